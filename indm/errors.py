@@ -1,0 +1,25 @@
+"""The errors a user can meet: one clear line each, with what was found, what was expected and the remedy."""
+
+
+class IndmError(Exception):
+    """Base of every error this package raises on purpose; the command line prints it as one line and exits with 1."""
+
+
+class ParamsError(IndmError):
+    """A suite file in ``params/`` does not follow the schema."""
+
+
+class DataError(IndmError):
+    """A dataset or an archive is missing, damaged or not what it claims to be."""
+
+
+class ArtifactError(IndmError):
+    """A file written by an earlier stage is missing, damaged or foreign."""
+
+
+class ConvergenceError(IndmError):
+    """An iteration (fixed point, ODE solver) did not reach its tolerance."""
+
+
+class DivergenceError(IndmError):
+    """A loss or a gradient stopped being finite."""
