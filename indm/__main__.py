@@ -1,0 +1,5 @@
+"""``python -m indm``."""
+
+from indm.cli import main
+
+main(prog_name="indm")

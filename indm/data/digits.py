@@ -1,0 +1,27 @@
+"""scikit-learn's 1,797 handwritten digits: 8x8, grey, 17 levels."""
+
+import numpy as np
+from sklearn.datasets import load_digits as load_sklearn_digits
+from sklearn.model_selection import train_test_split
+
+from indm.data.core import Arrays
+
+TEST_IMAGES = 360
+VALID_IMAGES = 180
+
+
+def load_digits(split_seed: int) -> Arrays:
+    """Load the digits and split them, stratified by label: 1,257 for training, 180 for validation, 360 for testing.
+
+    References:
+        | Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, 1998), https://doi.org/10.24432/C50P49
+    """
+    bunch = load_sklearn_digits()
+    images, labels = bunch.images.astype(np.uint8)[:, None], bunch.target.astype(np.uint8)
+    rest, test = train_test_split(
+        np.arange(len(labels)), test_size=TEST_IMAGES, stratify=labels, random_state=split_seed
+    )
+    train, valid = train_test_split(rest, test_size=VALID_IMAGES, stratify=labels[rest], random_state=split_seed)
+    splits = {"train": np.sort(train), "valid": np.sort(valid), "test": np.sort(test)}
+    arrays = {name: images[index] for name, index in splits.items()}
+    return arrays | {f"{name}_labels": labels[index] for name, index in splits.items()}

@@ -1,0 +1,127 @@
+"""Feature extractors registered with torch-fidelity: small classifiers of a dataset's own labels.
+
+Digits have no business in an Inception network. Every FID carries the name of its extractor, and FIDs of different extractors
+are never compared.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Generator, Tensor, nn
+from torch_fidelity import register_feature_extractor
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+from indm.seeding import derive_seed
+
+FEATURES = 64
+LAYER = str(FEATURES)
+
+
+class SmallClassifier(nn.Module):
+    """A convolutional classifier whose last hidden layer gives 64 features.
+
+    Arguments:
+        classes: number of classes.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(256, FEATURES),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(FEATURES, classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Extract features (B, 64) from uint8 images (B, 3, H, W)."""
+        return self.body(images.float() / 127.5 - 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify uint8 images (B, 3, H, W): logits (B, classes)."""
+        return self.head(self.features(images))
+
+
+def train_classifier(
+    classifier: SmallClassifier,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    steps: int,
+    batch_size: int,
+    lr: float,
+    seed: tuple[str | int, ...],
+    progress: Callable[[range], Iterable[int]],
+) -> None:
+    """Train a classifier in place with Adam and a linearly falling learning rate.
+
+    Arguments:
+        classifier: the classifier.
+        images: training images, uint8, shape (N, 3, H, W).
+        labels: their classes, shape (N,), int64.
+        steps: optimiser steps.
+        batch_size: images in a batch, drawn with replacement.
+        lr: first learning rate.
+        seed: identity from which the batches are derived.
+        progress: wraps the loop's range, for a progress bar.
+    """
+    generator = Generator().manual_seed(derive_seed(*seed))
+    optimiser = torch.optim.Adam(classifier.parameters(), lr=lr)
+    for step in progress(range(steps)):
+        optimiser.param_groups[0]["lr"] = lr * (1 - step / steps)
+        index = torch.randint(len(images), (batch_size,), generator=generator)
+        loss = nn.functional.cross_entropy(classifier(images[index]), labels[index])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+
+@torch.no_grad()
+def accuracy(classifier: SmallClassifier, images: Tensor, labels: Tensor) -> float:
+    """Share of images (N, 3, H, W), uint8, that the classifier labels rightly."""
+    return (classifier(images).argmax(1) == labels).float().mean().item()
+
+
+class ClassifierExtractor(FeatureExtractorBase):
+    """torch-fidelity's view of a :class:`SmallClassifier`."""
+
+    def __init__(self, name: str, features_list: list[str], classifier: SmallClassifier, **_: object) -> None:
+        super().__init__(name, features_list)
+        self.classifier = classifier
+
+    @staticmethod
+    def get_provided_features_list() -> tuple[str, ...]:
+        """Name the layers that can be asked for."""
+        return (LAYER,)
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        """Name the layer of a metric: the only one."""
+        return LAYER
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        """Say that torch.compile is not worth its warm-up here."""
+        return False
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        """Extract features (B, 64) from uint8 images (B, 3, H, W)."""
+        return (self.classifier.features(images),)
+
+
+EXTRACTORS = ("digits-cnn", "patches-cnn")
+
+for _name in EXTRACTORS:
+    register_feature_extractor(_name, ClassifierExtractor)
+
+
+def build_extractor(name: str, classifier: SmallClassifier) -> FeatureExtractorBase:
+    """Build the registered extractor ``name`` around a trained classifier, in eval mode."""
+    return ClassifierExtractor(name, [LAYER], classifier.eval().requires_grad_(False))

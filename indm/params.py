@@ -1,0 +1,337 @@
+"""The schema of ``params/``: the only reader and validator of suites.
+
+No field has a default: what a suite file says is everything a result depends on, so both engines can track it there.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from indm.errors import ParamsError
+
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Strict(BaseModel):
+    """Base of all sections: unknown keys are errors, and a text is never taken for a number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class DatasetParams(Strict):
+    """How a dataset is split."""
+
+    split_seed: Annotated[int, Field(ge=0, description="seed of the train / validation / test split")]
+
+
+class ReferenceParams(Strict):
+    """The feature extractor of FID and KID: a small classifier trained on the training split."""
+
+    extractor: Annotated[
+        Literal["digits-cnn", "patches-cnn"], Field(description="registered extractor; its name goes with every FID")
+    ]
+    steps: Annotated[Count, Field(description="training steps of the classifier")]
+    batch_size: Annotated[Count, Field(description="images in a batch")]
+    lr: Annotated[Positive, Field(description="Adam's learning rate")]
+
+
+class VPParams(Strict):
+    """The variance preserving SDE."""
+
+    beta_min: Annotated[Positive, Field(description="beta(0)")]
+    beta_max: Annotated[Positive, Field(description="beta(1)")]
+
+
+class VEParams(Strict):
+    """The variance exploding SDE."""
+
+    sigma_min: Annotated[Positive, Field(description="sigma(0)")]
+    sigma_max: Annotated[Positive, Field(description="sigma(1)")]
+
+
+class SDEParams(Strict):
+    """Both diffusions, and the time at which training, sampling and likelihoods are truncated."""
+
+    vp: VPParams
+    ve: VEParams
+    eps: Annotated[float, Field(gt=0, lt=0.1, description="truncation time")]
+
+
+class ScoreParams(Strict):
+    """The score network."""
+
+    channels: Annotated[int, Field(ge=8, multiple_of=4, description="channels at full resolution")]
+    multipliers: Annotated[list[Count], Field(min_length=1, description="channel multiplier of each resolution")]
+    blocks: Annotated[Count, Field(description="residual blocks at each resolution")]
+    attention_resolutions: Annotated[list[Count], Field(description="image sizes at which attention is applied")]
+    dropout: Annotated[Fraction, Field(description="dropout rate in the residual blocks")]
+    embedding: Annotated[
+        Literal["positional", "fourier", "log_snr"], Field(description="how the network is told the time")
+    ]
+    normalise_input: Annotated[bool, Field(description="divide z_t by sqrt(alpha^2 + sigma^2) first")]
+
+
+class FlowParams(Strict):
+    """The flow of INDM; DDPM++ has the identity instead."""
+
+    name: Annotated[Literal["resflow"], Field(description="registered flow")]
+    blocks: Annotated[
+        list[Count], Field(min_length=1, max_length=2, description="residual blocks before and after squeezing")
+    ]
+    width: Annotated[Count, Field(description="hidden channels of a residual block")]
+    activation: Annotated[Literal["sin", "elu"], Field(description="activation of a residual block")]
+    bound: Annotated[Literal["linf", "spectral"], Field(description="norm by which each convolution is bounded")]
+    coefficient: Annotated[float, Field(gt=0, lt=1, description="bound of each convolution's norm")]
+    exact_terms_train: Annotated[Count, Field(description="series terms always summed, in training")]
+    exact_terms_eval: Annotated[int, Field(ge=20, description="series terms always summed, in evaluation")]
+    roulette_mean: Annotated[Positive, Field(description="mean of the Poisson number of further terms")]
+
+
+class TrainParams(Strict):
+    """One training: network, flow and optimisation (AdamW with betas 0.9 and 0.99)."""
+
+    score: ScoreParams
+    flow: FlowParams
+    steps: Annotated[Count, Field(description="optimiser steps")]
+    batch_size: Annotated[Count, Field(description="images in a batch")]
+    lr: Annotated[Positive, Field(description="peak learning rate of the score network")]
+    flow_lr: Annotated[Positive, Field(description="peak learning rate of the flow")]
+    warmup_steps: Annotated[int, Field(ge=0, description="steps of linear warm-up")]
+    schedule: Annotated[Literal["constant", "cosine"], Field(description="learning rate after the warm-up")]
+    weight_decay: Annotated[float, Field(ge=0, description="AdamW's weight decay")]
+    grad_clip: Annotated[Positive, Field(description="largest gradient norm, of each network")]
+    ema_decay: Annotated[Fraction, Field(description="decay of the averaged weights")]
+    log_every: Annotated[Count, Field(description="steps averaged in a row of the learning curve")]
+
+
+class SampleParams(Strict):
+    """How images are drawn."""
+
+    sampler: Annotated[
+        Literal["euler_maruyama", "reverse_diffusion", "ancestral", "ode"],
+        Field(description="predictor, or the probability-flow ODE"),
+    ]
+    steps: Annotated[int, Field(ge=2, description="grid points of the predictors; the ODE chooses its own")]
+    corrector_snr: Annotated[
+        Positive | None, Field(description="signal-to-noise ratio of a Langevin corrector, or null")
+    ]
+    tolerance: Annotated[Positive, Field(description="tolerance of the ODE")]
+    temperature: Annotated[Positive, Field(description="factor of the latent before the flow's inverse")]
+    num_samples: Annotated[Count, Field(description="images drawn")]
+    batch_size: Annotated[Count, Field(description="images drawn at once")]
+
+
+class FidParams(Strict):
+    """FID and KID by torch-fidelity, and their standard errors."""
+
+    kid_subsets: Annotated[Count, Field(description="subsets of KID")]
+    kid_subset_size: Annotated[int, Field(ge=2, description="images in a subset of KID")]
+    bootstrap: Annotated[int, Field(ge=2, description="bootstrap draws of FID's standard error")]
+
+
+class NllParams(Strict):
+    """The four likelihood numbers on the test split."""
+
+    images: Annotated[int, Field(ge=2, description="test images, the first of the split")]
+    batch_size: Annotated[Count, Field(description="images in a batch")]
+    time_draws: Annotated[Count, Field(description="stratified times of the bound, for each image")]
+    tolerance: Annotated[Positive, Field(description="tolerance of the ODE")]
+    log_det: Annotated[Literal["exact", "series"], Field(description="how the flow's log-determinant is computed")]
+
+
+def _override(model: type[Strict]) -> type[Strict]:
+    """Derive the model of a run's overrides: the same keys, types and ranges, none of them required."""
+    fields: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Strict):
+            fields[name] = (_override(annotation), Field(default=None, description=field.description))
+        else:
+            constraint = Annotated[annotation, *field.metadata] if field.metadata else annotation
+            fields[name] = (constraint, Field(default=None, description=field.description))
+    return create_model(f"{model.__name__}Override", __base__=Strict, __doc__=f"{model.__doc__} Overrides.", **fields)
+
+
+class RunParams(Strict):
+    """One trained model: dataset x SDE x model x objective x seed, and what it changes of the suite's sections."""
+
+    dataset: Annotated[Literal["digits", "patches"], Field(description="registered dataset")]
+    sde: Annotated[Literal["vp", "ve"], Field(description="linear diffusion of the latent")]
+    model: Annotated[Literal["ddpmpp", "indm"], Field(description="ddpmpp: no flow (NCSN++ under VE); indm: a flow")]
+    objective: Annotated[
+        Literal["nll", "fid"], Field(description="nll: joint likelihood; fid: variance-weighted score")
+    ]
+    seed: Annotated[int, Field(ge=0, description="seed of the training, the samples and the evaluation")]
+    train: Annotated[_override(TrainParams), Field(description="overrides of the suite's train section, or {}")]  # type: ignore[valid-type]
+    sample: Annotated[_override(SampleParams), Field(description="overrides of the suite's sample section, or {}")]  # type: ignore[valid-type]
+
+    @property
+    def identity(self) -> str:
+        """The name that the keys spell."""
+        return f"{self.dataset}-{self.sde}-{self.model}-{self.objective}-s{self.seed}"
+
+
+class Suite(Strict):
+    """Everything one reproduction needs."""
+
+    suite: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="name; the file's name without .yaml")]
+    device: Annotated[Literal["cpu", "cuda", "auto"], Field(description="auto: a GPU where there is one")]
+    threads: Annotated[Count, Field(description="CPU threads of one job; part of what makes bytes repeat")]
+    datasets: Annotated[dict[str, DatasetParams], Field(min_length=1, description="datasets of this suite")]
+    reference: Annotated[dict[str, ReferenceParams], Field(description="extractor of each dataset")]
+    sde: SDEParams
+    train: TrainParams
+    sample: SampleParams
+    fid: FidParams
+    nll: NllParams
+    runs: Annotated[dict[str, RunParams], Field(min_length=1, description="the trained models, by name")]
+
+    def train_params(self, run: str) -> TrainParams:
+        """Resolve the training parameters of ``run``."""
+        return _merge(self.train, self.runs[run].train)
+
+    def sample_params(self, run: str) -> SampleParams:
+        """Resolve the sampling parameters of ``run``."""
+        return _merge(self.sample, self.runs[run].sample)
+
+
+Section = TypeVar("Section", bound=Strict)
+
+
+def _merge(section: Section, override: Strict) -> Section:
+    merged = _deep_update(section.model_dump(), override.model_dump(exclude_unset=True))
+    return type(section).model_validate(merged)
+
+
+def _deep_update(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    for key, value in changes.items():
+        base[key] = _deep_update(base[key], value) if isinstance(value, dict) else value
+    return base
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML in which a repeated key is an error; PyYAML alone would silently keep the last one."""
+
+
+def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    keys = [loader.construct_object(key, deep=deep) for key, _ in node.value]
+    for key, (key_node, _) in zip(keys, node.value, strict=True):
+        if keys.count(key) > 1:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=deep)
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def load_suite(path: Path) -> Suite:
+    """Read and validate a suite file.
+
+    Arguments:
+        path: ``params/<suite>.yaml``.
+
+    Returns:
+        The suite.
+
+    Raises:
+        ParamsError: one line for each mistake: file, suite, run, key, what was found and what is allowed.
+    """
+    raw = _read_yaml(path)
+    try:
+        suite = Suite.model_validate(raw)
+    except ValidationError as error:
+        name = raw.get("suite", path.stem)
+        raise ParamsError("\n".join(_describe(path, name, dict(item)) for item in error.errors())) from None
+    mistakes = [f"{path}: suite {suite.suite}, {mistake}" for mistake in _cross_check(suite, path)]
+    if mistakes:
+        raise ParamsError("\n".join(mistakes))
+    return suite
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except FileNotFoundError:
+        found = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "none"
+        raise ParamsError(f"{path}: no such suite; suites in {path.parent}/: {found}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise ParamsError(f"{path}: found {type(raw).__name__}, expected a mapping of the keys {_keys(Suite)}")
+    return raw
+
+
+def _describe(path: Path, suite: object, error: dict[str, Any]) -> str:
+    location = [str(part) for part in error["loc"]]
+    run, key = (location[1], location[2:]) if location[0] == "runs" and len(location) > 1 else (None, location)
+    place = f"{path}: suite {suite}, " + (f"run {run}, " if run else "") + f"key {'.'.join(key) or '(the run)'}"
+    if error["type"] == "extra_forbidden":
+        return f"{place}: unknown key; allowed: {_keys(_model_at(location[:-1]), near=location[-1])}"
+    if error["type"] == "missing":
+        return f"{place}: missing; expected {_expected(location)}"
+    return f"{place}: found {error['input']!r}; allowed: {_expected(location) or error['msg']} ({error['msg']})"
+
+
+def _model_at(location: list[str]) -> type[Strict]:
+    """Find the model that a location in a suite file belongs to."""
+    model: Any = Suite
+    for part in location:
+        annotation = model.model_fields[part].annotation if hasattr(model, "model_fields") else get_args(model)[1]
+        model = annotation
+    return model
+
+
+def _keys(model: type[Strict], near: str = "") -> str:
+    names = list(model.model_fields)
+    close = difflib.get_close_matches(near, names, n=1)
+    return ", ".join(names) + (f" (did you mean {close[0]}?)" if close else "")
+
+
+def _expected(location: list[str]) -> str:
+    """Say what a key takes: type, range or choices, and meaning, from its JSON schema."""
+    model = _model_at(location[:-1])
+    if not hasattr(model, "model_fields") or location[-1] not in model.model_fields:
+        return ""
+    schema = dict(model.model_json_schema()["properties"][location[-1]])
+    meaning = schema.pop("description", "")
+    noise = ("title", "default", "$ref", "additionalProperties", "items")
+    kind = ", ".join(f"{key} {value}" for key, value in schema.items() if key not in noise)
+    return f"{kind}: {meaning}" if kind and meaning else kind or meaning
+
+
+def _cross_check(suite: Suite, path: Path) -> list[str]:
+    """Check what no single key can tell."""
+    from_name = [f"key suite: found {suite.suite!r}; allowed: the file's name, {path.stem!r}"]
+    mistakes = from_name if suite.suite != path.stem else []
+    for name, run in suite.runs.items():
+        place = f"run {name}, "
+        if name != run.identity and not name.startswith(f"{run.identity}-"):
+            mistakes.append(
+                f"{place}key (the run's name): found {name!r}; allowed: {run.identity!r}, which its keys spell"
+            )
+        if run.dataset not in suite.datasets:
+            mistakes.append(f"{place}key dataset: found {run.dataset!r}; allowed: {', '.join(suite.datasets)}")
+    if set(suite.reference) != set(suite.datasets):
+        found, allowed = ", ".join(suite.reference), ", ".join(suite.datasets)
+        mistakes.append(f"key reference: found the datasets {found}; allowed: exactly those of key datasets, {allowed}")
+    if suite.sde.vp.beta_min >= suite.sde.vp.beta_max:
+        mistakes.append(
+            f"key sde.vp.beta_min: found {suite.sde.vp.beta_min}; allowed: below beta_max {suite.sde.vp.beta_max}"
+        )
+    if suite.sde.ve.sigma_min >= suite.sde.ve.sigma_max:
+        mistakes.append(
+            f"key sde.ve.sigma_min: found {suite.sde.ve.sigma_min}; allowed: below sigma_max {suite.sde.ve.sigma_max}"
+        )
+    return mistakes
+
+
+def json_schema() -> str:
+    """Return the JSON schema of a suite, for editors; ``params/schema.json`` is this text."""
+    return json.dumps(Suite.model_json_schema(), indent=2) + "\n"

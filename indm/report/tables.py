@@ -1,0 +1,171 @@
+"""The FID and NLL tables: one row per dataset x SDE x model x objective, seeds aggregated, published numbers beside."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from indm.errors import ArtifactError
+
+Result = Mapping[str, Any]
+
+CELL = ["dataset", "sde", "model", "objective"]
+FID_COLUMNS = [
+    "suite",
+    *CELL,
+    "seeds",
+    "sampler",
+    "nfe",
+    "num_samples",
+    "extractor",
+    "fid",
+    "fid_se",
+    "kid",
+    "kid_se",
+    "published_fid",
+    "published_source",
+]
+NLL_COLUMNS = [
+    "suite",
+    *CELL,
+    "seeds",
+    "nll",
+    "nll_se",
+    "nll_uncorrected",
+    "nelbo",
+    "nelbo_se",
+    "nelbo_no_residual",
+    "gap",
+    "gap_se",
+    "published_nll",
+    "published_source",
+]
+PUBLISHED_COLUMNS = [
+    "dataset",
+    "model",
+    "sde",
+    "objective",
+    "variant",
+    "metric",
+    "sampler",
+    "value",
+    "source",
+    "locator",
+    "note",
+]
+# Rows of real images: the smallest values that a perfect model could be expected to reach.
+FLOORS = {"test": "real (test split)", "train-halves": "real (two halves of train)"}
+
+
+def read_published(path: Path) -> pd.DataFrame:
+    """Read the published numbers, texts as they stand, absent cells as empty texts.
+
+    Raises:
+        ArtifactError: if the file is missing or has other columns.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({error}); run from the top of a checkout") from None
+    if list(table.columns) != PUBLISHED_COLUMNS:
+        raise ArtifactError(f"{path}: found the columns {list(table.columns)}, expected {PUBLISHED_COLUMNS}")
+    return table
+
+
+def published_value(published: pd.DataFrame, cell: Result, metric: str) -> dict[str, Any]:
+    """Look up the published number of a cell: same dataset, SDE, model and objective, no variant; else nothing."""
+    match = published[(published["metric"] == metric) & (published["variant"] == "")]
+    for key in CELL:
+        match = match[match[key] == cell[key]]
+    if len(match) == 0:
+        return {f"published_{metric}": None, "published_source": None}
+    first = match.iloc[0]
+    return {f"published_{metric}": float(first["value"]), "published_source": f"{first['source']}, {first['locator']}"}
+
+
+def fid_table(
+    suite: str,
+    runs: Iterable[Result],
+    samples: Mapping[str, Result],
+    fids: Mapping[str, Result],
+    references: Mapping[str, Result],
+    published: pd.DataFrame,
+) -> pd.DataFrame:
+    """Tabulate FID and KID, and under them the floors of every dataset.
+
+    Arguments:
+        suite: name of the suite.
+        runs: ``run`` and the cell's keys of every run.
+        samples: ``samples.json`` of every run.
+        fids: ``fid.json`` of every run.
+        references: ``reference.json`` of every dataset.
+        published: the published numbers.
+
+    Returns:
+        The table; a standard error is over images where there is one seed and over seeds where there are several.
+    """
+    rows = pd.DataFrame([{**run, **samples[run["run"]], **fids[run["run"]]} for run in runs])
+    protocol = ["sampler", "nfe", "num_samples", "extractor"]
+    table = [
+        {**cell, **_protocol(group, protocol), **_mean(group, "fid"), **_mean(group, "kid")}
+        | published_value(published, cell, "fid")
+        for cell, group in _cells(rows)
+    ]
+    for dataset, reference in references.items():
+        for floor, values in reference["floors"].items():
+            table.append({"dataset": dataset, "model": FLOORS[floor], "extractor": reference["extractor"], **values})
+    return _finish(suite, table, FID_COLUMNS)
+
+
+def nll_table(suite: str, runs: Iterable[Result], nlls: Mapping[str, Result], published: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate the likelihood numbers, in bits/dim.
+
+    Arguments:
+        suite: name of the suite.
+        runs: ``run`` and the cell's keys of every run.
+        nlls: ``nll.json`` of every run.
+        published: the published numbers.
+
+    Returns:
+        The table; a standard error is over images where there is one seed and over seeds where there are several.
+    """
+    rows = pd.DataFrame([{**run, **nlls[run["run"]]} for run in runs])
+    values = ["nll", "nll_uncorrected", "nelbo", "nelbo_no_residual", "gap"]
+    table = []
+    for cell, group in _cells(rows):
+        row = {**cell, "seeds": len(group)}
+        for value in values:
+            row |= _mean(group, value)
+        table.append(row | published_value(published, cell, "nll"))
+    return _finish(suite, table, NLL_COLUMNS)
+
+
+def _cells(rows: pd.DataFrame) -> Iterable[tuple[dict[str, Any], pd.DataFrame]]:
+    for key, group in rows.groupby(CELL, sort=False):
+        yield dict(zip(CELL, key, strict=True)), group
+
+
+def _mean(group: pd.DataFrame, value: str) -> dict[str, float]:
+    error = group[value].sem() if len(group) > 1 else group[f"{value}_se"].iloc[0]
+    return {value: group[value].mean(), f"{value}_se": error}
+
+
+def _protocol(group: pd.DataFrame, keys: list[str]) -> dict[str, Any]:
+    """Take the protocol that the seeds of a cell share.
+
+    Raises:
+        ArtifactError: if they differ; their mean would have no meaning.
+    """
+    found = group[["sampler", "num_samples", "extractor"]].drop_duplicates()
+    if len(found) > 1:
+        raise ArtifactError(
+            f"runs {', '.join(group['run'])}: found different protocols, expected one: {found.to_dict('list')}"
+        )
+    return {"seeds": len(group)} | {key: group[key].iloc[0] if key != "nfe" else group[key].mean() for key in keys}
+
+
+def _finish(suite: str, rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
+    table = pd.DataFrame([{"suite": suite, **row} for row in rows], columns=columns)
+    integers = [column for column in ("seeds", "num_samples") if column in columns]
+    return table.astype(dict.fromkeys(integers, "Int64"))

@@ -1,0 +1,40 @@
+"""What several stages share: device, progress bars and reading a prepared dataset."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from indm.artifacts import read_array, read_json
+from indm.errors import IndmError
+
+
+def set_up(device: str, threads: int) -> torch.device:
+    """Choose the device and make torch's results repeat.
+
+    Raises:
+        IndmError: if the suite asks for a GPU and there is none.
+    """
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise IndmError("device cuda: found no GPU; expected one that torch sees; set device: auto or cpu in the suite")
+    return torch.device("cuda" if available and device != "cpu" else "cpu")
+
+
+def bar(description: str) -> Callable[[range], Iterable[int]]:
+    """Return a progress bar for a range, rarely redrawn so that logs stay short."""
+    return lambda steps: tqdm(steps, desc=description, mininterval=2.0, unit="step")
+
+
+def read_split(folder: Path, split: str) -> Tensor:
+    """Read a split's images, uint8, shape (N, C, H, W)."""
+    return torch.from_numpy(read_array(folder / f"{split}.npy").copy())
+
+
+def read_labels(folder: Path, split: str) -> Tensor:
+    """Read a split's labels, int64, shape (N,)."""
+    return torch.tensor(read_json(folder / "labels.json")[split], dtype=torch.int64)

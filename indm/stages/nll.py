@@ -1,0 +1,69 @@
+"""Stage ``nll``: the four likelihood numbers of a run on the test split."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
+from torch import Generator
+
+from indm.artifacts import Layout, read_json, write_json, write_table
+from indm.data import bits_per_dim, dequantise
+from indm.diffusion import load_model
+from indm.errors import DataError, DivergenceError
+from indm.likelihood import four_numbers
+from indm.seeding import derive_seed
+from indm.stages.common import bar, read_split, set_up
+
+if TYPE_CHECKING:
+    from indm.params import Suite
+
+
+def run(suite: "Suite", layout: Layout, name: str) -> Path:
+    """Write ``nll.csv`` (bits/dim of each test image) and ``nll.json`` (means and standard errors)."""
+    device = set_up(suite.device, suite.threads)
+    run, parameters, folder = suite.runs[name], suite.nll, layout.run(name)
+    description = read_json(layout.data(run.dataset) / "dataset.json")
+    images = read_split(layout.data(run.dataset), "test")
+    if parameters.images > len(images):
+        raise DataError(f"key nll.images: found {parameters.images}; allowed: at most the test split's {len(images)}")
+    model = load_model(folder / "checkpoint.safetensors", device)
+    batches = []
+    for start in bar(name)(range(0, parameters.images, parameters.batch_size)):
+        # Without the model in it: every run of one seed is evaluated on the same dequantised images and noise.
+        generator = Generator().manual_seed(derive_seed(run.dataset, run.seed, "nll", start))
+        batch = images[start : min(start + parameters.batch_size, parameters.images)]
+        nats = four_numbers(
+            model.noise,
+            model.sde,
+            lambda x, generator=generator: model.flow(x, parameters.log_det, generator),
+            dequantise(batch, description["levels"], generator).to(device),
+            eps=model.eps,
+            time_draws=parameters.time_draws,
+            tolerance=parameters.tolerance,
+            generator=generator,
+        )
+        dims, levels = batch[0].numel(), description["levels"]
+        batches.append(pd.DataFrame({key: bits_per_dim(value, dims, levels).numpy() for key, value in nats.items()}))
+    table = pd.concat(batches, ignore_index=True)
+    table["gap"] = table["nelbo"] - table["nll"]
+    if not torch.isfinite(torch.from_numpy(table.to_numpy())).all():
+        raise DivergenceError("a likelihood is not finite: train longer, or lower the tolerance of the ODE")
+    write_table(folder / "nll.csv", table.rename_axis("image").reset_index())
+    result = {
+        "run": name,
+        "unit": "bits/dim",
+        "split": "test",
+        "images": len(table),
+        "weights": "ema",
+        "divergence": "Hutchinson, one Rademacher probe",
+        "log_det": parameters.log_det if run.model == "indm" else None,
+        "tolerance": parameters.tolerance,
+        "time_draws": parameters.time_draws,
+        "dtype": "float32",
+        "seed": run.seed,
+    }
+    result |= {key: table[key].mean() for key in table}
+    result |= {f"{key}_se": table[key].sem() for key in table}
+    write_json(folder / "nll.json", result)
+    return folder

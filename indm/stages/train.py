@@ -1,0 +1,76 @@
+"""Stage ``train``: one model, raw and averaged weights in one checkpoint."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+
+from indm.artifacts import CHECKPOINT_FORMAT, Layout, read_json, write_json, write_table, write_weights
+from indm.diffusion import ImplicitNonlinearDiffusion
+from indm.seeding import derive_seed
+from indm.stages.common import bar, read_split, set_up
+from indm.training import Trainer, train
+
+if TYPE_CHECKING:
+    from indm.params import Suite
+
+
+def model_spec(suite: "Suite", name: str, shape: list[int]) -> dict[str, Any]:
+    """Describe the model of run ``name`` by what rebuilds it."""
+    run, parameters = suite.runs[name], suite.train_params(name)
+    return {
+        "shape": shape,
+        "sde": {"name": run.sde} | getattr(suite.sde, run.sde).model_dump(),
+        "eps": suite.sde.eps,
+        "score": parameters.score.model_dump(),
+        "flow": parameters.flow.model_dump() if run.model == "indm" else {"name": "identity"},
+    }
+
+
+def run(suite: "Suite", layout: Layout, name: str) -> Path:
+    """Write ``checkpoint.safetensors``, ``train.csv`` (the learning curve) and ``train.json``."""
+    device = set_up(suite.device, suite.threads)
+    run, parameters, folder = suite.runs[name], suite.train_params(name), layout.run(name)
+    description = read_json(layout.data(run.dataset) / "dataset.json")
+    # Without the model in it: DDPM++ and INDM of one seed see the same batches, times and noise.
+    seed = (run.dataset, run.seed, "train")
+    torch.manual_seed(derive_seed(*seed, "initialisation"))
+    spec = model_spec(suite, name, description["shape"])
+    trainer = Trainer(
+        ImplicitNonlinearDiffusion(spec).to(device),
+        objective=run.objective,
+        lr=parameters.lr,
+        flow_lr=parameters.flow_lr,
+        weight_decay=parameters.weight_decay,
+        grad_clip=parameters.grad_clip,
+        ema_decay=parameters.ema_decay,
+    )
+    curve = train(
+        trainer,
+        read_split(layout.data(run.dataset), "train"),
+        description["levels"],
+        steps=parameters.steps,
+        batch_size=parameters.batch_size,
+        warmup_steps=parameters.warmup_steps,
+        schedule=parameters.schedule,
+        log_every=parameters.log_every,
+        seed=seed,
+        device=device,
+        progress=bar(name),
+    )
+    model = trainer.averaged()
+    weights = {f"raw.{key}": value for key, value in trainer.model.state_dict().items()}
+    weights |= {f"ema.{key}": value for key, value in model.state_dict().items()}
+    identity = {"run": name, "dataset": run.dataset, "seed": run.seed, "step": parameters.steps, "model": spec}
+    write_weights(folder / "checkpoint.safetensors", weights, identity, CHECKPOINT_FORMAT)
+    write_table(folder / "train.csv", pd.DataFrame(curve))
+    result = {
+        "run": name,
+        "steps": parameters.steps,
+        "score_parameters": sum(p.numel() for p in model.noise.parameters()),
+        "flow_parameters": sum(p.numel() for p in model.flow.parameters()),
+        "final": {key: value for key, value in curve[-1].items() if key != "step"},
+    }
+    write_json(folder / "train.json", result)
+    return folder
