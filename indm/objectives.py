@@ -120,18 +120,14 @@ def residual(noise_fn: NoiseFn, sde: SDE, z0: Tensor, eps: float, noise: Tensor)
     return 0.5 * (noise_error(noise_fn, sde, z0, t, noise) - squared_norm(noise)) - z0[0].numel() * log_alpha
 
 
-def nelbo(sde: SDE, z0: Tensor, log_det: Tensor, error: Tensor, noise: Tensor, z: float, eps: float) -> Tensor:
-    r"""Negative evidence lower bound without the residual, one draw of the time, in nats.
-
-    The constant :math:`-DZ/2` is replaced by :math:`-\tfrac Z2\|\epsilon\|^2` of the same draw: the same mean, and a much
-    smaller variance.
+def nelbo(sde: SDE, z0: Tensor, log_det: Tensor, error: Tensor, z: float, eps: float) -> Tensor:
+    r"""Negative evidence lower bound without the residual, in nats.
 
     Arguments:
         sde: the diffusion.
         z0: clean latents :math:`h_\phi(x)`, shape (B, *).
         log_det: :math:`\log|\det \partial h_\phi/\partial x|`, shape (B,).
-        error: :func:`noise_error` at importance-sampled times, shape (B,).
-        noise: the noise of that error, shape (B, *).
+        error: :func:`noise_error` at importance-sampled times, one draw or the mean of several, shape (B,).
         z: normalising constant of the importance distribution.
         eps: truncation time.
 
@@ -142,6 +138,6 @@ def nelbo(sde: SDE, z0: Tensor, log_det: Tensor, error: Tensor, noise: Tensor, z
         | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
         | https://arxiv.org/abs/2205.13699, theorem 1
     """
-    constant = -z0[0].numel() * sde.divergence_integral(eps)
-    diffusion = likelihood_weighted(error - squared_norm(noise), z)
-    return prior_cross_entropy(sde, z0) + diffusion + constant - log_det
+    dims = z0[0].numel()
+    constant = -dims * (0.5 * z + sde.divergence_integral(eps))
+    return prior_cross_entropy(sde, z0) + likelihood_weighted(error, z) + constant - log_det

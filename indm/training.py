@@ -151,7 +151,7 @@ class Trainer:
         z0, log_det = model.flow(draws.x, "train", draws.generator)
         t, z = importance_time(model.sde, draws.u, model.eps)
         error = noise_error(model.noise, model.sde, z0, t, draws.noise)
-        bound = nelbo(model.sde, z0, log_det, error, draws.noise, z, model.eps).mean()
+        bound = nelbo(model.sde, z0, log_det, error, z, model.eps).mean()
         return bound / z0[0].numel(), likelihood_weighted(error, z).mean().item() / z0[0].numel()
 
     def _descend(self, loss: Tensor, *parts: str) -> None:

@@ -1,0 +1,70 @@
+"""The one interface of every flow h: x -> z that moves data into the latent space of the linear diffusion.
+
+With p_z the density of the latent, the density of the data is log p(x) = log p_z(h(x)) + log|det dh(x)/dx|.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+LogDet = Literal["none", "train", "series", "exact"]
+"""How ``Flow.forward`` computes log|det dh/dx|:
+
+- ``"none"``: not at all (zeros, no cost);
+- ``"train"``: an unbiased *gradient* at the lowest cost; the returned value is **not** log|det dh/dx|;
+- ``"series"``: an unbiased value, for evaluation;
+- ``"exact"``: the exact value, from the Jacobian of each block; for small D only.
+"""
+
+
+class Flow(nn.Module):
+    """An invertible map between images of one fixed shape.
+
+    Arguments:
+        channels_in: C, the channels of an image.
+        image_size: S, its height and width.
+    """
+
+    def __init__(self, channels_in: int, image_size: int) -> None:
+        super().__init__()
+        self.image_shape = (channels_in, image_size, image_size)
+
+    def forward(self, x: Tensor, log_det: LogDet, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Map images to latents, z = h(x), with log|det dh(x)/dx| computed as ``log_det`` says.
+
+        Arguments:
+            x: images, with shape (B, C, S, S).
+            log_det: see :data:`LogDet`.
+            generator: source of every random draw; torch's global one if None.
+
+        Returns:
+            z with shape (B, C, S, S) and log|det dh/dx| in nats with shape (B,).
+
+        Raises:
+            ValueError: if the images have another shape, or ``log_det`` is unknown.
+        """
+        raise NotImplementedError
+
+    def inverse(self, z: Tensor, atol: float = 1e-6, max_iterations: int = 1000) -> Tensor:
+        """Map latents to images, x = h^-1(z), without gradients.
+
+        Arguments:
+            z: latents, with shape (B, C, S, S).
+            atol: accepted error of the equation h(x) = z in any one entry, per block.
+            max_iterations: of the fixed-point iteration, per block.
+
+        Returns:
+            x with shape (B, C, S, S).
+
+        Raises:
+            ConvergenceError: if an iterative inverse does not reach ``atol``.
+        """
+        raise NotImplementedError
+
+    def update_norms(self) -> None:
+        """Refresh what bounds the weights; call after every change of the weights (optimiser step, EMA)."""
+
+    def _check_shape(self, images: Tensor) -> None:
+        if images.shape[1:] != self.image_shape:
+            raise ValueError(f"flow built for images of shape {self.image_shape}, got {tuple(images.shape[1:])}")

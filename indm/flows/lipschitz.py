@@ -1,0 +1,106 @@
+r"""Convolutions whose Lipschitz constant is bounded by a coefficient c < 1.
+
+.. math:: W_c = W / \max(1, \|W\| / c)
+
+with the norm taken in one of two senses, ``"linf"`` or ``"spectral"``. The weights below the bound stay as they are.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Bound = Literal["linf", "spectral"]
+
+
+class LipschitzConv2d(nn.Conv2d):
+    """A convolution of S x S images with zero padding that keeps their size, bounded by ``coefficient``.
+
+    Arguments:
+        channels_in: C, channels of the input.
+        channels_out: K, channels of the output.
+        kernel_size: odd width of the kernel.
+        image_size: S.
+        coefficient: c, the bound on the Lipschitz constant.
+    """
+
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel_size: int, image_size: int, coefficient: float
+    ) -> None:
+        super().__init__(channels_in, channels_out, kernel_size, padding=kernel_size // 2)
+        self.image_size = image_size
+        self.coefficient = coefficient
+
+    def norm(self) -> Tensor:
+        """Return the norm of the weight: differentiable, a scalar or one per output channel with shape (K, 1, 1, 1)."""
+        raise NotImplementedError
+
+    def bounded_weight(self) -> Tensor:
+        """Return W_c, with shape (K, C, kernel_size, kernel_size)."""
+        return self.weight / (self.norm() / self.coefficient).clamp(min=1)
+
+    @torch.no_grad()
+    def scale_to_bound(self) -> None:
+        """Rescale the weight so that its norm equals the coefficient."""
+        self.weight.mul_(self.coefficient / self.norm())
+
+    def update_norms(self) -> None:
+        """Refresh what :meth:`norm` keeps between calls."""
+
+
+class LinfConv2d(LipschitzConv2d):
+    r"""Bounded as a map of max-norms, each output channel on its own: :math:`\|W_k\| = \sum_{cij} |W_{kcij}|`.
+
+    References:
+        | Residual Flows for Invertible Generative Modeling (Chen et al., 2019), on induced mixed norms
+        | https://arxiv.org/abs/1906.02735
+    """
+
+    def norm(self) -> Tensor:
+        return self.weight.abs().sum(dim=(1, 2, 3), keepdim=True)
+
+
+class SpectralConv2d(LipschitzConv2d):
+    r"""Bounded as a map of 2-norms: ``norm`` is the largest singular value of the padded convolution.
+
+    .. math:: \sigma = \|W * v\|_2, \qquad v \leftarrow \frac{W^T * (W * v)}{\|W^T * (W * v)\|_2}
+
+    The right singular vector v, with shape (1, C, S, S), is a buffer: it is held constant in the gradient of sigma,
+    and :meth:`update_norms` must follow each change of the weight. A 1 x 1 kernel acts on every pixel alike: S = 1.
+
+    References:
+        | Spectral Normalization for Generative Adversarial Networks (Miyato et al., 2018), section 2.1
+        | https://arxiv.org/abs/1802.05957
+        | Regularisation of Neural Networks by Enforcing Lipschitz Continuity (Gouk et al., 2018), section 3
+        | https://arxiv.org/abs/1804.04368
+    """
+
+    v: Tensor
+
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel_size: int, image_size: int, coefficient: float
+    ) -> None:
+        super().__init__(channels_in, channels_out, kernel_size, image_size, coefficient)
+        size = image_size if kernel_size > 1 else 1
+        self.register_buffer("v", torch.randn(1, channels_in, size, size))
+        self.update_norms(iterations=200)
+
+    def norm(self) -> Tensor:
+        return self._convolve(self.v).norm()
+
+    @torch.no_grad()
+    def update_norms(self, iterations: int = 5) -> None:
+        """Take a few iterations towards the largest singular value of the weight as it is now."""
+        v = self.v
+        for _ in range(iterations):
+            v = F.conv_transpose2d(self._convolve(v), self.weight, padding=self.kernel_size[0] // 2)
+            v = v / v.norm()
+        self.v.copy_(v)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, padding=self.kernel_size[0] // 2)
+
+
+BOUNDS: dict[Bound, type[LipschitzConv2d]] = {"linf": LinfConv2d, "spectral": SpectralConv2d}
+

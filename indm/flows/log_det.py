@@ -1,0 +1,105 @@
+r"""Estimators of log|det(I + J)|, with J = dg(x)/dx the Jacobian of a residual branch g, Lip(g) < 1.
+
+.. math:: \log|\det(I + J)| = \sum_{k \ge 1} \frac{(-1)^{k+1}}{k} \operatorname{tr}(J^k)
+
+Every estimator takes ``g`` and the ``x`` it was computed from (both with shape (B, ...), sample b of ``g`` depending on
+sample b of ``x`` only) and returns one number per sample, with shape (B,). The stochastic ones also take
+
+- ``probe``: v with E[v v^T] = I, with the shape of ``x`` (Hutchinson: tr(A) = E[v^T A v]);
+- ``coefficients``: c_1, ..., c_n with E[c_k 1(k <= n)] = 1 (Russian roulette, :func:`roulette_coefficients`).
+
+``create_graph`` keeps what a gradient of the result needs. ``g`` can be differentiated again afterwards.
+
+References:
+    | Residual Flows for Invertible Generative Modeling (Chen et al., 2019), theorems 1 and 2
+    | https://arxiv.org/abs/1906.02735
+    | Invertible Residual Networks (Behrmann et al., 2019), eq. 4
+    | https://arxiv.org/abs/1811.00995
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Probe = Literal["gaussian", "rademacher"]
+
+
+def exact_log_det(g: Tensor, x: Tensor, *, create_graph: bool) -> Tensor:
+    """Return log|det(I + J)| itself, from all D rows of J, in the dtype of ``x``.
+
+    Time and memory are those of one vector-Jacobian product with a batch of D * B samples.
+    """
+    basis = torch.eye(x[0].numel(), dtype=x.dtype, device=x.device)
+    cotangents = basis.view(-1, 1, *x.shape[1:]).expand(-1, *x.shape)
+    (rows,) = torch.autograd.grad(
+        g, x, cotangents, is_grads_batched=True, retain_graph=True, create_graph=create_graph
+    )  # (D, B, ...)
+    return torch.linalg.slogdet(basis + rows.flatten(2).transpose(0, 1)).logabsdet
+
+
+def series_log_det(g: Tensor, x: Tensor, probe: Tensor, coefficients: Sequence[float], *, create_graph: bool) -> Tensor:
+    r"""Estimate log|det(I + J)| by its power series; value and gradient are unbiased (Residual Flows, theorem 1).
+
+    .. math:: \sum_{k=1}^{n} \frac{(-1)^{k+1}}{k} c_k v^T J^k v
+    """
+    product, total = probe, x.new_zeros(x.shape[0])
+    for k, coefficient in enumerate(coefficients, start=1):
+        product = _vector_jacobian(g, x, product, create_graph=create_graph)
+        total = total + (-1) ** (k + 1) / k * coefficient * _inner(product, probe)
+    return total
+
+
+def neumann_log_det(
+    g: Tensor, x: Tensor, probe: Tensor, coefficients: Sequence[float], *, create_graph: bool
+) -> Tensor:
+    r"""Return a number whose gradient is an unbiased estimate of that of log|det(I + J)| (Residual Flows, theorem 2).
+
+    .. math:: \Big(v^T + \sum_{k=1}^{n} (-1)^k c_k v^T J^k\Big) J v
+
+    with the bracket held constant, so that only one product needs a graph, whatever n is. Its expected value is
+    tr((I + J)^-1 J), **not** log|det(I + J)|: never report it.
+    """
+    product = neumann = probe
+    for k, coefficient in enumerate(coefficients, start=1):
+        product = _vector_jacobian(g, x, product, create_graph=False)
+        neumann = neumann + (-1) ** k * coefficient * product
+    return _inner(_vector_jacobian(g, x, neumann, create_graph=create_graph), probe)
+
+
+def roulette_coefficients(draw: int, exact_terms: int, mean: float) -> list[float]:
+    r"""Return the weights of the first ``exact_terms + draw`` terms of a series cut after a Poisson number of terms.
+
+    .. math:: c_k = 1 \;(k \le m), \qquad c_k = 1 / P(N \ge k - m) \;(m < k \le m + n), \qquad N \sim \text{Poisson}
+
+    with m = ``exact_terms`` and n = ``draw`` (Residual Flows, theorem 1). The variance is infinite once the squared terms
+    shrink more slowly than the survival probabilities: keep m large enough.
+    """
+    k = torch.arange(1, draw + 1, dtype=torch.float64)
+    survival = torch.special.gammainc(k, torch.full_like(k, mean))  # P(N >= k) of a Poisson variable
+    return [1.0] * exact_terms + (1 / survival).tolist()
+
+
+def draw_roulette(mean: float, generator: torch.Generator | None) -> int:
+    """Draw N ~ Poisson(``mean``)."""
+    device = "cpu" if generator is None else generator.device
+    return int(torch.poisson(torch.tensor(mean, device=device), generator=generator).item())
+
+
+def draw_probe(x: Tensor, probe: Probe, generator: torch.Generator | None) -> Tensor:
+    """Draw v with independent entries of mean 0 and variance 1, N(0, 1) or -1/+1, with the shape of ``x``."""
+    device = x.device if generator is None else generator.device
+    if probe == "gaussian":
+        v = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device)
+    else:
+        v = 2 * torch.randint(2, x.shape, generator=generator, dtype=x.dtype, device=device) - 1
+    return v.to(x.device)
+
+
+def _vector_jacobian(g: Tensor, x: Tensor, vector: Tensor, *, create_graph: bool) -> Tensor:
+    return torch.autograd.grad(g, x, vector, retain_graph=True, create_graph=create_graph)[0]
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).flatten(1).sum(1)

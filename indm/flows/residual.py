@@ -1,0 +1,278 @@
+"""Residual flows: h is a chain of blocks x + g(x) with contractive g, hence invertible.
+
+References:
+    | Residual Flows for Invertible Generative Modeling (Chen et al., 2019)
+    | https://arxiv.org/abs/1906.02735
+    | Invertible Residual Networks (Behrmann et al., 2019), theorem 1 and algorithm 1
+    | https://arxiv.org/abs/1811.00995
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Literal, cast, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from indm.errors import ConvergenceError, ParamsError
+from indm.flows.base import Flow, LogDet
+from indm.flows.lipschitz import BOUNDS, Bound, LipschitzConv2d
+from indm.flows.log_det import (
+    Probe,
+    draw_probe,
+    draw_roulette,
+    exact_log_det,
+    neumann_log_det,
+    roulette_coefficients,
+    series_log_det,
+)
+
+Activation = Literal["sin", "elu"]
+Branch = Callable[[Tensor], Tensor]
+
+
+def scaled_sin(x: Tensor) -> Tensor:
+    """Return sin(2 pi x) / (2 pi), whose slope is at most 1, elementwise."""
+    return torch.sin(2 * math.pi * x) / (2 * math.pi)
+
+
+ACTIVATIONS: dict[Activation, Branch] = {"sin": scaled_sin, "elu": F.elu}
+
+
+class ResidualBlock(nn.Module):
+    """The branch g = [act] conv3 act conv1 act conv3 of one block x + g(x), with Lip(g) <= coefficient^3.
+
+    Arguments:
+        channels: C, of the images.
+        image_size: S, of the images.
+        width: channels inside the branch.
+        activation: act, a function with slopes in [-1, 1].
+        bound: norm in which each convolution is bounded.
+        coefficient: bound on the Lipschitz constant of each convolution.
+        leading_activation: whether the branch starts with act.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        image_size: int,
+        width: int,
+        *,
+        activation: Activation,
+        bound: Bound,
+        coefficient: float,
+        leading_activation: bool,
+    ) -> None:
+        super().__init__()
+        conv = BOUNDS[bound]
+        self.conv1 = conv(channels, width, 3, image_size, coefficient)
+        self.conv2 = conv(width, width, 1, image_size, coefficient)
+        self.conv3 = conv(width, channels, 3, image_size, coefficient)
+        self.activation = ACTIVATIONS[activation]
+        self.leading_activation = leading_activation
+
+    @property
+    def convs(self) -> tuple[LipschitzConv2d, LipschitzConv2d, LipschitzConv2d]:
+        """The convolutions, in order."""
+        return self.conv1, self.conv2, self.conv3
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return g(x), with shape (B, C, S, S)."""
+        return self.branch()(x)
+
+    def branch(self) -> Branch:
+        """Return g with its weights bounded once, for repeated calls."""
+        weights = [conv.bounded_weight() for conv in self.convs]
+
+        def g(x: Tensor) -> Tensor:
+            x = self.activation(x) if self.leading_activation else x
+            x = self.activation(F.conv2d(x, weights[0], self.conv1.bias, padding=1))
+            x = self.activation(F.conv2d(x, weights[1], self.conv2.bias))
+            return F.conv2d(x, weights[2], self.conv3.bias, padding=1)
+
+        return g
+
+    def update_norms(self) -> None:
+        """Refresh the norms of the three convolutions."""
+        for conv in self.convs:
+            conv.update_norms()
+
+    def scale_to_bound(self) -> None:
+        """Rescale the weights of the three convolutions to their bound."""
+        for conv in self.convs:
+            conv.scale_to_bound()
+
+
+class ResidualFlow(Flow):
+    """Blocks at full resolution, then a 2 x 2 pixel-unshuffle and more blocks for each further scale.
+
+    log|det dh/dx| is the sum over the blocks, each estimated with its own draws. The last scale is shuffled back to the
+    shape of the image. The defaults are those of the released code (github.com/byeonghu-na/INDM).
+
+    Arguments:
+        channels_in: C, channels of an image.
+        image_size: S, its height and width.
+        blocks: number of blocks per scale.
+        width: channels inside each branch.
+        activation: ``"sin"``, sin(2 pi u)/(2 pi), or ``"elu"``.
+        bound: ``"linf"`` or ``"spectral"``, the norm in which each convolution is bounded.
+        coefficient: bound on the Lipschitz constant of each convolution.
+        exact_terms_train: terms of the series always taken by ``"train"``.
+        exact_terms_eval: terms of the series always taken by ``"series"``.
+        roulette_mean: mean of the Poisson number of further terms.
+        probe: ``"gaussian"`` or ``"rademacher"``; the second has the smaller variance.
+        init_at_bound: whether the weights start scaled to the bound, which makes h far from the identity at once.
+
+    Raises:
+        ParamsError: if the image size cannot be halved for every further scale.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        image_size: int,
+        *,
+        blocks: tuple[int, ...],
+        width: int,
+        activation: Activation = "sin",
+        bound: Bound = "linf",
+        coefficient: float = 0.98,
+        exact_terms_train: int = 2,
+        exact_terms_eval: int = 20,
+        roulette_mean: float = 2.0,
+        probe: Probe = "gaussian",
+        init_at_bound: bool = False,
+    ) -> None:
+        super().__init__(channels_in, image_size)
+        if image_size % 2 ** (len(blocks) - 1):
+            raise ParamsError(
+                f"a residual flow of {len(blocks)} scales needs an image size divisible by {2 ** (len(blocks) - 1)}, "
+                f"got {image_size}: give fewer scales in blocks={tuple(blocks)}"
+            )
+        self.exact_terms_train = exact_terms_train
+        self.exact_terms_eval = exact_terms_eval
+        self.roulette_mean = roulette_mean
+        self.probe: Probe = probe
+        self.scales = nn.ModuleList(
+            nn.ModuleList(
+                ResidualBlock(
+                    channels_in * 4**scale,
+                    image_size // 2**scale,
+                    width,
+                    activation=activation,
+                    bound=bound,
+                    coefficient=coefficient,
+                    leading_activation=scale > 0 or index > 0,
+                )
+                for index in range(count)
+            )
+            for scale, count in enumerate(blocks)
+        )
+        if init_at_bound:
+            for _, _, block in self.named_blocks():
+                block.scale_to_bound()
+
+    def named_blocks(self) -> Iterator[tuple[str, int, ResidualBlock]]:
+        """Yield (name, scale, block) in the order of the forward map."""
+        for scale, blocks in enumerate(self.scales):
+            for index, block in enumerate(cast(nn.ModuleList, blocks)):
+                yield f"scales.{scale}.{index}", scale, cast(ResidualBlock, block)
+
+    def forward(self, x: Tensor, log_det: LogDet, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """See :meth:`Flow.forward`; without gradients, ``"train"`` and ``"series"`` keep no graph beyond one block."""
+        self._check_shape(x)
+        if log_det not in get_args(LogDet):
+            raise ValueError(f"log_det must be one of {get_args(LogDet)}, got {log_det!r}")
+        total = x.new_zeros(x.shape[0])
+        for _, scale, block in self.named_blocks():
+            x = self._to_scale(x, scale)
+            if log_det == "none":
+                x = x + block(x)
+            else:
+                x, block_log_det = self._step(block, x, log_det, generator)
+                total = total + block_log_det
+        return self._to_scale(x, 0), total
+
+    @torch.no_grad()
+    def inverse(self, z: Tensor, atol: float = 1e-6, max_iterations: int = 1000) -> Tensor:
+        """See :meth:`Flow.inverse`; each block is solved by :func:`solve_block`."""
+        self._check_shape(z)
+        for name, scale, block in reversed(list(self.named_blocks())):
+            z = solve_block(block.branch(), self._to_scale(z, scale), name, atol, max_iterations)
+        return self._to_scale(z, 0)
+
+    def update_norms(self) -> None:
+        for _, _, block in self.named_blocks():
+            block.update_norms()
+
+    def _to_scale(self, x: Tensor, scale: int) -> Tensor:
+        """Shuffle between the shape of the image (scale 0) and that of each further scale."""
+        while x.shape[-1] > self.image_shape[-1] // 2**scale:
+            x = F.pixel_unshuffle(x, 2)
+        while x.shape[-1] < self.image_shape[-1] // 2**scale:
+            x = F.pixel_shuffle(x, 2)
+        return x
+
+    def _step(
+        self, block: ResidualBlock, x: Tensor, log_det: LogDet, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return x + g(x) and log|det(I + J)|, both differentiable if the caller's gradients are enabled."""
+        create_graph = torch.is_grad_enabled()
+        with torch.enable_grad():  # J^T v needs a graph from g back to x in any case
+            x = x if x.requires_grad else x.detach().requires_grad_()
+            g = block(x)
+            value = self._log_det(g, x, log_det, generator, create_graph=create_graph)
+            y = x + g
+        return (y, value) if create_graph else (y.detach(), value.detach())
+
+    def _log_det(
+        self, g: Tensor, x: Tensor, log_det: LogDet, generator: torch.Generator | None, *, create_graph: bool
+    ) -> Tensor:
+        if log_det == "exact":
+            return exact_log_det(g, x, create_graph=create_graph)
+        estimator = neumann_log_det if log_det == "train" else series_log_det
+        exact_terms = self.exact_terms_train if log_det == "train" else self.exact_terms_eval
+        draw = draw_roulette(self.roulette_mean, generator)
+        coefficients = roulette_coefficients(draw, exact_terms, self.roulette_mean)
+        return estimator(g, x, draw_probe(x, self.probe, generator), coefficients, create_graph=create_graph)
+
+
+def solve_block(g: Branch, z: Tensor, name: str, atol: float, max_iterations: int) -> Tensor:
+    r"""Solve x + g(x) = z by the fixed point x <- z - g(x), each sample until its own residual is small.
+
+    .. math:: \max|x + g(x) - z| \le \text{atol} + 8 \epsilon \max|z|
+
+    with epsilon the rounding unit of the dtype. The residual at x is the length of the next step: the x returned is one
+    whose residual was measured. No sample depends on the others of its batch.
+
+    Arguments:
+        g: contractive branch.
+        z: with shape (B, C, S, S).
+        name: of the block, for the message.
+        atol: absolute tolerance.
+        max_iterations: number of evaluations of g allowed.
+
+    Returns:
+        x with shape (B, C, S, S).
+
+    Raises:
+        ConvergenceError: if a sample does not reach its tolerance.
+    """
+    x = z.clone()
+    tolerance = atol + 8 * torch.finfo(z.dtype).eps * z.abs().flatten(1).amax(1)
+    active = torch.arange(z.shape[0], device=z.device)
+    for _ in range(max_iterations):
+        update = z[active] - g(x[active])
+        residual = (update - x[active]).abs().flatten(1).amax(1)
+        failing = ~(residual <= tolerance[active])  # NaN fails too
+        active, update, residual = active[failing], update[failing], residual[failing]
+        if not len(active):
+            return x
+        x[active] = update
+    raise ConvergenceError(
+        f"inverse of block {name}: {len(active)} of {len(z)} samples have residual max|x + g(x) - z| up to "
+        f"{residual.max().item():.2e} after {max_iterations} iterations, tolerance {tolerance.min().item():.2e}; "
+        "call update_norms() after each change of the weights so that g is a contraction, lower coefficient, "
+        "or raise max_iterations or atol"
+    )

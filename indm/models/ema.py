@@ -1,0 +1,59 @@
+"""Exponential moving average of a module's parameters."""
+
+from copy import deepcopy
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
+Pair = tuple[Tensor, Tensor]
+
+
+class ExponentialMovingAverage(Generic[M]):
+    r"""Moving average of the trainable parameters of any module; its buffers and frozen parameters are copied.
+
+    .. math:: \bar\theta_n = d_n \bar\theta_{n-1} + (1 - d_n) \theta_n, \quad d_n = \min(d, (1 + n) / (10 + n))
+
+    Attributes:
+        module: a copy of the module with the averaged weights, in eval mode and without gradients.
+        updates: how often :meth:`update` was called, n.
+
+    Source: "Score-Based Generative Modeling through Stochastic Differential Equations" (Song et al., 2021,
+    https://arxiv.org/abs/2011.13456, appendix G) for the average; the warm-up of d is that of its released code.
+    """
+
+    def __init__(self, module: M, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.module: M = deepcopy(module).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, module: M) -> None:
+        """Take the module's parameters of this training step into the average."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        moving, fixed = self._pairs(module)
+        if moving:
+            averages, values = map(list, zip(*moving, strict=True))
+            torch._foreach_lerp_(averages, values, 1 - decay)
+        if fixed:
+            copies, values = map(list, zip(*fixed, strict=True))
+            torch._foreach_copy_(copies, values)
+
+    def _pairs(self, module: M) -> tuple[list[Pair], list[Pair]]:
+        """Pair the tensors of the average with the module's: those to be averaged, those to be copied."""
+        parameters: list[Pair] = list(zip(self.module.parameters(), module.parameters(), strict=True))
+        buffers: list[Pair] = list(zip(self.module.buffers(), module.buffers(), strict=True))
+        moving = [pair for pair in parameters if pair[1].requires_grad]
+        frozen = [pair for pair in parameters if not pair[1].requires_grad]
+        return moving, frozen + buffers
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return ``updates`` and ``module``, the averaged module's state dict; the decay is the caller's to set."""
+        return {"updates": self.updates, "module": self.module.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        self.updates = state["updates"]
+        self.module.load_state_dict(state["module"])

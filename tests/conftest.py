@@ -1,0 +1,22 @@
+"""Fixtures that several test modules share."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).parent.parent
+GOLDEN = Path(__file__).parent / "data" / "golden"
+
+
+@pytest.fixture(autouse=True)
+def _repeatable() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def golden_sde() -> dict[str, np.ndarray]:
+    """SDE quantities measured on the released code, and in exact arithmetic (``_f64``)."""
+    return dict(np.load(GOLDEN / "sde.npz"))

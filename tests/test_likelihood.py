@@ -1,0 +1,112 @@
+"""Likelihoods against the closed form of Gaussian data."""
+
+import math
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from indm.likelihood import GaussianControl, four_numbers, ode_nll, stratified_nelbo
+from indm.sde import SDES, importance_time
+from tests.gaussian import GaussianData
+
+EPS = 1e-5
+
+
+def bits(nats: Tensor, dims: int) -> Tensor:
+    return nats / (dims * math.log(2))
+
+
+@pytest.mark.parametrize("name", sorted(SDES))
+def test_four_numbers_of_exact_score(name: str) -> None:
+    """The acceptance: NLL and NELBO within 0.01 bits/dim of the truth."""
+    sde, data = SDES[name](), GaussianData(8)
+    x = data.draw(20_000)
+    numbers = four_numbers(
+        lambda z, t: data.noise_fn(sde, z, t),
+        sde,
+        lambda images: (images, torch.zeros(len(images), dtype=images.dtype)),
+        x,
+        eps=EPS,
+        time_draws=20,
+        tolerance=1e-5,
+        generator=Generator().manual_seed(0),
+    )
+    assert set(numbers) == {"nll", "nll_uncorrected", "nelbo", "nelbo_no_residual"}
+    truth = data.nll(x)
+    for key in ("nll", "nelbo"):
+        error = bits((numbers[key] - truth).mean(), 8).item()
+        assert abs(error) < 0.01, f"{key} is off by {error}"
+
+
+def test_ode_nll_of_each_image_is_exact_without_probe_noise() -> None:
+    """In one dimension the divergence has no estimator noise: every single density is right, not only the mean."""
+    sde, data = SDES["vp"](), GaussianData(1)
+    z = data.draw(50)
+    found = ode_nll(lambda z_t, t: data.noise_fn(sde, z_t, t), sde, z, EPS, 1e-8, torch.ones_like(z))
+    # The ODE carries N(m_eps, s_eps^2) to N(m_T, s_T^2) by an affine map; the model's prior is N(0, 1).
+    ends = torch.tensor([EPS, 1.0], dtype=torch.float64)
+    mean, std = sde.alpha(ends) * data.mean, (sde.alpha(ends) ** 2 * data.variances + sde.sigma(ends) ** 2).sqrt()
+    z_end = mean[1] + std[1] / std[0] * (z - mean[0])
+    expected = -torch.distributions.Normal(0.0, 1.0).log_prob(z_end) - torch.log(std[1] / std[0])
+    torch.testing.assert_close(found, expected[:, 0].double(), rtol=0, atol=1e-5)
+
+
+def test_log_det_of_a_flow_enters_every_number() -> None:
+    """Scaling the data by 3 through a "flow" must give the density of the scaled data times the volume."""
+    sde, data = SDES["vp"](), GaussianData(4)
+    x = data.draw(4000)
+    arguments = {"eps": EPS, "time_draws": 20, "tolerance": 1e-5}
+
+    def flow(images: Tensor) -> tuple[Tensor, Tensor]:
+        return 3 * images, torch.full((len(images),), 4 * math.log(3), dtype=images.dtype)
+
+    class Scaled(GaussianData):
+        def __init__(self) -> None:
+            super().__init__(4)
+            self.mean, self.variances = 3 * self.mean, 9 * self.variances
+
+    scaled = Scaled()
+    generator = Generator().manual_seed(0)
+    numbers = four_numbers(lambda z, t: scaled.noise_fn(sde, z, t), sde, flow, x, generator=generator, **arguments)
+    truth = data.nll(x).mean()
+    for key in numbers:
+        assert abs(bits(numbers[key].mean() - truth, 4)) < 0.02, key
+
+
+def test_wrong_score_is_seen() -> None:
+    """The test above can fail: a score of the wrong scale costs likelihood."""
+    sde, data = SDES["vp"](), GaussianData(4)
+    x = data.draw(500)
+    numbers = four_numbers(
+        lambda z, t: 0.9 * data.noise_fn(sde, z, t),
+        sde,
+        lambda images: (images, torch.zeros(len(images), dtype=images.dtype)),
+        x,
+        eps=EPS,
+        time_draws=20,
+        tolerance=1e-4,
+        generator=Generator().manual_seed(0),
+    )
+    assert bits((numbers["nelbo"] - data.nll(x)).mean(), 4) > 0.02
+
+
+@pytest.mark.parametrize("name", sorted(SDES))
+def test_control_variate_is_unbiased_and_pays(name: str) -> None:
+    """Its expectation is the mean of its draws, even for a mean and variance that are wrong."""
+    sde = SDES[name]()
+    z0 = GaussianData(6).draw(1).repeat(100_000, 1)
+    control = GaussianControl(sde, torch.full((6,), 0.2, dtype=torch.float64), torch.full((6,), 0.7, dtype=torch.float64))
+    u = (torch.arange(len(z0), dtype=torch.float64) + 0.5) / len(z0)
+    t, _ = importance_time(sde, u, EPS)
+    draws = control.draw(z0, t, torch.randn(z0.shape, dtype=torch.float64))
+    standard_error = draws.std() / len(z0) ** 0.5
+    assert abs(draws.mean() - control.expectation(z0[:1], EPS)[0]) < 4 * standard_error
+
+    data = GaussianData(6)
+    x = data.draw(2000)
+    bound = stratified_nelbo(
+        lambda z, t: data.noise_fn(sde, z, t), sde, x, torch.zeros(len(x)), EPS, 10, Generator().manual_seed(0)
+    )
+    # Without the control variate the spread of this estimate is above two bits/dim.
+    assert bits((bound - data.nll(x)).std(), 6) < 0.7

@@ -1,0 +1,119 @@
+"""Objectives: the bound on Gaussian data, and the released code's losses on its own network."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Generator
+
+from indm.models import NoiseModel
+from indm.objectives import (
+    likelihood_weighted,
+    nelbo,
+    noise_error,
+    prior_cross_entropy,
+    residual,
+    squared_norm,
+    variance_weighted,
+)
+from indm.official import import_score
+from indm.sde import SDES, T, importance_time, soft_truncation_time, uniform_time
+from tests.conftest import GOLDEN
+from tests.gaussian import GaussianData
+
+EPS = 1e-5
+
+
+@pytest.fixture(scope="module")
+def released_network() -> NoiseModel:
+    import json
+
+    config = json.loads((GOLDEN / "configs.json").read_text())["score_vp_ddpmpp"]
+    network = import_score(load_file(GOLDEN / "score_vp_ddpmpp.state.safetensors"), config)
+    return NoiseModel(network.double(), SDES["vp"]())
+
+
+def float32_importance_time(u: torch.Tensor, eps: float) -> tuple[torch.Tensor, float]:
+    """Importance-sampled VP times as float32 gives them; at eps = 1e-5 this Z is 5e-4 below the exact one."""
+    sde = SDES["vp"]()
+
+    def antiderivative(t: float) -> torch.Tensor:
+        big_b = sde.integral_beta(torch.tensor(t, dtype=torch.float32))
+        return torch.log(1 - torch.exp(-big_b)) + big_b
+
+    low, high = antiderivative(eps), antiderivative(T)
+    t = sde.time(low + u.float() * (high - low))
+    return t.double(), (high - low).item()
+
+
+@pytest.mark.parametrize("soft", [0, 1])
+@pytest.mark.parametrize("reconstruction", [0, 1])
+@pytest.mark.parametrize("importance", [0, 1])
+@pytest.mark.parametrize("likelihood", [0, 1])
+def test_losses_match_released_code(
+    released_network: NoiseModel, likelihood: int, importance: int, reconstruction: int, soft: int
+) -> None:
+    data = {key.removeprefix("vp_ddpmpp_"): value for key, value in np.load(GOLDEN / "losses.npz").items()}
+    sde = SDES["vp"]()
+    z0, noise, u, second = (torch.from_numpy(data[key]).double() for key in ("batch", "z", "u", "zrec"))
+    eps = soft_truncation_time(float(data["st_np_u"][0]), EPS, 1.2) if soft else EPS
+    dims = z0[0].numel()
+    with torch.no_grad():
+        if importance:
+            t, z = float32_importance_time(u, eps)
+            loss = likelihood_weighted(noise_error(released_network, sde, z0, t, noise), z)
+        else:
+            t = uniform_time(u, eps)
+            weight = (sde.diffusion(t) / sde.sigma(t)) ** 2 if likelihood else torch.ones_like(t)
+            loss = weight * variance_weighted(noise_error(released_network, sde, z0, t, noise))
+        if reconstruction:
+            # The released residual has -D/2 where ours has -|eps|^2/2, of the same mean.
+            loss = loss + residual(released_network, sde, z0, eps, second) + (squared_norm(second) - dims) / 2
+    for mean in (0, 1):
+        key = f"rm{mean}_lw{likelihood}_is{importance}_rec{reconstruction}_st{soft}"
+        expected = data[key]
+        np.testing.assert_allclose(loss.numpy() / (dims if mean else 1), expected, rtol=1e-4, err_msg=key)
+
+
+@pytest.mark.parametrize("name", sorted(SDES))
+def test_prior_cross_entropy_is_the_mean_of_draws(name: str) -> None:
+    sde = SDES[name]()
+    z0 = torch.randn(3, 5, dtype=torch.float64)
+    end = torch.tensor(T, dtype=torch.float64)
+    noise = torch.randn(200_000, 3, 5, dtype=torch.float64)
+    z_end = sde.alpha(end) * z0 + sde.sigma(end) * noise
+    log_prob = torch.distributions.Normal(0.0, sde.prior_std).log_prob(z_end).sum(-1)
+    standard_error = log_prob.std(0) / math.sqrt(len(noise))
+    assert ((prior_cross_entropy(sde, z0) + log_prob.mean(0)).abs() < 4 * standard_error).all()
+
+
+@pytest.mark.parametrize("name", sorted(SDES))
+def test_nelbo_of_exact_score_is_the_likelihood(name: str) -> None:
+    """With the exact score of Gaussian data the bound is tight on average over the data."""
+    sde, data = SDES[name](), GaussianData(6)
+    count = 200_000
+    x = data.draw(count)
+    generator = Generator().manual_seed(2)
+    u = (torch.arange(count) + torch.rand(count, generator=generator, dtype=torch.float64)) / count
+    t, z = importance_time(sde, u, EPS)
+    noise = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+
+    def exact(z_t: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        return data.noise_fn(sde, z_t, times)
+
+    error = noise_error(exact, sde, x, t, noise)
+    bound = nelbo(sde, x, torch.zeros(count), error, z, EPS) + residual(exact, sde, x, EPS, noise)
+    difference = bound - data.nll(x)
+    # VE's prior N(0, sigma_max^2) neglects the data's own mean and covariance: 1e-4 of 2500.
+    assert abs(difference.mean()) < 4 * difference.std() / math.sqrt(count) + 1e-3
+
+
+def test_residual_of_exact_score_vanishes_with_eps() -> None:
+    sde, data = SDES["vp"](), GaussianData(6)
+    x, noise = data.draw(5000), torch.randn(5000, 6, dtype=torch.float64)
+    costs = [
+        residual(lambda z, t: data.noise_fn(sde, z, t), sde, x, eps, noise).mean().abs().item() for eps in (1e-3, 1e-5)
+    ]
+    assert costs[1] < costs[0] < 0.1

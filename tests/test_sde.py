@@ -1,0 +1,133 @@
+"""SDEs: closed forms, the released code's grids, and the laws of the time."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from indm.sde import SDE, SDES, VE, VP, T, importance_time, soft_truncation_time, uniform_time
+
+EPS = 1e-5
+EACH_SDE = pytest.mark.parametrize("name", sorted(SDES))
+Golden = dict[str, np.ndarray]
+
+
+def grid(golden: Golden) -> torch.Tensor:
+    # Stored in float32; the exact values are the decimals.
+    return torch.from_numpy(golden["t"].astype(np.float64).round(6))
+
+
+@EACH_SDE
+def test_coefficients_match_exact_arithmetic(name: str, golden_sde: Golden) -> None:
+    sde, t = SDES[name](), grid(golden_sde)
+    drift = sde.drift(t)[:, None, None, None] * torch.from_numpy(golden_sde["x"]).double()
+    found = {
+        "drift": drift,
+        "diffusion": sde.diffusion(t),
+        "std": sde.sigma(t),
+        "mean_coeff": sde.alpha(t),
+        "antiderivative": sde.antiderivative(t),
+    }
+    for key, value in found.items():
+        expected = torch.from_numpy(golden_sde[f"{name}_{key}_f64"])
+        torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-9, msg=lambda m, key=key: f"{key}: {m}")
+
+
+@EACH_SDE
+@pytest.mark.parametrize("eps", ["1e-05", "0.001"])
+def test_importance_time_matches_exact_arithmetic(name: str, eps: str, golden_sde: Golden) -> None:
+    t, z = importance_time(SDES[name](), torch.from_numpy(golden_sde["u"]).double(), float(eps))
+    expected = torch.from_numpy(golden_sde[f"{name}_is_t_tmin{eps}_f64"])
+    torch.testing.assert_close(t, expected, rtol=1e-7, atol=1e-12)
+    assert z == pytest.approx(float(golden_sde[f"{name}_is_Z_tmin{eps}_f64"]), rel=1e-9)
+
+
+@EACH_SDE
+@pytest.mark.parametrize("eps", ["1e-05", "0.001"])
+def test_uniform_time_matches_released_code(name: str, eps: str, golden_sde: Golden) -> None:
+    t = uniform_time(torch.from_numpy(golden_sde["u"]).double(), float(eps))
+    np.testing.assert_allclose(t.numpy(), golden_sde[f"{name}_uniform_t_tmin{eps}"], rtol=1e-6)
+
+
+def test_one_step_discretisation_matches_released_code(golden_sde: Golden) -> None:
+    t = grid(golden_sde)
+    x = torch.from_numpy(golden_sde["x"]).double()
+    for name, interval in [("vp", VP().released_interval), ("ve", VE().interval)]:
+        for case, target in [("next", "next_t"), ("next2", "next_t2")]:
+            shrink, big_g = interval(t, torch.from_numpy(golden_sde[target]).double())
+            expected_g, expected_f = golden_sde[f"{name}_disc_{case}_G"], golden_sde[f"{name}_disc_{case}_f"]
+            # Near t = 1e-5 the difference of two float32 times has few digits in the released code.
+            np.testing.assert_allclose(big_g.numpy()[4:], expected_g[4:], rtol=2e-4, equal_nan=True, err_msg=f"{name} {case}")
+            moved = ((shrink - 1)[:, None, None, None] * x).numpy()
+            np.testing.assert_allclose(moved[4:], expected_f[4:], rtol=2e-4, atol=1e-6, equal_nan=True, err_msg=f"{name} {case}")
+
+
+@EACH_SDE
+def test_interval_composes_exactly(name: str) -> None:
+    """Two steps of the exact form are one: the forward kernels t <- s <- r multiply."""
+    sde = SDES[name]()
+    r, s, t = (torch.tensor([value], dtype=torch.float64) for value in (0.1, 0.5, 1.0))
+    (a, g), (a1, g1), (a2, g2) = sde.interval(t, r), sde.interval(s, r), sde.interval(t, s)
+    torch.testing.assert_close(a, a1 * a2)
+    torch.testing.assert_close(g**2, a2**2 * g1**2 + g2**2)
+
+
+def test_exact_interval_is_valid_where_the_released_one_is_not() -> None:
+    t, s = torch.tensor([1.0], dtype=torch.float64), torch.tensor([0.9], dtype=torch.float64)
+    assert torch.isnan(VP().released_interval(t, s)[0]).all()
+    shrink, big_g = VP().interval(t, s)
+    torch.testing.assert_close(shrink**2 + big_g**2, torch.ones_like(t))
+
+
+@EACH_SDE
+@given(t=st.floats(min_value=EPS, max_value=T))
+def test_time_inverts_antiderivative(name: str, t: float) -> None:
+    sde = SDES[name]()
+    time = torch.tensor([t], dtype=torch.float64)
+    torch.testing.assert_close(sde.time(sde.antiderivative(time)), time, rtol=1e-9, atol=0)
+
+
+@EACH_SDE
+def test_antiderivative_is_minus_log_snr_and_its_slope_is_the_ratio(name: str) -> None:
+    sde: SDE = SDES[name]()
+    t = torch.linspace(0.01, 1, 50, dtype=torch.float64, requires_grad=True)
+    a = sde.antiderivative(t)
+    torch.testing.assert_close(a, -torch.log(sde.alpha(t) ** 2 / sde.sigma(t) ** 2))
+    (slope,) = torch.autograd.grad(a.sum(), t)
+    torch.testing.assert_close(slope, (sde.diffusion(t) / sde.sigma(t)) ** 2)
+
+
+@EACH_SDE
+def test_snr_falls_and_divergence_integrates_the_drift(name: str) -> None:
+    sde: SDE = SDES[name]()
+    t = torch.linspace(EPS, T, 200_001, dtype=torch.float64)
+    assert (sde.log_snr(t).diff() < 0).all()
+    assert sde.divergence_integral(EPS) == pytest.approx(torch.trapezoid(sde.drift(t), t).item(), abs=1e-8)
+
+
+@EACH_SDE
+def test_importance_density(name: str) -> None:
+    """Times of uniform u have density g^2 / sigma^2 / Z: compare the cumulative distribution."""
+    sde: SDE = SDES[name]()
+    u = torch.linspace(0, 1, 1001, dtype=torch.float64)[:-1]
+    t, z = importance_time(sde, u, EPS)
+    expected = (sde.antiderivative(t) - sde.antiderivative(torch.tensor(EPS, dtype=torch.float64))) / z
+    torch.testing.assert_close(expected, u, rtol=0, atol=1e-8)
+    assert t.min() >= EPS
+    assert t.max() <= T
+
+
+@pytest.mark.parametrize("k", ["1", "1.2", "2"])
+def test_soft_truncation_matches_released_code(k: str, golden_sde: Golden) -> None:
+    found = [soft_truncation_time(float(u), EPS, float(k)) for u in golden_sde["st_u"]]
+    np.testing.assert_allclose(found, golden_sde[f"st_tmin_k{k}"], rtol=1e-6)
+
+
+def test_released_normalising_constant() -> None:
+    """Z of method and paper: 23.86 for VP, 2 ln(5000)(1 - eps) for VE."""
+    u = torch.zeros(1, dtype=torch.float64)
+    assert importance_time(VP(), u, EPS)[1] == pytest.approx(23.8645, abs=1e-4)
+    assert importance_time(VE(), u, EPS)[1] == pytest.approx(2 * math.log(5000) * (1 - EPS))
