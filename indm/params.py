@@ -5,6 +5,7 @@ No field has a default: what a suite file says is everything a result depends on
 
 import difflib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -221,10 +222,12 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    keys = [loader.construct_object(key, deep=deep) for key, _ in node.value]
-    for key, (key_node, _) in zip(keys, node.value, strict=True):
-        if keys.count(key) > 1:
+    seen = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=deep)
+        if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+        seen.add(key)
     return yaml.SafeLoader.construct_mapping(loader, node, deep=deep)
 
 
@@ -276,7 +279,10 @@ def _describe(path: Path, suite: object, error: dict[str, Any]) -> str:
         return f"{place}: unknown key; allowed: {_keys(_model_at(location[:-1]), near=location[-1])}"
     if error["type"] == "missing":
         return f"{place}: missing; expected {_expected(location)}"
-    return f"{place}: found {error['input']!r}; allowed: {_expected(location) or error['msg']} ({error['msg']})"
+    # YAML 1.1 takes 4e-3 for a text.
+    exponent = _TEXT_EXPONENT.fullmatch(str(error["input"]))
+    remedy = f"; write {exponent[1]}.0{exponent[2]}" if exponent else ""
+    return f"{place}: found {error['input']!r}; allowed: {_expected(location) or error['msg']}{remedy}"
 
 
 def _model_at(location: list[str]) -> type[Strict]:
@@ -294,16 +300,23 @@ def _keys(model: type[Strict], near: str = "") -> str:
     return ", ".join(names) + (f" (did you mean {close[0]}?)" if close else "")
 
 
+_SIGNS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<", "multipleOf": "multiple of"}
+_TEXT_EXPONENT = re.compile(r"([+-]?\d+)(e[+-]?\d+)", re.IGNORECASE)
+
+
 def _expected(location: list[str]) -> str:
     """Say what a key takes: type, range or choices, and meaning, from its JSON schema."""
     model = _model_at(location[:-1])
     if not hasattr(model, "model_fields") or location[-1] not in model.model_fields:
         return ""
-    schema = dict(model.model_json_schema()["properties"][location[-1]])
-    meaning = schema.pop("description", "")
-    noise = ("title", "default", "$ref", "additionalProperties", "items")
-    kind = ", ".join(f"{key} {value}" for key, value in schema.items() if key not in noise)
-    return f"{kind}: {meaning}" if kind and meaning else kind or meaning
+    schema = model.model_json_schema()["properties"][location[-1]]
+    if "enum" in schema:
+        words = [str(choice) for choice in schema["enum"]]
+    else:
+        words = [schema["type"]] if "type" in schema else []
+        words += [f"{sign} {schema[key]}" for key, sign in _SIGNS.items() if key in schema]
+    meaning = f" ({schema['description']})" if "description" in schema else ""
+    return ", ".join(words) + meaning
 
 
 def _cross_check(suite: Suite, path: Path) -> list[str]:

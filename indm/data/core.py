@@ -78,10 +78,7 @@ def dequantise(images: Tensor, levels: int, generator: Generator) -> Tensor:
     References:
         | A Note on the Evaluation of Generative Models (Theis et al., 2016), https://arxiv.org/abs/1511.01844, section 3.1
     """
-    noise = torch.rand(images.shape, generator=generator)
-    # In float32 the sum can round up to the next level; the clamp keeps the cell half open.
-    cell = torch.minimum(images + noise, torch.nextafter(images + 1.0, torch.tensor(0.0)))
-    return cell.mul(2 / levels).sub(1)
+    return (images + torch.rand(images.shape, generator=generator)).mul(2 / levels).sub(1)
 
 
 def quantise(x: Tensor, levels: int) -> Tensor:

@@ -1,8 +1,6 @@
 """scikit-learn's 1,797 handwritten digits: 8x8, grey, 17 levels."""
 
 import numpy as np
-from sklearn.datasets import load_digits as load_sklearn_digits
-from sklearn.model_selection import train_test_split
 
 from indm.data.core import Arrays
 
@@ -16,7 +14,11 @@ def load_digits(split_seed: int) -> Arrays:
     References:
         | Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, 1998), https://doi.org/10.24432/C50P49
     """
-    bunch = load_sklearn_digits()
+    # Imported here: scikit-learn takes a second to import, and only stage prepare needs it.
+    from sklearn import datasets
+    from sklearn.model_selection import train_test_split
+
+    bunch = datasets.load_digits()
     images, labels = bunch.images.astype(np.uint8)[:, None], bunch.target.astype(np.uint8)
     rest, test = train_test_split(
         np.arange(len(labels)), test_size=TEST_IMAGES, stratify=labels, random_state=split_seed

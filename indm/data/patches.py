@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_sample_images
 
 from indm.data.core import Arrays
 
@@ -21,6 +20,9 @@ def cut(photograph: NDArray[np.uint8], columns: tuple[int, int], stride: int, of
 
 def load_patches(split_seed: int) -> Arrays:
     """Cut the patches; the label tells the photograph. The seed shifts the grid by up to seven rows."""
+    # Imported here: scikit-learn takes a second to import, and only stage prepare needs it.
+    from sklearn.datasets import load_sample_images
+
     photographs = load_sample_images().images
     arrays: Arrays = {}
     for split, columns in COLUMNS.items():

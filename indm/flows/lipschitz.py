@@ -64,10 +64,11 @@ class LinfConv2d(LipschitzConv2d):
 class SpectralConv2d(LipschitzConv2d):
     r"""Bounded as a map of 2-norms: ``norm`` is the largest singular value of the padded convolution.
 
-    .. math:: \sigma = \|W * v\|_2, \qquad v \leftarrow \frac{W^T * (W * v)}{\|W^T * (W * v)\|_2}
+    .. math:: \sigma = \|W * v\|_2, \qquad v = \operatorname{argmax}_{\|v\|_2 = 1} \|W * v\|_2
 
-    The right singular vector v, with shape (1, C, S, S), is a buffer: it is held constant in the gradient of sigma,
-    and :meth:`update_norms` must follow each change of the weight. A 1 x 1 kernel acts on every pixel alike: S = 1.
+    The singular vector v, with shape (1, C, S, S), is a buffer: it is held constant in the gradient of sigma, and
+    :meth:`update_norms` must follow each change of the weight. Where K < C, v is the left singular vector, with shape
+    (1, K, S, S), and the adjoint takes the place of the convolution. A 1 x 1 kernel acts on every pixel alike: S = 1.
 
     References:
         | Spectral Normalization for Generative Adversarial Networks (Miyato et al., 2018), section 2.1
@@ -83,24 +84,40 @@ class SpectralConv2d(LipschitzConv2d):
     ) -> None:
         super().__init__(channels_in, channels_out, kernel_size, image_size, coefficient)
         size = image_size if kernel_size > 1 else 1
-        self.register_buffer("v", torch.randn(1, channels_in, size, size))
-        self.update_norms(iterations=200)
+        self.register_buffer("v", torch.randn(1, min(channels_in, channels_out), size, size))
+        self.update_norms(iterations=30)
 
     def norm(self) -> Tensor:
-        return self._convolve(self.v).norm()
+        return self._apply_to(self.v, adjoint=self.out_channels < self.in_channels).norm()
 
     @torch.no_grad()
-    def update_norms(self, iterations: int = 5) -> None:
-        """Take a few iterations towards the largest singular value of the weight as it is now."""
-        v = self.v
-        for _ in range(iterations):
-            v = F.conv_transpose2d(self._convolve(v), self.weight, padding=self.kernel_size[0] // 2)
-            v = v / v.norm()
-        self.v.copy_(v)
+    def update_norms(self, iterations: int = 6) -> None:
+        """Replace v by the best vector of the Krylov space v, W^T W v, (W^T W)^2 v, ... (Lanczos).
 
-    def _convolve(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight, padding=self.kernel_size[0] // 2)
+        It costs as much as power iteration does, but stays with the largest singular value where others are close.
+        """
+        basis = _unit(self.v).reshape(1, -1)
+        images = []
+        for _ in range(min(iterations, self.v.numel())):
+            images.append(self._gram(basis[-1].view_as(self.v)).flatten())
+            direction = images[-1]
+            for _ in range(2):  # one pass leaves rounding errors along the basis
+                direction = _unit(direction - basis.t() @ (basis @ direction))
+            basis = torch.cat([basis, direction.unsqueeze(0)])
+        ritz = torch.linalg.eigh(basis[:-1] @ torch.stack(images, 1)).eigenvectors[:, -1]
+        self.v.copy_(_unit(ritz @ basis[:-1]).view_as(self.v))
+
+    def _gram(self, x: Tensor) -> Tensor:
+        adjoint = self.out_channels < self.in_channels
+        return self._apply_to(self._apply_to(x, adjoint=adjoint), adjoint=not adjoint)
+
+    def _apply_to(self, x: Tensor, *, adjoint: bool) -> Tensor:
+        convolve = F.conv_transpose2d if adjoint else F.conv2d
+        return convolve(x, self.weight, padding=self.kernel_size[0] // 2)
 
 
 BOUNDS: dict[Bound, type[LipschitzConv2d]] = {"linf": LinfConv2d, "spectral": SpectralConv2d}
 
+
+def _unit(x: Tensor) -> Tensor:
+    return x / x.norm().clamp(min=torch.finfo(x.dtype).tiny)

@@ -20,9 +20,14 @@ LAYER = str(FEATURES)
 class SmallClassifier(nn.Module):
     """A convolutional classifier whose last hidden layer gives 64 features.
 
+    The features are divided by ``scale``, their root mean square on the training split, so that the cubic kernel of KID
+    works in the range it was made for.
+
     Arguments:
         classes: number of classes.
     """
+
+    scale: Tensor
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -39,14 +44,20 @@ class SmallClassifier(nn.Module):
             nn.ReLU(),
         )
         self.head = nn.Linear(FEATURES, classes)
+        self.register_buffer("scale", torch.ones(()))
 
     def features(self, images: Tensor) -> Tensor:
         """Extract features (B, 64) from uint8 images (B, 3, H, W)."""
-        return self.body(images.float() / 127.5 - 1)
+        return self.body(images.float() / 127.5 - 1) / self.scale
 
     def forward(self, images: Tensor) -> Tensor:
         """Classify uint8 images (B, 3, H, W): logits (B, classes)."""
-        return self.head(self.features(images))
+        return self.head(self.features(images) * self.scale)
+
+    @torch.no_grad()
+    def fit_scale(self, images: Tensor) -> None:
+        """Set ``scale`` from the training images, uint8, shape (N, 3, H, W)."""
+        self.scale.mul_(self.features(images).square().mean().sqrt())
 
 
 def train_classifier(
@@ -81,6 +92,7 @@ def train_classifier(
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
+    classifier.fit_scale(images)
 
 
 @torch.no_grad()

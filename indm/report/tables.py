@@ -73,9 +73,10 @@ def read_published(path: Path) -> pd.DataFrame:
     return table
 
 
-def published_value(published: pd.DataFrame, cell: Result, metric: str) -> dict[str, Any]:
-    """Look up the published number of a cell: same dataset, SDE, model and objective, no variant; else nothing."""
-    match = published[(published["metric"] == metric) & (published["variant"] == "")]
+def published_value(published: pd.DataFrame, cell: Result, metric: str, sampler: str = "") -> dict[str, Any]:
+    """Look up the published number of a cell: same dataset, SDE, model, objective and kind of sampler; else nothing."""
+    kind = {"": "", "ode": "ode"}.get(sampler, "pc")
+    match = published[(published["metric"] == metric) & (published["variant"] == "") & published["sampler"].isin(["", kind])]
     for key in CELL:
         match = match[match[key] == cell[key]]
     if len(match) == 0:
@@ -109,7 +110,7 @@ def fid_table(
     protocol = ["sampler", "nfe", "num_samples", "extractor"]
     table = [
         {**cell, **_protocol(group, protocol), **_mean(group, "fid"), **_mean(group, "kid")}
-        | published_value(published, cell, "fid")
+        | published_value(published, cell, "fid", group["sampler"].iloc[0])
         for cell, group in _cells(rows)
     ]
     for dataset, reference in references.items():

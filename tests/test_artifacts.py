@@ -1,0 +1,116 @@
+"""Files: atomic, strict, and refused when they are not what they should be."""
+
+import errno
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from indm import artifacts
+from indm.artifacts import (
+    atomic_write,
+    provenance,
+    read_array,
+    read_json,
+    read_weights,
+    write_array,
+    write_json,
+    write_table,
+    write_weights,
+)
+from indm.errors import ArtifactError
+
+KIND = "test-1"
+
+
+def test_round_trips(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"b": [1, 2.5, None]})
+    assert read_json(tmp_path / "a.json") == {"b": [1, 2.5, None]}
+    write_array(tmp_path / "a.npy", np.arange(6).reshape(2, 3))
+    assert read_array(tmp_path / "a.npy").tolist() == [[0, 1, 2], [3, 4, 5]]
+    write_weights(tmp_path / "a.safetensors", {"w": torch.ones(2)}, {"model": {"width": 3}}, KIND)
+    tensors, spec = read_weights(tmp_path / "a.safetensors", KIND)
+    assert torch.equal(tensors["w"], torch.ones(2))
+    assert spec["model"] == {"width": 3}
+
+
+def test_table_has_six_digits_and_empty_cells(tmp_path: Path) -> None:
+    write_table(tmp_path / "t.csv", pd.DataFrame({"a": [1 / 3, None], "b": ["x", None]}))
+    assert (tmp_path / "t.csv").read_bytes() == b"a,b\n0.333333,x\n,\n"
+
+
+def test_same_content_same_bytes(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        tensors = {"b": torch.arange(3.0), "a": torch.ones(2, 2)}
+        write_weights(tmp_path / name, tensors, {"model": {"x": 1, "y": 2}}, KIND)
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"old": True})
+    with pytest.raises(RuntimeError), atomic_write(path) as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert read_json(path) == {"old": True}
+    assert [item.name for item in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(artifacts.os, "fsync", full)
+    with pytest.raises(ArtifactError, match=r"a\.json: cannot be written: No space left on device; free space"):
+        write_json(tmp_path / "a.json", {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_results_must_be_finite(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="not finite"):
+        write_json(tmp_path / "a.json", {"fid": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("reader", [read_json, read_array, lambda path: read_weights(path, KIND)])
+def test_missing_and_damaged_files_are_named(tmp_path: Path, reader: object) -> None:
+    assert callable(reader)
+    with pytest.raises(ArtifactError, match="absent: missing; run the stage"):
+        reader(tmp_path / "absent")
+    (tmp_path / "damaged").write_bytes(b"\x00\x01 not what it claims")
+    with pytest.raises(ArtifactError, match="damaged: not .*run its stage again"):
+        reader(tmp_path / "damaged")
+
+
+def test_truncated_weights_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w"
+    write_weights(path, {"w": torch.ones(100)}, {}, KIND)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ArtifactError, match="not a safetensors file"):
+        read_weights(path, KIND)
+
+
+def test_foreign_weights_are_refused(tmp_path: Path) -> None:
+    write_weights(tmp_path / "w", {"w": torch.ones(1)}, {}, "another-1")
+    with pytest.raises(ArtifactError, match="found format 'another-1', expected 'test-1'"):
+        read_weights(tmp_path / "w", KIND)
+
+
+def test_pickled_array_is_not_unpickled(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (str(tmp_path / "exploded"),))
+
+    np.save(tmp_path / "bomb.npy", np.array([Bomb()], dtype=object), allow_pickle=True)
+    with pytest.raises(ArtifactError, match=r"not a \.npy array"):
+        read_array(tmp_path / "bomb.npy")
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_provenance_is_json_and_complete() -> None:
+    found = json.loads(json.dumps(provenance(1.5)))
+    assert {"commit", "uncommitted_changes", "versions", "machine", "seconds", "peak_memory_mib"} == set(found)
+    assert found["versions"]["torch"] == torch.__version__

@@ -1,0 +1,69 @@
+"""The import rule of the rooms, read from the syntax tree."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+PACKAGE = REPOSITORY / "indm"
+GROUND = {"errors", "seeding"}
+FIRST = {"params", "artifacts", "data", "sde", "models", "flows"}
+SECOND = {"objectives", "sampling", "likelihood", "diffusion"}
+THIRD = {"training", "metrics", "official"}
+# What each room may import besides itself.
+ALLOWED = {
+    **dict.fromkeys(GROUND, set()),
+    **dict.fromkeys(FIRST, GROUND),
+    **dict.fromkeys(SECOND, GROUND | FIRST - {"params"} | SECOND),
+    **dict.fromkeys(THIRD, GROUND | FIRST - {"params"} | SECOND),
+    "report": {"errors", "artifacts"},
+    "stages": GROUND | FIRST - {"params"} | SECOND | THIRD | {"report"},
+    "cli": {"errors", "artifacts", "params"},
+    "__main__": {"cli"},
+}
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """Rooms imported anywhere in a file, but for type checking."""
+    tree = ast.parse(path.read_text())
+    guarded = {
+        id(node)
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and ast.unparse(branch.test) == "TYPE_CHECKING"
+        for node in ast.walk(branch)
+    }
+    names = set()
+    for node in ast.walk(tree):
+        if id(node) in guarded:
+            continue
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module or "")
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("indm.")}
+
+
+def test_every_room_is_listed() -> None:
+    assert {room(path) for path in FILES} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_import_rule(path: Path) -> None:
+    extra = imported_rooms(path) - ALLOWED[room(path)] - {room(path)}
+    assert not extra, f"{path.relative_to(REPOSITORY)} imports {sorted(extra)}, allowed: {sorted(ALLOWED[room(path)])}"
+
+
+@pytest.mark.parametrize("module", ["indm.cli", "indm.params", "indm.artifacts", "indm.report", "indm.stages.table"])
+def test_torch_is_not_imported_where_it_is_not_needed(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
