@@ -100,6 +100,21 @@ def validate(suite_file: Path) -> None:
 
 
 @main.command()
+@OUT
+def show(out: Path) -> None:
+    """Print the tables of the active suite for reading."""
+    import pandas as pd
+
+    from indm.report import present
+
+    for name, unit in (("fid", "FID and KID"), ("nll", "likelihoods, bits/dim")):
+        path = out / f"table_{name}.csv"
+        if not path.is_file():
+            sys.exit(f"indm show: {path}: missing; make it with: snakemake --cores all {path}")
+        click.echo(f"\n{path}: {unit}\n\n{present(pd.read_csv(path))}")
+
+
+@main.command()
 def schema() -> None:
     """Print the JSON schema of suite files, which params/schema.json holds."""
     from indm.params import json_schema

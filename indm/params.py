@@ -90,6 +90,8 @@ class FlowParams(Strict):
     activation: Annotated[Literal["sin", "elu"], Field(description="activation of a residual block")]
     bound: Annotated[Literal["linf", "spectral"], Field(description="norm by which each convolution is bounded")]
     coefficient: Annotated[float, Field(gt=0, lt=1, description="bound of each convolution's norm")]
+    init_at_bound: Annotated[bool, Field(description="start with the weights scaled to the bound")]
+    probe: Annotated[Literal["gaussian", "rademacher"], Field(description="probe of the trace estimates")]
     exact_terms_train: Annotated[Count, Field(description="series terms always summed, in training")]
     exact_terms_eval: Annotated[int, Field(ge=20, description="series terms always summed, in evaluation")]
     roulette_mean: Annotated[Positive, Field(description="mean of the Poisson number of further terms")]
@@ -300,7 +302,13 @@ def _keys(model: type[Strict], near: str = "") -> str:
     return ", ".join(names) + (f" (did you mean {close[0]}?)" if close else "")
 
 
-_SIGNS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<", "multipleOf": "multiple of"}
+_SIGNS = {
+    "minimum": ">=",
+    "exclusiveMinimum": ">",
+    "maximum": "<=",
+    "exclusiveMaximum": "<",
+    "multipleOf": "multiple of",
+}
 _TEXT_EXPONENT = re.compile(r"([+-]?\d+)(e[+-]?\d+)", re.IGNORECASE)
 
 

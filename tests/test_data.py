@@ -44,7 +44,9 @@ def test_digits_are_all_of_them() -> None:
 def test_check_refuses_other_shapes_and_levels() -> None:
     dataset = DATASETS["digits"]
     arrays = dataset.load(0)
-    with pytest.raises(DataError, match=r"train images: found uint8 \(1257, 1, 8, 7\), expected uint8 \(1257, 1, 8, 8\)"):
+    with pytest.raises(
+        DataError, match=r"train images: found uint8 \(1257, 1, 8, 7\), expected uint8 \(1257, 1, 8, 8\)"
+    ):
         dataset.check({**arrays, "train": arrays["train"][..., :7]})
     with pytest.raises(DataError, match="level 17"):
         dataset.check({**arrays, "test": arrays["test"] + 1})

@@ -96,7 +96,9 @@ def test_control_variate_is_unbiased_and_pays(name: str) -> None:
     """Its expectation is the mean of its draws, even for a mean and variance that are wrong."""
     sde = SDES[name]()
     z0 = GaussianData(6).draw(1).repeat(100_000, 1)
-    control = GaussianControl(sde, torch.full((6,), 0.2, dtype=torch.float64), torch.full((6,), 0.7, dtype=torch.float64))
+    control = GaussianControl(
+        sde, torch.full((6,), 0.2, dtype=torch.float64), torch.full((6,), 0.7, dtype=torch.float64)
+    )
     u = (torch.arange(len(z0), dtype=torch.float64) + 0.5) / len(z0)
     t, _ = importance_time(sde, u, EPS)
     draws = control.draw(z0, t, torch.randn(z0.shape, dtype=torch.float64))

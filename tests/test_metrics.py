@@ -6,7 +6,16 @@ import scipy.linalg
 import torch
 from torch import Generator, Tensor
 
-from indm.metrics import EXTRACTORS, SmallClassifier, accuracy, build_extractor, compare, features, halves, train_classifier
+from indm.metrics import (
+    EXTRACTORS,
+    SmallClassifier,
+    accuracy,
+    build_extractor,
+    compare,
+    features,
+    halves,
+    train_classifier,
+)
 from indm.metrics.fidelity import fid
 
 SETTINGS = {"kid_subsets": 20, "kid_subset_size": 100, "bootstrap": 20, "seed": 0}

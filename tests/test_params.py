@@ -35,7 +35,11 @@ MISTAKES = {
     "mistyped key": (
         "  steps: 1200",
         "  stepz: 1200",
-        ["key train.stepz: unknown key; allowed: score, flow, steps", "did you mean steps?", "key train.steps: missing"],
+        [
+            "key train.stepz: unknown key; allowed: score, flow, steps",
+            "did you mean steps?",
+            "key train.steps: missing",
+        ],
     ),
     "mistyped key of a run": (
         "vp, " + LINE,
@@ -63,7 +67,11 @@ MISTAKES = {
         "dataset: patches, sde: vp, " + LINE,
         [f"run {RUN}, key dataset: found 'patches'; allowed: digits"],
     ),
-    "missing key": (f"{RUN}: {{dataset: digits, sde: vp, ", f"{RUN}: {{dataset: digits, ", [f"run {RUN}, key sde: missing"]),
+    "missing key": (
+        f"{RUN}: {{dataset: digits, sde: vp, ",
+        f"{RUN}: {{dataset: digits, ",
+        [f"run {RUN}, key sde: missing"],
+    ),
     "null where a number belongs": ("  lr: 4.0e-3", "  lr: null", ["key train.lr: found None; allowed: number, > 0"]),
     "name that the keys do not spell": (
         f"{RUN}: {{dataset: digits, sde: vp",
@@ -71,7 +79,11 @@ MISTAKES = {
         [f"run {RUN}, key (the run's name)", "allowed: 'digits-ve-indm-fid-s0'"],
     ),
     "key given twice": ("threads: 1", "threads: 1\nthreads: 2", ["key 'threads' is given twice", "line 7"]),
-    "range that is empty": ("beta_min: 0.1", "beta_min: 30.0", ["key sde.vp.beta_min: found 30.0; allowed: below beta_max 20.0"]),
+    "range that is empty": (
+        "beta_min: 0.1",
+        "beta_min: 30.0",
+        ["key sde.vp.beta_min: found 30.0; allowed: below beta_max 20.0"],
+    ),
     "not YAML": ("suite: digits", "suite: [digits", ["not a YAML file"]),
     "another suite's name": ("suite: digits", "suite: other", ["key suite: found 'other'", "'digits'"]),
 }

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from indm.errors import ArtifactError
-from indm.report import fid_table, nll_table, read_published
+from indm.report import fid_table, nll_table, present, read_published
 from indm.report.tables import FID_COLUMNS, NLL_COLUMNS
 from tests.conftest import REPOSITORY
 
@@ -102,3 +102,13 @@ def test_foreign_published_file_is_refused(tmp_path: Path) -> None:
     path.write_text("a,b\n1,2\n")
     with pytest.raises(ArtifactError, match="found the columns"):
         read_published(path)
+
+
+def test_presentation_has_errors_beside_values_and_dashes() -> None:
+    table = pd.DataFrame(
+        {"model": ["a", "b"], "fid": [1.23456, 2.0], "fid_se": [0.1, None], "kid": [None, 3.0], "x": [None] * 2}
+    )
+    lines = present(table).splitlines()
+    assert lines[0].split() == ["model", "fid", "kid"]
+    assert lines[1].split() == ["a", "1.235", "±", "0.100", "-"]
+    assert lines[2].split() == ["b", "2", "3"]

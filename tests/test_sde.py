@@ -60,9 +60,13 @@ def test_one_step_discretisation_matches_released_code(golden_sde: Golden) -> No
             shrink, big_g = interval(t, torch.from_numpy(golden_sde[target]).double())
             expected_g, expected_f = golden_sde[f"{name}_disc_{case}_G"], golden_sde[f"{name}_disc_{case}_f"]
             # Near t = 1e-5 the difference of two float32 times has few digits in the released code.
-            np.testing.assert_allclose(big_g.numpy()[4:], expected_g[4:], rtol=2e-4, equal_nan=True, err_msg=f"{name} {case}")
+            np.testing.assert_allclose(
+                big_g.numpy()[4:], expected_g[4:], rtol=2e-4, equal_nan=True, err_msg=f"{name} {case}"
+            )
             moved = ((shrink - 1)[:, None, None, None] * x).numpy()
-            np.testing.assert_allclose(moved[4:], expected_f[4:], rtol=2e-4, atol=1e-6, equal_nan=True, err_msg=f"{name} {case}")
+            np.testing.assert_allclose(
+                moved[4:], expected_f[4:], rtol=2e-4, atol=1e-6, equal_nan=True, err_msg=f"{name} {case}"
+            )
 
 
 @EACH_SDE

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -76,7 +76,9 @@ def read_published(path: Path) -> pd.DataFrame:
 def published_value(published: pd.DataFrame, cell: Result, metric: str, sampler: str = "") -> dict[str, Any]:
     """Look up the published number of a cell: same dataset, SDE, model, objective and kind of sampler; else nothing."""
     kind = {"": "", "ode": "ode"}.get(sampler, "pc")
-    match = published[(published["metric"] == metric) & (published["variant"] == "") & published["sampler"].isin(["", kind])]
+    match = published[
+        (published["metric"] == metric) & (published["variant"] == "") & published["sampler"].isin(["", kind])
+    ]
     for key in CELL:
         match = match[match[key] == cell[key]]
     if len(match) == 0:
@@ -142,12 +144,33 @@ def nll_table(suite: str, runs: Iterable[Result], nlls: Mapping[str, Result], pu
     return _finish(suite, table, NLL_COLUMNS)
 
 
+def present(table: pd.DataFrame) -> str:
+    """Set a table for reading in a terminal: errors beside their values, absent values as dashes, empty columns left out."""
+    shown = pd.DataFrame(index=table.index)
+    for column in table:
+        error = f"{column}_se"
+        if str(column).endswith("_se") or table[column].isna().all():
+            continue
+        cells = [
+            _cell(value, table[error].iloc[i] if error in table else None) for i, value in enumerate(table[column])
+        ]
+        shown[column] = cells
+    return shown.to_string(index=False, justify="left")
+
+
+def _cell(value: Any, error: Any) -> str:  # noqa: ANN401 (a cell of any type)
+    if pd.isna(value):
+        return "-"
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text if error is None or pd.isna(error) else f"{value:.3f} ± {error:.3f}"
+
+
 def _cells(rows: pd.DataFrame) -> Iterable[tuple[dict[str, Any], pd.DataFrame]]:
     for key, group in rows.groupby(CELL, sort=False):
-        yield dict(zip(CELL, key, strict=True)), group
+        yield dict(zip(CELL, cast(tuple[str, ...], key), strict=True)), group
 
 
-def _mean(group: pd.DataFrame, value: str) -> dict[str, float]:
+def _mean(group: pd.DataFrame, value: str) -> dict[str, Any]:
     error = group[value].sem() if len(group) > 1 else group[f"{value}_se"].iloc[0]
     return {value: group[value].mean(), f"{value}_se": error}
 

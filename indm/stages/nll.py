@@ -1,5 +1,6 @@
 """Stage ``nll``: the four likelihood numbers of a run on the test split."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
         nats = four_numbers(
             model.noise,
             model.sde,
-            lambda x, generator=generator: model.flow(x, parameters.log_det, generator),
+            partial(model.flow, log_det=parameters.log_det, generator=generator),
             dequantise(batch, description["levels"], generator).to(device),
             eps=model.eps,
             time_draws=parameters.time_draws,
@@ -63,7 +64,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
         "dtype": "float32",
         "seed": run.seed,
     }
-    result |= {key: table[key].mean() for key in table}
+    result |= {str(key): table[key].mean() for key in table}
     result |= {f"{key}_se": table[key].sem() for key in table}
     write_json(folder / "nll.json", result)
     return folder

@@ -1,0 +1,39 @@
+# make table: install, then regenerate the tables of a suite.    make test: install, then run the tests.
+SUITE ?= digits
+PYTHON ?= python3
+VENV ?= .venv
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help table test lint schema lock
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# The stamp is written last: a half-finished installation is not taken for a whole one.
+$(VENV)/.installed: pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --constraint requirements.lock --editable '.[dev]'
+	touch $@
+
+table: $(VENV)/.installed ## Regenerate the tables of SUITE (default: digits) and print them
+	snakemake --cores all --config suite=$(SUITE) -- results/table_fid.csv results/table_nll.csv
+	python -m indm show
+
+test: $(VENV)/.installed ## Run the tests
+	python -m pytest
+
+lint: $(VENV)/.installed ## Check style, types and the workflow
+	ruff check .
+	ruff format --check .
+	mypy
+	snakefmt --check Snakefile workflow/rules
+	snakemake --lint
+
+schema: $(VENV)/.installed ## Rewrite the generated files: params/schema.json and workflow/dvc/
+	python -m indm schema > params/schema.json
+	python workflow/generate.py
+
+# Builds of torch and torchvision differ between machines (CPU, CUDA): the minor release is fixed, the build left open.
+lock: $(VENV)/.installed ## Rewrite requirements.lock from the installed versions
+	python -m pip freeze --exclude-editable | sed -E 's/^(torch|torchvision)==([0-9]+\.[0-9]+).*/\1~=\2.0/' > requirements.lock
