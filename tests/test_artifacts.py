@@ -52,9 +52,14 @@ def test_same_content_same_bytes(tmp_path: Path) -> None:
 def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"old": True})
-    with pytest.raises(RuntimeError), atomic_write(path) as file:
-        file.write(b"half")
-        raise RuntimeError
+
+    def fail_half_way() -> None:
+        with atomic_write(path) as file:
+            file.write(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     assert read_json(path) == {"old": True}
     assert [item.name for item in tmp_path.iterdir()] == ["a.json"]
 
@@ -81,7 +86,7 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path, reader: object) -> 
     with pytest.raises(ArtifactError, match="absent: missing; run the stage"):
         reader(tmp_path / "absent")
     (tmp_path / "damaged").write_bytes(b"\x00\x01 not what it claims")
-    with pytest.raises(ArtifactError, match="damaged: not .*run its stage again"):
+    with pytest.raises(ArtifactError, match=r"damaged: not .*run its stage again"):
         reader(tmp_path / "damaged")
 
 

@@ -104,7 +104,7 @@ def test_mistake_is_named(tmp_path: Path, mistake: str) -> None:
 
 def test_missing_suite_lists_the_others(tmp_path: Path) -> None:
     (tmp_path / "there.yaml").touch()
-    with pytest.raises(ParamsError, match="no such suite; suites in .*: there"):
+    with pytest.raises(ParamsError, match=r"no such suite; suites in .*: there"):
         load_suite(tmp_path / "absent.yaml")
 
 

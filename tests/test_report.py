@@ -46,7 +46,7 @@ def test_columns_are_as_documented() -> None:
     samples, fids = fid_results([10.0])
     table = fid_table("s", runs(seeds=1), samples, fids, REFERENCE, PUBLISHED)
     assert list(table) == FID_COLUMNS
-    nlls = {"digits-s0": {key: 1.0 for key in NUMBERS} | {f"{key}_se": 0.1 for key in NUMBERS}}
+    nlls = {"digits-s0": dict.fromkeys(NUMBERS, 1.0) | {f"{key}_se": 0.1 for key in NUMBERS}}
     assert list(nll_table("s", runs(seeds=1), nlls, PUBLISHED)) == NLL_COLUMNS
 
 

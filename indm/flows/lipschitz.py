@@ -33,7 +33,7 @@ class LipschitzConv2d(nn.Conv2d):
         self.coefficient = coefficient
 
     def norm(self) -> Tensor:
-        """Return the norm of the weight: differentiable, a scalar or one per output channel with shape (K, 1, 1, 1)."""
+        """Return the norm of the weight, differentiable: a scalar, or (K, 1, 1, 1) for one per output channel."""
         raise NotImplementedError
 
     def bounded_weight(self) -> Tensor:
@@ -83,12 +83,13 @@ class SpectralConv2d(LipschitzConv2d):
         self, channels_in: int, channels_out: int, kernel_size: int, image_size: int, coefficient: float
     ) -> None:
         super().__init__(channels_in, channels_out, kernel_size, image_size, coefficient)
+        self.adjoint = channels_out < channels_in
         size = image_size if kernel_size > 1 else 1
         self.register_buffer("v", torch.randn(1, min(channels_in, channels_out), size, size))
         self.update_norms(iterations=30)
 
     def norm(self) -> Tensor:
-        return self._apply_to(self.v, adjoint=self.out_channels < self.in_channels).norm()
+        return self._map(self.v, adjoint=self.adjoint).norm()
 
     @torch.no_grad()
     def update_norms(self, iterations: int = 6) -> None:
@@ -108,10 +109,9 @@ class SpectralConv2d(LipschitzConv2d):
         self.v.copy_(_unit(ritz @ basis[:-1]).view_as(self.v))
 
     def _gram(self, x: Tensor) -> Tensor:
-        adjoint = self.out_channels < self.in_channels
-        return self._apply_to(self._apply_to(x, adjoint=adjoint), adjoint=not adjoint)
+        return self._map(self._map(x, adjoint=self.adjoint), adjoint=not self.adjoint)
 
-    def _apply_to(self, x: Tensor, *, adjoint: bool) -> Tensor:
+    def _map(self, x: Tensor, *, adjoint: bool) -> Tensor:
         convolve = F.conv_transpose2d if adjoint else F.conv2d
         return convolve(x, self.weight, padding=self.kernel_size[0] // 2)
 

@@ -73,8 +73,8 @@ def roulette_coefficients(draw: int, exact_terms: int, mean: float) -> list[floa
 
     .. math:: c_k = 1 \;(k \le m), \qquad c_k = 1 / P(N \ge k - m) \;(m < k \le m + n), \qquad N \sim \text{Poisson}
 
-    with m = ``exact_terms`` and n = ``draw`` (Residual Flows, theorem 1). The variance is infinite once the squared terms
-    shrink more slowly than the survival probabilities: keep m large enough.
+    with m = ``exact_terms`` and n = ``draw`` (Residual Flows, theorem 1). The variance is infinite once the squared
+    terms shrink more slowly than the survival probabilities: keep m large enough.
     """
     k = torch.arange(1, draw + 1, dtype=torch.float64)
     survival = torch.special.gammainc(k, torch.full_like(k, mean))  # P(N >= k) of a Poisson variable

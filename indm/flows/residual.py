@@ -125,7 +125,7 @@ class ResidualFlow(Flow):
         init_at_bound: whether the weights start scaled to the bound, which makes h far from the identity at once.
 
     Raises:
-        ParamsError: if the image size cannot be halved for every further scale.
+        ParamsError: if the image size cannot be halved for every further scale, or the coefficient is not in (0, 1).
     """
 
     def __init__(
@@ -150,6 +150,8 @@ class ResidualFlow(Flow):
                 f"a residual flow of {len(blocks)} scales needs an image size divisible by {2 ** (len(blocks) - 1)}, "
                 f"got {image_size}: give fewer scales in blocks={tuple(blocks)}"
             )
+        if not 0 < coefficient < 1:
+            raise ParamsError(f"a residual flow is invertible for a coefficient between 0 and 1, got {coefficient}")
         self.exact_terms_train = exact_terms_train
         self.exact_terms_eval = exact_terms_eval
         self.roulette_mean = roulette_mean

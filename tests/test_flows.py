@@ -1,0 +1,391 @@
+"""Flows: the contract over every registered flow, golden numbers of the released code, and the log-det estimators."""
+
+import copy
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from scipy.stats import poisson
+from torch import Tensor
+
+from indm.errors import ConvergenceError, ParamsError
+from indm.flows import FLOWS, Flow, LogDet, ResidualFlow, build_flow, residual
+from indm.flows.lipschitz import LinfConv2d, LipschitzConv2d, SpectralConv2d
+from indm.flows.log_det import exact_log_det, neumann_log_det, roulette_coefficients, series_log_det
+
+GOLDEN = Path(__file__).parent / "data" / "golden"
+CHANNELS, SIZE = 2, 4
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "identity": ("identity", {}),
+    "resflow-released": ("resflow", {"blocks": (2, 2), "width": 8}),
+    "resflow-one-scale": ("resflow", {"blocks": (2,), "width": 8, "probe": "rademacher"}),
+    "resflow-spectral": (
+        "resflow",
+        {
+            "blocks": (1, 1, 1),
+            "width": 8,
+            "activation": "elu",
+            "bound": "spectral",
+            "coefficient": 0.97,
+            "exact_terms_train": 4,
+            "init_at_bound": True,
+        },
+    ),
+    "resflow-elu-linf": ("resflow", {"blocks": (1, 1), "width": 8, "activation": "elu", "init_at_bound": True}),
+}
+
+
+@pytest.fixture(params=VARIANTS)
+def flow(request: pytest.FixtureRequest) -> Flow:
+    return make(request.param)
+
+
+def make(variant: str, seed: int = 0) -> Flow:
+    torch.manual_seed(seed)
+    name, options = VARIANTS[variant]
+    return build_flow(name, channels_in=CHANNELS, image_size=SIZE, **options).double()
+
+
+def images(batch: int, seed: int = 1) -> Tensor:
+    shape = (batch, CHANNELS, SIZE, SIZE)
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The contract
+
+
+def test_every_registered_flow_has_a_variant() -> None:
+    assert {name for name, _ in VARIANTS.values()} == set(FLOWS)
+
+
+def test_inverse(flow: Flow) -> None:
+    x = images(3)
+    z, _ = flow(x, "none")
+    torch.testing.assert_close(flow.inverse(z, atol=1e-13, max_iterations=2000), x, atol=1e-11, rtol=0)
+    assert not flow.inverse(z).requires_grad
+
+
+def test_inverse_of_a_sample_does_not_depend_on_its_batch(flow: Flow) -> None:
+    z = images(3) * torch.tensor([0.1, 1.0, 10.0]).view(-1, 1, 1, 1)
+    alone = torch.cat([flow.inverse(sample) for sample in z.split(1)])
+    torch.testing.assert_close(flow.inverse(z), alone, atol=1e-13, rtol=0)
+
+
+def test_exact_log_det_is_that_of_the_whole_map(flow: Flow) -> None:
+    x = images(2)
+    _, log_det = flow(x, "exact")
+    for sample, value in zip(x.split(1), log_det, strict=True):
+        jacobian = torch.autograd.functional.jacobian(lambda x: flow(x, "none")[0], sample)
+        torch.testing.assert_close(torch.linalg.slogdet(jacobian.view(x[0].numel(), -1)).logabsdet, value)
+
+
+@pytest.mark.parametrize("log_det", ["none", "train", "series", "exact"])
+def test_modes_share_z_and_shapes(flow: Flow, log_det: LogDet) -> None:
+    x = images(3)
+    z, value = flow(x, log_det, seeded(0))
+    torch.testing.assert_close(z, flow(x, "none")[0])
+    assert value.shape == (3,)
+    assert value.dtype == x.dtype
+    assert not x.requires_grad
+    if log_det == "none":
+        assert not value.any()
+
+
+@pytest.mark.parametrize("log_det", ["train", "series", "exact"])
+def test_no_graph_without_gradients(flow: Flow, log_det: LogDet) -> None:
+    with torch.no_grad():
+        z, value = flow(images(2), log_det, seeded(0))
+    assert not z.requires_grad
+    assert not value.requires_grad
+    torch.testing.assert_close(value, flow(images(2), log_det, seeded(0))[1])
+
+
+@pytest.mark.parametrize("log_det", ["train", "series", "exact"])
+def test_every_parameter_gets_a_gradient(flow: Flow, log_det: LogDet) -> None:
+    z, value = flow(images(3), log_det, seeded(0))
+    if parameters := dict(flow.named_parameters()):
+        (z.pow(2).sum() / 2 - value.sum()).backward()
+    for name, parameter in parameters.items():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("log_det", ["train", "series"])
+def test_draws_come_from_the_generator_alone(flow: Flow, log_det: LogDet) -> None:
+    before = torch.get_rng_state()
+    first, again, other = (flow(images(3), log_det, seeded(seed))[1] for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not list(flow.parameters()) or not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_state_dict_round_trip(variant: str) -> None:
+    flow, other = make(variant, seed=0), make(variant, seed=1)
+    shapes = {key: value.shape for key, value in flow.state_dict().items()}
+    flow(images(2), "train")
+    flow.update_norms()
+    assert {key: value.shape for key, value in flow.state_dict().items()} == shapes
+    other.load_state_dict(flow.state_dict())
+    assert torch.equal(other(images(2), "exact")[1], flow(images(2), "exact")[1])
+
+
+def test_wrong_shape_is_refused(flow: Flow) -> None:
+    wrong = torch.zeros(2, CHANNELS, SIZE, SIZE + 1)
+    with pytest.raises(ValueError, match=r"shape \(2, 4, 4\), got \(2, 4, 5\)"):
+        flow(wrong, "none")
+    with pytest.raises(ValueError, match="got"):
+        flow.inverse(wrong)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Errors
+
+
+def test_misconfiguration_is_refused() -> None:
+    with pytest.raises(ParamsError, match="unknown flow 'glow': expected one of identity, resflow"):
+        build_flow("glow", channels_in=1, image_size=8)
+    with pytest.raises(ParamsError, match="divisible by 4, got 6"):
+        ResidualFlow(1, 6, blocks=(1, 1, 1), width=4)
+    with pytest.raises(ParamsError, match=r"between 0 and 1, got 1\.5"):
+        ResidualFlow(1, 8, blocks=(1,), width=4, coefficient=1.5)
+    with pytest.raises(ValueError, match="got 'value'"):
+        make("resflow-released")(images(1), "value")
+
+
+def test_inverse_cut_short_names_block_residual_and_tolerance() -> None:
+    flow = make("resflow-released")
+    with pytest.raises(
+        ConvergenceError, match=r"scales\.1\.1.*residual .* \d\.\d\de.*1 iterations, tolerance 1\.00e-06"
+    ):
+        flow.inverse(images(2), max_iterations=1)
+
+
+def test_inverse_with_stale_norms_raises_and_the_named_remedy_works() -> None:
+    flow = make("resflow-spectral")
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.copy_(10 * torch.randn(parameter.shape, generator=seeded(2), dtype=torch.float64))
+    with pytest.raises(ConvergenceError, match="update_norms"):
+        flow.inverse(images(2), max_iterations=200)
+    flow.update_norms()
+    flow.update_norms()
+    flow.inverse(images(2))
+
+
+def test_inverse_of_nan_raises() -> None:
+    with pytest.raises(ConvergenceError, match="nan"):
+        make("resflow-released").inverse(images(2) * math.nan, max_iterations=3)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Golden numbers of the released code
+
+
+class Golden:
+    """Recorded numbers, and the flow that they belong to."""
+
+    def __init__(self) -> None:
+        self.arrays = np.load(GOLDEN / "flow_resflow.npz")
+        self.state = load_file(GOLDEN / "flow_resflow.state.safetensors")
+        self.flow = ResidualFlow(3, 16, blocks=(2, 2), width=16)
+        self.flow.load_state_dict({own: self.state[released] for own, released in self.names().items()})
+
+    def __getitem__(self, key: str) -> Tensor:
+        return torch.from_numpy(self.arrays[key])
+
+    def names(self) -> dict[str, str]:
+        """Our parameter names -> the released ones; a leading activation takes one place in the released list."""
+        return {
+            f"{name}.conv{n + 1}.{kind}": f"module.transforms.{scale}.chain.{name.split('.')[-1]}"
+            f".nnet.{2 * n + block.leading_activation}.{kind}"
+            for name, scale, block in self.flow.named_blocks()
+            for n in range(3)
+            for kind in ("weight", "bias")
+        }
+
+    def replay(self, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let the flow use the recorded draws: per block the Poisson number, then the probe."""
+        numbers = iter([int(self[f"{run}_draw{i}"]) for i in range(0, 8, 2)])
+        probes = iter([self[f"{run}_draw{i}"] for i in range(1, 8, 2)])
+        monkeypatch.setattr(residual, "draw_roulette", lambda *_: next(numbers))
+        monkeypatch.setattr(residual, "draw_probe", lambda *_: next(probes))
+
+
+@pytest.fixture(scope="module")
+def golden() -> Golden:
+    return Golden()
+
+
+def test_golden_forward_and_inverse(golden: Golden) -> None:
+    z, _ = golden.flow(golden["x"], "none")
+    torch.testing.assert_close(z, golden["z"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(golden.flow.inverse(golden["z"]), golden["x"], atol=1e-5, rtol=0)
+
+
+def test_golden_exact_log_det_per_block(golden: Golden) -> None:
+    flow, x, values = copy.deepcopy(golden.flow).double(), golden["x"].double(), []
+    for _, scale, block in flow.named_blocks():
+        x = (F.pixel_unshuffle(x, 2) if x.shape[1] < 3 * 4**scale else x).detach().requires_grad_()
+        g = block(x)
+        values.append(exact_log_det(g, x, create_graph=False))
+        x = x + g
+    torch.testing.assert_close(torch.stack(values, 1), golden["logdet_exact_per_block"], atol=1e-10, rtol=0)
+    torch.testing.assert_close(torch.stack(values).sum(0), golden["logdet_exact"], atol=1e-10, rtol=0)
+
+
+def test_golden_series_value(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
+    golden.replay("eval_run", monkeypatch)
+    with torch.no_grad():
+        z, log_det = golden.flow(golden["x"], "series")
+    torch.testing.assert_close(z, golden["eval_run_z"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(log_det, golden["eval_run_logdet_minus_kl"], atol=1e-5, rtol=0)
+
+
+def test_golden_training_value_and_gradients(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recorded gradients are those of sum(z * w) - sum(log_det)."""
+    golden.replay("train_run", monkeypatch)
+    flow = copy.deepcopy(golden.flow)
+    z, log_det = flow(golden["x"], "train")
+    torch.testing.assert_close(log_det, golden["train_run_logdet_minus_kl"], atol=1e-5, rtol=0)
+    ((z * golden["train_run_w"]).sum() - log_det.sum()).backward()
+    own = {released: flow.get_parameter(name).grad for name, released in golden.names().items()}
+    norms = torch.tensor([own[name].norm() for name in golden.arrays["train_run_grad_names"]], dtype=torch.float64)  # type: ignore[union-attr]
+    torch.testing.assert_close(norms, golden["train_run_grad_norms"], rtol=1e-5, atol=0)
+
+
+def test_released_size() -> None:
+    """The released count includes two scalars per block that this flow does not have (geom_p and lamb)."""
+    flow = ResidualFlow(3, 32, blocks=(16, 16), width=512)
+    assert sum(p.numel() for p in flow.parameters()) + 2 * 32 == 10_633_520
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Log-det estimators
+
+
+def one_block() -> tuple[torch.nn.Module, Tensor]:
+    """A strongly contractive-to-the-bound block and one image, 16 times: averages over the batch cost little."""
+    torch.manual_seed(0)
+    flow = ResidualFlow(CHANNELS, SIZE, blocks=(1,), width=8, activation="elu", bound="spectral", init_at_bound=True)
+    _, _, block = next(flow.named_blocks())
+    return block.double(), images(1).expand(16, -1, -1, -1).clone().requires_grad_()
+
+
+def sampled(statistic: Callable[[list[float], torch.Generator], Tensor], exact_terms: int, draws: int) -> Tensor:
+    """Evaluate a statistic of (coefficients, generator) for many roulette draws, stacked."""
+    generator = seeded(3)
+    numbers = torch.poisson(torch.full((draws,), 2.0), generator=generator).int().tolist()
+    return torch.stack([statistic(roulette_coefficients(n, exact_terms, 2.0), generator) for n in numbers]).detach()
+
+
+def assert_mean(samples: Tensor, expected: Tensor) -> None:
+    """Every column's mean lies within 4 standard errors of what is expected."""
+    error = (samples.mean(0) - expected).abs() / (samples.std(0) / math.sqrt(len(samples)))
+    assert error.max() < 4, error
+
+
+def test_series_is_unbiased() -> None:
+    block, x = one_block()
+    g = block(x)
+
+    def mean_estimate(coefficients: list[float], generator: torch.Generator) -> Tensor:
+        probe = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        return series_log_det(g, x, probe, coefficients, create_graph=False).mean()
+
+    assert_mean(sampled(mean_estimate, 10, 300), exact_log_det(g, x, create_graph=False)[0])
+
+
+def test_neumann_gradient_is_unbiased_and_its_value_is_a_trace() -> None:
+    block, x = one_block()
+    g, parameters = block(x), list(block.parameters())
+    n = sum(p.numel() for p in parameters)
+    directions = torch.randn(n, 12, generator=seeded(4), dtype=x.dtype)
+
+    def projected(value: Tensor) -> Tensor:
+        gradients = torch.autograd.grad(value.mean(), parameters, retain_graph=True, materialize_grads=True)
+        return torch.cat([gradient.flatten() for gradient in gradients]) @ directions
+
+    def estimate(coefficients: list[float], generator: torch.Generator) -> Tensor:
+        probe = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        value = neumann_log_det(g, x, probe, coefficients, create_graph=True)
+        return torch.cat([projected(value), value.mean().view(1)])
+
+    log_det = exact_log_det(g, x, create_graph=True)
+    jacobian = torch.autograd.functional.jacobian(block, x[:1]).view(x[0].numel(), -1)
+    trace = torch.trace(torch.linalg.solve(torch.eye(len(jacobian)).to(jacobian) + jacobian, jacobian))
+    assert (trace - log_det[0]).abs() > 0.1
+    assert_mean(sampled(estimate, 4, 400), torch.cat([projected(log_det), trace.view(1)]).detach())
+
+
+def test_roulette_coefficients_undo_the_survival_probability() -> None:
+    coefficients = roulette_coefficients(6, 3, 2.0)
+    assert coefficients[:3] == [1.0] * 3
+    survival = [poisson.sf(k - 1, 2.0) for k in range(1, 7)]
+    np.testing.assert_allclose(np.array(coefficients[3:]) * survival, 1.0)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Lipschitz bounds
+
+
+def dense(conv: LipschitzConv2d, size: int) -> Tensor:
+    """The matrix of the bounded convolution on size x size images, one column per output entry."""
+    n = conv.in_channels * size**2
+    basis = torch.eye(n, dtype=conv.weight.dtype).view(n, conv.in_channels, size, size)
+    return F.conv2d(basis, conv.bounded_weight(), padding=conv.kernel_size[0] // 2).flatten(1)
+
+
+@pytest.mark.parametrize(("channels_in", "channels_out", "kernel_size"), [(1, 16, 3), (16, 16, 1), (16, 1, 3)])
+def test_spectral_bound_holds_after_a_change_of_the_weight(
+    channels_in: int, channels_out: int, kernel_size: int
+) -> None:
+    torch.manual_seed(0)
+    conv = SpectralConv2d(channels_in, channels_out, kernel_size, 6, 0.9)
+    for scale in (0.0, 0.1, 10.0):
+        with torch.no_grad():
+            conv.weight.add_(scale * torch.randn_like(conv.weight))
+        for _ in range(4):
+            conv.update_norms()
+        norm = torch.linalg.matrix_norm(dense(conv, 6), 2)
+        assert norm <= 0.9 * (1 + 1e-3)
+        assert conv.norm() < 0.9 or norm >= 0.9 * (1 - 1e-5)
+
+
+def test_gradient_of_sigma_is_that_of_the_largest_singular_value() -> None:
+    torch.manual_seed(0)
+    conv = SpectralConv2d(1, 8, 3, 5, 0.9).double()
+    for _ in range(10):
+        conv.update_norms()
+    exact = torch.linalg.matrix_norm(dense(conv, 5), 2)  # the weight starts below the bound, so this is sigma
+    (gradient,) = torch.autograd.grad(conv.norm(), conv.weight)
+    torch.testing.assert_close(gradient, torch.autograd.grad(exact, conv.weight)[0], atol=1e-6, rtol=0)
+
+
+def test_linf_bound_is_per_output_channel() -> None:
+    torch.manual_seed(0)
+    conv = LinfConv2d(2, 3, 3, 6, 0.9).double()
+    with torch.no_grad():
+        conv.weight.mul_(torch.tensor([0.01, 1.0, 100.0]).view(-1, 1, 1, 1))
+    rows = dense(conv, 6).abs().sum(0).view(3, -1).amax(1)
+    torch.testing.assert_close(rows, conv.norm().flatten().clamp(max=0.9))
+
+
+@pytest.mark.parametrize("bound", [LinfConv2d, SpectralConv2d])
+def test_scale_to_bound(bound: type[LipschitzConv2d]) -> None:
+    conv = bound(2, 8, 3, 6, 0.9)
+    conv.scale_to_bound()
+    torch.testing.assert_close(conv.norm(), torch.full_like(conv.norm(), 0.9))
