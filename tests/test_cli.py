@@ -1,0 +1,71 @@
+"""The command line: subjects, errors on one line, exit codes, and a stage's files."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from indm.cli import main
+from tests.conftest import REPOSITORY
+
+SMOKE = str(REPOSITORY / "params" / "smoke.yaml")
+RUN = "digits-vp-indm-nll-s0"
+STAGES = {"prepare", "reference", "train", "sample", "fid", "nll", "table"}
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def test_every_stage_has_a_command_and_a_module() -> None:
+    assert set(main.commands) >= STAGES
+    assert {path.stem for path in (REPOSITORY / "indm" / "stages").glob("*.py")} == STAGES | {"__init__", "common"}
+
+
+def test_python_m_indm() -> None:
+    done = subprocess.run([sys.executable, "-m", "indm", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("indm, version ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "--suite", SMOKE, "--run", "digits-vp"], ["no run 'digits-vp'; runs: ", RUN]),
+        (["prepare", "--suite", SMOKE, "--dataset", "digitz"], ["no dataset 'digitz'; datasets: digits"]),
+        (["train", "--suite", "params/absent.yaml", "--run", RUN], ["params/absent.yaml: no such suite"]),
+        (["train", "--suite", SMOKE, "--run", RUN], ["dataset.json: missing; run the stage that writes it"]),
+        (["table", "--suite", SMOKE], ["samples.json: missing; run the stage that writes it"]),
+        (["show"], ["table_fid.csv: missing; make it with: snakemake"]),
+    ],
+)
+def test_error_is_one_line_and_the_exit_code_is_not_zero(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    done = call(*arguments, "--out", str(tmp_path))
+    assert done.exit_code == 1
+    assert done.output.count("\n") == 1
+    for word in words:
+        assert word in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mistake_in_a_suite_stops_every_stage_before_it_starts(tmp_path: Path) -> None:
+    suite = tmp_path / "smoke.yaml"
+    suite.write_text(Path(SMOKE).read_text().replace("steps: 20", "steps: -20"))
+    done = call("train", "--suite", str(suite), "--run", RUN, "--out", str(tmp_path / "out"))
+    assert done.exit_code == 1
+    assert "suite smoke, key train.steps: found -20; allowed: integer, >= 1" in done.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_prepare_writes_checked_files_and_provenance(tmp_path: Path) -> None:
+    assert call("prepare", "--suite", SMOKE, "--dataset", "digits", "--out", str(tmp_path)).exit_code == 0
+    folder = tmp_path / "smoke" / "data" / "digits"
+    names = {"train.npy", "valid.npy", "test.npy", "labels.json", "dataset.json", "provenance"}
+    assert {path.name for path in folder.iterdir()} == names
+    description = json.loads((folder / "dataset.json").read_text())
+    assert description["counts"] == {"train": 1257, "valid": 180, "test": 360}
+    assert description["levels"] == 17
+    assert set(description["sha256"]) == {"train", "valid", "test"}
+    assert json.loads((folder / "provenance" / "prepare.json").read_text())["seconds"] > 0

@@ -1,0 +1,150 @@
+"""Training: batches, schedules, what each objective updates, and repeatability."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from indm.diffusion import ImplicitNonlinearDiffusion
+from indm.errors import DataError, DivergenceError
+from indm.objectives import nelbo, noise_error
+from indm.sde import importance_time
+from indm.training import Trainer, draw, learning_rate, train
+
+CPU = torch.device("cpu")
+SEED = ("digits", 0, "train")
+RESFLOW = {"name": "resflow", "blocks": [1], "width": 8, "activation": "elu", "bound": "spectral", "coefficient": 0.9}
+OPTIONS: dict[str, Any] = {"lr": 1e-3, "flow_lr": 1e-3, "weight_decay": 0.0, "grad_clip": 1e9, "ema_decay": 0.9}
+LOOP: dict[str, Any] = {"batch_size": 8, "warmup_steps": 2, "schedule": "cosine", "log_every": 2, "seed": SEED, "device": CPU}
+
+
+def images(count: int = 20) -> Tensor:
+    return torch.randint(0, 17, (count, 1, 8, 8), generator=Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def model(flow: str = "resflow", sde: str = "vp") -> ImplicitNonlinearDiffusion:
+    torch.manual_seed(0)
+    score = {
+        "channels": 8,
+        "multipliers": [1],
+        "blocks": 1,
+        "attention_resolutions": [],
+        "dropout": 0.0,
+        "embedding": "log_snr",
+        "normalise_input": True,
+    }
+    spec = {"shape": [1, 8, 8], "sde": {"name": sde}, "eps": 1e-5, "score": score}
+    return ImplicitNonlinearDiffusion(spec | {"flow": RESFLOW if flow == "resflow" else {"name": "identity"}})
+
+
+def weights(part: torch.nn.Module) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in part.parameters()]
+
+
+def same(first: list[Tensor], second: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_an_epoch_sees_every_image_once_and_the_next_in_another_order() -> None:
+    # 20 images that are told apart by their first pixel's level.
+    data = torch.arange(20, dtype=torch.uint8)[:, None, None, None].expand(20, 1, 8, 8)
+    steps = [draw(data, 32, 5, SEED, step, CPU).x[:, 0, 0, 0] for step in range(8)]
+    levels = [((step + 1) * 16).floor().int().tolist() for step in steps]
+    first, second = sum(levels[:4], []), sum(levels[4:], [])
+    assert sorted(first) == sorted(second) == list(range(20))
+    assert first != second
+
+
+def test_draws_repeat_and_differ_from_step_to_step() -> None:
+    first, again, other = (draw(images(), 17, 8, SEED, step, CPU) for step in (3, 3, 4))
+    assert torch.equal(first.x, again.x)
+    assert torch.equal(first.noise, again.noise)
+    assert torch.equal(first.u, again.u)
+    assert not torch.equal(first.noise, other.noise)
+
+
+def test_too_few_images_are_refused() -> None:
+    with pytest.raises(DataError, match="found 4 training images, expected at least batch_size 8"):
+        draw(images(4), 17, 8, SEED, 0, CPU)
+
+
+def test_learning_rate_warms_up_and_falls() -> None:
+    factors = [learning_rate(step, 100, 9, "cosine") for step in range(100)]
+    assert factors[0] == pytest.approx(0.1, rel=1e-3)
+    assert max(factors) == pytest.approx(1, abs=0.03)
+    assert factors[-1] < 1e-3
+    assert learning_rate(50, 100, 0, "constant") == 1
+
+
+@pytest.mark.parametrize("objective", ["nll", "fid"])
+@pytest.mark.parametrize("sde", ["vp", "ve"])
+def test_a_step_moves_both_networks_and_the_average(objective: str, sde: str) -> None:
+    trainer = Trainer(model(sde=sde), objective=objective, **OPTIONS)
+    before = weights(trainer.model.noise), weights(trainer.model.flow)
+    losses = trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0)
+    assert not same(before[0], weights(trainer.model.noise))
+    assert not same(before[1], weights(trainer.model.flow))
+    assert not same(before[0], weights(trainer.averaged().noise))
+    assert set(losses) == {"score_loss", "flow_loss"}
+    assert all(math.isfinite(value) for value in losses.values())
+
+
+@pytest.mark.parametrize("objective", ["nll", "fid"])
+def test_identity_flow_runs_through_the_same_path(objective: str) -> None:
+    trainer = Trainer(model("identity"), objective=objective, **OPTIONS)
+    before = weights(trainer.model.noise)
+    trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0)
+    assert not same(before, weights(trainer.model.noise))
+    assert list(trainer.model.flow.parameters()) == []
+
+
+def test_fid_objective_trains_the_flow_on_the_nelbo_alone() -> None:
+    """The flow's gradient is the NELBO's with the score of before the step: variance weighting would be no bound."""
+    trainer = Trainer(model(), objective="fid", **OPTIONS)
+    draws = draw(images(), 17, 8, SEED, 0, CPU)
+    twin = model()
+    z0, log_det = twin.flow(draws.x, "train", draw(images(), 17, 8, SEED, 0, CPU).generator)
+    t, z = importance_time(twin.sde, draws.u, twin.eps)
+    error = noise_error(twin.noise, twin.sde, z0, t, draws.noise)
+    (nelbo(twin.sde, z0, log_det, error, z, twin.eps).mean() / 64).backward()
+    trainer.step(draws, 1.0)
+    for found, expected in zip(trainer.model.flow.parameters(), twin.flow.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad)
+
+
+def test_fid_objective_trains_the_score_on_latents_of_the_updated_flow() -> None:
+    trainer = Trainer(model(), objective="fid", **OPTIONS)
+    draws = draw(images(), 17, 8, SEED, 0, CPU)
+    score_before = {key: value.clone() for key, value in trainer.model.noise.state_dict().items()}
+    loss = trainer.step(draws, 1.0)["score_loss"]
+    twin = model()
+    twin.flow.load_state_dict(trainer.model.flow.state_dict())
+    twin.noise.load_state_dict(score_before)
+    t = 1e-5 + draws.u * (1 - 1e-5)
+    expected = noise_error(twin.noise, twin.sde, twin.flow(draws.x, "none")[0], t, draws.noise).mean() / 128
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_training_repeats_to_the_bit_and_learns() -> None:
+    def run() -> tuple[list[dict[str, float]], list[Tensor]]:
+        trainer = Trainer(model(), objective="nll", **OPTIONS | {"lr": 4e-3})
+        curve = train(trainer, images(), 17, steps=30, progress=lambda steps: steps, **LOOP)
+        return curve, weights(trainer.averaged())
+
+    (curve, first), (again, second) = run(), run()
+    assert same(first, second)
+    assert curve == again
+    assert [row["step"] for row in curve] == list(range(2, 31, 2))
+    assert sum(row["score_loss"] for row in curve[-3:]) < sum(row["score_loss"] for row in curve[:3])
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_changes_nothing() -> None:
+    trainer = Trainer(model("identity"), objective="nll", **OPTIONS)
+    with torch.no_grad():
+        next(trainer.model.noise.parameters()).fill_(float("nan"))
+    before = weights(trainer.model.noise)
+    with pytest.raises(DivergenceError, match="training stopped at step 0: loss nan.*lower lr or flow_lr"):
+        train(trainer, images(), 17, steps=3, progress=lambda steps: steps, **LOOP)
+    assert all(torch.equal(a, b) for a, b in zip(before[1:], weights(trainer.model.noise)[1:], strict=True))
