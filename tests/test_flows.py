@@ -278,10 +278,15 @@ def test_released_size() -> None:
 
 
 def one_block() -> tuple[torch.nn.Module, Tensor]:
-    """A block at its bound and one image, 16 times: one call then averages over 16 probes."""
+    """A block with Lip(g) = 0.35 and one image, 16 times: one call then averages over 16 probes."""
     torch.manual_seed(0)
-    flow = ResidualFlow(CHANNELS, SIZE, blocks=(1,), width=8, activation="elu", bound="spectral", init_at_bound=True)
+    flow = ResidualFlow(CHANNELS, SIZE, blocks=(1,), width=8, activation="elu", bound="spectral", coefficient=0.8)
     _, _, block = next(flow.named_blocks())
+    with torch.no_grad():
+        for conv in block.convs:
+            conv.weight.abs_()  # the layers' largest directions then agree, and their gains multiply
+    block.update_norms()
+    block.scale_to_bound()
     return block.double(), images(1).expand(16, -1, -1, -1).clone().requires_grad_()
 
 
@@ -306,7 +311,7 @@ def test_series_is_unbiased() -> None:
         probe = torch.randn(x.shape, generator=generator, dtype=x.dtype)
         return series_log_det(g, x, probe, coefficients, create_graph=False).mean()
 
-    assert_mean(sampled(mean_estimate, 10, 300), exact_log_det(g, x, create_graph=False)[0])
+    assert_mean(sampled(mean_estimate, 10, 1500), exact_log_det(g, x, create_graph=False)[0])
 
 
 def test_neumann_gradient_is_unbiased_and_its_value_is_a_trace() -> None:
@@ -327,8 +332,8 @@ def test_neumann_gradient_is_unbiased_and_its_value_is_a_trace() -> None:
     log_det = exact_log_det(g, x, create_graph=True)
     jacobian = torch.autograd.functional.jacobian(block, x[:1]).view(x[0].numel(), -1)
     trace = torch.trace(torch.linalg.solve(torch.eye(len(jacobian)).to(jacobian) + jacobian, jacobian))
-    assert (trace - log_det[0]).abs() > 0.1
-    assert_mean(sampled(estimate, 4, 400), torch.cat([projected(log_det), trace.view(1)]).detach())
+    assert (trace - log_det[0]).abs() > 0.05
+    assert_mean(sampled(estimate, 4, 2000), torch.cat([projected(log_det), trace.view(1)]).detach())
 
 
 def test_roulette_coefficients_undo_the_survival_probability() -> None:
@@ -367,10 +372,10 @@ def test_spectral_bound_holds_after_a_change_of_the_weight(
 
 def test_gradient_of_sigma_is_that_of_the_largest_singular_value() -> None:
     torch.manual_seed(0)
-    conv = SpectralConv2d(1, 8, 3, 5, 0.9).double()
+    conv = SpectralConv2d(1, 8, 3, 5, coefficient=100.0).double()  # far from the bound: the weight stays as it is
     for _ in range(10):
         conv.update_norms()
-    exact = torch.linalg.matrix_norm(dense(conv, 5), 2)  # the weight starts below the bound, so this is sigma
+    exact = torch.linalg.matrix_norm(dense(conv, 5), 2)
     (gradient,) = torch.autograd.grad(conv.norm(), conv.weight)
     torch.testing.assert_close(gradient, torch.autograd.grad(exact, conv.weight)[0], atol=1e-6, rtol=0)
 
