@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from torchdiffeq import odeint
 
 from indm.objectives import NoiseFn, nelbo, noise_error, per_sample, perturb, residual, squared_norm
-from indm.sampling import ode_drift
+from indm.probability_flow import ode_drift
 from indm.sde import SDE, T, importance_time
 
 

@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from torchdiffeq import odeint
 
 from indm.objectives import NoiseFn, per_sample
+from indm.probability_flow import ode_drift
 from indm.sde import SDE, T
 
 Predictor = Callable[[SDE, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -156,30 +157,6 @@ def sample_pc(
             mean, scale = step(sde, z, noise_fn(z, t), t, _times(grid[i + 1], z))
             z = mean + per_sample(scale, z) * _normal(shape, z, generator)
     return denoise_at(noise_fn, sde, z, eps)
-
-
-def ode_drift(noise_fn: NoiseFn, sde: SDE, z: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Probability-flow ODE in the variable :math:`A = -\log\mathrm{SNR}`, in which it is not stiff near :math:`t = 0`.
-
-    .. math:: \frac{\mathrm d z}{\mathrm d A} = \frac{f\sigma^2}{g^2}\, z + \frac{\sigma}{2}\,\epsilon_\theta(z, t(A))
-
-    Arguments:
-        noise_fn: the noise prediction.
-        sde: the diffusion.
-        z: latents, shape (B, *).
-        a: the variable, a scalar tensor.
-
-    Returns:
-        The derivative, shape (B, *), and the coefficient :math:`f\sigma^2/g^2` of its linear part, a scalar tensor.
-
-    References:
-        | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
-        | https://arxiv.org/abs/2011.13456, equation 13
-    """
-    t = sde.time(a.double())
-    linear = sde.drift(t) * (sde.sigma(t) / sde.diffusion(t)) ** 2
-    times = t.expand(len(z))
-    return linear.to(z.dtype) * z + 0.5 * sde.sigma(t).to(z.dtype) * noise_fn(z, times), linear
 
 
 def sample_ode(

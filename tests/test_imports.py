@@ -12,7 +12,7 @@ from tests.conftest import REPOSITORY
 PACKAGE = REPOSITORY / "indm"
 GROUND = {"errors", "seeding"}
 FIRST = {"params", "artifacts", "data", "sde", "models", "flows"}
-SECOND = {"objectives", "sampling", "likelihood", "diffusion"}
+SECOND = {"objectives", "probability_flow", "sampling", "likelihood", "diffusion"}
 THIRD = {"training", "metrics", "official"}
 # What each room may import besides itself.
 ALLOWED = {
