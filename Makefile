@@ -5,7 +5,7 @@ VENV ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help table test lint schema lock
+.PHONY: help table test lint generate lock
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,9 +28,9 @@ lint: $(VENV)/.installed ## Check style, types and the workflow
 	ruff format --check .
 	mypy
 	snakefmt --check Snakefile workflow/rules
-	snakemake --lint
+	python workflow/lint.py
 
-schema: $(VENV)/.installed ## Rewrite the generated files: params/schema.json and workflow/dvc/
+generate: $(VENV)/.installed ## Rewrite what is generated from other files: schema, code lists, DVC files of other suites
 	python -m indm schema > params/schema.json
 	python workflow/generate.py
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 CHECKPOINT_FORMAT = "indm-checkpoint-1"
 EXTRACTOR_FORMAT = "indm-extractor-1"
+# What of a checkout makes a result: a lock file that an engine has just written does not.
+SOURCES = [":/indm", ":/params", ":/pyproject.toml"]
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ def provenance(seconds: float) -> dict[str, Any]:
     packages = ("torch", "torch-fidelity", "torchdiffeq", "numpy", "scipy", "scikit-learn", "pandas")
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain")),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--", *SOURCES)),
         "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in packages},
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()} {platform.release()}",
         "seconds": round(seconds, 3),

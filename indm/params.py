@@ -18,6 +18,8 @@ from indm.errors import ParamsError
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+# Also a folder, a word of a command and, for DVC, a part of a dotted key.
+RunName = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
 
 
 class Strict(BaseModel):
@@ -194,7 +196,7 @@ class Suite(Strict):
     sample: SampleParams
     fid: FidParams
     nll: NllParams
-    runs: Annotated[dict[str, RunParams], Field(min_length=1, description="the trained models, by name")]
+    runs: Annotated[dict[RunName, RunParams], Field(min_length=1, description="the trained models, by name")]
 
     def train_params(self, run: str) -> TrainParams:
         """Resolve the training parameters of ``run``."""
@@ -277,6 +279,10 @@ def _describe(path: Path, suite: object, error: dict[str, Any]) -> str:
     location = [str(part) for part in error["loc"]]
     run, key = (location[1], location[2:]) if location[0] == "runs" and len(location) > 1 else (None, location)
     place = f"{path}: suite {suite}, " + (f"run {run}, " if run else "") + f"key {'.'.join(key) or '(the run)'}"
+    if key == ["[key]"]:
+        return (
+            f"{path}: suite {suite}, key runs: found the name {run!r}; allowed: lower-case letters, digits and hyphens"
+        )
     if error["type"] == "extra_forbidden":
         return f"{place}: unknown key; allowed: {_keys(_model_at(location[:-1]), near=location[-1])}"
     if error["type"] == "missing":

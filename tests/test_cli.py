@@ -41,7 +41,9 @@ def test_python_m_indm() -> None:
         (["show"], ["table_fid.csv: missing; make it with: snakemake"]),
     ],
 )
-def test_error_is_one_line_and_the_exit_code_is_not_zero(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+def test_error_is_one_line_and_the_exit_code_is_not_zero(
+    tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
     done = call(*arguments, "--out", str(tmp_path))
     assert done.exit_code == 1
     assert done.output.count("\n") == 1

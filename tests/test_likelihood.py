@@ -1,6 +1,7 @@
 """Likelihoods against the closed form of Gaussian data."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -56,7 +57,7 @@ def test_log_det_of_a_flow_enters_every_number() -> None:
     """Scaling the data by 3 through a "flow" must give the density of the scaled data times the volume."""
     sde, data = SDES["vp"](), GaussianData(4)
     x = data.draw(4000)
-    arguments = {"eps": EPS, "time_draws": 20, "tolerance": 1e-5}
+    arguments: dict[str, Any] = {"eps": EPS, "time_draws": 20, "tolerance": 1e-5}
 
     def flow(images: Tensor) -> tuple[Tensor, Tensor]:
         return 3 * images, torch.full((len(images),), 4 * math.log(3), dtype=images.dtype)

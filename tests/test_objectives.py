@@ -19,7 +19,7 @@ from indm.objectives import (
     variance_weighted,
 )
 from indm.official import import_score
-from indm.sde import SDES, T, importance_time, soft_truncation_time, uniform_time
+from indm.sde import SDES, VP, T, importance_time, soft_truncation_time, uniform_time
 from tests.conftest import GOLDEN
 from tests.gaussian import GaussianData
 
@@ -37,7 +37,7 @@ def released_network() -> NoiseModel:
 
 def float32_importance_time(u: torch.Tensor, eps: float) -> tuple[torch.Tensor, float]:
     """Importance-sampled VP times as float32 gives them; at eps = 1e-5 this Z is 5e-4 below the exact one."""
-    sde = SDES["vp"]()
+    sde = VP()
 
     def antiderivative(t: float) -> torch.Tensor:
         big_b = sde.integral_beta(torch.tensor(t, dtype=torch.float32))

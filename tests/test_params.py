@@ -78,6 +78,11 @@ MISTAKES = {
         f"{RUN}: {{dataset: digits, sde: ve",
         [f"run {RUN}, key (the run's name)", "allowed: 'digits-ve-indm-fid-s0'"],
     ),
+    "name that is no word": (
+        f"  {RUN}:",
+        f"  {RUN}-x.y:",
+        [f"key runs: found the name '{RUN}-x.y'; allowed: lower-case"],
+    ),
     "key given twice": ("threads: 1", "threads: 1\nthreads: 2", ["key 'threads' is given twice", "line 7"]),
     "range that is empty": (
         "beta_min: 0.1",

@@ -33,7 +33,7 @@ def test_coefficients_match_exact_arithmetic(name: str, golden_sde: Golden) -> N
     }
     for key, value in found.items():
         expected = torch.from_numpy(golden_sde[f"{name}_{key}_f64"])
-        torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-9, msg=lambda m, key=key: f"{key}: {m}")
+        torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-9, msg=key)
 
 
 @EACH_SDE

@@ -1,6 +1,7 @@
 """Training: batches, schedules, what each objective updates, and repeatability."""
 
 import math
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -17,7 +18,14 @@ CPU = torch.device("cpu")
 SEED = ("digits", 0, "train")
 RESFLOW = {"name": "resflow", "blocks": [1], "width": 8, "activation": "elu", "bound": "spectral", "coefficient": 0.9}
 OPTIONS: dict[str, Any] = {"lr": 1e-3, "flow_lr": 1e-3, "weight_decay": 0.0, "grad_clip": 1e9, "ema_decay": 0.9}
-LOOP: dict[str, Any] = {"batch_size": 8, "warmup_steps": 2, "schedule": "cosine", "log_every": 2, "seed": SEED, "device": CPU}
+LOOP: dict[str, Any] = {
+    "batch_size": 8,
+    "warmup_steps": 2,
+    "schedule": "cosine",
+    "log_every": 2,
+    "seed": SEED,
+    "device": CPU,
+}
 
 
 def images(count: int = 20) -> Tensor:
@@ -52,7 +60,7 @@ def test_an_epoch_sees_every_image_once_and_the_next_in_another_order() -> None:
     data = torch.arange(20, dtype=torch.uint8)[:, None, None, None].expand(20, 1, 8, 8)
     steps = [draw(data, 32, 5, SEED, step, CPU).x[:, 0, 0, 0] for step in range(8)]
     levels = [((step + 1) * 16).floor().int().tolist() for step in steps]
-    first, second = sum(levels[:4], []), sum(levels[4:], [])
+    first, second = list(chain(*levels[:4])), list(chain(*levels[4:]))
     assert sorted(first) == sorted(second) == list(range(20))
     assert first != second
 
@@ -145,6 +153,6 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_changes_nothing() -> 
     with torch.no_grad():
         next(trainer.model.noise.parameters()).fill_(float("nan"))
     before = weights(trainer.model.noise)
-    with pytest.raises(DivergenceError, match="training stopped at step 0: loss nan.*lower lr or flow_lr"):
+    with pytest.raises(DivergenceError, match=r"training stopped at step 0: loss nan.*lower lr or flow_lr"):
         train(trainer, images(), 17, steps=3, progress=lambda steps: steps, **LOOP)
     assert all(torch.equal(a, b) for a, b in zip(before[1:], weights(trainer.model.noise)[1:], strict=True))

@@ -1,0 +1,48 @@
+"""A copy of the checkout, in which an engine can run without touching the one being tested."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def copy_checkout(target: Path) -> Path:
+    """Copy every file that git would commit to ``target``, a new repository (DVC needs one)."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        source, destination = REPOSITORY / name, target / name
+        # Listed but deleted, or of no use to a pipeline.
+        if not os.path.lexists(source) or name.startswith("tests/"):
+            continue
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, destination, follow_symlinks=False)
+    subprocess.run(["git", "init", "--quiet"], cwd=target, check=True)
+    return target
+
+
+def start(checkout: Path, command: Sequence[str]) -> subprocess.Popen[str]:
+    """Start a command of this Python's environment in a checkout; stdout and stderr are read as text."""
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=checkout, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    """Wait for a started command."""
+    stdout, stderr = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def run(checkout: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a checkout, whatever its exit status."""
+    return finish(start(checkout, command))

@@ -1,0 +1,137 @@
+"""The smoke suite from nothing, by both engines: what they make, and what they make again after a change."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.checkout import copy_checkout, finish, run, start
+
+pytestmark = pytest.mark.e2e
+
+RUN = "digits-vp-indm-fid-s0"
+SNAKEMAKE = ["snakemake", "--cores", "all", "--config", "suite=smoke", "--", "results/table_fid.csv"]
+DVC = ["dvc", "repro", "workflow/dvc/smoke/dvc.yaml"]
+
+
+@pytest.fixture(scope="module")
+def checkouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two copies of the checkout in which the smoke suite has been run, side by side, by an engine each."""
+    copies = {engine: copy_checkout(tmp_path_factory.mktemp(engine)) for engine in ("snakemake", "dvc")}
+    processes = {engine: start(copies[engine], {"snakemake": SNAKEMAKE, "dvc": DVC}[engine]) for engine in copies}
+    for engine, process in processes.items():
+        done = finish(process)
+        assert done.returncode == 0, f"{engine}:\n{done.stdout}\n{done.stderr}"
+    return copies
+
+
+def jobs(checkout: Path, engine: str) -> set[str]:
+    """Ask an engine what it would run now: ``train digits-vp-indm-fid-s0``, ``table``, ..."""
+    if engine == "snakemake":
+        done = run(checkout, *SNAKEMAKE[:-2], "--dry-run", *SNAKEMAKE[-2:])
+        found = re.findall(r"^Job \d+: (.+)$", done.stdout + done.stderr, flags=re.MULTILINE)
+    else:
+        done = run(checkout, *DVC, "--dry")
+        found = re.findall(r"^Running stage '.+:(.+)':$", done.stdout, flags=re.MULTILINE)
+    assert done.returncode == 0, done.stderr
+    return {job.replace("@", " ") for job in found}
+
+
+def stages(found: set[str]) -> set[str]:
+    """Drop the subjects of jobs."""
+    return {job.split()[0] for job in found}
+
+
+@contextmanager
+def edited(file: Path, text: str) -> Iterator[None]:
+    """Give a file another text for a while."""
+    original = file.read_text()
+    assert text != original
+    file.write_text(text)
+    yield
+    file.write_text(original)
+
+
+def test_the_tables_are_complete(checkouts: dict[str, Path]) -> None:
+    tables = {kind: pd.read_csv(checkouts["snakemake"] / f"results/smoke/tables/{kind}.csv") for kind in ("fid", "nll")}
+    floors = tables["fid"]["model"].str.startswith("real")
+    assert (len(tables["fid"]), floors.sum(), len(tables["nll"])) == (8, 2, 6)
+    assert tables["fid"][["fid", "fid_se", "kid", "kid_se", "num_samples"]].notna().all(axis=None)
+    values = ["nll", "nll_se", "nll_uncorrected", "nelbo", "nelbo_se", "nelbo_no_residual", "gap", "gap_se"]
+    assert tables["nll"][values].notna().all(axis=None)
+    assert (tables["fid"]["suite"] == "smoke").all()
+    published = checkouts["snakemake"] / "results/table_fid.csv"
+    assert published.read_bytes() == (checkouts["snakemake"] / "results/smoke/tables/fid.csv").read_bytes()
+
+
+def test_both_engines_make_the_same_tables(checkouts: dict[str, Path]) -> None:
+    for kind in ("fid", "nll"):
+        first, second = (checkouts[engine] / f"results/smoke/tables/{kind}.csv" for engine in ("snakemake", "dvc"))
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_second_run_does_nothing(checkouts: dict[str, Path]) -> None:
+    assert "Nothing to be done" in run(checkouts["snakemake"], *SNAKEMAKE).stderr
+    assert "Data and pipelines are up to date." in run(checkouts["dvc"], *DVC).stdout
+    assert jobs(checkouts["dvc"], "dvc") == set()
+
+
+@pytest.mark.parametrize("engine", ["snakemake", "dvc"])
+def test_new_times_of_files_change_nothing(checkouts: dict[str, Path], engine: str) -> None:
+    for folder in ("indm", "params", "results/smoke/data", "results/smoke/runs"):
+        for file in (checkouts[engine] / folder).rglob("*"):
+            file.touch()
+    assert jobs(checkouts[engine], engine) == set()
+
+
+def test_an_edit_of_the_layout_of_rules_changes_nothing(checkouts: dict[str, Path]) -> None:
+    file = checkouts["snakemake"] / "workflow/rules/train.smk"
+    with edited(file, f"# A comment.\n\n{file.read_text()}"):
+        assert jobs(checkouts["snakemake"], "snakemake") == set()
+
+
+@pytest.mark.parametrize("engine", ["snakemake", "dvc"])
+def test_an_edit_of_the_sampler_samples_again_and_trains_nothing(checkouts: dict[str, Path], engine: str) -> None:
+    file = checkouts[engine] / "indm/sampling.py"
+    with edited(file, f"{file.read_text()}\n# A comment.\n"):
+        found = jobs(checkouts[engine], engine)
+    assert sum(job.startswith("sample ") for job in found) == 6
+    # DVC looks at what comes after only once it has new samples.
+    later = {"fid", "table", "publish"} if engine == "snakemake" else set()
+    assert stages(found) == {"sample"} | later
+
+
+@pytest.mark.parametrize("engine", ["snakemake", "dvc"])
+def test_another_learning_rate_of_a_run_trains_it_alone(checkouts: dict[str, Path], engine: str) -> None:
+    file = checkouts[engine] / "params/smoke.yaml"
+    before, line, after = re.split(rf"^(  {RUN}: .+)$", file.read_text(), flags=re.MULTILINE)
+    with edited(file, before + line.replace("train: {}", "train: {lr: 1.0e-3}") + after):
+        found = jobs(checkouts[engine], engine)
+    if engine == "snakemake":
+        later = {f"{stage} {RUN}" for stage in ("sample", "fid", "nll")}
+        assert found == {f"train {RUN}", "table", "publish results/table_fid.csv"} | later
+    else:
+        assert found == {"validate", f"train {RUN}", "table"}
+
+
+@pytest.mark.parametrize("engine", ["snakemake", "dvc"])
+def test_other_sampling_settings_train_nothing(checkouts: dict[str, Path], engine: str) -> None:
+    file = checkouts[engine] / "params/smoke.yaml"
+    with edited(file, file.read_text().replace("temperature: 1.0", "temperature: 0.9")):
+        found = jobs(checkouts[engine], engine)
+    assert sum(job.startswith("sample ") for job in found) == 6
+    later = {"fid", "table", "publish"} if engine == "snakemake" else {"validate"}
+    assert stages(found) == {"sample"} | later
+
+
+def test_dvc_adopts_what_snakemake_made(checkouts: dict[str, Path]) -> None:
+    """Last of all: it leaves a lock file in Snakemake's copy."""
+    checkout = checkouts["snakemake"]
+    for command in (["dvc", "repro", f"{DVC[-1]}:validate"], ["dvc", "commit", "--force", DVC[-1]]):
+        done: subprocess.CompletedProcess[str] = run(checkout, *command)
+        assert done.returncode == 0, done.stderr
+    assert jobs(checkout, "dvc") == set()

@@ -1,0 +1,56 @@
+# Datasets: their arrays, and what FID and KID compare with.
+
+
+rule prepare:
+    input:
+        code=CODE["prepare"],
+    output:
+        train="results/{suite}/data/{dataset}/train.npy",
+        valid="results/{suite}/data/{dataset}/valid.npy",
+        test="results/{suite}/data/{dataset}/test.npy",
+        labels="results/{suite}/data/{dataset}/labels.json",
+        dataset="results/{suite}/data/{dataset}/dataset.json",
+    log:
+        "results/{suite}/logs/prepare/{dataset}.log",
+    benchmark:
+        "results/{suite}/benchmarks/prepare/{dataset}.tsv"
+    threads: suite.threads
+    resources:
+        mem_mb=1000,
+    params:
+        dataset=lambda wildcards: suite.datasets[wildcards.dataset].model_dump(),
+    message:
+        "prepare {wildcards.dataset}"
+    shell:
+        "python -m indm prepare --suite params/{wildcards.suite}.yaml --dataset {wildcards.dataset}"
+        " --out results 2> {log}"
+
+
+rule reference:
+    input:
+        train=rules.prepare.output.train,
+        valid=rules.prepare.output.valid,
+        test=rules.prepare.output.test,
+        labels=rules.prepare.output.labels,
+        dataset=rules.prepare.output.dataset,
+        code=CODE["reference"],
+    output:
+        extractor="results/{suite}/data/{dataset}/extractor.safetensors",
+        features="results/{suite}/data/{dataset}/features.npy",
+        reference="results/{suite}/data/{dataset}/reference.json",
+    log:
+        "results/{suite}/logs/reference/{dataset}.log",
+    benchmark:
+        "results/{suite}/benchmarks/reference/{dataset}.tsv"
+    threads: suite.threads
+    resources:
+        mem_mb=2000,
+        gpu=int(suite.device != "cpu"),
+    params:
+        reference=lambda wildcards: suite.reference[wildcards.dataset].model_dump(),
+        fid=suite.fid.model_dump(),
+    message:
+        "reference {wildcards.dataset}"
+    shell:
+        "python -m indm reference --suite params/{wildcards.suite}.yaml --dataset {wildcards.dataset}"
+        " --out results 2> {log}"

@@ -1,0 +1,42 @@
+# Models: one job for each run of the suite.
+
+
+rule train:
+    input:
+        train=lambda wildcards: expand(
+            rules.prepare.output.train,
+            suite=SUITE,
+            dataset=suite.runs[wildcards.run].dataset,
+        ),
+        dataset=lambda wildcards: expand(
+            rules.prepare.output.dataset,
+            suite=SUITE,
+            dataset=suite.runs[wildcards.run].dataset,
+        ),
+        code=CODE["train"],
+    output:
+        checkpoint="results/{suite}/runs/{run}/checkpoint.safetensors",
+        curve="results/{suite}/runs/{run}/train.csv",
+        train="results/{suite}/runs/{run}/train.json",
+    log:
+        "results/{suite}/logs/train/{run}.log",
+    benchmark:
+        "results/{suite}/benchmarks/train/{run}.tsv"
+    threads: suite.threads
+    resources:
+        mem_mb=2000,
+        gpu=int(suite.device != "cpu"),
+    params:
+        run=lambda wildcards: suite.runs[wildcards.run].model_dump(
+            exclude={"train", "sample"}
+        ),
+        train=lambda wildcards: suite.train_params(wildcards.run).model_dump(),
+        sde=lambda wildcards: getattr(
+            suite.sde, suite.runs[wildcards.run].sde
+        ).model_dump(),
+        eps=suite.sde.eps,
+    message:
+        "train {wildcards.run}"
+    shell:
+        "python -m indm train --suite params/{wildcards.suite}.yaml --run {wildcards.run}"
+        " --out results 2> {log}"
