@@ -11,8 +11,8 @@ from tests.conftest import REPOSITORY
 
 SUITES = sorted((REPOSITORY / "params").glob("*.yaml"))
 DIGITS = (REPOSITORY / "params" / "digits.yaml").read_text()
-RUN = "digits-vp-indm-fid-s0"
-LINE = "model: indm, objective: fid, seed: 0, train: {}, sample: {}}"
+RUN = "digits-vp-indm-nll-s0"
+LINE = "model: indm, objective: nll, seed: 0, train: {}, sample: {}}"
 
 
 def load(tmp_path: Path, text: str) -> Suite:
@@ -76,7 +76,7 @@ MISTAKES = {
     "name that the keys do not spell": (
         f"{RUN}: {{dataset: digits, sde: vp",
         f"{RUN}: {{dataset: digits, sde: ve",
-        [f"run {RUN}, key (the run's name)", "allowed: 'digits-ve-indm-fid-s0'"],
+        [f"run {RUN}, key (the run's name)", "allowed: 'digits-ve-indm-nll-s0'"],
     ),
     "name that is no word": (
         f"  {RUN}:",
@@ -119,7 +119,7 @@ def test_overrides_are_merged_deeply(tmp_path: Path) -> None:
     train, sample = suite.train_params(RUN), suite.sample_params(RUN)
     assert (train.lr, train.score.dropout, train.score.channels) == (0.01, 0.5, suite.train.score.channels)
     assert sample.corrector_snr == 0.1
-    assert suite.train_params("digits-vp-ddpmpp-fid-s0") == suite.train
+    assert suite.train_params("digits-vp-ddpmpp-nll-s0") == suite.train
 
 
 def test_yaml_and_dvc_read_the_same_numbers() -> None:
