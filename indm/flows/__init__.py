@@ -6,10 +6,11 @@ from indm.errors import ParamsError
 from indm.flows.base import Flow, LogDet
 from indm.flows.identity import Identity
 from indm.flows.residual import ResidualFlow
+from indm.flows.wolf import Wolf
 
-__all__ = ["FLOWS", "Flow", "Identity", "LogDet", "ResidualFlow", "build_flow"]
+__all__ = ["FLOWS", "Flow", "Identity", "LogDet", "ResidualFlow", "Wolf", "build_flow"]
 
-FLOWS: dict[str, type[Flow]] = {"identity": Identity, "resflow": ResidualFlow}
+FLOWS: dict[str, type[Flow]] = {"identity": Identity, "resflow": ResidualFlow, "wolf": Wolf}
 
 
 def build_flow(name: str, *, channels_in: int, image_size: int, **options: Any) -> Flow:  # noqa: ANN401

@@ -46,13 +46,20 @@ class Flow(nn.Module):
         """
         raise NotImplementedError
 
-    def inverse(self, z: Tensor, atol: float = 1e-6, max_iterations: int = 1000) -> Tensor:
+    def inverse(
+        self,
+        z: Tensor,
+        atol: float = 1e-6,
+        max_iterations: int = 1000,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Map latents to images, x = h^-1(z), without gradients.
 
         Arguments:
             z: latents, with shape (B, C, S, S).
             atol: accepted error of the equation h(x) = z in any one entry, per block.
             max_iterations: of the fixed-point iteration, per block.
+            generator: source of every random draw, for a flow whose inverse has one; torch's global one if None.
 
         Returns:
             x with shape (B, C, S, S).

@@ -9,7 +9,7 @@ References:
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Literal, cast, get_args
+from typing import Literal, Protocol, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,14 @@ from indm.flows.log_det import (
 )
 
 Activation = Literal["sin", "elu"]
-Branch = Callable[[Tensor], Tensor]
+ALL = slice(None)
+
+
+class Branch(Protocol):
+    """A branch g with its weights bounded."""
+
+    def __call__(self, x: Tensor, samples: Tensor | slice = ALL) -> Tensor:
+        """Return g(x) for images x with shape (b, C, S, S), which are those ``samples`` of the batch of conditions."""
 
 
 def scaled_sin(x: Tensor) -> Tensor:
@@ -37,11 +44,13 @@ def scaled_sin(x: Tensor) -> Tensor:
     return torch.sin(2 * math.pi * x) / (2 * math.pi)
 
 
-ACTIVATIONS: dict[Activation, Branch] = {"sin": scaled_sin, "elu": F.elu}
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"sin": scaled_sin, "elu": F.elu}
 
 
 class ResidualBlock(nn.Module):
     """The branch g = [act] conv3 act conv1 act conv3 of one block x + g(x), with Lip(g) <= coefficient^3.
+
+    A condition h with shape (B, F) adds A h + a to every pixel in front of conv1, which leaves Lip(g) as it is.
 
     Arguments:
         channels: C, of the images.
@@ -51,6 +60,7 @@ class ResidualBlock(nn.Module):
         bound: norm in which each convolution is bounded.
         coefficient: bound on the Lipschitz constant of each convolution.
         leading_activation: whether the branch starts with act.
+        condition_features: F, 0 for no condition.
     """
 
     def __init__(
@@ -63,6 +73,7 @@ class ResidualBlock(nn.Module):
         bound: Bound,
         coefficient: float,
         leading_activation: bool,
+        condition_features: int = 0,
     ) -> None:
         super().__init__()
         conv = BOUNDS[bound]
@@ -71,24 +82,29 @@ class ResidualBlock(nn.Module):
         self.conv3 = conv(width, channels, 3, image_size, coefficient)
         self.activation = ACTIVATIONS[activation]
         self.leading_activation = leading_activation
+        self.condition = nn.Linear(condition_features, width) if condition_features else None
 
     @property
     def convs(self) -> tuple[LipschitzConv2d, LipschitzConv2d, LipschitzConv2d]:
         """The convolutions, in order."""
         return self.conv1, self.conv2, self.conv3
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
         """Return g(x), with shape (B, C, S, S)."""
-        return self.branch()(x)
+        return self.branch(h)(x)
 
-    def branch(self) -> Branch:
-        """Return g with its weights bounded once, for repeated calls."""
+    def branch(self, h: Tensor | None = None) -> Branch:
+        """Return g at the condition h, with its weights bounded once, for repeated calls."""
         weights = [conv.bounded_weight() for conv in self.convs]
+        shift = None  # W (x + A h + a) = W x + W (A h + a): one vector per image
+        if self.condition is not None:
+            shift = F.conv2d(self.condition(h)[:, :, None, None], weights[1])
 
-        def g(x: Tensor) -> Tensor:
+        def g(x: Tensor, samples: Tensor | slice = ALL) -> Tensor:
             x = self.activation(x) if self.leading_activation else x
             x = self.activation(F.conv2d(x, weights[0], self.conv1.bias, padding=1))
-            x = self.activation(F.conv2d(x, weights[1], self.conv2.bias))
+            x = F.conv2d(x, weights[1], self.conv2.bias)
+            x = self.activation(x if shift is None else x + shift[samples])
             return F.conv2d(x, weights[2], self.conv3.bias, padding=1)
 
         return g
@@ -110,10 +126,13 @@ class ResidualFlow(Flow):
     log|det dh/dx| is the sum over the blocks, each estimated with its own draws. The last scale is shuffled back to the
     shape of the image. The defaults are those of the released code (github.com/byeonghu-na/INDM).
 
+    With ``condition_features`` the blocks depend on a condition h, with shape (B, F), that :meth:`forward` and
+    :meth:`inverse` then need; x -> z is a bijection for every h.
+
     Arguments:
         channels_in: C, channels of an image.
         image_size: S, its height and width.
-        blocks: number of blocks per scale.
+        blocks: number of blocks per scale; 0 leaves a scale out, as a first (0, ...) does the full resolution.
         width: channels inside each branch.
         activation: ``"sin"``, sin(2 pi u)/(2 pi), or ``"elu"``.
         bound: ``"linf"`` or ``"spectral"``, the norm in which each convolution is bounded.
@@ -123,6 +142,7 @@ class ResidualFlow(Flow):
         roulette_mean: mean of the Poisson number of further terms.
         probe: ``"gaussian"`` or ``"rademacher"``; the second has the smaller variance.
         init_at_bound: whether the weights start scaled to the bound, which makes h far from the identity at once.
+        condition_features: F, 0 for no condition.
 
     Raises:
         ParamsError: if the image size cannot be halved for every further scale, or the coefficient is not in (0, 1).
@@ -143,6 +163,7 @@ class ResidualFlow(Flow):
         roulette_mean: float = 2.0,
         probe: Probe = "gaussian",
         init_at_bound: bool = False,
+        condition_features: int = 0,
     ) -> None:
         super().__init__(channels_in, image_size)
         if image_size % 2 ** (len(blocks) - 1):
@@ -165,7 +186,8 @@ class ResidualFlow(Flow):
                     activation=activation,
                     bound=bound,
                     coefficient=coefficient,
-                    leading_activation=scale > 0 or index > 0,
+                    leading_activation=sum(blocks[:scale]) + index > 0,
+                    condition_features=condition_features,
                 )
                 for index in range(count)
             )
@@ -181,34 +203,43 @@ class ResidualFlow(Flow):
             for index, block in enumerate(cast(nn.ModuleList, blocks)):
                 yield f"scales.{scale}.{index}", scale, cast(ResidualBlock, block)
 
-    def forward(self, x: Tensor, log_det: LogDet, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, log_det: LogDet, generator: torch.Generator | None = None, h: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """See :meth:`Flow.forward`; without gradients, ``"train"`` and ``"series"`` keep no graph beyond one block."""
         self._check_shape(x)
         if log_det not in get_args(LogDet):
             raise ValueError(f"log_det must be one of {get_args(LogDet)}, got {log_det!r}")
         total = x.new_zeros(x.shape[0])
         for _, scale, block in self.named_blocks():
-            x = self._to_scale(x, scale)
+            x = self.to_scale(x, scale)
             if log_det == "none":
-                x = x + block(x)
+                x = x + block(x, h)
             else:
-                x, block_log_det = self._step(block, x, log_det, generator)
+                x, block_log_det = self._step(block, x, h, log_det, generator)
                 total = total + block_log_det
-        return self._to_scale(x, 0), total
+        return self.to_scale(x, 0), total
 
     @torch.no_grad()
-    def inverse(self, z: Tensor, atol: float = 1e-6, max_iterations: int = 1000) -> Tensor:
+    def inverse(
+        self,
+        z: Tensor,
+        atol: float = 1e-6,
+        max_iterations: int = 1000,
+        generator: torch.Generator | None = None,
+        h: Tensor | None = None,
+    ) -> Tensor:
         """See :meth:`Flow.inverse`; each block is solved by :func:`solve_block`."""
         self._check_shape(z)
         for name, scale, block in reversed(list(self.named_blocks())):
-            z = solve_block(block.branch(), self._to_scale(z, scale), name, atol, max_iterations)
-        return self._to_scale(z, 0)
+            z = solve_block(block.branch(h), self.to_scale(z, scale), name, atol, max_iterations)
+        return self.to_scale(z, 0)
 
     def update_norms(self) -> None:
         for _, _, block in self.named_blocks():
             block.update_norms()
 
-    def _to_scale(self, x: Tensor, scale: int) -> Tensor:
+    def to_scale(self, x: Tensor, scale: int) -> Tensor:
         """Shuffle between the shape of the image (scale 0) and that of each further scale."""
         while x.shape[-1] > self.image_shape[-1] // 2**scale:
             x = F.pixel_unshuffle(x, 2)
@@ -217,13 +248,18 @@ class ResidualFlow(Flow):
         return x
 
     def _step(
-        self, block: ResidualBlock, x: Tensor, log_det: LogDet, generator: torch.Generator | None
+        self,
+        block: ResidualBlock,
+        x: Tensor,
+        h: Tensor | None,
+        log_det: LogDet,
+        generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
         """Return x + g(x) and log|det(I + J)|, both differentiable if the caller's gradients are enabled."""
         create_graph = torch.is_grad_enabled()
         with torch.enable_grad():  # J^T v needs a graph from g back to x in any case
             x = x if x.requires_grad else x.detach().requires_grad_()
-            g = block(x)
+            g = block(x, h)
             value = self._log_det(g, x, log_det, generator, create_graph=create_graph)
             y = x + g
         return (y, value) if create_graph else (y.detach(), value.detach())
@@ -265,7 +301,7 @@ def solve_block(g: Branch, z: Tensor, name: str, atol: float, max_iterations: in
     tolerance = atol + 8 * torch.finfo(z.dtype).eps * z.abs().flatten(1).amax(1)
     active = torch.arange(z.shape[0], device=z.device)
     for _ in range(max_iterations):
-        update = z[active] - g(x[active])
+        update = z[active] - g(x[active], active)
         residual = (update - x[active]).abs().flatten(1).amax(1)
         failing = ~(residual <= tolerance[active])  # NaN fails too
         active, update, residual = active[failing], update[failing], residual[failing]

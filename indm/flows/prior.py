@@ -1,0 +1,206 @@
+r"""The prior of the latent vector h: a normalising flow f: h -> e onto a standard normal e.
+
+.. math:: \log p(h) = \log \mathcal N(f(h); 0, I) + \log|\det df(h)/dh|
+
+Every layer maps (B, F) to (B, F) and returns log|det| with a shape that broadcasts to (B,). Layers as in the released code
+of INDM (github.com/byeonghu-na/INDM, ``flow_models/wolf``), after
+
+References:
+    | Glow: Generative Flow with Invertible 1x1 Convolutions (Kingma & Dhariwal, 2018), table 1
+    | https://arxiv.org/abs/1807.03039
+    | Decoupling Global and Local Representations via Invertible Generative Flows (Ma et al., 2021), section 3
+    | https://arxiv.org/abs/2004.11820
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from indm.flows.encoder import WeightNormLinear
+
+
+class PriorLayer(nn.Module):
+    """An invertible map of vectors."""
+
+    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the image of h, with shape (B, F), and log|det|."""
+        raise NotImplementedError
+
+    def inverse(self, e: Tensor) -> Tensor:
+        """Return the h whose image is e, with shape (B, F)."""
+        raise NotImplementedError
+
+    def initialise(self, h: Tensor) -> None:
+        """Set the weights by a batch of the layer's inputs; most layers leave them as they are."""
+
+
+class ActNorm(PriorLayer):
+    """e = exp(s) h + b, with one s and one b per entry."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(0.05 * torch.randn(features))
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        return h * self.log_scale.exp() + self.bias, self.log_scale.sum()
+
+    def inverse(self, e: Tensor) -> Tensor:
+        return (e - self.bias) * (-self.log_scale).exp()
+
+    @torch.no_grad()
+    def initialise(self, h: Tensor) -> None:
+        """Give the outputs over the batch mean 0 and standard deviation 1."""
+        e, _ = self(h)
+        factor = 1 / (e.std(0) + 1e-6)
+        self.log_scale.add_(factor.log())
+        self.bias.sub_(e.mean(0)).mul_(factor)
+
+
+class InvertibleLinear(PriorLayer):
+    """e = W h, with W orthogonal at first.
+
+    Arguments:
+        features: F.
+        frozen_inverse: whether :meth:`inverse` multiplies by the inverse of the *first* W for ever, kept as a buffer;
+            it is then no inverse once W has changed.
+    """
+
+    frozen_inverse: Tensor | None
+
+    def __init__(self, features: int, *, frozen_inverse: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(features, features)))
+        self.register_buffer("frozen_inverse", self.weight.detach().inverse() if frozen_inverse else None)
+
+    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        return F.linear(h, self.weight), torch.linalg.slogdet(self.weight).logabsdet
+
+    def inverse(self, e: Tensor) -> Tensor:
+        return F.linear(e, self.inverse_weight())
+
+    def inverse_weight(self) -> Tensor:
+        """Return the matrix of :meth:`inverse`, with shape (F, F)."""
+        return self.weight.inverse() if self.frozen_inverse is None else self.frozen_inverse
+
+
+class Coupling(PriorLayer):
+    """One half of the entries, e_2 = s(h_1) h_2 + m(h_1), given the other, e_1 = h_1; s = sigmoid(r(h_1) + 2) + 0.001.
+
+    Arguments:
+        features: F, even.
+        width: hidden units of the network for (m, r).
+        split: into the first and the second half, or into the even and the odd entries.
+        reverse: whether the first part moves instead of the second.
+    """
+
+    def __init__(self, features: int, width: int, split: Literal["halves", "parity"], *, reverse: bool) -> None:
+        super().__init__()
+        self.grid, self.axis = ((2, -1), -2) if split == "halves" else ((-1, 2), -1)
+        self.reverse = reverse
+        self.net = nn.Sequential(
+            nn.Linear(features // 2, width),
+            nn.ELU(),
+            nn.Linear(width, width),
+            nn.ELU(),
+            WeightNormLinear(width, features),
+        )
+        for layer in (self.net[0], self.net[2]):
+            nn.init.zeros_(cast(nn.Linear, layer).bias)
+
+    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        given, moved = self._split(h)
+        shift, scale = self._affine(given)
+        return self._join(given, scale * moved + shift), scale.log().sum(1)
+
+    def inverse(self, e: Tensor) -> Tensor:
+        given, moved = self._split(e)
+        shift, scale = self._affine(given)
+        return self._join(given, (moved - shift) / scale)
+
+    @torch.no_grad()
+    def initialise(self, h: Tensor) -> None:
+        """Let m = r = 0 for every h."""
+        last = cast(WeightNormLinear, self.net[-1])
+        last.gain.zero_()
+        last.bias.zero_()
+
+    def _affine(self, given: Tensor) -> tuple[Tensor, Tensor]:
+        shift, raw = self.net(given).chunk(2, dim=1)
+        return shift, torch.sigmoid(raw + 2) + 1e-3
+
+    def _split(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        first, second = h.unflatten(1, self.grid).unbind(self.axis)
+        return (second, first) if self.reverse else (first, second)
+
+    def _join(self, given: Tensor, moved: Tensor) -> Tensor:
+        parts = (moved, given) if self.reverse else (given, moved)
+        return torch.stack(parts, self.axis).flatten(1)
+
+
+class PriorFlow(nn.Module):
+    """The flow f in steps of act norm, linear map, two couplings of halves, act norm, two couplings by parity.
+
+    Arguments:
+        features: F, even.
+        width: hidden units in each coupling.
+        steps: number of steps.
+        frozen_inverse: see :class:`InvertibleLinear`.
+    """
+
+    def __init__(self, features: int, width: int, steps: int, *, frozen_inverse: bool) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(
+            nn.ModuleList(
+                [
+                    ActNorm(features),
+                    InvertibleLinear(features, frozen_inverse=frozen_inverse),
+                    Coupling(features, width, "halves", reverse=False),
+                    Coupling(features, width, "halves", reverse=True),
+                    ActNorm(features),
+                    Coupling(features, width, "parity", reverse=False),
+                    Coupling(features, width, "parity", reverse=True),
+                ]
+            )
+            for _ in range(steps)
+        )
+
+    def layers(self) -> Iterator[PriorLayer]:
+        """Yield the layers in the order of f."""
+        for step in self.steps:
+            yield from cast(list[PriorLayer], step)
+
+    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return f(h), with shape (B, F), and log|det df/dh|, with shape (B,)."""
+        total = h.new_zeros(h.shape[0])
+        for layer in self.layers():
+            h, log_det = layer(h)
+            total = total + log_det
+        return h, total
+
+    def inverse(self, e: Tensor) -> Tensor:
+        """Return f^-1(e), with shape (B, F): a draw from the prior for a standard normal e."""
+        for layer in reversed(list(self.layers())):
+            e = layer.inverse(e)
+        return e
+
+    def log_prob(self, h: Tensor) -> Tensor:
+        """Return log p(h), with shape (B,)."""
+        e, log_det = self(h)
+        return log_standard_normal(e) + log_det
+
+    @torch.no_grad()
+    def initialise(self, h: Tensor) -> None:
+        """Initialise each layer by what it sees of the batch h, with shape (B, F)."""
+        for layer in self.layers():
+            layer.initialise(h)
+            h, _ = layer(h)
+
+
+def log_standard_normal(e: Tensor) -> Tensor:
+    """Return log N(e; 0, I), with shape (B,)."""
+    return -(e.square() + math.log(2 * math.pi)).sum(1) / 2

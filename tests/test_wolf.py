@@ -1,0 +1,245 @@
+"""What the wolf flow adds to the contract of tests/test_flows.py: the latent h, its prior, the bound, the initialisation."""
+
+import math
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+
+from indm.errors import ConvergenceError, ParamsError
+from indm.flows import Wolf
+from indm.flows.encoder import WeightNormLinear
+from indm.flows.prior import ActNorm, Coupling, InvertibleLinear, PriorFlow, log_standard_normal
+
+CHANNELS, SIZE, LATENT = 2, 8, 6
+
+
+def make(seed: int = 0, **options: Any) -> Wolf:  # noqa: ANN401
+    torch.manual_seed(seed)
+    sizes: dict[str, Any] = {
+        "blocks": (2, 2),
+        "width": 16,
+        "latent_dim": LATENT,
+        "encoder_widths": (4, 5),
+        "encoder_channels_out": 3,
+        "prior_width": 8,
+    }
+    return Wolf(CHANNELS, SIZE, **(sizes | options)).double().eval()
+
+
+def images(batch: int, seed: int = 1) -> Tensor:
+    return torch.randn(batch, CHANNELS, SIZE, SIZE, dtype=torch.float64, generator=seeded(seed))
+
+
+def latents(batch: int, seed: int = 2) -> Tensor:
+    return torch.randn(batch, LATENT, dtype=torch.float64, generator=seeded(seed))
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@torch.no_grad()
+def disturb(module: nn.Module, scale: float = 0.1, seed: int = 3) -> None:
+    """Move every weight, as training would."""
+    for parameter in module.parameters():
+        noise = torch.randn(parameter.shape, dtype=torch.float64, generator=seeded(seed))
+        parameter.add_(scale * noise.to(parameter.dtype))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The bound
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_value_is_log_det_minus_log_q_plus_log_p_at_the_h_drawn_first(training: bool) -> None:
+    wolf, x = make().train(training), images(4)
+    posterior = normal(wolf, x)
+    h = posterior.mean + posterior.stddev * latents(4, seed=5)
+    z, log_det = wolf.bijection(x, "exact", None, h)
+    found, value = wolf(x, "exact", seeded(5))
+    torch.testing.assert_close(found, z)
+    torch.testing.assert_close(value, log_det - posterior.log_prob(h).sum(1) + wolf.prior.log_prob(h))
+
+
+def test_kl_is_that_of_two_normals_where_the_prior_flow_is_the_identity() -> None:
+    """Without blocks log|det| = 0, and the value is one draw of -KL."""
+    wolf, x = make(blocks=(0,)), images(1)
+    make_identity(wolf.prior)
+    disturb(wolf.encoder.linear, scale=0.5)
+    n = 4000
+    with torch.no_grad():
+        _, draws = wolf(x.expand(n, -1, -1, -1), "train", seeded(0))
+        posterior = normal(wolf, x)
+        expected = kl_divergence(posterior, Normal(torch.zeros_like(posterior.mean), 1.0)).sum()
+    assert expected > 0.1
+    assert abs(draws.mean() + expected) < 4 * draws.std() / math.sqrt(n)
+
+
+def test_conditions_tell_images_apart() -> None:
+    wolf, x, h = make(), images(1).expand(2, -1, -1, -1), latents(2)
+    z, _ = wolf.bijection(x, "none", h=h)
+    assert (z[0] - z[1]).abs().max() > 1e-3
+
+
+def normal(wolf: Wolf, x: Tensor) -> Normal:
+    mean, log_variance = wolf.posterior(x)
+    return Normal(mean, (log_variance / 2).exp())
+
+
+@torch.no_grad()
+def make_identity(prior: PriorFlow) -> None:
+    for layer in prior.layers():
+        if isinstance(layer, ActNorm):
+            layer.log_scale.zero_()
+            layer.bias.zero_()
+        elif isinstance(layer, InvertibleLinear):
+            layer.weight.copy_(torch.eye(LATENT))
+        elif isinstance(layer, Coupling):
+            layer.initialise(torch.empty(0))
+            last = layer.net[-1]
+            assert isinstance(last, WeightNormLinear)
+            last.bias[LATENT // 2 :] = math.log(0.999 / 0.001) - 2  # s = sigmoid(r + 2) + 0.001 = 1
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The inverse
+
+
+def test_reconstruction_at_the_same_h_in_single_precision() -> None:
+    wolf = make(activation="elu", bound="spectral", init_at_bound=True).float()
+    x, h = images(4).float(), latents(4).float()
+    z, _ = wolf.bijection(x, "none", h=h)
+    assert (z - x).abs().max() > 0.1
+    assert (wolf.bijection.inverse(z, h=h) - x).abs().max() < 1e-5
+
+
+def test_inverse_keeps_each_image_with_its_h() -> None:
+    wolf, h = make(init_at_bound=True), latents(3)
+    z = images(3) * torch.tensor([0.01, 1.0, 10.0]).view(-1, 1, 1, 1)  # the three stop at different iterations
+    alone = [wolf.bijection.inverse(z[n : n + 1], h=h[n : n + 1]) for n in range(3)]
+    torch.testing.assert_close(wolf.bijection.inverse(z, h=h), torch.cat(alone), atol=1e-13, rtol=0)
+
+
+def test_inverse_draws_h_from_the_prior_whatever_z_is() -> None:
+    wolf, z, before = make(), images(3), torch.get_rng_state()
+    h = wolf.prior.inverse(latents(3, seed=5))
+    assert torch.equal(wolf.inverse(z, generator=seeded(5)), wolf.bijection.inverse(z, h=h))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(wolf.inverse(z, generator=seeded(5)), wolf.inverse(z, generator=seeded(6)))
+    first, second = (wolf.inverse(z) for _ in range(2))
+    assert not torch.equal(first, second)
+    assert not first.requires_grad
+
+
+def test_inverse_cut_short_raises() -> None:
+    with pytest.raises(ConvergenceError, match=r"scales\.1\.1.*1 iterations"):
+        make().inverse(images(2), max_iterations=1)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The prior
+
+
+def test_prior_density_and_inverse() -> None:
+    prior, h = make().prior, latents(3)
+    disturb(prior)
+    e, log_det = prior(h)
+    torch.testing.assert_close(prior.inverse(e), h)
+    for sample, value in zip(h.split(1), log_det, strict=True):
+        jacobian = torch.autograd.functional.jacobian(lambda h: prior(h)[0], sample).view(LATENT, LATENT)
+        torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, value)
+    torch.testing.assert_close(prior.log_prob(h), Normal(0.0, 1.0).log_prob(e).sum(1) + log_det)
+    torch.testing.assert_close(log_standard_normal(e), Normal(0.0, 1.0).log_prob(e).sum(1))
+
+
+@pytest.mark.parametrize("split", ["halves", "parity"])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_coupling_moves_one_half(split: Any, reverse: bool) -> None:  # noqa: ANN401
+    torch.manual_seed(0)
+    layer, h = Coupling(6, 8, split, reverse=reverse).double(), latents(1)
+    moved = (layer(h)[0] != h).squeeze(0).tolist()
+    second = [False, False, False, True, True, True] if split == "halves" else [False, True] * 3
+    assert moved == [not entry for entry in second] if reverse else moved == second
+
+
+def test_frozen_prior_inverse_keeps_the_first_weights() -> None:
+    wolf, e = make(frozen_prior_inverse=True), latents(3)
+    fresh = make()
+    torch.testing.assert_close(wolf.prior.inverse(e), fresh.prior.inverse(e), atol=1e-5, rtol=0)
+    disturb(wolf.prior)
+    disturb(fresh.prior)
+    torch.testing.assert_close(fresh.prior(fresh.prior.inverse(e))[0], e)
+    assert (wolf.prior(wolf.prior.inverse(e))[0] - e).abs().max() > 0.05
+    assert (wolf.inverse(images(3), generator=seeded(0)) - fresh.inverse(images(3), generator=seeded(0))).any()
+    torch.testing.assert_close(wolf(images(3), "exact", seeded(0)), fresh(images(3), "exact", seeded(0)))
+
+
+def test_frozen_prior_inverse_survives_the_state_dict() -> None:
+    wolf, other = make(seed=0, frozen_prior_inverse=True), make(seed=1, frozen_prior_inverse=True)
+    disturb(wolf.prior)
+    other.load_state_dict(wolf.state_dict())
+    assert torch.equal(other.prior.inverse(latents(3)), wolf.prior.inverse(latents(3)))
+    assert set(wolf.state_dict()) - set(make().state_dict()) == {f"prior.steps.{n}.1.frozen_inverse" for n in range(2)}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Encoder, initialisation, sizes
+
+
+def test_weight_norm_is_that_of_torch() -> None:
+    layer = WeightNormLinear(5, 3)
+    disturb(layer)
+    reference = nn.utils.parametrizations.weight_norm(nn.Linear(5, 3))
+    values = {"original0": layer.gain, "original1": layer.weight}
+    reference.load_state_dict(
+        {f"parametrizations.weight.{key}": value for key, value in values.items()} | {"bias": layer.bias}
+    )
+    x = torch.randn(4, 5, generator=seeded(0))
+    torch.testing.assert_close(layer(x), reference(x))
+
+
+def test_initialise() -> None:
+    wolf, x = make().train(), images(64)
+    before = deepcopy(wolf.state_dict())
+    wolf.initialise(x, seeded(0))
+    assert wolf.training
+    wolf.eval()
+    for statistic in wolf.posterior(x):
+        torch.testing.assert_close(statistic.mean(0), torch.zeros(LATENT, dtype=x.dtype), atol=1e-8, rtol=0)
+        torch.testing.assert_close(statistic.std(0), torch.full((LATENT,), 0.01, dtype=x.dtype), atol=0, rtol=1e-3)
+    e, _ = wolf.prior(drawn(wolf, x))
+    scale = torch.sigmoid(torch.tensor(2.0, dtype=x.dtype)) + 1e-3  # of each coupling after the last act norm
+    torch.testing.assert_close(e.mean(0), torch.zeros(LATENT, dtype=x.dtype), atol=1e-8, rtol=0)
+    torch.testing.assert_close(e.std(0), scale.expand(LATENT), atol=0, rtol=1e-4)
+    changed = {
+        name.rpartition(".")[0] for name, value in wolf.state_dict().items() if not torch.equal(value, before[name])
+    }
+    assert changed == {"encoder.linear"} | {
+        f"prior.steps.{step}.{layer}"
+        for step in range(2)
+        for layer in ("0", "2.net.4", "3.net.4", "4", "5.net.4", "6.net.4")
+    }
+
+
+def drawn(wolf: Wolf, x: Tensor) -> Tensor:
+    posterior = normal(wolf, x)
+    return posterior.mean + posterior.stddev * latents(len(x), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("image_size", "blocks", "released"), [(32, (16, 16), 13_164_376), (64, (0, 16, 16), 19_804_936)]
+)
+def test_released_size(image_size: int, blocks: tuple[int, ...], released: int) -> None:
+    """The released count includes two scalars per block that this flow does not have (geom_p and lamb)."""
+    with torch.device("meta"):
+        wolf = Wolf(3, image_size, blocks=blocks, width=512)
+    assert sum(p.numel() for p in wolf.parameters()) + 2 * 32 == released
+
+
+def test_odd_latent_is_refused() -> None:
+    with pytest.raises(ParamsError, match="latent_dim must be even, got 7"):
+        make(latent_dim=7)
