@@ -8,6 +8,7 @@ References:
     | Denoising Diffusion Probabilistic Models (Ho et al., 2020), https://arxiv.org/abs/2006.11239, equation 7
 """
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -99,45 +100,82 @@ def langevin(noise_fn: NoiseFn, sde: SDE, z: Tensor, t: Tensor, snr: float, gene
     return z + step * score + torch.sqrt(2 * step) * xi
 
 
-def denoise_at(noise_fn: NoiseFn, sde: SDE, z: Tensor, t: float) -> Tensor:
-    r"""Mean of :math:`z_0` given :math:`z_t` (Tweedie), :math:`(z_t - \sigma_t\epsilon_\theta)/\alpha_t`; (B, *) to (B, *).
+def tweedie(noise_fn: NoiseFn, sde: SDE, z: Tensor, t: Tensor) -> Tensor:
+    r"""Mean of :math:`z_0` given :math:`z_t`: :math:`(z_t - \sigma_t\epsilon_\theta)/\alpha_t`; (B, *) to (B, *).
 
     References:
         | Tweedie's Formula and Selection Bias (Efron, 2011), https://doi.org/10.1198/jasa.2011.tm11181, equation 1.4
     """
-    times = _times(t, z)
-    return (z - per_sample(sde.sigma(times), z) * noise_fn(z, times)) / per_sample(sde.alpha(times), z)
+    return (z - per_sample(sde.sigma(t), z) * noise_fn(z, t)) / per_sample(sde.alpha(t), z)
+
+
+def released_ve_denoising(noise_fn: NoiseFn, sde: SDE, z: Tensor, t: Tensor) -> Tensor:
+    r"""Last step of the released code's VE runs (``pc_denoise_time = -1``), 8.5 times as long as :func:`tweedie`.
+
+    .. math:: z + \tfrac12 g(t)^2 (t + 1)\, s_\theta = z - \tfrac{g^2(t + 1)}{2\sigma_t}\,\epsilon_\theta
+    """
+    return z - per_sample(sde.diffusion(t) ** 2 * (t + 1) / (2 * sde.sigma(t)), z) * noise_fn(z, t)
+
+
+def no_denoising(noise_fn: NoiseFn, sde: SDE, z: Tensor, t: Tensor) -> Tensor:
+    """Leave the latents as they are."""
+    return z
+
+
+DENOISERS: dict[str, Callable[[NoiseFn, SDE, Tensor, Tensor], Tensor]] = {
+    "tweedie": tweedie,
+    "released_ve": released_ve_denoising,
+    "none": no_denoising,
+}
+
+
+def time_grid(sde: SDE, name: str, points: int, eps: float) -> list[float]:
+    r"""Return ``points`` times from T to ``eps``: equidistant in t (``uniform``) or in the log-SNR (``log_snr``).
+
+    The second puts few steps where they are needed; both are valid down to two points.
+    """
+    if name == "uniform":
+        return torch.linspace(T, eps, points, dtype=torch.float64).tolist()
+    high, low = sde.antiderivative(torch.tensor([T, eps], dtype=torch.float64)).tolist()
+    times = sde.time(torch.linspace(high, low, points, dtype=torch.float64))
+    return [T, *times[1:-1].tolist(), eps]
+
+
+def prior_draw(
+    sde: SDE, shape: tuple[int, ...], generator: Generator, device: torch.device, mean: Tensor | None = None
+) -> Tensor:
+    """Draw :math:`z_T` from the prior, shape (B, *), centred on ``mean`` (*) where one is given."""
+    z = sde.prior_std * _normal(shape, torch.empty(0, device=device), generator)
+    return z if mean is None else z + mean.to(z)
 
 
 def sample_pc(
     noise_fn: NoiseFn,
     sde: SDE,
-    shape: tuple[int, ...],
+    z: Tensor,
     generator: Generator,
     *,
     predictor: str,
-    steps: int,
-    corrector_snr: float | None,
-    eps: float,
-    device: torch.device,
-    progress: Callable[[range], range] = lambda steps: steps,
+    times: list[float],
+    corrector_snr: tuple[float, float] | None,
+    corrector_steps: int,
+    denoise: str,
 ) -> Tensor:
-    """Draw latents by predictor-corrector on the uniform grid from T to ``eps``, then denoise.
+    """Draw latents by predictor-corrector on a grid of times, then denoise at its end.
 
-    The grid has ``steps`` points: ``steps - 1`` predictor steps and the denoising step at ``eps``, so that without a
-    corrector the network is called ``steps`` times; the corrector adds one call at each point.
+    A grid of N points has N - 1 predictor steps and the denoising, so that without a corrector the network is called N
+    times (N - 1 without denoising); the corrector works at each point before the predictor.
 
     Arguments:
         noise_fn: the noise prediction.
         sde: the diffusion.
-        shape: shape of the result, (B, *).
+        z: start :math:`z_T`, shape (B, *).
         generator: source of every draw, on the CPU.
         predictor: a name in :data:`PREDICTORS`.
-        steps: number of grid points, at least 2.
-        corrector_snr: signal-to-noise ratio of the Langevin corrector; ``None`` for none.
-        eps: truncation time.
-        device: where to compute.
-        progress: wraps the loop's range, for a progress bar.
+        times: the grid, falling from T.
+        corrector_snr: first and last signal-to-noise ratio of the Langevin corrector, linear between; ``None`` for none.
+        corrector_steps: corrections at each point.
+        denoise: a name in :data:`DENOISERS`.
 
     Returns:
         Latents :math:`z_0`, shape (B, *).
@@ -147,38 +185,28 @@ def sample_pc(
         | https://arxiv.org/abs/2011.13456, algorithm 1
     """
     step = PREDICTORS[predictor]
-    z = sde.prior_std * _normal(shape, torch.empty(0, device=device), generator)
-    grid = torch.linspace(T, eps, steps, dtype=torch.float64).tolist()
-    for i in progress(range(steps)):
-        t = _times(grid[i], z)
+    for i, time in enumerate(times):
+        t = _times(time, z)
         if corrector_snr is not None:
-            z = langevin(noise_fn, sde, z, t, corrector_snr, generator)
-        if i < steps - 1:
-            mean, scale = step(sde, z, noise_fn(z, t), t, _times(grid[i + 1], z))
-            z = mean + per_sample(scale, z) * _normal(shape, z, generator)
-    return denoise_at(noise_fn, sde, z, eps)
+            first, last = corrector_snr
+            for _ in range(corrector_steps):
+                z = langevin(noise_fn, sde, z, t, first + (last - first) * i / len(times), generator)
+        if i + 1 < len(times):
+            mean, scale = step(sde, z, noise_fn(z, t), t, _times(times[i + 1], z))
+            z = mean + per_sample(scale, z) * _normal(z.shape, z, generator)
+    return DENOISERS[denoise](noise_fn, sde, z, _times(times[-1], z))
 
 
-def sample_ode(
-    noise_fn: NoiseFn,
-    sde: SDE,
-    shape: tuple[int, ...],
-    generator: Generator,
-    *,
-    tolerance: float,
-    eps: float,
-    device: torch.device,
-) -> Tensor:
-    """Draw latents by the probability-flow ODE from T to ``eps`` (adaptive Dormand-Prince), then denoise.
+def sample_ode(noise_fn: NoiseFn, sde: SDE, z: Tensor, *, eps: float, tolerance: float, denoise: str) -> Tensor:
+    """Draw latents by the probability-flow ODE from T to ``eps`` (adaptive Dormand-Prince, on z's device), then denoise.
 
     Arguments:
         noise_fn: the noise prediction.
         sde: the diffusion.
-        shape: shape of the result, (B, *).
-        generator: source of the start, on the CPU.
-        tolerance: relative and absolute tolerance of a step.
+        z: start :math:`z_T`, shape (B, *).
         eps: truncation time.
-        device: where to compute.
+        tolerance: relative and absolute tolerance of a step.
+        denoise: a name in :data:`DENOISERS`.
 
     Returns:
         Latents :math:`z_0`, shape (B, *).
@@ -187,12 +215,44 @@ def sample_ode(
         | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
         | https://arxiv.org/abs/2011.13456, section 4.3
     """
-    start = sde.prior_std * _normal(shape, torch.empty(0, device=device), generator)
-    ends = sde.antiderivative(torch.tensor([T, eps], dtype=torch.float64, device=device))
+    ends = sde.antiderivative(torch.tensor([T, eps], dtype=torch.float64, device=z.device))
     path = odeint(
-        lambda a, z: ode_drift(noise_fn, sde, z, a)[0], start, ends, rtol=tolerance, atol=tolerance, method="dopri5"
+        lambda a, z_t: ode_drift(noise_fn, sde, z_t, a)[0], z, ends, rtol=tolerance, atol=tolerance, method="dopri5"
     )
-    return denoise_at(noise_fn, sde, path[-1], eps)
+    return DENOISERS[denoise](noise_fn, sde, path[-1], _times(eps, z))
+
+
+def sample_ode_fixed(
+    noise_fn: NoiseFn, sde: SDE, z: Tensor, *, times: list[float], second_order: bool, denoise: str
+) -> Tensor:
+    r"""Draw latents by the probability-flow ODE with one step for each interval of a grid, then denoise.
+
+    Steps run in :math:`A = -\log\mathrm{SNR}`. Euler calls the network once a step, Heun (``second_order``) twice.
+
+    Arguments:
+        noise_fn: the noise prediction.
+        sde: the diffusion.
+        z: start :math:`z_T`, shape (B, *).
+        times: the grid, falling from T.
+        second_order: Heun instead of Euler.
+        denoise: a name in :data:`DENOISERS`.
+
+    Returns:
+        Latents :math:`z_0`, shape (B, *).
+
+    References:
+        | Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022)
+        | https://arxiv.org/abs/2206.00364, algorithm 1
+    """
+    grid = sde.antiderivative(torch.tensor(times, dtype=torch.float64, device=z.device))
+    for a, b in itertools.pairwise(grid):
+        step = (b - a).to(z.dtype)
+        slope, _ = ode_drift(noise_fn, sde, z, a)
+        if second_order:
+            end, _ = ode_drift(noise_fn, sde, z + step * slope, b)
+            slope = (slope + end) / 2
+        z = z + step * slope
+    return DENOISERS[denoise](noise_fn, sde, z, _times(times[-1], z))
 
 
 def _times(t: float, z: Tensor) -> Tensor:
@@ -201,5 +261,4 @@ def _times(t: float, z: Tensor) -> Tensor:
 
 def _normal(shape: tuple[int, ...], like: Tensor, generator: Generator) -> Tensor:
     # Drawn on the CPU, so that a seed means the same noise on every device.
-    dtype = like.dtype if like.dtype.is_floating_point else torch.float32
-    return torch.randn(shape, generator=generator, dtype=dtype).to(like.device)
+    return torch.randn(shape, generator=generator, dtype=like.dtype).to(like.device)

@@ -4,6 +4,11 @@
 rule sample:
     input:
         checkpoint=rules.train.output.checkpoint,
+        train=lambda wildcards: expand(
+            rules.prepare.output.train,
+            suite=SUITE,
+            dataset=suite.runs[wildcards.run].dataset,
+        ),
         dataset=lambda wildcards: expand(
             rules.prepare.output.dataset,
             suite=SUITE,
