@@ -21,7 +21,8 @@ class ImplicitNonlinearDiffusion(nn.Module):
 
     Arguments:
         spec: what rebuilds the model: ``sde`` (name and parameters), ``eps``, ``shape`` (C, H, W), ``score`` (keyword
-            arguments of the network and ``normalise_input``), ``flow`` (name and keyword arguments).
+            arguments of the network and ``normalise_input``), ``centered`` (data in [-1, 1], else in [0, 1], which the
+            network maps to [-1, 1] itself), ``flow`` (name and keyword arguments).
 
     References:
         | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
@@ -36,9 +37,14 @@ class ImplicitNonlinearDiffusion(nn.Module):
         normalise_input = score.pop("normalise_input")
         self.sde = build_sde(**spec["sde"])
         self.eps: float = spec["eps"]
-        network = build_network("unet", channels_in=channels, image_size=size, **score)
+        network = build_network("unet", channels_in=channels, image_size=size, centered=spec["centered"], **score)
         self.noise = NoiseModel(network, self.sde, normalise_input=normalise_input)
         self.flow = build_flow(channels_in=channels, image_size=size, **spec["flow"])
+
+    @property
+    def centered(self) -> bool:
+        """Whether data is scaled to [-1, 1], else to [0, 1]."""
+        return bool(self.spec["centered"])
 
     @property
     def shape(self) -> tuple[int, int, int]:

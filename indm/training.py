@@ -22,8 +22,8 @@ from indm.data import dequantise
 from indm.diffusion import ImplicitNonlinearDiffusion
 from indm.errors import DataError, DivergenceError
 from indm.models import ExponentialMovingAverage
-from indm.objectives import likelihood_weighted, nelbo, noise_error, variance_weighted
-from indm.sde import importance_time, uniform_time
+from indm.objectives import likelihood_weighted, nelbo, noise_error, residual, variance_weighted
+from indm.sde import importance_time, soft_truncation_time, uniform_time
 from indm.seeding import derive_seed
 
 BETAS = (0.9, 0.99)
@@ -37,17 +37,31 @@ class Draws:
         x: dequantised images, shape (B, C, H, W).
         u: uniform draws for the times, shape (B,), float64.
         noise: standard normal draws, shape (B, C, H, W).
+        truncation: uniform draw for the truncation time of the batch.
         generator: source of the flow's own draws.
     """
 
     x: Tensor
     u: Tensor
     noise: Tensor
+    truncation: float
     generator: Generator
+
+    def split(self, parts: int) -> list["Draws"]:
+        """Split the batch into micro-batches of nearly equal size."""
+        chunks = zip(*(value.tensor_split(parts) for value in (self.x, self.u, self.noise)), strict=True)
+        return [Draws(x, u, noise, self.truncation, self.generator) for x, u, noise in chunks]
 
 
 def draw(
-    images: Tensor, levels: int, batch_size: int, seed: tuple[str | int, ...], step: int, device: torch.device
+    images: Tensor,
+    levels: int,
+    batch_size: int,
+    seed: tuple[str | int, ...],
+    step: int,
+    device: torch.device,
+    random_flip: bool = False,
+    centered: bool = True,
 ) -> Draws:
     """Draw the batch, the times and the noise of ``step``: a fresh permutation of the images in every epoch.
 
@@ -61,10 +75,14 @@ def draw(
     order = torch.randperm(len(images), generator=Generator().manual_seed(derive_seed(*seed, "epoch", epoch)))
     index = order[position * batch_size : (position + 1) * batch_size]
     generator = Generator().manual_seed(derive_seed(*seed, "step", step))
-    x = dequantise(images[index], levels, generator)
+    x = dequantise(images[index], levels, generator, centered)
     u = torch.rand(batch_size, generator=generator, dtype=torch.float64)
     noise = torch.randn(x.shape, generator=generator)
-    return Draws(x.to(device), u.to(device), noise.to(device), generator)
+    truncation = torch.rand((), generator=generator, dtype=torch.float64).item()
+    if random_flip:
+        flipped = torch.rand(batch_size, generator=generator) < 0.5
+        x = torch.where(flipped[:, None, None, None], x.flip(-1), x)
+    return Draws(x.to(device), u.to(device), noise.to(device), truncation, generator)
 
 
 def learning_rate(step: int, steps: int, warmup_steps: int, schedule: str) -> float:
@@ -83,7 +101,13 @@ class Trainer:
         flow_lr: peak learning rate of the flow.
         weight_decay: AdamW's weight decay.
         grad_clip: largest gradient norm, of each network.
-        ema_decay: decay of the averaged weights.
+        ema_decay: decay of the score network's averaged weights.
+        flow_ema_decay: decay of the flow's averaged weights.
+        alternate: objective "fid" updates flow and score in turn. Under VE, where variance weighting is likelihood
+            weighting up to a constant, they can be updated jointly instead, as the released code does.
+        micro_batches: parts of a batch whose gradients are averaged.
+        soft_truncation: exponent k of the score's random truncation time, or ``None``.
+        reconstruction: add the residual at eps to the NELBO.
     """
 
     def __init__(
@@ -96,16 +120,28 @@ class Trainer:
         weight_decay: float,
         grad_clip: float,
         ema_decay: float,
+        flow_ema_decay: float,
+        alternate: bool = True,
+        micro_batches: int = 1,
+        soft_truncation: float | None = None,
+        reconstruction: bool = False,
     ) -> None:
         self.model = model.train()
-        self.step_fn = {"nll": self._joint_step, "fid": self._alternating_step}[objective]
+        alternating = objective == "fid" and alternate
+        self.step_fn = self._alternating_step if alternating else self._joint_step
         self.grad_clip = grad_clip
-        self.has_flow = any(True for _ in model.flow.parameters())
-        self.optimisers = {"score": _optimiser(model.noise, lr, weight_decay)}
-        if self.has_flow:
-            self.optimisers["flow"] = _optimiser(model.flow, flow_lr, weight_decay)
+        self.micro_batches = micro_batches
+        self.soft_truncation = soft_truncation
+        self.reconstruction = reconstruction
+        self.modules: dict[str, nn.Module] = {"score": model.noise}
+        if any(True for _ in model.flow.parameters()):
+            self.modules["flow"] = model.flow
         self.peaks = {"score": lr, "flow": flow_lr}
-        self.ema = ExponentialMovingAverage(model, ema_decay)
+        decays = {"score": ema_decay, "flow": flow_ema_decay}
+        self.optimisers = {
+            part: _optimiser(module, self.peaks[part], weight_decay) for part, module in self.modules.items()
+        }
+        self.averages = {part: ExponentialMovingAverage(module, decays[part]) for part, module in self.modules.items()}
 
     def step(self, draws: Draws, lr_factor: float) -> dict[str, float]:
         """Take one optimiser step and return its losses, in nats per dimension.
@@ -113,67 +149,106 @@ class Trainer:
         ``flow_loss`` is the loss whose gradient the flow follows; its value is no likelihood, because the Neumann
         estimator's value is not the log-determinant.
         """
-        for name, optimiser in self.optimisers.items():
-            optimiser.param_groups[0]["lr"] = self.peaks[name] * lr_factor
-        losses = self.step_fn(draws)
-        self.ema.update(self.model)
+        for part, optimiser in self.optimisers.items():
+            optimiser.param_groups[0]["lr"] = self.peaks[part] * lr_factor
+        losses = self.step_fn(draws.split(self.micro_batches))
+        for part, average in self.averages.items():
+            average.update(self.modules[part])
         return losses
 
     def averaged(self) -> ImplicitNonlinearDiffusion:
-        """Return the model with averaged weights, in eval mode, its spectral norms refreshed."""
-        self.ema.module.flow.update_norms()
-        return self.ema.module
+        """Return a model with averaged weights, in eval mode, its spectral norms refreshed."""
+        model = ImplicitNonlinearDiffusion(self.model.spec)
+        model.noise.load_state_dict(self.averages["score"].module.state_dict())
+        if "flow" in self.averages:
+            model.flow.load_state_dict(self.averages["flow"].module.state_dict())
+            model.flow.update_norms()
+        return model.eval().requires_grad_(False)
 
-    def _joint_step(self, draws: Draws) -> dict[str, float]:
-        loss, score_loss = self._nelbo(draws)
-        self._descend(loss, "score", *(["flow"] if self.has_flow else []))
-        return {"score_loss": score_loss, "flow_loss": loss.item()}
+    def optimiser_state(self) -> dict[str, Tensor]:
+        """Return the tensors of the optimisers' states, named ``part.parameter.key``."""
+        return {
+            f"{part}.{index}.{key}": value
+            for part, optimiser in self.optimisers.items()
+            for index, state in optimiser.state_dict()["state"].items()
+            for key, value in state.items()
+        }
 
-    def _alternating_step(self, draws: Draws) -> dict[str, float]:
+    def _joint_step(self, batches: list[Draws]) -> dict[str, float]:
+        losses = self._descend(batches, self._joint_loss, *self.modules)
+        return {"score_loss": losses[1], "flow_loss": losses[0]}
+
+    def _alternating_step(self, batches: list[Draws]) -> dict[str, float]:
         losses = {}
-        if self.has_flow:
+        if "flow" in self.modules:
             # The score is frozen, not detached: the flow's gradient passes through it.
             self.model.noise.requires_grad_(False)
-            loss, _ = self._nelbo(draws)
-            self.model.noise.requires_grad_(True)
-            self._descend(loss, "flow")
-            losses["flow_loss"] = loss.item()
+            try:
+                losses["flow_loss"] = self._descend(batches, self._flow_loss, "flow")[0]
+            finally:
+                self.model.noise.requires_grad_(True)
+        return {"score_loss": self._descend(batches, self._score_loss, "score")[0]} | losses
+
+    def _joint_loss(self, draws: Draws) -> tuple[Tensor, float]:
+        return self._nelbo(draws, self._truncation(draws))
+
+    def _flow_loss(self, draws: Draws) -> tuple[Tensor, float]:
+        return self._nelbo(draws, self.model.eps)
+
+    def _score_loss(self, draws: Draws) -> tuple[Tensor, float]:
         with torch.no_grad():
-            z0, _ = self.model.flow(draws.x, "none")
-        t = uniform_time(draws.u, self.model.eps)
+            z0, _ = self.model.flow(draws.x, "none", draws.generator)
+        t = uniform_time(draws.u, self._truncation(draws))
         error = noise_error(self.model.noise, self.model.sde, z0, t, draws.noise)
         loss = variance_weighted(error).mean() / z0[0].numel()
-        self._descend(loss, "score")
-        return {"score_loss": loss.item()} | losses
+        return loss, loss.item()
 
-    def _nelbo(self, draws: Draws) -> tuple[Tensor, float]:
+    def _truncation(self, draws: Draws) -> float:
+        if self.soft_truncation is None:
+            return self.model.eps
+        return soft_truncation_time(draws.truncation, self.model.eps, self.soft_truncation)
+
+    def _nelbo(self, draws: Draws, eps: float) -> tuple[Tensor, float]:
+        """Return the bound and, of it, the score's part, both per dimension."""
         model = self.model
         z0, log_det = model.flow(draws.x, "train", draws.generator)
-        t, z = importance_time(model.sde, draws.u, model.eps)
+        t, z = importance_time(model.sde, draws.u, eps)
         error = noise_error(model.noise, model.sde, z0, t, draws.noise)
-        bound = nelbo(model.sde, z0, log_det, error, z, model.eps).mean()
-        return bound / z0[0].numel(), likelihood_weighted(error, z).mean().item() / z0[0].numel()
+        bound = nelbo(model.sde, z0, log_det, error, z, eps)
+        if self.reconstruction:
+            noise = torch.randn(z0.shape, generator=draws.generator).to(z0.device)
+            bound = bound + residual(model.noise, model.sde, z0, eps, noise)
+        dims = z0[0].numel()
+        return bound.mean() / dims, likelihood_weighted(error, z).mean().item() / dims
 
-    def _descend(self, loss: Tensor, *parts: str) -> None:
-        """Follow the gradient of ``loss`` with the optimisers of ``parts``.
+    def _descend(
+        self, batches: list[Draws], loss_fn: Callable[[Draws], tuple[Tensor, float]], *parts: str
+    ) -> tuple[float, float]:
+        """Follow the gradient of a loss, averaged over micro-batches, with the optimisers of ``parts``.
 
         Raises:
-            DivergenceError: if the loss or a gradient is not finite; nothing has been changed then.
+            DivergenceError: if the loss or a gradient is not finite; no weight has been changed then.
         """
-        modules: dict[str, nn.Module] = {"score": self.model.noise, "flow": self.model.flow}
         for part in parts:
             self.optimisers[part].zero_grad(set_to_none=True)
-        loss.backward()
+        means = [0.0, 0.0]
+        size = sum(len(batch.x) for batch in batches)
+        for batch in batches:
+            share = len(batch.x) / size
+            loss, detail = loss_fn(batch)
+            (share * loss).backward()
+            means = [means[0] + share * loss.item(), means[1] + share * detail]
         for part in parts:
-            norm = nn.utils.clip_grad_norm_(modules[part].parameters(), self.grad_clip, foreach=True)
-            if not (torch.isfinite(loss) and torch.isfinite(norm)):
+            norm = nn.utils.clip_grad_norm_(self.modules[part].parameters(), self.grad_clip, foreach=True)
+            if not (math.isfinite(means[0]) and torch.isfinite(norm)):
                 raise DivergenceError(
-                    f"loss {loss.item()}, gradient norm {norm.item()} of the {part}: lower lr or flow_lr"
+                    f"loss {means[0]}, gradient norm {norm.item()} of the {part}: lower lr or flow_lr"
                 )
         for part in parts:
             self.optimisers[part].step()
         if "flow" in parts:
             self.model.flow.update_norms()
+        return means[0], means[1]
 
 
 def train(
@@ -188,6 +263,7 @@ def train(
     log_every: int,
     seed: tuple[str | int, ...],
     device: torch.device,
+    random_flip: bool = False,
     progress: Callable[[range], Iterable[int]],
 ) -> list[dict[str, float]]:
     """Train for ``steps`` steps.
@@ -203,6 +279,7 @@ def train(
         log_every: steps averaged in a row of the learning curve.
         seed: identity from which every draw is derived.
         device: where to compute.
+        random_flip: flip half of the images left to right.
         progress: wraps the loop's range, for a progress bar.
 
     Returns:
@@ -214,7 +291,7 @@ def train(
     curve: list[dict[str, float]] = []
     window: list[dict[str, float]] = []
     for step in progress(range(steps)):
-        draws = draw(images, levels, batch_size, seed, step, device)
+        draws = draw(images, levels, batch_size, seed, step, device, random_flip, trainer.model.centered)
         # Dropout draws from the global generator.
         torch.manual_seed(derive_seed(*seed, "dropout", step))
         try:

@@ -63,6 +63,16 @@ def test_dequantise_round_trip(levels: int, seed: int) -> None:
     assert wrong.float().mean() < 1e-3
 
 
+def test_data_in_the_unit_interval() -> None:
+    """The released VE models' scaling: levels return, and uniform noise costs log2 L bits there too."""
+    images = torch.arange(256, dtype=torch.uint8)
+    x = dequantise(images, 256, Generator().manual_seed(0), centered=False)
+    assert x.min() >= 0
+    assert x.max() <= 1
+    assert torch.equal(quantise(x, 256, centered=False), images)
+    assert bits_per_dim(torch.zeros(1), 3072, 256, centered=False).item() == 8
+
+
 def test_quantise_clips() -> None:
     assert quantise(torch.tensor([-9.0, 9.0]), 17).tolist() == [0, 16]
 

@@ -11,13 +11,20 @@ from torch import Generator, Tensor
 from indm.diffusion import ImplicitNonlinearDiffusion
 from indm.errors import DataError, DivergenceError
 from indm.objectives import nelbo, noise_error
-from indm.sde import importance_time
+from indm.sde import importance_time, soft_truncation_time
 from indm.training import Trainer, draw, learning_rate, train
 
 CPU = torch.device("cpu")
 SEED = ("digits", 0, "train")
 RESFLOW = {"name": "resflow", "blocks": [1], "width": 8, "activation": "elu", "bound": "spectral", "coefficient": 0.9}
-OPTIONS: dict[str, Any] = {"lr": 1e-3, "flow_lr": 1e-3, "weight_decay": 0.0, "grad_clip": 1e9, "ema_decay": 0.9}
+OPTIONS: dict[str, Any] = {
+    "lr": 1e-3,
+    "flow_lr": 1e-3,
+    "weight_decay": 0.0,
+    "grad_clip": 1e9,
+    "ema_decay": 0.9,
+    "flow_ema_decay": 0.8,
+}
 LOOP: dict[str, Any] = {
     "batch_size": 8,
     "warmup_steps": 2,
@@ -43,7 +50,7 @@ def model(flow: str = "resflow", sde: str = "vp") -> ImplicitNonlinearDiffusion:
         "embedding": "log_snr",
         "normalise_input": True,
     }
-    spec = {"shape": [1, 8, 8], "sde": {"name": sde}, "eps": 1e-5, "score": score}
+    spec = {"shape": [1, 8, 8], "sde": {"name": sde}, "eps": 1e-5, "centered": True, "score": score}
     return ImplicitNonlinearDiffusion(spec | {"flow": RESFLOW if flow == "resflow" else {"name": "identity"}})
 
 
@@ -99,6 +106,17 @@ def test_a_step_moves_both_networks_and_the_average(objective: str, sde: str) ->
     assert all(math.isfinite(value) for value in losses.values())
 
 
+def test_under_ve_the_joint_step_scales_the_score_gradient_of_the_alternating_one() -> None:
+    """Importance-sampled times are uniform under VE, and both weights constant: 1/2 against Z/2."""
+    gradients = []
+    for alternate in (True, False):
+        trainer = Trainer(model("identity", sde="ve"), objective="fid", alternate=alternate, **OPTIONS)
+        trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0)
+        gradients.append(torch.cat([p.grad.flatten() for p in trainer.model.noise.parameters() if p.grad is not None]))
+    z = importance_time(trainer.model.sde, torch.zeros(1, dtype=torch.float64), 1e-5)[1]
+    torch.testing.assert_close(gradients[1], z * gradients[0], rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("objective", ["nll", "fid"])
 def test_identity_flow_runs_through_the_same_path(objective: str) -> None:
     trainer = Trainer(model("identity"), objective=objective, **OPTIONS)
@@ -133,6 +151,62 @@ def test_fid_objective_trains_the_score_on_latents_of_the_updated_flow() -> None
     t = 1e-5 + draws.u * (1 - 1e-5)
     expected = noise_error(twin.noise, twin.sde, twin.flow(draws.x, "none")[0], t, draws.noise).mean() / 128
     assert loss == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["nll", "fid"])
+@pytest.mark.parametrize("flow", ["identity", "resflow"])
+def test_micro_batches_average_to_the_gradient_of_the_whole(objective: str, flow: str) -> None:
+    """Three unequal parts of a batch of eight give the score the gradient of the batch at once."""
+    gradients = []
+    for parts in (1, 3):
+        # Without the flow's step, which has draws of its own for each part.
+        trainer = Trainer(model(flow), objective=objective, micro_batches=parts, **OPTIONS | {"flow_lr": 0.0})
+        trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0)
+        gradients.append([parameter.grad for parameter in trainer.model.noise.parameters()])
+    for whole, averaged in zip(*gradients, strict=True):
+        torch.testing.assert_close(averaged, whole, rtol=1e-3, atol=1e-5)
+
+
+def test_soft_truncation_draws_one_time_for_a_batch() -> None:
+    trainer = Trainer(model("identity"), objective="nll", soft_truncation=1.2, **OPTIONS)
+    seen: list[Tensor] = []
+    trainer.model.noise.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
+    draws = draw(images(), 17, 8, SEED, 0, CPU)
+    trainer.step(draws, 1.0)
+    eps = soft_truncation_time(draws.truncation, 1e-5, 1.2)
+    torch.testing.assert_close(seen[0], importance_time(trainer.model.sde, draws.u, eps)[0])
+    assert eps > 1e-5
+
+
+def test_reconstruction_adds_the_residual() -> None:
+    losses = []
+    for reconstruction in (False, True):
+        net = model("identity")
+        with torch.no_grad():
+            # A fresh network predicts no noise at all, whose residual vanishes.
+            for parameter in net.parameters():
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=Generator().manual_seed(0)))
+        trainer = Trainer(net, objective="nll", reconstruction=reconstruction, **OPTIONS)
+        losses.append(trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0))
+    assert losses[0]["score_loss"] == losses[1]["score_loss"]
+    assert losses[0]["flow_loss"] != losses[1]["flow_loss"]
+
+
+def test_flips_turn_half_of_the_images() -> None:
+    data = torch.zeros(200, 1, 8, 8, dtype=torch.uint8)
+    data[..., :4] = 16
+    left = draw(data, 17, 200, SEED, 0, CPU, random_flip=True).x[..., :4].mean((1, 2, 3)) > 0
+    assert 70 < left.sum() < 130
+    assert (draw(data, 17, 200, SEED, 0, CPU).x[..., :4].mean((1, 2, 3)) > 0).all()
+
+
+def test_optimiser_state_has_both_moments_of_every_parameter() -> None:
+    trainer = Trainer(model(), objective="nll", **OPTIONS)
+    trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0)
+    state = trainer.optimiser_state()
+    for part, module in (("score", trainer.model.noise), ("flow", trainer.model.flow)):
+        count = sum(1 for _ in module.parameters())
+        assert sum(key.startswith(f"{part}.") and key.endswith("exp_avg_sq") for key in state) == count
 
 
 def test_training_repeats_to_the_bit_and_learns() -> None:

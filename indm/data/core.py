@@ -62,15 +62,16 @@ class Dataset:
                 raise DataError(f"{split}: found {found}, expected below {self.levels} and {self.classes}")
 
 
-def dequantise(images: Tensor, levels: int, generator: Generator) -> Tensor:
-    r"""Dequantise levels uniformly and scale them to [-1, 1].
+def dequantise(images: Tensor, levels: int, generator: Generator, centered: bool = True) -> Tensor:
+    r"""Dequantise levels uniformly and scale them to [-1, 1], or to [0, 1] where not ``centered``.
 
-    .. math:: x = 2\,\frac{\xi + u}{L} - 1, \qquad u \sim U[0, 1)
+    .. math:: x = 2\,\frac{\xi + u}{L} - 1 \quad\text{or}\quad \frac{\xi + u}{L}, \qquad u \sim U[0, 1)
 
     Arguments:
         images: levels :math:`\xi`, uint8, any shape.
         levels: number of levels :math:`L`.
         generator: source of the noise, on the CPU.
+        centered: scale to [-1, 1], as the released VP models do; else to [0, 1], as its VE models do.
 
     Returns:
         Model-space images, float32, the same shape.
@@ -78,12 +79,14 @@ def dequantise(images: Tensor, levels: int, generator: Generator) -> Tensor:
     References:
         | A Note on the Evaluation of Generative Models (Theis et al., 2016), https://arxiv.org/abs/1511.01844, section 3.1
     """
-    return (images + torch.rand(images.shape, generator=generator)).mul(2 / levels).sub(1)
+    cells = images + torch.rand(images.shape, generator=generator)
+    return cells.mul(2 / levels).sub(1) if centered else cells / levels
 
 
-def quantise(x: Tensor, levels: int) -> Tensor:
-    r"""Map model-space images to the nearest level, :math:`\xi = \lfloor (x + 1) L / 2 \rfloor`, clipped; uint8."""
-    return ((x + 1) * (levels / 2)).floor().clamp(0, levels - 1).to(torch.uint8)
+def quantise(x: Tensor, levels: int, centered: bool = True) -> Tensor:
+    r"""Map model-space images to the level whose cell they lie in, clipped; uint8; undoes :func:`dequantise`."""
+    cells = (x + 1) * (levels / 2) if centered else x * levels
+    return cells.floor().clamp(0, levels - 1).to(torch.uint8)
 
 
 def to_uint8(images: NDArray[np.uint8], levels: int) -> NDArray[np.uint8]:
@@ -92,11 +95,12 @@ def to_uint8(images: NDArray[np.uint8], levels: int) -> NDArray[np.uint8]:
     return spread if spread.shape[1] == 3 else np.repeat(spread, 3, axis=1)
 
 
-def bits_per_dim(nats: Tensor, dims: int, levels: int) -> Tensor:
+def bits_per_dim(nats: Tensor, dims: int, levels: int, centered: bool = True) -> Tensor:
     r"""Convert nats per image in model space to bits per dimension of the levels.
 
     .. math:: \mathrm{bpd} = \frac{\mathrm{nats}}{D \ln 2} + \log_2 L - 1
 
-    The last terms undo the scaling to [-1, 1]; for 256 levels they are the released code's "7".
+    The last terms undo the scaling to [-1, 1]; for 256 levels they are the released code's "7". For data in [0, 1], not
+    ``centered``, there is no -1.
     """
-    return nats / (dims * math.log(2)) + math.log2(levels) - 1
+    return nats / (dims * math.log(2)) + math.log2(levels) - (1 if centered else 0)

@@ -26,26 +26,31 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     run, parameters, folder = suite.runs[name], suite.nll, layout.run(name)
     description = read_json(layout.data(run.dataset) / "dataset.json")
     images = read_split(layout.data(run.dataset), "test")
-    if parameters.images > len(images):
-        raise DataError(f"key nll.images: found {parameters.images}; allowed: at most the test split's {len(images)}")
+    count = len(images) if parameters.images is None else parameters.images
+    if count > len(images):
+        raise DataError(f"key nll.images: found {count}; allowed: at most the test split's {len(images)}")
     model = load_model(folder / "checkpoint.safetensors", device)
     batches = []
-    for start in bar(name)(range(0, parameters.images, parameters.batch_size)):
+    for start in bar(name)(range(0, count, parameters.batch_size)):
         # Without the model in it: every run of one seed is evaluated on the same dequantised images and noise.
         generator = Generator().manual_seed(derive_seed(run.dataset, run.seed, "nll", start))
-        batch = images[start : min(start + parameters.batch_size, parameters.images)]
+        batch = images[start : min(start + parameters.batch_size, count)]
         nats = four_numbers(
             model.noise,
             model.sde,
             partial(model.flow, log_det=parameters.log_det, generator=generator),
-            dequantise(batch, description["levels"], generator).to(device),
+            dequantise(batch, description["levels"], generator, model.centered).to(device),
             eps=model.eps,
             time_draws=parameters.time_draws,
             tolerance=parameters.tolerance,
             generator=generator,
         )
         dims, levels = batch[0].numel(), description["levels"]
-        batches.append(pd.DataFrame({key: bits_per_dim(value, dims, levels).numpy() for key, value in nats.items()}))
+        batches.append(
+            pd.DataFrame(
+                {key: bits_per_dim(value, dims, levels, model.centered).numpy() for key, value in nats.items()}
+            )
+        )
     table = pd.concat(batches, ignore_index=True)
     table["gap"] = table["nelbo"] - table["nll"]
     if not torch.isfinite(torch.from_numpy(table.to_numpy())).all():

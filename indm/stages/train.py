@@ -13,7 +13,7 @@ from indm.stages.common import bar, read_split, set_up
 from indm.training import Trainer, train
 
 if TYPE_CHECKING:
-    from indm.params import Suite
+    from indm.params import FlowParams, Suite
 
 
 def model_spec(suite: "Suite", name: str, shape: list[int]) -> dict[str, Any]:
@@ -21,11 +21,17 @@ def model_spec(suite: "Suite", name: str, shape: list[int]) -> dict[str, Any]:
     run, parameters = suite.runs[name], suite.train_params(name)
     return {
         "shape": shape,
-        "sde": {"name": run.sde} | getattr(suite.sde, run.sde).model_dump(),
-        "eps": suite.sde.eps,
+        "sde": {"name": run.sde} | getattr(parameters.sde, run.sde).model_dump(),
+        "eps": parameters.sde.eps,
+        "centered": parameters.centered,
         "score": parameters.score.model_dump(),
-        "flow": parameters.flow.model_dump() if run.model == "indm" else {"name": "identity"},
+        "flow": _flow_spec(parameters.flow) if run.model == "indm" else {"name": "identity"},
     }
+
+
+def _flow_spec(flow: "FlowParams") -> dict[str, Any]:
+    residual = flow.model_dump(exclude={"wolf"})
+    return residual if flow.wolf is None else residual | flow.wolf.model_dump()
 
 
 def run(suite: "Suite", layout: Layout, name: str) -> Path:
@@ -45,6 +51,11 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
         weight_decay=parameters.weight_decay,
         grad_clip=parameters.grad_clip,
         ema_decay=parameters.ema_decay,
+        flow_ema_decay=parameters.flow_ema_decay,
+        alternate=parameters.alternate,
+        micro_batches=parameters.micro_batches,
+        soft_truncation=parameters.soft_truncation,
+        reconstruction=parameters.reconstruction,
     )
     curve = train(
         trainer,
@@ -57,11 +68,13 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
         log_every=parameters.log_every,
         seed=seed,
         device=device,
+        random_flip=parameters.random_flip,
         progress=bar(name),
     )
     model = trainer.averaged()
     weights = {f"raw.{key}": value for key, value in trainer.model.state_dict().items()}
     weights |= {f"ema.{key}": value for key, value in model.state_dict().items()}
+    weights |= {f"optimiser.{key}": value for key, value in trainer.optimiser_state().items()}
     identity = {"run": name, "dataset": run.dataset, "seed": run.seed, "step": parameters.steps, "model": spec}
     write_weights(folder / "checkpoint.safetensors", weights, identity, CHECKPOINT_FORMAT)
     write_table(folder / "train.csv", pd.DataFrame(curve))
