@@ -46,7 +46,7 @@ def _stage(name: str, summary: str, *options: Callable[..., Any]) -> None:
 
     def command(suite_file: Path, out: Path, **subject: str) -> None:
         try:
-            _execute(name, suite_file, out, **subject)
+            _execute(name, suite_file, out, subject)
         except IndmError as error:
             sys.exit("\n".join(f"indm {name}: {line}" for line in str(error).splitlines()))
 
@@ -55,7 +55,7 @@ def _stage(name: str, summary: str, *options: Callable[..., Any]) -> None:
     main.command(name, help=summary)(command)
 
 
-def _execute(name: str, suite_file: Path, out: Path, **subject: str) -> None:
+def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **files: Any) -> None:  # noqa: ANN401
     from indm.artifacts import Layout, provenance, write_json
     from indm.params import load_suite
 
@@ -65,7 +65,9 @@ def _execute(name: str, suite_file: Path, out: Path, **subject: str) -> None:
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(suite.threads)
     started = time.monotonic()
-    folder = importlib.import_module(f"indm.stages.{name}").run(suite, Layout(out, suite.suite), *subject.values())
+    folder = importlib.import_module(f"indm.stages.{name}").run(
+        suite, Layout(out, suite.suite), *subject.values(), **files
+    )
     write_json(folder / "provenance" / f"{name}.json", provenance(time.monotonic() - started))
 
 
@@ -85,6 +87,32 @@ _stage("sample", "Draw images from a trained run.", RUN)
 _stage("fid", "Compare a run's images with the training split: FID and KID.", RUN)
 _stage("nll", "Evaluate the four likelihood numbers of a trained run on the test split.", RUN)
 _stage("table", "Collect the suite's results in its tables.")
+
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@main.command("import-checkpoint")
+@SUITE
+@RUN
+@OUT
+@click.option("--config", type=_FILE, required=True, help="The released configuration, as JSON.")
+@click.option("--score", type=_FILE, required=True, help="The released checkpoint_k.pth.")
+@click.option("--flow", type=_FILE, help="The released flow_checkpoint_k.pth, for a run with a flow.")
+@click.option("--wolf-config", type=_FILE, help="The released file under flow.model_config; the paper's by default.")
+@click.option(
+    "--flow-weights",
+    type=click.Choice(["ema", "raw"]),
+    default="ema",
+    show_default=True,
+    help="The flow's averaged weights, or the raw ones, as in the released evaluation.",
+)
+def import_checkpoint(suite_file: Path, out: Path, run: str, **files: Any) -> None:  # noqa: ANN401
+    """Put a checkpoint of score_sde_pytorch or of the released INDM code in the place of a run's training."""
+    try:
+        _execute("import_checkpoint", suite_file, out, {"run": run}, **files)
+    except IndmError as error:
+        sys.exit("\n".join(f"indm import-checkpoint: {line}" for line in str(error).splitlines()))
 
 
 @main.command()

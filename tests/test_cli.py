@@ -22,7 +22,11 @@ def call(*arguments: str) -> Result:
 
 def test_every_stage_has_a_command_and_a_module() -> None:
     assert set(main.commands) >= STAGES
-    assert {path.stem for path in (REPOSITORY / "indm" / "stages").glob("*.py")} == STAGES | {"__init__", "common"}
+    assert {path.stem for path in (REPOSITORY / "indm" / "stages").glob("*.py")} == STAGES | {
+        "__init__",
+        "common",
+        "import_checkpoint",
+    }
 
 
 def test_python_m_indm() -> None:

@@ -1,0 +1,245 @@
+"""Released checkpoints in the place of a training: the round trip, and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner, Result
+from torch import Tensor
+
+from indm.artifacts import CHECKPOINT_FORMAT, Layout, read_weights
+from indm.cli import main
+from indm.diffusion import ImplicitNonlinearDiffusion, load_model
+from indm.official import averaged_state, export_flow, export_score
+from indm.params import load_suite
+from indm.stages.train import model_spec
+from tests.conftest import REPOSITORY
+
+Json = dict[str, Any]
+RUNS = {"vp": "digits-vp-indm-nll-s0", "ve": "digits-ve-indm-fid-s0"}
+PLAIN = "digits-vp-ddpmpp-nll-s0"
+SCORE = {"embedding": "positional", "fir": False, "progressive_input": "none", "scale_by_sigma": False}
+SCORE_VE = {"embedding": "fourier", "fir": True, "progressive_input": "residual", "scale_by_sigma": True}
+
+
+def released_config(sde: str) -> Json:
+    """A released configuration, as JSON, of the small networks of this test."""
+    ve = sde == "ve"
+    model = {
+        "name": "ncsnpp",
+        "nf": 8,
+        "ch_mult": [1, 2],
+        "num_res_blocks": 1,
+        "attn_resolutions": [4],
+        "dropout": 0.0,
+        "embedding_type": "fourier" if ve else "positional",
+        "fourier_scale": 16,
+        "fir": ve,
+        "fir_kernel": [1, 3, 3, 1],
+        "progressive": "none",
+        "progressive_input": "residual" if ve else "none",
+        "scale_by_sigma": ve,
+        "nonlinearity": "swish",
+        "conditional": True,
+        "attention": True,
+        "resblock_type": "biggan",
+        "auxiliary_resblock": True,
+        "skip_rescale": True,
+        "fourier_feature": False,
+        "beta_min": 0.1,
+        "beta_max": 20.0,
+        "sigma_min": 0.01,
+        "sigma_max": 50,
+    }
+    training = {
+        "sde": f"{sde}sde",
+        "truncation_time": 1e-5,
+        "continuous": True,
+        "ddpm_score": True,
+        "unbounded_parametrization": False,
+    }
+    flow = {
+        "model": "resflow",
+        "nblocks": "1-1",
+        "intermediate_dim": 8,
+        "squeeze": False,
+        "actnorm": False,
+        "act_fn": "sin",
+    }
+    data = {"num_channels": 1, "image_size": 8, "centered": not ve}
+    return {"model": model, "training": training, "flow": flow, "data": data}
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Path:
+    """A small suite whose networks are released ones, and its prepared data."""
+    suite = yaml.safe_load((REPOSITORY / "params" / "smoke.yaml").read_text())
+    flow = {"activation": "sin", "bound": "linf", "coefficient": 0.98, "blocks": [1, 1], "width": 8}
+    suite["train"]["flow"] |= flow | {"init_at_bound": False}
+    suite["train"]["score"] |= SCORE | {"normalise_input": False}
+    for run in suite["runs"].values():
+        if run["sde"] == "ve":
+            run["train"] = {"centered": False, "score": SCORE_VE}
+    (tmp_path / "smoke.yaml").write_text(yaml.safe_dump(suite))
+    for sde in ("vp", "ve"):
+        (tmp_path / f"{sde}.json").write_text(json.dumps(released_config(sde)))
+    prepared = call(tmp_path, "prepare", "--dataset", "digits")
+    assert prepared.exit_code == 0, prepared.output
+    return tmp_path
+
+
+def call(workplace: Path, command: str, *arguments: str) -> Result:
+    common = ["--suite", str(workplace / "smoke.yaml"), "--out", str(workplace / "results")]
+    return CliRunner().invoke(main, [command, *common, *arguments])
+
+
+def released_files(workplace: Path, run: str) -> ImplicitNonlinearDiffusion:
+    """Save a model with random weights as the released code would; its averaged weights are half of the raw ones."""
+    torch.manual_seed(0)
+    model = ImplicitNonlinearDiffusion(model_spec(load_suite(workplace / "smoke.yaml"), run, [1, 8, 8]))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    network = model.noise.network
+    save(workplace / "checkpoint_1.pth", export_score(network), {"module.sigmas": torch.ones(3)}, {"all_modules.0.W"})
+    if model.flow.state_dict():
+        extras = {
+            "module.transforms.0.chain.0.geom_p": torch.tensor(0.5),
+            "module.transforms.0.chain.0.scale": torch.zeros(1),
+        }
+        save(workplace / "flow_checkpoint_1.pth", export_flow(model.flow), extras, set())
+    return model
+
+
+def save(path: Path, state: dict[str, Tensor], extras: dict[str, Tensor], fixed: set[str]) -> None:
+    """Write a file of the released layout; a fixed entry is the Fourier frequencies, where the first entry is theirs."""
+    averaged = [value / 2 for name, value in state.items() if name.removeprefix("module.") not in fixed]
+    averaged += [value / 2 for name, value in extras.items() if name.endswith("geom_p")]
+    ema = {"decay": 0.999, "num_updates": 7, "shadow_params": averaged}
+    torch.save({"model": state | extras, "ema": ema, "optimizer": {"state": {}}, "step": 7}, path)
+
+
+def import_run(workplace: Path, sde: str, run: str, *arguments: str) -> Result:
+    files = ["--config", str(workplace / f"{sde}.json"), "--score", str(workplace / "checkpoint_1.pth")]
+    return call(workplace, "import-checkpoint", "--run", run, *files, *arguments)
+
+
+@pytest.mark.parametrize("sde", ["vp", "ve"])
+def test_round_trip_gives_identical_outputs_and_the_stages_run(workplace: Path, sde: str) -> None:
+    run = RUNS[sde]
+    model = released_files(workplace, run).eval()
+    flow = ["--flow", str(workplace / "flow_checkpoint_1.pth")]
+    done = import_run(workplace, sde, run, *flow)
+    assert done.exit_code == 0, done.output
+    folder = Layout(workplace / "results", "smoke").run(run)
+    x = torch.rand(3, 1, 8, 8)
+    t = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    raw = load_model(folder / "checkpoint.safetensors", torch.device("cpu"), "raw")
+    assert torch.equal(raw.noise(x, t), model.noise(x, t))
+    assert torch.equal(raw.flow(x, "none")[0], model.flow(x, "none")[0])
+    average = load_model(folder / "checkpoint.safetensors", torch.device("cpu")).noise.network.state_dict()
+    for name, value in model.noise.network.named_parameters():
+        assert torch.equal(average[name], value / 2), name
+    for stage in ("sample", "nll"):
+        result = call(workplace, stage, "--run", run)
+        assert result.exit_code == 0, result.output
+    description = json.loads((folder / "train.json").read_text())
+    assert description["steps"] == 7
+    assert description["imported"]["score"]["file"] == "checkpoint_1.pth"
+
+
+def test_raw_flow_weights_are_a_named_option(workplace: Path) -> None:
+    model = released_files(workplace, RUNS["vp"])
+    flow = ["--flow", str(workplace / "flow_checkpoint_1.pth"), "--flow-weights", "raw"]
+    assert import_run(workplace, "vp", RUNS["vp"], *flow).exit_code == 0
+    folder = Layout(workplace / "results", "smoke").run(RUNS["vp"])
+    tensors, _ = read_weights(folder / "checkpoint.safetensors", CHECKPOINT_FORMAT)
+    for name, value in model.flow.state_dict().items():
+        assert torch.equal(tensors[f"ema.flow.{name}"], value)
+
+
+def test_score_sde_checkpoint_needs_no_flow(workplace: Path) -> None:
+    released_files(workplace, PLAIN)
+    config = released_config("vp")
+    # What the INDM code added to the configurations of score_sde_pytorch.
+    del config["flow"], config["training"]["ddpm_score"], config["training"]["unbounded_parametrization"]
+    del config["training"]["truncation_time"], config["model"]["auxiliary_resblock"]
+    del config["model"]["fourier_feature"], config["model"]["attention"]
+    (workplace / "vp.json").write_text(json.dumps(config))
+    done = import_run(workplace, "vp", PLAIN)
+    assert done.exit_code == 0, done.output
+
+
+def refused(workplace: Path, *words: str) -> None:
+    """Import, and check that it is refused with these words on one line and that nothing is written."""
+    flow = workplace / "flow_checkpoint_1.pth"
+    done = import_run(workplace, "vp", RUNS["vp"], *(["--flow", str(flow)] if flow.exists() else []))
+    assert done.exit_code == 1
+    assert done.output.count("\n") == 1
+    for word in words:
+        assert word in done.output
+    assert not Layout(workplace / "results", "smoke").run(RUNS["vp"]).exists()
+
+
+def test_truncated_file_is_refused(workplace: Path) -> None:
+    released_files(workplace, RUNS["vp"])
+    path = workplace / "checkpoint_1.pth"
+    path.write_bytes(path.read_bytes()[:-1000])
+    refused(workplace, "checkpoint_1.pth: refused, nothing in it was executed")
+
+
+def test_malicious_file_is_refused_and_executes_nothing(workplace: Path) -> None:
+    released_files(workplace, RUNS["vp"])
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (str(workplace / "exploded"),))
+
+    torch.save({"model": Bomb(), "ema": {}, "step": 0}, workplace / "checkpoint_1.pth")
+    refused(workplace, "checkpoint_1.pth: refused, nothing in it was executed")
+    assert not (workplace / "exploded").exists()
+
+
+def test_foreign_file_is_refused(workplace: Path) -> None:
+    released_files(workplace, RUNS["vp"])
+    torch.save({"state_dict": {}}, workplace / "checkpoint_1.pth")
+    refused(workplace, "found ['state_dict'], expected the keys model, ema, step")
+
+
+def test_keys_and_shapes_are_listed(workplace: Path) -> None:
+    released_files(workplace, RUNS["vp"])
+    path = workplace / "checkpoint_1.pth"
+    content = torch.load(path, weights_only=True)
+    content["model"]["module.all_modules.0.weight"] = torch.zeros(1)
+    del content["model"]["module.all_modules.1.bias"]
+    content["model"]["module.stranger"] = torch.zeros(2)
+    torch.save(content, path)
+    refused(
+        workplace, "all_modules.0.weight is (1,), expected (32, 8)", "missing all_modules.1.bias", "unknown stranger"
+    )
+
+
+def test_another_configuration_is_refused_by_its_keys(workplace: Path) -> None:
+    released_files(workplace, RUNS["vp"])
+    config = released_config("vp")
+    config["data"]["centered"] = False
+    config["model"]["beta_max"] = 10.0
+    (workplace / "vp.json").write_text(json.dumps(config))
+    words = ["train.score.centered: released False, run True", "sde.beta_max: released 10.0, run 20.0"]
+    refused(workplace, *words)
+
+
+def test_averaged_weights_that_do_not_fit_are_refused() -> None:
+    from indm.errors import ArtifactError
+
+    state = {"a.weight": torch.zeros(2), "a.running_mean": torch.zeros(2), "b.weight": torch.zeros(3)}
+    good = {"model": state, "ema": {"shadow_params": [torch.ones(2), torch.ones(3)]}}
+    assert torch.equal(averaged_state(good, "x")["b.weight"], torch.ones(3))
+    assert torch.equal(averaged_state(good, "x")["a.running_mean"], torch.zeros(2))
+    with pytest.raises(ArtifactError, match="found 1 averaged weights, expected 2"):
+        averaged_state({"model": state, "ema": {"shadow_params": [torch.ones(2)]}}, "x")
+    with pytest.raises(ArtifactError, match=r"averaged weight of b.weight is \(2,\), expected \(3,\)"):
+        averaged_state({"model": state, "ema": {"shadow_params": [torch.ones(2), torch.ones(2)]}}, "x")
