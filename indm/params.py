@@ -34,15 +34,24 @@ class DatasetParams(Strict):
     split_seed: Annotated[int, Field(ge=0, description="seed of the train / validation / test split")]
 
 
-class ReferenceParams(Strict):
-    """The feature extractor of FID and KID: a small classifier trained on the training split."""
+class ClassifierParams(Strict):
+    """Training of a small classifier as feature extractor."""
 
-    extractor: Annotated[
-        Literal["digits-cnn", "patches-cnn"], Field(description="registered extractor; its name goes with every FID")
-    ]
     steps: Annotated[Count, Field(description="training steps of the classifier")]
     batch_size: Annotated[Count, Field(description="images in a batch")]
-    lr: Annotated[Positive, Field(description="Adam's learning rate")]
+    lr: Annotated[Positive, Field(description="Adam's first learning rate")]
+
+
+class ReferenceParams(Strict):
+    """The feature extractor of FID and KID."""
+
+    extractor: Annotated[
+        Literal["digits-cnn", "patches-cnn", "inception-v3-compat"],
+        Field(description="registered extractor; its name goes with every FID"),
+    ]
+    classifier: Annotated[
+        ClassifierParams | None, Field(description="training of a ...-cnn on the training split; null for Inception")
+    ]
 
 
 class VPParams(Strict):
@@ -78,15 +87,35 @@ class ScoreParams(Strict):
     embedding: Annotated[
         Literal["positional", "fourier", "log_snr"], Field(description="how the network is told the time")
     ]
+    fourier_scale: Annotated[Positive, Field(description="standard deviation of the Fourier frequencies")]
+    fir: Annotated[bool, Field(description="resample with the filter (1, 3, 3, 1)")]
+    progressive_input: Annotated[
+        Literal["none", "residual"], Field(description="feed the downsampled input to every resolution")
+    ]
+    scale_by_sigma: Annotated[bool, Field(description="the network divides its output by sigma: it predicts the score")]
     normalise_input: Annotated[bool, Field(description="divide z_t by sqrt(alpha^2 + sigma^2) first")]
+
+
+class WolfParams(Strict):
+    """What the wolf flow has besides its residual blocks: an encoder q(h|x) and a prior p(h)."""
+
+    latent_dim: Annotated[int, Field(ge=2, multiple_of=2, description="dimension of h")]
+    encoder_widths: Annotated[list[Count], Field(min_length=1, description="channels of the encoder's levels")]
+    encoder_channels_out: Annotated[Count, Field(description="channels at the encoder's top")]
+    prior_steps: Annotated[Count, Field(description="steps of the prior's flow")]
+    prior_width: Annotated[Count, Field(description="hidden units of the prior's couplings")]
+    frozen_prior_inverse: Annotated[
+        bool, Field(description="draw h with the prior's inverse of before the training, as the released code does")
+    ]
 
 
 class FlowParams(Strict):
     """The flow of INDM; DDPM++ has the identity instead."""
 
-    name: Annotated[Literal["resflow"], Field(description="registered flow")]
+    name: Annotated[Literal["resflow", "wolf"], Field(description="registered flow")]
     blocks: Annotated[
-        list[Count], Field(min_length=1, max_length=2, description="residual blocks before and after squeezing")
+        list[Annotated[int, Field(ge=0)]],
+        Field(min_length=1, max_length=3, description="residual blocks at each scale; a scale halves the image"),
     ]
     width: Annotated[Count, Field(description="hidden channels of a residual block")]
     activation: Annotated[Literal["sin", "elu"], Field(description="activation of a residual block")]
@@ -97,22 +126,39 @@ class FlowParams(Strict):
     exact_terms_train: Annotated[Count, Field(description="series terms always summed, in training")]
     exact_terms_eval: Annotated[int, Field(ge=20, description="series terms always summed, in evaluation")]
     roulette_mean: Annotated[Positive, Field(description="mean of the Poisson number of further terms")]
+    wolf: Annotated[WolfParams | None, Field(description="encoder and prior of the wolf flow; null for resflow")]
 
 
 class TrainParams(Strict):
     """One training: network, flow and optimisation (AdamW with betas 0.9 and 0.99)."""
 
+    centered: Annotated[
+        bool,
+        Field(description="scale the data to [-1, 1]; false: to [0, 1], and the network maps its input z to 2z - 1"),
+    ]
+    sde: SDEParams
     score: ScoreParams
     flow: FlowParams
+    alternate: Annotated[
+        bool, Field(description="objective fid: flow and score in turn; false, under VE alone: jointly, as released")
+    ]
     steps: Annotated[Count, Field(description="optimiser steps")]
     batch_size: Annotated[Count, Field(description="images in a batch")]
+    micro_batches: Annotated[Count, Field(description="parts of a batch whose gradients are averaged, to save memory")]
+    random_flip: Annotated[bool, Field(description="flip half of the training images left to right")]
+    soft_truncation: Annotated[
+        Positive | None,
+        Field(description="exponent k of the batch's random truncation time (arXiv:2106.05527), or null"),
+    ]
+    reconstruction: Annotated[bool, Field(description="add the residual at eps to objective nll")]
     lr: Annotated[Positive, Field(description="peak learning rate of the score network")]
     flow_lr: Annotated[Positive, Field(description="peak learning rate of the flow")]
     warmup_steps: Annotated[int, Field(ge=0, description="steps of linear warm-up")]
     schedule: Annotated[Literal["constant", "cosine"], Field(description="learning rate after the warm-up")]
     weight_decay: Annotated[float, Field(ge=0, description="AdamW's weight decay")]
     grad_clip: Annotated[Positive, Field(description="largest gradient norm, of each network")]
-    ema_decay: Annotated[Fraction, Field(description="decay of the averaged weights")]
+    ema_decay: Annotated[Fraction, Field(description="decay of the score network's averaged weights")]
+    flow_ema_decay: Annotated[Fraction, Field(description="decay of the flow's averaged weights")]
     log_every: Annotated[Count, Field(description="steps averaged in a row of the learning curve")]
 
 
@@ -120,14 +166,24 @@ class SampleParams(Strict):
     """How images are drawn."""
 
     sampler: Annotated[
-        Literal["euler_maruyama", "reverse_diffusion", "ancestral", "ode"],
-        Field(description="predictor, or the probability-flow ODE"),
+        Literal["euler_maruyama", "reverse_diffusion", "ancestral", "ode", "ode_euler", "ode_heun"],
+        Field(
+            description="predictor of the reverse SDE, or the probability-flow ODE: adaptive, or one step an interval"
+        ),
     ]
-    steps: Annotated[int, Field(ge=2, description="grid points of the predictors; the ODE chooses its own")]
+    steps: Annotated[int, Field(ge=2, description="grid points; the adaptive ODE chooses its own")]
+    grid: Annotated[Literal["uniform", "log_snr"], Field(description="what the grid points are equidistant in")]
     corrector_snr: Annotated[
-        Positive | None, Field(description="signal-to-noise ratio of a Langevin corrector, or null")
+        Annotated[list[Positive], Field(min_length=2, max_length=2)] | None,
+        Field(description="first and last signal-to-noise ratio of a Langevin corrector, or null"),
     ]
-    tolerance: Annotated[Positive, Field(description="tolerance of the ODE")]
+    corrector_steps: Annotated[Count, Field(description="Langevin corrections at each grid point")]
+    tolerance: Annotated[Positive, Field(description="tolerance of the adaptive ODE")]
+    denoise: Annotated[
+        Literal["tweedie", "none", "released_ve"],
+        Field(description="last step; released_ve: 8.5 times Tweedie's step, as in the released code's VE runs"),
+    ]
+    centre_prior: Annotated[bool, Field(description="centre the prior on the mean latent of the training images")]
     temperature: Annotated[Positive, Field(description="factor of the latent before the flow's inverse")]
     num_samples: Annotated[Count, Field(description="images drawn")]
     batch_size: Annotated[Count, Field(description="images drawn at once")]
@@ -144,7 +200,9 @@ class FidParams(Strict):
 class NllParams(Strict):
     """The four likelihood numbers on the test split."""
 
-    images: Annotated[int, Field(ge=2, description="test images, the first of the split")]
+    images: Annotated[
+        Annotated[int, Field(ge=2)] | None, Field(description="test images, the first of the split; null: all of them")
+    ]
     batch_size: Annotated[Count, Field(description="images in a batch")]
     time_draws: Annotated[Count, Field(description="stratified times of the bound, for each image")]
     tolerance: Annotated[Positive, Field(description="tolerance of the ODE")]
@@ -167,7 +225,7 @@ def _override(model: type[Strict]) -> type[Strict]:
 class RunParams(Strict):
     """One trained model: dataset x SDE x model x objective x seed, and what it changes of the suite's sections."""
 
-    dataset: Annotated[Literal["digits", "patches"], Field(description="registered dataset")]
+    dataset: Annotated[Literal["digits", "patches", "cifar10", "celeba64"], Field(description="registered dataset")]
     sde: Annotated[Literal["vp", "ve"], Field(description="linear diffusion of the latent")]
     model: Annotated[Literal["ddpmpp", "indm"], Field(description="ddpmpp: no flow (NCSN++ under VE); indm: a flow")]
     objective: Annotated[
@@ -191,7 +249,6 @@ class Suite(Strict):
     threads: Annotated[Count, Field(description="CPU threads of one job; part of what makes bytes repeat")]
     datasets: Annotated[dict[str, DatasetParams], Field(min_length=1, description="datasets of this suite")]
     reference: Annotated[dict[str, ReferenceParams], Field(description="extractor of each dataset")]
-    sde: SDEParams
     train: TrainParams
     sample: SampleParams
     fid: FidParams
@@ -217,7 +274,8 @@ def _merge(section: Section, override: Strict) -> Section:
 
 def _deep_update(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in changes.items():
-        base[key] = _deep_update(base[key], value) if isinstance(value, dict) else value
+        nested = isinstance(value, dict) and isinstance(base[key], dict)
+        base[key] = _deep_update(base[key], value) if nested else value
     return base
 
 
@@ -228,6 +286,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
     seen = set()
     for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
         key = loader.construct_object(key_node, deep=deep)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
@@ -297,8 +357,11 @@ def _model_at(location: list[str]) -> type[Strict]:
     """Find the model that a location in a suite file belongs to."""
     model: Any = Suite
     for part in location:
-        annotation = model.model_fields[part].annotation if hasattr(model, "model_fields") else get_args(model)[1]
-        model = annotation
+        model = model.model_fields[part].annotation if hasattr(model, "model_fields") else get_args(model)[1]
+        # An optional section, Section | None.
+        model = next(
+            (kind for kind in get_args(model) if hasattr(kind, "model_fields") and type(None) in get_args(model)), model
+        )
     return model
 
 
@@ -343,19 +406,34 @@ def _cross_check(suite: Suite, path: Path) -> list[str]:
             mistakes.append(
                 f"{place}key (the run's name): found {name!r}; allowed: {run.identity!r}, which its keys spell"
             )
+        if run.objective == "fid" and run.sde == "vp" and not suite.train_params(name).alternate:
+            mistakes.append(
+                f"{place}key train.alternate: found False; allowed: True where objective is fid and sde is vp"
+            )
+        flow, (vp, ve) = (
+            suite.train_params(name).flow,
+            (suite.train_params(name).sde.vp, suite.train_params(name).sde.ve),
+        )
+        for key, low, high in (("vp.beta", vp.beta_min, vp.beta_max), ("ve.sigma", ve.sigma_min, ve.sigma_max)):
+            if low >= high:
+                mistakes.append(f"{place}key train.sde.{key}_min: found {low}; allowed: below {key[3:]}_max {high}")
+        if (flow.wolf is not None) != (flow.name == "wolf"):
+            expected = "encoder and prior" if flow.name == "wolf" else "null"
+            found = "null" if flow.wolf is None else "encoder and prior"
+            mistakes.append(
+                f"{place}key train.flow.wolf: found {found}; allowed: {expected}, since the flow is {flow.name}"
+            )
         if run.dataset not in suite.datasets:
             mistakes.append(f"{place}key dataset: found {run.dataset!r}; allowed: {', '.join(suite.datasets)}")
+    for dataset, reference in suite.reference.items():
+        if (reference.classifier is not None) != reference.extractor.endswith("-cnn"):
+            expected = "its training" if reference.classifier is None else "null"
+            mistakes.append(
+                f"key reference.{dataset}.classifier: allowed: {expected}, since the extractor is {reference.extractor}"
+            )
     if set(suite.reference) != set(suite.datasets):
         found, allowed = ", ".join(suite.reference), ", ".join(suite.datasets)
         mistakes.append(f"key reference: found the datasets {found}; allowed: exactly those of key datasets, {allowed}")
-    if suite.sde.vp.beta_min >= suite.sde.vp.beta_max:
-        mistakes.append(
-            f"key sde.vp.beta_min: found {suite.sde.vp.beta_min}; allowed: below beta_max {suite.sde.vp.beta_max}"
-        )
-    if suite.sde.ve.sigma_min >= suite.sde.ve.sigma_max:
-        mistakes.append(
-            f"key sde.ve.sigma_min: found {suite.sde.ve.sigma_min}; allowed: below sigma_max {suite.sde.ve.sigma_max}"
-        )
     return mistakes
 
 

@@ -36,7 +36,7 @@ MISTAKES = {
         "  steps: 1200",
         "  stepz: 1200",
         [
-            "key train.stepz: unknown key; allowed: score, flow, steps",
+            "key train.stepz: unknown key; allowed: centered, sde, score, flow, alternate, steps",
             "did you mean steps?",
             "key train.steps: missing",
         ],
@@ -44,7 +44,10 @@ MISTAKES = {
     "mistyped key of a run": (
         "vp, " + LINE,
         "vp, " + LINE.replace("train: {}", "train: {lrr: 1.0}"),
-        [f"run {RUN}, key train.lrr: unknown key; allowed: score, flow, steps", "did you mean lr?"],
+        [
+            f"run {RUN}, key train.lrr: unknown key; allowed: centered, sde, score, flow, alternate, steps",
+            "did you mean lr?",
+        ],
     ),
     "wrong type": ("  steps: 1200", "  steps: many", ["key train.steps: found 'many'; allowed: integer, >= 1"]),
     "exponent that YAML reads as text": (
@@ -87,7 +90,7 @@ MISTAKES = {
     "range that is empty": (
         "beta_min: 0.1",
         "beta_min: 30.0",
-        ["key sde.vp.beta_min: found 30.0; allowed: below beta_max 20.0"],
+        ["key train.sde.vp.beta_min: found 30.0; allowed: below beta_max 20.0"],
     ),
     "not YAML": ("suite: digits", "suite: [digits", ["not a YAML file"]),
     "another suite's name": ("suite: digits", "suite: other", ["key suite: found 'other'", "'digits'"]),
@@ -114,11 +117,11 @@ def test_missing_suite_lists_the_others(tmp_path: Path) -> None:
 
 
 def test_overrides_are_merged_deeply(tmp_path: Path) -> None:
-    override = "train: {lr: 1.0e-2, score: {dropout: 0.5}}, sample: {corrector_snr: 0.1}"
+    override = "train: {lr: 1.0e-2, score: {dropout: 0.5}}, sample: {corrector_snr: [0.1, 0.1]}"
     suite = load(tmp_path, DIGITS.replace("vp, " + LINE, "vp, " + LINE.replace("train: {}, sample: {}", override)))
     train, sample = suite.train_params(RUN), suite.sample_params(RUN)
     assert (train.lr, train.score.dropout, train.score.channels) == (0.01, 0.5, suite.train.score.channels)
-    assert sample.corrector_snr == 0.1
+    assert sample.corrector_snr == [0.1, 0.1]
     assert suite.train_params("digits-vp-ddpmpp-nll-s0") == suite.train
 
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import yaml
 
 from tests.checkout import REPOSITORY, copy_checkout, finish, run, start
 
-RUN = "digits-vp-indm-fid-s0"
+RUN = "digits-vp-indm-nll-s0"
 
 
 class Stage(NamedTuple):
@@ -74,8 +75,8 @@ def dvc_stages(checkout: Path, suite: str) -> Stages:
 
 def in_new_process(function: Callable[..., Stages], *arguments: object) -> Stages:
     """Call an engine in a process of its own: both change the working directory, the loggers and ``sys.path``."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result(timeout=120)
 
 
 @pytest.mark.parametrize("suite", sorted(path.stem for path in (REPOSITORY / "params").glob("*.yaml")))

@@ -49,7 +49,9 @@ def main() -> None:
 
 def generate(root: Path) -> dict[str, str]:
     """Return the text of every generated file, by its path relative to the checkout ``root``."""
-    stages = sorted({path.stem for path in (root / "indm/stages").glob("*.py")} - {"__init__", "common"})
+    stages = sorted(
+        {path.stem for path in (root / "indm/stages").glob("*.py")} - {"__init__", "common", "import_checkpoint"}
+    )
     code = {stage: sorted(modules(root, f"indm.stages.{stage}")) for stage in stages}
     suites = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((root / "params").glob("*.yaml"))}
     default = fill((root / "dvc.yaml").read_text(), code, collected(suites[DEFAULT_SUITE]))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from indm.artifacts import Layout, write_array, write_json
 from indm.data import DATASETS, SPLITS
+from indm.errors import DataError
 
 if TYPE_CHECKING:
     from indm.params import Suite
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 def run(suite: "Suite", layout: Layout, name: str) -> Path:
     """Write ``train.npy``, ``valid.npy``, ``test.npy``, ``labels.json`` and ``dataset.json``."""
+    if name not in DATASETS:
+        raise DataError(f"dataset {name}: has no loader in this release; expected one of {', '.join(DATASETS)}")
     dataset, folder, seed = DATASETS[name], layout.data(name), suite.datasets[name].split_seed
     arrays = dataset.load(seed)
     dataset.check(arrays)

@@ -7,7 +7,17 @@ import torch
 
 from indm.artifacts import EXTRACTOR_FORMAT, Layout, read_json, write_array, write_json, write_weights
 from indm.data import to_uint8
-from indm.metrics import SmallClassifier, accuracy, build_extractor, compare, features, halves, train_classifier
+from indm.errors import IndmError
+from indm.metrics import (
+    EXTRACTORS,
+    SmallClassifier,
+    accuracy,
+    build_extractor,
+    compare,
+    features,
+    halves,
+    train_classifier,
+)
 from indm.seeding import derive_seed
 from indm.stages.common import bar, read_labels, read_split, set_up
 
@@ -19,7 +29,11 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     """Write ``extractor.safetensors``, ``features.npy`` (of the training split) and ``reference.json``."""
     set_up(suite.device, suite.threads)
     folder, parameters = layout.data(name), suite.reference[name]
-    description = read_json(folder / "dataset.json")
+    description, training = read_json(folder / "dataset.json"), parameters.classifier
+    if training is None:
+        raise IndmError(
+            f"extractor {parameters.extractor}: not in this release; expected one of {', '.join(EXTRACTORS)}"
+        )
     images = {split: to_uint8(read_split(folder, split).numpy(), description["levels"]) for split in ("train", "test")}
     labels = {split: read_labels(folder, split) for split in ("train", "test")}
 
@@ -30,9 +44,9 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
         classifier,
         torch.from_numpy(images["train"]),
         labels["train"],
-        steps=parameters.steps,
-        batch_size=parameters.batch_size,
-        lr=parameters.lr,
+        steps=training.steps,
+        batch_size=training.batch_size,
+        lr=training.lr,
         seed=(*seed, "batches"),
         progress=bar(parameters.extractor),
     )

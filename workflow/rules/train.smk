@@ -31,10 +31,6 @@ rule train:
             exclude={"train", "sample"}
         ),
         train=lambda wildcards: suite.train_params(wildcards.run).model_dump(),
-        sde=lambda wildcards: getattr(
-            suite.sde, suite.runs[wildcards.run].sde
-        ).model_dump(),
-        eps=suite.sde.eps,
     message:
         "train {wildcards.run}"
     shell:

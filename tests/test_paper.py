@@ -1,0 +1,64 @@
+"""The paper's runs at their own size: parameter counts, and one training step on small real images."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from indm.data import DATASETS
+from indm.diffusion import ImplicitNonlinearDiffusion
+from indm.params import Suite, load_suite
+from indm.stages.train import model_spec
+from indm.training import Trainer, draw
+from tests.conftest import REPOSITORY
+
+COUNTS = {"vp": 61_804_419, "ve": 62_758_915}
+# The released flows count two numbers more for each of their 32 blocks: geom_p and lamb.
+FLOW_COUNTS = {"cifar10": 13_164_376 - 64, "celeba64": 19_804_936 - 64}
+SHAPES = {"cifar10": [3, 32, 32], "celeba64": [3, 64, 64]}
+
+
+@pytest.fixture(scope="module")
+def paper() -> Suite:
+    return load_suite(Path(REPOSITORY, "params", "paper.yaml"))
+
+
+def test_runs_are_the_twelve_of_the_paper(paper: Suite) -> None:
+    cells = {(run.dataset, run.sde, run.model, run.objective) for run in paper.runs.values()}
+    settings = [("ve", "fid"), ("vp", "fid"), ("vp", "nll")]
+    datasets, models = ("cifar10", "celeba64"), ("ddpmpp", "indm")
+    assert cells == {(d, sde, m, objective) for d in datasets for sde, objective in settings for m in models}
+
+
+def test_parameter_counts_are_the_papers(paper: Suite) -> None:
+    for name, run in paper.runs.items():
+        with torch.device("meta"):
+            model = ImplicitNonlinearDiffusion(model_spec(paper, name, SHAPES[run.dataset]))
+        # The Fourier frequencies of VE are a fixed buffer here, a parameter without gradient in the released network.
+        fixed = model.noise.network.features.frequencies.numel() if run.sde == "ve" else 0
+        assert sum(p.numel() for p in model.noise.parameters()) + fixed == COUNTS[run.sde], name
+        expected = FLOW_COUNTS[run.dataset] if run.model == "indm" else 0
+        assert sum(p.numel() for p in model.flow.parameters()) == expected, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", ["cifar10-vp-indm-nll-s0", "cifar10-ve-indm-fid-s0"])
+def test_one_training_step_of_the_papers_size(paper: Suite, run: str) -> None:
+    parameters = paper.train_params(run)
+    torch.manual_seed(0)
+    trainer = Trainer(
+        ImplicitNonlinearDiffusion(model_spec(paper, run, [3, 32, 32])),
+        objective=paper.runs[run].objective,
+        lr=parameters.lr,
+        flow_lr=parameters.flow_lr,
+        weight_decay=parameters.weight_decay,
+        grad_clip=parameters.grad_clip,
+        ema_decay=parameters.ema_decay,
+        flow_ema_decay=parameters.flow_ema_decay,
+        alternate=parameters.alternate,
+    )
+    patches = torch.from_numpy(DATASETS["patches"].load(0)["train"])
+    draws = draw(patches, 256, 2, ("patches", 0), 0, torch.device("cpu"), centered=parameters.centered)
+    losses = trainer.step(draws, 1.0)
+    assert all(math.isfinite(value) for value in losses.values())
