@@ -1,6 +1,8 @@
 """The registry of datasets and the scaling between levels, model space and bits."""
 
-from indm.data.core import SPLITS, Arrays, Dataset, bits_per_dim, dequantise, quantise, to_uint8
+from indm.data import celeba64, cifar10
+from indm.data.archives import VARIABLE, Archive, data_root
+from indm.data.core import SPLITS, Dataset, Split, Splits, bits_per_dim, dequantise, quantise, to_uint8
 from indm.data.digits import load_digits
 from indm.data.patches import load_patches
 
@@ -23,6 +25,44 @@ DATASETS: dict[str, Dataset] = {
         source="patches of scikit-learn's sample images china.jpg and flower.jpg",
         licence="CC BY 2.0: china.jpg by danielbuechele, flower.jpg by vultilion, both on flickr.com",
     ),
+    "cifar10": Dataset(
+        levels=256,
+        channels=3,
+        image_size=cifar10.SIZE,
+        classes=cifar10.CLASSES,
+        load=cifar10.load_cifar10,
+        source="CIFAR-10, official partition: Learning Multiple Layers of Features from Tiny Images (Krizhevsky, 2009), "
+        "https://www.cs.toronto.edu/~kriz/cifar.html",
+        licence="none stated by its authors, who ask that the technical report be cited",
+        official_partition=True,
+        archives=(cifar10.PUBLISHED.archive,),
+    ),
+    "celeba64": Dataset(
+        levels=256,
+        channels=3,
+        image_size=celeba64.SIZE,
+        classes=0,
+        load=celeba64.load_celeba64,
+        source="CelebA, aligned images, official partition, central 140x140 pixels resized to 64x64 by Pillow's bilinear "
+        "filter: Deep Learning Face Attributes in the Wild (Liu et al., 2015), "
+        "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
+        licence="for non-commercial research only, not to be copied or distributed: the terms on the dataset's page",
+        official_partition=True,
+        archives=(celeba64.PUBLISHED.partition, celeba64.PUBLISHED.images),
+    ),
 }
 
-__all__ = ["DATASETS", "SPLITS", "Arrays", "Dataset", "bits_per_dim", "dequantise", "quantise", "to_uint8"]
+__all__ = [
+    "DATASETS",
+    "SPLITS",
+    "VARIABLE",
+    "Archive",
+    "Dataset",
+    "Split",
+    "Splits",
+    "bits_per_dim",
+    "data_root",
+    "dequantise",
+    "quantise",
+    "to_uint8",
+]

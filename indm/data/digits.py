@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from indm.data.core import Arrays
+from indm.data.core import Split, Splits
 
 TEST_IMAGES = 360
 VALID_IMAGES = 180
 
 
-def load_digits(split_seed: int) -> Arrays:
+def load_digits(split_seed: int) -> Splits:
     """Load the digits and split them, stratified by label: 1,257 for training, 180 for validation, 360 for testing.
 
     References:
@@ -25,5 +25,4 @@ def load_digits(split_seed: int) -> Arrays:
     )
     train, valid = train_test_split(rest, test_size=VALID_IMAGES, stratify=labels[rest], random_state=split_seed)
     splits = {"train": np.sort(train), "valid": np.sort(valid), "test": np.sort(test)}
-    arrays = {name: images[index] for name, index in splits.items()}
-    return arrays | {f"{name}_labels": labels[index] for name, index in splits.items()}
+    return {name: Split.whole(images[index], labels[index]) for name, index in splits.items()}

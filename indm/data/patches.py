@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from indm.data.core import Arrays
+from indm.data.core import Split, Splits
 
 SIZE = 32
 # Columns of the photographs (640 wide) that each split may use: no pixel belongs to two splits.
@@ -18,15 +18,15 @@ def cut(photograph: NDArray[np.uint8], columns: tuple[int, int], stride: int, of
     return windows.reshape(-1, 3, SIZE, SIZE)
 
 
-def load_patches(split_seed: int) -> Arrays:
+def load_patches(split_seed: int) -> Splits:
     """Cut the patches; the label tells the photograph. The seed shifts the grid by up to seven rows."""
     # Imported here: scikit-learn takes a second to import, and only stage prepare needs it.
     from sklearn.datasets import load_sample_images
 
     photographs = load_sample_images().images
-    arrays: Arrays = {}
+    splits = {}
     for split, columns in COLUMNS.items():
         patches = [cut(photograph, columns, STRIDES[split], split_seed % 8) for photograph in photographs]
-        arrays[split] = np.concatenate(patches)
-        arrays[f"{split}_labels"] = np.repeat(np.arange(len(patches), dtype=np.uint8), len(patches[0]))
-    return arrays
+        labels = np.repeat(np.arange(len(patches), dtype=np.uint8), len(patches[0]))
+        splits[split] = Split.whole(np.concatenate(patches), labels)
+    return splits

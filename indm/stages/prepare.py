@@ -1,12 +1,15 @@
 """Stage ``prepare``: a dataset's arrays and their description."""
 
+import contextlib
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
-from indm.artifacts import Layout, write_array, write_json
-from indm.data import DATASETS, SPLITS
-from indm.errors import DataError
+import numpy as np
+from tqdm import tqdm
+
+from indm.artifacts import Layout, atomic_write, write_json
+from indm.data import DATASETS, SPLITS, Dataset, Split
 
 if TYPE_CHECKING:
     from indm.params import Suite
@@ -14,24 +17,44 @@ if TYPE_CHECKING:
 
 def run(suite: "Suite", layout: Layout, name: str) -> Path:
     """Write ``train.npy``, ``valid.npy``, ``test.npy``, ``labels.json`` and ``dataset.json``."""
-    if name not in DATASETS:
-        raise DataError(f"dataset {name}: has no loader in this release; expected one of {', '.join(DATASETS)}")
-    dataset, folder, seed = DATASETS[name], layout.data(name), suite.datasets[name].split_seed
-    arrays = dataset.load(seed)
-    dataset.check(arrays)
-    for split in SPLITS:
-        write_array(folder / f"{split}.npy", arrays[split])
-    write_json(folder / "labels.json", {split: arrays[f"{split}_labels"].tolist() for split in SPLITS})
+    folder = layout.data(name)
+    write_dataset(folder, name, DATASETS[name], suite.datasets[name].split_seed)
+    return folder
+
+
+def write_dataset(folder: Path, name: str, dataset: Dataset, seed: int) -> None:
+    """Write a dataset's files; the arrays appear together once all of them are whole, or not at all."""
+    splits = dataset.load(seed)
+    dataset.check(splits)
+    sha256 = {}
+    with contextlib.ExitStack() as files:
+        for split in SPLITS:
+            file = files.enter_context(atomic_write(folder / f"{split}.npy"))
+            sha256[split] = _stream(file, dataset, split, splits[split])
+    write_json(folder / "labels.json", {split: splits[split].labels.tolist() for split in SPLITS})
     description = {
         "dataset": name,
         "levels": dataset.levels,
-        "shape": [dataset.channels, dataset.image_size, dataset.image_size],
+        "shape": list(dataset.shape),
         "classes": dataset.classes,
-        "split_seed": seed,
-        "counts": {split: len(arrays[split]) for split in SPLITS},
-        "sha256": {split: hashlib.sha256(arrays[split].tobytes()).hexdigest() for split in SPLITS},
+        "split_seed": None if dataset.official_partition else seed,
+        "counts": {split: splits[split].count for split in SPLITS},
+        "sha256": sha256,
         "source": dataset.source,
         "licence": dataset.licence,
     }
     write_json(folder / "dataset.json", description)
-    return folder
+
+
+def _stream(file: IO[bytes], dataset: Dataset, name: str, split: Split) -> str:
+    """Write a split piece by piece as ``.npy``, which readers map into memory; return the SHA-256 of its images."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": (split.count, *dataset.shape)}
+    np.lib.format.write_array_header_1_0(file, header)
+    digest = hashlib.sha256()
+    with tqdm(total=split.count, desc=name, mininterval=2.0, unit="image") as bar:
+        for piece in dataset.read(name, split):
+            content = piece.tobytes()
+            file.write(content)
+            digest.update(content)
+            bar.update(len(piece))
+    return digest.hexdigest()

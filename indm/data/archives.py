@@ -1,0 +1,131 @@
+"""Published archives: where they lie, how they are fetched, and the checksum that each must have before it is used."""
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from tqdm import tqdm
+
+from indm.errors import DataError
+
+VARIABLE = "INDM_DATA"
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A published file that a dataset is read from.
+
+    Arguments:
+        path: where it lies below the data root.
+        md5: its published MD5 sum, in hexadecimal.
+        url: where it is downloaded from, or, of a file on Google Drive, the page that offers it.
+        drive_id: its name on Google Drive, if it is there.
+    """
+
+    path: str
+    md5: str
+    url: str
+    drive_id: str | None = None
+
+    @property
+    def remedy(self) -> str:
+        """What a person can do who does not have it."""
+        return f"get it from {self.url} and put it there, or set {VARIABLE} to the folder below which {self.path} lies"
+
+
+def data_root() -> Path:
+    """Return the folder of the archives: environment variable ``INDM_DATA``, else ``data`` in the working directory."""
+    return Path(os.environ.get(VARIABLE) or "data")
+
+
+def obtain(archive: Archive, root: Path | None = None) -> Path:
+    """Return the path of an archive whose checksum is right, downloaded first if it is not there.
+
+    Arguments:
+        archive: the archive.
+        root: the data root; :func:`data_root` by default.
+
+    Raises:
+        DataError: if it is missing and cannot be downloaded, or is not the published file.
+    """
+    path = (root or data_root()) / archive.path
+    if path.is_file():
+        verify(path, archive)
+    else:
+        _download(archive, path)
+    return path
+
+
+def verify(path: Path, archive: Archive) -> None:
+    """Check the MD5 sum of a file.
+
+    Raises:
+        DataError: if the file cannot be read or has another sum.
+    """
+    # It tells the published file from a damaged one; that nothing in a forged one is executed is the readers' part.
+    try:
+        found, size = _md5(path), path.stat().st_size
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; {archive.remedy}") from error
+    if found != archive.md5:
+        raise DataError(
+            f"{path}: found MD5 {found} ({size:,} bytes), expected {archive.md5}: truncated or altered; "
+            f"delete it, then {archive.remedy}"
+        )
+
+
+def _md5(path: Path) -> str:
+    """Compute the MD5 sum of a file, with a progress bar."""
+    digest = hashlib.md5(usedforsecurity=False)
+    size, name = path.stat().st_size, f"checksum of {path.name}"
+    with path.open("rb") as file, tqdm(total=size, desc=name, mininterval=2.0, unit="B", unit_scale=True) as bar:
+        while block := file.read(BLOCK):
+            digest.update(block)
+            bar.update(len(block))
+    return digest.hexdigest()
+
+
+def check_member(path: Path, member: str) -> None:
+    """Refuse an archive with a member that would lie outside the folder it is extracted to.
+
+    Raises:
+        DataError: if the member's name is absolute or climbs.
+    """
+    name = PurePosixPath(member.replace("\\", "/"))
+    if name.is_absolute() or ".." in name.parts or PureWindowsPath(member).drive:
+        raise DataError(
+            f"{path}: found the member {member!r}, which climbs out of the archive's folder; expected none: "
+            "it is not the published file; delete it and get it again"
+        )
+
+
+def _download(archive: Archive, path: Path) -> None:
+    """Download an archive beside its place and move it there once its checksum is right."""
+    # In a folder that exists, so that a failure leaves no empty data root.
+    existing = next(folder for folder in path.absolute().parents if folder.is_dir())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".indm-download-", dir=existing) as folder:
+            fetched = Path(folder) / path.name
+            _retrieve(archive, fetched)
+            found = _md5(fetched)
+            if found != archive.md5:
+                raise DataError(f"found MD5 {found}, expected {archive.md5}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fetched.replace(path)
+    except Exception as error:  # Each of urllib, gdown and requests has errors of its own.
+        raise DataError(
+            f"{path}: missing, and its download failed ({' '.join(str(error).split())}); {archive.remedy}"
+        ) from error
+
+
+def _retrieve(archive: Archive, path: Path) -> None:
+    # Imported here: torchvision takes seconds to import.
+    from torchvision.datasets import utils  # type: ignore[import-untyped]
+
+    if archive.drive_id is None:
+        utils.download_url(archive.url, path.parent, path.name)
+    else:
+        utils.download_file_from_google_drive(archive.drive_id, path.parent, path.name)

@@ -1,0 +1,162 @@
+"""CelebA at 64x64: the aligned photographs of faces, cropped and resized, from the published archive."""
+
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indm.data.archives import Archive, check_member, obtain
+from indm.data.core import SPLITS, Split, Splits
+from indm.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+WIDTH, HEIGHT = 178, 218
+CROP = 140
+SIZE = 64
+FOLDER = "img_align_celeba"
+PIECE = 512
+PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+
+
+@dataclass(frozen=True)
+class Release:
+    """An edition of CelebA: the archive of the images, and which of them belong to which split."""
+
+    images: Archive
+    partition: Archive
+
+
+# The sums and the names on Google Drive are those of torchvision.datasets.CelebA; a test compares them.
+PUBLISHED = Release(
+    images=Archive(
+        path="celeba/img_align_celeba.zip",
+        md5="00d2c5bc6d35e252742224ab0c1e8fcb",
+        url=PAGE,
+        drive_id="0B7EVK8r0v71pZjFTYXZWM3FlRnM",
+    ),
+    partition=Archive(
+        path="celeba/list_eval_partition.txt",
+        md5="d32c9cbf5e040fd4025c592c306e6668",
+        url=PAGE,
+        drive_id="0B7EVK8r0v71pY0NSMzRuSXJEVkk",
+    ),
+)
+
+
+def load_celeba64(split_seed: int, root: Path | None = None, release: Release = PUBLISHED) -> Splits:
+    """Load CelebA in its official partition: 162,770 images for training, 19,867 for validation, 19,962 for testing.
+
+    The files are looked for below the data root, and downloaded there if they are missing; their checksums are checked
+    before they are opened. Images are read from the archive as they are needed; nothing is extracted. No labels.
+
+    Arguments:
+        split_seed: has no say, the partition being official.
+        root: the data root; ``INDM_DATA``, or ``data`` by default.
+        release: the files and sums expected; the published ones by default.
+
+    Raises:
+        DataError: if a file is missing and cannot be downloaded, is damaged, or is another file.
+
+    References:
+        | Deep Learning Face Attributes in the Wild (Liu et al., 2015), https://arxiv.org/abs/1411.7766
+        | https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html
+    """
+    # The small file first: if both are missing, that is known without a download of 1.4 GB.
+    partition = obtain(release.partition, root)
+    images = obtain(release.images, root)
+    names = read_partition(partition, members(images))
+    return {split: _split(images, names[split]) for split in SPLITS}
+
+
+def _split(archive: Path, names: list[str]) -> Split:
+    return Split(len(names), np.zeros(0, np.uint8), lambda: read_images(archive, names))
+
+
+def members(path: Path) -> set[str]:
+    """List the names of the images in the archive.
+
+    Raises:
+        DataError: if it is not a zip archive, or a member climbs out of it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise DataError(f"{path}: found no zip archive ({error}); delete it and get it again from {PAGE}") from error
+    for name in names:
+        check_member(path, name)
+    return {name.removeprefix(f"{FOLDER}/") for name in names if name.startswith(f"{FOLDER}/")}
+
+
+def read_partition(path: Path, images: set[str]) -> dict[str, list[str]]:
+    """Read which images belong to which split: lines such as ``000001.jpg 0``, with 0, 1, 2 for train, valid, test.
+
+    Raises:
+        DataError: if a line is not of this form, or names an image that the archive lacks or an earlier line has.
+    """
+    names: dict[str, list[str]] = {split: [] for split in SPLITS}
+    codes, seen = dict(zip("012", SPLITS, strict=True)), set()
+    for i, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        place, (name, _, code) = f"{path}, line {i}", line.partition(" ")
+        if code.strip() not in codes:
+            raise DataError(f"{place}: found {line!r}, expected an image's name and 0, 1 or 2; get it from {PAGE}")
+        if name not in images or name in seen:
+            found = "is named twice" if name in seen else f"is not in {FOLDER}.zip"
+            raise DataError(f"{place}: {name} {found}; expected each image once; get both files from {PAGE}")
+        seen.add(name)
+        names[codes[code.strip()]].append(name)
+    return names
+
+
+def read_images(path: Path, names: list[str]) -> Iterator[NDArray[np.uint8]]:
+    """Read the named images in pieces of up to 512, uint8 with shape (n, 3, 64, 64), one piece in memory at a time."""
+    with zipfile.ZipFile(path) as archive:
+        for start in range(0, len(names), PIECE):
+            piece = [read_image(archive, f"{FOLDER}/{name}") for name in names[start : start + PIECE]]
+            yield np.stack(piece)
+
+
+def read_image(archive: zipfile.ZipFile, member: str) -> NDArray[np.uint8]:
+    """Read, crop and resize an image: uint8 with shape (3, 64, 64).
+
+    Raises:
+        DataError: if it cannot be decoded, or is not a colour JPEG of 178x218 pixels.
+    """
+    # Imported here: only stage prepare needs it.
+    from PIL import Image, UnidentifiedImageError
+
+    place = f"{archive.filename}, member {member}"
+    try:
+        image = Image.open(io.BytesIO(archive.read(member)), formats=["JPEG"])
+        if image.size == (WIDTH, HEIGHT) and image.mode == "RGB":
+            return crop_and_resize(image)
+    except (OSError, SyntaxError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        # Pillow's own text names an object in memory.
+        reason = "cannot be identified" if isinstance(error, UnidentifiedImageError) else error
+        raise DataError(f"{place}: found no whole JPEG ({reason}); get the archive again from {PAGE}") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{place}: found an image that is too large ({error}), expected {WIDTH}x{HEIGHT}") from error
+    found = f"{image.width}x{image.height} {image.mode}"
+    raise DataError(f"{place}: found {found}, expected {WIDTH}x{HEIGHT} RGB; get the archive again from {PAGE}")
+
+
+def crop_and_resize(image: "Image") -> NDArray[np.uint8]:
+    """Crop the central 140x140 pixels and resize them to 64x64, antialiased: uint8 with shape (3, 64, 64).
+
+    The released code does it with ``tf.image.resize(antialias=True)``, bilinear: a triangle filter as wide as the
+    reduction asks. Pillow's ``BILINEAR`` is the same filter where it reduces. What differs is the rounding: Pillow rounds to
+    levels after each axis, TensorFlow not at all; no pixel moves by more than one level.
+    """
+    from PIL.Image import Resampling
+
+    left, top = (WIDTH - CROP) // 2, (HEIGHT - CROP) // 2
+    small = image.crop((left, top, left + CROP, top + CROP)).resize((SIZE, SIZE), Resampling.BILINEAR)
+    return np.asarray(small).transpose(2, 0, 1)

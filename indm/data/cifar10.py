@@ -1,0 +1,180 @@
+"""CIFAR-10: 60,000 colour photographs of ten classes, 32x32, from the published archive of Python pickles."""
+
+import hashlib
+import io
+import pickle
+import tarfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indm.data.archives import Archive, check_member, obtain
+from indm.data.core import Split, Splits
+from indm.errors import DataError
+
+SIZE = 32
+CLASSES = 10
+FOLDER = "cifar-10-batches-py"
+
+
+@dataclass(frozen=True)
+class Release:
+    """An edition of CIFAR-10: the archive and the MD5 sums of its batches."""
+
+    archive: Archive
+    train: Mapping[str, str] = field(hash=False)
+    test: Mapping[str, str] = field(hash=False)
+    batch_images: int = 10_000
+
+
+# The sums are those of torchvision.datasets.CIFAR10; a test compares them.
+PUBLISHED = Release(
+    archive=Archive(
+        path="cifar-10-python.tar.gz",
+        md5="c58f30108f718f92721af3b95e74349a",
+        url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+    ),
+    train={
+        "data_batch_1": "c99cafc152244af753f735de768cd75f",
+        "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+        "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+        "data_batch_4": "634d18415352ddfa80567beed471001a",
+        "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    },
+    test={"test_batch": "40351d587109b95175f43aff81a1287e"},
+)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images (n, 3, 32, 32) and labels (n,) of one member of the archive."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+
+
+def load_cifar10(split_seed: int, root: Path | None = None, release: Release = PUBLISHED) -> Splits:
+    """Load CIFAR-10 in its official partition: 50,000 images for training, 10,000 for testing, none for validation.
+
+    The archive is looked for below the data root, and downloaded there if it is missing. Its checksum is checked before
+    it is opened, and that of each batch before it is parsed. The images take 184 MB of memory.
+
+    Arguments:
+        split_seed: has no say, the partition being official.
+        root: the data root; ``INDM_DATA``, or ``data`` by default.
+        release: the files and sums expected; the published ones by default.
+
+    Raises:
+        DataError: if the archive is missing and cannot be downloaded, is damaged, or is another file.
+
+    References:
+        | Learning Multiple Layers of Features from Tiny Images (Krizhevsky, 2009),
+        | https://www.cs.toronto.edu/~kriz/cifar.html
+    """
+    path = obtain(release.archive, root)
+    batches = _read_batches(path, release)
+    valid = Split.whole(np.zeros((0, 3, SIZE, SIZE), np.uint8), np.zeros(0, np.uint8))
+    return {
+        "train": _join([batches[name] for name in release.train]),
+        "valid": valid,
+        "test": _join([batches[name] for name in release.test]),
+    }
+
+
+def _join(batches: list[Batch]) -> Split:
+    labels = np.concatenate([batch.labels for batch in batches])
+    return Split(len(labels), labels, lambda: (batch.images for batch in batches))
+
+
+def _read_batches(path: Path, release: Release) -> dict[str, Batch]:
+    """Read the batches in one pass over the archive: members are read where they are, nothing is extracted."""
+    sums = {f"{FOLDER}/{name}": md5 for name, md5 in {**release.train, **release.test}.items()}
+    batches = {}
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            for member in archive:
+                check_member(path, member.name)
+                file = archive.extractfile(member) if member.name in sums and member.isreg() else None
+                if file is not None:
+                    place = f"{path}, member {member.name}"
+                    content = _checked(file.read(), sums[member.name], place)
+                    batches[member.name.removeprefix(f"{FOLDER}/")] = parse_batch(content, place, release.batch_images)
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise DataError(
+            f"{path}: found a truncated or damaged archive ({error}), expected a whole tar.gz; delete it, then "
+            f"{release.archive.remedy}"
+        ) from error
+    missing = [name for name in (*release.train, *release.test) if name not in batches]
+    if missing:
+        raise DataError(f"{path}: found no member {FOLDER}/{missing[0]}; delete it, then {release.archive.remedy}")
+    return batches
+
+
+def _checked(content: bytes, md5: str, place: str) -> bytes:
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != md5:
+        raise DataError(f"{place}: found MD5 {found}, expected {md5}; delete the archive and get it again")
+    return content
+
+
+def parse_batch(content: bytes, place: str, images: int) -> Batch:
+    """Parse the pickle of a batch without executing anything in it.
+
+    Arguments:
+        content: the pickle: a dict of ``data``, uint8 with shape (n, 3072), and ``labels``, n integers.
+        place: what errors call it.
+        images: number of images n expected.
+
+    Raises:
+        DataError: if it holds more than plain values and arrays of numbers, or is not such a dict.
+    """
+    try:
+        entry = _PlainUnpickler(io.BytesIO(content), encoding="bytes").load()
+    except Exception as error:  # A hostile or damaged pickle can make the unpickler raise anything.
+        raise DataError(
+            f"{place}: refused, nothing in it was executed ({error}); expected a pickle of plain values and arrays; "
+            "delete the archive and get it again"
+        ) from error
+    data, labels = (entry.get(key) for key in (b"data", b"labels")) if isinstance(entry, dict) else (None, None)
+    shape = (images, 3 * SIZE**2)
+    if not isinstance(data, np.ndarray) or data.shape != shape or data.dtype != np.uint8:
+        raise DataError(f"{place}: found data {_describe(data)}, expected uint8 {shape}")
+    if not _are_labels(labels, images):
+        raise DataError(f"{place}: found labels {_describe(labels)}, expected {images} integers below {CLASSES}")
+    return Batch(data.reshape(images, 3, SIZE, SIZE), np.array(labels, dtype=np.uint8))
+
+
+def _are_labels(labels: object, count: int) -> bool:
+    right_length = isinstance(labels, list) and len(labels) == count
+    return right_length and all(type(label) is int and 0 <= label < CLASSES for label in labels)  # type: ignore[attr-defined]
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.shape}"
+    return f"{type(value).__name__} of {len(value)}" if isinstance(value, list) else type(value).__name__
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """An unpickler for plain values and arrays of numbers: the three names that these need, and no other.
+
+    References:
+        | Python documentation, pickle: Restricting Globals,
+        | https://docs.python.org/3/library/pickle.html#restricting-globals
+    """
+
+    def find_class(self, module: str, name: str) -> Callable[..., Any] | type:
+        """Return what a pickle may name, by module and name."""
+        match module, name:
+            case ("numpy.core.multiarray", "_reconstruct") | ("numpy", "ndarray"):
+                # It makes the array whose state follows; the arguments do not matter. New each time: a pickle cannot
+                # change it for another.
+                return lambda *_: np.empty(0, np.uint8)
+            case "numpy", "dtype":
+                return np.dtype
+        raise pickle.UnpicklingError(f"it names {module}.{name}")

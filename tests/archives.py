@@ -1,0 +1,145 @@
+"""Tiny archives in the true on-disk formats of CIFAR-10 and CelebA, of noise, for tests; never under a real data root."""
+
+import hashlib
+import io
+import pickle
+import struct
+import tarfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indm.data import celeba64, cifar10
+
+TRAIN_BATCHES = tuple(cifar10.PUBLISHED.train)
+TEST_BATCH = "test_batch"
+
+
+class Python2Pickler(pickle._Pickler):
+    """A pickler that writes what Python 2 wrote: byte strings as its ``str``, and NumPy's module of that time."""
+
+    dispatch: ClassVar[Any] = pickle._Pickler.dispatch.copy()
+
+    def save_string(self: Any, content: bytes | str) -> None:
+        content = content.encode() if isinstance(content, str) else content
+        self.write(pickle.BINSTRING + struct.pack("<i", len(content)) + content)
+
+    def save_name(self: Any, value: Any, name: str | None = None) -> None:  # noqa: ANN401
+        module = value.__module__.replace("numpy._core", "numpy.core")
+        self.write(pickle.GLOBAL + f"{module}\n{name or value.__qualname__}\n".encode())
+        self.memoize(value)
+
+    dispatch |= {bytes: save_string, str: save_string, type: save_name}
+    save_global = save_name
+
+
+def python2_pickle(value: object) -> bytes:
+    file = io.BytesIO()
+    Python2Pickler(file, protocol=2).dump(value)
+    return file.getvalue()
+
+
+def batch_entry(images: NDArray[np.uint8], labels: list[int], name: str = "training batch 1 of 5") -> dict[bytes, Any]:
+    """What a batch of CIFAR-10 holds."""
+    names = [f"image_s_{i:06d}.png".encode() for i in range(len(labels))]
+    return {
+        b"batch_label": name.encode(),
+        b"labels": labels,
+        b"data": images.reshape(len(images), -1),
+        b"filenames": names,
+    }
+
+
+def write_tar(path: Path, members: Mapping[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def cifar10_members(batch_images: int = 4, seed: int = 0) -> dict[str, bytes]:
+    """The members of the archive, in the order of the published one, of random images."""
+    rng = np.random.default_rng(seed)
+    members = {}
+    for name in ("data_batch_4", TEST_BATCH, "data_batch_3", "data_batch_2", "data_batch_5", "data_batch_1"):
+        images = rng.integers(256, size=(batch_images, 3, 32, 32), dtype=np.uint8)
+        labels = [int(label) for label in rng.integers(10, size=batch_images)]
+        members[f"{cifar10.FOLDER}/{name}"] = python2_pickle(batch_entry(images, labels, name))
+    members[f"{cifar10.FOLDER}/readme.html"] = b"<html>"
+    return members
+
+
+def write_cifar10(root: Path, members: Mapping[str, bytes] | None = None, batch_images: int = 4) -> cifar10.Release:
+    """Write an archive below ``root`` and return the release whose sums are its own."""
+    members = cifar10_members(batch_images) if members is None else members
+    path = root / cifar10.PUBLISHED.archive.path
+    write_tar(path, members)
+    return cifar10_release(path, members, batch_images)
+
+
+def cifar10_release(path: Path, members: Mapping[str, bytes], batch_images: int = 4) -> cifar10.Release:
+    """Return the release that an archive at ``path`` with these members would be."""
+    sums = {name.rpartition("/")[2]: md5(content) for name, content in members.items()}
+    return cifar10.Release(
+        archive=replace(cifar10.PUBLISHED.archive, md5=md5(path.read_bytes())),
+        train={name: sums.get(name, "") for name in TRAIN_BATCHES},
+        test={TEST_BATCH: sums.get(TEST_BATCH, "")},
+        batch_images=batch_images,
+    )
+
+
+def jpeg(width: int = 178, height: int = 218, seed: int = 0, mode: str = "RGB") -> bytes:
+    """A JPEG of smooth noise."""
+    from PIL import Image
+
+    noise = np.random.default_rng(seed).integers(256, size=(8, 8, 3), dtype=np.uint8)
+    image = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).convert(mode)
+    file = io.BytesIO()
+    image.save(file, format="JPEG", quality=95)
+    return file.getvalue()
+
+
+def celeba_members(count: int = 9) -> dict[str, bytes]:
+    """The members of the archive of images, its folder included."""
+    return {f"{celeba64.FOLDER}/": b""} | {f"{celeba64.FOLDER}/{i:06d}.jpg": jpeg(seed=i) for i in range(1, count + 1)}
+
+
+def partition_lines(members: Mapping[str, bytes]) -> list[str]:
+    """A partition of the images: of every four, two for training, one for validation, one for testing."""
+    names = [name.rpartition("/")[2] for name in members if not name.endswith("/")]
+    return [f"{name} {(0, 0, 1, 2)[i % 4]}" for i, name in enumerate(names)]
+
+
+def write_celeba(
+    root: Path, members: Mapping[str, bytes] | None = None, partition: list[str] | None = None
+) -> celeba64.Release:
+    """Write an archive and a partition below ``root`` and return the release whose sums are theirs."""
+    members = celeba_members() if members is None else members
+    partition = partition_lines(members) if partition is None else partition
+    images, lines = (root / archive.path for archive in (celeba64.PUBLISHED.images, celeba64.PUBLISHED.partition))
+    images.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(images, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+    lines.write_text("".join(f"{line}\n" for line in partition))
+    return celeba_release(root)
+
+
+def celeba_release(root: Path) -> celeba64.Release:
+    """Return the release that the files below ``root`` would be."""
+    published = celeba64.PUBLISHED
+    return celeba64.Release(
+        images=replace(published.images, md5=md5((root / published.images.path).read_bytes())),
+        partition=replace(published.partition, md5=md5((root / published.partition.path).read_bytes())),
+    )

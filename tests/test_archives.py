@@ -1,0 +1,415 @@
+"""CIFAR-10 and CelebA from tiny archives: what is read, what is refused, and that a failure leaves nothing behind."""
+
+import errno
+import json
+import os
+import pickle
+import pickletools
+import tracemalloc
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torchvision.datasets import CIFAR10, CelebA, utils  # type: ignore[import-untyped]
+
+from indm.data import DATASETS, SPLITS, Dataset, Split, archives, celeba64, cifar10
+from indm.data.celeba64 import load_celeba64
+from indm.data.cifar10 import load_cifar10, parse_batch
+from indm.errors import ArtifactError, DataError
+from indm.stages import prepare
+from tests import archives as build
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(utils, "download_url", refuse)
+    monkeypatch.setattr(utils, "download_file_from_google_drive", refuse)
+    monkeypatch.delenv("INDM_DATA", raising=False)
+
+
+def images(split: Split) -> NDArray[np.uint8]:
+    return np.concatenate(list(split.pieces()))
+
+
+def refused(load: partial[Any], out: Path) -> str:
+    """Prepare a dataset that must be refused; return the error's text, having checked that nothing is left."""
+    name = "cifar10" if load.func is load_cifar10 else "celeba64"
+    with pytest.raises(DataError) as caught:
+        prepare.write_dataset(out, name, replace(DATASETS[name], load=load), 0)
+    assert not out.exists() or not list(out.iterdir())
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+# What is read.
+
+
+def test_sums_and_sources_are_those_of_torchvision() -> None:
+    release = cifar10.PUBLISHED
+    assert (release.archive.url, release.archive.md5) == (CIFAR10.url, CIFAR10.tgz_md5)
+    assert release.archive.path == CIFAR10.filename
+    assert [list(item) for item in release.train.items()] == CIFAR10.train_list
+    assert [list(item) for item in release.test.items()] == CIFAR10.test_list
+    known = {f"celeba/{name}": (drive_id, md5) for drive_id, md5, name in CelebA.file_list}
+    for archive in (celeba64.PUBLISHED.images, celeba64.PUBLISHED.partition):
+        assert known[archive.path] == (archive.drive_id, archive.md5)
+
+
+def test_cifar10_is_what_torchvision_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = build.cifar10_members()
+    release = build.write_cifar10(tmp_path, members)
+    splits = load_cifar10(0, tmp_path, release)
+    assert [splits[split].count for split in SPLITS] == [20, 0, 4]
+
+    monkeypatch.setattr(CIFAR10, "_check_integrity", lambda _: True)
+    monkeypatch.setattr(CIFAR10, "_load_meta", lambda _: None)
+    (tmp_path / cifar10.FOLDER).mkdir()
+    for name, content in members.items():
+        (tmp_path / name).write_bytes(content)
+    for split in ("train", "test"):
+        theirs = CIFAR10(str(tmp_path), train=split == "train")
+        assert np.array_equal(images(splits[split]), theirs.data.transpose(0, 3, 1, 2))
+        assert splits[split].labels.tolist() == theirs.targets
+
+
+def test_a_batch_is_written_as_python_2_wrote_it() -> None:
+    """The archive's own format: byte strings, NumPy under its old name. No module of this machine's NumPy is named."""
+    data = np.arange(2 * 3072, dtype=np.uint8).reshape(2, 3072)
+    content = build.python2_pickle(build.batch_entry(data, [3, 9]))
+    names = {argument for code, argument, _ in pickletools.genops(content) if code.name == "GLOBAL"}
+    assert names == {"numpy.core.multiarray _reconstruct", "numpy ndarray", "numpy dtype"}
+    batch = parse_batch(content, "batch", 2)
+    assert np.array_equal(batch.images.reshape(2, -1), data)
+    assert batch.labels.tolist() == [3, 9]
+
+
+def test_celeba64_is_partitioned_cropped_and_resized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(celeba64, "PIECE", 2)
+    release = build.write_celeba(tmp_path)
+    splits = load_celeba64(0, tmp_path, release)
+    assert [splits[split].count for split in SPLITS] == [5, 2, 2]
+    assert all(len(splits[split].labels) == 0 for split in SPLITS)
+    assert [len(piece) for piece in splits["train"].pieces()] == [2, 2, 1]
+    with zipfile.ZipFile(tmp_path / release.images.path) as archive:
+        expected = celeba64.read_image(archive, f"{celeba64.FOLDER}/000003.jpg")
+    assert np.array_equal(images(splits["valid"])[0], expected)
+
+
+def test_resizing_is_the_antialiased_triangle_filter() -> None:
+    """Against torch's, which rounds once: no pixel is off by more than a level, and the crop is the central one."""
+    pixels = np.random.default_rng(0).integers(256, size=(218, 178, 3), dtype=np.uint8)
+    found = celeba64.crop_and_resize(Image.fromarray(pixels)).astype(float)
+    centre = torch.from_numpy(pixels[39:179, 19:159]).permute(2, 0, 1)[None].double()
+    exact = torch.nn.functional.interpolate(centre, size=(64, 64), mode="bilinear", antialias=True)[0].numpy()
+    assert np.abs(found - exact).max() <= 1
+    assert abs((found - exact).mean()) < 0.02
+    assert exact.std() > 10
+
+
+def test_the_data_root_is_a_variable_or_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert archives.data_root() == Path("data")
+    release = build.write_cifar10(tmp_path)
+    monkeypatch.setenv("INDM_DATA", str(tmp_path))
+    assert load_cifar10(0, release=release)["train"].count == 20
+
+
+def test_a_download_is_checked_then_moved_into_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = build.write_cifar10(tmp_path / "server")
+    content = (tmp_path / "server" / release.archive.path).read_bytes()
+
+    def download(url: str, folder: Path, name: str) -> None:
+        assert url == CIFAR10.url
+        (folder / name).write_bytes(content)
+
+    monkeypatch.setattr(utils, "download_url", download)
+    root = tmp_path / "new" / "root"
+    assert load_cifar10(0, root, release)["test"].count == 4
+    assert [path.name for path in root.iterdir()] == [release.archive.path]
+    other = replace(release, archive=replace(release.archive, md5="0" * 32))
+    with pytest.raises(DataError, match=r"missing, and its download failed \(found MD5 \w+, expected 0{32}\)"):
+        load_cifar10(0, tmp_path / "other", other)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "server"]
+
+
+# What prepare writes.
+
+
+@pytest.mark.parametrize("name", ["cifar10", "celeba64"])
+def test_prepare_writes_arrays_and_their_description(name: str, tmp_path: Path) -> None:
+    load = tiny(name, tmp_path / "data")
+    dataset, out = replace(DATASETS[name], load=load), tmp_path / "out"
+    prepare.write_dataset(out, name, dataset, 0)
+    description = json.loads((out / "dataset.json").read_text())
+    labels = json.loads((out / "labels.json").read_text())
+    for split, content in load(0).items():
+        array = np.load(out / f"{split}.npy", mmap_mode="r", allow_pickle=False)
+        assert array.dtype == np.uint8
+        assert array.shape == (description["counts"][split], *description["shape"])
+        assert np.array_equal(array, images(content))
+        assert labels[split] == content.labels.tolist()
+        assert len(description["sha256"][split]) == 64
+    assert description["split_seed"] is None
+    assert {"source", "licence"} <= set(description)
+    first = {path.name: path.read_bytes() for path in out.iterdir()}
+    prepare.write_dataset(out, name, dataset, 0)
+    assert first == {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def tiny(name: str, root: Path) -> partial[Any]:
+    if name == "cifar10":
+        return partial(load_cifar10, root=root, release=build.write_cifar10(root))
+    return partial(load_celeba64, root=root, release=build.write_celeba(root))
+
+
+MEBIBYTE = 1 << 20
+
+
+def streamed(pieces: int, fail_at: int | None = None) -> Dataset:
+    """A dataset of pieces of 3 MiB, made as they are asked for."""
+
+    def read() -> Iterator[NDArray[np.uint8]]:
+        for i in range(pieces):
+            if i == fail_at:
+                raise DataError("the archive ends here")
+            yield np.full((1024, 3, 32, 32), i, dtype=np.uint8)
+
+    split = Split(1024 * pieces, np.zeros(0, np.uint8), read)
+    small = Split.whole(np.zeros((1, 3, 32, 32), np.uint8), np.zeros(0, np.uint8))
+    return Dataset(256, 3, 32, 0, lambda _: {"train": small, "valid": small, "test": split}, "noise", "none")
+
+
+def test_prepare_holds_a_few_pieces_at_a_time(tmp_path: Path) -> None:
+    tracemalloc.start()
+    try:
+        prepare.write_dataset(tmp_path, "streamed", streamed(20), 0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "test.npy").stat().st_size > 60 * MEBIBYTE
+    assert peak < 16 * MEBIBYTE
+
+
+def test_a_failure_in_the_last_split_leaves_nothing_and_harms_nothing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="ends here"):
+        prepare.write_dataset(tmp_path, "streamed", streamed(2, fail_at=1), 0)
+    assert not list(tmp_path.iterdir())
+    prepare.write_dataset(tmp_path, "streamed", streamed(1), 0)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(DataError, match="ends here"):
+        prepare.write_dataset(tmp_path, "streamed", streamed(2, fail_at=1), 0)
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_a_split_with_fewer_images_than_announced_is_refused(tmp_path: Path) -> None:
+    dataset = streamed(2)
+    splits = dataset.load(0)
+    short = {**splits, "test": replace(splits["test"], count=2049)}
+    with pytest.raises(DataError, match="test: found 2048 images, expected 2049"):
+        prepare.write_dataset(tmp_path, "streamed", replace(dataset, load=lambda _: short), 0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_full_disk_while_preparing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full_after(monkeypatch, MEBIBYTE)
+    with pytest.raises(ArtifactError, match=r"test\.npy: cannot be written: No space left on device; free space"):
+        prepare.write_dataset(tmp_path, "streamed", streamed(2), 0)
+    assert not list(tmp_path.iterdir())
+
+
+def full_after(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Simulate a disk on which a file can have ``size`` bytes."""
+    opened = Path.open
+
+    def limited(path: Path, mode: str = "r", **options: Any) -> IO[Any]:  # noqa: ANN401
+        file = opened(path, mode, **options)
+        if mode == "wb":
+            write = file.write
+
+            def count(content: bytes) -> int:
+                if file.tell() + len(content) > size:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                return write(content)
+
+            monkeypatch.setattr(file, "write", count, raising=False)
+        return file
+
+    monkeypatch.setattr(Path, "open", limited)
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize("name", ["cifar10", "celeba64"])
+def test_missing_archive_without_internet(name: str, tmp_path: Path) -> None:
+    load: Any = {"cifar10": load_cifar10, "celeba64": load_celeba64}[name]
+    text = refused(partial(load, root=tmp_path / "data"), tmp_path / "out")
+    archive = DATASETS[name].archives[0]
+    assert text == (
+        f"{tmp_path}/data/{archive.path}: missing, and its download failed (<urlopen error Name or service not known>); "
+        f"get it from {archive.url} and put it there, or set INDM_DATA to the folder below which {archive.path} lies"
+    )
+    assert not (tmp_path / "data").exists()
+
+
+def test_full_disk_while_downloading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(_: str, folder: Path, name: str) -> None:
+        (folder / name).write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(utils, "download_url", fill)
+    assert "No space left on device" in refused(partial(load_cifar10, root=tmp_path / "data"), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["cifar10", "celeba64"])
+def test_wrong_checksum(name: str, tmp_path: Path) -> None:
+    tiny(name, tmp_path)
+    load: Any = {"cifar10": load_cifar10, "celeba64": load_celeba64}[name]
+    text = refused(partial(load, root=tmp_path), tmp_path / "out")
+    archive = DATASETS[name].archives[0]
+    assert text.startswith(f"{tmp_path / archive.path}: found MD5 ")
+    assert f"expected {archive.md5}: truncated or altered; delete it, then get it from {archive.url}" in text
+
+
+def test_truncated_archive(tmp_path: Path) -> None:
+    members = build.cifar10_members()
+    release = build.write_cifar10(tmp_path, members)
+    path = tmp_path / release.archive.path
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert "truncated or altered" in refused(partial(load_cifar10, root=tmp_path, release=release), tmp_path / "out")
+    own = build.cifar10_release(path, members)
+    text = refused(partial(load_cifar10, root=tmp_path, release=own), tmp_path / "out")
+    assert text.startswith(f"{path}: found a truncated or damaged archive (")
+
+
+def test_batch_with_another_sum_or_missing(tmp_path: Path) -> None:
+    release = build.write_cifar10(tmp_path)
+    other = replace(release, test={build.TEST_BATCH: "0" * 32})
+    text = refused(partial(load_cifar10, root=tmp_path, release=other), tmp_path / "out")
+    assert f"member {cifar10.FOLDER}/test_batch: found MD5" in text
+    members = {name: content for name, content in build.cifar10_members().items() if "test_batch" not in name}
+    release = build.write_cifar10(tmp_path, members)
+    text = refused(partial(load_cifar10, root=tmp_path, release=release), tmp_path / "out")
+    assert f"found no member {cifar10.FOLDER}/test_batch" in text
+
+
+class Hostile:
+    """An object whose pickle makes a file when it is loaded."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickle_that_would_execute_code(protocol: int, tmp_path: Path) -> None:
+    mark = tmp_path / "executed"
+    hostile = pickle.dumps([1, Hostile(mark)], protocol=protocol)
+    members = build.cifar10_members() | {f"{cifar10.FOLDER}/data_batch_1": hostile}
+    release = build.write_cifar10(tmp_path, members)
+    text = refused(partial(load_cifar10, root=tmp_path, release=release), tmp_path / "out")
+    assert f"member {cifar10.FOLDER}/data_batch_1: refused, nothing in it was executed (it names posix.mkdir)" in text
+    assert not mark.exists()
+    pickle.loads(hostile)
+    assert mark.exists(), "the test's own pickle is harmless"
+
+
+@pytest.mark.parametrize(
+    ("entry", "found"),
+    [
+        ([1], "found data NoneType"),
+        ({b"data": [1, 2], b"labels": [0]}, "found data list of 2"),
+        ({b"data": np.zeros((1, 3071), np.uint8), b"labels": [0]}, r"found data uint8 \(1, 3071\), expected uint8 \(1, 3072\)"),
+        ({b"data": np.zeros((1, 3072), np.float32), b"labels": [0]}, "found data float32"),
+        ({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 0]}, r"found data uint8 \(2, 3072\)"),
+        ({b"data": np.zeros((1, 3072), np.uint8), b"labels": [10]}, "found labels list of 1, expected 1 integers below 10"),
+        ({b"data": np.zeros((1, 3072), np.uint8), b"labels": []}, "found labels list of 0"),
+        ({b"data": np.zeros((1, 3072), np.uint8)}, "found labels NoneType"),
+    ],
+)  # fmt: skip
+def test_batch_that_is_not_one(entry: object, found: str) -> None:
+    with pytest.raises(DataError, match=f"batch: {found}"):
+        parse_batch(build.python2_pickle(entry), "batch", 1)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x02}q", b"not a pickle", b"\x80\x02cnumpy\ndtype\n(Vnonsense\ntR."])
+def test_damaged_batch(content: bytes) -> None:
+    with pytest.raises(DataError, match="batch: refused"):
+        parse_batch(content, "batch", 1)
+
+
+@pytest.mark.parametrize("name", ["../escaped", "/escaped", "a/../../escaped", "..\\escaped", "C:\\escaped"])
+def test_member_that_climbs_out(name: str, tmp_path: Path) -> None:
+    release = build.write_cifar10(tmp_path / "data", {**build.cifar10_members(), name: b"x"})
+    text = refused(partial(load_cifar10, root=tmp_path / "data", release=release), tmp_path / "out")
+    assert f"found the member {name!r}, which climbs out" in text
+    other = build.write_celeba(tmp_path / "data", {**build.celeba_members(), name: b"x"}, ["000001.jpg 0"])
+    text = refused(partial(load_celeba64, root=tmp_path / "data", release=other), tmp_path / "out")
+    assert f"found the member {name!r}, which climbs out" in text
+    assert not list(tmp_path.rglob("*escaped*"))
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (build.jpeg(178, 217), "found 178x217 RGB, expected 178x218 RGB"),
+        (build.jpeg(mode="L"), "found 178x218 L, expected 178x218 RGB"),
+        (build.jpeg()[:2000], "found no whole JPEG (image file is truncated"),
+        (b"GIF89a", "found no whole JPEG (cannot be identified)"),
+    ],
+)
+def test_image_that_is_not_one_of_celeba(content: bytes, found: str, tmp_path: Path) -> None:
+    members = build.celeba_members() | {f"{celeba64.FOLDER}/000004.jpg": content}
+    release = build.write_celeba(tmp_path, members)
+    text = refused(partial(load_celeba64, root=tmp_path, release=release), tmp_path / "out")
+    assert f"img_align_celeba.zip, member img_align_celeba/000004.jpg: {found}" in text
+
+
+def test_damaged_zip(tmp_path: Path) -> None:
+    release = build.write_celeba(tmp_path)
+    path = tmp_path / release.images.path
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    text = refused(partial(load_celeba64, root=tmp_path, release=build.celeba_release(tmp_path)), tmp_path / "out")
+    assert text.startswith(f"{path}: found no zip archive (")
+    path.write_bytes(whole.replace(build.jpeg(seed=4)[-200:-150], bytes(50)))
+    text = refused(partial(load_celeba64, root=tmp_path, release=build.celeba_release(tmp_path)), tmp_path / "out")
+    assert "000004.jpg: found no whole JPEG (Bad CRC-32" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("000099.jpg 0", "000099.jpg is not in img_align_celeba.zip"),
+        ("../000001.jpg 0", "../000001.jpg is not in img_align_celeba.zip"),
+        ("000001.jpg 0", "000001.jpg is named twice"),
+        ("000009.jpg 3", "found '000009.jpg 3', expected an image's name and 0, 1 or 2"),
+        ("", "found '', expected an image's name"),
+    ],
+)
+def test_partition_that_does_not_fit(line: str, found: str, tmp_path: Path) -> None:
+    members = build.celeba_members()
+    release = build.write_celeba(tmp_path, members, [*build.partition_lines(members)[:8], line])
+    text = refused(partial(load_celeba64, root=tmp_path, release=release), tmp_path / "out")
+    assert f"list_eval_partition.txt, line 9: {found}" in text
+
+
+def test_partition_without_test_images(tmp_path: Path) -> None:
+    release = build.write_celeba(tmp_path, partition=["000001.jpg 0"])
+    text = refused(partial(load_celeba64, root=tmp_path, release=release), tmp_path / "out")
+    assert "test: found no image, expected at least one; only valid may be empty" in text
