@@ -58,7 +58,8 @@ def test_one_training_step_of_the_papers_size(paper: Suite, run: str) -> None:
         flow_ema_decay=parameters.flow_ema_decay,
         alternate=parameters.alternate,
     )
-    patches = torch.from_numpy(DATASETS["patches"].load(0)["train"])
+    dataset = DATASETS["patches"]
+    patches = torch.from_numpy(next(iter(dataset.read("train", dataset.load(0)["train"]))))
     draws = draw(patches, 256, 2, ("patches", 0), 0, torch.device("cpu"), centered=parameters.centered)
     losses = trainer.step(draws, 1.0)
     assert all(math.isfinite(value) for value in losses.values())
