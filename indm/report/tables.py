@@ -146,7 +146,7 @@ def nll_table(suite: str, runs: Iterable[Result], nlls: Mapping[str, Result], pu
 
 def present(table: pd.DataFrame) -> str:
     """Set a table for reading in a terminal: errors beside their values, absent values as dashes, empty columns left out."""
-    shown = pd.DataFrame(index=table.index)
+    columns = []
     for column in table:
         error = f"{column}_se"
         if str(column).endswith("_se") or table[column].isna().all():
@@ -154,8 +154,9 @@ def present(table: pd.DataFrame) -> str:
         cells = [
             _cell(value, table[error].iloc[i] if error in table else None) for i, value in enumerate(table[column])
         ]
-        shown[column] = cells
-    return shown.to_string(index=False, justify="left")
+        width = max(map(len, [str(column), *cells]))
+        columns.append([text.ljust(width) for text in [str(column), *cells]])
+    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
 
 
 def _cell(value: Any, error: Any) -> str:  # noqa: ANN401 (a cell of any type)
