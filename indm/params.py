@@ -46,8 +46,8 @@ class ReferenceParams(Strict):
     """The feature extractor of FID and KID."""
 
     extractor: Annotated[
-        Literal["digits-cnn", "patches-cnn", "inception-v3-compat"],
-        Field(description="registered extractor; its name goes with every FID"),
+        Literal["digits-cnn", "patches-cnn", "inception-v3-compat", "inception-v3-random"],
+        Field(description="extractor; its name goes with every FID; ...-random: a stand-in whose numbers mean nothing"),
     ]
     classifier: Annotated[
         ClassifierParams | None, Field(description="training of a ...-cnn on the training split; null for Inception")

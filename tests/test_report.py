@@ -13,6 +13,7 @@ from indm.report.tables import FID_COLUMNS, NLL_COLUMNS
 from tests.conftest import REPOSITORY
 
 PUBLISHED = read_published(REPOSITORY / "params" / "published.csv")
+EXTRACTORS = {"digits": "digits-cnn", "cifar10": "inception-v3-compat"}
 NUMBERS = ["nll", "nll_uncorrected", "nelbo", "nelbo_no_residual", "gap"]
 
 
@@ -25,7 +26,7 @@ def fid_results(fids: list[float], dataset: str = "digits") -> tuple[dict[str, A
     names = [f"{dataset}-s{seed}" for seed in range(len(fids))]
     samples = {name: {"sampler": "ancestral", "nfe": 100.0, "num_samples": 1000} for name in names}
     values = {
-        name: {"extractor": "digits-cnn", "fid": fid, "fid_se": 0.5, "kid": 0.1, "kid_se": 0.01}
+        name: {"extractor": EXTRACTORS[dataset], "fid": fid, "fid_se": 0.5, "kid": 0.1, "kid_se": 0.01}
         for name, fid in zip(names, fids, strict=True)
     }
     return samples, values
@@ -80,6 +81,16 @@ def test_published_number_only_beside_its_own_dataset() -> None:
     assert cifar["published_source"] == "arXiv:2011.13456, score_sde_pytorch README checkpoint table"
     samples["cifar10-s0"]["sampler"] = "ode"
     assert fid_table("s", runs("cifar10", 1), samples, fids, {}, PUBLISHED).iloc[0]["published_fid"] == 3.93
+
+
+@pytest.mark.parametrize("extractor", ["inception-v3-random", "digits-cnn"])
+def test_published_number_only_beside_its_own_extractor(extractor: str) -> None:
+    samples, fids = fid_results([10.0], "cifar10")
+    fids["cifar10-s0"]["extractor"] = extractor
+    row = fid_table("s", runs("cifar10", 1), samples, fids, {}, PUBLISHED).iloc[0]
+    assert row["extractor"] == extractor
+    assert pd.isna(row["published_fid"])
+    assert pd.isna(row["published_source"])
 
 
 def test_record_that_names_no_sde_is_not_claimed_for_one() -> None:

@@ -1,4 +1,4 @@
-"""Feature extractors registered with torch-fidelity: small classifiers of a dataset's own labels.
+"""Feature extractors as torch-fidelity takes them: Inception-v3, and small classifiers of a dataset's own labels.
 
 Digits have no business in an Inception network. Every FID carries the name of its extractor, and FIDs of different extractors
 are never compared.
@@ -10,7 +10,10 @@ import torch
 from torch import Generator, Tensor, nn
 from torch_fidelity import register_feature_extractor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from indm.errors import DataError
+from indm.metrics.weights import OPTION, as_file, inception_weights, random_weights
 from indm.seeding import derive_seed
 
 FEATURES = 64
@@ -124,8 +127,8 @@ class ClassifierExtractor(FeatureExtractorBase):
         return False
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        """Extract features (B, 64) from uint8 images (B, 3, H, W)."""
-        return (self.classifier.features(images),)
+        """Extract features (B, 64), float64, from uint8 images (B, 3, H, W)."""
+        return (self.classifier.features(images).double(),)
 
 
 EXTRACTORS = ("digits-cnn", "patches-cnn")
@@ -137,3 +140,38 @@ for _name in EXTRACTORS:
 def build_extractor(name: str, classifier: SmallClassifier) -> FeatureExtractorBase:
     """Build the registered extractor ``name`` around a trained classifier, in eval mode."""
     return ClassifierExtractor(name, [LAYER], classifier.eval().requires_grad_(False))
+
+
+INCEPTION_LAYER = "2048"
+INCEPTION = {"inception-v3-compat": inception_weights, "inception-v3-random": random_weights}
+"""Where the weights of each Inception extractor come from; the random ones stand in on machines without the file."""
+
+
+def build_inception(name: str, expected: str | None = None) -> tuple[FeatureExtractorBase, str]:
+    """Build torch-fidelity's Inception-v3, which gives the 2048 features of its last pooling.
+
+    Arguments:
+        name: a key of ``INCEPTION``.
+        expected: sha256 that the weights must have, or ``None``.
+
+    Returns:
+        The extractor, in eval mode, and the sha256 of its weights.
+
+    Raises:
+        DataError: if the weights are missing, damaged, of another network, or not the expected ones.
+
+    References:
+        | Rethinking the Inception Architecture for Computer Vision (Szegedy et al., 2016)
+        | https://arxiv.org/abs/1512.00567
+    """
+    state, found = INCEPTION[name]()
+    if expected not in (None, found):
+        raise DataError(
+            f"extractor {name}: found weights of sha256 {found}, expected {expected}, with which the reference was made; "
+            f"run the stage reference again, or set {OPTION} to those weights"
+        )
+    try:
+        return FeatureExtractorInceptionV3(name, [INCEPTION_LAYER], as_file(state)), found
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"extractor {name}: the weights are those of another network: {reason}") from None

@@ -54,6 +54,8 @@ PUBLISHED_COLUMNS = [
     "locator",
     "note",
 ]
+# The published FIDs are of this network; beside another extractor's they would mean nothing.
+PUBLISHED_EXTRACTOR = "inception-v3-compat"
 # Rows of real images: the smallest values that a perfect model could be expected to reach.
 FLOORS = {"test": "real (test split)", "train-halves": "real (two halves of train)"}
 
@@ -112,7 +114,7 @@ def fid_table(
     protocol = ["sampler", "nfe", "num_samples", "extractor"]
     table = [
         {**cell, **_protocol(group, protocol), **_mean(group, "fid"), **_mean(group, "kid")}
-        | published_value(published, cell, "fid", group["sampler"].iloc[0])
+        | published_value(_comparable(published, group), cell, "fid", group["sampler"].iloc[0])
         for cell, group in _cells(rows)
     ]
     for dataset, reference in references.items():
@@ -169,6 +171,11 @@ def _cell(value: Any, error: Any) -> str:  # noqa: ANN401 (a cell of any type)
 def _cells(rows: pd.DataFrame) -> Iterable[tuple[dict[str, Any], pd.DataFrame]]:
     for key, group in rows.groupby(CELL, sort=False):
         yield dict(zip(CELL, cast(tuple[str, ...], key), strict=True)), group
+
+
+def _comparable(published: pd.DataFrame, group: pd.DataFrame) -> pd.DataFrame:
+    """Keep the published FIDs where a cell has their extractor; keep none beside another one."""
+    return published if group["extractor"].iloc[0] == PUBLISHED_EXTRACTOR else published.iloc[:0]
 
 
 def _mean(group: pd.DataFrame, value: str) -> dict[str, Any]:
