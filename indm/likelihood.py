@@ -114,7 +114,7 @@ def stratified_nelbo(
     Arguments:
         noise_fn: the noise prediction.
         sde: the diffusion.
-        z0: clean latents, shape (B, *), B > 1: their mean and variance set the control variate.
+        z0: clean latents, shape (B, *): their mean and variance set the control variate.
         log_det: the flow's log-determinant, shape (B,).
         eps: truncation time.
         draws: number of strata :math:`K`.
@@ -123,7 +123,8 @@ def stratified_nelbo(
     Returns:
         The bound without the residual, shape (B,).
     """
-    control = GaussianControl(sde, z0.mean(0), z0.var(0))
+    # A batch of one has no variance; the bound is unbiased whatever the control variate assumes.
+    control = GaussianControl(sde, z0.mean(0), z0.var(0, correction=min(1, len(z0) - 1)))
     error = control.expectation(z0, eps)
     for k in range(draws):
         u = (k + torch.rand(len(z0), generator=generator, dtype=torch.float64)) / draws

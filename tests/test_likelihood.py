@@ -113,3 +113,11 @@ def test_control_variate_is_unbiased_and_pays(name: str) -> None:
     )
     # Without the control variate the spread of this estimate is above two bits/dim.
     assert bits((bound - data.nll(x)).std(), 6) < 0.7
+
+
+def test_a_batch_of_one_image_is_evaluated() -> None:
+    sde, data = SDES["vp"](), GaussianData(4)
+    bound = stratified_nelbo(
+        lambda z, t: data.noise_fn(sde, z, t), sde, data.draw(1), torch.zeros(1), EPS, 50, Generator().manual_seed(0)
+    )
+    assert torch.isfinite(bound).all()

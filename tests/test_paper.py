@@ -9,8 +9,8 @@ import torch
 from indm.data import DATASETS
 from indm.diffusion import ImplicitNonlinearDiffusion
 from indm.params import Suite, load_suite
-from indm.stages.train import model_spec
-from indm.training import Trainer, draw
+from indm.stages.train import build_trainer, model_spec
+from indm.training import draw
 from tests.conftest import REPOSITORY
 
 COUNTS = {"vp": 61_804_419, "ve": 62_758_915}
@@ -45,21 +45,10 @@ def test_parameter_counts_are_the_papers(paper: Suite) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("run", ["cifar10-vp-indm-nll-s0", "cifar10-ve-indm-fid-s0"])
 def test_one_training_step_of_the_papers_size(paper: Suite, run: str) -> None:
-    parameters = paper.train_params(run)
     torch.manual_seed(0)
-    trainer = Trainer(
-        ImplicitNonlinearDiffusion(model_spec(paper, run, [3, 32, 32])),
-        objective=paper.runs[run].objective,
-        lr=parameters.lr,
-        flow_lr=parameters.flow_lr,
-        weight_decay=parameters.weight_decay,
-        grad_clip=parameters.grad_clip,
-        ema_decay=parameters.ema_decay,
-        flow_ema_decay=parameters.flow_ema_decay,
-        alternate=parameters.alternate,
-    )
+    trainer = build_trainer(paper, run, [3, 32, 32], torch.device("cpu"))
     dataset = DATASETS["patches"]
     patches = torch.from_numpy(next(iter(dataset.read("train", dataset.load(0)["train"]))))
-    draws = draw(patches, 256, 2, ("patches", 0), 0, torch.device("cpu"), centered=parameters.centered)
+    draws = draw(patches, 256, 2, ("patches", 0), 0, torch.device("cpu"), centered=trainer.model.centered)
     losses = trainer.step(draws, 1.0)
     assert all(math.isfinite(value) for value in losses.values())

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from indm.artifacts import Layout, read_json, write_json, write_table
 from indm.data import bits_per_dim, dequantise
-from indm.diffusion import load_model
+from indm.diffusion import ImplicitNonlinearDiffusion, load_model
 from indm.errors import DataError, DivergenceError
 from indm.likelihood import four_numbers
 from indm.seeding import derive_seed
 from indm.stages.common import bar, read_split, set_up
 
 if TYPE_CHECKING:
-    from indm.params import Suite
+    from indm.params import NllParams, Suite
 
 
 def run(suite: "Suite", layout: Layout, name: str) -> Path:
@@ -35,22 +35,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
         # Without the model in it: every run of one seed is evaluated on the same dequantised images and noise.
         generator = Generator().manual_seed(derive_seed(run.dataset, run.seed, "nll", start))
         batch = images[start : min(start + parameters.batch_size, count)]
-        nats = four_numbers(
-            model.noise,
-            model.sde,
-            partial(model.flow, log_det=parameters.log_det, generator=generator),
-            dequantise(batch, description["levels"], generator, model.centered).to(device),
-            eps=model.eps,
-            time_draws=parameters.time_draws,
-            tolerance=parameters.tolerance,
-            generator=generator,
-        )
-        dims, levels = batch[0].numel(), description["levels"]
-        batches.append(
-            pd.DataFrame(
-                {key: bits_per_dim(value, dims, levels, model.centered).numpy() for key, value in nats.items()}
-            )
-        )
+        batches.append(_evaluate(model, batch, description["levels"], parameters, generator, device))
     table = pd.concat(batches, ignore_index=True)
     table["gap"] = table["nelbo"] - table["nll"]
     if not torch.isfinite(torch.from_numpy(table.to_numpy())).all():
@@ -73,3 +58,26 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     result |= {f"{key}_se": table[key].sem() for key in table}
     write_json(folder / "nll.json", result)
     return folder
+
+
+def _evaluate(
+    model: ImplicitNonlinearDiffusion,
+    batch: Tensor,
+    levels: int,
+    parameters: "NllParams",
+    generator: Generator,
+    device: torch.device,
+) -> pd.DataFrame:
+    """Evaluate the four numbers of a batch of images as levels (B, C, H, W): columns in bits/dim, one row an image."""
+    nats = four_numbers(
+        model.noise,
+        model.sde,
+        partial(model.flow, log_det=parameters.log_det, generator=generator),
+        dequantise(batch, levels, generator, model.centered).to(device),
+        eps=model.eps,
+        time_draws=parameters.time_draws,
+        tolerance=parameters.tolerance,
+        generator=generator,
+    )
+    dims = batch[0].numel()
+    return pd.DataFrame({key: bits_per_dim(value, dims, levels, model.centered).numpy() for key, value in nats.items()})

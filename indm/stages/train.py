@@ -34,18 +34,12 @@ def _flow_spec(flow: "FlowParams") -> dict[str, Any]:
     return residual if flow.wolf is None else residual | flow.wolf.model_dump()
 
 
-def run(suite: "Suite", layout: Layout, name: str) -> Path:
-    """Write ``checkpoint.safetensors``, ``train.csv`` (the learning curve) and ``train.json``."""
-    device = set_up(suite.device, suite.threads)
-    run, parameters, folder = suite.runs[name], suite.train_params(name), layout.run(name)
-    description = read_json(layout.data(run.dataset) / "dataset.json")
-    # Without the model in it: DDPM++ and INDM of one seed see the same batches, times and noise.
-    seed = (run.dataset, run.seed, "train")
-    torch.manual_seed(derive_seed(*seed, "initialisation"))
-    spec = model_spec(suite, name, description["shape"])
-    trainer = Trainer(
-        ImplicitNonlinearDiffusion(spec).to(device),
-        objective=run.objective,
+def build_trainer(suite: "Suite", name: str, shape: list[int], device: torch.device) -> Trainer:
+    """Build the trainer of run ``name`` for images of a shape (C, H, W), its weights drawn from torch's generator."""
+    parameters = suite.train_params(name)
+    return Trainer(
+        ImplicitNonlinearDiffusion(model_spec(suite, name, shape)).to(device),
+        objective=suite.runs[name].objective,
         lr=parameters.lr,
         flow_lr=parameters.flow_lr,
         weight_decay=parameters.weight_decay,
@@ -57,6 +51,17 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
         soft_truncation=parameters.soft_truncation,
         reconstruction=parameters.reconstruction,
     )
+
+
+def run(suite: "Suite", layout: Layout, name: str) -> Path:
+    """Write ``checkpoint.safetensors``, ``train.csv`` (the learning curve) and ``train.json``."""
+    device = set_up(suite.device, suite.threads)
+    run, parameters, folder = suite.runs[name], suite.train_params(name), layout.run(name)
+    description = read_json(layout.data(run.dataset) / "dataset.json")
+    # Without the model in it: DDPM++ and INDM of one seed see the same batches, times and noise.
+    seed = (run.dataset, run.seed, "train")
+    torch.manual_seed(derive_seed(*seed, "initialisation"))
+    trainer = build_trainer(suite, name, description["shape"], device)
     curve = train(
         trainer,
         read_split(layout.data(run.dataset), "train"),
@@ -71,19 +76,25 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
         random_flip=parameters.random_flip,
         progress=bar(name),
     )
+    identity = {"run": name, "dataset": run.dataset, "seed": run.seed, "step": parameters.steps}
+    _write(folder, trainer, curve, identity)
+    return folder
+
+
+def _write(folder: Path, trainer: Trainer, curve: list[dict[str, float]], identity: dict[str, Any]) -> None:
+    """Write the trained weights with what rebuilds their model, the learning curve and a summary."""
     model = trainer.averaged()
     weights = {f"raw.{key}": value for key, value in trainer.model.state_dict().items()}
     weights |= {f"ema.{key}": value for key, value in model.state_dict().items()}
     weights |= {f"optimiser.{key}": value for key, value in trainer.optimiser_state().items()}
-    identity = {"run": name, "dataset": run.dataset, "seed": run.seed, "step": parameters.steps, "model": spec}
-    write_weights(folder / "checkpoint.safetensors", weights, identity, CHECKPOINT_FORMAT)
+    spec = identity | {"model": trainer.model.spec}
+    write_weights(folder / "checkpoint.safetensors", weights, spec, CHECKPOINT_FORMAT)
     write_table(folder / "train.csv", pd.DataFrame(curve))
     result = {
-        "run": name,
-        "steps": parameters.steps,
+        "run": identity["run"],
+        "steps": identity["step"],
         "score_parameters": sum(p.numel() for p in model.noise.parameters()),
         "flow_parameters": sum(p.numel() for p in model.flow.parameters()),
         "final": {key: value for key, value in curve[-1].items() if key != "step"},
     }
     write_json(folder / "train.json", result)
-    return folder
