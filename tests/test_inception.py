@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 from torch_fidelity.metric_fid import KEY_METRIC_FID
 
@@ -49,7 +50,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """Run both stages once, with the random stand-in: the only forward passes of this module but three images."""
     layout = Layout(tmp_path_factory.mktemp("results"), "smoke")
     prepare(layout)
-    with pytest.MonkeyPatch.context() as monkeypatch:
+    with threadpool_limits(1), pytest.MonkeyPatch.context() as monkeypatch:
         # Of a dozen images' covariances the general eigenvalues take up to ten seconds each.
         monkeypatch.setattr(fidelity, "fid_statistics_to_metric", symmetric_metric)
         reference.run(suite("inception-v3-random"), layout, "digits")
