@@ -16,6 +16,7 @@ import yaml
 # The package of this checkout, even where another one is installed.
 sys.path.insert(0, str(workflow.basedir))
 
+from indm.doctor import Work, requirements
 from indm.errors import ParamsError
 from indm.params import load_suite
 
@@ -56,6 +57,34 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+
+
+##### Before the first job #####
+
+
+# What `indm doctor` says is missing for the jobs that are to run. A dry run does not come here, nor Snakemake in a job.
+onstart:
+    jobs = [] if workflow.touch else workflow.dag.needrun_jobs()
+    named = [
+        (job.rule.name, job.wildcards.get("run"), job.wildcards.get("dataset"))
+        for job in jobs
+    ]
+    needed = [
+        (rule, dataset or suite.runs[run].dataset)
+        for rule, run, dataset in named
+        if run or dataset
+    ]
+    work = Work(
+        prepare={dataset for rule, dataset in needed if rule == "prepare"},
+        measure={
+            dataset for rule, dataset in needed if rule in ("reference", "fid")
+        },
+        # The GPU of a cluster is on another machine than this.
+        compute=workflow.local_exec
+        and any(rule != "prepare" for rule, _ in needed),
+    )
+    if gaps := requirements(suite, work):
+        sys.exit("\n".join(gaps))
 
 
 ##### Targets #####

@@ -130,14 +130,14 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def read_array(path: Path) -> NDArray[Any]:
-    """Read a ``.npy`` array, memory-mapped and without unpickling anything.
+    """Read a ``.npy`` array, memory-mapped and without unpickling anything; what is written to it stays in memory.
 
     Raises:
         ArtifactError: if it is missing, truncated or holds objects.
     """
     _require(path)
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.load(path, mmap_mode="c", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise ArtifactError(f"{path}: not a .npy array ({error}); delete it and run its stage again") from None
 

@@ -31,6 +31,11 @@ OUT = click.option(
     show_default=True,
     help="The results folder; files go to <out>/<suite>/.",
 )
+DATA_ROOT = click.option(
+    "--data-root",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The folder of the datasets' archives.  [default: INDM_DATA, or data]",
+)
 DATASET = click.option("--dataset", required=True, help="A dataset of the suite.")
 RUN = click.option("--run", required=True, help="A run of the suite.")
 
@@ -44,9 +49,10 @@ def main() -> None:
 def _stage(name: str, summary: str, *options: Callable[..., Any]) -> None:
     """Register stage ``name``, whose module is ``indm.stages.<name>``."""
 
-    def command(suite_file: Path, out: Path, **subject: str) -> None:
+    def command(suite_file: Path, out: Path, **given: Any) -> None:  # noqa: ANN401
+        subject: dict[str, str] = {key: given.pop(key) for key in ("dataset", "run") if key in given}
         try:
-            _execute(name, suite_file, out, subject)
+            _execute(name, suite_file, out, subject, **given)
         except IndmError as error:
             sys.exit("\n".join(f"indm {name}: {line}" for line in str(error).splitlines()))
 
@@ -55,7 +61,7 @@ def _stage(name: str, summary: str, *options: Callable[..., Any]) -> None:
     main.command(name, help=summary)(command)
 
 
-def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **files: Any) -> None:  # noqa: ANN401
+def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **options: Any) -> None:  # noqa: ANN401
     from indm.artifacts import Layout, provenance, write_json
     from indm.params import load_suite
 
@@ -66,7 +72,7 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **
         os.environ[variable] = str(suite.threads)
     started = time.monotonic()
     folder = importlib.import_module(f"indm.stages.{name}").run(
-        suite, Layout(out, suite.suite), *subject.values(), **files
+        suite, Layout(out, suite.suite), *subject.values(), **options
     )
     write_json(folder / "provenance" / f"{name}.json", provenance(time.monotonic() - started))
 
@@ -80,7 +86,7 @@ def _check_subject(suite: Any, suite_file: Path, dataset: str | None = None, run
         raise ParamsError(f"{suite_file}: no run {run!r}; runs: {', '.join(suite.runs)}")
 
 
-_stage("prepare", "Load a dataset, split it and write its arrays.", DATASET)
+_stage("prepare", "Load a dataset, split it and write its arrays.", DATA_ROOT, DATASET)
 _stage("reference", "Train a dataset's feature extractor; measure the floors of FID and KID.", DATASET)
 _stage("train", "Train a run's model.", RUN)
 _stage("sample", "Draw images from a trained run.", RUN)
@@ -125,6 +131,23 @@ def validate(suite_file: Path) -> None:
         load_suite(suite_file)
     except IndmError as error:
         sys.exit("\n".join(f"indm validate: {line}" for line in str(error).splitlines()))
+
+
+@main.command()
+@click.option("--suite", "suite_file", type=_FILE, help="The suite's file; without it, everything is looked at.")
+@click.option("--dataset", help="Fail only for what this dataset of the suite needs.")
+@OUT
+@DATA_ROOT
+def doctor(suite_file: Path | None, dataset: str | None, out: Path, data_root: Path | None) -> None:
+    """Say what is ready on this machine and what is missing; exit with 1 if the suite (default: digits) cannot run."""
+    from indm.doctor import examine
+
+    try:
+        report = examine(suite_file, out, data_root, dataset)
+    except IndmError as error:
+        sys.exit("\n".join(f"indm doctor: {line}" for line in str(error).splitlines()))
+    click.echo(report.page)
+    sys.exit(not report.can_run)
 
 
 @main.command()

@@ -5,6 +5,15 @@ class IndmError(Exception):
     """Base of every error this package raises on purpose; the command line prints it as one line and exits with 1."""
 
 
+class NoGpuError(IndmError):
+    """A suite asks for a GPU and torch sees none."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "device cuda: found no GPU; expected one that torch sees; set device: auto or cpu in the suite"
+        )
+
+
 class ParamsError(IndmError):
     """A suite file in ``params/`` does not follow the schema."""
 

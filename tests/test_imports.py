@@ -21,7 +21,8 @@ ALLOWED = {
     **{name: GROUND | FIRST - {"params"} | SECOND for name in SECOND | THIRD},
     "report": {"errors", "artifacts"},
     "stages": GROUND | FIRST - {"params"} | SECOND | THIRD | {"report"},
-    "cli": {"errors", "artifacts", "params", "report"},
+    "doctor": {"errors", "artifacts", "data", "metrics", "params"},
+    "cli": {"errors", "artifacts", "params", "report", "doctor"},
     "__main__": {"cli"},
 }
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
@@ -62,7 +63,19 @@ def test_import_rule(path: Path) -> None:
     assert not extra, f"{path.relative_to(REPOSITORY)} imports {sorted(extra)}, allowed: {sorted(ALLOWED[room(path)])}"
 
 
-@pytest.mark.parametrize("module", ["indm.cli", "indm.params", "indm.artifacts", "indm.report", "indm.stages.table"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "indm.cli",
+        "indm.params",
+        "indm.artifacts",
+        "indm.data",
+        "indm.report",
+        "indm.doctor",
+        "indm.stages.prepare",
+        "indm.stages.table",
+    ],
+)
 def test_torch_is_not_imported_where_it_is_not_needed(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0

@@ -1,10 +1,12 @@
 """Published archives: where they lie, how they are fetched, and the checksum that each must have before it is used."""
 
 import hashlib
+import importlib.util
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
@@ -21,19 +23,35 @@ class Archive:
     Arguments:
         path: where it lies below the data root.
         md5: its published MD5 sum, in hexadecimal.
+        size: how much a download is, about, for a person.
         url: where it is downloaded from, or, of a file on Google Drive, the page that offers it.
         drive_id: its name on Google Drive, if it is there.
     """
 
     path: str
     md5: str
+    size: str
     url: str
     drive_id: str | None = None
 
     @property
     def remedy(self) -> str:
         """What a person can do who does not have it."""
-        return f"get it from {self.url} and put it there, or set {VARIABLE} to the folder below which {self.path} lies"
+        first = "install the package gdown, which downloads it, or " if self.lacks_gdown else ""
+        return (
+            f"{first}get it from {self.url} and put it there, "
+            f"or set {VARIABLE} to the folder below which {self.path} lies"
+        )
+
+    @property
+    def host(self) -> str:
+        """The machine that it is downloaded from."""
+        return urlsplit(self.url).hostname or "" if self.drive_id is None else "drive.google.com"
+
+    @property
+    def lacks_gdown(self) -> bool:
+        """Whether its download needs a package that is not installed: Google Drive asks questions first."""
+        return self.drive_id is not None and importlib.util.find_spec("gdown") is None
 
 
 def data_root() -> Path:

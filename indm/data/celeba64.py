@@ -39,12 +39,14 @@ PUBLISHED = Release(
     images=Archive(
         path="celeba/img_align_celeba.zip",
         md5="00d2c5bc6d35e252742224ab0c1e8fcb",
+        size="1.4 GB",
         url=PAGE,
         drive_id="0B7EVK8r0v71pZjFTYXZWM3FlRnM",
     ),
     partition=Archive(
         path="celeba/list_eval_partition.txt",
         md5="d32c9cbf5e040fd4025c592c306e6668",
+        size="3 MB",
         url=PAGE,
         drive_id="0B7EVK8r0v71pY0NSMzRuSXJEVkk",
     ),

@@ -37,6 +37,7 @@ PUBLISHED = Release(
     archive=Archive(
         path="cifar-10-python.tar.gz",
         md5="c58f30108f718f92721af3b95e74349a",
+        size="170 MB",
         url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
     ),
     train={

@@ -3,14 +3,16 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Generator, Tensor
 
 from indm.data.archives import Archive
 from indm.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
 
 SPLITS = ("train", "valid", "test")
 
@@ -48,7 +50,7 @@ class Dataset:
         channels: number of channels C.
         image_size: height and width in pixels.
         classes: number of distinct labels; 0 if there are none.
-        load: makes the splits from a split seed.
+        load: makes the splits from a split seed and, where there are archives, the data root as ``root``.
         source: where the images come from, for a person.
         licence: under which terms.
         official_partition: the splits are the publisher's; the split seed has no say.
@@ -59,7 +61,7 @@ class Dataset:
     channels: int
     image_size: int
     classes: int
-    load: Callable[[int], Splits]
+    load: Callable[..., Splits]
     source: str
     licence: str
     official_partition: bool = False
@@ -112,7 +114,7 @@ class Dataset:
             raise DataError(f"{name}: found {count} images, expected {split.count}")
 
 
-def dequantise(images: Tensor, levels: int, generator: Generator, centered: bool = True) -> Tensor:
+def dequantise(images: "Tensor", levels: int, generator: "Generator", centered: bool = True) -> "Tensor":
     r"""Dequantise levels uniformly and scale them to [-1, 1], or to [0, 1] where not ``centered``.
 
     .. math:: x = 2\,\frac{\xi + u}{L} - 1 \quad\text{or}\quad \frac{\xi + u}{L}, \qquad u \sim U[0, 1)
@@ -129,14 +131,17 @@ def dequantise(images: Tensor, levels: int, generator: Generator, centered: bool
     References:
         | A Note on the Evaluation of Generative Models (Theis et al., 2016), https://arxiv.org/abs/1511.01844, section 3.1
     """
+    # Imported here: the registry of datasets is read where torch is not needed.
+    import torch
+
     cells = images + torch.rand(images.shape, generator=generator)
     return cells.mul(2 / levels).sub(1) if centered else cells / levels
 
 
-def quantise(x: Tensor, levels: int, centered: bool = True) -> Tensor:
+def quantise(x: "Tensor", levels: int, centered: bool = True) -> "Tensor":
     r"""Map model-space images to the level whose cell they lie in, clipped; uint8; undoes :func:`dequantise`."""
     cells = (x + 1) * (levels / 2) if centered else x * levels
-    return cells.floor().clamp(0, levels - 1).to(torch.uint8)
+    return cells.floor().clamp(0, levels - 1).byte()
 
 
 def to_uint8(images: NDArray[np.uint8], levels: int) -> NDArray[np.uint8]:
@@ -145,7 +150,7 @@ def to_uint8(images: NDArray[np.uint8], levels: int) -> NDArray[np.uint8]:
     return spread if spread.shape[1] == 3 else np.repeat(spread, 3, axis=1)
 
 
-def bits_per_dim(nats: Tensor, dims: int, levels: int, centered: bool = True) -> Tensor:
+def bits_per_dim(nats: "Tensor", dims: int, levels: int, centered: bool = True) -> "Tensor":
     r"""Convert nats per image in model space to bits per dimension of the levels.
 
     .. math:: \mathrm{bpd} = \frac{\mathrm{nats}}{D \ln 2} + \log_2 L - 1

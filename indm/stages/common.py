@@ -8,20 +8,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from indm.artifacts import read_array, read_json
-from indm.errors import IndmError
+from indm.errors import NoGpuError
 
 
 def set_up(device: str, threads: int) -> torch.device:
     """Choose the device and make torch's results repeat.
 
     Raises:
-        IndmError: if the suite asks for a GPU and there is none.
+        NoGpuError: if the suite asks for a GPU and there is none.
     """
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
-        raise IndmError("device cuda: found no GPU; expected one that torch sees; set device: auto or cpu in the suite")
+        raise NoGpuError
     return torch.device("cuda" if available and device != "cpu" else "cpu")
 
 
@@ -31,8 +31,8 @@ def bar(description: str) -> Callable[[range], Iterable[int]]:
 
 
 def read_split(folder: Path, split: str) -> Tensor:
-    """Read a split's images, uint8, shape (N, C, H, W)."""
-    return torch.from_numpy(read_array(folder / f"{split}.npy").copy())
+    """Map a split's images into memory, uint8, shape (N, C, H, W): a batch is read from the disk when it is indexed."""
+    return torch.from_numpy(read_array(folder / f"{split}.npy"))
 
 
 def read_labels(folder: Path, split: str) -> Tensor:

@@ -24,7 +24,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     extractor, identity = _extractor(data / "extractor.safetensors")
     levels = read_json(data / "dataset.json")["levels"]
     generated = features(extractor, read_array(folder / "samples.npy"), levels, device=device)
-    reference = torch.from_numpy(read_array(data / "features.npy").copy())
+    reference = torch.from_numpy(read_array(data / "features.npy"))
     seed = derive_seed(run.dataset, run.seed, "fid")
     result = {
         "run": name,

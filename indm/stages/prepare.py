@@ -2,6 +2,8 @@
 
 import contextlib
 import hashlib
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -15,10 +17,15 @@ if TYPE_CHECKING:
     from indm.params import Suite
 
 
-def run(suite: "Suite", layout: Layout, name: str) -> Path:
-    """Write ``train.npy``, ``valid.npy``, ``test.npy``, ``labels.json`` and ``dataset.json``."""
-    folder = layout.data(name)
-    write_dataset(folder, name, DATASETS[name], suite.datasets[name].split_seed)
+def run(suite: "Suite", layout: Layout, name: str, *, data_root: Path | None) -> Path:
+    """Write ``train.npy``, ``valid.npy``, ``test.npy``, ``labels.json`` and ``dataset.json``.
+
+    Archives are looked for below ``data_root``, or where :func:`indm.data.data_root` says if it is None.
+    """
+    folder, dataset = layout.data(name), DATASETS[name]
+    if dataset.archives:
+        dataset = replace(dataset, load=partial(dataset.load, root=data_root))
+    write_dataset(folder, name, dataset, suite.datasets[name].split_seed)
     return folder
 
 
