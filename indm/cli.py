@@ -135,15 +135,14 @@ def validate(suite_file: Path) -> None:
 
 @main.command()
 @click.option("--suite", "suite_file", type=_FILE, help="The suite's file; without it, everything is looked at.")
-@click.option("--dataset", help="Fail only for what this dataset of the suite needs.")
 @OUT
 @DATA_ROOT
-def doctor(suite_file: Path | None, dataset: str | None, out: Path, data_root: Path | None) -> None:
+def doctor(suite_file: Path | None, out: Path, data_root: Path | None) -> None:
     """Say what is ready on this machine and what is missing; exit with 1 if the suite (default: digits) cannot run."""
     from indm.doctor import examine
 
     try:
-        report = examine(suite_file, out, data_root, dataset)
+        report = examine(suite_file, out, data_root)
     except IndmError as error:
         sys.exit("\n".join(f"indm doctor: {line}" for line in str(error).splitlines()))
     click.echo(report.page)

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from indm.errors import NoGpuError, ParamsError
+from indm.errors import NoGpuError
 
 if TYPE_CHECKING:
     from indm.artifacts import Layout
@@ -75,17 +75,16 @@ class Report:
     can_run: bool
 
 
-def examine(suite_file: Path | None, out: Path, data_root: Path | None, dataset: str | None) -> Report:
+def examine(suite_file: Path | None, out: Path, data_root: Path | None) -> Report:
     """Look at everything that a suite needs, or, without one, at everything there is.
 
     Arguments:
         suite_file: the suite; the default suite's needs decide where it is None.
         out: the results folder.
         data_root: the folder of the archives; :func:`indm.data.data_root` by default.
-        dataset: the one whose needs decide; all of the suite's by default.
 
     Raises:
-        ParamsError: if the suite has a mistake, or does not have this dataset.
+        ParamsError: if the suite has a mistake.
     """
     installed = packages()
     if gaps := _gaps(installed):
@@ -95,11 +94,9 @@ def examine(suite_file: Path | None, out: Path, data_root: Path | None, dataset:
     from indm.data import data_root as default_root
     from indm.params import load_suite
 
-    suite_path = suite_file or DEFAULT_SUITE
-    suite = load_suite(suite_path)
-    if dataset is not None and dataset not in suite.datasets:
-        raise ParamsError(f"{suite_path}: no dataset {dataset!r}; datasets: {', '.join(suite.datasets)}")
+    suite = load_suite(suite_file or DEFAULT_SUITE)
     layout = Layout(out, suite.suite)
+    work = unfinished(suite, layout)
     root = data_root or default_root()
     groups = {
         "machine": machine(suite if suite_file else None, out),
@@ -107,7 +104,6 @@ def examine(suite_file: Path | None, out: Path, data_root: Path | None, dataset:
         "engines": [_program(name) for name in ("snakemake", "dvc", "git")],
     }
     if suite_file:
-        work = unfinished(suite, layout, list(suite.datasets))
         groups[_data_title(root)] = [
             item for name in suite.datasets for item in _data(name, layout, work.prepare, root)
         ]
@@ -115,11 +111,10 @@ def examine(suite_file: Path | None, out: Path, data_root: Path | None, dataset:
     else:
         groups[_data_title(root)] = _all_data(root)
         groups["weights"] = [look() for look in WEIGHTS.values()]
-    decisive = unfinished(suite, layout, list(suite.datasets) if dataset is None else [dataset])
-    can_run = not requirements(suite, decisive, root)
-    subject = f"suite {suite.suite}" + (f", dataset {dataset}" if dataset else "")
-    verdict = f"{subject}: " + ("nothing that it needs is missing" if can_run else "cannot run yet: lines above")
-    return Report(_page(groups, [*_gaps(item for items in groups.values() for item in items), verdict]), can_run)
+    gaps = _gaps(item for items in groups.values() for item in items)
+    can_run = not requirements(suite, work, root)
+    verdict = "nothing that it needs is missing" if can_run else "cannot run yet, the lines above say why"
+    return Report(_page(groups, [*gaps, *([""] if gaps else []), f"suite {suite.suite}: {verdict}"]), can_run)
 
 
 def requirements(suite: "Suite", work: Work, data_root: Path | None = None) -> list[str]:
@@ -139,18 +134,17 @@ def requirements(suite: "Suite", work: Work, data_root: Path | None = None) -> l
     return _gaps(items)
 
 
-def unfinished(suite: "Suite", layout: "Layout", datasets: Collection[str]) -> Work:
-    """Say what is still to be done for some datasets of a suite, by the files that are there."""
+def unfinished(suite: "Suite", layout: "Layout") -> Work:
+    """Say what is still to be done for a suite, by the files that are there."""
 
     def made(folder: Path, *files: str) -> bool:
         return all((folder / file).is_file() for file in files)
 
     arrays = ("dataset.json", "labels.json", "train.npy", "valid.npy", "test.npy")
-    runs = [(name, run.dataset) for name, run in suite.runs.items() if run.dataset in datasets]
-    prepare = {name for name in datasets if not made(layout.data(name), *arrays)}
-    measure = {name for name in datasets if not made(layout.data(name), "reference.json")}
-    measure |= {dataset for name, dataset in runs if not made(layout.run(name), "fid.json")}
-    evaluate = not all(made(layout.run(name), "nll.json") for name, _ in runs)
+    prepare = {name for name in suite.datasets if not made(layout.data(name), *arrays)}
+    measure = {name for name in suite.datasets if not made(layout.data(name), "reference.json")}
+    measure |= {run.dataset for name, run in suite.runs.items() if not made(layout.run(name), "fid.json")}
+    evaluate = not all(made(layout.run(name), "nll.json") for name in suite.runs)
     return Work(prepare, measure, bool(measure) or evaluate)
 
 

@@ -83,11 +83,11 @@ def in_new_process(function: Callable[..., Stages], *arguments: object) -> Stage
 def test_the_engines_run_the_same_stages(checkout: Path, suite: str) -> None:
     snakemake = in_new_process(snakemake_stages, checkout, suite)
     dvc = in_new_process(dvc_stages, checkout, suite)
-    # The one difference: Snakemake validates the suite while reading the Snakefile, DVC in a stage of its own.
+    # The one difference: what Snakemake checks while reading the Snakefile and before its first job, DVC does in a stage.
     valid = f"results/{suite}/valid.txt"
     validate = dvc.pop(frozenset({valid}))
     assert validate.inputs == {f"params/{suite}.yaml", "indm/params.py"}
-    assert validate.command.startswith(f"python -m indm validate --suite params/{suite}.yaml && ")
+    assert validate.command.startswith(f"python -m indm doctor --suite params/{suite}.yaml --out results && ")
     first = {outputs for outputs, stage in dvc.items() if valid in stage.inputs}
     dvc = {outputs: Stage(stage.inputs - {valid}, stage.command) for outputs, stage in dvc.items()}
     # And only one dvc.yaml may own the copies at results/.
