@@ -5,6 +5,8 @@ import json
 import os
 import pickle
 import pickletools
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
@@ -17,16 +19,21 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from numpy.typing import NDArray
 from PIL import Image
 from torchvision.datasets import CIFAR10, CelebA, utils  # type: ignore[import-untyped]
 
+from indm.cli import main
 from indm.data import DATASETS, SPLITS, Dataset, Split, archives, celeba64, cifar10
 from indm.data.celeba64 import load_celeba64
 from indm.data.cifar10 import load_cifar10, parse_batch
 from indm.errors import ArtifactError, DataError
 from indm.stages import prepare
 from tests import archives as build
+from tests.conftest import REPOSITORY
+
+PAPER = REPOSITORY / "params/paper.yaml"
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +124,36 @@ def test_resizing_is_the_antialiased_triangle_filter() -> None:
     assert np.abs(found - exact).max() <= 1
     assert abs((found - exact).mean()) < 0.02
     assert exact.std() > 10
+
+
+def test_the_data_root_of_prepare_is_the_option_then_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = build.write_cifar10(tmp_path / "option")
+    load = partial(load_cifar10, release=release)
+    monkeypatch.setitem(prepare.DATASETS, "cifar10", replace(DATASETS["cifar10"], load=load))
+    monkeypatch.setenv("INDM_DATA", str(tmp_path / "variable"))
+    assert f"{tmp_path}/variable/{release.archive.path}: missing" in call_prepare(tmp_path / "out")
+    assert call_prepare(tmp_path / "out", "--data-root", str(tmp_path / "option"), exit_code=0) == ""
+    monkeypatch.setenv("INDM_DATA", str(tmp_path / "option"))
+    assert call_prepare(tmp_path / "out", exit_code=0) == ""
+    assert f"{tmp_path}/other/{release.archive.path}: missing" in call_prepare(
+        tmp_path / "other-out", "--data-root", str(tmp_path / "other")
+    )
+
+
+def call_prepare(out: Path, *options: str, exit_code: int = 1) -> str:
+    """Prepare CIFAR-10 by the command line; return the error's only line, having checked that nothing is left."""
+    arguments = ["prepare", "--suite", str(PAPER), "--dataset", "cifar10", "--out", str(out), *options]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == exit_code
+    assert exit_code == 0 or not list(out.rglob("*.*"))
+    assert isinstance(done.exception, SystemExit | None)
+    assert "Traceback" not in done.output
+    # Click's runner prints on stdout what ends a program; progress bars are on stderr.
+    lines = done.stdout.splitlines()
+    assert len(lines) == exit_code, done.output
+    return "".join(lines)
 
 
 def test_the_data_root_is_a_variable_or_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,6 +289,36 @@ def full_after(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
 # What is refused.
 
 
+def test_command_without_internet(tmp_path: Path) -> None:
+    line = call_prepare(tmp_path / "out", "--data-root", str(tmp_path / "data"))
+    assert line.startswith(f"indm prepare: {tmp_path}/data/cifar-10-python.tar.gz: missing, and its download failed (")
+    assert not list(tmp_path.iterdir())
+
+
+def test_command_with_a_truncated_archive(tmp_path: Path) -> None:
+    """In a process of its own: the exit code and both streams are the user's."""
+    release = build.write_cifar10(tmp_path / "data")
+    path = tmp_path / "data" / release.archive.path
+    path.write_bytes(path.read_bytes()[:1000])
+    command = [sys.executable, "-m", "indm", "prepare", "--suite", str(PAPER), "--dataset", "cifar10"]
+    command += ["--out", str(tmp_path / "out"), "--data-root", str(path.parent)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = [line for line in done.stderr.splitlines() if line and "%|" not in line]
+    assert line.startswith(f"indm prepare: {path}: found MD5 ")
+    assert f"(1,000 bytes), expected {DATASETS['cifar10'].archives[0].md5}: truncated or altered; delete it" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_command_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = partial(load_cifar10, release=build.write_cifar10(tmp_path / "data"))
+    monkeypatch.setitem(prepare.DATASETS, "cifar10", replace(DATASETS["cifar10"], load=load))
+    full_after(monkeypatch, 1000)
+    line = call_prepare(tmp_path / "out", "--data-root", str(tmp_path / "data"))
+    expected = "train.npy: cannot be written: No space left on device; free space or rights, then run again"
+    assert line == f"indm prepare: {tmp_path}/out/paper/data/cifar10/{expected}"
+
+
 @pytest.mark.parametrize("name", ["cifar10", "celeba64"])
 def test_missing_archive_without_internet(name: str, tmp_path: Path) -> None:
     load: Any = {"cifar10": load_cifar10, "celeba64": load_celeba64}[name]
@@ -259,9 +326,25 @@ def test_missing_archive_without_internet(name: str, tmp_path: Path) -> None:
     archive = DATASETS[name].archives[0]
     assert text == (
         f"{tmp_path}/data/{archive.path}: missing, and its download failed (<urlopen error Name or service not known>); "
+        f"{archive.remedy}"
+    )
+    assert archive.remedy.endswith(
         f"get it from {archive.url} and put it there, or set INDM_DATA to the folder below which {archive.path} lies"
     )
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_package_that_downloads_from_google_drive_is_named(
+    installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives.importlib.util, "find_spec", lambda _: installed or None)
+    for archive in DATASETS["celeba64"].archives:
+        assert archive.remedy.startswith("install the package gdown, which downloads it, or get it") is not installed
+        assert archive.host == "drive.google.com"
+    (archive,) = DATASETS["cifar10"].archives
+    assert archive.remedy.startswith(f"get it from {archive.url}")
+    assert archive.host == "www.cs.toronto.edu"
 
 
 def test_full_disk_while_downloading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +364,7 @@ def test_wrong_checksum(name: str, tmp_path: Path) -> None:
     text = refused(partial(load, root=tmp_path), tmp_path / "out")
     archive = DATASETS[name].archives[0]
     assert text.startswith(f"{tmp_path / archive.path}: found MD5 ")
-    assert f"expected {archive.md5}: truncated or altered; delete it, then get it from {archive.url}" in text
+    assert f"expected {archive.md5}: truncated or altered; delete it, then {archive.remedy}" in text
 
 
 def test_truncated_archive(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 import errno
 import json
+import resource
+import tracemalloc
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,7 @@ from indm.artifacts import (
     write_weights,
 )
 from indm.errors import ArtifactError
+from indm.stages.common import read_split
 
 KIND = "test-1"
 
@@ -119,3 +123,35 @@ def test_provenance_is_json_and_complete() -> None:
     found = json.loads(json.dumps(provenance(1.5)))
     assert {"commit", "uncommitted_changes", "versions", "machine", "seconds", "peak_memory_mib"} == set(found)
     assert found["versions"]["torch"] == torch.__version__
+
+
+GIBIBYTE = 1 << 30
+
+
+def test_a_batch_of_a_split_is_read_and_not_the_split(tmp_path: Path) -> None:
+    """Of a sparse file of 4 GiB: neither NumPy's memory, nor the process's, grows by what is not looked at."""
+    count = 4 * GIBIBYTE // 3072
+    with (tmp_path / "train.npy").open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (count, 3, 32, 32)}
+        np.lib.format.write_array_header_1_0(file, header)
+        start = file.tell()
+        file.truncate(start + count * 3072)
+        file.seek(start + 1000 * 3072)
+        file.write(bytes([7]) * 3072)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    tracemalloc.start()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        images = read_split(tmp_path, "train")
+    batch = images[torch.tensor([0, 1000, count - 1])]
+    assert tracemalloc.get_traced_memory()[1] < GIBIBYTE / 64
+    tracemalloc.stop()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < GIBIBYTE / 1024 / 8
+    assert (images.shape, images.dtype) == ((count, 3, 32, 32), torch.uint8)
+    assert batch.flatten(1).float().mean(1).tolist() == [0, 7, 0]
+
+
+def test_what_is_written_to_an_array_that_was_read_stays_in_memory(tmp_path: Path) -> None:
+    write_array(tmp_path / "train.npy", np.zeros((2, 3), dtype=np.uint8))
+    read_split(tmp_path, "train").fill_(1)
+    assert read_array(tmp_path / "train.npy").sum() == 0

@@ -1,0 +1,310 @@
+"""``indm doctor``: what is ready, what will be downloaded, what is missing; and both engines, which ask it first."""
+
+import shutil
+import socket
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner, Result
+from packaging.requirements import Requirement
+
+from indm import doctor
+from indm.artifacts import Layout
+from indm.cli import main
+from indm.data import DATASETS
+from indm.doctor import DOWNLOAD, MISSING, READY, Work, requirements, unfinished
+from indm.errors import NoGpuError
+from indm.metrics import weights
+from indm.params import Suite, load_suite
+from tests.checkout import copy_checkout, run
+from tests.conftest import REPOSITORY
+
+PAPER = REPOSITORY / "params/paper.yaml"
+DIGITS = REPOSITORY / "params/digits.yaml"
+NOTHING = Work(set(), set(), False)
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without archives, weights, gdown, a GPU and internet."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for variable in ("INDM_DATA", "INDM_INCEPTION"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("indm.data.archives.importlib.util.find_spec", lambda _: None)
+    internet(monkeypatch, False)
+
+
+def internet(monkeypatch: pytest.MonkeyPatch, connected: bool) -> None:
+    def connect(*_: object) -> socket.socket:
+        if not connected:
+            raise OSError("Network is unreachable")
+        return socket.socket()
+
+    doctor.reachable.cache_clear()
+    monkeypatch.setattr(socket, "create_connection", connect)
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["doctor", *arguments])
+
+
+def states(page: str) -> dict[str, str]:
+    """The state of each line of a page; of two lines with one name, the last."""
+    lines = [line for line in page.splitlines() if line.startswith("  ")]
+    return {line.split()[0]: next(state for state in (DOWNLOAD, READY, MISSING) if state in line) for line in lines}
+
+
+def suite(path: Path, **changes: object) -> Suite:
+    return Suite.model_validate(yaml.safe_load(path.read_text()) | changes)
+
+
+EVERYTHING = Work(frozenset({"cifar10", "celeba64"}), frozenset({"cifar10", "celeba64"}), True)
+
+
+# The page.
+
+
+def test_page_is_aligned_and_ends_with_the_remedies() -> None:
+    done = call("--suite", str(PAPER))
+    assert done.exit_code == 1
+    lines = done.output.splitlines()
+    found = states(done.output)
+    assert {found[name] for name in ("cifar10", "celeba64", "inception-v3-compat")} == {MISSING}
+    assert (found["python"], found["torch"], found["disk"]) == (READY, READY, READY)
+    columns = {
+        line.index(f" {state} ")
+        for line in lines
+        if line[:2] == "  "
+        for state in (READY, MISSING)
+        if f" {state} " in line
+    }
+    assert len(columns) == 1
+    for dataset in ("cifar10", "celeba64"):
+        for archive in DATASETS[dataset].archives:
+            assert any(line.startswith(f"data/{archive.path}: missing") and archive.remedy in line for line in lines)
+    assert weights.REMEDY in done.output
+    assert "install the package gdown" in done.output
+    assert done.output.endswith("suite paper: cannot run yet, the lines above say why\n")
+
+
+def test_without_a_suite_all_is_listed_and_the_default_suite_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    done = call("--out", "/tmp/nowhere")
+    assert done.exit_code == 0
+    assert set(DATASETS) | set(doctor.WEIGHTS) <= states(done.output).keys()
+    assert done.output.endswith("suite digits: nothing that it needs is missing\n")
+
+
+def test_a_mistake_in_the_suite_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "digits.yaml").write_text(DIGITS.read_text().replace("threads: 1", "threads: -1"))
+    done = call("--suite", str(tmp_path / "digits.yaml"))
+    assert done.exit_code == 1
+    assert done.output.count("\n") == 1
+    assert "indm doctor: " in done.output
+    assert "key threads: found -1" in done.output
+
+
+# Packages.
+
+
+@pytest.mark.parametrize(
+    ("version", "found"), [("0.1", "found 0.1, expected"), (None, "found not installed, expected")]
+)
+def test_a_package_that_is_missing_or_of_another_version(
+    version: str | None, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = metadata.version
+
+    def fake(name: str) -> str:
+        if name != "torch":
+            return real(name)
+        if version is None:
+            raise metadata.PackageNotFoundError(name)
+        return version
+
+    monkeypatch.setattr(metadata, "version", fake)
+    done = call("--suite", str(DIGITS))
+    assert done.exit_code == 1
+    (line,) = [line for line in done.output.splitlines() if line.startswith("package torch: ")]
+    assert line == f"package torch: {found} >=2.6; pip install -e ."
+
+
+def test_packages_are_those_of_pyproject_even_without_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [item.name for item in doctor.packages()]
+    assert {"python", "torch", "snakemake", "dvc"} <= set(names)
+    monkeypatch.setattr(doctor, "__file__", "/nowhere/indm/doctor.py")
+    required = ["torch>=2.6", 'pytest>=8.0; extra == "dev"']
+    monkeypatch.setattr(metadata, "requires", lambda _: required)
+    monkeypatch.setattr(metadata, "metadata", lambda _: {"Requires-Python": ">=3.11"})
+    assert [item.name for item in doctor.packages()] == ["python", Requirement(required[0]).name]
+
+
+# Data and weights.
+
+
+def test_what_can_be_downloaded_is_no_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    internet(monkeypatch, True)
+    (item,) = doctor.archives("cifar10", Path("data"))
+    (archive,) = DATASETS["cifar10"].archives
+    assert (item.state, item.gap) == (DOWNLOAD, "")
+    assert item.detail == f"data/{archive.path}, about 170 MB from {archive.url}"
+    assert {item.state for item in doctor.archives("celeba64", Path("data"))} == {MISSING}, "no gdown"
+    monkeypatch.setattr("indm.data.archives.importlib.util.find_spec", lambda _: True)
+    assert {item.state for item in doctor.archives("celeba64", Path("data"))} == {DOWNLOAD}
+    assert call("--suite", str(PAPER)).exit_code == 0
+    assert requirements(load_suite(PAPER), EVERYTHING) == []
+
+
+def test_the_host_of_a_download_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def refuse(address: tuple[str, int], timeout: float) -> NoReturn:
+        asked.append((address, timeout))
+        raise TimeoutError
+
+    monkeypatch.setattr("indm.data.archives.importlib.util.find_spec", lambda _: True)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    gaps = requirements(load_suite(PAPER), EVERYTHING)
+    assert asked == [((host, 443), 3.0) for host in ("www.cs.toronto.edu", "drive.google.com", "github.com")]
+    assert sum("drive.google.com cannot be reached" in gap for gap in gaps) == 2
+
+
+def test_data_root_is_the_option_then_the_variable_then_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "option").mkdir()
+    (tmp_path / "option/cifar-10-python.tar.gz").write_bytes(bytes(3_000_000))
+    assert "  data/cifar-10-python.tar.gz\n" in call("--suite", str(PAPER)).output
+    monkeypatch.setenv("INDM_DATA", "variable")
+    assert "  variable/cifar-10-python.tar.gz\n" in call("--suite", str(PAPER)).output
+    page = call("--suite", str(PAPER), "--data-root", "option").output
+    assert "ready          option/cifar-10-python.tar.gz, 3.0 MB\n" in page
+    assert "option/celeba/img_align_celeba.zip: missing" in page
+
+
+def test_weights_at_the_variable_or_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor.WEIGHTS["inception-v3-compat"]().state == MISSING
+    weights.hub_path().parent.mkdir(parents=True)
+    weights.hub_path().write_bytes(b"x")
+    assert doctor.WEIGHTS["inception-v3-compat"]().state == READY
+    monkeypatch.setenv("INDM_INCEPTION", "mine.pth")
+    gap = doctor.WEIGHTS["inception-v3-compat"]().gap
+    assert gap == f"inception-v3-compat: found no file at INDM_INCEPTION=mine.pth; {weights.REMEDY}, or unset it"
+    Path("mine.pth").write_bytes(b"x")
+    assert doctor.WEIGHTS["inception-v3-compat"]().state == READY
+
+
+@pytest.mark.parametrize("extractor", ["inception-v3-random", "inception-v3-compat"])
+def test_an_extractor_without_a_file_needs_none(extractor: str) -> None:
+    reference = {name: {"extractor": extractor, "classifier": None} for name in ("cifar10", "celeba64")}
+    gaps = requirements(suite(PAPER, reference=reference), Work(set(), {"cifar10", "celeba64"}, True))
+    assert len(gaps) == (extractor == "inception-v3-compat")
+
+
+def test_what_is_made_needs_nothing_any_more(tmp_path: Path) -> None:
+    paper, layout = load_suite(PAPER), Layout(tmp_path, "paper")
+    assert unfinished(paper, layout) == EVERYTHING
+
+    def make(folder: Path, *names: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (folder / name).touch()
+
+    make(layout.data("cifar10"), "dataset.json", "labels.json", "train.npy", "valid.npy")
+    assert "cifar10" in unfinished(paper, layout).prepare
+    make(layout.data("cifar10"), "test.npy", "reference.json")
+    assert unfinished(paper, layout) == Work({"celeba64"}, {"cifar10", "celeba64"}, True)
+    done = call("--suite", str(PAPER), "--out", str(tmp_path))
+    assert f"ready          prepared in {layout.data('cifar10')}" in done.output
+    assert done.exit_code == 1
+    make(layout.data("celeba64"), "dataset.json", "labels.json", "train.npy", "valid.npy", "test.npy", "reference.json")
+    for name in paper.runs:
+        make(layout.run(name), "fid.json")
+    assert unfinished(paper, layout) == Work(set(), set(), True)
+    assert call("--suite", str(PAPER), "--out", str(tmp_path)).exit_code == 0
+    for name in paper.runs:
+        make(layout.run(name), "nll.json")
+    assert unfinished(paper, layout) == NOTHING
+
+
+def test_a_suite_that_asks_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = suite(DIGITS, device="cuda")
+    assert requirements(cuda, Work(set(), set(), True)) == [str(NoGpuError())]
+    assert requirements(cuda, NOTHING) == requirements(load_suite(DIGITS), Work({"digits"}, {"digits"}, True)) == []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    assert requirements(cuda, Work(set(), set(), True)) == []
+
+
+# The engines.
+
+
+def test_the_default_suite_is_checked_without_torch() -> None:
+    code = (
+        "import sys; from pathlib import Path; from indm.doctor import Work, requirements; "
+        "from indm.params import load_suite; "
+        "gaps = requirements(load_suite(Path('params/digits.yaml')), Work({'digits'}, {'digits'}, True)); "
+        "sys.exit(bool(gaps) or 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout in which no engine may make anything."""
+    return copy_checkout(tmp_path_factory.mktemp("engines"))
+
+
+SNAKEMAKE = ["snakemake", "--cores", "1", "--config", "suite=paper"]
+
+
+def test_both_engines_stop_before_the_first_job(engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A gap even where there is internet.
+    monkeypatch.setenv("INDM_INCEPTION", "absent.pth")
+    commands: dict[str, list[str]] = {
+        "doctor": [sys.executable, "-m", "indm", "doctor", "--suite", "params/paper.yaml"],
+        "snakemake": [*SNAKEMAKE, "--", "results/table_fid.csv"],
+        "dvc": ["dvc", "repro", "workflow/dvc/paper/dvc.yaml"],
+    }
+    done = {name: run(engines, *command) for name, command in commands.items()}
+    gaps = done["doctor"].stdout.split("\n\n")[-2].splitlines()
+    assert any("found no file at INDM_INCEPTION=absent.pth" in gap for gap in gaps)
+    for name, result in done.items():
+        assert result.returncode != 0, name
+        output = result.stdout + result.stderr
+        assert [line for line in output.splitlines() if line in gaps] == gaps, name
+        assert "Traceback" not in output
+    assert done["dvc"].stdout.count("Running stage") == 1
+    assert "rule prepare" not in done["snakemake"].stderr
+    assert not (engines / "results/paper").exists()
+    assert not list((engines / ".snakemake").glob("locks/*"))
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--touch", "--unlock", "--summary", "--report"])
+def test_what_runs_no_job_needs_nothing(engines: Path, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INDM_INCEPTION", "absent.pth")
+    done = run(engines, *SNAKEMAKE, option, "--", "results/table_fid.csv")
+    assert done.returncode == 0, done.stderr
+    assert "absent.pth" not in done.stderr
+    shutil.rmtree(engines / "results/paper", ignore_errors=True)
+
+
+def test_snakemake_asks_for_what_its_jobs_need_alone(engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INDM_INCEPTION", "absent.pth")
+    target = "results/paper/runs/cifar10-vp-ddpmpp-nll-s0/nll.json"
+    monkeypatch.setenv("INDM_DATA", "here")
+    (engines / "here").mkdir()
+    (engines / "here/cifar-10-python.tar.gz").write_bytes(b"truncated")
+    done = run(engines, *SNAKEMAKE, "--", target)
+    assert "absent.pth" not in done.stderr
+    assert "img_align_celeba" not in done.stderr
+    # It went on to the job, which says what is wrong with the file.
+    assert "here/cifar-10-python.tar.gz: found MD5" in done.stderr
