@@ -1,6 +1,6 @@
 """Tiny archives in the true on-disk formats of CIFAR-10 and CelebA: of noise, for tests, and the package's stand-ins.
 
-    python -m tests.archives    writes the stand-ins and prints their sums, which indm/data/standins.py holds
+python -m tests.archives    writes the stand-ins and prints their sums, which indm/data/standins.py holds
 """
 
 import gzip
@@ -185,7 +185,9 @@ def celeba_release(root: Path) -> celeba64.Release:
     )
 
 
-STANDIN_README = b"<html>Synthetic stand-in made by tests/archives.py of the INDM reproduction suite: no image of CIFAR-10.</html>"
+STANDIN_README = (
+    b"<html>Synthetic stand-in made by tests/archives.py of the INDM reproduction suite: no image of CIFAR-10.</html>"
+)
 STANDIN_COUNTS = (24, 4, 6)
 
 
