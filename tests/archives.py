@@ -1,6 +1,6 @@
 """Tiny archives in the true on-disk formats of CIFAR-10 and CelebA: of noise, for tests, and the package's stand-ins.
 
-python -m tests.archives    writes the stand-ins and prints their sums, which indm/data/standins.py holds
+``python -m tests.archives`` writes the stand-ins and prints their sums, which indm/data/standins.py holds.
 """
 
 import gzip
