@@ -238,7 +238,7 @@ def _archive(dataset: str, archive: "Archive", path: Path) -> Item:
         return Item(dataset, READY, _present(path))
     if archive.lacks_gdown:
         return Item(dataset, MISSING, str(path), f"{path}: missing; {archive.remedy}")
-    return _download(dataset, path, archive.size, archive.url, archive.host, archive.remedy)
+    return _download(dataset, path, archive.size, str(archive.url), archive.host, archive.remedy)
 
 
 def _suite_weights(suite: "Suite", measure: Collection[str]) -> list[Item]:

@@ -225,7 +225,10 @@ def _override(model: type[Strict]) -> type[Strict]:
 class RunParams(Strict):
     """One trained model: dataset x SDE x model x objective x seed, and what it changes of the suite's sections."""
 
-    dataset: Annotated[Literal["digits", "patches", "cifar10", "celeba64"], Field(description="registered dataset")]
+    dataset: Annotated[
+        Literal["digits", "patches", "cifar10", "celeba64", "standin32", "standin64"],
+        Field(description="registered dataset; standin...: synthetic, whose numbers mean nothing"),
+    ]
     sde: Annotated[Literal["vp", "ve"], Field(description="linear diffusion of the latent")]
     model: Annotated[Literal["ddpmpp", "indm"], Field(description="ddpmpp: no flow (NCSN++ under VE); indm: a flow")]
     objective: Annotated[

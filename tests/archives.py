@@ -1,20 +1,27 @@
-"""Tiny archives in the true on-disk formats of CIFAR-10 and CelebA, of noise, for tests; never under a real data root."""
+"""Tiny archives in the true on-disk formats of CIFAR-10 and CelebA: of noise, for tests, and the package's stand-ins.
 
+``python -m tests.archives`` writes the stand-ins and prints their sums, which indm/data/standins.py holds.
+"""
+
+import gzip
 import hashlib
 import io
 import pickle
 import struct
 import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indm.data import celeba64, cifar10
+from indm.data import celeba64, cifar10, standins
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 TRAIN_BATCHES = tuple(cifar10.PUBLISHED.train)
 TEST_BATCH = "test_batch"
@@ -57,7 +64,8 @@ def batch_entry(images: NDArray[np.uint8], labels: list[int], name: str = "train
 
 def write_tar(path: Path, members: Mapping[str, bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w:gz") as archive:
+    # Without the time of day: the same members give the same file.
+    with gzip.GzipFile(path, "wb", mtime=0) as file, tarfile.open(fileobj=file, mode="w") as archive:
         for name, content in members.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
@@ -68,15 +76,38 @@ def md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def cifar10_members(batch_images: int = 4, seed: int = 0) -> dict[str, bytes]:
-    """The members of the archive, in the order of the published one, of random images."""
+def noise(height: int, width: int, seed: int) -> NDArray[np.uint8]:
+    """Random pixels (H, W, 3)."""
+    return np.random.default_rng(seed).integers(256, size=(height, width, 3), dtype=np.uint8)
+
+
+def discs(height: int, width: int, seed: int) -> NDArray[np.uint8]:
+    """Three coloured discs on a gradient, in whole numbers throughout: (H, W, 3), the same on every machine."""
     rng = np.random.default_rng(seed)
+    y, x, _ = np.ogrid[:height, :width, :1]
+    left, right = rng.integers(256, size=(2, 3))
+    image = np.broadcast_to((left * (width - 1 - x) + right * x) // (width - 1), (height, width, 3)).astype(np.uint8)
+    for _ in range(3):
+        row, column, radius = rng.integers((0, 0, width // 8), (height, width, width // 3))
+        inside = (y - row) ** 2 + (x - column) ** 2 <= radius**2
+        image = np.where(inside, rng.integers(256, size=3, dtype=np.uint8), image)
+    return image
+
+
+def cifar10_members(
+    batch_images: int = 4, draw: Callable[[int, int, int], NDArray[np.uint8]] = noise, readme: bytes = b"<html>"
+) -> dict[str, bytes]:
+    """The members of the archive, in the order of the published one."""
+    rng = np.random.default_rng(0)
     members = {}
-    for name in ("data_batch_4", TEST_BATCH, "data_batch_3", "data_batch_2", "data_batch_5", "data_batch_1"):
-        images = rng.integers(256, size=(batch_images, 3, 32, 32), dtype=np.uint8)
+    for i, name in enumerate(
+        ("data_batch_4", TEST_BATCH, "data_batch_3", "data_batch_2", "data_batch_5", "data_batch_1")
+    ):
+        seeds = range(i * batch_images, (i + 1) * batch_images)
+        images = np.stack([draw(cifar10.SIZE, cifar10.SIZE, seed).transpose(2, 0, 1) for seed in seeds])
         labels = [int(label) for label in rng.integers(10, size=batch_images)]
         members[f"{cifar10.FOLDER}/{name}"] = python2_pickle(batch_entry(images, labels, name))
-    members[f"{cifar10.FOLDER}/readme.html"] = b"<html>"
+    members[f"{cifar10.FOLDER}/readme.html"] = readme
     return members
 
 
@@ -103,16 +134,25 @@ def jpeg(width: int = 178, height: int = 218, seed: int = 0, mode: str = "RGB") 
     """A JPEG of smooth noise."""
     from PIL import Image
 
-    noise = np.random.default_rng(seed).integers(256, size=(8, 8, 3), dtype=np.uint8)
-    image = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).convert(mode)
+    image = Image.fromarray(noise(8, 8, seed))
+    return encode(image.resize((width, height), Image.Resampling.BICUBIC).convert(mode), quality=95)
+
+
+def jpeg_of_discs(seed: int) -> bytes:
+    from PIL import Image
+
+    return encode(Image.fromarray(discs(celeba64.HEIGHT, celeba64.WIDTH, seed)), quality=75)
+
+
+def encode(image: "Image", quality: int) -> bytes:
     file = io.BytesIO()
-    image.save(file, format="JPEG", quality=95)
+    image.save(file, format="JPEG", quality=quality)
     return file.getvalue()
 
 
-def celeba_members(count: int = 9) -> dict[str, bytes]:
+def celeba_members(count: int = 9, draw: Callable[[int], bytes] = lambda seed: jpeg(seed=seed)) -> dict[str, bytes]:
     """The members of the archive of images, its folder included."""
-    return {f"{celeba64.FOLDER}/": b""} | {f"{celeba64.FOLDER}/{i:06d}.jpg": jpeg(seed=i) for i in range(1, count + 1)}
+    return {f"{celeba64.FOLDER}/": b""} | {f"{celeba64.FOLDER}/{i:06d}.jpg": draw(i) for i in range(1, count + 1)}
 
 
 def partition_lines(members: Mapping[str, bytes]) -> list[str]:
@@ -143,3 +183,24 @@ def celeba_release(root: Path) -> celeba64.Release:
         images=replace(published.images, md5=md5((root / published.images.path).read_bytes())),
         partition=replace(published.partition, md5=md5((root / published.partition.path).read_bytes())),
     )
+
+
+STANDIN_README = (
+    b"<html>Synthetic stand-in made by tests/archives.py of the INDM reproduction suite: no image of CIFAR-10.</html>"
+)
+STANDIN_COUNTS = (24, 4, 6)
+
+
+def write_standins(root: Path) -> tuple[cifar10.Release, celeba64.Release]:
+    """Write the archives of the stand-ins below ``root`` and return the releases whose sums are theirs."""
+    size = standins.RELEASE32.batch_images
+    members = cifar10_members(size, discs, STANDIN_README)
+    images = celeba_members(sum(STANDIN_COUNTS), jpeg_of_discs)
+    codes = np.repeat(range(3), STANDIN_COUNTS)
+    partition = [f"{i:06d}.jpg {code}" for i, code in enumerate(codes, start=1)]
+    return write_cifar10(root / "standin32", members, size), write_celeba(root / "standin64", images, partition)
+
+
+if __name__ == "__main__":
+    for release in write_standins(standins.ROOT):
+        print(release)

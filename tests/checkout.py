@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parent.parent
@@ -46,3 +46,19 @@ def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
 def run(checkout: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a command in a checkout, whatever its exit status."""
     return finish(start(checkout, command))
+
+
+def commands(suite: str) -> dict[str, list[str]]:
+    """The command with which each engine makes the tables of a suite."""
+    return {
+        "snakemake": ["snakemake", "--cores", "all", "--config", f"suite={suite}", "--", "results/table_fid.csv"],
+        "dvc": ["dvc", "repro", f"workflow/dvc/{suite}/dvc.yaml"],
+    }
+
+
+def run_suite(checkouts: Mapping[str, Path], suite: str) -> None:
+    """Run a suite by every engine in a checkout of its own, side by side."""
+    processes = {engine: start(checkout, commands(suite)[engine]) for engine, checkout in checkouts.items()}
+    for engine, process in processes.items():
+        done = finish(process)
+        assert done.returncode == 0, f"{engine}:\n{done.stdout}\n{done.stderr}"

@@ -7,6 +7,7 @@ import pickle
 import pickletools
 import subprocess
 import sys
+import tarfile
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from PIL import Image
 from torchvision.datasets import CIFAR10, CelebA, utils  # type: ignore[import-untyped]
 
 from indm.cli import main
-from indm.data import DATASETS, SPLITS, Dataset, Split, archives, celeba64, cifar10
+from indm.data import DATASETS, SPLITS, Dataset, Split, archives, celeba64, cifar10, standins
 from indm.data.celeba64 import load_celeba64
 from indm.data.cifar10 import load_cifar10, parse_batch
 from indm.errors import ArtifactError, DataError
@@ -496,3 +497,55 @@ def test_partition_without_test_images(tmp_path: Path) -> None:
     release = build.write_celeba(tmp_path, partition=["000001.jpg 0"])
     text = refused(partial(load_celeba64, root=tmp_path, release=release), tmp_path / "out")
     assert "test: found no image, expected at least one; only valid may be empty" in text
+
+
+# The stand-ins that come with the package.
+
+
+def test_standins_are_what_their_builders_make(tmp_path: Path) -> None:
+    """By content: compressed bytes differ between versions of zlib and libjpeg. On failure: python -m tests.archives."""
+    build.write_standins(tmp_path)
+    tars, zips, partitions = (
+        [root / path for root in (standins.ROOT, tmp_path)]
+        for path in (
+            f"standin32/{standins.RELEASE32.archive.path}",
+            f"standin64/{standins.RELEASE64.images.path}",
+            f"standin64/{standins.RELEASE64.partition.path}",
+        )
+    )
+    assert tar_members(tars[0]) == tar_members(tars[1])
+    assert partitions[0].read_bytes() == partitions[1].read_bytes()
+    with zipfile.ZipFile(zips[0]) as committed, zipfile.ZipFile(zips[1]) as made:
+        assert committed.namelist() == made.namelist()
+        for name in made.namelist()[1:]:
+            first, second = (np.asarray(Image.open(archive.open(name))).astype(int) for archive in (committed, made))
+            # Libraries round their cosine transforms differently.
+            assert np.abs(first - second).mean() < 1
+
+
+def tar_members(path: Path) -> dict[str, bytes]:
+    with tarfile.open(path) as archive:
+        return {member.name: archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["standin32", "standin64"])
+def test_standin_that_is_missing_or_altered(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standins, "ROOT", tmp_path)
+    archive = DATASETS[name].archives[0]
+    path = tmp_path / name / archive.path
+    remedy = "it comes with this package: install the package again"
+    with pytest.raises(DataError) as caught:
+        DATASETS[name].load(0)
+    assert str(caught.value) == f"{path}: missing; {remedy}"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"altered")
+    with pytest.raises(DataError, match=f"expected {archive.md5}: truncated or altered; delete it, then {remedy}"):
+        DATASETS[name].load(0)
+
+
+def test_standins_are_not_the_published_archives() -> None:
+    published = {archive.md5 for name in ("cifar10", "celeba64") for archive in DATASETS[name].archives}
+    for name in ("standin32", "standin64"):
+        assert not published & {archive.md5 for archive in DATASETS[name].archives}
+        assert DATASETS[name].source.startswith("synthetic stand-in made by this project")
+        assert DATASETS[name].source.endswith("no real data")

@@ -10,6 +10,7 @@ from packaging.utils import canonicalize_name
 from tests.conftest import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+SETUPTOOLS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]
 README = (REPOSITORY / "README.md").read_text()
 
 
@@ -43,11 +44,31 @@ def test_readme_names_targets_suites_and_files_that_exist() -> None:
     makefile = (REPOSITORY / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
-    for suite in re.findall(r"--config suite=(\w+)", README):
+    for suite in re.findall(r"--config suite=([\w-]+)", README):
         assert (REPOSITORY / "params" / f"{suite}.yaml").is_file(), suite
-    for match in re.finditer(r"workflow/dvc/\w+/dvc\.yaml|\]\((?!http)([^)]+)\)", README):
+    for match in re.finditer(r"workflow/dvc/[\w-]+/dvc\.yaml|\]\((?!http)([^)]+)\)", README):
         path = match[1] or match[0]
         assert (REPOSITORY / path).exists(), path
+
+
+def test_readme_has_a_row_for_every_suite() -> None:
+    rows = set(re.findall(r"^\| `([\w-]+)`(?: \(default\))? \|", README, flags=re.MULTILINE))
+    assert rows >= {path.stem for path in (REPOSITORY / "params").glob("*.yaml")}
+
+
+def test_every_file_of_the_package_that_is_no_module_is_its_data() -> None:
+    """Else an installation without the checkout would lack it."""
+    package = REPOSITORY / "indm"
+    files = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    patterns = SETUPTOOLS["package-data"].items()
+    assert files == {
+        path
+        for name, globs in patterns
+        for glob in globs
+        for path in REPOSITORY.joinpath(*name.split(".")).glob(glob)
+        if path.is_file()
+    }
+    assert files
 
 
 def test_readme_has_no_gaps() -> None:

@@ -1,6 +1,6 @@
 """The registry of datasets and the scaling between levels, model space and bits."""
 
-from indm.data import celeba64, cifar10
+from indm.data import celeba64, cifar10, standins
 from indm.data.archives import VARIABLE, Archive, data_root
 from indm.data.core import SPLITS, Dataset, Split, Splits, bits_per_dim, dequantise, quantise, to_uint8
 from indm.data.digits import load_digits
@@ -49,6 +49,28 @@ DATASETS: dict[str, Dataset] = {
         licence="for non-commercial research only, not to be copied or distributed: the terms on the dataset's page",
         official_partition=True,
         archives=(celeba64.PUBLISHED.partition, celeba64.PUBLISHED.images),
+    ),
+    "standin32": Dataset(
+        levels=256,
+        channels=3,
+        image_size=cifar10.SIZE,
+        classes=cifar10.CLASSES,
+        load=standins.load_standin32,
+        source="synthetic stand-in made by this project: discs on gradients in CIFAR-10's file format, no real data",
+        licence="Apache-2.0, as this project",
+        official_partition=True,
+        archives=(standins.RELEASE32.archive,),
+    ),
+    "standin64": Dataset(
+        levels=256,
+        channels=3,
+        image_size=celeba64.SIZE,
+        classes=0,
+        load=standins.load_standin64,
+        source="synthetic stand-in made by this project: discs on gradients in CelebA's file format, no real data",
+        licence="Apache-2.0, as this project",
+        official_partition=True,
+        archives=(standins.RELEASE64.partition, standins.RELEASE64.images),
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Published archives: where they lie, how they are fetched, and the checksum that each must have before it is used."""
+"""Archives: where they lie, how they are fetched, and the checksum that each must have before it is used."""
 
 import hashlib
 import importlib.util
@@ -18,25 +18,28 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Archive:
-    """A published file that a dataset is read from.
+    """A file that a dataset is read from.
 
     Arguments:
         path: where it lies below the data root.
         md5: its published MD5 sum, in hexadecimal.
+        url: where it is downloaded from, or, of a file on Google Drive, the page that offers it; ``None`` of a file that comes
+            with this package.
         size: how much a download is, about, for a person.
-        url: where it is downloaded from, or, of a file on Google Drive, the page that offers it.
         drive_id: its name on Google Drive, if it is there.
     """
 
     path: str
     md5: str
-    size: str
-    url: str
+    url: str | None
+    size: str = ""
     drive_id: str | None = None
 
     @property
     def remedy(self) -> str:
         """What a person can do who does not have it."""
+        if self.url is None:
+            return "it comes with this package: install the package again"
         first = "install the package gdown, which downloads it, or " if self.lacks_gdown else ""
         return (
             f"{first}get it from {self.url} and put it there, "
@@ -46,7 +49,7 @@ class Archive:
     @property
     def host(self) -> str:
         """The machine that it is downloaded from."""
-        return urlsplit(self.url).hostname or "" if self.drive_id is None else "drive.google.com"
+        return urlsplit(self.url or "").hostname or "" if self.drive_id is None else "drive.google.com"
 
     @property
     def lacks_gdown(self) -> bool:
@@ -72,6 +75,8 @@ def obtain(archive: Archive, root: Path | None = None) -> Path:
     path = (root or data_root()) / archive.path
     if path.is_file():
         verify(path, archive)
+    elif archive.url is None:
+        raise DataError(f"{path}: missing; {archive.remedy}")
     else:
         _download(archive, path)
     return path

@@ -54,7 +54,7 @@ class Dataset:
         source: where the images come from, for a person.
         licence: under which terms.
         official_partition: the splits are the publisher's; the split seed has no say.
-        archives: the published files it is read from, if it comes with no package.
+        archives: the files it is read from, if no other package brings it.
     """
 
     levels: int

@@ -9,23 +9,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.checkout import copy_checkout, finish, run, start
+from tests.checkout import commands, copy_checkout, run, run_suite
 
 pytestmark = pytest.mark.e2e
 
 RUN = "digits-vp-indm-fid-s0"
-SNAKEMAKE = ["snakemake", "--cores", "all", "--config", "suite=smoke", "--", "results/table_fid.csv"]
-DVC = ["dvc", "repro", "workflow/dvc/smoke/dvc.yaml"]
+SNAKEMAKE, DVC = commands("smoke").values()
 
 
 @pytest.fixture(scope="module")
 def checkouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two copies of the checkout in which the smoke suite has been run, side by side, by an engine each."""
     copies = {engine: copy_checkout(tmp_path_factory.mktemp(engine)) for engine in ("snakemake", "dvc")}
-    processes = {engine: start(copies[engine], {"snakemake": SNAKEMAKE, "dvc": DVC}[engine]) for engine in copies}
-    for engine, process in processes.items():
-        done = finish(process)
-        assert done.returncode == 0, f"{engine}:\n{done.stdout}\n{done.stderr}"
+    run_suite(copies, "smoke")
     return copies
 
 
