@@ -12,7 +12,7 @@ import shutil
 import socket
 import threading
 import tomllib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -27,10 +27,13 @@ from indm.errors import NoGpuError
 if TYPE_CHECKING:
     from indm.artifacts import Layout
     from indm.data import Archive
+    from indm.metrics.weights import WeightsFile
     from indm.params import Suite
 
 DEFAULT_SUITE = Path("params/digits.yaml")
 READY, DOWNLOAD, MISSING = "ready", "will download", "missing"
+# The one extractor whose weights come in files.
+INCEPTION = "inception-v3-compat"
 INSTALL = "pip install -e ."
 TIMEOUT = 3.0
 
@@ -107,10 +110,10 @@ def examine(suite_file: Path | None, out: Path, data_root: Path | None) -> Repor
         groups[_data_title(root)] = [
             item for name in suite.datasets for item in _data(name, layout, work.prepare, root)
         ]
-        groups["weights"] = _suite_weights(suite, work.measure)
+        groups["weights"] = _suite_weights(suite, work.measure, root)
     else:
         groups[_data_title(root)] = _all_data(root)
-        groups["weights"] = [look() for look in WEIGHTS.values()]
+        groups["weights"] = weights(INCEPTION)
     gaps = _gaps(item for items in groups.values() for item in items)
     can_run = not requirements(suite, work, root)
     verdict = "nothing that it needs is missing" if can_run else "cannot run yet, the lines above say why"
@@ -130,7 +133,8 @@ def requirements(suite: "Suite", work: Work, data_root: Path | None = None) -> l
     root = data_root or default_root()
     items = [*packages(), *([_gpu()] if suite.device == "cuda" and work.compute else [])]
     items += [item for name in suite.datasets if name in work.prepare for item in archives(name, root)]
-    items += [WEIGHTS[name]() for name in _extractors(suite, work.measure)]
+    items += [item for name in _extractors(suite, work.measure) for item in weights(name)]
+    items += _published(suite, work.measure, root)
     return _gaps(items)
 
 
@@ -241,41 +245,52 @@ def _archive(dataset: str, archive: "Archive", path: Path) -> Item:
     return _download(dataset, path, archive.size, str(archive.url), archive.host, archive.remedy)
 
 
-def _suite_weights(suite: "Suite", measure: Collection[str]) -> list[Item]:
-    """Look for the weights of a suite's extractors; those that nothing needs any more, or that come with it, are ready."""
+def _suite_weights(suite: "Suite", measure: Collection[str], root: Path) -> list[Item]:
+    """Look for the files behind a suite's features; those that nothing needs any more, or that come with it, are ready."""
     needed = _extractors(suite, measure)
     others = {reference.extractor: None for reference in suite.reference.values()}
-    why = {name: "its features are computed" if name in WEIGHTS else "no file needed" for name in others}
-    return [WEIGHTS[name]() if name in needed else Item(name, READY, why[name]) for name in others]
+    why = {name: "its features are computed" if name == INCEPTION else "no file needed" for name in others}
+    items = [Item(name, READY, why[name]) for name in others if name not in needed]
+    return [item for name in needed for item in weights(name)] + items + _published(suite, measure, root)
 
 
 def _extractors(suite: "Suite", measure: Collection[str]) -> list[str]:
-    """Name the extractors of datasets whose weights come in a file, each once."""
+    """Name the extractors of datasets whose weights come in files, each once."""
     names = [reference.extractor for dataset, reference in suite.reference.items() if dataset in measure]
-    return [name for name in dict.fromkeys(names) if name in WEIGHTS]
+    return [name for name in dict.fromkeys(names) if name == INCEPTION]
 
 
-def _inception() -> Item:
-    from indm.metrics import weights
+def weights(extractor: str) -> list[Item]:
+    """Look for the files of weights of an extractor, as their loader does: where a variable says, in a cache, at their host."""
+    from indm.metrics.weights import CLEAN_FID, TORCH_FIDELITY
 
-    url, path = weights.URL_INCEPTION_V3, weights.hub_path()
-    return _weight_file("inception-v3-compat", weights.OPTION, path, "96 MB", url, weights.REMEDY)
+    return [_weights_file(extractor, file) for file in (TORCH_FIDELITY, CLEAN_FID)]
 
 
-def _weight_file(name: str, option: str, cached: Path, size: str, url: str, remedy: str) -> Item:
-    """Look for a file of weights as its loader does: where a variable says, else in a cache, else at its host."""
-    if chosen := os.environ.get(option):
+def _weights_file(name: str, file: "WeightsFile") -> Item:
+    if chosen := os.environ.get(file.option):
         if Path(chosen).is_file():
             return Item(name, READY, _present(Path(chosen)))
-        place = f"{option}={chosen}"
-        return Item(name, MISSING, place, f"{name}: found no file at {place}; {remedy}, or unset it")
-    if cached.is_file():
-        return Item(name, READY, _present(cached))
-    return _download(name, cached, size, url, urlsplit(url).hostname or "", remedy)
+        place = f"{file.option}={chosen}"
+        return Item(name, MISSING, place, f"{name}: found no file at {place}; {file.remedy}, or unset it")
+    if file.cached.is_file():
+        return Item(name, READY, _present(file.cached))
+    return _download(name, file.cached, file.size, file.url, urlsplit(file.url).hostname or "", file.remedy)
 
 
-WEIGHTS: Mapping[str, Callable[[], Item]] = {"inception-v3-compat": _inception}
-"""How to look for the file behind each extractor that has one."""
+def _published(suite: "Suite", measure: Collection[str], root: Path) -> list[Item]:
+    """Look for the published statistics that a suite compares with."""
+    named = {dataset: suite.reference[dataset].published_statistics for dataset in suite.datasets if dataset in measure}
+    items = []
+    for dataset, statistics in named.items():
+        if statistics is not None and (path := root / statistics.path).is_file():
+            items.append(Item(dataset, READY, _present(path)))
+        elif statistics is not None:
+            gap = (
+                f"{path}: published statistics missing; lay them there, or set published_statistics: null in the suite"
+            )
+            items.append(Item(dataset, MISSING, str(path), gap))
+    return items
 
 
 def _present(path: Path) -> str:

@@ -4,6 +4,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
@@ -21,6 +22,7 @@ from indm.data import DATASETS
 from indm.doctor import DOWNLOAD, MISSING, READY, Work, requirements, unfinished
 from indm.errors import NoGpuError
 from indm.metrics import weights
+from indm.metrics.weights import CLEAN_FID, TORCH_FIDELITY
 from indm.params import Suite, load_suite
 from tests.checkout import copy_checkout, run
 from tests.conftest import REPOSITORY
@@ -36,8 +38,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    monkeypatch.setattr(weights, "CLEAN_FID", replace(CLEAN_FID, folder=lambda: tmp_path))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for variable in ("INDM_DATA", "INDM_INCEPTION"):
+    for variable in ("INDM_DATA", "INDM_INCEPTION", "INDM_INCEPTION_CLEAN"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr("indm.data.archives.importlib.util.find_spec", lambda _: None)
     internet(monkeypatch, False)
@@ -91,7 +94,8 @@ def test_page_is_aligned_and_ends_with_the_remedies() -> None:
     for dataset in ("cifar10", "celeba64"):
         for archive in DATASETS[dataset].archives:
             assert any(line.startswith(f"data/{archive.path}: missing") and archive.remedy in line for line in lines)
-    assert weights.REMEDY in done.output
+    for file in (TORCH_FIDELITY, CLEAN_FID):
+        assert file.remedy in done.output
     assert "install the package gdown" in done.output
     assert done.output.endswith("suite paper: cannot run yet, the lines above say why\n")
 
@@ -100,7 +104,7 @@ def test_without_a_suite_all_is_listed_and_the_default_suite_decides(monkeypatch
     monkeypatch.chdir(REPOSITORY)
     done = call("--out", "/tmp/nowhere")
     assert done.exit_code == 0
-    assert set(DATASETS) | set(doctor.WEIGHTS) <= states(done.output).keys()
+    assert {*DATASETS, doctor.INCEPTION} <= states(done.output).keys()
     assert done.output.endswith("suite digits: nothing that it needs is missing\n")
 
 
@@ -174,7 +178,8 @@ def test_the_host_of_a_download_is_asked_once(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("indm.data.archives.importlib.util.find_spec", lambda _: True)
     monkeypatch.setattr(socket, "create_connection", refuse)
     gaps = requirements(load_suite(PAPER), EVERYTHING)
-    assert asked == [((host, 443), 3.0) for host in ("www.cs.toronto.edu", "drive.google.com", "github.com")]
+    hosts = ("www.cs.toronto.edu", "drive.google.com", "github.com", "nvlabs-fi-cdn.nvidia.com")
+    assert asked == [((host, 443), 3.0) for host in hosts]
     assert sum("drive.google.com cannot be reached" in gap for gap in gaps) == 2
 
 
@@ -189,23 +194,42 @@ def test_data_root_is_the_option_then_the_variable_then_data(tmp_path: Path, mon
     assert "option/celeba/img_align_celeba.zip: missing" in page
 
 
-def test_weights_at_the_variable_or_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert doctor.WEIGHTS["inception-v3-compat"]().state == MISSING
-    weights.hub_path().parent.mkdir(parents=True)
-    weights.hub_path().write_bytes(b"x")
-    assert doctor.WEIGHTS["inception-v3-compat"]().state == READY
-    monkeypatch.setenv("INDM_INCEPTION", "mine.pth")
-    gap = doctor.WEIGHTS["inception-v3-compat"]().gap
-    assert gap == f"inception-v3-compat: found no file at INDM_INCEPTION=mine.pth; {weights.REMEDY}, or unset it"
+def test_weights_at_the_variable_or_in_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def states() -> list[str]:
+        return [item.state for item in doctor.weights("inception-v3-compat")]
+
+    file = replace(TORCH_FIDELITY, folder=lambda: tmp_path / "cache")
+    monkeypatch.setattr(weights, "TORCH_FIDELITY", file)
+    assert states() == [MISSING, MISSING]
+    file.cached.parent.mkdir(parents=True)
+    file.cached.write_bytes(b"x")
+    assert states() == [READY, MISSING]
+    monkeypatch.setenv(file.option, "mine.pth")
+    gap = doctor.weights("inception-v3-compat")[0].gap
+    assert gap == f"inception-v3-compat: found no file at INDM_INCEPTION=mine.pth; {file.remedy}, or unset it"
     Path("mine.pth").write_bytes(b"x")
-    assert doctor.WEIGHTS["inception-v3-compat"]().state == READY
+    assert states() == [READY, MISSING]
+
+
+def test_published_statistics_that_are_not_there(tmp_path: Path) -> None:
+    statistics = {"path": "cifar10_stats.npz", "sha256": "0" * 64}
+    reference = yaml.safe_load(PAPER.read_text())["reference"]
+    reference["cifar10"] = {"extractor": "inception-v3-random", "classifier": None, "published_statistics": statistics}
+    work, changed = Work(set(), {"cifar10"}, False), suite(PAPER, reference=reference)
+    (gap,) = requirements(changed, work, tmp_path)
+    assert gap.startswith(f"{tmp_path}/cifar10_stats.npz: published statistics missing; lay them there")
+    (tmp_path / "cifar10_stats.npz").write_bytes(b"x")
+    assert requirements(changed, work, tmp_path) == []
 
 
 @pytest.mark.parametrize("extractor", ["inception-v3-random", "inception-v3-compat"])
 def test_an_extractor_without_a_file_needs_none(extractor: str) -> None:
-    reference = {name: {"extractor": extractor, "classifier": None} for name in ("cifar10", "celeba64")}
+    reference = {
+        name: {"extractor": extractor, "classifier": None, "published_statistics": None}
+        for name in ("cifar10", "celeba64")
+    }
     gaps = requirements(suite(PAPER, reference=reference), Work(set(), {"cifar10", "celeba64"}, True))
-    assert len(gaps) == (extractor == "inception-v3-compat")
+    assert len(gaps) == 2 * (extractor == "inception-v3-compat")
 
 
 def test_what_is_made_needs_nothing_any_more(tmp_path: Path) -> None:

@@ -1,16 +1,38 @@
-"""Stage ``fid``: FID and KID of a run's images against the training split."""
+"""Stage ``fid``: all metrics of a run's images, against the reference of its dataset."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from indm.artifacts import EXTRACTOR_FORMAT, Layout, read_array, read_json, read_weights, write_json
-from indm.metrics import INCEPTION, SmallClassifier, build_extractor, build_inception, compare, features
+from indm.artifacts import (
+    EXTRACTOR_FORMAT,
+    STATISTICS_FORMAT,
+    Layout,
+    read_array,
+    read_json,
+    read_weights,
+    write_json,
+)
+from indm.metrics import (
+    INCEPTION,
+    NO_CLEAN,
+    Reference,
+    SmallClassifier,
+    build_clean,
+    build_extractor,
+    build_inception,
+    compare,
+    compare_clean,
+    features,
+    protocol,
+)
 from indm.seeding import derive_seed
 from indm.stages.common import set_up
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
     from indm.params import Suite
@@ -21,27 +43,38 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     device = set_up(suite.device, suite.threads)
     run, folder = suite.runs[name], layout.run(name)
     data = layout.data(run.dataset)
-    extractor, identity = _extractor(data / "extractor.safetensors")
-    levels = read_json(data / "dataset.json")["levels"]
-    generated = features(extractor, read_array(folder / "samples.npy"), levels, device=device)
-    reference = torch.from_numpy(read_array(data / "features.npy"))
-    seed = derive_seed(run.dataset, run.seed, "fid")
+    extractor, clean, identity = _extractors(data / "extractor.safetensors")
+    tensors, source = read_weights(data / "statistics.safetensors", STATISTICS_FORMAT)
+    levels, images = read_json(data / "dataset.json")["levels"], read_array(folder / "samples.npy")
+    known = torch.from_numpy(read_array(data / "features.npy"))
+    reference = Reference.of(known) if len(known) else Reference(_statistics(tensors, ""), None)
+    settings, seed = suite.fid.model_dump(), derive_seed(run.dataset, run.seed, "fid")
+    generated, logits = features(extractor, images, levels, device=device)
+    values = compare(generated, logits, reference, **settings, seed=seed) | NO_CLEAN
+    for mode, resized in clean.items():
+        (generated,) = features(resized, images, levels, device=device)
+        real = Reference(_statistics(tensors, f"{mode}."), None)
+        values |= compare_clean(mode, generated, real, bootstrap=settings["bootstrap"], seed=seed)
     result = {
         "run": name,
         "implementation": "torch-fidelity",
         **identity,
         "features": "float32 network, float64 statistics",
-        "reference": "train",
-        "num_reference": len(reference),
-        "num_samples": len(generated),
-        **compare(generated, reference, **suite.fid.model_dump(), seed=seed),
+        "reference": source["reference"],
+        "reference_sha256": source["reference_sha256"],
+        "num_reference": len(known) or None,
+        "num_samples": len(images),
+        "protocol": protocol(**settings),
+        **values,
     }
     write_json(folder / "fid.json", result)
     return folder
 
 
-def _extractor(path: Path) -> tuple["FeatureExtractorBase", dict[str, Any]]:
-    """Rebuild the extractor of the reference, and what names it in a result.
+def _extractors(
+    path: Path,
+) -> tuple["FeatureExtractorBase", Mapping[str, "FeatureExtractorBase"], dict[str, Any]]:
+    """Rebuild the extractor of the reference, those of clean-FID if there are, and what names them in a result.
 
     Raises:
         DataError: if it is an Inception network and its weights are missing or not those of the reference.
@@ -50,7 +83,13 @@ def _extractor(path: Path) -> tuple["FeatureExtractorBase", dict[str, Any]]:
     name = spec["extractor"]
     if name in INCEPTION:
         extractor, sha256 = build_inception(name, spec["weights_sha256"])
-        return extractor, {"extractor": name, "weights_sha256": sha256}
+        clean, clean_sha256 = build_clean(extractor, sha256, spec["clean_weights_sha256"])
+        return extractor, clean, {"extractor": name, "weights_sha256": sha256, "clean_weights_sha256": clean_sha256}
     classifier = SmallClassifier(spec["classes"])
     classifier.load_state_dict(weights)
-    return build_extractor(name, classifier), {"extractor": name}
+    return build_extractor(name, classifier), {}, {"extractor": name}
+
+
+def _statistics(tensors: Mapping[str, "Tensor"], prefix: str) -> dict[str, Any]:
+    """Take statistics from what ``statistics.safetensors`` holds."""
+    return {key: tensors[f"{prefix}{key}"].numpy() for key in ("mu", "sigma")}

@@ -1,4 +1,4 @@
-# Evaluation of a run: its images, their FID and KID, its likelihoods.
+# Evaluation of a run: its images, their metrics, its likelihoods.
 
 
 rule sample:
@@ -52,6 +52,11 @@ rule fid:
             suite=SUITE,
             dataset=suite.runs[wildcards.run].dataset,
         ),
+        statistics=lambda wildcards: expand(
+            rules.reference.output.statistics,
+            suite=SUITE,
+            dataset=suite.runs[wildcards.run].dataset,
+        ),
         dataset=lambda wildcards: expand(
             rules.prepare.output.dataset,
             suite=SUITE,
@@ -66,7 +71,11 @@ rule fid:
         "results/{suite}/benchmarks/fid/{run}.tsv"
     threads: suite.threads
     resources:
-        mem_mb=2000,
+        mem_mb=lambda wildcards: (
+            2000
+            if suite.reference[suite.runs[wildcards.run].dataset].classifier
+            else 6000
+        ),
         gpu=int(suite.device != "cpu"),
     params:
         run=lambda wildcards: suite.runs[wildcards.run].model_dump(
