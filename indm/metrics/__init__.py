@@ -7,6 +7,7 @@ from indm.metrics.extractors import (
     accuracy,
     build_extractor,
     build_inception,
+    load_extractor,
     train_classifier,
 )
 from indm.metrics.fidelity import compare, features, halves
@@ -21,5 +22,6 @@ __all__ = [
     "compare",
     "features",
     "halves",
+    "load_extractor",
     "train_classifier",
 ]

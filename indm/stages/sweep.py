@@ -1,0 +1,65 @@
+"""Stage ``sweep``: FID and KID of a run by several samplers and numbers of steps."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+
+from indm.artifacts import Layout, read_array, read_json, write_table
+from indm.diffusion import load_model
+from indm.errors import ConvergenceError, DivergenceError
+from indm.metrics import compare, features, load_extractor
+from indm.sampling import draw_levels
+from indm.seeding import derive_seed
+from indm.stages.common import bar, set_up
+from indm.stages.drawing import prior_mean
+
+if TYPE_CHECKING:
+    from indm.params import Suite
+
+COLUMNS = ["sampler", "steps", "nfe", "num_samples", "fid", "fid_se", "kid", "kid_se", "skip"]
+
+
+def run(suite: "Suite", layout: Layout, name: str) -> Path:
+    """Write ``sweep.csv``: a row for each sampler and number of steps, which says in ``skip`` why it has no numbers."""
+    device = set_up(suite.device, suite.threads)
+    run, folder = suite.runs[name], layout.run(name)
+    data = layout.data(run.dataset)
+    levels = read_json(data / "dataset.json")["levels"]
+    extractor, _ = load_extractor(data / "extractor.safetensors")
+    reference = torch.from_numpy(read_array(data / "features.npy").copy())
+    model = load_model(folder / "checkpoint.safetensors", device)
+    mean = prior_mean(model, suite.sample_params(name), data, device)
+    # Without the model, the sampler and the steps in it: every cell of a dataset and seed starts from the same noise.
+    seed = (run.dataset, run.seed, "sweep")
+
+    def cell(sampler: str, steps: int) -> dict[str, Any]:
+        settings = _settings(suite, name, sampler, steps)
+        if sampler == "pc" and settings["corrector_snr"] is None:
+            return {"skip": "the run's sample section has no corrector_snr"}
+        progress = bar(f"{name} {sampler} {steps}")
+        try:
+            images, nfe = draw_levels(model, levels, seed=seed, device=device, mean=mean, progress=progress, **settings)
+        except (ConvergenceError, DivergenceError) as error:
+            return {"skip": str(error)}
+        generated = features(extractor, images, levels, device=device)
+        found = compare(generated, reference, **suite.fid.model_dump(), seed=derive_seed(*seed, "compare"))
+        return {"nfe": nfe, "num_samples": len(images), **found}
+
+    rows = [
+        {"sampler": sampler, "steps": steps, **cell(sampler, steps)}
+        for sampler in suite.sweep.samplers
+        for steps in suite.sweep.steps
+    ]
+    write_table(folder / "sweep.csv", pd.DataFrame(rows, columns=COLUMNS))
+    return folder
+
+
+def _settings(suite: "Suite", name: str, sampler: str, steps: int) -> dict[str, Any]:
+    """Change the run's sampling to a cell's: the corrector belongs to pc alone."""
+    settings = suite.sample_params(name).model_dump(exclude={"centre_prior"})
+    settings |= suite.sweep.model_dump(include={"grid", "num_samples", "batch_size"}) | {"steps": steps}
+    if sampler == "pc":
+        return settings | {"sampler": "reverse_diffusion"}
+    return settings | {"sampler": sampler, "corrector_snr": None}
