@@ -40,7 +40,8 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     rows = [study.base(), *study.sizes(), *study.references(), *study.roundings(), *study.draws()]
     folder = layout.suite_folder / "protocol"
     write_table(folder / f"{name}.csv", pd.DataFrame(rows, columns=COLUMNS))
-    return folder
+    # Not the folder itself: datasets share it, and each leaves its provenance.
+    return folder / name
 
 
 class Study:
