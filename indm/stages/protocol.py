@@ -17,7 +17,7 @@ from indm.errors import ConvergenceError, DivergenceError, ParamsError
 from indm.metrics import features, load_extractor
 from indm.metrics.deviations import extrapolate, fid_by_size, fid_draws, jpeg, pixel_features
 from indm.metrics.fidelity import statistics
-from indm.sampling import draw_images
+from indm.sampling import draw_images, draw_levels
 from indm.seeding import derive_seed
 from indm.stages.common import bar, set_up
 from indm.stages.drawing import prior_mean
@@ -58,34 +58,38 @@ class Study:
         self.parameters, self.bootstrap = suite.protocol[name], suite.fid.bootstrap
         self.run, self.sample = suite.runs[self.parameters.run], suite.sample_params(self.parameters.run)
         self.data = layout.data(name)
-        self.checkpoint = layout.run(self.parameters.run) / "checkpoint.safetensors"
+        checkpoint = layout.run(self.parameters.run) / "checkpoint.safetensors"
         self.levels: int = read_json(self.data / "dataset.json")["levels"]
         self.extractor, self.identity = load_extractor(self.data / "extractor.safetensors")
         self.train = statistics(torch.from_numpy(read_array(self.data / "features.npy").copy()))
+        self.models = {weights: load_model(checkpoint, self.device, weights) for weights in ("ema", "raw")}
         # The very images of the stage sample.
-        self.images = self.draw()
-        self.features = self.extract(self.images)
+        self.images = torch.cat([x.cpu() for x, _ in draw_images(**self.drawing())])
+        self.rounded = quantise(self.images, self.levels, self.models["ema"].centered).numpy()
+        self.features = self.extract(self.rounded, self.levels)
         self.fids = self.measure(self.features, self.train)
 
-    def draw(self, *seed: str, weights: str = "ema", **changes: Any) -> Tensor:  # noqa: ANN401
-        """Draw images (N, C, H, W) in model space by the suite's sampler but for ``changes``."""
-        model = load_model(self.checkpoint, self.device, weights)
-        self.centered = model.centered
-        batches = draw_images(
-            model,
-            seed=(self.run.dataset, self.run.seed, "sample", *seed),
-            device=self.device,
-            mean=prior_mean(model, self.sample, self.data, self.device),
-            progress=bar(" ".join((self.parameters.run, *seed, weights, *map(str, changes.values())))),
-            **self.sample.model_dump(exclude={"centre_prior"}) | changes,
-        )
-        return torch.cat([x.cpu() for x, _ in batches])
+    def drawing(self, *seed: str, weights: str = "ema", **changes: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Arguments of :func:`indm.sampling.draw_images`: the suite's sampler but for ``changes``."""
+        model = self.models[weights]
+        return {
+            "model": model,
+            "seed": (self.run.dataset, self.run.seed, "sample", *seed),
+            "device": self.device,
+            "mean": prior_mean(model, self.sample, self.data, self.device),
+            "progress": bar(" ".join((self.parameters.run, *seed, weights, *map(str, changes.values())))),
+            **self.sample.model_dump(exclude={"centre_prior"}),
+            **changes,
+        }
 
-    def extract(self, images: Tensor) -> Tensor:
-        """Features (N, F) of model-space images, rounded to the dataset's levels."""
-        return features(
-            self.extractor, quantise(images, self.levels, self.centered).numpy(), self.levels, device=self.device
-        )
+    def drawn(self, *seed: str, **changes: Any) -> Tensor:  # noqa: ANN401
+        """Features (N, F) of images drawn with ``changes``."""
+        images, _ = draw_levels(levels=self.levels, **self.drawing(*seed, **changes))
+        return self.extract(images, self.levels)
+
+    def extract(self, images: NDArray[np.uint8], levels: int = 256) -> Tensor:
+        """Features (N, F) of images (N, C, H, W)."""
+        return features(self.extractor, images, levels, device=self.device)
 
     def measure(self, generated: Tensor, reference: "Statistics") -> NDArray[np.float64]:
         """FID, then its bootstrap draws, which are those of the stage fid."""
@@ -115,7 +119,7 @@ class Study:
     def sizes(self) -> Iterator[Row]:
         """Rows of other numbers of images, drawn apart from the base's, and of infinitely many."""
         sizes, repeats = self.parameters.sizes, self.parameters.repeats
-        drawn = self.extract(self.draw("sizes", num_samples=repeats * max(sizes)))
+        drawn = self.drawn("sizes", num_samples=repeats * max(sizes))
         fids = fid_by_size(drawn, self.train, sizes, repeats)
         note = f"mean over {repeats} disjoint groups of {max(sizes)} images"
         columns = {str(size): fids[:, i] for i, size in enumerate(sizes)} | {"infinite": extrapolate(sizes, fids)}
@@ -139,19 +143,17 @@ class Study:
             if len(images) < 2:
                 yield {"factor": "reference", "setting": split, "note": f"the split has {len(images)} images"}
                 continue
-            reference = statistics(features(self.extractor, images, self.levels, device=self.device))
+            reference = statistics(self.extract(images, self.levels))
             yield self.row("reference", split, self.measure(self.features, reference), f"{len(images)} images")
 
     def roundings(self) -> Iterator[Row]:
         """Rows of the same images, rounded otherwise before their features are extracted."""
-        pixels = to_pixels(self.images, self.levels, self.centered)
-        uint8 = pixels.round().to(torch.uint8).numpy()
+        pixels = to_pixels(self.images, self.levels, self.models["ema"].centered)
         quality = self.parameters.jpeg_quality
-        compressed = jpeg(to_uint8(quantise(self.images, self.levels, self.centered).numpy(), self.levels), quality)
-        found: dict[str, Tensor] = {
-            "uint8": features(self.extractor, uint8, device=self.device),
+        found = {
+            "uint8": self.extract(pixels.round().to(torch.uint8).numpy()),
             "float": pixel_features(self.extractor, pixels, self.device),
-            f"jpeg-{quality}": features(self.extractor, compressed, device=self.device),
+            f"jpeg-{quality}": self.extract(jpeg(to_uint8(self.rounded, self.levels), quality)),
         }
         for setting, generated in found.items():
             yield self.row("rounding", setting, self.measure(generated, self.train))
@@ -161,6 +163,6 @@ class Study:
         changes = [("denoise", name, {"denoise": name}) for name in ("tweedie", "none") if name != self.sample.denoise]
         for factor, setting, change in [*changes, ("weights", "raw", {"weights": "raw"})]:
             try:
-                yield self.row(factor, setting, self.measure(self.extract(self.draw(**change)), self.train))
+                yield self.row(factor, setting, self.measure(self.drawn(**change), self.train))
             except (ConvergenceError, DivergenceError) as error:
                 yield {"factor": factor, "setting": setting, "note": str(error)}

@@ -188,7 +188,7 @@ rule protocol:
         "results/{suite}/benchmarks/protocol/{dataset}.tsv"
     threads: suite.threads
     resources:
-        mem_mb=8000,
+        mem_mb=12000,
         gpu=int(suite.device != "cpu"),
     params:
         protocol=lambda wildcards: suite.protocol[wildcards.dataset].model_dump(),
