@@ -17,7 +17,7 @@ from torch_fidelity.metric_fid import KEY_METRIC_FID
 from indm.artifacts import EXTRACTOR_FORMAT, Layout, read_array, read_json, read_weights, write_array, write_json
 from indm.data.digits import load_digits
 from indm.errors import DataError
-from indm.metrics import build_inception, extractors, features, fidelity, weights
+from indm.metrics import build_inception, features, fidelity, weights
 from indm.metrics.fidelity import Statistics, fid_symmetric, symmetric_root
 from indm.params import Suite
 from indm.stages import fid, reference
@@ -120,7 +120,7 @@ def test_batch_size_does_not_matter(layout: Layout) -> None:
 
 def test_stage_fid_refuses_other_weights(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     other = weights.random_weights(seed=1)
-    monkeypatch.setitem(extractors.INCEPTION, "inception-v3-random", lambda: other)
+    monkeypatch.setitem(fid.INCEPTION, "inception-v3-random", lambda: other)
     with pytest.raises(DataError, match=f"found weights of sha256 {other[1]}, expected .* reference was made"):
         fid.run(suite("inception-v3-random"), layout, RUN)
 

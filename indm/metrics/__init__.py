@@ -7,7 +7,6 @@ from indm.metrics.extractors import (
     accuracy,
     build_extractor,
     build_inception,
-    load_extractor,
     train_classifier,
 )
 from indm.metrics.fidelity import compare, features, halves
@@ -22,6 +21,5 @@ __all__ = [
     "compare",
     "features",
     "halves",
-    "load_extractor",
     "train_classifier",
 ]

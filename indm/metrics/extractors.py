@@ -5,8 +5,6 @@ are never compared.
 """
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -14,7 +12,6 @@ from torch_fidelity import register_feature_extractor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from indm.artifacts import EXTRACTOR_FORMAT, read_weights
 from indm.errors import DataError
 from indm.metrics.weights import OPTION, as_file, inception_weights, random_weights
 from indm.seeding import derive_seed
@@ -178,19 +175,3 @@ def build_inception(name: str, expected: str | None = None) -> tuple[FeatureExtr
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"extractor {name}: the weights are those of another network: {reason}") from None
-
-
-def load_extractor(path: Path) -> tuple[FeatureExtractorBase, dict[str, Any]]:
-    """Rebuild the extractor that the stage reference wrote, and what names it in a result.
-
-    Raises:
-        DataError: if it is an Inception network and its weights are missing or not those of the reference.
-    """
-    weights, spec = read_weights(path, EXTRACTOR_FORMAT)
-    name = spec["extractor"]
-    if name in INCEPTION:
-        extractor, sha256 = build_inception(name, spec["weights_sha256"])
-        return extractor, {"extractor": name, "weights_sha256": sha256}
-    classifier = SmallClassifier(spec["classes"])
-    classifier.load_state_dict(weights)
-    return build_extractor(name, classifier), {"extractor": name}

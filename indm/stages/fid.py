@@ -1,16 +1,18 @@
 """Stage ``fid``: FID and KID of a run's images against the training split."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from indm.artifacts import Layout, read_array, read_json, write_json
-from indm.metrics import compare, features, load_extractor
+from indm.artifacts import EXTRACTOR_FORMAT, Layout, read_array, read_json, read_weights, write_json
+from indm.metrics import INCEPTION, SmallClassifier, build_extractor, build_inception, compare, features
 from indm.seeding import derive_seed
 from indm.stages.common import set_up
 
 if TYPE_CHECKING:
+    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
     from indm.params import Suite
 
 
@@ -36,3 +38,19 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     }
     write_json(folder / "fid.json", result)
     return folder
+
+
+def load_extractor(path: Path) -> tuple["FeatureExtractorBase", dict[str, Any]]:
+    """Rebuild the extractor of the reference, and what names it in a result.
+
+    Raises:
+        DataError: if it is an Inception network and its weights are missing or not those of the reference.
+    """
+    weights, spec = read_weights(path, EXTRACTOR_FORMAT)
+    name = spec["extractor"]
+    if name in INCEPTION:
+        extractor, sha256 = build_inception(name, spec["weights_sha256"])
+        return extractor, {"extractor": name, "weights_sha256": sha256}
+    classifier = SmallClassifier(spec["classes"])
+    classifier.load_state_dict(weights)
+    return build_extractor(name, classifier), {"extractor": name}

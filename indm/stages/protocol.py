@@ -14,13 +14,14 @@ from indm.artifacts import Layout, read_array, read_json, write_table
 from indm.data import quantise, to_pixels, to_uint8
 from indm.diffusion import load_model
 from indm.errors import ConvergenceError, DivergenceError, ParamsError
-from indm.metrics import features, load_extractor
+from indm.metrics import features
 from indm.metrics.deviations import extrapolate, fid_by_size, fid_draws, jpeg, pixel_features
 from indm.metrics.fidelity import statistics
 from indm.sampling import draw_images, draw_levels
 from indm.seeding import derive_seed
 from indm.stages.common import bar, set_up
 from indm.stages.drawing import prior_mean
+from indm.stages.fid import load_extractor
 
 if TYPE_CHECKING:
     from indm.metrics.fidelity import Statistics

@@ -9,11 +9,12 @@ import torch
 from indm.artifacts import Layout, read_array, read_json, write_table
 from indm.diffusion import load_model
 from indm.errors import ConvergenceError, DivergenceError
-from indm.metrics import compare, features, load_extractor
+from indm.metrics import compare, features
 from indm.sampling import draw_levels
 from indm.seeding import derive_seed
 from indm.stages.common import bar, set_up
 from indm.stages.drawing import prior_mean
+from indm.stages.fid import load_extractor
 
 if TYPE_CHECKING:
     from indm.params import Suite
