@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHECKPOINT_FORMAT = "indm-checkpoint-1"
-EXTRACTOR_FORMAT = "indm-extractor-1"
+EXTRACTOR_FORMAT = "indm-extractor-2"
+STATISTICS_FORMAT = "indm-statistics-1"
 # What of a checkout makes a result: a lock file that an engine has just written does not.
 SOURCES = [":/indm", ":/params", ":/pyproject.toml"]
 
@@ -187,7 +188,7 @@ def read_weights(path: Path, kind: str) -> tuple[dict[str, "Tensor"], dict[str, 
 
 def provenance(seconds: float) -> dict[str, Any]:
     """Describe the execution of a stage: commit, versions, machine, wall time in seconds, peak memory in MiB."""
-    packages = ("torch", "torch-fidelity", "torchdiffeq", "numpy", "scipy", "scikit-learn", "pandas")
+    packages = ("torch", "torch-fidelity", "clean-fid", "torchdiffeq", "numpy", "scipy", "scikit-learn", "pandas")
     return {
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--", *SOURCES)),

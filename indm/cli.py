@@ -81,10 +81,10 @@ def _check_subject(suite: Any, suite_file: Path, dataset: str | None = None, run
 
 
 _stage("prepare", "Load a dataset, split it and write its arrays.", DATASET)
-_stage("reference", "Train a dataset's feature extractor; measure the floors of FID and KID.", DATASET)
+_stage("reference", "Train a dataset's feature extractor; measure the floors of all image metrics.", DATASET)
 _stage("train", "Train a run's model.", RUN)
 _stage("sample", "Draw images from a trained run.", RUN)
-_stage("fid", "Compare a run's images with the training split: FID and KID.", RUN)
+_stage("fid", "Compare a run's images with the reference: FID, KID, IS, precision, recall, clean-FID.", RUN)
 _stage("nll", "Evaluate the four likelihood numbers of a trained run on the test split.", RUN)
 _stage("sweep", "Measure a run's FID and KID by several samplers and numbers of steps.", RUN)
 _stage("protocol", "Measure how far FID moves with each part of its protocol, on one run of a dataset.", DATASET)
@@ -137,7 +137,7 @@ def show(out: Path) -> None:
 
     from indm.report import present
 
-    for name, unit in (("fid", "FID and KID"), ("nll", "likelihoods, bits/dim")):
+    for name, unit in (("fid", "image metrics"), ("nll", "likelihoods, bits/dim")):
         path = out / f"table_{name}.csv"
         if not path.is_file():
             sys.exit(f"indm show: {path}: missing; make it with: snakemake --cores all {path}")

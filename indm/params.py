@@ -42,8 +42,17 @@ class ClassifierParams(Strict):
     lr: Annotated[Positive, Field(description="Adam's first learning rate")]
 
 
+class PublishedParams(Strict):
+    """Published reference statistics."""
+
+    path: Annotated[
+        str, Field(min_length=1, description="an .npz below the data root: pool_3 (features), or mu and sigma")
+    ]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="its sha256, 64 hexadecimal digits")]
+
+
 class ReferenceParams(Strict):
-    """The feature extractor of FID and KID."""
+    """The feature extractor of all image metrics, and what they compare with."""
 
     extractor: Annotated[
         Literal["digits-cnn", "patches-cnn", "inception-v3-compat", "inception-v3-random"],
@@ -51,6 +60,9 @@ class ReferenceParams(Strict):
     ]
     classifier: Annotated[
         ClassifierParams | None, Field(description="training of a ...-cnn on the training split; null for Inception")
+    ]
+    published_statistics: Annotated[
+        PublishedParams | None, Field(description="reference of FID; null: the features of the training split")
     ]
 
 
@@ -190,11 +202,14 @@ class SampleParams(Strict):
 
 
 class FidParams(Strict):
-    """FID and KID by torch-fidelity, and their standard errors."""
+    """The image metrics, and their standard errors."""
 
     kid_subsets: Annotated[Count, Field(description="subsets of KID")]
     kid_subset_size: Annotated[int, Field(ge=2, description="images in a subset of KID")]
-    bootstrap: Annotated[int, Field(ge=2, description="bootstrap draws of FID's standard error")]
+    is_splits: Annotated[int, Field(ge=2, description="splits of the inception score")]
+    prc_neighbours: Annotated[Count, Field(description="neighbourhood of precision and recall")]
+    prc_images: Annotated[int, Field(ge=2, description="images of each side, at most, for precision and recall")]
+    bootstrap: Annotated[int, Field(ge=2, description="bootstrap draws of the standard errors of the FIDs")]
 
 
 class NllParams(Strict):
@@ -463,6 +478,14 @@ def _cross_check(suite: Suite, path: Path) -> list[str]:
             mistakes.append(
                 f"key reference.{dataset}.classifier: allowed: {expected}, since the extractor is {reference.extractor}"
             )
+        if reference.published_statistics is not None and reference.classifier is not None:
+            mistakes.append(
+                f"key reference.{dataset}.published_statistics: allowed: null, since the extractor is {reference.extractor}"
+            )
+    if suite.fid.prc_neighbours >= suite.fid.prc_images:
+        mistakes.append(
+            f"key fid.prc_neighbours: found {suite.fid.prc_neighbours}; allowed: below prc_images {suite.fid.prc_images}"
+        )
     if set(suite.reference) != set(suite.datasets):
         found, allowed = ", ".join(suite.reference), ", ".join(suite.datasets)
         mistakes.append(f"key reference: found the datasets {found}; allowed: exactly those of key datasets, {allowed}")

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -10,15 +11,29 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from cleanfid import inception_pytorch
+from cleanfid.downloads_helper import inception_url
+from cleanfid.features import feature_extractor
+from cleanfid.resize import build_resizer
+from PIL import Image
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from torch import nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
-from torch_fidelity.metric_fid import KEY_METRIC_FID
 
-from indm.artifacts import EXTRACTOR_FORMAT, Layout, read_array, read_json, read_weights, write_array, write_json
+from indm.artifacts import (
+    EXTRACTOR_FORMAT,
+    STATISTICS_FORMAT,
+    Layout,
+    read_array,
+    read_json,
+    read_weights,
+    write_array,
+    write_json,
+)
 from indm.data.digits import load_digits
 from indm.errors import DataError
-from indm.metrics import build_inception, features, fidelity, weights
-from indm.metrics.fidelity import Statistics, fid_symmetric, symmetric_root
+from indm.metrics import build_clean, build_inception, clean, features, weights
+from indm.metrics.fidelity import Reference, frechet_clean
 from indm.params import Suite
 from indm.stages import fid, reference
 from tests.conftest import REPOSITORY
@@ -27,11 +42,15 @@ RUN = "digits-vp-indm-fid-s0"
 COUNTS = {"train": 8, "test": 4}
 
 
-def suite(extractor: str) -> Suite:
+def suite(extractor: str, published: dict[str, str] | None = None) -> Suite:
     """Return the smoke suite with an Inception extractor and counts that suit a dozen images."""
     content = yaml.safe_load((REPOSITORY / "params/smoke.yaml").read_text())
-    content["reference"]["digits"] = {"extractor": extractor, "classifier": None}
-    content["fid"] = {"kid_subsets": 2, "kid_subset_size": 3, "bootstrap": 2}
+    content["reference"]["digits"] = {
+        "extractor": extractor,
+        "classifier": None,
+        "published_statistics": published,
+    }
+    content["fid"] |= {"kid_subsets": 2, "kid_subset_size": 3, "prc_neighbours": 2, "bootstrap": 2}
     return Suite.model_validate(content)
 
 
@@ -50,16 +69,10 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """Run both stages once, with the random stand-in: the only forward passes of this module but three images."""
     layout = Layout(tmp_path_factory.mktemp("results"), "smoke")
     prepare(layout)
-    with threadpool_limits(1), pytest.MonkeyPatch.context() as monkeypatch:
-        # Of a dozen images' covariances the general eigenvalues take up to ten seconds each.
-        monkeypatch.setattr(fidelity, "fid_statistics_to_metric", symmetric_metric)
+    with threadpool_limits(1):
         reference.run(suite("inception-v3-random"), layout, "digits")
         fid.run(suite("inception-v3-random"), layout, RUN)
     return layout
-
-
-def symmetric_metric(first: Statistics, second: Statistics, verbose: bool) -> dict[str, float]:
-    return {KEY_METRIC_FID: fid_symmetric(first, second, symmetric_root(second["sigma"]))}
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +85,23 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give an empty torch.hub, no option, and no internet; return where the weights would lie."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    monkeypatch.delenv(weights.OPTION, raising=False)
+    for file in (weights.TORCH_FIDELITY, weights.CLEAN_FID):
+        monkeypatch.delenv(file.option, raising=False)
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_internet)
-    return weights.hub_path()
+    return weights.TORCH_FIDELITY.cached
+
+
+@pytest.fixture
+def script(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write a small TorchScript where clean-fid's would lie, and expect its sha256; return where it lies."""
+    path = tmp_path / "clean" / weights.CLEAN_FID.name
+    path.parent.mkdir()
+    tiny = nn.Module()
+    tiny.layers = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 2048, 1))
+    torch.jit.save(torch.jit.script(tiny), path)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(weights, "CLEAN_FID", replace(weights.CLEAN_FID, sha256=sha256, folder=lambda: path.parent))
+    return path
 
 
 def no_internet(*_: object, **__: object) -> None:
@@ -83,7 +110,8 @@ def no_internet(*_: object, **__: object) -> None:
 
 def expect(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     """Make the file at ``path`` the one whose sha256 is expected."""
-    monkeypatch.setattr(weights, "PREFIX", hashlib.sha256(path.read_bytes()).hexdigest()[:8])
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    monkeypatch.setattr(weights, "TORCH_FIDELITY", replace(weights.TORCH_FIDELITY, sha256=sha256))
 
 
 def test_stage_reference_identifies_the_extractor_and_keeps_no_weights(layout: Layout) -> None:
@@ -92,7 +120,12 @@ def test_stage_reference_identifies_the_extractor_and_keeps_no_weights(layout: L
     assert tensors == {}
     assert path.stat().st_size < 1000
     _, sha256 = build_inception("inception-v3-random")
-    assert spec == {"format": EXTRACTOR_FORMAT, "extractor": "inception-v3-random", "weights_sha256": sha256}
+    assert spec == {
+        "format": EXTRACTOR_FORMAT,
+        "extractor": "inception-v3-random",
+        "weights_sha256": sha256,
+        "clean_weights_sha256": sha256,
+    }
     result = read_json(layout.data("digits") / "reference.json")
     assert result["extractor"] == "inception-v3-random"
     assert result["test_accuracy"] is None
@@ -106,16 +139,115 @@ def test_stage_fid_names_the_extractor(layout: Layout) -> None:
     result = read_json(layout.run(RUN) / "fid.json")
     assert result["extractor"] == "inception-v3-random"
     assert (result["num_reference"], result["num_samples"]) == (COUNTS["train"], 5)
-    assert result["fid"] > 0
-    assert result["fid_se"] > 0
+    assert (result["reference"], result["reference_sha256"]) == ("train", None)
+
+
+def test_stages_give_every_metric_with_its_error(layout: Layout) -> None:
+    floors = read_json(layout.data("digits") / "reference.json")["floors"]
+    for result in (read_json(layout.run(RUN) / "fid.json"), *floors.values()):
+        for metric in ("fid", "clean_fid", "legacy_fid"):
+            assert result[metric] > 0
+            assert result[f"{metric}_se"] > 0
+            assert result[f"{metric}_formula"].startswith("symmetric eigenvalues of A Sigma A'")
+        assert result["kid_se"] > 0
+        assert result["is"] >= 1
+        assert result["is_se"] > 0
+        assert 0 <= result["precision"] <= 1
+        assert 0 <= result["recall"] <= 1
+
+
+def test_stage_reference_keeps_the_clean_statistics(layout: Layout) -> None:
+    tensors, spec = read_weights(layout.data("digits") / "statistics.safetensors", STATISTICS_FORMAT)
+    assert set(tensors) == {f"{mode}.{key}" for mode in clean.MODES for key in ("mu", "sigma")}
+    assert all(tensor.dtype == torch.float64 for tensor in tensors.values())
+    assert tensors["clean.sigma"].shape == (2048, 2048)
+    assert spec["reference"] == "train"
+    assert not torch.allclose(tensors["clean.mu"], tensors["legacy.mu"], rtol=1e-3)
+
+
+def test_stage_fid_repeats_to_the_byte(layout: Layout) -> None:
+    path = layout.run(RUN) / "fid.json"
+    before = path.read_bytes()
+    with threadpool_limits(1):
+        fid.run(suite("inception-v3-random"), layout, RUN)
+    assert path.read_bytes() == before
 
 
 def test_batch_size_does_not_matter(layout: Layout) -> None:
-    whole = read_array(layout.data("digits") / "features.npy")[:3]
-    extractor, _ = build_inception("inception-v3-random")
+    """Neither to features nor, within rounding, to the metrics made of them."""
+    extractor, sha256 = build_inception("inception-v3-random")
+    resized, _ = build_clean(extractor, sha256)
     images = read_array(layout.data("digits") / "train.npy")[:3]
-    again = features(extractor, images, 17, batch_size=2).numpy()
+    whole = read_array(layout.data("digits") / "features.npy")[:3]
+    again, _ = features(extractor, images, 17, batch_size=2)
     np.testing.assert_allclose(again, whole, rtol=1e-4, atol=1e-4 * float(np.abs(whole).mean()))
+    for mode in clean.MODES:
+        single, several = (features(resized[mode], images, 17, batch_size=size)[0] for size in (1, 3))
+        torch.testing.assert_close(single, several, rtol=1e-4, atol=1e-4 * float(several.abs().mean()))
+        real = Reference.of(several + 0.1)
+        assert frechet_clean(single, real)[0] == pytest.approx(frechet_clean(several, real)[0], rel=1e-3)
+
+
+def test_images_are_resized_as_clean_fid_does(layout: Layout) -> None:
+    """Against its own functions; ``clean`` against Pillow too."""
+    extractor, sha256 = build_inception("inception-v3-random")
+    resized, _ = build_clean(extractor, sha256)
+    image = np.random.default_rng(0).integers(0, 256, (3, 32, 32), dtype=np.uint8)
+    for mode, name in clean.MODES.items():
+        found = resized[mode].resize(image)
+        assert (found.shape, found.dtype) == ((3, 299, 299), np.float32)
+        assert np.array_equal(found, build_resizer(name)(image.transpose(1, 2, 0)).transpose(2, 0, 1))
+    channel = Image.fromarray(image[1].astype(np.float32)).resize((299, 299), Image.Resampling.BICUBIC)
+    assert np.array_equal(resized["clean"].resize(image)[1], np.asarray(channel).clip(0, 255))
+
+
+def test_legacy_network_is_clean_fids(state: weights.StateDict, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch-fidelity's layers in a chain against the network of clean-fid's legacy_pytorch, with the same weights."""
+    monkeypatch.setattr(inception_pytorch, "load_state_dict_from_url", lambda *_, **__: state)
+    expected = feature_extractor("pytorch_inception", torch.device("cpu"), use_dataparallel=False)
+    extractor, sha256 = build_inception("inception-v3-random")
+    legacy = build_clean(extractor, sha256)[0]["legacy"]
+    images = torch.from_numpy(np.random.default_rng(0).uniform(0, 255, (2, 3, 299, 299)).astype(np.float32))
+    with torch.no_grad():
+        torch.testing.assert_close(legacy(images)[0], expected(images), rtol=1e-4, atol=1e-4)
+
+
+def test_clean_network_is_the_script_once_its_sha256_is_right(
+    script: Path, state: weights.StateDict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extractor = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], weights.as_file(state))
+    resized, sha256 = build_clean(extractor, "0" * 64)
+    assert sha256 == hashlib.sha256(script.read_bytes()).hexdigest()
+    images = torch.rand(2, 3, 299, 299) * 255
+    expected = torch.jit.load(script).layers((images - 128) / 128).flatten(1)
+    torch.testing.assert_close(resized["clean"](images)[0], expected)
+    with pytest.raises(DataError, match=r"with which the reference was made; .* set INDM_INCEPTION_CLEAN"):
+        build_clean(extractor, "0" * 64, "0" * 64)
+    monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("loaded before its sha256 was checked"))
+    script.write_bytes(script.read_bytes() + b"x")
+    with pytest.raises(DataError, match=rf"found sha256 \w+, expected {sha256}; damaged or another file"):
+        build_clean(extractor, "0" * 64)
+
+
+def test_missing_script_names_file_places_source_and_option(
+    script: Path, state: weights.StateDict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script.unlink()
+    extractor = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], weights.as_file(state))
+    with pytest.raises(DataError) as error:
+        build_clean(extractor, "0" * 64)
+    message = str(error.value)
+    assert "\n" not in message
+    for part in ("inception-2015-12-05.pt", "INDM_INCEPTION_CLEAN (not set)", str(script), "no route", inception_url):
+        assert part in message
+    monkeypatch.setenv("INDM_INCEPTION_CLEAN", "/nowhere/script.pt")
+    with pytest.raises(DataError, match=r"found no file at INDM_INCEPTION_CLEAN=/nowhere/script\.pt"):
+        build_clean(extractor, "0" * 64)
+
+
+def test_published_sha256_and_place_are_clean_fids() -> None:
+    assert len(weights.CLEAN_FID.sha256) == 64
+    assert weights.CLEAN_FID.cached == Path("/tmp/inception-2015-12-05.pt")
 
 
 def test_stage_fid_refuses_other_weights(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,8 +265,8 @@ def test_random_weights_are_torch_fidelitys_format_and_repeat(state: weights.Sta
 
 
 def test_prefix_is_that_of_the_files_name() -> None:
-    assert weights.FILE == "weights-inception-2015-12-05-6726825d.pth"
-    assert weights.PREFIX == "6726825d"
+    assert weights.TORCH_FIDELITY.name == "weights-inception-2015-12-05-6726825d.pth"
+    assert weights.TORCH_FIDELITY.sha256 == "6726825d"
 
 
 def test_missing_weights_name_file_places_source_and_option(hub: Path) -> None:
@@ -143,7 +275,7 @@ def test_missing_weights_name_file_places_source_and_option(hub: Path) -> None:
     message = str(error.value)
     assert "\n" not in message
     for part in (
-        weights.FILE,
+        weights.TORCH_FIDELITY.name,
         "INDM_INCEPTION (not set)",
         str(hub),
         "no route",
@@ -167,22 +299,22 @@ def test_option_that_names_no_file_is_an_error(hub: Path, monkeypatch: pytest.Mo
     hub.parent.mkdir(parents=True)
     hub.write_bytes(b"")
     monkeypatch.setenv("INDM_INCEPTION", "/nowhere/weights.pth")
-    with pytest.raises(DataError, match=r"found no file at INDM_INCEPTION=/nowhere/weights\.pth; download"):
-        weights.find_weights()
+    with pytest.raises(DataError, match=r"found no file at INDM_INCEPTION=/nowhere/weights\.pth; .*download"):
+        weights.find_weights(weights.TORCH_FIDELITY)
 
 
 def test_option_precedes_the_cache_and_the_cache_the_download(
     hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda _, path, **__: Path(path).write_bytes(b"new"))
-    assert weights.find_weights() == hub
+    assert weights.find_weights(weights.TORCH_FIDELITY) == hub
     assert hub.read_bytes() == b"new"
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_internet)
-    assert weights.find_weights() == hub
+    assert weights.find_weights(weights.TORCH_FIDELITY) == hub
     chosen = tmp_path / "mine.pth"
     chosen.write_bytes(b"")
     monkeypatch.setenv("INDM_INCEPTION", str(chosen))
-    assert weights.find_weights() == chosen
+    assert weights.find_weights(weights.TORCH_FIDELITY) == chosen
 
 
 def test_weights_at_the_option_are_used(

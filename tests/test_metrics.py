@@ -1,17 +1,22 @@
-"""FID and KID against float64 closed forms; extractors; standard errors."""
+"""Metrics against float64 closed forms and the libraries' own functions; extractors; standard errors."""
 
 import tracemalloc
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from torch import Generator, Tensor
+from cleanfid.fid import fid_from_feats
+from torch import Generator, Tensor, nn
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
 
 from indm.data import to_uint8
+from indm.errors import DataError
 from indm.metrics import (
     EXTRACTORS,
     SmallClassifier,
@@ -23,14 +28,43 @@ from indm.metrics import (
     halves,
     train_classifier,
 )
-from indm.metrics.fidelity import bootstrap_fid, fid, fid_symmetric, kid, statistics, symmetric_root
+from indm.metrics.fidelity import (
+    Reference,
+    bootstrap_fid,
+    fid_low_rank,
+    fid_symmetric,
+    frechet,
+    frechet_clean,
+    inception_score,
+    kid,
+    precision_recall,
+    statistics,
+    symmetric_root,
+)
 
-SETTINGS = {"kid_subsets": 20, "kid_subset_size": 100, "bootstrap": 20, "seed": 0}
+SETTINGS = {
+    "kid_subsets": 20,
+    "kid_subset_size": 100,
+    "is_splits": 4,
+    "prc_neighbours": 3,
+    "prc_images": 300,
+    "bootstrap": 20,
+    "seed": 0,
+}
 
 
 def gaussian_features(count: int, dims: int, seed: int, shift: float = 0.0, scale: float = 1.0) -> Tensor:
     generator = Generator().manual_seed(seed)
     return shift + scale * torch.randn(count, dims, generator=generator, dtype=torch.float64)
+
+
+def measure(first: Tensor, second: Tensor, **changes: int) -> dict[str, Any]:
+    """Compare features with others, the first eight of them as logits."""
+    return compare(first, first[:, :8], Reference.of(second), **{**SETTINGS, **changes})
+
+
+def fid(first: Tensor, second: Tensor) -> float:
+    return frechet(first, Reference.of(second))[0]
 
 
 def reference_fid(first: Tensor, second: Tensor) -> float:
@@ -65,15 +99,16 @@ def test_fid_of_known_gaussians() -> None:
 
 def test_kid_of_one_whole_subset_is_the_unbiased_estimate() -> None:
     first, second = gaussian_features(100, 8, 0), gaussian_features(100, 8, 1, shift=0.3)
-    settings = {**SETTINGS, "kid_subsets": 1, "kid_subset_size": 100}
-    assert compare(first, second, **settings)["kid"] == pytest.approx(reference_kid(first, second), rel=1e-9)
+    assert measure(first, second, kid_subsets=1, kid_subset_size=100)["kid"] == pytest.approx(
+        reference_kid(first, second), rel=1e-9
+    )
 
 
 def test_standard_errors_have_the_right_size() -> None:
-    """The bootstrap's error against the spread over fresh samples, both for FID and KID."""
+    """Each claimed error against the spread over fresh samples; that of recall holds the generated images fixed."""
     reference = gaussian_features(2000, 8, 99)
-    found = [compare(gaussian_features(400, 8, seed, shift=0.4), reference, **SETTINGS) for seed in range(30)]
-    for metric in ("fid", "kid"):
+    found = [measure(gaussian_features(400, 8, seed, shift=0.4), reference, is_splits=10) for seed in range(30)]
+    for metric in ("fid", "kid", "is", "precision"):
         spread = np.std([row[metric] for row in found], ddof=1)
         claimed = np.median([row[f"{metric}_se"] for row in found])
         assert 0.5 * spread < claimed < 2 * spread, metric
@@ -81,7 +116,7 @@ def test_standard_errors_have_the_right_size() -> None:
 
 def test_compare_repeats() -> None:
     first, second = gaussian_features(200, 4, 0), gaussian_features(150, 4, 1)
-    assert compare(first, second, **SETTINGS) == compare(first, second, **SETTINGS)
+    assert measure(first, second) == measure(first, second)
 
 
 def test_halves_are_disjoint_and_equal() -> None:
@@ -97,9 +132,11 @@ def test_extractor_contract(name: str) -> None:
     assert extractor.get_name() == name
     images = np.random.default_rng(0).integers(0, 256, (37, 3, 8, 8), dtype=np.uint8)
     whole = features(extractor, images)
-    assert whole.dtype == torch.float64
-    assert whole.shape == (37, 64)
+    assert [layer.dtype for layer in whole] == [torch.float64] * 2
+    assert [layer.shape for layer in whole] == [(37, 64), (37, 10)]
     torch.testing.assert_close(features(extractor, images, batch_size=5), whole, rtol=1e-5, atol=1e-6)
+    logits = SmallClassifier.forward(extractor.classifier, torch.from_numpy(images)).double()
+    torch.testing.assert_close(logits, whole[1], rtol=1e-5, atol=1e-6)
 
 
 def test_classifier_learns() -> None:
@@ -144,7 +181,7 @@ def test_symmetric_fid_is_torch_fidelitys(dims: int) -> None:
 
 
 def test_both_bootstraps_agree() -> None:
-    rows, real = gaussian_features(300, 20, 0, shift=0.3), statistics(gaussian_features(400, 20, 1))
+    rows, real = gaussian_features(300, 20, 0, shift=0.3), Reference.of(gaussian_features(400, 20, 1))
     general, symmetric = (bootstrap_fid(rows, real, 10, np.random.default_rng(0), limit) for limit in (20, 19))
     assert symmetric == pytest.approx(general, rel=1e-8)
 
@@ -161,11 +198,11 @@ def test_images_stream_from_a_memory_map(tmp_path: Path) -> None:
     levels = np.random.default_rng(0).integers(0, 17, (3000, 1, 16, 16), dtype=np.uint8)
     np.save(tmp_path / "images.npy", levels)
     extractor = build_extractor("digits-cnn", SmallClassifier(10))
-    expected = features(extractor, to_uint8(levels, 17))
+    (expected, _) = features(extractor, to_uint8(levels, 17))
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
     features(extractor, mapped[:2], 17)
     tracemalloc.start()
-    found = features(extractor, mapped, 17, batch_size=256)
+    (found, _) = features(extractor, mapped, 17, batch_size=256)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert torch.equal(found, expected)
@@ -179,3 +216,110 @@ def test_statistics_hold_a_block_at_a_time() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 50_000 * 64 * 8 / 2
+
+
+def torch_fidelity_fid(first: Tensor, second: Tensor) -> float:
+    fake, real = fid_features_to_statistics(first), fid_features_to_statistics(second)
+    return fid_statistics_to_metric(fake, real, verbose=False)[KEY_METRIC_FID]
+
+
+def clean_fid_fid(first: Tensor, second: Tensor) -> float:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return float(fid_from_feats(first.numpy(), second.numpy()))
+
+
+LIBRARIES = (torch_fidelity_fid, clean_fid_fid)
+
+
+@pytest.mark.parametrize(("count", "dims", "formula"), [(900, 64, "general"), (900, 300, "symmetric")])
+def test_fid_is_that_of_both_libraries(count: int, dims: int, formula: str) -> None:
+    mixing = torch.randn(dims, dims, generator=Generator().manual_seed(2), dtype=torch.float64)
+    first, second = gaussian_features(count, dims, 0, shift=0.1) @ mixing, gaussian_features(1000, dims, 1)
+    found, used = frechet(first, Reference.of(second))
+    assert used == formula
+    assert frechet_clean(first, Reference.of(second)) == (pytest.approx(found, rel=1e-6), "clean-fid")
+    for library in LIBRARIES:
+        assert library(first, second) == pytest.approx(found, rel=1e-6)
+
+
+@pytest.mark.parametrize(("dims", "library"), [(2048, 0), (1024, 1)])
+def test_fid_of_many_features_is_that_of_the_libraries(dims: int, library: int) -> None:
+    """Features as Inception's: positive, correlated, float32. clean-fid's root takes half a minute of 2048 features."""
+    mixing = torch.randn(dims, dims, generator=Generator().manual_seed(2)) / dims**0.5
+    first, second = (
+        (gaussian_features(dims + 500, dims, seed, shift=shift).float() @ mixing).relu()
+        for seed, shift in ((0, 0.02), (1, 0))
+    )
+    found, used = frechet(first, Reference.of(second))
+    assert used == "symmetric"
+    assert LIBRARIES[library](first.double(), second.double()) == pytest.approx(found, rel=1e-4)
+
+
+def test_fid_of_few_images_is_that_of_torch_fidelity() -> None:
+    first, second = gaussian_features(40, 300, 0, shift=0.2), gaussian_features(500, 300, 1)
+    found, used = frechet(first, Reference.of(second))
+    assert (used, frechet_clean(first, Reference.of(second))) == ("low rank", (found, "low rank"))
+    general = fid_statistics_to_metric(statistics(first), statistics(second), verbose=False)[KEY_METRIC_FID]
+    assert found == pytest.approx(general, rel=1e-4)
+    counts = np.random.default_rng(0).multinomial(40, [1 / 40] * 40)
+    drawn = fid_symmetric(statistics(first, counts), statistics(second), symmetric_root(statistics(second)["sigma"]))
+    assert fid_low_rank(first, statistics(second), counts) == pytest.approx(drawn, rel=1e-5)
+
+
+def test_inception_score_is_torch_fidelitys_to_the_bit() -> None:
+    logits = gaussian_features(103, 10, 0, scale=3.0)
+    expected = isc_features_to_metric(logits, splits=5, shuffle=True, rng_seed=3)
+    mean, error = inception_score(logits, splits=5, seed=3)
+    assert mean == expected[KEY_METRIC_ISC_MEAN]
+    assert error == pytest.approx(expected[KEY_METRIC_ISC_STD] / 2, rel=1e-12)  # sqrt(5 / 4) / sqrt(5)
+
+
+def test_inception_score_of_known_predictions() -> None:
+    """Certain of one of ten equally frequent classes: 10; always the same prediction: 1."""
+    labels = torch.arange(1000) % 10
+    certain = 100 * nn.functional.one_hot(labels, 10).double()
+    assert inception_score(certain, splits=2, seed=0)[0] == pytest.approx(10, rel=0.01)
+    assert inception_score(torch.zeros(100, 10), splits=2, seed=0) == (pytest.approx(1), pytest.approx(0))
+
+
+def reference_share(points: Tensor, centres: Tensor, neighbours: int) -> float:
+    """Share of points within the k-th neighbour's distance of a centre, by explicit differences."""
+    between = (centres[:, None] - centres[None]).norm(dim=2)
+    radii = between.sort(dim=1).values[:, neighbours]
+    return float(((points[:, None] - centres[None]).norm(dim=2) <= radii).any(1).double().mean())
+
+
+def test_precision_and_recall_in_any_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = gaussian_features(90, 6, 0, shift=0.8), gaussian_features(120, 6, 1)
+    expected = reference_share(first, second, 2), reference_share(second, first, 2)
+    for size in (1000, 7):
+        monkeypatch.setattr(fidelity, "DISTANCES", size)
+        found = precision_recall(first, second, neighbours=2, images=500, seed=0)
+        assert (found["precision"], found["recall"]) == pytest.approx(expected, abs=1e-6)
+    assert 0 < found["precision"] < 1
+    assert found["precision_se"] == pytest.approx((found["precision"] * (1 - found["precision"]) / 90) ** 0.5)
+    assert found["recall_se"] == pytest.approx((found["recall"] * (1 - found["recall"]) / 120) ** 0.5)
+
+
+def test_precision_and_recall_use_so_many_images() -> None:
+    first, second = gaussian_features(90, 6, 0), gaussian_features(50, 6, 1)
+    found = precision_recall(first, second, neighbours=2, images=60, seed=0)
+    assert (found["prc_generated"], found["prc_reference"]) == (60, 50)
+
+
+def test_statistics_alone_leave_out_what_needs_features() -> None:
+    first, second = gaussian_features(200, 8, 0), gaussian_features(150, 8, 1)
+    reference = Reference(statistics(second), None)
+    found, whole = compare(first, first, reference, **SETTINGS), measure(first, second)
+    assert found.keys() == whole.keys()
+    assert (found["fid"], found["fid_se"]) == (whole["fid"], whole["fid_se"])
+    assert {key for key, value in found.items() if value is None} == {"kid", "kid_se", *fidelity.PRC}
+
+
+def test_too_few_images_are_named() -> None:
+    rows = gaussian_features(50, 8, 0)
+    with pytest.raises(DataError, match=r"found 50 generated images, expected at least 100; make fid\.kid_subset_size"):
+        measure(rows, gaussian_features(150, 8, 1))
+    with pytest.raises(DataError, match="found 50 reference images"):
+        measure(gaussian_features(150, 8, 1), rows)

@@ -93,6 +93,21 @@ MISTAKES = {
         ["key train.sde.vp.beta_min: found 30.0; allowed: below beta_max 20.0"],
     ),
     "not YAML": ("suite: digits", "suite: [digits", ["not a YAML file"]),
+    "published statistics of a classifier": (
+        "published_statistics: null",
+        f"published_statistics: {{path: a.npz, sha256: {'a' * 64}}}",
+        ["key reference.digits.published_statistics: allowed: null, since the extractor is digits-cnn"],
+    ),
+    "sha256 that is none": (
+        "published_statistics: null",
+        "published_statistics: {path: a.npz, sha256: abc}",
+        ["key reference.digits.published_statistics.sha256: found 'abc'", "64 hexadecimal digits"],
+    ),
+    "neighbourhood of more images than there are": (
+        "prc_images: 1000",
+        "prc_images: 3",
+        ["key fid.prc_neighbours: found 3; allowed: below prc_images 3"],
+    ),
     "another suite's name": ("suite: digits", "suite: other", ["key suite: found 'other'", "'digits'"]),
 }
 

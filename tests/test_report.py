@@ -9,7 +9,7 @@ import pytest
 
 from indm.errors import ArtifactError
 from indm.report import fid_table, nll_table, present, read_published
-from indm.report.tables import FID_COLUMNS, NLL_COLUMNS
+from indm.report.tables import FID_COLUMNS, FID_METRICS, NLL_COLUMNS
 from tests.conftest import REPOSITORY
 
 PUBLISHED = read_published(REPOSITORY / "params" / "published.csv")
@@ -22,12 +22,19 @@ def runs(dataset: str = "digits", seeds: int = 2, **keys: str) -> list[dict[str,
     return [{"run": f"{dataset}-s{seed}", **cell} for seed in range(seeds)]
 
 
+def metrics(dataset: str, fid: float) -> dict[str, float | None]:
+    """Give every metric; those of clean-fid only where the extractor is Inception."""
+    clean = dataset == "cifar10"
+    values = dict.fromkeys(FID_METRICS, 0.5) | {"fid": fid, "clean_fid": 3.0 if clean else None}
+    values |= {"legacy_fid": 4.0 if clean else None}
+    return values | {f"{key}_se": None if value is None else 0.5 for key, value in values.items()}
+
+
 def fid_results(fids: list[float], dataset: str = "digits") -> tuple[dict[str, Any], dict[str, Any]]:
     names = [f"{dataset}-s{seed}" for seed in range(len(fids))]
     samples = {name: {"sampler": "ancestral", "nfe": 100.0, "num_samples": 1000} for name in names}
     values = {
-        name: {"extractor": EXTRACTORS[dataset], "fid": fid, "fid_se": 0.5, "kid": 0.1, "kid_se": 0.01}
-        for name, fid in zip(names, fids, strict=True)
+        name: {"extractor": EXTRACTORS[dataset]} | metrics(dataset, fid) for name, fid in zip(names, fids, strict=True)
     }
     return samples, values
 
@@ -36,8 +43,8 @@ REFERENCE = {
     "digits": {
         "extractor": "digits-cnn",
         "floors": {
-            "test": {"num_samples": 360, "fid": 2.0, "fid_se": 0.1, "kid": 0.0, "kid_se": 0.01},
-            "train-halves": {"num_samples": 628, "fid": 1.0, "fid_se": 0.1, "kid": 0.0, "kid_se": 0.01},
+            "test": {"num_samples": 360} | metrics("digits", 2.0),
+            "train-halves": {"num_samples": 628} | metrics("digits", 1.0),
         },
     }
 }
@@ -77,10 +84,12 @@ def test_published_number_only_beside_its_own_dataset() -> None:
     assert pd.isna(digits["published_source"])
     samples, fids = fid_results([10.0], "cifar10")
     cifar = fid_table("s", runs("cifar10", 1), samples, fids, {}, PUBLISHED).iloc[0]
-    assert cifar["published_fid"] == 2.55
+    assert (cifar["published_fid"], cifar["published_is"]) == (2.55, 9.58)
     assert cifar["published_source"] == "arXiv:2011.13456, score_sde_pytorch README checkpoint table"
     samples["cifar10-s0"]["sampler"] = "ode"
-    assert fid_table("s", runs("cifar10", 1), samples, fids, {}, PUBLISHED).iloc[0]["published_fid"] == 3.93
+    ode = fid_table("s", runs("cifar10", 1), samples, fids, {}, PUBLISHED).iloc[0]
+    assert ode["published_fid"] == 3.93
+    assert pd.isna(ode["published_is"])
 
 
 @pytest.mark.parametrize("extractor", ["inception-v3-random", "digits-cnn"])
@@ -89,8 +98,28 @@ def test_published_number_only_beside_its_own_extractor(extractor: str) -> None:
     fids["cifar10-s0"]["extractor"] = extractor
     row = fid_table("s", runs("cifar10", 1), samples, fids, {}, PUBLISHED).iloc[0]
     assert row["extractor"] == extractor
-    assert pd.isna(row["published_fid"])
-    assert pd.isna(row["published_source"])
+    assert row[["published_fid", "published_is", "published_source"]].isna().all()
+
+
+def test_each_source_is_named_once() -> None:
+    samples, fids = fid_results([10.0], "cifar10")
+    other = PUBLISHED.copy()
+    other.loc[other["metric"] == "is", "source"] = "another paper"
+    row = fid_table("s", runs("cifar10", 1), samples, fids, {}, other).iloc[0]
+    place = "score_sde_pytorch README checkpoint table"
+    assert row["published_source"] == f"arXiv:2011.13456, {place}; another paper, {place}"
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_metric_that_no_seed_has_is_an_empty_cell_and_not_presented(seeds: int) -> None:
+    samples, fids = fid_results([10.0] * seeds)
+    table = fid_table("s", runs(seeds=seeds), samples, fids, REFERENCE, PUBLISHED)
+    assert table[["clean_fid", "clean_fid_se", "legacy_fid", "legacy_fid_se"]].isna().all(axis=None)
+    header = present(table).splitlines()[0].split()
+    assert header[-5:] == ["fid", "kid", "is", "precision", "recall"]
+    samples, fids = fid_results([10.0] * seeds, "cifar10")
+    table = fid_table("s", runs("cifar10", seeds), samples, fids, {}, PUBLISHED)
+    assert (table["clean_fid"].iloc[0], table["legacy_fid"].iloc[0]) == (3.0, 4.0)
 
 
 def test_record_that_names_no_sde_is_not_claimed_for_one() -> None:

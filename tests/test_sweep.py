@@ -16,7 +16,7 @@ from indm.diffusion import ImplicitNonlinearDiffusion
 from indm.errors import ConvergenceError, IndmError, ParamsError
 from indm.metrics import SmallClassifier, build_extractor, build_inception, features
 from indm.metrics.deviations import extrapolate, fid_by_size, fid_draws, jpeg, pixel_features
-from indm.metrics.fidelity import bootstrap_fid, fid, statistics
+from indm.metrics.fidelity import Reference, bootstrap_fid, frechet
 from indm.params import Suite, load_suite
 from indm.stages import fid as fid_stage
 from indm.stages import prepare, protocol, reference, sample, sweep
@@ -239,7 +239,7 @@ def test_fid_of_infinitely_many_images_of_known_gaussians() -> None:
     dims, shift, scale, repeats, sizes = 16, 0.2, 1.3, 20, (200, 400, 800)
     known = dims * (shift**2 + (1 - scale) ** 2)
     generated = shift + scale * torch.randn(repeats * max(sizes), dims, dtype=torch.float64)
-    fids = fid_by_size(generated, {"mu": np.zeros(dims), "sigma": np.eye(dims)}, sizes, repeats)
+    fids = fid_by_size(generated, Reference({"mu": np.zeros(dims), "sigma": np.eye(dims)}, None), sizes, repeats)
     assert fids.shape == (repeats, len(sizes))
     infinite = extrapolate(sizes, fids)
     errors = fids.std(0, ddof=1) / repeats**0.5
@@ -256,14 +256,14 @@ def test_extrapolation_of_a_line_is_its_intercept() -> None:
 
 def test_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="found 30; expected at most 25, the features of one of 4 groups"):
-        fid_by_size(torch.randn(100, 3), {"mu": np.zeros(3), "sigma": np.eye(3)}, [10, 30], 4)
+        fid_by_size(torch.randn(100, 3), Reference({"mu": np.zeros(3), "sigma": np.eye(3)}, None), [10, 30], 4)
 
 
 def test_draws_are_those_of_the_bootstrap() -> None:
-    generated, real = torch.randn(200, 5, dtype=torch.float64), torch.randn(300, 5, dtype=torch.float64)
-    draws = fid_draws(generated, statistics(real), 20, seed=3)
-    assert draws[0] == pytest.approx(fid(generated, real), rel=1e-8)
-    spread = bootstrap_fid(generated, statistics(real), 20, np.random.default_rng(3))
+    generated, real = torch.randn(200, 5, dtype=torch.float64), Reference.of(torch.randn(300, 5, dtype=torch.float64))
+    draws = fid_draws(generated, real, 20, seed=3)
+    assert draws[0] == pytest.approx(frechet(generated, real)[0], rel=1e-8)
+    spread = bootstrap_fid(generated, real, 20, np.random.default_rng(3))
     assert np.std(draws[1:], ddof=1) == pytest.approx(spread, rel=1e-6)
 
 
@@ -284,14 +284,14 @@ def test_pixels_without_rounding_surround_the_rounded_ones(levels: int, centered
 def test_features_of_pixels_are_those_of_uint8_where_nothing_was_rounded() -> None:
     images = np.random.default_rng(0).integers(0, 256, (1, 3, 8, 8), dtype=np.uint8)
     for extractor in (build_extractor("digits-cnn", SmallClassifier(10)), build_inception("inception-v3-random")[0]):
-        expected = features(extractor, images)
+        expected = features(extractor, images)[0]
         found = pixel_features(extractor, torch.from_numpy(images).float(), CPU)
         assert found.dtype == expected.dtype
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
         moved = pixel_features(extractor, torch.from_numpy(images).float() + 0.3, CPU)
         assert not torch.allclose(moved, expected)
         # What replaced the input is gone again.
-        torch.testing.assert_close(features(extractor, images), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(features(extractor, images)[0], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_jpeg_loses_the_more_the_lower_its_quality() -> None:

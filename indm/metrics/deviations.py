@@ -19,10 +19,10 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
-from indm.metrics.fidelity import Statistics, fid_symmetric, statistics, symmetric_root
+from indm.metrics.fidelity import Reference, fid_symmetric, statistics
 
 
-def fid_draws(generated: Tensor, reference: Statistics, draws: int, seed: int) -> NDArray[np.float64]:
+def fid_draws(generated: Tensor, reference: Reference, draws: int, seed: int) -> NDArray[np.float64]:
     """FID of generated features, then of its bootstrap draws; two sets of as many rows are drawn alike.
 
     So the difference of two FIDs, whose images come of the same noise or are the same but for their rounding, has the
@@ -30,25 +30,25 @@ def fid_draws(generated: Tensor, reference: Statistics, draws: int, seed: int) -
 
     Arguments:
         generated: features, shape (N, F).
-        reference: statistics of the reference, held fixed.
+        reference: the reference, held fixed; its statistics are all that is needed.
         draws: number B of draws.
         seed: seed of the draws.
 
     Returns:
         FIDs, shape (1 + B,).
     """
-    count, root = len(generated), symmetric_root(reference["sigma"])
+    count = len(generated)
     rng = np.random.default_rng(seed)
     counts = [None, *(np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(draws))]
-    return np.array([fid_symmetric(statistics(generated, weights), reference, root) for weights in counts])
+    return np.array([_fid(generated, reference, weights) for weights in counts])
 
 
-def fid_by_size(generated: Tensor, reference: Statistics, sizes: Sequence[int], repeats: int) -> NDArray[np.float64]:
+def fid_by_size(generated: Tensor, reference: Reference, sizes: Sequence[int], repeats: int) -> NDArray[np.float64]:
     """FID of sets of several sizes: within each of R disjoint groups of features, the mean over its disjoint sets.
 
     Arguments:
         generated: features, shape (N, F).
-        reference: statistics of the reference.
+        reference: the reference; its statistics are all that is needed.
         sizes: the S sizes, each at most N / R.
         repeats: number R of groups.
 
@@ -58,18 +58,17 @@ def fid_by_size(generated: Tensor, reference: Statistics, sizes: Sequence[int], 
     Raises:
         ValueError: if the largest size does not fit in a group.
     """
-    group, root = len(generated) // repeats, symmetric_root(reference["sigma"])
+    group = len(generated) // repeats
     if max(sizes) > group:
         raise ValueError(
             f"sizes: found {max(sizes)}; expected at most {group}, the features of one of {repeats} groups"
         )
     parts = [generated[r * group : (r + 1) * group] for r in range(repeats)]
-    return np.array(
-        [
-            [np.mean([fid_symmetric(statistics(s), reference, root) for s in _sets(part, n)]) for n in sizes]
-            for part in parts
-        ]
-    )
+    return np.array([[np.mean([_fid(s, reference) for s in _sets(part, n)]) for n in sizes] for part in parts])
+
+
+def _fid(generated: Tensor, reference: Reference, counts: NDArray[np.intp] | None = None) -> float:
+    return fid_symmetric(statistics(generated, counts), reference.statistics, reference.root)
 
 
 def _sets(rows: Tensor, size: int) -> list[Tensor]:

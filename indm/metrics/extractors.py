@@ -13,11 +13,11 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from indm.errors import DataError
-from indm.metrics.weights import OPTION, as_file, inception_weights, random_weights
+from indm.metrics.weights import TORCH_FIDELITY, as_file, inception_weights, random_weights
 from indm.seeding import derive_seed
 
 FEATURES = 64
-LAYER = str(FEATURES)
+LAYERS = (str(FEATURES), "logits")
 
 
 class SmallClassifier(nn.Module):
@@ -55,7 +55,11 @@ class SmallClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Classify uint8 images (B, 3, H, W): logits (B, classes)."""
-        return self.head(self.features(images) * self.scale)
+        return self.logits(self.features(images))
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Classify features (B, 64): logits (B, classes)."""
+        return self.head(features * self.scale)
 
     @torch.no_grad()
     def fit_scale(self, images: Tensor) -> None:
@@ -114,21 +118,22 @@ class ClassifierExtractor(FeatureExtractorBase):
     @staticmethod
     def get_provided_features_list() -> tuple[str, ...]:
         """Name the layers that can be asked for."""
-        return (LAYER,)
+        return LAYERS
 
     @staticmethod
     def get_default_feature_layer_for_metric(metric: str) -> str:
-        """Name the layer of a metric: the only one."""
-        return LAYER
+        """Name the layer of a metric: the logits for the inception score, the features for all others."""
+        return LAYERS[metric == "isc"]
 
     @staticmethod
     def can_be_compiled() -> bool:
         """Say that torch.compile is not worth its warm-up here."""
         return False
 
-    def forward(self, images: Tensor) -> tuple[Tensor]:
-        """Extract features (B, 64), float64, from uint8 images (B, 3, H, W)."""
-        return (self.classifier.features(images).double(),)
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Extract features (B, 64) and logits (B, classes), float64, from uint8 images (B, 3, H, W)."""
+        features = self.classifier.features(images)
+        return features.double(), self.classifier.logits(features).double()
 
 
 EXTRACTORS = ("digits-cnn", "patches-cnn")
@@ -139,16 +144,18 @@ for _name in EXTRACTORS:
 
 def build_extractor(name: str, classifier: SmallClassifier) -> FeatureExtractorBase:
     """Build the registered extractor ``name`` around a trained classifier, in eval mode."""
-    return ClassifierExtractor(name, [LAYER], classifier.eval().requires_grad_(False))
+    return ClassifierExtractor(name, list(LAYERS), classifier.eval().requires_grad_(False))
 
 
-INCEPTION_LAYER = "2048"
+INCEPTION_FEATURES = 2048
+# The inception score has always been of the logits without their bias.
+INCEPTION_LAYERS = (str(INCEPTION_FEATURES), "logits_unbiased")
 INCEPTION = {"inception-v3-compat": inception_weights, "inception-v3-random": random_weights}
 """Where the weights of each Inception extractor come from; the random ones stand in on machines without the file."""
 
 
-def build_inception(name: str, expected: str | None = None) -> tuple[FeatureExtractorBase, str]:
-    """Build torch-fidelity's Inception-v3, which gives the 2048 features of its last pooling.
+def build_inception(name: str, expected: str | None = None) -> tuple[FeatureExtractorInceptionV3, str]:
+    """Build torch-fidelity's Inception-v3, which gives the 2048 features of its last pooling and 1008 logits.
 
     Arguments:
         name: a key of ``INCEPTION``.
@@ -165,13 +172,22 @@ def build_inception(name: str, expected: str | None = None) -> tuple[FeatureExtr
         | https://arxiv.org/abs/1512.00567
     """
     state, found = INCEPTION[name]()
-    if expected not in (None, found):
-        raise DataError(
-            f"extractor {name}: found weights of sha256 {found}, expected {expected}, with which the reference was made; "
-            f"run the stage reference again, or set {OPTION} to those weights"
-        )
+    check_same_weights(name, found, expected, TORCH_FIDELITY.option)
     try:
-        return FeatureExtractorInceptionV3(name, [INCEPTION_LAYER], as_file(state)), found
+        return FeatureExtractorInceptionV3(name, list(INCEPTION_LAYERS), as_file(state)), found
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"extractor {name}: the weights are those of another network: {reason}") from None
+
+
+def check_same_weights(name: str, found: str, expected: str | None, option: str) -> None:
+    """Compare the sha256 of weights with that of the reference's, if it has been made.
+
+    Raises:
+        DataError: if they differ.
+    """
+    if expected not in (None, found):
+        raise DataError(
+            f"extractor {name}: found weights of sha256 {found}, expected {expected}, with which the reference was made; "
+            f"run the stage reference again, or set {option} to those weights"
+        )

@@ -4,6 +4,8 @@ References:
     | Rethinking the Inception Architecture for Computer Vision (Szegedy et al., 2016), https://arxiv.org/abs/1512.00567
     | High-fidelity performance metrics for generative models in PyTorch (Obukhov et al., 2020),
     | https://github.com/toshas/torch-fidelity
+    | On Aliased Resizing and Surprising Subtleties in GAN Evaluation (Parmar et al., 2022),
+    | https://arxiv.org/abs/2104.11222, https://github.com/GaParmar/clean-fid
 """
 
 import hashlib
@@ -12,25 +14,71 @@ import io
 import math
 import os
 import pickle
+import platform
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from cleanfid.downloads_helper import inception_url
 from torch import Generator, Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
 from indm.errors import DataError
 from indm.seeding import derive_seed
 
-OPTION = "INDM_INCEPTION"
-FILE = URL_INCEPTION_V3.rpartition("/")[2]
-# torch.hub's convention: a name ends with the first digits of its file's sha256.
-PREFIX = FILE.removesuffix(".pth").rpartition("-")[2]
 TIMEOUT = 30.0
-REMEDY = f"download {FILE} from {URL_INCEPTION_V3} and set the environment variable {OPTION} to its path"
 
 StateDict = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A published file of weights.
+
+    Arguments:
+        url: where it is downloaded from.
+        sha256: its sha256, or the first digits of it.
+        option: the environment variable that names it.
+        folder: returns the folder in which its own library keeps it.
+    """
+
+    url: str
+    sha256: str
+    option: str
+    folder: Callable[[], Path]
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.url.rpartition("/")[2]
+
+    @property
+    def remedy(self) -> str:
+        """What a person can do who does not have it."""
+        return f"download {self.name} from {self.url} and set the environment variable {self.option} to its path"
+
+    @property
+    def cached(self) -> Path:
+        """Where its own library keeps it."""
+        return self.folder() / self.name
+
+
+TORCH_FIDELITY = WeightsFile(
+    url=URL_INCEPTION_V3,
+    # torch.hub's convention: a name ends with the first digits of its file's sha256.
+    sha256=URL_INCEPTION_V3.removesuffix(".pth").rpartition("-")[2],
+    option="INDM_INCEPTION",
+    folder=lambda: Path(torch.hub.get_dir()) / "checkpoints",
+)
+CLEAN_FID = WeightsFile(
+    url=inception_url,
+    # As published in https://github.com/crowsonkb/k-diffusion, k_diffusion/evaluation.py.
+    sha256="f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
+    option="INDM_INCEPTION_CLEAN",
+    folder=lambda: Path("." if platform.system() == "Windows" else "/tmp"),
+)
 
 
 def inception_weights() -> tuple[StateDict, str]:
@@ -42,69 +90,101 @@ def inception_weights() -> tuple[StateDict, str]:
     Raises:
         DataError: if the file is missing and cannot be downloaded, or is not the one expected.
     """
-    path = find_weights()
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); {REMEDY}") from None
+    path, content = read_weights_file(TORCH_FIDELITY)
     return load_weights(path, content), hashlib.sha256(content).hexdigest()
 
 
-def find_weights() -> Path:
-    """Find the weights: the file that INDM_INCEPTION names, else the one in torch.hub's folder, else a download to it.
+def clean_fid_script() -> tuple[torch.jit.ScriptModule, str]:
+    """Find, check and load the TorchScript of Inception-v3 that clean-fid uses.
+
+    TorchScript is code: it is loaded only once its sha256 is the published one, from the very bytes that were checked.
+
+    Returns:
+        The script, in eval mode, and the sha256 of its file.
 
     Raises:
-        DataError: if INDM_INCEPTION names no file, or nothing is found and nothing can be downloaded.
+        DataError: if the file is missing and cannot be downloaded, is not the one expected, or cannot be run by this torch.
     """
-    chosen, cached = os.environ.get(OPTION), hub_path()
+    path, content = read_weights_file(CLEAN_FID)
+    try:
+        script = torch.jit.load(io.BytesIO(content), map_location="cpu")
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: torch {torch.__version__} cannot load this TorchScript ({reason})") from None
+    return script.eval(), hashlib.sha256(content).hexdigest()
+
+
+def read_weights_file(file: WeightsFile) -> tuple[Path, bytes]:
+    """Find and read a file of weights, and check its sha256 before anything is made of its bytes.
+
+    Returns:
+        Where it was found, and its bytes.
+
+    Raises:
+        DataError: if the file is missing and cannot be downloaded, cannot be read, or is not the one expected.
+    """
+    path = find_weights(file)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); {file.remedy}") from None
+    found = hashlib.sha256(content).hexdigest()
+    if not found.startswith(file.sha256):
+        expected = file.sha256 if len(file.sha256) == len(found) else f"{file.sha256}..."
+        raise DataError(f"{path}: found sha256 {found}, expected {expected}; damaged or another file: {file.remedy}")
+    return path, content
+
+
+def find_weights(file: WeightsFile) -> Path:
+    """Find weights: the file that the environment names, else the one that their library keeps, else a download to there.
+
+    Raises:
+        DataError: if the environment names no file, or nothing is found and nothing can be downloaded.
+    """
+    chosen = os.environ.get(file.option)
     if chosen:
         if not Path(chosen).is_file():
-            raise DataError(f"{FILE}: found no file at {OPTION}={chosen}; {REMEDY}, or unset it")
+            raise DataError(
+                f"{file.name}: found no file at {file.option}={chosen}; expected the weights: {file.remedy}, or unset it"
+            )
         return Path(chosen)
-    if not cached.is_file():
-        _download(cached)
-    return cached
+    if not file.cached.is_file():
+        _download(file)
+    return file.cached
 
 
-def hub_path() -> Path:
-    """Where torch-fidelity itself keeps the weights: torch.hub's folder of checkpoints."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / FILE
-
-
-def _download(path: Path) -> None:
-    """Download the weights to ``path``; torch.hub writes beside it and renames only what has the right sha256."""
-    timeout = socket.getdefaulttimeout()
+def _download(file: WeightsFile) -> None:
+    """Download weights to their library's place; torch.hub writes beside it and renames only what has the right sha256."""
+    path, timeout = file.cached, socket.getdefaulttimeout()
     try:
         socket.setdefaulttimeout(TIMEOUT)
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), hash_prefix=PREFIX, progress=False)
+        torch.hub.download_url_to_file(file.url, str(path), hash_prefix=file.sha256, progress=False)
     except (OSError, http.client.HTTPException, RuntimeError) as error:
-        places = f"{OPTION} (not set), {path} (no such file), a download ({error})"
-        raise DataError(f"{FILE}: Inception weights missing; looked for in {places}; {REMEDY}") from None
+        places = f"{file.option} (not set), {path} (no such file), a download ({error})"
+        raise DataError(f"{file.name}: Inception weights missing; looked for in {places}; {file.remedy}") from None
     finally:
         socket.setdefaulttimeout(timeout)
 
 
 def load_weights(path: Path, content: bytes) -> StateDict:
-    """Load a state dict from the bytes of its file, once their sha256 is the expected one; nothing is executed.
+    """Load a state dict from the bytes of its file; nothing is executed.
 
     Arguments:
         path: where they were read, for the message.
         content: the bytes.
 
     Raises:
-        DataError: if the file is damaged, another one, or holds more than tensors.
+        DataError: if the file is damaged or holds more than tensors.
     """
-    found = hashlib.sha256(content).hexdigest()
-    if not found.startswith(PREFIX):
-        raise DataError(f"{path}: found sha256 {found}, expected {PREFIX}...; damaged or another file: {REMEDY}")
+    remedy = TORCH_FIDELITY.remedy
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).partition("\n")[0]
-        raise DataError(f"{path}: not a file of weights alone, and not loaded ({reason}); {REMEDY}") from None
+        raise DataError(f"{path}: not a file of weights alone, and not loaded ({reason}); {remedy}") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise DataError(f"{path}: found {type(state).__name__}, expected a dict of tensors; {REMEDY}")
+        raise DataError(f"{path}: found {type(state).__name__}, expected a dict of tensors; {remedy}")
     return state
 
 

@@ -11,6 +11,7 @@ from indm.errors import ArtifactError
 Result = Mapping[str, Any]
 
 CELL = ["dataset", "sde", "model", "objective"]
+FID_METRICS = ["fid", "kid", "is", "precision", "recall", "clean_fid", "legacy_fid"]
 FID_COLUMNS = [
     "suite",
     *CELL,
@@ -19,11 +20,9 @@ FID_COLUMNS = [
     "nfe",
     "num_samples",
     "extractor",
-    "fid",
-    "fid_se",
-    "kid",
-    "kid_se",
+    *(column for metric in FID_METRICS for column in (metric, f"{metric}_se")),
     "published_fid",
+    "published_is",
     "published_source",
 ]
 NLL_COLUMNS = [
@@ -54,7 +53,7 @@ PUBLISHED_COLUMNS = [
     "locator",
     "note",
 ]
-# The published FIDs are of this network; beside another extractor's they would mean nothing.
+# The published FIDs and inception scores are of this network; beside another extractor's they would mean nothing.
 PUBLISHED_EXTRACTOR = "inception-v3-compat"
 # Rows of real images: the smallest values that a perfect model could be expected to reach.
 FLOORS = {"test": "real (test split)", "train-halves": "real (two halves of train)"}
@@ -89,6 +88,13 @@ def published_value(published: pd.DataFrame, cell: Result, metric: str, sampler:
     return {f"published_{metric}": float(first["value"]), "published_source": f"{first['source']}, {first['locator']}"}
 
 
+def _published_beside(published: pd.DataFrame, cell: Result, sampler: str) -> dict[str, Any]:
+    """Look up the published FID and inception score of a cell, and name the source of each once."""
+    found = {metric: published_value(published, cell, metric, sampler) for metric in ("fid", "is")}
+    sources = dict.fromkeys(source for row in found.values() if (source := row["published_source"]))
+    return found["fid"] | found["is"] | {"published_source": "; ".join(sources) or None}
+
+
 def fid_table(
     suite: str,
     runs: Iterable[Result],
@@ -97,7 +103,7 @@ def fid_table(
     references: Mapping[str, Result],
     published: pd.DataFrame,
 ) -> pd.DataFrame:
-    """Tabulate FID and KID, and under them the floors of every dataset.
+    """Tabulate the image metrics, and under them the floors of every dataset.
 
     Arguments:
         suite: name of the suite.
@@ -112,11 +118,12 @@ def fid_table(
     """
     rows = pd.DataFrame([{**run, **samples[run["run"]], **fids[run["run"]]} for run in runs])
     protocol = ["sampler", "nfe", "num_samples", "extractor"]
-    table = [
-        {**cell, **_protocol(group, protocol), **_mean(group, "fid"), **_mean(group, "kid")}
-        | published_value(_comparable(published, group), cell, "fid", group["sampler"].iloc[0])
-        for cell, group in _cells(rows)
-    ]
+    table = []
+    for cell, group in _cells(rows):
+        row = {**cell, **_protocol(group, protocol)}
+        for metric in FID_METRICS:
+            row |= _mean(group, metric)
+        table.append(row | _published_beside(_comparable(published, group), cell, group["sampler"].iloc[0]))
     for dataset, reference in references.items():
         for floor, values in reference["floors"].items():
             table.append({"dataset": dataset, "model": FLOORS[floor], "extractor": reference["extractor"], **values})
@@ -174,13 +181,14 @@ def _cells(rows: pd.DataFrame) -> Iterable[tuple[dict[str, Any], pd.DataFrame]]:
 
 
 def _comparable(published: pd.DataFrame, group: pd.DataFrame) -> pd.DataFrame:
-    """Keep the published FIDs where a cell has their extractor; keep none beside another one."""
+    """Keep the published numbers where a cell has their extractor; keep none beside another one."""
     return published if group["extractor"].iloc[0] == PUBLISHED_EXTRACTOR else published.iloc[:0]
 
 
 def _mean(group: pd.DataFrame, value: str) -> dict[str, Any]:
-    error = group[value].sem() if len(group) > 1 else group[f"{value}_se"].iloc[0]
-    return {value: group[value].mean(), f"{value}_se": error}
+    numbers = pd.to_numeric(group[value])  # A metric that no seed has is a column of None.
+    error = numbers.sem() if len(group) > 1 else group[f"{value}_se"].iloc[0]
+    return {value: numbers.mean(), f"{value}_se": error}
 
 
 def _protocol(group: pd.DataFrame, keys: list[str]) -> dict[str, Any]:

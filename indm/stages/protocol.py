@@ -14,17 +14,16 @@ from indm.artifacts import Layout, read_array, read_json, write_table
 from indm.data import quantise, to_pixels, to_uint8
 from indm.diffusion import load_model
 from indm.errors import ConvergenceError, DivergenceError, ParamsError
-from indm.metrics import features
+from indm.metrics import Reference, features
+from indm.metrics.clean import MODES
 from indm.metrics.deviations import extrapolate, fid_by_size, fid_draws, jpeg, pixel_features
-from indm.metrics.fidelity import statistics
 from indm.sampling import draw_images, draw_levels
 from indm.seeding import derive_seed
 from indm.stages.common import bar, set_up
 from indm.stages.drawing import prior_mean
-from indm.stages.fid import load_extractor
+from indm.stages.fid import load_extractors, load_references
 
 if TYPE_CHECKING:
-    from indm.metrics.fidelity import Statistics
     from indm.params import Suite
 
 COLUMNS = ["factor", "setting", "fid", "fid_se", "difference", "difference_se", "note"]
@@ -38,7 +37,14 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
             f"key protocol: found no {name!r}; datasets that have one: {', '.join(suite.protocol) or 'none'}"
         )
     study = Study(suite, layout, name)
-    rows = [study.base(), *study.sizes(), *study.references(), *study.roundings(), *study.draws()]
+    rows = [
+        study.base(),
+        *study.sizes(),
+        *study.references(),
+        *study.implementations(),
+        *study.roundings(),
+        *study.draws(),
+    ]
     folder = layout.suite_folder / "protocol"
     write_table(folder / f"{name}.csv", pd.DataFrame(rows, columns=COLUMNS))
     # Not the folder itself: datasets share it, and each leaves its provenance.
@@ -61,14 +67,14 @@ class Study:
         self.data = layout.data(name)
         checkpoint = layout.run(self.parameters.run) / "checkpoint.safetensors"
         self.levels: int = read_json(self.data / "dataset.json")["levels"]
-        self.extractor, self.identity = load_extractor(self.data / "extractor.safetensors")
-        self.train = statistics(torch.from_numpy(read_array(self.data / "features.npy").copy()))
+        self.extractor, self.clean, self.identity = load_extractors(self.data / "extractor.safetensors")
+        self.known, self.source = load_references(self.data)
         self.models = {weights: load_model(checkpoint, self.device, weights) for weights in ("ema", "raw")}
         # The very images of the stage sample.
         self.images = torch.cat([x.cpu() for x, _ in draw_images(**self.drawing())])
         self.rounded = quantise(self.images, self.levels, self.models["ema"].centered).numpy()
         self.features = self.extract(self.rounded, self.levels)
-        self.fids = self.measure(self.features, self.train)
+        self.fids = self.measure(self.features, self.known[""])
 
     def drawing(self, *seed: str, weights: str = "ema", **changes: Any) -> dict[str, Any]:  # noqa: ANN401
         """Arguments of :func:`indm.sampling.draw_images`: the suite's sampler but for ``changes``."""
@@ -90,9 +96,9 @@ class Study:
 
     def extract(self, images: NDArray[np.uint8], levels: int = 256) -> Tensor:
         """Features (N, F) of images (N, C, H, W)."""
-        return features(self.extractor, images, levels, device=self.device)
+        return features(self.extractor, images, levels, device=self.device)[0]
 
-    def measure(self, generated: Tensor, reference: "Statistics") -> NDArray[np.float64]:
+    def measure(self, generated: Tensor, reference: Reference) -> NDArray[np.float64]:
         """FID, then its bootstrap draws, which are those of the stage fid."""
         return fid_draws(generated, reference, self.bootstrap, derive_seed(self.run.dataset, self.run.seed, "fid"))
 
@@ -112,7 +118,7 @@ class Study:
     def base(self) -> Row:
         """Row of the suite's protocol."""
         note = (
-            f"{self.parameters.run}: {len(self.features)} images; reference train; torch-fidelity, "
+            f"{self.parameters.run}: {len(self.features)} images; reference {self.source['reference']}; torch-fidelity, "
             f"{self.identity['extractor']}; rounded to {self.levels} levels; denoise {self.sample.denoise}; weights ema"
         )
         return self.row("base", "suite", self.fids, note)
@@ -121,7 +127,7 @@ class Study:
         """Rows of other numbers of images, drawn apart from the base's, and of infinitely many."""
         sizes, repeats = self.parameters.sizes, self.parameters.repeats
         drawn = self.drawn("sizes", num_samples=repeats * max(sizes))
-        fids = fid_by_size(drawn, self.train, sizes, repeats)
+        fids = fid_by_size(drawn, self.known[""], sizes, repeats)
         note = f"mean over {repeats} disjoint groups of {max(sizes)} images"
         columns = {str(size): fids[:, i] for i, size in enumerate(sizes)} | {"infinite": extrapolate(sizes, fids)}
         base_se = np.std(self.fids[1:], ddof=1)
@@ -144,8 +150,14 @@ class Study:
             if len(images) < 2:
                 yield {"factor": "reference", "setting": split, "note": f"the split has {len(images)} images"}
                 continue
-            reference = statistics(self.extract(images, self.levels))
+            reference = Reference.of(self.extract(images, self.levels))
             yield self.row("reference", split, self.measure(self.features, reference), f"{len(images)} images")
+
+    def implementations(self) -> Iterator[Row]:
+        """Rows of clean-fid's modes, where the extractor is Inception; their reference is the training split."""
+        for mode, resized in self.clean.items():
+            (generated,) = features(resized, self.rounded, self.levels, device=self.device)
+            yield self.row("implementation", MODES[mode], self.measure(generated, self.known[mode]), "reference train")
 
     def roundings(self) -> Iterator[Row]:
         """Rows of the same images, rounded otherwise before their features are extracted."""
@@ -157,13 +169,13 @@ class Study:
             f"jpeg-{quality}": self.extract(jpeg(to_uint8(self.rounded, self.levels), quality)),
         }
         for setting, generated in found.items():
-            yield self.row("rounding", setting, self.measure(generated, self.train))
+            yield self.row("rounding", setting, self.measure(generated, self.known[""]))
 
     def draws(self) -> Iterator[Row]:
         """Rows of images drawn otherwise, from the same noise."""
         changes = [("denoise", name, {"denoise": name}) for name in ("tweedie", "none") if name != self.sample.denoise]
         for factor, setting, change in [*changes, ("weights", "raw", {"weights": "raw"})]:
             try:
-                yield self.row(factor, setting, self.measure(self.drawn(**change), self.train))
+                yield self.row(factor, setting, self.measure(self.drawn(**change), self.known[""]))
             except (ConvergenceError, DivergenceError) as error:
                 yield {"factor": factor, "setting": setting, "note": str(error)}

@@ -1,20 +1,38 @@
-"""Stage ``reference``: the feature extractor of a dataset, its reference features and the floors of FID and KID."""
+"""Stage ``reference``: the feature extractor of a dataset, its reference features and the floors of all metrics."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from indm.artifacts import EXTRACTOR_FORMAT, Layout, read_array, read_json, write_array, write_json, write_weights
+from indm.artifacts import (
+    EXTRACTOR_FORMAT,
+    STATISTICS_FORMAT,
+    Layout,
+    read_array,
+    read_json,
+    write_array,
+    write_json,
+    write_weights,
+)
 from indm.data import to_uint8
 from indm.metrics import (
+    INCEPTION_FEATURES,
+    NO_CLEAN,
+    Reference,
     SmallClassifier,
     accuracy,
+    build_clean,
     build_extractor,
     build_inception,
     compare,
+    compare_clean,
     features,
     halves,
+    protocol,
+    read_published_statistics,
+    statistics,
     train_classifier,
 )
 from indm.seeding import derive_seed
@@ -24,43 +42,64 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-    from indm.params import ClassifierParams, Suite
+    from indm.params import ClassifierParams, PublishedParams, Suite
+
+Floors = dict[str, dict[str, Any]]
 
 
 def run(suite: "Suite", layout: Layout, name: str) -> Path:
-    """Write ``extractor.safetensors``, ``features.npy`` (of the training split) and ``reference.json``."""
+    """Write ``extractor.safetensors``, ``features.npy``, ``statistics.safetensors`` and ``reference.json``."""
     device = set_up(suite.device, suite.threads)
-    folder, parameters = layout.data(name), suite.reference[name]
-    levels = read_json(folder / "dataset.json")["levels"]
+    folder, parameters, settings = layout.data(name), suite.reference[name], suite.fid.model_dump()
+    published, source = _published(parameters.published_statistics)
+    clean: Mapping[str, FeatureExtractorBase] = {}
     test_accuracy = None
     if parameters.classifier is None:
-        extractor, identity = _inception(folder, parameters.extractor)
+        extractor, clean, identity = _inception(folder, parameters.extractor)
     else:
         extractor, identity, test_accuracy = _classifier(folder, name, parameters.extractor, parameters.classifier)
-    train, test = (
-        features(extractor, read_array(folder / f"{split}.npy"), levels, device=device) for split in ("train", "test")
-    )
-    write_array(folder / "features.npy", train.numpy())
+    reference, floors = _measure(extractor, folder, published, settings, (name, "reference"), device)
+    tensors = {} if reference.features is not None else _tensors(reference, "")
+    for mode, resized in clean.items():
+        reference_clean, found = _measure_clean(mode, resized, folder, settings, (name, "reference"), device)
+        tensors |= _tensors(reference_clean, f"{mode}.")
+        floors = {floor: floors[floor] | found[floor] for floor in floors}
+    known = torch.empty(0, INCEPTION_FEATURES) if reference.features is None else reference.features
+    write_array(folder / "features.npy", known.numpy())
+    write_weights(folder / "statistics.safetensors", tensors, source, STATISTICS_FORMAT)
     result = {
         "dataset": name,
         "implementation": "torch-fidelity",
         **identity,
         "features": "float32 network, float64 statistics",
-        "reference": "train",
-        "num_reference": len(train),
+        **source,
+        "num_reference": len(known) or None,
+        "protocol": protocol(**settings),
         "test_accuracy": test_accuracy,
-        "floors": _floors(train, test, suite.fid.model_dump(), (name, "reference")),
+        "floors": floors,
     }
     write_json(folder / "reference.json", result)
     return folder
 
 
-def _inception(folder: Path, extractor: str) -> tuple["FeatureExtractorBase", dict[str, Any]]:
-    """Build an Inception extractor, and write which weights it has instead of the weights."""
+def _published(parameters: "PublishedParams | None") -> tuple[Reference | None, dict[str, str | None]]:
+    """Read the published statistics, if the suite names some, and say what the reference is."""
+    source: dict[str, str | None] = {"reference": "train", "reference_sha256": None}
+    if parameters is None:
+        return None, source
+    source = {"reference": f"published: {Path(parameters.path).name}", "reference_sha256": parameters.sha256}
+    return read_published_statistics(parameters.path, parameters.sha256, INCEPTION_FEATURES), source
+
+
+def _inception(
+    folder: Path, extractor: str
+) -> tuple["FeatureExtractorBase", Mapping[str, "FeatureExtractorBase"], dict[str, Any]]:
+    """Build the Inception extractors, and write which weights they have instead of the weights."""
     built, sha256 = build_inception(extractor)
-    identity = {"extractor": extractor, "weights_sha256": sha256}
+    clean, clean_sha256 = build_clean(built, sha256)
+    identity = {"extractor": extractor, "weights_sha256": sha256, "clean_weights_sha256": clean_sha256}
     write_weights(folder / "extractor.safetensors", {}, identity, EXTRACTOR_FORMAT)
-    return built, identity
+    return built, clean, identity
 
 
 def _classifier(
@@ -91,13 +130,54 @@ def _classifier(
     return build_extractor(extractor, classifier), identity, test_accuracy
 
 
-def _floors(
-    train: "Tensor", test: "Tensor", settings: dict[str, Any], seed: tuple[str, ...]
-) -> dict[str, dict[str, float]]:
-    """Compare real images with real images: the test split with the training split, and the latter's halves."""
+def _measure(
+    extractor: "FeatureExtractorBase",
+    folder: Path,
+    published: Reference | None,
+    settings: dict[str, Any],
+    seed: tuple[str, ...],
+    device: torch.device,
+) -> tuple[Reference, Floors]:
+    """Return the reference, and what real images score: the test split, and one half of the training split with the other."""
+    (train, logits), (test, test_logits) = _splits(extractor, folder, device)
+    reference = published or Reference.of(train)
     first, second = halves(len(train), derive_seed(*seed, "halves"))
     settings = {**settings, "seed": derive_seed(*seed, "compare")}
-    return {
-        "test": {"num_samples": len(test)} | compare(test, train, **settings),
-        "train-halves": {"num_samples": len(first)} | compare(train[first], train[second], **settings),
+    floors = {
+        "test": compare(test, test_logits, reference, **settings),
+        "train-halves": compare(train[first], logits[first], Reference.of(train[second]), **settings),
     }
+    counts = {"test": len(test), "train-halves": len(first)}
+    return reference, {floor: {"num_samples": counts[floor]} | floors[floor] | NO_CLEAN for floor in floors}
+
+
+def _measure_clean(
+    mode: str,
+    extractor: "FeatureExtractorBase",
+    folder: Path,
+    settings: dict[str, Any],
+    seed: tuple[str, ...],
+    device: torch.device,
+) -> tuple[Reference, Floors]:
+    """Do the same for a mode of clean-FID, whose reference is always the training split."""
+    (train,), (test,) = _splits(extractor, folder, device)
+    reference = Reference(statistics(train), None)
+    first, second = halves(len(train), derive_seed(*seed, "halves"))
+    settings = {"bootstrap": settings["bootstrap"], "seed": derive_seed(*seed, "compare")}
+    return reference, {
+        "test": compare_clean(mode, test, reference, **settings),
+        "train-halves": compare_clean(mode, train[first], Reference.of(train[second]), **settings),
+    }
+
+
+def _splits(extractor: "FeatureExtractorBase", folder: Path, device: torch.device) -> list[tuple["Tensor", ...]]:
+    """Extract what an extractor gives for the training and the test split."""
+    levels = read_json(folder / "dataset.json")["levels"]
+    return [
+        features(extractor, read_array(folder / f"{split}.npy"), levels, device=device) for split in ("train", "test")
+    ]
+
+
+def _tensors(reference: Reference, prefix: str) -> dict[str, "Tensor"]:
+    """Name the statistics of a reference as ``statistics.safetensors`` holds them, float64."""
+    return {f"{prefix}{key}": torch.from_numpy(value) for key, value in reference.statistics.items()}

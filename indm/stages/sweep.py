@@ -3,18 +3,20 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
-import torch
+from torch import Tensor
 
-from indm.artifacts import Layout, read_array, read_json, write_table
+from indm.artifacts import Layout, read_json, write_table
 from indm.diffusion import load_model
 from indm.errors import ConvergenceError, DivergenceError
-from indm.metrics import compare, features
+from indm.metrics import Reference, features
+from indm.metrics.fidelity import bootstrap_fid, frechet, kid
 from indm.sampling import draw_levels
 from indm.seeding import derive_seed
 from indm.stages.common import bar, set_up
 from indm.stages.drawing import prior_mean
-from indm.stages.fid import load_extractor
+from indm.stages.fid import load_extractors, load_references
 
 if TYPE_CHECKING:
     from indm.params import Suite
@@ -28,8 +30,8 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     run, folder = suite.runs[name], layout.run(name)
     data = layout.data(run.dataset)
     levels = read_json(data / "dataset.json")["levels"]
-    extractor, _ = load_extractor(data / "extractor.safetensors")
-    reference = torch.from_numpy(read_array(data / "features.npy").copy())
+    extractor, _, _ = load_extractors(data / "extractor.safetensors")
+    reference = load_references(data)[0][""]
     model = load_model(folder / "checkpoint.safetensors", device)
     mean = prior_mean(model, suite.sample_params(name), data, device)
     # Without the model, the sampler and the steps in it: every cell of a dataset and seed starts from the same noise.
@@ -44,9 +46,8 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
             images, nfe = draw_levels(model, levels, seed=seed, device=device, mean=mean, progress=progress, **settings)
         except (ConvergenceError, DivergenceError) as error:
             return {"skip": str(error)}
-        generated = features(extractor, images, levels, device=device)
-        found = compare(generated, reference, **suite.fid.model_dump(), seed=derive_seed(*seed, "compare"))
-        return {"nfe": nfe, "num_samples": len(images), **found}
+        generated = features(extractor, images, levels, device=device)[0]
+        return {"nfe": nfe, "num_samples": len(images), **_compare(suite, generated, reference, (*seed, "compare"))}
 
     rows = [
         {"sampler": sampler, "steps": steps, **cell(sampler, steps)}
@@ -55,6 +56,20 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     ]
     write_table(folder / "sweep.csv", pd.DataFrame(rows, columns=COLUMNS))
     return folder
+
+
+def _compare(
+    suite: "Suite", generated: Tensor, reference: Reference, identity: tuple[str | int, ...]
+) -> dict[str, float]:
+    """FID, and KID where the reference's features are known, as the stage fid measures them."""
+    seed, settings = derive_seed(*identity), suite.fid
+    result = {"fid": frechet(generated, reference)[0]}
+    result["fid_se"] = bootstrap_fid(generated, reference, settings.bootstrap, np.random.default_rng(seed))
+    if reference.features is None:
+        return result
+    subsets, size = settings.kid_subsets, settings.kid_subset_size
+    mean, std = kid(generated, reference.features, subsets=subsets, subset_size=size, seed=seed % 2**32)
+    return result | {"kid": mean, "kid_se": std * (size / len(generated)) ** 0.5}
 
 
 def _settings(suite: "Suite", name: str, sampler: str, steps: int) -> dict[str, Any]:

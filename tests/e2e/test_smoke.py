@@ -60,7 +60,9 @@ def test_the_tables_are_complete(checkouts: dict[str, Path]) -> None:
     tables = {kind: pd.read_csv(checkouts["snakemake"] / f"results/smoke/tables/{kind}.csv") for kind in ("fid", "nll")}
     floors = tables["fid"]["model"].str.startswith("real")
     assert (len(tables["fid"]), floors.sum(), len(tables["nll"])) == (8, 2, 6)
-    assert tables["fid"][["fid", "fid_se", "kid", "kid_se", "num_samples"]].notna().all(axis=None)
+    metrics = [f"{metric}{end}" for metric in ("fid", "kid", "is", "precision", "recall") for end in ("", "_se")]
+    assert tables["fid"][[*metrics, "num_samples"]].notna().all(axis=None)
+    assert tables["fid"][["clean_fid", "legacy_fid", "published_fid", "published_is"]].isna().all(axis=None)
     values = ["nll", "nll_se", "nll_uncorrected", "nelbo", "nelbo_se", "nelbo_no_residual", "gap", "gap_se"]
     assert tables["nll"][values].notna().all(axis=None)
     assert (tables["fid"]["suite"] == "smoke").all()

@@ -1,4 +1,4 @@
-# Datasets: their arrays, and what FID and KID compare with.
+# Datasets: their arrays, and what the image metrics compare with.
 
 
 rule prepare:
@@ -37,6 +37,7 @@ rule reference:
     output:
         extractor="results/{suite}/data/{dataset}/extractor.safetensors",
         features="results/{suite}/data/{dataset}/features.npy",
+        statistics="results/{suite}/data/{dataset}/statistics.safetensors",
         reference="results/{suite}/data/{dataset}/reference.json",
     log:
         "results/{suite}/logs/reference/{dataset}.log",
@@ -44,7 +45,9 @@ rule reference:
         "results/{suite}/benchmarks/reference/{dataset}.tsv"
     threads: suite.threads
     resources:
-        mem_mb=2000,
+        mem_mb=lambda wildcards: (
+            2000 if suite.reference[wildcards.dataset].classifier else 8000
+        ),
         gpu=int(suite.device != "cpu"),
     params:
         reference=lambda wildcards: suite.reference[wildcards.dataset].model_dump(),

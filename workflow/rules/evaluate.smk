@@ -1,4 +1,4 @@
-# Evaluation of a run: its images, their FID and KID, its likelihoods; fewer steps; other protocols of FID.
+# Evaluation of a run: its images, their metrics, its likelihoods; fewer steps; other protocols of FID.
 
 
 rule sample:
@@ -53,6 +53,11 @@ rule fid:
             suite=SUITE,
             dataset=suite.runs[wildcards.run].dataset,
         ),
+        statistics=lambda wildcards: expand(
+            rules.reference.output.statistics,
+            suite=SUITE,
+            dataset=suite.runs[wildcards.run].dataset,
+        ),
         dataset=lambda wildcards: expand(
             rules.prepare.output.dataset,
             suite=SUITE,
@@ -67,7 +72,11 @@ rule fid:
         "results/{suite}/benchmarks/fid/{run}.tsv"
     threads: suite.threads
     resources:
-        mem_mb=2000,
+        mem_mb=lambda wildcards: (
+            2000
+            if suite.reference[suite.runs[wildcards.run].dataset].classifier
+            else 6000
+        ),
         gpu=int(suite.device != "cpu"),
     params:
         run=lambda wildcards: suite.runs[wildcards.run].model_dump(
@@ -136,6 +145,11 @@ rule sweep:
             suite=SUITE,
             dataset=suite.runs[wildcards.run].dataset,
         ),
+        statistics=lambda wildcards: expand(
+            rules.reference.output.statistics,
+            suite=SUITE,
+            dataset=suite.runs[wildcards.run].dataset,
+        ),
         dataset=lambda wildcards: expand(
             rules.prepare.output.dataset,
             suite=SUITE,
@@ -178,6 +192,7 @@ rule protocol:
         test=rules.prepare.output.test,
         extractor=rules.reference.output.extractor,
         features=rules.reference.output.features,
+        statistics=rules.reference.output.statistics,
         dataset=rules.prepare.output.dataset,
         code=CODE["protocol"],
     output:

@@ -1,0 +1,81 @@
+"""Published reference statistics: an .npz of features or of their mean and covariance."""
+
+import hashlib
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from indm.data.archives import data_root
+from indm.errors import DataError
+from indm.metrics.fidelity import Reference
+
+FEATURES = "pool_3"
+
+
+def read_published_statistics(name: str, sha256: str, dims: int) -> Reference:
+    """Read published statistics, once their sha256 is the expected one; nothing is executed.
+
+    Arguments:
+        name: path of the file, relative to the data root.
+        sha256: what the suite expects of it.
+        dims: number of features F.
+
+    Returns:
+        The reference, without features where the file holds the mean and covariance alone.
+
+    Raises:
+        DataError: if the file is missing, another one, or holds neither ``pool_3`` (M, F) nor ``mu`` (F,) and ``sigma`` (F, F).
+    """
+    path = data_root() / name
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); expected the statistics that key "
+            "reference.<dataset>.published_statistics names: put them there, or set the key to null"
+        ) from None
+    if found != sha256:
+        raise DataError(
+            f"{path}: found sha256 {found}, expected {sha256}; damaged or another file: get it again, or correct the suite"
+        )
+    return _reference(path, _arrays(path), dims)
+
+
+def _arrays(path: Path) -> dict[str, NDArray[np.floating]]:
+    """Read the arrays of the file that are of use."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in (FEATURES, "mu", "sigma") if key in file.files}
+    except (
+        ValueError,
+        KeyError,
+        EOFError,
+        OSError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: found no .npz of plain arrays ({reason}); expected {_expected()}") from None
+
+
+def _expected(dims: int | str = "F") -> str:
+    return f"floating-point {FEATURES} (M, {dims}), or mu ({dims},) and sigma ({dims}, {dims}), all finite"
+
+
+def _reference(path: Path, arrays: dict[str, NDArray[np.floating]], dims: int) -> Reference:
+    """Make a reference of the arrays, features before statistics."""
+    shapes = {key: value.shape for key, value in arrays.items()}
+    sound = all(value.dtype.kind == "f" and np.isfinite(value).all() for value in arrays.values())
+    if sound and FEATURES in shapes and len(shapes[FEATURES]) == 2 and shapes[FEATURES][1] == dims:
+        return Reference.of(torch.from_numpy(arrays[FEATURES]))
+    if sound and shapes == {"mu": (dims,), "sigma": (dims, dims)}:
+        return Reference({key: value.astype(np.float64) for key, value in arrays.items()}, None)
+    found = ", ".join(f"{key} {arrays[key].dtype} {shape}" for key, shape in shapes.items()) or "none of these arrays"
+    raise DataError(f"{path}: found {found}; expected {_expected(dims)}")
