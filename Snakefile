@@ -100,3 +100,5 @@ rule all:
     default_target: True
     input:
         expand(rules.publish.output.table, table=["fid", "nll"]),
+        expand(rules.sweep.output.sweep, suite=SUITE, run=suite.runs),
+        expand(rules.protocol.output.protocol, suite=SUITE, dataset=suite.protocol),

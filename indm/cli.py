@@ -92,6 +92,8 @@ _stage("train", "Train a run's model.", RUN)
 _stage("sample", "Draw images from a trained run.", RUN)
 _stage("fid", "Compare a run's images with the reference: FID, KID, IS, precision, recall, clean-FID.", RUN)
 _stage("nll", "Evaluate the four likelihood numbers of a trained run on the test split.", RUN)
+_stage("sweep", "Measure a run's FID and KID by several samplers and numbers of steps.", RUN)
+_stage("protocol", "Measure how far FID moves with each part of its protocol, on one run of a dataset.", DATASET)
 _stage("table", "Collect the suite's results in its tables.")
 
 

@@ -224,6 +224,36 @@ class NllParams(Strict):
     log_det: Annotated[Literal["exact", "series"], Field(description="how the flow's log-determinant is computed")]
 
 
+class SweepParams(Strict):
+    """Images of a run by several samplers and numbers of steps; what is not here is as in its sample section."""
+
+    samplers: Annotated[
+        list[Literal["euler_maruyama", "ancestral", "pc", "ode_euler", "ode_heun"]],
+        Field(
+            min_length=1, description="pc: reverse_diffusion, with the Langevin corrector of the run's sample section"
+        ),
+    ]
+    steps: Annotated[
+        list[Annotated[int, Field(ge=2)]],
+        Field(min_length=1, description="grid points, of which a sampler steps between"),
+    ]
+    grid: Annotated[Literal["uniform", "log_snr"], Field(description="what the grid points are equidistant in")]
+    num_samples: Annotated[int, Field(ge=2, description="images drawn for each sampler and number of steps")]
+    batch_size: Annotated[Count, Field(description="images drawn at once")]
+
+
+class ProtocolParams(Strict):
+    """How much FID moves when the suite's protocol is changed, shown on one run."""
+
+    run: Annotated[RunName, Field(description="the run whose images are measured")]
+    sizes: Annotated[
+        list[Annotated[int, Field(ge=2)]],
+        Field(min_length=2, description="numbers of images, from which FID is extrapolated to infinitely many"),
+    ]
+    repeats: Annotated[int, Field(ge=2, description="disjoint sets of max(sizes) images for that")]
+    jpeg_quality: Annotated[int, Field(ge=1, le=95, description="Pillow's quality of the images stored as JPEG")]
+
+
 def _override(model: type[Strict]) -> type[Strict]:
     """Derive the model of a run's overrides: the same keys, types and ranges, none of them required."""
     fields: dict[str, Any] = {}
@@ -271,6 +301,8 @@ class Suite(Strict):
     sample: SampleParams
     fid: FidParams
     nll: NllParams
+    sweep: SweepParams
+    protocol: Annotated[dict[str, ProtocolParams], Field(description="study of the protocol, by dataset, or {}")]
     runs: Annotated[dict[RunName, RunParams], Field(min_length=1, description="the trained models, by name")]
 
     def train_params(self, run: str) -> TrainParams:
@@ -460,6 +492,25 @@ def _cross_check(suite: Suite, path: Path) -> list[str]:
     if set(suite.reference) != set(suite.datasets):
         found, allowed = ", ".join(suite.reference), ", ".join(suite.datasets)
         mistakes.append(f"key reference: found the datasets {found}; allowed: exactly those of key datasets, {allowed}")
+    return mistakes + _check_sweep_and_protocol(suite)
+
+
+def _check_sweep_and_protocol(suite: Suite) -> list[str]:
+    mistakes = []
+    if suite.sweep.num_samples < suite.fid.kid_subset_size:
+        mistakes.append(
+            f"key sweep.num_samples: found {suite.sweep.num_samples}; "
+            f"allowed: at least fid.kid_subset_size {suite.fid.kid_subset_size}"
+        )
+    for dataset, study in suite.protocol.items():
+        place = f"key protocol.{dataset}"
+        if dataset not in suite.datasets:
+            mistakes.append(f"{place}: no such dataset; allowed: {', '.join(suite.datasets)}")
+        fitting = [name for name, run in suite.runs.items() if run.dataset == dataset]
+        if study.run not in fitting:
+            mistakes.append(f"{place}.run: found {study.run!r}; allowed: a run of {dataset}: {', '.join(fitting)}")
+        if len(set(study.sizes)) < len(study.sizes):
+            mistakes.append(f"{place}.sizes: found {study.sizes}; allowed: numbers that differ")
     return mistakes
 
 

@@ -9,15 +9,22 @@ References:
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 from torchdiffeq import odeint
 
+from indm.data import dequantise, quantise
+from indm.diffusion import ImplicitNonlinearDiffusion
+from indm.errors import DivergenceError
 from indm.objectives import NoiseFn, per_sample
 from indm.probability_flow import ode_drift
 from indm.sde import SDE, T
+from indm.seeding import derive_seed
 
 Predictor = Callable[[SDE, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """One reverse step: (sde, z_t, noise prediction at t, t, s) to the mean (B, *) and the noise scale (B,)."""
@@ -253,6 +260,116 @@ def sample_ode_fixed(
             slope = (slope + end) / 2
         z = z + step * slope
     return DENOISERS[denoise](noise_fn, sde, z, _times(times[-1], z))
+
+
+def draw_images(
+    model: ImplicitNonlinearDiffusion,
+    *,
+    num_samples: int,
+    batch_size: int,
+    temperature: float,
+    seed: tuple[str | int, ...],
+    device: torch.device,
+    mean: Tensor | None,
+    progress: Callable[[range], Iterable[int]],
+    **settings: Any,  # noqa: ANN401
+) -> Iterator[tuple[Tensor, int]]:
+    r"""Draw images, not yet rounded, a batch at a time: the latents of a sampler, then the flow's inverse.
+
+    .. math:: x = h_\phi^{-1}(\text{temperature} \cdot z_0)
+
+    Arguments:
+        model: the model.
+        num_samples: number N of images.
+        batch_size: images B drawn at once; a batch's noise does not depend on the others.
+        temperature: factor of the latents.
+        seed: identity from which the batches' noise is derived.
+        device: where the model is.
+        mean: centre of the prior, shape (C, H, W), or ``None``.
+        progress: wraps the range of the batches' starts, for a progress bar.
+        settings: ``sampler`` (a name in :data:`PREDICTORS`, ``ode``, ``ode_euler`` or ``ode_heun``), ``steps`` (grid
+            points), ``grid``, ``corrector_snr``, ``corrector_steps``, ``tolerance``, ``denoise``.
+
+    Yields:
+        Model-space images, shape (B, C, H, W), on the device, and how often the network was called for them.
+
+    Raises:
+        DivergenceError: if a pixel is not finite.
+        ConvergenceError: if the flow cannot be inverted where the sampler ended.
+    """
+    noise = CountedNoise(model.noise)
+    for start in progress(range(0, num_samples, batch_size)):
+        count = min(batch_size, num_samples - start)
+        generator = Generator().manual_seed(derive_seed(*seed, start))
+        with torch.no_grad():
+            z = prior_draw(model.sde, (count, *model.shape), generator, device, mean)
+            before = noise.calls
+            z0 = _draw_latents(noise, model.sde, z, generator, eps=model.eps, **settings)
+            x = model.flow.inverse(temperature * z0, generator=generator)
+        if not torch.isfinite(x).all():
+            wrong = int((~torch.isfinite(x)).sum())
+            raise DivergenceError(f"{wrong} pixels are not finite: more steps, or a lower corrector_snr")
+        yield x, noise.calls - before
+
+
+def draw_levels(
+    model: ImplicitNonlinearDiffusion,
+    levels: int,
+    **settings: Any,  # noqa: ANN401
+) -> tuple[NDArray[np.uint8], float]:
+    """Draw images by :func:`draw_images`, rounded to ``levels``, uint8 (N, C, H, W), and the mean calls of the network."""
+    batches, calls = [], []
+    for x, called in draw_images(model, **settings):
+        batches.append(quantise(x, levels, model.centered).cpu().numpy())
+        calls.append(called)
+    return np.concatenate(batches), round(float(np.mean(calls)), 1)
+
+
+@torch.no_grad()
+def mean_latent(
+    model: ImplicitNonlinearDiffusion, images: Tensor, levels: int, batch_size: int, device: torch.device
+) -> Tensor:
+    """Mean latent of training images (N, C, H, W) as levels: shape (C, H, W)."""
+    generator = Generator().manual_seed(derive_seed("mean latent"))
+    total = torch.zeros(model.shape, dtype=torch.float64)
+    for batch in images.split(batch_size):
+        z, _ = model.flow(dequantise(batch, levels, generator, model.centered).to(device), "none", generator)
+        total += z.double().sum(0).cpu()
+    return total / len(images)
+
+
+def _draw_latents(
+    noise: NoiseFn,
+    sde: SDE,
+    z: Tensor,
+    generator: Generator,
+    *,
+    sampler: str,
+    steps: int,
+    grid: str,
+    corrector_snr: Sequence[float] | None,
+    corrector_steps: int,
+    tolerance: float,
+    denoise: str,
+    eps: float,
+) -> Tensor:
+    """Draw latents z_0 from starts z_T, (B, C, H, W) both, with the sampler of a name."""
+    if sampler == "ode":
+        return sample_ode(noise, sde, z, eps=eps, tolerance=tolerance, denoise=denoise)
+    times = time_grid(sde, grid, steps, eps)
+    if sampler in ("ode_euler", "ode_heun"):
+        return sample_ode_fixed(noise, sde, z, times=times, second_order=sampler == "ode_heun", denoise=denoise)
+    return sample_pc(
+        noise,
+        sde,
+        z,
+        generator,
+        predictor=sampler,
+        times=times,
+        corrector_snr=None if corrector_snr is None else (corrector_snr[0], corrector_snr[1]),
+        corrector_steps=corrector_steps,
+        denoise=denoise,
+    )
 
 
 def _times(t: float, z: Tensor) -> Tensor:

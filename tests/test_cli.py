@@ -13,7 +13,7 @@ from tests.conftest import REPOSITORY
 
 SMOKE = str(REPOSITORY / "params" / "smoke.yaml")
 RUN = "digits-vp-indm-nll-s0"
-STAGES = {"prepare", "reference", "train", "sample", "fid", "nll", "table"}
+STAGES = {"prepare", "reference", "train", "sample", "fid", "nll", "sweep", "protocol", "table"}
 
 
 def call(*arguments: str) -> Result:
@@ -25,6 +25,7 @@ def test_every_stage_has_a_command_and_a_module() -> None:
     assert {path.stem for path in (REPOSITORY / "indm" / "stages").glob("*.py")} == STAGES | {
         "__init__",
         "common",
+        "drawing",
         "import_checkpoint",
     }
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.error import URLError
 
@@ -35,7 +36,7 @@ from indm.errors import DataError
 from indm.metrics import build_clean, build_inception, clean, features, weights
 from indm.metrics.fidelity import Reference, frechet_clean
 from indm.params import Suite
-from indm.stages import fid, reference
+from indm.stages import fid, protocol, reference
 from tests.conftest import REPOSITORY
 
 RUN = "digits-vp-indm-fid-s0"
@@ -171,6 +172,23 @@ def test_stage_fid_repeats_to_the_byte(layout: Layout) -> None:
     with threadpool_limits(1):
         fid.run(suite("inception-v3-random"), layout, RUN)
     assert path.read_bytes() == before
+
+
+def test_stage_protocol_has_the_other_implementations(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the same images as the stage fid; what it measures of a model is tested on small extractors."""
+    samples = torch.from_numpy(read_array(layout.run(RUN) / "samples.npy").copy())
+    monkeypatch.setattr(protocol, "load_model", lambda *_: SimpleNamespace(centered=False))
+    monkeypatch.setattr(protocol, "draw_images", lambda **_: [(samples / 17, 1)])
+    with threadpool_limits(1):
+        rows = list(protocol.Study(suite("inception-v3-random"), layout, "digits").implementations())
+    assert [(row["factor"], row["setting"]) for row in rows] == [
+        ("implementation", "clean"),
+        ("implementation", "legacy_pytorch"),
+    ]
+    found = read_json(layout.run(RUN) / "fid.json")
+    for row, key in zip(rows, ("clean_fid", "legacy_fid"), strict=True):
+        assert row["fid"] == pytest.approx(found[key], rel=1e-3)
+        assert row["difference"] == pytest.approx(found[key] - found["fid"], rel=1e-2, abs=1e-3 * found["fid"])
 
 
 def test_batch_size_does_not_matter(layout: Layout) -> None:

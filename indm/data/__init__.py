@@ -2,7 +2,7 @@
 
 from indm.data import celeba64, cifar10, standins
 from indm.data.archives import VARIABLE, Archive, data_root
-from indm.data.core import SPLITS, Dataset, Split, Splits, bits_per_dim, dequantise, quantise, to_uint8
+from indm.data.core import SPLITS, Dataset, Split, Splits, bits_per_dim, dequantise, quantise, to_pixels, to_uint8
 from indm.data.digits import load_digits
 from indm.data.patches import load_patches
 
@@ -86,5 +86,6 @@ __all__ = [
     "data_root",
     "dequantise",
     "quantise",
+    "to_pixels",
     "to_uint8",
 ]

@@ -150,6 +150,18 @@ def to_uint8(images: NDArray[np.uint8], levels: int) -> NDArray[np.uint8]:
     return spread if spread.shape[1] == 3 else np.repeat(spread, 3, axis=1)
 
 
+def to_pixels(x: "Tensor", levels: int, centered: bool = True) -> "Tensor":
+    r"""Map model-space images (N, C, H, W) to 0 … 255 without rounding, clipped, and grey over three channels.
+
+    .. math:: 255\,\frac{\xi - 1/2}{L - 1}, \qquad \xi = L\,\frac{x + 1}{2} \;\text{or}\; L x
+
+    The middle of a level's cell goes where :func:`to_uint8` puts the level.
+    """
+    cells = (x + 1) * (levels / 2) if centered else x * levels
+    pixels = ((cells - 0.5) * (255 / (levels - 1))).clamp(0, 255)
+    return pixels if pixels.shape[1] == 3 else pixels.repeat(1, 3, 1, 1)
+
+
 def bits_per_dim(nats: "Tensor", dims: int, levels: int, centered: bool = True) -> "Tensor":
     r"""Convert nats per image in model space to bits per dimension of the levels.
 

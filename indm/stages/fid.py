@@ -32,7 +32,6 @@ from indm.seeding import derive_seed
 from indm.stages.common import set_up
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
     from indm.params import Suite
@@ -43,18 +42,16 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     device = set_up(suite.device, suite.threads)
     run, folder = suite.runs[name], layout.run(name)
     data = layout.data(run.dataset)
-    extractor, clean, identity = _extractors(data / "extractor.safetensors")
-    tensors, source = read_weights(data / "statistics.safetensors", STATISTICS_FORMAT)
+    extractor, clean, identity = load_extractors(data / "extractor.safetensors")
+    references, source = load_references(data)
     levels, images = read_json(data / "dataset.json")["levels"], read_array(folder / "samples.npy")
-    known = torch.from_numpy(read_array(data / "features.npy"))
-    reference = Reference.of(known) if len(known) else Reference(_statistics(tensors, ""), None)
     settings, seed = suite.fid.model_dump(), derive_seed(run.dataset, run.seed, "fid")
     generated, logits = features(extractor, images, levels, device=device)
-    values = compare(generated, logits, reference, **settings, seed=seed) | NO_CLEAN
+    values = compare(generated, logits, references[""], **settings, seed=seed) | NO_CLEAN
     for mode, resized in clean.items():
         (generated,) = features(resized, images, levels, device=device)
-        real = Reference(_statistics(tensors, f"{mode}."), None)
-        values |= compare_clean(mode, generated, real, bootstrap=settings["bootstrap"], seed=seed)
+        values |= compare_clean(mode, generated, references[mode], bootstrap=settings["bootstrap"], seed=seed)
+    known = references[""].features
     result = {
         "run": name,
         "implementation": "torch-fidelity",
@@ -62,7 +59,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
         "features": "float32 network, float64 statistics",
         "reference": source["reference"],
         "reference_sha256": source["reference_sha256"],
-        "num_reference": len(known) or None,
+        "num_reference": None if known is None else len(known),
         "num_samples": len(images),
         "protocol": protocol(**settings),
         **values,
@@ -71,7 +68,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     return folder
 
 
-def _extractors(
+def load_extractors(
     path: Path,
 ) -> tuple["FeatureExtractorBase", Mapping[str, "FeatureExtractorBase"], dict[str, Any]]:
     """Rebuild the extractor of the reference, those of clean-FID if there are, and what names them in a result.
@@ -90,6 +87,17 @@ def _extractors(
     return build_extractor(name, classifier), {}, {"extractor": name}
 
 
-def _statistics(tensors: Mapping[str, "Tensor"], prefix: str) -> dict[str, Any]:
-    """Take statistics from what ``statistics.safetensors`` holds."""
-    return {key: tensors[f"{prefix}{key}"].numpy() for key in ("mu", "sigma")}
+def load_references(data: Path) -> tuple[dict[str, Reference], dict[str, Any]]:
+    """Read what the stage reference wrote into ``data``: a reference for each mode of clean-FID, and the first one as "".
+
+    Returns:
+        The references, and what names them in a result.
+    """
+    tensors, source = read_weights(data / "statistics.safetensors", STATISTICS_FORMAT)
+    known = torch.from_numpy(read_array(data / "features.npy").copy())
+    prefixes = {name.removesuffix("mu") for name in tensors if name.endswith("mu")}
+    references = {
+        prefix.removesuffix("."): Reference({key: tensors[f"{prefix}{key}"].numpy() for key in ("mu", "sigma")}, None)
+        for prefix in prefixes
+    }
+    return references | ({"": Reference.of(known)} if len(known) else {}), source

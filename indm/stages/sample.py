@@ -4,47 +4,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Generator, Tensor
 
-from indm.artifacts import Layout, atomic_write, read_json, write_array, write_json
-from indm.data import dequantise, quantise, to_uint8
-from indm.diffusion import ImplicitNonlinearDiffusion, load_model
-from indm.errors import DivergenceError
-from indm.sampling import CountedNoise, prior_draw, sample_ode, sample_ode_fixed, sample_pc, time_grid
-from indm.seeding import derive_seed
-from indm.stages.common import bar, read_split, set_up
+from indm.artifacts import Layout, atomic_write, read_array, read_json, write_array, write_json
+from indm.data import to_uint8
+from indm.diffusion import load_model
+from indm.sampling import draw_levels
+from indm.stages.common import bar, set_up
+from indm.stages.drawing import prior_mean
 
 if TYPE_CHECKING:
-    from indm.params import SampleParams, Suite
+    from indm.params import Suite
 
 GRID = 8
 GRID_PIXELS = 512
+CHUNK = 1024
 
 
 def run(suite: "Suite", layout: Layout, name: str) -> Path:
-    """Write ``samples.npy`` (levels, uint8), ``samples.json`` and ``samples.png`` (the first 64)."""
+    """Write ``samples.npy`` (levels, uint8), ``samples.json``, ``samples.png`` (the first 64) and ``neighbours.png``."""
     device = set_up(suite.device, suite.threads)
     run, parameters, folder = suite.runs[name], suite.sample_params(name), layout.run(name)
-    levels = read_json(layout.data(run.dataset) / "dataset.json")["levels"]
+    data = layout.data(run.dataset)
+    levels = read_json(data / "dataset.json")["levels"]
     model = load_model(folder / "checkpoint.safetensors", device)
-    mean = None
-    if parameters.centre_prior:
-        images = read_split(layout.data(run.dataset), "train")
-        mean = _mean_latent(model, images, levels, parameters.batch_size, device)
-    noise = CountedNoise(model.noise)
-    batches, calls = [], []
-    starts = range(0, parameters.num_samples, parameters.batch_size)
-    for start in bar(name)(starts):
-        count = min(parameters.batch_size, parameters.num_samples - start)
-        generator = Generator().manual_seed(derive_seed(run.dataset, run.seed, "sample", start))
-        z = prior_draw(model.sde, (count, *model.shape), generator, device, mean)
-        before = noise.calls
-        batches.append(quantise(_draw(model, noise, parameters, z, generator), levels, model.centered).cpu().numpy())
-        calls.append(noise.calls - before)
-    samples = np.concatenate(batches)
+    samples, nfe = draw_levels(
+        model,
+        levels,
+        seed=(run.dataset, run.seed, "sample"),
+        device=device,
+        mean=prior_mean(model, parameters, data, device),
+        progress=bar(name),
+        **parameters.model_dump(exclude={"centre_prior"}),
+    )
     write_array(folder / "samples.npy", samples)
     corrected = parameters.corrector_snr is not None
     protocol = {
@@ -59,67 +52,42 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
         "centre_prior": parameters.centre_prior,
         "temperature": parameters.temperature,
         "weights": "ema",
-        "nfe": round(float(np.mean(calls)), 1),
+        "nfe": nfe,
         "num_samples": len(samples),
         "seed": run.seed,
     }
     write_json(folder / "samples.json", protocol)
     _write_grid(folder / "samples.png", to_uint8(samples[: GRID**2], levels))
+    shown = samples[:GRID]
+    # Missing images of a row stay white.
+    pair = np.full((2 * GRID, *shown.shape[1:]), levels - 1, dtype=np.uint8)
+    pair[: len(shown)] = shown
+    pair[GRID : GRID + len(shown)] = _nearest(shown, read_array(data / "train.npy"))
+    _write_grid(folder / "neighbours.png", to_uint8(pair, levels))
     return folder
 
 
-@torch.no_grad()
-def _draw(
-    model: ImplicitNonlinearDiffusion, noise: CountedNoise, parameters: "SampleParams", z: Tensor, generator: Generator
-) -> Tensor:
-    """Draw images from starts z_T, (B, C, H, W) both."""
-    sde, sampler, denoise = model.sde, parameters.sampler, parameters.denoise
-    if sampler == "ode":
-        z0 = sample_ode(noise, sde, z, eps=model.eps, tolerance=parameters.tolerance, denoise=denoise)
-    else:
-        times = time_grid(sde, parameters.grid, parameters.steps, model.eps)
-        if sampler in ("ode_euler", "ode_heun"):
-            z0 = sample_ode_fixed(noise, sde, z, times=times, second_order=sampler == "ode_heun", denoise=denoise)
-        else:
-            snr = parameters.corrector_snr
-            z0 = sample_pc(
-                noise,
-                sde,
-                z,
-                generator,
-                predictor=sampler,
-                times=times,
-                corrector_snr=None if snr is None else (snr[0], snr[1]),
-                corrector_steps=parameters.corrector_steps,
-                denoise=denoise,
-            )
-    x = model.flow.inverse(parameters.temperature * z0, generator=generator)
-    if not torch.isfinite(x).all():
-        wrong = int((~torch.isfinite(x)).sum())
-        raise DivergenceError(f"{wrong} pixels are not finite: more steps, or a lower corrector_snr")
-    return x
+def _nearest(images: NDArray[np.uint8], train: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    r"""Find the training image next to each image in the Euclidean distance of pixels, (N, C, H, W) both; the first of equals.
 
-
-@torch.no_grad()
-def _mean_latent(
-    model: ImplicitNonlinearDiffusion, images: Tensor, levels: int, batch_size: int, device: torch.device
-) -> Tensor:
-    """Mean latent of training images (N, C, H, W) as levels: shape (C, H, W)."""
-    generator = Generator().manual_seed(derive_seed("mean latent"))
-    total = torch.zeros(model.shape, dtype=torch.float64)
-    for batch in images.split(batch_size):
-        z, _ = model.flow(dequantise(batch, levels, generator, model.centered).to(device), "none", generator)
-        total += z.double().sum(0).cpu()
-    return total / len(images)
+    .. math:: \arg\\min_j \|x_i - y_j\|^2 = \arg\\min_j \|y_j\|^2 - 2 x_i^T y_j
+    """
+    x = images.reshape(len(images), -1).astype(np.float64)
+    distances = []
+    for start in range(0, len(train), CHUNK):
+        # Sums of whole numbers: exact in float64.
+        y = train[start : start + CHUNK].reshape(-1, x.shape[1]).astype(np.float64)
+        distances.append((y**2).sum(1) - 2 * x @ y.T)
+    return train[np.concatenate(distances, axis=1).argmin(1)]
 
 
 def _write_grid(path: Path, images: NDArray[np.uint8]) -> None:
-    """Write up to 64 images (N, 3, H, W) as a grid, with one white pixel between them, enlarged without smoothing."""
+    """Write images (N, 3, H, W) in rows of eight, with one white pixel between them, enlarged without smoothing."""
     size = images.shape[-1] + 1
-    grid = np.full((GRID * size + 1, GRID * size + 1, 3), 255, dtype=np.uint8)
+    grid = np.full((-(-len(images) // GRID) * size + 1, GRID * size + 1, 3), 255, dtype=np.uint8)
     for i, image in enumerate(images):
         top, left = 1 + (i // GRID) * size, 1 + (i % GRID) * size
         grid[top : top + size - 1, left : left + size - 1] = image.transpose(1, 2, 0)
-    scale = max(1, GRID_PIXELS // len(grid))
+    scale = max(1, GRID_PIXELS // grid.shape[1])
     with atomic_write(path) as file:
         Image.fromarray(grid.repeat(scale, 0).repeat(scale, 1)).save(file, format="PNG")

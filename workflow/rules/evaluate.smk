@@ -1,4 +1,4 @@
-# Evaluation of a run: its images, their metrics, its likelihoods.
+# Evaluation of a run: its images, their metrics, its likelihoods; fewer steps; other protocols of FID.
 
 
 rule sample:
@@ -19,6 +19,7 @@ rule sample:
         samples="results/{suite}/runs/{run}/samples.npy",
         protocol="results/{suite}/runs/{run}/samples.json",
         grid="results/{suite}/runs/{run}/samples.png",
+        neighbours="results/{suite}/runs/{run}/neighbours.png",
     log:
         "results/{suite}/logs/sample/{run}.log",
     benchmark:
@@ -123,4 +124,96 @@ rule nll:
         "nll {wildcards.run}"
     shell:
         "python -m indm nll --suite params/{wildcards.suite}.yaml --run {wildcards.run}"
+        " --out results 2> {log}"
+
+
+rule sweep:
+    input:
+        checkpoint=rules.train.output.checkpoint,
+        train=lambda wildcards: expand(
+            rules.prepare.output.train,
+            suite=SUITE,
+            dataset=suite.runs[wildcards.run].dataset,
+        ),
+        extractor=lambda wildcards: expand(
+            rules.reference.output.extractor,
+            suite=SUITE,
+            dataset=suite.runs[wildcards.run].dataset,
+        ),
+        features=lambda wildcards: expand(
+            rules.reference.output.features,
+            suite=SUITE,
+            dataset=suite.runs[wildcards.run].dataset,
+        ),
+        statistics=lambda wildcards: expand(
+            rules.reference.output.statistics,
+            suite=SUITE,
+            dataset=suite.runs[wildcards.run].dataset,
+        ),
+        dataset=lambda wildcards: expand(
+            rules.prepare.output.dataset,
+            suite=SUITE,
+            dataset=suite.runs[wildcards.run].dataset,
+        ),
+        code=CODE["sweep"],
+    output:
+        sweep="results/{suite}/runs/{run}/sweep.csv",
+    log:
+        "results/{suite}/logs/sweep/{run}.log",
+    benchmark:
+        "results/{suite}/benchmarks/sweep/{run}.tsv"
+    threads: suite.threads
+    resources:
+        mem_mb=2000,
+        gpu=int(suite.device != "cpu"),
+    params:
+        run=lambda wildcards: suite.runs[wildcards.run].model_dump(
+            include={"dataset", "seed"}
+        ),
+        sample=lambda wildcards: suite.sample_params(wildcards.run).model_dump(),
+        sweep=suite.sweep.model_dump(),
+        fid=suite.fid.model_dump(),
+    message:
+        "sweep {wildcards.run}"
+    shell:
+        "python -m indm sweep --suite params/{wildcards.suite}.yaml --run {wildcards.run}"
+        " --out results 2> {log}"
+
+
+rule protocol:
+    input:
+        checkpoint=lambda wildcards: expand(
+            rules.train.output.checkpoint,
+            suite=SUITE,
+            run=suite.protocol[wildcards.dataset].run,
+        ),
+        train=rules.prepare.output.train,
+        valid=rules.prepare.output.valid,
+        test=rules.prepare.output.test,
+        extractor=rules.reference.output.extractor,
+        features=rules.reference.output.features,
+        statistics=rules.reference.output.statistics,
+        dataset=rules.prepare.output.dataset,
+        code=CODE["protocol"],
+    output:
+        protocol="results/{suite}/protocol/{dataset}.csv",
+    log:
+        "results/{suite}/logs/protocol/{dataset}.log",
+    benchmark:
+        "results/{suite}/benchmarks/protocol/{dataset}.tsv"
+    threads: suite.threads
+    resources:
+        mem_mb=12000,
+        gpu=int(suite.device != "cpu"),
+    params:
+        protocol=lambda wildcards: suite.protocol[wildcards.dataset].model_dump(),
+        sample=lambda wildcards: suite.sample_params(
+            suite.protocol[wildcards.dataset].run
+        ).model_dump(),
+        seed=lambda wildcards: suite.runs[suite.protocol[wildcards.dataset].run].seed,
+        fid=suite.fid.model_dump(),
+    message:
+        "protocol {wildcards.dataset}"
+    shell:
+        "python -m indm protocol --suite params/{wildcards.suite}.yaml --dataset {wildcards.dataset}"
         " --out results 2> {log}"

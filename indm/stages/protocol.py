@@ -1,0 +1,181 @@
+"""Stage ``protocol``: how far FID moves with each part of its protocol, shown on one run of a dataset."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from indm.artifacts import Layout, read_array, read_json, write_table
+from indm.data import quantise, to_pixels, to_uint8
+from indm.diffusion import load_model
+from indm.errors import ConvergenceError, DivergenceError, ParamsError
+from indm.metrics import Reference, features
+from indm.metrics.clean import MODES
+from indm.metrics.deviations import extrapolate, fid_by_size, fid_draws, jpeg, pixel_features
+from indm.sampling import draw_images, draw_levels
+from indm.seeding import derive_seed
+from indm.stages.common import bar, set_up
+from indm.stages.drawing import prior_mean
+from indm.stages.fid import load_extractors, load_references
+
+if TYPE_CHECKING:
+    from indm.params import Suite
+
+COLUMNS = ["factor", "setting", "fid", "fid_se", "difference", "difference_se", "note"]
+Row = dict[str, Any]
+
+
+def run(suite: "Suite", layout: Layout, name: str) -> Path:
+    """Write ``protocol/<dataset>.csv``: the suite's protocol first, then a row for each deviation from it."""
+    if name not in suite.protocol:
+        raise ParamsError(
+            f"key protocol: found no {name!r}; datasets that have one: {', '.join(suite.protocol) or 'none'}"
+        )
+    study = Study(suite, layout, name)
+    rows = [
+        study.base(),
+        *study.sizes(),
+        *study.references(),
+        *study.implementations(),
+        *study.roundings(),
+        *study.draws(),
+    ]
+    folder = layout.suite_folder / "protocol"
+    write_table(folder / f"{name}.csv", pd.DataFrame(rows, columns=COLUMNS))
+    # Not the folder itself: datasets share it, and each leaves its provenance.
+    return folder / name
+
+
+class Study:
+    """A run's images under the suite's protocol, and the rows of its deviations, a method for each kind.
+
+    Arguments:
+        suite: the suite.
+        layout: where its files lie.
+        name: the dataset.
+    """
+
+    def __init__(self, suite: "Suite", layout: Layout, name: str) -> None:
+        self.device = set_up(suite.device, suite.threads)
+        self.parameters, self.bootstrap = suite.protocol[name], suite.fid.bootstrap
+        self.run, self.sample = suite.runs[self.parameters.run], suite.sample_params(self.parameters.run)
+        self.data = layout.data(name)
+        checkpoint = layout.run(self.parameters.run) / "checkpoint.safetensors"
+        self.levels: int = read_json(self.data / "dataset.json")["levels"]
+        self.extractor, self.clean, self.identity = load_extractors(self.data / "extractor.safetensors")
+        self.known, self.source = load_references(self.data)
+        self.models = {weights: load_model(checkpoint, self.device, weights) for weights in ("ema", "raw")}
+        # The very images of the stage sample.
+        self.images = torch.cat([x.cpu() for x, _ in draw_images(**self.drawing())])
+        self.rounded = quantise(self.images, self.levels, self.models["ema"].centered).numpy()
+        self.features = self.extract(self.rounded, self.levels)
+        self.fids = self.measure(self.features, self.known[""])
+
+    def drawing(self, *seed: str, weights: str = "ema", **changes: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Arguments of :func:`indm.sampling.draw_images`: the suite's sampler but for ``changes``."""
+        model = self.models[weights]
+        return {
+            "model": model,
+            "seed": (self.run.dataset, self.run.seed, "sample", *seed),
+            "device": self.device,
+            "mean": prior_mean(model, self.sample, self.data, self.device),
+            "progress": bar(" ".join((self.parameters.run, *seed, weights, *map(str, changes.values())))),
+            **self.sample.model_dump(exclude={"centre_prior"}),
+            **changes,
+        }
+
+    def drawn(self, *seed: str, **changes: Any) -> Tensor:  # noqa: ANN401
+        """Features (N, F) of images drawn with ``changes``."""
+        images, _ = draw_levels(levels=self.levels, **self.drawing(*seed, **changes))
+        return self.extract(images, self.levels)
+
+    def extract(self, images: NDArray[np.uint8], levels: int = 256) -> Tensor:
+        """Features (N, F) of images (N, C, H, W)."""
+        return features(self.extractor, images, levels, device=self.device)[0]
+
+    def measure(self, generated: Tensor, reference: Reference) -> NDArray[np.float64]:
+        """FID, then its bootstrap draws, which are those of the stage fid."""
+        return fid_draws(generated, reference, self.bootstrap, derive_seed(self.run.dataset, self.run.seed, "fid"))
+
+    def row(self, factor: str, setting: str, fids: NDArray[np.float64], note: str = "") -> Row:
+        """Compare FID and draws of a deviation with those of the suite's protocol, pair by pair."""
+        difference = fids - self.fids
+        return {
+            "factor": factor,
+            "setting": setting,
+            "fid": fids[0],
+            "fid_se": np.std(fids[1:], ddof=1),
+            "difference": difference[0],
+            "difference_se": np.std(difference[1:], ddof=1),
+            "note": note,
+        }
+
+    def base(self) -> Row:
+        """Row of the suite's protocol."""
+        note = (
+            f"{self.parameters.run}: {len(self.features)} images; reference {self.source['reference']}; torch-fidelity, "
+            f"{self.identity['extractor']}; rounded to {self.levels} levels; denoise {self.sample.denoise}; weights ema"
+        )
+        return self.row("base", "suite", self.fids, note)
+
+    def sizes(self) -> Iterator[Row]:
+        """Rows of other numbers of images, drawn apart from the base's, and of infinitely many."""
+        sizes, repeats = self.parameters.sizes, self.parameters.repeats
+        drawn = self.drawn("sizes", num_samples=repeats * max(sizes))
+        fids = fid_by_size(drawn, self.known[""], sizes, repeats)
+        note = f"mean over {repeats} disjoint groups of {max(sizes)} images"
+        columns = {str(size): fids[:, i] for i, size in enumerate(sizes)} | {"infinite": extrapolate(sizes, fids)}
+        base_se = np.std(self.fids[1:], ddof=1)
+        for setting, values in columns.items():
+            se = np.std(values, ddof=1) / np.sqrt(repeats)
+            yield {
+                "factor": "num_samples",
+                "setting": setting,
+                "fid": values.mean(),
+                "fid_se": se,
+                "difference": values.mean() - self.fids[0],
+                "difference_se": np.hypot(se, base_se),
+                "note": note + (", linear in 1/N" if setting == "infinite" else ""),
+            }
+
+    def references(self) -> Iterator[Row]:
+        """Rows of other splits as reference."""
+        for split in ("test", "valid"):
+            images = read_array(self.data / f"{split}.npy")
+            if len(images) < 2:
+                yield {"factor": "reference", "setting": split, "note": f"the split has {len(images)} images"}
+                continue
+            reference = Reference.of(self.extract(images, self.levels))
+            yield self.row("reference", split, self.measure(self.features, reference), f"{len(images)} images")
+
+    def implementations(self) -> Iterator[Row]:
+        """Rows of clean-fid's modes, where the extractor is Inception; their reference is the training split."""
+        for mode, resized in self.clean.items():
+            (generated,) = features(resized, self.rounded, self.levels, device=self.device)
+            yield self.row("implementation", MODES[mode], self.measure(generated, self.known[mode]), "reference train")
+
+    def roundings(self) -> Iterator[Row]:
+        """Rows of the same images, rounded otherwise before their features are extracted."""
+        pixels = to_pixels(self.images, self.levels, self.models["ema"].centered)
+        quality = self.parameters.jpeg_quality
+        found = {
+            "uint8": self.extract(pixels.round().to(torch.uint8).numpy()),
+            "float": pixel_features(self.extractor, pixels, self.device),
+            f"jpeg-{quality}": self.extract(jpeg(to_uint8(self.rounded, self.levels), quality)),
+        }
+        for setting, generated in found.items():
+            yield self.row("rounding", setting, self.measure(generated, self.known[""]))
+
+    def draws(self) -> Iterator[Row]:
+        """Rows of images drawn otherwise, from the same noise."""
+        changes = [("denoise", name, {"denoise": name}) for name in ("tweedie", "none") if name != self.sample.denoise]
+        for factor, setting, change in [*changes, ("weights", "raw", {"weights": "raw"})]:
+            try:
+                yield self.row(factor, setting, self.measure(self.drawn(**change), self.known[""]))
+            except (ConvergenceError, DivergenceError) as error:
+                yield {"factor": factor, "setting": setting, "note": str(error)}

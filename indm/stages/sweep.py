@@ -1,0 +1,81 @@
+"""Stage ``sweep``: FID and KID of a run by several samplers and numbers of steps."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from indm.artifacts import Layout, read_json, write_table
+from indm.diffusion import load_model
+from indm.errors import ConvergenceError, DivergenceError
+from indm.metrics import Reference, features
+from indm.metrics.fidelity import bootstrap_fid, frechet, kid
+from indm.sampling import draw_levels
+from indm.seeding import derive_seed
+from indm.stages.common import bar, set_up
+from indm.stages.drawing import prior_mean
+from indm.stages.fid import load_extractors, load_references
+
+if TYPE_CHECKING:
+    from indm.params import Suite
+
+COLUMNS = ["sampler", "steps", "nfe", "num_samples", "fid", "fid_se", "kid", "kid_se", "skip"]
+
+
+def run(suite: "Suite", layout: Layout, name: str) -> Path:
+    """Write ``sweep.csv``: a row for each sampler and number of steps, which says in ``skip`` why it has no numbers."""
+    device = set_up(suite.device, suite.threads)
+    run, folder = suite.runs[name], layout.run(name)
+    data = layout.data(run.dataset)
+    levels = read_json(data / "dataset.json")["levels"]
+    extractor, _, _ = load_extractors(data / "extractor.safetensors")
+    reference = load_references(data)[0][""]
+    model = load_model(folder / "checkpoint.safetensors", device)
+    mean = prior_mean(model, suite.sample_params(name), data, device)
+    # Without the model, the sampler and the steps in it: every cell of a dataset and seed starts from the same noise.
+    seed = (run.dataset, run.seed, "sweep")
+
+    def cell(sampler: str, steps: int) -> dict[str, Any]:
+        settings = _settings(suite, name, sampler, steps)
+        if sampler == "pc" and settings["corrector_snr"] is None:
+            return {"skip": "the run's sample section has no corrector_snr"}
+        progress = bar(f"{name} {sampler} {steps}")
+        try:
+            images, nfe = draw_levels(model, levels, seed=seed, device=device, mean=mean, progress=progress, **settings)
+        except (ConvergenceError, DivergenceError) as error:
+            return {"skip": str(error)}
+        generated = features(extractor, images, levels, device=device)[0]
+        return {"nfe": nfe, "num_samples": len(images), **_compare(suite, generated, reference, (*seed, "compare"))}
+
+    rows = [
+        {"sampler": sampler, "steps": steps, **cell(sampler, steps)}
+        for sampler in suite.sweep.samplers
+        for steps in suite.sweep.steps
+    ]
+    write_table(folder / "sweep.csv", pd.DataFrame(rows, columns=COLUMNS))
+    return folder
+
+
+def _compare(
+    suite: "Suite", generated: Tensor, reference: Reference, identity: tuple[str | int, ...]
+) -> dict[str, float]:
+    """FID, and KID where the reference's features are known, as the stage fid measures them."""
+    seed, settings = derive_seed(*identity), suite.fid
+    result = {"fid": frechet(generated, reference)[0]}
+    result["fid_se"] = bootstrap_fid(generated, reference, settings.bootstrap, np.random.default_rng(seed))
+    if reference.features is None:
+        return result
+    subsets, size = settings.kid_subsets, settings.kid_subset_size
+    mean, std = kid(generated, reference.features, subsets=subsets, subset_size=size, seed=seed % 2**32)
+    return result | {"kid": mean, "kid_se": std * (size / len(generated)) ** 0.5}
+
+
+def _settings(suite: "Suite", name: str, sampler: str, steps: int) -> dict[str, Any]:
+    """Change the run's sampling to a cell's: the corrector belongs to pc alone."""
+    settings = suite.sample_params(name).model_dump(exclude={"centre_prior"})
+    settings |= suite.sweep.model_dump(include={"grid", "num_samples", "batch_size"}) | {"steps": steps}
+    if sampler == "pc":
+        return settings | {"sampler": "reverse_diffusion"}
+    return settings | {"sampler": sampler, "corrector_snr": None}

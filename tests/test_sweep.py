@@ -1,0 +1,301 @@
+"""The stages sweep and protocol, and the nearest training images, on the smoke suite with a network as it is drawn."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from indm.artifacts import CHECKPOINT_FORMAT, Layout, read_array, read_json, write_weights
+from indm.data import DATASETS, dequantise, quantise, to_pixels, to_uint8
+from indm.diffusion import ImplicitNonlinearDiffusion
+from indm.errors import ConvergenceError, IndmError, ParamsError
+from indm.metrics import SmallClassifier, build_extractor, build_inception, features
+from indm.metrics.deviations import extrapolate, fid_by_size, fid_draws, jpeg, pixel_features
+from indm.metrics.fidelity import Reference, bootstrap_fid, frechet
+from indm.params import Suite, load_suite
+from indm.stages import fid as fid_stage
+from indm.stages import prepare, protocol, reference, sample, sweep
+from indm.stages.train import model_spec
+from tests.conftest import REPOSITORY
+
+RUN = "digits-vp-indm-fid-s0"
+VE = "digits-ve-ddpmpp-fid-s0"
+CPU = torch.device("cpu")
+
+
+def changed(**sections: dict[str, Any]) -> Suite:
+    """Return the smoke suite with other values in some sections."""
+    content = yaml.safe_load((REPOSITORY / "params/smoke.yaml").read_text())
+    for name, values in sections.items():
+        content[name] |= values
+    return Suite.model_validate(content)
+
+
+SMOKE = changed()
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """Prepared digits, their reference, and two runs whose raw weights are not their averaged ones."""
+    layout = Layout(tmp_path_factory.mktemp("results"), "smoke")
+    prepare.run(SMOKE, layout, "digits")
+    reference.run(SMOKE, layout, "digits")
+    for name in (RUN, VE):
+        torch.manual_seed(0)
+        spec = model_spec(SMOKE, name, [1, 8, 8])
+        state = ImplicitNonlinearDiffusion(spec).state_dict()
+        raw = {f"raw.{key}": 1.1 * value if value.is_floating_point() else value for key, value in state.items()}
+        weights = raw | {f"ema.{key}": value for key, value in state.items()}
+        write_weights(layout.run(name) / "checkpoint.safetensors", weights, {"model": spec}, CHECKPOINT_FORMAT)
+    return layout
+
+
+def read_sweep(layout: Layout, name: str) -> pd.DataFrame:
+    return pd.read_csv(layout.run(name) / "sweep.csv")
+
+
+def test_sweep_has_a_row_for_each_cell_and_counts_the_calls(layout: Layout) -> None:
+    sweep.run(SMOKE, layout, RUN)
+    table = read_sweep(layout, RUN)
+    assert list(table.columns) == ["sampler", "steps", "nfe", "num_samples", "fid", "fid_se", "kid", "kid_se", "skip"]
+    cells = list(zip(table["sampler"], table["steps"], strict=True))
+    assert cells == [(sampler, steps) for sampler in SMOKE.sweep.samplers for steps in SMOKE.sweep.steps]
+    # N grid points: N - 1 steps and the denoising; Heun calls twice a step.
+    for _, row in table[table["sampler"] != "pc"].iterrows():
+        calls = 2 * row["steps"] - 1 if row["sampler"] == "ode_heun" else row["steps"]
+        assert row["nfe"] == calls, row["sampler"]
+        assert row["num_samples"] == SMOKE.sweep.num_samples
+        assert np.isfinite(row[["fid", "fid_se", "kid", "kid_se"]].astype(float)).all()
+        assert pd.isna(row["skip"])
+    skipped = table[table["sampler"] == "pc"]
+    assert (skipped["skip"] == "the run's sample section has no corrector_snr").all()
+    assert skipped[["nfe", "num_samples", "fid", "fid_se", "kid", "kid_se"]].isna().all(axis=None)
+
+
+def test_sweep_has_the_runs_corrector_under_pc_alone(layout: Layout) -> None:
+    suite = changed(
+        sample={"corrector_snr": [0.16, 0.16], "corrector_steps": 2},
+        sweep={"samplers": ["ancestral", "pc"], "steps": [4]},
+    )
+    sweep.run(suite, layout, VE)
+    table = read_sweep(layout, VE).set_index("sampler")
+    assert table["nfe"].to_dict() == {"ancestral": 4, "pc": 4 + 2 * 4}
+    assert table["fid"].notna().all()
+
+
+def test_sweep_of_euler_maruyama_with_two_points_is_finite(layout: Layout) -> None:
+    """Its one step has beta (t - s) = 20, far above 1: a bad approximation, and a number for all that."""
+    sweep.run(changed(sweep={"samplers": ["euler_maruyama"], "steps": [2]}), layout, RUN)
+    assert np.isfinite(read_sweep(layout, RUN)["fid"]).all()
+
+
+def test_sweep_says_why_a_cell_has_no_numbers(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    def inverse(*_: object, **__: object) -> Tensor:
+        raise ConvergenceError("fixed point: 3 of 40 images did not converge")
+
+    suite = changed(sweep={"samplers": ["ancestral"], "steps": [2, 4]})
+    with monkeypatch.context() as patch:
+        patch.setattr("indm.flows.residual.ResidualFlow.inverse", inverse)
+        sweep.run(suite, layout, RUN)
+    table = read_sweep(layout, RUN)
+    assert (table["skip"] == "fixed point: 3 of 40 images did not converge").all()
+    with monkeypatch.context() as patch:
+        patch.setattr("indm.flows.residual.ResidualFlow.inverse", lambda _, z, **__: z / 0)
+        sweep.run(suite, layout, RUN)
+    assert (
+        read_sweep(layout, RUN)["skip"]
+        .str.endswith("pixels are not finite: more steps, or a lower corrector_snr")
+        .all()
+    )
+
+
+def test_sweep_repeats_to_the_byte(layout: Layout) -> None:
+    suite = changed(sweep={"samplers": ["ancestral", "ode_heun"], "steps": [3]})
+    first, second = ((sweep.run(suite, layout, RUN) / "sweep.csv").read_bytes() for _ in range(2))
+    assert first == second
+
+
+@pytest.fixture(scope="module")
+def study(layout: Layout) -> pd.DataFrame:
+    """The table of protocol, and beside it the samples and the FID of the same run."""
+    sample.run(SMOKE, layout, RUN)
+    fid_stage.run(SMOKE, layout, RUN)
+    protocol.run(SMOKE, layout, "digits")
+    return pd.read_csv(layout.suite_folder / "protocol" / "digits.csv")
+
+
+def test_protocol_has_a_row_for_each_deviation(study: pd.DataFrame) -> None:
+    assert list(study.columns) == ["factor", "setting", "fid", "fid_se", "difference", "difference_se", "note"]
+    assert list(zip(study["factor"], study["setting"], strict=True)) == [
+        ("base", "suite"),
+        ("num_samples", "20"),
+        ("num_samples", "40"),
+        ("num_samples", "infinite"),
+        ("reference", "test"),
+        ("reference", "valid"),
+        ("rounding", "uint8"),
+        ("rounding", "float"),
+        ("rounding", "jpeg-75"),
+        ("denoise", "none"),
+        ("weights", "raw"),
+    ]
+    assert study[["fid", "fid_se", "difference", "difference_se"]].notna().all(axis=None)
+    np.testing.assert_allclose(study["difference"], study["fid"] - study["fid"][0], atol=1e-4)
+
+
+def test_base_of_protocol_is_the_runs_own_fid(layout: Layout, study: pd.DataFrame) -> None:
+    base, found = study.iloc[0], read_json(layout.run(RUN) / "fid.json")
+    assert (base["difference"], base["difference_se"]) == (0, 0)
+    assert base["fid"] == pytest.approx(found["fid"], rel=1e-5)
+    assert base["fid_se"] == pytest.approx(found["fid_se"], rel=1e-5)
+    assert base["note"].startswith(
+        f"{RUN}: 80 images; reference train; torch-fidelity, digits-cnn; rounded to 17 levels"
+    )
+
+
+def test_pairs_are_compared_with_far_smaller_errors(study: pd.DataFrame) -> None:
+    """Finer rounding and JPEG change the same images: the difference is known much better than either FID."""
+    rounding = study[study["factor"] == "rounding"].set_index("setting")
+    assert (rounding["difference_se"] < 0.2 * rounding["fid_se"]).all()
+    assert abs(rounding["difference"]["uint8"] - rounding["difference"]["float"]) < 0.05
+
+
+def test_protocol_repeats_to_the_byte(layout: Layout, study: pd.DataFrame) -> None:
+    path = layout.suite_folder / "protocol" / "digits.csv"
+    first = path.read_bytes()
+    protocol.run(SMOKE, layout, "digits")
+    assert path.read_bytes() == first
+
+
+def test_protocol_of_a_dataset_without_validation_images(
+    layout: Layout, study: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = protocol.read_array
+    monkeypatch.setattr(protocol, "read_array", lambda path: read(path)[:0] if path.stem == "valid" else read(path))
+    (row,) = [row for row in protocol.Study(SMOKE, layout, "digits").references() if row["setting"] == "valid"]
+    assert row == {"factor": "reference", "setting": "valid", "note": "the split has 0 images"}
+
+
+def test_protocol_of_a_dataset_that_has_none(layout: Layout) -> None:
+    content = SMOKE.model_dump(exclude_unset=True) | {"protocol": {}}
+    with pytest.raises(ParamsError, match="key protocol: found no 'digits'; datasets that have one: none"):
+        protocol.run(Suite.model_validate(content), layout, "digits")
+
+
+MISTAKES = {
+    "fewer images than a subset of KID": (
+        "num_samples: 500",
+        "num_samples: 200",
+        "key sweep.num_samples: found 200; allowed: at least fid.kid_subset_size 300",
+    ),
+    "a sampler of another name": ("[euler_maruyama,", "[euler,", "key sweep.samplers.0: found 'euler'; allowed: "),
+    "a run of no name": (
+        "{run: digits-vp-indm-fid-s0",
+        "{run: digits-vp-indm-fid-s9",
+        "key protocol.digits.run: found 'digits-vp-indm-fid-s9'; allowed: a run of digits: digits-ve-ddpmpp-fid-s0, ",
+    ),
+    "a dataset of no name": (
+        "  digits: {run: ",
+        "  patches: {run: ",
+        "key protocol.patches: no such dataset; allowed: digits",
+    ),
+    "the same size twice": (
+        "sizes: [200, 400, 800]",
+        "sizes: [200, 200]",
+        "key protocol.digits.sizes: found [200, 200]; allowed: numbers that differ",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake_is_named(tmp_path: Path, mistake: str) -> None:
+    before, after, words = MISTAKES[mistake]
+    text = (REPOSITORY / "params/digits.yaml").read_text()
+    assert before in text
+    path = tmp_path / "digits.yaml"
+    path.write_text(text.replace(before, after, 1))
+    with pytest.raises(IndmError) as caught:
+        load_suite(path)
+    assert words in str(caught.value)
+
+
+def test_nearest_training_image_is_the_nearest(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = read_array(layout.data("digits") / "train.npy")
+    test = read_array(layout.data("digits") / "test.npy")[:8]
+    expected = [((train.astype(float) - image) ** 2).sum((1, 2, 3)).argmin() for image in test]
+    for chunk in (64, 5000):
+        monkeypatch.setattr(sample, "CHUNK", chunk)
+        assert np.array_equal(sample._nearest(test, train), train[expected])
+        assert np.array_equal(sample._nearest(train[5:13], train), train[5:13])
+
+
+def test_fid_of_infinitely_many_images_of_known_gaussians() -> None:
+    """N(m, s^2 I) against N(0, I): |m|^2 + D (1 - s)^2, which no number of images reaches and the extrapolation does."""
+    dims, shift, scale, repeats, sizes = 16, 0.2, 1.3, 20, (200, 400, 800)
+    known = dims * (shift**2 + (1 - scale) ** 2)
+    generated = shift + scale * torch.randn(repeats * max(sizes), dims, dtype=torch.float64)
+    fids = fid_by_size(generated, Reference({"mu": np.zeros(dims), "sigma": np.eye(dims)}, None), sizes, repeats)
+    assert fids.shape == (repeats, len(sizes))
+    infinite = extrapolate(sizes, fids)
+    errors = fids.std(0, ddof=1) / repeats**0.5
+    assert abs(infinite.mean() - known) < 3 * infinite.std(ddof=1) / repeats**0.5
+    assert ((fids.mean(0) - known)[:2] > 3 * errors[:2]).all()
+    assert fids.mean(0)[0] > fids.mean(0)[1] > fids.mean(0)[2]
+
+
+def test_extrapolation_of_a_line_is_its_intercept() -> None:
+    sizes = np.array([10, 20, 50])
+    fids = np.array([[3.0], [5.0]]) + np.array([[7.0], [2.0]]) / sizes
+    np.testing.assert_allclose(extrapolate(sizes.tolist(), fids), [3.0, 5.0])
+
+
+def test_sizes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="found 30; expected at most 25, the features of one of 4 groups"):
+        fid_by_size(torch.randn(100, 3), Reference({"mu": np.zeros(3), "sigma": np.eye(3)}, None), [10, 30], 4)
+
+
+def test_draws_are_those_of_the_bootstrap() -> None:
+    generated, real = torch.randn(200, 5, dtype=torch.float64), Reference.of(torch.randn(300, 5, dtype=torch.float64))
+    draws = fid_draws(generated, real, 20, seed=3)
+    assert draws[0] == pytest.approx(frechet(generated, real)[0], rel=1e-8)
+    spread = bootstrap_fid(generated, real, 20, np.random.default_rng(3))
+    assert np.std(draws[1:], ddof=1) == pytest.approx(spread, rel=1e-6)
+
+
+@pytest.mark.parametrize("centered", [True, False])
+@pytest.mark.parametrize("levels", [17, 256])
+def test_pixels_without_rounding_surround_the_rounded_ones(levels: int, centered: bool) -> None:
+    images = torch.arange(levels, dtype=torch.uint8).repeat(3, 1)[None, :, :, None]
+    x = dequantise(images, levels, torch.Generator().manual_seed(0), centered)
+    assert torch.equal(quantise(x, levels, centered), images)
+    pixels, rounded = to_pixels(x, levels, centered), torch.from_numpy(to_uint8(images.numpy(), levels))
+    assert pixels.shape == (1, 3, levels, 1)
+    assert (pixels - rounded).abs().max() <= 0.5 * 255 / (levels - 1) + 0.5
+    assert 0 <= pixels.min() <= pixels.max() <= 255
+    grey = to_pixels(x[:, :1], levels, centered)
+    assert torch.equal(grey, pixels[:, :1].repeat(1, 3, 1, 1))
+
+
+def test_features_of_pixels_are_those_of_uint8_where_nothing_was_rounded() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (1, 3, 8, 8), dtype=np.uint8)
+    for extractor in (build_extractor("digits-cnn", SmallClassifier(10)), build_inception("inception-v3-random")[0]):
+        expected = features(extractor, images)[0]
+        found = pixel_features(extractor, torch.from_numpy(images).float(), CPU)
+        assert found.dtype == expected.dtype
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+        moved = pixel_features(extractor, torch.from_numpy(images).float() + 0.3, CPU)
+        assert not torch.allclose(moved, expected)
+        # What replaced the input is gone again.
+        torch.testing.assert_close(features(extractor, images)[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_jpeg_loses_the_more_the_lower_its_quality() -> None:
+    images = to_uint8(next(iter(DATASETS["digits"].load(0)["test"].pieces()))[:20], 17)
+    losses = [np.abs(jpeg(images, quality).astype(float) - images).mean() for quality in (95, 75, 10)]
+    assert 0 < losses[0] < losses[1] < losses[2]
+    assert jpeg(images, 75).dtype == np.uint8
