@@ -2,7 +2,7 @@
 
 from indm.data import celeba64, cifar10
 from indm.data.archives import VARIABLE, Archive, data_root
-from indm.data.core import SPLITS, Dataset, Split, Splits, bits_per_dim, dequantise, quantise, to_uint8
+from indm.data.core import SPLITS, Dataset, Split, Splits, bits_per_dim, dequantise, moments, quantise, to_uint8
 from indm.data.digits import load_digits
 from indm.data.patches import load_patches
 
@@ -63,6 +63,7 @@ __all__ = [
     "bits_per_dim",
     "data_root",
     "dequantise",
+    "moments",
     "quantise",
     "to_uint8",
 ]
