@@ -71,3 +71,4 @@ rule all:
     default_target: True
     input:
         expand(rules.publish.output.table, table=["fid", "nll"]),
+        expand(rules.curve.output.curve, suite=SUITE, run=suite.runs),

@@ -86,6 +86,7 @@ _stage("train", "Train a run's model.", RUN)
 _stage("sample", "Draw images from a trained run.", RUN)
 _stage("fid", "Compare a run's images with the training split: FID and KID.", RUN)
 _stage("nll", "Evaluate the four likelihood numbers of a trained run on the test split.", RUN)
+_stage("curve", "Evaluate the likelihood of every snapshot of a run's training.", RUN)
 _stage("table", "Collect the suite's results in its tables.")
 
 
