@@ -14,7 +14,7 @@ from tests.checkout import copy_checkout, finish, run, start
 pytestmark = pytest.mark.e2e
 
 RUN = "digits-vp-indm-fid-s0"
-SNAKEMAKE = ["snakemake", "--cores", "all", "--config", "suite=smoke", "--", "results/table_fid.csv"]
+SNAKEMAKE = ["snakemake", "--cores", "all", "--config", "suite=smoke", "--", "all"]
 DVC = ["dvc", "repro", "workflow/dvc/smoke/dvc.yaml"]
 
 
@@ -59,13 +59,21 @@ def edited(file: Path, text: str) -> Iterator[None]:
 def test_the_tables_are_complete(checkouts: dict[str, Path]) -> None:
     tables = {kind: pd.read_csv(checkouts["snakemake"] / f"results/smoke/tables/{kind}.csv") for kind in ("fid", "nll")}
     floors = tables["fid"]["model"].str.startswith("real")
-    assert (len(tables["fid"]), floors.sum(), len(tables["nll"])) == (8, 2, 6)
+    assert (len(tables["fid"]), floors.sum(), len(tables["nll"])) == (9, 2, 7)
     assert tables["fid"][["fid", "fid_se", "kid", "kid_se", "num_samples"]].notna().all(axis=None)
     values = ["nll", "nll_se", "nll_uncorrected", "nelbo", "nelbo_se", "nelbo_no_residual", "gap", "gap_se"]
     assert tables["nll"][values].notna().all(axis=None)
     assert (tables["fid"]["suite"] == "smoke").all()
     published = checkouts["snakemake"] / "results/table_fid.csv"
     assert published.read_bytes() == (checkouts["snakemake"] / "results/smoke/tables/fid.csv").read_bytes()
+
+
+def test_the_curve_has_a_row_for_each_snapshot(checkouts: dict[str, Path]) -> None:
+    for file in (checkouts["dvc"] / "results/smoke/runs").glob("*/curve.csv"):
+        curve = pd.read_csv(file)
+        assert curve["step"].tolist() == [10, 20]
+        assert (curve["split"] == "valid").all()
+        assert curve.notna().all(axis=None)
 
 
 def test_both_engines_make_the_same_tables(checkouts: dict[str, Path]) -> None:
@@ -99,7 +107,7 @@ def test_an_edit_of_the_sampler_samples_again_and_trains_nothing(checkouts: dict
     file = checkouts[engine] / "indm/sampling.py"
     with edited(file, f"{file.read_text()}\n# A comment.\n"):
         found = jobs(checkouts[engine], engine)
-    assert sum(job.startswith("sample ") for job in found) == 6
+    assert sum(job.startswith("sample ") for job in found) == 7
     # DVC looks at what comes after only once it has new samples.
     later = {"fid", "table", "publish"} if engine == "snakemake" else set()
     assert stages(found) == {"sample"} | later
@@ -112,8 +120,10 @@ def test_another_learning_rate_of_a_run_trains_it_alone(checkouts: dict[str, Pat
     with edited(file, before + line.replace("train: {}", "train: {lr: 1.0e-3}") + after):
         found = jobs(checkouts[engine], engine)
     if engine == "snakemake":
-        later = {f"{stage} {RUN}" for stage in ("sample", "fid", "nll")}
-        assert found == {f"train {RUN}", "table", "publish results/table_fid.csv"} | later
+        later = {f"{stage} {RUN}" for stage in ("sample", "fid", "nll", "curve")}
+        copies = {f"publish results/table_{table}.csv" for table in ("fid", "nll")}
+        # "all" is a rule without a command.
+        assert found - {"all"} == {f"train {RUN}", "table"} | copies | later
     else:
         assert found == {"validate", f"train {RUN}", "table"}
 
@@ -123,7 +133,7 @@ def test_other_sampling_settings_train_nothing(checkouts: dict[str, Path], engin
     file = checkouts[engine] / "params/smoke.yaml"
     with edited(file, file.read_text().replace("temperature: 1.0", "temperature: 0.9")):
         found = jobs(checkouts[engine], engine)
-    assert sum(job.startswith("sample ") for job in found) == 6
+    assert sum(job.startswith("sample ") for job in found) == 7
     later = {"fid", "table", "publish"} if engine == "snakemake" else {"validate"}
     assert stages(found) == {"sample"} | later
 
