@@ -102,3 +102,4 @@ rule all:
         expand(rules.publish.output.table, table=["fid", "nll"]),
         expand(rules.sweep.output.sweep, suite=SUITE, run=suite.runs),
         expand(rules.protocol.output.protocol, suite=SUITE, dataset=suite.protocol),
+        expand(rules.curve.output.curve, suite=SUITE, run=suite.runs),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHECKPOINT_FORMAT = "indm-checkpoint-1"
+SNAPSHOTS_FORMAT = "indm-snapshots-1"
 EXTRACTOR_FORMAT = "indm-extractor-2"
 STATISTICS_FORMAT = "indm-statistics-1"
 # What of a checkout makes a result: a lock file that an engine has just written does not.

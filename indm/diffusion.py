@@ -22,7 +22,7 @@ class ImplicitNonlinearDiffusion(nn.Module):
     Arguments:
         spec: what rebuilds the model: ``sde`` (name and parameters), ``eps``, ``shape`` (C, H, W), ``score`` (keyword
             arguments of the network and ``normalise_input``), ``centered`` (data in [-1, 1], else in [0, 1], which the
-            network maps to [-1, 1] itself), ``flow`` (name and keyword arguments).
+            network maps to [-1, 1] itself), ``flow`` (name and keyword arguments, of which ``affine`` is a fixed map).
 
     References:
         | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
@@ -53,13 +53,16 @@ class ImplicitNonlinearDiffusion(nn.Module):
         return channels, height, width
 
 
-def load_model(path: Path, device: torch.device, weights: str = "ema") -> ImplicitNonlinearDiffusion:
-    """Load a checkpoint as a frozen model in eval mode.
+def load_model(
+    path: Path, device: torch.device, weights: str = "ema", kind: str = CHECKPOINT_FORMAT
+) -> ImplicitNonlinearDiffusion:
+    """Load a checkpoint, or a snapshot of a training, as a frozen model in eval mode.
 
     Arguments:
-        path: the checkpoint.
+        path: the file.
         device: where to put the model.
-        weights: ``ema`` or ``raw``.
+        weights: ``ema`` or ``raw``; of a file of snapshots, the step.
+        kind: the file's format.
 
     Returns:
         The model.
@@ -67,7 +70,7 @@ def load_model(path: Path, device: torch.device, weights: str = "ema") -> Implic
     Raises:
         ArtifactError: if the file is missing, damaged, foreign, or does not fit its own description.
     """
-    tensors, spec = read_weights(path, CHECKPOINT_FORMAT)
+    tensors, spec = read_weights(path, kind)
     model = ImplicitNonlinearDiffusion(spec["model"])
     state: dict[str, Tensor] = {
         name.removeprefix(f"{weights}."): tensor for name, tensor in tensors.items() if name.startswith(f"{weights}.")

@@ -9,7 +9,6 @@ References:
     | Maximum Likelihood Training of Score-Based Diffusion Models (Song et al., 2021), https://arxiv.org/abs/2101.09258
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ import torch
 from torch import Generator, Tensor
 from torchdiffeq import odeint
 
-from indm.objectives import NoiseFn, nelbo, noise_error, per_sample, perturb, residual, squared_norm
+from indm.objectives import NoiseFn, gaussian_nll, nelbo, noise_error, per_sample, perturb, residual, squared_norm
 from indm.probability_flow import ode_drift
 from indm.sde import SDE, T, importance_time
 
@@ -46,7 +45,6 @@ def ode_nll(noise_fn: NoiseFn, sde: SDE, z: Tensor, eps: float, tolerance: float
         | https://arxiv.org/abs/2011.13456, equations 39 and 40
         | FFJORD (Grathwohl et al., 2019), https://arxiv.org/abs/1810.01367, equation 8
     """
-    dims = z[0].numel()
 
     def augmented(a: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
@@ -58,8 +56,7 @@ def ode_nll(noise_fn: NoiseFn, sde: SDE, z: Tensor, eps: float, tolerance: float
     ends = sde.antiderivative(torch.tensor([eps, T], dtype=torch.float64, device=z.device))
     start = (z, torch.zeros(len(z), dtype=z.dtype, device=z.device))
     z_path, log_volume = odeint(augmented, start, ends, rtol=tolerance, atol=tolerance, method="dopri5")
-    prior = 0.5 * dims * math.log(2 * math.pi * sde.prior_std**2) + squared_norm(z_path[-1]) / (2 * sde.prior_std**2)
-    return prior - log_volume[-1]
+    return gaussian_nll(z_path[-1], sde.prior_std) - log_volume[-1]
 
 
 @dataclass(frozen=True)

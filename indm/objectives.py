@@ -78,6 +78,14 @@ def likelihood_weighted(error: Tensor, z: float) -> Tensor:
     return 0.5 * z * error
 
 
+def gaussian_nll(z: Tensor, std: float) -> Tensor:
+    r"""Negative log-density under :math:`\mathcal N(0, s^2 I)`, in nats, (B, *) to (B,).
+
+    .. math:: \tfrac D2\log 2\pi s^2 + \frac{\|z\|^2}{2 s^2}
+    """
+    return 0.5 * z[0].numel() * math.log(2 * math.pi * std**2) + squared_norm(z) / (2 * std**2)
+
+
 def prior_cross_entropy(sde: SDE, z0: Tensor) -> Tensor:
     r"""Expected :math:`-\log p_T(z_T)` given :math:`z_0`, analytically, in nats.
 

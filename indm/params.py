@@ -141,6 +141,15 @@ class FlowParams(Strict):
     wolf: Annotated[WolfParams | None, Field(description="encoder and prior of the wolf flow; null for resflow")]
 
 
+class LatentParams(Strict):
+    """A fixed affine map of the data in front of the flow: z = scale (x - mean) / std, or z = scale x."""
+
+    standardise: Annotated[
+        bool, Field(description="subtract the mean of the training split's pixels and divide by their deviation")
+    ]
+    scale: Annotated[Positive, Field(description="factor of the data after that")]
+
+
 class TrainParams(Strict):
     """One training: network, flow and optimisation (AdamW with betas 0.9 and 0.99)."""
 
@@ -148,6 +157,7 @@ class TrainParams(Strict):
         bool,
         Field(description="scale the data to [-1, 1]; false: to [0, 1], and the network maps its input z to 2z - 1"),
     ]
+    latent: LatentParams
     sde: SDEParams
     score: ScoreParams
     flow: FlowParams
@@ -155,6 +165,12 @@ class TrainParams(Strict):
         bool, Field(description="objective fid: flow and score in turn; false, under VE alone: jointly, as released")
     ]
     steps: Annotated[Count, Field(description="optimiser steps")]
+    flow_warmup_steps: Annotated[
+        int, Field(ge=0, description="of these steps, the first that train the flow alone, as a normalizing flow")
+    ]
+    snapshots: Annotated[
+        list[Count], Field(description="steps after which the averaged weights are kept, for the learning curve")
+    ]
     batch_size: Annotated[Count, Field(description="images in a batch")]
     micro_batches: Annotated[Count, Field(description="parts of a batch whose gradients are averaged, to save memory")]
     random_flip: Annotated[bool, Field(description="flip half of the training images left to right")]
@@ -213,10 +229,10 @@ class FidParams(Strict):
 
 
 class NllParams(Strict):
-    """The four likelihood numbers on the test split."""
+    """How the four likelihood numbers are evaluated."""
 
     images: Annotated[
-        Annotated[int, Field(ge=2)] | None, Field(description="test images, the first of the split; null: all of them")
+        Annotated[int, Field(ge=2)] | None, Field(description="images, the first of the split; null: all of them")
     ]
     batch_size: Annotated[Count, Field(description="images in a batch")]
     time_draws: Annotated[Count, Field(description="stratified times of the bound, for each image")]
@@ -268,7 +284,7 @@ def _override(model: type[Strict]) -> type[Strict]:
 
 
 class RunParams(Strict):
-    """One trained model: dataset x SDE x model x objective x seed, and what it changes of the suite's sections."""
+    """One trained model: dataset x SDE x model x variant x objective x seed, and what it changes of the suite's sections."""
 
     dataset: Annotated[
         Literal["digits", "patches", "cifar10", "celeba64", "standin32", "standin64"],
@@ -276,6 +292,14 @@ class RunParams(Strict):
     ]
     sde: Annotated[Literal["vp", "ve"], Field(description="linear diffusion of the latent")]
     model: Annotated[Literal["ddpmpp", "indm"], Field(description="ddpmpp: no flow (NCSN++ under VE); indm: a flow")]
+    variant: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z0-9-]*$",
+            description="label of what its overrides make of the model, in lower-case letters, digits and hyphens; "
+            "empty: the plain model",
+        ),
+    ]
     objective: Annotated[
         Literal["nll", "fid"], Field(description="nll: joint likelihood; fid: variance-weighted score")
     ]
@@ -286,7 +310,8 @@ class RunParams(Strict):
     @property
     def identity(self) -> str:
         """The name that the keys spell."""
-        return f"{self.dataset}-{self.sde}-{self.model}-{self.objective}-s{self.seed}"
+        model = f"{self.model}-{self.variant}" if self.variant else self.model
+        return f"{self.dataset}-{self.sde}-{model}-{self.objective}-s{self.seed}"
 
 
 class Suite(Strict):
@@ -300,7 +325,10 @@ class Suite(Strict):
     train: TrainParams
     sample: SampleParams
     fid: FidParams
-    nll: NllParams
+    nll: Annotated[NllParams, Field(description="on the test split")]
+    curve: Annotated[
+        NllParams, Field(description="of every snapshot, on the validation split (test, where it is empty)")
+    ]
     sweep: SweepParams
     protocol: Annotated[dict[str, ProtocolParams], Field(description="study of the protocol, by dataset, or {}")]
     runs: Annotated[dict[RunName, RunParams], Field(min_length=1, description="the trained models, by name")]
@@ -452,10 +480,11 @@ def _cross_check(suite: Suite, path: Path) -> list[str]:
     mistakes = from_name if suite.suite != path.stem else []
     for name, run in suite.runs.items():
         place = f"run {name}, "
-        if name != run.identity and not name.startswith(f"{run.identity}-"):
+        if name != run.identity:
             mistakes.append(
                 f"{place}key (the run's name): found {name!r}; allowed: {run.identity!r}, which its keys spell"
             )
+        mistakes += [f"{place}{mistake}" for mistake in _check_steps(run, suite.train_params(name))]
         if run.objective == "fid" and run.sde == "vp" and not suite.train_params(name).alternate:
             mistakes.append(
                 f"{place}key train.alternate: found False; allowed: True where objective is fid and sde is vp"
@@ -511,6 +540,23 @@ def _check_sweep_and_protocol(suite: Suite) -> list[str]:
             mistakes.append(f"{place}.run: found {study.run!r}; allowed: a run of {dataset}: {', '.join(fitting)}")
         if len(set(study.sizes)) < len(study.sizes):
             mistakes.append(f"{place}.sizes: found {study.sizes}; allowed: numbers that differ")
+    return mistakes
+
+
+def _check_steps(run: RunParams, train: TrainParams) -> list[str]:
+    """Check the steps at which a training does something against its length and its model."""
+    mistakes = []
+    if train.snapshots != sorted(set(train.snapshots)) or max(train.snapshots, default=0) > train.steps:
+        allowed = f"increasing, up to train.steps {train.steps}"
+        mistakes.append(f"key train.snapshots: found {train.snapshots}; allowed: {allowed}")
+    if train.flow_warmup_steps and run.model != "indm":
+        mistakes.append(
+            f"key train.flow_warmup_steps: found {train.flow_warmup_steps}; allowed: 0, since model {run.model} has no flow"
+        )
+    if train.flow_warmup_steps >= train.steps:
+        mistakes.append(
+            f"key train.flow_warmup_steps: found {train.flow_warmup_steps}; allowed: below train.steps {train.steps}"
+        )
     return mistakes
 
 

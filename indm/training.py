@@ -1,7 +1,8 @@
 r"""One training loop for every model: joint steps ("nll") and alternating steps ("fid").
 
 Objective "nll" trains flow and score together on the NELBO. Objective "fid" alternates: (a) the flow on the NELBO with the
-score frozen, (b) the score on the variance-weighted loss, on latents re-encoded by the updated flow.
+score frozen, (b) the score on the variance-weighted loss, on latents re-encoded by the updated flow. Either may be preceded by
+steps that train the flow alone, as a normalizing flow with a standard normal latent.
 
 Batches and noise of a step are drawn from a seed derived from the step, not from a running generator: models trained with
 one seed see the same images, times and noise, and a resumed run sees what an undisturbed one would.
@@ -13,16 +14,21 @@ References:
 
 import math
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from indm.data import dequantise
 from indm.diffusion import ImplicitNonlinearDiffusion
 from indm.errors import DataError, DivergenceError
 from indm.models import ExponentialMovingAverage
-from indm.objectives import likelihood_weighted, nelbo, noise_error, residual, variance_weighted
+from indm.objectives import gaussian_nll, likelihood_weighted, nelbo, noise_error, residual, variance_weighted
 from indm.sde import importance_time, soft_truncation_time, uniform_time
 from indm.seeding import derive_seed
 
@@ -85,9 +91,12 @@ def draw(
     return Draws(x.to(device), u.to(device), noise.to(device), truncation, generator)
 
 
-def learning_rate(step: int, steps: int, warmup_steps: int, schedule: str) -> float:
-    r"""Factor of the peak learning rate: linear warm-up, then constant or :math:`\tfrac12(1+\cos\pi\,\text{progress})`."""
-    warm = min(1.0, (step + 1) / (warmup_steps + 1))
+def learning_rate(step: int, steps: int, warmup_steps: int, schedule: str, begin: int = 0) -> float:
+    r"""Factor of the peak learning rate: linear warm-up, then constant or :math:`\tfrac12(1+\cos\pi\,\text{progress})`.
+
+    The warm-up starts at step ``begin``, the cosine at step 0.
+    """
+    warm = min(1.0, (step - begin + 1) / (warmup_steps + 1))
     return warm if schedule == "constant" else warm * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
@@ -143,17 +152,23 @@ class Trainer:
         }
         self.averages = {part: ExponentialMovingAverage(module, decays[part]) for part, module in self.modules.items()}
 
-    def step(self, draws: Draws, lr_factor: float) -> dict[str, float]:
+    def step(self, draws: Draws, lr_factor: float, *, flow_alone: bool = False) -> dict[str, float]:
         """Take one optimiser step and return its losses, in nats per dimension.
 
         ``flow_loss`` is the loss whose gradient the flow follows; its value is no likelihood, because the Neumann
         estimator's value is not the log-determinant.
+
+        Arguments:
+            draws: everything random of the step.
+            lr_factor: factor of the peak learning rates.
+            flow_alone: train the flow as a normalizing flow with a standard normal latent, and leave the score as it is.
         """
         for part, optimiser in self.optimisers.items():
             optimiser.param_groups[0]["lr"] = self.peaks[part] * lr_factor
-        losses = self.step_fn(draws.split(self.micro_batches))
-        for part, average in self.averages.items():
-            average.update(self.modules[part])
+        step_fn, parts = (self._flow_step, ["flow"]) if flow_alone else (self.step_fn, list(self.modules))
+        losses = step_fn(draws.split(self.micro_batches))
+        for part in parts:
+            self.averages[part].update(self.modules[part])
         return losses
 
     def averaged(self) -> ImplicitNonlinearDiffusion:
@@ -188,6 +203,14 @@ class Trainer:
             finally:
                 self.model.noise.requires_grad_(True)
         return {"score_loss": self._descend(batches, self._score_loss, "score")[0]} | losses
+
+    def _flow_step(self, batches: list[Draws]) -> dict[str, float]:
+        return {"flow_loss": self._descend(batches, self._normalizing_flow_loss, "flow")[0]}
+
+    def _normalizing_flow_loss(self, draws: Draws) -> tuple[Tensor, float]:
+        z, log_det = self.model.flow(draws.x, "train", draws.generator)
+        loss = (gaussian_nll(z, 1.0) - log_det).mean() / z[0].numel()
+        return loss, loss.item()
 
     def _joint_loss(self, draws: Draws) -> tuple[Tensor, float]:
         return self._nelbo(draws, self._truncation(draws))
@@ -264,6 +287,8 @@ def train(
     seed: tuple[str | int, ...],
     device: torch.device,
     random_flip: bool = False,
+    flow_warmup_steps: int = 0,
+    after_step: Callable[[int], None] = lambda done: None,
     progress: Callable[[range], Iterable[int]],
 ) -> list[dict[str, float]]:
     """Train for ``steps`` steps.
@@ -280,10 +305,13 @@ def train(
         seed: identity from which every draw is derived.
         device: where to compute.
         random_flip: flip half of the images left to right.
+        flow_warmup_steps: first steps, in which the flow is trained alone; the learning rate's warm-up starts again
+            after them, with the score.
+        after_step: called after each step with the number of steps done.
         progress: wraps the loop's range, for a progress bar.
 
     Returns:
-        The learning curve: rows of ``step`` and mean losses.
+        The learning curve: rows of ``step`` and mean losses, each over the steps that have it.
 
     Raises:
         DivergenceError: if a loss or a gradient is not finite; the message names the step.
@@ -294,14 +322,54 @@ def train(
         draws = draw(images, levels, batch_size, seed, step, device, random_flip, trainer.model.centered)
         # Dropout draws from the global generator.
         torch.manual_seed(derive_seed(*seed, "dropout", step))
+        flow_alone = step < flow_warmup_steps
+        begin = 0 if flow_alone else flow_warmup_steps
         try:
-            window.append(trainer.step(draws, learning_rate(step, steps, warmup_steps, schedule)))
+            lr_factor = learning_rate(step, steps, warmup_steps, schedule, begin)
+            window.append(trainer.step(draws, lr_factor, flow_alone=flow_alone))
         except DivergenceError as error:
             raise DivergenceError(f"training stopped at step {step}: {error}") from None
+        after_step(step + 1)
         if (step + 1) % log_every == 0 or step + 1 == steps:
-            curve.append({"step": step + 1} | {key: sum(row[key] for row in window) / len(window) for key in window[0]})
+            curve.append({"step": step + 1} | _means(window))
             window = []
     return curve
+
+
+def _means(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Average each key over the rows that have it."""
+    columns = {key: [row[key] for row in rows if key in row] for key in rows[-1]}
+    return {key: sum(values) / len(values) for key, values in columns.items()}
+
+
+def step_flops(trainer: Trainer, draws: Draws, *, flow_alone: bool = False) -> int:
+    """Count the floating-point operations of one training step, forward and backward.
+
+    Only matrix products and convolutions count, a multiplication and an addition as two; attention counts as its matrix
+    products on every device. With a flow, the steps differ a little: the number of its series terms is drawn.
+
+    Arguments:
+        trainer: a copy of it takes the step; it is left as it is.
+        draws: of the step.
+        flow_alone: see :meth:`Trainer.step`.
+    """
+    with sdpa_kernel(SDPBackend.MATH), _FlopCounter() as counter:
+        deepcopy(trainer).step(draws, 0.0, flow_alone=flow_alone)
+    return counter.total
+
+
+class _FlopCounter(TorchDispatchMode):
+    """Adds up the operations by torch's formulas; its own FlopCounterMode fails on a gradient taken within the flow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        out = func(*args, **(kwargs or {}))
+        if formula := flop_registry.get(func.overloadpacket):
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 def _optimiser(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:

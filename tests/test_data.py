@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Generator
 
-from indm.data import DATASETS, SPLITS, Dataset, Split, bits_per_dim, dequantise, quantise, to_uint8
+from indm.data import DATASETS, SPLITS, Dataset, Split, bits_per_dim, dequantise, moments, quantise, to_uint8
 from indm.data.celeba64 import load_celeba64
 from indm.data.cifar10 import load_cifar10
 from indm.errors import DataError
@@ -124,3 +124,13 @@ def test_released_offset_of_256_levels() -> None:
 def test_to_uint8_spans_the_range_and_repeats_grey() -> None:
     images = np.array([0, 8, 16], dtype=np.uint8).reshape(3, 1, 1, 1)
     assert to_uint8(images, 17)[:, :, 0, 0].tolist() == [[0] * 3, [128] * 3, [255] * 3]
+
+
+@pytest.mark.parametrize("centered", [True, False])
+def test_moments_are_those_of_dequantised_images(centered: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 5, (200, 1, 20, 20), generator=generator, dtype=torch.uint8) * 3
+    x = dequantise(images, 17, generator, centered).double()
+    mean, std = moments(images, 17, centered)
+    assert mean == pytest.approx(x.mean().item(), abs=5e-3)
+    assert std == pytest.approx(x.std().item(), abs=5e-3)

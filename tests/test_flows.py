@@ -40,6 +40,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "resflow-elu-linf": ("resflow", {"blocks": (1, 1), "width": 8, "activation": "elu", "init_at_bound": True}),
+    "identity-affine": ("identity", {"affine": {"scale": 3.0, "mean": 0.2, "std": 0.7}}),
+    "resflow-affine": ("resflow", {"blocks": (1, 1), "width": 8, "affine": {"scale": 0.5, "mean": -0.1, "std": 2.0}}),
     "wolf": ("wolf", {"blocks": (2, 1), "width": 8} | SMALL_WOLF),
     "wolf-half-resolution": ("wolf", {"blocks": (0, 1), "width": 8, "activation": "elu"} | SMALL_WOLF),
 }

@@ -143,9 +143,10 @@ def test_round_trip_gives_identical_outputs_and_the_stages_run(workplace: Path, 
     average = load_model(folder / "checkpoint.safetensors", torch.device("cpu")).noise.network.state_dict()
     for name, value in model.noise.network.named_parameters():
         assert torch.equal(average[name], value / 2), name
-    for stage in ("sample", "nll"):
+    for stage in ("sample", "nll", "curve"):
         result = call(workplace, stage, "--run", run)
         assert result.exit_code == 0, result.output
+    assert len((folder / "curve.csv").read_text().splitlines()) == 1
     description = json.loads((folder / "train.json").read_text())
     assert description["steps"] == 7
     assert description["imported"]["score"]["file"] == "checkpoint_1.pth"
@@ -230,6 +231,14 @@ def test_another_configuration_is_refused_by_its_keys(workplace: Path) -> None:
     (workplace / "vp.json").write_text(json.dumps(config))
     words = ["train.score.centered: released False, run True", "sde.beta_max: released 10.0, run 20.0"]
     refused(workplace, *words)
+
+
+def test_run_with_another_latent_is_refused(workplace: Path) -> None:
+    released_files(workplace, RUNS["vp"])
+    suite = yaml.safe_load((workplace / "smoke.yaml").read_text())
+    suite["train"]["latent"]["scale"] = 2.0
+    (workplace / "smoke.yaml").write_text(yaml.safe_dump(suite))
+    refused(workplace, "train.latent: released standardise false and scale 1, run another")
 
 
 def test_averaged_weights_that_do_not_fit_are_refused() -> None:

@@ -12,7 +12,7 @@ from tests.conftest import REPOSITORY
 SUITES = sorted((REPOSITORY / "params").glob("*.yaml"))
 DIGITS = (REPOSITORY / "params" / "digits.yaml").read_text()
 RUN = "digits-vp-indm-nll-s0"
-LINE = "model: indm, objective: nll, seed: 0, train: {}, sample: {}}"
+LINE = 'model: indm, variant: "", objective: nll, seed: 0, train: {}, sample: {}}'
 
 
 def load(tmp_path: Path, text: str) -> Suite:
@@ -36,7 +36,7 @@ MISTAKES = {
         "  steps: 1200",
         "  stepz: 1200",
         [
-            "key train.stepz: unknown key; allowed: centered, sde, score, flow, alternate, steps",
+            "key train.stepz: unknown key; allowed: centered, latent, sde, score, flow, alternate, steps",
             "did you mean steps?",
             "key train.steps: missing",
         ],
@@ -45,7 +45,7 @@ MISTAKES = {
         "vp, " + LINE,
         "vp, " + LINE.replace("train: {}", "train: {lrr: 1.0}"),
         [
-            f"run {RUN}, key train.lrr: unknown key; allowed: centered, sde, score, flow, alternate, steps",
+            f"run {RUN}, key train.lrr: unknown key; allowed: centered, latent, sde, score, flow, alternate, steps",
             "did you mean lr?",
         ],
     ),
@@ -85,6 +85,38 @@ MISTAKES = {
         f"  {RUN}:",
         f"  {RUN}-x.y:",
         [f"key runs: found the name '{RUN}-x.y'; allowed: lower-case"],
+    ),
+    "variant that the name lacks": (
+        "vp, " + LINE,
+        "vp, " + LINE.replace('variant: ""', "variant: deep"),
+        [f"run {RUN}, key (the run's name)", "allowed: 'digits-vp-indm-deep-nll-s0'"],
+    ),
+    "variant that is no word": (
+        "vp, " + LINE,
+        "vp, " + LINE.replace('variant: ""', "variant: a_b"),
+        [f"run {RUN}, key variant: found 'a_b'; allowed: string (label", "lower-case letters"],
+    ),
+    "snapshots that do not increase": (
+        "vp, " + LINE,
+        "vp, " + LINE.replace("train: {}", "train: {snapshots: [600, 300]}"),
+        [f"run {RUN}, key train.snapshots: found [600, 300]; allowed: increasing, up to train.steps 1200"],
+    ),
+    "snapshot after the end": (
+        "vp, " + LINE,
+        "vp, " + LINE.replace("train: {}", "train: {steps: 500}"),
+        [f"run {RUN}, key train.snapshots: found [100, 300, 600, 1200]; allowed: increasing, up to train.steps 500"],
+    ),
+    "warm-up of a flow that is not there": (
+        "  flow_warmup_steps: 0",
+        "  flow_warmup_steps: 10",
+        [
+            "run digits-vp-ddpmpp-nll-s0, key train.flow_warmup_steps: found 10; allowed: 0, since model ddpmpp has no flow"
+        ],
+    ),
+    "warm-up of the flow without an end": (
+        "vp, " + LINE,
+        "vp, " + LINE.replace("train: {}", "train: {flow_warmup_steps: 1200}"),
+        [f"run {RUN}, key train.flow_warmup_steps: found 1200; allowed: below train.steps 1200"],
     ),
     "key given twice": ("threads: 1", "threads: 1\nthreads: 2", ["key 'threads' is given twice", "line 7"]),
     "range that is empty": (

@@ -18,7 +18,7 @@ NUMBERS = ["nll", "nll_uncorrected", "nelbo", "nelbo_no_residual", "gap"]
 
 
 def runs(dataset: str = "digits", seeds: int = 2, **keys: str) -> list[dict[str, Any]]:
-    cell = {"dataset": dataset, "sde": "vp", "model": "ddpmpp", "objective": "fid"} | keys
+    cell = {"dataset": dataset, "sde": "vp", "model": "ddpmpp", "variant": "", "objective": "fid"} | keys
     return [{"run": f"{dataset}-s{seed}", **cell} for seed in range(seeds)]
 
 

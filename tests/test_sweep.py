@@ -43,7 +43,7 @@ SMOKE = changed()
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """Prepared digits, their reference, and two runs whose raw weights are not their averaged ones."""
     layout = Layout(tmp_path_factory.mktemp("results"), "smoke")
-    prepare.run(SMOKE, layout, "digits")
+    prepare.run(SMOKE, layout, "digits", data_root=None)
     reference.run(SMOKE, layout, "digits")
     for name in (RUN, VE):
         torch.manual_seed(0)

@@ -1,18 +1,22 @@
 """Training: batches, schedules, what each objective updates, and repeatability."""
 
+import copy
 import math
+from dataclasses import replace
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from indm.diffusion import ImplicitNonlinearDiffusion
 from indm.errors import DataError, DivergenceError
-from indm.objectives import nelbo, noise_error
+from indm.objectives import gaussian_nll, nelbo, noise_error
 from indm.sde import importance_time, soft_truncation_time
-from indm.training import Trainer, draw, learning_rate, train
+from indm.training import Draws, Trainer, draw, learning_rate, step_flops, train
 
 CPU = torch.device("cpu")
 SEED = ("digits", 0, "train")
@@ -39,7 +43,7 @@ def images(count: int = 20) -> Tensor:
     return torch.randint(0, 17, (count, 1, 8, 8), generator=Generator().manual_seed(0), dtype=torch.uint8)
 
 
-def model(flow: str = "resflow", sde: str = "vp") -> ImplicitNonlinearDiffusion:
+def model(flow: str = "resflow", sde: str = "vp", **affine: float) -> ImplicitNonlinearDiffusion:
     torch.manual_seed(0)
     score = {
         "channels": 8,
@@ -51,7 +55,8 @@ def model(flow: str = "resflow", sde: str = "vp") -> ImplicitNonlinearDiffusion:
         "normalise_input": True,
     }
     spec = {"shape": [1, 8, 8], "sde": {"name": sde}, "eps": 1e-5, "centered": True, "score": score}
-    return ImplicitNonlinearDiffusion(spec | {"flow": RESFLOW if flow == "resflow" else {"name": "identity"}})
+    options = RESFLOW if flow == "resflow" else {"name": "identity"}
+    return ImplicitNonlinearDiffusion(spec | {"flow": options | ({"affine": affine} if affine else {})})
 
 
 def weights(part: torch.nn.Module) -> list[Tensor]:
@@ -207,6 +212,104 @@ def test_optimiser_state_has_both_moments_of_every_parameter() -> None:
     for part, module in (("score", trainer.model.noise), ("flow", trainer.model.flow)):
         count = sum(1 for _ in module.parameters())
         assert sum(key.startswith(f"{part}.") and key.endswith("exp_avg_sq") for key in state) == count
+
+
+def test_a_step_of_the_flow_alone_follows_the_normalizing_flow_and_leaves_the_score() -> None:
+    trainer = Trainer(model(), objective="fid", **OPTIONS)
+    before = weights(trainer.model.noise)
+    losses = trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0, flow_alone=True)
+    assert set(losses) == {"flow_loss"}
+    assert same(before, weights(trainer.model.noise))
+    assert (trainer.averages["score"].updates, trainer.averages["flow"].updates) == (0, 1)
+    twin = model()
+    draws = draw(images(), 17, 8, SEED, 0, CPU)
+    z, log_det = twin.flow(draws.x, "train", draws.generator)
+    ((gaussian_nll(z, 1.0) - log_det).mean() / 64).backward()
+    for found, expected in zip(trainer.model.flow.parameters(), twin.flow.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad)
+
+
+def test_warm_up_of_the_flow_lasts_its_steps() -> None:
+    trainer = Trainer(model(), objective="nll", **OPTIONS)
+    states: dict[int, tuple[list[Tensor], list[Tensor]]] = {0: (weights(trainer.model.noise), [])}
+
+    def keep(step: int) -> None:
+        states[step] = weights(trainer.model.noise), weights(trainer.model.flow)
+
+    curve = train(
+        trainer, images(), 17, steps=6, flow_warmup_steps=3, after_step=keep, progress=lambda steps: steps, **LOOP
+    )
+    assert list(states) == [0, 1, 2, 3, 4, 5, 6]
+    assert same(states[0][0], states[3][0])
+    assert not same(states[3][0], states[4][0])
+    assert not same(states[1][1], states[2][1])
+    # A row averages each loss over the steps that have it.
+    assert [set(row) for row in curve] == [{"step", "flow_loss"}] + 2 * [{"step", "flow_loss", "score_loss"}]
+
+
+def test_learning_rate_warms_up_again_with_the_score() -> None:
+    assert learning_rate(30, 100, 9, "constant", begin=30) == learning_rate(0, 100, 9, "constant") == 0.1
+    assert learning_rate(60, 100, 9, "cosine", begin=30) == learning_rate(60, 100, 9, "cosine")
+
+
+@pytest.mark.parametrize("flow", ["identity", "resflow"])
+def test_scale_of_the_latent_is_that_of_the_data(flow: str) -> None:
+    """To the bit for a power of two: the same weights from images x at scale 4 as from images 4x."""
+    draws = [draw(images(), 17, 8, SEED, step, CPU) for step in range(3)]
+    scaled = [replace(d, x=4 * d.x, generator=Generator().manual_seed(0)) for d in draws]
+    draws = [replace(d, generator=Generator().manual_seed(0)) for d in draws]
+    inside = Trainer(model(flow, scale=4.0, mean=0.0, std=1.0), objective="nll", **OPTIONS)
+    outside = Trainer(model(flow), objective="nll", **OPTIONS)
+    for first, second in zip(draws, scaled, strict=True):
+        losses, others = inside.step(first, 1.0), outside.step(second, 1.0)
+        assert losses["score_loss"] == others["score_loss"]
+        assert losses["flow_loss"] == pytest.approx(others["flow_loss"] - math.log(4), abs=1e-5)
+    assert same(weights(inside.averaged()), weights(outside.averaged()))
+
+
+class TinyTrainer:
+    """What :func:`step_flops` needs: 5 images through a convolution, attention and a linear layer, and back."""
+
+    def __init__(self) -> None:
+        self.conv = nn.Conv2d(1, 2, 3, padding=1)
+        self.linear = nn.Linear(128, 7)
+
+    def step(self, draws: Draws, lr_factor: float, *, flow_alone: bool) -> None:
+        h = self.conv(draws.x)
+        tokens = h.flatten(2).transpose(1, 2)[:, None]
+        h = nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
+        self.linear(h.flatten(1)).sum().backward()
+
+
+def test_operations_of_a_tiny_network_counted_by_hand() -> None:
+    batch, pixels, channels = 5, 64, 2
+    conv = 2 * batch * pixels * channels * 9  # and again for the weight's gradient; the image needs none
+    product = 2 * batch * pixels * pixels * channels  # Q K^T, and the weights times V; each has two gradients
+    linear = 2 * batch * 128 * 7  # with two gradients
+    draws = draw(images(), 17, batch, SEED, 0, CPU)
+    found = step_flops(cast(Trainer, TinyTrainer()), draws)
+    assert found == 2 * conv + 2 * 3 * product + 3 * linear
+
+
+def test_operations_agree_with_torchs_counter_and_change_nothing() -> None:
+    trainer = Trainer(model("identity"), objective="nll", **OPTIONS)
+    before = weights(trainer.model)
+    draws = draw(images(), 17, 8, SEED, 0, CPU)
+    # The fast kernel of attention on a CPU is one that it does not know.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        copy.deepcopy(trainer).step(draws, 0.0)
+    assert step_flops(trainer, draws) == counter.get_total_flops() > 0
+    assert same(before, weights(trainer.model))
+    assert trainer.averages["score"].updates == 0
+    assert trainer.optimiser_state() == {}
+
+
+def test_operations_of_each_kind_of_step() -> None:
+    """Flow and score in turn cost more than at once, and the flow alone least."""
+    joint, alternating = (Trainer(model(), objective=objective, **OPTIONS) for objective in ("nll", "fid"))
+    counts = [step_flops(trainer, draw(images(), 17, 8, SEED, 0, CPU)) for trainer in (joint, alternating)]
+    alone = step_flops(joint, draw(images(), 17, 8, SEED, 0, CPU), flow_alone=True)
+    assert 0 < alone < counts[0] < counts[1]
 
 
 def test_training_repeats_to_the_bit_and_learns() -> None:

@@ -188,7 +188,7 @@ def _edit_run(checkout: Path, old: str, new: str) -> None:
     [
         (["--config", "suite=nosuch"], "found suite 'nosuch'; allowed: a file of params/: digits, "),
         (["--config", "suite=smoke", "lr=1"], "found lr; allowed: suite alone"),
-        (["--configfile", "params/smoke.yaml"], "found datasets, device, "),
+        (["--configfile", "params/smoke.yaml"], "datasets, device, "),
     ],
 )
 def test_snakemake_takes_no_setting_but_the_suite(checkout: Path, options: list[str], expected: str) -> None:

@@ -2,7 +2,18 @@
 
 from indm.data import celeba64, cifar10, standins
 from indm.data.archives import VARIABLE, Archive, data_root
-from indm.data.core import SPLITS, Dataset, Split, Splits, bits_per_dim, dequantise, quantise, to_pixels, to_uint8
+from indm.data.core import (
+    SPLITS,
+    Dataset,
+    Split,
+    Splits,
+    bits_per_dim,
+    dequantise,
+    moments,
+    quantise,
+    to_pixels,
+    to_uint8,
+)
 from indm.data.digits import load_digits
 from indm.data.patches import load_patches
 
@@ -85,6 +96,7 @@ __all__ = [
     "bits_per_dim",
     "data_root",
     "dequantise",
+    "moments",
     "quantise",
     "to_pixels",
     "to_uint8",

@@ -138,6 +138,29 @@ def dequantise(images: "Tensor", levels: int, generator: "Generator", centered: 
     return cells.mul(2 / levels).sub(1) if centered else cells / levels
 
 
+def moments(images: "Tensor", levels: int, centered: bool = True) -> tuple[float, float]:
+    r"""Mean and standard deviation of all pixels of dequantised images, exactly: the noise is averaged over.
+
+    .. math:: m = 2\,\frac{\bar\xi + 1/2}{L} - 1, \qquad d^2 = \frac4{L^2}\Big(\mathrm{Var}\,\xi + \frac1{12}\Big)
+
+    or :math:`(m + 1)/2` and :math:`d/2` where not ``centered``; see :func:`dequantise`.
+
+    Arguments:
+        images: levels :math:`\xi`, uint8, any shape.
+        levels: number of levels :math:`L`.
+        centered: whether model space is [-1, 1], else [0, 1].
+    """
+    # Imported here: the registry of datasets is read where torch is not needed.
+    import torch
+
+    counts = torch.bincount(images.flatten(), minlength=levels).double()
+    level = torch.arange(levels, dtype=torch.float64)
+    mean = (counts @ level / counts.sum()).item()
+    variance = (counts @ (level - mean).square() / counts.sum()).item()
+    width = 2 / levels if centered else 1 / levels
+    return width * (mean + 0.5) - (1 if centered else 0), width * math.sqrt(variance + 1 / 12)
+
+
 def quantise(x: "Tensor", levels: int, centered: bool = True) -> "Tensor":
     r"""Map model-space images to the level whose cell they lie in, clipped; uint8; undoes :func:`dequantise`."""
     cells = (x + 1) * (levels / 2) if centered else x * levels

@@ -1,4 +1,4 @@
-"""The FID and NLL tables: one row per dataset x SDE x model x objective, seeds aggregated, published numbers beside."""
+"""The FID and NLL tables: one row per dataset x SDE x model x variant x objective, seeds aggregated, published numbers beside."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from indm.errors import ArtifactError
 
 Result = Mapping[str, Any]
 
-CELL = ["dataset", "sde", "model", "objective"]
+CELL = ["dataset", "sde", "model", "variant", "objective"]
 FID_METRICS = ["fid", "kid", "is", "precision", "recall", "clean_fid", "legacy_fid"]
 FID_COLUMNS = [
     "suite",
@@ -75,11 +75,9 @@ def read_published(path: Path) -> pd.DataFrame:
 
 
 def published_value(published: pd.DataFrame, cell: Result, metric: str, sampler: str = "") -> dict[str, Any]:
-    """Look up the published number of a cell: same dataset, SDE, model, objective and kind of sampler; else nothing."""
+    """Look up the published number of a cell: same keys and kind of sampler; else nothing."""
     kind = {"": "", "ode": "ode"}.get(sampler, "pc")
-    match = published[
-        (published["metric"] == metric) & (published["variant"] == "") & published["sampler"].isin(["", kind])
-    ]
+    match = published[(published["metric"] == metric) & published["sampler"].isin(["", kind])]
     for key in CELL:
         match = match[match[key] == cell[key]]
     if len(match) == 0:

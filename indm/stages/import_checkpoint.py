@@ -19,7 +19,7 @@ from indm.official import (
     read_checkpoint,
     score_arguments,
 )
-from indm.stages.train import model_spec
+from indm.stages.train import model_spec, write_snapshots
 
 if TYPE_CHECKING:
     from indm.params import Suite
@@ -38,7 +38,7 @@ def run(
     wolf_config: Path | None,
     flow_weights: str,
 ) -> Path:
-    """Write ``checkpoint.safetensors``, ``train.csv`` (empty) and ``train.json`` of run ``name``, as its training would.
+    """Write ``checkpoint.safetensors``, ``snapshots.safetensors``, ``train.csv`` (both empty) and ``train.json`` of a run.
 
     Arguments:
         suite: the suite.
@@ -72,13 +72,16 @@ def run(
     _check_weights(spec, weights, name)
 
     folder = layout.run(name)
-    identity = {"run": name, "dataset": dataset, "seed": suite.runs[name].seed, "step": int(checkpoint["step"])}
-    write_weights(folder / "checkpoint.safetensors", weights, identity | {"model": spec}, CHECKPOINT_FORMAT)
+    identity = {"run": name, "dataset": dataset, "seed": suite.runs[name].seed, "model": spec}
+    step = {"step": int(checkpoint["step"])}
+    write_weights(folder / "checkpoint.safetensors", weights, identity | step, CHECKPOINT_FORMAT)
+    write_snapshots(folder, {}, identity | {"flops": []})
     write_table(folder / "train.csv", pd.DataFrame(columns=["step", "score_loss", "flow_loss"]))
     sources = {"config": config, "score": score, "flow": flow, "wolf_config": wolf_config}
     result = {
         "run": name,
-        "steps": int(checkpoint["step"]),
+        "steps": step["step"],
+        "train_flops_per_step": None,
         "imported": {key: _signature(path) for key, path in sources.items() if path is not None},
         "flow_weights": flow_weights if flow is not None else None,
     }
@@ -116,6 +119,8 @@ def _check_fit(spec: dict[str, Any], released: Config, name: str, *, has_flow: b
     ]
     if spec["score"]["normalise_input"]:
         wrong.append("train.score.normalise_input: released False, run True")
+    if "affine" in spec["flow"]:
+        wrong.append("train.latent: released standardise false and scale 1, run another")
     if has_flow != (spec["flow"]["name"] != "identity"):
         wrong.append(f"--flow: {'given' if has_flow else 'not given'}, the run's flow is {spec['flow']['name']}")
     if wrong:

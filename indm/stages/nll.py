@@ -24,22 +24,10 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     """Write ``nll.csv`` (bits/dim of each test image) and ``nll.json`` (means and standard errors)."""
     device = set_up(suite.device, suite.threads)
     run, parameters, folder = suite.runs[name], suite.nll, layout.run(name)
-    description = read_json(layout.data(run.dataset) / "dataset.json")
-    images = read_split(layout.data(run.dataset), "test")
-    count = len(images) if parameters.images is None else parameters.images
-    if count > len(images):
-        raise DataError(f"key nll.images: found {count}; allowed: at most the test split's {len(images)}")
+    levels = read_json(layout.data(run.dataset) / "dataset.json")["levels"]
+    images = first_images(read_split(layout.data(run.dataset), "test"), parameters.images, "nll.images")
     model = load_model(folder / "checkpoint.safetensors", device)
-    batches = []
-    for start in bar(name)(range(0, count, parameters.batch_size)):
-        # Without the model in it: every run of one seed is evaluated on the same dequantised images and noise.
-        generator = Generator().manual_seed(derive_seed(run.dataset, run.seed, "nll", start))
-        batch = images[start : min(start + parameters.batch_size, count)]
-        batches.append(_evaluate(model, batch, description["levels"], parameters, generator, device))
-    table = pd.concat(batches, ignore_index=True)
-    table["gap"] = table["nelbo"] - table["nll"]
-    if not torch.isfinite(torch.from_numpy(table.to_numpy())).all():
-        raise DivergenceError("a likelihood is not finite: train longer, or lower the tolerance of the ODE")
+    table = likelihoods(model, images, levels, parameters, (run.dataset, run.seed), device, name)
     write_table(folder / "nll.csv", table.rename_axis("image").reset_index())
     result = {
         "run": name,
@@ -58,6 +46,53 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     result |= {f"{key}_se": table[key].sem() for key in table}
     write_json(folder / "nll.json", result)
     return folder
+
+
+def first_images(images: Tensor, count: int | None, key: str) -> Tensor:
+    """Take the first ``count`` images of a split (N, C, H, W), or all of them.
+
+    Raises:
+        DataError: if there are fewer; the message names the ``key`` of the suite.
+    """
+    if count is not None and count > len(images):
+        raise DataError(f"key {key}: found {count}; allowed: at most the split's {len(images)}")
+    return images[:count]
+
+
+def likelihoods(
+    model: ImplicitNonlinearDiffusion,
+    images: Tensor,
+    levels: int,
+    parameters: "NllParams",
+    seed: tuple[str, int],
+    device: torch.device,
+    description: str,
+) -> pd.DataFrame:
+    """Evaluate the four numbers and the gap of images as levels (N, C, H, W): in bits/dim, one row an image.
+
+    Arguments:
+        model: the model.
+        images: levels, uint8, shape (N, C, H, W).
+        levels: number of levels.
+        parameters: the protocol.
+        seed: dataset and seed of the run. Without the model or the training's step in it: all of one seed are evaluated
+            on the same dequantised images and noise.
+        device: where to compute.
+        description: for the progress bar.
+
+    Raises:
+        DivergenceError: if a number is not finite.
+    """
+    batches = []
+    for start in bar(description)(range(0, len(images), parameters.batch_size)):
+        generator = Generator().manual_seed(derive_seed(*seed, "nll", start))
+        batch = images[start : start + parameters.batch_size]
+        batches.append(_evaluate(model, batch, levels, parameters, generator, device))
+    table = pd.concat(batches, ignore_index=True)
+    table["gap"] = table["nelbo"] - table["nll"]
+    if not torch.isfinite(torch.from_numpy(table.to_numpy())).all():
+        raise DivergenceError("a likelihood is not finite: train longer, or lower the tolerance of the ODE")
+    return table
 
 
 def _evaluate(

@@ -28,4 +28,10 @@ def run(suite: "Suite", layout: Layout) -> Path:
 
 def _identity(suite: "Suite", name: str) -> dict[str, str]:
     run = suite.runs[name]
-    return {"dataset": run.dataset, "sde": run.sde, "model": run.model, "objective": run.objective}
+    return {
+        "dataset": run.dataset,
+        "sde": run.sde,
+        "model": run.model,
+        "variant": run.variant,
+        "objective": run.objective,
+    }

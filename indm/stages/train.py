@@ -1,23 +1,47 @@
-"""Stage ``train``: one model, raw and averaged weights in one checkpoint."""
+"""Stage ``train``: one model, raw and averaged weights in one checkpoint, and snapshots of the averaged ones."""
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 
-from indm.artifacts import CHECKPOINT_FORMAT, Layout, read_json, write_json, write_table, write_weights
+from indm.artifacts import (
+    CHECKPOINT_FORMAT,
+    SNAPSHOTS_FORMAT,
+    Layout,
+    read_json,
+    write_json,
+    write_table,
+    write_weights,
+)
+from indm.data import moments
 from indm.diffusion import ImplicitNonlinearDiffusion
 from indm.seeding import derive_seed
 from indm.stages.common import bar, read_split, set_up
-from indm.training import Trainer, train
+from indm.training import Trainer, draw, step_flops, train
 
 if TYPE_CHECKING:
-    from indm.params import FlowParams, Suite
+    from indm.params import FlowParams, LatentParams, Suite
 
 
-def model_spec(suite: "Suite", name: str, shape: list[int]) -> dict[str, Any]:
-    """Describe the model of run ``name`` by what rebuilds it."""
+STANDARD = (0.0, 1.0)
+
+
+def model_spec(
+    suite: "Suite", name: str, shape: list[int], data_moments: tuple[float, float] = STANDARD
+) -> dict[str, Any]:
+    """Describe the model of run ``name`` by what rebuilds it.
+
+    Arguments:
+        suite: the suite.
+        name: the run.
+        shape: (C, H, W) of an image.
+        data_moments: mean and standard deviation of the training images' pixels, for a run that standardises its latent.
+    """
     run, parameters = suite.runs[name], suite.train_params(name)
     return {
         "shape": shape,
@@ -25,7 +49,8 @@ def model_spec(suite: "Suite", name: str, shape: list[int]) -> dict[str, Any]:
         "eps": parameters.sde.eps,
         "centered": parameters.centered,
         "score": parameters.score.model_dump(),
-        "flow": _flow_spec(parameters.flow) if run.model == "indm" else {"name": "identity"},
+        "flow": (_flow_spec(parameters.flow) if run.model == "indm" else {"name": "identity"})
+        | _affine_spec(parameters.latent, data_moments),
     }
 
 
@@ -34,11 +59,20 @@ def _flow_spec(flow: "FlowParams") -> dict[str, Any]:
     return residual if flow.wolf is None else residual | flow.wolf.model_dump()
 
 
-def build_trainer(suite: "Suite", name: str, shape: list[int], device: torch.device) -> Trainer:
-    """Build the trainer of run ``name`` for images of a shape (C, H, W), its weights drawn from torch's generator."""
+def _affine_spec(latent: "LatentParams", data_moments: tuple[float, float]) -> dict[str, Any]:
+    """Describe the map in front of the flow; nothing where it is the identity, as in released models."""
+    mean, std = data_moments if latent.standardise else STANDARD
+    affine = {"scale": latent.scale, "mean": mean, "std": std}
+    return {"affine": affine} if latent.standardise or latent.scale != 1 else {}
+
+
+def build_trainer(
+    suite: "Suite", name: str, shape: list[int], device: torch.device, data_moments: tuple[float, float] = STANDARD
+) -> Trainer:
+    """Build the trainer of a run, its weights drawn from torch's generator; see :func:`model_spec`."""
     parameters = suite.train_params(name)
     return Trainer(
-        ImplicitNonlinearDiffusion(model_spec(suite, name, shape)).to(device),
+        ImplicitNonlinearDiffusion(model_spec(suite, name, shape, data_moments)).to(device),
         objective=suite.runs[name].objective,
         lr=parameters.lr,
         flow_lr=parameters.flow_lr,
@@ -54,18 +88,29 @@ def build_trainer(suite: "Suite", name: str, shape: list[int], device: torch.dev
 
 
 def run(suite: "Suite", layout: Layout, name: str) -> Path:
-    """Write ``checkpoint.safetensors``, ``train.csv`` (the learning curve) and ``train.json``."""
+    """Write ``checkpoint.safetensors``, ``snapshots.safetensors``, ``train.csv`` (the losses) and ``train.json``."""
     device = set_up(suite.device, suite.threads)
     run, parameters, folder = suite.runs[name], suite.train_params(name), layout.run(name)
     description = read_json(layout.data(run.dataset) / "dataset.json")
+    images, levels = read_split(layout.data(run.dataset), "train"), description["levels"]
+    data_moments = moments(images, levels, parameters.centered) if parameters.latent.standardise else STANDARD
     # Without the model in it: DDPM++ and INDM of one seed see the same batches, times and noise.
     seed = (run.dataset, run.seed, "train")
     torch.manual_seed(derive_seed(*seed, "initialisation"))
-    trainer = build_trainer(suite, name, description["shape"], device)
+    trainer = build_trainer(suite, name, description["shape"], device, data_moments)
+    first = partial(draw, images, levels, parameters.batch_size, seed, 0, device, centered=parameters.centered)
+    flops = step_flops(trainer, first())
+    warmup_flops = step_flops(trainer, first(), flow_alone=True) if parameters.flow_warmup_steps else None
+    snapshots: dict[int, dict[str, Tensor]] = {}
+
+    def keep(step: int) -> None:
+        if step in parameters.snapshots:
+            snapshots[step] = {key: value.cpu() for key, value in trainer.averaged().state_dict().items()}
+
     curve = train(
         trainer,
-        read_split(layout.data(run.dataset), "train"),
-        description["levels"],
+        images,
+        levels,
         steps=parameters.steps,
         batch_size=parameters.batch_size,
         warmup_steps=parameters.warmup_steps,
@@ -74,27 +119,50 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
         seed=seed,
         device=device,
         random_flip=parameters.random_flip,
+        flow_warmup_steps=parameters.flow_warmup_steps,
+        after_step=keep,
         progress=bar(name),
     )
-    identity = {"run": name, "dataset": run.dataset, "seed": run.seed, "step": parameters.steps}
-    _write(folder, trainer, curve, identity)
+    identity = {"run": name, "dataset": run.dataset, "seed": run.seed}
+    counts = {"train_flops_per_step": flops, "flow_warmup_flops_per_step": warmup_flops}
+    _write(folder, trainer, curve, identity | {"step": parameters.steps}, counts)
+    cumulative = [
+        flops * max(0, step - parameters.flow_warmup_steps)
+        + (warmup_flops or 0) * min(step, parameters.flow_warmup_steps)
+        for step in snapshots
+    ]
+    write_snapshots(folder, snapshots, identity | {"flops": cumulative, "model": trainer.model.spec})
     return folder
 
 
-def _write(folder: Path, trainer: Trainer, curve: list[dict[str, float]], identity: dict[str, Any]) -> None:
-    """Write the trained weights with what rebuilds their model, the learning curve and a summary."""
+def write_snapshots(folder: Path, snapshots: Mapping[int, Mapping[str, Tensor]], spec: Mapping[str, Any]) -> None:
+    """Write ``snapshots.safetensors``: averaged weights by step, with what rebuilds their model."""
+    weights = {f"{step}.{key}": value for step, state in snapshots.items() for key, value in state.items()}
+    write_weights(folder / "snapshots.safetensors", weights, {**spec, "steps": list(snapshots)}, SNAPSHOTS_FORMAT)
+
+
+def _write(
+    folder: Path,
+    trainer: Trainer,
+    curve: list[dict[str, float]],
+    identity: dict[str, Any],
+    counts: dict[str, int | None],
+) -> None:
+    """Write the trained weights with what rebuilds their model, the losses and a summary."""
     model = trainer.averaged()
     weights = {f"raw.{key}": value for key, value in trainer.model.state_dict().items()}
     weights |= {f"ema.{key}": value for key, value in model.state_dict().items()}
     weights |= {f"optimiser.{key}": value for key, value in trainer.optimiser_state().items()}
     spec = identity | {"model": trainer.model.spec}
     write_weights(folder / "checkpoint.safetensors", weights, spec, CHECKPOINT_FORMAT)
-    write_table(folder / "train.csv", pd.DataFrame(curve))
+    # The columns of the last row: steps that train the flow alone have fewer.
+    write_table(folder / "train.csv", pd.DataFrame(curve, columns=list(curve[-1])))
     result = {
         "run": identity["run"],
         "steps": identity["step"],
         "score_parameters": sum(p.numel() for p in model.noise.parameters()),
         "flow_parameters": sum(p.numel() for p in model.flow.parameters()),
+        **counts,
         "final": {key: value for key, value in curve[-1].items() if key != "step"},
     }
     write_json(folder / "train.json", result)

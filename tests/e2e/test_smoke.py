@@ -55,7 +55,7 @@ def edited(file: Path, text: str) -> Iterator[None]:
 def test_the_tables_are_complete(checkouts: dict[str, Path]) -> None:
     tables = {kind: pd.read_csv(checkouts["snakemake"] / f"results/smoke/tables/{kind}.csv") for kind in ("fid", "nll")}
     floors = tables["fid"]["model"].str.startswith("real")
-    assert (len(tables["fid"]), floors.sum(), len(tables["nll"])) == (8, 2, 6)
+    assert (len(tables["fid"]), floors.sum(), len(tables["nll"])) == (9, 2, 7)
     metrics = [f"{metric}{end}" for metric in ("fid", "kid", "is", "precision", "recall") for end in ("", "_se")]
     assert tables["fid"][[*metrics, "num_samples"]].notna().all(axis=None)
     assert tables["fid"][["clean_fid", "legacy_fid", "published_fid", "published_is"]].isna().all(axis=None)
@@ -64,6 +64,14 @@ def test_the_tables_are_complete(checkouts: dict[str, Path]) -> None:
     assert (tables["fid"]["suite"] == "smoke").all()
     published = checkouts["snakemake"] / "results/table_fid.csv"
     assert published.read_bytes() == (checkouts["snakemake"] / "results/smoke/tables/fid.csv").read_bytes()
+
+
+def test_the_curve_has_a_row_for_each_snapshot(checkouts: dict[str, Path]) -> None:
+    for file in (checkouts["dvc"] / "results/smoke/runs").glob("*/curve.csv"):
+        curve = pd.read_csv(file)
+        assert curve["step"].tolist() == [10, 20]
+        assert (curve["split"] == "valid").all()
+        assert curve.notna().all(axis=None)
 
 
 def test_both_engines_make_the_same_tables(checkouts: dict[str, Path]) -> None:
@@ -97,7 +105,7 @@ def test_an_edit_of_the_sampler_samples_again_and_trains_nothing(checkouts: dict
     file = checkouts[engine] / "indm/sampling.py"
     with edited(file, f"{file.read_text()}\n# A comment.\n"):
         found = jobs(checkouts[engine], engine)
-    assert sum(job.startswith("sample ") for job in found) == 6
+    assert sum(job.startswith("sample ") for job in found) == 7
     # DVC looks at what comes after only once it has new samples.
     later = {"fid", "table", "publish"} if engine == "snakemake" else {"sweep", "protocol"}
     assert stages(found) == {"sample"} | later
@@ -110,8 +118,10 @@ def test_another_learning_rate_of_a_run_trains_it_alone(checkouts: dict[str, Pat
     with edited(file, before + line.replace("train: {}", "train: {lr: 1.0e-3}") + after):
         found = jobs(checkouts[engine], engine)
     if engine == "snakemake":
-        later = {f"{stage} {RUN}" for stage in ("sample", "fid", "nll")}
-        assert found == {f"train {RUN}", "table", "publish results/table_fid.csv"} | later
+        later = {f"{stage} {RUN}" for stage in ("sample", "fid", "nll", "curve")}
+        copies = {f"publish results/table_{table}.csv" for table in ("fid", "nll")}
+        # "all" is a rule without a command.
+        assert found - {"all"} == {f"train {RUN}", "table"} | copies | later
     else:
         assert found == {"validate", f"train {RUN}", "table"}
 
@@ -121,7 +131,7 @@ def test_other_sampling_settings_train_nothing(checkouts: dict[str, Path], engin
     file = checkouts[engine] / "params/smoke.yaml"
     with edited(file, file.read_text().replace("temperature: 1.0", "temperature: 0.9")):
         found = jobs(checkouts[engine], engine)
-    assert sum(job.startswith("sample ") for job in found) == 6
+    assert sum(job.startswith("sample ") for job in found) == 7
     later = {"fid", "table", "publish"} if engine == "snakemake" else {"validate", "sweep", "protocol"}
     assert stages(found) == {"sample"} | later
 

@@ -1,4 +1,5 @@
-# Evaluation of a run: its images, their metrics, its likelihoods; fewer steps; other protocols of FID.
+# Evaluation of a run: its images, their metrics, its likelihoods at the end and along the training; fewer steps; other
+# protocols of FID.
 
 
 rule sample:
@@ -124,6 +125,47 @@ rule nll:
         "nll {wildcards.run}"
     shell:
         "python -m indm nll --suite params/{wildcards.suite}.yaml --run {wildcards.run}"
+        " --out results 2> {log}"
+
+
+rule curve:
+    input:
+        snapshots=rules.train.output.snapshots,
+        valid=lambda wildcards: expand(
+            rules.prepare.output.valid,
+            suite=SUITE,
+            dataset=suite.runs[wildcards.run].dataset,
+        ),
+        test=lambda wildcards: expand(
+            rules.prepare.output.test,
+            suite=SUITE,
+            dataset=suite.runs[wildcards.run].dataset,
+        ),
+        dataset=lambda wildcards: expand(
+            rules.prepare.output.dataset,
+            suite=SUITE,
+            dataset=suite.runs[wildcards.run].dataset,
+        ),
+        code=CODE["curve"],
+    output:
+        curve="results/{suite}/runs/{run}/curve.csv",
+    log:
+        "results/{suite}/logs/curve/{run}.log",
+    benchmark:
+        "results/{suite}/benchmarks/curve/{run}.tsv"
+    threads: suite.threads
+    resources:
+        mem_mb=2000,
+        gpu=int(suite.device != "cpu"),
+    params:
+        run=lambda wildcards: suite.runs[wildcards.run].model_dump(
+            include={"dataset", "seed"}
+        ),
+        curve=suite.curve.model_dump(),
+    message:
+        "curve {wildcards.run}"
+    shell:
+        "python -m indm curve --suite params/{wildcards.suite}.yaml --run {wildcards.run}"
         " --out results 2> {log}"
 
 

@@ -16,6 +16,7 @@ rule train:
         code=CODE["train"],
     output:
         checkpoint="results/{suite}/runs/{run}/checkpoint.safetensors",
+        snapshots="results/{suite}/runs/{run}/snapshots.safetensors",
         curve="results/{suite}/runs/{run}/train.csv",
         train="results/{suite}/runs/{run}/train.json",
     log:

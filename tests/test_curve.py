@@ -1,0 +1,111 @@
+"""Snapshots of a training, and the likelihoods along it, by the stages."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+
+from indm.artifacts import CHECKPOINT_FORMAT, SNAPSHOTS_FORMAT, Layout, read_weights
+from indm.cli import main
+from indm.data import dequantise
+from indm.diffusion import load_model
+from indm.flows import Affine
+from tests.conftest import REPOSITORY
+
+RUN = "digits-vp-indm-control-nll-s0"
+PROTOCOL = {"images": 4, "batch_size": 2, "time_draws": 2, "tolerance": 1e-2, "log_det": "exact"}
+
+
+def call(folder: Path, stage: str, *arguments: str) -> None:
+    done = CliRunner().invoke(
+        main, [stage, "--suite", str(folder / "smoke.yaml"), "--out", str(folder / "results"), *arguments]
+    )
+    assert done.exit_code == 0, done.output
+
+
+def write_suite(folder: Path, **train: Any) -> None:  # noqa: ANN401
+    suite = yaml.safe_load((REPOSITORY / "params" / "smoke.yaml").read_text())
+    run = {"dataset": "digits", "sde": "vp", "model": "indm", "variant": "control", "objective": "nll", "seed": 0}
+    suite |= {"runs": {RUN: run | {"train": train, "sample": {}}}, "nll": PROTOCOL, "curve": PROTOCOL}
+    (folder / "smoke.yaml").write_text(yaml.safe_dump(suite))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained run with everything that this file is about."""
+    folder = tmp_path_factory.mktemp("curve")
+    latent = {"standardise": True, "scale": 2.0}
+    write_suite(folder, steps=6, flow_warmup_steps=2, snapshots=[1, 4, 6], latent=latent)
+    call(folder, "prepare", "--dataset", "digits")
+    call(folder, "train", "--run", RUN)
+    return folder
+
+
+def run_folder(folder: Path) -> Path:
+    return Layout(folder / "results", "smoke").run(RUN)
+
+
+@pytest.fixture(scope="module")
+def curve(trained: Path) -> pd.DataFrame:
+    """The run's curve, on a dataset said to have no validation split."""
+    file = Layout(trained / "results", "smoke").data("digits") / "dataset.json"
+    description = json.loads(file.read_text())
+    description["counts"]["valid"] = 0
+    file.write_text(json.dumps(description))
+    call(trained, "curve", "--run", RUN)
+    return pd.read_csv(run_folder(trained) / "curve.csv")
+
+
+def test_last_snapshot_is_the_averaged_model(trained: Path) -> None:
+    snapshots, spec = read_weights(run_folder(trained) / "snapshots.safetensors", SNAPSHOTS_FORMAT)
+    checkpoint, described = read_weights(run_folder(trained) / "checkpoint.safetensors", CHECKPOINT_FORMAT)
+    assert spec["model"] == described["model"]
+    assert spec["steps"] == [1, 4, 6]
+    averaged = {key.removeprefix("ema."): value for key, value in checkpoint.items() if key.startswith("ema.")}
+    for step, equal in ((4, False), (6, True)):
+        found = {key.partition(".")[2]: value for key, value in snapshots.items() if key.startswith(f"{step}.")}
+        assert found.keys() == averaged.keys()
+        assert all(torch.equal(found[key], averaged[key]) for key in found) == equal
+
+
+def test_last_row_is_the_final_number_of_the_same_split(trained: Path, curve: pd.DataFrame) -> None:
+    call(trained, "nll", "--run", RUN)
+    final = json.loads((run_folder(trained) / "nll.json").read_text())
+    assert (curve["split"] == "test").all()
+    for key in ("images", "nelbo", "nelbo_se", "nll", "nll_se", "gap", "gap_se"):
+        assert curve[key].iloc[-1] == pytest.approx(final[key], rel=1e-5), key
+
+
+def test_rows_count_the_operations(trained: Path, curve: pd.DataFrame) -> None:
+    counts = json.loads((run_folder(trained) / "train.json").read_text())
+    warm_up, joint = counts["flow_warmup_flops_per_step"], counts["train_flops_per_step"]
+    assert 0 < warm_up < joint
+    expected = [warm_up, 2 * warm_up + 2 * joint, 2 * warm_up + 4 * joint]
+    assert curve["flops"].tolist() == pytest.approx(expected, rel=1e-5)
+    assert list(curve["step"]) == [1, 4, 6]
+
+
+def test_latent_is_standardised_over_the_training_split(trained: Path) -> None:
+    images = torch.from_numpy(np.load(Layout(trained / "results", "smoke").data("digits") / "train.npy"))
+    flow = load_model(run_folder(trained) / "checkpoint.safetensors", torch.device("cpu")).flow
+    x = dequantise(images, 17, torch.Generator().manual_seed(0))
+    assert isinstance(flow, Affine)
+    latent = flow.factor * (x - flow.mean)
+    assert latent.mean().item() == pytest.approx(0, abs=0.01)
+    assert latent.std().item() == pytest.approx(2, abs=0.01)
+
+
+def test_no_snapshots_give_a_header(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    write_suite(tmp_path, steps=1, snapshots=[])
+    call(tmp_path, "train", "--run", RUN)
+    call(tmp_path, "curve", "--run", RUN)
+    header = (run_folder(tmp_path) / "curve.csv").read_text()
+    assert header == "step,flops,split,images,nelbo,nelbo_se,nll,nll_se,gap,gap_se\n"
