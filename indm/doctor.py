@@ -233,7 +233,8 @@ def archives(dataset: str, root: Path) -> list[Item]:
     """Look for the archives of a dataset below the data root."""
     from indm.data import DATASETS
 
-    found = [_archive(dataset, archive, root / archive.path) for archive in DATASETS[dataset].archives]
+    published = [archive for archive in DATASETS[dataset].archives if archive.url is not None]
+    found = [_archive(dataset, archive, root / archive.path) for archive in published]
     return found or [Item(dataset, READY, "in an installed package")]
 
 
