@@ -233,8 +233,7 @@ def archives(dataset: str, root: Path) -> list[Item]:
     """Look for the archives of a dataset below the data root."""
     from indm.data import DATASETS
 
-    published = [archive for archive in DATASETS[dataset].archives if archive.url is not None]
-    found = [_archive(dataset, archive, root / archive.path) for archive in published]
+    found = [_archive(dataset, archive, root / archive.path) for archive in DATASETS[dataset].archives]
     return found or [Item(dataset, READY, "in an installed package")]
 
 
