@@ -70,7 +70,6 @@ DATASETS: dict[str, Dataset] = {
         source="synthetic stand-in made by this project: discs on gradients in CIFAR-10's file format, no real data",
         licence="Apache-2.0, as this project",
         official_partition=True,
-        archives=(standins.RELEASE32.archive,),
     ),
     "standin64": Dataset(
         levels=256,
@@ -81,7 +80,6 @@ DATASETS: dict[str, Dataset] = {
         source="synthetic stand-in made by this project: discs on gradients in CelebA's file format, no real data",
         licence="Apache-2.0, as this project",
         official_partition=True,
-        archives=(standins.RELEASE64.partition, standins.RELEASE64.images),
     ),
 }
 
