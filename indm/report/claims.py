@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from indm.report.claims_file import Arm, Bound, Claim, Claims, Control, Metric
+from indm.report.results import records
 from indm.seeding import derive_seed
 
 LEVEL = 0.95
@@ -150,8 +151,7 @@ def _claim_rows(values: pd.DataFrame, claim: Claim, controls: Mapping[str, Contr
     treated = found[(found["model"] == claim.treatment.model) & (found["variant"] == claim.treatment.variant)]
     for key, allowed in zip(PLACE, (claim.where.datasets, claim.where.sdes, claim.where.objectives), strict=True):
         treated = treated[treated[key].isin(allowed)] if allowed else treated
-    places = treated[PLACE].drop_duplicates().to_dict("records")
-    rows = [_graded(values, claim, controls, {str(key): str(text) for key, text in place.items()}) for place in places]
+    rows = [_graded(values, claim, controls, place) for place in records(treated[PLACE].drop_duplicates())]
     absent = [name for name in claim.where.datasets or [""] if name not in {row["dataset"] for row in rows}]
     if claim.where.datasets or not rows:
         rows += [_described(claim) | {"dataset": name, "grade": NO_DATA, "reason": "no run"} for name in absent]

@@ -5,6 +5,8 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
+from indm.report.results import records
+
 # The published tables in the order in which they are shown, with a title each.
 TITLES = {
     "fid": "FID and the other scores of images",
@@ -27,7 +29,7 @@ LEFT_OUT = {
 
 def present(table: pd.DataFrame, name: str = "") -> str:
     """Set a table for reading in a terminal; of the table ``name``, without its sentences."""
-    return _tabulate(table.drop(columns=LEFT_OUT.get(name, [])), "plain")
+    return _tabulate(table.drop(columns=LEFT_OUT.get(name, []), errors="ignore"), "plain")
 
 
 def to_markdown(table: pd.DataFrame) -> str:
@@ -53,7 +55,7 @@ def _columns(table: pd.DataFrame) -> dict[str, list[str]]:
     A number is followed by ± its standard error over seeds and, in brackets, its standard error over images.
     """
     return {
-        str(column): [_cell(row, str(column)) for row in table.to_dict("records")]
+        str(column): [_cell(row, str(column)) for row in records(table)]
         for column in table
         if not str(column).endswith("_se") and not _is_empty(table[column])
     }
@@ -63,7 +65,7 @@ def _is_empty(column: pd.Series) -> bool:
     return len(column) > 0 and bool((column.isna() | (column == "")).all())
 
 
-def _cell(row: dict[Any, Any], column: str) -> str:
+def _cell(row: dict[str, Any], column: str) -> str:
     value = row[column]
     if pd.isna(value) or value == "":
         return "-"

@@ -1,13 +1,12 @@
 """Published numbers: beside ours in the tables, and compared with ours, differences of protocol spelled out."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from indm.errors import ArtifactError
-from indm.report.results import CELL, Result
+from indm.report.results import CELL, Result, records
 
 # From extractor on: the protocol of the number, empty where its source does not state it.
 PUBLISHED_COLUMNS = [
@@ -77,8 +76,8 @@ def published_value(published: pd.DataFrame, cell: Result, metric: str, sampler:
         match = match[match[key] == cell[key]]
     if len(match) == 0:
         return {f"published_{metric}": None, "published_source": None}
-    first = match.iloc[0]
-    return {f"published_{metric}": float(first["value"]), "published_source": _source(first.to_dict())}
+    first = records(match)[0]
+    return {f"published_{metric}": float(first["value"]), "published_source": _source(first)}
 
 
 def sampler_kind(sampler: str) -> str:
@@ -110,28 +109,23 @@ def comparison_table(
     network = values[values["stage"] == "train"].pivot_table(index=CELL, columns="metric", values="value")
     tables = {"nll": nll, "fid": fid, "is": fid}
     rows = []
-    for record in published.to_dict("records"):
-        number = {str(key): value for key, value in record.items()}
-        ours = tables[number["metric"]]
-        matches = [row for row in _records(ours) if _could_be(number, row)]
+    for number in records(published):
+        matches = [row for row in records(tables[number["metric"]]) if _could_be(number, row)]
         rows += [_compare(number, row, network) for row in matches] or [_absent(number, set(nll["dataset"]))]
     return pd.DataFrame([{"suite": suite, **row} for row in rows], columns=COMPARISON_COLUMNS).astype(
         {"seeds": "Int64"}
     )
 
 
-def _records(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    yield from ({str(key): value for key, value in row.items()} for row in table.to_dict("records"))
-
-
 def _could_be(number: Result, ours: Result) -> bool:
     """Whether a published number could be meant for a cell of ours: what its source leaves open matches all."""
     # The headline is the plain model, its source the abstract.
     variant = "" if number["variant"] == "headline" else number["variant"]
-    open_or_same = all(number[key] in ("", ours[key]) for key in ("sde", "objective"))
     exact = (number["dataset"], number["model"], variant) == tuple(ours[key] for key in ("dataset", "model", "variant"))
-    kind = sampler_kind(ours["sampler"]) if "sampler" in ours else ""
-    return exact and open_or_same and number["sampler"] in ("", kind) and not pd.isna(ours.get(number["metric"]))
+    if not exact or pd.isna(ours.get(number["metric"])):
+        return False
+    open_or_same = all(number[key] in ("", ours[key]) for key in ("sde", "objective"))
+    return open_or_same and number["sampler"] in ("", sampler_kind(ours.get("sampler", "")))
 
 
 def _absent(number: Result, datasets: set[str]) -> dict[str, Any]:
@@ -167,7 +161,7 @@ def _compare(number: Result, ours: Result, network: pd.DataFrame) -> dict[str, A
 
 
 def _verdict(metric: str, difference: float, ours: Result) -> str:
-    error = ours[f"{metric}_image_se"] if pd.isna(ours[f"{metric}_se"]) else ours[f"{metric}_se"]
+    error = float(ours[f"{metric}_image_se"] if pd.isna(ours[f"{metric}_se"]) else ours[f"{metric}_se"])
     if abs(difference) <= 2 * error:
         return "agrees within two standard errors"
     return "better" if (difference > 0) == (metric in HIGHER_IS_BETTER) else "worse"

@@ -82,16 +82,29 @@ def read_results(
     }
     files["toy2d"] = {folder / f"toy2d/{name}.csv": {"dataset": name, "sde": "", "objective": ""} for name in toy2d}
     files["protocol"] = {folder / f"protocol/{name}.csv": runs[run] for name, run in (protocol or {}).items()}
+    read = {
+        kind: {name: read_json(layout.run(name) / f"{kind}.json") for name in runs}
+        for kind in ("samples", "fid", "nll", "train")
+    }
+    rows = {kind: _read_rows(folder, found, ROWS[kind]) for kind, found in files.items()}
     return Results(
         suite=layout.suite,
         runs=[{"run": name, **identity} for name, identity in runs.items()],
-        **{
-            kind: {name: read_json(layout.run(name) / f"{kind}.json") for name in runs}
-            for kind in ("samples", "fid", "nll", "train")
-        },
+        samples=read["samples"],
+        fid=read["fid"],
+        nll=read["nll"],
+        train=read["train"],
         references={name: read_json(layout.data(name) / "reference.json") for name in datasets},
-        **{kind: _read_rows(folder, found, ROWS[kind]) for kind, found in files.items()},
+        curve=rows["curve"],
+        sweep=rows["sweep"],
+        toy2d=rows["toy2d"],
+        protocol=rows["protocol"],
     )
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """List the rows of a table as mappings from the names of its columns."""
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
 def _read_rows(folder: Path, files: Mapping[Path, Result], columns: list[str]) -> pd.DataFrame:
@@ -100,7 +113,7 @@ def _read_rows(folder: Path, files: Mapping[Path, Result], columns: list[str]) -
     for path, identity in files.items():
         if path.is_file():
             source = str(path.relative_to(folder))
-            rows += [{**identity, **row, "source": source} for row in read_rows(path).to_dict("records")]
+            rows += [{**identity, **row, "source": source} for row in records(read_rows(path))]
     found = [str(column) for column in pd.DataFrame(rows).columns]
     return pd.DataFrame(rows, columns=list(dict.fromkeys([*IDENTITY, "source", *columns, *found])))
 
@@ -113,7 +126,7 @@ def read_rows(path: Path) -> pd.DataFrame:
     """
     texts = dict.fromkeys(TEXTS, str)
     try:
-        table = pd.read_csv(path, dtype=texts)  # type: ignore[arg-type]
+        table = pd.read_csv(path, dtype=texts)
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise ArtifactError(f"{path}: cannot be read as a table ({error}); run the stage that writes it") from None
     present = [name for name in texts if name in table]

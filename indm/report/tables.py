@@ -12,7 +12,7 @@ import pandas as pd
 
 from indm.errors import ArtifactError
 from indm.report.published import PUBLISHED_EXTRACTOR, published_value
-from indm.report.results import CELL, IDENTITY, Results
+from indm.report.results import CELL, IDENTITY, Results, records
 
 IMAGE_METRICS = ["fid", "kid", "is", "precision", "recall", "clean_fid", "legacy_fid"]
 LIKELIHOODS = ["nll", "nll_uncorrected", "nelbo", "nelbo_no_residual", "gap"]
@@ -94,8 +94,8 @@ def learning_curve_table(results: Results) -> pd.DataFrame:
 def protocol_table(results: Results) -> pd.DataFrame:
     """Tabulate what each deviation from the protocol of FID changes, for the one run of each dataset."""
     names = {"fid_se": "fid_image_se", "difference_se": "difference_image_se"}
-    table = results.protocol.rename(columns=names).assign(seeds=1).to_dict("records")
-    return _finish(results.suite, cast(list[dict[str, Any]], table), PROTOCOL_COLUMNS)
+    table = records(results.protocol.rename(columns=names).assign(seeds=1))
+    return _finish(results.suite, table, PROTOCOL_COLUMNS)
 
 
 def toy2d_table(results: Results) -> pd.DataFrame:
@@ -168,7 +168,7 @@ def _means(group: pd.DataFrame, metrics: list[str]) -> dict[str, Any]:
 
 
 def _mean(numbers: pd.Series, name: str) -> dict[str, float]:
-    return {name: float(numbers.mean()), f"{name}_se": float(numbers.sem())}
+    return {name: float(numbers.mean()), f"{name}_se": cast(float, numbers.sem())}
 
 
 def _image_error(key: str) -> str:

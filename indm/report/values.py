@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from indm.report.results import IDENTITY, ROWS, Result, Results
+from indm.report.results import IDENTITY, ROWS, Result, Results, records
 
 VALUE_COLUMNS = ["suite", *IDENTITY, "stage", "metric", "sampler", "x", "value", "se", "source"]
 TRAIN_VALUES = ["steps", "score_parameters", "flow_parameters", "train_flops_per_step"]
@@ -55,16 +55,16 @@ def _numbers(result: Result) -> Iterator[dict[str, Any]]:
 
 
 def _row_values(stage: str, rows: pd.DataFrame, x: str) -> Iterator[dict[str, Any]]:
-    for row in rows.to_dict("records"):
+    for row in records(rows):
         identity = {key: row[key] for key in [*IDENTITY, "source"]}
         place = {"stage": stage, "sampler": row.get("sampler", ""), "x": row[x]}
-        yield from ({**identity, **place, **number} for number in _numbers({str(key): row[key] for key in row}))
+        yield from ({**identity, **place, **number} for number in _numbers(row))
 
 
 def _toy2d_values(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Yield every number of the 2-D studies; ``w1_8`` is metric ``w1`` at 8 steps."""
     metrics = [column for column in rows if column not in [*IDENTITY, "source"] and not str(column).endswith("_se")]
-    for row in rows.to_dict("records"):
+    for row in records(rows):
         identity = {"stage": "toy2d", "sampler": ""} | {key: row[key] for key in [*IDENTITY, "source"]}
         for metric in filter(lambda key: isinstance(row[key], int | float) and not pd.isna(row[key]), metrics):
             match = re.fullmatch(r"(.+)_(\d+)", str(metric))
@@ -74,7 +74,7 @@ def _toy2d_values(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 def _protocol_values(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Yield FIDs under other protocols, the deviation in the metric's name: ``fid:num_samples=500``."""
-    for row in rows.to_dict("records"):
+    for row in records(rows):
         identity = {"stage": "protocol", "sampler": ""} | {key: row[key] for key in [*IDENTITY, "source"]}
         for number in _numbers({key: row[key] for key in ROWS["protocol"]}):
             metric = f"{number['metric']}:{row['factor']}={row['setting']}"

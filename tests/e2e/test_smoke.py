@@ -9,12 +9,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from indm.report import TITLES
 from tests.checkout import copy_checkout, finish, run, start
 
 pytestmark = pytest.mark.e2e
 
 RUN = "digits-vp-indm-fid-s0"
-SNAKEMAKE = ["snakemake", "--cores", "all", "--config", "suite=smoke", "--", "results/table_fid.csv"]
+SNAKEMAKE = ["snakemake", "--cores", "all", "--config", "suite=smoke", "--", "all"]
 DVC = ["dvc", "repro", "workflow/dvc/smoke/dvc.yaml"]
 
 
@@ -60,16 +61,27 @@ def test_the_tables_are_complete(checkouts: dict[str, Path]) -> None:
     tables = {kind: pd.read_csv(checkouts["snakemake"] / f"results/smoke/tables/{kind}.csv") for kind in ("fid", "nll")}
     floors = tables["fid"]["model"].str.startswith("real")
     assert (len(tables["fid"]), floors.sum(), len(tables["nll"])) == (8, 2, 6)
-    assert tables["fid"][["fid", "fid_se", "kid", "kid_se", "num_samples"]].notna().all(axis=None)
-    values = ["nll", "nll_se", "nll_uncorrected", "nelbo", "nelbo_se", "nelbo_no_residual", "gap", "gap_se"]
+    assert tables["fid"][["fid", "fid_image_se", "kid", "kid_image_se", "num_samples"]].notna().all(axis=None)
+    values = ["nll", "nll_image_se", "nll_uncorrected", "nelbo", "nelbo_image_se", "nelbo_no_residual", "gap"]
     assert tables["nll"][values].notna().all(axis=None)
     assert (tables["fid"]["suite"] == "smoke").all()
-    published = checkouts["snakemake"] / "results/table_fid.csv"
-    assert published.read_bytes() == (checkouts["snakemake"] / "results/smoke/tables/fid.csv").read_bytes()
+    for name in TITLES:
+        published = checkouts["snakemake"] / f"results/table_{name}.csv"
+        assert published.read_bytes() == (checkouts["snakemake"] / f"results/smoke/tables/{name}.csv").read_bytes()
+    # One seed decides nothing.
+    claims = pd.read_csv(checkouts["snakemake"] / "results/table_claims.csv")
+    assert set(claims["grade"]) == {"inconclusive", "no data"}
+
+
+def test_values_lead_to_the_files_that_they_come_from(checkouts: dict[str, Path]) -> None:
+    values = pd.read_csv(checkouts["snakemake"] / "results/smoke/tables/values.csv", keep_default_na=False)
+    for source in values["source"].unique():
+        assert (checkouts["snakemake"] / "results/smoke" / source).is_file(), source
 
 
 def test_both_engines_make_the_same_tables(checkouts: dict[str, Path]) -> None:
-    for kind in ("fid", "nll"):
+    # Times differ.
+    for kind in ["values", *(name for name in TITLES if name != "compute")]:
         first, second = (checkouts[engine] / f"results/smoke/tables/{kind}.csv" for engine in ("snakemake", "dvc"))
         assert first.read_bytes() == second.read_bytes()
 
@@ -101,7 +113,7 @@ def test_an_edit_of_the_sampler_samples_again_and_trains_nothing(checkouts: dict
         found = jobs(checkouts[engine], engine)
     assert sum(job.startswith("sample ") for job in found) == 6
     # DVC looks at what comes after only once it has new samples.
-    later = {"fid", "table", "publish"} if engine == "snakemake" else set()
+    later = {"fid", "table", "compute", "claims", "publish"} if engine == "snakemake" else set()
     assert stages(found) == {"sample"} | later
 
 
@@ -113,9 +125,10 @@ def test_another_learning_rate_of_a_run_trains_it_alone(checkouts: dict[str, Pat
         found = jobs(checkouts[engine], engine)
     if engine == "snakemake":
         later = {f"{stage} {RUN}" for stage in ("sample", "fid", "nll")}
-        assert found == {f"train {RUN}", "table", "publish results/table_fid.csv"} | later
+        publish = {f"publish results/table_{name}.csv" for name in TITLES}
+        assert found == {f"train {RUN}", "table", "compute", "claims"} | publish | later
     else:
-        assert found == {"validate", f"train {RUN}", "table"}
+        assert found == {"validate", f"train {RUN}", "table", "compute"}
 
 
 @pytest.mark.parametrize("engine", ["snakemake", "dvc"])
@@ -124,7 +137,7 @@ def test_other_sampling_settings_train_nothing(checkouts: dict[str, Path], engin
     with edited(file, file.read_text().replace("temperature: 1.0", "temperature: 0.9")):
         found = jobs(checkouts[engine], engine)
     assert sum(job.startswith("sample ") for job in found) == 6
-    later = {"fid", "table", "publish"} if engine == "snakemake" else {"validate"}
+    later = {"fid", "table", "compute", "claims", "publish"} if engine == "snakemake" else {"validate"}
     assert stages(found) == {"sample"} | later
 
 
