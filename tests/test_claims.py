@@ -44,7 +44,7 @@ CLAIM: dict[str, Any] = {
     "unit": "bits/dim",
     "why": "two decimals",
 }
-CONTROLS = {
+CONTROLS: dict[str, dict[str, Any]] = {
     "standardised": {"model": "ddpmpp", "variants": ["standardised"], "objective": None, "choose_by": None},
     "scale": {"model": "ddpmpp", "variants": ["scale-3", "scale-5"], "objective": None, "choose_by": CHOICE},
 }

@@ -46,6 +46,7 @@ from tests.conftest import REPOSITORY
 PUBLISHED = read_published(REPOSITORY / "params" / "published.csv")
 EXTRACTORS = {"digits": "digits-cnn", "cifar10": "inception-v3-compat"}
 FIDS = {"fid_se": 0.5, "kid": 0.1, "kid_se": 0.01}
+CELL_OF_DDPMPP = {"dataset": "digits", "sde": "vp", "model": "ddpmpp", "variant": "", "objective": "fid"}
 FLOORS = {
     "test": {"num_samples": 360, "fid": 2.0, "fid_se": 0.1, "kid": 0.0, "kid_se": 0.01},
     "train-halves": {"num_samples": 628, "fid": 1.0, "fid_se": 0.1, "kid": 0.0, "kid_se": 0.01},
@@ -57,9 +58,10 @@ def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
 
     A run holds what differs from a plain one: ``fid``, ``nll``, ``extractor``, or a key of its identity.
     """
-    layout, named = Layout(folder, "s"), {}
+    layout = Layout(folder, "s")
+    named: dict[str, dict[str, Any]] = {}
     for run in runs:
-        keys = {"dataset": "digits", "sde": "vp", "model": "ddpmpp", "variant": "", "objective": "fid", "seed": 0} | run
+        keys: dict[str, Any] = {**CELL_OF_DDPMPP, "seed": 0, **run}
         identity = {key: keys[key] for key in IDENTITY}
         name = "-".join(map(str, identity.values())).replace("--", "-")
         named[name] = identity
@@ -208,7 +210,7 @@ def test_every_number_is_a_value_with_its_source(tmp_path: Path) -> None:
 
 
 def test_ablation_is_paired_by_seed(tmp_path: Path) -> None:
-    runs = [{"seed": seed, "nelbo": 1.0 + seed} for seed in range(3)]
+    runs: list[dict[str, Any]] = [{"seed": seed, "nelbo": 1.0 + seed} for seed in range(3)]
     runs += [{"model": "indm", "seed": seed, "nelbo": 0.8 + seed} for seed in (1, 2, 5)]
     baseline, indm = records(ablation_table(values_table(written(tmp_path, runs))))
     assert np.isnan(baseline["nelbo_difference"])

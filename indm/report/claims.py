@@ -9,7 +9,7 @@ Student's below ten seeds, and a BCa bootstrap from there on (B. Efron, Better B
 https://doi.org/10.1080/01621459.1987.10478410).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -57,7 +57,7 @@ CLAIM_COLUMNS = [
     "metric",
     "why",
 ]
-TRANSFORMS = {"signed": lambda values: values, "abs": np.abs, "log": np.log}
+TRANSFORMS: dict[str, Callable[[Any], Any]] = {"signed": lambda values: values, "abs": np.abs, "log": np.log}
 
 
 class Interval(NamedTuple):
@@ -149,7 +149,8 @@ def claims_table(values: pd.DataFrame, claims: Claims, suite: str) -> pd.DataFra
 def _claim_rows(values: pd.DataFrame, claim: Claim, controls: Mapping[str, Control]) -> list[dict[str, Any]]:
     found = _select(values, claim.metric)
     treated = found[(found["model"] == claim.treatment.model) & (found["variant"] == claim.treatment.variant)]
-    for key, allowed in zip(PLACE, (claim.where.datasets, claim.where.sdes, claim.where.objectives), strict=True):
+    where: list[list[str]] = [claim.where.datasets, [*claim.where.sdes], [*claim.where.objectives]]
+    for key, allowed in zip(PLACE, where, strict=True):
         treated = treated[treated[key].isin(allowed)] if allowed else treated
     rows = [_graded(values, claim, controls, place) for place in records(treated[PLACE].drop_duplicates())]
     absent = [name for name in claim.where.datasets or [""] if name not in {row["dataset"] for row in rows}]
@@ -216,7 +217,7 @@ def _numbers(values: pd.DataFrame, metric: Metric, place: Mapping[str, str], arm
     found = _select(values, metric)
     found = found[np.logical_and.reduce([found[key] == text for key, text in keys.items()])]
     if isinstance(metric.x, list):
-        found = found[found["x"].between(*metric.x)]
+        found = found[found["x"].between(metric.x[0], metric.x[1])]
     elif metric.x == "last":
         # Trained longer, an arm ends at another step; its last is its last.
         found = found[found["x"] == found["x"].max()].assign(x=0.0)

@@ -63,11 +63,12 @@ def _row_values(stage: str, rows: pd.DataFrame, x: str) -> Iterator[dict[str, An
 
 def _toy2d_values(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Yield every number of the 2-D studies; ``w1_8`` is metric ``w1`` at 8 steps."""
-    metrics = [column for column in rows if column not in [*IDENTITY, "source"] and not str(column).endswith("_se")]
+    names = [str(column) for column in rows if column not in [*IDENTITY, "source"]]
+    metrics = [name for name in names if not name.endswith("_se") and pd.api.types.is_numeric_dtype(rows[name])]
     for row in records(rows):
         identity = {"stage": "toy2d", "sampler": ""} | {key: row[key] for key in [*IDENTITY, "source"]}
-        for metric in filter(lambda key: isinstance(row[key], int | float) and not pd.isna(row[key]), metrics):
-            match = re.fullmatch(r"(.+)_(\d+)", str(metric))
+        for metric in (metric for metric in metrics if not pd.isna(row[metric])):
+            match = re.fullmatch(r"(.+)_(\d+)", metric)
             place = {"metric": match[1], "x": int(match[2])} if match else {"metric": metric}
             yield {**identity, **place, "value": row[metric], "se": row.get(f"{metric}_se")}
 
