@@ -65,7 +65,7 @@ def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
         identity = {key: keys[key] for key in IDENTITY}
         name = "-".join(map(str, identity.values())).replace("--", "-")
         named[name] = identity
-        sampler = {"sampler": keys.get("sampler", "ancestral"), "nfe": 100.0}
+        sampler = {"sampler": keys.get("sampler", "ancestral"), "nfe": 100.0, "steps": 100}
         write_json(layout.run(name) / "samples.json", sampler | {"num_samples": keys.get("num_samples", 1000)})
         extractor = keys.get("extractor", EXTRACTORS[keys["dataset"]])
         write_json(layout.run(name) / "fid.json", {"extractor": extractor, "fid": keys.get("fid", 10.0), **FIDS})
@@ -205,6 +205,8 @@ def test_every_number_is_a_value_with_its_source(tmp_path: Path) -> None:
     assert swept["source"] == f"runs/{name}/sweep.csv"
     assert values.query("stage == 'curve' and metric == 'gap' and x == 20")["value"].tolist() == [0.1]
     assert values.query("stage == 'toy2d' and metric == 'w1' and x == 8")["value"].tolist() == [40.0, 60.0]
+    (drawn,) = records(values.query("stage == 'fid' and metric == 'kid'"))
+    assert (drawn["sampler"], drawn["x"], drawn["value"], drawn["se"]) == ("ancestral", 100, 0.1, 0.01)
     assert set(values.loc[values["stage"] == "nll", "metric"]) == set(LIKELIHOODS)
     assert set(values.loc[values["stage"] == "train", "metric"]) == {"score_parameters", "flow_parameters", "steps"}
 

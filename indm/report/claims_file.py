@@ -19,7 +19,7 @@ class Metric(Strict):
     sampler: Annotated[str | None, Field(description="column sampler; null: each with its like")]
     x: Annotated[
         Annotated[list[float], Field(min_length=2, max_length=2)] | Literal["last"] | None,
-        Field(description="the mean over column x from first to second; its last; null: the number has no x"),
+        Field(description="the mean over column x from first to second; its last; null: each with its like"),
     ]
     transform: Annotated[
         Literal["signed", "abs", "log"], Field(description="of each number; log makes differences relative")

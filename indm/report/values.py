@@ -27,24 +27,21 @@ def values_table(results: Results) -> pd.DataFrame:
         *_protocol_values(results.protocol),
     ]
     table = pd.DataFrame([{"suite": results.suite, **row} for row in rows], columns=VALUE_COLUMNS)
-    return table.astype({"seed": "Int64", "x": "Float64", "value": "Float64", "se": "Float64"})
+    return table.fillna({"sampler": ""}).astype({"seed": "Int64", "x": "Float64", "value": "Float64", "se": "Float64"})
 
 
 def _run_values(results: Results) -> Iterator[dict[str, Any]]:
     for run in results.runs:
         name, identity = run["run"], {key: run[key] for key in IDENTITY}
-        sampler, train = results.samples[name]["sampler"], results.train[name]
+        samples, train = results.samples[name], results.train[name]
         for metric in TRAIN_VALUES:
             if train.get(metric) is not None:
                 source = f"runs/{name}/train.json"
                 yield {**identity, "stage": "train", "metric": metric, "value": train[metric], "source": source}
-        for stage, result in (("fid", results.fid[name]), ("nll", results.nll[name])):
-            identity |= {
-                "stage": stage,
-                "sampler": sampler if stage == "fid" else "",
-                "source": f"runs/{name}/{stage}.json",
-            }
-            yield from ({**identity, **number} for number in _numbers(result))
+        drawn = {"sampler": samples["sampler"], "x": samples["steps"]}
+        for stage, result, place in (("fid", results.fid[name], drawn), ("nll", results.nll[name], {})):
+            identity |= {"stage": stage, "source": f"runs/{name}/{stage}.json"}
+            yield from ({**identity, **place, **number} for number in _numbers(result))
 
 
 def _numbers(result: Result) -> Iterator[dict[str, Any]]:
