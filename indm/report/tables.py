@@ -12,7 +12,7 @@ import pandas as pd
 
 from indm.errors import ArtifactError
 from indm.report.published import PUBLISHED_EXTRACTOR, published_value
-from indm.report.results import CELL, IDENTITY, Results, records
+from indm.report.results import CELL, IDENTITY, Result, Results, records
 
 IMAGE_METRICS = ["fid", "kid", "is", "precision", "recall", "clean_fid", "legacy_fid"]
 LIKELIHOODS = ["nll", "nll_uncorrected", "nelbo", "nelbo_no_residual", "gap"]
@@ -31,7 +31,7 @@ def _with_errors(*metrics: str) -> list[str]:
 
 HEAD = ["suite", *CELL, "seeds"]
 FID_COLUMNS = [*HEAD, "sampler", "nfe", "num_samples", "extractor", *_with_errors(*IMAGE_METRICS)]
-FID_COLUMNS += ["published_fid", "published_source"]
+FID_COLUMNS += ["published_fid", "published_is", "published_source"]
 NLL_COLUMNS = [*HEAD, "images", *_with_errors(*LIKELIHOODS), "published_nll", "published_source"]
 DISCRETIZATION_COLUMNS = [*HEAD, "sampler", "steps", "nfe", "num_samples", *_with_errors(*SWEEP_METRICS), "skip"]
 LEARNING_CURVE_COLUMNS = [*HEAD, "step", "flops", "images", "split", *_with_errors(*CURVE_METRICS)]
@@ -51,7 +51,7 @@ def fid_table(results: Results, published: pd.DataFrame) -> pd.DataFrame:
     rows = pd.DataFrame([{**run, **results.samples[run["run"]], **results.fid[run["run"]]} for run in results.runs])
     table = [
         {**cell, **_protocol(group), **_means(group, IMAGE_METRICS)}
-        | published_value(_comparable(published, group), cell, "fid", group["sampler"].iloc[0])
+        | _published_beside(_comparable(published, group), cell, group["sampler"].iloc[0])
         for cell, group in _groups(rows, CELL)
     ]
     for dataset, reference in results.references.items():
@@ -173,6 +173,13 @@ def _mean(numbers: pd.Series, name: str) -> dict[str, float]:
 
 def _image_error(key: str) -> str:
     return f"{key.removesuffix('_se')}_image_se" if key.endswith("_se") else key
+
+
+def _published_beside(published: pd.DataFrame, cell: Result, sampler: str) -> dict[str, Any]:
+    """Look up the published FID and inception score of a cell, and name the source of each once."""
+    found = {metric: published_value(published, cell, metric, sampler) for metric in ("fid", "is")}
+    sources = dict.fromkeys(source for row in found.values() if (source := row["published_source"]))
+    return found["fid"] | found["is"] | {"published_source": "; ".join(sources) or None}
 
 
 def _comparable(published: pd.DataFrame, group: pd.DataFrame) -> pd.DataFrame:
