@@ -17,7 +17,7 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 	touch $@
 
 table: $(VENV)/.installed ## Regenerate the tables of SUITE (default: digits) and print them
-	snakemake --cores all --config suite=$(SUITE) -- results/table_fid.csv results/table_nll.csv
+	snakemake --cores all --config suite=$(SUITE)
 	python -m indm show
 
 test: $(VENV)/.installed ## Run the tests

@@ -96,6 +96,8 @@ _stage("curve", "Evaluate the likelihood of every snapshot of a run's training."
 _stage("sweep", "Measure a run's FID and KID by several samplers and numbers of steps.", RUN)
 _stage("protocol", "Measure how far FID moves with each part of its protocol, on one run of a dataset.", DATASET)
 _stage("table", "Collect the suite's results in its tables.")
+_stage("compute", "Tabulate what the suite's models cost.")
+_stage("claims", "Grade the paper's claims by the tables; compare with published numbers.")
 
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -127,11 +129,13 @@ def import_checkpoint(suite_file: Path, out: Path, run: str, **files: Any) -> No
 @main.command()
 @SUITE
 def validate(suite_file: Path) -> None:
-    """Check a suite file and say nothing but its mistakes."""
+    """Check a suite file, and the claims beside it, and say nothing but their mistakes."""
     from indm.params import load_suite
+    from indm.report import load_claims
 
     try:
         load_suite(suite_file)
+        load_claims(suite_file.parent / "claims.yaml")
     except IndmError as error:
         sys.exit("\n".join(f"indm validate: {line}" for line in str(error).splitlines()))
 
@@ -156,15 +160,14 @@ def doctor(suite_file: Path | None, out: Path, data_root: Path | None) -> None:
 @OUT
 def show(out: Path) -> None:
     """Print the tables of the active suite for reading."""
-    import pandas as pd
+    from indm.report import TITLES, present, read_rows
 
-    from indm.report import present
-
-    for name, unit in (("fid", "image metrics"), ("nll", "likelihoods, bits/dim")):
+    for name, title in TITLES.items():
         path = out / f"table_{name}.csv"
         if not path.is_file():
             sys.exit(f"indm show: {path}: missing; make it with: snakemake --cores all {path}")
-        click.echo(f"\n{path}: {unit}\n\n{present(pd.read_csv(path))}")
+        table = read_rows(path)
+        click.echo(f"\n{path}: {title}\n\n{present(table, name) if len(table) else 'The suite has none.'}")
 
 
 @main.command()

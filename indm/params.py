@@ -10,22 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import Field, ValidationError, create_model
 
 from indm.errors import ParamsError
+from indm.strict import Strict, read_mapping
 
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 # Also a folder, a word of a command and, for DVC, a part of a dotted key.
 RunName = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
-
-
-class Strict(BaseModel):
-    """Base of all sections: unknown keys are errors, and a text is never taken for a number."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class DatasetParams(Strict):
@@ -357,23 +351,9 @@ def _deep_update(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     return base
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML in which a repeated key is an error; PyYAML alone would silently keep the last one."""
-
-
-def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    seen = set()
-    for key_node, _ in node.value:
-        if key_node.tag == "tag:yaml.org,2002:merge":
-            continue
-        key = loader.construct_object(key_node, deep=deep)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
-        seen.add(key)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=deep)
-
-
-_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+def suite_files(folder: Path) -> list[Path]:
+    """List the suites of a folder: its YAML files, but for the claims."""
+    return sorted(path for path in folder.glob("*.yaml") if path.stem != "claims")
 
 
 def load_suite(path: Path) -> Suite:
@@ -402,15 +382,10 @@ def load_suite(path: Path) -> Suite:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        return read_mapping(path, Suite)
     except FileNotFoundError:
-        found = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "none"
+        found = ", ".join(file.stem for file in suite_files(path.parent)) or "none"
         raise ParamsError(f"{path}: no such suite; suites in {path.parent}/: {found}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise ParamsError(f"{path}: found {type(raw).__name__}, expected a mapping of the keys {_keys(Suite)}")
-    return raw
 
 
 def _describe(path: Path, suite: object, error: dict[str, Any]) -> str:

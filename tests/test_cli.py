@@ -9,11 +9,25 @@ import pytest
 from click.testing import CliRunner, Result
 
 from indm.cli import main
+from indm.report import TITLES
 from tests.conftest import REPOSITORY
 
 SMOKE = str(REPOSITORY / "params" / "smoke.yaml")
 RUN = "digits-vp-indm-nll-s0"
-STAGES = {"prepare", "reference", "train", "sample", "fid", "nll", "curve", "sweep", "protocol", "table"}
+STAGES = {
+    "prepare",
+    "reference",
+    "train",
+    "sample",
+    "fid",
+    "nll",
+    "curve",
+    "sweep",
+    "protocol",
+    "table",
+    "compute",
+    "claims",
+}
 
 
 def call(*arguments: str) -> Result:
@@ -43,6 +57,8 @@ def test_python_m_indm() -> None:
         (["train", "--suite", "params/absent.yaml", "--run", RUN], ["params/absent.yaml: no such suite"]),
         (["train", "--suite", SMOKE, "--run", RUN], ["dataset.json: missing; run the stage that writes it"]),
         (["table", "--suite", SMOKE], ["samples.json: missing; run the stage that writes it"]),
+        (["compute", "--suite", SMOKE], ["train.json: missing; run the stage that writes it"]),
+        (["claims", "--suite", SMOKE], ["values.csv: cannot be read as a table", "run the stage that writes it"]),
         (["show"], ["table_fid.csv: missing; make it with: snakemake"]),
     ],
 )
@@ -76,3 +92,24 @@ def test_prepare_writes_checked_files_and_provenance(tmp_path: Path) -> None:
     assert description["levels"] == 17
     assert set(description["sha256"]) == {"train", "valid", "test"}
     assert json.loads((folder / "provenance" / "prepare.json").read_text())["seconds"] > 0
+
+
+def test_validate_reads_the_claims_beside_a_suite(tmp_path: Path) -> None:
+    (tmp_path / "smoke.yaml").write_text(Path(SMOKE).read_text())
+    claims = (REPOSITORY / "params" / "claims.yaml").read_text()
+    (tmp_path / "claims.yaml").write_text(claims.replace("direction: lower", "direction: down", 1))
+    done = call("validate", "--suite", str(tmp_path / "smoke.yaml"))
+    assert done.exit_code == 1
+    assert "claims.yaml: claim smaller-gap, key direction: found 'down'; allowed: " in done.output
+
+
+def test_show_prints_every_table(tmp_path: Path) -> None:
+    for name in TITLES:
+        (tmp_path / f"table_{name}.csv").write_text("suite,model,statement,fid,fid_se\ns,indm,long,1.0,0.5\n")
+    (tmp_path / "table_protocol.csv").write_text("suite,model\n")
+    done = call("show", "--out", str(tmp_path))
+    assert done.exit_code == 0
+    for name, title in TITLES.items():
+        assert f"table_{name}.csv: {title}" in done.output
+    assert done.output.count("1.000 ± 0.500") == len(TITLES) - 1
+    assert "The suite has none." in done.output

@@ -6,10 +6,10 @@ import pytest
 import yaml
 
 from indm.errors import ParamsError
-from indm.params import Suite, json_schema, load_suite
+from indm.params import Suite, json_schema, load_suite, suite_files
 from tests.conftest import REPOSITORY
 
-SUITES = sorted((REPOSITORY / "params").glob("*.yaml"))
+SUITES = suite_files(REPOSITORY / "params")
 DIGITS = (REPOSITORY / "params" / "digits.yaml").read_text()
 RUN = "digits-vp-indm-nll-s0"
 LINE = 'model: indm, variant: "", objective: nll, seed: 0, train: {}, sample: {}}'

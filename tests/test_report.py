@@ -1,5 +1,6 @@
-"""Tables from result files: columns, aggregation over seeds, floors, published numbers, absent values."""
+"""Tables from result files: columns, aggregation over seeds, floors, published numbers, absent values, exports."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,132 +8,283 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from indm.artifacts import Layout, write_json
 from indm.errors import ArtifactError
-from indm.report import fid_table, nll_table, present, read_published
-from indm.report.tables import FID_COLUMNS, FID_METRICS, NLL_COLUMNS
+from indm.report import (
+    Results,
+    ablation_table,
+    comparison_table,
+    compute_table,
+    discretization_table,
+    fid_table,
+    learning_curve_table,
+    nll_table,
+    present,
+    protocol_table,
+    read_published,
+    read_results,
+    to_latex,
+    to_markdown,
+    toy2d_table,
+    values_table,
+)
+from indm.report.published import COMPARISON_COLUMNS
+from indm.report.results import CELL, IDENTITY, records
+from indm.report.tables import (
+    ABLATION_COLUMNS,
+    DISCRETIZATION_COLUMNS,
+    FID_COLUMNS,
+    LEARNING_CURVE_COLUMNS,
+    LIKELIHOODS,
+    NLL_COLUMNS,
+    PROTOCOL_COLUMNS,
+    TOY2D_COLUMNS,
+)
+from indm.report.values import VALUE_COLUMNS
 from tests.conftest import REPOSITORY
 
 PUBLISHED = read_published(REPOSITORY / "params" / "published.csv")
 EXTRACTORS = {"digits": "digits-cnn", "cifar10": "inception-v3-compat"}
-NUMBERS = ["nll", "nll_uncorrected", "nelbo", "nelbo_no_residual", "gap"]
-
-
-def runs(dataset: str = "digits", seeds: int = 2, **keys: str) -> list[dict[str, Any]]:
-    cell = {"dataset": dataset, "sde": "vp", "model": "ddpmpp", "variant": "", "objective": "fid"} | keys
-    return [{"run": f"{dataset}-s{seed}", **cell} for seed in range(seeds)]
-
-
-def metrics(dataset: str, fid: float) -> dict[str, float | None]:
-    """Give every metric; those of clean-fid only where the extractor is Inception."""
-    clean = dataset == "cifar10"
-    values = dict.fromkeys(FID_METRICS, 0.5) | {"fid": fid, "clean_fid": 3.0 if clean else None}
-    values |= {"legacy_fid": 4.0 if clean else None}
-    return values | {f"{key}_se": None if value is None else 0.5 for key, value in values.items()}
-
-
-def fid_results(fids: list[float], dataset: str = "digits") -> tuple[dict[str, Any], dict[str, Any]]:
-    names = [f"{dataset}-s{seed}" for seed in range(len(fids))]
-    samples = {name: {"sampler": "ancestral", "nfe": 100.0, "num_samples": 1000} for name in names}
-    values = {
-        name: {"extractor": EXTRACTORS[dataset]} | metrics(dataset, fid) for name, fid in zip(names, fids, strict=True)
-    }
-    return samples, values
-
-
-REFERENCE = {
-    "digits": {
-        "extractor": "digits-cnn",
-        "floors": {
-            "test": {"num_samples": 360} | metrics("digits", 2.0),
-            "train-halves": {"num_samples": 628} | metrics("digits", 1.0),
-        },
-    }
+FIDS = {"fid_se": 0.5, "kid": 0.1, "kid_se": 0.01}
+CELL_OF_DDPMPP = {"dataset": "digits", "sde": "vp", "model": "ddpmpp", "variant": "", "objective": "fid"}
+FLOORS = {
+    "test": {"num_samples": 360, "fid": 2.0, "fid_se": 0.1, "kid": 0.0, "kid_se": 0.01},
+    "train-halves": {"num_samples": 628, "fid": 1.0, "fid_se": 0.1, "kid": 0.0, "kid_se": 0.01},
 }
 
 
-def test_columns_are_as_documented() -> None:
-    samples, fids = fid_results([10.0])
-    table = fid_table("s", runs(seeds=1), samples, fids, REFERENCE, PUBLISHED)
-    assert list(table) == FID_COLUMNS
-    nlls = {"digits-s0": dict.fromkeys(NUMBERS, 1.0) | {f"{key}_se": 0.1 for key in NUMBERS}}
-    assert list(nll_table("s", runs(seeds=1), nlls, PUBLISHED)) == NLL_COLUMNS
+def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
+    """Write the required files of runs, and the tables in ``texts`` (``curve``, ...) of the first; read them again.
+
+    A run holds what differs from a plain one: ``fid``, ``nll``, ``extractor``, or a key of its identity.
+    """
+    layout = Layout(folder, "s")
+    named: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        keys: dict[str, Any] = {**CELL_OF_DDPMPP, "seed": 0, **run}
+        identity = {key: keys[key] for key in IDENTITY}
+        name = "-".join(map(str, identity.values())).replace("--", "-")
+        named[name] = identity
+        sampler = {"sampler": keys.get("sampler", "ancestral"), "nfe": 100.0, "steps": 100}
+        write_json(layout.run(name) / "samples.json", sampler | {"num_samples": keys.get("num_samples", 1000)})
+        extractor = keys.get("extractor", EXTRACTORS[keys["dataset"]])
+        write_json(layout.run(name) / "fid.json", {"extractor": extractor, "fid": keys.get("fid", 10.0), **FIDS})
+        numbers = {key: keys.get(key, 1.0) for key in LIKELIHOODS}
+        errors = {f"{key}_se": 0.1 for key in LIKELIHOODS}
+        write_json(layout.run(name) / "nll.json", {"images": 360, "seed": keys["seed"], **numbers, **errors})
+        size = {"score_parameters": keys.get("parameters", 1000), "flow_parameters": 0, "steps": 100}
+        write_json(layout.run(name) / "train.json", size)
+    for kind, text in texts.items():
+        path = layout.suite_folder / kind / "moons.csv"
+        path = path if kind == "toy2d" else layout.run(next(iter(named))) / f"{kind}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    datasets = sorted({identity["dataset"] for identity in named.values()})
+    for dataset in datasets:
+        write_json(layout.data(dataset) / "reference.json", {"extractor": EXTRACTORS[dataset], "floors": FLOORS})
+    return read_results(layout, named, datasets, toy2d=["moons"])
 
 
-def test_one_seed_has_the_error_over_images_and_several_over_seeds() -> None:
-    samples, fids = fid_results([10.0])
-    one = fid_table("s", runs(seeds=1), samples, fids, {}, PUBLISHED).iloc[0]
-    assert (one["seeds"], one["fid"], one["fid_se"]) == (1, 10.0, 0.5)
-    samples, fids = fid_results([10.0, 14.0])
-    two = fid_table("s", runs(), samples, fids, {}, PUBLISHED).iloc[0]
-    assert (two["seeds"], two["fid"]) == (2, 12.0)
+@pytest.mark.parametrize(
+    ("make", "columns"),
+    [
+        (lambda results: fid_table(results, PUBLISHED), FID_COLUMNS),
+        (lambda results: nll_table(results, PUBLISHED), NLL_COLUMNS),
+        (lambda results: ablation_table(values_table(results)), ABLATION_COLUMNS),
+        (values_table, VALUE_COLUMNS),
+        (discretization_table, DISCRETIZATION_COLUMNS),
+        (learning_curve_table, LEARNING_CURVE_COLUMNS),
+        (protocol_table, PROTOCOL_COLUMNS),
+        (toy2d_table, TOY2D_COLUMNS),
+    ],
+)
+def test_a_result_that_a_suite_does_not_have_gives_no_rows(
+    tmp_path: Path, make: Callable[[Results], pd.DataFrame], columns: list[str]
+) -> None:
+    table = make(written(tmp_path, [{}]))
+    assert list(table) == columns
+    if columns in (DISCRETIZATION_COLUMNS, LEARNING_CURVE_COLUMNS, PROTOCOL_COLUMNS, TOY2D_COLUMNS):
+        assert len(table) == 0
+
+
+def test_errors_over_seeds_and_over_images_are_apart(tmp_path: Path) -> None:
+    one = fid_table(written(tmp_path / "1", [{}]), PUBLISHED).iloc[0]
+    assert (one["seeds"], one["fid"], one["fid_image_se"]) == (1, 10.0, 0.5)
+    assert np.isnan(one["fid_se"])
+    two = fid_table(written(tmp_path / "2", [{}, {"seed": 1, "fid": 14.0}]), PUBLISHED).iloc[0]
+    assert (two["seeds"], two["fid"], two["fid_image_se"]) == (2, 12.0, 0.5)
     assert two["fid_se"] == pytest.approx(np.std([10, 14], ddof=1) / np.sqrt(2))
 
 
-def test_floors_are_rows_of_their_own() -> None:
-    samples, fids = fid_results([10.0])
-    table = fid_table("s", runs(seeds=1), samples, fids, REFERENCE, PUBLISHED)
+def test_a_variant_is_a_row_of_its_own(tmp_path: Path) -> None:
+    table = nll_table(written(tmp_path, [{}, {"variant": "scale-3", "nll": 0.5}]), PUBLISHED)
+    assert table[["variant", "seeds", "nll"]].to_numpy().tolist() == [["", 1, 1.0], ["scale-3", 1, 0.5]]
+
+
+def test_floors_are_rows_of_their_own(tmp_path: Path) -> None:
+    table = fid_table(written(tmp_path, [{}]), PUBLISHED)
     floors = table[table["model"].str.startswith("real")]
     assert floors["model"].tolist() == ["real (test split)", "real (two halves of train)"]
-    assert floors["fid"].tolist() == [2.0, 1.0]
-    assert floors["sampler"].isna().all()
+    assert floors[["fid", "fid_image_se"]].to_numpy().tolist() == [[2.0, 0.1], [1.0, 0.1]]
+    assert floors[["sampler", "fid_se"]].isna().all(axis=None)
 
 
-def test_published_number_only_beside_its_own_dataset() -> None:
-    samples, fids = fid_results([10.0])
-    digits = fid_table("s", runs(seeds=1), samples, fids, {}, PUBLISHED).iloc[0]
+def test_published_number_only_beside_its_own_dataset(tmp_path: Path) -> None:
+    digits = fid_table(written(tmp_path, [{}]), PUBLISHED).iloc[0]
     assert pd.isna(digits["published_fid"])
     assert pd.isna(digits["published_source"])
-    samples, fids = fid_results([10.0], "cifar10")
-    cifar = fid_table("s", runs("cifar10", 1), samples, fids, {}, PUBLISHED).iloc[0]
-    assert (cifar["published_fid"], cifar["published_is"]) == (2.55, 9.58)
+    cifar = fid_table(written(tmp_path, [{"dataset": "cifar10"}]), PUBLISHED).iloc[0]
+    assert cifar["published_fid"] == 2.55
     assert cifar["published_source"] == "arXiv:2011.13456, score_sde_pytorch README checkpoint table"
-    samples["cifar10-s0"]["sampler"] = "ode"
-    ode = fid_table("s", runs("cifar10", 1), samples, fids, {}, PUBLISHED).iloc[0]
+    ode = fid_table(written(tmp_path, [{"dataset": "cifar10", "sampler": "ode"}]), PUBLISHED).iloc[0]
     assert ode["published_fid"] == 3.93
-    assert pd.isna(ode["published_is"])
 
 
 @pytest.mark.parametrize("extractor", ["inception-v3-random", "digits-cnn"])
-def test_published_number_only_beside_its_own_extractor(extractor: str) -> None:
-    samples, fids = fid_results([10.0], "cifar10")
-    fids["cifar10-s0"]["extractor"] = extractor
-    row = fid_table("s", runs("cifar10", 1), samples, fids, {}, PUBLISHED).iloc[0]
+def test_published_number_only_beside_its_own_extractor(tmp_path: Path, extractor: str) -> None:
+    row = fid_table(written(tmp_path, [{"dataset": "cifar10", "extractor": extractor}]), PUBLISHED).iloc[0]
     assert row["extractor"] == extractor
-    assert row[["published_fid", "published_is", "published_source"]].isna().all()
+    assert pd.isna(row["published_fid"])
+    assert pd.isna(row["published_source"])
 
 
-def test_each_source_is_named_once() -> None:
-    samples, fids = fid_results([10.0], "cifar10")
-    other = PUBLISHED.copy()
-    other.loc[other["metric"] == "is", "source"] = "another paper"
-    row = fid_table("s", runs("cifar10", 1), samples, fids, {}, other).iloc[0]
-    place = "score_sde_pytorch README checkpoint table"
-    assert row["published_source"] == f"arXiv:2011.13456, {place}; another paper, {place}"
-
-
-@pytest.mark.parametrize("seeds", [1, 2])
-def test_a_metric_that_no_seed_has_is_an_empty_cell_and_not_presented(seeds: int) -> None:
-    samples, fids = fid_results([10.0] * seeds)
-    table = fid_table("s", runs(seeds=seeds), samples, fids, REFERENCE, PUBLISHED)
-    assert table[["clean_fid", "clean_fid_se", "legacy_fid", "legacy_fid_se"]].isna().all(axis=None)
-    header = present(table).splitlines()[0].split()
-    assert header[-5:] == ["fid", "kid", "is", "precision", "recall"]
-    samples, fids = fid_results([10.0] * seeds, "cifar10")
-    table = fid_table("s", runs("cifar10", seeds), samples, fids, {}, PUBLISHED)
-    assert (table["clean_fid"].iloc[0], table["legacy_fid"].iloc[0]) == (3.0, 4.0)
-
-
-def test_record_that_names_no_sde_is_not_claimed_for_one() -> None:
-    samples, fids = fid_results([10.0], "cifar10")
-    row = fid_table("s", runs("cifar10", 1, model="indm"), samples, fids, {}, PUBLISHED).iloc[0]
+def test_record_that_names_no_sde_is_not_claimed_for_one(tmp_path: Path) -> None:
+    row = fid_table(written(tmp_path, [{"dataset": "cifar10", "model": "indm"}]), PUBLISHED).iloc[0]
     assert pd.isna(row["published_fid"])
 
 
-def test_seeds_of_one_cell_must_share_a_protocol() -> None:
-    samples, fids = fid_results([10.0, 11.0])
-    samples["digits-s1"]["num_samples"] = 500
+def test_seeds_of_one_cell_must_share_a_protocol(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="different protocols"):
-        fid_table("s", runs(), samples, fids, {}, PUBLISHED)
+        fid_table(written(tmp_path, [{}, {"seed": 1, "num_samples": 500}]), PUBLISHED)
+
+
+SWEEP = """sampler,steps,nfe,num_samples,fid,fid_se,kid,kid_se,skip
+ode_heun,4,7,500,20.0,1.0,0.2,0.02,
+euler_maruyama,4,,,,,,,beta / N > 1
+"""
+CURVE = """step,flops,images,nelbo,nelbo_se,nll,nll_se,gap,gap_se,split
+10,1e9,64,3.0,0.1,2.5,0.1,0.5,0.01,valid
+20,2e9,64,2.5,0.1,2.4,0.1,0.1,0.01,valid
+"""
+TOY2D = """model,variant,seed,parameters,train_flops,nelbo,nll,gap,w1_8,path_ratio
+indm,,0,100,1e6,0.5,0.6,-0.1,40,1.1
+indm,,1,100,1e6,0.7,0.4,0.3,60,1.3
+"""
+
+
+def test_impossible_cells_of_a_sweep_stay_with_their_reason(tmp_path: Path) -> None:
+    table = discretization_table(written(tmp_path, [{}], sweep=SWEEP))
+    assert table["fid"].tolist()[0] == 20.0
+    assert table["fid_image_se"].tolist()[0] == 1.0
+    assert np.isnan(table["fid"].iloc[1])
+    assert table["skip"].tolist() == ["", "beta / N > 1"]
+
+
+def test_learning_curve_has_steps_and_flops(tmp_path: Path) -> None:
+    table = learning_curve_table(written(tmp_path, [{}], curve=CURVE))
+    assert table[["step", "flops", "gap", "gap_image_se"]].to_numpy().tolist() == [
+        [10, 1e9, 0.5, 0.01],
+        [20, 2e9, 0.1, 0.01],
+    ]
+
+
+def test_2d_studies_have_absolute_gaps_and_medians(tmp_path: Path) -> None:
+    (row,) = records(toy2d_table(written(tmp_path, [{}], toy2d=TOY2D)))
+    assert (row["dataset"], row["model"], row["seeds"]) == ("moons", "indm", 2)
+    assert (row["gap"], row["gap_abs"], row["nll_median"], row["w1_8"]) == pytest.approx((0.1, 0.2, 0.5, 50))
+
+
+def test_every_number_is_a_value_with_its_source(tmp_path: Path) -> None:
+    results = written(tmp_path, [{"seed": 3}], sweep=SWEEP, curve=CURVE, toy2d=TOY2D)
+    values = values_table(results)
+    name = results.runs[0]["run"]
+    assert not values.duplicated([*IDENTITY, "stage", "metric", "sampler", "x"]).any()
+    assert values["value"].notna().all()
+    (swept,) = records(values.query("stage == 'sweep' and metric == 'fid'"))
+    assert (swept["x"], swept["value"], swept["se"], swept["sampler"]) == (4.0, 20.0, 1.0, "ode_heun")
+    assert swept["source"] == f"runs/{name}/sweep.csv"
+    assert values.query("stage == 'curve' and metric == 'gap' and x == 20")["value"].tolist() == [0.1]
+    assert values.query("stage == 'toy2d' and metric == 'w1' and x == 8")["value"].tolist() == [40.0, 60.0]
+    (drawn,) = records(values.query("stage == 'fid' and metric == 'kid'"))
+    assert (drawn["sampler"], drawn["x"], drawn["value"], drawn["se"]) == ("ancestral", 100, 0.1, 0.01)
+    assert set(values.loc[values["stage"] == "nll", "metric"]) == set(LIKELIHOODS)
+    assert set(values.loc[values["stage"] == "train", "metric"]) == {"score_parameters", "flow_parameters", "steps"}
+
+
+def test_ablation_is_paired_by_seed(tmp_path: Path) -> None:
+    runs: list[dict[str, Any]] = [{"seed": seed, "nelbo": 1.0 + seed} for seed in range(3)]
+    runs += [{"model": "indm", "seed": seed, "nelbo": 0.8 + seed} for seed in (1, 2, 5)]
+    baseline, indm = records(ablation_table(values_table(written(tmp_path, runs))))
+    assert np.isnan(baseline["nelbo_difference"])
+    # Seed 5 has no partner.
+    assert (indm["seeds"], indm["nelbo_difference"]) == (3, pytest.approx(-0.2))
+    assert indm["nelbo_difference_se"] == pytest.approx(0.0)
+
+
+def test_costs_are_absent_where_no_execution_is_known() -> None:
+    cell = dict.fromkeys(CELL, "") | {"dataset": "digits"}
+    train = {"steps": 100, "score_parameters": 10, "flow_parameters": 0}
+    samples = {"nfe": 50, "num_samples": 500}
+    known = {"seconds": 2.0, "peak_memory_mib": 300.0, "machine": "m"}
+    (row,) = records(
+        compute_table("s", {"a": cell}, {"a": train}, {"a": samples}, {"a": {"train": known, "sample": {}}})
+    )
+    assert (row["ms_per_step"], row["train_peak_memory_mib"], row["machine"]) == (20.0, 300.0, "m")
+    assert (row["score_parameters"], row["flow_parameters"], row["nfe"]) == (10, 0, 50)
+    assert np.isnan([row["seconds_per_1000_samples"], row["train_flops_per_step"]]).all()
+
+
+def compared(folder: Path, runs: list[dict[str, Any]]) -> pd.DataFrame:
+    results = written(folder, runs)
+    fid, nll = fid_table(results, PUBLISHED), nll_table(results, PUBLISHED)
+    return comparison_table("s", fid, nll, values_table(results), PUBLISHED)
+
+
+def test_every_published_number_is_compared_or_shown_absent(tmp_path: Path) -> None:
+    table = compared(tmp_path, [{}])
+    assert list(table) == COMPARISON_COLUMNS
+    assert table["published"].tolist() == PUBLISHED["value"].astype(float).tolist()
+    assert table[["ours", "difference"]].isna().all(axis=None)
+    assert (table["verdict"] == "not comparable").all()
+    assert table["protocol_differences"].iloc[2] == "dataset: ours digits, published cifar10"
+
+
+VP = {"dataset": "cifar10", "parameters": 61_804_419, "num_samples": 50_000}
+
+
+@pytest.mark.parametrize(
+    ("run", "verdict", "words"),
+    [
+        (
+            VP | {"fid": 2.6},
+            "agrees within two standard errors",
+            "implementation: ours torch-fidelity, published TF-GAN",
+        ),
+        (VP | {"fid": 2.55 + 1.1}, "worse", ""),
+        (VP | {"fid": 2.55 - 1.1}, "better", ""),
+        (VP | {"parameters": 1000}, "not comparable", "parameters: ours 1000, published 61804419"),
+        (VP | {"num_samples": 1000}, "not comparable", "images: ours 1000, published 50000"),
+        (VP | {"extractor": "inception-v3-random"}, "not comparable", "extractor: ours inception-v3-random, published"),
+    ],
+)
+def test_a_comparison_needs_the_published_protocol(
+    tmp_path: Path, run: dict[str, Any], verdict: str, words: str
+) -> None:
+    table = compared(tmp_path, [run])
+    keys = {"model": "ddpmpp", "sde": "vp", "metric": "fid", "published": 2.55}
+    (row,) = records(table[np.logical_and.reduce([table[key] == value for key, value in keys.items()])])
+    assert row["verdict"] == verdict
+    assert words in row["protocol_differences"]
+    assert row["difference"] == pytest.approx(run.get("fid", 10.0) - 2.55)
+
+
+def test_a_number_of_no_named_sde_is_set_beside_each(tmp_path: Path) -> None:
+    cell = VP | {"model": "indm"}
+    table = compared(tmp_path, [cell, cell | {"sde": "ve"}])
+    rows = table[table["published"] == 2.28]
+    assert rows["sde"].tolist() == ["vp", "ve"]
+    assert rows["protocol_differences"].str.contains("sde: ours v., published not stated").all()
+    assert (rows["verdict"] == "not comparable").all()
 
 
 def test_foreign_published_file_is_refused(tmp_path: Path) -> None:
@@ -144,11 +296,36 @@ def test_foreign_published_file_is_refused(tmp_path: Path) -> None:
         read_published(path)
 
 
+def test_a_table_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"sweep\.csv: cannot be read as a table"):
+        written(tmp_path, [{}], sweep="")
+
+
+TABLE = pd.DataFrame(
+    {
+        "model": ["a_b", "c|d"],
+        "fid": [1.23456, 2.0],
+        "fid_se": [0.1, None],
+        "fid_image_se": [0.5, 0.5],
+        "kid": [None, 3.0],
+        "x": [None] * 2,
+    }
+)
+
+
 def test_presentation_has_errors_beside_values_and_dashes() -> None:
-    table = pd.DataFrame(
-        {"model": ["a", "b"], "fid": [1.23456, 2.0], "fid_se": [0.1, None], "kid": [None, 3.0], "x": [None] * 2}
-    )
-    lines = present(table).splitlines()
+    lines = present(TABLE).splitlines()
     assert lines[0].split() == ["model", "fid", "kid"]
-    assert lines[1].split() == ["a", "1.235", "±", "0.100", "-"]
-    assert lines[2].split() == ["b", "2", "3"]
+    assert lines[1].split() == ["a_b", "1.235", "±", "0.100", "(0.500)", "-"]
+    assert lines[2].split() == ["c|d", "2.000", "(0.500)", "3"]
+
+
+def test_exports_escape_what_their_language_reads() -> None:
+    assert "| c\\|d" in to_markdown(TABLE)
+    latex = to_latex(TABLE)
+    assert latex.startswith("\\begin{tabular}")
+    assert "a\\_b" in latex
+
+
+def test_an_empty_table_keeps_its_columns() -> None:
+    assert present(TABLE.iloc[:0]).split() == ["model", "fid", "kid", "x"]

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import pytest
 import yaml
 
+from indm.params import suite_files
+from indm.report import TITLES
 from tests.checkout import REPOSITORY, copy_checkout, finish, run, start
 
 RUN = "digits-vp-indm-nll-s0"
@@ -79,20 +81,23 @@ def in_new_process(function: Callable[..., Stages], *arguments: object) -> Stage
         return pool.submit(function, *arguments).result(timeout=120)
 
 
-@pytest.mark.parametrize("suite", sorted(path.stem for path in (REPOSITORY / "params").glob("*.yaml")))
+@pytest.mark.parametrize("suite", [path.stem for path in suite_files(REPOSITORY / "params")])
 def test_the_engines_run_the_same_stages(checkout: Path, suite: str) -> None:
     snakemake = in_new_process(snakemake_stages, checkout, suite)
     dvc = in_new_process(dvc_stages, checkout, suite)
     # The one difference: what Snakemake checks while reading the Snakefile and before its first job, DVC does in a stage.
     valid = f"results/{suite}/valid.txt"
     validate = dvc.pop(frozenset({valid}))
-    assert validate.inputs == {f"params/{suite}.yaml", "indm/params.py"}
-    assert validate.command.startswith(f"python -m indm doctor --suite params/{suite}.yaml --out results && ")
+    assert validate.inputs == {f"params/{suite}.yaml", "params/claims.yaml", "indm/params.py"}
+    assert validate.command.startswith(
+        f"python -m indm validate --suite params/{suite}.yaml && "
+        f"python -m indm doctor --suite params/{suite}.yaml --out results && "
+    )
     first = {outputs for outputs, stage in dvc.items() if valid in stage.inputs}
     dvc = {outputs: Stage(stage.inputs - {valid}, stage.command) for outputs, stage in dvc.items()}
     # And only one dvc.yaml may own the copies at results/.
     if suite != "digits":
-        copies = {frozenset({f"results/table_{table}.csv"}) for table in ("fid", "nll")}
+        copies = {frozenset({f"results/table_{table}.csv"}) for table in TITLES}
         snakemake = {outputs: stage for outputs, stage in snakemake.items() if outputs not in copies}
     assert snakemake == dvc
     # No stage can run before validate has passed: one that waits for no other stage waits for it.

@@ -1,89 +1,178 @@
-"""The FID and NLL tables: one row per dataset x SDE x model x variant x objective, seeds aggregated, published numbers beside."""
+"""The tables: one row a cell (dataset x SDE x model x variant x objective), its seeds aggregated.
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+Of a number ``v``, ``v`` is the mean over seeds, ``v_se`` the standard error of that mean over seeds (absent with one seed),
+and ``v_image_se`` the standard error over images of one run, as the root mean square over the seeds.
+"""
+
+from collections.abc import Iterator
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 
 from indm.errors import ArtifactError
+from indm.report.published import PUBLISHED_EXTRACTOR, published_value
+from indm.report.results import CELL, IDENTITY, Result, Results, records
 
-Result = Mapping[str, Any]
-
-CELL = ["dataset", "sde", "model", "variant", "objective"]
-FID_METRICS = ["fid", "kid", "is", "precision", "recall", "clean_fid", "legacy_fid"]
-FID_COLUMNS = [
-    "suite",
-    *CELL,
-    "seeds",
-    "sampler",
-    "nfe",
-    "num_samples",
-    "extractor",
-    *(column for metric in FID_METRICS for column in (metric, f"{metric}_se")),
-    "published_fid",
-    "published_is",
-    "published_source",
-]
-NLL_COLUMNS = [
-    "suite",
-    *CELL,
-    "seeds",
-    "nll",
-    "nll_se",
-    "nll_uncorrected",
-    "nelbo",
-    "nelbo_se",
-    "nelbo_no_residual",
-    "gap",
-    "gap_se",
-    "published_nll",
-    "published_source",
-]
-PUBLISHED_COLUMNS = [
-    "dataset",
-    "model",
-    "sde",
-    "objective",
-    "variant",
-    "metric",
-    "sampler",
-    "value",
-    "source",
-    "locator",
-    "note",
-]
-# The published FIDs and inception scores are of this network; beside another extractor's they would mean nothing.
-PUBLISHED_EXTRACTOR = "inception-v3-compat"
+IMAGE_METRICS = ["fid", "kid", "is", "precision", "recall", "clean_fid", "legacy_fid"]
+LIKELIHOODS = ["nll", "nll_uncorrected", "nelbo", "nelbo_no_residual", "gap"]
+SWEEP_METRICS = ["fid", "kid"]
+CURVE_METRICS = ["nelbo", "nll", "gap"]
+# What the ablation compares: stage and metric.
+ABLATION = [("nll", "nelbo"), ("nll", "nll"), ("nll", "gap"), ("fid", "fid")]
+BASELINE = {"model": "ddpmpp", "variant": ""}
 # Rows of real images: the smallest values that a perfect model could be expected to reach.
 FLOORS = {"test": "real (test split)", "train-halves": "real (two halves of train)"}
 
 
-def read_published(path: Path) -> pd.DataFrame:
-    """Read the published numbers, texts as they stand, absent cells as empty texts.
+def _with_errors(*metrics: str) -> list[str]:
+    return [f"{metric}{suffix}" for metric in metrics for suffix in ("", "_se", "_image_se")]
+
+
+HEAD = ["suite", *CELL, "seeds"]
+FID_COLUMNS = [*HEAD, "sampler", "nfe", "num_samples", "extractor", *_with_errors(*IMAGE_METRICS)]
+FID_COLUMNS += ["published_fid", "published_is", "published_source"]
+NLL_COLUMNS = [*HEAD, "images", *_with_errors(*LIKELIHOODS), "published_nll", "published_source"]
+DISCRETIZATION_COLUMNS = [*HEAD, "sampler", "steps", "nfe", "num_samples", *_with_errors(*SWEEP_METRICS), "skip"]
+LEARNING_CURVE_COLUMNS = [*HEAD, "step", "flops", "images", "split", *_with_errors(*CURVE_METRICS)]
+ABLATION_COLUMNS = HEAD + [
+    f"{metric}{suffix}" for _, metric in ABLATION for suffix in ("", "_se", "_difference", "_difference_se")
+]
+PROTOCOL_COLUMNS = [*HEAD, "factor", "setting", "fid", "fid_image_se", "difference", "difference_image_se", "note"]
+TOY2D_COLUMNS = [*HEAD, "parameters", "train_flops"]
+
+
+def fid_table(results: Results, published: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate FID, KID and the other scores of images, and under them the floors of every dataset.
 
     Raises:
-        ArtifactError: if the file is missing or has other columns.
+        ArtifactError: if the seeds of a cell do not share a protocol.
     """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ArtifactError(f"{path}: cannot be read ({error}); run from the top of a checkout") from None
-    if list(table.columns) != PUBLISHED_COLUMNS:
-        raise ArtifactError(f"{path}: found the columns {list(table.columns)}, expected {PUBLISHED_COLUMNS}")
-    return table
+    rows = pd.DataFrame([{**run, **results.samples[run["run"]], **results.fid[run["run"]]} for run in results.runs])
+    table = [
+        {**cell, **_protocol(group), **_means(group, IMAGE_METRICS)}
+        | _published_beside(_comparable(published, group), cell, group["sampler"].iloc[0])
+        for cell, group in _groups(rows, CELL)
+    ]
+    for dataset, reference in results.references.items():
+        for floor, values in reference["floors"].items():
+            row = {"dataset": dataset, "model": FLOORS[floor], "extractor": reference["extractor"]}
+            table.append(row | {_image_error(str(key)): value for key, value in values.items()})
+    return _finish(results.suite, table, FID_COLUMNS)
 
 
-def published_value(published: pd.DataFrame, cell: Result, metric: str, sampler: str = "") -> dict[str, Any]:
-    """Look up the published number of a cell: same keys and kind of sampler; else nothing."""
-    kind = {"": "", "ode": "ode"}.get(sampler, "pc")
-    match = published[(published["metric"] == metric) & published["sampler"].isin(["", kind])]
-    for key in CELL:
-        match = match[match[key] == cell[key]]
-    if len(match) == 0:
-        return {f"published_{metric}": None, "published_source": None}
-    first = match.iloc[0]
-    return {f"published_{metric}": float(first["value"]), "published_source": f"{first['source']}, {first['locator']}"}
+def nll_table(results: Results, published: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate the likelihood numbers, in bits/dim."""
+    rows = pd.DataFrame([{**run, **results.nll[run["run"]]} for run in results.runs])
+    table = [
+        {**cell, "images": group["images"].iloc[0], **_means(group, LIKELIHOODS)}
+        | published_value(published, cell, "nll")
+        for cell, group in _groups(rows, CELL)
+    ]
+    return _finish(results.suite, table, NLL_COLUMNS)
+
+
+def discretization_table(results: Results) -> pd.DataFrame:
+    """Tabulate FID and KID against the steps of each sampler; ``skip`` says why a cell is impossible."""
+    table = [
+        {**cell, "num_samples": group["num_samples"].iloc[0], "skip": group["skip"].iloc[0], "nfe": group["nfe"].mean()}
+        | _means(group, SWEEP_METRICS)
+        for cell, group in _groups(results.sweep, [*CELL, "sampler", "steps"])
+    ]
+    return _finish(results.suite, table, DISCRETIZATION_COLUMNS)
+
+
+def learning_curve_table(results: Results) -> pd.DataFrame:
+    """Tabulate the likelihoods during training, in bits/dim, against steps and training FLOPs."""
+    table = [
+        {**cell, **{key: group[key].iloc[0] for key in ("flops", "images", "split")}, **_means(group, CURVE_METRICS)}
+        for cell, group in _groups(results.curve, [*CELL, "step"])
+    ]
+    return _finish(results.suite, table, LEARNING_CURVE_COLUMNS)
+
+
+def protocol_table(results: Results) -> pd.DataFrame:
+    """Tabulate what each deviation from the protocol of FID changes, for the one run of each dataset."""
+    names = {"fid_se": "fid_image_se", "difference_se": "difference_image_se"}
+    table = records(results.protocol.rename(columns=names).assign(seeds=1))
+    return _finish(results.suite, table, PROTOCOL_COLUMNS)
+
+
+def toy2d_table(results: Results) -> pd.DataFrame:
+    """Tabulate the 2-D studies: the mean of every number, the absolute gap and the median NLL too, in nats."""
+    rows = results.toy2d
+    metrics = [str(key) for key in rows if key not in [*IDENTITY, "source", "parameters", "train_flops"]]
+    metrics = [key for key in metrics if not key.endswith("_se") and pd.api.types.is_numeric_dtype(rows[key])]
+    if "gap" in metrics:
+        rows = rows.assign(gap_abs=rows["gap"].abs())
+        metrics.append("gap_abs")
+    table = [
+        {**cell, **{key: group[key].iloc[0] for key in ("parameters", "train_flops") if key in group}}
+        | _means(group, metrics)
+        | {f"{key}_median": group[key].median() for key in metrics if key == "nll"}
+        for cell, group in _groups(rows, CELL)
+    ]
+    found = list(dict.fromkeys(key for row in table for key in row if key not in TOY2D_COLUMNS))
+    return _finish(results.suite, table, [*TOY2D_COLUMNS, *found])
+
+
+def ablation_table(values: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate every variant's numbers and their differences from the plain baseline, paired by seed.
+
+    .. math:: d = \\frac{1}{n} \\sum_s (v_s - b_s)
+
+    over the seeds s that both have; negative where the variant's number is the smaller.
+
+    Arguments:
+        values: the tidy table.
+    """
+    wide = pd.DataFrame(
+        {metric: _series(values, stage, metric) for stage, metric in ABLATION},
+        index=pd.MultiIndex.from_frame(values[IDENTITY].drop_duplicates()),
+    ).dropna(how="all")
+    rows = wide.reset_index()
+    baseline = rows[(rows["model"] == BASELINE["model"]) & (rows["variant"] == BASELINE["variant"])]
+    keys = ["dataset", "sde", "objective", "seed"]
+    paired = rows.merge(baseline.drop(columns=["model", "variant"]), on=keys, how="left", suffixes=("", "_baseline"))
+    table = []
+    for cell, group in _groups(paired, CELL):
+        row = dict(cell)
+        for _, metric in ABLATION:
+            row |= _mean(group[metric], metric)
+            is_baseline = (cell["model"], cell["variant"]) == tuple(BASELINE.values())
+            difference = (group[metric] - group[f"{metric}_baseline"]).dropna()
+            row |= {} if is_baseline else _mean(difference, f"{metric}_difference")
+        table.append(row)
+    return _finish(str(values["suite"].iloc[0]), table, ABLATION_COLUMNS)
+
+
+def _series(values: pd.DataFrame, stage: str, metric: str) -> pd.Series:
+    found = values[(values["stage"] == stage) & (values["metric"] == metric)]
+    return found.groupby(IDENTITY)["value"].mean().astype(float)
+
+
+def _groups(rows: pd.DataFrame, keys: list[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Yield the rows of each cell, with its keys and its number of seeds."""
+    for key, group in rows.groupby(keys, sort=False):
+        yield dict(zip(keys, cast(tuple[Any, ...], key), strict=True)) | {"seeds": len(group)}, group
+
+
+def _means(group: pd.DataFrame, metrics: list[str]) -> dict[str, Any]:
+    """Aggregate the seeds of a cell: mean, and both standard errors; nothing for a metric that was not measured."""
+    row: dict[str, Any] = {}
+    for metric in (metric for metric in metrics if metric in group):
+        row |= _mean(group[metric].astype(float), metric)
+        if f"{metric}_se" in group:
+            row[f"{metric}_image_se"] = np.sqrt((group[f"{metric}_se"].astype(float) ** 2).mean())
+    return row
+
+
+def _mean(numbers: pd.Series, name: str) -> dict[str, float]:
+    return {name: float(numbers.mean()), f"{name}_se": cast(float, numbers.sem())}
+
+
+def _image_error(key: str) -> str:
+    return f"{key.removesuffix('_se')}_image_se" if key.endswith("_se") else key
 
 
 def _published_beside(published: pd.DataFrame, cell: Result, sampler: str) -> dict[str, Any]:
@@ -93,104 +182,13 @@ def _published_beside(published: pd.DataFrame, cell: Result, sampler: str) -> di
     return found["fid"] | found["is"] | {"published_source": "; ".join(sources) or None}
 
 
-def fid_table(
-    suite: str,
-    runs: Iterable[Result],
-    samples: Mapping[str, Result],
-    fids: Mapping[str, Result],
-    references: Mapping[str, Result],
-    published: pd.DataFrame,
-) -> pd.DataFrame:
-    """Tabulate the image metrics, and under them the floors of every dataset.
-
-    Arguments:
-        suite: name of the suite.
-        runs: ``run`` and the cell's keys of every run.
-        samples: ``samples.json`` of every run.
-        fids: ``fid.json`` of every run.
-        references: ``reference.json`` of every dataset.
-        published: the published numbers.
-
-    Returns:
-        The table; a standard error is over images where there is one seed and over seeds where there are several.
-    """
-    rows = pd.DataFrame([{**run, **samples[run["run"]], **fids[run["run"]]} for run in runs])
-    protocol = ["sampler", "nfe", "num_samples", "extractor"]
-    table = []
-    for cell, group in _cells(rows):
-        row = {**cell, **_protocol(group, protocol)}
-        for metric in FID_METRICS:
-            row |= _mean(group, metric)
-        table.append(row | _published_beside(_comparable(published, group), cell, group["sampler"].iloc[0]))
-    for dataset, reference in references.items():
-        for floor, values in reference["floors"].items():
-            table.append({"dataset": dataset, "model": FLOORS[floor], "extractor": reference["extractor"], **values})
-    return _finish(suite, table, FID_COLUMNS)
-
-
-def nll_table(suite: str, runs: Iterable[Result], nlls: Mapping[str, Result], published: pd.DataFrame) -> pd.DataFrame:
-    """Tabulate the likelihood numbers, in bits/dim.
-
-    Arguments:
-        suite: name of the suite.
-        runs: ``run`` and the cell's keys of every run.
-        nlls: ``nll.json`` of every run.
-        published: the published numbers.
-
-    Returns:
-        The table; a standard error is over images where there is one seed and over seeds where there are several.
-    """
-    rows = pd.DataFrame([{**run, **nlls[run["run"]]} for run in runs])
-    values = ["nll", "nll_uncorrected", "nelbo", "nelbo_no_residual", "gap"]
-    table = []
-    for cell, group in _cells(rows):
-        row = {**cell, "seeds": len(group)}
-        for value in values:
-            row |= _mean(group, value)
-        table.append(row | published_value(published, cell, "nll"))
-    return _finish(suite, table, NLL_COLUMNS)
-
-
-def present(table: pd.DataFrame) -> str:
-    """Set a table for reading in a terminal: errors beside their values, absent values as dashes, empty columns left out."""
-    columns = []
-    for column in table:
-        error = f"{column}_se"
-        if str(column).endswith("_se") or table[column].isna().all():
-            continue
-        cells = [
-            _cell(value, table[error].iloc[i] if error in table else None) for i, value in enumerate(table[column])
-        ]
-        width = max(map(len, [str(column), *cells]))
-        columns.append([text.ljust(width) for text in [str(column), *cells]])
-    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
-
-
-def _cell(value: Any, error: Any) -> str:  # noqa: ANN401 (a cell of any type)
-    if pd.isna(value):
-        return "-"
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text if error is None or pd.isna(error) else f"{value:.3f} ± {error:.3f}"
-
-
-def _cells(rows: pd.DataFrame) -> Iterable[tuple[dict[str, Any], pd.DataFrame]]:
-    for key, group in rows.groupby(CELL, sort=False):
-        yield dict(zip(CELL, cast(tuple[str, ...], key), strict=True)), group
-
-
 def _comparable(published: pd.DataFrame, group: pd.DataFrame) -> pd.DataFrame:
-    """Keep the published numbers where a cell has their extractor; keep none beside another one."""
+    """Keep the published FIDs where a cell has their extractor; keep none beside another one."""
     return published if group["extractor"].iloc[0] == PUBLISHED_EXTRACTOR else published.iloc[:0]
 
 
-def _mean(group: pd.DataFrame, value: str) -> dict[str, Any]:
-    numbers = pd.to_numeric(group[value])  # A metric that no seed has is a column of None.
-    error = numbers.sem() if len(group) > 1 else group[f"{value}_se"].iloc[0]
-    return {value: numbers.mean(), f"{value}_se": error}
-
-
-def _protocol(group: pd.DataFrame, keys: list[str]) -> dict[str, Any]:
-    """Take the protocol that the seeds of a cell share.
+def _protocol(group: pd.DataFrame) -> dict[str, Any]:
+    """Take the protocol that the seeds of a cell share, and the mean of the calls that they needed.
 
     Raises:
         ArtifactError: if they differ; their mean would have no meaning.
@@ -200,10 +198,10 @@ def _protocol(group: pd.DataFrame, keys: list[str]) -> dict[str, Any]:
         raise ArtifactError(
             f"runs {', '.join(group['run'])}: found different protocols, expected one: {found.to_dict('list')}"
         )
-    return {"seeds": len(group)} | {key: group[key].iloc[0] if key != "nfe" else group[key].mean() for key in keys}
+    return {str(key): value for key, value in found.iloc[0].to_dict().items()} | {"nfe": group["nfe"].mean()}
 
 
 def _finish(suite: str, rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
     table = pd.DataFrame([{"suite": suite, **row} for row in rows], columns=columns)
-    integers = [column for column in ("seeds", "num_samples") if column in columns]
+    integers = [column for column in ("seeds", "num_samples", "images", "steps", "step") if column in columns]
     return table.astype(dict.fromkeys(integers, "Int64"))

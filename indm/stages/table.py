@@ -3,35 +3,46 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from indm.artifacts import Layout, read_json, write_table
-from indm.report import fid_table, nll_table, read_published
+from indm.artifacts import Layout, write_table
+from indm.report import (
+    ablation_table,
+    discretization_table,
+    fid_table,
+    learning_curve_table,
+    nll_table,
+    protocol_table,
+    read_published,
+    read_results,
+    toy2d_table,
+    values_table,
+)
 
 if TYPE_CHECKING:
     from indm.params import Suite
 
 
 def run(suite: "Suite", layout: Layout) -> Path:
-    """Write ``fid.csv`` and ``nll.csv``."""
+    """Write the tidy table ``values.csv`` and the tables of every kind of result, empty ones for results not asked for."""
     published = read_published(Path("params/published.csv"))
-    runs = [{"run": name, **_identity(suite, name)} for name in suite.runs]
-    results = {
-        kind: {name: read_json(layout.run(name) / f"{kind}.json") for name in suite.runs}
-        for kind in ("samples", "fid", "nll")
-    }
-    floors = {name: read_json(layout.data(name) / "reference.json") for name in suite.datasets}
-    write_table(
-        layout.tables / "fid.csv", fid_table(suite.suite, runs, results["samples"], results["fid"], floors, published)
+    runs = {name: run.model_dump(exclude={"train", "sample"}) for name, run in suite.runs.items()}
+    results = read_results(
+        layout,
+        runs,
+        suite.datasets,
+        toy2d={},
+        protocol={dataset: section.run for dataset, section in suite.protocol.items()},
     )
-    write_table(layout.tables / "nll.csv", nll_table(suite.suite, runs, results["nll"], published))
-    return layout.tables
-
-
-def _identity(suite: "Suite", name: str) -> dict[str, str]:
-    run = suite.runs[name]
-    return {
-        "dataset": run.dataset,
-        "sde": run.sde,
-        "model": run.model,
-        "variant": run.variant,
-        "objective": run.objective,
+    values = values_table(results)
+    tables = {
+        "values": values,
+        "fid": fid_table(results, published),
+        "nll": nll_table(results, published),
+        "discretization": discretization_table(results),
+        "learning_curve": learning_curve_table(results),
+        "ablation": ablation_table(values),
+        "protocol": protocol_table(results),
+        "toy2d": toy2d_table(results),
     }
+    for name, table in tables.items():
+        write_table(layout.tables / f"{name}.csv", table)
+    return layout.tables

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from indm.report import TITLES
 from tests.checkout import commands, copy_checkout, run, run_suite
 
 pytestmark = pytest.mark.e2e
@@ -56,14 +57,24 @@ def test_the_tables_are_complete(checkouts: dict[str, Path]) -> None:
     tables = {kind: pd.read_csv(checkouts["snakemake"] / f"results/smoke/tables/{kind}.csv") for kind in ("fid", "nll")}
     floors = tables["fid"]["model"].str.startswith("real")
     assert (len(tables["fid"]), floors.sum(), len(tables["nll"])) == (9, 2, 7)
-    metrics = [f"{metric}{end}" for metric in ("fid", "kid", "is", "precision", "recall") for end in ("", "_se")]
+    metrics = [f"{metric}{end}" for metric in ("fid", "kid", "is", "precision", "recall") for end in ("", "_image_se")]
     assert tables["fid"][[*metrics, "num_samples"]].notna().all(axis=None)
     assert tables["fid"][["clean_fid", "legacy_fid", "published_fid", "published_is"]].isna().all(axis=None)
-    values = ["nll", "nll_se", "nll_uncorrected", "nelbo", "nelbo_se", "nelbo_no_residual", "gap", "gap_se"]
+    values = ["nll", "nll_image_se", "nll_uncorrected", "nelbo", "nelbo_image_se", "nelbo_no_residual", "gap"]
     assert tables["nll"][values].notna().all(axis=None)
     assert (tables["fid"]["suite"] == "smoke").all()
-    published = checkouts["snakemake"] / "results/table_fid.csv"
-    assert published.read_bytes() == (checkouts["snakemake"] / "results/smoke/tables/fid.csv").read_bytes()
+    for name in TITLES:
+        published = checkouts["snakemake"] / f"results/table_{name}.csv"
+        assert published.read_bytes() == (checkouts["snakemake"] / f"results/smoke/tables/{name}.csv").read_bytes()
+    # One seed decides nothing.
+    claims = pd.read_csv(checkouts["snakemake"] / "results/table_claims.csv")
+    assert set(claims["grade"]) == {"inconclusive", "no data"}
+
+
+def test_values_lead_to_the_files_that_they_come_from(checkouts: dict[str, Path]) -> None:
+    values = pd.read_csv(checkouts["snakemake"] / "results/smoke/tables/values.csv", keep_default_na=False)
+    for source in values["source"].unique():
+        assert (checkouts["snakemake"] / "results/smoke" / source).is_file(), source
 
 
 def test_the_curve_has_a_row_for_each_snapshot(checkouts: dict[str, Path]) -> None:
@@ -75,7 +86,8 @@ def test_the_curve_has_a_row_for_each_snapshot(checkouts: dict[str, Path]) -> No
 
 
 def test_both_engines_make_the_same_tables(checkouts: dict[str, Path]) -> None:
-    for kind in ("fid", "nll"):
+    # Times differ.
+    for kind in ["values", *(name for name in TITLES if name != "compute")]:
         first, second = (checkouts[engine] / f"results/smoke/tables/{kind}.csv" for engine in ("snakemake", "dvc"))
         assert first.read_bytes() == second.read_bytes()
 
@@ -107,7 +119,11 @@ def test_an_edit_of_the_sampler_samples_again_and_trains_nothing(checkouts: dict
         found = jobs(checkouts[engine], engine)
     assert sum(job.startswith("sample ") for job in found) == 7
     # DVC looks at what comes after only once it has new samples.
-    later = {"fid", "table", "publish"} if engine == "snakemake" else {"sweep", "protocol"}
+    later = (
+        {"fid", "sweep", "protocol", "table", "compute", "claims", "publish"}
+        if engine == "snakemake"
+        else {"sweep", "protocol"}
+    )
     assert stages(found) == {"sample"} | later
 
 
@@ -118,12 +134,11 @@ def test_another_learning_rate_of_a_run_trains_it_alone(checkouts: dict[str, Pat
     with edited(file, before + line.replace("train: {}", "train: {lr: 1.0e-3}") + after):
         found = jobs(checkouts[engine], engine)
     if engine == "snakemake":
-        later = {f"{stage} {RUN}" for stage in ("sample", "fid", "nll", "curve")}
-        copies = {f"publish results/table_{table}.csv" for table in ("fid", "nll")}
-        # "all" is a rule without a command.
-        assert found - {"all"} == {f"train {RUN}", "table"} | copies | later
+        later = {f"{stage} {RUN}" for stage in ("sample", "fid", "nll", "curve", "sweep", "protocol")}
+        publish = {f"publish results/table_{name}.csv" for name in TITLES}
+        assert found == {f"train {RUN}", "table", "compute", "claims"} | publish | later
     else:
-        assert found == {"validate", f"train {RUN}", "table"}
+        assert found == {"validate", f"train {RUN}", "table", "compute"}
 
 
 @pytest.mark.parametrize("engine", ["snakemake", "dvc"])
@@ -132,7 +147,11 @@ def test_other_sampling_settings_train_nothing(checkouts: dict[str, Path], engin
     with edited(file, file.read_text().replace("temperature: 1.0", "temperature: 0.9")):
         found = jobs(checkouts[engine], engine)
     assert sum(job.startswith("sample ") for job in found) == 7
-    later = {"fid", "table", "publish"} if engine == "snakemake" else {"validate", "sweep", "protocol"}
+    later = (
+        {"fid", "sweep", "protocol", "table", "compute", "claims", "publish"}
+        if engine == "snakemake"
+        else {"validate", "sweep", "protocol"}
+    )
     assert stages(found) == {"sample"} | later
 
 

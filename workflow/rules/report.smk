@@ -6,6 +6,12 @@ rule table:
         samples=expand(rules.sample.output.protocol, run=suite.runs, allow_missing=True),
         fid=expand(rules.fid.output.fid, run=suite.runs, allow_missing=True),
         nll=expand(rules.nll.output.nll, run=suite.runs, allow_missing=True),
+        train=expand(rules.train.output.train, run=suite.runs, allow_missing=True),
+        curve=expand(rules.curve.output.curve, run=suite.runs, allow_missing=True),
+        sweep=expand(rules.sweep.output.sweep, run=suite.runs, allow_missing=True),
+        protocol=expand(
+            rules.protocol.output.protocol, dataset=suite.protocol, allow_missing=True
+        ),
         reference=expand(
             rules.reference.output.reference,
             dataset=suite.datasets,
@@ -14,8 +20,14 @@ rule table:
         published="params/published.csv",
         code=CODE["table"],
     output:
+        values="results/{suite}/tables/values.csv",
         fid="results/{suite}/tables/fid.csv",
         nll="results/{suite}/tables/nll.csv",
+        discretization="results/{suite}/tables/discretization.csv",
+        learning_curve="results/{suite}/tables/learning_curve.csv",
+        ablation="results/{suite}/tables/ablation.csv",
+        protocol="results/{suite}/tables/protocol.csv",
+        toy2d="results/{suite}/tables/toy2d.csv",
     log:
         "results/{suite}/logs/table.log",
     benchmark:
@@ -28,10 +40,59 @@ rule table:
             name: run.model_dump(exclude={"train", "sample"})
             for name, run in suite.runs.items()
         },
+        protocol={dataset: section.run for dataset, section in suite.protocol.items()},
     message:
         "table"
     shell:
         "python -m indm table --suite params/{wildcards.suite}.yaml --out results 2> {log}"
+
+
+# Apart from the other tables: times differ from one execution to the next. They are read from provenance/, which is no
+# output of a stage.
+rule compute:
+    input:
+        train=expand(rules.train.output.train, run=suite.runs, allow_missing=True),
+        samples=expand(rules.sample.output.protocol, run=suite.runs, allow_missing=True),
+        code=CODE["compute"],
+    output:
+        compute="results/{suite}/tables/compute.csv",
+    log:
+        "results/{suite}/logs/compute.log",
+    benchmark:
+        "results/{suite}/benchmarks/compute.tsv"
+    threads: suite.threads
+    resources:
+        mem_mb=1000,
+    params:
+        runs=rules.table.params.runs,
+    message:
+        "compute"
+    shell:
+        "python -m indm compute --suite params/{wildcards.suite}.yaml --out results 2> {log}"
+
+
+rule claims:
+    input:
+        values=rules.table.output.values,
+        fid=rules.table.output.fid,
+        nll=rules.table.output.nll,
+        claims="params/claims.yaml",
+        published="params/published.csv",
+        code=CODE["claims"],
+    output:
+        claims="results/{suite}/tables/claims.csv",
+        comparison="results/{suite}/tables/comparison.csv",
+    log:
+        "results/{suite}/logs/claims.log",
+    benchmark:
+        "results/{suite}/benchmarks/claims.tsv"
+    threads: suite.threads
+    resources:
+        mem_mb=1000,
+    message:
+        "claims"
+    shell:
+        "python -m indm claims --suite params/{wildcards.suite}.yaml --out results 2> {log}"
 
 
 # The path of the input changes with the suite, so Snakemake copies again when another suite becomes the active one.

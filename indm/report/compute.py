@@ -1,0 +1,59 @@
+"""What a cell costs: sizes and counts, which repeat, and times and memory, which do not."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from indm.report.results import CELL, Result
+
+COUNTED = ["score_parameters", "flow_parameters", "train_flops_per_step", "nfe"]
+MEASURED = ["ms_per_step", "train_peak_memory_mib", "seconds_per_1000_samples"]
+COMPUTE_COLUMNS = [
+    "suite",
+    *CELL,
+    "seeds",
+    *COUNTED,
+    *[f"{metric}{suffix}" for metric in MEASURED for suffix in ("", "_se")],
+    "machine",
+]
+
+
+def compute_table(
+    suite: str,
+    runs: Mapping[str, Result],
+    train: Mapping[str, Result],
+    samples: Mapping[str, Result],
+    provenance: Mapping[str, Mapping[str, Result]],
+) -> pd.DataFrame:
+    """Tabulate what the runs cost; times include the start of their process.
+
+    Arguments:
+        suite: name of the suite.
+        runs: the keys of the cell, by run.
+        train: ``train.json``, by run.
+        samples: ``samples.json``, by run.
+        provenance: what is known of the executions of ``train`` and ``sample``, by run; an absent one gives no numbers.
+    """
+    rows = pd.DataFrame(
+        [{**cell, **_costs(train[name], samples[name], provenance[name])} for name, cell in runs.items()]
+    )
+    table = []
+    for key, group in rows.groupby(CELL, sort=False):
+        row: dict[str, Any] = dict(zip(CELL, key, strict=True)) | {"suite": suite, "seeds": len(group)}
+        row |= {metric: group[metric].mean() for metric in [*COUNTED, *MEASURED]}
+        row |= {f"{metric}_se": group[metric].sem() for metric in MEASURED}
+        table.append(row | {"machine": "; ".join(sorted(set(group["machine"].dropna())))})
+    return pd.DataFrame(table, columns=COMPUTE_COLUMNS).astype({"seeds": "Int64"})
+
+
+def _costs(train: Result, samples: Result, provenance: Mapping[str, Result]) -> dict[str, Any]:
+    known = {**train, **samples}
+    counted = {key: float(known.get(key, "nan")) for key in COUNTED}
+    seconds = {stage: provenance[stage].get("seconds", float("nan")) for stage in ("train", "sample")}
+    return counted | {
+        "ms_per_step": 1000 * seconds["train"] / train["steps"],
+        "train_peak_memory_mib": provenance["train"].get("peak_memory_mib", float("nan")),
+        "seconds_per_1000_samples": 1000 * seconds["sample"] / samples["num_samples"],
+        "machine": provenance["train"].get("machine"),
+    }

@@ -1,0 +1,76 @@
+"""Tables for reading: in a terminal, as Markdown and as LaTeX."""
+
+from typing import Any
+
+import pandas as pd
+from tabulate import tabulate
+
+from indm.report.results import records
+
+# The published tables in the order in which they are shown, with a title each.
+TITLES = {
+    "fid": "FID and the other scores of images",
+    "nll": "likelihoods, bits/dim",
+    "ablation": "variants, and their differences from the plain baseline, paired by seed",
+    "discretization": "FID against the steps of a sampler",
+    "learning_curve": "likelihoods during training, bits/dim",
+    "toy2d": "2-D studies, nats",
+    "protocol": "what other protocols of FID would give",
+    "compute": "what the models cost",
+    "claims": "the paper's claims, graded",
+    "comparison": "published numbers beside ours",
+}
+# Sentences are too long for a row of a terminal: the files have them.
+LEFT_OUT = {
+    "claims": ["statement", "source", "metric", "why", "reason", "test"],
+    "comparison": ["published_source", "protocol_differences", "note"],
+}
+
+
+def present(table: pd.DataFrame, name: str = "") -> str:
+    """Set a table for reading in a terminal; of the table ``name``, without its sentences."""
+    return _tabulate(table.drop(columns=LEFT_OUT.get(name, []), errors="ignore"), "plain")
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """Set a table as Markdown."""
+    escaped = table.map(lambda cell: cell.replace("|", "\\|") if isinstance(cell, str) else cell)
+    return _tabulate(escaped, "github") + "\n"
+
+
+def to_latex(table: pd.DataFrame) -> str:
+    """Set a table as LaTeX, with the rules of package booktabs."""
+    return _tabulate(table, "latex_booktabs") + "\n"
+
+
+def _tabulate(table: pd.DataFrame, form: str) -> str:
+    columns = _columns(table)
+    text = tabulate(columns, headers="keys", tablefmt=form, disable_numparse=True, stralign="left")
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def _columns(table: pd.DataFrame) -> dict[str, list[str]]:
+    """Write the cells: errors beside their values, absent values as dashes; empty columns are left out.
+
+    A number is followed by ± its standard error over seeds and, in brackets, its standard error over images.
+    """
+    return {
+        str(column): [_cell(row, str(column)) for row in records(table)]
+        for column in table
+        if not str(column).endswith("_se") and not _is_empty(table[column])
+    }
+
+
+def _is_empty(column: pd.Series) -> bool:
+    return len(column) > 0 and bool((column.isna() | (column == "")).all())
+
+
+def _cell(row: dict[str, Any], column: str) -> str:
+    value = row[column]
+    if pd.isna(value) or value == "":
+        return "-"
+    errors = (row.get(f"{column}_se"), row.get(f"{column}_image_se"))
+    seeds, images = (None if error is None or pd.isna(error) else f"{error:.3f}" for error in errors)
+    if not isinstance(value, float) or (seeds, images) == (None, None):
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" + (f" ± {seeds}" if seeds else "") + (f" ({images})" if images else "")

@@ -1,0 +1,79 @@
+"""Every number of a suite in one tidy table: one row for each run and metric, with the file that it comes from."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from indm.report.results import IDENTITY, ROWS, Result, Results, records
+
+VALUE_COLUMNS = ["suite", *IDENTITY, "stage", "metric", "sampler", "x", "value", "se", "source"]
+TRAIN_VALUES = ["steps", "score_parameters", "flow_parameters", "train_flops_per_step"]
+
+
+def values_table(results: Results) -> pd.DataFrame:
+    """Put every number into one table.
+
+    Returns:
+        Columns ``VALUE_COLUMNS``: ``x`` is a sampler's number of steps or the training step, else absent; ``se`` is the
+        standard error of this one number, over images, where it is known.
+    """
+    rows = [
+        *_run_values(results),
+        *_row_values("curve", results.curve, x="step"),
+        *_row_values("sweep", results.sweep, x="steps"),
+        *_toy2d_values(results.toy2d),
+        *_protocol_values(results.protocol),
+    ]
+    table = pd.DataFrame([{"suite": results.suite, **row} for row in rows], columns=VALUE_COLUMNS)
+    return table.fillna({"sampler": ""}).astype({"seed": "Int64", "x": "Float64", "value": "Float64", "se": "Float64"})
+
+
+def _run_values(results: Results) -> Iterator[dict[str, Any]]:
+    for run in results.runs:
+        name, identity = run["run"], {key: run[key] for key in IDENTITY}
+        samples, train = results.samples[name], results.train[name]
+        for metric in TRAIN_VALUES:
+            if train.get(metric) is not None:
+                source = f"runs/{name}/train.json"
+                yield {**identity, "stage": "train", "metric": metric, "value": train[metric], "source": source}
+        drawn = {"sampler": samples["sampler"], "x": samples["steps"]}
+        for stage, result, place in (("fid", results.fid[name], drawn), ("nll", results.nll[name], {})):
+            identity |= {"stage": stage, "source": f"runs/{name}/{stage}.json"}
+            yield from ({**identity, **place, **number} for number in _numbers(result))
+
+
+def _numbers(result: Result) -> Iterator[dict[str, Any]]:
+    """Yield what a result holds with a standard error: that is how metrics and settings differ."""
+    for key, value in result.items():
+        if f"{key}_se" in result and not pd.isna(value):
+            yield {"metric": key, "value": value, "se": result[f"{key}_se"]}
+
+
+def _row_values(stage: str, rows: pd.DataFrame, x: str) -> Iterator[dict[str, Any]]:
+    for row in records(rows):
+        identity = {key: row[key] for key in [*IDENTITY, "source"]}
+        place = {"stage": stage, "sampler": row.get("sampler", ""), "x": row[x]}
+        yield from ({**identity, **place, **number} for number in _numbers(row))
+
+
+def _toy2d_values(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Yield every number of the 2-D studies; ``w1_8`` is metric ``w1`` at 8 steps."""
+    names = [str(column) for column in rows if column not in [*IDENTITY, "source"]]
+    metrics = [name for name in names if not name.endswith("_se") and pd.api.types.is_numeric_dtype(rows[name])]
+    for row in records(rows):
+        identity = {"stage": "toy2d", "sampler": ""} | {key: row[key] for key in [*IDENTITY, "source"]}
+        for metric in (metric for metric in metrics if not pd.isna(row[metric])):
+            match = re.fullmatch(r"(.+)_(\d+)", metric)
+            place = {"metric": match[1], "x": int(match[2])} if match else {"metric": metric}
+            yield {**identity, **place, "value": row[metric], "se": row.get(f"{metric}_se")}
+
+
+def _protocol_values(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Yield FIDs under other protocols, the deviation in the metric's name: ``fid:num_samples=500``."""
+    for row in records(rows):
+        identity = {"stage": "protocol", "sampler": ""} | {key: row[key] for key in [*IDENTITY, "source"]}
+        for number in _numbers({key: row[key] for key in ROWS["protocol"]}):
+            metric = f"{number['metric']}:{row['factor']}={row['setting']}"
+            yield {**identity, **number, "metric": metric}

@@ -1,0 +1,30 @@
+"""Stage ``compute``: the table of costs, apart from the others because times differ from one execution to the next."""
+
+from typing import TYPE_CHECKING, Any
+
+from indm.artifacts import Layout, read_json, write_table
+from indm.report import compute_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from indm.params import Suite
+
+
+def run(suite: "Suite", layout: Layout) -> "Path":
+    """Write ``compute.csv``."""
+    runs = {name: run.model_dump(exclude={"train", "sample"}) for name, run in suite.runs.items()}
+    files = {
+        kind: {name: read_json(layout.run(name) / f"{kind}.json") for name in runs} for kind in ("train", "samples")
+    }
+    executions = {name: {stage: _provenance(layout, name, stage) for stage in ("train", "sample")} for name in runs}
+    write_table(
+        layout.tables / "compute.csv", compute_table(suite.suite, runs, files["train"], files["samples"], executions)
+    )
+    return layout.tables
+
+
+def _provenance(layout: Layout, run: str, stage: str) -> dict[str, Any]:
+    """Read what is known of a stage's execution: nothing where the file did not travel with the results."""
+    path = layout.run(run) / "provenance" / f"{stage}.json"
+    return read_json(path) if path.is_file() else {}
