@@ -7,6 +7,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from indm.params import suite_files
 from tests.conftest import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
@@ -53,7 +54,7 @@ def test_readme_names_targets_suites_and_files_that_exist() -> None:
 
 def test_readme_has_a_row_for_every_suite() -> None:
     rows = set(re.findall(r"^\| `([\w-]+)`(?: \(default\))? \|", README, flags=re.MULTILINE))
-    assert rows >= {path.stem for path in (REPOSITORY / "params").glob("*.yaml")}
+    assert rows >= {path.stem for path in suite_files(REPOSITORY / "params")}
 
 
 def test_every_file_of_the_package_that_is_no_module_is_its_data() -> None:
