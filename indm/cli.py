@@ -32,6 +32,7 @@ OUT = click.option(
     help="The results folder; files go to <out>/<suite>/.",
 )
 DATASET = click.option("--dataset", required=True, help="A dataset of the suite.")
+TOY = click.option("--toy", required=True, help="A two-dimensional dataset of the suite.")
 RUN = click.option("--run", required=True, help="A run of the suite.")
 
 
@@ -71,11 +72,14 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **
     write_json(folder / "provenance" / f"{name}.json", provenance(time.monotonic() - started))
 
 
-def _check_subject(suite: Any, suite_file: Path, dataset: str | None = None, run: str | None = None) -> None:  # noqa: ANN401
+def _check_subject(suite: Any, suite_file: Path, dataset: str | None = None, run: str | None = None, toy: str | None = None) -> None:  # noqa: ANN401
     from indm.errors import ParamsError
 
     if dataset is not None and dataset not in suite.datasets:
         raise ParamsError(f"{suite_file}: no dataset {dataset!r}; datasets: {', '.join(suite.datasets)}")
+    if toy is not None and toy not in suite.toy2d.datasets:
+        found = ", ".join(suite.toy2d.datasets) or "none"
+        raise ParamsError(f"{suite_file}: no two-dimensional dataset {toy!r}; key toy2d.datasets: {found}")
     if run is not None and run not in suite.runs:
         raise ParamsError(f"{suite_file}: no run {run!r}; runs: {', '.join(suite.runs)}")
 
@@ -86,6 +90,7 @@ _stage("train", "Train a run's model.", RUN)
 _stage("sample", "Draw images from a trained run.", RUN)
 _stage("fid", "Compare a run's images with the training split: FID and KID.", RUN)
 _stage("nll", "Evaluate the four likelihood numbers of a trained run on the test split.", RUN)
+_stage("toy2d", "Compare INDM with DDPM++ and its controls on a two-dimensional dataset.", TOY)
 _stage("table", "Collect the suite's results in its tables.")
 
 

@@ -13,7 +13,7 @@ from tests.conftest import REPOSITORY
 
 SMOKE = str(REPOSITORY / "params" / "smoke.yaml")
 RUN = "digits-vp-indm-nll-s0"
-STAGES = {"prepare", "reference", "train", "sample", "fid", "nll", "table"}
+STAGES = {"prepare", "reference", "train", "sample", "fid", "nll", "toy2d", "table"}
 
 
 def call(*arguments: str) -> Result:
@@ -39,6 +39,7 @@ def test_python_m_indm() -> None:
     [
         (["train", "--suite", SMOKE, "--run", "digits-vp"], ["no run 'digits-vp'; runs: ", RUN]),
         (["prepare", "--suite", SMOKE, "--dataset", "digitz"], ["no dataset 'digitz'; datasets: digits"]),
+        (["toy2d", "--suite", SMOKE, "--toy", "moonz"], ["no two-dimensional dataset 'moonz'", "datasets: moons"]),
         (["train", "--suite", "params/absent.yaml", "--run", RUN], ["params/absent.yaml: no such suite"]),
         (["train", "--suite", SMOKE, "--run", RUN], ["dataset.json: missing; run the stage that writes it"]),
         (["table", "--suite", SMOKE], ["samples.json: missing; run the stage that writes it"]),

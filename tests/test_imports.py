@@ -19,8 +19,9 @@ ALLOWED = {
     **{name: set() for name in GROUND},
     **dict.fromkeys(FIRST, GROUND),
     **{name: GROUND | FIRST - {"params"} | SECOND for name in SECOND | THIRD},
+    "toy2d": GROUND | FIRST - {"params"} | SECOND | THIRD,
     "report": {"errors", "artifacts"},
-    "stages": GROUND | FIRST - {"params"} | SECOND | THIRD | {"report"},
+    "stages": GROUND | FIRST - {"params"} | SECOND | THIRD | {"toy2d", "report"},
     "cli": {"errors", "artifacts", "params", "report"},
     "__main__": {"cli"},
 }
