@@ -46,6 +46,7 @@ wildcard_constraints:
     suite=re.escape(SUITE),
     dataset="|".join(map(re.escape, suite.datasets)),
     run="|".join(map(re.escape, suite.runs)),
+    toy="|".join(map(re.escape, suite.toy2d.datasets)),
     table="fid|nll",
 
 
@@ -55,6 +56,7 @@ wildcard_constraints:
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/toy2d.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -71,3 +73,4 @@ rule all:
     default_target: True
     input:
         expand(rules.publish.output.table, table=["fid", "nll"]),
+        expand(rules.toy2d.output.table, suite=SUITE, toy=suite.toy2d.datasets),

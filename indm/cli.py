@@ -72,7 +72,13 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **
     write_json(folder / "provenance" / f"{name}.json", provenance(time.monotonic() - started))
 
 
-def _check_subject(suite: Any, suite_file: Path, dataset: str | None = None, run: str | None = None, toy: str | None = None) -> None:  # noqa: ANN401
+def _check_subject(
+    suite: Any,  # noqa: ANN401
+    suite_file: Path,
+    dataset: str | None = None,
+    run: str | None = None,
+    toy: str | None = None,
+) -> None:
     from indm.errors import ParamsError
 
     if dataset is not None and dataset not in suite.datasets:

@@ -209,6 +209,10 @@ class NllParams(Strict):
     log_det: Annotated[Literal["exact", "series"], Field(description="how the flow's log-determinant is computed")]
 
 
+# A pattern, not Literal: the stage looks names up as plain text.
+Toy2dName = Annotated[str, Field(pattern=r"^(moons|checkerboard|eight-gaussians)$")]
+
+
 class Toy2dDataParams(Strict):
     """A two-dimensional dataset."""
 
@@ -235,7 +239,7 @@ class Toy2dParams(Strict):
     """The study of two-dimensional data: INDM, DDPM++ and its controls on each dataset, objective nll."""
 
     datasets: Annotated[
-        dict[Literal["moons", "checkerboard", "eight-gaussians"], Toy2dDataParams],
+        dict[Toy2dName, Toy2dDataParams],
         Field(description="two-dimensional datasets; {} for no study"),
     ]
     seeds: Annotated[Count, Field(description="seeds of every model, trained in one batch")]
@@ -469,6 +473,10 @@ def _cross_check(suite: Suite, path: Path) -> list[str]:
             )
         if run.dataset not in suite.datasets:
             mistakes.append(f"{place}key dataset: found {run.dataset!r}; allowed: {', '.join(suite.datasets)}")
+    training = suite.toy2d.training
+    if training.flow_warmup_steps >= training.steps:
+        found, allowed = training.flow_warmup_steps, training.steps
+        mistakes.append(f"key toy2d.training.flow_warmup_steps: found {found}; allowed: below steps {allowed}")
     for dataset, reference in suite.reference.items():
         if (reference.classifier is not None) != reference.extractor.endswith("-cnn"):
             expected = "its training" if reference.classifier is None else "null"

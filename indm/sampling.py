@@ -83,7 +83,9 @@ def ddim(sde: SDE, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tens
     References:
         | Denoising Diffusion Implicit Models (Song et al., 2021), https://arxiv.org/abs/2010.02502, equation 12
     """
-    ratio, sigma_t, sigma_s = (per_sample(value, z) for value in (sde.alpha(s) / sde.alpha(t), sde.sigma(t), sde.sigma(s)))
+    ratio, sigma_t, sigma_s = (
+        per_sample(value, z) for value in (sde.alpha(s) / sde.alpha(t), sde.sigma(t), sde.sigma(s))
+    )
     return ratio * (z - sigma_t * noise) + sigma_s * noise, torch.zeros_like(t)
 
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 PATHS, PATH_POINTS = 200, 128
 # Of the figures: times of the forward diffusion, half the side of the square shown, and sizes.
 TIMES = [0.0, 0.05, 0.15, 0.3, 1.0]
-LIMIT = 1.5
-DENSITY_GRID, ARROW_GRID, CLOUD, SHOWN_PATHS = 96, 13, 800, 60
+LIMIT, ARROW_LIMIT = 2.0, 1.3
+DENSITY_GRID, ARROW_GRID, CLOUD, SHOWN_PATHS = 100, 11, 300, 40
 
 
 def run(suite: "Suite", layout: Layout, name: str) -> Path:
@@ -50,9 +50,7 @@ def _splits(parameters: "Toy2dParams", name: str) -> dict[str, Tensor]:
     return {split: draw_splits(name, count, noise, parameters.seeds, split) for split, count in counts.items()}
 
 
-def _evaluate(
-    cell: Cell, sde: SDE, splits: dict[str, Tensor], parameters: "Toy2dParams", name: str
-) -> pd.DataFrame:
+def _evaluate(cell: Cell, sde: SDE, splits: dict[str, Tensor], parameters: "Toy2dParams", name: str) -> pd.DataFrame:
     """Measure a cell in all its seeds; every cell meets the same draws."""
 
     def draws(purpose: str) -> Generator:
@@ -97,7 +95,7 @@ def _table(model: str, variant: str, columns: dict[str, Any]) -> pd.DataFrame:
 def _arrays(cells: list[Cell], sde: SDE, x: Tensor, parameters: "Toy2dParams", name: str) -> dict[str, Tensor]:
     """Collect what the figures show: the data (N, 2), and of seed 0 of DDPM++ and INDM all in data space."""
     arrays = {"data": x, "times": torch.tensor(TIMES), "limit": torch.tensor(LIMIT)}
-    arrays["arrows"] = square_grid(0.8 * LIMIT, ARROW_GRID)
+    arrays["arrows"] = square_grid(ARROW_LIMIT, ARROW_GRID)
     for cell in cells:
         if cell.variant == "":
             shown = _shown(select(cell.stack, slice(1)), sde, arrays, parameters, name)

@@ -30,7 +30,10 @@ def moons(count: int, noise: float, seed: int) -> Tensor:
 def checkerboard(count: int, noise: float, seed: int) -> Tensor:
     """Draw from the eight dark squares of a 4 x 4 board on [-1, 1]^2, uniformly, blurred: shape (count, 2)."""
     generator = Generator().manual_seed(seed)
-    column, half = torch.randint(0, 4, (count,), generator=generator), torch.randint(0, 2, (count,), generator=generator)
+    column, half = (
+        torch.randint(0, 4, (count,), generator=generator),
+        torch.randint(0, 2, (count,), generator=generator),
+    )
     corner = torch.stack([column, 2 * half + column % 2], 1)
     inside = torch.rand(count, 2, generator=generator, dtype=torch.float64)
     return (corner + inside) / 2 - 1 + noise * _normal(count, seed)

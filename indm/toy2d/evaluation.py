@@ -148,4 +148,3 @@ def path_ratio(path: Tensor) -> Tensor:
     """Mean length of trajectories (K, R, B, 2) over the mean distance of their ends: shape (R,), 1 where straight."""
     length = path.diff(dim=0).norm(dim=-1).double().sum(0).mean(-1)
     return length / (path[-1] - path[0]).norm(dim=-1).double().mean(-1)
-

@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ def train_cells(
     coupling_width: int,
     scales: list[float],
     steps: int,
-    **recipe: float,
+    **recipe: Any,  # noqa: ANN401
 ) -> list[Cell]:
     """Train every model on a dataset, all seeds at once.
 
@@ -106,8 +107,10 @@ def matching_width(build: Callable[[int], nn.Module], parameters: int) -> int:
     return next(width for width in itertools.count(1) if parameter_count(build(width)) >= parameters)
 
 
-def _fit(dataset: str, points: Tensor, stack: Stack, *, steps: int, **recipe: float) -> tuple[Stack, int]:
+def _fit(dataset: str, points: Tensor, stack: Stack, *, steps: int, **recipe: Any) -> tuple[Stack, int]:  # noqa: ANN401
     """Train a stack of variants, each of which has all the seeds of the training points (S, N, 2)."""
     variants = stack.replicas // len(points)
     seeds = list(range(len(points))) * variants
-    return train(stack, stack.noise.sde, points.repeat(variants, 1, 1), dataset=dataset, seeds=seeds, steps=steps, **recipe)  # type: ignore[arg-type]
+    return train(
+        stack, stack.noise.sde, points.repeat(variants, 1, 1), dataset=dataset, seeds=seeds, steps=steps, **recipe
+    )

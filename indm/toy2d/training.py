@@ -116,7 +116,7 @@ def train(
     batches = draws(points, dataset, seeds, steps, batch_size)
     average = ExponentialMovingAverage(stack, ema_decay)
     joint: Loss = partial(nelbo_loss, stack, sde, eps)
-    parts = [(stack.flow, flow_lr)] if has_flow else []
+    parts: list[tuple[nn.Module, float]] = [(stack.flow, flow_lr)] if has_flow else []
     flops = _descend(stack, parts, partial(flow_loss, stack), batches, warmup, average, seeds) if warmup else 0
     flops += _descend(stack, [(stack.noise, lr), *parts], joint, batches, steps - warmup, average, seeds)
     return average.module, flops // len(seeds)
