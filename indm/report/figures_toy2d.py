@@ -29,14 +29,13 @@ STYLE: Any = {
 }
 
 
-def toy2d_figure(arrays: Arrays, dataset: str) -> bytes:
+def toy2d_figure(arrays: Arrays) -> bytes:
     """Draw a row of panels for each model: density, forward diffusion, drift and volatility, paths of the reverse ODE.
 
     Arguments:
         arrays: what the stage ``toy2d`` wrote: ``data`` (N, 2), ``times`` (K,), ``limit``, ``arrows`` (A, 2), and for each
             model ``clouds`` (K, B, 2), ``paths`` (P, C, 2), ``log_density`` (G^2,), ``drift`` (A, 2) and ``volatility``
             (A, 2, 2).
-        dataset: name of the dataset.
 
     Returns:
         The figure as SVG; the same arrays give the same bytes.
@@ -53,11 +52,8 @@ def toy2d_figure(arrays: Arrays, dataset: str) -> bytes:
             _paths(row[-2], part["paths"])
             _density(row[-1], part["log_density"], float(arrays["limit"]))
             row[0].set_ylabel(label)
-        titles = [f"forward, t = {time:.2g}" for time in times]
-        titles[0] = f"data: {dataset.replace('-', ' ')}"
-        for axes, title in zip(
-            grid[0], [*titles, "drift (arrows), noise", "reverse ODE", "density at t = 0"], strict=True
-        ):
+        titles = ["data", *(f"forward, t = {time:.2g}" for time in times[1:])]
+        for axes, title in zip(grid[0], [*titles, "drift and noise", "reverse ODE", "density at t = 0"], strict=True):
             axes.set_title(title)
         for axes in grid.flat:
             _frame(axes, float(arrays["limit"]))
@@ -81,7 +77,7 @@ def _field(axes: Axes, points: NDArray[Any], drift: NDArray[Any], volatility: ND
     """Show the directions of the forward drift, their lengths compressed, over the shape of the noise."""
     left, lengths, _ = np.linalg.svd(volatility)
     angle = np.degrees(np.arctan2(left[:, 1, 0], left[:, 0, 0]))
-    size = 0.07 * np.minimum(lengths / np.median(lengths), 2.5)
+    size = 0.06 * np.minimum(lengths / np.median(lengths), 2.5)
     axes.add_collection(
         EllipseCollection(
             2 * size[:, 0],

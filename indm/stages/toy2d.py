@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from indm.artifacts import Layout, write_arrays, write_table
+from indm.errors import DivergenceError
 from indm.sde import SDE, T, build_sde
 from indm.seeding import derive_seed
 from indm.stages.common import set_up
@@ -25,7 +26,7 @@ PATHS, PATH_POINTS = 200, 128
 # Of the figures: times of the forward diffusion, half the side of the square shown, and sizes.
 TIMES = [0.0, 0.05, 0.15, 0.3, 1.0]
 LIMIT, ARROW_LIMIT = 2.0, 1.3
-DENSITY_GRID, ARROW_GRID, CLOUD, SHOWN_PATHS = 100, 11, 300, 40
+DENSITY_GRID, ARROW_GRID, CLOUD, SHOWN_PATHS = 100, 11, 250, 40
 
 
 def run(suite: "Suite", layout: Layout, name: str) -> Path:
@@ -73,6 +74,8 @@ def _evaluate(cell: Cell, sde: SDE, splits: dict[str, Tensor], parameters: "Toy2
         metrics[f"w1_{steps}"] = 1000 * sliced_wasserstein(x, splits["reference"])
     start = sde.prior_std * torch.randn(stack.replicas, PATHS, DIMS, generator=draws("paths"))
     metrics["path_ratio"] = path_ratio(trajectories(stack, sde, start, PATH_POINTS, eps))
+    if wrong := ", ".join(metric for metric, values in metrics.items() if not values.isfinite().all()):
+        raise DivergenceError(f"{cell.model} {cell.variant}: {wrong} not finite: train longer or lower toy2d.tolerance")
     size = {"parameters": cell.parameters, "train_flops": cell.flops}
     return _table(cell.model, cell.variant, size | {metric: metrics[metric] for metric in _columns(parameters)})
 

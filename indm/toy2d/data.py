@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 
 import torch
-from sklearn.datasets import make_moons
 from torch import Generator, Tensor
 
 from indm.seeding import derive_seed
@@ -17,14 +16,16 @@ RADIUS = 0.7
 
 
 def moons(count: int, noise: float, seed: int) -> Tensor:
-    """Draw two interleaved half circles of radius 0.6, blurred: shape (count, 2).
+    """Draw from two interleaved half circles of radius 0.6, uniformly, blurred: shape (count, 2).
 
-    References:
-        | scikit-learn, sklearn.datasets.make_moons, https://scikit-learn.org
+    The shape is that of scikit-learn's make_moons, whose points are equidistant and hence no independent draws.
     """
-    points, _ = make_moons(count, random_state=seed % 2**32)
-    arcs = 0.6 * (torch.from_numpy(points) - torch.tensor([0.5, 0.25]))
-    return arcs + noise * _normal(count, seed)
+    generator = Generator().manual_seed(seed)
+    angle = math.pi * torch.rand(count, generator=generator, dtype=torch.float64)
+    upper = torch.randint(0, 2, (count,), generator=generator) == 1
+    x = torch.where(upper, angle.cos(), 1 - angle.cos())
+    y = torch.where(upper, angle.sin(), 0.5 - angle.sin())
+    return 0.6 * torch.stack([x - 0.5, y - 0.25], 1) + noise * _normal(count, seed)
 
 
 def checkerboard(count: int, noise: float, seed: int) -> Tensor:
