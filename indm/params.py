@@ -475,8 +475,8 @@ def _cross_check(suite: Suite, path: Path) -> list[str]:
             mistakes.append(f"{place}key dataset: found {run.dataset!r}; allowed: {', '.join(suite.datasets)}")
     training = suite.toy2d.training
     if training.flow_warmup_steps >= training.steps:
-        found, allowed = training.flow_warmup_steps, training.steps
-        mistakes.append(f"key toy2d.training.flow_warmup_steps: found {found}; allowed: below steps {allowed}")
+        warmup, steps = training.flow_warmup_steps, training.steps
+        mistakes.append(f"key toy2d.training.flow_warmup_steps: found {warmup}; allowed: below steps {steps}")
     for dataset, reference in suite.reference.items():
         if (reference.classifier is not None) != reference.extractor.endswith("-cnn"):
             expected = "its training" if reference.classifier is None else "null"

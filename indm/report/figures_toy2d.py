@@ -92,7 +92,7 @@ def _field(axes: Axes, points: NDArray[Any], drift: NDArray[Any], volatility: ND
         )
     )
     norm = np.linalg.norm(drift, axis=1, keepdims=True)
-    arrows = drift / norm * 0.22 * np.tanh(norm / np.median(norm))
+    arrows = drift / np.maximum(norm, np.finfo(norm.dtype).tiny) * 0.22 * np.tanh(norm / np.median(norm))
     axes.quiver(*points.T, *arrows.T, color=BLUE, angles="xy", scale_units="xy", scale=1, width=0.009, headwidth=3.5)
 
 
