@@ -51,6 +51,7 @@ wildcard_constraints:
     dataset="|".join(map(re.escape, suite.datasets)),
     run="|".join(map(re.escape, suite.runs)),
     table="|".join(TITLES),
+    toy="|".join(map(re.escape, suite.toy2d.datasets)),
 
 
 ##### Rules #####
@@ -59,6 +60,7 @@ wildcard_constraints:
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/toy2d.smk"
 include: "workflow/rules/report.smk"
 
 

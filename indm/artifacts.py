@@ -60,6 +60,11 @@ class Layout:
         return self.suite_folder / "runs" / run
 
     @property
+    def toy2d(self) -> Path:
+        """Folder of the study of two-dimensional data."""
+        return self.suite_folder / "toy2d"
+
+    @property
     def tables(self) -> Path:
         """Folder of the suite's tables."""
         return self.suite_folder / "tables"
@@ -142,6 +147,29 @@ def read_array(path: Path) -> NDArray[Any]:
         return np.load(path, mmap_mode="c", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise ArtifactError(f"{path}: not a .npy array ({error}); delete it and run its stage again") from None
+
+
+def write_arrays(path: Path, tensors: Mapping[str, "Tensor"]) -> None:
+    """Write named tensors as safetensors."""
+    from safetensors.torch import save
+
+    with atomic_write(path) as file:
+        file.write(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read a file of :func:`write_arrays` without torch.
+
+    Raises:
+        ArtifactError: if it is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return load(_read_bytes(path))
+    except SafetensorError as error:
+        raise ArtifactError(f"{path}: not a safetensors file ({error}); delete it and run its stage again") from None
 
 
 def write_weights(path: Path, tensors: Mapping[str, "Tensor"], spec: Mapping[str, Any], kind: str) -> None:

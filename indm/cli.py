@@ -37,6 +37,7 @@ DATA_ROOT = click.option(
     help="The folder of the datasets' archives.  [default: INDM_DATA, or data]",
 )
 DATASET = click.option("--dataset", required=True, help="A dataset of the suite.")
+TOY = click.option("--toy", required=True, help="A two-dimensional dataset of the suite.")
 RUN = click.option("--run", required=True, help="A run of the suite.")
 
 
@@ -77,11 +78,20 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **
     write_json(folder / "provenance" / f"{name}.json", provenance(time.monotonic() - started))
 
 
-def _check_subject(suite: Any, suite_file: Path, dataset: str | None = None, run: str | None = None) -> None:  # noqa: ANN401
+def _check_subject(
+    suite: Any,  # noqa: ANN401
+    suite_file: Path,
+    dataset: str | None = None,
+    run: str | None = None,
+    toy: str | None = None,
+) -> None:
     from indm.errors import ParamsError
 
     if dataset is not None and dataset not in suite.datasets:
         raise ParamsError(f"{suite_file}: no dataset {dataset!r}; datasets: {', '.join(suite.datasets)}")
+    if toy is not None and toy not in suite.toy2d.datasets:
+        found = ", ".join(suite.toy2d.datasets) or "none"
+        raise ParamsError(f"{suite_file}: no two-dimensional dataset {toy!r}; key toy2d.datasets: {found}")
     if run is not None and run not in suite.runs:
         raise ParamsError(f"{suite_file}: no run {run!r}; runs: {', '.join(suite.runs)}")
 
@@ -95,6 +105,7 @@ _stage("nll", "Evaluate the four likelihood numbers of a trained run on the test
 _stage("curve", "Evaluate the likelihood of every snapshot of a run's training.", RUN)
 _stage("sweep", "Measure a run's FID and KID by several samplers and numbers of steps.", RUN)
 _stage("protocol", "Measure how far FID moves with each part of its protocol, on one run of a dataset.", DATASET)
+_stage("toy2d", "Compare INDM with DDPM++ and its controls on a two-dimensional dataset.", TOY)
 _stage("table", "Collect the suite's results in its tables.")
 _stage("compute", "Tabulate what the suite's models cost.")
 _stage("claims", "Grade the paper's claims by the tables; compare with published numbers.")

@@ -264,6 +264,53 @@ class ProtocolParams(Strict):
     jpeg_quality: Annotated[int, Field(ge=1, le=95, description="Pillow's quality of the images stored as JPEG")]
 
 
+# A pattern, not Literal: the stage looks names up as plain text.
+Toy2dName = Annotated[str, Field(pattern=r"^(moons|checkerboard|eight-gaussians)$")]
+
+
+class Toy2dDataParams(Strict):
+    """A two-dimensional dataset."""
+
+    noise: Annotated[float, Field(ge=0, description="standard deviation of the noise that blurs it")]
+
+
+class Toy2dTrainingParams(Strict):
+    """Networks and training of the study of two-dimensional data (Adam with betas 0.9 and 0.99, cosine schedules)."""
+
+    width: Annotated[Count, Field(description="hidden units of a layer of the score network")]
+    layers: Annotated[Count, Field(description="hidden layers of the score network")]
+    couplings: Annotated[Count, Field(description="affine couplings of INDM's flow")]
+    coupling_width: Annotated[Count, Field(description="hidden units of a coupling's two hidden layers")]
+    scales: Annotated[list[Positive], Field(description="constants by which DDPM++'s controls multiply the data")]
+    steps: Annotated[Count, Field(description="optimiser steps, but for the control of equal compute")]
+    flow_warmup_steps: Annotated[int, Field(ge=0, description="first steps, in which the flow is trained alone")]
+    batch_size: Annotated[Count, Field(description="points in a batch")]
+    lr: Annotated[Positive, Field(description="peak learning rate of the score network")]
+    flow_lr: Annotated[Positive, Field(description="peak learning rate of the flow")]
+    ema_decay: Annotated[Fraction, Field(description="decay of the averaged weights")]
+
+
+class Toy2dParams(Strict):
+    """The study of two-dimensional data: INDM, DDPM++ and its controls on each dataset, objective nll."""
+
+    datasets: Annotated[
+        dict[Toy2dName, Toy2dDataParams],
+        Field(description="two-dimensional datasets; {} for no study"),
+    ]
+    seeds: Annotated[Count, Field(description="seeds of every model, trained in one batch")]
+    train_points: Annotated[Count, Field(description="training points of a seed")]
+    valid_points: Annotated[Count, Field(description="validation points of a seed, by which a scale is chosen")]
+    test_points: Annotated[Count, Field(description="test points of a seed")]
+    vp: VPParams
+    eps: Annotated[float, Field(gt=0, lt=0.1, description="truncation time")]
+    training: Toy2dTrainingParams
+    time_draws: Annotated[Count, Field(description="draws of time and noise of the bound, for each point")]
+    tolerance: Annotated[Positive, Field(description="tolerance of the ODE")]
+    sample_steps: Annotated[list[Annotated[int, Field(ge=2)]], Field(description="network calls of the DDIM sampler")]
+    grid: Annotated[Literal["uniform", "log_snr"], Field(description="what the sampler's times are equidistant in")]
+    samples: Annotated[Count, Field(description="samples of a seed, compared with as many of the data")]
+
+
 def _override(model: type[Strict]) -> type[Strict]:
     """Derive the model of a run's overrides: the same keys, types and ranges, none of them required."""
     fields: dict[str, Any] = {}
@@ -325,6 +372,7 @@ class Suite(Strict):
     ]
     sweep: SweepParams
     protocol: Annotated[dict[str, ProtocolParams], Field(description="study of the protocol, by dataset, or {}")]
+    toy2d: Toy2dParams
     runs: Annotated[dict[RunName, RunParams], Field(min_length=1, description="the trained models, by name")]
 
     def train_params(self, run: str) -> TrainParams:
@@ -479,6 +527,10 @@ def _cross_check(suite: Suite, path: Path) -> list[str]:
             )
         if run.dataset not in suite.datasets:
             mistakes.append(f"{place}key dataset: found {run.dataset!r}; allowed: {', '.join(suite.datasets)}")
+    training = suite.toy2d.training
+    if training.flow_warmup_steps >= training.steps:
+        warmup, steps = training.flow_warmup_steps, training.steps
+        mistakes.append(f"key toy2d.training.flow_warmup_steps: found {warmup}; allowed: below steps {steps}")
     for dataset, reference in suite.reference.items():
         if (reference.classifier is not None) != reference.extractor.endswith("-cnn"):
             expected = "its training" if reference.classifier is None else "null"

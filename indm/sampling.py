@@ -82,10 +82,25 @@ def ancestral(sde: SDE, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple
     return mean, torch.sqrt(variance) * sigma_s / sigma_t
 
 
+def ddim(sde: SDE, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Deterministic step of the probability-flow ODE, exact where the noise prediction is constant.
+
+    .. math:: z_s = \frac{\alpha_s}{\alpha_t}(z_t - \sigma_t\epsilon_\theta) + \sigma_s\epsilon_\theta
+
+    References:
+        | Denoising Diffusion Implicit Models (Song et al., 2021), https://arxiv.org/abs/2010.02502, equation 12
+    """
+    ratio, sigma_t, sigma_s = (
+        per_sample(value, z) for value in (sde.alpha(s) / sde.alpha(t), sde.sigma(t), sde.sigma(s))
+    )
+    return ratio * (z - sigma_t * noise) + sigma_s * noise, torch.zeros_like(t)
+
+
 PREDICTORS: dict[str, Predictor] = {
     "euler_maruyama": euler_maruyama,
     "reverse_diffusion": reverse_diffusion,
     "ancestral": ancestral,
+    "ddim": ddim,
 }
 
 

@@ -24,6 +24,7 @@ STAGES = {
     "curve",
     "sweep",
     "protocol",
+    "toy2d",
     "table",
     "compute",
     "claims",
@@ -54,6 +55,7 @@ def test_python_m_indm() -> None:
     [
         (["train", "--suite", SMOKE, "--run", "digits-vp"], ["no run 'digits-vp'; runs: ", RUN]),
         (["prepare", "--suite", SMOKE, "--dataset", "digitz"], ["no dataset 'digitz'; datasets: digits"]),
+        (["toy2d", "--suite", SMOKE, "--toy", "moonz"], ["no two-dimensional dataset 'moonz'", "datasets: moons"]),
         (["train", "--suite", "params/absent.yaml", "--run", RUN], ["params/absent.yaml: no such suite"]),
         (["train", "--suite", SMOKE, "--run", RUN], ["dataset.json: missing; run the stage that writes it"]),
         (["table", "--suite", SMOKE], ["samples.json: missing; run the stage that writes it"]),

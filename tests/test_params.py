@@ -124,6 +124,16 @@ MISTAKES = {
         "beta_min: 30.0",
         ["key train.sde.vp.beta_min: found 30.0; allowed: below beta_max 20.0"],
     ),
+    "two-dimensional dataset that nobody draws": (
+        "    moons: {noise",
+        "    moonz: {noise",
+        ["key toy2d.datasets.moonz", "moons|checkerboard|eight-gaussians"],
+    ),
+    "warm-up as long as the training": (
+        "flow_warmup_steps: 500",
+        "flow_warmup_steps: 2000",
+        ["key toy2d.training.flow_warmup_steps: found 2000; allowed: below steps 2000"],
+    ),
     "not YAML": ("suite: digits", "suite: [digits", ["not a YAML file"]),
     "published statistics of a classifier": (
         "published_statistics: null",

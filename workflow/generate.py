@@ -117,6 +117,7 @@ def collected(stage: str, suite: dict[str, Any]) -> list[str]:
     if stage == "table":
         files += [f"data/{dataset}/reference.json" for dataset in suite["datasets"]]
         files += [f"protocol/{dataset}.csv" for dataset in suite["protocol"]]
+        files += [f"toy2d/{toy}.csv" for toy in suite["toy2d"]["datasets"]]
     return ["results/${suite}/" + file for file in files]
 
 

@@ -29,7 +29,7 @@ def run(suite: "Suite", layout: Layout) -> Path:
         layout,
         runs,
         suite.datasets,
-        toy2d={},
+        toy2d=suite.toy2d.datasets,
         protocol={dataset: section.run for dataset, section in suite.protocol.items()},
     )
     values = values_table(results)

@@ -1,0 +1,110 @@
+"""Figures of the two-dimensional data: linear and nonlinear diffusion side by side, from a stage's arrays."""
+
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import EllipseCollection
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+Arrays = Mapping[str, NDArray[Any]]
+
+MODELS = {"ddpmpp": "DDPM++\n(linear)", "indm": "INDM\n(nonlinear)"}
+# Okabe and Ito's colours, which the colour-blind tell apart.
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"
+# The colour of text and frames in the other figures too.
+INK = "#1b1b1a"
+STYLE: Any = {
+    "svg.hashsalt": "indm",
+    "svg.fonttype": "path",
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.linewidth": 0.5,
+    "savefig.transparent": True,
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor"), INK),
+}
+
+
+def toy2d_figure(arrays: Arrays) -> bytes:
+    """Draw a row of panels for each model: density, forward diffusion, drift and volatility, paths of the reverse ODE.
+
+    Arguments:
+        arrays: what the stage ``toy2d`` wrote: ``data`` (N, 2), ``times`` (K,), ``limit``, ``arrows`` (A, 2), and for each
+            model ``clouds`` (K, B, 2), ``paths`` (P, C, 2), ``log_density`` (G^2,), ``drift`` (A, 2) and ``volatility``
+            (A, 2, 2).
+
+    Returns:
+        The figure as SVG; the same arrays give the same bytes.
+    """
+    times = arrays["times"]
+    with mpl.rc_context(STYLE):
+        columns = 3 + len(times)
+        figure = Figure(figsize=(1.5 * columns, 3.2))
+        grid = figure.subplots(2, columns, squeeze=False, gridspec_kw={"wspace": 0.06, "hspace": 0.06})
+        for row, (model, label) in zip(grid, MODELS.items(), strict=True):
+            part = {key: arrays[f"{model}.{key}"] for key in ("clouds", "paths", "log_density", "drift", "volatility")}
+            _clouds(row[: len(times)], part["clouds"], arrays["data"])
+            _field(row[-3], arrays["arrows"], part["drift"], part["volatility"])
+            _paths(row[-2], part["paths"])
+            _density(row[-1], part["log_density"], float(arrays["limit"]))
+            row[0].set_ylabel(label)
+        titles = ["data", *(f"forward, t = {time:.2g}" for time in times[1:])]
+        for axes, title in zip(grid[0], [*titles, "drift and noise", "reverse ODE", "density at t = 0"], strict=True):
+            axes.set_title(title)
+        for axes in grid.flat:
+            _frame(axes, float(arrays["limit"]))
+        buffer = BytesIO()
+        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def _frame(axes: Axes, limit: float) -> None:
+    axes.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[], aspect="equal")
+
+
+def _clouds(row: NDArray[Any], clouds: NDArray[Any], data: NDArray[Any]) -> None:
+    """Show each time's points (K, B, 2), coloured by where they start from left to right."""
+    start = data[: clouds.shape[1], 0]
+    for axes, cloud in zip(row, clouds, strict=False):
+        axes.scatter(cloud[:, 0], cloud[:, 1], c=start, cmap="plasma", vmax=1.2 * start.max(), s=2, linewidths=0)
+
+
+def _field(axes: Axes, points: NDArray[Any], drift: NDArray[Any], volatility: NDArray[Any]) -> None:
+    """Show the directions of the forward drift, their lengths compressed, over the shape of the noise."""
+    left, lengths, _ = np.linalg.svd(volatility)
+    angle = np.degrees(np.arctan2(left[:, 1, 0], left[:, 0, 0]))
+    size = 0.06 * np.minimum(lengths / np.median(lengths), 2.5)
+    axes.add_collection(
+        EllipseCollection(
+            2 * size[:, 0],
+            2 * size[:, 1],
+            angle,
+            units="xy",
+            offsets=points,
+            offset_transform=axes.transData,
+            facecolors=ORANGE,
+            alpha=0.4,
+            linewidths=0,
+        )
+    )
+    norm = np.linalg.norm(drift, axis=1, keepdims=True)
+    arrows = drift / np.maximum(norm, np.finfo(norm.dtype).tiny) * 0.22 * np.tanh(norm / np.median(norm))
+    axes.quiver(*points.T, *arrows.T, color=BLUE, angles="xy", scale_units="xy", scale=1, width=0.009, headwidth=3.5)
+
+
+def _paths(axes: Axes, paths: NDArray[Any]) -> None:
+    """Show paths (P, C, 2) from the prior (grey) to the data (orange)."""
+    axes.plot(paths[..., 0], paths[..., 1], color=BLUE, linewidth=0.5, alpha=0.7)
+    axes.scatter(paths[0, :, 0], paths[0, :, 1], s=5, color=GREY, linewidths=0)
+    axes.scatter(paths[-1, :, 0], paths[-1, :, 1], s=5, color=ORANGE, linewidths=0, zorder=3)
+
+
+def _density(axes: Axes, log_density: NDArray[Any], limit: float) -> None:
+    side = round(len(log_density) ** 0.5)
+    density = np.exp(log_density.reshape(side, side))
+    top = np.quantile(density, 0.995)
+    axes.imshow(density, origin="lower", extent=(-limit, limit, -limit, limit), cmap="viridis", vmin=0, vmax=top)

@@ -1,0 +1,246 @@
+"""Two-dimensional data: likelihoods against a Gaussian's, the flow against autograd, a stack against its replicas."""
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+from scipy.stats import wasserstein_distance
+from torch import Generator, Tensor, nn
+
+from indm.artifacts import read_arrays
+from indm.cli import main
+from indm.errors import ArtifactError, DivergenceError
+from indm.params import load_suite
+from indm.report.figures_toy2d import toy2d_figure
+from indm.sde import SDE, VP
+from indm.toy2d.data import DATASETS, draw_splits
+from indm.toy2d.evaluation import likelihood, path_ratio, sample, sliced_wasserstein
+from indm.toy2d.models import (
+    CouplingFlow,
+    Flow2d,
+    ScoreMLP,
+    Stack,
+    Standardisation,
+    initialise,
+    parameter_count,
+    select,
+)
+from indm.toy2d.pictures import forward_coefficients
+from indm.toy2d.study import affine_variants, matching_width
+from indm.toy2d.training import train
+from tests.conftest import REPOSITORY
+from tests.gaussian import GaussianData
+
+EPS = 1e-5
+RECIPE: dict[str, Any] = {
+    "dataset": "moons",
+    "eps": EPS,
+    "steps": 12,
+    "flow_warmup_steps": 4,
+    "batch_size": 16,
+    "lr": 1e-2,
+    "flow_lr": 3e-3,
+    "ema_decay": 0.9,
+}
+
+
+class ExactNoise(nn.Module):
+    """The noise prediction of Gaussian data as a stack of replicas."""
+
+    def __init__(self, replicas: int, data: GaussianData, sde: SDE) -> None:
+        super().__init__()
+        self.count = nn.Parameter(torch.zeros(replicas))
+        self.data = data
+        self.sde = sde
+
+    def forward(self, z: Tensor, t: Tensor) -> Tensor:
+        exact = self.data.noise_fn(self.sde, z.flatten(0, 1).double(), t.flatten())
+        return exact.to(z.dtype).view_as(z)
+
+
+def identity(replicas: int) -> Standardisation:
+    return Standardisation(torch.zeros(replicas), torch.ones(replicas))
+
+
+def random_flow(replicas: int, couplings: int) -> CouplingFlow:
+    flow = CouplingFlow(replicas, couplings, 8)
+    for parameter in flow.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return flow
+
+
+def test_likelihood_of_a_gaussian_is_its_own() -> None:
+    data = GaussianData(2)
+    x = data.draw(2000).float().view(2, 1000, 2)
+    stack = Stack(ExactNoise(2, data, VP()), identity(2))  # type: ignore[arg-type]
+    found = likelihood(stack, VP(), x, eps=EPS, time_draws=512, tolerance=1e-4, generator=Generator().manual_seed(0))
+    expected = data.nll(x.double()).mean(1)
+    assert torch.allclose(found["nll"], expected, atol=2e-3)
+    assert torch.allclose(found["nelbo"], expected, atol=1.5e-2)
+
+
+def test_samples_of_a_gaussian_have_its_moments() -> None:
+    data = GaussianData(2)
+    stack = Stack(ExactNoise(1, data, VP()), identity(1))  # type: ignore[arg-type]
+    x = sample(stack, VP(), 8000, 100, grid="uniform", eps=EPS, generator=Generator().manual_seed(0))[0].double()
+    assert torch.allclose(x.mean(0), data.mean, atol=0.03)
+    assert torch.allclose(torch.cov(x.T), data.covariance, atol=0.03)
+
+
+FLOWS: list[Flow2d] = [random_flow(3, 3), random_flow(3, 4), Standardisation(torch.rand(3), 1 + torch.rand(3))]
+
+
+@pytest.mark.parametrize("flow", FLOWS, ids=["odd", "even", "affine"])
+def test_flow_inverts_and_its_log_determinant_is_autograds(flow: Flow2d) -> None:
+    flow, x = flow.double(), torch.randn(3, 5, 2, dtype=torch.float64)
+    z, log_det = flow(x)
+    assert torch.allclose(flow.inverse(z), x)
+    jacobian = torch.autograd.functional.jacobian(lambda x: flow(x)[0], x)
+    for replica in range(3):
+        for point in range(5):
+            block = jacobian[replica, point, :, replica, point]
+            assert log_det[replica, point].item() == pytest.approx(torch.linalg.slogdet(block).logabsdet.item())
+
+
+@pytest.mark.parametrize("flow", FLOWS, ids=["odd", "even", "affine"])
+def test_forward_coefficients_are_those_of_short_steps(flow: Flow2d) -> None:
+    """Mean and covariance of the image of one short Euler-Maruyama step of the latent, by a quadrature of degree 3."""
+    one, sde, t, dt = select(flow, slice(1)).double(), VP(), 0.3, 1e-6
+    x = torch.randn(6, 2, dtype=torch.float64)
+    z = one(x[None])[0].detach()
+    time = torch.tensor(t, dtype=torch.float64)
+    f, g = sde.drift(time).item(), sde.diffusion(time).item()
+    nodes = math.sqrt(2 * dt) * torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]], dtype=torch.float64)
+    moved = torch.stack([one.inverse(z + f * z * dt + g * node)[0] for node in nodes]).detach()
+    drift, volatility = forward_coefficients(one, sde, x, t)
+    assert torch.allclose((moved.mean(0) - x) / dt, drift, rtol=1e-2, atol=1e-2)
+    step = moved - moved.mean(0)
+    covariance = torch.einsum("nbi,nbj->bij", step, step) / 4 / dt
+    assert torch.allclose(covariance, volatility @ volatility.mT, rtol=1e-2, atol=1e-2)
+
+
+def test_sliced_distance_is_scipys_on_each_projection() -> None:
+    x, y = torch.randn(2, 30, 2), torch.rand(2, 30, 2)
+    angles = np.pi * np.arange(32) / 32
+    for replica in range(2):
+        projections = [points[replica].numpy() @ np.stack([np.cos(angles), np.sin(angles)]) for points in (x, y)]
+        expected = np.mean([wasserstein_distance(*pair) for pair in zip(*(p.T for p in projections), strict=True)])
+        assert sliced_wasserstein(x, y)[replica].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_path_ratio_of_lines_and_half_circles() -> None:
+    progress = torch.linspace(0, 1, 200)
+    line = torch.stack([progress, 2 * progress], 1)
+    half_circle = torch.stack([(math.pi * progress).cos(), (math.pi * progress).sin()], 1)
+    paths = torch.stack([line, half_circle], 1)[:, :, None]
+    assert path_ratio(paths).tolist() == pytest.approx([1, math.pi / 2], rel=1e-4)
+
+
+def build(replicas: int, with_flow: bool) -> Stack:
+    flow = CouplingFlow(replicas, 2, 4) if with_flow else identity(replicas)
+    return Stack(ScoreMLP(replicas, 8, 2, VP()), flow)
+
+
+@pytest.mark.parametrize("with_flow", [False, True])
+def test_a_replica_of_a_stack_is_trained_as_if_alone(with_flow: bool) -> None:
+    points = draw_splits("moons", 50, 0.05, 3, "train")
+    stacked, stacked_flops = train(build(3, with_flow), VP(), points, seeds=[0, 1, 2], **RECIPE)
+    alone, flops = train(build(1, with_flow), VP(), points[1:2], seeds=[1], **RECIPE)
+    assert flops == stacked_flops
+    assert any(parameter.abs().sum() > 0 for parameter in alone.parameters())
+    for one, many in zip(alone.parameters(), stacked.parameters(), strict=True):
+        assert torch.allclose(one[0], many[1], atol=1e-5)
+
+
+def test_training_changes_every_parameter() -> None:
+    points = draw_splits("moons", 50, 0.05, 1, "train")
+    stack = build(1, with_flow=True)
+    train(stack, VP(), points, seeds=[0], **RECIPE)
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in stack.parameters())
+
+
+def test_divergence_names_the_seed() -> None:
+    points = draw_splits("moons", 50, 0.05, 2, "train")
+    points[1] = math.nan
+    with pytest.raises(DivergenceError, match="step 0 of seed 7: lower toy2d"):
+        train(build(2, with_flow=False), VP(), points, seeds=[3, 7], **RECIPE)
+
+
+def test_equal_seeds_start_equal_and_others_differ() -> None:
+    network = ScoreMLP(3, 8, 2, VP())
+    initialise(network, [5, 6, 5])
+    weight = next(network.parameters())
+    assert torch.equal(weight[0], weight[2])
+    assert not torch.equal(weight[0], weight[1])
+
+
+def test_controls_have_the_scale_and_the_size_they_claim() -> None:
+    points = 3 + 0.25 * torch.randn(2, 5000, 2)
+    means, factors = affine_variants(points, [5.0])
+    flow = Standardisation(means["standardised"], factors["standardised"])
+    assert torch.allclose(flow(points)[0].std((1, 2)), torch.ones(2))
+    assert factors["scale-5"].tolist() == [5, 5]
+    width = matching_width(lambda width: ScoreMLP(1, width, 2, VP()), 500)
+    sizes = [parameter_count(ScoreMLP(1, candidate, 2, VP())) for candidate in (width - 1, width)]
+    assert sizes[0] < 500 <= sizes[1]
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_data_has_the_scale_of_images_and_fresh_splits(name: str) -> None:
+    first, again, other = (draw_splits(name, 4000, 0.02, 2, split) for split in ("train", "train", "test"))
+    assert first.shape == (2, 4000, 2)
+    assert torch.equal(first, again)
+    assert not torch.equal(first[0].sort(0).values, other[0].sort(0).values)
+    assert not torch.equal(first[0], first[1])
+    assert first.mean((0, 1)).abs().max() < 0.03
+    assert 0.35 < first.std() < 0.65
+
+
+def test_checkerboard_fills_its_dark_squares_alone() -> None:
+    column, row = ((draw_splits("checkerboard", 2000, 0.0, 1, "train")[0] + 1) * 2).floor().int().unbind(-1)
+    assert set(((column + row) % 2).tolist()) == {0}
+    assert len(set(zip(column.tolist(), row.tolist(), strict=True))) == 8
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("toy2d")
+    smoke = str(REPOSITORY / "params" / "smoke.yaml")
+    done = CliRunner().invoke(main, ["toy2d", "--suite", smoke, "--toy", "moons", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    return out / "smoke" / "toy2d"
+
+
+def test_stage_writes_a_row_for_each_model_variant_and_seed(results: Path) -> None:
+    table = pd.read_csv(results / "moons.csv", keep_default_na=False, na_values={"nll": [""]})
+    parameters = load_suite(REPOSITORY / "params" / "smoke.yaml").toy2d
+    variants = [("indm", ""), *(("ddpmpp", v) for v in ("", "standardised", "scale-3", "scale-5", "compute", "width"))]
+    cells = [*variants, ("data", "")]
+    assert list(zip(table["model"], table["variant"], strict=True)) == [
+        cell for cell in cells for _ in range(parameters.seeds)
+    ]
+    models = table[table["model"] != "data"]
+    assert models.astype({"nelbo": float})["nll"].notna().all()
+    first = models.groupby(["model", "variant"])[["parameters", "train_flops"]].first().astype(float)
+    assert first["parameters"]["ddpmpp", "width"] >= first["parameters"]["indm", ""]
+    ratio = first["train_flops"]["ddpmpp", "compute"] / first["train_flops"]["indm", ""]
+    assert ratio == pytest.approx(1, abs=0.05)
+
+
+def test_figure_repeats_byte_for_byte(results: Path) -> None:
+    arrays = read_arrays(results / "moons.safetensors")
+    first, second = (toy2d_figure(arrays) for _ in range(2))
+    assert hashlib.sha256(first).digest() == hashlib.sha256(second).digest()
+    assert first.startswith(b"<?xml")
+
+
+def test_damaged_arrays_are_named(tmp_path: Path) -> None:
+    (tmp_path / "moons.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(ArtifactError, match=r"moons\.safetensors: not a safetensors file"):
+        read_arrays(tmp_path / "moons.safetensors")

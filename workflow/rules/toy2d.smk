@@ -1,0 +1,24 @@
+# Two-dimensional data: one job for each dataset, all models and seeds in it.
+
+
+rule toy2d:
+    input:
+        code=CODE["toy2d"],
+    output:
+        table="results/{suite}/toy2d/{toy}.csv",
+        arrays="results/{suite}/toy2d/{toy}.safetensors",
+    log:
+        "results/{suite}/logs/toy2d/{toy}.log",
+    benchmark:
+        "results/{suite}/benchmarks/toy2d/{toy}.tsv"
+    threads: suite.threads
+    resources:
+        mem_mb=1000,
+    params:
+        toy2d=lambda wildcards: suite.toy2d.model_dump(exclude={"datasets"})
+        | {"dataset": suite.toy2d.datasets[wildcards.toy].model_dump()},
+    message:
+        "toy2d {wildcards.toy}"
+    shell:
+        "python -m indm toy2d --suite params/{wildcards.suite}.yaml --toy {wildcards.toy}"
+        " --out results 2> {log}"
