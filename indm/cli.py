@@ -33,6 +33,13 @@ OUT = click.option(
 )
 DATASET = click.option("--dataset", required=True, help="A dataset of the suite.")
 RUN = click.option("--run", required=True, help="A run of the suite.")
+REPORTS = click.option(
+    "--reports",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("reports"),
+    show_default=True,
+    help="The reports folder; files go to <reports>/<suite>/.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,9 +51,10 @@ def main() -> None:
 def _stage(name: str, summary: str, *options: Callable[..., Any]) -> None:
     """Register stage ``name``, whose module is ``indm.stages.<name>``."""
 
-    def command(suite_file: Path, out: Path, **subject: str) -> None:
+    def command(suite_file: Path, out: Path, reports: Path | None = None, **subject: str) -> None:
+        files = {} if reports is None else {"reports": reports}
         try:
-            _execute(name, suite_file, out, subject)
+            _execute(name, suite_file, out, subject, **files)
         except IndmError as error:
             sys.exit("\n".join(f"indm {name}: {line}" for line in str(error).splitlines()))
 
@@ -87,6 +95,8 @@ _stage("sample", "Draw images from a trained run.", RUN)
 _stage("fid", "Compare a run's images with the training split: FID and KID.", RUN)
 _stage("nll", "Evaluate the four likelihood numbers of a trained run on the test split.", RUN)
 _stage("table", "Collect the suite's results in its tables.")
+_stage("figure", "Draw the suite's figures from its tables.", REPORTS)
+_stage("report", "Write the suite's page from its tables, figures and pictures.", REPORTS)
 
 
 _FILE = click.Path(path_type=Path, dir_okay=False)

@@ -13,7 +13,7 @@ from tests.conftest import REPOSITORY
 
 SMOKE = str(REPOSITORY / "params" / "smoke.yaml")
 RUN = "digits-vp-indm-nll-s0"
-STAGES = {"prepare", "reference", "train", "sample", "fid", "nll", "table"}
+STAGES = {"prepare", "reference", "train", "sample", "fid", "nll", "table", "figure", "report"}
 
 
 def call(*arguments: str) -> Result:
