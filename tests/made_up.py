@@ -13,7 +13,15 @@ from indm.artifacts import write_json, write_table
 
 SUITE = "made-up"
 CELLS = [
-    {"suite": SUITE, "dataset": "digits", "sde": sde, "model": model, "variant": variant, "objective": objective, "seeds": 3}
+    {
+        "suite": SUITE,
+        "dataset": "digits",
+        "sde": sde,
+        "model": model,
+        "variant": variant,
+        "objective": objective,
+        "seeds": 3,
+    }
     for (sde, objective), (model, variant) in product(
         [("ve", "fid"), ("vp", "fid"), ("vp", "nll")],
         [("ddpmpp", ""), ("indm", ""), ("ddpmpp", "standardised"), ("ddpmpp", "compute")],
@@ -74,55 +82,153 @@ def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
         return {name: scale + error * generator.normal(), f"{name}_se": error * generator.uniform(0.6, 1.4)}
 
     protocol = {"sampler": "ancestral", "nfe": 100, "num_samples": 1000, "extractor": "digits-cnn"}
-    real = {"suite": SUITE, "dataset": "digits", "model": "real (test split)", "num_samples": 360, "extractor": "digits-cnn"}
+    real = {
+        "suite": SUITE,
+        "dataset": "digits",
+        "model": "real (test split)",
+        "num_samples": 360,
+        "extractor": "digits-cnn",
+    }
     grid = product(CELLS, ["euler_maruyama", "ancestral", "pc", "ode_euler", "ode_heun"], [5, 10, 20, 50, 100])
     variants = [cell for cell in CELLS if cell["variant"]]
     return {
         "claims": [
-            _claim("likelihood", "nll", "INDM has a lower NLL than DDPM++ at equal training steps.", "explained by a control", -0.031, 0.008),
-            _claim("bound", "gap", "The gap between NELBO and NLL is smaller with a trained flow.", "shown", -0.052, 0.011),
-            _claim("fid", "fid", "INDM has a lower FID than DDPM++ under the FID objective.", "not shown", 0.081, 0.027),
-            _claim("few-steps", "fid", "INDM loses less FID than DDPM++ when sampling takes ten steps.", "inconclusive", -0.021, 0.034),
+            _claim(
+                "likelihood",
+                "bits/dim",
+                "INDM has a lower NLL.",
+                "explained by a control",
+                0.031,
+                0.008,
+                "standardised",
+            ),
+            _claim("bound", "bits/dim", "The gap between NELBO and NLL is smaller.", "shown", 0.052, 0.011, "compute"),
+            _claim("image-quality", "FID", "INDM has a lower FID.", "not shown", -0.081, 0.027),
+            _claim("few-steps", "FID", "INDM loses less FID at ten steps.", "inconclusive", 0.021, 0.034),
+            _claim(
+                "few-steps", "FID", "INDM loses less FID at ten steps.", "not shown", -0.052, 0.021, objective="nll"
+            ),
+            {
+                "suite": SUITE,
+                "id": "state-of-the-art",
+                "statement": "INDM has the lowest FID.",
+                "source": "made up",
+                "grade": "no data",
+                "reason": "no run",
+            },
         ],
         "comparison": [
-            cell | {"metric": "fid", **some(0.3, 0.05, "ours"), "published": 2.28 if i == 0 else None, "published_source": "made up" if i == 0 else None}
-            for i, cell in enumerate(CELLS[:4])
+            cell
+            | {
+                "metric": "fid",
+                "sampler": "ancestral",
+                **some(0.3, 0.05, "ours"),
+                "published": 2.28,
+                "published_source": "made up",
+                "verdict": "not comparable",
+                "protocol_differences": "another extractor",
+            }
+            for cell in CELLS[:4]
         ],
-        "fid": [cell | protocol | some(0.3, 0.05, "fid") | some(0.01, 0.004, "kid") | {"fid_image_se": 0.06} for cell in CELLS]
+        "fid": [
+            cell | protocol | some(0.3, 0.05, "fid") | some(0.01, 0.004, "kid") | {"fid_image_se": 0.06}
+            for cell in CELLS
+        ]
         + [real | some(0.1, 0.03, "fid") | some(-0.005, 0.004, "kid")],
         "nll": [cell | some(2.1, 0.02, "nll") | some(2.2, 0.02, "nelbo") | some(0.1, 0.01, "gap") for cell in CELLS],
         "discretization": [
-            cell | {"sampler": sampler, "steps": steps, "nfe": steps, "num_samples": 1000, "skip": None} | some(8 / steps + 0.2, 0.03, "fid") | some(1 / steps, 0.004, "kid")
+            cell
+            | {"sampler": sampler, "steps": steps, "nfe": steps, "num_samples": 1000, "skip": None}
+            | some(8 / steps + 0.2, 0.03, "fid")
+            | some(1 / steps, 0.004, "kid")
             if (sampler, cell["sde"], steps) != ("euler_maruyama", "vp", 5)
             else cell | {"sampler": sampler, "steps": steps, "skip": "beta / N > 1: the variance would be negative"}
             for cell, sampler, steps in grid
         ],
         "learning_curve": [
-            cell | {"split": "valid", "step": step, "flops": step * (2.5e9 if cell["model"] == "ddpmpp" else 4.1e9), "images": step * 128}
-            | some(2 + 60 / step, 0.02, "nelbo") | some(1.95 + 50 / step, 0.02, "nll") | some(0.05 + 10 / step, 0.01, "gap")
+            cell
+            | {
+                "split": "valid",
+                "step": step,
+                "flops": step * (2.5e9 if cell["model"] == "ddpmpp" else 4.1e9),
+                "images": step * 128,
+            }
+            | some(2 + 60 / step, 0.02, "nelbo")
+            | some(1.95 + 50 / step, 0.02, "nll")
+            | some(0.05 + 10 / step, 0.01, "gap")
             for cell, step in product(CELLS, [125, 250, 500, 1000, 2000])
         ],
-        "ablation": [cell | {"metric": metric} | some(-0.02, 0.01, "difference") for metric, cell in product(["fid", "nll"], variants)],
+        "ablation": [
+            cell
+            | some(2.1, 0.02, "nll")
+            | some(0.3, 0.05, "fid")
+            | (some(-0.02, 0.01, "nll_difference") | some(0.05, 0.03, "fid_difference") if cell in variants else {})
+            for cell in CELLS
+        ],
         "protocol": [
-            {"suite": SUITE, "dataset": "digits", "factor": factor, "setting": setting, **some(0.3, 0.02, "fid"), **some(0.1, 0.03, "difference"), "note": note}
+            {
+                "suite": SUITE,
+                "dataset": "digits",
+                "factor": factor,
+                "setting": setting,
+                "fid": 0.31,
+                "fid_image_se": 0.02,
+                "difference": 0.1 * generator.normal(),
+                "difference_image_se": 0.03,
+                "note": note,
+            }
             for factor, setting, note in [
-                ("num_samples", "250", ""), ("num_samples", "infinity", "linear in 1/N"), ("reference", "test", ""),
-                ("implementation", "clean-fid", ""), ("rounding", "jpeg", "quality 75"), ("denoise", "none", ""), ("weights", "raw", ""),
+                ("num_samples", "250", ""),
+                ("num_samples", "infinity", "linear in 1/N"),
+                ("reference", "test", ""),
+                ("implementation", "clean-fid", ""),
+                ("rounding", "jpeg", "quality 75"),
+                ("denoise", "none", ""),
+                ("weights", "raw", ""),
             ]
         ],
         "toy2d": [
             {"suite": SUITE, "dataset": "moons", "model": model, "seeds": 3, "parameters": 4321, "train_flops": 1.5e12}
-            | some(1.2, 0.02, "nelbo") | some(12, 2, "w1_10") | some(1.3, 0.05, "path_ratio")
+            | some(1.2, 0.02, "nelbo")
+            | some(12, 2, "w1_10")
+            | some(1.3, 0.05, "path_ratio")
             for model in ("ddpmpp", "indm")
         ],
-        "compute": [cell | {"score_parameters": 123456, "flow_parameters": 7890 * (cell["model"] == "indm"), "ms_per_step": 12.25} for cell in CELLS],
-        "values": [cell | {"seed": 0, "stage": "fid", "metric": "fid", "value": 0.31, "path": "runs/x/fid.json"} for cell in CELLS],
+        "compute": [
+            cell
+            | {"score_parameters": 123456, "flow_parameters": 7890 * (cell["model"] == "indm"), "ms_per_step": 12.25}
+            for cell in CELLS
+        ],
+        "values": [
+            cell | {"seed": 0, "stage": "fid", "metric": "fid", "value": 0.31, "path": "runs/x/fid.json"}
+            for cell in CELLS
+        ],
     }
 
 
-def _claim(name: str, metric: str, statement: str, verdict: str, effect: float, error: float) -> dict[str, Any]:
-    interval = {"low": effect - 2 * error, "high": effect + 2 * error}
-    return {"claim": name, "statement": statement, "verdict": verdict, "metric": metric, "effect": effect, **interval, "n": 3}
+def _claim(
+    name: str,
+    unit: str,
+    statement: str,
+    grade: str,
+    effect: float,
+    error: float,
+    control: str = "",
+    objective: str = "fid",
+) -> dict[str, Any]:
+    def interval(prefix: str, effect: float) -> dict[str, float]:
+        return {f"{prefix}effect": effect, f"{prefix}low": effect - 3 * error, f"{prefix}high": effect + 3 * error}
+
+    place = {"dataset": "digits", "sde": "vp", "objective": objective}
+    words = {
+        "treatment": "indm",
+        "baseline": "ddpmpp",
+        "statement": statement,
+        "source": "made up",
+        "reason": "made up",
+    }
+    row = {"suite": SUITE, "id": name, **place, **words, "grade": grade, "unit": unit, "n": 3, **interval("", effect)}
+    return row | ({"control": control, **interval("control_", effect / 2)} if control else {})
 
 
 def _record(generator: np.random.Generator) -> dict[str, Any]:
