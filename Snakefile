@@ -52,6 +52,9 @@ wildcard_constraints:
 ##### Rules #####
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
@@ -71,3 +74,4 @@ rule all:
     default_target: True
     input:
         expand(rules.publish.output.table, table=["fid", "nll"]),
+        expand(rules.report.output.page, suite=SUITE),

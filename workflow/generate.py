@@ -1,7 +1,7 @@
 """Keep in step what dvc.yaml and the Snakefile know about the package and the suites.
 
 Written or updated: workflow/stages.yaml (the modules behind each stage, by its imports); in dvc.yaml, the lists of
-those modules and of the files that the stage table collects; workflow/dvc/<suite>/dvc.yaml of every suite but the
+those modules and of the files that the stages table and report collect; workflow/dvc/<suite>/dvc.yaml of every suite but the
 default one.
 
     python workflow/generate.py            writes them
@@ -54,7 +54,7 @@ def generate(root: Path) -> dict[str, str]:
     )
     code = {stage: sorted(modules(root, f"indm.stages.{stage}")) for stage in stages}
     suites = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((root / "params").glob("*.yaml"))}
-    default = fill((root / "dvc.yaml").read_text(), code, collected(suites[DEFAULT_SUITE]))
+    default = fill((root / "dvc.yaml").read_text(), code, suites[DEFAULT_SUITE])
     texts = {"workflow/stages.yaml": CODE + yaml.safe_dump(code, sort_keys=False), "dvc.yaml": default}
     for suite, content in suites.items():
         if suite != DEFAULT_SUITE:
@@ -110,14 +110,25 @@ def collected(suite: dict[str, Any]) -> list[str]:
     return ["results/${suite}/" + file for file in files]
 
 
-def fill(text: str, code: dict[str, list[str]], results: list[str]) -> str:
-    """Replace the dependencies of dvc.yaml that are lists: modules (every stage) and results (the stage table)."""
+def pictures(suite: dict[str, Any]) -> list[str]:
+    """List the pictures that the stage report of a suite shows."""
+    return [f"results/${{suite}}/runs/{run}/samples.png" for run in suite["runs"]]
+
+
+# The stages that read every run: what the lines of their dependencies look like, and what lists them.
+COLLECTING = {"table": (r" +- results/\S+\.json\n", collected), "report": (r" +- results/\S+\.png\n", pictures)}
+
+
+def fill(text: str, code: dict[str, list[str]], suite: dict[str, Any]) -> str:
+    """Replace the dependencies of dvc.yaml that are lists: modules (every stage) and results (``COLLECTING``)."""
     blocks = re.split(r"^(?=  \w+:$)", text, flags=re.MULTILINE)
     for i, block in enumerate(blocks):
         stage = block.partition(":")[0].strip()
         if stage in code:
-            block = _replace(block, r" +- indm/\S+\.py\n", code[stage])
-            blocks[i] = _replace(block, r" +- results/\S+\.json\n", results) if stage == "table" else block
+            blocks[i] = _replace(block, r" +- indm/\S+\.py\n", code[stage])
+        if stage in COLLECTING:
+            line, results = COLLECTING[stage]
+            blocks[i] = _replace(blocks[i], line, results(suite))
     return "".join(blocks)
 
 
@@ -141,8 +152,10 @@ def derive(default: str, suite: str, content: dict[str, Any]) -> str:
     for stage in pipeline["stages"].values():
         definition = stage.get("do", stage)
         definition["wdir"] = top
-    table = pipeline["stages"]["table"]
-    table["deps"] = collected(content) + [dep for dep in table["deps"] if not dep.startswith("results/")]
+    for stage, (line, results) in COLLECTING.items():
+        definition = pipeline["stages"][stage]
+        kept = [dep for dep in definition["deps"] if not re.fullmatch(line, f" - {dep}\n")]
+        definition["deps"] = results(content) + kept
     return str(yaml.safe_dump(pipeline, sort_keys=False, width=1000))
 
 

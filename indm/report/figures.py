@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import pandas as pd
@@ -126,7 +126,7 @@ def learning_curve_flops(table: pd.DataFrame) -> Figure:
 
 def ablation(table: pd.DataFrame) -> Figure:
     """Draw the difference that each variant makes, with its interval: a panel a metric."""
-    metrics = [column.removesuffix("_difference") for column in table if column.endswith("_difference")]
+    metrics = [column.removesuffix("_difference") for column in map(str, table) if column.endswith("_difference")]
     parts = [
         table.assign(panel=f"{heading(metric)}, difference from the plain baseline", low=low, high=high, value=value)
         for metric in metrics
@@ -175,14 +175,14 @@ def _read(path: Path, columns: Iterable[str]) -> pd.DataFrame:
         return pd.DataFrame()
     table = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str))
     if missing := [column for column in columns if column not in table]:
-        raise ArtifactError(f"{path}: found the columns {', '.join(table)}; missing: {', '.join(missing)}")
+        raise ArtifactError(f"{path}: found the columns {', '.join(map(str, table))}; missing: {', '.join(missing)}")
     return table.fillna(dict.fromkeys(TEXTS, ""))
 
 
 def _learning_curve(table: pd.DataFrame, x: str, label: str) -> Figure:
     groups, values = list(table.groupby(GROUP, sort=False)), ("nelbo", "nll", "gap")
     styles = _styles(table)
-    figure, axes = _grid(groups, [heading(value) for value in values], label, "bits/dim", sharey=False)
+    figure, axes = _grid(groups, [heading(value) for value in values], label, "bits/dim", sharey="none")
     for row, (_, part) in zip(axes, groups, strict=True):
         for axis, value in zip(row, values, strict=True):
             _lines(axis, part, x, value, styles)
@@ -251,7 +251,9 @@ def _interval(table: pd.DataFrame, value: str) -> tuple[pd.Series, pd.Series, pd
     return table[value], table[value] - error, table[value] + error
 
 
-def _grid(groups: Sequence[Any], columns: list[str], x: str, y: str, sharey: bool | str) -> tuple[Figure, Any]:
+def _grid(
+    groups: Sequence[Any], columns: list[str], x: str, y: str, sharey: Literal["none", "row"]
+) -> tuple[Figure, Any]:
     """Lay out a row of panels for each group, its name on the left, and a column for each text of ``columns``."""
     figure = Figure(figsize=(WIDTH, 1.9 * len(groups) + 0.8))
     axes = figure.subplots(len(groups), len(columns), squeeze=False, sharex="col", sharey=sharey)

@@ -190,7 +190,7 @@ def read_table(suite: str, path: Path) -> Table:
         path.stem,
         path,
         headings,
-        [any(cell.value for cell in column) for column in cells.values()],
+        [all(cell.value or not cell.text for cell in column) for column in cells.values()],
         rows,
         {heading(column): cell for column, cell in shared.items()},
         _downloads(path, headings, rows),
@@ -326,7 +326,7 @@ def _column(column: str, table: pd.DataFrame) -> list[Cell]:
 def _text_cell(column: str, text: str) -> Cell:
     if column == "grade":
         return Cell(text, symbol=GRADES.get(text, "?"))
-    return Cell(heading(text) if column == "metric" else name(text))
+    return Cell(heading(text) if column == "metric" else name(text), value=text if _is_number(text) else "")
 
 
 def _is_number(text: str) -> bool:
