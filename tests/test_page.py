@@ -150,7 +150,7 @@ def test_a_missing_table_is_named_with_what_makes_it(folder: Path, tmp_path: Pat
     shutil.copytree(folder, tmp_path / "copy")
     path = tmp_path / "copy" / "results" / SUITE / "tables" / f"{name}.csv"
     path.unlink()
-    html = make_page(tmp_path / "copy")
+    html = render(SUITE, RUNS, path.parent.parent, tmp_path / "copy" / "figures", tmp_path / "copy" / "params")
     assert f"{path}</code>: missing." in html
     assert f"snakemake --cores all --config suite={SUITE} -- {path}" in html
     assert f'id="table-{name}"' not in html

@@ -23,15 +23,15 @@ from indm.report.names import heading, name, names
 # The page redraws this colour as the text's own, so that figures follow the light and the dark theme.
 INK = "#1b1b1a"
 GRID = "#b9b9b4"
-SERIES = (
-    {"color": "#0072b2", "marker": "o", "linestyle": "-"},
-    {"color": "#d55e00", "marker": "s", "linestyle": "--"},
-    {"color": "#009e73", "marker": "^", "linestyle": "-."},
-    {"color": "#cc79a7", "marker": "D", "linestyle": ":"},
-    {"color": "#e69f00", "marker": "v", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
-    {"color": "#56b4e9", "marker": "P", "linestyle": (0, (1, 1))},
-)
-STYLE = {
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+MARKERS = "os^DvPX<>p*h"
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
+# No two share a marker; those that share a colour differ in their line too.
+SERIES = [
+    {"color": COLOURS[i % 6], "marker": marker, "linestyle": LINES[(i + i // 6) % 6]}
+    for i, marker in enumerate(MARKERS)
+]
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "indm",
     "svg.fonttype": "path",
     "font.family": "DejaVu Sans",
@@ -219,7 +219,7 @@ def _forest(table: pd.DataFrame, labels: list[str], bars: bool = False, second: 
     for axis, (title, part) in zip(axes, panels, strict=False):
         places = range(len(part))
         for place, (_, row) in zip(places, part.iterrows(), strict=True):
-            style = SERIES[bool(second and row[second])]
+            style = SERIES[int(second != "" and row[second] != "")]
             if bars:
                 axis.barh(place, row["value"], height=0.55, color=style["color"], alpha=0.35)
             axis.hlines(
