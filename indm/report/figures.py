@@ -15,7 +15,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, NullFormatter
+from matplotlib.ticker import LogFormatter
 
 from indm.errors import ArtifactError
 from indm.report.names import heading, name, names
@@ -54,8 +54,6 @@ GROUP = ["dataset", "sde", "objective"]
 TEXTS = [*GROUP, "model", "variant", "setting", "metric", "unit", "id", "control"]
 PLAIN_MODELS = ["ddpmpp", "indm"]
 WIDTH = 10.0
-# Beyond it the ticks of an axis are powers of ten.
-LARGEST_PLAIN_TICK = 1e6
 # Half the length of an interval drawn from a standard error.
 ERRORS = 2
 
@@ -187,9 +185,8 @@ def _learning_curve(table: pd.DataFrame, x: str, label: str) -> Figure:
         for axis, value in zip(row, values, strict=True):
             _lines(axis, part, x, value, styles)
             axis.set_xscale("log")
-            axis.xaxis.set_minor_formatter(NullFormatter())
-            if table[x].max() < LARGEST_PLAIN_TICK:
-                axis.set_xticks(sorted(table[x].unique()), [f"{tick:g}" for tick in sorted(table[x].unique())])
+            for formatter in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
+                formatter(PlainLogFormatter())
     _legend(figure, axes)
     return figure
 

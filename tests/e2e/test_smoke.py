@@ -14,7 +14,8 @@ from tests.checkout import copy_checkout, finish, run, start
 pytestmark = pytest.mark.e2e
 
 RUN = "digits-vp-indm-fid-s0"
-SNAKEMAKE = ["snakemake", "--cores", "all", "--config", "suite=smoke", "--", "results/table_fid.csv"]
+TARGETS = ["--", "results/table_fid.csv", "reports/smoke/index.html"]
+SNAKEMAKE = ["snakemake", "--cores", "all", "--config", "suite=smoke"]
 DVC = ["dvc", "repro", "workflow/dvc/smoke/dvc.yaml"]
 
 
@@ -22,7 +23,9 @@ DVC = ["dvc", "repro", "workflow/dvc/smoke/dvc.yaml"]
 def checkouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two copies of the checkout in which the smoke suite has been run, side by side, by an engine each."""
     copies = {engine: copy_checkout(tmp_path_factory.mktemp(engine)) for engine in ("snakemake", "dvc")}
-    processes = {engine: start(copies[engine], {"snakemake": SNAKEMAKE, "dvc": DVC}[engine]) for engine in copies}
+    processes = {
+        engine: start(copies[engine], {"snakemake": SNAKEMAKE + TARGETS, "dvc": DVC}[engine]) for engine in copies
+    }
     for engine, process in processes.items():
         done = finish(process)
         assert done.returncode == 0, f"{engine}:\n{done.stdout}\n{done.stderr}"
@@ -32,7 +35,7 @@ def checkouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def jobs(checkout: Path, engine: str) -> set[str]:
     """Ask an engine what it would run now: ``train digits-vp-indm-fid-s0``, ``table``, ..."""
     if engine == "snakemake":
-        done = run(checkout, *SNAKEMAKE[:-2], "--dry-run", *SNAKEMAKE[-2:])
+        done = run(checkout, *SNAKEMAKE, "--dry-run", *TARGETS)
         found = re.findall(r"^Job \d+: (.+)$", done.stdout + done.stderr, flags=re.MULTILINE)
     else:
         done = run(checkout, *DVC, "--dry")
@@ -75,7 +78,7 @@ def test_both_engines_make_the_same_tables(checkouts: dict[str, Path]) -> None:
 
 
 def test_a_second_run_does_nothing(checkouts: dict[str, Path]) -> None:
-    assert "Nothing to be done" in run(checkouts["snakemake"], *SNAKEMAKE).stderr
+    assert "Nothing to be done" in run(checkouts["snakemake"], *SNAKEMAKE, *TARGETS).stderr
     assert "Data and pipelines are up to date." in run(checkouts["dvc"], *DVC).stdout
     assert jobs(checkouts["dvc"], "dvc") == set()
 
@@ -101,7 +104,7 @@ def test_an_edit_of_the_sampler_samples_again_and_trains_nothing(checkouts: dict
         found = jobs(checkouts[engine], engine)
     assert sum(job.startswith("sample ") for job in found) == 6
     # DVC looks at what comes after only once it has new samples.
-    later = {"fid", "table", "publish"} if engine == "snakemake" else set()
+    later = {"fid", "table", "publish", "figure", "report"} if engine == "snakemake" else set()
     assert stages(found) == {"sample"} | later
 
 
@@ -113,9 +116,10 @@ def test_another_learning_rate_of_a_run_trains_it_alone(checkouts: dict[str, Pat
         found = jobs(checkouts[engine], engine)
     if engine == "snakemake":
         later = {f"{stage} {RUN}" for stage in ("sample", "fid", "nll")}
-        assert found == {f"train {RUN}", "table", "publish results/table_fid.csv"} | later
+        assert found == {f"train {RUN}", "table", "publish results/table_fid.csv", "figure", "report"} | later
     else:
-        assert found == {"validate", f"train {RUN}", "table"}
+        # The page shows the checksum of the suite's file.
+        assert found == {"validate", f"train {RUN}", "table", "report"}
 
 
 @pytest.mark.parametrize("engine", ["snakemake", "dvc"])
@@ -124,8 +128,23 @@ def test_other_sampling_settings_train_nothing(checkouts: dict[str, Path], engin
     with edited(file, file.read_text().replace("temperature: 1.0", "temperature: 0.9")):
         found = jobs(checkouts[engine], engine)
     assert sum(job.startswith("sample ") for job in found) == 6
-    later = {"fid", "table", "publish"} if engine == "snakemake" else {"validate"}
+    later = {"fid", "table", "publish", "figure", "report"} if engine == "snakemake" else {"validate", "report"}
     assert stages(found) == {"sample"} | later
+
+
+@pytest.mark.parametrize("engine", ["snakemake", "dvc"])
+def test_the_page_has_the_tables_and_the_pictures(checkouts: dict[str, Path], engine: str) -> None:
+    page = (checkouts[engine] / "reports/smoke/index.html").read_text()
+    for part in ('id="table-fid"', 'id="table-nll"', "seed 0", "data:image/png", "its numbers mean nothing"):
+        assert part in page
+
+
+def test_snakemake_makes_its_own_report_of_page_and_tables(checkouts: dict[str, Path]) -> None:
+    done = run(checkouts["snakemake"], *SNAKEMAKE, "--report", "report.html", *TARGETS)
+    assert done.returncode == 0, done.stderr
+    report = (checkouts["snakemake"] / "report.html").read_text()
+    assert "index.html" in report
+    assert "table_fid.csv" in report
 
 
 def test_dvc_adopts_what_snakemake_made(checkouts: dict[str, Path]) -> None:
