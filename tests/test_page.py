@@ -283,6 +283,13 @@ def test_a_phone_never_scrolls_sideways(view: Any, scheme: str) -> None:  # noqa
 
 @NEEDS_CHROMIUM
 @pytest.mark.browser
+def test_every_picture_is_shown(view: Any) -> None:  # noqa: ANN401
+    assert view.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    assert view.locator("figure.plot svg").count() == 6
+
+
+@NEEDS_CHROMIUM
+@pytest.mark.browser
 def test_the_first_tab_skips_to_the_results(view: Any) -> None:  # noqa: ANN401
     view.keyboard.press("Tab")
     assert view.evaluate("document.activeElement.className") == "skip"

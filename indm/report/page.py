@@ -166,7 +166,7 @@ def render(suite: str, runs: Mapping[str, Mapping[str, Any]], results: Path, fig
         origins=origins(records),
         caveats=caveats(suite, tables, records),
         suite_file=suite_file,
-        suite_hash=hashlib.sha256(suite_file.read_bytes()).hexdigest() if suite_file.is_file() else "file missing",
+        suite_hash=hashlib.sha256(suite_file.read_bytes()).hexdigest() if suite_file.is_file() else None,
     )
 
 

@@ -15,6 +15,7 @@ def run(suite: "Suite", layout: Layout, reports: Path) -> Path:
     folder = reports / suite.suite / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     figures = draw_figures(layout.tables)
+    # Panels of 2-D data join here, named "toy2d-<dataset>": the page shows every figure of such a name.
     for path in folder.glob("*.svg"):
         if path.stem not in figures:
             path.unlink()
