@@ -28,7 +28,16 @@ def test_every_figure_is_drawn_with_the_same_bytes_each_time(tables: Path) -> No
 
 def test_a_missing_or_empty_table_gives_no_figure(tmp_path: Path) -> None:
     assert draw_figures(tmp_path) == {}
-    pd.DataFrame(columns=FIGURES["discretization"].columns).to_csv(tmp_path / "discretization.csv", index=False)
+    pd.DataFrame(columns=[*FIGURES["discretization"].columns, "fid"]).to_csv(
+        tmp_path / "discretization.csv", index=False
+    )
+    assert draw_figures(tmp_path) == {}
+
+
+def test_a_table_without_a_number_gives_no_figure(tmp_path: Path) -> None:
+    """As of claims that no run of the suite could decide."""
+    drawing = FIGURES["claims"]
+    pd.DataFrame([dict.fromkeys([*drawing.columns, drawing.value])]).to_csv(tmp_path / "claims.csv", index=False)
     assert draw_figures(tmp_path) == {}
 
 

@@ -163,7 +163,7 @@ def test_missing_figures_pictures_and_provenance_are_named(tmp_path: Path) -> No
     for path in [*results.glob("runs/*/*.png"), *results.glob("**/provenance/*.json")]:
         path.unlink()
     html = render(SUITE, RUNS, results, tmp_path / "figures", tmp_path / "params")
-    assert f"{tmp_path}/figures/discretization.svg</code>: missing." in html
+    assert f"{tmp_path}/figures/discretization.svg</code>: not drawn yet" in html
     assert f"-- {tmp_path}/figures</code>" in html
     for run in RUNS:
         assert f"{results}/runs/{run}/neighbours.png" in html

@@ -60,15 +60,16 @@ ERRORS = 2
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure: the table it reads, the columns it cannot do without, and the function that draws it."""
+    """A figure: the table it reads, the columns it cannot do without, the value it shows, and the function that draws it."""
 
     table: str
     columns: tuple[str, ...]
+    value: str
     draw: Callable[[pd.DataFrame], Figure]
 
 
 def draw_figures(tables: Path) -> dict[str, bytes]:
-    """Draw every figure whose table is there and has rows.
+    """Draw every figure whose table is there and has a number to show.
 
     Arguments:
         tables: the folder of the suite's tables.
@@ -81,8 +82,8 @@ def draw_figures(tables: Path) -> dict[str, bytes]:
     """
     figures = {}
     for figure, drawing in FIGURES.items():
-        table = _read(tables / f"{drawing.table}.csv", drawing.columns)
-        if len(table) > 0:
+        table = _read(tables / f"{drawing.table}.csv", (*drawing.columns, drawing.value))
+        if table.get(drawing.value, pd.Series()).notna().any():
             with mpl.rc_context(STYLE):
                 figures[figure] = to_svg(drawing.draw(table))
     return figures
@@ -150,12 +151,12 @@ def claims(table: pd.DataFrame) -> Figure:
 
 
 FIGURES = {
-    "claims": Drawing("claims", (*GROUP, "id", "unit", "effect", "low", "high", "control", "control_effect"), claims),
-    "discretization": Drawing("discretization", (*GROUP, "model", "sampler", "steps", "fid"), discretization),
-    "learning-curve-step": Drawing("learning_curve", (*GROUP, "model", "step", "nll"), learning_curve_step),
-    "learning-curve-flops": Drawing("learning_curve", (*GROUP, "model", "flops", "nll"), learning_curve_flops),
-    "ablation": Drawing("ablation", (*GROUP, "model", "variant", "nll_difference"), ablation),
-    "protocol": Drawing("protocol", ("dataset", "factor", "setting", "difference"), protocol),
+    "claims": Drawing("claims", (*GROUP, "id", "unit", "low", "high", "control", "control_effect"), "effect", claims),
+    "discretization": Drawing("discretization", (*GROUP, "model", "sampler", "steps"), "fid", discretization),
+    "learning-curve-step": Drawing("learning_curve", (*GROUP, "model", "step"), "nll", learning_curve_step),
+    "learning-curve-flops": Drawing("learning_curve", (*GROUP, "model", "flops"), "nll", learning_curve_flops),
+    "ablation": Drawing("ablation", (*GROUP, "model", "variant"), "nll_difference", ablation),
+    "protocol": Drawing("protocol", ("dataset", "factor", "setting"), "difference", protocol),
 }
 
 
@@ -212,8 +213,8 @@ def _forest(table: pd.DataFrame, labels: list[str], bars: bool = False, second: 
     panels = list(table.dropna(subset=["value"]).groupby("panel", sort=False))
     heights = [len(part) + 2.4 for _, part in panels]
     figure = Figure(figsize=(WIDTH, 0.26 * sum(heights) + 0.3))
-    axes = figure.subplots(max(len(panels), 1), squeeze=False, height_ratios=heights or None)[:, 0]
-    for axis, (title, part) in zip(axes, panels, strict=False):
+    axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
+    for axis, (title, part) in zip(axes, panels, strict=True):
         places = range(len(part))
         for place, (_, row) in zip(places, part.iterrows(), strict=True):
             style = SERIES[int(second != "" and row[second] != "")]

@@ -160,7 +160,7 @@ def render(suite: str, runs: Mapping[str, Mapping[str, Any]], results: Path, fig
         tables=tables,
         claims=summarise_claims(tables["claims"].path),
         figures=read_figures(figures),
-        missing_figure=lambda figure: _missing(suite, figures / f"{figure}.svg", figures),
+        missing_figure=lambda figure: _missing_figure(suite, figures, figure),
         galleries=galleries(suite, runs, results),
         records=records,
         origins=origins(records),
@@ -295,6 +295,11 @@ def caveats(suite: str, tables: Mapping[str, Table], records: list[dict[str, Any
 
 def _missing(suite: str, path: Path, target: Path) -> Missing:
     return Missing(path, "missing", f"snakemake --cores all --config suite={suite} -- {target}")
+
+
+def _missing_figure(suite: str, folder: Path, figure: str) -> Missing:
+    reason = "not drawn yet, or its table has no number to draw"
+    return Missing(folder / f"{figure}.svg", reason, _missing(suite, folder, folder).remedy)
 
 
 def _is_shown(column: str, table: pd.DataFrame) -> bool:

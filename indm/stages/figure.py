@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def run(suite: "Suite", layout: Layout, reports: Path) -> Path:
-    """Write ``figures/<name>.svg`` of every figure whose table has rows, and remove those of earlier tables."""
+    """Write ``figures/<name>.svg`` of every figure whose table has a number, and remove those of earlier tables."""
     folder = reports / suite.suite / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     figures = draw_figures(layout.tables)
