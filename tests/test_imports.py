@@ -62,7 +62,18 @@ def test_import_rule(path: Path) -> None:
     assert not extra, f"{path.relative_to(REPOSITORY)} imports {sorted(extra)}, allowed: {sorted(ALLOWED[room(path)])}"
 
 
-@pytest.mark.parametrize("module", ["indm.cli", "indm.params", "indm.artifacts", "indm.report", "indm.stages.table"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "indm.cli",
+        "indm.params",
+        "indm.artifacts",
+        "indm.report",
+        "indm.stages.table",
+        "indm.stages.figure",
+        "indm.stages.report",
+    ],
+)
 def test_torch_is_not_imported_where_it_is_not_needed(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
