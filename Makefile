@@ -1,11 +1,11 @@
-# make table: install, then regenerate the tables of a suite.    make test: install, then run the tests.
+# make table: install, then regenerate the tables of a suite.  make report: its page.  make test: install, then run the tests.
 SUITE ?= digits
 PYTHON ?= python3
 VENV ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help table test lint generate lock
+.PHONY: help table report test lint generate lock
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,6 +19,10 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 table: $(VENV)/.installed ## Regenerate the tables of SUITE (default: digits) and print them
 	snakemake --cores all --config suite=$(SUITE)
 	python -m indm show
+
+report: $(VENV)/.installed ## Make the page of SUITE and print where it is
+	snakemake --cores all --config suite=$(SUITE) -- reports/$(SUITE)/index.html
+	@echo "file://$(abspath reports/$(SUITE)/index.html)"
 
 test: $(VENV)/.installed ## Run the tests
 	python -m pytest

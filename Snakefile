@@ -57,6 +57,9 @@ wildcard_constraints:
 ##### Rules #####
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
@@ -105,3 +108,4 @@ rule all:
     default_target: True
     input:
         expand(rules.publish.output.table, table=TITLES),
+        expand(rules.report.output.page, suite=SUITE),

@@ -39,6 +39,13 @@ DATA_ROOT = click.option(
 DATASET = click.option("--dataset", required=True, help="A dataset of the suite.")
 TOY = click.option("--toy", required=True, help="A two-dimensional dataset of the suite.")
 RUN = click.option("--run", required=True, help="A run of the suite.")
+REPORTS = click.option(
+    "--reports",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("reports"),
+    show_default=True,
+    help="The reports folder; files go to <reports>/<suite>/.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,7 +58,7 @@ def _stage(name: str, summary: str, *options: Callable[..., Any]) -> None:
     """Register stage ``name``, whose module is ``indm.stages.<name>``."""
 
     def command(suite_file: Path, out: Path, **given: Any) -> None:  # noqa: ANN401
-        subject: dict[str, str] = {key: given.pop(key) for key in ("dataset", "run") if key in given}
+        subject: dict[str, str] = {key: given.pop(key) for key in ("dataset", "run", "toy") if key in given}
         try:
             _execute(name, suite_file, out, subject, **given)
         except IndmError as error:
@@ -109,6 +116,8 @@ _stage("toy2d", "Compare INDM with DDPM++ and its controls on a two-dimensional 
 _stage("table", "Collect the suite's results in its tables.")
 _stage("compute", "Tabulate what the suite's models cost.")
 _stage("claims", "Grade the paper's claims by the tables; compare with published numbers.")
+_stage("figure", "Draw the suite's figures from its tables.", REPORTS)
+_stage("report", "Write the suite's page from its tables, figures and pictures.", REPORTS)
 
 
 _FILE = click.Path(path_type=Path, dir_okay=False)

@@ -49,9 +49,9 @@ def run(checkout: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def commands(suite: str) -> dict[str, list[str]]:
-    """The command with which each engine makes the tables of a suite."""
+    """The command with which each engine makes the tables and the page of a suite."""
     return {
-        "snakemake": ["snakemake", "--cores", "all", "--config", f"suite={suite}", "--", "results/table_fid.csv"],
+        "snakemake": ["snakemake", "--cores", "all", "--config", f"suite={suite}"],
         "dvc": ["dvc", "repro", f"workflow/dvc/{suite}/dvc.yaml"],
     }
 

@@ -28,6 +28,8 @@ STAGES = {
     "table",
     "compute",
     "claims",
+    "figure",
+    "report",
 }
 
 

@@ -80,6 +80,8 @@ def test_import_rule(path: Path) -> None:
         "indm.stages.prepare",
         "indm.stages.table",
         "indm.stages.claims",
+        "indm.stages.figure",
+        "indm.stages.report",
     ],
 )
 def test_torch_is_not_imported_where_it_is_not_needed(module: str) -> None:

@@ -23,8 +23,6 @@ from indm.report import (
     protocol_table,
     read_published,
     read_results,
-    to_latex,
-    to_markdown,
     toy2d_table,
     values_table,
 )
@@ -318,13 +316,6 @@ def test_presentation_has_errors_beside_values_and_dashes() -> None:
     assert lines[0].split() == ["model", "fid", "kid"]
     assert lines[1].split() == ["a_b", "1.235", "±", "0.100", "(0.500)", "-"]
     assert lines[2].split() == ["c|d", "2.000", "(0.500)", "3"]
-
-
-def test_exports_escape_what_their_language_reads() -> None:
-    assert "| c\\|d" in to_markdown(TABLE)
-    latex = to_latex(TABLE)
-    assert latex.startswith("\\begin{tabular}")
-    assert "a\\_b" in latex
 
 
 def test_an_empty_table_keeps_its_columns() -> None:

@@ -3,7 +3,7 @@
 from indm.report.claims import claims_table
 from indm.report.claims_file import load_claims
 from indm.report.compute import compute_table
-from indm.report.export import TITLES, present, to_latex, to_markdown
+from indm.report.export import TITLES, present
 from indm.report.published import comparison_table, read_published
 from indm.report.results import Results, read_results, read_rows
 from indm.report.tables import (
@@ -34,8 +34,6 @@ __all__ = [
     "read_published",
     "read_results",
     "read_rows",
-    "to_latex",
-    "to_markdown",
     "toy2d_table",
     "values_table",
 ]

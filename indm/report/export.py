@@ -1,4 +1,4 @@
-"""Tables for reading: in a terminal, as Markdown and as LaTeX."""
+"""Tables for reading in a terminal."""
 
 from typing import Any
 
@@ -29,23 +29,8 @@ LEFT_OUT = {
 
 def present(table: pd.DataFrame, name: str = "") -> str:
     """Set a table for reading in a terminal; of the table ``name``, without its sentences."""
-    return _tabulate(table.drop(columns=LEFT_OUT.get(name, []), errors="ignore"), "plain")
-
-
-def to_markdown(table: pd.DataFrame) -> str:
-    """Set a table as Markdown."""
-    escaped = table.map(lambda cell: cell.replace("|", "\\|") if isinstance(cell, str) else cell)
-    return _tabulate(escaped, "github") + "\n"
-
-
-def to_latex(table: pd.DataFrame) -> str:
-    """Set a table as LaTeX, with the rules of package booktabs."""
-    return _tabulate(table, "latex_booktabs") + "\n"
-
-
-def _tabulate(table: pd.DataFrame, form: str) -> str:
-    columns = _columns(table)
-    text = tabulate(columns, headers="keys", tablefmt=form, disable_numparse=True, stralign="left")
+    columns = _columns(table.drop(columns=LEFT_OUT.get(name, []), errors="ignore"))
+    text = tabulate(columns, headers="keys", tablefmt="plain", disable_numparse=True, stralign="left")
     return "\n".join(line.rstrip() for line in text.splitlines())
 
 

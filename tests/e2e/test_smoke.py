@@ -29,7 +29,7 @@ def checkouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def jobs(checkout: Path, engine: str) -> set[str]:
     """Ask an engine what it would run now: ``train digits-vp-indm-fid-s0``, ``table``, ..."""
     if engine == "snakemake":
-        done = run(checkout, *SNAKEMAKE[:-2], "--dry-run", *SNAKEMAKE[-2:])
+        done = run(checkout, *SNAKEMAKE, "--dry-run")
         found = re.findall(r"^Job \d+: (.+)$", done.stdout + done.stderr, flags=re.MULTILINE)
     else:
         done = run(checkout, *DVC, "--dry")
@@ -120,7 +120,7 @@ def test_an_edit_of_the_sampler_samples_again_and_trains_nothing(checkouts: dict
     assert sum(job.startswith("sample ") for job in found) == 7
     # DVC looks at what comes after only once it has new samples.
     later = (
-        {"fid", "sweep", "protocol", "table", "compute", "claims", "publish"}
+        {"fid", "sweep", "protocol", "table", "compute", "claims", "publish", "figure", "report"}
         if engine == "snakemake"
         else {"sweep", "protocol"}
     )
@@ -136,9 +136,10 @@ def test_another_learning_rate_of_a_run_trains_it_alone(checkouts: dict[str, Pat
     if engine == "snakemake":
         later = {f"{stage} {RUN}" for stage in ("sample", "fid", "nll", "curve", "sweep", "protocol")}
         publish = {f"publish results/table_{name}.csv" for name in TITLES}
-        assert found == {f"train {RUN}", "table", "compute", "claims"} | publish | later
+        assert found == {f"train {RUN}", "table", "compute", "claims", "figure", "report"} | publish | later
     else:
-        assert found == {"validate", f"train {RUN}", "table", "compute"}
+        # The page shows the checksum of the suite's file.
+        assert found == {"validate", f"train {RUN}", "table", "compute", "report"}
 
 
 @pytest.mark.parametrize("engine", ["snakemake", "dvc"])
@@ -148,11 +149,26 @@ def test_other_sampling_settings_train_nothing(checkouts: dict[str, Path], engin
         found = jobs(checkouts[engine], engine)
     assert sum(job.startswith("sample ") for job in found) == 7
     later = (
-        {"fid", "sweep", "protocol", "table", "compute", "claims", "publish"}
+        {"fid", "sweep", "protocol", "table", "compute", "claims", "publish", "figure", "report"}
         if engine == "snakemake"
-        else {"validate", "sweep", "protocol"}
+        else {"validate", "sweep", "protocol", "report"}
     )
     assert stages(found) == {"sample"} | later
+
+
+@pytest.mark.parametrize("engine", ["snakemake", "dvc"])
+def test_the_page_has_the_tables_and_the_pictures(checkouts: dict[str, Path], engine: str) -> None:
+    page = (checkouts[engine] / "reports/smoke/index.html").read_text()
+    for part in ('id="table-fid"', 'id="table-nll"', "seed 0", "data:image/png", "its numbers mean nothing"):
+        assert part in page
+
+
+def test_snakemake_makes_its_own_report_of_page_and_tables(checkouts: dict[str, Path]) -> None:
+    done = run(checkouts["snakemake"], *SNAKEMAKE, "--report", "report.html")
+    assert done.returncode == 0, done.stderr
+    report = (checkouts["snakemake"] / "report.html").read_text()
+    assert "index.html" in report
+    assert "table_fid.csv" in report
 
 
 def test_dvc_adopts_what_snakemake_made(checkouts: dict[str, Path]) -> None:

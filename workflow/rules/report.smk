@@ -1,4 +1,4 @@
-# Tables of the suite, and the active suite's copies at results/.
+# Tables of the suite, the active suite's copies at results/, figures and the page.
 
 
 rule table:
@@ -41,6 +41,7 @@ rule table:
             for name, run in suite.runs.items()
         },
         protocol={dataset: section.run for dataset, section in suite.protocol.items()},
+        toy2d=list(suite.toy2d.datasets),
     message:
         "table"
     shell:
@@ -100,7 +101,12 @@ rule publish:
     input:
         table=f"results/{SUITE}/tables/{{table}}.csv",
     output:
-        table="results/table_{table}.csv",
+        table=report(
+            "results/table_{table}.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "{table}"},
+        ),
     log:
         f"results/{SUITE}/logs/publish/{{table}}.log",
     benchmark:
@@ -114,3 +120,65 @@ rule publish:
         # By way of a temporary name: a killed copy leaves no half table.
         "(cp {input.table} results/.table_{wildcards.table}.csv.tmp"
         " && mv results/.table_{wildcards.table}.csv.tmp {output.table}) 2> {log}"
+
+
+TEMPLATES = ["index.html.jinja", "sort.js", "style.css"]
+
+
+# A folder: which figures there are depends on what the suite's tables hold.
+rule figure:
+    input:
+        tables=[f"results/{{suite}}/tables/{name}.csv" for name in TITLES],
+        toy2d=expand(
+            rules.toy2d.output.arrays, toy=suite.toy2d.datasets, allow_missing=True
+        ),
+        code=CODE["figure"],
+    output:
+        figures=report(
+            directory("reports/{suite}/figures"),
+            patterns=["{figure}.svg"],
+            caption="../report/figures.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
+    log:
+        "results/{suite}/logs/figure.log",
+    benchmark:
+        "results/{suite}/benchmarks/figure.tsv"
+    threads: suite.threads
+    resources:
+        mem_mb=1000,
+    message:
+        "figure"
+    shell:
+        "python -m indm figure --suite params/{wildcards.suite}.yaml --out results --reports reports 2> {log}"
+
+
+rule report:
+    input:
+        tables=rules.figure.input.tables,
+        figures=rules.figure.output.figures,
+        grids=expand(rules.sample.output.grid, run=suite.runs, allow_missing=True),
+        neighbours=expand(
+            rules.sample.output.neighbours, run=suite.runs, allow_missing=True
+        ),
+        suite="params/{suite}.yaml",
+        code=CODE["report"],
+        templates=expand("indm/report/templates/{file}", file=TEMPLATES),
+    output:
+        page=report(
+            "reports/{suite}/index.html",
+            caption="../report/page.rst",
+            category="Page",
+        ),
+    log:
+        "results/{suite}/logs/report.log",
+    benchmark:
+        "results/{suite}/benchmarks/report.tsv"
+    threads: suite.threads
+    resources:
+        mem_mb=1000,
+    message:
+        "report"
+    shell:
+        "python -m indm report --suite params/{wildcards.suite}.yaml --out results --reports reports 2> {log}"

@@ -1,0 +1,56 @@
+"""How columns and their texts are written for readers, in figures and on the page alike."""
+
+HEADINGS = {
+    "sde": "SDE",
+    "fid": "FID",
+    "kid": "KID",
+    "is": "IS",
+    "clean_fid": "clean-FID",
+    "legacy_fid": "legacy FID",
+    "nll": "NLL",
+    "nll_median": "NLL, median",
+    "nelbo": "NELBO",
+    "gap": "NELBO − NLL",
+    "gap_abs": "|NELBO − NLL|",
+    "nfe": "NFE",
+    "flops": "FLOPs",
+    "train_flops": "training FLOPs",
+    "train_flops_per_step": "FLOPs a step",
+    "ms_per_step": "ms a step",
+    "nll_uncorrected": "NLL, uncorrected",
+    "nelbo_no_residual": "NELBO, no residual",
+    "num_samples": "images",
+    "published_fid": "published FID",
+    "published_nll": "published NLL",
+    "published_source": "source",
+    "skip": "why absent",
+    "id": "claim",
+}
+NAMES = {
+    "ddpmpp": "DDPM++",
+    "indm": "INDM",
+    "ve": "VE",
+    "vp": "VP",
+    "euler_maruyama": "Euler–Maruyama",
+    "pc": "predictor–corrector",
+    "ode_euler": "ODE, Euler",
+    "ode_heun": "ODE, Heun",
+    "num_samples": "images",
+}
+
+
+def heading(column: str) -> str:
+    """Write the name of a column or metric."""
+    if column.endswith("_difference"):
+        return f"{heading(column.removesuffix('_difference'))}, difference"
+    return HEADINGS.get(column, column.replace("_", " "))
+
+
+def name(text: str) -> str:
+    """Write a cell's text: names of models, SDEs and samplers as their papers do."""
+    return NAMES.get(text, text)
+
+
+def names(*texts: str) -> str:
+    """Write several texts as one label, absent ones left out."""
+    return ", ".join(name(text) for text in texts if text)

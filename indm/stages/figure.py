@@ -1,0 +1,27 @@
+"""Stage ``figure``: the suite's figures, from its tables."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from indm.artifacts import Layout, atomic_write, read_arrays
+from indm.report.figures import draw_figures
+from indm.report.figures_toy2d import toy2d_figure
+
+if TYPE_CHECKING:
+    from indm.params import Suite
+
+
+def run(suite: "Suite", layout: Layout, reports: Path) -> Path:
+    """Write ``figures/<name>.svg`` of every figure whose table has a number, and remove those of earlier tables."""
+    folder = reports / suite.suite / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = draw_figures(layout.tables)
+    for name in suite.toy2d.datasets:
+        figures[f"toy2d-{name}"] = toy2d_figure(read_arrays(layout.toy2d / f"{name}.safetensors"))
+    for path in folder.glob("*.svg"):
+        if path.stem not in figures:
+            path.unlink()
+    for name, svg in figures.items():
+        with atomic_write(folder / f"{name}.svg") as file:
+            file.write(svg)
+    return folder.parent

@@ -1,0 +1,23 @@
+"""Stage ``report``: the suite's page, from its tables, figures, pictures and provenance."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from indm.artifacts import Layout, atomic_write
+from indm.report.page import render
+
+if TYPE_CHECKING:
+    from indm.params import Suite
+
+
+def run(suite: "Suite", layout: Layout, reports: Path) -> Path:
+    """Write ``index.html``."""
+    folder = reports / suite.suite
+    runs = {
+        name: run.model_dump(include={"dataset", "sde", "model", "variant", "objective", "seed"})
+        for name, run in suite.runs.items()
+    }
+    page = render(suite.suite, runs, layout.suite_folder, folder / "figures", Path("params"))
+    with atomic_write(folder / "index.html") as file:
+        file.write(page.encode())
+    return folder

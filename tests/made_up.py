@@ -1,0 +1,242 @@
+"""A results folder of made-up numbers, for tests of figures and pages alone: nothing here was measured."""
+
+import json
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from indm.artifacts import write_json, write_table
+
+SUITE = "made-up"
+CELLS: list[dict[str, Any]] = [
+    {
+        "suite": SUITE,
+        "dataset": "digits",
+        "sde": sde,
+        "model": model,
+        "variant": variant,
+        "objective": objective,
+        "seeds": 3,
+    }
+    for (sde, objective), (model, variant) in product(
+        [("ve", "fid"), ("vp", "fid"), ("vp", "nll")],
+        [("ddpmpp", ""), ("indm", ""), ("ddpmpp", "standardised"), ("ddpmpp", "compute")],
+    )
+]
+RUNS = {
+    f"digits-{cell['sde']}-{cell['model']}{cell['variant'] and '-' + cell['variant']}-{cell['objective']}-s{seed}": cell
+    | {"seed": seed}
+    for cell in CELLS
+    for seed in (0, 1)
+}
+
+
+def write_made_up_results(root: Path) -> Path:
+    """Write every file that a page reads, for the suite ``made-up``; return the suite's folder."""
+    folder = root / SUITE
+    generator = np.random.default_rng(0)
+    for name, rows in _tables(generator).items():
+        write_table(folder / "tables" / f"{name}.csv", pd.DataFrame(rows))
+    for run in RUNS:
+        (folder / "runs" / run).mkdir(parents=True)
+        for kind, shape in (("samples", (64, 64)), ("neighbours", (16, 64))):
+            noise = generator.integers(0, 256, shape, dtype=np.uint8)
+            Image.fromarray(noise).save(folder / "runs" / run / f"{kind}.png")
+        for stage in ("train", "sample", "fid", "nll"):
+            write_json(folder / "runs" / run / "provenance" / f"{stage}.json", _record(generator))
+    return folder
+
+
+def numbers(root: Path) -> set[float]:
+    """Return every number in the CSV and JSON files below a folder."""
+    found: set[float] = set()
+    for path in root.rglob("*.csv"):
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        found |= {float(text) for text in table.to_numpy().ravel() if _is_float(text)}
+    for path in root.rglob("*.json"):
+        found |= set(_leaves(json.loads(path.read_text())))
+    return found
+
+
+def _leaves(value: Any) -> list[float]:  # noqa: ANN401 (any JSON)
+    if isinstance(value, dict | list):
+        children = value.values() if isinstance(value, dict) else value
+        return [leaf for child in children for leaf in _leaves(child)]
+    return [float(value)] if isinstance(value, int | float) and not isinstance(value, bool) else []
+
+
+def _is_float(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
+    def some(scale: float, error: float, name: str) -> dict[str, float]:
+        return {name: scale + error * generator.normal(), f"{name}_se": error * generator.uniform(0.6, 1.4)}
+
+    protocol = {"sampler": "ancestral", "nfe": 100, "num_samples": 1000, "extractor": "digits-cnn"}
+    real = {
+        "suite": SUITE,
+        "dataset": "digits",
+        "model": "real (test split)",
+        "num_samples": 360,
+        "extractor": "digits-cnn",
+    }
+    grid = product(CELLS, ["euler_maruyama", "pc", "ode_heun"], [5, 20, 100])
+    variants = [cell for cell in CELLS if cell["variant"]]
+    return {
+        "claims": [
+            _claim(
+                "likelihood",
+                "bits/dim",
+                "INDM has a lower NLL.",
+                "explained by a control",
+                0.031,
+                0.008,
+                "standardised",
+            ),
+            _claim("bound", "bits/dim", "The gap between NELBO and NLL is smaller.", "shown", 0.052, 0.011, "compute"),
+            _claim("image-quality", "FID", "INDM has a lower FID.", "not shown", -0.081, 0.027),
+            _claim("few-steps", "FID", "INDM loses less FID at ten steps.", "inconclusive", 0.021, 0.034),
+            _claim(
+                "few-steps", "FID", "INDM loses less FID at ten steps.", "not shown", -0.052, 0.021, objective="nll"
+            ),
+            {
+                "suite": SUITE,
+                "id": "state-of-the-art",
+                "statement": "INDM has the lowest FID.",
+                "source": "made up",
+                "grade": "no data",
+                "reason": "no run",
+            },
+        ],
+        "comparison": [
+            cell
+            | {
+                "metric": "fid",
+                "sampler": "ancestral",
+                **some(0.3, 0.05, "ours"),
+                "published": 2.28,
+                "published_source": "made up",
+                "verdict": "not comparable",
+                "protocol_differences": "another extractor",
+            }
+            for cell in CELLS[:4]
+        ],
+        "fid": [
+            cell | protocol | some(0.3, 0.05, "fid") | some(0.01, 0.004, "kid") | {"fid_image_se": 0.06}
+            for cell in CELLS
+        ]
+        + [real | some(0.1, 0.03, "fid") | some(-0.005, 0.004, "kid")],
+        "nll": [cell | some(2.1, 0.02, "nll") | some(2.2, 0.02, "nelbo") | some(0.1, 0.01, "gap") for cell in CELLS],
+        "discretization": [
+            cell
+            | {"sampler": sampler, "steps": steps, "nfe": steps, "num_samples": 1000, "skip": None}
+            | some(8 / steps + 0.2, 0.03, "fid")
+            | some(1 / steps, 0.004, "kid")
+            if (sampler, cell["sde"], steps) != ("euler_maruyama", "vp", 5)
+            else cell | {"sampler": sampler, "steps": steps, "skip": "beta / N > 1: the variance would be negative"}
+            for cell, sampler, steps in grid
+        ],
+        "learning_curve": [
+            cell
+            | {
+                "split": "valid",
+                "step": step,
+                "flops": step * (2.5e9 if cell["model"] == "ddpmpp" else 4.1e9),
+                "images": step * 128,
+            }
+            | some(2 + 60 / step, 0.02, "nelbo")
+            | some(1.95 + 50 / step, 0.02, "nll")
+            | some(0.05 + 10 / step, 0.01, "gap")
+            for cell, step in product(CELLS, [125, 250, 500, 1000, 2000])
+        ],
+        "ablation": [
+            cell
+            | some(2.1, 0.02, "nll")
+            | some(0.3, 0.05, "fid")
+            | (some(-0.02, 0.01, "nll_difference") | some(0.05, 0.03, "fid_difference") if cell in variants else {})
+            for cell in CELLS
+        ],
+        "protocol": [
+            {
+                "suite": SUITE,
+                "dataset": "digits",
+                "factor": factor,
+                "setting": setting,
+                "fid": 0.31,
+                "fid_image_se": 0.02,
+                "difference": 0.1 * generator.normal(),
+                "difference_image_se": 0.03,
+                "note": note,
+            }
+            for factor, setting, note in [
+                ("num_samples", "250", ""),
+                ("num_samples", "infinity", "linear in 1/N"),
+                ("reference", "test", ""),
+                ("implementation", "clean-fid", ""),
+                ("rounding", "jpeg", "quality 75"),
+                ("denoise", "none", ""),
+                ("weights", "raw", ""),
+            ]
+        ],
+        "toy2d": [
+            {"suite": SUITE, "dataset": "moons", "model": model, "seeds": 3, "parameters": 4321, "train_flops": 1.5e12}
+            | some(1.2, 0.02, "nelbo")
+            | some(12, 2, "w1_10")
+            | some(1.3, 0.05, "path_ratio")
+            for model in ("ddpmpp", "indm")
+        ],
+        "compute": [
+            cell
+            | {"score_parameters": 123456, "flow_parameters": 7890 * (cell["model"] == "indm"), "ms_per_step": 12.25}
+            for cell in CELLS
+        ],
+        "values": [
+            cell | {"seed": 0, "stage": "fid", "metric": "fid", "value": 0.31, "path": "runs/x/fid.json"}
+            for cell in CELLS
+        ],
+    }
+
+
+def _claim(
+    name: str,
+    unit: str,
+    statement: str,
+    grade: str,
+    effect: float,
+    error: float,
+    control: str = "",
+    objective: str = "fid",
+) -> dict[str, Any]:
+    def interval(prefix: str, effect: float) -> dict[str, float]:
+        return {f"{prefix}effect": effect, f"{prefix}low": effect - 3 * error, f"{prefix}high": effect + 3 * error}
+
+    place = {"dataset": "digits", "sde": "vp", "objective": objective}
+    words = {
+        "treatment": "indm",
+        "baseline": "ddpmpp",
+        "statement": statement,
+        "source": "made up",
+        "reason": "made up",
+    }
+    row = {"suite": SUITE, "id": name, **place, **words, "grade": grade, "unit": unit, "n": 3, **interval("", effect)}
+    return row | ({"control": control, **interval("control_", effect / 2)} if control else {})
+
+
+def _record(generator: np.random.Generator) -> dict[str, Any]:
+    return {
+        "commit": "0123456789abcdef0123456789abcdef01234567",
+        "uncommitted_changes": False,
+        "versions": {"python": "3.11", "torch": "2.13"},
+        "machine": "made-up, 2 CPUs",
+        "seconds": round(float(generator.uniform(1, 90)), 3),
+        "peak_memory_mib": round(float(generator.uniform(200, 700)), 1),
+    }

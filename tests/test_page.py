@@ -1,0 +1,338 @@
+"""The page: every number from a file, every absence named, and what a reader does with it in a browser."""
+
+import base64
+import itertools
+import json
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import pytest
+
+from indm.report.figures import draw_figures
+from indm.report.page import render, set_numbers
+from tests.made_up import RUNS, SUITE, numbers, write_made_up_results
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NEEDS_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
+# As root in a container, and without a word to the network.
+CHROMIUM_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+VOID = {"meta", "link", "img", "br", "hr", "input", "path", "use"}
+PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+
+
+class Reader(HTMLParser):
+    """Collects what the tests look at: the elements, and the numbers of ``data-value`` with their texts."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.numbers: list[tuple[str, str]] = []
+        self.cells: list[str] = []
+        self._value: str | None = None
+        self._in_cell = False
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = {key: value or "" for key, value in attrs}
+        self.elements.append((tag, attributes))
+        self._value = attributes.get("data-value")
+        if tag in ("td", "th"):
+            self._in_cell = True
+            self.cells.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_cell = self._in_cell and tag not in ("td", "th")
+        self._value = None
+
+    def handle_data(self, data: str) -> None:
+        if self._value is not None:
+            self.numbers.append((self._value, data))
+        elif self._in_cell:
+            self.cells[-1] += data
+
+
+def make_page(root: Path) -> str:
+    """Draw the figures of the results below ``root`` and render the page."""
+    results, figures = root / "results" / SUITE, root / "figures"
+    figures.mkdir(exist_ok=True)
+    for figure, svg in draw_figures(results / "tables").items():
+        (figures / f"{figure}.svg").write_bytes(svg)
+    return render(SUITE, RUNS, results, figures, root / "params")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("page")
+    write_made_up_results(root / "results")
+    (root / "index.html").write_text(make_page(root))
+    return root
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Reader:
+    return Reader((folder / "index.html").read_text())
+
+
+def test_every_number_is_in_a_file_of_results_and_rounded_from_it(folder: Path, page: Reader) -> None:
+    known = numbers(folder / "results")
+    assert len(page.numbers) > 500
+    for value, text in page.numbers:
+        assert float(value) in known, value
+        shown = text.replace("−", "-").replace(",", "")
+        digits = len(shown.partition(".")[2]) if "e" not in shown else 0
+        tolerance = 0.5 * 10.0**-digits if "e" not in shown else 0.005 * abs(float(value))
+        assert abs(float(shown) - float(value)) <= tolerance * 1.0001, (value, text)
+
+
+def test_no_cell_holds_a_number_without_its_file(page: Reader) -> None:
+    """Whatever of a cell is not marked is text; ten digits are the made-up commit."""
+    for text in page.cells:
+        assert not text.replace("±", "").strip().lstrip("-−").replace(".", "").isdigit() or len(text.strip()) == 10, (
+            text
+        )
+
+
+def test_the_page_asks_nothing_of_the_network(page: Reader) -> None:
+    for tag, attributes in page.elements:
+        for key in ("src", "srcset", "poster", "data"):
+            assert attributes.get(key, "data:").startswith("data:"), (tag, attributes[key][:80])
+        if tag == "link":
+            assert attributes["href"] == "data:,"
+        assert tag not in ("iframe", "object", "embed", "base")
+        assert "url(" not in attributes.get("style", "") or "url(#" in attributes["style"]
+
+
+def test_headings_are_in_order_and_identifiers_unique(page: Reader) -> None:
+    levels = [int(tag[1]) for tag, _ in page.elements if tag in ("h1", "h2", "h3", "h4")]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    identifiers = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+    targets = [
+        attributes["href"][1:] for tag, attributes in page.elements if attributes.get("href", "").startswith("#")
+    ]
+    assert set(targets) <= set(identifiers)
+
+
+def test_tables_have_captions_and_scopes_and_pictures_have_texts(page: Reader) -> None:
+    tags = [tag for tag, _ in page.elements]
+    assert tags.count("table") == tags.count("caption") == 11
+    assert all(attributes.get("scope") in ("col", "row") for tag, attributes in page.elements if tag == "th")
+    assert all(attributes.get("alt") for tag, attributes in page.elements if tag == "img")
+    assert tags.count("img") == 2 * len(RUNS)
+    assert tags.count("svg") == 6
+
+
+def test_downloads_hold_the_files_and_the_tables(folder: Path, page: Reader) -> None:
+    links = {attributes["download"]: attributes["href"] for _, attributes in page.elements if "download" in attributes}
+    for name in ("fid.csv", "claims.csv", "values.csv"):
+        assert read_data(links[name]) == (folder / "results" / SUITE / "tables" / name).read_bytes()
+    assert "| DDPM++" in read_data(links["fid.md"]).decode()
+    latex = read_data(links["fid.tex"]).decode()
+    assert r"\toprule" in latex
+    assert r"$\pm$" in latex
+
+
+def read_data(address: str) -> bytes:
+    kind, _, content = address.partition(",")
+    if kind.endswith(";base64"):
+        return base64.b64decode(content)
+    return unquote_to_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["claims", "comparison", "fid", "nll", "discretization", "learning_curve", "values"])
+def test_a_missing_table_is_named_with_what_makes_it(folder: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(folder, tmp_path / "copy")
+    path = tmp_path / "copy" / "results" / SUITE / "tables" / f"{name}.csv"
+    path.unlink()
+    html = render(SUITE, RUNS, path.parent.parent, tmp_path / "copy" / "figures", tmp_path / "copy" / "params")
+    assert f"{path}</code>: missing." in html
+    assert f"snakemake --cores all --config suite={SUITE} -- {path}" in html
+    assert f'id="table-{name}"' not in html
+    page = Reader(html)
+    assert {float(value) for value, _ in page.numbers} <= numbers(tmp_path / "copy" / "results")
+
+
+def test_missing_figures_pictures_and_provenance_are_named(tmp_path: Path) -> None:
+    results = write_made_up_results(tmp_path / "results")
+    for path in [*results.glob("runs/*/*.png"), *results.glob("**/provenance/*.json")]:
+        path.unlink()
+    html = render(SUITE, RUNS, results, tmp_path / "figures", tmp_path / "params")
+    assert f"{tmp_path}/figures/discretization.svg</code>: not drawn yet" in html
+    assert f"-- {tmp_path}/figures</code>" in html
+    for run in RUNS:
+        assert f"{results}/runs/{run}/neighbours.png" in html
+    assert "no stage has left a record" in html
+
+
+def test_a_table_without_rows_says_that_the_suite_asks_for_none(tmp_path: Path) -> None:
+    results = write_made_up_results(tmp_path / "results")
+    header = (results / "tables/protocol.csv").read_text().splitlines()[0]
+    (results / "tables/protocol.csv").write_text(f"{header}\n")
+    html = render(SUITE, RUNS, results, tmp_path / "figures", tmp_path / "params")
+    assert f"protocol.csv</code>: no rows: the suite {SUITE} asks for none of these numbers" in html
+
+
+def test_text_of_results_cannot_become_markup(tmp_path: Path) -> None:
+    results = write_made_up_results(tmp_path / "results")
+    path = results / "tables" / "protocol.csv"
+    path.write_text(path.read_text().replace("clean-fid", "<script>alert(1)</script>"))
+    html = render(SUITE, RUNS, results, tmp_path / "figures", tmp_path / "params")
+    assert "<script>alert" not in html
+    assert "&lt;script&gt;alert" in html
+
+
+def test_one_seed_and_uncommitted_changes_are_said(tmp_path: Path) -> None:
+    results = write_made_up_results(tmp_path / "results")
+    path = results / "tables" / "fid.csv"
+    path.write_text(path.read_text().replace(",3,ancestral", ",1,ancestral", 1))
+    record = next(results.glob("**/provenance/train.json"))
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"uncommitted_changes": True}))
+    html = render(SUITE, RUNS, results, tmp_path / "figures", tmp_path / "params")
+    assert "trained with one seed" in html
+    assert "on a checkout with uncommitted changes" in html
+
+
+@pytest.mark.parametrize(
+    ("values", "errors", "expected"),
+    [
+        (["0.245316", "0.3"], ["0.065", "0.0712"], [("0.245", "0.065"), ("0.300", "0.071")]),
+        (["-0.00812", ""], ["0.0071", ""], [("−0.0081", "0.0071"), ("", "")]),
+        (["1000", "-20"], ["", ""], [("1,000", ""), ("−20", "")]),
+        (["2.5e+12"], [""], [("2.5e+12", "")]),
+        (["312.44"], ["12.3"], [("312", "12")]),
+        (["0.0"], ["0.0"], [("0", "0")]),
+    ],
+)
+def test_numbers_of_a_column_are_rounded_alike(
+    values: list[str], errors: list[str], expected: list[tuple[str, str]]
+) -> None:
+    assert set_numbers(values, errors) == expected
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def view(browser: Any, folder: Path) -> Iterator[Any]:  # noqa: ANN401
+    """The page in a window, from its file; an error in a script or a request for anything else fails the test."""
+    context = browser.new_context(viewport=DESK, accept_downloads=True)
+    context.set_default_timeout(20_000)
+    window = context.new_page()
+    troubles: list[str] = []
+    window.on("pageerror", lambda error: troubles.append(str(error)))
+    window.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
+    window.on(
+        "request", lambda request: None if request.url.startswith(("file:", "data:")) else troubles.append(request.url)
+    )
+    window.goto((folder / "index.html").as_uri())
+    yield window
+    context.close()
+    assert troubles == []
+
+
+def column(view: Any, table: str, index: int) -> list[str]:  # noqa: ANN401
+    return view.locator(f"#table-{table} tbody tr > :nth-child({index})").all_inner_texts()
+
+
+@NEEDS_CHROMIUM
+@pytest.mark.browser
+def test_tables_sort_by_click_and_by_keyboard(view: Any) -> None:  # noqa: ANN401
+    heading = view.locator("#table-fid thead th", has_text="FID")
+    index = 1 + int(heading.evaluate("cell => cell.cellIndex"))
+    values = "rows => rows.map(row => Number(row.dataset.value))"
+    numbers_shown = view.locator(f"#table-fid tbody td:nth-child({index}) > [data-value]")
+    heading.locator("button").click()
+    assert heading.get_attribute("aria-sort") == "ascending"
+    ascending = numbers_shown.evaluate_all(values)
+    assert ascending == sorted(ascending)
+    view.keyboard.press("Enter")
+    assert heading.get_attribute("aria-sort") == "descending"
+    assert numbers_shown.evaluate_all(values) == sorted(ascending, reverse=True)
+    assert "descending" in view.locator("#announcement").inner_text()
+    # By another column, the first is no longer marked; absent values are last both ways.
+    other = view.locator("#table-fid thead th", has_text="SDE")
+    for order in ("ascending", "descending"):
+        other.locator("button").focus()
+        view.keyboard.press("Space")
+        assert other.get_attribute("aria-sort") == order
+        assert "absent" in column(view, "fid", 1)[-1]
+    assert heading.get_attribute("aria-sort") is None
+
+
+@NEEDS_CHROMIUM
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_never_scrolls_sideways(view: Any, scheme: str) -> None:  # noqa: ANN401
+    view.set_viewport_size(PHONE)
+    view.emulate_media(color_scheme=scheme)
+    view.evaluate("document.querySelectorAll('details').forEach(item => item.open = true)")
+    assert view.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+
+
+@NEEDS_CHROMIUM
+@pytest.mark.browser
+def test_every_picture_is_shown(view: Any) -> None:  # noqa: ANN401
+    assert view.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    assert view.locator("figure.plot svg").count() == 6
+
+
+@NEEDS_CHROMIUM
+@pytest.mark.browser
+def test_the_first_tab_skips_to_the_results(view: Any) -> None:  # noqa: ANN401
+    view.keyboard.press("Tab")
+    assert view.evaluate("document.activeElement.className") == "skip"
+    view.keyboard.press("Enter")
+    assert view.evaluate("document.activeElement.id") == "main"
+
+
+# Relative luminance and contrast: WCAG 2.2, https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio.
+CONTRASTS = """() => {
+  const light = (text) => {
+    const [r, g, b] = text.match(/[\\d.]+/g).slice(0, 3).map((x) => x / 255)
+      .map((x) => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const paper = light(getComputedStyle(document.body).backgroundColor);
+  return [...document.querySelectorAll("p, td, th, caption, a, dd, dt, .grade, .error, .source")].map((item) => {
+    const ink = light(getComputedStyle(item).color);
+    return [(Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05), item.className || item.tagName];
+  });
+}"""
+
+
+@NEEDS_CHROMIUM
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_contrast(view: Any, scheme: str) -> None:  # noqa: ANN401
+    view.emulate_media(color_scheme=scheme)
+    assert [found for found in view.evaluate(CONTRASTS) if found[0] < 4.5 and found[1] != "skip"] == []
+
+
+@NEEDS_CHROMIUM
+@pytest.mark.browser
+def test_a_download_from_disk_is_the_file(view: Any, folder: Path) -> None:  # noqa: ANN401
+    with view.expect_download() as waiting:
+        view.locator("a[download='nll.csv']").click()
+    assert Path(waiting.value.path()).read_bytes() == (folder / "results" / SUITE / "tables" / "nll.csv").read_bytes()
+
+
+@NEEDS_CHROMIUM
+@pytest.mark.browser
+def test_print_leaves_out_what_paper_cannot_do(view: Any) -> None:  # noqa: ANN401
+    view.emulate_media(media="print", color_scheme="dark")
+    assert not view.locator("nav").is_visible()
+    assert not view.locator(".downloads").first.is_visible()
+    assert view.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert view.evaluate("getComputedStyle(document.querySelector('.tall')).maxHeight") == "none"
