@@ -12,6 +12,9 @@ rule table:
         protocol=expand(
             rules.protocol.output.protocol, dataset=suite.protocol, allow_missing=True
         ),
+        toy2d=expand(
+            rules.toy2d.output.table, toy=suite.toy2d.datasets, allow_missing=True
+        ),
         reference=expand(
             rules.reference.output.reference,
             dataset=suite.datasets,
