@@ -20,7 +20,7 @@ from indm.flows import Affine
 from tests.conftest import REPOSITORY
 
 RUN = "digits-vp-indm-control-nll-s0"
-PROTOCOL = {"images": 4, "batch_size": 2, "time_draws": 2, "tolerance": 1e-2, "log_det": "exact"}
+PROTOCOL = {"images": 4, "batch_size": 2, "time_draws": 2, "tolerance": 1e-2, "ode_steps": None, "log_det": "exact"}
 
 
 def call(folder: Path, stage: str, *arguments: str) -> None:
