@@ -8,7 +8,7 @@ import pytest
 
 from tests.checkout import copy_checkout, run_suite
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 ENGINES = ("snakemake", "dvc")
 KINDS = ("fid", "nll")
@@ -23,7 +23,7 @@ def checkouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         for variable in PROXIES:
             monkeypatch.setenv(variable, NO_PROXY)
-        for variable in ("INDM_DATA", "INDM_INCEPTION"):
+        for variable in ("INDM_DATA", "INDM_INCEPTION", "INDM_INCEPTION_CLEAN"):
             monkeypatch.delenv(variable, raising=False)
         run_suite(copies, "smoke-images")
     return copies
