@@ -5,7 +5,7 @@ VENV ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help table report test lint generate lock
+.PHONY: help table report test long lint generate lock
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ report: $(VENV)/.installed ## Make the page of SUITE and print where it is
 
 test: $(VENV)/.installed ## Run the tests
 	python -m pytest
+
+long: $(VENV)/.installed ## Run the tests that take minutes
+	python -m pytest --long -m long
 
 lint: $(VENV)/.installed ## Check style, types and the workflow
 	ruff check .

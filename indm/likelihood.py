@@ -21,7 +21,9 @@ from indm.probability_flow import ode_drift
 from indm.sde import SDE, T, importance_time
 
 
-def ode_nll(noise_fn: NoiseFn, sde: SDE, z: Tensor, eps: float, tolerance: float, probe: Tensor) -> Tensor:
+def ode_nll(
+    noise_fn: NoiseFn, sde: SDE, z: Tensor, eps: float, tolerance: float | None, probe: Tensor, steps: int = 1
+) -> Tensor:
     r"""Negative log-density at time ``eps`` under the probability-flow ODE, in nats.
 
     .. math:: -\log p_\epsilon(z_\epsilon) = -\log p_T(z_T) - \int_\epsilon^T \nabla\!\cdot\frac{\mathrm dz}{\mathrm dt}\,\mathrm dt
@@ -34,8 +36,10 @@ def ode_nll(noise_fn: NoiseFn, sde: SDE, z: Tensor, eps: float, tolerance: float
         sde: the diffusion.
         z: latents at time ``eps``, shape (B, *).
         eps: truncation time.
-        tolerance: relative and absolute tolerance of an adaptive Dormand-Prince step.
+        tolerance: relative and absolute tolerance of adaptive Dormand-Prince steps; None for fixed steps.
         probe: draws of zero mean and unit covariance, shape (B, *).
+        steps: number of fixed Runge-Kutta steps of fourth order, equidistant in A: of trained models, 16 of them are as near
+            to the limit as a tolerance of 1e-4, for half its network calls.
 
     Returns:
         The negative log-density of each sample, shape (B,).
@@ -53,9 +57,14 @@ def ode_nll(noise_fn: NoiseFn, sde: SDE, z: Tensor, eps: float, tolerance: float
             (vjp,) = torch.autograd.grad((drift * probe).sum(), z_t)
         return drift.detach(), (vjp * probe).flatten(1).sum(1)
 
-    ends = sde.antiderivative(torch.tensor([eps, T], dtype=torch.float64, device=z.device))
+    first, last = sde.antiderivative(torch.tensor([eps, T], dtype=torch.float64, device=z.device))
     start = (z, torch.zeros(len(z), dtype=z.dtype, device=z.device))
-    z_path, log_volume = odeint(augmented, start, ends, rtol=tolerance, atol=tolerance, method="dopri5")
+    if tolerance is None:
+        grid = first + torch.arange(steps + 1, dtype=torch.float64, device=z.device) / steps * (last - first)
+        z_path, log_volume = odeint(augmented, start, grid, method="rk4")
+    else:
+        ends = torch.stack([first, last])
+        z_path, log_volume = odeint(augmented, start, ends, rtol=tolerance, atol=tolerance, method="dopri5")
     return gaussian_nll(z_path[-1], sde.prior_std) - log_volume[-1]
 
 
@@ -141,10 +150,12 @@ def four_numbers(
     *,
     eps: float,
     time_draws: int,
-    tolerance: float,
+    tolerance: float | None,
+    ode_steps: int,
+    uncorrected: bool,
     generator: Generator,
 ) -> dict[str, Tensor]:
-    """Evaluate ``nll``, ``nll_uncorrected``, ``nelbo`` and ``nelbo_no_residual`` of a batch, in nats per image.
+    """Evaluate ``nll``, ``nelbo``, ``nelbo_no_residual`` and, if asked, ``nll_uncorrected`` of a batch, in nats per image.
 
     One draw of the noise at ``eps`` serves both the start of the ODE and the residual.
 
@@ -155,11 +166,13 @@ def four_numbers(
         x: dequantised images scaled to [-1, 1], shape (B, *).
         eps: truncation time.
         time_draws: number of stratified times of the bound.
-        tolerance: tolerance of the ODE solver.
+        tolerance: tolerance of the ODE solver; None for fixed steps.
+        ode_steps: number of fixed steps.
+        uncorrected: whether to evaluate ``nll_uncorrected``, which takes an ODE of its own.
         generator: source of every draw, on the CPU.
 
     Returns:
-        The four numbers, each of shape (B,), float64, on the CPU.
+        The numbers, each of shape (B,), float64, on the CPU.
     """
     z0, log_det = flow(x)
     noise = torch.randn(z0.shape, generator=generator, dtype=z0.dtype).to(z0.device)
@@ -167,11 +180,9 @@ def four_numbers(
     t = torch.full((len(z0),), eps, dtype=torch.float64, device=z0.device)
     cost = residual(noise_fn, sde, z0, eps, noise).double().cpu()
     bound = stratified_nelbo(noise_fn, sde, z0, log_det, eps, time_draws, generator).double().cpu()
-    corrected = ode_nll(noise_fn, sde, perturb(sde, z0, t, noise), eps, tolerance, probe) - log_det
-    uncorrected = ode_nll(noise_fn, sde, z0, eps, tolerance, probe) - log_det
-    return {
-        "nll": corrected.double().cpu() + cost,
-        "nll_uncorrected": uncorrected.double().cpu(),
-        "nelbo": bound + cost,
-        "nelbo_no_residual": bound,
+    starts = {"nll": perturb(sde, z0, t, noise)} | ({"nll_uncorrected": z0} if uncorrected else {})
+    numbers = {
+        name: (ode_nll(noise_fn, sde, start, eps, tolerance, probe, ode_steps) - log_det).double().cpu()
+        for name, start in starts.items()
     }
+    return numbers | {"nll": numbers["nll"] + cost, "nelbo": bound + cost, "nelbo_no_residual": bound}

@@ -230,7 +230,11 @@ class NllParams(Strict):
     ]
     batch_size: Annotated[Count, Field(description="images in a batch")]
     time_draws: Annotated[Count, Field(description="stratified times of the bound, for each image")]
-    tolerance: Annotated[Positive, Field(description="tolerance of the ODE")]
+    tolerance: Annotated[Positive | None, Field(description="tolerance of the adaptive ODE; null: fixed steps")]
+    ode_steps: Annotated[
+        Count | None,
+        Field(description="fixed steps of fourth order, equidistant in log-SNR; null: adaptive ones"),
+    ]
     log_det: Annotated[Literal["exact", "series"], Field(description="how the flow's log-determinant is computed")]
 
 
@@ -545,6 +549,10 @@ def _cross_check(suite: Suite, path: Path) -> list[str]:
         mistakes.append(
             f"key fid.prc_neighbours: found {suite.fid.prc_neighbours}; allowed: below prc_images {suite.fid.prc_images}"
         )
+    for key, section in (("nll", suite.nll), ("curve", suite.curve)):
+        if (section.tolerance is None) == (section.ode_steps is None):
+            found = f"tolerance {section.tolerance} and ode_steps {section.ode_steps}"
+            mistakes.append(f"key {key}: found {found}; allowed: one of the two, the other null")
     if set(suite.reference) != set(suite.datasets):
         found, allowed = ", ".join(suite.reference), ", ".join(suite.datasets)
         mistakes.append(f"key reference: found the datasets {found}; allowed: exactly those of key datasets, {allowed}")

@@ -10,6 +10,17 @@ REPOSITORY = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "data" / "golden"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="also run the tests marked long, which take minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        for item in items:
+            if "long" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="takes minutes; make long runs it"))
+
+
 @pytest.fixture(autouse=True)
 def _repeatable() -> None:
     torch.set_num_threads(1)

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from indm.flows import build_flow
 from indm.likelihood import GaussianControl, four_numbers, ode_nll, stratified_nelbo
-from indm.sde import SDES, importance_time
+from indm.sde import SDE, SDES, importance_time
 from tests.gaussian import GaussianData
 
 EPS = 1e-5
@@ -32,6 +32,8 @@ def test_four_numbers_of_exact_score(name: str) -> None:
         eps=EPS,
         time_draws=20,
         tolerance=1e-5,
+        ode_steps=1,
+        uncorrected=True,
         generator=Generator().manual_seed(0),
     )
     assert set(numbers) == {"nll", "nll_uncorrected", "nelbo", "nelbo_no_residual"}
@@ -41,24 +43,41 @@ def test_four_numbers_of_exact_score(name: str) -> None:
         assert abs(error) < 0.01, f"{key} is off by {error}"
 
 
-def test_ode_nll_of_each_image_is_exact_without_probe_noise() -> None:
-    """In one dimension the divergence has no estimator noise: every single density is right, not only the mean."""
+def exact_case() -> tuple[Any, SDE, Tensor, Tensor]:
+    """Noise prediction, diffusion, starts and exact negative log-densities of one-dimensional Gaussian data."""
     sde, data = SDES["vp"](), GaussianData(1)
     z = data.draw(50)
-    found = ode_nll(lambda z_t, t: data.noise_fn(sde, z_t, t), sde, z, EPS, 1e-8, torch.ones_like(z))
     # The ODE carries N(m_eps, s_eps^2) to N(m_T, s_T^2) by an affine map; the model's prior is N(0, 1).
     ends = torch.tensor([EPS, 1.0], dtype=torch.float64)
     mean, std = sde.alpha(ends) * data.mean, (sde.alpha(ends) ** 2 * data.variances + sde.sigma(ends) ** 2).sqrt()
     z_end = mean[1] + std[1] / std[0] * (z - mean[0])
     expected = -torch.distributions.Normal(0.0, 1.0).log_prob(z_end) - torch.log(std[1] / std[0])
-    torch.testing.assert_close(found, expected[:, 0].double(), rtol=0, atol=1e-5)
+    return (lambda z_t, t: data.noise_fn(sde, z_t, t)), sde, z, expected[:, 0].double()
+
+
+def test_ode_nll_of_each_image_is_exact_without_probe_noise() -> None:
+    """In one dimension the divergence has no estimator noise: every single density is right, not only the mean."""
+    noise_fn, sde, z, expected = exact_case()
+    found = ode_nll(noise_fn, sde, z, EPS, 1e-8, torch.ones_like(z))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_fixed_steps_converge_with_the_fourth_power() -> None:
+    noise_fn, sde, z, expected = exact_case()
+    errors = [
+        (ode_nll(noise_fn, sde, z, EPS, None, torch.ones_like(z), steps) - expected).abs().max().item()
+        for steps in (16, 32, 64)
+    ]
+    assert errors[0] < 0.02
+    assert errors[0] / errors[1] > 8
+    assert errors[1] / errors[2] > 8
 
 
 def test_log_det_of_a_flow_enters_every_number() -> None:
     """Scaling the data by 3 through a "flow" must give the density of the scaled data times the volume."""
     sde, data = SDES["vp"](), GaussianData(4)
     x = data.draw(4000)
-    arguments: dict[str, Any] = {"eps": EPS, "time_draws": 20, "tolerance": 1e-5}
+    arguments: dict[str, Any] = {"eps": EPS, "time_draws": 20, "tolerance": 1e-5, "ode_steps": 1, "uncorrected": True}
 
     def flow(images: Tensor) -> tuple[Tensor, Tensor]:
         return 3 * images, torch.full((len(images),), 4 * math.log(3), dtype=images.dtype)
@@ -101,6 +120,8 @@ def test_affine_map_of_the_latent_leaves_the_likelihood(name: str, affine: str) 
         eps=EPS,
         time_draws=20,
         tolerance=1e-5,
+        ode_steps=1,
+        uncorrected=True,
         generator=Generator().manual_seed(0),
     )
     for key in ("nll", "nelbo"):
@@ -119,6 +140,8 @@ def test_wrong_score_is_seen() -> None:
         eps=EPS,
         time_draws=20,
         tolerance=1e-4,
+        ode_steps=1,
+        uncorrected=True,
         generator=Generator().manual_seed(0),
     )
     assert bits((numbers["nelbo"] - data.nll(x)).mean(), 4) > 0.02

@@ -31,7 +31,8 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     for step, flops in zip(spec["steps"], spec["flops"], strict=True):
         model = load_model(path, device, str(step), SNAPSHOTS_FORMAT)
         seed = (run.dataset, run.seed)
-        table = likelihoods(model, images, description["levels"], parameters, seed, device, f"{name}, step {step}")
+        levels, title = description["levels"], f"{name}, step {step}"
+        table = likelihoods(model, images, levels, parameters, seed, device, title, uncorrected=False)
         row = {"step": step, "flops": float(flops), "split": split, "images": len(images)}
         row |= {key: table[key].mean() for key in NUMBERS}
         rows.append(row | {f"{key}_se": table[key].sem() for key in NUMBERS})

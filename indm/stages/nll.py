@@ -27,7 +27,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     levels = read_json(layout.data(run.dataset) / "dataset.json")["levels"]
     images = first_images(read_split(layout.data(run.dataset), "test"), parameters.images, "nll.images")
     model = load_model(folder / "checkpoint.safetensors", device)
-    table = likelihoods(model, images, levels, parameters, (run.dataset, run.seed), device, name)
+    table = likelihoods(model, images, levels, parameters, (run.dataset, run.seed), device, name, uncorrected=True)
     write_table(folder / "nll.csv", table.rename_axis("image").reset_index())
     result = {
         "run": name,
@@ -38,6 +38,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
         "divergence": "Hutchinson, one Rademacher probe",
         "log_det": parameters.log_det if run.model == "indm" else None,
         "tolerance": parameters.tolerance,
+        "ode_steps": parameters.ode_steps,
         "time_draws": parameters.time_draws,
         "dtype": "float32",
         "seed": run.seed,
@@ -67,6 +68,8 @@ def likelihoods(
     seed: tuple[str, int],
     device: torch.device,
     description: str,
+    *,
+    uncorrected: bool,
 ) -> pd.DataFrame:
     """Evaluate the four numbers and the gap of images as levels (N, C, H, W): in bits/dim, one row an image.
 
@@ -79,6 +82,7 @@ def likelihoods(
             on the same dequantised images and noise.
         device: where to compute.
         description: for the progress bar.
+        uncorrected: whether to evaluate ``nll_uncorrected`` too.
 
     Raises:
         DivergenceError: if a number is not finite.
@@ -87,7 +91,7 @@ def likelihoods(
     for start in bar(description)(range(0, len(images), parameters.batch_size)):
         generator = Generator().manual_seed(derive_seed(*seed, "nll", start))
         batch = images[start : start + parameters.batch_size]
-        batches.append(_evaluate(model, batch, levels, parameters, generator, device))
+        batches.append(_evaluate(model, batch, levels, parameters, generator, device, uncorrected))
     table = pd.concat(batches, ignore_index=True)
     table["gap"] = table["nelbo"] - table["nll"]
     if not torch.isfinite(torch.from_numpy(table.to_numpy())).all():
@@ -102,6 +106,7 @@ def _evaluate(
     parameters: "NllParams",
     generator: Generator,
     device: torch.device,
+    uncorrected: bool,
 ) -> pd.DataFrame:
     """Evaluate the four numbers of a batch of images as levels (B, C, H, W): columns in bits/dim, one row an image."""
     nats = four_numbers(
@@ -112,6 +117,8 @@ def _evaluate(
         eps=model.eps,
         time_draws=parameters.time_draws,
         tolerance=parameters.tolerance,
+        ode_steps=parameters.ode_steps or 1,
+        uncorrected=uncorrected,
         generator=generator,
     )
     dims = batch[0].numel()

@@ -8,7 +8,7 @@ import pytest
 
 from tests.checkout import copy_checkout, run_suite
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 ENGINES = ("snakemake", "dvc")
 KINDS = ("fid", "nll")
@@ -23,7 +23,7 @@ def checkouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         for variable in PROXIES:
             monkeypatch.setenv(variable, NO_PROXY)
-        for variable in ("INDM_DATA", "INDM_INCEPTION"):
+        for variable in ("INDM_DATA", "INDM_INCEPTION", "INDM_INCEPTION_CLEAN"):
             monkeypatch.delenv(variable, raising=False)
         run_suite(copies, "smoke-images")
     return copies
@@ -38,8 +38,9 @@ def test_the_tables_are_complete_and_compare_with_nothing(checkouts: dict[str, P
     floors = fid["model"].str.startswith("real")
     assert (len(fid), floors.sum(), len(nll)) == (8, 4, 4)
     assert set(fid["extractor"]) == {"inception-v3-random"}
-    assert fid[["fid", "fid_se", "kid", "kid_se", "num_samples"]].notna().all(axis=None)
-    assert nll[["nll", "nll_se", "nll_uncorrected", "nelbo", "nelbo_no_residual", "gap"]].notna().all(axis=None)
+    metrics = ["fid", "kid", "is", "precision", "recall", "clean_fid", "legacy_fid"]
+    assert fid[[*metrics, *(f"{metric}_image_se" for metric in metrics), "num_samples"]].notna().all(axis=None)
+    assert nll[["nll", "nll_image_se", "nll_uncorrected", "nelbo", "nelbo_no_residual", "gap"]].notna().all(axis=None)
     for rows in (fid, nll):
         assert set(rows["suite"]) == {"smoke-images"}
         assert set(rows["dataset"]) == {"standin32", "standin64"}
