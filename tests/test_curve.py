@@ -33,7 +33,7 @@ def call(folder: Path, stage: str, *arguments: str) -> None:
 def write_suite(folder: Path, **train: Any) -> None:  # noqa: ANN401
     suite = yaml.safe_load((REPOSITORY / "params" / "smoke.yaml").read_text())
     run = {"dataset": "digits", "sde": "vp", "model": "indm", "variant": "control", "objective": "nll", "seed": 0}
-    suite |= {"runs": {RUN: run | {"train": train, "sample": {}}}, "nll": PROTOCOL, "curve": PROTOCOL}
+    suite |= {"runs": {RUN: run | {"train": train, "sample": {}}}, "nll": PROTOCOL, "curve": PROTOCOL, "protocol": {}}
     (folder / "smoke.yaml").write_text(yaml.safe_dump(suite))
 
 
