@@ -69,11 +69,15 @@ class Scratch:
             ArtifactError: if they cannot be written; what was there before stays.
         """
         seconds = self.earlier + time.monotonic() - self._opened
-        write_weights(self.path(name), tensors, {**(spec or {}), "key": self.key, "seconds": seconds}, FORMAT)
+        known = {"names": list(tensors), "key": self.key, "seconds": seconds}
+        write_weights(self.path(name), tensors, {**(spec or {}), **known}, FORMAT)
 
     def load(self, name: str) -> tuple[dict[str, "Tensor"], dict[str, Any]] | None:
-        """Read what was saved under a name, if anything was."""
-        return read_weights(self.path(name), FORMAT) if self.path(name).is_file() else None
+        """Read what was saved under a name, tensors in the same order, if anything was."""
+        if not self.path(name).is_file():
+            return None
+        tensors, spec = read_weights(self.path(name), FORMAT)
+        return {key: tensors[key] for key in spec["names"]}, spec
 
     def once(self, name: str, make: Callable[[], dict[str, "Tensor"]]) -> dict[str, "Tensor"]:
         """Return what was saved under a name; make and save it first where nothing was."""
@@ -166,7 +170,9 @@ def _lock(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / "lock").open("w")
     except OSError as error:
-        raise ArtifactError(f"{folder}: cannot be written: {error.strerror}; free space or rights, then run") from error
+        raise ArtifactError(
+            f"{folder}: cannot be written: {error.strerror}; free space or rights, then run again"
+        ) from error
     with file:
         deadline = time.monotonic() + LOCK_SECONDS
         while not _locked(file.fileno()):
