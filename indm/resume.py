@@ -9,6 +9,8 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
+import platform
 import shutil
 import signal
 import sys
@@ -168,7 +170,7 @@ def _lock(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder. The system frees it when the process ends, however it ends: it cannot be stale."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("w")
+        file = (folder / "lock").open("a+")
     except OSError as error:
         raise ArtifactError(
             f"{folder}: cannot be written: {error.strerror}; free space or rights, then run again"
@@ -177,10 +179,13 @@ def _lock(folder: Path) -> Iterator[None]:
         deadline = time.monotonic() + LOCK_SECONDS
         while not _locked(file.fileno()):
             if time.monotonic() >= deadline:
-                raise ArtifactError(
-                    f"{folder}: found another process at this work, expected none; wait for it or end it"
-                )
+                file.seek(0)
+                holder = file.read() or "another process"
+                raise ArtifactError(f"{folder}: found {holder} at this work, expected none; wait for it or end it")
             time.sleep(0.2)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
         yield
 
 

@@ -89,11 +89,11 @@ def _compare(
         kills: how often to kill it, within the time that it took undisturbed.
         seed: of the moments.
     """
-    undisturbed, disturbed = (_copy(folder, name) for name in ("undisturbed", "disturbed"))
+    undisturbed, disturbed = (copy_small(folder, name) for name in ("undisturbed", "disturbed"))
     for checkout in (undisturbed, disturbed):
         for command in before:
-            _finish(checkout, command)
-    process = _start(undisturbed, commands[-1])
+            finish(checkout, command)
+    process = start(undisturbed, commands[-1])
     _wait_until_it_works(process, undisturbed)
     started = time.monotonic()
     _check(process, undisturbed)
@@ -102,11 +102,11 @@ def _compare(
     random_generator, done = random.Random(seed), 0
     for _ in range(kills):
         for command in commands[:-1]:
-            _finish(disturbed, command)
+            finish(disturbed, command)
         done += _kill(disturbed, commands[-1], random_generator.uniform(0, seconds / kills))
         print(f"killed {done} times", flush=True)
     for command in commands:
-        _finish(disturbed, command)
+        finish(disturbed, command)
     names = sorted(path.name for pattern in patterns for path in (undisturbed / outputs).glob(pattern))
     differing = [
         name
@@ -119,7 +119,7 @@ def _compare(
     return Outcome(differing, len(names), done, resumed, seconds)
 
 
-def _copy(folder: Path, name: str) -> Path:
+def copy_small(folder: Path, name: str) -> Path:
     """Copy the checkout, with the smoke suite cut down to one run that trains for longer and is saved often."""
     checkout = copy_checkout(folder / name)
     path = checkout / "params/smoke.yaml"
@@ -129,11 +129,11 @@ def _copy(folder: Path, name: str) -> Path:
     suite["toy2d"]["datasets"] = {}
     suite["runs"] = {RUN: suite["runs"][RUN]}
     path.write_text(yaml.safe_dump(suite))
-    _finish(checkout, [sys.executable, "workflow/generate.py"])
+    finish(checkout, [sys.executable, "workflow/generate.py"])
     return checkout
 
 
-def _start(checkout: Path, command: list[str]) -> "subprocess.Popen[bytes]":
+def start(checkout: Path, command: list[str]) -> "subprocess.Popen[bytes]":
     """Start a command as the head of a process group of its own, with a new log."""
     with (checkout / LOG).open("ab") as file:
         return subprocess.Popen(
@@ -153,18 +153,18 @@ def _check(process: "subprocess.Popen[bytes]", checkout: Path) -> None:
         sys.exit(f"{process.args!r}: exit status {process.returncode}\n{(checkout / LOG).read_text()[-3000:]}")
 
 
-def _finish(checkout: Path, command: list[str]) -> None:
+def finish(checkout: Path, command: list[str]) -> None:
     """Run a command to its end.
 
     Raises:
         SystemExit: if it fails, with the end of what it printed.
     """
-    _check(_start(checkout, command), checkout)
+    _check(start(checkout, command), checkout)
 
 
 def _kill(checkout: Path, command: list[str], seconds: float) -> bool:
     """Run a command, and kill it and all that it started a time after it has begun to work; whether it was running then."""
-    process = _start(checkout, command)
+    process = start(checkout, command)
     _wait_until_it_works(process, checkout)
     time.sleep(seconds)
     running = process.poll() is None
