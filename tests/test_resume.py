@@ -4,6 +4,7 @@ import errno
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -367,6 +368,15 @@ def test_a_stage_that_was_cut_off_goes_on_by_the_batch(layout: Layout, scratch: 
     assert not layout.scratch(RUN, stage).exists()
 
 
+def test_a_likelihood_that_is_not_finite_is_not_kept(layout: Layout, scratch: Path) -> None:
+    train_with_cuts(SUITE, layout, [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nll, "four_numbers", lambda *_, **__: {"nelbo": torch.tensor([1.0, math.inf])})
+        with pytest.raises(DivergenceError, match="a likelihood is not finite: train longer, or lower the tolerance"):
+            nll.run(SUITE, layout, RUN)
+    assert [path.name for path in layout.scratch(RUN, "nll").iterdir()] == ["lock"]
+
+
 def test_samples_of_another_checkpoint_are_ignored(layout: Layout, scratch: Path) -> None:
     train_with_cuts(suite_of(lr=1e-3), layout, [])
     cut(SUITE, layout, 40, sample)
@@ -410,6 +420,16 @@ def test_scratch_is_ignored_by_git_and_dvc() -> None:
     place = "results/smoke/scratch/x/train/state.safetensors"
     assert subprocess.run(["git", "check-ignore", "--quiet", place], cwd=REPOSITORY, check=False).returncode == 0
     assert "/results/*/scratch/" in (REPOSITORY / ".dvcignore").read_text().splitlines()
+
+
+def test_every_fault_names_tests_that_there_are() -> None:
+    rows = re.findall(r"^\| (?!---|fault).+$", (REPOSITORY / "docs/faults.md").read_text(), flags=re.MULTILINE)
+    assert len(rows) > 15
+    for row in rows:
+        file = ""
+        for name, test in re.findall(r"`([\w/]*(?:\.py)?)::(test_\w+)`", row):
+            file = name or file
+            assert f"def {test}(" in (REPOSITORY / "tests" / file).read_text(), row
 
 
 @pytest.mark.e2e
