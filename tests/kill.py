@@ -45,14 +45,14 @@ class Outcome(NamedTuple):
         differing: files that differ from those of a job that nothing disturbed.
         compared: number of files compared.
         kills: how often it was killed.
-        resumed: how often a training went on, instead of starting anew.
+        left: how often it left unfinished work from which a stage could go on.
         seconds: how long the undisturbed job worked.
     """
 
     differing: list[str]
     compared: int
     kills: int
-    resumed: int
+    left: int
     seconds: float
 
 
@@ -99,24 +99,26 @@ def _compare(
     _check(process, undisturbed)
     seconds = time.monotonic() - started
     print(f"undisturbed: {seconds:.1f} s of work", flush=True)
-    random_generator, done = random.Random(seed), 0
+    random_generator, done, left = random.Random(seed), 0, 0
     for _ in range(kills):
         for command in commands[:-1]:
             finish(disturbed, command)
         done += _kill(disturbed, commands[-1], random_generator.uniform(0, seconds / kills))
-        print(f"killed {done} times", flush=True)
+        work = sorted((disturbed / "results/smoke/scratch").rglob("*.safetensors"))
+        left += bool(work)
+        stages = ", ".join(sorted({path.parent.name for path in work})) or "no stage"
+        print(f"killed {done} times; unfinished work of {stages}", flush=True)
     for command in commands:
         finish(disturbed, command)
     names = sorted(path.name for pattern in patterns for path in (undisturbed / outputs).glob(pattern))
-    differing = [
-        name
-        for name in names
-        if not (disturbed / outputs / name).is_file()
-        or (disturbed / outputs / name).read_bytes() != (undisturbed / outputs / name).read_bytes()
-    ]
-    logs = [disturbed / LOG, *disturbed.glob("results/smoke/logs/train/*.log")]
-    resumed = sum(path.read_text().count("goes on after step") for path in logs)
-    return Outcome(differing, len(names), done, resumed, seconds)
+    found, expected = (
+        {name: _read(checkout / outputs / name) for name in names} for checkout in (disturbed, undisturbed)
+    )
+    return Outcome([name for name in names if found[name] != expected[name]], len(names), done, left, seconds)
+
+
+def _read(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
 
 
 def copy_small(folder: Path, name: str) -> Path:
@@ -189,7 +191,7 @@ def main() -> None:
         else:
             outcome = train(folder, arguments.kills, arguments.seed)
     print(
-        f"{outcome.kills} kills, {outcome.resumed} times gone on; {outcome.compared} files compared, "
+        f"{outcome.kills} kills, {outcome.left} of them amid work that is kept; {outcome.compared} files compared, "
         f"{len(outcome.differing)} differ {outcome.differing or ''}; {time.monotonic() - started:.0f} s in all"
     )
     sys.exit(bool(outcome.differing) or not outcome.compared)

@@ -437,4 +437,4 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
     """More of them: python -m tests.kill --help."""
     outcome = kill.train(tmp_path, kills=2, seed=0)
     assert (outcome.differing, outcome.compared, outcome.kills) == ([], 4, 2)
-    assert outcome.resumed >= 1
+    assert outcome.left >= 1
