@@ -59,6 +59,10 @@ class Layout:
         """Folder of a trained model and its evaluation."""
         return self.suite_folder / "runs" / run
 
+    def scratch(self, run: str, stage: str) -> Path:
+        """Folder of what a stage of a run has done when it is killed."""
+        return self.suite_folder / "scratch" / run / stage
+
     @property
     def toy2d(self) -> Path:
         """Folder of the study of two-dimensional data."""
@@ -201,18 +205,26 @@ def read_weights(path: Path, kind: str) -> tuple[dict[str, "Tensor"], dict[str, 
     Raises:
         ArtifactError: if it is missing, damaged, or not of this format.
     """
+    from safetensors import safe_open
+
+    spec = read_spec(path, kind)
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, spec  # noqa: SIM118 (not a dict)
+
+
+def read_spec(path: Path, kind: str) -> dict[str, Any]:
+    """Read the spec alone of a file of :func:`write_weights`; see :func:`read_weights`."""
     from safetensors import SafetensorError, safe_open
 
     _require(path)
     try:
         with safe_open(path, framework="pt") as file:
-            spec = json.loads((file.metadata() or {}).get("indm", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            spec: dict[str, Any] = json.loads((file.metadata() or {}).get("indm", "{}"))
     except (SafetensorError, ValueError, OSError) as error:
         raise ArtifactError(f"{path}: not a safetensors file ({error}); delete it and run its stage again") from None
     if spec.get("format") != kind:
         raise ArtifactError(f"{path}: found format {spec.get('format')!r}, expected {kind!r}; made by another program?")
-    return tensors, spec
+    return spec
 
 
 def provenance(seconds: float) -> dict[str, Any]:

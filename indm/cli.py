@@ -62,7 +62,8 @@ def _stage(name: str, summary: str, *options: Callable[..., Any]) -> None:
         try:
             _execute(name, suite_file, out, subject, **given)
         except IndmError as error:
-            sys.exit("\n".join(f"indm {name}: {line}" for line in str(error).splitlines()))
+            click.echo("\n".join(f"indm {name}: {line}" for line in str(error).splitlines()), err=True)
+            sys.exit(error.exit_code)
 
     for option in (OUT, *options, SUITE):
         command = option(command)
@@ -72,6 +73,7 @@ def _stage(name: str, summary: str, *options: Callable[..., Any]) -> None:
 def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **options: Any) -> None:  # noqa: ANN401
     from indm.artifacts import Layout, provenance, write_json
     from indm.params import load_suite
+    from indm.resume import EARLIER
 
     suite = load_suite(suite_file)
     _check_subject(suite, suite_file, **subject)
@@ -82,7 +84,8 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **
     folder = importlib.import_module(f"indm.stages.{name}").run(
         suite, Layout(out, suite.suite), *subject.values(), **options
     )
-    write_json(folder / "provenance" / f"{name}.json", provenance(time.monotonic() - started))
+    seconds = time.monotonic() - started + EARLIER.pop(name, 0.0)
+    write_json(folder / "provenance" / f"{name}.json", provenance(seconds))
 
 
 def _check_subject(

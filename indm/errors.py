@@ -2,7 +2,9 @@
 
 
 class IndmError(Exception):
-    """Base of every error this package raises on purpose; the command line prints it as one line and exits with 1."""
+    """Base of every error this package raises on purpose; the command line prints it as one line and exits with its code."""
+
+    exit_code = 1
 
 
 class NoGpuError(IndmError):
@@ -32,3 +34,10 @@ class ConvergenceError(IndmError):
 
 class DivergenceError(IndmError):
     """A loss or a gradient stopped being finite."""
+
+
+class StoppedError(IndmError):
+    """A stage was asked to stop, and has saved its work: it should be run again."""
+
+    # EX_TEMPFAIL of sysexits.h: "temporary failure, the user is invited to retry".
+    exit_code = 75

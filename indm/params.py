@@ -365,6 +365,9 @@ class Suite(Strict):
     suite: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="name; the file's name without .yaml")]
     device: Annotated[Literal["cpu", "cuda", "auto"], Field(description="auto: a GPU where there is one")]
     threads: Annotated[Count, Field(description="CPU threads of one job; part of what makes bytes repeat")]
+    save_seconds: Annotated[
+        float, Field(ge=0, description="seconds between two savings of a training, from which a killed one goes on")
+    ]
     datasets: Annotated[dict[str, DatasetParams], Field(min_length=1, description="datasets of this suite")]
     reference: Annotated[dict[str, ReferenceParams], Field(description="extractor of each dataset")]
     train: TrainParams

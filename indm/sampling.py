@@ -10,6 +10,7 @@ References:
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -277,35 +278,33 @@ def sample_ode_fixed(
     return DENOISERS[denoise](noise_fn, sde, z, _times(times[-1], z))
 
 
-def draw_images(
+def draw_batch(
     model: ImplicitNonlinearDiffusion,
+    start: int,
+    count: int,
     *,
-    num_samples: int,
-    batch_size: int,
     temperature: float,
     seed: tuple[str | int, ...],
     device: torch.device,
     mean: Tensor | None,
-    progress: Callable[[range], Iterable[int]],
     **settings: Any,  # noqa: ANN401
-) -> Iterator[tuple[Tensor, int]]:
-    r"""Draw images, not yet rounded, a batch at a time: the latents of a sampler, then the flow's inverse.
+) -> tuple[Tensor, int]:
+    r"""Draw a batch of images, not yet rounded: the latents of a sampler, then the flow's inverse.
 
     .. math:: x = h_\phi^{-1}(\text{temperature} \cdot z_0)
 
     Arguments:
         model: the model.
-        num_samples: number N of images.
-        batch_size: images B drawn at once; a batch's noise does not depend on the others.
+        start: number of the batch's first image; a batch's noise does not depend on the others.
+        count: images B.
         temperature: factor of the latents.
         seed: identity from which the batches' noise is derived.
         device: where the model is.
         mean: centre of the prior, shape (C, H, W), or ``None``.
-        progress: wraps the range of the batches' starts, for a progress bar.
         settings: ``sampler`` (a name in :data:`PREDICTORS`, ``ode``, ``ode_euler`` or ``ode_heun``), ``steps`` (grid
             points), ``grid``, ``corrector_snr``, ``corrector_steps``, ``tolerance``, ``denoise``.
 
-    Yields:
+    Returns:
         Model-space images, shape (B, C, H, W), on the device, and how often the network was called for them.
 
     Raises:
@@ -313,31 +312,62 @@ def draw_images(
         ConvergenceError: if the flow cannot be inverted where the sampler ended.
     """
     noise = CountedNoise(model.noise)
+    generator = Generator().manual_seed(derive_seed(*seed, start))
+    with torch.no_grad():
+        z = prior_draw(model.sde, (count, *model.shape), generator, device, mean)
+        z0 = _draw_latents(noise, model.sde, z, generator, eps=model.eps, **settings)
+        x = model.flow.inverse(temperature * z0, generator=generator)
+    if not torch.isfinite(x).all():
+        wrong = int((~torch.isfinite(x)).sum())
+        raise DivergenceError(f"{wrong} pixels are not finite: more steps, or a lower corrector_snr")
+    return x, noise.calls
+
+
+def draw_images(
+    model: ImplicitNonlinearDiffusion,
+    *,
+    num_samples: int,
+    batch_size: int,
+    progress: Callable[[range], Iterable[int]],
+    **settings: Any,  # noqa: ANN401
+) -> Iterator[tuple[Tensor, int]]:
+    """Draw ``num_samples`` images by :func:`draw_batch`, ``batch_size`` at once; ``progress`` wraps the range of the starts."""
     for start in progress(range(0, num_samples, batch_size)):
-        count = min(batch_size, num_samples - start)
-        generator = Generator().manual_seed(derive_seed(*seed, start))
-        with torch.no_grad():
-            z = prior_draw(model.sde, (count, *model.shape), generator, device, mean)
-            before = noise.calls
-            z0 = _draw_latents(noise, model.sde, z, generator, eps=model.eps, **settings)
-            x = model.flow.inverse(temperature * z0, generator=generator)
-        if not torch.isfinite(x).all():
-            wrong = int((~torch.isfinite(x)).sum())
-            raise DivergenceError(f"{wrong} pixels are not finite: more steps, or a lower corrector_snr")
-        yield x, noise.calls - before
+        yield draw_batch(model, start, min(batch_size, num_samples - start), **settings)
+
+
+Batch = dict[str, Tensor]
 
 
 def draw_levels(
     model: ImplicitNonlinearDiffusion,
     levels: int,
+    *,
+    num_samples: int,
+    batch_size: int,
+    progress: Callable[[range], Iterable[int]],
+    once: Callable[[str, Callable[[], Batch]], Batch] = lambda name, make: make(),
     **settings: Any,  # noqa: ANN401
 ) -> tuple[NDArray[np.uint8], float]:
-    """Draw images by :func:`draw_images`, rounded to ``levels``, uint8 (N, C, H, W), and the mean calls of the network."""
-    batches, calls = [], []
-    for x, called in draw_images(model, **settings):
-        batches.append(quantise(x, levels, model.centered).cpu().numpy())
-        calls.append(called)
-    return np.concatenate(batches), round(float(np.mean(calls)), 1)
+    """Draw images by :func:`draw_batch`, rounded to ``levels``, uint8 (N, C, H, W), and the mean calls of the network.
+
+    Arguments:
+        model: the model.
+        levels: number of levels.
+        num_samples: number N of images.
+        batch_size: images drawn at once.
+        progress: wraps the range of the batches' starts, for a progress bar.
+        once: makes a batch of a name (its start), or knows it from an earlier execution.
+        settings: see :func:`draw_batch`.
+    """
+
+    def batch(start: int) -> Batch:
+        x, calls = draw_batch(model, start, min(batch_size, num_samples - start), **settings)
+        return {"images": quantise(x, levels, model.centered).cpu(), "calls": torch.tensor(calls)}
+
+    batches = [once(str(start), partial(batch, start)) for start in progress(range(0, num_samples, batch_size))]
+    calls = float(np.mean([int(batch["calls"]) for batch in batches]))
+    return np.concatenate([batch["images"].numpy() for batch in batches]), round(calls, 1)
 
 
 @torch.no_grad()

@@ -13,9 +13,9 @@ References:
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -98,6 +98,21 @@ def learning_rate(step: int, steps: int, warmup_steps: int, schedule: str, begin
     """
     warm = min(1.0, (step - begin + 1) / (warmup_steps + 1))
     return warm if schedule == "constant" else warm * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+@dataclass
+class History:
+    """How far a training has come; with the state of its trainer, it goes on from there.
+
+    Arguments:
+        done: steps done.
+        curve: rows of the learning curve, ``step`` and mean losses.
+        window: losses of the steps since the last row.
+    """
+
+    done: int = 0
+    curve: list[dict[str, float]] = field(default_factory=list)
+    window: list[dict[str, float]] = field(default_factory=list)
 
 
 class Trainer:
@@ -188,6 +203,28 @@ class Trainer:
             for index, state in optimiser.state_dict()["state"].items()
             for key, value in state.items()
         }
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that :meth:`step` changes: raw and averaged weights with their buffers, and the optimisers' states."""
+        state = {f"raw.{key}": value for key, value in self.model.state_dict().items()}
+        state |= {f"optimiser.{key}": value for key, value in self.optimiser_state().items()}
+        for part, average in self.averages.items():
+            state[f"updates.{part}"] = torch.tensor(average.updates)
+            state |= {f"average.{part}.{key}": value for key, value in average.module.state_dict().items()}
+        return state
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what :meth:`state` returned."""
+        self.model.load_state_dict(_below(state, "raw"))
+        for part, optimiser in self.optimisers.items():
+            moments: dict[int, dict[str, Tensor]] = {}
+            for name, value in _below(state, f"optimiser.{part}").items():
+                index, _, key = name.partition(".")
+                moments.setdefault(int(index), {})[key] = value
+            optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
+        for part, average in self.averages.items():
+            updates = int(state[f"updates.{part}"])
+            average.load_state_dict({"updates": updates, "module": _below(state, f"average.{part}")})
 
     def _joint_step(self, batches: list[Draws]) -> dict[str, float]:
         losses = self._descend(batches, self._joint_loss, *self.modules)
@@ -288,10 +325,11 @@ def train(
     device: torch.device,
     random_flip: bool = False,
     flow_warmup_steps: int = 0,
-    after_step: Callable[[int], None] = lambda done: None,
+    history: History | None = None,
+    after_step: Callable[[History], None] = lambda history: None,
     progress: Callable[[range], Iterable[int]],
 ) -> list[dict[str, float]]:
-    """Train for ``steps`` steps.
+    """Train for ``steps`` steps, or for those that are left of them.
 
     Arguments:
         trainer: the state, changed in place.
@@ -307,7 +345,8 @@ def train(
         random_flip: flip half of the images left to right.
         flow_warmup_steps: first steps, in which the flow is trained alone; the learning rate's warm-up starts again
             after them, with the score.
-        after_step: called after each step with the number of steps done.
+        history: what an earlier process has done, whose state the trainer has; changed in place.
+        after_step: called after each step with the history.
         progress: wraps the loop's range, for a progress bar.
 
     Returns:
@@ -316,9 +355,8 @@ def train(
     Raises:
         DivergenceError: if a loss or a gradient is not finite; the message names the step.
     """
-    curve: list[dict[str, float]] = []
-    window: list[dict[str, float]] = []
-    for step in progress(range(steps)):
+    history = History() if history is None else history
+    for step in progress(range(history.done, steps)):
         draws = draw(images, levels, batch_size, seed, step, device, random_flip, trainer.model.centered)
         # Dropout draws from the global generator.
         torch.manual_seed(derive_seed(*seed, "dropout", step))
@@ -326,14 +364,15 @@ def train(
         begin = 0 if flow_alone else flow_warmup_steps
         try:
             lr_factor = learning_rate(step, steps, warmup_steps, schedule, begin)
-            window.append(trainer.step(draws, lr_factor, flow_alone=flow_alone))
+            history.window.append(trainer.step(draws, lr_factor, flow_alone=flow_alone))
         except DivergenceError as error:
             raise DivergenceError(f"training stopped at step {step}: {error}") from None
-        after_step(step + 1)
-        if (step + 1) % log_every == 0 or step + 1 == steps:
-            curve.append({"step": step + 1} | _means(window))
-            window = []
-    return curve
+        history.done = step + 1
+        if history.done % log_every == 0 or history.done == steps:
+            history.curve.append({"step": history.done} | _means(history.window))
+            history.window = []
+        after_step(history)
+    return history.curve
 
 
 def _means(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -370,6 +409,11 @@ class _FlopCounter(TorchDispatchMode):
         if formula := flop_registry.get(func.overloadpacket):
             self.total += formula(*args, **(kwargs or {}), out_val=out)
         return out
+
+
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Select the names that start with ``prefix.``, and take it off them."""
+    return {key.removeprefix(f"{prefix}."): value for key, value in state.items() if key.startswith(f"{prefix}.")}
 
 
 def _optimiser(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:

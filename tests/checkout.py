@@ -30,11 +30,15 @@ def copy_checkout(target: Path) -> Path:
     return target
 
 
+def environment() -> dict[str, str]:
+    """This process's environment, with the commands of this Python's first."""
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
 def start(checkout: Path, command: Sequence[str]) -> subprocess.Popen[str]:
     """Start a command of this Python's environment in a checkout; stdout and stderr are read as text."""
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=checkout, env=environment, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(command, cwd=checkout, env=environment(), stdout=pipe, stderr=pipe, text=True)
 
 
 def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:

@@ -13,6 +13,8 @@ PACKAGE = REPOSITORY / "indm"
 GROUND = {"errors", "seeding"}
 # How files of params/ are read, for their schemas: those of suites and of claims.
 STRICT = {"strict"}
+# What keeps the unfinished work of a stage.
+KEEPING = {"resume"}
 FIRST = {"params", "artifacts", "data", "sde", "models", "flows"}
 SECOND = {"objectives", "probability_flow", "sampling", "likelihood", "diffusion"}
 THIRD = {"training", "metrics", "official"}
@@ -25,9 +27,10 @@ ALLOWED = {
     **{name: GROUND | FIRST - {"params"} | SECOND for name in SECOND | THIRD},
     "toy2d": GROUND | FIRST - {"params"} | SECOND | THIRD,
     "report": GROUND | STRICT | {"artifacts"},
-    "stages": GROUND | FIRST - {"params"} | SECOND | THIRD | {"toy2d", "report"},
+    "stages": GROUND | FIRST - {"params"} | SECOND | THIRD | {"toy2d", "report"} | KEEPING,
+    "resume": {"errors", "artifacts"},
     "doctor": {"errors", "artifacts", "data", "metrics", "params"},
-    "cli": {"errors", "artifacts", "params", "report", "doctor"},
+    "cli": {"errors", "artifacts", "params", "report", "doctor"} | KEEPING,
     "__main__": {"cli"},
 }
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

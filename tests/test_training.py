@@ -16,7 +16,7 @@ from indm.diffusion import ImplicitNonlinearDiffusion
 from indm.errors import DataError, DivergenceError
 from indm.objectives import gaussian_nll, nelbo, noise_error
 from indm.sde import importance_time, soft_truncation_time
-from indm.training import Draws, Trainer, draw, learning_rate, step_flops, train
+from indm.training import Draws, History, Trainer, draw, learning_rate, step_flops, train
 
 CPU = torch.device("cpu")
 SEED = ("digits", 0, "train")
@@ -233,8 +233,8 @@ def test_warm_up_of_the_flow_lasts_its_steps() -> None:
     trainer = Trainer(model(), objective="nll", **OPTIONS)
     states: dict[int, tuple[list[Tensor], list[Tensor]]] = {0: (weights(trainer.model.noise), [])}
 
-    def keep(step: int) -> None:
-        states[step] = weights(trainer.model.noise), weights(trainer.model.flow)
+    def keep(history: History) -> None:
+        states[history.done] = weights(trainer.model.noise), weights(trainer.model.flow)
 
     curve = train(
         trainer, images(), 17, steps=6, flow_warmup_steps=3, after_step=keep, progress=lambda steps: steps, **LOOP

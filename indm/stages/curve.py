@@ -7,6 +7,7 @@ import pandas as pd
 
 from indm.artifacts import SNAPSHOTS_FORMAT, Layout, read_json, read_weights, write_table
 from indm.diffusion import load_model
+from indm.resume import file_sha256, open_scratch, work_key
 from indm.stages.common import read_split, set_up
 from indm.stages.nll import first_images, likelihoods
 
@@ -27,14 +28,23 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     images = first_images(read_split(data, split), parameters.images, "curve.images")
     path = folder / "snapshots.safetensors"
     _, spec = read_weights(path, SNAPSHOTS_FORMAT)
-    rows = []
-    for step, flops in zip(spec["steps"], spec["flops"], strict=True):
-        model = load_model(path, device, str(step), SNAPSHOTS_FORMAT)
-        seed = (run.dataset, run.seed)
-        levels, title = description["levels"], f"{name}, step {step}"
-        table = likelihoods(model, images, levels, parameters, seed, device, title, uncorrected=False)
-        row = {"step": step, "flops": float(flops), "split": split, "images": len(images)}
-        row |= {key: table[key].mean() for key in NUMBERS}
-        rows.append(row | {f"{key}_se": table[key].sem() for key in NUMBERS})
-    write_table(folder / "curve.csv", pd.DataFrame(rows, columns=COLUMNS))
+    key = work_key(
+        "curve",
+        run=[run.dataset, run.seed],
+        curve=parameters.model_dump(),
+        snapshots=file_sha256(path),
+        data=[description["sha256"], split],
+        machine=[device.type, suite.threads],
+    )
+    with open_scratch(layout.scratch(name, "curve"), key) as scratch:
+        rows = []
+        for step, flops in zip(spec["steps"], spec["flops"], strict=True):
+            model = load_model(path, device, str(step), SNAPSHOTS_FORMAT)
+            seed, once = (run.dataset, run.seed), scratch.below(str(step))
+            levels, place = description["levels"], f"{name}, step {step}"
+            table = likelihoods(model, images, levels, parameters, seed, device, place, once, uncorrected=False)
+            row = {"step": step, "flops": float(flops), "split": split, "images": len(images)}
+            row |= {key: table[key].mean() for key in NUMBERS}
+            rows.append(row | {f"{key}_se": table[key].sem() for key in NUMBERS})
+        write_table(folder / "curve.csv", pd.DataFrame(rows, columns=COLUMNS))
     return folder

@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -13,6 +13,7 @@ from indm.data import bits_per_dim, dequantise
 from indm.diffusion import ImplicitNonlinearDiffusion, load_model
 from indm.errors import DataError, DivergenceError
 from indm.likelihood import four_numbers
+from indm.resume import Once, file_sha256, open_scratch, work_key
 from indm.seeding import derive_seed
 from indm.stages.common import bar, read_split, set_up
 
@@ -24,11 +25,29 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     """Write ``nll.csv`` (bits/dim of each test image) and ``nll.json`` (means and standard errors)."""
     device = set_up(suite.device, suite.threads)
     run, parameters, folder = suite.runs[name], suite.nll, layout.run(name)
-    levels = read_json(layout.data(run.dataset) / "dataset.json")["levels"]
+    description = read_json(layout.data(run.dataset) / "dataset.json")
+    levels = description["levels"]
     images = first_images(read_split(layout.data(run.dataset), "test"), parameters.images, "nll.images")
     model = load_model(folder / "checkpoint.safetensors", device)
-    table = likelihoods(model, images, levels, parameters, (run.dataset, run.seed), device, name, uncorrected=True)
-    write_table(folder / "nll.csv", table.rename_axis("image").reset_index())
+    key = work_key(
+        "nll",
+        run=[run.dataset, run.seed],
+        nll=parameters.model_dump(),
+        checkpoint=file_sha256(folder / "checkpoint.safetensors"),
+        data=description["sha256"],
+        machine=[device.type, suite.threads],
+    )
+    with open_scratch(layout.scratch(name, "nll"), key) as scratch:
+        seed = (run.dataset, run.seed)
+        table = likelihoods(model, images, levels, parameters, seed, device, name, scratch.once, uncorrected=True)
+        write_table(folder / "nll.csv", table.rename_axis("image").reset_index())
+        write_json(folder / "nll.json", _summary(suite, name, table))
+    return folder
+
+
+def _summary(suite: "Suite", name: str, table: pd.DataFrame) -> dict[str, Any]:
+    """Average the four numbers and the gap over images, and say how they were measured."""
+    run, parameters = suite.runs[name], suite.nll
     result = {
         "run": name,
         "unit": "bits/dim",
@@ -44,9 +63,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
         "seed": run.seed,
     }
     result |= {str(key): table[key].mean() for key in table}
-    result |= {f"{key}_se": table[key].sem() for key in table}
-    write_json(folder / "nll.json", result)
-    return folder
+    return result | {f"{key}_se": table[key].sem() for key in table}
 
 
 def first_images(images: Tensor, count: int | None, key: str) -> Tensor:
@@ -68,6 +85,7 @@ def likelihoods(
     seed: tuple[str, int],
     device: torch.device,
     description: str,
+    once: Once,
     *,
     uncorrected: bool,
 ) -> pd.DataFrame:
@@ -82,6 +100,7 @@ def likelihoods(
             on the same dequantised images and noise.
         device: where to compute.
         description: for the progress bar.
+        once: makes a batch of a name (its first image), or knows it from an earlier execution.
         uncorrected: whether to evaluate ``nll_uncorrected`` too.
 
     Raises:
@@ -91,11 +110,10 @@ def likelihoods(
     for start in bar(description)(range(0, len(images), parameters.batch_size)):
         generator = Generator().manual_seed(derive_seed(*seed, "nll", start))
         batch = images[start : start + parameters.batch_size]
-        batches.append(_evaluate(model, batch, levels, parameters, generator, device, uncorrected))
+        evaluate = partial(_evaluate, model, batch, levels, parameters, generator, device, uncorrected)
+        batches.append(pd.DataFrame({key: value.numpy() for key, value in once(str(start), evaluate).items()}))
     table = pd.concat(batches, ignore_index=True)
     table["gap"] = table["nelbo"] - table["nll"]
-    if not torch.isfinite(torch.from_numpy(table.to_numpy())).all():
-        raise DivergenceError("a likelihood is not finite: train longer, or lower the tolerance of the ODE")
     return table
 
 
@@ -107,8 +125,8 @@ def _evaluate(
     generator: Generator,
     device: torch.device,
     uncorrected: bool,
-) -> pd.DataFrame:
-    """Evaluate the four numbers of a batch of images as levels (B, C, H, W): columns in bits/dim, one row an image."""
+) -> dict[str, Tensor]:
+    """Evaluate the four numbers of a batch of images as levels (B, C, H, W): in bits/dim, shape (B,) each, on the CPU."""
     nats = four_numbers(
         model.noise,
         model.sde,
@@ -122,4 +140,7 @@ def _evaluate(
         generator=generator,
     )
     dims = batch[0].numel()
-    return pd.DataFrame({key: bits_per_dim(value, dims, levels, model.centered).numpy() for key, value in nats.items()})
+    numbers = {key: bits_per_dim(value, dims, levels, model.centered) for key, value in nats.items()}
+    if not all(value.isfinite().all() for value in numbers.values()):
+        raise DivergenceError("a likelihood is not finite: train longer, or lower the tolerance of the ODE")
+    return numbers

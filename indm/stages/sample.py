@@ -10,6 +10,7 @@ from PIL import Image
 from indm.artifacts import Layout, atomic_write, read_array, read_json, write_array, write_json
 from indm.data import to_uint8
 from indm.diffusion import load_model
+from indm.resume import file_sha256, open_scratch, work_key
 from indm.sampling import draw_levels
 from indm.stages.common import bar, set_up
 from indm.stages.drawing import prior_mean
@@ -27,17 +28,35 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     device = set_up(suite.device, suite.threads)
     run, parameters, folder = suite.runs[name], suite.sample_params(name), layout.run(name)
     data = layout.data(run.dataset)
-    levels = read_json(data / "dataset.json")["levels"]
+    description = read_json(data / "dataset.json")
+    levels = description["levels"]
     model = load_model(folder / "checkpoint.safetensors", device)
-    samples, nfe = draw_levels(
-        model,
-        levels,
-        seed=(run.dataset, run.seed, "sample"),
-        device=device,
-        mean=prior_mean(model, parameters, data, device),
-        progress=bar(name),
-        **parameters.model_dump(exclude={"centre_prior"}),
+    key = work_key(
+        "sample",
+        run=[run.dataset, run.seed],
+        sample=parameters.model_dump(),
+        checkpoint=file_sha256(folder / "checkpoint.safetensors"),
+        data=description["sha256"],
+        machine=[device.type, suite.threads],
     )
+    with open_scratch(layout.scratch(name, "sample"), key) as scratch:
+        samples, nfe = draw_levels(
+            model,
+            levels,
+            seed=(run.dataset, run.seed, "sample"),
+            device=device,
+            mean=prior_mean(model, parameters, data, device),
+            progress=bar(name),
+            once=scratch.once,
+            **parameters.model_dump(exclude={"centre_prior"}),
+        )
+        _write(suite, layout, name, samples, nfe, levels)
+    return folder
+
+
+def _write(suite: "Suite", layout: Layout, name: str, samples: NDArray[np.uint8], nfe: float, levels: int) -> None:
+    """Write the images, (N, C, H, W) levels, how they were drawn, and pictures of them."""
+    run, parameters, folder = suite.runs[name], suite.sample_params(name), layout.run(name)
     write_array(folder / "samples.npy", samples)
     corrected = parameters.corrector_snr is not None
     protocol = {
@@ -62,9 +81,8 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     # Missing images of a row stay white.
     pair = np.full((2 * GRID, *shown.shape[1:]), levels - 1, dtype=np.uint8)
     pair[: len(shown)] = shown
-    pair[GRID : GRID + len(shown)] = _nearest(shown, read_array(data / "train.npy"))
+    pair[GRID : GRID + len(shown)] = _nearest(shown, read_array(layout.data(run.dataset) / "train.npy"))
     _write_grid(folder / "neighbours.png", to_uint8(pair, levels))
-    return folder
 
 
 def _nearest(images: NDArray[np.uint8], train: NDArray[np.uint8]) -> NDArray[np.uint8]:

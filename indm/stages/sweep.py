@@ -12,6 +12,7 @@ from indm.diffusion import load_model
 from indm.errors import ConvergenceError, DivergenceError
 from indm.metrics import Reference, features
 from indm.metrics.fidelity import bootstrap_fid, frechet, kid
+from indm.resume import Scratch, file_sha256, open_scratch, work_key
 from indm.sampling import draw_levels
 from indm.seeding import derive_seed
 from indm.stages.common import bar, set_up
@@ -21,6 +22,7 @@ from indm.stages.fid import load_extractors, load_references
 if TYPE_CHECKING:
     from indm.params import Suite
 
+REFERENCE = ["extractor.safetensors", "features.npy", "statistics.safetensors"]
 COLUMNS = ["sampler", "steps", "nfe", "num_samples", "fid", "fid_se", "kid", "kid_se", "skip"]
 
 
@@ -29,7 +31,8 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     device = set_up(suite.device, suite.threads)
     run, folder = suite.runs[name], layout.run(name)
     data = layout.data(run.dataset)
-    levels = read_json(data / "dataset.json")["levels"]
+    description = read_json(data / "dataset.json")
+    levels = description["levels"]
     extractor, _, _ = load_extractors(data / "extractor.safetensors")
     reference = load_references(data)[0][""]
     model = load_model(folder / "checkpoint.safetensors", device)
@@ -37,24 +40,43 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     # Without the model, the sampler and the steps in it: every cell of a dataset and seed starts from the same noise.
     seed = (run.dataset, run.seed, "sweep")
 
-    def cell(sampler: str, steps: int) -> dict[str, Any]:
+    key = work_key(
+        "sweep",
+        run=[run.dataset, run.seed],
+        sweep=suite.sweep.model_dump(exclude={"samplers", "steps"}),
+        sample=suite.sample_params(name).model_dump(),
+        fid=suite.fid.model_dump(),
+        checkpoint=file_sha256(folder / "checkpoint.safetensors"),
+        reference=[file_sha256(data / file) for file in REFERENCE],
+        data=description["sha256"],
+        machine=[device.type, suite.threads],
+    )
+
+    def cell(sampler: str, steps: int, scratch: Scratch) -> dict[str, Any]:
         settings = _settings(suite, name, sampler, steps)
         if sampler == "pc" and settings["corrector_snr"] is None:
             return {"skip": "the run's sample section has no corrector_snr"}
-        progress = bar(f"{name} {sampler} {steps}")
+        settings |= {"progress": bar(f"{name} {sampler} {steps}"), "once": scratch.below(f"{sampler}-{steps}")}
         try:
-            images, nfe = draw_levels(model, levels, seed=seed, device=device, mean=mean, progress=progress, **settings)
+            images, nfe = draw_levels(model, levels, seed=seed, device=device, mean=mean, **settings)
         except (ConvergenceError, DivergenceError) as error:
             return {"skip": str(error)}
         generated = features(extractor, images, levels, device=device)[0]
         return {"nfe": nfe, "num_samples": len(images), **_compare(suite, generated, reference, (*seed, "compare"))}
 
-    rows = [
-        {"sampler": sampler, "steps": steps, **cell(sampler, steps)}
-        for sampler in suite.sweep.samplers
-        for steps in suite.sweep.steps
-    ]
-    write_table(folder / "sweep.csv", pd.DataFrame(rows, columns=COLUMNS))
+    def row(sampler: str, steps: int, scratch: Scratch) -> dict[str, Any]:
+        """Measure a cell, or know it from an earlier execution; then its images are no longer needed."""
+        place = f"{sampler}-{steps}"
+        if (found := scratch.load(place)) is not None:
+            return found[1]["row"]
+        measured = {"sampler": sampler, "steps": steps, **cell(sampler, steps, scratch)}
+        scratch.save(place, {}, {"row": measured})
+        scratch.remove(f"{place}-")
+        return measured
+
+    with open_scratch(layout.scratch(name, "sweep"), key) as scratch:
+        rows = [row(sampler, steps, scratch) for sampler in suite.sweep.samplers for steps in suite.sweep.steps]
+        write_table(folder / "sweep.csv", pd.DataFrame(rows, columns=COLUMNS))
     return folder
 
 

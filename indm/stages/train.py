@@ -1,6 +1,8 @@
 """Stage ``train``: one model, raw and averaged weights in one checkpoint, and snapshots of the averaged ones."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +22,11 @@ from indm.artifacts import (
 )
 from indm.data import moments
 from indm.diffusion import ImplicitNonlinearDiffusion
+from indm.errors import DivergenceError, StoppedError
+from indm.resume import Scratch, open_scratch, say, sigterm_noted, work_key
 from indm.seeding import derive_seed
 from indm.stages.common import bar, read_split, set_up
-from indm.training import Trainer, draw, step_flops, train
+from indm.training import History, Trainer, draw, step_flops, train
 
 if TYPE_CHECKING:
     from indm.params import FlowParams, LatentParams, Suite
@@ -101,38 +105,101 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     first = partial(draw, images, levels, parameters.batch_size, seed, 0, device, centered=parameters.centered)
     flops = step_flops(trainer, first())
     warmup_flops = step_flops(trainer, first(), flow_alone=True) if parameters.flow_warmup_steps else None
-    snapshots: dict[int, dict[str, Tensor]] = {}
-
-    def keep(step: int) -> None:
-        if step in parameters.snapshots:
-            snapshots[step] = {key: value.cpu() for key, value in trainer.averaged().state_dict().items()}
-
-    curve = train(
-        trainer,
-        images,
-        levels,
-        steps=parameters.steps,
-        batch_size=parameters.batch_size,
-        warmup_steps=parameters.warmup_steps,
-        schedule=parameters.schedule,
-        log_every=parameters.log_every,
-        seed=seed,
-        device=device,
-        random_flip=parameters.random_flip,
-        flow_warmup_steps=parameters.flow_warmup_steps,
-        after_step=keep,
-        progress=bar(name),
+    # Where another device, or another number of threads, would go on, the bytes would be neither's.
+    key = work_key(
+        "train",
+        run=run.model_dump(exclude={"train", "sample"}),
+        train=parameters.model_dump(),
+        data=description["sha256"],
+        machine=[device.type, suite.threads],
     )
-    identity = {"run": name, "dataset": run.dataset, "seed": run.seed}
-    counts = {"train_flops_per_step": flops, "flow_warmup_flops_per_step": warmup_flops}
-    _write(folder, trainer, curve, identity | {"step": parameters.steps}, counts)
-    cumulative = [
-        flops * max(0, step - parameters.flow_warmup_steps)
-        + (warmup_flops or 0) * min(step, parameters.flow_warmup_steps)
-        for step in snapshots
-    ]
-    write_snapshots(folder, snapshots, identity | {"flops": cumulative, "model": trainer.model.spec})
+    with open_scratch(layout.scratch(name, "train"), key) as scratch, sigterm_noted() as stop:
+        keeper = Keeper(scratch, trainer, parameters.snapshots, suite.save_seconds, stop.is_set)
+        try:
+            curve = train(
+                trainer,
+                images,
+                levels,
+                steps=parameters.steps,
+                batch_size=parameters.batch_size,
+                warmup_steps=parameters.warmup_steps,
+                schedule=parameters.schedule,
+                log_every=parameters.log_every,
+                seed=seed,
+                device=device,
+                random_flip=parameters.random_flip,
+                flow_warmup_steps=parameters.flow_warmup_steps,
+                history=keeper.restore(),
+                after_step=keeper,
+                progress=bar(name),
+            )
+        except DivergenceError as error:
+            raise DivergenceError(f"{error}; {keeper.kept()}") from None
+        identity = {"run": name, "dataset": run.dataset, "seed": run.seed}
+        counts = {"train_flops_per_step": flops, "flow_warmup_flops_per_step": warmup_flops}
+        _write(folder, trainer, curve, identity | {"step": parameters.steps}, counts)
+        cumulative = [
+            flops * max(0, step - parameters.flow_warmup_steps)
+            + (warmup_flops or 0) * min(step, parameters.flow_warmup_steps)
+            for step in parameters.snapshots
+        ]
+        write_snapshots(folder, keeper.snapshots(), identity | {"flops": cumulative, "model": trainer.model.spec})
     return folder
+
+
+class Keeper:
+    """Keeps, while a run trains, what it goes on from when it has been killed.
+
+    Arguments:
+        scratch: where.
+        trainer: the state.
+        steps: those after which the averaged weights are kept.
+        seconds: between two savings of the state.
+        stopping: whether the process has been asked to stop.
+    """
+
+    def __init__(
+        self, scratch: Scratch, trainer: Trainer, steps: list[int], seconds: float, stopping: Callable[[], bool]
+    ) -> None:
+        self.scratch, self.trainer, self.steps = scratch, trainer, steps
+        self.seconds, self.stopping = seconds, stopping
+        self.saved, self.saved_at = 0, time.monotonic()
+
+    def restore(self) -> History:
+        """Give the trainer the state that was saved last, if one was, and return its history."""
+        found = self.scratch.load("state")
+        if found is None or len(self.snapshots()) < sum(step <= found[1]["history"]["done"] for step in self.steps):
+            return History()
+        tensors, spec = found
+        self.trainer.load_state(tensors)
+        self.saved = spec["history"]["done"]
+        say(f"goes on after step {self.saved}, from {self.scratch.path('state')}")
+        return History(**spec["history"])
+
+    def __call__(self, history: History) -> None:
+        """Keep what is due after a step.
+
+        Raises:
+            StoppedError: if the process has been asked to stop; the state has been saved then.
+        """
+        if history.done in self.steps:
+            self.scratch.save(f"snapshot-{history.done}", self.trainer.averaged().state_dict())
+        stopping = self.stopping()
+        if stopping or time.monotonic() - self.saved_at >= self.seconds:
+            self.scratch.save("state", self.trainer.state(), {"history": asdict(history)})
+            self.saved, self.saved_at = history.done, time.monotonic()
+        if stopping:
+            raise StoppedError(f"stopped by SIGTERM; {self.kept()}; run it again to go on")
+
+    def kept(self) -> str:
+        """Say what has been saved."""
+        if not self.saved:
+            return "no state had been saved"
+        return f"the state of after step {self.saved} is kept in {self.scratch.path('state')}"
+
+    def snapshots(self) -> dict[int, dict[str, Tensor]]:
+        """Read the snapshots, by step."""
+        return {step: found[0] for step in self.steps if (found := self.scratch.load(f"snapshot-{step}"))}
 
 
 def write_snapshots(folder: Path, snapshots: Mapping[int, Mapping[str, Tensor]], spec: Mapping[str, Any]) -> None:

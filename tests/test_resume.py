@@ -1,0 +1,440 @@
+"""Stages that are cut off and run again: the same bytes, and never from what belongs to something else."""
+
+import errno
+import math
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+
+from indm import artifacts, resume
+from indm.artifacts import Layout, read_json, read_weights
+from indm.cli import main
+from indm.errors import ArtifactError, DivergenceError
+from indm.params import Suite
+from indm.resume import open_scratch, work_key
+from indm.stages import curve, nll, prepare, reference, sample, sweep, train
+from indm.training import Draws, History, Trainer
+from tests import kill
+from tests.conftest import REPOSITORY
+
+RUN = "digits-vp-indm-fid-s0"
+STEPS = 12
+OUTPUTS = ("checkpoint.safetensors", "snapshots.safetensors", "train.csv", "train.json")
+WOLF = {
+    "latent_dim": 4,
+    "encoder_widths": [4, 4],
+    "encoder_channels_out": 2,
+    "prior_steps": 1,
+    "prior_width": 8,
+    "frozen_prior_inverse": True,
+}
+
+
+def suite_of(changes: dict[str, Any] | None = None, **train: Any) -> Suite:  # noqa: ANN401
+    """The smoke suite, its training short and saved after every step, with changes."""
+    content = yaml.safe_load((REPOSITORY / "params/smoke.yaml").read_text()) | {"save_seconds": 0.0}
+    content["train"] |= {"steps": STEPS, "snapshots": [3, 7], "flow_warmup_steps": 0, **train}
+    content["sweep"] |= {"samplers": ["ancestral", "pc"], "steps": [3], "batch_size": 10}
+    content["runs"] = {RUN: content["runs"][RUN]}
+    return Suite.model_validate(content | (changes or {}))
+
+
+SUITE = suite_of()
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """A results folder with the dataset and its reference."""
+    layout = Layout(tmp_path_factory.mktemp("results"), "smoke")
+    prepare.run(SUITE, layout, "digits", data_root=None)
+    reference.run(SUITE, layout, "digits")
+    return layout
+
+
+@pytest.fixture
+def scratch(layout: Layout) -> Iterator[Path]:
+    """The folder of the training's unfinished work, empty before and after."""
+    folder = layout.scratch(RUN, "train")
+    yield folder
+    for path in sorted(folder.parent.parent.rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+
+
+class PowerCutError(Exception):
+    """What a test raises in the place of a kill."""
+
+
+def cut_at(step: int) -> Callable[[str], Callable[[range], Iterable[int]]]:
+    """Make a progress bar that ends everything before a step (or batch)."""
+
+    def progress(steps: range) -> Iterator[int]:
+        for i in steps:
+            if i == step:
+                raise PowerCutError
+            yield i
+
+    return lambda _: progress
+
+
+def outputs(folder: Path, names: Iterable[str] = OUTPUTS) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+def cut(suite: Suite, layout: Layout, before: int = 5, stage: Any = train) -> None:  # noqa: ANN401
+    """Leave the unfinished work of a training that was cut off before a step, or of another stage before a batch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "bar", cut_at(before))
+        with pytest.raises(PowerCutError):
+            stage.run(suite, layout, RUN)
+
+
+def train_with_cuts(suite: Suite, layout: Layout, cuts: Iterable[int]) -> dict[str, bytes]:
+    for step in cuts:
+        cut(suite, layout, step)
+        assert layout.scratch(RUN, "train").exists()
+    found = outputs(train.run(suite, layout, RUN))
+    assert not (layout.suite_folder / "scratch" / RUN).exists()
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(layout: Layout) -> dict[str, bytes]:
+    """What a training that nothing disturbs writes."""
+    return train_with_cuts(SUITE, layout, [])
+
+
+VARIANTS: dict[str, Suite] = {
+    "fid": SUITE,
+    "flow alone first, dropout, micro-batches": suite_of(
+        flow_warmup_steps=5, micro_batches=2, score=SUITE.train.score.model_dump() | {"dropout": 0.2}
+    ),
+    "wolf": suite_of(flow=SUITE.train.flow.model_dump() | {"name": "wolf", "wolf": WOLF}),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_training_that_was_cut_off_anywhere_has_the_same_bytes(layout: Layout, scratch: Path, variant: str) -> None:
+    undisturbed = train_with_cuts(VARIANTS[variant], layout, [])
+    cuts = sorted(random.Random(0).sample(range(1, STEPS), 4))
+    assert train_with_cuts(VARIANTS[variant], layout, cuts) == undisturbed
+
+
+def test_a_joint_training_that_was_cut_off_has_the_same_bytes(layout: Layout, scratch: Path) -> None:
+    run = SUITE.runs[RUN].model_dump(exclude_unset=True) | {"objective": "nll"}
+    suite = suite_of({"runs": {RUN: run}})
+    assert train_with_cuts(suite, layout, [2, 9]) == train_with_cuts(suite, layout, [])
+
+
+class SavesAfterFour(train.Keeper):
+    def __call__(self, history: History) -> None:
+        self.seconds = 0 if history.done == 4 else math.inf
+        super().__call__(history)
+
+
+def test_what_was_saved_long_before_the_cut_is_enough(
+    layout: Layout, scratch: Path, undisturbed: dict[str, bytes]
+) -> None:
+    """Steps since the last saving are done again, the snapshot of step 7 too; without any, all of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "Keeper", SavesAfterFour)
+        assert train_with_cuts(SUITE, layout, [9]) == undisturbed
+    assert train_with_cuts(SUITE.model_copy(update={"save_seconds": 1e9}), layout, [9]) == undisturbed
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        suite_of(lr=1e-3),
+        suite_of({"runs": {RUN: SUITE.runs[RUN].model_dump(exclude_unset=True) | {"seed": 1}}}),
+    ],
+    ids=["learning rate", "seed"],
+)
+def test_the_state_of_something_else_is_ignored(
+    layout: Layout,
+    scratch: Path,
+    undisturbed: dict[str, bytes],
+    other: Suite,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cut(other, layout)
+    assert {path.name for path in scratch.iterdir()} == {"lock", "snapshot-3.safetensors", "state.safetensors"}
+    capsys.readouterr()
+    assert train_with_cuts(SUITE, layout, []) == undisturbed
+    errors = capsys.readouterr().err
+    assert f"{scratch}: ignores and removes 2 files of other parameters, data, code or versions" in errors
+    assert "goes on after" not in errors
+
+
+def test_a_changed_module_makes_another_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = tmp_path / "workflow/stages.yaml"
+    code.parent.mkdir()
+    code.write_text("train: [a.py]\n")
+    monkeypatch.setattr(resume, "CODE", code)
+    keys = []
+    for text in ("x = 1\n", "x = 2\n", "x = 1\n"):
+        (tmp_path / "a.py").write_text(text)
+        keys.append(work_key("train", data="d"))
+    assert keys[0] == keys[2] != keys[1]
+    assert work_key("train", data="e") != keys[0]
+    code.unlink()
+    assert work_key("train", data="d") not in keys
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [("state", b""), ("snapshot-3", b"not safetensors"), ("state", None)],
+    ids=["empty", "foreign", "half"],
+)
+def test_a_damaged_state_is_no_state(
+    layout: Layout, scratch: Path, undisturbed: dict[str, bytes], name: str, damage: bytes | None
+) -> None:
+    """Such as a file that something else left half-written, or a disk after a power cut."""
+    cut(SUITE, layout)
+    file = scratch / f"{name}.safetensors"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2] if damage is None else damage)
+    assert train_with_cuts(SUITE, layout, []) == undisturbed
+
+
+def test_times_in_the_future_change_nothing(layout: Layout, scratch: Path, undisturbed: dict[str, bytes]) -> None:
+    cut(SUITE, layout)
+    for path in layout.suite_folder.rglob("*"):
+        os.utime(path, (time.time() + 1e8, time.time() + 1e8))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "time", lambda: 0.0)
+        assert train_with_cuts(SUITE, layout, []) == undisturbed
+
+
+def write_suite(folder: Path, suite: Suite) -> str:
+    (folder / "smoke.yaml").write_text(yaml.safe_dump(suite.model_dump(exclude_unset=True)))
+    return str(folder / "smoke.yaml")
+
+
+def test_provenance_counts_the_seconds_before_the_cut(layout: Layout, scratch: Path, tmp_path: Path) -> None:
+    cut(SUITE, layout)
+    tensors, spec = read_weights(scratch / "state.safetensors", resume.FORMAT)
+    artifacts.write_weights(scratch / "state.safetensors", tensors, spec | {"seconds": 1000.0}, resume.FORMAT)
+    arguments = ["train", "--suite", write_suite(tmp_path, SUITE), "--out", str(layout.root), "--run", RUN]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    assert f"goes on after step 5, from {scratch}" in done.output
+    assert 1000 < read_json(layout.run(RUN) / "provenance" / "train.json")["seconds"] < 1100
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_state(
+    layout: Layout, scratch: Path, undisturbed: dict[str, bytes]
+) -> None:
+    step = Trainer.step
+
+    def diverge(self: Trainer, draws: Draws, lr_factor: float, *, flow_alone: bool = False) -> dict[str, float]:
+        if self.averages["score"].updates == 6:
+            draws = replace(draws, x=draws.x * math.nan)
+        return step(self, draws, lr_factor, flow_alone=flow_alone)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "step", diverge)
+        words = rf"training stopped at step 6: loss nan.*lower lr or flow_lr; the state of after step 6 is kept in {scratch}/state"
+        with pytest.raises(DivergenceError, match=words):
+            train.run(SUITE, layout, RUN)
+    state, _ = read_weights(scratch / "state.safetensors", resume.FORMAT)
+    assert all(value.isfinite().all() for value in state.values())
+    # Had it been the machine's fault, the same command would go on.
+    assert train_with_cuts(SUITE, layout, []) == undisturbed
+
+
+def test_divergence_before_anything_was_saved_says_so(layout: Layout, scratch: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "step_flops", lambda *_, **__: 0)
+        patch.setattr("indm.training.nelbo", lambda *_: torch.tensor([math.nan], requires_grad=True))
+        with pytest.raises(DivergenceError, match="no state had been saved"):
+            train.run(SUITE, layout, RUN)
+
+
+@pytest.mark.parametrize("stage", ["train", "sample"])
+def test_a_full_disk_is_one_line_and_what_was_kept_stays(
+    layout: Layout, scratch: Path, stage: str, tmp_path: Path
+) -> None:
+    train_with_cuts(SUITE, layout, [])
+    module: Any = {"train": train, "sample": sample}[stage]
+    undisturbed = outputs(module.run(SUITE, layout, RUN))
+    writes = iter([*[False] * 3, *[True] * 99])
+    sync = os.fsync
+
+    def full(descriptor: int) -> None:
+        if next(writes):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(descriptor)
+
+    arguments = [stage, "--suite", write_suite(tmp_path, SUITE), "--out", str(layout.root), "--run", RUN]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(artifacts.os, "fsync", full)
+        done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 1
+    (line,) = [line for line in done.output.splitlines() if line.startswith("indm ")]
+    assert "cannot be written: No space left on device; free space or rights, then run again" in line
+    assert not list(layout.suite_folder.rglob("*.tmp"))
+    assert len(list(layout.scratch(RUN, stage).glob("*.safetensors"))) in (1, 2)
+    assert outputs(module.run(SUITE, layout, RUN)) == undisturbed
+
+
+def test_a_read_only_results_folder_is_one_line(layout: Layout, scratch: Path) -> None:
+    layout.suite_folder.joinpath("scratch").mkdir(exist_ok=True)
+
+    def refuse(self: Path, *_: Any, **__: Any) -> None:  # noqa: ANN401
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    # The rights of a file mean nothing to the superuser.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "mkdir", refuse)
+        with pytest.raises(ArtifactError) as caught:
+            train.run(SUITE, layout, RUN)
+    words = "cannot be written: Read-only file system; free space or rights, then run again"
+    assert str(caught.value) == f"{scratch}: {words}"
+
+
+def test_two_at_the_same_work(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each opens the lock's file itself, as two processes do."""
+    monkeypatch.setattr(resume, "LOCK_SECONDS", 0.1)
+    with open_scratch(scratch, "key") as first:
+        first.save("state", {}, {"history": 3})
+        with pytest.raises(ArtifactError, match=rf"{scratch}: found process {os.getpid()} on .* at this work"):
+            open_scratch(scratch, "key").__enter__()
+        found = first.load("state")
+        assert found is not None
+        assert found[1]["history"] == 3
+    assert not scratch.exists()
+
+
+def test_a_lock_of_a_dead_process_is_no_lock(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resume, "LOCK_SECONDS", 0.0)
+    code = (
+        "import os, sys; from pathlib import Path; from indm.resume import open_scratch\n"
+        "with open_scratch(Path(sys.argv[1]), 'key'): os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, scratch], cwd=REPOSITORY, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert (scratch / "lock").exists()
+    with open_scratch(scratch, "key"):
+        pass
+
+
+STAGES: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "sample": (sample, ("samples.npy", "samples.json", "samples.png", "neighbours.png")),
+    "nll": (nll, ("nll.csv", "nll.json")),
+    "curve": (curve, ("curve.csv",)),
+    "sweep": (sweep, ("sweep.csv",)),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_was_cut_off_goes_on_by_the_batch(layout: Layout, scratch: Path, stage: str) -> None:
+    module, names = STAGES[stage]
+    small = {"nll": SUITE.nll.model_dump() | {"images": 4, "batch_size": 2, "tolerance": 1e-1}}
+    suite = suite_of(small | {"curve": small["nll"], "sample": SUITE.sample.model_dump() | {"batch_size": 20}})
+    train_with_cuts(suite, layout, [])
+    undisturbed = outputs(module.run(suite, layout, RUN), names)
+    place = "indm.sampling.draw_batch" if stage in ("sample", "sweep") else "indm.stages.nll._evaluate"
+    calls, total = [], {"sample": 4, "nll": 2, "curve": 4, "sweep": 4}[stage]
+    module_name, _, function = place.rpartition(".")
+    original = getattr(sys.modules[module_name], function)
+
+    def count(*arguments: Any, **settings: Any) -> Any:  # noqa: ANN401
+        calls.append(1)
+        if len(calls) == total // 2 + 1:
+            raise PowerCutError
+        return original(*arguments, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(place, count)
+        with pytest.raises(PowerCutError):
+            module.run(suite, layout, RUN)
+        assert any(layout.scratch(RUN, stage).glob("*.safetensors"))
+        module.run(suite, layout, RUN)
+    # Every batch was made once, and the one that was cut off again.
+    assert len(calls) == total + 1
+    assert outputs(layout.run(RUN), names) == undisturbed
+    assert not layout.scratch(RUN, stage).exists()
+
+
+def test_a_likelihood_that_is_not_finite_is_not_kept(layout: Layout, scratch: Path) -> None:
+    train_with_cuts(SUITE, layout, [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nll, "four_numbers", lambda *_, **__: {"nelbo": torch.tensor([1.0, math.inf])})
+        with pytest.raises(DivergenceError, match="a likelihood is not finite: train longer, or lower the tolerance"):
+            nll.run(SUITE, layout, RUN)
+    assert [path.name for path in layout.scratch(RUN, "nll").iterdir()] == ["lock"]
+
+
+def test_samples_of_another_checkpoint_are_ignored(layout: Layout, scratch: Path) -> None:
+    train_with_cuts(suite_of(lr=1e-3), layout, [])
+    cut(SUITE, layout, 40, sample)
+    train.run(SUITE, layout, RUN)
+    found = outputs(sample.run(SUITE, layout, RUN), ["samples.npy"])
+    assert found == outputs(sample.run(SUITE, layout, RUN), ["samples.npy"])
+
+
+def test_sigterm_finishes_the_step_saves_and_asks_to_be_run_again(
+    layout: Layout, scratch: Path, tmp_path: Path
+) -> None:
+    suite = suite_of({"save_seconds": 1e9}, steps=30)
+    undisturbed = train_with_cuts(suite, layout, [])
+    command = [sys.executable, "-m", "indm", "train", "--suite", write_suite(tmp_path, suite)]
+    command += ["--out", str(layout.root), "--run", RUN]
+    with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) as process:
+        # A snapshot shows that it trains.
+        while not (scratch / "snapshot-3.safetensors").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 75
+        assert process.stderr is not None
+        errors = process.stderr.read()
+    step = read_weights(scratch / "state.safetensors", resume.FORMAT)[1]["history"]["done"]
+    assert 3 <= step < 30
+    (line,) = [line for line in errors.splitlines() if line.startswith("indm train: ")]
+    assert line == (
+        f"indm train: stopped by SIGTERM; the state of after step {step} is kept in {scratch}/state.safetensors; "
+        "run it again to go on"
+    )
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"goes on after step {step}, from " in done.stderr
+    assert outputs(layout.run(RUN)) == undisturbed
+    # Outside of a training, SIGTERM kills as ever.
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_scratch_is_ignored_by_git_and_dvc() -> None:
+    place = "results/smoke/scratch/x/train/state.safetensors"
+    assert subprocess.run(["git", "check-ignore", "--quiet", place], cwd=REPOSITORY, check=False).returncode == 0
+    assert "/results/*/scratch/" in (REPOSITORY / ".dvcignore").read_text().splitlines()
+
+
+def test_every_fault_names_tests_that_there_are() -> None:
+    rows = re.findall(r"^\| (?!---|fault).+$", (REPOSITORY / "docs/faults.md").read_text(), flags=re.MULTILINE)
+    assert len(rows) > 15
+    for row in rows:
+        file = ""
+        for name, test in re.findall(r"`([\w/]*(?:\.py)?)::(test_\w+)`", row):
+            file = name or file
+            assert f"def {test}(" in (REPOSITORY / "tests" / file).read_text(), row
+
+
+@pytest.mark.e2e
+def test_kills_at_random_moments(tmp_path: Path) -> None:
+    """More of them: python -m tests.kill --help."""
+    outcome = kill.train(tmp_path, kills=2, seed=0)
+    assert (outcome.differing, outcome.compared, outcome.kills) == ([], 4, 2)
+    assert outcome.left >= 1
