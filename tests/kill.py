@@ -35,9 +35,6 @@ ENGINES = {
 }
 
 
-STEPS = 80
-
-
 class Outcome(NamedTuple):
     """What a job that was killed and started again came to.
 
@@ -59,14 +56,15 @@ class Outcome(NamedTuple):
 def train(folder: Path, kills: int, seed: int) -> Outcome:
     """Kill a training."""
     prepare = [sys.executable, "-m", "indm", "prepare", "--suite", "params/smoke.yaml", "--dataset", "digits"]
-    return _compare(folder, [TRAIN], [prepare], f"results/smoke/runs/{RUN}", ["*.safetensors", "train.*"], kills, seed)
+    return _compare(
+        folder, [TRAIN], [prepare], f"results/smoke/runs/{RUN}", ["*.safetensors", "train.*"], kills, seed, 80
+    )
 
 
 def engine(folder: Path, name: str, kills: int, seed: int) -> Outcome:
-    """Kill an engine, and with it all its jobs, amid the smoke suite of one run."""
-    return _compare(
-        folder, ENGINES[name], [], "results/smoke/tables", [f"{table}.csv" for table in TABLES], kills, seed
-    )
+    """Kill an engine, and with it all its jobs, amid the smoke suite of one run; many steps, that some kills hit them."""
+    files = [f"{table}.csv" for table in TABLES]
+    return _compare(folder, ENGINES[name], [], "results/smoke/tables", files, kills, seed, 400)
 
 
 def _compare(
@@ -77,6 +75,7 @@ def _compare(
     patterns: list[str],
     kills: int,
     seed: int,
+    steps: int,
 ) -> Outcome:
     """Do a job in two copies of the checkout, undisturbed in one, and compare what it made.
 
@@ -88,8 +87,9 @@ def _compare(
         patterns: which files of it.
         kills: how often to kill it, within the time that it took undisturbed.
         seed: of the moments.
+        steps: of the training.
     """
-    undisturbed, disturbed = (copy_small(folder, name) for name in ("undisturbed", "disturbed"))
+    undisturbed, disturbed = (copy_small(folder, name, steps) for name in ("undisturbed", "disturbed"))
     for checkout in (undisturbed, disturbed):
         for command in before:
             finish(checkout, command)
@@ -121,12 +121,12 @@ def _read(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
-def copy_small(folder: Path, name: str) -> Path:
+def copy_small(folder: Path, name: str, steps: int = 80) -> Path:
     """Copy the checkout, with the smoke suite cut down to one run that trains for longer and is saved often."""
     checkout = copy_checkout(folder / name)
     path = checkout / "params/smoke.yaml"
     suite = yaml.safe_load(path.read_text()) | {"save_seconds": 0.1}
-    suite["train"] |= {"steps": STEPS, "snapshots": [STEPS // 4, STEPS], "log_every": 7}
+    suite["train"] |= {"steps": steps, "snapshots": [steps // 4, steps], "log_every": 7}
     suite["sweep"]["batch_size"] = 20
     suite["toy2d"]["datasets"] = {}
     suite["runs"] = {RUN: suite["runs"][RUN]}
