@@ -33,8 +33,8 @@ def test_schema_file_is_in_sync() -> None:
 
 MISTAKES = {
     "mistyped key": (
-        "  steps: 300",
-        "  stepz: 300",
+        "  steps: 250",
+        "  stepz: 250",
         [
             "key train.stepz: unknown key; allowed: centered, latent, sde, score, flow, alternate, steps",
             "did you mean steps?",
@@ -49,7 +49,7 @@ MISTAKES = {
             "did you mean lr?",
         ],
     ),
-    "wrong type": ("  steps: 300", "  steps: many", ["key train.steps: found 'many'; allowed: integer, >= 1"]),
+    "wrong type": ("  steps: 250", "  steps: many", ["key train.steps: found 'many'; allowed: integer, >= 1"]),
     "exponent that YAML reads as text": (
         "  lr: 4.0e-3",
         "  lr: 4e-3",
@@ -99,12 +99,12 @@ MISTAKES = {
     "snapshots that do not increase": (
         "vp, " + LINE,
         "vp, " + LINE.replace("train: {}", "train: {snapshots: [200, 100]}"),
-        [f"run {RUN}, key train.snapshots: found [200, 100]; allowed: increasing, up to train.steps 300"],
+        [f"run {RUN}, key train.snapshots: found [200, 100]; allowed: increasing, up to train.steps 250"],
     ),
     "snapshot after the end": (
         "vp, " + LINE,
         "vp, " + LINE.replace("train: {}", "train: {steps: 200}"),
-        [f"run {RUN}, key train.snapshots: found [75, 150, 300]; allowed: increasing, up to train.steps 200"],
+        [f"run {RUN}, key train.snapshots: found [60, 125, 250]; allowed: increasing, up to train.steps 200"],
     ),
     "warm-up of a flow that is not there": (
         "  flow_warmup_steps: 0",
@@ -115,8 +115,8 @@ MISTAKES = {
     ),
     "warm-up of the flow without an end": (
         "vp, " + LINE,
-        "vp, " + LINE.replace("train: {}", "train: {flow_warmup_steps: 300}"),
-        [f"run {RUN}, key train.flow_warmup_steps: found 300; allowed: below train.steps 300"],
+        "vp, " + LINE.replace("train: {}", "train: {flow_warmup_steps: 250}"),
+        [f"run {RUN}, key train.flow_warmup_steps: found 250; allowed: below train.steps 250"],
     ),
     "key given twice": ("threads: 1", "threads: 1\nthreads: 2", ["key 'threads' is given twice", "line 7"]),
     "range that is empty": (
@@ -146,7 +146,7 @@ MISTAKES = {
         ["key reference.digits.published_statistics.sha256: found 'abc'", "64 hexadecimal digits"],
     ),
     "neighbourhood of more images than there are": (
-        "prc_images: 500",
+        "prc_images: 400",
         "prc_images: 3",
         ["key fid.prc_neighbours: found 3; allowed: below prc_images 3"],
     ),
