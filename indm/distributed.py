@@ -7,14 +7,17 @@ MASTER_PORT).
 
 import contextlib
 import os
+import pickle
 import signal
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, get_context, spawn
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, spawn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from indm.errors import IndmError, StoppedError
@@ -99,38 +102,40 @@ def launch(count: int, function: Callable[..., Any], *arguments: Any) -> Any:  #
     """
     # Of this process, so that the port is one that is free.
     store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-    outcomes = get_context("spawn").SimpleQueue()
-    context = spawn(_work, (count, store.port, outcomes, function, arguments), count, join=False)
-    assert context is not None
-    before = signal.signal(signal.SIGTERM, lambda *_: [process.terminate() for process in context.processes])
-    try:
-        while not context.join(grace_period=GRACE_SECONDS):
-            pass
-    except (ProcessExitedException, ProcessRaisedException) as error:
-        for outcome in _contents(outcomes):
-            if isinstance(outcome, IndmError):
-                raise outcome from None
-        name = getattr(error, "signal_name", None)
-        if name is None:
-            raise
-        raise StoppedError(
-            f"process {error.error_index} of {count} was ended by {name}; run it again to go on from what was saved"
-        ) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    return outcomes.get()
+    with TemporaryDirectory() as folder:
+        context = spawn(_work, (count, store.port, Path(folder), function, arguments), count, join=False)
+        assert context is not None
+        before = signal.signal(signal.SIGTERM, lambda *_: [process.terminate() for process in context.processes])
+        try:
+            while not context.join(grace_period=GRACE_SECONDS):
+                pass
+        except (ProcessExitedException, ProcessRaisedException) as error:
+            # What is wrong with one process makes others fail too, in words that are no one's.
+            for path in sorted(Path(folder).glob("error-*")):
+                raise pickle.loads(path.read_bytes()) from None
+            if getattr(error, "signal_name", None) is None:
+                raise
+            raise StoppedError(
+                f"process {error.error_index} of {count} was ended by {error.signal_name}; "
+                "run it again to go on from what was saved"
+            ) from None
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        return pickle.loads(Path(folder, "result").read_bytes())
 
 
-def _contents(queue: Any) -> Iterator[Any]:  # noqa: ANN401
-    while not queue.empty():
-        yield queue.get()
+def _write(path: Path, content: object) -> None:
+    """Write for the process that waits; whole or not at all."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_bytes(pickle.dumps(content))
+    temporary.replace(path)
 
 
 def _work(
     number: int,
     count: int,
     port: int,
-    outcomes: Any,  # noqa: ANN401
+    folder: Path,
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
 ) -> None:
@@ -140,7 +145,7 @@ def _work(
     try:
         result = function(*arguments)
         if number == 0:
-            outcomes.put(result)
+            _write(folder / "result", result)
     except IndmError as error:
-        outcomes.put(error)
+        _write(folder / f"error-{number}", error)
         raise SystemExit(1) from None
