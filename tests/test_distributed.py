@@ -130,7 +130,7 @@ def write_suite(folder: Path, processes: int, steps: int = 12) -> Path:
     """Write the smoke suite, one short run of it saved after every step, for a number of processes."""
     content = yaml.safe_load((REPOSITORY / "params/smoke.yaml").read_text())
     content |= {"processes": processes, "save_seconds": 0.0, "runs": {RUN: content["runs"][RUN]}}
-    content["train"] |= {"steps": steps, "snapshots": [3, 7], "flow_warmup_steps": 0}
+    content["train"] |= {"steps": steps, "snapshots": [3, 7], "log_every": 1}
     content["train"]["flow"] |= {"name": "wolf", "wolf": WOLF}
     folder.mkdir(exist_ok=True)
     file = folder / "smoke.yaml"
@@ -139,7 +139,17 @@ def write_suite(folder: Path, processes: int, steps: int = 12) -> Path:
 
 
 def start(suite: Path, out: Path, *prefix: str) -> subprocess.Popen[str]:
-    command = [sys.executable, *prefix, "-m", "indm", "train", "--suite", str(suite), "--out", str(out), "--run", RUN]
+    command = [
+        sys.executable,
+        *(prefix or ("-m", "indm")),
+        "train",
+        "--suite",
+        str(suite),
+        "--out",
+        str(out),
+        "--run",
+        RUN,
+    ]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     return subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, env=environment)
 
@@ -178,6 +188,7 @@ def test_a_stage_of_two_processes_writes_what_one_does(
     summary = read_json(layout.run(RUN) / "train.json")
     train.run(load_suite(write_suite(tmp_path, 1)), layout, RUN)
     assert {path.relative_to(layout.root) for path in layout.root.rglob("*")} == files
+    print(curve - pd.read_csv(layout.run(RUN) / "train.csv"))
     pd.testing.assert_frame_equal(curve, pd.read_csv(layout.run(RUN) / "train.csv"), rtol=0, atol=1e-5)
     # Each refreshes the spectral norms for itself.
     one = read_json(layout.run(RUN) / "train.json")
@@ -206,7 +217,7 @@ def test_two_processes_that_were_asked_to_stop_go_on(
 
 @pytest.mark.slow
 def test_torchrun_starts_the_processes_too(layout: Layout, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "--", "indm"]
     finish(start(write_suite(tmp_path, 2), layout.root, *torchrun))
     assert outputs(layout) == undisturbed
 
