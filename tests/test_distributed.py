@@ -23,7 +23,7 @@ from indm.stages import prepare, train
 from indm.training import Trainer, draw
 from indm.training import train as train_steps
 from tests.conftest import REPOSITORY
-from tests.test_resume import OUTPUTS, RUN, WOLF
+from tests.test_resume import OUTPUTS, RUN
 from tests.test_training import CPU, LOOP, OPTIONS, SEED, images, model, weights
 
 Curve = list[dict[str, float]]
@@ -36,16 +36,22 @@ CASES: dict[str, tuple[dict[str, Any], int]] = {
         {"objective": "nll", "reconstruction": True, "soft_truncation": 1.2},
         7,
     ),
+    "fid, float64": ({"objective": "fid", "dtype": torch.float64}, 7),
     "nll, bfloat16": ({"objective": "nll", "precision": "bfloat16"}, 8),
 }
 
 
 def trained(options: dict[str, Any], batch_size: int) -> tuple[Curve, list[Tensor]]:
     """Take a few steps with a clipped gradient; return the losses and the averaged weights."""
-    torch.manual_seed(0)
-    trainer = Trainer(model(), **{**OPTIONS, "grad_clip": 1.0, **options})
+    options = {"grad_clip": 1.0, **options}
+    dtype = options.pop("dtype", torch.float32)
+    trainer = Trainer(model().to(dtype), **OPTIONS | options)
     loop = LOOP | {"batch_size": batch_size, "log_every": 1}
-    curve = train_steps(trainer, images(), 17, steps=6, flow_warmup_steps=1, progress=iter, **loop)
+    torch.set_default_dtype(dtype)  # of the draws
+    try:
+        curve = train_steps(trainer, images(), 17, steps=6, flow_warmup_steps=1, progress=iter, **loop)
+    finally:
+        torch.set_default_dtype(torch.float32)
     # Not the singular vectors of the flow's weights, whose signs rounding decides.
     return curve, weights(trainer.averaged())
 
@@ -72,12 +78,11 @@ def by_two() -> dict[str, tuple[Curve, Any]]:
 def test_two_processes_follow_the_curve_of_one(by_two: dict[str, tuple[Curve, Any]], case: str) -> None:
     curve, averaged = trained(*CASES[case])
     other_curve, other_averaged = by_two[case]
+    tolerance = {"bfloat16": 1e-3, "float64": 1e-9}.get(case.split()[-1], 1e-5)
     for row, other in zip(curve, other_curve, strict=True):
-        assert other == pytest.approx(row, rel=0, abs=1e-3 if "bfloat16" in case else 1e-5)
+        assert other == pytest.approx(row, rel=0, abs=tolerance)
     for value, found in zip(averaged, other_averaged, strict=True):
-        torch.testing.assert_close(
-            torch.tensor(found, dtype=value.dtype), value, rtol=0, atol=1e-2 if "bfloat16" in case else 1e-4
-        )
+        torch.testing.assert_close(torch.tensor(found, dtype=value.dtype), value, rtol=0, atol=10 * tolerance)
 
 
 @pytest.mark.parametrize("objective", ["nll", "fid"])
@@ -131,7 +136,6 @@ def write_suite(folder: Path, processes: int, steps: int = 12) -> Path:
     content = yaml.safe_load((REPOSITORY / "params/smoke.yaml").read_text())
     content |= {"processes": processes, "save_seconds": 0.0, "runs": {RUN: content["runs"][RUN]}}
     content["train"] |= {"steps": steps, "snapshots": [3, 7], "log_every": 1}
-    content["train"]["flow"] |= {"name": "wolf", "wolf": WOLF}
     folder.mkdir(exist_ok=True)
     file = folder / "smoke.yaml"
     file.write_text(yaml.safe_dump(content))
@@ -188,8 +192,11 @@ def test_a_stage_of_two_processes_writes_what_one_does(
     summary = read_json(layout.run(RUN) / "train.json")
     train.run(load_suite(write_suite(tmp_path, 1)), layout, RUN)
     assert {path.relative_to(layout.root) for path in layout.root.rglob("*")} == files
-    print(curve - pd.read_csv(layout.run(RUN) / "train.csv"))
-    pd.testing.assert_frame_equal(curve, pd.read_csv(layout.run(RUN) / "train.csv"), rtol=0, atol=1e-5)
+    one_curve = pd.read_csv(layout.run(RUN) / "train.csv")
+    print((curve - one_curve).abs().max())
+    # Rounding, which Adam makes grow: in float64 there is as good as none, above.
+    pd.testing.assert_frame_equal(curve.head(3), one_curve.head(3), rtol=0, atol=1e-5)
+    pd.testing.assert_frame_equal(curve, one_curve, rtol=0, atol=1e-3)
     # Each refreshes the spectral norms for itself.
     one = read_json(layout.run(RUN) / "train.json")
     assert one["train_flops_per_step"] == pytest.approx(summary["train_flops_per_step"], rel=0.1)
