@@ -113,7 +113,7 @@ def launch(count: int, function: Callable[..., Any], *arguments: Any) -> Any:  #
             # What is wrong with one process makes others fail too, in words that are no one's.
             for path in sorted(Path(folder).glob("error-*")):
                 raise pickle.loads(path.read_bytes()) from None
-            if getattr(error, "signal_name", None) is None:
+            if not isinstance(error, ProcessExitedException) or error.signal_name is None:
                 raise
             raise StoppedError(
                 f"process {error.error_index} of {count} was ended by {error.signal_name}; "
