@@ -2,4 +2,6 @@
 
 from indm.cli import main
 
-main(prog_name="indm")
+# Processes of a training import this module too.
+if __name__ == "__main__":
+    main(prog_name="indm")

@@ -84,6 +84,9 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **
     folder = importlib.import_module(f"indm.stages.{name}").run(
         suite, Layout(out, suite.suite), *subject.values(), **options
     )
+    # Of several processes that torchrun has started, the first one writes.
+    if int(os.environ.get("RANK", "0")):
+        return
     seconds = time.monotonic() - started + EARLIER.pop(name, 0.0)
     write_json(folder / "provenance" / f"{name}.json", provenance(seconds))
 

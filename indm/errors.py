@@ -8,11 +8,13 @@ class IndmError(Exception):
 
 
 class NoGpuError(IndmError):
-    """A suite asks for a GPU and torch sees none."""
+    """A suite asks for a GPU, or for several, and torch sees none, or fewer."""
 
-    def __init__(self) -> None:
+    def __init__(self, found: int = 0, expected: int = 1) -> None:
         super().__init__(
-            "device cuda: found no GPU; expected one that torch sees; set device: auto or cpu in the suite"
+            f"processes {expected}: found {found} GPU, expected one each; set processes: {found}, or device: cpu, in the suite"
+            if found
+            else "device cuda: found no GPU; expected one that torch sees; set device: auto or cpu in the suite"
         )
 
 

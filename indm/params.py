@@ -167,6 +167,10 @@ class TrainParams(Strict):
     ]
     batch_size: Annotated[Count, Field(description="images in a batch")]
     micro_batches: Annotated[Count, Field(description="parts of a batch whose gradients are averaged, to save memory")]
+    precision: Annotated[
+        Literal["float32", "bfloat16"],
+        Field(description="products of the score network in training; everything else is at least float32"),
+    ]
     random_flip: Annotated[bool, Field(description="flip half of the training images left to right")]
     soft_truncation: Annotated[
         Positive | None,
@@ -365,6 +369,9 @@ class Suite(Strict):
     suite: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="name; the file's name without .yaml")]
     device: Annotated[Literal["cpu", "cuda", "auto"], Field(description="auto: a GPU where there is one")]
     threads: Annotated[Count, Field(description="CPU threads of one job; part of what makes bytes repeat")]
+    processes: Annotated[
+        Count, Field(description="processes of one training, which share each batch; on GPUs, one each")
+    ]
     save_seconds: Annotated[
         float, Field(ge=0, description="seconds between two savings of a training, from which a killed one goes on")
     ]
@@ -515,6 +522,13 @@ def _cross_check(suite: Suite, path: Path) -> list[str]:
                 f"{place}key (the run's name): found {name!r}; allowed: {run.identity!r}, which its keys spell"
             )
         mistakes += [f"{place}{mistake}" for mistake in _check_steps(run, suite.train_params(name))]
+        parameters = suite.train_params(name)
+        smallest = parameters.batch_size // parameters.micro_batches
+        if suite.processes > max(smallest, 1):
+            mistakes.append(
+                f"{place}key processes: found {suite.processes}; allowed: up to {smallest}, "
+                "the images of a batch (train.batch_size) or of its smallest part (train.micro_batches)"
+            )
         if run.objective == "fid" and run.sde == "vp" and not suite.train_params(name).alternate:
             mistakes.append(
                 f"{place}key train.alternate: found False; allowed: True where objective is fid and sde is vp"

@@ -5,7 +5,8 @@ score frozen, (b) the score on the variance-weighted loss, on latents re-encoded
 steps that train the flow alone, as a normalizing flow with a standard normal latent.
 
 Batches and noise of a step are drawn from a seed derived from the step, not from a running generator: models trained with
-one seed see the same images, times and noise, and a resumed run sees what an undisturbed one would.
+one seed see the same images, times and noise, and a resumed run sees what an undisturbed one would. Of several processes
+(:mod:`indm.distributed`), each draws all of it and takes its part, so that together they do what one process does.
 
 References:
     | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
@@ -26,7 +27,9 @@ from torch.utils.flop_counter import flop_registry
 
 from indm.data import dequantise
 from indm.diffusion import ImplicitNonlinearDiffusion
+from indm.distributed import add_up, add_up_gradients, processes, rank
 from indm.errors import DataError, DivergenceError
+from indm.flows.log_det import Part, draw_probe
 from indm.models import ExponentialMovingAverage
 from indm.objectives import gaussian_nll, likelihood_weighted, nelbo, noise_error, residual, variance_weighted
 from indm.sde import importance_time, soft_truncation_time, uniform_time
@@ -51,12 +54,20 @@ class Draws:
     u: Tensor
     noise: Tensor
     truncation: float
-    generator: Generator
+    generator: Generator | Part
 
     def split(self, parts: int) -> list["Draws"]:
         """Split the batch into micro-batches of nearly equal size."""
         chunks = zip(*(value.tensor_split(parts) for value in (self.x, self.u, self.noise)), strict=True)
         return [Draws(x, u, noise, self.truncation, self.generator) for x, u, noise in chunks]
+
+    def part(self, number: int, parts: int) -> "Draws":
+        """Return what one of several processes takes of the batch: all of it, if it is the only one."""
+        if parts == 1:
+            return self
+        samples = slice(len(self.x) * number // parts, len(self.x) * (number + 1) // parts)
+        generator = Part(self.generator, samples, len(self.x))
+        return Draws(self.x[samples], self.u[samples], self.noise[samples], self.truncation, generator)
 
 
 def draw(
@@ -129,7 +140,9 @@ class Trainer:
         flow_ema_decay: decay of the flow's averaged weights.
         alternate: objective "fid" updates flow and score in turn. Under VE, where variance weighting is likelihood
             weighting up to a constant, they can be updated jointly instead, as the released code does.
-        micro_batches: parts of a batch whose gradients are averaged.
+        micro_batches: parts of a batch whose gradients are averaged; several processes share each of them.
+        precision: ``float32`` or ``bfloat16``, of the score network's products; the flow, the times and the losses keep
+            theirs: its log-determinant is a sum of products with its Jacobian, and its inverse is that of float32.
         soft_truncation: exponent k of the score's random truncation time, or ``None``.
         reconstruction: add the residual at eps to the NELBO.
     """
@@ -147,6 +160,7 @@ class Trainer:
         flow_ema_decay: float,
         alternate: bool = True,
         micro_batches: int = 1,
+        precision: str = "float32",
         soft_truncation: float | None = None,
         reconstruction: bool = False,
     ) -> None:
@@ -155,6 +169,7 @@ class Trainer:
         self.step_fn = self._alternating_step if alternating else self._joint_step
         self.grad_clip = grad_clip
         self.micro_batches = micro_batches
+        self.precision = precision
         self.soft_truncation = soft_truncation
         self.reconstruction = reconstruction
         self.modules: dict[str, nn.Module] = {"score": model.noise}
@@ -259,9 +274,13 @@ class Trainer:
         with torch.no_grad():
             z0, _ = self.model.flow(draws.x, "none", draws.generator)
         t = uniform_time(draws.u, self._truncation(draws))
-        error = noise_error(self.model.noise, self.model.sde, z0, t, draws.noise)
+        error = noise_error(self._noise, self.model.sde, z0, t, draws.noise)
         loss = variance_weighted(error).mean() / z0[0].numel()
         return loss, loss.item()
+
+    def _noise(self, z_t: Tensor, t: Tensor) -> Tensor:
+        with torch.autocast(z_t.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            return self.model.noise(z_t, t).to(z_t.dtype)
 
     def _truncation(self, draws: Draws) -> float:
         if self.soft_truncation is None:
@@ -273,11 +292,11 @@ class Trainer:
         model = self.model
         z0, log_det = model.flow(draws.x, "train", draws.generator)
         t, z = importance_time(model.sde, draws.u, eps)
-        error = noise_error(model.noise, model.sde, z0, t, draws.noise)
+        error = noise_error(self._noise, model.sde, z0, t, draws.noise)
         bound = nelbo(model.sde, z0, log_det, error, z, eps)
         if self.reconstruction:
-            noise = torch.randn(z0.shape, generator=draws.generator).to(z0.device)
-            bound = bound + residual(model.noise, model.sde, z0, eps, noise)
+            noise = draw_probe(z0, "gaussian", draws.generator)
+            bound = bound + residual(self._noise, model.sde, z0, eps, noise)
         dims = z0[0].numel()
         return bound.mean() / dims, likelihood_weighted(error, z).mean().item() / dims
 
@@ -286,6 +305,8 @@ class Trainer:
     ) -> tuple[float, float]:
         """Follow the gradient of a loss, averaged over micro-batches, with the optimisers of ``parts``.
 
+        Each process adds its part of every micro-batch: all see the same gradient, and decide alike.
+
         Raises:
             DivergenceError: if the loss or a gradient is not finite; no weight has been changed then.
         """
@@ -293,12 +314,14 @@ class Trainer:
             self.optimisers[part].zero_grad(set_to_none=True)
         means = [0.0, 0.0]
         size = sum(len(batch.x) for batch in batches)
-        for batch in batches:
+        for batch in (batch.part(rank(), processes()) for batch in batches):
             share = len(batch.x) / size
             loss, detail = loss_fn(batch)
             (share * loss).backward()
             means = [means[0] + share * loss.item(), means[1] + share * detail]
+        means = add_up(torch.tensor(means, dtype=torch.float64, device=batches[0].x.device)).tolist()
         for part in parts:
+            add_up_gradients(self.modules[part].parameters())
             norm = nn.utils.clip_grad_norm_(self.modules[part].parameters(), self.grad_clip, foreach=True)
             if not (math.isfinite(means[0]) and torch.isfinite(norm)):
                 raise DivergenceError(
@@ -358,8 +381,8 @@ def train(
     history = History() if history is None else history
     for step in progress(range(history.done, steps)):
         draws = draw(images, levels, batch_size, seed, step, device, random_flip, trainer.model.centered)
-        # Dropout draws from the global generator.
-        torch.manual_seed(derive_seed(*seed, "dropout", step))
+        # Dropout draws from the global generator: of each process, for its own images.
+        torch.manual_seed(derive_seed(*seed, "dropout", step, *([rank()] if rank() else [])))
         flow_alone = step < flow_warmup_steps
         begin = 0 if flow_alone else flow_warmup_steps
         try:

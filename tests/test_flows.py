@@ -17,7 +17,17 @@ from torch import Tensor
 from indm.errors import ConvergenceError, ParamsError
 from indm.flows import FLOWS, Flow, LogDet, ResidualFlow, Wolf, build_flow, residual
 from indm.flows.lipschitz import LinfConv2d, LipschitzConv2d, SpectralConv2d
-from indm.flows.log_det import exact_log_det, neumann_log_det, roulette_coefficients, series_log_det
+from indm.flows.log_det import (
+    Part,
+    Probe,
+    Source,
+    draw_probe,
+    draw_roulette,
+    exact_log_det,
+    neumann_log_det,
+    roulette_coefficients,
+    series_log_det,
+)
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 CHANNELS, SIZE = 2, 4
@@ -55,7 +65,7 @@ class AtOneLatent(Flow):
         self.wolf = wolf
         self.h = 3 * torch.randn(1, wolf.latent_dim, dtype=torch.float64, generator=seeded(7))
 
-    def forward(self, x: Tensor, log_det: LogDet, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, log_det: LogDet, generator: Source = None) -> tuple[Tensor, Tensor]:
         return self.wolf.bijection(x, log_det, generator, self.h.expand(len(x), -1))
 
     def inverse(
@@ -422,3 +432,14 @@ def test_scale_to_bound(bound: type[LipschitzConv2d]) -> None:
     conv = bound(2, 8, 3, 6, 0.9)
     conv.scale_to_bound()
     torch.testing.assert_close(conv.norm(), torch.full_like(conv.norm(), 0.9))
+
+
+@pytest.mark.parametrize("probe", ["gaussian", "rademacher"])
+def test_parts_of_a_batch_draw_what_the_whole_does(probe: Probe) -> None:
+    x = torch.zeros(5, 3)
+    whole, first, second = seeded(0), Part(seeded(0), slice(0, 2), 5), Part(seeded(0), slice(2, 5), 5)
+    for _ in range(2):
+        numbers = {draw_roulette(2.0, source) for source in (whole, first, second)}
+        assert len(numbers) == 1
+        parts = [draw_probe(x[part.samples], probe, part) for part in (first, second)]
+        assert torch.equal(draw_probe(x, probe, whole), torch.cat(parts))

@@ -13,6 +13,8 @@ PACKAGE = REPOSITORY / "indm"
 GROUND = {"errors", "seeding"}
 # How files of params/ are read, for their schemas: those of suites and of claims.
 STRICT = {"strict"}
+# How several processes train together.
+TOGETHER = {"distributed"}
 # What keeps the unfinished work of a stage.
 KEEPING = {"resume"}
 FIRST = {"params", "artifacts", "data", "sde", "models", "flows"}
@@ -25,10 +27,12 @@ ALLOWED = {
     **dict.fromkeys(FIRST, GROUND),
     "params": GROUND | STRICT,
     **{name: GROUND | FIRST - {"params"} | SECOND for name in SECOND | THIRD},
+    "training": GROUND | FIRST - {"params"} | SECOND | THIRD | TOGETHER,
     "toy2d": GROUND | FIRST - {"params"} | SECOND | THIRD,
     "report": GROUND | STRICT | {"artifacts"},
-    "stages": GROUND | FIRST - {"params"} | SECOND | THIRD | {"toy2d", "report"} | KEEPING,
+    "stages": GROUND | FIRST - {"params"} | SECOND | THIRD | {"toy2d", "report"} | KEEPING | TOGETHER,
     "resume": {"errors", "artifacts"},
+    "distributed": {"errors"},
     "doctor": {"errors", "artifacts", "data", "metrics", "params"},
     "cli": {"errors", "artifacts", "params", "report", "doctor"} | KEEPING,
     "__main__": {"cli"},

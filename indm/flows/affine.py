@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from indm.flows.base import Flow, LogDet
+from indm.flows.log_det import Source
 
 
 class Affine(Flow):
@@ -32,7 +33,7 @@ class Affine(Flow):
         self.factor = scale / std
         self.mean = mean
 
-    def forward(self, x: Tensor, log_det: LogDet, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, log_det: LogDet, generator: Source = None) -> tuple[Tensor, Tensor]:
         z, value = self.flow(self.factor * (x - self.mean), log_det, generator)
         return z, value if log_det == "none" else value + x[0].numel() * math.log(self.factor)
 

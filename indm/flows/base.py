@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from indm.flows.log_det import Source
+
 LogDet = Literal["none", "train", "series", "exact"]
 """How ``Flow.forward`` computes log|det dh/dx|:
 
@@ -30,13 +32,14 @@ class Flow(nn.Module):
         super().__init__()
         self.image_shape = (channels_in, image_size, image_size)
 
-    def forward(self, x: Tensor, log_det: LogDet, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, log_det: LogDet, generator: Source = None) -> tuple[Tensor, Tensor]:
         """Map images to latents, z = h(x), with log|det dh(x)/dx| computed as ``log_det`` says.
 
         Arguments:
             x: images, with shape (B, C, S, S).
             log_det: see :data:`LogDet`.
-            generator: source of every random draw; torch's global one if None.
+            generator: source of every random draw, by :func:`draw_probe` and :func:`draw_roulette`; torch's global
+                one if None.
 
         Returns:
             z with shape (B, C, S, S) and log|det dh/dx| in nats with shape (B,).

@@ -4,12 +4,13 @@ import torch
 from torch import Tensor
 
 from indm.flows.base import Flow, LogDet
+from indm.flows.log_det import Source
 
 
 class Identity(Flow):
     """h(x) = x with log|det dh/dx| = 0 and no parameters; see :class:`Flow` for the shapes."""
 
-    def forward(self, x: Tensor, log_det: LogDet, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, log_det: LogDet, generator: Source = None) -> tuple[Tensor, Tensor]:
         self._check_shape(x)
         return x, x.new_zeros(x.shape[0])
 

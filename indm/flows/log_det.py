@@ -18,12 +18,32 @@ References:
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 Probe = Literal["gaussian", "rademacher"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A source of draws for some samples of a batch, which are those that they have in a draw for the whole batch.
+
+    Arguments:
+        generator: of the whole batch.
+        samples: those of the part.
+        size: B, of the whole batch.
+    """
+
+    generator: "torch.Generator | Part"
+    samples: slice
+    size: int
+
+
+Source = torch.Generator | Part | None
+"""Where draws come from: a generator, its share of a part of a batch, or torch's global generator (None)."""
 
 
 def exact_log_det(g: Tensor, x: Tensor, *, create_graph: bool) -> Tensor:
@@ -81,14 +101,19 @@ def roulette_coefficients(draw: int, exact_terms: int, mean: float) -> list[floa
     return [1.0] * exact_terms + (1 / survival).tolist()
 
 
-def draw_roulette(mean: float, generator: torch.Generator | None) -> int:
-    """Draw N ~ Poisson(``mean``)."""
+def draw_roulette(mean: float, generator: Source) -> int:
+    """Draw N ~ Poisson(``mean``), the same for every part of a batch."""
+    if isinstance(generator, Part):
+        return draw_roulette(mean, generator.generator)
     device = "cpu" if generator is None else generator.device
     return int(torch.poisson(torch.tensor(mean, device=device), generator=generator).item())
 
 
-def draw_probe(x: Tensor, probe: Probe, generator: torch.Generator | None) -> Tensor:
+def draw_probe(x: Tensor, probe: Probe, generator: Source) -> Tensor:
     """Draw v with independent entries of mean 0 and variance 1, N(0, 1) or -1/+1, with the shape of ``x``."""
+    if isinstance(generator, Part):
+        whole = x.new_empty(1).expand(generator.size, *x.shape[1:])
+        return draw_probe(whole, probe, generator.generator)[generator.samples]
     device = x.device if generator is None else generator.device
     if probe == "gaussian":
         v = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device)

@@ -20,6 +20,7 @@ from indm.flows.base import Flow, LogDet
 from indm.flows.lipschitz import BOUNDS, Bound, LipschitzConv2d
 from indm.flows.log_det import (
     Probe,
+    Source,
     draw_probe,
     draw_roulette,
     exact_log_det,
@@ -204,7 +205,7 @@ class ResidualFlow(Flow):
                 yield f"scales.{scale}.{index}", scale, cast(ResidualBlock, block)
 
     def forward(
-        self, x: Tensor, log_det: LogDet, generator: torch.Generator | None = None, h: Tensor | None = None
+        self, x: Tensor, log_det: LogDet, generator: Source = None, h: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`Flow.forward`; without gradients, ``"train"`` and ``"series"`` keep no graph beyond one block."""
         self._check_shape(x)
@@ -253,7 +254,7 @@ class ResidualFlow(Flow):
         x: Tensor,
         h: Tensor | None,
         log_det: LogDet,
-        generator: torch.Generator | None,
+        generator: Source,
     ) -> tuple[Tensor, Tensor]:
         """Return x + g(x) and log|det(I + J)|, both differentiable if the caller's gradients are enabled."""
         create_graph = torch.is_grad_enabled()
@@ -264,9 +265,7 @@ class ResidualFlow(Flow):
             y = x + g
         return (y, value) if create_graph else (y.detach(), value.detach())
 
-    def _log_det(
-        self, g: Tensor, x: Tensor, log_det: LogDet, generator: torch.Generator | None, *, create_graph: bool
-    ) -> Tensor:
+    def _log_det(self, g: Tensor, x: Tensor, log_det: LogDet, generator: Source, *, create_graph: bool) -> Tensor:
         if log_det == "exact":
             return exact_log_det(g, x, create_graph=create_graph)
         estimator = neumann_log_det if log_det == "train" else series_log_det

@@ -23,7 +23,7 @@ from torch import Tensor
 from indm.errors import ParamsError
 from indm.flows.base import Flow, LogDet
 from indm.flows.encoder import GaussianEncoder
-from indm.flows.log_det import draw_probe
+from indm.flows.log_det import Source, draw_probe
 from indm.flows.prior import PriorFlow, log_standard_normal
 from indm.flows.residual import ResidualFlow
 
@@ -86,7 +86,7 @@ class Wolf(Flow):
         """Return mean and log-variance of q(h|x), each with shape (B, F), for images with shape (B, C, S, S)."""
         return self.encoder(self.bijection.to_scale(x, self.first_scale))
 
-    def forward(self, x: Tensor, log_det: LogDet, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, log_det: LogDet, generator: Source = None) -> tuple[Tensor, Tensor]:
         """Return z = T_h(x) and log|det dT_h(x)/dx| - log q(h|x) + log p(h) at one h drawn from q(h|x).
 
         The second value is a draw whose mean over h makes log p_z(z) + value a lower bound of log p(x). The draw is
@@ -129,7 +129,7 @@ class Wolf(Flow):
         self.train(training)
 
     @staticmethod
-    def _draw(mean: Tensor, log_variance: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def _draw(mean: Tensor, log_variance: Tensor, generator: Source) -> tuple[Tensor, Tensor]:
         """Draw h, with shape (B, F), and return it with log q(h|x), with shape (B,)."""
         noise = draw_probe(mean, "gaussian", generator)
         log_q = log_standard_normal(noise) - log_variance.sum(1) / 2

@@ -11,18 +11,22 @@ from indm.artifacts import read_array, read_json
 from indm.errors import NoGpuError
 
 
-def set_up(device: str, threads: int) -> torch.device:
+def set_up(device: str, threads: int, processes: int = 1) -> torch.device:
     """Choose the device and make torch's results repeat.
 
     Raises:
-        NoGpuError: if the suite asks for a GPU and there is none.
+        NoGpuError: if the suite asks for a GPU and there is none, or there are fewer than processes on this machine.
     """
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise NoGpuError
-    return torch.device("cuda" if available and device != "cpu" else "cpu")
+    if device == "cpu" or not available:
+        return torch.device("cpu")
+    if torch.cuda.device_count() < processes:
+        raise NoGpuError(torch.cuda.device_count(), processes)
+    return torch.device("cuda")
 
 
 def bar(description: str) -> Callable[[range], Iterable[int]]:

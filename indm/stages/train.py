@@ -1,7 +1,12 @@
-"""Stage ``train``: one model, raw and averaged weights in one checkpoint, and snapshots of the averaged ones."""
+"""Stage ``train``: one model, raw and averaged weights in one checkpoint, and snapshots of the averaged ones.
 
+With several processes (the suite's key), each computes its part of every batch, and the first alone writes.
+"""
+
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -22,11 +27,21 @@ from indm.artifacts import (
 )
 from indm.data import moments
 from indm.diffusion import ImplicitNonlinearDiffusion
-from indm.errors import DivergenceError, StoppedError
-from indm.resume import Scratch, open_scratch, say, sigterm_noted, work_key
+from indm.distributed import (
+    add_up,
+    any_process,
+    copy_from_first,
+    first,
+    group,
+    launch,
+    started_by_torchrun,
+    wait_for_all,
+)
+from indm.errors import DivergenceError, ParamsError, StoppedError
+from indm.resume import EARLIER, Scratch, open_scratch, say, sigterm_noted, work_key
 from indm.seeding import derive_seed
 from indm.stages.common import bar, read_split, set_up
-from indm.training import History, Trainer, draw, step_flops, train
+from indm.training import Draws, History, Trainer, draw, step_flops, train
 
 if TYPE_CHECKING:
     from indm.params import FlowParams, LatentParams, Suite
@@ -75,8 +90,10 @@ def build_trainer(
 ) -> Trainer:
     """Build the trainer of a run, its weights drawn from torch's generator; see :func:`model_spec`."""
     parameters = suite.train_params(name)
+    model = ImplicitNonlinearDiffusion(model_spec(suite, name, shape, data_moments)).to(device)
+    copy_from_first(model.state_dict().values())
     return Trainer(
-        ImplicitNonlinearDiffusion(model_spec(suite, name, shape, data_moments)).to(device),
+        model,
         objective=suite.runs[name].objective,
         lr=parameters.lr,
         flow_lr=parameters.flow_lr,
@@ -86,14 +103,46 @@ def build_trainer(
         flow_ema_decay=parameters.flow_ema_decay,
         alternate=parameters.alternate,
         micro_batches=parameters.micro_batches,
+        precision=parameters.precision,
         soft_truncation=parameters.soft_truncation,
         reconstruction=parameters.reconstruction,
     )
 
 
 def run(suite: "Suite", layout: Layout, name: str) -> Path:
-    """Write ``checkpoint.safetensors``, ``snapshots.safetensors``, ``train.csv`` (the losses) and ``train.json``."""
-    device = set_up(suite.device, suite.threads)
+    """Write ``checkpoint.safetensors``, ``snapshots.safetensors``, ``train.csv`` (the losses) and ``train.json``.
+
+    Raises:
+        NoGpuError: if there are fewer GPUs than processes.
+        ParamsError: if ``torchrun`` has started another number of processes than the suite says.
+    """
+    if started_by_torchrun():
+        started = int(os.environ["WORLD_SIZE"])
+        if started != suite.processes:
+            raise ParamsError(
+                f"found {started} processes, expected {suite.processes}, the suite's key: make them agree"
+            )
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+        with group(set_up(suite.device, suite.threads, here)) as device:
+            return _train(suite, layout, name, device)
+    device = set_up(suite.device, suite.threads, suite.processes)
+    if suite.processes == 1:
+        return _train(suite, layout, name, device)
+    # The models of a run's overrides are made when they are imported, and cannot be sent.
+    content = suite.model_dump(exclude_unset=True)
+    EARLIER["train"] = launch(suite.processes, _join, type(suite), content, layout, name)
+    return layout.run(name)
+
+
+def _join(kind: type["Suite"], content: dict[str, Any], layout: Layout, name: str) -> float:
+    """Train as one of several processes; return the seconds of :data:`indm.resume.EARLIER`."""
+    suite = kind.model_validate(content)
+    with group(set_up(suite.device, suite.threads, suite.processes)) as device:
+        _train(suite, layout, name, device)
+    return EARLIER.get("train", 0.0)
+
+
+def _train(suite: "Suite", layout: Layout, name: str, device: torch.device) -> Path:
     run, parameters, folder = suite.runs[name], suite.train_params(name), layout.run(name)
     description = read_json(layout.data(run.dataset) / "dataset.json")
     images, levels = read_split(layout.data(run.dataset), "train"), description["levels"]
@@ -102,19 +151,26 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     seed = (run.dataset, run.seed, "train")
     torch.manual_seed(derive_seed(*seed, "initialisation"))
     trainer = build_trainer(suite, name, description["shape"], device, data_moments)
-    first = partial(draw, images, levels, parameters.batch_size, seed, 0, device, centered=parameters.centered)
-    flops = step_flops(trainer, first())
-    warmup_flops = step_flops(trainer, first(), flow_alone=True) if parameters.flow_warmup_steps else None
+    begin = partial(draw, images, levels, parameters.batch_size, seed, 0, device, centered=parameters.centered)
+    flops = _flops(trainer, begin())
+    warmup_flops = _flops(trainer, begin(), flow_alone=True) if parameters.flow_warmup_steps else None
     # Where another device, or another number of threads, would go on, the bytes would be neither's.
     key = work_key(
         "train",
         run=run.model_dump(exclude={"train", "sample"}),
         train=parameters.model_dump(),
         data=description["sha256"],
-        machine=[device.type, suite.threads],
+        machine=[device.type, suite.threads, suite.processes],
     )
-    with open_scratch(layout.scratch(name, "train"), key) as scratch, sigterm_noted() as stop:
-        keeper = Keeper(scratch, trainer, parameters.snapshots, suite.save_seconds, stop.is_set)
+    with _shared_scratch(layout.scratch(name, "train"), key, device) as scratch, sigterm_noted() as stop:
+        # All of several processes stop after the same step.
+        keeper = Keeper(
+            scratch,
+            trainer,
+            parameters.snapshots,
+            suite.save_seconds,
+            stopping=lambda: any_process(stop.is_set(), device),
+        )
         try:
             curve = train(
                 trainer,
@@ -131,10 +187,12 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
                 flow_warmup_steps=parameters.flow_warmup_steps,
                 history=keeper.restore(),
                 after_step=keeper,
-                progress=bar(name),
+                progress=bar(name) if first() else iter,
             )
         except DivergenceError as error:
             raise DivergenceError(f"{error}; {keeper.kept()}") from None
+        if not first():
+            return folder
         identity = {"run": name, "dataset": run.dataset, "seed": run.seed}
         counts = {"train_flops_per_step": flops, "flow_warmup_flops_per_step": warmup_flops}
         _write(folder, trainer, curve, identity | {"step": parameters.steps}, counts)
@@ -147,6 +205,24 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     return folder
 
 
+def _flops(trainer: Trainer, draws: Draws, *, flow_alone: bool = False) -> int:
+    """Count the operations of a step, of all processes together."""
+    count = torch.tensor(step_flops(trainer, draws, flow_alone=flow_alone), device=draws.x.device)
+    return int(add_up(count).item())
+
+
+@contextmanager
+def _shared_scratch(folder: Path, key: str, device: torch.device) -> Iterator[Scratch]:
+    """Open the scratch of a training: the first process locks, cleans, writes and removes it, the others only read."""
+    if first():
+        with open_scratch(folder, key) as scratch:
+            wait_for_all(device)
+            yield scratch
+    else:
+        wait_for_all(device)
+        yield Scratch(folder, key)
+
+
 class Keeper:
     """Keeps, while a run trains, what it goes on from when it has been killed.
 
@@ -155,7 +231,7 @@ class Keeper:
         trainer: the state.
         steps: those after which the averaged weights are kept.
         seconds: between two savings of the state.
-        stopping: whether the process has been asked to stop.
+        stopping: whether a process has been asked to stop.
     """
 
     def __init__(
@@ -173,7 +249,8 @@ class Keeper:
         tensors, spec = found
         self.trainer.load_state(tensors)
         self.saved = spec["history"]["done"]
-        say(f"goes on after step {self.saved}, from {self.scratch.path('state')}")
+        if first():
+            say(f"goes on after step {self.saved}, from {self.scratch.path('state')}")
         return History(**spec["history"])
 
     def __call__(self, history: History) -> None:
@@ -182,10 +259,10 @@ class Keeper:
         Raises:
             StoppedError: if the process has been asked to stop; the state has been saved then.
         """
-        if history.done in self.steps:
+        if history.done in self.steps and first():
             self.scratch.save(f"snapshot-{history.done}", self.trainer.averaged().state_dict())
         stopping = self.stopping()
-        if stopping or time.monotonic() - self.saved_at >= self.seconds:
+        if first() and (stopping or time.monotonic() - self.saved_at >= self.seconds):
             self.scratch.save("state", self.trainer.state(), {"history": asdict(history)})
             self.saved, self.saved_at = history.done, time.monotonic()
         if stopping:

@@ -23,10 +23,10 @@ rule train:
         "results/{suite}/logs/train/{run}.log",
     benchmark:
         "results/{suite}/benchmarks/train/{run}.tsv"
-    threads: suite.threads
+    threads: suite.threads * suite.processes
     resources:
-        mem_mb=2000,
-        gpu=int(suite.device != "cpu"),
+        mem_mb=2000 * suite.processes,
+        gpu=suite.processes * int(suite.device != "cpu"),
     params:
         run=lambda wildcards: suite.runs[wildcards.run].model_dump(
             exclude={"train", "sample"}
