@@ -192,6 +192,27 @@ def test_snakemake_makes_its_own_report_of_page_and_tables(checkouts: dict[str, 
     assert "table_fid.csv" in report
 
 
+def test_a_clone_pulls_what_was_pushed_and_computes_nothing(checkouts: dict[str, Path], tmp_path: Path) -> None:
+    """The commands of docs/cache.md."""
+    clone, git = tmp_path / "clone", ["git", "-c", "user.name=reader", "-c", "user.email=reader@example.org"]
+    for checkout, command in (
+        (checkouts["dvc"], ["dvc", "remote", "add", "--default", "store", str(tmp_path / "store")]),
+        (checkouts["dvc"], ["git", "add", "--all"]),
+        (checkouts["dvc"], [*git, "commit", "--quiet", "--message", "Results"]),
+        (checkouts["dvc"], ["dvc", "push", DVC[-1]]),
+        (tmp_path, ["git", "clone", "--quiet", str(checkouts["dvc"]), str(clone)]),
+        (clone, ["dvc", "pull", DVC[-1]]),
+    ):
+        done = run(checkout, *command)
+        assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
+    assert jobs(clone, "dvc") == set()
+    assert run(clone, *SNAKEMAKE, "--touch").returncode == 0
+    # Copies of the tables, which only the default suite's dvc.yaml makes.
+    assert stages(jobs(clone, "snakemake")) == {"publish"}
+    page, pulled = ((checkout / "reports/smoke/index.html").read_bytes() for checkout in (checkouts["dvc"], clone))
+    assert page == pulled
+
+
 def test_dvc_adopts_what_snakemake_made(checkouts: dict[str, Path]) -> None:
     """Last of all: it leaves a lock file in Snakemake's copy."""
     checkout = checkouts["snakemake"]
