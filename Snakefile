@@ -40,8 +40,23 @@ try:
 except ParamsError as error:
     sys.exit(str(error))
 
-# The modules whose edit makes a stage run again.
-CODE = yaml.safe_load(Path(workflow.basedir, "workflow/stages.yaml").read_text())
+# The modules whose edit makes a stage run again: of the checkout, also where results lie in another storage.
+CODE = {
+    stage: [local(module) for module in modules]
+    for stage, modules in yaml.safe_load(
+        Path(workflow.basedir, "workflow/stages.yaml").read_text()
+    ).items()
+}
+
+
+def paths(pattern, **values):
+    """Do as expand() with an output of a rule; where results lie in a storage, without it: Snakemake adds it to plain paths."""
+    if stored := pattern.flags.get("storage_object"):
+        pattern = stored.query.removeprefix(
+            workflow.storage_settings.default_storage_prefix
+        ).lstrip("/")
+    return expand(pattern, **values)
+
 
 ##### Wildcards #####
 
@@ -107,5 +122,5 @@ localrules:
 rule all:
     default_target: True
     input:
-        expand(rules.publish.output.table, table=TITLES),
-        expand(rules.report.output.page, suite=SUITE),
+        paths(rules.publish.output.table, table=TITLES),
+        paths(rules.report.output.page, suite=SUITE),

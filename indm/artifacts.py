@@ -11,6 +11,7 @@ import os
 import platform
 import resource
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -228,16 +229,25 @@ def read_spec(path: Path, kind: str) -> dict[str, Any]:
 
 
 def provenance(seconds: float) -> dict[str, Any]:
-    """Describe the execution of a stage: commit, versions, machine, wall time in seconds, peak memory in MiB."""
+    """Describe the execution of a stage: commit, versions, machine, device, wall time in seconds, peak memory in MiB."""
     packages = ("torch", "torch-fidelity", "clean-fid", "torchdiffeq", "numpy", "scipy", "scikit-learn", "pandas")
     return {
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--", *SOURCES)),
         "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in packages},
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()} {platform.release()}",
+        "device": _device(),
         "seconds": round(seconds, 3),
         "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     }
+
+
+def _device() -> str:
+    """Name what this process has computed on: torch initialises CUDA when it is first used, and not before."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return "cpu"
+    return f"cuda ({torch.cuda.get_device_name()})"
 
 
 def _git(*arguments: str) -> str | None:

@@ -73,13 +73,20 @@ def _stage(name: str, summary: str, *options: Callable[..., Any]) -> None:
 def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **options: Any) -> None:  # noqa: ANN401
     from indm.artifacts import Layout, provenance, write_json
     from indm.params import load_suite
-    from indm.resume import EARLIER
+    from indm.resume import EARLIER, code_sha256, file_sha256
 
     suite = load_suite(suite_file)
     _check_subject(suite, suite_file, **subject)
     # Before numpy and torch are imported: their thread pools read these once.
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(suite.threads)
+    # Before the work: during it, someone may edit the files.
+    source = {
+        "suite": suite.suite,
+        "suite_sha256": file_sha256(suite_file),
+        "code_sha256": code_sha256(name),
+        "seed": _seed(suite, **subject),
+    }
     started = time.monotonic()
     folder = importlib.import_module(f"indm.stages.{name}").run(
         suite, Layout(out, suite.suite), *subject.values(), **options
@@ -88,7 +95,14 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **
     if int(os.environ.get("RANK", "0")):
         return
     seconds = time.monotonic() - started + EARLIER.pop(name, 0.0)
-    write_json(folder / "provenance" / f"{name}.json", provenance(seconds))
+    write_json(folder / "provenance" / f"{name}.json", source | provenance(seconds))
+
+
+def _seed(suite: Any, dataset: str | None = None, run: str | None = None, toy: str | None = None) -> int | None:  # noqa: ANN401
+    """Find the seed of what a stage works on, a run's or a dataset's; tables have none, and ``toy2d`` has many."""
+    if run is not None:
+        return int(suite.runs[run].seed)
+    return int(suite.datasets[dataset].split_seed) if dataset is not None else None
 
 
 def _check_subject(

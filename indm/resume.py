@@ -121,7 +121,7 @@ def work_key(stage: str, **content: Any) -> str:  # noqa: ANN401
     """Hash what the work of a stage depends on: ``content`` (JSON), the stage's code, and the versions of format and torch."""
     import torch
 
-    known = {"format": FORMAT, "code": _code(stage), "torch": torch.__version__, **content}
+    known = {"format": FORMAT, "code": code_sha256(stage), "torch": torch.__version__, **content}
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
@@ -129,6 +129,19 @@ def file_sha256(path: Path) -> str:
     """Hash a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def code_sha256(stage: str) -> str:
+    """Hash the modules behind a stage; outside a checkout, and of what engines do not run, give the package's version."""
+    if not CODE.is_file():
+        return __version__
+    import yaml
+
+    modules = yaml.safe_load(CODE.read_text()).get(stage)
+    if modules is None:
+        return __version__
+    hashes = [file_sha256(CODE.parent.parent / name) for name in modules]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -145,16 +158,6 @@ def sigterm_noted() -> Iterator[threading.Event]:
 def say(line: str) -> None:
     """Print a line where progress is shown."""
     print(line, file=sys.stderr, flush=True)
-
-
-def _code(stage: str) -> str:
-    """Hash the modules behind a stage; outside a checkout, code changes with the version alone."""
-    if not CODE.is_file():
-        return __version__
-    import yaml
-
-    hashes = [file_sha256(CODE.parent.parent / name) for name in yaml.safe_load(CODE.read_text())[stage]]
-    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def _spec(path: Path) -> dict[str, Any]:

@@ -121,8 +121,10 @@ def test_pickled_array_is_not_unpickled(tmp_path: Path) -> None:
 
 def test_provenance_is_json_and_complete() -> None:
     found = json.loads(json.dumps(provenance(1.5)))
-    assert {"commit", "uncommitted_changes", "versions", "machine", "seconds", "peak_memory_mib"} == set(found)
+    about = {"commit", "uncommitted_changes", "versions", "machine", "device", "seconds", "peak_memory_mib"}
+    assert about == set(found)
     assert found["versions"]["torch"] == torch.__version__
+    assert found["device"] == "cpu"
 
 
 GIBIBYTE = 1 << 30

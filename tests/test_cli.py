@@ -1,5 +1,6 @@
 """The command line: subjects, errors on one line, exit codes, and a stage's files."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from indm.cli import main
 from indm.report import TITLES
+from indm.resume import code_sha256
 from tests.conftest import REPOSITORY
 
 SMOKE = str(REPOSITORY / "params" / "smoke.yaml")
@@ -95,7 +97,11 @@ def test_prepare_writes_checked_files_and_provenance(tmp_path: Path) -> None:
     assert description["counts"] == {"train": 1257, "valid": 180, "test": 360}
     assert description["levels"] == 17
     assert set(description["sha256"]) == {"train", "valid", "test"}
-    assert json.loads((folder / "provenance" / "prepare.json").read_text())["seconds"] > 0
+    record = json.loads((folder / "provenance" / "prepare.json").read_text())
+    assert record["seconds"] > 0
+    assert (record["suite"], record["device"], record["seed"]) == ("smoke", "cpu", 0)
+    assert record["suite_sha256"] == hashlib.sha256(Path(SMOKE).read_bytes()).hexdigest()
+    assert record["code_sha256"] == code_sha256("prepare")
 
 
 def test_validate_reads_the_claims_beside_a_suite(tmp_path: Path) -> None:

@@ -202,3 +202,16 @@ def test_snakemake_takes_no_setting_but_the_suite(checkout: Path, options: list[
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("Using workflow specific profile")]
     assert line.startswith("snakemake --config: ")
     assert expected in line
+
+
+@pytest.mark.parametrize("profile", ["slurm", "kubernetes"])
+def test_profiles_are_of_options_and_rules_that_exist(checkout: Path, profile: str, tmp_path: Path) -> None:
+    """With results in a storage, which Kubernetes needs: here a folder."""
+    storage = ["--default-storage-provider", "fs", "--default-storage-prefix", f"{tmp_path}/"]
+    done = run(
+        checkout, "snakemake", "--profile", f"workflow/profiles/{profile}", "--dry-run", "--config", "suite=smoke",
+        *(storage if profile == "kubernetes" else []),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    resources = yaml.safe_load((checkout / f"workflow/profiles/{profile}/config.yaml").read_text())["set-resources"]
+    assert set(resources) < set(yaml.safe_load((checkout / "workflow/stages.yaml").read_text()))

@@ -1,5 +1,6 @@
 """The smoke suite from nothing, by both engines: what they make, and what they make again after a change."""
 
+import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -8,14 +9,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
+from indm.artifacts import provenance
 from indm.report import TITLES
+from indm.resume import CODE, code_sha256, file_sha256
 from tests.checkout import commands, copy_checkout, run, run_suite
 
 pytestmark = pytest.mark.e2e
 
 RUN = "digits-vp-indm-fid-s0"
 SNAKEMAKE, DVC = commands("smoke").values()
+RECORD = {"suite", "suite_sha256", "code_sha256", "seed", *provenance(0.0)}
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +80,22 @@ def test_values_lead_to_the_files_that_they_come_from(checkouts: dict[str, Path]
     values = pd.read_csv(checkouts["snakemake"] / "results/smoke/tables/values.csv", keep_default_na=False)
     for source in values["source"].unique():
         assert (checkouts["snakemake"] / "results/smoke" / source).is_file(), source
+
+
+@pytest.mark.parametrize("engine", ["snakemake", "dvc"])
+def test_every_stage_says_what_it_was_made_by(checkouts: dict[str, Path], engine: str) -> None:
+    suite_sha256 = file_sha256(checkouts[engine] / "params/smoke.yaml")
+    records = {
+        path: json.loads(path.read_text())
+        for folder in ("results/smoke", "reports/smoke")
+        for path in (checkouts[engine] / folder).rglob("provenance/*.json")
+    }
+    assert {path.stem for path in records} == set(yaml.safe_load(CODE.read_text()))
+    for path, record in records.items():
+        assert set(record) == RECORD, path
+        assert record["suite_sha256"] == suite_sha256, path
+        assert record["code_sha256"] == code_sha256(path.stem), path
+        assert (record["seed"] is None) == (path.parent.parent.parent.name not in ("runs", "data", "protocol")), path
 
 
 def test_the_curve_has_a_row_for_each_snapshot(checkouts: dict[str, Path]) -> None:
@@ -169,6 +190,27 @@ def test_snakemake_makes_its_own_report_of_page_and_tables(checkouts: dict[str, 
     report = (checkouts["snakemake"] / "report.html").read_text()
     assert "index.html" in report
     assert "table_fid.csv" in report
+
+
+def test_a_clone_pulls_what_was_pushed_and_computes_nothing(checkouts: dict[str, Path], tmp_path: Path) -> None:
+    """The commands of docs/cache.md."""
+    clone, git = tmp_path / "clone", ["git", "-c", "user.name=reader", "-c", "user.email=reader@example.org"]
+    for checkout, command in (
+        (checkouts["dvc"], ["dvc", "remote", "add", "--default", "store", str(tmp_path / "store")]),
+        (checkouts["dvc"], ["git", "add", "--all"]),
+        (checkouts["dvc"], [*git, "commit", "--quiet", "--message", "Results"]),
+        (checkouts["dvc"], ["dvc", "push", DVC[-1]]),
+        (tmp_path, ["git", "clone", "--quiet", str(checkouts["dvc"]), str(clone)]),
+        (clone, ["dvc", "pull", DVC[-1]]),
+    ):
+        done = run(checkout, *command)
+        assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
+    assert jobs(clone, "dvc") == set()
+    assert run(clone, *SNAKEMAKE, "--touch").returncode == 0
+    # Copies of the tables, which only the default suite's dvc.yaml makes.
+    assert stages(jobs(clone, "snakemake")) == {"publish"}
+    page, pulled = ((checkout / "reports/smoke/index.html").read_bytes() for checkout in (checkouts["dvc"], clone))
+    assert page == pulled
 
 
 def test_dvc_adopts_what_snakemake_made(checkouts: dict[str, Path]) -> None:

@@ -5,12 +5,12 @@
 rule sample:
     input:
         checkpoint=rules.train.output.checkpoint,
-        train=lambda wildcards: expand(
+        train=lambda wildcards: paths(
             rules.prepare.output.train,
             suite=SUITE,
             dataset=suite.runs[wildcards.run].dataset,
         ),
-        dataset=lambda wildcards: expand(
+        dataset=lambda wildcards: paths(
             rules.prepare.output.dataset,
             suite=SUITE,
             dataset=suite.runs[wildcards.run].dataset,
@@ -44,22 +44,22 @@ rule sample:
 rule fid:
     input:
         samples=rules.sample.output.samples,
-        extractor=lambda wildcards: expand(
+        extractor=lambda wildcards: paths(
             rules.reference.output.extractor,
             suite=SUITE,
             dataset=suite.runs[wildcards.run].dataset,
         ),
-        features=lambda wildcards: expand(
+        features=lambda wildcards: paths(
             rules.reference.output.features,
             suite=SUITE,
             dataset=suite.runs[wildcards.run].dataset,
         ),
-        statistics=lambda wildcards: expand(
+        statistics=lambda wildcards: paths(
             rules.reference.output.statistics,
             suite=SUITE,
             dataset=suite.runs[wildcards.run].dataset,
         ),
-        dataset=lambda wildcards: expand(
+        dataset=lambda wildcards: paths(
             rules.prepare.output.dataset,
             suite=SUITE,
             dataset=suite.runs[wildcards.run].dataset,
@@ -94,12 +94,12 @@ rule fid:
 rule nll:
     input:
         checkpoint=rules.train.output.checkpoint,
-        test=lambda wildcards: expand(
+        test=lambda wildcards: paths(
             rules.prepare.output.test,
             suite=SUITE,
             dataset=suite.runs[wildcards.run].dataset,
         ),
-        dataset=lambda wildcards: expand(
+        dataset=lambda wildcards: paths(
             rules.prepare.output.dataset,
             suite=SUITE,
             dataset=suite.runs[wildcards.run].dataset,
@@ -131,17 +131,17 @@ rule nll:
 rule curve:
     input:
         snapshots=rules.train.output.snapshots,
-        valid=lambda wildcards: expand(
+        valid=lambda wildcards: paths(
             rules.prepare.output.valid,
             suite=SUITE,
             dataset=suite.runs[wildcards.run].dataset,
         ),
-        test=lambda wildcards: expand(
+        test=lambda wildcards: paths(
             rules.prepare.output.test,
             suite=SUITE,
             dataset=suite.runs[wildcards.run].dataset,
         ),
-        dataset=lambda wildcards: expand(
+        dataset=lambda wildcards: paths(
             rules.prepare.output.dataset,
             suite=SUITE,
             dataset=suite.runs[wildcards.run].dataset,
@@ -172,27 +172,27 @@ rule curve:
 rule sweep:
     input:
         checkpoint=rules.train.output.checkpoint,
-        train=lambda wildcards: expand(
+        train=lambda wildcards: paths(
             rules.prepare.output.train,
             suite=SUITE,
             dataset=suite.runs[wildcards.run].dataset,
         ),
-        extractor=lambda wildcards: expand(
+        extractor=lambda wildcards: paths(
             rules.reference.output.extractor,
             suite=SUITE,
             dataset=suite.runs[wildcards.run].dataset,
         ),
-        features=lambda wildcards: expand(
+        features=lambda wildcards: paths(
             rules.reference.output.features,
             suite=SUITE,
             dataset=suite.runs[wildcards.run].dataset,
         ),
-        statistics=lambda wildcards: expand(
+        statistics=lambda wildcards: paths(
             rules.reference.output.statistics,
             suite=SUITE,
             dataset=suite.runs[wildcards.run].dataset,
         ),
-        dataset=lambda wildcards: expand(
+        dataset=lambda wildcards: paths(
             rules.prepare.output.dataset,
             suite=SUITE,
             dataset=suite.runs[wildcards.run].dataset,
@@ -224,7 +224,7 @@ rule sweep:
 
 rule protocol:
     input:
-        checkpoint=lambda wildcards: expand(
+        checkpoint=lambda wildcards: paths(
             rules.train.output.checkpoint,
             suite=SUITE,
             run=suite.protocol[wildcards.dataset].run,

@@ -3,24 +3,24 @@
 
 rule table:
     input:
-        samples=expand(rules.sample.output.protocol, run=suite.runs, allow_missing=True),
-        fid=expand(rules.fid.output.fid, run=suite.runs, allow_missing=True),
-        nll=expand(rules.nll.output.nll, run=suite.runs, allow_missing=True),
-        train=expand(rules.train.output.train, run=suite.runs, allow_missing=True),
-        curve=expand(rules.curve.output.curve, run=suite.runs, allow_missing=True),
-        sweep=expand(rules.sweep.output.sweep, run=suite.runs, allow_missing=True),
-        protocol=expand(
+        samples=paths(rules.sample.output.protocol, run=suite.runs, allow_missing=True),
+        fid=paths(rules.fid.output.fid, run=suite.runs, allow_missing=True),
+        nll=paths(rules.nll.output.nll, run=suite.runs, allow_missing=True),
+        train=paths(rules.train.output.train, run=suite.runs, allow_missing=True),
+        curve=paths(rules.curve.output.curve, run=suite.runs, allow_missing=True),
+        sweep=paths(rules.sweep.output.sweep, run=suite.runs, allow_missing=True),
+        protocol=paths(
             rules.protocol.output.protocol, dataset=suite.protocol, allow_missing=True
         ),
-        toy2d=expand(
+        toy2d=paths(
             rules.toy2d.output.table, toy=suite.toy2d.datasets, allow_missing=True
         ),
-        reference=expand(
+        reference=paths(
             rules.reference.output.reference,
             dataset=suite.datasets,
             allow_missing=True,
         ),
-        published="params/published.csv",
+        published=local("params/published.csv"),
         code=CODE["table"],
     output:
         values="results/{suite}/tables/values.csv",
@@ -55,8 +55,8 @@ rule table:
 # output of a stage.
 rule compute:
     input:
-        train=expand(rules.train.output.train, run=suite.runs, allow_missing=True),
-        samples=expand(rules.sample.output.protocol, run=suite.runs, allow_missing=True),
+        train=paths(rules.train.output.train, run=suite.runs, allow_missing=True),
+        samples=paths(rules.sample.output.protocol, run=suite.runs, allow_missing=True),
         code=CODE["compute"],
     output:
         compute="results/{suite}/tables/compute.csv",
@@ -80,8 +80,8 @@ rule claims:
         values=rules.table.output.values,
         fid=rules.table.output.fid,
         nll=rules.table.output.nll,
-        claims="params/claims.yaml",
-        published="params/published.csv",
+        claims=local("params/claims.yaml"),
+        published=local("params/published.csv"),
         code=CODE["claims"],
     output:
         claims="results/{suite}/tables/claims.csv",
@@ -132,7 +132,7 @@ TEMPLATES = ["index.html.jinja", "sort.js", "style.css"]
 rule figure:
     input:
         tables=[f"results/{{suite}}/tables/{name}.csv" for name in TITLES],
-        toy2d=expand(
+        toy2d=paths(
             rules.toy2d.output.arrays, toy=suite.toy2d.datasets, allow_missing=True
         ),
         code=CODE["figure"],
@@ -161,13 +161,13 @@ rule report:
     input:
         tables=rules.figure.input.tables,
         figures=rules.figure.output.figures,
-        grids=expand(rules.sample.output.grid, run=suite.runs, allow_missing=True),
-        neighbours=expand(
+        grids=paths(rules.sample.output.grid, run=suite.runs, allow_missing=True),
+        neighbours=paths(
             rules.sample.output.neighbours, run=suite.runs, allow_missing=True
         ),
-        suite="params/{suite}.yaml",
+        suite=local("params/{suite}.yaml"),
         code=CODE["report"],
-        templates=expand("indm/report/templates/{file}", file=TEMPLATES),
+        templates=local(expand("indm/report/templates/{file}", file=TEMPLATES)),
     output:
         page=report(
             "reports/{suite}/index.html",

@@ -3,12 +3,12 @@
 
 rule train:
     input:
-        train=lambda wildcards: expand(
+        train=lambda wildcards: paths(
             rules.prepare.output.train,
             suite=SUITE,
             dataset=suite.runs[wildcards.run].dataset,
         ),
-        dataset=lambda wildcards: expand(
+        dataset=lambda wildcards: paths(
             rules.prepare.output.dataset,
             suite=SUITE,
             dataset=suite.runs[wildcards.run].dataset,
