@@ -49,15 +49,6 @@ CODE = {
 }
 
 
-def paths(pattern, **values):
-    """Do as expand() with an output of a rule; where results lie in a storage, without it: Snakemake adds it to plain paths."""
-    if stored := pattern.flags.get("storage_object"):
-        pattern = stored.query.removeprefix(
-            workflow.storage_settings.default_storage_prefix
-        ).lstrip("/")
-    return expand(pattern, **values)
-
-
 ##### Wildcards #####
 
 
@@ -75,6 +66,7 @@ wildcard_constraints:
 report: "workflow/report/workflow.rst"
 
 
+include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
