@@ -151,8 +151,9 @@ def call_prepare(out: Path, *options: str, exit_code: int = 1) -> str:
     assert exit_code == 0 or not list(out.rglob("*.*"))
     assert isinstance(done.exception, SystemExit | None)
     assert "Traceback" not in done.output
-    # Click's runner prints on stdout what ends a program; progress bars are on stderr.
-    lines = done.stdout.splitlines()
+    assert done.stdout == ""
+    # The other lines are progress bars.
+    lines = [line for line in done.stderr.splitlines() if line.startswith("indm ")]
     assert len(lines) == exit_code, done.output
     return "".join(lines)
 

@@ -41,6 +41,8 @@ def start_and_wait(checkout: Path, command: list[str]) -> "tuple[subprocess.Pope
 def test_two_engines_at_once_and_the_lock_of_one_that_was_killed(checkout: Path, engine: str) -> None:
     *unlock, command = kill.ENGINES[engine]
     first, scratch = start_and_wait(checkout, command)
+    # Stopped, it has its locks and its training does not end before the second engine has been refused.
+    os.killpg(first.pid, signal.SIGSTOP)
     second = run(checkout, *command)
     assert second.returncode != 0
     assert REFUSALS[engine] in second.stdout + second.stderr
