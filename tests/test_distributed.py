@@ -184,6 +184,7 @@ def undisturbed(layout: Layout, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_stage_of_two_processes_writes_what_one_does(
     layout: Layout, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -202,6 +203,7 @@ def test_a_stage_of_two_processes_writes_what_one_does(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_that_were_asked_to_stop_go_on(
     layout: Layout, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -221,6 +223,7 @@ def test_two_processes_that_were_asked_to_stop_go_on(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_torchrun_starts_the_processes_too(layout: Layout, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "--", "indm"]
     finish(start(write_suite(tmp_path, 2), layout.root, *torchrun))

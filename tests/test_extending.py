@@ -19,6 +19,8 @@ from indm.report.tables import FID_COLUMNS, NLL_COLUMNS
 from indm.report.values import VALUE_COLUMNS
 from tests.checkout import REPOSITORY, copy_checkout, run
 
+pytestmark = pytest.mark.long
+
 PAGES = sorted(path.stem for path in (REPOSITORY / "docs/extending").glob("*.md") if path.stem != "README")
 BLOCK = re.compile(r"^```(?P<kind>\w+)(?: (?P<path>\S+))?\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 

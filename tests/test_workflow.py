@@ -191,7 +191,7 @@ def _edit_run(checkout: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--config", "suite=nosuch"], "found suite 'nosuch'; allowed: a file of params/: digits, "),
+        (["--config", "suite=nosuch"], "found suite 'nosuch'; allowed: a file of params/: digits"),
         (["--config", "suite=smoke", "lr=1"], "found lr; allowed: suite alone"),
         (["--configfile", "params/smoke.yaml"], "datasets, device, "),
     ],

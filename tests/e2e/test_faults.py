@@ -12,7 +12,7 @@ from indm.artifacts import Layout
 from tests import kill
 from tests.checkout import run
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 REFUSALS = {"snakemake": "Error: Directory cannot be locked.", "dvc": "is busy, it is being blocked by"}
 TRAINED = f"results/smoke/runs/{kill.RUN}/train.json"
