@@ -18,7 +18,8 @@ def set_up(device: str, threads: int, processes: int = 1) -> torch.device:
         NoGpuError: if the suite asks for a GPU and there is none, or there are fewer than processes on this machine.
     """
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # The same as use_deterministic_algorithms, which imports the compiler and its second with it.
+    torch.set_deterministic_debug_mode("warn")
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise NoGpuError
