@@ -188,7 +188,7 @@ def celeba_release(root: Path) -> celeba64.Release:
 STANDIN_README = (
     b"<html>Synthetic stand-in made by tests/archives.py of the INDM reproduction suite: no image of CIFAR-10.</html>"
 )
-STANDIN_COUNTS = (24, 4, 6)
+STANDIN_COUNTS = (12, 3, 6)
 
 
 def write_standins(root: Path) -> tuple[cifar10.Release, celeba64.Release]:
