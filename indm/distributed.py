@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, spawn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
@@ -53,6 +53,59 @@ def add_up_gradients(parameters: Iterable[Tensor]) -> None:
     if dist.is_initialized():
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         vector_to_parameters(add_up(parameters_to_vector(gradients)), gradients)
+
+
+class SynchronisedBatchNorm2d(nn.BatchNorm2d):
+    r"""Batch norm, in training, by the mean and the variance over the parts of all processes: those of one process's batch.
+
+    .. math:: y = \gamma \frac{x - \bar x}{\sqrt{\overline{(x - \bar x)^2} + \epsilon}} + \beta
+
+    PyTorch's ``SyncBatchNorm`` does the same on GPUs, and refuses CPUs.
+
+    References:
+        | Batch Normalization (Ioffe & Szegedy, 2015), algorithm 1
+        | https://arxiv.org/abs/1502.03167
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return y, with the shape of x, (B, C, H, W)."""
+        if not self.training:
+            return super().forward(x)
+        count = add_up(x.new_tensor(x.numel() / x.shape[1]))
+        mean = _sum_over_processes(x) / count
+        centred = x - mean[:, None, None]
+        variance = _sum_over_processes(centred.square()) / count
+        with torch.no_grad():
+            self._follow(mean, variance * count / (count - 1))
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return centred * scale[:, None, None] + self.bias[:, None, None]
+
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics towards those of a batch, as batch norm does unless told otherwise."""
+        assert self.momentum is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
+        self.num_batches_tracked.add_(1)
+
+
+def _sum_over_processes(x: Tensor) -> Tensor:
+    """Sum x, with shape (B, C, H, W), over all but its channels and over the processes; its gradient is passed to all."""
+    from torch.distributed.nn.functional import all_reduce
+
+    return all_reduce(x.sum((0, 2, 3)))
+
+
+def synchronise_batch_norms(module: nn.Module) -> None:
+    """Let the batch norms within a module, if several processes train it, see what all of them see."""
+    if not dist.is_initialized():
+        return
+    for child in module.modules():
+        if type(child) is nn.BatchNorm2d:
+            # The same module with the same tensors, whoever else refers to them.
+            child.__class__ = SynchronisedBatchNorm2d
 
 
 def any_process(flag: bool, device: torch.device) -> bool:

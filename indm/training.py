@@ -27,7 +27,7 @@ from torch.utils.flop_counter import flop_registry
 
 from indm.data import dequantise
 from indm.diffusion import ImplicitNonlinearDiffusion
-from indm.distributed import add_up, add_up_gradients, processes, rank
+from indm.distributed import add_up, add_up_gradients, processes, rank, synchronise_batch_norms
 from indm.errors import DataError, DivergenceError
 from indm.flows.log_det import Part, draw_probe
 from indm.models import ExponentialMovingAverage
@@ -165,6 +165,7 @@ class Trainer:
         reconstruction: bool = False,
     ) -> None:
         self.model = model.train()
+        synchronise_batch_norms(model)
         alternating = objective == "fid" and alternate
         self.step_fn = self._alternating_step if alternating else self._joint_step
         self.grad_clip = grad_clip

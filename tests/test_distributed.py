@@ -37,6 +37,8 @@ CASES: dict[str, tuple[dict[str, Any], int]] = {
         7,
     ),
     "fid, float64": ({"objective": "fid", "dtype": torch.float64}, 7),
+    "nll, wolf, float64": ({"objective": "nll", "flow": "wolf", "dtype": torch.float64}, 7),
+    "nll, wolf": ({"objective": "nll", "flow": "wolf"}, 8),
     "nll, bfloat16": ({"objective": "nll", "precision": "bfloat16"}, 8),
 }
 
@@ -44,8 +46,8 @@ CASES: dict[str, tuple[dict[str, Any], int]] = {
 def trained(options: dict[str, Any], batch_size: int) -> tuple[Curve, list[Tensor]]:
     """Take a few steps with a clipped gradient; return the losses and the averaged weights."""
     options = {"grad_clip": 1.0, **options}
-    dtype = options.pop("dtype", torch.float32)
-    trainer = Trainer(model().to(dtype), **OPTIONS | options)
+    dtype, flow = options.pop("dtype", torch.float32), options.pop("flow", "resflow")
+    trainer = Trainer(model(flow).to(dtype), **OPTIONS | options)
     loop = LOOP | {"batch_size": batch_size, "log_every": 1}
     torch.set_default_dtype(dtype)  # of the draws
     try:

@@ -21,6 +21,16 @@ from indm.training import Draws, History, Trainer, draw, learning_rate, step_flo
 CPU = torch.device("cpu")
 SEED = ("digits", 0, "train")
 RESFLOW = {"name": "resflow", "blocks": [1], "width": 8, "activation": "elu", "bound": "spectral", "coefficient": 0.9}
+WOLF = {
+    **RESFLOW,
+    "name": "wolf",
+    "latent_dim": 4,
+    "encoder_widths": [4, 4],
+    "encoder_channels_out": 4,
+    "prior_steps": 1,
+    "prior_width": 8,
+}
+FLOWS: dict[str, dict[str, Any]] = {"resflow": RESFLOW, "wolf": WOLF, "identity": {"name": "identity"}}
 OPTIONS: dict[str, Any] = {
     "lr": 1e-3,
     "flow_lr": 1e-3,
@@ -55,8 +65,7 @@ def model(flow: str = "resflow", sde: str = "vp", **affine: float) -> ImplicitNo
         "normalise_input": True,
     }
     spec = {"shape": [1, 8, 8], "sde": {"name": sde}, "eps": 1e-5, "centered": True, "score": score}
-    options = RESFLOW if flow == "resflow" else {"name": "identity"}
-    return ImplicitNonlinearDiffusion(spec | {"flow": options | ({"affine": affine} if affine else {})})
+    return ImplicitNonlinearDiffusion(spec | {"flow": FLOWS[flow] | ({"affine": affine} if affine else {})})
 
 
 def weights(part: torch.nn.Module) -> list[Tensor]:
