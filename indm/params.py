@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import Field, ValidationError, create_model
 
+from indm.checks import mistakes
 from indm.errors import ParamsError
 from indm.strict import Strict, read_mapping
 
@@ -436,9 +437,8 @@ def load_suite(path: Path) -> Suite:
     except ValidationError as error:
         name = raw.get("suite", path.stem)
         raise ParamsError("\n".join(_describe(path, name, dict(item)) for item in error.errors())) from None
-    mistakes = [f"{path}: suite {suite.suite}, {mistake}" for mistake in _cross_check(suite, path)]
-    if mistakes:
-        raise ParamsError("\n".join(mistakes))
+    if found := mistakes(suite, path):
+        raise ParamsError("\n".join(f"{path}: suite {suite.suite}, {mistake}" for mistake in found))
     return suite
 
 
@@ -509,107 +509,6 @@ def _expected(location: list[str]) -> str:
         words += [f"{sign} {schema[key]}" for key, sign in _SIGNS.items() if key in schema]
     meaning = f" ({schema['description']})" if "description" in schema else ""
     return ", ".join(words) + meaning
-
-
-def _cross_check(suite: Suite, path: Path) -> list[str]:
-    """Check what no single key can tell."""
-    from_name = [f"key suite: found {suite.suite!r}; allowed: the file's name, {path.stem!r}"]
-    mistakes = from_name if suite.suite != path.stem else []
-    for name, run in suite.runs.items():
-        place = f"run {name}, "
-        if name != run.identity:
-            mistakes.append(
-                f"{place}key (the run's name): found {name!r}; allowed: {run.identity!r}, which its keys spell"
-            )
-        mistakes += [f"{place}{mistake}" for mistake in _check_steps(run, suite.train_params(name))]
-        parameters = suite.train_params(name)
-        smallest = parameters.batch_size // parameters.micro_batches
-        if suite.processes > max(smallest, 1):
-            mistakes.append(
-                f"{place}key processes: found {suite.processes}; allowed: up to {smallest}, "
-                "the images of a batch (train.batch_size) or of its smallest part (train.micro_batches)"
-            )
-        if run.objective == "fid" and run.sde == "vp" and not suite.train_params(name).alternate:
-            mistakes.append(
-                f"{place}key train.alternate: found False; allowed: True where objective is fid and sde is vp"
-            )
-        flow, (vp, ve) = (
-            suite.train_params(name).flow,
-            (suite.train_params(name).sde.vp, suite.train_params(name).sde.ve),
-        )
-        for key, low, high in (("vp.beta", vp.beta_min, vp.beta_max), ("ve.sigma", ve.sigma_min, ve.sigma_max)):
-            if low >= high:
-                mistakes.append(f"{place}key train.sde.{key}_min: found {low}; allowed: below {key[3:]}_max {high}")
-        if (flow.wolf is not None) != (flow.name == "wolf"):
-            expected = "encoder and prior" if flow.name == "wolf" else "null"
-            found = "null" if flow.wolf is None else "encoder and prior"
-            mistakes.append(
-                f"{place}key train.flow.wolf: found {found}; allowed: {expected}, since the flow is {flow.name}"
-            )
-        if run.dataset not in suite.datasets:
-            mistakes.append(f"{place}key dataset: found {run.dataset!r}; allowed: {', '.join(suite.datasets)}")
-    training = suite.toy2d.training
-    if training.flow_warmup_steps >= training.steps:
-        warmup, steps = training.flow_warmup_steps, training.steps
-        mistakes.append(f"key toy2d.training.flow_warmup_steps: found {warmup}; allowed: below steps {steps}")
-    for dataset, reference in suite.reference.items():
-        if (reference.classifier is not None) != reference.extractor.endswith("-cnn"):
-            expected = "its training" if reference.classifier is None else "null"
-            mistakes.append(
-                f"key reference.{dataset}.classifier: allowed: {expected}, since the extractor is {reference.extractor}"
-            )
-        if reference.published_statistics is not None and reference.classifier is not None:
-            mistakes.append(
-                f"key reference.{dataset}.published_statistics: allowed: null, since the extractor is {reference.extractor}"
-            )
-    if suite.fid.prc_neighbours >= suite.fid.prc_images:
-        mistakes.append(
-            f"key fid.prc_neighbours: found {suite.fid.prc_neighbours}; allowed: below prc_images {suite.fid.prc_images}"
-        )
-    for key, section in (("nll", suite.nll), ("curve", suite.curve)):
-        if (section.tolerance is None) == (section.ode_steps is None):
-            found = f"tolerance {section.tolerance} and ode_steps {section.ode_steps}"
-            mistakes.append(f"key {key}: found {found}; allowed: one of the two, the other null")
-    if set(suite.reference) != set(suite.datasets):
-        found, allowed = ", ".join(suite.reference), ", ".join(suite.datasets)
-        mistakes.append(f"key reference: found the datasets {found}; allowed: exactly those of key datasets, {allowed}")
-    return mistakes + _check_sweep_and_protocol(suite)
-
-
-def _check_sweep_and_protocol(suite: Suite) -> list[str]:
-    mistakes = []
-    if suite.sweep.num_samples < suite.fid.kid_subset_size:
-        mistakes.append(
-            f"key sweep.num_samples: found {suite.sweep.num_samples}; "
-            f"allowed: at least fid.kid_subset_size {suite.fid.kid_subset_size}"
-        )
-    for dataset, study in suite.protocol.items():
-        place = f"key protocol.{dataset}"
-        if dataset not in suite.datasets:
-            mistakes.append(f"{place}: no such dataset; allowed: {', '.join(suite.datasets)}")
-        fitting = [name for name, run in suite.runs.items() if run.dataset == dataset]
-        if study.run not in fitting:
-            mistakes.append(f"{place}.run: found {study.run!r}; allowed: a run of {dataset}: {', '.join(fitting)}")
-        if len(set(study.sizes)) < len(study.sizes):
-            mistakes.append(f"{place}.sizes: found {study.sizes}; allowed: numbers that differ")
-    return mistakes
-
-
-def _check_steps(run: RunParams, train: TrainParams) -> list[str]:
-    """Check the steps at which a training does something against its length and its model."""
-    mistakes = []
-    if train.snapshots != sorted(set(train.snapshots)) or max(train.snapshots, default=0) > train.steps:
-        allowed = f"increasing, up to train.steps {train.steps}"
-        mistakes.append(f"key train.snapshots: found {train.snapshots}; allowed: {allowed}")
-    if train.flow_warmup_steps and run.model != "indm":
-        mistakes.append(
-            f"key train.flow_warmup_steps: found {train.flow_warmup_steps}; allowed: 0, since model {run.model} has no flow"
-        )
-    if train.flow_warmup_steps >= train.steps:
-        mistakes.append(
-            f"key train.flow_warmup_steps: found {train.flow_warmup_steps}; allowed: below train.steps {train.steps}"
-        )
-    return mistakes
 
 
 def json_schema() -> str:

@@ -88,7 +88,7 @@ def test_the_engines_run_the_same_stages(checkout: Path, suite: str) -> None:
     # The one difference: what Snakemake checks while reading the Snakefile and before its first job, DVC does in a stage.
     valid = f"results/{suite}/valid.txt"
     validate = dvc.pop(frozenset({valid}))
-    assert validate.inputs == {f"params/{suite}.yaml", "params/claims.yaml", "indm/params.py"}
+    assert validate.inputs == {f"params/{suite}.yaml", "params/claims.yaml", "indm/checks.py", "indm/params.py"}
     assert validate.command.startswith(
         f"python -m indm validate --suite params/{suite}.yaml && "
         f"python -m indm doctor --suite params/{suite}.yaml --out results && "

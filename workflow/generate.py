@@ -21,7 +21,7 @@ import yaml
 DEFAULT_SUITE = "digits"
 # Not code behind a number: the command line and the errors only report, params is tracked by its values, and the
 # package's own __init__.py holds the version, which must not retrain everything at each release.
-EXCLUDED = {"indm/__init__.py", "indm/cli.py", "indm/errors.py", "indm/params.py"}
+EXCLUDED = {"indm/__init__.py", "indm/checks.py", "indm/cli.py", "indm/errors.py", "indm/params.py"}
 # Modules of indm/stages/ that are no stage of the pipeline.
 NO_STAGES = {"__init__", "common", "drawing", "import_checkpoint"}
 # Of every run, the files that a stage collects.
