@@ -1,10 +1,13 @@
 """Stage ``sweep``: FID and KID of a run by several samplers and numbers of steps."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from torch import Tensor
 
 from indm.artifacts import Layout, read_json, write_table
@@ -32,13 +35,23 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     run, folder = suite.runs[name], layout.run(name)
     data = layout.data(run.dataset)
     description = read_json(data / "dataset.json")
-    levels = description["levels"]
     extractor, _, _ = load_extractors(data / "extractor.safetensors")
     reference = load_references(data)[0][""]
     model = load_model(folder / "checkpoint.safetensors", device)
-    mean = prior_mean(model, suite.sample_params(name), data, device)
     # Without the model, the sampler and the steps in it: every cell of a dataset and seed starts from the same noise.
     seed = (run.dataset, run.seed, "sweep")
+    draw = partial(
+        draw_levels,
+        model,
+        description["levels"],
+        seed=seed,
+        device=device,
+        mean=prior_mean(model, suite.sample_params(name), data, device),
+    )
+
+    def measure(images: NDArray[np.uint8]) -> dict[str, float]:
+        generated = features(extractor, images, description["levels"], device=device)[0]
+        return _compare(suite, generated, reference, (*seed, "compare"))
 
     key = work_key(
         "sweep",
@@ -51,33 +64,49 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
         data=description["sha256"],
         machine=[device.type, suite.threads],
     )
-
-    def cell(sampler: str, steps: int, scratch: Scratch) -> dict[str, Any]:
-        settings = _settings(suite, name, sampler, steps)
-        if sampler == "pc" and settings["corrector_snr"] is None:
-            return {"skip": "the run's sample section has no corrector_snr"}
-        settings |= {"progress": bar(f"{name} {sampler} {steps}"), "once": scratch.below(f"{sampler}-{steps}")}
-        try:
-            images, nfe = draw_levels(model, levels, seed=seed, device=device, mean=mean, **settings)
-        except (ConvergenceError, DivergenceError) as error:
-            return {"skip": str(error)}
-        generated = features(extractor, images, levels, device=device)[0]
-        return {"nfe": nfe, "num_samples": len(images), **_compare(suite, generated, reference, (*seed, "compare"))}
-
-    def row(sampler: str, steps: int, scratch: Scratch) -> dict[str, Any]:
-        """Measure a cell, or know it from an earlier execution; then its images are no longer needed."""
-        place = f"{sampler}-{steps}"
-        if (found := scratch.load(place)) is not None:
-            return found[1]["row"]
-        measured = {"sampler": sampler, "steps": steps, **cell(sampler, steps, scratch)}
-        scratch.save(place, {}, {"row": measured})
-        scratch.remove(f"{place}-")
-        return measured
-
     with open_scratch(layout.scratch(name, "sweep"), key) as scratch:
-        rows = [row(sampler, steps, scratch) for sampler in suite.sweep.samplers for steps in suite.sweep.steps]
+        rows = [
+            _row(scratch, sampler, steps, _settings(suite, name, sampler, steps), draw, measure)
+            for sampler in suite.sweep.samplers
+            for steps in suite.sweep.steps
+        ]
         write_table(folder / "sweep.csv", pd.DataFrame(rows, columns=COLUMNS))
     return folder
+
+
+def _row(
+    scratch: Scratch,
+    sampler: str,
+    steps: int,
+    settings: dict[str, Any],
+    draw: Callable[..., tuple[NDArray[np.uint8], float]],
+    measure: Callable[[NDArray[np.uint8]], dict[str, float]],
+) -> dict[str, Any]:
+    """Measure a cell, or know it from an earlier execution; then its images are no longer needed."""
+    place = f"{sampler}-{steps}"
+    if (found := scratch.load(place)) is not None:
+        return found[1]["row"]
+    measured = {"sampler": sampler, "steps": steps}
+    measured |= _cell(sampler, settings | {"once": scratch.below(place)}, draw, measure)
+    scratch.save(place, {}, {"row": measured})
+    scratch.remove(f"{place}-")
+    return measured
+
+
+def _cell(
+    sampler: str,
+    settings: dict[str, Any],
+    draw: Callable[..., tuple[NDArray[np.uint8], float]],
+    measure: Callable[[NDArray[np.uint8]], dict[str, float]],
+) -> dict[str, Any]:
+    """Draw images by a sampler and measure them, or say why there are none."""
+    if sampler == "pc" and settings["corrector_snr"] is None:
+        return {"skip": "the run's sample section has no corrector_snr"}
+    try:
+        images, nfe = draw(**settings)
+    except (ConvergenceError, DivergenceError) as error:
+        return {"skip": str(error)}
+    return {"nfe": nfe, "num_samples": len(images), **measure(images)}
 
 
 def _compare(
@@ -97,7 +126,8 @@ def _compare(
 def _settings(suite: "Suite", name: str, sampler: str, steps: int) -> dict[str, Any]:
     """Change the run's sampling to a cell's: the corrector belongs to pc alone."""
     settings = suite.sample_params(name).model_dump(exclude={"centre_prior"})
-    settings |= suite.sweep.model_dump(include={"grid", "num_samples", "batch_size"}) | {"steps": steps}
+    settings |= suite.sweep.model_dump(include={"grid", "num_samples", "batch_size"})
+    settings |= {"steps": steps, "progress": bar(f"{name} {sampler} {steps}")}
     if sampler == "pc":
         return settings | {"sampler": "reverse_diffusion"}
     return settings | {"sampler": sampler, "corrector_snr": None}

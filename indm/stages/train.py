@@ -5,7 +5,7 @@ With several processes (the suite's key), each computes its part of every batch,
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -44,7 +44,7 @@ from indm.stages.common import bar, read_split, set_up
 from indm.training import Draws, History, Trainer, draw, step_flops, train
 
 if TYPE_CHECKING:
-    from indm.params import FlowParams, LatentParams, Suite
+    from indm.params import FlowParams, LatentParams, Suite, TrainParams
 
 
 STANDARD = (0.0, 1.0)
@@ -143,6 +143,7 @@ def _join(kind: type["Suite"], content: dict[str, Any], layout: Layout, name: st
 
 
 def _train(suite: "Suite", layout: Layout, name: str, device: torch.device) -> Path:
+    """Train in this process, alone or as one of several."""
     run, parameters, folder = suite.runs[name], suite.train_params(name), layout.run(name)
     description = read_json(layout.data(run.dataset) / "dataset.json")
     images, levels = read_split(layout.data(run.dataset), "train"), description["levels"]
@@ -154,14 +155,7 @@ def _train(suite: "Suite", layout: Layout, name: str, device: torch.device) -> P
     begin = partial(draw, images, levels, parameters.batch_size, seed, 0, device, centered=parameters.centered)
     flops = _flops(trainer, begin())
     warmup_flops = _flops(trainer, begin(), flow_alone=True) if parameters.flow_warmup_steps else None
-    # Where another device, or another number of threads, would go on, the bytes would be neither's.
-    key = work_key(
-        "train",
-        run=run.model_dump(exclude={"train", "sample"}),
-        train=parameters.model_dump(),
-        data=description["sha256"],
-        machine=[device.type, suite.threads, suite.processes],
-    )
+    key = _key(suite, name, description["sha256"], device)
     with _shared_scratch(layout.scratch(name, "train"), key, device) as scratch, sigterm_noted() as stop:
         # All of several processes stop after the same step.
         keeper = Keeper(
@@ -171,38 +165,70 @@ def _train(suite: "Suite", layout: Layout, name: str, device: torch.device) -> P
             suite.save_seconds,
             stopping=lambda: any_process(stop.is_set(), device),
         )
-        try:
-            curve = train(
-                trainer,
-                images,
-                levels,
-                steps=parameters.steps,
-                batch_size=parameters.batch_size,
-                warmup_steps=parameters.warmup_steps,
-                schedule=parameters.schedule,
-                log_every=parameters.log_every,
-                seed=seed,
-                device=device,
-                random_flip=parameters.random_flip,
-                flow_warmup_steps=parameters.flow_warmup_steps,
-                history=keeper.restore(),
-                after_step=keeper,
-                progress=bar(name) if first() else iter,
-            )
-        except DivergenceError as error:
-            raise DivergenceError(f"{error}; {keeper.kept()}") from None
-        if not first():
-            return folder
-        identity = {"run": name, "dataset": run.dataset, "seed": run.seed}
-        counts = {"train_flops_per_step": flops, "flow_warmup_flops_per_step": warmup_flops}
-        _write(folder, trainer, curve, identity | {"step": parameters.steps}, counts)
-        cumulative = [
-            flops * max(0, step - parameters.flow_warmup_steps)
-            + (warmup_flops or 0) * min(step, parameters.flow_warmup_steps)
-            for step in parameters.snapshots
-        ]
-        write_snapshots(folder, keeper.snapshots(), identity | {"flops": cumulative, "model": trainer.model.spec})
+        curve = _loop(
+            trainer, keeper, images, levels, parameters, seed, device, progress=bar(name) if first() else iter
+        )
+        if first():
+            identity = {"run": name, "dataset": run.dataset, "seed": run.seed}
+            counts = {"train_flops_per_step": flops, "flow_warmup_flops_per_step": warmup_flops}
+            _write(folder, trainer, curve, identity | {"step": parameters.steps}, counts)
+            cumulative = [_cumulative(step, parameters, flops, warmup_flops or 0) for step in parameters.snapshots]
+            write_snapshots(folder, keeper.snapshots(), identity | {"flops": cumulative, "model": trainer.model.spec})
     return folder
+
+
+def _loop(
+    trainer: Trainer,
+    keeper: "Keeper",
+    images: Tensor,
+    levels: int,
+    parameters: "TrainParams",
+    seed: tuple[str | int, ...],
+    device: torch.device,
+    progress: Callable[[range], Iterable[int]],
+) -> list[dict[str, float]]:
+    """Train from where the keeper has been, and return the losses.
+
+    Raises:
+        DivergenceError: if a loss or a gradient is not finite; it says what is kept.
+    """
+    try:
+        return train(
+            trainer,
+            images,
+            levels,
+            steps=parameters.steps,
+            batch_size=parameters.batch_size,
+            warmup_steps=parameters.warmup_steps,
+            schedule=parameters.schedule,
+            log_every=parameters.log_every,
+            seed=seed,
+            device=device,
+            random_flip=parameters.random_flip,
+            flow_warmup_steps=parameters.flow_warmup_steps,
+            history=keeper.restore(),
+            after_step=keeper,
+            progress=progress,
+        )
+    except DivergenceError as error:
+        raise DivergenceError(f"{error}; {keeper.kept()}") from None
+
+
+def _key(suite: "Suite", name: str, data: Mapping[str, str], device: torch.device) -> str:
+    """Hash what a training depends on, the machine too: gone on with by another, its bytes would be neither's."""
+    return work_key(
+        "train",
+        run=suite.runs[name].model_dump(exclude={"train", "sample"}),
+        train=suite.train_params(name).model_dump(),
+        data=data,
+        machine=[device.type, suite.threads, suite.processes],
+    )
+
+
+def _cumulative(step: int, parameters: "TrainParams", flops: int, warmup_flops: int) -> int:
+    """Add up the operations of all steps up to one; the first warm up the flow alone."""
+    warmup = min(step, parameters.flow_warmup_steps)
+    return flops * (step - warmup) + warmup_flops * warmup
 
 
 def _flops(trainer: Trainer, draws: Draws, *, flow_alone: bool = False) -> int:

@@ -1,0 +1,33 @@
+"""A suite whose trainings share their batches between two processes, by an engine."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from indm.artifacts import Layout, read_json
+from tests import kill
+from tests.checkout import run
+
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
+
+
+def test_snakemake_runs_a_suite_of_two_processes(tmp_path: Path) -> None:
+    checkouts = {processes: kill.copy_small(tmp_path, f"of-{processes}") for processes in (1, 2)}
+    for processes, checkout in checkouts.items():
+        path = checkout / "params/smoke.yaml"
+        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"processes": processes}))
+        done = run(checkout, "snakemake", "--cores", "2", "--config", "suite=smoke")
+        assert done.returncode == 0, done.stderr
+    one, two = (Layout(checkout / "results", "smoke") for checkout in checkouts.values())
+    curves = [pd.read_csv(layout.run(kill.RUN) / "train.csv") for layout in (one, two)]
+    # Later rows differ by more: sums in another order round differently, and Adam makes that grow.
+    pd.testing.assert_frame_equal(curves[0].head(1), curves[1].head(1), rtol=0, atol=1e-5)
+    pd.testing.assert_frame_equal(*curves, rtol=0, atol=1e-2)
+    tables = [pd.read_csv(layout.root / "table_fid.csv") for layout in (one, two)]
+    assert tables[0].shape == tables[1].shape
+    assert tables[1]["fid"].notna().all()
+    # One writes, for both.
+    assert read_json(two.run(kill.RUN) / "train.json")["steps"] == 80
+    assert not two.scratch(kill.RUN, "train").exists()
