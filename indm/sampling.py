@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
-from torchdiffeq import odeint
 
 from indm.data import dequantise, quantise
 from indm.diffusion import ImplicitNonlinearDiffusion
@@ -238,6 +237,9 @@ def sample_ode(noise_fn: NoiseFn, sde: SDE, z: Tensor, *, eps: float, tolerance:
         | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
         | https://arxiv.org/abs/2011.13456, section 4.3
     """
+    # It imports SciPy, half a second that no other sampler needs.
+    from torchdiffeq import odeint
+
     ends = sde.antiderivative(torch.tensor([T, eps], dtype=torch.float64, device=z.device))
     path = odeint(
         lambda a, z_t: ode_drift(noise_fn, sde, z_t, a)[0], z, ends, rtol=tolerance, atol=tolerance, method="dopri5"

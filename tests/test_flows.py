@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from indm.errors import ConvergenceError, ParamsError
 from indm.flows import FLOWS, Flow, LogDet, ResidualFlow, Wolf, build_flow, residual
+from indm.flows.convolution import adjoint, convolve
 from indm.flows.lipschitz import LinfConv2d, LipschitzConv2d, SpectralConv2d
 from indm.flows.log_det import (
     Part,
@@ -28,6 +29,7 @@ from indm.flows.log_det import (
     roulette_coefficients,
     series_log_det,
 )
+from indm.flows.residual import ActivationName, ResidualBlock
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 CHANNELS, SIZE = 2, 4
@@ -278,8 +280,8 @@ def test_golden_exact_log_det_per_block(golden: Golden) -> None:
     flow, x, values = copy.deepcopy(golden.flow).double(), golden["x"].double(), []
     for _, scale, block in flow.named_blocks():
         x = (F.pixel_unshuffle(x, 2) if x.shape[1] < 3 * 4**scale else x).detach().requires_grad_()
-        g = block(x)
-        values.append(exact_log_det(g, x, create_graph=False))
+        g, vjp = block.linearise(x)
+        values.append(exact_log_det(vjp, x))
         x = x + g
     torch.testing.assert_close(torch.stack(values, 1), golden["logdet_exact_per_block"], atol=1e-10, rtol=0)
     torch.testing.assert_close(torch.stack(values).sum(0), golden["logdet_exact"], atol=1e-10, rtol=0)
@@ -312,10 +314,49 @@ def test_released_size() -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
+# Convolutions, and the branch's own product with its Jacobian
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "size"), [(1, 6, 3), (6, 1, 3), (3, 5, 3), (3, 3, 3), (5, 4, 3), (2, 7, 1)]
+)
+def test_convolutions_and_their_adjoints_are_the_librarys(inputs: int, outputs: int, size: int) -> None:
+    x, y = (torch.randn(2, channels, 5, 5, dtype=torch.float64, requires_grad=True) for channels in (inputs, outputs))
+    weight = torch.randn(outputs, inputs, size, size, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(outputs, dtype=torch.float64)
+    torch.testing.assert_close(convolve(x, weight, bias), F.conv2d(x, weight, bias, padding=size // 2))
+    torch.testing.assert_close((convolve(x, weight) * y).sum(), (x * convolve(y, adjoint(weight))).sum())
+    assert torch.autograd.gradcheck(convolve, (x, weight))
+    assert torch.autograd.gradgradcheck(convolve, (x, weight))
+
+
+@pytest.mark.parametrize("activation", ["sin", "elu"])
+@pytest.mark.parametrize("leading_activation", [True, False])
+def test_the_branchs_own_product_is_that_of_autograd(activation: ActivationName, leading_activation: bool) -> None:
+    """In value and in the gradients of the weights, the images and the condition."""
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"bound": "linf", "coefficient": 0.9, "condition_features": 3}
+    block = ResidualBlock(2, 5, 6, activation=activation, leading_activation=leading_activation, **sizes).double()
+    x, h = (torch.randn(4, *shape, dtype=torch.float64, requires_grad=True) for shape in ((2, 5, 5), (3,)))
+    v, w = torch.randn(2, *x.shape, dtype=torch.float64)
+    g, vjp = block.linearise(x, h)
+    (expected,) = torch.autograd.grad(g, x, v, create_graph=True)
+    torch.testing.assert_close(vjp(v), expected)
+    torch.testing.assert_close(vjp(torch.cat([v, w])), torch.cat([expected, vjp(w)]))
+    inputs = [x, h, *block.parameters()]
+    for found, right in zip(gradients(vjp(v), inputs, w), gradients(expected, inputs, w), strict=True):
+        torch.testing.assert_close(found, right)
+
+
+def gradients(value: Tensor, inputs: Sequence[Tensor], direction: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(value, inputs, direction, retain_graph=True, materialize_grads=True)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
 # Log-det estimators
 
 
-def one_block() -> tuple[torch.nn.Module, Tensor]:
+def one_block() -> tuple[ResidualBlock, Tensor]:
     """A block with Lip(g) = 0.35 and one image, 16 times: one call then averages over 16 probes."""
     torch.manual_seed(0)
     flow = ResidualFlow(CHANNELS, SIZE, blocks=(1,), width=8, activation="elu", bound="spectral", coefficient=0.8)
@@ -343,18 +384,18 @@ def assert_mean(samples: Tensor, expected: Tensor) -> None:
 
 def test_series_is_unbiased() -> None:
     block, x = one_block()
-    g = block(x)
+    _, vjp = block.linearise(x)
 
     def mean_estimate(coefficients: list[float], generator: torch.Generator) -> Tensor:
         probe = torch.randn(x.shape, generator=generator, dtype=x.dtype)
-        return series_log_det(g, x, probe, coefficients, create_graph=False).mean()
+        return series_log_det(vjp, probe, coefficients).mean()
 
-    assert_mean(sampled(mean_estimate, 10, 1500), exact_log_det(g, x, create_graph=False)[0])
+    assert_mean(sampled(mean_estimate, 10, 1500), exact_log_det(vjp, x)[0])
 
 
 def test_neumann_gradient_is_unbiased_and_its_value_is_a_trace() -> None:
     block, x = one_block()
-    g, parameters = block(x), list(block.parameters())
+    (_, vjp), parameters = block.linearise(x), list(block.parameters())
     n = sum(p.numel() for p in parameters)
     directions = torch.randn(n, 12, generator=seeded(4), dtype=x.dtype)
 
@@ -364,10 +405,10 @@ def test_neumann_gradient_is_unbiased_and_its_value_is_a_trace() -> None:
 
     def estimate(coefficients: list[float], generator: torch.Generator) -> Tensor:
         probe = torch.randn(x.shape, generator=generator, dtype=x.dtype)
-        value = neumann_log_det(g, x, probe, coefficients, create_graph=True)
+        value = neumann_log_det(vjp, probe, coefficients)
         return torch.cat([projected(value), value.mean().view(1)])
 
-    log_det = exact_log_det(g, x, create_graph=True)
+    log_det = exact_log_det(vjp, x)
     jacobian = torch.autograd.functional.jacobian(block, x[:1]).view(x[0].numel(), -1)
     trace = torch.trace(torch.linalg.solve(torch.eye(len(jacobian)).to(jacobian) + jacobian, jacobian))
     assert (trace - log_det[0]).abs() > 0.05

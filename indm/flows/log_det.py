@@ -2,13 +2,12 @@ r"""Estimators of log|det(I + J)|, with J = dg(x)/dx the Jacobian of a residual 
 
 .. math:: \log|\det(I + J)| = \sum_{k \ge 1} \frac{(-1)^{k+1}}{k} \operatorname{tr}(J^k)
 
-Every estimator takes ``g`` and the ``x`` it was computed from (both with shape (B, ...), sample b of ``g`` depending on
-sample b of ``x`` only) and returns one number per sample, with shape (B,). The stochastic ones also take
+Every estimator takes ``vjp``, the product v -> J^T v at some images x with shape (B, ...), sample b of g(x) depending on
+sample b of x only, and returns one number per sample, with shape (B,). Gradients reach what ``vjp`` was made of, where they are
+enabled. The stochastic ones also take
 
-- ``probe``: v with E[v v^T] = I, with the shape of ``x`` (Hutchinson: tr(A) = E[v^T A v]);
+- ``probe``: v with E[v v^T] = I, with the shape of x (Hutchinson: tr(A) = E[v^T A v]);
 - ``coefficients``: c_1, ..., c_n with E[c_k 1(k <= n)] = 1 (Russian roulette, :func:`roulette_coefficients`).
-
-``create_graph`` keeps what a gradient of the result needs. ``g`` can be differentiated again afterwards.
 
 References:
     | Residual Flows for Invertible Generative Modeling (Chen et al., 2019), theorems 1 and 2
@@ -17,7 +16,7 @@ References:
     | https://arxiv.org/abs/1811.00995
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +24,8 @@ import torch
 from torch import Tensor
 
 Probe = Literal["gaussian", "rademacher"]
+VectorJacobian = Callable[[Tensor], Tensor]
+"""J^T v for v with shape (n B, ...): n vectors for each of the B samples, all samples' first ones first."""
 
 
 @dataclass(frozen=True)
@@ -46,34 +47,30 @@ Source = torch.Generator | Part | None
 """Where draws come from: a generator, its share of a part of a batch, or torch's global generator (None)."""
 
 
-def exact_log_det(g: Tensor, x: Tensor, *, create_graph: bool) -> Tensor:
+def exact_log_det(vjp: VectorJacobian, x: Tensor) -> Tensor:
     """Return log|det(I + J)| itself, from all D rows of J, in the dtype of ``x``.
 
     Time and memory are those of one vector-Jacobian product with a batch of D * B samples.
     """
     basis = torch.eye(x[0].numel(), dtype=x.dtype, device=x.device)
-    cotangents = basis.view(-1, 1, *x.shape[1:]).expand(-1, *x.shape)
-    (rows,) = torch.autograd.grad(
-        g, x, cotangents, is_grads_batched=True, retain_graph=True, create_graph=create_graph
-    )  # (D, B, ...)
-    return torch.linalg.slogdet(basis + rows.flatten(2).transpose(0, 1)).logabsdet
+    rows = vjp(basis.repeat_interleave(len(x), 0).unflatten(1, x.shape[1:]))  # (D B, ...)
+    jacobian = rows.unflatten(0, (len(basis), len(x))).flatten(2).transpose(0, 1)
+    return torch.linalg.slogdet(basis + jacobian).logabsdet
 
 
-def series_log_det(g: Tensor, x: Tensor, probe: Tensor, coefficients: Sequence[float], *, create_graph: bool) -> Tensor:
+def series_log_det(vjp: VectorJacobian, probe: Tensor, coefficients: Sequence[float]) -> Tensor:
     r"""Estimate log|det(I + J)| by its power series; value and gradient are unbiased (Residual Flows, theorem 1).
 
     .. math:: \sum_{k=1}^{n} \frac{(-1)^{k+1}}{k} c_k v^T J^k v
     """
-    product, total = probe, x.new_zeros(x.shape[0])
+    product, total = probe, probe.new_zeros(probe.shape[0])
     for k, coefficient in enumerate(coefficients, start=1):
-        product = _vector_jacobian(g, x, product, create_graph=create_graph)
+        product = vjp(product)
         total = total + (-1) ** (k + 1) / k * coefficient * _inner(product, probe)
     return total
 
 
-def neumann_log_det(
-    g: Tensor, x: Tensor, probe: Tensor, coefficients: Sequence[float], *, create_graph: bool
-) -> Tensor:
+def neumann_log_det(vjp: VectorJacobian, probe: Tensor, coefficients: Sequence[float]) -> Tensor:
     r"""Return a number whose gradient is an unbiased estimate of that of log|det(I + J)| (Residual Flows, theorem 2).
 
     .. math:: \Big(v^T + \sum_{k=1}^{n} (-1)^k c_k v^T J^k\Big) J v
@@ -81,11 +78,12 @@ def neumann_log_det(
     with the bracket held constant, so that only one product needs a graph, whatever n is. Its expected value is
     tr((I + J)^-1 J), **not** log|det(I + J)|: never report it.
     """
-    product = neumann = probe
-    for k, coefficient in enumerate(coefficients, start=1):
-        product = _vector_jacobian(g, x, product, create_graph=False)
-        neumann = neumann + (-1) ** k * coefficient * product
-    return _inner(_vector_jacobian(g, x, neumann, create_graph=create_graph), probe)
+    with torch.no_grad():
+        product = neumann = probe
+        for k, coefficient in enumerate(coefficients, start=1):
+            product = vjp(product)
+            neumann = neumann + (-1) ** k * coefficient * product
+    return _inner(vjp(neumann), probe)
 
 
 def roulette_coefficients(draw: int, exact_terms: int, mean: float) -> list[float]:
@@ -120,10 +118,6 @@ def draw_probe(x: Tensor, probe: Probe, generator: Source) -> Tensor:
     else:
         v = 2 * torch.randint(2, x.shape, generator=generator, dtype=x.dtype, device=device) - 1
     return v.to(x.device)
-
-
-def _vector_jacobian(g: Tensor, x: Tensor, vector: Tensor, *, create_graph: bool) -> Tensor:
-    return torch.autograd.grad(g, x, vector, retain_graph=True, create_graph=create_graph)[0]
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ References:
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Literal, Protocol, cast, get_args
+from typing import Literal, NamedTuple, Protocol, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from indm.errors import ConvergenceError, ParamsError
 from indm.flows.base import Flow, LogDet
+from indm.flows.convolution import adjoint, convolve
 from indm.flows.lipschitz import BOUNDS, Bound, LipschitzConv2d
 from indm.flows.log_det import (
     Probe,
     Source,
+    VectorJacobian,
     draw_probe,
     draw_roulette,
     exact_log_det,
@@ -29,7 +31,7 @@ from indm.flows.log_det import (
     series_log_det,
 )
 
-Activation = Literal["sin", "elu"]
+ActivationName = Literal["sin", "elu"]
 ALL = slice(None)
 
 
@@ -40,12 +42,23 @@ class Branch(Protocol):
         """Return g(x) for images x with shape (b, C, S, S), which are those ``samples`` of the batch of conditions."""
 
 
+class Activation(NamedTuple):
+    """An elementwise function and its slope, each at u; the slope is also told the function's value."""
+
+    value: Callable[[Tensor], Tensor]
+    slope: Callable[[Tensor, Tensor], Tensor]
+
+
 def scaled_sin(x: Tensor) -> Tensor:
     """Return sin(2 pi x) / (2 pi), whose slope is at most 1, elementwise."""
     return torch.sin(2 * math.pi * x) / (2 * math.pi)
 
 
-ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"sin": scaled_sin, "elu": F.elu}
+ACTIVATIONS: dict[str, Activation] = {
+    "sin": Activation(scaled_sin, lambda u, _: torch.cos(2 * math.pi * u)),
+    # Below 0 the function is e^u - 1.
+    "elu": Activation(F.elu, lambda _, value: value.clamp(max=0) + 1),
+}
 
 
 class ResidualBlock(nn.Module):
@@ -70,7 +83,7 @@ class ResidualBlock(nn.Module):
         image_size: int,
         width: int,
         *,
-        activation: Activation,
+        activation: ActivationName,
         bound: Bound,
         coefficient: float,
         leading_activation: bool,
@@ -96,19 +109,55 @@ class ResidualBlock(nn.Module):
 
     def branch(self, h: Tensor | None = None) -> Branch:
         """Return g at the condition h, with its weights bounded once, for repeated calls."""
-        weights = [conv.bounded_weight() for conv in self.convs]
-        shift = None  # W (x + A h + a) = W x + W (A h + a): one vector per image
-        if self.condition is not None:
-            shift = F.conv2d(self.condition(h)[:, :, None, None], weights[1])
+        weights, shift = self._weights(h)
 
         def g(x: Tensor, samples: Tensor | slice = ALL) -> Tensor:
-            x = self.activation(x) if self.leading_activation else x
-            x = self.activation(F.conv2d(x, weights[0], self.conv1.bias, padding=1))
-            x = F.conv2d(x, weights[1], self.conv2.bias)
-            x = self.activation(x if shift is None else x + shift[samples])
-            return F.conv2d(x, weights[2], self.conv3.bias, padding=1)
+            return self._layers(x, weights, shift if shift is None else shift[samples])[0]
 
         return g
+
+    def linearise(self, x: Tensor, h: Tensor | None = None) -> tuple[Tensor, VectorJacobian]:
+        r"""Return g(x), with shape (B, C, S, S), and the product with the transposed Jacobian of g at x.
+
+        .. math:: J^\top v = D_0 W_1^\top D_1 W_2^\top D_2 W_3^\top v
+
+        with W the convolutions and D the slopes of the activations. It is made of differentiable operations, and needs no
+        graph of its own.
+        """
+        weights, shift = self._weights(h)
+        y, activated = self._layers(x, weights, shift)
+        slopes = [pair and self.activation.slope(*pair) for pair in activated]
+        transposed = [adjoint(weight) for weight in weights]
+
+        def vjp(v: Tensor) -> Tensor:
+            for weight, slope in zip(reversed(transposed), reversed(slopes), strict=True):
+                v = convolve(v, weight)
+                if slope is not None:
+                    v = (v.unflatten(0, (-1, len(x))) * slope).flatten(0, 1)
+            return v
+
+        return y, vjp
+
+    def _weights(self, h: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
+        """Return the bounded weights, and what the condition adds behind the second convolution."""
+        weights = [conv.bounded_weight() for conv in self.convs]
+        if self.condition is None:
+            return weights, None
+        # W (x + A h + a) = W x + W (A h + a): one vector per image
+        return weights, F.conv2d(self.condition(h)[:, :, None, None], weights[1])
+
+    def _layers(
+        self, x: Tensor, weights: list[Tensor], shift: Tensor | None
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor] | None]]:
+        """Return g(x), and in front of each convolution u and act(u), ``None`` where there is no activation."""
+        activated: list[tuple[Tensor, Tensor] | None] = []
+        for index, (conv, weight) in enumerate(zip(self.convs, weights, strict=True)):
+            acts = index > 0 or self.leading_activation
+            activated.append((x, self.activation.value(x)) if acts else None)
+            x = convolve(x if activated[-1] is None else activated[-1][1], weight, conv.bias)
+            if index == 1 and shift is not None:
+                x = x + shift
+        return x, activated
 
     def update_norms(self) -> None:
         """Refresh the norms of the three convolutions."""
@@ -156,7 +205,7 @@ class ResidualFlow(Flow):
         *,
         blocks: tuple[int, ...],
         width: int,
-        activation: Activation = "sin",
+        activation: ActivationName = "sin",
         bound: Bound = "linf",
         coefficient: float = 0.98,
         exact_terms_train: int = 2,
@@ -207,7 +256,7 @@ class ResidualFlow(Flow):
     def forward(
         self, x: Tensor, log_det: LogDet, generator: Source = None, h: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """See :meth:`Flow.forward`; without gradients, ``"train"`` and ``"series"`` keep no graph beyond one block."""
+        """See :meth:`Flow.forward`."""
         self._check_shape(x)
         if log_det not in get_args(LogDet):
             raise ValueError(f"log_det must be one of {get_args(LogDet)}, got {log_det!r}")
@@ -256,23 +305,15 @@ class ResidualFlow(Flow):
         log_det: LogDet,
         generator: Source,
     ) -> tuple[Tensor, Tensor]:
-        """Return x + g(x) and log|det(I + J)|, both differentiable if the caller's gradients are enabled."""
-        create_graph = torch.is_grad_enabled()
-        with torch.enable_grad():  # J^T v needs a graph from g back to x in any case
-            x = x if x.requires_grad else x.detach().requires_grad_()
-            g = block(x, h)
-            value = self._log_det(g, x, log_det, generator, create_graph=create_graph)
-            y = x + g
-        return (y, value) if create_graph else (y.detach(), value.detach())
-
-    def _log_det(self, g: Tensor, x: Tensor, log_det: LogDet, generator: Source, *, create_graph: bool) -> Tensor:
+        """Return x + g(x) and log|det(I + J)|."""
+        g, vjp = block.linearise(x, h)
         if log_det == "exact":
-            return exact_log_det(g, x, create_graph=create_graph)
+            return x + g, exact_log_det(vjp, x)
         estimator = neumann_log_det if log_det == "train" else series_log_det
         exact_terms = self.exact_terms_train if log_det == "train" else self.exact_terms_eval
         draw = draw_roulette(self.roulette_mean, generator)
         coefficients = roulette_coefficients(draw, exact_terms, self.roulette_mean)
-        return estimator(g, x, draw_probe(x, self.probe, generator), coefficients, create_graph=create_graph)
+        return x + g, estimator(vjp, draw_probe(x, self.probe, generator), coefficients)
 
 
 def solve_block(g: Branch, z: Tensor, name: str, atol: float, max_iterations: int) -> Tensor:
