@@ -20,6 +20,8 @@ def set_up(device: str, threads: int, processes: int = 1) -> torch.device:
     torch.set_num_threads(threads)
     # The same as use_deterministic_algorithms, which imports the compiler and its second with it.
     torch.set_deterministic_debug_mode("warn")
+    # A help in finding reads of memory that was never written, at the price of writing all of it.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise NoGpuError
