@@ -130,9 +130,9 @@ MISTAKES = {
         ["key toy2d.datasets.moonz", "moons|checkerboard|eight-gaussians"],
     ),
     "warm-up as long as the training": (
-        "flow_warmup_steps: 400",
-        "flow_warmup_steps: 1600",
-        ["key toy2d.training.flow_warmup_steps: found 1600; allowed: below steps 1600"],
+        "flow_warmup_steps: 300",
+        "flow_warmup_steps: 1200",
+        ["key toy2d.training.flow_warmup_steps: found 1200; allowed: below steps 1200"],
     ),
     "not YAML": ("suite: digits", "suite: [digits", ["not a YAML file"]),
     "published statistics of a classifier": (

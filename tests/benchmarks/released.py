@@ -1,0 +1,72 @@
+"""The released code's training step, out of a checkout of github.com/byeonghu-na/INDM, for comparison.
+
+The checkout cannot be imported as it is: packages are missing that its training step does not need, and are stood in for here
+by modules that hold nothing. Nothing of it is changed.
+"""
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def step(checkout: Path, model: str, objective: str) -> Callable[[Tensor], object]:
+    """Return a function that takes one training step on images (B, 3, 32, 32) between -1 and 1, of VP on CIFAR-10.
+
+    Arguments:
+        checkout: of the released code.
+        model: ``ddpmpp`` (no flow), ``wolf``, or ``resflow``.
+        objective: ``nll`` or ``fid``.
+    """
+    _make_importable(checkout)
+    config = importlib.import_module(f"configs.vp.CIFAR10.indm_{objective}").get_config()
+    config.device = torch.device("cpu")
+    config.flow.model = {"ddpmpp": "identity"}.get(model, model)
+    # It opens its configurations by relative paths.
+    with contextlib.chdir(checkout):
+        return _step(config)
+
+
+def _step(config: Any) -> Callable[[Tensor], object]:  # noqa: ANN401
+    losses, sde_lib, ema = (importlib.import_module(name) for name in ("losses", "sde_lib", "models.ema"))
+    network = importlib.import_module("models.ncsnpp").NCSNpp(config)
+
+    def state(part: torch.nn.Module, lr: float) -> dict[str, Any]:
+        optimizer = losses.get_optimizer(config, part.parameters(), lr=lr)
+        average = ema.ExponentialMovingAverage(part.parameters(), decay=config.model.ema_rate)
+        return {"model": part, "optimizer": optimizer, "ema": average, "step": 0}
+
+    score = state(network, config.optim.lr)
+    flow = None
+    if config.flow.model != "identity":
+        flow = state(importlib.import_module("flow_models.flow_model").create_flow_model(config), config.flow.lr)
+    sde = sde_lib.VPSDE(beta_min=config.model.beta_min, beta_max=config.model.beta_max, N=config.model.num_scales)
+    optimise = losses.optimization_manager(config)
+    step_fn = losses.get_step_fn(config, sde, train=True, optimize_fn=optimise)
+    return lambda images: step_fn(score, flow, images)
+
+
+class _Configuration(SimpleNamespace):
+    """What stands in for ml_collections.ConfigDict."""
+
+
+def _make_importable(checkout: Path) -> None:
+    if not (checkout / "flow_models").is_dir():
+        sys.exit(f"{checkout}: found no folder flow_models; expected a checkout of github.com/byeonghu-na/INDM")
+    sys.path.insert(0, str(checkout))
+    contents: dict[str, dict[str, Any]] = {
+        "ml_collections": {"ConfigDict": _Configuration},
+        "overrides": {"overrides": lambda function: function},
+        "op": {"upfirdn2d": None},
+        "tensorflow": {},
+    }
+    for name, content in contents.items():
+        module = ModuleType(name)
+        module.__dict__.update(content)
+        sys.modules.setdefault(name, module)
