@@ -9,7 +9,7 @@ References:
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple, Protocol, cast, get_args
+from typing import Literal, Protocol, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -42,23 +42,23 @@ class Branch(Protocol):
         """Return g(x) for images x with shape (b, C, S, S), which are those ``samples`` of the batch of conditions."""
 
 
-class Activation(NamedTuple):
-    """An elementwise function and its slope, each at u; the slope is also told the function's value."""
-
-    value: Callable[[Tensor], Tensor]
-    slope: Callable[[Tensor, Tensor], Tensor]
+Activated = tuple[Tensor, Callable[[], Tensor]]
+"""An elementwise function's value, and what computes its slope there."""
 
 
-def scaled_sin(x: Tensor) -> Tensor:
-    """Return sin(2 pi x) / (2 pi), whose slope is at most 1, elementwise."""
-    return torch.sin(2 * math.pi * x) / (2 * math.pi)
+def scaled_sin(x: Tensor) -> Activated:
+    """sin(2 pi x) / (2 pi), whose slope is at most 1."""
+    angle = 2 * math.pi * x
+    return torch.sin(angle) / (2 * math.pi), lambda: torch.cos(angle)
 
 
-ACTIVATIONS: dict[str, Activation] = {
-    "sin": Activation(scaled_sin, lambda u, _: torch.cos(2 * math.pi * u)),
-    # Below 0 the function is e^u - 1.
-    "elu": Activation(F.elu, lambda _, value: value.clamp(max=0) + 1),
-}
+def elu(x: Tensor) -> Activated:
+    """x above 0, e^x - 1 below."""
+    value = F.elu(x)
+    return value, lambda: value.clamp(max=0) + 1
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Activated]] = {"sin": scaled_sin, "elu": elu}
 
 
 class ResidualBlock(nn.Module):
@@ -125,8 +125,8 @@ class ResidualBlock(nn.Module):
         graph of its own.
         """
         weights, shift = self._weights(h)
-        y, activated = self._layers(x, weights, shift)
-        slopes = [pair and self.activation.slope(*pair) for pair in activated]
+        y, found = self._layers(x, weights, shift)
+        slopes = [slope() if slope else None for slope in found]
         transposed = [adjoint(weight) for weight in weights]
 
         def vjp(v: Tensor) -> Tensor:
@@ -148,16 +148,18 @@ class ResidualBlock(nn.Module):
 
     def _layers(
         self, x: Tensor, weights: list[Tensor], shift: Tensor | None
-    ) -> tuple[Tensor, list[tuple[Tensor, Tensor] | None]]:
-        """Return g(x), and in front of each convolution u and act(u), ``None`` where there is no activation."""
-        activated: list[tuple[Tensor, Tensor] | None] = []
+    ) -> tuple[Tensor, list[Callable[[], Tensor] | None]]:
+        """Return g(x), and what computes the slope in front of each convolution, ``None`` where there is no activation."""
+        slopes: list[Callable[[], Tensor] | None] = []
         for index, (conv, weight) in enumerate(zip(self.convs, weights, strict=True)):
-            acts = index > 0 or self.leading_activation
-            activated.append((x, self.activation.value(x)) if acts else None)
-            x = convolve(x if activated[-1] is None else activated[-1][1], weight, conv.bias)
+            slope = None
+            if index > 0 or self.leading_activation:
+                x, slope = self.activation(x)
+            slopes.append(slope)
+            x = convolve(x, weight, conv.bias)
             if index == 1 and shift is not None:
                 x = x + shift
-        return x, activated
+        return x, slopes
 
     def update_norms(self) -> None:
         """Refresh the norms of the three convolutions."""

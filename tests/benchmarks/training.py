@@ -53,7 +53,7 @@ WORKS = {
 def trainer(work: Work) -> Trainer:
     """Build the trainer of a run."""
     suite = load_suite(REPOSITORY / "params/paper.yaml")
-    suite.train.precision = work.precision
+    suite = suite.model_copy(update={"train": suite.train.model_copy(update={"precision": work.precision})})
     torch.manual_seed(0)
     return build_trainer(suite, work.run, SHAPE, CPU)
 
