@@ -36,6 +36,8 @@ from indm.sde import importance_time, soft_truncation_time, uniform_time
 from indm.seeding import derive_seed
 
 BETAS = (0.9, 0.99)
+# Nats per dimension. Untrained models have some ten, and the uniform density of 256 levels 5.5.
+EXPLODED = 1e3
 
 
 @dataclass(frozen=True)
@@ -309,7 +311,7 @@ class Trainer:
         Each process adds its part of every micro-batch: all see the same gradient, and decide alike.
 
         Raises:
-            DivergenceError: if the loss or a gradient is not finite; no weight has been changed then.
+            DivergenceError: if the loss has exploded, or it or a gradient is not finite; no weight has been changed then.
         """
         for part in parts:
             self.optimisers[part].zero_grad(set_to_none=True)
@@ -324,9 +326,11 @@ class Trainer:
         for part in parts:
             add_up_gradients(self.modules[part].parameters())
             norm = nn.utils.clip_grad_norm_(self.modules[part].parameters(), self.grad_clip, foreach=True)
-            if not (math.isfinite(means[0]) and torch.isfinite(norm)):
+            # NaN is not below the limit either.
+            if not (means[0] < EXPLODED and math.isfinite(means[0]) and torch.isfinite(norm)):
                 raise DivergenceError(
-                    f"loss {means[0]}, gradient norm {norm.item()} of the {part}: lower lr or flow_lr"
+                    f"loss {means[0]}, gradient norm {norm.item()} of the {part}, expected a loss below {EXPLODED:g} nats per "
+                    "dimension and a finite norm: lower lr or flow_lr"
                 )
         for part in parts:
             self.optimisers[part].step()
@@ -377,7 +381,7 @@ def train(
         The learning curve: rows of ``step`` and mean losses, each over the steps that have it.
 
     Raises:
-        DivergenceError: if a loss or a gradient is not finite; the message names the step.
+        DivergenceError: if a loss has exploded, or it or a gradient is not finite; the message names the step.
     """
     history = History() if history is None else history
     for step in progress(range(history.done, steps)):
