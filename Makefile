@@ -5,7 +5,7 @@ VENV ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help table report test long lint generate lock
+.PHONY: help table report test long bench lint generate lock
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,10 @@ test: $(VENV)/.installed ## Run the tests
 
 long: $(VENV)/.installed ## Run the tests that take minutes
 	python -m pytest --long -m long
+
+bench: $(VENV)/.installed ## Time training steps; RELEASED=<checkout> does so for the released code beside them
+	python -m tests.benchmarks.training $(if $(RELEASED),--released $(RELEASED))
+	python -m tests.benchmarks.scaling
 
 lint: $(VENV)/.installed ## Check style, types and the workflow
 	ruff check .

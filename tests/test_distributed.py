@@ -127,7 +127,9 @@ def die_in_a_group() -> None:
 
 def test_errors_of_processes() -> None:
     """All stop at the same gradient; of one that was killed, the others are not left behind."""
-    with pytest.raises(DivergenceError, match=r"loss nan, gradient norm nan of the score, expected .*: lower lr or flow_lr"):
+    with pytest.raises(
+        DivergenceError, match=r"loss nan, gradient norm nan of the score, expected .*: lower lr or flow_lr"
+    ):
         launch(2, diverge_in_a_group)
     with pytest.raises(StoppedError, match="process 1 of 2 was ended by SIGKILL; run it again"):
         launch(2, die_in_a_group)

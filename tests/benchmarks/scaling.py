@@ -1,0 +1,136 @@
+"""Count what a suite costs, from the operations of its networks; not a test.
+
+    python -m tests.benchmarks.scaling [--suite params/paper.yaml] [--rate 40]
+
+Prints the operations of every run and stage, then hours and disk at an assumed rate. Networks are built without memory (torch's
+device ``meta``), so this takes seconds on a laptop. docs/scaling.md says what is assumed.
+"""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from indm.diffusion import ImplicitNonlinearDiffusion
+from indm.params import Suite, load_suite
+from indm.stages.train import model_spec
+
+# Images of (training, test), and channels, height and width of one.
+DATA = {"cifar10": ((50_000, 10_000), (3, 32, 32)), "celeba64": ((162_770, 19_962), (3, 64, 64))}
+# Network calls of the adaptive ODE, and evaluations of a block in the flow's inverse: orders of magnitude, not measured here.
+ODE_CALLS = {1e-5: 300, 1e-4: 150}
+INVERSE_CALLS = 10
+# In forward passes: a gradient of the weights, a gradient of the input alone, and a step of the flow's likelihood (one pass, on
+# average four products with the Jacobian, one more, and the gradients of a pass and of a product).
+WEIGHTS, INPUT, FLOW = 3, 2, 10
+FEATURES = 2048
+
+
+class Passes(NamedTuple):
+    """Operations of a forward pass for one image, and parameters, of score network and flow."""
+
+    score: float
+    flow: float
+    parameters: int
+
+
+def passes(suite: Suite, name: str) -> Passes:
+    """Count the operations of a run's networks."""
+    shape = DATA[suite.runs[name].dataset][1]
+    with torch.device("meta"), torch.no_grad():
+        model = ImplicitNonlinearDiffusion(model_spec(suite, name, list(shape))).eval()
+        x = torch.zeros(1, *shape)
+        with FlopCounterMode(display=False) as score:
+            model.noise.network(x, torch.zeros(1))
+        with FlopCounterMode(display=False) as flow:
+            model.flow(x, "none")
+    return Passes(score.get_total_flops(), flow.get_total_flops(), sum(p.numel() for p in model.parameters()))
+
+
+def stages(suite: Suite, name: str, cost: Passes) -> dict[str, float]:
+    """Count the operations of the stages of a run."""
+    run, train, sample = suite.runs[name], suite.train_params(name), suite.sample_params(name)
+    alternating = run.objective == "fid" and train.alternate and cost.flow > 0
+    step = WEIGHTS * cost.score + FLOW * cost.flow + alternating * (INPUT * cost.score + cost.flow)
+    calls = ODE_CALLS[sample.tolerance] if sample.sampler == "ode" else sample.steps
+    calls *= 1 + (sample.corrector_steps if sample.corrector_snr else 0)
+    draw = calls * cost.score + INVERSE_CALLS * cost.flow
+    per_step = {"euler_maruyama": 1, "ancestral": 1, "pc": 2, "ode_euler": 1, "ode_heun": 2}
+    swept = sum(suite.sweep.steps) * sum(per_step[sampler] for sampler in suite.sweep.samplers) * cost.score
+    swept += len(suite.sweep.steps) * len(suite.sweep.samplers) * INVERSE_CALLS * cost.flow
+    test = suite.nll.images or DATA[run.dataset][0][1]
+    return {
+        "train": train.steps * train.batch_size * step,
+        "sample": sample.num_samples * draw,
+        "nll": test * (2 * _likelihood(suite.nll.tolerance, cost) + suite.nll.time_draws * cost.score),
+        "curve": len(train.snapshots)
+        * (suite.curve.images or test)
+        * (_likelihood(suite.curve.tolerance, cost) + suite.curve.time_draws * cost.score),
+        "sweep": suite.sweep.num_samples * swept,
+    }
+
+
+def _likelihood(tolerance: float | None, cost: Passes) -> float:
+    """One solution of the ODE with its divergence, and the flow's log-determinant by 22 terms of its series."""
+    return ODE_CALLS[tolerance or 1e-5] * INPUT * cost.score + 23 * cost.flow
+
+
+def disk(suite: Suite, name: str, cost: Passes) -> float:
+    """Bytes of a run: weights, their average and Adam's moments, twice while training, and snapshots; images."""
+    shape = DATA[suite.runs[name].dataset][1]
+    tensors = (2 * 4 + len(suite.train_params(name).snapshots)) * 4 * cost.parameters
+    return tensors + suite.sample_params(name).num_samples * shape[0] * shape[1] * shape[2]
+
+
+def hours(work: Mapping[str, Mapping[str, float]], rate: float, gpus: int) -> float:
+    """Hours on a number of GPUs: longest runs first, each on one GPU, or on GPUs / runs of them where there are more.
+
+    After its training a run's other stages need it no longer, and go where a GPU is free.
+    """
+    shared = max(1, gpus // len(work))
+    free = [0.0] * max(1, gpus // shared)
+    ready: list[tuple[float, float]] = []
+    for run in sorted(work.values(), key=lambda run: -run["train"]):
+        slot = free.index(min(free))
+        free[slot] += run["train"] / shared
+        ready += [(free[slot], run[stage]) for stage in run if stage != "train"]
+    slots = [time for time in free for _ in range(shared)]
+    for start, amount in sorted(ready, key=lambda item: (item[0], -item[1])):
+        slot = slots.index(min(slots))
+        slots[slot] = max(slots[slot], start) + amount
+    return max(slots) / rate / 3600
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", type=Path, default=Path("params/paper.yaml"))
+    parser.add_argument("--rate", type=float, default=40.0, help="assumed, 10^12 operations a second of a GPU")
+    arguments = parser.parse_args()
+    suite = load_suite(arguments.suite)
+    costs = {name: passes(suite, name) for name in suite.runs}
+    work = {name: stages(suite, name, cost) for name, cost in costs.items()}
+    print(
+        "| run | parameters, 10^6 | GFLOP of a pass: score, flow | train | sample | nll | curve | sweep |\n"
+        + "|---" * 8
+        + "|"
+    )
+    for name, cost in costs.items():
+        cells = " | ".join(f"{value / 1e18:.2f}" for value in work[name].values())
+        print(f"| {name} | {cost.parameters / 1e6:.1f} | {cost.score / 1e9:.1f}, {cost.flow / 1e9:.1f} | {cells} |")
+    total = sum(value for run in work.values() for value in run.values())
+    size = sum(disk(suite, name, cost) for name, cost in costs.items())
+    size += sum((sum(DATA[name][0]) * 4 * FEATURES) for name in suite.datasets)
+    print(
+        f"\nin all {total / 1e18:.0f} x 10^18 operations, {size / 1e9:.0f} GB; at {arguments.rate:g} x 10^12 a second:"
+    )
+    for gpus in (1, 8, 64):
+        elapsed = hours(work, arguments.rate * 1e12, gpus)
+        print(f"{gpus} GPU: {elapsed:.0f} hours ({elapsed / 24:.1f} days)")
+
+
+if __name__ == "__main__":
+    main()
