@@ -4,8 +4,10 @@ The checkout cannot be imported as it is: packages are missing that its training
 by modules that hold nothing. Nothing of it is changed.
 """
 
+import collections.abc
 import contextlib
 import importlib
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +67,7 @@ def _make_importable(checkout: Path) -> None:
         "overrides": {"overrides": lambda function: function},
         "op": {"upfirdn2d": None},
         "tensorflow": {},
+        "torch._six": {"inf": math.inf, "container_abcs": collections.abc},
     }
     for name, content in contents.items():
         module = ModuleType(name)
