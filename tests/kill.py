@@ -25,6 +25,8 @@ RUN = "digits-vp-indm-fid-s0"
 LOG = "kill.log"
 TRAIN = [sys.executable, "-m", "indm", "train", "--suite", "params/smoke.yaml", "--run", RUN]
 TABLES = ["values", "fid", "nll", "discretization", "learning_curve", "protocol"]
+# Within which an engine is killed: it needs some of them to come to its first step.
+ENGINE_SECONDS = 12.0
 # What the README says to run after a power cut.
 ENGINES = {
     "snakemake": [
@@ -62,9 +64,9 @@ def train(folder: Path, kills: int, seed: int) -> Outcome:
 
 
 def engine(folder: Path, name: str, kills: int, seed: int) -> Outcome:
-    """Kill an engine, and with it all its jobs, amid the smoke suite of one run; many steps, that some kills hit them."""
+    """Kill an engine, and with it all its jobs, amid the smoke suite of one run; so many steps that most kills hit them."""
     files = [f"{table}.csv" for table in TABLES]
-    return _compare(folder, ENGINES[name], [], "results/smoke/tables", files, kills, seed, 400)
+    return _compare(folder, ENGINES[name], [], "results/smoke/tables", files, kills, seed, 250 * kills, ENGINE_SECONDS)
 
 
 def _compare(
@@ -76,6 +78,7 @@ def _compare(
     kills: int,
     seed: int,
     steps: int,
+    longest: float | None = None,
 ) -> Outcome:
     """Do a job in two copies of the checkout, undisturbed in one, and compare what it made.
 
@@ -85,9 +88,10 @@ def _compare(
         before: what the job needs, undisturbed in both.
         outputs: folder of what is compared.
         patterns: which files of it.
-        kills: how often to kill it, within the time that it took undisturbed.
+        kills: how often to kill it.
         seed: of the moments.
         steps: of the training.
+        longest: seconds within which it is killed; None: its time undisturbed, shared by the kills.
     """
     undisturbed, disturbed = (copy_small(folder, name, steps) for name in ("undisturbed", "disturbed"))
     for checkout in (undisturbed, disturbed):
@@ -103,7 +107,7 @@ def _compare(
     for _ in range(kills):
         for command in commands[:-1]:
             finish(disturbed, command)
-        done += _kill(disturbed, commands[-1], random_generator.uniform(0, seconds / kills))
+        done += _kill(disturbed, commands[-1], random_generator.uniform(0, longest or seconds / kills))
         work = sorted((disturbed / "results/smoke/scratch").rglob("*.safetensors"))
         left += bool(work)
         stages = ", ".join(sorted({path.parent.name for path in work})) or "no stage"
