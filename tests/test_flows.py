@@ -326,6 +326,7 @@ def test_convolutions_and_their_adjoints_are_the_librarys(inputs: int, outputs: 
     bias = torch.randn(outputs, dtype=torch.float64)
     torch.testing.assert_close(convolve(x, weight, bias), F.conv2d(x, weight, bias, padding=size // 2))
     torch.testing.assert_close((convolve(x, weight) * y).sum(), (x * convolve(y, adjoint(weight))).sum())
+    assert torch.equal(convolve(x, weight).detach(), convolve(x.detach(), weight.detach()))
     assert torch.autograd.gradcheck(convolve, (x, weight))
     assert torch.autograd.gradgradcheck(convolve, (x, weight))
 

@@ -33,7 +33,7 @@ def test_schema_file_is_in_sync() -> None:
 
 MISTAKES = {
     "mistyped key": (
-        "  steps: 250",
+        "  steps: 200",
         "  stepz: 250",
         [
             "key train.stepz: unknown key; allowed: centered, latent, sde, score, flow, alternate, steps",
@@ -49,7 +49,7 @@ MISTAKES = {
             "did you mean lr?",
         ],
     ),
-    "wrong type": ("  steps: 250", "  steps: many", ["key train.steps: found 'many'; allowed: integer, >= 1"]),
+    "wrong type": ("  steps: 200", "  steps: many", ["key train.steps: found 'many'; allowed: integer, >= 1"]),
     "exponent that YAML reads as text": (
         "  lr: 4.0e-3",
         "  lr: 4e-3",
@@ -99,12 +99,12 @@ MISTAKES = {
     "snapshots that do not increase": (
         "vp, " + LINE,
         "vp, " + LINE.replace("train: {}", "train: {snapshots: [200, 100]}"),
-        [f"run {RUN}, key train.snapshots: found [200, 100]; allowed: increasing, up to train.steps 250"],
+        [f"run {RUN}, key train.snapshots: found [200, 100]; allowed: increasing, up to train.steps 200"],
     ),
     "snapshot after the end": (
         "vp, " + LINE,
-        "vp, " + LINE.replace("train: {}", "train: {steps: 200}"),
-        [f"run {RUN}, key train.snapshots: found [60, 125, 250]; allowed: increasing, up to train.steps 200"],
+        "vp, " + LINE.replace("train: {}", "train: {steps: 100}"),
+        [f"run {RUN}, key train.snapshots: found [50, 100, 200]; allowed: increasing, up to train.steps 100"],
     ),
     "warm-up of a flow that is not there": (
         "  flow_warmup_steps: 0",
@@ -115,8 +115,8 @@ MISTAKES = {
     ),
     "warm-up of the flow without an end": (
         "vp, " + LINE,
-        "vp, " + LINE.replace("train: {}", "train: {flow_warmup_steps: 250}"),
-        [f"run {RUN}, key train.flow_warmup_steps: found 250; allowed: below train.steps 250"],
+        "vp, " + LINE.replace("train: {}", "train: {flow_warmup_steps: 200}"),
+        [f"run {RUN}, key train.flow_warmup_steps: found 200; allowed: below train.steps 200"],
     ),
     "key given twice": ("threads: 1", "threads: 1\nthreads: 2", ["key 'threads' is given twice", "line 7"]),
     "range that is empty": (

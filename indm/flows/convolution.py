@@ -5,6 +5,7 @@ flow's last layer, 512 to 3 channels, then takes 4 times as long as the product 
 times (32 x 32 pixels, one AVX-512 core). Derivatives of any order are made of the same operations.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -33,14 +34,19 @@ def _from_few(x: Tensor, weight: Tensor) -> Tensor:
     """Take the patches of the image, then multiply."""
     size = weight.shape[-1]
     patches = F.unfold(x, size, padding=size // 2)
-    return (weight.flatten(1) @ patches).unflatten(2, x.shape[2:])
+    return _multiply(weight.flatten(1), patches).unflatten(2, x.shape[2:])
 
 
 def _to_few(x: Tensor, weight: Tensor) -> Tensor:
     """Multiply, then add the patches up to an image; a pixel's patch lies around it, so the kernel is mirrored."""
     size = weight.shape[-1]
     rows = weight.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2)
-    return F.fold(rows @ x.flatten(2), x.shape[2:], size, padding=size // 2)
+    return F.fold(_multiply(rows, x.flatten(2)), x.shape[2:], size, padding=size // 2)
+
+
+def _multiply(matrix: Tensor, x: Tensor) -> Tensor:
+    """Multiply a matrix (K, N) with x (B, N, P); ``matrix @ x`` rounds otherwise where gradients are enabled."""
+    return torch.bmm(matrix.expand(len(x), -1, -1), x)
 
 
 def adjoint(weight: Tensor) -> Tensor:
