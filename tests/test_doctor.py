@@ -290,6 +290,8 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SNAKEMAKE = ["snakemake", "--cores", "1", "--config", "suite=paper"]
 
 
+@pytest.mark.e2e
+@pytest.mark.long
 def test_both_engines_stop_before_the_first_job(engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A gap even where there is internet.
     monkeypatch.setenv("INDM_INCEPTION", "absent.pth")

@@ -433,6 +433,7 @@ def test_every_fault_names_tests_that_there_are() -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.long
 def test_kills_at_random_moments(tmp_path: Path) -> None:
     """More of them: python -m tests.kill --help."""
     outcome = kill.train(tmp_path, kills=2, seed=0)

@@ -16,7 +16,7 @@ from indm.report import TITLES
 from indm.resume import CODE, code_sha256, file_sha256
 from tests.checkout import commands, copy_checkout, run, run_suite
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 RUN = "digits-vp-indm-fid-s0"
 SNAKEMAKE, DVC = commands("smoke").values()
