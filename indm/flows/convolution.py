@@ -1,7 +1,7 @@
 """Convolutions with zero padding that keep the image size, fast where one side has few channels.
 
 An image of three channels fills little of the blocks in which libraries convolve on CPUs: the 3 x 3 convolution of a residual
-flow's last layer, 512 to 3 channels, then takes 4 times as long as the product of matrices here, and the derivative of it 14
+flow's last layer, 512 to 3 channels, then takes 4 times as long as the product of matrices here, and the derivative of it 12
 times (32 x 32 pixels, one AVX-512 core). Derivatives of any order are made of the same operations.
 """
 
