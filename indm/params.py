@@ -246,6 +246,9 @@ class NllParams(Strict):
 class SweepParams(Strict):
     """Images of a run by several samplers and numbers of steps; what is not here is as in its sample section."""
 
+    objectives: Annotated[
+        list[Literal["nll", "fid"]], Field(description="of the runs that are swept; others have a table without rows")
+    ]
     samplers: Annotated[
         list[Literal["euler_maruyama", "ancestral", "pc", "ode_euler", "ode_heun"]],
         Field(

@@ -1,15 +1,12 @@
 """Stage ``curve``: the likelihood along a run's training, from its snapshots."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from indm.artifacts import SNAPSHOTS_FORMAT, Layout, read_json, read_weights, write_table
-from indm.diffusion import load_model
 from indm.resume import file_sha256, open_scratch, work_key
-from indm.stages.common import read_split, set_up
-from indm.stages.nll import first_images, likelihoods
 
 if TYPE_CHECKING:
     from indm.params import Suite
@@ -20,6 +17,24 @@ COLUMNS = ["step", "flops", "split", "images", *(column for key in NUMBERS for c
 
 def run(suite: "Suite", layout: Layout, name: str) -> Path:
     """Write ``curve.csv``: a row for each snapshot, in bits/dim with standard errors over images; no snapshot, no row."""
+    folder = layout.run(name)
+    if suite.train_params(name).snapshots:
+        _evaluate(suite, layout, name)
+    else:
+        _write(folder, [])
+    return folder
+
+
+def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
+    write_table(folder / "curve.csv", pd.DataFrame(rows, columns=COLUMNS))
+
+
+def _evaluate(suite: "Suite", layout: Layout, name: str) -> None:
+    # Imported here: runs without snapshots do not pay for torch.
+    from indm.diffusion import load_model
+    from indm.stages.common import read_split, set_up
+    from indm.stages.nll import first_images, likelihoods
+
     device = set_up(suite.device, suite.threads)
     run, parameters, folder = suite.runs[name], suite.curve, layout.run(name)
     data = layout.data(run.dataset)
@@ -46,5 +61,4 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
             row = {"step": step, "flops": float(flops), "split": split, "images": len(images)}
             row |= {key: table[key].mean() for key in NUMBERS}
             rows.append(row | {f"{key}_se": table[key].sem() for key in NUMBERS})
-        write_table(folder / "curve.csv", pd.DataFrame(rows, columns=COLUMNS))
-    return folder
+        _write(folder, rows)

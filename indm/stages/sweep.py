@@ -8,21 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from torch import Tensor
 
 from indm.artifacts import Layout, read_json, write_table
-from indm.diffusion import load_model
 from indm.errors import ConvergenceError, DivergenceError
-from indm.metrics import Reference, features
-from indm.metrics.fidelity import bootstrap_fid, frechet, kid
 from indm.resume import Scratch, file_sha256, open_scratch, work_key
-from indm.sampling import draw_levels
 from indm.seeding import derive_seed
-from indm.stages.common import bar, set_up
-from indm.stages.drawing import prior_mean
-from indm.stages.fid import load_extractors, load_references
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from indm.metrics import Reference
     from indm.params import Suite
 
 REFERENCE = ["extractor.safetensors", "features.npy", "statistics.safetensors"]
@@ -31,6 +26,27 @@ COLUMNS = ["sampler", "steps", "nfe", "num_samples", "fid", "fid_se", "kid", "ki
 
 def run(suite: "Suite", layout: Layout, name: str) -> Path:
     """Write ``sweep.csv``: a row for each sampler and number of steps, which says in ``skip`` why it has no numbers."""
+    folder = layout.run(name)
+    if suite.runs[name].objective in suite.sweep.objectives:
+        _measure(suite, layout, name)
+    else:
+        _write(folder, [])
+    return folder
+
+
+def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
+    write_table(folder / "sweep.csv", pd.DataFrame(rows, columns=COLUMNS))
+
+
+def _measure(suite: "Suite", layout: Layout, name: str) -> None:
+    # Imported here: runs that are not swept do not pay for torch.
+    from indm.diffusion import load_model
+    from indm.metrics import features
+    from indm.sampling import draw_levels
+    from indm.stages.common import set_up
+    from indm.stages.drawing import prior_mean
+    from indm.stages.fid import load_extractors, load_references
+
     device = set_up(suite.device, suite.threads)
     run, folder = suite.runs[name], layout.run(name)
     data = layout.data(run.dataset)
@@ -56,7 +72,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     key = work_key(
         "sweep",
         run=[run.dataset, run.seed],
-        sweep=suite.sweep.model_dump(exclude={"samplers", "steps"}),
+        sweep=suite.sweep.model_dump(exclude={"objectives", "samplers", "steps"}),
         sample=suite.sample_params(name).model_dump(),
         fid=suite.fid.model_dump(),
         checkpoint=file_sha256(folder / "checkpoint.safetensors"),
@@ -70,8 +86,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
             for sampler in suite.sweep.samplers
             for steps in suite.sweep.steps
         ]
-        write_table(folder / "sweep.csv", pd.DataFrame(rows, columns=COLUMNS))
-    return folder
+        _write(folder, rows)
 
 
 def _row(
@@ -110,9 +125,11 @@ def _cell(
 
 
 def _compare(
-    suite: "Suite", generated: Tensor, reference: Reference, identity: tuple[str | int, ...]
+    suite: "Suite", generated: "Tensor", reference: "Reference", identity: tuple[str | int, ...]
 ) -> dict[str, float]:
     """FID, and KID where the reference's features are known, as the stage fid measures them."""
+    from indm.metrics.fidelity import bootstrap_fid, frechet, kid
+
     seed, settings = derive_seed(*identity), suite.fid
     result = {"fid": frechet(generated, reference)[0]}
     result["fid_se"] = bootstrap_fid(generated, reference, settings.bootstrap, np.random.default_rng(seed))
@@ -125,6 +142,8 @@ def _compare(
 
 def _settings(suite: "Suite", name: str, sampler: str, steps: int) -> dict[str, Any]:
     """Change the run's sampling to a cell's: the corrector belongs to pc alone."""
+    from indm.stages.common import bar
+
     settings = suite.sample_params(name).model_dump(exclude={"centre_prior"})
     settings |= suite.sweep.model_dump(include={"grid", "num_samples", "batch_size"})
     settings |= {"steps": steps, "progress": bar(f"{name} {sampler} {steps}")}
