@@ -33,7 +33,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _from_few(x: Tensor, weight: Tensor) -> Tensor:
     """Take the patches of the image, then multiply."""
     size = weight.shape[-1]
-    patches = F.unfold(x, size, padding=size // 2)
+    # All images as channels of one: torch takes the images of a batch one by one.
+    patches = F.unfold(x.flatten(0, 1)[None], size, padding=size // 2)[0].unflatten(0, (len(x), -1))
     return _multiply(weight.flatten(1), patches).unflatten(2, x.shape[2:])
 
 
@@ -41,7 +42,8 @@ def _to_few(x: Tensor, weight: Tensor) -> Tensor:
     """Multiply, then add the patches up to an image; a pixel's patch lies around it, so the kernel is mirrored."""
     size = weight.shape[-1]
     rows = weight.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2)
-    return F.fold(_multiply(rows, x.flatten(2)), x.shape[2:], size, padding=size // 2)
+    patches = _multiply(rows, x.flatten(2)).flatten(0, 1)[None]
+    return F.fold(patches, x.shape[2:], size, padding=size // 2)[0].unflatten(0, (len(x), -1))
 
 
 def _multiply(matrix: Tensor, x: Tensor) -> Tensor:
@@ -51,4 +53,5 @@ def _multiply(matrix: Tensor, x: Tensor) -> Tensor:
 
 def adjoint(weight: Tensor) -> Tensor:
     r"""Return the kernel (C, K, N, N) of the adjoint: :math:`\langle y, W * x\rangle = \langle W^\top * y, x\rangle`."""
-    return weight.flip(2, 3).transpose(0, 1)
+    # Contiguous: each convolution by it would copy it first.
+    return weight.flip(2, 3).transpose(0, 1).contiguous()
