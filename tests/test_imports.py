@@ -88,6 +88,8 @@ def test_import_rule(path: Path) -> None:
         "indm.stages.prepare",
         "indm.stages.table",
         "indm.stages.claims",
+        "indm.stages.curve",
+        "indm.stages.sweep",
         "indm.stages.figure",
         "indm.stages.report",
     ],

@@ -299,3 +299,9 @@ def test_jpeg_loses_the_more_the_lower_its_quality() -> None:
     losses = [np.abs(jpeg(images, quality).astype(float) - images).mean() for quality in (95, 75, 10)]
     assert 0 < losses[0] < losses[1] < losses[2]
     assert jpeg(images, 75).dtype == np.uint8
+
+
+def test_a_run_of_an_objective_that_is_not_swept_has_a_header_and_needs_no_network(tmp_path: Path) -> None:
+    suite = changed(sweep={"objectives": []})
+    table = sweep.run(suite, Layout(tmp_path, suite.suite), RUN) / "sweep.csv"
+    assert table.read_text() == ",".join(sweep.COLUMNS) + "\n"

@@ -9,7 +9,7 @@ References:
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Literal, Protocol, cast, get_args
+from typing import Any, Literal, Protocol, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -46,10 +46,30 @@ Activated = tuple[Tensor, Callable[[], Tensor]]
 """An elementwise function's value, and what computes its slope there."""
 
 
+class _ScaledSin(torch.autograd.Function):
+    """sin(2 pi x) / (2 pi) and its slope cos(2 pi x), each of which is the other's derivative but for a factor.
+
+    Neither is computed again for the gradients, and the angle is not kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+        angle = 2 * math.pi * x
+        slope = angle.cos()
+        value = angle.sin_().div_(2 * math.pi)
+        ctx.save_for_backward(value, slope)
+        return value, slope
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ANN401
+        (value, slope), (of_value, of_slope) = ctx.saved_tensors, gradients
+        return torch.addcmul(of_value * slope, of_slope, value, value=-4 * math.pi**2)
+
+
 def scaled_sin(x: Tensor) -> Activated:
     """sin(2 pi x) / (2 pi), whose slope is at most 1."""
-    angle = 2 * math.pi * x
-    return torch.sin(angle) / (2 * math.pi), lambda: torch.cos(angle)
+    value, slope = _ScaledSin.apply(x)
+    return value, lambda: slope
 
 
 def elu(x: Tensor) -> Activated:
@@ -133,7 +153,8 @@ class ResidualBlock(nn.Module):
             for weight, slope in zip(reversed(transposed), reversed(slopes), strict=True):
                 v = convolve(v, weight)
                 if slope is not None:
-                    v = (v.unflatten(0, (-1, len(x))) * slope).flatten(0, 1)
+                    # Of one vector a sample without broadcasting, whose gradient would be a sum over one.
+                    v = v * slope if len(v) == len(x) else (v.unflatten(0, (-1, len(x))) * slope).flatten(0, 1)
             return v
 
         return y, vjp
