@@ -181,8 +181,10 @@ def four_numbers(
     cost = residual(noise_fn, sde, z0, eps, noise).double().cpu()
     bound = stratified_nelbo(noise_fn, sde, z0, log_det, eps, time_draws, generator).double().cpu()
     starts = {"nll": perturb(sde, z0, t, noise)} | ({"nll_uncorrected": z0} if uncorrected else {})
+    # All in one batch: twice as many images take less than twice the time.
+    probes = probe.repeat(len(starts), *[1] * (probe.dim() - 1))
+    nlls = ode_nll(noise_fn, sde, torch.cat([*starts.values()]), eps, tolerance, probes, ode_steps)
     numbers = {
-        name: (ode_nll(noise_fn, sde, start, eps, tolerance, probe, ode_steps) - log_det).double().cpu()
-        for name, start in starts.items()
+        name: (nll - log_det).double().cpu() for name, nll in zip(starts, nlls.chunk(len(starts)), strict=True)
     }
     return numbers | {"nll": numbers["nll"] + cost, "nelbo": bound + cost, "nelbo_no_residual": bound}

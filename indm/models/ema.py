@@ -27,6 +27,8 @@ class ExponentialMovingAverage(Generic[M]):
         self.decay = decay
         self.updates = 0
         self.module: M = deepcopy(module).eval().requires_grad_(False)
+        self._source: M | None = None
+        self._found: tuple[list[Pair], list[Pair]] = [], []
 
     @torch.no_grad()
     def update(self, module: M) -> None:
@@ -42,12 +44,18 @@ class ExponentialMovingAverage(Generic[M]):
             torch._foreach_copy_(copies, values)
 
     def _pairs(self, module: M) -> tuple[list[Pair], list[Pair]]:
-        """Pair the tensors of the average with the module's: those to be averaged, those to be copied."""
+        """Pair the tensors of the average with the module's: those to be averaged, those to be copied.
+
+        They are looked up once for a module: a walk over it costs as much as the averages of a small one.
+        """
+        if module is self._source:
+            return self._found
         parameters: list[Pair] = list(zip(self.module.parameters(), module.parameters(), strict=True))
         buffers: list[Pair] = list(zip(self.module.buffers(), module.buffers(), strict=True))
         moving = [pair for pair in parameters if pair[1].requires_grad]
         frozen = [pair for pair in parameters if not pair[1].requires_grad]
-        return moving, frozen + buffers
+        self._source, self._found = module, (moving, frozen + buffers)
+        return self._found
 
     def state_dict(self) -> dict[str, Any]:
         """Return ``updates`` and ``module``, the averaged module's state dict; the decay is the caller's to set."""

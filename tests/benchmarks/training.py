@@ -1,15 +1,22 @@
-"""Time a training step of the paper's size beside that of the released code, in turn, one thread; not a test.
+"""Time a training step of the paper's size beside that of the released code, in turn, one thread each; not a test.
 
     python -m tests.benchmarks.training [--released CHECKOUT] [--rounds N] [WORK ...]
 
-Prints a table: medians, the median of the paired ratios, and the share of the rate of a 2048 x 2048 matrix product that the
-counted operations reach. Without a checkout of the released code its columns are empty.
+Prints a table: medians, the median of the paired ratios, the share of the rate of a 2048 x 2048 matrix product that the
+counted operations reach, and the peak memory. Each code has a process of its own, so that neither's memory settings are the
+other's. Without a checkout of the released code its columns are empty.
 """
 
 import argparse
+import contextlib
+import itertools
+import multiprocessing
+import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,12 +25,14 @@ import torch
 from indm.params import load_suite
 from indm.stages.common import set_up
 from indm.stages.train import build_trainer
-from indm.training import Trainer, draw, step_flops
+from indm.training import Draws, Trainer, draw, step_flops
 from tests.benchmarks import released
 from tests.checkout import REPOSITORY
 
 CPU = torch.device("cpu")
 SHAPE = [3, 32, 32]
+# Steps in which memory is still being taken.
+WARM_UP = 2
 
 
 class Work(NamedTuple):
@@ -34,17 +43,23 @@ class Work(NamedTuple):
         batch: images.
         model: name of the same model in the released code, and its objective.
         precision: of the score network's products.
+        flow_alone: whether the flow alone is trained, as a normalizing flow; the released code's has no such step, and its
+            flow's likelihood and gradients are taken.
     """
 
     run: str
     batch: int
     model: tuple[str, str]
     precision: str = "float32"
+    flow_alone: bool = False
 
+
+Build = Callable[[Work, Path | None], Callable[[Draws], object]]
 
 WORKS = {
     "ddpmpp": Work("cifar10-vp-ddpmpp-nll-s0", 4, ("ddpmpp", "nll")),
     "ddpmpp-bfloat16": Work("cifar10-vp-ddpmpp-nll-s0", 4, ("ddpmpp", "nll"), "bfloat16"),
+    "wolf": Work("cifar10-vp-indm-nll-s0", 2, ("wolf", "nll"), flow_alone=True),
     "indm": Work("cifar10-vp-indm-nll-s0", 2, ("wolf", "nll")),
     "indm-fid": Work("cifar10-vp-indm-fid-s0", 2, ("wolf", "fid")),
 }
@@ -65,37 +80,73 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def in_turn(functions: list[Callable[[], object]], rounds: int) -> list[list[float]]:
-    """Time functions in turn, after a call of each to warm up: the machine's speed drifts for all of them alike."""
-    for function in functions:
-        function()
-    return [[seconds(function) for function in functions] for _ in range(rounds)]
-
-
 def matmul_rate() -> float:
     """Operations a second of a matrix product."""
     a = torch.randn(2048, 2048)
-    return 2 * 2048**3 / statistics.median(row[0] for row in in_turn([lambda: a @ a], 7))
+    return 2 * 2048**3 / statistics.median(seconds(lambda: a @ a) for _ in range(9))
+
+
+def batches(work: Work) -> Iterator[Draws]:
+    """Draw what each step takes."""
+    images = torch.randint(256, (64, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return (draw(images, 256, work.batch, ("bench", 0), step, CPU) for step in itertools.count())
+
+
+def own_step(work: Work, _: Path | None) -> Callable[[Draws], object]:
+    """Build this code's step."""
+    own = trainer(work)
+    return lambda draws: own.step(draws, 1.0, flow_alone=work.flow_alone)
+
+
+def released_step(work: Work, checkout: Path | None) -> Callable[[Draws], object]:
+    """Build the released code's step."""
+    assert checkout
+    step = (released.flow_step if work.flow_alone else released.step)(checkout, *work.model)
+    return lambda draws: step(draws.x)
+
+
+def serve(connection: Connection, build: Build, work: Work, checkout: Path | None) -> None:
+    """Take a step whenever asked to; answer with its seconds and the peak memory in MiB."""
+    set_up("cpu", 1) if build is own_step else torch.set_num_threads(1)
+    draws, step = batches(work), build(work, checkout)
+    while connection.recv():
+        elapsed = seconds(partial(step, next(draws)))
+        connection.send((elapsed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+
+
+@contextlib.contextmanager
+def process(build: Build, work: Work, checkout: Path | None) -> Iterator[Callable[[], tuple[float, float]]]:
+    """Start a process that takes steps, and return what asks it for one."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    server = context.Process(target=serve, args=(there, build, work, checkout))
+    server.start()
+
+    def ask() -> tuple[float, float]:
+        here.send(True)
+        return here.recv()
+
+    yield ask
+    here.send(False)
+    server.join()
 
 
 def measure(name: str, checkout: Path | None, rounds: int) -> str:
     """Measure a step, and return its row of the table."""
     work = WORKS[name]
-    own, images = trainer(work), torch.randint(256, (64, *SHAPE), dtype=torch.uint8)
-    draws = [draw(images, 256, work.batch, ("bench", 0), step, CPU) for step in range(rounds + 1)]
-    flops = step_flops(own, draws[0])
-    steps = iter(draws)
-    functions: list[Callable[[], object]] = [lambda: own.step(next(steps), 1.0)]
+    flops = step_flops(trainer(work), next(batches(work)), flow_alone=work.flow_alone)
+    with contextlib.ExitStack() as stack:
+        builds = [own_step, *([released_step] if checkout else [])]
+        steps = [stack.enter_context(process(build, work, checkout)) for build in builds]
+        rows = [[step() for step in steps] for _ in range(WARM_UP + rounds)][WARM_UP:]
+    ours, memory = statistics.median(row[0][0] for row in rows), rows[-1][0][1]
+    cells = [f"{ours:.2f}", f"{flops / 1e9:.0f}", f"{flops / ours / matmul_rate():.0%}", f"{memory:.0f}"]
     if checkout:
-        step = released.step(checkout, *work.model)
-        batches = iter(draws)
-        functions.append(lambda: step(next(batches).x))
-    rows = in_turn(functions, rounds)
-    ours = statistics.median(row[0] for row in rows)
-    rate = flops / ours / matmul_rate()
-    theirs = statistics.median(row[1] for row in rows) if checkout else float("nan")
-    ratio = statistics.median(row[0] / row[1] for row in rows) if checkout else float("nan")
-    return f"| {name} | {work.batch} | {ours:.2f} | {theirs:.2f} | {ratio:.2f} | {flops / 1e9:.0f} | {rate:.0%} |"
+        theirs, ratio = (
+            statistics.median(f(row) for row in rows) for f in (lambda r: r[1][0], lambda r: r[0][0] / r[1][0])
+        )
+        cells += [f"{theirs:.2f}", f"{ratio:.2f}", f"{rows[-1][1][1]:.0f}"]
+    return f"| {name} | {work.batch} | " + " | ".join(cells) + " |"
 
 
 def main() -> None:
@@ -108,9 +159,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     set_up("cpu", 1)
-    print(
-        "| step | batch | s | released code, s | ratio | GFLOP | of the matrix product's rate |\n|---|---|---|---|---|---|---|"
-    )
+    columns = ["step", "batch", "s", "GFLOP", "of the matrix product's rate", "peak MiB"]
+    columns += ["released code, s", "ratio", "released code, peak MiB"] if arguments.released else []
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for name in arguments.works or WORKS:
         print(measure(name, arguments.released, arguments.rounds), flush=True)
 

@@ -1,0 +1,202 @@
+"""Time likelihoods and the flow's inverse beside the released code's ways, on trained networks of the default suite; not a test.
+
+    python -m tests.benchmarks.likelihood --released CHECKOUT [--results results/digits]
+
+The released functions get the network of this code, so that the way of computing is all that differs. One thread, float32. Prints
+
+- the probability-flow ODE: network calls (a gradient counts as one), seconds and error at several settings. The error is of the
+  mean over images against a solution in float64 at a tolerance of 1e-9, with the same noise, probe and start;
+- the bound (NELBO): its standard deviation over repeats, and the seconds that each way needs for the same standard error;
+- the inverse of the flow: evaluations of a block for one image, ours to 1e-5, the released rule to its 3e-3.
+"""
+
+import argparse
+import math
+import statistics
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from indm.artifacts import Layout, read_array, read_json
+from indm.data import dequantise
+from indm.diffusion import ImplicitNonlinearDiffusion, load_model
+from indm.errors import ArtifactError
+from indm.flows.residual import ALL, Branch, ResidualBlock, ResidualFlow
+from indm.likelihood import ode_nll, stratified_nelbo
+from indm.stages.common import set_up
+from tests.benchmarks import released
+from tests.benchmarks.training import CPU, seconds
+
+LINEAR, INDM = "digits-vp-ddpmpp-nll-s0", "digits-vp-indm-nll-s0"
+IMAGES = 40
+TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)
+FIXED_STEPS = (8, 12, 16, 24, 32)
+REPEATS = 30
+TIME_DRAWS = 40
+SEED = 0
+
+
+class Counted:
+    """A network that counts its calls, and those of them whose gradient is taken."""
+
+    def __init__(self, model: ImplicitNonlinearDiffusion, dtype: torch.dtype = torch.float32) -> None:
+        self.model, self.calls = model.to(dtype), 0
+
+    def __call__(self, z: Tensor, t: Tensor) -> Tensor:
+        self.calls += 1 + torch.is_grad_enabled()
+        return self.model.noise(z, t.double())
+
+    def released(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Take the labels of the released code, 999 t."""
+        return self(x, labels / 999)
+
+    def eval(self) -> None:
+        """Do nothing: what the released code calls on a network."""
+
+
+def take(function: Callable[[], Tensor], network: Counted) -> tuple[Tensor, float, int]:
+    """Return a result, its seconds (the shortest of three) and its network calls."""
+    found: list[Tensor] = []
+    elapsed = min(seconds(lambda: found.append(function())) for _ in range(3))
+    calls, network.calls = network.calls // 3, 0
+    return found[0], elapsed, calls
+
+
+def ode(layout: Layout, x: Tensor, checkout: Path) -> None:
+    """Print the table of the ODE."""
+    model = load_model(layout.run(LINEAR) / "checkpoint.safetensors", CPU)
+    torch.manual_seed(SEED)
+    probe = torch.randint_like(x, low=0, high=2).float() * 2 - 1
+    bits = math.log(2) * x[0].numel()
+    exact = Counted(load_model(layout.run(LINEAR) / "checkpoint.safetensors", CPU), torch.float64)
+    truth = ode_nll(exact, model.sde, x.double(), model.eps, 1e-9, probe.double()).mean().item() / bits
+    network = Counted(model)
+    rows = []
+    config, sde, module = released.likelihood(checkout)
+    for tolerance in TOLERANCES:
+        theirs = module.get_likelihood_fn(config, sde, lambda _: 7.0, rtol=tolerance, atol=tolerance)
+        result = take(partial(_released_ode, theirs, network, x, model.eps), network)
+        rows.append(("released: RK45 in t", f"{tolerance:g}", *result))
+    for tolerance in TOLERANCES:
+        result = take(lambda at=tolerance: ode_nll(network, model.sde, x, model.eps, at, probe) / bits, network)
+        rows.append(("ours: dopri5 in log-SNR", f"{tolerance:g}", *result))
+    for steps in FIXED_STEPS:
+        result = take(lambda n=steps: ode_nll(network, model.sde, x, model.eps, None, probe, n) / bits, network)
+        rows.append(("ours: fourth order in log-SNR", f"{steps} steps", *result))
+    print("| ODE | tolerance or steps | network calls | s | error, bits/dim |\n|---|---|---|---|---|")
+    for name, setting, value, elapsed, calls in rows:
+        print(f"| {name} | {setting} | {calls} | {elapsed:.2f} | {value.mean().item() - truth:+.4f} |")
+
+
+def _released_ode(theirs: Callable[..., Any], network: Counted, x: Tensor, eps: float) -> Tensor:
+    """Call the released likelihood, whose first draw from torch's global generator is the probe."""
+    torch.manual_seed(SEED)
+    return theirs(network.released, None, x, residual=False, eps_bpd=eps)[0]
+
+
+def bound(layout: Layout, x: Tensor, checkout: Path) -> None:
+    """Print the table of the bound."""
+    model = load_model(layout.run(LINEAR) / "checkpoint.safetensors", CPU)
+    network = Counted(model)
+    config, sde, module = released.likelihood(checkout)
+    config.training.truncation_time = sde.eps = model.eps
+    theirs = module.get_elbo_fn(config, sde, lambda _: 7.0)
+    bits = math.log(2) * x[0].numel()
+    torch.manual_seed(SEED)
+    generator = torch.Generator().manual_seed(SEED)
+    zeros = torch.zeros(len(x))
+
+    def ours() -> Tensor:
+        with torch.no_grad():
+            return stratified_nelbo(network, model.sde, x, zeros, model.eps, TIME_DRAWS, generator) / bits
+
+    rows = []
+    for name, function in (
+        ("released: one draw", lambda: theirs(network.released, None, x)[0].detach()),
+        (f"ours: {TIME_DRAWS} strata, control variate", ours),
+    ):
+        values: list[float] = []
+        elapsed = [seconds(lambda f=function, v=values: v.append(f().mean().item())) for _ in range(REPEATS)]
+        rows.append((name, statistics.mean(values), statistics.stdev(values), statistics.median(elapsed)))
+    worst = rows[0][2] ** 2 * rows[0][3]
+    print("\n| bound of 40 images | mean, bits/dim | standard deviation | s | seconds for the same error, ratio |")
+    print("|---|---|---|---|---|")
+    for name, mean, deviation, time in rows:
+        print(f"| {name} | {mean:.3f} | {deviation:.4f} | {time:.3f} | {deviation**2 * time / worst:.4f} |")
+
+
+def inverse(layout: Layout, x: Tensor) -> None:
+    """Print the table of the inverse."""
+    flow = load_model(layout.run(INDM) / "checkpoint.safetensors", CPU).flow
+    assert isinstance(flow, ResidualFlow)
+    z = flow(x, "none")[0]
+    ways: dict[str, Callable[[], Tensor]] = {
+        "released rule, 3e-3": lambda: _released_inverse(flow, z),
+        "ours, 3e-3": lambda: flow.inverse(z, 3e-3),
+        "ours, 1e-5": lambda: flow.inverse(z, 1e-5),
+    }
+    print("\n| inverse | evaluations of a block for an image | largest error |\n|---|---|---|")
+    for name, function in ways.items():
+        sizes: list[int] = []
+        with _counting(sizes):
+            found = function()
+        evaluations = sum(sizes) / len(z) / len(list(flow.named_blocks()))
+        print(f"| {name} | {evaluations:.1f} | {(found - x).abs().max().item():.1e} |")
+
+
+def _counting(sizes: list[int]) -> Any:  # noqa: ANN401
+    """Have every evaluation of a block note its number of images."""
+    branch = ResidualBlock.branch
+
+    def counted(block: ResidualBlock, h: Tensor | None = None) -> Branch:
+        g = branch(block, h)
+
+        def note(x: Tensor, samples: Tensor | slice = ALL) -> Tensor:
+            sizes.append(len(x))
+            return g(x, samples)
+
+        return note
+
+    return mock.patch.object(ResidualBlock, "branch", counted)
+
+
+@torch.no_grad()
+def _released_inverse(flow: ResidualFlow, z: Tensor) -> Tensor:
+    """Invert by the rule of the released ``_inverse_fixed_point``, which all images of a batch wait for."""
+    for _, scale, block in reversed(list(flow.named_blocks())):
+        z, g = flow.to_scale(z, scale), block.branch()
+        x, before, tolerance = z - g(z), z, 1e-5 + z.abs() * 1e-5
+        while not ((x - before) ** 2 / tolerance < 1).all():
+            x, before = z - g(x), x
+        z = x
+    return flow.to_scale(z, 0)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--released", type=Path, required=True, help="a checkout of github.com/byeonghu-na/INDM")
+    parser.add_argument("--results", type=Path, default=Path("results/digits"), help="of the default suite")
+    arguments = parser.parse_args()
+    set_up("cpu", 1)
+    layout = Layout(arguments.results.parent, arguments.results.name)
+    try:
+        data = layout.data("digits")
+        levels = read_json(data / "dataset.json")["levels"]
+        images = torch.from_numpy(read_array(data / "test.npy")[:IMAGES])
+        x = dequantise(images, levels, torch.Generator().manual_seed(SEED))
+        ode(layout, x, arguments.released)
+        bound(layout, x, arguments.released)
+        inverse(layout, x)
+    except ArtifactError as error:
+        sys.exit(f"{error}; make it with: snakemake --cores all --config suite={layout.suite}")
+
+
+if __name__ == "__main__":
+    main()
