@@ -184,7 +184,5 @@ def four_numbers(
     # All in one batch: twice as many images take less than twice the time.
     probes = probe.repeat(len(starts), *[1] * (probe.dim() - 1))
     nlls = ode_nll(noise_fn, sde, torch.cat([*starts.values()]), eps, tolerance, probes, ode_steps)
-    numbers = {
-        name: (nll - log_det).double().cpu() for name, nll in zip(starts, nlls.chunk(len(starts)), strict=True)
-    }
+    numbers = {name: (nll - log_det).double().cpu() for name, nll in zip(starts, nlls.chunk(len(starts)), strict=True)}
     return numbers | {"nll": numbers["nll"] + cost, "nelbo": bound + cost, "nelbo_no_residual": bound}

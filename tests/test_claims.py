@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from numpy.typing import NDArray
 
 from indm.errors import ParamsError
 from indm.report import claims_table, load_claims
@@ -16,10 +17,12 @@ from indm.report.claims import (
     INCONCLUSIVE,
     NO_DATA,
     NOT_SHOWN,
+    REPEATED,
     SHOWN,
     Interval,
     grade,
     interval,
+    repeatability,
 )
 from indm.report.claims_file import Claims
 from indm.report.results import records
@@ -229,6 +232,48 @@ def test_grades_are_stable_under_other_seeds(expected: str) -> None:
         found.append(grade(against, {"control": other}, 0.01).grade)
     rate = found.count(expected) / len(found)
     assert rate >= least, f"{rate}: {pd.Series(found).value_counts().to_dict()}"
+
+
+def exactly(mean: float, deviation: float, n: int) -> NDArray[np.float64]:
+    """Return n numbers of exactly this mean and standard deviation."""
+    numbers = np.random.default_rng(1).normal(size=n)
+    return mean + deviation * (numbers - numbers.mean()) / numbers.std(ddof=1)
+
+
+@pytest.mark.parametrize(
+    ("n", "mean", "deviation"), [(3, 0.1, 0.03), (3, -0.05, 0.03), (5, 0.06, 0.05), (9, 0.0, 0.02)]
+)
+@pytest.mark.parametrize("control", [None, 0.0, 0.04])
+def test_repeatability_is_how_often_repetitions_agree(
+    n: int, mean: float, deviation: float, control: float | None
+) -> None:
+    """Were what was found the truth: 2,000 repetitions by the same number of other seeds, smallest effect 0.01."""
+    generator = np.random.default_rng(0)
+    truth = {"": mean} | ({} if control is None else {"control": control})
+    found = {name: exactly(centre, deviation, n) for name, centre in truth.items()}
+    against, *controls = found.values()
+    counts: dict[str, int] = dict.fromkeys((SHOWN, EXPLAINED, NOT_SHOWN, INCONCLUSIVE), 0)
+    for _ in range(2000):
+        first, *others = (interval(generator.normal(centre, deviation, n)) for centre in truth.values())
+        counts[grade(first, dict(zip(["control"], others, strict=False)), 0.01).grade] += 1
+    for name, count in counts.items():
+        assert repeatability(name, against, controls, 0.01) == pytest.approx(count / 2000, abs=0.035), name
+
+
+def test_a_verdict_that_other_seeds_might_not_repeat_is_inconclusive() -> None:
+    values = planted(PLAIN, seeds=5, noise=0.005)
+    sure = graded(values)
+    assert (sure["grade"], sure["repeatability"]) == (SHOWN, pytest.approx(1, abs=0.01))
+    doubtful = graded(values, smallest_effect=sure["low"] - 1e-6)
+    assert doubtful["grade"] == INCONCLUSIVE
+    assert doubtful["repeatability"] < REPEATED
+    assert doubtful["reason"].startswith("shown, but of repetitions with other seeds only ")
+
+
+def test_seeds_that_agree_to_the_last_digit_repeat() -> None:
+    same = np.full(3, 0.1)
+    assert repeatability(SHOWN, same, [], 0.01) == 1
+    assert repeatability(NOT_SHOWN, -same, [], 0.01) == 1
 
 
 def test_the_claims_of_the_paper_are_a_valid_file() -> None:

@@ -7,9 +7,11 @@ The effect of a treatment is the mean over seeds of a paired difference, positiv
 with a the treatment, b the baseline or a control, both trained with seed s, and f the metric's transform. Its 95 % interval is
 Student's below ten seeds, and a BCa bootstrap from there on (B. Efron, Better Bootstrap Confidence Intervals, 1987,
 https://doi.org/10.1080/01621459.1987.10478410).
+
+A verdict that as many other seeds might well not repeat is none: :func:`repeatability`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,6 +25,9 @@ from indm.seeding import derive_seed
 
 LEVEL = 0.95
 FEWEST_SEEDS = 3
+# Of repetitions with other seeds, the share that must be expected to come to the same verdict.
+REPEATED = 0.9
+FARTHEST = 30.0
 BOOTSTRAP_SEEDS = 10
 
 SHOWN = "shown"
@@ -50,6 +55,7 @@ CLAIM_COLUMNS = [
     "control_low",
     "control_high",
     "grade",
+    "repeatability",
     "reason",
     "test",
     "statement",
@@ -106,6 +112,8 @@ def grade(baseline: Interval, controls: Mapping[str, Interval], smallest_effect:
     - not shown: the interval against the baseline ends at or below the smallest effect;
     - inconclusive: fewer than three seeds, or an interval on both sides of the smallest effect, or a control without enough seeds.
 
+    Of a verdict that other seeds might well not repeat, :func:`repeatability`, a table makes "inconclusive" too.
+
     Arguments:
         baseline: the effect against the baseline.
         controls: the effect against each control, by name.
@@ -130,6 +138,48 @@ def grade(baseline: Interval, controls: Mapping[str, Interval], smallest_effect:
 
 def _seeds(n: int) -> str:
     return f"{n} seed" if n == 1 else f"{n} seeds"
+
+
+def repeatability(
+    found: str, against: NDArray[np.float64], controls: Sequence[NDArray[np.float64]], smallest_effect: float
+) -> float:
+    r"""Estimate how probably as many other seeds would be graded alike: the estimated-power approach.
+
+    .. math:: P\Big(\frac{\hat d' - \delta}{s' / \sqrt n} > t_{n-1}\Big) = P\big(T_{n-1, \lambda} > t_{n-1}\big),
+        \qquad \lambda = \frac{\hat d - \delta}{s / \sqrt n}
+
+    with T a noncentral Student variable, :math:`\delta` the smallest effect and :math:`t_{n-1}` the 97.5 % point: the
+    probability that the repetition's interval lies above :math:`\delta`, were the mean and the standard deviation found the
+    true ones. Comparisons are taken as independent; they share the treatment, so this is a little too low for several controls.
+
+    Arguments:
+        found: the grade.
+        against: differences from the baseline, shape (n,), n at least 2.
+        controls: differences from each control, each of shape (n,), n at least 2.
+        smallest_effect: the smallest effect worth a claim.
+
+    References:
+        | Reproducibility probability in clinical trials (Shao & Chow, 2002), section 2
+        | https://doi.org/10.1002/sim.1177
+    """
+    above = _probability_above(against, max(smallest_effect, 0.0))
+    beats = float(np.prod([_probability_above(control, 0.0) for control in controls]))
+    not_shown = _probability_above(-against, -smallest_effect)
+    probabilities = {SHOWN: above * beats, EXPLAINED: above * (1 - beats), NOT_SHOWN: not_shown}
+    return probabilities.get(found, 1 - above - not_shown)
+
+
+def _probability_above(differences: NDArray[np.float64], bound: float) -> float:
+    """Probability that the interval of a repetition starts above a bound."""
+    from scipy import stats
+
+    n = len(differences)
+    distance, error = differences.mean() - bound, differences.std(ddof=1) / np.sqrt(n)
+    if np.ptp(differences) == 0:
+        return float(distance > 0)
+    # Farther out it is 0 or 1 to all digits, and SciPy's series fails.
+    noncentrality = np.clip(distance / error, -FARTHEST, FARTHEST)
+    return float(stats.nct.sf(stats.t.ppf((1 + LEVEL) / 2, n - 1), n - 1, noncentrality))
 
 
 def claims_table(values: pd.DataFrame, claims: Claims, suite: str) -> pd.DataFrame:
@@ -164,20 +214,34 @@ def _graded(
 ) -> dict[str, Any]:
     """Grade a claim at one dataset, SDE and objective."""
     row = _described(claim) | place
-    against = interval(_differences(values, claim, place, claim.baseline))
+    differences = _differences(values, claim, place, claim.baseline)
+    against = interval(differences)
     if against.n == 0:
         return row | {"grade": NO_DATA, "reason": "no run of the baseline shares a seed with one of the treatment"}
-    found: dict[str, Interval] = {}
+    controlled: dict[str, NDArray[np.float64]] = {}
     for name in claim.controls:
         arm = _choose(values, controls[name], place)
         chosen = f"{name} ({arm.variant})" if arm and controls[name].choose_by else name
-        found[chosen] = interval(_differences(values, claim, place, arm) if arm else np.empty(0))
+        controlled[chosen] = _differences(values, claim, place, arm) if arm else np.empty(0)
+    found = {name: interval(control) for name, control in controlled.items()}
     verdict = grade(against, found, claim.smallest_effect)
     row |= against._asdict() | {"grade": verdict.grade, "reason": verdict.reason, "control": verdict.control}
+    if against.n >= FEWEST_SEEDS:
+        decided = [control for control in controlled.values() if len(control) >= FEWEST_SEEDS]
+        probability = repeatability(verdict.grade, differences, decided, claim.smallest_effect)
+        row |= _repeated(verdict, probability)
     row["test"] = "BCa bootstrap" if against.n >= BOOTSTRAP_SEEDS else "Student t" if against.n > 1 else ""
     if verdict.control:
         row |= {f"control_{key}": value for key, value in found[verdict.control]._asdict().items()}
     return row
+
+
+def _repeated(verdict: Grade, probability: float) -> dict[str, Any]:
+    """Take a verdict back that other seeds might well not repeat."""
+    if verdict.grade == INCONCLUSIVE or probability >= REPEATED:
+        return {"repeatability": probability}
+    reason = f"{verdict.grade}, but of repetitions with other seeds only {probability:.1%} would say so: more seeds are needed"
+    return {"grade": INCONCLUSIVE, "repeatability": probability, "reason": reason}
 
 
 def _described(claim: Claim) -> dict[str, Any]:

@@ -53,6 +53,7 @@ COLUMNS = {
         "control_effect",
         "control_low",
         "control_high",
+        "repeatability",
         "reason",
     ]
 }
