@@ -30,8 +30,10 @@ test: $(VENV)/.installed ## Run the tests
 long: $(VENV)/.installed ## Run the tests that take minutes
 	python -m pytest --long -m long
 
-bench: $(VENV)/.installed ## Time training steps; RELEASED=<checkout> does so for the released code beside them
+bench: $(VENV)/.installed ## Time steps and likelihoods; RELEASED=<checkout> does so for the released code beside them
 	python -m tests.benchmarks.training $(if $(RELEASED),--released $(RELEASED))
+	$(if $(RELEASED),python -m tests.benchmarks.likelihood --released $(RELEASED))
+	python -m tests.benchmarks.growth
 	python -m tests.benchmarks.scaling
 
 lint: $(VENV)/.installed ## Check style, types and the workflow
