@@ -8,7 +8,7 @@ with a the treatment, b the baseline or a control, both trained with seed s, and
 Student's below ten seeds, and a BCa bootstrap from there on (B. Efron, Better Bootstrap Confidence Intervals, 1987,
 https://doi.org/10.1080/01621459.1987.10478410).
 
-A verdict that as many other seeds might well not repeat is none: :func:`repeatability`.
+How probably as many other seeds would give the same verdict is said beside it: :func:`repeatability`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,8 +25,8 @@ from indm.seeding import derive_seed
 
 LEVEL = 0.95
 FEWEST_SEEDS = 3
-# Of repetitions with other seeds, the share that must be expected to come to the same verdict.
-REPEATED = 0.9
+# A verdict with a lower repeatability is called borderline.
+REPEATABLE = 0.9
 FARTHEST = 30.0
 BOOTSTRAP_SEEDS = 10
 
@@ -111,8 +111,6 @@ def grade(baseline: Interval, controls: Mapping[str, Interval], smallest_effect:
     - explained by a control: so against the baseline, but the interval against a control reaches 0 or below;
     - not shown: the interval against the baseline ends at or below the smallest effect;
     - inconclusive: fewer than three seeds, or an interval on both sides of the smallest effect, or a control without enough seeds.
-
-    Of a verdict that other seeds might well not repeat, :func:`repeatability`, a table makes "inconclusive" too.
 
     Arguments:
         baseline: the effect against the baseline.
@@ -229,19 +227,18 @@ def _graded(
     if against.n >= FEWEST_SEEDS:
         decided = [control for control in controlled.values() if len(control) >= FEWEST_SEEDS]
         probability = repeatability(verdict.grade, differences, decided, claim.smallest_effect)
-        row |= _repeated(verdict, probability)
+        row |= {"repeatability": probability, "reason": _borderline(verdict.reason, probability)}
     row["test"] = "BCa bootstrap" if against.n >= BOOTSTRAP_SEEDS else "Student t" if against.n > 1 else ""
     if verdict.control:
         row |= {f"control_{key}": value for key, value in found[verdict.control]._asdict().items()}
     return row
 
 
-def _repeated(verdict: Grade, probability: float) -> dict[str, Any]:
-    """Take a verdict back that other seeds might well not repeat."""
-    if verdict.grade == INCONCLUSIVE or probability >= REPEATED:
-        return {"repeatability": probability}
-    reason = f"{verdict.grade}, but of repetitions with other seeds only {probability:.1%} would say so: more seeds are needed"
-    return {"grade": INCONCLUSIVE, "repeatability": probability, "reason": reason}
+def _borderline(reason: str, probability: float) -> str:
+    """Add to a reason that other seeds might well say something else."""
+    if probability >= REPEATABLE:
+        return reason
+    return f"{reason}; borderline: as many other seeds would say the same with probability {probability:.2f}"
 
 
 def _described(claim: Claim) -> dict[str, Any]:
