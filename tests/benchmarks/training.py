@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import itertools
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -105,13 +104,19 @@ def released_step(work: Work, checkout: Path | None) -> Callable[[Draws], object
     return lambda draws: step(draws.x)
 
 
+def peak_memory() -> float:
+    """Peak of this process in MiB; what ``getrusage`` gives may be that of the process that started it."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines["VmHWM"].split()[0]) / 1024
+
+
 def serve(connection: Connection, build: Build, work: Work, checkout: Path | None) -> None:
     """Take a step whenever asked to; answer with its seconds and the peak memory in MiB."""
     set_up("cpu", 1) if build is own_step else torch.set_num_threads(1)
     draws, step = batches(work), build(work, checkout)
     while connection.recv():
         elapsed = seconds(partial(step, next(draws)))
-        connection.send((elapsed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+        connection.send((elapsed, peak_memory()))
 
 
 @contextlib.contextmanager
