@@ -15,7 +15,8 @@ from scipy.stats import poisson
 from torch import Tensor
 
 from indm.errors import ConvergenceError, ParamsError
-from indm.flows import FLOWS, Flow, LogDet, ResidualFlow, Wolf, build_flow, residual
+from indm.flows import FLOWS, Flow, LogDet, ResidualFlow, Wolf, build_flow, neumann, residual
+from indm.flows.activations import ACTIVATIONS, ActivationName
 from indm.flows.convolution import adjoint, convolve
 from indm.flows.lipschitz import LinfConv2d, LipschitzConv2d, SpectralConv2d
 from indm.flows.log_det import (
@@ -25,11 +26,11 @@ from indm.flows.log_det import (
     draw_probe,
     draw_roulette,
     exact_log_det,
-    neumann_log_det,
+    neumann_vector,
     roulette_coefficients,
     series_log_det,
 )
-from indm.flows.residual import ActivationName, ResidualBlock
+from indm.flows.residual import ResidualBlock
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 CHANNELS, SIZE = 2, 4
@@ -349,6 +350,46 @@ def test_the_branchs_own_product_is_that_of_autograd(activation: ActivationName,
         torch.testing.assert_close(found, right)
 
 
+@pytest.mark.parametrize("elements", [1, 6 * 25 * 3, 2**17])
+@pytest.mark.parametrize("activation", ["sin", "elu"])
+@pytest.mark.parametrize("leading_activation", [True, False])
+@pytest.mark.parametrize("condition_features", [0, 3])
+def test_written_out_estimate_and_gradients_are_those_of_autograd(
+    elements: int,
+    activation: ActivationName,
+    leading_activation: bool,
+    condition_features: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A pixel at a time, three images and what is left of them, and all at once; every image with a weight of its own."""
+    monkeypatch.setattr(neumann, "ELEMENTS", elements)
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"bound": "linf", "coefficient": 0.9, "condition_features": condition_features}
+    block = ResidualBlock(2, 5, 6, activation=activation, leading_activation=leading_activation, **sizes).double()
+    x, h = (torch.randn(4, *shape, dtype=torch.float64, requires_grad=True) for shape in ((2, 5, 5), (3,)))
+    probe, weight = torch.randn_like(x), torch.randn(4, dtype=torch.float64)
+    condition = h if condition_features else None
+    found = block.branch_and_estimate(x, condition, probe, [1.0, 1.0, 1.5])
+    g, vjp = block.linearise(x, condition)
+    right = g, (vjp(neumann_vector(vjp, probe, [1.0, 1.0, 1.5]).detach()) * probe).flatten(1).sum(1)
+    torch.testing.assert_close(found, right)
+    inputs = [x, *([h] if condition_features else []), *block.parameters()]
+    for direction in ((probe, weight), (torch.zeros_like(g), weight), (probe, torch.zeros_like(weight))):
+        ours, autograds = (torch.autograd.grad(y, inputs, direction, retain_graph=True) for y in (found, right))
+        torch.testing.assert_close(ours, autograds)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_slopes_and_curvatures_are_derivatives(activation: ActivationName) -> None:
+    f, x = ACTIVATIONS[activation], torch.linspace(-3, 3, 40, dtype=torch.float64, requires_grad=True)
+    value = f.value(x)
+    slope = f.slope(x, value)
+    (first,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), x)
+    torch.testing.assert_close(slope, first)
+    torch.testing.assert_close(f.curvature(value, slope), second)
+
+
 def gradients(value: Tensor, inputs: Sequence[Tensor], direction: Tensor) -> tuple[Tensor, ...]:
     return torch.autograd.grad(value, inputs, direction, retain_graph=True, materialize_grads=True)
 
@@ -396,7 +437,7 @@ def test_series_is_unbiased() -> None:
 
 def test_neumann_gradient_is_unbiased_and_its_value_is_a_trace() -> None:
     block, x = one_block()
-    (_, vjp), parameters = block.linearise(x), list(block.parameters())
+    parameters = list(block.parameters())
     n = sum(p.numel() for p in parameters)
     directions = torch.randn(n, 12, generator=seeded(4), dtype=x.dtype)
 
@@ -406,10 +447,10 @@ def test_neumann_gradient_is_unbiased_and_its_value_is_a_trace() -> None:
 
     def estimate(coefficients: list[float], generator: torch.Generator) -> Tensor:
         probe = torch.randn(x.shape, generator=generator, dtype=x.dtype)
-        value = neumann_log_det(vjp, probe, coefficients)
+        _, value = block.branch_and_estimate(x, None, probe, coefficients)
         return torch.cat([projected(value), value.mean().view(1)])
 
-    log_det = exact_log_det(vjp, x)
+    log_det = exact_log_det(block.linearise(x)[1], x)
     jacobian = torch.autograd.functional.jacobian(block, x[:1]).view(x[0].numel(), -1)
     trace = torch.trace(torch.linalg.solve(torch.eye(len(jacobian)).to(jacobian) + jacobian, jacobian))
     assert (trace - log_det[0]).abs() > 0.05

@@ -25,6 +25,8 @@ class LipschitzConv2d(nn.Conv2d):
         coefficient: c, the bound on the Lipschitz constant.
     """
 
+    bias: Tensor
+
     def __init__(
         self, channels_in: int, channels_out: int, kernel_size: int, image_size: int, coefficient: float
     ) -> None:

@@ -70,20 +70,16 @@ def series_log_det(vjp: VectorJacobian, probe: Tensor, coefficients: Sequence[fl
     return total
 
 
-def neumann_log_det(vjp: VectorJacobian, probe: Tensor, coefficients: Sequence[float]) -> Tensor:
-    r"""Return a number whose gradient is an unbiased estimate of that of log|det(I + J)| (Residual Flows, theorem 2).
+def neumann_vector(vjp: VectorJacobian, probe: Tensor, coefficients: Sequence[float]) -> Tensor:
+    r"""Return w, with the shape of ``probe``, for the estimate of a gradient (Residual Flows, theorem 2).
 
-    .. math:: \Big(v^T + \sum_{k=1}^{n} (-1)^k c_k v^T J^k\Big) J v
-
-    with the bracket held constant, so that only one product needs a graph, whatever n is. Its expected value is
-    tr((I + J)^-1 J), **not** log|det(I + J)|: never report it.
+    .. math:: w = v + \sum_{k=1}^{n} (-1)^k c_k (J^\top)^k v, \qquad E[w v^\top] = (I + J)^{-\top}
     """
-    with torch.no_grad():
-        product = neumann = probe
-        for k, coefficient in enumerate(coefficients, start=1):
-            product = vjp(product)
-            neumann = neumann + (-1) ** k * coefficient * product
-    return _inner(vjp(neumann), probe)
+    product = w = probe
+    for k, coefficient in enumerate(coefficients, start=1):
+        product = vjp(product)
+        w = w + (-1) ** k * coefficient * product
+    return w
 
 
 def roulette_coefficients(draw: int, exact_terms: int, mean: float) -> list[float]:

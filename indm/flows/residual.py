@@ -7,15 +7,15 @@ References:
     | https://arxiv.org/abs/1811.00995
 """
 
-import math
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, Protocol, cast, get_args
+from typing import Protocol, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from indm.errors import ConvergenceError, ParamsError
+from indm.flows.activations import ACTIVATIONS, ActivationName
 from indm.flows.base import Flow, LogDet
 from indm.flows.convolution import adjoint, convolve
 from indm.flows.lipschitz import BOUNDS, Bound, LipschitzConv2d
@@ -26,12 +26,11 @@ from indm.flows.log_det import (
     draw_probe,
     draw_roulette,
     exact_log_det,
-    neumann_log_det,
     roulette_coefficients,
     series_log_det,
 )
+from indm.flows.neumann import Layers, branch_and_estimate
 
-ActivationName = Literal["sin", "elu"]
 ALL = slice(None)
 
 
@@ -40,45 +39,6 @@ class Branch(Protocol):
 
     def __call__(self, x: Tensor, samples: Tensor | slice = ALL) -> Tensor:
         """Return g(x) for images x with shape (b, C, S, S), which are those ``samples`` of the batch of conditions."""
-
-
-Activated = tuple[Tensor, Callable[[], Tensor]]
-"""An elementwise function's value, and what computes its slope there."""
-
-
-class _ScaledSin(torch.autograd.Function):
-    """sin(2 pi x) / (2 pi) and its slope cos(2 pi x), each of which is the other's derivative but for a factor.
-
-    Neither is computed again for the gradients, and the angle is not kept.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-        angle = 2 * math.pi * x
-        slope = angle.cos()
-        value = angle.sin_().div_(2 * math.pi)
-        ctx.save_for_backward(value, slope)
-        return value, slope
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ANN401
-        (value, slope), (of_value, of_slope) = ctx.saved_tensors, gradients
-        return torch.addcmul(of_value * slope, of_slope, value, value=-4 * math.pi**2)
-
-
-def scaled_sin(x: Tensor) -> Activated:
-    """sin(2 pi x) / (2 pi), whose slope is at most 1."""
-    value, slope = _ScaledSin.apply(x)
-    return value, lambda: slope
-
-
-def elu(x: Tensor) -> Activated:
-    """x above 0, e^x - 1 below."""
-    value = F.elu(x)
-    return value, lambda: value.clamp(max=0) + 1
-
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Activated]] = {"sin": scaled_sin, "elu": elu}
 
 
 class ResidualBlock(nn.Module):
@@ -153,11 +113,29 @@ class ResidualBlock(nn.Module):
             for weight, slope in zip(reversed(transposed), reversed(slopes), strict=True):
                 v = convolve(v, weight)
                 if slope is not None:
-                    # Of one vector a sample without broadcasting, whose gradient would be a sum over one.
-                    v = v * slope if len(v) == len(x) else (v.unflatten(0, (-1, len(x))) * slope).flatten(0, 1)
+                    v = (v.unflatten(0, (-1, len(x))) * slope).flatten(0, 1)
             return v
 
         return y, vjp
+
+    def branch_and_estimate(
+        self, x: Tensor, h: Tensor | None, probe: Tensor, coefficients: list[float]
+    ) -> tuple[Tensor, Tensor]:
+        """Return g(x) and the Neumann estimate; see :func:`indm.flows.neumann.branch_and_estimate`."""
+        (w1, w2, w3), shift = self._weights(h)
+        b2 = self.conv2.bias[:, None].expand(-1, len(x))
+        layers = Layers(
+            w1=w1.flatten(1),
+            b1=self.conv1.bias,
+            w2=w2.flatten(1),
+            b2=b2 if shift is None else b2 + shift.flatten(1).t(),
+            # Patches that are added up lie around their pixel: the kernel is mirrored.
+            r3=w3.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2),
+            b3=self.conv3.bias,
+        )
+        return branch_and_estimate(
+            layers, self.activation, leading=self.leading_activation, x=x, probe=probe, coefficients=coefficients
+        )
 
     def _weights(self, h: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
         """Return the bounded weights, and what the condition adds behind the second convolution."""
@@ -175,12 +153,16 @@ class ResidualBlock(nn.Module):
         for index, (conv, weight) in enumerate(zip(self.convs, weights, strict=True)):
             slope = None
             if index > 0 or self.leading_activation:
-                x, slope = self.activation(x)
+                x, slope = self._activate(x)
             slopes.append(slope)
             x = convolve(x, weight, conv.bias)
             if index == 1 and shift is not None:
                 x = x + shift
         return x, slopes
+
+    def _activate(self, x: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
+        value = self.activation.value(x)
+        return value, lambda: self.activation.slope(x, value)
 
     def update_norms(self) -> None:
         """Refresh the norms of the three convolutions."""
@@ -329,14 +311,18 @@ class ResidualFlow(Flow):
         generator: Source,
     ) -> tuple[Tensor, Tensor]:
         """Return x + g(x) and log|det(I + J)|."""
-        g, vjp = block.linearise(x, h)
         if log_det == "exact":
+            g, vjp = block.linearise(x, h)
             return x + g, exact_log_det(vjp, x)
-        estimator = neumann_log_det if log_det == "train" else series_log_det
         exact_terms = self.exact_terms_train if log_det == "train" else self.exact_terms_eval
         draw = draw_roulette(self.roulette_mean, generator)
         coefficients = roulette_coefficients(draw, exact_terms, self.roulette_mean)
-        return x + g, estimator(vjp, draw_probe(x, self.probe, generator), coefficients)
+        probe = draw_probe(x, self.probe, generator)
+        if log_det == "train":
+            g, estimate = block.branch_and_estimate(x, h, probe, coefficients)
+            return x + g, estimate
+        g, vjp = block.linearise(x, h)
+        return x + g, series_log_det(vjp, probe, coefficients)
 
 
 def solve_block(g: Branch, z: Tensor, name: str, atol: float, max_iterations: int) -> Tensor:

@@ -1,0 +1,58 @@
+"""Activations of residual branches: functions with slopes in [-1, 1], with their derivatives."""
+
+import math
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ActivationName = Literal["sin", "elu"]
+
+
+class Activation(Protocol):
+    """An elementwise function f; what one derivative has in common with another is not computed twice."""
+
+    def value(self, x: Tensor) -> Tensor:
+        """Return f(x)."""
+
+    def slope(self, x: Tensor, value: Tensor) -> Tensor:
+        """Return f'(x), given f(x)."""
+
+    def curvature(self, value: Tensor, slope: Tensor) -> Tensor:
+        """Return f''(x), given f(x) and f'(x)."""
+
+
+class ScaledSin:
+    """sin(2 pi x) / (2 pi)."""
+
+    def value(self, x: Tensor) -> Tensor:
+        """See :class:`Activation`."""
+        return (x * (2 * math.pi)).sin() / (2 * math.pi)
+
+    def slope(self, x: Tensor, value: Tensor) -> Tensor:
+        """See :class:`Activation`."""
+        return (x * (2 * math.pi)).cos()
+
+    def curvature(self, value: Tensor, slope: Tensor) -> Tensor:
+        """See :class:`Activation`."""
+        return value * (-4 * math.pi**2)
+
+
+class Elu:
+    """x above 0, e^x - 1 below."""
+
+    def value(self, x: Tensor) -> Tensor:
+        """See :class:`Activation`."""
+        return F.elu(x)
+
+    def slope(self, x: Tensor, value: Tensor) -> Tensor:
+        """See :class:`Activation`."""
+        return value.clamp(max=0) + 1
+
+    def curvature(self, value: Tensor, slope: Tensor) -> Tensor:
+        """See :class:`Activation`."""
+        return torch.where(value < 0, slope, 0)
+
+
+ACTIVATIONS: dict[ActivationName, Activation] = {"sin": ScaledSin(), "elu": Elu()}
