@@ -3,7 +3,6 @@
 import math
 from typing import Literal, Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -52,7 +51,8 @@ class Elu:
 
     def curvature(self, value: Tensor, slope: Tensor) -> Tensor:
         """See :class:`Activation`."""
-        return torch.where(value < 0, slope, 0)
+        # The slope where it is below 1, 0 elsewhere; torch.where with a number takes ten times as long.
+        return -F.threshold(-slope, -1.0, 0.0)
 
 
 ACTIVATIONS: dict[ActivationName, Activation] = {"sin": ScaledSin(), "elu": Elu()}
