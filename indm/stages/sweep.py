@@ -69,24 +69,30 @@ def _measure(suite: "Suite", layout: Layout, name: str) -> None:
         generated = features(extractor, images, description["levels"], device=device)[0]
         return _compare(suite, generated, reference, (*seed, "compare"))
 
-    key = work_key(
-        "sweep",
-        run=[run.dataset, run.seed],
-        sweep=suite.sweep.model_dump(exclude={"objectives", "samplers", "steps"}),
-        sample=suite.sample_params(name).model_dump(),
-        fid=suite.fid.model_dump(),
-        checkpoint=file_sha256(folder / "checkpoint.safetensors"),
-        reference=[file_sha256(data / file) for file in REFERENCE],
-        data=description["sha256"],
-        machine=[device.type, suite.threads],
-    )
-    with open_scratch(layout.scratch(name, "sweep"), key) as scratch:
+    with open_scratch(layout.scratch(name, "sweep"), _key(suite, layout, name, device.type)) as scratch:
         rows = [
             _row(scratch, sampler, steps, _settings(suite, name, sampler, steps), draw, measure)
             for sampler in suite.sweep.samplers
             for steps in suite.sweep.steps
         ]
         _write(folder, rows)
+
+
+def _key(suite: "Suite", layout: Layout, name: str, device: str) -> str:
+    """Hash what a cell depends on, but for its sampler and steps."""
+    run = suite.runs[name]
+    data = layout.data(run.dataset)
+    return work_key(
+        "sweep",
+        run=[run.dataset, run.seed],
+        sweep=suite.sweep.model_dump(exclude={"objectives", "samplers", "steps"}),
+        sample=suite.sample_params(name).model_dump(),
+        fid=suite.fid.model_dump(),
+        checkpoint=file_sha256(layout.run(name) / "checkpoint.safetensors"),
+        reference=[file_sha256(data / file) for file in REFERENCE],
+        data=read_json(data / "dataset.json")["sha256"],
+        machine=[device, suite.threads],
+    )
 
 
 def _row(
