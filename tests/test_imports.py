@@ -97,3 +97,14 @@ def test_import_rule(path: Path) -> None:
 def test_torch_is_not_imported_where_it_is_not_needed(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
+
+
+def test_garbage_is_collected_again_from_set_up_on_and_not_among_what_was_imported() -> None:
+    code = (
+        "import gc; gc.disable(); from indm.stages.common import set_up; set_up('cpu', 1); "
+        "print(gc.isenabled(), gc.get_freeze_count())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    enabled, frozen = done.stdout.split()
+    assert enabled == "True"
+    assert int(frozen) > 100_000

@@ -1,6 +1,7 @@
 """What several stages share: device, progress bars and reading a prepared dataset."""
 
 import ctypes
+import gc
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,11 +18,14 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, LARGE = -1, -3, 2**30
 
 
 def set_up(device: str, threads: int, processes: int = 1) -> torch.device:
-    """Choose the device and make torch's results repeat.
+    """Choose the device and make torch's results repeat; collect garbage from here on, where the command line left it.
 
     Raises:
         NoGpuError: if the suite asks for a GPU and there is none, or there are fewer than processes on this machine.
     """
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
     _keep_memory()
     torch.set_num_threads(threads)
     # The same as use_deterministic_algorithms, which imports the compiler and its second with it.
