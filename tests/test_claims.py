@@ -259,6 +259,22 @@ def test_repeatability_is_how_often_repetitions_agree(
         assert repeatability(name, against, controls, 0.01) == pytest.approx(count / 2000, abs=0.035), name
 
 
+@pytest.mark.parametrize(("n", "mean"), [(10, 0.06), (10, 0.1), (12, 0.12)])
+def test_repeatability_of_bootstrap_intervals(n: int, mean: float) -> None:
+    """The same for 300 repetitions of ten and twelve seeds, standard deviation 0.1."""
+    generator = np.random.default_rng(0)
+    grades = [grade(interval(generator.normal(mean, 0.1, n)), {}, 0.01).grade for _ in range(300)]
+    for name in (SHOWN, NOT_SHOWN, INCONCLUSIVE):
+        assert repeatability(name, exactly(mean, 0.1, n), [], 0.01) == pytest.approx(grades.count(name) / 300, abs=0.07)
+
+
+def test_a_control_that_is_not_run_leaves_the_verdict_inconclusive_for_other_seeds_too() -> None:
+    against, control = exactly(0.1, 0.01, 5), exactly(-0.1, 0.01, 5)
+    assert repeatability(INCONCLUSIVE, against, [np.empty(0)], 0.01) == pytest.approx(1)
+    assert repeatability(SHOWN, against, [np.empty(0)], 0.01) == 0
+    assert repeatability(EXPLAINED, against, [np.empty(0), control], 0.01) == pytest.approx(1)
+
+
 def test_a_verdict_that_other_seeds_might_not_repeat_is_called_borderline() -> None:
     values = planted(PLAIN, seeds=5, noise=0.005)
     sure = graded(values)
@@ -271,9 +287,11 @@ def test_a_verdict_that_other_seeds_might_not_repeat_is_called_borderline() -> N
 
 
 def test_seeds_that_agree_to_the_last_digit_repeat() -> None:
-    same = np.full(3, 0.1)
+    same = np.full(3, 0.25)
     assert repeatability(SHOWN, same, [], 0.01) == 1
     assert repeatability(NOT_SHOWN, -same, [], 0.01) == 1
+    assert repeatability(NOT_SHOWN, same, [], 0.25) == 1  # at the threshold
+    assert repeatability(NOT_SHOWN, 0 * same, [], 0.0) == 1
 
 
 def test_the_claims_of_the_paper_are_a_valid_file() -> None:

@@ -43,6 +43,28 @@ def test_four_numbers_of_exact_score(name: str) -> None:
         assert abs(error) < 0.01, f"{key} is off by {error}"
 
 
+@pytest.mark.parametrize("tolerance", [None, 1e-2])
+def test_nll_does_not_depend_on_what_else_is_asked_for(tolerance: float | None) -> None:
+    sde, data = SDES["vp"](), GaussianData(8)
+    x = data.draw(50)
+
+    def nll(*, uncorrected: bool) -> Tensor:
+        return four_numbers(
+            lambda z, t: torch.tanh(data.noise_fn(sde, z, t)),
+            sde,
+            lambda images: (images, torch.zeros(len(images), dtype=images.dtype)),
+            x,
+            eps=EPS,
+            time_draws=1,
+            tolerance=tolerance,
+            ode_steps=4,
+            uncorrected=uncorrected,
+            generator=Generator().manual_seed(0),
+        )["nll"]
+
+    torch.testing.assert_close(nll(uncorrected=True), nll(uncorrected=False))
+
+
 def exact_case() -> tuple[Any, SDE, Tensor, Tensor]:
     """Noise prediction, diffusion, starts and exact negative log-densities of one-dimensional Gaussian data."""
     sde, data = SDES["vp"](), GaussianData(1)

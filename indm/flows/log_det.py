@@ -2,8 +2,8 @@ r"""Estimators of log|det(I + J)|, with J = dg(x)/dx the Jacobian of a residual 
 
 .. math:: \log|\det(I + J)| = \sum_{k \ge 1} \frac{(-1)^{k+1}}{k} \operatorname{tr}(J^k)
 
-Every estimator takes ``vjp``, the product v -> J^T v at some images x with shape (B, ...), sample b of g(x) depending on
-sample b of x only, and returns one number per sample, with shape (B,). Gradients reach what ``vjp`` was made of, where they are
+All take ``vjp``, the product v -> J^T v at some images x with shape (B, ...), sample b of g(x) depending on sample b of x
+only. The estimators return one number per sample, with shape (B,); gradients reach what ``vjp`` was made of, where they are
 enabled. The stochastic ones also take
 
 - ``probe``: v with E[v v^T] = I, with the shape of x (Hutchinson: tr(A) = E[v^T A v]);
@@ -70,8 +70,11 @@ def series_log_det(vjp: VectorJacobian, probe: Tensor, coefficients: Sequence[fl
     return total
 
 
+@torch.no_grad()
 def neumann_vector(vjp: VectorJacobian, probe: Tensor, coefficients: Sequence[float]) -> Tensor:
     r"""Return w, with the shape of ``probe``, for the estimate of a gradient (Residual Flows, theorem 2).
+
+    It has no gradient: the theorem holds it constant.
 
     .. math:: w = v + \sum_{k=1}^{n} (-1)^k c_k (J^\top)^k v, \qquad E[w v^\top] = (I + J)^{-\top}
     """

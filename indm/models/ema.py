@@ -13,6 +13,8 @@ Pair = tuple[Tensor, Tensor]
 class ExponentialMovingAverage(Generic[M]):
     r"""Moving average of the trainable parameters of any module; its buffers and frozen parameters are copied.
 
+    Which parameters are frozen, and where the tensors lie, is looked up at the first update: neither may change after it.
+
     .. math:: \bar\theta_n = d_n \bar\theta_{n-1} + (1 - d_n) \theta_n, \quad d_n = \min(d, (1 + n) / (10 + n))
 
     Attributes:

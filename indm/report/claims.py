@@ -27,6 +27,7 @@ LEVEL = 0.95
 FEWEST_SEEDS = 3
 # A verdict with a lower repeatability is called borderline.
 REPEATABLE = 0.9
+# In standard errors: farther from its bound, an interval is repeated on the same side but for less than 1e-9.
 FARTHEST = 30.0
 BOOTSTRAP_SEEDS = 10
 
@@ -148,12 +149,14 @@ def repeatability(
 
     with T a noncentral Student variable, :math:`\delta` the smallest effect and :math:`t_{n-1}` the 97.5 % point: the
     probability that the repetition's interval lies above :math:`\delta`, were the mean and the standard deviation found the
-    true ones. Comparisons are taken as independent; they share the treatment, so this is a little too low for several controls.
+    true ones. From ten seeds on the interval is the bootstrap's: in place of the point stands :math:`1.96\sqrt{(n-1)/n}`, its
+    length for normal differences. Comparisons are taken as independent; they share the treatment, so this is a little too low
+    for several controls.
 
     Arguments:
         found: the grade.
-        against: differences from the baseline, shape (n,), n at least 2.
-        controls: differences from each control, each of shape (n,), n at least 2.
+        against: differences from the baseline, shape (n,), n at least 3.
+        controls: differences from each control, each of shape (n,); one with fewer than three seeds counts as not run.
         smallest_effect: the smallest effect worth a claim.
 
     References:
@@ -161,10 +164,15 @@ def repeatability(
         | https://doi.org/10.1002/sim.1177
     """
     above = _probability_above(against, max(smallest_effect, 0.0))
-    beats = float(np.prod([_probability_above(control, 0.0) for control in controls]))
-    not_shown = _probability_above(-against, -smallest_effect)
-    probabilities = {SHOWN: above * beats, EXPLAINED: above * (1 - beats), NOT_SHOWN: not_shown}
-    return probabilities.get(found, 1 - above - not_shown)
+    decided = [control for control in controls if len(control) >= FEWEST_SEEDS]
+    beats = float(np.prod([_probability_above(control, 0.0) for control in decided]))
+    probabilities = {
+        SHOWN: above * beats * (len(decided) == len(controls)),
+        EXPLAINED: above * (1 - beats),
+        # An interval without length that touches the smallest effect ends at it.
+        NOT_SHOWN: _probability_above(-against, -smallest_effect) if np.ptp(against) else 1 - above,
+    }
+    return float(np.clip(probabilities.get(found, 1 - sum(probabilities.values())), 0, 1))
 
 
 def _probability_above(differences: NDArray[np.float64], bound: float) -> float:
@@ -175,9 +183,11 @@ def _probability_above(differences: NDArray[np.float64], bound: float) -> float:
     distance, error = differences.mean() - bound, differences.std(ddof=1) / np.sqrt(n)
     if np.ptp(differences) == 0:
         return float(distance > 0)
-    # Farther out it is 0 or 1 to all digits, and SciPy's series fails.
+    # Farther out SciPy's series fails.
     noncentrality = np.clip(distance / error, -FARTHEST, FARTHEST)
-    return float(stats.nct.sf(stats.t.ppf((1 + LEVEL) / 2, n - 1), n - 1, noncentrality))
+    quantile = (1 + LEVEL) / 2
+    point = stats.t.ppf(quantile, n - 1) if n < BOOTSTRAP_SEEDS else stats.norm.ppf(quantile) * np.sqrt((n - 1) / n)
+    return float(stats.nct.sf(point, n - 1, noncentrality))
 
 
 def claims_table(values: pd.DataFrame, claims: Claims, suite: str) -> pd.DataFrame:
@@ -225,8 +235,7 @@ def _graded(
     verdict = grade(against, found, claim.smallest_effect)
     row |= against._asdict() | {"grade": verdict.grade, "reason": verdict.reason, "control": verdict.control}
     if against.n >= FEWEST_SEEDS:
-        decided = [control for control in controlled.values() if len(control) >= FEWEST_SEEDS]
-        probability = repeatability(verdict.grade, differences, decided, claim.smallest_effect)
+        probability = repeatability(verdict.grade, differences, [*controlled.values()], claim.smallest_effect)
         row |= {"repeatability": probability, "reason": _borderline(verdict.reason, probability)}
     row["test"] = "BCa bootstrap" if against.n >= BOOTSTRAP_SEEDS else "Student t" if against.n > 1 else ""
     if verdict.control:

@@ -24,7 +24,7 @@ DATA = {"cifar10": ((50_000, 10_000), (3, 32, 32)), "celeba64": ((162_770, 19_96
 ODE_CALLS = {1e-5: 300, 1e-4: 150}
 INVERSE_CALLS = 10
 # In forward passes: a gradient of the weights, a gradient of the input alone, and a step of the flow's likelihood (one pass, on
-# average four products with the Jacobian, one more, and the gradients of a pass and of a product).
+# average five products with the Jacobian, and four for the gradients).
 WEIGHTS, INPUT, FLOW = 3, 2, 10
 FEATURES = 2048
 
@@ -69,7 +69,7 @@ def stages(suite: Suite, name: str, cost: Passes) -> dict[str, float]:
         "curve": len(train.snapshots)
         * (suite.curve.images or test)
         * (_likelihood(suite.curve.tolerance, cost) + suite.curve.time_draws * cost.score),
-        "sweep": suite.sweep.num_samples * swept,
+        "sweep": suite.sweep.num_samples * swept * (run.objective in suite.sweep.objectives),
     }
 
 

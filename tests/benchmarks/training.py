@@ -4,7 +4,7 @@
 
 Prints a table: medians, the median of the paired ratios, the share of the rate of a 2048 x 2048 matrix product that the
 counted operations reach, and the peak memory. Each code has a process of its own, so that neither's memory settings are the
-other's. Without a checkout of the released code its columns are empty.
+other's. Without a checkout of the released code its columns are left out.
 """
 
 import argparse
@@ -42,8 +42,8 @@ class Work(NamedTuple):
         batch: images.
         model: name of the same model in the released code, and its objective.
         precision: of the score network's products.
-        flow_alone: whether the flow alone is trained, as a normalizing flow; the released code's has no such step, and its
-            flow's likelihood and gradients are taken.
+        flow_alone: whether the flow alone is trained, as a normalizing flow; the released code has no such step, and one is
+            made of its parts.
     """
 
     run: str
@@ -126,14 +126,18 @@ def process(build: Build, work: Work, checkout: Path | None) -> Iterator[Callabl
     here, there = context.Pipe()
     server = context.Process(target=serve, args=(there, build, work, checkout))
     server.start()
+    there.close()  # so that the end of the process is seen here
 
     def ask() -> tuple[float, float]:
         here.send(True)
         return here.recv()
 
-    yield ask
-    here.send(False)
-    server.join()
+    try:
+        yield ask
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            here.send(False)
+        server.join()
 
 
 def measure(name: str, checkout: Path | None, rounds: int) -> str:
