@@ -32,9 +32,9 @@ long: $(VENV)/.installed ## Run the tests that take minutes
 
 bench: $(VENV)/.installed ## Time steps and likelihoods; RELEASED=<checkout> does so for the released code beside them
 	python -m tests.benchmarks.training $(if $(RELEASED),--released $(RELEASED))
-	$(if $(RELEASED),python -m tests.benchmarks.likelihood --released $(RELEASED))
 	python -m tests.benchmarks.growth
 	python -m tests.benchmarks.scaling
+	$(if $(RELEASED),python -m tests.benchmarks.likelihood --released $(RELEASED))
 
 lint: $(VENV)/.installed ## Check style, types and the workflow
 	ruff check .
