@@ -17,7 +17,7 @@ References:
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -85,27 +85,26 @@ class _BranchAndEstimate(torch.autograd.Function):
         first, first_slope = _leading(activation, leading, x)
         taken = patches(first)
         returned = torch.empty_like(taken)
-        hidden, slopes = [], []
-        for part in parts(layers, taken):
+        hidden, kept = _places(layers, taken)
+        slopes = []
+        for part, z2 in zip(parts(layers, taken), hidden, strict=True):
             a1, s1 = _evaluate(activation, _first_layer(layers, taken, part))
-            z2 = _shift(layers.w2 @ a1, layers.b2, part)
+            _shift(torch.mm(layers.w2, a1, out=z2), layers.b2, part)
             a2, s2 = _evaluate(activation, z2)
             _put(returned, part, layers.r3 @ a2)
-            hidden.append(z2)
             slopes.append((part, s1, s2))
 
-        def vjp(v: Tensor, keep: Callable[[Tensor], object] = lambda _: None) -> Tensor:
+        def vjp(v: Tensor, places: Iterable[Tensor | None] = itertools.repeat(None)) -> Tensor:
             of_v = patches(v)
             result = torch.empty_like(of_v)
-            for part, s1, s2 in slopes:
-                t2 = layers.w2.t() @ (layers.r3.t() @ _take(of_v, part)).mul_(s2)
-                keep(t2)
+            for (part, s1, s2), place in zip(slopes, places, strict=False):
+                d2 = (layers.r3.t() @ _take(of_v, part)).mul_(s2)
+                t2 = torch.mm(layers.w2.t(), d2, out=place)
                 _put(result, part, layers.w1.t() @ (t2 * s1))
             return _times(add_up(result, x.shape[-1]), first_slope)
 
         w = neumann_vector(vjp, probe, coefficients)
-        kept: list[Tensor] = []
-        product = vjp(w, kept.append)
+        product = vjp(w, kept)
         ctx.activation, ctx.leading = activation, leading
         ctx.save_for_backward(x, probe, w, *layers, *hidden, *kept)
         return add_up(returned, x.shape[-1]) + layers.b3[:, None, None], (product * probe).flatten(1).sum(1)
@@ -166,6 +165,22 @@ def parts(layers: Layers, columns: Tensor) -> Iterator[Part]:
         yield slice(image, min(image + images, batch)), slice(pixel, min(pixel + pixels, area))
 
 
+def _places(layers: Layers, columns: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the places of two hidden layers, a tensor for each part of the columns.
+
+    They are one piece of memory: taken part by part, it would lie between pieces that are soon free again, too small for
+    what comes.
+    """
+    width = len(layers.w2)
+    sizes = [width * _length(images) * _length(pixels) for images, pixels in parts(layers, columns)]
+    first, second = columns.new_empty(2, sum(sizes))
+    return _cut(first, sizes, width), _cut(second, sizes, width)
+
+
+def _cut(memory: Tensor, sizes: list[int], width: int) -> list[Tensor]:
+    return [piece.view(width, -1) for piece in memory.split(sizes)]
+
+
 def patches(x: Tensor) -> Tensor:
     """Return the patch around each pixel of images (B, C, S, S), zero outside, as a column of (9 C, B, S^2)."""
     taken = F.unfold(x.transpose(0, 1), KERNEL, padding=KERNEL // 2)
@@ -196,11 +211,10 @@ def _first_layer(layers: Layers, taken: Tensor, part: Part) -> Tensor:
     return (layers.w1 @ _take(taken, part)).add_(layers.b1[:, None])
 
 
-def _shift(columns: Tensor, shift: Tensor, part: Part) -> Tensor:
+def _shift(columns: Tensor, shift: Tensor, part: Part) -> None:
     """Add to each column, in place, what its image adds."""
     images, pixels = part
     columns.unflatten(1, (-1, _length(pixels))).add_(shift[:, images, None])
-    return columns
 
 
 def _evaluate(activation: Activation, x: Tensor) -> tuple[Tensor, Tensor]:

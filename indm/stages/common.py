@@ -13,8 +13,8 @@ from tqdm import tqdm
 from indm.artifacts import read_array, read_json
 from indm.errors import NoGpuError
 
-# Of malloc.h, and the largest blocks to keep: of this glibc, and of those before 2.35, which refuse more than 32 MiB.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, LARGE = -1, -3, (2**30, 2**25)
+# Of malloc.h. Larger blocks than 32 MiB are still given back: a glibc before 2.35 refuses to keep them.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, KEPT = -1, -3, 2**25
 
 
 def set_up(device: str, threads: int, processes: int = 1) -> torch.device:
@@ -50,9 +50,9 @@ def _keep_memory() -> None:
     """
     if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
         return
-    # The other way round, a refusal would leave the threshold of 128 KiB for good.
-    if any(libc.mallopt(M_MMAP_THRESHOLD, size) for size in LARGE):
-        libc.mallopt(M_TRIM_THRESHOLD, LARGE[0])
+    # In this order: after a change of the other, a refusal would leave this threshold at 128 KiB for good.
+    if libc.mallopt(M_MMAP_THRESHOLD, KEPT):
+        libc.mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
 def bar(description: str) -> Callable[[range], Iterable[int]]:
