@@ -9,7 +9,8 @@ adds patches up to one (:math:`U^\top`). Between these, pixels are columns of a 
 
 with f the activation and D its slopes. So the columns are taken a few at a time, that the elementwise work between two
 products finds them in the processor's cache. Of the hidden layers only what costs a product with :math:`W_2` is kept for the
-gradients: the second layer, and :math:`W_2^\top D_2 R^\top U w` of the estimate :math:`w^\top J v`; the rest is computed again.
+gradients, what f sees in the second layer and :math:`W_2^\top D_2 R^\top U w` of the estimate :math:`w^\top J v`; the rest is
+computed again.
 
 References:
     | Residual Flows for Invertible Generative Modeling (Chen et al., 2019), theorem 2 and section 3.2
@@ -78,6 +79,9 @@ def branch_and_estimate(
 
 
 class _BranchAndEstimate(torch.autograd.Function):
+    # Layer 1 or 2: z in front of the activation, a behind it, s its slope. From above: t of the vector w, g of the gradient,
+    # each in front of the layer's slope; d with the slope. From below: u of the vector v, r with the slope.
+
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
         activation, leading, coefficients, x, probe, *tensors = arguments
@@ -99,8 +103,8 @@ class _BranchAndEstimate(torch.autograd.Function):
             result = torch.empty_like(of_v)
             for (part, s1, s2), place in zip(slopes, places, strict=False):
                 d2 = (layers.r3.t() @ _take(of_v, part)).mul_(s2)
-                t2 = torch.mm(layers.w2.t(), d2, out=place)
-                _put(result, part, layers.w1.t() @ (t2 * s1))
+                t1 = torch.mm(layers.w2.t(), d2, out=place)
+                _put(result, part, layers.w1.t() @ (t1 * s1))
             return _times(add_up(result, x.shape[-1]), first_slope)
 
         w = neumann_vector(vjp, probe, coefficients)
@@ -117,25 +121,27 @@ class _BranchAndEstimate(torch.autograd.Function):
         x, probe, w, *tensors = ctx.saved_tensors
         layers, tensors = Layers(*tensors[:6]), tensors[6:]
         hidden, kept = tensors[: len(tensors) // 2], tensors[len(tensors) // 2 :]
+        # The gradient of the estimate on v: every product of something of v and something of w then has it once.
         v = probe * of_estimate[:, None, None, None]
         first, first_slope = _leading(activation, leading, x)
         taken, of_v, of_w, above = patches(first), patches(_times(v, first_slope)), patches(w), patches(of_g)
         below, product = torch.empty_like(taken), torch.empty_like(taken)
         sums = Layers(*(torch.zeros_like(tensor) for tensor in layers))
-        for part, z2, t2 in zip(parts(layers, taken), hidden, kept, strict=True):
+        for part, z2, t1 in zip(parts(layers, taken), hidden, kept, strict=True):
             x0, v0, w3, g3 = (_take(columns, part) for columns in (taken, of_v, of_w, above))
             a1, s1 = _evaluate(activation, _first_layer(layers, taken, part))
             a2, s2 = _evaluate(activation, z2)
-            t3 = layers.r3.t() @ w3
             u1 = layers.w1 @ v0
             r1 = s1 * u1
             u2 = layers.w2 @ r1
-            g2 = (layers.r3.t() @ g3).mul_(s2).addcmul_(activation.curvature(a2, s2), t3 * u2)
-            g1 = (layers.w2.t() @ g2).mul_(s1).addcmul_(activation.curvature(a1, s1), u1.mul_(t2))
-            d1 = t2 * s1
+            t2 = layers.r3.t() @ w3
+            d1, d2, r2 = s1 * t1, s2 * t2, s2 * u2
+            # Through the value by the slope, and through the slope by the curvature.
+            g2 = (layers.r3.t() @ g3).mul_(s2).addcmul_(activation.curvature(a2, s2), t2.mul_(u2))
+            g1 = (layers.w2.t() @ g2).mul_(s1).addcmul_(activation.curvature(a1, s1), u1.mul_(t1))
             for total, pairs in (
-                (sums.r3, ((g3, a2), (w3, u2.mul_(s2)))),
-                (sums.w2, ((g2, a1), (t3.mul_(s2), r1))),
+                (sums.r3, ((g3, a2), (w3, r2))),
+                (sums.w2, ((g2, a1), (d2, r1))),
                 (sums.w1, ((g1, x0), (d1, v0))),
             ):
                 for left, right in pairs:
