@@ -227,7 +227,8 @@ def _claim(
         "source": "made up",
         "reason": "made up",
     }
-    row = {"suite": SUITE, "id": name, **place, **words, "grade": grade, "unit": unit, "n": 3, **interval("", effect)}
+    graded = {"grade": grade, "repeatability": 0.7 if grade == "inconclusive" else 0.95}
+    row = {"suite": SUITE, "id": name, **place, **words, **graded, "unit": unit, "n": 3, **interval("", effect)}
     return row | ({"control": control, **interval("control_", effect / 2)} if control else {})
 
 

@@ -128,6 +128,13 @@ def test_tables_have_captions_and_scopes_and_pictures_have_texts(page: Reader) -
     assert tags.count("svg") == 6
 
 
+def test_verdicts_that_other_seeds_might_not_repeat_are_called_borderline(folder: Path) -> None:
+    verdicts = make_page(folder).split("<table")[0]
+    for grade, place in (("inconclusive", "digits, VP, fid (borderline)"), ("not shown", "digits, VP, nll")):
+        assert f'{grade}</span> <span class="place">{place}</span>' in verdicts
+    assert verdicts.count("borderline)") == 1
+
+
 def test_downloads_hold_the_files_and_the_tables(folder: Path, page: Reader) -> None:
     links = {attributes["download"]: attributes["href"] for _, attributes in page.elements if "download" in attributes}
     for name in ("fid.csv", "claims.csv", "values.csv"):

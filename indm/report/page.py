@@ -20,7 +20,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from indm.artifacts import read_json
+from indm.report.claims import REPEATABLE
 from indm.report.names import heading, name, names
+from indm.report.results import records
 
 TABLES = (
     "claims",
@@ -239,13 +241,16 @@ def summarise_claims(path: Path) -> list[dict[str, Any]]:
             "id": claim,
             "statement": part["statement"].iloc[0],
             "source": part["source"].iloc[0],
-            "grades": [
-                (_text_cell("grade", row["grade"]), names(row["dataset"], row["sde"], row["objective"]))
-                for row in part.to_dict("records")
-            ],
+            "grades": [(_text_cell("grade", row["grade"]), _where(row)) for row in part.to_dict("records")],
         }
         for claim, part in table.groupby("id", sort=False)
     ]
+
+
+def _where(row: dict[str, str]) -> str:
+    """Name what a grade is of, and whether other seeds might well give another."""
+    borderline = row["repeatability"] and float(row["repeatability"]) < REPEATABLE
+    return names(row["dataset"], row["sde"], row["objective"]) + (" (borderline)" if borderline else "")
 
 
 def read_provenance(results: Path) -> list[dict[str, Any]]:
