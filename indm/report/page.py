@@ -22,7 +22,6 @@ from markupsafe import Markup
 from indm.artifacts import read_json
 from indm.report.claims import REPEATABLE
 from indm.report.names import heading, name, names
-from indm.report.results import records
 
 TABLES = (
     "claims",
@@ -247,7 +246,7 @@ def summarise_claims(path: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _where(row: dict[str, str]) -> str:
+def _where(row: Mapping[Any, str]) -> str:
     """Name what a grade is of, and whether other seeds might well give another."""
     borderline = row["repeatability"] and float(row["repeatability"]) < REPEATABLE
     return names(row["dataset"], row["sde"], row["objective"]) + (" (borderline)" if borderline else "")
