@@ -84,6 +84,7 @@ class _BranchAndEstimate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+        """Take the arguments of :func:`branch_and_estimate`, the layers one by one at the end."""
         activation, leading, coefficients, x, probe, *tensors = arguments
         layers = Layers(*tensors)
         first, first_slope = _leading(activation, leading, x)
@@ -99,6 +100,7 @@ class _BranchAndEstimate(torch.autograd.Function):
             slopes.append((part, s1, s2))
 
         def vjp(v: Tensor, places: Iterable[Tensor | None] = itertools.repeat(None)) -> Tensor:
+            """Return J^T v, and leave t1 in the places."""
             of_v = patches(v)
             result = torch.empty_like(of_v)
             for (part, s1, s2), place in zip(slopes, places, strict=False):
@@ -116,6 +118,7 @@ class _BranchAndEstimate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        """Return the gradients of x and the layers, given those of g(x), with its shape, and of the estimates, with shape (B,)."""
         of_g, of_estimate = gradients
         activation, leading = ctx.activation, ctx.leading
         x, probe, w, *tensors = ctx.saved_tensors
