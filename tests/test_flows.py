@@ -15,8 +15,11 @@ from scipy.stats import poisson
 from torch import Tensor
 
 from indm.errors import ConvergenceError, ParamsError
-from indm.flows import FLOWS, Flow, LogDet, ResidualFlow, Wolf, build_flow, neumann, residual
+from indm.flows import kernels as neumann
 from indm.flows.activations import ACTIVATIONS, ActivationName
+from indm.flows.base import Flow, LogDet
+from indm.flows.block import ResidualBlock
+from indm.flows.build import build_flow
 from indm.flows.convolution import adjoint, convolve
 from indm.flows.lipschitz import Bound, LinfConv2d, LipschitzConv2d, SpectralConv2d
 from indm.flows.log_det import (
@@ -30,7 +33,10 @@ from indm.flows.log_det import (
     roulette_coefficients,
     series_log_det,
 )
-from indm.flows.residual import ResidualBlock
+from indm.flows.registered import resflow as residual
+from indm.flows.registered.resflow import ResidualFlow
+from indm.flows.registered.wolf import Wolf
+from indm.registry import FLOWS
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 CHANNELS, SIZE = 2, 4

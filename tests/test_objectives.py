@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Generator
 
-from indm.models import NoiseModel
-from indm.objectives import (
+from indm.diffusion.noise import NoiseModel
+from indm.diffusion.objectives import (
     likelihood_weighted,
     nelbo,
     noise_error,
@@ -18,8 +18,10 @@ from indm.objectives import (
     squared_norm,
     variance_weighted,
 )
-from indm.official import import_score
-from indm.sde import SDES, VP, T, importance_time, soft_truncation_time, uniform_time
+from indm.diffusion.registered.vp import VP
+from indm.diffusion.sde import T, importance_time, soft_truncation_time, uniform_time
+from indm.registry import DIFFUSIONS
+from indm.released.score import import_score
 from tests.conftest import GOLDEN
 from tests.gaussian import GaussianData
 
@@ -32,7 +34,7 @@ def released_network() -> NoiseModel:
 
     config = json.loads((GOLDEN / "configs.json").read_text())["score_vp_ddpmpp"]
     network = import_score(load_file(GOLDEN / "score_vp_ddpmpp.state.safetensors"), config)
-    return NoiseModel(network.double(), SDES["vp"]())
+    return NoiseModel(network.double(), DIFFUSIONS["vp"]())
 
 
 def float32_importance_time(u: torch.Tensor, eps: float) -> tuple[torch.Tensor, float]:
@@ -56,7 +58,7 @@ def test_losses_match_released_code(
     released_network: NoiseModel, likelihood: int, importance: int, reconstruction: int, soft: int
 ) -> None:
     data = {key.removeprefix("vp_ddpmpp_"): value for key, value in np.load(GOLDEN / "losses.npz").items()}
-    sde = SDES["vp"]()
+    sde = DIFFUSIONS["vp"]()
     z0, noise, u, second = (torch.from_numpy(data[key]).double() for key in ("batch", "z", "u", "zrec"))
     eps = soft_truncation_time(float(data["st_np_u"][0]), EPS, 1.2) if soft else EPS
     dims = z0[0].numel()
@@ -77,9 +79,9 @@ def test_losses_match_released_code(
         np.testing.assert_allclose(loss.numpy() / (dims if mean else 1), expected, rtol=1e-4, err_msg=key)
 
 
-@pytest.mark.parametrize("name", sorted(SDES))
+@pytest.mark.parametrize("name", sorted(DIFFUSIONS))
 def test_prior_cross_entropy_is_the_mean_of_draws(name: str) -> None:
-    sde = SDES[name]()
+    sde = DIFFUSIONS[name]()
     z0 = torch.randn(3, 5, dtype=torch.float64)
     end = torch.tensor(T, dtype=torch.float64)
     noise = torch.randn(200_000, 3, 5, dtype=torch.float64)
@@ -89,10 +91,10 @@ def test_prior_cross_entropy_is_the_mean_of_draws(name: str) -> None:
     assert ((prior_cross_entropy(sde, z0) + log_prob.mean(0)).abs() < 4 * standard_error).all()
 
 
-@pytest.mark.parametrize("name", sorted(SDES))
+@pytest.mark.parametrize("name", sorted(DIFFUSIONS))
 def test_nelbo_of_exact_score_is_the_likelihood(name: str) -> None:
     """With the exact score of Gaussian data the bound is tight on average over the data."""
-    sde, data = SDES[name](), GaussianData(6)
+    sde, data = DIFFUSIONS[name](), GaussianData(6)
     count = 200_000
     x = data.draw(count)
     generator = Generator().manual_seed(2)
@@ -111,7 +113,7 @@ def test_nelbo_of_exact_score_is_the_likelihood(name: str) -> None:
 
 
 def test_residual_of_exact_score_vanishes_with_eps() -> None:
-    sde, data = SDES["vp"](), GaussianData(6)
+    sde, data = DIFFUSIONS["vp"](), GaussianData(6)
     x, noise = data.draw(5000), torch.randn(5000, 6, dtype=torch.float64)
     costs = [
         residual(lambda z, t: data.noise_fn(sde, z, t), sde, x, eps, noise).mean().abs().item() for eps in (1e-3, 1e-5)

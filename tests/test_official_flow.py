@@ -12,8 +12,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from indm.errors import ArtifactError
-from indm.flows import Flow, Identity, ResidualFlow, Wolf
-from indm.official import export_flow, import_flow
+from indm.flows.base import Flow
+from indm.flows.registered.identity import Identity
+from indm.flows.registered.resflow import ResidualFlow
+from indm.flows.registered.wolf import Wolf
+from indm.released.flow import export_flow, import_flow
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 Json = dict[str, Any]

@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from indm.diffusion.noise import NoiseModel
 from indm.errors import ArtifactError
-from indm.models import NoiseModel, ScoreUNet
-from indm.official import export_score, import_score
+from indm.networks.registered.unet import ScoreUNet
+from indm.released.score import export_score, import_score
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 KEY_BIAS = "NIN_1.b"  # a constant added to every key cancels in the softmax: the exact gradient is zero
@@ -101,7 +102,9 @@ def test_golden_gradients(state: dict[str, Tensor], config: dict[str, Any]) -> N
         assert (gradients[name] - whole).norm() < 1e-5 * whole.norm(), name
 
 
-def test_float32_gradients_are_those_of_float64_up_to_rounding(state: dict[str, Tensor], config: dict[str, Any]) -> None:
+def test_float32_gradients_are_those_of_float64_up_to_rounding(
+    state: dict[str, Tensor], config: dict[str, Any]
+) -> None:
     """A hundred times the rounding seen, of its own size and of the largest: a gradient of zero has rounding, and no size."""
     inputs, weights = golden("io"), golden("grads")["w"]
     found = {}

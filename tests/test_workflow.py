@@ -12,8 +12,8 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from indm.params import suite_files
-from indm.report import TITLES
+from indm.report.export import TITLES
+from indm.suite.expand import suite_files
 from tests.checkout import REPOSITORY, copy_checkout, finish, run, start
 
 RUN = "digits-vp-indm-nll-s0"

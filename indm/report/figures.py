@@ -263,7 +263,7 @@ def _grid(
     return figure, axes
 
 
-def _legend(figure: Figure, axes: Any) -> None:  # noqa: ANN401 (an array of axes)
+def _legend(figure: Figure, axes: Any) -> None:
     """Put one legend above all panels; a line may be absent from some of them."""
     handles: dict[str, Any] = {}
     for axis in axes.flat:

@@ -21,10 +21,10 @@ import torch
 from torch import Generator, Tensor
 from torch.quasirandom import SobolEngine
 
-from indm.likelihood import GaussianControl, ode_nll
-from indm.objectives import nelbo, noise_error, perturb, residual
-from indm.sampling import prior_draw, sample_ode_fixed, sample_pc, time_grid
-from indm.sde import SDE, importance_time
+from indm.diffusion.likelihood import GaussianControl, ode_nll
+from indm.diffusion.objectives import nelbo, noise_error, perturb, residual
+from indm.diffusion.samplers import prior_draw, sample_ode_fixed, sample_pc, time_grid
+from indm.diffusion.sde import SDE, importance_time
 from indm.toy2d.models import DIMS, Stack
 
 # Directions of the sliced distance: equal angles over a half circle, a quadrature with no random draw.

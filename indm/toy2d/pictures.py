@@ -15,8 +15,8 @@ References:
 import torch
 from torch import Generator, Tensor
 
-from indm.objectives import perturb
-from indm.sde import SDE
+from indm.diffusion.objectives import perturb
+from indm.diffusion.sde import SDE
 from indm.toy2d.evaluation import exact_ode_nll, trajectories
 from indm.toy2d.models import DIMS, Flow2d, Stack
 

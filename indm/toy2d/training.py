@@ -16,17 +16,17 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from indm.diffusion.objectives import nelbo, noise_error
+from indm.diffusion.sde import SDE, importance_time
 from indm.errors import DivergenceError
-from indm.models import ExponentialMovingAverage
-from indm.objectives import nelbo, noise_error
-from indm.sde import SDE, importance_time
 from indm.seeding import derive_seed
 from indm.toy2d.models import Stack, initialise
-from indm.training import BETAS, learning_rate
+from indm.training.ema import ExponentialMovingAverage
+from indm.training.loop import learning_rate
+from indm.training.trainer import BETAS
 
 # Steps whose draws are made at once.
 BLOCK = 100
-
 Draw = tuple[Tensor, Tensor, Tensor]
 Loss = Callable[[Draw], Tensor]
 

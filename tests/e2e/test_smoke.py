@@ -10,10 +10,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from indm.resume import CODE, code_sha256
 
-from indm.artifacts import provenance
-from indm.report import TITLES
-from indm.resume import CODE, code_sha256, file_sha256
+from indm.report.export import TITLES
+from indm.store.files import file_sha256
+from indm.store.provenance import provenance
 from tests.checkout import commands, copy_checkout, run, run_suite
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
