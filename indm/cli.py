@@ -158,7 +158,11 @@ def import_checkpoint(suite_file: Path, out: Path, run: str, **files: Any) -> No
 
 @main.command()
 @SUITE
-def validate(suite_file: Path) -> None:
+@OUT
+@click.option(
+    "--track", is_flag=True, help="Also write what DVC tracks: the suite in full, and the stamps of the code."
+)
+def validate(suite_file: Path, out: Path, track: bool) -> None:
     """Check a suite file, and the claims beside it, and say nothing but their mistakes."""
     from indm.suite.claims import load_claims
     from indm.suite.load import load_suite
@@ -166,6 +170,10 @@ def validate(suite_file: Path) -> None:
     try:
         load_suite(suite_file)
         load_claims(suite_file.parent / "claims.yaml")
+        if track:
+            from indm.track import track as write_tracked
+
+            write_tracked(suite_file, out)
     except IndmError as error:
         sys.exit("\n".join(f"indm validate: {line}" for line in str(error).splitlines()))
 

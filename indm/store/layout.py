@@ -34,6 +34,11 @@ class Layout:
         return self.suite_folder / "scratch" / run / stage
 
     @property
+    def code(self) -> Path:
+        """Folder of the stamps of code that DVC tracks."""
+        return self.suite_folder / "code"
+
+    @property
     def toy2d(self) -> Path:
         """Folder of the study of two-dimensional data."""
         return self.suite_folder / "toy2d"

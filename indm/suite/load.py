@@ -64,8 +64,15 @@ def expanded_path(path: Path) -> Path:
 
 def expanded_text(suite: Suite) -> str:
     """Return the text of a suite's expanded file."""
-    text = yaml.safe_dump(suite_content(suite), sort_keys=False, default_flow_style=None, width=1000)
-    return EXPANDED.format(suite=suite.suite) + text
+    content = suite_content(suite)
+    runs = content.pop("runs")
+    sections = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=1000)
+    lines = [f"  {name}: {_one_line(run)}\n" for name, run in runs.items()]
+    return f"{EXPANDED.format(suite=suite.suite)}{sections}runs:\n{''.join(lines)}"
+
+
+def _one_line(content: Any) -> str:
+    return yaml.safe_dump(content, sort_keys=False, default_flow_style=True, width=10_000).strip()
 
 
 def json_schema() -> str:
