@@ -22,6 +22,7 @@ from indm.doctor.examine import Work, requirements
 from indm.errors import ParamsError
 from indm.pipeline import SHOWN
 from indm.stamps import job_stamp
+from indm.store.provenance import older_results
 from indm.suite.claims import load_claims
 from indm.suite.expand import suite_files
 from indm.suite.load import load_suite
@@ -95,6 +96,8 @@ onstart:
         compute=workflow.local_exec
         and any(rule != "prepare" for rule, _ in needed),
     )
+    if older := older_results(Path("results", SUITE)):
+        print(older, file=sys.stderr)
     if gaps := requirements(suite, work):
         sys.exit("\n".join(gaps))
 

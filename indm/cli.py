@@ -75,8 +75,9 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **
     from indm.process import limit_threads
     from indm.stamps import job_stamp
     from indm.store.files import write_json
+    from indm.store.finished import Finished
     from indm.store.layout import Layout
-    from indm.store.provenance import Finished, provenance
+    from indm.store.provenance import provenance
     from indm.suite.load import load_suite, suite_sha256
 
     suite = load_suite(suite_file)

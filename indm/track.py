@@ -1,7 +1,7 @@
 """What DVC tracks of a suite and of the code: the suite in full, and the stamp of each job's code.
 
-DVC reads files and computes nothing. So its first stage, ``validate``, looks at the suite and the code whenever a file of either has
-changed, and writes these; every other stage depends on what they say.
+DVC reads files and computes nothing. So its first stage, ``validate``, looks at the suite and the code whenever a file of either
+has changed, and writes these; every other stage depends on what they say.
 """
 
 import shutil
@@ -10,9 +10,11 @@ from typing import Any
 
 from indm.errors import ParamsError
 from indm.pipeline import STAGES
+from indm.progress import say
 from indm.stamps import suite_stamps
 from indm.store.files import atomic_write
 from indm.store.layout import Layout
+from indm.store.provenance import older_results
 from indm.suite.load import expanded_path, expanded_text, load_suite
 from indm.suite.schema.suite import Suite
 
@@ -34,7 +36,10 @@ def track(suite_file: Path, out: Path) -> None:
             raise ParamsError(f"{suite_file}: found other runs or datasets than DVC's file was generated for; {REMEDY}")
         with atomic_write(expanded) as file:
             file.write(text.encode())
-    folder = Layout(out, suite.suite).code
+    layout = Layout(out, suite.suite)
+    if older := older_results(layout.suite_folder):
+        say(older)
+    folder = layout.code
     shutil.rmtree(folder, ignore_errors=True)
     for place, stamp in suite_stamps(suite):
         with atomic_write(folder / place) as file:

@@ -2,8 +2,8 @@
 
 - ``params/expanded/<suite>.yaml``: all that a suite says, in full, since DVC reads raw YAML;
 - ``dvc.yaml``: the pipeline of the default suite, from :data:`indm.pipeline.STAGES`;
-- ``workflow/dvc/<suite>/dvc.yaml``: that of another suite, where it is there or asked for. DVC looks at every dvc.yaml that it finds,
-  for every command: of suites that nobody runs by DVC there is none.
+- ``workflow/dvc/<suite>/dvc.yaml``: that of another suite, where it is there or asked for. DVC looks at every dvc.yaml that it
+  finds, for every command: of suites that nobody runs by DVC there is none.
 
     python workflow/generate.py                  writes them
     python workflow/generate.py --suite smoke    and makes workflow/dvc/smoke/dvc.yaml

@@ -8,8 +8,8 @@ from indm.report.comparison import comparison_table
 from indm.report.published import read_published
 from indm.report.results import read_rows
 from indm.store.files import write_table
+from indm.store.finished import Finished
 from indm.store.layout import Layout
-from indm.store.provenance import Finished
 from indm.suite.claims import load_claims
 
 if TYPE_CHECKING:

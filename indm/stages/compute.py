@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from indm.report.compute import compute_table
 from indm.store.files import read_json, write_table
+from indm.store.finished import Finished
 from indm.store.layout import Layout
-from indm.store.provenance import Finished
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite

@@ -7,8 +7,8 @@ import pandas as pd
 
 from indm.stamps import job_stamp
 from indm.store.files import SNAPSHOTS_FORMAT, file_sha256, read_json, read_weights, write_table
+from indm.store.finished import Finished
 from indm.store.layout import Layout
-from indm.store.provenance import Finished
 from indm.store.scratch import open_scratch, work_key
 
 if TYPE_CHECKING:

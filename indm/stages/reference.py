@@ -32,9 +32,9 @@ from indm.store.files import (
     write_json,
     write_weights,
 )
+from indm.store.finished import Finished
 from indm.store.layout import Layout
 from indm.store.prepared import read_labels
-from indm.store.provenance import Finished
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from indm.report.page.render import render
 from indm.store.files import atomic_write
+from indm.store.finished import Finished
 from indm.store.layout import Layout
-from indm.store.provenance import Finished
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite

@@ -14,8 +14,8 @@ from indm.process import set_up
 from indm.progress import bar
 from indm.stamps import job_stamp
 from indm.store.files import atomic_write, file_sha256, read_array, read_json, write_array, write_json
+from indm.store.finished import Finished
 from indm.store.layout import Layout
-from indm.store.provenance import Finished
 from indm.store.scratch import open_scratch, work_key
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from indm.errors import ConvergenceError, DivergenceError
 from indm.seeding import derive_seed
 from indm.stamps import job_stamp
 from indm.store.files import file_sha256, read_json, write_table
+from indm.store.finished import Finished
 from indm.store.layout import Layout
-from indm.store.provenance import Finished
 from indm.store.scratch import Scratch, open_scratch, work_key
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from indm.report.tables import (
 )
 from indm.report.values import values_table
 from indm.store.files import write_table
+from indm.store.finished import Finished
 from indm.store.layout import Layout
-from indm.store.provenance import Finished
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite

@@ -17,9 +17,9 @@ from indm.progress import bar
 from indm.seeding import derive_seed
 from indm.stamps import job_stamp
 from indm.store.files import read_json
+from indm.store.finished import Finished
 from indm.store.layout import Layout
 from indm.store.prepared import read_split
-from indm.store.provenance import Finished
 from indm.store.scratch import work_key
 from indm.training.batches import Draws, draw
 from indm.training.checkpoint import write_snapshots, write_training

@@ -176,7 +176,10 @@ def read_spec(path: Path, kind: str) -> dict[str, Any]:
     except (SafetensorError, ValueError, OSError) as error:
         raise ArtifactError(f"{path}: not a safetensors file ({error}); delete it and run its stage again") from None
     if spec.get("format") != kind:
-        raise ArtifactError(f"{path}: found format {spec.get('format')!r}, expected {kind!r}; made by another program?")
+        raise ArtifactError(
+            f"{path}: found format {spec.get('format')!r}, expected {kind!r}: made by another version of this package, "
+            "or by another program; delete it and run its stage again"
+        )
     return spec
 
 

@@ -8,26 +8,14 @@ import platform
 import resource
 import subprocess
 import sys
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from indm.store.files import read_json
+
 # What of a checkout makes a result: a lock file that an engine has just written does not.
 SOURCES = [":/indm", ":/params", ":/pyproject.toml"]
-
-
-@dataclass(frozen=True)
-class Finished:
-    """What a stage says when it has ended.
-
-    Arguments:
-        folder: where it wrote, and where its provenance goes.
-        earlier: seconds that earlier executions spent on what this one went on with; provenance counts them too.
-    """
-
-    folder: Path
-    earlier: float = 0.0
 
 
 def provenance(seconds: float) -> dict[str, Any]:
@@ -42,6 +30,21 @@ def provenance(seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 3),
         "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     }
+
+
+def older_results(folder: Path) -> str:
+    """Say in one line that a suite's results come from a version that tracked its code otherwise; nothing where none do.
+
+    Arguments:
+        folder: of the suite's results.
+    """
+    for path in sorted(folder.glob("data/*/provenance/prepare.json")):
+        if "code_stamp" not in read_json(path):
+            return (
+                f"{folder}: made by version 0.1 of this package, which tracked its code otherwise: all of it is made again; "
+                "to keep it, copy the folder first"
+            )
+    return ""
 
 
 def _device() -> str:
