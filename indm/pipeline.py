@@ -245,7 +245,7 @@ STAGES: dict[str, Stage] = {
         plots={f"{TABLES}/claims.csv": {"template": "bar_horizontal", "x": "effect", "y": "id"}},
     ),
     "figure": Stage(
-        summary="Draw the suite's figures from its tables.",
+        summary="Plot the suite's figures from its tables.",
         subject="",
         inputs=(*COLLECTED, f"{TOY}.safetensors"),
         # A folder: which figures there are depends on what the suite's tables hold.

@@ -23,8 +23,8 @@ from indm.flows.build import build_flow
 from indm.flows.convolution import adjoint, convolve
 from indm.flows.lipschitz import Bound, LinfConv2d, LipschitzConv2d, SpectralConv2d
 from indm.flows.log_det import (
-    Part,
     Probe,
+    Share,
     Source,
     draw_probe,
     draw_roulette,
@@ -213,11 +213,9 @@ def test_misconfiguration_is_refused() -> None:
         make("resflow-released")(images(1), "value")
 
 
-def test_inverse_cut_short_names_block_residual_and_tolerance() -> None:
+def test_inverse_cut_short_names_block_error_and_tolerance() -> None:
     flow = make("resflow-released")
-    with pytest.raises(
-        ConvergenceError, match=r"scales\.1\.1.*residual .* \d\.\d\de.*1 iterations, tolerance 1\.00e-06"
-    ):
+    with pytest.raises(ConvergenceError, match=r"scales\.1\.1.*error .* \d\.\d\de.*1 iterations, tolerance 1\.00e-06"):
         flow.inverse(images(2), max_iterations=1)
 
 
@@ -530,7 +528,7 @@ def test_scale_to_bound(bound: type[LipschitzConv2d]) -> None:
 @pytest.mark.parametrize("probe", ["gaussian", "rademacher"])
 def test_parts_of_a_batch_draw_what_the_whole_does(probe: Probe) -> None:
     x = torch.zeros(5, 3)
-    whole, first, second = seeded(0), Part(seeded(0), slice(0, 2), 5), Part(seeded(0), slice(2, 5), 5)
+    whole, first, second = seeded(0), Share(seeded(0), slice(0, 2), 5), Share(seeded(0), slice(2, 5), 5)
     for _ in range(2):
         numbers = {draw_roulette(2.0, source) for source in (whole, first, second)}
         assert len(numbers) == 1

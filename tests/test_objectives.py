@@ -14,7 +14,7 @@ from indm.diffusion.objectives import (
     nelbo,
     noise_error,
     prior_cross_entropy,
-    residual,
+    reconstruction,
     squared_norm,
     variance_weighted,
 )
@@ -72,7 +72,7 @@ def test_losses_match_released_code(
             loss = weight * variance_weighted(noise_error(released_network, sde, z0, t, noise))
         if reconstruction:
             # The released residual has -D/2 where ours has -|eps|^2/2, of the same mean.
-            loss = loss + residual(released_network, sde, z0, eps, second) + (squared_norm(second) - dims) / 2
+            loss = loss + reconstruction(released_network, sde, z0, eps, second) + (squared_norm(second) - dims) / 2
     for mean in (0, 1):
         key = f"rm{mean}_lw{likelihood}_is{importance}_rec{reconstruction}_st{soft}"
         expected = data[key]
@@ -106,7 +106,7 @@ def test_nelbo_of_exact_score_is_the_likelihood(name: str) -> None:
         return data.noise_fn(sde, z_t, times)
 
     error = noise_error(exact, sde, x, t, noise)
-    bound = nelbo(sde, x, torch.zeros(count), error, z, EPS) + residual(exact, sde, x, EPS, noise)
+    bound = nelbo(sde, x, torch.zeros(count), error, z, EPS) + reconstruction(exact, sde, x, EPS, noise)
     difference = bound - data.nll(x)
     # VE's prior N(0, sigma_max^2) neglects the data's own mean and covariance: 1e-4 of 2500.
     assert abs(difference.mean()) < 4 * difference.std() / math.sqrt(count) + 1e-3
@@ -116,6 +116,7 @@ def test_residual_of_exact_score_vanishes_with_eps() -> None:
     sde, data = DIFFUSIONS["vp"](), GaussianData(6)
     x, noise = data.draw(5000), torch.randn(5000, 6, dtype=torch.float64)
     costs = [
-        residual(lambda z, t: data.noise_fn(sde, z, t), sde, x, eps, noise).mean().abs().item() for eps in (1e-3, 1e-5)
+        reconstruction(lambda z, t: data.noise_fn(sde, z, t), sde, x, eps, noise).mean().abs().item()
+        for eps in (1e-3, 1e-5)
     ]
     assert costs[1] < costs[0] < 0.1

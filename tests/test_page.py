@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from indm.report.figures import draw_figures
+from indm.report.figures import plot_figures
 from indm.report.page.entries import set_numbers
 from indm.report.page.render import render
 from tests.made_up import RUNS, SUITE, numbers, write_made_up_results
@@ -60,7 +60,7 @@ def make_page(root: Path) -> str:
     """Draw the figures of the results below ``root`` and render the page."""
     results, figures = root / "results" / SUITE, root / "figures"
     figures.mkdir(exist_ok=True)
-    for figure, svg in draw_figures(results / "tables").items():
+    for figure, svg in plot_figures(results / "tables").items():
         (figures / f"{figure}.svg").write_bytes(svg)
     return render(SUITE, RUNS, results, figures, root / "params")
 

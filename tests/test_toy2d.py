@@ -32,7 +32,7 @@ from indm.toy2d.models import (
     parameter_count,
     select,
 )
-from indm.toy2d.pictures import forward_coefficients
+from indm.toy2d.shown import forward_coefficients
 from indm.toy2d.study import affine_variants, matching_width
 from indm.toy2d.training import train
 from tests.conftest import REPOSITORY

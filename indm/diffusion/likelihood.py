@@ -1,7 +1,7 @@
 r"""Likelihood as four named numbers, in nats per image.
 
 ``nelbo`` and ``nelbo_no_residual`` bound the SDE model's likelihood; ``nll`` and ``nll_uncorrected`` are the probability-flow
-ODE's. ``nll`` starts the ODE at :math:`z_\epsilon` and adds the residual, ``nll_uncorrected`` starts it at :math:`z_0`.
+ODE's. ``nll`` starts the ODE at :math:`z_\epsilon` and adds the reconstruction term, ``nll_uncorrected`` starts it at :math:`z_0`.
 The gap ``nelbo - nll`` may be negative: the two numbers belong to two different densities.
 
 References:
@@ -23,7 +23,7 @@ from indm.diffusion.objectives import (
     noise_error,
     per_sample,
     perturb,
-    residual,
+    reconstruction,
     squared_norm,
 )
 from indm.diffusion.ode import ode_drift
@@ -136,7 +136,7 @@ def stratified_nelbo(
         generator: source of every draw, on the CPU.
 
     Returns:
-        The bound without the residual, shape (B,).
+        The bound without the reconstruction term, shape (B,).
     """
     # A batch of one has no variance; the bound is unbiased whatever the control variate assumes.
     control = GaussianControl(sde, z0.mean(0), z0.var(0, correction=min(1, len(z0) - 1)))
@@ -166,7 +166,7 @@ def four_numbers(
 ) -> dict[str, Tensor]:
     """Evaluate ``nll``, ``nelbo``, ``nelbo_no_residual`` and, if asked, ``nll_uncorrected`` of a batch, in nats per image.
 
-    One draw of the noise at ``eps`` serves both the start of the ODE and the residual.
+    One draw of the noise at ``eps`` serves both the start of the ODE and the reconstruction term.
 
     Arguments:
         noise_fn: the noise prediction.
@@ -187,7 +187,7 @@ def four_numbers(
     noise = torch.randn(z0.shape, generator=generator, dtype=z0.dtype).to(z0.device)
     probe = torch.randint(0, 2, z0.shape, generator=generator).to(z0) * 2 - 1
     t = torch.full((len(z0),), eps, dtype=torch.float64, device=z0.device)
-    cost = residual(noise_fn, sde, z0, eps, noise).double().cpu()
+    cost = reconstruction(noise_fn, sde, z0, eps, noise).double().cpu()
     bound = stratified_nelbo(noise_fn, sde, z0, log_det, eps, time_draws, generator).double().cpu()
     starts = {"nll": perturb(sde, z0, t, noise)} | ({"nll_uncorrected": z0} if uncorrected else {})
     # Fixed steps take both in one batch, in less than twice the time; adaptive ones depend on all that is in their batch.

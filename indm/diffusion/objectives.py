@@ -105,7 +105,7 @@ def prior_cross_entropy(sde: SDE, z0: Tensor) -> Tensor:
     return constant + squared_norm(z0) * (alpha / std) ** 2 / 2
 
 
-def residual(noise_fn: NoiseFn, sde: SDE, z0: Tensor, eps: float, noise: Tensor) -> Tensor:
+def reconstruction(noise_fn: NoiseFn, sde: SDE, z0: Tensor, eps: float, noise: Tensor) -> Tensor:
     r"""Cost :math:`R_\epsilon` of decoding :math:`z_0` from :math:`z_\epsilon`, with one draw of the noise, in nats.
 
     .. math:: -D\ln\alpha_\epsilon + \tfrac12\big(\|\epsilon_\theta(z_\epsilon, \epsilon)-\epsilon\|^2 - \|\epsilon\|^2\big)
@@ -118,7 +118,7 @@ def residual(noise_fn: NoiseFn, sde: SDE, z0: Tensor, eps: float, noise: Tensor)
         noise: standard normal draws, shape (B, *).
 
     Returns:
-        The residual of each sample, shape (B,).
+        The term of each sample, shape (B,).
 
     References:
         | Soft Truncation (Kim et al., 2022), https://arxiv.org/abs/2106.05527, appendix on the reconstruction term
@@ -129,7 +129,7 @@ def residual(noise_fn: NoiseFn, sde: SDE, z0: Tensor, eps: float, noise: Tensor)
 
 
 def nelbo(sde: SDE, z0: Tensor, log_det: Tensor, error: Tensor, z: float, eps: float) -> Tensor:
-    r"""Negative evidence lower bound without the residual, in nats.
+    r"""Negative evidence lower bound without the reconstruction term, in nats.
 
     Arguments:
         sde: the diffusion.

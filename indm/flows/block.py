@@ -166,12 +166,12 @@ class ResidualBlock(nn.Module):
 
 
 def solve_block(g: Branch, z: Tensor, name: str, atol: float, max_iterations: int) -> Tensor:
-    r"""Solve x + g(x) = z by the fixed point x <- z - g(x), each sample until its own residual is small.
+    r"""Solve x + g(x) = z by the fixed point x <- z - g(x), each sample until its own error is small.
 
     .. math:: \max|x + g(x) - z| \le \text{atol} + 8 \epsilon \max|z|
 
-    with epsilon the rounding unit of the dtype. The residual at x is the length of the next step: the x returned is one
-    whose residual was measured. No sample depends on the others of its batch.
+    with epsilon the rounding unit of the dtype. The error at x is the length of the next step: the x returned is one
+    whose error was measured. No sample depends on the others of its batch.
 
     Arguments:
         g: contractive branch.
@@ -191,15 +191,15 @@ def solve_block(g: Branch, z: Tensor, name: str, atol: float, max_iterations: in
     active = torch.arange(z.shape[0], device=z.device)
     for _ in range(max_iterations):
         update = z[active] - g(x[active], active)
-        residual = (update - x[active]).abs().flatten(1).amax(1)
-        failing = ~(residual <= tolerance[active])  # NaN fails too
-        active, update, residual = active[failing], update[failing], residual[failing]
+        error = (update - x[active]).abs().flatten(1).amax(1)
+        failing = ~(error <= tolerance[active])  # NaN fails too
+        active, update, error = active[failing], update[failing], error[failing]
         if not len(active):
             return x
         x[active] = update
     raise ConvergenceError(
-        f"inverse of block {name}: {len(active)} of {len(z)} samples have residual max|x + g(x) - z| up to "
-        f"{residual.max().item():.2e} after {max_iterations} iterations, tolerance {tolerance.min().item():.2e}; "
+        f"inverse of block {name}: {len(active)} of {len(z)} samples have an error max|x + g(x) - z| up to "
+        f"{error.max().item():.2e} after {max_iterations} iterations, tolerance {tolerance.min().item():.2e}; "
         "call update_norms() after each change of the weights so that g is a contraction, lower coefficient, "
         "or raise max_iterations or atol"
     )

@@ -277,10 +277,10 @@ class AttentionBlock(nn.Module):
         return (x + h.transpose(1, 2).reshape(x.shape)) * SQRT_HALF
 
 
-class Stage(nn.Module):
-    """A residual block, then attention where the stage has it: x (B, C, H, W), embedding (B, E) to (B, C', H', W').
+class UNetBlock(nn.Module):
+    """A residual block, then attention where the level has it: x (B, C, H, W), embedding (B, E) to (B, C', H', W').
 
-    ``pyramid`` is the convolution that brings the input image to this stage, where the U-Net has progressive input.
+    ``pyramid`` is the convolution that brings the input image to this block, where the U-Net has progressive input.
     """
 
     def __init__(self, block: ResidualBlock, attention: bool = False, pyramid: FIRDownConv | None = None) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from indm.report.figures import draw_figures
+from indm.report.figures import plot_figures
 from indm.report.figures_toy2d import toy2d_figure
 from indm.store.files import atomic_write, read_arrays
 from indm.store.finished import Finished
@@ -17,7 +17,7 @@ def run(suite: "Suite", layout: Layout, reports: Path) -> Finished:
     """Write ``figures/<name>.svg`` of every figure whose table has a number, and remove those of earlier tables."""
     folder = reports / suite.suite / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    figures = draw_figures(layout.tables)
+    figures = plot_figures(layout.tables)
     for name in suite.toy2d.datasets:
         figures[f"toy2d-{name}"] = toy2d_figure(read_arrays(layout.toy2d / f"{name}.safetensors"))
     for path in folder.glob("*.svg"):

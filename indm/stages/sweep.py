@@ -57,7 +57,7 @@ def _measure(suite: "Suite", layout: Layout, name: str) -> float:
     extractor, _, _ = load_extractors(data / "extractor.safetensors")
     reference = load_references(data)[0][""]
     model = load_model(folder / "checkpoint.safetensors", device)
-    # Without the model, the sampler and the steps in it: every cell of a dataset and seed starts from the same noise.
+    # Without the model, the sampler and the steps in it: every row of a dataset and seed starts from the same noise.
     seed = (run.dataset, run.seed, "sweep")
     draw = partial(
         draw_levels,
@@ -85,7 +85,7 @@ def _measure(suite: "Suite", layout: Layout, name: str) -> float:
 
 
 def _key(suite: "Suite", layout: Layout, name: str, device: str) -> str:
-    """Hash what a cell depends on, but for its sampler and steps."""
+    """Hash what a row depends on, but for its sampler and steps."""
     run = suite.runs[name]
     data = layout.data(run.dataset)
     return work_key(
@@ -109,18 +109,18 @@ def _row(
     draw: Callable[..., tuple[NDArray[np.uint8], float]],
     measure: Callable[[NDArray[np.uint8]], dict[str, float]],
 ) -> dict[str, Any]:
-    """Measure a cell, or know it from an earlier execution; then its images are no longer needed."""
+    """Measure a row, or know it from an earlier execution; then its images are no longer needed."""
     place = f"{sampler}-{steps}"
     if (found := scratch.load(place)) is not None:
         return found[1]["row"]
     measured = {"sampler": sampler, "steps": steps}
-    measured |= _cell(sampler, settings | {"once": scratch.below(place)}, draw, measure)
+    measured |= _measured(sampler, settings | {"once": scratch.below(place)}, draw, measure)
     scratch.save(place, {}, {"row": measured})
     scratch.remove(f"{place}-")
     return measured
 
 
-def _cell(
+def _measured(
     sampler: str,
     settings: dict[str, Any],
     draw: Callable[..., tuple[NDArray[np.uint8], float]],
@@ -155,7 +155,7 @@ def _compare(
 
 
 def _settings(suite: "Suite", name: str, sampler: str, steps: int) -> dict[str, Any]:
-    """Change the run's sampling to a cell's: the corrector belongs to pc alone."""
+    """Change the run's sampling to a row's: the corrector belongs to pc alone."""
     from indm.progress import bar
 
     settings = suite.sample_params(name).model_dump(exclude={"centre_prior"})

@@ -16,7 +16,7 @@ from indm.store.layout import Layout
 from indm.toy2d.data import draw_splits
 from indm.toy2d.evaluation import bound, likelihood, path_ratio, sample, sliced_wasserstein, trajectories
 from indm.toy2d.models import DIMS, Stack, select
-from indm.toy2d.pictures import forward_clouds, forward_coefficients, log_density, reverse_paths, square_grid
+from indm.toy2d.shown import forward_clouds, forward_coefficients, log_density, reverse_paths, square_grid
 from indm.toy2d.study import Cell, train_cells
 
 if TYPE_CHECKING:

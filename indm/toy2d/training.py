@@ -56,7 +56,7 @@ def _block(generator: Generator, points: int, batch_size: int) -> Draw:
 
 
 def nelbo_loss(stack: Stack, sde: SDE, eps: float, draw: Draw) -> Tensor:
-    """Mean bound of each replica's batch, without the residual, in nats: shape (R,)."""
+    """Mean bound of each replica's batch, without the reconstruction term, in nats: shape (R,)."""
     x, u, noise = draw
     z0, log_det = stack.flow(x)
     z0 = z0.flatten(0, 1)

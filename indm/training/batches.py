@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from indm.data.levels import dequantise
 from indm.errors import DataError
-from indm.flows.log_det import Part
+from indm.flows.log_det import Share
 from indm.seeding import derive_seed
 
 
@@ -32,19 +32,19 @@ class Draws:
     u: Tensor
     noise: Tensor
     truncation: float
-    generator: Generator | Part
+    generator: Generator | Share
 
-    def split(self, parts: int) -> list["Draws"]:
+    def split(self, pieces: int) -> list["Draws"]:
         """Split the batch into micro-batches of nearly equal size."""
-        chunks = zip(*(value.tensor_split(parts) for value in (self.x, self.u, self.noise)), strict=True)
+        chunks = zip(*(value.tensor_split(pieces) for value in (self.x, self.u, self.noise)), strict=True)
         return [Draws(x, u, noise, self.truncation, self.generator) for x, u, noise in chunks]
 
-    def part(self, number: int, parts: int) -> "Draws":
+    def share(self, number: int, processes: int) -> "Draws":
         """Return what one of several processes takes of the batch: all of it, if it is the only one."""
-        if parts == 1:
+        if processes == 1:
             return self
-        samples = slice(len(self.x) * number // parts, len(self.x) * (number + 1) // parts)
-        generator = Part(self.generator, samples, len(self.x))
+        samples = slice(len(self.x) * number // processes, len(self.x) * (number + 1) // processes)
+        generator = Share(self.generator, samples, len(self.x))
         return Draws(self.x[samples], self.u[samples], self.noise[samples], self.truncation, generator)
 
 

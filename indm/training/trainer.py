@@ -17,7 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from indm.diffusion.model import ImplicitNonlinearDiffusion
-from indm.diffusion.objectives import gaussian_nll, likelihood_weighted, nelbo, noise_error, residual, variance_weighted
+from indm.diffusion.objectives import (
+    gaussian_nll,
+    likelihood_weighted,
+    nelbo,
+    noise_error,
+    reconstruction,
+    variance_weighted,
+)
 from indm.diffusion.sde import importance_time, soft_truncation_time, uniform_time
 from indm.errors import DivergenceError
 from indm.flows.log_det import draw_probe
@@ -206,7 +213,7 @@ class Trainer:
         bound = nelbo(model.sde, z0, log_det, error, z, eps)
         if self.optimisation.reconstruction:
             noise = draw_probe(z0, "gaussian", draws.generator)
-            bound = bound + residual(self._noise, model.sde, z0, eps, noise)
+            bound = bound + reconstruction(self._noise, model.sde, z0, eps, noise)
         dims = z0[0].numel()
         return bound.mean() / dims, likelihood_weighted(error, z).mean().item() / dims
 
@@ -224,7 +231,7 @@ class Trainer:
             self.optimisers[name].zero_grad(set_to_none=True)
         means = [0.0, 0.0]
         size = sum(len(batch.x) for batch in batches)
-        for batch in (batch.part(rank(), processes()) for batch in batches):
+        for batch in (batch.share(rank(), processes()) for batch in batches):
             share = len(batch.x) / size
             loss, detail = loss_fn(batch)
             (share * loss).backward()

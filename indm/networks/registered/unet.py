@@ -17,7 +17,7 @@ from indm.networks.layers import (
     LogSNRFeatures,
     PositionalFeatures,
     ResidualBlock,
-    Stage,
+    UNetBlock,
     conv,
     group_norm,
     linear,
@@ -95,7 +95,9 @@ class ScoreUNet(nn.Module):
         levels = [(channels * m, size in attention_resolutions) for m, size in zip(multipliers, sizes, strict=True)]
         top, bottom = levels[0][0], levels[-1][0]
         self.encoder, skips = _encoder(block, levels, blocks, channels, channels_in, progressive_input == "residual")
-        self.middle = nn.ModuleList([Stage(block(bottom, bottom), attention=True), Stage(block(bottom, bottom))])
+        self.middle = nn.ModuleList(
+            [UNetBlock(block(bottom, bottom), attention=True), UNetBlock(block(bottom, bottom))]
+        )
         self.decoder = _decoder(block, levels, blocks, skips)
         self.norm_out = group_norm(top)
         self.conv_out = conv(top, channels_in, 3, ALMOST_ZERO)
@@ -111,19 +113,19 @@ class ScoreUNet(nn.Module):
     def _encode(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
         h, image = self.conv_in(x), x
         skips = [h]
-        for stage in self.encoder:
-            h = stage(h, embedding)
-            if (pyramid := cast(Stage, stage).pyramid) is not None:
+        for module in self.encoder:
+            h = module(h, embedding)
+            if (pyramid := cast(UNetBlock, module).pyramid) is not None:
                 h = image = (pyramid(image) + h) * SQRT_HALF
             skips.append(h)
         return h, skips
 
     def _decode(self, h: Tensor, skips: list[Tensor], embedding: Tensor) -> Tensor:
-        for stage in self.middle:
-            h = stage(h, embedding)
-        for stage in self.decoder:
-            takes_skip = cast(Stage, stage).block.direction != "up"
-            h = stage(torch.cat([h, skips.pop()], dim=1) if takes_skip else h, embedding)
+        for module in self.middle:
+            h = module(h, embedding)
+        for module in self.decoder:
+            takes_skip = cast(UNetBlock, module).block.direction != "up"
+            h = module(torch.cat([h, skips.pop()], dim=1) if takes_skip else h, embedding)
         return h
 
 
@@ -146,34 +148,34 @@ def _encoder(
     progressive: bool,
 ) -> tuple[nn.ModuleList, list[int]]:
     """Build the way down over levels (width, attention); also return the widths of all skip connections."""
-    stages = nn.ModuleList()
+    modules = nn.ModuleList()
     skips, image = [channels], channels_in
     for level, (width, attention) in enumerate(levels):
         for _ in range(blocks):
-            stages.append(Stage(block(skips[-1], width), attention))
+            modules.append(UNetBlock(block(skips[-1], width), attention))
             skips.append(width)
         if level < len(levels) - 1:
-            stages.append(
-                Stage(block(width, width, "down"), pyramid=FIRDownConv(image, width) if progressive else None)
+            modules.append(
+                UNetBlock(block(width, width, "down"), pyramid=FIRDownConv(image, width) if progressive else None)
             )
             skips.append(width)
             image = width
-    return stages, skips
+    return modules, skips
 
 
 def _decoder(
     block: Callable[..., ResidualBlock], levels: Sequence[tuple[int, bool]], blocks: int, skips: Sequence[int]
 ) -> nn.ModuleList:
     """Build the way up, where every block but the resampling ones takes a skip connection, the last one first."""
-    stages = nn.ModuleList()
+    modules = nn.ModuleList()
     remaining, now = list(skips), skips[-1]
     for level, (width, attention) in reversed(list(enumerate(levels))):
         for index in range(blocks + 1):
-            stages.append(Stage(block(now + remaining.pop(), width), attention and index == blocks))
+            modules.append(UNetBlock(block(now + remaining.pop(), width), attention and index == blocks))
             now = width
         if level > 0:
-            stages.append(Stage(block(width, width, "up")))
-    return stages
+            modules.append(UNetBlock(block(width, width, "up")))
+    return modules
 
 
 def _problems(

@@ -17,7 +17,7 @@ LARGEST_PLAIN = 1e7
 
 @dataclass(frozen=True)
 class Entry:
-    """A cell: what is shown and what its file says; the same of the error beside it; the symbol of a grade."""
+    """An entry: what is shown and what its file says; the same of the error beside it; the symbol of a grade."""
 
     text: str = ""
     value: str = ""

@@ -78,21 +78,21 @@ def read_table(suite: str, path: Path) -> Table:
     if len(table) == 0:
         reason = f"no rows: the suite {suite} asks for none of these numbers"
         return Table(path.stem, path, missing=Missing(path, reason, f"edit params/{suite}.yaml"))
-    cells = {
+    entries = {
         column: column_entries(column, table)
         for column in COLUMNS.get(path.stem, list(table.columns))
         if _is_shown(column, table)
     }
-    shared = {column: cells.pop(column)[0] for column in list(cells) if _is_shared(column, cells[column])}
-    headings = [heading(column) for column in cells]
-    rows = [list(row) for row in zip(*cells.values(), strict=True)]
+    shared = {column: entries.pop(column)[0] for column in list(entries) if _is_shared(column, entries[column])}
+    headings = [heading(column) for column in entries]
+    rows = [list(row) for row in zip(*entries.values(), strict=True)]
     return Table(
         path.stem,
         path,
         headings,
-        [all(cell.value or not cell.text for cell in column) for column in cells.values()],
+        [all(entry.value or not entry.text for entry in column) for column in entries.values()],
         rows,
-        {heading(column): cell for column, cell in shared.items()},
+        {heading(column): entry for column, entry in shared.items()},
         _downloads(path, headings, rows),
     )
 
@@ -104,8 +104,8 @@ def _is_shown(column: str, table: pd.DataFrame) -> bool:
     return column in table and column != "suite" and not beside_its_value and bool((table[column] != "").any())
 
 
-def _is_shared(column: str, cells: list[Entry]) -> bool:
-    return column in SHARED and len(cells) >= FEWEST_ROWS_TO_SHARE and len(set(cells)) == 1
+def _is_shared(column: str, entries: list[Entry]) -> bool:
+    return column in SHARED and len(entries) >= FEWEST_ROWS_TO_SHARE and len(set(entries)) == 1
 
 
 def _downloads(path: Path, headings: list[str], rows: list[list[Entry]]) -> dict[str, tuple[str, str]]:

@@ -43,7 +43,7 @@ class TrainParams(Strict):
         Positive | None,
         Field(description="exponent k of the batch's random truncation time (arXiv:2106.05527), or null"),
     ]
-    reconstruction: Annotated[bool, Field(description="add the residual at eps to objective nll")]
+    reconstruction: Annotated[bool, Field(description="add the reconstruction term at eps to objective nll")]
     lr: Annotated[Positive, Field(description="peak learning rate of the score network")]
     flow_lr: Annotated[Positive, Field(description="peak learning rate of the flow")]
     warmup_steps: Annotated[int, Field(ge=0, description="steps of linear warm-up")]
