@@ -51,11 +51,11 @@ def float32_importance_time(u: torch.Tensor, eps: float) -> tuple[torch.Tensor, 
 
 
 @pytest.mark.parametrize("soft", [0, 1])
-@pytest.mark.parametrize("reconstruction", [0, 1])
+@pytest.mark.parametrize("with_term", [0, 1])
 @pytest.mark.parametrize("importance", [0, 1])
 @pytest.mark.parametrize("likelihood", [0, 1])
 def test_losses_match_released_code(
-    released_network: NoiseModel, likelihood: int, importance: int, reconstruction: int, soft: int
+    released_network: NoiseModel, likelihood: int, importance: int, with_term: int, soft: int
 ) -> None:
     data = {key.removeprefix("vp_ddpmpp_"): value for key, value in np.load(GOLDEN / "losses.npz").items()}
     sde = DIFFUSIONS["vp"]()
@@ -70,11 +70,11 @@ def test_losses_match_released_code(
             t = uniform_time(u, eps)
             weight = (sde.diffusion(t) / sde.sigma(t)) ** 2 if likelihood else torch.ones_like(t)
             loss = weight * variance_weighted(noise_error(released_network, sde, z0, t, noise))
-        if reconstruction:
-            # The released residual has -D/2 where ours has -|eps|^2/2, of the same mean.
+        if with_term:
+            # The released term has -D/2 where ours has -|eps|^2/2, of the same mean.
             loss = loss + reconstruction(released_network, sde, z0, eps, second) + (squared_norm(second) - dims) / 2
     for mean in (0, 1):
-        key = f"rm{mean}_lw{likelihood}_is{importance}_rec{reconstruction}_st{soft}"
+        key = f"rm{mean}_lw{likelihood}_is{importance}_rec{with_term}_st{soft}"
         expected = data[key]
         np.testing.assert_allclose(loss.numpy() / (dims if mean else 1), expected, rtol=1e-4, err_msg=key)
 
