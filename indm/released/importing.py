@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.errors import ArtifactError
 from indm.released.score import score_arguments
-from indm.released.settings import Config
+from indm.released.settings import Config, plain
 
 SDE_NAMES = {"vpsde": "vp", "vesde": "ve"}
 
@@ -38,7 +38,7 @@ def check_fit(spec: dict[str, Any], released: Config, name: str, *, has_flow: bo
     wrong = [
         f"{key}: released {found.get(key)!r}, run {value!r}"
         for key, value in expected.items()
-        if _plain(found.get(key)) != value
+        if plain(found.get(key)) != value
     ]
     if spec["score"]["normalise_input"]:
         wrong.append("train.score.normalise_input: released False, run True")
@@ -50,12 +50,8 @@ def check_fit(spec: dict[str, Any], released: Config, name: str, *, has_flow: bo
         raise ArtifactError(f"run {name}: the released configuration is another one: {'; '.join(wrong)}")
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def named(kind: str, part: str, module: nn.Module) -> dict[str, Tensor]:
-    return {f"{kind}.{part}.{key}": value for key, value in module.state_dict().items()}
+def named(kind: str, place: str, module: nn.Module) -> dict[str, Tensor]:
+    return {f"{kind}.{place}.{key}": value for key, value in module.state_dict().items()}
 
 
 def check_weights(spec: dict[str, Any], weights: dict[str, Tensor], name: str) -> None:
