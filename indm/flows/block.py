@@ -111,16 +111,16 @@ class ResidualBlock(nn.Module):
     def branch_and_estimate(
         self, x: Tensor, h: Tensor | None, probe: Tensor, coefficients: list[float]
     ) -> tuple[Tensor, Tensor]:
-        """Return g(x) and the Neumann estimate; see :func:`indm.flows.neumann.branch_and_estimate`."""
+        """Return g(x) and the Neumann estimate; see :func:`indm.flows.kernels.branch_and_estimate`."""
         (w1, w2, w3), shift = self._weights(h)
         b2 = self.conv2.bias[:, None].expand(-1, len(x))
         layers = Layers(
-            w1=w1.flatten(1),
+            W1=w1.flatten(1),
             b1=self.conv1.bias,
-            w2=w2.flatten(1),
+            W2=w2.flatten(1),
             b2=b2 if shift is None else b2 + shift.flatten(1).t(),
             # Patches that are added up lie around their pixel: the kernel is mirrored.
-            r3=w3.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2),
+            R=w3.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2),
             b3=self.conv3.bias,
         )
         return branch_and_estimate(
