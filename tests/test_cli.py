@@ -1,6 +1,5 @@
 """The command line: subjects, errors on one line, exit codes, and a stage's files."""
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -10,30 +9,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from indm.cli import main
+from indm.pipeline import SHOWN, STAGES
 from indm.report.export import TITLES
 from indm.stamps import job_stamp
-from indm.suite.load import load_suite
+from indm.suite.load import load_suite, suite_sha256
 from tests.conftest import REPOSITORY
 
 SMOKE = str(REPOSITORY / "params" / "smoke.yaml")
 RUN = "digits-vp-indm-nll-s0"
-STAGES = {
-    "prepare",
-    "reference",
-    "train",
-    "sample",
-    "fid",
-    "nll",
-    "curve",
-    "sweep",
-    "protocol",
-    "toy2d",
-    "table",
-    "compute",
-    "claims",
-    "figure",
-    "report",
-}
 
 
 def call(*arguments: str) -> Result:
@@ -41,13 +24,16 @@ def call(*arguments: str) -> Result:
 
 
 def test_every_stage_has_a_command_and_a_module() -> None:
-    assert set(main.commands) >= STAGES
-    assert {path.stem for path in (REPOSITORY / "indm" / "stages").glob("*.py")} == STAGES | {
+    assert set(main.commands) >= set(STAGES)
+    assert {path.stem for path in (REPOSITORY / "indm" / "stages").glob("*.py")} == {
+        *STAGES,
         "__init__",
-        "common",
-        "drawing",
         "import_checkpoint",
     }
+
+
+def test_every_table_that_is_shown_has_a_title() -> None:
+    assert tuple(TITLES) == SHOWN
 
 
 def test_python_m_indm() -> None:
@@ -101,7 +87,7 @@ def test_prepare_writes_checked_files_and_provenance(tmp_path: Path) -> None:
     record = json.loads((folder / "provenance" / "prepare.json").read_text())
     assert record["seconds"] > 0
     assert (record["suite"], record["device"], record["seed"]) == ("smoke", "cpu", 0)
-    assert record["suite_sha256"] == hashlib.sha256(Path(SMOKE).read_bytes()).hexdigest()
+    assert record["suite_sha256"] == suite_sha256(load_suite(Path(SMOKE)))
     assert record["code_stamp"] == job_stamp(load_suite(Path(SMOKE)), "prepare", "digits")
 
 

@@ -20,6 +20,7 @@ import yaml
 from click.testing import CliRunner
 
 from indm.cli import main
+from indm.diffusion import evaluation
 from indm.errors import ArtifactError, DivergenceError
 from indm.stages import curve, nll, prepare, reference, sample, sweep, train
 from indm.store import files as artifacts
@@ -251,7 +252,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_state(
 def test_divergence_before_anything_was_saved_says_so(layout: Layout, scratch: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "step_flops", lambda *_, **__: 0)
-        patch.setattr("indm.training.nelbo", lambda *_: torch.tensor([math.nan], requires_grad=True))
+        patch.setattr("indm.training.trainer.nelbo", lambda *_: torch.tensor([math.nan], requires_grad=True))
         with pytest.raises(DivergenceError, match="no state had been saved"):
             train.run(SUITE, layout, RUN)
 
@@ -314,7 +315,7 @@ def test_two_at_the_same_work(scratch: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_lock_of_a_dead_process_is_no_lock(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resume, "LOCK_SECONDS", 0.0)
     code = (
-        "import os, sys; from pathlib import Path; from indm.resume import open_scratch\n"
+        "import os, sys; from pathlib import Path; from indm.store.scratch import open_scratch\n"
         "with open_scratch(Path(sys.argv[1]), 'key'): os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code, scratch], cwd=REPOSITORY, check=False)
@@ -339,7 +340,9 @@ def test_a_stage_that_was_cut_off_goes_on_by_the_batch(layout: Layout, scratch: 
     suite = suite_of(small | {"curve": small["nll"], "sample": SUITE.sample.model_dump() | {"batch_size": 20}})
     train_with_cuts(suite, layout, [])
     undisturbed = outputs(module.run(suite, layout, RUN).folder, names)
-    place = "indm.sampling.draw_batch" if stage in ("sample", "sweep") else "indm.stages.nll._evaluate"
+    place = (
+        "indm.diffusion.generate.draw_batch" if stage in ("sample", "sweep") else "indm.diffusion.evaluation._evaluate"
+    )
     calls, total = [], {"sample": 4, "nll": 2, "curve": 4, "sweep": 4}[stage]
     module_name, _, function = place.rpartition(".")
     original = getattr(sys.modules[module_name], function)
@@ -365,7 +368,7 @@ def test_a_stage_that_was_cut_off_goes_on_by_the_batch(layout: Layout, scratch: 
 def test_a_likelihood_that_is_not_finite_is_not_kept(layout: Layout, scratch: Path) -> None:
     train_with_cuts(SUITE, layout, [])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nll, "four_numbers", lambda *_, **__: {"nelbo": torch.tensor([1.0, math.inf])})
+        patch.setattr(evaluation, "four_numbers", lambda *_, **__: {"nelbo": torch.tensor([1.0, math.inf])})
         with pytest.raises(DivergenceError, match="a likelihood is not finite: train longer, or lower the tolerance"):
             nll.run(SUITE, layout, RUN)
     assert [path.name for path in layout.scratch(RUN, "nll").iterdir()] == ["lock"]
