@@ -18,8 +18,8 @@ from tests.conftest import REPOSITORY
 
 SUITES = suite_files(REPOSITORY / "params")
 DIGITS = (REPOSITORY / "params" / "digits.yaml").read_text()
-RUN = "digits-vp-indm-nll-s0"
-LINE = 'model: indm, variant: "", objective: nll, seed: 0, train: {}, sample: {}}'
+RUN = "digits-vp-indm-nll"
+LINE = 'model: indm, variant: "", objective: nll, seeds: [0, 1, 2], train: {}, sample: {}}'
 
 
 def load(tmp_path: Path, text: str) -> Suite:
@@ -75,7 +75,7 @@ MISTAKES = {
     "unknown dataset": (
         "dataset: digits, sde: vp, " + LINE,
         "dataset: digitz, sde: vp, " + LINE,
-        [f"run {RUN}, key dataset: found 'digitz'; allowed: digits, patches"],
+        [f"run {RUN}, key dataset: found 'digitz'; allowed: celeba64, cifar10, digits, patches"],
     ),
     "dataset the suite does not list": (
         "dataset: digits, sde: vp, " + LINE,
@@ -91,7 +91,7 @@ MISTAKES = {
     "name that the keys do not spell": (
         f"{RUN}: {{dataset: digits, sde: vp",
         f"{RUN}: {{dataset: digits, sde: ve",
-        [f"run {RUN}, key (the run's name)", "allowed: 'digits-ve-indm-nll-s0'"],
+        [f"run {RUN}, key (the run's name)", "allowed: 'digits-ve-indm-nll'"],
     ),
     "name that is no word": (
         f"  {RUN}:",
@@ -101,7 +101,7 @@ MISTAKES = {
     "variant that the name lacks": (
         "vp, " + LINE,
         "vp, " + LINE.replace('variant: ""', "variant: deep"),
-        [f"run {RUN}, key (the run's name)", "allowed: 'digits-vp-indm-deep-nll-s0'"],
+        [f"run {RUN}, key (the run's name)", "allowed: 'digits-vp-indm-deep-nll'"],
     ),
     "variant that is no word": (
         "vp, " + LINE,
@@ -121,9 +121,7 @@ MISTAKES = {
     "warm-up of a flow that is not there": (
         "  flow_warmup_steps: 0",
         "  flow_warmup_steps: 10",
-        [
-            "run digits-vp-ddpmpp-nll-s0, key train.flow_warmup_steps: found 10; allowed: 0, since model ddpmpp has no flow"
-        ],
+        ["run digits-vp-ddpmpp-nll, key train.flow_warmup_steps: found 10; allowed: 0, since model ddpmpp has no flow"],
     ),
     "warm-up of the flow without an end": (
         "vp, " + LINE,
@@ -196,7 +194,7 @@ def test_missing_suite_lists_the_others(tmp_path: Path) -> None:
 def test_overrides_are_merged_deeply(tmp_path: Path) -> None:
     override = "train: {lr: 1.0e-2, score: {dropout: 0.5}}, sample: {corrector_snr: [0.1, 0.1]}"
     suite = load(tmp_path, DIGITS.replace("vp, " + LINE, "vp, " + LINE.replace("train: {}, sample: {}", override)))
-    train, sample = suite.train_params(RUN), suite.sample_params(RUN)
+    train, sample = suite.train_params(f"{RUN}-s0"), suite.sample_params(f"{RUN}-s0")
     assert (train.lr, train.score.dropout, train.score.channels) == (0.01, 0.5, suite.train.score.channels)
     assert sample.corrector_snr == [0.1, 0.1]
     assert suite.train_params("digits-vp-ddpmpp-nll-s0") == suite.train
