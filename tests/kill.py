@@ -17,8 +17,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
+from indm.suite.strict_yaml import parse_yaml, yaml_text
 from tests.checkout import copy_checkout, environment
 
 RUN = "digits-vp-indm-fid-s0"
@@ -129,12 +128,12 @@ def copy_small(folder: Path, name: str, steps: int = 80) -> Path:
     """Copy the checkout, with the smoke suite cut down to one run that trains for longer and is saved often."""
     checkout = copy_checkout(folder / name)
     path = checkout / "params/smoke.yaml"
-    suite = yaml.safe_load(path.read_text()) | {"save_seconds": 0.1}
+    suite = parse_yaml(path.read_text()) | {"save_seconds": 0.1}
     suite["train"] |= {"steps": steps, "snapshots": [steps // 4, steps], "log_every": 7}
     suite["sweep"]["batch_size"] = 20
     suite["toy2d"]["datasets"] = {}
     suite["runs"] = {RUN: suite["runs"][RUN]}
-    path.write_text(yaml.safe_dump(suite))
+    path.write_text(yaml_text(suite))
     finish(checkout, [sys.executable, "workflow/generate.py", "--suite", "smoke"])
     return checkout
 

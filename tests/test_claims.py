@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from numpy.typing import NDArray
 
 from indm.errors import ParamsError
@@ -25,6 +24,7 @@ from indm.report.grades import (
 from indm.report.results import records
 from indm.report.values import VALUE_COLUMNS
 from indm.suite.claims import Claims, load_claims
+from indm.suite.strict_yaml import yaml_text
 from tests.conftest import REPOSITORY
 
 FILE = REPOSITORY / "params" / "claims.yaml"
@@ -311,7 +311,7 @@ def test_the_claims_of_the_paper_are_a_valid_file() -> None:
 )
 def test_a_mistake_in_the_file_is_named(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     path = tmp_path / "claims.yaml"
-    path.write_text(yaml.safe_dump({"controls": CONTROLS, "claims": [CLAIM | changes]}))
+    path.write_text(yaml_text({"controls": CONTROLS, "claims": [CLAIM | changes]}))
     with pytest.raises(ParamsError) as caught:
         load_claims(path)
     (line,) = str(caught.value).splitlines()
@@ -329,6 +329,6 @@ def test_other_mistakes_in_the_file_are_named(tmp_path: Path) -> None:
         ({"controls": CONTROLS, "claims": [{"id": "x"}]}, "claim x, key statement: missing"),
         ([], "expected a mapping of the keys controls, claims"),
     ):
-        path.write_text(yaml.safe_dump(content))
+        path.write_text(yaml_text(content))
         with pytest.raises(ParamsError, match=words):
             load_claims(path)

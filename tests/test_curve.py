@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from click.testing import CliRunner
 
 from indm.cli import main
@@ -18,6 +17,7 @@ from indm.diffusion.model import load_model
 from indm.flows.affine import Affine
 from indm.store.files import CHECKPOINT_FORMAT, SNAPSHOTS_FORMAT, read_weights
 from indm.store.layout import Layout
+from indm.suite.strict_yaml import parse_yaml, yaml_text
 from tests.conftest import REPOSITORY
 
 RUN = "digits-vp-indm-control-nll-s0"
@@ -32,10 +32,10 @@ def call(folder: Path, stage: str, *arguments: str) -> None:
 
 
 def write_suite(folder: Path, **train: Any) -> None:
-    suite = yaml.safe_load((REPOSITORY / "params" / "smoke.yaml").read_text())
+    suite = parse_yaml((REPOSITORY / "params" / "smoke.yaml").read_text())
     run = {"dataset": "digits", "sde": "vp", "model": "indm", "variant": "control", "objective": "nll", "seed": 0}
     suite |= {"runs": {RUN: run | {"train": train, "sample": {}}}, "nll": PROTOCOL, "curve": PROTOCOL, "protocol": {}}
-    (folder / "smoke.yaml").write_text(yaml.safe_dump(suite))
+    (folder / "smoke.yaml").write_text(yaml_text(suite))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-import yaml
 from torch import Tensor
 
 from indm.errors import DivergenceError, NoGpuError, ParamsError, StoppedError
@@ -21,6 +20,7 @@ from indm.store.files import read_json
 from indm.store.layout import Layout
 from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
+from indm.suite.strict_yaml import parse_yaml, yaml_text
 from indm.training.batches import draw
 from indm.training.distributed import group, launch
 from indm.training.loop import Plan
@@ -141,12 +141,12 @@ def test_errors_of_processes() -> None:
 
 def write_suite(folder: Path, processes: int, steps: int = 12) -> Path:
     """Write the smoke suite, one short run of it saved after every step, for a number of processes."""
-    content = yaml.safe_load((REPOSITORY / "params/smoke.yaml").read_text())
+    content = parse_yaml((REPOSITORY / "params/smoke.yaml").read_text())
     content |= {"processes": processes, "save_seconds": 0.0, "runs": {RUN: content["runs"][RUN]}}
     content["train"] |= {"steps": steps, "snapshots": [3, 7], "log_every": 1}
     folder.mkdir(exist_ok=True)
     file = folder / "smoke.yaml"
-    file.write_text(yaml.safe_dump(content))
+    file.write_text(yaml_text(content))
     return file
 
 

@@ -11,7 +11,6 @@ from typing import NoReturn
 
 import pytest
 import torch
-import yaml
 from click.testing import CliRunner, Result
 from packaging.requirements import Requirement
 
@@ -26,6 +25,7 @@ from indm.registry import DATASETS
 from indm.store.layout import Layout
 from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
+from indm.suite.strict_yaml import parse_yaml
 from tests.checkout import add_dvc_file, copy_checkout, run
 from tests.conftest import REPOSITORY
 
@@ -69,7 +69,7 @@ def states(page: str) -> dict[str, str]:
 
 
 def suite(path: Path, **changes: object) -> Suite:
-    return Suite.model_validate(yaml.safe_load(path.read_text()) | changes)
+    return Suite.model_validate(parse_yaml(path.read_text()) | changes)
 
 
 EVERYTHING = Work(frozenset({"cifar10", "celeba64"}), frozenset({"cifar10", "celeba64"}), True)
@@ -215,7 +215,7 @@ def test_weights_at_the_variable_or_in_the_cache(monkeypatch: pytest.MonkeyPatch
 
 def test_published_statistics_that_are_not_there(tmp_path: Path) -> None:
     statistics = {"path": "cifar10_stats.npz", "sha256": "0" * 64}
-    reference = yaml.safe_load(PAPER.read_text())["reference"]
+    reference = parse_yaml(PAPER.read_text())["reference"]
     reference["cifar10"] = {"extractor": "inception-v3-random", "classifier": None, "published_statistics": statistics}
     work, changed = Work(set(), {"cifar10"}, False), suite(PAPER, reference=reference)
     (gap,) = requirements(changed, work, tmp_path)

@@ -3,11 +3,11 @@
 import re
 import tomllib
 
-import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from indm.suite.expand import suite_files
+from indm.suite.strict_yaml import parse_yaml
 from tests.conftest import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
@@ -20,7 +20,7 @@ def requirements() -> list[Requirement]:
 
 
 def test_conda_environment_is_python_and_this_package() -> None:
-    environment = yaml.safe_load((REPOSITORY / "environment.yml").read_text())
+    environment = parse_yaml((REPOSITORY / "environment.yml").read_text())
     assert environment["name"] == PROJECT["name"]
     assert f"python{PROJECT['requires-python']}" in environment["dependencies"]
     assert {"pip": ["-e .[dev]"]} in environment["dependencies"]

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from click.testing import CliRunner, Result
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from indm.released.score import export_score
 from indm.store.files import CHECKPOINT_FORMAT, read_weights
 from indm.store.layout import Layout
 from indm.suite.load import load_suite
+from indm.suite.strict_yaml import parse_yaml, yaml_text
 from indm.training.spec import model_spec
 from tests.conftest import REPOSITORY
 
@@ -79,14 +79,14 @@ def released_config(sde: str) -> Json:
 @pytest.fixture
 def workplace(tmp_path: Path) -> Path:
     """A small suite whose networks are released ones, and its prepared data."""
-    suite = yaml.safe_load((REPOSITORY / "params" / "smoke.yaml").read_text())
+    suite = parse_yaml((REPOSITORY / "params" / "smoke.yaml").read_text())
     flow = {"activation": "sin", "bound": "linf", "coefficient": 0.98, "blocks": [1, 1], "width": 8}
     suite["train"]["flow"] |= flow | {"init_at_bound": False}
     suite["train"]["score"] |= SCORE | {"normalise_input": False}
     for run in suite["runs"].values():
         if run["sde"] == "ve":
             run["train"] = {"centered": False, "score": SCORE_VE}
-    (tmp_path / "smoke.yaml").write_text(yaml.safe_dump(suite))
+    (tmp_path / "smoke.yaml").write_text(yaml_text(suite))
     for sde in ("vp", "ve"):
         (tmp_path / f"{sde}.json").write_text(json.dumps(released_config(sde)))
     prepared = call(tmp_path, "prepare", "--dataset", "digits")
@@ -238,9 +238,9 @@ def test_another_configuration_is_refused_by_its_keys(workplace: Path) -> None:
 
 def test_run_with_another_latent_is_refused(workplace: Path) -> None:
     released_files(workplace, RUNS["vp"])
-    suite = yaml.safe_load((workplace / "smoke.yaml").read_text())
+    suite = parse_yaml((workplace / "smoke.yaml").read_text())
     suite["train"]["latent"]["scale"] = 2.0
-    (workplace / "smoke.yaml").write_text(yaml.safe_dump(suite))
+    (workplace / "smoke.yaml").write_text(yaml_text(suite))
     refused(workplace, "train.latent: released standardise false and scale 1, run another")
 
 

@@ -11,7 +11,6 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-import yaml
 from cleanfid import inception_pytorch
 from cleanfid.downloads_helper import inception_url
 from cleanfid.features import feature_extractor
@@ -40,6 +39,7 @@ from indm.store.files import (
 )
 from indm.store.layout import Layout
 from indm.suite.schema.suite import Suite
+from indm.suite.strict_yaml import parse_yaml
 from tests.conftest import REPOSITORY
 
 RUN = "digits-vp-indm-fid-s0"
@@ -48,7 +48,7 @@ COUNTS = {"train": 8, "test": 4}
 
 def suite(extractor: str, published: dict[str, str] | None = None) -> Suite:
     """Return the smoke suite with an Inception extractor and counts that suit a dozen images."""
-    content = yaml.safe_load((REPOSITORY / "params/smoke.yaml").read_text())
+    content = parse_yaml((REPOSITORY / "params/smoke.yaml").read_text())
     content["reference"]["digits"] = {
         "extractor": extractor,
         "classifier": None,

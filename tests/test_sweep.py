@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from torch import Tensor
 
 from indm.data.levels import dequantise, quantise, to_pixels, to_uint8
@@ -25,6 +24,7 @@ from indm.store.files import CHECKPOINT_FORMAT, read_array, read_json, write_wei
 from indm.store.layout import Layout
 from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
+from indm.suite.strict_yaml import parse_yaml
 from indm.training.spec import model_spec
 from tests.conftest import REPOSITORY
 
@@ -35,7 +35,7 @@ CPU = torch.device("cpu")
 
 def changed(**sections: dict[str, Any]) -> Suite:
     """Return the smoke suite with other values in some sections."""
-    content = yaml.safe_load((REPOSITORY / "params/smoke.yaml").read_text())
+    content = parse_yaml((REPOSITORY / "params/smoke.yaml").read_text())
     for name, values in sections.items():
         content[name] |= values
     return Suite.model_validate(content)

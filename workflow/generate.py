@@ -16,8 +16,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 ROOT = Path(__file__).resolve().parent.parent
 # The package of this checkout, even where another one is installed.
 sys.path.insert(0, str(ROOT))
@@ -27,6 +25,7 @@ from indm.pipeline import SHOWN, STAGES, Stage, expand  # noqa: E402
 from indm.suite.expand import expand_suite, suite_files  # noqa: E402
 from indm.suite.load import expanded_path, expanded_text, load_suite  # noqa: E402
 from indm.suite.schema.suite import Suite  # noqa: E402
+from indm.suite.strict_yaml import yaml_text  # noqa: E402
 
 DEFAULT_SUITE = "digits"
 HEADER = """\
@@ -104,7 +103,7 @@ def dvc_text(suite: Suite, files: list[str]) -> str:
     expanded = f"params/expanded/{suite.suite}.yaml"
     pipeline = {"vars": [expanded if top else f"../../../{expanded}"], "stages": stages}
     command = "dvc repro" if top else f"dvc repro workflow/dvc/{suite.suite}/dvc.yaml"
-    return HEADER.format(suite=suite.suite, command=command) + yaml.safe_dump(pipeline, sort_keys=False, width=1000)
+    return HEADER.format(suite=suite.suite, command=command) + yaml_text(pipeline)
 
 
 def _validate(suite: Suite, files: list[str]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What is said of a value that the schema refuses: where it stands, what was found, what is allowed and what it means."""
 
 import difflib
-import re
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -31,10 +31,7 @@ def describe(path: Path, suite: object, error: dict[str, Any], cells: Mapping[st
         return f"{place}: unknown key; allowed: {_keys(_model_at(location[:-1]), near=location[-1])}"
     if error["type"] == "missing":
         return f"{place}: missing; expected {_expected(location)}"
-    # YAML 1.1 takes 4e-3 for a text.
-    exponent = _TEXT_EXPONENT.fullmatch(str(error["input"]))
-    remedy = f"; write {exponent[1]}.0{exponent[2]}" if exponent else ""
-    return f"{place}: found {error['input']!r}; allowed: {_expected(location) or error['msg']}{remedy}"
+    return f"{place}: found {_FOUND.repr(error['input'])}; allowed: {_expected(location) or error['msg']}"
 
 
 def _model_at(location: list[str]) -> type[Strict]:
@@ -62,7 +59,11 @@ _SIGNS = {
     "exclusiveMaximum": "<",
     "multipleOf": "multiple of",
 }
-_TEXT_EXPONENT = re.compile(r"([+-]?\d+)(e[+-]?\d+)", re.IGNORECASE)
+# What was found, in short: ten lists of ten aliases of each other are ten thousand million values in full.
+_FOUND = reprlib.Repr()
+_FOUND.maxlevel = 3
+_FOUND.maxdict = _FOUND.maxlist = 20
+_FOUND.maxstring = _FOUND.maxother = 200
 
 
 def _expected(location: list[str]) -> str:

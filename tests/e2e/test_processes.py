@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 
 from indm.store.files import read_json
 from indm.store.layout import Layout
+from indm.suite.strict_yaml import parse_yaml, yaml_text
 from tests import kill
 from tests.checkout import run
 
@@ -18,7 +18,7 @@ def test_snakemake_runs_a_suite_of_two_processes(tmp_path: Path) -> None:
     checkouts = {processes: kill.copy_small(tmp_path, f"of-{processes}") for processes in (1, 2)}
     for processes, checkout in checkouts.items():
         path = checkout / "params/smoke.yaml"
-        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"processes": processes}))
+        path.write_text(yaml_text(parse_yaml(path.read_text()) | {"processes": processes}))
         done = run(checkout, "snakemake", "--cores", "2", "--config", "suite=smoke")
         assert done.returncode == 0, done.stderr
     one, two = (Layout(checkout / "results", "smoke") for checkout in checkouts.values())

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import yaml
 
 from indm.store.layout import Layout
+from indm.suite.strict_yaml import parse_yaml, yaml_text
 from tests import kill
 from tests.checkout import run
 
@@ -54,20 +54,20 @@ def checkouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path
     copies = {name: kill.copy_small(tmp_path, name) for name in ("local", "slurm")}
     for checkout in copies.values():
         file = checkout / "params/smoke.yaml"
-        suite = yaml.safe_load(file.read_text()) | {"device": "auto"}
+        suite = parse_yaml(file.read_text()) | {"device": "auto"}
         suite["train"] |= {"steps": 400, "snapshots": [20, 400]}
-        file.write_text(yaml.safe_dump(suite))
+        file.write_text(yaml_text(suite))
     fill_in(copies["slurm"] / PROFILE / "config.yaml")
     return copies
 
 
 def fill_in(file: Path) -> None:
     """Give the profile this cluster's values; its partitions have the names of the example."""
-    profile = yaml.safe_load(file.read_text()) | VALUES
+    profile = parse_yaml(file.read_text()) | VALUES
     profile["default-resources"] |= {"runtime": 5}
     for resources in profile["set-resources"].values():
         resources |= {"runtime": 5, "mem_mb": 500}
-    file.write_text(yaml.safe_dump(profile))
+    file.write_text(yaml_text(profile))
 
 
 @contextmanager
