@@ -11,7 +11,7 @@ from ruamel.yaml.error import YAMLError
 
 from indm.errors import ParamsError
 from indm.suite.expand import suite_files
-from indm.suite.load import json_schema, load_suite
+from indm.suite.load import expanded_text, json_schema, load_suite
 from indm.suite.schema.suite import Suite
 from indm.suite.strict_yaml import parse_yaml, yaml_text
 from tests.conftest import REPOSITORY
@@ -168,6 +168,31 @@ MISTAKES = {
         "prc_images: 3",
         ["key fid.prc_neighbours: found 3; allowed: below prc_images 3"],
     ),
+    "seeds that are no list": (
+        "seeds: [0, 1, 2], train: {}",
+        "seeds: 3, train: {}",
+        ["key seeds: found 3; allowed: a list of whole numbers, in the place of seed"],
+    ),
+    "a seed twice": (
+        "seeds: [0, 1, 2], train: {}",
+        "seeds: [0, 0], train: {}",
+        ["key seeds: found [0, 0]; allowed: each once"],
+    ),
+    "seed and seeds": (
+        "seeds: [0, 1, 2], train: {}",
+        "seed: 0, seeds: [1], train: {}",
+        ["key seeds: found seed 0 too"],
+    ),
+    "a base that is not there": (
+        "suite: digits",
+        "suite: digits\nbased_on: digitz",
+        ["key based_on: ", "digitz.yaml: no such suite; suites in ", "/: digits"],
+    ),
+    "a base that builds on the suite": (
+        "suite: digits",
+        "suite: digits\nbased_on: digits",
+        ["key based_on: found the circle digits, digits; allowed: "],
+    ),
     "another suite's name": ("suite: digits", "suite: other", ["key suite: found 'other'", "'digits'"]),
 }
 
@@ -280,3 +305,26 @@ def test_aliases_of_aliases_are_refused_at_once(tmp_path: Path) -> None:
         load(tmp_path, bomb + DIGITS.replace("  lr: 4.0e-3", "  lr: *a10", 1))
     assert "key a10: unknown key" in str(caught.value)
     assert len(str(caught.value)) < 100_000
+
+
+def test_a_suite_that_builds_on_another_says_what_differs(tmp_path: Path) -> None:
+    (tmp_path / "digits.yaml").write_text(DIGITS)
+    (tmp_path / "more.yaml").write_text(
+        "suite: more\nbased_on: digits\ntrain: {steps: 300}\nprotocol: {}\ntoy2d: {datasets: {}, seeds: 4}\n"
+    )
+    base, more = (load_suite(tmp_path / f"{name}.yaml") for name in ("digits", "more"))
+    # Sections key by key; what is listed by name as a whole.
+    assert more.train == base.train.model_copy(update={"steps": 300})
+    assert (more.protocol, more.toy2d.datasets, more.toy2d.seeds) == ({}, {}, 4)
+    assert more.toy2d.training == base.toy2d.training
+    assert more.runs == base.runs
+
+
+def test_a_cell_with_seeds_is_a_run_for_each(tmp_path: Path) -> None:
+    suite = load(tmp_path, DIGITS)
+    assert len(suite.runs) == 24
+    assert [suite.runs[f"digits-vp-indm-nll-s{seed}"].seed for seed in range(3)] == [0, 1, 2]
+    expanded = tmp_path / "expanded" / "digits.yaml"
+    expanded.parent.mkdir()
+    expanded.write_text(expanded_text(suite))
+    assert load_suite(expanded) == suite
