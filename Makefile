@@ -43,7 +43,7 @@ lint: $(VENV)/.installed ## Check style, types and the workflow
 	snakefmt --check Snakefile workflow/rules
 	python workflow/lint.py
 
-generate: $(VENV)/.installed ## Rewrite what is generated from other files: schema, code lists, DVC files of other suites
+generate: $(VENV)/.installed ## Rewrite what is generated from other files: the schema, suites in full, DVC files
 	python -m indm schema > params/schema.json
 	python workflow/generate.py
 

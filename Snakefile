@@ -12,18 +12,20 @@ import re
 import sys
 from pathlib import Path
 
-import yaml
-
 # Garbage is not looked for among what Snakemake has imported: that is a fifth of the time of finding nothing to do.
 gc.freeze()
 
 # The package of this checkout, even where another one is installed.
 sys.path.insert(0, str(workflow.basedir))
 
-from indm.doctor import Work, requirements
+from indm.doctor.examine import Work, requirements
 from indm.errors import ParamsError
-from indm.params import load_suite, suite_files
-from indm.report import TITLES, load_claims
+from indm.pipeline import SHOWN
+from indm.stamps import job_stamp
+from indm.store.provenance import older_results
+from indm.suite.claims import load_claims
+from indm.suite.expand import suite_files
+from indm.suite.load import load_suite
 
 SUITE = str(config.get("suite", "digits"))
 suites = ", ".join(path.stem for path in suite_files(Path("params")))
@@ -44,14 +46,6 @@ try:
 except ParamsError as error:
     sys.exit(str(error))
 
-# The modules whose edit makes a stage run again: of the checkout, also where results lie in another storage.
-CODE = {
-    stage: [local(module) for module in modules]
-    for stage, modules in yaml.safe_load(
-        Path(workflow.basedir, "workflow/stages.yaml").read_text()
-    ).items()
-}
-
 
 ##### Wildcards #####
 
@@ -60,7 +54,7 @@ wildcard_constraints:
     suite=re.escape(SUITE),
     dataset="|".join(map(re.escape, suite.datasets)),
     run="|".join(map(re.escape, suite.runs)),
-    table="|".join(TITLES),
+    table="|".join(SHOWN),
     toy="|".join(map(re.escape, suite.toy2d.datasets)),
 
 
@@ -102,6 +96,8 @@ onstart:
         compute=workflow.local_exec
         and any(rule != "prepare" for rule, _ in needed),
     )
+    if older := older_results(Path("results", SUITE)):
+        print(older, file=sys.stderr)
     if gaps := requirements(suite, work):
         sys.exit("\n".join(gaps))
 
@@ -118,5 +114,5 @@ localrules:
 rule all:
     default_target: True
     input:
-        paths(rules.publish.output.table, table=TITLES),
+        paths(rules.publish.output.table, table=SHOWN),
         paths(rules.report.output.page, suite=SUITE),

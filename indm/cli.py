@@ -16,6 +16,7 @@ import click
 
 from indm import __version__
 from indm.errors import IndmError
+from indm.pipeline import STAGES
 
 SUITE = click.option(
     "--suite",
@@ -57,7 +58,7 @@ def main() -> None:
 def _stage(name: str, summary: str, *options: Callable[..., Any]) -> None:
     """Register stage ``name``, whose module is ``indm.stages.<name>``."""
 
-    def command(suite_file: Path, out: Path, **given: Any) -> None:  # noqa: ANN401
+    def command(suite_file: Path, out: Path, **given: Any) -> None:
         subject: dict[str, str] = {key: given.pop(key) for key in ("dataset", "run", "toy") if key in given}
         try:
             _execute(name, suite_file, out, subject, **given)
@@ -70,35 +71,36 @@ def _stage(name: str, summary: str, *options: Callable[..., Any]) -> None:
     main.command(name, help=summary)(command)
 
 
-def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **options: Any) -> None:  # noqa: ANN401
-    from indm.artifacts import Layout, provenance, write_json
-    from indm.params import load_suite
-    from indm.resume import EARLIER, code_sha256, file_sha256
+def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **options: Any) -> None:
+    from indm.process import limit_threads
+    from indm.stamps import job_stamp
+    from indm.store.files import write_json
+    from indm.store.finished import Finished
+    from indm.store.layout import Layout
+    from indm.store.provenance import provenance
+    from indm.suite.load import load_suite, suite_sha256
 
     suite = load_suite(suite_file)
     _check_subject(suite, suite_file, **subject)
-    # Before numpy and torch are imported: their thread pools read these once.
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[variable] = str(suite.threads)
+    limit_threads(suite.threads)
     # Before the work: during it, someone may edit the files.
     source = {
         "suite": suite.suite,
-        "suite_sha256": file_sha256(suite_file),
-        "code_sha256": code_sha256(name),
+        "suite_sha256": suite_sha256(suite),
+        "code_stamp": job_stamp(suite, name, *subject.values()),
         "seed": _seed(suite, **subject),
     }
     started = time.monotonic()
-    folder = importlib.import_module(f"indm.stages.{name}").run(
-        suite, Layout(out, suite.suite), *subject.values(), **options
-    )
+    stage = importlib.import_module(f"indm.stages.{name}")
+    finished: Finished = stage.run(suite, Layout(out, suite.suite), *subject.values(), **options)
     # Of several processes that torchrun has started, the first one writes.
     if int(os.environ.get("RANK", "0")):
         return
-    seconds = time.monotonic() - started + EARLIER.pop(name, 0.0)
-    write_json(folder / "provenance" / f"{name}.json", source | provenance(seconds))
+    seconds = time.monotonic() - started + finished.earlier
+    write_json(finished.folder / "provenance" / f"{name}.json", source | provenance(seconds))
 
 
-def _seed(suite: Any, dataset: str | None = None, run: str | None = None, toy: str | None = None) -> int | None:  # noqa: ANN401
+def _seed(suite: Any, dataset: str | None = None, run: str | None = None, toy: str | None = None) -> int | None:
     """Find the seed of what a stage works on, a run's or a dataset's; tables have none, and ``toy2d`` has many."""
     if run is not None:
         return int(suite.runs[run].seed)
@@ -106,7 +108,7 @@ def _seed(suite: Any, dataset: str | None = None, run: str | None = None, toy: s
 
 
 def _check_subject(
-    suite: Any,  # noqa: ANN401
+    suite: Any,
     suite_file: Path,
     dataset: str | None = None,
     run: str | None = None,
@@ -123,21 +125,10 @@ def _check_subject(
         raise ParamsError(f"{suite_file}: no run {run!r}; runs: {', '.join(suite.runs)}")
 
 
-_stage("prepare", "Load a dataset, split it and write its arrays.", DATA_ROOT, DATASET)
-_stage("reference", "Train a dataset's feature extractor; measure the floors of all image metrics.", DATASET)
-_stage("train", "Train a run's model.", RUN)
-_stage("sample", "Draw images from a trained run.", RUN)
-_stage("fid", "Compare a run's images with the reference: FID, KID, IS, precision, recall, clean-FID.", RUN)
-_stage("nll", "Evaluate the four likelihood numbers of a trained run on the test split.", RUN)
-_stage("curve", "Evaluate the likelihood of every snapshot of a run's training.", RUN)
-_stage("sweep", "Measure a run's FID and KID by several samplers and numbers of steps.", RUN)
-_stage("protocol", "Measure how far FID moves with each part of its protocol, on one run of a dataset.", DATASET)
-_stage("toy2d", "Compare INDM with DDPM++ and its controls on a two-dimensional dataset.", TOY)
-_stage("table", "Collect the suite's results in its tables.")
-_stage("compute", "Tabulate what the suite's models cost.")
-_stage("claims", "Grade the paper's claims by the tables; compare with published numbers.")
-_stage("figure", "Draw the suite's figures from its tables.", REPORTS)
-_stage("report", "Write the suite's page from its tables, figures and pictures.", REPORTS)
+SUBJECTS = {"dataset": [DATASET], "run": [RUN], "toy": [TOY], "": []}
+for _name, _description in STAGES.items():
+    _options = [*SUBJECTS[_description.subject], *([REPORTS] if _description.reports else [])]
+    _stage(_name, _description.summary, *([DATA_ROOT] if _name == "prepare" else []), *_options)
 
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -158,7 +149,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     show_default=True,
     help="The flow's averaged weights, or the raw ones, as in the released evaluation.",
 )
-def import_checkpoint(suite_file: Path, out: Path, run: str, **files: Any) -> None:  # noqa: ANN401
+def import_checkpoint(suite_file: Path, out: Path, run: str, **files: Any) -> None:
     """Put a checkpoint of score_sde_pytorch or of the released INDM code in the place of a run's training."""
     try:
         _execute("import_checkpoint", suite_file, out, {"run": run}, **files)
@@ -168,14 +159,22 @@ def import_checkpoint(suite_file: Path, out: Path, run: str, **files: Any) -> No
 
 @main.command()
 @SUITE
-def validate(suite_file: Path) -> None:
+@OUT
+@click.option(
+    "--track", is_flag=True, help="Also write what DVC tracks: the suite in full, and the stamps of the code."
+)
+def validate(suite_file: Path, out: Path, track: bool) -> None:
     """Check a suite file, and the claims beside it, and say nothing but their mistakes."""
-    from indm.params import load_suite
-    from indm.report import load_claims
+    from indm.suite.claims import load_claims
+    from indm.suite.load import load_suite
 
     try:
         load_suite(suite_file)
         load_claims(suite_file.parent / "claims.yaml")
+        if track:
+            from indm.track import track as write_tracked
+
+            write_tracked(suite_file, out)
     except IndmError as error:
         sys.exit("\n".join(f"indm validate: {line}" for line in str(error).splitlines()))
 
@@ -186,7 +185,7 @@ def validate(suite_file: Path) -> None:
 @DATA_ROOT
 def doctor(suite_file: Path | None, out: Path, data_root: Path | None) -> None:
     """Say what is ready on this machine and what is missing; exit with 1 if the suite (default: digits) cannot run."""
-    from indm.doctor import examine
+    from indm.doctor.examine import examine
 
     try:
         report = examine(suite_file, out, data_root)
@@ -200,7 +199,8 @@ def doctor(suite_file: Path | None, out: Path, data_root: Path | None) -> None:
 @OUT
 def show(out: Path) -> None:
     """Print the tables of the active suite for reading."""
-    from indm.report import TITLES, present, read_rows
+    from indm.report.export import TITLES, present
+    from indm.report.results import read_rows
 
     for name, title in TITLES.items():
         path = out / f"table_{name}.csv"
@@ -213,6 +213,6 @@ def show(out: Path) -> None:
 @main.command()
 def schema() -> None:
     """Print the JSON schema of suite files, which params/schema.json holds."""
-    from indm.params import json_schema
+    from indm.suite.load import json_schema
 
     click.echo(json_schema(), nl=False)

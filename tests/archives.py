@@ -36,7 +36,7 @@ class Python2Pickler(pickle._Pickler):
         content = content.encode() if isinstance(content, str) else content
         self.write(pickle.BINSTRING + struct.pack("<i", len(content)) + content)
 
-    def save_name(self: Any, value: Any, name: str | None = None) -> None:  # noqa: ANN401
+    def save_name(self: Any, value: Any, name: str | None = None) -> None:
         module = value.__module__.replace("numpy._core", "numpy.core")
         self.write(pickle.GLOBAL + f"{module}\n{name or value.__qualname__}\n".encode())
         self.memoize(value)

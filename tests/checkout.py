@@ -64,8 +64,17 @@ def commands(suite: str) -> dict[str, list[str]]:
     }
 
 
+def add_dvc_file(checkout: Path, suite: str) -> None:
+    """Make the dvc.yaml of a suite that is not the default one."""
+    done = run(checkout, "python", "workflow/generate.py", "--suite", suite)
+    assert done.returncode == 0, done.stderr
+
+
 def run_suite(checkouts: Mapping[str, Path], suite: str) -> None:
     """Run a suite by every engine in a checkout of its own, side by side."""
+    for engine, checkout in checkouts.items():
+        if engine == "dvc":
+            add_dvc_file(checkout, suite)
     processes = {engine: start(checkout, commands(suite)[engine]) for engine, checkout in checkouts.items()}
     for engine, process in processes.items():
         done = finish(process)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from indm.sde import SDE
+from indm.diffusion.sde import SDE
 
 
 class GaussianData:

@@ -135,7 +135,7 @@ def copy_small(folder: Path, name: str, steps: int = 80) -> Path:
     suite["toy2d"]["datasets"] = {}
     suite["runs"] = {RUN: suite["runs"][RUN]}
     path.write_text(yaml.safe_dump(suite))
-    finish(checkout, [sys.executable, "workflow/generate.py"])
+    finish(checkout, [sys.executable, "workflow/generate.py", "--suite", "smoke"])
     return checkout
 
 

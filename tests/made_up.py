@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from indm.artifacts import write_json, write_table
+from indm.store.files import write_json, write_table
 
 SUITE = "made-up"
 CELLS: list[dict[str, Any]] = [
@@ -62,7 +62,7 @@ def numbers(root: Path) -> set[float]:
     return found
 
 
-def _leaves(value: Any) -> list[float]:  # noqa: ANN401 (any JSON)
+def _leaves(value: Any) -> list[float]:
     if isinstance(value, dict | list):
         children = value.values() if isinstance(value, dict) else value
         return [leaf for child in children for leaf in _leaves(child)]

@@ -26,10 +26,12 @@ from PIL import Image
 from torchvision.datasets import CIFAR10, CelebA, utils  # type: ignore[import-untyped]
 
 from indm.cli import main
-from indm.data import DATASETS, SPLITS, Dataset, Split, archives, celeba64, cifar10, standins
+from indm.data import archives, celeba64, cifar10, standins
 from indm.data.celeba64 import load_celeba64
 from indm.data.cifar10 import load_cifar10, parse_batch
+from indm.data.dataset import SPLITS, Dataset, Split
 from indm.errors import ArtifactError, DataError
+from indm.registry import DATASETS
 from indm.stages import prepare
 from tests import archives as build
 from tests.conftest import REPOSITORY
@@ -272,7 +274,7 @@ def full_after(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """Simulate a disk on which a file can have ``size`` bytes."""
     opened = Path.open
 
-    def limited(path: Path, mode: str = "r", **options: Any) -> IO[Any]:  # noqa: ANN401
+    def limited(path: Path, mode: str = "r", **options: Any) -> IO[Any]:
         file = opened(path, mode, **options)
         if mode == "wb":
             write = file.write

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 import torch
 
-from indm import artifacts
-from indm.artifacts import (
+from indm.errors import ArtifactError
+from indm.store import files as artifacts
+from indm.store.files import (
     atomic_write,
-    provenance,
     read_array,
     read_json,
     read_weights,
@@ -24,8 +24,8 @@ from indm.artifacts import (
     write_table,
     write_weights,
 )
-from indm.errors import ArtifactError
-from indm.stages.common import read_split
+from indm.store.prepared import read_split
+from indm.store.provenance import provenance
 
 KIND = "test-1"
 

@@ -10,9 +10,8 @@ import yaml
 from numpy.typing import NDArray
 
 from indm.errors import ParamsError
-from indm.report import claims_table, load_claims
-from indm.report.claims import (
-    CLAIM_COLUMNS,
+from indm.report.claims import CLAIM_COLUMNS, claims_table
+from indm.report.grades import (
     EXPLAINED,
     INCONCLUSIVE,
     NO_DATA,
@@ -23,9 +22,9 @@ from indm.report.claims import (
     interval,
     repeatability,
 )
-from indm.report.claims_file import Claims
 from indm.report.results import records
 from indm.report.values import VALUE_COLUMNS
+from indm.suite.claims import Claims, load_claims
 from tests.conftest import REPOSITORY
 
 FILE = REPOSITORY / "params" / "claims.yaml"
@@ -56,7 +55,7 @@ PLAIN |= {("ddpmpp", "scale-5"): 1.9}
 VALIDATION = {"scale-3": 2.0, "scale-5": 2.2}
 
 
-def claims(**changes: Any) -> Claims:  # noqa: ANN401
+def claims(**changes: Any) -> Claims:
     return Claims.model_validate({"controls": CONTROLS, "claims": [CLAIM | changes]})
 
 
@@ -78,7 +77,7 @@ def planted(
     return pd.DataFrame([same | row for row in rows], columns=VALUE_COLUMNS).astype({"x": float})
 
 
-def graded(values: pd.DataFrame, **changes: Any) -> dict[str, Any]:  # noqa: ANN401
+def graded(values: pd.DataFrame, **changes: Any) -> dict[str, Any]:
     (row,) = records(claims_table(values, claims(**changes), "s"))
     return row
 

@@ -10,8 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from indm.cli import main
-from indm.report import TITLES
-from indm.resume import code_sha256
+from indm.report.export import TITLES
+from indm.stamps import job_stamp
+from indm.suite.load import load_suite
 from tests.conftest import REPOSITORY
 
 SMOKE = str(REPOSITORY / "params" / "smoke.yaml")
@@ -101,7 +102,7 @@ def test_prepare_writes_checked_files_and_provenance(tmp_path: Path) -> None:
     assert record["seconds"] > 0
     assert (record["suite"], record["device"], record["seed"]) == ("smoke", "cpu", 0)
     assert record["suite_sha256"] == hashlib.sha256(Path(SMOKE).read_bytes()).hexdigest()
-    assert record["code_sha256"] == code_sha256("prepare")
+    assert record["code_stamp"] == job_stamp(load_suite(Path(SMOKE)), "prepare", "digits")
 
 
 def test_validate_reads_the_claims_beside_a_suite(tmp_path: Path) -> None:

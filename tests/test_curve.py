@@ -12,11 +12,12 @@ import torch
 import yaml
 from click.testing import CliRunner
 
-from indm.artifacts import CHECKPOINT_FORMAT, SNAPSHOTS_FORMAT, Layout, read_weights
 from indm.cli import main
-from indm.data import dequantise
-from indm.diffusion import load_model
-from indm.flows import Affine
+from indm.data.levels import dequantise
+from indm.diffusion.model import load_model
+from indm.flows.affine import Affine
+from indm.store.files import CHECKPOINT_FORMAT, SNAPSHOTS_FORMAT, read_weights
+from indm.store.layout import Layout
 from tests.conftest import REPOSITORY
 
 RUN = "digits-vp-indm-control-nll-s0"
@@ -30,7 +31,7 @@ def call(folder: Path, stage: str, *arguments: str) -> None:
     assert done.exit_code == 0, done.output
 
 
-def write_suite(folder: Path, **train: Any) -> None:  # noqa: ANN401
+def write_suite(folder: Path, **train: Any) -> None:
     suite = yaml.safe_load((REPOSITORY / "params" / "smoke.yaml").read_text())
     run = {"dataset": "digits", "sde": "vp", "model": "indm", "variant": "control", "objective": "nll", "seed": 0}
     suite |= {"runs": {RUN: run | {"train": train, "sample": {}}}, "nll": PROTOCOL, "curve": PROTOCOL, "protocol": {}}

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Generator
 
-from indm.data import DATASETS, SPLITS, Dataset, Split, bits_per_dim, dequantise, moments, quantise, to_uint8
 from indm.data.celeba64 import load_celeba64
 from indm.data.cifar10 import load_cifar10
+from indm.data.dataset import SPLITS, Dataset, Split
+from indm.data.levels import bits_per_dim, dequantise, moments, quantise, to_uint8
 from indm.errors import DataError
+from indm.registry import DATASETS
 from tests.archives import write_celeba, write_cifar10
 
 EACH = pytest.mark.parametrize("name", sorted(DATASETS))

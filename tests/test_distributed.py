@@ -15,16 +15,20 @@ import torch
 import yaml
 from torch import Tensor
 
-from indm.artifacts import Layout, read_json
-from indm.distributed import group, launch
 from indm.errors import DivergenceError, NoGpuError, ParamsError, StoppedError
-from indm.params import Suite, load_suite
 from indm.stages import prepare, train
-from indm.training import Trainer, draw
-from indm.training import train as train_steps
+from indm.store.files import read_json
+from indm.store.layout import Layout
+from indm.suite.load import load_suite
+from indm.suite.schema.suite import Suite
+from indm.training.batches import draw
+from indm.training.distributed import group, launch
+from indm.training.loop import Plan
+from indm.training.loop import train as train_steps
+from indm.training.trainer import Optimisation, Trainer
 from tests.conftest import REPOSITORY
 from tests.test_resume import OUTPUTS, RUN
-from tests.test_training import CPU, LOOP, OPTIONS, SEED, images, model, weights
+from tests.test_training import CPU, LOOP, OPTIONS, PLAN, SEED, images, model, weights
 
 Curve = list[dict[str, float]]
 # What is trained, and by how large a batch: of 7 images, the parts of two processes differ in size.
@@ -47,11 +51,11 @@ def trained(options: dict[str, Any], batch_size: int) -> tuple[Curve, list[Tenso
     """Take a few steps with a clipped gradient; return the losses and the averaged weights."""
     options = {"grad_clip": 1.0, **options}
     dtype, flow = options.pop("dtype", torch.float32), options.pop("flow", "resflow")
-    trainer = Trainer(model(flow).to(dtype), **OPTIONS | options)
-    loop = LOOP | {"batch_size": batch_size, "log_every": 1}
+    trainer = Trainer(model(flow).to(dtype), Optimisation(**OPTIONS | options))
+    plan = Plan(steps=6, flow_warmup_steps=1, **PLAN | {"batch_size": batch_size, "log_every": 1})
     torch.set_default_dtype(dtype)  # of the draws
     try:
-        curve = train_steps(trainer, images(), 17, steps=6, flow_warmup_steps=1, progress=iter, **loop)
+        curve = train_steps(trainer, images(), 17, plan, **LOOP)
     finally:
         torch.set_default_dtype(torch.float32)
     # Not the singular vectors of the flow's weights, whose signs rounding decides.
@@ -98,7 +102,7 @@ def test_bfloat16_is_close_to_float32(objective: str) -> None:
 
 
 def test_bfloat16_leaves_the_flow_and_the_bookkeeping_as_they_are() -> None:
-    trainer = Trainer(model(), objective="nll", precision="bfloat16", **OPTIONS)
+    trainer = Trainer(model(), Optimisation(objective="nll", precision="bfloat16", **OPTIONS))
     seen: dict[str, torch.dtype] = {}
     network, flow = trainer.model.noise.network, trainer.model.flow
     network.register_forward_hook(lambda _, inputs, out: seen.update(score=out.dtype, condition=inputs[1].dtype))
@@ -112,7 +116,7 @@ def test_bfloat16_leaves_the_flow_and_the_bookkeeping_as_they_are() -> None:
 def diverge_in_a_group() -> None:
     """The last image alone, which is the second process's, is not finite."""
     with group(CPU):
-        trainer = Trainer(model("identity"), objective="nll", **OPTIONS)
+        trainer = Trainer(model("identity"), Optimisation(objective="nll", **OPTIONS))
         draws = draw(images(), 17, 8, SEED, 0, CPU)
         draws.x[-1] = float("nan")
         trainer.step(draws, 1.0)

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from indm.artifacts import write_table
 from indm.report.tables import FID_COLUMNS, NLL_COLUMNS
 from indm.report.values import VALUE_COLUMNS
+from indm.store.files import write_table
 from tests.checkout import REPOSITORY, copy_checkout, run
 
 pytestmark = pytest.mark.long

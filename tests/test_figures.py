@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from indm.errors import ArtifactError
-from indm.report.figures import FIGURES, PlainLogFormatter, draw_figures
+from indm.report.figures import FIGURES, PlainLogFormatter, plot_figures
 from tests.made_up import write_made_up_results
 
 
@@ -17,7 +17,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_figure_is_drawn_with_the_same_bytes_each_time(tables: Path) -> None:
-    first, second = draw_figures(tables), draw_figures(tables)
+    first, second = plot_figures(tables), plot_figures(tables)
     assert first.keys() == FIGURES.keys()
     for name, svg in first.items():
         assert svg == second[name], name
@@ -27,24 +27,24 @@ def test_every_figure_is_drawn_with_the_same_bytes_each_time(tables: Path) -> No
 
 
 def test_a_missing_or_empty_table_gives_no_figure(tmp_path: Path) -> None:
-    assert draw_figures(tmp_path) == {}
+    assert plot_figures(tmp_path) == {}
     pd.DataFrame(columns=[*FIGURES["discretization"].columns, "fid"]).to_csv(
         tmp_path / "discretization.csv", index=False
     )
-    assert draw_figures(tmp_path) == {}
+    assert plot_figures(tmp_path) == {}
 
 
 def test_a_table_without_a_number_gives_no_figure(tmp_path: Path) -> None:
     """As of claims that no run of the suite could decide."""
     drawing = FIGURES["claims"]
     pd.DataFrame([dict.fromkeys([*drawing.columns, drawing.value])]).to_csv(tmp_path / "claims.csv", index=False)
-    assert draw_figures(tmp_path) == {}
+    assert plot_figures(tmp_path) == {}
 
 
 def test_a_foreign_table_is_named(tmp_path: Path) -> None:
     (tmp_path / "protocol.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ArtifactError, match=r"protocol\.csv: found the columns a, b; missing: dataset, factor"):
-        draw_figures(tmp_path)
+        plot_figures(tmp_path)
 
 
 def test_rows_without_numbers_and_models_without_variants_are_drawn(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_rows_without_numbers_and_models_without_variants_are_drawn(tmp_path: Pa
         for steps, fid in ((1, None), (2, 0.5))
     ]
     pd.DataFrame(rows).to_csv(tmp_path / "discretization.csv", index=False)
-    assert list(draw_figures(tmp_path)) == ["discretization"]
+    assert list(plot_figures(tmp_path)) == ["discretization"]
 
 
 @pytest.mark.parametrize(("tick", "text"), [(0.2, "0.2"), (1.0, "1"), (50.0, "50"), (0.3, ""), (1.5, "")])

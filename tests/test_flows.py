@@ -15,13 +15,16 @@ from scipy.stats import poisson
 from torch import Tensor
 
 from indm.errors import ConvergenceError, ParamsError
-from indm.flows import FLOWS, Flow, LogDet, ResidualFlow, Wolf, build_flow, neumann, residual
+from indm.flows import kernels
 from indm.flows.activations import ACTIVATIONS, ActivationName
+from indm.flows.base import Flow, LogDet
+from indm.flows.block import ResidualBlock
+from indm.flows.build import build_flow
 from indm.flows.convolution import adjoint, convolve
 from indm.flows.lipschitz import Bound, LinfConv2d, LipschitzConv2d, SpectralConv2d
 from indm.flows.log_det import (
-    Part,
     Probe,
+    Share,
     Source,
     draw_probe,
     draw_roulette,
@@ -30,7 +33,10 @@ from indm.flows.log_det import (
     roulette_coefficients,
     series_log_det,
 )
-from indm.flows.residual import ResidualBlock
+from indm.flows.registered import resflow as residual
+from indm.flows.registered.resflow import ResidualFlow
+from indm.flows.registered.wolf import Wolf
+from indm.registry import FLOWS
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 CHANNELS, SIZE = 2, 4
@@ -207,11 +213,9 @@ def test_misconfiguration_is_refused() -> None:
         make("resflow-released")(images(1), "value")
 
 
-def test_inverse_cut_short_names_block_residual_and_tolerance() -> None:
+def test_inverse_cut_short_names_block_error_and_tolerance() -> None:
     flow = make("resflow-released")
-    with pytest.raises(
-        ConvergenceError, match=r"scales\.1\.1.*residual .* \d\.\d\de.*1 iterations, tolerance 1\.00e-06"
-    ):
+    with pytest.raises(ConvergenceError, match=r"scales\.1\.1.*error .* \d\.\d\de.*1 iterations, tolerance 1\.00e-06"):
         flow.inverse(images(2), max_iterations=1)
 
 
@@ -360,36 +364,68 @@ def test_the_branchs_own_product_is_that_of_autograd(activation: ActivationName,
 
 
 @pytest.mark.parametrize("columns", [1, 10, 75, 1000])
-@pytest.mark.parametrize("activation", ["sin", "elu"])
-@pytest.mark.parametrize("leading_activation", [True, False])
-@pytest.mark.parametrize(("channels", "condition_features", "bound"), [(1, 0, "spectral"), (2, 3, "linf")])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("leading", [True, False])
+@pytest.mark.parametrize("condition", [True, False])
+@pytest.mark.parametrize("coefficients", [[], [1.0], [1.0, 1.0, 1.5, 2.5]])
 def test_written_out_estimate_and_gradients_are_those_of_autograd(
     columns: int,
     activation: ActivationName,
-    leading_activation: bool,
-    channels: int,
-    condition_features: int,
-    bound: Bound,
+    leading: bool,
+    condition: bool,
+    coefficients: list[float],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A pixel at a time, ten of 25 pixels, three of four images, and all at once; every image with a weight of its own."""
-    width = 6
-    monkeypatch.setattr(neumann, "ELEMENTS", width * columns)
+    batch, channels, size, width = 4, 2, 5, 6
+    monkeypatch.setattr(kernels, "ELEMENTS", width * columns)
+    torch.manual_seed(0)
+    x, probe, above = torch.randn(3, batch, channels, size, size, dtype=torch.float64)
+    shapes = ((width, 9 * channels), (width,), (width, width), (width, batch), (9 * channels, width), (channels,))
+    tensors = [torch.randn(shape, dtype=torch.float64) / 3 for shape in shapes]
+    if not condition:
+        tensors[3] = tensors[3][:, :1].repeat(1, batch)
+    inputs = [tensor.requires_grad_() for tensor in (x, *tensors)]
+    found, right = (
+        estimate(
+            kernels.Layers(*tensors),
+            ACTIVATIONS[activation],
+            leading=leading,
+            x=x,
+            probe=probe,
+            coefficients=coefficients,
+        )
+        for estimate in (kernels.branch_and_estimate, kernels.branch_and_estimate_reference)
+    )
+    torch.testing.assert_close(found, right, rtol=1e-11, atol=1e-11)
+    weight = torch.randn(batch, dtype=torch.float64)
+    for direction in ((above, weight), (torch.zeros_like(above), weight), (above, torch.zeros_like(weight))):
+        ours, autograds = (
+            torch.autograd.grad(values, inputs, direction, retain_graph=True, materialize_grads=True)
+            for values in (found, right)
+        )
+        torch.testing.assert_close(ours, autograds, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("leading_activation", [True, False])
+@pytest.mark.parametrize(("condition_features", "bound"), [(0, "spectral"), (3, "linf")])
+def test_a_block_hands_its_weights_to_the_estimate(
+    leading_activation: bool, condition_features: int, bound: Bound
+) -> None:
+    """Value and gradients are those of the block's own branch, down to its parameters and the condition."""
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"bound": bound, "coefficient": 0.9, "condition_features": condition_features}
-    block = ResidualBlock(channels, 5, width, activation=activation, leading_activation=leading_activation, **sizes)
-    block = block.double()
-    x, h = (torch.randn(4, *shape, dtype=torch.float64, requires_grad=True) for shape in ((channels, 5, 5), (3,)))
+    block = ResidualBlock(2, 5, 6, activation="sin", leading_activation=leading_activation, **sizes).double()
+    x, h = (torch.randn(4, *shape, dtype=torch.float64, requires_grad=True) for shape in ((2, 5, 5), (3,)))
     probe, weight = torch.randn_like(x), torch.randn(4, dtype=torch.float64)
     condition = h if condition_features else None
-    found = block.branch_and_estimate(x, condition, probe, [1.0, 1.0, 1.5])
+    found = block.branch_and_estimate(x, condition, probe, [1.0, 1.5])
     g, vjp = block.linearise(x, condition)
-    right = g, (vjp(neumann_vector(vjp, probe, [1.0, 1.0, 1.5])) * probe).flatten(1).sum(1)
+    right = g, (vjp(neumann_vector(vjp, probe, [1.0, 1.5])) * probe).flatten(1).sum(1)
     torch.testing.assert_close(found, right)
     inputs = [x, *([h] if condition_features else []), *block.parameters()]
-    for direction in ((probe, weight), (torch.zeros_like(g), weight), (probe, torch.zeros_like(weight))):
-        ours, autograds = (torch.autograd.grad(y, inputs, direction, retain_graph=True) for y in (found, right))
-        torch.testing.assert_close(ours, autograds)
+    ours, autograds = (torch.autograd.grad(values, inputs, (probe, weight)) for values in (found, right))
+    torch.testing.assert_close(ours, autograds)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -533,7 +569,7 @@ def test_scale_to_bound(bound: type[LipschitzConv2d]) -> None:
 @pytest.mark.parametrize("probe", ["gaussian", "rademacher"])
 def test_parts_of_a_batch_draw_what_the_whole_does(probe: Probe) -> None:
     x = torch.zeros(5, 3)
-    whole, first, second = seeded(0), Part(seeded(0), slice(0, 2), 5), Part(seeded(0), slice(2, 5), 5)
+    whole, first, second = seeded(0), Share(seeded(0), slice(0, 2), 5), Share(seeded(0), slice(2, 5), 5)
     for _ in range(2):
         numbers = {draw_roulette(2.0, source) for source in (whole, first, second)}
         assert len(numbers) == 1

@@ -7,7 +7,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from indm.params import suite_files
+from indm.suite.expand import suite_files
 from tests.conftest import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
@@ -47,8 +47,9 @@ def test_readme_names_targets_suites_and_files_that_exist() -> None:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
     for suite in re.findall(r"--config suite=([\w-]+)", README):
         assert (REPOSITORY / "params" / f"{suite}.yaml").is_file(), suite
-    for match in re.finditer(r"workflow/dvc/[\w-]+/dvc\.yaml|\]\((?!http)([^)]+)\)", README):
-        path = match[1] or match[0]
+    for suite in re.findall(r"workflow/dvc/([\w-]+)/dvc\.yaml", README):
+        assert (REPOSITORY / "params" / f"{suite}.yaml").is_file(), suite
+    for path in re.findall(r"\]\((?!http)([^)]+)\)", README):
         assert (REPOSITORY / path).exists(), path
 
 
@@ -60,7 +61,11 @@ def test_readme_has_a_row_for_every_suite() -> None:
 def test_every_file_of_the_package_that_is_no_module_is_its_data() -> None:
     """Else an installation without the checkout would lack it."""
     package = REPOSITORY / "indm"
-    files = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    files = {
+        path
+        for path in package.rglob("*")
+        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
+    }
     patterns = SETUPTOOLS["package-data"].items()
     assert files == {
         path

@@ -10,12 +10,15 @@ import yaml
 from click.testing import CliRunner, Result
 from torch import Tensor
 
-from indm.artifacts import CHECKPOINT_FORMAT, Layout, read_weights
 from indm.cli import main
-from indm.diffusion import ImplicitNonlinearDiffusion, load_model
-from indm.official import averaged_state, export_flow, export_score
-from indm.params import load_suite
-from indm.stages.train import model_spec
+from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model
+from indm.released.checkpoint import averaged_state
+from indm.released.flow import export_flow
+from indm.released.score import export_score
+from indm.store.files import CHECKPOINT_FORMAT, read_weights
+from indm.store.layout import Layout
+from indm.suite.load import load_suite
+from indm.training.spec import model_spec
 from tests.conftest import REPOSITORY
 
 Json = dict[str, Any]

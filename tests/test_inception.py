@@ -21,22 +21,25 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
-from indm.artifacts import (
+from indm.data.registered.digits import load_digits
+from indm.errors import DataError
+from indm.metrics import clean, extractors, weights
+from indm.metrics.clean import build_clean
+from indm.metrics.extractors import build_inception
+from indm.metrics.features import features
+from indm.metrics.frechet import Reference, frechet_clean
+from indm.stages import fid, protocol, reference
+from indm.store.files import (
     EXTRACTOR_FORMAT,
     STATISTICS_FORMAT,
-    Layout,
     read_array,
     read_json,
     read_weights,
     write_array,
     write_json,
 )
-from indm.data.digits import load_digits
-from indm.errors import DataError
-from indm.metrics import build_clean, build_inception, clean, features, weights
-from indm.metrics.fidelity import Reference, frechet_clean
-from indm.params import Suite
-from indm.stages import fid, protocol, reference
+from indm.store.layout import Layout
+from indm.suite.schema.suite import Suite
 from tests.conftest import REPOSITORY
 
 RUN = "digits-vp-indm-fid-s0"
@@ -270,7 +273,7 @@ def test_published_sha256_and_place_are_clean_fids() -> None:
 
 def test_stage_fid_refuses_other_weights(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     other = weights.random_weights(seed=1)
-    monkeypatch.setitem(fid.INCEPTION, "inception-v3-random", lambda: other)
+    monkeypatch.setitem(extractors.INCEPTION, "inception-v3-random", lambda: other)
     with pytest.raises(DataError, match=f"found weights of sha256 {other[1]}, expected .* reference was made"):
         fid.run(suite("inception-v3-random"), layout, RUN)
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from indm.flows import build_flow
-from indm.likelihood import GaussianControl, four_numbers, ode_nll, stratified_nelbo
-from indm.sde import SDE, SDES, importance_time
+from indm.diffusion.likelihood import GaussianControl, four_numbers, ode_nll, stratified_nelbo
+from indm.diffusion.sde import SDE, importance_time
+from indm.flows.build import build_flow
+from indm.registry import DIFFUSIONS
 from tests.gaussian import GaussianData
 
 EPS = 1e-5
@@ -19,10 +20,10 @@ def bits(nats: Tensor, dims: int) -> Tensor:
     return nats / (dims * math.log(2))
 
 
-@pytest.mark.parametrize("name", sorted(SDES))
+@pytest.mark.parametrize("name", sorted(DIFFUSIONS))
 def test_four_numbers_of_exact_score(name: str) -> None:
     """The acceptance: NLL and NELBO within 0.01 bits/dim of the truth."""
-    sde, data = SDES[name](), GaussianData(8)
+    sde, data = DIFFUSIONS[name](), GaussianData(8)
     x = data.draw(20_000)
     numbers = four_numbers(
         lambda z, t: data.noise_fn(sde, z, t),
@@ -45,7 +46,7 @@ def test_four_numbers_of_exact_score(name: str) -> None:
 
 @pytest.mark.parametrize("tolerance", [None, 1e-2])
 def test_nll_does_not_depend_on_what_else_is_asked_for(tolerance: float | None) -> None:
-    sde, data = SDES["vp"](), GaussianData(8)
+    sde, data = DIFFUSIONS["vp"](), GaussianData(8)
     x = data.draw(50)
 
     def nll(*, uncorrected: bool) -> Tensor:
@@ -67,7 +68,7 @@ def test_nll_does_not_depend_on_what_else_is_asked_for(tolerance: float | None) 
 
 def exact_case() -> tuple[Any, SDE, Tensor, Tensor]:
     """Noise prediction, diffusion, starts and exact negative log-densities of one-dimensional Gaussian data."""
-    sde, data = SDES["vp"](), GaussianData(1)
+    sde, data = DIFFUSIONS["vp"](), GaussianData(1)
     z = data.draw(50)
     # The ODE carries N(m_eps, s_eps^2) to N(m_T, s_T^2) by an affine map; the model's prior is N(0, 1).
     ends = torch.tensor([EPS, 1.0], dtype=torch.float64)
@@ -97,7 +98,7 @@ def test_fixed_steps_converge_with_the_fourth_power() -> None:
 
 def test_log_det_of_a_flow_enters_every_number() -> None:
     """Scaling the data by 3 through a "flow" must give the density of the scaled data times the volume."""
-    sde, data = SDES["vp"](), GaussianData(4)
+    sde, data = DIFFUSIONS["vp"](), GaussianData(4)
     x = data.draw(4000)
     arguments: dict[str, Any] = {"eps": EPS, "time_draws": 20, "tolerance": 1e-5, "ode_steps": 1, "uncorrected": True}
 
@@ -128,7 +129,7 @@ AFFINES = {
 def test_affine_map_of_the_latent_leaves_the_likelihood(name: str, affine: str) -> None:
     """With the exact score of the mapped data: NLL and NELBO are those of the data, within 0.01 bits/dim."""
     options = AFFINES[affine]
-    sde, data = SDES[name](), GaussianData(4)
+    sde, data = DIFFUSIONS[name](), GaussianData(4)
     flow = build_flow("identity", channels_in=1, image_size=2, affine=options)
     x = data.draw(20_000)
     mapped = GaussianData(4)
@@ -152,7 +153,7 @@ def test_affine_map_of_the_latent_leaves_the_likelihood(name: str, affine: str) 
 
 def test_wrong_score_is_seen() -> None:
     """The test above can fail: a score of the wrong scale costs likelihood."""
-    sde, data = SDES["vp"](), GaussianData(4)
+    sde, data = DIFFUSIONS["vp"](), GaussianData(4)
     x = data.draw(500)
     numbers = four_numbers(
         lambda z, t: 0.9 * data.noise_fn(sde, z, t),
@@ -169,10 +170,10 @@ def test_wrong_score_is_seen() -> None:
     assert bits((numbers["nelbo"] - data.nll(x)).mean(), 4) > 0.02
 
 
-@pytest.mark.parametrize("name", sorted(SDES))
+@pytest.mark.parametrize("name", sorted(DIFFUSIONS))
 def test_control_variate_is_unbiased_and_pays(name: str) -> None:
     """Its expectation is the mean of its draws, even for a mean and variance that are wrong."""
-    sde = SDES[name]()
+    sde = DIFFUSIONS[name]()
     z0 = GaussianData(6).draw(1).repeat(100_000, 1)
     control = GaussianControl(
         sde, torch.full((6,), 0.2, dtype=torch.float64), torch.full((6,), 0.7, dtype=torch.float64)
@@ -193,7 +194,7 @@ def test_control_variate_is_unbiased_and_pays(name: str) -> None:
 
 
 def test_a_batch_of_one_image_is_evaluated() -> None:
-    sde, data = SDES["vp"](), GaussianData(4)
+    sde, data = DIFFUSIONS["vp"](), GaussianData(4)
     bound = stratified_nelbo(
         lambda z, t: data.noise_fn(sde, z, t), sde, data.draw(1), torch.zeros(1), EPS, 50, Generator().manual_seed(0)
     )

@@ -15,32 +15,26 @@ from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics
 from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
 
-from indm.data import to_uint8
+from indm.data.levels import to_uint8
 from indm.errors import DataError
-from indm.metrics import (
-    EXTRACTORS,
-    SmallClassifier,
-    accuracy,
-    build_extractor,
-    compare,
-    features,
-    fidelity,
-    halves,
-    train_classifier,
-)
-from indm.metrics.fidelity import (
+from indm.metrics import frechet as frechet_module
+from indm.metrics import precision_recall as precision_recall_module
+from indm.metrics.bootstrap import bootstrap_fid
+from indm.metrics.compare import compare, halves
+from indm.metrics.extractors import EXTRACTORS, SmallClassifier, accuracy, build_extractor, train_classifier
+from indm.metrics.features import features
+from indm.metrics.frechet import (
     Reference,
-    bootstrap_fid,
     fid_low_rank,
     fid_symmetric,
     frechet,
     frechet_clean,
-    inception_score,
-    kid,
-    precision_recall,
     statistics,
     symmetric_root,
 )
+from indm.metrics.inception_score import inception_score
+from indm.metrics.kid import kid
+from indm.metrics.precision_recall import precision_recall
 
 SETTINGS = {
     "kid_subsets": 20,
@@ -155,7 +149,7 @@ def test_statistics_are_torch_fidelitys_in_any_blocks(monkeypatch: pytest.Monkey
     rows = gaussian_features(300, 16, 0, shift=5.0)
     expected = fid_features_to_statistics(rows)
     whole = statistics(rows)
-    monkeypatch.setattr(fidelity, "BLOCK", 64)
+    monkeypatch.setattr(frechet_module, "BLOCK", 64)
     parts = statistics(rows)
     index = np.random.default_rng(0).integers(300, size=300)
     drawn, counted = fid_features_to_statistics(rows[index]), statistics(rows, np.bincount(index, minlength=300))
@@ -295,7 +289,7 @@ def test_precision_and_recall_in_any_blocks(monkeypatch: pytest.MonkeyPatch) -> 
     first, second = gaussian_features(90, 6, 0, shift=0.8), gaussian_features(120, 6, 1)
     expected = reference_share(first, second, 2), reference_share(second, first, 2)
     for size in (1000, 7):
-        monkeypatch.setattr(fidelity, "DISTANCES", size)
+        monkeypatch.setattr(precision_recall_module, "DISTANCES", size)
         found = precision_recall(first, second, neighbours=2, images=500, seed=0)
         assert (found["precision"], found["recall"]) == pytest.approx(expected, abs=1e-6)
     assert 0 < found["precision"] < 1
@@ -315,7 +309,7 @@ def test_statistics_alone_leave_out_what_needs_features() -> None:
     found, whole = compare(first, first, reference, **SETTINGS), measure(first, second)
     assert found.keys() == whole.keys()
     assert (found["fid"], found["fid_se"]) == (whole["fid"], whole["fid_se"])
-    assert {key for key, value in found.items() if value is None} == {"kid", "kid_se", *fidelity.PRC}
+    assert {key for key, value in found.items() if value is None} == {"kid", "kid_se", *precision_recall_module.PRC}
 
 
 def test_too_few_images_are_named() -> None:

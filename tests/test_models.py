@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from indm.diffusion.noise import NoiseModel
 from indm.errors import ParamsError
-from indm.models import NETWORKS, ExponentialMovingAverage, NoiseModel, ScoreUNet, build_network
-from indm.models.layers import (
+from indm.networks.build import build_network
+from indm.networks.layers import (
     AttentionBlock,
     FIRDownConv,
     FIRDownsample,
@@ -24,6 +25,9 @@ from indm.models.layers import (
     PositionalFeatures,
     group_norm,
 )
+from indm.networks.registered.unet import ScoreUNet
+from indm.registry import NETWORKS
+from indm.training.ema import ExponentialMovingAverage
 
 SMALL: dict[str, Any] = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention_resolutions": (4,)}
 VP_LIKE: dict[str, Any] = {

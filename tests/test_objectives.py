@@ -8,18 +8,20 @@ import torch
 from safetensors.torch import load_file
 from torch import Generator
 
-from indm.models import NoiseModel
-from indm.objectives import (
+from indm.diffusion.noise import NoiseModel
+from indm.diffusion.objectives import (
     likelihood_weighted,
     nelbo,
     noise_error,
     prior_cross_entropy,
-    residual,
+    reconstruction,
     squared_norm,
     variance_weighted,
 )
-from indm.official import import_score
-from indm.sde import SDES, VP, T, importance_time, soft_truncation_time, uniform_time
+from indm.diffusion.registered.vp import VP
+from indm.diffusion.sde import T, importance_time, soft_truncation_time, uniform_time
+from indm.registry import DIFFUSIONS
+from indm.released.score import import_score
 from tests.conftest import GOLDEN
 from tests.gaussian import GaussianData
 
@@ -32,7 +34,7 @@ def released_network() -> NoiseModel:
 
     config = json.loads((GOLDEN / "configs.json").read_text())["score_vp_ddpmpp"]
     network = import_score(load_file(GOLDEN / "score_vp_ddpmpp.state.safetensors"), config)
-    return NoiseModel(network.double(), SDES["vp"]())
+    return NoiseModel(network.double(), DIFFUSIONS["vp"]())
 
 
 def float32_importance_time(u: torch.Tensor, eps: float) -> tuple[torch.Tensor, float]:
@@ -51,14 +53,14 @@ def float32_importance_time(u: torch.Tensor, eps: float) -> tuple[torch.Tensor, 
 
 
 @pytest.mark.parametrize("soft", [0, 1])
-@pytest.mark.parametrize("reconstruction", [0, 1])
+@pytest.mark.parametrize("with_term", [0, 1])
 @pytest.mark.parametrize("importance", [0, 1])
 @pytest.mark.parametrize("likelihood", [0, 1])
 def test_losses_match_released_code(
-    released_network: NoiseModel, likelihood: int, importance: int, reconstruction: int, soft: int
+    released_network: NoiseModel, likelihood: int, importance: int, with_term: int, soft: int
 ) -> None:
     data = {key.removeprefix("vp_ddpmpp_"): value for key, value in np.load(GOLDEN / "losses.npz").items()}
-    sde = SDES["vp"]()
+    sde = DIFFUSIONS["vp"]()
     z0, noise, u, second = (torch.from_numpy(data[key]).double() for key in ("batch", "z", "u", "zrec"))
     eps = soft_truncation_time(float(data["st_np_u"][0]), EPS, 1.2) if soft else EPS
     dims = z0[0].numel()
@@ -70,18 +72,18 @@ def test_losses_match_released_code(
             t = uniform_time(u, eps)
             weight = (sde.diffusion(t) / sde.sigma(t)) ** 2 if likelihood else torch.ones_like(t)
             loss = weight * variance_weighted(noise_error(released_network, sde, z0, t, noise))
-        if reconstruction:
-            # The released residual has -D/2 where ours has -|eps|^2/2, of the same mean.
-            loss = loss + residual(released_network, sde, z0, eps, second) + (squared_norm(second) - dims) / 2
+        if with_term:
+            # The released term has -D/2 where ours has -|eps|^2/2, of the same mean.
+            loss = loss + reconstruction(released_network, sde, z0, eps, second) + (squared_norm(second) - dims) / 2
     for mean in (0, 1):
-        key = f"rm{mean}_lw{likelihood}_is{importance}_rec{reconstruction}_st{soft}"
+        key = f"rm{mean}_lw{likelihood}_is{importance}_rec{with_term}_st{soft}"
         expected = data[key]
         np.testing.assert_allclose(loss.numpy() / (dims if mean else 1), expected, rtol=1e-4, err_msg=key)
 
 
-@pytest.mark.parametrize("name", sorted(SDES))
+@pytest.mark.parametrize("name", sorted(DIFFUSIONS))
 def test_prior_cross_entropy_is_the_mean_of_draws(name: str) -> None:
-    sde = SDES[name]()
+    sde = DIFFUSIONS[name]()
     z0 = torch.randn(3, 5, dtype=torch.float64)
     end = torch.tensor(T, dtype=torch.float64)
     noise = torch.randn(200_000, 3, 5, dtype=torch.float64)
@@ -91,10 +93,10 @@ def test_prior_cross_entropy_is_the_mean_of_draws(name: str) -> None:
     assert ((prior_cross_entropy(sde, z0) + log_prob.mean(0)).abs() < 4 * standard_error).all()
 
 
-@pytest.mark.parametrize("name", sorted(SDES))
+@pytest.mark.parametrize("name", sorted(DIFFUSIONS))
 def test_nelbo_of_exact_score_is_the_likelihood(name: str) -> None:
     """With the exact score of Gaussian data the bound is tight on average over the data."""
-    sde, data = SDES[name](), GaussianData(6)
+    sde, data = DIFFUSIONS[name](), GaussianData(6)
     count = 200_000
     x = data.draw(count)
     generator = Generator().manual_seed(2)
@@ -106,16 +108,17 @@ def test_nelbo_of_exact_score_is_the_likelihood(name: str) -> None:
         return data.noise_fn(sde, z_t, times)
 
     error = noise_error(exact, sde, x, t, noise)
-    bound = nelbo(sde, x, torch.zeros(count), error, z, EPS) + residual(exact, sde, x, EPS, noise)
+    bound = nelbo(sde, x, torch.zeros(count), error, z, EPS) + reconstruction(exact, sde, x, EPS, noise)
     difference = bound - data.nll(x)
     # VE's prior N(0, sigma_max^2) neglects the data's own mean and covariance: 1e-4 of 2500.
     assert abs(difference.mean()) < 4 * difference.std() / math.sqrt(count) + 1e-3
 
 
 def test_residual_of_exact_score_vanishes_with_eps() -> None:
-    sde, data = SDES["vp"](), GaussianData(6)
+    sde, data = DIFFUSIONS["vp"](), GaussianData(6)
     x, noise = data.draw(5000), torch.randn(5000, 6, dtype=torch.float64)
     costs = [
-        residual(lambda z, t: data.noise_fn(sde, z, t), sde, x, eps, noise).mean().abs().item() for eps in (1e-3, 1e-5)
+        reconstruction(lambda z, t: data.noise_fn(sde, z, t), sde, x, eps, noise).mean().abs().item()
+        for eps in (1e-3, 1e-5)
     ]
     assert costs[1] < costs[0] < 0.1

@@ -12,8 +12,9 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from indm.report.figures import draw_figures
-from indm.report.page import render, set_numbers
+from indm.report.figures import plot_figures
+from indm.report.page.entries import set_numbers
+from indm.report.page.render import render
 from tests.made_up import RUNS, SUITE, numbers, write_made_up_results
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -59,7 +60,7 @@ def make_page(root: Path) -> str:
     """Draw the figures of the results below ``root`` and render the page."""
     results, figures = root / "results" / SUITE, root / "figures"
     figures.mkdir(exist_ok=True)
-    for figure, svg in draw_figures(results / "tables").items():
+    for figure, svg in plot_figures(results / "tables").items():
         (figures / f"{figure}.svg").write_bytes(svg)
     return render(SUITE, RUNS, results, figures, root / "params")
 
@@ -232,7 +233,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def view(browser: Any, folder: Path) -> Iterator[Any]:  # noqa: ANN401
+def view(browser: Any, folder: Path) -> Iterator[Any]:
     """The page in a window, from its file; an error in a script or a request for anything else fails the test."""
     context = browser.new_context(viewport=DESK, accept_downloads=True)
     context.set_default_timeout(20_000)
@@ -249,13 +250,13 @@ def view(browser: Any, folder: Path) -> Iterator[Any]:  # noqa: ANN401
     assert troubles == []
 
 
-def column(view: Any, table: str, index: int) -> list[str]:  # noqa: ANN401
+def column(view: Any, table: str, index: int) -> list[str]:
     return view.locator(f"#table-{table} tbody tr > :nth-child({index})").all_inner_texts()
 
 
 @NEEDS_CHROMIUM
 @pytest.mark.browser
-def test_tables_sort_by_click_and_by_keyboard(view: Any) -> None:  # noqa: ANN401
+def test_tables_sort_by_click_and_by_keyboard(view: Any) -> None:
     heading = view.locator("#table-fid thead th", has_text="FID")
     index = 1 + int(heading.evaluate("cell => cell.cellIndex"))
     values = "rows => rows.map(row => Number(row.dataset.value))"
@@ -281,7 +282,7 @@ def test_tables_sort_by_click_and_by_keyboard(view: Any) -> None:  # noqa: ANN40
 @NEEDS_CHROMIUM
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_never_scrolls_sideways(view: Any, scheme: str) -> None:  # noqa: ANN401
+def test_a_phone_never_scrolls_sideways(view: Any, scheme: str) -> None:
     view.set_viewport_size(PHONE)
     view.emulate_media(color_scheme=scheme)
     view.evaluate("document.querySelectorAll('details').forEach(item => item.open = true)")
@@ -290,14 +291,14 @@ def test_a_phone_never_scrolls_sideways(view: Any, scheme: str) -> None:  # noqa
 
 @NEEDS_CHROMIUM
 @pytest.mark.browser
-def test_every_picture_is_shown(view: Any) -> None:  # noqa: ANN401
+def test_every_picture_is_shown(view: Any) -> None:
     assert view.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
     assert view.locator("figure.plot svg").count() == 6
 
 
 @NEEDS_CHROMIUM
 @pytest.mark.browser
-def test_the_first_tab_skips_to_the_results(view: Any) -> None:  # noqa: ANN401
+def test_the_first_tab_skips_to_the_results(view: Any) -> None:
     view.keyboard.press("Tab")
     assert view.evaluate("document.activeElement.className") == "skip"
     view.keyboard.press("Enter")
@@ -322,14 +323,14 @@ CONTRASTS = """() => {
 @NEEDS_CHROMIUM
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_has_contrast(view: Any, scheme: str) -> None:  # noqa: ANN401
+def test_text_has_contrast(view: Any, scheme: str) -> None:
     view.emulate_media(color_scheme=scheme)
     assert [found for found in view.evaluate(CONTRASTS) if found[0] < 4.5 and found[1] != "skip"] == []
 
 
 @NEEDS_CHROMIUM
 @pytest.mark.browser
-def test_a_download_from_disk_is_the_file(view: Any, folder: Path) -> None:  # noqa: ANN401
+def test_a_download_from_disk_is_the_file(view: Any, folder: Path) -> None:
     with view.expect_download() as waiting:
         view.locator("a[download='nll.csv']").click()
     assert Path(waiting.value.path()).read_bytes() == (folder / "results" / SUITE / "tables" / "nll.csv").read_bytes()
@@ -337,7 +338,7 @@ def test_a_download_from_disk_is_the_file(view: Any, folder: Path) -> None:  # n
 
 @NEEDS_CHROMIUM
 @pytest.mark.browser
-def test_print_leaves_out_what_paper_cannot_do(view: Any) -> None:  # noqa: ANN401
+def test_print_leaves_out_what_paper_cannot_do(view: Any) -> None:
     view.emulate_media(media="print", color_scheme="dark")
     assert not view.locator("nav").is_visible()
     assert not view.locator(".downloads").first.is_visible()

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from indm.data import DATASETS
-from indm.diffusion import ImplicitNonlinearDiffusion
-from indm.params import Suite, load_suite
-from indm.stages.train import build_trainer, model_spec
-from indm.training import draw
+from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.registry import DATASETS
+from indm.suite.load import load_suite
+from indm.suite.schema.suite import Suite
+from indm.training.batches import draw
+from indm.training.spec import build_trainer, model_spec
 from tests.conftest import REPOSITORY
 
 COUNTS = {"vp": 61_804_419, "ve": 62_758_915}

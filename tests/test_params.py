@@ -6,7 +6,9 @@ import pytest
 import yaml
 
 from indm.errors import ParamsError
-from indm.params import Suite, json_schema, load_suite, suite_files
+from indm.suite.expand import suite_files
+from indm.suite.load import json_schema, load_suite
+from indm.suite.schema.suite import Suite
 from tests.conftest import REPOSITORY
 
 SUITES = suite_files(REPOSITORY / "params")

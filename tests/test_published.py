@@ -10,11 +10,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from indm.artifacts import STATISTICS_FORMAT, Layout, read_array, read_json, read_weights, write_array, write_json
 from indm.errors import DataError
-from indm.metrics import fidelity, read_published_statistics, statistics
-from indm.params import Suite
+from indm.metrics.clean import CleanExtractor
+from indm.metrics.frechet import fid_low_rank, statistics
+from indm.metrics.precision_recall import PRC
+from indm.metrics.published import read_published_statistics
 from indm.stages import fid, reference
+from indm.store.files import STATISTICS_FORMAT, read_array, read_json, read_weights, write_array, write_json
+from indm.store.layout import Layout
+from indm.suite.schema.suite import Suite
 from tests.test_inception import RUN, suite
 
 ROWS = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
@@ -89,7 +93,7 @@ def test_missing_or_other_file_is_named(folder: Path) -> None:
 def fake_features(extractor: object, images: Sized, *_: object, **__: object) -> tuple[torch.Tensor, ...]:
     """Stand in for the forward passes, which tests/test_inception.py has."""
     rows = torch.from_numpy(np.random.default_rng(len(images)).normal(size=(len(images), 2048)).astype(np.float32))
-    return (rows,) if isinstance(extractor, fidelity.CleanExtractor) else (rows, rows[:, :10])
+    return (rows,) if isinstance(extractor, CleanExtractor) else (rows, rows[:, :10])
 
 
 def stages(folder: Path, chosen: Suite, monkeypatch: pytest.MonkeyPatch) -> tuple[Layout, dict[str, Any]]:
@@ -122,8 +126,8 @@ def test_stages_compare_with_them(folder: Path, monkeypatch: pytest.MonkeyPatch,
     assert ("sigma" in tensors) == (kind == "statistics")
     assert known.shape == (12 if kind == "features" else 0, 2048)
     generated, _ = fake_features(None, range(5))
-    assert found["fid"] == pytest.approx(fidelity.fid_low_rank(generated, statistics(rows)), rel=1e-9)
+    assert found["fid"] == pytest.approx(fid_low_rank(generated, statistics(rows)), rel=1e-9)
     for result in (found, floors["floors"]["test"]):
         absent = {key for key, value in result.items() if value is None} - {"num_reference"}
-        assert absent == (set() if kind == "features" else {"kid", "kid_se", *fidelity.PRC})
+        assert absent == (set() if kind == "features" else {"kid", "kid_se", *PRC})
     assert floors["floors"]["train-halves"]["kid"] is not None

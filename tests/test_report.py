@@ -8,26 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from indm.artifacts import Layout, write_json
 from indm.errors import ArtifactError
-from indm.report import (
-    Results,
-    ablation_table,
-    comparison_table,
-    compute_table,
-    discretization_table,
-    fid_table,
-    learning_curve_table,
-    nll_table,
-    present,
-    protocol_table,
-    read_published,
-    read_results,
-    toy2d_table,
-    values_table,
-)
-from indm.report.published import COMPARISON_COLUMNS
-from indm.report.results import CELL, IDENTITY, records
+from indm.report.comparison import COMPARISON_COLUMNS, comparison_table
+from indm.report.compute import compute_table
+from indm.report.export import present
+from indm.report.published import read_published
+from indm.report.results import CELL, IDENTITY, Results, read_results, records
 from indm.report.tables import (
     ABLATION_COLUMNS,
     DISCRETIZATION_COLUMNS,
@@ -37,8 +23,17 @@ from indm.report.tables import (
     NLL_COLUMNS,
     PROTOCOL_COLUMNS,
     TOY2D_COLUMNS,
+    ablation_table,
+    discretization_table,
+    fid_table,
+    learning_curve_table,
+    nll_table,
+    protocol_table,
+    toy2d_table,
 )
-from indm.report.values import VALUE_COLUMNS
+from indm.report.values import VALUE_COLUMNS, values_table
+from indm.store.files import write_json
+from indm.store.layout import Layout
 from tests.conftest import REPOSITORY
 
 PUBLISHED = read_published(REPOSITORY / "params" / "published.csv")

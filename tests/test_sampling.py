@@ -7,25 +7,18 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from indm.sampling import (
-    DENOISERS,
-    PREDICTORS,
-    CountedNoise,
-    prior_draw,
-    sample_ode,
-    sample_ode_fixed,
-    sample_pc,
-    time_grid,
-    tweedie,
-)
-from indm.sde import SDES, T
+from indm.diffusion.generate import CountedNoise
+from indm.diffusion.samplers import prior_draw, sample_ode, sample_ode_fixed, sample_pc, time_grid
+from indm.diffusion.sde import T
+from indm.diffusion.steps import DENOISERS, PREDICTORS, tweedie
+from indm.registry import DIFFUSIONS
 from tests.gaussian import GaussianData
 
 CPU = torch.device("cpu")
 EPS = 1e-5
 COUNT = 8000
 DATA = GaussianData(4)
-EACH_SDE = pytest.mark.parametrize("name", sorted(SDES))
+EACH_SDE = pytest.mark.parametrize("name", sorted(DIFFUSIONS))
 # VE runs over four decades of sigma, so it needs more steps for the same accuracy.
 STEPS = {"vp": 200, "ve": 400}
 
@@ -39,13 +32,13 @@ def error(samples: Tensor) -> float:
 
 
 def exact(name: str) -> CountedNoise:
-    sde = SDES[name]()
+    sde = DIFFUSIONS[name]()
     return CountedNoise(lambda z, t: DATA.noise_fn(sde, z.double(), t).to(z.dtype))
 
 
 def start(name: str) -> tuple[Tensor, Generator]:
     generator = Generator().manual_seed(0)
-    return prior_draw(SDES[name](), (COUNT, 4), generator, CPU), generator
+    return prior_draw(DIFFUSIONS[name](), (COUNT, 4), generator, CPU), generator
 
 
 def draw(
@@ -57,7 +50,7 @@ def draw(
     grid: str = "uniform",
     denoise: str = "tweedie",
 ) -> tuple[Tensor, int]:
-    noise, sde = exact(name), SDES[name]()
+    noise, sde = exact(name), DIFFUSIONS[name]()
     z, generator = start(name)
     samples = sample_pc(
         noise,
@@ -83,7 +76,7 @@ def test_predictor_reaches_the_data(name: str, predictor: str) -> None:
 
 def moments(name: str, predictor: str, steps: int, grid: str) -> tuple[float, float]:
     """Errors of mean and variance that a predictor makes on N(0.3, 0.4), exactly: every step is affine in z."""
-    sde, mean0, variance0 = SDES[name](), 0.3, 0.4
+    sde, mean0, variance0 = DIFFUSIONS[name](), 0.3, 0.4
     times = torch.tensor(time_grid(sde, grid, steps, EPS), dtype=torch.float64)
     probe = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
     end = times[0]
@@ -117,7 +110,7 @@ def test_predictors_are_of_weak_order_one(name: str, predictor: str, grid: str) 
 @pytest.mark.parametrize(("second_order", "order"), [(False, 1), (True, 2)])
 def test_fixed_step_ode_is_of_its_order(name: str, second_order: bool, order: int) -> None:
     """Against the exact flow of the ODE, which is affine for Gaussian data."""
-    sde = SDES[name]()
+    sde = DIFFUSIONS[name]()
     z = prior_draw(sde, (50, 4), Generator().manual_seed(0), CPU).double()
     ends = torch.tensor([T, EPS], dtype=torch.float64)
     alpha, sigma = sde.alpha(ends)[:, None], sde.sigma(ends)[:, None]
@@ -138,7 +131,7 @@ def test_fixed_step_ode_is_of_its_order(name: str, second_order: bool, order: in
 @pytest.mark.parametrize("points", [2, 3, 10, 1000])
 def test_grids_fall_from_the_end_to_eps(name: str, points: int) -> None:
     for grid in ("uniform", "log_snr"):
-        times = time_grid(SDES[name](), grid, points, EPS)
+        times = time_grid(DIFFUSIONS[name](), grid, points, EPS)
         assert len(times) == points
         assert (times[0], times[-1]) == (T, EPS)
         assert all(a > b for a, b in pairwise(times))
@@ -167,7 +160,7 @@ def test_corrector_schedule_changes_the_samples() -> None:
 @EACH_SDE
 def test_ode_reaches_the_data(name: str) -> None:
     noise = exact(name)
-    samples = sample_ode(noise, SDES[name](), start(name)[0], eps=EPS, tolerance=1e-4, denoise="tweedie")
+    samples = sample_ode(noise, DIFFUSIONS[name](), start(name)[0], eps=EPS, tolerance=1e-4, denoise="tweedie")
     assert error(samples) < 0.06
     assert noise.calls > 10
 
@@ -175,7 +168,7 @@ def test_ode_reaches_the_data(name: str) -> None:
 @EACH_SDE
 def test_tweedie_is_the_posterior_mean(name: str) -> None:
     """At any time, by regression: E[z_0 | z_t] is affine with the posterior's coefficients."""
-    sde, t = SDES[name](), 0.4
+    sde, t = DIFFUSIONS[name](), 0.4
     z0 = DATA.draw(1000)
     times = torch.full((1000,), t, dtype=torch.float64)
     alpha, sigma = sde.alpha(times[0]), sde.sigma(times[0])
@@ -187,7 +180,7 @@ def test_tweedie_is_the_posterior_mean(name: str) -> None:
 
 def test_released_ve_denoising_overshoots_by_the_log_ratio() -> None:
     """ln(5000) = 8.5 times Tweedie's step: (t + 1) g^2 / 2 against sigma^2."""
-    sde, z = SDES["ve"](), DATA.draw(10)
+    sde, z = DIFFUSIONS["ve"](), DATA.draw(10)
     times = torch.full((10,), EPS, dtype=torch.float64)
     steps = {name: denoiser(exact("ve"), sde, z, times) - z for name, denoiser in DENOISERS.items()}
     torch.testing.assert_close(steps["released_ve"], math.log(5000) * (1 + EPS) * steps["tweedie"])
@@ -196,7 +189,7 @@ def test_released_ve_denoising_overshoots_by_the_log_ratio() -> None:
 
 def test_prior_can_be_centred() -> None:
     mean = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    centred, plain = (prior_draw(SDES["ve"](), (5, 4), Generator().manual_seed(0), CPU, m) for m in (mean, None))
+    centred, plain = (prior_draw(DIFFUSIONS["ve"](), (5, 4), Generator().manual_seed(0), CPU, m) for m in (mean, None))
     torch.testing.assert_close(centred - plain, mean.expand(5, 4), rtol=0, atol=1e-4)
 
 

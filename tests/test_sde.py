@@ -8,10 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indm.sde import SDE, SDES, VE, VP, T, importance_time, soft_truncation_time, uniform_time
+from indm.diffusion.registered.ve import VE
+from indm.diffusion.registered.vp import VP
+from indm.diffusion.sde import SDE, T, importance_time, soft_truncation_time, uniform_time
+from indm.registry import DIFFUSIONS
 
 EPS = 1e-5
-EACH_SDE = pytest.mark.parametrize("name", sorted(SDES))
+EACH_SDE = pytest.mark.parametrize("name", sorted(DIFFUSIONS))
 # Those that the released code has, and numbers of it are known for.
 EACH_RELEASED = pytest.mark.parametrize("name", ["vp", "ve"])
 Golden = dict[str, np.ndarray]
@@ -24,7 +27,7 @@ def grid(golden: Golden) -> torch.Tensor:
 
 @EACH_RELEASED
 def test_coefficients_match_exact_arithmetic(name: str, golden_sde: Golden) -> None:
-    sde, t = SDES[name](), grid(golden_sde)
+    sde, t = DIFFUSIONS[name](), grid(golden_sde)
     drift = sde.drift(t)[:, None, None, None] * torch.from_numpy(golden_sde["x"]).double()
     found = {
         "drift": drift,
@@ -41,7 +44,7 @@ def test_coefficients_match_exact_arithmetic(name: str, golden_sde: Golden) -> N
 @EACH_RELEASED
 @pytest.mark.parametrize("eps", ["1e-05", "0.001"])
 def test_importance_time_matches_exact_arithmetic(name: str, eps: str, golden_sde: Golden) -> None:
-    t, z = importance_time(SDES[name](), torch.from_numpy(golden_sde["u"]).double(), float(eps))
+    t, z = importance_time(DIFFUSIONS[name](), torch.from_numpy(golden_sde["u"]).double(), float(eps))
     expected = torch.from_numpy(golden_sde[f"{name}_is_t_tmin{eps}_f64"])
     torch.testing.assert_close(t, expected, rtol=1e-7, atol=1e-12)
     assert z == pytest.approx(float(golden_sde[f"{name}_is_Z_tmin{eps}_f64"]), rel=1e-9)
@@ -74,7 +77,7 @@ def test_one_step_discretisation_matches_released_code(golden_sde: Golden) -> No
 @EACH_SDE
 def test_interval_composes_exactly(name: str) -> None:
     """Two steps of the exact form are one: the forward kernels t <- s <- r multiply."""
-    sde = SDES[name]()
+    sde = DIFFUSIONS[name]()
     r, s, t = (torch.tensor([value], dtype=torch.float64) for value in (0.1, 0.5, 1.0))
     (a, g), (a1, g1), (a2, g2) = sde.interval(t, r), sde.interval(s, r), sde.interval(t, s)
     torch.testing.assert_close(a, a1 * a2)
@@ -91,14 +94,14 @@ def test_exact_interval_is_valid_where_the_released_one_is_not() -> None:
 @EACH_SDE
 @given(t=st.floats(min_value=EPS, max_value=T))
 def test_time_inverts_antiderivative(name: str, t: float) -> None:
-    sde = SDES[name]()
+    sde = DIFFUSIONS[name]()
     time = torch.tensor([t], dtype=torch.float64)
     torch.testing.assert_close(sde.time(sde.antiderivative(time)), time, rtol=1e-9, atol=0)
 
 
 @EACH_SDE
 def test_antiderivative_is_minus_log_snr_and_its_slope_is_the_ratio(name: str) -> None:
-    sde: SDE = SDES[name]()
+    sde: SDE = DIFFUSIONS[name]()
     t = torch.linspace(0.01, 1, 50, dtype=torch.float64, requires_grad=True)
     a = sde.antiderivative(t)
     torch.testing.assert_close(a, -torch.log(sde.alpha(t) ** 2 / sde.sigma(t) ** 2))
@@ -108,7 +111,7 @@ def test_antiderivative_is_minus_log_snr_and_its_slope_is_the_ratio(name: str) -
 
 @EACH_SDE
 def test_snr_falls_and_divergence_integrates_the_drift(name: str) -> None:
-    sde: SDE = SDES[name]()
+    sde: SDE = DIFFUSIONS[name]()
     t = torch.linspace(EPS, T, 200_001, dtype=torch.float64)
     assert (sde.log_snr(t).diff() < 0).all()
     assert sde.divergence_integral(EPS) == pytest.approx(torch.trapezoid(sde.drift(t), t).item(), abs=1e-8)
@@ -117,7 +120,7 @@ def test_snr_falls_and_divergence_integrates_the_drift(name: str) -> None:
 @EACH_SDE
 def test_importance_density(name: str) -> None:
     """Times of uniform u have density g^2 / sigma^2 / Z: compare the cumulative distribution."""
-    sde: SDE = SDES[name]()
+    sde: SDE = DIFFUSIONS[name]()
     u = torch.linspace(0, 1, 1001, dtype=torch.float64)[:-1]
     t, z = importance_time(sde, u, EPS)
     expected = (sde.antiderivative(t) - sde.antiderivative(torch.tensor(EPS, dtype=torch.float64))) / z

@@ -10,17 +10,22 @@ import torch
 import yaml
 from torch import Tensor
 
-from indm.artifacts import CHECKPOINT_FORMAT, Layout, read_array, read_json, write_weights
-from indm.data import DATASETS, dequantise, quantise, to_pixels, to_uint8
-from indm.diffusion import ImplicitNonlinearDiffusion
+from indm.data.levels import dequantise, quantise, to_pixels, to_uint8
+from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.errors import ConvergenceError, IndmError, ParamsError
-from indm.metrics import SmallClassifier, build_extractor, build_inception, features
+from indm.metrics.bootstrap import bootstrap_fid
 from indm.metrics.deviations import extrapolate, fid_by_size, fid_draws, jpeg, pixel_features
-from indm.metrics.fidelity import Reference, bootstrap_fid, frechet
-from indm.params import Suite, load_suite
+from indm.metrics.extractors import SmallClassifier, build_extractor, build_inception
+from indm.metrics.features import features
+from indm.metrics.frechet import Reference, frechet
+from indm.registry import DATASETS
 from indm.stages import fid as fid_stage
 from indm.stages import prepare, protocol, reference, sample, sweep
-from indm.stages.train import model_spec
+from indm.store.files import CHECKPOINT_FORMAT, read_array, read_json, write_weights
+from indm.store.layout import Layout
+from indm.suite.load import load_suite
+from indm.suite.schema.suite import Suite
+from indm.training.spec import model_spec
 from tests.conftest import REPOSITORY
 
 RUN = "digits-vp-indm-fid-s0"
@@ -100,12 +105,12 @@ def test_sweep_says_why_a_cell_has_no_numbers(layout: Layout, monkeypatch: pytes
 
     suite = changed(sweep={"samplers": ["ancestral"], "steps": [2, 4]})
     with monkeypatch.context() as patch:
-        patch.setattr("indm.flows.residual.ResidualFlow.inverse", inverse)
+        patch.setattr("indm.flows.registered.resflow.ResidualFlow.inverse", inverse)
         sweep.run(suite, layout, RUN)
     table = read_sweep(layout, RUN)
     assert (table["skip"] == "fixed point: 3 of 40 images did not converge").all()
     with monkeypatch.context() as patch:
-        patch.setattr("indm.flows.residual.ResidualFlow.inverse", lambda _, z, **__: z / 0)
+        patch.setattr("indm.flows.registered.resflow.ResidualFlow.inverse", lambda _, z, **__: z / 0)
         sweep.run(suite, layout, RUN)
     assert (
         read_sweep(layout, RUN)["skip"]
@@ -116,7 +121,7 @@ def test_sweep_says_why_a_cell_has_no_numbers(layout: Layout, monkeypatch: pytes
 
 def test_sweep_repeats_to_the_byte(layout: Layout) -> None:
     suite = changed(sweep={"samplers": ["ancestral", "ode_heun"], "steps": [3]})
-    first, second = ((sweep.run(suite, layout, RUN) / "sweep.csv").read_bytes() for _ in range(2))
+    first, second = ((sweep.run(suite, layout, RUN).folder / "sweep.csv").read_bytes() for _ in range(2))
     assert first == second
 
 
@@ -305,5 +310,5 @@ def test_jpeg_loses_the_more_the_lower_its_quality() -> None:
 
 def test_a_run_of_an_objective_that_is_not_swept_has_a_header_and_needs_no_network(tmp_path: Path) -> None:
     suite = changed(sweep={"objectives": []})
-    table = sweep.run(suite, Layout(tmp_path, suite.suite), RUN) / "sweep.csv"
+    table = sweep.run(suite, Layout(tmp_path, suite.suite), RUN).folder / "sweep.csv"
     assert table.read_text() == ",".join(sweep.COLUMNS) + "\n"

@@ -13,12 +13,13 @@ from click.testing import CliRunner
 from scipy.stats import wasserstein_distance
 from torch import Generator, Tensor, nn
 
-from indm.artifacts import read_arrays
 from indm.cli import main
+from indm.diffusion.registered.vp import VP
+from indm.diffusion.sde import SDE
 from indm.errors import ArtifactError, DivergenceError
-from indm.params import load_suite
 from indm.report.figures_toy2d import toy2d_figure
-from indm.sde import SDE, VP
+from indm.store.files import read_arrays
+from indm.suite.load import load_suite
 from indm.toy2d.data import DATASETS, draw_splits
 from indm.toy2d.evaluation import likelihood, path_ratio, sample, sliced_wasserstein
 from indm.toy2d.models import (
@@ -31,7 +32,7 @@ from indm.toy2d.models import (
     parameter_count,
     select,
 )
-from indm.toy2d.pictures import forward_coefficients
+from indm.toy2d.shown import forward_coefficients
 from indm.toy2d.study import affine_variants, matching_width
 from indm.toy2d.training import train
 from tests.conftest import REPOSITORY

@@ -12,11 +12,14 @@ from torch import Generator, Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from indm.diffusion import ImplicitNonlinearDiffusion
+from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.diffusion.objectives import gaussian_nll, nelbo, noise_error
+from indm.diffusion.sde import importance_time, soft_truncation_time
 from indm.errors import DataError, DivergenceError
-from indm.objectives import gaussian_nll, nelbo, noise_error
-from indm.sde import importance_time, soft_truncation_time
-from indm.training import Draws, History, Trainer, draw, learning_rate, step_flops, train
+from indm.training.batches import Draws, draw
+from indm.training.flops import step_flops
+from indm.training.loop import History, Plan, learning_rate, train
+from indm.training.trainer import Optimisation, Trainer
 
 CPU = torch.device("cpu")
 SEED = ("digits", 0, "train")
@@ -39,14 +42,8 @@ OPTIONS: dict[str, Any] = {
     "ema_decay": 0.9,
     "flow_ema_decay": 0.8,
 }
-LOOP: dict[str, Any] = {
-    "batch_size": 8,
-    "warmup_steps": 2,
-    "schedule": "cosine",
-    "log_every": 2,
-    "seed": SEED,
-    "device": CPU,
-}
+PLAN: dict[str, Any] = {"batch_size": 8, "warmup_steps": 2, "schedule": "cosine", "log_every": 2}
+LOOP: dict[str, Any] = {"seed": SEED, "device": CPU, "progress": iter}
 
 
 def images(count: int = 20) -> Tensor:
@@ -110,7 +107,7 @@ def test_learning_rate_warms_up_and_falls() -> None:
 @pytest.mark.parametrize("objective", ["nll", "fid"])
 @pytest.mark.parametrize("sde", ["vp", "ve"])
 def test_a_step_moves_both_networks_and_the_average(objective: str, sde: str) -> None:
-    trainer = Trainer(model(sde=sde), objective=objective, **OPTIONS)
+    trainer = Trainer(model(sde=sde), Optimisation(objective=objective, **OPTIONS))
     before = weights(trainer.model.noise), weights(trainer.model.flow)
     losses = trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0)
     assert not same(before[0], weights(trainer.model.noise))
@@ -124,7 +121,7 @@ def test_under_ve_the_joint_step_scales_the_score_gradient_of_the_alternating_on
     """Importance-sampled times are uniform under VE, and both weights constant: 1/2 against Z/2."""
     gradients = []
     for alternate in (True, False):
-        trainer = Trainer(model("identity", sde="ve"), objective="fid", alternate=alternate, **OPTIONS)
+        trainer = Trainer(model("identity", sde="ve"), Optimisation(objective="fid", alternate=alternate, **OPTIONS))
         trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0)
         gradients.append(torch.cat([p.grad.flatten() for p in trainer.model.noise.parameters() if p.grad is not None]))
     z = importance_time(trainer.model.sde, torch.zeros(1, dtype=torch.float64), 1e-5)[1]
@@ -133,7 +130,7 @@ def test_under_ve_the_joint_step_scales_the_score_gradient_of_the_alternating_on
 
 @pytest.mark.parametrize("objective", ["nll", "fid"])
 def test_identity_flow_runs_through_the_same_path(objective: str) -> None:
-    trainer = Trainer(model("identity"), objective=objective, **OPTIONS)
+    trainer = Trainer(model("identity"), Optimisation(objective=objective, **OPTIONS))
     before = weights(trainer.model.noise)
     trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0)
     assert not same(before, weights(trainer.model.noise))
@@ -142,7 +139,7 @@ def test_identity_flow_runs_through_the_same_path(objective: str) -> None:
 
 def test_fid_objective_trains_the_flow_on_the_nelbo_alone() -> None:
     """The flow's gradient is the NELBO's with the score of before the step: variance weighting would be no bound."""
-    trainer = Trainer(model(), objective="fid", **OPTIONS)
+    trainer = Trainer(model(), Optimisation(objective="fid", **OPTIONS))
     draws = draw(images(), 17, 8, SEED, 0, CPU)
     twin = model()
     z0, log_det = twin.flow(draws.x, "train", draw(images(), 17, 8, SEED, 0, CPU).generator)
@@ -155,7 +152,7 @@ def test_fid_objective_trains_the_flow_on_the_nelbo_alone() -> None:
 
 
 def test_fid_objective_trains_the_score_on_latents_of_the_updated_flow() -> None:
-    trainer = Trainer(model(), objective="fid", **OPTIONS)
+    trainer = Trainer(model(), Optimisation(objective="fid", **OPTIONS))
     draws = draw(images(), 17, 8, SEED, 0, CPU)
     score_before = {key: value.clone() for key, value in trainer.model.noise.state_dict().items()}
     loss = trainer.step(draws, 1.0)["score_loss"]
@@ -174,7 +171,9 @@ def test_micro_batches_average_to_the_gradient_of_the_whole(objective: str, flow
     gradients = []
     for parts in (1, 3):
         # Without the flow's step, which has draws of its own for each part.
-        trainer = Trainer(model(flow), objective=objective, micro_batches=parts, **OPTIONS | {"flow_lr": 0.0})
+        trainer = Trainer(
+            model(flow), Optimisation(objective=objective, micro_batches=parts, **OPTIONS | {"flow_lr": 0.0})
+        )
         trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0)
         gradients.append([parameter.grad for parameter in trainer.model.noise.parameters()])
     for whole, averaged in zip(*gradients, strict=True):
@@ -182,7 +181,7 @@ def test_micro_batches_average_to_the_gradient_of_the_whole(objective: str, flow
 
 
 def test_soft_truncation_draws_one_time_for_a_batch() -> None:
-    trainer = Trainer(model("identity"), objective="nll", soft_truncation=1.2, **OPTIONS)
+    trainer = Trainer(model("identity"), Optimisation(objective="nll", soft_truncation=1.2, **OPTIONS))
     seen: list[Tensor] = []
     trainer.model.noise.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
     draws = draw(images(), 17, 8, SEED, 0, CPU)
@@ -200,7 +199,7 @@ def test_reconstruction_adds_the_residual() -> None:
             # A fresh network predicts no noise at all, whose residual vanishes.
             for parameter in net.parameters():
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=Generator().manual_seed(0)))
-        trainer = Trainer(net, objective="nll", reconstruction=reconstruction, **OPTIONS)
+        trainer = Trainer(net, Optimisation(objective="nll", reconstruction=reconstruction, **OPTIONS))
         losses.append(trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0))
     assert losses[0]["score_loss"] == losses[1]["score_loss"]
     assert losses[0]["flow_loss"] != losses[1]["flow_loss"]
@@ -215,7 +214,7 @@ def test_flips_turn_half_of_the_images() -> None:
 
 
 def test_optimiser_state_has_both_moments_of_every_parameter() -> None:
-    trainer = Trainer(model(), objective="nll", **OPTIONS)
+    trainer = Trainer(model(), Optimisation(objective="nll", **OPTIONS))
     trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0)
     state = trainer.optimiser_state()
     for part, module in (("score", trainer.model.noise), ("flow", trainer.model.flow)):
@@ -224,7 +223,7 @@ def test_optimiser_state_has_both_moments_of_every_parameter() -> None:
 
 
 def test_a_step_of_the_flow_alone_follows_the_normalizing_flow_and_leaves_the_score() -> None:
-    trainer = Trainer(model(), objective="fid", **OPTIONS)
+    trainer = Trainer(model(), Optimisation(objective="fid", **OPTIONS))
     before = weights(trainer.model.noise)
     losses = trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0, flow_alone=True)
     assert set(losses) == {"flow_loss"}
@@ -239,15 +238,14 @@ def test_a_step_of_the_flow_alone_follows_the_normalizing_flow_and_leaves_the_sc
 
 
 def test_warm_up_of_the_flow_lasts_its_steps() -> None:
-    trainer = Trainer(model(), objective="nll", **OPTIONS)
+    trainer = Trainer(model(), Optimisation(objective="nll", **OPTIONS))
     states: dict[int, tuple[list[Tensor], list[Tensor]]] = {0: (weights(trainer.model.noise), [])}
 
     def keep(history: History) -> None:
         states[history.done] = weights(trainer.model.noise), weights(trainer.model.flow)
 
-    curve = train(
-        trainer, images(), 17, steps=6, flow_warmup_steps=3, after_step=keep, progress=lambda steps: steps, **LOOP
-    )
+    plan = Plan(steps=6, flow_warmup_steps=3, **PLAN)
+    curve = train(trainer, images(), 17, plan, after_step=keep, **LOOP)
     assert list(states) == [0, 1, 2, 3, 4, 5, 6]
     assert same(states[0][0], states[3][0])
     assert not same(states[3][0], states[4][0])
@@ -267,8 +265,8 @@ def test_scale_of_the_latent_is_that_of_the_data(flow: str) -> None:
     draws = [draw(images(), 17, 8, SEED, step, CPU) for step in range(3)]
     scaled = [replace(d, x=4 * d.x, generator=Generator().manual_seed(0)) for d in draws]
     draws = [replace(d, generator=Generator().manual_seed(0)) for d in draws]
-    inside = Trainer(model(flow, scale=4.0, mean=0.0, std=1.0), objective="nll", **OPTIONS)
-    outside = Trainer(model(flow), objective="nll", **OPTIONS)
+    inside = Trainer(model(flow, scale=4.0, mean=0.0, std=1.0), Optimisation(objective="nll", **OPTIONS))
+    outside = Trainer(model(flow), Optimisation(objective="nll", **OPTIONS))
     for first, second in zip(draws, scaled, strict=True):
         losses, others = inside.step(first, 1.0), outside.step(second, 1.0)
         assert losses["score_loss"] == others["score_loss"]
@@ -301,7 +299,7 @@ def test_operations_of_a_tiny_network_counted_by_hand() -> None:
 
 
 def test_operations_agree_with_torchs_counter_and_change_nothing() -> None:
-    trainer = Trainer(model("identity"), objective="nll", **OPTIONS)
+    trainer = Trainer(model("identity"), Optimisation(objective="nll", **OPTIONS))
     before = weights(trainer.model)
     draws = draw(images(), 17, 8, SEED, 0, CPU)
     # The fast kernel of attention on a CPU is one that it does not know.
@@ -315,7 +313,9 @@ def test_operations_agree_with_torchs_counter_and_change_nothing() -> None:
 
 def test_operations_of_each_kind_of_step() -> None:
     """Flow and score in turn cost more than at once, and the flow alone least."""
-    joint, alternating = (Trainer(model(), objective=objective, **OPTIONS) for objective in ("nll", "fid"))
+    joint, alternating = (
+        Trainer(model(), Optimisation(objective=objective, **OPTIONS)) for objective in ("nll", "fid")
+    )
     counts = [step_flops(trainer, draw(images(), 17, 8, SEED, 0, CPU)) for trainer in (joint, alternating)]
     alone = step_flops(joint, draw(images(), 17, 8, SEED, 0, CPU), flow_alone=True)
     assert 0 < alone < counts[0] < counts[1]
@@ -323,8 +323,8 @@ def test_operations_of_each_kind_of_step() -> None:
 
 def test_training_repeats_to_the_bit_and_learns() -> None:
     def run() -> tuple[list[dict[str, float]], list[Tensor]]:
-        trainer = Trainer(model(), objective="nll", **OPTIONS | {"lr": 4e-3})
-        curve = train(trainer, images(), 17, steps=30, progress=lambda steps: steps, **LOOP)
+        trainer = Trainer(model(), Optimisation(objective="nll", **OPTIONS | {"lr": 4e-3}))
+        curve = train(trainer, images(), 17, Plan(steps=30, **PLAN), **LOOP)
         return curve, weights(trainer.averaged())
 
     (curve, first), (again, second) = run(), run()
@@ -336,11 +336,11 @@ def test_training_repeats_to_the_bit_and_learns() -> None:
 
 @pytest.mark.parametrize(("factor", "loss"), [(math.nan, "nan"), (1e4, r"\d+")])
 def test_a_loss_that_explodes_stops_with_the_step_and_changes_nothing(factor: float, loss: str) -> None:
-    trainer = Trainer(model("identity"), objective="nll", **OPTIONS)
+    trainer = Trainer(model("identity"), Optimisation(objective="nll", **OPTIONS))
     with torch.no_grad():
         trainer.model.noise.get_parameter("network.conv_out.bias").fill_(factor)
     before = weights(trainer.model.noise)
     with pytest.raises(DivergenceError, match=rf"training stopped at step 0: loss {loss}.*lower lr or flow_lr"):
-        train(trainer, images(), 17, steps=3, progress=lambda steps: steps, **LOOP)
+        train(trainer, images(), 17, Plan(steps=3, **PLAN), **LOOP)
     for old, new in zip(before, weights(trainer.model.noise), strict=True):
         torch.testing.assert_close(new, old, rtol=0, atol=0, equal_nan=True)

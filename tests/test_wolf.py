@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from indm.errors import ConvergenceError, ParamsError
-from indm.flows import Wolf
 from indm.flows.encoder import WeightNormLinear
 from indm.flows.prior import ActNorm, Coupling, InvertibleLinear, PriorFlow, log_standard_normal
+from indm.flows.registered.wolf import Wolf
 
 CHANNELS, SIZE, LATENT = 2, 8, 6
 
 
-def make(seed: int = 0, **options: Any) -> Wolf:  # noqa: ANN401
+def make(seed: int = 0, **options: Any) -> Wolf:
     torch.manual_seed(seed)
     sizes: dict[str, Any] = {
         "blocks": (2, 2),
@@ -160,7 +160,7 @@ def test_prior_density_and_inverse() -> None:
 
 @pytest.mark.parametrize("split", ["halves", "parity"])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_coupling_moves_one_half(split: Any, reverse: bool) -> None:  # noqa: ANN401
+def test_coupling_moves_one_half(split: Any, reverse: bool) -> None:
     torch.manual_seed(0)
     layer, h = Coupling(6, 8, split, reverse=reverse).double(), latents(1)
     moved = (layer(h)[0] != h).squeeze(0).tolist()

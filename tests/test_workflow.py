@@ -1,4 +1,4 @@
-"""The two engines: same stages, same commands; the code behind each stage; what a mistake in a suite looks like."""
+"""The two engines: same stages, same commands; what a mistake in a suite looks like."""
 
 import multiprocessing
 import os
@@ -12,11 +12,14 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from indm.params import suite_files
-from indm.report import TITLES
-from tests.checkout import REPOSITORY, copy_checkout, finish, run, start
+from indm.pipeline import STAGES
+from indm.report.export import TITLES
+from indm.stamps import suite_stamps
+from indm.suite.expand import expand_suite, suite_files
+from indm.suite.load import load_suite
+from tests.checkout import REPOSITORY, add_dvc_file, copy_checkout, finish, run, start
 
-RUN = "digits-vp-indm-nll-s0"
+CELL = "digits-vp-indm-nll"
 
 
 class Stage(NamedTuple):
@@ -31,8 +34,12 @@ Stages = dict[frozenset[str], Stage]
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout that no test changes."""
-    return copy_checkout(tmp_path_factory.mktemp("checkout"))
+    """A copy of the checkout, with the dvc.yaml of every suite, that no test changes."""
+    checkout = copy_checkout(tmp_path_factory.mktemp("checkout"))
+    for path in suite_files(REPOSITORY / "params"):
+        if path.stem != "digits":
+            add_dvc_file(checkout, path.stem)
+    return checkout
 
 
 def snakemake_stages(checkout: Path, suite: str) -> Stages:
@@ -85,24 +92,27 @@ def in_new_process(function: Callable[..., Stages], *arguments: object) -> Stage
 def test_the_engines_run_the_same_stages(checkout: Path, suite: str) -> None:
     snakemake = in_new_process(snakemake_stages, checkout, suite)
     dvc = in_new_process(dvc_stages, checkout, suite)
-    # The one difference: what Snakemake checks while reading the Snakefile and before its first job, DVC does in a stage.
-    valid = f"results/{suite}/valid.txt"
-    validate = dvc.pop(frozenset({valid}))
-    assert validate.inputs == {f"params/{suite}.yaml", "params/claims.yaml", "indm/checks.py", "indm/params.py"}
-    assert validate.command.startswith(
-        f"python -m indm validate --suite params/{suite}.yaml && "
-        f"python -m indm doctor --suite params/{suite}.yaml --out results && "
+    # The one difference: what Snakemake computes and checks while reading the Snakefile and before its first job, DVC does in a
+    # stage: it looks at the suite and the code, and writes a stamp for each job, on which the job depends.
+    code = f"results/{suite}/code"
+    validate = dvc.pop(frozenset({code}))
+    files = {f"params/{file.stem}.yaml" for file in expand_suite(checkout / f"params/{suite}.yaml").files}
+    assert validate.inputs == {*files, f"params/expanded/{suite}.yaml", "params/claims.yaml", "indm"}
+    assert validate.command == (
+        f"python -m indm validate --suite params/{suite}.yaml --out results --track && "
+        f"python -m indm doctor --suite params/{suite}.yaml --out results"
     )
-    first = {outputs for outputs, stage in dvc.items() if valid in stage.inputs}
-    dvc = {outputs: Stage(stage.inputs - {valid}, stage.command) for outputs, stage in dvc.items()}
+    stamped = {f"{code}/{place}" for place, _ in suite_stamps(load_suite(checkout / f"params/{suite}.yaml"))}
+    stamps = {outputs: {path for path in stage.inputs if path.startswith(f"{code}/")} for outputs, stage in dvc.items()}
+    copies = {frozenset({f"results/table_{table}.csv"}) for table in TITLES}
+    # No stage but a copy can run before validate has passed: each depends on the stamp of its job, which validate writes.
+    assert all(len(paths) == (0 if outputs in copies else 1) for outputs, paths in stamps.items())
+    assert set().union(*stamps.values()) == stamped
+    dvc = {outputs: Stage(stage.inputs - stamps[outputs], stage.command) for outputs, stage in dvc.items()}
     # And only one dvc.yaml may own the copies at results/.
     if suite != "digits":
-        copies = {frozenset({f"results/table_{table}.csv"}) for table in TITLES}
         snakemake = {outputs: stage for outputs, stage in snakemake.items() if outputs not in copies}
     assert snakemake == dvc
-    # No stage can run before validate has passed: one that waits for no other stage waits for it.
-    made = frozenset[str]().union(*dvc)
-    assert {outputs for outputs, stage in dvc.items() if not stage.inputs & made} <= first
 
 
 def test_generated_files_are_in_step() -> None:
@@ -113,38 +123,13 @@ def test_generated_files_are_in_step() -> None:
     assert done.returncode == 0, done.stderr
 
 
-# Imports what the stages share with other packages once, and each stage in a fork of its own.
-IMPORTED = """
-import importlib, os, sys
-import numpy, pandas, sklearn, torch, torch_fidelity, torchdiffeq
-for stage in sys.argv[1:]:
-    child = os.fork()
-    if child == 0:
-        importlib.import_module(f"indm.stages.{stage}")
-        files = {os.path.relpath(m.__file__) for name, m in sys.modules.items() if name.split(".")[0] == "indm"}
-        print(stage, *sorted(files), flush=True)
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
-"""
-
-
-def test_each_stage_lists_the_modules_that_python_imports() -> None:
-    """The table is computed from the sources; here it is compared with what importing a stage loads."""
-    table: dict[str, list[str]] = yaml.safe_load((REPOSITORY / "workflow/stages.yaml").read_text())
-    done = run(REPOSITORY, sys.executable, "-c", IMPORTED, *table)
-    assert done.returncode == 0, done.stderr
-    loaded = {stage: set(files) for stage, *files in map(str.split, done.stdout.splitlines())}
-    assert loaded.keys() == table.keys()
-    for stage, files in loaded.items():
-        # It lists more where a function imports.
-        assert files - {"indm/__init__.py", "indm/errors.py"} <= set(table[stage]), stage
-
-
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
         ("train: {}", "train: {lrr: 1.0e-3}", ["key train.lrr", "unknown key", "did you mean lr?"]),
-        ("seed: 0", 'seed: "0"', ["key seed", "found '0'", "integer"]),
+        ("seeds: [0, 1, 2]", 'seeds: [0, "1"]', ["key seeds", "found [0, '1']", "a list of whole numbers"]),
+        ("seeds: [0, 1, 2]", "seeds: [0, 1, 0]", ["key seeds", "found [0, 1, 0]", "each once"]),
+        ("seeds: [0, 1, 2]", "seed: -1", ["key seed", "found -1", "allowed: integer, >= 0"]),
         ("train: {}", "train: {lr: -1.0e-3}", ["key train.lr", "found -0.001", "allowed: number, > 0"]),
         ("dataset: digits", "dataset: mnist", ["key dataset", "found 'mnist'", "patches"]),
     ],
@@ -157,7 +142,7 @@ def test_a_mistake_in_a_suite_stops_both_engines(tmp_path: Path, old: str, new: 
         assert done.returncode != 0
         assert "Traceback" not in done.stdout + done.stderr
         (line,) = [line for line in done.stderr.splitlines() if "params/digits.yaml: " in line]
-        for part in ("suite digits", f"run {RUN}", *expected):
+        for part in ("suite digits", f"run {CELL}, ", *expected):
             assert part in line
     assert len(snakemake.stderr.splitlines()) == 1 + snakemake.stderr.count("Using workflow specific profile")
     assert dvc.stdout.count("Running stage") == 1
@@ -168,21 +153,44 @@ def test_a_missing_key_that_dvc_needs_is_named_by_both_engines(tmp_path: Path) -
     checkout = copy_checkout(tmp_path)
     _edit_run(checkout, "dataset: digits", "datset: digits")
     snakemake, dvc = map(finish, (start(checkout, ["snakemake", "-n"]), start(checkout, ["dvc", "repro"])))
-    assert f"params/digits.yaml: suite digits, run {RUN}, key dataset: missing" in snakemake.stderr
-    # DVC reads the key itself, before any stage could check the suite.
-    assert (
-        f"ERROR: failed to parse 'stages.train@{RUN}.deps' in 'dvc.yaml': Could not find 'item.dataset'" in dvc.stderr
-    )
     for done in (snakemake, dvc):
+        assert f"params/digits.yaml: suite digits, run {CELL}, key dataset: missing" in done.stderr
         assert done.returncode != 0
         assert "Traceback" not in done.stderr
 
 
+def test_an_expanded_file_that_was_edited_by_hand_is_written_anew(tmp_path: Path) -> None:
+    """DVC tracks its values, and the stages read the suite's own file: the two must not differ."""
+    checkout = copy_checkout(tmp_path)
+    assert run(checkout, "dvc", "repro", "validate").returncode == 0
+    file = checkout / "params/expanded/digits.yaml"
+    original = file.read_text()
+    file.write_text(original.replace("steps: 200", "steps: 201"))
+    done = run(checkout, "dvc", "repro", "validate")
+    assert "Running stage 'validate'" in done.stdout, done.stderr
+    assert file.read_text() == original
+
+
+def test_snakemake_and_dvc_see_the_values_of_a_suite_alike(tmp_path: Path) -> None:
+    """An edit of params/ reaches DVC by way of the expanded file, which its first stage writes."""
+    checkout = copy_checkout(tmp_path)
+    file = checkout / "params/digits.yaml"
+    file.write_text(
+        file.read_text()
+        .replace("  steps: 200\n", "  steps: 100\n")
+        .replace("snapshots: [50, 100, 200]", "snapshots: [50]")
+    )
+    assert run(checkout, "dvc", "repro", "validate").returncode == 0
+    expanded = load_suite(checkout / "params/expanded/digits.yaml")
+    assert expanded == load_suite(file)
+    assert expanded.train.steps == 100
+
+
 def _edit_run(checkout: Path, old: str, new: str) -> None:
-    """Replace a text in the line of ``RUN``."""
+    """Replace a text in the line of ``CELL``."""
     file = checkout / "params/digits.yaml"
     lines = file.read_text().splitlines(keepends=True)
-    (i,) = [i for i, line in enumerate(lines) if line.startswith(f"  {RUN}:")]
+    (i,) = [i for i, line in enumerate(lines) if line.startswith(f"  {CELL}:")]
     assert old in lines[i]
     lines[i] = lines[i].replace(old, new)
     file.write_text("".join(lines))
@@ -214,4 +222,4 @@ def test_profiles_are_of_options_and_rules_that_exist(checkout: Path, profile: s
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     resources = yaml.safe_load((checkout / f"workflow/profiles/{profile}/config.yaml").read_text())["set-resources"]
-    assert set(resources) < set(yaml.safe_load((checkout / "workflow/stages.yaml").read_text()))
+    assert set(resources) < set(STAGES)

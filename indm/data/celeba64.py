@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indm.data.archives import Archive, check_member, obtain
-from indm.data.core import SPLITS, Split, Splits
+from indm.data.dataset import SPLITS, Split, Splits
 from indm.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
 
 WIDTH, HEIGHT = 178, 218
 CROP = 140

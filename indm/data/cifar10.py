@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indm.data.archives import Archive, check_member, obtain
-from indm.data.core import Split, Splits
+from indm.data.dataset import Split, Splits
 from indm.errors import DataError
 
 SIZE = 32

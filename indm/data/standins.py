@@ -11,10 +11,9 @@ from indm.data.celeba64 import Release as CelebARelease
 from indm.data.celeba64 import load_celeba64
 from indm.data.cifar10 import Release as CIFAR10Release
 from indm.data.cifar10 import load_cifar10
-from indm.data.core import Splits
+from indm.data.dataset import Splits
 
 ROOT = Path(__file__).parent
-
 RELEASE32 = CIFAR10Release(
     archive=Archive(path="cifar-10-python.tar.gz", md5="a5e760a22e0f9ea62a12c2ea6846f479", url=None),
     train={
@@ -27,7 +26,6 @@ RELEASE32 = CIFAR10Release(
     test={"test_batch": "08911032ba86ae4498b37b76dacdda97"},
     batch_images=4,
 )
-
 RELEASE64 = CelebARelease(
     images=Archive(path="celeba/img_align_celeba.zip", md5="6a20431b59ef05d05230ce1a1ec141ef", url=None),
     partition=Archive(path="celeba/list_eval_partition.txt", md5="b71325d14a7d39b457c9f187cc780c76", url=None),

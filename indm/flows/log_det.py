@@ -29,22 +29,22 @@ VectorJacobian = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Part:
+class Share:
     """A source of draws for some samples of a batch, which are those that they have in a draw for the whole batch.
 
     Arguments:
         generator: of the whole batch.
-        samples: those of the part.
+        samples: those of the share.
         size: B, of the whole batch.
     """
 
-    generator: "torch.Generator | Part"
+    generator: "torch.Generator | Share"
     samples: slice
     size: int
 
 
-Source = torch.Generator | Part | None
-"""Where draws come from: a generator, its share of a part of a batch, or torch's global generator (None)."""
+Source = torch.Generator | Share | None
+"""Where draws come from: a generator, a share of one, or torch's global generator (None)."""
 
 
 def exact_log_det(vjp: VectorJacobian, x: Tensor) -> Tensor:
@@ -99,8 +99,8 @@ def roulette_coefficients(draw: int, exact_terms: int, mean: float) -> list[floa
 
 
 def draw_roulette(mean: float, generator: Source) -> int:
-    """Draw N ~ Poisson(``mean``), the same for every part of a batch."""
-    if isinstance(generator, Part):
+    """Draw N ~ Poisson(``mean``), the same for every share of a batch."""
+    if isinstance(generator, Share):
         return draw_roulette(mean, generator.generator)
     device = "cpu" if generator is None else generator.device
     return int(torch.poisson(torch.tensor(mean, device=device), generator=generator).item())
@@ -108,7 +108,7 @@ def draw_roulette(mean: float, generator: Source) -> int:
 
 def draw_probe(x: Tensor, probe: Probe, generator: Source) -> Tensor:
     """Draw v with independent entries of mean 0 and variance 1, N(0, 1) or -1/+1, with the shape of ``x``."""
-    if isinstance(generator, Part):
+    if isinstance(generator, Share):
         whole = x.new_empty(1).expand(generator.size, *x.shape[1:])
         return draw_probe(whole, probe, generator.generator)[generator.samples]
     device = x.device if generator is None else generator.device

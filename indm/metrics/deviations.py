@@ -19,7 +19,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
-from indm.metrics.fidelity import Reference, fid_symmetric, statistics
+from indm.metrics.frechet import Reference, fid_symmetric, statistics
 
 
 def fid_draws(generated: Tensor, reference: Reference, draws: int, seed: int) -> NDArray[np.float64]:

@@ -137,7 +137,6 @@ class ClassifierExtractor(FeatureExtractorBase):
 
 
 EXTRACTORS = ("digits-cnn", "patches-cnn")
-
 for _name in EXTRACTORS:
     register_feature_extractor(_name, ClassifierExtractor)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from indm.data.archives import data_root
 from indm.errors import DataError
-from indm.metrics.fidelity import Reference
+from indm.metrics.frechet import Reference
 
 FEATURES = "pool_3"
 

@@ -29,7 +29,6 @@ from indm.errors import DataError
 from indm.seeding import derive_seed
 
 TIMEOUT = 30.0
-
 StateDict = dict[str, Tensor]
 
 

@@ -59,7 +59,7 @@ ERRORS = 2
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Plot:
     """A figure: the table it reads, the columns it cannot do without, the value it shows, and the function that draws it."""
 
     table: str
@@ -68,7 +68,7 @@ class Drawing:
     draw: Callable[[pd.DataFrame], Figure]
 
 
-def draw_figures(tables: Path) -> dict[str, bytes]:
+def plot_figures(tables: Path) -> dict[str, bytes]:
     """Draw every figure whose table is there and has a number to show.
 
     Arguments:
@@ -151,12 +151,12 @@ def claims(table: pd.DataFrame) -> Figure:
 
 
 FIGURES = {
-    "claims": Drawing("claims", (*GROUP, "id", "unit", "low", "high", "control", "control_effect"), "effect", claims),
-    "discretization": Drawing("discretization", (*GROUP, "model", "sampler", "steps"), "fid", discretization),
-    "learning-curve-step": Drawing("learning_curve", (*GROUP, "model", "step"), "nll", learning_curve_step),
-    "learning-curve-flops": Drawing("learning_curve", (*GROUP, "model", "flops"), "nll", learning_curve_flops),
-    "ablation": Drawing("ablation", (*GROUP, "model", "variant"), "nll_difference", ablation),
-    "protocol": Drawing("protocol", ("dataset", "factor", "setting"), "difference", protocol),
+    "claims": Plot("claims", (*GROUP, "id", "unit", "low", "high", "control", "control_effect"), "effect", claims),
+    "discretization": Plot("discretization", (*GROUP, "model", "sampler", "steps"), "fid", discretization),
+    "learning-curve-step": Plot("learning_curve", (*GROUP, "model", "step"), "nll", learning_curve_step),
+    "learning-curve-flops": Plot("learning_curve", (*GROUP, "model", "flops"), "nll", learning_curve_flops),
+    "ablation": Plot("ablation", (*GROUP, "model", "variant"), "nll_difference", ablation),
+    "protocol": Plot("protocol", ("dataset", "factor", "setting"), "difference", protocol),
 }
 
 
@@ -263,7 +263,7 @@ def _grid(
     return figure, axes
 
 
-def _legend(figure: Figure, axes: Any) -> None:  # noqa: ANN401 (an array of axes)
+def _legend(figure: Figure, axes: Any) -> None:
     """Put one legend above all panels; a line may be absent from some of them."""
     handles: dict[str, Any] = {}
     for axis in axes.flat:

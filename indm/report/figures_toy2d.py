@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 Arrays = Mapping[str, NDArray[Any]]
-
 MODELS = {"ddpmpp": "DDPM++\n(linear)", "indm": "INDM\n(nonlinear)"}
 # Okabe and Ito's colours, which the colour-blind tell apart.
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"

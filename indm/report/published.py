@@ -1,4 +1,4 @@
-"""Published numbers: beside ours in the tables, and compared with ours, differences of protocol spelled out."""
+"""Published numbers, each with its source."""
 
 from pathlib import Path
 from typing import Any
@@ -27,31 +27,8 @@ PUBLISHED_COLUMNS = [
     "parameters",
     "steps",
 ]
-COMPARISON_COLUMNS = [
-    "suite",
-    "dataset",
-    "sde",
-    "model",
-    "variant",
-    "objective",
-    "metric",
-    "sampler",
-    "seeds",
-    "ours",
-    "ours_se",
-    "ours_image_se",
-    "published",
-    "published_source",
-    "difference",
-    "verdict",
-    "protocol_differences",
-    "note",
-]
 # The published FIDs are of this network; beside another extractor's they would mean nothing.
 PUBLISHED_EXTRACTOR = "inception-v3-compat"
-HIGHER_IS_BETTER = {"is"}
-# The released networks count a few constants as parameters: such a difference makes no other network.
-SAME_NETWORK = 1e-3
 
 
 def read_published(path: Path) -> pd.DataFrame:
@@ -77,7 +54,7 @@ def published_value(published: pd.DataFrame, cell: Result, metric: str, sampler:
     if len(match) == 0:
         return {f"published_{metric}": None, "published_source": None}
     first = records(match)[0]
-    return {f"published_{metric}": float(first["value"]), "published_source": _source(first)}
+    return {f"published_{metric}": float(first["value"]), "published_source": source_of(first)}
 
 
 def sampler_kind(sampler: str) -> str:
@@ -87,107 +64,5 @@ def sampler_kind(sampler: str) -> str:
     return "ode" if sampler.startswith("ode") else "pc"
 
 
-def _source(published: Result) -> str:
+def source_of(published: Result) -> str:
     return f"{published['source']}, {published['locator']}"
-
-
-def comparison_table(
-    suite: str, fid: pd.DataFrame, nll: pd.DataFrame, values: pd.DataFrame, published: pd.DataFrame
-) -> pd.DataFrame:
-    """Set every published number beside ours, and say whether the two may be compared.
-
-    Arguments:
-        suite: name of the suite.
-        fid: the table of FIDs.
-        nll: the table of likelihoods.
-        values: the tidy table; for the size of our networks and the length of their training.
-        published: the published numbers.
-
-    Returns:
-        One row for each published number and cell of ours that it could be meant for; ours absent where there is none.
-    """
-    network = values[values["stage"] == "train"].pivot_table(index=CELL, columns="metric", values="value")
-    tables = {"nll": nll, "fid": fid, "is": fid}
-    rows = []
-    for number in records(published):
-        matches = [row for row in records(tables[number["metric"]]) if _could_be(number, row)]
-        rows += [_compare(number, row, network) for row in matches] or [_absent(number, set(nll["dataset"]))]
-    return pd.DataFrame([{"suite": suite, **row} for row in rows], columns=COMPARISON_COLUMNS).astype(
-        {"seeds": "Int64"}
-    )
-
-
-def _could_be(number: Result, ours: Result) -> bool:
-    """Whether a published number could be meant for a cell of ours: what its source leaves open matches all."""
-    # The headline is the plain model, its source the abstract.
-    variant = "" if number["variant"] == "headline" else number["variant"]
-    exact = (number["dataset"], number["model"], variant) == tuple(ours[key] for key in ("dataset", "model", "variant"))
-    if not exact or pd.isna(ours.get(number["metric"])):
-        return False
-    open_or_same = all(number[key] in ("", ours[key]) for key in ("sde", "objective"))
-    return open_or_same and number["sampler"] in ("", sampler_kind(ours.get("sampler", "")))
-
-
-def _absent(number: Result, datasets: set[str]) -> dict[str, Any]:
-    row = _published_side(number)
-    if number["dataset"] in datasets:
-        return row | {"verdict": "not measured"}
-    text = f"dataset: ours {', '.join(sorted(datasets))}, published {number['dataset']}"
-    return row | {"verdict": "not comparable", "protocol_differences": text}
-
-
-def _published_side(number: Result) -> dict[str, Any]:
-    cell = {key: number[key] for key in [*CELL, "metric", "sampler", "note"]}
-    return cell | {"published": float(number["value"]), "published_source": _source(number)}
-
-
-def _compare(number: Result, ours: Result, network: pd.DataFrame) -> dict[str, Any]:
-    metric = number["metric"]
-    size = network.loc[tuple(ours[key] for key in CELL)].to_dict()
-    decisive, other = _differences(number, ours, {str(key): value for key, value in size.items()})
-    difference = ours[metric] - float(number["value"])
-    return _published_side(number) | {
-        "sde": ours["sde"],
-        "objective": ours["objective"],
-        "sampler": ours.get("sampler", ""),
-        "seeds": ours["seeds"],
-        "ours": ours[metric],
-        "ours_se": ours[f"{metric}_se"],
-        "ours_image_se": ours[f"{metric}_image_se"],
-        "difference": difference,
-        "verdict": "not comparable" if decisive else _verdict(metric, difference, ours),
-        "protocol_differences": "; ".join(decisive + other),
-    }
-
-
-def _verdict(metric: str, difference: float, ours: Result) -> str:
-    error = float(ours[f"{metric}_image_se"] if pd.isna(ours[f"{metric}_se"]) else ours[f"{metric}_se"])
-    if abs(difference) <= 2 * error:
-        return "agrees within two standard errors"
-    return "better" if (difference > 0) == (metric in HIGHER_IS_BETTER) else "worse"
-
-
-def _differences(number: Result, ours: Result, network: Result) -> tuple[list[str], list[str]]:
-    """Spell out the differences of protocol: those that forbid a comparison, and the others."""
-    images = number["metric"] != "nll"
-    parameters = network.get("score_parameters", float("nan")) + network.get("flow_parameters", float("nan"))
-    decisive = [
-        *(_differs("extractor", ours["extractor"], number["extractor"]) if images else []),
-        *_differs("images", ours["num_samples" if images else "images"], number["num_samples"]),
-        *_differs("parameters", parameters, number["parameters"], SAME_NETWORK),
-    ]
-    other = [
-        *(_differs("implementation", "torch-fidelity", number["implementation"]) if images else []),
-        *_differs("training steps", network.get("steps", float("nan")), number["steps"]),
-        *[f"{key}: ours {ours[key]}, published not stated" for key in ("sde", "objective") if number[key] == ""],
-    ]
-    return decisive, other
-
-
-def _differs(name: str, ours: Any, published: str, tolerance: float = 0.0) -> list[str]:  # noqa: ANN401 (text or number)
-    """Describe a difference; what is not stated is one."""
-    text = ours if isinstance(ours, str) else "unknown" if pd.isna(ours) else f"{ours:.0f}"
-    if published == "" or text == "unknown":
-        return [f"{name}: ours {text}, published {published or 'not stated'}"]
-    same = text == published if isinstance(ours, str) else abs(ours / float(published) - 1) <= tolerance
-    return [] if same else [f"{name}: ours {text}, published {published}"]

@@ -11,11 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from indm.artifacts import Layout, read_json
 from indm.errors import ArtifactError
+from indm.store.files import read_json
+from indm.store.layout import Layout
 
 Result = Mapping[str, Any]
-
 # A cell is a row of a table: its seeds are aggregated.
 CELL = ["dataset", "sde", "model", "variant", "objective"]
 IDENTITY = [*CELL, "seed"]

@@ -3,18 +3,24 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from indm.artifacts import Layout, write_table
-from indm.report import claims_table, comparison_table, load_claims, read_published, read_rows
+from indm.report.claims import claims_table
+from indm.report.comparison import comparison_table
+from indm.report.published import read_published
+from indm.report.results import read_rows
+from indm.store.files import write_table
+from indm.store.finished import Finished
+from indm.store.layout import Layout
+from indm.suite.claims import load_claims
 
 if TYPE_CHECKING:
-    from indm.params import Suite
+    from indm.suite.schema.suite import Suite
 
 
-def run(suite: "Suite", layout: Layout) -> Path:
+def run(suite: "Suite", layout: Layout) -> Finished:
     """Write ``claims.csv`` and ``comparison.csv``."""
     claims = load_claims(Path("params/claims.yaml"))
     published = read_published(Path("params/published.csv"))
     values, fid, nll = (read_rows(layout.tables / f"{name}.csv") for name in ("values", "fid", "nll"))
     write_table(layout.tables / "claims.csv", claims_table(values, claims, suite.suite))
     write_table(layout.tables / "comparison.csv", comparison_table(suite.suite, fid, nll, values, published))
-    return layout.tables
+    return Finished(layout.tables)

@@ -2,16 +2,16 @@
 
 from typing import TYPE_CHECKING, Any
 
-from indm.artifacts import Layout, read_json, write_table
-from indm.report import compute_table
+from indm.report.compute import compute_table
+from indm.store.files import read_json, write_table
+from indm.store.finished import Finished
+from indm.store.layout import Layout
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from indm.params import Suite
+    from indm.suite.schema.suite import Suite
 
 
-def run(suite: "Suite", layout: Layout) -> "Path":
+def run(suite: "Suite", layout: Layout) -> Finished:
     """Write ``compute.csv``."""
     runs = {name: run.model_dump(exclude={"train", "sample"}) for name, run in suite.runs.items()}
     files = {
@@ -21,7 +21,7 @@ def run(suite: "Suite", layout: Layout) -> "Path":
     write_table(
         layout.tables / "compute.csv", compute_table(suite.suite, runs, files["train"], files["samples"], executions)
     )
-    return layout.tables
+    return Finished(layout.tables)
 
 
 def _provenance(layout: Layout, run: str, stage: str) -> dict[str, Any]:

@@ -5,35 +5,40 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from indm.artifacts import SNAPSHOTS_FORMAT, Layout, read_json, read_weights, write_table
-from indm.resume import file_sha256, open_scratch, work_key
+from indm.stamps import job_stamp
+from indm.store.files import SNAPSHOTS_FORMAT, file_sha256, read_json, read_weights, write_table
+from indm.store.finished import Finished
+from indm.store.layout import Layout
+from indm.store.scratch import open_scratch, work_key
 
 if TYPE_CHECKING:
-    from indm.params import Suite
+    from indm.suite.schema.suite import Suite
+
 
 NUMBERS = ("nelbo", "nll", "gap")
 COLUMNS = ["step", "flops", "split", "images", *(column for key in NUMBERS for column in (key, f"{key}_se"))]
 
 
-def run(suite: "Suite", layout: Layout, name: str) -> Path:
+def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     """Write ``curve.csv``: a row for each snapshot, in bits/dim with standard errors over images; no snapshot, no row."""
     folder = layout.run(name)
     if suite.train_params(name).snapshots:
-        _evaluate(suite, layout, name)
-    else:
-        _write(folder, [])
-    return folder
+        return Finished(folder, _evaluate(suite, layout, name))
+    _write(folder, [])
+    return Finished(folder)
 
 
 def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
     write_table(folder / "curve.csv", pd.DataFrame(rows, columns=COLUMNS))
 
 
-def _evaluate(suite: "Suite", layout: Layout, name: str) -> None:
+def _evaluate(suite: "Suite", layout: Layout, name: str) -> float:
+    """Evaluate the snapshots, and return the seconds of earlier executions."""
     # Imported here: runs without snapshots do not pay for torch.
-    from indm.diffusion import load_model
-    from indm.stages.common import read_split, set_up
-    from indm.stages.nll import first_images, likelihoods
+    from indm.diffusion.evaluation import Evaluation, first_images, likelihoods
+    from indm.diffusion.model import load_model
+    from indm.process import set_up
+    from indm.store.prepared import read_split
 
     device = set_up(suite.device, suite.threads)
     run, parameters, folder = suite.runs[name], suite.curve, layout.run(name)
@@ -44,7 +49,7 @@ def _evaluate(suite: "Suite", layout: Layout, name: str) -> None:
     path = folder / "snapshots.safetensors"
     _, spec = read_weights(path, SNAPSHOTS_FORMAT)
     key = work_key(
-        "curve",
+        job_stamp(suite, "curve", name),
         run=[run.dataset, run.seed],
         curve=parameters.model_dump(),
         snapshots=file_sha256(path),
@@ -52,13 +57,16 @@ def _evaluate(suite: "Suite", layout: Layout, name: str) -> None:
         machine=[device.type, suite.threads],
     )
     with open_scratch(layout.scratch(name, "curve"), key) as scratch:
-        rows = []
+        rows, evaluation = [], Evaluation(**parameters.model_dump(exclude={"images"}), uncorrected=False)
         for step, flops in zip(spec["steps"], spec["flops"], strict=True):
             model = load_model(path, device, str(step), SNAPSHOTS_FORMAT)
             seed, once = (run.dataset, run.seed), scratch.below(str(step))
             levels, place = description["levels"], f"{name}, step {step}"
-            table = likelihoods(model, images, levels, parameters, seed, device, place, once, uncorrected=False)
+            table = likelihoods(
+                model, images, levels, evaluation, seed=seed, device=device, description=place, once=once
+            )
             row = {"step": step, "flops": float(flops), "split": split, "images": len(images)}
             row |= {key: table[key].mean() for key in NUMBERS}
             rows.append(row | {f"{key}_se": table[key].sem() for key in NUMBERS})
         _write(folder, rows)
+    return scratch.earlier

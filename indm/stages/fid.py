@@ -1,43 +1,21 @@
 """Stage ``fid``: all metrics of a run's images, against the reference of its dataset."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-
-from indm.artifacts import (
-    EXTRACTOR_FORMAT,
-    STATISTICS_FORMAT,
-    Layout,
-    read_array,
-    read_json,
-    read_weights,
-    write_json,
-)
-from indm.metrics import (
-    INCEPTION,
-    NO_CLEAN,
-    Reference,
-    SmallClassifier,
-    build_clean,
-    build_extractor,
-    build_inception,
-    compare,
-    compare_clean,
-    features,
-    protocol,
-)
+from indm.metrics.compare import NO_CLEAN, compare, compare_clean, protocol
+from indm.metrics.features import features
+from indm.metrics.references import load_extractors, load_references
+from indm.process import set_up
 from indm.seeding import derive_seed
-from indm.stages.common import set_up
+from indm.store.files import read_array, read_json, write_json
+from indm.store.finished import Finished
+from indm.store.layout import Layout
 
 if TYPE_CHECKING:
-    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-
-    from indm.params import Suite
+    from indm.suite.schema.suite import Suite
 
 
-def run(suite: "Suite", layout: Layout, name: str) -> Path:
+def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     """Write ``fid.json``."""
     device = set_up(suite.device, suite.threads)
     run, folder = suite.runs[name], layout.run(name)
@@ -65,39 +43,4 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
         **values,
     }
     write_json(folder / "fid.json", result)
-    return folder
-
-
-def load_extractors(
-    path: Path,
-) -> tuple["FeatureExtractorBase", Mapping[str, "FeatureExtractorBase"], dict[str, Any]]:
-    """Rebuild the extractor of the reference, those of clean-FID if there are, and what names them in a result.
-
-    Raises:
-        DataError: if it is an Inception network and its weights are missing or not those of the reference.
-    """
-    weights, spec = read_weights(path, EXTRACTOR_FORMAT)
-    name = spec["extractor"]
-    if name in INCEPTION:
-        extractor, sha256 = build_inception(name, spec["weights_sha256"])
-        clean, clean_sha256 = build_clean(extractor, sha256, spec["clean_weights_sha256"])
-        return extractor, clean, {"extractor": name, "weights_sha256": sha256, "clean_weights_sha256": clean_sha256}
-    classifier = SmallClassifier(spec["classes"])
-    classifier.load_state_dict(weights)
-    return build_extractor(name, classifier), {}, {"extractor": name}
-
-
-def load_references(data: Path) -> tuple[dict[str, Reference], dict[str, Any]]:
-    """Read what the stage reference wrote into ``data``: a reference for each mode of clean-FID, and the first one as "".
-
-    Returns:
-        The references, and what names them in a result.
-    """
-    tensors, source = read_weights(data / "statistics.safetensors", STATISTICS_FORMAT)
-    known = torch.from_numpy(read_array(data / "features.npy").copy())
-    prefixes = {name.removesuffix("mu") for name in tensors if name.endswith("mu")}
-    references = {
-        prefix.removesuffix("."): Reference({key: tensors[f"{prefix}{key}"].numpy() for key in ("mu", "sigma")}, None)
-        for prefix in prefixes
-    }
-    return references | ({"": Reference.of(known)} if len(known) else {}), source
+    return Finished(folder)

@@ -3,19 +3,21 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from indm.artifacts import Layout, atomic_write, read_arrays
-from indm.report.figures import draw_figures
+from indm.report.figures import plot_figures
 from indm.report.figures_toy2d import toy2d_figure
+from indm.store.files import atomic_write, read_arrays
+from indm.store.finished import Finished
+from indm.store.layout import Layout
 
 if TYPE_CHECKING:
-    from indm.params import Suite
+    from indm.suite.schema.suite import Suite
 
 
-def run(suite: "Suite", layout: Layout, reports: Path) -> Path:
+def run(suite: "Suite", layout: Layout, reports: Path) -> Finished:
     """Write ``figures/<name>.svg`` of every figure whose table has a number, and remove those of earlier tables."""
     folder = reports / suite.suite / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    figures = draw_figures(layout.tables)
+    figures = plot_figures(layout.tables)
     for name in suite.toy2d.datasets:
         figures[f"toy2d-{name}"] = toy2d_figure(read_arrays(layout.toy2d / f"{name}.safetensors"))
     for path in folder.glob("*.svg"):
@@ -24,4 +26,4 @@ def run(suite: "Suite", layout: Layout, reports: Path) -> Path:
     for name, svg in figures.items():
         with atomic_write(folder / f"{name}.svg") as file:
             file.write(svg)
-    return folder.parent
+    return Finished(folder.parent)

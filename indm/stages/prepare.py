@@ -10,14 +10,17 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from indm.artifacts import Layout, atomic_write, write_json
-from indm.data import DATASETS, SPLITS, Dataset, Split
+from indm.data.dataset import SPLITS, Dataset, Split
+from indm.registry import DATASETS
+from indm.store.files import atomic_write, write_json
+from indm.store.finished import Finished
+from indm.store.layout import Layout
 
 if TYPE_CHECKING:
-    from indm.params import Suite
+    from indm.suite.schema.suite import Suite
 
 
-def run(suite: "Suite", layout: Layout, name: str, *, data_root: Path | None) -> Path:
+def run(suite: "Suite", layout: Layout, name: str, *, data_root: Path | None) -> Finished:
     """Write ``train.npy``, ``valid.npy``, ``test.npy``, ``labels.json`` and ``dataset.json``.
 
     Archives are looked for below ``data_root``, or where :func:`indm.data.data_root` says if it is None.
@@ -26,7 +29,7 @@ def run(suite: "Suite", layout: Layout, name: str, *, data_root: Path | None) ->
     if dataset.archives:
         dataset = replace(dataset, load=partial(dataset.load, root=data_root))
     write_dataset(folder, name, dataset, suite.datasets[name].split_seed)
-    return folder
+    return Finished(folder)
 
 
 def write_dataset(folder: Path, name: str, dataset: Dataset, seed: int) -> None:

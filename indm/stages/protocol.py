@@ -1,7 +1,6 @@
 """Stage ``protocol``: how far FID moves with each part of its protocol, shown on one run of a dataset."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,27 +9,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from indm.artifacts import Layout, read_array, read_json, write_table
-from indm.data import quantise, to_pixels, to_uint8
-from indm.diffusion import load_model
+from indm.data.levels import quantise, to_pixels, to_uint8
+from indm.diffusion.generate import draw_images, draw_levels, prior_mean
+from indm.diffusion.model import load_model
 from indm.errors import ConvergenceError, DivergenceError, ParamsError
-from indm.metrics import Reference, features
 from indm.metrics.clean import MODES
 from indm.metrics.deviations import extrapolate, fid_by_size, fid_draws, jpeg, pixel_features
-from indm.sampling import draw_images, draw_levels
+from indm.metrics.features import features
+from indm.metrics.frechet import Reference
+from indm.metrics.references import load_extractors, load_references
+from indm.process import set_up
+from indm.progress import bar
 from indm.seeding import derive_seed
-from indm.stages.common import bar, set_up
-from indm.stages.drawing import prior_mean
-from indm.stages.fid import load_extractors, load_references
+from indm.store.files import read_array, read_json, write_table
+from indm.store.finished import Finished
+from indm.store.layout import Layout
 
 if TYPE_CHECKING:
-    from indm.params import Suite
+    from indm.suite.schema.suite import Suite
+
 
 COLUMNS = ["factor", "setting", "fid", "fid_se", "difference", "difference_se", "note"]
 Row = dict[str, Any]
 
 
-def run(suite: "Suite", layout: Layout, name: str) -> Path:
+def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     """Write ``protocol/<dataset>.csv``: the suite's protocol first, then a row for each deviation from it."""
     if name not in suite.protocol:
         raise ParamsError(
@@ -48,7 +51,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     folder = layout.suite_folder / "protocol"
     write_table(folder / f"{name}.csv", pd.DataFrame(rows, columns=COLUMNS))
     # Not the folder itself: datasets share it, and each leaves its provenance.
-    return folder / name
+    return Finished(folder / name)
 
 
 class Study:
@@ -76,20 +79,22 @@ class Study:
         self.features = self.extract(self.rounded, self.levels)
         self.fids = self.measure(self.features, self.known[""])
 
-    def drawing(self, *seed: str, weights: str = "ema", **changes: Any) -> dict[str, Any]:  # noqa: ANN401
+    def drawing(self, *seed: str, weights: str = "ema", **changes: Any) -> dict[str, Any]:
         """Arguments of :func:`indm.sampling.draw_images`: the suite's sampler but for ``changes``."""
         model = self.models[weights]
         return {
             "model": model,
             "seed": (self.run.dataset, self.run.seed, "sample", *seed),
             "device": self.device,
-            "mean": prior_mean(model, self.sample, self.data, self.device),
+            "mean": prior_mean(
+                model, self.data, self.device, **self.sample.model_dump(include={"centre_prior", "batch_size"})
+            ),
             "progress": bar(" ".join((self.parameters.run, *seed, weights, *map(str, changes.values())))),
             **self.sample.model_dump(exclude={"centre_prior"}),
             **changes,
         }
 
-    def drawn(self, *seed: str, **changes: Any) -> Tensor:  # noqa: ANN401
+    def drawn(self, *seed: str, **changes: Any) -> Tensor:
         """Features (N, F) of images drawn with ``changes``."""
         images, _ = draw_levels(levels=self.levels, **self.drawing(*seed, **changes))
         return self.extract(images, self.levels)

@@ -6,48 +6,48 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from indm.artifacts import (
+from indm.data.levels import to_uint8
+from indm.metrics.clean import build_clean
+from indm.metrics.compare import NO_CLEAN, compare, compare_clean, halves, protocol
+from indm.metrics.extractors import (
+    INCEPTION_FEATURES,
+    SmallClassifier,
+    accuracy,
+    build_extractor,
+    build_inception,
+    train_classifier,
+)
+from indm.metrics.features import features
+from indm.metrics.frechet import Reference, statistics
+from indm.metrics.published import read_published_statistics
+from indm.process import set_up
+from indm.progress import bar
+from indm.seeding import derive_seed
+from indm.store.files import (
     EXTRACTOR_FORMAT,
     STATISTICS_FORMAT,
-    Layout,
     read_array,
     read_json,
     write_array,
     write_json,
     write_weights,
 )
-from indm.data import to_uint8
-from indm.metrics import (
-    INCEPTION_FEATURES,
-    NO_CLEAN,
-    Reference,
-    SmallClassifier,
-    accuracy,
-    build_clean,
-    build_extractor,
-    build_inception,
-    compare,
-    compare_clean,
-    features,
-    halves,
-    protocol,
-    read_published_statistics,
-    statistics,
-    train_classifier,
-)
-from indm.seeding import derive_seed
-from indm.stages.common import bar, read_labels, set_up
+from indm.store.finished import Finished
+from indm.store.layout import Layout
+from indm.store.prepared import read_labels
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-    from indm.params import ClassifierParams, PublishedParams, Suite
+    from indm.suite.schema.reference import ClassifierParams, PublishedParams
+    from indm.suite.schema.suite import Suite
+
 
 Floors = dict[str, dict[str, Any]]
 
 
-def run(suite: "Suite", layout: Layout, name: str) -> Path:
+def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     """Write ``extractor.safetensors``, ``features.npy``, ``statistics.safetensors`` and ``reference.json``."""
     device = set_up(suite.device, suite.threads)
     folder, parameters, settings = layout.data(name), suite.reference[name], suite.fid.model_dump()
@@ -79,7 +79,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
         "floors": floors,
     }
     write_json(folder / "reference.json", result)
-    return folder
+    return Finished(folder)
 
 
 def _published(parameters: "PublishedParams | None") -> tuple[Reference | None, dict[str, str | None]]:

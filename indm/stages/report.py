@@ -3,14 +3,16 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from indm.artifacts import Layout, atomic_write
-from indm.report.page import render
+from indm.report.page.render import render
+from indm.store.files import atomic_write
+from indm.store.finished import Finished
+from indm.store.layout import Layout
 
 if TYPE_CHECKING:
-    from indm.params import Suite
+    from indm.suite.schema.suite import Suite
 
 
-def run(suite: "Suite", layout: Layout, reports: Path) -> Path:
+def run(suite: "Suite", layout: Layout, reports: Path) -> Finished:
     """Write ``index.html``."""
     folder = reports / suite.suite
     runs = {
@@ -20,4 +22,4 @@ def run(suite: "Suite", layout: Layout, reports: Path) -> Path:
     page = render(suite.suite, runs, layout.suite_folder, folder / "figures", Path("params"))
     with atomic_write(folder / "index.html") as file:
         file.write(page.encode())
-    return folder
+    return Finished(folder)

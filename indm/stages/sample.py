@@ -7,23 +7,27 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from indm.artifacts import Layout, atomic_write, read_array, read_json, write_array, write_json
-from indm.data import to_uint8
-from indm.diffusion import load_model
-from indm.resume import file_sha256, open_scratch, work_key
-from indm.sampling import draw_levels
-from indm.stages.common import bar, set_up
-from indm.stages.drawing import prior_mean
+from indm.data.levels import to_uint8
+from indm.diffusion.generate import draw_levels, prior_mean
+from indm.diffusion.model import load_model
+from indm.process import set_up
+from indm.progress import bar
+from indm.stamps import job_stamp
+from indm.store.files import atomic_write, file_sha256, read_array, read_json, write_array, write_json
+from indm.store.finished import Finished
+from indm.store.layout import Layout
+from indm.store.scratch import open_scratch, work_key
 
 if TYPE_CHECKING:
-    from indm.params import Suite
+    from indm.suite.schema.suite import Suite
+
 
 GRID = 8
 GRID_PIXELS = 512
 CHUNK = 1024
 
 
-def run(suite: "Suite", layout: Layout, name: str) -> Path:
+def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     """Write ``samples.npy`` (levels, uint8), ``samples.json``, ``samples.png`` (the first 64) and ``neighbours.png``."""
     device = set_up(suite.device, suite.threads)
     run, parameters, folder = suite.runs[name], suite.sample_params(name), layout.run(name)
@@ -32,7 +36,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     levels = description["levels"]
     model = load_model(folder / "checkpoint.safetensors", device)
     key = work_key(
-        "sample",
+        job_stamp(suite, "sample", name),
         run=[run.dataset, run.seed],
         sample=parameters.model_dump(),
         checkpoint=file_sha256(folder / "checkpoint.safetensors"),
@@ -45,13 +49,13 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
             levels,
             seed=(run.dataset, run.seed, "sample"),
             device=device,
-            mean=prior_mean(model, parameters, data, device),
+            mean=prior_mean(model, data, device, **parameters.model_dump(include={"centre_prior", "batch_size"})),
             progress=bar(name),
             once=scratch.once,
             **parameters.model_dump(exclude={"centre_prior"}),
         )
         _write(suite, layout, name, samples, nfe, levels)
-    return folder
+    return Finished(folder, scratch.earlier)
 
 
 def _write(suite: "Suite", layout: Layout, name: str, samples: NDArray[np.uint8], nfe: float, levels: int) -> None:

@@ -9,43 +9,46 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from indm.artifacts import Layout, read_json, write_table
 from indm.errors import ConvergenceError, DivergenceError
-from indm.resume import Scratch, file_sha256, open_scratch, work_key
 from indm.seeding import derive_seed
+from indm.stamps import job_stamp
+from indm.store.files import file_sha256, read_json, write_table
+from indm.store.finished import Finished
+from indm.store.layout import Layout
+from indm.store.scratch import Scratch, open_scratch, work_key
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from indm.metrics import Reference
-    from indm.params import Suite
+    from indm.metrics.frechet import Reference
+    from indm.suite.schema.suite import Suite
+
 
 REFERENCE = ["extractor.safetensors", "features.npy", "statistics.safetensors"]
 COLUMNS = ["sampler", "steps", "nfe", "num_samples", "fid", "fid_se", "kid", "kid_se", "skip"]
 
 
-def run(suite: "Suite", layout: Layout, name: str) -> Path:
+def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     """Write ``sweep.csv``: a row for each sampler and number of steps, which says in ``skip`` why it has no numbers."""
     folder = layout.run(name)
     if suite.runs[name].objective in suite.sweep.objectives:
-        _measure(suite, layout, name)
-    else:
-        _write(folder, [])
-    return folder
+        return Finished(folder, _measure(suite, layout, name))
+    _write(folder, [])
+    return Finished(folder)
 
 
 def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
     write_table(folder / "sweep.csv", pd.DataFrame(rows, columns=COLUMNS))
 
 
-def _measure(suite: "Suite", layout: Layout, name: str) -> None:
+def _measure(suite: "Suite", layout: Layout, name: str) -> float:
+    """Measure the run, and return the seconds of earlier executions."""
     # Imported here: runs that are not swept do not pay for torch.
-    from indm.diffusion import load_model
-    from indm.metrics import features
-    from indm.sampling import draw_levels
-    from indm.stages.common import set_up
-    from indm.stages.drawing import prior_mean
-    from indm.stages.fid import load_extractors, load_references
+    from indm.diffusion.generate import draw_levels, prior_mean
+    from indm.diffusion.model import load_model
+    from indm.metrics.features import features
+    from indm.metrics.references import load_extractors, load_references
+    from indm.process import set_up
 
     device = set_up(suite.device, suite.threads)
     run, folder = suite.runs[name], layout.run(name)
@@ -54,7 +57,7 @@ def _measure(suite: "Suite", layout: Layout, name: str) -> None:
     extractor, _, _ = load_extractors(data / "extractor.safetensors")
     reference = load_references(data)[0][""]
     model = load_model(folder / "checkpoint.safetensors", device)
-    # Without the model, the sampler and the steps in it: every cell of a dataset and seed starts from the same noise.
+    # Without the model, the sampler and the steps in it: every row of a dataset and seed starts from the same noise.
     seed = (run.dataset, run.seed, "sweep")
     draw = partial(
         draw_levels,
@@ -62,7 +65,9 @@ def _measure(suite: "Suite", layout: Layout, name: str) -> None:
         description["levels"],
         seed=seed,
         device=device,
-        mean=prior_mean(model, suite.sample_params(name), data, device),
+        mean=prior_mean(
+            model, data, device, **suite.sample_params(name).model_dump(include={"centre_prior", "batch_size"})
+        ),
     )
 
     def measure(images: NDArray[np.uint8]) -> dict[str, float]:
@@ -76,14 +81,15 @@ def _measure(suite: "Suite", layout: Layout, name: str) -> None:
             for steps in suite.sweep.steps
         ]
         _write(folder, rows)
+    return scratch.earlier
 
 
 def _key(suite: "Suite", layout: Layout, name: str, device: str) -> str:
-    """Hash what a cell depends on, but for its sampler and steps."""
+    """Hash what a row depends on, but for its sampler and steps."""
     run = suite.runs[name]
     data = layout.data(run.dataset)
     return work_key(
-        "sweep",
+        job_stamp(suite, "sweep", name),
         run=[run.dataset, run.seed],
         sweep=suite.sweep.model_dump(exclude={"objectives", "samplers", "steps"}),
         sample=suite.sample_params(name).model_dump(),
@@ -103,18 +109,18 @@ def _row(
     draw: Callable[..., tuple[NDArray[np.uint8], float]],
     measure: Callable[[NDArray[np.uint8]], dict[str, float]],
 ) -> dict[str, Any]:
-    """Measure a cell, or know it from an earlier execution; then its images are no longer needed."""
+    """Measure a row, or know it from an earlier execution; then its images are no longer needed."""
     place = f"{sampler}-{steps}"
     if (found := scratch.load(place)) is not None:
         return found[1]["row"]
     measured = {"sampler": sampler, "steps": steps}
-    measured |= _cell(sampler, settings | {"once": scratch.below(place)}, draw, measure)
+    measured |= _measured(sampler, settings | {"once": scratch.below(place)}, draw, measure)
     scratch.save(place, {}, {"row": measured})
     scratch.remove(f"{place}-")
     return measured
 
 
-def _cell(
+def _measured(
     sampler: str,
     settings: dict[str, Any],
     draw: Callable[..., tuple[NDArray[np.uint8], float]],
@@ -134,7 +140,9 @@ def _compare(
     suite: "Suite", generated: "Tensor", reference: "Reference", identity: tuple[str | int, ...]
 ) -> dict[str, float]:
     """FID, and KID where the reference's features are known, as the stage fid measures them."""
-    from indm.metrics.fidelity import bootstrap_fid, frechet, kid
+    from indm.metrics.bootstrap import bootstrap_fid
+    from indm.metrics.frechet import frechet
+    from indm.metrics.kid import kid
 
     seed, settings = derive_seed(*identity), suite.fid
     result = {"fid": frechet(generated, reference)[0]}
@@ -147,8 +155,8 @@ def _compare(
 
 
 def _settings(suite: "Suite", name: str, sampler: str, steps: int) -> dict[str, Any]:
-    """Change the run's sampling to a cell's: the corrector belongs to pc alone."""
-    from indm.stages.common import bar
+    """Change the run's sampling to a row's: the corrector belongs to pc alone."""
+    from indm.progress import bar
 
     settings = suite.sample_params(name).model_dump(exclude={"centre_prior"})
     settings |= suite.sweep.model_dump(include={"grid", "num_samples", "batch_size"})

@@ -3,25 +3,27 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from indm.artifacts import Layout, write_table
-from indm.report import (
+from indm.report.published import read_published
+from indm.report.results import read_results
+from indm.report.tables import (
     ablation_table,
     discretization_table,
     fid_table,
     learning_curve_table,
     nll_table,
     protocol_table,
-    read_published,
-    read_results,
     toy2d_table,
-    values_table,
 )
+from indm.report.values import values_table
+from indm.store.files import write_table
+from indm.store.finished import Finished
+from indm.store.layout import Layout
 
 if TYPE_CHECKING:
-    from indm.params import Suite
+    from indm.suite.schema.suite import Suite
 
 
-def run(suite: "Suite", layout: Layout) -> Path:
+def run(suite: "Suite", layout: Layout) -> Finished:
     """Write the tidy table ``values.csv`` and the tables of every kind of result, empty ones for results not asked for."""
     published = read_published(Path("params/published.csv"))
     runs = {name: run.model_dump(exclude={"train", "sample"}) for name, run in suite.runs.items()}
@@ -45,4 +47,4 @@ def run(suite: "Suite", layout: Layout) -> Path:
     }
     for name, table in tables.items():
         write_table(layout.tables / f"{name}.csv", table)
-    return layout.tables
+    return Finished(layout.tables)

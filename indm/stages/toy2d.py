@@ -1,25 +1,28 @@
 """Stage ``toy2d``: INDM, DDPM++ and its controls on a two-dimensional dataset, every seed a row."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 from torch import Generator, Tensor
 
-from indm.artifacts import Layout, write_arrays, write_table
+from indm.diffusion.sde import SDE, T, build_sde
 from indm.errors import DivergenceError
-from indm.sde import SDE, T, build_sde
+from indm.process import set_up
 from indm.seeding import derive_seed
-from indm.stages.common import set_up
+from indm.store.files import write_arrays, write_table
+from indm.store.finished import Finished
+from indm.store.layout import Layout
 from indm.toy2d.data import draw_splits
 from indm.toy2d.evaluation import bound, likelihood, path_ratio, sample, sliced_wasserstein, trajectories
 from indm.toy2d.models import DIMS, Stack, select
-from indm.toy2d.pictures import forward_clouds, forward_coefficients, log_density, reverse_paths, square_grid
+from indm.toy2d.shown import forward_clouds, forward_coefficients, log_density, reverse_paths, square_grid
 from indm.toy2d.study import Cell, train_cells
 
 if TYPE_CHECKING:
-    from indm.params import Suite, Toy2dParams
+    from indm.suite.schema.suite import Suite
+    from indm.suite.schema.toy2d import Toy2dParams
+
 
 # Of the path ratio: paths of each seed, and points of a path.
 PATHS, PATH_POINTS = 200, 128
@@ -29,7 +32,7 @@ LIMIT, ARROW_LIMIT = 2.0, 1.3
 DENSITY_GRID, ARROW_GRID, CLOUD, SHOWN_PATHS = 100, 11, 250, 40
 
 
-def run(suite: "Suite", layout: Layout, name: str) -> Path:
+def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     """Write ``<dataset>.csv`` (a row for each model, variant and seed) and ``<dataset>.safetensors`` (the figures' arrays)."""
     set_up("cpu", suite.threads)
     parameters, sde = suite.toy2d, build_sde("vp", **suite.toy2d.vp.model_dump())
@@ -40,7 +43,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Path:
     tables.append(_table("data", "", dict.fromkeys(_distances(parameters), floor)))
     write_table(layout.toy2d / f"{name}.csv", pd.concat(tables, ignore_index=True))
     write_arrays(layout.toy2d / f"{name}.safetensors", _arrays(cells, sde, splits["test"][0], parameters, name))
-    return layout.toy2d / name
+    return Finished(layout.toy2d / name)
 
 
 def _splits(parameters: "Toy2dParams", name: str) -> dict[str, Tensor]:

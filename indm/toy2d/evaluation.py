@@ -21,10 +21,10 @@ import torch
 from torch import Generator, Tensor
 from torch.quasirandom import SobolEngine
 
-from indm.likelihood import GaussianControl, ode_nll
-from indm.objectives import nelbo, noise_error, perturb, residual
-from indm.sampling import prior_draw, sample_ode_fixed, sample_pc, time_grid
-from indm.sde import SDE, importance_time
+from indm.diffusion.likelihood import GaussianControl, ode_nll
+from indm.diffusion.objectives import nelbo, noise_error, perturb, reconstruction
+from indm.diffusion.samplers import prior_draw, sample_ode_fixed, sample_pc, time_grid
+from indm.diffusion.sde import SDE, importance_time
 from indm.toy2d.models import DIMS, Stack
 
 # Directions of the sliced distance: equal angles over a half circle, a quadrature with no random draw.
@@ -47,7 +47,7 @@ def exact_ode_nll(stack: Stack, sde: SDE, z: Tensor, eps: float, tolerance: floa
 def likelihood(
     stack: Stack, sde: SDE, x: Tensor, *, eps: float, time_draws: int, tolerance: float, generator: Generator
 ) -> dict[str, Tensor]:
-    """Evaluate ``nelbo`` and ``nll``, both with the same residual, and ``latent_std``.
+    """Evaluate ``nelbo`` and ``nll``, both with the same reconstruction term, and ``latent_std``.
 
     Arguments:
         stack: R replicas.
@@ -64,7 +64,7 @@ def likelihood(
     z0, log_det = stack.flow(x)
     flat = z0.flatten(0, 1)
     noise = torch.randn(flat.shape, generator=generator)
-    cost = stack.unflatten(residual(stack.noise_fn(), sde, flat, eps, noise))
+    cost = stack.unflatten(reconstruction(stack.noise_fn(), sde, flat, eps, noise))
     start = stack.unflatten(perturb(sde, flat, torch.full((len(flat),), eps, dtype=torch.float64), noise))
     nll = exact_ode_nll(stack, sde, start, eps, tolerance) - log_det
     return {
@@ -76,7 +76,7 @@ def likelihood(
 
 @torch.no_grad()
 def bound(stack: Stack, sde: SDE, x: Tensor, eps: float, draws: int, generator: Generator) -> Tensor:
-    """Average the bound without the residual over times and noises, for points (R, B, 2): shape (R, B), in nats.
+    """Average the bound without the reconstruction term over times and noises, for points (R, B, 2): shape (R, B), in nats.
 
     The three uniform variates behind a time and a noise follow a Sobol sequence, shifted at random for each point, and the
     control variate of :func:`indm.likelihood.stratified_nelbo` takes away what is linear. On 1,000 points with 128 draws the

@@ -16,8 +16,8 @@ from typing import TypeVar
 import torch
 from torch import Generator, Tensor, nn
 
-from indm.objectives import NoiseFn
-from indm.sde import SDE
+from indm.diffusion.objectives import NoiseFn
+from indm.diffusion.sde import SDE
 
 DIMS = 2
 FREQUENCIES = 3
@@ -25,7 +25,6 @@ FREQUENCIES = 3
 LOG_SNR_SCALE = 12.0
 # Largest |log-scale| of a coupling.
 LOG_SCALE = 2.0
-
 M = TypeVar("M", bound=nn.Module)
 
 

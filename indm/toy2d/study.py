@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from indm.sde import SDE
+from indm.diffusion.sde import SDE
 from indm.toy2d.models import CouplingFlow, Flow2d, ScoreMLP, Stack, Standardisation, parameter_count, select
 from indm.toy2d.training import train
 
@@ -54,7 +54,7 @@ def train_cells(
     coupling_width: int,
     scales: list[float],
     steps: int,
-    **recipe: Any,  # noqa: ANN401
+    **recipe: Any,
 ) -> list[Cell]:
     """Train every model on a dataset, all seeds at once.
 
@@ -107,7 +107,7 @@ def matching_width(build: Callable[[int], nn.Module], parameters: int) -> int:
     return next(width for width in itertools.count(1) if parameter_count(build(width)) >= parameters)
 
 
-def _fit(dataset: str, points: Tensor, stack: Stack, *, steps: int, **recipe: Any) -> tuple[Stack, int]:  # noqa: ANN401
+def _fit(dataset: str, points: Tensor, stack: Stack, *, steps: int, **recipe: Any) -> tuple[Stack, int]:
     """Train a stack of variants, each of which has all the seeds of the training points (S, N, 2)."""
     variants = stack.replicas // len(points)
     seeds = list(range(len(points))) * variants

@@ -16,17 +16,17 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from indm.diffusion.objectives import nelbo, noise_error
+from indm.diffusion.sde import SDE, importance_time
 from indm.errors import DivergenceError
-from indm.models import ExponentialMovingAverage
-from indm.objectives import nelbo, noise_error
-from indm.sde import SDE, importance_time
 from indm.seeding import derive_seed
 from indm.toy2d.models import Stack, initialise
-from indm.training import BETAS, learning_rate
+from indm.training.ema import ExponentialMovingAverage
+from indm.training.loop import learning_rate
+from indm.training.trainer import BETAS
 
 # Steps whose draws are made at once.
 BLOCK = 100
-
 Draw = tuple[Tensor, Tensor, Tensor]
 Loss = Callable[[Draw], Tensor]
 
@@ -56,7 +56,7 @@ def _block(generator: Generator, points: int, batch_size: int) -> Draw:
 
 
 def nelbo_loss(stack: Stack, sde: SDE, eps: float, draw: Draw) -> Tensor:
-    """Mean bound of each replica's batch, without the residual, in nats: shape (R,)."""
+    """Mean bound of each replica's batch, without the reconstruction term, in nats: shape (R,)."""
     x, u, noise = draw
     z0, log_det = stack.flow(x)
     z0 = z0.flatten(0, 1)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from indm.metrics import Reference, compare, compare_clean
+from indm.metrics.compare import compare, compare_clean
+from indm.metrics.frechet import Reference
 
 DIMS, CLASSES = 2048, 1008
 SETTINGS = {"kid_subsets": 2, "kid_subset_size": 1000, "is_splits": 10, "prc_neighbours": 3, "prc_images": 10_000}

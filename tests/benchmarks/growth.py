@@ -10,10 +10,12 @@ import statistics
 
 import torch
 
-from indm.params import Suite, load_suite
-from indm.stages.common import set_up
-from indm.stages.train import build_trainer
-from indm.training import draw, step_flops
+from indm.process import set_up
+from indm.suite.load import load_suite
+from indm.suite.schema.suite import Suite
+from indm.training.batches import draw
+from indm.training.flops import step_flops
+from indm.training.spec import build_trainer
 from tests.benchmarks.scaling import passes
 from tests.benchmarks.training import CPU, seconds
 from tests.checkout import REPOSITORY

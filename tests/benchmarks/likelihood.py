@@ -24,13 +24,15 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from indm.artifacts import Layout, read_array, read_json
-from indm.data import dequantise
-from indm.diffusion import ImplicitNonlinearDiffusion, load_model
+from indm.data.levels import dequantise
+from indm.diffusion.likelihood import ode_nll, stratified_nelbo
+from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model
 from indm.errors import ArtifactError
-from indm.flows.residual import ALL, Branch, ResidualBlock, ResidualFlow
-from indm.likelihood import ode_nll, stratified_nelbo
-from indm.stages.common import set_up
+from indm.flows.block import ALL, Branch, ResidualBlock
+from indm.flows.registered.resflow import ResidualFlow
+from indm.process import set_up
+from indm.store.files import read_array, read_json
+from indm.store.layout import Layout
 from tests.benchmarks import released
 from tests.benchmarks.training import CPU, seconds
 
@@ -169,7 +171,7 @@ def inverse(layout: Layout, x: Tensor) -> None:
         print(f"| {name} | {evaluations:.1f} | {(found - x).abs().max().item():.1e} |")
 
 
-def _counting(sizes: list[int]) -> Any:  # noqa: ANN401
+def _counting(sizes: list[int]) -> Any:
     """Have every evaluation of a block note its number of images."""
     branch = ResidualBlock.branch
 

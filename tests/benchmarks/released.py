@@ -73,22 +73,22 @@ def _open(checkout: Path, model: str, objective: str) -> tuple[Any, Load]:
     return config, load
 
 
-def _sde(config: Any, load: Load) -> Any:  # noqa: ANN401
+def _sde(config: Any, load: Load) -> Any:
     parameters = config.model
     return load("sde_lib").VPSDE(beta_min=parameters.beta_min, beta_max=parameters.beta_max, N=parameters.num_scales)
 
 
-def _flow(config: Any, load: Load) -> torch.nn.Module:  # noqa: ANN401
+def _flow(config: Any, load: Load) -> torch.nn.Module:
     return load("flow_models.flow_model").create_flow_model(config)
 
 
-def _state(config: Any, load: Load, part: torch.nn.Module, lr: float) -> dict[str, Any]:  # noqa: ANN401
+def _state(config: Any, load: Load, part: torch.nn.Module, lr: float) -> dict[str, Any]:
     optimizer = load("losses").get_optimizer(config, part.parameters(), lr=lr)
     average = load("models.ema").ExponentialMovingAverage(part.parameters(), decay=config.model.ema_rate)
     return {"model": part, "optimizer": optimizer, "ema": average, "step": 0}
 
 
-def _step(config: Any, load: Load) -> Callable[[Tensor], object]:  # noqa: ANN401
+def _step(config: Any, load: Load) -> Callable[[Tensor], object]:
     score = _state(config, load, load("models.ncsnpp").NCSNpp(config), config.optim.lr)
     flow = None
     if config.flow.model != "identity":

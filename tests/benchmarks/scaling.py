@@ -14,9 +14,10 @@ from typing import NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from indm.diffusion import ImplicitNonlinearDiffusion
-from indm.params import Suite, load_suite
-from indm.stages.train import model_spec
+from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.suite.load import load_suite
+from indm.suite.schema.suite import Suite
+from indm.training.spec import model_spec
 
 # Images of (training, test), and channels, height and width of one.
 DATA = {"cifar10": ((50_000, 10_000), (3, 32, 32)), "celeba64": ((162_770, 19_962), (3, 64, 64))}

@@ -21,10 +21,12 @@ from typing import NamedTuple
 
 import torch
 
-from indm.params import load_suite
-from indm.stages.common import set_up
-from indm.stages.train import build_trainer
-from indm.training import Draws, Trainer, draw, step_flops
+from indm.process import set_up
+from indm.suite.load import load_suite
+from indm.training.batches import Draws, draw
+from indm.training.flops import step_flops
+from indm.training.spec import build_trainer
+from indm.training.trainer import Trainer
 from tests.benchmarks import released
 from tests.checkout import REPOSITORY
 

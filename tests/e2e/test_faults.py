@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from indm.artifacts import Layout
+from indm.store.layout import Layout
 from tests import kill
 from tests.checkout import run
 
@@ -60,6 +60,21 @@ def test_two_engines_at_once_and_the_lock_of_one_that_was_killed(checkout: Path,
     assert "goes on after step" in (log.read_text() if log.exists() else done.stdout + done.stderr)
     assert (checkout / TRAINED).exists()
     assert not scratch.exists()
+
+
+@pytest.mark.parametrize("engine", kill.ENGINES)
+def test_edited_docstrings_and_comments_keep_unfinished_work(checkout: Path, engine: str) -> None:
+    process, _ = start_and_wait(checkout, TRAIN[engine])
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for file in (checkout / "indm").rglob("*.py"):
+        file.write_text(file.read_text().replace('"""', '"""Edited. ', 1) + "\n# A comment.\n")
+    for free in kill.ENGINES[engine][:-1]:
+        assert run(checkout, *free).returncode == 0
+    done = run(checkout, *TRAIN[engine])
+    assert done.returncode == 0, done.stderr
+    log = checkout / f"results/smoke/logs/train/{kill.RUN}.log"
+    assert "goes on after step" in (log.read_text() if log.exists() else done.stdout + done.stderr)
 
 
 def test_snakemake_tries_again_a_job_that_was_asked_to_stop(checkout: Path) -> None:

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from indm.artifacts import Layout, read_json
+from indm.store.files import read_json
+from indm.store.layout import Layout
 from tests import kill
 from tests.checkout import run
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from indm.artifacts import Layout
+from indm.store.layout import Layout
 from tests import kill
 from tests.checkout import run
 

@@ -4,23 +4,24 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 
-from indm.artifacts import provenance
-from indm.report import TITLES
-from indm.resume import CODE, code_sha256, file_sha256
-from tests.checkout import commands, copy_checkout, run, run_suite
+from indm.pipeline import STAGES
+from indm.report.export import TITLES
+from indm.stamps import job_stamp
+from indm.store.provenance import provenance
+from indm.suite.load import load_suite, suite_sha256
+from tests.checkout import add_dvc_file, commands, copy_checkout, run, run_suite
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 RUN = "digits-vp-indm-fid-s0"
 SNAKEMAKE, DVC = commands("smoke").values()
-RECORD = {"suite", "suite_sha256", "code_sha256", "seed", *provenance(0.0)}
+RECORD = {"suite", "suite_sha256", "code_stamp", "seed", *provenance(0.0)}
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +33,16 @@ def checkouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def jobs(checkout: Path, engine: str) -> set[str]:
-    """Ask an engine what it would run now: ``train digits-vp-indm-fid-s0``, ``table``, ..."""
+    """Ask an engine what it would run now: ``train digits-vp-indm-fid-s0``, ``table``, ...
+
+    DVC computes nothing: its stage ``validate`` looks at the code and the suite, and is run before it is asked.
+    """
     if engine == "snakemake":
         done = run(checkout, *SNAKEMAKE, "--dry-run")
         found = re.findall(r"^Job \d+: (.+)$", done.stdout + done.stderr, flags=re.MULTILINE)
     else:
+        looked = run(checkout, "dvc", "repro", f"{DVC[-1]}:validate")
+        assert looked.returncode == 0, looked.stderr
         done = run(checkout, *DVC, "--dry")
         found = re.findall(r"^Running stage '.+:(.+)':$", done.stdout, flags=re.MULTILINE)
     assert done.returncode == 0, done.stderr
@@ -84,17 +90,18 @@ def test_values_lead_to_the_files_that_they_come_from(checkouts: dict[str, Path]
 
 @pytest.mark.parametrize("engine", ["snakemake", "dvc"])
 def test_every_stage_says_what_it_was_made_by(checkouts: dict[str, Path], engine: str) -> None:
-    suite_sha256 = file_sha256(checkouts[engine] / "params/smoke.yaml")
+    suite = load_suite(checkouts[engine] / "params/smoke.yaml")
     records = {
         path: json.loads(path.read_text())
         for folder in ("results/smoke", "reports/smoke")
         for path in (checkouts[engine] / folder).rglob("provenance/*.json")
     }
-    assert {path.stem for path in records} == set(yaml.safe_load(CODE.read_text()))
+    assert {path.stem for path in records} == set(STAGES)
     for path, record in records.items():
         assert set(record) == RECORD, path
-        assert record["suite_sha256"] == suite_sha256, path
-        assert record["code_sha256"] == code_sha256(path.stem), path
+        assert record["suite_sha256"] == suite_sha256(suite), path
+        subject = path.parent.parent.name if STAGES[path.stem].subject else ""
+        assert record["code_stamp"] == job_stamp(suite, path.stem, subject), path
         assert (record["seed"] is None) == (path.parent.parent.parent.name not in ("runs", "data", "protocol")), path
 
 
@@ -134,9 +141,44 @@ def test_an_edit_of_the_layout_of_rules_changes_nothing(checkouts: dict[str, Pat
 
 
 @pytest.mark.parametrize("engine", ["snakemake", "dvc"])
+def test_an_edit_of_docstrings_and_comments_anywhere_runs_nothing(checkouts: dict[str, Path], engine: str) -> None:
+    with ExitStack() as edits:
+        for file in sorted((checkouts[engine] / "indm").rglob("*.py")):
+            edits.enter_context(edited(file, file.read_text().replace('"""', '"""Edited. ', 1) + "\n# A comment.\n"))
+        assert jobs(checkouts[engine], engine) == set()
+
+
+NEW_FLOW = """
+from indm.flows.registered.resflow import ResidualFlow
+
+FLOW = ResidualFlow
+"""
+NEW_DATASET = """
+from dataclasses import replace
+
+from indm.data.registered.digits import DATASET as DIGITS
+
+DATASET = replace(DIGITS, source="another")
+"""
+
+
+@pytest.mark.parametrize("engine", ["snakemake", "dvc"])
+def test_a_new_flow_and_a_new_dataset_run_nothing(checkouts: dict[str, Path], engine: str) -> None:
+    new = {"flows/registered/another_flow.py": NEW_FLOW, "data/registered/another_dataset.py": NEW_DATASET}
+    files = {checkouts[engine] / "indm" / name: text for name, text in new.items()}
+    for file, text in files.items():
+        file.write_text(text)
+    assert jobs(checkouts[engine], engine) == set()
+    code = "from indm.suite.load import json_schema; print('another-flow' in json_schema(), 'another-dataset' in json_schema())"
+    assert run(checkouts[engine], "python", "-c", code).stdout.split() == ["True", "True"]
+    for file in files:
+        file.unlink()
+
+
+@pytest.mark.parametrize("engine", ["snakemake", "dvc"])
 def test_an_edit_of_the_sampler_samples_again_and_trains_nothing(checkouts: dict[str, Path], engine: str) -> None:
-    file = checkouts[engine] / "indm/sampling.py"
-    with edited(file, f"{file.read_text()}\n# A comment.\n"):
+    file = checkouts[engine] / "indm/diffusion/samplers.py"
+    with edited(file, f"{file.read_text()}\nEDITED = True\n"):
         found = jobs(checkouts[engine], engine)
     assert sum(job.startswith("sample ") for job in found) == 7
     # DVC looks at what comes after only once it has new samples.
@@ -147,6 +189,30 @@ def test_an_edit_of_the_sampler_samples_again_and_trains_nothing(checkouts: dict
     )
     # The studies of 2-D data draw samples in the same job as they train.
     assert stages(found) == {"sample", "toy2d"} | later
+
+
+@pytest.mark.parametrize("engine", ["snakemake", "dvc"])
+def test_an_edit_of_a_flow_trains_the_runs_that_have_it(checkouts: dict[str, Path], engine: str) -> None:
+    file = checkouts[engine] / "indm/flows/registered/resflow.py"
+    with edited(file, f"{file.read_text()}\nEDITED = True\n"):
+        trained = {job for job in jobs(checkouts[engine], engine) if job.startswith("train ")}
+    assert trained == {f"train digits-{run}-s0" for run in ("ve-indm-fid", "vp-indm-fid", "vp-indm-nll")}
+
+
+def test_dvc_says_in_one_line_that_it_needs_another_file(checkouts: dict[str, Path]) -> None:
+    """A suite with other runs: DVC's file lists what the tables collect."""
+    file = checkouts["dvc"] / "params/smoke.yaml"
+    with edited(
+        file, re.sub(rf"^  {RUN}: .+\n", "", file.read_text(), flags=re.MULTILINE).replace(RUN, "digits-ve-indm-fid-s0")
+    ):
+        done = run(checkouts["dvc"], *DVC)
+        assert done.returncode != 0
+        lines = [line for line in done.stderr.splitlines() if "found other runs or datasets" in line]
+        assert lines == [
+            "indm validate: params/smoke.yaml: found other runs or datasets than DVC's file was generated for; "
+            "run python workflow/generate.py, then this again"
+        ]
+        assert done.stdout.count("Running stage") == 1
 
 
 @pytest.mark.parametrize("engine", ["snakemake", "dvc"])
@@ -161,7 +227,7 @@ def test_another_learning_rate_of_a_run_trains_it_alone(checkouts: dict[str, Pat
         assert found == {f"train {RUN}", "table", "compute", "claims", "figure", "report"} | publish | later
     else:
         # The page shows the checksum of the suite's file.
-        assert found == {"validate", f"train {RUN}", "table", "compute", "report"}
+        assert found == {f"train {RUN}", "table", "compute", "report"}
 
 
 @pytest.mark.parametrize("engine", ["snakemake", "dvc"])
@@ -173,7 +239,7 @@ def test_other_sampling_settings_train_nothing(checkouts: dict[str, Path], engin
     later = (
         {"fid", "sweep", "protocol", "table", "compute", "claims", "publish", "figure", "report"}
         if engine == "snakemake"
-        else {"validate", "sweep", "protocol", "report"}
+        else {"sweep", "protocol", "report"}
     )
     assert stages(found) == {"sample"} | later
 
@@ -217,6 +283,7 @@ def test_a_clone_pulls_what_was_pushed_and_computes_nothing(checkouts: dict[str,
 def test_dvc_adopts_what_snakemake_made(checkouts: dict[str, Path]) -> None:
     """Last of all: it leaves a lock file in Snakemake's copy."""
     checkout = checkouts["snakemake"]
+    add_dvc_file(checkout, "smoke")
     for command in (["dvc", "repro", f"{DVC[-1]}:validate"], ["dvc", "commit", "--force", DVC[-1]]):
         done: subprocess.CompletedProcess[str] = run(checkout, *command)
         assert done.returncode == 0, done.stderr

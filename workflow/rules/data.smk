@@ -2,8 +2,6 @@
 
 
 rule prepare:
-    input:
-        code=CODE["prepare"],
     output:
         train="results/{suite}/data/{dataset}/train.npy",
         valid="results/{suite}/data/{dataset}/valid.npy",
@@ -18,6 +16,7 @@ rule prepare:
     resources:
         mem_mb=1000,
     params:
+        code=code("prepare"),
         dataset=lambda wildcards: suite.datasets[wildcards.dataset].model_dump(),
     message:
         "prepare {wildcards.dataset}"
@@ -33,7 +32,6 @@ rule reference:
         test=rules.prepare.output.test,
         labels=rules.prepare.output.labels,
         dataset=rules.prepare.output.dataset,
-        code=CODE["reference"],
     output:
         extractor="results/{suite}/data/{dataset}/extractor.safetensors",
         features="results/{suite}/data/{dataset}/features.npy",
@@ -50,6 +48,7 @@ rule reference:
         ),
         gpu=int(suite.device != "cpu"),
     params:
+        code=code("reference"),
         reference=lambda wildcards: suite.reference[wildcards.dataset].model_dump(),
         fid=suite.fid.model_dump(),
     message:

@@ -5,17 +5,8 @@
 rule sample:
     input:
         checkpoint=rules.train.output.checkpoint,
-        train=lambda wildcards: paths(
-            rules.prepare.output.train,
-            suite=SUITE,
-            dataset=suite.runs[wildcards.run].dataset,
-        ),
-        dataset=lambda wildcards: paths(
-            rules.prepare.output.dataset,
-            suite=SUITE,
-            dataset=suite.runs[wildcards.run].dataset,
-        ),
-        code=CODE["sample"],
+        train=of_run(rules.prepare.output.train),
+        dataset=of_run(rules.prepare.output.dataset),
     output:
         samples="results/{suite}/runs/{run}/samples.npy",
         protocol="results/{suite}/runs/{run}/samples.json",
@@ -30,6 +21,7 @@ rule sample:
         mem_mb=2000,
         gpu=int(suite.device != "cpu"),
     params:
+        code=code("sample"),
         run=lambda wildcards: suite.runs[wildcards.run].model_dump(
             include={"dataset", "seed"}
         ),
@@ -44,27 +36,10 @@ rule sample:
 rule fid:
     input:
         samples=rules.sample.output.samples,
-        extractor=lambda wildcards: paths(
-            rules.reference.output.extractor,
-            suite=SUITE,
-            dataset=suite.runs[wildcards.run].dataset,
-        ),
-        features=lambda wildcards: paths(
-            rules.reference.output.features,
-            suite=SUITE,
-            dataset=suite.runs[wildcards.run].dataset,
-        ),
-        statistics=lambda wildcards: paths(
-            rules.reference.output.statistics,
-            suite=SUITE,
-            dataset=suite.runs[wildcards.run].dataset,
-        ),
-        dataset=lambda wildcards: paths(
-            rules.prepare.output.dataset,
-            suite=SUITE,
-            dataset=suite.runs[wildcards.run].dataset,
-        ),
-        code=CODE["fid"],
+        extractor=of_run(rules.reference.output.extractor),
+        features=of_run(rules.reference.output.features),
+        statistics=of_run(rules.reference.output.statistics),
+        dataset=of_run(rules.prepare.output.dataset),
     output:
         fid="results/{suite}/runs/{run}/fid.json",
     log:
@@ -80,6 +55,7 @@ rule fid:
         ),
         gpu=int(suite.device != "cpu"),
     params:
+        code=code("fid"),
         run=lambda wildcards: suite.runs[wildcards.run].model_dump(
             include={"dataset", "seed"}
         ),
@@ -94,17 +70,8 @@ rule fid:
 rule nll:
     input:
         checkpoint=rules.train.output.checkpoint,
-        test=lambda wildcards: paths(
-            rules.prepare.output.test,
-            suite=SUITE,
-            dataset=suite.runs[wildcards.run].dataset,
-        ),
-        dataset=lambda wildcards: paths(
-            rules.prepare.output.dataset,
-            suite=SUITE,
-            dataset=suite.runs[wildcards.run].dataset,
-        ),
-        code=CODE["nll"],
+        test=of_run(rules.prepare.output.test),
+        dataset=of_run(rules.prepare.output.dataset),
     output:
         images="results/{suite}/runs/{run}/nll.csv",
         nll="results/{suite}/runs/{run}/nll.json",
@@ -117,6 +84,7 @@ rule nll:
         mem_mb=2000,
         gpu=int(suite.device != "cpu"),
     params:
+        code=code("nll"),
         run=lambda wildcards: suite.runs[wildcards.run].model_dump(
             include={"dataset", "model", "seed"}
         ),
@@ -131,22 +99,9 @@ rule nll:
 rule curve:
     input:
         snapshots=rules.train.output.snapshots,
-        valid=lambda wildcards: paths(
-            rules.prepare.output.valid,
-            suite=SUITE,
-            dataset=suite.runs[wildcards.run].dataset,
-        ),
-        test=lambda wildcards: paths(
-            rules.prepare.output.test,
-            suite=SUITE,
-            dataset=suite.runs[wildcards.run].dataset,
-        ),
-        dataset=lambda wildcards: paths(
-            rules.prepare.output.dataset,
-            suite=SUITE,
-            dataset=suite.runs[wildcards.run].dataset,
-        ),
-        code=CODE["curve"],
+        valid=of_run(rules.prepare.output.valid),
+        test=of_run(rules.prepare.output.test),
+        dataset=of_run(rules.prepare.output.dataset),
     output:
         curve="results/{suite}/runs/{run}/curve.csv",
     log:
@@ -158,6 +113,7 @@ rule curve:
         mem_mb=2000,
         gpu=int(suite.device != "cpu"),
     params:
+        code=code("curve"),
         run=lambda wildcards: suite.runs[wildcards.run].model_dump(
             include={"dataset", "seed"}
         ),
@@ -172,32 +128,11 @@ rule curve:
 rule sweep:
     input:
         checkpoint=rules.train.output.checkpoint,
-        train=lambda wildcards: paths(
-            rules.prepare.output.train,
-            suite=SUITE,
-            dataset=suite.runs[wildcards.run].dataset,
-        ),
-        extractor=lambda wildcards: paths(
-            rules.reference.output.extractor,
-            suite=SUITE,
-            dataset=suite.runs[wildcards.run].dataset,
-        ),
-        features=lambda wildcards: paths(
-            rules.reference.output.features,
-            suite=SUITE,
-            dataset=suite.runs[wildcards.run].dataset,
-        ),
-        statistics=lambda wildcards: paths(
-            rules.reference.output.statistics,
-            suite=SUITE,
-            dataset=suite.runs[wildcards.run].dataset,
-        ),
-        dataset=lambda wildcards: paths(
-            rules.prepare.output.dataset,
-            suite=SUITE,
-            dataset=suite.runs[wildcards.run].dataset,
-        ),
-        code=CODE["sweep"],
+        train=of_run(rules.prepare.output.train),
+        extractor=of_run(rules.reference.output.extractor),
+        features=of_run(rules.reference.output.features),
+        statistics=of_run(rules.reference.output.statistics),
+        dataset=of_run(rules.prepare.output.dataset),
     output:
         sweep="results/{suite}/runs/{run}/sweep.csv",
     log:
@@ -209,6 +144,7 @@ rule sweep:
         mem_mb=2000,
         gpu=int(suite.device != "cpu"),
     params:
+        code=code("sweep"),
         run=lambda wildcards: suite.runs[wildcards.run].model_dump(
             include={"dataset", "seed"}
         ),
@@ -236,7 +172,6 @@ rule protocol:
         features=rules.reference.output.features,
         statistics=rules.reference.output.statistics,
         dataset=rules.prepare.output.dataset,
-        code=CODE["protocol"],
     output:
         protocol="results/{suite}/protocol/{dataset}.csv",
     log:
@@ -248,6 +183,7 @@ rule protocol:
         mem_mb=12000,
         gpu=int(suite.device != "cpu"),
     params:
+        code=code("protocol"),
         protocol=lambda wildcards: suite.protocol[wildcards.dataset].model_dump(),
         sample=lambda wildcards: suite.sample_params(
             suite.protocol[wildcards.dataset].run

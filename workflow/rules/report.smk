@@ -21,7 +21,6 @@ rule table:
             allow_missing=True,
         ),
         published=local("params/published.csv"),
-        code=CODE["table"],
     output:
         values="results/{suite}/tables/values.csv",
         fid="results/{suite}/tables/fid.csv",
@@ -39,6 +38,7 @@ rule table:
     resources:
         mem_mb=1000,
     params:
+        code=code("table"),
         runs={
             name: run.model_dump(exclude={"train", "sample"})
             for name, run in suite.runs.items()
@@ -57,7 +57,6 @@ rule compute:
     input:
         train=paths(rules.train.output.train, run=suite.runs, allow_missing=True),
         samples=paths(rules.sample.output.protocol, run=suite.runs, allow_missing=True),
-        code=CODE["compute"],
     output:
         compute="results/{suite}/tables/compute.csv",
     log:
@@ -68,6 +67,7 @@ rule compute:
     resources:
         mem_mb=1000,
     params:
+        code=code("compute"),
         runs=rules.table.params.runs,
     message:
         "compute"
@@ -82,7 +82,6 @@ rule claims:
         nll=rules.table.output.nll,
         claims=local("params/claims.yaml"),
         published=local("params/published.csv"),
-        code=CODE["claims"],
     output:
         claims="results/{suite}/tables/claims.csv",
         comparison="results/{suite}/tables/comparison.csv",
@@ -93,6 +92,8 @@ rule claims:
     threads: suite.threads
     resources:
         mem_mb=1000,
+    params:
+        code=code("claims"),
     message:
         "claims"
     shell:
@@ -125,17 +126,13 @@ rule publish:
         " && mv results/.table_{wildcards.table}.csv.tmp {output.table}) 2> {log}"
 
 
-TEMPLATES = ["index.html.jinja", "sort.js", "style.css"]
-
-
 # A folder: which figures there are depends on what the suite's tables hold.
 rule figure:
     input:
-        tables=[f"results/{{suite}}/tables/{name}.csv" for name in TITLES],
+        tables=[f"results/{{suite}}/tables/{name}.csv" for name in SHOWN],
         toy2d=paths(
             rules.toy2d.output.arrays, toy=suite.toy2d.datasets, allow_missing=True
         ),
-        code=CODE["figure"],
     output:
         figures=report(
             directory("reports/{suite}/figures"),
@@ -151,6 +148,8 @@ rule figure:
     threads: suite.threads
     resources:
         mem_mb=1000,
+    params:
+        code=code("figure"),
     message:
         "figure"
     shell:
@@ -166,8 +165,6 @@ rule report:
             rules.sample.output.neighbours, run=suite.runs, allow_missing=True
         ),
         suite=local("params/{suite}.yaml"),
-        code=CODE["report"],
-        templates=local(expand("indm/report/templates/{file}", file=TEMPLATES)),
     output:
         page=report(
             "reports/{suite}/index.html",
@@ -181,6 +178,8 @@ rule report:
     threads: suite.threads
     resources:
         mem_mb=1000,
+    params:
+        code=code("report"),
     message:
         "report"
     shell:

@@ -2,8 +2,6 @@
 
 
 rule toy2d:
-    input:
-        code=CODE["toy2d"],
     output:
         table="results/{suite}/toy2d/{toy}.csv",
         arrays="results/{suite}/toy2d/{toy}.safetensors",
@@ -15,6 +13,7 @@ rule toy2d:
     resources:
         mem_mb=1000,
     params:
+        code=code("toy2d"),
         toy2d=lambda wildcards: suite.toy2d.model_dump(exclude={"datasets"})
         | {"dataset": suite.toy2d.datasets[wildcards.toy].model_dump()},
     message:

@@ -3,17 +3,8 @@
 
 rule train:
     input:
-        train=lambda wildcards: paths(
-            rules.prepare.output.train,
-            suite=SUITE,
-            dataset=suite.runs[wildcards.run].dataset,
-        ),
-        dataset=lambda wildcards: paths(
-            rules.prepare.output.dataset,
-            suite=SUITE,
-            dataset=suite.runs[wildcards.run].dataset,
-        ),
-        code=CODE["train"],
+        train=of_run(rules.prepare.output.train),
+        dataset=of_run(rules.prepare.output.dataset),
     output:
         checkpoint="results/{suite}/runs/{run}/checkpoint.safetensors",
         snapshots="results/{suite}/runs/{run}/snapshots.safetensors",
@@ -28,6 +19,7 @@ rule train:
         mem_mb=2000 * suite.processes,
         gpu=suite.processes * int(suite.device != "cpu"),
     params:
+        code=code("train"),
         run=lambda wildcards: suite.runs[wildcards.run].model_dump(
             exclude={"train", "sample"}
         ),

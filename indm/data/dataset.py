@@ -1,0 +1,109 @@
+"""What a dataset is: splits of images as levels, with labels, a source and a licence."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indm.data.archives import Archive
+from indm.errors import DataError
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a dataset, its images in pieces, so that it may be larger than memory.
+
+    Arguments:
+        count: number of images N.
+        labels: labels with shape (N,); (0,) where the dataset has none.
+        pieces: starts reading the images, in order: levels, uint8, with shape (n, C, H, W) each.
+    """
+
+    count: int
+    labels: NDArray[np.uint8]
+    pieces: Callable[[], Iterator[NDArray[np.uint8]]]
+
+    @classmethod
+    def whole(cls, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> "Split":
+        """Make a split of images that are in memory, in one piece."""
+        return cls(len(images), labels, lambda: iter([images]))
+
+
+Splits = dict[str, Split]
+"""``train``, ``valid`` and ``test``."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A registered dataset.
+
+    Arguments:
+        levels: number of levels L of a pixel; images hold 0 … L - 1.
+        channels: number of channels C.
+        image_size: height and width in pixels.
+        classes: number of distinct labels; 0 if there are none.
+        load: makes the splits from a split seed and, where there are archives, the data root as ``root``.
+        source: where the images come from, for a person.
+        licence: under which terms.
+        official_partition: the splits are the publisher's; the split seed has no say.
+        archives: the files it is read from, if no other package brings it.
+    """
+
+    levels: int
+    channels: int
+    image_size: int
+    classes: int
+    load: Callable[..., Splits]
+    source: str
+    licence: str
+    official_partition: bool = False
+    archives: tuple[Archive, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of an image (C, H, W)."""
+        return self.channels, self.image_size, self.image_size
+
+    @property
+    def dims(self) -> int:
+        """Number of dimensions D = C H W."""
+        return self.channels * self.image_size**2
+
+    def check(self, splits: Splits) -> None:
+        """Check what is known before any image is read: the counts and the labels.
+
+        ``valid`` may be empty: some datasets, such as CIFAR-10, have no official one.
+
+        Raises:
+            DataError: if ``train`` or ``test`` is empty, or the labels are not as declared.
+        """
+        for name in SPLITS:
+            count, labels = splits[name].count, splits[name].labels
+            if count == 0 and name != "valid":
+                raise DataError(f"{name}: found no image, expected at least one; only valid may be empty")
+            if len(labels) != (count if self.classes else 0):
+                expected = f"{count}, one an image" if self.classes else "none"
+                raise DataError(f"{name}: found {len(labels)} labels, expected {expected}")
+            if len(labels) and labels.max() >= self.classes:
+                raise DataError(f"{name}: found label {labels.max()}, expected below {self.classes}")
+
+    def read(self, name: str, split: Split) -> Iterator[NDArray[np.uint8]]:
+        """Read the images of split ``name``, each piece checked against the declared shape and levels.
+
+        Raises:
+            DataError: if a piece has another shape, type or level, or their sum is not the split's count.
+        """
+        count = 0
+        for piece in split.pieces():
+            expected = (len(piece), *self.shape)
+            if piece.shape != expected or piece.dtype != np.uint8:
+                raise DataError(f"{name} images: found {piece.dtype} {piece.shape}, expected uint8 {expected}")
+            if piece.size and piece.max() >= self.levels:
+                raise DataError(f"{name}: found level {piece.max()}, expected below {self.levels}")
+            count += len(piece)
+            yield piece
+        if count != split.count:
+            raise DataError(f"{name}: found {count} images, expected {split.count}")

@@ -1,0 +1,92 @@
+"""How the levels of an image map to model space, to pixels and to bits."""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+
+def dequantise(images: "Tensor", levels: int, generator: "Generator", centered: bool = True) -> "Tensor":
+    r"""Dequantise levels uniformly and scale them to [-1, 1], or to [0, 1] where not ``centered``.
+
+    .. math:: x = 2\,\frac{\xi + u}{L} - 1 \quad\text{or}\quad \frac{\xi + u}{L}, \qquad u \sim U[0, 1)
+
+    Arguments:
+        images: levels :math:`\xi`, uint8, any shape.
+        levels: number of levels :math:`L`.
+        generator: source of the noise, on the CPU.
+        centered: scale to [-1, 1], as the released VP models do; else to [0, 1], as its VE models do.
+
+    Returns:
+        Model-space images, float32, the same shape.
+
+    References:
+        | A Note on the Evaluation of Generative Models (Theis et al., 2016), https://arxiv.org/abs/1511.01844, section 3.1
+    """
+    # Imported here: the registry of datasets is read where torch is not needed.
+    import torch
+
+    cells = images + torch.rand(images.shape, generator=generator)
+    return cells.mul(2 / levels).sub(1) if centered else cells / levels
+
+
+def moments(images: "Tensor", levels: int, centered: bool = True) -> tuple[float, float]:
+    r"""Mean and standard deviation of all pixels of dequantised images, exactly: the noise is averaged over.
+
+    .. math:: m = 2\,\frac{\bar\xi + 1/2}{L} - 1, \qquad d^2 = \frac4{L^2}\Big(\mathrm{Var}\,\xi + \frac1{12}\Big)
+
+    or :math:`(m + 1)/2` and :math:`d/2` where not ``centered``; see :func:`dequantise`.
+
+    Arguments:
+        images: levels :math:`\xi`, uint8, any shape.
+        levels: number of levels :math:`L`.
+        centered: whether model space is [-1, 1], else [0, 1].
+    """
+    # Imported here: the registry of datasets is read where torch is not needed.
+    import torch
+
+    counts = torch.bincount(images.flatten(), minlength=levels).double()
+    level = torch.arange(levels, dtype=torch.float64)
+    mean = (counts @ level / counts.sum()).item()
+    variance = (counts @ (level - mean).square() / counts.sum()).item()
+    width = 2 / levels if centered else 1 / levels
+    return width * (mean + 0.5) - (1 if centered else 0), width * math.sqrt(variance + 1 / 12)
+
+
+def quantise(x: "Tensor", levels: int, centered: bool = True) -> "Tensor":
+    r"""Map model-space images to the level whose cell they lie in, clipped; uint8; undoes :func:`dequantise`."""
+    cells = (x + 1) * (levels / 2) if centered else x * levels
+    return cells.floor().clamp(0, levels - 1).byte()
+
+
+def to_uint8(images: NDArray[np.uint8], levels: int) -> NDArray[np.uint8]:
+    """Spread levels 0 … L - 1 over 0 … 255 and grey over three channels: what viewers and feature extractors take."""
+    spread = np.rint(images * (255.0 / (levels - 1))).astype(np.uint8)
+    return spread if spread.shape[1] == 3 else np.repeat(spread, 3, axis=1)
+
+
+def to_pixels(x: "Tensor", levels: int, centered: bool = True) -> "Tensor":
+    r"""Map model-space images (N, C, H, W) to 0 … 255 without rounding, clipped, and grey over three channels.
+
+    .. math:: 255\,\frac{\xi - 1/2}{L - 1}, \qquad \xi = L\,\frac{x + 1}{2} \;\text{or}\; L x
+
+    The middle of a level's cell goes where :func:`to_uint8` puts the level.
+    """
+    cells = (x + 1) * (levels / 2) if centered else x * levels
+    pixels = ((cells - 0.5) * (255 / (levels - 1))).clamp(0, 255)
+    return pixels if pixels.shape[1] == 3 else pixels.repeat(1, 3, 1, 1)
+
+
+def bits_per_dim(nats: "Tensor", dims: int, levels: int, centered: bool = True) -> "Tensor":
+    r"""Convert nats per image in model space to bits per dimension of the levels.
+
+    .. math:: \mathrm{bpd} = \frac{\mathrm{nats}}{D \ln 2} + \log_2 L - 1
+
+    The last terms undo the scaling to [-1, 1]; for 256 levels they are the released code's "7". For data in [0, 1], not
+    ``centered``, there is no -1.
+    """
+    return nats / (dims * math.log(2)) + math.log2(levels) - (1 if centered else 0)

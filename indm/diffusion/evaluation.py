@@ -1,0 +1,115 @@
+"""Likelihoods of images as levels, in bits per dimension, a batch at a time."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import pandas as pd
+import torch
+from torch import Generator, Tensor
+
+from indm.data.levels import bits_per_dim, dequantise
+from indm.diffusion.likelihood import four_numbers
+from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.errors import DataError, DivergenceError
+from indm.flows.base import LogDet
+from indm.progress import bar
+from indm.seeding import derive_seed
+from indm.store.scratch import Once
+
+
+def first_images(images: Tensor, count: int | None, key: str) -> Tensor:
+    """Take the first ``count`` images of a split (N, C, H, W), or all of them.
+
+    Raises:
+        DataError: if there are fewer; the message names the ``key`` of the suite.
+    """
+    if count is not None and count > len(images):
+        raise DataError(f"key {key}: found {count}; allowed: at most the split's {len(images)}")
+    return images[:count]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How likelihoods are evaluated.
+
+    Arguments:
+        batch_size: images in a batch.
+        time_draws: stratified times of the bound, for each image.
+        tolerance: tolerance of the adaptive ODE; ``None`` for fixed steps.
+        ode_steps: fixed steps of fourth order; ``None`` for adaptive ones.
+        log_det: how the flow's log-determinant is computed, ``exact`` or ``series``.
+        uncorrected: whether to evaluate ``nll_uncorrected`` too.
+    """
+
+    batch_size: int
+    time_draws: int
+    tolerance: float | None
+    ode_steps: int | None
+    log_det: LogDet
+    uncorrected: bool
+
+
+def likelihoods(
+    model: ImplicitNonlinearDiffusion,
+    images: Tensor,
+    levels: int,
+    evaluation: Evaluation,
+    *,
+    seed: tuple[str, int],
+    device: torch.device,
+    description: str,
+    once: Once,
+) -> pd.DataFrame:
+    """Evaluate the four numbers and the gap of images as levels (N, C, H, W): in bits/dim, one row an image.
+
+    Arguments:
+        model: the model.
+        images: levels, uint8, shape (N, C, H, W).
+        levels: number of levels.
+        evaluation: how.
+        seed: dataset and seed of the run. Without the model or the training's step in it: all of one seed are evaluated
+            on the same dequantised images and noise.
+        device: where to compute.
+        description: for the progress bar.
+        once: makes a batch of a name (its first image), or knows it from an earlier execution.
+
+    Raises:
+        DivergenceError: if a number is not finite.
+    """
+    batches = []
+    for start in bar(description)(range(0, len(images), evaluation.batch_size)):
+        generator = Generator().manual_seed(derive_seed(*seed, "nll", start))
+        batch = images[start : start + evaluation.batch_size]
+        evaluate = partial(_evaluate, model, batch, levels, evaluation, generator, device)
+        batches.append(pd.DataFrame({key: value.numpy() for key, value in once(str(start), evaluate).items()}))
+    table = pd.concat(batches, ignore_index=True)
+    table["gap"] = table["nelbo"] - table["nll"]
+    return table
+
+
+def _evaluate(
+    model: ImplicitNonlinearDiffusion,
+    batch: Tensor,
+    levels: int,
+    evaluation: Evaluation,
+    generator: Generator,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """Evaluate the four numbers of a batch of images as levels (B, C, H, W): in bits/dim, shape (B,) each, on the CPU."""
+    nats = four_numbers(
+        model.noise,
+        model.sde,
+        partial(model.flow, log_det=evaluation.log_det, generator=generator),
+        dequantise(batch, levels, generator, model.centered).to(device),
+        eps=model.eps,
+        time_draws=evaluation.time_draws,
+        tolerance=evaluation.tolerance,
+        ode_steps=evaluation.ode_steps or 1,
+        uncorrected=evaluation.uncorrected,
+        generator=generator,
+    )
+    dims = batch[0].numel()
+    numbers = {key: bits_per_dim(value, dims, levels, model.centered) for key, value in nats.items()}
+    if not all(value.isfinite().all() for value in numbers.values()):
+        raise DivergenceError("a likelihood is not finite: train longer, or lower the tolerance of the ODE")
+    return numbers

@@ -1,0 +1,147 @@
+"""Images from a model: batches of latents by a sampler, each from a seed of its own, then the flow's inverse."""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from indm.data.levels import dequantise, quantise
+from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.diffusion.objectives import NoiseFn
+from indm.diffusion.samplers import draw_latents, prior_draw
+from indm.errors import DivergenceError
+from indm.seeding import derive_seed
+from indm.store.files import read_json
+from indm.store.prepared import read_split
+
+
+class CountedNoise:
+    """A noise prediction that counts its calls, so that NFE is measured and not assumed."""
+
+    def __init__(self, noise_fn: NoiseFn) -> None:
+        self.noise_fn = noise_fn
+        self.calls = 0
+
+    def __call__(self, z: Tensor, t: Tensor) -> Tensor:
+        self.calls += 1
+        return self.noise_fn(z, t)
+
+
+def draw_batch(
+    model: ImplicitNonlinearDiffusion,
+    start: int,
+    count: int,
+    *,
+    temperature: float,
+    seed: tuple[str | int, ...],
+    device: torch.device,
+    mean: Tensor | None,
+    **settings: Any,
+) -> tuple[Tensor, int]:
+    r"""Draw a batch of images, not yet rounded: the latents of a sampler, then the flow's inverse.
+
+    .. math:: x = h_\phi^{-1}(\text{temperature} \cdot z_0)
+
+    Arguments:
+        model: the model.
+        start: number of the batch's first image; a batch's noise does not depend on the others.
+        count: images B.
+        temperature: factor of the latents.
+        seed: identity from which the batches' noise is derived.
+        device: where the model is.
+        mean: centre of the prior, shape (C, H, W), or ``None``.
+        settings: ``sampler`` (a name in :data:`PREDICTORS`, ``ode``, ``ode_euler`` or ``ode_heun``), ``steps`` (grid
+            points), ``grid``, ``corrector_snr``, ``corrector_steps``, ``tolerance``, ``denoise``.
+
+    Returns:
+        Model-space images, shape (B, C, H, W), on the device, and how often the network was called for them.
+
+    Raises:
+        DivergenceError: if a pixel is not finite.
+        ConvergenceError: if the flow cannot be inverted where the sampler ended.
+    """
+    noise = CountedNoise(model.noise)
+    generator = Generator().manual_seed(derive_seed(*seed, start))
+    with torch.no_grad():
+        z = prior_draw(model.sde, (count, *model.shape), generator, device, mean)
+        z0 = draw_latents(noise, model.sde, z, generator, eps=model.eps, **settings)
+        x = model.flow.inverse(temperature * z0, generator=generator)
+    if not torch.isfinite(x).all():
+        wrong = int((~torch.isfinite(x)).sum())
+        raise DivergenceError(f"{wrong} pixels are not finite: more steps, or a lower corrector_snr")
+    return x, noise.calls
+
+
+def draw_images(
+    model: ImplicitNonlinearDiffusion,
+    *,
+    num_samples: int,
+    batch_size: int,
+    progress: Callable[[range], Iterable[int]],
+    **settings: Any,
+) -> Iterator[tuple[Tensor, int]]:
+    """Draw ``num_samples`` images by :func:`draw_batch`, ``batch_size`` at once; ``progress`` wraps the range of the starts."""
+    for start in progress(range(0, num_samples, batch_size)):
+        yield draw_batch(model, start, min(batch_size, num_samples - start), **settings)
+
+
+Batch = dict[str, Tensor]
+
+
+def draw_levels(
+    model: ImplicitNonlinearDiffusion,
+    levels: int,
+    *,
+    num_samples: int,
+    batch_size: int,
+    progress: Callable[[range], Iterable[int]],
+    once: Callable[[str, Callable[[], Batch]], Batch] = lambda name, make: make(),
+    **settings: Any,
+) -> tuple[NDArray[np.uint8], float]:
+    """Draw images by :func:`draw_batch`, rounded to ``levels``, uint8 (N, C, H, W), and the mean calls of the network.
+
+    Arguments:
+        model: the model.
+        levels: number of levels.
+        num_samples: number N of images.
+        batch_size: images drawn at once.
+        progress: wraps the range of the batches' starts, for a progress bar.
+        once: makes a batch of a name (its start), or knows it from an earlier execution.
+        settings: see :func:`draw_batch`.
+    """
+
+    def batch(start: int) -> Batch:
+        x, calls = draw_batch(model, start, min(batch_size, num_samples - start), **settings)
+        return {"images": quantise(x, levels, model.centered).cpu(), "calls": torch.tensor(calls)}
+
+    batches = [once(str(start), partial(batch, start)) for start in progress(range(0, num_samples, batch_size))]
+    calls = float(np.mean([int(batch["calls"]) for batch in batches]))
+    return np.concatenate([batch["images"].numpy() for batch in batches]), round(calls, 1)
+
+
+@torch.no_grad()
+def mean_latent(
+    model: ImplicitNonlinearDiffusion, images: Tensor, levels: int, batch_size: int, device: torch.device
+) -> Tensor:
+    """Mean latent of training images (N, C, H, W) as levels: shape (C, H, W)."""
+    generator = Generator().manual_seed(derive_seed("mean latent"))
+    total = torch.zeros(model.shape, dtype=torch.float64)
+    for batch in images.split(batch_size):
+        z, _ = model.flow(dequantise(batch, levels, generator, model.centered).to(device), "none", generator)
+        total += z.double().sum(0).cpu()
+    return total / len(images)
+
+
+def prior_mean(
+    model: ImplicitNonlinearDiffusion, data: Path, device: torch.device, *, centre_prior: bool, batch_size: int
+) -> Tensor | None:
+    """Compute the centre (C, H, W) of the prior from the prepared dataset in ``data``, where one is asked for."""
+    if not centre_prior:
+        return None
+    levels = read_json(data / "dataset.json")["levels"]
+    return mean_latent(model, read_split(data, "train"), levels, batch_size, device)

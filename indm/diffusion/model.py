@@ -1,0 +1,85 @@
+"""The paper's model: a flow, then a linear diffusion of its latent with a score network."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from indm.diffusion.noise import NoiseModel
+from indm.diffusion.sde import build_sde
+from indm.errors import ArtifactError
+from indm.flows.build import build_flow
+from indm.networks.build import build_network
+from indm.store.files import CHECKPOINT_FORMAT, read_weights
+
+
+class ImplicitNonlinearDiffusion(nn.Module):
+    r"""A flow :math:`z_0 = h_\phi(x)` and the noise prediction :math:`\epsilon_\theta(z_t, t)` of a linear SDE of :math:`z`.
+
+    The diffusion of :math:`x_t = h_\phi^{-1}(z_t)` is nonlinear; with the identity as flow this is DDPM++ (NCSN++ under VE).
+
+    Arguments:
+        spec: what rebuilds the model: ``sde`` (name and parameters), ``eps``, ``shape`` (C, H, W), ``score`` (keyword
+            arguments of the network and ``normalise_input``), ``centered`` (data in [-1, 1], else in [0, 1], which the
+            network maps to [-1, 1] itself), ``flow`` (name and keyword arguments, of which ``affine`` is a fixed map).
+
+    References:
+        | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
+        | https://arxiv.org/abs/2205.13699, section 3
+    """
+
+    def __init__(self, spec: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.spec = dict(spec)
+        channels, size, _ = spec["shape"]
+        score = dict(spec["score"])
+        normalise_input = score.pop("normalise_input")
+        self.sde = build_sde(**spec["sde"])
+        self.eps: float = spec["eps"]
+        network = build_network("unet", channels_in=channels, image_size=size, centered=spec["centered"], **score)
+        self.noise = NoiseModel(network, self.sde, normalise_input=normalise_input)
+        self.flow = build_flow(channels_in=channels, image_size=size, **spec["flow"])
+
+    @property
+    def centered(self) -> bool:
+        """Whether data is scaled to [-1, 1], else to [0, 1]."""
+        return bool(self.spec["centered"])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of an image and of its latent."""
+        channels, height, width = self.spec["shape"]
+        return channels, height, width
+
+
+def load_model(
+    path: Path, device: torch.device, weights: str = "ema", kind: str = CHECKPOINT_FORMAT
+) -> ImplicitNonlinearDiffusion:
+    """Load a checkpoint, or a snapshot of a training, as a frozen model in eval mode.
+
+    Arguments:
+        path: the file.
+        device: where to put the model.
+        weights: ``ema`` or ``raw``; of a file of snapshots, the step.
+        kind: the file's format.
+
+    Returns:
+        The model.
+
+    Raises:
+        ArtifactError: if the file is missing, damaged, foreign, or does not fit its own description.
+    """
+    tensors, spec = read_weights(path, kind)
+    model = ImplicitNonlinearDiffusion(spec["model"])
+    state: dict[str, Tensor] = {
+        name.removeprefix(f"{weights}."): tensor for name, tensor in tensors.items() if name.startswith(f"{weights}.")
+    }
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ArtifactError(
+            f"{path}: weights do not fit the model it describes: {' '.join(str(error).split())}"
+        ) from None
+    return model.to(device).eval().requires_grad_(False)

@@ -1,0 +1,66 @@
+"""The variance exploding diffusion (VE)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class VE:
+    r"""Variance exploding SDE, :math:`\sigma(t) = \sigma_{\min}(\sigma_{\max}/\sigma_{\min})^t`.
+
+    .. math:: \alpha_t = 1, \quad g^2 = 2\sigma^2 \ln(\sigma_{\max}/\sigma_{\min}), \quad A(t) = 2\ln\sigma(t)
+
+    Arguments:
+        sigma_min: :math:`\sigma_{\min}`.
+        sigma_max: :math:`\sigma_{\max}`.
+
+    References:
+        | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
+        | https://arxiv.org/abs/2011.13456, equations 9 and 30 to 31
+    """
+
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+
+    @property
+    def log_ratio(self) -> float:
+        r""":math:`\ln(\sigma_{\max}/\sigma_{\min})`."""
+        return math.log(self.sigma_max / self.sigma_min)
+
+    @property
+    def prior_std(self) -> float:
+        return self.sigma_max
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return self.sigma_min * torch.exp(t * self.log_ratio)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return -self.antiderivative(t)
+
+    def drift(self, t: Tensor) -> Tensor:
+        return torch.zeros_like(t)
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        return self.sigma(t) * math.sqrt(2 * self.log_ratio)
+
+    def antiderivative(self, t: Tensor) -> Tensor:
+        return 2 * (math.log(self.sigma_min) + t * self.log_ratio)
+
+    def time(self, a: Tensor) -> Tensor:
+        return (0.5 * a - math.log(self.sigma_min)) / self.log_ratio
+
+    def divergence_integral(self, eps: float) -> float:
+        return 0.0
+
+    def interval(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Exact form :math:`G^2 = \sigma_t^2 - \sigma_s^2`; nothing shrinks."""
+        return torch.ones_like(t), torch.sqrt(self.sigma(t) ** 2 - self.sigma(s) ** 2)
+
+
+DIFFUSION = VE

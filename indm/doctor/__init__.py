@@ -1,0 +1,1 @@
+"""What a suite needs of this machine, and what of it is missing."""

@@ -1,0 +1,156 @@
+"""What a suite needs of this machine: what is ready, what will be downloaded, and what is missing with its remedy.
+
+``indm doctor`` prints the page; both engines ask :func:`requirements` before their first job. Imports are late: packages are
+checked before one of them is needed, and a suite that needs no Inception weights and no GPU does not import torch.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from indm.doctor.inputs import INCEPTION, archives, extractors, published, weights
+from indm.doctor.item import DOWNLOAD, READY, Item
+from indm.doctor.machine import gpu_item, machine, program_item
+from indm.doctor.packages import packages
+
+if TYPE_CHECKING:
+    from indm.store.layout import Layout
+    from indm.suite.schema.suite import Suite
+
+
+DEFAULT_SUITE = Path("params/digits.yaml")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be done for a suite.
+
+    Arguments:
+        prepare: the datasets that are to be prepared: they need their archives.
+        measure: the datasets whose reference or whose runs' FID is to be computed: they need their extractor's weights.
+        compute: whether anything is to be computed on the suite's device by this machine.
+    """
+
+    prepare: Collection[str]
+    measure: Collection[str]
+    compute: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """The page, and whether nothing that the suite needs is missing."""
+
+    page: str
+    can_run: bool
+
+
+def examine(suite_file: Path | None, out: Path, data_root: Path | None) -> Report:
+    """Look at everything that a suite needs, or, without one, at everything there is.
+
+    Arguments:
+        suite_file: the suite; the default suite's needs decide where it is None.
+        out: the results folder.
+        data_root: the folder of the archives; :func:`indm.data.data_root` by default.
+
+    Raises:
+        ParamsError: if the suite has a mistake.
+    """
+    installed = packages()
+    if gaps := _gaps(installed):
+        return Report(_page({"packages": installed}, [*gaps, "the rest is looked at once they are installed"]), False)
+
+    from indm.data.archives import data_root as default_root
+    from indm.store.layout import Layout
+    from indm.suite.load import load_suite
+
+    suite = load_suite(suite_file or DEFAULT_SUITE)
+    layout = Layout(out, suite.suite)
+    work = unfinished(suite, layout)
+    root = data_root or default_root()
+    groups = {
+        "machine": machine(suite if suite_file else None, out),
+        "packages": installed,
+        "engines": [program_item(name) for name in ("snakemake", "dvc", "git")],
+    }
+    if suite_file:
+        groups[_data_title(root)] = [
+            item for name in suite.datasets for item in _data(name, layout, work.prepare, root)
+        ]
+        groups["weights"] = _suite_weights(suite, work.measure, root)
+    else:
+        groups[_data_title(root)] = _all_data(root)
+        groups["weights"] = weights(INCEPTION)
+    gaps = _gaps(item for items in groups.values() for item in items)
+    can_run = not requirements(suite, work, root)
+    verdict = "nothing that it needs is missing" if can_run else "cannot run yet, the lines above say why"
+    return Report(_page(groups, [*gaps, *([""] if gaps else []), f"suite {suite.suite}: {verdict}"]), can_run)
+
+
+def requirements(suite: "Suite", work: Work, data_root: Path | None = None) -> list[str]:
+    """List what is missing for the work on a suite, one line a gap, with its remedy.
+
+    Arguments:
+        suite: the suite.
+        work: what is to be done.
+        data_root: the folder of the archives; :func:`indm.data.data_root` by default.
+    """
+    from indm.data.archives import data_root as default_root
+
+    root = data_root or default_root()
+    items = [*packages(), *([gpu_item()] if suite.device == "cuda" and work.compute else [])]
+    items += [item for name in suite.datasets if name in work.prepare for item in archives(name, root)]
+    items += [item for name in extractors(suite, work.measure) for item in weights(name)]
+    items += published(suite, work.measure, root)
+    return _gaps(items)
+
+
+def unfinished(suite: "Suite", layout: "Layout") -> Work:
+    """Say what is still to be done for a suite, by the files that are there."""
+
+    def made(folder: Path, *files: str) -> bool:
+        return all((folder / file).is_file() for file in files)
+
+    arrays = ("dataset.json", "labels.json", "train.npy", "valid.npy", "test.npy")
+    prepare = {name for name in suite.datasets if not made(layout.data(name), *arrays)}
+    measure = {name for name in suite.datasets if not made(layout.data(name), "reference.json")}
+    measure |= {run.dataset for name, run in suite.runs.items() if not made(layout.run(name), "fid.json")}
+    evaluate = not all(made(layout.run(name), "nll.json") for name in suite.runs)
+    return Work(prepare, measure, bool(measure) or evaluate)
+
+
+def _data_title(root: Path) -> str:
+    return f"data, below {root}/ (--data-root, else INDM_DATA, else data)"
+
+
+def _data(name: str, layout: "Layout", prepare: Collection[str], root: Path) -> list[Item]:
+    return archives(name, root) if name in prepare else [Item(name, READY, f"prepared in {layout.data(name)}")]
+
+
+def _all_data(root: Path) -> list[Item]:
+    from indm.registry import DATASETS
+
+    return [item for name in DATASETS for item in archives(name, root)]
+
+
+def _suite_weights(suite: "Suite", measure: Collection[str], root: Path) -> list[Item]:
+    """Look for the files behind a suite's features; those that nothing needs any more, or that come with it, are ready."""
+    needed = extractors(suite, measure)
+    others = {reference.extractor: None for reference in suite.reference.values()}
+    why = {name: "its features are computed" if name == INCEPTION else "no file needed" for name in others}
+    items = [Item(name, READY, why[name]) for name in others if name not in needed]
+    return [item for name in needed for item in weights(name)] + items + published(suite, measure, root)
+
+
+def _gaps(items: Iterable[Item]) -> list[str]:
+    return [item.gap for item in items if item.gap]
+
+
+def _page(groups: Mapping[str, Iterable[Item]], end: Iterable[str]) -> str:
+    """Lay out the groups in aligned columns, then the gaps and the verdict."""
+    items = [item for group in groups.values() for item in group]
+    width = max(len(item.name) for item in items)
+    lines = []
+    for title, group in groups.items():
+        lines += [title, *(f"  {item.name:{width}}  {item.state:{len(DOWNLOAD)}}  {item.detail}" for item in group), ""]
+    return "\n".join([*lines, *end])

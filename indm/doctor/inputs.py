@@ -1,0 +1,101 @@
+"""Archives, weights and published statistics: there, to be downloaded, or missing."""
+
+import contextlib
+import functools
+import os
+import socket
+import threading
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from indm.doctor.item import DOWNLOAD, MISSING, READY, Item, present
+
+if TYPE_CHECKING:
+    from indm.data.archives import Archive
+    from indm.metrics.weights import WeightsFile
+    from indm.suite.schema.suite import Suite
+
+
+# The one extractor whose weights come in files.
+INCEPTION = "inception-v3-compat"
+TIMEOUT = 3.0
+
+
+def archives(dataset: str, root: Path) -> list[Item]:
+    """Look for the archives of a dataset below the data root."""
+    from indm.registry import DATASETS
+
+    found = [_archive(dataset, archive, root / archive.path) for archive in DATASETS[dataset].archives]
+    return found or [Item(dataset, READY, "in an installed package")]
+
+
+def _archive(dataset: str, archive: "Archive", path: Path) -> Item:
+    if path.is_file():
+        return Item(dataset, READY, present(path))
+    if archive.lacks_gdown:
+        return Item(dataset, MISSING, str(path), f"{path}: missing; {archive.remedy}")
+    return _download(dataset, path, archive.size, str(archive.url), archive.host, archive.remedy)
+
+
+def extractors(suite: "Suite", measure: Collection[str]) -> list[str]:
+    """Name the extractors of datasets whose weights come in files, each once."""
+    names = [reference.extractor for dataset, reference in suite.reference.items() if dataset in measure]
+    return [name for name in dict.fromkeys(names) if name == INCEPTION]
+
+
+def weights(extractor: str) -> list[Item]:
+    """Look for the files of weights of an extractor, as their loader does: where a variable says, in a cache, at their host."""
+    from indm.metrics.weights import CLEAN_FID, TORCH_FIDELITY
+
+    return [_weights_file(extractor, file) for file in (TORCH_FIDELITY, CLEAN_FID)]
+
+
+def _weights_file(name: str, file: "WeightsFile") -> Item:
+    if chosen := os.environ.get(file.option):
+        if Path(chosen).is_file():
+            return Item(name, READY, present(Path(chosen)))
+        place = f"{file.option}={chosen}"
+        return Item(name, MISSING, place, f"{name}: found no file at {place}; {file.remedy}, or unset it")
+    if file.cached.is_file():
+        return Item(name, READY, present(file.cached))
+    return _download(name, file.cached, file.size, file.url, urlsplit(file.url).hostname or "", file.remedy)
+
+
+def published(suite: "Suite", measure: Collection[str], root: Path) -> list[Item]:
+    """Look for the published statistics that a suite compares with."""
+    named = {dataset: suite.reference[dataset].published_statistics for dataset in suite.datasets if dataset in measure}
+    items = []
+    for dataset, statistics in named.items():
+        if statistics is not None and (path := root / statistics.path).is_file():
+            items.append(Item(dataset, READY, present(path)))
+        elif statistics is not None:
+            gap = (
+                f"{path}: published statistics missing; lay them there, or set published_statistics: null in the suite"
+            )
+            items.append(Item(dataset, MISSING, str(path), gap))
+    return items
+
+
+def _download(name: str, path: Path, size: str, url: str, host: str, remedy: str) -> Item:
+    """Say whether a file that is not there can be downloaded."""
+    if reachable(host):
+        return Item(name, DOWNLOAD, f"{path}, about {size} from {url}")
+    return Item(name, MISSING, str(path), f"{path}: missing, and {host} cannot be reached; {remedy}")
+
+
+@functools.cache
+def reachable(host: str) -> bool:
+    """Try to connect to a host for three seconds, once an execution."""
+    connected = threading.Event()
+
+    def connect() -> None:
+        with contextlib.suppress(OSError), socket.create_connection((host, 443), TIMEOUT):
+            connected.set()
+
+    # In a thread: no timeout holds for the look-up of a name.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(TIMEOUT)
+    return connected.is_set()

@@ -1,0 +1,205 @@
+"""The block of a residual flow: the branch g of x + g(x), its Jacobian products, and the inverse by a fixed point.
+
+References:
+    | Residual Flows for Invertible Generative Modeling (Chen et al., 2019)
+    | https://arxiv.org/abs/1906.02735
+    | Invertible Residual Networks (Behrmann et al., 2019), theorem 1 and algorithm 1
+    | https://arxiv.org/abs/1811.00995
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from indm.errors import ConvergenceError
+from indm.flows.activations import ACTIVATIONS, ActivationName
+from indm.flows.convolution import adjoint, convolve
+from indm.flows.kernels import Layers, branch_and_estimate
+from indm.flows.lipschitz import BOUNDS, Bound, LipschitzConv2d
+from indm.flows.log_det import VectorJacobian
+
+ALL = slice(None)
+
+
+class Branch(Protocol):
+    """A branch g with its weights bounded."""
+
+    def __call__(self, x: Tensor, samples: Tensor | slice = ALL) -> Tensor:
+        """Return g(x) for images x with shape (b, C, S, S), which are those ``samples`` of the batch of conditions."""
+
+
+class ResidualBlock(nn.Module):
+    """The branch g = [act] conv3 act conv1 act conv3 of one block x + g(x), with Lip(g) <= coefficient^3.
+
+    A condition h with shape (B, F) adds A h + a to every pixel in front of conv1, which leaves Lip(g) as it is.
+
+    Arguments:
+        channels: C, of the images.
+        image_size: S, of the images.
+        width: channels inside the branch.
+        activation: act, a function with slopes in [-1, 1].
+        bound: norm in which each convolution is bounded.
+        coefficient: bound on the Lipschitz constant of each convolution.
+        leading_activation: whether the branch starts with act.
+        condition_features: F, 0 for no condition.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        image_size: int,
+        width: int,
+        *,
+        activation: ActivationName,
+        bound: Bound,
+        coefficient: float,
+        leading_activation: bool,
+        condition_features: int = 0,
+    ) -> None:
+        super().__init__()
+        conv = BOUNDS[bound]
+        self.conv1 = conv(channels, width, 3, image_size, coefficient)
+        self.conv2 = conv(width, width, 1, image_size, coefficient)
+        self.conv3 = conv(width, channels, 3, image_size, coefficient)
+        self.activation = ACTIVATIONS[activation]
+        self.leading_activation = leading_activation
+        self.condition = nn.Linear(condition_features, width) if condition_features else None
+
+    @property
+    def convs(self) -> tuple[LipschitzConv2d, LipschitzConv2d, LipschitzConv2d]:
+        """The convolutions, in order."""
+        return self.conv1, self.conv2, self.conv3
+
+    def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
+        """Return g(x), with shape (B, C, S, S)."""
+        return self.branch(h)(x)
+
+    def branch(self, h: Tensor | None = None) -> Branch:
+        """Return g at the condition h, with its weights bounded once, for repeated calls."""
+        weights, shift = self._weights(h)
+
+        def g(x: Tensor, samples: Tensor | slice = ALL) -> Tensor:
+            return self._layers(x, weights, shift if shift is None else shift[samples])[0]
+
+        return g
+
+    def linearise(self, x: Tensor, h: Tensor | None = None) -> tuple[Tensor, VectorJacobian]:
+        r"""Return g(x), with shape (B, C, S, S), and the product with the transposed Jacobian of g at x.
+
+        .. math:: J^\top v = D_0 W_1^\top D_1 W_2^\top D_2 W_3^\top v
+
+        with W the convolutions and D the slopes of the activations. It is made of differentiable operations, and needs no
+        graph of its own.
+        """
+        weights, shift = self._weights(h)
+        y, found = self._layers(x, weights, shift)
+        slopes = [slope() if slope else None for slope in found]
+        transposed = [adjoint(weight) for weight in weights]
+
+        def vjp(v: Tensor) -> Tensor:
+            for weight, slope in zip(reversed(transposed), reversed(slopes), strict=True):
+                v = convolve(v, weight)
+                if slope is not None:
+                    v = (v.unflatten(0, (-1, len(x))) * slope).flatten(0, 1)
+            return v
+
+        return y, vjp
+
+    def branch_and_estimate(
+        self, x: Tensor, h: Tensor | None, probe: Tensor, coefficients: list[float]
+    ) -> tuple[Tensor, Tensor]:
+        """Return g(x) and the Neumann estimate; see :func:`indm.flows.kernels.branch_and_estimate`."""
+        (w1, w2, w3), shift = self._weights(h)
+        b2 = self.conv2.bias[:, None].expand(-1, len(x))
+        layers = Layers(
+            W1=w1.flatten(1),
+            b1=self.conv1.bias,
+            W2=w2.flatten(1),
+            b2=b2 if shift is None else b2 + shift.flatten(1).t(),
+            # Patches that are added up lie around their pixel: the kernel is mirrored.
+            R=w3.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2),
+            b3=self.conv3.bias,
+        )
+        return branch_and_estimate(
+            layers, self.activation, leading=self.leading_activation, x=x, probe=probe, coefficients=coefficients
+        )
+
+    def _weights(self, h: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
+        """Return the bounded weights, and what the condition adds behind the second convolution."""
+        weights = [conv.bounded_weight() for conv in self.convs]
+        if self.condition is None:
+            return weights, None
+        # W (x + A h + a) = W x + W (A h + a): one vector per image
+        return weights, F.conv2d(self.condition(h)[:, :, None, None], weights[1])
+
+    def _layers(
+        self, x: Tensor, weights: list[Tensor], shift: Tensor | None
+    ) -> tuple[Tensor, list[Callable[[], Tensor] | None]]:
+        """Return g(x), and what computes the slope in front of each convolution, ``None`` where there is no activation."""
+        slopes: list[Callable[[], Tensor] | None] = []
+        for index, (conv, weight) in enumerate(zip(self.convs, weights, strict=True)):
+            slope = None
+            if index > 0 or self.leading_activation:
+                x, slope = self._activate(x)
+            slopes.append(slope)
+            x = convolve(x, weight, conv.bias)
+            if index == 1 and shift is not None:
+                x = x + shift
+        return x, slopes
+
+    def _activate(self, x: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
+        value = self.activation.value(x)
+        return value, lambda: self.activation.slope(x, value)
+
+    def update_norms(self) -> None:
+        """Refresh the norms of the three convolutions."""
+        for conv in self.convs:
+            conv.update_norms()
+
+    def scale_to_bound(self) -> None:
+        """Rescale the weights of the three convolutions to their bound."""
+        for conv in self.convs:
+            conv.scale_to_bound()
+
+
+def solve_block(g: Branch, z: Tensor, name: str, atol: float, max_iterations: int) -> Tensor:
+    r"""Solve x + g(x) = z by the fixed point x <- z - g(x), each sample until its own error is small.
+
+    .. math:: \max|x + g(x) - z| \le \text{atol} + 8 \epsilon \max|z|
+
+    with epsilon the rounding unit of the dtype. The error at x is the length of the next step: the x returned is one
+    whose error was measured. No sample depends on the others of its batch.
+
+    Arguments:
+        g: contractive branch.
+        z: with shape (B, C, S, S).
+        name: of the block, for the message.
+        atol: absolute tolerance.
+        max_iterations: number of evaluations of g allowed.
+
+    Returns:
+        x with shape (B, C, S, S).
+
+    Raises:
+        ConvergenceError: if a sample does not reach its tolerance.
+    """
+    x = z.clone()
+    tolerance = atol + 8 * torch.finfo(z.dtype).eps * z.abs().flatten(1).amax(1)
+    active = torch.arange(z.shape[0], device=z.device)
+    for _ in range(max_iterations):
+        update = z[active] - g(x[active], active)
+        error = (update - x[active]).abs().flatten(1).amax(1)
+        failing = ~(error <= tolerance[active])  # NaN fails too
+        active, update, error = active[failing], update[failing], error[failing]
+        if not len(active):
+            return x
+        x[active] = update
+    raise ConvergenceError(
+        f"inverse of block {name}: {len(active)} of {len(z)} samples have an error max|x + g(x) - z| up to "
+        f"{error.max().item():.2e} after {max_iterations} iterations, tolerance {tolerance.min().item():.2e}; "
+        "call update_norms() after each change of the weights so that g is a contraction, lower coefficient, "
+        "or raise max_iterations or atol"
+    )

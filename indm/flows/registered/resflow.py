@@ -1,0 +1,183 @@
+"""Residual flows: h is a chain of blocks x + g(x) with contractive g, hence invertible.
+
+References:
+    | Residual Flows for Invertible Generative Modeling (Chen et al., 2019)
+    | https://arxiv.org/abs/1906.02735
+    | Invertible Residual Networks (Behrmann et al., 2019), theorem 1 and algorithm 1
+    | https://arxiv.org/abs/1811.00995
+"""
+
+from collections.abc import Iterator
+from typing import cast, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from indm.errors import ParamsError
+from indm.flows.activations import ActivationName
+from indm.flows.base import Flow, LogDet
+from indm.flows.block import ResidualBlock, solve_block
+from indm.flows.lipschitz import Bound
+from indm.flows.log_det import (
+    Probe,
+    Source,
+    draw_probe,
+    draw_roulette,
+    exact_log_det,
+    roulette_coefficients,
+    series_log_det,
+)
+
+
+class ResidualFlow(Flow):
+    """Blocks at full resolution, then a 2 x 2 pixel-unshuffle and more blocks for each further scale.
+
+    log|det dh/dx| is the sum over the blocks, each estimated with its own draws. The last scale is shuffled back to the
+    shape of the image. The defaults are those of the released code (github.com/byeonghu-na/INDM).
+
+    With ``condition_features`` the blocks depend on a condition h, with shape (B, F), that :meth:`forward` and
+    :meth:`inverse` then need; x -> z is a bijection for every h.
+
+    Arguments:
+        channels_in: C, channels of an image.
+        image_size: S, its height and width.
+        blocks: number of blocks per scale; 0 leaves a scale out, as a first (0, ...) does the full resolution.
+        width: channels inside each branch.
+        activation: ``"sin"``, sin(2 pi u)/(2 pi), or ``"elu"``.
+        bound: ``"linf"`` or ``"spectral"``, the norm in which each convolution is bounded.
+        coefficient: bound on the Lipschitz constant of each convolution.
+        exact_terms_train: terms of the series always taken by ``"train"``.
+        exact_terms_eval: terms of the series always taken by ``"series"``.
+        roulette_mean: mean of the Poisson number of further terms.
+        probe: ``"gaussian"`` or ``"rademacher"``; the second has the smaller variance.
+        init_at_bound: whether the weights start scaled to the bound, which makes h far from the identity at once.
+        condition_features: F, 0 for no condition.
+
+    Raises:
+        ParamsError: if the image size cannot be halved for every further scale, or the coefficient is not in (0, 1).
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        image_size: int,
+        *,
+        blocks: tuple[int, ...],
+        width: int,
+        activation: ActivationName = "sin",
+        bound: Bound = "linf",
+        coefficient: float = 0.98,
+        exact_terms_train: int = 2,
+        exact_terms_eval: int = 20,
+        roulette_mean: float = 2.0,
+        probe: Probe = "gaussian",
+        init_at_bound: bool = False,
+        condition_features: int = 0,
+    ) -> None:
+        super().__init__(channels_in, image_size)
+        if image_size % 2 ** (len(blocks) - 1):
+            raise ParamsError(
+                f"a residual flow of {len(blocks)} scales needs an image size divisible by {2 ** (len(blocks) - 1)}, "
+                f"got {image_size}: give fewer scales in blocks={tuple(blocks)}"
+            )
+        if not 0 < coefficient < 1:
+            raise ParamsError(f"a residual flow is invertible for a coefficient between 0 and 1, got {coefficient}")
+        self.exact_terms_train = exact_terms_train
+        self.exact_terms_eval = exact_terms_eval
+        self.roulette_mean = roulette_mean
+        self.probe: Probe = probe
+        self.scales = nn.ModuleList(
+            nn.ModuleList(
+                ResidualBlock(
+                    channels_in * 4**scale,
+                    image_size // 2**scale,
+                    width,
+                    activation=activation,
+                    bound=bound,
+                    coefficient=coefficient,
+                    leading_activation=sum(blocks[:scale]) + index > 0,
+                    condition_features=condition_features,
+                )
+                for index in range(count)
+            )
+            for scale, count in enumerate(blocks)
+        )
+        if init_at_bound:
+            for _, _, block in self.named_blocks():
+                block.scale_to_bound()
+
+    def named_blocks(self) -> Iterator[tuple[str, int, ResidualBlock]]:
+        """Yield (name, scale, block) in the order of the forward map."""
+        for scale, blocks in enumerate(self.scales):
+            for index, block in enumerate(cast(nn.ModuleList, blocks)):
+                yield f"scales.{scale}.{index}", scale, cast(ResidualBlock, block)
+
+    def forward(
+        self, x: Tensor, log_det: LogDet, generator: Source = None, h: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`Flow.forward`."""
+        self._check_shape(x)
+        if log_det not in get_args(LogDet):
+            raise ValueError(f"log_det must be one of {get_args(LogDet)}, got {log_det!r}")
+        total = x.new_zeros(x.shape[0])
+        for _, scale, block in self.named_blocks():
+            x = self.to_scale(x, scale)
+            if log_det == "none":
+                x = x + block(x, h)
+            else:
+                x, block_log_det = self._step(block, x, h, log_det, generator)
+                total = total + block_log_det
+        return self.to_scale(x, 0), total
+
+    @torch.no_grad()
+    def inverse(
+        self,
+        z: Tensor,
+        atol: float = 1e-6,
+        max_iterations: int = 1000,
+        generator: torch.Generator | None = None,
+        h: Tensor | None = None,
+    ) -> Tensor:
+        """See :meth:`Flow.inverse`; each block is solved by :func:`solve_block`."""
+        self._check_shape(z)
+        for name, scale, block in reversed(list(self.named_blocks())):
+            z = solve_block(block.branch(h), self.to_scale(z, scale), name, atol, max_iterations)
+        return self.to_scale(z, 0)
+
+    def update_norms(self) -> None:
+        for _, _, block in self.named_blocks():
+            block.update_norms()
+
+    def to_scale(self, x: Tensor, scale: int) -> Tensor:
+        """Shuffle between the shape of the image (scale 0) and that of each further scale."""
+        while x.shape[-1] > self.image_shape[-1] // 2**scale:
+            x = F.pixel_unshuffle(x, 2)
+        while x.shape[-1] < self.image_shape[-1] // 2**scale:
+            x = F.pixel_shuffle(x, 2)
+        return x
+
+    def _step(
+        self,
+        block: ResidualBlock,
+        x: Tensor,
+        h: Tensor | None,
+        log_det: LogDet,
+        generator: Source,
+    ) -> tuple[Tensor, Tensor]:
+        """Return x + g(x) and log|det(I + J)|."""
+        if log_det == "exact":
+            g, vjp = block.linearise(x, h)
+            return x + g, exact_log_det(vjp, x)
+        exact_terms = self.exact_terms_train if log_det == "train" else self.exact_terms_eval
+        draw = draw_roulette(self.roulette_mean, generator)
+        coefficients = roulette_coefficients(draw, exact_terms, self.roulette_mean)
+        probe = draw_probe(x, self.probe, generator)
+        if log_det == "train":
+            g, estimate = block.branch_and_estimate(x, h, probe, coefficients)
+            return x + g, estimate
+        g, vjp = block.linearise(x, h)
+        return x + g, series_log_det(vjp, probe, coefficients)
+
+
+FLOW = ResidualFlow

@@ -1,0 +1,139 @@
+r"""Wolf: the residual flow of INDM's released code, whose blocks are conditioned on one latent vector h per image.
+
+.. math::
+    z = T_h(x), \qquad
+    \log p(x) \ge E_{q(h|x)}\big[\log p_z(T_h(x)) + \log|\det dT_h(x)/dx| - \log q(h|x) + \log p(h)\big]
+
+h is a variable of the model, not of the map: an image has no z of its own, every likelihood is a lower bound, and an
+image cannot be reconstructed from z alone.
+
+References:
+    | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
+    | https://arxiv.org/abs/2205.13699, released code https://github.com/byeonghu-na/INDM (``flow_models/wolf``)
+    | Decoupling Global and Local Representations via Invertible Generative Flows (Ma et al., 2021), eq. 5
+    | https://arxiv.org/abs/2004.11820
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from indm.errors import ParamsError
+from indm.flows.base import Flow, LogDet
+from indm.flows.encoder import GaussianEncoder
+from indm.flows.log_det import Source, draw_probe
+from indm.flows.prior import PriorFlow, log_standard_normal
+from indm.flows.registered.resflow import ResidualFlow
+
+
+class Wolf(Flow):
+    """A residual flow T_h given h, an encoder q(h|x) and a prior p(h); one h is drawn per image and call.
+
+    The map at a given h is ``wolf.bijection(x, log_det, generator, h)`` with the inverse ``wolf.bijection.inverse(z, h=h)``,
+    for h with shape (B, latent_dim). The defaults are those of the released code.
+
+    Arguments:
+        channels_in: C, channels of an image.
+        image_size: S, its height and width.
+        blocks: number of residual blocks per scale; (0, ...) starts at half the resolution, the encoder too.
+        latent_dim: F, the dimension of h, even.
+        encoder_widths: channels of the encoder, which halves the resolution after each.
+        encoder_channels_out: channels at the top of the encoder.
+        prior_steps: steps of the prior's flow.
+        prior_width: hidden units in the prior's couplings.
+        frozen_prior_inverse: whether h is drawn, in :meth:`inverse`, with the inverses that the prior's linear maps had
+            when they were built. The released code does that: its buffer of the inverse is never refreshed.
+        **residual: further options of :class:`ResidualFlow`: width, activation, bound, ...
+
+    Raises:
+        ParamsError: if ``latent_dim`` is odd, or :class:`ResidualFlow` refuses its options.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        image_size: int,
+        *,
+        blocks: tuple[int, ...],
+        latent_dim: int = 64,
+        encoder_widths: Sequence[int] = (48, 96, 96),
+        encoder_channels_out: int = 8,
+        prior_steps: int = 2,
+        prior_width: int = 256,
+        frozen_prior_inverse: bool = False,
+        **residual: Any,
+    ) -> None:
+        super().__init__(channels_in, image_size)
+        if latent_dim % 2:
+            raise ParamsError(
+                f"the prior of a wolf flow splits h into halves: latent_dim must be even, got {latent_dim}"
+            )
+        self.bijection = ResidualFlow(channels_in, image_size, blocks=blocks, condition_features=latent_dim, **residual)
+        self.first_scale = next((scale for scale, count in enumerate(blocks) if count), 0)
+        self.encoder = GaussianEncoder(
+            channels_in * 4**self.first_scale,
+            image_size // 2**self.first_scale,
+            widths=encoder_widths,
+            channels_out=encoder_channels_out,
+            latent_dim=latent_dim,
+        )
+        self.prior = PriorFlow(latent_dim, prior_width, prior_steps, frozen_inverse=frozen_prior_inverse)
+        self.latent_dim = latent_dim
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log-variance of q(h|x), each with shape (B, F), for images with shape (B, C, S, S)."""
+        return self.encoder(self.bijection.to_scale(x, self.first_scale))
+
+    def forward(self, x: Tensor, log_det: LogDet, generator: Source = None) -> tuple[Tensor, Tensor]:
+        """Return z = T_h(x) and log|det dT_h(x)/dx| - log q(h|x) + log p(h) at one h drawn from q(h|x).
+
+        The second value is a draw whose mean over h makes log p_z(z) + value a lower bound of log p(x). The draw is
+        made in eval mode too, and comes first from the generator. See :meth:`Flow.forward`; ``"none"`` gives zeros.
+        """
+        self._check_shape(x)
+        h, log_q = self._draw(*self.posterior(x), generator)
+        z, value = self.bijection(x, log_det, generator, h)
+        return (z, value) if log_det == "none" else (z, value - log_q + self.prior.log_prob(h))
+
+    @torch.no_grad()
+    def inverse(
+        self,
+        z: Tensor,
+        atol: float = 1e-6,
+        max_iterations: int = 1000,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return x = T_h^-1(z) at an h drawn afresh from the prior; see :meth:`Flow.inverse`."""
+        self._check_shape(z)
+        e = draw_probe(z.new_empty(z.shape[0], self.latent_dim), "gaussian", generator)
+        return self.bijection.inverse(z, atol, max_iterations, h=self.prior.inverse(e))
+
+    def update_norms(self) -> None:
+        self.bijection.update_norms()
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor, generator: torch.Generator | None = None) -> None:
+        """Set encoder and prior by a batch of images, with shape (B, C, S, S), B > 1.
+
+        Over the batch, the encoder's mean and log-variance then have mean 0 and standard deviation 0.01; each act norm
+        of the prior standardises what it sees; each coupling is one constant scale. The residual blocks stay as they are. The
+        released code defines this, run in eval mode as here, and never calls it.
+        """
+        training = self.training
+        self.eval()
+        self.encoder.linear.initialise(self.encoder.features(self.bijection.to_scale(x, self.first_scale)), scale=0.01)
+        h, _ = self._draw(*self.posterior(x), generator)
+        self.prior.initialise(h)
+        self.train(training)
+
+    @staticmethod
+    def _draw(mean: Tensor, log_variance: Tensor, generator: Source) -> tuple[Tensor, Tensor]:
+        """Draw h, with shape (B, F), and return it with log q(h|x), with shape (B,)."""
+        noise = draw_probe(mean, "gaussian", generator)
+        log_q = log_standard_normal(noise) - log_variance.sum(1) / 2
+        return mean + (log_variance / 2).exp() * noise, log_q
+
+
+FLOW = Wolf

@@ -1,0 +1,115 @@
+"""All metrics of generated images against a reference, each with its standard error, and how they are found."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from indm.errors import DataError
+from indm.metrics.bootstrap import bootstrap_fid
+from indm.metrics.clean import MODES
+from indm.metrics.frechet import FORMULAS, Reference, frechet, frechet_clean
+from indm.metrics.inception_score import inception_score
+from indm.metrics.kid import kid
+from indm.metrics.precision_recall import PRC, precision_recall
+
+NO_CLEAN = dict.fromkeys(f"{mode}_fid{suffix}" for mode in MODES for suffix in ("", "_se", "_formula"))
+"""What a result says of clean-FID where the extractor is not Inception."""
+
+
+def compare(
+    generated: Tensor,
+    logits: Tensor,
+    reference: Reference,
+    *,
+    kid_subsets: int,
+    kid_subset_size: int,
+    is_splits: int,
+    prc_neighbours: int,
+    prc_images: int,
+    bootstrap: int,
+    seed: int,
+) -> dict[str, Any]:
+    r"""Compare generated features with a reference.
+
+    ``fid_se`` is the standard deviation of FID over bootstrap draws of the generated images. ``kid_se`` follows from the
+    spread of torch-fidelity's subsets of size m: :math:`\mathrm{std}\sqrt{m/N}`. Both hold the reference fixed.
+
+    Arguments:
+        generated: features, shape (N, F).
+        logits: their logits, shape (N, classes).
+        reference: the reference, of M images.
+        kid_subsets: number of subsets of KID.
+        kid_subset_size: images in a subset, at most N and M.
+        is_splits: splits of the inception score, at most N.
+        prc_neighbours: neighbourhood of precision and recall, less than N and M.
+        prc_images: images of each side used for precision and recall, at most.
+        bootstrap: bootstrap draws of the standard error of FID.
+        seed: seed of subsets, splits, choices and the bootstrap.
+
+    Returns:
+        ``fid``, ``kid``, ``is``, ``precision``, ``recall``, each with ``_se``, ``fid_formula``, ``prc_generated`` and
+        ``prc_reference``. What needs the reference's features is ``None`` where they are not known.
+
+    Raises:
+        DataError: if there are too few images.
+    """
+    few = max(kid_subset_size, is_splits, prc_neighbours + 1)
+    for side, rows in (("generated", generated), ("reference", reference.features)):
+        if rows is not None and len(rows) < few:
+            raise DataError(
+                f"metrics: found {len(rows)} {side} images, expected at least {few}; make fid.kid_subset_size, "
+                "fid.is_splits and fid.prc_neighbours smaller in the suite"
+            )
+    value, formula = frechet(generated, reference)
+    error = bootstrap_fid(generated, reference, bootstrap, np.random.default_rng(seed))
+    score, score_error = inception_score(logits, splits=is_splits, seed=seed % 2**32)
+    result: dict[str, Any] = {"fid": value, "fid_se": error, "fid_formula": FORMULAS[formula]}
+    result |= {"kid": None, "kid_se": None, "is": score, "is_se": score_error}
+    if reference.features is None:
+        return result | dict.fromkeys(PRC)
+    mean, std = kid(generated, reference.features, subsets=kid_subsets, subset_size=kid_subset_size, seed=seed % 2**32)
+    return (
+        result
+        | {"kid": mean, "kid_se": std * (kid_subset_size / len(generated)) ** 0.5}
+        | precision_recall(generated, reference.features, neighbours=prc_neighbours, images=prc_images, seed=seed)
+    )
+
+
+def compare_clean(mode: str, generated: Tensor, reference: Reference, *, bootstrap: int, seed: int) -> dict[str, Any]:
+    """Compare features of images that clean-fid resized.
+
+    Arguments:
+        mode: a key of :data:`~indm.metrics.clean.MODES`.
+        generated: features, shape (N, F).
+        reference: the reference; its statistics are all that is needed.
+        bootstrap: bootstrap draws of the standard error.
+        seed: seed of the bootstrap.
+
+    Returns:
+        ``<mode>_fid``, with ``_se`` and ``_formula``.
+    """
+    value, formula = frechet_clean(generated, reference)
+    error = bootstrap_fid(generated, reference, bootstrap, np.random.default_rng(seed))
+    return {f"{mode}_fid": value, f"{mode}_fid_se": error, f"{mode}_fid_formula": FORMULAS[formula]}
+
+
+def protocol(
+    kid_subsets: int, kid_subset_size: int, is_splits: int, prc_neighbours: int, prc_images: int, bootstrap: int
+) -> dict[str, str]:
+    """Say how the numbers of :func:`compare` and :func:`compare_clean` are found; the arguments are theirs."""
+    return {
+        "fid_se": f"bootstrap of the generated images, {bootstrap} draws; so those of clean_fid and legacy_fid",
+        "kid": f"mean of {kid_subsets} subsets of {kid_subset_size} images; se: std over subsets x sqrt(size / images)",
+        "is": f"mean of {is_splits} splits; se: std over splits / sqrt(splits)",
+        "precision_recall": f"{prc_neighbours} neighbours, at most {prc_images} images of each side; "
+        "se: binomial, over generated images for precision and over reference images for recall",
+        **{f"{mode}_fid": f"clean-fid, mode {name}" for mode, name in MODES.items()},
+    }
+
+
+def halves(count: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Split the indices 0 … count - 1 into two random halves of equal size."""
+    order = np.random.default_rng(seed).permutation(count)
+    return order[: count // 2], order[count // 2 : 2 * (count // 2)]

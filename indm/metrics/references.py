@@ -1,0 +1,50 @@
+"""What stage ``reference`` wrote, read back: the extractor, and what images are compared with."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from indm.metrics.clean import build_clean
+from indm.metrics.extractors import INCEPTION, SmallClassifier, build_extractor, build_inception
+from indm.metrics.frechet import Reference
+from indm.store.files import EXTRACTOR_FORMAT, STATISTICS_FORMAT, read_array, read_weights
+
+if TYPE_CHECKING:
+    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+
+def load_extractors(
+    path: Path,
+) -> tuple["FeatureExtractorBase", Mapping[str, "FeatureExtractorBase"], dict[str, Any]]:
+    """Rebuild the extractor of the reference, those of clean-FID if there are, and what names them in a result.
+
+    Raises:
+        DataError: if it is an Inception network and its weights are missing or not those of the reference.
+    """
+    weights, spec = read_weights(path, EXTRACTOR_FORMAT)
+    name = spec["extractor"]
+    if name in INCEPTION:
+        extractor, sha256 = build_inception(name, spec["weights_sha256"])
+        clean, clean_sha256 = build_clean(extractor, sha256, spec["clean_weights_sha256"])
+        return extractor, clean, {"extractor": name, "weights_sha256": sha256, "clean_weights_sha256": clean_sha256}
+    classifier = SmallClassifier(spec["classes"])
+    classifier.load_state_dict(weights)
+    return build_extractor(name, classifier), {}, {"extractor": name}
+
+
+def load_references(data: Path) -> tuple[dict[str, Reference], dict[str, Any]]:
+    """Read what the stage reference wrote into ``data``: a reference for each mode of clean-FID, and the first one as "".
+
+    Returns:
+        The references, and what names them in a result.
+    """
+    tensors, source = read_weights(data / "statistics.safetensors", STATISTICS_FORMAT)
+    known = torch.from_numpy(read_array(data / "features.npy").copy())
+    prefixes = {name.removesuffix("mu") for name in tensors if name.endswith("mu")}
+    references = {
+        prefix.removesuffix("."): Reference({key: tensors[f"{prefix}{key}"].numpy() for key in ("mu", "sigma")}, None)
+        for prefix in prefixes
+    }
+    return references | ({"": Reference.of(known)} if len(known) else {}), source

@@ -1,0 +1,282 @@
+"""The stages of the pipeline: what each works on, what it reads, and what it writes.
+
+The command line, the stamps of code and every ``dvc.yaml`` are made from this description. The rules of Snakemake say the same in
+Snakemake's words, and ``tests/test_workflow.py`` compares the two.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from indm.suite.schema.suite import Suite
+
+Subject = Literal["dataset", "run", "toy", ""]
+
+SUITE = "results/{suite}"
+DATA = f"{SUITE}/data/{{dataset}}"
+RUN = f"{SUITE}/runs/{{run}}"
+TOY = f"{SUITE}/toy2d/{{toy}}"
+PROTOCOL = f"{SUITE}/protocol/{{dataset}}.csv"
+TABLES = f"{SUITE}/tables"
+CHECKPOINT = f"{RUN}/checkpoint.safetensors"
+DESCRIPTION = f"{DATA}/dataset.json"
+REFERENCE = (f"{DATA}/extractor.safetensors", f"{DATA}/features.npy", f"{DATA}/statistics.safetensors", DESCRIPTION)
+# The tables that are shown; values.csv, which holds every number, is not.
+SHOWN = (
+    "fid",
+    "nll",
+    "ablation",
+    "discretization",
+    "learning_curve",
+    "toy2d",
+    "protocol",
+    "compute",
+    "claims",
+    "comparison",
+)
+COLLECTED = tuple(f"{TABLES}/{table}.csv" for table in SHOWN)
+IDENTITY = ("runs.{run}.dataset", "runs.{run}.seed")
+TOY2D = (
+    "seeds",
+    "train_points",
+    "valid_points",
+    "test_points",
+    "vp",
+    "eps",
+    "training",
+    "time_draws",
+    "tolerance",
+    "sample_steps",
+    "grid",
+    "samples",
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage: one command of the package, one rule of Snakemake, one stage of DVC.
+
+    In paths and keys, ``{dataset}``, ``{run}`` and ``{toy}`` stand for names; a stage without a subject collects all of them.
+
+    Arguments:
+        summary: for the command line.
+        subject: what there is a job for each of; empty where there is one job.
+        inputs: files that it reads.
+        outputs: files that it writes.
+        metrics: of the outputs, those in JSON that DVC shows as numbers.
+        plots: of the outputs, tables that DVC plots, with the options of the plot.
+        keys: keys of the suite that it reads.
+        builds: whether it builds the model of a run.
+        reports: whether it writes to the reports folder.
+    """
+
+    summary: str
+    subject: Subject
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    plots: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    keys: tuple[str, ...] = ()
+    builds: bool = False
+    reports: bool = False
+
+    def subjects(self, suite: "Suite") -> list[str]:
+        """List the names of its jobs in a suite; one empty name where there is one job."""
+        if self.subject == "run":
+            return list(suite.runs)
+        if self.subject == "toy":
+            return list(suite.toy2d.datasets)
+        if self.subject == "dataset":
+            return list(suite.protocol if PROTOCOL in self.outputs else suite.datasets)
+        return [""]
+
+    def command(self, name: str) -> str:
+        """Return the command that both engines run; ``name`` is the stage's."""
+        words = [f"python -m indm {name} --suite params/{{suite}}.yaml"]
+        words += [f"--{self.subject} {{{self.subject}}}"] if self.subject else []
+        words += ["--out results"] + (["--reports reports"] if self.reports else [])
+        return " ".join(words)
+
+
+STAGES: dict[str, Stage] = {
+    "prepare": Stage(
+        summary="Load a dataset, split it and write its arrays.",
+        subject="dataset",
+        inputs=(),
+        outputs=(
+            f"{DATA}/train.npy",
+            f"{DATA}/valid.npy",
+            f"{DATA}/test.npy",
+            f"{DATA}/labels.json",
+            DESCRIPTION,
+        ),
+        keys=("datasets.{dataset}",),
+    ),
+    "reference": Stage(
+        summary="Train a dataset's feature extractor; measure the floors of all image metrics.",
+        subject="dataset",
+        inputs=(
+            f"{DATA}/train.npy",
+            f"{DATA}/valid.npy",
+            f"{DATA}/test.npy",
+            f"{DATA}/labels.json",
+            DESCRIPTION,
+        ),
+        outputs=REFERENCE[:-1],
+        metrics=(f"{DATA}/reference.json",),
+        keys=("reference.{dataset}", "fid"),
+    ),
+    "train": Stage(
+        summary="Train a run's model.",
+        subject="run",
+        inputs=(f"{DATA}/train.npy", DESCRIPTION),
+        outputs=(CHECKPOINT, f"{RUN}/snapshots.safetensors"),
+        metrics=(f"{RUN}/train.json",),
+        plots={f"{RUN}/train.csv": {"x": "step", "y": "score_loss"}},
+        keys=("train", *(f"runs.{{run}}.{key}" for key in ("dataset", "sde", "model", "objective", "seed", "train"))),
+        builds=True,
+    ),
+    "sample": Stage(
+        summary="Draw images from a trained run.",
+        subject="run",
+        inputs=(CHECKPOINT, f"{DATA}/train.npy", DESCRIPTION),
+        outputs=(f"{RUN}/samples.npy", f"{RUN}/samples.json", f"{RUN}/samples.png", f"{RUN}/neighbours.png"),
+        keys=("sample", *IDENTITY, "runs.{run}.sample"),
+        builds=True,
+    ),
+    "fid": Stage(
+        summary="Compare a run's images with the reference: FID, KID, IS, precision, recall, clean-FID.",
+        subject="run",
+        inputs=(f"{RUN}/samples.npy", *REFERENCE),
+        metrics=(f"{RUN}/fid.json",),
+        keys=("fid", *IDENTITY),
+    ),
+    "nll": Stage(
+        summary="Evaluate the four likelihood numbers of a trained run on the test split.",
+        subject="run",
+        inputs=(CHECKPOINT, f"{DATA}/test.npy", DESCRIPTION),
+        outputs=(f"{RUN}/nll.csv",),
+        metrics=(f"{RUN}/nll.json",),
+        keys=("nll", "runs.{run}.dataset", "runs.{run}.model", "runs.{run}.seed"),
+        builds=True,
+    ),
+    "curve": Stage(
+        summary="Evaluate the likelihood of every snapshot of a run's training.",
+        subject="run",
+        inputs=(f"{RUN}/snapshots.safetensors", f"{DATA}/valid.npy", f"{DATA}/test.npy", DESCRIPTION),
+        plots={f"{RUN}/curve.csv": {"x": "step", "y": "nelbo"}},
+        keys=("curve", *IDENTITY),
+        builds=True,
+    ),
+    "sweep": Stage(
+        summary="Measure a run's FID and KID by several samplers and numbers of steps.",
+        subject="run",
+        inputs=(CHECKPOINT, f"{DATA}/train.npy", *REFERENCE),
+        # Points, no line: one file has several samplers.
+        plots={f"{RUN}/sweep.csv": {"template": "scatter", "x": "nfe", "y": "fid"}},
+        keys=("sweep", "sample", "fid", *IDENTITY, "runs.{run}.sample"),
+        builds=True,
+    ),
+    "protocol": Stage(
+        summary="Measure how far FID moves with each part of its protocol, on one run of a dataset.",
+        subject="dataset",
+        inputs=(CHECKPOINT, f"{DATA}/train.npy", f"{DATA}/valid.npy", f"{DATA}/test.npy", *REFERENCE),
+        outputs=(PROTOCOL,),
+        keys=("protocol.{dataset}", "sample", "fid", *IDENTITY, "runs.{run}.sample"),
+        builds=True,
+    ),
+    "toy2d": Stage(
+        summary="Compare INDM with DDPM++ and its controls on a two-dimensional dataset.",
+        subject="toy",
+        inputs=(),
+        outputs=(f"{TOY}.safetensors",),
+        plots={f"{TOY}.csv": {"template": "scatter", "x": "latent_std", "y": "gap"}},
+        keys=("toy2d.datasets.{toy}", *(f"toy2d.{key}" for key in TOY2D)),
+    ),
+    "table": Stage(
+        summary="Collect the suite's results in its tables.",
+        subject="",
+        inputs=(
+            *(
+                f"{RUN}/{file}"
+                for file in ("samples.json", "fid.json", "nll.json", "train.json", "curve.csv", "sweep.csv")
+            ),
+            f"{DATA}/reference.json",
+            PROTOCOL,
+            f"{TOY}.csv",
+            "params/published.csv",
+        ),
+        outputs=tuple(
+            f"{TABLES}/{table}.csv"
+            for table in (
+                "values",
+                "fid",
+                "nll",
+                "discretization",
+                "learning_curve",
+                "ablation",
+                "protocol",
+                "toy2d",
+            )
+        ),
+        keys=("runs", "protocol", "toy2d.datasets"),
+    ),
+    # Apart from the other tables: times differ from one execution to the next. They are read from provenance/, which is no
+    # output of a stage.
+    "compute": Stage(
+        summary="Tabulate what the suite's models cost.",
+        subject="",
+        inputs=(f"{RUN}/train.json", f"{RUN}/samples.json"),
+        outputs=(f"{TABLES}/compute.csv",),
+        keys=("runs",),
+    ),
+    "claims": Stage(
+        summary="Grade the paper's claims by the tables; compare with published numbers.",
+        subject="",
+        inputs=(
+            f"{TABLES}/values.csv",
+            f"{TABLES}/fid.csv",
+            f"{TABLES}/nll.csv",
+            "params/claims.yaml",
+            "params/published.csv",
+        ),
+        outputs=(f"{TABLES}/comparison.csv",),
+        plots={f"{TABLES}/claims.csv": {"template": "bar_horizontal", "x": "effect", "y": "id"}},
+    ),
+    "figure": Stage(
+        summary="Plot the suite's figures from its tables.",
+        subject="",
+        inputs=(*COLLECTED, f"{TOY}.safetensors"),
+        # A folder: which figures there are depends on what the suite's tables hold.
+        outputs=("reports/{suite}/figures",),
+        reports=True,
+    ),
+    # Its bytes differ from one execution to the next: it shows times, which it reads from provenance/.
+    "report": Stage(
+        summary="Write the suite's page from its tables, figures and pictures.",
+        subject="",
+        inputs=(
+            *COLLECTED,
+            "reports/{suite}/figures",
+            f"{RUN}/samples.png",
+            f"{RUN}/neighbours.png",
+            "params/{suite}.yaml",
+        ),
+        outputs=("reports/{suite}/index.html",),
+        reports=True,
+    ),
+}
+
+
+def expand(pattern: str, suite: "Suite") -> Iterator[str]:
+    """Yield the files of a suite that a path stands for, with all names in it."""
+    if "{run}" in pattern:
+        names: Mapping[str, Any] = suite.runs
+    elif "{toy}" in pattern:
+        names = suite.toy2d.datasets
+    elif "{dataset}" in pattern:
+        names = suite.protocol if pattern == PROTOCOL else suite.datasets
+    else:
+        names = {"": None}
+    yield from (pattern.format(suite=suite.suite, run=name, toy=name, dataset=name) for name in names)

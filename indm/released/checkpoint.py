@@ -1,0 +1,84 @@
+"""Files of the released code, read without executing anything in them."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from indm.errors import ArtifactError
+
+CHECKPOINT_KEYS = ("model", "ema", "step")
+# Released entries that are no trained parameters, by the last part of their names; the averaged weights leave them out.
+NOT_AVERAGED = {
+    "sigmas",
+    "last_n_samples",
+    "last_firmom",
+    "last_secmom",
+    "scale",
+    "running_mean",
+    "running_var",
+    "num_batches_tracked",
+    "weight_inv",
+    "initialized",
+}
+# The fixed Fourier frequencies: a parameter without gradient.
+FOURIER = "all_modules.0.W"
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a released ``checkpoint_k.pth`` or ``flow_checkpoint_k.pth`` without executing anything in it.
+
+    Arguments:
+        path: a file of score_sde_pytorch or of the released INDM code.
+
+    Returns:
+        Its content: ``model`` (a state dict), ``ema`` (with ``shadow_params``), ``step``, and more.
+
+    Raises:
+        ArtifactError: if the file is missing, truncated, holds more than tensors and plain values, or lacks a key.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"{path}: missing; expected a released checkpoint")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ArtifactError(f"{path}: refused, nothing in it was executed: {reason}") from None
+    if not isinstance(content, dict) or any(key not in content for key in CHECKPOINT_KEYS):
+        found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise ArtifactError(f"{path}: found {found}, expected the keys {', '.join(CHECKPOINT_KEYS)}")
+    return content
+
+
+def averaged_state(checkpoint: Mapping[str, Any], what: str) -> dict[str, Tensor]:
+    """Put the averaged weights of a checkpoint, a list without names, in the places of its trained parameters.
+
+    Arguments:
+        checkpoint: content of :func:`read_checkpoint`.
+        what: what the checkpoint is, for the message.
+
+    Returns:
+        A state dict in the released layout.
+
+    Raises:
+        ArtifactError: if the list does not fit the parameters in number and shapes.
+    """
+    state = dict(checkpoint["model"])
+    shadow = checkpoint["ema"].get("shadow_params") if isinstance(checkpoint["ema"], Mapping) else None
+    if shadow is None:
+        raise ArtifactError(f"{what}: ema holds no shadow_params, expected the list of averaged weights")
+    fixed = {FOURIER, f"module.{FOURIER}"}
+    names = [name for name in state if name.rpartition(".")[2] not in NOT_AVERAGED and name not in fixed]
+    if len(names) != len(shadow):
+        raise ArtifactError(
+            f"{what}: found {len(shadow)} averaged weights, expected {len(names)}, one for each parameter"
+        )
+    for name, value in zip(names, shadow, strict=True):
+        if value.shape != state[name].shape:
+            found, expected = tuple(value.shape), tuple(state[name].shape)
+            raise ArtifactError(f"{what}: the averaged weight of {name} is {found}, expected {expected}")
+        state[name] = value
+    return state

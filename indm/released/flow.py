@@ -1,0 +1,182 @@
+"""Released flows: their entries in, this package's modules out, and back."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from indm.errors import ArtifactError
+from indm.flows.base import Flow
+from indm.flows.build import build_flow
+from indm.flows.encoder import EncoderBlock, GaussianEncoder, WeightNormLinear
+from indm.flows.prior import Coupling, InvertibleLinear, PriorFlow
+from indm.flows.registered import resflow as residual
+from indm.flows.registered.identity import Identity
+from indm.flows.registered.resflow import ResidualFlow
+from indm.flows.registered.wolf import Wolf
+from indm.released.entries import copy_entries
+from indm.released.settings import FLOW_SETTINGS, WOLF_SETTINGS, Config, Settings, wrong_settings
+
+# Last parts of released names: two numbers per block that say how many terms of the series are drawn and never change, and
+# records of the last call.
+FLOW_IGNORED = {"geom_p", "lamb", "last_n_samples", "last_firmom", "last_secmom", "scale"}
+
+
+def import_flow(
+    state_dict: Mapping[str, Tensor],
+    config: Config,
+    wolf_config: Mapping[str, Any] | None = None,
+    *,
+    frozen_prior_inverse: bool = False,
+) -> Flow:
+    """Build the flow of a released checkpoint, in eval mode.
+
+    Arguments:
+        state_dict: entries of the released layout, with or without the prefix ``module.``, as under ``model`` in a released
+            ``flow_checkpoint_k.pth``; for ``"resflow"`` ``transforms.*``, for ``"wolf"`` ``generator.*`` and
+            ``discriminator.*``, for ``"identity"`` none.
+        config: the released configuration as a nested mapping, with the sections data and flow.
+        wolf_config: the released file under ``flow.model_config``; the paper's if None.
+        frozen_prior_inverse: whether a wolf flow draws h as the released code does, with the checkpoint's own
+            ``weight_inv``, which are the inverses that the prior's linear maps had before training.
+
+    Raises:
+        ArtifactError: the configuration is none of the paper's, or an entry is missing, unknown or of another shape;
+            the message lists every difference.
+    """
+    flow = _build_flow(config, wolf_config, frozen_prior_inverse=frozen_prior_inverse)
+    found = {name.removeprefix("module."): value for name, value in state_dict.items()}
+    ignored = {name for name in found if name.rpartition(".")[2] in FLOW_IGNORED}
+    copy_entries(_flow_entries(flow), found, ignored, "flow checkpoint")
+    return flow.eval()
+
+
+def export_flow(flow: Flow) -> dict[str, Tensor]:
+    """Return a flow's weights and running statistics as entries ``module.*`` of the released layout (copies).
+
+    The numbers of the released layout that no computation reads (``geom_p``, ``scale``, ...) are left out.
+    """
+    return {f"module.{name}": entry.clone() for name, entry in _flow_entries(flow).items()}
+
+
+def _build_flow(config: Config, wolf_config: Mapping[str, Any] | None, *, frozen_prior_inverse: bool) -> Flow:
+    try:
+        model, shape = config["flow"]["model"], (config["data"]["num_channels"], config["data"]["image_size"])
+        if model == "identity":
+            return Identity(*shape)
+        if model not in FLOW_SETTINGS:
+            raise ArtifactError(f"flow.model is {model!r}, expected one of identity, {', '.join(FLOW_SETTINGS)}")
+        wrong = wrong_settings(config, FLOW_SETTINGS[model])
+        arguments = _residual_arguments(config, wrong)
+        if model == "wolf":
+            arguments["frozen_prior_inverse"] = frozen_prior_inverse
+            arguments |= {} if wolf_config is None else _wolf_arguments(config, wolf_config, wrong)
+    except KeyError as error:
+        raise ArtifactError(f"released flow configuration: found no key {error.args[0]!r}") from error
+    if wrong:
+        raise ArtifactError("released flow configuration: " + "; ".join(wrong))
+    return build_flow(model, channels_in=shape[0], image_size=shape[1], **arguments)
+
+
+def _residual_arguments(config: Config, wrong: list[str]) -> dict[str, Any]:
+    """Return arguments of a residual flow; squeezing the image first is a full resolution without blocks."""
+    flow = config["flow"]
+    blocks = tuple(int(count) for count in flow["nblocks"].split("-"))
+    if len(blocks) != 2:  # the released output order is right for two scales only
+        wrong.append(f"flow.nblocks is {flow['nblocks']!r}, expected two numbers such as '16-16'")
+    return {"blocks": (0, *blocks) if flow["squeeze"] else blocks, "width": flow["intermediate_dim"]}
+
+
+def _wolf_arguments(config: Config, wolf_config: Mapping[str, Any], wrong: list[str]) -> dict[str, Any]:
+    """Return arguments of encoder and prior; a size in the file that follows from another must agree with it."""
+    encoder, prior = wolf_config["discriminator"]["encoder"], wolf_config["discriminator"]["prior"]
+    levels, squeeze = len(encoder["hidden_planes"]), 2 if config["flow"]["squeeze"] else 1
+    size = -(-config["data"]["image_size"] // (squeeze * 2**levels))
+    sizes: Settings = {
+        ("discriminator", "in_dim"): encoder["out_planes"] * size**2,
+        ("discriminator", "encoder", "levels"): levels,
+        ("discriminator", "encoder", "in_planes"): config["data"]["num_channels"] * squeeze**2,
+    }
+    wrong += wrong_settings(wolf_config, WOLF_SETTINGS | sizes)
+    return {
+        "encoder_widths": tuple(encoder["hidden_planes"]),
+        "encoder_channels_out": encoder["out_planes"],
+        "prior_steps": prior["num_steps"],
+        "prior_width": prior["hidden_features"],
+    }
+
+
+def _flow_entries(module: nn.Module) -> dict[str, Tensor]:
+    """Name views of a flow's weights and running statistics as the released code names them."""
+    if entries := FLOW_LAYERS.get(type(module)):
+        return {name: entry.detach() for name, entry in entries(module).items()}
+    parts = FLOW_PARTS.get(type(module))
+    if parts is None:
+        return module.state_dict()
+    nested = {name: _flow_entries(part) for name, part in parts(module).items()}
+    return {f"{name}.{key}": entry for name, entries in nested.items() for key, entry in entries.items()}
+
+
+def _residual_flow_parts(flow: ResidualFlow) -> dict[str, nn.Module]:
+    blocks = list(flow.named_blocks())
+    first = blocks[0][1]  # the released code counts from the first scale that has blocks
+    return {f"transforms.{scale - first}.chain.{name.split('.')[-1]}": block for name, scale, block in blocks}
+
+
+def _block_parts(block: residual.ResidualBlock) -> dict[str, nn.Module]:
+    """A leading activation takes one place in the released list."""
+    first = int(block.leading_activation)
+    parts: dict[str, nn.Module] = {f"nnet.{first + 2 * n}": conv for n, conv in enumerate(block.convs)}
+    return parts if block.condition is None else parts | {f"nnet.{first + 2}.h_net.net": block.condition}
+
+
+def _encoder_parts(encoder: GaussianEncoder) -> dict[str, nn.Module]:
+    blocks = {f"encoder.net.resnet{n // 2}.main.{n % 2}": block for n, block in enumerate(encoder.blocks)}
+    return blocks | {"encoder.net.top": encoder.top, "fc": encoder.linear}
+
+
+def _encoder_block_parts(block: EncoderBlock) -> dict[str, nn.Module]:
+    parts = {"conv1": block.conv1, "bn1": block.norm1, "conv2": block.conv2, "bn2": block.norm2}
+    return parts | {f"downsample.{n}": layer for n, layer in enumerate(block.shortcut)}
+
+
+PRIOR_STEP = (
+    "actnorm",
+    "linear",
+    "unit.coupling1_up",
+    "unit.coupling1_dn",
+    "unit.actnorm",
+    "unit.coupling2_up",
+    "unit.coupling2_dn",
+)
+
+
+def _prior_parts(prior: PriorFlow) -> dict[str, nn.Module]:
+    names = (f"flow.steps.{n}.{name}" for n in range(len(prior.steps)) for name in PRIOR_STEP)
+    return dict(zip(names, prior.layers(), strict=True))
+
+
+# The parts of a module of this package, under their released names.
+FLOW_PARTS: dict[type[nn.Module], Callable[[Any], dict[str, nn.Module]]] = {
+    Wolf: lambda flow: {
+        "generator.flow": flow.bijection,
+        "discriminator": flow.encoder,
+        "discriminator.prior": flow.prior,
+    },
+    ResidualFlow: _residual_flow_parts,
+    residual.ResidualBlock: _block_parts,
+    GaussianEncoder: _encoder_parts,
+    EncoderBlock: _encoder_block_parts,
+    PriorFlow: _prior_parts,
+    Coupling: lambda layer: {"net.fc1": layer.net[0], "net.fc2": layer.net[2], "net.fc3": layer.net[4]},
+}
+# The entries of a layer, under their released names, where these are not its own. An inverse that is not frozen is
+# computed: a value copied into it changes nothing.
+FLOW_LAYERS: dict[type[nn.Module], Callable[[Any], dict[str, Tensor]]] = {
+    WeightNormLinear: lambda layer: {
+        "linear.weight_g": layer.gain,
+        "linear.weight_v": layer.weight,
+        "linear.bias": layer.bias,
+    },
+    InvertibleLinear: lambda layer: {"weight": layer.weight, "weight_inv": layer.inverse_weight()},
+}

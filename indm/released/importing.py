@@ -1,0 +1,71 @@
+"""A released checkpoint as the weights of a run, refused where it is another model's."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.errors import ArtifactError
+from indm.released.score import score_arguments
+from indm.released.settings import Config, plain
+
+SDE_NAMES = {"vpsde": "vp", "vesde": "ve"}
+
+
+def check_fit(spec: dict[str, Any], released: Config, name: str, *, has_flow: bool) -> None:
+    """Compare what no shape of a tensor tells.
+
+    Raises:
+        ArtifactError: if the released configuration is not that of the run.
+    """
+    try:
+        training, model, flow = released["training"], released["model"], released["flow"]["model"]
+        found = {
+            "sde": SDE_NAMES.get(training["sde"].lower(), training["sde"]),
+            "sde.eps": training["truncation_time"],
+            "flow": flow,
+            **{f"train.score.{key}": value for key, value in score_arguments(released).items()},
+        }
+        keys = ("beta_min", "beta_max") if spec["sde"]["name"] == "vp" else ("sigma_min", "sigma_max")
+        found |= {f"sde.{key}": model[key] for key in keys}
+    except KeyError as error:
+        raise ArtifactError(f"released configuration: found no key {error.args[0]!r}") from None
+    expected = {"sde": spec["sde"]["name"], "sde.eps": spec["eps"], "flow": spec["flow"]["name"]}
+    expected |= {f"sde.{key}": spec["sde"][key] for key in keys}
+    expected |= {f"train.score.{key}": value for key, value in spec["score"].items() if key != "normalise_input"}
+    expected |= {"train.score.channels_in": spec["shape"][0], "train.score.image_size": spec["shape"][1]}
+    expected |= {"train.score.centered": spec["centered"]}
+    wrong = [
+        f"{key}: released {found.get(key)!r}, run {value!r}"
+        for key, value in expected.items()
+        if plain(found.get(key)) != value
+    ]
+    if spec["score"]["normalise_input"]:
+        wrong.append("train.score.normalise_input: released False, run True")
+    if "affine" in spec["flow"]:
+        wrong.append("train.latent: released standardise false and scale 1, run another")
+    if has_flow != (spec["flow"]["name"] != "identity"):
+        wrong.append(f"--flow: {'given' if has_flow else 'not given'}, the run's flow is {spec['flow']['name']}")
+    if wrong:
+        raise ArtifactError(f"run {name}: the released configuration is another one: {'; '.join(wrong)}")
+
+
+def named(kind: str, place: str, module: nn.Module) -> dict[str, Tensor]:
+    return {f"{kind}.{place}.{key}": value for key, value in module.state_dict().items()}
+
+
+def check_weights(spec: dict[str, Any], weights: dict[str, Tensor], name: str) -> None:
+    """Load the weights into the run's own model.
+
+    Raises:
+        ArtifactError: if they do not fit it.
+    """
+    model = ImplicitNonlinearDiffusion(spec)
+    for kind in ("raw", "ema"):
+        state = {key.removeprefix(f"{kind}."): value for key, value in weights.items() if key.startswith(f"{kind}.")}
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise ArtifactError(
+                f"run {name}: the released weights do not fit: {' '.join(str(error).split())}"
+            ) from None

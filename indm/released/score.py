@@ -1,0 +1,126 @@
+"""Released score networks: their entries in, this package's modules out, and back."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from indm.errors import ArtifactError
+from indm.networks.layers import AttentionBlock, FIRDownConv, FourierFeatures, ResidualBlock
+from indm.networks.registered.unet import ScoreUNet
+from indm.released.entries import copy_entries
+from indm.released.settings import SCORE_SETTINGS, Config, complete_config, wrong_settings
+
+SCORE_IGNORED = {"sigmas"}  # the discrete noise levels of the released network, which no continuous-time run reads
+
+
+def import_score(state_dict: Mapping[str, Tensor], config: Config) -> ScoreUNet:
+    """Build the score network of a released checkpoint, in eval mode.
+
+    Arguments:
+        state_dict: entries ``all_modules.N.*`` of the released layout, with or without the prefix ``module.``.
+        config: the released configuration as a nested mapping, with the sections data, model and training.
+
+    Raises:
+        ArtifactError: the configuration is none of the paper's, or an entry is missing, unknown or of another shape;
+            the message lists every difference.
+    """
+    network = ScoreUNet(**score_arguments(config))
+    found = {name.removeprefix("module."): value for name, value in state_dict.items()}
+    copy_entries(_score_entries(network), found, SCORE_IGNORED, "score checkpoint")
+    return network.eval()
+
+
+def export_score(network: ScoreUNet) -> dict[str, Tensor]:
+    """Return a network's weights as entries ``module.all_modules.N.*`` of the released layout (copies)."""
+    return {f"module.{name}": entry.clone() for name, entry in _score_entries(network).items()}
+
+
+def score_arguments(config: Config) -> dict[str, Any]:
+    """Return the arguments of :class:`ScoreUNet` that a released configuration stands for.
+
+    Raises:
+        ArtifactError: the configuration is none of the paper's; the message lists every difference.
+    """
+    try:
+        config = complete_config(config)
+        wrong = wrong_settings(config, SCORE_SETTINGS)
+        data, model = config["data"], config["model"]
+        arguments = {
+            "channels_in": data["num_channels"],
+            "image_size": data["image_size"],
+            "channels": model["nf"],
+            "multipliers": tuple(model["ch_mult"]),
+            "blocks": model["num_res_blocks"],
+            "attention_resolutions": tuple(model["attn_resolutions"]),
+            "dropout": model["dropout"],
+            "embedding": model["embedding_type"],
+            "fourier_scale": float(model["fourier_scale"]),
+            "fir": model["fir"],
+            "progressive_input": model["progressive_input"],
+            "scale_by_sigma": model["scale_by_sigma"],
+            "centered": data["centered"],
+        }
+    except KeyError as error:
+        raise ArtifactError(f"released score configuration: found no key {error.args[0]!r}") from error
+    if arguments["progressive_input"] == "residual" and not arguments["fir"]:
+        wrong.append("model.fir is False, expected True where model.progressive_input is 'residual'")
+    if wrong:
+        raise ArtifactError("released score configuration: " + "; ".join(wrong))
+    return arguments
+
+
+def _score_entries(network: ScoreUNet) -> dict[str, Tensor]:
+    """Name views of a network's weights as the released code names them, so that one table serves both directions."""
+    return {
+        f"all_modules.{index}.{name}": view.detach()
+        for index, layer in enumerate(_released_layers(network))
+        for name, view in _layer_entries(layer).items()
+    }
+
+
+def _released_layers(network: ScoreUNet) -> Iterator[nn.Module]:
+    """Walk through a network's layers in the order of the released ``all_modules``."""
+    if isinstance(network.features, FourierFeatures):
+        yield network.features
+    yield from (network.embed_in, network.embed_out, network.conv_in)
+    for stage in (*network.encoder, *network.middle, *network.decoder):
+        yield from stage.children()  # block, attention, pyramid: those that the stage has
+    yield from (network.norm_out, network.conv_out)
+
+
+def _layer_entries(layer: nn.Module) -> dict[str, Tensor]:
+    return LAYERS.get(type(layer), _plain_entries)(layer)
+
+
+def _plain_entries(layer: nn.Module) -> dict[str, Tensor]:
+    return dict(layer.named_parameters())
+
+
+def _residual_entries(block: ResidualBlock) -> dict[str, Tensor]:
+    parts: dict[str, nn.Module] = {
+        "GroupNorm_0": block.norm_in,
+        "Conv_0": block.conv_in,
+        "Dense_0": block.shift,
+        "GroupNorm_1": block.norm_out,
+        "Conv_1": block.conv_out,
+        "Conv_2": block.shortcut,
+    }
+    return {f"{part}.{name}": value for part, module in parts.items() for name, value in module.named_parameters()}
+
+
+def _attention_entries(block: AttentionBlock) -> dict[str, Tensor]:
+    """The released maps are (in, out) matrices; queries, keys and values are the thirds of one map here."""
+    weights = [*block.qkv.weight.chunk(3), block.out.weight]
+    biases = [*block.qkv.bias.chunk(3), block.out.bias]
+    entries: dict[str, Tensor] = {f"GroupNorm_0.{name}": value for name, value in block.norm.named_parameters()}
+    entries |= {f"NIN_{index}.W": weight.T for index, weight in enumerate(weights)}
+    return entries | {f"NIN_{index}.b": bias for index, bias in enumerate(biases)}
+
+
+LAYERS: dict[type[nn.Module], Callable[[Any], dict[str, Tensor]]] = {
+    FourierFeatures: lambda layer: {"W": layer.frequencies},
+    FIRDownConv: lambda layer: {f"Conv2d_0.{name}": value for name, value in layer.conv.named_parameters()},
+    ResidualBlock: _residual_entries,
+    AttentionBlock: _attention_entries,
+}

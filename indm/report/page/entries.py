@@ -1,0 +1,80 @@
+"""An entry of a page's table: what is shown, and what its file says."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import pandas as pd
+
+from indm.report.names import heading, name
+
+GRADES = {"shown": "✓", "explained by a control": "≈", "not shown": "✗", "inconclusive": "?", "no data": "∅"}
+MOST_DECIMALS = 6
+LARGEST_PLAIN = 1e7
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry: what is shown and what its file says; the same of the error beside it; the symbol of a grade."""
+
+    text: str = ""
+    value: str = ""
+    error: str = ""
+    error_value: str = ""
+    symbol: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text} ± {self.error}" if self.error else self.text or "–"
+
+
+def set_numbers(values: Sequence[str], errors: Sequence[str]) -> list[tuple[str, str]]:
+    """Round the numbers of a column alike, and their errors.
+
+    To two digits of the median error; without errors, to three digits of the median number. Integers stay whole, and very large
+    and very small numbers are written with an exponent. An empty text stays empty.
+    """
+    if not any(errors) and all(value.lstrip("-").isdigit() for value in values if value):
+        return [(_minus(f"{int(value):,}") if value else "", "") for value in values]
+    form = _format([float(value) for value in values if value], [float(error) for error in errors if error])
+    return [
+        (_minus(format(float(value), form)) if value else "", format(float(error), form) if value and error else "")
+        for value, error in zip(values, errors, strict=True)
+    ]
+
+
+def column_entries(column: str, table: pd.DataFrame) -> list[Entry]:
+    texts = list(table[column])
+    if not all(is_number(text) for text in texts if text):
+        return [text_entry(column, text) for text in texts]
+    # With one seed there is no error over seeds, and the one over images stands in its place.
+    empty = pd.Series("", index=table.index)
+    over = zip(table.get(f"{column}_se", empty), table.get(f"{column}_image_se", empty), strict=True)
+    errors = [seeds or images for seeds, images in over]
+    numbers = set_numbers(texts, errors)
+    return [
+        Entry(text, value, error_text, error)
+        for (text, error_text), value, error in zip(numbers, texts, errors, strict=True)
+    ]
+
+
+def text_entry(column: str, text: str) -> Entry:
+    if column == "grade":
+        return Entry(text, symbol=GRADES.get(text, "?"))
+    return Entry(heading(text) if column == "metric" else name(text), value=text if is_number(text) else "")
+
+
+def is_number(text: str) -> bool:
+    return re.fullmatch(r"-?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", text, flags=re.IGNORECASE) is not None
+
+
+def _format(values: list[float], errors: list[float]) -> str:
+    sizes = [abs(size) for size in errors or values if size != 0]
+    decimals = (1 if errors else 2) - math.floor(math.log10(median(sizes))) if sizes else 0
+    plain = decimals <= MOST_DECIMALS and max(map(abs, values), default=0.0) < LARGEST_PLAIN
+    return f",.{max(decimals, 0)}f" if plain else ".3g"
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")

@@ -1,0 +1,124 @@
+"""A table of the page: set for reading, with its downloads."""
+
+import base64
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+import pandas as pd
+
+from indm.report.names import heading
+from indm.report.page.entries import Entry, column_entries
+from indm.report.page.missing import Missing, missing
+
+# The columns of a table that is too wide to be read whole, in the order of reading; its CSV has them all.
+COLUMNS = {
+    "claims": [
+        "id",
+        "grade",
+        "dataset",
+        "sde",
+        "objective",
+        "n",
+        "effect",
+        "low",
+        "high",
+        "unit",
+        "control",
+        "control_effect",
+        "control_low",
+        "control_high",
+        "repeatability",
+        "reason",
+    ]
+}
+# Said once, in the caption, where all rows agree.
+SHARED = {
+    "dataset",
+    "sde",
+    "objective",
+    "variant",
+    "seeds",
+    "sampler",
+    "nfe",
+    "num_samples",
+    "images",
+    "extractor",
+    "split",
+    "machine",
+}
+FEWEST_ROWS_TO_SHARE = 3
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the page: its rows and downloads (file name and address), or why it is missing."""
+
+    name: str
+    path: Path
+    headings: list[str] = field(default_factory=list)
+    numeric: list[bool] = field(default_factory=list)
+    rows: list[list[Entry]] = field(default_factory=list)
+    shared: dict[str, Entry] = field(default_factory=dict)
+    downloads: dict[str, tuple[str, str]] = field(default_factory=dict)
+    missing: Missing | None = None
+
+    def texts(self, column: str) -> set[str]:
+        """Return the texts of a column, in the rows or shared by them; none where the table lacks it."""
+        if (title := heading(column)) in self.shared:
+            return {self.shared[title].text}
+        return {row[self.headings.index(title)].text for row in self.rows} if title in self.headings else set()
+
+
+def read_table(suite: str, path: Path) -> Table:
+    """Read a table as texts, and set it: errors beside values, empty columns left out, shared values for the caption."""
+    if not path.is_file():
+        return Table(path.stem, path, missing=missing(suite, path, path))
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if len(table) == 0:
+        reason = f"no rows: the suite {suite} asks for none of these numbers"
+        return Table(path.stem, path, missing=Missing(path, reason, f"edit params/{suite}.yaml"))
+    entries = {
+        column: column_entries(column, table)
+        for column in COLUMNS.get(path.stem, list(table.columns))
+        if _is_shown(column, table)
+    }
+    shared = {column: entries.pop(column)[0] for column in list(entries) if _is_shared(column, entries[column])}
+    headings = [heading(column) for column in entries]
+    rows = [list(row) for row in zip(*entries.values(), strict=True)]
+    return Table(
+        path.stem,
+        path,
+        headings,
+        [all(entry.value or not entry.text for entry in column) for column in entries.values()],
+        rows,
+        {heading(column): entry for column, entry in shared.items()},
+        _downloads(path, headings, rows),
+    )
+
+
+def _is_shown(column: str, table: pd.DataFrame) -> bool:
+    """Leave out the suite, empty columns, and errors: they stand beside their values."""
+    value = column.removesuffix("_se").removesuffix("_image")
+    beside_its_value = column.endswith("_se") and value in table
+    return column in table and column != "suite" and not beside_its_value and bool((table[column] != "").any())
+
+
+def _is_shared(column: str, entries: list[Entry]) -> bool:
+    return column in SHARED and len(entries) >= FEWEST_ROWS_TO_SHARE and len(set(entries)) == 1
+
+
+def _downloads(path: Path, headings: list[str], rows: list[list[Entry]]) -> dict[str, tuple[str, str]]:
+    """Return the file's own bytes as CSV, and the table as it is set here as Markdown and LaTeX: file name and address."""
+    table = pd.DataFrame([list(map(str, row)) for row in rows], columns=headings)
+    latex = table.to_latex(index=False, escape=True).replace("±", r"$\pm$").replace("−", "$-$").replace("–", "--")
+    texts = {
+        "CSV": ("csv", "text/csv", path.read_bytes()),
+        "Markdown": ("md", "text/markdown", table.to_markdown(index=False, disable_numparse=True).encode() + b"\n"),
+        "LaTeX": ("tex", "application/x-tex", latex.encode()),
+    }
+    return {label: (f"{path.stem}.{suffix}", data_uri(kind, text)) for label, (suffix, kind, text) in texts.items()}
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    return min(f"data:{kind},{quote(content)}", f"data:{kind};base64,{base64.b64encode(content).decode()}", key=len)

@@ -1,0 +1,51 @@
+"""The code behind each job of a suite, as a stamp: both engines and unfinished work depend on it, and on no list of files.
+
+A job's stamp is that of its stage's module and of the registered datasets, diffusions, networks and flows that it uses. So a new
+member of a registry, an edited docstring or comment runs nothing again, and an edited formula what it feeds.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from indm.pipeline import STAGES
+from indm.registry import DATASETS, DIFFUSIONS, FLOWS, NETWORKS
+from indm.store.code import stamp
+
+if TYPE_CHECKING:
+    from indm.suite.schema.suite import Suite
+
+
+def job_stamp(suite: "Suite", stage: str, subject: str = "") -> str:
+    """Hash the code of a job.
+
+    Arguments:
+        suite: the suite.
+        stage: a stage of :data:`indm.pipeline.STAGES`, or ``import_checkpoint``.
+        subject: the job's dataset, run or two-dimensional dataset, if it has one.
+    """
+    return stamp(f"indm.stages.{stage}", *members(suite, stage, subject))
+
+
+def members(suite: "Suite", stage: str, subject: str) -> list[str]:
+    """Name the modules of registered members that a job uses."""
+    if stage == "prepare":
+        return [DATASETS.module(subject)]
+    if stage == "toy2d":
+        return [DIFFUSIONS.module("vp")]
+    if stage == "import_checkpoint" or STAGES[stage].builds:
+        run = suite.protocol[subject].run if stage == "protocol" else subject
+        return _of_model(suite, run)
+    return []
+
+
+def _of_model(suite: "Suite", name: str) -> list[str]:
+    run = suite.runs[name]
+    flow = suite.train_params(name).flow.name if run.model == "indm" else "identity"
+    return [DIFFUSIONS.module(run.sde), NETWORKS.module("unet"), FLOWS.module(flow)]
+
+
+def suite_stamps(suite: "Suite") -> Iterator[tuple[str, str]]:
+    """Yield the place of each job of a suite, ``stage`` or ``stage/subject``, with its stamp."""
+    for name, stage in STAGES.items():
+        for subject in stage.subjects(suite):
+            yield "/".join(filter(None, (name, subject))), job_stamp(suite, name, subject)

@@ -1,0 +1,199 @@
+"""Files that stages write and read: written whole or not at all, and checked when they are read.
+
+Every write goes to a temporary file in the same folder and is renamed into place, so a killed job leaves no half file.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indm.errors import ArtifactError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+
+CHECKPOINT_FORMAT = "indm-checkpoint-1"
+SNAPSHOTS_FORMAT = "indm-snapshots-1"
+EXTRACTOR_FORMAT = "indm-extractor-2"
+STATISTICS_FORMAT = "indm-statistics-1"
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside ``path`` and move it there once the block has ended without an error.
+
+    Raises:
+        ArtifactError: if the file cannot be written (a full disk, a read-only folder); ``path`` is left as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise ArtifactError(
+            f"{path}: cannot be written: {error.strerror}; free space or rights, then run again"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a result as JSON.
+
+    Raises:
+        ArtifactError: if a number is not finite, or the file cannot be written.
+    """
+    try:
+        text = json.dumps(content, indent=2, allow_nan=False)
+    except ValueError as error:
+        raise ArtifactError(f"{path}: a result is not finite ({error}); look at the stage's log") from None
+    with atomic_write(path) as file:
+        file.write(f"{text}\n".encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ArtifactError: if it is missing or not a JSON object.
+    """
+    try:
+        content = json.loads(_read_bytes(path))
+    except ValueError as error:
+        raise ArtifactError(f"{path}: not JSON ({error}); delete it and run its stage again") from None
+    if not isinstance(content, dict):
+        raise ArtifactError(
+            f"{path}: found {type(content).__name__}, expected a JSON object; delete it and run its stage"
+        )
+    return content
+
+
+def write_table(path: Path, table: "pd.DataFrame") -> None:
+    """Write a table as CSV, six significant digits, absent values empty."""
+    with atomic_write(path) as file:
+        table.to_csv(file, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array as ``.npy``."""
+    with atomic_write(path) as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """Read a ``.npy`` array, memory-mapped and without unpickling anything; what is written to it stays in memory.
+
+    Raises:
+        ArtifactError: if it is missing, truncated or holds objects.
+    """
+    _require(path)
+    try:
+        return np.load(path, mmap_mode="c", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ArtifactError(f"{path}: not a .npy array ({error}); delete it and run its stage again") from None
+
+
+def write_arrays(path: Path, tensors: Mapping[str, "Tensor"]) -> None:
+    """Write named tensors as safetensors."""
+    from safetensors.torch import save
+
+    with atomic_write(path) as file:
+        file.write(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read a file of :func:`write_arrays` without torch.
+
+    Raises:
+        ArtifactError: if it is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return load(_read_bytes(path))
+    except SafetensorError as error:
+        raise ArtifactError(f"{path}: not a safetensors file ({error}); delete it and run its stage again") from None
+
+
+def write_weights(path: Path, tensors: Mapping[str, "Tensor"], spec: Mapping[str, Any], kind: str) -> None:
+    """Write tensors with the JSON that rebuilds their module, as safetensors.
+
+    Arguments:
+        path: the file.
+        tensors: contiguous tensors by name.
+        spec: what rebuilds the module; JSON-serialisable.
+        kind: the format's name, checked when read.
+    """
+    from safetensors.torch import save
+
+    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_write(path) as file:
+        file.write(save(content, metadata={"indm": json.dumps({"format": kind, **spec})}))
+
+
+def read_weights(path: Path, kind: str) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
+    """Read a file of :func:`write_weights`; safetensors hold no code, so nothing is executed.
+
+    Arguments:
+        path: the file.
+        kind: the format expected.
+
+    Returns:
+        The tensors and the spec.
+
+    Raises:
+        ArtifactError: if it is missing, damaged, or not of this format.
+    """
+    from safetensors import safe_open
+
+    spec = read_spec(path, kind)
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, spec  # noqa: SIM118 (not a dict)
+
+
+def read_spec(path: Path, kind: str) -> dict[str, Any]:
+    """Read the spec alone of a file of :func:`write_weights`; see :func:`read_weights`."""
+    from safetensors import SafetensorError, safe_open
+
+    _require(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            spec: dict[str, Any] = json.loads((file.metadata() or {}).get("indm", "{}"))
+    except (SafetensorError, ValueError, OSError) as error:
+        raise ArtifactError(f"{path}: not a safetensors file ({error}); delete it and run its stage again") from None
+    if spec.get("format") != kind:
+        raise ArtifactError(
+            f"{path}: found format {spec.get('format')!r}, expected {kind!r}: made by another version of this package, "
+            "or by another program; delete it and run its stage again"
+        )
+    return spec
+
+
+def _require(path: Path) -> None:
+    if not path.is_file():
+        raise ArtifactError(f"{path}: missing; run the stage that writes it, or the whole suite, first")
+
+
+def _read_bytes(path: Path) -> bytes:
+    _require(path)
+    return path.read_bytes()
+
+
+def file_sha256(path: Path) -> str:
+    """Hash a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

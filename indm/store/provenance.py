@@ -1,0 +1,65 @@
+"""Who made a result: the commit, the versions, the machine, the time.
+
+Results hold nothing that changes from one execution to the next; what does goes to ``provenance/`` beside them.
+"""
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from indm.store.files import read_json
+
+# What of a checkout makes a result: a lock file that an engine has just written does not.
+SOURCES = [":/indm", ":/params", ":/pyproject.toml"]
+
+
+def provenance(seconds: float) -> dict[str, Any]:
+    """Describe the execution of a stage: commit, versions, machine, device, wall time in seconds, peak memory in MiB."""
+    packages = ("torch", "torch-fidelity", "clean-fid", "torchdiffeq", "numpy", "scipy", "scikit-learn", "pandas")
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--", *SOURCES)),
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in packages},
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()} {platform.release()}",
+        "device": _device(),
+        "seconds": round(seconds, 3),
+        "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+    }
+
+
+def older_results(folder: Path) -> str:
+    """Say in one line that a suite's results come from a version that tracked its code otherwise; nothing where none do.
+
+    Arguments:
+        folder: of the suite's results.
+    """
+    for path in sorted(folder.glob("data/*/provenance/prepare.json")):
+        if "code_stamp" not in read_json(path):
+            return (
+                f"{folder}: made by version 0.1 of this package, which tracked its code otherwise: all of it is made again; "
+                "to keep it, copy the folder first"
+            )
+    return ""
+
+
+def _device() -> str:
+    """Name what this process has computed on: torch initialises CUDA when it is first used, and not before."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return "cpu"
+    return f"cuda ({torch.cuda.get_device_name()})"
+
+
+def _git(*arguments: str) -> str | None:
+    """Ask git about the package's own checkout; ``None`` where the package is not in one."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

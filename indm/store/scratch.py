@@ -1,0 +1,162 @@
+"""Unfinished work of a stage, kept so that a job that was killed goes on where it was.
+
+It lies in ``<out>/<suite>/scratch/<run>/<stage>/``, which is no declared output: both engines delete those before a job. Every file
+names the key of what it belongs to: a hash of all that the result depends on. A file of another key is removed and never
+used, so that resuming cannot change a result; a stage that has ended well removes its folder.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from indm.errors import ArtifactError
+from indm.progress import say
+from indm.store.files import read_spec, read_weights, write_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+Once = Callable[[str, Callable[[], dict[str, "Tensor"]]], dict[str, "Tensor"]]
+FORMAT = "indm-scratch-1"
+# A job that was asked to stop may still be saving when an engine tries it again.
+LOCK_SECONDS = 60.0
+
+
+class Scratch:
+    """The files of one stage's unfinished work.
+
+    Arguments:
+        folder: where they lie; files of another key in it are removed.
+        key: what they belong to, by :func:`work_key`.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder, self.key = folder, key
+        self.earlier = 0.0
+        self._opened = time.monotonic()
+        stale = []
+        for path in sorted(folder.glob("*.safetensors")):
+            spec = _spec(path)
+            if spec.get("key") == key:
+                self.earlier = max(self.earlier, spec["seconds"])
+            else:
+                stale.append(path)
+        if stale:
+            say(f"{folder}: ignores and removes {len(stale)} files of other parameters, data, code or versions")
+        for path in stale:
+            path.unlink()
+
+    def path(self, name: str) -> Path:
+        """Where the file of a name lies."""
+        return self.folder / f"{name}.safetensors"
+
+    def save(self, name: str, tensors: Mapping[str, "Tensor"], spec: Mapping[str, Any] | None = None) -> None:
+        """Write tensors, and what JSON can hold, under a name.
+
+        Raises:
+            ArtifactError: if they cannot be written; what was there before stays.
+        """
+        seconds = self.earlier + time.monotonic() - self._opened
+        known = {"names": list(tensors), "key": self.key, "seconds": seconds}
+        write_weights(self.path(name), tensors, {**(spec or {}), **known}, FORMAT)
+
+    def load(self, name: str) -> tuple[dict[str, "Tensor"], dict[str, Any]] | None:
+        """Read what was saved under a name, tensors in the same order, if anything was."""
+        if not self.path(name).is_file():
+            return None
+        tensors, spec = read_weights(self.path(name), FORMAT)
+        return {key: tensors[key] for key in spec["names"]}, spec
+
+    def once(self, name: str, make: Callable[[], dict[str, "Tensor"]]) -> dict[str, "Tensor"]:
+        """Return what was saved under a name; make and save it first where nothing was."""
+        found = self.load(name)
+        if found is not None:
+            return found[0]
+        tensors = make()
+        self.save(name, tensors)
+        return tensors
+
+    def below(self, prefix: str) -> "Once":
+        """Return :meth:`once` for the parts of something."""
+        return lambda name, make: self.once(f"{prefix}-{name}", make)
+
+    def remove(self, prefix: str) -> None:
+        """Remove what was saved under names that start like this."""
+        for path in self.folder.glob(f"{prefix}*.safetensors"):
+            path.unlink()
+
+
+@contextlib.contextmanager
+def open_scratch(folder: Path, key: str) -> Iterator[Scratch]:
+    """Lock a scratch folder, ``.../<stage>``, for one process, and remove it if the block ends without an error.
+
+    Raises:
+        ArtifactError: if another process has it, or it cannot be written.
+    """
+    with _lock(folder):
+        scratch = Scratch(folder, key)
+        yield scratch
+        shutil.rmtree(folder)
+        # The run's folder too, unless another stage has unfinished work there.
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()
+
+
+def work_key(code: str, **content: Any) -> str:
+    """Hash what the work of a stage depends on: its code's stamp, ``content`` (JSON), and the versions of format and torch."""
+    import torch
+
+    known = {"format": FORMAT, "code": code, "torch": torch.__version__, **content}
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def _spec(path: Path) -> dict[str, Any]:
+    """Read what a file says of itself; nothing, if it is damaged or foreign."""
+    try:
+        return read_spec(path, FORMAT)
+    except ArtifactError:
+        return {}
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder. The system frees it when the process ends, however it ends: it cannot be stale."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("a+")
+    except OSError as error:
+        raise ArtifactError(
+            f"{folder}: cannot be written: {error.strerror}; free space or rights, then run again"
+        ) from error
+    with file:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while not _locked(file.fileno()):
+            if time.monotonic() >= deadline:
+                file.seek(0)
+                holder = file.read() or "another process"
+                raise ArtifactError(f"{folder}: found {holder} at this work, expected none; wait for it or end it")
+            time.sleep(0.2)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        yield
+
+
+def _locked(descriptor: int) -> bool:
+    """Try to lock a file; where a file system has no locks, go on without: files are replaced whole in any case."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True

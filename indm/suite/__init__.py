@@ -1,0 +1,1 @@
+"""Suites: one YAML file in ``params/`` is everything that one reproduction needs."""

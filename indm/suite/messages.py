@@ -1,0 +1,80 @@
+"""What is said of a value that the schema refuses: where it stands, what was found, what is allowed and what it means."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from indm.suite.schema.suite import Suite
+from indm.suite.strict_yaml import Strict
+
+
+def describe(path: Path, suite: object, error: dict[str, Any], cells: Mapping[str, str]) -> str:
+    """Say what is wrong with a value, and what is allowed.
+
+    Arguments:
+        path: the suite's file.
+        suite: its name.
+        error: pydantic's, of the suite in full.
+        cells: the name in the file of every run.
+    """
+    location = [str(part) for part in error["loc"]]
+    run, key = (location[1], location[2:]) if location[0] == "runs" and len(location) > 1 else (None, location)
+    run = cells.get(run, run) if run else None
+    place = f"{path}: suite {suite}, " + (f"run {run}, " if run else "") + f"key {'.'.join(key) or '(the run)'}"
+    if key == ["[key]"]:
+        return (
+            f"{path}: suite {suite}, key runs: found the name {run!r}; allowed: lower-case letters, digits and hyphens"
+        )
+    if error["type"] == "extra_forbidden":
+        return f"{place}: unknown key; allowed: {_keys(_model_at(location[:-1]), near=location[-1])}"
+    if error["type"] == "missing":
+        return f"{place}: missing; expected {_expected(location)}"
+    # YAML 1.1 takes 4e-3 for a text.
+    exponent = _TEXT_EXPONENT.fullmatch(str(error["input"]))
+    remedy = f"; write {exponent[1]}.0{exponent[2]}" if exponent else ""
+    return f"{place}: found {error['input']!r}; allowed: {_expected(location) or error['msg']}{remedy}"
+
+
+def _model_at(location: list[str]) -> type[Strict]:
+    """Find the model that a location in a suite file belongs to."""
+    model: Any = Suite
+    for part in location:
+        model = model.model_fields[part].annotation if hasattr(model, "model_fields") else get_args(model)[1]
+        # An optional section, Section | None.
+        model = next(
+            (kind for kind in get_args(model) if hasattr(kind, "model_fields") and type(None) in get_args(model)), model
+        )
+    return model
+
+
+def _keys(model: type[Strict], near: str = "") -> str:
+    names = list(model.model_fields)
+    close = difflib.get_close_matches(near, names, n=1)
+    return ", ".join(names) + (f" (did you mean {close[0]}?)" if close else "")
+
+
+_SIGNS = {
+    "minimum": ">=",
+    "exclusiveMinimum": ">",
+    "maximum": "<=",
+    "exclusiveMaximum": "<",
+    "multipleOf": "multiple of",
+}
+_TEXT_EXPONENT = re.compile(r"([+-]?\d+)(e[+-]?\d+)", re.IGNORECASE)
+
+
+def _expected(location: list[str]) -> str:
+    """Say what a key takes: type, range or choices, and meaning, from its JSON schema."""
+    model = _model_at(location[:-1])
+    if not hasattr(model, "model_fields") or location[-1] not in model.model_fields:
+        return ""
+    schema = model.model_json_schema()["properties"][location[-1]]
+    if "enum" in schema:
+        words = [str(choice) for choice in schema["enum"]]
+    else:
+        words = [schema["type"]] if "type" in schema else []
+        words += [f"{sign} {schema[key]}" for key, sign in _SIGNS.items() if key in schema]
+    meaning = f" ({schema['description']})" if "description" in schema else ""
+    return ", ".join(words) + meaning

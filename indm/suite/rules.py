@@ -1,0 +1,140 @@
+"""What no single key of a suite can tell: checks across its keys, each of which returns the mistakes that it finds."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from indm.suite.schema.flow import FlowParams
+    from indm.suite.schema.reference import ReferenceParams
+    from indm.suite.schema.run import RunParams
+    from indm.suite.schema.sde import SDEParams
+    from indm.suite.schema.suite import Suite
+    from indm.suite.schema.train import TrainParams
+
+
+def mistakes(suite: "Suite", path: Path, cells: Mapping[str, str]) -> list[str]:
+    """List the mistakes of a suite read from a file: key, what was found and what is allowed.
+
+    Arguments:
+        suite: the suite.
+        path: its file.
+        cells: the name in the file of every run.
+    """
+    return [
+        *_name(suite, path),
+        *(f"run {cells[name]}, {mistake}" for name in suite.runs for mistake in _run(suite, name, cells[name])),
+        *_toy2d(suite),
+        *(mistake for name, reference in suite.reference.items() for mistake in _reference(name, reference)),
+        *_evaluation(suite),
+        *_references(suite),
+        *_sweep(suite),
+        *_protocol(suite),
+    ]
+
+
+def _name(suite: "Suite", path: Path) -> Iterator[str]:
+    if suite.suite != path.stem:
+        yield f"key suite: found {suite.suite!r}; allowed: the file's name, {path.stem!r}"
+
+
+def _run(suite: "Suite", name: str, cell: str) -> Iterator[str]:
+    run, train = suite.runs[name], suite.train_params(name)
+    if name != run.identity:
+        # Of a cell with seeds, the file has no -s0.
+        allowed = run.identity if cell == name else run.identity.removesuffix(f"-s{run.seed}")
+        yield f"key (the run's name): found {cell!r}; allowed: {allowed!r}, which its keys spell"
+    yield from _steps(run, train)
+    yield from _processes(suite.processes, train)
+    if run.objective == "fid" and run.sde == "vp" and not train.alternate:
+        yield "key train.alternate: found False; allowed: True where objective is fid and sde is vp"
+    yield from _sde(train.sde)
+    yield from _flow(train.flow)
+    if run.dataset not in suite.datasets:
+        yield f"key dataset: found {run.dataset!r}; allowed: {', '.join(suite.datasets)}"
+
+
+def _steps(run: "RunParams", train: "TrainParams") -> Iterator[str]:
+    """Check the steps at which a training does something against its length and its model."""
+    if train.snapshots != sorted(set(train.snapshots)) or max(train.snapshots, default=0) > train.steps:
+        yield f"key train.snapshots: found {train.snapshots}; allowed: increasing, up to train.steps {train.steps}"
+    found = f"key train.flow_warmup_steps: found {train.flow_warmup_steps}"
+    if train.flow_warmup_steps and run.model != "indm":
+        yield f"{found}; allowed: 0, since model {run.model} has no flow"
+    if train.flow_warmup_steps >= train.steps:
+        yield f"{found}; allowed: below train.steps {train.steps}"
+
+
+def _processes(processes: int, train: "TrainParams") -> Iterator[str]:
+    smallest = train.batch_size // train.micro_batches
+    if processes > max(smallest, 1):
+        yield (
+            f"key processes: found {processes}; allowed: up to {smallest}, "
+            "the images of a batch (train.batch_size) or of its smallest part (train.micro_batches)"
+        )
+
+
+def _sde(sde: "SDEParams") -> Iterator[str]:
+    ranges = (
+        ("vp.beta", sde.vp.beta_min, sde.vp.beta_max),
+        ("ve.sigma", sde.ve.sigma_min, sde.ve.sigma_max),
+    )
+    for key, low, high in ranges:
+        if low >= high:
+            yield f"key train.sde.{key}_min: found {low}; allowed: below {key[3:]}_max {high}"
+
+
+def _flow(flow: "FlowParams") -> Iterator[str]:
+    if (flow.wolf is not None) != (flow.name == "wolf"):
+        expected = "encoder and prior" if flow.name == "wolf" else "null"
+        found = "null" if flow.wolf is None else "encoder and prior"
+        yield f"key train.flow.wolf: found {found}; allowed: {expected}, since the flow is {flow.name}"
+
+
+def _toy2d(suite: "Suite") -> Iterator[str]:
+    warmup, steps = suite.toy2d.training.flow_warmup_steps, suite.toy2d.training.steps
+    if warmup >= steps:
+        yield f"key toy2d.training.flow_warmup_steps: found {warmup}; allowed: below steps {steps}"
+
+
+def _reference(dataset: str, reference: "ReferenceParams") -> Iterator[str]:
+    why = f"since the extractor is {reference.extractor}"
+    if (reference.classifier is not None) != reference.extractor.endswith("-cnn"):
+        expected = "its training" if reference.classifier is None else "null"
+        yield f"key reference.{dataset}.classifier: allowed: {expected}, {why}"
+    if reference.published_statistics is not None and reference.classifier is not None:
+        yield f"key reference.{dataset}.published_statistics: allowed: null, {why}"
+
+
+def _evaluation(suite: "Suite") -> Iterator[str]:
+    neighbours, images = suite.fid.prc_neighbours, suite.fid.prc_images
+    if neighbours >= images:
+        yield f"key fid.prc_neighbours: found {neighbours}; allowed: below prc_images {images}"
+    for key, section in (("nll", suite.nll), ("curve", suite.curve)):
+        if (section.tolerance is None) == (section.ode_steps is None):
+            found = f"tolerance {section.tolerance} and ode_steps {section.ode_steps}"
+            yield f"key {key}: found {found}; allowed: one of the two, the other null"
+
+
+def _references(suite: "Suite") -> Iterator[str]:
+    if set(suite.reference) != set(suite.datasets):
+        found, allowed = ", ".join(suite.reference), ", ".join(suite.datasets)
+        yield f"key reference: found the datasets {found}; allowed: exactly those of key datasets, {allowed}"
+
+
+def _sweep(suite: "Suite") -> Iterator[str]:
+    images, subset = suite.sweep.num_samples, suite.fid.kid_subset_size
+    if images < subset:
+        yield f"key sweep.num_samples: found {images}; allowed: at least fid.kid_subset_size {subset}"
+
+
+def _protocol(suite: "Suite") -> Iterator[str]:
+    for dataset, study in suite.protocol.items():
+        place = f"key protocol.{dataset}"
+        if dataset not in suite.datasets:
+            yield f"{place}: no such dataset; allowed: {', '.join(suite.datasets)}"
+        fitting = [name for name, run in suite.runs.items() if run.dataset == dataset]
+        if study.run not in fitting:
+            yield f"{place}.run: found {study.run!r}; allowed: a run of {dataset}: {', '.join(fitting)}"
+        if len(set(study.sizes)) < len(study.sizes):
+            yield f"{place}.sizes: found {study.sizes}; allowed: numbers that differ"

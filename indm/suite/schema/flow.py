@@ -1,0 +1,51 @@
+"""Sections ``train.flow`` and ``train.latent``: what stands between the data and the linear diffusion."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from indm.suite.schema.names import FlowName
+from indm.suite.schema.types import Count, Positive
+from indm.suite.strict_yaml import Strict
+
+
+class WolfParams(Strict):
+    """What the wolf flow has besides its residual blocks: an encoder q(h|x) and a prior p(h)."""
+
+    latent_dim: Annotated[int, Field(ge=2, multiple_of=2, description="dimension of h")]
+    encoder_widths: Annotated[list[Count], Field(min_length=1, description="channels of the encoder's levels")]
+    encoder_channels_out: Annotated[Count, Field(description="channels at the encoder's top")]
+    prior_steps: Annotated[Count, Field(description="steps of the prior's flow")]
+    prior_width: Annotated[Count, Field(description="hidden units of the prior's couplings")]
+    frozen_prior_inverse: Annotated[
+        bool, Field(description="draw h with the prior's inverse of before the training, as the released code does")
+    ]
+
+
+class FlowParams(Strict):
+    """The flow of INDM; DDPM++ has the identity instead."""
+
+    name: Annotated[FlowName, Field(description="registered flow")]
+    blocks: Annotated[
+        list[Annotated[int, Field(ge=0)]],
+        Field(min_length=1, max_length=3, description="residual blocks at each scale; a scale halves the image"),
+    ]
+    width: Annotated[Count, Field(description="hidden channels of a residual block")]
+    activation: Annotated[Literal["sin", "elu"], Field(description="activation of a residual block")]
+    bound: Annotated[Literal["linf", "spectral"], Field(description="norm by which each convolution is bounded")]
+    coefficient: Annotated[float, Field(gt=0, lt=1, description="bound of each convolution's norm")]
+    init_at_bound: Annotated[bool, Field(description="start with the weights scaled to the bound")]
+    probe: Annotated[Literal["gaussian", "rademacher"], Field(description="probe of the trace estimates")]
+    exact_terms_train: Annotated[Count, Field(description="series terms always summed, in training")]
+    exact_terms_eval: Annotated[int, Field(ge=20, description="series terms always summed, in evaluation")]
+    roulette_mean: Annotated[Positive, Field(description="mean of the Poisson number of further terms")]
+    wolf: Annotated[WolfParams | None, Field(description="encoder and prior of the wolf flow; null for resflow")]
+
+
+class LatentParams(Strict):
+    """A fixed affine map of the data in front of the flow: z = scale (x - mean) / std, or z = scale x."""
+
+    standardise: Annotated[
+        bool, Field(description="subtract the mean of the training split's pixels and divide by their deviation")
+    ]
+    scale: Annotated[Positive, Field(description="factor of the data after that")]

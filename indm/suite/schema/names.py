@@ -1,0 +1,17 @@
+"""Names of registered members: whatever the registries hold."""
+
+from typing import TYPE_CHECKING, Literal
+
+from indm.registry import DATASETS, DIFFUSIONS, FLOWS
+
+# The flow of a DDPM++, which no suite names.
+IDENTITY = "identity"
+
+if TYPE_CHECKING:
+    DatasetName = str
+    DiffusionName = str
+    FlowName = str
+else:
+    DatasetName = Literal[tuple(DATASETS)]
+    DiffusionName = Literal[tuple(DIFFUSIONS)]
+    FlowName = Literal[tuple(name for name in FLOWS if name != IDENTITY)]

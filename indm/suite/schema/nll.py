@@ -1,0 +1,24 @@
+"""Sections ``nll`` and ``curve``: how likelihoods are evaluated."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from indm.suite.schema.types import Count, Positive
+from indm.suite.strict_yaml import Strict
+
+
+class NllParams(Strict):
+    """How the four likelihood numbers are evaluated."""
+
+    images: Annotated[
+        Annotated[int, Field(ge=2)] | None, Field(description="images, the first of the split; null: all of them")
+    ]
+    batch_size: Annotated[Count, Field(description="images in a batch")]
+    time_draws: Annotated[Count, Field(description="stratified times of the bound, for each image")]
+    tolerance: Annotated[Positive | None, Field(description="tolerance of the adaptive ODE; null: fixed steps")]
+    ode_steps: Annotated[
+        Count | None,
+        Field(description="fixed steps of fourth order, equidistant in log-SNR; null: adaptive ones"),
+    ]
+    log_det: Annotated[Literal["exact", "series"], Field(description="how the flow's log-determinant is computed")]

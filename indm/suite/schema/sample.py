@@ -1,0 +1,35 @@
+"""Section ``sample``: how images are drawn."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from indm.suite.schema.types import Count, Positive
+from indm.suite.strict_yaml import Strict
+
+
+class SampleParams(Strict):
+    """How images are drawn."""
+
+    sampler: Annotated[
+        Literal["euler_maruyama", "reverse_diffusion", "ancestral", "ode", "ode_euler", "ode_heun"],
+        Field(
+            description="predictor of the reverse SDE, or the probability-flow ODE: adaptive, or one step an interval"
+        ),
+    ]
+    steps: Annotated[int, Field(ge=2, description="grid points; the adaptive ODE chooses its own")]
+    grid: Annotated[Literal["uniform", "log_snr"], Field(description="what the grid points are equidistant in")]
+    corrector_snr: Annotated[
+        Annotated[list[Positive], Field(min_length=2, max_length=2)] | None,
+        Field(description="first and last signal-to-noise ratio of a Langevin corrector, or null"),
+    ]
+    corrector_steps: Annotated[Count, Field(description="Langevin corrections at each grid point")]
+    tolerance: Annotated[Positive, Field(description="tolerance of the adaptive ODE")]
+    denoise: Annotated[
+        Literal["tweedie", "none", "released_ve"],
+        Field(description="last step; released_ve: 8.5 times Tweedie's step, as in the released code's VE runs"),
+    ]
+    centre_prior: Annotated[bool, Field(description="centre the prior on the mean latent of the training images")]
+    temperature: Annotated[Positive, Field(description="factor of the latent before the flow's inverse")]
+    num_samples: Annotated[Count, Field(description="images drawn")]
+    batch_size: Annotated[Count, Field(description="images drawn at once")]

@@ -1,0 +1,69 @@
+"""The whole of a suite."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field
+
+from indm.suite.schema.dataset import DatasetParams
+from indm.suite.schema.fid import FidParams
+from indm.suite.schema.nll import NllParams
+from indm.suite.schema.protocol import ProtocolParams
+from indm.suite.schema.reference import ReferenceParams
+from indm.suite.schema.run import RunParams
+from indm.suite.schema.sample import SampleParams
+from indm.suite.schema.sweep import SweepParams
+from indm.suite.schema.toy2d import Toy2dParams
+from indm.suite.schema.train import TrainParams
+from indm.suite.schema.types import Count, RunName
+from indm.suite.strict_yaml import Strict
+
+
+class Suite(Strict):
+    """Everything one reproduction needs."""
+
+    suite: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="name; the file's name without .yaml")]
+    device: Annotated[Literal["cpu", "cuda", "auto"], Field(description="auto: a GPU where there is one")]
+    threads: Annotated[Count, Field(description="CPU threads of one job; part of what makes bytes repeat")]
+    processes: Annotated[
+        Count, Field(description="processes of one training, which share each batch; on GPUs, one each")
+    ]
+    save_seconds: Annotated[
+        float, Field(ge=0, description="seconds between two savings of a training, from which a killed one goes on")
+    ]
+    datasets: Annotated[dict[str, DatasetParams], Field(min_length=1, description="datasets of this suite")]
+    reference: Annotated[dict[str, ReferenceParams], Field(description="extractor of each dataset")]
+    train: TrainParams
+    sample: SampleParams
+    fid: FidParams
+    nll: Annotated[NllParams, Field(description="on the test split")]
+    curve: Annotated[
+        NllParams, Field(description="of every snapshot, on the validation split (test, where it is empty)")
+    ]
+    sweep: SweepParams
+    protocol: Annotated[dict[str, ProtocolParams], Field(description="study of the protocol, by dataset, or {}")]
+    toy2d: Toy2dParams
+    runs: Annotated[dict[RunName, RunParams], Field(min_length=1, description="the trained models, by name")]
+
+    def train_params(self, run: str) -> TrainParams:
+        """Resolve the training parameters of ``run``."""
+        return _merge(self.train, self.runs[run].train)
+
+    def sample_params(self, run: str) -> SampleParams:
+        """Resolve the sampling parameters of ``run``."""
+        return _merge(self.sample, self.runs[run].sample)
+
+
+Section = TypeVar("Section", bound=Strict)
+
+
+def _merge(section: Section, override: Strict) -> Section:
+    merged = _deep_update(section.model_dump(), override.model_dump(exclude_unset=True))
+    return type(section).model_validate(merged)
+
+
+def _deep_update(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    for key, value in changes.items():
+        nested = isinstance(value, dict) and isinstance(base[key], dict)
+        base[key] = _deep_update(base[key], value) if nested else value
+    return base

@@ -1,0 +1,29 @@
+"""Section ``sweep``: images by several samplers and numbers of steps."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from indm.suite.schema.types import Count
+from indm.suite.strict_yaml import Strict
+
+
+class SweepParams(Strict):
+    """Images of a run by several samplers and numbers of steps; what is not here is as in its sample section."""
+
+    objectives: Annotated[
+        list[Literal["nll", "fid"]], Field(description="of the runs that are swept; others have a table without rows")
+    ]
+    samplers: Annotated[
+        list[Literal["euler_maruyama", "ancestral", "pc", "ode_euler", "ode_heun"]],
+        Field(
+            min_length=1, description="pc: reverse_diffusion, with the Langevin corrector of the run's sample section"
+        ),
+    ]
+    steps: Annotated[
+        list[Annotated[int, Field(ge=2)]],
+        Field(min_length=1, description="grid points, of which a sampler steps between"),
+    ]
+    grid: Annotated[Literal["uniform", "log_snr"], Field(description="what the grid points are equidistant in")]
+    num_samples: Annotated[int, Field(ge=2, description="images drawn for each sampler and number of steps")]
+    batch_size: Annotated[Count, Field(description="images drawn at once")]

@@ -1,0 +1,55 @@
+"""Section ``toy2d``: the study of two-dimensional data."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from indm.suite.schema.sde import VPParams
+from indm.suite.schema.types import Count, Fraction, Positive
+from indm.suite.strict_yaml import Strict
+
+# A pattern, not Literal: the stage looks names up as plain text.
+Toy2dName = Annotated[str, Field(pattern=r"^(moons|checkerboard|eight-gaussians)$")]
+
+
+class Toy2dDataParams(Strict):
+    """A two-dimensional dataset."""
+
+    noise: Annotated[float, Field(ge=0, description="standard deviation of the noise that blurs it")]
+
+
+class Toy2dTrainingParams(Strict):
+    """Networks and training of the study of two-dimensional data (Adam with betas 0.9 and 0.99, cosine schedules)."""
+
+    width: Annotated[Count, Field(description="hidden units of a layer of the score network")]
+    layers: Annotated[Count, Field(description="hidden layers of the score network")]
+    couplings: Annotated[Count, Field(description="affine couplings of INDM's flow")]
+    coupling_width: Annotated[Count, Field(description="hidden units of a coupling's two hidden layers")]
+    scales: Annotated[list[Positive], Field(description="constants by which DDPM++'s controls multiply the data")]
+    steps: Annotated[Count, Field(description="optimiser steps, but for the control of equal compute")]
+    flow_warmup_steps: Annotated[int, Field(ge=0, description="first steps, in which the flow is trained alone")]
+    batch_size: Annotated[Count, Field(description="points in a batch")]
+    lr: Annotated[Positive, Field(description="peak learning rate of the score network")]
+    flow_lr: Annotated[Positive, Field(description="peak learning rate of the flow")]
+    ema_decay: Annotated[Fraction, Field(description="decay of the averaged weights")]
+
+
+class Toy2dParams(Strict):
+    """The study of two-dimensional data: INDM, DDPM++ and its controls on each dataset, objective nll."""
+
+    datasets: Annotated[
+        dict[Toy2dName, Toy2dDataParams],
+        Field(description="two-dimensional datasets; {} for no study"),
+    ]
+    seeds: Annotated[Count, Field(description="seeds of every model, trained in one batch")]
+    train_points: Annotated[Count, Field(description="training points of a seed")]
+    valid_points: Annotated[Count, Field(description="validation points of a seed, by which a scale is chosen")]
+    test_points: Annotated[Count, Field(description="test points of a seed")]
+    vp: VPParams
+    eps: Annotated[float, Field(gt=0, lt=0.1, description="truncation time")]
+    training: Toy2dTrainingParams
+    time_draws: Annotated[Count, Field(description="draws of time and noise of the bound, for each point")]
+    tolerance: Annotated[Positive, Field(description="tolerance of the ODE")]
+    sample_steps: Annotated[list[Annotated[int, Field(ge=2)]], Field(description="network calls of the DDIM sampler")]
+    grid: Annotated[Literal["uniform", "log_snr"], Field(description="what the sampler's times are equidistant in")]
+    samples: Annotated[Count, Field(description="samples of a seed, compared with as many of the data")]

@@ -1,0 +1,1 @@
+"""Training: batches, steps, the loop, and what a killed training goes on from."""

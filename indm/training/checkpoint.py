@@ -1,0 +1,44 @@
+"""The files of a training that has ended: its checkpoint, its snapshots, its losses and a summary."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from indm.store.files import CHECKPOINT_FORMAT, SNAPSHOTS_FORMAT, write_json, write_table, write_weights
+from indm.training.trainer import Trainer
+
+
+def write_snapshots(folder: Path, snapshots: Mapping[int, Mapping[str, Tensor]], spec: Mapping[str, Any]) -> None:
+    """Write ``snapshots.safetensors``: averaged weights by step, with what rebuilds their model."""
+    weights = {f"{step}.{key}": value for step, state in snapshots.items() for key, value in state.items()}
+    write_weights(folder / "snapshots.safetensors", weights, {**spec, "steps": list(snapshots)}, SNAPSHOTS_FORMAT)
+
+
+def write_training(
+    folder: Path,
+    trainer: Trainer,
+    curve: list[dict[str, float]],
+    identity: dict[str, Any],
+    counts: dict[str, int | None],
+) -> None:
+    """Write the trained weights with what rebuilds their model, the losses and a summary."""
+    model = trainer.averaged()
+    weights = {f"raw.{key}": value for key, value in trainer.model.state_dict().items()}
+    weights |= {f"ema.{key}": value for key, value in model.state_dict().items()}
+    weights |= {f"optimiser.{key}": value for key, value in trainer.optimiser_state().items()}
+    spec = identity | {"model": trainer.model.spec}
+    write_weights(folder / "checkpoint.safetensors", weights, spec, CHECKPOINT_FORMAT)
+    # The columns of the last row: steps that train the flow alone have fewer.
+    write_table(folder / "train.csv", pd.DataFrame(curve, columns=list(curve[-1])))
+    result = {
+        "run": identity["run"],
+        "steps": identity["step"],
+        "score_parameters": sum(p.numel() for p in model.noise.parameters()),
+        "flow_parameters": sum(p.numel() for p in model.flow.parameters()),
+        **counts,
+        "final": {key: value for key, value in curve[-1].items() if key != "step"},
+    }
+    write_json(folder / "train.json", result)

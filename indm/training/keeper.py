@@ -1,0 +1,85 @@
+"""What a training that was killed goes on from."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from indm.errors import StoppedError
+from indm.progress import say
+from indm.store.scratch import Scratch, open_scratch
+from indm.training.distributed import first, wait_for_all
+from indm.training.loop import History
+from indm.training.trainer import Trainer
+
+
+class Keeper:
+    """Keeps, while a run trains, what it goes on from when it has been killed.
+
+    Arguments:
+        scratch: where.
+        trainer: the state.
+        steps: those after which the averaged weights are kept.
+        seconds: between two savings of the state.
+        stopping: whether a process has been asked to stop.
+    """
+
+    def __init__(
+        self, scratch: Scratch, trainer: Trainer, steps: list[int], seconds: float, stopping: Callable[[], bool]
+    ) -> None:
+        self.scratch, self.trainer, self.steps = scratch, trainer, steps
+        self.seconds, self.stopping = seconds, stopping
+        self.saved, self.saved_at = 0, time.monotonic()
+
+    def restore(self) -> History:
+        """Give the trainer the state that was saved last, if one was, and return its history."""
+        found = self.scratch.load("state")
+        if found is None or len(self.snapshots()) < sum(step <= found[1]["history"]["done"] for step in self.steps):
+            return History()
+        tensors, spec = found
+        self.trainer.load_state(tensors)
+        self.saved = spec["history"]["done"]
+        if first():
+            say(f"goes on after step {self.saved}, from {self.scratch.path('state')}")
+        return History(**spec["history"])
+
+    def __call__(self, history: History) -> None:
+        """Keep what is due after a step.
+
+        Raises:
+            StoppedError: if the process has been asked to stop; the state has been saved then.
+        """
+        if history.done in self.steps and first():
+            self.scratch.save(f"snapshot-{history.done}", self.trainer.averaged().state_dict())
+        stopping = self.stopping()
+        if first() and (stopping or time.monotonic() - self.saved_at >= self.seconds):
+            self.scratch.save("state", self.trainer.state(), {"history": asdict(history)})
+            self.saved, self.saved_at = history.done, time.monotonic()
+        if stopping:
+            raise StoppedError(f"stopped by SIGTERM; {self.kept()}; run it again to go on")
+
+    def kept(self) -> str:
+        """Say what has been saved."""
+        if not self.saved:
+            return "no state had been saved"
+        return f"the state of after step {self.saved} is kept in {self.scratch.path('state')}"
+
+    def snapshots(self) -> dict[int, dict[str, Tensor]]:
+        """Read the snapshots, by step."""
+        return {step: found[0] for step in self.steps if (found := self.scratch.load(f"snapshot-{step}"))}
+
+
+@contextmanager
+def shared_scratch(folder: Path, key: str, device: torch.device) -> Iterator[Scratch]:
+    """Open the scratch of a training: the first process locks, cleans, writes and removes it, the others only read."""
+    if first():
+        with open_scratch(folder, key) as scratch:
+            wait_for_all(device)
+            yield scratch
+    else:
+        wait_for_all(device)
+        yield Scratch(folder, key)

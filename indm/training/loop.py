@@ -1,0 +1,122 @@
+"""The loop over training steps: learning rates, the learning curve, and where a training goes on."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from indm.errors import DivergenceError
+from indm.seeding import derive_seed
+from indm.training.batches import draw
+from indm.training.distributed import rank
+from indm.training.trainer import Trainer
+
+
+def learning_rate(step: int, steps: int, warmup_steps: int, schedule: str, begin: int = 0) -> float:
+    r"""Factor of the peak learning rate: linear warm-up, then constant or :math:`\tfrac12(1+\cos\pi\,\text{progress})`.
+
+    The warm-up starts at step ``begin``, the cosine at step 0.
+    """
+    warm = min(1.0, (step - begin + 1) / (warmup_steps + 1))
+    return warm if schedule == "constant" else warm * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+@dataclass
+class History:
+    """How far a training has come; with the state of its trainer, it goes on from there.
+
+    Arguments:
+        done: steps done.
+        curve: rows of the learning curve, ``step`` and mean losses.
+        window: losses of the steps since the last row.
+    """
+
+    done: int = 0
+    curve: list[dict[str, float]] = field(default_factory=list)
+    window: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a model is trained, and on what batches.
+
+    Arguments:
+        steps: number of optimiser steps.
+        batch_size: images in a batch.
+        warmup_steps: steps of linear warm-up.
+        schedule: ``constant`` or ``cosine``.
+        log_every: steps averaged in a row of the learning curve.
+        random_flip: flip half of the images left to right.
+        flow_warmup_steps: first steps, in which the flow is trained alone; the learning rate's warm-up starts again
+            after them, with the score.
+    """
+
+    steps: int
+    batch_size: int
+    warmup_steps: int
+    schedule: str
+    log_every: int
+    random_flip: bool = False
+    flow_warmup_steps: int = 0
+
+    def learning_rate(self, step: int) -> float:
+        """Factor of the peak learning rates at a step; see :func:`learning_rate`."""
+        begin = self.flow_warmup_steps if step >= self.flow_warmup_steps else 0
+        return learning_rate(step, self.steps, self.warmup_steps, self.schedule, begin)
+
+
+def train(
+    trainer: Trainer,
+    images: Tensor,
+    levels: int,
+    plan: Plan,
+    *,
+    seed: tuple[str | int, ...],
+    device: torch.device,
+    history: History | None = None,
+    after_step: Callable[[History], None] = lambda history: None,
+    progress: Callable[[range], Iterable[int]],
+) -> list[dict[str, float]]:
+    """Train as planned, or do what is left of it.
+
+    Arguments:
+        trainer: the state, changed in place.
+        images: training images as levels, uint8, shape (N, C, H, W).
+        levels: number of levels.
+        plan: how long, and on what batches.
+        seed: identity from which every draw is derived.
+        device: where to compute.
+        history: what an earlier process has done, whose state the trainer has; changed in place.
+        after_step: called after each step with the history.
+        progress: wraps the loop's range, for a progress bar.
+
+    Returns:
+        The learning curve: rows of ``step`` and mean losses, each over the steps that have it.
+
+    Raises:
+        DivergenceError: if a loss has exploded, or it or a gradient is not finite; the message names the step.
+    """
+    history = History() if history is None else history
+    for step in progress(range(history.done, plan.steps)):
+        draws = draw(images, levels, plan.batch_size, seed, step, device, plan.random_flip, trainer.model.centered)
+        # Dropout draws from the global generator: of each process, for its own images.
+        torch.manual_seed(derive_seed(*seed, "dropout", step, *([rank()] if rank() else [])))
+        try:
+            losses = trainer.step(draws, plan.learning_rate(step), flow_alone=step < plan.flow_warmup_steps)
+        except DivergenceError as error:
+            raise DivergenceError(f"training stopped at step {step}: {error}") from None
+        history.window.append(losses)
+        history.done = step + 1
+        if history.done % plan.log_every == 0 or history.done == plan.steps:
+            history.curve.append({"step": history.done} | _means(history.window))
+            history.window = []
+        after_step(history)
+    return history.curve
+
+
+def _means(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Average each key over the rows that have it."""
+    columns = {key: [row[key] for row in rows if key in row] for key in rows[-1]}
+    return {key: sum(values) / len(values) for key, values in columns.items()}

@@ -1,0 +1,75 @@
+"""From the suite to what is trained: a model's description, and its trainer."""
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.training.distributed import copy_from_first
+from indm.training.loop import Plan
+from indm.training.trainer import Optimisation, Trainer
+
+if TYPE_CHECKING:
+    from indm.suite.schema.flow import FlowParams, LatentParams
+    from indm.suite.schema.suite import Suite
+    from indm.suite.schema.train import TrainParams
+
+
+STANDARD = (0.0, 1.0)
+
+
+def model_spec(
+    suite: "Suite", name: str, shape: list[int], data_moments: tuple[float, float] = STANDARD
+) -> dict[str, Any]:
+    """Describe the model of run ``name`` by what rebuilds it.
+
+    Arguments:
+        suite: the suite.
+        name: the run.
+        shape: (C, H, W) of an image.
+        data_moments: mean and standard deviation of the training images' pixels, for a run that standardises its latent.
+    """
+    run, parameters = suite.runs[name], suite.train_params(name)
+    return {
+        "shape": shape,
+        "sde": {"name": run.sde} | getattr(parameters.sde, run.sde).model_dump(),
+        "eps": parameters.sde.eps,
+        "centered": parameters.centered,
+        "score": parameters.score.model_dump(),
+        "flow": (_flow_spec(parameters.flow) if run.model == "indm" else {"name": "identity"})
+        | _affine_spec(parameters.latent, data_moments),
+    }
+
+
+def _flow_spec(flow: "FlowParams") -> dict[str, Any]:
+    residual = flow.model_dump(exclude={"wolf"})
+    return residual if flow.wolf is None else residual | flow.wolf.model_dump()
+
+
+def _affine_spec(latent: "LatentParams", data_moments: tuple[float, float]) -> dict[str, Any]:
+    """Describe the map in front of the flow; nothing where it is the identity, as in released models."""
+    mean, std = data_moments if latent.standardise else STANDARD
+    affine = {"scale": latent.scale, "mean": mean, "std": std}
+    return {"affine": affine} if latent.standardise or latent.scale != 1 else {}
+
+
+def build_trainer(
+    suite: "Suite", name: str, shape: list[int], device: torch.device, data_moments: tuple[float, float] = STANDARD
+) -> Trainer:
+    """Build the trainer of a run, its weights drawn from torch's generator; see :func:`model_spec`."""
+    parameters = suite.train_params(name)
+    model = ImplicitNonlinearDiffusion(model_spec(suite, name, shape, data_moments)).to(device)
+    copy_from_first(model.state_dict().values())
+    return Trainer(model, Optimisation(objective=suite.runs[name].objective, **_shared(parameters, Optimisation)))
+
+
+def build_plan(parameters: "TrainParams") -> Plan:
+    """Say how long a run is trained, and on what batches."""
+    return Plan(**_shared(parameters, Plan))
+
+
+def _shared(parameters: "TrainParams", kind: type) -> dict[str, Any]:
+    """Select the parameters that are fields of a dataclass."""
+    names = {field.name for field in fields(kind)}
+    return {name: getattr(parameters, name) for name in type(parameters).model_fields if name in names}

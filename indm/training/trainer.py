@@ -1,0 +1,263 @@
+r"""One training step for every model: joint ("nll") and alternating ("fid").
+
+Objective "nll" trains flow and score together on the NELBO. Objective "fid" alternates: (a) the flow on the NELBO with the
+score frozen, (b) the score on the variance-weighted loss, on latents re-encoded by the updated flow. Either may be preceded by
+steps that train the flow alone, as a normalizing flow with a standard normal latent.
+
+References:
+    | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
+    | https://arxiv.org/abs/2205.13699, section 5
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.diffusion.objectives import (
+    gaussian_nll,
+    likelihood_weighted,
+    nelbo,
+    noise_error,
+    reconstruction,
+    variance_weighted,
+)
+from indm.diffusion.sde import importance_time, soft_truncation_time, uniform_time
+from indm.errors import DivergenceError
+from indm.flows.log_det import draw_probe
+from indm.training.batches import Draws
+from indm.training.distributed import add_up, add_up_gradients, processes, rank, synchronise_batch_norms
+from indm.training.ema import ExponentialMovingAverage
+
+BETAS = (0.9, 0.99)
+# Nats per dimension. Untrained models have some ten, and the uniform density of 256 levels 5.5.
+EXPLODED = 1e3
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How a model is optimised.
+
+    Arguments:
+        objective: ``nll`` or ``fid``.
+        lr: peak learning rate of the score network.
+        flow_lr: peak learning rate of the flow.
+        weight_decay: AdamW's weight decay.
+        grad_clip: largest gradient norm, of each network.
+        ema_decay: decay of the score network's averaged weights.
+        flow_ema_decay: decay of the flow's averaged weights.
+        alternate: objective "fid" updates flow and score in turn. Under VE, where variance weighting is likelihood
+            weighting up to a constant, they can be updated jointly instead, as the released code does.
+        micro_batches: pieces of a batch whose gradients are averaged; several processes share each of them.
+        precision: ``float32`` or ``bfloat16``, of the score network's products; the flow, the times and the losses keep
+            theirs: its log-determinant is a sum of products with its Jacobian, and its inverse is that of float32.
+        soft_truncation: exponent k of the score's random truncation time, or ``None``.
+        reconstruction: add the reconstruction term at eps to the NELBO.
+    """
+
+    objective: str
+    lr: float
+    flow_lr: float
+    weight_decay: float
+    grad_clip: float
+    ema_decay: float
+    flow_ema_decay: float
+    alternate: bool = True
+    micro_batches: int = 1
+    precision: str = "float32"
+    soft_truncation: float | None = None
+    reconstruction: bool = False
+
+
+class Trainer:
+    """State of one training: the model, its optimisers and its averaged weights.
+
+    Arguments:
+        model: the model, trained in place.
+        optimisation: how.
+    """
+
+    def __init__(self, model: ImplicitNonlinearDiffusion, optimisation: Optimisation) -> None:
+        self.model = model.train()
+        synchronise_batch_norms(model)
+        self.optimisation = optimisation
+        alternating = optimisation.objective == "fid" and optimisation.alternate
+        self.step_fn = self._alternating_step if alternating else self._joint_step
+        self.networks: dict[str, nn.Module] = {"score": model.noise}
+        if any(True for _ in model.flow.parameters()):
+            self.networks["flow"] = model.flow
+        self.peaks = {"score": optimisation.lr, "flow": optimisation.flow_lr}
+        decays = {"score": optimisation.ema_decay, "flow": optimisation.flow_ema_decay}
+        self.optimisers = {
+            name: _optimiser(network, self.peaks[name], optimisation.weight_decay)
+            for name, network in self.networks.items()
+        }
+        self.averages = {
+            name: ExponentialMovingAverage(network, decays[name]) for name, network in self.networks.items()
+        }
+
+    def step(self, draws: Draws, lr_factor: float, *, flow_alone: bool = False) -> dict[str, float]:
+        """Take one optimiser step and return its losses, in nats per dimension.
+
+        ``flow_loss`` is the loss whose gradient the flow follows; its value is no likelihood, because the Neumann
+        estimator's value is not the log-determinant.
+
+        Arguments:
+            draws: everything random of the step.
+            lr_factor: factor of the peak learning rates.
+            flow_alone: train the flow as a normalizing flow with a standard normal latent, and leave the score as it is.
+        """
+        for name, optimiser in self.optimisers.items():
+            optimiser.param_groups[0]["lr"] = self.peaks[name] * lr_factor
+        step_fn, names = (self._flow_step, ["flow"]) if flow_alone else (self.step_fn, list(self.networks))
+        losses = step_fn(draws.split(self.optimisation.micro_batches))
+        for name in names:
+            self.averages[name].update(self.networks[name])
+        return losses
+
+    def averaged(self) -> ImplicitNonlinearDiffusion:
+        """Return a model with averaged weights, in eval mode, its spectral norms refreshed."""
+        model = ImplicitNonlinearDiffusion(self.model.spec)
+        model.noise.load_state_dict(self.averages["score"].module.state_dict())
+        if "flow" in self.averages:
+            model.flow.load_state_dict(self.averages["flow"].module.state_dict())
+            model.flow.update_norms()
+        return model.eval().requires_grad_(False)
+
+    def optimiser_state(self) -> dict[str, Tensor]:
+        """Return the tensors of the optimisers' states, named ``network.parameter.key``."""
+        return {
+            f"{name}.{index}.{key}": value
+            for name, optimiser in self.optimisers.items()
+            for index, state in optimiser.state_dict()["state"].items()
+            for key, value in state.items()
+        }
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that :meth:`step` changes: raw and averaged weights with their buffers, and the optimisers' states."""
+        state = {f"raw.{key}": value for key, value in self.model.state_dict().items()}
+        state |= {f"optimiser.{key}": value for key, value in self.optimiser_state().items()}
+        for name, average in self.averages.items():
+            state[f"updates.{name}"] = torch.tensor(average.updates)
+            state |= {f"average.{name}.{key}": value for key, value in average.module.state_dict().items()}
+        return state
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what :meth:`state` returned."""
+        self.model.load_state_dict(_below(state, "raw"))
+        for name, optimiser in self.optimisers.items():
+            moments: dict[int, dict[str, Tensor]] = {}
+            for entry, value in _below(state, f"optimiser.{name}").items():
+                index, _, key = entry.partition(".")
+                moments.setdefault(int(index), {})[key] = value
+            optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
+        for name, average in self.averages.items():
+            updates = int(state[f"updates.{name}"])
+            average.load_state_dict({"updates": updates, "module": _below(state, f"average.{name}")})
+
+    def _joint_step(self, batches: list[Draws]) -> dict[str, float]:
+        losses = self._descend(batches, self._joint_loss, *self.networks)
+        return {"score_loss": losses[1], "flow_loss": losses[0]}
+
+    def _alternating_step(self, batches: list[Draws]) -> dict[str, float]:
+        losses = {}
+        if "flow" in self.networks:
+            # The score is frozen, not detached: the flow's gradient passes through it.
+            self.model.noise.requires_grad_(False)
+            try:
+                losses["flow_loss"] = self._descend(batches, self._flow_loss, "flow")[0]
+            finally:
+                self.model.noise.requires_grad_(True)
+        return {"score_loss": self._descend(batches, self._score_loss, "score")[0]} | losses
+
+    def _flow_step(self, batches: list[Draws]) -> dict[str, float]:
+        return {"flow_loss": self._descend(batches, self._normalizing_flow_loss, "flow")[0]}
+
+    def _normalizing_flow_loss(self, draws: Draws) -> tuple[Tensor, float]:
+        z, log_det = self.model.flow(draws.x, "train", draws.generator)
+        loss = (gaussian_nll(z, 1.0) - log_det).mean() / z[0].numel()
+        return loss, loss.item()
+
+    def _joint_loss(self, draws: Draws) -> tuple[Tensor, float]:
+        return self._nelbo(draws, self._truncation(draws))
+
+    def _flow_loss(self, draws: Draws) -> tuple[Tensor, float]:
+        return self._nelbo(draws, self.model.eps)
+
+    def _score_loss(self, draws: Draws) -> tuple[Tensor, float]:
+        with torch.no_grad():
+            z0, _ = self.model.flow(draws.x, "none", draws.generator)
+        t = uniform_time(draws.u, self._truncation(draws))
+        error = noise_error(self._noise, self.model.sde, z0, t, draws.noise)
+        loss = variance_weighted(error).mean() / z0[0].numel()
+        return loss, loss.item()
+
+    def _noise(self, z_t: Tensor, t: Tensor) -> Tensor:
+        with torch.autocast(z_t.device.type, torch.bfloat16, enabled=self.optimisation.precision == "bfloat16"):
+            return self.model.noise(z_t, t).to(z_t.dtype)
+
+    def _truncation(self, draws: Draws) -> float:
+        if self.optimisation.soft_truncation is None:
+            return self.model.eps
+        return soft_truncation_time(draws.truncation, self.model.eps, self.optimisation.soft_truncation)
+
+    def _nelbo(self, draws: Draws, eps: float) -> tuple[Tensor, float]:
+        """Return the bound and, of it, the score's loss, both per dimension."""
+        model = self.model
+        z0, log_det = model.flow(draws.x, "train", draws.generator)
+        t, z = importance_time(model.sde, draws.u, eps)
+        error = noise_error(self._noise, model.sde, z0, t, draws.noise)
+        bound = nelbo(model.sde, z0, log_det, error, z, eps)
+        if self.optimisation.reconstruction:
+            noise = draw_probe(z0, "gaussian", draws.generator)
+            bound = bound + reconstruction(self._noise, model.sde, z0, eps, noise)
+        dims = z0[0].numel()
+        return bound.mean() / dims, likelihood_weighted(error, z).mean().item() / dims
+
+    def _descend(
+        self, batches: list[Draws], loss_fn: Callable[[Draws], tuple[Tensor, float]], *names: str
+    ) -> tuple[float, float]:
+        """Follow the gradient of a loss, averaged over micro-batches, with the optimisers of the named networks.
+
+        Each process adds its share of every micro-batch: all see the same gradient, and decide alike.
+
+        Raises:
+            DivergenceError: if the loss has exploded, or it or a gradient is not finite; no weight has been changed then.
+        """
+        for name in names:
+            self.optimisers[name].zero_grad(set_to_none=True)
+        means = [0.0, 0.0]
+        size = sum(len(batch.x) for batch in batches)
+        for batch in (batch.share(rank(), processes()) for batch in batches):
+            share = len(batch.x) / size
+            loss, detail = loss_fn(batch)
+            (share * loss).backward()
+            means = [means[0] + share * loss.item(), means[1] + share * detail]
+        means = add_up(torch.tensor(means, dtype=torch.float64, device=batches[0].x.device)).tolist()
+        for name in names:
+            add_up_gradients(self.networks[name].parameters())
+            norm = nn.utils.clip_grad_norm_(self.networks[name].parameters(), self.optimisation.grad_clip, foreach=True)
+            # NaN is not below the limit either.
+            if not (means[0] < EXPLODED and math.isfinite(means[0]) and torch.isfinite(norm)):
+                raise DivergenceError(
+                    f"loss {means[0]}, gradient norm {norm.item()} of the {name}, expected a loss below {EXPLODED:g} nats per "
+                    "dimension and a finite norm: lower lr or flow_lr"
+                )
+        for name in names:
+            self.optimisers[name].step()
+        if "flow" in names:
+            self.model.flow.update_norms()
+        return means[0], means[1]
+
+
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Select the names that start with ``prefix.``, and take it off them."""
+    return {key.removeprefix(f"{prefix}."): value for key, value in state.items() if key.startswith(f"{prefix}.")}
+
+
+def _optimiser(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(parameters, lr=lr, betas=BETAS, weight_decay=weight_decay, fused=True)
