@@ -1,6 +1,7 @@
 """CIFAR-10 and CelebA from tiny archives: what is read, what is refused, and that a failure leaves nothing behind."""
 
 import errno
+import hashlib
 import json
 import os
 import pickle
@@ -10,20 +11,25 @@ import sys
 import tarfile
 import tracemalloc
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
 from typing import IO, Any
-from urllib.error import URLError
 
 import numpy as np
+import pooch
 import pytest
+import requests
 import torch
 from click.testing import CliRunner
 from numpy.typing import NDArray
 from PIL import Image
-from torchvision.datasets import CIFAR10, CelebA, utils  # type: ignore[import-untyped]
+from torchvision.datasets import CIFAR10, CelebA  # type: ignore[import-untyped]
 
 from indm.cli import main
 from indm.data import archives, celeba64, cifar10, standins
@@ -41,12 +47,23 @@ PAPER = REPOSITORY / "params/paper.yaml"
 
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise URLError("Name or service not known")
+    def refuse(*_: object, **__: object) -> None:
+        raise requests.ConnectionError("Name or service not known")
 
-    monkeypatch.setattr(utils, "download_url", refuse)
-    monkeypatch.setattr(utils, "download_file_from_google_drive", refuse)
+    serve(monkeypatch, refuse)
+    install_gdown(monkeypatch, refuse)
     monkeypatch.delenv("INDM_DATA", raising=False)
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, answer: Callable[[str, str], None]) -> None:
+    """Let a function of the address and of the file's name stand for every download by HTTP."""
+    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", lambda _, url, file, __: answer(url, file))
+
+
+def install_gdown(monkeypatch: pytest.MonkeyPatch, download: Callable[..., None]) -> None:
+    """Let a function stand for the package that downloads from Google Drive; no test needs it."""
+    module = SimpleNamespace(download=download, __spec__=ModuleSpec("gdown", None))
+    monkeypatch.setitem(sys.modules, "gdown", module)
 
 
 def images(split: Split) -> NDArray[np.uint8]:
@@ -171,18 +188,48 @@ def test_a_download_is_checked_then_moved_into_place(tmp_path: Path, monkeypatch
     release = build.write_cifar10(tmp_path / "server")
     content = (tmp_path / "server" / release.archive.path).read_bytes()
 
-    def download(url: str, folder: Path, name: str) -> None:
+    def download(url: str, file: str) -> None:
         assert url == CIFAR10.url
-        (folder / name).write_bytes(content)
+        Path(file).write_bytes(content)
 
-    monkeypatch.setattr(utils, "download_url", download)
+    serve(monkeypatch, download)
     root = tmp_path / "new" / "root"
     assert load_cifar10(0, root, release)["test"].count == 4
     assert [path.name for path in root.iterdir()] == [release.archive.path]
     other = replace(release, archive=replace(release.archive, md5="0" * 32))
-    with pytest.raises(DataError, match=r"missing, and its download failed \(found MD5 \w+, expected 0{32}\)"):
+    with pytest.raises(DataError, match=r"missing, and its download failed \(MD5 .*expected md5:0{32} but got \w{32}"):
         load_cifar10(0, tmp_path / "other", other)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "server"]
+
+
+def test_a_download_from_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through a socket: the file, its rights, and an answer that is none."""
+    monkeypatch.undo()
+    release = build.write_cifar10(tmp_path / "server")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "server"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        found = archives.obtain(replace(release.archive, url=f"{address}/{release.archive.path}"), tmp_path / "new")
+        with pytest.raises(DataError, match=r"missing, and its download failed \(404 Client Error"):
+            archives.obtain(replace(release.archive, url=f"{address}/nothing"), tmp_path / "other")
+        server.shutdown()
+    assert found.read_bytes() == (tmp_path / "server" / release.archive.path).read_bytes()
+    assert found.stat().st_mode & 0o777 == 0o644
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "server"]
+
+
+def test_a_download_from_google_drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = replace(celeba64.PUBLISHED.partition, md5=hashlib.md5(b"content").hexdigest())
+
+    def download(*, id: str, output: str) -> None:  # noqa: A002
+        assert id == archive.drive_id
+        Path(output).write_bytes(b"content")
+
+    install_gdown(monkeypatch, download)
+    found = archives.obtain(archive, tmp_path / "data")
+    assert found.read_bytes() == b"content"
+    assert [path.name for path in tmp_path.rglob("*")] == ["data", "celeba", found.name]
 
 
 # What prepare writes.
@@ -329,7 +376,7 @@ def test_missing_archive_without_internet(name: str, tmp_path: Path) -> None:
     text = refused(partial(load, root=tmp_path / "data"), tmp_path / "out")
     archive = DATASETS[name].archives[0]
     assert text == (
-        f"{tmp_path}/data/{archive.path}: missing, and its download failed (<urlopen error Name or service not known>); "
+        f"{tmp_path}/data/{archive.path}: missing, and its download failed (Name or service not known); "
         f"{archive.remedy}"
     )
     assert archive.remedy.endswith(
@@ -352,11 +399,11 @@ def test_the_package_that_downloads_from_google_drive_is_named(
 
 
 def test_full_disk_while_downloading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fill(_: str, folder: Path, name: str) -> None:
-        (folder / name).write_bytes(b"half of it")
+    def fill(_: str, file: str) -> None:
+        Path(file).write_bytes(b"half of it")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(utils, "download_url", fill)
+    serve(monkeypatch, fill)
     assert "No space left on device" in refused(partial(load_cifar10, root=tmp_path / "data"), tmp_path / "out")
     assert not list(tmp_path.iterdir())
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.optim.swa_utils import AveragedModel
 
 from indm.diffusion.noise import NoiseModel
 from indm.errors import ParamsError
@@ -399,6 +401,31 @@ def test_average_follows_the_hand_computation() -> None:
         assert ema.module.frozen.item() == step
         assert ema.module.count.item() == step
     assert ema.updates == 4
+
+
+def test_average_of_fifty_steps_is_that_of_float64_and_of_torch() -> None:
+    """To the rounding of float32 and, of ``torch.optim.swa_utils``, to the byte."""
+    module = build("unet-vp")
+    ema, generator = ExponentialMovingAverage(module, decay=0.9), torch.Generator().manual_seed(0)
+    theirs = AveragedModel(module, multi_avg_fn=partial(warm_average, 0.9))
+    theirs.n_averaged += 1  # Else its first update is a copy.
+    exact = [value.double() for value in ema.module.parameters()]
+    for step in range(1, 51):
+        with torch.no_grad():
+            for value in module.parameters():
+                value.add_(torch.randn(value.shape, generator=generator), alpha=0.1)
+        ema.update(module)
+        theirs.update_parameters(module)
+        decay = min(0.9, (1 + step) / (10 + step))
+        exact = [decay * mean + (1 - decay) * value for mean, value in zip(exact, module.parameters(), strict=True)]
+    torch.testing.assert_close([value.double() for value in ema.module.parameters()], exact, rtol=0, atol=1e-6)
+    same = zip(ema.module.state_dict().values(), theirs.module.state_dict().values(), strict=True)
+    assert all(torch.equal(mine, other) for mine, other in same)
+
+
+def warm_average(decay: float, averages: list[Tensor], values: list[Tensor], number: Tensor) -> None:
+    n = int(number)
+    torch._foreach_lerp_(averages, values, 1 - min(decay, (1 + n) / (10 + n)))
 
 
 def test_averaged_module_is_for_evaluation_only() -> None:

@@ -1,6 +1,7 @@
 """Stages that are cut off and run again: the same bytes, and never from what belongs to something else."""
 
 import errno
+import fcntl
 import math
 import os
 import random
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -323,6 +325,45 @@ def test_a_lock_of_a_dead_process_is_no_lock(scratch: Path, monkeypatch: pytest.
     assert (scratch / "lock").exists()
     with open_scratch(scratch, "key"):
         pass
+
+
+def test_who_waits_goes_on_when_the_first_has_ended_well(scratch: Path) -> None:
+    """The first removes the folder, and the lock's file with it: the lock of the second is that of a new file."""
+    with open_scratch(scratch, "key"):
+        waiting = ThreadPoolExecutor().submit(_held_alone, scratch)
+        time.sleep(0.5)
+    assert waiting.result()
+    assert not scratch.exists()
+
+
+def _held_alone(folder: Path) -> bool:
+    with open_scratch(folder, "key"), (folder / "lock").open() as file:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+def test_a_file_system_without_locks_does_without(number: int, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with open_scratch(scratch, "key") as first:
+        first.save("state", {}, {"history": 3})
+        assert first.load("state") is not None
+    assert not scratch.exists()
+
+
+def test_a_lock_that_cannot_be_signed_is_one_line(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", fill)
+    with pytest.raises(ArtifactError) as caught:
+        open_scratch(scratch, "key").__enter__()
+    words = "cannot be written: No space left on device; free space or rights, then run again"
+    assert str(caught.value) == f"{scratch}: {words}"
 
 
 STAGES: dict[str, tuple[Any, tuple[str, ...]]] = {

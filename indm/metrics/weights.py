@@ -158,6 +158,7 @@ def find_weights(file: WeightsFile) -> Path:
 
 def _download(file: WeightsFile) -> None:
     """Download weights to their library's place; torch.hub writes beside it and renames only what has the right sha256."""
+    # Not pooch, as the archives do: it compares whole sums, and of torch-fidelity's file eight digits are published.
     path, timeout = file.cached, socket.getdefaulttimeout()
     try:
         socket.setdefaulttimeout(TIMEOUT)

