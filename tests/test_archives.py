@@ -151,7 +151,7 @@ def test_the_data_root_of_prepare_is_the_option_then_the_variable(
 ) -> None:
     release = build.write_cifar10(tmp_path / "option")
     load = partial(load_cifar10, release=release)
-    monkeypatch.setitem(prepare.DATASETS, "cifar10", replace(DATASETS["cifar10"], load=load))
+    monkeypatch.setattr(prepare, "DATASETS", {"cifar10": replace(DATASETS["cifar10"], load=load)})
     monkeypatch.setenv("INDM_DATA", str(tmp_path / "variable"))
     assert f"{tmp_path}/variable/{release.archive.path}: missing" in call_prepare(tmp_path / "out")
     assert call_prepare(tmp_path / "out", "--data-root", str(tmp_path / "option"), exit_code=0) == ""
@@ -363,7 +363,7 @@ def test_command_with_a_truncated_archive(tmp_path: Path) -> None:
 
 def test_command_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load = partial(load_cifar10, release=build.write_cifar10(tmp_path / "data"))
-    monkeypatch.setitem(prepare.DATASETS, "cifar10", replace(DATASETS["cifar10"], load=load))
+    monkeypatch.setattr(prepare, "DATASETS", {"cifar10": replace(DATASETS["cifar10"], load=load)})
     full_after(monkeypatch, 1000)
     line = call_prepare(tmp_path / "out", "--data-root", str(tmp_path / "data"))
     expected = "train.npy: cannot be written: No space left on device; free space or rights, then run again"

@@ -23,7 +23,7 @@ from indm.metrics import weights
 from indm.metrics.weights import CLEAN_FID, TORCH_FIDELITY
 from indm.registry import DATASETS
 from indm.store.layout import Layout
-from indm.suite.load import load_suite
+from indm.suite.load import load_suite, suite_content
 from indm.suite.schema.suite import Suite
 from indm.suite.strict_yaml import parse_yaml
 from tests.checkout import add_dvc_file, copy_checkout, run
@@ -69,7 +69,7 @@ def states(page: str) -> dict[str, str]:
 
 
 def suite(path: Path, **changes: object) -> Suite:
-    return Suite.model_validate(parse_yaml(path.read_text()) | changes)
+    return Suite.model_validate(suite_content(load_suite(path)) | changes)
 
 
 EVERYTHING = Work(frozenset({"cifar10", "celeba64"}), frozenset({"cifar10", "celeba64"}), True)
