@@ -12,6 +12,11 @@ import re
 import sys
 from pathlib import Path
 
+from snakemake.utils import min_version
+
+# The lower bound of pyproject.toml.
+min_version("9.14")
+
 # Garbage is not looked for among what Snakemake has imported: that is a fifth of the time of finding nothing to do.
 gc.freeze()
 

@@ -40,8 +40,9 @@ def members(suite: "Suite", stage: str, subject: str) -> list[str]:
 
 def _of_model(suite: "Suite", name: str) -> list[str]:
     run = suite.runs[name]
-    flow = suite.train_params(name).flow.name if run.model == "indm" else "identity"
-    return [DIFFUSIONS.module(run.sde), NETWORKS.module("unet"), FLOWS.module(flow)]
+    train = suite.train_params(name)
+    flow = train.flow.name if run.model == "indm" else "identity"
+    return [DIFFUSIONS.module(run.sde), NETWORKS.module(train.score.name), FLOWS.module(flow)]
 
 
 def suite_stamps(suite: "Suite") -> Iterator[tuple[str, str]]:

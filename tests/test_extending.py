@@ -58,33 +58,59 @@ def claim_is_graded(checkout: Path) -> None:
     assert table.loc["half-the-gap", "grade"] == "shown"
 
 
+# Of a suite of the page, the class of what its first run is built of.
 MODEL = """
+import sys
 from pathlib import Path
-from indm.diffusion import ImplicitNonlinearDiffusion
-from indm.params import load_suite
-from indm.stages.train import model_spec
-suite = load_suite(Path("params/smoke.yaml"))
-model = ImplicitNonlinearDiffusion(model_spec(suite, "digits-vp-ddpmpp-nll-s0", [1, 8, 8]))
-print(type(model.noise.network).__name__)
+from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.suite.load import load_suite
+from indm.training.spec import model_spec
+suite = load_suite(Path(f"params/{sys.argv[1]}.yaml"))
+model = ImplicitNonlinearDiffusion(model_spec(suite, sys.argv[2], [1, 8, 8]))
+print(*(type(part).__name__ for part in (model.sde, model.noise.network, model.flow)))
+"""
+STAMPS = """
+import json
+from pathlib import Path
+from indm.stamps import suite_stamps
+from indm.suite.load import load_suite
+print(json.dumps(dict(suite_stamps(load_suite(Path("params/digits.yaml"))))))
 """
 
 
-def network_is_built(checkout: Path) -> None:
-    done = run(checkout, "python", "-c", MODEL)
-    assert done.stdout.split() == ["MirrorUNet"], done.stderr
+def builds(suite: str, name: str, *classes: str) -> Callable[[Path], None]:
+    """Check of which classes of SDE, network and flow the model of a run is."""
+
+    def check(checkout: Path) -> None:
+        done = run(checkout, "python", "-c", MODEL, suite, name)
+        assert done.stdout.split() == [*classes], done.stderr
+
+    return check
 
 
 def suite_is_a_suite(checkout: Path) -> None:
-    assert yaml.safe_load((checkout / "params/two-seeds.yaml").read_text())["suite"] == "two-seeds"
+    expanded = yaml.safe_load((checkout / "params/expanded/two-seeds.yaml").read_text())
+    assert [*expanded["runs"]] == ["digits-vp-indm-fid-s0", "digits-vp-indm-fid-s1"]
     assert (checkout / "workflow/dvc/two-seeds/dvc.yaml").is_file()
+
+
+def stamps(checkout: Path) -> str:
+    """Return the stamps of the code of every job of the default suite."""
+    done = run(checkout, "python", "-c", STAMPS)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 BEFORE: dict[str, Callable[[Path], None]] = {"claim": make_up_values}
 AFTER: dict[str, Callable[[Path], None]] = {
     "claim": claim_is_graded,
-    "network": network_is_built,
+    "flow": builds("rescaled", "digits-vp-indm-nll-s0", "VP", "ScoreUNet", "ScaledResidualFlow"),
+    "network": builds("mirrored", "digits-vp-ddpmpp-nll-s0", "VP", "MirrorUNet", "Identity"),
+    "sde": builds("sub-vp", "digits-subvp-ddpmpp-nll-s0", "SubVP", "ScoreUNet", "Identity"),
     "suite": suite_is_a_suite,
 }
+# Only these make jobs of other suites run again.
+EDITS_OF_CODE = {"metric"}
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -92,11 +118,13 @@ def test_page_does_what_it_says(tmp_path: Path, page: str) -> None:
     checkout = copy_checkout(tmp_path)
     shutil.copytree(REPOSITORY / "tests", checkout / "tests", ignore=shutil.ignore_patterns("__pycache__", "e2e"))
     BEFORE.get(page, lambda _: None)(checkout)
+    code = stamps(checkout)
     follow(checkout, page)
     for command in (["ruff", "check", "--quiet"], ["ruff", "format", "--check", "--quiet", "--diff"]):
         done = run(checkout, *command)
         assert done.returncode == 0, done.stdout + done.stderr
     AFTER.get(page, lambda _: None)(checkout)
+    assert (stamps(checkout) == code) == (page not in EDITS_OF_CODE)
 
 
 def test_every_page_is_in_the_index() -> None:

@@ -6,6 +6,7 @@ import tomllib
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from indm import __version__
 from indm.suite.expand import suite_files
 from indm.suite.strict_yaml import parse_yaml
 from tests.conftest import REPOSITORY
@@ -79,3 +80,27 @@ def test_every_file_of_the_package_that_is_no_module_is_its_data() -> None:
 
 def test_readme_has_no_gaps() -> None:
     assert "@" not in re.sub(r"`[^`]*`|```.*?```", "", README, flags=re.DOTALL)
+
+
+def test_snakefile_asks_for_the_oldest_snakemake_that_the_project_allows() -> None:
+    (found,) = re.findall(r'^min_version\("(.+)"\)$', (REPOSITORY / "Snakefile").read_text(), flags=re.MULTILINE)
+    (snakemake,) = (requirement for requirement in requirements() if requirement.name == "snakemake")
+    assert f">={found}" in map(str, snakemake.specifier)
+
+
+def test_the_version_is_one_and_the_changelog_has_it() -> None:
+    citation = parse_yaml((REPOSITORY / "CITATION.cff").read_text())
+    (newest, date) = re.findall(
+        r"^## \[?([\d.]+)\]? - (\S+)$", (REPOSITORY / "CHANGELOG.md").read_text(), flags=re.MULTILINE
+    )[0]
+    assert __version__ == citation["version"] == newest
+    assert str(citation["date-released"]) == date
+
+
+def test_jobs_of_the_ci_are_parts_of_its_script() -> None:
+    jobs = parse_yaml((REPOSITORY / ".github/workflows/ci.yml").read_text())["jobs"]
+    script = (REPOSITORY / ".ci/run").read_text()
+    assert f"set -- {' '.join(jobs)}\n" in script
+    for name, job in jobs.items():
+        assert job["steps"][-1] == {"run": f".ci/run {name}"}
+        assert job["strategy"]["matrix"]["python"] == ["3.11", "3.13"]

@@ -53,6 +53,7 @@ def images(count: int = 20) -> Tensor:
 def model(flow: str = "resflow", sde: str = "vp", **affine: float) -> ImplicitNonlinearDiffusion:
     torch.manual_seed(0)
     score = {
+        "name": "unet",
         "channels": 8,
         "multipliers": [1],
         "blocks": 1,

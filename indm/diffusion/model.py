@@ -21,8 +21,8 @@ class ImplicitNonlinearDiffusion(nn.Module):
     The diffusion of :math:`x_t = h_\phi^{-1}(z_t)` is nonlinear; with the identity as flow this is DDPM++ (NCSN++ under VE).
 
     Arguments:
-        spec: what rebuilds the model: ``sde`` (name and parameters), ``eps``, ``shape`` (C, H, W), ``score`` (keyword
-            arguments of the network and ``normalise_input``), ``centered`` (data in [-1, 1], else in [0, 1], which the
+        spec: what rebuilds the model: ``sde`` (name and parameters), ``eps``, ``shape`` (C, H, W), ``score`` (name and
+            keyword arguments of the network, and ``normalise_input``), ``centered`` (data in [-1, 1], else in [0, 1], which the
             network maps to [-1, 1] itself), ``flow`` (name and keyword arguments, of which ``affine`` is a fixed map).
 
     References:
@@ -38,7 +38,7 @@ class ImplicitNonlinearDiffusion(nn.Module):
         normalise_input = score.pop("normalise_input")
         self.sde = build_sde(**spec["sde"])
         self.eps: float = spec["eps"]
-        network = build_network("unet", channels_in=channels, image_size=size, centered=spec["centered"], **score)
+        network = build_network(channels_in=channels, image_size=size, centered=spec["centered"], **score)
         self.noise = NoiseModel(network, self.sde, normalise_input=normalise_input)
         self.flow = build_flow(channels_in=channels, image_size=size, **spec["flow"])
 

@@ -69,7 +69,7 @@ def variance_weighted(error: Tensor) -> Tensor:
 
 
 def likelihood_weighted(error: Tensor, z: float) -> Tensor:
-    r"""Loss :math:`\tfrac Z2\|\epsilon_\theta-\epsilon\|^2`, for times drawn by :func:`indm.sde.importance_time`.
+    r"""Loss :math:`\tfrac Z2\|\epsilon_\theta-\epsilon\|^2`, for times drawn by :func:`indm.diffusion.sde.importance_time`.
 
     References:
         | Maximum Likelihood Training of Score-Based Diffusion Models (Song et al., 2021)

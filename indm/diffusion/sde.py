@@ -13,7 +13,7 @@ References:
     | https://arxiv.org/abs/2011.13456, equations 9 to 11 and appendix C
 """
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ T = 1.0
 
 class SDE(Protocol):
     """What objectives, samplers and likelihoods ask of a linear diffusion."""
+
+    section: ClassVar[str]
+    """Section of ``train.sde`` whose keys are its arguments."""
 
     @property
     def prior_std(self) -> float:

@@ -9,6 +9,7 @@ from indm.errors import ArtifactError
 from indm.released.score import score_arguments
 from indm.released.settings import Config, plain
 
+RELEASED_NETWORK = "unet"
 SDE_NAMES = {"vpsde": "vp", "vesde": "ve"}
 
 
@@ -24,6 +25,7 @@ def check_fit(spec: dict[str, Any], released: Config, name: str, *, has_flow: bo
             "sde": SDE_NAMES.get(training["sde"].lower(), training["sde"]),
             "sde.eps": training["truncation_time"],
             "flow": flow,
+            "train.score.name": RELEASED_NETWORK,
             **{f"train.score.{key}": value for key, value in score_arguments(released).items()},
         }
         keys = ("beta_min", "beta_max") if spec["sde"]["name"] == "vp" else ("sigma_min", "sigma_max")

@@ -80,7 +80,7 @@ class Study:
         self.fids = self.measure(self.features, self.known[""])
 
     def drawing(self, *seed: str, weights: str = "ema", **changes: Any) -> dict[str, Any]:
-        """Arguments of :func:`indm.sampling.draw_images`: the suite's sampler but for ``changes``."""
+        """Arguments of :func:`indm.diffusion.generate.draw_images`: the suite's sampler but for ``changes``."""
         model = self.models[weights]
         return {
             "model": model,

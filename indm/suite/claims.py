@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from indm.errors import ParamsError
+from indm.suite.schema.names import DiffusionName
 from indm.suite.strict_yaml import Strict, read_mapping
 
 Word = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
@@ -61,7 +62,7 @@ class Where(Strict):
     """Where the claim is graded: once for each dataset, SDE and objective that is listed; an empty list is any."""
 
     datasets: list[str]
-    sdes: list[Literal["vp", "ve"]]
+    sdes: list[DiffusionName]
     objectives: list[Literal["nll", "fid"]]
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.registry import DIFFUSIONS
 from indm.training.distributed import copy_from_first
 from indm.training.loop import Plan
 from indm.training.trainer import Optimisation, Trainer
@@ -33,7 +34,7 @@ def model_spec(
     run, parameters = suite.runs[name], suite.train_params(name)
     return {
         "shape": shape,
-        "sde": {"name": run.sde} | getattr(parameters.sde, run.sde).model_dump(),
+        "sde": {"name": run.sde} | getattr(parameters.sde, DIFFUSIONS[run.sde].section).model_dump(),
         "eps": parameters.sde.eps,
         "centered": parameters.centered,
         "score": parameters.score.model_dump(),

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ class VE:
 
     sigma_min: float = 0.01
     sigma_max: float = 50.0
+    section: ClassVar[str] = "ve"
 
     @property
     def log_ratio(self) -> float:

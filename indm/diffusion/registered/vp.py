@@ -28,6 +28,7 @@ class VP:
 
     beta_min: float = 0.1
     beta_max: float = 20.0
+    section: ClassVar[str] = "vp"
     prior_std: ClassVar[float] = 1.0
 
     def integral_beta(self, t: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ ProgressiveInput = Literal["none", "residual"]
 
 
 class ScoreUNet(nn.Module):
-    """U-Net of a noisy image and its noise level, from which :class:`~indm.models.noise.NoiseModel` reads the noise.
+    """U-Net of a noisy image and its noise level, from which :class:`~indm.diffusion.noise.NoiseModel` reads the noise.
 
     Every resolution has ``blocks`` residual blocks on the way down and ``blocks + 1`` on the way up; two more blocks
     with attention between them lie in the middle; a further block resamples between two resolutions.

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from indm.registry import DATASETS, DIFFUSIONS, FLOWS
+from indm.registry import DATASETS, DIFFUSIONS, FLOWS, NETWORKS
 
 # The flow of a DDPM++, which no suite names.
 IDENTITY = "identity"
@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     DatasetName = str
     DiffusionName = str
     FlowName = str
+    NetworkName = str
 else:
     DatasetName = Literal[tuple(DATASETS)]
     DiffusionName = Literal[tuple(DIFFUSIONS)]
     FlowName = Literal[tuple(name for name in FLOWS if name != IDENTITY)]
+    NetworkName = Literal[tuple(NETWORKS)]

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from indm.suite.schema.names import NetworkName
 from indm.suite.schema.types import Count, Fraction, Positive
 from indm.suite.strict_yaml import Strict
 
@@ -11,6 +12,7 @@ from indm.suite.strict_yaml import Strict
 class ScoreParams(Strict):
     """The score network."""
 
+    name: Annotated[NetworkName, Field(description="registered network")]
     channels: Annotated[int, Field(ge=8, multiple_of=4, description="channels at full resolution")]
     multipliers: Annotated[list[Count], Field(min_length=1, description="channel multiplier of each resolution")]
     blocks: Annotated[Count, Field(description="residual blocks at each resolution")]
