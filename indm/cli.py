@@ -79,20 +79,23 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **
     from indm.store.layout import Layout
     from indm.store.provenance import provenance
     from indm.suite.load import load_suite, suite_sha256
+    from indm.track import check_tracked
 
     suite = load_suite(suite_file)
     _check_subject(suite, suite_file, **subject)
     limit_threads(suite.threads)
+    layout, stamp = Layout(out, suite.suite), job_stamp(suite, name, *subject.values())
+    check_tracked(layout, name, "".join(subject.values()), stamp)
     # Before the work: during it, someone may edit the files.
     source = {
         "suite": suite.suite,
         "suite_sha256": suite_sha256(suite),
-        "code_stamp": job_stamp(suite, name, *subject.values()),
+        "code_stamp": stamp,
         "seed": _seed(suite, **subject),
     }
     started = time.monotonic()
     stage = importlib.import_module(f"indm.stages.{name}")
-    finished: Finished = stage.run(suite, Layout(out, suite.suite), *subject.values(), **options)
+    finished: Finished = stage.run(suite, layout, *subject.values(), **options)
     # Of several processes that torchrun has started, the first one writes.
     if int(os.environ.get("RANK", "0")):
         return

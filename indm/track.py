@@ -4,6 +4,7 @@ DVC reads files and computes nothing. So its first stage, ``validate``, looks at
 has changed, and writes these; every other stage depends on what they say.
 """
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,23 @@ def track(suite_file: Path, out: Path) -> None:
     for place, stamp in suite_stamps(suite):
         with atomic_write(folder / place) as file:
             file.write(f"{stamp}\n".encode())
+
+
+def check_tracked(layout: Layout, stage: str, subject: str, stamp: str) -> None:
+    """Stop a stage that DVC runs by the stamp of other code, as ``dvc repro --single-item`` would: it would record a wrong one.
+
+    Arguments:
+        layout: where the suite's files lie.
+        stage: the stage.
+        subject: what it works on; empty where there is one job.
+        stamp: of the job's code as it is.
+
+    Raises:
+        ParamsError: if DVC has another stamp.
+    """
+    path = layout.code / stage / subject
+    if "DVC_STAGE" in os.environ and path.is_file() and path.read_text(encoding="utf-8").strip() != stamp:
+        raise ParamsError(f"{path}: found the stamp of other code than there is now; run dvc repro validate first")
 
 
 def _read(expanded: Path) -> Suite | None:

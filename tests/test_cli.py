@@ -91,6 +91,25 @@ def test_prepare_writes_checked_files_and_provenance(tmp_path: Path) -> None:
     assert record["code_stamp"] == job_stamp(load_suite(Path(SMOKE)), "prepare", "digits")
 
 
+def test_a_stage_that_dvc_runs_by_the_stamp_of_other_code_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("prepare", "--suite", SMOKE, "--dataset", "digits", "--out", str(tmp_path))
+    stamp = tmp_path / "smoke/code/prepare/digits"
+    stamp.parent.mkdir(parents=True)
+    stamp.write_text("other\n")
+    # Left behind by DVC, it does not concern another engine.
+    assert call(*arguments).exit_code == 0
+    monkeypatch.setenv("DVC_STAGE", "prepare@digits")
+    done = call(*arguments)
+    assert done.exit_code == 1
+    assert done.output == (
+        f"indm prepare: {stamp}: found the stamp of other code than there is now; run dvc repro validate first\n"
+    )
+    stamp.write_text(f"{job_stamp(load_suite(Path(SMOKE)), 'prepare', 'digits')}\n")
+    assert call(*arguments).exit_code == 0
+
+
 def test_validate_reads_the_claims_beside_a_suite(tmp_path: Path) -> None:
     (tmp_path / "smoke.yaml").write_text(Path(SMOKE).read_text())
     claims = (REPOSITORY / "params" / "claims.yaml").read_text()
