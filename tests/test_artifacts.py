@@ -25,7 +25,7 @@ from indm.store.files import (
     write_weights,
 )
 from indm.store.prepared import read_split
-from indm.store.provenance import provenance
+from indm.store.provenance import older_results, provenance
 
 KIND = "test-1"
 
@@ -157,3 +157,22 @@ def test_what_is_written_to_an_array_that_was_read_stays_in_memory(tmp_path: Pat
     write_array(tmp_path / "train.npy", np.zeros((2, 3), dtype=np.uint8))
     read_split(tmp_path, "train").fill_(1)
     assert read_array(tmp_path / "train.npy").sum() == 0
+
+
+def test_results_of_a_version_without_stamps_are_named_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "smoke/data/digits/provenance/prepare.json"
+    assert older_results(tmp_path / "smoke") == ""
+    write_json(path, {"code_sha256": "a"})
+    line = older_results(tmp_path / "smoke")
+    assert line.startswith(f"{tmp_path / 'smoke'}: made by version 0.1 of this package")
+    assert len(line.splitlines()) == 1
+    write_json(path, {"code_stamp": "a"})
+    assert older_results(tmp_path / "smoke") == ""
+
+
+def test_a_file_of_an_older_format_is_refused_in_one_line(tmp_path: Path) -> None:
+    write_weights(tmp_path / "a.safetensors", {}, {}, "indm-checkpoint-1")
+    with pytest.raises(
+        ArtifactError, match="found format 'indm-checkpoint-1', expected 'indm-checkpoint-2': made by another"
+    ):
+        read_weights(tmp_path / "a.safetensors", "indm-checkpoint-2")
