@@ -11,19 +11,13 @@ from pathlib import Path
 import pytest
 
 from indm.pipeline import STAGES
-from indm.stamps import members
+from indm.stamps import members, suite_stamps
+from indm.store import code
 from indm.store.code import EXCLUDED, modules
 from indm.suite.load import load_suite
 from tests.conftest import REPOSITORY
 
 SUITE = load_suite(REPOSITORY / "params/smoke.yaml")
-CODE = """
-import json, sys
-from pathlib import Path
-from indm.stamps import suite_stamps
-from indm.suite.load import load_suite
-print(json.dumps(dict(suite_stamps(load_suite(Path("params/smoke.yaml"))))))
-"""
 INDM = {f"digits-{run}-s0" for run in ("ve-indm-fid", "vp-indm-fid", "vp-indm-nll")}
 
 
@@ -35,11 +29,16 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def stamps(checkout: Path, python: str = sys.executable) -> dict[str, str]:
-    """Ask a checkout for the stamp of each of its jobs."""
-    done = subprocess.run([python, "-B", "-c", CODE], cwd=checkout, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout))
+def stamps(checkout: Path) -> dict[str, str]:
+    """Compute the stamp of each job from the sources of a checkout."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(code, "ROOT", checkout)
+        patch.setattr(code, "KEPT", checkout / "indm/__pycache__/code.json")
+        code._read.cache_clear()
+        try:
+            return dict(suite_stamps(SUITE))
+        finally:
+            code._read.cache_clear()
 
 
 def changed(checkout: Path, edit: Callable[[], object]) -> set[str]:
@@ -148,8 +147,24 @@ def test_a_module_imported_in_a_function_counts_and_one_for_type_checkers_does_n
 
 def test_a_relative_import_is_refused(checkout: Path) -> None:
     append(checkout / "indm/stages/compute.py", "\nfrom . import claims\n")()
-    with pytest.raises(AssertionError, match="relative imports are not followed; write the full name"):
+    with pytest.raises(ValueError, match="relative imports are not followed; write the full name"):
         stamps(checkout)
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
+def test_another_python_finds_the_same_stamps(checkout: Path, version: str) -> None:
+    """Else results that were pulled would be made again."""
+    python = shutil.which(f"python{version}")
+    command = [
+        python or "",
+        "-B",
+        "-c",
+        "from indm.store.code import stamp; print(stamp('indm.stages.train', 'indm.cli'))",
+    ]
+    if python is None or subprocess.run([python, "-c", ""], check=False).returncode:
+        pytest.skip(f"there is no Python {version} here")
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == [code.stamp("indm.stages.train", "indm.cli")], done.stderr
 
 
 # Imports what the stages share with other packages once, and each job's stage and registered members in a fork of its own.
