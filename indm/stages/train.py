@@ -6,12 +6,13 @@ With several processes (the suite's key), each computes its part of every batch,
 import os
 from collections.abc import Mapping
 from functools import partial
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from indm.data.levels import moments
-from indm.errors import DivergenceError, ParamsError
+from indm.errors import ParamsError
 from indm.process import set_up, sigterm_noted
 from indm.progress import bar
 from indm.seeding import derive_seed
@@ -68,7 +69,7 @@ def _join(kind: type["Suite"], content: dict[str, Any], layout: Layout, name: st
 
 def _train(suite: "Suite", layout: Layout, name: str, device: torch.device) -> Finished:
     """Train in this process, alone or as one of several."""
-    run, parameters, folder = suite.runs[name], suite.train_params(name), layout.run(name)
+    run, parameters = suite.runs[name], suite.train_params(name)
     description = read_json(layout.data(run.dataset) / "dataset.json")
     images, levels = read_split(layout.data(run.dataset), "train"), description["levels"]
     data_moments = moments(images, levels, parameters.centered) if parameters.latent.standardise else STANDARD
@@ -77,20 +78,14 @@ def _train(suite: "Suite", layout: Layout, name: str, device: torch.device) -> F
     torch.manual_seed(derive_seed(*seed, "initialisation"))
     trainer, plan = build_trainer(suite, name, description["shape"], device, data_moments), build_plan(parameters)
     begin = partial(draw, images, levels, plan.batch_size, seed, 0, device, centered=parameters.centered)
-    flops = _flops(trainer, begin())
-    warmup_flops = _flops(trainer, begin(), flow_alone=True) if plan.flow_warmup_steps else None
+    flops = _flops(trainer, begin()), _flops(trainer, begin(), flow_alone=True) if plan.flow_warmup_steps else None
     key = _key(suite, name, description["sha256"], device)
     with shared_scratch(layout.scratch(name, "train"), key, device) as scratch, sigterm_noted() as stop:
         # All of several processes stop after the same step.
-        keeper = Keeper(
-            scratch,
-            trainer,
-            parameters.snapshots,
-            suite.save_seconds,
-            stopping=lambda: any_process(stop.is_set(), device),
-        )
-        progress = bar(name) if first() else iter
-        try:
+        asked = partial(_asked_to_stop, stop, device)
+        keeper = Keeper(scratch, trainer, parameters.snapshots, suite.save_seconds, stopping=asked)
+        history, progress = keeper.restore(), bar(name) if first() else iter
+        with keeper.explaining():
             curve = train(
                 trainer,
                 images,
@@ -98,22 +93,37 @@ def _train(suite: "Suite", layout: Layout, name: str, device: torch.device) -> F
                 plan,
                 seed=seed,
                 device=device,
-                history=keeper.restore(),
+                history=history,
                 after_step=keeper,
                 progress=progress,
             )
-        except DivergenceError as error:
-            raise DivergenceError(f"{error}; {keeper.kept()}") from None
         if first():
-            identity = {"run": name, "dataset": run.dataset, "seed": run.seed}
-            counts = {"train_flops_per_step": flops, "flow_warmup_flops_per_step": warmup_flops}
-            write_training(folder, trainer, curve, identity | {"step": plan.steps}, counts)
-            cumulative = [
-                cumulative_flops(step, plan.flow_warmup_steps, flops, warmup_flops or 0)
-                for step in parameters.snapshots
-            ]
-            write_snapshots(folder, keeper.snapshots(), identity | {"flops": cumulative, "model": trainer.model.spec})
-    return Finished(folder, scratch.earlier)
+            _write(suite, layout, name, trainer, curve, keeper, flops)
+    return Finished(layout.run(name), scratch.earlier)
+
+
+def _asked_to_stop(stop: Event, device: torch.device) -> bool:
+    return any_process(stop.is_set(), device)
+
+
+def _write(
+    suite: "Suite",
+    layout: Layout,
+    name: str,
+    trainer: Trainer,
+    curve: list[dict[str, float]],
+    keeper: Keeper,
+    flops: tuple[int, int | None],
+) -> None:
+    """Write what has been trained; ``flops`` are the operations of a step, and of one that warms up the flow."""
+    run, parameters, folder = suite.runs[name], suite.train_params(name), layout.run(name)
+    identity = {"run": name, "dataset": run.dataset, "seed": run.seed}
+    counts = dict(zip(("train_flops_per_step", "flow_warmup_flops_per_step"), flops, strict=True))
+    write_training(folder, trainer, curve, identity | {"step": parameters.steps}, counts)
+    cumulative = [
+        cumulative_flops(step, parameters.flow_warmup_steps, flops[0], flops[1] or 0) for step in parameters.snapshots
+    ]
+    write_snapshots(folder, keeper.snapshots(), identity | {"flops": cumulative, "model": trainer.model.spec})
 
 
 def _key(suite: "Suite", name: str, data: Mapping[str, str], device: torch.device) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from indm.errors import StoppedError
+from indm.errors import DivergenceError, StoppedError
 from indm.progress import say
 from indm.store.scratch import Scratch, open_scratch
 from indm.training.distributed import first, wait_for_all
@@ -61,6 +61,14 @@ class Keeper:
             self.saved, self.saved_at = history.done, time.monotonic()
         if stopping:
             raise StoppedError(f"stopped by SIGTERM; {self.kept()}; run it again to go on")
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Add what has been saved to the message of a training that diverges in the block."""
+        try:
+            yield
+        except DivergenceError as error:
+            raise DivergenceError(f"{error}; {self.kept()}") from None
 
     def kept(self) -> str:
         """Say what has been saved."""
