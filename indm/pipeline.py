@@ -5,8 +5,8 @@ Snakemake's words, and ``tests/test_workflow.py`` compares the two.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -53,8 +53,7 @@ TOY2D = (
 )
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """A stage: one command of the package, one rule of Snakemake, one stage of DVC.
 
     In paths and keys, ``{dataset}``, ``{run}`` and ``{toy}`` stand for names; a stage without a subject collects all of them.
@@ -76,7 +75,7 @@ class Stage:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
-    plots: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    plots: Mapping[str, Mapping[str, str]] = MappingProxyType({})
     keys: tuple[str, ...] = ()
     builds: bool = False
     reports: bool = False

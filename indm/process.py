@@ -13,7 +13,6 @@
 
 import atexit
 import contextlib
-import ctypes
 import gc
 import os
 import signal
@@ -78,6 +77,9 @@ def set_up(device: str, threads: int, processes: int = 1) -> "torch.device":
 
 def _keep_memory() -> None:
     """Keep freed memory for the next allocation, where the C library can (glibc)."""
+    # Imported here: the command line does not pay for it.
+    import ctypes
+
     if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
         return
     # In this order: after a change of the other, a refusal would leave this threshold at 128 KiB for good.
