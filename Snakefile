@@ -26,7 +26,7 @@ sys.path.insert(0, str(workflow.basedir))
 from indm.doctor.examine import Work, requirements
 from indm.errors import ParamsError
 from indm.pipeline import SHOWN
-from indm.stamps import job_stamp
+from indm.stamps import job_stamp, remember_start
 from indm.store.provenance import older_results
 from indm.suite.claims import load_claims
 from indm.suite.expand import suite_files
@@ -50,6 +50,7 @@ try:
     load_claims(Path("params/claims.yaml"))
 except ParamsError as error:
     sys.exit(str(error))
+remember_start(suite)
 
 
 ##### Wildcards #####
@@ -101,7 +102,7 @@ onstart:
         compute=workflow.local_exec
         and any(rule != "prepare" for rule, _ in needed),
     )
-    if older := older_results(Path("results", SUITE)):
+    if not workflow.touch and (older := older_results(Path("results", SUITE))):
         print(older, file=sys.stderr)
     if gaps := requirements(suite, work):
         sys.exit("\n".join(gaps))

@@ -10,13 +10,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from indm import __version__
 from indm.errors import IndmError
 from indm.pipeline import STAGES
+
+if TYPE_CHECKING:
+    from indm.store.finished import Finished
 
 SUITE = click.option(
     "--suite",
@@ -73,19 +76,22 @@ def _stage(name: str, summary: str, *options: Callable[..., Any]) -> None:
 
 def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **options: Any) -> None:
     from indm.process import limit_threads
-    from indm.stamps import job_stamp
-    from indm.store.files import write_json
-    from indm.store.finished import Finished
-    from indm.store.layout import Layout
-    from indm.store.provenance import provenance
     from indm.suite.load import load_suite, suite_sha256
-    from indm.track import check_tracked
 
     suite = load_suite(suite_file)
     _check_subject(suite, suite_file, **subject)
     limit_threads(suite.threads)
+
+    # After that: they import NumPy, which reads the limit once.
+    from indm.stamps import check_started, job_stamp
+    from indm.store.files import write_json
+    from indm.store.layout import Layout
+    from indm.store.provenance import provenance
+    from indm.track import check_tracked
+
     layout, stamp = Layout(out, suite.suite), job_stamp(suite, name, *subject.values())
-    check_tracked(layout, name, "".join(subject.values()), stamp)
+    check_started(stamp)
+    check_tracked(suite, suite_file, layout, name, "".join(subject.values()), stamp)
     # Before the work: during it, someone may edit the files.
     source = {
         "suite": suite.suite,

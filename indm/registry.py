@@ -40,7 +40,7 @@ class Registry(Mapping[str, Member]):
         return member
 
     def __iter__(self) -> Iterator[str]:
-        files = (ROOT / self.package.replace(".", "/")).glob("[!_]*.py")
+        files = (ROOT / self.package.replace(".", "/")).glob("[!._#]*.py")
         return iter(sorted(path.stem.replace("_", "-") for path in files))
 
     def __len__(self) -> int:

@@ -4,15 +4,19 @@ A job's stamp is that of its stage's module and of the registered datasets, diff
 member of a registry, an edited docstring or comment runs nothing again, and an edited formula what it feeds.
 """
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from indm.errors import ParamsError
 from indm.pipeline import STAGES
 from indm.registry import DATASETS, DIFFUSIONS, FLOWS, NETWORKS
 from indm.store.code import stamp
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
+
+STARTED = "INDM_STAMPS"
 
 
 def job_stamp(suite: "Suite", stage: str, subject: str = "") -> str:
@@ -50,3 +54,19 @@ def suite_stamps(suite: "Suite") -> Iterator[tuple[str, str]]:
     for name, stage in STAGES.items():
         for subject in stage.subjects(suite):
             yield "/".join(filter(None, (name, subject))), job_stamp(suite, name, subject)
+
+
+def remember_start(suite: "Suite") -> None:
+    """Leave the stamps of a suite's jobs to the processes that this one starts; see :func:`check_started`."""
+    os.environ[STARTED] = " ".join(sorted({stamp for _, stamp in suite_stamps(suite)}))
+
+
+def check_started(stamp: str) -> None:
+    """Stop a job whose code was edited after Snakemake had started: it is recorded under the stamp of before.
+
+    Raises:
+        ParamsError: if Snakemake knew of no job with this stamp.
+    """
+    known = os.environ.get(STARTED)
+    if known is not None and stamp not in known.split():
+        raise ParamsError("indm/ was edited after Snakemake had started; run it again")

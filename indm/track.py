@@ -47,21 +47,26 @@ def track(suite_file: Path, out: Path) -> None:
             file.write(f"{stamp}\n".encode())
 
 
-def check_tracked(layout: Layout, stage: str, subject: str, stamp: str) -> None:
-    """Stop a stage that DVC runs by the stamp of other code, as ``dvc repro --single-item`` would: it would record a wrong one.
+def check_tracked(suite: Suite, suite_file: Path, layout: Layout, stage: str, subject: str, stamp: str) -> None:
+    """Stop a stage that DVC runs on another suite or other code than it will record, edited since ``validate`` looked at them.
 
     Arguments:
-        layout: where the suite's files lie.
+        suite: the suite.
+        suite_file: its file.
+        layout: where its files lie.
         stage: the stage.
         subject: what it works on; empty where there is one job.
         stamp: of the job's code as it is.
 
     Raises:
-        ParamsError: if DVC has another stamp.
+        ParamsError: if DVC has another suite or another stamp.
     """
-    path = layout.code / stage / subject
-    if "DVC_STAGE" in os.environ and path.is_file() and path.read_text(encoding="utf-8").strip() != stamp:
-        raise ParamsError(f"{path}: found the stamp of other code than there is now; run dvc repro validate first")
+    if "DVC_STAGE" not in os.environ:
+        return
+    expected = {layout.code / stage / subject: f"{stamp}\n", expanded_path(suite_file): expanded_text(suite)}
+    for path, text in expected.items():
+        if path.is_file() and path.read_text(encoding="utf-8") != text:
+            raise ParamsError(f"{path}: found what was so before an edit of {suite_file} or indm/; run dvc repro again")
 
 
 def _read(expanded: Path) -> Suite | None:

@@ -12,7 +12,7 @@ from indm.cli import main
 from indm.pipeline import SHOWN, STAGES
 from indm.report.export import TITLES
 from indm.stamps import job_stamp
-from indm.suite.load import load_suite, suite_sha256
+from indm.suite.load import expanded_path, expanded_text, load_suite, suite_sha256
 from tests.conftest import REPOSITORY
 
 SMOKE = str(REPOSITORY / "params" / "smoke.yaml")
@@ -91,23 +91,38 @@ def test_prepare_writes_checked_files_and_provenance(tmp_path: Path) -> None:
     assert record["code_stamp"] == job_stamp(load_suite(Path(SMOKE)), "prepare", "digits")
 
 
-def test_a_stage_that_dvc_runs_by_the_stamp_of_other_code_stops(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arguments = ("prepare", "--suite", SMOKE, "--dataset", "digits", "--out", str(tmp_path))
-    stamp = tmp_path / "smoke/code/prepare/digits"
-    stamp.parent.mkdir(parents=True)
-    stamp.write_text("other\n")
-    # Left behind by DVC, it does not concern another engine.
+def test_a_stage_that_dvc_runs_on_what_was_edited_since_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = tmp_path / "params/smoke.yaml"
+    stamp, expanded = tmp_path / "smoke/code/prepare/digits", expanded_path(suite)
+    arguments = ("prepare", "--suite", str(suite), "--dataset", "digits", "--out", str(tmp_path))
+    for path, text in ((suite, Path(SMOKE).read_text()), (stamp, "other\n"), (expanded, "{}\n")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    # Left behind by DVC, they do not concern another engine.
     assert call(*arguments).exit_code == 0
     monkeypatch.setenv("DVC_STAGE", "prepare@digits")
-    done = call(*arguments)
-    assert done.exit_code == 1
-    assert done.output == (
-        f"indm prepare: {stamp}: found the stamp of other code than there is now; run dvc repro validate first\n"
-    )
-    stamp.write_text(f"{job_stamp(load_suite(Path(SMOKE)), 'prepare', 'digits')}\n")
+    for path, text in (
+        (stamp, f"{job_stamp(load_suite(suite), 'prepare', 'digits')}\n"),
+        (expanded, expanded_text(load_suite(suite))),
+    ):
+        done = call(*arguments)
+        assert done.exit_code == 1
+        assert done.output == (
+            f"indm prepare: {path}: found what was so before an edit of {suite} or indm/; run dvc repro again\n"
+        )
+        path.write_text(text)
     assert call(*arguments).exit_code == 0
+
+
+def test_the_limit_of_threads_is_set_before_numpy_is_imported() -> None:
+    """NumPy's library reads it when it is imported."""
+    code = (
+        "import sys, indm.process; from indm.cli import main\n"
+        "indm.process.limit_threads = lambda threads: print('numpy' in sys.modules, threads)\n"
+        f"main(['claims', '--suite', {SMOKE!r}, '--out', 'nowhere'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["False", "1"]
 
 
 def test_validate_reads_the_claims_beside_a_suite(tmp_path: Path) -> None:

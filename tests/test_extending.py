@@ -89,7 +89,7 @@ def builds(suite: str, name: str, *classes: str) -> Callable[[Path], None]:
 
 
 def suite_is_a_suite(checkout: Path) -> None:
-    expanded = yaml.safe_load((checkout / "params/expanded/two-seeds.yaml").read_text())
+    expanded = yaml.safe_load((checkout / "params/expanded/two-seeds.json").read_text())
     assert [*expanded["runs"]] == ["digits-vp-indm-fid-s0", "digits-vp-indm-fid-s1"]
     assert (checkout / "workflow/dvc/two-seeds/dvc.yaml").is_file()
 

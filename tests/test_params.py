@@ -193,6 +193,17 @@ MISTAKES = {
         "suite: digits\nbased_on: digits",
         ["key based_on: found the circle digits, digits; allowed: "],
     ),
+    "a run of a cell and by itself": (
+        "  digits-vp-indm-nll: ",
+        "  digits-vp-indm-nll-s0: {}\n  digits-vp-indm-nll: ",
+        [f"run {RUN}: found the run digits-vp-indm-nll-s0 in digits-vp-indm-nll-s0 too; allowed: each run once"],
+    ),
+    "a base that is no name": (
+        "suite: digits",
+        "suite: digits\nbased_on: ../x",
+        ["key based_on: found '../x'; allowed: "],
+    ),
+    "a base that is nothing": ("suite: digits", "suite: digits\nbased_on:", ["key based_on: found None; allowed: "]),
     "another suite's name": ("suite: digits", "suite: other", ["key suite: found 'other'", "'digits'"]),
 }
 
@@ -324,7 +335,7 @@ def test_a_cell_with_seeds_is_a_run_for_each(tmp_path: Path) -> None:
     suite = load(tmp_path, DIGITS)
     assert len(suite.runs) == 24
     assert [suite.runs[f"digits-vp-indm-nll-s{seed}"].seed for seed in range(3)] == [0, 1, 2]
-    expanded = tmp_path / "expanded" / "digits.yaml"
+    expanded = tmp_path / "expanded" / "digits.json"
     expanded.parent.mkdir()
     expanded.write_text(expanded_text(suite))
     assert load_suite(expanded) == suite

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from indm.errors import ArtifactError, ParamsError
 from indm.pipeline import STAGES
-from indm.stamps import members, suite_stamps
+from indm.stamps import STARTED, check_started, job_stamp, members, remember_start, suite_stamps
 from indm.store import code
 from indm.store.code import EXCLUDED, modules
 from indm.suite.load import load_suite
@@ -34,11 +35,11 @@ def stamps(checkout: Path) -> dict[str, str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(code, "ROOT", checkout)
         patch.setattr(code, "KEPT", checkout / "indm/__pycache__/code.json")
-        code._read.cache_clear()
+        code._sources.cache_clear()
         try:
             return dict(suite_stamps(SUITE))
         finally:
-            code._read.cache_clear()
+            code._sources.cache_clear()
 
 
 def changed(checkout: Path, edit: Callable[[], object]) -> set[str]:
@@ -143,11 +144,39 @@ def test_a_module_imported_in_a_function_counts_and_one_for_type_checkers_does_n
     assert changed(checkout, append(checkout / "indm/late.py", "X = 2\n")) == {"compute"}
     file.write_text(file.read_text().replace("def late() -> None:", "if TYPE_CHECKING:"))
     assert changed(checkout, append(checkout / "indm/late.py", "X = 3\n")) == set()
+    append(file, "else:\n    import indm.late\n")()
+    assert changed(checkout, append(checkout / "indm/late.py", "X = 4\n")) == {"compute"}
+
+
+def test_what_editors_leave_and_an_unfinished_module_change_nothing(checkout: Path) -> None:
+    def edit() -> None:
+        folder = checkout / "indm/training"
+        for name in (".trainer.py.swp", "trainer.py~", "trainer.py.orig", "#trainer.py#"):
+            (folder / name).write_text("x")
+        (folder / ".#trainer.py").symlink_to("nowhere")
+        (checkout / "indm/flows/registered/unfinished.py").write_text("def (")
+
+    assert changed(checkout, edit) == set()
+
+
+def test_a_module_that_is_needed_and_no_python_is_one_line(checkout: Path) -> None:
+    append(checkout / "indm/stages/compute.py", "\ndef (")()
+    with pytest.raises(ArtifactError, match=r"compute\.py: found invalid syntax .*; expected a module of Python"):
+        stamps(checkout)
+
+
+def test_a_job_whose_code_was_edited_after_snakemake_had_started_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_started("unknown")
+    monkeypatch.setenv(STARTED, "")
+    remember_start(SUITE)
+    check_started(job_stamp(SUITE, "table"))
+    with pytest.raises(ParamsError, match="indm/ was edited after Snakemake had started; run it again"):
+        check_started("unknown")
 
 
 def test_a_relative_import_is_refused(checkout: Path) -> None:
     append(checkout / "indm/stages/compute.py", "\nfrom . import claims\n")()
-    with pytest.raises(ValueError, match="relative imports are not followed; write the full name"):
+    with pytest.raises(ArtifactError, match="relative imports are not followed; write the full name"):
         stamps(checkout)
 
 
@@ -193,5 +222,5 @@ def test_a_stamp_is_of_all_modules_that_python_imports() -> None:
     for stage, names in loaded.items():
         # It has more where a function imports.
         known = modules(f"indm.stages.{stage}", *used[stage])
-        # What computes the stamps is behind none of them.
+        # Beside a job's own modules: what computes its stamp.
         assert names - EXCLUDED - {"indm.registry", "indm.store.code"} <= known, stage

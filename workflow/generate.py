@@ -1,6 +1,6 @@
 """Write what is generated from other files, and committed.
 
-- ``params/expanded/<suite>.yaml``: all that a suite says, in full, since DVC reads raw YAML;
+- ``params/expanded/<suite>.json``: all that a suite says, in full, since DVC computes nothing;
 - ``dvc.yaml``: the pipeline of the default suite, from :data:`indm.pipeline.STAGES`;
 - ``workflow/dvc/<suite>/dvc.yaml``: that of another suite, where it is there or asked for. DVC looks at every dvc.yaml that it
   finds, for every command: of suites that nobody runs by DVC there is none.
@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from indm.errors import ParamsError  # noqa: E402
 from indm.pipeline import SHOWN, STAGES, Stage, expand  # noqa: E402
-from indm.suite.expand import expand_suite, suite_files  # noqa: E402
+from indm.suite.expand import suite_files  # noqa: E402
 from indm.suite.load import expanded_path, expanded_text, load_suite  # noqa: E402
 from indm.suite.schema.suite import Suite  # noqa: E402
 from indm.suite.strict_yaml import yaml_text  # noqa: E402
@@ -50,7 +50,7 @@ def main() -> None:
         sys.exit(str(error))
     stale = [path for path, text in texts.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     # Of suites that are no more.
-    stale += [path for path in expanded_path(ROOT / "params/_").parent.glob("*.yaml") if path not in texts]
+    stale += [path for path in expanded_path(ROOT / "params/_").parent.glob("*") if path not in texts]
     if arguments.check and stale:
         names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
         sys.exit(f"out of step: {names}; run python workflow/generate.py")
@@ -79,7 +79,7 @@ def generate(root: Path, wanted: Iterable[str] = ()) -> dict[Path, str]:
         texts[expanded_path(path)] = expanded_text(suite)
         file = dvc_file(root, suite.suite)
         if suite.suite == DEFAULT_SUITE or file.is_file() or suite.suite in wanted:
-            texts[file] = dvc_text(suite, [f"params/{base.name}" for base in expand_suite(path).files])
+            texts[file] = dvc_text(suite)
     return texts
 
 
@@ -88,10 +88,10 @@ def dvc_file(root: Path, suite: str) -> Path:
     return root / ("dvc.yaml" if suite == DEFAULT_SUITE else f"workflow/dvc/{suite}/dvc.yaml")
 
 
-def dvc_text(suite: Suite, files: list[str]) -> str:
-    """Return the text of a suite's dvc.yaml, whose file and bases are ``files``."""
+def dvc_text(suite: Suite) -> str:
+    """Return the text of a suite's dvc.yaml."""
     top = suite.suite == DEFAULT_SUITE
-    stages = {"validate": _validate(suite, files)}
+    stages = {"validate": _validate(suite)}
     stages |= {name: _stage(name, stage, suite) for name, stage in STAGES.items()}
     if top:
         # results/table_*.csv belong to the default suite: DVC lets a file have one stage.
@@ -100,21 +100,22 @@ def dvc_text(suite: Suite, files: list[str]) -> str:
         definition = stage.get("do", stage)
         if not top:
             definition["wdir"] = "../../.."
-    expanded = f"params/expanded/{suite.suite}.yaml"
+    expanded = f"params/expanded/{suite.suite}.json"
     pipeline = {"vars": [expanded if top else f"../../../{expanded}"], "stages": stages}
     command = "dvc repro" if top else f"dvc repro workflow/dvc/{suite.suite}/dvc.yaml"
     return HEADER.format(suite=suite.suite, command=command) + yaml_text(pipeline)
 
 
-def _validate(suite: Suite, files: list[str]) -> dict[str, Any]:
+def _validate(suite: Suite) -> dict[str, Any]:
     """Describe the stage that every other one waits for: a mistake or a missing archive stops ``dvc repro`` before any work.
 
-    It looks at the code, and writes its stamps: an edit that changes none of them runs this stage alone.
+    It looks at the suites and the code whenever a file of either has changed, and writes what the others depend on: an edit that
+    changes none of that runs this stage alone.
     """
     name = f"--suite params/{suite.suite}.yaml --out results"
     return {
         "cmd": f"python -m indm validate {name} --track && python -m indm doctor {name}",
-        "deps": [*files, f"params/expanded/{suite.suite}.yaml", "params/claims.yaml", "indm"],
+        "deps": ["params", "indm"],
         "outs": ["results/${suite}/code"],
     }
 
@@ -128,7 +129,7 @@ def _stage(name: str, stage: Stage, suite: Suite) -> dict[str, Any]:
     definition["deps"] = [code, *inputs]
     if stage.keys:
         keys = [key.format(**names) for key in stage.keys]
-        definition["params"] = [{"params/expanded/${suite}.yaml": keys}]
+        definition["params"] = [{"params/expanded/${suite}.json": keys}]
     for kind, patterns in (("outs", stage.outputs), ("metrics", stage.metrics)):
         if patterns:
             definition[kind] = [pattern.format(**names) for pattern in patterns]

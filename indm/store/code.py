@@ -16,17 +16,24 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from indm.errors import ArtifactError
+
 ROOT = Path(__file__).parent.parent.parent
-KEPT = ROOT / "indm" / "__pycache__" / "code-1.json"
+KEPT = ROOT / "indm" / "__pycache__" / "code.json"
 # Not code behind a number: the version must not retrain everything at each release, errors and progress only report, and the
 # description of the pipeline says which code a job has.
 EXCLUDED = {"indm", "indm.errors", "indm.pipeline", "indm.progress", "indm.stamps"}
-# Of a node: None of these changes what it computes, and the second is new in Python 3.12.
+# Of a node: none of these changes what it computes, and the second is new in Python 3.12.
 FIELDS_LEFT_OUT = {"ctx", "type_params", "type_comment", "kind"}
+# Each edit adds one: then all is parsed anew, in a third of a second.
+MOST_KEPT = 1000
+# What editors and patches leave beside a file.
+LITTER = re.compile(r"[.#].*|.*(~|\.orig|\.rej|\.swp)")
 
 
 class Module(NamedTuple):
@@ -41,112 +48,130 @@ def stamp(*names: str) -> str:
 
     Arguments:
         names: modules of this package, such as ``indm.stages.train``.
+
+    Raises:
+        ArtifactError: if one of the modules cannot be parsed.
     """
-    return _Sources.now().stamp(frozenset(names))
+    return _sources().stamp(frozenset(names))
 
 
 def modules(*names: str) -> set[str]:
     """Name the modules that :func:`stamp` is of: those given, the packages around them, and what they import."""
-    return _Sources.now().reachable(frozenset(names))
+    return _sources().reachable(frozenset(names))
+
+
+@functools.cache
+def _sources() -> "_Sources":
+    """Read the sources once an execution: what it has imported does not change either."""
+    return _Sources(ROOT)
 
 
 class _Sources:
-    """The modules of this package as their files are, with a hash of all of them.
+    """The modules of the package in a folder, each parsed when it is asked for.
 
     Arguments:
-        files: bytes of every file, by module; a package's other files are by its name and theirs.
+        root: the folder.
     """
 
-    def __init__(self, files: dict[str, tuple[bytes, ...]]) -> None:
-        self._modules = _parsed(files)
+    def __init__(self, root: Path) -> None:
+        self._files = dict(_modules(root))
+        self._kept = _load()
+        self._parsed: dict[str, Module] = {}
         self._stamps: dict[frozenset[str], str] = {}
 
-    @classmethod
-    def now(cls) -> "_Sources":
-        """Return the sources as they are, read once an execution: what it has imported does not change either."""
-        return _read()
-
     def stamp(self, names: frozenset[str]) -> str:
+        """Hash the trees of all reachable modules, by name."""
         if names not in self._stamps:
-            trees = [f"{name} {self._modules[name].tree}" for name in sorted(self.reachable(names))]
+            trees = [f"{name} {self._module(name).tree}" for name in sorted(self.reachable(names))]
             self._stamps[names] = hashlib.sha256("\n".join(trees).encode()).hexdigest()
         return self._stamps[names]
 
     def reachable(self, names: frozenset[str]) -> set[str]:
+        """Name the modules that are imported from some, and those."""
         found: set[str] = set()
-        queue = list(names)
+        queue, known = list(names), len(self._kept)
         while queue:
             parts = queue.pop().split(".")
             # A name may be something in a module; the packages around a module are imported with it.
             for name in (".".join(parts[: i + 1]) for i in range(len(parts))):
-                if name in self._modules and name not in found and name not in EXCLUDED:
+                if name in self._files and name not in found and name not in EXCLUDED:
                     found.add(name)
-                    queue += self._modules[name].imports
+                    queue += self._module(name).imports
+        if len(self._kept) > known:
+            _save(self._kept)
         return found
 
+    def _module(self, name: str) -> Module:
+        """Parse a module, or know it by the hash of its files from an earlier execution."""
+        if name not in self._parsed:
+            self._parsed[name] = self._parse(name)
+        return self._parsed[name]
 
-@functools.cache
-def _read() -> _Sources:
-    files: dict[str, tuple[bytes, ...]] = {}
-    for path in sorted((ROOT / "indm").rglob("*.py")):
-        parts = list(path.relative_to(ROOT).with_suffix("").parts)
-        data: list[Path] = []
+    def _parse(self, name: str) -> Module:
+        contents = [path.read_bytes() for path in self._files[name]]
+        labels = [path.name.encode() for path in self._files[name]]
+        key = hashlib.sha256(b"".join(hashlib.sha256(item).digest() for item in (*labels, *contents))).hexdigest()
+        if key not in self._kept:
+            try:
+                self._kept[key] = _parse(contents[0], zip(labels[1:], contents[1:], strict=True))
+            except (SyntaxError, ValueError) as error:
+                raise ArtifactError(f"{self._files[name][0]}: found {error}; expected a module of Python") from None
+        return Module(*self._kept[key])
+
+
+def _modules(root: Path) -> Iterator[tuple[str, list[Path]]]:
+    """Yield each module's name and file; a package has its other files too, such as templates."""
+    for path in sorted((root / "indm").rglob("*.py")):
+        if LITTER.fullmatch(path.name):
+            continue
+        parts = list(path.relative_to(root).with_suffix("").parts)
         if parts[-1] == "__init__":
-            parts.pop()
-            data = sorted(_data_files(path.parent))
-        named = (str(file.relative_to(path.parent)).encode() + b"\0" + file.read_bytes() for file in data)
-        files[".".join(parts)] = (path.read_bytes(), *named)
-    return _Sources(files)
+            yield ".".join(parts[:-1]), [path, *sorted(_data_files(path.parent))]
+        else:
+            yield ".".join(parts), [path]
 
 
 def _data_files(package: Path) -> Iterator[Path]:
     """Yield the files of a package that are no modules, those in its folders that are no packages included."""
     for path in package.iterdir():
-        if path.is_dir() and path.name != "__pycache__" and not (path / "__init__.py").exists():
+        if LITTER.fullmatch(path.name) or path.name == "__pycache__":
+            continue
+        if path.is_dir() and not (path / "__init__.py").exists():
             yield from _data_files(path)
         elif path.is_file() and path.suffix not in (".py", ".pyc"):
             yield path
 
 
-def _parsed(files: dict[str, tuple[bytes, ...]]) -> dict[str, Module]:
-    """Parse modules, or know them by the hash of their bytes from an earlier execution."""
-    kept = _load()
-    found: dict[str, tuple[str, Module]] = {}
-    for name, contents in files.items():
-        sha256 = hashlib.sha256(b"\0".join(hashlib.sha256(content).digest() for content in contents)).hexdigest()
-        known = kept.get(name)
-        found[name] = (sha256, Module(*known[1]) if known and known[0] == sha256 else _module(name, contents))
-    current = {name: [sha256, list(module)] for name, (sha256, module) in found.items()}
-    if current != kept:
-        _save(current)
-    return {name: module for name, (_, module) in found.items()}
+def _parse(source: bytes, data: Iterable[tuple[bytes, bytes]]) -> tuple[str, list[str]]:
+    """Hash a module's tree, and the names and contents of its data; find what it imports."""
+    tree = ast.parse(source)
+    digest = hashlib.sha256("".join(_serialised(tree)).encode())
+    for label, content in data:
+        digest.update(label + b"\0" + content)
+    return digest.hexdigest(), sorted(set(_imports(tree)))
 
 
 def _load() -> dict[str, Any]:
-    try:
+    """Read what an earlier execution has parsed, if it did so by this very code."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         content = json.loads(KEPT.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        if content["by"] == _own_sha256() and len(content["modules"]) < MOST_KEPT:
+            return dict(content["modules"])
+    return {}
 
 
-def _save(content: dict[str, Any]) -> None:
+def _save(kept: dict[str, Any]) -> None:
     """Keep it where that is possible: it only saves time."""
     temporary = KEPT.with_suffix(f".{os.getpid()}.tmp")
     with contextlib.suppress(OSError):
         KEPT.parent.mkdir(exist_ok=True)
-        temporary.write_text(json.dumps(content))
+        temporary.write_text(json.dumps({"by": _own_sha256(), "modules": kept}))
         temporary.replace(KEPT)
 
 
-def _module(name: str, contents: tuple[bytes, ...]) -> Module:
-    tree = ast.parse(contents[0])
-    digest = hashlib.sha256()
-    for piece in _serialised(tree):
-        digest.update(piece.encode())
-    for content in contents[1:]:
-        digest.update(content)
-    return Module(digest.hexdigest(), sorted(set(_imports(tree))))
+@functools.cache
+def _own_sha256() -> str:
+    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 
 
 def _serialised(node: Any) -> Iterator[str]:
@@ -161,7 +186,9 @@ def _serialised(node: Any) -> Iterator[str]:
     elif isinstance(node, list):
         yield "["
         for item in node:
-            if not _is_text(item) and not _is_for_type_checkers(item):
+            if _is_for_type_checkers(item):
+                yield from map("".join, map(_serialised, item.orelse))
+            elif not _is_text(item):
                 yield from _serialised(item)
         yield "]"
     else:
@@ -181,8 +208,9 @@ def _imports(node: ast.AST) -> Iterator[str]:
     """Yield the names that a tree imports, in functions too, but not for type checkers alone."""
     for child in ast.iter_child_nodes(node):
         match child:
-            case ast.If() if _is_for_type_checkers(child):
-                continue
+            case ast.If(orelse=others) if _is_for_type_checkers(child):
+                for other in others:
+                    yield from _imports(ast.Module([other], []))
             case ast.Import():
                 yield from (alias.name for alias in child.names if alias.name.split(".")[0] == "indm")
             case ast.ImportFrom(level=0, module=str(module)) if module.split(".")[0] == "indm":

@@ -3,6 +3,7 @@
 Results hold nothing that changes from one execution to the next; what does goes to ``provenance/`` beside them.
 """
 
+import contextlib
 import os
 import platform
 import resource
@@ -12,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from indm.errors import ArtifactError
 from indm.store.files import read_json
 
 # What of a checkout makes a result: a lock file that an engine has just written does not.
@@ -39,7 +41,10 @@ def older_results(folder: Path) -> str:
         folder: of the suite's results.
     """
     for path in sorted(folder.glob("data/*/provenance/prepare.json")):
-        if "code_stamp" not in read_json(path):
+        # What is wrong with a damaged one is for its reader to say.
+        with contextlib.suppress(ArtifactError):
+            if "code_stamp" in read_json(path):
+                continue
             return (
                 f"{folder}: made by version 0.1 of this package, which tracked its code otherwise: all of it is made again; "
                 "to keep it, copy the folder first"

@@ -4,6 +4,7 @@
 (:data:`NAMED`). A cell that has ``seeds`` instead of ``seed`` is a run for each, named after it: ``-s0``, ``-s1``, ....
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from indm.suite.schema.suite import Suite
 from indm.suite.strict_yaml import read_mapping
 
 BASE = "based_on"
+NAME = r"[a-z0-9][a-z0-9-]*"
 # Lists by name: an entry that is not named is not there.
 NAMED = {("datasets",), ("reference",), ("protocol",), ("toy2d", "datasets"), ("runs",)}
 
@@ -45,7 +47,10 @@ def expand_suite(path: Path) -> Expanded:
         ParamsError: if a file is missing or no YAML, if suites build on each other in a circle, or if seeds are no seeds.
     """
     files, content = [path], _read(path)
-    while (base := content.pop(BASE, None)) is not None:
+    while BASE in content:
+        base = content.pop(BASE)
+        if not isinstance(base, str) or not re.fullmatch(NAME, base):
+            raise ParamsError(f"{path}: key {BASE}: found {base!r}; allowed: the name of a suite in {path.parent}/")
         files.append(path.with_name(f"{base}.yaml"))
         if files[-1] in files[:-1]:
             circle = ", ".join(file.stem for file in files)
@@ -83,7 +88,7 @@ def _over(base: dict[str, Any], content: dict[str, Any], place: tuple[str, ...] 
 def _runs(place: str, cell: Any, entry: Any, cells: dict[str, str]) -> list[tuple[Any, Any]]:
     """List the runs of an entry, each with its name."""
     if not isinstance(entry, dict) or "seeds" not in entry:
-        cells[str(cell)] = str(cell)
+        _claim(place, str(cell), str(cell), cells)
         return [(cell, entry)]
     seeds = entry["seeds"]
     if "seed" in entry or not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
@@ -93,6 +98,18 @@ def _runs(place: str, cell: Any, entry: Any, cells: dict[str, str]) -> list[tupl
         )
     if len(set(seeds)) < len(seeds):
         raise ParamsError(f"{place}, run {cell}, key seeds: found {seeds}; allowed: each once")
-    cells |= {f"{cell}-s{seed}": str(cell) for seed in seeds}
+    for seed in seeds:
+        _claim(place, f"{cell}-s{seed}", str(cell), cells)
     rest = {key: value for key, value in entry.items() if key != "seeds"}
     return [(f"{cell}-s{seed}", rest | {"seed": seed}) for seed in seeds]
+
+
+def _claim(place: str, run: str, cell: str, cells: dict[str, str]) -> None:
+    """Note which entry a run comes from.
+
+    Raises:
+        ParamsError: if another one has it already.
+    """
+    if run in cells:
+        raise ParamsError(f"{place}, run {cell}: found the run {run} in {cells[run]} too; allowed: each run once")
+    cells[run] = cell
