@@ -24,7 +24,7 @@ gc.freeze()
 sys.path.insert(0, str(workflow.basedir))
 
 from indm.doctor.examine import Work, requirements
-from indm.errors import ParamsError
+from indm.errors import IndmError
 from indm.pipeline import SHOWN
 from indm.stamps import job_stamp, remember_start
 from indm.store.provenance import older_results
@@ -48,9 +48,9 @@ try:
     suite = load_suite(Path(f"params/{SUITE}.yaml"))
     # Read by the last stage alone: a mistake in it is better known before the first.
     load_claims(Path("params/claims.yaml"))
-except ParamsError as error:
+    remember_start(suite)
+except IndmError as error:
     sys.exit(str(error))
-remember_start(suite)
 
 
 ##### Wildcards #####

@@ -27,12 +27,10 @@ class Expanded:
     Arguments:
         content: what its file would say.
         cells: the name in the file of every run; of a cell with seeds, its own.
-        files: its own file, and those it builds on.
     """
 
     content: dict[str, Any]
     cells: Mapping[str, str]
-    files: list[Path]
 
 
 def suite_files(folder: Path) -> list[Path]:
@@ -64,7 +62,7 @@ def expand_suite(path: Path) -> Expanded:
         content["runs"] = {
             name: run for cell, entry in content["runs"].items() for name, run in _runs(place, cell, entry, cells)
         }
-    return Expanded(content, cells, files)
+    return Expanded(content, cells)
 
 
 def _read(path: Path, place: str = "") -> dict[str, Any]:

@@ -94,15 +94,9 @@ def parse_yaml(text: str) -> Any:
     return yaml.load(text, Loader=_Reader)
 
 
-def yaml_text(content: Any, flow: bool | None = False, width: int = 1000) -> str:
-    """Return content as YAML, its keys in their order.
-
-    Arguments:
-        content: mappings, lists and scalars.
-        flow: whether in braces and brackets; None: those that hold scalars alone.
-        width: the longest line.
-    """
-    return yaml.dump(content, Dumper=_Writer, sort_keys=False, default_flow_style=flow, width=width)
+def yaml_text(content: Any) -> str:
+    """Return mappings, lists and scalars as YAML, keys in their order, long lines unbroken."""
+    return yaml.dump(content, Dumper=_Writer, sort_keys=False, default_flow_style=False, width=1000)
 
 
 def read_mapping(path: Path, model: type[Strict]) -> dict[str, Any]:
