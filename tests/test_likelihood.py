@@ -37,7 +37,7 @@ def test_four_numbers_of_exact_score(name: str) -> None:
         uncorrected=True,
         generator=Generator().manual_seed(0),
     )
-    assert set(numbers) == {"nll", "nll_uncorrected", "nelbo", "nelbo_no_residual"}
+    assert set(numbers) == {"nll", "nll_uncorrected", "nelbo", "nelbo_no_reconstruction"}
     truth = data.nll(x)
     for key in ("nll", "nelbo"):
         error = bits((numbers[key] - truth).mean(), 8).item()

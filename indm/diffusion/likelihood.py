@@ -1,6 +1,6 @@
 r"""Likelihood as four named numbers, in nats per image.
 
-``nelbo`` and ``nelbo_no_residual`` bound the SDE model's likelihood; ``nll`` and ``nll_uncorrected`` are the probability-flow
+``nelbo`` and ``nelbo_no_reconstruction`` bound the SDE model's likelihood; ``nll`` and ``nll_uncorrected`` are the probability-flow
 ODE's. ``nll`` starts the ODE at :math:`z_\epsilon` and adds the reconstruction term, ``nll_uncorrected`` starts it at :math:`z_0`.
 The gap ``nelbo - nll`` may be negative: the two numbers belong to two different densities.
 
@@ -164,7 +164,7 @@ def four_numbers(
     uncorrected: bool,
     generator: Generator,
 ) -> dict[str, Tensor]:
-    """Evaluate ``nll``, ``nelbo``, ``nelbo_no_residual`` and, if asked, ``nll_uncorrected`` of a batch, in nats per image.
+    """Evaluate ``nll``, ``nelbo``, ``nelbo_no_reconstruction`` and, if asked, ``nll_uncorrected`` of a batch, in nats per image.
 
     One draw of the noise at ``eps`` serves both the start of the ODE and the reconstruction term.
 
@@ -198,4 +198,4 @@ def four_numbers(
     ]
     nlls = torch.cat(solutions).chunk(len(starts))
     numbers = {name: (nll - log_det).double().cpu() for name, nll in zip(starts, nlls, strict=True)}
-    return numbers | {"nll": numbers["nll"] + cost, "nelbo": bound + cost, "nelbo_no_residual": bound}
+    return numbers | {"nll": numbers["nll"] + cost, "nelbo": bound + cost, "nelbo_no_reconstruction": bound}

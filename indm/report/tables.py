@@ -15,7 +15,7 @@ from indm.report.published import PUBLISHED_EXTRACTOR, published_value
 from indm.report.results import CELL, IDENTITY, Result, Results, records
 
 IMAGE_METRICS = ["fid", "kid", "is", "precision", "recall", "clean_fid", "legacy_fid"]
-LIKELIHOODS = ["nll", "nll_uncorrected", "nelbo", "nelbo_no_residual", "gap"]
+LIKELIHOODS = ["nll", "nll_uncorrected", "nelbo", "nelbo_no_reconstruction", "gap"]
 SWEEP_METRICS = ["fid", "kid"]
 CURVE_METRICS = ["nelbo", "nll", "gap"]
 # What the ablation compares: stage and metric.
