@@ -1,5 +1,6 @@
 """The claims: planted effects are graded for what they are, and mistakes in the file are named."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from indm.diffusion.sde import build_sde
 from indm.errors import ParamsError
 from indm.report.claims import CLAIM_COLUMNS, claims_table
 from indm.report.grades import (
@@ -24,7 +26,12 @@ from indm.report.grades import (
 from indm.report.results import records
 from indm.report.values import VALUE_COLUMNS
 from indm.suite.claims import Claims, load_claims
+from indm.suite.expand import suite_files
+from indm.suite.load import load_suite
+from indm.suite.schema.suite import Suite
 from indm.suite.strict_yaml import yaml_text
+from indm.toy2d.data import draw_splits
+from indm.toy2d.study import train_cells
 from tests.conftest import REPOSITORY
 
 FILE = REPOSITORY / "params" / "claims.yaml"
@@ -123,12 +130,79 @@ def test_fewer_than_three_seeds_are_inconclusive(seeds: int) -> None:
     assert pd.isna(row["low"]) == (seeds == 1)
 
 
-def test_a_control_that_was_not_run_leaves_a_claim_open() -> None:
+def test_a_control_that_a_suite_does_not_have_leaves_a_claim_open() -> None:
     values = planted({cell: PLAIN[cell] for cell in [("indm", ""), ("ddpmpp", "")]}, seeds=5, noise=0.005)
     row = graded(values)
     assert row["grade"] == INCONCLUSIVE
-    assert "controls to be run: standardised (0 seeds), scale (0 seeds)" in row["reason"]
+    absent = "cannot be shown here: standardised, scale are not in this suite for digits, vp, nll"
+    assert row["reason"] == f"shown against the baseline; {absent}"
     assert graded(values, controls=[])["grade"] == SHOWN
+    # Whatever the verdict is: more seeds would not do.
+    assert absent in graded(values, smallest_effect=0.5)["reason"]
+    elsewhere = planted(PLAIN, seeds=5, noise=0.005).assign(sde="ve")
+    both = claims_table(pd.concat([values, elsewhere]), claims(), "s").set_index("sde")
+    assert both["grade"].to_dict() == {"vp": INCONCLUSIVE, "ve": SHOWN}
+
+
+def test_a_control_of_too_few_seeds_is_to_be_run() -> None:
+    values = planted(PLAIN, seeds=5, noise=0.005)
+    few = values[(values["variant"] != "standardised") | (values["seed"] < 2)]
+    assert graded(few)["reason"] == "shown against the baseline; controls to be run: standardised (2 seeds)"
+
+
+@cache
+def variants_2d(scales: tuple[float, ...]) -> list[dict[str, str]]:
+    """Name the models of the 2-D study, from a training of one step."""
+    training = load_suite(REPOSITORY / "params" / "smoke.yaml").toy2d.training.model_dump()
+    training |= {"scales": list(scales), "width": 4, "couplings": 1, "steps": 1, "flow_warmup_steps": 1}
+    cells = train_cells("moons", draw_splits("moons", 40, 0.0, 1, "train"), build_sde("vp"), eps=1e-3, **training)
+    return [{"model": cell.model, "variant": cell.variant} for cell in cells]
+
+
+def identities(suite: Suite) -> list[dict[str, Any]]:
+    """List what a suite measures: a row for each cell and stage, and for each model of its 2-D studies."""
+    rows = []
+    for name, run in suite.runs.items():
+        stages = ["fid", "nll"]
+        stages += ["curve"] if suite.train_params(name).snapshots else []
+        stages += ["sweep"] if run.objective in suite.sweep.objectives else []
+        cell = run.model_dump(include={"dataset", "sde", "model", "variant", "objective"})
+        rows += [cell | {"stage": stage} for stage in stages]
+    for dataset in suite.toy2d.datasets:
+        place = {"dataset": dataset, "sde": "", "objective": "", "stage": "toy2d"}
+        rows += [place | model for model in variants_2d(tuple(suite.toy2d.training.scales))]
+    return records(pd.DataFrame(rows).drop_duplicates())
+
+
+@pytest.mark.parametrize("path", suite_files(REPOSITORY / "params"), ids=lambda path: path.stem)
+def test_a_claim_can_be_shown_or_says_which_controls_a_suite_lacks(path: Path) -> None:
+    """Every claim in every suite, its effect planted: as large as can be, against everything."""
+    runs, found = identities(load_suite(path)), load_claims(FILE)
+    for claim in (claim for claim in found.claims if claim.controls):
+        rows = [
+            run
+            | {"metric": metric.name, "seed": seed, "sampler": "", "x": 8.0, "value": 2.0 - (run["model"] == "indm")}
+            for run in runs
+            for metric in [
+                claim.metric,
+                *[control.choose_by for control in found.controls.values() if control.choose_by],
+            ]
+            if metric.stage == run["stage"]
+            for seed in range(3)
+        ]
+        values = pd.DataFrame(rows, columns=VALUE_COLUMNS).drop_duplicates()
+        for row in records(claims_table(values, Claims(controls=found.controls, claims=[claim]), "s")):
+            if row["grade"] == NO_DATA:
+                continue
+            place = [row[key] for key in ("dataset", "sde", "objective")]
+            here = {run["variant"] for run in runs if [run[key] for key in ("dataset", "sde", "objective")] == place}
+            absent = [name for name in claim.controls if not here & {*found.controls[name].variants}]
+            reason = (
+                f"cannot be shown here: {', '.join(absent)} {'is' if len(absent) == 1 else 'are'} not in this suite"
+            )
+            assert row["grade"] == (INCONCLUSIVE if absent else SHOWN), (claim.id, place, row["reason"])
+            assert (reason in row["reason"]) == bool(absent), (claim.id, place, row["reason"])
+            assert row["sde"] != "" or not absent, f"{claim.id}: the 2-D study has every control"
 
 
 def test_no_data_is_said() -> None:
@@ -196,7 +270,7 @@ def test_intervals_cover_the_truth() -> None:
     generator = np.random.default_rng(0)
     for n, draws, least in ((5, 400, 0.92), (12, 150, 0.86)):
         found = [interval(generator.normal(1.0, 1.0, n)) for _ in range(draws)]
-        assert np.mean([low <= 1.0 <= high for _, low, high, _ in found]) >= least
+        assert np.mean([one.low <= 1.0 <= one.high for one in found]) >= least
     assert interval(np.ones(12)) == Interval(1.0, 1.0, 1.0, 12)
 
 

@@ -88,21 +88,40 @@ def _graded(
     against = interval(differences)
     if against.n == 0:
         return row | {"grade": NO_DATA, "reason": "no run of the baseline shares a seed with one of the treatment"}
+    absent = [name for name in claim.controls if not _has_run(values, controls[name], place)]
     controlled: dict[str, NDArray[np.float64]] = {}
-    for name in claim.controls:
+    for name in (name for name in claim.controls if name not in absent):
         arm = _choose(values, controls[name], place)
         chosen = f"{name} ({arm.variant})" if arm and controls[name].choose_by else name
         controlled[chosen] = _differences(values, claim, place, arm) if arm else np.empty(0)
     found = {name: interval(control) for name, control in controlled.items()}
-    verdict = grade(against, found, claim.smallest_effect)
-    row |= against._asdict() | {"grade": verdict.grade, "reason": verdict.reason, "control": verdict.control}
+    verdict = grade(against, found, claim.smallest_effect, absent)
+    reason = verdict.reason + _impossible(absent, place)
+    row |= against._asdict() | {"grade": verdict.grade, "reason": reason, "control": verdict.control}
     if against.n >= FEWEST_SEEDS:
-        probability = repeatability(verdict.grade, differences, [*controlled.values()], claim.smallest_effect)
-        row |= {"repeatability": probability, "reason": _borderline(verdict.reason, probability)}
+        compared = [*controlled.values(), *[np.empty(0)] * len(absent)]
+        probability = repeatability(verdict.grade, differences, compared, claim.smallest_effect)
+        row |= {"repeatability": probability, "reason": _borderline(reason, probability)}
     row["test"] = "BCa bootstrap" if against.n >= BOOTSTRAP_SEEDS else "Student t" if against.n > 1 else ""
     if verdict.control:
         row |= {f"control_{key}": value for key, value in found[verdict.control]._asdict().items()}
     return row
+
+
+def _has_run(values: pd.DataFrame, control: Control, place: Mapping[str, str]) -> bool:
+    """Whether a control has a run at a dataset, SDE and objective."""
+    keys = dict(place) | {"model": control.model} | ({"objective": control.objective} if control.objective else {})
+    here = np.logical_and.reduce([values[key] == text for key, text in keys.items()])
+    return bool((here & values["variant"].isin(control.variants)).any())
+
+
+def _impossible(absent: list[str], place: Mapping[str, str]) -> str:
+    """Say that a claim cannot be shown for want of controls; nothing where they all have runs."""
+    if not absent:
+        return ""
+    verb = "is" if len(absent) == 1 else "are"
+    where = ", ".join(filter(None, place.values()))
+    return f"; cannot be shown here: {', '.join(absent)} {verb} not in this suite for {where}"
 
 
 def _borderline(reason: str, probability: float) -> str:

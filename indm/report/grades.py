@@ -61,18 +61,22 @@ def interval(differences: NDArray[np.float64]) -> Interval:
     return Interval(mean, float(found.low), float(found.high), n)
 
 
-def grade(baseline: Interval, controls: Mapping[str, Interval], smallest_effect: float) -> Grade:
+def grade(
+    baseline: Interval, controls: Mapping[str, Interval], smallest_effect: float, absent: Sequence[str] = ()
+) -> Grade:
     """Grade a claim.
 
     - shown: the interval against the baseline lies above the smallest effect and above 0, those against all controls above 0;
     - explained by a control: so against the baseline, but the interval against a control reaches 0 or below;
     - not shown: the interval against the baseline ends at or below the smallest effect;
-    - inconclusive: fewer than three seeds, or an interval on both sides of the smallest effect, or a control without enough seeds.
+    - inconclusive: fewer than three seeds, or an interval on both sides of the smallest effect, or a control without enough
+      seeds or without any run.
 
     Arguments:
         baseline: the effect against the baseline.
         controls: the effect against each control, by name.
         smallest_effect: the smallest effect worth a claim, at least 0.
+        absent: controls of which there is no run.
     """
     if baseline.n < FEWEST_SEEDS:
         return Grade(INCONCLUSIVE, f"{_seeds(baseline.n)}: at least {FEWEST_SEEDS} are needed")
@@ -86,8 +90,10 @@ def grade(baseline: Interval, controls: Mapping[str, Interval], smallest_effect:
     if explaining:
         name = min(explaining, key=lambda name: explaining[name].effect)
         return Grade(EXPLAINED, f"shown against the baseline, but against {name} the interval starts below 0", name)
-    if missing := [f"{name} ({_seeds(controls[name].n)})" for name in controls if name not in decided]:
-        return Grade(INCONCLUSIVE, f"shown against the baseline; controls to be run: {', '.join(missing)}", smallest)
+    missing = [f"{name} ({_seeds(controls[name].n)})" for name in controls if name not in decided]
+    if missing or absent:
+        to_be_run = f"; controls to be run: {', '.join(missing)}" if missing else ""
+        return Grade(INCONCLUSIVE, f"shown against the baseline{to_be_run}", smallest)
     return Grade(SHOWN, "better than the baseline" + (" and every control" if controls else ""), smallest)
 
 
