@@ -84,6 +84,16 @@ def test_last_row_is_the_final_number_of_the_same_split(trained: Path, curve: pd
         assert curve[key].iloc[-1] == pytest.approx(final[key], rel=1e-5), key
 
 
+def test_numbers_of_images_have_the_means_of_the_curve(trained: Path, curve: pd.DataFrame) -> None:
+    images = pd.read_csv(run_folder(trained) / "curve_images.csv")
+    assert list(images) == ["step", "image", "nelbo", "nll", "gap"]
+    assert images["image"].tolist() == [0, 1, 2, 3] * 3
+    by_step = images.groupby("step")
+    for key in ("nelbo", "nll", "gap"):
+        assert by_step[key].mean().tolist() == pytest.approx(curve[key].tolist(), rel=1e-5, abs=1e-5), key
+        assert by_step[key].sem().tolist() == pytest.approx(curve[f"{key}_se"].tolist(), rel=1e-3), key
+
+
 def test_rows_count_the_operations(trained: Path, curve: pd.DataFrame) -> None:
     counts = json.loads((run_folder(trained) / "train.json").read_text())
     warm_up, joint = counts["flow_warmup_flops_per_step"], counts["train_flops_per_step"]
@@ -110,3 +120,4 @@ def test_no_snapshots_give_a_header(trained: Path, tmp_path: Path) -> None:
     call(tmp_path, "curve", "--run", RUN)
     header = (run_folder(tmp_path) / "curve.csv").read_text()
     assert header == "step,flops,split,images,nelbo,nelbo_se,nll,nll_se,gap,gap_se\n"
+    assert (run_folder(tmp_path) / "curve_images.csv").read_text() == "step,image,nelbo,nll,gap\n"

@@ -1,7 +1,7 @@
 """What the tables are made of: the result files of a suite, read once.
 
 Required are the files of every run's training, sampling, FID and likelihood. A suite need not have the others (learning
-curves, sweeps, protocols, 2-D studies): a file that is not there gives no rows.
+curves, sweeps, protocols, 2-D studies): a file that is not there gives no rows. Where a likelihood is, so are its images.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,6 +29,8 @@ ROWS = {
     "protocol": ["factor", "setting", "fid", "fid_se", "difference", "difference_se", "note"],
     "toy2d": [],
 }
+# The stages whose numbers are known of each image, and the file of a run that holds them beside the file of its means.
+OF_IMAGES = {"nll": ("nll.json", "nll.csv"), "curve": ("curve.csv", "curve_images.csv")}
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Results:
         samples, fid, nll, train: the JSON files of every run, by its name.
         references: ``reference.json`` of every dataset.
         curve, sweep, toy2d, protocol: the rows of all files of a kind, with ``IDENTITY`` and ``source``, their path.
+        images: the likelihoods of each image, a row for each with ``IDENTITY``, ``stage`` and, of a snapshot, ``step``.
     """
 
     suite: str
@@ -54,6 +57,7 @@ class Results:
     sweep: pd.DataFrame
     toy2d: pd.DataFrame
     protocol: pd.DataFrame
+    images: pd.DataFrame
 
 
 def read_results(
@@ -99,6 +103,7 @@ def read_results(
         sweep=rows["sweep"],
         toy2d=rows["toy2d"],
         protocol=rows["protocol"],
+        images=_read_images(layout, runs),
     )
 
 
@@ -116,6 +121,20 @@ def _read_rows(folder: Path, files: Mapping[Path, Result], columns: list[str]) -
             rows += [{**identity, **row, "source": source} for row in records(read_rows(path))]
     found = [str(column) for column in pd.DataFrame(rows).columns]
     return pd.DataFrame(rows, columns=list(dict.fromkeys([*IDENTITY, "source", *columns, *found])))
+
+
+def _read_images(layout: Layout, runs: Mapping[str, Result]) -> pd.DataFrame:
+    """Read the likelihoods of each image: of every run, and of its snapshots."""
+    tables = [
+        read_rows(layout.run(name) / images).assign(**{key: identity[key] for key in IDENTITY}, stage=stage)
+        for stage, (means, images) in OF_IMAGES.items()
+        for name, identity in runs.items()
+        if (layout.run(name) / means).is_file()
+    ]
+    tables = [table for table in tables if len(table)]
+    return (
+        pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*IDENTITY, "stage", "step", "image"])
+    )
 
 
 def read_rows(path: Path) -> pd.DataFrame:

@@ -1,4 +1,7 @@
-"""Every number of a suite in one tidy table: one row for each run and metric, with the file that it comes from."""
+"""Every number of a suite in one tidy table: one row for each run and metric, with the file that it comes from.
+
+Beside it, the likelihoods of each image: one row for each run and image.
+"""
 
 import re
 from collections.abc import Iterator
@@ -7,8 +10,10 @@ from typing import Any
 import pandas as pd
 
 from indm.report.results import IDENTITY, ROWS, Result, Results, records
+from indm.report.tables import LIKELIHOODS
 
 VALUE_COLUMNS = ["suite", *IDENTITY, "stage", "metric", "sampler", "x", "value", "se", "source"]
+IMAGE_COLUMNS = ["suite", *IDENTITY, "stage", "x", "image", *LIKELIHOODS]
 TRAIN_VALUES = ["steps", "score_parameters", "flow_parameters", "train_flops_per_step"]
 
 
@@ -28,6 +33,11 @@ def values_table(results: Results) -> pd.DataFrame:
     ]
     table = pd.DataFrame([{"suite": results.suite, **row} for row in rows], columns=VALUE_COLUMNS)
     return table.fillna({"sampler": ""}).astype({"seed": "Int64", "x": "Float64", "value": "Float64", "se": "Float64"})
+
+
+def images_table(results: Results) -> pd.DataFrame:
+    """Put the likelihoods of each image into one table, in bits/dim; ``x`` is the training step of a snapshot, else absent."""
+    return results.images.rename(columns={"step": "x"}).assign(suite=results.suite).reindex(columns=IMAGE_COLUMNS)
 
 
 def _run_values(results: Results) -> Iterator[dict[str, Any]]:

@@ -17,19 +17,25 @@ if TYPE_CHECKING:
 
 NUMBERS = ("nelbo", "nll", "gap")
 COLUMNS = ["step", "flops", "split", "images", *(column for key in NUMBERS for column in (key, f"{key}_se"))]
+IMAGES_COLUMNS = ["step", "image", *NUMBERS]
 
 
 def run(suite: "Suite", layout: Layout, name: str) -> Finished:
-    """Write ``curve.csv``: a row for each snapshot, in bits/dim with standard errors over images; no snapshot, no row."""
+    """Write ``curve.csv``, a row for each snapshot, in bits/dim with standard errors over images, and ``curve_images.csv``.
+
+    The latter has a row for each snapshot and image. Without snapshots there are no rows.
+    """
     folder = layout.run(name)
     if suite.train_params(name).snapshots:
         return Finished(folder, _evaluate(suite, layout, name))
-    _write(folder, [])
+    _write(folder, [], [])
     return Finished(folder)
 
 
-def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
+def _write(folder: Path, rows: list[dict[str, Any]], tables: list[pd.DataFrame]) -> None:
     write_table(folder / "curve.csv", pd.DataFrame(rows, columns=COLUMNS))
+    empty = pd.DataFrame(columns=IMAGES_COLUMNS)
+    write_table(folder / "curve_images.csv", pd.concat(tables)[IMAGES_COLUMNS] if tables else empty)
 
 
 def _evaluate(suite: "Suite", layout: Layout, name: str) -> float:
@@ -57,7 +63,8 @@ def _evaluate(suite: "Suite", layout: Layout, name: str) -> float:
         machine=[device.type, suite.threads],
     )
     with open_scratch(layout.scratch(name, "curve"), key) as scratch:
-        rows, evaluation = [], Evaluation(**parameters.model_dump(exclude={"images"}), uncorrected=False)
+        rows, tables = [], []
+        evaluation = Evaluation(**parameters.model_dump(exclude={"images"}), uncorrected=False)
         for step, flops in zip(spec["steps"], spec["flops"], strict=True):
             model = load_model(path, device, str(step), SNAPSHOTS_FORMAT)
             seed, once = (run.dataset, run.seed), scratch.below(str(step))
@@ -68,5 +75,6 @@ def _evaluate(suite: "Suite", layout: Layout, name: str) -> float:
             row = {"step": step, "flops": float(flops), "split": split, "images": len(images)}
             row |= {key: table[key].mean() for key in NUMBERS}
             rows.append(row | {f"{key}_se": table[key].sem() for key in NUMBERS})
-        _write(folder, rows)
+            tables.append(table.rename_axis("image").reset_index().assign(step=step))
+        _write(folder, rows, tables)
     return scratch.earlier

@@ -104,6 +104,7 @@ rule curve:
         dataset=of_run(rules.prepare.output.dataset),
     output:
         curve="results/{suite}/runs/{run}/curve.csv",
+        images="results/{suite}/runs/{run}/curve_images.csv",
     log:
         "results/{suite}/logs/curve/{run}.log",
     benchmark:

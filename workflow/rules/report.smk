@@ -6,8 +6,12 @@ rule table:
         samples=paths(rules.sample.output.protocol, run=suite.runs, allow_missing=True),
         fid=paths(rules.fid.output.fid, run=suite.runs, allow_missing=True),
         nll=paths(rules.nll.output.nll, run=suite.runs, allow_missing=True),
+        nll_images=paths(rules.nll.output.images, run=suite.runs, allow_missing=True),
         train=paths(rules.train.output.train, run=suite.runs, allow_missing=True),
         curve=paths(rules.curve.output.curve, run=suite.runs, allow_missing=True),
+        curve_images=paths(
+            rules.curve.output.images, run=suite.runs, allow_missing=True
+        ),
         sweep=paths(rules.sweep.output.sweep, run=suite.runs, allow_missing=True),
         protocol=paths(
             rules.protocol.output.protocol, dataset=suite.protocol, allow_missing=True
@@ -23,6 +27,7 @@ rule table:
         published=local("params/published.csv"),
     output:
         values="results/{suite}/tables/values.csv",
+        images="results/{suite}/tables/images.csv",
         fid="results/{suite}/tables/fid.csv",
         nll="results/{suite}/tables/nll.csv",
         discretization="results/{suite}/tables/discretization.csv",
@@ -78,6 +83,7 @@ rule compute:
 rule claims:
     input:
         values=rules.table.output.values,
+        images=rules.table.output.images,
         fid=rules.table.output.fid,
         nll=rules.table.output.nll,
         claims=local("params/claims.yaml"),
