@@ -227,6 +227,13 @@ def test_missing_suite_lists_the_others(tmp_path: Path) -> None:
         load_suite(tmp_path / "absent.yaml")
 
 
+@pytest.mark.parametrize(
+    "path", [path for path in SUITES if path.stem.startswith("digits")], ids=lambda path: path.stem
+)
+def test_likelihoods_of_digits_are_of_all_test_images(path: Path) -> None:
+    assert load_suite(path).nll.images is None
+
+
 def test_overrides_are_merged_deeply(tmp_path: Path) -> None:
     override = "train: {lr: 1.0e-2, score: {dropout: 0.5}}, sample: {corrector_snr: [0.1, 0.1]}"
     suite = load(tmp_path, DIGITS.replace("vp, " + LINE, "vp, " + LINE.replace("train: {}, sample: {}", override)))

@@ -36,7 +36,7 @@ class Evaluation:
         batch_size: images in a batch.
         time_draws: stratified times of the bound, for each image.
         tolerance: tolerance of the adaptive ODE; ``None`` for fixed steps.
-        ode_steps: fixed steps of fourth order; ``None`` for adaptive ones.
+        ode_steps: fixed steps of sixth order; ``None`` for adaptive ones.
         log_det: how the flow's log-determinant is computed, ``exact`` or ``series``.
         uncorrected: whether to evaluate ``nll_uncorrected`` too.
     """

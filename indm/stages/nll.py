@@ -1,4 +1,4 @@
-"""Stage ``nll``: the four likelihood numbers of a run on the test split."""
+"""Stage ``nll``: the likelihood numbers of a run on the test split."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     )
     with open_scratch(layout.scratch(name, "nll"), key) as scratch:
         seed = (run.dataset, run.seed)
-        evaluation = Evaluation(**parameters.model_dump(exclude={"images"}), uncorrected=True)
+        evaluation = Evaluation(**parameters.model_dump(exclude={"images"}))
         table = likelihoods(
             model, images, levels, evaluation, seed=seed, device=device, description=name, once=scratch.once
         )
@@ -46,7 +46,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
 
 
 def _summary(suite: "Suite", name: str, table: pd.DataFrame) -> dict[str, Any]:
-    """Average the four numbers and the gap over images, and say how they were measured."""
+    """Average the numbers and the gap over images, and say how they were measured."""
     run, parameters = suite.runs[name], suite.nll
     result = {
         "run": name,

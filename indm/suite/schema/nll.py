@@ -8,8 +8,8 @@ from indm.suite.schema.types import Count, Positive
 from indm.suite.strict_yaml import Strict
 
 
-class NllParams(Strict):
-    """How the four likelihood numbers are evaluated."""
+class LikelihoodParams(Strict):
+    """How likelihoods are evaluated."""
 
     images: Annotated[
         Annotated[int, Field(ge=2)] | None, Field(description="images, the first of the split; null: all of them")
@@ -19,6 +19,14 @@ class NllParams(Strict):
     tolerance: Annotated[Positive | None, Field(description="tolerance of the adaptive ODE; null: fixed steps")]
     ode_steps: Annotated[
         Count | None,
-        Field(description="fixed steps of fourth order, equidistant in log-SNR; null: adaptive ones"),
+        Field(description="fixed steps of sixth order, equidistant in log-SNR; null: adaptive ones"),
     ]
     log_det: Annotated[Literal["exact", "series"], Field(description="how the flow's log-determinant is computed")]
+
+
+class NllParams(LikelihoodParams):
+    """How the likelihood numbers of a trained run are evaluated."""
+
+    uncorrected: Annotated[
+        bool, Field(description="whether nll_uncorrected is evaluated too: a second ODE, of the same time")
+    ]

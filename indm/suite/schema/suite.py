@@ -7,7 +7,7 @@ from pydantic import Field
 
 from indm.suite.schema.dataset import DatasetParams
 from indm.suite.schema.fid import FidParams
-from indm.suite.schema.nll import NllParams
+from indm.suite.schema.nll import LikelihoodParams, NllParams
 from indm.suite.schema.protocol import ProtocolParams
 from indm.suite.schema.reference import ReferenceParams
 from indm.suite.schema.run import RunParams
@@ -38,7 +38,7 @@ class Suite(Strict):
     fid: FidParams
     nll: Annotated[NllParams, Field(description="on the test split")]
     curve: Annotated[
-        NllParams, Field(description="of every snapshot, on the validation split (test, where it is empty)")
+        LikelihoodParams, Field(description="of every snapshot, on the validation split (test, where it is empty)")
     ]
     sweep: SweepParams
     protocol: Annotated[dict[str, ProtocolParams], Field(description="study of the protocol, by dataset, or {}")]
