@@ -21,7 +21,8 @@ from indm.suite.strict_yaml import parse_yaml, yaml_text
 from tests.conftest import REPOSITORY
 
 RUN = "digits-vp-indm-control-nll-s0"
-PROTOCOL = {"images": 4, "batch_size": 2, "time_draws": 2, "tolerance": 1e-2, "ode_steps": None, "log_det": "exact"}
+PROTOCOL: dict[str, Any] = {"images": 4, "batch_size": 2, "time_draws": 2, "tolerance": 1e-2, "ode_steps": None}
+PROTOCOL |= {"log_det": "series", "log_det_tolerance": 1e-3}
 
 
 def call(folder: Path, stage: str, *arguments: str) -> None:
@@ -82,6 +83,8 @@ def test_last_row_is_the_final_number_of_the_same_split(trained: Path, curve: pd
     assert (curve["split"] == "test").all()
     for key in ("images", "nelbo", "nelbo_se", "nll", "nll_se", "gap", "gap_se"):
         assert curve[key].iloc[-1] == pytest.approx(final[key], rel=1e-5), key
+    assert (curve["log_det_bound"] == 1e-3).all()
+    assert (final["log_det"], final["log_det_bound"]) == ("series", 1e-3)
 
 
 def test_rows_count_the_operations(trained: Path, curve: pd.DataFrame) -> None:
@@ -109,4 +112,4 @@ def test_no_snapshots_give_a_header(trained: Path, tmp_path: Path) -> None:
     call(tmp_path, "train", "--run", RUN)
     call(tmp_path, "curve", "--run", RUN)
     header = (run_folder(tmp_path) / "curve.csv").read_text()
-    assert header == "step,flops,split,images,nelbo,nelbo_se,nll,nll_se,gap,gap_se\n"
+    assert header == "step,flops,split,images,nelbo,nelbo_se,nll,nll_se,gap,gap_se,log_det_bound\n"

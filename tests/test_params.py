@@ -168,6 +168,16 @@ MISTAKES = {
         "prc_images: 3",
         ["key fid.prc_neighbours: found 3; allowed: below prc_images 3"],
     ),
+    "series without a tolerance": (
+        "  log_det: exact",
+        "  log_det: series",
+        ["key nll: found log_det_tolerance None; allowed: a tolerance, since log_det is series"],
+    ),
+    "tolerance of what is exact": (
+        "  log_det_tolerance: null",
+        "  log_det_tolerance: 1.0e-3",
+        ["key nll: found log_det_tolerance 0.001; allowed: null, since log_det is exact"],
+    ),
     "seeds that are no list": (
         "seeds: [0, 1, 2], train: {}",
         "seeds: 3, train: {}",

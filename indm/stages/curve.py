@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 NUMBERS = ("nelbo", "nll", "gap")
 COLUMNS = ["step", "flops", "split", "images", *(column for key in NUMBERS for column in (key, f"{key}_se"))]
+COLUMNS += ["log_det_bound"]
 
 
 def run(suite: "Suite", layout: Layout, name: str) -> Finished:
@@ -66,6 +67,7 @@ def _evaluate(suite: "Suite", layout: Layout, name: str) -> float:
                 model, images, levels, evaluation, seed=seed, device=device, description=place, once=once
             )
             row = {"step": step, "flops": float(flops), "split": split, "images": len(images)}
+            row |= {"log_det_bound": evaluation.log_det_bound(run.model)}
             row |= {key: table[key].mean() for key in NUMBERS}
             rows.append(row | {f"{key}_se": table[key].sem() for key in NUMBERS})
         _write(folder, rows)

@@ -41,7 +41,8 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
             model, images, levels, evaluation, seed=seed, device=device, description=name, once=scratch.once
         )
         write_table(folder / "nll.csv", table.rename_axis("image").reset_index())
-        write_json(folder / "nll.json", _summary(suite, name, table))
+        bound = {"log_det_bound": evaluation.log_det_bound(run.model)}
+        write_json(folder / "nll.json", _summary(suite, name, table) | bound)
     return Finished(folder, scratch.earlier)
 
 

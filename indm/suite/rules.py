@@ -114,6 +114,10 @@ def _evaluation(suite: "Suite") -> Iterator[str]:
         if (section.tolerance is None) == (section.ode_steps is None):
             found = f"tolerance {section.tolerance} and ode_steps {section.ode_steps}"
             yield f"key {key}: found {found}; allowed: one of the two, the other null"
+        if (section.log_det == "series") != (section.log_det_tolerance is not None):
+            allowed = "a tolerance" if section.log_det == "series" else "null"
+            found = f"log_det_tolerance {section.log_det_tolerance}"
+            yield f"key {key}: found {found}; allowed: {allowed}, since log_det is {section.log_det}"
 
 
 def _references(suite: "Suite") -> Iterator[str]:
