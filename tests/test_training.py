@@ -4,6 +4,8 @@ import copy
 import math
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -16,10 +18,17 @@ from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.diffusion.objectives import gaussian_nll, nelbo, noise_error
 from indm.diffusion.sde import importance_time, soft_truncation_time
 from indm.errors import DataError, DivergenceError
+from indm.flows.build import build_flow
+from indm.flows.log_det import draw_roulette
+from indm.flows.registered.resflow import ResidualFlow
+from indm.suite.expand import suite_files
+from indm.suite.load import load_suite
 from indm.training.batches import Draws, draw
 from indm.training.flops import step_flops
 from indm.training.loop import History, Plan, learning_rate, train
+from indm.training.spec import build_trainer
 from indm.training.trainer import Optimisation, Trainer
+from tests.conftest import REPOSITORY
 
 CPU = torch.device("cpu")
 SEED = ("digits", 0, "train")
@@ -281,6 +290,7 @@ class TinyTrainer:
     def __init__(self) -> None:
         self.conv = nn.Conv2d(1, 2, 3, padding=1)
         self.linear = nn.Linear(128, 7)
+        self.model = SimpleNamespace(flow=build_flow("identity", channels_in=1, image_size=8))
 
     def step(self, draws: Draws, lr_factor: float, *, flow_alone: bool) -> None:
         h = self.conv(draws.x)
@@ -320,6 +330,62 @@ def test_operations_of_each_kind_of_step() -> None:
     counts = [step_flops(trainer, draw(images(), 17, 8, SEED, 0, CPU)) for trainer in (joint, alternating)]
     alone = step_flops(joint, draw(images(), 17, 8, SEED, 0, CPU), flow_alone=True)
     assert 0 < alone < counts[0] < counts[1]
+
+
+def with_terms(terms: int, mean: float, flow: str = "resflow") -> Trainer:
+    """A trainer whose flow has so many terms, and a Poisson number of further ones."""
+    trainer = Trainer(model(flow, scale=2.0, mean=0.0, std=1.0), Optimisation(objective="nll", **OPTIONS))
+    for module in trainer.model.flow.modules():
+        if isinstance(module, ResidualFlow):
+            module.exact_terms_train, module.roulette_mean = terms, mean
+    return trainer
+
+
+@pytest.mark.parametrize("flow", ["resflow", "wolf"])
+@pytest.mark.parametrize("mean", [2.0, 1.6])
+def test_operations_are_those_expected_of_the_flows_random_number_of_terms(
+    flow: str, mean: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the mean over draws; each number that is drawn is counted once."""
+    draws = draw(images(), 17, 8, SEED, 0, CPU)
+    generator = Generator().manual_seed(0)
+    numbers = [draw_roulette(mean, generator) for _ in range(4000)]
+    counts = {number: step_flops(with_terms(2 + number, 0.0, flow), draws) for number in set(numbers)}
+    drawn = torch.tensor([counts[number] for number in numbers], dtype=torch.float64)
+    found = step_flops(with_terms(2, mean, flow), draws)
+    assert abs(drawn.mean() - found) < 4 * drawn.std() / math.sqrt(len(drawn))
+    assert len({counts[number + 1] - counts[number] for number in counts if number + 1 in counts}) == 1
+    # What is counted is what a step does when it draws.
+    monkeypatch.setattr("indm.flows.registered.resflow.draw_roulette", lambda *_: 3)
+    trainer = with_terms(2, mean, flow)
+    trainer.model.flow.fix_terms = lambda _: None  # type: ignore[method-assign, assignment]
+    assert step_flops(trainer, draws) == counts[3]
+
+
+def test_operations_do_not_depend_on_the_seed() -> None:
+    counts = {step_flops(with_terms(2, 2.0), draw(images(), 17, 8, ("digits", seed), seed, CPU)) for seed in range(6)}
+    assert len(counts) == 1
+
+
+SHAPES = {"digits": [1, 8, 8]}  # of the datasets of which a suite has the control
+
+
+@pytest.mark.parametrize("path", suite_files(REPOSITORY / "params"), ids=lambda path: path.stem)
+def test_control_of_equal_compute_trains_for_the_flops_of_indm(path: Path) -> None:
+    """To within half of a step, of the seed 0 of every cell: seeds have the same counts."""
+    suite = load_suite(path)
+
+    def flops(name: str) -> float:
+        parameters, shape = suite.train_params(name), SHAPES[suite.runs[name].dataset]
+        batch = torch.zeros(parameters.batch_size, *shape, dtype=torch.uint8)
+        draws = draw(batch, 17, parameters.batch_size, SEED, 0, CPU)
+        return parameters.steps * step_flops(build_trainer(suite, name, shape, CPU), draws)
+
+    controls = [name for name, run in suite.runs.items() if run.variant == "compute" and run.seed == 0]
+    assert controls or path.stem != "digits-full"
+    for name in controls:
+        step = flops(name) / suite.train_params(name).steps
+        assert abs(flops(name) - flops(name.replace("ddpmpp-compute", "indm"))) <= step / 2, name
 
 
 def test_training_repeats_to_the_bit_and_learns() -> None:
