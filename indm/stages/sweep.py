@@ -159,7 +159,7 @@ def _settings(suite: "Suite", name: str, sampler: str, steps: int) -> dict[str, 
     from indm.progress import bar
 
     settings = suite.sample_params(name).model_dump(exclude={"centre_prior"})
-    settings |= suite.sweep.model_dump(include={"grid", "num_samples", "batch_size"})
+    settings |= suite.sweep.model_dump(include={"grid", "denoise", "num_samples", "batch_size"})
     settings |= {"steps": steps, "progress": bar(f"{name} {sampler} {steps}")}
     if sampler == "pc":
         return settings | {"sampler": "reverse_diffusion"}
