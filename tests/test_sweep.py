@@ -225,7 +225,7 @@ MISTAKES = {
     "the same size twice": (
         "sizes: [100, 200, 400]",
         "sizes: [200, 200]",
-        "key protocol.digits.sizes: found [200, 200]; allowed: numbers that differ",
+        "key protocol.digits.sizes: found 200 twice in [200, 200]; allowed: each value once",
     ),
 }
 
