@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from indm.errors import ParamsError
+from indm.errors import ArtifactError, ParamsError
 from indm.report.claims import CLAIM_COLUMNS, claims_table
 from indm.report.grades import (
     EXPLAINED,
@@ -129,6 +129,15 @@ def test_a_control_that_was_not_run_leaves_a_claim_open() -> None:
     assert row["grade"] == INCONCLUSIVE
     assert "controls to be run: standardised (0 seeds), scale (0 seeds)" in row["reason"]
     assert graded(values, controls=[])["grade"] == SHOWN
+
+
+def test_a_number_that_stands_twice_is_refused() -> None:
+    values = planted(PLAIN, seeds=5, noise=0.005).assign(source="runs/a/nll.json")
+    again = values[(values["stage"] == "nll") & (values["seed"] == 3)].assign(value=9.0)
+    with pytest.raises(
+        ArtifactError, match=r"^runs/a/nll.json: found a number twice \(digits, vp, indm, nll, 3, nll, nll"
+    ):
+        graded(pd.concat([values, again]))
 
 
 def test_no_data_is_said() -> None:

@@ -204,6 +204,15 @@ def test_every_number_is_a_value_with_its_source(tmp_path: Path) -> None:
     assert set(values.loc[values["stage"] == "train", "metric"]) == {"score_parameters", "flow_parameters", "steps"}
 
 
+@pytest.mark.parametrize("row", [SWEEP.splitlines()[1], SWEEP.splitlines()[1].replace("20.0", "30.0")])
+def test_a_row_that_stands_twice_is_refused(tmp_path: Path, row: str) -> None:
+    results = written(tmp_path, [{}], sweep=f"{SWEEP}{row}\n")
+    with pytest.raises(
+        ArtifactError, match=r"sweep\.csv: found a number twice \(.*, 0, sweep, fid, ode_heun, 4.0\), expected"
+    ):
+        values_table(results)
+
+
 def test_ablation_is_paired_by_seed(tmp_path: Path) -> None:
     runs: list[dict[str, Any]] = [{"seed": seed, "nelbo": 1.0 + seed} for seed in range(3)]
     runs += [{"model": "indm", "seed": seed, "nelbo": 0.8 + seed} for seed in (1, 2, 5)]
