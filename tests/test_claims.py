@@ -1,5 +1,6 @@
 """The claims: planted effects are graded for what they are, and mistakes in the file are named."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +301,15 @@ def test_seeds_that_agree_to_the_last_digit_repeat() -> None:
     assert repeatability(NOT_SHOWN, -same, [], 0.01) == 1
     assert repeatability(NOT_SHOWN, same, [], 0.25) == 1  # at the threshold
     assert repeatability(NOT_SHOWN, 0 * same, [], 0.0) == 1
+
+
+def test_claims_of_an_abstract_name_its_version() -> None:
+    """The first claims a transport closer to optimal; the third has sampling robustness in its place."""
+    sources = {claim.id: claim.source for claim in load_claims(FILE).claims}
+    for claim, source in sources.items():
+        assert "abstract" not in source or re.match(r"arXiv:2205\.13699v[13], ", source), claim
+    assert sources["shorter-paths-2d"].startswith("arXiv:2205.13699v1")
+    assert sources["coarse-discretisation"].startswith("arXiv:2205.13699v3")
 
 
 def test_the_claims_of_the_paper_are_a_valid_file() -> None:
