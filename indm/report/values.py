@@ -8,6 +8,7 @@ import pandas as pd
 
 from indm.errors import ArtifactError
 from indm.report.results import IDENTITY, ROWS, Result, Results, records
+from indm.report.schema import AGAIN
 
 VALUE_COLUMNS = ["suite", *IDENTITY, "stage", "metric", "sampler", "x", "value", "se", "source"]
 # What tells one number from another.
@@ -46,9 +47,7 @@ def refuse_repeats(values: pd.DataFrame) -> None:
     """
     for row in records(values[values.duplicated(NUMBER)])[:1]:
         cell = ", ".join(str(row[key]) for key in NUMBER if not pd.isna(row[key]) and row[key] != "")
-        raise ArtifactError(
-            f"{row['source']}: found a number twice ({cell}), expected each once; remove the file and run its stage again"
-        )
+        raise ArtifactError(f"{row['source']}: found a number twice ({cell}), expected each once; {AGAIN}")
 
 
 def _run_values(results: Results) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from indm.report.compute import compute_table
+from indm.report.schema import read_object
 from indm.store.files import read_json, write_table
 from indm.store.finished import Finished
 from indm.store.layout import Layout
@@ -15,7 +16,8 @@ def run(suite: "Suite", layout: Layout) -> Finished:
     """Write ``compute.csv``."""
     runs = {name: run.model_dump(exclude={"train", "sample"}) for name, run in suite.runs.items()}
     files = {
-        kind: {name: read_json(layout.run(name) / f"{kind}.json") for name in runs} for kind in ("train", "samples")
+        kind: {name: read_object(layout.run(name) / f"{kind}.json", kind, name) for name in runs}
+        for kind in ("train", "samples")
     }
     executions = {name: {stage: _provenance(layout, name, stage) for stage in ("train", "sample")} for name in runs}
     write_table(
