@@ -101,6 +101,7 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **
     # Before the work: during it, someone may edit the files.
     source = {
         "suite": suite.suite,
+        "subject": job.subject,
         "suite_sha256": suite_sha256(suite),
         "code_stamp": stamp,
         "seed": _seed(suite, **subject),
@@ -113,7 +114,7 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **
         return
     identity.record(job, inputs)
     seconds = time.monotonic() - started + finished.earlier
-    write_json(finished.folder / "provenance" / f"{name}.json", source | provenance(seconds))
+    write_json(finished.folder / "provenance" / f"{name}.json", source | provenance(seconds, suite.threads))
 
 
 def _seed(suite: Any, dataset: str | None = None, run: str | None = None, toy: str | None = None) -> int | None:

@@ -132,6 +132,16 @@ MISTAKES = {
         "vp, " + LINE.replace("train: {}", "train: {flow_warmup_steps: 200}"),
         [f"run {RUN}, key train.flow_warmup_steps: found 200; allowed: below train.steps 200"],
     ),
+    "released denoising under VP": (
+        "vp, " + LINE,
+        "vp, " + LINE.replace("sample: {}", "sample: {denoise: released_ve}"),
+        [f"run {RUN}, key sample.denoise: found 'released_ve'; allowed: 'tweedie', 'none' where sde is vp and sampler"],
+    ),
+    "released denoising of the ODE": (
+        "train: {snapshots: [], flow_lr: 3.0e-4}, sample: {}}",
+        "train: {snapshots: []}, sample: {denoise: released_ve, sampler: ode}}",
+        ["run digits-ve-indm-fid, key sample.denoise: found 'released_ve'; allowed: 'tweedie', 'none' where sde is ve"],
+    ),
     "key given twice": (
         "threads: 1",
         "threads: 1\nthreads: 2",

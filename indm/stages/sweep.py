@@ -125,7 +125,7 @@ def _measured(
 def _settings(suite: "Suite", name: str, sampler: str, steps: int) -> dict[str, Any]:
     """Change the run's sampling to a row's: the corrector belongs to pc alone."""
     settings = suite.sample_params(name).model_dump(exclude={"centre_prior"})
-    settings |= suite.sweep.model_dump(include={"grid", "num_samples", "batch_size"})
+    settings |= suite.sweep.model_dump(include={"grid", "denoise", "num_samples", "batch_size"})
     settings |= {"steps": steps, "progress": bar(f"{name} {sampler} {steps}")}
     if sampler == "pc":
         return settings | {"sampler": "reverse_diffusion"}

@@ -64,14 +64,14 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def content_sha256(path: Path) -> str:
-    """Hash a file's content, or, of a folder, the names and contents of its files.
+    """Hash a file's content, or, of a folder, the names and contents of its files, but for the hidden ones of an engine.
 
     Raises:
         ArtifactError: if it is missing.
     """
     if path.is_dir():
         digest = hashlib.sha256()
-        for file in sorted(path.iterdir()):
+        for file in sorted(path.glob("[!.]*")):
             digest.update(f"{file.name} {file_sha256(file)}\n".encode())
         return digest.hexdigest()
     if not path.is_file():

@@ -29,5 +29,6 @@ class SweepParams(Strict):
         Field(min_length=1, description="grid points, of which a sampler steps between"),
     ]
     grid: Annotated[Literal["uniform", "log_snr"], Field(description="what the grid points are equidistant in")]
+    denoise: Annotated[Literal["tweedie", "none"], Field(description="last step, the same for all that are compared")]
     num_samples: Annotated[int, Field(ge=2, description="images drawn for each sampler and number of steps")]
     batch_size: Annotated[Count, Field(description="images drawn at once")]
