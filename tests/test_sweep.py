@@ -83,6 +83,17 @@ def test_sweep_has_a_row_for_each_cell_and_counts_the_calls(layout: Layout) -> N
     assert skipped[["nfe", "num_samples", "fid", "fid_se", "kid", "kid_se"]].isna().all(axis=None)
 
 
+def test_kid_of_sweep_and_of_fid_are_one_function(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indm.metrics.distances.kid", lambda *_, **__: (0.25, 0.125))
+    sweep.run(changed(sweep={"samplers": ["ancestral"], "steps": [2]}), layout, VE)
+    sample.run(SMOKE, layout, VE)
+    fid_stage.run(SMOKE, layout, VE)
+    (swept,) = read_sweep(layout, VE).to_dict("records")
+    drawn = read_json(layout.run(VE) / "fid.json")
+    assert (swept["kid"], swept["kid_se"]) == (drawn["kid"], drawn["kid_se"]) == (0.25, 0.125)
+    assert "jackknife of the generated images" in drawn["protocol"]["kid"]
+
+
 def test_sweep_has_the_runs_corrector_under_pc_alone(layout: Layout) -> None:
     suite = changed(
         sample={"corrector_snr": [0.16, 0.16], "corrector_steps": 2},
@@ -237,7 +248,7 @@ MISTAKES = {
     "the same size twice": (
         "sizes: [100, 200, 400]",
         "sizes: [200, 200]",
-        "key protocol.digits.sizes: found [200, 200]; allowed: numbers that differ",
+        "key protocol.digits.sizes: found 200 twice in [200, 200]; allowed: each value once",
     ),
 }
 
