@@ -37,6 +37,24 @@ SHOWN = (
 )
 COLLECTED = tuple(f"{TABLES}/{table}.csv" for table in SHOWN)
 IDENTITY = ("runs.{run}.dataset", "runs.{run}.seed")
+SECTIONS = (
+    "suite",
+    "device",
+    "threads",
+    "processes",
+    "save_seconds",
+    "datasets",
+    "reference",
+    "train",
+    "sample",
+    "fid",
+    "nll",
+    "curve",
+    "sweep",
+    "protocol",
+    "toy2d",
+    "runs",
+)
 TOY2D = (
     "seeds",
     "train_points",
@@ -260,9 +278,12 @@ STAGES: dict[str, Stage] = {
             "reports/{suite}/figures",
             f"{RUN}/samples.png",
             f"{RUN}/neighbours.png",
-            "params/{suite}.yaml",
+            DESCRIPTION,
+            f"{DATA}/reference.json",
         ),
         outputs=("reports/{suite}/index.html",),
+        # It shows the checksum of all that the suite says.
+        keys=SECTIONS,
         reports=True,
     ),
 }

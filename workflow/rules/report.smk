@@ -164,7 +164,12 @@ rule report:
         neighbours=paths(
             rules.sample.output.neighbours, run=suite.runs, allow_missing=True
         ),
-        suite=local("params/{suite}.yaml"),
+        description=paths(
+            rules.prepare.output.dataset,
+            dataset=suite.datasets,
+            allow_missing=True,
+        ),
+        reference=rules.table.input.reference,
     output:
         page=report(
             "reports/{suite}/index.html",
@@ -180,6 +185,7 @@ rule report:
         mem_mb=1000,
     params:
         code=code("report"),
+        suite=suite_sha256(suite),
     message:
         "report"
     shell:
