@@ -5,7 +5,6 @@ import itertools
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -215,27 +214,6 @@ def test_what_a_suite_no_longer_has_is_not_on_its_page(tmp_path: Path) -> None:
     assert "toy2d-moons" in html
     assert kept in html
     assert "old-" not in html
-
-
-@pytest.mark.parametrize(
-    "name", ["fid", "discretization", "learning_curve", "ablation", "protocol", "compute", "claims"]
-)
-def test_a_table_of_what_a_suite_no_longer_has_is_not_shown(tmp_path: Path, name: str) -> None:
-    """As where the page is made by hand after an edit of the suite, and the tables are not."""
-    results = write_made_up_results(tmp_path / "results")
-    gone = {"objective": "nll"} if name == "claims" else {"sde": "vp", "objective": "fid"}
-    runs = {key: run for key, run in RUNS.items() if any(run[column] != text for column, text in gone.items())}
-    html = render(replace(CONTENTS, runs=runs), results, tmp_path / "figures")
-    path = results / "tables" / f"{name}.csv"
-    assert f"{path}</code>: made of what the suite no longer has: digits, VP, " in html
-    assert f'id="table-{name}"' not in html
-    assert f'id="table-{name}"' in render(CONTENTS, results, tmp_path / "figures")
-
-
-def test_a_table_of_a_2d_dataset_that_is_no_more_is_not_shown(tmp_path: Path) -> None:
-    results = write_made_up_results(tmp_path / "results")
-    html = render(replace(CONTENTS, toy2d=["spirals"]), results, tmp_path / "figures")
-    assert "toy2d.csv</code>: made of what the suite no longer has: moons, DDPM++; moons, INDM." in html
 
 
 # What the page of each suite must say of it; a new suite says here what its numbers are.

@@ -4,12 +4,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
-from indm.report.grades import NO_DATA
-from indm.report.names import names
-from indm.report.results import CELL
-
 
 @dataclass(frozen=True)
 class Contents:
@@ -36,18 +30,3 @@ class Contents:
         """Folders of all that it makes, below its results folder."""
         subjects = {"data": self.datasets, "protocol": self.protocol, "runs": self.runs, "toy2d": self.toy2d}
         return [f"{kind}/{name}" for kind, found in subjects.items() for name in found] + ["tables"]
-
-    def strangers(self, table: pd.DataFrame) -> list[str]:
-        """Name the cells in the rows of a table, all texts, that the suite no longer has.
-
-        Its own rows are meant: not floors, published numbers without one of ours, claims without data.
-        """
-        keys = [key for key in CELL if key in table]
-        rows = table[keys]
-        if "model" in table:
-            rows = rows[~table["model"].str.startswith("real (")]
-        for column, absent in (("ours", ""), ("grade", NO_DATA)):
-            rows = rows[table.loc[rows.index, column] != absent] if column in table else rows
-        known = {tuple(str(run[key]) for key in keys) for run in self.runs.values()}
-        found = dict.fromkeys(rows.itertuples(index=False, name=None))
-        return [names(*cell) for cell in found if cell[0] not in self.toy2d and cell not in known]

@@ -50,13 +50,13 @@ def render(contents: Contents, results: Path, figures: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    tables = {table: read_table(contents, results / "tables" / f"{table}.csv") for table in TABLES}
+    tables = {table: read_table(contents.suite, results / "tables" / f"{table}.csv") for table in TABLES}
     records = read_provenance(contents, results)
     return environment.get_template("index.html.jinja").render(
         contents=contents,
         meanings=MEANINGS,
         tables=tables,
-        claims=[] if tables["claims"].missing else summarise_claims(tables["claims"].path),
+        claims=summarise_claims(tables["claims"].path),
         figures=read_figures(figures),
         missing_figure=lambda figure: missing_figure(contents.suite, figures, figure),
         galleries=galleries(contents, results),

@@ -12,7 +12,7 @@ def read_provenance(contents: Contents, results: Path) -> list[dict[str, Any]]:
     """Read what every stage said of its execution: of what the suite has, in its order."""
     files = [path for folder in contents.folders for path in sorted((results / folder).glob("provenance/*.json"))]
     return [
-        {"stage": path.stem, "subject": str(path.parent.parent.relative_to(results)), **read_json(path)}
+        {**read_json(path), "stage": path.stem, "subject": str(path.parent.parent.relative_to(results))}
         for path in files
     ]
 

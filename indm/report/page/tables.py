@@ -1,14 +1,13 @@
 """A table of the page: set for reading, with its downloads."""
 
 import base64
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
 import pandas as pd
 
 from indm.report.names import heading
-from indm.report.page.contents import Contents
 from indm.report.page.entries import Entry, column_entries
 from indm.report.page.missing import Missing, missing
 
@@ -71,18 +70,14 @@ class Table:
         return {row[self.headings.index(title)].text for row in self.rows} if title in self.headings else set()
 
 
-def read_table(contents: Contents, path: Path) -> Table:
+def read_table(suite: str, path: Path) -> Table:
     """Read a table as texts, and set it: errors beside values, empty columns left out, shared values for the caption."""
-    absent = missing(contents.suite, path, path)
     if not path.is_file():
-        return Table(path.stem, path, missing=absent)
+        return Table(path.stem, path, missing=missing(suite, path, path))
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     if len(table) == 0:
-        reason = f"no rows: the suite {contents.suite} asks for none of these numbers"
-        return Table(path.stem, path, missing=Missing(path, reason, f"edit params/{contents.suite}.yaml"))
-    if strangers := contents.strangers(table):
-        reason = f"made of what the suite no longer has: {'; '.join(strangers)}"
-        return Table(path.stem, path, missing=replace(absent, reason=reason))
+        reason = f"no rows: the suite {suite} asks for none of these numbers"
+        return Table(path.stem, path, missing=Missing(path, reason, f"edit params/{suite}.yaml"))
     entries = {
         column: column_entries(column, table)
         for column in COLUMNS.get(path.stem, list(table.columns))

@@ -12,7 +12,9 @@ from indm.report.page.entries import text_entry
 
 
 def summarise_claims(path: Path) -> list[dict[str, Any]]:
-    """Gather the grades of every claim under its statement."""
+    """Gather the grades of every claim under its statement; nothing where there is no table."""
+    if not path.is_file():
+        return []
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     return [
         {
