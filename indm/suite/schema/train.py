@@ -7,7 +7,7 @@ from pydantic import Field
 from indm.suite.schema.flow import FlowParams, LatentParams
 from indm.suite.schema.score import ScoreParams
 from indm.suite.schema.sde import SDEParams
-from indm.suite.schema.types import Count, Fraction, Positive
+from indm.suite.schema.types import Count, EachOnce, Fraction, Positive
 from indm.suite.strict_yaml import Strict
 
 
@@ -30,7 +30,9 @@ class TrainParams(Strict):
         int, Field(ge=0, description="of these steps, the first that train the flow alone, as a normalizing flow")
     ]
     snapshots: Annotated[
-        list[Count], Field(description="steps after which the averaged weights are kept, for the learning curve")
+        list[Count],
+        EachOnce(),
+        Field(description="steps after which the averaged weights are kept, for the learning curve"),
     ]
     batch_size: Annotated[Count, Field(description="images in a batch")]
     micro_batches: Annotated[Count, Field(description="parts of a batch whose gradients are averaged, to save memory")]
