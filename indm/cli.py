@@ -76,7 +76,8 @@ def _stage(name: str, summary: str, *options: Callable[..., Any]) -> None:
 
 def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **options: Any) -> None:
     from indm.process import limit_threads
-    from indm.suite.load import load_suite, suite_sha256
+    from indm.suite.content import suite_sha256
+    from indm.suite.load import load_suite
 
     suite = load_suite(suite_file)
     # An imported checkpoint stands for a training, and is not made from the training images.
@@ -207,18 +208,18 @@ def doctor(suite_file: Path | None, out: Path, data_root: Path | None) -> None:
 
 
 @main.command()
+@click.option("--suite", default="digits", show_default=True, help="The suite's name, or its file.")
 @OUT
-def show(out: Path) -> None:
-    """Print the tables of the active suite for reading."""
-    from indm.report.export import TITLES, present
-    from indm.report.results import read_rows
+def show(suite: str, out: Path) -> None:
+    """Print the tables of a suite for reading."""
+    from indm.report.export import read_shown
+    from indm.store.layout import Layout
 
-    for name, title in TITLES.items():
-        path = out / f"table_{name}.csv"
-        if not path.is_file():
-            sys.exit(f"indm show: {path}: missing; make it with: snakemake --cores all {path}")
-        table = read_rows(path)
-        click.echo(f"\n{path}: {title}\n\n{present(table, name) if len(table) else 'The suite has none.'}")
+    try:
+        text = read_shown(Layout(out, Path(suite).stem))
+    except IndmError as error:
+        sys.exit(f"indm show: {error}")
+    click.echo(text)
 
 
 @main.command()

@@ -37,6 +37,24 @@ SHOWN = (
 )
 COLLECTED = tuple(f"{TABLES}/{table}.csv" for table in SHOWN)
 IDENTITY = ("runs.{run}.dataset", "runs.{run}.seed")
+SECTIONS = (
+    "suite",
+    "device",
+    "threads",
+    "processes",
+    "save_seconds",
+    "datasets",
+    "reference",
+    "train",
+    "sample",
+    "fid",
+    "nll",
+    "curve",
+    "sweep",
+    "protocol",
+    "toy2d",
+    "runs",
+)
 TOY2D = (
     "seeds",
     "train_points",
@@ -299,9 +317,12 @@ STAGES: dict[str, Stage] = {
             "reports/{suite}/figures",
             f"{RUN}/samples.png",
             f"{RUN}/neighbours.png",
-            "params/{suite}.yaml",
+            DESCRIPTION,
+            f"{DATA}/reference.json",
         ),
         outputs=("reports/{suite}/index.html",),
+        # It shows the checksum of all that the suite says.
+        keys=SECTIONS,
         reports=True,
     ),
 }
@@ -377,7 +398,7 @@ def job_parameters(suite: "Suite", job: Job) -> dict[str, Any]:
         if key == "runs":
             # Of the runs, tables read who they are.
             found[key] = {name: run.model_dump(exclude={"train", "sample"}) for name, run in suite.runs.items()}
-        elif key in ("train", "sample"):
+        elif key in ("train", "sample") and run:
             found[key] = getattr(suite, f"{key}_params")(run).model_dump()
         elif key not in (f"runs.{run}.train", f"runs.{run}.sample"):
             found[key] = _look_up(suite, key.split("."))

@@ -410,6 +410,48 @@ def test_a_suite_that_builds_on_another_says_what_differs(tmp_path: Path) -> Non
     assert more.runs == base.runs
 
 
+BASED = {
+    "mistake in the base": ("  steps: 200\n", "  steps: many\n", "", "digits", "key train.steps: found 'many'"),
+    "unknown key in the base": ("  steps: 200\n", "  steps: 200\n  lrr: 1\n", "", "digits", "key train.lrr: unknown key"),
+    "missing key": ("  steps: 200\n", "", "train: {lr: 1.0e-3}\n", "digits", "key train.steps: missing"),
+    "mistake over the base": ("", "", "train: {steps: many}\n", "more", "key train.steps: found 'many'"),
+    "over a mistake in the base": (
+        "  steps: 200\n", "  steps: many\n", "train: {steps: few}\n", "more", "key train.steps: found 'few'"
+    ),
+    "run of the base": ("vp, " + LINE, "vp, " + LINE.replace("train: {}", "train: {lr: -1}"), "", "digits", f"run {RUN}, key"),
+    "seeds of the base": ("vp, " + LINE, "vp, " + LINE.replace("[0, 1, 2]", "[0, 0]"), "", "digits", f"run {RUN}, key seeds"),
+    "run of its own": (
+        "", "", "protocol: {}\nruns:\n  digits-vp-indm-nll: {dataset: digits, sde: vp, model: indm, variant: '', objective: nll, "
+        "seeds: [0], sample: {}}\n", "more", f"run {RUN}, key train: missing",
+    ),
+    "base of the base": ("suite: digits\n", "suite: digits\nbased_on: nothing\n", "", "digits", "key based_on: "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", BASED)
+def test_a_mistake_is_named_with_the_file_that_has_it(tmp_path: Path, mistake: str) -> None:
+    old, new, more, file, words = BASED[mistake]
+    assert old in DIGITS
+    (tmp_path / "digits.yaml").write_text(DIGITS.replace(old, new, 1) if old else DIGITS)
+    (tmp_path / "more.yaml").write_text(f"suite: more\nbased_on: digits\n{more}")
+    with pytest.raises(ParamsError) as caught:
+        load_suite(tmp_path / "more.yaml")
+    for line in str(caught.value).splitlines():
+        assert line.startswith(f"{tmp_path}/{file}.yaml: ")
+    assert words in str(caught.value)
+
+
+def test_a_mistake_across_keys_is_named_with_all_files_that_may_have_it(tmp_path: Path) -> None:
+    (tmp_path / "digits.yaml").write_text(DIGITS)
+    (tmp_path / "more.yaml").write_text("suite: more\nbased_on: digits\nfid: {prc_neighbours: 1000}\n")
+    with pytest.raises(ParamsError) as caught:
+        load_suite(tmp_path / "more.yaml")
+    files = f"{tmp_path}/more.yaml, based on {tmp_path}/digits.yaml"
+    assert str(caught.value).startswith(
+        f"{files}: suite more, key fid.prc_neighbours: found 1000; allowed: below prc_images"
+    )
+
+
 def test_a_cell_with_seeds_is_a_run_for_each(tmp_path: Path) -> None:
     suite = load(tmp_path, DIGITS)
     assert len(suite.runs) == 24

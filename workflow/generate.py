@@ -33,7 +33,8 @@ HEADER = """\
 # Run with: {command}
 #
 # A stage tracks the keys of the suite that it reads, and the stamp of its code, which `validate` writes. A suite's `threads`,
-# `processes` and `device` are not tracked: a stage need not run again because another machine has more cores.
+# `processes` and `device` are tracked by `report` alone, which shows the checksum of all that the suite says: no other stage need
+# run again because another machine has more cores.
 """
 FOREACH = {"dataset": "datasets", "run": "runs", "toy": "toy2d.datasets"}
 

@@ -14,7 +14,8 @@ from indm.pipeline import STAGES
 from indm.report.export import TITLES
 from indm.stamps import job_stamp
 from indm.store.provenance import provenance
-from indm.suite.load import load_suite, suite_sha256
+from indm.suite.content import suite_sha256
+from indm.suite.load import load_suite
 from tests.checkout import add_dvc_file, commands, copy_checkout, run, run_suite
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]

@@ -169,10 +169,13 @@ rule report:
         figures=rules.figure.output.figures,
         grids=all_of("sample", "grid"),
         neighbours=all_of("sample", "neighbours"),
-        suite=local("params/{suite}.yaml"),
+        description=all_of("prepare", "dataset"),
+        reference=all_of("reference", "reference"),
         manifests=[all_of(name, "manifest") for name in TABLED],
         drawn=rules.figure.output.manifest,
         sampled=all_of("sample", "manifest"),
+        prepared=all_of("prepare", "manifest"),
+        referenced=all_of("reference", "manifest"),
     output:
         page=report(
             "reports/{suite}/index.html",
@@ -189,6 +192,7 @@ rule report:
         mem_mb=1000,
     params:
         code=code("report"),
+        suite=suite_sha256(suite),
     message:
         "report"
     shell:
