@@ -43,6 +43,12 @@ def test_parameter_counts_are_the_papers(paper: Suite) -> None:
         assert sum(p.numel() for p in model.flow.parameters()) == expected, name
 
 
+def test_losses_are_summed_under_ve_alone(paper: Suite) -> None:
+    """configs/default_*_configs.py: training.reduce_mean = False, which configs/vp/*/indm_*.py set to True."""
+    found = {name: paper.train_params(name).reduction for name in paper.runs}
+    assert found == {name: "sum" if run.sde == "ve" else "mean" for name, run in paper.runs.items()}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("run", ["cifar10-vp-indm-nll-s0", "cifar10-ve-indm-fid-s0"])
 def test_one_training_step_of_the_papers_size(paper: Suite, run: str) -> None:

@@ -181,6 +181,33 @@ def test_micro_batches_average_to_the_gradient_of_the_whole(objective: str, flow
         torch.testing.assert_close(averaged, whole, rtol=1e-3, atol=1e-5)
 
 
+def _gradients(objective: str, **options: Any) -> tuple[list[Tensor], dict[str, float]]:
+    """Take a step; return the gradients that the optimisers saw, and the losses."""
+    trainer = Trainer(model(), Optimisation(objective=objective, **OPTIONS | options))
+    losses = trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0)
+    return [p.grad for p in trainer.model.parameters() if p.grad is not None], losses
+
+
+@pytest.mark.parametrize("objective", ["nll", "fid"])
+def test_losses_summed_over_dimensions_have_longer_gradients_and_are_reported_per_dimension(objective: str) -> None:
+    # Without the flow's step, which objective fid takes between its two losses.
+    mean, losses = _gradients(objective, flow_lr=0.0)
+    total, again = _gradients(objective, flow_lr=0.0, reduction="sum")
+    for found, expected in zip(total, mean, strict=True):
+        torch.testing.assert_close(found, 64 * expected)
+    assert again == pytest.approx(losses)
+
+
+def test_clipping_of_summed_losses_is_that_of_the_mean_at_a_limit_divided_by_the_dimensions() -> None:
+    limit = 0.1
+    total, _ = _gradients("nll", reduction="sum", grad_clip=limit)
+    divided, _ = _gradients("nll", grad_clip=limit / 64)
+    for found, expected in zip(total, divided, strict=True):
+        torch.testing.assert_close(found, 64 * expected, rtol=1e-4, atol=1e-9)
+    # Both networks' gradients have the limit's length: that of the mean of the losses would be too loose.
+    assert torch.cat([g.flatten() for g in total]).norm().item() == pytest.approx(limit * 2**0.5, rel=1e-3)
+
+
 def test_soft_truncation_draws_one_time_for_a_batch() -> None:
     trainer = Trainer(model("identity"), Optimisation(objective="nll", soft_truncation=1.2, **OPTIONS))
     seen: list[Tensor] = []

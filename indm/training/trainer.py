@@ -47,6 +47,8 @@ class Optimisation:
         flow_lr: peak learning rate of the flow.
         weight_decay: AdamW's weight decay.
         grad_clip: largest gradient norm, of each network.
+        reduction: ``mean`` or ``sum`` of the losses over the D dimensions of an image: what is differentiated, and clipped. The
+            sum's gradients are D times as long, which AdamW hardly sees (its eps alone) and the clipping does.
         ema_decay: decay of the score network's averaged weights.
         flow_ema_decay: decay of the flow's averaged weights.
         alternate: objective "fid" updates flow and score in turn. Under VE, where variance weighting is likelihood
@@ -65,6 +67,7 @@ class Optimisation:
     grad_clip: float
     ema_decay: float
     flow_ema_decay: float
+    reduction: str = "mean"
     alternate: bool = True
     micro_batches: int = 1
     precision: str = "float32"
@@ -100,7 +103,7 @@ class Trainer:
         }
 
     def step(self, draws: Draws, lr_factor: float, *, flow_alone: bool = False) -> dict[str, float]:
-        """Take one optimiser step and return its losses, in nats per dimension.
+        """Take one optimiser step and return its losses, in nats per dimension whatever the reduction.
 
         ``flow_loss`` is the loss whose gradient the flow follows; its value is no likelihood, because the Neumann
         estimator's value is not the log-determinant.
@@ -230,11 +233,12 @@ class Trainer:
         for name in names:
             self.optimisers[name].zero_grad(set_to_none=True)
         means = [0.0, 0.0]
+        factor = math.prod(self.model.shape) if self.optimisation.reduction == "sum" else 1
         size = sum(len(batch.x) for batch in batches)
         for batch in (batch.share(rank(), processes()) for batch in batches):
             share = len(batch.x) / size
             loss, detail = loss_fn(batch)
-            (share * loss).backward()
+            (factor * share * loss).backward()
             means = [means[0] + share * loss.item(), means[1] + share * detail]
         means = add_up(torch.tensor(means, dtype=torch.float64, device=batches[0].x.device)).tolist()
         for name in names:

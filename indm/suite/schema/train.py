@@ -50,6 +50,13 @@ class TrainParams(Strict):
     schedule: Annotated[Literal["constant", "cosine"], Field(description="learning rate after the warm-up")]
     weight_decay: Annotated[float, Field(ge=0, description="AdamW's weight decay")]
     grad_clip: Annotated[Positive, Field(description="largest gradient norm, of each network")]
+    reduction: Annotated[
+        Literal["mean", "sum"],
+        Field(
+            description="of the losses over the D dimensions of an image, in front of the clipping: gradients of the sum are D "
+            "times as long; train.csv is per dimension in either case"
+        ),
+    ]
     ema_decay: Annotated[Fraction, Field(description="decay of the score network's averaged weights")]
     flow_ema_decay: Annotated[Fraction, Field(description="decay of the flow's averaged weights")]
     log_every: Annotated[Count, Field(description="steps averaged in a row of the learning curve")]
