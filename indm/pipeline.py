@@ -141,7 +141,7 @@ STAGES: dict[str, Stage] = {
         subject="run",
         inputs=(CHECKPOINT, f"{DATA}/train.npy", DESCRIPTION),
         outputs=(f"{RUN}/samples.npy", f"{RUN}/samples.json", f"{RUN}/samples.png", f"{RUN}/neighbours.png"),
-        keys=("sample", *IDENTITY, "runs.{run}.sample"),
+        keys=("sample", "weights", *IDENTITY, "runs.{run}.sample"),
         builds=True,
     ),
     "fid": Stage(
@@ -149,7 +149,7 @@ STAGES: dict[str, Stage] = {
         subject="run",
         inputs=(f"{RUN}/samples.npy", *REFERENCE),
         metrics=(f"{RUN}/fid.json",),
-        keys=("fid", *IDENTITY),
+        keys=("fid", "weights", *IDENTITY),
     ),
     "nll": Stage(
         summary="Evaluate the four likelihood numbers of a trained run on the test split.",
@@ -157,7 +157,7 @@ STAGES: dict[str, Stage] = {
         inputs=(CHECKPOINT, f"{DATA}/test.npy", DESCRIPTION),
         outputs=(f"{RUN}/nll.csv",),
         metrics=(f"{RUN}/nll.json",),
-        keys=("nll", "runs.{run}.dataset", "runs.{run}.model", "runs.{run}.seed"),
+        keys=("nll", "weights", "runs.{run}.dataset", "runs.{run}.model", "runs.{run}.seed"),
         builds=True,
     ),
     "curve": Stage(
@@ -165,7 +165,7 @@ STAGES: dict[str, Stage] = {
         subject="run",
         inputs=(f"{RUN}/snapshots.safetensors", f"{DATA}/valid.npy", f"{DATA}/test.npy", DESCRIPTION),
         plots={f"{RUN}/curve.csv": {"x": "step", "y": "nelbo"}},
-        keys=("curve", *IDENTITY),
+        keys=("curve", "weights", *IDENTITY),
         builds=True,
     ),
     "sweep": Stage(
@@ -174,7 +174,7 @@ STAGES: dict[str, Stage] = {
         inputs=(CHECKPOINT, f"{DATA}/train.npy", *REFERENCE),
         # Points, no line: one file has several samplers.
         plots={f"{RUN}/sweep.csv": {"template": "scatter", "x": "nfe", "y": "fid"}},
-        keys=("sweep", "sample", "fid", *IDENTITY, "runs.{run}.sample"),
+        keys=("sweep", "weights", "sample", "fid", *IDENTITY, "runs.{run}.sample"),
         builds=True,
     ),
     "protocol": Stage(
@@ -182,7 +182,7 @@ STAGES: dict[str, Stage] = {
         subject="dataset",
         inputs=(CHECKPOINT, f"{DATA}/train.npy", f"{DATA}/valid.npy", f"{DATA}/test.npy", *REFERENCE),
         outputs=(PROTOCOL,),
-        keys=("protocol.{dataset}", "sample", "fid", *IDENTITY, "runs.{run}.sample"),
+        keys=("protocol.{dataset}", "weights", "sample", "fid", *IDENTITY, "runs.{run}.sample"),
         builds=True,
     ),
     "toy2d": Stage(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 CHECKPOINT_FORMAT = "indm-checkpoint-2"
-SNAPSHOTS_FORMAT = "indm-snapshots-2"
+SNAPSHOTS_FORMAT = "indm-snapshots-3"
 EXTRACTOR_FORMAT = "indm-extractor-2"
 STATISTICS_FORMAT = "indm-statistics-1"
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.diffusion.model import ImplicitNonlinearDiffusion, below
 from indm.diffusion.objectives import (
     gaussian_nll,
     likelihood_weighted,
@@ -130,6 +130,14 @@ class Trainer:
             model.flow.update_norms()
         return model.eval().requires_grad_(False)
 
+    def evaluated(self) -> dict[str, Tensor]:
+        """Return the weights for evaluations along the training: the averaged model as ``ema.``, the raw flow as ``raw.flow.``.
+
+        Without the raw score, which is most of a model and is evaluated, if at all, at the end.
+        """
+        state = {f"ema.{key}": value for key, value in self.averaged().state_dict().items()}
+        return state | {f"raw.flow.{key}": value for key, value in self.model.flow.state_dict().items()}
+
     def optimiser_state(self) -> dict[str, Tensor]:
         """Return the tensors of the optimisers' states, named ``network.parameter.key``."""
         return {
@@ -150,16 +158,16 @@ class Trainer:
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore what :meth:`state` returned."""
-        self.model.load_state_dict(_below(state, "raw"))
+        self.model.load_state_dict(below(state, "raw"))
         for name, optimiser in self.optimisers.items():
             moments: dict[int, dict[str, Tensor]] = {}
-            for entry, value in _below(state, f"optimiser.{name}").items():
+            for entry, value in below(state, f"optimiser.{name}").items():
                 index, _, key = entry.partition(".")
                 moments.setdefault(int(index), {})[key] = value
             optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
         for name, average in self.averages.items():
             updates = int(state[f"updates.{name}"])
-            average.load_state_dict({"updates": updates, "module": _below(state, f"average.{name}")})
+            average.load_state_dict({"updates": updates, "module": below(state, f"average.{name}")})
 
     def _joint_step(self, batches: list[Draws]) -> dict[str, float]:
         losses = self._descend(batches, self._joint_loss, *self.networks)
@@ -255,11 +263,6 @@ class Trainer:
         if "flow" in names:
             self.model.flow.update_norms()
         return means[0], means[1]
-
-
-def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Select the names that start with ``prefix.``, and take it off them."""
-    return {key.removeprefix(f"{prefix}."): value for key, value in state.items() if key.startswith(f"{prefix}.")}
 
 
 def _optimiser(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:

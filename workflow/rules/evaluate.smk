@@ -26,6 +26,7 @@ rule sample:
             include={"dataset", "seed"}
         ),
         sample=lambda wildcards: suite.sample_params(wildcards.run).model_dump(),
+        weights=suite.weights.model_dump(),
     message:
         "sample {wildcards.run}"
     shell:
@@ -60,6 +61,7 @@ rule fid:
             include={"dataset", "seed"}
         ),
         fid=suite.fid.model_dump(),
+        weights=suite.weights.model_dump(),
     message:
         "fid {wildcards.run}"
     shell:
@@ -89,6 +91,7 @@ rule nll:
             include={"dataset", "model", "seed"}
         ),
         nll=suite.nll.model_dump(),
+        weights=suite.weights.model_dump(),
     message:
         "nll {wildcards.run}"
     shell:
@@ -118,6 +121,7 @@ rule curve:
             include={"dataset", "seed"}
         ),
         curve=suite.curve.model_dump(),
+        weights=suite.weights.model_dump(),
     message:
         "curve {wildcards.run}"
     shell:
@@ -149,6 +153,7 @@ rule sweep:
             include={"dataset", "seed"}
         ),
         sample=lambda wildcards: suite.sample_params(wildcards.run).model_dump(),
+        weights=suite.weights.model_dump(),
         sweep=suite.sweep.model_dump(),
         fid=suite.fid.model_dump(),
     message:
@@ -190,6 +195,7 @@ rule protocol:
         ).model_dump(),
         seed=lambda wildcards: suite.runs[suite.protocol[wildcards.dataset].run].seed,
         fid=suite.fid.model_dump(),
+        weights=suite.weights.model_dump(),
     message:
         "protocol {wildcards.dataset}"
     shell:

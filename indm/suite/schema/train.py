@@ -30,7 +30,10 @@ class TrainParams(Strict):
         int, Field(ge=0, description="of these steps, the first that train the flow alone, as a normalizing flow")
     ]
     snapshots: Annotated[
-        list[Count], Field(description="steps after which the averaged weights are kept, for the learning curve")
+        list[Count],
+        Field(
+            description="steps after which weights are kept for the learning curve: the averaged ones, and the raw flow"
+        ),
     ]
     batch_size: Annotated[Count, Field(description="images in a batch")]
     micro_batches: Annotated[Count, Field(description="parts of a batch whose gradients are averaged, to save memory")]
