@@ -142,10 +142,10 @@ def test_fid_objective_trains_the_flow_on_the_nelbo_alone() -> None:
     """The flow's gradient is the NELBO's with the score of before the step: variance weighting would be no bound."""
     trainer = Trainer(model(), Optimisation(objective="fid", **OPTIONS))
     draws = draw(images(), 17, 8, SEED, 0, CPU)
-    twin = model()
-    z0, log_det = twin.flow(draws.x, "train", draw(images(), 17, 8, SEED, 0, CPU).generator)
-    t, z = importance_time(twin.sde, draws.u, twin.eps)
-    error = noise_error(twin.noise, twin.sde, z0, t, draws.noise)
+    twin, own = model(), draw(images(), 17, 8, SEED, 0, CPU).fresh()
+    z0, log_det = twin.flow(own.x, "train", own.generator)
+    t, z = importance_time(twin.sde, own.u, twin.eps)
+    error = noise_error(twin.noise, twin.sde, z0, t, own.noise)
     (nelbo(twin.sde, z0, log_det, error, z, twin.eps).mean() / 64).backward()
     trainer.step(draws, 1.0)
     for found, expected in zip(trainer.model.flow.parameters(), twin.flow.parameters(), strict=True):
@@ -163,6 +163,30 @@ def test_fid_objective_trains_the_score_on_latents_of_the_updated_flow() -> None
     t = 1e-5 + draws.u * (1 - 1e-5)
     expected = noise_error(twin.noise, twin.sde, twin.flow(draws.x, "none")[0], t, draws.noise).mean() / 128
     assert loss == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_fid_objective_gives_each_network_times_and_noise_of_its_own() -> None:
+    """The score's are those of the step, which a model without a flow sees too."""
+    trainer = Trainer(model(), Optimisation(objective="fid", **OPTIONS))
+    seen: list[Tensor] = []
+    trainer.model.noise.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
+    draws = draw(images(), 17, 8, SEED, 0, CPU)
+    trainer.step(draws, 1.0)
+    first, second = seen
+    shared = importance_time(trainer.model.sde, draws.u, 1e-5)[0]
+    assert not torch.isclose(first, shared).any()
+    torch.testing.assert_close(second, 1e-5 + draws.u * (1 - 1e-5))
+
+
+def test_fresh_draws_have_the_same_images_and_independent_times_and_noise() -> None:
+    draws = draw(images(4000), 17, 4000, SEED, 0, CPU)
+    fresh = draws.fresh()
+    assert torch.equal(fresh.x, draws.x)
+    assert fresh.u.mean().item() == pytest.approx(0.5, abs=0.02)
+    assert fresh.u.std().item() == pytest.approx(12**-0.5, abs=0.01)
+    assert torch.corrcoef(torch.stack([fresh.u, draws.u]))[0, 1].abs() < 0.07
+    assert torch.corrcoef(torch.stack([fresh.noise.flatten(), draws.noise.flatten()]))[0, 1].abs() < 0.01
+    assert fresh.noise.std().item() == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize("objective", ["nll", "fid"])

@@ -1,7 +1,8 @@
 r"""One training step for every model: joint ("nll") and alternating ("fid").
 
 Objective "nll" trains flow and score together on the NELBO. Objective "fid" alternates: (a) the flow on the NELBO with the
-score frozen, (b) the score on the variance-weighted loss, on latents re-encoded by the updated flow. Either may be preceded by
+score frozen, (b) the score on the variance-weighted loss, on latents re-encoded by the updated flow, each at times and noise of
+its own. Soft truncation concerns (b) alone. Either objective may be preceded by
 steps that train the flow alone, as a normalizing flow with a standard normal latent.
 
 References:
@@ -196,7 +197,8 @@ class Trainer:
         return self._nelbo(draws, self._truncation(draws))
 
     def _flow_loss(self, draws: Draws) -> tuple[Tensor, float]:
-        return self._nelbo(draws, self.model.eps)
+        # Of its own times and noise: those of the step are the score's, which would follow a flow that has just seen them.
+        return self._nelbo(draws.fresh(), self.model.eps)
 
     def _score_loss(self, draws: Draws) -> tuple[Tensor, float]:
         with torch.no_grad():
