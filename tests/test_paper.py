@@ -1,7 +1,9 @@
 """The paper's runs at their own size: parameter counts, and one training step on small real images."""
 
 import math
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,6 +49,23 @@ def test_losses_are_summed_under_ve_alone(paper: Suite) -> None:
     """configs/default_*_configs.py: training.reduce_mean = False, which configs/vp/*/indm_*.py set to True."""
     found = {name: paper.train_params(name).reduction for name in paper.runs}
     assert found == {name: "sum" if run.sde == "ve" else "mean" for name, run in paper.runs.items()}
+
+
+def test_released_evaluation_averages_the_score_alone(paper: Suite) -> None:
+    """run_lib.py, evaluate: ema.copy_to(score_model.parameters()), and nothing of flow_ema."""
+    assert paper.weights.model_dump() == {"score": "ema", "flow": "raw"}
+
+
+def test_options_in_the_table_of_released_behaviour_are_keys(paper: Suite) -> None:
+    lines = (REPOSITORY / "docs" / "released.md").read_text().splitlines()
+    options = [line.split("|")[-2] for line in lines if line.startswith("| ")]
+    keys = [key for text in options for key in re.findall(r"`((?:train|weights|sample|fid|nll)\.[\w.]+)", text)]
+    assert {"train.reduction", "weights.flow"} <= set(keys)
+    for key in keys:
+        section: Any = paper.model_dump()
+        for name in key.split("."):
+            assert name in section, key
+            section = section[name]
 
 
 @pytest.mark.slow

@@ -57,7 +57,8 @@ class Optimisation:
         micro_batches: pieces of a batch whose gradients are averaged; several processes share each of them.
         precision: ``float32`` or ``bfloat16``, of the score network's products; the flow, the times and the losses keep
             theirs: its log-determinant is a sum of products with its Jacobian, and its inverse is that of float32.
-        soft_truncation: exponent k of the score's random truncation time, or ``None``.
+        soft_truncation: exponent k of the score's random truncation time, or ``None``. Objective "fid" has it in the score's step
+            alone, on latents of the updated flow; the released step mixes two losses there (docs/released.md).
         reconstruction: add the reconstruction term at eps to the NELBO.
     """
 

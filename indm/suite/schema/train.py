@@ -44,7 +44,10 @@ class TrainParams(Strict):
     random_flip: Annotated[bool, Field(description="flip half of the training images left to right")]
     soft_truncation: Annotated[
         Positive | None,
-        Field(description="exponent k of the batch's random truncation time (arXiv:2106.05527), or null"),
+        Field(
+            description="exponent k of the batch's random truncation time (arXiv:2106.05527), or null; under objective fid of the "
+            "score's step alone, which then differs from the released one: docs/released.md"
+        ),
     ]
     reconstruction: Annotated[bool, Field(description="add the reconstruction term at eps to objective nll")]
     lr: Annotated[Positive, Field(description="peak learning rate of the score network")]
