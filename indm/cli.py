@@ -16,7 +16,7 @@ import click
 
 from indm import __version__
 from indm.errors import IndmError
-from indm.pipeline import STAGES
+from indm.pipeline import DESCRIPTION, STAGES, Job
 
 if TYPE_CHECKING:
     from indm.store.finished import Finished
@@ -79,10 +79,14 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **
     from indm.suite.load import load_suite, suite_sha256
 
     suite = load_suite(suite_file)
-    _check_subject(suite, suite_file, **subject)
+    # An imported checkpoint stands for a training, and is not made from the training images.
+    imported = name == "import_checkpoint"
+    job = Job("train" if imported else name, "".join(subject.values()))
+    _check_subject(suite, suite_file, *job)
     limit_threads(suite.threads)
 
     # After that: they import NumPy, which reads the limit once.
+    from indm.identity import Identity
     from indm.stamps import check_started, job_stamp
     from indm.store.files import write_json
     from indm.store.layout import Layout
@@ -91,10 +95,13 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **
 
     layout, stamp = Layout(out, suite.suite), job_stamp(suite, name, *subject.values())
     check_started(stamp)
-    check_tracked(suite, suite_file, layout, name, "".join(subject.values()), stamp)
+    check_tracked(suite, suite_file, layout, name, job.subject, stamp)
+    identity = Identity(suite, out, options.get("reports", Path("reports")))
+    inputs = identity.check(job, (DESCRIPTION,) if imported else None)
     # Before the work: during it, someone may edit the files.
     source = {
         "suite": suite.suite,
+        "subject": job.subject,
         "suite_sha256": suite_sha256(suite),
         "code_stamp": stamp,
         "seed": _seed(suite, **subject),
@@ -105,8 +112,9 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **
     # Of several processes that torchrun has started, the first one writes.
     if int(os.environ.get("RANK", "0")):
         return
+    identity.record(job, inputs)
     seconds = time.monotonic() - started + finished.earlier
-    write_json(finished.folder / "provenance" / f"{name}.json", source | provenance(seconds))
+    write_json(finished.folder / "provenance" / f"{name}.json", source | provenance(seconds, suite.threads))
 
 
 def _seed(suite: Any, dataset: str | None = None, run: str | None = None, toy: str | None = None) -> int | None:
@@ -116,22 +124,16 @@ def _seed(suite: Any, dataset: str | None = None, run: str | None = None, toy: s
     return int(suite.datasets[dataset].split_seed) if dataset is not None else None
 
 
-def _check_subject(
-    suite: Any,
-    suite_file: Path,
-    dataset: str | None = None,
-    run: str | None = None,
-    toy: str | None = None,
-) -> None:
+def _check_subject(suite: Any, suite_file: Path, stage: str, subject: str) -> None:
+    """Refuse what a suite has not, or has no job of the stage for."""
     from indm.errors import ParamsError
 
-    if dataset is not None and dataset not in suite.datasets:
-        raise ParamsError(f"{suite_file}: no dataset {dataset!r}; datasets: {', '.join(suite.datasets)}")
-    if toy is not None and toy not in suite.toy2d.datasets:
-        found = ", ".join(suite.toy2d.datasets) or "none"
-        raise ParamsError(f"{suite_file}: no two-dimensional dataset {toy!r}; key toy2d.datasets: {found}")
-    if run is not None and run not in suite.runs:
-        raise ParamsError(f"{suite_file}: no run {run!r}; runs: {', '.join(suite.runs)}")
+    kind, found = STAGES[stage].subject, STAGES[stage].subjects(suite)
+    if subject not in found:
+        expected = ", ".join(found) or "none"
+        raise ParamsError(
+            f"{suite_file}: found no job of stage {stage} for {kind} {subject!r}, expected one of: {expected}"
+        )
 
 
 SUBJECTS = {"dataset": [DATASET], "run": [RUN], "toy": [TOY], "": []}

@@ -44,14 +44,23 @@ def test_python_m_indm() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train", "--suite", SMOKE, "--run", "digits-vp"], ["no run 'digits-vp'; runs: ", RUN]),
-        (["prepare", "--suite", SMOKE, "--dataset", "digitz"], ["no dataset 'digitz'; datasets: digits"]),
-        (["toy2d", "--suite", SMOKE, "--toy", "moonz"], ["no two-dimensional dataset 'moonz'", "datasets: moons"]),
+        (
+            ["train", "--suite", SMOKE, "--run", "digits-vp"],
+            ["no job of stage train for run 'digits-vp', expected one of: ", RUN],
+        ),
+        (
+            ["prepare", "--suite", SMOKE, "--dataset", "digitz"],
+            ["no job of stage prepare for dataset 'digitz', expected one of: digits"],
+        ),
+        (
+            ["toy2d", "--suite", SMOKE, "--toy", "moonz"],
+            ["no job of stage toy2d for toy 'moonz', expected one of: moons"],
+        ),
         (["train", "--suite", "params/absent.yaml", "--run", RUN], ["params/absent.yaml: no such suite"]),
-        (["train", "--suite", SMOKE, "--run", RUN], ["dataset.json: missing; run the stage that writes it"]),
+        (["train", "--suite", SMOKE, "--run", RUN], ["train.npy: missing; run the stage that writes it"]),
         (["table", "--suite", SMOKE], ["samples.json: missing; run the stage that writes it"]),
         (["compute", "--suite", SMOKE], ["train.json: missing; run the stage that writes it"]),
-        (["claims", "--suite", SMOKE], ["values.csv: cannot be read as a table", "run the stage that writes it"]),
+        (["claims", "--suite", SMOKE], ["values.csv: missing; run the stage that writes it"]),
         (["show"], ["table_fid.csv: missing; make it with: snakemake"]),
     ],
 )
@@ -78,7 +87,7 @@ def test_mistake_in_a_suite_stops_every_stage_before_it_starts(tmp_path: Path) -
 def test_prepare_writes_checked_files_and_provenance(tmp_path: Path) -> None:
     assert call("prepare", "--suite", SMOKE, "--dataset", "digits", "--out", str(tmp_path)).exit_code == 0
     folder = tmp_path / "smoke" / "data" / "digits"
-    names = {"train.npy", "valid.npy", "test.npy", "labels.json", "dataset.json", "provenance"}
+    names = {"train.npy", "valid.npy", "test.npy", "labels.json", "dataset.json", "manifest", "provenance"}
     assert {path.name for path in folder.iterdir()} == names
     description = json.loads((folder / "dataset.json").read_text())
     assert description["counts"] == {"train": 1257, "valid": 180, "test": 360}

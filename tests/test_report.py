@@ -75,7 +75,9 @@ def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
     datasets = sorted({identity["dataset"] for identity in named.values()})
     for dataset in datasets:
         write_json(layout.data(dataset) / "reference.json", {"extractor": EXTRACTORS[dataset], "floors": FLOORS})
-    return read_results(layout, named, datasets, toy2d=["moons"])
+    first, toy2d = [next(iter(named))], ["moons"] if "toy2d" in texts else []
+    curve, sweep = (first if kind in texts else [] for kind in ("curve", "sweep"))
+    return read_results(layout, named, datasets, curve=curve, sweep=sweep, toy2d=toy2d)
 
 
 @pytest.mark.parametrize(

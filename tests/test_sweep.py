@@ -12,7 +12,7 @@ from torch import Tensor
 from indm.data.levels import dequantise, quantise, to_pixels, to_uint8
 from indm.diffusion.generate import draw_levels
 from indm.diffusion.model import ImplicitNonlinearDiffusion, below
-from indm.errors import ConvergenceError, IndmError, ParamsError
+from indm.errors import ConvergenceError, IndmError
 from indm.metrics.bootstrap import bootstrap_fid
 from indm.metrics.deviations import extrapolate, fid_by_size, fid_draws, jpeg, pixel_features
 from indm.metrics.extractors import SmallClassifier, build_extractor, build_inception
@@ -218,12 +218,6 @@ def test_protocol_of_a_dataset_without_validation_images(
     assert row == {"factor": "reference", "setting": "valid", "note": "the split has 0 images"}
 
 
-def test_protocol_of_a_dataset_that_has_none(layout: Layout) -> None:
-    content = SMOKE.model_dump(exclude_unset=True) | {"protocol": {}}
-    with pytest.raises(ParamsError, match="key protocol: found no 'digits'; datasets that have one: none"):
-        protocol.run(Suite.model_validate(content), layout, "digits")
-
-
 MISTAKES = {
     "fewer images than a subset of KID": (
         "num_samples: 200",
@@ -336,9 +330,3 @@ def test_jpeg_loses_the_more_the_lower_its_quality() -> None:
     losses = [np.abs(jpeg(images, quality).astype(float) - images).mean() for quality in (95, 75, 10)]
     assert 0 < losses[0] < losses[1] < losses[2]
     assert jpeg(images, 75).dtype == np.uint8
-
-
-def test_a_run_of_an_objective_that_is_not_swept_has_a_header_and_needs_no_network(tmp_path: Path) -> None:
-    suite = changed(sweep={"objectives": []})
-    table = sweep.run(suite, Layout(tmp_path, suite.suite), RUN).folder / "sweep.csv"
-    assert table.read_text() == ",".join(sweep.COLUMNS) + "\n"

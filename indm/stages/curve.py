@@ -1,14 +1,17 @@
 """Stage ``curve``: the likelihood along a run's training, from its snapshots."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from indm.diffusion.evaluation import Evaluation, first_images, likelihoods
+from indm.diffusion.model import load_model
+from indm.process import set_up
 from indm.stamps import job_stamp
 from indm.store.files import SNAPSHOTS_FORMAT, file_sha256, read_json, read_weights, write_table
 from indm.store.finished import Finished
 from indm.store.layout import Layout
+from indm.store.prepared import read_split
 from indm.store.scratch import open_scratch, work_key
 
 if TYPE_CHECKING:
@@ -20,26 +23,7 @@ COLUMNS = ["step", "flops", "split", "images", *(column for key in NUMBERS for c
 
 
 def run(suite: "Suite", layout: Layout, name: str) -> Finished:
-    """Write ``curve.csv``: a row for each snapshot, in bits/dim with standard errors over images; no snapshot, no row."""
-    folder = layout.run(name)
-    if suite.train_params(name).snapshots:
-        return Finished(folder, _evaluate(suite, layout, name))
-    _write(folder, [])
-    return Finished(folder)
-
-
-def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
-    write_table(folder / "curve.csv", pd.DataFrame(rows, columns=COLUMNS))
-
-
-def _evaluate(suite: "Suite", layout: Layout, name: str) -> float:
-    """Evaluate the snapshots, and return the seconds of earlier executions."""
-    # Imported here: runs without snapshots do not pay for torch.
-    from indm.diffusion.evaluation import Evaluation, first_images, likelihoods
-    from indm.diffusion.model import load_model
-    from indm.process import set_up
-    from indm.store.prepared import read_split
-
+    """Write ``curve.csv``: a row for each snapshot, in bits/dim with standard errors over images."""
     device = set_up(suite.device, suite.threads)
     run, parameters, folder = suite.runs[name], suite.curve, layout.run(name)
     data = layout.data(run.dataset)
@@ -58,7 +42,8 @@ def _evaluate(suite: "Suite", layout: Layout, name: str) -> float:
         machine=[device.type, suite.threads],
     )
     with open_scratch(layout.scratch(name, "curve"), key) as scratch:
-        rows, evaluation = [], Evaluation(**parameters.model_dump(exclude={"images"}), uncorrected=False)
+        rows: list[dict[str, Any]] = []
+        evaluation = Evaluation(**parameters.model_dump(exclude={"images"}), uncorrected=False)
         for step, flops in zip(spec["steps"], spec["flops"], strict=True):
             model = load_model(path, device, suite.weights.model_dump(), step)
             seed, once = (run.dataset, run.seed), scratch.below(str(step))
@@ -69,5 +54,5 @@ def _evaluate(suite: "Suite", layout: Layout, name: str) -> float:
             row = {"step": step, "flops": float(flops), "split": split, "images": len(images)}
             row |= {key: table[key].mean() for key in NUMBERS}
             rows.append(row | {f"{key}_se": table[key].sem() for key in NUMBERS})
-        _write(folder, rows)
-    return scratch.earlier
+        write_table(folder / "curve.csv", pd.DataFrame(rows, columns=COLUMNS))
+    return Finished(folder, scratch.earlier)

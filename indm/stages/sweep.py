@@ -2,14 +2,22 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from indm.diffusion.generate import draw_levels, prior_mean
+from indm.diffusion.model import load_model
 from indm.errors import ConvergenceError, DivergenceError
+from indm.metrics.bootstrap import bootstrap_fid
+from indm.metrics.features import features
+from indm.metrics.frechet import Reference, frechet
+from indm.metrics.kid import kid
+from indm.metrics.references import load_extractors, load_references
+from indm.process import set_up
+from indm.progress import bar
 from indm.seeding import derive_seed
 from indm.stamps import job_stamp
 from indm.store.files import file_sha256, read_json, write_table
@@ -20,7 +28,6 @@ from indm.store.scratch import Scratch, open_scratch, work_key
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from indm.metrics.frechet import Reference
     from indm.suite.schema.suite import Suite
 
 
@@ -30,26 +37,6 @@ COLUMNS = ["sampler", "steps", "nfe", "num_samples", "fid", "fid_se", "kid", "ki
 
 def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     """Write ``sweep.csv``: a row for each sampler and number of steps, which says in ``skip`` why it has no numbers."""
-    folder = layout.run(name)
-    if suite.runs[name].objective in suite.sweep.objectives:
-        return Finished(folder, _measure(suite, layout, name))
-    _write(folder, [])
-    return Finished(folder)
-
-
-def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
-    write_table(folder / "sweep.csv", pd.DataFrame(rows, columns=COLUMNS))
-
-
-def _measure(suite: "Suite", layout: Layout, name: str) -> float:
-    """Measure the run, and return the seconds of earlier executions."""
-    # Imported here: runs that are not swept do not pay for torch.
-    from indm.diffusion.generate import draw_levels, prior_mean
-    from indm.diffusion.model import load_model
-    from indm.metrics.features import features
-    from indm.metrics.references import load_extractors, load_references
-    from indm.process import set_up
-
     device = set_up(suite.device, suite.threads)
     run, folder = suite.runs[name], layout.run(name)
     data = layout.data(run.dataset)
@@ -80,8 +67,8 @@ def _measure(suite: "Suite", layout: Layout, name: str) -> float:
             for sampler in suite.sweep.samplers
             for steps in suite.sweep.steps
         ]
-        _write(folder, rows)
-    return scratch.earlier
+        write_table(folder / "sweep.csv", pd.DataFrame(rows, columns=COLUMNS))
+    return Finished(folder, scratch.earlier)
 
 
 def _key(suite: "Suite", layout: Layout, name: str, device: str) -> str:
@@ -138,13 +125,9 @@ def _measured(
 
 
 def _compare(
-    suite: "Suite", generated: "Tensor", reference: "Reference", identity: tuple[str | int, ...]
+    suite: "Suite", generated: "Tensor", reference: Reference, identity: tuple[str | int, ...]
 ) -> dict[str, float]:
     """FID, and KID where the reference's features are known, as the stage fid measures them."""
-    from indm.metrics.bootstrap import bootstrap_fid
-    from indm.metrics.frechet import frechet
-    from indm.metrics.kid import kid
-
     seed, settings = derive_seed(*identity), suite.fid
     result = {"fid": frechet(generated, reference)[0]}
     result["fid_se"] = bootstrap_fid(generated, reference, settings.bootstrap, np.random.default_rng(seed))
@@ -157,8 +140,6 @@ def _compare(
 
 def _settings(suite: "Suite", name: str, sampler: str, steps: int) -> dict[str, Any]:
     """Change the run's sampling to a row's: the corrector belongs to pc alone."""
-    from indm.progress import bar
-
     settings = suite.sample_params(name).model_dump(exclude={"centre_prior"})
     settings |= suite.sweep.model_dump(include={"grid", "num_samples", "batch_size"})
     settings |= {"steps": steps, "progress": bar(f"{name} {sampler} {steps}")}

@@ -12,7 +12,7 @@ def read_provenance(results: Path) -> list[dict[str, Any]]:
     """Read what every stage said of its execution, in the order of the paths."""
     files = sorted(results.glob("**/provenance/*.json"))
     return [
-        {"stage": path.stem, "subject": str(path.parent.parent.relative_to(results)), **read_json(path)}
+        {**read_json(path), "stage": path.stem, "subject": str(path.parent.parent.relative_to(results))}
         for path in files
     ]
 
