@@ -1,6 +1,10 @@
 """The schema: what it refuses, and in which words."""
 
+from collections.abc import Iterator
+from copy import deepcopy
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dvc.utils.serialize import parse_yaml as parse_yaml_for_dvc
@@ -11,7 +15,7 @@ from ruamel.yaml.error import YAMLError
 
 from indm.errors import ParamsError
 from indm.suite.expand import suite_files
-from indm.suite.load import expanded_text, json_schema, load_suite
+from indm.suite.load import expanded_text, json_schema, load_suite, suite_content
 from indm.suite.schema.suite import Suite
 from indm.suite.strict_yaml import parse_yaml, yaml_text
 from tests.conftest import REPOSITORY
@@ -133,6 +137,16 @@ MISTAKES = {
         "vp, " + LINE.replace("train: {}", "train: {flow_warmup_steps: 200}"),
         [f"run {RUN}, key train.flow_warmup_steps: found 200; allowed: below train.steps 200"],
     ),
+    "released denoising under VP": (
+        "vp, " + LINE,
+        "vp, " + LINE.replace("sample: {}", "sample: {denoise: released_ve}"),
+        [f"run {RUN}, key sample.denoise: found 'released_ve'; allowed: 'tweedie', 'none' where sde is vp and sampler"],
+    ),
+    "released denoising of the ODE": (
+        "train: {snapshots: [], flow_lr: 3.0e-4}, sample: {}}",
+        "train: {snapshots: []}, sample: {denoise: released_ve, sampler: ode}}",
+        ["run digits-ve-indm-fid, key sample.denoise: found 'released_ve'; allowed: 'tweedie', 'none' where sde is ve"],
+    ),
     "key given twice": (
         "threads: 1",
         "threads: 1\nthreads: 2",
@@ -181,7 +195,12 @@ MISTAKES = {
     "a seed twice": (
         "seeds: [0, 1, 2], train: {}",
         "seeds: [0, 0], train: {}",
-        ["key seeds: found [0, 0]; allowed: each once"],
+        ["key seeds: found 0 twice in [0, 0]; allowed: each value once: take the repeats out"],
+    ),
+    "a snapshot of a run twice": (
+        "vp, " + LINE,
+        "vp, " + LINE.replace("train: {}", "train: {snapshots: [100, 200, 200]}"),
+        [f"run {RUN}, key train.snapshots: found 200 twice in [100, 200, 200]; allowed: each value once"],
     ),
     "seed and seeds": (
         "seeds: [0, 1, 2], train: {}",
@@ -224,6 +243,56 @@ def test_mistake_is_named(tmp_path: Path, mistake: str) -> None:
         assert word in message, f"{word!r} is not in {message!r}"
     for line in message.splitlines():
         assert "digits.yaml: " in line
+
+
+# Lists whose values have their places: levels, scales, the first and the last of a range.
+PLACES = {"multipliers", "blocks", "encoder_widths", "corrector_snr"}
+
+
+def lists(content: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
+    """Yield every list of a suite, but for those of its runs, with its key."""
+    for name, value in content.items():
+        if isinstance(value, dict) and name != "runs":
+            yield from lists(value, (*key, name))
+        if isinstance(value, list):
+            yield (*key, name), value
+
+
+FULL = suite_content(load_suite(REPOSITORY / "params" / "digits.yaml"))
+LISTS = {".".join(key): (key, value) for key, value in lists(FULL)}
+
+
+@pytest.mark.parametrize("key", LISTS)
+def test_a_value_that_stands_twice_is_refused_but_where_places_count(tmp_path: Path, key: str) -> None:
+    """It would be measured twice, and averaged as if by two seeds."""
+    (*sections, name), value = LISTS[key]
+    repeated = (value or [8]) * 2
+    changed = deepcopy(FULL)
+    reduce(dict.__getitem__, sections, changed)[name] = repeated
+    expected = f"key {key}: found {repeated[0]!r} twice in {repeated}; allowed: each value once: take the repeats out"
+    try:
+        load(tmp_path, yaml_text(changed))
+    except ParamsError as error:
+        found = str(error)
+    else:
+        found = ""
+    assert (expected in found) == (name not in PLACES), found
+
+
+def test_every_list_whose_places_do_not_count_was_repeated() -> None:
+    known = {key.rpartition(".")[2] for key in LISTS} - PLACES
+    assert known == {
+        "attention_resolutions",
+        "objectives",
+        "sample_steps",
+        "samplers",
+        "scales",
+        "sizes",
+        "snapshots",
+        "steps",
+    }
+    # Those of a run's train section stand there once more.
+    assert json_schema().count('"uniqueItems": true') == len(known) + 2
 
 
 def test_missing_suite_lists_the_others(tmp_path: Path) -> None:

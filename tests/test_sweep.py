@@ -1,5 +1,6 @@
 """The stages sweep and protocol, and the nearest training images, on the smoke suite with a network as it is drawn."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,17 @@ def test_sweep_has_a_row_for_each_cell_and_counts_the_calls(layout: Layout) -> N
     assert skipped[["nfe", "num_samples", "fid", "fid_se", "kid", "kid_se"]].isna().all(axis=None)
 
 
+def test_kid_of_sweep_and_of_fid_are_one_function(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indm.metrics.distances.kid", lambda *_, **__: (0.25, 0.125))
+    sweep.run(changed(sweep={"samplers": ["ancestral"], "steps": [2]}), layout, VE)
+    sample.run(SMOKE, layout, VE)
+    fid_stage.run(SMOKE, layout, VE)
+    (swept,) = read_sweep(layout, VE).to_dict("records")
+    drawn = read_json(layout.run(VE) / "fid.json")
+    assert (swept["kid"], swept["kid_se"]) == (drawn["kid"], drawn["kid_se"]) == (0.25, 0.125)
+    assert "jackknife of the generated images" in drawn["protocol"]["kid"]
+
+
 def test_sweep_has_the_runs_corrector_under_pc_alone(layout: Layout) -> None:
     suite = changed(
         sample={"corrector_snr": [0.16, 0.16], "corrector_steps": 2},
@@ -92,6 +104,14 @@ def test_sweep_has_the_runs_corrector_under_pc_alone(layout: Layout) -> None:
     table = read_sweep(layout, VE).set_index("sampler")
     assert table["nfe"].to_dict() == {"ancestral": 4, "pc": 4 + 2 * 4}
     assert table["fid"].notna().all()
+
+
+def test_sweep_denoises_all_its_cells_alike(layout: Layout) -> None:
+    """By its own key, whatever the run's images are denoised by: a cell of four points has four calls with denoising."""
+    for denoise, calls in (("tweedie", 4), ("none", 3)):
+        cells = {"samplers": ["ancestral", "ode_euler"], "steps": [4], "denoise": denoise}
+        sweep.run(changed(sample={"denoise": "none"}, sweep=cells), layout, VE)
+        assert (read_sweep(layout, VE)["nfe"] == calls).all()
 
 
 def test_sweep_of_euler_maruyama_with_two_points_is_finite(layout: Layout) -> None:
@@ -144,6 +164,7 @@ def test_protocol_has_a_row_for_each_deviation(study: pd.DataFrame) -> None:
         ("num_samples", "infinite"),
         ("reference", "test"),
         ("reference", "valid"),
+        ("rounding", "floor"),
         ("rounding", "uint8"),
         ("rounding", "float"),
         ("rounding", "jpeg-75"),
@@ -164,7 +185,7 @@ def test_base_of_protocol_is_the_runs_own_fid(layout: Layout, study: pd.DataFram
     assert base["fid"] == pytest.approx(found["fid"], rel=1e-5)
     assert base["fid_se"] == pytest.approx(found["fid_se"], rel=1e-5)
     assert base["note"].startswith(
-        f"{RUN}: 80 images; reference train; torch-fidelity, digits-cnn; rounded to 17 levels"
+        f"{RUN}: 80 images; reference train; torch-fidelity, digits-cnn; rounded to 17 levels, nearest; "
     )
     assert base["note"].endswith("; weights score ema, flow ema")
     assert found["weights"] == {"score": "ema", "flow": "ema"}
@@ -193,6 +214,25 @@ def test_a_model_without_a_flow_has_the_weights_of_its_score_alone(layout: Layou
     content["protocol"]["digits"]["run"] = VE
     study = protocol.Study(Suite.model_validate(content), layout, "digits")
     assert [study.said(weights) for weights in study.other_weights()] == ["score raw"]
+
+
+def test_rows_of_rounding_are_what_a_suite_of_that_rounding_measures(
+    layout: Layout, study: pd.DataFrame, tmp_path: Path
+) -> None:
+    other = Layout(tmp_path, "smoke")
+    shutil.copytree(layout.suite_folder, other.suite_folder)
+    suite = changed(sample={"rounding": "floor"})
+    sample.run(suite, other, RUN)
+    fid_stage.run(suite, other, RUN)
+    found = read_json(other.run(RUN) / "fid.json")["fid"]
+    assert read_json(other.run(RUN) / "samples.json")["rounding"] == "floor"
+    rows = study.set_index(["factor", "setting"])["fid"]
+    assert rows["rounding", "floor"] == pytest.approx(found, rel=1e-5)
+    assert rows["rounding", "floor"] != pytest.approx(rows["base", "suite"], rel=1e-4)
+    protocol.run(suite, other, "digits")
+    turned = pd.read_csv(other.suite_folder / "protocol" / "digits.csv").set_index(["factor", "setting"])["fid"]
+    assert turned["base", "suite"] == pytest.approx(found, rel=1e-5)
+    assert turned["rounding", "nearest"] == pytest.approx(rows["base", "suite"], rel=1e-5)
 
 
 def test_pairs_are_compared_with_far_smaller_errors(study: pd.DataFrame) -> None:
@@ -238,7 +278,7 @@ MISTAKES = {
     "the same size twice": (
         "sizes: [100, 200, 400]",
         "sizes: [200, 200]",
-        "key protocol.digits.sizes: found [200, 200]; allowed: numbers that differ",
+        "key protocol.digits.sizes: found 200 twice in [200, 200]; allowed: each value once",
     ),
 }
 

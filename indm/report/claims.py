@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from indm.report.grades import BOOTSTRAP_SEEDS, FEWEST_SEEDS, NO_DATA, REPEATABLE, grade, interval, repeatability
 from indm.report.results import records
+from indm.report.values import refuse_repeats
 from indm.suite.claims import Arm, Bound, Claim, Claims, Control, Metric
 
 PLACE = ["dataset", "sde", "objective"]
@@ -59,7 +60,11 @@ def claims_table(values: pd.DataFrame, claims: Claims, suite: str) -> pd.DataFra
         values: the tidy table.
         claims: the claims.
         suite: name of the suite.
+
+    Raises:
+        ArtifactError: if a number stands in the tidy table twice.
     """
+    refuse_repeats(values)
     rows = [row for claim in claims.claims for row in _claim_rows(values, claim, claims.controls)]
     return pd.DataFrame([{"suite": suite, **row} for row in rows], columns=CLAIM_COLUMNS).astype(
         {"n": "Int64", "control_n": "Int64"}
@@ -153,7 +158,7 @@ def _numbers(values: pd.DataFrame, metric: Metric, place: Mapping[str, str], arm
     elif metric.x == "last":
         # Trained longer, an arm ends at another step; its last is its last.
         found = found[found["x"] == found["x"].max()].assign(x=0.0)
-    wide = found.assign(x=found["x"].fillna(0.0)).pivot_table(index="seed", columns=["sampler", "x"], values="value")
+    wide = found.assign(x=found["x"].fillna(0.0)).pivot(index="seed", columns=["sampler", "x"], values="value")
     return TRANSFORMS[metric.transform](wide.astype(float))
 
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from indm.data.levels import quantise, to_pixels, to_uint8
+from indm.data.levels import Rounding, quantise, to_pixels, to_uint8
 from indm.diffusion.generate import draw_images, draw_levels, prior_mean
 from indm.diffusion.model import load_model
 from indm.errors import ConvergenceError, DivergenceError
@@ -75,7 +75,7 @@ class Study:
         self.model = load_model(self.checkpoint, self.device, self.weights)
         # The very images of the stage sample.
         self.images = torch.cat([x.cpu() for x, _ in draw_images(**self.drawing())])
-        self.rounded = quantise(self.images, self.levels, self.model.centered).numpy()
+        self.rounded = quantise(self.images, self.levels, self.model.centered, self.sample.rounding).numpy()
         self.features = self.extract(self.rounded, self.levels)
         self.fids = self.measure(self.features, self.known[""])
 
@@ -92,13 +92,13 @@ class Study:
             "progress": bar(
                 " ".join((self.parameters.run, *seed, self.said(weights or self.weights), *map(str, changes.values())))
             ),
-            **self.sample.model_dump(exclude={"centre_prior"}),
+            **self.sample.model_dump(exclude={"centre_prior", "rounding"}),
             **changes,
         }
 
     def drawn(self, *seed: str, **changes: Any) -> Tensor:
         """Features (N, F) of images drawn with ``changes``."""
-        images, _ = draw_levels(levels=self.levels, **self.drawing(*seed, **changes))
+        images, _ = draw_levels(levels=self.levels, rounding=self.sample.rounding, **self.drawing(*seed, **changes))
         return self.extract(images, self.levels)
 
     def extract(self, images: NDArray[np.uint8], levels: int = 256) -> Tensor:
@@ -126,8 +126,8 @@ class Study:
         """Row of the suite's protocol."""
         note = (
             f"{self.parameters.run}: {len(self.features)} images; reference {self.source['reference']}; torch-fidelity, "
-            f"{self.identity['extractor']}; rounded to {self.levels} levels; denoise {self.sample.denoise}; "
-            f"weights {self.said(self.weights)}"
+            f"{self.identity['extractor']}; rounded to {self.levels} levels, {self.sample.rounding}; "
+            f"denoise {self.sample.denoise}; weights {self.said(self.weights)}"
         )
         return self.row("base", "suite", self.fids, note)
 
@@ -169,9 +169,11 @@ class Study:
 
     def roundings(self) -> Iterator[Row]:
         """Rows of the same images, rounded otherwise before their features are extracted."""
-        pixels = to_pixels(self.images, self.levels, self.model.centered)
-        quality = self.parameters.jpeg_quality
+        centered, quality = self.model.centered, self.parameters.jpeg_quality
+        pixels = to_pixels(self.images, self.levels, centered)
+        other: Rounding = "nearest" if self.sample.rounding == "floor" else "floor"
         found = {
+            other: self.extract(quantise(self.images, self.levels, centered, other).numpy(), self.levels),
             "uint8": self.extract(pixels.round().to(torch.uint8).numpy()),
             "float": pixel_features(self.extractor, pixels, self.device),
             f"jpeg-{quality}": self.extract(jpeg(to_uint8(self.rounded, self.levels), quality)),

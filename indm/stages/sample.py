@@ -75,6 +75,7 @@ def _write(suite: "Suite", layout: Layout, name: str, samples: NDArray[np.uint8]
         "denoise": parameters.denoise,
         "centre_prior": parameters.centre_prior,
         "temperature": parameters.temperature,
+        "rounding": parameters.rounding,
         "weights": suite.weights_of(name),
         "nfe": nfe,
         "num_samples": len(samples),

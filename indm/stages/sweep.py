@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 from indm.diffusion.generate import draw_levels, prior_mean
 from indm.diffusion.model import load_model
 from indm.errors import ConvergenceError, DivergenceError
-from indm.metrics.bootstrap import bootstrap_fid
+from indm.metrics.distances import distances
 from indm.metrics.features import features
-from indm.metrics.frechet import Reference, frechet
-from indm.metrics.kid import kid
 from indm.metrics.references import load_extractors, load_references
 from indm.process import set_up
 from indm.progress import bar
@@ -26,8 +24,6 @@ from indm.store.layout import Layout
 from indm.store.scratch import Scratch, open_scratch, work_key
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from indm.suite.schema.suite import Suite
 
 
@@ -57,9 +53,12 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
         ),
     )
 
-    def measure(images: NDArray[np.uint8]) -> dict[str, float]:
+    settings = suite.fid.model_dump(include={"kid_subsets", "kid_subset_size", "bootstrap"})
+
+    def measure(images: NDArray[np.uint8]) -> dict[str, Any]:
         generated = features(extractor, images, description["levels"], device=device)[0]
-        return _compare(suite, generated, reference, (*seed, "compare"))
+        # As the stage fid measures them.
+        return distances(generated, reference, **settings, seed=derive_seed(*seed, "compare"))
 
     with open_scratch(layout.scratch(name, "sweep"), _key(suite, layout, name, device.type)) as scratch:
         rows = [
@@ -95,7 +94,7 @@ def _row(
     steps: int,
     settings: dict[str, Any],
     draw: Callable[..., tuple[NDArray[np.uint8], float]],
-    measure: Callable[[NDArray[np.uint8]], dict[str, float]],
+    measure: Callable[[NDArray[np.uint8]], dict[str, Any]],
 ) -> dict[str, Any]:
     """Measure a row, or know it from an earlier execution; then its images are no longer needed."""
     place = f"{sampler}-{steps}"
@@ -112,7 +111,7 @@ def _measured(
     sampler: str,
     settings: dict[str, Any],
     draw: Callable[..., tuple[NDArray[np.uint8], float]],
-    measure: Callable[[NDArray[np.uint8]], dict[str, float]],
+    measure: Callable[[NDArray[np.uint8]], dict[str, Any]],
 ) -> dict[str, Any]:
     """Draw images by a sampler and measure them, or say why there are none."""
     if sampler == "pc" and settings["corrector_snr"] is None:
@@ -124,24 +123,10 @@ def _measured(
     return {"nfe": nfe, "num_samples": len(images), **measure(images)}
 
 
-def _compare(
-    suite: "Suite", generated: "Tensor", reference: Reference, identity: tuple[str | int, ...]
-) -> dict[str, float]:
-    """FID, and KID where the reference's features are known, as the stage fid measures them."""
-    seed, settings = derive_seed(*identity), suite.fid
-    result = {"fid": frechet(generated, reference)[0]}
-    result["fid_se"] = bootstrap_fid(generated, reference, settings.bootstrap, np.random.default_rng(seed))
-    if reference.features is None:
-        return result
-    subsets, size = settings.kid_subsets, settings.kid_subset_size
-    mean, std = kid(generated, reference.features, subsets=subsets, subset_size=size, seed=seed % 2**32)
-    return result | {"kid": mean, "kid_se": std * (size / len(generated)) ** 0.5}
-
-
 def _settings(suite: "Suite", name: str, sampler: str, steps: int) -> dict[str, Any]:
     """Change the run's sampling to a row's: the corrector belongs to pc alone."""
     settings = suite.sample_params(name).model_dump(exclude={"centre_prior"})
-    settings |= suite.sweep.model_dump(include={"grid", "num_samples", "batch_size"})
+    settings |= suite.sweep.model_dump(include={"grid", "denoise", "num_samples", "batch_size"})
     settings |= {"steps": steps, "progress": bar(f"{name} {sampler} {steps}")}
     if sampler == "pc":
         return settings | {"sampler": "reverse_diffusion"}

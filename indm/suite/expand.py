@@ -12,6 +12,7 @@ from typing import Any
 
 from indm.errors import ParamsError
 from indm.suite.schema.suite import Suite
+from indm.suite.schema.types import first_repeat
 from indm.suite.strict_yaml import read_mapping
 
 BASE = "based_on"
@@ -94,8 +95,9 @@ def _runs(place: str, cell: Any, entry: Any, cells: dict[str, str]) -> list[tupl
         raise ParamsError(
             f"{place}, run {cell}, key seeds: {found}; allowed: a list of whole numbers, in the place of seed"
         )
-    if len(set(seeds)) < len(seeds):
-        raise ParamsError(f"{place}, run {cell}, key seeds: found {seeds}; allowed: each once")
+    if (seed := first_repeat(seeds)) is not None:
+        found = f"found {seed} twice in {seeds}"
+        raise ParamsError(f"{place}, run {cell}, key seeds: {found}; allowed: each value once: take the repeats out")
     for seed in seeds:
         _claim(place, f"{cell}-s{seed}", str(cell), cells)
     rest = {key: value for key, value in entry.items() if key != "seeds"}

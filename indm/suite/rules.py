@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from indm.suite.schema.flow import FlowParams
     from indm.suite.schema.reference import ReferenceParams
     from indm.suite.schema.run import RunParams
+    from indm.suite.schema.sample import SampleParams
     from indm.suite.schema.sde import SDEParams
     from indm.suite.schema.suite import Suite
     from indm.suite.schema.train import TrainParams
@@ -52,13 +53,14 @@ def _run(suite: "Suite", name: str, cell: str) -> Iterator[str]:
         yield "key train.alternate: found False; allowed: True where objective is fid and sde is vp"
     yield from _sde(train.sde)
     yield from _flow(train.flow)
+    yield from _denoising(run, suite.sample_params(name))
     if run.dataset not in suite.datasets:
         yield f"key dataset: found {run.dataset!r}; allowed: {', '.join(suite.datasets)}"
 
 
 def _steps(run: "RunParams", train: "TrainParams") -> Iterator[str]:
     """Check the steps at which a training does something against its length and its model."""
-    if train.snapshots != sorted(set(train.snapshots)) or max(train.snapshots, default=0) > train.steps:
+    if train.snapshots != sorted(train.snapshots) or max(train.snapshots, default=0) > train.steps:
         yield f"key train.snapshots: found {train.snapshots}; allowed: increasing, up to train.steps {train.steps}"
     found = f"key train.flow_warmup_steps: found {train.flow_warmup_steps}"
     if train.flow_warmup_steps and run.model != "indm":
@@ -91,6 +93,14 @@ def _flow(flow: "FlowParams") -> Iterator[str]:
         expected = "encoder and prior" if flow.name == "wolf" else "null"
         found = "null" if flow.wolf is None else "encoder and prior"
         yield f"key train.flow.wolf: found {found}; allowed: {expected}, since the flow is {flow.name}"
+
+
+def _denoising(run: "RunParams", sample: "SampleParams") -> Iterator[str]:
+    if sample.denoise == "released_ve" and (run.sde != "ve" or sample.sampler.startswith("ode")):
+        yield (
+            f"key sample.denoise: found 'released_ve'; allowed: 'tweedie', 'none' where sde is {run.sde} and sampler is "
+            f"{sample.sampler}: the released code takes that step under VE, after a predictor's last step"
+        )
 
 
 def _toy2d(suite: "Suite") -> Iterator[str]:
@@ -138,5 +148,3 @@ def _protocol(suite: "Suite") -> Iterator[str]:
         fitting = [name for name, run in suite.runs.items() if run.dataset == dataset]
         if study.run not in fitting:
             yield f"{place}.run: found {study.run!r}; allowed: a run of {dataset}: {', '.join(fitting)}"
-        if len(set(study.sizes)) < len(study.sizes):
-            yield f"{place}.sizes: found {study.sizes}; allowed: numbers that differ"

@@ -7,7 +7,7 @@ from pydantic import Field
 from indm.suite.schema.flow import FlowParams, LatentParams
 from indm.suite.schema.score import ScoreParams
 from indm.suite.schema.sde import SDEParams
-from indm.suite.schema.types import Count, Fraction, Positive
+from indm.suite.schema.types import Count, EachOnce, Fraction, Positive
 from indm.suite.strict_yaml import Strict
 
 
@@ -31,6 +31,7 @@ class TrainParams(Strict):
     ]
     snapshots: Annotated[
         list[Count],
+        EachOnce(),
         Field(
             description="steps after which weights are kept for the learning curve: the averaged ones, and the raw flow"
         ),
