@@ -122,6 +122,11 @@ MISTAKES = {
         "vp, " + LINE.replace("train: {}", "train: {steps: 100}"),
         [f"run {RUN}, key train.snapshots: found [50, 100, 200]; allowed: increasing, up to train.steps 100"],
     ),
+    "snapshots without the weights to evaluate": (
+        "weights: {score: ema",
+        "weights: {score: raw",
+        [f"run {RUN}, key train.snapshots: found [50, 100, 200]; allowed: [], since weights.score is raw"],
+    ),
     "warm-up of a flow that is not there": (
         "  flow_warmup_steps: 0",
         "  flow_warmup_steps: 10",

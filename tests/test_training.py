@@ -151,10 +151,10 @@ def test_fid_objective_trains_the_flow_on_the_nelbo_alone() -> None:
     """The flow's gradient is the NELBO's with the score of before the step: variance weighting would be no bound."""
     trainer = Trainer(model(), Optimisation(objective="fid", **OPTIONS))
     draws = draw(images(), 17, 8, SEED, 0, CPU)
-    twin = model()
-    z0, log_det = twin.flow(draws.x, "train", draw(images(), 17, 8, SEED, 0, CPU).generator)
-    t, z = importance_time(twin.sde, draws.u, twin.eps)
-    error = noise_error(twin.noise, twin.sde, z0, t, draws.noise)
+    twin, own = model(), draw(images(), 17, 8, SEED, 0, CPU).fresh()
+    z0, log_det = twin.flow(own.x, "train", own.generator)
+    t, z = importance_time(twin.sde, own.u, twin.eps)
+    error = noise_error(twin.noise, twin.sde, z0, t, own.noise)
     (nelbo(twin.sde, z0, log_det, error, z, twin.eps).mean() / 64).backward()
     trainer.step(draws, 1.0)
     for found, expected in zip(trainer.model.flow.parameters(), twin.flow.parameters(), strict=True):
@@ -174,6 +174,30 @@ def test_fid_objective_trains_the_score_on_latents_of_the_updated_flow() -> None
     assert loss == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_fid_objective_gives_each_network_times_and_noise_of_its_own() -> None:
+    """The score's are those of the step, which a model without a flow sees too."""
+    trainer = Trainer(model(), Optimisation(objective="fid", **OPTIONS))
+    seen: list[Tensor] = []
+    trainer.model.noise.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
+    draws = draw(images(), 17, 8, SEED, 0, CPU)
+    trainer.step(draws, 1.0)
+    first, second = seen
+    shared = importance_time(trainer.model.sde, draws.u, 1e-5)[0]
+    assert not torch.isclose(first, shared).any()
+    torch.testing.assert_close(second, 1e-5 + draws.u * (1 - 1e-5))
+
+
+def test_fresh_draws_have_the_same_images_and_independent_times_and_noise() -> None:
+    draws = draw(images(4000), 17, 4000, SEED, 0, CPU)
+    fresh = draws.fresh()
+    assert torch.equal(fresh.x, draws.x)
+    assert fresh.u.mean().item() == pytest.approx(0.5, abs=0.02)
+    assert fresh.u.std().item() == pytest.approx(12**-0.5, abs=0.01)
+    assert torch.corrcoef(torch.stack([fresh.u, draws.u]))[0, 1].abs() < 0.07
+    assert torch.corrcoef(torch.stack([fresh.noise.flatten(), draws.noise.flatten()]))[0, 1].abs() < 0.01
+    assert fresh.noise.std().item() == pytest.approx(1, abs=0.01)
+
+
 @pytest.mark.parametrize("objective", ["nll", "fid"])
 @pytest.mark.parametrize("flow", ["identity", "resflow"])
 def test_micro_batches_average_to_the_gradient_of_the_whole(objective: str, flow: str) -> None:
@@ -188,6 +212,33 @@ def test_micro_batches_average_to_the_gradient_of_the_whole(objective: str, flow
         gradients.append([parameter.grad for parameter in trainer.model.noise.parameters()])
     for whole, averaged in zip(*gradients, strict=True):
         torch.testing.assert_close(averaged, whole, rtol=1e-3, atol=1e-5)
+
+
+def _gradients(objective: str, **options: Any) -> tuple[list[Tensor], dict[str, float]]:
+    """Take a step; return the gradients that the optimisers saw, and the losses."""
+    trainer = Trainer(model(), Optimisation(objective=objective, **OPTIONS | options))
+    losses = trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0)
+    return [p.grad for p in trainer.model.parameters() if p.grad is not None], losses
+
+
+@pytest.mark.parametrize("objective", ["nll", "fid"])
+def test_losses_summed_over_dimensions_have_longer_gradients_and_are_reported_per_dimension(objective: str) -> None:
+    # Without the flow's step, which objective fid takes between its two losses.
+    mean, losses = _gradients(objective, flow_lr=0.0)
+    total, again = _gradients(objective, flow_lr=0.0, reduction="sum")
+    for found, expected in zip(total, mean, strict=True):
+        torch.testing.assert_close(found, 64 * expected)
+    assert again == pytest.approx(losses)
+
+
+def test_clipping_of_summed_losses_is_that_of_the_mean_at_a_limit_divided_by_the_dimensions() -> None:
+    limit = 0.1
+    total, _ = _gradients("nll", reduction="sum", grad_clip=limit)
+    divided, _ = _gradients("nll", grad_clip=limit / 64)
+    for found, expected in zip(total, divided, strict=True):
+        torch.testing.assert_close(found, 64 * expected, rtol=1e-4, atol=1e-9)
+    # Both networks' gradients have the limit's length: that of the mean of the losses would be too loose.
+    assert torch.cat([g.flatten() for g in total]).norm().item() == pytest.approx(limit * 2**0.5, rel=1e-3)
 
 
 def test_soft_truncation_draws_one_time_for_a_batch() -> None:

@@ -37,6 +37,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
         job_stamp(suite, "curve", name),
         run=[run.dataset, run.seed],
         curve=parameters.model_dump(),
+        weights=suite.weights.model_dump(),
         snapshots=file_sha256(path),
         data=[description["sha256"], split],
         machine=[device.type, suite.threads],
@@ -45,7 +46,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
         rows: list[dict[str, Any]] = []
         evaluation = Evaluation(**parameters.model_dump(exclude={"images"}), uncorrected=False)
         for step, flops in zip(spec["steps"], spec["flops"], strict=True):
-            model = load_model(path, device, str(step), SNAPSHOTS_FORMAT)
+            model = load_model(path, device, suite.weights.model_dump(), step)
             seed, once = (run.dataset, run.seed), scratch.below(str(step))
             levels, place = description["levels"], f"{name}, step {step}"
             table = likelihoods(

@@ -46,6 +46,8 @@ def _run(suite: "Suite", name: str, cell: str) -> Iterator[str]:
         allowed = run.identity if cell == name else run.identity.removesuffix(f"-s{run.seed}")
         yield f"key (the run's name): found {cell!r}; allowed: {allowed!r}, which its keys spell"
     yield from _steps(run, train)
+    if suite.weights.score == "raw" and train.snapshots:
+        yield f"key train.snapshots: found {train.snapshots}; allowed: [], since weights.score is raw and they hold none of it"
     yield from _processes(suite.processes, train)
     if run.objective == "fid" and run.sde == "vp" and not train.alternate:
         yield "key train.alternate: found False; allowed: True where objective is fid and sde is vp"
