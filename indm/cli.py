@@ -154,13 +154,6 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--score", type=_FILE, required=True, help="The released checkpoint_k.pth.")
 @click.option("--flow", type=_FILE, help="The released flow_checkpoint_k.pth, for a run with a flow.")
 @click.option("--wolf-config", type=_FILE, help="The released file under flow.model_config; the paper's by default.")
-@click.option(
-    "--flow-weights",
-    type=click.Choice(["ema", "raw"]),
-    default="ema",
-    show_default=True,
-    help="The flow's averaged weights, or the raw ones, as in the released evaluation.",
-)
 def import_checkpoint(suite_file: Path, out: Path, run: str, **files: Any) -> None:
     """Put a checkpoint of score_sde_pytorch or of the released INDM code in the place of a run's training."""
     try:

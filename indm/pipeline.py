@@ -37,6 +37,7 @@ SHOWN = (
 )
 COLLECTED = tuple(f"{TABLES}/{table}.csv" for table in SHOWN)
 IDENTITY = ("runs.{run}.dataset", "runs.{run}.seed")
+# All that a suite says.
 SECTIONS = (
     "suite",
     "device",
@@ -47,6 +48,7 @@ SECTIONS = (
     "reference",
     "train",
     "sample",
+    "weights",
     "fid",
     "nll",
     "curve",
@@ -184,7 +186,7 @@ STAGES: dict[str, Stage] = {
         folder=RUN,
         inputs=(CHECKPOINT, f"{DATA}/train.npy", DESCRIPTION),
         outputs=(f"{RUN}/samples.npy", f"{RUN}/samples.json", f"{RUN}/samples.png", f"{RUN}/neighbours.png"),
-        keys=("sample", *IDENTITY, "runs.{run}.sample"),
+        keys=("sample", "weights", *IDENTITY, "runs.{run}.sample"),
         builds=True,
     ),
     "fid": Stage(
@@ -193,7 +195,7 @@ STAGES: dict[str, Stage] = {
         folder=RUN,
         inputs=(f"{RUN}/samples.npy", *REFERENCE),
         metrics=(f"{RUN}/fid.json",),
-        keys=("fid", *IDENTITY),
+        keys=("fid", "weights", *IDENTITY),
     ),
     "nll": Stage(
         summary="Evaluate the four likelihood numbers of a trained run on the test split.",
@@ -202,7 +204,7 @@ STAGES: dict[str, Stage] = {
         inputs=(CHECKPOINT, f"{DATA}/test.npy", DESCRIPTION),
         outputs=(f"{RUN}/nll.csv",),
         metrics=(f"{RUN}/nll.json",),
-        keys=("nll", "runs.{run}.dataset", "runs.{run}.model", "runs.{run}.seed"),
+        keys=("nll", "weights", "runs.{run}.dataset", "runs.{run}.model", "runs.{run}.seed"),
         builds=True,
     ),
     "curve": Stage(
@@ -211,7 +213,7 @@ STAGES: dict[str, Stage] = {
         folder=RUN,
         inputs=(f"{RUN}/snapshots.safetensors", f"{DATA}/valid.npy", f"{DATA}/test.npy", DESCRIPTION),
         plots={f"{RUN}/curve.csv": {"x": "step", "y": "nelbo"}},
-        keys=("curve", *IDENTITY),
+        keys=("curve", "weights", *IDENTITY),
         only=_with_snapshots,
         builds=True,
     ),
@@ -222,7 +224,7 @@ STAGES: dict[str, Stage] = {
         inputs=(CHECKPOINT, f"{DATA}/train.npy", *REFERENCE),
         # Points, no line: one file has several samplers.
         plots={f"{RUN}/sweep.csv": {"template": "scatter", "x": "nfe", "y": "fid"}},
-        keys=("sweep", "sample", "fid", *IDENTITY, "runs.{run}.sample"),
+        keys=("sweep", "weights", "sample", "fid", *IDENTITY, "runs.{run}.sample"),
         only=_swept,
         builds=True,
     ),
@@ -232,7 +234,7 @@ STAGES: dict[str, Stage] = {
         folder=f"{SUITE}/protocol/{{dataset}}",
         inputs=(CHECKPOINT, f"{DATA}/train.npy", f"{DATA}/valid.npy", f"{DATA}/test.npy", *REFERENCE),
         outputs=(PROTOCOL,),
-        keys=("protocol.{dataset}", "sample", "fid", *IDENTITY, "runs.{run}.sample"),
+        keys=("protocol.{dataset}", "weights", "sample", "fid", *IDENTITY, "runs.{run}.sample"),
         only=_studied,
         builds=True,
     ),

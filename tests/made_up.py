@@ -205,7 +205,7 @@ def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
                 ("implementation", "clean-fid", ""),
                 ("rounding", "jpeg", "quality 75"),
                 ("denoise", "none", ""),
-                ("weights", "raw", ""),
+                ("weights", "score raw, flow raw", ""),
             ]
         ],
         "toy2d": [

@@ -1,6 +1,7 @@
 """Snapshots of a training, and the likelihoods along it, by the stages."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ from indm.suite.strict_yaml import parse_yaml, yaml_text
 from tests.conftest import REPOSITORY
 
 RUN = "digits-vp-indm-control-nll-s0"
-PROTOCOL = {"images": 4, "batch_size": 2, "time_draws": 2, "tolerance": 1e-2, "ode_steps": None, "log_det": "exact"}
+# As in the released evaluation.
+WEIGHTS = {"score": "ema", "flow": "raw"}
+PROTOCOL: dict[str, Any] = {"images": 4, "batch_size": 2, "time_draws": 2, "tolerance": 1e-2, "ode_steps": None}
+PROTOCOL |= {"log_det": "series", "log_det_tolerance": 1e-3}
 
 
 def call(folder: Path, stage: str, *arguments: str) -> None:
@@ -36,6 +40,7 @@ def write_suite(folder: Path, **train: Any) -> None:
     suite = parse_yaml((REPOSITORY / "params" / "smoke.yaml").read_text())
     run = {"dataset": "digits", "sde": "vp", "model": "indm", "variant": "control", "objective": "nll", "seed": 0}
     suite |= {"runs": {RUN: run | {"train": train, "sample": {}}}, "nll": PROTOCOL, "curve": PROTOCOL, "protocol": {}}
+    suite["weights"] = WEIGHTS
     (folder / "smoke.yaml").write_text(yaml_text(suite))
 
 
@@ -68,16 +73,16 @@ def curve(trained: Path) -> pd.DataFrame:
     return pd.read_csv(run_folder(trained) / "curve.csv")
 
 
-def test_last_snapshot_is_the_averaged_model(trained: Path) -> None:
+def test_last_snapshot_is_the_averaged_model_and_the_raw_flow(trained: Path) -> None:
     snapshots, spec = read_weights(run_folder(trained) / "snapshots.safetensors", SNAPSHOTS_FORMAT)
     checkpoint, described = read_weights(run_folder(trained) / "checkpoint.safetensors", CHECKPOINT_FORMAT)
     assert spec["model"] == described["model"]
     assert spec["steps"] == [1, 4, 6]
-    averaged = {key.removeprefix("ema."): value for key, value in checkpoint.items() if key.startswith("ema.")}
+    expected = {key: value for key, value in checkpoint.items() if key.startswith(("ema.", "raw.flow."))}
     for step, equal in ((4, False), (6, True)):
         found = {key.partition(".")[2]: value for key, value in snapshots.items() if key.startswith(f"{step}.")}
-        assert found.keys() == averaged.keys()
-        assert all(torch.equal(found[key], averaged[key]) for key in found) == equal
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[key], expected[key]) for key in found) == equal
 
 
 def test_last_row_is_the_final_number_of_the_same_split(trained: Path, curve: pd.DataFrame) -> None:
@@ -86,6 +91,24 @@ def test_last_row_is_the_final_number_of_the_same_split(trained: Path, curve: pd
     assert (curve["split"] == "test").all()
     for key in ("images", "nelbo", "nelbo_se", "nll", "nll_se", "gap", "gap_se"):
         assert curve[key].iloc[-1] == pytest.approx(final[key], rel=1e-5), key
+    assert (curve["log_det_bound"] == 1e-3).all()
+    assert (final["log_det"], final["log_det_bound"]) == ("series", 1e-3)
+
+
+def test_likelihoods_are_of_the_weights_that_the_suite_names(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    found = {}
+    for flow in ("ema", "raw"):
+        suite = parse_yaml((trained / "smoke.yaml").read_text())
+        suite["weights"] = {"score": "ema", "flow": flow}
+        suite["nll"] = suite["curve"] = PROTOCOL | {"tolerance": None, "ode_steps": 1}
+        (tmp_path / "smoke.yaml").write_text(yaml_text(suite))
+        call(tmp_path, "nll", "--run", RUN)
+        call(tmp_path, "curve", "--run", RUN)
+        result = json.loads((run_folder(tmp_path) / "nll.json").read_text())
+        assert result["weights"] == {"score": "ema", "flow": flow}
+        found[flow] = result["nelbo"], *pd.read_csv(run_folder(tmp_path) / "curve.csv")["nelbo"]
+    assert all(ema != raw for ema, raw in zip(found["ema"], found["raw"], strict=True))
 
 
 def test_rows_count_the_operations(trained: Path, curve: pd.DataFrame) -> None:
@@ -99,7 +122,7 @@ def test_rows_count_the_operations(trained: Path, curve: pd.DataFrame) -> None:
 
 def test_latent_is_standardised_over_the_training_split(trained: Path) -> None:
     images = torch.from_numpy(np.load(Layout(trained / "results", "smoke").data("digits") / "train.npy"))
-    flow = load_model(run_folder(trained) / "checkpoint.safetensors", torch.device("cpu")).flow
+    flow = load_model(run_folder(trained) / "checkpoint.safetensors", torch.device("cpu"), WEIGHTS).flow
     x = dequantise(images, 17, torch.Generator().manual_seed(0))
     assert isinstance(flow, Affine)
     latent = flow.factor * (x - flow.mean)

@@ -66,7 +66,6 @@ SOURCED: list[tuple[str, str, Any, str]] = [
     (".*", "train.flow.init_at_bound", False, "flow_models/wolf/flows/resflow/layers/base/lipschitz.py"),
     (".*", "train.flow.probe", "gaussian", "flow_models/wolf/flows/resflow/layers/iresblock.py _logdetgrad"),
     (".*", "train.flow.exact_terms_train", 2, "flow_models/wolf/flows/resflow/resflow_.py n_exact_terms"),
-    (".*", "train.flow.exact_terms_eval", 20, "flow_models/wolf/flows/resflow/layers/iresblock.py _logdetgrad"),
     (".*", "train.flow.roulette_mean", 2.0, "flow_models/wolf/flows/resflow/layers/iresblock.py lamb"),
     (".*", "train.flow.wolf.latent_dim", 64, "resflow-gaussian-uni.json discriminator.dim"),
     (".*", "train.flow.wolf.encoder_widths", [48, 96, 96], "resflow-gaussian-uni.json encoder.hidden_planes"),
@@ -74,6 +73,30 @@ SOURCED: list[tuple[str, str, Any, str]] = [
     (".*", "train.flow.wolf.prior_steps", 2, "resflow-gaussian-uni.json prior.num_steps"),
     (".*", "train.flow.wolf.prior_width", 256, "resflow-gaussian-uni.json prior.hidden_features"),
     (".*", "train.flow.wolf.frozen_prior_inverse", True, "flow_models/wolf/flows/permutation.py weight_inv"),
+    (".*-vp-.*", "train.alternate", True, "losses.py flow_step_fn_fid"),
+    (".*-ve-.*", "train.alternate", False, "ve/* training.likelihood_weighting: losses.py flow_step_fn_nll"),
+    (".*", "train.steps", 260000, "default_* eval.end_ckpt, training.snapshot_freq"),
+    (".*", "train.flow_warmup_steps", 0, "run_lib.py train"),
+    (".*", "train.batch_size", 128, "default_* training.batch_size"),
+    (".*", "train.micro_batches", 1, "default_* optim.num_micro_batch"),
+    (".*", "train.precision", "float32", "losses.py"),
+    (".*", "train.random_flip", True, "default_* data.random_flip"),
+    (".*", "train.soft_truncation", None, "default_* training.st"),
+    (".*", "train.reconstruction", False, "default_* training.reconstruction_loss"),
+    (".*", "train.lr", 2e-4, "default_* optim.lr"),
+    (".*", "train.flow_lr", 1e-3, "default_*, vp/*, ve/* flow.lr"),
+    (".*", "train.warmup_steps", 0, "default_* optim.warmup"),
+    (".*", "train.schedule", "constant", "losses.py optimization_manager"),
+    (".*", "train.weight_decay", 0.01, "default_* optim.weight_decay"),
+    (".*", "train.grad_clip", 1.0, "default_* optim.grad_clip"),
+    (".*-vp-.*", "train.reduction", "mean", "vp/* training.reduce_mean = True"),
+    (".*-ve-.*", "train.reduction", "sum", "default_* training.reduce_mean = False"),
+    (".*-vp-.*", "train.ema_decay", 0.9999, "vp/* model.ema_rate"),
+    (".*-ve-.*", "train.ema_decay", 0.999, "ve/* model.ema_rate"),
+    (".*", "train.flow_ema_decay", 0.999, "default_*, vp/*, ve/* flow.ema_rate"),
+    (".*", "train.log_every", 100, "default_* training.log_freq"),
+    (".*", "weights.score", "ema", "run_lib.py evaluate: ema.copy_to(score_model.parameters())"),
+    (".*", "weights.flow", "raw", "run_lib.py evaluate: nothing of flow_ema"),
     (".*-vp-.*", "sample.sampler", "ode", "vp/* sampling.method"),
     (".*-ve-.*", "sample.sampler", "reverse_diffusion", "ve/* sampling.method = 'pc', sampling.predictor"),
     (".*", "sample.steps", 1000, "default_* model.num_scales, sampling.num_scales"),
@@ -100,8 +123,9 @@ SOURCED: list[tuple[str, str, Any, str]] = [
     (".*", "curve.ode_steps", None, "likelihood.py: adaptive steps"),
     (".*", "curve.log_det", "series", "flow_models/wolf/flows/resflow/layers/iresblock.py _logdetgrad"),
 ]
-OURS = {"sample.batch_size", "nll.time_draws", "curve.images", "curve.time_draws", "curve.tolerance"}
-ANNOTATED = ("datasets", "sde", "score", "sample", "fid", "nll", "curve", "sweep")
+OURS = {"train.snapshots", "sample.batch_size", "nll.time_draws", "curve.images", "curve.time_draws", "curve.tolerance"}
+OURS |= {"nll.log_det_tolerance", "curve.log_det_tolerance"}
+ANNOTATED = ("datasets", "train", "sde", "score", "flow", "weights", "sample", "fid", "nll", "curve", "sweep")
 
 
 @pytest.fixture(scope="module")
@@ -127,13 +151,9 @@ def leaves(place: str, section: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def resolved(paper: Suite, run: str) -> dict[str, Any]:
     """Collect the values of a run that the table of sources is about, by their dotted keys."""
-    train = paper.train_params(run).model_dump(include={"centered", "latent", "sde", "score", "flow"})
-    sections = {"train": train, "sample": paper.sample_params(run), "nll": paper.nll, "curve": paper.curve}
-    return {
-        key: value
-        for name, section in sections.items()
-        for key, value in leaves(name, section if isinstance(section, dict) else section.model_dump())
-    }
+    sections = {"train": paper.train_params(run), "weights": paper.weights, "sample": paper.sample_params(run)}
+    sections |= {"nll": paper.nll, "curve": paper.curve}
+    return dict(leaf for name, section in sections.items() for leaf in leaves(name, section.model_dump()))
 
 
 def test_values_are_those_of_their_sources(paper: Suite) -> None:
@@ -149,13 +169,15 @@ def test_values_are_those_of_their_sources(paper: Suite) -> None:
 
 
 def test_values_of_the_file_say_where_they_come_from() -> None:
-    section, suite = "", Path(REPOSITORY, "params", "paper.yaml").read_text()
+    top, section, suite = "", "", Path(REPOSITORY, "params", "paper.yaml").read_text()
     for line in suite.partition("\nruns:")[0].splitlines():
         found = re.match(r"( *)([a-z0-9_]+):( |$)(.*)", line)
         if found is None:
             continue
-        if found[1] == "" or found[2] in ("sde", "score", "flow"):
-            section = found[2]
+        if found[1] == "":
+            top = section = found[2]
+        elif found[1] == "  ":
+            section = found[2] if found[2] in ("sde", "score", "flow") and top == "train" else top
         if section in ANNOTATED and found[4]:
             source = re.search(r"  # \[(code|readme|json|ours)\]( [\w*./]+)?", line)
             assert source, line
@@ -171,6 +193,18 @@ def test_parameter_counts_are_the_papers(paper: Suite) -> None:
         assert sum(p.numel() for p in model.noise.parameters()) + fixed == COUNTS[run.sde], name
         expected = FLOW_COUNTS[run.dataset] if run.model == "indm" else 0
         assert sum(p.numel() for p in model.flow.parameters()) == expected, name
+
+
+def test_options_in_the_table_of_released_behaviour_are_keys(paper: Suite) -> None:
+    lines = (REPOSITORY / "docs" / "released.md").read_text().splitlines()
+    options = [line.split("|")[-2] for line in lines if line.startswith("| ")]
+    keys = [key for text in options for key in re.findall(r"`((?:train|weights|sample|fid|nll)\.[\w.]+)", text)]
+    assert {"train.reduction", "weights.flow"} <= set(keys)
+    for key in keys:
+        section: Any = paper.model_dump()
+        for name in key.split("."):
+            assert name in section, key
+            section = section[name]
 
 
 @pytest.mark.slow

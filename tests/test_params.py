@@ -122,6 +122,11 @@ MISTAKES = {
         "vp, " + LINE.replace("train: {}", "train: {steps: 100}"),
         [f"run {RUN}, key train.snapshots: found [50, 100, 200]; allowed: increasing, up to train.steps 100"],
     ),
+    "snapshots without the weights to evaluate": (
+        "weights: {score: ema",
+        "weights: {score: raw",
+        [f"run {RUN}, key train.snapshots: found [50, 100, 200]; allowed: [], since weights.score is raw"],
+    ),
     "warm-up of a flow that is not there": (
         "  flow_warmup_steps: 0",
         "  flow_warmup_steps: 10",
@@ -181,6 +186,16 @@ MISTAKES = {
         "prc_images: 400",
         "prc_images: 3",
         ["key fid.prc_neighbours: found 3; allowed: below prc_images 3"],
+    ),
+    "series without a tolerance": (
+        "  log_det: exact",
+        "  log_det: series",
+        ["key nll: found log_det_tolerance None; allowed: a tolerance, since log_det is series"],
+    ),
+    "tolerance of what is exact": (
+        "  log_det_tolerance: null",
+        "  log_det_tolerance: 1.0e-3",
+        ["key nll: found log_det_tolerance 0.001; allowed: null, since log_det is exact"],
     ),
     "seeds that are no list": (
         "seeds: [0, 1, 2], train: {}",

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from indm.data.levels import dequantise, quantise, to_pixels, to_uint8
-from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.diffusion.generate import draw_levels
+from indm.diffusion.model import ImplicitNonlinearDiffusion, below
 from indm.errors import ConvergenceError, IndmError
 from indm.metrics.bootstrap import bootstrap_fid
 from indm.metrics.deviations import extrapolate, fid_by_size, fid_draws, jpeg, pixel_features
@@ -21,7 +22,7 @@ from indm.metrics.frechet import Reference, frechet
 from indm.registry import DATASETS
 from indm.stages import fid as fid_stage
 from indm.stages import prepare, protocol, reference, sample, sweep
-from indm.store.files import CHECKPOINT_FORMAT, read_array, read_json, write_weights
+from indm.store.files import CHECKPOINT_FORMAT, read_array, read_json, read_weights, write_weights
 from indm.store.layout import Layout
 from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
@@ -168,7 +169,9 @@ def test_protocol_has_a_row_for_each_deviation(study: pd.DataFrame) -> None:
         ("rounding", "float"),
         ("rounding", "jpeg-75"),
         ("denoise", "none"),
-        ("weights", "raw"),
+        ("weights", "score ema, flow raw"),
+        ("weights", "score raw, flow ema"),
+        ("weights", "score raw, flow raw"),
     ]
     assert study[["fid", "fid_se", "difference", "difference_se"]].notna().all(axis=None)
     # Each of the three numbers is rounded to six digits.
@@ -184,6 +187,33 @@ def test_base_of_protocol_is_the_runs_own_fid(layout: Layout, study: pd.DataFram
     assert base["note"].startswith(
         f"{RUN}: 80 images; reference train; torch-fidelity, digits-cnn; rounded to 17 levels, nearest; "
     )
+    assert base["note"].endswith("; weights score ema, flow ema")
+    assert found["weights"] == {"score": "ema", "flow": "ema"}
+
+
+@pytest.mark.parametrize(("score", "flow"), [("ema", "ema"), ("ema", "raw"), ("raw", "ema")])
+def test_images_are_of_the_weights_that_the_suite_names(layout: Layout, score: str, flow: str) -> None:
+    """The raw weights of each network are 1.1 times the averaged ones."""
+    # Of raw scores there are no snapshots.
+    suite = changed(weights={"score": score, "flow": flow}, train={"snapshots": []})
+    found = sample.run(suite, layout, RUN).folder
+    tensors, spec = read_weights(found / "checkpoint.safetensors", CHECKPOINT_FORMAT)
+    model = ImplicitNonlinearDiffusion(spec["model"]).eval()
+    model.noise.load_state_dict(below(tensors, f"{score}.noise"))
+    model.flow.load_state_dict(below(tensors, f"{flow}.flow"))
+    settings = suite.sample_params(RUN).model_dump(exclude={"centre_prior"})
+    expected, _ = draw_levels(model, 17, seed=("digits", 0, "sample"), device=CPU, mean=None, progress=iter, **settings)
+    assert (read_array(found / "samples.npy") == expected).all()
+    assert read_json(found / "samples.json")["weights"] == {"score": score, "flow": flow}
+
+
+def test_a_model_without_a_flow_has_the_weights_of_its_score_alone(layout: Layout) -> None:
+    folder = sample.run(SMOKE, layout, VE).folder
+    assert read_json(folder / "samples.json")["weights"] == {"score": "ema", "flow": None}
+    content = SMOKE.model_dump(exclude_unset=True)
+    content["protocol"]["digits"]["run"] = VE
+    study = protocol.Study(Suite.model_validate(content), layout, "digits")
+    assert [study.said(weights) for weights in study.other_weights()] == ["score raw"]
 
 
 def test_rows_of_rounding_are_what_a_suite_of_that_rounding_measures(

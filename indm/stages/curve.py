@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 NUMBERS = ("nelbo", "nll", "gap")
 COLUMNS = ["step", "flops", "split", "images", *(column for key in NUMBERS for column in (key, f"{key}_se"))]
+COLUMNS += ["log_det_bound"]
 
 
 def run(suite: "Suite", layout: Layout, name: str) -> Finished:
@@ -36,6 +37,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
         job_stamp(suite, "curve", name),
         run=[run.dataset, run.seed],
         curve=parameters.model_dump(),
+        weights=suite.weights.model_dump(),
         snapshots=file_sha256(path),
         data=[description["sha256"], split],
         machine=[device.type, suite.threads],
@@ -44,13 +46,14 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
         rows: list[dict[str, Any]] = []
         evaluation = Evaluation(**parameters.model_dump(exclude={"images"}), uncorrected=False)
         for step, flops in zip(spec["steps"], spec["flops"], strict=True):
-            model = load_model(path, device, str(step), SNAPSHOTS_FORMAT)
+            model = load_model(path, device, suite.weights.model_dump(), step)
             seed, once = (run.dataset, run.seed), scratch.below(str(step))
             levels, place = description["levels"], f"{name}, step {step}"
             table = likelihoods(
                 model, images, levels, evaluation, seed=seed, device=device, description=place, once=once
             )
             row = {"step": step, "flops": float(flops), "split": split, "images": len(images)}
+            row |= {"log_det_bound": evaluation.log_det_bound(run.model)}
             row |= {key: table[key].mean() for key in NUMBERS}
             rows.append(row | {f"{key}_se": table[key].sem() for key in NUMBERS})
         write_table(folder / "curve.csv", pd.DataFrame(rows, columns=COLUMNS))

@@ -1,6 +1,7 @@
 """Stage ``protocol``: how far FID moves with each part of its protocol, shown on one run of a dataset."""
 
 from collections.abc import Iterator
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,20 +65,23 @@ class Study:
         self.parameters, self.bootstrap = suite.protocol[name], suite.fid.bootstrap
         self.run, self.sample = suite.runs[self.parameters.run], suite.sample_params(self.parameters.run)
         self.data = layout.data(name)
-        checkpoint = layout.run(self.parameters.run) / "checkpoint.safetensors"
+        self.checkpoint, self.weights = (
+            layout.run(self.parameters.run) / "checkpoint.safetensors",
+            suite.weights.model_dump(),
+        )
         self.levels: int = read_json(self.data / "dataset.json")["levels"]
         self.extractor, self.clean, self.identity = load_extractors(self.data / "extractor.safetensors")
         self.known, self.source = load_references(self.data)
-        self.models = {weights: load_model(checkpoint, self.device, weights) for weights in ("ema", "raw")}
+        self.model = load_model(self.checkpoint, self.device, self.weights)
         # The very images of the stage sample.
         self.images = torch.cat([x.cpu() for x, _ in draw_images(**self.drawing())])
-        self.rounded = quantise(self.images, self.levels, self.models["ema"].centered, self.sample.rounding).numpy()
+        self.rounded = quantise(self.images, self.levels, self.model.centered, self.sample.rounding).numpy()
         self.features = self.extract(self.rounded, self.levels)
         self.fids = self.measure(self.features, self.known[""])
 
-    def drawing(self, *seed: str, weights: str = "ema", **changes: Any) -> dict[str, Any]:
-        """Arguments of :func:`indm.diffusion.generate.draw_images`: the suite's sampler but for ``changes``."""
-        model = self.models[weights]
+    def drawing(self, *seed: str, weights: dict[str, str] | None = None, **changes: Any) -> dict[str, Any]:
+        """Arguments of :func:`indm.diffusion.generate.draw_images`: the suite's weights and sampler but for ``changes``."""
+        model = self.model if weights is None else load_model(self.checkpoint, self.device, weights)
         return {
             "model": model,
             "seed": (self.run.dataset, self.run.seed, "sample", *seed),
@@ -85,7 +89,9 @@ class Study:
             "mean": prior_mean(
                 model, self.data, self.device, **self.sample.model_dump(include={"centre_prior", "batch_size"})
             ),
-            "progress": bar(" ".join((self.parameters.run, *seed, weights, *map(str, changes.values())))),
+            "progress": bar(
+                " ".join((self.parameters.run, *seed, self.said(weights or self.weights), *map(str, changes.values())))
+            ),
             **self.sample.model_dump(exclude={"centre_prior", "rounding"}),
             **changes,
         }
@@ -121,7 +127,7 @@ class Study:
         note = (
             f"{self.parameters.run}: {len(self.features)} images; reference {self.source['reference']}; torch-fidelity, "
             f"{self.identity['extractor']}; rounded to {self.levels} levels, {self.sample.rounding}; "
-            f"denoise {self.sample.denoise}; weights ema"
+            f"denoise {self.sample.denoise}; weights {self.said(self.weights)}"
         )
         return self.row("base", "suite", self.fids, note)
 
@@ -163,7 +169,7 @@ class Study:
 
     def roundings(self) -> Iterator[Row]:
         """Rows of the same images, rounded otherwise before their features are extracted."""
-        centered, quality = self.models["ema"].centered, self.parameters.jpeg_quality
+        centered, quality = self.model.centered, self.parameters.jpeg_quality
         pixels = to_pixels(self.images, self.levels, centered)
         other: Rounding = "nearest" if self.sample.rounding == "floor" else "floor"
         found = {
@@ -177,9 +183,23 @@ class Study:
 
     def draws(self) -> Iterator[Row]:
         """Rows of images drawn otherwise, from the same noise."""
-        changes = [("denoise", name, {"denoise": name}) for name in ("tweedie", "none") if name != self.sample.denoise]
-        for factor, setting, change in [*changes, ("weights", "raw", {"weights": "raw"})]:
+        changes: list[tuple[str, str, Row]] = [
+            ("denoise", name, {"denoise": name}) for name in ("tweedie", "none") if name != self.sample.denoise
+        ]
+        changes += [("weights", self.said(weights), {"weights": weights}) for weights in self.other_weights()]
+        for factor, setting, change in changes:
             try:
                 yield self.row(factor, setting, self.measure(self.drawn(**change), self.known[""]))
             except (ConvergenceError, DivergenceError) as error:
                 yield {"factor": factor, "setting": setting, "note": str(error)}
+
+    def other_weights(self) -> list[dict[str, str]]:
+        """List the weights of both networks that the suite does not take; those of the score alone, where no flow is."""
+        flows = ("ema", "raw") if self.run.model == "indm" else (self.weights["flow"],)
+        pairs = [{"score": score, "flow": flow} for score, flow in product(("ema", "raw"), flows)]
+        return [weights for weights in pairs if weights != self.weights]
+
+    def said(self, weights: dict[str, str]) -> str:
+        """Name weights, such as "score ema, flow raw"."""
+        networks = ("score", "flow") if self.run.model == "indm" else ("score",)
+        return ", ".join(f"{network} {weights[network]}" for network in networks)

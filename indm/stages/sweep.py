@@ -39,7 +39,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     description = read_json(data / "dataset.json")
     extractor, _, _ = load_extractors(data / "extractor.safetensors")
     reference = load_references(data)[0][""]
-    model = load_model(folder / "checkpoint.safetensors", device)
+    model = load_model(folder / "checkpoint.safetensors", device, suite.weights.model_dump())
     # Without the model, the sampler and the steps in it: every row of a dataset and seed starts from the same noise.
     seed = (run.dataset, run.seed, "sweep")
     draw = partial(
@@ -79,6 +79,7 @@ def _key(suite: "Suite", layout: Layout, name: str, device: str) -> str:
         run=[run.dataset, run.seed],
         sweep=suite.sweep.model_dump(exclude={"objectives", "samplers", "steps"}),
         sample=suite.sample_params(name).model_dump(),
+        weights=suite.weights.model_dump(),
         fid=suite.fid.model_dump(),
         checkpoint=file_sha256(layout.run(name) / "checkpoint.safetensors"),
         reference=[file_sha256(data / file) for file in REFERENCE],

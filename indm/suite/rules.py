@@ -46,6 +46,8 @@ def _run(suite: "Suite", name: str, cell: str) -> Iterator[str]:
         allowed = run.identity if cell == name else run.identity.removesuffix(f"-s{run.seed}")
         yield f"key (the run's name): found {cell!r}; allowed: {allowed!r}, which its keys spell"
     yield from _steps(run, train)
+    if suite.weights.score == "raw" and train.snapshots:
+        yield f"key train.snapshots: found {train.snapshots}; allowed: [], since weights.score is raw and they hold none of it"
     yield from _processes(suite.processes, train)
     if run.objective == "fid" and run.sde == "vp" and not train.alternate:
         yield "key train.alternate: found False; allowed: True where objective is fid and sde is vp"
@@ -124,6 +126,10 @@ def _evaluation(suite: "Suite") -> Iterator[str]:
         if (section.tolerance is None) == (section.ode_steps is None):
             found = f"tolerance {section.tolerance} and ode_steps {section.ode_steps}"
             yield f"key {key}: found {found}; allowed: one of the two, the other null"
+        if (section.log_det == "series") != (section.log_det_tolerance is not None):
+            allowed = "a tolerance" if section.log_det == "series" else "null"
+            found = f"log_det_tolerance {section.log_det_tolerance}"
+            yield f"key {key}: found {found}; allowed: {allowed}, since log_det is {section.log_det}"
 
 
 def _references(suite: "Suite") -> Iterator[str]:
