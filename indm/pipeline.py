@@ -37,6 +37,7 @@ SHOWN = (
 )
 COLLECTED = tuple(f"{TABLES}/{table}.csv" for table in SHOWN)
 IDENTITY = ("runs.{run}.dataset", "runs.{run}.seed")
+# All that a suite says.
 SECTIONS = (
     "suite",
     "device",
@@ -47,6 +48,7 @@ SECTIONS = (
     "reference",
     "train",
     "sample",
+    "weights",
     "fid",
     "nll",
     "curve",
