@@ -22,7 +22,7 @@ TABLES = f"{SUITE}/tables"
 CHECKPOINT = f"{RUN}/checkpoint.safetensors"
 DESCRIPTION = f"{DATA}/dataset.json"
 REFERENCE = (f"{DATA}/extractor.safetensors", f"{DATA}/features.npy", f"{DATA}/statistics.safetensors", DESCRIPTION)
-# The tables that are shown; values.csv, which holds every number, is not.
+# The tables that are shown; values.csv, which holds every number, and images.csv, which holds those of each image, are not.
 SHOWN = (
     "fid",
     "nll",
@@ -212,6 +212,7 @@ STAGES: dict[str, Stage] = {
         subject="run",
         folder=RUN,
         inputs=(f"{RUN}/snapshots.safetensors", f"{DATA}/valid.npy", f"{DATA}/test.npy", DESCRIPTION),
+        outputs=(f"{RUN}/curve_images.csv",),
         plots={f"{RUN}/curve.csv": {"x": "step", "y": "nelbo"}},
         keys=("curve", "weights", *IDENTITY),
         only=_with_snapshots,
@@ -254,7 +255,16 @@ STAGES: dict[str, Stage] = {
         inputs=(
             *(
                 f"{RUN}/{file}"
-                for file in ("samples.json", "fid.json", "nll.json", "train.json", "curve.csv", "sweep.csv")
+                for file in (
+                    "samples.json",
+                    "fid.json",
+                    "nll.json",
+                    "nll.csv",
+                    "train.json",
+                    "curve.csv",
+                    "curve_images.csv",
+                    "sweep.csv",
+                )
             ),
             f"{DATA}/reference.json",
             PROTOCOL,
@@ -265,6 +275,7 @@ STAGES: dict[str, Stage] = {
             f"{TABLES}/{table}.csv"
             for table in (
                 "values",
+                "images",
                 "fid",
                 "nll",
                 "discretization",
@@ -292,6 +303,7 @@ STAGES: dict[str, Stage] = {
         folder=TABLES,
         inputs=(
             f"{TABLES}/values.csv",
+            f"{TABLES}/images.csv",
             f"{TABLES}/fid.csv",
             f"{TABLES}/nll.csv",
             "params/claims.yaml",

@@ -111,6 +111,17 @@ def test_likelihoods_are_of_the_weights_that_the_suite_names(trained: Path, tmp_
     assert all(ema != raw for ema, raw in zip(found["ema"], found["raw"], strict=True))
 
 
+def test_numbers_of_images_have_the_means_of_the_curve(trained: Path, curve: pd.DataFrame) -> None:
+    images = pd.read_csv(run_folder(trained) / "curve_images.csv")
+    assert list(images) == ["step", "image", "nelbo", "nll", "gap"]
+    assert images["image"].tolist() == [0, 1, 2, 3] * 3
+    by_step = images.groupby("step")
+    for key in ("nelbo", "nll", "gap"):
+        assert by_step[key].mean().tolist() == pytest.approx(curve[key].tolist(), rel=1e-5, abs=1e-5), key
+        # Tables have six digits.
+        assert by_step[key].sem().tolist() == pytest.approx(curve[f"{key}_se"].tolist(), abs=1e-4), key
+
+
 def test_rows_count_the_operations(trained: Path, curve: pd.DataFrame) -> None:
     counts = json.loads((run_folder(trained) / "train.json").read_text())
     warm_up, joint = counts["flow_warmup_flops_per_step"], counts["train_flops_per_step"]

@@ -31,8 +31,8 @@ from indm.report.tables import (
     protocol_table,
     toy2d_table,
 )
-from indm.report.values import VALUE_COLUMNS, values_table
-from indm.store.files import write_json
+from indm.report.values import IMAGE_COLUMNS, VALUE_COLUMNS, images_table, values_table
+from indm.store.files import write_json, write_table
 from indm.store.layout import Layout
 from tests.conftest import REPOSITORY
 
@@ -64,7 +64,9 @@ def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
         write_json(layout.run(name) / "fid.json", {"extractor": extractor, "fid": keys.get("fid", 10.0), **FIDS})
         numbers = {key: keys.get(key, 1.0) for key in LIKELIHOODS}
         errors = {f"{key}_se": 0.1 for key in LIKELIHOODS}
-        write_json(layout.run(name) / "nll.json", {"images": 360, "seed": keys["seed"], **numbers, **errors})
+        write_json(layout.run(name) / "nll.json", {"images": 360, "log_det_bound": 0.0, **numbers, **errors})
+        of_images = {key: [value - 0.5, value + 0.5] for key, value in numbers.items()}
+        write_table(layout.run(name) / "nll.csv", pd.DataFrame({"image": [0, 1], **of_images}))
         size = {"score_parameters": keys.get("parameters", 1000), "flow_parameters": 0, "steps": 100}
         write_json(layout.run(name) / "train.json", size)
     for kind, text in texts.items():
@@ -72,6 +74,8 @@ def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
         path = path if kind == "toy2d" else layout.run(next(iter(named))) / f"{kind}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+        if kind == "curve":
+            path.with_name("curve_images.csv").write_text("step,image,nelbo,nll,gap\n10,0,2.5,2.0,0.5\n")
     datasets = sorted({identity["dataset"] for identity in named.values()})
     for dataset in datasets:
         write_json(layout.data(dataset) / "reference.json", {"extractor": EXTRACTORS[dataset], "floors": FLOORS})
@@ -87,6 +91,7 @@ def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
         (lambda results: nll_table(results, PUBLISHED), NLL_COLUMNS),
         (lambda results: ablation_table(values_table(results)), ABLATION_COLUMNS),
         (values_table, VALUE_COLUMNS),
+        (images_table, IMAGE_COLUMNS),
         (discretization_table, DISCRETIZATION_COLUMNS),
         (learning_curve_table, LEARNING_CURVE_COLUMNS),
         (protocol_table, PROTOCOL_COLUMNS),
@@ -157,9 +162,9 @@ SWEEP = """sampler,steps,nfe,num_samples,fid,fid_se,kid,kid_se,skip
 ode_heun,4,7,500,20.0,1.0,0.2,0.02,
 euler_maruyama,4,,,,,,,beta / N > 1
 """
-CURVE = """step,flops,images,nelbo,nelbo_se,nll,nll_se,gap,gap_se,split
-10,1e9,64,3.0,0.1,2.5,0.1,0.5,0.01,valid
-20,2e9,64,2.5,0.1,2.4,0.1,0.1,0.01,valid
+CURVE = """step,flops,images,nelbo,nelbo_se,nll,nll_se,gap,gap_se,log_det_bound,split
+10,1e9,64,3.0,0.1,2.5,0.1,0.5,0.01,0,valid
+20,2e9,64,2.5,0.1,2.4,0.1,0.1,0.01,0,valid
 """
 TOY2D = """model,variant,seed,parameters,train_flops,nelbo,nll,gap,w1_8,path_ratio
 indm,,0,100,1e6,0.5,0.6,-0.1,40,1.1
@@ -213,6 +218,23 @@ def test_a_row_that_stands_twice_is_refused(tmp_path: Path, row: str) -> None:
         ArtifactError, match=r"sweep\.csv: found a number twice \(.*, 0, sweep, fid, ode_heun, 4.0\), expected"
     ):
         values_table(results)
+
+
+def test_likelihoods_of_each_image_are_collected(tmp_path: Path) -> None:
+    """Those of the runs and of their snapshots; of a run that has a likelihood they must be there."""
+    name = written(tmp_path, [{"seed": 3, "nll": 2.0}], curve=CURVE).runs[0]["run"]
+    file = Layout(tmp_path, "s").run(name) / "curve_images.csv"
+    identity = CELL_OF_DDPMPP | {"seed": 3}
+    file.unlink()
+    with pytest.raises(ArtifactError, match=r"curve_images\.csv: cannot be read"):
+        read_results(Layout(tmp_path, "s"), {name: identity}, ["digits"], curve=[name])
+    file.write_text("step,image,nelbo,nll,gap\n10,0,2.5,2.0,0.5\n10,1,3.5,3.0,0.5\n")
+    table = images_table(read_results(Layout(tmp_path, "s"), {name: identity}, ["digits"], curve=[name]))
+    assert (table[list(identity)] == pd.Series(identity)).all(axis=None)
+    assert table["stage"].tolist() == ["nll", "nll", "curve", "curve"]
+    assert table["image"].tolist() == [0, 1, 0, 1]
+    assert table["x"].isna().tolist() == [True, True, False, False]
+    assert table["nll"].tolist() == [1.5, 2.5, 2.0, 3.0]
 
 
 def test_ablation_is_paired_by_seed(tmp_path: Path) -> None:

@@ -222,7 +222,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_stage_writes_a_row_for_each_model_variant_and_seed(results: Path) -> None:
     table = pd.read_csv(results / "moons.csv", keep_default_na=False, na_values={"nll": [""]})
     parameters = load_suite(REPOSITORY / "params" / "smoke.yaml").toy2d
-    variants = [("indm", ""), *(("ddpmpp", v) for v in ("", "standardised", "scale-3", "scale-5", "compute", "width"))]
+    variants = [
+        ("indm", ""),
+        *(("ddpmpp", v) for v in ("", "standardised", "scale-3", "scale-5", "same-compute", "same-parameters")),
+    ]
     cells = [*variants, ("data", "")]
     assert list(zip(table["model"], table["variant"], strict=True)) == [
         cell for cell in cells for _ in range(parameters.seeds)
@@ -230,8 +233,8 @@ def test_stage_writes_a_row_for_each_model_variant_and_seed(results: Path) -> No
     models = table[table["model"] != "data"]
     assert models.astype({"nelbo": float})["nll"].notna().all()
     first = models.groupby(["model", "variant"])[["parameters", "train_flops"]].first().astype(float)
-    assert first["parameters"]["ddpmpp", "width"] >= first["parameters"]["indm", ""]
-    ratio = first["train_flops"]["ddpmpp", "compute"] / first["train_flops"]["indm", ""]
+    assert first["parameters"]["ddpmpp", "same-parameters"] >= first["parameters"]["indm", ""]
+    ratio = first["train_flops"]["ddpmpp", "same-compute"] / first["train_flops"]["indm", ""]
     assert ratio == pytest.approx(1, abs=0.05)
 
 

@@ -29,6 +29,8 @@ ROWS = {
     "protocol": ["factor", "setting", "fid", "fid_se", "difference", "difference_se", "note"],
     "toy2d": [],
 }
+# The stages whose numbers are known of each image: the file of a run that holds them, and its kind.
+OF_IMAGES = {"nll": ("nll.csv", "nll_images"), "curve": ("curve_images.csv", "curve_images")}
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Results:
         samples, fid, nll, train: the JSON files of every run, by its name.
         references: ``reference.json`` of every dataset.
         curve, sweep, toy2d, protocol: the rows of all files of a kind, with ``IDENTITY`` and ``source``, their path.
+        images: the likelihoods of each image, a row for each with ``IDENTITY``, ``stage`` and, of a snapshot, ``step``.
     """
 
     suite: str
@@ -54,6 +57,7 @@ class Results:
     sweep: pd.DataFrame
     toy2d: pd.DataFrame
     protocol: pd.DataFrame
+    images: pd.DataFrame
 
 
 def read_results(
@@ -103,6 +107,7 @@ def read_results(
         sweep=rows["sweep"],
         toy2d=rows["toy2d"],
         protocol=rows["protocol"],
+        images=_read_images(layout, {"nll": runs, "curve": curve}, runs),
     )
 
 
@@ -119,6 +124,16 @@ def _read_rows(folder: Path, files: Mapping[Path, Result], kind: str) -> pd.Data
         rows += [{**identity, **row, "source": source} for row in records(read_rows(path, kind))]
     found = [str(column) for column in pd.DataFrame(rows).columns]
     return pd.DataFrame(rows, columns=list(dict.fromkeys([*IDENTITY, "source", *ROWS[kind], *found])))
+
+
+def _read_images(layout: Layout, names: Mapping[str, Iterable[str]], runs: Mapping[str, Result]) -> pd.DataFrame:
+    """Read the likelihoods of each image: of every run, and of its snapshots."""
+    tables = [
+        read_rows(layout.run(name) / file, kind).assign(**{key: runs[name][key] for key in IDENTITY}, stage=stage)
+        for stage, (file, kind) in OF_IMAGES.items()
+        for name in names[stage]
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def read_rows(path: Path, kind: str | None = None) -> pd.DataFrame:

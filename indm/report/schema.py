@@ -34,6 +34,7 @@ def _measured(*metrics: str) -> dict[str, Kind]:
 
 
 Schema = Mapping[str, Kind]
+NUMBERS = ("nll", "nll_uncorrected", "nelbo", "nelbo_no_reconstruction", "gap")
 CELL_KEYS = _all(Kind.TEXT, "dataset", "sde", "model", "variant", "objective")
 OBJECTS: dict[str, Schema] = {
     "train": _all(Kind.NUMBER, "steps"),
@@ -43,12 +44,20 @@ OBJECTS: dict[str, Schema] = {
     "reference": _all(Kind.TEXT, "extractor"),
 }
 TABLES: dict[str, Schema] = {
-    "curve": _all(Kind.NUMBER, "step", "flops", "images") | _all(Kind.TEXT, "split") | _measured("nelbo", "nll", "gap"),
+    "curve": _all(Kind.NUMBER, "step", "flops", "images", "log_det_bound")
+    | _all(Kind.TEXT, "split")
+    | _measured("nelbo", "nll", "gap"),
+    "nll_images": _all(Kind.NUMBER, "image", *NUMBERS),
+    "curve_images": _all(Kind.NUMBER, "step", "image", "nelbo", "nll", "gap"),
     # A sampler that cannot give images says so, and has no numbers.
     "sweep": _all(Kind.TEXT, "sampler", "skip") | _all(Kind.NUMBER, "steps") | _all(Kind.OPTIONAL, "fid", "fid_se"),
     "protocol": _all(Kind.TEXT, "factor", "setting", "note")
     | _all(Kind.OPTIONAL, "fid", "fid_se", "difference", "difference_se"),
     "toy2d": _all(Kind.TEXT, "model", "variant") | _all(Kind.NUMBER, "seed"),
+    "images": _all(Kind.TEXT, "suite", "stage")
+    | CELL_KEYS
+    | _all(Kind.NUMBER, "seed", "image", "nelbo", "nll", "gap")
+    | _all(Kind.OPTIONAL, "x"),
     "values": _all(Kind.TEXT, "suite", "stage", "metric", "sampler", "source")
     | CELL_KEYS
     | _all(Kind.NUMBER, "value")

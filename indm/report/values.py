@@ -1,4 +1,7 @@
-"""Every number of a suite in one tidy table: one row for each run and metric, with the file that it comes from."""
+"""Every number of a suite in one tidy table: one row for each run and metric, with the file that it comes from.
+
+Beside it, the likelihoods of each image: one row for each run and image.
+"""
 
 import re
 from collections.abc import Iterator
@@ -9,8 +12,10 @@ import pandas as pd
 from indm.errors import ArtifactError
 from indm.report.results import IDENTITY, ROWS, Result, Results, records
 from indm.report.schema import AGAIN
+from indm.report.tables import LIKELIHOODS
 
 VALUE_COLUMNS = ["suite", *IDENTITY, "stage", "metric", "sampler", "x", "value", "se", "source"]
+IMAGE_COLUMNS = ["suite", *IDENTITY, "stage", "x", "image", *LIKELIHOODS]
 # What tells one number from another.
 NUMBER = [*IDENTITY, "stage", "metric", "sampler", "x"]
 TRAIN_VALUES = ["steps", "score_parameters", "flow_parameters", "train_flops_per_step"]
@@ -48,6 +53,11 @@ def refuse_repeats(values: pd.DataFrame) -> None:
     for row in records(values[values.duplicated(NUMBER)])[:1]:
         cell = ", ".join(str(row[key]) for key in NUMBER if not pd.isna(row[key]) and row[key] != "")
         raise ArtifactError(f"{row['source']}: found a number twice ({cell}), expected each once; {AGAIN}")
+
+
+def images_table(results: Results) -> pd.DataFrame:
+    """Put the likelihoods of each image into one table, in bits/dim; ``x`` is the training step of a snapshot, else absent."""
+    return results.images.rename(columns={"step": "x"}).assign(suite=results.suite).reindex(columns=IMAGE_COLUMNS)
 
 
 def _run_values(results: Results) -> Iterator[dict[str, Any]]:

@@ -21,10 +21,14 @@ if TYPE_CHECKING:
 NUMBERS = ("nelbo", "nll", "gap")
 COLUMNS = ["step", "flops", "split", "images", *(column for key in NUMBERS for column in (key, f"{key}_se"))]
 COLUMNS += ["log_det_bound"]
+IMAGES_COLUMNS = ["step", "image", *NUMBERS]
 
 
 def run(suite: "Suite", layout: Layout, name: str) -> Finished:
-    """Write ``curve.csv``: a row for each snapshot, in bits/dim with standard errors over images."""
+    """Write ``curve.csv``, a row for each snapshot, in bits/dim with standard errors over images, and ``curve_images.csv``.
+
+    The latter has a row for each snapshot and image.
+    """
     device = set_up(suite.device, suite.threads)
     run, parameters, folder = suite.runs[name], suite.curve, layout.run(name)
     data = layout.data(run.dataset)
@@ -44,6 +48,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     )
     with open_scratch(layout.scratch(name, "curve"), key) as scratch:
         rows: list[dict[str, Any]] = []
+        tables = []
         evaluation = Evaluation(**parameters.model_dump(exclude={"images"}), uncorrected=False)
         for step, flops in zip(spec["steps"], spec["flops"], strict=True):
             model = load_model(path, device, suite.weights.model_dump(), step)
@@ -56,5 +61,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
             row |= {"log_det_bound": evaluation.log_det_bound(run.model)}
             row |= {key: table[key].mean() for key in NUMBERS}
             rows.append(row | {f"{key}_se": table[key].sem() for key in NUMBERS})
+            tables.append(table.rename_axis("image").reset_index().assign(step=step))
         write_table(folder / "curve.csv", pd.DataFrame(rows, columns=COLUMNS))
+        write_table(folder / "curve_images.csv", pd.concat(tables)[IMAGES_COLUMNS])
     return Finished(folder, scratch.earlier)

@@ -15,7 +15,7 @@ from indm.report.tables import (
     protocol_table,
     toy2d_table,
 )
-from indm.report.values import values_table
+from indm.report.values import images_table, values_table
 from indm.store.files import write_table
 from indm.store.finished import Finished
 from indm.store.layout import Layout
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def run(suite: "Suite", layout: Layout) -> Finished:
-    """Write the tidy table ``values.csv`` and the tables of every kind of result, empty ones for results not asked for."""
+    """Write the tidy tables ``values.csv`` and ``images.csv``, and a table of every kind of result, empty if not asked for."""
     published = read_published(Path("params/published.csv"))
     runs = {name: run.model_dump(exclude={"train", "sample"}) for name, run in suite.runs.items()}
     results = read_results(
@@ -40,6 +40,7 @@ def run(suite: "Suite", layout: Layout) -> Finished:
     values = values_table(results)
     tables = {
         "values": values,
+        "images": images_table(results),
         "fid": fid_table(results, published),
         "nll": nll_table(results, published),
         "discretization": discretization_table(results),

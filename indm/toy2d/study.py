@@ -71,7 +71,8 @@ def train_cells(
         recipe: the other arguments of :func:`indm.toy2d.training.train`.
 
     Returns:
-        The cells: INDM, DDPM++, and the controls ``standardised``, ``scale-...``, ``compute`` and ``width``.
+        The cells: INDM, DDPM++, and the controls ``standardised``, ``scale-...``, ``same-compute`` and
+        ``same-parameters``.
     """
     seeds = len(points)
     fit: Fit = partial(_fit, dataset, points, **recipe)
@@ -87,9 +88,9 @@ def train_cells(
 
     identity: Flow2d = Standardisation(means[""], factors[""])
     longer = round(steps * indm_flops / flops)
-    cells.append(Cell("ddpmpp", "compute", *fit(Stack(build(seeds, width), identity), steps=longer)))
+    cells.append(Cell("ddpmpp", "same-compute", *fit(Stack(build(seeds, width), identity), steps=longer)))
     wider = matching_width(lambda candidate: build(1, candidate), parameter_count(indm))
-    cells.append(Cell("ddpmpp", "width", *fit(Stack(build(seeds, wider), identity), steps=steps)))
+    cells.append(Cell("ddpmpp", "same-parameters", *fit(Stack(build(seeds, wider), identity), steps=steps)))
     return cells
 
 

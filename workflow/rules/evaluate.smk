@@ -107,6 +107,7 @@ rule curve:
         prepared=of_run(rules.prepare.output.manifest),
     output:
         curve="results/{suite}/runs/{run}/curve.csv",
+        images="results/{suite}/runs/{run}/curve_images.csv",
         manifest="results/{suite}/runs/{run}/manifest/curve.json",
     log:
         "results/{suite}/logs/curve/{run}.log",

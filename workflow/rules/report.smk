@@ -19,8 +19,10 @@ rule table:
         samples=all_of("sample", "protocol"),
         fid=all_of("fid", "fid"),
         nll=all_of("nll", "nll"),
+        nll_images=all_of("nll", "images"),
         train=all_of("train", "train"),
         curve=all_of("curve", "curve"),
+        curve_images=all_of("curve", "images"),
         sweep=all_of("sweep", "sweep"),
         protocol=all_of("protocol", "protocol"),
         toy2d=all_of("toy2d", "table"),
@@ -29,6 +31,7 @@ rule table:
         manifests=[all_of(name, "manifest") for name in MEASURED],
     output:
         values="results/{suite}/tables/values.csv",
+        images="results/{suite}/tables/images.csv",
         fid="results/{suite}/tables/fid.csv",
         nll="results/{suite}/tables/nll.csv",
         discretization="results/{suite}/tables/discretization.csv",
@@ -82,6 +85,7 @@ rule compute:
 rule claims:
     input:
         values=rules.table.output.values,
+        images=rules.table.output.images,
         fid=rules.table.output.fid,
         nll=rules.table.output.nll,
         claims=local("params/claims.yaml"),

@@ -20,6 +20,7 @@ COLUMNS = {
         "sde",
         "objective",
         "n",
+        "images",
         "effect",
         "low",
         "high",
