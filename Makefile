@@ -16,12 +16,12 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --constraint requirements.lock --editable '.[dev]'
 	touch $@
 
-table: $(VENV)/.installed ## Regenerate the tables of SUITE (default: digits) and print them
+table: $(VENV)/.installed ## Regenerate the tables and the page of SUITE (default: digits), and print the tables
 	snakemake --cores all --config suite=$(SUITE)
-	python -m indm show
+	python -m indm show --suite $(SUITE)
 
-report: $(VENV)/.installed ## Make the page of SUITE and print where it is
-	snakemake --cores all --config suite=$(SUITE) -- reports/$(SUITE)/index.html
+report: $(VENV)/.installed ## Regenerate the tables and the page of SUITE, and print where the page is
+	snakemake --cores all --config suite=$(SUITE)
 	@echo "file://$(abspath reports/$(SUITE)/index.html)"
 
 test: $(VENV)/.installed ## Run the tests

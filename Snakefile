@@ -25,10 +25,11 @@ sys.path.insert(0, str(workflow.basedir))
 
 from indm.doctor.examine import Work, requirements
 from indm.errors import IndmError
-from indm.pipeline import SHOWN
+from indm.pipeline import SHOWN, STAGES, Job, job_parameters
 from indm.stamps import job_stamp, remember_start
 from indm.store.provenance import older_results
 from indm.suite.claims import load_claims
+from indm.suite.content import suite_sha256
 from indm.suite.expand import suite_files
 from indm.suite.load import load_suite
 

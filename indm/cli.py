@@ -16,7 +16,7 @@ import click
 
 from indm import __version__
 from indm.errors import IndmError
-from indm.pipeline import STAGES
+from indm.pipeline import DESCRIPTION, STAGES, Job
 
 if TYPE_CHECKING:
     from indm.store.finished import Finished
@@ -76,13 +76,18 @@ def _stage(name: str, summary: str, *options: Callable[..., Any]) -> None:
 
 def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **options: Any) -> None:
     from indm.process import limit_threads
-    from indm.suite.load import load_suite, suite_sha256
+    from indm.suite.content import suite_sha256
+    from indm.suite.load import load_suite
 
     suite = load_suite(suite_file)
-    _check_subject(suite, suite_file, **subject)
+    # An imported checkpoint stands for a training, and is not made from the training images.
+    imported = name == "import_checkpoint"
+    job = Job("train" if imported else name, "".join(subject.values()))
+    _check_subject(suite, suite_file, *job)
     limit_threads(suite.threads)
 
     # After that: they import NumPy, which reads the limit once.
+    from indm.identity import Identity
     from indm.stamps import check_started, job_stamp
     from indm.store.files import write_json
     from indm.store.layout import Layout
@@ -91,10 +96,13 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **
 
     layout, stamp = Layout(out, suite.suite), job_stamp(suite, name, *subject.values())
     check_started(stamp)
-    check_tracked(suite, suite_file, layout, name, "".join(subject.values()), stamp)
+    check_tracked(suite, suite_file, layout, name, job.subject, stamp)
+    identity = Identity(suite, out, options.get("reports", Path("reports")))
+    inputs = identity.check(job, (DESCRIPTION,) if imported else None)
     # Before the work: during it, someone may edit the files.
     source = {
         "suite": suite.suite,
+        "subject": job.subject,
         "suite_sha256": suite_sha256(suite),
         "code_stamp": stamp,
         "seed": _seed(suite, **subject),
@@ -105,8 +113,9 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **
     # Of several processes that torchrun has started, the first one writes.
     if int(os.environ.get("RANK", "0")):
         return
+    identity.record(job, inputs)
     seconds = time.monotonic() - started + finished.earlier
-    write_json(finished.folder / "provenance" / f"{name}.json", source | provenance(seconds))
+    write_json(finished.folder / "provenance" / f"{name}.json", source | provenance(seconds, suite.threads))
 
 
 def _seed(suite: Any, dataset: str | None = None, run: str | None = None, toy: str | None = None) -> int | None:
@@ -116,22 +125,16 @@ def _seed(suite: Any, dataset: str | None = None, run: str | None = None, toy: s
     return int(suite.datasets[dataset].split_seed) if dataset is not None else None
 
 
-def _check_subject(
-    suite: Any,
-    suite_file: Path,
-    dataset: str | None = None,
-    run: str | None = None,
-    toy: str | None = None,
-) -> None:
+def _check_subject(suite: Any, suite_file: Path, stage: str, subject: str) -> None:
+    """Refuse what a suite has not, or has no job of the stage for."""
     from indm.errors import ParamsError
 
-    if dataset is not None and dataset not in suite.datasets:
-        raise ParamsError(f"{suite_file}: no dataset {dataset!r}; datasets: {', '.join(suite.datasets)}")
-    if toy is not None and toy not in suite.toy2d.datasets:
-        found = ", ".join(suite.toy2d.datasets) or "none"
-        raise ParamsError(f"{suite_file}: no two-dimensional dataset {toy!r}; key toy2d.datasets: {found}")
-    if run is not None and run not in suite.runs:
-        raise ParamsError(f"{suite_file}: no run {run!r}; runs: {', '.join(suite.runs)}")
+    kind, found = STAGES[stage].subject, STAGES[stage].subjects(suite)
+    if subject not in found:
+        expected = ", ".join(found) or "none"
+        raise ParamsError(
+            f"{suite_file}: found no job of stage {stage} for {kind} {subject!r}, expected one of: {expected}"
+        )
 
 
 SUBJECTS = {"dataset": [DATASET], "run": [RUN], "toy": [TOY], "": []}
@@ -151,13 +154,6 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--score", type=_FILE, required=True, help="The released checkpoint_k.pth.")
 @click.option("--flow", type=_FILE, help="The released flow_checkpoint_k.pth, for a run with a flow.")
 @click.option("--wolf-config", type=_FILE, help="The released file under flow.model_config; the paper's by default.")
-@click.option(
-    "--flow-weights",
-    type=click.Choice(["ema", "raw"]),
-    default="ema",
-    show_default=True,
-    help="The flow's averaged weights, or the raw ones, as in the released evaluation.",
-)
 def import_checkpoint(suite_file: Path, out: Path, run: str, **files: Any) -> None:
     """Put a checkpoint of score_sde_pytorch or of the released INDM code in the place of a run's training."""
     try:
@@ -205,18 +201,18 @@ def doctor(suite_file: Path | None, out: Path, data_root: Path | None) -> None:
 
 
 @main.command()
+@click.option("--suite", default="digits", show_default=True, help="The suite's name, or its file.")
 @OUT
-def show(out: Path) -> None:
-    """Print the tables of the active suite for reading."""
-    from indm.report.export import TITLES, present
-    from indm.report.results import read_rows
+def show(suite: str, out: Path) -> None:
+    """Print the tables of a suite for reading."""
+    from indm.report.export import read_shown
+    from indm.store.layout import Layout
 
-    for name, title in TITLES.items():
-        path = out / f"table_{name}.csv"
-        if not path.is_file():
-            sys.exit(f"indm show: {path}: missing; make it with: snakemake --cores all {path}")
-        table = read_rows(path)
-        click.echo(f"\n{path}: {title}\n\n{present(table, name) if len(table) else 'The suite has none.'}")
+    try:
+        text = read_shown(Layout(out, Path(suite).stem))
+    except IndmError as error:
+        sys.exit(f"indm show: {error}")
+    click.echo(text)
 
 
 @main.command()

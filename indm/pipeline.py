@@ -4,7 +4,7 @@ The command line, the stamps of code and every ``dvc.yaml`` are made from this d
 Snakemake's words, and ``tests/test_workflow.py`` compares the two.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -37,6 +37,26 @@ SHOWN = (
 )
 COLLECTED = tuple(f"{TABLES}/{table}.csv" for table in SHOWN)
 IDENTITY = ("runs.{run}.dataset", "runs.{run}.seed")
+# All that a suite says.
+SECTIONS = (
+    "suite",
+    "device",
+    "threads",
+    "processes",
+    "save_seconds",
+    "datasets",
+    "reference",
+    "train",
+    "sample",
+    "weights",
+    "fid",
+    "nll",
+    "curve",
+    "sweep",
+    "protocol",
+    "toy2d",
+    "runs",
+)
 TOY2D = (
     "seeds",
     "train_points",
@@ -53,6 +73,18 @@ TOY2D = (
 )
 
 
+def _with_snapshots(suite: "Suite") -> list[str]:
+    return [name for name in suite.runs if suite.train_params(name).snapshots]
+
+
+def _swept(suite: "Suite") -> list[str]:
+    return [name for name, run in suite.runs.items() if run.objective in suite.sweep.objectives]
+
+
+def _studied(suite: "Suite") -> list[str]:
+    return list(suite.protocol)
+
+
 class Stage(NamedTuple):
     """A stage: one command of the package, one rule of Snakemake, one stage of DVC.
 
@@ -61,34 +93,43 @@ class Stage(NamedTuple):
     Arguments:
         summary: for the command line.
         subject: what there is a job for each of; empty where there is one job.
+        folder: of its manifest and its provenance.
         inputs: files that it reads.
         outputs: files that it writes.
         metrics: of the outputs, those in JSON that DVC shows as numbers.
         plots: of the outputs, tables that DVC plots, with the options of the plot.
         keys: keys of the suite that it reads.
+        only: lists its subjects, where not all that the suite has are.
         builds: whether it builds the model of a run.
         reports: whether it writes to the reports folder.
     """
 
     summary: str
     subject: Subject
+    folder: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     plots: Mapping[str, Mapping[str, str]] = MappingProxyType({})
     keys: tuple[str, ...] = ()
+    only: Callable[["Suite"], list[str]] | None = None
     builds: bool = False
     reports: bool = False
 
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Every file that it writes, but its manifest."""
+        return (*self.outputs, *self.metrics, *self.plots)
+
     def subjects(self, suite: "Suite") -> list[str]:
         """List the names of its jobs in a suite; one empty name where there is one job."""
+        if self.only is not None:
+            return self.only(suite)
         if self.subject == "run":
             return list(suite.runs)
         if self.subject == "toy":
             return list(suite.toy2d.datasets)
-        if self.subject == "dataset":
-            return list(suite.protocol if PROTOCOL in self.outputs else suite.datasets)
-        return [""]
+        return list(suite.datasets) if self.subject == "dataset" else [""]
 
     def command(self, name: str) -> str:
         """Return the command that both engines run; ``name`` is the stage's."""
@@ -102,6 +143,7 @@ STAGES: dict[str, Stage] = {
     "prepare": Stage(
         summary="Load a dataset, split it and write its arrays.",
         subject="dataset",
+        folder=DATA,
         inputs=(),
         outputs=(
             f"{DATA}/train.npy",
@@ -115,6 +157,7 @@ STAGES: dict[str, Stage] = {
     "reference": Stage(
         summary="Train a dataset's feature extractor; measure the floors of all image metrics.",
         subject="dataset",
+        folder=DATA,
         inputs=(
             f"{DATA}/train.npy",
             f"{DATA}/valid.npy",
@@ -129,6 +172,7 @@ STAGES: dict[str, Stage] = {
     "train": Stage(
         summary="Train a run's model.",
         subject="run",
+        folder=RUN,
         inputs=(f"{DATA}/train.npy", DESCRIPTION),
         outputs=(CHECKPOINT, f"{RUN}/snapshots.safetensors"),
         metrics=(f"{RUN}/train.json",),
@@ -139,56 +183,66 @@ STAGES: dict[str, Stage] = {
     "sample": Stage(
         summary="Draw images from a trained run.",
         subject="run",
+        folder=RUN,
         inputs=(CHECKPOINT, f"{DATA}/train.npy", DESCRIPTION),
         outputs=(f"{RUN}/samples.npy", f"{RUN}/samples.json", f"{RUN}/samples.png", f"{RUN}/neighbours.png"),
-        keys=("sample", *IDENTITY, "runs.{run}.sample"),
+        keys=("sample", "weights", *IDENTITY, "runs.{run}.sample"),
         builds=True,
     ),
     "fid": Stage(
         summary="Compare a run's images with the reference: FID, KID, IS, precision, recall, clean-FID.",
         subject="run",
+        folder=RUN,
         inputs=(f"{RUN}/samples.npy", *REFERENCE),
         metrics=(f"{RUN}/fid.json",),
-        keys=("fid", *IDENTITY),
+        keys=("fid", "weights", *IDENTITY),
     ),
     "nll": Stage(
         summary="Evaluate the four likelihood numbers of a trained run on the test split.",
         subject="run",
+        folder=RUN,
         inputs=(CHECKPOINT, f"{DATA}/test.npy", DESCRIPTION),
         outputs=(f"{RUN}/nll.csv",),
         metrics=(f"{RUN}/nll.json",),
-        keys=("nll", "runs.{run}.dataset", "runs.{run}.model", "runs.{run}.seed"),
+        keys=("nll", "weights", "runs.{run}.dataset", "runs.{run}.model", "runs.{run}.seed"),
         builds=True,
     ),
     "curve": Stage(
         summary="Evaluate the likelihood of every snapshot of a run's training.",
         subject="run",
+        folder=RUN,
         inputs=(f"{RUN}/snapshots.safetensors", f"{DATA}/valid.npy", f"{DATA}/test.npy", DESCRIPTION),
         outputs=(f"{RUN}/curve_images.csv",),
         plots={f"{RUN}/curve.csv": {"x": "step", "y": "nelbo"}},
-        keys=("curve", *IDENTITY),
+        keys=("curve", "weights", *IDENTITY),
+        only=_with_snapshots,
         builds=True,
     ),
     "sweep": Stage(
         summary="Measure a run's FID and KID by several samplers and numbers of steps.",
         subject="run",
+        folder=RUN,
         inputs=(CHECKPOINT, f"{DATA}/train.npy", *REFERENCE),
         # Points, no line: one file has several samplers.
         plots={f"{RUN}/sweep.csv": {"template": "scatter", "x": "nfe", "y": "fid"}},
-        keys=("sweep", "sample", "fid", *IDENTITY, "runs.{run}.sample"),
+        keys=("sweep", "weights", "sample", "fid", *IDENTITY, "runs.{run}.sample"),
+        only=_swept,
         builds=True,
     ),
     "protocol": Stage(
         summary="Measure how far FID moves with each part of its protocol, on one run of a dataset.",
         subject="dataset",
+        folder=f"{SUITE}/protocol/{{dataset}}",
         inputs=(CHECKPOINT, f"{DATA}/train.npy", f"{DATA}/valid.npy", f"{DATA}/test.npy", *REFERENCE),
         outputs=(PROTOCOL,),
-        keys=("protocol.{dataset}", "sample", "fid", *IDENTITY, "runs.{run}.sample"),
+        keys=("protocol.{dataset}", "weights", "sample", "fid", *IDENTITY, "runs.{run}.sample"),
+        only=_studied,
         builds=True,
     ),
     "toy2d": Stage(
         summary="Compare INDM with DDPM++ and its controls on a two-dimensional dataset.",
         subject="toy",
+        folder=TOY,
         inputs=(),
         outputs=(f"{TOY}.safetensors",),
         plots={f"{TOY}.csv": {"template": "scatter", "x": "latent_std", "y": "gap"}},
@@ -197,6 +251,7 @@ STAGES: dict[str, Stage] = {
     "table": Stage(
         summary="Collect the suite's results in its tables.",
         subject="",
+        folder=TABLES,
         inputs=(
             *(
                 f"{RUN}/{file}"
@@ -237,6 +292,7 @@ STAGES: dict[str, Stage] = {
     "compute": Stage(
         summary="Tabulate what the suite's models cost.",
         subject="",
+        folder=TABLES,
         inputs=(f"{RUN}/train.json", f"{RUN}/samples.json"),
         outputs=(f"{TABLES}/compute.csv",),
         keys=("runs",),
@@ -244,6 +300,7 @@ STAGES: dict[str, Stage] = {
     "claims": Stage(
         summary="Grade the paper's claims by the tables; compare with published numbers.",
         subject="",
+        folder=TABLES,
         inputs=(
             f"{TABLES}/values.csv",
             f"{TABLES}/images.csv",
@@ -258,6 +315,7 @@ STAGES: dict[str, Stage] = {
     "figure": Stage(
         summary="Plot the suite's figures from its tables.",
         subject="",
+        folder="reports/{suite}",
         inputs=(*COLLECTED, f"{TOY}.safetensors"),
         # A folder: which figures there are depends on what the suite's tables hold.
         outputs=("reports/{suite}/figures",),
@@ -267,27 +325,114 @@ STAGES: dict[str, Stage] = {
     "report": Stage(
         summary="Write the suite's page from its tables, figures and pictures.",
         subject="",
+        folder="reports/{suite}",
         inputs=(
             *COLLECTED,
             "reports/{suite}/figures",
             f"{RUN}/samples.png",
             f"{RUN}/neighbours.png",
-            "params/{suite}.yaml",
+            DESCRIPTION,
+            f"{DATA}/reference.json",
         ),
         outputs=("reports/{suite}/index.html",),
+        # It shows the checksum of all that the suite says.
+        keys=SECTIONS,
         reports=True,
     ),
 }
 
 
+MAKERS = {pattern: name for name, stage in STAGES.items() for pattern in stage.written}
+"""The stage that writes a file."""
+
+
+class Job(NamedTuple):
+    """A stage and what it works on, empty where there is one job."""
+
+    stage: str
+    subject: str
+
+
+def manifest(stage: str) -> str:
+    """Return the path of the manifest of a stage's job; see :mod:`indm.store.manifest`."""
+    return f"{STAGES[stage].folder}/manifest/{stage}.json"
+
+
+def tracked_inputs(stage: str) -> tuple[str, ...]:
+    """List what a stage reads, and the manifests of the jobs that wrote it."""
+    inputs = STAGES[stage].inputs
+    makers = dict.fromkeys(MAKERS[pattern] for pattern in inputs if pattern in MAKERS)
+    return (*inputs, *map(manifest, makers))
+
+
+def tracked_outputs(stage: str) -> tuple[str, ...]:
+    """List what a stage writes but for what DVC shows, its manifest last."""
+    return (*STAGES[stage].outputs, manifest(stage))
+
+
+def job_names(suite: "Suite", job: Job) -> dict[str, str]:
+    """Say what stands for the names in a job's paths and keys."""
+    kind = STAGES[job.stage].subject
+    names = {"suite": suite.suite} | ({kind: job.subject} if kind else {})
+    if kind == "run":
+        names["dataset"] = suite.runs[job.subject].dataset
+    elif job.stage == "protocol":
+        names["run"] = suite.protocol[job.subject].run
+    return names
+
+
+def job_inputs(suite: "Suite", job: Job, patterns: tuple[str, ...] | None = None) -> Iterator[tuple[str, Job | None]]:
+    """Yield each file that a job reads, with the job that wrote it, ``None`` where it is a file of the repository.
+
+    Arguments:
+        suite: the suite.
+        job: the job.
+        patterns: what it reads, where that is not all that its stage does.
+    """
+    names = job_names(suite, job)
+    for pattern in STAGES[job.stage].inputs if patterns is None else patterns:
+        if pattern not in MAKERS:
+            yield pattern.format(**names), None
+            continue
+        maker = MAKERS[pattern]
+        kind = STAGES[maker].subject
+        subjects = [names.get(kind, "")] if job.subject else STAGES[maker].subjects(suite)
+        for subject in subjects:
+            made = Job(maker, subject)
+            yield pattern.format(**job_names(suite, made)), made
+
+
+def job_parameters(suite: "Suite", job: Job) -> dict[str, Any]:
+    """Return what a suite says of a job, by the keys that its stage reads, a run's overrides merged in."""
+    names = job_names(suite, job)
+    keys = [key.format(**names) for key in STAGES[job.stage].keys]
+    run = names.get("run", "")
+    found: dict[str, Any] = {}
+    for key in keys:
+        if key == "runs":
+            # Of the runs, tables read who they are.
+            found[key] = {name: run.model_dump(exclude={"train", "sample"}) for name, run in suite.runs.items()}
+        elif key in ("train", "sample") and run:
+            found[key] = getattr(suite, f"{key}_params")(run).model_dump()
+        elif key not in (f"runs.{run}.train", f"runs.{run}.sample"):
+            found[key] = _look_up(suite, key.split("."))
+    return found
+
+
+def _look_up(section: Any, path: list[str]) -> Any:
+    """Return the value below a key of a suite, as JSON holds it."""
+    for name in path:
+        section = section[name] if isinstance(section, dict) else getattr(section, name)
+    if isinstance(section, dict):
+        return {name: _look_up(section, [name]) for name in section}
+    return section.model_dump() if hasattr(section, "model_dump") else section
+
+
 def expand(pattern: str, suite: "Suite") -> Iterator[str]:
-    """Yield the files of a suite that a path stands for, with all names in it."""
-    if "{run}" in pattern:
-        names: Mapping[str, Any] = suite.runs
-    elif "{toy}" in pattern:
-        names = suite.toy2d.datasets
-    elif "{dataset}" in pattern:
-        names = suite.protocol if pattern == PROTOCOL else suite.datasets
-    else:
-        names = {"": None}
-    yield from (pattern.format(suite=suite.suite, run=name, toy=name, dataset=name) for name in names)
+    """Yield the files of a suite that a path stands for: one for each job that writes it, or the one that is there."""
+    makers = MAKERS | {manifest(name): name for name in STAGES}
+    if pattern not in makers:
+        yield pattern.format(suite=suite.suite)
+        return
+    for subject in STAGES[makers[pattern]].subjects(suite):
+        yield pattern.format(**job_names(suite, Job(makers[pattern], subject)))

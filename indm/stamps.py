@@ -27,7 +27,8 @@ def job_stamp(suite: "Suite", stage: str, subject: str = "") -> str:
         stage: a stage of :data:`indm.pipeline.STAGES`, or ``import_checkpoint``.
         subject: the job's dataset, run or two-dimensional dataset, if it has one.
     """
-    return stamp(f"indm.stages.{stage}", *members(suite, stage, subject))
+    # A manifest of another format is none: all is made again.
+    return stamp(f"indm.stages.{stage}", "indm.store.manifest", *members(suite, stage, subject))
 
 
 def members(suite: "Suite", stage: str, subject: str) -> list[str]:

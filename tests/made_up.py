@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from indm.report.page.contents import Contents
 from indm.store.files import write_json, write_table
 
 SUITE = "made-up"
@@ -29,10 +30,18 @@ CELLS: list[dict[str, Any]] = [
 ]
 RUNS = {
     f"digits-{cell['sde']}-{cell['model']}{cell['variant'] and '-' + cell['variant']}-{cell['objective']}-s{seed}": cell
-    | {"seed": seed}
+    | {"seed": seed, "steps": 2000, "batch_size": 64}
     for cell in CELLS
     for seed in (0, 1)
 }
+CONTENTS = Contents(
+    suite=SUITE,
+    sha256="0123456789abcdef" * 4,
+    runs=RUNS,
+    datasets=["digits"],
+    protocol=["digits"],
+    toy2d=["moons"],
+)
 
 
 def write_made_up_results(root: Path) -> Path:
@@ -47,7 +56,10 @@ def write_made_up_results(root: Path) -> Path:
             noise = generator.integers(0, 256, shape, dtype=np.uint8)
             Image.fromarray(noise).save(folder / "runs" / run / f"{kind}.png")
         for stage in ("train", "sample", "fid", "nll"):
-            write_json(folder / "runs" / run / "provenance" / f"{stage}.json", _record(generator))
+            write_json(folder / "runs" / run / "provenance" / f"{stage}.json", made_up_record(generator))
+    description = {"levels": 17, "shape": [1, 8, 8], "counts": {"train": 1257}, "source": "made up"}
+    write_json(folder / "data" / "digits" / "dataset.json", description)
+    write_json(folder / "data" / "digits" / "reference.json", {"extractor": "digits-cnn"})
     return folder
 
 
@@ -164,13 +176,22 @@ def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
             cell
             | some(2.1, 0.02, "nll")
             | some(0.3, 0.05, "fid")
-            | (some(-0.02, 0.01, "nll_difference") | some(0.05, 0.03, "fid_difference") if cell in variants else {})
+            | (
+                {"pairs": 3} | some(-0.02, 0.01, "nll_difference") | some(0.05, 0.03, "fid_difference")
+                if cell in variants
+                else {}
+            )
             for cell in CELLS
         ],
         "protocol": [
             {
                 "suite": SUITE,
                 "dataset": "digits",
+                "sde": "vp",
+                "model": "ddpmpp",
+                "variant": "",
+                "objective": "fid",
+                "seeds": 1,
                 "factor": factor,
                 "setting": setting,
                 "fid": 0.31,
@@ -186,11 +207,21 @@ def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
                 ("implementation", "clean-fid", ""),
                 ("rounding", "jpeg", "quality 75"),
                 ("denoise", "none", ""),
-                ("weights", "raw", ""),
+                ("weights", "score raw, flow raw", ""),
             ]
         ],
         "toy2d": [
-            {"suite": SUITE, "dataset": "moons", "model": model, "seeds": 3, "parameters": 4321, "train_flops": 1.5e12}
+            {
+                "suite": SUITE,
+                "dataset": "moons",
+                "sde": "",
+                "model": model,
+                "variant": "",
+                "objective": "",
+                "seeds": 3,
+                "parameters": 4321,
+                "train_flops": 1.5e12,
+            }
             | some(1.2, 0.02, "nelbo")
             | some(12, 2, "w1_10")
             | some(1.3, 0.05, "path_ratio")
@@ -230,11 +261,21 @@ def _claim(
         "reason": "made up",
     }
     graded = {"grade": grade, "repeatability": 0.7 if grade == "inconclusive" else 0.95}
-    row = {"suite": SUITE, "id": name, **place, **words, **graded, "unit": unit, "n": 3, **interval("", effect)}
+    row = {
+        "suite": SUITE,
+        "id": name,
+        **place,
+        **words,
+        **graded,
+        "unit": unit,
+        "n": 3,
+        "test": "Student t",
+        **interval("", effect),
+    }
     return row | ({"control": control, **interval("control_", effect / 2)} if control else {})
 
 
-def _record(generator: np.random.Generator) -> dict[str, Any]:
+def made_up_record(generator: np.random.Generator) -> dict[str, Any]:
     return {
         "commit": "0123456789abcdef0123456789abcdef01234567",
         "uncommitted_changes": False,

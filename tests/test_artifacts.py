@@ -2,7 +2,9 @@
 
 import errno
 import json
+import platform
 import resource
+import subprocess
 import tracemalloc
 import warnings
 from pathlib import Path
@@ -14,6 +16,7 @@ import torch
 
 from indm.errors import ArtifactError
 from indm.store import files as artifacts
+from indm.store import provenance as records
 from indm.store.files import (
     atomic_write,
     read_array,
@@ -120,11 +123,44 @@ def test_pickled_array_is_not_unpickled(tmp_path: Path) -> None:
 
 
 def test_provenance_is_json_and_complete() -> None:
-    found = json.loads(json.dumps(provenance(1.5)))
-    about = {"commit", "uncommitted_changes", "versions", "machine", "device", "seconds", "peak_memory_mib"}
+    found = json.loads(json.dumps(provenance(1.5, threads=1)))
+    about = {"commit", "uncommitted_changes", "versions", "machine", "threads", "device", "seconds", "peak_memory_mib"}
     assert about == set(found)
     assert found["versions"]["torch"] == torch.__version__
     assert found["device"] == "cpu"
+    assert found["threads"] == 1
+
+
+def test_provenance_names_the_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    monkeypatch.setattr(records, "CPUINFO", cpuinfo)
+    one = "processor : {}\ncpu family : 25\nmodel : 1\nmodel name : AMD EPYC 7B13\nflags : fpu {} sse2\n\n"
+    for flags, widest in (("avx2", "AVX2"), ("avx2 avx512f", "AVX-512"), ("avx2 avx512f amx_tile", "AMX")):
+        cpuinfo.write_text(one.format(0, flags) + one.format(1, flags))
+        assert f"AMD EPYC 7B13 (family 25, model 1), {widest}, " in provenance(0.0, threads=1)["machine"]
+    cpuinfo.unlink()
+    assert platform.machine() in provenance(0.0, threads=1)["machine"]
+
+
+def test_a_copy_inside_another_project_does_not_give_that_projects_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> None:
+        author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", "-C", tmp_path, *author, *arguments], check=True, capture_output=True)
+
+    git("init")
+    (tmp_path / "file").write_text("theirs")
+    git("add", ".")
+    git("commit", "-m", "theirs")
+    unpacked = tmp_path / "unpacked"
+    unpacked.mkdir()
+    monkeypatch.setattr(records, "CHECKOUT", unpacked)
+    found = provenance(0.0, threads=1)
+    assert found["commit"] is None
+    assert found["uncommitted_changes"] is None
+    monkeypatch.setattr(records, "CHECKOUT", tmp_path)
+    assert len(provenance(0.0, threads=1)["commit"]) == 40
 
 
 GIBIBYTE = 1 << 30

@@ -1,5 +1,6 @@
 """The claims: planted effects are graded for what they are, and mistakes in the file are named."""
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from indm.diffusion.sde import build_sde
-from indm.errors import ParamsError
+from indm.errors import ArtifactError, ParamsError
 from indm.report.claims import CLAIM_COLUMNS, claims_table
 from indm.report.grades import (
     EXPLAINED,
@@ -205,6 +206,15 @@ def test_a_claim_can_be_shown_or_says_which_controls_a_suite_lacks(path: Path) -
             assert row["grade"] == (INCONCLUSIVE if absent else SHOWN), (claim.id, place, row["reason"])
             assert (reason in row["reason"]) == bool(absent), (claim.id, place, row["reason"])
             assert row["sde"] != "" or not absent, f"{claim.id}: the 2-D study has every control"
+
+
+def test_a_number_that_stands_twice_is_refused() -> None:
+    values = planted(PLAIN, seeds=5, noise=0.005).assign(source="runs/a/nll.json")
+    again = values[(values["stage"] == "nll") & (values["seed"] == 3)].assign(value=9.0)
+    with pytest.raises(
+        ArtifactError, match=r"^runs/a/nll.json: found a number twice \(digits, vp, indm, nll, 3, nll, nll"
+    ):
+        graded(pd.concat([values, again]))
 
 
 def test_no_data_is_said() -> None:
@@ -508,6 +518,15 @@ def test_seeds_that_agree_to_the_last_digit_repeat() -> None:
     assert repeatability(NOT_SHOWN, -same, [], 0.01) == 1
     assert repeatability(NOT_SHOWN, same, [], 0.25) == 1  # at the threshold
     assert repeatability(NOT_SHOWN, 0 * same, [], 0.0) == 1
+
+
+def test_claims_of_an_abstract_name_its_version() -> None:
+    """The first claims a transport closer to optimal; the third has sampling robustness in its place."""
+    sources = {claim.id: claim.source for claim in load_claims(FILE).claims}
+    for claim, source in sources.items():
+        assert "abstract" not in source or re.match(r"arXiv:2205\.13699v[13], ", source), claim
+    assert sources["shorter-paths-2d"].startswith("arXiv:2205.13699v1")
+    assert sources["coarse-discretisation"].startswith("arXiv:2205.13699v3")
 
 
 def test_the_claims_of_the_paper_are_a_valid_file() -> None:

@@ -1,6 +1,7 @@
 """The command line: subjects, errors on one line, exit codes, and a stage's files."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ from indm.cli import main
 from indm.pipeline import SHOWN, STAGES
 from indm.report.export import TITLES
 from indm.stamps import job_stamp
-from indm.suite.load import expanded_path, expanded_text, load_suite, suite_sha256
+from indm.suite.content import suite_sha256
+from indm.suite.load import expanded_path, expanded_text, load_suite
 from tests.conftest import REPOSITORY
 
 SMOKE = str(REPOSITORY / "params" / "smoke.yaml")
@@ -44,15 +46,24 @@ def test_python_m_indm() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train", "--suite", SMOKE, "--run", "digits-vp"], ["no run 'digits-vp'; runs: ", RUN]),
-        (["prepare", "--suite", SMOKE, "--dataset", "digitz"], ["no dataset 'digitz'; datasets: digits"]),
-        (["toy2d", "--suite", SMOKE, "--toy", "moonz"], ["no two-dimensional dataset 'moonz'", "datasets: moons"]),
+        (
+            ["train", "--suite", SMOKE, "--run", "digits-vp"],
+            ["no job of stage train for run 'digits-vp', expected one of: ", RUN],
+        ),
+        (
+            ["prepare", "--suite", SMOKE, "--dataset", "digitz"],
+            ["no job of stage prepare for dataset 'digitz', expected one of: digits"],
+        ),
+        (
+            ["toy2d", "--suite", SMOKE, "--toy", "moonz"],
+            ["no job of stage toy2d for toy 'moonz', expected one of: moons"],
+        ),
         (["train", "--suite", "params/absent.yaml", "--run", RUN], ["params/absent.yaml: no such suite"]),
-        (["train", "--suite", SMOKE, "--run", RUN], ["dataset.json: missing; run the stage that writes it"]),
+        (["train", "--suite", SMOKE, "--run", RUN], ["train.npy: missing; run the stage that writes it"]),
         (["table", "--suite", SMOKE], ["samples.json: missing; run the stage that writes it"]),
         (["compute", "--suite", SMOKE], ["train.json: missing; run the stage that writes it"]),
-        (["claims", "--suite", SMOKE], ["values.csv: cannot be read as a table", "run the stage that writes it"]),
-        (["show"], ["table_fid.csv: missing; make it with: snakemake"]),
+        (["claims", "--suite", SMOKE], ["values.csv: missing; run the stage that writes it"]),
+        (["show"], ["digits/tables/fid.csv: missing; make it with: snakemake --cores all --config suite=digits"]),
     ],
 )
 def test_error_is_one_line_and_the_exit_code_is_not_zero(
@@ -78,7 +89,7 @@ def test_mistake_in_a_suite_stops_every_stage_before_it_starts(tmp_path: Path) -
 def test_prepare_writes_checked_files_and_provenance(tmp_path: Path) -> None:
     assert call("prepare", "--suite", SMOKE, "--dataset", "digits", "--out", str(tmp_path)).exit_code == 0
     folder = tmp_path / "smoke" / "data" / "digits"
-    names = {"train.npy", "valid.npy", "test.npy", "labels.json", "dataset.json", "provenance"}
+    names = {"train.npy", "valid.npy", "test.npy", "labels.json", "dataset.json", "manifest", "provenance"}
     assert {path.name for path in folder.iterdir()} == names
     description = json.loads((folder / "dataset.json").read_text())
     assert description["counts"] == {"train": 1257, "valid": 180, "test": 360}
@@ -134,13 +145,47 @@ def test_validate_reads_the_claims_beside_a_suite(tmp_path: Path) -> None:
     assert "claims.yaml: claim smaller-gap, key direction: found 'down'; allowed: " in done.output
 
 
-def test_show_prints_every_table(tmp_path: Path) -> None:
+def write_tables(out: Path, suite: str, fid: float) -> None:
+    """Write the tables of a suite, and copy them to where the suite made last has its copies."""
+    tables = out / suite / "tables"
+    tables.mkdir(parents=True)
     for name in TITLES:
-        (tmp_path / f"table_{name}.csv").write_text("suite,model,statement,fid,fid_se\ns,indm,long,1.0,0.5\n")
-    (tmp_path / "table_protocol.csv").write_text("suite,model\n")
-    done = call("show", "--out", str(tmp_path))
+        text = f"suite,model,statement,fid,fid_se\n{suite},indm,long,{fid},0.5\n"
+        (tables / f"{name}.csv").write_text("suite,model\n" if name == "protocol" else text)
+        shutil.copy(tables / f"{name}.csv", out / f"table_{name}.csv")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--suite", "digits"], ["--suite", "params/digits.yaml"]])
+def test_show_prints_every_table_of_one_suite(tmp_path: Path, arguments: list[str]) -> None:
+    """Whatever lies at results/table_*.csv: there may be copies of several suites there."""
+    write_tables(tmp_path, "digits", fid=1.0)
+    write_tables(tmp_path, "smoke", fid=2.0)
+    shutil.copy(tmp_path / "digits/tables/fid.csv", tmp_path / "table_fid.csv")
+    done = call("show", "--out", str(tmp_path), *arguments)
     assert done.exit_code == 0
     for name, title in TITLES.items():
-        assert f"table_{name}.csv: {title}" in done.output
+        assert f"{tmp_path}/digits/tables/{name}.csv: {title}" in done.output
     assert done.output.count("1.000 ± 0.500") == len(TITLES) - 1
+    assert "2.000 ± 0.500" not in done.output
     assert "The suite has none." in done.output
+
+
+def test_show_refuses_tables_of_another_suite(tmp_path: Path) -> None:
+    write_tables(tmp_path, "digits", fid=1.0)
+    write_tables(tmp_path, "smoke", fid=2.0)
+    for name in ("fid", "claims"):
+        shutil.copy(tmp_path / f"smoke/tables/{name}.csv", tmp_path / f"digits/tables/{name}.csv")
+    done = call("show", "--out", str(tmp_path))
+    assert done.exit_code == 1
+    folder = tmp_path / "digits/tables"
+    assert done.output == (
+        f"indm show: expected tables of suite digits, found {folder}/fid.csv of smoke; {folder}/claims.csv of smoke; make them"
+        " again with: snakemake --cores all --config suite=digits --forcerun table compute claims\n"
+    )
+
+
+def test_show_names_the_suites_that_have_tables(tmp_path: Path) -> None:
+    write_tables(tmp_path, "smoke", fid=2.0)
+    done = call("show", "--out", str(tmp_path))
+    assert done.exit_code == 1
+    assert done.output.endswith("suite=digits; suites with tables: smoke (--suite)\n")

@@ -112,6 +112,21 @@ def test_quantise_clips() -> None:
     assert quantise(torch.tensor([-9.0, 9.0]), 17).tolist() == [0, 16]
 
 
+@pytest.mark.parametrize("centered", [True, False])
+def test_floor_is_the_released_rounding(centered: bool) -> None:
+    """As the released code stores images: times 255, clipped, truncated. Of level l, l / 255 become darker by one."""
+    images = torch.arange(256, dtype=torch.uint8).repeat(2000)
+    x = dequantise(images, 256, Generator().manual_seed(0), centered)
+    found = quantise(x, 256, centered, "floor")
+    unit = ((x + 1) / 2 if centered else x).numpy()
+    assert np.array_equal(found.numpy(), np.clip(unit * 255.0, 0.0, 255.0).astype(np.uint8))
+    assert quantise(torch.tensor([-9.0, 9.0]), 256, centered, "floor").tolist() == [0, 255]
+    darker = (images.int() - found.int()).reshape(2000, 256).float()
+    assert darker.min() >= 0
+    assert darker.max() <= 1
+    assert (darker.mean(0) - torch.arange(256) / 255).abs().max() < 5 * 0.5 / 2000**0.5
+
+
 def test_bits_of_uniform_noise() -> None:
     """The uniform density on [-1, 1]^D costs log2 L bits a pixel, whatever D."""
     for levels, dims in ((17, 64), (256, 3072)):

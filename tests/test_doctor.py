@@ -23,7 +23,8 @@ from indm.metrics import weights
 from indm.metrics.weights import CLEAN_FID, TORCH_FIDELITY
 from indm.registry import DATASETS
 from indm.store.layout import Layout
-from indm.suite.load import load_suite, suite_content
+from indm.suite.content import suite_content
+from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
 from indm.suite.strict_yaml import parse_yaml
 from tests.checkout import add_dvc_file, copy_checkout, run

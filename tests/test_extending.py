@@ -14,9 +14,12 @@ import pandas as pd
 import pytest
 import yaml
 
+from indm.identity import Identity
+from indm.pipeline import STAGES, Job
 from indm.report.tables import FID_COLUMNS, NLL_COLUMNS
 from indm.report.values import VALUE_COLUMNS
 from indm.store.files import write_table
+from indm.suite.load import load_suite
 from tests.checkout import REPOSITORY, copy_checkout, run
 
 pytestmark = pytest.mark.long
@@ -48,9 +51,13 @@ def make_up_values(checkout: Path) -> None:
     rows = [
         same | {"model": model, "seed": seed, "value": gap + seed / 1000} for model, gap in cells for seed in range(5)
     ]
-    tables = checkout / "results/smoke/tables"
-    for name, columns in {"values": VALUE_COLUMNS, "fid": FID_COLUMNS, "nll": NLL_COLUMNS}.items():
-        write_table(tables / f"{name}.csv", pd.DataFrame(rows if name == "values" else [], columns=columns))
+    columns = {"values": VALUE_COLUMNS, "fid": FID_COLUMNS, "nll": NLL_COLUMNS}
+    for pattern in STAGES["table"].written:
+        path = checkout / pattern.format(suite="smoke")
+        found = rows if path.stem == "values" else []
+        write_table(path, pd.DataFrame(found, columns=columns.get(path.stem, ["suite"])))
+    suite = load_suite(REPOSITORY / "params/smoke.yaml")
+    Identity(suite, checkout / "results", checkout / "reports").record(Job("table", ""), {})
 
 
 def claim_is_graded(checkout: Path) -> None:

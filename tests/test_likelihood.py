@@ -8,9 +8,13 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from indm.data.levels import bits_per_dim, dequantise
+from indm.diffusion.evaluation import Evaluation, likelihoods
 from indm.diffusion.likelihood import GaussianControl, four_numbers, ode_nll, stratified_nelbo
-from indm.diffusion.sde import SDE, importance_time
+from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.diffusion.sde import SDE, build_sde, importance_time
 from indm.flows.build import build_flow
+from indm.flows.log_det import Series
 from indm.registry import DIFFUSIONS
 from tests.gaussian import GaussianData
 
@@ -202,3 +206,101 @@ def test_a_batch_of_one_image_is_evaluated() -> None:
         lambda z, t: data.noise_fn(sde, z, t), sde, data.draw(1), torch.zeros(1), EPS, 50, Generator().manual_seed(0)
     )
     assert torch.isfinite(bound).all()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Before training, under VE
+
+
+# An untrained network's score is nearly zero: the latent stays where it is, under a prior N(0, 50^2 I).
+UNTRAINED_NLL = math.log2(50 * math.sqrt(2 * math.pi)) + 8
+UNTRAINED_NELBO = UNTRAINED_NLL + 1 / (2 * math.log(2))
+RELEASED_NLL, RELEASED_NELBO = (
+    14.977,
+    15.698,
+)  # in the released code's log, of CIFAR-10 and NCSN++ before its first step
+PROTOCOL: dict[str, Any] = {
+    "batch_size": 10,
+    "time_draws": 2,
+    "tolerance": None,
+    "ode_steps": 2,
+    "log_det": "exact",
+    "log_det_tolerance": None,
+}
+
+
+def synthetic_images(count: int) -> Tensor:
+    """Levels (N, 3, 32, 32), clipped normal, independent from pixel to pixel: CIFAR-10's mean and deviation in each channel."""
+    mean, std = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2470, 0.2435, 0.2616])
+    noise = torch.randn(count, 3, 32, 32, generator=Generator().manual_seed(0))
+    return (256 * (mean[:, None, None] + std[:, None, None] * noise)).clamp(0, 255).byte()
+
+
+def untrained(name: str) -> ImplicitNonlinearDiffusion:
+    """A small network of the released VE kind (NCSN++), or what the suites train on digits."""
+    torch.manual_seed(0)
+    score: dict[str, Any] = {
+        "name": "unet",
+        "channels": 8,
+        "multipliers": [1, 1],
+        "blocks": 1,
+        "attention_resolutions": [],
+    }
+    score |= {"dropout": 0.0, "fourier_scale": 16.0}
+    kind = {"embedding": "fourier", "fir": True, "progressive_input": "residual", "scale_by_sigma": True}
+    plain = {"embedding": "log_snr", "fir": False, "progressive_input": "none", "scale_by_sigma": False}
+    score |= kind | {"normalise_input": False} if name == "ncsnpp" else plain | {"normalise_input": True}
+    sde = {"name": "ve", "sigma_min": 0.01, "sigma_max": 50.0}
+    flow = {"name": "identity"}
+    spec = {"shape": [3, 32, 32], "sde": sde, "eps": EPS, "score": score, "centered": False, "flow": flow}
+    return ImplicitNonlinearDiffusion(spec).eval().requires_grad_(False)
+
+
+def test_score_of_zero_under_ve_has_the_likelihoods_of_its_prior() -> None:
+    """NLL 14.970 and NELBO 15.691 bits/dim, with and without the reconstruction: it does not know z_0 either."""
+    generator = Generator().manual_seed(0)
+    nats = four_numbers(
+        lambda z, _: 0 * z,
+        build_sde("ve", sigma_min=0.01, sigma_max=50.0),
+        lambda x: (x, torch.zeros(len(x))),
+        dequantise(synthetic_images(20), 256, generator, centered=False),
+        eps=EPS,
+        time_draws=500,
+        tolerance=None,
+        ode_steps=2,
+        uncorrected=True,
+        generator=generator,
+    )
+    found = {key: bits_per_dim(value, 3072, 256, False).mean().item() for key, value in nats.items()}
+    assert found["nll"] == pytest.approx(UNTRAINED_NLL, abs=0.01)
+    assert found["nll_uncorrected"] == pytest.approx(UNTRAINED_NLL, abs=0.01)
+    assert found["nelbo"] == pytest.approx(UNTRAINED_NELBO, abs=0.01)
+    assert found["nelbo_no_reconstruction"] == pytest.approx(UNTRAINED_NELBO, abs=0.01)
+    assert pytest.approx(RELEASED_NLL, abs=0.01) == UNTRAINED_NLL
+    assert pytest.approx(RELEASED_NELBO, abs=0.01) == UNTRAINED_NELBO
+
+
+@pytest.mark.parametrize("name", ["ncsnpp", "digits"])
+def test_untrained_network_under_ve_has_the_likelihoods_of_a_score_of_zero(name: str) -> None:
+    """On the same images, times and noise."""
+    model, images = untrained(name), synthetic_images(10)
+    zero = untrained(name)
+    zero.noise.forward = lambda z, _: 0 * z  # type: ignore[method-assign, assignment]
+    evaluation = Evaluation(**PROTOCOL, uncorrected=True)
+    options: dict[str, Any] = {"seed": ("synthetic", 0), "device": torch.device("cpu"), "description": ""}
+    found, expected = (
+        likelihoods(each, images, 256, evaluation, once=lambda _, make: make(), **options) for each in (model, zero)
+    )
+    assert ((found - expected).abs() < 0.01).all(axis=None)
+    assert expected["nll"].mean() == pytest.approx(UNTRAINED_NLL, abs=0.01)
+
+
+def test_tolerance_of_the_log_determinant_is_in_bits_per_dimension() -> None:
+    series = Evaluation(**PROTOCOL | {"log_det": "series", "log_det_tolerance": 1e-3}, uncorrected=False)
+    exact = Evaluation(**PROTOCOL, uncorrected=False)
+    assert (exact.estimator, exact.log_det_bound("indm"), exact.log_det_bound("ddpmpp")) == ("exact", 0, 0)
+    assert (series.log_det_bound("indm"), series.log_det_bound("ddpmpp")) == (1e-3, 0)
+    assert isinstance(series.estimator, Series)
+    dims = 64
+    rest = torch.tensor([series.estimator.tolerance * dims])
+    assert (bits_per_dim(rest, dims, 256) - bits_per_dim(0 * rest, dims, 256)).item() == pytest.approx(1e-3, rel=1e-3)

@@ -10,12 +10,26 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+import numpy as np
 import pytest
 
+from indm.metrics.weights import TORCH_FIDELITY
+from indm.registry import DATASETS
 from indm.report.figures import plot_figures
+from indm.report.grades import MEANINGS, SHOWN
+from indm.report.page.caveats import caveats
 from indm.report.page.entries import set_numbers
+from indm.report.page.missing import missing
 from indm.report.page.render import render
-from tests.made_up import RUNS, SUITE, numbers, write_made_up_results
+from indm.report.page.tables import Table
+from indm.report.published import PAPER_BATCH, PAPER_DATASETS, PAPER_STEPS, PUBLISHED_WEIGHTS
+from indm.stages.report import contents
+from indm.store.files import write_json
+from indm.suite.content import suite_sha256
+from indm.suite.expand import suite_files
+from indm.suite.load import load_suite
+from tests.conftest import REPOSITORY
+from tests.made_up import CONTENTS, RUNS, SUITE, made_up_record, numbers, write_made_up_results
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NEEDS_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
@@ -62,7 +76,7 @@ def make_page(root: Path) -> str:
     figures.mkdir(exist_ok=True)
     for figure, svg in plot_figures(results / "tables").items():
         (figures / f"{figure}.svg").write_bytes(svg)
-    return render(SUITE, RUNS, results, figures, root / "params")
+    return render(CONTENTS, results, figures)
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +172,7 @@ def test_a_missing_table_is_named_with_what_makes_it(folder: Path, tmp_path: Pat
     shutil.copytree(folder, tmp_path / "copy")
     path = tmp_path / "copy" / "results" / SUITE / "tables" / f"{name}.csv"
     path.unlink()
-    html = render(SUITE, RUNS, path.parent.parent, tmp_path / "copy" / "figures", tmp_path / "copy" / "params")
+    html = render(CONTENTS, path.parent.parent, tmp_path / "copy" / "figures")
     assert f"{path}</code>: missing." in html
     assert f"snakemake --cores all --config suite={SUITE} -- {path}" in html
     assert f'id="table-{name}"' not in html
@@ -170,7 +184,7 @@ def test_missing_figures_pictures_and_provenance_are_named(tmp_path: Path) -> No
     results = write_made_up_results(tmp_path / "results")
     for path in [*results.glob("runs/*/*.png"), *results.glob("**/provenance/*.json")]:
         path.unlink()
-    html = render(SUITE, RUNS, results, tmp_path / "figures", tmp_path / "params")
+    html = render(CONTENTS, results, tmp_path / "figures")
     assert f"{tmp_path}/figures/discretization.svg</code>: not drawn yet" in html
     assert f"-- {tmp_path}/figures</code>" in html
     for run in RUNS:
@@ -182,15 +196,133 @@ def test_a_table_without_rows_says_that_the_suite_asks_for_none(tmp_path: Path) 
     results = write_made_up_results(tmp_path / "results")
     header = (results / "tables/protocol.csv").read_text().splitlines()[0]
     (results / "tables/protocol.csv").write_text(f"{header}\n")
-    html = render(SUITE, RUNS, results, tmp_path / "figures", tmp_path / "params")
+    html = render(CONTENTS, results, tmp_path / "figures")
     assert f"protocol.csv</code>: no rows: the suite {SUITE} asks for none of these numbers" in html
+
+
+def test_what_a_suite_no_longer_has_is_not_on_its_page(tmp_path: Path) -> None:
+    """Runs and 2-D datasets of an earlier version of a suite leave their folders, figures and records behind."""
+    results = write_made_up_results(tmp_path / "results")
+    kept = next(iter(RUNS))
+    for stale in ("runs/old-run-s0", "data/old-data", "protocol/old-data", "toy2d/old-toy"):
+        shutil.copytree(results / "runs" / kept, results / stale)
+    figures = tmp_path / "figures"
+    figures.mkdir()
+    for name in ("toy2d-old-toy", "toy2d-moons", "old-figure"):
+        (figures / f"{name}.svg").write_text(f'<svg id="{name}"></svg>')
+    html = render(CONTENTS, results, figures)
+    assert "toy2d-moons" in html
+    assert kept in html
+    assert "old-" not in html
+
+
+# What the page of each suite must say of it; a new suite says here what its numbers are.
+SHORT, OTHER_DATA, OWN_FEATURES = "Trainings are short: ", "none of the paper’s datasets", "on features of digits-cnn"
+NOTHING = "its numbers mean nothing: models were trained for "
+CAVEATS = {
+    "smoke": [NOTHING + "20 steps of 16 images", OTHER_DATA, OWN_FEATURES],
+    "smoke-images": [
+        NOTHING + "3 steps of 4 images",
+        "standin32 is none of the paper’s datasets (32 × 32 pixels of 256 levels; synthetic stand-in",
+        "all other scores of images of standin32 mean nothing: Inception has not the published weights",
+        "standin64 is none of the paper’s datasets (64 × 64 pixels of 256 levels; synthetic stand-in",
+        "all other scores of images of standin64 mean nothing: Inception has not the published weights",
+    ],
+    "digits": [SHORT + "200 steps of 64 images", OTHER_DATA, OWN_FEATURES],
+    "digits-full": [SHORT, OTHER_DATA, OWN_FEATURES],
+    "digits-search": [SHORT, OTHER_DATA, OWN_FEATURES],
+    "paper": [],
+}
+
+
+@pytest.mark.parametrize("path", suite_files(REPOSITORY / "params"), ids=lambda path: path.stem)
+def test_every_suite_says_what_its_numbers_cannot_be_taken_for(tmp_path: Path, path: Path) -> None:
+    suite = load_suite(path)
+    for name, reference in suite.reference.items():
+        write_data(tmp_path / "data" / name, name, reference.extractor)
+    absent = {name: Table(name, tmp_path, missing=missing(suite.suite, tmp_path, tmp_path)) for name in ("fid", "nll")}
+    found = caveats(contents(suite), absent, [], tmp_path)
+    expected = CAVEATS[path.stem]
+    assert len(found) == len(expected), found
+    for caveat, words in zip(found, expected, strict=True):
+        assert words in caveat
+
+
+def write_data(folder: Path, name: str, extractor: str) -> None:
+    """Write what the page reads of a dataset, as the stages prepare and reference do."""
+    dataset = DATASETS[name]
+    # Of archives that are not here, more than any suite's batch.
+    count = 50_000 if dataset.archives else dataset.load(0)["train"].count
+    description = {"levels": dataset.levels, "shape": dataset.shape, "counts": {"train": count}}
+    write_json(folder / "dataset.json", description | {"source": dataset.source})
+    weights = {"inception-v3-compat": TORCH_FIDELITY.sha256 + "0" * 56, "inception-v3-random": "ab" * 32}
+    write_json(folder / "reference.json", {"extractor": extractor, "weights_sha256": weights.get(extractor)})
+
+
+def test_other_weights_under_the_published_name_are_said(tmp_path: Path) -> None:
+    """The weights decide, not the extractor's name."""
+    results = write_made_up_results(tmp_path / "results")
+    reference = {"extractor": "inception-v3-compat", "weights_sha256": "12" * 32}
+    write_json(results / "data/digits/reference.json", reference)
+    html = render(CONTENTS, results, tmp_path / "figures")
+    assert (
+        "Inception has not the published weights (inception-v3-compat, sha256 12121212…, published 6726825d…)" in html
+    )
+
+
+def test_a_reference_that_is_not_there_is_said(tmp_path: Path) -> None:
+    results = write_made_up_results(tmp_path / "results")
+    (results / "data/digits/reference.json").unlink()
+    html = render(CONTENTS, results, tmp_path / "figures")
+    assert f"What the FIDs of digits were measured with is not known: {results}/data/digits/reference.json" in html
+
+
+def test_the_page_knows_the_published_weights_and_the_length_of_the_papers_trainings() -> None:
+    paper = load_suite(REPOSITORY / "params/paper.yaml")
+    assert TORCH_FIDELITY.sha256 == PUBLISHED_WEIGHTS
+    assert (paper.train.steps, paper.train.batch_size) == (PAPER_STEPS, PAPER_BATCH)
+    assert list(PAPER_DATASETS) == list(paper.datasets)
+
+
+def test_figures_on_the_page_name_their_error_bars(folder: Path) -> None:
+    captions = make_page(folder).split("<figcaption>")[1:]
+    plots = [caption for caption in captions if "The numbers:" in caption]
+    assert len(plots) == 6
+    for caption in plots:
+        text = caption.split("</figcaption>")[0]
+        expected = "no error bars" if "protocol.csv" in text else "Error bars: 95 % interval of the mean over 3 seeds"
+        assert expected in text
+
+
+def test_the_page_has_the_checksum_that_provenance_has(tmp_path: Path) -> None:
+    """Of the suite in full: a suite that builds on another changes with it."""
+    suite = load_suite(REPOSITORY / "params/digits-full.yaml")
+    write_json(tmp_path / "tables/provenance/table.json", made_up_record(np.random.default_rng(0)))
+    html = render(contents(suite), tmp_path, tmp_path)
+    assert f"SHA-256 <code>{suite_sha256(suite)}</code>" in html
+    assert "<code>params/expanded/digits-full.json</code>" in html
+
+
+GRADE_WORDS = [
+    ("results/README.md", MEANINGS),
+    *((name, {SHOWN: MEANINGS[SHOWN]}) for name in ("README.md", "docs/claims.md", "params/claims.yaml")),
+]
+
+
+@pytest.mark.parametrize(("name", "meanings"), GRADE_WORDS, ids=[name for name, _ in GRADE_WORDS])
+def test_grades_mean_the_same_wherever_they_are_explained(folder: Path, name: str, meanings: dict[str, str]) -> None:
+    prose = " ".join((REPOSITORY / name).read_text().replace("\n# ", " ").split())
+    page = " ".join(make_page(folder).split())
+    for grade, meaning in meanings.items():
+        assert meaning in prose, grade
+        assert f"<strong>{grade.capitalize()}</strong>: {meaning}." in page
 
 
 def test_text_of_results_cannot_become_markup(tmp_path: Path) -> None:
     results = write_made_up_results(tmp_path / "results")
     path = results / "tables" / "protocol.csv"
     path.write_text(path.read_text().replace("clean-fid", "<script>alert(1)</script>"))
-    html = render(SUITE, RUNS, results, tmp_path / "figures", tmp_path / "params")
+    html = render(CONTENTS, results, tmp_path / "figures")
     assert "<script>alert" not in html
     assert "&lt;script&gt;alert" in html
 
@@ -201,7 +333,7 @@ def test_one_seed_and_uncommitted_changes_are_said(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace(",3,ancestral", ",1,ancestral", 1))
     record = next(results.glob("**/provenance/train.json"))
     record.write_text(json.dumps(json.loads(record.read_text()) | {"uncommitted_changes": True}))
-    html = render(SUITE, RUNS, results, tmp_path / "figures", tmp_path / "params")
+    html = render(CONTENTS, results, tmp_path / "figures")
     assert "trained with one seed" in html
     assert "on a checkout with uncommitted changes" in html
 

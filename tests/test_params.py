@@ -1,6 +1,10 @@
 """The schema: what it refuses, and in which words."""
 
+from collections.abc import Iterator
+from copy import deepcopy
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dvc.utils.serialize import parse_yaml as parse_yaml_for_dvc
@@ -11,7 +15,7 @@ from ruamel.yaml.error import YAMLError
 
 from indm.errors import ParamsError
 from indm.suite.expand import suite_files
-from indm.suite.load import expanded_text, json_schema, load_suite
+from indm.suite.load import expanded_text, json_schema, load_suite, suite_content
 from indm.suite.schema.suite import Suite
 from indm.suite.strict_yaml import parse_yaml, yaml_text
 from tests.conftest import REPOSITORY
@@ -118,6 +122,11 @@ MISTAKES = {
         "vp, " + LINE.replace("train: {}", "train: {steps: 100}"),
         [f"run {RUN}, key train.snapshots: found [50, 100, 200]; allowed: increasing, up to train.steps 100"],
     ),
+    "snapshots without the weights to evaluate": (
+        "weights: {score: ema",
+        "weights: {score: raw",
+        [f"run {RUN}, key train.snapshots: found [50, 100, 200]; allowed: [], since weights.score is raw"],
+    ),
     "warm-up of a flow that is not there": (
         "  flow_warmup_steps: 0",
         "  flow_warmup_steps: 10",
@@ -127,6 +136,16 @@ MISTAKES = {
         "vp, " + LINE,
         "vp, " + LINE.replace("train: {}", "train: {flow_warmup_steps: 200}"),
         [f"run {RUN}, key train.flow_warmup_steps: found 200; allowed: below train.steps 200"],
+    ),
+    "released denoising under VP": (
+        "vp, " + LINE,
+        "vp, " + LINE.replace("sample: {}", "sample: {denoise: released_ve}"),
+        [f"run {RUN}, key sample.denoise: found 'released_ve'; allowed: 'tweedie', 'none' where sde is vp and sampler"],
+    ),
+    "released denoising of the ODE": (
+        "train: {snapshots: [], flow_lr: 3.0e-4}, sample: {}}",
+        "train: {snapshots: []}, sample: {denoise: released_ve, sampler: ode}}",
+        ["run digits-ve-indm-fid, key sample.denoise: found 'released_ve'; allowed: 'tweedie', 'none' where sde is ve"],
     ),
     "key given twice": (
         "threads: 1",
@@ -168,6 +187,16 @@ MISTAKES = {
         "prc_images: 3",
         ["key fid.prc_neighbours: found 3; allowed: below prc_images 3"],
     ),
+    "series without a tolerance": (
+        "  log_det: exact",
+        "  log_det: series",
+        ["key nll: found log_det_tolerance None; allowed: a tolerance, since log_det is series"],
+    ),
+    "tolerance of what is exact": (
+        "  log_det_tolerance: null",
+        "  log_det_tolerance: 1.0e-3",
+        ["key nll: found log_det_tolerance 0.001; allowed: null, since log_det is exact"],
+    ),
     "seeds that are no list": (
         "seeds: [0, 1, 2], train: {}",
         "seeds: 3, train: {}",
@@ -176,7 +205,12 @@ MISTAKES = {
     "a seed twice": (
         "seeds: [0, 1, 2], train: {}",
         "seeds: [0, 0], train: {}",
-        ["key seeds: found [0, 0]; allowed: each once"],
+        ["key seeds: found 0 twice in [0, 0]; allowed: each value once: take the repeats out"],
+    ),
+    "a snapshot of a run twice": (
+        "vp, " + LINE,
+        "vp, " + LINE.replace("train: {}", "train: {snapshots: [100, 200, 200]}"),
+        [f"run {RUN}, key train.snapshots: found 200 twice in [100, 200, 200]; allowed: each value once"],
     ),
     "seed and seeds": (
         "seeds: [0, 1, 2], train: {}",
@@ -219,6 +253,56 @@ def test_mistake_is_named(tmp_path: Path, mistake: str) -> None:
         assert word in message, f"{word!r} is not in {message!r}"
     for line in message.splitlines():
         assert "digits.yaml: " in line
+
+
+# Lists whose values have their places: levels, scales, the first and the last of a range.
+PLACES = {"multipliers", "blocks", "encoder_widths", "corrector_snr"}
+
+
+def lists(content: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
+    """Yield every list of a suite, but for those of its runs, with its key."""
+    for name, value in content.items():
+        if isinstance(value, dict) and name != "runs":
+            yield from lists(value, (*key, name))
+        if isinstance(value, list):
+            yield (*key, name), value
+
+
+FULL = suite_content(load_suite(REPOSITORY / "params" / "digits.yaml"))
+LISTS = {".".join(key): (key, value) for key, value in lists(FULL)}
+
+
+@pytest.mark.parametrize("key", LISTS)
+def test_a_value_that_stands_twice_is_refused_but_where_places_count(tmp_path: Path, key: str) -> None:
+    """It would be measured twice, and averaged as if by two seeds."""
+    (*sections, name), value = LISTS[key]
+    repeated = (value or [8]) * 2
+    changed = deepcopy(FULL)
+    reduce(dict.__getitem__, sections, changed)[name] = repeated
+    expected = f"key {key}: found {repeated[0]!r} twice in {repeated}; allowed: each value once: take the repeats out"
+    try:
+        load(tmp_path, yaml_text(changed))
+    except ParamsError as error:
+        found = str(error)
+    else:
+        found = ""
+    assert (expected in found) == (name not in PLACES), found
+
+
+def test_every_list_whose_places_do_not_count_was_repeated() -> None:
+    known = {key.rpartition(".")[2] for key in LISTS} - PLACES
+    assert known == {
+        "attention_resolutions",
+        "objectives",
+        "sample_steps",
+        "samplers",
+        "scales",
+        "sizes",
+        "snapshots",
+        "steps",
+    }
+    # Those of a run's train section stand there once more.
+    assert json_schema().count('"uniqueItems": true') == len(known) + 2
 
 
 def test_missing_suite_lists_the_others(tmp_path: Path) -> None:
@@ -336,6 +420,48 @@ def test_a_suite_that_builds_on_another_says_what_differs(tmp_path: Path) -> Non
     assert (more.protocol, more.toy2d.datasets, more.toy2d.seeds) == ({}, {}, 4)
     assert more.toy2d.training == base.toy2d.training
     assert more.runs == base.runs
+
+
+BASED = {
+    "mistake in the base": ("  steps: 200\n", "  steps: many\n", "", "digits", "key train.steps: found 'many'"),
+    "unknown key in the base": ("  steps: 200\n", "  steps: 200\n  lrr: 1\n", "", "digits", "key train.lrr: unknown key"),
+    "missing key": ("  steps: 200\n", "", "train: {lr: 1.0e-3}\n", "digits", "key train.steps: missing"),
+    "mistake over the base": ("", "", "train: {steps: many}\n", "more", "key train.steps: found 'many'"),
+    "over a mistake in the base": (
+        "  steps: 200\n", "  steps: many\n", "train: {steps: few}\n", "more", "key train.steps: found 'few'"
+    ),
+    "run of the base": ("vp, " + LINE, "vp, " + LINE.replace("train: {}", "train: {lr: -1}"), "", "digits", f"run {RUN}, key"),
+    "seeds of the base": ("vp, " + LINE, "vp, " + LINE.replace("[0, 1, 2]", "[0, 0]"), "", "digits", f"run {RUN}, key seeds"),
+    "run of its own": (
+        "", "", "protocol: {}\nruns:\n  digits-vp-indm-nll: {dataset: digits, sde: vp, model: indm, variant: '', objective: nll, "
+        "seeds: [0], sample: {}}\n", "more", f"run {RUN}, key train: missing",
+    ),
+    "base of the base": ("suite: digits\n", "suite: digits\nbased_on: nothing\n", "", "digits", "key based_on: "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", BASED)
+def test_a_mistake_is_named_with_the_file_that_has_it(tmp_path: Path, mistake: str) -> None:
+    old, new, more, file, words = BASED[mistake]
+    assert old in DIGITS
+    (tmp_path / "digits.yaml").write_text(DIGITS.replace(old, new, 1) if old else DIGITS)
+    (tmp_path / "more.yaml").write_text(f"suite: more\nbased_on: digits\n{more}")
+    with pytest.raises(ParamsError) as caught:
+        load_suite(tmp_path / "more.yaml")
+    for line in str(caught.value).splitlines():
+        assert line.startswith(f"{tmp_path}/{file}.yaml: ")
+    assert words in str(caught.value)
+
+
+def test_a_mistake_across_keys_is_named_with_all_files_that_may_have_it(tmp_path: Path) -> None:
+    (tmp_path / "digits.yaml").write_text(DIGITS)
+    (tmp_path / "more.yaml").write_text("suite: more\nbased_on: digits\nfid: {prc_neighbours: 1000}\n")
+    with pytest.raises(ParamsError) as caught:
+        load_suite(tmp_path / "more.yaml")
+    files = f"{tmp_path}/more.yaml, based on {tmp_path}/digits.yaml"
+    assert str(caught.value).startswith(
+        f"{files}: suite more, key fid.prc_neighbours: found 1000; allowed: below prc_images"
+    )
 
 
 def test_a_cell_with_seeds_is_a_run_for_each(tmp_path: Path) -> None:

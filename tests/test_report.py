@@ -64,7 +64,7 @@ def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
         write_json(layout.run(name) / "fid.json", {"extractor": extractor, "fid": keys.get("fid", 10.0), **FIDS})
         numbers = {key: keys.get(key, 1.0) for key in LIKELIHOODS}
         errors = {f"{key}_se": 0.1 for key in LIKELIHOODS}
-        write_json(layout.run(name) / "nll.json", {"images": 360, "seed": keys["seed"], **numbers, **errors})
+        write_json(layout.run(name) / "nll.json", {"images": 360, "log_det_bound": 0.0, **numbers, **errors})
         of_images = {key: [value - 0.5, value + 0.5] for key, value in numbers.items()}
         write_table(layout.run(name) / "nll.csv", pd.DataFrame({"image": [0, 1], **of_images}))
         size = {"score_parameters": keys.get("parameters", 1000), "flow_parameters": 0, "steps": 100}
@@ -75,11 +75,13 @@ def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         if kind == "curve":
-            path.with_name("curve_images.csv").write_text("step,image,nelbo,nll,gap\n")
+            path.with_name("curve_images.csv").write_text("step,image,nelbo,nll,gap\n10,0,2.5,2.0,0.5\n")
     datasets = sorted({identity["dataset"] for identity in named.values()})
     for dataset in datasets:
         write_json(layout.data(dataset) / "reference.json", {"extractor": EXTRACTORS[dataset], "floors": FLOORS})
-    return read_results(layout, named, datasets, toy2d=["moons"])
+    first, toy2d = [next(iter(named))], ["moons"] if "toy2d" in texts else []
+    curve, sweep = (first if kind in texts else [] for kind in ("curve", "sweep"))
+    return read_results(layout, named, datasets, curve=curve, sweep=sweep, toy2d=toy2d)
 
 
 @pytest.mark.parametrize(
@@ -160,9 +162,9 @@ SWEEP = """sampler,steps,nfe,num_samples,fid,fid_se,kid,kid_se,skip
 ode_heun,4,7,500,20.0,1.0,0.2,0.02,
 euler_maruyama,4,,,,,,,beta / N > 1
 """
-CURVE = """step,flops,images,nelbo,nelbo_se,nll,nll_se,gap,gap_se,split
-10,1e9,64,3.0,0.1,2.5,0.1,0.5,0.01,valid
-20,2e9,64,2.5,0.1,2.4,0.1,0.1,0.01,valid
+CURVE = """step,flops,images,nelbo,nelbo_se,nll,nll_se,gap,gap_se,log_det_bound,split
+10,1e9,64,3.0,0.1,2.5,0.1,0.5,0.01,0,valid
+20,2e9,64,2.5,0.1,2.4,0.1,0.1,0.01,0,valid
 """
 TOY2D = """model,variant,seed,parameters,train_flops,nelbo,nll,gap,w1_8,path_ratio
 indm,,0,100,1e6,0.5,0.6,-0.1,40,1.1
@@ -209,6 +211,15 @@ def test_every_number_is_a_value_with_its_source(tmp_path: Path) -> None:
     assert set(values.loc[values["stage"] == "train", "metric"]) == {"score_parameters", "flow_parameters", "steps"}
 
 
+@pytest.mark.parametrize("row", [SWEEP.splitlines()[1], SWEEP.splitlines()[1].replace("20.0", "30.0")])
+def test_a_row_that_stands_twice_is_refused(tmp_path: Path, row: str) -> None:
+    results = written(tmp_path, [{}], sweep=f"{SWEEP}{row}\n")
+    with pytest.raises(
+        ArtifactError, match=r"sweep\.csv: found a number twice \(.*, 0, sweep, fid, ode_heun, 4.0\), expected"
+    ):
+        values_table(results)
+
+
 def test_likelihoods_of_each_image_are_collected(tmp_path: Path) -> None:
     """Those of the runs and of their snapshots; of a run that has a likelihood they must be there."""
     name = written(tmp_path, [{"seed": 3, "nll": 2.0}], curve=CURVE).runs[0]["run"]
@@ -216,9 +227,9 @@ def test_likelihoods_of_each_image_are_collected(tmp_path: Path) -> None:
     identity = CELL_OF_DDPMPP | {"seed": 3}
     file.unlink()
     with pytest.raises(ArtifactError, match=r"curve_images\.csv: cannot be read"):
-        read_results(Layout(tmp_path, "s"), {name: identity}, ["digits"])
+        read_results(Layout(tmp_path, "s"), {name: identity}, ["digits"], curve=[name])
     file.write_text("step,image,nelbo,nll,gap\n10,0,2.5,2.0,0.5\n10,1,3.5,3.0,0.5\n")
-    table = images_table(read_results(Layout(tmp_path, "s"), {name: identity}, ["digits"]))
+    table = images_table(read_results(Layout(tmp_path, "s"), {name: identity}, ["digits"], curve=[name]))
     assert (table[list(identity)] == pd.Series(identity)).all(axis=None)
     assert table["stage"].tolist() == ["nll", "nll", "curve", "curve"]
     assert table["image"].tolist() == [0, 1, 0, 1]
@@ -260,7 +271,7 @@ def test_every_published_number_is_compared_or_shown_absent(tmp_path: Path) -> N
     assert list(table) == COMPARISON_COLUMNS
     assert table["published"].tolist() == PUBLISHED["value"].astype(float).tolist()
     assert table[["ours", "difference"]].isna().all(axis=None)
-    assert (table["verdict"] == "not comparable").all()
+    assert set(table["verdict"]) == {"not comparable", "context"}
     assert table["protocol_differences"].iloc[2] == "dataset: ours digits, published cifar10"
 
 
@@ -272,11 +283,12 @@ VP = {"dataset": "cifar10", "parameters": 61_804_419, "num_samples": 50_000}
     [
         (
             VP | {"fid": 2.6},
-            "agrees within two standard errors",
+            "agrees (95 % over images)",
             "implementation: ours torch-fidelity, published TF-GAN",
         ),
-        (VP | {"fid": 2.55 + 1.1}, "worse", ""),
-        (VP | {"fid": 2.55 - 1.1}, "better", ""),
+        (VP | {"fid": 2.55 + 0.97}, "agrees (95 % over images)", ""),
+        (VP | {"fid": 2.55 + 0.99}, "worse (95 % over images)", ""),
+        (VP | {"fid": 2.55 - 0.99}, "better (95 % over images)", ""),
         (VP | {"parameters": 1000}, "not comparable", "parameters: ours 1000, published 61804419"),
         (VP | {"num_samples": 1000}, "not comparable", "images: ours 1000, published 50000"),
         (VP | {"extractor": "inception-v3-random"}, "not comparable", "extractor: ours inception-v3-random, published"),
@@ -291,6 +303,66 @@ def test_a_comparison_needs_the_published_protocol(
     assert row["verdict"] == verdict
     assert words in row["protocol_differences"]
     assert row["difference"] == pytest.approx(run.get("fid", 10.0) - 2.55)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "errors", "verdict"),
+    [
+        (2, 12.6, "agrees (95 % over seeds)"),
+        (2, 12.8, "worse (95 % over seeds)"),
+        (3, 4.29, "agrees (95 % over seeds)"),
+        (3, -4.31, "better (95 % over seeds)"),
+        (11, 2.22, "agrees (95 % over seeds)"),
+        (11, 2.24, "worse (95 % over seeds)"),
+    ],
+)
+def test_a_comparison_over_seeds_has_students_interval(tmp_path: Path, seeds: int, errors: float, verdict: str) -> None:
+    """So many standard errors from the published number; the quantiles are 12.71, 4.30 and 2.23."""
+    fids = np.arange(seeds) * 0.1
+    mean = 2.55 + errors * fids.std(ddof=1) / seeds**0.5
+    runs = [VP | {"seed": seed, "fid": mean + fid - fids.mean()} for seed, fid in enumerate(fids)]
+    table = compared(tmp_path, runs)
+    (row,) = records(table[(table["published"] == 2.55) & (table["sde"] == "vp") & (table["metric"] == "fid")])
+    assert (row["seeds"], row["verdict"]) == (seeds, verdict)
+
+
+def test_other_models_are_context_and_stand_last(tmp_path: Path) -> None:
+    """They are what a reader wants to know beside the comparison; that we did not measure them goes without saying."""
+    table = compared(tmp_path, [VP])
+    context = table["verdict"] == "context"
+    assert set(table["model"][context]) >= {"vdm", "mulan", "flow-matching", "scoreflow", "lsgm"}
+    assert set(table["model"][~context]) == {"indm", "ddpmpp"}
+    assert table["note"][context].str.startswith("context: ").all()
+    assert not table["note"][~context].str.startswith("context").any()
+    assert table["protocol_differences"][context].isna().all()
+    assert context.is_monotonic_increasing
+
+
+def published(**keys: str) -> list[dict[str, Any]]:
+    return records(PUBLISHED[np.logical_and.reduce([PUBLISHED[key] == value for key, value in keys.items()])])
+
+
+def test_published_numbers_are_those_of_their_sources() -> None:
+    """DiffiT's table 2 has INDM's bits/dim among its FIDs, and another FID of LSGM than LSGM's own abstract."""
+    assert (
+        not PUBLISHED.astype(str)
+        .apply(lambda column: column.str.contains("diffit|2312.02139", case=False))
+        .any(axis=None)
+    )
+    assert [row["value"] for row in published(model="lsgm", metric="fid")] == ["2.10"]
+    assert "3.09" not in {row["value"] for row in published(model="indm", metric="fid")}
+    assert [row["value"] for row in published(model="ddpmpp", variant="soft-truncation", dataset="cifar10")] == ["3.03"]
+
+
+def test_a_record_that_names_neither_sde_nor_objective_leaves_both_open() -> None:
+    rows = published(model="indm", variant="soft-truncation")
+    assert [(row["value"], row["sde"], row["objective"]) for row in rows] == [("3.25", "", ""), ("3.01", "", "")]
+
+
+def test_likelihoods_without_the_entropy_term_say_so() -> None:
+    rows = published(dataset="celeba64", variant="soft-truncation", metric="nll")
+    assert [row["value"] for row in rows] == ["2.10", "1.96"]
+    assert all("without an entropy term" in row["note"] and "add 0.92" in row["note"] for row in rows)
 
 
 def test_a_number_of_no_named_sde_is_set_beside_each(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from indm.diffusion.generate import CountedNoise
+from indm.diffusion.objectives import perturb
 from indm.diffusion.samplers import prior_draw, sample_ode, sample_ode_fixed, sample_pc, time_grid
 from indm.diffusion.sde import T
 from indm.diffusion.steps import DENOISERS, PREDICTORS, tweedie
@@ -187,10 +188,89 @@ def test_released_ve_denoising_overshoots_by_the_log_ratio() -> None:
     assert not steps["none"].any()
 
 
-def test_prior_can_be_centred() -> None:
-    mean = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    centred, plain = (prior_draw(DIFFUSIONS["ve"](), (5, 4), Generator().manual_seed(0), CPU, m) for m in (mean, None))
-    torch.testing.assert_close(centred - plain, mean.expand(5, 4), rtol=0, atol=1e-4)
+def toy_score(z: Tensor, t: float) -> Tensor:
+    """A score of no model, neither linear nor the same at all times; (B, D) to (B, D)."""
+    return (torch.sin(z) - z) * (1 + t) / (0.3 + (0.01 * 5000**t) ** 2)
+
+
+def even(points: int, last: float) -> list[float]:
+    """Equidistant times from 1."""
+    return [1 - i * (1 - last) / (points - 1) for i in range(points)]
+
+
+def variances(times: list[float]) -> list[float]:
+    """Of the steps of reverse diffusion between times: differences of sigma^2."""
+    return [1e-4 * (5000 ** (2 * t) - 5000 ** (2 * s)) for t, s in pairwise(times)]
+
+
+def released_ve_sampler(z: Tensor, points: int, snr: float, generator: Generator) -> Tensor:
+    """The released predictor-corrector under VE with ``pc_denoise`` and ``pc_denoise_time = -1``, for :func:`toy_score`.
+
+    At each point but the last: one Langevin correction, then reverse diffusion to the next. What is kept is the mean of the
+    last of these steps, without its noise, which lies at eps. There is no correction at eps; half a reverse step from eps to -1,
+    whose forward drift is zero, ends it.
+    """
+
+    def normal() -> Tensor:
+        return torch.randn(z.shape, generator=generator, dtype=torch.float64)
+
+    times = even(points, EPS)
+    for t, variance in zip(times[:-1], variances(times), strict=True):
+        score, xi = toy_score(z, t), normal()
+        rate = 2 * (snr * xi.norm(dim=1).mean() / score.norm(dim=1).mean()) ** 2
+        z = z + rate * score + (2 * rate).sqrt() * xi
+        mean = z + variance * toy_score(z, t)
+        z = mean + variance**0.5 * normal()
+    g2 = 2 * math.log(5000) * 1e-4 * 5000 ** (2 * EPS)
+    return mean + 0.5 * g2 * (EPS - -1) * toy_score(mean, EPS)
+
+
+@pytest.mark.parametrize("points", [2, 7, 100])
+def test_released_ve_sampling_is_the_released_algorithm(points: int) -> None:
+    sde = DIFFUSIONS["ve"]()
+    noise = CountedNoise(lambda z, t: -sde.sigma(t)[:, None] * toy_score(z, t[0].item()))
+    z = 50 * torch.randn(20, 3, generator=Generator().manual_seed(1), dtype=torch.float64)
+    expected = released_ve_sampler(z, points, 0.14, Generator().manual_seed(0))
+    found = sample_pc(
+        noise,
+        sde,
+        z,
+        Generator().manual_seed(0),
+        predictor="reverse_diffusion",
+        times=time_grid(sde, "uniform", points, EPS),
+        corrector_snr=(0.14, 0.14),
+        corrector_steps=1,
+        denoise="released_ve",
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+    assert noise.calls == 2 * (points - 1) + 1
+
+
+def test_released_table_of_sigma_is_the_grid_but_for_eps() -> None:
+    """Without ``pc_denoise`` the released steps have the variances of a table from 1 to 0: within 2 ln(5000) eps of ours."""
+    ours, table = variances(even(1000, EPS)), variances(even(1000, 0))
+    assert max(abs(b / a - 1) for a, b in zip(ours, table, strict=True)) < 2.001 * math.log(5000) * EPS
+
+
+def test_released_ode_denoises_under_vp_alone() -> None:
+    """Its last step, g^2 eps times the score, is Tweedie's within 0.2 % under VP; under VE 99.98 % of the noise stays."""
+    eps = torch.tensor(EPS, dtype=torch.float64)
+    sdes = {name: DIFFUSIONS[name]() for name in ("vp", "ve")}
+    share = {name: (sde.diffusion(eps) ** 2 * eps / sde.sigma(eps) ** 2).item() for name, sde in sdes.items()}
+    assert share["vp"] == pytest.approx(1, abs=2e-3)
+    assert share["ve"] < 2e-4
+
+
+@EACH_SDE
+def test_centred_prior_has_the_mean_of_the_latents_at_the_end(name: str) -> None:
+    """Latents N(m, S) have the mean alpha_T m at T; with the same noise, what is left of the difference is S's own."""
+    sde, mean = DIFFUSIONS[name](), torch.tensor([10.0, -20.0, 30.0, -40.0])
+    z0 = (mean + DATA.draw(COUNT) - DATA.mean).float()
+    prior = prior_draw(sde, (COUNT, 4), Generator().manual_seed(0), CPU, mean)
+    noise = torch.randn(COUNT, 4, generator=Generator().manual_seed(0))
+    end = torch.full((COUNT,), T, dtype=torch.float64)
+    difference = (perturb(sde, z0, end, noise) - prior).double().mean(0)
+    assert (difference.abs() < 0.005 * sde.alpha(end[0]) * mean.abs()).all()
 
 
 def test_same_seed_same_samples() -> None:

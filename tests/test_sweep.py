@@ -1,5 +1,6 @@
 """The stages sweep and protocol, and the nearest training images, on the smoke suite with a network as it is drawn."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 
 from indm.data.levels import dequantise, quantise, to_pixels, to_uint8
-from indm.diffusion.model import ImplicitNonlinearDiffusion
-from indm.errors import ConvergenceError, IndmError, ParamsError
+from indm.diffusion.generate import draw_levels
+from indm.diffusion.model import ImplicitNonlinearDiffusion, below
+from indm.errors import ConvergenceError, IndmError
 from indm.metrics.bootstrap import bootstrap_fid
 from indm.metrics.deviations import extrapolate, fid_by_size, fid_draws, jpeg, pixel_features
 from indm.metrics.extractors import SmallClassifier, build_extractor, build_inception
@@ -20,7 +22,7 @@ from indm.metrics.frechet import Reference, frechet
 from indm.registry import DATASETS
 from indm.stages import fid as fid_stage
 from indm.stages import prepare, protocol, reference, sample, sweep
-from indm.store.files import CHECKPOINT_FORMAT, read_array, read_json, write_weights
+from indm.store.files import CHECKPOINT_FORMAT, read_array, read_json, read_weights, write_weights
 from indm.store.layout import Layout
 from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
@@ -82,6 +84,17 @@ def test_sweep_has_a_row_for_each_cell_and_counts_the_calls(layout: Layout) -> N
     assert skipped[["nfe", "num_samples", "fid", "fid_se", "kid", "kid_se"]].isna().all(axis=None)
 
 
+def test_kid_of_sweep_and_of_fid_are_one_function(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indm.metrics.distances.kid", lambda *_, **__: (0.25, 0.125))
+    sweep.run(changed(sweep={"samplers": ["ancestral"], "steps": [2]}), layout, VE)
+    sample.run(SMOKE, layout, VE)
+    fid_stage.run(SMOKE, layout, VE)
+    (swept,) = read_sweep(layout, VE).to_dict("records")
+    drawn = read_json(layout.run(VE) / "fid.json")
+    assert (swept["kid"], swept["kid_se"]) == (drawn["kid"], drawn["kid_se"]) == (0.25, 0.125)
+    assert "jackknife of the generated images" in drawn["protocol"]["kid"]
+
+
 def test_sweep_has_the_runs_corrector_under_pc_alone(layout: Layout) -> None:
     suite = changed(
         sample={"corrector_snr": [0.16, 0.16], "corrector_steps": 2},
@@ -91,6 +104,14 @@ def test_sweep_has_the_runs_corrector_under_pc_alone(layout: Layout) -> None:
     table = read_sweep(layout, VE).set_index("sampler")
     assert table["nfe"].to_dict() == {"ancestral": 4, "pc": 4 + 2 * 4}
     assert table["fid"].notna().all()
+
+
+def test_sweep_denoises_all_its_cells_alike(layout: Layout) -> None:
+    """By its own key, whatever the run's images are denoised by: a cell of four points has four calls with denoising."""
+    for denoise, calls in (("tweedie", 4), ("none", 3)):
+        cells = {"samplers": ["ancestral", "ode_euler"], "steps": [4], "denoise": denoise}
+        sweep.run(changed(sample={"denoise": "none"}, sweep=cells), layout, VE)
+        assert (read_sweep(layout, VE)["nfe"] == calls).all()
 
 
 def test_sweep_of_euler_maruyama_with_two_points_is_finite(layout: Layout) -> None:
@@ -143,11 +164,14 @@ def test_protocol_has_a_row_for_each_deviation(study: pd.DataFrame) -> None:
         ("num_samples", "infinite"),
         ("reference", "test"),
         ("reference", "valid"),
+        ("rounding", "floor"),
         ("rounding", "uint8"),
         ("rounding", "float"),
         ("rounding", "jpeg-75"),
         ("denoise", "none"),
-        ("weights", "raw"),
+        ("weights", "score ema, flow raw"),
+        ("weights", "score raw, flow ema"),
+        ("weights", "score raw, flow raw"),
     ]
     assert study[["fid", "fid_se", "difference", "difference_se"]].notna().all(axis=None)
     # Each of the three numbers is rounded to six digits.
@@ -161,8 +185,54 @@ def test_base_of_protocol_is_the_runs_own_fid(layout: Layout, study: pd.DataFram
     assert base["fid"] == pytest.approx(found["fid"], rel=1e-5)
     assert base["fid_se"] == pytest.approx(found["fid_se"], rel=1e-5)
     assert base["note"].startswith(
-        f"{RUN}: 80 images; reference train; torch-fidelity, digits-cnn; rounded to 17 levels"
+        f"{RUN}: 80 images; reference train; torch-fidelity, digits-cnn; rounded to 17 levels, nearest; "
     )
+    assert base["note"].endswith("; weights score ema, flow ema")
+    assert found["weights"] == {"score": "ema", "flow": "ema"}
+
+
+@pytest.mark.parametrize(("score", "flow"), [("ema", "ema"), ("ema", "raw"), ("raw", "ema")])
+def test_images_are_of_the_weights_that_the_suite_names(layout: Layout, score: str, flow: str) -> None:
+    """The raw weights of each network are 1.1 times the averaged ones."""
+    # Of raw scores there are no snapshots.
+    suite = changed(weights={"score": score, "flow": flow}, train={"snapshots": []})
+    found = sample.run(suite, layout, RUN).folder
+    tensors, spec = read_weights(found / "checkpoint.safetensors", CHECKPOINT_FORMAT)
+    model = ImplicitNonlinearDiffusion(spec["model"]).eval()
+    model.noise.load_state_dict(below(tensors, f"{score}.noise"))
+    model.flow.load_state_dict(below(tensors, f"{flow}.flow"))
+    settings = suite.sample_params(RUN).model_dump(exclude={"centre_prior"})
+    expected, _ = draw_levels(model, 17, seed=("digits", 0, "sample"), device=CPU, mean=None, progress=iter, **settings)
+    assert (read_array(found / "samples.npy") == expected).all()
+    assert read_json(found / "samples.json")["weights"] == {"score": score, "flow": flow}
+
+
+def test_a_model_without_a_flow_has_the_weights_of_its_score_alone(layout: Layout) -> None:
+    folder = sample.run(SMOKE, layout, VE).folder
+    assert read_json(folder / "samples.json")["weights"] == {"score": "ema", "flow": None}
+    content = SMOKE.model_dump(exclude_unset=True)
+    content["protocol"]["digits"]["run"] = VE
+    study = protocol.Study(Suite.model_validate(content), layout, "digits")
+    assert [study.said(weights) for weights in study.other_weights()] == ["score raw"]
+
+
+def test_rows_of_rounding_are_what_a_suite_of_that_rounding_measures(
+    layout: Layout, study: pd.DataFrame, tmp_path: Path
+) -> None:
+    other = Layout(tmp_path, "smoke")
+    shutil.copytree(layout.suite_folder, other.suite_folder)
+    suite = changed(sample={"rounding": "floor"})
+    sample.run(suite, other, RUN)
+    fid_stage.run(suite, other, RUN)
+    found = read_json(other.run(RUN) / "fid.json")["fid"]
+    assert read_json(other.run(RUN) / "samples.json")["rounding"] == "floor"
+    rows = study.set_index(["factor", "setting"])["fid"]
+    assert rows["rounding", "floor"] == pytest.approx(found, rel=1e-5)
+    assert rows["rounding", "floor"] != pytest.approx(rows["base", "suite"], rel=1e-4)
+    protocol.run(suite, other, "digits")
+    turned = pd.read_csv(other.suite_folder / "protocol" / "digits.csv").set_index(["factor", "setting"])["fid"]
+    assert turned["base", "suite"] == pytest.approx(found, rel=1e-5)
+    assert turned["rounding", "nearest"] == pytest.approx(rows["base", "suite"], rel=1e-5)
 
 
 def test_pairs_are_compared_with_far_smaller_errors(study: pd.DataFrame) -> None:
@@ -188,12 +258,6 @@ def test_protocol_of_a_dataset_without_validation_images(
     assert row == {"factor": "reference", "setting": "valid", "note": "the split has 0 images"}
 
 
-def test_protocol_of_a_dataset_that_has_none(layout: Layout) -> None:
-    content = SMOKE.model_dump(exclude_unset=True) | {"protocol": {}}
-    with pytest.raises(ParamsError, match="key protocol: found no 'digits'; datasets that have one: none"):
-        protocol.run(Suite.model_validate(content), layout, "digits")
-
-
 MISTAKES = {
     "fewer images than a subset of KID": (
         "num_samples: 200",
@@ -214,7 +278,7 @@ MISTAKES = {
     "the same size twice": (
         "sizes: [100, 200, 400]",
         "sizes: [200, 200]",
-        "key protocol.digits.sizes: found [200, 200]; allowed: numbers that differ",
+        "key protocol.digits.sizes: found 200 twice in [200, 200]; allowed: each value once",
     ),
 }
 
@@ -306,9 +370,3 @@ def test_jpeg_loses_the_more_the_lower_its_quality() -> None:
     losses = [np.abs(jpeg(images, quality).astype(float) - images).mean() for quality in (95, 75, 10)]
     assert 0 < losses[0] < losses[1] < losses[2]
     assert jpeg(images, 75).dtype == np.uint8
-
-
-def test_a_run_of_an_objective_that_is_not_swept_has_a_header_and_needs_no_network(tmp_path: Path) -> None:
-    suite = changed(sweep={"objectives": []})
-    table = sweep.run(suite, Layout(tmp_path, suite.suite), RUN).folder / "sweep.csv"
-    assert table.read_text() == ",".join(sweep.COLUMNS) + "\n"

@@ -4,6 +4,8 @@ import copy
 import math
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -16,10 +18,17 @@ from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.diffusion.objectives import gaussian_nll, nelbo, noise_error
 from indm.diffusion.sde import importance_time, soft_truncation_time
 from indm.errors import DataError, DivergenceError
+from indm.flows.build import build_flow
+from indm.flows.log_det import draw_roulette
+from indm.flows.registered.resflow import ResidualFlow
+from indm.suite.expand import suite_files
+from indm.suite.load import load_suite
 from indm.training.batches import Draws, draw
 from indm.training.flops import step_flops
 from indm.training.loop import History, Plan, learning_rate, train
+from indm.training.spec import build_trainer
 from indm.training.trainer import Optimisation, Trainer
+from tests.conftest import REPOSITORY
 
 CPU = torch.device("cpu")
 SEED = ("digits", 0, "train")
@@ -142,10 +151,10 @@ def test_fid_objective_trains_the_flow_on_the_nelbo_alone() -> None:
     """The flow's gradient is the NELBO's with the score of before the step: variance weighting would be no bound."""
     trainer = Trainer(model(), Optimisation(objective="fid", **OPTIONS))
     draws = draw(images(), 17, 8, SEED, 0, CPU)
-    twin = model()
-    z0, log_det = twin.flow(draws.x, "train", draw(images(), 17, 8, SEED, 0, CPU).generator)
-    t, z = importance_time(twin.sde, draws.u, twin.eps)
-    error = noise_error(twin.noise, twin.sde, z0, t, draws.noise)
+    twin, own = model(), draw(images(), 17, 8, SEED, 0, CPU).fresh()
+    z0, log_det = twin.flow(own.x, "train", own.generator)
+    t, z = importance_time(twin.sde, own.u, twin.eps)
+    error = noise_error(twin.noise, twin.sde, z0, t, own.noise)
     (nelbo(twin.sde, z0, log_det, error, z, twin.eps).mean() / 64).backward()
     trainer.step(draws, 1.0)
     for found, expected in zip(trainer.model.flow.parameters(), twin.flow.parameters(), strict=True):
@@ -165,6 +174,30 @@ def test_fid_objective_trains_the_score_on_latents_of_the_updated_flow() -> None
     assert loss == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_fid_objective_gives_each_network_times_and_noise_of_its_own() -> None:
+    """The score's are those of the step, which a model without a flow sees too."""
+    trainer = Trainer(model(), Optimisation(objective="fid", **OPTIONS))
+    seen: list[Tensor] = []
+    trainer.model.noise.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
+    draws = draw(images(), 17, 8, SEED, 0, CPU)
+    trainer.step(draws, 1.0)
+    first, second = seen
+    shared = importance_time(trainer.model.sde, draws.u, 1e-5)[0]
+    assert not torch.isclose(first, shared).any()
+    torch.testing.assert_close(second, 1e-5 + draws.u * (1 - 1e-5))
+
+
+def test_fresh_draws_have_the_same_images_and_independent_times_and_noise() -> None:
+    draws = draw(images(4000), 17, 4000, SEED, 0, CPU)
+    fresh = draws.fresh()
+    assert torch.equal(fresh.x, draws.x)
+    assert fresh.u.mean().item() == pytest.approx(0.5, abs=0.02)
+    assert fresh.u.std().item() == pytest.approx(12**-0.5, abs=0.01)
+    assert torch.corrcoef(torch.stack([fresh.u, draws.u]))[0, 1].abs() < 0.07
+    assert torch.corrcoef(torch.stack([fresh.noise.flatten(), draws.noise.flatten()]))[0, 1].abs() < 0.01
+    assert fresh.noise.std().item() == pytest.approx(1, abs=0.01)
+
+
 @pytest.mark.parametrize("objective", ["nll", "fid"])
 @pytest.mark.parametrize("flow", ["identity", "resflow"])
 def test_micro_batches_average_to_the_gradient_of_the_whole(objective: str, flow: str) -> None:
@@ -179,6 +212,33 @@ def test_micro_batches_average_to_the_gradient_of_the_whole(objective: str, flow
         gradients.append([parameter.grad for parameter in trainer.model.noise.parameters()])
     for whole, averaged in zip(*gradients, strict=True):
         torch.testing.assert_close(averaged, whole, rtol=1e-3, atol=1e-5)
+
+
+def _gradients(objective: str, **options: Any) -> tuple[list[Tensor], dict[str, float]]:
+    """Take a step; return the gradients that the optimisers saw, and the losses."""
+    trainer = Trainer(model(), Optimisation(objective=objective, **OPTIONS | options))
+    losses = trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0)
+    return [p.grad for p in trainer.model.parameters() if p.grad is not None], losses
+
+
+@pytest.mark.parametrize("objective", ["nll", "fid"])
+def test_losses_summed_over_dimensions_have_longer_gradients_and_are_reported_per_dimension(objective: str) -> None:
+    # Without the flow's step, which objective fid takes between its two losses.
+    mean, losses = _gradients(objective, flow_lr=0.0)
+    total, again = _gradients(objective, flow_lr=0.0, reduction="sum")
+    for found, expected in zip(total, mean, strict=True):
+        torch.testing.assert_close(found, 64 * expected)
+    assert again == pytest.approx(losses)
+
+
+def test_clipping_of_summed_losses_is_that_of_the_mean_at_a_limit_divided_by_the_dimensions() -> None:
+    limit = 0.1
+    total, _ = _gradients("nll", reduction="sum", grad_clip=limit)
+    divided, _ = _gradients("nll", grad_clip=limit / 64)
+    for found, expected in zip(total, divided, strict=True):
+        torch.testing.assert_close(found, 64 * expected, rtol=1e-4, atol=1e-9)
+    # Both networks' gradients have the limit's length: that of the mean of the losses would be too loose.
+    assert torch.cat([g.flatten() for g in total]).norm().item() == pytest.approx(limit * 2**0.5, rel=1e-3)
 
 
 def test_soft_truncation_draws_one_time_for_a_batch() -> None:
@@ -281,6 +341,7 @@ class TinyTrainer:
     def __init__(self) -> None:
         self.conv = nn.Conv2d(1, 2, 3, padding=1)
         self.linear = nn.Linear(128, 7)
+        self.model = SimpleNamespace(flow=build_flow("identity", channels_in=1, image_size=8))
 
     def step(self, draws: Draws, lr_factor: float, *, flow_alone: bool) -> None:
         h = self.conv(draws.x)
@@ -320,6 +381,62 @@ def test_operations_of_each_kind_of_step() -> None:
     counts = [step_flops(trainer, draw(images(), 17, 8, SEED, 0, CPU)) for trainer in (joint, alternating)]
     alone = step_flops(joint, draw(images(), 17, 8, SEED, 0, CPU), flow_alone=True)
     assert 0 < alone < counts[0] < counts[1]
+
+
+def with_terms(terms: int, mean: float, flow: str = "resflow") -> Trainer:
+    """A trainer whose flow has so many terms, and a Poisson number of further ones."""
+    trainer = Trainer(model(flow, scale=2.0, mean=0.0, std=1.0), Optimisation(objective="nll", **OPTIONS))
+    for module in trainer.model.flow.modules():
+        if isinstance(module, ResidualFlow):
+            module.exact_terms_train, module.roulette_mean = terms, mean
+    return trainer
+
+
+@pytest.mark.parametrize("flow", ["resflow", "wolf"])
+@pytest.mark.parametrize("mean", [2.0, 1.6])
+def test_operations_are_those_expected_of_the_flows_random_number_of_terms(
+    flow: str, mean: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the mean over draws; each number that is drawn is counted once."""
+    draws = draw(images(), 17, 8, SEED, 0, CPU)
+    generator = Generator().manual_seed(0)
+    numbers = [draw_roulette(mean, generator) for _ in range(4000)]
+    counts = {number: step_flops(with_terms(2 + number, 0.0, flow), draws) for number in set(numbers)}
+    drawn = torch.tensor([counts[number] for number in numbers], dtype=torch.float64)
+    found = step_flops(with_terms(2, mean, flow), draws)
+    assert abs(drawn.mean() - found) < 4 * drawn.std() / math.sqrt(len(drawn))
+    assert len({counts[number + 1] - counts[number] for number in counts if number + 1 in counts}) == 1
+    # What is counted is what a step does when it draws.
+    monkeypatch.setattr("indm.flows.registered.resflow.draw_roulette", lambda *_: 3)
+    trainer = with_terms(2, mean, flow)
+    trainer.model.flow.fix_terms = lambda _: None  # type: ignore[method-assign, assignment]
+    assert step_flops(trainer, draws) == counts[3]
+
+
+def test_operations_do_not_depend_on_the_seed() -> None:
+    counts = {step_flops(with_terms(2, 2.0), draw(images(), 17, 8, ("digits", seed), seed, CPU)) for seed in range(6)}
+    assert len(counts) == 1
+
+
+SHAPES = {"digits": [1, 8, 8]}  # of the datasets of which a suite has the control
+
+
+@pytest.mark.parametrize("path", suite_files(REPOSITORY / "params"), ids=lambda path: path.stem)
+def test_control_of_equal_compute_trains_for_the_flops_of_indm(path: Path) -> None:
+    """To within half of a step, of the seed 0 of every cell: seeds have the same counts."""
+    suite = load_suite(path)
+
+    def flops(name: str) -> float:
+        parameters, shape = suite.train_params(name), SHAPES[suite.runs[name].dataset]
+        batch = torch.zeros(parameters.batch_size, *shape, dtype=torch.uint8)
+        draws = draw(batch, 17, parameters.batch_size, SEED, 0, CPU)
+        return parameters.steps * step_flops(build_trainer(suite, name, shape, CPU), draws)
+
+    controls = [name for name, run in suite.runs.items() if run.variant == "compute" and run.seed == 0]
+    assert controls or path.stem != "digits-full"
+    for name in controls:
+        step = flops(name) / suite.train_params(name).steps
+        assert abs(flops(name) - flops(name.replace("ddpmpp-compute", "indm"))) <= step / 2, name
 
 
 def test_training_repeats_to_the_bit_and_learns() -> None:

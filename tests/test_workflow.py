@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from indm.report.export import TITLES
 from indm.stamps import suite_stamps
 from indm.suite.expand import suite_files
 from indm.suite.load import load_suite
+from indm.suite.schema.suite import Suite
 from tests.checkout import REPOSITORY, add_dvc_file, copy_checkout, finish, run, start
 
 CELL = "digits-vp-indm-nll"
@@ -127,7 +129,7 @@ def test_generated_files_are_in_step() -> None:
     [
         ("train: {}", "train: {lrr: 1.0e-3}", ["key train.lrr", "unknown key", "did you mean lr?"]),
         ("seeds: [0, 1, 2]", 'seeds: [0, "1"]', ["key seeds", "found [0, '1']", "a list of whole numbers"]),
-        ("seeds: [0, 1, 2]", "seeds: [0, 1, 0]", ["key seeds", "found [0, 1, 0]", "each once"]),
+        ("seeds: [0, 1, 2]", "seeds: [0, 1, 0]", ["key seeds", "found 0 twice in [0, 1, 0]", "each value once"]),
         ("seeds: [0, 1, 2]", "seed: -1", ["key seed", "found -1", "allowed: integer, >= 0"]),
         ("train: {}", "train: {lr: -1.0e-3}", ["key train.lr", "found -0.001", "allowed: number, > 0"]),
         ("dataset: digits", "dataset: mnist", ["key dataset", "found 'mnist'", "patches"]),
@@ -209,6 +211,24 @@ def test_snakemake_takes_no_setting_but_the_suite(checkout: Path, options: list[
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("Using workflow specific profile")]
     assert line.startswith("snakemake --config: ")
     assert expected in line
+
+
+@pytest.mark.parametrize("target", ["table", "report"])
+def test_make_makes_the_page_and_what_readme_names_next(checkout: Path, target: str) -> None:
+    """The page, and the copies of the tables, without which ``dvc commit`` cannot adopt the results."""
+    planned = run(checkout, "make", "--dry-run", target, "SUITE=smoke").stdout.splitlines()
+    (command,) = [line for line in planned if line.startswith("snakemake ")]
+    done = run(checkout, "snakemake", "--dry-run", *command.split()[1:])
+    assert done.returncode == 0, done.stderr
+    for job in ("report", *(f"publish results/table_{name}.csv" for name in TITLES)):
+        assert re.search(rf"^Job \d+: {re.escape(job)}$", done.stdout + done.stderr, flags=re.MULTILINE), job
+    if target == "table":
+        assert "python -m indm show --suite smoke" in planned
+
+
+def test_the_page_depends_on_all_that_its_suite_says() -> None:
+    """It shows the checksum of it."""
+    assert set(STAGES["report"].keys) == set(Suite.model_fields)
 
 
 @pytest.mark.parametrize("profile", ["slurm", "kubernetes"])

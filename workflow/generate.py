@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from indm.errors import ParamsError  # noqa: E402
-from indm.pipeline import SHOWN, STAGES, Stage, expand  # noqa: E402
+from indm.pipeline import SHOWN, STAGES, Job, Stage, expand, job_names, tracked_inputs, tracked_outputs  # noqa: E402
 from indm.suite.expand import suite_files  # noqa: E402
 from indm.suite.load import expanded_path, expanded_text, load_suite  # noqa: E402
 from indm.suite.schema.suite import Suite  # noqa: E402
@@ -33,7 +33,8 @@ HEADER = """\
 # Run with: {command}
 #
 # A stage tracks the keys of the suite that it reads, and the stamp of its code, which `validate` writes. A suite's `threads`,
-# `processes` and `device` are not tracked: a stage need not run again because another machine has more cores.
+# `processes` and `device` are tracked by `report` alone, which shows the checksum of all that the suite says: no other stage need
+# run again because another machine has more cores.
 """
 FOREACH = {"dataset": "datasets", "run": "runs", "toy": "toy2d.datasets"}
 
@@ -125,20 +126,23 @@ def _stage(name: str, stage: Stage, suite: Suite) -> dict[str, Any]:
     names = _names(name, stage)
     code = "/".join(filter(None, ("results/${suite}/code", name, "${key}" if stage.subject else "")))
     definition: dict[str, Any] = {"cmd": stage.command(name).format(**names)}
-    inputs = [file for pattern in stage.inputs for file in _files(pattern, stage, suite, names)]
+    inputs = [file for pattern in tracked_inputs(name) for file in _files(pattern, stage, suite, names)]
     definition["deps"] = [code, *inputs]
     if stage.keys:
         keys = [key.format(**names) for key in stage.keys]
         definition["params"] = [{"params/expanded/${suite}.json": keys}]
-    for kind, patterns in (("outs", stage.outputs), ("metrics", stage.metrics)):
+    for kind, patterns in (("outs", tracked_outputs(name)), ("metrics", stage.metrics)):
         if patterns:
             definition[kind] = [pattern.format(**names) for pattern in patterns]
     if stage.plots:
         definition["plots"] = [{pattern.format(**names): dict(plot)} for pattern, plot in stage.plots.items()]
     if not stage.subject:
         return definition
-    items = "protocol" if name == "protocol" else FOREACH[stage.subject]
-    return {"foreach": f"${{{items}}}", "do": definition}
+    if stage.only is None:
+        return {"foreach": f"${{{FOREACH[stage.subject]}}}", "do": definition}
+    # DVC cannot choose among them.
+    items = {subject: _item(suite, Job(name, subject)) for subject in stage.subjects(suite)}
+    return {"foreach": items, "do": definition}
 
 
 def _names(name: str, stage: Stage) -> dict[str, str]:
@@ -151,6 +155,12 @@ def _names(name: str, stage: Stage) -> dict[str, str]:
     if name == "protocol":
         names["run"] = "${item.run}"
     return names
+
+
+def _item(suite: Suite, job: Job) -> dict[str, str]:
+    """Return the names that :func:`_names` looks up, of a job."""
+    names = job_names(suite, job)
+    return {name: names[name] for name in ("dataset", "run") if name != STAGES[job.stage].subject}
 
 
 def _files(pattern: str, stage: Stage, suite: Suite, names: dict[str, str]) -> list[str]:

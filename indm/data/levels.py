@@ -1,13 +1,16 @@
 """How the levels of an image map to model space, to pixels and to bits."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
+
+Rounding = Literal["nearest", "floor"]
+"""How model space becomes levels: see :func:`quantise`."""
 
 
 def dequantise(images: "Tensor", levels: int, generator: "Generator", centered: bool = True) -> "Tensor":
@@ -57,9 +60,25 @@ def moments(images: "Tensor", levels: int, centered: bool = True) -> tuple[float
     return width * (mean + 0.5) - (1 if centered else 0), width * math.sqrt(variance + 1 / 12)
 
 
-def quantise(x: "Tensor", levels: int, centered: bool = True) -> "Tensor":
-    r"""Map model-space images to the level whose cell they lie in, clipped; uint8; undoes :func:`dequantise`."""
-    cells = (x + 1) * (levels / 2) if centered else x * levels
+def quantise(x: "Tensor", levels: int, centered: bool = True, rounding: Rounding = "nearest") -> "Tensor":
+    r"""Map model-space images to levels, clipped; uint8.
+
+    .. math::
+        \xi = \lfloor L y \rfloor \;\text{(nearest)} \quad\text{or}\quad \lfloor (L - 1) y \rfloor \;\text{(floor)}, \qquad
+        y = \frac{x + 1}{2} \;\text{or}\; x
+
+    ``nearest`` takes the level whose cell's middle is nearest and undoes :func:`dequantise`. ``floor`` does what the released
+    code does (``sampling_lib.py``: times 255, then truncated): of the cell of :math:`\xi`, the share :math:`\xi/(L - 1)` goes to
+    the level below, so images become darker by up to one level.
+
+    Arguments:
+        x: images, any shape.
+        levels: number of levels :math:`L`.
+        centered: whether model space is [-1, 1], else [0, 1].
+        rounding: ``nearest`` or ``floor``.
+    """
+    factor = levels if rounding == "nearest" else levels - 1
+    cells = (x + 1) * (factor / 2) if centered else x * factor
     return cells.floor().clamp(0, levels - 1).byte()
 
 

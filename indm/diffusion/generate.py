@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from indm.data.levels import dequantise, quantise
+from indm.data.levels import Rounding, dequantise, quantise
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.diffusion.objectives import NoiseFn
 from indm.diffusion.samplers import draw_latents, prior_draw
@@ -54,7 +54,7 @@ def draw_batch(
         temperature: factor of the latents.
         seed: identity from which the batches' noise is derived.
         device: where the model is.
-        mean: centre of the prior, shape (C, H, W), or ``None``.
+        mean: mean latent of the data, on which the prior is centred, shape (C, H, W), or ``None``.
         settings: ``sampler`` (a name in :data:`PREDICTORS`, ``ode``, ``ode_euler`` or ``ode_heun``), ``steps`` (grid
             points), ``grid``, ``corrector_snr``, ``corrector_steps``, ``tolerance``, ``denoise``.
 
@@ -99,6 +99,7 @@ def draw_levels(
     *,
     num_samples: int,
     batch_size: int,
+    rounding: Rounding,
     progress: Callable[[range], Iterable[int]],
     once: Callable[[str, Callable[[], Batch]], Batch] = lambda name, make: make(),
     **settings: Any,
@@ -110,6 +111,7 @@ def draw_levels(
         levels: number of levels.
         num_samples: number N of images.
         batch_size: images drawn at once.
+        rounding: see :func:`~indm.data.levels.quantise`.
         progress: wraps the range of the batches' starts, for a progress bar.
         once: makes a batch of a name (its start), or knows it from an earlier execution.
         settings: see :func:`draw_batch`.
@@ -117,7 +119,7 @@ def draw_levels(
 
     def batch(start: int) -> Batch:
         x, calls = draw_batch(model, start, min(batch_size, num_samples - start), **settings)
-        return {"images": quantise(x, levels, model.centered).cpu(), "calls": torch.tensor(calls)}
+        return {"images": quantise(x, levels, model.centered, rounding).cpu(), "calls": torch.tensor(calls)}
 
     batches = [once(str(start), partial(batch, start)) for start in progress(range(0, num_samples, batch_size))]
     calls = float(np.mean([int(batch["calls"]) for batch in batches]))
@@ -140,7 +142,7 @@ def mean_latent(
 def prior_mean(
     model: ImplicitNonlinearDiffusion, data: Path, device: torch.device, *, centre_prior: bool, batch_size: int
 ) -> Tensor | None:
-    """Compute the centre (C, H, W) of the prior from the prepared dataset in ``data``, where one is asked for."""
+    """Compute the mean latent (C, H, W) of the prepared dataset in ``data``, where the prior is to be centred on it."""
     if not centre_prior:
         return None
     levels = read_json(data / "dataset.json")["levels"]

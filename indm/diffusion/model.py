@@ -12,7 +12,7 @@ from indm.diffusion.sde import build_sde
 from indm.errors import ArtifactError
 from indm.flows.build import build_flow
 from indm.networks.build import build_network
-from indm.store.files import CHECKPOINT_FORMAT, read_weights
+from indm.store.files import CHECKPOINT_FORMAT, SNAPSHOTS_FORMAT, read_weights
 
 
 class ImplicitNonlinearDiffusion(nn.Module):
@@ -55,15 +55,15 @@ class ImplicitNonlinearDiffusion(nn.Module):
 
 
 def load_model(
-    path: Path, device: torch.device, weights: str = "ema", kind: str = CHECKPOINT_FORMAT
+    path: Path, device: torch.device, weights: Mapping[str, str], step: int | None = None
 ) -> ImplicitNonlinearDiffusion:
     """Load a checkpoint, or a snapshot of a training, as a frozen model in eval mode.
 
     Arguments:
         path: the file.
         device: where to put the model.
-        weights: ``ema`` or ``raw``; of a file of snapshots, the step.
-        kind: the file's format.
+        weights: ``ema`` or ``raw``, by network: ``score``, ``flow``.
+        step: of the snapshot; ``None`` for a checkpoint.
 
     Returns:
         The model.
@@ -71,10 +71,13 @@ def load_model(
     Raises:
         ArtifactError: if the file is missing, damaged, foreign, or does not fit its own description.
     """
-    tensors, spec = read_weights(path, kind)
+    tensors, spec = read_weights(path, CHECKPOINT_FORMAT if step is None else SNAPSHOTS_FORMAT)
     model = ImplicitNonlinearDiffusion(spec["model"])
+    place = "" if step is None else f"{step}."
     state: dict[str, Tensor] = {
-        name.removeprefix(f"{weights}."): tensor for name, tensor in tensors.items() if name.startswith(f"{weights}.")
+        f"{module}.{key}": tensor
+        for module, kind in (("noise", weights["score"]), ("flow", weights["flow"]))
+        for key, tensor in below(tensors, f"{place}{kind}.{module}").items()
     }
     try:
         model.load_state_dict(state)
@@ -83,3 +86,8 @@ def load_model(
             f"{path}: weights do not fit the model it describes: {' '.join(str(error).split())}"
         ) from None
     return model.to(device).eval().requires_grad_(False)
+
+
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Select the names that start with ``prefix.``, and take it off them."""
+    return {key.removeprefix(f"{prefix}."): value for key, value in tensors.items() if key.startswith(f"{prefix}.")}

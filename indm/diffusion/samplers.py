@@ -35,9 +35,19 @@ def time_grid(sde: SDE, name: str, points: int, eps: float) -> list[float]:
 def prior_draw(
     sde: SDE, shape: tuple[int, ...], generator: Generator, device: torch.device, mean: Tensor | None = None
 ) -> Tensor:
-    """Draw :math:`z_T` from the prior, shape (B, *), centred on ``mean`` (*) where one is given."""
+    r"""Draw :math:`z_T` from the prior, shape (B, *), centred where the data's latents are at T, if their mean is given.
+
+    .. math:: z_T = \alpha_T\, E[z_0] + \sigma\,\xi
+
+    Arguments:
+        sde: the diffusion; :math:`\sigma` is its ``prior_std``.
+        shape: (B, *).
+        generator: source of the draw, on the CPU.
+        device: where to return it.
+        mean: :math:`E[z_0]`, shape (*), or ``None`` for a centre of 0.
+    """
     z = sde.prior_std * standard_normal(shape, torch.empty(0, device=device), generator)
-    return z if mean is None else z + mean.to(z)
+    return z if mean is None else z + (_alpha_end(sde) * mean).to(z)
 
 
 def sample_pc(
@@ -55,7 +65,8 @@ def sample_pc(
     """Draw latents by predictor-corrector on a grid of times, then denoise at its end.
 
     A grid of N points has N - 1 predictor steps and the denoising, so that without a corrector the network is called N
-    times (N - 1 without denoising); the corrector works at each point before the predictor.
+    times (N - 1 without denoising); the corrector works at each point before the predictor. ``released_ve`` denoises the mean
+    of the last predictor step, to which no noise is added, and which is not corrected.
 
     Arguments:
         noise_fn: the noise prediction.
@@ -75,16 +86,18 @@ def sample_pc(
         | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
         | https://arxiv.org/abs/2011.13456, algorithm 1
     """
-    step = PREDICTORS[predictor]
+    step, end = PREDICTORS[predictor], len(times) - 1
+    ends_in_mean = denoise == "released_ve"
     for i, time in enumerate(times):
         t = _times(time, z)
-        if corrector_snr is not None:
+        if corrector_snr is not None and not (ends_in_mean and i == end):
             first, last = corrector_snr
             for _ in range(corrector_steps):
                 z = langevin(noise_fn, sde, z, t, first + (last - first) * i / len(times), generator)
-        if i + 1 < len(times):
-            mean, scale = step(sde, z, noise_fn(z, t), t, _times(times[i + 1], z))
-            z = mean + per_sample(scale, z) * standard_normal(z.shape, z, generator)
+        if i < end:
+            z, scale = step(sde, z, noise_fn(z, t), t, _times(times[i + 1], z))
+            if not (ends_in_mean and i + 1 == end):
+                z = z + per_sample(scale, z) * standard_normal(z.shape, z, generator)
     return DENOISERS[denoise](noise_fn, sde, z, _times(times[-1], z))
 
 
@@ -181,6 +194,10 @@ def draw_latents(
         corrector_steps=corrector_steps,
         denoise=denoise,
     )
+
+
+def _alpha_end(sde: SDE) -> float:
+    return sde.alpha(torch.tensor(T, dtype=torch.float64)).item()
 
 
 def _times(t: float, z: Tensor) -> Tensor:

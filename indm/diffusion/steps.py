@@ -108,9 +108,11 @@ def tweedie(noise_fn: NoiseFn, sde: SDE, z: Tensor, t: Tensor) -> Tensor:
 
 
 def released_ve_denoising(noise_fn: NoiseFn, sde: SDE, z: Tensor, t: Tensor) -> Tensor:
-    r"""Last step of the released code's VE runs (``pc_denoise_time = -1``), 8.5 times as long as :func:`tweedie`.
+    r"""Last step of the released VE runs on CIFAR-10, :math:`\ln(\sigma_{\max}/\sigma_{\min})` = 8.5 times :func:`tweedie`'s.
 
     .. math:: z + \tfrac12 g(t)^2 (t + 1)\, s_\theta = z - \tfrac{g^2(t + 1)}{2\sigma_t}\,\epsilon_\theta
+
+    It is half a step of the reverse SDE from t to ``sampling.pc_denoise_time = -1`` (``sampling.py``, ``denoise_update_fn``).
     """
     return z - per_sample(sde.diffusion(t) ** 2 * (t + 1) / (2 * sde.sigma(t)), z) * noise_fn(z, t)
 

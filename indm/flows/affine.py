@@ -47,5 +47,12 @@ class Affine(Flow):
     ) -> Tensor:
         return self.flow.inverse(z, atol, max_iterations, generator) / self.factor + self.mean
 
+    @property
+    def mean_terms(self) -> float:
+        return self.flow.mean_terms
+
+    def fix_terms(self, count: int) -> None:
+        self.flow.fix_terms(count)
+
     def update_norms(self) -> None:
         self.flow.update_norms()

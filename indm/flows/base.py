@@ -8,15 +8,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from indm.flows.log_det import Source
+from indm.flows.log_det import Series, Source
 
-LogDet = Literal["none", "train", "series", "exact"]
+LogDet = Literal["none", "train", "exact"] | Series
 """How ``Flow.forward`` computes log|det dh/dx|:
 
 - ``"none"``: not at all (zeros, no cost);
 - ``"train"``: an unbiased *gradient* at the lowest cost; the returned value is **not** log|det dh/dx|;
-- ``"series"``: an unbiased value, for evaluation;
-- ``"exact"``: the exact value, from the Jacobian of each block; for small D only.
+- ``"exact"``: the exact value, from the Jacobian of each block; for small D only;
+- :class:`Series`: a value whose mean over probes is exact within the stated tolerance; for any D.
 """
 
 
@@ -71,6 +71,14 @@ class Flow(nn.Module):
             ConvergenceError: if an iterative inverse does not reach ``atol``.
         """
         raise NotImplementedError
+
+    @property
+    def mean_terms(self) -> float:
+        """The expected number of terms of each series of ``"train"``; 0 for a flow without one."""
+        return 0.0
+
+    def fix_terms(self, count: int) -> None:
+        """Let each series of ``"train"`` have ``count`` terms from now on, none of them drawn."""
 
     def update_norms(self) -> None:
         """Refresh what bounds the weights; call after every change of the weights (optimiser step, EMA)."""

@@ -26,6 +26,8 @@ class LipschitzConv2d(nn.Conv2d):
     """
 
     bias: Tensor
+    dual: float
+    """p of the p-norm in which the adjoint is bounded."""
 
     def __init__(
         self, channels_in: int, channels_out: int, kernel_size: int, image_size: int, coefficient: float
@@ -59,6 +61,8 @@ class LinfConv2d(LipschitzConv2d):
         | https://arxiv.org/abs/1906.02735
     """
 
+    dual = 1
+
     def norm(self) -> Tensor:
         return self.weight.abs().sum(dim=(1, 2, 3), keepdim=True)
 
@@ -80,6 +84,7 @@ class SpectralConv2d(LipschitzConv2d):
     """
 
     v: Tensor
+    dual = 2
 
     def __init__(
         self, channels_in: int, channels_out: int, kernel_size: int, image_size: int, coefficient: float

@@ -4,10 +4,13 @@ r"""Estimators of log|det(I + J)|, with J = dg(x)/dx the Jacobian of a residual 
 
 All take ``vjp``, the product v -> J^T v at some images x with shape (B, ...), sample b of g(x) depending on sample b of x
 only. The estimators return one number per sample, with shape (B,); gradients reach what ``vjp`` was made of, where they are
-enabled. The stochastic ones also take
+enabled. The stochastic ones also take ``probe``, v with E[v v^T] = I and the shape of x (Hutchinson: tr(A) = E[v^T A v]).
 
-- ``probe``: v with E[v v^T] = I, with the shape of x (Hutchinson: tr(A) = E[v^T A v]);
-- ``coefficients``: c_1, ..., c_n with E[c_k 1(k <= n)] = 1 (Russian roulette, :func:`roulette_coefficients`).
+Training follows a gradient that is unbiased by Russian roulette: ``coefficients`` c_1, ..., c_n with E[c_k 1(k <= n)] = 1
+(:func:`roulette_coefficients`). Evaluation takes terms until those left out are below a tolerance
+(:func:`series_log_det`). The released code evaluates by roulette too, after 20 terms, and draws one n for a whole batch.
+This suite does not offer it: with terms a_k that shrink like powers, the variance, about sum_k a_k^2 / P(n >= k), is
+infinite, since the weights grow like k!.
 
 References:
     | Residual Flows for Invertible Generative Modeling (Chen et al., 2019), theorems 1 and 2
@@ -16,12 +19,16 @@ References:
     | https://arxiv.org/abs/1811.00995
 """
 
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from indm.errors import ConvergenceError
 
 Probe = Literal["gaussian", "rademacher"]
 VectorJacobian = Callable[[Tensor], Tensor]
@@ -47,6 +54,29 @@ Source = torch.Generator | Share | None
 """Where draws come from: a generator, a share of one, or torch's global generator (None)."""
 
 
+@dataclass(frozen=True)
+class Series:
+    """The log-determinant by its power series, cut where the rest is within a tolerance.
+
+    Arguments:
+        tolerance: bound on the rest of each image, of all blocks together, in nats per dimension.
+    """
+
+    tolerance: float
+
+
+class Contraction(NamedTuple):
+    r"""A bound on the Jacobian J of a branch, at every image: :math:`\|J^\top w\|_p \le c \|w\|_p`.
+
+    Arguments:
+        c: below 1.
+        p: the norm, 1 (J is then bounded by c in the max-norm) or 2.
+    """
+
+    c: float
+    p: float
+
+
 def exact_log_det(vjp: VectorJacobian, x: Tensor) -> Tensor:
     """Return log|det(I + J)| itself, from all D rows of J, in the dtype of ``x``.
 
@@ -58,16 +88,48 @@ def exact_log_det(vjp: VectorJacobian, x: Tensor) -> Tensor:
     return torch.linalg.slogdet(basis + jacobian).logabsdet
 
 
-def series_log_det(vjp: VectorJacobian, probe: Tensor, coefficients: Sequence[float]) -> Tensor:
-    r"""Estimate log|det(I + J)| by its power series; value and gradient are unbiased (Residual Flows, theorem 1).
+def series_log_det(vjp: VectorJacobian, probe: Tensor, contraction: Contraction, tolerance: float) -> Tensor:
+    r"""Estimate log|det(I + J)| by its power series, for each sample to the term whose rest is within the tolerance.
 
-    .. math:: \sum_{k=1}^{n} \frac{(-1)^{k+1}}{k} c_k v^T J^k v
+    .. math::
+        v^\top \log(I + J)\, v = \sum_{k=1}^{n} \frac{(-1)^{k+1}}{k} v^\top J^k v + r_n, \qquad
+        |r_n| \le \|v\|_q\, \|(J^\top)^n v\|_p \sum_{j \ge 1} \frac{c^j}{n + j}
+        \le \frac{c\, \|v\|_q\, \|(J^\top)^n v\|_p}{(n + 1)(1 - c)}
+
+    by Hölder's inequality, 1/p + 1/q = 1. The mean of the left side over probes is log|det(I + J)| itself. The bound is of
+    the very probe, and falls with the spectral radius of J, which may be far below c.
+
+    Arguments:
+        vjp: see above.
+        probe: v, shape (B, ...).
+        contraction: c < 1 and p.
+        tolerance: bound on each sample's rest, in nats.
+
+    Raises:
+        ConvergenceError: if a rest is above the tolerance after twice the terms that c allows: J is no such contraction.
     """
-    product, total = probe, probe.new_zeros(probe.shape[0])
-    for k, coefficient in enumerate(coefficients, start=1):
+    (c, p), v = contraction, probe.flatten(1)
+    q = math.inf if p == 1 else p / (p - 1)
+    scale = torch.linalg.vector_norm(v, q, dim=1) * c / (1 - c)
+    limit = 2 * _terms(scale * torch.linalg.vector_norm(v, p, dim=1), c, tolerance)
+    product, total, missing = probe, probe.new_zeros(len(probe)), torch.ones_like(scale, dtype=torch.bool)
+    for n in range(1, limit + 1):
         product = vjp(product)
-        total = total + (-1) ** (k + 1) / k * coefficient * _inner(product, probe)
-    return total
+        total = total + (-1) ** (n + 1) / n * _inner(product, probe) * missing
+        rest = scale * torch.linalg.vector_norm(product.detach().flatten(1), p, dim=1) / (n + 1)
+        missing = missing & (rest > tolerance)
+        if not missing.any():
+            return total
+    raise ConvergenceError(
+        f"log-determinant: the rest of the series is up to {rest.max().item():.2e} nats after {limit} terms, expected at most "
+        f"{tolerance:.2e} by the layers' norms: call update_norms() after each change of the weights"
+    )
+
+
+def _terms(scale: Tensor, c: float, tolerance: float) -> int:
+    """Return the least n with ``scale`` c^n / (n + 1) within the tolerance, for the largest scale of a batch."""
+    largest = scale.max().item()
+    return next(n for n in itertools.count(1) if not largest * c**n / (n + 1) > tolerance)
 
 
 @torch.no_grad()
@@ -90,8 +152,8 @@ def roulette_coefficients(draw: int, exact_terms: int, mean: float) -> list[floa
 
     .. math:: c_k = 1 \;(k \le m), \qquad c_k = 1 / P(N \ge k - m) \;(m < k \le m + n), \qquad N \sim \text{Poisson}
 
-    with m = ``exact_terms`` and n = ``draw`` (Residual Flows, theorem 1). The variance is infinite once the squared
-    terms shrink more slowly than the survival probabilities: keep m large enough.
+    with m = ``exact_terms`` and n = ``draw`` (Residual Flows, theorem 1). The variance is infinite, whatever m is: it only
+    makes the rare large values smaller.
     """
     k = torch.arange(1, draw + 1, dtype=torch.float64)
     survival = torch.special.gammainc(k, torch.full_like(k, mean))  # P(N >= k) of a Poisson variable

@@ -9,9 +9,10 @@ from torch import Tensor
 from indm.errors import DataError
 from indm.metrics.bootstrap import bootstrap_fid
 from indm.metrics.clean import MODES
-from indm.metrics.frechet import FORMULAS, Reference, frechet, frechet_clean
+from indm.metrics.distances import distances
+from indm.metrics.frechet import FORMULAS, Reference, frechet_clean
 from indm.metrics.inception_score import inception_score
-from indm.metrics.kid import kid
+from indm.metrics.kid import JACKKNIFE
 from indm.metrics.precision_recall import PRC, precision_recall
 
 NO_CLEAN = dict.fromkeys(f"{mode}_fid{suffix}" for mode in MODES for suffix in ("", "_se", "_formula"))
@@ -31,10 +32,7 @@ def compare(
     bootstrap: int,
     seed: int,
 ) -> dict[str, Any]:
-    r"""Compare generated features with a reference.
-
-    ``fid_se`` is the standard deviation of FID over bootstrap draws of the generated images. ``kid_se`` follows from the
-    spread of torch-fidelity's subsets of size m: :math:`\mathrm{std}\sqrt{m/N}`. Both hold the reference fixed.
+    """Compare generated features with a reference.
 
     Arguments:
         generated: features, shape (N, F).
@@ -62,18 +60,20 @@ def compare(
                 f"metrics: found {len(rows)} {side} images, expected at least {few}; make fid.kid_subset_size, "
                 "fid.is_splits and fid.prc_neighbours smaller in the suite"
             )
-    value, formula = frechet(generated, reference)
-    error = bootstrap_fid(generated, reference, bootstrap, np.random.default_rng(seed))
+    result = distances(
+        generated,
+        reference,
+        kid_subsets=kid_subsets,
+        kid_subset_size=kid_subset_size,
+        bootstrap=bootstrap,
+        seed=seed,
+    )
     score, score_error = inception_score(logits, splits=is_splits, seed=seed % 2**32)
-    result: dict[str, Any] = {"fid": value, "fid_se": error, "fid_formula": FORMULAS[formula]}
-    result |= {"kid": None, "kid_se": None, "is": score, "is_se": score_error}
+    result |= {"is": score, "is_se": score_error}
     if reference.features is None:
         return result | dict.fromkeys(PRC)
-    mean, std = kid(generated, reference.features, subsets=kid_subsets, subset_size=kid_subset_size, seed=seed % 2**32)
-    return (
-        result
-        | {"kid": mean, "kid_se": std * (kid_subset_size / len(generated)) ** 0.5}
-        | precision_recall(generated, reference.features, neighbours=prc_neighbours, images=prc_images, seed=seed)
+    return result | precision_recall(
+        generated, reference.features, neighbours=prc_neighbours, images=prc_images, seed=seed
     )
 
 
@@ -101,7 +101,8 @@ def protocol(
     """Say how the numbers of :func:`compare` and :func:`compare_clean` are found; the arguments are theirs."""
     return {
         "fid_se": f"bootstrap of the generated images, {bootstrap} draws; so those of clean_fid and legacy_fid",
-        "kid": f"mean of {kid_subsets} subsets of {kid_subset_size} images; se: std over subsets x sqrt(size / images)",
+        "kid": f"mean of {kid_subsets} subsets of {kid_subset_size} images; se: jackknife of the generated images, at most "
+        f"{JACKKNIFE} of them left out, and std over subsets / sqrt(subsets), squares added",
         "is": f"mean of {is_splits} splits; se: std over splits / sqrt(splits)",
         "precision_recall": f"{prc_neighbours} neighbours, at most {prc_images} images of each side; "
         "se: binomial, over generated images for precision and over reference images for recall",

@@ -38,6 +38,7 @@ from indm.report.grades import (
     repeatability,
 )
 from indm.report.results import IDENTITY, records
+from indm.report.values import refuse_repeats
 from indm.suite.claims import Arm, Bound, Claim, Claims, Control, Metric
 
 PLACE = ["dataset", "sde", "objective"]
@@ -97,7 +98,11 @@ def claims_table(values: pd.DataFrame, images: pd.DataFrame, claims: Claims, sui
         images: the table of single images' likelihoods.
         claims: the claims.
         suite: name of the suite.
+
+    Raises:
+        ArtifactError: if a number stands in the tidy table twice.
     """
+    refuse_repeats(values)
     tables = Tables(values, images)
     rows = [row for claim in claims.claims for row in _claim_rows(tables, claim, claims.controls)]
     return pd.DataFrame([{"suite": suite, **row} for row in rows], columns=CLAIM_COLUMNS).astype(

@@ -1,11 +1,13 @@
 """Published numbers beside ours: which could be compared, and which are."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
+from indm.report.grades import LEVEL
 from indm.report.published import sampler_kind, source_of
 from indm.report.results import CELL, Result, records
+from indm.suite.claims import Arm
 
 COMPARISON_COLUMNS = [
     "suite",
@@ -27,6 +29,8 @@ COMPARISON_COLUMNS = [
     "protocol_differences",
     "note",
 ]
+# What a run can be a model of; the published numbers of others are shown for context.
+MODELS = get_args(Arm.model_fields["model"].annotation)
 HIGHER_IS_BETTER = {"is"}
 # The released networks count a few constants as parameters: such a difference makes no other network.
 SAME_NETWORK = 1e-3
@@ -71,6 +75,8 @@ def _could_be(number: Result, ours: Result) -> bool:
 
 def _absent(number: Result, datasets: set[str]) -> dict[str, Any]:
     row = _published_side(number)
+    if number["model"] not in MODELS:
+        return row | {"verdict": "context"}
     if number["dataset"] in datasets:
         return row | {"verdict": "not measured"}
     text = f"dataset: ours {', '.join(sorted(datasets))}, published {number['dataset']}"
@@ -102,10 +108,16 @@ def _compare(number: Result, ours: Result, network: pd.DataFrame) -> dict[str, A
 
 
 def _verdict(metric: str, difference: float, ours: Result) -> str:
-    error = float(ours[f"{metric}_image_se"] if pd.isna(ours[f"{metric}_se"]) else ours[f"{metric}_se"])
-    if abs(difference) <= 2 * error:
-        return "agrees within two standard errors"
-    return "better" if (difference > 0) == (metric in HIGHER_IS_BETTER) else "worse"
+    """Say whether the 95 % interval of our number, Student's over seeds, the normal one over images, holds the published one."""
+    from scipy import stats
+
+    quantile, error, over = (1 + LEVEL) / 2, float(ours[f"{metric}_se"]), "seeds"
+    if pd.isna(error):
+        bound, over = stats.norm.ppf(quantile) * float(ours[f"{metric}_image_se"]), "images"
+    else:
+        bound = stats.t.ppf(quantile, int(ours["seeds"]) - 1) * error
+    word = "better" if (difference > 0) == (metric in HIGHER_IS_BETTER) else "worse"
+    return f"{'agrees' if abs(difference) <= bound else word} ({100 * LEVEL:.0f} % over {over})"
 
 
 def _differences(number: Result, ours: Result, network: Result) -> tuple[list[str], list[str]]:

@@ -1,11 +1,14 @@
 """Tables for reading in a terminal."""
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from tabulate import tabulate
 
-from indm.report.results import records
+from indm.errors import ArtifactError
+from indm.report.results import read_rows, records
+from indm.store.layout import Layout
 
 # The published tables in the order in which they are shown, with a title each.
 TITLES = {
@@ -25,6 +28,41 @@ LEFT_OUT = {
     "claims": ["statement", "source", "metric", "why", "reason", "test"],
     "comparison": ["published_source", "protocol_differences", "note"],
 }
+
+
+def read_shown(layout: Layout) -> str:
+    """Read the tables of a suite, and set them one below the other.
+
+    Raises:
+        ArtifactError: if one is missing, or has rows of another suite.
+    """
+    tables = {}
+    for name in TITLES:
+        path = layout.tables / f"{name}.csv"
+        if not path.is_file():
+            raise ArtifactError(f"{path}: missing; make it with: {_remedy(layout)}{_others(layout)}")
+        tables[path] = read_rows(path)
+    found = {path: sorted(set(table["suite"]) - {layout.suite}) for path, table in tables.items()}
+    if foreign := [f"{path} of {', '.join(suites)}" for path, suites in found.items() if suites]:
+        raise ArtifactError(
+            f"expected tables of suite {layout.suite}, found {'; '.join(foreign)}; "
+            f"make them again with: {_remedy(layout)} --forcerun table compute claims"
+        )
+    texts = [
+        f"\n{path}: {TITLES[path.stem]}\n\n{present(table, path.stem) if len(table) else 'The suite has none.'}"
+        for path, table in tables.items()
+    ]
+    return "\n".join(texts)
+
+
+def _remedy(layout: Layout) -> str:
+    return f"snakemake --cores all --config suite={layout.suite}"
+
+
+def _others(layout: Layout) -> str:
+    """Name the suites that have tables."""
+    suites: list[Path] = sorted(path.parent.parent for path in layout.root.glob("*/tables/fid.csv"))
+    return f"; suites with tables: {', '.join(path.name for path in suites)} (--suite)" if suites else ""
 
 
 def present(table: pd.DataFrame, name: str = "") -> str:

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from indm.errors import ArtifactError
+from indm.report.intervals import STUDENT, half_widths, named_bars
 from indm.report.names import heading, name, names
 
 # The page redraws this colour as the text's own, so that figures follow the light and the dark theme.
@@ -51,11 +52,13 @@ STYLE: dict[Any, Any] = {
     "grid.color": GRID,
 }
 GROUP = ["dataset", "sde", "objective"]
-TEXTS = [*GROUP, "model", "variant", "setting", "metric", "unit", "id", "control"]
+TEXTS = [*GROUP, "model", "variant", "setting", "metric", "unit", "id", "control", "test"]
 PLAIN_MODELS = ["ddpmpp", "indm"]
 WIDTH = 10.0
-# Half the length of an interval drawn from a standard error.
-ERRORS = 2
+# A logarithmic axis over less than this factor has hardly a 1, 2 or 5.
+SHORT = 4.0
+# Factor between the places of neighbouring models on a logarithmic axis of steps.
+APART = 1.025
 
 
 @dataclass(frozen=True)
@@ -90,14 +93,17 @@ def plot_figures(tables: Path) -> dict[str, bytes]:
 
 
 def to_svg(figure: Figure) -> bytes:
-    """Write a figure as an SVG document without a date, glyphs as outlines."""
+    """Write a figure as an SVG document without a date, glyphs as outlines; its note, which names the error bars, is text too."""
     with BytesIO() as file, mpl.rc_context(STYLE):
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(
+            file, format="svg", metadata={"Date": None, "Creator": None, "Description": figure.get_supxlabel()}
+        )
         return file.getvalue()
 
 
 def discretization(table: pd.DataFrame) -> Figure:
     """Draw FID against the steps of the sampler: a row a dataset, SDE and objective, a column a sampler, a line a model."""
+    table = table.dropna(subset=["fid"])
     groups, samplers = list(table.groupby(GROUP, sort=False)), list(dict.fromkeys(table["sampler"]))
     styles, steps = _styles(table), sorted(table["steps"].unique())
     figure, axes = _grid(groups, [name(sampler) for sampler in samplers], "steps", "FID", sharey="row")
@@ -110,7 +116,7 @@ def discretization(table: pd.DataFrame) -> Figure:
             for formatter in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
                 formatter(PlainLogFormatter())
     _legend(figure, axes)
-    return figure
+    return _note(figure, named_bars({STUDENT: table["seeds"]}))
 
 
 def learning_curve_step(table: pd.DataFrame) -> Figure:
@@ -126,19 +132,21 @@ def learning_curve_flops(table: pd.DataFrame) -> Figure:
 def ablation(table: pd.DataFrame) -> Figure:
     """Draw the difference that each variant makes, with its interval: a panel a metric."""
     metrics = [column.removesuffix("_difference") for column in map(str, table) if column.endswith("_difference")]
-    parts = [
-        table.assign(panel=f"{heading(metric)}, difference from the plain baseline", low=low, high=high, value=value)
-        for metric in metrics
-        for value, low, high in [_interval(table, f"{metric}_difference")]
-    ]
-    return _forest(pd.concat(parts), [*GROUP, "model", "variant"])
+    parts = []
+    for metric in metrics:
+        value = table[f"{metric}_difference"]
+        bar = half_widths(table[f"{metric}_difference_se"], table["pairs"])
+        panel = f"{heading(metric)}, difference from the plain baseline"
+        parts.append(table.assign(panel=panel, value=value, low=value - bar, high=value + bar))
+    figure = _forest(pd.concat(parts), [*GROUP, "model", "variant"])
+    return _note(figure, named_bars({STUDENT: table["pairs"].dropna().astype(int)}))
 
 
 def protocol(table: pd.DataFrame) -> Figure:
     """Draw the change of FID by each deviation from the suite's protocol: a panel a dataset."""
-    value, low, high = _interval(table, "difference")
     panel = table["dataset"] + ": FID, difference from the suite’s protocol"
-    return _forest(table.assign(panel=panel, low=low, high=high, value=value), ["factor", "setting"], bars=True)
+    rows = table.assign(panel=panel, value=table["difference"], low=float("nan"), high=float("nan"))
+    return _note(_forest(rows, ["factor", "setting"], bars=True), named_bars({STUDENT: table["seeds"]}))
 
 
 def claims(table: pd.DataFrame) -> Figure:
@@ -147,25 +155,31 @@ def claims(table: pd.DataFrame) -> Figure:
     against = {"control_effect": "value", "control_low": "low", "control_high": "high"}
     plain = table.assign(panel=panel, value=table["effect"], control="")
     controlled = table[table["control"] != ""].drop(columns=["low", "high"]).rename(columns=against).assign(panel=panel)
-    return _forest(pd.concat([plain, controlled]).sort_index(kind="stable"), ["id", *GROUP], second="control")
+    figure = _forest(pd.concat([plain, controlled]).sort_index(kind="stable"), ["id", *GROUP], second="control")
+    kinds = table.dropna(subset=["effect"]).groupby("test", sort=False)["n"]
+    return _note(figure, named_bars({str(test): n.astype(int) for test, n in kinds}))
 
 
 FIGURES = {
-    "claims": Plot("claims", (*GROUP, "id", "unit", "low", "high", "control", "control_effect"), "effect", claims),
-    "discretization": Plot("discretization", (*GROUP, "model", "sampler", "steps"), "fid", discretization),
-    "learning-curve-step": Plot("learning_curve", (*GROUP, "model", "step"), "nll", learning_curve_step),
-    "learning-curve-flops": Plot("learning_curve", (*GROUP, "model", "flops"), "nll", learning_curve_flops),
-    "ablation": Plot("ablation", (*GROUP, "model", "variant"), "nll_difference", ablation),
-    "protocol": Plot("protocol", ("dataset", "factor", "setting"), "difference", protocol),
+    "claims": Plot(
+        "claims", (*GROUP, "id", "unit", "n", "low", "high", "test", "control", "control_effect"), "effect", claims
+    ),
+    "discretization": Plot("discretization", (*GROUP, "model", "seeds", "sampler", "steps"), "fid", discretization),
+    "learning-curve-step": Plot("learning_curve", (*GROUP, "model", "seeds", "step"), "nll", learning_curve_step),
+    "learning-curve-flops": Plot("learning_curve", (*GROUP, "model", "seeds", "flops"), "nll", learning_curve_flops),
+    "ablation": Plot("ablation", (*GROUP, "model", "variant", "pairs"), "nll_difference", ablation),
+    "protocol": Plot("protocol", ("dataset", "seeds", "factor", "setting"), "difference", protocol),
 }
 
 
 class PlainLogFormatter(LogFormatter):
-    """Write the ticks of a logarithmic axis as plain numbers, and only those of a decade's 1, 2 and 5."""
+    """Write the ticks of a logarithmic axis as plain numbers: a decade's 1, 2 and 5, or all where there would be few."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         """Write a tick; its position is not needed."""
-        return f"{x:g}" if f"{x:e}"[0] in "125" and f"{x:.5e}"[2:7] == "00000" else ""
+        low, high = self.axis.get_view_interval() if self.axis else (1, SHORT)
+        written = "123456789" if high < SHORT * low else "125"
+        return f"{x:g}" if f"{x:e}"[0] in written and f"{x:.5e}"[2:7] == "00000" else ""
 
 
 def _read(path: Path, columns: Iterable[str]) -> pd.DataFrame:
@@ -189,16 +203,19 @@ def _learning_curve(table: pd.DataFrame, x: str, label: str) -> Figure:
             for formatter in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
                 formatter(PlainLogFormatter())
     _legend(figure, axes)
-    return figure
+    return _note(figure, named_bars({STUDENT: table["seeds"]}))
 
 
 def _lines(axis: Axes, table: pd.DataFrame, x: str, value: str, styles: dict[str, dict[str, Any]]) -> None:
-    """Draw a line a model and variant, with one standard error up and down where it is known."""
-    for label, part in table.assign(series=_series(table), error=_error(table, value)).groupby("series", sort=False):
+    """Draw a line a model and variant, with the intervals of its means over seeds."""
+    bars = half_widths(table[f"{value}_se"], table["seeds"])
+    series = list(table.assign(series=_series(table), error=bars).groupby("series", sort=False))
+    for i, (label, part) in enumerate(series):
         part = part.dropna(subset=[x, value]).sort_values(x)
-        axis.errorbar(
-            part[x], part[value], part["error"], label=str(label), capsize=2, elinewidth=0.9, **styles[str(label)]
-        )
+        # Models have steps in common, and bars that would hide each other.
+        place = part[x] * (1 if x == "flops" else APART ** (i - (len(series) - 1) / 2))
+        style = styles[str(label)]
+        axis.errorbar(place, part[value], part["error"], label=str(label), capsize=2, elinewidth=0.9, **style)
 
 
 def _forest(table: pd.DataFrame, labels: list[str], bars: bool = False, second: str = "") -> Figure:
@@ -238,17 +255,6 @@ def _label(row: pd.Series, labels: list[str], second: str) -> str:
     return names(*(str(row[label]) for label in labels))
 
 
-def _error(table: pd.DataFrame, value: str) -> pd.Series:
-    """Take the standard error over seeds, and over images where there is none: with one seed."""
-    absent = pd.Series(float("nan"), index=table.index)
-    return table.get(f"{value}_se", absent).fillna(table.get(f"{value}_image_se", absent))
-
-
-def _interval(table: pd.DataFrame, value: str) -> tuple[pd.Series, pd.Series, pd.Series]:
-    error = ERRORS * _error(table, value)
-    return table[value], table[value] - error, table[value] + error
-
-
 def _grid(
     groups: Sequence[Any], columns: list[str], x: str, y: str, sharey: Literal["none", "row"]
 ) -> tuple[Figure, Any]:
@@ -261,6 +267,12 @@ def _grid(
         axis.set_title(title)
         bottom.set_xlabel(x)
     return figure, axes
+
+
+def _note(figure: Figure, text: str) -> Figure:
+    """Write below a figure what its error bars are."""
+    figure.supxlabel(text, x=0.01, ha="left", fontsize="medium")
+    return figure
 
 
 def _legend(figure: Figure, axes: Any) -> None:

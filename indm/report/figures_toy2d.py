@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 Arrays = Mapping[str, NDArray[Any]]
 MODELS = {"ddpmpp": "DDPM++\n(linear)", "indm": "INDM\n(nonlinear)"}
+# The stage toy2d writes the arrays of its first seed.
+NOTE = "One model each, seed 0: no error bars."
 # Okabe and Ito's colours, which the colour-blind tell apart.
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"
 # The colour of text and frames in the other figures too.
@@ -29,7 +31,7 @@ STYLE: Any = {
 
 
 def toy2d_figure(arrays: Arrays) -> bytes:
-    """Draw a row of panels for each model: density, forward diffusion, drift and volatility, paths of the reverse ODE.
+    """Draw a row of panels for each model: data, forward diffusion, drift and volatility, paths of the reverse ODE, density.
 
     Arguments:
         arrays: what the stage ``toy2d`` wrote: ``data`` (N, 2), ``times`` (K,), ``limit``, ``arrows`` (A, 2), and for each
@@ -56,8 +58,9 @@ def toy2d_figure(arrays: Arrays) -> bytes:
             axes.set_title(title)
         for axes in grid.flat:
             _frame(axes, float(arrays["limit"]))
+        figure.text(grid[-1, 0].get_position().x0, 0.04, NOTE)
         buffer = BytesIO()
-        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Description": NOTE})
     return buffer.getvalue()
 
 

@@ -36,6 +36,14 @@ EXPLAINED = "explained by a control"
 NOT_SHOWN = "not shown"
 INCONCLUSIVE = "inconclusive"
 NO_DATA = "no data"
+# What each grade means, wherever it is said; :func:`grade` decides so.
+MEANINGS = {
+    SHOWN: "the interval against the baseline lies above the smallest effect and above 0, those against all controls above 0",
+    EXPLAINED: "shown against the baseline, but the interval against some control reaches 0 or below",
+    NOT_SHOWN: "the interval against the baseline ends at or below the smallest effect",
+    INCONCLUSIVE: "none of these, fewer than 3 seeds, or a control that was not run on 3 seeds",
+    NO_DATA: "the suite has no such runs",
+}
 
 
 class Interval(NamedTuple):
@@ -136,13 +144,7 @@ def _student(freedom: int) -> float:
 def grade(
     baseline: Interval, controls: Mapping[str, Interval], smallest_effect: float, absent: Sequence[str] = ()
 ) -> Grade:
-    """Grade a claim.
-
-    - shown: the interval against the baseline lies above the smallest effect and above 0, those against all controls above 0;
-    - explained by a control: so against the baseline, but the interval against a control reaches 0 or below;
-    - not shown: the interval against the baseline ends at or below the smallest effect;
-    - inconclusive: fewer than three seeds, or an interval on both sides of the smallest effect, or a control without enough
-      seeds or without any run.
+    """Grade a claim, as :data:`MEANINGS` says.
 
     Arguments:
         baseline: the effect against the baseline.
@@ -162,7 +164,7 @@ def grade(
     explaining = {name: found for name, found in decided.items() if found.low <= 0}
     if explaining:
         name = min(explaining, key=lambda name: explaining[name].effect)
-        return Grade(EXPLAINED, f"shown against the baseline, but against {name} the interval starts below 0", name)
+        return Grade(EXPLAINED, f"shown against the baseline, but against {name} the interval reaches 0 or below", name)
     missing = [f"{name} ({_seeds(controls[name].n)})" for name in controls if name not in decided]
     if missing or absent:
         to_be_run = f"; controls to be run: {', '.join(missing)}" if missing else ""

@@ -18,7 +18,7 @@ HEADINGS = {
     "train_flops_per_step": "FLOPs a step",
     "ms_per_step": "ms a step",
     "nll_uncorrected": "NLL, uncorrected",
-    "nelbo_no_reconstruction": "NELBO, no residual",
+    "nelbo_no_reconstruction": "NELBO, no reconstruction",
     "num_samples": "images",
     "published_fid": "published FID",
     "published_nll": "published NLL",

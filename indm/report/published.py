@@ -29,6 +29,11 @@ PUBLISHED_COLUMNS = [
 ]
 # The published FIDs are of this network; beside another extractor's they would mean nothing.
 PUBLISHED_EXTRACTOR = "inception-v3-compat"
+# First digits of its weights' sha256: torch-fidelity's weights-inception-2015-12-05-6726825d.pth.
+PUBLISHED_WEIGHTS = "6726825d"
+# What the paper trains on, and how long: params/paper.yaml has the sources.
+PAPER_DATASETS = {"cifar10": "CIFAR-10", "celeba64": "CelebA 64"}
+PAPER_STEPS, PAPER_BATCH = 260_000, 128
 
 
 def read_published(path: Path) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """What the tables are made of: the result files of a suite, read once.
 
-Required are the files of every run's training, sampling, FID and likelihood. A suite need not have the others (learning
-curves, sweeps, protocols, 2-D studies): a file that is not there gives no rows. Where a likelihood is, so are its images.
+Every run has files of its training, sampling, FID and likelihood. Which runs have a learning curve or a sweep, and which datasets
+a study, the suite says.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from indm.errors import ArtifactError
-from indm.store.files import read_json
+from indm.report.schema import check_table, read_object
 from indm.store.layout import Layout
 
 Result = Mapping[str, Any]
@@ -29,8 +29,8 @@ ROWS = {
     "protocol": ["factor", "setting", "fid", "fid_se", "difference", "difference_se", "note"],
     "toy2d": [],
 }
-# The stages whose numbers are known of each image, and the file of a run that holds them beside the file of its means.
-OF_IMAGES = {"nll": ("nll.json", "nll.csv"), "curve": ("curve.csv", "curve_images.csv")}
+# The stages whose numbers are known of each image: the file of a run that holds them, and its kind.
+OF_IMAGES = {"nll": ("nll.csv", "nll_images"), "curve": ("curve_images.csv", "curve_images")}
 
 
 @dataclass(frozen=True)
@@ -64,33 +64,37 @@ def read_results(
     layout: Layout,
     runs: Mapping[str, Result],
     datasets: Iterable[str],
+    curve: Iterable[str] = (),
+    sweep: Iterable[str] = (),
     toy2d: Iterable[str] = (),
     protocol: Mapping[str, str] | None = None,
 ) -> Results:
-    """Read the result files of a suite.
+    """Read the result files of a suite, and none that it does not have.
 
     Arguments:
         layout: where they lie.
         runs: the keys of ``IDENTITY`` of every run, by its name.
         datasets: names of the datasets.
+        curve: the runs that have a learning curve.
+        sweep: the runs that are swept.
         toy2d: names of the 2-D datasets.
         protocol: the run whose protocol is examined, by dataset.
 
     Raises:
-        ArtifactError: if a required file is missing, or a file is damaged.
+        ArtifactError: if a file is missing or damaged.
     """
     folder = layout.suite_folder
     files = {
-        kind: {folder / f"runs/{name}/{kind}.csv": identity for name, identity in runs.items()}
-        for kind in ("curve", "sweep")
+        kind: {folder / f"runs/{name}/{kind}.csv": runs[name] for name in names}
+        for kind, names in (("curve", curve), ("sweep", sweep))
     }
     files["toy2d"] = {folder / f"toy2d/{name}.csv": {"dataset": name, "sde": "", "objective": ""} for name in toy2d}
     files["protocol"] = {folder / f"protocol/{name}.csv": runs[run] for name, run in (protocol or {}).items()}
     read = {
-        kind: {name: read_json(layout.run(name) / f"{kind}.json") for name in runs}
+        kind: {name: read_object(layout.run(name) / f"{kind}.json", kind, name) for name in runs}
         for kind in ("samples", "fid", "nll", "train")
     }
-    rows = {kind: _read_rows(folder, found, ROWS[kind]) for kind, found in files.items()}
+    rows = {kind: _read_rows(folder, found, kind) for kind, found in files.items()}
     return Results(
         suite=layout.suite,
         runs=[{"run": name, **identity} for name, identity in runs.items()],
@@ -98,12 +102,12 @@ def read_results(
         fid=read["fid"],
         nll=read["nll"],
         train=read["train"],
-        references={name: read_json(layout.data(name) / "reference.json") for name in datasets},
+        references={name: read_object(layout.data(name) / "reference.json", "reference") for name in datasets},
         curve=rows["curve"],
         sweep=rows["sweep"],
         toy2d=rows["toy2d"],
         protocol=rows["protocol"],
-        images=_read_images(layout, runs),
+        images=_read_images(layout, {"nll": runs, "curve": curve}, runs),
     )
 
 
@@ -112,36 +116,35 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
-def _read_rows(folder: Path, files: Mapping[Path, Result], columns: list[str]) -> pd.DataFrame:
-    """Read the rows of all files that there are, each with its identity and its path below ``folder``."""
+def _read_rows(folder: Path, files: Mapping[Path, Result], kind: str) -> pd.DataFrame:
+    """Read the rows of all files, each with its identity and its path below ``folder``."""
     rows: list[dict[str, Any]] = []
     for path, identity in files.items():
-        if path.is_file():
-            source = str(path.relative_to(folder))
-            rows += [{**identity, **row, "source": source} for row in records(read_rows(path))]
+        source = str(path.relative_to(folder))
+        rows += [{**identity, **row, "source": source} for row in records(read_rows(path, kind))]
     found = [str(column) for column in pd.DataFrame(rows).columns]
-    return pd.DataFrame(rows, columns=list(dict.fromkeys([*IDENTITY, "source", *columns, *found])))
+    return pd.DataFrame(rows, columns=list(dict.fromkeys([*IDENTITY, "source", *ROWS[kind], *found])))
 
 
-def _read_images(layout: Layout, runs: Mapping[str, Result]) -> pd.DataFrame:
+def _read_images(layout: Layout, names: Mapping[str, Iterable[str]], runs: Mapping[str, Result]) -> pd.DataFrame:
     """Read the likelihoods of each image: of every run, and of its snapshots."""
     tables = [
-        read_rows(layout.run(name) / images).assign(**{key: identity[key] for key in IDENTITY}, stage=stage)
-        for stage, (means, images) in OF_IMAGES.items()
-        for name, identity in runs.items()
-        if (layout.run(name) / means).is_file()
+        read_rows(layout.run(name) / file, kind).assign(**{key: runs[name][key] for key in IDENTITY}, stage=stage)
+        for stage, (file, kind) in OF_IMAGES.items()
+        for name in names[stage]
     ]
-    tables = [table for table in tables if len(table)]
-    return (
-        pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*IDENTITY, "stage", "step", "image"])
-    )
+    return pd.concat(tables, ignore_index=True)
 
 
-def read_rows(path: Path) -> pd.DataFrame:
+def read_rows(path: Path, kind: str | None = None) -> pd.DataFrame:
     """Read a table of results: absent texts as empty texts, absent numbers as NaN.
 
+    Arguments:
+        path: the file.
+        kind: a key of :data:`indm.report.schema.TABLES`, by which it is checked; ``None`` for a table that is only shown.
+
     Raises:
-        ArtifactError: if it is missing or not a table.
+        ArtifactError: if it is missing, not a table, or not of this kind.
     """
     texts = dict.fromkeys(TEXTS, str)
     try:
@@ -149,4 +152,7 @@ def read_rows(path: Path) -> pd.DataFrame:
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise ArtifactError(f"{path}: cannot be read as a table ({error}); run the stage that writes it") from None
     present = [name for name in texts if name in table]
-    return table.fillna(dict.fromkeys(present, ""))
+    table = table.fillna(dict.fromkeys(present, ""))
+    if kind is not None:
+        check_table(path, table, kind)
+    return table

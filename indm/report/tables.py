@@ -35,7 +35,7 @@ FID_COLUMNS += ["published_fid", "published_is", "published_source"]
 NLL_COLUMNS = [*HEAD, "images", *_with_errors(*LIKELIHOODS), "published_nll", "published_source"]
 DISCRETIZATION_COLUMNS = [*HEAD, "sampler", "steps", "nfe", "num_samples", *_with_errors(*SWEEP_METRICS), "skip"]
 LEARNING_CURVE_COLUMNS = [*HEAD, "step", "flops", "images", "split", *_with_errors(*CURVE_METRICS)]
-ABLATION_COLUMNS = HEAD + [
+ABLATION_COLUMNS = [*HEAD, "pairs"] + [
     f"{metric}{suffix}" for _, metric in ABLATION for suffix in ("", "_se", "_difference", "_difference_se")
 ]
 PROTOCOL_COLUMNS = [*HEAD, "factor", "setting", "fid", "fid_image_se", "difference", "difference_image_se", "note"]
@@ -121,7 +121,7 @@ def ablation_table(values: pd.DataFrame) -> pd.DataFrame:
 
     .. math:: d = \\frac{1}{n} \\sum_s (v_s - b_s)
 
-    over the seeds s that both have; negative where the variant's number is the smaller.
+    over the n seeds s that both have, ``pairs``; negative where the variant's number is the smaller.
 
     Arguments:
         values: the tidy table.
@@ -133,13 +133,14 @@ def ablation_table(values: pd.DataFrame) -> pd.DataFrame:
     rows = wide.reset_index()
     baseline = rows[(rows["model"] == BASELINE["model"]) & (rows["variant"] == BASELINE["variant"])]
     keys = ["dataset", "sde", "objective", "seed"]
-    paired = rows.merge(baseline.drop(columns=["model", "variant"]), on=keys, how="left", suffixes=("", "_baseline"))
+    beside = baseline.drop(columns=["model", "variant"]).assign(pairs=1)
+    paired = rows.merge(beside, on=keys, how="left", suffixes=("", "_baseline"))
     table = []
     for cell, group in _groups(paired, CELL):
-        row = dict(cell)
+        is_baseline = (cell["model"], cell["variant"]) == tuple(BASELINE.values())
+        row = dict(cell) | ({} if is_baseline else {"pairs": group["pairs"].sum()})
         for _, metric in ABLATION:
             row |= _mean(group[metric], metric)
-            is_baseline = (cell["model"], cell["variant"]) == tuple(BASELINE.values())
             difference = (group[metric] - group[f"{metric}_baseline"]).dropna()
             row |= {} if is_baseline else _mean(difference, f"{metric}_difference")
         table.append(row)
@@ -203,5 +204,5 @@ def _protocol(group: pd.DataFrame) -> dict[str, Any]:
 
 def _finish(suite: str, rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
     table = pd.DataFrame([{"suite": suite, **row} for row in rows], columns=columns)
-    integers = [column for column in ("seeds", "num_samples", "images", "steps", "step") if column in columns]
+    integers = [column for column in ("seeds", "pairs", "num_samples", "images", "steps", "step") if column in columns]
     return table.astype(dict.fromkeys(integers, "Int64"))

@@ -9,11 +9,15 @@ from typing import Any
 
 import pandas as pd
 
+from indm.errors import ArtifactError
 from indm.report.results import IDENTITY, ROWS, Result, Results, records
+from indm.report.schema import AGAIN
 from indm.report.tables import LIKELIHOODS
 
 VALUE_COLUMNS = ["suite", *IDENTITY, "stage", "metric", "sampler", "x", "value", "se", "source"]
 IMAGE_COLUMNS = ["suite", *IDENTITY, "stage", "x", "image", *LIKELIHOODS]
+# What tells one number from another.
+NUMBER = [*IDENTITY, "stage", "metric", "sampler", "x"]
 TRAIN_VALUES = ["steps", "score_parameters", "flow_parameters", "train_flops_per_step"]
 
 
@@ -23,6 +27,9 @@ def values_table(results: Results) -> pd.DataFrame:
     Returns:
         Columns ``VALUE_COLUMNS``: ``x`` is a sampler's number of steps or the training step, else absent; ``se`` is the
         standard error of this one number, over images, where it is known.
+
+    Raises:
+        ArtifactError: if a number stands there twice.
     """
     rows = [
         *_run_values(results),
@@ -32,7 +39,20 @@ def values_table(results: Results) -> pd.DataFrame:
         *_protocol_values(results.protocol),
     ]
     table = pd.DataFrame([{"suite": results.suite, **row} for row in rows], columns=VALUE_COLUMNS)
-    return table.fillna({"sampler": ""}).astype({"seed": "Int64", "x": "Float64", "value": "Float64", "se": "Float64"})
+    values = table.fillna({"sampler": ""})
+    refuse_repeats(values)
+    return values.astype({"seed": "Int64", "x": "Float64", "value": "Float64", "se": "Float64"})
+
+
+def refuse_repeats(values: pd.DataFrame) -> None:
+    """Refuse a tidy table in which a number stands twice: their mean would be taken for one number.
+
+    Raises:
+        ArtifactError: naming the first of them and the file that it comes from.
+    """
+    for row in records(values[values.duplicated(NUMBER)])[:1]:
+        cell = ", ".join(str(row[key]) for key in NUMBER if not pd.isna(row[key]) and row[key] != "")
+        raise ArtifactError(f"{row['source']}: found a number twice ({cell}), expected each once; {AGAIN}")
 
 
 def images_table(results: Results) -> pd.DataFrame:

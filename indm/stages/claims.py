@@ -20,7 +20,8 @@ def run(suite: "Suite", layout: Layout) -> Finished:
     """Write ``claims.csv`` and ``comparison.csv``."""
     claims = load_claims(Path("params/claims.yaml"))
     published = read_published(Path("params/published.csv"))
-    values, images, fid, nll = (read_rows(layout.tables / f"{name}.csv") for name in ("values", "images", "fid", "nll"))
+    values, images = (read_rows(layout.tables / f"{name}.csv", name) for name in ("values", "images"))
+    fid, nll = (read_rows(layout.tables / f"{name}.csv") for name in ("fid", "nll"))
     write_table(layout.tables / "claims.csv", claims_table(values, images, claims, suite.suite))
     write_table(layout.tables / "comparison.csv", comparison_table(suite.suite, fid, nll, values, published))
     return Finished(layout.tables)

@@ -1,14 +1,17 @@
 """Stage ``curve``: the likelihood along a run's training, from its snapshots."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from indm.diffusion.evaluation import Evaluation, first_images, likelihoods
+from indm.diffusion.model import load_model
+from indm.process import set_up
 from indm.stamps import job_stamp
 from indm.store.files import SNAPSHOTS_FORMAT, file_sha256, read_json, read_weights, write_table
 from indm.store.finished import Finished
 from indm.store.layout import Layout
+from indm.store.prepared import read_split
 from indm.store.scratch import open_scratch, work_key
 
 if TYPE_CHECKING:
@@ -17,35 +20,15 @@ if TYPE_CHECKING:
 
 NUMBERS = ("nelbo", "nll", "gap")
 COLUMNS = ["step", "flops", "split", "images", *(column for key in NUMBERS for column in (key, f"{key}_se"))]
+COLUMNS += ["log_det_bound"]
 IMAGES_COLUMNS = ["step", "image", *NUMBERS]
 
 
 def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     """Write ``curve.csv``, a row for each snapshot, in bits/dim with standard errors over images, and ``curve_images.csv``.
 
-    The latter has a row for each snapshot and image. Without snapshots there are no rows.
+    The latter has a row for each snapshot and image.
     """
-    folder = layout.run(name)
-    if suite.train_params(name).snapshots:
-        return Finished(folder, _evaluate(suite, layout, name))
-    _write(folder, [], [])
-    return Finished(folder)
-
-
-def _write(folder: Path, rows: list[dict[str, Any]], tables: list[pd.DataFrame]) -> None:
-    write_table(folder / "curve.csv", pd.DataFrame(rows, columns=COLUMNS))
-    empty = pd.DataFrame(columns=IMAGES_COLUMNS)
-    write_table(folder / "curve_images.csv", pd.concat(tables)[IMAGES_COLUMNS] if tables else empty)
-
-
-def _evaluate(suite: "Suite", layout: Layout, name: str) -> float:
-    """Evaluate the snapshots, and return the seconds of earlier executions."""
-    # Imported here: runs without snapshots do not pay for torch.
-    from indm.diffusion.evaluation import Evaluation, first_images, likelihoods
-    from indm.diffusion.model import load_model
-    from indm.process import set_up
-    from indm.store.prepared import read_split
-
     device = set_up(suite.device, suite.threads)
     run, parameters, folder = suite.runs[name], suite.curve, layout.run(name)
     data = layout.data(run.dataset)
@@ -58,23 +41,27 @@ def _evaluate(suite: "Suite", layout: Layout, name: str) -> float:
         job_stamp(suite, "curve", name),
         run=[run.dataset, run.seed],
         curve=parameters.model_dump(),
+        weights=suite.weights.model_dump(),
         snapshots=file_sha256(path),
         data=[description["sha256"], split],
         machine=[device.type, suite.threads],
     )
     with open_scratch(layout.scratch(name, "curve"), key) as scratch:
-        rows, tables = [], []
+        rows: list[dict[str, Any]] = []
+        tables = []
         evaluation = Evaluation(**parameters.model_dump(exclude={"images"}), uncorrected=False)
         for step, flops in zip(spec["steps"], spec["flops"], strict=True):
-            model = load_model(path, device, str(step), SNAPSHOTS_FORMAT)
+            model = load_model(path, device, suite.weights.model_dump(), step)
             seed, once = (run.dataset, run.seed), scratch.below(str(step))
             levels, place = description["levels"], f"{name}, step {step}"
             table = likelihoods(
                 model, images, levels, evaluation, seed=seed, device=device, description=place, once=once
             )
             row = {"step": step, "flops": float(flops), "split": split, "images": len(images)}
+            row |= {"log_det_bound": evaluation.log_det_bound(run.model)}
             row |= {key: table[key].mean() for key in NUMBERS}
             rows.append(row | {f"{key}_se": table[key].sem() for key in NUMBERS})
             tables.append(table.rename_axis("image").reset_index().assign(step=step))
-        _write(folder, rows, tables)
-    return scratch.earlier
+        write_table(folder / "curve.csv", pd.DataFrame(rows, columns=COLUMNS))
+        write_table(folder / "curve_images.csv", pd.concat(tables)[IMAGES_COLUMNS])
+    return Finished(folder, scratch.earlier)

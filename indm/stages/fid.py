@@ -32,6 +32,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     known = references[""].features
     result = {
         "run": name,
+        "weights": suite.weights_of(name),
         "implementation": "torch-fidelity",
         **identity,
         "features": "float32 network, float64 statistics",

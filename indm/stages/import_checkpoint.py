@@ -30,7 +30,6 @@ def run(
     score: Path,
     flow: Path | None,
     wolf_config: Path | None,
-    flow_weights: str,
 ) -> Finished:
     """Write ``checkpoint.safetensors``, ``snapshots.safetensors``, ``train.csv`` (both empty) and ``train.json`` of a run.
 
@@ -42,7 +41,6 @@ def run(
         score: the released ``checkpoint_k.pth``.
         flow: the released ``flow_checkpoint_k.pth``, for a run with a flow.
         wolf_config: the released file under ``flow.model_config``; the paper's if None.
-        flow_weights: ``ema``, or ``raw`` as in the released evaluation, which averages the score alone.
 
     Raises:
         ArtifactError: if a file is refused, or does not fit the run; the message lists the differences.
@@ -61,7 +59,7 @@ def run(
         wolf = None if wolf_config is None else read_json(wolf_config)
         options = {"frozen_prior_inverse": spec["flow"].get("frozen_prior_inverse", False)}
         weights |= named("raw", "flow", import_flow(flow_checkpoint["model"], released, wolf, **options))
-        average = averaged_state(flow_checkpoint, str(flow)) if flow_weights == "ema" else flow_checkpoint["model"]
+        average = averaged_state(flow_checkpoint, str(flow))
         weights |= named("ema", "flow", import_flow(average, released, wolf, **options))
     check_weights(spec, weights, name)
 
@@ -77,7 +75,6 @@ def run(
         "steps": step["step"],
         "train_flops_per_step": None,
         "imported": {key: _signature(path) for key, path in sources.items() if path is not None},
-        "flow_weights": flow_weights if flow is not None else None,
     }
     write_json(folder / "train.json", result)
     return Finished(folder)

@@ -25,11 +25,12 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     description = read_json(layout.data(run.dataset) / "dataset.json")
     levels = description["levels"]
     images = first_images(read_split(layout.data(run.dataset), "test"), parameters.images, "nll.images")
-    model = load_model(folder / "checkpoint.safetensors", device)
+    model = load_model(folder / "checkpoint.safetensors", device, suite.weights.model_dump())
     key = work_key(
         job_stamp(suite, "nll", name),
         run=[run.dataset, run.seed],
         nll=parameters.model_dump(),
+        weights=suite.weights.model_dump(),
         checkpoint=file_sha256(folder / "checkpoint.safetensors"),
         data=description["sha256"],
         machine=[device.type, suite.threads],
@@ -41,7 +42,8 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
             model, images, levels, evaluation, seed=seed, device=device, description=name, once=scratch.once
         )
         write_table(folder / "nll.csv", table.rename_axis("image").reset_index())
-        write_json(folder / "nll.json", _summary(suite, name, table))
+        bound = {"log_det_bound": evaluation.log_det_bound(run.model)}
+        write_json(folder / "nll.json", _summary(suite, name, table) | bound)
     return Finished(folder, scratch.earlier)
 
 
@@ -53,7 +55,7 @@ def _summary(suite: "Suite", name: str, table: pd.DataFrame) -> dict[str, Any]:
         "unit": "bits/dim",
         "split": "test",
         "images": len(table),
-        "weights": "ema",
+        "weights": suite.weights_of(name),
         "divergence": "Hutchinson, one Rademacher probe",
         "log_det": parameters.log_det if run.model == "indm" else None,
         "tolerance": parameters.tolerance,

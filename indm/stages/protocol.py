@@ -1,6 +1,7 @@
 """Stage ``protocol``: how far FID moves with each part of its protocol, shown on one run of a dataset."""
 
 from collections.abc import Iterator
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from indm.data.levels import quantise, to_pixels, to_uint8
+from indm.data.levels import Rounding, quantise, to_pixels, to_uint8
 from indm.diffusion.generate import draw_images, draw_levels, prior_mean
 from indm.diffusion.model import load_model
-from indm.errors import ConvergenceError, DivergenceError, ParamsError
+from indm.errors import ConvergenceError, DivergenceError
 from indm.metrics.clean import MODES
 from indm.metrics.deviations import extrapolate, fid_by_size, fid_draws, jpeg, pixel_features
 from indm.metrics.features import features
@@ -35,10 +36,6 @@ Row = dict[str, Any]
 
 def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     """Write ``protocol/<dataset>.csv``: the suite's protocol first, then a row for each deviation from it."""
-    if name not in suite.protocol:
-        raise ParamsError(
-            f"key protocol: found no {name!r}; datasets that have one: {', '.join(suite.protocol) or 'none'}"
-        )
     study = Study(suite, layout, name)
     rows = [
         study.base(),
@@ -68,20 +65,23 @@ class Study:
         self.parameters, self.bootstrap = suite.protocol[name], suite.fid.bootstrap
         self.run, self.sample = suite.runs[self.parameters.run], suite.sample_params(self.parameters.run)
         self.data = layout.data(name)
-        checkpoint = layout.run(self.parameters.run) / "checkpoint.safetensors"
+        self.checkpoint, self.weights = (
+            layout.run(self.parameters.run) / "checkpoint.safetensors",
+            suite.weights.model_dump(),
+        )
         self.levels: int = read_json(self.data / "dataset.json")["levels"]
         self.extractor, self.clean, self.identity = load_extractors(self.data / "extractor.safetensors")
         self.known, self.source = load_references(self.data)
-        self.models = {weights: load_model(checkpoint, self.device, weights) for weights in ("ema", "raw")}
+        self.model = load_model(self.checkpoint, self.device, self.weights)
         # The very images of the stage sample.
         self.images = torch.cat([x.cpu() for x, _ in draw_images(**self.drawing())])
-        self.rounded = quantise(self.images, self.levels, self.models["ema"].centered).numpy()
+        self.rounded = quantise(self.images, self.levels, self.model.centered, self.sample.rounding).numpy()
         self.features = self.extract(self.rounded, self.levels)
         self.fids = self.measure(self.features, self.known[""])
 
-    def drawing(self, *seed: str, weights: str = "ema", **changes: Any) -> dict[str, Any]:
-        """Arguments of :func:`indm.diffusion.generate.draw_images`: the suite's sampler but for ``changes``."""
-        model = self.models[weights]
+    def drawing(self, *seed: str, weights: dict[str, str] | None = None, **changes: Any) -> dict[str, Any]:
+        """Arguments of :func:`indm.diffusion.generate.draw_images`: the suite's weights and sampler but for ``changes``."""
+        model = self.model if weights is None else load_model(self.checkpoint, self.device, weights)
         return {
             "model": model,
             "seed": (self.run.dataset, self.run.seed, "sample", *seed),
@@ -89,14 +89,16 @@ class Study:
             "mean": prior_mean(
                 model, self.data, self.device, **self.sample.model_dump(include={"centre_prior", "batch_size"})
             ),
-            "progress": bar(" ".join((self.parameters.run, *seed, weights, *map(str, changes.values())))),
-            **self.sample.model_dump(exclude={"centre_prior"}),
+            "progress": bar(
+                " ".join((self.parameters.run, *seed, self.said(weights or self.weights), *map(str, changes.values())))
+            ),
+            **self.sample.model_dump(exclude={"centre_prior", "rounding"}),
             **changes,
         }
 
     def drawn(self, *seed: str, **changes: Any) -> Tensor:
         """Features (N, F) of images drawn with ``changes``."""
-        images, _ = draw_levels(levels=self.levels, **self.drawing(*seed, **changes))
+        images, _ = draw_levels(levels=self.levels, rounding=self.sample.rounding, **self.drawing(*seed, **changes))
         return self.extract(images, self.levels)
 
     def extract(self, images: NDArray[np.uint8], levels: int = 256) -> Tensor:
@@ -124,7 +126,8 @@ class Study:
         """Row of the suite's protocol."""
         note = (
             f"{self.parameters.run}: {len(self.features)} images; reference {self.source['reference']}; torch-fidelity, "
-            f"{self.identity['extractor']}; rounded to {self.levels} levels; denoise {self.sample.denoise}; weights ema"
+            f"{self.identity['extractor']}; rounded to {self.levels} levels, {self.sample.rounding}; "
+            f"denoise {self.sample.denoise}; weights {self.said(self.weights)}"
         )
         return self.row("base", "suite", self.fids, note)
 
@@ -166,9 +169,11 @@ class Study:
 
     def roundings(self) -> Iterator[Row]:
         """Rows of the same images, rounded otherwise before their features are extracted."""
-        pixels = to_pixels(self.images, self.levels, self.models["ema"].centered)
-        quality = self.parameters.jpeg_quality
+        centered, quality = self.model.centered, self.parameters.jpeg_quality
+        pixels = to_pixels(self.images, self.levels, centered)
+        other: Rounding = "nearest" if self.sample.rounding == "floor" else "floor"
         found = {
+            other: self.extract(quantise(self.images, self.levels, centered, other).numpy(), self.levels),
             "uint8": self.extract(pixels.round().to(torch.uint8).numpy()),
             "float": pixel_features(self.extractor, pixels, self.device),
             f"jpeg-{quality}": self.extract(jpeg(to_uint8(self.rounded, self.levels), quality)),
@@ -178,9 +183,23 @@ class Study:
 
     def draws(self) -> Iterator[Row]:
         """Rows of images drawn otherwise, from the same noise."""
-        changes = [("denoise", name, {"denoise": name}) for name in ("tweedie", "none") if name != self.sample.denoise]
-        for factor, setting, change in [*changes, ("weights", "raw", {"weights": "raw"})]:
+        changes: list[tuple[str, str, Row]] = [
+            ("denoise", name, {"denoise": name}) for name in ("tweedie", "none") if name != self.sample.denoise
+        ]
+        changes += [("weights", self.said(weights), {"weights": weights}) for weights in self.other_weights()]
+        for factor, setting, change in changes:
             try:
                 yield self.row(factor, setting, self.measure(self.drawn(**change), self.known[""]))
             except (ConvergenceError, DivergenceError) as error:
                 yield {"factor": factor, "setting": setting, "note": str(error)}
+
+    def other_weights(self) -> list[dict[str, str]]:
+        """List the weights of both networks that the suite does not take; those of the score alone, where no flow is."""
+        flows = ("ema", "raw") if self.run.model == "indm" else (self.weights["flow"],)
+        pairs = [{"score": score, "flow": flow} for score, flow in product(("ema", "raw"), flows)]
+        return [weights for weights in pairs if weights != self.weights]
+
+    def said(self, weights: dict[str, str]) -> str:
+        """Name weights, such as "score ema, flow raw"."""
+        networks = ("score", "flow") if self.run.model == "indm" else ("score",)
+        return ", ".join(f"{network} {weights[network]}" for network in networks)

@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from indm.report.page.contents import Contents
 from indm.report.page.render import render
 from indm.store.files import atomic_write
 from indm.store.finished import Finished
 from indm.store.layout import Layout
+from indm.suite.content import suite_sha256
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -15,11 +17,23 @@ if TYPE_CHECKING:
 def run(suite: "Suite", layout: Layout, reports: Path) -> Finished:
     """Write ``index.html``."""
     folder = reports / suite.suite
-    runs = {
-        name: run.model_dump(include={"dataset", "sde", "model", "variant", "objective", "seed"})
-        for name, run in suite.runs.items()
-    }
-    page = render(suite.suite, runs, layout.suite_folder, folder / "figures", Path("params"))
+    page = render(contents(suite), layout.suite_folder, folder / "figures")
     with atomic_write(folder / "index.html") as file:
         file.write(page.encode())
     return Finished(folder)
+
+
+def contents(suite: "Suite") -> Contents:
+    """Say what a suite has, for its page."""
+    keys = {"dataset", "sde", "model", "variant", "objective", "seed"}
+    return Contents(
+        suite=suite.suite,
+        sha256=suite_sha256(suite),
+        runs={
+            name: run.model_dump(include=keys) | suite.train_params(name).model_dump(include={"steps", "batch_size"})
+            for name, run in suite.runs.items()
+        },
+        datasets=list(suite.datasets),
+        protocol=list(suite.protocol),
+        toy2d=list(suite.toy2d.datasets),
+    )

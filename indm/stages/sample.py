@@ -34,11 +34,12 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     data = layout.data(run.dataset)
     description = read_json(data / "dataset.json")
     levels = description["levels"]
-    model = load_model(folder / "checkpoint.safetensors", device)
+    model = load_model(folder / "checkpoint.safetensors", device, suite.weights.model_dump())
     key = work_key(
         job_stamp(suite, "sample", name),
         run=[run.dataset, run.seed],
         sample=parameters.model_dump(),
+        weights=suite.weights.model_dump(),
         checkpoint=file_sha256(folder / "checkpoint.safetensors"),
         data=description["sha256"],
         machine=[device.type, suite.threads],
@@ -74,7 +75,8 @@ def _write(suite: "Suite", layout: Layout, name: str, samples: NDArray[np.uint8]
         "denoise": parameters.denoise,
         "centre_prior": parameters.centre_prior,
         "temperature": parameters.temperature,
-        "weights": "ema",
+        "rounding": parameters.rounding,
+        "weights": suite.weights_of(name),
         "nfe": nfe,
         "num_samples": len(samples),
         "seed": run.seed,

@@ -2,14 +2,20 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from indm.diffusion.generate import draw_levels, prior_mean
+from indm.diffusion.model import load_model
 from indm.errors import ConvergenceError, DivergenceError
+from indm.metrics.distances import distances
+from indm.metrics.features import features
+from indm.metrics.references import load_extractors, load_references
+from indm.process import set_up
+from indm.progress import bar
 from indm.seeding import derive_seed
 from indm.stamps import job_stamp
 from indm.store.files import file_sha256, read_json, write_table
@@ -18,9 +24,6 @@ from indm.store.layout import Layout
 from indm.store.scratch import Scratch, open_scratch, work_key
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from indm.metrics.frechet import Reference
     from indm.suite.schema.suite import Suite
 
 
@@ -30,33 +33,13 @@ COLUMNS = ["sampler", "steps", "nfe", "num_samples", "fid", "fid_se", "kid", "ki
 
 def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     """Write ``sweep.csv``: a row for each sampler and number of steps, which says in ``skip`` why it has no numbers."""
-    folder = layout.run(name)
-    if suite.runs[name].objective in suite.sweep.objectives:
-        return Finished(folder, _measure(suite, layout, name))
-    _write(folder, [])
-    return Finished(folder)
-
-
-def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
-    write_table(folder / "sweep.csv", pd.DataFrame(rows, columns=COLUMNS))
-
-
-def _measure(suite: "Suite", layout: Layout, name: str) -> float:
-    """Measure the run, and return the seconds of earlier executions."""
-    # Imported here: runs that are not swept do not pay for torch.
-    from indm.diffusion.generate import draw_levels, prior_mean
-    from indm.diffusion.model import load_model
-    from indm.metrics.features import features
-    from indm.metrics.references import load_extractors, load_references
-    from indm.process import set_up
-
     device = set_up(suite.device, suite.threads)
     run, folder = suite.runs[name], layout.run(name)
     data = layout.data(run.dataset)
     description = read_json(data / "dataset.json")
     extractor, _, _ = load_extractors(data / "extractor.safetensors")
     reference = load_references(data)[0][""]
-    model = load_model(folder / "checkpoint.safetensors", device)
+    model = load_model(folder / "checkpoint.safetensors", device, suite.weights.model_dump())
     # Without the model, the sampler and the steps in it: every row of a dataset and seed starts from the same noise.
     seed = (run.dataset, run.seed, "sweep")
     draw = partial(
@@ -70,9 +53,12 @@ def _measure(suite: "Suite", layout: Layout, name: str) -> float:
         ),
     )
 
-    def measure(images: NDArray[np.uint8]) -> dict[str, float]:
+    settings = suite.fid.model_dump(include={"kid_subsets", "kid_subset_size", "bootstrap"})
+
+    def measure(images: NDArray[np.uint8]) -> dict[str, Any]:
         generated = features(extractor, images, description["levels"], device=device)[0]
-        return _compare(suite, generated, reference, (*seed, "compare"))
+        # As the stage fid measures them.
+        return distances(generated, reference, **settings, seed=derive_seed(*seed, "compare"))
 
     with open_scratch(layout.scratch(name, "sweep"), _key(suite, layout, name, device.type)) as scratch:
         rows = [
@@ -80,8 +66,8 @@ def _measure(suite: "Suite", layout: Layout, name: str) -> float:
             for sampler in suite.sweep.samplers
             for steps in suite.sweep.steps
         ]
-        _write(folder, rows)
-    return scratch.earlier
+        write_table(folder / "sweep.csv", pd.DataFrame(rows, columns=COLUMNS))
+    return Finished(folder, scratch.earlier)
 
 
 def _key(suite: "Suite", layout: Layout, name: str, device: str) -> str:
@@ -93,6 +79,7 @@ def _key(suite: "Suite", layout: Layout, name: str, device: str) -> str:
         run=[run.dataset, run.seed],
         sweep=suite.sweep.model_dump(exclude={"objectives", "samplers", "steps"}),
         sample=suite.sample_params(name).model_dump(),
+        weights=suite.weights.model_dump(),
         fid=suite.fid.model_dump(),
         checkpoint=file_sha256(layout.run(name) / "checkpoint.safetensors"),
         reference=[file_sha256(data / file) for file in REFERENCE],
@@ -107,7 +94,7 @@ def _row(
     steps: int,
     settings: dict[str, Any],
     draw: Callable[..., tuple[NDArray[np.uint8], float]],
-    measure: Callable[[NDArray[np.uint8]], dict[str, float]],
+    measure: Callable[[NDArray[np.uint8]], dict[str, Any]],
 ) -> dict[str, Any]:
     """Measure a row, or know it from an earlier execution; then its images are no longer needed."""
     place = f"{sampler}-{steps}"
@@ -124,7 +111,7 @@ def _measured(
     sampler: str,
     settings: dict[str, Any],
     draw: Callable[..., tuple[NDArray[np.uint8], float]],
-    measure: Callable[[NDArray[np.uint8]], dict[str, float]],
+    measure: Callable[[NDArray[np.uint8]], dict[str, Any]],
 ) -> dict[str, Any]:
     """Draw images by a sampler and measure them, or say why there are none."""
     if sampler == "pc" and settings["corrector_snr"] is None:
@@ -136,30 +123,10 @@ def _measured(
     return {"nfe": nfe, "num_samples": len(images), **measure(images)}
 
 
-def _compare(
-    suite: "Suite", generated: "Tensor", reference: "Reference", identity: tuple[str | int, ...]
-) -> dict[str, float]:
-    """FID, and KID where the reference's features are known, as the stage fid measures them."""
-    from indm.metrics.bootstrap import bootstrap_fid
-    from indm.metrics.frechet import frechet
-    from indm.metrics.kid import kid
-
-    seed, settings = derive_seed(*identity), suite.fid
-    result = {"fid": frechet(generated, reference)[0]}
-    result["fid_se"] = bootstrap_fid(generated, reference, settings.bootstrap, np.random.default_rng(seed))
-    if reference.features is None:
-        return result
-    subsets, size = settings.kid_subsets, settings.kid_subset_size
-    mean, std = kid(generated, reference.features, subsets=subsets, subset_size=size, seed=seed % 2**32)
-    return result | {"kid": mean, "kid_se": std * (size / len(generated)) ** 0.5}
-
-
 def _settings(suite: "Suite", name: str, sampler: str, steps: int) -> dict[str, Any]:
     """Change the run's sampling to a row's: the corrector belongs to pc alone."""
-    from indm.progress import bar
-
     settings = suite.sample_params(name).model_dump(exclude={"centre_prior"})
-    settings |= suite.sweep.model_dump(include={"grid", "num_samples", "batch_size"})
+    settings |= suite.sweep.model_dump(include={"grid", "denoise", "num_samples", "batch_size"})
     settings |= {"steps": steps, "progress": bar(f"{name} {sampler} {steps}")}
     if sampler == "pc":
         return settings | {"sampler": "reverse_diffusion"}

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from indm.pipeline import STAGES
 from indm.report.published import read_published
 from indm.report.results import read_results
 from indm.report.tables import (
@@ -31,6 +32,8 @@ def run(suite: "Suite", layout: Layout) -> Finished:
         layout,
         runs,
         suite.datasets,
+        curve=STAGES["curve"].subjects(suite),
+        sweep=STAGES["sweep"].subjects(suite),
         toy2d=suite.toy2d.datasets,
         protocol={dataset: section.run for dataset, section in suite.protocol.items()},
     )

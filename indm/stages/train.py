@@ -1,4 +1,4 @@
-"""Stage ``train``: one model, raw and averaged weights in one checkpoint, and snapshots of the averaged ones.
+"""Stage ``train``: one model, raw and averaged weights in one checkpoint, and snapshots of those to evaluate.
 
 With several processes (the suite's key), each computes its part of every batch, and the first alone writes.
 """

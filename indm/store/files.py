@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-CHECKPOINT_FORMAT = "indm-checkpoint-2"
-SNAPSHOTS_FORMAT = "indm-snapshots-2"
+CHECKPOINT_FORMAT = "indm-checkpoint-3"
+SNAPSHOTS_FORMAT = "indm-snapshots-3"
 EXTRACTOR_FORMAT = "indm-extractor-2"
 STATISTICS_FORMAT = "indm-statistics-1"
 

@@ -16,18 +16,30 @@ from typing import Any
 from indm.errors import ArtifactError
 from indm.store.files import read_json
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 # What of a checkout makes a result: a lock file that an engine has just written does not.
 SOURCES = [":/indm", ":/params", ":/pyproject.toml"]
+CPUINFO = Path("/proc/cpuinfo")
+INSTRUCTIONS = {"amx_tile": "AMX", "avx512f": "AVX-512", "avx2": "AVX2"}
 
 
-def provenance(seconds: float) -> dict[str, Any]:
-    """Describe the execution of a stage: commit, versions, machine, device, wall time in seconds, peak memory in MiB."""
+def provenance(seconds: float, threads: int) -> dict[str, Any]:
+    """Describe the execution of a stage: commit, versions, machine, device, wall time in seconds, peak memory in MiB.
+
+    The commit is ``None`` where the package does not lie in a checkout of its own.
+
+    Arguments:
+        seconds: wall time.
+        threads: of the process, on the CPU.
+    """
     packages = ("torch", "torch-fidelity", "clean-fid", "torchdiffeq", "numpy", "scipy", "scikit-learn", "pandas")
+    changes = _git("status", "--porcelain", "--", *SOURCES)
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--", *SOURCES)),
+        "uncommitted_changes": None if changes is None else bool(changes),
         "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in packages},
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()} {platform.release()}",
+        "machine": f"{processor()}, {os.cpu_count()} CPUs, {platform.system()} {platform.release()}",
+        "threads": threads,
         "device": _device(),
         "seconds": round(seconds, 3),
         "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
@@ -60,9 +72,29 @@ def _device() -> str:
     return f"cuda ({torch.cuda.get_device_name()})"
 
 
+def processor() -> str:
+    """Name the processor by what results may depend on: its model, and the widest instructions that it has."""
+    try:
+        lines = CPUINFO.read_text().splitlines()
+    except OSError:
+        return f"{platform.processor() or 'unknown'}, {platform.machine()}"
+    known = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
+    name = known.get("model name", platform.processor() or "unknown")
+    number = f" (family {known['cpu family']}, model {known['model']})" if {"cpu family", "model"} <= set(known) else ""
+    found = known.get("flags", "").split()
+    widest = next((name for flag, name in INSTRUCTIONS.items() if flag in found), "")
+    return ", ".join(filter(None, (f"{name}{number}", widest, platform.machine())))
+
+
 def _git(*arguments: str) -> str | None:
-    """Ask git about the package's own checkout; ``None`` where the package is not in one."""
-    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    """Ask git about the package's own checkout; ``None`` where the package is not in one, but, say, in another project's."""
+    if _ask_git("rev-parse", "--show-toplevel") != str(CHECKOUT):
+        return None
+    return _ask_git(*arguments)
+
+
+def _ask_git(*arguments: str) -> str | None:
+    command = ["git", "-C", str(CHECKOUT), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -7,6 +7,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from indm.errors import ParamsError
 from indm.suite.schema.names import DiffusionName
+from indm.suite.schema.types import EachOnce
 from indm.suite.strict_yaml import Strict, read_mapping
 
 Word = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
@@ -45,7 +46,9 @@ class Control(Strict):
     """Something simpler than the treatment that might do as well."""
 
     model: Literal["ddpmpp", "indm"]
-    variants: Annotated[list[str], Field(min_length=1, description="one variant, or those that choose_by chooses from")]
+    variants: Annotated[
+        list[str], EachOnce(), Field(min_length=1, description="one variant, or those that choose_by chooses from")
+    ]
     objective: Annotated[Literal["nll", "fid"] | None, Field(description="null: the treatment's")]
     choose_by: Annotated[
         Metric | None, Field(description="validation metric whose smallest mean over seeds chooses, for each dataset")
@@ -61,9 +64,9 @@ class Control(Strict):
 class Where(Strict):
     """Where the claim is graded: once for each dataset, SDE and objective that is listed; an empty list is any."""
 
-    datasets: list[str]
-    sdes: list[DiffusionName]
-    objectives: list[Literal["nll", "fid"]]
+    datasets: Annotated[list[str], EachOnce()]
+    sdes: Annotated[list[DiffusionName], EachOnce()]
+    objectives: Annotated[list[Literal["nll", "fid"]], EachOnce()]
 
 
 class Claim(Strict):
@@ -75,7 +78,7 @@ class Claim(Strict):
     metric: Metric
     treatment: Arm
     baseline: Arm | Bound
-    controls: Annotated[list[Word], Field(description="controls that the treatment must beat too")]
+    controls: Annotated[list[Word], EachOnce(), Field(description="controls that the treatment must beat too")]
     where: Where
     direction: Annotated[Literal["lower", "higher"], Field(description="of the treatment's number")]
     smallest_effect: Annotated[float, Field(ge=0, description="smallest difference from the baseline worth a claim")]

@@ -5,13 +5,14 @@
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from indm.errors import ParamsError
 from indm.suite.schema.suite import Suite
+from indm.suite.schema.types import first_repeat
 from indm.suite.strict_yaml import read_mapping
 
 BASE = "based_on"
@@ -27,10 +28,24 @@ class Expanded:
     Arguments:
         content: what its file would say.
         cells: the name in the file of every run; of a cell with seeds, its own.
+        files: what its file says, and those that it builds on, in this order.
     """
 
     content: dict[str, Any]
     cells: Mapping[str, str]
+    files: Mapping[Path, dict[str, Any]]
+
+    def file(self, location: Sequence[str]) -> Path:
+        """Return the file that says what is at a location; where none does, the one that all others build on."""
+        found, deepest = next(iter(self.files)), -1
+        for path, content in self.files.items():
+            depth = _depth(content, location)
+            if any(tuple(location[: len(named)]) == named and depth >= len(named) for named in NAMED):
+                # Whole: what is lacking there, no other file says.
+                return path
+            if depth > deepest or depth == deepest < len(location):
+                found, deepest = path, depth
+        return found
 
 
 def suite_files(folder: Path) -> list[Path]:
@@ -44,25 +59,36 @@ def expand_suite(path: Path) -> Expanded:
     Raises:
         ParamsError: if a file is missing or no YAML, if suites build on each other in a circle, or if seeds are no seeds.
     """
-    files, content = [path], _read(path)
+    content = _read(path)
+    files = {path: content}
     while BASE in content:
-        base = content.pop(BASE)
+        last = next(reversed(files))
+        base, content = content[BASE], {key: value for key, value in content.items() if key != BASE}
         if not isinstance(base, str) or not re.fullmatch(NAME, base):
-            raise ParamsError(f"{path}: key {BASE}: found {base!r}; allowed: the name of a suite in {path.parent}/")
-        files.append(path.with_name(f"{base}.yaml"))
-        if files[-1] in files[:-1]:
-            circle = ", ".join(file.stem for file in files)
+            raise ParamsError(f"{last}: key {BASE}: found {base!r}; allowed: the name of a suite in {path.parent}/")
+        file = path.with_name(f"{base}.yaml")
+        if file in files:
+            circle = ", ".join(file.stem for file in [*files, file])
             raise ParamsError(
-                f"{path}: key {BASE}: found the circle {circle}; allowed: a suite that builds on no other of them"
+                f"{last}: key {BASE}: found the circle {circle}; allowed: a suite that builds on no other of them"
             )
-        content = _over(_read(files[-1], f"{path}: key {BASE}: "), content)
+        files[file] = _read(file, f"{last}: key {BASE}: ")
+        content = _over(files[file], content)
     cells: dict[str, str] = {}
     if isinstance(content.get("runs"), dict):
-        place = f"{path}: suite {content.get('suite', path.stem)}"
-        content["runs"] = {
-            name: run for cell, entry in content["runs"].items() for name, run in _runs(place, cell, entry, cells)
-        }
-    return Expanded(content, cells)
+        place = f"{Expanded({}, {}, files).file(['runs'])}: suite {content.get('suite', path.stem)}"
+        runs = {name: run for cell, entry in content["runs"].items() for name, run in _runs(place, cell, entry, cells)}
+        content = content | {"runs": runs}
+    return Expanded(content, cells, files)
+
+
+def _depth(content: Any, location: Sequence[str]) -> int:
+    """Count how far into a location a file's content goes."""
+    for depth, key in enumerate(location):
+        if not isinstance(content, dict) or key not in content:
+            return depth
+        content = content[key]
+    return len(location)
 
 
 def _read(path: Path, place: str = "") -> dict[str, Any]:
@@ -94,8 +120,9 @@ def _runs(place: str, cell: Any, entry: Any, cells: dict[str, str]) -> list[tupl
         raise ParamsError(
             f"{place}, run {cell}, key seeds: {found}; allowed: a list of whole numbers, in the place of seed"
         )
-    if len(set(seeds)) < len(seeds):
-        raise ParamsError(f"{place}, run {cell}, key seeds: found {seeds}; allowed: each once")
+    if (seed := first_repeat(seeds)) is not None:
+        found = f"found {seed} twice in {seeds}"
+        raise ParamsError(f"{place}, run {cell}, key seeds: {found}; allowed: each value once: take the repeats out")
     for seed in seeds:
         _claim(place, f"{cell}-s{seed}", str(cell), cells)
     rest = {key: value for key, value in entry.items() if key != "seeds"}

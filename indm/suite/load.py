@@ -3,7 +3,6 @@
 No field of the schema has a default: what a suite says, in full, is everything a result depends on, so both engines can track it.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from indm.errors import ParamsError
-from indm.suite.expand import BASE, expand_suite
+from indm.suite.content import suite_content
+from indm.suite.expand import BASE, Expanded, expand_suite
 from indm.suite.messages import describe
 from indm.suite.rules import mistakes
 from indm.suite.schema.suite import Suite
@@ -34,22 +34,20 @@ def load_suite(path: Path) -> Suite:
         suite = Suite.model_validate(expanded.content)
     except ValidationError as error:
         name = expanded.content.get("suite", path.stem)
-        lines = [describe(path, name, dict(item), expanded.cells) for item in error.errors()]
+        lines = [describe(_file(expanded, dict(item)), name, dict(item), expanded.cells) for item in error.errors()]
         # A mistake in a cell with seeds is one of each of its runs.
         raise ParamsError("\n".join(dict.fromkeys(lines))) from None
     if found := mistakes(suite, path, expanded.cells):
-        raise ParamsError("\n".join(f"{path}: suite {suite.suite}, {mistake}" for mistake in dict.fromkeys(found)))
+        # Of several keys, which may be of several files.
+        place = f"{', based on '.join(map(str, expanded.files))}: suite {suite.suite}"
+        raise ParamsError("\n".join(f"{place}, {mistake}" for mistake in dict.fromkeys(found)))
     return suite
 
 
-def suite_content(suite: Suite) -> dict[str, Any]:
-    """Return what the file of a suite says, in full."""
-    return suite.model_dump(exclude_unset=True)
-
-
-def suite_sha256(suite: Suite) -> str:
-    """Hash what a suite says, however its file says it."""
-    return hashlib.sha256(json.dumps(suite_content(suite), sort_keys=True).encode()).hexdigest()
+def _file(expanded: Expanded, error: dict[str, Any]) -> Path:
+    """Find the file in which a value stands that the schema refuses."""
+    location = [str(part) for part in error["loc"]]
+    return expanded.file([location[0], *(expanded.cells.get(part, part) for part in location[1:2]), *location[2:]])
 
 
 def expanded_path(path: Path) -> Path:

@@ -29,6 +29,9 @@ def describe(path: Path, suite: object, error: dict[str, Any], cells: Mapping[st
         )
     if error["type"] == "extra_forbidden":
         return f"{place}: unknown key; allowed: {_keys(_model_at(location[:-1]), near=location[-1])}"
+    if error["type"] == "repeated":
+        found = f"found {error['ctx']['value']} twice in {_FOUND.repr(error['input'])}"
+        return f"{place}: {found}; allowed: each value once: take the repeats out"
     if error["type"] == "missing":
         return f"{place}: missing; expected {_expected(location)}"
     return f"{place}: found {_FOUND.repr(error['input'])}; allowed: {_expected(location) or error['msg']}"

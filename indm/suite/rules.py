@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from indm.suite.schema.flow import FlowParams
     from indm.suite.schema.reference import ReferenceParams
     from indm.suite.schema.run import RunParams
+    from indm.suite.schema.sample import SampleParams
     from indm.suite.schema.sde import SDEParams
     from indm.suite.schema.suite import Suite
     from indm.suite.schema.train import TrainParams
@@ -45,18 +46,21 @@ def _run(suite: "Suite", name: str, cell: str) -> Iterator[str]:
         allowed = run.identity if cell == name else run.identity.removesuffix(f"-s{run.seed}")
         yield f"key (the run's name): found {cell!r}; allowed: {allowed!r}, which its keys spell"
     yield from _steps(run, train)
+    if suite.weights.score == "raw" and train.snapshots:
+        yield f"key train.snapshots: found {train.snapshots}; allowed: [], since weights.score is raw and they hold none of it"
     yield from _processes(suite.processes, train)
     if run.objective == "fid" and run.sde == "vp" and not train.alternate:
         yield "key train.alternate: found False; allowed: True where objective is fid and sde is vp"
     yield from _sde(train.sde)
     yield from _flow(train.flow)
+    yield from _denoising(run, suite.sample_params(name))
     if run.dataset not in suite.datasets:
         yield f"key dataset: found {run.dataset!r}; allowed: {', '.join(suite.datasets)}"
 
 
 def _steps(run: "RunParams", train: "TrainParams") -> Iterator[str]:
     """Check the steps at which a training does something against its length and its model."""
-    if train.snapshots != sorted(set(train.snapshots)) or max(train.snapshots, default=0) > train.steps:
+    if train.snapshots != sorted(train.snapshots) or max(train.snapshots, default=0) > train.steps:
         yield f"key train.snapshots: found {train.snapshots}; allowed: increasing, up to train.steps {train.steps}"
     found = f"key train.flow_warmup_steps: found {train.flow_warmup_steps}"
     if train.flow_warmup_steps and run.model != "indm":
@@ -91,6 +95,14 @@ def _flow(flow: "FlowParams") -> Iterator[str]:
         yield f"key train.flow.wolf: found {found}; allowed: {expected}, since the flow is {flow.name}"
 
 
+def _denoising(run: "RunParams", sample: "SampleParams") -> Iterator[str]:
+    if sample.denoise == "released_ve" and (run.sde != "ve" or sample.sampler.startswith("ode")):
+        yield (
+            f"key sample.denoise: found 'released_ve'; allowed: 'tweedie', 'none' where sde is {run.sde} and sampler is "
+            f"{sample.sampler}: the released code takes that step under VE, after a predictor's last step"
+        )
+
+
 def _toy2d(suite: "Suite") -> Iterator[str]:
     warmup, steps = suite.toy2d.training.flow_warmup_steps, suite.toy2d.training.steps
     if warmup >= steps:
@@ -114,6 +126,10 @@ def _evaluation(suite: "Suite") -> Iterator[str]:
         if (section.tolerance is None) == (section.ode_steps is None):
             found = f"tolerance {section.tolerance} and ode_steps {section.ode_steps}"
             yield f"key {key}: found {found}; allowed: one of the two, the other null"
+        if (section.log_det == "series") != (section.log_det_tolerance is not None):
+            allowed = "a tolerance" if section.log_det == "series" else "null"
+            found = f"log_det_tolerance {section.log_det_tolerance}"
+            yield f"key {key}: found {found}; allowed: {allowed}, since log_det is {section.log_det}"
 
 
 def _references(suite: "Suite") -> Iterator[str]:
@@ -136,5 +152,3 @@ def _protocol(suite: "Suite") -> Iterator[str]:
         fitting = [name for name, run in suite.runs.items() if run.dataset == dataset]
         if study.run not in fitting:
             yield f"{place}.run: found {study.run!r}; allowed: a run of {dataset}: {', '.join(fitting)}"
-        if len(set(study.sizes)) < len(study.sizes):
-            yield f"{place}.sizes: found {study.sizes}; allowed: numbers that differ"

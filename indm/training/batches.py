@@ -5,14 +5,14 @@ times and noise, and a resumed run sees what an undisturbed one would. Of severa
 (:mod:`indm.training.distributed`), each draws all of it and takes its share, so that together they do what one process does.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
 
 from indm.data.levels import dequantise
 from indm.errors import DataError
-from indm.flows.log_det import Share
+from indm.flows.log_det import Share, draw_probe
 from indm.seeding import derive_seed
 
 
@@ -33,6 +33,11 @@ class Draws:
     noise: Tensor
     truncation: float
     generator: Generator | Share
+
+    def fresh(self) -> "Draws":
+        """Return the same images with other times and noise, drawn from the generator."""
+        u = torch.special.ndtr(draw_probe(self.u, "gaussian", self.generator))
+        return replace(self, u=u, noise=draw_probe(self.noise, "gaussian", self.generator))
 
     def split(self, pieces: int) -> list["Draws"]:
         """Split the batch into micro-batches of nearly equal size."""

@@ -12,7 +12,7 @@ from indm.training.trainer import Trainer
 
 
 def write_snapshots(folder: Path, snapshots: Mapping[int, Mapping[str, Tensor]], spec: Mapping[str, Any]) -> None:
-    """Write ``snapshots.safetensors``: averaged weights by step, with what rebuilds their model."""
+    """Write ``snapshots.safetensors``: weights to evaluate by step, with what rebuilds their model."""
     weights = {f"{step}.{key}": value for step, state in snapshots.items() for key, value in state.items()}
     write_weights(folder / "snapshots.safetensors", weights, {**spec, "steps": list(snapshots)}, SNAPSHOTS_FORMAT)
 

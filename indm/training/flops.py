@@ -1,5 +1,6 @@
 """How many floating-point operations a training takes."""
 
+import math
 from copy import deepcopy
 from typing import Any
 
@@ -12,18 +13,32 @@ from indm.training.trainer import Trainer
 
 
 def step_flops(trainer: Trainer, draws: Draws, *, flow_alone: bool = False) -> int:
-    """Count the floating-point operations of one training step, forward and backward.
+    r"""Count the floating-point operations that one training step is expected to take, forward and backward.
 
     Only matrix products and convolutions count, a multiplication and an addition as two; attention counts as its matrix
-    products on every device. With a flow, the steps differ a little: the number of its series terms is drawn.
+    products on every device. The number n of terms of a flow's series is drawn, but the operations F are affine in it, so
+
+    .. math:: E[F(n)] = F(E[n]) = F(m) + (E[n] - m) (F(m + 1) - F(m)), \qquad m = \lfloor E[n] \rfloor
 
     Arguments:
         trainer: a copy of it takes the step; it is left as it is.
-        draws: of the step.
+        draws: of the step; the count does not depend on them.
         flow_alone: see :meth:`Trainer.step`.
     """
+    mean = trainer.model.flow.mean_terms
+    terms = math.floor(mean)
+    count = _count(trainer, draws, terms, flow_alone)
+    if mean == terms:
+        return count
+    return round(count + (mean - terms) * (_count(trainer, draws, terms + 1, flow_alone) - count))
+
+
+def _count(trainer: Trainer, draws: Draws, terms: int, flow_alone: bool) -> int:
+    """Count the operations of a step with as many terms in each series of the flow."""
+    trainer = deepcopy(trainer)
+    trainer.model.flow.fix_terms(terms)
     with sdpa_kernel(SDPBackend.MATH), _FlopCounter() as counter:
-        deepcopy(trainer).step(draws, 0.0, flow_alone=flow_alone)
+        trainer.step(draws, 0.0, flow_alone=flow_alone)
     return counter.total
 
 

@@ -23,7 +23,7 @@ class Keeper:
     Arguments:
         scratch: where.
         trainer: the state.
-        steps: those after which the averaged weights are kept.
+        steps: those after which the weights to evaluate are kept.
         seconds: between two savings of the state.
         stopping: whether a process has been asked to stop.
     """
@@ -54,7 +54,7 @@ class Keeper:
             StoppedError: if the process has been asked to stop; the state has been saved then.
         """
         if history.done in self.steps and first():
-            self.scratch.save(f"snapshot-{history.done}", self.trainer.averaged().state_dict())
+            self.scratch.save(f"snapshot-{history.done}", self.trainer.evaluated())
         stopping = self.stopping()
         if first() and (stopping or time.monotonic() - self.saved_at >= self.seconds):
             self.scratch.save("state", self.trainer.state(), {"history": asdict(history)})

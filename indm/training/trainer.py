@@ -1,7 +1,8 @@
 r"""One training step for every model: joint ("nll") and alternating ("fid").
 
 Objective "nll" trains flow and score together on the NELBO. Objective "fid" alternates: (a) the flow on the NELBO with the
-score frozen, (b) the score on the variance-weighted loss, on latents re-encoded by the updated flow. Either may be preceded by
+score frozen, (b) the score on the variance-weighted loss, on latents re-encoded by the updated flow, each at times and noise of
+its own. Soft truncation concerns (b) alone. Either objective may be preceded by
 steps that train the flow alone, as a normalizing flow with a standard normal latent.
 
 References:
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.diffusion.model import ImplicitNonlinearDiffusion, below
 from indm.diffusion.objectives import (
     gaussian_nll,
     likelihood_weighted,
@@ -47,6 +48,8 @@ class Optimisation:
         flow_lr: peak learning rate of the flow.
         weight_decay: AdamW's weight decay.
         grad_clip: largest gradient norm, of each network.
+        reduction: ``mean`` or ``sum`` of the losses over the D dimensions of an image: what is differentiated, and clipped. The
+            sum's gradients are D times as long, which AdamW hardly sees (its eps alone) and the clipping does.
         ema_decay: decay of the score network's averaged weights.
         flow_ema_decay: decay of the flow's averaged weights.
         alternate: objective "fid" updates flow and score in turn. Under VE, where variance weighting is likelihood
@@ -54,7 +57,8 @@ class Optimisation:
         micro_batches: pieces of a batch whose gradients are averaged; several processes share each of them.
         precision: ``float32`` or ``bfloat16``, of the score network's products; the flow, the times and the losses keep
             theirs: its log-determinant is a sum of products with its Jacobian, and its inverse is that of float32.
-        soft_truncation: exponent k of the score's random truncation time, or ``None``.
+        soft_truncation: exponent k of the score's random truncation time, or ``None``. Objective "fid" has it in the score's step
+            alone, on latents of the updated flow; the released step mixes two losses there (docs/released.md).
         reconstruction: add the reconstruction term at eps to the NELBO.
     """
 
@@ -65,6 +69,7 @@ class Optimisation:
     grad_clip: float
     ema_decay: float
     flow_ema_decay: float
+    reduction: str = "mean"
     alternate: bool = True
     micro_batches: int = 1
     precision: str = "float32"
@@ -100,7 +105,7 @@ class Trainer:
         }
 
     def step(self, draws: Draws, lr_factor: float, *, flow_alone: bool = False) -> dict[str, float]:
-        """Take one optimiser step and return its losses, in nats per dimension.
+        """Take one optimiser step and return its losses, in nats per dimension whatever the reduction.
 
         ``flow_loss`` is the loss whose gradient the flow follows; its value is no likelihood, because the Neumann
         estimator's value is not the log-determinant.
@@ -127,6 +132,14 @@ class Trainer:
             model.flow.update_norms()
         return model.eval().requires_grad_(False)
 
+    def evaluated(self) -> dict[str, Tensor]:
+        """Return the weights for evaluations along the training: the averaged model as ``ema.``, the raw flow as ``raw.flow.``.
+
+        Without the raw score, which is most of a model and is evaluated, if at all, at the end.
+        """
+        state = {f"ema.{key}": value for key, value in self.averaged().state_dict().items()}
+        return state | {f"raw.flow.{key}": value for key, value in self.model.flow.state_dict().items()}
+
     def optimiser_state(self) -> dict[str, Tensor]:
         """Return the tensors of the optimisers' states, named ``network.parameter.key``."""
         return {
@@ -147,16 +160,16 @@ class Trainer:
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore what :meth:`state` returned."""
-        self.model.load_state_dict(_below(state, "raw"))
+        self.model.load_state_dict(below(state, "raw"))
         for name, optimiser in self.optimisers.items():
             moments: dict[int, dict[str, Tensor]] = {}
-            for entry, value in _below(state, f"optimiser.{name}").items():
+            for entry, value in below(state, f"optimiser.{name}").items():
                 index, _, key = entry.partition(".")
                 moments.setdefault(int(index), {})[key] = value
             optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
         for name, average in self.averages.items():
             updates = int(state[f"updates.{name}"])
-            average.load_state_dict({"updates": updates, "module": _below(state, f"average.{name}")})
+            average.load_state_dict({"updates": updates, "module": below(state, f"average.{name}")})
 
     def _joint_step(self, batches: list[Draws]) -> dict[str, float]:
         losses = self._descend(batches, self._joint_loss, *self.networks)
@@ -185,7 +198,8 @@ class Trainer:
         return self._nelbo(draws, self._truncation(draws))
 
     def _flow_loss(self, draws: Draws) -> tuple[Tensor, float]:
-        return self._nelbo(draws, self.model.eps)
+        # Of its own times and noise: those of the step are the score's, which would follow a flow that has just seen them.
+        return self._nelbo(draws.fresh(), self.model.eps)
 
     def _score_loss(self, draws: Draws) -> tuple[Tensor, float]:
         with torch.no_grad():
@@ -230,11 +244,12 @@ class Trainer:
         for name in names:
             self.optimisers[name].zero_grad(set_to_none=True)
         means = [0.0, 0.0]
+        factor = math.prod(self.model.shape) if self.optimisation.reduction == "sum" else 1
         size = sum(len(batch.x) for batch in batches)
         for batch in (batch.share(rank(), processes()) for batch in batches):
             share = len(batch.x) / size
             loss, detail = loss_fn(batch)
-            (share * loss).backward()
+            (factor * share * loss).backward()
             means = [means[0] + share * loss.item(), means[1] + share * detail]
         means = add_up(torch.tensor(means, dtype=torch.float64, device=batches[0].x.device)).tolist()
         for name in names:
@@ -251,11 +266,6 @@ class Trainer:
         if "flow" in names:
             self.model.flow.update_norms()
         return means[0], means[1]
-
-
-def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Select the names that start with ``prefix.``, and take it off them."""
-    return {key.removeprefix(f"{prefix}."): value for key, value in state.items() if key.startswith(f"{prefix}.")}
 
 
 def _optimiser(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:

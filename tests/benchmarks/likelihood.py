@@ -36,6 +36,7 @@ from indm.store.layout import Layout
 from tests.benchmarks import released
 from tests.benchmarks.training import CPU, seconds
 
+AVERAGED = {"score": "ema", "flow": "ema"}
 LINEAR, INDM = "digits-vp-ddpmpp-nll-s0", "digits-vp-indm-nll-s0"
 IMAGES = 40
 TRUTH = 1e-7
@@ -82,9 +83,9 @@ def ode(layout: Layout, x: Tensor, checkout: Path) -> None:
     """Print the table of the ODE."""
     torch.manual_seed(SEED)
     probe = torch.randint_like(x, low=0, high=2).float() * 2 - 1
-    exact = Counted(load_model(layout.run(LINEAR) / "checkpoint.safetensors", CPU), torch.float64)
+    exact = Counted(load_model(layout.run(LINEAR) / "checkpoint.safetensors", CPU, AVERAGED), torch.float64)
     truth = _own_ode(exact, x.double(), probe.double(), TRUTH)
-    network = Counted(load_model(layout.run(LINEAR) / "checkpoint.safetensors", CPU))
+    network = Counted(load_model(layout.run(LINEAR) / "checkpoint.safetensors", CPU, AVERAGED))
     print("| ODE | tolerance or steps | network calls | s | error, bits/dim |\n|---|---|---|---|---|")
     for name, setting, function in _odes(network, x, probe, checkout):
         value, elapsed, calls = take(function, network)
@@ -120,7 +121,7 @@ def _released_ode(theirs: Callable[..., Any], network: Counted, x: Tensor) -> Te
 
 def bound(layout: Layout, x: Tensor, checkout: Path) -> None:
     """Print the table of the bound."""
-    model = load_model(layout.run(LINEAR) / "checkpoint.safetensors", CPU)
+    model = load_model(layout.run(LINEAR) / "checkpoint.safetensors", CPU, AVERAGED)
     network = Counted(model)
     config, sde, module = released.likelihood(checkout)
     config.training.truncation_time = sde.eps = model.eps
@@ -154,7 +155,7 @@ def bound(layout: Layout, x: Tensor, checkout: Path) -> None:
 
 def inverse(layout: Layout, x: Tensor) -> None:
     """Print the table of the inverse."""
-    flow = load_model(layout.run(INDM) / "checkpoint.safetensors", CPU).flow
+    flow = load_model(layout.run(INDM) / "checkpoint.safetensors", CPU, AVERAGED).flow
     assert isinstance(flow, ResidualFlow)
     z = flow(x, "none")[0]
     ways: dict[str, Callable[[], Tensor]] = {

@@ -31,11 +31,12 @@ FEATURES = 2048
 
 
 class Passes(NamedTuple):
-    """Operations of a forward pass for one image, and parameters, of score network and flow."""
+    """Operations of a forward pass for one image of score network and flow; parameters, of both and of the flow."""
 
     score: float
     flow: float
     parameters: int
+    flow_parameters: int
 
 
 def passes(suite: Suite, name: str) -> Passes:
@@ -48,7 +49,8 @@ def passes(suite: Suite, name: str) -> Passes:
             model.noise.network(x, torch.zeros(1))
         with FlopCounterMode(display=False) as flow:
             model.flow(x, "none")
-    return Passes(score.get_total_flops(), flow.get_total_flops(), sum(p.numel() for p in model.parameters()))
+    parameters = [sum(p.numel() for p in module.parameters()) for module in (model, model.flow)]
+    return Passes(score.get_total_flops(), flow.get_total_flops(), *parameters)
 
 
 def stages(suite: Suite, name: str, cost: Passes) -> dict[str, float]:
@@ -82,7 +84,8 @@ def _likelihood(tolerance: float | None, cost: Passes) -> float:
 def disk(suite: Suite, name: str, cost: Passes) -> float:
     """Bytes of a run: weights, their average and Adam's moments, twice while training, and snapshots; images."""
     shape = DATA[suite.runs[name].dataset][1]
-    tensors = (2 * 4 + len(suite.train_params(name).snapshots)) * 4 * cost.parameters
+    snapshots = len(suite.train_params(name).snapshots)
+    tensors = 4 * (2 * 4 * cost.parameters + snapshots * (cost.parameters + cost.flow_parameters))
     return tensors + suite.sample_params(name).num_samples * shape[0] * shape[1] * shape[2]
 
 

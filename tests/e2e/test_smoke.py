@@ -3,7 +3,7 @@
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -14,14 +14,15 @@ from indm.pipeline import STAGES
 from indm.report.export import TITLES
 from indm.stamps import job_stamp
 from indm.store.provenance import provenance
-from indm.suite.load import load_suite, suite_sha256
+from indm.suite.content import suite_sha256
+from indm.suite.load import load_suite
 from tests.checkout import add_dvc_file, commands, copy_checkout, run, run_suite
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 RUN = "digits-vp-indm-fid-s0"
 SNAKEMAKE, DVC = commands("smoke").values()
-RECORD = {"suite", "suite_sha256", "code_stamp", "seed", *provenance(0.0)}
+RECORD = {"suite", "subject", "suite_sha256", "code_stamp", "seed", *provenance(0.0, threads=1)}
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +198,48 @@ def test_an_edit_of_a_flow_trains_the_runs_that_have_it(checkouts: dict[str, Pat
     with edited(file, f"{file.read_text()}\nEDITED = True\n"):
         trained = {job for job in jobs(checkouts[engine], engine) if job.startswith("train ")}
     assert trained == {f"train digits-{run}-s0" for run in ("ve-indm-fid", "vp-indm-fid", "vp-indm-nll")}
+
+
+OTHER, VE, LINEAR = "digits-vp-indm-nll-s0", "digits-ve-indm-fid-s0", "digits-vp-ddpmpp-fid-s0"
+CHECKPOINT = "runs/{}/checkpoint.safetensors"
+# A file, what is put in its place (another file, or what becomes of its bytes), and a stage that reads it.
+FAULTS: dict[str, tuple[str, str | Callable[[bytes], bytes], str]] = {
+    "another run's samples": (f"runs/{RUN}/samples.npy", f"runs/{OTHER}/samples.npy", "fid"),
+    "VE in VP": (CHECKPOINT.format(RUN), CHECKPOINT.format(VE), "nll"),
+    "DDPM++ in INDM": (CHECKPOINT.format(RUN), CHECKPOINT.format(LINEAR), "sample"),
+    "another run's likelihood": (f"runs/{RUN}/nll.json", f"runs/{OTHER}/nll.json", "table"),
+    "a flipped byte of the test images": ("data/digits/test.npy", lambda old: old[:-1] + bytes([old[-1] ^ 1]), "nll"),
+    "other levels": ("data/digits/dataset.json", lambda old: old.replace(b'"levels": 17', b'"levels": 16'), "nll"),
+    "a table that is cut off": (f"runs/{RUN}/sweep.csv", lambda old: old[: len(old) * 6 // 10], "table"),
+    "an empty likelihood": (f"runs/{RUN}/nll.json", lambda old: b"{}", "table"),
+    "a likelihood of NaN": (
+        f"runs/{RUN}/nll.json",
+        lambda old: re.sub(rb'"nll": [0-9.]+', b'"nll": NaN', old),
+        "table",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_not_what_it_seems_gives_no_number(checkouts: dict[str, Path], fault: str) -> None:
+    """By hand, a stage stops with one line and leaves all as it was; DVC makes the file again."""
+    name, change, stage = FAULTS[fault]
+    results = checkouts["dvc"] / "results/smoke"
+    file, subject = results / name, [] if stage == "table" else ["--run", RUN]
+    original = file.read_bytes()
+    content = change(original) if callable(change) else (results / change).read_bytes()
+    assert content != original
+    before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file() and path != file}
+    # Not written into: it may be a link into DVC's cache.
+    file.unlink()
+    file.write_bytes(content)
+    done = run(checkouts["dvc"], "python", "-m", "indm", stage, "--suite", "params/smoke.yaml", *subject)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"indm {stage}: results/smoke/{name}: found SHA-256 ")
+    assert {path: path.read_bytes() for path in before} == before
+    assert run(checkouts["dvc"], *DVC).returncode == 0
+    assert file.read_bytes() == original
 
 
 def test_dvc_says_in_one_line_that_it_needs_another_file(checkouts: dict[str, Path]) -> None:

@@ -19,11 +19,24 @@ def of_run(pattern):
 
 def code(stage):
     """Return the parameter by which a job runs again when its code does something else: what it works on decides which."""
-    return lambda wildcards: job_stamp(
-        suite,
-        stage,
-        next((wildcards[key] for key in SUBJECTS if key in wildcards.keys()), ""),
-    )
+    return lambda wildcards: job_stamp(suite, stage, subject(wildcards))
+
+
+def says(stage):
+    """Return the parameter by which a job runs again when the suite says something else of it."""
+    return lambda wildcards: job_parameters(suite, Job(stage, subject(wildcards)))
+
+
+def subject(wildcards):
+    """Return what a job works on, empty where its stage has one job."""
+    return next((wildcards[key] for key in SUBJECTS if key in wildcards.keys()), "")
+
+
+def all_of(stage, output):
+    """Return an output of all jobs of a stage; of one job, where it has one."""
+    names = {STAGES[stage].subject: STAGES[stage].subjects(suite)}
+    names.pop("", None)
+    return paths(getattr(rules, stage).output[output], **names, allow_missing=True)
 
 
 SUBJECTS = ("run", "dataset", "toy")

@@ -8,6 +8,7 @@ rule prepare:
         test="results/{suite}/data/{dataset}/test.npy",
         labels="results/{suite}/data/{dataset}/labels.json",
         dataset="results/{suite}/data/{dataset}/dataset.json",
+        manifest="results/{suite}/data/{dataset}/manifest/prepare.json",
     log:
         "results/{suite}/logs/prepare/{dataset}.log",
     benchmark:
@@ -17,7 +18,7 @@ rule prepare:
         mem_mb=1000,
     params:
         code=code("prepare"),
-        dataset=lambda wildcards: suite.datasets[wildcards.dataset].model_dump(),
+        suite=says("prepare"),
     message:
         "prepare {wildcards.dataset}"
     shell:
@@ -32,11 +33,13 @@ rule reference:
         test=rules.prepare.output.test,
         labels=rules.prepare.output.labels,
         dataset=rules.prepare.output.dataset,
+        prepared=rules.prepare.output.manifest,
     output:
         extractor="results/{suite}/data/{dataset}/extractor.safetensors",
         features="results/{suite}/data/{dataset}/features.npy",
         statistics="results/{suite}/data/{dataset}/statistics.safetensors",
         reference="results/{suite}/data/{dataset}/reference.json",
+        manifest="results/{suite}/data/{dataset}/manifest/reference.json",
     log:
         "results/{suite}/logs/reference/{dataset}.log",
     benchmark:
@@ -49,8 +52,7 @@ rule reference:
         gpu=int(suite.device != "cpu"),
     params:
         code=code("reference"),
-        reference=lambda wildcards: suite.reference[wildcards.dataset].model_dump(),
-        fid=suite.fid.model_dump(),
+        suite=says("reference"),
     message:
         "reference {wildcards.dataset}"
     shell:

@@ -7,11 +7,14 @@ rule sample:
         checkpoint=rules.train.output.checkpoint,
         train=of_run(rules.prepare.output.train),
         dataset=of_run(rules.prepare.output.dataset),
+        trained=rules.train.output.manifest,
+        prepared=of_run(rules.prepare.output.manifest),
     output:
         samples="results/{suite}/runs/{run}/samples.npy",
         protocol="results/{suite}/runs/{run}/samples.json",
         grid="results/{suite}/runs/{run}/samples.png",
         neighbours="results/{suite}/runs/{run}/neighbours.png",
+        manifest="results/{suite}/runs/{run}/manifest/sample.json",
     log:
         "results/{suite}/logs/sample/{run}.log",
     benchmark:
@@ -22,10 +25,7 @@ rule sample:
         gpu=int(suite.device != "cpu"),
     params:
         code=code("sample"),
-        run=lambda wildcards: suite.runs[wildcards.run].model_dump(
-            include={"dataset", "seed"}
-        ),
-        sample=lambda wildcards: suite.sample_params(wildcards.run).model_dump(),
+        suite=says("sample"),
     message:
         "sample {wildcards.run}"
     shell:
@@ -40,8 +40,12 @@ rule fid:
         features=of_run(rules.reference.output.features),
         statistics=of_run(rules.reference.output.statistics),
         dataset=of_run(rules.prepare.output.dataset),
+        sampled=rules.sample.output.manifest,
+        referenced=of_run(rules.reference.output.manifest),
+        prepared=of_run(rules.prepare.output.manifest),
     output:
         fid="results/{suite}/runs/{run}/fid.json",
+        manifest="results/{suite}/runs/{run}/manifest/fid.json",
     log:
         "results/{suite}/logs/fid/{run}.log",
     benchmark:
@@ -56,10 +60,7 @@ rule fid:
         gpu=int(suite.device != "cpu"),
     params:
         code=code("fid"),
-        run=lambda wildcards: suite.runs[wildcards.run].model_dump(
-            include={"dataset", "seed"}
-        ),
-        fid=suite.fid.model_dump(),
+        suite=says("fid"),
     message:
         "fid {wildcards.run}"
     shell:
@@ -72,9 +73,12 @@ rule nll:
         checkpoint=rules.train.output.checkpoint,
         test=of_run(rules.prepare.output.test),
         dataset=of_run(rules.prepare.output.dataset),
+        trained=rules.train.output.manifest,
+        prepared=of_run(rules.prepare.output.manifest),
     output:
         images="results/{suite}/runs/{run}/nll.csv",
         nll="results/{suite}/runs/{run}/nll.json",
+        manifest="results/{suite}/runs/{run}/manifest/nll.json",
     log:
         "results/{suite}/logs/nll/{run}.log",
     benchmark:
@@ -85,10 +89,7 @@ rule nll:
         gpu=int(suite.device != "cpu"),
     params:
         code=code("nll"),
-        run=lambda wildcards: suite.runs[wildcards.run].model_dump(
-            include={"dataset", "model", "seed"}
-        ),
-        nll=suite.nll.model_dump(),
+        suite=says("nll"),
     message:
         "nll {wildcards.run}"
     shell:
@@ -102,9 +103,12 @@ rule curve:
         valid=of_run(rules.prepare.output.valid),
         test=of_run(rules.prepare.output.test),
         dataset=of_run(rules.prepare.output.dataset),
+        trained=rules.train.output.manifest,
+        prepared=of_run(rules.prepare.output.manifest),
     output:
         curve="results/{suite}/runs/{run}/curve.csv",
         images="results/{suite}/runs/{run}/curve_images.csv",
+        manifest="results/{suite}/runs/{run}/manifest/curve.json",
     log:
         "results/{suite}/logs/curve/{run}.log",
     benchmark:
@@ -115,10 +119,7 @@ rule curve:
         gpu=int(suite.device != "cpu"),
     params:
         code=code("curve"),
-        run=lambda wildcards: suite.runs[wildcards.run].model_dump(
-            include={"dataset", "seed"}
-        ),
-        curve=suite.curve.model_dump(),
+        suite=says("curve"),
     message:
         "curve {wildcards.run}"
     shell:
@@ -134,8 +135,12 @@ rule sweep:
         features=of_run(rules.reference.output.features),
         statistics=of_run(rules.reference.output.statistics),
         dataset=of_run(rules.prepare.output.dataset),
+        trained=rules.train.output.manifest,
+        prepared=of_run(rules.prepare.output.manifest),
+        referenced=of_run(rules.reference.output.manifest),
     output:
         sweep="results/{suite}/runs/{run}/sweep.csv",
+        manifest="results/{suite}/runs/{run}/manifest/sweep.json",
     log:
         "results/{suite}/logs/sweep/{run}.log",
     benchmark:
@@ -146,12 +151,7 @@ rule sweep:
         gpu=int(suite.device != "cpu"),
     params:
         code=code("sweep"),
-        run=lambda wildcards: suite.runs[wildcards.run].model_dump(
-            include={"dataset", "seed"}
-        ),
-        sample=lambda wildcards: suite.sample_params(wildcards.run).model_dump(),
-        sweep=suite.sweep.model_dump(),
-        fid=suite.fid.model_dump(),
+        suite=says("sweep"),
     message:
         "sweep {wildcards.run}"
     shell:
@@ -173,8 +173,16 @@ rule protocol:
         features=rules.reference.output.features,
         statistics=rules.reference.output.statistics,
         dataset=rules.prepare.output.dataset,
+        trained=lambda wildcards: paths(
+            rules.train.output.manifest,
+            suite=SUITE,
+            run=suite.protocol[wildcards.dataset].run,
+        ),
+        prepared=rules.prepare.output.manifest,
+        referenced=rules.reference.output.manifest,
     output:
         protocol="results/{suite}/protocol/{dataset}.csv",
+        manifest="results/{suite}/protocol/{dataset}/manifest/protocol.json",
     log:
         "results/{suite}/logs/protocol/{dataset}.log",
     benchmark:
@@ -185,12 +193,7 @@ rule protocol:
         gpu=int(suite.device != "cpu"),
     params:
         code=code("protocol"),
-        protocol=lambda wildcards: suite.protocol[wildcards.dataset].model_dump(),
-        sample=lambda wildcards: suite.sample_params(
-            suite.protocol[wildcards.dataset].run
-        ).model_dump(),
-        seed=lambda wildcards: suite.runs[suite.protocol[wildcards.dataset].run].seed,
-        fid=suite.fid.model_dump(),
+        suite=says("protocol"),
     message:
         "protocol {wildcards.dataset}"
     shell:

@@ -1,30 +1,34 @@
 # Tables of the suite, the active suite's copies at results/, figures and the page.
 
+MEASURED = (
+    "train",
+    "sample",
+    "fid",
+    "nll",
+    "curve",
+    "sweep",
+    "reference",
+    "protocol",
+    "toy2d",
+)
+TABLED = ("table", "compute", "claims")
+
 
 rule table:
     input:
-        samples=paths(rules.sample.output.protocol, run=suite.runs, allow_missing=True),
-        fid=paths(rules.fid.output.fid, run=suite.runs, allow_missing=True),
-        nll=paths(rules.nll.output.nll, run=suite.runs, allow_missing=True),
-        nll_images=paths(rules.nll.output.images, run=suite.runs, allow_missing=True),
-        train=paths(rules.train.output.train, run=suite.runs, allow_missing=True),
-        curve=paths(rules.curve.output.curve, run=suite.runs, allow_missing=True),
-        curve_images=paths(
-            rules.curve.output.images, run=suite.runs, allow_missing=True
-        ),
-        sweep=paths(rules.sweep.output.sweep, run=suite.runs, allow_missing=True),
-        protocol=paths(
-            rules.protocol.output.protocol, dataset=suite.protocol, allow_missing=True
-        ),
-        toy2d=paths(
-            rules.toy2d.output.table, toy=suite.toy2d.datasets, allow_missing=True
-        ),
-        reference=paths(
-            rules.reference.output.reference,
-            dataset=suite.datasets,
-            allow_missing=True,
-        ),
+        samples=all_of("sample", "protocol"),
+        fid=all_of("fid", "fid"),
+        nll=all_of("nll", "nll"),
+        nll_images=all_of("nll", "images"),
+        train=all_of("train", "train"),
+        curve=all_of("curve", "curve"),
+        curve_images=all_of("curve", "images"),
+        sweep=all_of("sweep", "sweep"),
+        protocol=all_of("protocol", "protocol"),
+        toy2d=all_of("toy2d", "table"),
+        reference=all_of("reference", "reference"),
         published=local("params/published.csv"),
+        manifests=[all_of(name, "manifest") for name in MEASURED],
     output:
         values="results/{suite}/tables/values.csv",
         images="results/{suite}/tables/images.csv",
@@ -35,6 +39,7 @@ rule table:
         ablation="results/{suite}/tables/ablation.csv",
         protocol="results/{suite}/tables/protocol.csv",
         toy2d="results/{suite}/tables/toy2d.csv",
+        manifest="results/{suite}/tables/manifest/table.json",
     log:
         "results/{suite}/logs/table.log",
     benchmark:
@@ -44,12 +49,7 @@ rule table:
         mem_mb=1000,
     params:
         code=code("table"),
-        runs={
-            name: run.model_dump(exclude={"train", "sample"})
-            for name, run in suite.runs.items()
-        },
-        protocol={dataset: section.run for dataset, section in suite.protocol.items()},
-        toy2d=list(suite.toy2d.datasets),
+        suite=says("table"),
     message:
         "table"
     shell:
@@ -60,10 +60,12 @@ rule table:
 # output of a stage.
 rule compute:
     input:
-        train=paths(rules.train.output.train, run=suite.runs, allow_missing=True),
-        samples=paths(rules.sample.output.protocol, run=suite.runs, allow_missing=True),
+        train=all_of("train", "train"),
+        samples=all_of("sample", "protocol"),
+        manifests=[all_of(name, "manifest") for name in ("train", "sample")],
     output:
         compute="results/{suite}/tables/compute.csv",
+        manifest="results/{suite}/tables/manifest/compute.json",
     log:
         "results/{suite}/logs/compute.log",
     benchmark:
@@ -73,7 +75,7 @@ rule compute:
         mem_mb=1000,
     params:
         code=code("compute"),
-        runs=rules.table.params.runs,
+        suite=says("compute"),
     message:
         "compute"
     shell:
@@ -88,9 +90,11 @@ rule claims:
         nll=rules.table.output.nll,
         claims=local("params/claims.yaml"),
         published=local("params/published.csv"),
+        tabled=rules.table.output.manifest,
     output:
         claims="results/{suite}/tables/claims.csv",
         comparison="results/{suite}/tables/comparison.csv",
+        manifest="results/{suite}/tables/manifest/claims.json",
     log:
         "results/{suite}/logs/claims.log",
     benchmark:
@@ -136,9 +140,9 @@ rule publish:
 rule figure:
     input:
         tables=[f"results/{{suite}}/tables/{name}.csv" for name in SHOWN],
-        toy2d=paths(
-            rules.toy2d.output.arrays, toy=suite.toy2d.datasets, allow_missing=True
-        ),
+        toy2d=all_of("toy2d", "arrays"),
+        manifests=[all_of(name, "manifest") for name in TABLED],
+        studied=all_of("toy2d", "manifest"),
     output:
         figures=report(
             directory("reports/{suite}/figures"),
@@ -147,6 +151,7 @@ rule figure:
             category="Figures",
             labels={"figure": "{figure}"},
         ),
+        manifest="reports/{suite}/manifest/figure.json",
     log:
         "results/{suite}/logs/figure.log",
     benchmark:
@@ -166,17 +171,22 @@ rule report:
     input:
         tables=rules.figure.input.tables,
         figures=rules.figure.output.figures,
-        grids=paths(rules.sample.output.grid, run=suite.runs, allow_missing=True),
-        neighbours=paths(
-            rules.sample.output.neighbours, run=suite.runs, allow_missing=True
-        ),
-        suite=local("params/{suite}.yaml"),
+        grids=all_of("sample", "grid"),
+        neighbours=all_of("sample", "neighbours"),
+        description=all_of("prepare", "dataset"),
+        reference=all_of("reference", "reference"),
+        manifests=[all_of(name, "manifest") for name in TABLED],
+        drawn=rules.figure.output.manifest,
+        sampled=all_of("sample", "manifest"),
+        prepared=all_of("prepare", "manifest"),
+        referenced=all_of("reference", "manifest"),
     output:
         page=report(
             "reports/{suite}/index.html",
             caption="../report/page.rst",
             category="Page",
         ),
+        manifest="reports/{suite}/manifest/report.json",
     log:
         "results/{suite}/logs/report.log",
     benchmark:
@@ -186,6 +196,7 @@ rule report:
         mem_mb=1000,
     params:
         code=code("report"),
+        suite=suite_sha256(suite),
     message:
         "report"
     shell:

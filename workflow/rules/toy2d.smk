@@ -5,6 +5,7 @@ rule toy2d:
     output:
         table="results/{suite}/toy2d/{toy}.csv",
         arrays="results/{suite}/toy2d/{toy}.safetensors",
+        manifest="results/{suite}/toy2d/{toy}/manifest/toy2d.json",
     log:
         "results/{suite}/logs/toy2d/{toy}.log",
     benchmark:
@@ -14,8 +15,7 @@ rule toy2d:
         mem_mb=1000,
     params:
         code=code("toy2d"),
-        toy2d=lambda wildcards: suite.toy2d.model_dump(exclude={"datasets"})
-        | {"dataset": suite.toy2d.datasets[wildcards.toy].model_dump()},
+        suite=says("toy2d"),
     message:
         "toy2d {wildcards.toy}"
     shell:

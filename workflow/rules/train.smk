@@ -5,11 +5,13 @@ rule train:
     input:
         train=of_run(rules.prepare.output.train),
         dataset=of_run(rules.prepare.output.dataset),
+        prepared=of_run(rules.prepare.output.manifest),
     output:
         checkpoint="results/{suite}/runs/{run}/checkpoint.safetensors",
         snapshots="results/{suite}/runs/{run}/snapshots.safetensors",
         curve="results/{suite}/runs/{run}/train.csv",
         train="results/{suite}/runs/{run}/train.json",
+        manifest="results/{suite}/runs/{run}/manifest/train.json",
     log:
         "results/{suite}/logs/train/{run}.log",
     benchmark:
@@ -20,10 +22,7 @@ rule train:
         gpu=suite.processes * int(suite.device != "cpu"),
     params:
         code=code("train"),
-        run=lambda wildcards: suite.runs[wildcards.run].model_dump(
-            exclude={"train", "sample"}
-        ),
-        train=lambda wildcards: suite.train_params(wildcards.run).model_dump(),
+        suite=says("train"),
     message:
         "train {wildcards.run}"
     shell:

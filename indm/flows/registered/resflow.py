@@ -8,7 +8,7 @@ References:
 """
 
 from collections.abc import Iterator
-from typing import cast, get_args
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from indm.flows.block import ResidualBlock, solve_block
 from indm.flows.lipschitz import Bound
 from indm.flows.log_det import (
     Probe,
+    Series,
     Source,
     draw_probe,
     draw_roulette,
@@ -28,6 +29,8 @@ from indm.flows.log_det import (
     roulette_coefficients,
     series_log_det,
 )
+
+ESTIMATORS = ("none", "train", "exact")
 
 
 class ResidualFlow(Flow):
@@ -48,7 +51,6 @@ class ResidualFlow(Flow):
         bound: ``"linf"`` or ``"spectral"``, the norm in which each convolution is bounded.
         coefficient: bound on the Lipschitz constant of each convolution.
         exact_terms_train: terms of the series always taken by ``"train"``.
-        exact_terms_eval: terms of the series always taken by ``"series"``.
         roulette_mean: mean of the Poisson number of further terms.
         probe: ``"gaussian"`` or ``"rademacher"``; the second has the smaller variance.
         init_at_bound: whether the weights start scaled to the bound, which makes h far from the identity at once.
@@ -69,7 +71,6 @@ class ResidualFlow(Flow):
         bound: Bound = "linf",
         coefficient: float = 0.98,
         exact_terms_train: int = 2,
-        exact_terms_eval: int = 20,
         roulette_mean: float = 2.0,
         probe: Probe = "gaussian",
         init_at_bound: bool = False,
@@ -83,8 +84,8 @@ class ResidualFlow(Flow):
             )
         if not 0 < coefficient < 1:
             raise ParamsError(f"a residual flow is invertible for a coefficient between 0 and 1, got {coefficient}")
+        self.blocks = tuple(blocks)
         self.exact_terms_train = exact_terms_train
-        self.exact_terms_eval = exact_terms_eval
         self.roulette_mean = roulette_mean
         self.probe: Probe = probe
         self.scales = nn.ModuleList(
@@ -118,8 +119,8 @@ class ResidualFlow(Flow):
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`Flow.forward`."""
         self._check_shape(x)
-        if log_det not in get_args(LogDet):
-            raise ValueError(f"log_det must be one of {get_args(LogDet)}, got {log_det!r}")
+        if not (isinstance(log_det, Series) or log_det in ESTIMATORS):
+            raise ValueError(f"log_det must be one of {ESTIMATORS} or a Series, got {log_det!r}")
         total = x.new_zeros(x.shape[0])
         for _, scale, block in self.named_blocks():
             x = self.to_scale(x, scale)
@@ -145,6 +146,13 @@ class ResidualFlow(Flow):
             z = solve_block(block.branch(h), self.to_scale(z, scale), name, atol, max_iterations)
         return self.to_scale(z, 0)
 
+    @property
+    def mean_terms(self) -> float:
+        return self.exact_terms_train + self.roulette_mean
+
+    def fix_terms(self, count: int) -> None:
+        self.exact_terms_train, self.roulette_mean = count, 0.0
+
     def update_norms(self) -> None:
         for _, _, block in self.named_blocks():
             block.update_norms()
@@ -166,18 +174,17 @@ class ResidualFlow(Flow):
         generator: Source,
     ) -> tuple[Tensor, Tensor]:
         """Return x + g(x) and log|det(I + J)|."""
-        if log_det == "exact":
-            g, vjp = block.linearise(x, h)
-            return x + g, exact_log_det(vjp, x)
-        exact_terms = self.exact_terms_train if log_det == "train" else self.exact_terms_eval
-        draw = draw_roulette(self.roulette_mean, generator)
-        coefficients = roulette_coefficients(draw, exact_terms, self.roulette_mean)
-        probe = draw_probe(x, self.probe, generator)
         if log_det == "train":
-            g, estimate = block.branch_and_estimate(x, h, probe, coefficients)
+            draw = draw_roulette(self.roulette_mean, generator)
+            coefficients = roulette_coefficients(draw, self.exact_terms_train, self.roulette_mean)
+            g, estimate = block.branch_and_estimate(x, h, draw_probe(x, self.probe, generator), coefficients)
             return x + g, estimate
         g, vjp = block.linearise(x, h)
-        return x + g, series_log_det(vjp, probe, coefficients)
+        if isinstance(log_det, Series):
+            tolerance = log_det.tolerance * x[0].numel() / sum(self.blocks)
+            probe = draw_probe(x, self.probe, generator)
+            return x + g, series_log_det(vjp, probe, block.contraction(), tolerance)
+        return x + g, exact_log_det(vjp, x)
 
 
 FLOW = ResidualFlow

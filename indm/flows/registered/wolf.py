@@ -110,6 +110,13 @@ class Wolf(Flow):
         e = draw_probe(z.new_empty(z.shape[0], self.latent_dim), "gaussian", generator)
         return self.bijection.inverse(z, atol, max_iterations, h=self.prior.inverse(e))
 
+    @property
+    def mean_terms(self) -> float:
+        return self.bijection.mean_terms
+
+    def fix_terms(self, count: int) -> None:
+        self.bijection.fix_terms(count)
+
     def update_norms(self) -> None:
         self.bijection.update_norms()
 

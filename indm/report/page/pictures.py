@@ -1,13 +1,15 @@
 """Figures and pictures, ready to stand in one document."""
 
+import html
 import re
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from indm.report.names import names
+from indm.report.page.contents import Contents
 from indm.report.page.missing import Missing, missing
 from indm.report.page.tables import data_uri
 
@@ -26,18 +28,26 @@ THEMED = {
 }
 
 
-def read_figures(folder: Path) -> dict[str, Markup]:
-    """Read the figures that are there, ready to stand in one document: own identifiers, the theme's colours."""
-    return {path.stem: _inline(path) for path in sorted(folder.glob("*.svg"))}
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, ready to stand in a document, and what it says of its error bars."""
+
+    svg: Markup
+    bars: str
 
 
-def galleries(suite: str, runs: Mapping[str, Mapping[str, Any]], results: Path) -> list[dict[str, Any]]:
+def read_figures(folder: Path) -> dict[str, Drawing]:
+    """Read the figures that are there: own identifiers, the theme's colours."""
+    return {path.stem: _read(path) for path in sorted(folder.glob("*.svg"))}
+
+
+def galleries(contents: Contents, results: Path) -> list[dict[str, Any]]:
     """Collect the pictures of every run, in the suite's order; ``first`` marks the first seed of a cell."""
     found: list[dict[str, Any]] = []
-    for run_name, run in runs.items():
+    for run_name, run in contents.runs.items():
         title = names(*(str(run.get(key, "")) for key in ("dataset", "sde", "model", "variant", "objective")))
         first = title not in {item["title"] for item in found}
-        pictures = {kind: _picture(suite, results / "runs" / run_name / f"{kind}.png") for kind in PICTURES}
+        pictures = {kind: _picture(contents.suite, results / "runs" / run_name / f"{kind}.png") for kind in PICTURES}
         found.append({"run": run_name, "title": title, "seed": run["seed"], "first": first, **pictures})
     return found
 
@@ -46,16 +56,17 @@ def _picture(suite: str, path: Path) -> str | Missing:
     return data_uri("image/png", path.read_bytes()) if path.is_file() else missing(suite, path, path)
 
 
-def _inline(path: Path) -> Markup:
+def _read(path: Path) -> Drawing:
     """Take the ``<svg>`` element of a document, its identifiers marked with the figure's name.
 
     A figure that does not use the theme's ink is left as drawn, on white.
     """
     text = path.read_text()
+    bars = re.search("<dc:description>(.*?)</dc:description>", text, flags=re.DOTALL)
     svg = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{path.stem}-", svg)
     themed = INK in svg
     for colour, variable in THEMED.items() if themed else ():
         svg = svg.replace(colour, variable)
     opening = '<svg aria-hidden="true" focusable="false"' + ("" if themed else ' class="paper"')
-    return Markup(svg.replace("<svg", opening, 1))
+    return Drawing(Markup(svg.replace("<svg", opening, 1)), html.unescape(bars[1]) if bars else "")

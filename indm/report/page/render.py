@@ -4,16 +4,16 @@ Every number of a table carries the text it has in its file (``data-value``). Wh
 makes it.
 """
 
-import hashlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from indm.report.grades import MEANINGS
+from indm.report.page.caveats import caveats
+from indm.report.page.contents import Contents
 from indm.report.page.missing import missing_figure
 from indm.report.page.pictures import galleries, read_figures
-from indm.report.page.sources import caveats, origins, read_provenance
+from indm.report.page.sources import origins, read_provenance
 from indm.report.page.tables import read_table
 from indm.report.page.verdicts import summarise_claims
 
@@ -32,15 +32,13 @@ TABLES = (
 )
 
 
-def render(suite: str, runs: Mapping[str, Mapping[str, Any]], results: Path, figures: Path, params: Path) -> str:
+def render(contents: Contents, results: Path, figures: Path) -> str:
     """Render the page of a suite.
 
     Arguments:
-        suite: name of the suite.
-        runs: identity of every run: dataset, sde, model, variant, objective, seed.
+        contents: what the suite has.
         results: the suite's results folder.
         figures: the folder of its figures.
-        params: the folder of suite files.
 
     Returns:
         The HTML document. Absent files are named in it; they are no error.
@@ -52,19 +50,17 @@ def render(suite: str, runs: Mapping[str, Mapping[str, Any]], results: Path, fig
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    tables = {table: read_table(suite, results / "tables" / f"{table}.csv") for table in TABLES}
-    records = read_provenance(results)
-    suite_file = params / f"{suite}.yaml"
+    tables = {table: read_table(contents.suite, results / "tables" / f"{table}.csv") for table in TABLES}
+    records = read_provenance(contents, results)
     return environment.get_template("index.html.jinja").render(
-        suite=suite,
+        contents=contents,
+        meanings=MEANINGS,
         tables=tables,
         claims=summarise_claims(tables["claims"].path),
         figures=read_figures(figures),
-        missing_figure=lambda figure: missing_figure(suite, figures, figure),
-        galleries=galleries(suite, runs, results),
+        missing_figure=lambda figure: missing_figure(contents.suite, figures, figure),
+        galleries=galleries(contents, results),
         records=records,
         origins=origins(records),
-        caveats=caveats(suite, tables, records),
-        suite_file=suite_file,
-        suite_hash=hashlib.sha256(suite_file.read_bytes()).hexdigest() if suite_file.is_file() else None,
+        caveats=caveats(contents, tables, records, results),
     )

@@ -11,8 +11,8 @@ from indm.suite.strict_yaml import Strict
 class FidParams(Strict):
     """The image metrics, and their standard errors."""
 
-    kid_subsets: Annotated[Count, Field(description="subsets of KID")]
-    kid_subset_size: Annotated[int, Field(ge=2, description="images in a subset of KID")]
+    kid_subsets: Annotated[int, Field(ge=2, description="subsets of KID")]
+    kid_subset_size: Annotated[int, Field(ge=3, description="images in a subset of KID")]
     is_splits: Annotated[int, Field(ge=2, description="splits of the inception score")]
     prc_neighbours: Annotated[Count, Field(description="neighbourhood of precision and recall")]
     prc_images: Annotated[int, Field(ge=2, description="images of each side, at most, for precision and recall")]

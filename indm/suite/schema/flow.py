@@ -37,8 +37,7 @@ class FlowParams(Strict):
     init_at_bound: Annotated[bool, Field(description="start with the weights scaled to the bound")]
     probe: Annotated[Literal["gaussian", "rademacher"], Field(description="probe of the trace estimates")]
     exact_terms_train: Annotated[Count, Field(description="series terms always summed, in training")]
-    exact_terms_eval: Annotated[int, Field(ge=20, description="series terms always summed, in evaluation")]
-    roulette_mean: Annotated[Positive, Field(description="mean of the Poisson number of further terms")]
+    roulette_mean: Annotated[Positive, Field(description="mean of the Poisson number of further terms, in training")]
     wolf: Annotated[WolfParams | None, Field(description="encoder and prior of the wolf flow; null for resflow")]
 
 

@@ -21,7 +21,16 @@ class LikelihoodParams(Strict):
         Count | None,
         Field(description="fixed steps of sixth order, equidistant in log-SNR; null: adaptive ones"),
     ]
-    log_det: Annotated[Literal["exact", "series"], Field(description="how the flow's log-determinant is computed")]
+    log_det: Annotated[
+        Literal["exact", "series"],
+        Field(description="the flow's log-determinant: of its whole Jacobian, or of a power series with random probes"),
+    ]
+    log_det_tolerance: Annotated[
+        Positive | None,
+        Field(
+            description="bound on what the series leaves out of each image, in bits/dim; null: exact, it has no rest"
+        ),
+    ]
 
 
 class NllParams(LikelihoodParams):

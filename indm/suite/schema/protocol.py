@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from indm.suite.schema.types import RunName
+from indm.suite.schema.types import EachOnce, RunName
 from indm.suite.strict_yaml import Strict
 
 
@@ -14,6 +14,7 @@ class ProtocolParams(Strict):
     run: Annotated[RunName, Field(description="the run whose images are measured")]
     sizes: Annotated[
         list[Annotated[int, Field(ge=2)]],
+        EachOnce(),
         Field(min_length=2, description="numbers of images, from which FID is extrapolated to infinitely many"),
     ]
     repeats: Annotated[int, Field(ge=2, description="disjoint sets of max(sizes) images for that")]

@@ -27,9 +27,20 @@ class SampleParams(Strict):
     tolerance: Annotated[Positive, Field(description="tolerance of the adaptive ODE")]
     denoise: Annotated[
         Literal["tweedie", "none", "released_ve"],
-        Field(description="last step; released_ve: 8.5 times Tweedie's step, as in the released code's VE runs"),
+        Field(
+            description="last step; released_ve: 8.5 times Tweedie's step, from the uncorrected mean of the last predictor "
+            "step, as in the released VE runs on CIFAR-10"
+        ),
     ]
-    centre_prior: Annotated[bool, Field(description="centre the prior on the mean latent of the training images")]
+    centre_prior: Annotated[
+        bool, Field(description="centre the prior on alpha_T times the mean latent of the training images")
+    ]
     temperature: Annotated[Positive, Field(description="factor of the latent before the flow's inverse")]
+    rounding: Annotated[
+        Literal["nearest", "floor"],
+        Field(
+            description="of images to L levels; nearest: undoes dequantisation; floor: of L - 1 times them, as released"
+        ),
+    ]
     num_samples: Annotated[Count, Field(description="images drawn")]
     batch_size: Annotated[Count, Field(description="images drawn at once")]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from indm.suite.schema.names import NetworkName
-from indm.suite.schema.types import Count, Fraction, Positive
+from indm.suite.schema.types import Count, EachOnce, Fraction, Positive
 from indm.suite.strict_yaml import Strict
 
 
@@ -16,7 +16,9 @@ class ScoreParams(Strict):
     channels: Annotated[int, Field(ge=8, multiple_of=4, description="channels at full resolution")]
     multipliers: Annotated[list[Count], Field(min_length=1, description="channel multiplier of each resolution")]
     blocks: Annotated[Count, Field(description="residual blocks at each resolution")]
-    attention_resolutions: Annotated[list[Count], Field(description="image sizes at which attention is applied")]
+    attention_resolutions: Annotated[
+        list[Count], EachOnce(), Field(description="image sizes at which attention is applied")
+    ]
     dropout: Annotated[Fraction, Field(description="dropout rate in the residual blocks")]
     embedding: Annotated[
         Literal["positional", "fourier", "log_snr"], Field(description="how the network is told the time")

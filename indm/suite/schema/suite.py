@@ -16,6 +16,7 @@ from indm.suite.schema.sweep import SweepParams
 from indm.suite.schema.toy2d import Toy2dParams
 from indm.suite.schema.train import TrainParams
 from indm.suite.schema.types import Count, RunName
+from indm.suite.schema.weights import WeightsParams
 from indm.suite.strict_yaml import Strict
 
 
@@ -34,6 +35,7 @@ class Suite(Strict):
     datasets: Annotated[dict[str, DatasetParams], Field(min_length=1, description="datasets of this suite")]
     reference: Annotated[dict[str, ReferenceParams], Field(description="extractor of each dataset")]
     train: TrainParams
+    weights: WeightsParams
     sample: SampleParams
     fid: FidParams
     nll: Annotated[NllParams, Field(description="on the test split")]
@@ -52,6 +54,11 @@ class Suite(Strict):
     def sample_params(self, run: str) -> SampleParams:
         """Resolve the sampling parameters of ``run``."""
         return _merge(self.sample, self.runs[run].sample)
+
+    def weights_of(self, run: str) -> dict[str, str | None]:
+        """Name the weights that ``run`` is evaluated with, by network; none of a flow that it does not have."""
+        weights = self.weights.model_dump()
+        return weights if self.runs[run].model == "indm" else weights | {"flow": None}
 
 
 Section = TypeVar("Section", bound=Strict)

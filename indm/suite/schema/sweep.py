@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from indm.suite.schema.types import Count
+from indm.suite.schema.types import Count, EachOnce
 from indm.suite.strict_yaml import Strict
 
 
@@ -12,18 +12,23 @@ class SweepParams(Strict):
     """Images of a run by several samplers and numbers of steps; what is not here is as in its sample section."""
 
     objectives: Annotated[
-        list[Literal["nll", "fid"]], Field(description="of the runs that are swept; others have a table without rows")
+        list[Literal["nll", "fid"]],
+        EachOnce(),
+        Field(description="of the runs that are swept; others have a table without rows"),
     ]
     samplers: Annotated[
         list[Literal["euler_maruyama", "ancestral", "pc", "ode_euler", "ode_heun"]],
+        EachOnce(),
         Field(
             min_length=1, description="pc: reverse_diffusion, with the Langevin corrector of the run's sample section"
         ),
     ]
     steps: Annotated[
         list[Annotated[int, Field(ge=2)]],
+        EachOnce(),
         Field(min_length=1, description="grid points, of which a sampler steps between"),
     ]
     grid: Annotated[Literal["uniform", "log_snr"], Field(description="what the grid points are equidistant in")]
+    denoise: Annotated[Literal["tweedie", "none"], Field(description="last step, the same for all that are compared")]
     num_samples: Annotated[int, Field(ge=2, description="images drawn for each sampler and number of steps")]
     batch_size: Annotated[Count, Field(description="images drawn at once")]

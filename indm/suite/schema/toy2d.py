@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from indm.suite.schema.sde import VPParams
-from indm.suite.schema.types import Count, Fraction, Positive
+from indm.suite.schema.types import Count, EachOnce, Fraction, Positive
 from indm.suite.strict_yaml import Strict
 
 # A pattern, not Literal: the stage looks names up as plain text.
@@ -25,7 +25,9 @@ class Toy2dTrainingParams(Strict):
     layers: Annotated[Count, Field(description="hidden layers of the score network")]
     couplings: Annotated[Count, Field(description="affine couplings of INDM's flow")]
     coupling_width: Annotated[Count, Field(description="hidden units of a coupling's two hidden layers")]
-    scales: Annotated[list[Positive], Field(description="constants by which DDPM++'s controls multiply the data")]
+    scales: Annotated[
+        list[Positive], EachOnce(), Field(description="constants by which DDPM++'s controls multiply the data")
+    ]
     steps: Annotated[Count, Field(description="optimiser steps, but for the control of equal compute")]
     flow_warmup_steps: Annotated[int, Field(ge=0, description="first steps, in which the flow is trained alone")]
     batch_size: Annotated[Count, Field(description="points in a batch")]
@@ -50,6 +52,8 @@ class Toy2dParams(Strict):
     training: Toy2dTrainingParams
     time_draws: Annotated[Count, Field(description="draws of time and noise of the bound, for each point")]
     tolerance: Annotated[Positive, Field(description="tolerance of the ODE")]
-    sample_steps: Annotated[list[Annotated[int, Field(ge=2)]], Field(description="network calls of the DDIM sampler")]
+    sample_steps: Annotated[
+        list[Annotated[int, Field(ge=2)]], EachOnce(), Field(description="network calls of the DDIM sampler")
+    ]
     grid: Annotated[Literal["uniform", "log_snr"], Field(description="what the sampler's times are equidistant in")]
     samples: Annotated[Count, Field(description="samples of a seed, compared with as many of the data")]

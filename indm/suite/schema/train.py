@@ -7,7 +7,7 @@ from pydantic import Field
 from indm.suite.schema.flow import FlowParams, LatentParams
 from indm.suite.schema.score import ScoreParams
 from indm.suite.schema.sde import SDEParams
-from indm.suite.schema.types import Count, Fraction, Positive
+from indm.suite.schema.types import Count, EachOnce, Fraction, Positive
 from indm.suite.strict_yaml import Strict
 
 
@@ -30,7 +30,11 @@ class TrainParams(Strict):
         int, Field(ge=0, description="of these steps, the first that train the flow alone, as a normalizing flow")
     ]
     snapshots: Annotated[
-        list[Count], Field(description="steps after which the averaged weights are kept, for the learning curve")
+        list[Count],
+        EachOnce(),
+        Field(
+            description="steps after which weights are kept for the learning curve: the averaged ones, and the raw flow"
+        ),
     ]
     batch_size: Annotated[Count, Field(description="images in a batch")]
     micro_batches: Annotated[Count, Field(description="parts of a batch whose gradients are averaged, to save memory")]
@@ -41,7 +45,10 @@ class TrainParams(Strict):
     random_flip: Annotated[bool, Field(description="flip half of the training images left to right")]
     soft_truncation: Annotated[
         Positive | None,
-        Field(description="exponent k of the batch's random truncation time (arXiv:2106.05527), or null"),
+        Field(
+            description="exponent k of the batch's random truncation time (arXiv:2106.05527), or null; under objective fid of the "
+            "score's step alone, which then differs from the released one: docs/released.md"
+        ),
     ]
     reconstruction: Annotated[bool, Field(description="add the reconstruction term at eps to objective nll")]
     lr: Annotated[Positive, Field(description="peak learning rate of the score network")]
@@ -50,6 +57,13 @@ class TrainParams(Strict):
     schedule: Annotated[Literal["constant", "cosine"], Field(description="learning rate after the warm-up")]
     weight_decay: Annotated[float, Field(ge=0, description="AdamW's weight decay")]
     grad_clip: Annotated[Positive, Field(description="largest gradient norm, of each network")]
+    reduction: Annotated[
+        Literal["mean", "sum"],
+        Field(
+            description="of the losses over the D dimensions of an image, in front of the clipping: gradients of the sum are D "
+            "times as long; train.csv is per dimension in either case"
+        ),
+    ]
     ema_decay: Annotated[Fraction, Field(description="decay of the score network's averaged weights")]
     flow_ema_decay: Annotated[Fraction, Field(description="decay of the flow's averaged weights")]
     log_every: Annotated[Count, Field(description="steps averaged in a row of the learning curve")]

@@ -1,0 +1,122 @@
+"""Whether the files that a job reads are those that it should read: no number is made from what is not what it seems.
+
+Each job writes a manifest of its files (:mod:`indm.store.manifest`). Before a job, the contents of its inputs are compared with the
+manifests of the jobs that wrote them; and these manifests with the suite as it is and, up to the datasets, with one another. So a
+damaged file, another run's, one that was made by other parameters or from something since replaced stops it with one line.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from indm.errors import ArtifactError
+from indm.pipeline import STAGES, Job, job_inputs, job_names, job_parameters, manifest
+from indm.store.manifest import Manifest, content_sha256, read_manifest, write_manifest
+
+if TYPE_CHECKING:
+    from indm.suite.schema.suite import Suite
+
+AGAIN = "delete it and run its stage, or the suite, again"
+SHOWN_DIFFERENCES = 3
+
+
+class Identity:
+    """The identities of a suite's files.
+
+    Arguments:
+        suite: the suite.
+        results: folder of the results.
+        reports: folder of the reports.
+    """
+
+    def __init__(self, suite: "Suite", results: Path, reports: Path) -> None:
+        self.suite, self.results, self.reports = suite, results, reports
+        self._trusted: dict[Job, Manifest] = {}
+
+    def check(self, job: Job, patterns: tuple[str, ...] | None = None) -> dict[str, str]:
+        """Check what a job is about to read.
+
+        Arguments:
+            job: the job.
+            patterns: what it reads, where that is not all that its stage does.
+
+        Returns:
+            The SHA-256 of every input, by its path.
+
+        Raises:
+            ArtifactError: if an input is missing, or not what it should be.
+        """
+        found = {}
+        for path, maker in job_inputs(self.suite, job, patterns):
+            place = self._place(path)
+            found[path] = content_sha256(place)
+            if maker is None:
+                continue
+            expected = self._trust(maker).outputs.get(path)
+            if found[path] != expected:
+                raise ArtifactError(
+                    f"{place}: found SHA-256 {found[path][:12]}, expected {(expected or 'none')[:12]} by "
+                    f"{self._manifest(maker)}: damaged, or another's file; {AGAIN}"
+                )
+        return found
+
+    def record(self, job: Job, inputs: dict[str, str]) -> None:
+        """Write the manifest of a job that has ended; ``inputs`` are those of :meth:`check`."""
+        names = job_names(self.suite, job)
+        outputs = [pattern.format(**names) for pattern in STAGES[job.stage].written]
+        parameters = job_parameters(self.suite, job)
+        hashes = {path: content_sha256(self._place(path)) for path in outputs}
+        manifest = Manifest(job.stage, self.suite.suite, job.subject, parameters, inputs, hashes)
+        write_manifest(self._manifest(job), manifest)
+
+    def _trust(self, job: Job) -> Manifest:
+        """Read a job's manifest, and check that it is that job's, by the suite as it is, from what is there."""
+        if job in self._trusted:
+            return self._trusted[job]
+        path = self._manifest(job)
+        found = read_manifest(path)
+        expected = Job(job.stage, job.subject)
+        if (found.suite, found.stage, found.subject) != (self.suite.suite, *expected):
+            raise ArtifactError(
+                f"{path}: found the manifest of {_name(found.suite, found.stage, found.subject)}, expected that of "
+                f"{_name(self.suite.suite, *expected)}; {AGAIN}"
+            )
+        if differences := list(_differences(found.parameters, _plain(job_parameters(self.suite, job)))):
+            more = len(differences) - SHOWN_DIFFERENCES
+            shown = ", ".join(differences[:SHOWN_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
+            raise ArtifactError(f"{path}: made by other parameters than the suite has now: {shown}; {AGAIN}")
+        for name, maker in job_inputs(self.suite, job):
+            # Of what was copied without what it was made from, no more is known.
+            if maker and name in found.inputs and self._manifest(maker).is_file():
+                made = self._trust(maker).outputs.get(name)
+                if found.inputs[name] != made:
+                    raise ArtifactError(f"{path}: made from another {self._place(name)} than there is now; {AGAIN}")
+        self._trusted[job] = found
+        return found
+
+    def _manifest(self, job: Job) -> Path:
+        return self._place(manifest(job.stage).format(**job_names(self.suite, job)))
+
+    def _place(self, path: str) -> Path:
+        """Return where a file lies that the pipeline's description names."""
+        top, _, rest = path.partition("/")
+        return {"results": self.results, "reports": self.reports}.get(top, Path(top)) / rest
+
+
+def _name(suite: str, stage: str, subject: str) -> str:
+    return " ".join(filter(None, (f"suite {suite},", "stage", stage, subject)))
+
+
+def _plain(content: Any) -> Any:
+    """Return content as JSON gives it back."""
+    return json.loads(json.dumps(content))
+
+
+def _differences(found: Any, expected: Any, key: str = "") -> Iterator[str]:
+    """Yield each key whose value differs, with both values."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for name in dict.fromkeys([*found, *expected]):
+            yield from _differences(found.get(name), expected.get(name), f"{key}.{name}" if key else name)
+    elif found != expected:
+        yield f"{key}: found {json.dumps(found)}, expected {json.dumps(expected)}"

@@ -1,0 +1,106 @@
+"""What the numbers of a page cannot be taken for, as far as its files tell."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from indm.report.page.contents import Contents
+from indm.report.page.tables import Table
+from indm.report.published import PAPER_BATCH, PAPER_DATASETS, PAPER_STEPS, PUBLISHED_EXTRACTOR, PUBLISHED_WEIGHTS
+from indm.store.files import read_json
+
+
+def caveats(contents: Contents, tables: Mapping[str, Table], records: list[dict[str, Any]], results: Path) -> list[str]:
+    """List them, those that take all meaning from the numbers first.
+
+    Arguments:
+        contents: what the suite has.
+        tables: the tables of its page.
+        records: what every stage said of its execution.
+        results: the suite's results folder.
+    """
+    return [
+        *_trainings(contents, results),
+        *(text for name in contents.datasets for text in _dataset(results / "data" / name, name)),
+        *_seeds(tables),
+        *_executions(records),
+    ]
+
+
+def _trainings(contents: Contents, results: Path) -> Iterator[str]:
+    """Say whether models have seen their training images at all, and whether as often as the paper's."""
+    seen = {name: run["steps"] * run["batch_size"] for name, run in contents.runs.items()}
+    counts = {name: _read(results / "data" / name / "dataset.json").get("counts") for name in contents.datasets}
+    short = [
+        name
+        for name, run in contents.runs.items()
+        if (count := counts.get(run["dataset"])) and seen[name] <= count["train"]
+    ]
+    if short:
+        yield (
+            "This suite only checks that the pipeline runs, and its numbers mean nothing: models were trained for"
+            f" {_of(contents, short)}, at most one pass over the training split."
+        )
+    elif fewer := [name for name, run in contents.runs.items() if seen[name] < PAPER_STEPS * PAPER_BATCH]:
+        yield (
+            f"Trainings are short: {_of(contents, fewer)}, where the paper’s have {PAPER_STEPS:,} steps of {PAPER_BATCH}."
+            " After a longer one, a claim may be graded otherwise."
+        )
+
+
+def _of(contents: Contents, runs: list[str]) -> str:
+    """Say how long the trainings of some runs are: 20 to 30 steps of 16 images."""
+    texts = []
+    for key in ("steps", "batch_size"):
+        low, high = (pick(contents.runs[run][key] for run in runs) for pick in (min, max))
+        texts.append(f"{low:,}" if low == high else f"{low:,} to {high:,}")
+    return f"{texts[0]} steps of {texts[1]} images"
+
+
+def _dataset(folder: Path, name: str) -> Iterator[str]:
+    """Say which images are not the paper's, and which features are not those of published FIDs."""
+    description, reference = _read(folder / "dataset.json"), _read(folder / "reference.json")
+    if name not in PAPER_DATASETS:
+        told = (
+            "{shape[1]} × {shape[2]} pixels of {levels} levels; {source}".format(**description)
+            if description
+            else "unknown"
+        )
+        paper = " and ".join(PAPER_DATASETS.values())
+        yield f"{name} is none of the paper’s datasets ({told}): its numbers say nothing about {paper}."
+    if not reference:
+        yield f"What the FIDs of {name} were measured with is not known: {folder / 'reference.json'} is missing."
+        return
+    extractor, weights = reference["extractor"], reference.get("weights_sha256")
+    if weights and not weights.startswith(PUBLISHED_WEIGHTS):
+        yield (
+            f"FID, KID and all other scores of images of {name} mean nothing: Inception has not the published weights"
+            f" ({extractor}, sha256 {weights[:8]}…, published {PUBLISHED_WEIGHTS}…)."
+        )
+    elif extractor != PUBLISHED_EXTRACTOR:
+        yield (
+            f"FID and KID of {name} are on features of {extractor}: they compare with each other, and with no number"
+            " published on Inception features."
+        )
+
+
+def _seeds(tables: Mapping[str, Table]) -> Iterator[str]:
+    if "1" in tables["fid"].texts("seeds") | tables["nll"].texts("seeds"):
+        yield (
+            "Some models were trained with one seed: their ± is over images, and says nothing of how far another seed would"
+            " move a number."
+        )
+
+
+def _executions(records: list[dict[str, Any]]) -> Iterator[str]:
+    if any(record["uncommitted_changes"] for record in records):
+        yield "Some stages ran on a checkout with uncommitted changes: their commit alone does not give their code."
+    if len({record["commit"] for record in records}) > 1:
+        yield "Not all stages ran at one commit: a stage whose code and inputs stay the same is not run again."
+    if len({record["machine"] for record in records}) > 1:
+        yield "Not all stages ran on one machine, and results repeat to the byte on one machine only."
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read what is said of a dataset; nothing where the file is not there."""
+    return read_json(path) if path.is_file() else {}

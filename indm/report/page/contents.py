@@ -1,0 +1,32 @@
+"""What a suite has: whatever else lies in its folders, of earlier versions of the suite, is not on its page."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a suite has.
+
+    Arguments:
+        suite: its name.
+        sha256: of what it says in full, as every ``provenance/`` has it.
+        runs: of every run the keys of ``IDENTITY``, and ``steps`` and ``batch_size`` of its training.
+        datasets: names of the datasets.
+        protocol: names of the datasets whose protocol is examined.
+        toy2d: names of the 2-D datasets.
+    """
+
+    suite: str
+    sha256: str
+    runs: Mapping[str, Mapping[str, Any]]
+    datasets: Collection[str] = ()
+    protocol: Collection[str] = ()
+    toy2d: Collection[str] = ()
+
+    @property
+    def folders(self) -> list[str]:
+        """Folders of all that it makes, below its results folder."""
+        subjects = {"data": self.datasets, "protocol": self.protocol, "runs": self.runs, "toy2d": self.toy2d}
+        return [f"{kind}/{name}" for kind, found in subjects.items() for name in found] + ["tables"]

@@ -1,0 +1,128 @@
+"""What result files must hold: keys or columns, their types, finite numbers, rows. Each file has one reader, which checks.
+
+A manifest tells whether a file is the one that its stage wrote; this, whether what the stage wrote is a result.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from indm.errors import ArtifactError
+from indm.store.files import read_json
+
+AGAIN = "delete it and run its stage again"
+
+
+class Kind(Enum):
+    """What a value must be."""
+
+    TEXT = "a text"
+    NUMBER = "a finite number"
+    OPTIONAL = "a finite number, or nothing"
+
+
+def _all(kind: Kind, *names: str) -> dict[str, Kind]:
+    return dict.fromkeys(names, kind)
+
+
+def _measured(*metrics: str) -> dict[str, Kind]:
+    return _all(Kind.NUMBER, *metrics) | _all(Kind.OPTIONAL, *(f"{metric}_se" for metric in metrics))
+
+
+Schema = Mapping[str, Kind]
+NUMBERS = ("nll", "nll_uncorrected", "nelbo", "nelbo_no_reconstruction", "gap")
+CELL_KEYS = _all(Kind.TEXT, "dataset", "sde", "model", "variant", "objective")
+OBJECTS: dict[str, Schema] = {
+    "train": _all(Kind.NUMBER, "steps"),
+    "samples": _all(Kind.TEXT, "sampler") | _all(Kind.NUMBER, "steps", "nfe", "num_samples"),
+    "fid": _all(Kind.TEXT, "extractor") | _measured("fid"),
+    "nll": _all(Kind.NUMBER, "images") | _measured("nll", "nll_uncorrected", "nelbo", "nelbo_no_reconstruction", "gap"),
+    "reference": _all(Kind.TEXT, "extractor"),
+}
+TABLES: dict[str, Schema] = {
+    "curve": _all(Kind.NUMBER, "step", "flops", "images", "log_det_bound")
+    | _all(Kind.TEXT, "split")
+    | _measured("nelbo", "nll", "gap"),
+    "nll_images": _all(Kind.NUMBER, "image", *NUMBERS),
+    "curve_images": _all(Kind.NUMBER, "step", "image", "nelbo", "nll", "gap"),
+    # A sampler that cannot give images says so, and has no numbers.
+    "sweep": _all(Kind.TEXT, "sampler", "skip") | _all(Kind.NUMBER, "steps") | _all(Kind.OPTIONAL, "fid", "fid_se"),
+    "protocol": _all(Kind.TEXT, "factor", "setting", "note")
+    | _all(Kind.OPTIONAL, "fid", "fid_se", "difference", "difference_se"),
+    "toy2d": _all(Kind.TEXT, "model", "variant") | _all(Kind.NUMBER, "seed"),
+    "images": _all(Kind.TEXT, "suite", "stage")
+    | CELL_KEYS
+    | _all(Kind.NUMBER, "seed", "image", "nelbo", "nll", "gap")
+    | _all(Kind.OPTIONAL, "x"),
+    "values": _all(Kind.TEXT, "suite", "stage", "metric", "sampler", "source")
+    | CELL_KEYS
+    | _all(Kind.NUMBER, "value")
+    | _all(Kind.OPTIONAL, "seed", "x", "se"),
+}
+
+
+def read_object(path: Path, kind: str, run: str | None = None) -> dict[str, Any]:
+    """Read a result that is a JSON object.
+
+    Arguments:
+        path: the file.
+        kind: a key of :data:`OBJECTS`.
+        run: the run whose result it must be, if it is one's.
+
+    Raises:
+        ArtifactError: if it is missing, not JSON, another run's, or lacks a key; or if a number in it is not finite.
+    """
+    content = read_json(path)
+    if content.get("run", run) != run:
+        raise ArtifactError(f"{path}: found the result of run {content['run']}, expected that of {run}; {AGAIN}")
+    for key, expected in OBJECTS[kind].items():
+        _check(path, f"key {key}", content.get(key), expected)
+    for key, value in _numbers(content):
+        _check(path, f"key {key}", value, Kind.OPTIONAL)
+    return content
+
+
+def check_table(path: Path, table: pd.DataFrame, kind: str) -> None:
+    """Check a table of results.
+
+    Arguments:
+        path: where it comes from, for messages.
+        table: absent texts as empty texts, absent numbers as NaN.
+        kind: a key of :data:`TABLES`.
+
+    Raises:
+        ArtifactError: if it has no rows, lacks a column, or a value is not what it must be.
+    """
+    if missing := [name for name in TABLES[kind] if name not in table]:
+        raise ArtifactError(f"{path}: found no column {', '.join(missing)}, expected it in a {kind}; {AGAIN}")
+    if table.empty:
+        raise ArtifactError(f"{path}: found no rows, expected some; {AGAIN}")
+    for name, expected in TABLES[kind].items():
+        for row, value in enumerate(table[name].tolist(), start=1):
+            absent = expected is Kind.OPTIONAL and isinstance(value, float) and math.isnan(value)
+            _check(path, f"row {row}, column {name}", None if absent else value, expected)
+
+
+def _numbers(content: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """Yield every number that is not whole, below whatever keys."""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            yield from _numbers(value, f"{key}.{name}" if key else name)
+    elif isinstance(content, float):
+        yield key, content
+
+
+def _check(path: Path, place: str, value: Any, expected: Kind) -> None:
+    if expected is Kind.TEXT:
+        fits = isinstance(value, str)
+    elif value is None:
+        fits = expected is Kind.OPTIONAL
+    else:
+        fits = isinstance(value, int | float) and math.isfinite(value)
+    if not fits:
+        found = "nothing" if value is None else repr(value)
+        raise ArtifactError(f"{path}: {place}: found {found}, expected {expected.value}; {AGAIN}")

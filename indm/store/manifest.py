@@ -1,0 +1,79 @@
+"""Who a job's files are: which job made them, by which parameters, from which inputs, with which content.
+
+Arrays and tables of results have no place for it that other programs would leave alone, so each job writes a manifest beside
+its files, ``manifest/<stage>.json``, which both engines track. It holds nothing that changes from one execution to the next.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from indm.errors import ArtifactError
+from indm.store.files import file_sha256, read_json, write_json
+
+FORMAT = "indm-manifest-1"
+REMEDY = "delete it and run its stage, or the suite, again"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a job says of its files.
+
+    Arguments:
+        stage: the job's stage.
+        suite: name of the suite.
+        subject: the job's dataset, run or two-dimensional dataset; empty where it has none.
+        parameters: what the suite says of the job, a run's overrides merged in.
+        inputs: SHA-256 of the files that it read, by their paths.
+        outputs: SHA-256 of the files that it wrote.
+    """
+
+    stage: str
+    suite: str
+    subject: str
+    parameters: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write a manifest."""
+    write_json(path, {"format": FORMAT, **asdict(manifest)})
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        ArtifactError: if it is missing, damaged, or of another format.
+    """
+    if not path.is_file():
+        raise ArtifactError(
+            f"{path}: missing, and nothing else says what made the files beside it; delete them and run their stage, or the "
+            "suite, again"
+        )
+    content = read_json(path)
+    if (found := content.pop("format", None)) != FORMAT:
+        raise ArtifactError(f"{path}: found format {found!r}, expected {FORMAT!r}: of another version; {REMEDY}")
+    kinds = {field.name: str if field.type is str else dict for field in fields(Manifest)}
+    if wrong := [key for key, kind in kinds.items() if not isinstance(content.get(key), kind)]:
+        raise ArtifactError(f"{path}: found no {', '.join(wrong)}, expected a manifest; {REMEDY}")
+    return Manifest(**{key: content[key] for key in kinds})
+
+
+def content_sha256(path: Path) -> str:
+    """Hash a file's content, or, of a folder, the names and contents of its files, but for the hidden ones of an engine.
+
+    Raises:
+        ArtifactError: if it is missing.
+    """
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for file in sorted(path.glob("[!.]*")):
+            digest.update(f"{file.name} {file_sha256(file)}\n".encode())
+        return digest.hexdigest()
+    if not path.is_file():
+        raise ArtifactError(f"{path}: missing; run the stage that writes it, or the whole suite, first")
+    return file_sha256(path)

@@ -1,0 +1,257 @@
+"""Files that are not what they seem: every kind of file that a stage reads, with every fault, stops the stage by its name."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from click.testing import CliRunner, Result
+
+from indm.cli import main
+from indm.errors import ArtifactError
+from indm.identity import Identity
+from indm.pipeline import MAKERS, STAGES, Job, job_inputs, job_names, job_parameters, manifest
+from indm.suite.load import load_suite
+from indm.suite.schema.suite import Suite
+from tests.conftest import REPOSITORY
+
+SMOKE = load_suite(REPOSITORY / "params/smoke.yaml")
+JOBS = [Job(name, subject) for name, stage in STAGES.items() for subject in stage.subjects(SMOKE)]
+
+
+def identity(root: Path, suite: Suite = SMOKE) -> Identity:
+    return Identity(suite, root / "results", root / "reports")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A suite whose jobs have all run, after a fashion: each file holds its own name."""
+    root = tmp_path_factory.mktemp("finished")
+    (root / "params").symlink_to(REPOSITORY / "params")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for job in JOBS:
+            inputs = identity(root).check(job)
+            for pattern in STAGES[job.stage].written:
+                path = root / pattern.format(**job_names(SMOKE, job))
+                if path.suffix:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_text(f"content of {path.relative_to(root)}")
+                else:
+                    path.mkdir(parents=True, exist_ok=True)
+                    (path / "figure.svg").write_text("a figure")
+            identity(root).record(job, inputs)
+    return root
+
+
+class Read(NamedTuple):
+    """A file that a stage reads."""
+
+    reader: Job
+    path: str
+    maker: Job
+
+
+def kinds() -> Iterator[Read]:
+    """Yield each kind of file that a stage reads once, with the first job that reads it."""
+    known = set()
+    for reader in JOBS:
+        for path, maker in job_inputs(SMOKE, reader):
+            if maker is not None:
+                kind = (reader.stage, maker.stage, Path(path).name)
+                if kind not in known:
+                    known.add(kind)
+                    yield Read(reader, path, maker)
+
+
+def _file(root: Path, read: Read) -> Path:
+    path = root / read.path
+    return path / "figure.svg" if path.is_dir() else path
+
+
+def _manifest(root: Path, read: Read) -> Path:
+    return root / manifest(read.maker.stage).format(**job_names(SMOKE, read.maker))
+
+
+def flip(root: Path, read: Read) -> None:
+    path = _file(root, read)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(root: Path, read: Read) -> None:
+    path = _file(root, read)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+
+
+def empty(root: Path, read: Read) -> None:
+    _file(root, read).write_bytes(b"")
+
+
+def swap(root: Path, read: Read) -> None:
+    """Put another's file in its place."""
+    path = _file(root, read)
+    path.write_text(f"content of another {path.name}")
+
+
+def swap_with_manifest(root: Path, read: Read) -> None:
+    """Put another job's file and manifest in its place."""
+    swap(root, read)
+    path = _manifest(root, read)
+    content = json.loads(path.read_text())
+    content["subject"] = "another"
+    path.write_text(json.dumps(content))
+
+
+def another_suite(root: Path, read: Read) -> None:
+    path = _manifest(root, read)
+    path.write_text(path.read_text().replace('"suite": "smoke"', '"suite": "digits"'))
+
+
+def older_format(root: Path, read: Read) -> None:
+    path = _manifest(root, read)
+    path.write_text(path.read_text().replace("indm-manifest-", "indm-manifest-0-"))
+
+
+def no_manifest(root: Path, read: Read) -> None:
+    _manifest(root, read).unlink()
+
+
+def damaged_manifest(root: Path, read: Read) -> None:
+    _manifest(root, read).write_text("{}")
+
+
+def missing(root: Path, read: Read) -> None:
+    path = root / read.path
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+FAULTS: list[tuple[Callable[[Path, Read], None], str]] = [
+    (flip, "expected .* by .*: damaged, or another's file"),
+    (cut, "expected .* by .*: damaged, or another's file"),
+    (empty, "expected .* by .*: damaged, or another's file"),
+    (swap, "expected .* by .*: damaged, or another's file"),
+    (swap_with_manifest, "found the manifest of suite smoke, stage .* another, expected that of suite smoke, stage "),
+    (another_suite, "found the manifest of suite digits, stage .*, expected that of suite smoke, stage "),
+    (older_format, "found format 'indm-manifest-0-1', expected 'indm-manifest-1'"),
+    (no_manifest, "missing, and nothing else says what made the files beside it"),
+    (damaged_manifest, "found format None, expected"),
+    (missing, "missing; run the stage that writes it"),
+]
+
+
+def test_all_that_stages_write_for_others_is_looked_at() -> None:
+    read = {pattern for stage in STAGES.values() for pattern in stage.inputs if pattern in MAKERS}
+    assert {(MAKERS[pattern], Path(pattern).name) for pattern in read} == {
+        (
+            read.maker.stage,
+            Path(read.path).name.replace(read.maker.subject or "\0", "{" + STAGES[read.maker.stage].subject + "}"),
+        )
+        for read in kinds()
+    }
+
+
+@pytest.mark.parametrize(("fault", "message"), FAULTS, ids=[fault.__name__ for fault, _ in FAULTS])
+@pytest.mark.parametrize("read", kinds(), ids=lambda read: f"{read.reader.stage}-{Path(read.path).name}")
+def test_a_file_that_is_not_what_it_seems_is_refused(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    read: Read,
+    fault: Callable[[Path, Read], None],
+    message: str,
+) -> None:
+    shutil.copytree(finished, tmp_path, symlinks=True, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    # The fault alone is refused.
+    identity(tmp_path).check(read.reader)
+    fault(tmp_path, read)
+    with pytest.raises(ArtifactError, match=message) as error:
+        identity(tmp_path).check(read.reader)
+    # By the file's name, or its manifest's.
+    named = (_manifest(tmp_path, read), tmp_path / read.path)
+    assert str(error.value).startswith(tuple(map(str, named)))
+    assert "again" in str(error.value) or "first" in str(error.value)
+
+
+def changed(**sections: object) -> Suite:
+    return Suite.model_validate(SMOKE.model_dump(exclude_unset=True) | sections)
+
+
+def test_what_other_parameters_made_is_refused_with_their_values(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished)
+    suite = changed(train=SMOKE.train.model_dump() | {"lr": 0.125})
+    run = next(iter(SMOKE.runs))
+    expected = (
+        rf"manifest/train.json: made by other parameters .*: train\.lr: found {SMOKE.train.lr}, expected 0\.125; "
+    )
+    # By the stage that reads it, and by those that read what was made from it.
+    for stage in ("nll", "fid"):
+        with pytest.raises(ArtifactError, match=expected):
+            identity(finished, suite).check(Job(stage, run))
+    # What did not depend on it is as good as before.
+    identity(finished, suite).check(Job("reference", "digits"))
+
+
+def test_what_was_made_from_something_since_replaced_is_refused(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained again, and not sampled again."""
+    shutil.copytree(finished, tmp_path, symlinks=True, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    run = next(iter(SMOKE.runs))
+    inputs = identity(tmp_path).check(Job("train", run))
+    checkpoint = tmp_path / f"results/smoke/runs/{run}/checkpoint.safetensors"
+    checkpoint.write_text("other weights")
+    identity(tmp_path).record(Job("train", run), inputs)
+    with pytest.raises(
+        ArtifactError, match=r"manifest/sample.json: made from another .*checkpoint.safetensors than there is now"
+    ):
+        identity(tmp_path).check(Job("fid", run))
+    with pytest.raises(ArtifactError, match="made from another"):
+        identity(tmp_path).check(Job("table", ""))
+
+
+def test_results_that_were_copied_without_what_they_were_made_from_are_read(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, tmp_path, symlinks=True, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree(tmp_path / "results/smoke/data")
+    shutil.rmtree(tmp_path / "results/smoke/runs")
+    identity(tmp_path).check(Job("claims", ""))
+
+
+def test_every_job_says_what_it_was_made_by(finished: Path) -> None:
+    for job in JOBS:
+        content = json.loads((finished / manifest(job.stage).format(**job_names(SMOKE, job))).read_text())
+        assert (content["stage"], content["subject"], content["suite"]) == (*job, "smoke")
+        assert content["parameters"] == json.loads(json.dumps(job_parameters(SMOKE, job)))
+        assert set(content["inputs"]) == {path for path, _ in job_inputs(SMOKE, job)}
+
+
+def call(root: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(main, [*arguments, "--suite", "params/smoke.yaml", "--out", str(root / "results")])
+
+
+def test_the_command_line_stops_with_one_line_and_leaves_everything(tmp_path: Path) -> None:
+    """A byte of the test images flipped; a training of other data would have the same name."""
+    assert call(tmp_path, "prepare", "--dataset", "digits").exit_code == 0
+    test = tmp_path / "results/smoke/data/digits/test.npy"
+    content = bytearray(test.read_bytes())
+    content[-1] ^= 1
+    test.write_bytes(content)
+    before = sorted(path.name for path in test.parent.rglob("*"))
+    done = call(tmp_path, "reference", "--dataset", "digits")
+    assert done.exit_code == 1
+    assert done.output.count("\n") == 1
+    assert done.output.startswith(f"indm reference: {test}: found SHA-256 ")
+    assert sorted(path.name for path in test.parent.rglob("*")) == before

@@ -1,0 +1,60 @@
+"""Result files: what they must hold, and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from indm.errors import ArtifactError
+from indm.report.results import read_rows
+from indm.report.schema import read_object
+
+NUMBERS = ("nll", "nll_uncorrected", "nelbo", "nelbo_no_reconstruction", "gap")
+NLL: dict[str, Any] = {"run": "a", "images": 16, "log_det_bound": 0.0, **dict.fromkeys(NUMBERS, 1.5)}
+CURVE = "step,flops,split,images,nelbo,nelbo_se,nll,nll_se,gap,gap_se,log_det_bound\n10,1e9,valid,8,9.4,0.5,9.0,,0.4,0.6,0\n"
+SWEEP = "sampler,steps,nfe,num_samples,fid,fid_se,kid,kid_se,skip\nancestral,2,,,,,,,not finite\n"
+TABLE = {"curve": CURVE, "sweep": SWEEP}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"nll": None}, "key nll: found nothing, expected a finite number"),
+        ({"nll": float("nan")}, "key nll: found nan, expected a finite number"),
+        ({"gap": float("inf")}, "key gap: found inf, expected a finite number"),
+        ({"nll": "1.5"}, "key nll: found '1.5', expected a finite number"),
+        ({"protocol": {"deep": float("nan")}}, "key protocol.deep: found nan, expected a finite number, or nothing"),
+        ({"run": "b"}, "found the result of run b, expected that of a"),
+    ],
+)
+def test_an_object_that_is_no_result_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = tmp_path / "nll.json"
+    path.write_text(json.dumps(NLL))
+    assert read_object(path, "nll", "a") == NLL
+    path.write_text(json.dumps(NLL | change))
+    with pytest.raises(ArtifactError, match=f"nll.json: {message}; delete it"):
+        read_object(path, "nll", "a")
+    path.write_text("{}")
+    with pytest.raises(ArtifactError, match="key images: found nothing, expected a finite number"):
+        read_object(path, "nll", "a")
+
+
+@pytest.mark.parametrize(
+    ("kind", "old", "new", "message"),
+    [
+        ("curve", "nelbo,", "nelb,", "found no column nelbo, expected it in a curve"),
+        ("curve", CURVE.partition("\n")[2], "", "found no rows, expected some"),
+        ("curve", "9.4", "", "row 1, column nelbo: found nan, expected a finite number"),
+        ("curve", "9.4", "inf", "row 1, column nelbo: found inf, expected a finite number"),
+        ("curve", "9.4", "much", "row 1, column nelbo: found 'much', expected a finite number"),
+        ("sweep", "2,,,,", "2,,,inf,", "row 1, column fid: found inf, expected a finite number, or nothing"),
+    ],
+)
+def test_a_table_that_is_no_result_is_refused(tmp_path: Path, kind: str, old: str, new: str, message: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(TABLE[kind])
+    assert len(read_rows(path, kind)) == 1
+    path.write_text(TABLE[kind].replace(old, new))
+    with pytest.raises(ArtifactError, match=f"table.csv: {message}; delete it"):
+        read_rows(path, kind)
