@@ -34,7 +34,7 @@ def _measured(*metrics: str) -> dict[str, Kind]:
 
 
 Schema = Mapping[str, Kind]
-NUMBERS = ("nll", "nll_uncorrected", "nelbo", "nelbo_no_reconstruction", "gap")
+NUMBERS = ("nll", "nelbo", "nelbo_no_reconstruction", "gap")
 CELL_KEYS = _all(Kind.TEXT, "dataset", "sde", "model", "variant", "objective")
 OBJECTS: dict[str, Schema] = {
     "train": _all(Kind.NUMBER, "steps"),
