@@ -34,13 +34,14 @@ def _measured(*metrics: str) -> dict[str, Kind]:
 
 
 Schema = Mapping[str, Kind]
-NUMBERS = ("nll", "nll_uncorrected", "nelbo", "nelbo_no_reconstruction", "gap")
+# nll_uncorrected is there where the suite asks for it.
+NUMBERS = ("nll", "nelbo", "nelbo_no_reconstruction", "gap")
 CELL_KEYS = _all(Kind.TEXT, "dataset", "sde", "model", "variant", "objective")
 OBJECTS: dict[str, Schema] = {
     "train": _all(Kind.NUMBER, "steps"),
     "samples": _all(Kind.TEXT, "sampler") | _all(Kind.NUMBER, "steps", "nfe", "num_samples"),
     "fid": _all(Kind.TEXT, "extractor") | _measured("fid"),
-    "nll": _all(Kind.NUMBER, "images") | _measured("nll", "nll_uncorrected", "nelbo", "nelbo_no_reconstruction", "gap"),
+    "nll": _all(Kind.NUMBER, "images") | _all(Kind.OPTIONAL, "nll_uncorrected") | _measured(*NUMBERS),
     "reference": _all(Kind.TEXT, "extractor"),
 }
 TABLES: dict[str, Schema] = {
