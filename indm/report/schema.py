@@ -39,7 +39,8 @@ NUMBERS = ("nll", "nelbo", "nelbo_no_reconstruction", "gap")
 CELL_KEYS = _all(Kind.TEXT, "dataset", "sde", "model", "variant", "objective")
 OBJECTS: dict[str, Schema] = {
     "train": _all(Kind.NUMBER, "steps"),
-    "samples": _all(Kind.TEXT, "sampler") | _all(Kind.NUMBER, "steps", "nfe", "num_samples"),
+    # The adaptive ODE chooses its own steps.
+    "samples": _all(Kind.TEXT, "sampler") | _all(Kind.NUMBER, "nfe", "num_samples") | _all(Kind.OPTIONAL, "steps"),
     "fid": _all(Kind.TEXT, "extractor") | _measured("fid"),
     "nll": _all(Kind.NUMBER, "images") | _all(Kind.OPTIONAL, "nll_uncorrected") | _measured(*NUMBERS),
     "reference": _all(Kind.TEXT, "extractor"),
