@@ -118,6 +118,7 @@ SOURCED: list[tuple[str, str, Any, str]] = [
     (".*", "nll.batch_size", 200, "default_* eval.batch_size"),
     (".*", "nll.tolerance", 1e-5, "default_* eval.rtol, eval.atol"),
     (".*", "nll.ode_steps", None, "likelihood.py: adaptive steps"),
+    (".*", "nll.uncorrected", True, "evaluation.py get_bpd: both"),
     (".*", "nll.log_det", "series", "flow_models/wolf/flows/resflow/layers/iresblock.py _logdetgrad"),
     (".*", "curve.batch_size", 200, "default_* eval.batch_size"),
     (".*", "curve.ode_steps", None, "likelihood.py: adaptive steps"),

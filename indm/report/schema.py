@@ -34,6 +34,7 @@ def _measured(*metrics: str) -> dict[str, Kind]:
 
 
 Schema = Mapping[str, Kind]
+# nll_uncorrected is there where the suite asks for it.
 NUMBERS = ("nll", "nelbo", "nelbo_no_reconstruction", "gap")
 CELL_KEYS = _all(Kind.TEXT, "dataset", "sde", "model", "variant", "objective")
 OBJECTS: dict[str, Schema] = {
@@ -41,7 +42,7 @@ OBJECTS: dict[str, Schema] = {
     # The adaptive ODE chooses its own steps.
     "samples": _all(Kind.TEXT, "sampler") | _all(Kind.NUMBER, "nfe", "num_samples") | _all(Kind.OPTIONAL, "steps"),
     "fid": _all(Kind.TEXT, "extractor") | _measured("fid"),
-    "nll": _all(Kind.NUMBER, "images") | _measured("nll", "nll_uncorrected", "nelbo", "nelbo_no_reconstruction", "gap"),
+    "nll": _all(Kind.NUMBER, "images") | _all(Kind.OPTIONAL, "nll_uncorrected") | _measured(*NUMBERS),
     "reference": _all(Kind.TEXT, "extractor"),
 }
 TABLES: dict[str, Schema] = {

@@ -48,7 +48,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     )
     with open_scratch(layout.scratch(name, "curve"), key) as scratch:
         rows: list[dict[str, Any]] = []
-        tables = []
+        tables = [pd.DataFrame(columns=IMAGES_COLUMNS)]
         evaluation = Evaluation(**parameters.model_dump(exclude={"images"}), uncorrected=False)
         for step, flops in zip(spec["steps"], spec["flops"], strict=True):
             model = load_model(path, device, suite.weights.model_dump(), step)
@@ -63,5 +63,5 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
             rows.append(row | {f"{key}_se": table[key].sem() for key in NUMBERS})
             tables.append(table.rename_axis("image").reset_index().assign(step=step))
         write_table(folder / "curve.csv", pd.DataFrame(rows, columns=COLUMNS))
-        write_table(folder / "curve_images.csv", pd.concat(tables)[IMAGES_COLUMNS])
+        write_table(folder / "curve_images.csv", pd.concat(tables[1:] or tables)[IMAGES_COLUMNS])
     return Finished(folder, scratch.earlier)
