@@ -16,7 +16,7 @@ import click
 
 from indm import __version__
 from indm.errors import IndmError
-from indm.pipeline import DESCRIPTION, STAGES, Job
+from indm.pipeline import IMPORTED, STAGES, Job
 
 if TYPE_CHECKING:
     from indm.store.finished import Finished
@@ -95,13 +95,14 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **
     from indm.track import check_tracked
 
     layout, stamp = Layout(out, suite.suite), job_stamp(suite, name, *subject.values())
-    check_started(stamp)
+    check_started(suite, stamp)
     check_tracked(suite, suite_file, layout, name, job.subject, stamp)
     identity = Identity(suite, out, options.get("reports", Path("reports")))
-    inputs = identity.check(job, (DESCRIPTION,) if imported else None)
+    inputs = identity.check(job, IMPORTED if imported else None)
     # Before the work: during it, someone may edit the files.
     source = {
         "suite": suite.suite,
+        "stage": name,
         "subject": job.subject,
         "suite_sha256": suite_sha256(suite),
         "code_stamp": stamp,
@@ -113,9 +114,13 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **
     # Of several processes that torchrun has started, the first one writes.
     if int(os.environ.get("RANK", "0")):
         return
-    identity.record(job, inputs)
     seconds = time.monotonic() - started + finished.earlier
-    write_json(finished.folder / "provenance" / f"{name}.json", source | provenance(seconds, suite.threads))
+    place = finished.folder / "provenance"
+    # An imported checkpoint takes the place of a training, or a training its.
+    (place / f"{REPLACED.get(name, name)}.json").unlink(missing_ok=True)
+    write_json(place / f"{name}.json", source | provenance(seconds, suite.threads))
+    # Last of all: without it, there are no results.
+    identity.record(job, inputs)
 
 
 def _seed(suite: Any, dataset: str | None = None, run: str | None = None, toy: str | None = None) -> int | None:
@@ -137,6 +142,7 @@ def _check_subject(suite: Any, suite_file: Path, stage: str, subject: str) -> No
         )
 
 
+REPLACED = {"train": "import_checkpoint", "import_checkpoint": "train"}
 SUBJECTS = {"dataset": [DATASET], "run": [RUN], "toy": [TOY], "": []}
 for _name, _description in STAGES.items():
     _options = [*SUBJECTS[_description.subject], *([REPORTS] if _description.reports else [])]

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indm.errors import ArtifactError
-from indm.pipeline import STAGES, Job, job_inputs, job_names, job_parameters, manifest
+from indm.pipeline import IMPORTED, STAGES, Job, job_inputs, job_names, job_parameters, manifest
+from indm.store.files import AGAIN
 from indm.store.manifest import Manifest, content_sha256, read_manifest, write_manifest
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
-AGAIN = "delete it and run its stage, or the suite, again"
 SHOWN_DIFFERENCES = 3
+ABSENT = object()
 
 
 class Identity:
@@ -50,6 +51,8 @@ class Identity:
         found = {}
         for path, maker in job_inputs(self.suite, job, patterns):
             place = self._place(path)
+            if maker is None and not place.is_file():
+                raise ArtifactError(f"{place}: missing; run from the top of a checkout, which has it")
             found[path] = content_sha256(place)
             if maker is None:
                 continue
@@ -67,8 +70,9 @@ class Identity:
         outputs = [pattern.format(**names) for pattern in STAGES[job.stage].written]
         parameters = job_parameters(self.suite, job)
         hashes = {path: content_sha256(self._place(path)) for path in outputs}
-        manifest = Manifest(job.stage, self.suite.suite, job.subject, parameters, inputs, hashes)
-        write_manifest(self._manifest(job), manifest)
+        write_manifest(
+            self._manifest(job), Manifest(job.stage, self.suite.suite, job.subject, parameters, inputs, hashes)
+        )
 
     def _trust(self, job: Job) -> Manifest:
         """Read a job's manifest, and check that it is that job's, by the suite as it is, from what is there."""
@@ -76,24 +80,37 @@ class Identity:
             return self._trusted[job]
         path = self._manifest(job)
         found = read_manifest(path)
-        expected = Job(job.stage, job.subject)
-        if (found.suite, found.stage, found.subject) != (self.suite.suite, *expected):
+        if (found.suite, found.stage, found.subject) != (self.suite.suite, *job):
             raise ArtifactError(
                 f"{path}: found the manifest of {_name(found.suite, found.stage, found.subject)}, expected that of "
-                f"{_name(self.suite.suite, *expected)}; {AGAIN}"
+                f"{_name(self.suite.suite, *job)}; {AGAIN}"
             )
         if differences := list(_differences(found.parameters, _plain(job_parameters(self.suite, job)))):
             more = len(differences) - SHOWN_DIFFERENCES
             shown = ", ".join(differences[:SHOWN_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
             raise ArtifactError(f"{path}: made by other parameters than the suite has now: {shown}; {AGAIN}")
-        for name, maker in job_inputs(self.suite, job):
-            # Of what was copied without what it was made from, no more is known.
-            if maker and name in found.inputs and self._manifest(maker).is_file():
-                made = self._trust(maker).outputs.get(name)
-                if found.inputs[name] != made:
-                    raise ArtifactError(f"{path}: made from another {self._place(name)} than there is now; {AGAIN}")
+        self._check_sources(job, found, path)
         self._trusted[job] = found
         return found
+
+    def _check_sources(self, job: Job, found: Manifest, path: Path) -> None:
+        """Check that a job was made from all that it reads, and nothing else, and from what is there now."""
+        imported = {name for name, _ in job_inputs(self.suite, job, IMPORTED)} if job.stage == "train" else set()
+        sources = dict(job_inputs(self.suite, job))
+        if set(found.inputs) not in (set(sources), imported):
+            odd = ", ".join(sorted(set(found.inputs) ^ set(sources))[:SHOWN_DIFFERENCES])
+            raise ArtifactError(f"{path}: made from other files than the suite has now: {odd}; {AGAIN}")
+        for name in found.inputs:
+            if self._now(name, sources[name]) not in (None, found.inputs[name]):
+                raise ArtifactError(f"{path}: made from another {self._place(name)} than there is now; {AGAIN}")
+
+    def _now(self, name: str, maker: Job | None) -> str | None:
+        """Return the SHA-256 of a file; of what was not copied with what was made from it, nothing is known."""
+        if maker is None:
+            return content_sha256(self._place(name))
+        if not self._manifest(maker).is_file():
+            return None
+        return self._trust(maker).outputs.get(name, "none")
 
     def _manifest(self, job: Job) -> Path:
         return self._place(manifest(job.stage).format(**job_names(self.suite, job)))
@@ -117,6 +134,11 @@ def _differences(found: Any, expected: Any, key: str = "") -> Iterator[str]:
     """Yield each key whose value differs, with both values."""
     if isinstance(found, dict) and isinstance(expected, dict):
         for name in dict.fromkeys([*found, *expected]):
-            yield from _differences(found.get(name), expected.get(name), f"{key}.{name}" if key else name)
+            place = f"{key}.{name}" if key else name
+            yield from _differences(found.get(name, ABSENT), expected.get(name, ABSENT), place)
     elif found != expected:
-        yield f"{key}: found {json.dumps(found)}, expected {json.dumps(expected)}"
+        yield f"{key}: found {_shown(found)}, expected {_shown(expected)}"
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is ABSENT else "a section" if isinstance(value, dict) else json.dumps(value)

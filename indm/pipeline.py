@@ -36,7 +36,7 @@ SHOWN = (
     "comparison",
 )
 COLLECTED = tuple(f"{TABLES}/{table}.csv" for table in SHOWN)
-IDENTITY = ("runs.{run}.dataset", "runs.{run}.seed")
+IDENTITY = ("runs.{run}.dataset", "runs.{run}.model", "runs.{run}.seed")
 # All that a suite says.
 SECTIONS = (
     "suite",
@@ -328,6 +328,7 @@ STAGES: dict[str, Stage] = {
         folder="reports/{suite}",
         inputs=(
             *COLLECTED,
+            f"{TABLES}/values.csv",
             "reports/{suite}/figures",
             f"{RUN}/samples.png",
             f"{RUN}/neighbours.png",
@@ -342,6 +343,8 @@ STAGES: dict[str, Stage] = {
 }
 
 
+IMPORTED = (DESCRIPTION,)
+"""What a training is made from that was imported."""
 MAKERS = {pattern: name for name, stage in STAGES.items() for pattern in stage.written}
 """The stage that writes a file."""
 

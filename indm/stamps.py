@@ -12,6 +12,7 @@ from indm.errors import ParamsError
 from indm.pipeline import STAGES
 from indm.registry import DATASETS, DIFFUSIONS, FLOWS, NETWORKS
 from indm.store.code import stamp
+from indm.suite.content import suite_sha256
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -58,16 +59,19 @@ def suite_stamps(suite: "Suite") -> Iterator[tuple[str, str]]:
 
 
 def remember_start(suite: "Suite") -> None:
-    """Leave the stamps of a suite's jobs to the processes that this one starts; see :func:`check_started`."""
-    os.environ[STARTED] = " ".join(sorted({stamp for _, stamp in suite_stamps(suite)}))
+    """Leave a suite and the stamps of its jobs to the processes that this one starts; see :func:`check_started`."""
+    os.environ[STARTED] = " ".join([suite_sha256(suite), *sorted({stamp for _, stamp in suite_stamps(suite)})])
 
 
-def check_started(stamp: str) -> None:
-    """Stop a job whose code was edited after Snakemake had started: it is recorded under the stamp of before.
+def check_started(suite: "Suite", stamp: str) -> None:
+    """Stop a job whose suite or code was edited after Snakemake had started: it is recorded under those of before.
 
     Raises:
-        ParamsError: if Snakemake knew of no job with this stamp.
+        ParamsError: if Snakemake knew of another suite, or of no job with this stamp.
     """
-    known = os.environ.get(STARTED)
-    if known is not None and stamp not in known.split():
-        raise ParamsError("indm/ was edited after Snakemake had started; run it again")
+    known = os.environ.get(STARTED, "").split()
+    if not known:
+        return
+    for what, value in ((f"suite {suite.suite}", suite_sha256(suite)), ("indm/", stamp)):
+        if value not in known:
+            raise ParamsError(f"{what} was edited after Snakemake had started; run it again")

@@ -153,6 +153,8 @@ def write_tables(out: Path, suite: str, fid: float) -> None:
         text = f"suite,model,statement,fid,fid_se\n{suite},indm,long,{fid},0.5\n"
         (tables / f"{name}.csv").write_text("suite,model\n" if name == "protocol" else text)
         shutil.copy(tables / f"{name}.csv", out / f"table_{name}.csv")
+    outputs = {f"results/{suite}/tables/{path.name}": file_sha256(path) for path in tables.glob("*.csv")}
+    write_manifest(tables / "manifest/table.json", Manifest("table", suite, "", {}, {}, outputs))
 
 
 @pytest.mark.parametrize("arguments", [[], ["--suite", "digits"], ["--suite", "params/digits.yaml"]])
@@ -182,6 +184,15 @@ def test_show_refuses_tables_of_another_suite(tmp_path: Path) -> None:
         f"indm show: expected tables of suite digits, found {folder}/fid.csv of smoke; {folder}/claims.csv of smoke; make them"
         " again with: snakemake --cores all --config suite=digits --forcerun table compute claims\n"
     )
+
+
+def test_show_refuses_tables_that_are_not_as_they_were_written(tmp_path: Path) -> None:
+    write_tables(tmp_path, "digits", fid=1.0)
+    path = tmp_path / "digits/tables/fid.csv"
+    path.write_text(path.read_text().replace("1.0", "0.9"))
+    done = call("show", "--out", str(tmp_path))
+    assert done.exit_code == 1
+    assert done.output.startswith(f"indm show: found {path} not as their stages wrote them; make them again with: ")
 
 
 def test_show_names_the_suites_that_have_tables(tmp_path: Path) -> None:

@@ -90,17 +90,17 @@ def test_ode_nll_of_each_image_is_exact_without_probe_noise() -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-def test_fixed_steps_converge_with_the_sixth_power_at_a_call_each() -> None:
+def test_fixed_steps_converge_with_the_fifth_power_at_a_call_each() -> None:
     noise_fn, sde, z, expected = exact_case()
     errors, calls = [], []
-    for steps in (16, 32):
+    for steps in (48, 96):
         counted = Mock(side_effect=noise_fn)
         found = ode_nll(counted, sde, z, EPS, None, torch.ones_like(z), steps)
         errors.append((found - expected).abs().max().item())
         calls.append(counted.call_count)
-    assert errors[0] < 0.001
-    assert errors[0] / errors[1] > 2**6
-    assert calls == [16 + 6, 32 + 6]
+    assert errors[0] < 1e-4
+    assert 2**4.5 < errors[0] / errors[1] < 2**6
+    assert calls == [48 + 6, 96 + 6]
 
 
 def test_log_det_of_a_flow_enters_every_number() -> None:
@@ -272,12 +272,13 @@ def test_score_of_zero_under_ve_has_the_likelihoods_of_its_prior() -> None:
         generator=generator,
     )
     found = {key: bits_per_dim(value, 3072, 256, False).mean().item() for key, value in nats.items()}
+    # As far as the released code's log of an untrained network, too.
+    assert found["nll"] == pytest.approx(RELEASED_NLL, abs=0.01)
+    assert found["nelbo"] == pytest.approx(RELEASED_NELBO, abs=0.01)
     assert found["nll"] == pytest.approx(UNTRAINED_NLL, abs=0.01)
     assert found["nll_uncorrected"] == pytest.approx(UNTRAINED_NLL, abs=0.01)
     assert found["nelbo"] == pytest.approx(UNTRAINED_NELBO, abs=0.01)
     assert found["nelbo_no_reconstruction"] == pytest.approx(UNTRAINED_NELBO, abs=0.01)
-    assert pytest.approx(RELEASED_NLL, abs=0.01) == UNTRAINED_NLL
-    assert pytest.approx(RELEASED_NELBO, abs=0.01) == UNTRAINED_NELBO
 
 
 @pytest.mark.parametrize("name", ["ncsnpp", "digits"])

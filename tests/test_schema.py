@@ -25,6 +25,7 @@ TABLE = {"curve": CURVE, "sweep": SWEEP}
         ({"gap": float("inf")}, "key gap: found inf, expected a finite number"),
         ({"nll": "1.5"}, "key nll: found '1.5', expected a finite number"),
         ({"protocol": {"deep": float("nan")}}, "key protocol.deep: found nan, expected a finite number, or nothing"),
+        ({"splits": [1.0, float("nan")]}, "key splits.1: found nan, expected a finite number, or nothing"),
         ({"run": "b"}, "found the result of run b, expected that of a"),
     ],
 )
@@ -33,7 +34,7 @@ def test_an_object_that_is_no_result_is_refused(tmp_path: Path, change: dict[str
     path.write_text(json.dumps(NLL))
     assert read_object(path, "nll", "a") == NLL
     path.write_text(json.dumps(NLL | change))
-    with pytest.raises(ArtifactError, match=f"nll.json: {message}; delete it"):
+    with pytest.raises(ArtifactError, match=f"nll.json: {message}; "):
         read_object(path, "nll", "a")
     path.write_text("{}")
     with pytest.raises(ArtifactError, match="key images: found nothing, expected a finite number"):
@@ -48,6 +49,7 @@ def test_an_object_that_is_no_result_is_refused(tmp_path: Path, change: dict[str
         ("curve", "9.4", "", "row 1, column nelbo: found nan, expected a finite number"),
         ("curve", "9.4", "inf", "row 1, column nelbo: found inf, expected a finite number"),
         ("curve", "9.4", "much", "row 1, column nelbo: found 'much', expected a finite number"),
+        ("sweep", "not finite", "", "row 1: found no fid and no skip, expected one of them"),
         ("sweep", "2,,,,", "2,,,inf,", "row 1, column fid: found inf, expected a finite number, or nothing"),
     ],
 )
@@ -56,5 +58,5 @@ def test_a_table_that_is_no_result_is_refused(tmp_path: Path, kind: str, old: st
     path.write_text(TABLE[kind])
     assert len(read_rows(path, kind)) == 1
     path.write_text(TABLE[kind].replace(old, new))
-    with pytest.raises(ArtifactError, match=f"table.csv: {message}; delete it"):
+    with pytest.raises(ArtifactError, match=f"table.csv: {message}; look at the log"):
         read_rows(path, kind)

@@ -166,12 +166,15 @@ def test_a_module_that_is_needed_and_no_python_is_one_line(checkout: Path) -> No
 
 
 def test_a_job_whose_code_was_edited_after_snakemake_had_started_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_started("unknown")
+    check_started(SUITE, "unknown")
     monkeypatch.setenv(STARTED, "")
     remember_start(SUITE)
-    check_started(job_stamp(SUITE, "table"))
+    check_started(SUITE, job_stamp(SUITE, "table"))
     with pytest.raises(ParamsError, match="indm/ was edited after Snakemake had started; run it again"):
-        check_started("unknown")
+        check_started(SUITE, "unknown")
+    edited = SUITE.model_copy(update={"save_seconds": 7.0})
+    with pytest.raises(ParamsError, match=f"suite {SUITE.suite} was edited after Snakemake had started; run it again"):
+        check_started(edited, job_stamp(SUITE, "table"))
 
 
 def test_a_relative_import_is_refused(checkout: Path) -> None:

@@ -432,11 +432,11 @@ def test_control_of_equal_compute_trains_for_the_flops_of_indm(path: Path) -> No
         draws = draw(batch, 17, parameters.batch_size, SEED, 0, CPU)
         return parameters.steps * step_flops(build_trainer(suite, name, shape, CPU), draws)
 
-    controls = [name for name, run in suite.runs.items() if run.variant == "compute" and run.seed == 0]
+    controls = [name for name, run in suite.runs.items() if run.variant == "same-compute" and run.seed == 0]
     assert controls or path.stem != "digits-full"
     for name in controls:
         step = flops(name) / suite.train_params(name).steps
-        assert abs(flops(name) - flops(name.replace("ddpmpp-compute", "indm"))) <= step / 2, name
+        assert abs(flops(name) - flops(name.replace("ddpmpp-same-compute", "indm"))) <= step / 2, name
 
 
 def test_training_repeats_to_the_bit_and_learns() -> None:

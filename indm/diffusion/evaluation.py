@@ -38,7 +38,7 @@ class Evaluation:
         batch_size: images in a batch.
         time_draws: stratified times of the bound, for each image.
         tolerance: tolerance of the adaptive ODE; ``None`` for fixed steps.
-        ode_steps: fixed steps of sixth order; ``None`` for adaptive ones.
+        ode_steps: fixed steps of fifth order; ``None`` for adaptive ones.
         log_det: how the flow's log-determinant is computed, ``exact`` or ``series``.
         log_det_tolerance: bound on what the series leaves out, of every image, in bits/dim; ``None`` for exact ones.
         uncorrected: whether to evaluate ``nll_uncorrected`` too.
@@ -126,5 +126,5 @@ def _evaluate(
     dims = batch[0].numel()
     numbers = {key: bits_per_dim(value, dims, levels, model.centered) for key, value in nats.items()}
     if not all(value.isfinite().all() for value in numbers.values()):
-        raise DivergenceError("a likelihood is not finite: train longer, or lower the tolerance of the ODE")
+        raise DivergenceError("a likelihood is not finite: train longer, take more ode_steps, or give a tolerance in their place")
     return numbers

@@ -29,7 +29,8 @@ from indm.diffusion.objectives import (
 from indm.diffusion.ode import ode_drift
 from indm.diffusion.sde import SDE, T, importance_time
 
-ADAMS_ORDER = 6
+# torchdiffeq's explicit method has one order less: fifth.
+MAX_ORDER = 6
 
 
 def ode_nll(
@@ -49,9 +50,10 @@ def ode_nll(
         eps: truncation time.
         tolerance: relative and absolute tolerance of adaptive Dormand-Prince steps; None for fixed steps.
         probe: draws of zero mean and unit covariance, shape (B, *).
-        steps: number of fixed Adams-Bashforth steps of sixth order, equidistant in A, of one network call each but for the
-            first. Of models of the default suite, 32 of them (38 calls) end 0.001 to 0.005 bits/dim from the limit, as
-            do 16 Runge-Kutta steps of fourth order (64 calls). An order higher, some are unstable.
+        steps: number of fixed Adams-Bashforth steps of fifth order, equidistant in A, of one network call each but for the
+            first two. Of models of the default suite, 48 of them (54 calls) end less than 0.001 bits/dim from the limit on
+            average. The method is not for any model: where the density is sharp, as of narrow modes far apart, it is off by
+            0.02 and more, whatever the steps. Then give a tolerance.
 
     Returns:
         The negative log-density of each sample, shape (B,).
@@ -75,7 +77,7 @@ def ode_nll(
     start = (z, torch.zeros(len(z), dtype=z.dtype, device=z.device))
     if tolerance is None:
         grid = first + torch.arange(steps + 1, dtype=torch.float64, device=z.device) / steps * (last - first)
-        z_path, log_volume = odeint(augmented, start, grid, method="explicit_adams", options={"max_order": ADAMS_ORDER})
+        z_path, log_volume = odeint(augmented, start, grid, method="explicit_adams", options={"max_order": MAX_ORDER})
     else:
         ends = torch.stack([first, last])
         z_path, log_volume = odeint(augmented, start, ends, rtol=tolerance, atol=tolerance, method="dopri5")

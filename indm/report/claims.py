@@ -255,8 +255,11 @@ def _differences(
     seeds, columns = treated.index.intersection(compared.index), treated.columns.intersection(compared.columns)
     if len(seeds) == 0 or len(columns) == 0:
         return np.empty(0)
-    lower = compared.loc[seeds, columns] - treated.loc[seeds, columns]
-    of_images = lower.T.groupby("image").mean().T.dropna().to_numpy() * (1 if claim.direction == "lower" else -1)
+    # The same for all seeds: a mean over what each of them has would compare unlike cells.
+    lower = (compared.loc[seeds, columns] - treated.loc[seeds, columns]).dropna(axis="columns")
+    if lower.empty:
+        return np.empty(0)
+    of_images = lower.T.groupby("image").mean().T.to_numpy() * (1 if claim.direction == "lower" else -1)
     return of_images[:, 0] if of_images.shape[1] == 1 else of_images
 
 

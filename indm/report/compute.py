@@ -49,7 +49,8 @@ def compute_table(
 
 def _costs(train: Result, samples: Result, provenance: Mapping[str, Result]) -> dict[str, Any]:
     known = {**train, **samples}
-    counted = {key: float(known.get(key, "nan")) for key in COUNTED}
+    # Of an imported checkpoint, the FLOPs of a step are not known.
+    counted = {key: float("nan" if known.get(key) is None else known[key]) for key in COUNTED}
     seconds = {stage: provenance[stage].get("seconds", float("nan")) for stage in ("train", "sample")}
     return counted | {
         "ms_per_step": 1000 * seconds["train"] / train["steps"],

@@ -8,7 +8,9 @@ from tabulate import tabulate
 
 from indm.errors import ArtifactError
 from indm.report.results import read_rows, records
+from indm.store.files import file_sha256
 from indm.store.layout import Layout
+from indm.store.manifest import read_manifest
 
 # The published tables in the order in which they are shown, with a title each.
 TITLES = {
@@ -34,9 +36,9 @@ def read_shown(layout: Layout) -> str:
     """Read the tables of a suite, and set them one below the other.
 
     Raises:
-        ArtifactError: if one is missing, or has rows of another suite.
+        ArtifactError: if one is missing, is not what its manifest says, or has rows of another suite.
     """
-    tables = {}
+    tables, written = {}, _written(layout)
     for name in TITLES:
         path = layout.tables / f"{name}.csv"
         if not path.is_file():
@@ -46,7 +48,11 @@ def read_shown(layout: Layout) -> str:
     if foreign := [f"{path} of {', '.join(suites)}" for path, suites in found.items() if suites]:
         raise ArtifactError(
             f"expected tables of suite {layout.suite}, found {'; '.join(foreign)}; "
-            f"make them again with: {_remedy(layout)} --forcerun table compute claims"
+            f"make them again with: {_again(layout)}"
+        )
+    if changed := [str(path) for path in tables if written.get(path.name) != file_sha256(path)]:
+        raise ArtifactError(
+            f"found {', '.join(changed)} not as their stages wrote them; make them again with: {_again(layout)}"
         )
     texts = [
         f"\n{path}: {TITLES[path.stem]}\n\n{present(table, path.stem) if len(table) else 'The suite has none.'}"
@@ -57,6 +63,16 @@ def read_shown(layout: Layout) -> str:
 
 def _remedy(layout: Layout) -> str:
     return f"snakemake --cores all --config suite={layout.suite}"
+
+
+def _again(layout: Layout) -> str:
+    return f"{_remedy(layout)} --forcerun table compute claims"
+
+
+def _written(layout: Layout) -> dict[str, str]:
+    """Read what the manifests say of a suite's tables: the SHA-256 of each, by the file's name."""
+    manifests = [read_manifest(path) for path in sorted((layout.tables / "manifest").glob("*.json"))]
+    return {Path(name).name: sha256 for found in manifests for name, sha256 in found.outputs.items()}
 
 
 def _others(layout: Layout) -> str:

@@ -120,8 +120,8 @@ def _half_width(
 
     .. math:: \frac{v_a t_{S-1} + v_b t_{I-1}}{v_a + v_b} \sqrt{v_a + v_b}
 
-    The approximation of Cochran and Cox: Student's points, weighted by the variances. Of three to ten seeds and 40 to 360
-    images, with the variance anywhere, it covers 94.7 to 97.3 % (simulated); with Satterthwaite's degrees of freedom 92.0 to
+    and no less than over the seeds alone. The approximation of Cochran and Cox: Student's points, weighted by the variances. Of three
+    to ten seeds and 40 to 360 images, with the variance anywhere, it covers 94.7 to 97.3 % (simulated); with Satterthwaite's degrees of freedom 92.0 to
     97.3 %, the least of three seeds.
 
     References:
@@ -130,7 +130,8 @@ def _half_width(
     """
     total = np.asarray(of_seeds + of_images)
     weighted = of_seeds * _student(seeds - 1) + (of_images * _student(images - 1) if images is not None else 0.0)
-    return np.divide(weighted, np.sqrt(total), out=np.zeros_like(total), where=total > 0)
+    crossed = np.divide(weighted, np.sqrt(total), out=np.zeros_like(total), where=total > 0)
+    return np.maximum(crossed, _student(seeds - 1) * np.sqrt(of_seeds))
 
 
 @cache

@@ -12,9 +12,10 @@ from typing import Any
 import pandas as pd
 
 from indm.errors import ArtifactError
-from indm.store.files import read_json
+from indm.store.files import AGAIN, read_json
 
-AGAIN = "delete it and run its stage again"
+# It is what its stage wrote, and would be again.
+REMEDY = "look at the log of its stage"
 
 
 class Kind(Enum):
@@ -52,7 +53,9 @@ TABLES: dict[str, Schema] = {
     "nll_images": _all(Kind.NUMBER, "image", *NUMBERS),
     "curve_images": _all(Kind.NUMBER, "step", "image", "nelbo", "nll", "gap"),
     # A sampler that cannot give images says so, and has no numbers.
-    "sweep": _all(Kind.TEXT, "sampler", "skip") | _all(Kind.NUMBER, "steps") | _all(Kind.OPTIONAL, "fid", "fid_se"),
+    "sweep": _all(Kind.TEXT, "sampler", "skip")
+    | _all(Kind.NUMBER, "steps")
+    | _all(Kind.OPTIONAL, "nfe", "num_samples", "fid", "fid_se", "kid", "kid_se"),
     "protocol": _all(Kind.TEXT, "factor", "setting", "note")
     | _all(Kind.OPTIONAL, "fid", "fid_se", "difference", "difference_se"),
     "toy2d": _all(Kind.TEXT, "model", "variant") | _all(Kind.NUMBER, "seed"),
@@ -79,8 +82,8 @@ def read_object(path: Path, kind: str, run: str | None = None) -> dict[str, Any]
         ArtifactError: if it is missing, not JSON, another run's, or lacks a key; or if a number in it is not finite.
     """
     content = read_json(path)
-    if content.get("run", run) != run:
-        raise ArtifactError(f"{path}: found the result of run {content['run']}, expected that of {run}; {AGAIN}")
+    if run is not None and content.get("run") != run:
+        raise ArtifactError(f"{path}: found the result of run {content.get('run')}, expected that of {run}; {AGAIN}")
     for key, expected in OBJECTS[kind].items():
         _check(path, f"key {key}", content.get(key), expected)
     for key, value in _numbers(content):
@@ -100,13 +103,15 @@ def check_table(path: Path, table: pd.DataFrame, kind: str) -> None:
         ArtifactError: if it has no rows, lacks a column, or a value is not what it must be.
     """
     if missing := [name for name in TABLES[kind] if name not in table]:
-        raise ArtifactError(f"{path}: found no column {', '.join(missing)}, expected it in a {kind}; {AGAIN}")
+        raise ArtifactError(f"{path}: found no column {', '.join(missing)}, expected it in a {kind}; {REMEDY}")
     if table.empty:
-        raise ArtifactError(f"{path}: found no rows, expected some; {AGAIN}")
+        raise ArtifactError(f"{path}: found no rows, expected some; {REMEDY}")
     for name, expected in TABLES[kind].items():
         for row, value in enumerate(table[name].tolist(), start=1):
             absent = expected is Kind.OPTIONAL and isinstance(value, float) and math.isnan(value)
             _check(path, f"row {row}, column {name}", None if absent else value, expected)
+    if kind == "sweep" and (unsaid := table.index[table["fid"].isna() & (table["skip"] == "")].tolist()):
+        raise ArtifactError(f"{path}: row {unsaid[0] + 1}: found no fid and no skip, expected one of them; {REMEDY}")
 
 
 def _numbers(content: Any, key: str = "") -> Iterator[tuple[str, float]]:
@@ -114,6 +119,9 @@ def _numbers(content: Any, key: str = "") -> Iterator[tuple[str, float]]:
     if isinstance(content, dict):
         for name, value in content.items():
             yield from _numbers(value, f"{key}.{name}" if key else name)
+    elif isinstance(content, list):
+        for i, value in enumerate(content):
+            yield from _numbers(value, f"{key}.{i}")
     elif isinstance(content, float):
         yield key, content
 
@@ -127,4 +135,4 @@ def _check(path: Path, place: str, value: Any, expected: Kind) -> None:
         fits = isinstance(value, int | float) and math.isfinite(value)
     if not fits:
         found = "nothing" if value is None else repr(value)
-        raise ArtifactError(f"{path}: {place}: found {found}, expected {expected.value}; {AGAIN}")
+        raise ArtifactError(f"{path}: {place}: found {found}, expected {expected.value}; {REMEDY}")

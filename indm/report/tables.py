@@ -76,6 +76,7 @@ def discretization_table(results: Results) -> pd.DataFrame:
     """Tabulate FID and KID against the steps of each sampler; ``skip`` says why a cell is impossible."""
     table = [
         {**cell, "num_samples": group["num_samples"].iloc[0], "skip": group["skip"].iloc[0], "nfe": group["nfe"].mean()}
+        | {"seeds": group["fid"].notna().sum()}
         | _means(group, SWEEP_METRICS)
         for cell, group in _groups(results.sweep, [*CELL, "sampler", "steps"])
     ]

@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-from indm.errors import ArtifactError
 from indm.report.compute import compute_table
 from indm.report.schema import read_object
-from indm.store.files import read_json, write_table
+from indm.store.files import write_table
 from indm.store.finished import Finished
 from indm.store.layout import Layout
+from indm.store.provenance import read_provenance
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -20,23 +20,14 @@ def run(suite: "Suite", layout: Layout) -> Finished:
         kind: {name: read_object(layout.run(name) / f"{kind}.json", kind, name) for name in runs}
         for kind in ("train", "samples")
     }
-    executions = {name: {stage: _provenance(layout, name, stage) for stage in ("train", "sample")} for name in runs}
+    executions = {name: {stage: _execution(layout, name, stage) for stage in ("train", "sample")} for name in runs}
     write_table(
         layout.tables / "compute.csv", compute_table(suite.suite, runs, files["train"], files["samples"], executions)
     )
     return Finished(layout.tables)
 
 
-def _provenance(layout: Layout, run: str, stage: str) -> dict[str, Any]:
-    """Read what is known of a stage's execution: nothing where the file did not travel with the results.
-
-    Raises:
-        ArtifactError: if it is damaged or another run's.
-    """
+def _execution(layout: Layout, run: str, stage: str) -> dict[str, Any]:
+    """Read what is known of a stage's execution: nothing where the file did not travel with the results."""
     path = layout.run(run) / "provenance" / f"{stage}.json"
-    if not path.is_file():
-        return {}
-    found = read_json(path)
-    if found.get("subject") != run:
-        raise ArtifactError(f"{path}: found that of {found.get('subject')!r}, expected that of {run!r}; delete it")
-    return found
+    return read_provenance(path, layout.suite, run) if path.is_file() else {}

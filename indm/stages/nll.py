@@ -58,6 +58,7 @@ def _summary(suite: "Suite", name: str, table: pd.DataFrame) -> dict[str, Any]:
         "weights": suite.weights_of(name),
         "divergence": "Hutchinson, one Rademacher probe",
         "log_det": parameters.log_det if run.model == "indm" else None,
+        "ode": "Adams-Bashforth of fifth order" if parameters.tolerance is None else "dopri5",
         "tolerance": parameters.tolerance,
         "ode_steps": parameters.ode_steps,
         "time_draws": parameters.time_draws,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+# What helps where a file is not what it should be.
+AGAIN = "delete it and run its stage, or the suite, again"
 CHECKPOINT_FORMAT = "indm-checkpoint-3"
 SNAPSHOTS_FORMAT = "indm-snapshots-3"
 EXTRACTOR_FORMAT = "indm-extractor-2"
@@ -73,11 +75,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(_read_bytes(path))
     except ValueError as error:
-        raise ArtifactError(f"{path}: not JSON ({error}); delete it and run its stage again") from None
+        raise ArtifactError(f"{path}: not JSON ({error}); {AGAIN}") from None
     if not isinstance(content, dict):
-        raise ArtifactError(
-            f"{path}: found {type(content).__name__}, expected a JSON object; delete it and run its stage"
-        )
+        raise ArtifactError(f"{path}: found {type(content).__name__}, expected a JSON object; {AGAIN}")
     return content
 
 
@@ -103,7 +103,7 @@ def read_array(path: Path) -> NDArray[Any]:
     try:
         return np.load(path, mmap_mode="c", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise ArtifactError(f"{path}: not a .npy array ({error}); delete it and run its stage again") from None
+        raise ArtifactError(f"{path}: not a .npy array ({error}); {AGAIN}") from None
 
 
 def write_arrays(path: Path, tensors: Mapping[str, "Tensor"]) -> None:
@@ -126,7 +126,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
         return load(_read_bytes(path))
     except SafetensorError as error:
-        raise ArtifactError(f"{path}: not a safetensors file ({error}); delete it and run its stage again") from None
+        raise ArtifactError(f"{path}: not a safetensors file ({error}); {AGAIN}") from None
 
 
 def write_weights(path: Path, tensors: Mapping[str, "Tensor"], spec: Mapping[str, Any], kind: str) -> None:
@@ -174,11 +174,11 @@ def read_spec(path: Path, kind: str) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             spec: dict[str, Any] = json.loads((file.metadata() or {}).get("indm", "{}"))
     except (SafetensorError, ValueError, OSError) as error:
-        raise ArtifactError(f"{path}: not a safetensors file ({error}); delete it and run its stage again") from None
+        raise ArtifactError(f"{path}: not a safetensors file ({error}); {AGAIN}") from None
     if spec.get("format") != kind:
         raise ArtifactError(
             f"{path}: found format {spec.get('format')!r}, expected {kind!r}: made by another version of this package, "
-            "or by another program; delete it and run its stage again"
+            f"or by another program; {AGAIN}"
         )
     return spec
 

@@ -1,7 +1,7 @@
 """Who a job's files are: which job made them, by which parameters, from which inputs, with which content.
 
 Arrays and tables of results have no place for it that other programs would leave alone, so each job writes a manifest beside
-its files, ``manifest/<stage>.json``, which both engines track. It holds nothing that changes from one execution to the next.
+its files, ``manifest/<stage>.json``, which both engines track. It holds no times, and repeats as far as the files do.
 """
 
 import hashlib
@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from indm.errors import ArtifactError
-from indm.store.files import file_sha256, read_json, write_json
+from indm.store.files import AGAIN, file_sha256, read_json, write_json
 
 FORMAT = "indm-manifest-1"
-REMEDY = "delete it and run its stage, or the suite, again"
 
 
 @dataclass(frozen=True)
@@ -51,15 +50,14 @@ def read_manifest(path: Path) -> Manifest:
     """
     if not path.is_file():
         raise ArtifactError(
-            f"{path}: missing, and nothing else says what made the files beside it; delete them and run their stage, or the "
-            "suite, again"
+            f"{path}: missing, and nothing else says what made the files of stage {path.stem}; run that stage, or the suite, again"
         )
     content = read_json(path)
     if (found := content.pop("format", None)) != FORMAT:
-        raise ArtifactError(f"{path}: found format {found!r}, expected {FORMAT!r}: of another version; {REMEDY}")
+        raise ArtifactError(f"{path}: found format {found!r}, expected {FORMAT!r}: of another version; {AGAIN}")
     kinds = {field.name: str if field.type is str else dict for field in fields(Manifest)}
     if wrong := [key for key, kind in kinds.items() if not isinstance(content.get(key), kind)]:
-        raise ArtifactError(f"{path}: found no {', '.join(wrong)}, expected a manifest; {REMEDY}")
+        raise ArtifactError(f"{path}: found no {', '.join(wrong)}, expected a manifest; {AGAIN}")
     return Manifest(**{key: content[key] for key in kinds})
 
 
@@ -71,7 +69,7 @@ def content_sha256(path: Path) -> str:
     """
     if path.is_dir():
         digest = hashlib.sha256()
-        for file in sorted(path.glob("[!.]*")):
+        for file in sorted(file for file in path.glob("[!.]*") if file.is_file()):
             digest.update(f"{file.name} {file_sha256(file)}\n".encode())
         return digest.hexdigest()
     if not path.is_file():

@@ -3,7 +3,6 @@
 Results hold nothing that changes from one execution to the next; what does goes to ``provenance/`` beside them.
 """
 
-import contextlib
 import os
 import platform
 import resource
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from indm.errors import ArtifactError
-from indm.store.files import read_json
+from indm.store.files import AGAIN, read_json
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # What of a checkout makes a result: a lock file that an engine has just written does not.
@@ -46,20 +45,30 @@ def provenance(seconds: float, threads: int) -> dict[str, Any]:
     }
 
 
+def read_provenance(path: Path, suite: str, subject: str) -> dict[str, Any]:
+    """Read what a stage said of its execution; ``<stage>.json``.
+
+    Raises:
+        ArtifactError: if it is damaged, or another job's.
+    """
+    found = read_json(path)
+    expected = {"suite": suite, "stage": path.stem, "subject": subject}
+    if wrong := {key: found.get(key) for key, value in expected.items() if found.get(key) != value}:
+        raise ArtifactError(f"{path}: found {wrong}, expected {expected}: another job's; {AGAIN}")
+    return found
+
+
 def older_results(folder: Path) -> str:
-    """Say in one line that a suite's results come from a version that tracked its code otherwise; nothing where none do.
+    """Say in one line that a suite's results come from a version before manifests; nothing where none do.
 
     Arguments:
         folder: of the suite's results.
     """
-    for path in sorted(folder.glob("data/*/provenance/prepare.json")):
-        # What is wrong with a damaged one is for its reader to say.
-        with contextlib.suppress(ArtifactError):
-            if "code_stamp" in read_json(path):
-                continue
+    for path in folder.glob("data/*/provenance/prepare.json"):
+        if not (path.parent.parent / "manifest" / path.name).is_file():
             return (
-                f"{folder}: made by version 0.1 of this package, which tracked its code otherwise: all of it is made again; "
-                "to keep it, copy the folder first"
+                f"{folder}: made by an earlier version of this package, without manifests: all of it is made again; to keep it, "
+                "copy the folder first"
             )
     return ""
 

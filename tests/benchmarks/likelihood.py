@@ -104,7 +104,7 @@ def _odes(
     for tolerance in TOLERANCES:
         yield "ours: dopri5 in log-SNR", f"{tolerance:g}", partial(_own_ode, network, x, probe, tolerance)
     for steps in FIXED_STEPS:
-        yield "ours: sixth order in log-SNR", f"{steps} steps", partial(_own_ode, network, x, probe, None, steps)
+        yield "ours: fifth order in log-SNR", f"{steps} steps", partial(_own_ode, network, x, probe, None, steps)
 
 
 def _own_ode(network: Counted, x: Tensor, probe: Tensor, tolerance: float | None, steps: int = 1) -> Tensor:

@@ -170,6 +170,7 @@ rule figure:
 rule report:
     input:
         tables=rules.figure.input.tables,
+        values=rules.table.output.values,
         figures=rules.figure.output.figures,
         grids=all_of("sample", "grid"),
         neighbours=all_of("sample", "neighbours"),

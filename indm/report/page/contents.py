@@ -26,7 +26,7 @@ class Contents:
     toy2d: Collection[str] = ()
 
     @property
-    def folders(self) -> list[str]:
-        """Folders of all that it makes, below its results folder."""
+    def folders(self) -> dict[str, str]:
+        """Folders of all that it makes, below its results folder, each with the subject of its jobs."""
         subjects = {"data": self.datasets, "protocol": self.protocol, "runs": self.runs, "toy2d": self.toy2d}
-        return [f"{kind}/{name}" for kind, found in subjects.items() for name in found] + ["tables"]
+        return {f"{kind}/{name}": name for kind, found in subjects.items() for name in found} | {"tables": ""}

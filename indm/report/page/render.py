@@ -13,7 +13,7 @@ from indm.report.page.caveats import caveats
 from indm.report.page.contents import Contents
 from indm.report.page.missing import missing_figure
 from indm.report.page.pictures import galleries, read_figures
-from indm.report.page.sources import origins, read_provenance
+from indm.report.page.sources import origins, read_records
 from indm.report.page.tables import read_table
 from indm.report.page.verdicts import summarise_claims
 
@@ -51,7 +51,7 @@ def render(contents: Contents, results: Path, figures: Path) -> str:
         lstrip_blocks=True,
     )
     tables = {table: read_table(contents.suite, results / "tables" / f"{table}.csv") for table in TABLES}
-    records = read_provenance(contents, results)
+    records = read_records(contents, results)
     return environment.get_template("index.html.jinja").render(
         contents=contents,
         meanings=MEANINGS,

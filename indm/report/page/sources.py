@@ -5,15 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from indm.report.page.contents import Contents
-from indm.store.files import read_json
+from indm.store.provenance import read_provenance
 
 
-def read_provenance(contents: Contents, results: Path) -> list[dict[str, Any]]:
-    """Read what every stage said of its execution: of what the suite has, in its order."""
-    files = [path for folder in contents.folders for path in sorted((results / folder).glob("provenance/*.json"))]
+def read_records(contents: Contents, results: Path) -> list[dict[str, Any]]:
+    """Read what every stage said of its execution: of what the suite has, in its order.
+
+    Raises:
+        ArtifactError: if a file is damaged, or another job's.
+    """
     return [
-        {**read_json(path), "stage": path.stem, "subject": str(path.parent.parent.relative_to(results))}
-        for path in files
+        read_provenance(path, contents.suite, subject) | {"subject": folder}
+        for folder, subject in contents.folders.items()
+        for path in sorted((results / folder).glob("provenance/*.json"))
     ]
 
 

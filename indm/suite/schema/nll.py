@@ -19,7 +19,7 @@ class LikelihoodParams(Strict):
     tolerance: Annotated[Positive | None, Field(description="tolerance of the adaptive ODE; null: fixed steps")]
     ode_steps: Annotated[
         Count | None,
-        Field(description="fixed steps of sixth order, equidistant in log-SNR; null: adaptive ones"),
+        Field(description="fixed steps of fifth order (Adams-Bashforth), equidistant in log-SNR; null: adaptive ones"),
     ]
     log_det: Annotated[
         Literal["exact", "series"],

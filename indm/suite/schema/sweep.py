@@ -14,7 +14,7 @@ class SweepParams(Strict):
     objectives: Annotated[
         list[Literal["nll", "fid"]],
         EachOnce(),
-        Field(description="of the runs that are swept; others have a table without rows"),
+        Field(description="of the runs that are swept; others have no sweep"),
     ]
     samplers: Annotated[
         list[Literal["euler_maruyama", "ancestral", "pc", "ode_euler", "ode_heun"]],
