@@ -13,6 +13,8 @@ from indm.cli import main
 from indm.pipeline import SHOWN, STAGES
 from indm.report.export import TITLES
 from indm.stamps import job_stamp
+from indm.store.files import file_sha256
+from indm.store.manifest import Manifest, write_manifest
 from indm.suite.content import suite_sha256
 from indm.suite.load import expanded_path, expanded_text, load_suite
 from tests.conftest import REPOSITORY

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from indm.cli import main
 from indm.errors import ArtifactError
 from indm.identity import Identity
-from indm.pipeline import MAKERS, STAGES, Job, job_inputs, job_names, job_parameters, manifest
+from indm.pipeline import IMPORTED, MAKERS, STAGES, Job, job_inputs, job_names, job_parameters, manifest
 from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
 from tests.conftest import REPOSITORY
@@ -140,7 +140,7 @@ FAULTS: list[tuple[Callable[[Path, Read], None], str]] = [
     (swap_with_manifest, "found the manifest of suite smoke, stage .* another, expected that of suite smoke, stage "),
     (another_suite, "found the manifest of suite digits, stage .*, expected that of suite smoke, stage "),
     (older_format, "found format 'indm-manifest-0-1', expected 'indm-manifest-1'"),
-    (no_manifest, "missing, and nothing else says what made the files beside it"),
+    (no_manifest, "missing, and nothing else says what made the files of stage"),
     (damaged_manifest, "found format None, expected"),
     (missing, "missing; run the stage that writes it"),
 ]
@@ -218,6 +218,45 @@ def test_what_was_made_from_something_since_replaced_is_refused(
         identity(tmp_path).check(Job("fid", run))
     with pytest.raises(ArtifactError, match="made from another"):
         identity(tmp_path).check(Job("table", ""))
+
+
+def test_a_table_of_runs_that_are_swept_no_more_is_refused(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished)
+    suite = changed(sweep=SMOKE.sweep.model_dump() | {"objectives": []})
+    with pytest.raises(
+        ArtifactError, match=r"manifest/table.json: made from other files than the suite has now: .*sweep"
+    ):
+        identity(finished, suite).check(Job("claims", ""))
+
+
+def test_verdicts_by_claims_that_were_edited_since_are_refused(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    identity(tmp_path).check(Job("report", ""))
+    with (tmp_path / "params/claims.yaml").open("a") as file:
+        file.write("# edited\n")
+    with pytest.raises(
+        ArtifactError, match=r"manifest/claims.json: made from another params/claims.yaml than there is"
+    ):
+        identity(tmp_path).check(Job("report", ""))
+
+
+def test_a_stage_outside_of_a_checkout_says_so(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArtifactError, match=r"params/published.csv: missing; run from the top of a checkout"):
+        identity(finished).check(Job("table", ""))
+
+
+def test_an_imported_checkpoint_is_made_from_the_description_alone(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, tmp_path, symlinks=True, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    job = Job("train", next(iter(SMOKE.runs)))
+    identity(tmp_path).record(job, identity(tmp_path).check(job, IMPORTED))
+    identity(tmp_path).check(Job("nll", job.subject))
 
 
 def test_results_that_were_copied_without_what_they_were_made_from_are_read(

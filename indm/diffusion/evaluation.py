@@ -126,5 +126,7 @@ def _evaluate(
     dims = batch[0].numel()
     numbers = {key: bits_per_dim(value, dims, levels, model.centered) for key, value in nats.items()}
     if not all(value.isfinite().all() for value in numbers.values()):
-        raise DivergenceError("a likelihood is not finite: train longer, take more ode_steps, or give a tolerance in their place")
+        raise DivergenceError(
+            "a likelihood is not finite: train longer, take more ode_steps, or give a tolerance in their place"
+        )
     return numbers
