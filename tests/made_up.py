@@ -56,7 +56,9 @@ def write_made_up_results(root: Path) -> Path:
             noise = generator.integers(0, 256, shape, dtype=np.uint8)
             Image.fromarray(noise).save(folder / "runs" / run / f"{kind}.png")
         for stage in ("train", "sample", "fid", "nll"):
-            write_json(folder / "runs" / run / "provenance" / f"{stage}.json", made_up_record(generator))
+            write_json(
+                folder / "runs" / run / "provenance" / f"{stage}.json", made_up_record(generator, SUITE, stage, run)
+            )
     description = {"levels": 17, "shape": [1, 8, 8], "counts": {"train": 1257}, "source": "made up"}
     write_json(folder / "data" / "digits" / "dataset.json", description)
     write_json(folder / "data" / "digits" / "reference.json", {"extractor": "digits-cnn"})
@@ -275,8 +277,11 @@ def _claim(
     return row | ({"control": control, **interval("control_", effect / 2)} if control else {})
 
 
-def made_up_record(generator: np.random.Generator) -> dict[str, Any]:
+def made_up_record(generator: np.random.Generator, suite: str, stage: str, subject: str) -> dict[str, Any]:
     return {
+        "suite": suite,
+        "stage": stage,
+        "subject": subject,
         "commit": "0123456789abcdef0123456789abcdef01234567",
         "uncommitted_changes": False,
         "versions": {"python": "3.11", "torch": "2.13"},

@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 import pytest
 
+from indm.errors import ArtifactError
 from indm.metrics.weights import TORCH_FIDELITY
 from indm.registry import DATASETS
 from indm.report.figures import plot_figures
@@ -297,7 +298,9 @@ def test_figures_on_the_page_name_their_error_bars(folder: Path) -> None:
 def test_the_page_has_the_checksum_that_provenance_has(tmp_path: Path) -> None:
     """Of the suite in full: a suite that builds on another changes with it."""
     suite = load_suite(REPOSITORY / "params/digits-full.yaml")
-    write_json(tmp_path / "tables/provenance/table.json", made_up_record(np.random.default_rng(0)))
+    write_json(
+        tmp_path / "tables/provenance/table.json", made_up_record(np.random.default_rng(0), suite.suite, "table", "")
+    )
     html = render(contents(suite), tmp_path, tmp_path)
     assert f"SHA-256 <code>{suite_sha256(suite)}</code>" in html
     assert "<code>params/expanded/digits-full.json</code>" in html
@@ -325,6 +328,14 @@ def test_text_of_results_cannot_become_markup(tmp_path: Path) -> None:
     html = render(CONTENTS, results, tmp_path / "figures")
     assert "<script>alert" not in html
     assert "&lt;script&gt;alert" in html
+
+
+def test_provenance_of_another_job_is_refused(tmp_path: Path) -> None:
+    results = write_made_up_results(tmp_path / "results")
+    first, second = sorted(results.glob("runs/*/provenance/train.json"))[:2]
+    second.write_text(first.read_text())
+    with pytest.raises(ArtifactError, match=rf"{second}: found .* expected .*: another job's"):
+        render(CONTENTS, results, tmp_path / "figures")
 
 
 def test_one_seed_and_uncommitted_changes_are_said(tmp_path: Path) -> None:

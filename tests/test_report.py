@@ -58,16 +58,20 @@ def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
         identity = {key: keys[key] for key in IDENTITY}
         name = "-".join(map(str, identity.values())).replace("--", "-")
         named[name] = identity
-        sampler = {"sampler": keys.get("sampler", "ancestral"), "nfe": 100.0, "steps": 100}
+        sampler = {"run": name, "sampler": keys.get("sampler", "ancestral"), "nfe": 100.0, "steps": 100}
         write_json(layout.run(name) / "samples.json", sampler | {"num_samples": keys.get("num_samples", 1000)})
         extractor = keys.get("extractor", EXTRACTORS[keys["dataset"]])
-        write_json(layout.run(name) / "fid.json", {"extractor": extractor, "fid": keys.get("fid", 10.0), **FIDS})
+        write_json(
+            layout.run(name) / "fid.json", {"run": name, "extractor": extractor, "fid": keys.get("fid", 10.0), **FIDS}
+        )
         numbers = {key: keys.get(key, 1.0) for key in LIKELIHOODS}
         errors = {f"{key}_se": 0.1 for key in LIKELIHOODS}
-        write_json(layout.run(name) / "nll.json", {"images": 360, "log_det_bound": 0.0, **numbers, **errors})
+        write_json(
+            layout.run(name) / "nll.json", {"run": name, "images": 360, "log_det_bound": 0.0, **numbers, **errors}
+        )
         of_images = {key: [value - 0.5, value + 0.5] for key, value in numbers.items()}
         write_table(layout.run(name) / "nll.csv", pd.DataFrame({"image": [0, 1], **of_images}))
-        size = {"score_parameters": keys.get("parameters", 1000), "flow_parameters": 0, "steps": 100}
+        size = {"run": name, "score_parameters": keys.get("parameters", 1000), "flow_parameters": 0, "steps": 100}
         write_json(layout.run(name) / "train.json", size)
     for kind, text in texts.items():
         path = layout.suite_folder / kind / "moons.csv"

@@ -120,9 +120,9 @@ def _half_width(
 
     .. math:: \frac{v_a t_{S-1} + v_b t_{I-1}}{v_a + v_b} \sqrt{v_a + v_b}
 
-    and no less than over the seeds alone. The approximation of Cochran and Cox: Student's points, weighted by the variances. Of three
-    to ten seeds and 40 to 360 images, with the variance anywhere, it covers 94.7 to 97.3 % (simulated); with Satterthwaite's degrees of freedom 92.0 to
-    97.3 %, the least of three seeds.
+    and no less than over the seeds alone. The approximation of Cochran and Cox: Student's points, weighted by the variances.
+    Of three to ten seeds and 40 to 360 images, with the variance anywhere, it covers 94.7 to 97.3 % (simulated); with
+    Satterthwaite's degrees of freedom 92.0 to 97.3 %, the least of three seeds.
 
     References:
         | SAS/STAT user's guide (2013), procedure TTEST, two-independent-sample design, COCHRAN
