@@ -357,15 +357,12 @@ class Job(NamedTuple):
 
 
 def manifest(stage: str) -> str:
-    """Return the path of the manifest of a stage's job; see :mod:`indm.store.manifest`."""
+    """Return the path of the manifest of a stage's job; see :mod:`indm.store.manifest`.
+
+    Snakemake has those of the jobs that wrote a job's inputs as inputs too, since it carries inputs to where a job runs. For DVC
+    they would say nothing that the files do not.
+    """
     return f"{STAGES[stage].folder}/manifest/{stage}.json"
-
-
-def tracked_inputs(stage: str) -> tuple[str, ...]:
-    """List what a stage reads, and the manifests of the jobs that wrote it."""
-    inputs = STAGES[stage].inputs
-    makers = dict.fromkeys(MAKERS[pattern] for pattern in inputs if pattern in MAKERS)
-    return (*inputs, *map(manifest, makers))
 
 
 def tracked_outputs(stage: str) -> tuple[str, ...]:

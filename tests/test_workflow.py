@@ -110,6 +110,18 @@ def test_the_engines_run_the_same_stages(checkout: Path, suite: str) -> None:
     assert all(len(paths) == (0 if outputs in copies else 1) for outputs, paths in stamps.items())
     assert set().union(*stamps.values()) == stamped
     dvc = {outputs: Stage(stage.inputs - stamps[outputs], stage.command) for outputs, stage in dvc.items()}
+    # Snakemake carries inputs to where a job runs, and with them the manifests of the jobs that wrote them.
+    carried = {outputs: {path for path in stage.inputs if "/manifest/" in path} for outputs, stage in snakemake.items()}
+    written_by = {
+        path: next(iter(path for path in outputs if "/manifest/" in path), "")
+        for outputs in snakemake
+        for path in outputs
+    }
+    snakemake = {outputs: Stage(stage.inputs - carried[outputs], stage.command) for outputs, stage in snakemake.items()}
+    for outputs, stage in snakemake.items():
+        assert carried[outputs] == (
+            {written_by.get(path, "") for path in stage.inputs} - {""} if outputs not in copies else set()
+        )
     # And only one dvc.yaml may own the copies at results/.
     if suite != "digits":
         snakemake = {outputs: stage for outputs, stage in snakemake.items() if outputs not in copies}

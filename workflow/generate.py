@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from indm.errors import ParamsError  # noqa: E402
-from indm.pipeline import SHOWN, STAGES, Job, Stage, expand, job_names, tracked_inputs, tracked_outputs  # noqa: E402
+from indm.pipeline import SHOWN, STAGES, Job, Stage, expand, job_names, tracked_outputs  # noqa: E402
 from indm.suite.expand import suite_files  # noqa: E402
 from indm.suite.load import expanded_path, expanded_text, load_suite  # noqa: E402
 from indm.suite.schema.suite import Suite  # noqa: E402
@@ -126,7 +126,7 @@ def _stage(name: str, stage: Stage, suite: Suite) -> dict[str, Any]:
     names = _names(name, stage)
     code = "/".join(filter(None, ("results/${suite}/code", name, "${key}" if stage.subject else "")))
     definition: dict[str, Any] = {"cmd": stage.command(name).format(**names)}
-    inputs = [file for pattern in tracked_inputs(name) for file in _files(pattern, stage, suite, names)]
+    inputs = [file for pattern in stage.inputs for file in _files(pattern, stage, suite, names)]
     definition["deps"] = [code, *inputs]
     if stage.keys:
         keys = [key.format(**names) for key in stage.keys]

@@ -52,8 +52,8 @@ def ode_nll(
         probe: draws of zero mean and unit covariance, shape (B, *).
         steps: number of fixed Adams-Bashforth steps of fifth order, equidistant in A, of one network call each but for the
             first two. Of models of the default suite, 32 of them (38 calls) end about 0.001 bits/dim from the limit on
-            average, and 48 (54 calls) less than that. The method is not for any model: where the density is sharp, as of narrow modes far apart, it is off by
-            0.02 and more, whatever the steps. Then give a tolerance.
+            average, and 48 (54 calls) less than that. The method is not for any model: where the density is sharp, as of
+            narrow modes far apart, it is off by 0.02 and more, whatever the steps. Then give a tolerance.
 
     Returns:
         The negative log-density of each sample, shape (B,).
