@@ -12,7 +12,6 @@ from indm.errors import ParamsError
 from indm.pipeline import STAGES
 from indm.registry import DATASETS, DIFFUSIONS, FLOWS, NETWORKS
 from indm.store.code import stamp
-from indm.suite.content import suite_sha256
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -60,6 +59,9 @@ def suite_stamps(suite: "Suite") -> Iterator[tuple[str, str]]:
 
 def remember_start(suite: "Suite") -> None:
     """Leave a suite and the stamps of its jobs to the processes that this one starts; see :func:`check_started`."""
+    # Imported here: stages, which import this module, have nothing to do with it.
+    from indm.suite.content import suite_sha256
+
     os.environ[STARTED] = " ".join([suite_sha256(suite), *sorted({stamp for _, stamp in suite_stamps(suite)})])
 
 
@@ -69,6 +71,8 @@ def check_started(suite: "Suite", stamp: str) -> None:
     Raises:
         ParamsError: if Snakemake knew of another suite, or of no job with this stamp.
     """
+    from indm.suite.content import suite_sha256
+
     known = os.environ.get(STARTED, "").split()
     if not known:
         return

@@ -93,14 +93,14 @@ def test_ode_nll_of_each_image_is_exact_without_probe_noise() -> None:
 def test_fixed_steps_converge_with_the_fifth_power_at_a_call_each() -> None:
     noise_fn, sde, z, expected = exact_case()
     errors, calls = [], []
-    for steps in (48, 96):
+    for steps in (128, 256):
         counted = Mock(side_effect=noise_fn)
         found = ode_nll(counted, sde, z, EPS, None, torch.ones_like(z), steps)
         errors.append((found - expected).abs().max().item())
         calls.append(counted.call_count)
-    assert errors[0] < 1e-4
-    assert 2**4.5 < errors[0] / errors[1] < 2**6
-    assert calls == [48 + 6, 96 + 6]
+    assert errors[0] < 1e-5
+    assert 2**4.5 < errors[0] / errors[1] < 2**5.5
+    assert calls == [128 + 6, 256 + 6]
 
 
 def test_log_det_of_a_flow_enters_every_number() -> None:

@@ -36,7 +36,7 @@ def test_an_object_that_is_no_result_is_refused(tmp_path: Path, change: dict[str
     path.write_text(json.dumps(NLL | change))
     with pytest.raises(ArtifactError, match=f"nll.json: {message}; "):
         read_object(path, "nll", "a")
-    path.write_text("{}")
+    path.write_text('{"run": "a"}')
     with pytest.raises(ArtifactError, match="key images: found nothing, expected a finite number"):
         read_object(path, "nll", "a")
 

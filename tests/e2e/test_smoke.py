@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 RUN = "digits-vp-indm-fid-s0"
 SNAKEMAKE, DVC = commands("smoke").values()
-RECORD = {"suite", "subject", "suite_sha256", "code_stamp", "seed", *provenance(0.0, threads=1)}
+RECORD = {"suite", "stage", "subject", "suite_sha256", "code_stamp", "seed", *provenance(0.0, threads=1)}
 
 
 @pytest.fixture(scope="module")
