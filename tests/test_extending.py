@@ -17,7 +17,7 @@ import yaml
 from indm.identity import Identity
 from indm.pipeline import STAGES, Job
 from indm.report.tables import FID_COLUMNS, NLL_COLUMNS
-from indm.report.values import VALUE_COLUMNS
+from indm.report.values import IMAGE_COLUMNS, VALUE_COLUMNS
 from indm.store.files import write_table
 from indm.suite.load import load_suite
 from tests.checkout import REPOSITORY, copy_checkout, run
@@ -51,10 +51,12 @@ def make_up_values(checkout: Path) -> None:
     rows = [
         same | {"model": model, "seed": seed, "value": gap + seed / 1000} for model, gap in cells for seed in range(5)
     ]
-    columns = {"values": VALUE_COLUMNS, "fid": FID_COLUMNS, "nll": NLL_COLUMNS}
+    numbers = {"nll": 1.0, "nll_uncorrected": 1.0, "nelbo": 1.0, "nelbo_no_reconstruction": 1.0}
+    images = [row | numbers | {"gap": row["value"], "image": image} for row in rows for image in range(3)]
+    columns = {"values": VALUE_COLUMNS, "images": IMAGE_COLUMNS, "fid": FID_COLUMNS, "nll": NLL_COLUMNS}
     for pattern in STAGES["table"].written:
         path = checkout / pattern.format(suite="smoke")
-        found = rows if path.stem == "values" else []
+        found = {"values": rows, "images": images}.get(path.stem, [])
         write_table(path, pd.DataFrame(found, columns=columns.get(path.stem, ["suite"])))
     suite = load_suite(REPOSITORY / "params/smoke.yaml")
     Identity(suite, checkout / "results", checkout / "reports").record(Job("table", ""), {})
