@@ -25,7 +25,8 @@ sys.path.insert(0, str(workflow.basedir))
 
 from indm.doctor.examine import Work, requirements
 from indm.errors import IndmError
-from indm.pipeline import SHOWN, STAGES, Job, job_parameters
+from indm.jobs import Job, job_parameters
+from indm.pipeline import SHOWN, STAGES
 from indm.stamps import job_stamp, remember_start
 from indm.store.provenance import older_results
 from indm.suite.claims import load_claims

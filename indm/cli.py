@@ -16,7 +16,7 @@ import click
 
 from indm import __version__
 from indm.errors import IndmError
-from indm.pipeline import IMPORTED, STAGES, Job
+from indm.pipeline import STAGES
 
 if TYPE_CHECKING:
     from indm.store.finished import Finished
@@ -75,6 +75,7 @@ def _stage(name: str, summary: str, *options: Callable[..., Any]) -> None:
 
 
 def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **options: Any) -> None:
+    from indm.jobs import IMPORTED, Job
     from indm.process import limit_threads
     from indm.suite.content import suite_sha256
     from indm.suite.load import load_suite
@@ -89,9 +90,7 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **
     # After that: they import NumPy, which reads the limit once.
     from indm.identity import Identity
     from indm.stamps import check_started, job_stamp
-    from indm.store.files import write_json
     from indm.store.layout import Layout
-    from indm.store.provenance import provenance
     from indm.track import check_tracked
 
     layout, stamp = Layout(out, suite.suite), job_stamp(suite, name, *subject.values())
@@ -114,13 +113,19 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **
     # Of several processes that torchrun has started, the first one writes.
     if int(os.environ.get("RANK", "0")):
         return
-    seconds = time.monotonic() - started + finished.earlier
-    place = finished.folder / "provenance"
-    # An imported checkpoint takes the place of a training, or a training its.
-    (place / f"{REPLACED.get(name, name)}.json").unlink(missing_ok=True)
-    write_json(place / f"{name}.json", source | provenance(seconds, suite.threads))
+    _record_provenance(finished, name, source, time.monotonic() - started, suite.threads)
     # Last of all: without it, there are no results.
     identity.record(job, inputs)
+
+
+def _record_provenance(finished: "Finished", name: str, source: dict[str, Any], seconds: float, threads: int) -> None:
+    from indm.store.files import write_json
+    from indm.store.provenance import provenance
+
+    folder = finished.folder / "provenance"
+    # An imported checkpoint takes the place of a training, or a training its.
+    (folder / f"{REPLACED.get(name, name)}.json").unlink(missing_ok=True)
+    write_json(folder / f"{name}.json", source | provenance(seconds + finished.earlier, threads))
 
 
 def _seed(suite: Any, dataset: str | None = None, run: str | None = None, toy: str | None = None) -> int | None:

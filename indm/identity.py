@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indm.errors import ArtifactError
-from indm.pipeline import IMPORTED, STAGES, Job, job_inputs, job_names, job_parameters, manifest
+from indm.jobs import IMPORTED, Job, job_inputs, job_names, job_parameters, manifest
+from indm.pipeline import STAGES
 from indm.store.files import AGAIN
 from indm.store.manifest import Manifest, content_sha256, read_manifest, write_manifest
 

@@ -4,9 +4,9 @@ The command line, the stamps of code and every ``dvc.yaml`` are made from this d
 Snakemake's words, and ``tests/test_workflow.py`` compares the two.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -341,98 +341,3 @@ STAGES: dict[str, Stage] = {
         reports=True,
     ),
 }
-
-
-IMPORTED = (DESCRIPTION,)
-"""What a training is made from that was imported."""
-MAKERS = {pattern: name for name, stage in STAGES.items() for pattern in stage.written}
-"""The stage that writes a file."""
-
-
-class Job(NamedTuple):
-    """A stage and what it works on, empty where there is one job."""
-
-    stage: str
-    subject: str
-
-
-def manifest(stage: str) -> str:
-    """Return the path of the manifest of a stage's job; see :mod:`indm.store.manifest`.
-
-    Snakemake has those of the jobs that wrote a job's inputs as inputs too, since it carries inputs to where a job runs. For DVC
-    they would say nothing that the files do not.
-    """
-    return f"{STAGES[stage].folder}/manifest/{stage}.json"
-
-
-def tracked_outputs(stage: str) -> tuple[str, ...]:
-    """List what a stage writes but for what DVC shows, its manifest last."""
-    return (*STAGES[stage].outputs, manifest(stage))
-
-
-def job_names(suite: "Suite", job: Job) -> dict[str, str]:
-    """Say what stands for the names in a job's paths and keys."""
-    kind = STAGES[job.stage].subject
-    names = {"suite": suite.suite} | ({kind: job.subject} if kind else {})
-    if kind == "run":
-        names["dataset"] = suite.runs[job.subject].dataset
-    elif job.stage == "protocol":
-        names["run"] = suite.protocol[job.subject].run
-    return names
-
-
-def job_inputs(suite: "Suite", job: Job, patterns: tuple[str, ...] | None = None) -> Iterator[tuple[str, Job | None]]:
-    """Yield each file that a job reads, with the job that wrote it, ``None`` where it is a file of the repository.
-
-    Arguments:
-        suite: the suite.
-        job: the job.
-        patterns: what it reads, where that is not all that its stage does.
-    """
-    names = job_names(suite, job)
-    for pattern in STAGES[job.stage].inputs if patterns is None else patterns:
-        if pattern not in MAKERS:
-            yield pattern.format(**names), None
-            continue
-        maker = MAKERS[pattern]
-        kind = STAGES[maker].subject
-        subjects = [names.get(kind, "")] if job.subject else STAGES[maker].subjects(suite)
-        for subject in subjects:
-            made = Job(maker, subject)
-            yield pattern.format(**job_names(suite, made)), made
-
-
-def job_parameters(suite: "Suite", job: Job) -> dict[str, Any]:
-    """Return what a suite says of a job, by the keys that its stage reads, a run's overrides merged in."""
-    names = job_names(suite, job)
-    keys = [key.format(**names) for key in STAGES[job.stage].keys]
-    run = names.get("run", "")
-    found: dict[str, Any] = {}
-    for key in keys:
-        if key == "runs":
-            # Of the runs, tables read who they are.
-            found[key] = {name: run.model_dump(exclude={"train", "sample"}) for name, run in suite.runs.items()}
-        elif key in ("train", "sample") and run:
-            found[key] = getattr(suite, f"{key}_params")(run).model_dump()
-        elif key not in (f"runs.{run}.train", f"runs.{run}.sample"):
-            found[key] = _look_up(suite, key.split("."))
-    return found
-
-
-def _look_up(section: Any, path: list[str]) -> Any:
-    """Return the value below a key of a suite, as JSON holds it."""
-    for name in path:
-        section = section[name] if isinstance(section, dict) else getattr(section, name)
-    if isinstance(section, dict):
-        return {name: _look_up(section, [name]) for name in section}
-    return section.model_dump() if hasattr(section, "model_dump") else section
-
-
-def expand(pattern: str, suite: "Suite") -> Iterator[str]:
-    """Yield the files of a suite that a path stands for: one for each job that writes it, or the one that is there."""
-    makers = MAKERS | {manifest(name): name for name in STAGES}
-    if pattern not in makers:
-        yield pattern.format(suite=suite.suite)
-        return
-    for subject in STAGES[makers[pattern]].subjects(suite):
-        yield pattern.format(**job_names(suite, Job(makers[pattern], subject)))

@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from indm.identity import Identity
-from indm.pipeline import STAGES, Job
+from indm.jobs import Job
+from indm.pipeline import STAGES
 from indm.report.tables import FID_COLUMNS, NLL_COLUMNS
 from indm.report.values import IMAGE_COLUMNS, VALUE_COLUMNS
 from indm.store.files import write_table

@@ -12,7 +12,8 @@ from click.testing import CliRunner, Result
 from indm.cli import main
 from indm.errors import ArtifactError
 from indm.identity import Identity
-from indm.pipeline import IMPORTED, MAKERS, STAGES, Job, job_inputs, job_names, job_parameters, manifest
+from indm.jobs import IMPORTED, MAKERS, Job, job_inputs, job_names, job_parameters, manifest
+from indm.pipeline import STAGES
 from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
 from tests.conftest import REPOSITORY

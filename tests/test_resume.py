@@ -25,7 +25,7 @@ from indm.cli import main
 from indm.diffusion import evaluation
 from indm.errors import ArtifactError, DivergenceError
 from indm.identity import Identity
-from indm.pipeline import Job
+from indm.jobs import Job
 from indm.stages import curve, nll, prepare, reference, sample, sweep, train
 from indm.store import files as artifacts
 from indm.store import scratch as resume

@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from indm.errors import ParamsError  # noqa: E402
-from indm.pipeline import SHOWN, STAGES, Job, Stage, expand, job_names, tracked_outputs  # noqa: E402
+from indm.jobs import Job, expand, job_names, tracked_outputs  # noqa: E402
+from indm.pipeline import SHOWN, STAGES, Stage  # noqa: E402
 from indm.suite.expand import suite_files  # noqa: E402
 from indm.suite.load import expanded_path, expanded_text, load_suite  # noqa: E402
 from indm.suite.schema.suite import Suite  # noqa: E402
