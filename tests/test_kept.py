@@ -19,6 +19,8 @@ from indm.kept.folders import archive, kept_folders
 from indm.kept.packing import pack, unpack
 from indm.kept.restore import restore
 from indm.pipeline import STAGES
+from indm.stamps import job_stamp
+from indm.store.files import write_json
 from indm.suite.load import load_suite
 from tests.conftest import REPOSITORY
 from tests.finished import do
@@ -147,6 +149,18 @@ def test_a_damaged_file_is_not_kept(checkout: Path, name: str) -> None:
     flip(checkout / f"results/smoke/{PLACE}/{name}")
     assert f"results/smoke/{PLACE}/{name}: found SHA-256 " in line(call("keep"), "skipped")
     assert not packed().exists()
+
+
+def test_an_imported_checkpoint_is_known_by_the_code_that_imported_it(checkout: Path) -> None:
+    folder = checkout / f"results/smoke/{PLACE}/provenance"
+    record = json.loads((folder / "train.json").read_text()) | {"stage": "import_checkpoint"}
+    (folder / "train.json").unlink()
+    write_json(folder / "import_checkpoint.json", record)
+    assert "provenance/import_checkpoint.json: made by code of stamp" in line(call("keep"), "skipped")
+    write_json(folder / "import_checkpoint.json", record | {"code_stamp": job_stamp(SMOKE, "import_checkpoint", RUN)})
+    call("keep")
+    assert f"{PLACE}/provenance/import_checkpoint.json" in unpack(packed())
+    assert call("restore").exit_code == 0
 
 
 def test_other_results_are_refused_until_they_are_asked_for(checkout: Path) -> None:

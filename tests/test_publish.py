@@ -118,7 +118,7 @@ def test_the_page_says_what_was_run_and_lists_the_files(checkout: Path) -> None:
         "params/smoke.yaml",
         "Not registered: ",
         f"`{EXECUTION['commit']}`",
-        "made-up, 2 CPUs, Linux; 1 threads",
+        "made-up, 2 CPUs, Linux; threads: 1",
     ):
         assert words in page
     for link in re.findall(r"\]\(([^)]+)\)", page):
@@ -150,7 +150,7 @@ def test_nothing_says_in_which_folder_of_which_machine_it_was(checkout: Path, mo
     for path in checkout.glob("results/smoke/**/provenance/*.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | found))
     assert publish("--weights", RUN).exit_code == 0
-    assert f"{found['machine']}; 1 threads" in (TARGET / "README.md").read_text()
+    assert f"{found['machine']}; threads: 1" in (TARGET / "README.md").read_text()
     for name, content in files().items():
         for secret in (str(checkout), str(Path.home()), str(REPOSITORY), "secret"):
             assert secret.encode() not in content, name

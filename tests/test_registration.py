@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from click.testing import CliRunner, Result
 from indm.cli import main
 from indm.errors import ParamsError
 from indm.report.page.registration import describe_registration
+from indm.report.page.render import render
 from indm.stages.report import contents
 from indm.store import provenance
 from indm.store.provenance import descends
@@ -19,6 +21,7 @@ from indm.suite.expand import suite_files
 from indm.suite.load import load_suite
 from indm.suite.registrations import Registration, load_registrations
 from tests.conftest import REPOSITORY
+from tests.made_up import CONTENTS
 
 SUITE = "params/digits-full.yaml"
 FILE = Path("params/registrations.yaml")
@@ -218,6 +221,12 @@ def test_the_page_says_where_there_is_no_registration() -> None:
     assert describe_registration(None, "b" * 64, "c" * 64, ["a" * 40]).startswith(
         "Not registered: nothing here shows that "
     )
+
+
+def test_the_page_shows_it(tmp_path: Path) -> None:
+    for found, words in ((None, "Not registered: "), (ENTRY, f"Registered in commit {ENTRY.commit} on 2026-01-02")):
+        html = render(replace(CONTENTS, registration=found), tmp_path, tmp_path)
+        assert f'<p id="registration">{words}' in html
 
 
 def test_the_stage_reads_the_entry_of_its_suite(checkout: str) -> None:

@@ -88,7 +88,7 @@ def _commit(execution: Mapping[str, Any]) -> str:
 def _machine(execution: Mapping[str, Any]) -> str:
     versions = execution["versions"]
     return (
-        f"{execution['machine']}; {execution['threads']} threads; {execution['device']}; "
+        f"{execution['machine']}; threads: {execution['threads']}; {execution['device']}; "
         f"Python {versions['python']}, torch {versions['torch']}"
     )
 
