@@ -35,6 +35,7 @@ NAMES = {
     "pc": "predictor–corrector",
     "ode_euler": "ODE, Euler",
     "ode_heun": "ODE, Heun",
+    "dpm_solver_pp_2m": "DPM-Solver++ 2M",
     "num_samples": "images",
 }
 
