@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from indm.errors import ArtifactError
 from indm.report.figures import FIGURES, PlainLogFormatter, plot_figures
-from indm.report.figures_toy2d import toy2d_figure
+from indm.report.figures_toy2d import MODELS, toy2d_figure
 from tests.made_up import write_made_up_results
 
 
@@ -158,7 +158,7 @@ def toy2d_arrays() -> dict[str, Any]:
         "drift": points,
         "volatility": np.eye(2)[None].repeat(9, 0),
     }
-    arrays = {f"{name}.{key}": value for name in ("ddpmpp", "indm") for key, value in model.items()}
+    arrays = {f"{name}/{variant}/{key}": value for name, variant in MODELS for key, value in model.items()}
     return arrays | {"data": points, "times": np.array([0.0, 1.0]), "limit": np.array(2.0), "arrows": points}
 
 

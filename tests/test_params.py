@@ -168,8 +168,8 @@ MISTAKES = {
         ["key toy2d.datasets.moonz", "moons|checkerboard|eight-gaussians"],
     ),
     "warm-up as long as the training": (
-        "flow_warmup_steps: 300",
-        "flow_warmup_steps: 1200",
+        "    flow_warmup_steps: 0\n    batch_size",
+        "    flow_warmup_steps: 1200\n    batch_size",
         ["key toy2d.training.flow_warmup_steps: found 1200; allowed: below steps 1200"],
     ),
     "not YAML": (

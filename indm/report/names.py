@@ -1,5 +1,7 @@
 """How columns and their texts are written for readers, in figures and on the page alike."""
 
+import re
+
 HEADINGS = {
     "sde": "SDE",
     "fid": "FID",
@@ -44,6 +46,8 @@ def heading(column: str) -> str:
     """Write the name of a column or metric."""
     if column.endswith("_difference"):
         return f"{heading(column.removesuffix('_difference'))}, difference"
+    if match := re.fullmatch(r"w1_(\d+)(.*)", column):
+        return f"W1, {match[1]} steps{match[2].replace('_', ' ')}"
     return HEADINGS.get(column, column.replace("_", " "))
 
 
