@@ -34,7 +34,7 @@ from indm.toy2d.models import (
     parameter_count,
     select,
 )
-from indm.toy2d.shown import forward_coefficients
+from indm.toy2d.shown import forward_coefficients, log_density
 from indm.toy2d.study import affine_variants, matching_width
 from indm.toy2d.training import train
 from tests.conftest import REPOSITORY
@@ -139,6 +139,19 @@ def test_forward_coefficients_are_those_of_short_steps(flow: Flow2d) -> None:
     step = moved - moved.mean(0)
     covariance = torch.einsum("nbi,nbj->bij", step, step) / 4 / dt
     assert torch.allclose(covariance, volatility @ volatility.mT, rtol=1e-2, atol=1e-2)
+
+
+def test_density_is_absent_where_the_ode_cannot_be_solved() -> None:
+    class Exact(ExactNoise):
+        def forward(self, z: Tensor, t: Tensor) -> Tensor:
+            return torch.where(z[..., :1] > 5, math.inf, 1.0) * super().forward(z, t)
+
+    data = GaussianData(2)
+    stack = Stack(Exact(1, data, VP()), identity(1))  # type: ignore[arg-type]
+    x = torch.stack([data.mean.float(), torch.tensor([6.0, 0.0]), data.draw(1)[0].float()])
+    found = log_density(stack, VP(), x, EPS, 1e-4)
+    assert found.isnan().tolist() == [False, True, False]
+    torch.testing.assert_close(found[::2].double(), -data.nll(x[::2].double()), rtol=0, atol=5e-3)
 
 
 def test_sliced_distance_is_scipys_on_each_projection() -> None:

@@ -116,7 +116,8 @@ def _paths(axes: Axes, paths: NDArray[Any]) -> None:
 
 
 def _density(axes: Axes, log_density: NDArray[Any], limit: float) -> None:
+    """Show a density; where it is not known, nothing."""
     side = round(len(log_density) ** 0.5)
     density = np.exp(log_density.reshape(side, side))
-    top = np.quantile(density, 0.995)
+    top = np.nanquantile(density, 0.995)
     axes.imshow(density, origin="lower", extent=(-limit, limit, -limit, limit), cmap="viridis", vmin=0, vmax=top)
