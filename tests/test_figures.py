@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from indm.errors import ArtifactError
 from indm.report.figures import FIGURES, PlainLogFormatter, plot_figures
-from indm.report.figures_toy2d import toy2d_figure
+from indm.report.figures_toy2d import MODELS, toy2d_figure
 from tests.made_up import write_made_up_results
 
 
@@ -87,7 +87,7 @@ def rows(figure: str, seeds: int) -> pd.DataFrame:
     if figure == "ablation":
         numbers: dict[str, Any] = {f"nll_difference{key}": value for key, value in ({"": 10.0} | error).items()}
         return pd.DataFrame([CELL | {"seeds": seeds + 1, "pairs": seeds} | numbers])
-    names = {"discretization": ["fid"], "learning-curve-step": ["nelbo", "nll", "gap"]}[figure]
+    names = {"discretization": ["fid"], "learning-curve-step": ["nelbo", "nll", "gap"], "ladder": ["nelbo"]}[figure]
     numbers = {f"{name}{key}": value for name in names for key, value in ({"": 10.0} | error).items()}
     return pd.DataFrame([CELL | {"seeds": seeds, "sampler": "pc", "steps": 8, "step": 8} | numbers])
 
@@ -104,7 +104,7 @@ def bars(figure: Figure) -> list[tuple[float, float]]:
     return ends
 
 
-@pytest.mark.parametrize("name", ["discretization", "learning-curve-step", "ablation"])
+@pytest.mark.parametrize("name", ["discretization", "learning-curve-step", "ablation", "ladder"])
 def test_error_bars_are_students_intervals_over_seeds(name: str) -> None:
     figure = FIGURES[name].draw(rows(name, seeds=3))
     found = bars(figure)
@@ -114,11 +114,31 @@ def test_error_bars_are_students_intervals_over_seeds(name: str) -> None:
     assert figure.get_supxlabel() == "Error bars: 95 % interval of the mean over 3 seeds (Student t)."
 
 
-@pytest.mark.parametrize("name", ["discretization", "learning-curve-step", "ablation"])
+@pytest.mark.parametrize("name", ["discretization", "learning-curve-step", "ablation", "ladder"])
 def test_one_seed_has_no_error_bars_and_the_figure_says_so(name: str) -> None:
     figure = FIGURES[name].draw(rows(name, seeds=1))
     assert bars(figure) == []
     assert figure.get_supxlabel() == "One seed: no error bars."
+
+
+def test_the_ladder_rises_from_ddpmpp_to_indm_and_leaves_out_what_has_no_bound() -> None:
+    up = ["DDPM++", "DDPM++, same-compute", "DDPM++, scale-5", "DDPM++, scale-10"]
+    up += [f"DDPM++, learned-{family}" for family in ("scale", "affine", "linear")] + ["INDM", "INDM, frozen-flow"]
+    cells = [
+        ("indm", ""),
+        ("indm", "frozen-flow"),
+        ("ddpmpp", "learned-linear"),
+        ("ddpmpp", "scale-10"),
+        ("ddpmpp", ""),
+    ]
+    cells += [("ddpmpp", variant) for variant in ("scale-5", "learned-affine", "same-compute", "learned-scale")]
+    table = pd.concat([rows("ladder", seeds=3).assign(model=model, variant=variant) for model, variant in cells])
+    table = pd.concat([table, rows("ladder", seeds=3).assign(model="data", nelbo=np.nan)])
+    figure = FIGURES["ladder"].draw(table)
+    figure.draw_without_rendering()
+    (axis,) = figure.axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == up
+    assert axis.yaxis_inverted()
 
 
 def test_seeds_that_differ_are_named_as_a_range() -> None:
@@ -158,7 +178,7 @@ def toy2d_arrays() -> dict[str, Any]:
         "drift": points,
         "volatility": np.eye(2)[None].repeat(9, 0),
     }
-    arrays = {f"{name}.{key}": value for name in ("ddpmpp", "indm") for key, value in model.items()}
+    arrays = {f"{name}/{variant}/{key}": value for name, variant in MODELS for key, value in model.items()}
     return arrays | {"data": points, "times": np.array([0.0, 1.0]), "limit": np.array(2.0), "arrows": points}
 
 

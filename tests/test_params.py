@@ -147,6 +147,11 @@ MISTAKES = {
         "train: {snapshots: []}, sample: {denoise: released_ve, sampler: ode}}",
         ["run digits-ve-indm-fid, key sample.denoise: found 'released_ve'; allowed: 'tweedie', 'none' where sde is ve"],
     ),
+    "released denoising of DPM-Solver++": (
+        "train: {snapshots: [], flow_lr: 3.0e-4}, sample: {}}",
+        "train: {snapshots: []}, sample: {denoise: released_ve, sampler: dpm_solver_pp_2m}}",
+        ["allowed: 'tweedie', 'none' where sde is ve and sampler is dpm_solver_pp_2m"],
+    ),
     "key given twice": (
         "threads: 1",
         "threads: 1\nthreads: 2",
@@ -163,8 +168,8 @@ MISTAKES = {
         ["key toy2d.datasets.moonz", "moons|checkerboard|eight-gaussians"],
     ),
     "warm-up as long as the training": (
-        "flow_warmup_steps: 300",
-        "flow_warmup_steps: 1200",
+        "    flow_warmup_steps: 0\n    batch_size",
+        "    flow_warmup_steps: 1200\n    batch_size",
         ["key toy2d.training.flow_warmup_steps: found 1200; allowed: below steps 1200"],
     ),
     "not YAML": (

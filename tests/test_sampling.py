@@ -9,7 +9,14 @@ from torch import Generator, Tensor
 
 from indm.diffusion.generate import CountedNoise
 from indm.diffusion.objectives import perturb
-from indm.diffusion.samplers import prior_draw, sample_ode, sample_ode_fixed, sample_pc, time_grid
+from indm.diffusion.samplers import (
+    prior_draw,
+    sample_dpm_solver_pp_2m,
+    sample_ode,
+    sample_ode_fixed,
+    sample_pc,
+    time_grid,
+)
 from indm.diffusion.sde import T
 from indm.diffusion.steps import DENOISERS, PREDICTORS, tweedie
 from indm.registry import DIFFUSIONS
@@ -111,14 +118,7 @@ def test_predictors_are_of_weak_order_one(name: str, predictor: str, grid: str) 
 @pytest.mark.parametrize(("second_order", "order"), [(False, 1), (True, 2)])
 def test_fixed_step_ode_is_of_its_order(name: str, second_order: bool, order: int) -> None:
     """Against the exact flow of the ODE, which is affine for Gaussian data."""
-    sde = DIFFUSIONS[name]()
-    z = prior_draw(sde, (50, 4), Generator().manual_seed(0), CPU).double()
-    ends = torch.tensor([T, EPS], dtype=torch.float64)
-    alpha, sigma = sde.alpha(ends)[:, None], sde.sigma(ends)[:, None]
-    std = (alpha**2 * DATA.variances + sigma**2).sqrt()
-    rotated = (z - alpha[0] * DATA.mean) @ DATA.axes * (std[1] / std[0])
-    expected = alpha[1] * DATA.mean + rotated @ DATA.axes.T
-    errors = []
+    sde, (z, expected), errors = DIFFUSIONS[name](), ends_of_the_ode(name), []
     for steps in (80, 160):
         noise = exact(name)
         times = time_grid(sde, "log_snr", steps + 1, EPS)
@@ -126,6 +126,71 @@ def test_fixed_step_ode_is_of_its_order(name: str, second_order: bool, order: in
         assert noise.calls == steps * (2 if second_order else 1)
         errors.append((found - expected).norm().item())
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.2)
+
+
+@EACH_SDE
+def test_dpm_solver_is_of_second_order_with_one_call_a_step(name: str) -> None:
+    sde, (z, expected), errors = DIFFUSIONS[name](), ends_of_the_ode(name), []
+    for steps in (80, 160, 320):
+        noise = exact(name)
+        times = time_grid(sde, "log_snr", steps + 1, EPS)
+        errors.append((sample_dpm_solver_pp_2m(noise, sde, z, times=times, denoise="none") - expected).norm().item())
+        assert noise.calls == steps
+    orders = [math.log2(coarse / fine) for coarse, fine in pairwise(errors)]
+    assert orders == pytest.approx([2, 2], abs=0.15)
+
+
+@EACH_SDE
+@pytest.mark.parametrize("grid", ["uniform", "log_snr"])
+@pytest.mark.parametrize("points", [5, 9, 17, 65])
+def test_dpm_solver_errs_less_than_solvers_of_first_order(name: str, grid: str, points: int) -> None:
+    """At equal calls of the network, denoised, against the exact end of the ODE, denoised; ``uniform`` is the harder grid."""
+    sde, noise, (z, end) = DIFFUSIONS[name](), exact(name), ends_of_the_ode(name)
+    times, expected = time_grid(sde, grid, points, EPS), tweedie(noise, sde, end, torch.full((len(end),), EPS).double())
+    found = {
+        "2m": sample_dpm_solver_pp_2m(noise, sde, z, times=times, denoise="tweedie"),
+        "euler": sample_ode_fixed(noise, sde, z, times=times, second_order=False, denoise="tweedie"),
+        "ddim": draw_ddim(name, z, times, "tweedie"),
+    }
+    errors = {solver: (z0 - expected).norm().item() for solver, z0 in found.items()}
+    assert errors["2m"] < min(errors["euler"], errors["ddim"])
+
+
+@EACH_SDE
+@pytest.mark.parametrize("points", [2, 3])
+def test_first_and_last_step_of_dpm_solver_are_those_of_ddim(name: str, points: int) -> None:
+    sde, (z, _) = DIFFUSIONS[name](), ends_of_the_ode(name)
+    times = time_grid(sde, "uniform", points, EPS)
+    found = sample_dpm_solver_pp_2m(exact(name), sde, z, times=times, denoise="none")
+    torch.testing.assert_close(found, draw_ddim(name, z, times, "none"), rtol=1e-10, atol=1e-10)
+    more = time_grid(sde, "uniform", 4, EPS)
+    inner = sample_dpm_solver_pp_2m(exact(name), sde, z, times=more, denoise="none")
+    assert (inner - draw_ddim(name, z, more, "none")).norm() > 1e-3
+
+
+def ends_of_the_ode(name: str) -> tuple[Tensor, Tensor]:
+    """Starts at T (50, 4) and where the exact ODE leads them at eps, in float64."""
+    sde = DIFFUSIONS[name]()
+    z = prior_draw(sde, (50, 4), Generator().manual_seed(0), CPU).double()
+    ends = torch.tensor([T, EPS], dtype=torch.float64)
+    alpha, sigma = sde.alpha(ends)[:, None], sde.sigma(ends)[:, None]
+    std = (alpha**2 * DATA.variances + sigma**2).sqrt()
+    rotated = (z - alpha[0] * DATA.mean) @ DATA.axes * (std[1] / std[0])
+    return z, alpha[1] * DATA.mean + rotated @ DATA.axes.T
+
+
+def draw_ddim(name: str, z: Tensor, times: list[float], denoise: str) -> Tensor:
+    return sample_pc(
+        exact(name),
+        DIFFUSIONS[name](),
+        z,
+        Generator(),
+        predictor="ddim",
+        times=times,
+        corrector_snr=None,
+        corrector_steps=1,
+        denoise=denoise,
+    )
 
 
 @EACH_SDE

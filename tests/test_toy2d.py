@@ -23,8 +23,10 @@ from indm.suite.load import load_suite
 from indm.toy2d.data import DATASETS, draw_splits
 from indm.toy2d.evaluation import likelihood, path_ratio, sample, sliced_wasserstein
 from indm.toy2d.models import (
+    FAMILIES,
     CouplingFlow,
     Flow2d,
+    LearnedMap,
     ScoreMLP,
     Stack,
     Standardisation,
@@ -32,7 +34,7 @@ from indm.toy2d.models import (
     parameter_count,
     select,
 )
-from indm.toy2d.shown import forward_coefficients
+from indm.toy2d.shown import forward_coefficients, log_density
 from indm.toy2d.study import affine_variants, matching_width
 from indm.toy2d.training import train
 from tests.conftest import REPOSITORY
@@ -94,10 +96,23 @@ def test_samples_of_a_gaussian_have_its_moments() -> None:
     assert torch.allclose(torch.cov(x.T), data.covariance, atol=0.03)
 
 
-FLOWS: list[Flow2d] = [random_flow(3, 3), random_flow(3, 4), Standardisation(torch.rand(3), 1 + torch.rand(3))]
+def random_maps(families: list[str]) -> LearnedMap:
+    maps = LearnedMap(families)
+    nn.init.normal_(maps.coefficients, std=0.5)
+    return maps
 
 
-@pytest.mark.parametrize("flow", FLOWS, ids=["odd", "even", "affine"])
+FLOWS: dict[str, Flow2d] = {
+    "odd": random_flow(3, 3),
+    "even": random_flow(3, 4),
+    "fixed": Standardisation(torch.rand(3), 1 + torch.rand(3)),
+    "learned": random_maps([*FAMILIES]),
+    **{f"learned-{family}": random_maps([family] * 3) for family in FAMILIES},
+}
+EACH_FLOW = pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS)
+
+
+@EACH_FLOW
 def test_flow_inverts_and_its_log_determinant_is_autograds(flow: Flow2d) -> None:
     flow, x = flow.double(), torch.randn(3, 5, 2, dtype=torch.float64)
     z, log_det = flow(x)
@@ -109,7 +124,7 @@ def test_flow_inverts_and_its_log_determinant_is_autograds(flow: Flow2d) -> None
             assert log_det[replica, point].item() == pytest.approx(torch.linalg.slogdet(block).logabsdet.item())
 
 
-@pytest.mark.parametrize("flow", FLOWS, ids=["odd", "even", "affine"])
+@EACH_FLOW
 def test_forward_coefficients_are_those_of_short_steps(flow: Flow2d) -> None:
     """Mean and covariance of the image of one short Euler-Maruyama step of the latent, by a quadrature of degree 3."""
     one, sde, t, dt = select(flow, slice(1)).double(), VP(), 0.3, 1e-6
@@ -124,6 +139,19 @@ def test_forward_coefficients_are_those_of_short_steps(flow: Flow2d) -> None:
     step = moved - moved.mean(0)
     covariance = torch.einsum("nbi,nbj->bij", step, step) / 4 / dt
     assert torch.allclose(covariance, volatility @ volatility.mT, rtol=1e-2, atol=1e-2)
+
+
+def test_density_is_absent_where_the_ode_cannot_be_solved() -> None:
+    class Exact(ExactNoise):
+        def forward(self, z: Tensor, t: Tensor) -> Tensor:
+            return torch.where(z[..., :1] > 5, math.inf, 1.0) * super().forward(z, t)
+
+    data = GaussianData(2)
+    stack = Stack(Exact(1, data, VP()), identity(1))  # type: ignore[arg-type]
+    x = torch.stack([data.mean.float(), torch.tensor([6.0, 0.0]), data.draw(1)[0].float()])
+    found = log_density(stack, VP(), x, EPS, 1e-4)
+    assert found.isnan().tolist() == [False, True, False]
+    torch.testing.assert_close(found[::2].double(), -data.nll(x[::2].double()), rtol=0, atol=5e-3)
 
 
 def test_sliced_distance_is_scipys_on_each_projection() -> None:
@@ -143,35 +171,87 @@ def test_path_ratio_of_lines_and_half_circles() -> None:
     assert path_ratio(paths).tolist() == pytest.approx([1, math.pi / 2], rel=1e-4)
 
 
-def build(replicas: int, with_flow: bool) -> Stack:
-    flow = CouplingFlow(replicas, 2, 4) if with_flow else identity(replicas)
-    return Stack(ScoreMLP(replicas, 8, 2, VP()), flow)
+def build(replicas: int, flow: str) -> Stack:
+    flows: dict[str, Flow2d] = {
+        "none": identity(replicas),
+        "map": LearnedMap(["linear"] * replicas),
+        "couplings": CouplingFlow(replicas, 2, 4),
+    }
+    return Stack(ScoreMLP(replicas, 8, 2, VP()), flows[flow])
 
 
-@pytest.mark.parametrize("with_flow", [False, True])
-def test_a_replica_of_a_stack_is_trained_as_if_alone(with_flow: bool) -> None:
+@pytest.mark.parametrize("flow", ["none", "map", "couplings"])
+def test_a_replica_of_a_stack_is_trained_as_if_alone(flow: str) -> None:
     """In float64: Adam makes whole steps of a gradient that is nothing but the rounding of a batched product."""
     points = draw_splits("moons", 50, 0.05, 3, "train").double()
-    stacked, stacked_flops = train(build(3, with_flow).double(), VP(), points, seeds=[0, 1, 2], **RECIPE)
-    alone, flops = train(build(1, with_flow).double(), VP(), points[1:2], seeds=[1], **RECIPE)
+    stacked, stacked_flops = train(build(3, flow).double(), VP(), points, seeds=[0, 1, 2], **RECIPE)
+    alone, flops = train(build(1, flow).double(), VP(), points[1:2], seeds=[1], **RECIPE)
     assert flops == stacked_flops
     assert any(parameter.abs().sum() > 0 for parameter in alone.parameters())
     for one, many in zip(alone.parameters(), stacked.parameters(), strict=True):
         torch.testing.assert_close(one[0], many[1], rtol=0, atol=1e-9)
 
 
-def test_training_changes_every_parameter() -> None:
+@pytest.mark.parametrize("flow", ["map", "couplings"])
+def test_training_changes_every_parameter(flow: str) -> None:
     points = draw_splits("moons", 50, 0.05, 1, "train")
-    stack = build(1, with_flow=True)
+    stack = build(1, flow)
     train(stack, VP(), points, seeds=[0], **RECIPE)
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in stack.parameters())
+
+
+@pytest.mark.parametrize(("family", "count"), [("scale", 1), ("affine", 4), ("linear", 6)])
+def test_a_learned_map_starts_at_the_identity_and_has_the_parameters_of_its_family(family: str, count: int) -> None:
+    """In a stack of all families too, whose surplus coefficients change nothing."""
+    maps, x = LearnedMap([*FAMILIES]), torch.randn(3, 5, 2)
+    z, log_det = maps(x)
+    assert torch.equal(z, x)
+    assert not log_det.any()
+    nn.init.normal_(maps.coefficients)
+    i = [*FAMILIES].index(family)
+    alone = select(maps, slice(i, i + 1)).trimmed()
+    assert parameter_count(alone) == count
+    for of_alone, of_stack in zip(alone(x[i : i + 1]), maps(x), strict=True):
+        torch.testing.assert_close(of_alone[0], of_stack[i])
+
+
+def test_families_are_nested_as_a_ladder() -> None:
+    """A scale keeps the shape, scales and shifts keep the axes, a linear map is whole: Jacobians at other coefficients."""
+    maps = random_maps([*FAMILIES]).double()
+    matrices = torch.stack(
+        [torch.func.jacrev(lambda x, i=i: maps(x.expand(3, 1, 2))[0][i, 0])(torch.zeros(2).double()) for i in range(3)]
+    )
+    scale, affine, linear = matrices
+    assert scale.det() > 0
+    torch.testing.assert_close(scale, scale[0, 0] * torch.eye(2).double())
+    torch.testing.assert_close(affine, affine.diagonal().diag())
+    assert (affine[0, 0] - affine[1, 1]).abs() > 1e-3
+    assert linear[0, 1].abs() > 1e-3
+    assert linear[1, 0].abs() > 1e-3
+    shifts = maps(torch.zeros(3, 1, 2).double())[0][:, 0]
+    assert (shifts.norm(dim=1) > 1e-3).tolist() == [False, True, True]
+
+
+def test_a_learned_map_finds_the_scale_of_a_gaussian() -> None:
+    """The warm-up alone maximises the likelihood: the latents are of mean 0 and variance 1, on each axis or whole."""
+    points = torch.tensor([1.0, -0.5]) + torch.randn(1, 4000, 2, generator=Generator().manual_seed(0)) @ torch.tensor(
+        [[0.5, 0.2], [0.0, 0.3]]
+    )
+    points = points.expand(2, -1, -1)
+    stack = Stack(ScoreMLP(2, 4, 1, VP()), LearnedMap(["affine", "linear"]))
+    recipe = RECIPE | {"steps": 601, "flow_warmup_steps": 600, "batch_size": 256, "flow_lr": 2e-2}
+    latents = train(stack, VP(), points, seeds=[0, 0], **recipe)[0].flow(points)[0].detach()
+    torch.testing.assert_close(latents.mean(1), torch.zeros(2, 2), rtol=0, atol=0.08)
+    torch.testing.assert_close(latents.var(1), torch.ones(2, 2), rtol=0, atol=0.12)
+    correlation = [torch.corrcoef(z.T)[0, 1].abs().item() for z in latents]
+    assert correlation[1] < 0.08 < 0.3 < correlation[0]
 
 
 def test_divergence_names_the_seed() -> None:
     points = draw_splits("moons", 50, 0.05, 2, "train")
     points[1] = math.nan
     with pytest.raises(DivergenceError, match="step 0 of seed 7: lower toy2d"):
-        train(build(2, with_flow=False), VP(), points, seeds=[3, 7], **RECIPE)
+        train(build(2, "none"), VP(), points, seeds=[3, 7], **RECIPE)
 
 
 def test_equal_seeds_start_equal_and_others_differ() -> None:
@@ -222,10 +302,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_stage_writes_a_row_for_each_model_variant_and_seed(results: Path) -> None:
     table = pd.read_csv(results / "moons.csv", keep_default_na=False, na_values={"nll": [""]})
     parameters = load_suite(REPOSITORY / "params" / "smoke.yaml").toy2d
-    variants = [
-        ("indm", ""),
-        *(("ddpmpp", v) for v in ("", "standardised", "scale-3", "scale-5", "same-compute", "same-parameters")),
-    ]
+    learned = tuple(f"learned-{family}" for family in FAMILIES)
+    controls = ("", "standardised", "scale-3", "scale-5", *learned, "same-compute", "same-parameters")
+    variants = [("indm", ""), ("indm", "frozen-flow"), *(("ddpmpp", variant) for variant in controls)]
     cells = [*variants, ("data", "")]
     assert list(zip(table["model"], table["variant"], strict=True)) == [
         cell for cell in cells for _ in range(parameters.seeds)
@@ -236,6 +315,10 @@ def test_stage_writes_a_row_for_each_model_variant_and_seed(results: Path) -> No
     assert first["parameters"]["ddpmpp", "same-parameters"] >= first["parameters"]["indm", ""]
     ratio = first["train_flops"]["ddpmpp", "same-compute"] / first["train_flops"]["indm", ""]
     assert ratio == pytest.approx(1, abs=0.05)
+    sizes = [first["parameters"]["ddpmpp", variant] - first["parameters"]["ddpmpp", ""] for variant in learned]
+    assert sizes == [1, 4, 6]
+    latents = models.groupby(["model", "variant"])["latent_std"].first().astype(float)
+    assert latents["indm", "frozen-flow"] == latents["indm", ""]
 
 
 def test_figure_repeats_byte_for_byte(results: Path) -> None:

@@ -55,8 +55,9 @@ def draw_batch(
         seed: identity from which the batches' noise is derived.
         device: where the model is.
         mean: mean latent of the data, on which the prior is centred, shape (C, H, W), or ``None``.
-        settings: ``sampler`` (a name in :data:`PREDICTORS`, ``ode``, ``ode_euler`` or ``ode_heun``), ``steps`` (grid
-            points), ``grid``, ``corrector_snr``, ``corrector_steps``, ``tolerance``, ``denoise``.
+        settings: ``sampler`` (a name in :data:`PREDICTORS`, ``ode``, ``ode_euler``, ``ode_heun`` or
+            ``dpm_solver_pp_2m``), ``steps`` (grid points), ``grid``, ``corrector_snr``, ``corrector_steps``, ``tolerance``,
+            ``denoise``.
 
     Returns:
         Model-space images, shape (B, C, H, W), on the device, and how often the network was called for them.

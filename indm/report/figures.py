@@ -4,6 +4,7 @@ A series keeps its colour, marker and line style in every figure; colours are Ok
 https://jfly.uni-koeln.de/color/), so that no reader depends on telling red from green, and markers repeat what they say.
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -54,6 +55,18 @@ STYLE: dict[Any, Any] = {
 GROUP = ["dataset", "sde", "objective"]
 TEXTS = [*GROUP, "model", "variant", "setting", "metric", "unit", "id", "control", "test"]
 PLAIN_MODELS = ["ddpmpp", "indm"]
+# Variants of the 2-D studies, from those that know nothing of their latent's scale on.
+RUNGS = [
+    "",
+    "same-compute",
+    "same-parameters",
+    "standardised",
+    "scale",
+    "learned-scale",
+    "learned-affine",
+    "learned-linear",
+    "frozen-flow",
+]
 WIDTH = 10.0
 # A logarithmic axis over less than this factor has hardly a 1, 2 or 5.
 SHORT = 4.0
@@ -149,6 +162,27 @@ def protocol(table: pd.DataFrame) -> Figure:
     return _note(_forest(rows, ["factor", "setting"], bars=True), named_bars({STUDENT: table["seeds"]}))
 
 
+def ladder(table: pd.DataFrame) -> Figure:
+    """Draw the models of the 2-D studies from DDPM++ up to INDM: a row a dataset, a column a metric, and a line each model."""
+    table = table[table["nelbo"].notna()]
+    distances = [column for column in map(str, table) if re.fullmatch(r"w1_\d+", column)][:1]
+    metrics = [column for column in ("nelbo", "nll", "gap", *distances, "path_ratio", "latent_std") if column in table]
+    rungs = sorted(set(zip(table["model"], table["variant"], strict=True)), key=_rung)
+    groups = list(table.groupby(["dataset"], sort=False))
+    figure = Figure(figsize=(WIDTH, len(groups) * (0.2 * len(rungs) + 0.5) + 0.6))
+    axes = figure.subplots(len(groups), len(metrics), squeeze=False, sharey=True)
+    for row, (_, part) in zip(axes, groups, strict=True):
+        places = [rungs.index(cell) for cell in zip(part["model"], part["variant"], strict=True)]
+        for axis, metric in zip(row, metrics, strict=True):
+            _points(axis, part, places, metric)
+        row[0].set_ylabel(part["dataset"].iloc[0])
+        row[0].set_yticks(range(len(rungs)), [names(*rung) for rung in rungs])
+        row[0].set_ylim(len(rungs) - 0.4, -0.6)
+    for axis, metric in zip(axes[0], metrics, strict=True):
+        axis.set_title(heading(metric))
+    return _note(figure, named_bars({STUDENT: table["seeds"]}))
+
+
 def claims(table: pd.DataFrame) -> Figure:
     """Draw the effect behind each verdict with its interval, and below it the effect against the control that decides."""
     panel = table["unit"] + ", positive in the direction of the claim"
@@ -168,6 +202,7 @@ FIGURES = {
     "learning-curve-step": Plot("learning_curve", (*GROUP, "model", "seeds", "step"), "nll", learning_curve_step),
     "learning-curve-flops": Plot("learning_curve", (*GROUP, "model", "seeds", "flops"), "nll", learning_curve_flops),
     "ablation": Plot("ablation", (*GROUP, "model", "variant", "pairs"), "nll_difference", ablation),
+    "ladder": Plot("toy2d", ("dataset", "model", "variant", "seeds"), "nelbo", ladder),
     "protocol": Plot("protocol", ("dataset", "seeds", "factor", "setting"), "difference", protocol),
 }
 
@@ -216,6 +251,25 @@ def _lines(axis: Axes, table: pd.DataFrame, x: str, value: str, styles: dict[str
         place = part[x] * (1 if x == "flops" else APART ** (i - (len(series) - 1) / 2))
         style = styles[str(label)]
         axis.errorbar(place, part[value], part["error"], label=str(label), capsize=2, elinewidth=0.9, **style)
+
+
+def _points(axis: Axes, table: pd.DataFrame, places: list[int], metric: str) -> None:
+    """Draw a metric's values, one a row at its place, with the intervals of their means over seeds."""
+    bars = half_widths(table[f"{metric}_se"], table["seeds"])
+    for place, model, value, bar in zip(places, table["model"], table[metric], bars, strict=True):
+        style = SERIES[int(model != PLAIN_MODELS[0])]
+        axis.hlines(place, value - bar, value + bar, color=style["color"])
+        axis.plot(value, place, marker=style["marker"], color=style["color"])
+
+
+def _rung(cell: tuple[str, str]) -> tuple[int, str, float]:
+    """Place a model and variant on the ladder from DDPM++ up to INDM, whose rungs learn more and more of the latent."""
+    model, variant = cell
+    kind, _, value = variant.partition("-")
+    scale = float(value) if kind == "scale" else 0.0
+    whole = kind if kind == "scale" else variant
+    order = RUNGS.index(whole) if whole in RUNGS else len(RUNGS)
+    return order + (len(RUNGS) + 1) * (model != PLAIN_MODELS[0]), whole, scale
 
 
 def _forest(table: pd.DataFrame, labels: list[str], bars: bool = False, second: str = "") -> Figure:

@@ -1,4 +1,4 @@
-"""Figures of the two-dimensional data: linear and nonlinear diffusion side by side, from a stage's arrays."""
+"""Figures of the two-dimensional data: DDPM++, the maps that it may learn, and INDM in rows, from a stage's arrays."""
 
 from collections.abc import Mapping
 from io import BytesIO
@@ -12,7 +12,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 Arrays = Mapping[str, NDArray[Any]]
-MODELS = {"ddpmpp": "DDPM++\n(linear)", "indm": "INDM\n(nonlinear)"}
+# Each adds to what the one above it learns of its latent; (model, variant) as the stage toy2d has them.
+MODELS = {
+    ("ddpmpp", ""): "DDPM++\n(fixed latent)",
+    ("ddpmpp", "learned-scale"): "DDPM++\nlearned scale",
+    ("ddpmpp", "learned-affine"): "DDPM++\nlearned scales\nand shifts",
+    ("ddpmpp", "learned-linear"): "DDPM++\nlearned\nlinear map",
+    ("indm", ""): "INDM\n(nonlinear)",
+}
 # The stage toy2d writes the arrays of its first seed.
 NOTE = "One model each, seed 0: no error bars."
 # Okabe and Ito's colours, which the colour-blind tell apart.
@@ -35,8 +42,8 @@ def toy2d_figure(arrays: Arrays) -> bytes:
 
     Arguments:
         arrays: what the stage ``toy2d`` wrote: ``data`` (N, 2), ``times`` (K,), ``limit``, ``arrows`` (A, 2), and for each
-            model ``clouds`` (K, B, 2), ``paths`` (P, C, 2), ``log_density`` (G^2,), ``drift`` (A, 2) and ``volatility``
-            (A, 2, 2).
+            model of :data:`MODELS`, below ``<model>/<variant>/``, ``clouds`` (K, B, 2), ``paths`` (P, C, 2),
+            ``log_density`` (G^2,), ``drift`` (A, 2) and ``volatility`` (A, 2, 2).
 
     Returns:
         The figure as SVG; the same arrays give the same bytes.
@@ -44,10 +51,13 @@ def toy2d_figure(arrays: Arrays) -> bytes:
     times = arrays["times"]
     with mpl.rc_context(STYLE):
         columns = 3 + len(times)
-        figure = Figure(figsize=(1.5 * columns, 3.2))
-        grid = figure.subplots(2, columns, squeeze=False, gridspec_kw={"wspace": 0.06, "hspace": 0.06})
-        for row, (model, label) in zip(grid, MODELS.items(), strict=True):
-            part = {key: arrays[f"{model}.{key}"] for key in ("clouds", "paths", "log_density", "drift", "volatility")}
+        figure = Figure(figsize=(1.5 * columns, 1.55 * len(MODELS) + 0.1))
+        grid = figure.subplots(len(MODELS), columns, squeeze=False, gridspec_kw={"wspace": 0.06, "hspace": 0.06})
+        for row, ((model, variant), label) in zip(grid, MODELS.items(), strict=True):
+            part = {
+                key: arrays[f"{model}/{variant}/{key}"]
+                for key in ("clouds", "paths", "log_density", "drift", "volatility")
+            }
             _clouds(row[: len(times)], part["clouds"], arrays["data"])
             _field(row[-3], arrays["arrows"], part["drift"], part["volatility"])
             _paths(row[-2], part["paths"])
@@ -58,7 +68,7 @@ def toy2d_figure(arrays: Arrays) -> bytes:
             axes.set_title(title)
         for axes in grid.flat:
             _frame(axes, float(arrays["limit"]))
-        figure.text(grid[-1, 0].get_position().x0, 0.04, NOTE)
+        figure.text(grid[-1, 0].get_position().x0, 0.08, NOTE)
         buffer = BytesIO()
         figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Description": NOTE})
     return buffer.getvalue()
@@ -106,7 +116,8 @@ def _paths(axes: Axes, paths: NDArray[Any]) -> None:
 
 
 def _density(axes: Axes, log_density: NDArray[Any], limit: float) -> None:
+    """Show a density; where it is not known, nothing."""
     side = round(len(log_density) ** 0.5)
     density = np.exp(log_density.reshape(side, side))
-    top = np.quantile(density, 0.995)
+    top = np.nanquantile(density, 0.995)
     axes.imshow(density, origin="lower", extent=(-limit, limit, -limit, limit), cmap="viridis", vmin=0, vmax=top)

@@ -1,5 +1,7 @@
 """How columns and their texts are written for readers, in figures and on the page alike."""
 
+import re
+
 HEADINGS = {
     "sde": "SDE",
     "fid": "FID",
@@ -35,6 +37,7 @@ NAMES = {
     "pc": "predictor–corrector",
     "ode_euler": "ODE, Euler",
     "ode_heun": "ODE, Heun",
+    "dpm_solver_pp_2m": "DPM-Solver++ 2M",
     "num_samples": "images",
 }
 
@@ -43,6 +46,8 @@ def heading(column: str) -> str:
     """Write the name of a column or metric."""
     if column.endswith("_difference"):
         return f"{heading(column.removesuffix('_difference'))}, difference"
+    if match := re.fullmatch(r"w1_(\d+)(.*)", column):
+        return f"W1, {match[1]} steps{match[2].replace('_', ' ')}"
     return HEADINGS.get(column, column.replace("_", " "))
 
 

@@ -29,7 +29,7 @@ PATHS, PATH_POINTS = 200, 128
 # Of the figures: times of the forward diffusion, half the side of the square shown, and sizes.
 TIMES = [0.0, 0.05, 0.15, 0.3, 1.0]
 LIMIT, ARROW_LIMIT = 2.0, 1.3
-DENSITY_GRID, ARROW_GRID, CLOUD, SHOWN_PATHS = 100, 11, 250, 40
+DENSITY_GRID, ARROW_GRID, CLOUD, SHOWN_PATHS = 64, 11, 250, 40
 
 
 def run(suite: "Suite", layout: Layout, name: str) -> Finished:
@@ -99,13 +99,13 @@ def _table(model: str, variant: str, columns: dict[str, Any]) -> pd.DataFrame:
 
 
 def _arrays(cells: list[Cell], sde: SDE, x: Tensor, parameters: "Toy2dParams", name: str) -> dict[str, Tensor]:
-    """Collect what the figures show: the data (N, 2), and of seed 0 of DDPM++ and INDM all in data space."""
+    """Collect what the figures show: the data (N, 2), and of seed 0 of DDPM++, its learned maps and INDM all in data space."""
     arrays = {"data": x, "times": torch.tensor(TIMES), "limit": torch.tensor(LIMIT)}
     arrays["arrows"] = square_grid(ARROW_LIMIT, ARROW_GRID)
     for cell in cells:
-        if cell.variant == "":
+        if cell.variant == "" or cell.variant.startswith("learned-"):
             shown = _shown(select(cell.stack, slice(1)), sde, arrays, parameters, name)
-            arrays |= {f"{cell.model}.{key}": value.float() for key, value in shown.items()}
+            arrays |= {f"{cell.model}/{cell.variant}/{key}": value.float() for key, value in shown.items()}
     return arrays
 
 

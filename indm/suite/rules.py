@@ -96,7 +96,7 @@ def _flow(flow: "FlowParams") -> Iterator[str]:
 
 
 def _denoising(run: "RunParams", sample: "SampleParams") -> Iterator[str]:
-    if sample.denoise == "released_ve" and (run.sde != "ve" or sample.sampler.startswith("ode")):
+    if sample.denoise == "released_ve" and (run.sde != "ve" or sample.sampler.startswith(("ode", "dpm"))):
         yield (
             f"key sample.denoise: found 'released_ve'; allowed: 'tweedie', 'none' where sde is {run.sde} and sampler is "
             f"{sample.sampler}: the released code takes that step under VE, after a predictor's last step"

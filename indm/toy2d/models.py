@@ -14,11 +14,13 @@ References:
 
 import itertools
 import math
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from indm.diffusion.objectives import NoiseFn
 from indm.diffusion.sde import SDE
@@ -29,6 +31,12 @@ FREQUENCIES = 3
 LOG_SNR_SCALE = 12.0
 # Largest |log-scale| of a coupling.
 LOG_SCALE = 2.0
+# Rows: what each trained number of a family of learned maps adds to (s1, s2, l, u, b1, b2).
+FAMILIES: dict[str, list[list[float]]] = {
+    "scale": [[1, 1, 0, 0, 0, 0]],
+    "affine": [[1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1]],
+    "linear": torch.eye(6).tolist(),
+}
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -103,6 +111,60 @@ class Standardisation(nn.Module):
         return z / self.factor + self.mean
 
 
+class LearnedMap(nn.Module):
+    r"""Learned linear map and shift of each replica, the flow of DDPM++'s learned controls; it starts as the identity.
+
+    .. math::
+        z = L U x + b, \quad L = \begin{pmatrix} 1 & 0 \\ l & 1 \end{pmatrix}, \quad
+        U = \begin{pmatrix} e^{s_1} & u \\ 0 & e^{s_2} \end{pmatrix}, \qquad
+        \log\Big|\det\frac{\partial z}{\partial x}\Big| = s_1 + s_2
+
+    The entries :math:`(s_1, s_2, l, u, b_1, b_2)` are :math:`c\,B` with the coefficients c, which are trained, and a fixed basis B.
+    So replicas of several families make one stack: coefficients of a family that has fewer have zero rows in B and stay 0.
+
+    Arguments:
+        families: family of each replica, a name in :data:`FAMILIES`.
+
+    References:
+        | Glow: Generative Flow with Invertible 1x1 Convolutions (Kingma and Dhariwal, 2018)
+        | https://arxiv.org/abs/1807.03039, equations 10 and 11
+    """
+
+    basis: Tensor
+
+    def __init__(self, families: Sequence[str]) -> None:
+        super().__init__()
+        self.register_buffer(
+            "basis", pad_sequence([torch.tensor(FAMILIES[family], dtype=torch.float32) for family in families], True)
+        )
+        self.coefficients = nn.Parameter(torch.zeros(self.basis.shape[:2]))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return z, shape (R, B, 2), and the log-determinant, shape (R, B)."""
+        matrix, shift, log_det = self._entries()
+        return torch.baddbmm(shift, x, matrix.mT), log_det.expand(x.shape[:-1])
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """Return x, shape (R, B, 2)."""
+        matrix, shift, log_det = self._entries()
+        (a, b), (c, d) = (row.unbind(-1) for row in matrix.unbind(-2))
+        adjugate = torch.stack([torch.stack([d, -b], -1), torch.stack([-c, a], -1)], -2)
+        return (z - shift) @ (adjugate * torch.exp(-log_det)[..., None]).mT
+
+    def trimmed(self) -> "LearnedMap":
+        """Return a copy without the coefficients that none of its replicas has."""
+        part, used = deepcopy(self), self.basis.any(-1).any(0)
+        part.basis, part.coefficients = self.basis[:, used], nn.Parameter(self.coefficients.detach()[:, used])
+        return part
+
+    def _entries(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the matrices (R, 2, 2), the shifts (R, 1, 2) and the log-determinants (R, 1)."""
+        entries = torch.einsum("rk,rke->re", self.coefficients, self.basis)
+        s1, s2, lower, upper = entries[:, :4].unbind(1)
+        matrix = torch.stack([s1.exp(), upper, lower * s1.exp(), lower * upper + s2.exp()], 1)
+        return matrix.unflatten(1, (DIMS, DIMS)), entries[:, None, 4:], (s1 + s2)[:, None]
+
+
 class CouplingFlow(nn.Module):
     r"""Affine couplings that take the coordinates in turn, the flow of INDM; it starts as the identity.
 
@@ -150,7 +212,7 @@ class CouplingFlow(nn.Module):
         return LOG_SCALE * torch.tanh(raw / LOG_SCALE), shift
 
 
-Flow2d = Standardisation | CouplingFlow
+Flow2d = Standardisation | LearnedMap | CouplingFlow
 
 
 class Stack(nn.Module):

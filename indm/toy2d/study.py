@@ -1,20 +1,32 @@
 r"""The models that the study of two-dimensional data compares, trained as few stacks.
 
-INDM beside DDPM++ as it is and five controls of it: on standardised data, on data times a constant, with INDM's training
-compute, and with INDM's number of parameters.
+INDM beside DDPM++ as it is and its controls: on standardised data, on data times a constant, with INDM's training compute, with
+INDM's number of parameters. Between the two lies a ladder of flows: DDPM++ that learns one number, two scales and shifts, or a
+linear map with a shift, trained with the score network from the first step on. ``frozen-flow`` is INDM with a score network that
+is trained afresh on the latents of the trained flow.
 """
 
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from indm.diffusion.sde import SDE
-from indm.toy2d.models import CouplingFlow, Flow2d, ScoreMLP, Stack, Standardisation, parameter_count, select
+from indm.toy2d.models import (
+    FAMILIES,
+    CouplingFlow,
+    Flow2d,
+    LearnedMap,
+    ScoreMLP,
+    Stack,
+    Standardisation,
+    parameter_count,
+    select,
+)
 from indm.toy2d.training import train
 
 
@@ -54,6 +66,7 @@ def train_cells(
     coupling_width: int,
     scales: list[float],
     steps: int,
+    map_lr: float,
     **recipe: Any,
 ) -> list[Cell]:
     """Train every model on a dataset, all seeds at once.
@@ -68,30 +81,32 @@ def train_cells(
         coupling_width: hidden units of a coupling.
         scales: constants by which the data is multiplied in the controls.
         steps: optimiser steps, but for the control of compute.
+        map_lr: peak learning rate of the learned maps.
         recipe: the other arguments of :func:`indm.toy2d.training.train`.
 
     Returns:
-        The cells: INDM, DDPM++, and the controls ``standardised``, ``scale-...``, ``same-compute`` and
-        ``same-parameters``.
+        The cells: INDM, INDM ``frozen-flow``, DDPM++, and its controls ``standardised``, ``scale-...``, ``learned-scale``,
+        ``learned-affine``, ``learned-linear``, ``same-compute`` and ``same-parameters``.
     """
     seeds = len(points)
-    fit: Fit = partial(_fit, dataset, points, **recipe)
+    fit: Fit = partial(_fit, dataset, seeds, steps=steps, **recipe)
     build = partial(ScoreMLP, layers=layers, sde=sde)
-    indm, indm_flops = fit(Stack(build(seeds, width), CouplingFlow(seeds, couplings, coupling_width)), steps=steps)
-    cells = [Cell("indm", "", indm, indm_flops)]
-
-    means, factors = affine_variants(points, scales)
-    flow = Standardisation(torch.cat(list(means.values())), torch.cat(list(factors.values())))
-    stack, flops = fit(Stack(build(seeds * len(means), width), flow), steps=steps)
-    for i, variant in enumerate(means):
-        cells.append(Cell("ddpmpp", variant, select(stack, slice(i * seeds, (i + 1) * seeds)), flops))
-
-    identity: Flow2d = Standardisation(means[""], factors[""])
+    narrow = partial(build, width=width)
+    indm, indm_flops = fit(points, Stack(narrow(seeds), CouplingFlow(seeds, couplings, coupling_width)))
+    fixed, flops = _fixed(fit, narrow, points, indm.flow, scales)
+    learned, learned_flops = _learned(partial(fit, flow_lr=map_lr, flow_warmup_steps=0), narrow, points)
+    identity: Flow2d = Standardisation(torch.zeros(seeds), torch.ones(seeds))
     longer = round(steps * indm_flops / flops)
-    cells.append(Cell("ddpmpp", "same-compute", *fit(Stack(build(seeds, width), identity), steps=longer)))
     wider = matching_width(lambda candidate: build(1, candidate), parameter_count(indm))
-    cells.append(Cell("ddpmpp", "same-parameters", *fit(Stack(build(seeds, wider), identity), steps=steps)))
-    return cells
+    return [
+        Cell("indm", "", indm, indm_flops),
+        # Its flow is INDM's, whose training it needs too.
+        Cell("indm", "frozen-flow", fixed.pop("frozen-flow"), indm_flops + flops),
+        *(Cell("ddpmpp", variant, stack, flops) for variant, stack in fixed.items()),
+        *(Cell("ddpmpp", variant, stack, learned_flops) for variant, stack in learned.items()),
+        Cell("ddpmpp", "same-compute", *fit(points, Stack(narrow(seeds), identity), steps=longer)),
+        Cell("ddpmpp", "same-parameters", *fit(points, Stack(build(seeds, wider), identity))),
+    ]
 
 
 def affine_variants(points: Tensor, scales: list[float]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -108,10 +123,45 @@ def matching_width(build: Callable[[int], nn.Module], parameters: int) -> int:
     return next(width for width in itertools.count(1) if parameter_count(build(width)) >= parameters)
 
 
-def _fit(dataset: str, points: Tensor, stack: Stack, *, steps: int, **recipe: Any) -> tuple[Stack, int]:
-    """Train a stack of variants, each of which has all the seeds of the training points (S, N, 2)."""
-    variants = stack.replicas // len(points)
-    seeds = list(range(len(points))) * variants
+def _fixed(
+    fit: Fit, build: Callable[[int], ScoreMLP], points: Tensor, flow: Flow2d, scales: list[float]
+) -> tuple[dict[str, Stack], int]:
+    """Train the variants of fixed maps, ``frozen-flow`` among them, whose data are the latents of a trained flow."""
+    means, factors = affine_variants(points, scales)
+    with torch.no_grad():
+        latents = flow(points)[0]
+    data = torch.cat([*[points] * len(means), latents])
+    identity = torch.zeros(len(points)), torch.ones(len(points))
+    maps = Standardisation(torch.cat([*means.values(), identity[0]]), torch.cat([*factors.values(), identity[1]]))
+    stack, flops = fit(data, Stack(build(len(data)), maps))
+    parts = _split(stack, [*means, "frozen-flow"])
+    parts["frozen-flow"].flow = flow
+    return parts, flops
+
+
+def _learned(fit: Fit, build: Callable[[int], ScoreMLP], points: Tensor) -> tuple[dict[str, Stack], int]:
+    """Train the variants of learned maps."""
+    families = [family for family in FAMILIES for _ in points]
+    stack, flops = fit(points, Stack(build(len(families)), LearnedMap(families)))
+    parts = _split(stack, [f"learned-{family}" for family in FAMILIES])
+    for part in parts.values():
+        part.flow = cast(LearnedMap, part.flow).trimmed()
+    return parts, flops
+
+
+def _split(stack: Stack, variants: list[str]) -> dict[str, Stack]:
+    """Divide a stack into its variants, each of which has all seeds."""
+    seeds = stack.replicas // len(variants)
+    return {variant: select(stack, slice(i * seeds, (i + 1) * seeds)) for i, variant in enumerate(variants)}
+
+
+def _fit(dataset: str, seeds: int, points: Tensor, stack: Stack, **recipe: Any) -> tuple[Stack, int]:
+    """Train a stack of variants, each of which has all seeds, on points (S, N, 2) or on those of each replica (R, N, 2)."""
     return train(
-        stack, stack.noise.sde, points.repeat(variants, 1, 1), dataset=dataset, seeds=seeds, steps=steps, **recipe
+        stack,
+        stack.noise.sde,
+        points.repeat(stack.replicas // len(points), 1, 1),
+        dataset=dataset,
+        seeds=list(range(seeds)) * (stack.replicas // seeds),
+        **recipe,
     )

@@ -100,7 +100,7 @@ def train(
             flow there are none.
         batch_size: points in a batch.
         lr: peak learning rate of the score network, of a cosine schedule.
-        flow_lr: peak learning rate of the flow, of a cosine schedule.
+        flow_lr: peak learning rate of what is trained of the flow, of a cosine schedule.
         ema_decay: decay of the averaged weights.
 
     Returns:
@@ -143,7 +143,9 @@ def _descend(
             loss.sum().backward()
         if not loss.isfinite().all():
             seed = seeds[int((~loss.isfinite()).nonzero()[0])]
-            raise DivergenceError(f"loss not finite at step {step} of seed {seed}: lower toy2d.lr or toy2d.flow_lr")
+            raise DivergenceError(
+                f"loss not finite at step {step} of seed {seed}: lower toy2d.training.lr, flow_lr or map_lr"
+            )
         for group, (_, peak) in zip(optimiser.param_groups, parts, strict=True):
             group["lr"] = peak * learning_rate(step, steps, 0, "cosine")
         optimiser.step()

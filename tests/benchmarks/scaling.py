@@ -61,7 +61,7 @@ def stages(suite: Suite, name: str, cost: Passes) -> dict[str, float]:
     calls = ODE_CALLS[sample.tolerance] if sample.sampler == "ode" else sample.steps
     calls *= 1 + (sample.corrector_steps if sample.corrector_snr else 0)
     draw = calls * cost.score + INVERSE_CALLS * cost.flow
-    per_step = {"euler_maruyama": 1, "ancestral": 1, "pc": 2, "ode_euler": 1, "ode_heun": 2}
+    per_step = {"euler_maruyama": 1, "ancestral": 1, "pc": 2, "ode_euler": 1, "ode_heun": 2, "dpm_solver_pp_2m": 1}
     swept = sum(suite.sweep.steps) * sum(per_step[sampler] for sampler in suite.sweep.samplers) * cost.score
     swept += len(suite.sweep.steps) * len(suite.sweep.samplers) * INVERSE_CALLS * cost.flow
     test = suite.nll.images or DATA[run.dataset][0][1]

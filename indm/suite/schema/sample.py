@@ -12,7 +12,7 @@ class SampleParams(Strict):
     """How images are drawn."""
 
     sampler: Annotated[
-        Literal["euler_maruyama", "reverse_diffusion", "ancestral", "ode", "ode_euler", "ode_heun"],
+        Literal["euler_maruyama", "reverse_diffusion", "ancestral", "ode", "ode_euler", "ode_heun", "dpm_solver_pp_2m"],
         Field(
             description="predictor of the reverse SDE, or the probability-flow ODE: adaptive, or one step an interval"
         ),

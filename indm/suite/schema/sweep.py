@@ -17,7 +17,7 @@ class SweepParams(Strict):
         Field(description="of the runs that are swept; others have no sweep"),
     ]
     samplers: Annotated[
-        list[Literal["euler_maruyama", "ancestral", "pc", "ode_euler", "ode_heun"]],
+        list[Literal["euler_maruyama", "ancestral", "pc", "ode_euler", "ode_heun", "dpm_solver_pp_2m"]],
         EachOnce(),
         Field(
             min_length=1, description="pc: reverse_diffusion, with the Langevin corrector of the run's sample section"

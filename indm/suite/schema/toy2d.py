@@ -33,6 +33,7 @@ class Toy2dTrainingParams(Strict):
     batch_size: Annotated[Count, Field(description="points in a batch")]
     lr: Annotated[Positive, Field(description="peak learning rate of the score network")]
     flow_lr: Annotated[Positive, Field(description="peak learning rate of the flow")]
+    map_lr: Annotated[Positive, Field(description="peak learning rate of the maps that DDPM++'s controls learn")]
     ema_decay: Annotated[Fraction, Field(description="decay of the averaged weights")]
 
 
