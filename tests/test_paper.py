@@ -51,6 +51,7 @@ SOURCED: list[tuple[str, str, Any, str]] = [
     (".*", "train.score.normalise_input", False, "models/ncsnpp.py"),
     (".*", "train.latent.standardise", False, "run_lib.py train"),
     (".*", "train.latent.scale", 1.0, "run_lib.py train"),
+    (".*", "train.latent.learned", None, "run_lib.py train"),
     (".*", "train.flow.name", "wolf", "vp/*, ve/* flow.model"),
     ("cifar10-.*", "train.flow.blocks", [16, 16], "vp/*, ve/* flow.nblocks, default_cifar10_configs.py flow.squeeze"),
     (

@@ -132,6 +132,21 @@ MISTAKES = {
         "  flow_warmup_steps: 10",
         ["run digits-vp-ddpmpp-nll, key train.flow_warmup_steps: found 10; allowed: 0, since model ddpmpp has no flow"],
     ),
+    "learned map beside a flow": (
+        "vp, " + LINE,
+        "vp, " + LINE.replace("train: {}", "train: {latent: {learned: scale}}"),
+        [f"run {RUN}, key train.latent.learned: found 'scale'; allowed: null, since model indm has a flow"],
+    ),
+    "map that nobody learns": (
+        "learned: null",
+        "learned: cubic",
+        ["key train.latent.learned: found 'cubic'; allowed: scale, affine, linear, null (of ddpmpp"],
+    ),
+    "learned map as a flow of indm": (
+        "    name: resflow",
+        "    name: linear",
+        ["key train.flow.name: found 'linear'; allowed: resflow, wolf"],
+    ),
     "warm-up of the flow without an end": (
         "vp, " + LINE,
         "vp, " + LINE.replace("train: {}", "train: {flow_warmup_steps: 200}"),

@@ -53,6 +53,9 @@ def _run(suite: "Suite", name: str, cell: str) -> Iterator[str]:
         yield "key train.alternate: found False; allowed: True where objective is fid and sde is vp"
     yield from _sde(train.sde)
     yield from _flow(train.flow)
+    if train.latent.learned is not None and run.model == "indm":
+        found = f"key train.latent.learned: found {train.latent.learned!r}"
+        yield f"{found}; allowed: null, since model indm has a flow; the maps are the controls of model ddpmpp"
     yield from _denoising(run, suite.sample_params(name))
     if run.dataset not in suite.datasets:
         yield f"key dataset: found {run.dataset!r}; allowed: {', '.join(suite.datasets)}"
@@ -63,7 +66,7 @@ def _steps(run: "RunParams", train: "TrainParams") -> Iterator[str]:
     if train.snapshots != sorted(train.snapshots) or max(train.snapshots, default=0) > train.steps:
         yield f"key train.snapshots: found {train.snapshots}; allowed: increasing, up to train.steps {train.steps}"
     found = f"key train.flow_warmup_steps: found {train.flow_warmup_steps}"
-    if train.flow_warmup_steps and run.model != "indm":
+    if train.flow_warmup_steps and run.model != "indm" and train.latent.learned is None:
         yield f"{found}; allowed: 0, since model {run.model} has no flow"
     if train.flow_warmup_steps >= train.steps:
         yield f"{found}; allowed: below train.steps {train.steps}"

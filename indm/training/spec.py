@@ -38,7 +38,7 @@ def model_spec(
         "eps": parameters.sde.eps,
         "centered": parameters.centered,
         "score": parameters.score.model_dump(),
-        "flow": (_flow_spec(parameters.flow) if run.model == "indm" else {"name": "identity"})
+        "flow": (_flow_spec(parameters.flow) if run.model == "indm" else {"name": suite.flow_of(name)})
         | _affine_spec(parameters.latent, data_moments),
     }
 
