@@ -56,6 +56,7 @@ CASES: dict[str, tuple[dict[str, Any], int]] = {
         {"objective": "nll", "reconstruction": True, "soft_truncation": 1.2},
         7,
     ),
+    "nll, running deviation": ({"objective": "nll", "normalise_input": "running", "micro_batches": 2}, 7),
     "fid, float64": ({"objective": "fid", "dtype": torch.float64}, 7),
     "nll, wolf, float64": ({"objective": "nll", "flow": "wolf", "dtype": torch.float64}, 7),
     "nll, wolf": ({"objective": "nll", "flow": "wolf"}, 8),
@@ -67,8 +68,9 @@ if bfloat16_attention_works():
 def trained(options: dict[str, Any], batch_size: int) -> tuple[Curve, list[Tensor]]:
     """Take a few steps with a clipped gradient; return the losses and the averaged weights."""
     options = {"grad_clip": 1.0, **options}
-    dtype, flow = options.pop("dtype", torch.float32), options.pop("flow", "resflow")
-    trainer = Trainer(model(flow).to(dtype), Optimisation(**OPTIONS | options))
+    dtype, kind = options.pop("dtype", torch.float32), {"flow": options.pop("flow", "resflow")}
+    kind |= {"normalise_input": options.pop("normalise_input", "unit")}
+    trainer = Trainer(model(**kind).to(dtype), Optimisation(**OPTIONS | options))
     plan = Plan(steps=6, flow_warmup_steps=1, **PLAN | {"batch_size": batch_size, "log_every": 1})
     torch.set_default_dtype(dtype)  # of the draws
     try:

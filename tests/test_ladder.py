@@ -20,6 +20,7 @@ PROTOCOL |= {"log_det": "series", "log_det_tolerance": 1e-3}
 # By variant: its model and what it changes of the training.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"learned-{name}": ("ddpmpp", {"latent": {"learned": name}, "flow_warmup_steps": 2}) for name in LEARNED},
+    "normalised-input": ("ddpmpp", {"score": {"normalise_input": "running"}}),
 }
 OBJECTIVES = {f"learned-{name}": ("nll", "fid") for name in LEARNED}
 RUNS = [

@@ -249,7 +249,7 @@ def untrained(name: str) -> ImplicitNonlinearDiffusion:
     score |= {"dropout": 0.0, "fourier_scale": 16.0}
     kind = {"embedding": "fourier", "fir": True, "progressive_input": "residual", "scale_by_sigma": True}
     plain = {"embedding": "log_snr", "fir": False, "progressive_input": "none", "scale_by_sigma": False}
-    score |= kind | {"normalise_input": False} if name == "ncsnpp" else plain | {"normalise_input": True}
+    score |= kind | {"normalise_input": "none"} if name == "ncsnpp" else plain | {"normalise_input": "unit"}
     sde = {"name": "ve", "sigma_min": 0.01, "sigma_max": 50.0}
     flow = {"name": "identity"}
     spec = {"shape": [3, 32, 32], "sde": sde, "eps": EPS, "score": score, "centered": False, "flow": flow}

@@ -48,7 +48,7 @@ SOURCED: list[tuple[str, str, Any, str]] = [
     (".*-ve-.*", "train.score.progressive_input", "residual", "ve/* model.progressive_input"),
     (".*-vp-.*", "train.score.scale_by_sigma", False, "vp/* model.scale_by_sigma"),
     (".*-ve-.*", "train.score.scale_by_sigma", True, "ve/* model.scale_by_sigma"),
-    (".*", "train.score.normalise_input", False, "models/ncsnpp.py"),
+    (".*", "train.score.normalise_input", "none", "models/ncsnpp.py"),
     (".*", "train.latent.standardise", False, "run_lib.py train"),
     (".*", "train.latent.scale", 1.0, "run_lib.py train"),
     (".*", "train.latent.learned", None, "run_lib.py train"),

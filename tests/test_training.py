@@ -59,7 +59,9 @@ def images(count: int = 20) -> Tensor:
     return torch.randint(0, 17, (count, 1, 8, 8), generator=Generator().manual_seed(0), dtype=torch.uint8)
 
 
-def model(flow: str = "resflow", sde: str = "vp", **affine: float) -> ImplicitNonlinearDiffusion:
+def model(
+    flow: str = "resflow", sde: str = "vp", normalise_input: str = "unit", **affine: float
+) -> ImplicitNonlinearDiffusion:
     torch.manual_seed(0)
     score = {
         "name": "unet",
@@ -69,7 +71,7 @@ def model(flow: str = "resflow", sde: str = "vp", **affine: float) -> ImplicitNo
         "attention_resolutions": [],
         "dropout": 0.0,
         "embedding": "log_snr",
-        "normalise_input": True,
+        "normalise_input": normalise_input,
     }
     spec = {"shape": [1, 8, 8], "sde": {"name": sde}, "eps": 1e-5, "centered": True, "score": score}
     return ImplicitNonlinearDiffusion(spec | {"flow": FLOWS[flow] | ({"affine": affine} if affine else {})})
@@ -264,6 +266,27 @@ def test_reconstruction_adds_the_residual() -> None:
         losses.append(trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0))
     assert losses[0]["score_loss"] == losses[1]["score_loss"]
     assert losses[0]["flow_loss"] != losses[1]["flow_loss"]
+
+
+@pytest.mark.parametrize("objective", ["nll", "fid"])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_running_deviation_is_that_of_the_latents_that_the_score_is_trained_on(objective: str, parts: int) -> None:
+    options = OPTIONS | {"micro_batches": parts}
+    trainer = Trainer(
+        model(normalise_input="running", scale=3.0, mean=0.5, std=1.0), Optimisation(objective=objective, **options)
+    )
+    draws = [draw(images(), 17, 8, SEED, step, CPU) for step in range(3)]
+    trainer.step(draws[0], 1.0, flow_alone=True)
+    assert trainer.model.noise.variance.item() == 1
+    variances = []
+    for one in draws[1:]:
+        # Of the flow before the step, or under objective fid after it: the score's.
+        before = trainer.model.flow(one.x, "none")[0]
+        trainer.step(one, 1.0)
+        z = before if objective == "nll" else trainer.model.flow(one.x, "none")[0]
+        variances.append(z.var(correction=0).item())
+    assert trainer.model.noise.variance.item() == pytest.approx(sum(variances) / 2, rel=1e-5)
+    assert trainer.averaged().noise.variance == trainer.model.noise.variance
 
 
 def test_flips_turn_half_of_the_images() -> None:

@@ -103,6 +103,8 @@ class Trainer:
         self.averages = {
             name: ExponentialMovingAverage(network, decays[name]) for name, network in self.networks.items()
         }
+        # Of the latents of a step, a row for each micro-batch: how many numbers, their sum, and that of their squares.
+        self._moments: list[Tensor] = []
 
     def step(self, draws: Draws, lr_factor: float, *, flow_alone: bool = False) -> dict[str, float]:
         """Take one optimiser step and return its losses, in nats per dimension whatever the reduction.
@@ -119,6 +121,7 @@ class Trainer:
             optimiser.param_groups[0]["lr"] = self.peaks[name] * lr_factor
         step_fn, names = (self._flow_step, ["flow"]) if flow_alone else (self.step_fn, list(self.networks))
         losses = step_fn(draws.split(self.optimisation.micro_batches))
+        self._follow_latents()
         for name in names:
             self.averages[name].update(self.networks[name])
         return losses
@@ -195,7 +198,7 @@ class Trainer:
         return loss, loss.item()
 
     def _joint_loss(self, draws: Draws) -> tuple[Tensor, float]:
-        return self._nelbo(draws, self._truncation(draws))
+        return self._nelbo(draws, self._truncation(draws), noted=True)
 
     def _flow_loss(self, draws: Draws) -> tuple[Tensor, float]:
         # Of its own times and noise: those of the step are the score's, which would follow a flow that has just seen them.
@@ -204,10 +207,24 @@ class Trainer:
     def _score_loss(self, draws: Draws) -> tuple[Tensor, float]:
         with torch.no_grad():
             z0, _ = self.model.flow(draws.x, "none", draws.generator)
+        self._note(z0)
         t = uniform_time(draws.u, self._truncation(draws))
         error = noise_error(self._noise, self.model.sde, z0, t, draws.noise)
         loss = variance_weighted(error).mean() / z0[0].numel()
         return loss, loss.item()
+
+    def _note(self, z0: Tensor) -> None:
+        """Note latents that the score is trained on, where it is to know their deviation."""
+        if self.model.noise.follows:
+            z = z0.detach().double()
+            self._moments.append(torch.stack([z.new_tensor(z.numel()), z.sum(), z.square().sum()]))
+
+    def _follow_latents(self) -> None:
+        """Tell the score, after a step, of the variance of its latents: those of all micro-batches and processes."""
+        if self._moments:
+            count, total, squares = add_up(torch.stack(self._moments).sum(0))
+            self.model.noise.follow(squares / count - (total / count) ** 2)
+            self._moments = []
 
     def _noise(self, z_t: Tensor, t: Tensor) -> Tensor:
         with torch.autocast(z_t.device.type, torch.bfloat16, enabled=self.optimisation.precision == "bfloat16"):
@@ -218,10 +235,12 @@ class Trainer:
             return self.model.eps
         return soft_truncation_time(draws.truncation, self.model.eps, self.optimisation.soft_truncation)
 
-    def _nelbo(self, draws: Draws, eps: float) -> tuple[Tensor, float]:
-        """Return the bound and, of it, the score's loss, both per dimension."""
+    def _nelbo(self, draws: Draws, eps: float, *, noted: bool = False) -> tuple[Tensor, float]:
+        """Return the bound and, of it, the score's loss, both per dimension; ``noted``: see :meth:`_note`."""
         model = self.model
         z0, log_det = model.flow(draws.x, "train", draws.generator)
+        if noted:
+            self._note(z0)
         t, z = importance_time(model.sde, draws.u, eps)
         error = noise_error(self._noise, model.sde, z0, t, draws.noise)
         bound = nelbo(model.sde, z0, log_det, error, z, eps)
