@@ -1,13 +1,21 @@
 """The controls of DDPM++ that tell what a flow does from what less than a flow does: each trained and evaluated by the stages."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from scipy.integrate import quad
+from scipy.special import expit
 from torch import Tensor
 
+from indm.diffusion.learned_range import LearnedRange
+from indm.diffusion.model import load_model
+from indm.diffusion.objectives import nelbo, noise_error, reconstruction
+from indm.diffusion.registered.vp import VP
+from indm.diffusion.sde import T, importance_time
 from indm.store.files import CHECKPOINT_FORMAT, SNAPSHOTS_FORMAT, read_weights
 from indm.store.layout import Layout
 from indm.suite.schema.names import LEARNED
@@ -20,6 +28,7 @@ PROTOCOL |= {"log_det": "series", "log_det_tolerance": 1e-3}
 # By variant: its model and what it changes of the training.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"learned-{name}": ("ddpmpp", {"latent": {"learned": name}, "flow_warmup_steps": 2}) for name in LEARNED},
+    "learned-range": ("ddpmpp", {"sde": {"vp": {"learned_range": True}}, "reconstruction": True}),
     "normalised-input": ("ddpmpp", {"score": {"normalise_input": "running"}}),
 }
 OBJECTIVES = {f"learned-{name}": ("nll", "fid") for name in LEARNED}
@@ -84,3 +93,90 @@ def test_learned_maps_are_trained_averaged_and_evaluated_as_flows_are(results: P
     for key in [key for key in trained if key.startswith("raw.flow.")]:
         assert trained[key].any()
         assert not torch.equal(trained[key], trained[key.replace("raw", "ema")])
+
+
+EPS = 1e-5
+MEAN, VARIANCE = 0.3, 0.2
+
+
+def exact_noise(sde: LearnedRange, z: Tensor, t: Tensor) -> Tensor:
+    """The noise prediction of data N(MEAN, VARIANCE), which sees the ends as a network does: by alpha and sigma."""
+    alpha, sigma = sde.alpha(t)[:, None], sde.sigma(t)[:, None]
+    return sigma * (z - alpha * MEAN) / (alpha**2 * VARIANCE + sigma**2)
+
+
+def bound(sde: LearnedRange, x: Tensor, points: int) -> Tensor:
+    """The code's bound of points x (N), its mean over noise and time exact but for the midpoint rule.
+
+    The errors are quadratic in the noise: two draws, -1 and 1, have their mean.
+    """
+    u = (torch.arange(points, dtype=torch.float64) + 0.5) / points
+    t, z = importance_time(sde, u, EPS)
+
+    def one(value: Tensor) -> Tensor:
+        z0, noises = value.expand(points, 1), [torch.full((points, 1), sign, dtype=torch.float64) for sign in (-1, 1)]
+        noise_fn = lambda z_t, times: exact_noise(sde, z_t, times)  # noqa: E731
+        error = torch.stack([noise_error(noise_fn, sde, z0, t, noise) for noise in noises]).mean()
+        rest = torch.stack([reconstruction(noise_fn, sde, z0[:1], EPS, noise[:1]) for noise in noises]).mean(0)
+        return nelbo(sde, z0[:1], x.new_zeros(1), error, z, EPS) + rest
+
+    return torch.cat([one(value) for value in x]).mean()
+
+
+def independent_bound(low: float, high: float, x: list[float]) -> float:
+    """The same by the formula of the module's docstring, in NumPy alone."""
+    nats = []
+    for value in x:
+
+        def error(a: float, value: float = value) -> float:
+            alpha2, sigma2 = expit(-a), expit(a)
+            total = alpha2 * VARIANCE + sigma2
+            return float(alpha2 * sigma2 * (value - MEAN) ** 2 / total**2 + (alpha2 * VARIANCE / total) ** 2)
+
+        integral = quad(lambda a: error(a) - 1, low, high, epsabs=1e-12, epsrel=1e-12, limit=500)[0]
+        prior = (expit(-high) * value**2 + expit(high)) / 2
+        nats.append(
+            integral / 2 + (error(low) - 1) / 2 + prior + (math.log(2 * math.pi) + math.log1p(math.exp(high))) / 2
+        )
+    return sum(nats) / len(nats)
+
+
+@pytest.mark.parametrize("moves", [(0.0, 0.0), (9.0, -6.0), (4.0, -9.0)])
+def test_bound_and_its_gradient_reach_the_learned_ends(moves: tuple[float, float]) -> None:
+    """Values and gradients against finite differences of another implementation, at ends where both matter."""
+    sde, x = LearnedRange(VP(), EPS).double(), [-0.7, 0.1, 1.4]
+    with torch.no_grad():
+        sde.moves.copy_(torch.tensor(moves))
+    low, high = sde.antiderivative(torch.tensor([EPS, T], dtype=torch.float64)).tolist()
+    found = bound(sde, torch.tensor(x, dtype=torch.float64), 4000)
+    assert found.item() == pytest.approx(independent_bound(low, high, x), abs=1e-6)
+    found.backward()
+    step = 1e-4
+    expected = [
+        (independent_bound(low + step, high, x) - independent_bound(low - step, high, x)) / (2 * step),
+        (independent_bound(low, high + step, x) - independent_bound(low, high - step, x)) / (2 * step),
+    ]
+    assert sde.moves.grad is not None
+    assert sde.moves.grad.tolist() == pytest.approx(expected, rel=1e-4, abs=1e-7)
+    assert max(map(abs, expected)) > (1e-6 if moves == (0.0, 0.0) else 1e-3)
+
+
+def test_learned_range_starts_as_the_fixed_schedule() -> None:
+    fixed, learned = VP(), LearnedRange(VP(), EPS)
+    t = torch.cat([torch.logspace(-5, 0, 50, dtype=torch.float64), torch.linspace(EPS, 1, 50, dtype=torch.float64)])
+    for name in ("alpha", "sigma", "log_snr", "drift", "diffusion", "antiderivative"):
+        torch.testing.assert_close(getattr(learned, name)(t), getattr(fixed, name)(t), rtol=1e-9, atol=1e-12)
+
+
+def test_learned_range_moves_with_the_score_and_is_evaluated_where_it_is(results: Path) -> None:
+    run = next(run for run in RUNS if "learned-range" in run)
+    trained = weights(results, run)
+    raw, averaged = trained["raw.noise.sde.moves"], trained["ema.noise.sde.moves"]
+    assert raw.all()
+    assert not torch.equal(raw, averaged)
+    path = Layout(results / "results", "smoke").run(run) / "checkpoint.safetensors"
+    for kind, moves in (("raw", raw), ("ema", averaged)):
+        sde = load_model(path, torch.device("cpu"), {"score": kind, "flow": "ema"}).sde
+        ends = torch.tensor([EPS, T], dtype=torch.float64)
+        torch.testing.assert_close(sde.antiderivative(ends) - VP().antiderivative(ends), moves.double())
+    call(results, "sample", "--run", run)

@@ -17,6 +17,7 @@ from indm.flows.build import build_flow
 from indm.flows.log_det import Series
 from indm.registry import DIFFUSIONS
 from tests.gaussian import GaussianData
+from tests.test_sde import LEARNED, build
 
 EPS = 1e-5
 
@@ -25,10 +26,10 @@ def bits(nats: Tensor, dims: int) -> Tensor:
     return nats / (dims * math.log(2))
 
 
-@pytest.mark.parametrize("name", sorted(DIFFUSIONS))
+@pytest.mark.parametrize("name", [*sorted(DIFFUSIONS), LEARNED])
 def test_four_numbers_of_exact_score(name: str) -> None:
     """The acceptance: NLL and NELBO within 0.01 bits/dim of the truth."""
-    sde, data = DIFFUSIONS[name](), GaussianData(8)
+    sde, data = build(name), GaussianData(8)
     x = data.draw(20_000)
     numbers = four_numbers(
         lambda z, t: data.noise_fn(sde, z, t),

@@ -27,6 +27,7 @@ SHAPES = {"cifar10": [3, 32, 32], "celeba64": [3, 64, 64]}
 SOURCED: list[tuple[str, str, Any, str]] = [
     (".*-vp-.*", "train.centered", True, "vp/* data.centered"),
     (".*-ve-.*", "train.centered", False, "default_* data.centered"),
+    (".*", "train.sde.vp.learned_range", False, "sde_lib.py"),
     (".*", "train.sde.vp.beta_min", 0.1, "default_* model.beta_min"),
     (".*", "train.sde.vp.beta_max", 20.0, "default_* model.beta_max"),
     (".*", "train.sde.ve.sigma_min", 0.01, "default_* model.sigma_min"),

@@ -147,6 +147,18 @@ MISTAKES = {
         "    name: linear",
         ["key train.flow.name: found 'linear'; allowed: resflow, wolf"],
     ),
+    "learned range without the term that makes it a bound": (
+        "learned_range: false",
+        "learned_range: true",
+        ["key train.reconstruction: found False; allowed: True where train.sde.vp.learned_range is True: without it"],
+    ),
+    "learned range of another objective": (
+        "learned_range: false",
+        "learned_range: true",
+        [
+            "digits-vp-indm-fid, key train.sde.vp.learned_range: found True; allowed: False where sde is vp and objective is fid"
+        ],
+    ),
     "warm-up of the flow without an end": (
         "vp, " + LINE,
         "vp, " + LINE.replace("train: {}", "train: {flow_warmup_steps: 200}"),

@@ -52,6 +52,7 @@ def _run(suite: "Suite", name: str, cell: str) -> Iterator[str]:
     if run.objective == "fid" and run.sde == "vp" and not train.alternate:
         yield "key train.alternate: found False; allowed: True where objective is fid and sde is vp"
     yield from _sde(train.sde)
+    yield from _learned_range(run, train)
     yield from _flow(train.flow)
     if train.latent.learned is not None and run.model == "indm":
         found = f"key train.latent.learned: found {train.latent.learned!r}"
@@ -89,6 +90,21 @@ def _sde(sde: "SDEParams") -> Iterator[str]:
     for key, low, high in ranges:
         if low >= high:
             yield f"key train.sde.{key}_min: found {low}; allowed: below {key[3:]}_max {high}"
+
+
+def _learned_range(run: "RunParams", train: "TrainParams") -> Iterator[str]:
+    if not train.sde.vp.learned_range:
+        return
+    if run.sde != "vp" or run.objective != "nll":
+        yield (
+            f"key train.sde.vp.learned_range: found True; allowed: False where sde is {run.sde} and objective is {run.objective}: "
+            "the range is learned by the bound of objective nll under vp"
+        )
+    if not train.reconstruction:
+        yield (
+            "key train.reconstruction: found False; allowed: True where train.sde.vp.learned_range is True: without it the bound "
+            "is of noisy latents, and the end at eps would choose their noise"
+        )
 
 
 def _flow(flow: "FlowParams") -> Iterator[str]:
