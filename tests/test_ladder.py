@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from scipy.integrate import quad
@@ -30,8 +31,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"learned-{name}": ("ddpmpp", {"latent": {"learned": name}, "flow_warmup_steps": 2}) for name in LEARNED},
     "learned-range": ("ddpmpp", {"sde": {"vp": {"learned_range": True}}, "reconstruction": True}),
     "normalised-input": ("ddpmpp", {"score": {"normalise_input": "running"}}),
+    "frozen-flow": ("indm", {"fresh_score_after": 4, "flow_warmup_steps": 1}),
 }
-OBJECTIVES = {f"learned-{name}": ("nll", "fid") for name in LEARNED}
+OBJECTIVES = {"frozen-flow": ("nll", "fid")} | {f"learned-{name}": ("nll", "fid") for name in LEARNED}
 RUNS = [
     f"digits-vp-{model}-{variant}-{objective}-s0"
     for variant, (model, _) in VARIANTS.items()
@@ -44,6 +46,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A suite with a run of every variant, its data prepared."""
     folder = tmp_path_factory.mktemp("ladder")
     suite = parse_yaml((REPOSITORY / "params" / "smoke.yaml").read_text())
+    suite["sample"] |= {"num_samples": 4, "batch_size": 4}
     suite["train"] |= {"steps": 8, "snapshots": [4, 8], "warmup_steps": 1}
     run = {"dataset": "digits", "sde": "vp", "seed": 0, "sample": {}}
     suite["runs"] = {
@@ -69,7 +72,7 @@ def result(folder: Path, run: str, name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("run", RUNS)
 def test_every_control_is_trained_and_evaluated_like_any_run(results: Path, run: str) -> None:
-    for stage in ("train", "nll", "curve"):
+    for stage in ("train", "nll", "curve", "sample"):
         call(results, stage, "--run", run)
     found = result(results, run, "nll")
     assert all(torch.tensor(found[key]).isfinite() for key in ("nll", "nelbo", "nelbo_no_reconstruction", "gap"))
@@ -179,4 +182,23 @@ def test_learned_range_moves_with_the_score_and_is_evaluated_where_it_is(results
         sde = load_model(path, torch.device("cpu"), {"score": kind, "flow": "ema"}).sde
         ends = torch.tensor([EPS, T], dtype=torch.float64)
         torch.testing.assert_close(sde.antiderivative(ends) - VP().antiderivative(ends), moves.double())
-    call(results, "sample", "--run", run)
+
+
+@pytest.mark.parametrize("objective", ["nll", "fid"])
+def test_frozen_flow_is_that_of_the_shorter_training_and_its_score_another(results: Path, objective: str) -> None:
+    run = f"digits-vp-indm-frozen-flow-{objective}-s0"
+    trained, counts = weights(results, run), result(results, run, "train")
+    snapshots, spec = read_weights(
+        Layout(results / "results", "smoke").run(run) / "snapshots.safetensors", SNAPSHOTS_FORMAT
+    )
+    flow = {key: value for key, value in trained.items() if key.startswith("ema.flow.")}
+    for key, value in flow.items():
+        assert torch.equal(value, trained[key.replace("ema", "raw")])
+        assert torch.equal(value, snapshots[f"4.{key}"])
+    assert not any(key.startswith("optimiser.flow") for key in trained)
+    assert all(trained[key] == 4 for key in trained if key.startswith("optimiser.score") and key.endswith(".step"))
+    warmup, joint, fresh = (counts[f"{phase}_flops_per_step"] for phase in ("flow_warmup", "train", "fresh_score"))
+    assert fresh < joint
+    assert spec["flops"] == [warmup + 3 * joint, warmup + 3 * joint + 4 * fresh]
+    table = pd.read_csv(Layout(results / "results", "smoke").run(run) / "train.csv")
+    assert table["score_loss"].notna().all()

@@ -79,6 +79,7 @@ SOURCED: list[tuple[str, str, Any, str]] = [
     (".*-ve-.*", "train.alternate", False, "ve/* training.likelihood_weighting: losses.py flow_step_fn_nll"),
     (".*", "train.steps", 260000, "default_* eval.end_ckpt, training.snapshot_freq"),
     (".*", "train.flow_warmup_steps", 0, "run_lib.py train"),
+    (".*", "train.fresh_score_after", None, "run_lib.py train"),
     (".*", "train.batch_size", 128, "default_* training.batch_size"),
     (".*", "train.micro_batches", 1, "default_* optim.num_micro_batch"),
     (".*", "train.precision", "float32", "losses.py"),

@@ -159,6 +159,21 @@ MISTAKES = {
             "digits-vp-indm-fid, key train.sde.vp.learned_range: found True; allowed: False where sde is vp and objective is fid"
         ],
     ),
+    "fresh score where no flow is": (
+        "  fresh_score_after: null",
+        "  fresh_score_after: 100",
+        [
+            "run digits-vp-ddpmpp-nll, key train.fresh_score_after: found 100; allowed: null, since model ddpmpp has no flow"
+        ],
+    ),
+    "fresh score after the end": (
+        "vp, " + LINE,
+        "vp, " + LINE.replace("train: {}", "train: {fresh_score_after: 200}"),
+        [
+            f"run {RUN}, key train.fresh_score_after: found 200; allowed: null, or above train.flow_warmup_steps 0 "
+            "and below train.steps 200"
+        ],
+    ),
     "warm-up of the flow without an end": (
         "vp, " + LINE,
         "vp, " + LINE.replace("train: {}", "train: {flow_warmup_steps: 200}"),

@@ -139,6 +139,7 @@ VARIANTS: dict[str, Suite] = {
     ),
     "running deviation": suite_of(score=SUITE.train.score.model_dump() | {"normalise_input": "running"}),
     "wolf": suite_of(flow=SUITE.train.flow.model_dump() | {"name": "wolf", "wolf": WOLF}),
+    "fresh score": suite_of(fresh_score_after=7, flow_warmup_steps=1),
 }
 
 

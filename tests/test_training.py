@@ -21,6 +21,7 @@ from indm.errors import DataError, DivergenceError
 from indm.flows.build import build_flow
 from indm.flows.log_det import draw_roulette
 from indm.flows.registered.resflow import ResidualFlow
+from indm.seeding import derive_seed
 from indm.suite.expand import suite_files
 from indm.suite.load import load_suite
 from indm.training.batches import Draws, draw
@@ -341,6 +342,37 @@ def test_warm_up_of_the_flow_lasts_its_steps() -> None:
 def test_learning_rate_warms_up_again_with_the_score() -> None:
     assert learning_rate(30, 100, 9, "constant", begin=30) == learning_rate(0, 100, 9, "constant") == 0.1
     assert learning_rate(60, 100, 9, "cosine", begin=30) == learning_rate(60, 100, 9, "cosine")
+
+
+def trained_afresh(objective: str, steps: int, after: int | None) -> tuple[Trainer, dict[int, dict[str, Tensor]]]:
+    """Train, and return the weights to evaluate after each step too."""
+    trainer, states = Trainer(model(), Optimisation(objective=objective, **OPTIONS)), {}
+
+    def keep(history: History) -> None:
+        states[history.done] = {key: value.clone() for key, value in trainer.evaluated().items()}
+
+    plan = Plan(steps=steps, flow_warmup_steps=1, fresh_score_after=after, **PLAN)
+    train(trainer, images(), 17, plan, after_step=keep, **LOOP)
+    return trainer, states
+
+
+@pytest.mark.parametrize("objective", ["nll", "fid"])
+def test_fresh_score_follows_a_whole_training_and_is_a_ddpmpp_of_its_latents(objective: str) -> None:
+    """Until it starts, the bytes are those of a training that ends there; then those of the identity on the flow's latents."""
+    trainer, states = trained_afresh(objective, 8, 4)
+    _, shorter = trained_afresh(objective, 4, None)
+    for step in (1, 4):
+        assert all(torch.equal(value, states[step][key]) for key, value in shorter[step].items())
+    flow = trainer.model.flow
+    assert all(torch.equal(value, shorter[4][f"ema.flow.{key}"]) for key, value in flow.state_dict().items())
+    torch.manual_seed(derive_seed(*SEED, "fresh score"))
+    spec = trainer.model.spec | {"flow": FLOWS["identity"]}
+    twin = Trainer(ImplicitNonlinearDiffusion(spec), Optimisation(objective=objective, **OPTIONS))
+    for step in range(4, 8):
+        draws = draw(images(), 17, 8, SEED, step, CPU)
+        twin.step(replace(draws, x=flow(draws.x, "none")[0]), learning_rate(step - 4, 4, 2, "cosine"))
+    assert same(weights(trainer.model.noise), weights(twin.model.noise))
+    assert same(weights(trainer.averages["score"].module), weights(twin.averages["score"].module))
 
 
 @pytest.mark.parametrize("flow", ["identity", "resflow"])

@@ -69,8 +69,21 @@ def _steps(run: "RunParams", train: "TrainParams") -> Iterator[str]:
     found = f"key train.flow_warmup_steps: found {train.flow_warmup_steps}"
     if train.flow_warmup_steps and run.model != "indm" and train.latent.learned is None:
         yield f"{found}; allowed: 0, since model {run.model} has no flow"
+    if train.fresh_score_after is not None:
+        yield from _fresh_score(run, train, train.fresh_score_after)
     if train.flow_warmup_steps >= train.steps:
         yield f"{found}; allowed: below train.steps {train.steps}"
+
+
+def _fresh_score(run: "RunParams", train: "TrainParams", after: int) -> Iterator[str]:
+    found = f"key train.fresh_score_after: found {after}"
+    if run.model != "indm" and train.latent.learned is None:
+        yield f"{found}; allowed: null, since model {run.model} has no flow"
+    if not train.flow_warmup_steps < after < train.steps:
+        yield (
+            f"{found}; allowed: null, or above train.flow_warmup_steps {train.flow_warmup_steps} and below train.steps "
+            f"{train.steps}"
+        )
 
 
 def _processes(processes: int, train: "TrainParams") -> Iterator[str]:
