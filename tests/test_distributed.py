@@ -59,6 +59,7 @@ CASES: dict[str, tuple[dict[str, Any], int]] = {
     "nll, running deviation": ({"objective": "nll", "normalise_input": "running", "micro_batches": 2}, 7),
     "fid, float64": ({"objective": "fid", "dtype": torch.float64}, 7),
     "nll, wolf, float64": ({"objective": "nll", "flow": "wolf", "dtype": torch.float64}, 7),
+    "nll, learned range": ({"objective": "nll", "learned_range": True, "reconstruction": True}, 7),
     "nll, fresh score": ({"objective": "nll", "fresh_score_after": 3}, 7),
     "nll, wolf": ({"objective": "nll", "flow": "wolf"}, 8),
 }
@@ -71,7 +72,7 @@ def trained(options: dict[str, Any], batch_size: int) -> tuple[Curve, list[Tenso
     options = {"grad_clip": 1.0, **options}
     dtype, kind = options.pop("dtype", torch.float32), {"flow": options.pop("flow", "resflow")}
     fresh = options.pop("fresh_score_after", None)
-    kind |= {"normalise_input": options.pop("normalise_input", "unit")}
+    kind |= {key: options.pop(key) for key in ("normalise_input", "learned_range") if key in options}
     trainer = Trainer(model(**kind).to(dtype), Optimisation(**OPTIONS | options))
     plan = Plan(
         steps=6, flow_warmup_steps=1, fresh_score_after=fresh, **PLAN | {"batch_size": batch_size, "log_every": 1}

@@ -61,7 +61,7 @@ def images(count: int = 20) -> Tensor:
 
 
 def model(
-    flow: str = "resflow", sde: str = "vp", normalise_input: str = "unit", **affine: float
+    flow: str = "resflow", sde: str = "vp", normalise_input: str = "unit", learned_range: bool = False, **affine: float
 ) -> ImplicitNonlinearDiffusion:
     torch.manual_seed(0)
     score = {
@@ -74,7 +74,8 @@ def model(
         "embedding": "log_snr",
         "normalise_input": normalise_input,
     }
-    spec = {"shape": [1, 8, 8], "sde": {"name": sde}, "eps": 1e-5, "centered": True, "score": score}
+    kind = {"name": sde, "learned_range": learned_range}
+    spec = {"shape": [1, 8, 8], "sde": kind, "eps": 1e-5, "centered": True, "score": score}
     return ImplicitNonlinearDiffusion(spec | {"flow": FLOWS[flow] | ({"affine": affine} if affine else {})})
 
 
