@@ -250,7 +250,8 @@ class Trainer:
         """Note latents that the score is trained on, where it is to know their deviation."""
         if self.model.noise.follows:
             z = z0.detach().double()
-            self._moments.append(torch.stack([z.new_tensor(z.numel()), z.sum(), z.square().sum()]))
+            count = torch.tensor(float(z.numel()), dtype=z.dtype, device=z.device)
+            self._moments.append(torch.stack([count, z.sum(), z.square().sum()]))
 
     def _follow_latents(self) -> None:
         """Tell the score, after a step, of the variance of its latents: those of all micro-batches and processes."""
