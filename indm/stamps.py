@@ -45,9 +45,8 @@ def members(suite: "Suite", stage: str, subject: str) -> list[str]:
 
 def _of_model(suite: "Suite", name: str) -> list[str]:
     run = suite.runs[name]
-    train = suite.train_params(name)
-    flow = train.flow.name if run.model == "indm" else "identity"
-    return [DIFFUSIONS.module(run.sde), NETWORKS.module(train.score.name), FLOWS.module(flow)]
+    network = suite.train_params(name).score.name
+    return [DIFFUSIONS.module(run.sde), NETWORKS.module(network), FLOWS.module(suite.flow_of(name))]
 
 
 def suite_stamps(suite: "Suite") -> Iterator[tuple[str, str]]:

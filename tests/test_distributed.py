@@ -56,8 +56,11 @@ CASES: dict[str, tuple[dict[str, Any], int]] = {
         {"objective": "nll", "reconstruction": True, "soft_truncation": 1.2},
         7,
     ),
+    "nll, running deviation": ({"objective": "nll", "normalise_input": "running", "micro_batches": 2}, 7),
     "fid, float64": ({"objective": "fid", "dtype": torch.float64}, 7),
     "nll, wolf, float64": ({"objective": "nll", "flow": "wolf", "dtype": torch.float64}, 7),
+    "nll, learned range": ({"objective": "nll", "learned_range": True, "reconstruction": True}, 7),
+    "nll, fresh score": ({"objective": "nll", "fresh_score_after": 3}, 7),
     "nll, wolf": ({"objective": "nll", "flow": "wolf"}, 8),
 }
 if bfloat16_attention_works():
@@ -67,9 +70,13 @@ if bfloat16_attention_works():
 def trained(options: dict[str, Any], batch_size: int) -> tuple[Curve, list[Tensor]]:
     """Take a few steps with a clipped gradient; return the losses and the averaged weights."""
     options = {"grad_clip": 1.0, **options}
-    dtype, flow = options.pop("dtype", torch.float32), options.pop("flow", "resflow")
-    trainer = Trainer(model(flow).to(dtype), Optimisation(**OPTIONS | options))
-    plan = Plan(steps=6, flow_warmup_steps=1, **PLAN | {"batch_size": batch_size, "log_every": 1})
+    dtype, kind = options.pop("dtype", torch.float32), {"flow": options.pop("flow", "resflow")}
+    fresh = options.pop("fresh_score_after", None)
+    kind |= {key: options.pop(key) for key in ("normalise_input", "learned_range") if key in options}
+    trainer = Trainer(model(**kind).to(dtype), Optimisation(**OPTIONS | options))
+    plan = Plan(
+        steps=6, flow_warmup_steps=1, fresh_score_after=fresh, **PLAN | {"batch_size": batch_size, "log_every": 1}
+    )
     torch.set_default_dtype(dtype)  # of the draws
     try:
         curve = train_steps(trainer, images(), 17, plan, **LOOP)

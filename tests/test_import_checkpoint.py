@@ -82,7 +82,7 @@ def workplace(tmp_path: Path) -> Path:
     suite = parse_yaml((REPOSITORY / "params" / "smoke.yaml").read_text())
     flow = {"activation": "sin", "bound": "linf", "coefficient": 0.98, "blocks": [1, 1], "width": 8}
     suite["train"]["flow"] |= flow | {"init_at_bound": False}
-    suite["train"]["score"] |= SCORE | {"normalise_input": False}
+    suite["train"]["score"] |= SCORE | {"normalise_input": "none"}
     for run in suite["runs"].values():
         if run["sde"] == "ve":
             run["train"] = {"centered": False, "score": SCORE_VE}

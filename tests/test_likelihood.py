@@ -17,6 +17,7 @@ from indm.flows.build import build_flow
 from indm.flows.log_det import Series
 from indm.registry import DIFFUSIONS
 from tests.gaussian import GaussianData
+from tests.test_sde import LEARNED, build
 
 EPS = 1e-5
 
@@ -25,10 +26,10 @@ def bits(nats: Tensor, dims: int) -> Tensor:
     return nats / (dims * math.log(2))
 
 
-@pytest.mark.parametrize("name", sorted(DIFFUSIONS))
+@pytest.mark.parametrize("name", [*sorted(DIFFUSIONS), LEARNED])
 def test_four_numbers_of_exact_score(name: str) -> None:
     """The acceptance: NLL and NELBO within 0.01 bits/dim of the truth."""
-    sde, data = DIFFUSIONS[name](), GaussianData(8)
+    sde, data = build(name), GaussianData(8)
     x = data.draw(20_000)
     numbers = four_numbers(
         lambda z, t: data.noise_fn(sde, z, t),
@@ -249,7 +250,7 @@ def untrained(name: str) -> ImplicitNonlinearDiffusion:
     score |= {"dropout": 0.0, "fourier_scale": 16.0}
     kind = {"embedding": "fourier", "fir": True, "progressive_input": "residual", "scale_by_sigma": True}
     plain = {"embedding": "log_snr", "fir": False, "progressive_input": "none", "scale_by_sigma": False}
-    score |= kind | {"normalise_input": False} if name == "ncsnpp" else plain | {"normalise_input": True}
+    score |= kind | {"normalise_input": "none"} if name == "ncsnpp" else plain | {"normalise_input": "unit"}
     sde = {"name": "ve", "sigma_min": 0.01, "sigma_max": 50.0}
     flow = {"name": "identity"}
     spec = {"shape": [3, 32, 32], "sde": sde, "eps": EPS, "score": score, "centered": False, "flow": flow}

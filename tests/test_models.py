@@ -353,8 +353,28 @@ def test_log_snr_network_predicts_the_noise_from_the_normalised_input(sde: VP | 
     norm = torch.sqrt(sde.alpha(t) ** 2 + sde.sigma(t) ** 2).float()[:, None, None, None]
     condition = sde.log_snr(t).float()
     torch.testing.assert_close(NoiseModel(network, sde)(z, t), network(z, condition), rtol=0, atol=0)
-    normalised = NoiseModel(network, sde, normalise_input=True)
+    normalised = NoiseModel(network, sde, normalise_input="unit")
     torch.testing.assert_close(normalised(z, t), network(z / norm, condition), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("sde", [VP(), VE()], ids=["vp", "ve"])
+def test_input_is_divided_by_the_running_deviation_of_z_t(sde: VP | VE) -> None:
+    """The mean of the variances that it was told of, until there are a hundred; then the newest counts for one in a hundred."""
+    network = build("unet-small")
+    z, t = torch.randn(3, 1, 8, 8), torch.tensor([1e-5, 0.3, 1.0], dtype=torch.float64)
+    model = NoiseModel(network, sde, normalise_input="running").train()
+    torch.testing.assert_close(model(z, t), NoiseModel(network, sde, normalise_input="unit")(z, t), rtol=0, atol=0)
+    for variance in (4.0, 9.0, 5.0):
+        model.follow(torch.tensor(variance, dtype=torch.float64))
+    norm = torch.sqrt(6 * sde.alpha(t) ** 2 + sde.sigma(t) ** 2).float()[:, None, None, None]
+    expected = network(z / norm, sde.log_snr(t).float())
+    torch.testing.assert_close(model(z, t), expected)
+    other = NoiseModel(network, sde, normalise_input="running").eval()
+    other.load_state_dict(model.state_dict())
+    torch.testing.assert_close(other(z, t), expected)
+    model.batches.fill_(1000)
+    model.follow(torch.tensor(106.0))
+    assert model.variance.item() == pytest.approx(7)
 
 
 @every_case

@@ -27,6 +27,7 @@ SHAPES = {"cifar10": [3, 32, 32], "celeba64": [3, 64, 64]}
 SOURCED: list[tuple[str, str, Any, str]] = [
     (".*-vp-.*", "train.centered", True, "vp/* data.centered"),
     (".*-ve-.*", "train.centered", False, "default_* data.centered"),
+    (".*", "train.sde.vp.learned_range", False, "sde_lib.py"),
     (".*", "train.sde.vp.beta_min", 0.1, "default_* model.beta_min"),
     (".*", "train.sde.vp.beta_max", 20.0, "default_* model.beta_max"),
     (".*", "train.sde.ve.sigma_min", 0.01, "default_* model.sigma_min"),
@@ -48,9 +49,10 @@ SOURCED: list[tuple[str, str, Any, str]] = [
     (".*-ve-.*", "train.score.progressive_input", "residual", "ve/* model.progressive_input"),
     (".*-vp-.*", "train.score.scale_by_sigma", False, "vp/* model.scale_by_sigma"),
     (".*-ve-.*", "train.score.scale_by_sigma", True, "ve/* model.scale_by_sigma"),
-    (".*", "train.score.normalise_input", False, "models/ncsnpp.py"),
+    (".*", "train.score.normalise_input", "none", "models/ncsnpp.py"),
     (".*", "train.latent.standardise", False, "run_lib.py train"),
     (".*", "train.latent.scale", 1.0, "run_lib.py train"),
+    (".*", "train.latent.learned", None, "run_lib.py train"),
     (".*", "train.flow.name", "wolf", "vp/*, ve/* flow.model"),
     ("cifar10-.*", "train.flow.blocks", [16, 16], "vp/*, ve/* flow.nblocks, default_cifar10_configs.py flow.squeeze"),
     (
@@ -77,6 +79,7 @@ SOURCED: list[tuple[str, str, Any, str]] = [
     (".*-ve-.*", "train.alternate", False, "ve/* training.likelihood_weighting: losses.py flow_step_fn_nll"),
     (".*", "train.steps", 260000, "default_* eval.end_ckpt, training.snapshot_freq"),
     (".*", "train.flow_warmup_steps", 0, "run_lib.py train"),
+    (".*", "train.fresh_score_after", None, "run_lib.py train"),
     (".*", "train.batch_size", 128, "default_* training.batch_size"),
     (".*", "train.micro_batches", 1, "default_* optim.num_micro_batch"),
     (".*", "train.precision", "float32", "losses.py"),

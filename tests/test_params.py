@@ -132,6 +132,48 @@ MISTAKES = {
         "  flow_warmup_steps: 10",
         ["run digits-vp-ddpmpp-nll, key train.flow_warmup_steps: found 10; allowed: 0, since model ddpmpp has no flow"],
     ),
+    "learned map beside a flow": (
+        "vp, " + LINE,
+        "vp, " + LINE.replace("train: {}", "train: {latent: {learned: scale}}"),
+        [f"run {RUN}, key train.latent.learned: found 'scale'; allowed: null, since model indm has a flow"],
+    ),
+    "map that nobody learns": (
+        "learned: null",
+        "learned: cubic",
+        ["key train.latent.learned: found 'cubic'; allowed: scale, affine, linear, null (of ddpmpp"],
+    ),
+    "learned map as a flow of indm": (
+        "    name: resflow",
+        "    name: linear",
+        ["key train.flow.name: found 'linear'; allowed: resflow, wolf"],
+    ),
+    "learned range without the term that makes it a bound": (
+        "learned_range: false",
+        "learned_range: true",
+        ["key train.reconstruction: found False; allowed: True where train.sde.vp.learned_range is True: without it"],
+    ),
+    "learned range of another objective": (
+        "learned_range: false",
+        "learned_range: true",
+        [
+            "digits-vp-indm-fid, key train.sde.vp.learned_range: found True; allowed: False where sde is vp and objective is fid"
+        ],
+    ),
+    "fresh score where no flow is": (
+        "  fresh_score_after: null",
+        "  fresh_score_after: 100",
+        [
+            "run digits-vp-ddpmpp-nll, key train.fresh_score_after: found 100; allowed: null, since model ddpmpp has no flow"
+        ],
+    ),
+    "fresh score after the end": (
+        "vp, " + LINE,
+        "vp, " + LINE.replace("train: {}", "train: {fresh_score_after: 200}"),
+        [
+            f"run {RUN}, key train.fresh_score_after: found 200; allowed: null, or above train.flow_warmup_steps 0 "
+            "and below train.steps 200"
+        ],
+    ),
     "warm-up of the flow without an end": (
         "vp, " + LINE,
         "vp, " + LINE.replace("train: {}", "train: {flow_warmup_steps: 200}"),

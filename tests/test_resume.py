@@ -137,7 +137,9 @@ VARIANTS: dict[str, Suite] = {
     "flow alone first, dropout, micro-batches": suite_of(
         flow_warmup_steps=5, micro_batches=2, score=SUITE.train.score.model_dump() | {"dropout": 0.2}
     ),
+    "running deviation": suite_of(score=SUITE.train.score.model_dump() | {"normalise_input": "running"}),
     "wolf": suite_of(flow=SUITE.train.flow.model_dump() | {"name": "wolf", "wolf": WOLF}),
+    "fresh score": suite_of(fresh_score_after=7, flow_warmup_steps=1),
 }
 
 

@@ -8,16 +8,27 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from indm.diffusion.learned_range import LearnedRange
 from indm.diffusion.registered.ve import VE
 from indm.diffusion.registered.vp import VP
 from indm.diffusion.sde import SDE, T, importance_time, soft_truncation_time, uniform_time
 from indm.registry import DIFFUSIONS
 
 EPS = 1e-5
-EACH_SDE = pytest.mark.parametrize("name", sorted(DIFFUSIONS))
+LEARNED = "learned-range"
+EACH_SDE = pytest.mark.parametrize("name", [*sorted(DIFFUSIONS), LEARNED])
 # Those that the released code has, and numbers of it are known for.
 EACH_RELEASED = pytest.mark.parametrize("name", ["vp", "ve"])
 Golden = dict[str, np.ndarray]
+
+
+def build(name: str) -> SDE:
+    """A registered diffusion, or VP with ends of the log-SNR that have moved."""
+    if name != LEARNED:
+        return DIFFUSIONS[name]()
+    sde = LearnedRange(VP(), EPS).requires_grad_(False)
+    sde.moves.copy_(torch.tensor([1.5, -1.0]))
+    return sde
 
 
 def grid(golden: Golden) -> torch.Tensor:
@@ -77,7 +88,7 @@ def test_one_step_discretisation_matches_released_code(golden_sde: Golden) -> No
 @EACH_SDE
 def test_interval_composes_exactly(name: str) -> None:
     """Two steps of the exact form are one: the forward kernels t <- s <- r multiply."""
-    sde = DIFFUSIONS[name]()
+    sde = build(name)
     r, s, t = (torch.tensor([value], dtype=torch.float64) for value in (0.1, 0.5, 1.0))
     (a, g), (a1, g1), (a2, g2) = sde.interval(t, r), sde.interval(s, r), sde.interval(t, s)
     torch.testing.assert_close(a, a1 * a2)
@@ -94,14 +105,14 @@ def test_exact_interval_is_valid_where_the_released_one_is_not() -> None:
 @EACH_SDE
 @given(t=st.floats(min_value=EPS, max_value=T))
 def test_time_inverts_antiderivative(name: str, t: float) -> None:
-    sde = DIFFUSIONS[name]()
+    sde = build(name)
     time = torch.tensor([t], dtype=torch.float64)
     torch.testing.assert_close(sde.time(sde.antiderivative(time)), time, rtol=1e-9, atol=0)
 
 
 @EACH_SDE
 def test_antiderivative_is_minus_log_snr_and_its_slope_is_the_ratio(name: str) -> None:
-    sde: SDE = DIFFUSIONS[name]()
+    sde = build(name)
     t = torch.linspace(0.01, 1, 50, dtype=torch.float64, requires_grad=True)
     a = sde.antiderivative(t)
     torch.testing.assert_close(a, -torch.log(sde.alpha(t) ** 2 / sde.sigma(t) ** 2))
@@ -111,7 +122,7 @@ def test_antiderivative_is_minus_log_snr_and_its_slope_is_the_ratio(name: str) -
 
 @EACH_SDE
 def test_snr_falls_and_divergence_integrates_the_drift(name: str) -> None:
-    sde: SDE = DIFFUSIONS[name]()
+    sde = build(name)
     t = torch.linspace(EPS, T, 200_001, dtype=torch.float64)
     assert (sde.log_snr(t).diff() < 0).all()
     assert sde.divergence_integral(EPS) == pytest.approx(torch.trapezoid(sde.drift(t), t).item(), abs=1e-8)
@@ -120,7 +131,7 @@ def test_snr_falls_and_divergence_integrates_the_drift(name: str) -> None:
 @EACH_SDE
 def test_importance_density(name: str) -> None:
     """Times of uniform u have density g^2 / sigma^2 / Z: compare the cumulative distribution."""
-    sde: SDE = DIFFUSIONS[name]()
+    sde = build(name)
     u = torch.linspace(0, 1, 1001, dtype=torch.float64)[:-1]
     t, z = importance_time(sde, u, EPS)
     expected = (sde.antiderivative(t) - sde.antiderivative(torch.tensor(EPS, dtype=torch.float64))) / z

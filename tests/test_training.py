@@ -21,6 +21,7 @@ from indm.errors import DataError, DivergenceError
 from indm.flows.build import build_flow
 from indm.flows.log_det import draw_roulette
 from indm.flows.registered.resflow import ResidualFlow
+from indm.seeding import derive_seed
 from indm.suite.expand import suite_files
 from indm.suite.load import load_suite
 from indm.training.batches import Draws, draw
@@ -59,7 +60,9 @@ def images(count: int = 20) -> Tensor:
     return torch.randint(0, 17, (count, 1, 8, 8), generator=Generator().manual_seed(0), dtype=torch.uint8)
 
 
-def model(flow: str = "resflow", sde: str = "vp", **affine: float) -> ImplicitNonlinearDiffusion:
+def model(
+    flow: str = "resflow", sde: str = "vp", normalise_input: str = "unit", learned_range: bool = False, **affine: float
+) -> ImplicitNonlinearDiffusion:
     torch.manual_seed(0)
     score = {
         "name": "unet",
@@ -69,9 +72,10 @@ def model(flow: str = "resflow", sde: str = "vp", **affine: float) -> ImplicitNo
         "attention_resolutions": [],
         "dropout": 0.0,
         "embedding": "log_snr",
-        "normalise_input": True,
+        "normalise_input": normalise_input,
     }
-    spec = {"shape": [1, 8, 8], "sde": {"name": sde}, "eps": 1e-5, "centered": True, "score": score}
+    kind = {"name": sde, "learned_range": learned_range}
+    spec = {"shape": [1, 8, 8], "sde": kind, "eps": 1e-5, "centered": True, "score": score}
     return ImplicitNonlinearDiffusion(spec | {"flow": FLOWS[flow] | ({"affine": affine} if affine else {})})
 
 
@@ -266,6 +270,27 @@ def test_reconstruction_adds_the_residual() -> None:
     assert losses[0]["flow_loss"] != losses[1]["flow_loss"]
 
 
+@pytest.mark.parametrize("objective", ["nll", "fid"])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_running_deviation_is_that_of_the_latents_that_the_score_is_trained_on(objective: str, parts: int) -> None:
+    options = OPTIONS | {"micro_batches": parts}
+    trainer = Trainer(
+        model(normalise_input="running", scale=3.0, mean=0.5, std=1.0), Optimisation(objective=objective, **options)
+    )
+    draws = [draw(images(), 17, 8, SEED, step, CPU) for step in range(3)]
+    trainer.step(draws[0], 1.0, flow_alone=True)
+    assert trainer.model.noise.variance.item() == 1
+    variances = []
+    for one in draws[1:]:
+        # Of the flow before the step, or under objective fid after it: the score's.
+        before = trainer.model.flow(one.x, "none")[0]
+        trainer.step(one, 1.0)
+        z = before if objective == "nll" else trainer.model.flow(one.x, "none")[0]
+        variances.append(z.var(correction=0).item())
+    assert trainer.model.noise.variance.item() == pytest.approx(sum(variances) / 2, rel=1e-5)
+    assert trainer.averaged().noise.variance == trainer.model.noise.variance
+
+
 def test_flips_turn_half_of_the_images() -> None:
     data = torch.zeros(200, 1, 8, 8, dtype=torch.uint8)
     data[..., :4] = 16
@@ -318,6 +343,37 @@ def test_warm_up_of_the_flow_lasts_its_steps() -> None:
 def test_learning_rate_warms_up_again_with_the_score() -> None:
     assert learning_rate(30, 100, 9, "constant", begin=30) == learning_rate(0, 100, 9, "constant") == 0.1
     assert learning_rate(60, 100, 9, "cosine", begin=30) == learning_rate(60, 100, 9, "cosine")
+
+
+def trained_afresh(objective: str, steps: int, after: int | None) -> tuple[Trainer, dict[int, dict[str, Tensor]]]:
+    """Train, and return the weights to evaluate after each step too."""
+    trainer, states = Trainer(model(), Optimisation(objective=objective, **OPTIONS)), {}
+
+    def keep(history: History) -> None:
+        states[history.done] = {key: value.clone() for key, value in trainer.evaluated().items()}
+
+    plan = Plan(steps=steps, flow_warmup_steps=1, fresh_score_after=after, **PLAN)
+    train(trainer, images(), 17, plan, after_step=keep, **LOOP)
+    return trainer, states
+
+
+@pytest.mark.parametrize("objective", ["nll", "fid"])
+def test_fresh_score_follows_a_whole_training_and_is_a_ddpmpp_of_its_latents(objective: str) -> None:
+    """Until it starts, the bytes are those of a training that ends there; then those of the identity on the flow's latents."""
+    trainer, states = trained_afresh(objective, 8, 4)
+    _, shorter = trained_afresh(objective, 4, None)
+    for step in (1, 4):
+        assert all(torch.equal(value, states[step][key]) for key, value in shorter[step].items())
+    flow = trainer.model.flow
+    assert all(torch.equal(value, shorter[4][f"ema.flow.{key}"]) for key, value in flow.state_dict().items())
+    torch.manual_seed(derive_seed(*SEED, "fresh score"))
+    spec = trainer.model.spec | {"flow": FLOWS["identity"]}
+    twin = Trainer(ImplicitNonlinearDiffusion(spec), Optimisation(objective=objective, **OPTIONS))
+    for step in range(4, 8):
+        draws = draw(images(), 17, 8, SEED, step, CPU)
+        twin.step(replace(draws, x=flow(draws.x, "none")[0]), learning_rate(step - 4, 4, 2, "cosine"))
+    assert same(weights(trainer.model.noise), weights(twin.model.noise))
+    assert same(weights(trainer.averages["score"].module), weights(twin.averages["score"].module))
 
 
 @pytest.mark.parametrize("flow", ["identity", "resflow"])

@@ -60,7 +60,7 @@ class Evaluation:
         return Series(self.log_det_tolerance * math.log(2))
 
     def log_det_bound(self, model: str) -> float:
-        """Bound the systematic error of every image's numbers by the log-determinant's, in bits/dim; only INDM has a flow."""
+        """Bound the systematic error of every image's numbers by the log-determinant's, in bits/dim; INDM's has no closed form."""
         return (self.log_det_tolerance or 0.0) if model == "indm" else 0.0
 
 

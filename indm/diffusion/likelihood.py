@@ -153,7 +153,7 @@ def stratified_nelbo(
         t = importance_time(sde, u.to(z0.device), eps)[0]
         noise = torch.randn(z0.shape, generator=generator, dtype=z0.dtype).to(z0.device)
         error = error + (noise_error(noise_fn, sde, z0, t, noise) - control.draw(z0, t, noise)) / draws
-    z = importance_time(sde, torch.zeros(1, dtype=torch.float64), eps)[1]
+    z = importance_time(sde, torch.zeros(1, dtype=torch.float64, device=z0.device), eps)[1]
     return nelbo(sde, z0, log_det, error, z, eps)
 
 

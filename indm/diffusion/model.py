@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from indm.diffusion.learned_range import LearnedRange
 from indm.diffusion.noise import NoiseModel
-from indm.diffusion.sde import build_sde
+from indm.diffusion.sde import SDE, build_sde
 from indm.errors import ArtifactError
 from indm.flows.build import build_flow
 from indm.networks.build import build_network
@@ -21,9 +22,10 @@ class ImplicitNonlinearDiffusion(nn.Module):
     The diffusion of :math:`x_t = h_\phi^{-1}(z_t)` is nonlinear; with the identity as flow this is DDPM++ (NCSN++ under VE).
 
     Arguments:
-        spec: what rebuilds the model: ``sde`` (name and parameters), ``eps``, ``shape`` (C, H, W), ``score`` (name and
-            keyword arguments of the network, and ``normalise_input``), ``centered`` (data in [-1, 1], else in [0, 1], which the
-            network maps to [-1, 1] itself), ``flow`` (name and keyword arguments, of which ``affine`` is a fixed map).
+        spec: what rebuilds the model: ``sde`` (name and parameters, and ``learned_range`` where the ends of its log-SNR are
+            trained), ``eps``, ``shape`` (C, H, W), ``score`` (name and keyword arguments of the network, and
+            ``normalise_input``), ``centered`` (data in [-1, 1], else in [0, 1], which the network maps to [-1, 1] itself),
+            ``flow`` (name and keyword arguments, of which ``affine`` is a fixed map).
 
     References:
         | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
@@ -36,11 +38,15 @@ class ImplicitNonlinearDiffusion(nn.Module):
         channels, size, _ = spec["shape"]
         score = dict(spec["score"])
         normalise_input = score.pop("normalise_input")
-        self.sde = build_sde(**spec["sde"])
         self.eps: float = spec["eps"]
         network = build_network(channels_in=channels, image_size=size, centered=spec["centered"], **score)
-        self.noise = NoiseModel(network, self.sde, normalise_input=normalise_input)
+        self.noise = NoiseModel(network, _diffusion(self.eps, **spec["sde"]), normalise_input=normalise_input)
         self.flow = build_flow(channels_in=channels, image_size=size, **spec["flow"])
+
+    @property
+    def sde(self) -> SDE:
+        """The linear diffusion of the latent: of the score's weights, where it learns its range."""
+        return cast(SDE, self.noise.sde)
 
     @property
     def centered(self) -> bool:
@@ -52,6 +58,11 @@ class ImplicitNonlinearDiffusion(nn.Module):
         """Shape (C, H, W) of an image and of its latent."""
         channels, height, width = self.spec["shape"]
         return channels, height, width
+
+
+def _diffusion(eps: float, *, learned_range: bool = False, **parameters: Any) -> SDE:
+    sde = build_sde(**parameters)
+    return LearnedRange(sde, eps) if learned_range else sde
 
 
 def load_model(

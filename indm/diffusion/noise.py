@@ -1,11 +1,16 @@
 """From a network's raw output to the noise prediction and the score of an SDE's marginals."""
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
+import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from indm.networks.registered.unet import ScoreUNet
+
+
+# Batches of equal weight in the running deviation; after as many, each new one counts for one in as many.
+MEMORY = 100
 
 
 class Marginal(Protocol):
@@ -29,34 +34,60 @@ class NoiseModel(nn.Module):
     Arguments:
         network: raw output (B, C, H, W) of an image (B, C, H, W) and a condition (B,).
         sde: alpha, sigma and log SNR as functions of the time (B,).
-        normalise_input: divide z_t by :math:`\sqrt{\alpha_t^2 + \sigma_t^2}`, so that a network without an inner
-            normalisation of its input sees values of order one at every noise level of a VE process.
+        normalise_input: divide z_t by :math:`\sqrt{\alpha_t^2 s^2 + \sigma_t^2}`, so that a network without an inner normalisation
+            of its input sees values of order one at every noise level: with s = 1 (``unit``), or with s the running deviation of
+            the latent (``running``), which is a buffer that :meth:`follow` moves; ``none``: not at all.
 
     Source: "Score-Based Generative Modeling through Stochastic Differential Equations" (Song et al., 2021,
     https://arxiv.org/abs/2011.13456, appendix C); for the normalised input "Elucidating the Design Space of
-    Diffusion-Based Generative Models" (Karras et al., 2022, https://arxiv.org/abs/2206.00364, table 1).
+    Diffusion-Based Generative Models" (Karras et al., 2022, https://arxiv.org/abs/2206.00364, table 1: c_in).
     """
 
-    def __init__(self, network: "ScoreUNet", sde: Marginal, normalise_input: bool = False) -> None:
+    variance: Tensor
+    batches: Tensor
+
+    def __init__(
+        self, network: "ScoreUNet", sde: Marginal, normalise_input: Literal["none", "unit", "running"] = "none"
+    ) -> None:
         super().__init__()
         self.network = network
         self.sde = sde
         self.normalise_input = normalise_input
+        if normalise_input == "running":
+            self.register_buffer("variance", torch.ones(()))
+            self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def follows(self) -> bool:
+        """Whether :meth:`follow` is to be told of the latents of every batch."""
+        return self.normalise_input == "running"
+
+    @torch.no_grad()
+    def follow(self, variance: Tensor) -> None:
+        r"""Move the running variance :math:`s^2` towards the variance v of a batch of latents, a scalar.
+
+        .. math:: s_n^2 = s_{n-1}^2 + \frac{v_n - s_{n-1}^2}{\min(n, 100)}
+
+        It is the mean over the first batches; before them, 1.
+        """
+        self.batches += 1
+        self.variance += (variance - self.variance) / self.batches.clamp(max=MEMORY)
 
     def forward(self, z_t: Tensor, t: Tensor) -> Tensor:
         """Predict the noise (B, C, H, W) in z_t (B, C, H, W) at the times t (B,)."""
         t = t.expand(len(z_t))
-        x = (
-            z_t / _as_factor((self.sde.alpha(t) ** 2 + self.sde.sigma(t) ** 2).sqrt(), z_t)
-            if self.normalise_input
-            else z_t
-        )
+        x = z_t if self.normalise_input == "none" else z_t / _as_factor(self._deviation(t), z_t)
         raw = self.network(x, self._condition(t).to(z_t.dtype))
         return -_as_factor(self.sde.sigma(t), z_t) * raw if self.network.scale_by_sigma else raw
 
     def score(self, z_t: Tensor, t: Tensor) -> Tensor:
         """Estimate the score (B, C, H, W) of the marginal at z_t (B, C, H, W) and the times t (B,)."""
         return -self(z_t, t) / _as_factor(self.sde.sigma(t.expand(len(z_t))), z_t)
+
+    def _deviation(self, t: Tensor) -> Tensor:
+        """Return the deviation (B,) by which z_t is divided."""
+        alpha2 = self.sde.alpha(t) ** 2
+        return ((alpha2 * self.variance if self.follows else alpha2) + self.sde.sigma(t) ** 2).sqrt()
 
     def _condition(self, t: Tensor) -> Tensor:
         if self.network.embedding == "positional":

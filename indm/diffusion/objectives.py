@@ -68,7 +68,7 @@ def variance_weighted(error: Tensor) -> Tensor:
     return 0.5 * error
 
 
-def likelihood_weighted(error: Tensor, z: float) -> Tensor:
+def likelihood_weighted(error: Tensor, z: float | Tensor) -> Tensor:
     r"""Loss :math:`\tfrac Z2\|\epsilon_\theta-\epsilon\|^2`, for times drawn by :func:`indm.diffusion.sde.importance_time`.
 
     References:
@@ -99,7 +99,7 @@ def prior_cross_entropy(sde: SDE, z0: Tensor) -> Tensor:
         The cross entropy of each sample, shape (B,).
     """
     end = torch.tensor(T, dtype=torch.float64)
-    alpha, sigma, std = sde.alpha(end).item(), sde.sigma(end).item(), sde.prior_std
+    alpha, sigma, std = sde.alpha(end), sde.sigma(end), sde.prior_std
     dims = z0[0].numel()
     constant = 0.5 * dims * (math.log(2 * math.pi * std**2) + (sigma / std) ** 2)
     return constant + squared_norm(z0) * (alpha / std) ** 2 / 2
@@ -124,11 +124,11 @@ def reconstruction(noise_fn: NoiseFn, sde: SDE, z0: Tensor, eps: float, noise: T
         | Soft Truncation (Kim et al., 2022), https://arxiv.org/abs/2106.05527, appendix on the reconstruction term
     """
     t = torch.full((len(z0),), eps, dtype=torch.float64, device=z0.device)
-    log_alpha = math.log(sde.alpha(t[0]).item())
+    log_alpha = sde.alpha(t[0]).log()
     return 0.5 * (noise_error(noise_fn, sde, z0, t, noise) - squared_norm(noise)) - z0[0].numel() * log_alpha
 
 
-def nelbo(sde: SDE, z0: Tensor, log_det: Tensor, error: Tensor, z: float, eps: float) -> Tensor:
+def nelbo(sde: SDE, z0: Tensor, log_det: Tensor, error: Tensor, z: float | Tensor, eps: float) -> Tensor:
     r"""Negative evidence lower bound without the reconstruction term, in nats.
 
     Arguments:

@@ -54,7 +54,7 @@ class SDE(Protocol):
     def time(self, a: Tensor) -> Tensor:
         """Inverse of :meth:`antiderivative`: the time at which it equals ``a``."""
 
-    def divergence_integral(self, eps: float) -> float:
+    def divergence_integral(self, eps: float) -> float | Tensor:
         r"""Integral :math:`\int_\epsilon^T f(t)\, \mathrm d t`, per dimension."""
 
     def interval(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,7 +66,7 @@ def build_sde(name: str, **parameters: float) -> SDE:
     return DIFFUSIONS[name](**parameters)
 
 
-def importance_time(sde: SDE, u: Tensor, eps: float) -> tuple[Tensor, float]:
+def importance_time(sde: SDE, u: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     r"""Map uniform draws to times of density :math:`p(t) \propto g^2/\sigma^2` on :math:`[\epsilon, T]`.
 
     .. math:: t = A^{-1}\big(A(\epsilon) + u Z\big), \qquad Z = A(T) - A(\epsilon)
@@ -77,13 +77,13 @@ def importance_time(sde: SDE, u: Tensor, eps: float) -> tuple[Tensor, float]:
         eps: truncation time.
 
     Returns:
-        The times, shape (B,), and the normalising constant :math:`Z`.
+        The times, shape (B,), and the normalising constant :math:`Z`, a scalar.
 
     References:
         | Maximum Likelihood Training of Score-Based Diffusion Models (Song et al., 2021)
         | https://arxiv.org/abs/2101.09258, section 4.2
     """
-    low, high = sde.antiderivative(torch.tensor([eps, T], dtype=torch.float64)).tolist()
+    low, high = sde.antiderivative(torch.tensor([eps, T], dtype=torch.float64))
     return sde.time(low + u * (high - low)).clamp(eps, T), high - low
 
 

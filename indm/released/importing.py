@@ -42,8 +42,10 @@ def check_fit(spec: dict[str, Any], released: Config, name: str, *, has_flow: bo
         for key, value in expected.items()
         if plain(found.get(key)) != value
     ]
-    if spec["score"]["normalise_input"]:
-        wrong.append("train.score.normalise_input: released False, run True")
+    if spec["score"]["normalise_input"] != "none":
+        wrong.append(f"train.score.normalise_input: released 'none', run {spec['score']['normalise_input']!r}")
+    if spec["sde"].get("learned_range"):
+        wrong.append("train.sde.vp.learned_range: released False, run True")
     if "affine" in spec["flow"]:
         wrong.append("train.latent: released standardise false and scale 1, run another")
     if has_flow != (spec["flow"]["name"] != "identity"):

@@ -49,15 +49,15 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
 
 def _summary(suite: "Suite", name: str, table: pd.DataFrame) -> dict[str, Any]:
     """Average the numbers and the gap over images, and say how they were measured."""
-    run, parameters = suite.runs[name], suite.nll
+    run, parameters, weights = suite.runs[name], suite.nll, suite.weights_of(name)
     result = {
         "run": name,
         "unit": "bits/dim",
         "split": "test",
         "images": len(table),
-        "weights": suite.weights_of(name),
+        "weights": weights,
         "divergence": "Hutchinson, one Rademacher probe",
-        "log_det": parameters.log_det if run.model == "indm" else None,
+        "log_det": parameters.log_det if run.model == "indm" else "closed form" if weights["flow"] else None,
         "ode": "Adams-Bashforth of fifth order" if parameters.tolerance is None else "dopri5",
         "tolerance": parameters.tolerance,
         "ode_steps": parameters.ode_steps,

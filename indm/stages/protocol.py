@@ -73,6 +73,7 @@ class Study:
         self.extractor, self.clean, self.identity = load_extractors(self.data / "extractor.safetensors")
         self.known, self.source = load_references(self.data)
         self.model = load_model(self.checkpoint, self.device, self.weights)
+        self.has_flow = any(True for _ in self.model.flow.parameters())
         # The very images of the stage sample.
         self.images = torch.cat([x.cpu() for x, _ in draw_images(**self.drawing())])
         self.rounded = quantise(self.images, self.levels, self.model.centered, self.sample.rounding).numpy()
@@ -195,11 +196,11 @@ class Study:
 
     def other_weights(self) -> list[dict[str, str]]:
         """List the weights of both networks that the suite does not take; those of the score alone, where no flow is."""
-        flows = ("ema", "raw") if self.run.model == "indm" else (self.weights["flow"],)
+        flows = ("ema", "raw") if self.has_flow else (self.weights["flow"],)
         pairs = [{"score": score, "flow": flow} for score, flow in product(("ema", "raw"), flows)]
         return [weights for weights in pairs if weights != self.weights]
 
     def said(self, weights: dict[str, str]) -> str:
         """Name weights, such as "score ema, flow raw"."""
-        networks = ("score", "flow") if self.run.model == "indm" else ("score",)
+        networks = ("score", "flow") if self.has_flow else ("score",)
         return ", ".join(f"{network} {weights[network]}" for network in networks)

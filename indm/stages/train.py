@@ -4,7 +4,8 @@ With several processes (the suite's key), each computes its part of every batch,
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -27,12 +28,15 @@ from indm.training.checkpoint import write_snapshots, write_training
 from indm.training.distributed import add_up, any_process, first, group, launch, started_by_torchrun
 from indm.training.flops import cumulative_flops, step_flops
 from indm.training.keeper import Keeper, shared_scratch
-from indm.training.loop import train
+from indm.training.loop import Plan, train
 from indm.training.spec import STANDARD, build_plan, build_trainer
 from indm.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
+
+# Of a training: both networks, before them the flow alone, after them a new score alone.
+PHASES = ("train", "flow_warmup", "fresh_score")
 
 
 def run(suite: "Suite", layout: Layout, name: str) -> Finished:
@@ -78,7 +82,7 @@ def _train(suite: "Suite", layout: Layout, name: str, device: torch.device) -> F
     torch.manual_seed(derive_seed(*seed, "initialisation"))
     trainer, plan = build_trainer(suite, name, description["shape"], device, data_moments), build_plan(parameters)
     begin = partial(draw, images, levels, plan.batch_size, seed, 0, device, centered=parameters.centered)
-    flops = _flops(trainer, begin()), _flops(trainer, begin(), flow_alone=True) if plan.flow_warmup_steps else None
+    flops = _phases(trainer, plan, begin)
     key = _key(suite, name, description["sha256"], device)
     with shared_scratch(layout.scratch(name, "train"), key, device) as scratch, sigterm_noted() as stop:
         # All of several processes stop after the same step.
@@ -113,16 +117,14 @@ def _write(
     trainer: Trainer,
     curve: list[dict[str, float]],
     keeper: Keeper,
-    flops: tuple[int, int | None],
+    flops: dict[str, tuple[int, int]],
 ) -> None:
-    """Write what has been trained; ``flops`` are the operations of a step, and of one that warms up the flow."""
+    """Write what has been trained; ``flops``: see :func:`_phases`."""
     run, parameters, folder = suite.runs[name], suite.train_params(name), layout.run(name)
     identity = {"run": name, "dataset": run.dataset, "seed": run.seed}
-    counts = dict(zip(("train_flops_per_step", "flow_warmup_flops_per_step"), flops, strict=True))
+    counts = {f"{phase}_flops_per_step": flops[phase][1] if phase in flops else None for phase in PHASES}
     write_training(folder, trainer, curve, identity | {"step": parameters.steps}, counts)
-    cumulative = [
-        cumulative_flops(step, parameters.flow_warmup_steps, flops[0], flops[1] or 0) for step in parameters.snapshots
-    ]
+    cumulative = [cumulative_flops(step, sorted(flops.values())) for step in parameters.snapshots]
     write_snapshots(folder, keeper.snapshots(), identity | {"flops": cumulative, "model": trainer.model.spec})
 
 
@@ -135,6 +137,18 @@ def _key(suite: "Suite", name: str, data: Mapping[str, str], device: torch.devic
         data=data,
         machine=[device.type, suite.threads, suite.processes],
     )
+
+
+def _phases(trainer: Trainer, plan: Plan, begin: Callable[[], Draws]) -> dict[str, tuple[int, int]]:
+    """Say of each phase of a training, by its name in :data:`PHASES`, its first step and the operations of one of its steps."""
+    phases = {"train": (plan.flow_warmup_steps, _flops(trainer, begin()))}
+    if plan.flow_warmup_steps:
+        phases["flow_warmup"] = 0, _flops(trainer, begin(), flow_alone=True)
+    if plan.fresh_score_after is not None:
+        frozen = deepcopy(trainer)
+        frozen.freeze_flow()
+        phases["fresh_score"] = plan.fresh_score_after, _flops(frozen, begin())
+    return phases
 
 
 def _flops(trainer: Trainer, draws: Draws, *, flow_alone: bool = False) -> int:

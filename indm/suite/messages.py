@@ -75,10 +75,15 @@ def _expected(location: list[str]) -> str:
     if not hasattr(model, "model_fields") or location[-1] not in model.model_fields:
         return ""
     schema = model.model_json_schema()["properties"][location[-1]]
-    if "enum" in schema:
-        words = [str(choice) for choice in schema["enum"]]
-    else:
-        words = [schema["type"]] if "type" in schema else []
-        words += [f"{sign} {schema[key]}" for key, sign in _SIGNS.items() if key in schema]
     meaning = f" ({schema['description']})" if "description" in schema else ""
-    return ", ".join(words) + meaning
+    return ", ".join(_words(schema)) + meaning
+
+
+def _words(schema: Mapping[str, Any]) -> list[str]:
+    """List what a schema takes: choices, or a type and its range; of a key that may be null, both."""
+    if "anyOf" in schema:
+        return [word for option in schema["anyOf"] for word in _words(option)]
+    if "enum" in schema:
+        return [str(choice) for choice in schema["enum"]]
+    words = [schema["type"]] if "type" in schema else []
+    return words + [f"{sign} {schema[key]}" for key, sign in _SIGNS.items() if key in schema]

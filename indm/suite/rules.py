@@ -52,7 +52,11 @@ def _run(suite: "Suite", name: str, cell: str) -> Iterator[str]:
     if run.objective == "fid" and run.sde == "vp" and not train.alternate:
         yield "key train.alternate: found False; allowed: True where objective is fid and sde is vp"
     yield from _sde(train.sde)
+    yield from _learned_range(run, train)
     yield from _flow(train.flow)
+    if train.latent.learned is not None and run.model == "indm":
+        found = f"key train.latent.learned: found {train.latent.learned!r}"
+        yield f"{found}; allowed: null, since model indm has a flow; the maps are the controls of model ddpmpp"
     yield from _denoising(run, suite.sample_params(name))
     if run.dataset not in suite.datasets:
         yield f"key dataset: found {run.dataset!r}; allowed: {', '.join(suite.datasets)}"
@@ -63,10 +67,23 @@ def _steps(run: "RunParams", train: "TrainParams") -> Iterator[str]:
     if train.snapshots != sorted(train.snapshots) or max(train.snapshots, default=0) > train.steps:
         yield f"key train.snapshots: found {train.snapshots}; allowed: increasing, up to train.steps {train.steps}"
     found = f"key train.flow_warmup_steps: found {train.flow_warmup_steps}"
-    if train.flow_warmup_steps and run.model != "indm":
+    if train.flow_warmup_steps and run.model != "indm" and train.latent.learned is None:
         yield f"{found}; allowed: 0, since model {run.model} has no flow"
+    if train.fresh_score_after is not None:
+        yield from _fresh_score(run, train, train.fresh_score_after)
     if train.flow_warmup_steps >= train.steps:
         yield f"{found}; allowed: below train.steps {train.steps}"
+
+
+def _fresh_score(run: "RunParams", train: "TrainParams", after: int) -> Iterator[str]:
+    found = f"key train.fresh_score_after: found {after}"
+    if run.model != "indm" and train.latent.learned is None:
+        yield f"{found}; allowed: null, since model {run.model} has no flow"
+    if not train.flow_warmup_steps < after < train.steps:
+        yield (
+            f"{found}; allowed: null, or above train.flow_warmup_steps {train.flow_warmup_steps} and below train.steps "
+            f"{train.steps}"
+        )
 
 
 def _processes(processes: int, train: "TrainParams") -> Iterator[str]:
@@ -86,6 +103,21 @@ def _sde(sde: "SDEParams") -> Iterator[str]:
     for key, low, high in ranges:
         if low >= high:
             yield f"key train.sde.{key}_min: found {low}; allowed: below {key[3:]}_max {high}"
+
+
+def _learned_range(run: "RunParams", train: "TrainParams") -> Iterator[str]:
+    if not train.sde.vp.learned_range:
+        return
+    if run.sde != "vp" or run.objective != "nll":
+        yield (
+            f"key train.sde.vp.learned_range: found True; allowed: False where sde is {run.sde} and objective is {run.objective}: "
+            "the range is learned by the bound of objective nll under vp"
+        )
+    if not train.reconstruction:
+        yield (
+            "key train.reconstruction: found False; allowed: True where train.sde.vp.learned_range is True: without it the bound "
+            "is of noisy latents, and the end at eps would choose their noise"
+        )
 
 
 def _flow(flow: "FlowParams") -> Iterator[str]:

@@ -31,8 +31,9 @@ def write_training(
     weights |= {f"optimiser.{key}": value for key, value in trainer.optimiser_state().items()}
     spec = identity | {"model": trainer.model.spec}
     write_weights(folder / "checkpoint.safetensors", weights, spec, CHECKPOINT_FORMAT)
-    # The columns of the last row: steps that train the flow alone have fewer.
-    write_table(folder / "train.csv", pd.DataFrame(curve, columns=list(curve[-1])))
+    # Steps that train one of the networks alone have no loss of the other.
+    columns = dict.fromkeys(key for row in reversed(curve) for key in row)
+    write_table(folder / "train.csv", pd.DataFrame(curve, columns=list(columns)))
     result = {
         "run": identity["run"],
         "steps": identity["step"],

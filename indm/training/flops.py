@@ -1,6 +1,7 @@
 """How many floating-point operations a training takes."""
 
 import math
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -56,7 +57,7 @@ class _FlopCounter(TorchDispatchMode):
         return out
 
 
-def cumulative_flops(step: int, flow_warmup_steps: int, flops: int, warmup_flops: int) -> int:
-    """Add up the operations of all steps up to one; the first warm up the flow alone."""
-    warmup = min(step, flow_warmup_steps)
-    return flops * (step - warmup) + warmup_flops * warmup
+def cumulative_flops(step: int, phases: Sequence[tuple[int, int]]) -> int:
+    """Add up the operations of all steps up to one; of each phase, its first step and the operations of one of its steps."""
+    ends = [*(begin for begin, _ in phases[1:]), step]
+    return sum(flops * max(0, min(step, end) - begin) for (begin, flops), end in zip(phases, ends, strict=True))

@@ -51,6 +51,8 @@ class Plan:
         random_flip: flip half of the images left to right.
         flow_warmup_steps: first steps, in which the flow is trained alone; the learning rate's warm-up starts again
             after them, with the score.
+        fresh_score_after: first steps, after which a new score is trained on the latents of the frozen flow; both parts have a
+            learning rate of their own, as trainings of their lengths. ``None``: all steps are of one part.
     """
 
     steps: int
@@ -60,11 +62,15 @@ class Plan:
     log_every: int
     random_flip: bool = False
     flow_warmup_steps: int = 0
+    fresh_score_after: int | None = None
 
     def learning_rate(self, step: int) -> float:
         """Factor of the peak learning rates at a step; see :func:`learning_rate`."""
+        first = self.steps if self.fresh_score_after is None else self.fresh_score_after
+        if step >= first:
+            return learning_rate(step - first, self.steps - first, self.warmup_steps, self.schedule)
         begin = self.flow_warmup_steps if step >= self.flow_warmup_steps else 0
-        return learning_rate(step, self.steps, self.warmup_steps, self.schedule, begin)
+        return learning_rate(step, first, self.warmup_steps, self.schedule, begin)
 
 
 def train(
@@ -100,6 +106,8 @@ def train(
     """
     history = History() if history is None else history
     for step in progress(range(history.done, plan.steps)):
+        if step == plan.fresh_score_after:
+            trainer.start_afresh(derive_seed(*seed, "fresh score"))
         draws = draw(images, levels, plan.batch_size, seed, step, device, plan.random_flip, trainer.model.centered)
         # Dropout draws from the global generator: of each process, for its own images.
         torch.manual_seed(derive_seed(*seed, "dropout", step, *([rank()] if rank() else [])))

@@ -13,6 +13,7 @@ from indm.training.trainer import Optimisation, Trainer
 
 if TYPE_CHECKING:
     from indm.suite.schema.flow import FlowParams, LatentParams
+    from indm.suite.schema.sde import TrainedVPParams, VEParams
     from indm.suite.schema.suite import Suite
     from indm.suite.schema.train import TrainParams
 
@@ -34,13 +35,18 @@ def model_spec(
     run, parameters = suite.runs[name], suite.train_params(name)
     return {
         "shape": shape,
-        "sde": {"name": run.sde} | getattr(parameters.sde, DIFFUSIONS[run.sde].section).model_dump(),
+        "sde": {"name": run.sde} | _sde_spec(getattr(parameters.sde, DIFFUSIONS[run.sde].section)),
         "eps": parameters.sde.eps,
         "centered": parameters.centered,
         "score": parameters.score.model_dump(),
-        "flow": (_flow_spec(parameters.flow) if run.model == "indm" else {"name": "identity"})
+        "flow": (_flow_spec(parameters.flow) if run.model == "indm" else {"name": suite.flow_of(name)})
         | _affine_spec(parameters.latent, data_moments),
     }
+
+
+def _sde_spec(section: "TrainedVPParams | VEParams") -> dict[str, Any]:
+    """Describe a diffusion; a learned range is mentioned where there is one, as it is no argument of the diffusion's."""
+    return {key: value for key, value in section.model_dump().items() if key != "learned_range" or value}
 
 
 def _flow_spec(flow: "FlowParams") -> dict[str, Any]:

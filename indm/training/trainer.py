@@ -3,7 +3,8 @@ r"""One training step for every model: joint ("nll") and alternating ("fid").
 Objective "nll" trains flow and score together on the NELBO. Objective "fid" alternates: (a) the flow on the NELBO with the
 score frozen, (b) the score on the variance-weighted loss, on latents re-encoded by the updated flow, each at times and noise of
 its own. Soft truncation concerns (b) alone. Either objective may be preceded by
-steps that train the flow alone, as a normalizing flow with a standard normal latent.
+steps that train the flow alone, as a normalizing flow with a standard normal latent, and followed by steps that train a new score
+on the latents of the flow as it then is.
 
 References:
     | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
@@ -30,7 +31,14 @@ from indm.diffusion.sde import importance_time, soft_truncation_time, uniform_ti
 from indm.errors import DivergenceError
 from indm.flows.log_det import draw_probe
 from indm.training.batches import Draws
-from indm.training.distributed import add_up, add_up_gradients, processes, rank, synchronise_batch_norms
+from indm.training.distributed import (
+    add_up,
+    add_up_gradients,
+    copy_from_first,
+    processes,
+    rank,
+    synchronise_batch_norms,
+)
 from indm.training.ema import ExponentialMovingAverage
 
 BETAS = (0.9, 0.99)
@@ -103,6 +111,9 @@ class Trainer:
         self.averages = {
             name: ExponentialMovingAverage(network, decays[name]) for name, network in self.networks.items()
         }
+        self.frozen = False
+        # Of the latents of a step, a row for each micro-batch: how many numbers, their sum, and that of their squares.
+        self._moments: list[Tensor] = []
 
     def step(self, draws: Draws, lr_factor: float, *, flow_alone: bool = False) -> dict[str, float]:
         """Take one optimiser step and return its losses, in nats per dimension whatever the reduction.
@@ -117,11 +128,31 @@ class Trainer:
         """
         for name, optimiser in self.optimisers.items():
             optimiser.param_groups[0]["lr"] = self.peaks[name] * lr_factor
-        step_fn, names = (self._flow_step, ["flow"]) if flow_alone else (self.step_fn, list(self.networks))
+        step_fn, names = (self._flow_step, ["flow"]) if flow_alone else (self.step_fn, list(self.optimisers))
         losses = step_fn(draws.split(self.optimisation.micro_batches))
+        self._follow_latents()
         for name in names:
             self.averages[name].update(self.networks[name])
         return losses
+
+    def start_afresh(self, seed: int) -> None:
+        """Begin again with new weights of the score, drawn from a seed, its average and its optimiser, and freeze the flow."""
+        torch.manual_seed(seed)
+        self.model.noise.load_state_dict(ImplicitNonlinearDiffusion(self.model.spec).noise.state_dict())
+        copy_from_first(self.model.noise.state_dict().values())
+        self.optimisers["score"] = _optimiser(self.model.noise, self.peaks["score"], self.optimisation.weight_decay)
+        self.averages["score"] = ExponentialMovingAverage(self.model.noise, self.optimisation.ema_decay)
+        self.freeze_flow()
+
+    def freeze_flow(self) -> None:
+        """Train the flow no more: its averaged weights are the raw ones from now on, so that nobody need choose between them."""
+        flow, average = self.model.flow, self.averages["flow"].module
+        flow.load_state_dict(average.state_dict())
+        flow.update_norms()
+        average.load_state_dict(flow.state_dict())
+        flow.eval().requires_grad_(False)
+        self.optimisers.pop("flow", None)
+        self.frozen = True
 
     def averaged(self) -> ImplicitNonlinearDiffusion:
         """Return a model with averaged weights, in eval mode, its spectral norms refreshed."""
@@ -129,7 +160,9 @@ class Trainer:
         model.noise.load_state_dict(self.averages["score"].module.state_dict())
         if "flow" in self.averages:
             model.flow.load_state_dict(self.averages["flow"].module.state_dict())
-            model.flow.update_norms()
+            # Of a frozen flow they are fresh, and each refreshing moves them a little.
+            if not self.frozen:
+                model.flow.update_norms()
         return model.eval().requires_grad_(False)
 
     def evaluated(self) -> dict[str, Tensor]:
@@ -150,8 +183,9 @@ class Trainer:
         }
 
     def state(self) -> dict[str, Tensor]:
-        """Return all that :meth:`step` changes: raw and averaged weights with their buffers, and the optimisers' states."""
-        state = {f"raw.{key}": value for key, value in self.model.state_dict().items()}
+        """Return all that a training changes: raw and averaged weights with their buffers, optimisers, whether a flow is frozen."""
+        state = {"frozen": torch.tensor(self.frozen)}
+        state |= {f"raw.{key}": value for key, value in self.model.state_dict().items()}
         state |= {f"optimiser.{key}": value for key, value in self.optimiser_state().items()}
         for name, average in self.averages.items():
             state[f"updates.{name}"] = torch.tensor(average.updates)
@@ -160,6 +194,8 @@ class Trainer:
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore what :meth:`state` returned."""
+        if state["frozen"]:
+            self.freeze_flow()
         self.model.load_state_dict(below(state, "raw"))
         for name, optimiser in self.optimisers.items():
             moments: dict[int, dict[str, Tensor]] = {}
@@ -172,12 +208,12 @@ class Trainer:
             average.load_state_dict({"updates": updates, "module": below(state, f"average.{name}")})
 
     def _joint_step(self, batches: list[Draws]) -> dict[str, float]:
-        losses = self._descend(batches, self._joint_loss, *self.networks)
-        return {"score_loss": losses[1], "flow_loss": losses[0]}
+        losses = self._descend(batches, self._joint_loss, *self.optimisers)
+        return {"score_loss": losses[1]} | ({} if self.frozen else {"flow_loss": losses[0]})
 
     def _alternating_step(self, batches: list[Draws]) -> dict[str, float]:
         losses = {}
-        if "flow" in self.networks:
+        if "flow" in self.optimisers:
             # The score is frozen, not detached: the flow's gradient passes through it.
             self.model.noise.requires_grad_(False)
             try:
@@ -195,7 +231,7 @@ class Trainer:
         return loss, loss.item()
 
     def _joint_loss(self, draws: Draws) -> tuple[Tensor, float]:
-        return self._nelbo(draws, self._truncation(draws))
+        return self._nelbo(draws, self._truncation(draws), noted=True)
 
     def _flow_loss(self, draws: Draws) -> tuple[Tensor, float]:
         # Of its own times and noise: those of the step are the score's, which would follow a flow that has just seen them.
@@ -204,10 +240,25 @@ class Trainer:
     def _score_loss(self, draws: Draws) -> tuple[Tensor, float]:
         with torch.no_grad():
             z0, _ = self.model.flow(draws.x, "none", draws.generator)
+        self._note(z0)
         t = uniform_time(draws.u, self._truncation(draws))
         error = noise_error(self._noise, self.model.sde, z0, t, draws.noise)
         loss = variance_weighted(error).mean() / z0[0].numel()
         return loss, loss.item()
+
+    def _note(self, z0: Tensor) -> None:
+        """Note latents that the score is trained on, where it is to know their deviation."""
+        if self.model.noise.follows:
+            z = z0.detach().double()
+            count = torch.tensor(float(z.numel()), dtype=z.dtype, device=z.device)
+            self._moments.append(torch.stack([count, z.sum(), z.square().sum()]))
+
+    def _follow_latents(self) -> None:
+        """Tell the score, after a step, of the variance of its latents: those of all micro-batches and processes."""
+        if self._moments:
+            count, total, squares = add_up(torch.stack(self._moments).sum(0))
+            self.model.noise.follow(squares / count - (total / count) ** 2)
+            self._moments = []
 
     def _noise(self, z_t: Tensor, t: Tensor) -> Tensor:
         with torch.autocast(z_t.device.type, torch.bfloat16, enabled=self.optimisation.precision == "bfloat16"):
@@ -218,10 +269,15 @@ class Trainer:
             return self.model.eps
         return soft_truncation_time(draws.truncation, self.model.eps, self.optimisation.soft_truncation)
 
-    def _nelbo(self, draws: Draws, eps: float) -> tuple[Tensor, float]:
-        """Return the bound and, of it, the score's loss, both per dimension."""
+    def _nelbo(self, draws: Draws, eps: float, *, noted: bool = False) -> tuple[Tensor, float]:
+        """Return the bound and, of it, the score's loss, both per dimension; ``noted``: see :meth:`_note`.
+
+        With a frozen flow, the bound is that of its latents: the log-determinant, which no weight changes, is not computed.
+        """
         model = self.model
-        z0, log_det = model.flow(draws.x, "train", draws.generator)
+        z0, log_det = model.flow(draws.x, "none" if self.frozen else "train", draws.generator)
+        if noted:
+            self._note(z0)
         t, z = importance_time(model.sde, draws.u, eps)
         error = noise_error(self._noise, model.sde, z0, t, draws.noise)
         bound = nelbo(model.sde, z0, log_det, error, z, eps)

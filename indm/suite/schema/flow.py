@@ -23,7 +23,7 @@ class WolfParams(Strict):
 
 
 class FlowParams(Strict):
-    """The flow of INDM; DDPM++ has the identity instead."""
+    """The flow of INDM; DDPM++ has the identity instead, or the map of train.latent.learned."""
 
     name: Annotated[FlowName, Field(description="registered flow")]
     blocks: Annotated[
@@ -42,9 +42,16 @@ class FlowParams(Strict):
 
 
 class LatentParams(Strict):
-    """A fixed affine map of the data in front of the flow: z = scale (x - mean) / std, or z = scale x."""
+    """A fixed affine map of the data in front of the flow, z = scale (x - mean) / std or z = scale x, and DDPM++'s learned one."""
 
     standardise: Annotated[
         bool, Field(description="subtract the mean of the training split's pixels and divide by their deviation")
     ]
     scale: Annotated[Positive, Field(description="factor of the data after that")]
+    learned: Annotated[
+        Literal["scale", "affine", "linear"] | None,
+        Field(
+            description="of ddpmpp, a map after that which is trained as the flow of indm is: one factor; a factor and a shift of "
+            "each pixel and channel; an invertible matrix and a shift; null: none (docs/ladder.md)"
+        ),
+    ]

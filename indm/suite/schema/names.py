@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Literal
 
 from indm.registry import DATASETS, DIFFUSIONS, FLOWS, NETWORKS
 
-# The flow of a DDPM++, which no suite names.
+# The flow of a DDPM++, which no suite names, and the maps that it can have in its place: those of train.latent.learned.
 IDENTITY = "identity"
+LEARNED = ("scale", "affine", "linear")
 
 if TYPE_CHECKING:
     DatasetName = str
@@ -15,5 +16,5 @@ if TYPE_CHECKING:
 else:
     DatasetName = Literal[tuple(DATASETS)]
     DiffusionName = Literal[tuple(DIFFUSIONS)]
-    FlowName = Literal[tuple(name for name in FLOWS if name != IDENTITY)]
+    FlowName = Literal[tuple(name for name in FLOWS if name not in (IDENTITY, *LEARNED))]
     NetworkName = Literal[tuple(NETWORKS)]

@@ -31,7 +31,10 @@ class RunParams(Strict):
         Field(description="registered dataset; standin...: synthetic, whose numbers mean nothing"),
     ]
     sde: Annotated[DiffusionName, Field(description="linear diffusion of the latent")]
-    model: Annotated[Literal["ddpmpp", "indm"], Field(description="ddpmpp: no flow (NCSN++ under VE); indm: a flow")]
+    model: Annotated[
+        Literal["ddpmpp", "indm"],
+        Field(description="ddpmpp: no flow (NCSN++ under VE), or train.latent.learned; indm: a flow"),
+    ]
     variant: Annotated[
         str,
         Field(

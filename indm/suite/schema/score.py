@@ -29,4 +29,10 @@ class ScoreParams(Strict):
         Literal["none", "residual"], Field(description="feed the downsampled input to every resolution")
     ]
     scale_by_sigma: Annotated[bool, Field(description="the network divides its output by sigma: it predicts the score")]
-    normalise_input: Annotated[bool, Field(description="divide z_t by sqrt(alpha^2 + sigma^2) first")]
+    normalise_input: Annotated[
+        Literal["none", "unit", "running"],
+        Field(
+            description="divide z_t by sqrt(alpha^2 s^2 + sigma^2) first, with s = 1 (unit) or the running deviation of the latent "
+            "(running), as c_in of EDM (arXiv:2206.00364); none: not"
+        ),
+    ]

@@ -15,6 +15,18 @@ class VPParams(Strict):
     beta_max: Annotated[Positive, Field(description="beta(1)")]
 
 
+class TrainedVPParams(VPParams):
+    """The variance preserving SDE of a training, which may learn its range."""
+
+    learned_range: Annotated[
+        bool,
+        Field(
+            description="train the log-SNR at eps and at 1, which start at those of this schedule (arXiv:2107.00630); "
+            "of objective nll with train.reconstruction alone"
+        ),
+    ]
+
+
 class VEParams(Strict):
     """The variance exploding SDE."""
 
@@ -25,6 +37,6 @@ class VEParams(Strict):
 class SDEParams(Strict):
     """Both diffusions, and the time at which training, sampling and likelihoods are truncated."""
 
-    vp: VPParams
+    vp: TrainedVPParams
     ve: VEParams
     eps: Annotated[float, Field(gt=0, lt=0.1, description="truncation time")]

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from indm.suite.schema.dataset import DatasetParams
 from indm.suite.schema.fid import FidParams
+from indm.suite.schema.names import IDENTITY
 from indm.suite.schema.nll import LikelihoodParams, NllParams
 from indm.suite.schema.protocol import ProtocolParams
 from indm.suite.schema.reference import ReferenceParams
@@ -55,10 +56,17 @@ class Suite(Strict):
         """Resolve the sampling parameters of ``run``."""
         return _merge(self.sample, self.runs[run].sample)
 
+    def flow_of(self, run: str) -> str:
+        """Name the registered flow of ``run``: of a DDPM++, the identity or the map that it learns."""
+        parameters = self.train_params(run)
+        if self.runs[run].model == "indm":
+            return parameters.flow.name
+        return parameters.latent.learned or IDENTITY
+
     def weights_of(self, run: str) -> dict[str, str | None]:
         """Name the weights that ``run`` is evaluated with, by network; none of a flow that it does not have."""
         weights = self.weights.model_dump()
-        return weights if self.runs[run].model == "indm" else weights | {"flow": None}
+        return weights | {"flow": None} if self.flow_of(run) == IDENTITY else weights
 
 
 Section = TypeVar("Section", bound=Strict)

@@ -29,6 +29,14 @@ class TrainParams(Strict):
     flow_warmup_steps: Annotated[
         int, Field(ge=0, description="of these steps, the first that train the flow alone, as a normalizing flow")
     ]
+    fresh_score_after: Annotated[
+        Count | None,
+        Field(
+            description="of these steps, the first that train as always, a whole training of that length; then the flow is "
+            "frozen at its averaged weights, and the others train a new score on its latents, with warm-up and schedule of "
+            "their own; null: all train as always"
+        ),
+    ]
     snapshots: Annotated[
         list[Count],
         EachOnce(),

@@ -1,0 +1,57 @@
+r"""Learned maps of the latent that are no more than affine: the rungs between the identity and a flow that bends space.
+
+All start at the identity, and their log-determinant is a closed form, the same number for every image. With one of them the
+diffusion of the data is still linear, so that these are the controls of what a flow gains beyond that.
+
+Under VP, whose :math:`\sigma_t^2 = 1 - \alpha_t^2`, one number is already as much as another noise schedule. With a latent
+:math:`z_0 = s x`,
+
+.. math::
+    z_t = \alpha_t s x + \sigma_t \epsilon, \qquad
+    \log\frac{s^2 \alpha_t^2}{\sigma_t^2} = \log\mathrm{SNR}(t) + 2 \log s ,
+
+which is, up to a factor that the score network can undo, the diffusion of x with its log-SNR moved by :math:`2\log s`: see
+docs/ladder.md.
+
+References:
+    | Variational Diffusion Models (Kingma et al., 2021), section 4 and appendix A: what the noise schedule is good for
+    | https://arxiv.org/abs/2107.00630
+"""
+
+import torch
+from torch import Tensor
+
+from indm.flows.base import Flow, LogDet
+from indm.flows.log_det import Source
+
+
+class LearnedMap(Flow):
+    """A map of the latent with a log-determinant in closed form; see :class:`Flow` for the shapes."""
+
+    def map(self, x: Tensor) -> Tensor:
+        """Return z, (B, C, S, S) to (B, C, S, S)."""
+        raise NotImplementedError
+
+    def unmap(self, z: Tensor) -> Tensor:
+        """Return x, the inverse of :meth:`map`."""
+        raise NotImplementedError
+
+    def volume(self) -> Tensor:
+        """Return log|det dz/dx| in nats, a scalar."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, log_det: LogDet, generator: Source = None) -> tuple[Tensor, Tensor]:
+        self._check_shape(x)
+        value = x.new_zeros(len(x))
+        return self.map(x), value if log_det == "none" else value + self.volume()
+
+    @torch.no_grad()
+    def inverse(
+        self,
+        z: Tensor,
+        atol: float = 1e-6,
+        max_iterations: int = 1000,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        self._check_shape(z)
+        return self.unmap(z)

@@ -1,0 +1,52 @@
+"""A learned invertible linear map of all entries of the latent, and a shift."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from indm.flows.learned import LearnedMap
+
+
+class Linear(LearnedMap):
+    r"""A linear map by its LU factors, and a shift, of the D entries of an image; see :class:`Flow` for the shapes.
+
+    .. math:: z = L U x + b, \qquad \log\Big|\det\frac{\partial z}{\partial x}\Big| = \sum_i d_i
+
+    L is lower triangular with ones on its diagonal, U is upper triangular with :math:`e^{d_i}` on its own. Both lie in one
+    matrix of D x D numbers, :math:`d_i` on its diagonal, as LAPACK packs them. Without a permutation the map cannot be any:
+    its leading minors are positive. For every Gaussian there is one among them that makes it standard normal, such as the
+    inverse of the covariance's Cholesky factor, or its root.
+
+    References:
+        | Glow: Generative Flow with Invertible 1x1 Convolutions (Kingma & Dhariwal, 2018), section 3.2
+        | https://arxiv.org/abs/1807.03039
+    """
+
+    def __init__(self, channels_in: int, image_size: int) -> None:
+        super().__init__(channels_in, image_size)
+        dims = math.prod(self.image_shape)
+        self.factors = nn.Parameter(torch.zeros(dims, dims))
+        self.shift = nn.Parameter(torch.zeros(self.image_shape))
+
+    def map(self, x: Tensor) -> Tensor:
+        # Rows are images. Two products with the factors: the factors' own product would take D / B as long.
+        upper = x.flatten(1) @ self._upper().T
+        lower = upper + upper @ self.factors.tril(-1).T
+        return lower.unflatten(1, self.image_shape) + self.shift
+
+    def unmap(self, z: Tensor) -> Tensor:
+        columns = (z - self.shift).flatten(1).T
+        # Of L: the diagonal is taken to be 1, and the entries above it are not looked at.
+        columns = torch.linalg.solve_triangular(self.factors, columns, upper=False, unitriangular=True)
+        columns = torch.linalg.solve_triangular(self._upper(), columns, upper=True)
+        return columns.T.unflatten(1, self.image_shape)
+
+    def volume(self) -> Tensor:
+        return self.factors.diagonal().sum()
+
+    def _upper(self) -> Tensor:
+        return self.factors.triu(1) + self.factors.diagonal().exp().diag()
+
+
+FLOW = Linear

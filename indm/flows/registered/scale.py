@@ -1,0 +1,28 @@
+"""One learned scale of the latent."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from indm.flows.learned import LearnedMap
+
+
+class Scale(LearnedMap):
+    r"""A scale, :math:`z = e^a x`, with :math:`\log|\det \partial z/\partial x| = D a`; see :class:`Flow` for the shapes."""
+
+    def __init__(self, channels_in: int, image_size: int) -> None:
+        super().__init__(channels_in, image_size)
+        self.log_scale = nn.Parameter(torch.zeros(()))
+
+    def map(self, x: Tensor) -> Tensor:
+        return self.log_scale.exp() * x
+
+    def unmap(self, z: Tensor) -> Tensor:
+        return z / self.log_scale.exp()
+
+    def volume(self) -> Tensor:
+        return math.prod(self.image_shape) * self.log_scale
+
+
+FLOW = Scale
