@@ -137,11 +137,11 @@ def test_headings_are_in_order_and_identifiers_unique(page: Reader) -> None:
 
 def test_tables_have_captions_and_scopes_and_pictures_have_texts(page: Reader) -> None:
     tags = [tag for tag, _ in page.elements]
-    assert tags.count("table") == tags.count("caption") == 11
+    assert tags.count("table") == tags.count("caption") == 13
     assert all(attributes.get("scope") in ("col", "row") for tag, attributes in page.elements if tag == "th")
     assert all(attributes.get("alt") for tag, attributes in page.elements if tag == "img")
     assert tags.count("img") == 2 * len(RUNS)
-    assert tags.count("svg") == 6
+    assert tags.count("svg") == 7
 
 
 def test_verdicts_that_other_seeds_might_not_repeat_are_called_borderline(folder: Path) -> None:
@@ -288,10 +288,11 @@ def test_the_page_knows_the_published_weights_and_the_length_of_the_papers_train
 def test_figures_on_the_page_name_their_error_bars(folder: Path) -> None:
     captions = make_page(folder).split("<figcaption>")[1:]
     plots = [caption for caption in captions if "The numbers:" in caption]
-    assert len(plots) == 6
+    assert len(plots) == 7
     for caption in plots:
         text = caption.split("</figcaption>")[0]
         expected = "no error bars" if "protocol.csv" in text else "Error bars: 95 % interval of the mean over 3 seeds"
+        expected = "Error bars: one standard error over images." if "tuning.csv" in text else expected
         assert expected in text
 
 
@@ -436,7 +437,7 @@ def test_a_phone_never_scrolls_sideways(view: Any, scheme: str) -> None:
 @pytest.mark.browser
 def test_every_picture_is_shown(view: Any) -> None:
     assert view.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
-    assert view.locator("figure.plot svg").count() == 6
+    assert view.locator("figure.plot svg").count() == 7
 
 
 @NEEDS_CHROMIUM

@@ -27,6 +27,8 @@ TABLES = (
     "ablation",
     "protocol",
     "toy2d",
+    "tuned",
+    "tuning",
     "compute",
     "values",
 )
