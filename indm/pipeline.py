@@ -31,6 +31,8 @@ SHOWN = (
     "learning_curve",
     "toy2d",
     "protocol",
+    "tuned",
+    "tuning",
     "compute",
     "claims",
     "comparison",
@@ -55,6 +57,7 @@ SECTIONS = (
     "sweep",
     "protocol",
     "toy2d",
+    "tune",
     "runs",
 )
 TOY2D = (
@@ -79,6 +82,10 @@ def _with_snapshots(suite: "Suite") -> list[str]:
 
 def _swept(suite: "Suite") -> list[str]:
     return [name for name, run in suite.runs.items() if run.objective in suite.sweep.objectives]
+
+
+def _tuned(suite: "Suite") -> list[str]:
+    return list(suite.tune)
 
 
 def _studied(suite: "Suite") -> list[str]:
@@ -239,6 +246,25 @@ STAGES: dict[str, Stage] = {
         only=_studied,
         builds=True,
     ),
+    "tune": Stage(
+        summary="Search a run's hyper-parameters on the validation split.",
+        subject="run",
+        folder=RUN,
+        inputs=(f"{DATA}/train.npy", f"{DATA}/valid.npy", f"{DATA}/extractor.safetensors", DESCRIPTION),
+        metrics=(f"{RUN}/tune.json",),
+        plots={f"{RUN}/tune.csv": {"template": "scatter", "x": "trial", "y": "target"}},
+        keys=(
+            "tune.{run}",
+            "train",
+            "curve",
+            "sample",
+            "weights",
+            "fid.bootstrap",
+            *(f"runs.{{run}}.{key}" for key in ("dataset", "sde", "model", "objective", "train", "sample")),
+        ),
+        only=_tuned,
+        builds=True,
+    ),
     "toy2d": Stage(
         summary="Compare INDM with DDPM++ and its controls on a two-dimensional dataset.",
         subject="toy",
@@ -264,6 +290,7 @@ STAGES: dict[str, Stage] = {
                     "curve.csv",
                     "curve_images.csv",
                     "sweep.csv",
+                    "tune.csv",
                 )
             ),
             f"{DATA}/reference.json",
@@ -283,9 +310,11 @@ STAGES: dict[str, Stage] = {
                 "ablation",
                 "protocol",
                 "toy2d",
+                "tuning",
+                "tuned",
             )
         ),
-        keys=("runs", "protocol", "toy2d.datasets"),
+        keys=("runs", "protocol", "toy2d.datasets", "tune"),
     ),
     # Apart from the other tables: times differ from one execution to the next. They are read from provenance/, which is no
     # output of a stage.

@@ -238,7 +238,32 @@ def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
             cell | {"seed": 0, "stage": "fid", "metric": "fid", "value": 0.31, "path": "runs/x/fid.json"}
             for cell in CELLS
         ],
+        "tuned": [
+            _arm(model)
+            | {"reading": reading, "trials": 6, "failed": 1, "lr": 0.0123, "trial": 2, "steps": 400, "flops": 1.5e12}
+            | {"target": 2.09, "target_image_se": 0.03, "rank_agreement": 0.8, "rank_agreement_p": 0.167}
+            | {"length_rule": "400 steps are enough"}
+            for model in ("ddpmpp", "indm")
+            for reading in ("same trials", "same compute")
+        ],
+        "tuning": [_trial(generator, model, number) for model in ("ddpmpp", "indm") for number in range(8)],
     }
+
+
+def _arm(model: str) -> dict[str, Any]:
+    return {"suite": SUITE, "dataset": "digits", "sde": "vp", "model": model, "variant": "", "objective": "nll"}
+
+
+def _trial(generator: np.random.Generator, model: str, number: int) -> dict[str, Any]:
+    """Trials of an arm: the fifth fails, and the last two are of the first two, trained again for longer."""
+    phase = {"trial": number % 6, "phase": "short" if number < 6 else "confirm", "steps": 200 if number < 6 else 400}
+    # A trial that is trained again has its own.
+    lr = 10 ** np.random.default_rng(number % 6).uniform(-3, -1)
+    space = {"lr": lr, "flow_lr": lr / 4 if model == "indm" else None}
+    if number == 4:
+        return _arm(model) | phase | space | {"state": "failed", "reason": "training stopped at step 7", "flops": 1e12}
+    numbers = {"target": 2.1 + generator.uniform(), "target_image_se": 0.03, "flops": 1e12 * (number + 1)}
+    return _arm(model) | phase | space | {"state": "complete", "reason": ""} | numbers
 
 
 def _claim(

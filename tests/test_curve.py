@@ -39,7 +39,7 @@ def call(folder: Path, stage: str, *arguments: str) -> None:
 def write_suite(folder: Path, **train: Any) -> None:
     suite = parse_yaml((REPOSITORY / "params" / "smoke.yaml").read_text())
     run = {"dataset": "digits", "sde": "vp", "model": "indm", "variant": "control", "objective": "nll", "seed": 0}
-    suite |= {"runs": {RUN: run | {"train": train, "sample": {}}}, "curve": PROTOCOL, "protocol": {}}
+    suite |= {"runs": {RUN: run | {"train": train, "sample": {}}}, "curve": PROTOCOL, "protocol": {}, "tune": {}}
     suite |= {"nll": PROTOCOL | {"uncorrected": True}, "weights": WEIGHTS}
     (folder / "smoke.yaml").write_text(yaml_text(suite))
 

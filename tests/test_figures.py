@@ -165,6 +165,8 @@ def test_every_figure_names_its_error_bars_in_words(tables: Path) -> None:
     named = {name: description(svg) for name, svg in drawn.items()}
     # The protocol is examined on one run.
     assert named.pop("protocol") == "One seed: no error bars."
+    # A trial is one training.
+    assert named.pop("tuning") == "Error bars: one standard error over images."
     assert set(named.values()) == {"Error bars: 95 % interval of the mean over 3 seeds (Student t)."}
     assert description(toy2d_figure(toy2d_arrays())) == "One model each, seed 0: no error bars."
 

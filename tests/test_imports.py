@@ -18,7 +18,7 @@ FLOORS = [
     {"diffusion"},
     {"released", "metrics", "report"},
     {"training"},
-    {"toy2d", "doctor", "pipeline"},
+    {"toy2d", "tuning", "doctor", "pipeline"},
     {"stamps", "jobs"},
     {"identity"},
     {"stages", "track", "kept", "register"},

@@ -55,7 +55,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in RUNS
         if f"-{model}-{variant}-" in name
     }
-    suite |= {"curve": PROTOCOL, "protocol": {}, "nll": PROTOCOL | {"uncorrected": True}}
+    suite |= {"curve": PROTOCOL, "protocol": {}, "tune": {}, "nll": PROTOCOL | {"uncorrected": True}}
     (folder / "smoke.yaml").write_text(yaml_text(suite))
     call(folder, "prepare", "--dataset", "digits")
     return folder

@@ -57,7 +57,7 @@ def suite_of(changes: dict[str, Any] | None = None, **train: Any) -> Suite:
     content = yaml.safe_load((REPOSITORY / "params/smoke.yaml").read_text()) | {"save_seconds": 0.0}
     content["train"] |= {"steps": STEPS, "snapshots": [3, 7], "flow_warmup_steps": 0, **train}
     content["sweep"] |= {"samplers": ["ancestral", "pc"], "steps": [3], "batch_size": 10}
-    content["runs"] = {RUN: content["runs"][RUN]}
+    content |= {"runs": {RUN: content["runs"][RUN]}, "tune": {}}
     return Suite.model_validate(content | (changes or {}))
 
 
@@ -264,7 +264,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_state(
 
 def test_divergence_before_anything_was_saved_says_so(layout: Layout, scratch: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "step_flops", lambda *_, **__: 0)
+        patch.setattr("indm.training.begin.step_flops", lambda *_, **__: 0)
         patch.setattr("indm.training.trainer.nelbo", lambda *_: torch.tensor([math.nan], requires_grad=True))
         with pytest.raises(DivergenceError, match="no state had been saved"):
             train.run(SUITE, layout, RUN)

@@ -91,14 +91,14 @@ def test_a_new_member_of_a_registry_changes_no_stamp(checkout: Path) -> None:
 
 def test_an_edited_sampler_is_of_the_jobs_that_draw(checkout: Path) -> None:
     jobs = changed(checkout, append(checkout / "indm/diffusion/samplers.py", "\nEDITED = True\n"))
-    assert {job.split("/")[0] for job in jobs} == {"sample", "sweep", "protocol", "toy2d"}
+    assert {job.split("/")[0] for job in jobs} == {"sample", "sweep", "tune", "protocol", "toy2d"}
 
 
 def test_an_edited_flow_is_of_the_models_that_have_it(checkout: Path) -> None:
     jobs = changed(checkout, append(checkout / "indm/flows/registered/resflow.py", "\nEDITED = True\n"))
     runs = {job.split("/")[1] for job in jobs if job != "protocol/digits"}
     assert runs == INDM
-    assert {job.split("/")[0] for job in jobs} == {"train", "sample", "nll", "curve", "sweep", "protocol"}
+    assert {job.split("/")[0] for job in jobs} == {"train", "sample", "nll", "curve", "sweep", "tune", "protocol"}
 
 
 def test_an_edited_dataset_is_of_its_preparation(checkout: Path) -> None:

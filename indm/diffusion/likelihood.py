@@ -158,6 +158,42 @@ def stratified_nelbo(
 
 
 @torch.no_grad()
+def nelbo_alone(
+    noise_fn: NoiseFn,
+    sde: SDE,
+    flow: Callable[[Tensor], tuple[Tensor, Tensor]],
+    x: Tensor,
+    *,
+    eps: float,
+    time_draws: int,
+    generator: Generator,
+) -> Tensor:
+    """Evaluate ``nelbo`` of a batch as :func:`four_numbers` does, without an ODE: in nats, shape (B,), float64, on the CPU.
+
+    The arguments are those of :func:`four_numbers`.
+    """
+    z0, log_det = flow(x)
+    noise = torch.randn(z0.shape, generator=generator, dtype=z0.dtype).to(z0.device)
+    bound, cost = _bound_and_cost(noise_fn, sde, z0, log_det, noise, eps, time_draws, generator)
+    return bound + cost
+
+
+def _bound_and_cost(
+    noise_fn: NoiseFn,
+    sde: SDE,
+    z0: Tensor,
+    log_det: Tensor,
+    noise: Tensor,
+    eps: float,
+    time_draws: int,
+    generator: Generator,
+) -> tuple[Tensor, Tensor]:
+    """Return the bound without the reconstruction term, and this term by the noise at ``eps``: each (B,), on the CPU."""
+    cost = reconstruction(noise_fn, sde, z0, eps, noise).double().cpu()
+    return stratified_nelbo(noise_fn, sde, z0, log_det, eps, time_draws, generator).double().cpu(), cost
+
+
+@torch.no_grad()
 def four_numbers(
     noise_fn: NoiseFn,
     sde: SDE,
@@ -194,8 +230,7 @@ def four_numbers(
     noise = torch.randn(z0.shape, generator=generator, dtype=z0.dtype).to(z0.device)
     probe = torch.randint(0, 2, z0.shape, generator=generator).to(z0) * 2 - 1
     t = torch.full((len(z0),), eps, dtype=torch.float64, device=z0.device)
-    cost = reconstruction(noise_fn, sde, z0, eps, noise).double().cpu()
-    bound = stratified_nelbo(noise_fn, sde, z0, log_det, eps, time_draws, generator).double().cpu()
+    bound, cost = _bound_and_cost(noise_fn, sde, z0, log_det, noise, eps, time_draws, generator)
     starts = {"nll": perturb(sde, z0, t, noise)} | ({"nll_uncorrected": z0} if uncorrected else {})
     # Fixed steps take both in one batch, in less than twice the time; adaptive ones depend on all that is in their batch.
     batches = [[*starts.values()]] if tolerance is None else [[start] for start in starts.values()]

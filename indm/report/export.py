@@ -21,12 +21,15 @@ TITLES = {
     "learning_curve": "likelihoods during training, bits/dim",
     "toy2d": "2-D studies, nats",
     "protocol": "what other protocols of FID would give",
+    "tuned": "hyper-parameters chosen on the validation split",
+    "tuning": "trials of their search",
     "compute": "what the models cost",
     "claims": "the paper's claims, graded",
     "comparison": "published numbers beside ours",
 }
 # Sentences are too long for a row of a terminal: the files have them.
 LEFT_OUT = {
+    "tuning": ["reason"],
     "claims": ["statement", "source", "metric", "why", "reason", "test"],
     "comparison": ["published_source", "protocol_differences", "note"],
 }

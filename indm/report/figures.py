@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import cycle
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import matplotlib as mpl
 import pandas as pd
@@ -53,7 +53,7 @@ STYLE: dict[Any, Any] = {
     "grid.color": GRID,
 }
 GROUP = ["dataset", "sde", "objective"]
-TEXTS = [*GROUP, "model", "variant", "setting", "metric", "unit", "id", "control", "test"]
+TEXTS = [*GROUP, "model", "variant", "setting", "metric", "unit", "id", "control", "test", "phase", "state", "reason"]
 PLAIN_MODELS = ["ddpmpp", "indm"]
 # Variants of the 2-D studies, from those that know nothing of their latent's scale on.
 RUNGS = [
@@ -68,6 +68,9 @@ RUNGS = [
     "frozen-flow",
 ]
 WIDTH = 10.0
+# What is minimised, by objective; the phases of a search that are drawn against its hyper-parameters.
+TARGETS = {"nll": "NELBO, bits/dim", "fid": "FID"}
+PHASES = {"short": "trial", "confirm": "trained again for longer"}
 # A logarithmic axis over less than this factor has hardly a 1, 2 or 5.
 SHORT = 4.0
 # Factor between the places of neighbouring models on a logarithmic axis of steps.
@@ -183,6 +186,26 @@ def ladder(table: pd.DataFrame) -> Figure:
     return _note(figure, named_bars({STUDENT: table["seeds"]}))
 
 
+def tuning(table: pd.DataFrame) -> Figure:
+    """Draw the target against each hyper-parameter: a row an arm, a column a hyper-parameter; failures on the upper edge."""
+    columns = list(map(str, table))
+    parameters = columns[columns.index("steps") + 1 : columns.index("state")]
+    arms = list(table.groupby([*GROUP, "model", "variant"], sort=False))
+    figure = Figure(figsize=(WIDTH, 1.9 * len(arms) + 0.8))
+    axes = figure.subplots(len(arms), len(parameters), squeeze=False, sharex="col", sharey="row")
+    for row, (arm, trials) in zip(axes, arms, strict=True):
+        cell = [str(key) for key in cast(tuple[Any, ...], arm)]
+        row[0].set_ylabel(f"{names(*cell)}\n{TARGETS[cell[2]]}")
+        for axis, parameter in zip(row, parameters, strict=True):
+            _trials(axis, trials, parameter)
+    for axis, parameter in zip(axes[-1], parameters, strict=True):
+        axis.set_xlabel(heading(parameter))
+        if table[parameter].min() > 0 and table[parameter].max() > SHORT * table[parameter].min():
+            axis.set_xscale("log")
+    _legend(figure, axes)
+    return _note(figure, "Error bars: one standard error over images.")
+
+
 def claims(table: pd.DataFrame) -> Figure:
     """Draw the effect behind each verdict with its interval, and below it the effect against the control that decides."""
     panel = table["unit"] + ", positive in the direction of the claim"
@@ -203,8 +226,29 @@ FIGURES = {
     "learning-curve-flops": Plot("learning_curve", (*GROUP, "model", "seeds", "flops"), "nll", learning_curve_flops),
     "ablation": Plot("ablation", (*GROUP, "model", "variant", "pairs"), "nll_difference", ablation),
     "ladder": Plot("toy2d", ("dataset", "model", "variant", "seeds"), "nelbo", ladder),
+    "tuning": Plot(
+        "tuning", (*GROUP, "model", "variant", "trial", "phase", "steps", "state", "target_image_se"), "target", tuning
+    ),
     "protocol": Plot("protocol", ("dataset", "seeds", "factor", "setting"), "difference", protocol),
 }
+
+
+def _trials(axis: Axes, table: pd.DataFrame, parameter: str) -> None:
+    """Draw the trials of an arm against a hyper-parameter; one that its search has not leaves the panel empty."""
+    if table[parameter].isna().all():
+        axis.set_axis_off()
+        return
+    complete, failed = table[table["state"] == "complete"], table[table["state"] == "failed"]
+    for (phase, label), style in zip(PHASES.items(), SERIES, strict=False):
+        part, marker = complete[complete["phase"] == phase], str(style["marker"])
+        if len(part):
+            bars, colour = part["target_image_se"], str(style["color"])
+            axis.errorbar(part[parameter], part["target"], bars, fmt=marker, color=colour, elinewidth=0.9, label=label)
+    if len(failed):
+        place = axis.get_xaxis_transform()
+        axis.plot(
+            failed[parameter], [1.0] * len(failed), "x", color=INK, transform=place, clip_on=False, label="failed"
+        )
 
 
 class PlainLogFormatter(LogFormatter):

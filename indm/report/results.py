@@ -21,11 +21,15 @@ CELL = ["dataset", "sde", "model", "variant", "objective"]
 IDENTITY = [*CELL, "seed"]
 # Columns of texts, in whatever table.
 TEXTS = ["suite", *CELL, "stage", "metric", "source", "sampler", "extractor", "published_source"]
-TEXTS += ["skip", "split", "factor", "setting", "note"]
+TEXTS += ["skip", "split", "factor", "setting", "note", "phase", "state", "reason", "reading", "length_rule"]
 # Columns of each kind of file that the tables need, whether or not there is a file; a study may measure more.
 ROWS = {
     "curve": ["step", "flops", "images", "split"],
     "sweep": ["sampler", "steps", "nfe", "num_samples", "skip"],
+    "tune": [
+        *("trial", "phase", "steps", "state", "reason", "target", "target_se", "train_nelbo", "train_nelbo_se"),
+        *("valid_nelbo", "valid_nelbo_se", "valid_nelbo_raw_flow", "valid_nelbo_raw_flow_se", "flops"),
+    ],
     "protocol": ["factor", "setting", "fid", "fid_se", "difference", "difference_se", "note"],
     "toy2d": [],
 }
@@ -42,7 +46,7 @@ class Results:
         runs: ``run`` and the keys of ``IDENTITY`` of every run.
         samples, fid, nll, train: the JSON files of every run, by its name.
         references: ``reference.json`` of every dataset.
-        curve, sweep, toy2d, protocol: the rows of all files of a kind, with ``IDENTITY`` and ``source``, their path.
+        curve, sweep, tune, toy2d, protocol: the rows of all files of a kind, with ``IDENTITY`` and ``source``, their path.
         images: the likelihoods of each image, a row for each with ``IDENTITY``, ``stage`` and, of a snapshot, ``step``.
     """
 
@@ -55,6 +59,7 @@ class Results:
     references: Mapping[str, Result]
     curve: pd.DataFrame
     sweep: pd.DataFrame
+    tune: pd.DataFrame
     toy2d: pd.DataFrame
     protocol: pd.DataFrame
     images: pd.DataFrame
@@ -66,6 +71,7 @@ def read_results(
     datasets: Iterable[str],
     curve: Iterable[str] = (),
     sweep: Iterable[str] = (),
+    tune: Iterable[str] = (),
     toy2d: Iterable[str] = (),
     protocol: Mapping[str, str] | None = None,
 ) -> Results:
@@ -77,6 +83,7 @@ def read_results(
         datasets: names of the datasets.
         curve: the runs that have a learning curve.
         sweep: the runs that are swept.
+        tune: the runs whose hyper-parameters are searched.
         toy2d: names of the 2-D datasets.
         protocol: the run whose protocol is examined, by dataset.
 
@@ -86,7 +93,7 @@ def read_results(
     folder = layout.suite_folder
     files = {
         kind: {folder / f"runs/{name}/{kind}.csv": runs[name] for name in names}
-        for kind, names in (("curve", curve), ("sweep", sweep))
+        for kind, names in (("curve", curve), ("sweep", sweep), ("tune", tune))
     }
     files["toy2d"] = {folder / f"toy2d/{name}.csv": {"dataset": name, "sde": "", "objective": ""} for name in toy2d}
     files["protocol"] = {folder / f"protocol/{name}.csv": runs[run] for name, run in (protocol or {}).items()}
@@ -105,6 +112,7 @@ def read_results(
         references={name: read_object(layout.data(name) / "reference.json", "reference") for name in datasets},
         curve=rows["curve"],
         sweep=rows["sweep"],
+        tune=rows["tune"],
         toy2d=rows["toy2d"],
         protocol=rows["protocol"],
         images=_read_images(layout, {"nll": runs, "curve": curve}, runs),

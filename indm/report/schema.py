@@ -56,6 +56,11 @@ TABLES: dict[str, Schema] = {
     "sweep": _all(Kind.TEXT, "sampler", "skip")
     | _all(Kind.NUMBER, "steps")
     | _all(Kind.OPTIONAL, "nfe", "num_samples", "fid", "fid_se", "kid", "kid_se"),
+    # A trial that failed says why, and has no numbers; hyper-parameters have columns of their own.
+    "tune": _all(Kind.TEXT, "phase", "state", "reason")
+    | _all(Kind.NUMBER, "trial", "steps", "flops")
+    | _all(Kind.OPTIONAL, "target", "target_se", "train_nelbo", "train_nelbo_se", "valid_nelbo", "valid_nelbo_se")
+    | _all(Kind.OPTIONAL, "valid_nelbo_raw_flow", "valid_nelbo_raw_flow_se"),
     "protocol": _all(Kind.TEXT, "factor", "setting", "note")
     | _all(Kind.OPTIONAL, "fid", "fid_se", "difference", "difference_se"),
     "toy2d": _all(Kind.TEXT, "model", "variant") | _all(Kind.NUMBER, "seed"),
@@ -112,6 +117,11 @@ def check_table(path: Path, table: pd.DataFrame, kind: str) -> None:
             _check(path, f"row {row}, column {name}", None if absent else value, expected)
     if kind == "sweep" and (unsaid := table.index[table["fid"].isna() & (table["skip"] == "")].tolist()):
         raise ArtifactError(f"{path}: row {unsaid[0] + 1}: found no fid and no skip, expected one of them; {REMEDY}")
+    if kind == "tune" and (odd := table.index[table["target"].isna() == (table["state"] == "complete")].tolist()):
+        found = f"found state {table['state'][odd[0]]} and target {table['target'][odd[0]]:g}"
+        raise ArtifactError(
+            f"{path}: row {odd[0] + 1}: {found}, expected a target where it is complete alone; {REMEDY}"
+        )
 
 
 def _numbers(content: Any, key: str = "") -> Iterator[tuple[str, float]]:

@@ -15,6 +15,7 @@ from indm.report.tables import (
     protocol_table,
     toy2d_table,
 )
+from indm.report.tuning import tuned_table, tuning_table
 from indm.report.values import images_table, values_table
 from indm.store.files import write_table
 from indm.store.finished import Finished
@@ -34,6 +35,7 @@ def run(suite: "Suite", layout: Layout) -> Finished:
         suite.datasets,
         curve=STAGES["curve"].subjects(suite),
         sweep=STAGES["sweep"].subjects(suite),
+        tune=suite.tune,
         toy2d=suite.toy2d.datasets,
         protocol={dataset: section.run for dataset, section in suite.protocol.items()},
     )
@@ -48,6 +50,8 @@ def run(suite: "Suite", layout: Layout) -> Finished:
         "ablation": ablation_table(values),
         "protocol": protocol_table(results),
         "toy2d": toy2d_table(results),
+        "tuning": tuning_table(results),
+        "tuned": tuned_table(results),
     }
     for name, table in tables.items():
         write_table(layout.tables / f"{name}.csv", table)

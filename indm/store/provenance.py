@@ -31,7 +31,17 @@ def provenance(seconds: float, threads: int) -> dict[str, Any]:
         seconds: wall time.
         threads: of the process, on the CPU.
     """
-    packages = ("torch", "torch-fidelity", "clean-fid", "torchdiffeq", "numpy", "scipy", "scikit-learn", "pandas")
+    packages = (
+        "torch",
+        "torch-fidelity",
+        "clean-fid",
+        "torchdiffeq",
+        "numpy",
+        "scipy",
+        "scikit-learn",
+        "pandas",
+        "optuna",
+    )
     changes = _git("status", "--porcelain", "--", *SOURCES)
     return {
         "commit": _git("rev-parse", "HEAD"),

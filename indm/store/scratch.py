@@ -99,8 +99,13 @@ class Scratch:
 
 
 @contextlib.contextmanager
-def open_scratch(folder: Path, key: str) -> Iterator[Scratch]:
+def open_scratch(folder: Path, key: str, *, keep: bool = False) -> Iterator[Scratch]:
     """Lock a scratch folder, ``.../<stage>``, for one process, and remove it if the block ends without an error.
+
+    Arguments:
+        folder: the folder.
+        key: what its files belong to, by :func:`work_key`.
+        keep: leave it where it is.
 
     Raises:
         ArtifactError: if another process has it, or it cannot be written.
@@ -108,6 +113,8 @@ def open_scratch(folder: Path, key: str) -> Iterator[Scratch]:
     with _lock(folder):
         scratch = Scratch(folder, key)
         yield scratch
+        if keep:
+            return
         shutil.rmtree(folder)
         # The run's folder too, unless another stage has unfinished work there.
         with contextlib.suppress(OSError):

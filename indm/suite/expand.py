@@ -20,7 +20,7 @@ BASE = "based_on"
 BESIDE = ("claims", "registrations")
 NAME = r"[a-z0-9][a-z0-9-]*"
 # Lists by name: an entry that is not named is not there.
-NAMED = {("datasets",), ("reference",), ("protocol",), ("toy2d", "datasets"), ("runs",)}
+NAMED = {("datasets",), ("reference",), ("protocol",), ("toy2d", "datasets"), ("tune",), ("runs",)}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 if TYPE_CHECKING:
     from indm.suite.schema.flow import FlowParams
     from indm.suite.schema.reference import ReferenceParams
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from indm.suite.schema.sde import SDEParams
     from indm.suite.schema.suite import Suite
     from indm.suite.schema.train import TrainParams
+    from indm.suite.schema.tune import RangeParams, TuneParams
 
 
 def mistakes(suite: "Suite", path: Path, cells: Mapping[str, str]) -> list[str]:
@@ -31,6 +34,7 @@ def mistakes(suite: "Suite", path: Path, cells: Mapping[str, str]) -> list[str]:
         *_references(suite),
         *_sweep(suite),
         *_protocol(suite),
+        *_tune(suite),
     ]
 
 
@@ -184,3 +188,55 @@ def _protocol(suite: "Suite") -> Iterator[str]:
         fitting = [name for name, run in suite.runs.items() if run.dataset == dataset]
         if study.run not in fitting:
             yield f"{place}.run: found {study.run!r}; allowed: a run of {dataset}: {', '.join(fitting)}"
+
+
+def _tune(suite: "Suite") -> Iterator[str]:
+    if suite.tune and suite.weights.score == "raw":
+        yield "key tune: found arms; allowed: {}, since weights.score is raw and trials are measured with averaged ones"
+    first: dict[tuple[str, str, str], str] = {}
+    for name, search in suite.tune.items():
+        place = f"key tune.{name}"
+        if name not in suite.runs:
+            yield f"{place}: no such run; allowed: {', '.join(suite.runs)}"
+            continue
+        yield from (f"{place}.{mistake}" for mistake in _search(suite, name, search))
+        run = suite.runs[name]
+        model = first.setdefault((run.dataset, run.sde, run.objective), name)
+        for key in ("trials", "steps", "seed"):
+            found, expected = getattr(search, key), getattr(suite.tune[model], key)
+            if found != expected:
+                yield f"{place}.{key}: found {found}; allowed: {expected}, as of {model}: arms that are compared have the same"
+
+
+def _search(suite: "Suite", name: str, search: "TuneParams") -> Iterator[str]:
+    """Check the search of an arm against its training, and its lengths against one another."""
+    for key, bounds in search.space.items():
+        if bounds.low >= bounds.high or (bounds.log and bounds.low <= 0):
+            allowed = f"below high {bounds.high}" + (", above 0 where log is true" if bounds.log else "")
+            yield f"space.{key}.low: found {bounds.low}; allowed: {allowed}"
+        elif not _tunable(suite, name, key, bounds):
+            yield f"space.{key}: found {bounds.low} to {bounds.high}; allowed: numbers that a key of the train section takes"
+    if "flow_lr" in search.space and suite.weights_of(name)["flow"] is None:
+        yield "space: found flow_lr; allowed: keys that its training heeds, and the run has no flow and no map that it learns"
+    train = suite.train_params(name)
+    longest = max(train.flow_warmup_steps, train.fresh_score_after or 0)
+    if longest >= min([search.steps, *search.lengths]):
+        yield f"steps: found {search.steps}; allowed: trainings longer than the first part of a training, {longest}"
+    if search.confirm and search.confirm.steps <= search.steps:
+        yield f"confirm.steps: found {search.confirm.steps}; allowed: above steps {search.steps}"
+    if search.confirm and search.confirm.trials > search.trials:
+        yield f"confirm.trials: found {search.confirm.trials}; allowed: up to trials {search.trials}"
+    if search.lengths and suite.runs[name].objective != "nll":
+        yield f"lengths: found {search.lengths}; allowed: [], since the rule of lengths is of objective nll"
+    if search.lengths != sorted(search.lengths):
+        yield f"lengths: found {search.lengths}; allowed: increasing"
+
+
+def _tunable(suite: "Suite", name: str, key: str, bounds: "RangeParams") -> bool:
+    """Tell whether the train section takes both ends of a range under a key."""
+    try:
+        for value in (bounds.low, bounds.high):
+            suite.with_trial(name, 0, {key: value}).train_params(name)
+    except ValidationError:
+        return False
+    return True

@@ -154,11 +154,13 @@ class Trainer:
         self.optimisers.pop("flow", None)
         self.frozen = True
 
-    def averaged(self) -> ImplicitNonlinearDiffusion:
-        """Return a model with averaged weights, in eval mode, its spectral norms refreshed."""
+    def averaged(self, *, raw_flow: bool = False) -> ImplicitNonlinearDiffusion:
+        """Return a model with averaged weights, in eval mode, its spectral norms refreshed; if asked, with the raw flow."""
         model = ImplicitNonlinearDiffusion(self.model.spec)
         model.noise.load_state_dict(self.averages["score"].module.state_dict())
-        if "flow" in self.averages:
+        if raw_flow:
+            model.flow.load_state_dict(self.model.flow.state_dict())
+        elif "flow" in self.averages:
             model.flow.load_state_dict(self.averages["flow"].module.state_dict())
             # Of a frozen flow they are fresh, and each refreshing moves them a little.
             if not self.frozen:

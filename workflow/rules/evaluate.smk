@@ -159,6 +159,36 @@ rule sweep:
         " --out results 2> {log}"
 
 
+rule tune:
+    input:
+        train=of_run(rules.prepare.output.train),
+        valid=of_run(rules.prepare.output.valid),
+        extractor=of_run(rules.reference.output.extractor),
+        dataset=of_run(rules.prepare.output.dataset),
+        prepared=of_run(rules.prepare.output.manifest),
+        referenced=of_run(rules.reference.output.manifest),
+    output:
+        tune="results/{suite}/runs/{run}/tune.json",
+        trials="results/{suite}/runs/{run}/tune.csv",
+        manifest="results/{suite}/runs/{run}/manifest/tune.json",
+    log:
+        "results/{suite}/logs/tune/{run}.log",
+    benchmark:
+        "results/{suite}/benchmarks/tune/{run}.tsv"
+    threads: suite.threads
+    resources:
+        mem_mb=2000,
+        gpu=int(suite.device != "cpu"),
+    params:
+        code=code("tune"),
+        suite=says("tune"),
+    message:
+        "tune {wildcards.run}"
+    shell:
+        "python -m indm tune --suite params/{wildcards.suite}.yaml --run {wildcards.run}"
+        " --out results 2> {log}"
+
+
 rule protocol:
     input:
         checkpoint=lambda wildcards: paths(

@@ -28,6 +28,8 @@ TABLES = (
     "ablation",
     "protocol",
     "toy2d",
+    "tuned",
+    "tuning",
     "compute",
     "values",
 )

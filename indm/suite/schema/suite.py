@@ -16,6 +16,7 @@ from indm.suite.schema.sample import SampleParams
 from indm.suite.schema.sweep import SweepParams
 from indm.suite.schema.toy2d import Toy2dParams
 from indm.suite.schema.train import TrainParams
+from indm.suite.schema.tune import TuneParams
 from indm.suite.schema.types import Count, RunName
 from indm.suite.schema.weights import WeightsParams
 from indm.suite.strict_yaml import Strict
@@ -46,6 +47,9 @@ class Suite(Strict):
     sweep: SweepParams
     protocol: Annotated[dict[str, ProtocolParams], Field(description="study of the protocol, by dataset, or {}")]
     toy2d: Toy2dParams
+    tune: Annotated[
+        dict[RunName, TuneParams], Field(description="search of hyper-parameters, by the run that is its arm, or {}")
+    ]
     runs: Annotated[dict[RunName, RunParams], Field(min_length=1, description="the trained models, by name")]
 
     def train_params(self, run: str) -> TrainParams:
@@ -55,6 +59,13 @@ class Suite(Strict):
     def sample_params(self, run: str) -> SampleParams:
         """Resolve the sampling parameters of ``run``."""
         return _merge(self.sample, self.runs[run].sample)
+
+    def with_trial(self, run: str, seed: int, train: Mapping[str, Any]) -> "Suite":
+        """Return the suite with ``run`` alone, of another seed, and with other values of keys of its train section."""
+        changed = self.runs[run]
+        override = changed.train.model_dump(exclude_unset=True) | train
+        trial = changed.model_copy(update={"seed": seed, "train": type(changed.train).model_validate(override)})
+        return self.model_copy(update={"runs": {run: trial}})
 
     def flow_of(self, run: str) -> str:
         """Name the registered flow of ``run``: of a DDPM++, the identity or the map that it learns."""

@@ -1,0 +1,136 @@
+"""Tables of the search of hyper-parameters: every trial of every arm, and what each arm's search came to.
+
+What is chosen is read in two ways, since a trial of one arm may cost more than one of another: *same trials* takes the best of all
+trials; *same compute* the best of the first trials that together take no more FLOPs than all trials of the cheapest arm. Arms are
+compared within a dataset, SDE and objective.
+"""
+
+import math
+from itertools import pairwise, permutations
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from indm.report.choice import best
+from indm.report.results import CELL, IDENTITY, ROWS, Results, records
+
+COMPARED = ["dataset", "sde", "objective"]
+READINGS = ("same trials", "same compute")
+# Fewer pairs of ranks have no order to agree on.
+FEWEST_RANKS = 3
+# What another doubling of the training must gain to be worth it, in bits/dim: the smallest effect of the claims.
+GAIN = 0.01
+MEASURED = [column for column in ROWS["tune"] if column not in ("trial", "phase", "steps", "state", "reason", "flops")]
+FOUND = ["trial", "steps", "target", "target_image_se", "flops", "rank_agreement", "rank_agreement_p", "length_rule"]
+
+
+def tuning_table(results: Results) -> pd.DataFrame:
+    """Tabulate every training of every search, failures included.
+
+    Returns:
+        ``gain_per_doubling`` is, in phase ``length``, what the target has fallen by for each doubling since the row before.
+    """
+    rows = results.tune.assign(gain_per_doubling=_gains(results.tune), suite=results.suite)
+    head = ["suite", *CELL, "trial", "phase", "steps", *_parameters(results.tune), "state", "reason"]
+    table = rows[[*head, *MEASURED, "gain_per_doubling", "flops"]]
+    return table.rename(columns={key: f"{key.removesuffix('_se')}_image_se" for key in MEASURED if key.endswith("_se")})
+
+
+def tuned_table(results: Results) -> pd.DataFrame:
+    """Tabulate what the search of each arm came to, in both readings."""
+    parameters, table = _parameters(results.tune), []
+    for _, arms in results.tune.groupby(COMPARED, sort=False):
+        short = arms[arms["phase"] == "short"]
+        budgets = dict(zip(READINGS, (math.inf, short.groupby(CELL)["flops"].max().min()), strict=True))
+        for key, arm in arms.groupby(CELL, sort=False):
+            cell = dict(zip(CELL, cast(tuple[Any, ...], key), strict=True))
+            table += [
+                {"suite": results.suite, **cell, "reading": reading, **_read(arm, budget, parameters)}
+                for reading, budget in budgets.items()
+            ]
+    columns = ["suite", *CELL, "reading", "trials", "failed", *parameters, *FOUND]
+    return pd.DataFrame(table, columns=columns).astype(dict.fromkeys(("trials", "failed", "trial", "steps"), "Int64"))
+
+
+def rank_agreement(first: list[float], second: list[float]) -> tuple[float | None, float | None]:
+    r"""Spearman's rank correlation, and the probability of one at least as high if all orders were equally likely.
+
+    .. math:: \rho = \mathrm{corr}(\mathrm{rank}(x), \mathrm{rank}(y)), \qquad p = \frac{1}{n!} \#\{\pi : \rho_\pi \ge \rho\}
+
+    Both absent of fewer than three pairs, or where all of one side are the same. The p-value is exact, over all n! orders.
+
+    References:
+        | The Proof and Measurement of Association between Two Things (Spearman, 1904), https://doi.org/10.2307/1412159
+    """
+    x, y = (_standardised(values) for values in (first, second))
+    if len(first) < FEWEST_RANKS or not (x.any() and y.any()):
+        return None, None
+    found = float(x @ y)
+    orders = y[np.array(list(permutations(range(len(y)))))]
+    return found, float((orders @ x >= found - 1e-9).mean())
+
+
+def _standardised(values: list[float]) -> Any:
+    """Return ranks less their mean, of length one; zeros where all are the same."""
+    ranks = rankdata(values)
+    centred = ranks - ranks.mean() if len(ranks) else ranks
+    return centred / (np.linalg.norm(centred) or 1.0)
+
+
+def length_rule(arm: pd.DataFrame) -> str:
+    """Say how long an arm need be trained: up to the length after which a doubling gains less than ``GAIN``, or loses.
+
+    Arguments:
+        arm: its rows of phase ``length`` that did not fail, with ``steps``, increasing, and ``target``.
+    """
+    if len(arm) <= 1:
+        return ""
+    for (_, before), (_, after) in pairwise(arm.iterrows()):
+        if _gain(before, after) < GAIN:
+            return f"{before['steps']:g} steps are enough"
+    return f"more than {arm['steps'].iloc[-1]:g} steps are needed"
+
+
+def _parameters(rows: pd.DataFrame) -> list[str]:
+    """Name the hyper-parameters of all arms: the columns that not every search has."""
+    known = [*IDENTITY, "source", *ROWS["tune"]]
+    return [column for column in map(str, rows) if column not in known]
+
+
+def _read(arm: pd.DataFrame, budget: float, parameters: list[str]) -> dict[str, Any]:
+    """Choose among the first trials of an arm that together take no more FLOPs than the budget."""
+    short = arm[(arm["phase"] == "short") & (arm["flops"] <= budget)]
+    complete = arm[(arm["state"] == "complete") & arm["trial"].isin(short["trial"])]
+    confirmed = complete[complete["phase"] == "confirm"].merge(complete[complete["phase"] == "short"], on="trial")
+    rho, p = rank_agreement(list(confirmed["target_y"]), list(confirmed["target_x"]))
+    row: dict[str, Any] = {
+        "trials": len(short),
+        "failed": (short["state"] == "failed").sum(),
+        "flops": short["flops"].max(),
+    }
+    row |= {"rank_agreement": rho, "rank_agreement_p": p}
+    lengths = arm[(arm["phase"] == "length") & (arm["state"] == "complete")]
+    winner = best(records(complete[complete["phase"] != "length"]))
+    if winner is None:
+        return row
+    row |= {key: winner[key] for key in ("trial", "steps", "target", *parameters)}
+    # Lengths are of one trial's hyper-parameters.
+    told = length_rule(lengths) if set(lengths["trial"]) == {winner["trial"]} else ""
+    return row | {"target_image_se": winner["target_se"], "length_rule": told}
+
+
+def _gains(rows: pd.DataFrame) -> list[float]:
+    """Compute the gain of each row of phase ``length`` that did not fail over the one before it of its arm."""
+    gains: dict[Any, float] = {}
+    lengths = rows[(rows["phase"] == "length") & (rows["state"] == "complete")]
+    for _, arm in lengths.groupby(IDENTITY, sort=False):
+        for (_, before), (place, after) in pairwise(arm.iterrows()):
+            gains[place] = _gain(before, after)
+    return [gains.get(place, math.nan) for place in rows.index]
+
+
+def _gain(before: Any, after: Any) -> float:
+    """Return by how much a target has fallen for each doubling of the steps."""
+    return float((before["target"] - after["target"]) / math.log2(after["steps"] / before["steps"]))

@@ -1,0 +1,124 @@
+"""Stage ``tune``: the search of a run's hyper-parameters, on the validation split.
+
+Three phases, each of trainings from scratch: ``short``, the trials; ``confirm``, some of them trained again for longer; and
+``length``, the best hyper-parameters trained for several numbers of steps.
+"""
+
+import shutil
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import optuna
+import pandas as pd
+import torch
+
+from indm.diffusion.evaluation import first_images
+from indm.errors import DataError
+from indm.process import set_up, sigterm_noted
+from indm.progress import bar
+from indm.report.choice import best, spread
+from indm.stamps import job_stamp
+from indm.store.files import file_sha256, read_json, write_json, write_table
+from indm.store.finished import Finished
+from indm.store.layout import Layout
+from indm.store.prepared import read_split
+from indm.store.scratch import Scratch, open_scratch, work_key
+from indm.tuning.study import Row, Study
+from indm.tuning.trial import MEASURED, Arm
+
+if TYPE_CHECKING:
+    from indm.suite.schema.suite import Suite
+
+TARGETS = {"nll": "validation NELBO, bits/dim", "fid": "FID against the validation images"}
+
+
+def run(suite: "Suite", layout: Layout, name: str) -> Finished:
+    """Write ``tune.csv``, a row for each trial and phase, and ``tune.json``: what was found to be the best.
+
+    Raises:
+        DataError: if the dataset has no validation images, by which alone anything is chosen.
+    """
+    arm = _arm(suite, layout, name, set_up(suite.device, suite.threads))
+    key = _key(arm, layout)
+    # Kept when it has ended well: a longer search goes on from it, and the same one trains nothing again.
+    with open_scratch(layout.scratch(name, "tune"), key, keep=True) as scratch, sigterm_noted() as stop:
+        parameters = suite.tune[name]
+        space = {key: (found.low, found.high, found.log) for key, found in parameters.space.items()}
+        study = Study(scratch.folder / "study.journal", key, space, (*arm.seed, "tune"))
+        earlier = sum(row["seconds"] for row in study.rows.values())
+
+        def trial(phase: str, steps: int, number: int) -> Row:
+            nonlocal earlier
+            work = Scratch(scratch.folder / f"{number}-{steps}", key)
+            earlier += work.earlier
+            progress = bar(f"{name} trial {number}, {steps} steps")
+            make = partial(arm.run, study.parameters(number), steps, work, stop, progress)
+            row = study.once(number, steps, make)
+            shutil.rmtree(work.folder, ignore_errors=True)
+            return row | {"phase": phase}
+
+        rows = [trial("short", parameters.steps, number) for number in range(parameters.trials)]
+        if confirm := parameters.confirm:
+            chosen = spread(_complete(rows), confirm.trials)
+            rows += [trial("confirm", confirm.steps, row["trial"]) for row in chosen]
+        if winner := best(_complete(rows)):
+            rows += [trial("length", steps, winner["trial"]) for steps in parameters.lengths]
+        _write(layout, arm, study, rows, winner)
+    return Finished(layout.run(name), earlier)
+
+
+def _arm(suite: "Suite", layout: Layout, name: str, device: torch.device) -> Arm:
+    data = layout.data(suite.runs[name].dataset)
+    description = read_json(data / "dataset.json")
+    if not description["counts"]["valid"]:
+        raise DataError(f"{data}/valid.npy: found no images, expected some: nothing is chosen by test images")
+    valid = first_images(read_split(data, "valid"), suite.curve.images, "curve.images")
+    return Arm(suite, name, data, description, read_split(data, "train"), valid, device)
+
+
+def _complete(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if not row["reason"]]
+
+
+def _key(arm: Arm, layout: Layout) -> str:
+    """Hash what a trial depends on, but for its number: how many there are, and which are trained again, changes none of them."""
+    suite, name = arm.suite, arm.name
+    search = suite.tune[name].model_dump(exclude={"trials", "confirm", "lengths"})
+    drawing: dict[str, Any] = {}
+    if suite.runs[name].objective == "fid":
+        drawing = {"sample": suite.sample_params(name).model_dump(), "bootstrap": suite.fid.bootstrap}
+        drawing["extractor"] = file_sha256(arm.data / "extractor.safetensors")
+    return work_key(
+        job_stamp(suite, "tune", name),
+        optuna=optuna.__version__,
+        run=suite.runs[name].model_dump(exclude={"variant", "seed", "train", "sample"}),
+        train=suite.train_params(name).model_dump(exclude={"steps", "snapshots", *search["space"]}),
+        search=search,
+        curve=suite.curve.model_dump(),
+        weights=suite.weights.model_dump(),
+        drawing=drawing,
+        data=arm.description["sha256"],
+        machine=[arm.device.type, suite.threads],
+    )
+
+
+def _write(layout: Layout, arm: Arm, study: Study, rows: list[Row], winner: Mapping[str, Any] | None) -> None:
+    """Write the trials, with the operations spent up to each, and the best of them."""
+    spent, counted, table = 0, set(), []
+    for row in rows:
+        # A training that serves two phases is done once.
+        if (training := (row["trial"], row["steps"])) not in counted:
+            counted.add(training)
+            spent += row["flops"]
+        state = "failed" if row["reason"] else "complete"
+        table.append(row | study.parameters(row["trial"]) | {"state": state, "flops": float(spent)})
+    columns = ["trial", "phase", "steps", *study.space, "state", "reason", *MEASURED, "flops"]
+    folder = layout.run(arm.name)
+    write_table(folder / "tune.csv", pd.DataFrame(table, columns=columns))
+    found: dict[str, Any] = {"run": arm.name, "target": TARGETS[arm.suite.runs[arm.name].objective]}
+    found |= {"trainings": len(counted), "failed": len(rows) - len(_complete(rows)), "flops": spent, "best": None}
+    if winner is not None:
+        kept = {key: winner[key] for key in ("trial", "steps", "target", "target_se")}
+        found["best"] = kept | {"parameters": study.parameters(winner["trial"])}
+    write_json(folder / "tune.json", found)

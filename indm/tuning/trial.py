@@ -1,0 +1,143 @@
+"""A trial: a training by hyper-parameters of its own, measured on the validation split."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from indm.diffusion.evaluation import Evaluation, bounds
+from indm.diffusion.generate import draw_levels, prior_mean
+from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.errors import ConvergenceError, DivergenceError
+from indm.metrics.bootstrap import bootstrap_fid
+from indm.metrics.features import features
+from indm.metrics.frechet import Reference, frechet
+from indm.metrics.references import load_extractors
+from indm.seeding import derive_seed
+from indm.store.scratch import Scratch
+from indm.training.begin import begin_training
+from indm.training.keeper import Keeper
+from indm.training.loop import History
+from indm.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from indm.suite.schema.suite import Suite
+
+Progress = Callable[[range], Iterable[int]]
+# What is measured of a trial, each with its standard error over images.
+NUMBERS = ("target", "train_nelbo", "valid_nelbo", "valid_nelbo_raw_flow")
+MEASURED = tuple(f"{number}{suffix}" for number in NUMBERS for suffix in ("", "_se"))
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What all trials of an arm share.
+
+    Arguments:
+        suite: the suite.
+        name: the run whose hyper-parameters are searched.
+        data: folder of its dataset.
+        description: what ``dataset.json`` says of it.
+        train: training images as levels, uint8, shape (N, C, H, W).
+        valid: validation images, as many as bounds are evaluated of.
+        device: where to compute.
+    """
+
+    suite: "Suite"
+    name: str
+    data: Path
+    description: Mapping[str, Any]
+    train: Tensor
+    valid: Tensor
+    device: torch.device
+
+    def run(
+        self, parameters: Mapping[str, float], steps: int, scratch: Scratch, stop: Event, progress: Progress
+    ) -> dict[str, Any]:
+        """Train by some hyper-parameters, or do what is left of it, and measure.
+
+        Arguments:
+            parameters: the hyper-parameters, by their keys of the train section.
+            steps: of the training.
+            scratch: what a killed training goes on from.
+            stop: set when the process is asked to stop.
+            progress: wraps the range of the steps.
+
+        Returns:
+            ``MEASURED``, absent where it failed or does not apply; ``reason``, empty unless it failed; ``flops`` of its
+            training, up to where it failed; ``seconds``, with those before a kill.
+
+        Raises:
+            StoppedError: if the process was asked to stop; the state has been saved then.
+        """
+        started, history = time.monotonic(), History()
+        suite = self.suite.with_trial(self.name, self.seed[1], {**parameters, "steps": steps, "snapshots": []})
+        training = begin_training(suite, self.name, self.train, self.description, self.device)
+        keeper = Keeper(scratch, training.trainer, [], suite.save_seconds, stop.is_set)
+        found, reason = dict.fromkeys(MEASURED), ""
+        try:
+            history = keeper.restore()
+            training.train(history, keeper, progress)
+            found |= self.measure(training.trainer)
+        except (ConvergenceError, DivergenceError, torch.linalg.LinAlgError) as error:
+            # The last: a norm of weights that are not finite.
+            reason = str(error).partition("\n")[0]
+        seconds = scratch.earlier + time.monotonic() - started
+        return found | {"reason": reason, "flops": training.cumulative_flops(history.done), "seconds": seconds}
+
+    def measure(self, trainer: Trainer) -> dict[str, float | None]:
+        """Measure a trained model: bounds of training and validation images, and, for objective fid, FID.
+
+        All trials of one seed, of whatever arm, meet the same dequantisation and noise.
+        """
+        averaged = trainer.averaged().to(self.device)
+        evaluated, found = averaged, {"valid_nelbo": self._bound(averaged, self.valid)}
+        if "flow" in trainer.networks:
+            raw = trainer.averaged(raw_flow=True).to(self.device)
+            found["valid_nelbo_raw_flow"] = self._bound(raw, self.valid)
+            evaluated = raw if self.suite.weights.flow == "raw" else averaged
+        # As many images of either split: their errors compare.
+        found["train_nelbo"] = self._bound(evaluated, self.train[: len(self.valid)])
+        if self.suite.runs[self.name].objective == "fid":
+            found["target"] = self._fid(evaluated)
+        else:
+            found["target"] = found["valid_nelbo" if evaluated is averaged else "valid_nelbo_raw_flow"]
+        return {
+            name: value for key, pair in found.items() for name, value in zip((key, f"{key}_se"), pair, strict=True)
+        }
+
+    def _bound(self, model: ImplicitNonlinearDiffusion, images: Tensor) -> tuple[float, float]:
+        """Return the mean NELBO of images, in bits/dim, and its standard error."""
+        evaluation = Evaluation(**self.suite.curve.model_dump(exclude={"images"}), uncorrected=False)
+        values = bounds(model, images, self.description["levels"], evaluation, seed=self.seed, device=self.device)
+        return values.mean().item(), (values.std() / math.sqrt(len(values))).item()
+
+    def _fid(self, model: ImplicitNonlinearDiffusion) -> tuple[float, float]:
+        """Return the FID of images, drawn as the run draws its own, against the validation images, and its bootstrap error."""
+        settings, seed = self.suite.sample_params(self.name).model_dump(), (*self.seed, "tune")
+        centre = {"centre_prior": settings.pop("centre_prior"), "batch_size": settings["batch_size"]}
+        mean = prior_mean(model, self.data, self.device, **centre)
+        levels = self.description["levels"]
+        images, _ = draw_levels(model, levels, seed=seed, device=self.device, mean=mean, progress=iter, **settings)
+        extractor, _, _ = load_extractors(self.data / "extractor.safetensors")
+        generated, real = (
+            features(extractor, found, levels, device=self.device)[0] for found in (images, self.valid.numpy())
+        )
+        reference = Reference.of(real)
+        value, _ = frechet(generated, reference)
+        if not math.isfinite(value):
+            raise DivergenceError("FID is not finite: lower lr or flow_lr")
+        rng = np.random.default_rng(derive_seed(*seed, "bootstrap"))
+        return value, bootstrap_fid(generated, reference, self.suite.fid.bootstrap, rng)
+
+    @property
+    def seed(self) -> tuple[str, int]:
+        """Dataset and seed of all trials: what is drawn for them does not depend on the model."""
+        return self.suite.runs[self.name].dataset, self.suite.tune[self.name].seed

@@ -1,0 +1,600 @@
+"""The search of hyper-parameters: what is suggested, kept and resumed, what a trial is, and what is chosen."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from io import BytesIO
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from indm.diffusion.evaluation import Evaluation, bounds
+from indm.diffusion.model import load_model
+from indm.errors import ArtifactError, DataError, ParamsError, StoppedError
+from indm.report.choice import best, spread
+from indm.report.results import read_results
+from indm.report.tuning import length_rule, rank_agreement, tuned_table, tuning_table
+from indm.stages import prepare, reference, train, tune
+from indm.store.files import read_json, write_json, write_table
+from indm.store.layout import Layout
+from indm.store.prepared import read_split
+from indm.suite.load import load_suite
+from indm.suite.schema.suite import Suite
+from indm.suite.strict_yaml import parse_yaml, yaml_text
+from indm.training.batches import Draws
+from indm.training.trainer import Trainer
+from indm.tuning import trial as trial_module
+from indm.tuning.study import STARTUP, Study
+from tests.conftest import REPOSITORY
+
+NLL, FID = "digits-vp-indm-nll-s0", "digits-vp-ddpmpp-fid-s0"
+OUTPUTS = ("tune.csv", "tune.json")
+LOG_RATE = {"lr": (1e-4, 1.0, True)}
+CPU = torch.device("cpu")
+
+
+def suite_of(name: str = NLL, **search: Any) -> Suite:
+    """The smoke suite with one arm, saved after every step, and with other values in its search."""
+    content = parse_yaml((REPOSITORY / "params/smoke.yaml").read_text()) | {"save_seconds": 0.0}
+    content["tune"] = {name: content["tune"][name] | search}
+    return Suite.model_validate(content)
+
+
+# More trials than are drawn at random.
+SUITE = suite_of(trials=6, confirm={"steps": 6, "trials": 3}, lengths=[4, 8])
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    layout = Layout(tmp_path_factory.mktemp("results"), "smoke")
+    prepare.run(SUITE, layout, "digits", data_root=None)
+    reference.run(SUITE, layout, "digits")
+    return layout
+
+
+def forget(layout: Layout, name: str = NLL) -> None:
+    """Remove the study of an arm, and what it gave."""
+    for path in [*layout.scratch(name, "tune").rglob("*"), *(layout.run(name) / output for output in OUTPUTS)]:
+        if path.is_file() or path.is_symlink():
+            path.unlink()
+
+
+def outputs(layout: Layout, name: str = NLL) -> dict[str, bytes]:
+    return {output: (layout.run(name) / output).read_bytes() for output in OUTPUTS}
+
+
+def searched(layout: Layout, suite: Suite = SUITE, name: str = NLL) -> dict[str, bytes]:
+    tune.run(suite, layout, name)
+    return outputs(layout, name)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(layout: Layout) -> dict[str, bytes]:
+    """What a search that nothing disturbs writes."""
+    found = searched(layout)
+    forget(layout)
+    return found
+
+
+# What Optuna suggests and keeps.
+
+
+def told(study: Study, count: int, value: Any = lambda lr: (math.log10(lr) + 2) ** 2) -> list[float]:
+    """Run trials whose target is known: the lowest at a rate of 0.01."""
+    rates = []
+    for number in range(count):
+        rates.append(study.parameters(number)["lr"])
+        study.once(number, 1, lambda: {"target": value(rates[-1])})
+    return rates
+
+
+def test_suggestions_come_nearer_to_an_optimum_that_is_known(tmp_path: Path) -> None:
+    """Of four decades; the later half of random trials would be a decade off on average, whatever came before."""
+    distances = []
+    for seed in range(6):
+        rates = told(Study(tmp_path / f"{seed}.journal", "a", LOG_RATE, ("digits", seed)), 24)
+        distances.append(np.abs(np.log10(rates) + 2))
+    early, late = np.mean(distances, axis=0)[:STARTUP], np.mean(distances, axis=0)[12:]
+    assert late.mean() < 0.6 * early.mean()
+    assert late.mean() < 0.6
+
+
+def test_a_study_that_is_opened_again_suggests_the_same(tmp_path: Path) -> None:
+    whole = told(Study(tmp_path / "whole.journal", "a", LOG_RATE, ("digits", 1)), 8)
+    for count in range(1, 9):
+        assert told(Study(tmp_path / "cut.journal", "a", LOG_RATE, ("digits", 1)), count) == whole[:count]
+    assert whole != told(Study(tmp_path / "other.journal", "a", LOG_RATE, ("digits", 2)), 8)
+    assert len(set(whole)) == 8
+
+
+def test_random_trials_of_arms_share_what_their_spaces_share(tmp_path: Path) -> None:
+    both = Study(tmp_path / "both.journal", "b", {"flow_lr": (1e-3, 1.0, True)} | LOG_RATE, ("digits", 1))
+    assert told(both, STARTUP) == told(Study(tmp_path / "one.journal", "a", LOG_RATE, ("digits", 1)), STARTUP)
+
+
+def test_suggestions_stay_in_their_range_and_are_what_is_written(tmp_path: Path) -> None:
+    narrow = {"lr": (0.010001, 0.010002, True), "ema_decay": (0.5, 0.9, False)}
+    study = Study(tmp_path / "study.journal", "a", narrow, ("digits", 1))
+    for number in range(8):
+        found = study.parameters(number)
+        assert 0.010001 <= found["lr"] <= 0.010002
+        assert 0.5 <= found["ema_decay"] <= 0.9
+        assert float(f"{found['ema_decay']:.6g}") == found["ema_decay"]
+        study.once(number, 1, lambda: {"target": 1.0})
+
+
+def test_a_trial_that_failed_is_kept_and_the_next_one_learns_from_it(tmp_path: Path) -> None:
+    path = tmp_path / "study.journal"
+    # Above 0.1, all fail.
+    rates = told(
+        Study(path, "a", LOG_RATE, ("digits", 1)), 20, lambda lr: None if lr > 0.1 else (math.log10(lr) + 2) ** 2
+    )
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+    trials = optuna.load_study(study_name="a", storage=storage).trials
+    assert [trial.params["lr"] for trial in trials] == rates
+    failed = [trial.state == optuna.trial.TrialState.PRUNED for trial in trials]
+    assert failed == [rate > 0.1 for rate in rates]
+    assert any(failed[:STARTUP])
+    assert np.mean(failed[10:]) < np.mean(failed[:STARTUP])
+
+
+def test_a_file_of_another_key_is_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "study.journal"
+    told(Study(path, "a", LOG_RATE, ("digits", 1)), 3)
+    study = Study(path, "b", LOG_RATE, ("digits", 1))
+    assert study.rows == {}
+    assert "removes the trials of other parameters, data, code or versions" in capsys.readouterr().err
+
+
+def test_half_a_line_and_a_dead_lock_do_no_harm(tmp_path: Path) -> None:
+    """What a power cut leaves of a line, and a killed process of Optuna's lock."""
+    whole = told(Study(tmp_path / "whole.journal", "a", LOG_RATE, ("digits", 1)), 5)
+    path = tmp_path / "cut.journal"
+    told(Study(path, "a", LOG_RATE, ("digits", 1)), 3)
+    path.write_bytes(path.read_bytes()[:-40])
+    path.with_name("cut.journal.lock").symlink_to(path)
+    started = time.monotonic()
+    study = Study(path, "a", LOG_RATE, ("digits", 1))
+    assert len(study.short.trials) == 2
+    assert told(study, 5) == whole
+    assert told(Study(path, "a", LOG_RATE, ("digits", 1)), 5) == whole
+    assert time.monotonic() - started < 20
+
+
+# What a trial is.
+
+
+def test_a_trial_is_the_training_of_its_run_by_its_hyper_parameters(
+    layout: Layout, undisturbed: dict[str, bytes]
+) -> None:
+    """The same weights as stage train gives a run of the trial's seed: so the same bounds, of raw and averaged flow."""
+    (layout.run(NLL)).mkdir(parents=True, exist_ok=True)
+    (layout.run(NLL) / "tune.csv").write_bytes(undisturbed["tune.csv"])
+    (row,) = pd.read_csv(layout.run(NLL) / "tune.csv").query("trial == 1 and phase == 'short'").to_dict("records")
+    changes = {key: row[key] for key in ("lr", "flow_lr", "ema_decay")} | {"steps": 4, "snapshots": []}
+    alone = SUITE.with_trial(NLL, SUITE.tune[NLL].seed, changes)
+    folder = train.run(alone, layout, NLL).folder
+    images, evaluation = read_split(layout.data("digits"), "valid"), Evaluation(
+        **SUITE.curve.model_dump(exclude={"images"}), uncorrected=False
+    )  # fmt: skip
+    for flow, column in (("ema", "valid_nelbo"), ("raw", "valid_nelbo_raw_flow")):
+        model = load_model(folder / "checkpoint.safetensors", CPU, {"score": "ema", "flow": flow})
+        values = bounds(model, images[: SUITE.curve.images], 17, evaluation, seed=("digits", 1), device=CPU)
+        assert values.mean().item() == pytest.approx(row[column], abs=1e-4)
+        assert (values.std() / math.sqrt(len(values))).item() == pytest.approx(row[f"{column}_se"], rel=1e-3)
+    assert row["target"] == row["valid_nelbo"]
+    assert row["flops"] == pytest.approx(2 * 4 * read_json(folder / "train.json")["train_flops_per_step"], rel=1e-5)
+
+
+def test_fid_is_against_validation_images(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that draws them has FID 0; one that draws test images has not."""
+    suite = suite_of(FID)
+    found = {}
+    for split in ("valid", "test"):
+        images = read_split(layout.data("digits"), split).numpy()
+        monkeypatch.setattr(trial_module, "draw_levels", lambda *_, images=images, **__: (images, 1.0))
+        content = suite.model_dump(exclude_unset=True)
+        content["curve"]["images"] = None
+        table = pd.read_csv(tune.run(Suite.model_validate(content), layout, FID).folder / "tune.csv")
+        found[split] = table["target"].iloc[0]
+        forget(layout, FID)
+    assert abs(found["valid"]) < 1e-6
+    assert found["test"] > 0.01
+
+
+def test_a_failed_trial_is_a_row_with_its_line_and_the_search_goes_on(
+    layout: Layout, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, bad = Trainer.step, pd.read_csv(_text(undisturbed))["lr"][0]
+
+    def diverge(self: Trainer, draws: Draws, lr_factor: float, *, flow_alone: bool = False) -> dict[str, float]:
+        if self.peaks["score"] == bad and self.averages["score"].updates == 2:
+            draws = Draws(draws.x * math.nan, draws.u, draws.noise, draws.truncation, draws.generator)
+        return step(self, draws, lr_factor, flow_alone=flow_alone)
+
+    monkeypatch.setattr(Trainer, "step", diverge)
+    tune.run(SUITE, layout, NLL)
+    table = pd.read_csv(layout.run(NLL) / "tune.csv")
+    first = table.iloc[0]
+    assert (first["state"], math.isnan(first["target"])) == ("failed", True)
+    assert first["reason"].startswith("training stopped at step 2: loss nan")
+    # Two steps of four.
+    assert first["flops"] == pytest.approx((table["flops"][1] - first["flops"]) / 2, rel=1e-5)
+    assert list(table["state"][1:6]) == ["complete"] * 5
+    assert 0 not in set(table["trial"][6:])
+    found = read_json(layout.run(NLL) / "tune.json")
+    assert found["failed"] == 1
+    assert found["best"]["trial"] != 0
+    forget(layout)
+
+
+def test_a_search_whose_trials_all_fail_has_no_best(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indm.training.loop.learning_rate", lambda *_: math.inf)
+    tune.run(SUITE, layout, NLL)
+    assert read_json(layout.run(NLL) / "tune.json")["best"] is None
+    assert list(pd.read_csv(layout.run(NLL) / "tune.csv")["state"]) == ["failed"] * 6
+    table = tuned_table(results(layout, NLL))
+    assert table[["target", "lr"]].isna().all(axis=None)
+    assert list(table["failed"]) == [6, 6]
+    forget(layout)
+
+
+def test_nothing_is_chosen_by_test_images(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    description = read_json(layout.data("digits") / "dataset.json")
+    description["counts"]["valid"] = 0
+    monkeypatch.setattr(tune, "read_json", lambda _: description)
+    with pytest.raises(DataError, match=r"valid.npy: found no images, expected some: nothing is chosen by test images"):
+        tune.run(SUITE, layout, NLL)
+
+
+# What is resumed.
+
+
+class PowerCutError(Exception):
+    """What a test raises in the place of a kill."""
+
+
+def test_a_finished_search_trains_nothing_again(
+    layout: Layout, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched(layout)
+    for output in OUTPUTS:
+        (layout.run(NLL) / output).unlink()
+
+    def train_nothing(*_: Any, **__: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(trial_module, "begin_training", train_nothing)
+    assert searched(layout) == undisturbed
+    # Nor where images would be drawn otherwise, since the bound needs none.
+    content = SUITE.model_dump(exclude_unset=True)
+    content["sample"] |= {"steps": 7}
+    assert searched(layout, Suite.model_validate(content)) == undisturbed
+    # Nor a shorter one, which has the first of its trials.
+    shorter = searched(layout, suite_of(trials=2, lengths=[]))
+    assert pd.read_csv(_text(shorter))["target"].tolist()[:2] == pd.read_csv(_text(undisturbed))["target"].tolist()[:2]
+    forget(layout)
+
+
+def test_a_longer_search_goes_on_from_a_shorter_one(layout: Layout, undisturbed: dict[str, bytes]) -> None:
+    searched(layout, suite_of(trials=5, lengths=[]))
+    assert searched(layout) == undisturbed
+    forget(layout)
+
+
+def cut_at(training: str, before: int | None) -> Any:
+    """Make a progress bar that ends everything before a step of a training, or, of ``None``, when it is about to be measured."""
+
+    def bar(label: str) -> Any:
+        def progress(steps: range) -> Iterator[int]:
+            for step in steps:
+                if training in label and step == before:
+                    raise PowerCutError
+                yield step
+            if training in label and before is None:
+                raise PowerCutError
+
+        return progress
+
+    return bar
+
+
+@pytest.mark.slow
+def test_a_search_that_is_cut_off_anywhere_has_the_same_bytes(layout: Layout, undisturbed: dict[str, bytes]) -> None:
+    """Amid a trial, before one, before one is measured; amid one that is trained again, and amid one of another length."""
+    cuts = [
+        ("trial 0, 4 steps", 2),
+        ("trial 1, 4 steps", 0),
+        ("trial 2, 4 steps", None),
+        (", 6 steps", 5),
+        (", 8 steps", 7),
+    ]
+    for training, before in cuts:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tune, "bar", cut_at(training, before))
+            with pytest.raises(PowerCutError):
+                tune.run(SUITE, layout, NLL)
+        assert not (layout.run(NLL) / "tune.csv").is_file()
+    assert searched(layout) == undisturbed
+    assert sorted(path.name for path in layout.scratch(NLL, "tune").iterdir()) == ["lock", "study.journal"]
+    forget(layout)
+
+
+def test_a_search_that_is_asked_to_stop_keeps_its_state(
+    layout: Layout, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop_in_the_second_step(label: str) -> Any:
+        def steps(found: Iterable[int]) -> Iterator[int]:
+            for step in found:
+                if step == 1:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield step
+
+        return steps
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tune, "bar", stop_in_the_second_step)
+        with pytest.raises(
+            StoppedError, match=r"stopped by SIGTERM; the state of after step 2 is kept in .*/tune/0-4/"
+        ):
+            tune.run(SUITE, layout, NLL)
+    assert searched(layout) == undisturbed
+    forget(layout)
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_has_the_same_bytes(layout: Layout, tmp_path: Path) -> None:
+    """SIGKILL of a process, once a trial has been kept and another has begun."""
+    suite = suite_of(trials=3, steps=30, lengths=[])
+    (tmp_path / "smoke.yaml").write_text(yaml_text(suite.model_dump(exclude_unset=True)))
+    code = (
+        "import sys; from pathlib import Path; from indm.stages import tune; from indm.store.layout import Layout; "
+        "from indm.suite.load import load_suite; "
+        f"tune.run(load_suite(Path(sys.argv[1])), Layout(Path(sys.argv[2]), 'smoke'), '{NLL}')"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "smoke.yaml"), str(layout.root)]
+    process = subprocess.Popen(command, cwd=REPOSITORY)
+    folder = layout.scratch(NLL, "tune")
+    while process.poll() is None and not (folder / "1-30/state.safetensors").is_file():
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (layout.run(NLL) / "tune.csv").is_file()
+    found = searched(layout, suite)
+    forget(layout)
+    assert found == searched(layout, suite)
+    forget(layout)
+
+
+# What is chosen.
+
+
+def _text(found: dict[str, bytes]) -> Any:
+    return BytesIO(found["tune.csv"])
+
+
+def rows_of(*targets: float, phase: str = "short") -> list[dict[str, Any]]:
+    return [{"trial": i, "phase": phase, "target": target} for i, target in enumerate(targets)]
+
+
+def test_trials_trained_again_are_spread_over_the_ranking() -> None:
+    rows = rows_of(5.0, 1.0, 4.0, 2.0, 3.0, 6.0, 7.0)
+    assert [row["target"] for row in spread(rows, 3)] == [1.0, 4.0, 7.0]
+    assert [row["target"] for row in spread(rows, 4)] == [1.0, 3.0, 5.0, 7.0]
+    assert [row["target"] for row in spread(rows[:2], 3)] == [1.0, 5.0]
+    assert spread([], 3) == []
+
+
+def test_the_best_at_full_length_is_chosen() -> None:
+    short, full = rows_of(3.0, 1.0, 2.0), [{"trial": 2, "phase": "confirm", "target": 0.9}]
+    assert best(short) == short[1]
+    assert best([*short, *rows_of(0.8, 0.7, phase="confirm")[:1], *full])["target"] == 0.8  # type: ignore[index]
+    assert best(rows_of(1.0, 1.0)) == rows_of(1.0)[0]
+    assert best([]) is None
+
+
+@pytest.mark.parametrize("count", [3, 5, 7])
+def test_rank_agreement_is_spearmans_with_an_exact_p(count: int) -> None:
+    generator = np.random.default_rng(count)
+    x, y = generator.normal(size=count), generator.normal(size=count)
+    rho, p = rank_agreement(list(x), list(y))
+    assert rho is not None
+    assert rho == pytest.approx(spearmanr(x, y).statistic)
+    others = [spearmanr(x, y[list(order)]).statistic for order in permutations(range(count))]
+    assert p == pytest.approx(np.mean([other >= rho - 1e-9 for other in others]))
+    assert rank_agreement(list(x), list(3 * x)) == (pytest.approx(1.0), pytest.approx(1 / math.factorial(count)))
+    assert rank_agreement(list(x), [1.0] * count) == (None, None)
+    assert rank_agreement([1.0, 2.0], [1.0, 2.0]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        ([2.5, 2.3, 2.295, 2.2], "200 steps are enough"),
+        ([2.5, 2.3, 2.35, 2.4], "200 steps are enough"),
+        ([2.5, 2.495, 2.3, 2.0], "100 steps are enough"),
+        ([2.5, 2.4, 2.3, 2.2], "more than 800 steps are needed"),
+        ([2.5], ""),
+    ],
+)
+def test_length_rule(targets: list[float], said: str) -> None:
+    assert length_rule(pd.DataFrame({"steps": [100, 200, 400, 800][: len(targets)], "target": targets})) == said
+
+
+HEAD = "trial,phase,steps,lr,state,reason,target,target_se,train_nelbo,train_nelbo_se,valid_nelbo,valid_nelbo_se,"
+HEAD += "valid_nelbo_raw_flow,valid_nelbo_raw_flow_se,flops\n"
+CHEAP = """0,short,4,0.01,complete,,2.5,.1,2,.1,2.5,.1,,,10
+1,short,4,0.02,complete,,2.4,.1,2,.1,2.4,.1,,,20
+2,short,4,0.03,complete,,2.6,.1,2,.1,2.6,.1,,,30
+"""
+DEAR = """0,short,4,0.01,complete,,2.3,.1,2,.1,2.3,.1,,,15
+1,short,4,0.02,failed,it diverged,,,,,,,,,29
+2,short,4,0.03,complete,,2.1,.1,2,.1,2.1,.1,,,45
+0,confirm,8,0.01,complete,,2.0,.1,2,.1,2.0,.1,,,60
+2,confirm,8,0.03,complete,,1.9,.1,2,.1,1.9,.1,,,75
+2,length,8,0.03,complete,,1.9,.1,2,.1,1.9,.1,,,75
+2,length,32,0.03,complete,,1.895,.1,2,.1,1.895,.1,,,99
+"""
+
+
+def results(layout: Layout, *names: str, searched: bool = True) -> Any:
+    """Read the results of some runs, and of their searches."""
+    runs = {name: SUITE.runs[name].model_dump(exclude={"train", "sample"}) for name in names}
+    numbers = dict.fromkeys(("nll", "nelbo", "nelbo_no_reconstruction", "gap", "fid", "nfe", "num_samples"), 1.0)
+    words = {"sampler": "ancestral", "extractor": "digits-cnn"}
+    for name in names:
+        for kind in ("samples", "fid", "nll", "train"):
+            write_json(layout.run(name) / f"{kind}.json", {"run": name, "images": 2, "steps": 4} | numbers | words)
+        write_table(layout.run(name) / "nll.csv", pd.DataFrame([{"image": 0} | numbers]))
+    return read_results(layout, runs, [], tune=names if searched else [])
+
+
+def test_two_readings_of_a_search(tmp_path: Path) -> None:
+    """The dear arm has its best trial too late for the compute of the cheap one."""
+    layout, dear = Layout(tmp_path, "smoke"), NLL
+    cheap = "digits-vp-ddpmpp-nll-s0"
+    for name, rows in ((cheap, CHEAP), (dear, DEAR)):
+        layout.run(name).mkdir(parents=True)
+        (layout.run(name) / "tune.csv").write_text(HEAD + rows)
+    found = results(layout, cheap, dear)
+    table = tuned_table(found).set_index(["model", "reading"])
+    assert table["target"].to_dict() == {
+        ("ddpmpp", "same trials"): 2.4,
+        ("ddpmpp", "same compute"): 2.4,
+        ("indm", "same trials"): 1.9,
+        ("indm", "same compute"): 2.0,
+    }
+    assert table["trials"].tolist() == [3, 3, 3, 2]
+    assert table["failed"].tolist() == [0, 0, 1, 1]
+    assert table["flops"].tolist() == [30, 30, 45, 29]
+    assert table["lr"].tolist() == [0.02, 0.02, 0.03, 0.01]
+    assert table["steps"].tolist() == [4, 4, 8, 8]
+    # The lengths are of trial 2: they say nothing of trial 0.
+    assert table["length_rule"].tolist() == ["", "", "8 steps are enough", ""]
+    trials = tuning_table(found)
+    assert len(trials) == 10
+    assert trials.query("state == 'failed'")["reason"].tolist() == ["it diverged"]
+    assert trials["gain_per_doubling"].dropna().tolist() == [pytest.approx(0.0025)]
+
+
+def test_a_suite_without_a_search_has_no_rows(tmp_path: Path) -> None:
+    found = results(Layout(tmp_path, "smoke"), NLL, searched=False)
+    assert (len(tuned_table(found)), len(tuning_table(found))) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "complete,,2.5",
+            "failed,why,2.5",
+            "row 1: found state failed and target 2.5, expected a target where it is comp",
+        ),
+        (
+            "complete,,2.5",
+            "complete,,",
+            "row 1: found state complete and target nan, expected a target where it is comp",
+        ),
+        (",10\n", ",\n", "row 1, column flops: found nan, expected a finite number"),
+    ],
+)
+def test_a_table_that_is_no_search_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    layout = Layout(tmp_path, "smoke")
+    layout.run(NLL).mkdir(parents=True)
+    (layout.run(NLL) / "tune.csv").write_text((HEAD + CHEAP).replace(old, new))
+    with pytest.raises(ArtifactError, match=f"tune.csv: {message}"):
+        results(layout, NLL)
+
+
+# What a suite may say.
+
+OTHER = "digits-vp-ddpmpp-nll-s0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"space": {"lr": {"low": 1.0, "high": 0.1, "log": True}}},
+            f"{NLL}.space.lr.low: found 1.0; allowed: below high 0.1",
+        ),
+        (
+            {"space": {"lr": {"low": 0.0, "high": 0.1, "log": True}}},
+            "found 0.0; allowed: below high 0.1, above 0 where log",
+        ),
+        (
+            {"space": {"lrr": {"low": 0.1, "high": 0.2, "log": True}}},
+            "space.lrr: found 0.1 to 0.2; allowed: numbers that a",
+        ),
+        (
+            {"space": {"steps": {"low": 1.0, "high": 2.0, "log": True}}},
+            "space.steps: found 1.0 to 2.0; allowed: numbers tha",
+        ),
+        (
+            {"space": {"ema_decay": {"low": 0.5, "high": 1.5, "log": True}}},
+            "space.ema_decay: found 0.5 to 1.5; allowed: num",
+        ),
+        (
+            {"space": {}},
+            "key tune.digits-vp-indm-nll-s0.space: found {}; allowed: object (ranges of keys of the train sect",
+        ),
+        ({"trials": 1}, "key tune.digits-vp-indm-nll-s0.trials: found 1; allowed: integer, >= 2 "),
+        ({"confirm": {"steps": 4, "trials": 3}}, "confirm.steps: found 4; allowed: above steps 4"),
+        ({"confirm": {"steps": 8, "trials": 3}}, "confirm.trials: found 3; allowed: up to trials 2"),
+        ({"confirm": {"steps": 8, "trials": 2}}, "confirm.trials: found 2; allowed: integer, >= 3"),
+        ({"lengths": [8, 4]}, r"lengths: found \[8, 4\]; allowed: increasing"),
+        ({"lengths": [4, 4]}, r"lengths: found 4 twice in \[4, 4\]; allowed: each value once"),
+    ],
+)
+def test_a_mistake_in_a_search_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    content = parse_yaml((REPOSITORY / "params/smoke.yaml").read_text())
+    content["tune"][NLL] |= changes
+    refused(tmp_path, content, message)
+
+
+def refused(folder: Path, content: dict[str, Any], message: str) -> None:
+    (folder / "smoke.yaml").write_text(yaml_text(content))
+    with pytest.raises(ParamsError, match=message.replace("{}", r"\{\}").replace("(", r"\(")):
+        load_suite(folder / "smoke.yaml")
+
+
+@pytest.mark.parametrize("key", ["trials", "steps", "seed"])
+def test_arms_that_are_compared_have_the_same_search(tmp_path: Path, key: str) -> None:
+    content = parse_yaml((REPOSITORY / "params/smoke.yaml").read_text())
+    rate = {"lr": {"low": 0.1, "high": 0.2, "log": True}}
+    content["tune"][OTHER] = content["tune"][NLL] | {"space": rate, key: content["tune"][NLL][key] + 1}
+    found = content["tune"][OTHER][key]
+    message = f"key tune.{OTHER}.{key}: found {found}; allowed: {found - 1}, as of {NLL}: arms that are compared have the same"
+    refused(tmp_path, content, message)
+    content["tune"][FID][key] += 1
+    content["tune"][OTHER][key] -= 1
+    (tmp_path / "smoke.yaml").write_text(yaml_text(content))
+    load_suite(tmp_path / "smoke.yaml")
+
+
+def test_an_arm_is_a_run_with_what_is_searched(tmp_path: Path) -> None:
+    content = parse_yaml((REPOSITORY / "params/smoke.yaml").read_text())
+    rates = {key: {"low": 0.1, "high": 0.2, "log": True} for key in ("lr", "flow_lr")}
+    content["tune"][FID] |= {"space": rates}
+    refused(
+        tmp_path,
+        content,
+        f"key tune.{FID}.space: found flow_lr; allowed: keys that its training heeds, and the run has",
+    )
+    content["tune"][FID] |= {"space": {"lr": rates["lr"]}, "lengths": [4]}
+    refused(
+        tmp_path, content, rf"key tune.{FID}.lengths: found \[4\]; allowed: \[\], since the rule of lengths is of objec"
+    )
+    content["tune"] = {"nobody": content["tune"][NLL]}
+    refused(tmp_path, content, "key tune.nobody: no such run; allowed: digits-ve-ddpmpp-fid-s0, ")
