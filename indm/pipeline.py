@@ -33,6 +33,7 @@ SHOWN = (
     "protocol",
     "compute",
     "claims",
+    "power",
     "comparison",
 )
 COLLECTED = tuple(f"{TABLES}/{table}.csv" for table in SHOWN)
@@ -298,7 +299,7 @@ STAGES: dict[str, Stage] = {
         keys=("runs",),
     ),
     "claims": Stage(
-        summary="Grade the paper's claims by the tables; compare with published numbers.",
+        summary="Grade the paper's claims by the tables, tell how many seeds would decide them; compare with published numbers.",
         subject="",
         folder=TABLES,
         inputs=(
@@ -309,7 +310,7 @@ STAGES: dict[str, Stage] = {
             "params/claims.yaml",
             "params/published.csv",
         ),
-        outputs=(f"{TABLES}/comparison.csv",),
+        outputs=(f"{TABLES}/comparison.csv", f"{TABLES}/power.csv"),
         plots={f"{TABLES}/claims.csv": {"template": "bar_horizontal", "x": "effect", "y": "id"}},
     ),
     "figure": Stage(

@@ -15,6 +15,7 @@ from indm.report.page.missing import Missing, missing
 COLUMNS = {
     "claims": [
         "id",
+        "family",
         "grade",
         "dataset",
         "sde",
@@ -29,6 +30,8 @@ COLUMNS = {
         "control_effect",
         "control_low",
         "control_high",
+        "p",
+        "p_adjusted",
         "repeatability",
         "reason",
     ]
