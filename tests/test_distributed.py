@@ -200,7 +200,18 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """Where the data lie, made by a job of their own: the processes of a training ask for its manifest."""
     layout = Layout(tmp_path_factory.mktemp("results"), "smoke")
     smoke = str(REPOSITORY / "params/smoke.yaml")
-    command = [sys.executable, "-m", "indm", "prepare", "--suite", smoke, "--dataset", "digits", "--out", str(layout.root)]
+    command = [
+        sys.executable,
+        "-m",
+        "indm",
+        "prepare",
+        "--suite",
+        smoke,
+        "--dataset",
+        "digits",
+        "--out",
+        str(layout.root),
+    ]
     subprocess.run(command, cwd=REPOSITORY, check=True)
     return layout
 
