@@ -48,13 +48,11 @@ def test_what_is_wrong_to_say_of_a_truth() -> None:
 
 @pytest.mark.parametrize("name", calibration.TRUTHS)
 @pytest.mark.parametrize("n", calibration.SEEDS)
-def test_few_suites_show_anything_wrongly(name: str, n: int) -> None:
-    """Whatever is planted, and of every row no more than 2.5 % are wrongly said to be explained."""
+def test_few_suites_say_anything_wrongly(name: str, n: int) -> None:
+    """Whatever is planted: neither for the paper nor against it."""
     truths = calibration.TRUTHS[name]
     found = calibration.grade_suites(calibration.draw_suites(SUITES, n, 0.005), truths)
     rates = calibration.rates(found, truths)
     error = 3 * np.sqrt(TAIL / SUITES)
-    assert rates[f"wrong: {SHOWN}"] <= TAIL + error
-    for row, planted in zip(found.T, truths, strict=True):
-        if EXPLAINED in planted.wrong:
-            assert (row == EXPLAINED).mean() <= TAIL + error
+    for verdict in (SHOWN, EXPLAINED, RULED_OUT, CONTRADICTED):
+        assert rates[f"wrong: {verdict}"] <= TAIL + error, verdict

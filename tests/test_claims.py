@@ -127,7 +127,7 @@ def test_a_control_that_does_as_well_or_better_explains_an_effect(control: float
     row = graded(planted(PLAIN | {("ddpmpp", "standardised"): control}, seeds=5, noise=0.002))
     assert (row["grade"], row["control"]) == (EXPLAINED, "standardised")
     assert row["control_low"] < 0
-    assert row["control_high"] <= row["smallest_effect"]
+    assert row["control_end"] <= row["smallest_effect"]
 
 
 def test_a_control_that_noise_hides_explains_nothing() -> None:
@@ -318,7 +318,7 @@ def test_intervals_cover_the_truth(n: int) -> None:
     generator = np.random.default_rng(0)
     found = [interval(generator.normal(1.0, 1.0, n)) for _ in range(2000)]
     assert np.mean([one.low <= 1.0 <= one.high for one in found]) == pytest.approx(0.95, abs=0.016)
-    assert interval(np.ones(n)) == Interval(1.0, 1.0, 1.0, n)
+    assert interval(np.ones(n)) == Interval(1.0, 1.0, 1.0, n, end=1.0)
 
 
 @pytest.mark.parametrize("n", [3, 10])
@@ -363,7 +363,7 @@ def test_ends_of_several_comparisons_hold_together() -> None:
     for _ in range(1000):
         treatment = generator.normal(0, 1, 5)
         controls = {str(i): 1 + generator.normal(0, 1, 5) - treatment for i in range(7)}
-        ends = [one.high for one in control_intervals(controls).values()]
+        ends = [one.ends for one in control_intervals(controls).values()]
         alone = [interval(control).high for control in controls.values()]
         found.append((min(ends) <= 1, min(alone) <= 1))
     together, apart = np.mean(found, axis=0)
@@ -523,6 +523,10 @@ def test_grades_at_the_borders() -> None:
     assert grade(at, {"a": Interval(0.5, 0.0, 1.0, 5)}, 0.4).grade == NOT_SEPARATED
     assert grade(at, {"a": Interval(0.0, -0.4, 0.4, 5)}, 0.4).grade == EXPLAINED
     assert grade(at, {}, 0.4, p_adjusted=TAIL).grade == SHOWN
+    # As one of several of which any may decide, an interval ends later.
+    assert grade(at._replace(end=1.6), {}, 1.5).grade == INCONCLUSIVE
+    assert grade(Interval(-1.0, -2.0, -0.1, 5, end=0.1), {}, 0.2).grade == RULED_OUT
+    assert grade(at, {"a": Interval(0.0, -0.4, 0.4, 5, end=0.5)}, 0.4).grade == NOT_SEPARATED
     assert grade(at, {"a": at, "b": Interval(0.0, -0.1, 0.1, 5)}, 0.4).control == "b"
 
 
@@ -627,6 +631,35 @@ def test_a_primary_claim_that_holms_adjustment_takes_away_is_not_shown() -> None
     assert pd.isna(rows[3]["p_adjusted"])
     assert rows[0]["reason"].startswith("not shown after Holm's adjustment: p 0.07")
     assert (row["p"], row["p_adjusted"], row["grade"]) == (p, p, SHOWN)
+
+
+def test_primary_rows_end_together() -> None:
+    """Of four of which any may be ruled out, each ends as one of four comparisons; an exploratory one ends alone."""
+    values = planted({("indm", ""): 2.1, ("ddpmpp", ""): 2.1}, seeds=5, noise=0.001)
+    values.loc[values["model"] == "indm", "value"] += 0.002
+    family = [CLAIM | {"id": name, "controls": [], "family": "primary"} for name in ("one", "two", "three", "four")]
+    found = Claims.model_validate({"controls": {}, "claims": [*family, CLAIM | {"controls": []}]})
+    first, *_, last = records(claims_table(values, NO_IMAGES, found, "s"))
+    differences = differences_of(values)
+    expected = [stats.ttest_1samp(differences, 0.0).confidence_interval(1 - 0.05 / rows).high for rows in (4, 1)]
+    assert [first["end"], last["end"]] == pytest.approx(expected)
+    assert first["high"] == last["high"] == pytest.approx(expected[1])
+    assert first["repeatability"] == pytest.approx(repeatability(differences, [], 0.01, TAIL, 4)[first["grade"]])
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_repeatability_where_several_rows_end_together(rows: int) -> None:
+    """A row that is now and then ruled out, contradicted or explained: 2,000 repetitions."""
+    generator = np.random.default_rng(0)
+    for mean, control in ((-0.01, 0.0), (0.04, -0.006)):
+        drawn = [mean + exactly(0.0, 0.01, 5), control + exactly(0.0, 0.01, 5)]
+        grades = []
+        for _ in range(2000):
+            against, other = generator.normal(mean, 0.01, 5), generator.normal(control, 0.01, 5)
+            grades.append(grade(interval(against, rows), control_intervals({"a": other}, rows), 0.01).grade)
+        probabilities = repeatability(drawn[0], drawn[1:], 0.01, TAIL, rows)
+        for name in MEANINGS:
+            assert probabilities.get(name, 0) == pytest.approx(grades.count(name) / 2000, abs=0.035), name
 
 
 def differences_of(values: pd.DataFrame) -> NDArray[np.float64]:

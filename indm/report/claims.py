@@ -21,6 +21,7 @@ CLAIM_COLUMNS = [
     "effect",
     "low",
     "high",
+    "end",
     "smallest_effect",
     "unit",
     "control",
@@ -28,6 +29,7 @@ CLAIM_COLUMNS = [
     "control_effect",
     "control_low",
     "control_high",
+    "control_end",
     "p",
     "p_adjusted",
     "grade",
@@ -61,10 +63,12 @@ def claims_table(values: pd.DataFrame, images: pd.DataFrame, claims: Claims, sui
         if one.claim.family == "primary" and p is not None
     }
     adjusted = dict(zip(family, holm([*family.values()]), strict=True))
+    deniable = sum(one.claim.family == "primary" and len(one.against) >= FEWEST_SEEDS for one in compared)
     rows = []
     for i, one in enumerate(compared):
         tail = holm_tail([p for j, p in family.items() if j != i]) if i in family else TAIL
-        rows.append({"suite": suite, "p": p_values[i]} | _graded(one, adjusted.get(i), tail))
+        many = deniable if one.claim.family == "primary" else 1
+        rows.append({"suite": suite, "p": p_values[i]} | _graded(one, adjusted.get(i), tail, max(many, 1)))
     return pd.DataFrame(rows, columns=CLAIM_COLUMNS).astype(
         {"n": "Int64", "images": "Int64", "control_n": "Int64", "p": "Float64", "p_adjusted": "Float64"}
     )
@@ -86,12 +90,20 @@ def claim_p(compared: Comparison) -> float | None:
     return float(max([against, *(p_value(estimate(control), 0.0) for control in controls)]))
 
 
-def _graded(compared: Comparison, p_adjusted: float | None, tail: float) -> dict[str, Any]:
-    claim, against = compared.claim, interval(compared.against)
+def _graded(compared: Comparison, p_adjusted: float | None, tail: float, many: int) -> dict[str, Any]:
+    """Grade one row.
+
+    Arguments:
+        compared: its differences.
+        p_adjusted: its p-value after Holm's adjustment, if it is of the family.
+        tail: what its p-value must be at most.
+        many: of how many rows any may be ruled out, contradicted or explained.
+    """
+    claim, against = compared.claim, interval(compared.against, many)
     row = _described(claim) | compared.place
     if not compared.has_run:
         return row | {"grade": NO_DATA, "reason": "no run"}
-    intervals = control_intervals(compared.controls)
+    intervals = control_intervals(compared.controls, many)
     verdict = grade(against, intervals, claim.smallest_effect, compared.absent, p_adjusted)
     if against.n == 0:
         return row | {"grade": verdict.grade, "reason": verdict.reason}
@@ -100,7 +112,7 @@ def _graded(compared: Comparison, p_adjusted: float | None, tail: float) -> dict
     row |= {"test": method(against), "p_adjusted": p_adjusted}
     if against.n >= FEWEST_SEEDS:
         controls = [*compared.controls.values(), *(compared.against[:0] for _ in compared.absent)]
-        probability = repeatability(compared.against, controls, claim.smallest_effect, tail)[verdict.grade]
+        probability = repeatability(compared.against, controls, claim.smallest_effect, tail, many)[verdict.grade]
         row |= {"repeatability": probability, "reason": _borderline(reason, probability, against)}
     if verdict.control:
         row |= {f"control_{key}": value for key, value in intervals[verdict.control]._asdict().items()}

@@ -67,23 +67,24 @@ def grade(
     if baseline.n < FEWEST_SEEDS:
         over = "" if baseline.images is None else "; the interval is over images, for these weights alone"
         return Grade(SINGLE, f"{_seeds(baseline.n)}: at least {FEWEST_SEEDS} are needed{over}")
-    if baseline.high < 0:
-        return Grade(CONTRADICTED, f"the interval ends at {baseline.high:.3g}, below 0")
-    if baseline.high <= smallest_effect:
-        return Grade(RULED_OUT, f"the interval ends at {baseline.high:.3g}, not above {smallest_effect:g}")
+    if baseline.ends < 0:
+        return Grade(CONTRADICTED, f"the interval ends at {baseline.ends:.3g}, below 0")
+    if baseline.ends <= smallest_effect:
+        return Grade(RULED_OUT, f"the interval ends at {baseline.ends:.3g}, not above {smallest_effect:g}")
     if baseline.low <= smallest_effect:
         more = "more seeds" if baseline.images is None else "more seeds or images"
         return Grade(INCONCLUSIVE, f"the interval lies on both sides of {smallest_effect:g}: {more} are needed")
     return _controlled(controls, smallest_effect, absent, p_adjusted)
 
 
-def control_intervals(controls: Mapping[str, Numbers]) -> dict[str, Interval]:
+def control_intervals(controls: Mapping[str, Numbers], rows: int = 1) -> dict[str, Interval]:
     """Return the interval of the effect against each control.
 
-    One control is enough to explain an effect, so their ends are those of as many comparisons as there are controls that were run.
+    One control is enough to explain an effect, so they end as intervals of as many comparisons do as there are controls that
+    were run, in as many rows of one family.
     """
     run = sum(len(control) >= FEWEST_SEEDS for control in controls.values())
-    return {name: interval(control, max(run, 1)) for name, control in controls.items()}
+    return {name: interval(control, rows * max(run, 1)) for name, control in controls.items()}
 
 
 def _controlled(
@@ -97,11 +98,11 @@ def _controlled(
     holds = p_adjusted is None or p_adjusted <= TAIL
     if beaten and holds:
         return Grade(SHOWN, _by_how_much(run, strongest, smallest_effect), strongest)
-    explaining = {name: found for name, found in run.items() if found.high <= smallest_effect}
+    explaining = {name: found for name, found in run.items() if found.ends <= smallest_effect}
     if explaining:
         name = min(explaining, key=lambda name: explaining[name].effect)
         return Grade(
-            EXPLAINED, f"shown against the baseline, but of {name} at most {explaining[name].high:.3g} is left", name
+            EXPLAINED, f"shown against the baseline, but of {name} at most {explaining[name].ends:.3g} is left", name
         )
     if beaten:
         reason = f"not shown after Holm's adjustment: p {p_adjusted:.3g}, above {TAIL:.3g}"
@@ -112,7 +113,7 @@ def _controlled(
 def _by_how_much(run: Mapping[str, Interval], strongest: str, smallest_effect: float) -> str:
     if not run:
         return "better than the baseline"
-    little = f"; than {strongest} by no more than {smallest_effect:g}" if run[strongest].high <= smallest_effect else ""
+    little = f"; than {strongest} by no more than {smallest_effect:g}" if run[strongest].ends <= smallest_effect else ""
     return f"better than the baseline and every control{little}"
 
 
@@ -154,7 +155,7 @@ def holm_tail(others: Sequence[float]) -> float:
 
 
 def repeatability(
-    against: Numbers, controls: Sequence[Numbers], smallest_effect: float, tail: float = TAIL
+    against: Numbers, controls: Sequence[Numbers], smallest_effect: float, tail: float = TAIL, rows: int = 1
 ) -> dict[str, float]:
     r"""Estimate how probably as many other seeds (and images) would be given each grade: the estimated-power approach.
 
@@ -172,6 +173,7 @@ def repeatability(
         controls: differences from each control, of such shapes; one with fewer than three seeds counts as not run.
         smallest_effect: the smallest effect worth a claim.
         tail: what a p-value must be at most for ``shown``, the other rows of its family being as they are.
+        rows: of the family, for which intervals end together.
 
     Returns:
         A probability for each grade that three seeds can have; they sum to one.
@@ -182,37 +184,31 @@ def repeatability(
     """
     found, others = estimate(against), [estimate(control) for control in controls if len(control) >= FEWEST_SEEDS]
     complete = len(others) == len(controls)
-    above = lies(found, smallest_effect)
-    below = lies(found, by=float(np.nextafter(0, -1)))
+    above, end = lies(found, smallest_effect), TAIL / rows
+    below = lies(found, by=float(np.nextafter(0, -1)), end=end)
+    of_controls = end / max(len(others), 1)
     # All intervals lie where they must at 0.025, and where p must be at most `tail`; in `wide`, no control explains.
     shown = complete * _all_above(found, others, smallest_effect, tail)
-    wide, wide_shown = (
-        complete * _all_above(found, others, smallest_effect, one, no_control_explains=True) for one in (TAIL, tail)
-    )
-    explains = 1 - float(np.prod([1 - lies(one, by=smallest_effect, end=TAIL / len(others)) for one in others]))
+    wide, wide_shown = (complete * _all_above(found, others, smallest_effect, one, of_controls) for one in (TAIL, tail))
+    explains = 1 - float(np.prod([1 - lies(one, by=smallest_effect, end=of_controls) for one in others]))
     explained = above * explains - (shown - wide_shown)
     probabilities = {
         SHOWN: shown,
         EXPLAINED: explained,
         NOT_SEPARATED: above - explained - shown - (wide - wide_shown),
         CONTRADICTED: below,
-        RULED_OUT: lies(found, by=smallest_effect) - below,
+        RULED_OUT: lies(found, by=smallest_effect, end=end) - below,
     }
     probabilities[INCONCLUSIVE] = 1 - sum(probabilities.values())
     return {name: float(np.clip(probability, 0, 1)) for name, probability in probabilities.items()}
 
 
 def _all_above(
-    found: Estimate,
-    controls: Sequence[Estimate],
-    smallest_effect: float,
-    tail: float,
-    no_control_explains: bool = False,
+    found: Estimate, controls: Sequence[Estimate], smallest_effect: float, tail: float, end: float | None = None
 ) -> float:
-    """Probability that the intervals of a repetition all lie above; of those against controls, none ends by the smallest effect."""
+    """Probability that the intervals of a repetition all start above; with ``end``, that no control explains besides."""
     least = [lies(control, 0.0, start=tail) for control in controls]
-    if no_control_explains:
-        end = TAIL / max(len(controls), 1)
+    if end is not None:
         within = [lies(control, 0.0, smallest_effect, tail, end) for control in controls]
         least = [one - other for one, other in zip(least, within, strict=True)]
     return lies(found, smallest_effect, start=tail) * float(np.prod(least))

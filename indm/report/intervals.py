@@ -37,13 +37,22 @@ Numbers = NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """A mean of paired differences, its 95 % interval (NaN where there is none), the seeds, and the images, if any."""
+    """A mean of paired differences, its 95 % interval (NaN where there is none), the seeds, and the images, if any.
+
+    ``end`` is where the interval ends if it is one of several of which any may decide; else it is none.
+    """
 
     effect: float
     low: float
     high: float
     n: int
     images: int | None = None
+    end: float | None = None
+
+    @property
+    def ends(self) -> float:
+        """Where it ends, for a verdict."""
+        return self.high if self.end is None else self.end
 
 
 class Estimate(NamedTuple):
@@ -67,7 +76,7 @@ def interval(differences: Numbers, comparisons: int = 1) -> Interval:
 
     Arguments:
         differences: of each seed, or of each seed and image.
-        comparisons: in so many intervals together no end shall lie below its mean in more than 2.5 %; see :func:`limits`.
+        comparisons: how many there are of which any may decide: in 97.5 % no ``end`` of them lies below its mean (Bonferroni).
     """
     n, images = len(differences), differences.shape[1] if differences.ndim == 2 else None
     if images is not None and 0 < n < FEWEST_SEEDS:
@@ -75,8 +84,8 @@ def interval(differences: Numbers, comparisons: int = 1) -> Interval:
     if n < 2:
         return Interval(float(differences.mean()) if n else float("nan"), float("nan"), float("nan"), n, images)
     found = estimate(differences)
-    low, high = limits(found, comparisons)
-    return Interval(found.mean, float(low), float(high), n, images)
+    half, longer = (float(half_width(found, tail)) for tail in (TAIL, TAIL / comparisons))
+    return Interval(found.mean, found.mean - half, found.mean + half, n, images, found.mean + longer)
 
 
 def method(found: Interval) -> str:
@@ -111,15 +120,6 @@ def estimate(differences: Numbers) -> Estimate:
     return Estimate(
         mean, float(of_seeds.var(ddof=1) / seeds), max(between - within, 0.0) / (seeds * images), seeds, images
     )
-
-
-def limits(found: Estimate, comparisons: int = 1) -> tuple[Any, Any]:
-    """Return where the 95 % interval starts, and where it ends.
-
-    Of several comparisons of which any may decide, ends are at 0.025 over their number (Bonferroni). Starts are not, where all must
-    lie above a bound: the intersection-union test.
-    """
-    return found.mean - half_width(found), found.mean + half_width(found, TAIL / comparisons)
 
 
 def half_width(found: Estimate, tail: Any = TAIL) -> Any:

@@ -24,7 +24,7 @@ from indm.report.grades import (
     grade,
     holm,
 )
-from indm.report.intervals import Estimate, Interval, Numbers, estimate, limits, p_value
+from indm.report.intervals import TAIL, Estimate, Interval, Numbers, estimate, half_width, p_value
 from indm.suite.claims import Claim, load_claims
 from tests.conftest import REPOSITORY
 
@@ -54,8 +54,8 @@ SHAPES: dict[str, Draw] = {
 
 def missed(found: Estimate) -> tuple[float, float]:
     """Return how often intervals of means that are truly 0 lie above it, and below it."""
-    low, high = limits(found)
-    return float((low > 0).mean()), float((high < 0).mean())
+    half = half_width(found)
+    return float((found.mean - half > 0).mean()), float((found.mean + half < 0).mean())
 
 
 def coverage_of_seeds(draws: int) -> Iterator[list[object]]:
@@ -186,11 +186,13 @@ def truth(baseline: float, first: float, others: float) -> Truth:
     return Truth(baseline, lambda i: first if i == 0 else others, frozenset(wrong))
 
 
-NOTHING, LARGE = truth(0, 0, 0), truth(4, 4, 4)
-# Of each of four rows; a hair above the smallest effect it is wrong to say that a control explains.
+# Above the smallest effect by so little, it is wrong to rule an effect out, or to say that a control explains it.
 HAIR = 1 + 1e-9
+NOTHING, LARGE = truth(0, 0, 0), truth(4, 4, 4)
+# Of each of four rows.
 TRUTHS: dict[str, list[Truth]] = {
     "no effect": [NOTHING] * 4,
+    "a hair above the threshold": [truth(HAIR, HAIR, HAIR)] * 4,
     "at the threshold": [truth(1, 1, 1)] * 4,
     "twice the threshold": [truth(2, 2, 2)] * 4,
     "explained by a control": [truth(2, 0, 2)] * 4,
@@ -242,17 +244,22 @@ def graded(rows: list[list[Estimate]], smallest: list[float]) -> Iterator[list[G
     p_values, intervals = [], []
     for row, effect in zip(rows, smallest, strict=True):
         p_values.append(np.max([p_value(one, 0.0 if k else effect) for k, one in enumerate(row)], axis=0))
-        ends = [limits(one, len(row) - 1 if k else 1) for k, one in enumerate(row)]
-        intervals.append([[part.tolist() for part in (one.mean, *end)] for one, end in zip(row, ends, strict=True)])
+        intervals.append([limits(one, len(rows) * (len(row) - 1 if k else 1)) for k, one in enumerate(row)])
     for suite, p_of_suite in enumerate(np.transpose(p_values)):
         verdicts = []
         for row, found, effect, p in zip(rows, intervals, smallest, holm(p_of_suite), strict=True):
             of_row = [
-                Interval(mean[suite], low[suite], high[suite], source.seeds, source.images)
-                for (mean, low, high), source in zip(found, row, strict=True)
+                Interval(mean[suite], low[suite], high[suite], source.seeds, source.images, end[suite])
+                for (mean, low, high, end), source in zip(found, row, strict=True)
             ]
             verdicts.append(grade(of_row[0], {str(k): one for k, one in enumerate(of_row[1:])}, effect, (), p))
         yield verdicts
+
+
+def limits(found: Estimate, comparisons: int) -> list[list[float]]:
+    """List the means of estimates, their 95 % intervals, and their ends as those of several comparisons."""
+    half, longer = (half_width(found, tail) for tail in (TAIL, TAIL / comparisons))
+    return [part.tolist() for part in (found.mean, found.mean - half, found.mean + half, found.mean + longer)]
 
 
 def rates(found: NDArray[np.str_], truths: list[Truth]) -> dict[str, float]:
