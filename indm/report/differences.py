@@ -103,6 +103,7 @@ def _at(
     tables: Tables, found: pd.DataFrame, claim: Claim, controls: Mapping[str, Control], place: dict[str, str]
 ) -> Comparison:
     """Compare at one dataset, SDE and objective, by the numbers found of the claim's metric."""
+    treated = _numbers(found, claim.metric, place, claim.treatment)
     absent = [name for name in claim.controls if not _has_run(tables.values, controls[name], place, claim.metric)]
     controlled: dict[str, Numbers] = {}
     for name in (name for name in claim.controls if name not in absent):
@@ -110,8 +111,9 @@ def _at(
         arm = _choose(tables, control, place)
         chosen = f"{name} ({arm.variant})" if arm and control.choose_by else name
         sampled = _sampled(tables, claim.metric, control.sampler) if control.sampler else found
-        controlled[chosen] = _differences(found, claim, place, arm, sampled) if arm else np.empty(0)
-    return Comparison(claim, place, True, _differences(found, claim, place, claim.baseline, found), controlled, absent)
+        controlled[chosen] = _differences(treated, sampled, claim, place, arm) if arm else np.empty(0)
+    against = _differences(treated, found, claim, place, claim.baseline)
+    return Comparison(claim, place, True, against, controlled, absent)
 
 
 def _has_run(values: pd.DataFrame, control: Control, place: Mapping[str, str], metric: Metric) -> bool:
@@ -163,22 +165,21 @@ def _sampled(tables: Tables, metric: Metric, sampler: str) -> pd.DataFrame:
 
 
 def _differences(
-    found: pd.DataFrame, claim: Claim, place: Mapping[str, str], other: Arm | Bound, others: pd.DataFrame
+    treated: pd.DataFrame, found: pd.DataFrame, claim: Claim, place: Mapping[str, str], other: Arm | Bound
 ) -> Numbers:
     """Subtract, seed by seed, the mean over the samplers and x that both arms have: shape (S,), or (S, I) of images.
 
     Arguments:
-        found: the numbers of the treatment.
+        treated: the treatment's numbers, laid out.
+        found: the numbers that those of the other arm are among.
         claim: the claim.
         place: the dataset, SDE and objective.
         other: the arm that is compared.
-        others: its numbers.
     """
-    treated = _numbers(found, claim.metric, place, claim.treatment)
     if isinstance(other, Bound):
         compared = treated * 0 + TRANSFORMS[claim.metric.transform][0](other.value)
     else:
-        compared = _numbers(others, claim.metric, place, other)
+        compared = _numbers(found, claim.metric, place, other)
     seeds, columns = treated.index.intersection(compared.index), treated.columns.intersection(compared.columns)
     if len(seeds) == 0 or len(columns) == 0:
         return np.empty(0)
