@@ -5,7 +5,7 @@ VENV ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help table report test long bench lint generate lock
+.PHONY: help table report keep restore publish test long bench lint generate lock
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,18 @@ table: $(VENV)/.installed ## Regenerate the tables and the page of SUITE (defaul
 report: $(VENV)/.installed ## Regenerate the tables and the page of SUITE, and print where the page is
 	snakemake --cores all --config suite=$(SUITE)
 	@echo "file://$(abspath reports/$(SUITE)/index.html)"
+
+keep: $(VENV)/.installed ## Put what is finished of SUITE into docs/results, for git
+	python -m indm keep --suite params/$(SUITE).yaml
+
+# Why in this order: docs/kept.md.
+restore: $(VENV)/.installed ## Put what docs/results keeps of SUITE back, for Snakemake to go on from
+	python -m indm restore --suite params/$(SUITE).yaml
+	snakemake --cores all --config suite=$(SUITE) --until prepare
+	snakemake --cores all --config suite=$(SUITE) --touch --forceall
+
+publish: $(VENV)/.installed ## Put tables, figures and pictures of SUITE into docs/results, and averaged weights of the runs WEIGHTS
+	python -m indm publish --suite params/$(SUITE).yaml $(addprefix --weights ,$(WEIGHTS))
 
 test: $(VENV)/.installed ## Run the tests
 	python -m pytest

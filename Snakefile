@@ -33,6 +33,7 @@ from indm.suite.claims import load_claims
 from indm.suite.content import suite_sha256
 from indm.suite.expand import suite_files
 from indm.suite.load import load_suite
+from indm.suite.registrations import load_registrations
 
 SUITE = str(config.get("suite", "digits"))
 suites = ", ".join(path.stem for path in suite_files(Path("params")))
@@ -48,8 +49,9 @@ if SUITE not in suites.split(", "):
     )
 try:
     suite = load_suite(Path(f"params/{SUITE}.yaml"))
-    # Read by the last stage alone: a mistake in it is better known before the first.
+    # Read by the last stages alone: a mistake in them is better known before the first.
     load_claims(Path("params/claims.yaml"))
+    load_registrations(Path("params/registrations.yaml"))
     remember_start(suite)
 except IndmError as error:
     sys.exit(str(error))

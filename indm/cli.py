@@ -155,6 +155,7 @@ for _name, _description in STAGES.items():
 
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @main.command("import-checkpoint")
@@ -180,13 +181,15 @@ def import_checkpoint(suite_file: Path, out: Path, run: str, **files: Any) -> No
     "--track", is_flag=True, help="Also write what DVC tracks: the suite in full, and the stamps of the code."
 )
 def validate(suite_file: Path, out: Path, track: bool) -> None:
-    """Check a suite file, and the claims beside it, and say nothing but their mistakes."""
+    """Check a suite file, and the claims and registrations beside it, and say nothing but their mistakes."""
     from indm.suite.claims import load_claims
     from indm.suite.load import load_suite
+    from indm.suite.registrations import load_registrations
 
     try:
         load_suite(suite_file)
         load_claims(suite_file.parent / "claims.yaml")
+        load_registrations(suite_file.parent / "registrations.yaml")
         if track:
             from indm.track import track as write_tracked
 
@@ -224,6 +227,82 @@ def show(suite: str, out: Path) -> None:
     except IndmError as error:
         sys.exit(f"indm show: {error}")
     click.echo(text)
+
+
+ROOT = Path("docs/results")
+REPLACE = click.option("--replace", is_flag=True, help="Replace what is there and differs, instead of refusing it.")
+
+
+@main.command()
+@SUITE
+@OUT
+@click.option("--to", "root", type=_FOLDER, default=ROOT, show_default=True, help="Archives go to <to>/<suite>/kept/.")
+@REPLACE
+def keep(suite_file: Path, out: Path, root: Path, replace: bool) -> None:
+    """Pack what is finished of a suite into archives small enough for git: what tables, claims and the page are made of."""
+    _move("keep", suite_file, out, root, replace)
+
+
+@main.command()
+@SUITE
+@OUT
+@click.option(
+    "--from", "root", type=_FOLDER, default=ROOT, show_default=True, help="Archives are in <from>/<suite>/kept/."
+)
+@REPLACE
+def restore(suite_file: Path, out: Path, root: Path, replace: bool) -> None:
+    """Put what was kept of a suite back among its results, unless suite or code have changed since."""
+    _move("restore", suite_file, out, root, replace)
+
+
+def _move(name: str, suite_file: Path, out: Path, root: Path, replace: bool) -> None:
+    """Keep or restore, and say what became of each folder; exit with 1 if one was refused."""
+    from indm.suite.load import load_suite
+
+    try:
+        suite = load_suite(suite_file)
+        module = importlib.import_module(f"indm.kept.{name}")
+        outcome = getattr(module, name)(suite, out, root / suite.suite / "kept", replace)
+    except IndmError as error:
+        sys.exit("\n".join(f"indm {name}: {line}" for line in str(error).splitlines()))
+    for line in outcome.lines():
+        click.echo(f"indm {name}: {line}", err=True)
+    sys.exit(bool(outcome.refused))
+
+
+@main.command()
+@SUITE
+@OUT
+@REPORTS
+@click.option("--to", "root", type=_FOLDER, default=ROOT, show_default=True, help="Files go to <to>/<suite>/.")
+@click.option("--weights", "runs", multiple=True, help="A run whose averaged weights are published too; once for each.")
+def publish(suite_file: Path, out: Path, reports: Path, root: Path, runs: tuple[str, ...]) -> None:
+    """Copy a suite's tables, figures, pictures and provenance to where git has them, and list them in a README.md there."""
+    from indm.suite.load import load_suite
+
+    try:
+        suite = load_suite(suite_file)
+        from indm.kept.publish import Places
+        from indm.kept.publish import publish as write_folder
+
+        found = write_folder(suite, Places(out, reports, root / suite.suite), runs)
+    except IndmError as error:
+        sys.exit("\n".join(f"indm publish: {line}" for line in str(error).splitlines()))
+    click.echo(f"{found.target}: {len(found.sizes)} files, {sum(found.sizes.values()) / 2**20:.1f} MiB")
+
+
+@main.command()
+@SUITE
+@click.option("--note", default="", help="What is worth saying of it, on the page too.")
+def register(suite_file: Path, note: str) -> None:
+    """Write down that the commit that is checked out has this suite and the claims, before it is run."""
+    from indm.register import register as write_entry
+
+    try:
+        entry = write_entry(suite_file, note)
+    except IndmError as error:
+        sys.exit("\n".join(f"indm register: {line}" for line in str(error).splitlines()))
+    click.echo(f"{suite_file}: registered in commit {entry.commit} of {entry.date}; commit registrations.yaml now")
 
 
 @main.command()

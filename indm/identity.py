@@ -57,7 +57,7 @@ class Identity:
             found[path] = content_sha256(place)
             if maker is None:
                 continue
-            expected = self._trust(maker).outputs.get(path)
+            expected = self.trust(maker).outputs.get(path)
             if found[path] != expected:
                 raise ArtifactError(
                     f"{place}: found SHA-256 {found[path][:12]}, expected {(expected or 'none')[:12]} by "
@@ -75,8 +75,12 @@ class Identity:
             self._manifest(job), Manifest(job.stage, self.suite.suite, job.subject, parameters, inputs, hashes)
         )
 
-    def _trust(self, job: Job) -> Manifest:
-        """Read a job's manifest, and check that it is that job's, by the suite as it is, from what is there."""
+    def trust(self, job: Job) -> Manifest:
+        """Read a job's manifest, and check that it is that job's, by the suite as it is, from what is there.
+
+        Raises:
+            ArtifactError: if it is not.
+        """
         if job in self._trusted:
             return self._trusted[job]
         path = self._manifest(job)
@@ -111,7 +115,7 @@ class Identity:
             return content_sha256(self._place(name))
         if not self._manifest(maker).is_file():
             return None
-        return self._trust(maker).outputs.get(name, "none")
+        return self.trust(maker).outputs.get(name, "none")
 
     def _manifest(self, job: Job) -> Path:
         return self._place(manifest(job.stage).format(**job_names(self.suite, job)))

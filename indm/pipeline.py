@@ -335,6 +335,8 @@ STAGES: dict[str, Stage] = {
             f"{RUN}/neighbours.png",
             DESCRIPTION,
             f"{DATA}/reference.json",
+            "params/claims.yaml",
+            "params/registrations.yaml",
         ),
         outputs=("reports/{suite}/index.html",),
         # It shows the checksum of all that the suite says.

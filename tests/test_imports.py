@@ -21,7 +21,7 @@ FLOORS = [
     {"toy2d", "doctor", "pipeline"},
     {"stamps", "jobs"},
     {"identity"},
-    {"stages", "track"},
+    {"stages", "track", "kept", "register"},
     {"cli"},
     {"__main__"},
 ]

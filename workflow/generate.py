@@ -2,6 +2,7 @@
 
 - ``params/expanded/<suite>.json``: all that a suite says, in full, since DVC computes nothing;
 - ``dvc.yaml``: the pipeline of the default suite, from :data:`indm.pipeline.STAGES`;
+- the tables of ``README.md``, from ``docs/results/digits/``, where that is there;
 - ``workflow/dvc/<suite>/dvc.yaml``: that of another suite, where it is there or asked for. DVC looks at every dvc.yaml that it
   finds, for every command: of suites that nobody runs by DVC there is none.
 
@@ -20,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # The package of this checkout, even where another one is installed.
 sys.path.insert(0, str(ROOT))
 
-from indm.errors import ParamsError  # noqa: E402
+from indm.errors import IndmError  # noqa: E402
 from indm.jobs import Job, expand, job_names, tracked_outputs  # noqa: E402
 from indm.pipeline import SHOWN, STAGES, Stage  # noqa: E402
 from indm.suite.expand import suite_files  # noqa: E402
@@ -48,7 +49,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         texts = generate(ROOT, arguments.suite)
-    except ParamsError as error:
+    except IndmError as error:
         sys.exit(str(error))
     stale = [path for path, text in texts.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     # Of suites that are no more.
@@ -73,6 +74,7 @@ def generate(root: Path, wanted: Iterable[str] = ()) -> dict[Path, str]:
 
     Raises:
         ParamsError: if a suite has a mistake, or there is none of a wanted name.
+        ArtifactError: if published results are damaged.
     """
     texts = {}
     files = suite_files(root / "params")
@@ -82,7 +84,18 @@ def generate(root: Path, wanted: Iterable[str] = ()) -> dict[Path, str]:
         file = dvc_file(root, suite.suite)
         if suite.suite == DEFAULT_SUITE or file.is_file() or suite.suite in wanted:
             texts[file] = dvc_text(suite)
-    return texts
+    return texts | readme_text(root)
+
+
+def readme_text(root: Path) -> dict[Path, str]:
+    """Return README.md with the tables of what is published of the default suite; nothing where nothing is."""
+    published, readme = root / "docs/results" / DEFAULT_SUITE, root / "README.md"
+    if not (published / "provenance.json").is_file():
+        return {}
+    # Imported here: pandas is slow to import.
+    from indm.report.readme import with_results
+
+    return {readme: with_results(readme.read_text(encoding="utf-8"), published)}
 
 
 def dvc_file(root: Path, suite: str) -> Path:

@@ -8,7 +8,9 @@ from indm.report.page.render import render
 from indm.store.files import atomic_write
 from indm.store.finished import Finished
 from indm.store.layout import Layout
-from indm.suite.content import suite_sha256
+from indm.suite.claims import load_claims
+from indm.suite.content import claims_sha256, suite_sha256
+from indm.suite.registrations import load_registrations
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -36,4 +38,6 @@ def contents(suite: "Suite") -> Contents:
         datasets=list(suite.datasets),
         protocol=list(suite.protocol),
         toy2d=list(suite.toy2d.datasets),
+        claims_sha256=claims_sha256(load_claims(Path("params/claims.yaml"))),
+        registration=load_registrations(Path("params/registrations.yaml")).suites.get(suite.suite),
     )

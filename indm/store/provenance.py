@@ -37,7 +37,7 @@ def provenance(seconds: float, threads: int) -> dict[str, Any]:
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": None if changes is None else bool(changes),
         "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in packages},
-        "machine": f"{processor()}, {os.cpu_count()} CPUs, {platform.system()} {platform.release()}",
+        "machine": f"{processor()}, {os.cpu_count()} CPUs, {platform.system()}",
         "threads": threads,
         "device": _device(),
         "seconds": round(seconds, 3),
@@ -71,6 +71,19 @@ def older_results(folder: Path) -> str:
                 "copy the folder first"
             )
     return ""
+
+
+def descends(commit: str, ancestor: str) -> bool | None:
+    """Say whether a commit of the package's checkout is another one or comes after it; ``None`` where git does not know them."""
+    if not commit or _git("cat-file", "-e", f"{commit}^{{commit}}") is None:
+        return None
+    base = _git("merge-base", commit, ancestor)
+    return None if base is None else base == ancestor
+
+
+def commit_date(commit: str) -> str | None:
+    """Return the date of a commit of the package's checkout, as 2026-01-31; ``None`` where git does not know it."""
+    return _git("show", "--no-patch", "--format=%cs", commit)
 
 
 def _device() -> str:

@@ -1,10 +1,11 @@
-"""What a suite says, in full, and its checksum."""
+"""What a suite says, in full, and checksums of what suites and claims say."""
 
 import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from indm.suite.claims import Claims
     from indm.suite.schema.suite import Suite
 
 
@@ -15,4 +16,13 @@ def suite_content(suite: "Suite") -> dict[str, Any]:
 
 def suite_sha256(suite: "Suite") -> str:
     """Hash what a suite says, however its file says it."""
-    return hashlib.sha256(json.dumps(suite_content(suite), sort_keys=True).encode()).hexdigest()
+    return _sha256(suite_content(suite))
+
+
+def claims_sha256(claims: "Claims") -> str:
+    """Hash what the claims say, however their file says it."""
+    return _sha256(claims.model_dump(exclude_unset=True))
+
+
+def _sha256(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -16,6 +16,8 @@ from indm.suite.schema.types import first_repeat
 from indm.suite.strict_yaml import read_mapping
 
 BASE = "based_on"
+# Files beside the suites that are none.
+BESIDE = ("claims", "registrations")
 NAME = r"[a-z0-9][a-z0-9-]*"
 # Lists by name: an entry that is not named is not there.
 NAMED = {("datasets",), ("reference",), ("protocol",), ("toy2d", "datasets"), ("runs",)}
@@ -49,8 +51,8 @@ class Expanded:
 
 
 def suite_files(folder: Path) -> list[Path]:
-    """List the suites of a folder: its YAML files, but for the claims."""
-    return sorted(path for path in folder.glob("*.yaml") if path.stem != "claims")
+    """List the suites of a folder: its YAML files, but for the claims and the registrations."""
+    return sorted(path for path in folder.glob("*.yaml") if path.stem not in BESIDE)
 
 
 def expand_suite(path: Path) -> Expanded:

@@ -177,6 +177,8 @@ rule report:
         neighbours=all_of("sample", "neighbours"),
         description=all_of("prepare", "dataset"),
         reference=all_of("reference", "reference"),
+        claims=local("params/claims.yaml"),
+        registrations=local("params/registrations.yaml"),
         manifests=[all_of(name, "manifest") for name in TABLED],
         drawn=rules.figure.output.manifest,
         sampled=all_of("sample", "manifest"),

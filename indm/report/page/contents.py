@@ -4,6 +4,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from indm.suite.registrations import Registration
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -16,6 +18,8 @@ class Contents:
         datasets: names of the datasets.
         protocol: names of the datasets whose protocol is examined.
         toy2d: names of the 2-D datasets.
+        claims_sha256: of what the claims say.
+        registration: of suite and claims, where there is one.
     """
 
     suite: str
@@ -24,6 +28,8 @@ class Contents:
     datasets: Collection[str] = ()
     protocol: Collection[str] = ()
     toy2d: Collection[str] = ()
+    claims_sha256: str = ""
+    registration: Registration | None = None
 
     @property
     def folders(self) -> dict[str, str]:

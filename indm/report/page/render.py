@@ -13,6 +13,7 @@ from indm.report.page.caveats import caveats
 from indm.report.page.contents import Contents
 from indm.report.page.missing import missing_figure
 from indm.report.page.pictures import galleries, read_figures
+from indm.report.page.registration import describe_registration
 from indm.report.page.sources import origins, read_records
 from indm.report.page.tables import read_table
 from indm.report.page.verdicts import summarise_claims
@@ -63,5 +64,8 @@ def render(contents: Contents, results: Path, figures: Path) -> str:
         galleries=galleries(contents, results),
         records=records,
         origins=origins(records),
+        registration=describe_registration(
+            contents.registration, contents.sha256, contents.claims_sha256, [record["commit"] for record in records]
+        ),
         caveats=caveats(contents, tables, records, results),
     )

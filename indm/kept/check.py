@@ -1,0 +1,51 @@
+"""Whether a folder of results is finished, whole, and made by the suite and the code as they are."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from indm.errors import ArtifactError
+from indm.identity import Identity
+from indm.jobs import Job
+from indm.kept.folders import Folder
+from indm.stamps import job_stamp
+from indm.store.manifest import content_sha256
+from indm.store.provenance import read_provenance
+
+if TYPE_CHECKING:
+    from indm.suite.schema.suite import Suite
+
+
+def check_folder(suite: "Suite", results: Path, folder: Folder) -> None:
+    """Check a folder: the manifests, the files that they speak of as far as they are there, and the stamps of the code.
+
+    Arguments:
+        suite: the suite.
+        results: folder of the results.
+        folder: the folder, whose kept files must be there; of the others, a manifest suffices.
+
+    Raises:
+        ArtifactError: if a job has not ended, or is of other parameters, inputs or code than the suite has now.
+    """
+    identity = Identity(suite, results, Path("reports"))
+    for job in folder.jobs:
+        for path, sha256 in identity.trust(job).outputs.items():
+            below = path.removeprefix(f"results/{suite.suite}/")
+            place = results / suite.suite / below
+            if (below in folder.files or place.exists()) and (found := content_sha256(place)) != sha256:
+                raise ArtifactError(f"{place}: found SHA-256 {found[:12]}, expected {sha256[:12]} by its manifest")
+        _check_stamp(suite, results, folder, job)
+
+
+def _check_stamp(suite: "Suite", results: Path, folder: Folder, job: Job) -> None:
+    """Check that a job was done by the code as it is: its manifest does not say."""
+    for path in (results / suite.suite / record for record in folder.records(job)):
+        if path.is_file():
+            made = read_provenance(path, suite.suite, job.subject)["code_stamp"]
+            if made != (now := job_stamp(suite, path.stem, job.subject)):
+                raise ArtifactError(
+                    f"{path}: made by code of stamp {made[:12]}, that of stage {path.stem} is {now[:12]} now"
+                )
+            return
+    raise ArtifactError(
+        f"{results / suite.suite / folder.records(job)[0]}: missing, and nothing else says which code it was"
+    )

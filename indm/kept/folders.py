@@ -1,0 +1,83 @@
+"""The folders of a suite's results that can be kept: each with its jobs, and the files of it that are worth a commit."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from indm.jobs import MAKERS, Job, job_names, manifest
+from indm.pipeline import REFERENCE, STAGES
+
+if TYPE_CHECKING:
+    from indm.suite.schema.suite import Suite
+
+# What stages that collect read of those that work on something: small files, unlike datasets, weights and samples.
+COLLECTED = {
+    pattern
+    for stage in STAGES.values()
+    if not stage.subject
+    for pattern in stage.inputs
+    if pattern in MAKERS and STAGES[MAKERS[pattern]].subject
+}
+SUFFIX = ".tar.gz"
+# An imported checkpoint says so in the place of the training.
+RECORDS = {"train": ("train", "import_checkpoint")}
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of results, of a dataset, a run or a study.
+
+    Arguments:
+        place: below ``results/<suite>/``, as ``runs/digits-vp-indm-nll-s0``.
+        jobs: whose manifests lie in it.
+        files: what is kept of it, manifests included; paths below ``results/<suite>/``.
+    """
+
+    place: str
+    jobs: tuple[Job, ...]
+    files: tuple[str, ...]
+
+    def records(self, job: Job) -> list[str]:
+        """List the places where a job, or what stands for it, says how it went."""
+        return [f"{self.place}/provenance/{name}.json" for name in RECORDS.get(job.stage, (job.stage,))]
+
+
+def kept_folders(suite: "Suite") -> list[Folder]:
+    """List the folders of a suite, in the order of its stages."""
+    jobs: dict[str, list[Job]] = {}
+    for name, stage in STAGES.items():
+        for subject in stage.subjects(suite) if stage.subject else ():
+            job = Job(name, subject)
+            jobs.setdefault(_below(stage.folder, suite, job), []).append(job)
+    return [
+        Folder(place, tuple(found), tuple(file for job in found for file in _files(suite, job)))
+        for place, found in jobs.items()
+    ]
+
+
+def archive(root: Path, folder: Folder) -> Path:
+    """Return where a folder is kept.
+
+    Arguments:
+        root: folder of all that is kept of the suite.
+        folder: the folder.
+    """
+    return root / f"{folder.place}{SUFFIX}"
+
+
+def _files(suite: "Suite", job: Job) -> Iterator[str]:
+    """Yield what is kept of a job.
+
+    A classifier that the suite itself trains is kept with its features: another processor would train another one, by which other
+    runs could not be compared with those that are kept.
+    """
+    own = job.stage == "reference" and suite.reference[job.subject].classifier is not None
+    for pattern in STAGES[job.stage].written:
+        if pattern in COLLECTED or (own and pattern in REFERENCE):
+            yield _below(pattern, suite, job)
+    yield _below(manifest(job.stage), suite, job)
+
+
+def _below(pattern: str, suite: "Suite", job: Job) -> str:
+    return pattern.format(**job_names(suite, job)).removeprefix(f"results/{suite.suite}/")

@@ -1,0 +1,80 @@
+"""Keep what is finished of a suite: an archive of each folder, small enough for git."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from indm.errors import ArtifactError
+from indm.kept.check import check_folder
+from indm.kept.folders import Folder, archive, kept_folders
+from indm.kept.packing import pack, unpack
+from indm.store.files import atomic_write
+
+if TYPE_CHECKING:
+    from indm.suite.schema.suite import Suite
+
+
+@dataclass
+class Outcome:
+    """What became of the folders of a suite: places by outcome, with the reason where there is one."""
+
+    done: list[str] = field(default_factory=list)
+    same: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """Say it: a line for each folder that was left out, and the counts."""
+        return [
+            *(f"skipped {place}: {reason}" for place, reason in self.skipped.items()),
+            *(f"refused {place}: {reason}" for place, reason in self.refused.items()),
+            f"{len(self.done)} written, {len(self.same)} there already, {len(self.skipped)} skipped, {len(self.refused)} refused",
+        ]
+
+
+def keep(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome:
+    """Pack every folder whose jobs have all ended.
+
+    Arguments:
+        suite: the suite.
+        results: folder of the results.
+        root: where the archives go.
+        replace: whether an archive of other results is replaced; else it is refused.
+    """
+    outcome = Outcome()
+    for folder in kept_folders(suite):
+        path = archive(root, folder)
+        try:
+            check_folder(suite, results, folder)
+            files = _read(results / suite.suite, folder)
+        except ArtifactError as error:
+            outcome.skipped[folder.place] = str(error)
+            continue
+        known = unpack(path) if path.is_file() else {}
+        if results_alone(known) == results_alone(files):
+            outcome.same.append(folder.place)
+        elif known and not replace:
+            outcome.refused[folder.place] = f"{path}: holds other results; keep those here in its place with --replace"
+        else:
+            with atomic_write(path) as file:
+                file.write(pack(files))
+            outcome.done.append(folder.place)
+    return outcome
+
+
+def results_alone(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Leave out provenance: a job that is done again gives the same results in another time."""
+    return {name: content for name, content in files.items() if "/provenance/" not in name}
+
+
+def _read(suite_folder: Path, folder: Folder) -> dict[str, bytes]:
+    """Read what is kept of a folder.
+
+    Raises:
+        ArtifactError: if an engine has removed a file meanwhile, to make it anew.
+    """
+    records = (name for job in folder.jobs for name in folder.records(job) if (suite_folder / name).is_file())
+    try:
+        return {name: (suite_folder / name).read_bytes() for name in (*folder.files, *records)}
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{error.filename}: removed meanwhile") from None

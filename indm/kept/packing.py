@@ -1,0 +1,41 @@
+"""Archives of small files, as ``.tar.gz`` without names of users, rights and times: the same files give the same bytes."""
+
+import gzip
+import io
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from indm.errors import ArtifactError
+
+
+def pack(files: Mapping[str, bytes]) -> bytes:
+    """Pack files by their names.
+
+    The bytes are the same wherever zlib compresses alike; compare what is in two archives, not their bytes.
+    """
+    packed = io.BytesIO()
+    with (
+        gzip.GzipFile(filename="", fileobj=packed, mode="wb", mtime=0) as compressed,
+        tarfile.open(fileobj=compressed, mode="w", format=tarfile.USTAR_FORMAT) as archive,
+    ):
+        for name, content in sorted(files.items()):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def unpack(path: Path) -> dict[str, bytes]:
+    """Read the files of an archive by their names; nothing is written.
+
+    Raises:
+        ArtifactError: if it is damaged, or holds anything but files.
+    """
+    try:
+        with tarfile.open(path, mode="r:gz") as archive:
+            if odd := [member.name for member in archive if not member.isfile()]:
+                raise ArtifactError(f"{path}: found {odd[0]}, which is no file; take the archive from git again")
+            return {member.name: file.read() for member in archive if (file := archive.extractfile(member))}
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise ArtifactError(f"{path}: not a .tar.gz archive ({error}); take it from git again") from None

@@ -1,0 +1,115 @@
+"""The README.md of a suite's published results: a block that is generated, in a page that people write."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from indm.report.export import TITLES
+from indm.report.page.registration import describe_registration
+from indm.store.blocks import END, replace_block
+from indm.store.files import atomic_write
+from indm.store.provenance import commit_date
+from indm.suite.claims import load_claims
+from indm.suite.content import claims_sha256, suite_sha256
+from indm.suite.registrations import load_registrations
+
+if TYPE_CHECKING:
+    from indm.suite.schema.suite import Suite
+
+BLOCK = "results"
+STUB = """\
+# Results of suite {suite}
+
+<!-- results: written by python -m indm publish; what stands outside of these two lines stays -->
+{end}
+"""
+# Folders that are listed in one line.
+KINDS = {
+    "figures": "the page's figures",
+    "samples": "the first images that the first seed of each cell drew",
+    "kept": "result files of each run, dataset and study, for `python -m indm restore`",
+}
+OTHERS = {
+    "values": "every number, with its run and the file that it comes from",
+    "provenance.json": "commits, versions, machines, threads and times of all jobs",
+    "dvc.lock": "which content of each file belongs to these results, for DVC",
+}
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is published of a suite: its folder, the bytes of each file in it, and who made the results."""
+
+    suite: "Suite"
+    target: Path
+    sizes: Mapping[str, int]
+    executions: list[dict[str, Any]]
+
+
+def update_page(published: Published) -> None:
+    """Write the generated block of README.md; a page that is not there becomes a stub."""
+    path = published.target / "README.md"
+    stub = STUB.format(suite=published.suite.suite, end=END.format(name=BLOCK))
+    text = path.read_text(encoding="utf-8") if path.is_file() else stub
+    with atomic_write(path) as file:
+        file.write(replace_block(text, BLOCK, "\n".join(_lines(published)), str(path)).encode())
+
+
+def _lines(published: Published) -> Iterator[str]:
+    suite, executions = published.suite, published.executions
+    commits = [execution["commit"] for execution in executions]
+    registration = describe_registration(
+        load_registrations(Path("params/registrations.yaml")).suites.get(suite.suite),
+        suite_sha256(suite),
+        claims_sha256(load_claims(Path("params/claims.yaml"))),
+        commits,
+    )
+    hours = sum(execution["seconds"] for execution in executions) / 3600
+    yield from ("| | |", "|---|---|")
+    yield f"| suite | `params/{suite.suite}.yaml`; what it says in full has SHA-256 `{suite_sha256(suite)}` |"
+    yield f"| registration | {registration} |"
+    yield f"| commits | {'; '.join(dict.fromkeys(map(_commit, executions)))} |"
+    yield f"| machines | {'; '.join(dict.fromkeys(map(_machine, executions)))} |"
+    yield f"| time | {hours:.2f} hours, the sum over all jobs |"
+    yield from ("", "| file | KiB | |", "|---|--:|---|")
+    yield from _files(published)
+
+
+def _commit(execution: Mapping[str, Any]) -> str:
+    commit = execution["commit"]
+    if commit is None:
+        return "unknown"
+    date = commit_date(commit)
+    changed = ", with uncommitted changes" if execution["uncommitted_changes"] else ""
+    return f"`{commit}`{f' of {date}' if date else ''}{changed}"
+
+
+def _machine(execution: Mapping[str, Any]) -> str:
+    versions = execution["versions"]
+    return (
+        f"{execution['machine']}; threads: {execution['threads']}; {execution['device']}; "
+        f"Python {versions['python']}, torch {versions['torch']}"
+    )
+
+
+def _files(published: Published) -> Iterator[str]:
+    """Yield a row for each table and other file, and one for each folder of files of a kind."""
+    folders: dict[str, list[int]] = {}
+    for name, size in sorted(published.sizes.items()):
+        folder = name.split("/")[0]
+        if folder in KINDS:
+            folders.setdefault(folder, []).append(size)
+        else:
+            yield f"| [{name}]({name}) | {size / 1024:.0f} | {_content(name)} |"
+    for path in (published.target / "kept").rglob("*.tar.gz"):
+        folders.setdefault("kept", []).append(path.stat().st_size)
+    for folder, sizes in folders.items():
+        yield f"| [{folder}/]({folder}/) | {sum(sizes) / 1024:.0f} | {KINDS[folder]}: {len(sizes)} files |"
+
+
+def _content(name: str) -> str:
+    path = Path(name)
+    if path.parent.name == "weights":
+        return f"averaged weights of score and flow of `{path.stem}`, float32"
+    return (TITLES | OTHERS).get(path.stem if path.suffix == ".csv" else name, "")

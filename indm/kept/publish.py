@@ -1,0 +1,133 @@
+"""Publish what a suite has found: tables, figures, pictures, provenance and, if asked for, weights, in a folder for git."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from indm.doctor.examine import DEFAULT_SUITE
+from indm.errors import ArtifactError
+from indm.identity import Identity
+from indm.jobs import Job
+from indm.kept.folders import kept_folders
+from indm.kept.page import Published, update_page
+from indm.kept.weights import averaged_weights, trained, weights_of
+from indm.pipeline import SHOWN
+from indm.store.files import atomic_write
+from indm.store.provenance import read_provenance
+
+if TYPE_CHECKING:
+    from indm.suite.schema.suite import Suite
+
+MEBIBYTE = 2**20
+MOST = 20 * MEBIBYTE
+MOST_WEIGHTS = 10 * MEBIBYTE
+# Every number, beside the tables that are shown. Not images.csv, which is large: it is made anew of what is kept.
+TABLES = (*SHOWN, "values")
+# What of a record is the same for many jobs.
+ALIKE = ("commit", "uncommitted_changes", "machine", "device", "threads", "versions")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things lie: the results, the reports, and the folder of what is published of the suite."""
+
+    results: Path
+    reports: Path
+    target: Path
+
+
+def publish(suite: "Suite", places: Places, runs: Sequence[str]) -> Published:
+    """Write the folder of a suite, and the generated part of its README.md.
+
+    Arguments:
+        suite: the suite.
+        places: where things lie.
+        runs: those whose averaged weights are published; those that are there stay as long as they are of the same training.
+
+    Raises:
+        ArtifactError: if the suite's page could not be made of what is there, or it is more than git should hold.
+    """
+    identity = Identity(suite, places.results, places.reports)
+    # All that the page is made of is what it should be.
+    identity.check(Job("report", ""))
+    here, target = places.results / suite.suite, places.target
+    figures = places.reports / suite.suite / "figures"
+    files = {f"tables/{name}.csv": (here / f"tables/{name}.csv").read_bytes() for name in TABLES}
+    files |= {f"figures/{path.name}": path.read_bytes() for path in sorted(figures.glob("*.svg"))}
+    files |= {f"samples/{run}.png": (here / f"runs/{run}/samples.png").read_bytes() for run in first_runs(suite)}
+    if (lock := _lock(suite.suite)).is_file():
+        files["dvc.lock"] = lock.read_bytes()
+    executions = summarise(suite, here)
+    content = {"suite": suite.suite, "executions": executions}
+    files["provenance.json"] = (json.dumps(content, indent=2) + "\n").encode()
+    weights = averaged_weights(suite, identity, here, runs) | _still_good(suite, identity, target, runs)
+    _check_size(weights, MOST_WEIGHTS, "weights")
+    _check_size(files | weights, MOST, "files")
+    return _write(suite, target, files | weights, executions)
+
+
+def _lock(suite: str) -> Path:
+    """Return where DVC notes what belongs to a suite: the default one's lies at the top."""
+    return Path("dvc.lock" if suite == DEFAULT_SUITE.stem else f"workflow/dvc/{suite}/dvc.lock")
+
+
+def first_runs(suite: "Suite") -> list[str]:
+    """List the run with the first seed of each cell."""
+    found: dict[tuple[str, ...], str] = {}
+    for name, run in suite.runs.items():
+        found.setdefault((run.dataset, run.sde, run.model, run.variant, run.objective), name)
+    return list(found.values())
+
+
+def summarise(suite: "Suite", suite_folder: Path) -> list[dict[str, Any]]:
+    """Gather the jobs that were done by the same code on the same machine: how many of each stage, and their seconds."""
+    found: dict[str, dict[str, Any]] = {}
+    for folder in kept_folders(suite):
+        for job in folder.jobs:
+            for path in (suite_folder / name for name in folder.records(job)):
+                if path.is_file():
+                    record = read_provenance(path, suite.suite, job.subject)
+                    alike = {key: record[key] for key in ALIKE}
+                    entry = found.setdefault(json.dumps(alike, sort_keys=True), alike | {"jobs": {}, "seconds": 0.0})
+                    entry["jobs"][path.stem] = entry["jobs"].get(path.stem, 0) + 1
+                    entry["seconds"] = round(entry["seconds"] + record["seconds"], 3)
+    return list(found.values())
+
+
+def _still_good(suite: "Suite", identity: Identity, target: Path, runs: Sequence[str]) -> dict[str, bytes]:
+    """Read the weights that were published before, and are of the trainings whose results are published now."""
+    paths = [target / f"weights/{name}.safetensors" for name in suite.runs if name not in set(runs)]
+    return {
+        f"weights/{path.name}": path.read_bytes()
+        for path in paths
+        if path.is_file() and weights_of(path) == trained(suite, identity, path.stem)
+    }
+
+
+def _check_size(files: Mapping[str, bytes], most: int, what: str) -> None:
+    total = sum(map(len, files.values()))
+    if total > most:
+        largest = sorted(files, key=lambda name: -len(files[name]))[:3]
+        shown = ", ".join(f"{name} ({len(files[name]) / MEBIBYTE:.1f} MiB)" for name in largest)
+        raise ArtifactError(
+            f"{what}: found {total / MEBIBYTE:.1f} MiB, expected at most {most // MEBIBYTE} MiB in a repository; "
+            f"publish fewer weights (--weights), or a smaller suite; the largest: {shown}"
+        )
+
+
+def _write(suite: "Suite", target: Path, files: Mapping[str, bytes], executions: list[dict[str, Any]]) -> Published:
+    """Write what differs, and remove what was published of an earlier state."""
+    for folder in ("tables", "figures", "samples", "weights"):
+        for path in (target / folder).glob("*"):
+            if f"{folder}/{path.name}" not in files:
+                path.unlink()
+    for name, content in files.items():
+        path = target / name
+        if not path.is_file() or path.read_bytes() != content:
+            with atomic_write(path) as file:
+                file.write(content)
+    published = Published(suite, target, {name: len(content) for name, content in files.items()}, executions)
+    update_page(published)
+    return published

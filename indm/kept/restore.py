@@ -1,0 +1,105 @@
+"""Put what was kept of a suite back among its results, where stages and engines look for it."""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from indm.errors import ArtifactError
+from indm.kept.check import check_folder
+from indm.kept.folders import Folder, archive, kept_folders
+from indm.kept.keep import Outcome, results_alone
+from indm.kept.packing import unpack
+from indm.store.files import atomic_write
+
+if TYPE_CHECKING:
+    from indm.suite.schema.suite import Suite
+
+
+def restore(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome:
+    """Unpack every folder that is kept, and made by the suite and the code as they are.
+
+    All are laid out and looked at together before one file is written: a run is good only with the dataset that it was trained on.
+
+    Arguments:
+        suite: the suite.
+        results: folder of the results.
+        root: where the archives are.
+        replace: whether other results that are here already are replaced; else they are refused.
+
+    Raises:
+        ArtifactError: if nothing is kept of the suite, or an archive is damaged.
+    """
+    folders = {folder: archive(root, folder) for folder in kept_folders(suite)}
+    packed = {folder: unpack(path) for folder, path in folders.items() if path.is_file()}
+    if not packed:
+        raise ArtifactError(f"{root}: found no archive of suite {suite.suite}; python -m indm keep makes them")
+    outcome, now = (
+        Outcome(skipped={folder.place: "not kept" for folder in folders if folder not in packed}),
+        time.time(),
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        staged = Path(temporary) / suite.suite
+        for folder in folders:
+            _lay(staged, packed[folder] if folder in packed else _manifests(results / suite.suite, folder))
+        for folder, files in packed.items():
+            here = _present(results / suite.suite, files)
+            try:
+                _check_names(folder, files)
+                check_folder(suite, staged.parent, folder)
+            except ArtifactError as error:
+                reason = str(error).replace(f"{staged}/", "")
+                outcome.refused[folder.place] = (
+                    f"{folders[folder]}: {reason}; keep it anew from a run of the suite as it is"
+                )
+                continue
+            found, expected = results_alone(here), results_alone(files)
+            if found == expected:
+                outcome.same.append(folder.place)
+            elif replace or found.items() <= expected.items():
+                _write(results / suite.suite, files, now)
+                outcome.done.append(folder.place)
+            else:
+                outcome.refused[folder.place] = (
+                    f"{results / suite.suite / folder.place}: other results are here; put those kept in their place with --replace"
+                )
+                # What is left here is what later folders have to agree with.
+                shutil.rmtree(staged / folder.place)
+                _lay(staged, _manifests(results / suite.suite, folder))
+    return outcome
+
+
+def _manifests(suite_folder: Path, folder: Folder) -> dict[str, bytes]:
+    """Read the manifests of a folder that is here."""
+    return _present(suite_folder, (name for name in folder.files if "/manifest/" in name))
+
+
+def _lay(staged: Path, files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        path = staged / name
+        if not path.resolve().is_relative_to(staged.resolve()):
+            raise ArtifactError(f"found {name} in an archive, outside of the results; take the archives from git again")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def _check_names(folder: Folder, files: dict[str, bytes]) -> None:
+    """Check that an archive holds what is kept of a folder as the pipeline is, and nothing else."""
+    records = {name for job in folder.jobs for name in folder.records(job)}
+    if odd := set(folder.files).symmetric_difference(set(files) - records):
+        raise ArtifactError(f"found other files than are kept now: {', '.join(sorted(odd))}")
+
+
+def _present(suite_folder: Path, files: Iterable[str]) -> dict[str, bytes]:
+    return {name: (suite_folder / name).read_bytes() for name in files if (suite_folder / name).is_file()}
+
+
+def _write(suite_folder: Path, files: dict[str, bytes], now: float) -> None:
+    """Write the files of a folder, all of one time: Snakemake makes again what is older than what it was made from."""
+    for name, content in files.items():
+        with atomic_write(suite_folder / name) as file:
+            file.write(content)
+        os.utime(suite_folder / name, (now, now))

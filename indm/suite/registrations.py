@@ -1,0 +1,46 @@
+"""The schema of ``params/registrations.yaml``: which commit said what a suite would do, and how it would be judged, beforehand."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from indm.errors import ParamsError
+from indm.suite.strict_yaml import Strict, read_mapping
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Registration(Strict):
+    """What a suite and the claims said at a commit."""
+
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$", description="the commit that has both")]
+    date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="of the commit")]
+    suite_sha256: Annotated[Sha256, Field(description="of all that the suite says")]
+    claims_sha256: Annotated[Sha256, Field(description="of all that claims.yaml says")]
+    note: Annotated[str, Field(description="in words")]
+
+
+class Registrations(Strict):
+    """The file."""
+
+    suites: Annotated[dict[str, Registration], Field(description="by the suite's name")]
+
+
+def load_registrations(path: Path) -> Registrations:
+    """Read and validate the registrations.
+
+    Raises:
+        ParamsError: one line for each mistake: file, key, what was found and what is allowed.
+    """
+    try:
+        return Registrations.model_validate(read_mapping(path, Registrations))
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: missing; run from the top of a checkout") from None
+    except ValidationError as error:
+        raise ParamsError(
+            "\n".join(
+                f"{path}: key {'.'.join(map(str, item['loc']))}: found {item['input']!r}; allowed: {item['msg']}"
+                for item in error.errors()
+            )
+        ) from None

@@ -1,0 +1,97 @@
+"""Suite smoke on a machine that is lost: what was kept gives the same tables elsewhere, and only what is missing is trained."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from indm.report.export import TITLES
+from indm.suite.load import load_suite
+from tests.checkout import commands, copy_checkout, run
+
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
+
+SNAKEMAKE = commands("smoke")["snakemake"]
+RUN = "digits-vp-indm-nll-s0"
+COLLECT = {"table", "compute", "claims", "figure", "report", "publish"}
+KEPT = Path("docs/results/smoke/kept")
+
+
+@pytest.fixture(scope="module")
+def lost(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout in which the suite was run, and kept."""
+    checkout = copy_checkout(tmp_path_factory.mktemp("lost"))
+    for command in (SNAKEMAKE, ["python", "-m", "indm", "keep", "--suite", "params/smoke.yaml"]):
+        done = run(checkout, *command)
+        assert done.returncode == 0, done.stderr
+    return checkout
+
+
+def clone(lost: Path, target: Path) -> Path:
+    """Copy what git would, with what was kept."""
+    copy_checkout(target)
+    shutil.copytree(lost / KEPT, target / KEPT)
+    return target
+
+
+def planned(checkout: Path) -> list[str]:
+    """List what Snakemake would do: ``train digits-vp-indm-nll-s0``, ``table``, ..."""
+    done = run(checkout, *SNAKEMAKE, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    return re.findall(r"^Job \d+: (.+)$", done.stdout + done.stderr, flags=re.MULTILINE)
+
+
+def do(checkout: Path, *command: str) -> str:
+    done = run(checkout, *command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def tables(checkout: Path) -> dict[str, bytes]:
+    return {
+        name: (checkout / f"results/smoke/tables/{name}.csv").read_bytes() for name in (*TITLES, "values", "images")
+    }
+
+
+def test_tables_and_page_are_made_of_what_was_kept_and_are_the_same(lost: Path, tmp_path: Path) -> None:
+    checkout = clone(lost, tmp_path)
+    do(checkout, "python", "-m", "indm", "restore", "--suite", "params/smoke.yaml")
+    assert {job.split()[0] for job in planned(checkout)} == COLLECT
+    do(checkout, *SNAKEMAKE)
+    # Times too: they are of the trainings, which were done once.
+    assert tables(checkout) == tables(lost)
+    for figure in (lost / "reports/smoke/figures").glob("*.svg"):
+        assert (checkout / "reports/smoke/figures" / figure.name).read_bytes() == figure.read_bytes()
+    assert "data:image/png" in (checkout / "reports/smoke/index.html").read_text()
+    assert not list(checkout.glob("results/smoke/runs/*/checkpoint.safetensors"))
+
+
+def test_stages_by_hand_need_no_engine(lost: Path, tmp_path: Path) -> None:
+    checkout = clone(lost, tmp_path)
+    for stage in ("restore", "table", "compute", "claims", "figure", "report"):
+        do(checkout, "python", "-m", "indm", stage, "--suite", "params/smoke.yaml")
+    assert tables(checkout) == tables(lost)
+
+
+def test_only_the_runs_that_were_not_kept_are_trained(lost: Path, tmp_path: Path) -> None:
+    """What `make restore` does, and what comes after it; on this machine the run comes out the same."""
+    checkout = clone(lost, tmp_path)
+    (checkout / KEPT / f"runs/{RUN}.tar.gz").unlink()
+    makefile = (checkout / "Makefile").read_text()
+    recipe = re.search(r"^restore:.*\n((?:\t.+\n)+)", makefile, flags=re.MULTILINE)
+    assert recipe
+    for command in recipe[1].replace("$(SUITE)", "smoke").splitlines():
+        do(checkout, *command.split())
+    of_run = {job for job in planned(checkout) if job.split()[0] not in COLLECT}
+    assert of_run == {f"{stage} {RUN}" for stage in ("train", "sample", "fid", "nll", "curve", "sweep")}
+    do(checkout, *SNAKEMAKE)
+    expected = tables(lost)
+    assert {name: text for name, text in tables(checkout).items() if name != "compute"} == {
+        name: text for name, text in expected.items() if name != "compute"
+    }
+    # From here on Snakemake knows what was restored as well as what it made.
+    file = checkout / "indm/diffusion/likelihood.py"
+    file.write_text(f"{file.read_text()}\nEDITED = True\n")
+    likelihoods = {job for job in planned(checkout) if job.startswith("nll ")}
+    assert likelihoods == {f"nll {name}" for name in load_suite(checkout / "params/smoke.yaml").runs}

@@ -1,0 +1,35 @@
+"""A suite whose jobs have all ended, after a fashion, in no time: each file holds its own name."""
+
+from pathlib import Path
+
+from indm.identity import Identity
+from indm.jobs import Job, job_names
+from indm.pipeline import STAGES
+from indm.stamps import job_stamp
+from indm.store.files import write_json
+from indm.suite.schema.suite import Suite
+
+EXECUTION = {
+    "commit": "0123456789abcdef0123456789abcdef01234567",
+    "uncommitted_changes": False,
+    "versions": {"python": "3.11", "torch": "2.13"},
+    "machine": "made-up, 2 CPUs, Linux",
+    "device": "cpu",
+    "threads": 1,
+    "seconds": 1.5,
+}
+
+
+def do(suite: Suite, root: Path, job: Job, content: str = "content of") -> None:
+    """Do a job in a checkout that is the working directory, with its manifest and its provenance."""
+    identity = Identity(suite, root / "results", root / "reports")
+    inputs, names = identity.check(job), job_names(suite, job)
+    for pattern in STAGES[job.stage].written:
+        path = root / pattern.format(**names)
+        if not path.suffix:
+            path /= "figure.svg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{content} {path.relative_to(root)}")
+    record = {"suite": suite.suite, "stage": job.stage, "subject": job.subject, "code_stamp": job_stamp(suite, *job)}
+    write_json(root / STAGES[job.stage].folder.format(**names) / f"provenance/{job.stage}.json", record | EXECUTION)
+    identity.record(job, inputs)

@@ -1,0 +1,308 @@
+"""Results that outlive the machine: what is kept, what comes back, and what is refused, file by file."""
+
+import gzip
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from indm.cli import main
+from indm.errors import ArtifactError
+from indm.identity import Identity
+from indm.jobs import MAKERS, Job, job_names
+from indm.kept.folders import archive, kept_folders
+from indm.kept.packing import pack, unpack
+from indm.kept.restore import restore
+from indm.pipeline import STAGES
+from indm.stamps import job_stamp
+from indm.store.files import write_json
+from indm.suite.load import load_suite
+from tests.conftest import REPOSITORY
+from tests.finished import do
+
+SMOKE = load_suite(REPOSITORY / "params/smoke.yaml")
+FOLDERS = {folder.place: folder for folder in kept_folders(SMOKE)}
+RUN, OTHER = list(SMOKE.runs)[:2]
+PLACE = f"runs/{RUN}"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A suite whose jobs have all ended, but for those that collect."""
+    root = tmp_path_factory.mktemp("made")
+    shutil.copytree(REPOSITORY / "params", root / "params")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for folder in FOLDERS.values():
+            for job in folder.jobs:
+                do(SMOKE, root, job)
+    return root
+
+
+@pytest.fixture
+def checkout(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(main, [*arguments, "--suite", "params/smoke.yaml"])
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def packed(place: str = PLACE) -> Path:
+    return archive(Path("docs/results/smoke/kept"), FOLDERS[place])
+
+
+def line(done: Result, word: str) -> str:
+    """Return the one line of an outcome."""
+    (found,) = [line for line in done.output.splitlines() if f": {word} " in line]
+    return found
+
+
+def test_what_stages_that_collect_read_is_kept_and_nothing_large() -> None:
+    kept = {name for folder in FOLDERS.values() for name in folder.files}
+    collected = {
+        path.removeprefix("results/smoke/")
+        for name, stage in STAGES.items()
+        if not stage.subject
+        for pattern in stage.inputs
+        if pattern in MAKERS and STAGES[MAKERS[pattern]].subject
+        for subject in STAGES[MAKERS[pattern]].subjects(SMOKE)
+        for path in [pattern.format(**job_names(SMOKE, Job(MAKERS[pattern], subject)))]
+    }
+    # Beside it, the classifier of the image metrics, by which later runs are measured.
+    own = {f"data/digits/{name}" for name in ("extractor.safetensors", "features.npy", "statistics.safetensors")}
+    manifests = {name for name in kept if "/manifest/" in name}
+    assert kept == collected | own | manifests
+    assert len(manifests) == sum(len(folder.jobs) for folder in FOLDERS.values())
+    large = ("checkpoint.safetensors", "snapshots.safetensors", "samples.npy", "train.npy", "test.npy")
+    assert not [name for name in kept if name.endswith(large)]
+    # Inception can be had anywhere: its features of 50,000 images are not for git.
+    paper = load_suite(REPOSITORY / "params/paper.yaml")
+    assert not [name for folder in kept_folders(paper) for name in folder.files if name.endswith("features.npy")]
+
+
+def test_a_clone_gets_back_what_was_kept_to_the_byte(checkout: Path) -> None:
+    before = files(checkout / "results/smoke")
+    assert call("keep").exit_code == 0
+    shutil.rmtree(checkout / "results")
+    done = call("restore")
+    assert (done.exit_code, done.output) == (
+        0,
+        f"indm restore: {len(FOLDERS)} written, 0 there already, 0 skipped, 0 refused\n",
+    )
+    after = files(checkout / "results/smoke")
+    assert {name: before[name] for name in after} == after
+    assert set(after) >= {name for folder in FOLDERS.values() for name in folder.files}
+    assert {name.split("/")[-1] for name in set(after) if "provenance" in name} == {
+        f"{stage}.json" for stage in STAGES if STAGES[stage].subject
+    }
+    # Stages read it.
+    for stage in ("table", "compute"):
+        Identity(SMOKE, Path("results"), Path("reports")).check(Job(stage, ""))
+    # Nothing is older than what it was made from.
+    assert len({path.stat().st_mtime_ns for path in (checkout / "results").rglob("*") if path.is_file()}) == 1
+    # What came back can be kept as well as what was made.
+    assert f"0 written, {len(FOLDERS)} there already" in call("keep").output
+    assert f"0 written, {len(FOLDERS)} there already" in call("restore").output
+
+
+def test_archives_are_read_by_tar_and_have_neither_times_nor_users(checkout: Path) -> None:
+    call("keep")
+    with tarfile.open(packed()) as found:
+        members = found.getmembers()
+    assert {(member.mtime, member.uid, member.uname, member.mode) for member in members} == {(0, 0, "", 0o644)}
+    assert [member.name for member in members] == sorted(member.name for member in members)
+    content = packed().read_bytes()
+    assert content[4:8] == b"\0\0\0\0"
+    assert pack(unpack(packed())) == content
+    assert gzip.decompress(content) == gzip.decompress(pack(dict(reversed(unpack(packed()).items()))))
+
+
+@pytest.mark.parametrize("job", FOLDERS[PLACE].jobs, ids=lambda job: job.stage)
+def test_a_folder_with_a_job_that_has_not_ended_is_not_kept(checkout: Path, job: Job) -> None:
+    (checkout / f"results/smoke/{PLACE}/manifest/{job.stage}.json").unlink()
+    done = call("keep")
+    assert done.exit_code == 0
+    assert f"skipped {PLACE}: results/smoke/{PLACE}/manifest/{job.stage}.json: missing" in done.output
+    assert not packed().exists()
+    assert packed(f"runs/{OTHER}").exists()
+
+
+def flip(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+@pytest.mark.parametrize("name", ["nll.json", "checkpoint.safetensors", "samples.npy"])
+def test_a_damaged_file_is_not_kept(checkout: Path, name: str) -> None:
+    flip(checkout / f"results/smoke/{PLACE}/{name}")
+    assert f"results/smoke/{PLACE}/{name}: found SHA-256 " in line(call("keep"), "skipped")
+    assert not packed().exists()
+
+
+def test_an_imported_checkpoint_is_known_by_the_code_that_imported_it(checkout: Path) -> None:
+    folder = checkout / f"results/smoke/{PLACE}/provenance"
+    record = json.loads((folder / "train.json").read_text()) | {"stage": "import_checkpoint"}
+    (folder / "train.json").unlink()
+    write_json(folder / "import_checkpoint.json", record)
+    assert "provenance/import_checkpoint.json: made by code of stamp" in line(call("keep"), "skipped")
+    write_json(folder / "import_checkpoint.json", record | {"code_stamp": job_stamp(SMOKE, "import_checkpoint", RUN)})
+    call("keep")
+    assert f"{PLACE}/provenance/import_checkpoint.json" in unpack(packed())
+    assert call("restore").exit_code == 0
+
+
+def test_other_results_are_refused_until_they_are_asked_for(checkout: Path) -> None:
+    call("keep")
+    kept = packed().read_bytes()
+    do(SMOKE, checkout, Job("nll", RUN), "another content of")
+    done = call("keep")
+    assert done.exit_code == 1
+    assert "holds other results; keep those here in its place with --replace" in line(done, "refused")
+    assert packed().read_bytes() == kept
+    assert call("keep", "--replace").exit_code == 0
+    assert packed().read_bytes() != kept
+
+
+def test_a_job_that_was_done_again_with_the_same_results_is_left_alone(checkout: Path) -> None:
+    call("keep")
+    kept = packed().read_bytes()
+    path = checkout / f"results/smoke/{PLACE}/provenance/nll.json"
+    path.write_text(path.read_text().replace("1.5", "2.5"))
+    assert f"0 written, {len(FOLDERS)} there already" in call("keep").output
+    assert packed().read_bytes() == kept
+
+
+def edit_stamp(content: dict[str, bytes]) -> dict[str, bytes]:
+    name = f"{PLACE}/provenance/nll.json"
+    record = json.loads(content[name])
+    return content | {name: json.dumps(record | {"code_stamp": "0" * 64}).encode()}
+
+
+def edit_parameter(content: dict[str, bytes]) -> dict[str, bytes]:
+    name = f"{PLACE}/manifest/train.json"
+    return content | {name: content[name].replace(b'"steps": 20', b'"steps": 21')}
+
+
+def edit_result(content: dict[str, bytes]) -> dict[str, bytes]:
+    return content | {f"{PLACE}/nll.json": b"another"}
+
+
+def lose_provenance(content: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: text for name, text in content.items() if not name.endswith("provenance/nll.json")}
+
+
+def lose_result(content: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: text for name, text in content.items() if name != f"{PLACE}/nll.json"}
+
+
+def add_file(content: dict[str, bytes]) -> dict[str, bytes]:
+    return content | {f"{PLACE}/checkpoint.safetensors": b"weights"}
+
+
+FAULTS: list[tuple[Callable[[dict[str, bytes]], dict[str, bytes]], str]] = [
+    (edit_stamp, f"{PLACE}/provenance/nll.json: made by code of stamp 000000000000, that of stage nll is "),
+    (edit_parameter, "made by other parameters than the suite has now: train.steps: found 21, expected 20"),
+    (edit_result, f"{PLACE}/nll.json: found SHA-256 "),
+    (lose_provenance, f"{PLACE}/provenance/nll.json: missing"),
+    (lose_result, "found other files than are kept now: "),
+    (add_file, f"found other files than are kept now: {PLACE}/checkpoint.safetensors"),
+]
+
+
+@pytest.mark.parametrize(("fault", "message"), FAULTS, ids=[fault.__name__ for fault, _ in FAULTS])
+def test_what_is_not_of_this_suite_and_code_does_not_come_back(
+    checkout: Path, fault: Callable[[dict[str, bytes]], dict[str, bytes]], message: str
+) -> None:
+    call("keep")
+    shutil.rmtree(checkout / "results")
+    packed().write_bytes(pack(fault(unpack(packed()))))
+    done = call("restore")
+    assert done.exit_code == 1
+    refused = [line for line in done.output.splitlines() if f"refused {PLACE}: {packed()}: " in line]
+    assert len(refused) == 1
+    assert message in refused[0]
+    assert str(Path("/tmp")) not in done.output.replace(str(checkout), "")
+    assert not (checkout / f"results/smoke/{PLACE}").exists()
+    # The others are as good as before.
+    assert (checkout / f"results/smoke/runs/{OTHER}/nll.json").is_file()
+
+
+def test_an_edit_of_the_suite_is_seen(checkout: Path) -> None:
+    """Runs are refused with the values; a dataset does not depend on the rate at which models learn."""
+    call("keep")
+    shutil.rmtree(checkout / "results")
+    file = checkout / "params/smoke.yaml"
+    file.write_text(file.read_text().replace("  lr: 4.0e-3", "  lr: 1.5e-3"))
+    done = call("restore")
+    assert done.exit_code == 1
+    assert done.output.count("train.lr: found 0.004, expected 0.0015") >= len(SMOKE.runs)
+    assert (checkout / "results/smoke/data/digits/dataset.json").is_file()
+    assert not (checkout / "results/smoke/runs").exists()
+
+
+def test_other_results_that_are_here_stay_and_runs_measured_with_others_too_do_not_come_back(checkout: Path) -> None:
+    """A classifier trained on another machine: no run that was measured with the kept one can stand beside it."""
+    call("keep")
+    shutil.rmtree(checkout / "results/smoke/runs")
+    do(SMOKE, checkout, Job("reference", "digits"), "another content of")
+    done = call("restore")
+    assert done.exit_code == 1
+    assert "data/digits: other results are here; put those kept in their place with --replace" in done.output
+    assert f"refused {PLACE}: {packed()}: {PLACE}/manifest/fid.json: made from another " in done.output
+    assert not (checkout / "results/smoke/runs").exists()
+    assert call("restore", "--replace").exit_code == 0
+    Identity(SMOKE, Path("results"), Path("reports")).check(Job("table", ""))
+
+
+def test_missing_files_of_a_folder_are_filled_in(checkout: Path) -> None:
+    call("keep")
+    (checkout / f"results/smoke/{PLACE}/nll.json").unlink()
+    assert "1 written" in call("restore").output
+    assert (checkout / f"results/smoke/{PLACE}/nll.json").is_file()
+
+
+def test_what_was_not_kept_is_listed(checkout: Path) -> None:
+    call("keep")
+    packed().unlink()
+    shutil.rmtree(checkout / "results")
+    assert line(call("restore"), "skipped") == f"indm restore: skipped {PLACE}: not kept"
+
+
+def test_archives_that_are_none_stop_with_one_line(checkout: Path) -> None:
+    assert call("restore").output == (
+        "indm restore: docs/results/smoke/kept: found no archive of suite smoke; python -m indm keep makes them\n"
+    )
+    call("keep")
+    packed().write_bytes(packed().read_bytes()[:100])
+    done = call("restore")
+    assert done.exit_code == 1
+    assert done.output.startswith(f"indm restore: {packed()}: not a .tar.gz archive (")
+    assert done.output.count("\n") == 1
+
+
+def test_an_archive_cannot_write_elsewhere(tmp_path: Path) -> None:
+    suite_folder = tmp_path / "results"
+    folder = FOLDERS["data/digits"]
+    path = archive(tmp_path / "kept", folder)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(pack({"../../elsewhere": b"text"}))
+    with pytest.raises(ArtifactError, match="outside of the results"):
+        restore(SMOKE, suite_folder, tmp_path / "kept", replace=False)
+    with tarfile.open(path, "w:gz") as made:
+        link = tarfile.TarInfo("data/digits/dataset.json")
+        link.type, link.linkname = tarfile.SYMTYPE, os.devnull
+        made.addfile(link)
+    with pytest.raises(ArtifactError, match="which is no file"):
+        unpack(path)

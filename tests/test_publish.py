@@ -1,0 +1,284 @@
+"""What is published of a suite: which files, how much of them, and what README.md says of them."""
+
+import json
+import platform
+import re
+import shutil
+import socket
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from indm.cli import main
+from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.errors import ArtifactError
+from indm.identity import Identity
+from indm.jobs import Job
+from indm.kept import publish as module
+from indm.kept.publish import TABLES, first_runs
+from indm.kept.weights import WEIGHTS_FORMAT
+from indm.pipeline import STAGES
+from indm.report.readme import numbers, verdicts, with_results
+from indm.store.blocks import replace_block
+from indm.store.files import CHECKPOINT_FORMAT, read_weights, write_weights
+from indm.store.provenance import provenance
+from indm.suite.load import load_suite
+from indm.training.spec import model_spec
+from tests.conftest import REPOSITORY
+from tests.finished import EXECUTION, do
+
+SMOKE = load_suite(REPOSITORY / "params/smoke.yaml")
+RUN = next(name for name, run in SMOKE.runs.items() if run.model == "indm")
+TARGET = Path("docs/results/smoke")
+PUBLISHED = REPOSITORY / "docs/results/digits"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A suite whose jobs have all ended, one with the weights of a model."""
+    root = tmp_path_factory.mktemp("made")
+    shutil.copytree(REPOSITORY / "params", root / "params")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for name, stage in STAGES.items():
+            for subject in stage.subjects(SMOKE):
+                do(SMOKE, root, Job(name, subject))
+                if (name, subject) == ("train", RUN):
+                    train(root)
+    return root
+
+
+def train(root: Path, scale: float = 2.0) -> ImplicitNonlinearDiffusion:
+    """Write a checkpoint whose averaged weights are the raw ones times ``scale``; return the averaged model."""
+    torch.manual_seed(1)
+    model = ImplicitNonlinearDiffusion(model_spec(SMOKE, RUN, [1, 8, 8]))
+    raw = model.state_dict()
+    averaged = {name: tensor * scale if tensor.is_floating_point() else tensor for name, tensor in raw.items()}
+    weights = {f"raw.{name}": tensor for name, tensor in raw.items()}
+    weights |= {f"ema.{name}": tensor for name, tensor in averaged.items()}
+    path = root / f"results/smoke/runs/{RUN}/checkpoint.safetensors"
+    write_weights(path, weights, {"run": RUN, "step": 20, "model": model.spec}, CHECKPOINT_FORMAT)
+    identity = Identity(SMOKE, root / "results", root / "reports")
+    identity.record(Job("train", RUN), identity.check(Job("train", RUN)))
+    model.load_state_dict(averaged)
+    return model
+
+
+@pytest.fixture
+def checkout(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def publish(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["publish", "--suite", "params/smoke.yaml", *arguments])
+
+
+def files() -> dict[str, bytes]:
+    return {str(path.relative_to(TARGET)): path.read_bytes() for path in TARGET.rglob("*") if path.is_file()}
+
+
+def test_the_folder_has_tables_figures_samples_and_provenance(checkout: Path) -> None:
+    assert CliRunner().invoke(main, ["keep", "--suite", "params/smoke.yaml"]).exit_code == 0
+    done = publish()
+    assert done.exit_code == 0, done.output
+    found = {name for name in files() if not name.startswith("kept/")}
+    tables = {f"tables/{name}.csv" for name in TABLES}
+    samples = {f"samples/{run}.png" for run in SMOKE.runs}
+    assert found == tables | samples | {"figures/figure.svg", "provenance.json", "README.md"}
+    for name in tables:
+        assert (TARGET / name).read_bytes() == (checkout / "results/smoke" / name).read_bytes()
+    (execution,) = json.loads((TARGET / "provenance.json").read_text())["executions"]
+    jobs = {name: len(stage.subjects(SMOKE)) for name, stage in STAGES.items() if stage.subject}
+    assert execution["jobs"] == jobs
+    assert execution["seconds"] == pytest.approx(1.5 * sum(jobs.values()))
+    assert {key: execution[key] for key in module.ALIKE} == {key: EXECUTION[key] for key in module.ALIKE}
+    # A second time, nothing changes.
+    before = files()
+    publish()
+    assert files() == before
+
+
+def test_one_seed_of_each_cell_has_its_samples_published() -> None:
+    suite = load_suite(REPOSITORY / "params/digits.yaml")
+    runs = first_runs(suite)
+    assert len(runs) * 3 == len(suite.runs)
+    assert all(name.endswith("-s0") for name in runs)
+
+
+def test_the_page_says_what_was_run_and_lists_the_files(checkout: Path) -> None:
+    publish()
+    page = (TARGET / "README.md").read_text()
+    for words in (
+        "params/smoke.yaml",
+        "Not registered: ",
+        f"`{EXECUTION['commit']}`",
+        "made-up, 2 CPUs, Linux; threads: 1",
+    ):
+        assert words in page
+    for link in re.findall(r"\]\(([^)]+)\)", page):
+        assert (TARGET / link).exists(), link
+    assert set(re.findall(r"\[(tables/[^\]]+)\]", page)) == {f"tables/{name}.csv" for name in TABLES}
+
+
+def test_text_by_hand_stays(checkout: Path) -> None:
+    publish()
+    path = TARGET / "README.md"
+    path.write_text(f"By hand, above.\n{path.read_text().replace('Not registered', 'Edited')}By hand, below.\n")
+    publish()
+    page = path.read_text()
+    assert page.startswith("By hand, above.\n")
+    assert page.endswith("By hand, below.\n")
+    assert "Edited" not in page
+    path.write_text("No markers.\n")
+    done = publish()
+    assert done.exit_code == 1
+    assert done.output.startswith(f"indm publish: {path}: found 0 blocks <!-- results: ... -->")
+    assert path.read_text() == "No markers.\n"
+
+
+def test_nothing_says_in_which_folder_of_which_machine_it_was(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for function in ("node", "release", "version"):
+        monkeypatch.setattr(platform, function, lambda: "secret")
+    monkeypatch.setattr(socket, "gethostname", lambda: "secret")
+    found = provenance(1.5, threads=1)
+    for path in checkout.glob("results/smoke/**/provenance/*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | found))
+    assert publish("--weights", RUN).exit_code == 0
+    assert f"{found['machine']}; threads: 1" in (TARGET / "README.md").read_text()
+    for name, content in files().items():
+        for secret in (str(checkout), str(Path.home()), str(REPOSITORY), "secret"):
+            assert secret.encode() not in content, name
+
+
+def test_results_that_are_not_what_they_seem_are_not_published(checkout: Path) -> None:
+    path = checkout / "results/smoke/tables/claims.csv"
+    path.write_text("edited")
+    done = publish()
+    assert done.exit_code == 1
+    assert done.output.startswith("indm publish: results/smoke/tables/claims.csv: found SHA-256 ")
+    assert not TARGET.exists()
+
+
+def test_what_is_published_no_more_is_removed(checkout: Path) -> None:
+    publish()
+    for name in ("tables/old.csv", "figures/old.svg", "samples/old.png"):
+        (TARGET / name).write_text("old")
+    (TARGET / "tables/claims.csv").write_text("old")
+    (TARGET / "notes.md").write_text("by hand")
+    publish()
+    assert not [name for name in files() if "old" in name]
+    assert (TARGET / "tables/claims.csv").read_text() == "content of results/smoke/tables/claims.csv"
+    assert (TARGET / "notes.md").exists()
+
+
+def test_published_weights_are_the_averaged_ones_in_single_precision(checkout: Path) -> None:
+    expected = train(checkout)
+    done = publish("--weights", RUN)
+    assert done.exit_code == 0, done.output
+    tensors, spec = read_weights(TARGET / f"weights/{RUN}.safetensors", WEIGHTS_FORMAT)
+    model = ImplicitNonlinearDiffusion(spec["model"])
+    model.load_state_dict(tensors)
+    for name, tensor in expected.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], tensor, rtol=0, atol=0)
+    assert {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()} == {torch.float32}
+    assert (spec["run"], spec["step"]) == (RUN, 20)
+    assert f"averaged weights of score and flow of `{RUN}`" in (TARGET / "README.md").read_text()
+
+
+def test_weights_stay_as_long_as_they_are_of_the_same_training(checkout: Path) -> None:
+    publish("--weights", RUN)
+    path = TARGET / f"weights/{RUN}.safetensors"
+    before = path.read_bytes()
+    (checkout / f"results/smoke/runs/{RUN}/checkpoint.safetensors").unlink()
+    publish()
+    assert path.read_bytes() == before
+    # Trained anew.
+    train(checkout, scale=3.0)
+    for name, stage in STAGES.items():
+        if name not in ("prepare", "reference", "train", "toy2d"):
+            for subject in stage.subjects(SMOKE):
+                do(SMOKE, checkout, Job(name, subject))
+    assert publish().exit_code == 0
+    assert not path.exists()
+
+
+def test_weights_of_no_run_or_of_another_training_are_refused(checkout: Path) -> None:
+    assert "--weights: found no run 'nosuch'; runs of smoke: " in publish("--weights", "nosuch").output
+    path = checkout / f"results/smoke/runs/{RUN}/checkpoint.safetensors"
+    path.write_bytes(b"another")
+    assert f"runs/{RUN}/checkpoint.safetensors: found SHA-256 " in publish("--weights", RUN).output
+    path.unlink()
+    assert "checkpoint.safetensors: missing" in publish("--weights", RUN).output
+    assert not TARGET.exists()
+
+
+@pytest.mark.parametrize(("limit", "what"), [("MOST", "files"), ("MOST_WEIGHTS", "weights")])
+def test_too_much_for_git_is_refused_with_the_largest(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, limit: str, what: str
+) -> None:
+    monkeypatch.setattr(module, limit, 1000)
+    done = publish("--weights", RUN)
+    assert done.exit_code == 1
+    assert f"indm publish: {what}: found " in done.output
+    assert f"the largest: weights/{RUN}.safetensors (" in done.output
+    assert done.output.count("\n") == 1
+    assert not TARGET.exists()
+
+
+def test_a_block_has_its_markers_once() -> None:
+    text = "a\n<!-- x: of -->\nold\n<!-- end of x -->\nb\n"
+    assert replace_block(text, "x", "new \\1\n", "file") == "a\n<!-- x: of -->\n\nnew \\1\n\n<!-- end of x -->\nb\n"
+    once = replace_block(text, "x", "new", "file")
+    assert replace_block(once, "x", "new", "file") == once
+    for odd in (text + text, text.replace("end of x", "end of y"), ""):
+        with pytest.raises(ArtifactError, match="expected one; put the two lines where"):
+            replace_block(odd, "x", "new", "file")
+
+
+CLAIM = {"statement": "|a| < b.", "dataset": "digits", "sde": "vp", "objective": "nll", "repeatability": 0.95}
+
+
+def test_verdicts_of_one_grade_stand_together() -> None:
+    rows = [
+        CLAIM | {"id": "first", "grade": "shown"},
+        CLAIM | {"id": "first", "grade": "shown", "sde": "ve"},
+        CLAIM | {"id": "first", "grade": "shown", "objective": "fid", "repeatability": 0.5},
+        CLAIM | {"id": "first", "grade": "no data", "dataset": "cifar10", "repeatability": np.nan},
+        CLAIM | {"id": "second", "statement": "c.", "grade": "no data", "repeatability": np.nan},
+    ]
+    assert verdicts(pd.DataFrame(rows)).splitlines()[2:] == [
+        "| \\|a\\| < b. | shown (digits, VP, nll; digits, VE, nll); shown* (digits, VP, fid) |",
+        "| c. | no data |",
+    ]
+
+
+def test_numbers_have_both_errors_and_the_floor() -> None:
+    cell = {"dataset": "digits", "sde": "vp", "model": "indm", "variant": "", "objective": "nll", "seeds": 3}
+    real = cell | {"sde": "", "model": "real (test split)", "objective": "", "seeds": np.nan}
+    value = {"fid": 2.5641, "fid_se": 0.225, "fid_image_se": 0.183, "num_samples": 400}
+    fid = pd.DataFrame([cell | value, real | {"fid": 0.1113, "fid_image_se": 0.082, "num_samples": 360}])
+    likelihood = {
+        f"{name}{end}": number
+        for name, number in (("nll", 2.86), ("nelbo", 2.67), ("gap", -0.19))
+        for end, number in (("", number), ("_se", 0.022), ("_image_se", 0.016))
+    }
+    text = numbers(fid, pd.DataFrame([cell | likelihood | {"images": 360}]), ["a machine"])
+    assert re.search(
+        r"^vp +indm +nll +3 +2\.564 ± 0\.225 \(0\.183\) +2\.860 ± 0\.022 \(0\.016\) +2\.670", text, flags=re.MULTILINE
+    )
+    assert "FID of 400 images; bits/dim of 360 test images" in text
+    assert "score an FID of: test split 0.111 (0.082)." in text
+    assert "a machine" in text
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="docs/results/digits is not there: nothing is published yet")
+def test_readme_says_what_the_published_results_say() -> None:
+    """On failure: make generate."""
+    readme = (REPOSITORY / "README.md").read_text()
+    assert readme == with_results(readme, PUBLISHED)

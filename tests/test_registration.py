@@ -1,0 +1,239 @@
+"""Registration: what a commit said before the run, and what the page says of it."""
+
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from indm.cli import main
+from indm.errors import ParamsError
+from indm.report.page.registration import describe_registration
+from indm.report.page.render import render
+from indm.stages.report import contents
+from indm.store import provenance
+from indm.store.provenance import descends
+from indm.suite.claims import load_claims
+from indm.suite.content import claims_sha256, suite_sha256
+from indm.suite.expand import suite_files
+from indm.suite.load import load_suite
+from indm.suite.registrations import Registration, load_registrations
+from tests.conftest import REPOSITORY
+from tests.made_up import CONTENTS
+
+SUITE = "params/digits-full.yaml"
+FILE = Path("params/registrations.yaml")
+ENTRY = Registration(
+    commit="a" * 40, date="2026-01-02", suite_sha256="b" * 64, claims_sha256="c" * 64, note="Five seeds."
+)
+
+
+def git(*arguments: str) -> str:
+    identity = ["-c", "user.name=author", "-c", "user.email=author@example.org"]
+    return subprocess.run(["git", *identity, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def commit() -> str:
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "A commit")
+    return git("rev-parse", "HEAD")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A checkout of ``params/`` alone; its commit."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(REPOSITORY / "params", tmp_path / "params")
+    FILE.write_text("suites: {}\n")
+    git("init", "--quiet")
+    return commit()
+
+
+def register(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["register", "--suite", SUITE, *arguments])
+
+
+def edit(name: str, old: str, new: str) -> None:
+    path = Path("params") / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_an_entry_names_the_commit_and_what_it_says(checkout: str) -> None:
+    done = register("--note", "Five seeds.")
+    date = git("show", "--no-patch", "--format=%cs")
+    assert (done.exit_code, done.output) == (
+        0,
+        f"{SUITE}: registered in commit {checkout} of {date}; commit registrations.yaml now\n",
+    )
+    assert load_registrations(FILE).suites == {
+        "digits-full": Registration(
+            commit=checkout,
+            date=date,
+            suite_sha256=suite_sha256(load_suite(Path(SUITE))),
+            claims_sha256=claims_sha256(load_claims(Path("params/claims.yaml"))),
+            note="Five seeds.",
+        )
+    }
+    # The file with the entry is no suite.
+    assert FILE not in suite_files(Path("params"))
+    # Whoever does it again, in a later commit, changes nothing.
+    before = FILE.read_text()
+    commit()
+    assert f"registered in commit {checkout}" in register().output
+    assert FILE.read_text() == before
+
+
+def test_a_comment_is_no_change(checkout: str) -> None:
+    register()
+    for name in ("claims.yaml", "digits-full.yaml"):
+        with (Path("params") / name).open("a") as file:
+            file.write("# A comment.\n")
+    commit()
+    assert f"registered in commit {checkout}" in register().output
+
+
+# Of the suite, of what it builds on, and of the claims.
+@pytest.mark.parametrize("name", ["digits-full.yaml", "digits.yaml", "claims.yaml"])
+def test_what_is_not_committed_is_not_registered(checkout: str, name: str) -> None:
+    with (Path("params") / name).open("a") as file:
+        file.write("# edited\n")
+    done = register()
+    assert done.exit_code == 1
+    assert done.output == (
+        f"indm register: params/{name}: found other content than in HEAD; commit it first: a registration names a commit\n"
+    )
+    assert FILE.read_text() == "suites: {}\n"
+
+
+def test_a_new_suite_that_is_not_committed_is_not_registered(checkout: str) -> None:
+    text = Path(SUITE).read_text().replace("suite: digits-full", "suite: another")
+    Path("params/another.yaml").write_text(text)
+    done = CliRunner().invoke(main, ["register", "--suite", "params/another.yaml"])
+    assert "params/another.yaml: found other content than in HEAD" in done.output
+
+
+def test_another_state_of_what_is_registered_is_refused(checkout: str) -> None:
+    register()
+    before = FILE.read_text()
+    edit("claims.yaml", "smallest_effect: ", "smallest_effect: 1")
+    commit()
+    done = register()
+    assert done.exit_code == 1
+    assert (
+        f"suite digits-full is registered as it was in commit {checkout[:12]}, and it or the claims are" in done.output
+    )
+    assert FILE.read_text() == before
+
+
+def test_without_git_there_is_no_registration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(REPOSITORY / "params", tmp_path / "params")
+    done = register()
+    assert done.exit_code == 1
+    assert done.output.startswith("indm register: params: expected a git checkout with a commit")
+    assert done.output.count("\n") == 1
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "git: cannot be run" in register().output
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("suites: {digits: {commit: abc}}\n", "key suites.digits.commit: found 'abc'; allowed: String should match"),
+        ("another: {}\n", "key another: found {}; allowed: Extra"),
+        ("[]\n", "found list, expected a mapping of the keys suites"),
+    ],
+)
+def test_a_mistake_in_the_file_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "registrations.yaml"
+    path.write_text(text)
+    with pytest.raises(ParamsError) as error:
+        load_registrations(path)
+    assert f"{path}: {message}" in str(error.value)
+    with pytest.raises(ParamsError, match="missing; run from the top of a checkout"):
+        load_registrations(tmp_path / "none.yaml")
+
+
+def test_validate_reads_it(checkout: str) -> None:
+    FILE.write_text("suites: []\n")
+    done = CliRunner().invoke(main, ["validate", "--suite", SUITE])
+    assert "indm validate: params/registrations.yaml: key suites: found []" in done.output
+
+
+@pytest.fixture
+def history(checkout: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Three commits in a row, the second the registered one."""
+    monkeypatch.setattr(provenance, "CHECKOUT", Path.cwd())
+    names = {"before": checkout}
+    for name in ("registered", "after"):
+        Path(name).write_text(name)
+        names[name] = commit()
+    return names
+
+
+def test_whether_a_commit_comes_after_another(history: dict[str, str]) -> None:
+    before, registered, after = history.values()
+    assert [descends(name, registered) for name in (before, registered, after)] == [False, True, True]
+    assert descends("f" * 40, registered) is None
+    assert descends(registered, "f" * 40) is None
+    assert descends("", registered) is None
+
+
+def test_the_page_says_whether_it_was_before_the_run(history: dict[str, str]) -> None:
+    found = ENTRY.model_copy(update={"commit": history["registered"]})
+    start = f"Registered in commit {history['registered']} on 2026-01-02, "
+    for commits, words in (
+        ((history["registered"], history["after"]), "before the run: unchanged since. Five seeds."),
+        (
+            (history["before"], history["after"]),
+            f"but not before the run, which has stages of commit {history['before'][:12]}: unchanged since. Five seeds.",
+        ),
+        (
+            (history["after"], None),
+            "and it is not known whether before the run (commits of stages that are not in this checkout: none):"
+            " unchanged since. Five seeds.",
+        ),
+        ((), "and nothing has run: unchanged since. Five seeds."),
+    ):
+        assert describe_registration(found, "b" * 64, "c" * 64, commits) == start + words
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        (("d", "c"), [": changed since: the suite (SHA-256 ", "dddddddddddd… now); git diff aaaaaaaaaaaa"]),
+        (("b", "e"), [": changed since: the claims (SHA-256 cccccccccccc… then, eeeeeeeeeeee… now)"]),
+        (("d", "e"), ["the suite (", " and the claims ("]),
+    ],
+)
+def test_the_page_says_what_has_changed(changed: tuple[str, str], words: list[str]) -> None:
+    text = describe_registration(ENTRY, 64 * changed[0], 64 * changed[1], [])
+    assert "unchanged" not in text
+    for word in words:
+        assert word in text
+
+
+def test_the_page_says_where_there_is_no_registration() -> None:
+    assert describe_registration(None, "b" * 64, "c" * 64, ["a" * 40]).startswith(
+        "Not registered: nothing here shows that "
+    )
+
+
+def test_the_page_shows_it(tmp_path: Path) -> None:
+    for found, words in ((None, "Not registered: "), (ENTRY, f"Registered in commit {ENTRY.commit} on 2026-01-02")):
+        html = render(replace(CONTENTS, registration=found), tmp_path, tmp_path)
+        assert f'<p id="registration">{words}' in html
+
+
+def test_the_stage_reads_the_entry_of_its_suite(checkout: str) -> None:
+    suite = load_suite(Path(SUITE))
+    assert contents(suite).registration is None
+    register()
+    found = contents(suite)
+    assert found.registration is not None
+    assert found.registration.commit == checkout
+    assert (found.registration.suite_sha256, found.registration.claims_sha256) == (found.sha256, found.claims_sha256)
