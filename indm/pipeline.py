@@ -35,6 +35,7 @@ SHOWN = (
     "tuning",
     "compute",
     "claims",
+    "power",
     "comparison",
 )
 COLLECTED = tuple(f"{TABLES}/{table}.csv" for table in SHOWN)
@@ -327,7 +328,7 @@ STAGES: dict[str, Stage] = {
         keys=("runs",),
     ),
     "claims": Stage(
-        summary="Grade the paper's claims by the tables; compare with published numbers.",
+        summary="Grade the paper's claims by the tables, tell how many seeds would decide them; compare with published numbers.",
         subject="",
         folder=TABLES,
         inputs=(
@@ -338,7 +339,7 @@ STAGES: dict[str, Stage] = {
             "params/claims.yaml",
             "params/published.csv",
         ),
-        outputs=(f"{TABLES}/comparison.csv",),
+        outputs=(f"{TABLES}/comparison.csv", f"{TABLES}/power.csv"),
         plots={f"{TABLES}/claims.csv": {"template": "bar_horizontal", "x": "effect", "y": "id"}},
     ),
     "figure": Stage(

@@ -1,16 +1,21 @@
-"""A results folder of made-up numbers, for tests of figures and pages alone: nothing here was measured."""
+"""Results folders of made-up numbers, for tests of tables, figures and pages alone: nothing here was measured."""
 
 import json
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from PIL import Image
 
 from indm.report.page.contents import Contents
 from indm.store.files import write_json, write_table
+from indm.store.layout import Layout
+from indm.suite.schema.run import RunParams
+from indm.suite.schema.suite import Suite
 
 SUITE = "made-up"
 CELLS: list[dict[str, Any]] = [
@@ -119,19 +124,42 @@ def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
             _claim(
                 "bound", "bits/dim", "The gap between NELBO and NLL is smaller.", "shown", 0.052, 0.011, "same-compute"
             ),
-            _claim("image-quality", "FID", "INDM has a lower FID.", "not shown", -0.081, 0.027),
+            _claim("image-quality", "FID", "INDM has a lower FID.", "ruled out", -0.041, 0.027),
             _claim("few-steps", "FID", "INDM loses less FID at ten steps.", "inconclusive", 0.021, 0.034),
             _claim(
-                "few-steps", "FID", "INDM loses less FID at ten steps.", "not shown", -0.052, 0.021, objective="nll"
+                "few-steps", "FID", "INDM loses less FID at ten steps.", "contradicted", -0.082, 0.021, objective="nll"
             ),
             {
                 "suite": SUITE,
                 "id": "state-of-the-art",
+                "family": "exploratory",
                 "statement": "INDM has the lowest FID.",
                 "source": "made up",
                 "grade": "no data",
                 "reason": "no run",
             },
+        ],
+        "power": [
+            {
+                "suite": SUITE,
+                "id": name,
+                "family": "primary",
+                "dataset": "digits",
+                "sde": "vp",
+                "objective": "fid",
+                "n": 3,
+                "unit": "bits/dim",
+                "smallest_effect": 0.01,
+                "assumed_effect": 0.02,
+                "sd": 0.0123,
+                "seeds_baseline": 17,
+                "control": "same-compute",
+                "control_sd": 0.0234,
+                "seeds_control": 19,
+                "seeds_needed": 19,
+                "note": "",
+            }
+            for name in ("likelihood", "bound")
         ],
         "comparison": [
             cell
@@ -288,6 +316,7 @@ def _claim(
         "reason": "made up",
     }
     graded = {"grade": grade, "repeatability": 0.7 if grade == "inconclusive" else 0.95}
+    graded |= {"family": "primary", "p": 0.012, "p_adjusted": 0.024}
     row = {
         "suite": SUITE,
         "id": name,
@@ -314,3 +343,64 @@ def made_up_record(generator: np.random.Generator, suite: str, stage: str, subje
         "seconds": round(float(generator.uniform(1, 90)), 3),
         "peak_memory_mib": round(float(generator.uniform(200, 700)), 1),
     }
+
+
+def write_made_up_runs(
+    layout: Layout, suite: Suite, plant: Callable[[RunParams, str], float], images: int = 20
+) -> None:
+    """Write the result files that stage ``table`` reads of every run of a suite, with planted numbers.
+
+    Arguments:
+        layout: where they lie.
+        suite: the suite; its 2-D data and its study of protocols are not written.
+        plant: the mean over images of a run's metric: ``nll``, ``nelbo``, ``curve nll``, ``curve nelbo``, ``fid``, or that of a
+            sampler.
+        images: test images; each adds its luck to all runs alike, and a little to each.
+    """
+    generator = np.random.default_rng(0)
+    luck = generator.normal(0, 0.3, images)
+    for name, run in suite.runs.items():
+        folder, same = layout.run(name), {"run": name}
+        write_json(folder / "train.json", same | {"steps": 20})
+        protocol = {"sampler": "ancestral", "nfe": 10.0, "num_samples": 40}
+        write_json(folder / "samples.json", same | protocol | {"steps": 10})
+        write_json(folder / "fid.json", same | {"extractor": "made-up", "fid": plant(run, "fid"), "fid_se": 0.1})
+        of_images = _likelihoods(generator, luck, plant(run, "nll"), plant(run, "nelbo"))
+        write_table(folder / "nll.csv", of_images)
+        write_json(folder / "nll.json", same | {"images": images} | _of_means(of_images))
+        curve = [
+            _likelihoods(generator, luck, plant(run, "curve nll"), plant(run, "curve nelbo")).assign(step=step)
+            for step in suite.train_params(name).snapshots
+        ]
+        if curve:
+            write_table(folder / "curve_images.csv", pd.concat(curve))
+            head = {"flops": 1.0, "images": images, "log_det_bound": 0.0, "split": "valid"}
+            steps = [head | {"step": table["step"].iloc[0]} | _of_means(table) for table in curve]
+            write_table(folder / "curve.csv", pd.DataFrame(steps))
+        if run.objective in suite.sweep.objectives:
+            write_table(folder / "sweep.csv", pd.DataFrame(_swept(suite, run, plant)))
+    for name in suite.datasets:
+        write_json(layout.data(name) / "reference.json", {"extractor": "made-up", "floors": {}})
+
+
+def _swept(suite: Suite, run: RunParams, plant: Callable[[RunParams, str], float]) -> list[dict[str, Any]]:
+    head = {"skip": "", "nfe": 10, "num_samples": 40, "fid_se": 0.1, "kid": 0.1, "kid_se": 0.1}
+    cells = product(suite.sweep.samplers, suite.sweep.steps)
+    return [head | {"sampler": sampler, "steps": steps, "fid": plant(run, sampler)} for sampler, steps in cells]
+
+
+def _likelihoods(generator: np.random.Generator, luck: NDArray[np.float64], nll: float, nelbo: float) -> pd.DataFrame:
+    """Make up the likelihoods of images whose means are those given."""
+    of_images = pd.DataFrame({"image": np.arange(len(luck))})
+    for name, mean in (("nll", nll), ("nelbo", nelbo)):
+        own = luck + generator.normal(0, 0.001, len(luck))
+        of_images[name] = mean + own - own.mean()
+    of_images["nelbo_no_reconstruction"] = of_images["nelbo"]
+    return of_images.assign(gap=of_images["nelbo"] - of_images["nll"])
+
+
+def _of_means(of_images: pd.DataFrame) -> dict[str, float]:
+    """Average the likelihoods of images, with standard errors."""
+    names = ["nll", "nelbo", "nelbo_no_reconstruction", "gap"]
+    means, errors = of_images[names].mean(), of_images[names].sem()
+    return {str(name): float(means[name]) for name in names} | {f"{name}_se": float(errors[name]) for name in names}

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from indm.errors import ArtifactError
 from indm.report.figures import FIGURES, PlainLogFormatter, plot_figures
 from indm.report.figures_toy2d import MODELS, toy2d_figure
+from indm.report.intervals import CROSSED, OVER_IMAGES
 from tests.made_up import write_made_up_results
 
 
@@ -150,9 +151,18 @@ def test_seeds_that_differ_are_named_as_a_range() -> None:
 def test_claims_name_the_method_of_their_intervals(tables: Path) -> None:
     table = pd.read_csv(tables / "claims.csv", dtype={"control": str, "test": str}).fillna({"control": "", "test": ""})
     last = table["id"] == "few-steps"
-    table = table.assign(n=table["n"].mask(last, 10), test=table["test"].mask(last, "BCa bootstrap"))
+    table = table.assign(n=table["n"].mask(last, 10), test=table["test"].mask(last, CROSSED))
     note = FIGURES["claims"].draw(table.fillna({"sde": "", "objective": ""})).get_supxlabel()
-    assert note == "Error bars: 95 % interval of the mean over 3 seeds (Student t) or 10 seeds (BCa bootstrap)."
+    assert note == f"Error bars: 95 % interval of the mean over 3 seeds (Student t) or 10 seeds ({CROSSED})."
+
+
+def test_an_interval_over_images_alone_is_not_drawn(tables: Path) -> None:
+    """Among bars that are for other seeds it would look like one of them."""
+    table = pd.read_csv(tables / "claims.csv", dtype={"control": str, "test": str}).fillna({"control": "", "test": ""})
+    one = table[table["control"] == ""].assign(n=1, test=OVER_IMAGES, sde="", objective="").dropna(subset="low")
+    figure = FIGURES["claims"].draw(one)
+    assert bars(figure) == []
+    assert figure.get_supxlabel() == "One seed: no error bars."
 
 
 def description(svg: bytes) -> str:

@@ -1,50 +1,18 @@
-r"""The claims, graded from the tidy table.
+"""The claims, graded: each by the differences of its runs, its controls, and the other rows of its family."""
 
-The effect of a treatment is the mean over seeds of a paired difference, positive in the direction of the claim,
-
-.. math:: d_s = \pm (f(b_s) - f(a_s)), \qquad \hat d = \frac{1}{n} \sum_s d_s,
-
-with a the treatment, b the baseline or a control, both trained with seed s, and f the metric's transform. Its 95 % interval is
-Student's below ten seeds, and a BCa bootstrap from there on (B. Efron, Better Bootstrap Confidence Intervals, 1987,
-https://doi.org/10.1080/01621459.1987.10478410).
-
-Likelihoods are of the same images i in all runs, and their interval crosses seeds and images (:mod:`indm.report.grades`). The
-transform is of the mean over images, so that each image counts by its linear part there, the delta method:
-
-.. math:: d_{si} = \pm (f_i(b_s) - f_i(a_s)), \qquad f_i(a) = f(\bar a) + f'(\bar a)(a_i - \bar a), \qquad
-    \frac{1}{I} \sum_i f_i(a) = f(\bar a).
-
-FID and 2-D data have no numbers of single images; each seed draws its own, so that their noise is in the spread of the seeds.
-
-How probably a repetition would give the same verdict is said beside it: :func:`repeatability`.
-"""
-
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from indm.report.grades import (
-    BOOTSTRAP_SEEDS,
-    FEWEST_SEEDS,
-    NO_DATA,
-    REPEATABLE,
-    Interval,
-    grade,
-    interval,
-    repeatability,
-)
-from indm.report.results import IDENTITY, records
-from indm.report.values import refuse_repeats
-from indm.suite.claims import Arm, Bound, Claim, Claims, Control, Metric
+from indm.report.differences import PLACE, Comparison, compare
+from indm.report.grades import NO_DATA, REPEATABLE, control_intervals, grade, holm, holm_tail, repeatability
+from indm.report.intervals import FEWEST_SEEDS, TAIL, Interval, estimate, interval, method, p_value
+from indm.suite.claims import Arm, Bound, Claim, Claims
 
-PLACE = ["dataset", "sde", "objective"]
 CLAIM_COLUMNS = [
     "suite",
     "id",
+    "family",
     *PLACE,
     "treatment",
     "baseline",
@@ -53,6 +21,7 @@ CLAIM_COLUMNS = [
     "effect",
     "low",
     "high",
+    "end",
     "smallest_effect",
     "unit",
     "control",
@@ -60,6 +29,9 @@ CLAIM_COLUMNS = [
     "control_effect",
     "control_low",
     "control_high",
+    "control_end",
+    "p",
+    "p_adjusted",
     "grade",
     "repeatability",
     "reason",
@@ -69,25 +41,6 @@ CLAIM_COLUMNS = [
     "metric",
     "why",
 ]
-# Each with its derivative.
-TRANSFORMS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "signed": (lambda values: values, lambda values: 1.0),
-    "abs": (np.abs, np.sign),
-    "log": (np.log, lambda values: 1 / values),
-}
-
-
-@dataclass(frozen=True)
-class Tables:
-    """What claims are graded from.
-
-    Arguments:
-        values: the tidy table.
-        images: the table of single images' likelihoods.
-    """
-
-    values: pd.DataFrame
-    images: pd.DataFrame
 
 
 def claims_table(values: pd.DataFrame, images: pd.DataFrame, claims: Claims, suite: str) -> pd.DataFrame:
@@ -102,79 +55,77 @@ def claims_table(values: pd.DataFrame, images: pd.DataFrame, claims: Claims, sui
     Raises:
         ArtifactError: if a number stands in the tidy table twice.
     """
-    refuse_repeats(values)
-    tables = Tables(values, images)
-    rows = [row for claim in claims.claims for row in _claim_rows(tables, claim, claims.controls)]
-    return pd.DataFrame([{"suite": suite, **row} for row in rows], columns=CLAIM_COLUMNS).astype(
-        {"n": "Int64", "images": "Int64", "control_n": "Int64"}
+    compared = compare(values, images, claims)
+    p_values = [claim_p(one) for one in compared]
+    family = {
+        i: p
+        for i, (one, p) in enumerate(zip(compared, p_values, strict=True))
+        if one.claim.family == "primary" and p is not None
+    }
+    adjusted = dict(zip(family, holm([*family.values()]), strict=True))
+    deniable = sum(one.claim.family == "primary" and len(one.against) >= FEWEST_SEEDS for one in compared)
+    rows = []
+    for i, one in enumerate(compared):
+        tail = holm_tail([p for j, p in family.items() if j != i]) if i in family else TAIL
+        many = deniable if one.claim.family == "primary" else 1
+        rows.append({"suite": suite, "p": p_values[i]} | _graded(one, adjusted.get(i), tail, max(many, 1)))
+    return pd.DataFrame(rows, columns=CLAIM_COLUMNS).astype(
+        {"n": "Int64", "images": "Int64", "control_n": "Int64", "p": "Float64", "p_adjusted": "Float64"}
     )
 
 
-def _claim_rows(tables: Tables, claim: Claim, controls: Mapping[str, Control]) -> list[dict[str, Any]]:
-    found = _select(tables, claim.metric)
-    treated = found[(found["model"] == claim.treatment.model) & (found["variant"] == claim.treatment.variant)]
-    where: list[list[str]] = [claim.where.datasets, [*claim.where.sdes], [*claim.where.objectives]]
-    for key, allowed in zip(PLACE, where, strict=True):
-        treated = treated[treated[key].isin(allowed)] if allowed else treated
-    rows = [_graded(tables, found, claim, controls, place) for place in records(treated[PLACE].drop_duplicates())]
-    absent = [name for name in claim.where.datasets or [""] if name not in {row["dataset"] for row in rows}]
-    if claim.where.datasets or not rows:
-        rows += [_described(claim) | {"dataset": name, "grade": NO_DATA, "reason": "no run"} for name in absent]
-    return rows
+def claim_p(compared: Comparison) -> float | None:
+    """Return the p-value of a claim, none where it cannot be shown for want of seeds or controls.
+
+    It is that of the intersection-union test: the largest of those against the baseline, whose effect is by hypothesis at most the
+    smallest effect, and against every control, whose effect is by hypothesis at most 0.
+
+    References:
+        | Statistical Inference (Casella & Berger, 2002), section 8.3.3
+    """
+    controls = [*compared.controls.values()]
+    if compared.absent or min(map(len, [compared.against, *controls])) < FEWEST_SEEDS:
+        return None
+    against = p_value(estimate(compared.against), compared.claim.smallest_effect)
+    return float(max([against, *(p_value(estimate(control), 0.0) for control in controls)]))
 
 
-def _graded(
-    tables: Tables, found: pd.DataFrame, claim: Claim, controls: Mapping[str, Control], place: dict[str, str]
-) -> dict[str, Any]:
-    """Grade a claim at one dataset, SDE and objective, from the numbers found of its metric."""
-    row = _described(claim) | place
-    differences = _differences(found, claim, place, claim.baseline)
-    against = interval(differences)
+def _graded(compared: Comparison, p_adjusted: float | None, tail: float, many: int) -> dict[str, Any]:
+    """Grade one row.
+
+    Arguments:
+        compared: its differences.
+        p_adjusted: its p-value after Holm's adjustment, if it is of the family.
+        tail: what its p-value must be at most.
+        many: of how many rows any may be ruled out, contradicted or explained.
+    """
+    claim, against = compared.claim, interval(compared.against, many)
+    row = _described(claim) | compared.place
+    if not compared.has_run:
+        return row | {"grade": NO_DATA, "reason": "no run"}
+    intervals = control_intervals(compared.controls, many)
+    verdict = grade(against, intervals, claim.smallest_effect, compared.absent, p_adjusted)
     if against.n == 0:
-        return row | {"grade": NO_DATA, "reason": "no run of the baseline shares a seed with one of the treatment"}
-    absent = [name for name in claim.controls if not _has_run(tables.values, controls[name], place)]
-    controlled: dict[str, NDArray[np.float64]] = {}
-    for name in (name for name in claim.controls if name not in absent):
-        arm = _choose(tables, controls[name], place)
-        chosen = f"{name} ({arm.variant})" if arm and controls[name].choose_by else name
-        controlled[chosen] = _differences(found, claim, place, arm) if arm else np.empty(0)
-    intervals = {name: interval(control) for name, control in controlled.items()}
-    verdict = grade(against, intervals, claim.smallest_effect, absent)
-    reason = verdict.reason + _impossible(absent, place)
+        return row | {"grade": verdict.grade, "reason": verdict.reason}
+    reason = verdict.reason + _impossible(compared)
     row |= against._asdict() | {"grade": verdict.grade, "reason": reason, "control": verdict.control}
+    row |= {"test": method(against), "p_adjusted": p_adjusted}
     if against.n >= FEWEST_SEEDS:
-        compared = [*controlled.values(), *[np.empty(0)] * len(absent)]
-        probability = repeatability(verdict.grade, differences, compared, claim.smallest_effect)
+        controls = [*compared.controls.values(), *(compared.against[:0] for _ in compared.absent)]
+        probability = repeatability(compared.against, controls, claim.smallest_effect, tail, many)[verdict.grade]
         row |= {"repeatability": probability, "reason": _borderline(reason, probability, against)}
-    row["test"] = _test(against)
     if verdict.control:
         row |= {f"control_{key}": value for key, value in intervals[verdict.control]._asdict().items()}
     return row
 
 
-def _test(found: Interval) -> str:
-    """Name how an interval was computed."""
-    if found.n < 2:
-        return ""
-    if found.images is not None:
-        return "Student t, seeds and images crossed"
-    return "BCa bootstrap" if found.n >= BOOTSTRAP_SEEDS else "Student t"
-
-
-def _has_run(values: pd.DataFrame, control: Control, place: Mapping[str, str]) -> bool:
-    """Whether a control has a run at a dataset, SDE and objective."""
-    keys = dict(place) | {"model": control.model} | ({"objective": control.objective} if control.objective else {})
-    here = np.logical_and.reduce([values[key] == text for key, text in keys.items()])
-    return bool((here & values["variant"].isin(control.variants)).any())
-
-
-def _impossible(absent: list[str], place: Mapping[str, str]) -> str:
+def _impossible(compared: Comparison) -> str:
     """Say that a claim cannot be shown for want of controls; nothing where they all have runs."""
-    if not absent:
+    if not compared.absent:
         return ""
-    verb = "is" if len(absent) == 1 else "are"
-    where = ", ".join(filter(None, place.values()))
-    return f"; cannot be shown here: {', '.join(absent)} {verb} not in this suite for {where}"
+    verb = "is" if len(compared.absent) == 1 else "are"
+    where = ", ".join(filter(None, compared.place.values()))
+    return f"; cannot be shown here: {', '.join(compared.absent)} {verb} not in this suite for {where}"
 
 
 def _borderline(reason: str, probability: float, found: Interval) -> str:
@@ -192,83 +143,20 @@ def _described(claim: Claim) -> dict[str, Any]:
         if metric.x
         else []
     )
-    words = [metric.stage, metric.name, *([metric.sampler] if metric.sampler else []), *place, metric.transform]
+    samplers = [" and ".join(metric.sampler)] if metric.sampler else []
     return {
         "id": claim.id,
+        "family": claim.family,
         "treatment": _name(claim.treatment),
         "baseline": f"{baseline.value:g}" if isinstance(baseline, Bound) else _name(baseline),
         "smallest_effect": claim.smallest_effect,
         "unit": claim.unit,
         "statement": claim.statement,
         "source": claim.source,
-        "metric": ", ".join(words),
+        "metric": ", ".join([metric.stage, metric.name, *samplers, *place, metric.transform]),
         "why": claim.why,
     }
 
 
 def _name(arm: Arm) -> str:
     return " ".join(filter(None, (arm.model, arm.variant, arm.objective)))
-
-
-def _select(tables: Tables, metric: Metric) -> pd.DataFrame:
-    """Select the numbers of a metric, transformed: those of single images where there are such, else one a run."""
-    values, images = tables.values, tables.images
-    found = images[images["stage"] == metric.stage] if metric.name in images else images[:0]
-    if len(found) > 0:
-        found = found.assign(sampler="", value=found[metric.name]).dropna(subset="value")
-    else:
-        found = values[(values["stage"] == metric.stage) & (values["metric"] == metric.name)].assign(image=0)
-    found = found if metric.sampler is None else found[found["sampler"] == metric.sampler]
-    return _transformed(found.assign(x=found["x"].fillna(0.0)), metric)
-
-
-def _transformed(found: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """Transform each number by its linear part at the mean over images, so that their mean becomes the transform's."""
-    transform, derivative = TRANSFORMS[metric.transform]
-    value = found["value"].astype(float)
-    mean = value.groupby([found[key] for key in [*IDENTITY, "sampler", "x"]]).transform("mean")
-    return found.assign(value=transform(mean) + derivative(mean) * (value - mean))
-
-
-def _numbers(found: pd.DataFrame, metric: Metric, place: Mapping[str, str], arm: Arm) -> pd.DataFrame:
-    """Lay out an arm's numbers: one row a seed, one column a sampler, x and image."""
-    keys = dict(place) | {"model": arm.model, "variant": arm.variant}
-    keys |= {"objective": arm.objective} if arm.objective else {}
-    found = found[np.logical_and.reduce([found[key] == text for key, text in keys.items()])]
-    if isinstance(metric.x, list):
-        found = found[found["x"].between(metric.x[0], metric.x[1])]
-    elif metric.x == "last":
-        # Trained longer, an arm ends at another step; its last is its last.
-        found = found[found["x"] == found["x"].max()].assign(x=0.0)
-    return found.pivot(index="seed", columns=["sampler", "x", "image"], values="value")
-
-
-def _differences(
-    found: pd.DataFrame, claim: Claim, place: Mapping[str, str], other: Arm | Bound
-) -> NDArray[np.float64]:
-    """Subtract, seed by seed, the mean over the samplers and x that both arms have: shape (S,), or (S, I) of images."""
-    treated = _numbers(found, claim.metric, place, claim.treatment)
-    if isinstance(other, Bound):
-        compared = treated * 0 + TRANSFORMS[claim.metric.transform][0](other.value)
-    else:
-        compared = _numbers(found, claim.metric, place, other)
-    seeds, columns = treated.index.intersection(compared.index), treated.columns.intersection(compared.columns)
-    if len(seeds) == 0 or len(columns) == 0:
-        return np.empty(0)
-    # The same for all seeds: a mean over what each of them has would compare unlike cells.
-    lower = (compared.loc[seeds, columns] - treated.loc[seeds, columns]).dropna(axis="columns")
-    if lower.empty:
-        return np.empty(0)
-    of_images = lower.T.groupby("image").mean().T.to_numpy() * (1 if claim.direction == "lower" else -1)
-    return of_images[:, 0] if of_images.shape[1] == 1 else of_images
-
-
-def _choose(tables: Tables, control: Control, place: Mapping[str, str]) -> Arm | None:
-    """Choose the variant of a control with the smallest validation metric; none where it was not measured."""
-    arms = [Arm(model=control.model, variant=variant, objective=control.objective) for variant in control.variants]
-    if control.choose_by is None:
-        return arms[0]
-    found = _select(tables, control.choose_by)
-    scores = {i: _numbers(found, control.choose_by, place, arm).to_numpy() for i, arm in enumerate(arms)}
-    measured = {i: float(np.nanmean(score)) for i, score in scores.items() if score.size > 0}
-    return arms[min(measured, key=lambda i: measured[i])] if measured else None

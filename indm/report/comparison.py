@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from indm.report.grades import LEVEL
+from indm.report.intervals import LEVEL
 from indm.report.published import sampler_kind, source_of
 from indm.report.results import CELL, Result, records
 from indm.suite.claims import Arm

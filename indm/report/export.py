@@ -25,12 +25,14 @@ TITLES = {
     "tuning": "trials of their search",
     "compute": "what the models cost",
     "claims": "the paper's claims, graded",
+    "power": "seeds that would decide each claim, were the effect twice the smallest worth a claim",
     "comparison": "published numbers beside ours",
 }
 # Sentences are too long for a row of a terminal: the files have them.
 LEFT_OUT = {
     "tuning": ["reason"],
     "claims": ["statement", "source", "metric", "why", "reason", "test"],
+    "power": ["note"],
     "comparison": ["published_source", "protocol_differences", "note"],
 }
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from indm.errors import ArtifactError
-from indm.report.intervals import STUDENT, half_widths, named_bars
+from indm.report.intervals import OVER_IMAGES, STUDENT, half_widths, named_bars
 from indm.report.names import heading, name, names
 
 # The page redraws this colour as the text's own, so that figures follow the light and the dark theme.
@@ -208,13 +208,17 @@ def tuning(table: pd.DataFrame) -> Figure:
 
 def claims(table: pd.DataFrame) -> Figure:
     """Draw the effect behind each verdict with its interval, and below it the effect against the control that decides."""
+    # Beside the others, an interval that knows nothing of other trainings would look like one of them.
+    known = table["test"] != OVER_IMAGES
+    table = table.assign(low=table["low"].where(known), high=table["high"].where(known))
     panel = table["unit"] + ", positive in the direction of the claim"
     against = {"control_effect": "value", "control_low": "low", "control_high": "high"}
     plain = table.assign(panel=panel, value=table["effect"], control="")
     controlled = table[table["control"] != ""].drop(columns=["low", "high"]).rename(columns=against).assign(panel=panel)
     figure = _forest(pd.concat([plain, controlled]).sort_index(kind="stable"), ["id", *GROUP], second="control")
     kinds = table.dropna(subset=["effect"]).groupby("test", sort=False)["n"]
-    return _note(figure, named_bars({str(test): n.astype(int) for test, n in kinds}))
+    seeds = {str(test): n.astype(int) for test, n in kinds}
+    return _note(figure, named_bars(seeds | ({OVER_IMAGES: [1]} if OVER_IMAGES in seeds else {})))
 
 
 FIGURES = {

@@ -1,59 +1,40 @@
-r"""How a difference is graded: intervals, a grade, and how probably a repetition would give it again.
-
-Differences are of one of two shapes. Where every seed draws its own images or points (FID, 2-D data), that noise is inside the
-spread of the seeds, and there is one number a seed: shape (S,). Likelihoods are of the same test images in every run: other
-seeds meet the same luck with them, so that seeds alone say nothing of other images. There the differences are a table of seeds
-and images, both drawn at random, shape (S, I):
-
-.. math:: d_{si} = \mu + a_s + b_i + e_{si}, \qquad
-    \operatorname{Var}(\bar d) = \frac{\sigma_a^2}{S} + \frac{\sigma_b^2}{I} + \frac{\sigma_e^2}{SI}
-
-References:
-    | Variance Components (Searle, Casella & McCulloch, 1992), chapter 4 (two crossed random factors)
-    | https://doi.org/10.1002/9780470316856
-    | The pigeonhole bootstrap (Owen, 2007), https://doi.org/10.1214/07-AOAS122 (the same model, resampled)
-"""
+"""How a difference is graded: a verdict, Holm's adjustment, and how probably a repetition would give the verdict again."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy import special
 
-from indm.seeding import derive_seed
+from indm.report.intervals import FEWEST_SEEDS, TAIL, Estimate, Interval, Numbers, estimate, half_width, interval
 
-LEVEL = 0.95
-FEWEST_SEEDS = 3
 # A verdict with a lower repeatability is called borderline.
 REPEATABLE = 0.9
-BOOTSTRAP_SEEDS = 10
 # Of a distribution that is averaged over by the midpoint rule.
 MIDPOINTS = 1000
+NO_DATA = "no data"
+SINGLE = "single training"
 SHOWN = "shown"
 EXPLAINED = "explained by a control"
-NOT_SHOWN = "not shown"
+NOT_SEPARATED = "not separated from a control"
+CONTRADICTED = "contradicted"
+RULED_OUT = "ruled out"
 INCONCLUSIVE = "inconclusive"
-NO_DATA = "no data"
-# What each grade means, wherever it is said; :func:`grade` decides so.
+# What each grade means, wherever it is said. A row has the first that holds; :func:`grade` decides so.
 MEANINGS = {
-    SHOWN: "the interval against the baseline lies above the smallest effect and above 0, those against all controls above 0",
-    EXPLAINED: "shown against the baseline, but the interval against some control reaches 0 or below",
-    NOT_SHOWN: "the interval against the baseline ends at or below the smallest effect",
-    INCONCLUSIVE: "none of these, fewer than 3 seeds, or a control that was not run on 3 seeds",
     NO_DATA: "the suite has no such runs",
+    SINGLE: f"fewer than {FEWEST_SEEDS} seeds: nothing is known of other trainings, and nothing is decided",
+    SHOWN: "the interval against the baseline lies above the smallest effect, those against all controls above 0; for a primary "
+    "claim also after adjustment for their number (Holm)",
+    EXPLAINED: "the interval against the baseline lies above the smallest effect, but that against some control ends at or below "
+    "it",
+    NOT_SEPARATED: "the interval against the baseline lies above the smallest effect, but that against some control reaches 0 or "
+    "below, or the control was not run on 3 seeds",
+    CONTRADICTED: "the interval against the baseline lies below 0",
+    RULED_OUT: "the interval against the baseline ends at or below the smallest effect",
+    INCONCLUSIVE: "none of these",
 }
-
-
-class Interval(NamedTuple):
-    """A mean of paired differences, its 95 % interval (NaN below two seeds), the seeds, and the images crossed with them."""
-
-    effect: float
-    low: float
-    high: float
-    n: int
-    images: int | None = None
 
 
 @dataclass(frozen=True)
@@ -65,122 +46,118 @@ class Grade:
     control: str = ""
 
 
-def interval(differences: NDArray[np.float64]) -> Interval:
-    """Estimate the mean of paired differences, shape (S,) or (S, I), and its 95 % interval.
-
-    Student's, crossed with the images where there are any; of one number a seed, from ten seeds on, a BCa bootstrap.
-    """
-    n, images = len(differences), differences.shape[1] if differences.ndim == 2 else None
-    if n < 2:
-        return Interval(float(differences.mean()) if n else float("nan"), float("nan"), float("nan"), n, images)
-    mean = float(differences.mean())
-    if np.ptp(differences) == 0:
-        return Interval(mean, mean, mean, n, images)
-    if images is None and n >= BOOTSTRAP_SEEDS:
-        return Interval(mean, *_bootstrap(differences), n)
-    half = float(_half_width(*variances(differences), n, images))
-    return Interval(mean, mean - half, mean + half, n, images)
-
-
-def _bootstrap(differences: NDArray[np.float64]) -> tuple[float, float]:
-    from scipy import stats
-
-    generator = np.random.default_rng(derive_seed("claims", "bootstrap"))
-    found = stats.bootstrap((differences,), np.mean, confidence_level=LEVEL, method="BCa", random_state=generator)
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
-
-
-def variances(differences: NDArray[np.float64]) -> tuple[float, float]:
-    r"""Estimate the variance of the mean of differences, shape (S,) or (S, I), as the parts of the seeds and of the images.
-
-    .. math:: \widehat{\operatorname{Var}}(\bar d) = \frac{M_a + M_b - M_e}{SI}, \qquad
-        \mathrm E M_a = I\sigma_a^2 + \sigma_e^2, \quad \mathrm E M_b = S\sigma_b^2 + \sigma_e^2, \quad \mathrm E M_e = \sigma_e^2
-
-    with the mean squares of seeds, images and interaction. The seeds' part is :math:`M_a/SI`, the square of Student's standard
-    error over seeds; the images' part is :math:`(M_b - M_e)/SI`, an estimate of :math:`\sigma_b^2/I`, and 0 where that is negative.
-
-    References:
-        | Variance Components (Searle, Casella & McCulloch, 1992), section 4.3, https://doi.org/10.1002/9780470316856
-    """
-    seeds = len(differences)
-    if differences.ndim == 1:
-        return float(differences.var(ddof=1) / seeds), 0.0
-    images = differences.shape[1]
-    of_seeds, of_images = differences.mean(1), differences.mean(0)
-    rest = differences - of_seeds[:, None] - of_images + differences.mean()
-    within = float((rest**2).sum() / ((seeds - 1) * (images - 1)))
-    between = seeds * float(of_images.var(ddof=1))
-    return float(of_seeds.var(ddof=1) / seeds), max(between - within, 0.0) / (seeds * images)
-
-
-def _half_width(
-    of_seeds: NDArray[np.float64] | float, of_images: float, seeds: int, images: int | None
-) -> NDArray[np.float64]:
-    r"""Return half the length of the 95 % interval from the two parts of the variance.
-
-    .. math:: \frac{v_a t_{S-1} + v_b t_{I-1}}{v_a + v_b} \sqrt{v_a + v_b}
-
-    and no less than over the seeds alone. The approximation of Cochran and Cox: Student's points, weighted by the variances.
-    Of three to ten seeds and 40 to 360 images, with the variance anywhere, it covers 94.7 to 97.3 % (simulated); with
-    Satterthwaite's degrees of freedom 92.0 to 97.3 %, the least of three seeds.
-
-    References:
-        | SAS/STAT user's guide (2013), procedure TTEST, two-independent-sample design, COCHRAN
-        | https://support.sas.com/documentation/cdl/en/statug/66859/HTML/default/statug_ttest_details14.htm
-    """
-    total = np.asarray(of_seeds + of_images)
-    weighted = of_seeds * _student(seeds - 1) + (of_images * _student(images - 1) if images is not None else 0.0)
-    crossed = np.divide(weighted, np.sqrt(total), out=np.zeros_like(total), where=total > 0)
-    return np.maximum(crossed, _student(seeds - 1) * np.sqrt(of_seeds))
-
-
-@cache
-def _student(freedom: int) -> float:
-    """Return the point of Student's distribution that the 95 % interval ends at."""
-    from scipy import stats
-
-    return float(stats.t.ppf((1 + LEVEL) / 2, freedom))
-
-
 def grade(
-    baseline: Interval, controls: Mapping[str, Interval], smallest_effect: float, absent: Sequence[str] = ()
+    baseline: Interval,
+    controls: Mapping[str, Interval],
+    smallest_effect: float,
+    absent: Sequence[str] = (),
+    p_adjusted: float | None = None,
 ) -> Grade:
     """Grade a claim, as :data:`MEANINGS` says.
 
     Arguments:
         baseline: the effect against the baseline.
-        controls: the effect against each control, by name.
+        controls: the effect against each control, by name, of :func:`control_intervals`.
         smallest_effect: the smallest effect worth a claim, at least 0.
         absent: controls of which there is no run.
+        p_adjusted: p-value of a primary claim after Holm's adjustment; none of an exploratory one.
     """
+    if baseline.n == 0:
+        return Grade(NO_DATA, "no run of the baseline shares a seed with one of the treatment")
     if baseline.n < FEWEST_SEEDS:
-        return Grade(INCONCLUSIVE, f"{_seeds(baseline.n)}: at least {FEWEST_SEEDS} are needed")
-    if baseline.high <= smallest_effect:
-        return Grade(NOT_SHOWN, f"the interval ends at {baseline.high:.3g}, not above {smallest_effect:g}")
-    if baseline.low < smallest_effect or baseline.low <= 0:
+        over = "" if baseline.images is None else "; the interval is over images, for these weights alone"
+        return Grade(SINGLE, f"{_seeds(baseline.n)}: at least {FEWEST_SEEDS} are needed{over}")
+    if baseline.ends < 0:
+        return Grade(CONTRADICTED, f"the interval ends at {baseline.ends:.3g}, below 0")
+    if baseline.ends <= smallest_effect:
+        return Grade(RULED_OUT, f"the interval ends at {baseline.ends:.3g}, not above {smallest_effect:g}")
+    if baseline.low <= smallest_effect:
         more = "more seeds" if baseline.images is None else "more seeds or images"
         return Grade(INCONCLUSIVE, f"the interval lies on both sides of {smallest_effect:g}: {more} are needed")
-    decided = {name: found for name, found in controls.items() if found.n >= FEWEST_SEEDS}
-    smallest = min(decided, key=lambda name: decided[name].effect, default="")
-    explaining = {name: found for name, found in decided.items() if found.low <= 0}
+    return _controlled(controls, smallest_effect, absent, p_adjusted)
+
+
+def control_intervals(controls: Mapping[str, Numbers], rows: int = 1) -> dict[str, Interval]:
+    """Return the interval of the effect against each control.
+
+    One control is enough to explain an effect, so they end as intervals of as many comparisons do as there are controls that
+    were run, in as many rows of one family.
+    """
+    run = sum(len(control) >= FEWEST_SEEDS for control in controls.values())
+    return {name: interval(control, rows * max(run, 1)) for name, control in controls.items()}
+
+
+def _controlled(
+    controls: Mapping[str, Interval], smallest_effect: float, absent: Sequence[str], p_adjusted: float | None
+) -> Grade:
+    """Grade a claim that is shown against the baseline by its controls."""
+    run = {name: found for name, found in controls.items() if found.n >= FEWEST_SEEDS}
+    strongest = min(run, key=lambda name: run[name].effect, default="")
+    complete = len(run) == len(controls) and not absent
+    beaten = complete and all(found.low > 0 for found in run.values())
+    holds = p_adjusted is None or p_adjusted <= TAIL
+    if beaten and holds:
+        return Grade(SHOWN, _by_how_much(run, strongest, smallest_effect), strongest)
+    explaining = {name: found for name, found in run.items() if found.ends <= smallest_effect}
     if explaining:
         name = min(explaining, key=lambda name: explaining[name].effect)
-        return Grade(EXPLAINED, f"shown against the baseline, but against {name} the interval reaches 0 or below", name)
-    missing = [f"{name} ({_seeds(controls[name].n)})" for name in controls if name not in decided]
-    if missing or absent:
-        to_be_run = f"; controls to be run: {', '.join(missing)}" if missing else ""
-        return Grade(INCONCLUSIVE, f"shown against the baseline{to_be_run}", smallest)
-    return Grade(SHOWN, "better than the baseline" + (" and every control" if controls else ""), smallest)
+        return Grade(
+            EXPLAINED, f"shown against the baseline, but of {name} at most {explaining[name].ends:.3g} is left", name
+        )
+    if beaten:
+        reason = f"not shown after Holm's adjustment: p {p_adjusted:.3g}, above {TAIL:.3g}"
+        return Grade(INCONCLUSIVE, reason, strongest)
+    return _not_separated(controls, run, strongest)
+
+
+def _by_how_much(run: Mapping[str, Interval], strongest: str, smallest_effect: float) -> str:
+    if not run:
+        return "better than the baseline"
+    little = f"; than {strongest} by no more than {smallest_effect:g}" if run[strongest].ends <= smallest_effect else ""
+    return f"better than the baseline and every control{little}"
+
+
+def _not_separated(controls: Mapping[str, Interval], run: Mapping[str, Interval], strongest: str) -> Grade:
+    few = [f"{name} ({_seeds(controls[name].n)})" for name in controls if name not in run]
+    to_be_run = f"; controls to be run: {', '.join(few)}" if few else ""
+    close = [name for name, found in run.items() if found.low <= 0]
+    undecided = f", but not separated from {', '.join(close)}" if close else ""
+    return Grade(NOT_SEPARATED, f"shown against the baseline{undecided}{to_be_run}", strongest)
 
 
 def _seeds(n: int) -> str:
     return f"{n} seed" if n == 1 else f"{n} seeds"
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    r"""Adjust p-values of one family for their number, so that the rows found wrongly are few in all.
+
+    .. math:: \tilde p_{(i)} = \max_{j \le i} \min\big(1, (m - j + 1)\, p_{(j)}\big)
+
+    References:
+        | A Simple Sequentially Rejective Multiple Test Procedure (Holm, 1979), https://www.jstor.org/stable/4615733
+    """
+    values = np.asarray(p_values, dtype=float)
+    order = np.argsort(values, kind="stable")
+    adjusted = np.empty(len(values))
+    adjusted[order] = np.maximum.accumulate(np.minimum(1, (len(values) - np.arange(len(values))) * values[order]))
+    return [float(value) for value in adjusted]
+
+
+def holm_tail(others: Sequence[float]) -> float:
+    """Return the largest p-value that Holm's adjustment leaves at most 0.025 beside the others of its family."""
+    passed = 0
+    for p in sorted(others):
+        if p > TAIL / (len(others) + 1 - passed):
+            break
+        passed += 1
+    return TAIL / (len(others) + 1 - passed)
+
+
 def repeatability(
-    found: str, against: NDArray[np.float64], controls: Sequence[NDArray[np.float64]], smallest_effect: float
-) -> float:
-    r"""Estimate how probably as many other seeds (and images) would be graded alike: the estimated-power approach.
+    against: Numbers, controls: Sequence[Numbers], smallest_effect: float, tail: float = TAIL, rows: int = 1
+) -> dict[str, float]:
+    r"""Estimate how probably as many other seeds (and images) would be given each grade: the estimated-power approach.
 
     .. math:: P\big(\hat d' - h' > \delta\big)
         = \mathrm E_u\, \Phi\Big(\frac{\hat d - \delta - h(u v_a, v_b)}{\sqrt{v_a + v_b}}\Big),
@@ -189,43 +166,73 @@ def repeatability(
     with :math:`\delta` the smallest effect and h half the length of the interval, from the variance parts of seeds and images:
     the probability that the repetition's interval lies above :math:`\delta`, were the mean and the variances found the true
     ones. The images' part is as good as known, as they are many. For one number a seed it is a noncentral Student probability.
-    There, from ten seeds on, the interval is the bootstrap's: in place of Student's point stands :math:`1.96\sqrt{(n-1)/n}`, its
-    length for normal differences. Comparisons are taken as independent; they share the treatment, so this is a little too low
-    for several controls.
+    Comparisons are taken as independent; they share the treatment, so this is somewhat too low for several controls.
 
     Arguments:
-        found: the grade.
         against: differences from the baseline, shape (S,) or (S, I), S at least 3.
         controls: differences from each control, of such shapes; one with fewer than three seeds counts as not run.
         smallest_effect: the smallest effect worth a claim.
+        tail: what a p-value must be at most for ``shown``, the other rows of its family being as they are.
+        rows: of the family, for which intervals end together.
+
+    Returns:
+        A probability for each grade that three seeds can have; they sum to one.
 
     References:
         | Reproducibility probability in clinical trials (Shao & Chow, 2002), section 2
         | https://doi.org/10.1002/sim.1177
     """
-    above = _probability_above(against, max(smallest_effect, 0.0))
-    decided = [control for control in controls if len(control) >= FEWEST_SEEDS]
-    beats = float(np.prod([_probability_above(control, 0.0) for control in decided]))
+    found, others = estimate(against), [estimate(control) for control in controls if len(control) >= FEWEST_SEEDS]
+    complete = len(others) == len(controls)
+    above, end = lies(found, smallest_effect), TAIL / rows
+    below = lies(found, by=float(np.nextafter(0, -1)), end=end)
+    of_controls = end / max(len(others), 1)
+    # All intervals lie where they must at 0.025, and where p must be at most `tail`; in `wide`, no control explains.
+    shown = complete * _all_above(found, others, smallest_effect, tail)
+    wide, wide_shown = (complete * _all_above(found, others, smallest_effect, one, of_controls) for one in (TAIL, tail))
+    explains = 1 - float(np.prod([1 - lies(one, by=smallest_effect, end=of_controls) for one in others]))
+    explained = above * explains - (shown - wide_shown)
     probabilities = {
-        SHOWN: above * beats * (len(decided) == len(controls)),
-        EXPLAINED: above * (1 - beats),
-        # An interval without length that touches the smallest effect ends at it.
-        NOT_SHOWN: _probability_above(-against, -smallest_effect) if np.ptp(against) else 1 - above,
+        SHOWN: shown,
+        EXPLAINED: explained,
+        NOT_SEPARATED: above - explained - shown - (wide - wide_shown),
+        CONTRADICTED: below,
+        RULED_OUT: lies(found, by=smallest_effect, end=end) - below,
     }
-    return float(np.clip(probabilities.get(found, 1 - sum(probabilities.values())), 0, 1))
+    probabilities[INCONCLUSIVE] = 1 - sum(probabilities.values())
+    return {name: float(np.clip(probability, 0, 1)) for name, probability in probabilities.items()}
 
 
-def _probability_above(differences: NDArray[np.float64], bound: float) -> float:
-    """Probability that the interval of a repetition starts above a bound."""
-    from scipy import stats
+def _all_above(
+    found: Estimate, controls: Sequence[Estimate], smallest_effect: float, tail: float, end: float | None = None
+) -> float:
+    """Probability that the intervals of a repetition all start above; with ``end``, that no control explains besides."""
+    least = [lies(control, 0.0, start=tail) for control in controls]
+    if end is not None:
+        within = [lies(control, 0.0, smallest_effect, tail, end) for control in controls]
+        least = [one - other for one, other in zip(least, within, strict=True)]
+    return lies(found, smallest_effect, start=tail) * float(np.prod(least))
 
-    n, distance = len(differences), differences.mean() - bound
-    if np.ptp(differences) == 0:
-        return float(distance > 0)
-    of_seeds, of_images = variances(differences)
-    repeated = of_seeds * stats.chi2.ppf((np.arange(MIDPOINTS) + 0.5) / MIDPOINTS, n - 1) / (n - 1)
-    if differences.ndim == 1 and n >= BOOTSTRAP_SEEDS:
-        half = stats.norm.ppf((1 + LEVEL) / 2) * np.sqrt(repeated * (n - 1) / n)
-    else:
-        half = _half_width(repeated, of_images, n, differences.shape[1] if differences.ndim == 2 else None)
-    return float(stats.norm.cdf((distance - half) / np.sqrt(of_seeds + of_images)).mean())
+
+def lies(found: Estimate, above: float = -np.inf, by: float = np.inf, start: float = TAIL, end: float = TAIL) -> float:
+    """Probability that the interval of a repetition starts above one bound and ends by the other.
+
+    Arguments:
+        found: what is taken for the truth; its seeds and images are the repetition's.
+        above: where it starts above.
+        by: where it ends by.
+        start: what it leaves out below.
+        end: what it leaves out above.
+    """
+    if found.of_seeds + found.of_images == 0:
+        return float(above < found.mean <= by)
+    repeated = found._replace(of_seeds=found.of_seeds * _variances(found.seeds - 1))
+    distances = by - half_width(repeated, end) - found.mean, above + half_width(repeated, start) - found.mean
+    high, low = (special.ndtr(distance / np.sqrt(found.of_seeds + found.of_images)) for distance in distances)
+    return float(np.maximum(high - low, 0).mean())
+
+
+@cache
+def _variances(freedom: int) -> Numbers:
+    """Return how large variances of 1 are estimated: points of equal probability of the distribution."""
+    return 2 * special.gammaincinv(freedom / 2, (np.arange(MIDPOINTS) + 0.5) / MIDPOINTS) / freedom

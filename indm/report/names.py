@@ -34,6 +34,10 @@ HEADINGS = {
     "published_source": "source",
     "skip": "why absent",
     "id": "claim",
+    "p_adjusted": "p, adjusted",
+    "sd": "SD over seeds",
+    "control_sd": "control SD",
+    "floor": "SE of the images",
 }
 NAMES = {
     "ddpmpp": "DDPM++",

@@ -1,10 +1,11 @@
-"""Stage ``claims``: the paper's claims, graded, and its published numbers beside ours."""
+"""Stage ``claims``: the paper's claims, graded; the seeds that would decide them; its published numbers beside ours."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indm.report.claims import claims_table
 from indm.report.comparison import comparison_table
+from indm.report.power import power_table
 from indm.report.published import read_published
 from indm.report.results import read_rows
 from indm.store.files import write_table
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
 
 
 def run(suite: "Suite", layout: Layout) -> Finished:
-    """Write ``claims.csv`` and ``comparison.csv``."""
+    """Write ``claims.csv``, ``power.csv`` and ``comparison.csv``."""
     claims = load_claims(Path("params/claims.yaml"))
     published = read_published(Path("params/published.csv"))
     values, images = (read_rows(layout.tables / f"{name}.csv", name) for name in ("values", "images"))
     fid, nll = (read_rows(layout.tables / f"{name}.csv") for name in ("fid", "nll"))
     write_table(layout.tables / "claims.csv", claims_table(values, images, claims, suite.suite))
+    write_table(layout.tables / "power.csv", power_table(values, images, claims, suite.suite))
     write_table(layout.tables / "comparison.csv", comparison_table(suite.suite, fid, nll, values, published))
     return Finished(layout.tables)

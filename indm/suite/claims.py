@@ -18,7 +18,10 @@ class Metric(Strict):
 
     stage: Annotated[Literal["fid", "nll", "curve", "sweep", "toy2d"], Field(description="column stage")]
     name: Annotated[str, Field(min_length=1, description="column metric")]
-    sampler: Annotated[str | None, Field(description="column sampler; null: each with its like")]
+    sampler: Annotated[
+        Annotated[list[str], EachOnce(), Field(min_length=1)] | None,
+        Field(description="the mean over these of column sampler; null: over all; each with its like"),
+    ]
     x: Annotated[
         Annotated[list[float], Field(min_length=2, max_length=2)] | Literal["last"] | None,
         Field(description="the mean over column x from first to second; its last; null: each with its like"),
@@ -53,6 +56,9 @@ class Control(Strict):
     choose_by: Annotated[
         Metric | None, Field(description="validation metric whose smallest mean over seeds chooses, for each dataset")
     ]
+    sampler: Annotated[
+        str | None, Field(description="sampler of its images, beside each of the treatment's; null: the treatment's")
+    ] = None
 
     @model_validator(mode="after")
     def _choice(self) -> Self:
@@ -73,6 +79,10 @@ class Claim(Strict):
     """One claim of the paper."""
 
     id: Word
+    family: Annotated[
+        Literal["primary", "exploratory"],
+        Field(description="primary: shown only where Holm's adjustment over a suite's primary rows leaves it"),
+    ]
     statement: Annotated[str, Field(min_length=1, description="in words")]
     source: Annotated[str, Field(min_length=1, description="where the paper says it")]
     metric: Metric

@@ -10,7 +10,16 @@ import pandas as pd
 
 from indm.report.names import heading, name
 
-GRADES = {"shown": "✓", "explained by a control": "≈", "not shown": "✗", "inconclusive": "?", "no data": "∅"}
+GRADES = {
+    "no data": "∅",
+    "single training": "1",
+    "shown": "✓",
+    "explained by a control": "≈",
+    "not separated from a control": "∼",
+    "contradicted": "✗",
+    "ruled out": "−",
+    "inconclusive": "?",
+}
 MOST_DECIMALS = 6
 LARGEST_PLAIN = 1e7
 

@@ -20,6 +20,7 @@ from indm.report.page.verdicts import summarise_claims
 
 TABLES = (
     "claims",
+    "power",
     "comparison",
     "fid",
     "nll",

@@ -15,6 +15,7 @@ from indm.report.page.missing import Missing, missing
 COLUMNS = {
     "claims": [
         "id",
+        "family",
         "grade",
         "dataset",
         "sde",
@@ -24,11 +25,15 @@ COLUMNS = {
         "effect",
         "low",
         "high",
+        "end",
         "unit",
         "control",
         "control_effect",
         "control_low",
         "control_high",
+        "control_end",
+        "p",
+        "p_adjusted",
         "repeatability",
         "reason",
     ]

@@ -21,6 +21,7 @@ def summarise_claims(path: Path) -> list[dict[str, Any]]:
             "id": claim,
             "statement": part["statement"].iloc[0],
             "source": part["source"].iloc[0],
+            "family": part["family"].iloc[0],
             "grades": [(text_entry("grade", row["grade"]), _where(row)) for row in part.to_dict("records")],
         }
         for claim, part in table.groupby("id", sort=False)

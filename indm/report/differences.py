@@ -1,0 +1,202 @@
+r"""The differences that claims are graded from, taken from the tidy table.
+
+The effect of a treatment is the mean over seeds of a paired difference, positive in the direction of the claim,
+
+.. math:: d_s = \pm (f(b_s) - f(a_s)), \qquad \hat d = \frac{1}{n} \sum_s d_s,
+
+with a the treatment, b the baseline or a control, both trained with seed s, and f the metric's transform.
+
+Likelihoods are of the same images i in all runs, and their interval crosses seeds and images (:mod:`indm.report.intervals`). The
+transform is of the mean over images, so that each image counts by its linear part there, the delta method:
+
+.. math:: d_{si} = \pm (f_i(b_s) - f_i(a_s)), \qquad f_i(a) = f(\bar a) + f'(\bar a)(a_i - \bar a), \qquad
+    \frac{1}{I} \sum_i f_i(a) = f(\bar a).
+
+FID and 2-D data have no numbers of single images; each seed draws its own, so that their noise is in the spread of the seeds.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from indm.report.intervals import Numbers
+from indm.report.results import IDENTITY, records
+from indm.report.values import refuse_repeats
+from indm.suite.claims import Arm, Bound, Claim, Claims, Control, Metric
+
+PLACE = ["dataset", "sde", "objective"]
+# Each with its derivative.
+TRANSFORMS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "signed": (lambda values: values, lambda values: 1.0),
+    "abs": (np.abs, np.sign),
+    "log": (np.log, lambda values: 1 / values),
+}
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What claims are graded from.
+
+    Arguments:
+        values: the tidy table.
+        images: the table of single images' likelihoods.
+    """
+
+    values: pd.DataFrame
+    images: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A claim at one dataset, SDE and objective.
+
+    Arguments:
+        claim: the claim.
+        place: dataset, SDE and objective; of a claim without any run, the dataset alone.
+        has_run: whether there is a run of the treatment.
+        against: differences from the baseline, shape (S,) or (S, I); empty where no seed is shared.
+        controls: differences from each control that has runs, by its name and the variant chosen.
+        absent: controls that have no run here.
+    """
+
+    claim: Claim
+    place: dict[str, str]
+    has_run: bool = True
+    against: Numbers = field(default_factory=lambda: np.empty(0))
+    controls: Mapping[str, Numbers] = field(default_factory=dict)
+    absent: list[str] = field(default_factory=list)
+
+
+def compare(values: pd.DataFrame, images: pd.DataFrame, claims: Claims) -> list[Comparison]:
+    """Take the differences of every claim, once for each dataset, SDE and objective that has data.
+
+    Arguments:
+        values: the tidy table.
+        images: the table of single images' likelihoods.
+        claims: the claims.
+
+    Raises:
+        ArtifactError: if a number stands in the tidy table twice.
+    """
+    refuse_repeats(values)
+    tables = Tables(values, images)
+    return [found for claim in claims.claims for found in _of_claim(tables, claim, claims.controls)]
+
+
+def _of_claim(tables: Tables, claim: Claim, controls: Mapping[str, Control]) -> list[Comparison]:
+    found = _select(tables, claim.metric)
+    treated = found[(found["model"] == claim.treatment.model) & (found["variant"] == claim.treatment.variant)]
+    where: list[list[str]] = [claim.where.datasets, [*claim.where.sdes], [*claim.where.objectives]]
+    for key, allowed in zip(PLACE, where, strict=True):
+        treated = treated[treated[key].isin(allowed)] if allowed else treated
+    compared = [_at(tables, found, claim, controls, place) for place in records(treated[PLACE].drop_duplicates())]
+    absent = [name for name in claim.where.datasets or [""] if name not in {one.place["dataset"] for one in compared}]
+    if claim.where.datasets or not compared:
+        compared += [Comparison(claim, {"dataset": name}, has_run=False) for name in absent]
+    return compared
+
+
+def _at(
+    tables: Tables, found: pd.DataFrame, claim: Claim, controls: Mapping[str, Control], place: dict[str, str]
+) -> Comparison:
+    """Compare at one dataset, SDE and objective, by the numbers found of the claim's metric."""
+    treated = _numbers(found, claim.metric, place, claim.treatment)
+    absent = [name for name in claim.controls if not _has_run(tables.values, controls[name], place, claim.metric)]
+    controlled: dict[str, Numbers] = {}
+    for name in (name for name in claim.controls if name not in absent):
+        control = controls[name]
+        arm = _choose(tables, control, place)
+        chosen = f"{name} ({arm.variant})" if arm and control.choose_by else name
+        sampled = _sampled(tables, claim.metric, control.sampler) if control.sampler else found
+        controlled[chosen] = _differences(treated, sampled, claim, place, arm) if arm else np.empty(0)
+    against = _differences(treated, found, claim, place, claim.baseline)
+    return Comparison(claim, place, True, against, controlled, absent)
+
+
+def _has_run(values: pd.DataFrame, control: Control, place: Mapping[str, str], metric: Metric) -> bool:
+    """Whether a control has a run at a dataset, SDE and objective, and images by its sampler, if it has one."""
+    keys = dict(place) | {"model": control.model} | ({"objective": control.objective} if control.objective else {})
+    keys |= {"stage": metric.stage, "sampler": control.sampler} if control.sampler else {}
+    here = np.logical_and.reduce([values[key] == text for key, text in keys.items()])
+    return bool((here & values["variant"].isin(control.variants)).any())
+
+
+def _select(tables: Tables, metric: Metric) -> pd.DataFrame:
+    """Select the numbers of a metric, transformed: those of single images where there are such, else one a run."""
+    values, images = tables.values, tables.images
+    found = images[images["stage"] == metric.stage] if metric.name in images else images[:0]
+    if len(found) > 0:
+        found = found.assign(sampler="", value=found[metric.name]).dropna(subset="value")
+    else:
+        found = values[(values["stage"] == metric.stage) & (values["metric"] == metric.name)].assign(image=0)
+    found = found if metric.sampler is None else found[found["sampler"].isin(metric.sampler)]
+    return _transformed(found.assign(x=found["x"].fillna(0.0)), metric)
+
+
+def _transformed(found: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """Transform each number by its linear part at the mean over images, so that their mean becomes the transform's."""
+    transform, derivative = TRANSFORMS[metric.transform]
+    value = found["value"].astype(float)
+    mean = value.groupby([found[key] for key in [*IDENTITY, "sampler", "x"]]).transform("mean")
+    return found.assign(value=transform(mean) + derivative(mean) * (value - mean))
+
+
+def _numbers(found: pd.DataFrame, metric: Metric, place: Mapping[str, str], arm: Arm) -> pd.DataFrame:
+    """Lay out an arm's numbers: one row a seed, one column a sampler, x and image."""
+    keys = dict(place) | {"model": arm.model, "variant": arm.variant}
+    keys |= {"objective": arm.objective} if arm.objective else {}
+    found = found[np.logical_and.reduce([found[key] == text for key, text in keys.items()])]
+    if isinstance(metric.x, list):
+        found = found[found["x"].between(metric.x[0], metric.x[1])]
+    elif metric.x == "last":
+        # Trained longer, an arm ends at another step; its last is its last.
+        found = found[found["x"] == found["x"].max()].assign(x=0.0)
+    return found.pivot(index="seed", columns=["sampler", "x", "image"], values="value")
+
+
+def _sampled(tables: Tables, metric: Metric, sampler: str) -> pd.DataFrame:
+    """Select the numbers of a metric by one sampler, once for each of the metric's own: to be compared with each."""
+    found = _select(tables, metric.model_copy(update={"sampler": [sampler]}))
+    own = _select(tables, metric)["sampler"].unique()
+    return pd.concat([found.assign(sampler=name) for name in own])
+
+
+def _differences(
+    treated: pd.DataFrame, found: pd.DataFrame, claim: Claim, place: Mapping[str, str], other: Arm | Bound
+) -> Numbers:
+    """Subtract, seed by seed, the mean over the samplers and x that both arms have: shape (S,), or (S, I) of images.
+
+    Arguments:
+        treated: the treatment's numbers, laid out.
+        found: the numbers that those of the other arm are among.
+        claim: the claim.
+        place: the dataset, SDE and objective.
+        other: the arm that is compared.
+    """
+    if isinstance(other, Bound):
+        compared = treated * 0 + TRANSFORMS[claim.metric.transform][0](other.value)
+    else:
+        compared = _numbers(found, claim.metric, place, other)
+    seeds, columns = treated.index.intersection(compared.index), treated.columns.intersection(compared.columns)
+    if len(seeds) == 0 or len(columns) == 0:
+        return np.empty(0)
+    # The same for all seeds: a mean over what each of them has would compare unlike cells.
+    lower = (compared.loc[seeds, columns] - treated.loc[seeds, columns]).dropna(axis="columns")
+    if lower.empty:
+        return np.empty(0)
+    of_images = lower.T.groupby("image").mean().T.to_numpy() * (1 if claim.direction == "lower" else -1)
+    return of_images[:, 0] if of_images.shape[1] == 1 else of_images
+
+
+def _choose(tables: Tables, control: Control, place: Mapping[str, str]) -> Arm | None:
+    """Choose the variant of a control with the smallest validation metric; none where it was not measured."""
+    arms = [Arm(model=control.model, variant=variant, objective=control.objective) for variant in control.variants]
+    if control.choose_by is None:
+        return arms[0]
+    found = _select(tables, control.choose_by)
+    scores = {i: _numbers(found, control.choose_by, place, arm).to_numpy() for i, arm in enumerate(arms)}
+    measured = {i: float(np.nanmean(score)) for i, score in scores.items() if score.size > 0}
+    return arms[min(measured, key=lambda i: measured[i])] if measured else None

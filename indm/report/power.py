@@ -1,0 +1,138 @@
+r"""How many seeds would decide a claim: power, from the spread of the seeds that have run.
+
+The power is the probability that the interval of S seeds lies above a bound, were the effect the one that is assumed,
+
+.. math:: P\big(\hat d - h > \delta\big), \qquad
+    \operatorname{Var}(\hat d) = \frac{s^2}{S} + v_b,
+
+with s the standard deviation of the paired differences over seeds that was found, :math:`v_b` the part of the images, which more
+seeds do not shrink, and h half the length of the interval (:func:`indm.report.grades.lies`). Effects that were found do not enter.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from indm.report.differences import PLACE, Comparison, compare
+from indm.report.grades import lies
+from indm.report.intervals import FEWEST_SEEDS, TAIL, Estimate, Numbers, estimate
+from indm.suite.claims import Claims
+
+POWER_COLUMNS = [
+    "suite",
+    "id",
+    "family",
+    *PLACE,
+    "n",
+    "images",
+    "unit",
+    "smallest_effect",
+    "assumed_effect",
+    "sd",
+    "floor",
+    "seeds_baseline",
+    "control",
+    "control_sd",
+    "seeds_control",
+    "seeds_needed",
+    "note",
+]
+POWER = 0.8
+MOST_SEEDS = 50
+# Of the smallest effect: what is assumed to be true.
+ASSUMED = 2
+
+
+def power_table(values: pd.DataFrame, images: pd.DataFrame, claims: Claims, suite: str) -> pd.DataFrame:
+    """Tabulate, for each claim that has data, how many seeds would show it with 80 % power, were it true.
+
+    A primary claim is taken to meet Holm's first level, 0.025 over the number of primary rows.
+
+    Arguments:
+        values: the tidy table.
+        images: the table of single images' likelihoods.
+        claims: the claims.
+        suite: name of the suite.
+
+    Raises:
+        ArtifactError: if a number stands in the tidy table twice.
+    """
+    compared = [one for one in compare(values, images, claims) if len(one.against) > 0]
+    primary = sum(one.claim.family == "primary" for one in compared)
+    tails = {"primary": TAIL / max(primary, 1), "exploratory": TAIL}
+    rows = [{"suite": suite} | _row(one, tails[one.claim.family]) for one in compared]
+    counts = ["n", "images", "seeds_baseline", "seeds_control", "seeds_needed"]
+    return pd.DataFrame(rows, columns=POWER_COLUMNS).astype(dict.fromkeys(counts, "Int64"))
+
+
+def _row(compared: Comparison, tail: float) -> dict[str, Any]:
+    claim, against = compared.claim, compared.against
+    row = {"id": claim.id, "family": claim.family, **compared.place, "n": len(against), "unit": claim.unit}
+    row |= {"images": against.shape[1] if against.ndim == 2 else None, "smallest_effect": claim.smallest_effect}
+    if len(against) < 2:
+        return row | {"note": "one seed: the spread over seeds is not known"}
+    row |= _spread(against)
+    if claim.smallest_effect == 0:
+        return row | {"note": "no smallest effect to assume a multiple of"}
+    assumed = ASSUMED * claim.smallest_effect
+    needed = seeds_needed(against, assumed - claim.smallest_effect, tail)
+    found = {
+        name: seeds_needed(control, assumed, tail) for name, control in compared.controls.items() if len(control) > 1
+    }
+    row |= {"assumed_effect": assumed, "seeds_baseline": needed}
+    if found:
+        worst = max(found, key=lambda name: (found[name] or np.inf, estimate(compared.controls[name]).of_seeds))
+        row |= {"control": worst, "control_sd": _spread(compared.controls[worst])["sd"], "seeds_control": found[worst]}
+    undecided = [name for name, seeds in {"the baseline": needed, **found}.items() if seeds is None]
+    if not undecided:
+        row |= {"seeds_needed": max([needed, *found.values()], key=lambda seeds: seeds or 0)}
+    return row | {"note": _note(compared, undecided, tail)}
+
+
+def _spread(differences: Numbers) -> dict[str, float]:
+    """Return the standard deviation over seeds, and the standard error that the images leave however many seeds there are."""
+    found = estimate(differences)
+    images = {"floor": float(np.sqrt(found.of_images))} if found.images is not None else {}
+    return {"sd": float(np.sqrt(found.of_seeds * found.seeds))} | images
+
+
+def seeds_needed(differences: Numbers, distance: float, tail: float = TAIL) -> int | None:
+    """Return how many seeds lie above a bound with 80 % power, were the true effect this far above it.
+
+    Arguments:
+        differences: those of the seeds that have run, shape (S,) or (S, I), S at least 2: their spread is taken, not their mean.
+        distance: from the bound to the effect that is assumed.
+        tail: what the p-value must be at most.
+
+    Returns:
+        At least 3; none where more than 50 would be needed.
+    """
+    found = estimate(differences)
+    decided = (n for n in range(FEWEST_SEEDS, MOST_SEEDS + 1) if _power(found, distance, n, tail) >= POWER)
+    return next(decided, None)
+
+
+def _power(found: Estimate, distance: float, seeds: int, tail: float) -> float:
+    of_seeds = found.of_seeds * found.seeds / seeds
+    return lies(found._replace(mean=distance, of_seeds=of_seeds, seeds=seeds), above=0.0, start=tail)
+
+
+def _images_forbid(differences: Numbers, distance: float, tail: float) -> bool:
+    """Whether no number of seeds would do, for the part of the images."""
+    return lies(estimate(differences)._replace(mean=distance, of_seeds=0.0), above=0.0, start=tail) < POWER
+
+
+def _note(compared: Comparison, undecided: list[str], tail: float) -> str:
+    """Say why a claim cannot be decided here, and which controls the number of seeds is without."""
+    claim, texts = compared.claim, []
+    for name in undecided:
+        baseline = name == "the baseline"
+        differences = compared.against if baseline else compared.controls[name]
+        distance = (ASSUMED - baseline) * claim.smallest_effect
+        forbidden = differences.ndim == 2 and _images_forbid(differences, distance, tail)
+        texts.append(f"{name} ({'more images' if forbidden else f'more than {MOST_SEEDS} seeds'})")
+    said = [f"cannot be decided here against {', '.join(texts)}"] if texts else []
+    unknown = [*compared.absent, *(name for name, control in compared.controls.items() if len(control) < 2)]
+    said += [f"without {', '.join(unknown)}: no two seeds here"] if unknown else []
+    return "; ".join(said)
