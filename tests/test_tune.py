@@ -19,7 +19,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from indm.diffusion.evaluation import Evaluation, bounds
+from indm.diffusion.evaluation import Evaluation, bounds, likelihoods
 from indm.diffusion.model import load_model
 from indm.errors import ArtifactError, DataError, ParamsError, StoppedError
 from indm.report.choice import best, spread
@@ -40,6 +40,8 @@ from tests.conftest import REPOSITORY
 
 NLL, FID = "digits-vp-indm-nll-s0", "digits-vp-ddpmpp-fid-s0"
 OUTPUTS = ("tune.csv", "tune.json")
+PROTOCOL: dict[str, Any] = {"batch_size": 64, "time_draws": 50, "tolerance": None, "ode_steps": 2}
+PROTOCOL |= {"log_det": "exact", "log_det_tolerance": None}
 LOG_RATE = {"lr": (1e-4, 1.0, True)}
 CPU = torch.device("cpu")
 
@@ -193,6 +195,13 @@ def test_a_trial_is_the_training_of_its_run_by_its_hyper_parameters(
         values = bounds(model, images[: SUITE.curve.images], 17, evaluation, seed=("digits", 1), device=CPU)
         assert values.mean().item() == pytest.approx(row[column], abs=1e-4)
         assert (values.std() / math.sqrt(len(values))).item() == pytest.approx(row[f"{column}_se"], rel=1e-3)
+        # The same bound as stage curve's, by other draws: in another unit or scale of the data it would be a bit off.
+        fine = Evaluation(**PROTOCOL, uncorrected=False)
+        arguments: dict[str, Any] = {"seed": ("digits", 1), "device": CPU}
+        found = bounds(model, images[:64], 17, fine, **arguments)
+        table = likelihoods(model, images[:64], 17, fine, description="", once=lambda _, make: make(), **arguments)
+        difference = found.numpy() - table["nelbo"]
+        assert abs(difference.mean()) < 5 * difference.sem() < 0.5
     assert row["target"] == row["valid_nelbo"]
     assert row["flops"] == pytest.approx(2 * 4 * read_json(folder / "train.json")["train_flops_per_step"], rel=1e-5)
 
@@ -488,6 +497,39 @@ def test_two_readings_of_a_search(tmp_path: Path) -> None:
     assert trials["gain_per_doubling"].dropna().tolist() == [pytest.approx(0.0025)]
 
 
+@pytest.mark.parametrize(
+    ("confirmed", "chosen"),
+    [
+        # The best of the first two is not among those confirmed: the worse one, which is, must not be taken for it.
+        (
+            "1,confirm,8,0.02,complete,,1.8,.1,2,.1,1.8,.1,,,60\n2,confirm,8,0.03,complete,,1.7,.1,2,.1,1.7,.1,,,75\n",
+            (2, 0),
+        ),
+        (
+            "0,confirm,8,0.01,complete,,1.9,.1,2,.1,1.9,.1,,,60\n1,confirm,8,0.02,complete,,1.8,.1,2,.1,1.8,.1,,,75\n",
+            (2, 1),
+        ),
+        # It is, and fails at that length.
+        ("0,confirm,8,0.01,failed,why,,,,,,,,,60\n1,confirm,8,0.02,complete,,1.8,.1,2,.1,1.8,.1,,,75\n", (2, 1)),
+        ("0,confirm,8,0.01,failed,why,,,,,,,,,60\n", (2, 0)),
+    ],
+)
+def test_trials_confirmed_decide_where_the_best_is_among_them(
+    tmp_path: Path, confirmed: str, chosen: tuple[int, int]
+) -> None:
+    """Of a dear arm with three trials, the last the best, of which two are affordable: the trial of each reading."""
+    short = """0,short,4,0.01,complete,,2.3,.1,2,.1,2.3,.1,,,14
+1,short,4,0.02,complete,,2.4,.1,2,.1,2.4,.1,,,28
+2,short,4,0.03,complete,,2.1,.1,2,.1,2.1,.1,,,45
+"""
+    layout, cheap = Layout(tmp_path, "smoke"), "digits-vp-ddpmpp-nll-s0"
+    for name, rows in ((cheap, CHEAP), (NLL, short + confirmed)):
+        layout.run(name).mkdir(parents=True)
+        (layout.run(name) / "tune.csv").write_text(HEAD + rows)
+    table = tuned_table(results(layout, cheap, NLL)).query("model == 'indm'")
+    assert tuple(table["trial"]) == chosen
+
+
 def test_a_suite_without_a_search_has_no_rows(tmp_path: Path) -> None:
     found = results(Layout(tmp_path, "smoke"), NLL, searched=False)
     assert (len(tuned_table(found)), len(tuning_table(found))) == (0, 0)
@@ -554,12 +596,15 @@ OTHER = "digits-vp-ddpmpp-nll-s0"
         ({"confirm": {"steps": 8, "trials": 3}}, "confirm.trials: found 3; allowed: up to trials 2"),
         ({"confirm": {"steps": 8, "trials": 2}}, "confirm.trials: found 2; allowed: integer, >= 3"),
         ({"lengths": [8, 4]}, r"lengths: found \[8, 4\]; allowed: increasing"),
+        ({"lengths": [2, 4], "steps": 8}, "lengths: found 2; allowed: above 3, the steps of a training's first part"),
+        ({"lengths": [], "steps": 3}, "steps: found 3; allowed: above 3, the steps of a training's first part"),
         ({"lengths": [4, 4]}, r"lengths: found 4 twice in \[4, 4\]; allowed: each value once"),
     ],
 )
 def test_a_mistake_in_a_search_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     content = parse_yaml((REPOSITORY / "params/smoke.yaml").read_text())
     content["tune"][NLL] |= changes
+    content["runs"][NLL]["train"] |= {"flow_warmup_steps": 3}
     refused(tmp_path, content, message)
 
 
@@ -567,6 +612,20 @@ def refused(folder: Path, content: dict[str, Any], message: str) -> None:
     (folder / "smoke.yaml").write_text(yaml_text(content))
     with pytest.raises(ParamsError, match=message.replace("{}", r"\{\}").replace("(", r"\(")):
         load_suite(folder / "smoke.yaml")
+
+
+def test_arms_that_are_compared_are_confirmed_alike(tmp_path: Path) -> None:
+    """One would be chosen by long trainings, and one by short ones."""
+    content = parse_yaml((REPOSITORY / "params/smoke.yaml").read_text())
+    content["tune"][NLL] |= {"trials": 3}
+    rate, confirm = {"lr": {"low": 0.1, "high": 0.2, "log": True}}, {"steps": 8, "trials": 3}
+    content["tune"][OTHER] = content["tune"][NLL] | {"space": rate, "confirm": confirm}
+    refused(
+        tmp_path, content, rf'key tune.{OTHER}.confirm: found ."steps": 8, "trials": 3.; allowed: null, as of {NLL}'
+    )
+    content["tune"][NLL]["confirm"] = confirm
+    (tmp_path / "smoke.yaml").write_text(yaml_text(content))
+    load_suite(tmp_path / "smoke.yaml")
 
 
 @pytest.mark.parametrize("key", ["trials", "steps", "seed"])

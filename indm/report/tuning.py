@@ -1,8 +1,9 @@
 """Tables of the search of hyper-parameters: every trial of every arm, and what each arm's search came to.
 
 What is chosen is read in two ways, since a trial of one arm may cost more than one of another: *same trials* takes the best of all
-trials; *same compute* the best of the first trials that together take no more FLOPs than all trials of the cheapest arm. Arms are
-compared within a dataset, SDE and objective.
+trials; *same compute* the best of the first trials that together take no more FLOPs than all trials of the cheapest arm. Where some
+were trained again for longer, these decide, if the best of the trials in question is among them: they were spread over the ranking
+of all trials, and might otherwise be none but the worse ones. Arms are compared within a dataset, SDE and objective.
 """
 
 import math
@@ -112,9 +113,11 @@ def _read(arm: pd.DataFrame, budget: float, parameters: list[str]) -> dict[str, 
     }
     row |= {"rank_agreement": rho, "rank_agreement_p": p}
     lengths = arm[(arm["phase"] == "length") & (arm["state"] == "complete")]
-    winner = best(records(complete[complete["phase"] != "length"]))
-    if winner is None:
+    first = best(records(complete[complete["phase"] == "short"]))
+    if first is None:
         return row
+    decided = first["trial"] in set(arm.loc[arm["phase"] == "confirm", "trial"])
+    winner = (best(records(complete[complete["phase"] == "confirm"])) if decided else None) or first
     row |= {key: winner[key] for key in ("trial", "steps", "target", *parameters)}
     # Lengths are of one trial's hyper-parameters.
     told = length_rule(lengths) if set(lengths["trial"]) == {winner["trial"]} else ""

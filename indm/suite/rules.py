@@ -1,5 +1,6 @@
 """What no single key of a suite can tell: checks across its keys, each of which returns the mistakes that it finds."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -202,9 +203,11 @@ def _tune(suite: "Suite") -> Iterator[str]:
         yield from (f"{place}.{mistake}" for mistake in _search(suite, name, search))
         run = suite.runs[name]
         model = first.setdefault((run.dataset, run.sde, run.objective), name)
-        for key in ("trials", "steps", "seed"):
-            found, expected = getattr(search, key), getattr(suite.tune[model], key)
+        first_search = suite.tune[model].model_dump()
+        for key in ("trials", "steps", "seed", "confirm"):
+            found, expected = search.model_dump()[key], first_search[key]
             if found != expected:
+                found, expected = json.dumps(found), json.dumps(expected)
                 yield f"{place}.{key}: found {found}; allowed: {expected}, as of {model}: arms that are compared have the same"
 
 
@@ -216,12 +219,14 @@ def _search(suite: "Suite", name: str, search: "TuneParams") -> Iterator[str]:
             yield f"space.{key}.low: found {bounds.low}; allowed: {allowed}"
         elif not _tunable(suite, name, key, bounds):
             yield f"space.{key}: found {bounds.low} to {bounds.high}; allowed: numbers that a key of the train section takes"
-    if "flow_lr" in search.space and suite.weights_of(name)["flow"] is None:
-        yield "space: found flow_lr; allowed: keys that its training heeds, and the run has no flow and no map that it learns"
+    for key in ("flow_lr", "flow_ema_decay"):
+        if key in search.space and suite.weights_of(name)["flow"] is None:
+            yield f"space: found {key}; allowed: keys that its training heeds, and the run has no flow and no map that it learns"
     train = suite.train_params(name)
     longest = max(train.flow_warmup_steps, train.fresh_score_after or 0)
-    if longest >= min([search.steps, *search.lengths]):
-        yield f"steps: found {search.steps}; allowed: trainings longer than the first part of a training, {longest}"
+    for key, shortest in (("steps", search.steps), ("lengths", min(search.lengths, default=search.steps))):
+        if shortest <= longest:
+            yield f"{key}: found {shortest}; allowed: above {longest}, the steps of a training's first part"
     if search.confirm and search.confirm.steps <= search.steps:
         yield f"confirm.steps: found {search.confirm.steps}; allowed: above steps {search.steps}"
     if search.confirm and search.confirm.trials > search.trials:
