@@ -35,7 +35,7 @@ from indm.toy2d.models import (
     select,
 )
 from indm.toy2d.shown import forward_coefficients, log_density
-from indm.toy2d.study import affine_variants, matching_width
+from indm.toy2d.study import affine_variants, matching_width, train_cells
 from indm.toy2d.training import train
 from tests.conftest import REPOSITORY
 from tests.gaussian import GaussianData
@@ -245,6 +245,36 @@ def test_a_learned_map_finds_the_scale_of_a_gaussian() -> None:
     torch.testing.assert_close(latents.var(1), torch.ones(2, 2), rtol=0, atol=0.12)
     correlation = [torch.corrcoef(z.T)[0, 1].abs().item() for z in latents]
     assert correlation[1] < 0.08 < 0.3 < correlation[0]
+
+
+def study(points: Tensor, **changes: Any) -> dict[tuple[str, str], Stack]:
+    """Train all models of the study, small."""
+    sizes = {"width": 8, "layers": 2, "couplings": 2, "coupling_width": 4, "scales": [], "map_lr": 0.0}
+    cells = train_cells(points=points, sde=VP(), **RECIPE | sizes | changes)
+    return {(cell.model, cell.variant): cell.stack for cell in cells}
+
+
+def test_frozen_flow_is_a_new_score_on_the_latents_of_indms_flow() -> None:
+    """The training of a DDPM++ whose data they are, written out."""
+    points = draw_splits("moons", 50, 0.05, 2, "train")
+    cells = study(points, flow_lr=0.3)
+    flow, found = cells["indm", ""].flow, cells["indm", "frozen-flow"]
+    assert all(torch.equal(*pair) for pair in zip(found.flow.parameters(), flow.parameters(), strict=True))
+    with torch.no_grad():
+        latents = flow(points)[0]
+    for data, same in ((latents, True), (points, False)):
+        alone, _ = train(Stack(ScoreMLP(2, 8, 2, VP()), identity(2)), VP(), data, seeds=[0, 1], **RECIPE)
+        pairs = zip(alone.noise.parameters(), found.noise.parameters(), strict=True)
+        assert all(torch.allclose(*pair, rtol=0, atol=1e-3) for pair in pairs) == same
+
+
+def test_maps_are_trained_at_their_own_rate_without_a_warm_up() -> None:
+    points = draw_splits("moons", 50, 0.05, 2, "train")
+    for rate, moves in ((0.0, False), (0.1, True)):
+        cells = study(points, map_lr=rate)
+        for family in FAMILIES:
+            assert all(parameter.any() == moves for parameter in cells["ddpmpp", f"learned-{family}"].flow.parameters())
+        assert all(parameter.any() for parameter in cells["indm", ""].flow.parameters())
 
 
 def test_divergence_names_the_seed() -> None:
