@@ -83,7 +83,7 @@ def likelihoods(
         levels: number of levels.
         evaluation: how.
         seed: dataset and seed of the run. Without the model or the training's step in it: all of one seed are evaluated
-            on the same dequantised images and noise.
+            on the same dequantised images, and with the same noise unless the flow draws before: a series its probe, wolf its h.
         device: where to compute.
         description: for the progress bar.
         once: makes a batch of a name (its first image), or knows it from an earlier execution.
@@ -113,7 +113,7 @@ def bounds(
 ) -> Tensor:
     """Evaluate the NELBO of images as levels (N, C, H, W), without an ODE: in bits/dim, shape (N,), float64, on the CPU.
 
-    The arguments are those of :func:`likelihoods`: models of one seed are evaluated on the same dequantised images and noise.
+    The arguments are those of :func:`likelihoods`.
 
     Raises:
         DivergenceError: if a number is not finite.
