@@ -14,7 +14,7 @@ which is, up to a factor that the score network can undo, the diffusion of x wit
 docs/ladder.md.
 
 References:
-    | Variational Diffusion Models (Kingma et al., 2021), section 4 and appendix A: what the noise schedule is good for
+    | Variational Diffusion Models (Kingma et al., 2021), section 5.1: what of a noise schedule the bound sees
     | https://arxiv.org/abs/2107.00630
 """
 
