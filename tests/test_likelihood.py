@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from indm.data.levels import bits_per_dim, dequantise
-from indm.diffusion.evaluation import Evaluation, likelihoods
+from indm.diffusion.evaluation import Evaluation, bounds, likelihoods
 from indm.diffusion.likelihood import GaussianControl, four_numbers, nelbo_alone, ode_nll, stratified_nelbo
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.diffusion.sde import SDE, build_sde, importance_time
@@ -18,6 +18,7 @@ from indm.flows.log_det import Series
 from indm.registry import DIFFUSIONS
 from tests.gaussian import GaussianData
 from tests.test_sde import LEARNED, build
+from tests.test_training import model
 
 EPS = 1e-5
 
@@ -66,6 +67,33 @@ def test_bound_alone_of_exact_score(name: str) -> None:
     )
     assert found.shape == (20_000,)
     assert abs(bits((found - data.nll(x)).mean(), 8).item() - math.log2(3)) < 0.01
+
+
+def test_models_of_one_seed_meet_the_same_noise_whatever_their_flow_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A series draws its probe, before the noise of the bound."""
+    met: list[list[Tensor]] = []
+
+    def note(_: Any, __: SDE, z0: Tensor, ___: Tensor, noise: Tensor, *____: Any) -> tuple[Tensor, Tensor]:
+        met[-1].append(noise)
+        return z0.new_zeros(len(z0)), z0.new_zeros(len(z0))
+
+    monkeypatch.setattr("indm.diffusion.likelihood._bound_and_cost", note)
+    series = Evaluation(
+        batch_size=4,
+        time_draws=1,
+        tolerance=None,
+        ode_steps=1,
+        log_det="series",
+        log_det_tolerance=1e-3,
+        uncorrected=False,
+    )
+    for flow in ("identity", "resflow"):
+        met.append([])
+        images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+        arguments: dict[str, Any] = {"seed": ("digits", 0), "device": torch.device("cpu")}
+        bounds(model(flow).eval(), images, 17, series, **arguments)
+        likelihoods(model(flow).eval(), images, 17, series, description="", once=lambda _, make: make(), **arguments)
+    assert all(torch.equal(*pair) for pair in zip(*met, strict=True))
 
 
 @pytest.mark.parametrize("tolerance", [None, 1e-2])

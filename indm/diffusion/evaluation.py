@@ -83,7 +83,7 @@ def likelihoods(
         levels: number of levels.
         evaluation: how.
         seed: dataset and seed of the run. Without the model or the training's step in it: all of one seed are evaluated
-            on the same dequantised images, and with the same noise unless the flow draws before: a series its probe, wolf its h.
+            on the same dequantised images and noise.
         device: where to compute.
         description: for the progress bar.
         once: makes a batch of a name (its first image), or knows it from an earlier execution.
@@ -113,7 +113,7 @@ def bounds(
 ) -> Tensor:
     """Evaluate the NELBO of images as levels (N, C, H, W), without an ODE: in bits/dim, shape (N,), float64, on the CPU.
 
-    The arguments are those of :func:`likelihoods`.
+    The arguments are those of :func:`likelihoods`: models of one seed are evaluated on the same dequantised images and noise.
 
     Raises:
         DivergenceError: if a number is not finite.
@@ -125,7 +125,7 @@ def bounds(
         nats = nelbo_alone(
             model.noise,
             model.sde,
-            partial(model.flow, log_det=evaluation.estimator, generator=generator),
+            partial(model.flow, log_det=evaluation.estimator, generator=_beside(generator)),
             dequantise(batch, levels, generator, model.centered).to(device),
             eps=model.eps,
             time_draws=evaluation.time_draws,
@@ -136,6 +136,11 @@ def bounds(
     if not values.isfinite().all():
         raise DivergenceError("a bound is not finite: lower lr or flow_lr")
     return values
+
+
+def _beside(generator: Generator) -> Generator:
+    """Make the generator of a flow's own draws, so that the noise of a batch is the same with every flow."""
+    return Generator().manual_seed(derive_seed(generator.initial_seed(), "flow"))
 
 
 def _evaluate(
@@ -150,7 +155,7 @@ def _evaluate(
     nats = four_numbers(
         model.noise,
         model.sde,
-        partial(model.flow, log_det=evaluation.estimator, generator=generator),
+        partial(model.flow, log_det=evaluation.estimator, generator=_beside(generator)),
         dequantise(batch, levels, generator, model.centered).to(device),
         eps=model.eps,
         time_draws=evaluation.time_draws,

@@ -117,7 +117,8 @@ def _write(layout: Layout, arm: Arm, study: Study, rows: list[Row], winner: Mapp
     folder = layout.run(arm.name)
     write_table(folder / "tune.csv", pd.DataFrame(table, columns=columns))
     found: dict[str, Any] = {"run": arm.name, "target": TARGETS[arm.suite.runs[arm.name].objective]}
-    found |= {"trainings": len(counted), "failed": len(rows) - len(_complete(rows)), "flops": spent, "best": None}
+    failed = counted - {(row["trial"], row["steps"]) for row in _complete(rows)}
+    found |= {"trainings": len(counted), "failed": len(failed), "flops": spent, "best": None}
     if winner is not None:
         kept = {key: winner[key] for key in ("trial", "steps", "target", "target_se")}
         found["best"] = kept | {"parameters": study.parameters(winner["trial"])}

@@ -14,6 +14,7 @@ References:
     | Optuna (Akiba et al., 2019), https://arxiv.org/abs/1907.10902
 """
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -115,8 +116,8 @@ def _open(path: Path, key: str) -> JournalStorage:
     """Open a file of Optuna's: without a last line that a power cut left unfinished, nor the lock of a process that was killed."""
     path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     if path.is_file():
-        text = path.read_bytes()
-        path.write_bytes(text[: text.rfind(b"\n") + 1])
+        # Cut in place, and not written anew: a kill would leave an empty file.
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
     storage = JournalStorage(JournalFileBackend(str(path)))
     names = [study.study_name for study in storage.get_all_studies()]
     if names and key not in names:
