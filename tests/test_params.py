@@ -18,12 +18,10 @@ from indm.suite.expand import suite_files
 from indm.suite.load import expanded_text, json_schema, load_suite, suite_content
 from indm.suite.schema.suite import Suite
 from indm.suite.strict_yaml import parse_yaml, yaml_text
-from tests.conftest import REPOSITORY
+from tests.conftest import FROZEN, REPOSITORY
 
 SUITES = suite_files(REPOSITORY / "params")
-# Its text and numbers stay: those of the suites in params/ are tuned.
-FILE = Path(__file__).parent / "data" / "suites" / "frozen.yaml"
-FROZEN = FILE.read_text()
+TEXT = FROZEN.read_text()
 RUN = "digits-vp-indm-nll"
 LINE = 'model: indm, variant: "", objective: nll, seeds: [0, 1, 2], train: {}, sample: {}}'
 
@@ -294,9 +292,9 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistake_is_named(tmp_path: Path, mistake: str) -> None:
     before, after, words = MISTAKES[mistake]
-    assert before in FROZEN
+    assert before in TEXT
     with pytest.raises(ParamsError) as caught:
-        load(tmp_path, FROZEN.replace(before, after, 1))
+        load(tmp_path, TEXT.replace(before, after, 1))
     message = str(caught.value)
     for word in words:
         assert word in message, f"{word!r} is not in {message!r}"
@@ -317,7 +315,7 @@ def lists(content: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
             yield (*key, name), value
 
 
-FULL = suite_content(load_suite(FILE))
+FULL = suite_content(load_suite(FROZEN))
 LISTS = {".".join(key): (key, value) for key, value in lists(FULL)}
 
 
@@ -369,7 +367,7 @@ def test_likelihoods_of_digits_are_of_all_test_images(path: Path) -> None:
 
 def test_overrides_are_merged_deeply(tmp_path: Path) -> None:
     override = "train: {lr: 1.0e-2, score: {dropout: 0.5}}, sample: {corrector_snr: [0.1, 0.1]}"
-    suite = load(tmp_path, FROZEN.replace("vp, " + LINE, "vp, " + LINE.replace("train: {}, sample: {}", override)))
+    suite = load(tmp_path, TEXT.replace("vp, " + LINE, "vp, " + LINE.replace("train: {}, sample: {}", override)))
     train, sample = suite.train_params(f"{RUN}-s0"), suite.sample_params(f"{RUN}-s0")
     assert (train.lr, train.score.dropout, train.score.channels) == (0.01, 0.5, suite.train.score.channels)
     assert sample.corrector_snr == [0.1, 0.1]
@@ -435,7 +433,7 @@ def test_merged_keys_may_be_given_anew() -> None:
 
 
 def test_exponent_needs_no_point(tmp_path: Path) -> None:
-    assert load(tmp_path, FROZEN.replace("  lr: 4.0e-3", "  lr: 4e-3", 1)) == load(tmp_path, FROZEN)
+    assert load(tmp_path, TEXT.replace("  lr: 4.0e-3", "  lr: 4e-3", 1)) == load(tmp_path, TEXT)
 
 
 @pytest.mark.parametrize(
@@ -453,13 +451,13 @@ def test_aliases_of_aliases_are_refused_at_once(tmp_path: Path) -> None:
     lists = ["a0: &a0 [lol]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 11)]
     bomb = "".join(f"{line}\n" for line in lists)
     with pytest.raises(ParamsError, match=r"key train\.lr: found \[") as caught:
-        load(tmp_path, bomb + FROZEN.replace("  lr: 4.0e-3", "  lr: *a10", 1))
+        load(tmp_path, bomb + TEXT.replace("  lr: 4.0e-3", "  lr: *a10", 1))
     assert "key a10: unknown key" in str(caught.value)
     assert len(str(caught.value)) < 100_000
 
 
 def test_a_suite_that_builds_on_another_says_what_differs(tmp_path: Path) -> None:
-    (tmp_path / "frozen.yaml").write_text(FROZEN)
+    (tmp_path / "frozen.yaml").write_text(TEXT)
     (tmp_path / "more.yaml").write_text(
         "suite: more\nbased_on: frozen\ntrain: {steps: 300}\nprotocol: {}\ntoy2d: {datasets: {}, seeds: 4}\n"
     )
@@ -492,8 +490,8 @@ BASED = {
 @pytest.mark.parametrize("mistake", BASED)
 def test_a_mistake_is_named_with_the_file_that_has_it(tmp_path: Path, mistake: str) -> None:
     old, new, more, file, words = BASED[mistake]
-    assert old in FROZEN
-    (tmp_path / "frozen.yaml").write_text(FROZEN.replace(old, new, 1) if old else FROZEN)
+    assert old in TEXT
+    (tmp_path / "frozen.yaml").write_text(TEXT.replace(old, new, 1) if old else TEXT)
     (tmp_path / "more.yaml").write_text(f"suite: more\nbased_on: frozen\n{more}")
     with pytest.raises(ParamsError) as caught:
         load_suite(tmp_path / "more.yaml")
@@ -503,7 +501,7 @@ def test_a_mistake_is_named_with_the_file_that_has_it(tmp_path: Path, mistake: s
 
 
 def test_a_mistake_across_keys_is_named_with_all_files_that_may_have_it(tmp_path: Path) -> None:
-    (tmp_path / "frozen.yaml").write_text(FROZEN)
+    (tmp_path / "frozen.yaml").write_text(TEXT)
     (tmp_path / "more.yaml").write_text("suite: more\nbased_on: frozen\nfid: {prc_neighbours: 1000}\n")
     with pytest.raises(ParamsError) as caught:
         load_suite(tmp_path / "more.yaml")
@@ -514,8 +512,8 @@ def test_a_mistake_across_keys_is_named_with_all_files_that_may_have_it(tmp_path
 
 
 def test_a_cell_with_seeds_is_a_run_for_each(tmp_path: Path) -> None:
-    suite = load(tmp_path, FROZEN)
-    assert len(suite.runs) == 3 * FROZEN.count("seeds: [0, 1, 2]")
+    suite = load(tmp_path, TEXT)
+    assert len(suite.runs) == 3 * TEXT.count("seeds: [0, 1, 2]")
     assert [suite.runs[f"digits-vp-indm-nll-s{seed}"].seed for seed in range(3)] == [0, 1, 2]
     expanded = tmp_path / "expanded" / "frozen.json"
     expanded.parent.mkdir()
