@@ -437,7 +437,7 @@ def test_a_phone_never_scrolls_sideways(view: Any, scheme: str) -> None:
 @pytest.mark.browser
 def test_every_picture_is_shown(view: Any) -> None:
     assert view.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
-    assert view.locator("figure.plot svg").count() == 7
+    assert view.locator("figure.plot svg").count() == len(FIGURES)
 
 
 @NEEDS_CHROMIUM
