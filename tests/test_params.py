@@ -259,6 +259,11 @@ MISTAKES = {
         "vp, " + LINE.replace("train: {}", "train: {snapshots: [100, 200, 200]}"),
         [f"run {RUN}, key train.snapshots: found 200 twice in [100, 200, 200]; allowed: each value once"],
     ),
+    "a seed below 0": (
+        "seeds: [0, 1, 2], train: {}",
+        "seeds: [-1], train: {}",
+        ["key seed: found -1; allowed: integer, >= 0"],
+    ),
     "seed and seeds": (
         "seeds: [0, 1, 2], train: {}",
         "seed: 0, seeds: [1], train: {}",
