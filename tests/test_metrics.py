@@ -22,6 +22,7 @@ from indm.metrics import kid as kid_module
 from indm.metrics import precision_recall as precision_recall_module
 from indm.metrics.bootstrap import bootstrap_fid
 from indm.metrics.compare import compare, halves
+from indm.metrics.confidence import confidence
 from indm.metrics.extractors import EXTRACTORS, SmallClassifier, accuracy, build_extractor, train_classifier
 from indm.metrics.features import features
 from indm.metrics.frechet import (
@@ -134,7 +135,7 @@ def test_standard_errors_have_the_right_size() -> None:
     """Each claimed error against the spread over fresh samples; that of recall holds the generated images fixed."""
     reference = gaussian_features(2000, 8, 99)
     found = [measure(gaussian_features(400, 8, seed, shift=0.4), reference, is_splits=10) for seed in range(30)]
-    for metric in ("fid", "kid", "is", "precision"):
+    for metric in ("fid", "kid", "is", "confidence", "precision"):
         spread = np.std([row[metric] for row in found], ddof=1)
         claimed = np.median([row[f"{metric}_se"] for row in found])
         assert 0.5 * spread < claimed < 2 * spread, metric
@@ -314,6 +315,13 @@ def reference_share(points: Tensor, centres: Tensor, neighbours: int) -> float:
     between = (centres[:, None] - centres[None]).norm(dim=2)
     radii = between.sort(dim=1).values[:, neighbours]
     return float(((points[:, None] - centres[None]).norm(dim=2) <= radii).any(1).double().mean())
+
+
+def test_confidence_of_known_predictions() -> None:
+    """Of ten classes: one sure image, one of which nothing is known."""
+    found = confidence(torch.stack([100 * torch.eye(10)[3], torch.zeros(10)]))
+    assert found["confidence"] == pytest.approx((1 + 0.1) / 2)
+    assert found["confidence_se"] == pytest.approx((1 - 0.1) / 2)
 
 
 def test_precision_and_recall_in_any_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from indm.errors import DataError
 from indm.metrics.bootstrap import bootstrap_fid
 from indm.metrics.clean import MODES
+from indm.metrics.confidence import confidence
 from indm.metrics.distances import distances
 from indm.metrics.frechet import FORMULAS, Reference, frechet_clean
 from indm.metrics.inception_score import inception_score
@@ -47,8 +48,8 @@ def compare(
         seed: seed of subsets, splits, choices and the bootstrap.
 
     Returns:
-        ``fid``, ``kid``, ``is``, ``precision``, ``recall``, each with ``_se``, ``fid_formula``, ``prc_generated`` and
-        ``prc_reference``. What needs the reference's features is ``None`` where they are not known.
+        ``fid``, ``kid``, ``is``, ``confidence``, ``precision``, ``recall``, each with ``_se``, ``fid_formula``,
+        ``prc_generated`` and ``prc_reference``. What needs the reference's features is ``None`` where they are not known.
 
     Raises:
         DataError: if there are too few images.
@@ -69,7 +70,7 @@ def compare(
         seed=seed,
     )
     score, score_error = inception_score(logits, splits=is_splits, seed=seed % 2**32)
-    result |= {"is": score, "is_se": score_error}
+    result |= {"is": score, "is_se": score_error} | confidence(logits)
     if reference.features is None:
         return result | dict.fromkeys(PRC)
     return result | precision_recall(
@@ -104,6 +105,7 @@ def protocol(
         "kid": f"mean of {kid_subsets} subsets of {kid_subset_size} images; se: jackknife of the generated images, at most "
         f"{JACKKNIFE} of them left out, and std over subsets / sqrt(subsets), squares added",
         "is": f"mean of {is_splits} splits; se: std over splits / sqrt(splits)",
+        "confidence": "mean probability of the likeliest class; se: over images",
         "precision_recall": f"{prc_neighbours} neighbours, at most {prc_images} images of each side; "
         "se: binomial, over generated images for precision and over reference images for recall",
         **{f"{mode}_fid": f"clean-fid, mode {name}" for mode, name in MODES.items()},

@@ -14,7 +14,7 @@ from indm.errors import ArtifactError
 from indm.report.published import PUBLISHED_EXTRACTOR, published_value
 from indm.report.results import CELL, IDENTITY, Result, Results, records
 
-IMAGE_METRICS = ["fid", "kid", "is", "precision", "recall", "clean_fid", "legacy_fid"]
+IMAGE_METRICS = ["fid", "kid", "is", "confidence", "precision", "recall", "clean_fid", "legacy_fid"]
 LIKELIHOODS = ["nll", "nll_uncorrected", "nelbo", "nelbo_no_reconstruction", "gap"]
 SWEEP_METRICS = ["fid", "kid"]
 CURVE_METRICS = ["nelbo", "nll", "gap"]
