@@ -3,11 +3,13 @@
 import re
 import tomllib
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from indm import __version__
 from indm.suite.expand import suite_files
+from indm.suite.load import load_suite
 from indm.suite.strict_yaml import parse_yaml
 from tests.conftest import REPOSITORY
 
@@ -57,6 +59,26 @@ def test_readme_names_targets_suites_and_files_that_exist() -> None:
 def test_readme_has_a_row_for_every_suite() -> None:
     rows = set(re.findall(r"^\| `([\w-]+)`(?: \(default\))? \|", README, flags=re.MULTILINE))
     assert rows >= {path.stem for path in suite_files(REPOSITORY / "params")}
+
+
+# Commands that name runs of a suite: the suite, none for the default one, and the runs.
+COMMANDS = [
+    r"--suite params/([\w-]+)\.yaml --run ([\w-]+)",
+    r"SUITE=([\w-]+) WEIGHTS=\"([\w -]+)\"",
+    r"workflow/dvc/([\w-]+)/dvc\.yaml:\w+@([\w-]+)",
+    r"()[`\s]\w+@([\w-]+-s\d+)",
+    r"results/([\w-]+)/runs/([\w-]+)/",
+]
+
+
+@pytest.mark.parametrize("pattern", COMMANDS)
+def test_commands_of_the_docs_name_runs_that_their_suites_have(pattern: str) -> None:
+    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
+    found = {match for page in pages for match in re.findall(pattern, page.read_text())}
+    assert found
+    for suite, runs in found:
+        known = load_suite(REPOSITORY / f"params/{suite or 'digits'}.yaml").runs.keys()
+        assert set(runs.split()) <= known, (suite, runs)
 
 
 def test_every_file_of_the_package_that_is_no_module_is_its_data() -> None:

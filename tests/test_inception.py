@@ -180,7 +180,7 @@ def test_stage_fid_repeats_to_the_byte(layout: Layout) -> None:
 def test_stage_protocol_has_the_other_implementations(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the same images as the stage fid; what it measures of a model is tested on small extractors."""
     samples = torch.from_numpy(read_array(layout.run(RUN) / "samples.npy").copy())
-    monkeypatch.setattr(protocol, "load_model", lambda *_: SimpleNamespace(centered=False))
+    monkeypatch.setattr(protocol, "load_model", lambda *_: SimpleNamespace(centered=False, flow=torch.nn.Identity()))
     monkeypatch.setattr(protocol, "draw_images", lambda **_: [(samples / 17, 1)])
     with threadpool_limits(1):
         rows = list(protocol.Study(suite("inception-v3-random"), layout, "digits").implementations())

@@ -18,16 +18,16 @@ from indm.suite.expand import suite_files
 from indm.suite.load import expanded_text, json_schema, load_suite, suite_content
 from indm.suite.schema.suite import Suite
 from indm.suite.strict_yaml import parse_yaml, yaml_text
-from tests.conftest import REPOSITORY
+from tests.conftest import FROZEN, REPOSITORY
 
 SUITES = suite_files(REPOSITORY / "params")
-DIGITS = (REPOSITORY / "params" / "digits.yaml").read_text()
+TEXT = FROZEN.read_text()
 RUN = "digits-vp-indm-nll"
 LINE = 'model: indm, variant: "", objective: nll, seeds: [0, 1, 2], train: {}, sample: {}}'
 
 
 def load(tmp_path: Path, text: str) -> Suite:
-    path = tmp_path / "digits.yaml"
+    path = tmp_path / "frozen.yaml"
     path.write_text(text)
     return load_suite(path)
 
@@ -215,8 +215,8 @@ MISTAKES = {
         ["key toy2d.training.flow_warmup_steps: found 1200; allowed: below steps 1200"],
     ),
     "not YAML": (
-        "suite: digits",
-        "suite: [digits",
+        "suite: frozen",
+        "suite: [frozen",
         ["not a YAML file: while parsing a flow sequence", "line 3, column 8"],
     ),
     "published statistics of a classifier": (
@@ -259,20 +259,25 @@ MISTAKES = {
         "vp, " + LINE.replace("train: {}", "train: {snapshots: [100, 200, 200]}"),
         [f"run {RUN}, key train.snapshots: found 200 twice in [100, 200, 200]; allowed: each value once"],
     ),
+    "a seed below 0": (
+        "seeds: [0, 1, 2], train: {}",
+        "seeds: [-1], train: {}",
+        ["key seed: found -1; allowed: integer, >= 0"],
+    ),
     "seed and seeds": (
         "seeds: [0, 1, 2], train: {}",
         "seed: 0, seeds: [1], train: {}",
         ["key seeds: found seed 0 too"],
     ),
     "a base that is not there": (
-        "suite: digits",
-        "suite: digits\nbased_on: digitz",
-        ["key based_on: ", "digitz.yaml: no such suite; suites in ", "/: digits"],
+        "suite: frozen",
+        "suite: frozen\nbased_on: thawed",
+        ["key based_on: ", "thawed.yaml: no such suite; suites in ", "/: frozen"],
     ),
     "a base that builds on the suite": (
-        "suite: digits",
-        "suite: digits\nbased_on: digits",
-        ["key based_on: found the circle digits, digits; allowed: "],
+        "suite: frozen",
+        "suite: frozen\nbased_on: frozen",
+        ["key based_on: found the circle frozen, frozen; allowed: "],
     ),
     "a run of a cell and by itself": (
         "  digits-vp-indm-nll: ",
@@ -280,26 +285,26 @@ MISTAKES = {
         [f"run {RUN}: found the run digits-vp-indm-nll-s0 in digits-vp-indm-nll-s0 too; allowed: each run once"],
     ),
     "a base that is no name": (
-        "suite: digits",
-        "suite: digits\nbased_on: ../x",
+        "suite: frozen",
+        "suite: frozen\nbased_on: ../x",
         ["key based_on: found '../x'; allowed: "],
     ),
-    "a base that is nothing": ("suite: digits", "suite: digits\nbased_on:", ["key based_on: found None; allowed: "]),
-    "another suite's name": ("suite: digits", "suite: other", ["key suite: found 'other'", "'digits'"]),
+    "a base that is nothing": ("suite: frozen", "suite: frozen\nbased_on:", ["key based_on: found None; allowed: "]),
+    "another suite's name": ("suite: frozen", "suite: other", ["key suite: found 'other'", "'frozen'"]),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistake_is_named(tmp_path: Path, mistake: str) -> None:
     before, after, words = MISTAKES[mistake]
-    assert before in DIGITS
+    assert before in TEXT
     with pytest.raises(ParamsError) as caught:
-        load(tmp_path, DIGITS.replace(before, after, 1))
+        load(tmp_path, TEXT.replace(before, after, 1))
     message = str(caught.value)
     for word in words:
         assert word in message, f"{word!r} is not in {message!r}"
     for line in message.splitlines():
-        assert "digits.yaml: " in line
+        assert "frozen.yaml: " in line
 
 
 # Lists whose values have their places: levels, scales, the first and the last of a range.
@@ -315,7 +320,7 @@ def lists(content: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
             yield (*key, name), value
 
 
-FULL = suite_content(load_suite(REPOSITORY / "params" / "digits.yaml"))
+FULL = suite_content(load_suite(FROZEN))
 LISTS = {".".join(key): (key, value) for key, value in lists(FULL)}
 
 
@@ -348,7 +353,7 @@ def test_every_list_whose_places_do_not_count_was_repeated() -> None:
         "snapshots",
         "steps",
     }
-    # Those of a run's train section stand there once more; and digits searches nothing, so that it has no `lengths`.
+    # Those of a run's train section stand there once more; and frozen searches nothing, so that it has no `lengths`.
     assert json_schema().count('"uniqueItems": true') == len(known) + 3
 
 
@@ -367,7 +372,7 @@ def test_likelihoods_of_digits_are_of_all_test_images(path: Path) -> None:
 
 def test_overrides_are_merged_deeply(tmp_path: Path) -> None:
     override = "train: {lr: 1.0e-2, score: {dropout: 0.5}}, sample: {corrector_snr: [0.1, 0.1]}"
-    suite = load(tmp_path, DIGITS.replace("vp, " + LINE, "vp, " + LINE.replace("train: {}, sample: {}", override)))
+    suite = load(tmp_path, TEXT.replace("vp, " + LINE, "vp, " + LINE.replace("train: {}, sample: {}", override)))
     train, sample = suite.train_params(f"{RUN}-s0"), suite.sample_params(f"{RUN}-s0")
     assert (train.lr, train.score.dropout, train.score.channels) == (0.01, 0.5, suite.train.score.channels)
     assert sample.corrector_snr == [0.1, 0.1]
@@ -423,7 +428,7 @@ def test_suites_are_what_dvc_reads(path: Path) -> None:
     "text", ["a: 1\na: 2", "{a: 1, a: 1}", "b: {a: 1, 'a': 2}", "{[1]: 2}", "[1", "!!python/name:os.system"]
 )
 def test_refused_text_is_one_line(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ParamsError, match=r"digits\.yaml: not a YAML file: .*line \d") as caught:
+    with pytest.raises(ParamsError, match=r"frozen\.yaml: not a YAML file: .*line \d") as caught:
         load(tmp_path, text)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -433,7 +438,7 @@ def test_merged_keys_may_be_given_anew() -> None:
 
 
 def test_exponent_needs_no_point(tmp_path: Path) -> None:
-    assert load(tmp_path, DIGITS.replace("  lr: 4.0e-3", "  lr: 4e-3", 1)) == load(tmp_path, DIGITS)
+    assert load(tmp_path, TEXT.replace("  lr: 4.0e-3", "  lr: 4e-3", 1)) == load(tmp_path, TEXT)
 
 
 @pytest.mark.parametrize(
@@ -451,17 +456,17 @@ def test_aliases_of_aliases_are_refused_at_once(tmp_path: Path) -> None:
     lists = ["a0: &a0 [lol]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 11)]
     bomb = "".join(f"{line}\n" for line in lists)
     with pytest.raises(ParamsError, match=r"key train\.lr: found \[") as caught:
-        load(tmp_path, bomb + DIGITS.replace("  lr: 4.0e-3", "  lr: *a10", 1))
+        load(tmp_path, bomb + TEXT.replace("  lr: 4.0e-3", "  lr: *a10", 1))
     assert "key a10: unknown key" in str(caught.value)
     assert len(str(caught.value)) < 100_000
 
 
 def test_a_suite_that_builds_on_another_says_what_differs(tmp_path: Path) -> None:
-    (tmp_path / "digits.yaml").write_text(DIGITS)
+    (tmp_path / "frozen.yaml").write_text(TEXT)
     (tmp_path / "more.yaml").write_text(
-        "suite: more\nbased_on: digits\ntrain: {steps: 300}\nprotocol: {}\ntoy2d: {datasets: {}, seeds: 4}\n"
+        "suite: more\nbased_on: frozen\ntrain: {steps: 300}\nprotocol: {}\ntoy2d: {datasets: {}, seeds: 4}\n"
     )
-    base, more = (load_suite(tmp_path / f"{name}.yaml") for name in ("digits", "more"))
+    base, more = (load_suite(tmp_path / f"{name}.yaml") for name in ("frozen", "more"))
     # Sections key by key; what is listed by name as a whole.
     assert more.train == base.train.model_copy(update={"steps": 300})
     assert (more.protocol, more.toy2d.datasets, more.toy2d.seeds) == ({}, {}, 4)
@@ -470,29 +475,29 @@ def test_a_suite_that_builds_on_another_says_what_differs(tmp_path: Path) -> Non
 
 
 BASED = {
-    "mistake in the base": ("  steps: 200\n", "  steps: many\n", "", "digits", "key train.steps: found 'many'"),
-    "unknown key in the base": ("  steps: 200\n", "  steps: 200\n  lrr: 1\n", "", "digits", "key train.lrr: unknown key"),
-    "missing key": ("  steps: 200\n", "", "train: {lr: 1.0e-3}\n", "digits", "key train.steps: missing"),
+    "mistake in the base": ("  steps: 200\n", "  steps: many\n", "", "frozen", "key train.steps: found 'many'"),
+    "unknown key in the base": ("  steps: 200\n", "  steps: 200\n  lrr: 1\n", "", "frozen", "key train.lrr: unknown key"),
+    "missing key": ("  steps: 200\n", "", "train: {lr: 1.0e-3}\n", "frozen", "key train.steps: missing"),
     "mistake over the base": ("", "", "train: {steps: many}\n", "more", "key train.steps: found 'many'"),
     "over a mistake in the base": (
         "  steps: 200\n", "  steps: many\n", "train: {steps: few}\n", "more", "key train.steps: found 'few'"
     ),
-    "run of the base": ("vp, " + LINE, "vp, " + LINE.replace("train: {}", "train: {lr: -1}"), "", "digits", f"run {RUN}, key"),
-    "seeds of the base": ("vp, " + LINE, "vp, " + LINE.replace("[0, 1, 2]", "[0, 0]"), "", "digits", f"run {RUN}, key seeds"),
+    "run of the base": ("vp, " + LINE, "vp, " + LINE.replace("train: {}", "train: {lr: -1}"), "", "frozen", f"run {RUN}, key"),
+    "seeds of the base": ("vp, " + LINE, "vp, " + LINE.replace("[0, 1, 2]", "[0, 0]"), "", "frozen", f"run {RUN}, key seeds"),
     "run of its own": (
         "", "", "protocol: {}\nruns:\n  digits-vp-indm-nll: {dataset: digits, sde: vp, model: indm, variant: '', objective: nll, "
         "seeds: [0], sample: {}}\n", "more", f"run {RUN}, key train: missing",
     ),
-    "base of the base": ("suite: digits\n", "suite: digits\nbased_on: nothing\n", "", "digits", "key based_on: "),
+    "base of the base": ("suite: frozen\n", "suite: frozen\nbased_on: nothing\n", "", "frozen", "key based_on: "),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("mistake", BASED)
 def test_a_mistake_is_named_with_the_file_that_has_it(tmp_path: Path, mistake: str) -> None:
     old, new, more, file, words = BASED[mistake]
-    assert old in DIGITS
-    (tmp_path / "digits.yaml").write_text(DIGITS.replace(old, new, 1) if old else DIGITS)
-    (tmp_path / "more.yaml").write_text(f"suite: more\nbased_on: digits\n{more}")
+    assert old in TEXT
+    (tmp_path / "frozen.yaml").write_text(TEXT.replace(old, new, 1) if old else TEXT)
+    (tmp_path / "more.yaml").write_text(f"suite: more\nbased_on: frozen\n{more}")
     with pytest.raises(ParamsError) as caught:
         load_suite(tmp_path / "more.yaml")
     for line in str(caught.value).splitlines():
@@ -501,21 +506,21 @@ def test_a_mistake_is_named_with_the_file_that_has_it(tmp_path: Path, mistake: s
 
 
 def test_a_mistake_across_keys_is_named_with_all_files_that_may_have_it(tmp_path: Path) -> None:
-    (tmp_path / "digits.yaml").write_text(DIGITS)
-    (tmp_path / "more.yaml").write_text("suite: more\nbased_on: digits\nfid: {prc_neighbours: 1000}\n")
+    (tmp_path / "frozen.yaml").write_text(TEXT)
+    (tmp_path / "more.yaml").write_text("suite: more\nbased_on: frozen\nfid: {prc_neighbours: 1000}\n")
     with pytest.raises(ParamsError) as caught:
         load_suite(tmp_path / "more.yaml")
-    files = f"{tmp_path}/more.yaml, based on {tmp_path}/digits.yaml"
+    files = f"{tmp_path}/more.yaml, based on {tmp_path}/frozen.yaml"
     assert str(caught.value).startswith(
         f"{files}: suite more, key fid.prc_neighbours: found 1000; allowed: below prc_images"
     )
 
 
 def test_a_cell_with_seeds_is_a_run_for_each(tmp_path: Path) -> None:
-    suite = load(tmp_path, DIGITS)
-    assert len(suite.runs) == 24
+    suite = load(tmp_path, TEXT)
+    assert len(suite.runs) == 3 * TEXT.count("seeds: [0, 1, 2]")
     assert [suite.runs[f"digits-vp-indm-nll-s{seed}"].seed for seed in range(3)] == [0, 1, 2]
-    expanded = tmp_path / "expanded" / "digits.json"
+    expanded = tmp_path / "expanded" / "frozen.json"
     expanded.parent.mkdir()
     expanded.write_text(expanded_text(suite))
     assert load_suite(expanded) == suite

@@ -28,7 +28,7 @@ from indm.store.files import CHECKPOINT_FORMAT, read_weights, write_weights
 from indm.store.provenance import provenance
 from indm.suite.load import load_suite
 from indm.training.spec import model_spec
-from tests.conftest import REPOSITORY
+from tests.conftest import FROZEN, REPOSITORY
 from tests.finished import EXECUTION, do
 
 SMOKE = load_suite(REPOSITORY / "params/smoke.yaml")
@@ -105,7 +105,7 @@ def test_the_folder_has_tables_figures_samples_and_provenance(checkout: Path) ->
 
 
 def test_one_seed_of_each_cell_has_its_samples_published() -> None:
-    suite = load_suite(REPOSITORY / "params/digits.yaml")
+    suite = load_suite(FROZEN)
     runs = first_runs(suite)
     assert len(runs) * 3 == len(suite.runs)
     assert all(name.endswith("-s0") for name in runs)

@@ -53,8 +53,10 @@ WOLF = {
 
 
 def suite_of(changes: dict[str, Any] | None = None, **train: Any) -> Suite:
-    """The smoke suite, its training short and saved after every step, with changes."""
+    """The smoke suite, its models smaller, its training short and saved after every step, with changes."""
     content = yaml.safe_load((REPOSITORY / "params/smoke.yaml").read_text()) | {"save_seconds": 0.0}
+    content["train"]["score"] |= {"multipliers": [1], "attention_resolutions": []}
+    content["train"]["flow"]["blocks"] = [1]
     content["train"] |= {"steps": STEPS, "snapshots": [3, 7], "flow_warmup_steps": 0, **train}
     content["sweep"] |= {"samplers": ["ancestral", "pc"], "steps": [3], "batch_size": 10}
     content |= {"runs": {RUN: content["runs"][RUN]}, "tune": {}}

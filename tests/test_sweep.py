@@ -28,7 +28,7 @@ from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
 from indm.suite.strict_yaml import parse_yaml
 from indm.training.spec import model_spec
-from tests.conftest import REPOSITORY
+from tests.conftest import FROZEN, REPOSITORY
 
 RUN = "digits-vp-indm-fid-s0"
 VE = "digits-ve-ddpmpp-fid-s0"
@@ -286,9 +286,9 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistake_is_named(tmp_path: Path, mistake: str) -> None:
     before, after, words = MISTAKES[mistake]
-    text = (REPOSITORY / "params/digits.yaml").read_text()
+    text = FROZEN.read_text()
     assert before in text
-    path = tmp_path / "digits.yaml"
+    path = tmp_path / FROZEN.name
     path.write_text(text.replace(before, after, 1))
     with pytest.raises(IndmError) as caught:
         load_suite(path)

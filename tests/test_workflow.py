@@ -22,6 +22,11 @@ from indm.suite.schema.suite import Suite
 from tests.checkout import REPOSITORY, add_dvc_file, copy_checkout, finish, run, start
 
 CELL = "digits-vp-indm-nll"
+# Its line in a suite, where a test edits it: what the suite has there is tuned.
+LINE = (
+    f"  {CELL}: {{dataset: digits, sde: vp, model: indm, "
+    'variant: "", objective: nll, seeds: [0, 1, 2], train: {}, sample: {}}\n'
+)
 
 
 class Stage(NamedTuple):
@@ -141,9 +146,6 @@ def test_generated_files_are_in_step() -> None:
     [
         ("train: {}", "train: {lrr: 1.0e-3}", ["key train.lrr", "unknown key", "did you mean lr?"]),
         ("seeds: [0, 1, 2]", 'seeds: [0, "1"]', ["key seeds", "found [0, '1']", "a list of whole numbers"]),
-        ("seeds: [0, 1, 2]", "seeds: [0, 1, 0]", ["key seeds", "found 0 twice in [0, 1, 0]", "each value once"]),
-        ("seeds: [0, 1, 2]", "seed: -1", ["key seed", "found -1", "allowed: integer, >= 0"]),
-        ("train: {}", "train: {lr: -1.0e-3}", ["key train.lr", "found -0.001", "allowed: number, > 0"]),
         ("dataset: digits", "dataset: mnist", ["key dataset", "found 'mnist'", "patches"]),
     ],
 )
@@ -178,7 +180,9 @@ def test_an_expanded_file_that_was_edited_by_hand_is_written_anew(tmp_path: Path
     assert run(checkout, "dvc", "repro", "validate").returncode == 0
     file = checkout / "params/expanded/digits.json"
     original = file.read_text()
-    file.write_text(original.replace('"steps": 200', '"steps": 201'))
+    steps = load_suite(file).train.steps
+    file.write_text(original.replace(f'"steps": {steps}', f'"steps": {steps + 1}'))
+    assert file.read_text() != original
     done = run(checkout, "dvc", "repro", "validate")
     assert "Running stage 'validate'" in done.stdout, done.stderr
     assert file.read_text() == original
@@ -188,25 +192,21 @@ def test_snakemake_and_dvc_see_the_values_of_a_suite_alike(tmp_path: Path) -> No
     """An edit of params/ reaches DVC by way of the expanded file, which its first stage writes."""
     checkout = copy_checkout(tmp_path)
     file = checkout / "params/digits.yaml"
-    file.write_text(
-        file.read_text()
-        .replace("  steps: 200\n", "  steps: 100\n")
-        .replace("snapshots: [50, 100, 200]", "snapshots: [50]")
-    )
+    steps = load_suite(file).train.steps
+    file.write_text(file.read_text().replace(f"\n  steps: {steps}\n", f"\n  steps: {steps + 1}\n", 1))
     assert run(checkout, "dvc", "repro", "validate").returncode == 0
     expanded = load_suite(checkout / "params/expanded/digits.json")
     assert expanded == load_suite(file)
-    assert expanded.train.steps == 100
+    assert expanded.train.steps == steps + 1
 
 
 def _edit_run(checkout: Path, old: str, new: str) -> None:
-    """Replace a text in the line of ``CELL``."""
+    """Write ``LINE`` with another text in it in the place of that of ``CELL``."""
+    assert old in LINE
     file = checkout / "params/digits.yaml"
-    lines = file.read_text().splitlines(keepends=True)
-    (i,) = [i for i, line in enumerate(lines) if line.startswith(f"  {CELL}:")]
-    assert old in lines[i]
-    lines[i] = lines[i].replace(old, new)
-    file.write_text("".join(lines))
+    text, count = re.subn(rf"^  {CELL}:.*\n", LINE.replace(old, new), file.read_text(), flags=re.MULTILINE)
+    assert count == 1
+    file.write_text(text)
 
 
 @pytest.mark.parametrize(
