@@ -10,7 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from indm.errors import ArtifactError
-from indm.report.figures import FIGURES, PlainLogFormatter, plot_figures
+from indm.report.drawing import PlainLogFormatter
+from indm.report.figures import FIGURES, plot_figures
 from indm.report.figures_toy2d import MODELS, toy2d_figure
 from indm.report.intervals import CROSSED, OVER_IMAGES
 from tests.made_up import write_made_up_results
