@@ -16,7 +16,7 @@ import pytest
 from indm.errors import ArtifactError
 from indm.metrics.weights import TORCH_FIDELITY
 from indm.registry import DATASETS
-from indm.report.figures import plot_figures
+from indm.report.figures import FIGURES, plot_figures
 from indm.report.grades import MEANINGS, SHOWN
 from indm.report.page.caveats import caveats
 from indm.report.page.entries import set_numbers
@@ -141,7 +141,7 @@ def test_tables_have_captions_and_scopes_and_pictures_have_texts(page: Reader) -
     assert all(attributes.get("scope") in ("col", "row") for tag, attributes in page.elements if tag == "th")
     assert all(attributes.get("alt") for tag, attributes in page.elements if tag == "img")
     assert tags.count("img") == 2 * len(RUNS)
-    assert tags.count("svg") == 7
+    assert tags.count("svg") == len(FIGURES)
 
 
 def test_verdicts_that_other_seeds_might_not_repeat_are_called_borderline(folder: Path) -> None:
@@ -229,7 +229,7 @@ CAVEATS = {
         "standin64 is none of the paper’s datasets (64 × 64 pixels of 256 levels; synthetic stand-in",
         "all other scores of images of standin64 mean nothing: Inception has not the published weights",
     ],
-    "digits": [SHORT + "200 steps of 64 images", OTHER_DATA, OWN_FEATURES],
+    "digits": [SHORT + "800 to 1,200 steps of 64 images", OTHER_DATA, OWN_FEATURES],
     "digits-full": [SHORT, OTHER_DATA, OWN_FEATURES],
     "digits-search": [SHORT, OTHER_DATA, OWN_FEATURES],
     "paper": [],
@@ -288,7 +288,7 @@ def test_the_page_knows_the_published_weights_and_the_length_of_the_papers_train
 def test_figures_on_the_page_name_their_error_bars(folder: Path) -> None:
     captions = make_page(folder).split("<figcaption>")[1:]
     plots = [caption for caption in captions if "The numbers:" in caption]
-    assert len(plots) == 7
+    assert len(plots) == len(FIGURES)
     for caption in plots:
         text = caption.split("</figcaption>")[0]
         expected = "no error bars" if "protocol.csv" in text else "Error bars: 95 % interval of the mean over 3 seeds"
@@ -437,7 +437,7 @@ def test_a_phone_never_scrolls_sideways(view: Any, scheme: str) -> None:
 @pytest.mark.browser
 def test_every_picture_is_shown(view: Any) -> None:
     assert view.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
-    assert view.locator("figure.plot svg").count() == 7
+    assert view.locator("figure.plot svg").count() == len(FIGURES)
 
 
 @NEEDS_CHROMIUM

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
@@ -53,6 +54,8 @@ PLAIN_MODELS = ["ddpmpp", "indm"]
 WIDTH = 10.0
 # A logarithmic axis over less than this factor has hardly a 1, 2 or 5.
 SHORT = 4.0
+# Over more than this one, they are too many.
+LONG = 100.0
 # Factor between the places of neighbouring models on a logarithmic axis of steps.
 APART = 1.025
 
@@ -67,13 +70,19 @@ def to_svg(figure: Figure) -> bytes:
 
 
 class PlainLogFormatter(LogFormatter):
-    """Write the ticks of a logarithmic axis as plain numbers: a decade's 1, 2 and 5, or all where there would be few."""
+    """Write the ticks of a logarithmic axis as plain numbers: a decade's 1, 2 and 5, all where there would be few, or 1 alone."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         """Write a tick; its position is not needed."""
         low, high = self.axis.get_view_interval() if self.axis else (1, SHORT)
-        written = "123456789" if high < SHORT * low else "125"
+        written = "123456789" if high < SHORT * low else "125" if high < LONG * low else "1"
         return f"{x:g}" if f"{x:e}"[0] in written and f"{x:.5e}"[2:7] == "00000" else ""
+
+
+def plain_ticks(axis: Axis) -> None:
+    """Write the ticks of a logarithmic axis as plain numbers."""
+    axis.set_major_formatter(PlainLogFormatter())
+    axis.set_minor_formatter(PlainLogFormatter())
 
 
 def draw_lines(axis: Axes, table: pd.DataFrame, x: str, value: str, styles: dict[str, dict[str, Any]]) -> None:

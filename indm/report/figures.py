@@ -12,12 +12,12 @@ from indm.errors import ArtifactError
 from indm.report.drawing import (
     GROUP,
     STYLE,
-    PlainLogFormatter,
     draw_lines,
     forest,
     grid,
     legend,
     note,
+    plain_ticks,
     styles_of,
     to_svg,
 )
@@ -72,8 +72,7 @@ def discretization(table: pd.DataFrame) -> Figure:
             axis.set(xscale="log", yscale="log")
             axis.set_xticks(steps, [f"{step:g}" for step in steps])
             axis.xaxis.minorticks_off()
-            for formatter in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
-                formatter(PlainLogFormatter())
+            plain_ticks(axis.yaxis)
     legend(figure, axes)
     return note(figure, named_bars({STUDENT: table["seeds"]}))
 
@@ -157,7 +156,6 @@ def _learning_curve(table: pd.DataFrame, x: str, label: str) -> Figure:
         for axis, value in zip(row, values, strict=True):
             draw_lines(axis, part, x, value, styles)
             axis.set_xscale("log")
-            for formatter in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
-                formatter(PlainLogFormatter())
+            plain_ticks(axis.xaxis)
     legend(figure, axes)
     return note(figure, named_bars({STUDENT: table["seeds"]}))

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from indm.report.drawing import GROUP, INK, SERIES, SHORT, WIDTH, legend, note
+from indm.report.drawing import GROUP, INK, SERIES, SHORT, WIDTH, legend, note, plain_ticks
 from indm.report.names import heading, names
 
 # What is minimised, by objective; the phases of a search that are drawn against its hyper-parameters.
@@ -30,6 +30,7 @@ def tuning(table: pd.DataFrame) -> Figure:
         axis.set_xlabel(heading(parameter))
         if table[parameter].min() > 0 and table[parameter].max() > SHORT * table[parameter].min():
             axis.set_xscale("log")
+            plain_ticks(axis.xaxis)
     legend(figure, axes)
     return note(figure, "Error bars: one standard error over images.")
 
