@@ -512,6 +512,31 @@ def test_a_learning_curve_averages_its_steps_for_each_image() -> None:
     assert (row["effect"], row["low"], row["high"]) == pytest.approx(expected[:3])
 
 
+def test_a_learning_curve_compares_equal_shares_of_each_training() -> None:
+    """The baseline is trained twice as long; at as many steps as the treatment's it would be compared with other shares."""
+    metric = METRIC | {"stage": "curve", "x": [1.0, 1e9]}
+    curves = {"indm": {10.0: 1.0, 20.0: 0.7, 40.0: 0.5}, "ddpmpp": {20.0: 1.1, 40.0: 0.9, 80.0: 0.8, 7.0: 9.0}}
+    same = {
+        "suite": "s",
+        "dataset": "digits",
+        "sde": "vp",
+        "objective": "nll",
+        "variant": "",
+        "stage": "curve",
+        "metric": "nll",
+    }
+    rows = [
+        same | {"sampler": "", "model": model, "seed": seed, "x": x, "value": value}
+        for model, curve in curves.items()
+        for x, value in curve.items()
+        for seed in range(3)
+    ]
+    (row,) = records(
+        claims_table(pd.DataFrame(rows, columns=VALUE_COLUMNS), NO_IMAGES, claims(metric=metric, controls=[]), "s")
+    )
+    assert row["effect"] == pytest.approx((0.1 + 0.2 + 0.3) / 3)
+
+
 def test_grades_at_the_borders() -> None:
     """A bound that an interval touches is not passed."""
     at = Interval(1.0, 0.5, 1.5, 5)

@@ -58,7 +58,7 @@ def planted_suite() -> Suite:
     runs = [RunParams.model_validate(same | dict(zip(keys, found, strict=True))) for found in cell_seeds]
     sweep = SMOKE.sweep.model_copy(update={"objectives": ["fid"], "samplers": SAMPLERS, "steps": [4, 8, 64]})
     study = SMOKE.toy2d.model_copy(update={"datasets": {"moons": SMOKE.toy2d.datasets["moons"]}})
-    changes = {"runs": {run.identity: run for run in runs}, "sweep": sweep, "toy2d": study, "protocol": {}}
+    changes = {"runs": {run.identity: run for run in runs}, "sweep": sweep, "toy2d": study, "protocol": {}, "tune": {}}
     return SMOKE.model_copy(update=changes)
 
 

@@ -12,6 +12,8 @@ transform is of the mean over images, so that each image counts by its linear pa
 .. math:: d_{si} = \pm (f_i(b_s) - f_i(a_s)), \qquad f_i(a) = f(\bar a) + f'(\bar a)(a_i - \bar a), \qquad
     \frac{1}{I} \sum_i f_i(a) = f(\bar a).
 
+A learning curve is compared at equal shares of each arm's training, up to its last snapshot.
+
 FID and 2-D data have no numbers of single images; each seed draws its own, so that their noise is in the spread of the seeds.
 """
 
@@ -28,6 +30,8 @@ from indm.report.values import refuse_repeats
 from indm.suite.claims import Arm, Bound, Claim, Claims, Control, Metric
 
 PLACE = ["dataset", "sde", "objective"]
+# Of the share of a training that a snapshot is of.
+DECIMALS = 6
 # Each with its derivative.
 TRANSFORMS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "signed": (lambda values: values, lambda values: 1.0),
@@ -151,6 +155,9 @@ def _numbers(found: pd.DataFrame, metric: Metric, place: Mapping[str, str], arm:
     found = found[np.logical_and.reduce([found[key] == text for key, text in keys.items()])]
     if isinstance(metric.x, list):
         found = found[found["x"].between(metric.x[0], metric.x[1])]
+        if metric.stage == "curve":
+            # At equal steps an arm that is trained for as many FLOPs as another would have spent fewer.
+            found = found.assign(x=(found["x"] / found["x"].max()).round(DECIMALS))
     elif metric.x == "last":
         # Trained longer, an arm ends at another step; its last is its last.
         found = found[found["x"] == found["x"].max()].assign(x=0.0)
