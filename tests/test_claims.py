@@ -537,6 +537,20 @@ def test_a_learning_curve_compares_equal_shares_of_each_training() -> None:
     assert row["effect"] == pytest.approx((0.1 + 0.2 + 0.3) / 3)
 
 
+@pytest.mark.parametrize("path", suite_files(REPOSITORY / "params"), ids=lambda path: path.stem)
+def test_controls_of_learning_curves_have_snapshots_at_the_shares_of_indms(path: Path) -> None:
+    suite = load_suite(path)
+    (claim,) = (claim for claim in load_claims(FILE).claims if claim.id == "nearly-mle-training")
+    shares: dict[tuple[str, str, str], set[tuple[float, ...]]] = {}
+    for name, run in suite.runs.items():
+        train = suite.train_params(name)
+        if run.variant in ("", *claim.controls) and train.snapshots:
+            shares.setdefault((run.dataset, run.sde, run.objective), set()).add(
+                tuple(snapshot / train.steps for snapshot in train.snapshots)
+            )
+    assert all(len(found) == 1 for (_, _, objective), found in shares.items() if objective == "nll")
+
+
 def test_grades_at_the_borders() -> None:
     """A bound that an interval touches is not passed."""
     at = Interval(1.0, 0.5, 1.5, 5)
