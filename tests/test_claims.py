@@ -265,6 +265,13 @@ def test_no_data_is_said() -> None:
     assert "no run of the baseline" in graded(alone)["reason"]
 
 
+def test_a_log_of_what_is_not_positive_is_no_data_and_said() -> None:
+    values = planted({("indm", ""): -2.0, ("ddpmpp", ""): 2.0}, 3, 0.005, shared=0.0)
+    with np.errstate(invalid="ignore"):
+        row = graded(values, controls=[], metric=METRIC | {"transform": "log"})
+    assert (row["grade"], row["reason"].rpartition(", ")[2]) == (NO_DATA, "whose log is taken")
+
+
 def test_a_claim_is_graded_in_each_place_apart() -> None:
     values = planted(PLAIN, 5, 0.005)
     both = pd.concat([values, planted(PLAIN | {("indm", ""): 2.1}, 5, 0.001).assign(sde="ve")])

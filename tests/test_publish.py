@@ -23,11 +23,13 @@ from indm.kept import publish as module
 from indm.kept.publish import TABLES, first_runs
 from indm.kept.weights import WEIGHTS_FORMAT
 from indm.pipeline import STAGES
+from indm.register import write_registrations
 from indm.report.readme import numbers, verdicts, with_results
 from indm.store.blocks import replace_block
 from indm.store.files import CHECKPOINT_FORMAT, read_weights, write_weights
 from indm.store.provenance import provenance
 from indm.suite.load import load_suite
+from indm.suite.registrations import Registration, Registrations
 from indm.training.spec import model_spec
 from tests.conftest import REPOSITORY
 from tests.finished import EXECUTION, do
@@ -127,6 +129,16 @@ def test_the_page_says_what_was_run_and_lists_the_files(checkout: Path) -> None:
     for link in re.findall(r"\]\(([^)]+)\)", page):
         assert (TARGET / link).exists(), link
     assert set(re.findall(r"\[(tables/[^\]]+)\]", page)) == {f"tables/{name}.csv" for name in TABLES}
+
+
+def test_a_note_of_several_lines_and_bars_stays_in_its_cell(checkout: Path) -> None:
+    entry = Registration(
+        commit="0" * 40, date="2026-01-31", suite_sha256="1" * 64, claims_sha256="2" * 64, note="a | b\nc"
+    )
+    write_registrations(Path("params/registrations.yaml"), Registrations(suites={"smoke": entry}))
+    publish()
+    (row,) = (line for line in (TARGET / "README.md").read_text().splitlines() if line.startswith("| registration |"))
+    assert row.endswith(" a \\| b c |")
 
 
 def test_text_by_hand_stays(checkout: Path) -> None:

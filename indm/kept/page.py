@@ -67,6 +67,8 @@ def _lines(published: Published) -> Iterator[str]:
         claims_sha256(load_claims(Path("params/claims.yaml"))),
         commits,
     )
+    # A note may have lines and bars, which a cell of a table may not.
+    registration = " ".join(registration.split()).replace("|", "\\|")
     hours = sum(execution["seconds"] for execution in executions) / 3600
     yield from ("| | |", "|---|---|")
     yield f"| suite | `params/{suite.suite}.yaml`; what it says in full has SHA-256 `{suite_sha256(suite)}` |"
