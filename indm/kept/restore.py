@@ -43,17 +43,14 @@ def restore(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome
     for folder in [folder for folder, files in packed.items() if _odd_names(folder, files)]:
         odd = ", ".join(_odd_names(folder, packed.pop(folder)))
         outcome.refused[folder.place] = f"{folders[folder]}: found other files than are kept now: {odd}; {ANEW}"
-    now = time.time()
     with tempfile.TemporaryDirectory() as temporary:
         staged = Path(temporary) / suite.suite
         for folder in folders:
             _lay(staged, packed[folder] if folder in packed else _manifests(here, folder))
+        now = time.time()
         for folder, files in packed.items():
-            try:
-                check_folder(suite, staged.parent, folder)
-            except ArtifactError as error:
-                reason = str(error).replace(f"{staged}/", "")
-                outcome.refused[folder.place] = f"{folders[folder]}: {reason}; {ANEW}"
+            if fault := _fault(suite, staged, folder):
+                outcome.refused[folder.place] = f"{folders[folder]}: {fault}; {ANEW}"
             else:
                 _take(here, folder, files, outcome, replace, now)
             if folder.place in outcome.refused:
@@ -63,8 +60,17 @@ def restore(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome
     return outcome
 
 
+def _fault(suite: "Suite", staged: Path, folder: Folder) -> str:
+    """Say why a folder is not what the suite and the code would make; nothing where it is."""
+    try:
+        check_folder(suite, staged.parent, folder)
+    except ArtifactError as error:
+        return str(error).replace(f"{staged}/", "")
+    return ""
+
+
 def _take(here: Path, folder: Folder, files: dict[str, bytes], outcome: Outcome, replace: bool, now: float) -> None:
-    """Write a folder among the results, unless the same or others are here."""
+    """Write a folder among the results, all of it of one time, unless the same or others are here."""
     found, expected = results_alone(_present(here, files)), results_alone(files)
     if found == expected:
         outcome.same.append(folder.place)
