@@ -21,7 +21,9 @@ from indm.suite.strict_yaml import parse_yaml, yaml_text
 from tests.conftest import REPOSITORY
 
 SUITES = suite_files(REPOSITORY / "params")
-DIGITS = (REPOSITORY / "params" / "digits.yaml").read_text()
+# A suite of known content, whatever the default one is tuned to.
+FILE = REPOSITORY / "tests" / "data" / "suite" / "digits.yaml"
+DIGITS = FILE.read_text()
 RUN = "digits-vp-indm-nll"
 LINE = 'model: indm, variant: "", objective: nll, seeds: [0, 1, 2], train: {}, sample: {}}'
 
@@ -315,7 +317,7 @@ def lists(content: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
             yield (*key, name), value
 
 
-FULL = suite_content(load_suite(REPOSITORY / "params" / "digits.yaml"))
+FULL = suite_content(load_suite(FILE))
 LISTS = {".".join(key): (key, value) for key, value in lists(FULL)}
 
 
