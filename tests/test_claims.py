@@ -265,6 +265,13 @@ def test_no_data_is_said() -> None:
     assert "no run of the baseline" in graded(alone)["reason"]
 
 
+def test_a_log_of_what_is_not_positive_is_no_data_and_said() -> None:
+    values = planted({("indm", ""): -2.0, ("ddpmpp", ""): 2.0}, 3, 0.005, shared=0.0)
+    with np.errstate(invalid="ignore"):
+        row = graded(values, controls=[], metric=METRIC | {"transform": "log"})
+    assert (row["grade"], row["reason"].rpartition(", ")[2]) == (NO_DATA, "whose log is taken")
+
+
 def test_a_claim_is_graded_in_each_place_apart() -> None:
     values = planted(PLAIN, 5, 0.005)
     both = pd.concat([values, planted(PLAIN | {("indm", ""): 2.1}, 5, 0.001).assign(sde="ve")])
@@ -510,6 +517,48 @@ def test_a_learning_curve_averages_its_steps_for_each_image() -> None:
     numbers = images.groupby(["model", "seed", "image"])["nll"].mean().unstack()
     expected = interval((numbers.loc["ddpmpp"] - numbers.loc["indm"]).to_numpy())
     assert (row["effect"], row["low"], row["high"]) == pytest.approx(expected[:3])
+
+
+def test_a_learning_curve_compares_equal_shares_of_each_training() -> None:
+    """The baseline is trained about twice as long; at as many steps as the treatment's it would be compared with other shares."""
+    metric = METRIC | {"stage": "curve", "x": [1.0, 1e9]}
+    curves = {"indm": {10.0: 1.0, 20.0: 0.7, 40.0: 0.5}, "ddpmpp": {20.0: 1.1, 41.0: 0.9, 81.0: 0.8, 7.0: 9.0}}
+    same = {
+        "suite": "s",
+        "dataset": "digits",
+        "sde": "vp",
+        "objective": "nll",
+        "variant": "",
+        "stage": "curve",
+        "metric": "nll",
+    }
+    rows = [
+        same | {"sampler": "", "model": model, "seed": seed, "x": x, "value": value}
+        for model, curve in curves.items()
+        for x, value in curve.items()
+        for seed in range(3)
+    ]
+    (row,) = records(
+        claims_table(pd.DataFrame(rows, columns=VALUE_COLUMNS), NO_IMAGES, claims(metric=metric, controls=[]), "s")
+    )
+    assert row["effect"] == pytest.approx((0.1 + 0.2 + 0.3) / 3)
+
+
+@pytest.mark.parametrize("path", suite_files(REPOSITORY / "params"), ids=lambda path: path.stem)
+def test_controls_of_learning_curves_have_snapshots_at_the_shares_of_indms(path: Path) -> None:
+    suite = load_suite(path)
+    (claim,) = (claim for claim in load_claims(FILE).claims if claim.id == "nearly-mle-training")
+    plain = {
+        (run.dataset, run.sde, run.objective): name
+        for name, run in suite.runs.items()
+        if run.model == "indm" and not run.variant
+    }
+    for name, run in suite.runs.items():
+        train = suite.train_params(name)
+        indm = plain.get((run.dataset, run.sde, run.objective))
+        if indm and run.objective == "nll" and run.variant in ("", *claim.controls) and train.snapshots:
+            own = suite.train_params(indm)
+            assert [round(step * own.steps / train.steps) for step in train.snapshots] == own.snapshots, name
 
 
 def test_grades_at_the_borders() -> None:

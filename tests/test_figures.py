@@ -10,7 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from indm.errors import ArtifactError
-from indm.report.figures import FIGURES, PlainLogFormatter, plot_figures
+from indm.report.drawing import PlainLogFormatter, plain_ticks
+from indm.report.figures import FIGURES, plot_figures
 from indm.report.figures_toy2d import MODELS, toy2d_figure
 from indm.report.intervals import CROSSED, OVER_IMAGES
 from tests.made_up import write_made_up_results
@@ -75,6 +76,15 @@ def test_rows_without_numbers_and_models_without_variants_are_drawn(tmp_path: Pa
 @pytest.mark.parametrize(("tick", "text"), [(0.2, "0.2"), (1.0, "1"), (50.0, "50"), (0.3, ""), (1.5, "")])
 def test_ticks_of_logarithmic_axes_are_plain(tick: float, text: str) -> None:
     assert PlainLogFormatter()(tick) == text
+
+
+@pytest.mark.parametrize(("ends", "written"), [((1, 3), "123456789"), ((1, 50), "125"), ((0.001, 1), "1")])
+def test_a_longer_logarithmic_axis_has_fewer_ticks_a_decade(ends: tuple[float, float], written: str) -> None:
+    axis = Figure().subplots()
+    axis.set(xscale="log", xlim=ends)
+    plain_ticks(axis.xaxis)
+    for formatter in (axis.xaxis.get_major_formatter(), axis.xaxis.get_minor_formatter()):
+        assert "".join(formatter(float(tick)) for tick in range(1, 10)) == written
 
 
 CELL = {"dataset": "digits", "sde": "vp", "objective": "nll", "model": "indm", "variant": ""}

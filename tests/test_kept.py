@@ -17,7 +17,6 @@ from indm.identity import Identity
 from indm.jobs import MAKERS, Job, job_names
 from indm.kept.folders import archive, kept_folders
 from indm.kept.packing import pack, unpack
-from indm.kept.restore import restore
 from indm.pipeline import STAGES
 from indm.stamps import job_stamp
 from indm.store.files import write_json
@@ -169,7 +168,7 @@ def test_other_results_are_refused_until_they_are_asked_for(checkout: Path) -> N
     do(SMOKE, checkout, Job("nll", RUN), "another content of")
     done = call("keep")
     assert done.exit_code == 1
-    assert "holds other results; keep those here in its place with --replace" in line(done, "refused")
+    assert "holds other results; restore them, or keep those here in its place with --replace" in line(done, "refused")
     assert packed().read_bytes() == kept
     assert call("keep", "--replace").exit_code == 0
     assert packed().read_bytes() != kept
@@ -280,29 +279,72 @@ def test_what_was_not_kept_is_listed(checkout: Path) -> None:
     assert line(call("restore"), "skipped") == f"indm restore: skipped {PLACE}: not kept"
 
 
-def test_archives_that_are_none_stop_with_one_line(checkout: Path) -> None:
+@pytest.mark.parametrize("cut", [100, -1], ids=["header", "checksum"])
+def test_archives_that_are_none_stop_with_one_line(checkout: Path, cut: int) -> None:
     assert call("restore").output == (
         "indm restore: docs/results/smoke/kept: found no archive of suite smoke; python -m indm keep makes them\n"
     )
     call("keep")
-    packed().write_bytes(packed().read_bytes()[:100])
+    packed().write_bytes(packed().read_bytes()[:cut])
     done = call("restore")
     assert done.exit_code == 1
     assert done.output.startswith(f"indm restore: {packed()}: not a .tar.gz archive (")
     assert done.output.count("\n") == 1
+    done = call("keep")
+    assert done.exit_code == 1
+    assert line(done, "refused").startswith(f"indm keep: refused {PLACE}: {packed()}: not a .tar.gz archive (")
+    assert call("keep", "--replace").exit_code == 0
+    assert call("restore").exit_code == 0
 
 
-def test_an_archive_cannot_write_elsewhere(tmp_path: Path) -> None:
-    suite_folder = tmp_path / "results"
-    folder = FOLDERS["data/digits"]
-    path = archive(tmp_path / "kept", folder)
-    path.parent.mkdir(parents=True)
-    path.write_bytes(pack({"../../elsewhere": b"text"}))
-    with pytest.raises(ArtifactError, match="outside of the results"):
-        restore(SMOKE, suite_folder, tmp_path / "kept", replace=False)
-    with tarfile.open(path, "w:gz") as made:
-        link = tarfile.TarInfo("data/digits/dataset.json")
-        link.type, link.linkname = tarfile.SYMTYPE, os.devnull
-        made.addfile(link)
-    with pytest.raises(ArtifactError, match="which is no file"):
-        unpack(path)
+def test_a_damaged_byte_is_seen(tmp_path: Path) -> None:
+    """Provenance has no SHA-256 in a manifest: the archive's own checksum is what speaks for it."""
+    path = tmp_path / "a.tar.gz"
+    content = pack({"a": bytes(range(256)) * 4, "b": b"text"})
+    for place in range(10, len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 85]) + content[place + 1 :])
+        with pytest.raises(ArtifactError):
+            unpack(path)
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "/tmp/indm-elsewhere", ".", PLACE, f"runs/{OTHER}/nll.json"])
+def test_an_archive_cannot_write_elsewhere(checkout: Path, name: str) -> None:
+    call("keep")
+    shutil.rmtree(checkout / "results")
+    before = files(checkout)
+    packed().write_bytes(pack(unpack(packed()) | {name: b"text"}))
+    done = call("restore")
+    assert done.exit_code == 1
+    assert line(done, "refused").startswith(
+        f"indm restore: refused {PLACE}: {packed()}: found other files than are kept now: {name}; "
+    )
+    written = {path for path in set(files(checkout)) - set(before) if path.startswith(f"results/smoke/{PLACE}/")}
+    assert not written
+    assert not Path("/tmp/indm-elsewhere").exists()
+    assert (checkout / f"results/smoke/runs/{OTHER}/nll.json").read_bytes() != b"text"
+
+
+def test_an_archive_has_no_links(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar.gz"
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+        with tarfile.open(path, "w:gz") as made:
+            link = tarfile.TarInfo("data/digits/dataset.json")
+            link.type, link.linkname = kind, os.devnull
+            made.addfile(link)
+        with pytest.raises(ArtifactError, match="which is no file"):
+            unpack(path)
+
+
+def test_runs_are_not_restored_beside_a_dataset_that_was_refused(checkout: Path) -> None:
+    """The dataset that is here is another one, and the one that the runs were trained on is of other code."""
+    call("keep")
+    shutil.rmtree(checkout / "results/smoke/runs")
+    content = unpack(packed("data/digits"))
+    name = "data/digits/provenance/prepare.json"
+    record = json.loads(content[name]) | {"code_stamp": "0" * 64}
+    packed("data/digits").write_bytes(pack(content | {name: json.dumps(record).encode()}))
+    for job in FOLDERS["data/digits"].jobs:
+        do(SMOKE, checkout, job, "another content of")
+    done = call("restore")
+    assert f"refused {PLACE}: " in done.output
+    assert not (checkout / "results/smoke/runs").exists()

@@ -1,5 +1,6 @@
 """What is published of a suite: which files, how much of them, and what README.md says of them."""
 
+import hashlib
 import json
 import platform
 import re
@@ -22,13 +23,15 @@ from indm.kept import publish as module
 from indm.kept.publish import TABLES, first_runs
 from indm.kept.weights import WEIGHTS_FORMAT
 from indm.pipeline import STAGES
+from indm.register import write_registrations
 from indm.report.readme import numbers, verdicts, with_results
 from indm.store.blocks import replace_block
 from indm.store.files import CHECKPOINT_FORMAT, read_weights, write_weights
 from indm.store.provenance import provenance
 from indm.suite.load import load_suite
+from indm.suite.registrations import Registration, Registrations
 from indm.training.spec import model_spec
-from tests.conftest import FROZEN, REPOSITORY
+from tests.conftest import REPOSITORY
 from tests.finished import EXECUTION, do
 
 SMOKE = load_suite(REPOSITORY / "params/smoke.yaml")
@@ -105,10 +108,12 @@ def test_the_folder_has_tables_figures_samples_and_provenance(checkout: Path) ->
 
 
 def test_one_seed_of_each_cell_has_its_samples_published() -> None:
-    suite = load_suite(FROZEN)
-    runs = first_runs(suite)
-    assert len(runs) * 3 == len(suite.runs)
-    assert all(name.endswith("-s0") for name in runs)
+    suite = load_suite(REPOSITORY / "params/digits.yaml")
+    first: dict[str, str] = {}
+    for name in suite.runs:
+        first.setdefault(name.rpartition("-s")[0], name)
+    assert first_runs(suite) == list(first.values())
+    assert len(first) < len(suite.runs)
 
 
 def test_the_page_says_what_was_run_and_lists_the_files(checkout: Path) -> None:
@@ -126,6 +131,16 @@ def test_the_page_says_what_was_run_and_lists_the_files(checkout: Path) -> None:
     assert set(re.findall(r"\[(tables/[^\]]+)\]", page)) == {f"tables/{name}.csv" for name in TABLES}
 
 
+def test_a_note_of_several_lines_and_bars_stays_in_its_cell(checkout: Path) -> None:
+    entry = Registration(
+        commit="0" * 40, date="2026-01-31", suite_sha256="1" * 64, claims_sha256="2" * 64, note="a | b\nc"
+    )
+    write_registrations(Path("params/registrations.yaml"), Registrations(suites={"smoke": entry}))
+    publish()
+    (row,) = (line for line in (TARGET / "README.md").read_text().splitlines() if line.startswith("| registration |"))
+    assert row.endswith(" a \\| b c |")
+
+
 def test_text_by_hand_stays(checkout: Path) -> None:
     publish()
     path = TARGET / "README.md"
@@ -136,10 +151,35 @@ def test_text_by_hand_stays(checkout: Path) -> None:
     assert page.endswith("By hand, below.\n")
     assert "Edited" not in page
     path.write_text("No markers.\n")
+    (TARGET / "tables/claims.csv").write_text("of an earlier run")
     done = publish()
     assert done.exit_code == 1
     assert done.output.startswith(f"indm publish: {path}: found 0 blocks <!-- results: ... -->")
     assert path.read_text() == "No markers.\n"
+    assert (TARGET / "tables/claims.csv").read_text() == "of an earlier run"
+
+
+def test_a_record_without_its_commit_is_refused(checkout: Path) -> None:
+    path = Path(f"results/smoke/runs/{RUN}/provenance/nll.json")
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in record.items() if key != "commit"}))
+    done = publish()
+    assert done.exit_code == 1
+    assert done.output.startswith(f"indm publish: {path}: found no commit, expected what stage nll writes; ")
+    assert done.output.count("\n") == 1
+
+
+def test_dvcs_notes_are_published_if_they_are_of_these_results(checkout: Path) -> None:
+    lock, published = Path("workflow/dvc/smoke/dvc.lock"), TARGET / "dvc.lock"
+    lock.parent.mkdir(parents=True)
+    names = (f"results/smoke/tables/{name}.csv" for name in TABLES)
+    noted = "".join(f"md5: {hashlib.md5(Path(name).read_bytes()).hexdigest()}\n" for name in names)
+    lock.write_text(noted)
+    publish()
+    assert published.read_text() == noted
+    lock.write_text(noted.replace(noted[5:37], "0" * 32))
+    publish()
+    assert not published.exists()
 
 
 def test_nothing_says_in_which_folder_of_which_machine_it_was(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:

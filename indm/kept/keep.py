@@ -50,16 +50,28 @@ def keep(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome:
         except ArtifactError as error:
             outcome.skipped[folder.place] = str(error)
             continue
-        known = unpack(path) if path.is_file() else {}
-        if results_alone(known) == results_alone(files):
+        difference = _difference(path, files)
+        if difference is None:
             outcome.same.append(folder.place)
-        elif known and not replace:
-            outcome.refused[folder.place] = f"{path}: holds other results; keep those here in its place with --replace"
+        elif difference and not replace:
+            outcome.refused[folder.place] = f"{difference}, or keep those here in its place with --replace"
         else:
             with atomic_write(path) as file:
                 file.write(pack(files))
             outcome.done.append(folder.place)
     return outcome
+
+
+def _difference(path: Path, files: dict[str, bytes]) -> str | None:
+    """Say in what an archive differs from files, and what helps; nothing where there is none, none where it does not."""
+    if not path.is_file():
+        return ""
+    try:
+        known = unpack(path)
+    except ArtifactError as error:
+        return str(error)
+    same = results_alone(known) == results_alone(files)
+    return None if same else f"{path}: holds other results; restore them"
 
 
 def results_alone(files: dict[str, bytes]) -> dict[str, bytes]:

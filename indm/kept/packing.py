@@ -3,6 +3,7 @@
 import gzip
 import io
 import tarfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -33,9 +34,11 @@ def unpack(path: Path) -> dict[str, bytes]:
         ArtifactError: if it is damaged, or holds anything but files.
     """
     try:
-        with tarfile.open(path, mode="r:gz") as archive:
+        # Read to its end, where gzip's checksum is: tarfile alone stops before it.
+        content = io.BytesIO(gzip.decompress(path.read_bytes()))
+        with tarfile.open(fileobj=content, mode="r:") as archive:
             if odd := [member.name for member in archive if not member.isfile()]:
                 raise ArtifactError(f"{path}: found {odd[0]}, which is no file; take the archive from git again")
             return {member.name: file.read() for member in archive if (file := archive.extractfile(member))}
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise ArtifactError(f"{path}: not a .tar.gz archive ({error}); take it from git again") from None

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from indm.report.export import TITLES
 from indm.report.page.registration import describe_registration
 from indm.store.blocks import END, replace_block
-from indm.store.files import atomic_write
 from indm.store.provenance import commit_date
 from indm.suite.claims import load_claims
 from indm.suite.content import claims_sha256, suite_sha256
@@ -47,13 +46,16 @@ class Published:
     executions: list[dict[str, Any]]
 
 
-def update_page(published: Published) -> None:
-    """Write the generated block of README.md; a page that is not there becomes a stub."""
+def page_text(published: Published) -> str:
+    """Return README.md with its generated block; a page that is not there becomes a stub.
+
+    Raises:
+        ArtifactError: if the page has no place for the block.
+    """
     path = published.target / "README.md"
     stub = STUB.format(suite=published.suite.suite, end=END.format(name=BLOCK))
     text = path.read_text(encoding="utf-8") if path.is_file() else stub
-    with atomic_write(path) as file:
-        file.write(replace_block(text, BLOCK, "\n".join(_lines(published)), str(path)).encode())
+    return replace_block(text, BLOCK, "\n".join(_lines(published)), str(path))
 
 
 def _lines(published: Published) -> Iterator[str]:
@@ -65,6 +67,8 @@ def _lines(published: Published) -> Iterator[str]:
         claims_sha256(load_claims(Path("params/claims.yaml"))),
         commits,
     )
+    # A note may have lines and bars, which a cell of a table may not.
+    registration = " ".join(registration.split()).replace("|", "\\|")
     hours = sum(execution["seconds"] for execution in executions) / 3600
     yield from ("| | |", "|---|---|")
     yield f"| suite | `params/{suite.suite}.yaml`; what it says in full has SHA-256 `{suite_sha256(suite)}` |"

@@ -1,5 +1,6 @@
 """Publish what a suite has found: tables, figures, pictures, provenance and, if asked for, weights, in a folder for git."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +12,10 @@ from indm.errors import ArtifactError
 from indm.identity import Identity
 from indm.jobs import Job
 from indm.kept.folders import kept_folders
-from indm.kept.page import Published, update_page
+from indm.kept.page import Published, page_text
 from indm.kept.weights import averaged_weights, trained, weights_of
 from indm.pipeline import SHOWN
-from indm.store.files import atomic_write
+from indm.store.files import AGAIN, atomic_write
 from indm.store.provenance import read_provenance
 
 if TYPE_CHECKING:
@@ -57,8 +58,7 @@ def publish(suite: "Suite", places: Places, runs: Sequence[str]) -> Published:
     files = {f"tables/{name}.csv": (here / f"tables/{name}.csv").read_bytes() for name in TABLES}
     files |= {f"figures/{path.name}": path.read_bytes() for path in sorted(figures.glob("*.svg"))}
     files |= {f"samples/{run}.png": (here / f"runs/{run}/samples.png").read_bytes() for run in first_runs(suite)}
-    if (lock := _lock(suite.suite)).is_file():
-        files["dvc.lock"] = lock.read_bytes()
+    files |= _lock(suite.suite, files)
     executions = summarise(suite, here)
     content = {"suite": suite.suite, "executions": executions}
     files["provenance.json"] = (json.dumps(content, indent=2) + "\n").encode()
@@ -68,9 +68,14 @@ def publish(suite: "Suite", places: Places, runs: Sequence[str]) -> Published:
     return _write(suite, target, files | weights, executions)
 
 
-def _lock(suite: str) -> Path:
-    """Return where DVC notes what belongs to a suite: the default one's lies at the top."""
-    return Path("dvc.lock" if suite == DEFAULT_SUITE.stem else f"workflow/dvc/{suite}/dvc.lock")
+def _lock(suite: str, tables: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Read what DVC notes of a suite, if it notes these tables; of an earlier run, or one by Snakemake, it does not."""
+    path = Path("dvc.lock" if suite == DEFAULT_SUITE.stem else f"workflow/dvc/{suite}/dvc.lock")
+    content = path.read_bytes() if path.is_file() else b""
+    noted = [
+        hashlib.md5(text, usedforsecurity=False).hexdigest() for name, text in tables.items() if name.endswith(".csv")
+    ]
+    return {"dvc.lock": content} if all(md5.encode() in content for md5 in noted) else {}
 
 
 def first_runs(suite: "Suite") -> list[str]:
@@ -89,11 +94,17 @@ def summarise(suite: "Suite", suite_folder: Path) -> list[dict[str, Any]]:
             for path in (suite_folder / name for name in folder.records(job)):
                 if path.is_file():
                     record = read_provenance(path, suite.suite, job.subject)
+                    _check_record(path, record)
                     alike = {key: record[key] for key in ALIKE}
                     entry = found.setdefault(json.dumps(alike, sort_keys=True), alike | {"jobs": {}, "seconds": 0.0})
                     entry["jobs"][path.stem] = entry["jobs"].get(path.stem, 0) + 1
                     entry["seconds"] = round(entry["seconds"] + record["seconds"], 3)
     return list(found.values())
+
+
+def _check_record(path: Path, record: Mapping[str, Any]) -> None:
+    if missing := [key for key in (*ALIKE, "seconds") if key not in record]:
+        raise ArtifactError(f"{path}: found no {', '.join(missing)}, expected what stage {path.stem} writes; {AGAIN}")
 
 
 def _still_good(suite: "Suite", identity: Identity, target: Path, runs: Sequence[str]) -> dict[str, bytes]:
@@ -118,16 +129,15 @@ def _check_size(files: Mapping[str, bytes], most: int, what: str) -> None:
 
 
 def _write(suite: "Suite", target: Path, files: Mapping[str, bytes], executions: list[dict[str, Any]]) -> Published:
-    """Write what differs, and remove what was published of an earlier state."""
-    for folder in ("tables", "figures", "samples", "weights"):
-        for path in (target / folder).glob("*"):
-            if f"{folder}/{path.name}" not in files:
-                path.unlink()
-    for name, content in files.items():
+    """Write what differs, and remove what was published of an earlier state; first make the page, which may be refused."""
+    published = Published(suite, target, {name: len(content) for name, content in files.items()}, executions)
+    for name, content in [*files.items(), ("README.md", page_text(published).encode())]:
         path = target / name
         if not path.is_file() or path.read_bytes() != content:
             with atomic_write(path) as file:
                 file.write(content)
-    published = Published(suite, target, {name: len(content) for name, content in files.items()}, executions)
-    update_page(published)
+    earlier = [path for folder in ("tables", "figures", "samples", "weights") for path in (target / folder).glob("*")]
+    for path in [*earlier, target / "dvc.lock"]:
+        if path.is_file() and str(path.relative_to(target)) not in files:
+            path.unlink()
     return published

@@ -18,6 +18,8 @@ from indm.store.files import atomic_write
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
+ANEW = "keep it anew from a run of the suite as it is"
+
 
 def restore(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome:
     """Unpack every folder that is kept, and made by the suite and the code as they are.
@@ -33,43 +35,52 @@ def restore(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome
     Raises:
         ArtifactError: if nothing is kept of the suite, or an archive is damaged.
     """
-    folders = {folder: archive(root, folder) for folder in kept_folders(suite)}
+    folders, here = {folder: archive(root, folder) for folder in kept_folders(suite)}, results / suite.suite
     packed = {folder: unpack(path) for folder, path in folders.items() if path.is_file()}
     if not packed:
         raise ArtifactError(f"{root}: found no archive of suite {suite.suite}; python -m indm keep makes them")
-    outcome, now = (
-        Outcome(skipped={folder.place: "not kept" for folder in folders if folder not in packed}),
-        time.time(),
-    )
+    outcome = Outcome(skipped={folder.place: "not kept" for folder in folders if folder not in packed})
+    for folder in [folder for folder, files in packed.items() if _odd_names(folder, files)]:
+        odd = ", ".join(_odd_names(folder, packed.pop(folder)))
+        outcome.refused[folder.place] = f"{folders[folder]}: found other files than are kept now: {odd}; {ANEW}"
     with tempfile.TemporaryDirectory() as temporary:
         staged = Path(temporary) / suite.suite
         for folder in folders:
-            _lay(staged, packed[folder] if folder in packed else _manifests(results / suite.suite, folder))
+            _lay(staged, packed[folder] if folder in packed else _manifests(here, folder))
+        now = time.time()
         for folder, files in packed.items():
-            here = _present(results / suite.suite, files)
-            try:
-                _check_names(folder, files)
-                check_folder(suite, staged.parent, folder)
-            except ArtifactError as error:
-                reason = str(error).replace(f"{staged}/", "")
-                outcome.refused[folder.place] = (
-                    f"{folders[folder]}: {reason}; keep it anew from a run of the suite as it is"
-                )
-                continue
-            found, expected = results_alone(here), results_alone(files)
-            if found == expected:
-                outcome.same.append(folder.place)
-            elif replace or found.items() <= expected.items():
-                _write(results / suite.suite, files, now)
-                outcome.done.append(folder.place)
+            if fault := _fault(suite, staged, folder):
+                outcome.refused[folder.place] = f"{folders[folder]}: {fault}; {ANEW}"
             else:
-                outcome.refused[folder.place] = (
-                    f"{results / suite.suite / folder.place}: other results are here; put those kept in their place with --replace"
-                )
+                _take(here, folder, files, outcome, replace, now)
+            if folder.place in outcome.refused:
                 # What is left here is what later folders have to agree with.
                 shutil.rmtree(staged / folder.place)
-                _lay(staged, _manifests(results / suite.suite, folder))
+                _lay(staged, _manifests(here, folder))
     return outcome
+
+
+def _fault(suite: "Suite", staged: Path, folder: Folder) -> str:
+    """Say why a folder is not what the suite and the code would make; nothing where it is."""
+    try:
+        check_folder(suite, staged.parent, folder)
+    except ArtifactError as error:
+        return str(error).replace(f"{staged}/", "")
+    return ""
+
+
+def _take(here: Path, folder: Folder, files: dict[str, bytes], outcome: Outcome, replace: bool, now: float) -> None:
+    """Write a folder among the results, all of it of one time, unless the same or others are here."""
+    found, expected = results_alone(_present(here, files)), results_alone(files)
+    if found == expected:
+        outcome.same.append(folder.place)
+    elif replace or found.items() <= expected.items():
+        _write(here, files, now)
+        outcome.done.append(folder.place)
+    else:
+        outcome.refused[folder.place] = (
+            f"{here / folder.place}: other results are here; put those kept in their place with --replace"
+        )
 
 
 def _manifests(suite_folder: Path, folder: Folder) -> dict[str, bytes]:
@@ -79,18 +90,14 @@ def _manifests(suite_folder: Path, folder: Folder) -> dict[str, bytes]:
 
 def _lay(staged: Path, files: dict[str, bytes]) -> None:
     for name, content in files.items():
-        path = staged / name
-        if not path.resolve().is_relative_to(staged.resolve()):
-            raise ArtifactError(f"found {name} in an archive, outside of the results; take the archives from git again")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        (staged / name).parent.mkdir(parents=True, exist_ok=True)
+        (staged / name).write_bytes(content)
 
 
-def _check_names(folder: Folder, files: dict[str, bytes]) -> None:
-    """Check that an archive holds what is kept of a folder as the pipeline is, and nothing else."""
+def _odd_names(folder: Folder, files: dict[str, bytes]) -> list[str]:
+    """List files that an archive lacks, or has beside what is kept of a folder as the pipeline is: it can write nowhere else."""
     records = {name for job in folder.jobs for name in folder.records(job)}
-    if odd := set(folder.files).symmetric_difference(set(files) - records):
-        raise ArtifactError(f"found other files than are kept now: {', '.join(sorted(odd))}")
+    return sorted(set(folder.files).symmetric_difference(set(files) - records))
 
 
 def _present(suite_folder: Path, files: Iterable[str]) -> dict[str, bytes]:

@@ -106,7 +106,8 @@ def _graded(compared: Comparison, p_adjusted: float | None, tail: float, many: i
     intervals = control_intervals(compared.controls, many)
     verdict = grade(against, intervals, claim.smallest_effect, compared.absent, p_adjusted)
     if against.n == 0:
-        return row | {"grade": verdict.grade, "reason": verdict.reason}
+        positive = ", both with numbers above 0, whose log is taken" if claim.metric.transform == "log" else ""
+        return row | {"grade": verdict.grade, "reason": verdict.reason + positive}
     reason = verdict.reason + _impossible(compared)
     row |= against._asdict() | {"grade": verdict.grade, "reason": reason, "control": verdict.control}
     row |= {"test": method(against), "p_adjusted": p_adjusted}

@@ -12,6 +12,9 @@ transform is of the mean over images, so that each image counts by its linear pa
 .. math:: d_{si} = \pm (f_i(b_s) - f_i(a_s)), \qquad f_i(a) = f(\bar a) + f'(\bar a)(a_i - \bar a), \qquad
     \frac{1}{I} \sum_i f_i(a) = f(\bar a).
 
+A learning curve is compared at equal shares of each arm's training, up to its last snapshot: at equal steps, an arm that is
+trained for as many FLOPs as another would have spent fewer.
+
 FID and 2-D data have no numbers of single images; each seed draws its own, so that their noise is in the spread of the seeds.
 """
 
@@ -180,6 +183,8 @@ def _differences(
         compared = treated * 0 + TRANSFORMS[claim.metric.transform][0](other.value)
     else:
         compared = _numbers(found, claim.metric, place, other)
+        if claim.metric.stage == "curve" and isinstance(claim.metric.x, list):
+            compared = _at_shares_of(treated, compared)
     seeds, columns = treated.index.intersection(compared.index), treated.columns.intersection(compared.columns)
     if len(seeds) == 0 or len(columns) == 0:
         return np.empty(0)
@@ -189,6 +194,16 @@ def _differences(
         return np.empty(0)
     of_images = lower.T.groupby("image").mean().T.to_numpy() * (1 if claim.direction == "lower" else -1)
     return of_images[:, 0] if of_images.shape[1] == 1 else of_images
+
+
+def _at_shares_of(treated: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
+    """Name an arm's snapshots by the treatment's steps at the same share of its training, to the nearest step."""
+    if treated.empty or compared.empty:
+        return compared
+    columns = compared.columns.to_frame()
+    last = treated.columns.get_level_values("x").max()
+    columns["x"] = (columns["x"] * (last / columns["x"].max())).round()
+    return compared.set_axis(pd.MultiIndex.from_frame(columns), axis="columns").loc[:, ~columns.duplicated().to_numpy()]
 
 
 def _choose(tables: Tables, control: Control, place: Mapping[str, str]) -> Arm | None:

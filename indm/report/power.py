@@ -7,8 +7,11 @@ The power is the probability that the interval of S seeds lies above a bound, we
 
 with s the standard deviation of the paired differences over seeds that was found, :math:`v_b` the part of the images, which more
 seeds do not shrink, and h half the length of the interval (:func:`indm.report.grades.lies`). Effects that were found do not enter.
+A claim is shown if this holds against the baseline and every control at once, whose powers are multiplied.
 """
 
+from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -42,6 +45,7 @@ POWER = 0.8
 MOST_SEEDS = 50
 # Of the smallest effect: what is assumed to be true.
 ASSUMED = 2
+BASELINE = "the baseline"
 
 
 def power_table(values: pd.DataFrame, images: pd.DataFrame, claims: Claims, suite: str) -> pd.DataFrame:
@@ -75,19 +79,26 @@ def _row(compared: Comparison, tail: float) -> dict[str, Any]:
     row |= _spread(against)
     if claim.smallest_effect == 0:
         return row | {"note": "no smallest effect to assume a multiple of"}
-    assumed = ASSUMED * claim.smallest_effect
-    needed = seeds_needed(against, assumed - claim.smallest_effect, tail)
-    found = {
-        name: seeds_needed(control, assumed, tail) for name, control in compared.controls.items() if len(control) > 1
-    }
-    row |= {"assumed_effect": assumed, "seeds_baseline": needed}
-    if found:
-        worst = max(found, key=lambda name: (found[name] or np.inf, estimate(compared.controls[name]).of_seeds))
-        row |= {"control": worst, "control_sd": _spread(compared.controls[worst])["sd"], "seeds_control": found[worst]}
-    undecided = [name for name, seeds in {"the baseline": needed, **found}.items() if seeds is None]
-    if not undecided:
-        row |= {"seeds_needed": max([needed, *found.values()], key=lambda seeds: seeds or 0)}
-    return row | {"note": _note(compared, undecided, tail)}
+    return row | {"assumed_effect": ASSUMED * claim.smallest_effect} | _seeds(compared, tail)
+
+
+def _seeds(compared: Comparison, tail: float) -> dict[str, Any]:
+    """Say how many seeds each comparison of a claim needs, and all of them together."""
+    assumed = ASSUMED * compared.claim.smallest_effect
+    measured = {name: control for name, control in compared.controls.items() if len(control) > 1}
+    comparisons = {BASELINE: (compared.against, assumed - compared.claim.smallest_effect)}
+    comparisons |= {name: (control, assumed) for name, control in measured.items()}
+    alone = {name: seeds_needed([comparison], tail) for name, comparison in comparisons.items()}
+    found: dict[str, Any] = {"seeds_baseline": alone[BASELINE]}
+    if measured:
+        worst = max(measured, key=lambda name: (alone[name] or np.inf, estimate(measured[name]).of_seeds))
+        found |= {"control": worst, "control_sd": _spread(measured[worst])["sd"], "seeds_control": alone[worst]}
+    undecided = {name: comparisons[name] for name, seeds in alone.items() if seeds is None}
+    if not undecided and (together := seeds_needed([*comparisons.values()], tail)) is not None:
+        found |= {"seeds_needed": together}
+    elif not undecided:
+        undecided = {"all of them together": comparisons[BASELINE]}
+    return found | {"note": _note(compared, undecided, tail)}
 
 
 def _spread(differences: Numbers) -> dict[str, float]:
@@ -97,20 +108,24 @@ def _spread(differences: Numbers) -> dict[str, float]:
     return {"sd": float(np.sqrt(found.of_seeds * found.seeds))} | images
 
 
-def seeds_needed(differences: Numbers, distance: float, tail: float = TAIL) -> int | None:
-    """Return how many seeds lie above a bound with 80 % power, were the true effect this far above it.
+def seeds_needed(comparisons: Sequence[tuple[Numbers, float]], tail: float = TAIL) -> int | None:
+    """Return how many seeds show all comparisons in 80 % of cases, were the true effects this far above their bounds.
+
+    Comparisons are taken as independent. They share the treatment, so that all are shown together more often than that.
 
     Arguments:
-        differences: those of the seeds that have run, shape (S,) or (S, I), S at least 2: their spread is taken, not their mean.
-        distance: from the bound to the effect that is assumed.
+        comparisons: differences of the seeds that have run, shape (S,) or (S, I), S at least 2, of which the spread is taken and
+            not the mean; and the distance from the bound to the effect that is assumed.
         tail: what the p-value must be at most.
 
     Returns:
         At least 3; none where more than 50 would be needed.
     """
-    found = estimate(differences)
-    decided = (n for n in range(FEWEST_SEEDS, MOST_SEEDS + 1) if _power(found, distance, n, tail) >= POWER)
-    return next(decided, None)
+    known = [(estimate(differences), distance) for differences, distance in comparisons]
+    for seeds in range(FEWEST_SEEDS, MOST_SEEDS + 1):
+        if prod(_power(found, distance, seeds, tail) for found, distance in known) >= POWER:
+            return seeds
+    return None
 
 
 def _power(found: Estimate, distance: float, seeds: int, tail: float) -> float:
@@ -123,13 +138,10 @@ def _images_forbid(differences: Numbers, distance: float, tail: float) -> bool:
     return lies(estimate(differences)._replace(mean=distance, of_seeds=0.0), above=0.0, start=tail) < POWER
 
 
-def _note(compared: Comparison, undecided: list[str], tail: float) -> str:
+def _note(compared: Comparison, undecided: Mapping[str, tuple[Numbers, float]], tail: float) -> str:
     """Say why a claim cannot be decided here, and which controls the number of seeds is without."""
-    claim, texts = compared.claim, []
-    for name in undecided:
-        baseline = name == "the baseline"
-        differences = compared.against if baseline else compared.controls[name]
-        distance = (ASSUMED - baseline) * claim.smallest_effect
+    texts = []
+    for name, (differences, distance) in undecided.items():
         forbidden = differences.ndim == 2 and _images_forbid(differences, distance, tail)
         texts.append(f"{name} ({'more images' if forbidden else f'more than {MOST_SEEDS} seeds'})")
     said = [f"cannot be decided here against {', '.join(texts)}"] if texts else []

@@ -36,7 +36,25 @@ COLUMNS = {
         "p_adjusted",
         "repeatability",
         "reason",
-    ]
+    ],
+    "power": [
+        "id",
+        "family",
+        "dataset",
+        "sde",
+        "objective",
+        "n",
+        "seeds_needed",
+        "seeds_baseline",
+        "control",
+        "seeds_control",
+        "sd",
+        "control_sd",
+        "floor",
+        "assumed_effect",
+        "unit",
+        "note",
+    ],
 }
 # Said once, in the caption, where all rows agree.
 SHARED = {

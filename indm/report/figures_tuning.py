@@ -1,0 +1,53 @@
+"""The figure of the search of hyper-parameters."""
+
+from typing import Any, cast
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from indm.report.drawing import GROUP, INK, SERIES, SHORT, WIDTH, legend, note, plain_ticks
+from indm.report.names import heading, names
+
+# What is minimised, by objective; the phases of a search that are drawn against its hyper-parameters.
+TARGETS = {"nll": "NELBO, bits/dim", "fid": "FID"}
+PHASES = {"short": "trial", "confirm": "trained again for longer"}
+
+
+def tuning(table: pd.DataFrame) -> Figure:
+    """Draw the target against each hyper-parameter: a row an arm, a column a hyper-parameter; failures on the upper edge."""
+    columns = list(map(str, table))
+    parameters = columns[columns.index("steps") + 1 : columns.index("state")]
+    arms = list(table.groupby([*GROUP, "model", "variant"], sort=False))
+    figure = Figure(figsize=(WIDTH, 1.9 * len(arms) + 0.8))
+    axes = figure.subplots(len(arms), len(parameters), squeeze=False, sharex="col", sharey="row")
+    for row, (arm, trials) in zip(axes, arms, strict=True):
+        cell = [str(key) for key in cast(tuple[Any, ...], arm)]
+        row[0].set_ylabel(f"{names(*cell)}\n{TARGETS[cell[2]]}")
+        for axis, parameter in zip(row, parameters, strict=True):
+            _trials(axis, trials, parameter)
+    for axis, parameter in zip(axes[-1], parameters, strict=True):
+        axis.set_xlabel(heading(parameter))
+        if table[parameter].min() > 0 and table[parameter].max() > SHORT * table[parameter].min():
+            axis.set_xscale("log")
+            plain_ticks(axis.xaxis)
+    legend(figure, axes)
+    return note(figure, "Error bars: one standard error over images.")
+
+
+def _trials(axis: Axes, table: pd.DataFrame, parameter: str) -> None:
+    """Draw the trials of an arm against a hyper-parameter; one that its search has not leaves the panel empty."""
+    if table[parameter].isna().all():
+        axis.set_axis_off()
+        return
+    complete, failed = table[table["state"] == "complete"], table[table["state"] == "failed"]
+    for (phase, label), style in zip(PHASES.items(), SERIES, strict=False):
+        part, marker = complete[complete["phase"] == phase], str(style["marker"])
+        if len(part):
+            bars, colour = part["target_image_se"], str(style["color"])
+            axis.errorbar(part[parameter], part["target"], bars, fmt=marker, color=colour, elinewidth=0.9, label=label)
+    if len(failed):
+        place = axis.get_xaxis_transform()
+        axis.plot(
+            failed[parameter], [1.0] * len(failed), "x", color=INK, transform=place, clip_on=False, label="failed"
+        )
