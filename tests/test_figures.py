@@ -40,6 +40,12 @@ def test_a_missing_or_empty_table_gives_no_figure(tmp_path: Path) -> None:
     assert plot_figures(tmp_path) == {}
 
 
+def test_a_table_without_rows_need_not_have_the_columns_of_their_numbers(tmp_path: Path) -> None:
+    """As of a suite without studies of 2-D data."""
+    (tmp_path / "toy2d.csv").write_text("suite,dataset,sde,model,variant,objective,seeds,parameters,train_flops\n")
+    assert plot_figures(tmp_path) == {}
+
+
 def test_a_table_without_a_number_gives_no_figure(tmp_path: Path) -> None:
     """As of claims that no run of the suite could decide."""
     drawing = FIGURES["claims"]

@@ -139,11 +139,12 @@ FIGURES = {
 
 
 def _read(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    """Read a table; one that is missing has no rows, and the page says so."""
+    """Read a table; one that is missing has no rows, and the page says so; without rows it need not have all columns."""
     if not path.is_file():
         return pd.DataFrame()
     table = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str))
-    if missing := [column for column in columns if column not in table]:
+    missing = [column for column in columns if column not in table]
+    if missing and len(table) > 0:
         raise ArtifactError(f"{path}: found the columns {', '.join(map(str, table))}; missing: {', '.join(missing)}")
     return table.fillna(dict.fromkeys(TEXTS, ""))
 
