@@ -159,7 +159,7 @@ def test_all_that_stages_write_for_others_is_looked_at() -> None:
 
 
 @pytest.mark.parametrize(("fault", "message"), FAULTS, ids=[fault.__name__ for fault, _ in FAULTS])
-@pytest.mark.parametrize("read", kinds(), ids=lambda read: f"{read.reader.stage}-{Path(read.path).name}")
+@pytest.mark.parametrize("read", list(kinds()), ids=lambda read: f"{read.reader.stage}-{Path(read.path).name}")
 def test_a_file_that_is_not_what_it_seems_is_refused(
     finished: Path,
     tmp_path: Path,
