@@ -46,13 +46,19 @@ def provenance(seconds: float, threads: int) -> dict[str, Any]:
     return {
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": None if changes is None else bool(changes),
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in packages},
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
         "machine": f"{processor()}, {os.cpu_count()} CPUs, {platform.system()}",
         "threads": threads,
         "device": _device(),
         "seconds": round(seconds, 3),
         "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     }
+
+
+def _version(package: str) -> str:
+    """Return a package's version; of one that is loaded its own, since a wheel's description may leave out for which GPU it is."""
+    loaded = sys.modules.get(package)
+    return str(getattr(loaded, "__version__", None) or metadata.version(package))
 
 
 def read_provenance(path: Path, suite: str, subject: str) -> dict[str, Any]:
