@@ -32,7 +32,7 @@ def register(suite_file: Path, note: str) -> Registration:
         The entry; the one that is there, where that says the same of suite and claims.
 
     Raises:
-        ParamsError: if a file is not as committed, or another state of it is registered.
+        ParamsError: if a file is not as committed, or if another state of it, or another note, is registered.
     """
     folder = suite_file.parent
     suite, claims = load_suite(suite_file), load_claims(folder / "claims.yaml")
@@ -46,6 +46,7 @@ def register(suite_file: Path, note: str) -> Registration:
     )
     if found := known.get(suite.suite):
         if (found.suite_sha256, found.claims_sha256) == (entry.suite_sha256, entry.claims_sha256):
+            _check_note(path, suite.suite, found.note, note)
             return found
         raise ParamsError(
             f"{path}: suite {suite.suite} is registered as it was in commit {found.commit[:12]}, and it or the claims are "
@@ -53,6 +54,11 @@ def register(suite_file: Path, note: str) -> Registration:
         )
     write_registrations(path, Registrations(suites=known | {suite.suite: entry}))
     return entry
+
+
+def _check_note(path: Path, suite: str, found: str, given: str) -> None:
+    if given not in ("", found):
+        raise ParamsError(f"{path}: suite {suite} is registered with the note {found!r}, and stays so; found {given!r}")
 
 
 def write_registrations(path: Path, registrations: Registrations) -> None:

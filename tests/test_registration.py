@@ -87,6 +87,15 @@ def test_an_entry_names_the_commit_and_what_it_says(checkout: str) -> None:
     assert FILE.read_text() == before
 
 
+def test_another_note_is_refused(checkout: str) -> None:
+    register("--note", "Five seeds.")
+    before = FILE.read_text()
+    done = register("--note", "Eight seeds.")
+    assert done.exit_code == 1
+    assert "is registered with the note 'Five seeds.', and stays so; found 'Eight seeds.'" in done.output
+    assert FILE.read_text() == before
+
+
 def test_a_comment_is_no_change(checkout: str) -> None:
     register()
     for name in ("claims.yaml", "digits-full.yaml"):
