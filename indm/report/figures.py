@@ -21,7 +21,7 @@ from indm.report.drawing import (
     styles_of,
     to_svg,
 )
-from indm.report.figures_ladder import ladder
+from indm.report.figures_ladder import ladder, rung
 from indm.report.figures_tuning import tuning
 from indm.report.intervals import OVER_IMAGES, STUDENT, half_widths, named_bars
 from indm.report.names import heading, name
@@ -88,7 +88,9 @@ def learning_curve_flops(table: pd.DataFrame) -> Figure:
 
 
 def ablation(table: pd.DataFrame) -> Figure:
-    """Draw the difference that each variant makes, with its interval: a panel a metric."""
+    """Draw the difference that each variant makes, with its interval: a panel a metric, from DDPM++ up the ladder to INDM."""
+    groups = [part.iloc[_by_rung(part)] for _, part in table.groupby(GROUP, sort=False)]
+    table = pd.concat(groups, ignore_index=True)
     metrics = [column.removesuffix("_difference") for column in map(str, table) if column.endswith("_difference")]
     parts = []
     for metric in metrics:
@@ -147,6 +149,11 @@ def _read(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     if missing and len(table) > 0:
         raise ArtifactError(f"{path}: found the columns {', '.join(map(str, table))}; missing: {', '.join(missing)}")
     return table.fillna(dict.fromkeys(TEXTS, ""))
+
+
+def _by_rung(table: pd.DataFrame) -> list[int]:
+    cells = list(zip(table["model"], table["variant"], strict=True))
+    return sorted(range(len(cells)), key=lambda place: rung(cells[place]))
 
 
 def _learning_curve(table: pd.DataFrame, x: str, label: str) -> Figure:

@@ -10,11 +10,14 @@ from indm.report.drawing import PLAIN_MODELS, SERIES, WIDTH, note
 from indm.report.intervals import STUDENT, half_widths, named_bars
 from indm.report.names import heading, names
 
-# Variants of the 2-D studies, from those that know nothing of their latent's scale on.
+# Variants, from those that know nothing of their latent's scale on.
 RUNGS = [
     "",
     "same-compute",
     "same-parameters",
+    "reconstruction",
+    "normalised-input",
+    "learned-range",
     "standardised",
     "scale",
     "learned-scale",
@@ -29,7 +32,7 @@ def ladder(table: pd.DataFrame) -> Figure:
     table = table[table["nelbo"].notna()]
     distances = [column for column in map(str, table) if re.fullmatch(r"w1_\d+", column)][:1]
     metrics = [column for column in ("nelbo", "nll", "gap", *distances, "path_ratio", "latent_std") if column in table]
-    rungs = sorted(set(zip(table["model"], table["variant"], strict=True)), key=_rung)
+    rungs = sorted(set(zip(table["model"], table["variant"], strict=True)), key=rung)
     groups = list(table.groupby(["dataset"], sort=False))
     figure = Figure(figsize=(WIDTH, len(groups) * (0.2 * len(rungs) + 0.5) + 0.6))
     axes = figure.subplots(len(groups), len(metrics), squeeze=False, sharey=True)
@@ -45,6 +48,23 @@ def ladder(table: pd.DataFrame) -> Figure:
     return note(figure, named_bars({STUDENT: table["seeds"]}))
 
 
+def rung(cell: tuple[str, str]) -> tuple[int, str, float]:
+    """Place a model and variant on the ladder from DDPM++ up to INDM, whose rungs learn more and more of the latent.
+
+    Arguments:
+        cell: the names of model and variant.
+
+    Returns:
+        What to sort by.
+    """
+    model, variant = cell
+    kind, _, value = variant.partition("-")
+    scale = float(value) if kind == "scale" else 0.0
+    whole = kind if kind == "scale" else variant
+    order = RUNGS.index(whole) if whole in RUNGS else len(RUNGS)
+    return order + (len(RUNGS) + 1) * (model != PLAIN_MODELS[0]), whole, scale
+
+
 def _points(axis: Axes, table: pd.DataFrame, places: list[int], metric: str) -> None:
     """Draw a metric's values, one a row at its place, with the intervals of their means over seeds."""
     bars = half_widths(table[f"{metric}_se"], table["seeds"])
@@ -52,13 +72,3 @@ def _points(axis: Axes, table: pd.DataFrame, places: list[int], metric: str) -> 
         style = SERIES[int(model != PLAIN_MODELS[0])]
         axis.hlines(place, value - bar, value + bar, color=style["color"])
         axis.plot(value, place, marker=style["marker"], color=style["color"])
-
-
-def _rung(cell: tuple[str, str]) -> tuple[int, str, float]:
-    """Place a model and variant on the ladder from DDPM++ up to INDM, whose rungs learn more and more of the latent."""
-    model, variant = cell
-    kind, _, value = variant.partition("-")
-    scale = float(value) if kind == "scale" else 0.0
-    whole = kind if kind == "scale" else variant
-    order = RUNGS.index(whole) if whole in RUNGS else len(RUNGS)
-    return order + (len(RUNGS) + 1) * (model != PLAIN_MODELS[0]), whole, scale
