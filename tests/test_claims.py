@@ -185,7 +185,9 @@ def variants_2d(scales: tuple[float, ...]) -> list[dict[str, str]]:
     """Name the models of the 2-D study, from a training of one step."""
     training = load_suite(REPOSITORY / "params" / "smoke.yaml").toy2d.training.model_dump()
     training |= {"scales": list(scales), "width": 4, "couplings": 1, "steps": 1, "flow_warmup_steps": 1}
-    cells = train_cells("moons", draw_splits("moons", 40, 0.0, 1, "train"), build_sde("vp"), eps=1e-3, **training)
+    cells = train_cells(
+        "moons", [0], draw_splits("moons", 40, 0.0, [0], "train"), build_sde("vp"), eps=1e-3, **training
+    )
     return [{"model": cell.model, "variant": cell.variant} for cell in cells]
 
 

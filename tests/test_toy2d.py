@@ -183,7 +183,7 @@ def build(replicas: int, flow: str) -> Stack:
 @pytest.mark.parametrize("flow", ["none", "map", "couplings"])
 def test_a_replica_of_a_stack_is_trained_as_if_alone(flow: str) -> None:
     """In float64: Adam makes whole steps of a gradient that is nothing but the rounding of a batched product."""
-    points = draw_splits("moons", 50, 0.05, 3, "train").double()
+    points = draw_splits("moons", 50, 0.05, [0, 1, 2], "train").double()
     stacked, stacked_flops = train(build(3, flow).double(), VP(), points, seeds=[0, 1, 2], **RECIPE)
     alone, flops = train(build(1, flow).double(), VP(), points[1:2], seeds=[1], **RECIPE)
     assert flops == stacked_flops
@@ -194,7 +194,7 @@ def test_a_replica_of_a_stack_is_trained_as_if_alone(flow: str) -> None:
 
 @pytest.mark.parametrize("flow", ["map", "couplings"])
 def test_training_changes_every_parameter(flow: str) -> None:
-    points = draw_splits("moons", 50, 0.05, 1, "train")
+    points = draw_splits("moons", 50, 0.05, [0], "train")
     stack = build(1, flow)
     train(stack, VP(), points, seeds=[0], **RECIPE)
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in stack.parameters())
@@ -247,16 +247,32 @@ def test_a_learned_map_finds_the_scale_of_a_gaussian() -> None:
     assert correlation[1] < 0.08 < 0.3 < correlation[0]
 
 
+SIZES = {"width": 8, "layers": 2, "couplings": 2, "coupling_width": 4, "scales": [], "map_lr": 0.0}
+
+
 def study(points: Tensor, **changes: Any) -> dict[tuple[str, str], Stack]:
     """Train all models of the study, small."""
-    sizes = {"width": 8, "layers": 2, "couplings": 2, "coupling_width": 4, "scales": [], "map_lr": 0.0}
-    cells = train_cells(points=points, sde=VP(), **RECIPE | sizes | changes)
+    cells = train_cells(seeds=list(range(len(points))), points=points, sde=VP(), **RECIPE | SIZES | changes)
     return {(cell.model, cell.variant): cell.stack for cell in cells}
+
+
+def test_a_seed_gives_the_same_whatever_other_seeds_there_are() -> None:
+    alone, among = (draw_splits("moons", 50, 0.05, seeds, "train") for seeds in ([5], [4, 5]))
+    torch.testing.assert_close(alone[0], among[1], rtol=0, atol=0)
+    few, many = (
+        train_cells(seeds=seeds, points=points, sde=VP(), **RECIPE | SIZES)
+        for seeds, points in (([5], alone), ([4, 5], among))
+    )
+    x = alone[:, :7]
+    for one, both in zip(few, many, strict=True):
+        torch.testing.assert_close(one.stack.flow(x)[0], select(both.stack, slice(1, 2)).flow(x)[0])
+        for name, value in one.stack.noise.state_dict().items():
+            torch.testing.assert_close(value[0], both.stack.noise.state_dict()[name][1], rtol=1e-4, atol=1e-5)
 
 
 def test_frozen_flow_is_a_new_score_on_the_latents_of_indms_flow() -> None:
     """The training of a DDPM++ whose data they are, written out."""
-    points = draw_splits("moons", 50, 0.05, 2, "train")
+    points = draw_splits("moons", 50, 0.05, [0, 1], "train")
     cells = study(points, flow_lr=0.3)
     flow, found = cells["indm", ""].flow, cells["indm", "frozen-flow"]
     assert all(torch.equal(*pair) for pair in zip(found.flow.parameters(), flow.parameters(), strict=True))
@@ -269,7 +285,7 @@ def test_frozen_flow_is_a_new_score_on_the_latents_of_indms_flow() -> None:
 
 
 def test_maps_are_trained_at_their_own_rate_without_a_warm_up() -> None:
-    points = draw_splits("moons", 50, 0.05, 2, "train")
+    points = draw_splits("moons", 50, 0.05, [0, 1], "train")
     for rate, moves in ((0.0, False), (0.1, True)):
         cells = study(points, map_lr=rate)
         for family in FAMILIES:
@@ -278,7 +294,7 @@ def test_maps_are_trained_at_their_own_rate_without_a_warm_up() -> None:
 
 
 def test_divergence_names_the_seed() -> None:
-    points = draw_splits("moons", 50, 0.05, 2, "train")
+    points = draw_splits("moons", 50, 0.05, [0, 1], "train")
     points[1] = math.nan
     with pytest.raises(DivergenceError, match="step 0 of seed 7: lower toy2d"):
         train(build(2, "none"), VP(), points, seeds=[3, 7], **RECIPE)
@@ -305,7 +321,7 @@ def test_controls_have_the_scale_and_the_size_they_claim() -> None:
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_data_has_the_scale_of_images_and_fresh_splits(name: str) -> None:
-    first, again, other = (draw_splits(name, 4000, 0.02, 2, split) for split in ("train", "train", "test"))
+    first, again, other = (draw_splits(name, 4000, 0.02, [0, 1], split) for split in ("train", "train", "test"))
     assert first.shape == (2, 4000, 2)
     assert torch.equal(first, again)
     assert not torch.equal(first[0].sort(0).values, other[0].sort(0).values)
@@ -315,7 +331,7 @@ def test_data_has_the_scale_of_images_and_fresh_splits(name: str) -> None:
 
 
 def test_checkerboard_fills_its_dark_squares_alone() -> None:
-    column, row = ((draw_splits("checkerboard", 2000, 0.0, 1, "train")[0] + 1) * 2).floor().int().unbind(-1)
+    column, row = ((draw_splits("checkerboard", 2000, 0.0, [0], "train")[0] + 1) * 2).floor().int().unbind(-1)
     assert set(((column + row) % 2).tolist()) == {0}
     assert len(set(zip(column.tolist(), row.tolist(), strict=True))) == 8
 
@@ -337,8 +353,9 @@ def test_stage_writes_a_row_for_each_model_variant_and_seed(results: Path) -> No
     variants = [("indm", ""), ("indm", "frozen-flow"), *(("ddpmpp", variant) for variant in controls)]
     cells = [*variants, ("data", "")]
     assert list(zip(table["model"], table["variant"], strict=True)) == [
-        cell for cell in cells for _ in range(parameters.seeds)
+        cell for cell in cells for _ in parameters.seeds
     ]
+    assert list(table["seed"]) == parameters.seeds * len(cells)
     models = table[table["model"] != "data"]
     assert models.astype({"nelbo": float})["nll"].notna().all()
     first = models.groupby(["model", "variant"])[["parameters", "train_flops"]].first().astype(float)

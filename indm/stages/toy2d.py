@@ -37,10 +37,12 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     set_up("cpu", suite.threads)
     parameters, sde = suite.toy2d, build_sde("vp", **suite.toy2d.vp.model_dump())
     splits = _splits(parameters, name)
-    cells = train_cells(name, splits["train"], sde, eps=parameters.eps, **parameters.training.model_dump())
+    cells = train_cells(
+        name, parameters.seeds, splits["train"], sde, eps=parameters.eps, **parameters.training.model_dump()
+    )
     tables = [_evaluate(cell, sde, splits, parameters, name) for cell in cells]
     floor = 1000 * sliced_wasserstein(splits["floor"], splits["reference"])
-    tables.append(_table("data", "", dict.fromkeys(_distances(parameters), floor)))
+    tables.append(_table("data", "", parameters.seeds, dict.fromkeys(_distances(parameters), floor)))
     write_table(layout.toy2d / f"{name}.csv", pd.concat(tables, ignore_index=True))
     write_arrays(layout.toy2d / f"{name}.safetensors", _arrays(cells, sde, splits["test"][0], parameters, name))
     return Finished(layout.toy2d / name)
@@ -80,7 +82,9 @@ def _evaluate(cell: Cell, sde: SDE, splits: dict[str, Tensor], parameters: "Toy2
     if wrong := ", ".join(metric for metric, values in metrics.items() if not values.isfinite().all()):
         raise DivergenceError(f"{cell.model} {cell.variant}: {wrong} not finite: train longer or lower toy2d.tolerance")
     size = {"parameters": cell.parameters, "train_flops": cell.flops}
-    return _table(cell.model, cell.variant, size | {metric: metrics[metric] for metric in _columns(parameters)})
+    return _table(
+        cell.model, cell.variant, parameters.seeds, size | {metric: metrics[metric] for metric in _columns(parameters)}
+    )
 
 
 def _columns(parameters: "Toy2dParams") -> list[str]:
@@ -91,15 +95,14 @@ def _distances(parameters: "Toy2dParams") -> list[str]:
     return [f"w1_{steps}" for steps in parameters.sample_steps]
 
 
-def _table(model: str, variant: str, columns: dict[str, Any]) -> pd.DataFrame:
+def _table(model: str, variant: str, seeds: list[int], columns: dict[str, Any]) -> pd.DataFrame:
     """Set tensors of one value a seed (S,), and numbers for all of them, as rows."""
     values = {key: value.tolist() if isinstance(value, Tensor) else value for key, value in columns.items()}
-    seeds = range(len(next(value for value in columns.values() if isinstance(value, Tensor))))
     return pd.DataFrame({"model": model, "variant": variant, "seed": seeds, **values})
 
 
 def _arrays(cells: list[Cell], sde: SDE, x: Tensor, parameters: "Toy2dParams", name: str) -> dict[str, Tensor]:
-    """Collect what the figures show: the data (N, 2), and of seed 0 of DDPM++, its learned maps and INDM all in data space."""
+    """Collect what the figures show: the data (N, 2), and of the first seed of DDPM++, its learned maps and INDM all in data space."""
     arrays = {"data": x, "times": torch.tensor(TIMES), "limit": torch.tensor(LIMIT)}
     arrays["arrows"] = square_grid(ARROW_LIMIT, ARROW_GRID)
     for cell in cells:

@@ -4,7 +4,7 @@ All lie in about :math:`[-1, 1]^2` with a standard deviation near 0.5, as images
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -54,20 +54,20 @@ DATASETS: dict[str, Callable[[int, float, int], Tensor]] = {
 }
 
 
-def draw_splits(name: str, count: int, noise: float, seeds: int, split: str) -> Tensor:
+def draw_splits(name: str, count: int, noise: float, seeds: Sequence[int], split: str) -> Tensor:
     """Draw a split of the data for each seed.
 
     Arguments:
         name: a name in :data:`DATASETS`.
         count: points of a split.
         noise: standard deviation of the blur.
-        seeds: number of seeds S.
+        seeds: the seeds, S of them.
         split: what the points are for; two splits of one seed are independent.
 
     Returns:
         The points, shape (S, count, 2), float32.
     """
-    draws = [DATASETS[name](count, noise, derive_seed(name, seed, split)) for seed in range(seeds)]
+    draws = [DATASETS[name](count, noise, derive_seed(name, seed, split)) for seed in seeds]
     return torch.stack(draws).float()
 
 

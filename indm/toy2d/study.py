@@ -57,6 +57,7 @@ Fit = Callable[..., tuple[Stack, int]]
 
 def train_cells(
     dataset: str,
+    seeds: list[int],
     points: Tensor,
     sde: SDE,
     *,
@@ -73,6 +74,7 @@ def train_cells(
 
     Arguments:
         dataset: name of the dataset.
+        seeds: the seeds, S of them.
         points: training points of each seed, shape (S, N, 2).
         sde: the diffusion of the latents.
         width: hidden units of a layer of the score network.
@@ -88,14 +90,14 @@ def train_cells(
         The cells: INDM, INDM ``frozen-flow``, DDPM++, and its controls ``standardised``, ``scale-...``, ``learned-scale``,
         ``learned-affine``, ``learned-linear``, ``same-compute`` and ``same-parameters``.
     """
-    seeds = len(points)
+    replicas = len(points)
     fit: Fit = partial(_fit, dataset, seeds, steps=steps, **recipe)
     build = partial(ScoreMLP, layers=layers, sde=sde)
     narrow = partial(build, width=width)
-    indm, indm_flops = fit(points, Stack(narrow(seeds), CouplingFlow(seeds, couplings, coupling_width)))
+    indm, indm_flops = fit(points, Stack(narrow(replicas), CouplingFlow(replicas, couplings, coupling_width)))
     fixed, flops = _fixed(fit, narrow, points, indm.flow, scales)
     learned, learned_flops = _learned(partial(fit, flow_lr=map_lr, flow_warmup_steps=0), narrow, points)
-    identity: Flow2d = Standardisation(torch.zeros(seeds), torch.ones(seeds))
+    identity: Flow2d = Standardisation(torch.zeros(replicas), torch.ones(replicas))
     longer = round(steps * indm_flops / flops)
     wider = matching_width(lambda candidate: build(1, candidate), parameter_count(indm))
     return [
@@ -104,8 +106,8 @@ def train_cells(
         Cell("indm", "frozen-flow", fixed.pop("frozen-flow"), indm_flops + flops),
         *(Cell("ddpmpp", variant, stack, flops) for variant, stack in fixed.items()),
         *(Cell("ddpmpp", variant, stack, learned_flops) for variant, stack in learned.items()),
-        Cell("ddpmpp", "same-compute", *fit(points, Stack(narrow(seeds), identity), steps=longer)),
-        Cell("ddpmpp", "same-parameters", *fit(points, Stack(build(seeds, wider), identity))),
+        Cell("ddpmpp", "same-compute", *fit(points, Stack(narrow(replicas), identity), steps=longer)),
+        Cell("ddpmpp", "same-parameters", *fit(points, Stack(build(replicas, wider), identity))),
     ]
 
 
@@ -155,13 +157,13 @@ def _split(stack: Stack, variants: list[str]) -> dict[str, Stack]:
     return {variant: select(stack, slice(i * seeds, (i + 1) * seeds)) for i, variant in enumerate(variants)}
 
 
-def _fit(dataset: str, seeds: int, points: Tensor, stack: Stack, **recipe: Any) -> tuple[Stack, int]:
+def _fit(dataset: str, seeds: list[int], points: Tensor, stack: Stack, **recipe: Any) -> tuple[Stack, int]:
     """Train a stack of variants, each of which has all seeds, on points (S, N, 2) or on those of each replica (R, N, 2)."""
     return train(
         stack,
         stack.noise.sde,
         points.repeat(stack.replicas // len(points), 1, 1),
         dataset=dataset,
-        seeds=list(range(seeds)) * (stack.replicas // seeds),
+        seeds=seeds * (stack.replicas // len(seeds)),
         **recipe,
     )

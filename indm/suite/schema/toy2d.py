@@ -44,7 +44,11 @@ class Toy2dParams(Strict):
         dict[Toy2dName, Toy2dDataParams],
         Field(description="two-dimensional datasets; {} for no study"),
     ]
-    seeds: Annotated[Count, Field(description="seeds of every model, trained in one batch")]
+    seeds: Annotated[
+        list[Annotated[int, Field(ge=0)]],
+        EachOnce(),
+        Field(min_length=1, description="seeds of every model, trained in one batch"),
+    ]
     train_points: Annotated[Count, Field(description="training points of a seed")]
     valid_points: Annotated[Count, Field(description="validation points of a seed, by which a scale is chosen")]
     test_points: Annotated[Count, Field(description="test points of a seed")]
