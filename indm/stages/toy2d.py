@@ -102,7 +102,7 @@ def _table(model: str, variant: str, seeds: list[int], columns: dict[str, Any]) 
 
 
 def _arrays(cells: list[Cell], sde: SDE, x: Tensor, parameters: "Toy2dParams", name: str) -> dict[str, Tensor]:
-    """Collect what the figures show: the data (N, 2), and of the first seed of DDPM++, its learned maps and INDM all in data space."""
+    """Collect what the figures show: the data (N, 2), and, of the first seed of INDM, DDPM++ and its learned maps, all in x."""
     arrays = {"data": x, "times": torch.tensor(TIMES), "limit": torch.tensor(LIMIT)}
     arrays["arrows"] = square_grid(ARROW_LIMIT, ARROW_GRID)
     for cell in cells:
