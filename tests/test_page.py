@@ -231,6 +231,7 @@ CAVEATS = {
     ],
     "digits": [SHORT, OTHER_DATA, OWN_FEATURES],
     "digits-full": [SHORT, OTHER_DATA, OWN_FEATURES],
+    "digits-pilot": [SHORT, OTHER_DATA, OWN_FEATURES],
     "digits-search": [SHORT, OTHER_DATA, OWN_FEATURES],
     "paper": [],
 }
