@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from indm.kept.weights import WEIGHTS_FORMAT
 from indm.pipeline import STAGES
 from indm.register import write_registrations
 from indm.report.readme import numbers, verdicts, with_results
+from indm.report.results import read_rows
 from indm.store.blocks import replace_block
 from indm.store.files import CHECKPOINT_FORMAT, read_weights, write_weights
 from indm.store.provenance import provenance
@@ -37,7 +39,6 @@ from tests.finished import EXECUTION, do
 SMOKE = load_suite(REPOSITORY / "params/smoke.yaml")
 RUN = next(name for name, run in SMOKE.runs.items() if run.model == "indm")
 TARGET = Path("docs/results/smoke")
-PUBLISHED = REPOSITORY / "docs/results/digits"
 
 
 @pytest.fixture(scope="module")
@@ -281,20 +282,36 @@ def test_a_block_has_its_markers_once() -> None:
             replace_block(odd, "x", "new", "file")
 
 
-CLAIM = {"statement": "|a| < b.", "dataset": "digits", "sde": "vp", "objective": "nll", "repeatability": 0.95}
+PLACE = {"dataset": "digits", "sde": "vp", "objective": "nll", "unit": "nats", "repeatability": 0.95}
+EFFECT = {"effect": 0.02, "low": 0.01, "high": 0.034}
+CONTROL = {"control": "learned-scale", "control_effect": -0.1, "control_low": -0.2, "control_high": 0.0}
 
 
-def test_verdicts_of_one_grade_stand_together() -> None:
-    rows = [
-        CLAIM | {"id": "first", "grade": "shown"},
-        CLAIM | {"id": "first", "grade": "shown", "sde": "ve"},
-        CLAIM | {"id": "first", "grade": "shown", "objective": "fid", "repeatability": 0.5},
-        CLAIM | {"id": "first", "grade": "no data", "dataset": "cifar10", "repeatability": np.nan},
-        CLAIM | {"id": "second", "statement": "c.", "grade": "no data", "repeatability": np.nan},
+def claim_row(name: str, grade: str, **changes: Any) -> dict[str, Any]:
+    row = PLACE | {"suite": "digits", "id": name, "statement": f"|{name}| < 1.", "grade": grade} | EFFECT | changes
+    return dict.fromkeys(CONTROL, np.nan) | row
+
+
+def test_verdicts_of_all_suites_stand_side_by_side() -> None:
+    first = [
+        claim_row("a", "shown"),
+        claim_row("a", "no data", dataset="cifar10", repeatability=np.nan),
+        claim_row("b", "ruled out", dataset="moons", sde="", objective=""),
+        claim_row("b", "explained by a control", dataset="checkerboard", sde="", objective="", **CONTROL),
+        claim_row("c", "no data", repeatability=np.nan),
     ]
-    assert verdicts(pd.DataFrame(rows)).splitlines()[2:] == [
-        "| \\|a\\| < b. | shown (digits, VP, nll; digits, VE, nll); shown* (digits, VP, fid) |",
-        "| c. | no data |",
+    full = [
+        claim_row("a", "inconclusive", suite="digits-full", repeatability=0.5),
+        claim_row("b", "no data", suite="digits-full", repeatability=np.nan),
+        claim_row("c", "single training", suite="digits-full", repeatability=np.nan, low=np.nan, high=np.nan),
+    ]
+    assert verdicts({"digits": pd.DataFrame(first), "digits-full": pd.DataFrame(full)}).splitlines() == [
+        "| claim | `digits`: a first look | `digits-full`: the evidence |",
+        "|---|---|---|",
+        "| \\|a\\| < 1 (nats) | shown, 0.020 [0.010, 0.034] | inconclusive*, 0.020 [0.010, 0.034] |",
+        "| \\|b\\| < 1 (nats) | moons: ruled out, 0.020 [0.010, 0.034]; "
+        "checkerboard: explained by a control, 0.020 [0.010, 0.034]; against learned-scale -0.100 [-0.200, 0.000] | no data |",
+        "| \\|c\\| < 1 (nats) | no data | single training, 0.020 |",
     ]
 
 
@@ -317,8 +334,17 @@ def test_numbers_have_both_errors_and_the_floor() -> None:
     assert "a machine" in text
 
 
-@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="docs/results/digits is not there: nothing is published yet")
 def test_readme_says_what_the_published_results_say() -> None:
     """On failure: make generate."""
     readme = (REPOSITORY / "README.md").read_text()
-    assert readme == with_results(readme, PUBLISHED)
+    assert readme == with_results(readme, REPOSITORY / "docs/results")
+
+
+def test_the_numbers_in_readme_s_text_are_those_of_the_published_claims() -> None:
+    text = (REPOSITORY / "README.md").read_text().split("<!-- end of exploratory -->")[1].split("<!-- numbers: ")[0]
+    claims = [read_rows(path) for path in (REPOSITORY / "docs/results").glob("digits*/tables/claims.csv")]
+    ends = pd.concat(claims)[["effect", "low", "high", "control_effect", "control_low", "control_high"]]
+    known = {f"{abs(value):.3f}" for value in ends.to_numpy().ravel() if not np.isnan(value)}
+    found = set(re.findall(r"\d+\.\d{3}\b", text))
+    assert found
+    assert found <= known

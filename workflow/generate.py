@@ -88,9 +88,9 @@ def generate(root: Path, wanted: Iterable[str] = ()) -> dict[Path, str]:
 
 
 def readme_text(root: Path) -> dict[Path, str]:
-    """Return README.md with the tables of what is published of the default suite; nothing where nothing is."""
-    published, readme = root / "docs/results" / DEFAULT_SUITE, root / "README.md"
-    if not (published / "provenance.json").is_file():
+    """Return README.md with the tables of what is published; nothing where nothing is."""
+    published, readme = root / "docs/results", root / "README.md"
+    if not published.is_dir():
         return {}
     # Imported here: pandas is slow to import.
     from indm.report.readme import with_results

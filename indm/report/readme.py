@@ -1,4 +1,4 @@
-"""The tables of README.md, from the published tables of the default suite: nothing in them is written by hand."""
+"""The tables of README.md, from the published results of the suites on digits: nothing in them is written by hand."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,42 +13,71 @@ from indm.report.results import CELL, read_rows, records
 from indm.store.blocks import replace_block
 from indm.store.files import read_json
 
+# The suites whose verdicts stand side by side, with what they are; the first one's numbers are shown too.
+SUITES = {"digits": "a first look", "digits-full": "the evidence"}
 NUMBERS = ("fid", "nll", "nelbo", "gap")
 
 
 def with_results(readme: str, published: Path) -> str:
-    """Return README.md with the tables of the published results.
+    """Return README.md with the tables of the published results; as it is, where those of the default suite are not published.
 
     Arguments:
         readme: its text.
-        published: folder of what is published of the default suite: ``tables/``, ``provenance.json``.
+        published: the folder that has a folder for each published suite: ``tables/``, ``provenance.json``.
 
     Raises:
         ArtifactError: if a file is missing or damaged, or README.md has no place for a table.
     """
-    tables = {name: read_rows(published / f"tables/{name}.csv") for name in ("claims", "fid", "nll")}
-    readme = replace_block(readme, "verdicts", verdicts(tables["claims"]), "README.md")
-    executions = read_json(published / "provenance.json")["executions"]
+    folders = {suite: published / suite for suite in SUITES if (published / suite / "provenance.json").is_file()}
+    if (default := next(iter(SUITES))) not in folders:
+        return readme
+    claims = {suite: read_rows(folder / "tables/claims.csv") for suite, folder in folders.items()}
+    for family in ("primary", "exploratory"):
+        parts = {suite: table[table["family"] == family] for suite, table in claims.items()}
+        readme = replace_block(readme, family, verdicts(parts), "README.md")
+    fid, nll = (read_rows(folders[default] / f"tables/{name}.csv") for name in ("fid", "nll"))
+    executions = read_json(folders[default] / "provenance.json")["executions"]
     machines = list(dict.fromkeys(execution["machine"] for execution in executions))
-    return replace_block(readme, "numbers", numbers(tables["fid"], tables["nll"], machines), "README.md")
+    return replace_block(readme, "numbers", numbers(fid, nll, machines), "README.md")
 
 
-def verdicts(claims: pd.DataFrame) -> str:
-    """Write the grades of each claim as a row: places of equal grade together, a star where another draw might change it."""
-    lines = ["| claim of the paper | verdict |", "|---|---|"]
-    for _, part in claims.groupby("id", sort=False):
-        places: dict[str, list[str]] = {}
-        for row in records(part):
-            if row["grade"] != NO_DATA:
-                places.setdefault(_grade(row), []).append(names(row["dataset"], row["sde"], row["objective"]))
-        found = "; ".join(f"{grade} ({'; '.join(where)})" for grade, where in places.items())
-        statement = str(part["statement"].iloc[0]).replace("|", "\\|")
-        lines.append(f"| {statement} | {found or NO_DATA} |")
+def verdicts(claims: Mapping[str, pd.DataFrame]) -> str:
+    """Write a row a claim and a column a suite: the grade at each place, with its effect and interval.
+
+    A star says that another draw might change it. Places are named where a claim has several.
+
+    Arguments:
+        claims: the table of claims of each suite.
+    """
+    heads = [f"`{suite}`: {SUITES[suite]}" for suite in claims]
+    lines = [f"| claim | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    table = pd.concat(claims.values(), ignore_index=True)
+    for _, part in table.groupby("id", sort=False):
+        seen = [row for row in records(part) if row["grade"] != NO_DATA]
+        several = len({_place(row) for row in seen}) > 1
+        cells = [_cell([row for row in seen if row["suite"] == suite], several) for suite in claims]
+        statement = str(part["statement"].iloc[0]).removesuffix(".").replace("|", "\\|")
+        lines.append(f"| {statement} ({part['unit'].iloc[0]}) | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _grade(row: Mapping[str, Any]) -> str:
-    return f"{row['grade']}*" if row["repeatability"] < REPEATABLE else str(row["grade"])
+def _place(row: Mapping[str, Any]) -> str:
+    return names(row["dataset"], row["sde"], row["objective"])
+
+
+def _cell(rows: list[dict[str, Any]], several: bool) -> str:
+    return "; ".join((f"{_place(row)}: " if several else "") + _verdict(row) for row in rows) or NO_DATA
+
+
+def _verdict(row: Mapping[str, Any]) -> str:
+    grade = f"{row['grade']}*" if row["repeatability"] < REPEATABLE else str(row["grade"])
+    control = "" if pd.isna(row["control_effect"]) else f"; against {row['control']} {_effect(row, 'control_')}"
+    return f"{grade}, {_effect(row)}{control}"
+
+
+def _effect(row: Mapping[str, Any], of: str = "") -> str:
+    effect, low, high = (row[f"{of}{column}"] for column in ("effect", "low", "high"))
+    return f"{effect:.3f}" + ("" if pd.isna(low) else f" [{low:.3f}, {high:.3f}]")
 
 
 def numbers(fid: pd.DataFrame, nll: pd.DataFrame, machines: list[str]) -> str:
@@ -67,7 +96,8 @@ def numbers(fid: pd.DataFrame, nll: pd.DataFrame, machines: list[str]) -> str:
 ```
 
 From `docs/results/digits/tables/fid.csv` and `nll.csv` (FID of {images} images; bits/dim of {test_images} test images), on
-{"; ".join(machines)}. ± is one standard error over seeds, in brackets one over images. Real images score an FID of: {floors}."""
+{"; ".join(machines)}. ± is one standard error over seeds, in brackets one over images.
+Real images score an FID of: {floors}."""
 
 
 def _only(column: "pd.Series[Any]") -> str:
