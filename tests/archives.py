@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from indm.data import celeba64, cifar10, standins
+from indm.data import celeba64, cifar10, mnist, standins
+from indm.data.archives import Archive
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -183,6 +184,31 @@ def celeba_release(root: Path) -> celeba64.Release:
         images=replace(published.images, md5=md5((root / published.images.path).read_bytes())),
         partition=replace(published.partition, md5=md5((root / published.partition.path).read_bytes())),
     )
+
+
+def idx(array: NDArray[np.uint8]) -> bytes:
+    """What a file in the idx format holds of unsigned bytes."""
+    return struct.pack(f">{array.ndim + 1}I", 0x0800 + array.ndim, *array.shape) + array.tobytes()
+
+
+def write_mnist(root: Path, published: mnist.Release, train: int = 12, test: int = 5, valid: int = 4) -> mnist.Release:
+    """Write the four files of a release below ``root``, of noise, and return the release whose sums and counts are theirs."""
+    rng = np.random.default_rng(0)
+
+    def part(of: mnist.Part, count: int) -> mnist.Part:
+        images = rng.integers(256, size=(count, mnist.SIZE, mnist.SIZE), dtype=np.uint8)
+        labels = rng.integers(10, size=count, dtype=np.uint8)
+        return mnist.Part(write_idx(root, of.images, idx(images)), write_idx(root, of.labels, idx(labels)), count)
+
+    return mnist.Release(part(published.train, train), part(published.test, test), valid)
+
+
+def write_idx(root: Path, archive: Archive, content: bytes) -> Archive:
+    """Write a file of a release, compressed, below ``root``, and return the archive that it is."""
+    path = root / archive.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(content, mtime=0))
+    return replace(archive, md5=md5(path.read_bytes()), packaged=None)
 
 
 STANDIN_README = (

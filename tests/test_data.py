@@ -17,10 +17,13 @@ from indm.data.celeba64 import load_celeba64
 from indm.data.cifar10 import load_cifar10
 from indm.data.dataset import SPLITS, Dataset, Split
 from indm.data.levels import bits_per_dim, dequantise, moments, quantise, to_uint8
+from indm.data.mnist import load_mnist
+from indm.data.registered import fashion_mnist, mnist
 from indm.errors import DataError
 from indm.registry import DATASETS
-from tests.archives import write_celeba, write_cifar10
+from tests.archives import write_celeba, write_cifar10, write_mnist
 
+MNISTS = {"mnist": mnist.RELEASE, "fashion-mnist": fashion_mnist.RELEASE}
 EACH = pytest.mark.parametrize("name", sorted(DATASETS))
 
 
@@ -32,6 +35,8 @@ def dataset(name: str, tmp_path: Path) -> Dataset:
         return replace(registered, load=partial(load_cifar10, root=tmp_path, release=write_cifar10(tmp_path)))
     if name == "celeba64":
         return replace(registered, load=partial(load_celeba64, root=tmp_path, release=write_celeba(tmp_path)))
+    if name in MNISTS:
+        return replace(registered, load=partial(load_mnist, root=tmp_path, release=write_mnist(tmp_path, MNISTS[name])))
     return registered
 
 

@@ -16,6 +16,21 @@ BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
+class Packaged:
+    """A copy of an archive that a package of the system installs, compressed by the packager and so with a sum of its own.
+
+    Arguments:
+        package: the package's name.
+        path: where it installs the copy.
+        md5: MD5 sum of the copy, in hexadecimal.
+    """
+
+    package: str
+    path: str
+    md5: str
+
+
+@dataclass(frozen=True)
 class Archive:
     """A file that a dataset is read from.
 
@@ -26,6 +41,7 @@ class Archive:
             with this package.
         size: how much a download is, about, for a person.
         drive_id: its name on Google Drive, if it is there.
+        packaged: the copy of a package, if there is one.
     """
 
     path: str
@@ -33,6 +49,7 @@ class Archive:
     url: str | None
     size: str = ""
     drive_id: str | None = None
+    packaged: Packaged | None = None
 
     @property
     def remedy(self) -> str:
@@ -40,10 +57,24 @@ class Archive:
         if self.url is None:
             return "it comes with this package: install the package again"
         first = "install the package gdown, which downloads it, or " if self.lacks_gdown else ""
+        if self.packaged is not None:
+            first = f"install Debian's package {self.packaged.package}, or "
         return (
             f"{first}get it from {self.url} and put it there, "
             f"or set {VARIABLE} to the folder below which {self.path} lies"
         )
+
+    @property
+    def md5s(self) -> tuple[str, ...]:
+        """The sums that the file may have."""
+        return (self.md5,) if self.packaged is None else (self.md5, self.packaged.md5)
+
+    def find(self, root: Path) -> Path:
+        """Return where the file is: below the data root, or else where a package has laid it, or where it would be."""
+        path = root / self.path
+        if self.packaged is None or path.is_file() or not Path(self.packaged.path).is_file():
+            return path
+        return Path(self.packaged.path)
 
     @property
     def host(self) -> str:
@@ -62,7 +93,7 @@ def data_root() -> Path:
 
 
 def obtain(archive: Archive, root: Path | None = None) -> Path:
-    """Return the path of an archive whose checksum is right, downloaded first if it is not there.
+    """Return the path of an archive whose checksum is right, downloaded first if it is not there and in no package.
 
     Arguments:
         archive: the archive.
@@ -71,7 +102,7 @@ def obtain(archive: Archive, root: Path | None = None) -> Path:
     Raises:
         DataError: if it is missing and cannot be downloaded, or is not the published file.
     """
-    path = (root or data_root()) / archive.path
+    path = archive.find(root or data_root())
     if path.is_file():
         verify(path, archive)
     elif archive.url is None:
@@ -92,9 +123,9 @@ def verify(path: Path, archive: Archive) -> None:
         found, size = _md5(path), path.stat().st_size
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; {archive.remedy}") from error
-    if found != archive.md5:
+    if found not in archive.md5s:
         raise DataError(
-            f"{path}: found MD5 {found} ({size:,} bytes), expected {archive.md5}: truncated or altered; "
+            f"{path}: found MD5 {found} ({size:,} bytes), expected {' or '.join(archive.md5s)}: truncated or altered; "
             f"delete it, then {archive.remedy}"
         )
 

@@ -27,7 +27,7 @@ def archives(dataset: str, root: Path) -> list[Item]:
     """Look for the archives of a dataset below the data root."""
     from indm.registry import DATASETS
 
-    found = [_archive(dataset, archive, root / archive.path) for archive in DATASETS[dataset].archives]
+    found = [_archive(dataset, archive, archive.find(root)) for archive in DATASETS[dataset].archives]
     return found or [Item(dataset, READY, "in an installed package")]
 
 

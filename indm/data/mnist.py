@@ -1,0 +1,131 @@
+"""MNIST and Fashion-MNIST: 70,000 grey images of ten classes, 28x28, from the published files in the idx format."""
+
+import gzip
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indm.data.archives import Archive, obtain
+from indm.data.dataset import Split, Splits
+from indm.errors import DataError
+
+SIZE = 28
+CLASSES = 10
+# The format's name for unsigned bytes; the number of dimensions follows it.
+UNSIGNED_BYTES = 0x0800
+LABELS, IMAGES = 1, 3
+
+
+@dataclass(frozen=True)
+class Part:
+    """Half of a release: images and their labels.
+
+    Arguments:
+        images: file of the images.
+        labels: file of the labels.
+        count: how many there are.
+    """
+
+    images: Archive
+    labels: Archive
+    count: int
+
+
+@dataclass(frozen=True)
+class Release:
+    """An edition of a dataset in the idx format.
+
+    Arguments:
+        train: the training half, whose last images are for validation.
+        test: the test half.
+        valid: number of images for validation.
+    """
+
+    train: Part
+    test: Part
+    valid: int = 5_000
+
+    @property
+    def archives(self) -> tuple[Archive, ...]:
+        """The four files."""
+        return self.train.images, self.train.labels, self.test.images, self.test.labels
+
+
+def load_mnist(split_seed: int, root: Path | None = None, *, release: Release) -> Splits:
+    """Load a release: the training half without its last images, these for validation, and the test half.
+
+    The files are looked for below the data root, then where a package has laid them, and downloaded else. The checksum of each is
+    checked before it is opened. Nothing is padded: an image has 784 dimensions.
+
+    Arguments:
+        split_seed: has no say, the partition being official.
+        root: the data root; ``INDM_DATA``, or ``data`` by default.
+        release: the files and sums expected.
+
+    Raises:
+        DataError: if a file is missing and cannot be downloaded, is damaged, or is another one.
+
+    References:
+        | Gradient-based learning applied to document recognition (LeCun et al., 1998), https://doi.org/10.1109/5.726791
+        | Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms (Xiao, Rasul and Vollgraf, 2017),
+        | https://arxiv.org/abs/1708.07747
+    """
+    images, labels = _read(release.train, root)
+    kept = release.train.count - release.valid
+    return {
+        "train": Split.whole(images[:kept], labels[:kept]),
+        "valid": Split.whole(images[kept:], labels[kept:]),
+        "test": Split.whole(*_read(release.test, root)),
+    }
+
+
+def _read(part: Part, root: Path | None) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Read images (N, 1, 28, 28) and labels (N,)."""
+    images = read_idx(obtain(part.images, root), (part.count, SIZE, SIZE), part.images)
+    return images[:, None], read_idx(obtain(part.labels, root), (part.count,), part.labels)
+
+
+def read_idx(path: Path, shape: tuple[int, ...], archive: Archive) -> NDArray[np.uint8]:
+    """Read an array of unsigned bytes from a compressed file: a magic number, the sizes as big-endian integers, the bytes.
+
+    Arguments:
+        path: the file.
+        shape: of the array.
+        archive: what the file should be.
+
+    Returns:
+        The array, uint8.
+
+    Raises:
+        DataError: if the file is truncated or damaged, or holds another array.
+
+    References:
+        | The MNIST database of handwritten digits, section "File formats", http://yann.lecun.com/exdb/mnist/
+    """
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataError(
+            f"{path}: found a truncated or damaged file ({error}), expected a whole .gz; delete it, then {archive.remedy}"
+        ) from error
+    expected = [UNSIGNED_BYTES + len(shape), *shape]
+    size = 4 * len(expected)
+    header = np.frombuffer(content[:size].ljust(size, b"\0"), ">u4").tolist()
+    found, wanted = max(len(content) - size, 0), int(np.prod(shape))
+    if header != expected or found != wanted:
+        raise DataError(
+            f"{path}: found {_describe(header)}, {found:,} bytes after it; expected {_describe(expected)}, {wanted:,} bytes: "
+            f"truncated, or another file; delete it, then {archive.remedy}"
+        )
+    return np.frombuffer(content, np.uint8, offset=size).reshape(shape)
+
+
+def _describe(header: list[int]) -> str:
+    magic, *sizes = header
+    kind = {UNSIGNED_BYTES + LABELS: "labels", UNSIGNED_BYTES + IMAGES: "images"}.get(
+        magic, "neither labels nor images"
+    )
+    return f"the magic number {magic} ({kind}) and the sizes {', '.join(map(str, sizes))}"
