@@ -229,6 +229,27 @@ def show(suite: str, out: Path) -> None:
     click.echo(text)
 
 
+@main.command()
+@click.argument("published", type=click.Path(path_type=Path, file_okay=False))
+@OUT
+def compare(published: Path, out: Path) -> None:
+    """Set a suite's results beside those PUBLISHED in a folder of its name, docs/results/<suite>.
+
+    Exits with 0 if they agree, with 1 if not, and with 2 if they cannot be compared.
+    """
+    from indm.report.agreement import agreement
+    from indm.store.layout import Layout
+
+    try:
+        found = agreement(published, Layout(out, published.name))
+    except IndmError as error:
+        click.echo(f"indm compare: {error}", err=True)
+        sys.exit(2)
+    for line in found.lines():
+        click.echo(line)
+    sys.exit(not found.agrees)
+
+
 ROOT = Path("docs/results")
 REPLACE = click.option("--replace", is_flag=True, help="Replace what is there and differs, instead of refusing it.")
 

@@ -43,6 +43,19 @@ def read_shown(layout: Layout) -> str:
     Raises:
         ArtifactError: if one is missing, is not what its manifest says, or has rows of another suite.
     """
+    texts = [
+        f"\n{path}: {TITLES[path.stem]}\n\n{present(table, path.stem) if len(table) else 'The suite has none.'}"
+        for path, table in read_tables(layout).items()
+    ]
+    return "\n".join(texts)
+
+
+def read_tables(layout: Layout) -> dict[Path, pd.DataFrame]:
+    """Read the published tables of a suite, by their paths.
+
+    Raises:
+        ArtifactError: if one is missing, is not what its manifest says, or has rows of another suite.
+    """
     tables, written = {}, _written(layout)
     for name in TITLES:
         path = layout.tables / f"{name}.csv"
@@ -59,11 +72,7 @@ def read_shown(layout: Layout) -> str:
         raise ArtifactError(
             f"found {', '.join(changed)} not as their stages wrote them; make them again with: {_again(layout)}"
         )
-    texts = [
-        f"\n{path}: {TITLES[path.stem]}\n\n{present(table, path.stem) if len(table) else 'The suite has none.'}"
-        for path, table in tables.items()
-    ]
-    return "\n".join(texts)
+    return tables
 
 
 def _remedy(layout: Layout) -> str:
