@@ -38,6 +38,8 @@ SHOWN = (
     "power",
     "comparison",
 )
+# Of a run, for the page.
+PICTURES = ("samples", "neighbours", "diffusion")
 COLLECTED = tuple(f"{TABLES}/{table}.csv" for table in SHOWN)
 IDENTITY = ("runs.{run}.dataset", "runs.{run}.model", "runs.{run}.seed")
 # All that a suite says.
@@ -193,7 +195,7 @@ STAGES: dict[str, Stage] = {
         subject="run",
         folder=RUN,
         inputs=(CHECKPOINT, f"{DATA}/train.npy", DESCRIPTION),
-        outputs=(f"{RUN}/samples.npy", f"{RUN}/samples.json", f"{RUN}/samples.png", f"{RUN}/neighbours.png"),
+        outputs=(f"{RUN}/samples.npy", f"{RUN}/samples.json", *(f"{RUN}/{picture}.png" for picture in PICTURES)),
         keys=("sample", "weights", *IDENTITY, "runs.{run}.sample"),
         builds=True,
     ),
@@ -360,8 +362,7 @@ STAGES: dict[str, Stage] = {
             *COLLECTED,
             f"{TABLES}/values.csv",
             "reports/{suite}/figures",
-            f"{RUN}/samples.png",
-            f"{RUN}/neighbours.png",
+            *(f"{RUN}/{picture}.png" for picture in PICTURES),
             DESCRIPTION,
             f"{DATA}/reference.json",
             "params/claims.yaml",

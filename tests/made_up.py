@@ -57,7 +57,7 @@ def write_made_up_results(root: Path) -> Path:
         write_table(folder / "tables" / f"{name}.csv", pd.DataFrame(rows))
     for run in RUNS:
         (folder / "runs" / run).mkdir(parents=True)
-        for kind, shape in (("samples", (64, 64)), ("neighbours", (16, 64))):
+        for kind, shape in (("samples", (64, 64)), ("neighbours", (16, 64)), ("diffusion", (64, 64))):
             noise = generator.integers(0, 256, shape, dtype=np.uint8)
             Image.fromarray(noise).save(folder / "runs" / run / f"{kind}.png")
         for stage in ("train", "sample", "fid", "nll"):

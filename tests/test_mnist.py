@@ -1,6 +1,7 @@
 """MNIST and Fashion-MNIST: what is read of tiny files in the true format, and what is refused."""
 
 import gzip
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -86,6 +87,21 @@ def test_the_doctor_finds_a_copy_of_a_package(tmp_path: Path, monkeypatch: pytes
     (item,) = look("mnist", tmp_path / "none")
     assert item.state == READY
     assert str(copy) in item.detail
+
+
+# When the published files were compressed, as their gzip headers say.
+COMPRESSED = {"train": 1504176606, "t10k": 1504176627}
+
+
+@pytest.mark.parametrize("archive", fashion_mnist.RELEASE.archives, ids=lambda archive: Path(archive.path).name)
+def test_debians_copies_are_the_published_files_but_for_name_and_time(archive: Archive) -> None:
+    assert archive.packaged is not None
+    path = Path(archive.packaged.path)
+    if not path.is_file():
+        pytest.skip(f"{path} is not there: Debian's package {archive.packaged.package} is not installed")
+    magic, flags, time, rest = b"\x1f\x8b\x08", b"\x08", COMPRESSED[path.name.split("-")[0]], path.read_bytes()[8:]
+    header = magic + flags + struct.pack("<I", time) + rest[:2] + path.stem.encode() + b"\0"
+    assert build.md5(header + rest[2:]) == archive.md5
 
 
 # What is refused: one line each.

@@ -140,7 +140,7 @@ def test_tables_have_captions_and_scopes_and_pictures_have_texts(page: Reader) -
     assert tags.count("table") == tags.count("caption") == 14
     assert all(attributes.get("scope") in ("col", "row") for tag, attributes in page.elements if tag == "th")
     assert all(attributes.get("alt") for tag, attributes in page.elements if tag == "img")
-    assert tags.count("img") == 2 * len(RUNS)
+    assert tags.count("img") == 3 * len(RUNS)
     assert tags.count("svg") == len(FIGURES)
 
 

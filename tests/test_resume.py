@@ -381,7 +381,7 @@ def test_a_lock_that_cannot_be_signed_is_one_line(scratch: Path, monkeypatch: py
 
 
 STAGES: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "sample": (sample, ("samples.npy", "samples.json", "samples.png", "neighbours.png")),
+    "sample": (sample, ("samples.npy", "samples.json", "samples.png", "neighbours.png", "diffusion.png")),
     "nll": (nll, ("nll.csv", "nll.json")),
     "curve": (curve, ("curve.csv", "curve_images.csv")),
     "sweep": (sweep, ("sweep.csv",)),

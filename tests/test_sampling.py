@@ -2,12 +2,14 @@
 
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Generator, Tensor
 
 from indm.diffusion.generate import CountedNoise
+from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.diffusion.objectives import perturb
 from indm.diffusion.samplers import (
     prior_draw,
@@ -18,10 +20,14 @@ from indm.diffusion.samplers import (
     time_grid,
 )
 from indm.diffusion.sde import T
+from indm.diffusion.shown import forward_images
 from indm.diffusion.steps import DENOISERS, PREDICTORS, tweedie
 from indm.registry import DIFFUSIONS
+from indm.suite.load import load_suite
+from indm.training.spec import model_spec
 from tests.gaussian import GaussianData
 
+REPOSITORY = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 EPS = 1e-5
 COUNT = 8000
@@ -342,3 +348,24 @@ def test_centred_prior_has_the_mean_of_the_latents_at_the_end(name: str) -> None
 
 def test_same_seed_same_samples() -> None:
     assert torch.equal(draw("vp", "ancestral", 10)[0], draw("vp", "ancestral", 10)[0])
+
+
+def test_images_on_their_way_to_noise() -> None:
+    """The latent's diffusion is linear; what is shown in data space are its inverse images, the first the image itself."""
+    torch.manual_seed(0)
+    suite = load_suite(REPOSITORY / "params/smoke.yaml")
+    name = next(name for name, run in suite.runs.items() if run.model == "indm")
+    model = ImplicitNonlinearDiffusion(model_spec(suite, name, [1, 8, 8])).eval().requires_grad_(False)
+    x, times = torch.rand(2, 1, 8, 8) * 2 - 1, [0.0, 0.3, 1.0]
+    images, latents = forward_images(model, x, times, Generator().manual_seed(1))
+    assert images.shape == latents.shape == (2, 3, 1, 8, 8)
+    torch.testing.assert_close(images[:, 0], x, rtol=0, atol=1e-4)
+    noise = torch.randn(x.shape, generator=Generator().manual_seed(1))
+    z0 = model.flow(x, "none")[0]
+    for i, t in enumerate(times):
+        z_t = model.flow(images[:, i], "none")[0]
+        torch.testing.assert_close(z_t, latents[:, i], rtol=0, atol=1e-3)
+        if t > 0:
+            at = torch.tensor(t, dtype=torch.float64)
+            expected = model.sde.alpha(at) * z0 + model.sde.sigma(at) * noise
+            torch.testing.assert_close(latents[:, i], expected.float(), rtol=1e-5, atol=1e-5)

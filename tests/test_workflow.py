@@ -146,7 +146,7 @@ def test_generated_files_are_in_step() -> None:
     [
         ("train: {}", "train: {lrr: 1.0e-3}", ["key train.lrr", "unknown key", "did you mean lr?"]),
         ("seeds: [0, 1, 2]", 'seeds: [0, "1"]', ["key seeds", "found [0, '1']", "a list of whole numbers"]),
-        ("dataset: digits", "dataset: mnist", ["key dataset", "found 'mnist'", "patches"]),
+        ("dataset: digits", "dataset: emnist", ["key dataset", "found 'emnist'", "patches"]),
     ],
 )
 def test_a_mistake_in_a_suite_stops_both_engines(tmp_path: Path, old: str, new: str, expected: list[str]) -> None:

@@ -17,7 +17,7 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Packaged:
-    """A copy of an archive that a package of the system installs, compressed by the packager and so with a sum of its own.
+    """A copy of an archive that a package of the system installs, with a sum of its own: packagers strip what gzip notes of a file.
 
     Arguments:
         package: the package's name.

@@ -4,14 +4,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Generator
 
-from indm.data.levels import to_uint8
+from indm.data.levels import dequantise, quantise, to_uint8
 from indm.diffusion.generate import draw_levels, prior_mean
-from indm.diffusion.model import load_model
+from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model
+from indm.diffusion.shown import forward_images
 from indm.process import set_up
 from indm.progress import bar
+from indm.seeding import derive_seed
 from indm.stamps import job_stamp
 from indm.store.files import atomic_write, file_sha256, read_array, read_json, write_array, write_json
 from indm.store.finished import Finished
@@ -25,10 +29,13 @@ if TYPE_CHECKING:
 GRID = 8
 GRID_PIXELS = 512
 CHUNK = 1024
+# Of the picture of the diffusion: a column each, and two rows an image.
+TIMES = [0.0, 0.03, 0.08, 0.15, 0.25, 0.4, 0.6, 1.0]
+DIFFUSED = 4
 
 
 def run(suite: "Suite", layout: Layout, name: str) -> Finished:
-    """Write ``samples.npy`` (levels, uint8), ``samples.json``, ``samples.png`` (the first 64) and ``neighbours.png``."""
+    """Write ``samples.npy`` (levels, uint8), ``samples.json`` and pictures: ``samples``, ``neighbours``, ``diffusion``."""
     device = set_up(suite.device, suite.threads)
     run, parameters, folder = suite.runs[name], suite.sample_params(name), layout.run(name)
     data = layout.data(run.dataset)
@@ -56,6 +63,8 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
             **parameters.model_dump(exclude={"centre_prior"}),
         )
         _write(suite, layout, name, samples, nfe, levels)
+    train = read_array(data / "train.npy")
+    _write_grid(folder / "diffusion.png", to_uint8(_diffused(model, train[:DIFFUSED], levels, run.dataset), levels))
     return Finished(folder, scratch.earlier)
 
 
@@ -89,6 +98,22 @@ def _write(suite: "Suite", layout: Layout, name: str, samples: NDArray[np.uint8]
     pair[: len(shown)] = shown
     pair[GRID : GRID + len(shown)] = _nearest(shown, read_array(layout.data(run.dataset) / "train.npy"))
     _write_grid(folder / "neighbours.png", to_uint8(pair, levels))
+
+
+def _diffused(
+    model: ImplicitNonlinearDiffusion, images: NDArray[np.uint8], levels: int, dataset: str
+) -> NDArray[np.uint8]:
+    """Diffuse training images (N, C, H, W): of each a row in data space, and below it a row of latents.
+
+    Latents are shown at the mean and the deviation of the images. All runs of a dataset have the same images and noise.
+    """
+    generator = Generator().manual_seed(derive_seed(dataset, "sample", "diffusion"))
+    device = next(model.parameters()).device
+    x = dequantise(torch.from_numpy(images.copy()), levels, generator, model.centered).to(device)
+    shown, latents = forward_images(model, x, TIMES, generator)
+    latents = (latents - latents[:, 0].mean()) * (x.std() / latents[:, 0].std()) + x.mean()
+    rows = torch.stack([shown, latents], 1).flatten(0, 2)
+    return quantise(rows.cpu(), levels, model.centered).numpy()
 
 
 def _nearest(images: NDArray[np.uint8], train: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -14,6 +14,7 @@ rule sample:
         protocol="results/{suite}/runs/{run}/samples.json",
         grid="results/{suite}/runs/{run}/samples.png",
         neighbours="results/{suite}/runs/{run}/neighbours.png",
+        diffusion="results/{suite}/runs/{run}/diffusion.png",
         manifest="results/{suite}/runs/{run}/manifest/sample.json",
     log:
         "results/{suite}/logs/sample/{run}.log",

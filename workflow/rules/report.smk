@@ -179,6 +179,7 @@ rule report:
         figures=rules.figure.output.figures,
         grids=all_of("sample", "grid"),
         neighbours=all_of("sample", "neighbours"),
+        diffusion=all_of("sample", "diffusion"),
         description=all_of("prepare", "dataset"),
         reference=all_of("reference", "reference"),
         claims=local("params/claims.yaml"),

@@ -13,7 +13,7 @@ from indm.report.page.contents import Contents
 from indm.report.page.missing import Missing, missing
 from indm.report.page.tables import data_uri
 
-PICTURES = ("samples", "neighbours")
+PICTURES = ("samples", "neighbours", "diffusion")
 # These colours of the figures are the theme's; the rest of a figure stays as it was drawn.
 INK = "#1b1b1a"
 THEMED = {
