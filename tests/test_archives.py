@@ -74,7 +74,7 @@ def refused(load: partial[Any], out: Path) -> str:
     """Prepare a dataset that must be refused; return the error's text, having checked that nothing is left."""
     name = "cifar10" if load.func is load_cifar10 else "celeba64"
     with pytest.raises(DataError) as caught:
-        prepare.write_dataset(out, name, replace(DATASETS[name], load=load), 0)
+        prepare.write_dataset(out, name, replace(DATASETS[name], load=load, counts=None), 0)
     assert not out.exists() or not list(out.iterdir())
     text = str(caught.value)
     assert "\n" not in text
@@ -151,7 +151,7 @@ def test_the_data_root_of_prepare_is_the_option_then_the_variable(
 ) -> None:
     release = build.write_cifar10(tmp_path / "option")
     load = partial(load_cifar10, release=release)
-    monkeypatch.setattr(prepare, "DATASETS", {"cifar10": replace(DATASETS["cifar10"], load=load)})
+    monkeypatch.setattr(prepare, "DATASETS", {"cifar10": replace(DATASETS["cifar10"], load=load, counts=None)})
     monkeypatch.setenv("INDM_DATA", str(tmp_path / "variable"))
     assert f"{tmp_path}/variable/{release.archive.path}: missing" in call_prepare(tmp_path / "out")
     assert call_prepare(tmp_path / "out", "--data-root", str(tmp_path / "option"), exit_code=0) == ""
@@ -238,7 +238,7 @@ def test_a_download_from_google_drive(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("name", ["cifar10", "celeba64"])
 def test_prepare_writes_arrays_and_their_description(name: str, tmp_path: Path) -> None:
     load = tiny(name, tmp_path / "data")
-    dataset, out = replace(DATASETS[name], load=load), tmp_path / "out"
+    dataset, out = replace(DATASETS[name], load=load, counts=None), tmp_path / "out"
     prepare.write_dataset(out, name, dataset, 0)
     description = json.loads((out / "dataset.json").read_text())
     labels = json.loads((out / "labels.json").read_text())
@@ -363,7 +363,7 @@ def test_command_with_a_truncated_archive(tmp_path: Path) -> None:
 
 def test_command_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load = partial(load_cifar10, release=build.write_cifar10(tmp_path / "data"))
-    monkeypatch.setattr(prepare, "DATASETS", {"cifar10": replace(DATASETS["cifar10"], load=load)})
+    monkeypatch.setattr(prepare, "DATASETS", {"cifar10": replace(DATASETS["cifar10"], load=load, counts=None)})
     full_after(monkeypatch, 1000)
     line = call_prepare(tmp_path / "out", "--data-root", str(tmp_path / "data"))
     expected = "train.npy: cannot be written: No space left on device; free space or rights, then run again"

@@ -32,11 +32,19 @@ def dataset(name: str, tmp_path: Path) -> Dataset:
     """A registered dataset; one that is read from archives, from tiny ones."""
     registered = DATASETS[name]
     if name == "cifar10":
-        return replace(registered, load=partial(load_cifar10, root=tmp_path, release=write_cifar10(tmp_path)))
+        return replace(
+            registered, load=partial(load_cifar10, root=tmp_path, release=write_cifar10(tmp_path)), counts=None
+        )
     if name == "celeba64":
-        return replace(registered, load=partial(load_celeba64, root=tmp_path, release=write_celeba(tmp_path)))
+        return replace(
+            registered, load=partial(load_celeba64, root=tmp_path, release=write_celeba(tmp_path)), counts=None
+        )
     if name in MNISTS:
-        return replace(registered, load=partial(load_mnist, root=tmp_path, release=write_mnist(tmp_path, MNISTS[name])))
+        return replace(
+            registered,
+            load=partial(load_mnist, root=tmp_path, release=write_mnist(tmp_path, MNISTS[name])),
+            counts=None,
+        )
     return registered
 
 

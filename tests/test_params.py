@@ -79,7 +79,7 @@ MISTAKES = {
     "unknown dataset": (
         "dataset: digits, sde: vp, " + LINE,
         "dataset: digitz, sde: vp, " + LINE,
-        [f"run {RUN}, key dataset: found 'digitz'; allowed: celeba64, cifar10, digits, patches"],
+        [f"run {RUN}, key dataset: found 'digitz'; allowed: celeba64, cifar10, digits, fashion-mnist, mnist, patches"],
     ),
     "dataset the suite does not list": (
         "dataset: digits, sde: vp, " + LINE,
@@ -213,6 +213,92 @@ MISTAKES = {
         "    flow_warmup_steps: 0\n    batch_size",
         "    flow_warmup_steps: 1200\n    batch_size",
         ["key toy2d.training.flow_warmup_steps: found 1200; allowed: below steps 1200"],
+    ),
+    # What no single key shows: before, the first job that met it said so, or a traceback did.
+    "fewer samples than the metrics need": (
+        "  num_samples: 400",
+        "  num_samples: 20",
+        ["run digits-vp-ddpmpp-fid, key sample.num_samples: found 20; allowed: at least 200, fid.kid_subset_size"],
+    ),
+    "fewer samples than splits of the inception score": (
+        "  is_splits: 10",
+        "  is_splits: 1000",
+        ["key sample.num_samples: found 400; allowed: at least 1000, fid.is_splits"],
+    ),
+    "a subset larger than the test split": (
+        "  kid_subset_size: 200",
+        "  kid_subset_size: 361",
+        ["key fid.kid_subset_size: found 361; allowed: up to 360, the real images of digits that are compared"],
+    ),
+    "a sweep of fewer images than the metrics need": (
+        "  num_samples: 200",
+        "  num_samples: 10",
+        ["key sweep.num_samples: found 10; allowed: at least 200, fid.kid_subset_size"],
+    ),
+    "a batch larger than the training split": (
+        "  batch_size: 64\n  micro",
+        "  batch_size: 1258\n  micro",
+        ["key train.batch_size: found 1258; allowed: up to 1257, the training images"],
+    ),
+    "more parts than images of a batch": (
+        "  micro_batches: 1",
+        "  micro_batches: 65",
+        ["key train.micro_batches: found 65; allowed: up to train.batch_size 64"],
+    ),
+    "more images than the test split has": (
+        "nll:\n  images: null",
+        "nll:\n  images: 361",
+        ["key nll.images: found 361; allowed: null, or up to 360, the images of digits, split test"],
+    ),
+    "more levels of the network than the image can be halved for": (
+        "    multipliers: [1, 1]",
+        "    multipliers: [1, 1, 1, 1, 1]",
+        ["key train.score.multipliers: found 5 levels; allowed: up to 4, as images of 8 x 8 pixels are halved"],
+    ),
+    "attention where no such size occurs": (
+        "    attention_resolutions: [4]",
+        "    attention_resolutions: [3]",
+        ["key train.score.attention_resolutions: found [3]; allowed: [] or some of [8, 4], which occur"],
+    ),
+    "an output divided by what is not embedded": (
+        "    scale_by_sigma: false",
+        "    scale_by_sigma: true",
+        ["key train.score.scale_by_sigma: found True; allowed: False, or embedding fourier"],
+    ),
+    "a seed that no library takes": (
+        "    split_seed: 0",
+        "    split_seed: 4294967296",
+        ["key datasets.digits.split_seed: found 4294967296; allowed: integer, >= 0, < 4294967296"],
+    ),
+    "no steps to sample in": (
+        "  sample_steps: [4, 8, 16]",
+        "  sample_steps: []",
+        ["key toy2d.sample_steps: found []; allowed: "],
+    ),
+    "a dataset of another folder": (
+        "reference:\n  digits:",
+        "reference:\n  ../../x:",
+        ["key reference.../../x"],
+    ),
+    "an infinite number": (
+        "  lr: 4.0e-3",
+        "  lr: .inf",
+        ["key train.lr: found inf; allowed: number, > 0, <= 1"],
+    ),
+    "a tolerance that says nothing": (
+        "nll:\n  images: null\n  batch_size: 360\n  time_draws: 10\n  tolerance: null",
+        "nll:\n  images: null\n  batch_size: 360\n  time_draws: 10\n  tolerance: 1.0e+300",
+        ["key nll.tolerance: found 1e+300; allowed: number, >= 1e-12, <= 1"],
+    ),
+    "a range of the 2-D study that is empty": (
+        "  vp: {beta_min: 0.1, beta_max: 20.0}\n  eps",
+        "  vp: {beta_min: 30.0, beta_max: 20.0}\n  eps",
+        ["key toy2d.vp.beta_min: found 30.0; allowed: below beta_max 20.0"],
+    ),
+    "a name too long for a file": (
+        f"  {RUN}:",
+        f"  {'a' * 151}:",
+        ["key runs: found the name "],
     ),
     "not YAML": (
         "suite: frozen",
@@ -349,6 +435,7 @@ def test_every_list_whose_places_do_not_count_was_repeated() -> None:
         "sample_steps",
         "samplers",
         "scales",
+        "seeds",
         "sizes",
         "snapshots",
         "steps",
@@ -464,12 +551,12 @@ def test_aliases_of_aliases_are_refused_at_once(tmp_path: Path) -> None:
 def test_a_suite_that_builds_on_another_says_what_differs(tmp_path: Path) -> None:
     (tmp_path / "frozen.yaml").write_text(TEXT)
     (tmp_path / "more.yaml").write_text(
-        "suite: more\nbased_on: frozen\ntrain: {steps: 300}\nprotocol: {}\ntoy2d: {datasets: {}, seeds: 4}\n"
+        "suite: more\nbased_on: frozen\ntrain: {steps: 300}\nprotocol: {}\ntoy2d: {datasets: {}, seeds: [4]}\n"
     )
     base, more = (load_suite(tmp_path / f"{name}.yaml") for name in ("frozen", "more"))
     # Sections key by key; what is listed by name as a whole.
     assert more.train == base.train.model_copy(update={"steps": 300})
-    assert (more.protocol, more.toy2d.datasets, more.toy2d.seeds) == ({}, {}, 4)
+    assert (more.protocol, more.toy2d.datasets, more.toy2d.seeds) == ({}, {}, [4])
     assert more.toy2d.training == base.toy2d.training
     assert more.runs == base.runs
 

@@ -1,7 +1,7 @@
 """What a dataset is: splits of images as levels, with labels, a source and a licence."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,7 @@ class Dataset:
         licence: under which terms.
         official_partition: the splits are the publisher's; the split seed has no say.
         archives: the files it is read from, if no other package brings it.
+        counts: number of images of each split; ``None`` where it is known only once they are read.
     """
 
     levels: int
@@ -61,6 +62,7 @@ class Dataset:
     licence: str
     official_partition: bool = False
     archives: tuple[Archive, ...] = ()
+    counts: Mapping[str, int] | None = field(default=None, hash=False)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -78,12 +80,14 @@ class Dataset:
         ``valid`` may be empty: some datasets, such as CIFAR-10, have no official one.
 
         Raises:
-            DataError: if ``train`` or ``test`` is empty, or the labels are not as declared.
+            DataError: if ``train`` or ``test`` is empty, or counts or labels are not as declared.
         """
         for name in SPLITS:
             count, labels = splits[name].count, splits[name].labels
             if count == 0 and name != "valid":
                 raise DataError(f"{name}: found no image, expected at least one; only valid may be empty")
+            if self.counts is not None and count != self.counts[name]:
+                raise DataError(f"{name}: found {count} images, expected {self.counts[name]}")
             if len(labels) != (count if self.classes else 0):
                 expected = f"{count}, one an image" if self.classes else "none"
                 raise DataError(f"{name}: found {len(labels)} labels, expected {expected}")

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from indm.suite.sizes import sizes, sizes_of_run
+
 if TYPE_CHECKING:
     from indm.suite.schema.flow import FlowParams
     from indm.suite.schema.reference import ReferenceParams
     from indm.suite.schema.run import RunParams
     from indm.suite.schema.sample import SampleParams
-    from indm.suite.schema.sde import SDEParams
+    from indm.suite.schema.sde import VEParams, VPParams
     from indm.suite.schema.suite import Suite
     from indm.suite.schema.train import TrainParams
     from indm.suite.schema.tune import RangeParams, TuneParams
@@ -33,7 +35,7 @@ def mistakes(suite: "Suite", path: Path, cells: Mapping[str, str]) -> list[str]:
         *(mistake for name, reference in suite.reference.items() for mistake in _reference(name, reference)),
         *_evaluation(suite),
         *_references(suite),
-        *_sweep(suite),
+        *sizes(suite),
         *_protocol(suite),
         *_tune(suite),
     ]
@@ -56,7 +58,7 @@ def _run(suite: "Suite", name: str, cell: str) -> Iterator[str]:
     yield from _processes(suite.processes, train)
     if run.objective == "fid" and run.sde == "vp" and not train.alternate:
         yield "key train.alternate: found False; allowed: True where objective is fid and sde is vp"
-    yield from _sde(train.sde)
+    yield from _ranges("train.sde", {"vp.beta": train.sde.vp, "ve.sigma": train.sde.ve})
     yield from _learned_range(run, train)
     yield from _flow(train.flow)
     if train.latent.learned is not None and run.model == "indm":
@@ -65,6 +67,8 @@ def _run(suite: "Suite", name: str, cell: str) -> Iterator[str]:
     yield from _denoising(run, suite.sample_params(name))
     if run.dataset not in suite.datasets:
         yield f"key dataset: found {run.dataset!r}; allowed: {', '.join(suite.datasets)}"
+    else:
+        yield from sizes_of_run(suite, name)
 
 
 def _steps(run: "RunParams", train: "TrainParams") -> Iterator[str]:
@@ -100,14 +104,13 @@ def _processes(processes: int, train: "TrainParams") -> Iterator[str]:
         )
 
 
-def _sde(sde: "SDEParams") -> Iterator[str]:
-    ranges = (
-        ("vp.beta", sde.vp.beta_min, sde.vp.beta_max),
-        ("ve.sigma", sde.ve.sigma_min, sde.ve.sigma_max),
-    )
-    for key, low, high in ranges:
+def _ranges(place: str, sections: Mapping[str, "VPParams | VEParams"]) -> Iterator[str]:
+    """Check that the lower end of an SDE's range, by the start of its keys, lies below the upper."""
+    for start, section in sections.items():
+        name = start.partition(".")[2]
+        low, high = (getattr(section, f"{name}_{end}") for end in ("min", "max"))
         if low >= high:
-            yield f"key train.sde.{key}_min: found {low}; allowed: below {key[3:]}_max {high}"
+            yield f"key {place}.{start}_min: found {low}; allowed: below {name}_max {high}"
 
 
 def _learned_range(run: "RunParams", train: "TrainParams") -> Iterator[str]:
@@ -144,6 +147,7 @@ def _toy2d(suite: "Suite") -> Iterator[str]:
     warmup, steps = suite.toy2d.training.flow_warmup_steps, suite.toy2d.training.steps
     if warmup >= steps:
         yield f"key toy2d.training.flow_warmup_steps: found {warmup}; allowed: below steps {steps}"
+    yield from _ranges("toy2d", {"vp.beta": suite.toy2d.vp})
 
 
 def _reference(dataset: str, reference: "ReferenceParams") -> Iterator[str]:
@@ -173,12 +177,6 @@ def _references(suite: "Suite") -> Iterator[str]:
     if set(suite.reference) != set(suite.datasets):
         found, allowed = ", ".join(suite.reference), ", ".join(suite.datasets)
         yield f"key reference: found the datasets {found}; allowed: exactly those of key datasets, {allowed}"
-
-
-def _sweep(suite: "Suite") -> Iterator[str]:
-    images, subset = suite.sweep.num_samples, suite.fid.kid_subset_size
-    if images < subset:
-        yield f"key sweep.num_samples: found {images}; allowed: at least fid.kid_subset_size {subset}"
 
 
 def _protocol(suite: "Suite") -> Iterator[str]:

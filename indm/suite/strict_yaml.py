@@ -25,9 +25,9 @@ from indm.errors import ParamsError
 
 
 class Strict(BaseModel):
-    """Base of all sections: unknown keys are errors, and a text is never taken for a number."""
+    """Base of all sections: unknown keys are errors, a text is never taken for a number, and a number is finite."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 # Read in C where PyYAML was built with it, as every job reads its suite.

@@ -14,4 +14,5 @@ DATASET = Dataset(
     licence="none stated by its authors, who ask that the technical report be cited",
     official_partition=True,
     archives=(cifar10.PUBLISHED.archive,),
+    counts={"train": 50_000, "valid": 0, "test": 10_000},
 )

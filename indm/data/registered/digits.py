@@ -36,4 +36,5 @@ DATASET = Dataset(
     load=load_digits,
     source="scikit-learn load_digits: Optical Recognition of Handwritten Digits, https://doi.org/10.24432/C50P49",
     licence="CC BY 4.0",
+    counts={"train": 1_257, "valid": VALID_IMAGES, "test": TEST_IMAGES},
 )

@@ -64,4 +64,5 @@ DATASET = Dataset(
     licence="MIT",
     official_partition=True,
     archives=RELEASE.archives,
+    counts={"train": 55_000, "valid": RELEASE.valid, "test": RELEASE.test.count},
 )

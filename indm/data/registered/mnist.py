@@ -37,4 +37,5 @@ DATASET = Dataset(
     licence="none stated by its authors",
     official_partition=True,
     archives=RELEASE.archives,
+    counts={"train": 55_000, "valid": RELEASE.valid, "test": RELEASE.test.count},
 )

@@ -4,10 +4,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from indm.suite.schema.types import Seed
 from indm.suite.strict_yaml import Strict
 
 
 class DatasetParams(Strict):
     """How a dataset is split."""
 
-    split_seed: Annotated[int, Field(ge=0, description="seed of the train / validation / test split")]
+    split_seed: Annotated[Seed, Field(description="seed of the train / validation / test split")]

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from indm.suite.schema.types import Count, Positive
+from indm.suite.schema.types import Count, Positive, Tolerance
 from indm.suite.strict_yaml import Strict
 
 
@@ -16,7 +16,7 @@ class LikelihoodParams(Strict):
     ]
     batch_size: Annotated[Count, Field(description="images in a batch")]
     time_draws: Annotated[Count, Field(description="stratified times of the bound, for each image")]
-    tolerance: Annotated[Positive | None, Field(description="tolerance of the adaptive ODE; null: fixed steps")]
+    tolerance: Annotated[Tolerance | None, Field(description="tolerance of the adaptive ODE; null: fixed steps")]
     ode_steps: Annotated[
         Count | None,
         Field(description="fixed steps of fifth order (Adams-Bashforth), equidistant in log-SNR; null: adaptive ones"),

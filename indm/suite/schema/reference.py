@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from indm.suite.schema.types import Count, Positive
+from indm.suite.schema.types import Count, Rate
 from indm.suite.strict_yaml import Strict
 
 
@@ -13,7 +13,7 @@ class ClassifierParams(Strict):
 
     steps: Annotated[Count, Field(description="training steps of the classifier")]
     batch_size: Annotated[Count, Field(description="images in a batch")]
-    lr: Annotated[Positive, Field(description="Adam's first learning rate")]
+    lr: Annotated[Rate, Field(description="Adam's first learning rate")]
 
 
 class PublishedParams(Strict):

@@ -7,6 +7,7 @@ from pydantic import Field, create_model
 from indm.suite.schema.names import DatasetName, DiffusionName
 from indm.suite.schema.sample import SampleParams
 from indm.suite.schema.train import TrainParams
+from indm.suite.schema.types import Seed
 from indm.suite.strict_yaml import Strict
 
 
@@ -46,7 +47,7 @@ class RunParams(Strict):
     objective: Annotated[
         Literal["nll", "fid"], Field(description="nll: joint likelihood; fid: variance-weighted score")
     ]
-    seed: Annotated[int, Field(ge=0, description="seed of the training, the samples and the evaluation")]
+    seed: Annotated[Seed, Field(description="seed of the training, the samples and the evaluation")]
     train: Annotated[override(TrainParams), Field(description="overrides of the suite's train section, or {}")]  # type: ignore[valid-type]
     sample: Annotated[override(SampleParams), Field(description="overrides of the suite's sample section, or {}")]  # type: ignore[valid-type]
 

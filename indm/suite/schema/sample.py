@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from indm.suite.schema.types import Count, Positive
+from indm.suite.schema.types import Count, Positive, Tolerance
 from indm.suite.strict_yaml import Strict
 
 
@@ -24,7 +24,7 @@ class SampleParams(Strict):
         Field(description="first and last signal-to-noise ratio of a Langevin corrector, or null"),
     ]
     corrector_steps: Annotated[Count, Field(description="Langevin corrections at each grid point")]
-    tolerance: Annotated[Positive, Field(description="tolerance of the adaptive ODE")]
+    tolerance: Annotated[Tolerance, Field(description="tolerance of the adaptive ODE")]
     denoise: Annotated[
         Literal["tweedie", "none", "released_ve"],
         Field(

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from indm.suite.schema.dataset import DatasetParams
 from indm.suite.schema.fid import FidParams
-from indm.suite.schema.names import IDENTITY
+from indm.suite.schema.names import IDENTITY, DatasetName
 from indm.suite.schema.nll import LikelihoodParams, NllParams
 from indm.suite.schema.protocol import ProtocolParams
 from indm.suite.schema.reference import ReferenceParams
@@ -34,8 +34,8 @@ class Suite(Strict):
     save_seconds: Annotated[
         float, Field(ge=0, description="seconds between two savings of a training, from which a killed one goes on")
     ]
-    datasets: Annotated[dict[str, DatasetParams], Field(min_length=1, description="datasets of this suite")]
-    reference: Annotated[dict[str, ReferenceParams], Field(description="extractor of each dataset")]
+    datasets: Annotated[dict[DatasetName, DatasetParams], Field(min_length=1, description="datasets of this suite")]
+    reference: Annotated[dict[DatasetName, ReferenceParams], Field(description="extractor of each dataset")]
     train: TrainParams
     weights: WeightsParams
     sample: SampleParams
@@ -45,7 +45,9 @@ class Suite(Strict):
         LikelihoodParams, Field(description="of every snapshot, on the validation split (test, where it is empty)")
     ]
     sweep: SweepParams
-    protocol: Annotated[dict[str, ProtocolParams], Field(description="study of the protocol, by dataset, or {}")]
+    protocol: Annotated[
+        dict[DatasetName, ProtocolParams], Field(description="study of the protocol, by dataset, or {}")
+    ]
     toy2d: Toy2dParams
     tune: Annotated[
         dict[RunName, TuneParams], Field(description="search of hyper-parameters, by the run that is its arm, or {}")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from indm.suite.schema.sde import VPParams
-from indm.suite.schema.types import Count, EachOnce, Fraction, Positive
+from indm.suite.schema.types import Count, EachOnce, Fraction, Positive, Rate, Seed, Tolerance
 from indm.suite.strict_yaml import Strict
 
 # A pattern, not Literal: the stage looks names up as plain text.
@@ -31,9 +31,9 @@ class Toy2dTrainingParams(Strict):
     steps: Annotated[Count, Field(description="optimiser steps, but for the control of equal compute")]
     flow_warmup_steps: Annotated[int, Field(ge=0, description="first steps, in which the flow is trained alone")]
     batch_size: Annotated[Count, Field(description="points in a batch")]
-    lr: Annotated[Positive, Field(description="peak learning rate of the score network")]
-    flow_lr: Annotated[Positive, Field(description="peak learning rate of the flow")]
-    map_lr: Annotated[Positive, Field(description="peak learning rate of the maps that DDPM++'s controls learn")]
+    lr: Annotated[Rate, Field(description="peak learning rate of the score network")]
+    flow_lr: Annotated[Rate, Field(description="peak learning rate of the flow")]
+    map_lr: Annotated[Rate, Field(description="peak learning rate of the maps that DDPM++'s controls learn")]
     ema_decay: Annotated[Fraction, Field(description="decay of the averaged weights")]
 
 
@@ -45,7 +45,7 @@ class Toy2dParams(Strict):
         Field(description="two-dimensional datasets; {} for no study"),
     ]
     seeds: Annotated[
-        list[Annotated[int, Field(ge=0)]],
+        list[Seed],
         EachOnce(),
         Field(min_length=1, description="seeds of every model, trained in one batch"),
     ]
@@ -56,9 +56,11 @@ class Toy2dParams(Strict):
     eps: Annotated[float, Field(gt=0, lt=0.1, description="truncation time")]
     training: Toy2dTrainingParams
     time_draws: Annotated[Count, Field(description="draws of time and noise of the bound, for each point")]
-    tolerance: Annotated[Positive, Field(description="tolerance of the ODE")]
+    tolerance: Annotated[Tolerance, Field(description="tolerance of the ODE")]
     sample_steps: Annotated[
-        list[Annotated[int, Field(ge=2)]], EachOnce(), Field(description="network calls of the DDIM sampler")
+        list[Annotated[int, Field(ge=2)]],
+        EachOnce(),
+        Field(min_length=1, description="network calls of the DDIM sampler"),
     ]
     grid: Annotated[Literal["uniform", "log_snr"], Field(description="what the sampler's times are equidistant in")]
     samples: Annotated[Count, Field(description="samples of a seed, compared with as many of the data")]

@@ -7,7 +7,7 @@ from pydantic import Field
 from indm.suite.schema.flow import FlowParams, LatentParams
 from indm.suite.schema.score import ScoreParams
 from indm.suite.schema.sde import SDEParams
-from indm.suite.schema.types import Count, EachOnce, Fraction, Positive
+from indm.suite.schema.types import Count, EachOnce, Fraction, Positive, Rate
 from indm.suite.strict_yaml import Strict
 
 
@@ -59,8 +59,8 @@ class TrainParams(Strict):
         ),
     ]
     reconstruction: Annotated[bool, Field(description="add the reconstruction term at eps to objective nll")]
-    lr: Annotated[Positive, Field(description="peak learning rate of the score network")]
-    flow_lr: Annotated[Positive, Field(description="peak learning rate of the flow")]
+    lr: Annotated[Rate, Field(description="peak learning rate of the score network")]
+    flow_lr: Annotated[Rate, Field(description="peak learning rate of the flow")]
     warmup_steps: Annotated[int, Field(ge=0, description="steps of linear warm-up")]
     schedule: Annotated[Literal["constant", "cosine"], Field(description="learning rate after the warm-up")]
     weight_decay: Annotated[float, Field(ge=0, description="AdamW's weight decay")]

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from indm.suite.schema.types import Count, EachOnce
+from indm.suite.schema.types import Count, EachOnce, Seed
 from indm.suite.strict_yaml import Strict
 
 
@@ -31,8 +31,8 @@ class TuneParams(Strict):
     trials: Annotated[int, Field(ge=2, description="trials; arms that are compared have equally many")]
     steps: Annotated[Count, Field(description="optimiser steps of a trial; arms that are compared have equally many")]
     seed: Annotated[
-        int,
-        Field(ge=0, description="of all trials: images, noise and suggestions; arms that are compared have the same"),
+        Seed,
+        Field(description="of all trials: images, noise and suggestions; arms that are compared have the same"),
     ]
     space: Annotated[
         dict[str, RangeParams], Field(min_length=1, description="ranges of keys of the train section, by key")

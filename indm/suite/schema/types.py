@@ -5,11 +5,15 @@ from typing import Annotated, Any
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, le=1e6)]
+# Of a learning rate or an ODE: what is larger means nothing, and below the least an ODE's steps underflow.
+Rate = Annotated[float, Field(gt=0, le=1)]
+Tolerance = Annotated[float, Field(ge=1e-12, le=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # Also a folder, a word of a command and, for DVC, a part of a dotted key.
-RunName = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+RunName = Annotated[str, Field(pattern=r"^[a-z0-9-]+$", max_length=150)]
 
 
 class EachOnce:

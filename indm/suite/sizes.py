@@ -1,0 +1,82 @@
+"""What a suite asks of its datasets: enough images for each stage, and images that its networks and flows can halve.
+
+Datasets say how many images they have, but for some whose number is only known once they are prepared.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from indm.registry import DATASETS
+
+if TYPE_CHECKING:
+    from indm.data.dataset import Dataset
+    from indm.suite.schema.suite import Suite
+    from indm.suite.schema.train import TrainParams
+
+
+def sizes(suite: "Suite") -> Iterator[str]:
+    """List the mistakes about numbers and sizes of images, of the suite but not of single runs."""
+    few, why = _fewest(suite)
+    if suite.sweep.objectives and suite.sweep.num_samples < few:
+        yield f"key sweep.num_samples: found {suite.sweep.num_samples}; allowed: at least {few}, {why}"
+    for name in suite.datasets:
+        yield from _images(suite, name, few, why)
+
+
+def sizes_of_run(suite: "Suite", name: str) -> Iterator[str]:
+    """List the mistakes about numbers and sizes of images of a run, whose dataset the suite has."""
+    train, dataset = suite.train_params(name), DATASETS[suite.runs[name].dataset]
+    few, why = _fewest(suite)
+    if (found := suite.sample_params(name).num_samples) < few:
+        yield f"key sample.num_samples: found {found}; allowed: at least {few}, {why}"
+    if dataset.counts is not None and train.batch_size > dataset.counts["train"]:
+        yield f"key train.batch_size: found {train.batch_size}; allowed: up to {dataset.counts['train']}, the training images"
+    if train.micro_batches > train.batch_size:
+        yield f"key train.micro_batches: found {train.micro_batches}; allowed: up to train.batch_size {train.batch_size}"
+    if train.score.name == "unet":
+        yield from _network(train, dataset)
+    if suite.runs[name].model == "indm":
+        yield from _halved("train.flow.blocks", train.flow.blocks, dataset)
+
+
+def _fewest(suite: "Suite") -> tuple[int, str]:
+    """Return how many images the metrics need, and the key that asks for them."""
+    asked = {"fid.kid_subset_size": suite.fid.kid_subset_size, "fid.is_splits": suite.fid.is_splits}
+    key = max(asked, key=lambda name: asked[name])
+    return asked[key], key
+
+
+def _images(suite: "Suite", name: str, few: int, why: str) -> Iterator[str]:
+    counts = DATASETS[name].counts
+    if counts is None:
+        return
+    # What real images score against real ones: of the test split, and of half of the training split against the other.
+    smallest = min(counts["test"], counts["train"] // 2)
+    if smallest < few:
+        yield f"key {why}: found {few}; allowed: up to {smallest}, the real images of {name} that are compared"
+    curve = "valid" if counts["valid"] else "test"
+    for key, section, split in (("nll", suite.nll, "test"), ("curve", suite.curve, curve)):
+        if section.images is not None and section.images > counts[split]:
+            yield (
+                f"key {key}.images: found {section.images}; allowed: null, or up to {counts[split]}, the images of {name}, "
+                f"split {split}"
+            )
+
+
+def _network(train: "TrainParams", dataset: "Dataset") -> Iterator[str]:
+    halved = list(_halved("train.score.multipliers", train.score.multipliers, dataset))
+    yield from halved
+    occurring = [dataset.image_size // 2**level for level in range(len(train.score.multipliers))]
+    wrong = [size for size in train.score.attention_resolutions if size not in occurring]
+    if wrong and not halved:
+        yield f"key train.score.attention_resolutions: found {wrong}; allowed: [] or some of {occurring}, which occur"
+    if train.score.scale_by_sigma and train.score.embedding != "fourier":
+        yield "key train.score.scale_by_sigma: found True; allowed: False, or embedding fourier"
+
+
+def _halved(key: str, levels: list[int], dataset: "Dataset") -> Iterator[str]:
+    size = dataset.image_size
+    if size % 2 ** (len(levels) - 1):
+        most = (size & -size).bit_length()
+        halved = f"images of {size} x {size} pixels are halved between them"
+        yield f"key {key}: found {len(levels)} levels; allowed: up to {most}, as {halved}"
