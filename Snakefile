@@ -108,7 +108,7 @@ onstart:
     )
     if not workflow.touch and (older := older_results(Path("results", SUITE))):
         print(older, file=sys.stderr)
-    if gaps := requirements(suite, work):
+    if gaps := requirements(suite, work, out=Path("results")):
         sys.exit("\n".join(gaps))
 
 

@@ -58,7 +58,9 @@ def register(suite_file: Path, note: str) -> Registration:
 
 def _check_note(path: Path, suite: str, found: str, given: str) -> None:
     if given not in ("", found):
-        raise ParamsError(f"{path}: suite {suite} is registered with the note {found!r}, and stays so; found {given!r}")
+        raise ParamsError(
+            f"{path}: suite {suite} is registered with the note {found!r}, found {given!r}; leave --note out"
+        )
 
 
 def write_registrations(path: Path, registrations: Registrations) -> None:

@@ -1,5 +1,7 @@
 """``indm doctor``: what is ready, what will be downloaded, what is missing; and both engines, which ask it first."""
 
+import hashlib
+import os
 import shutil
 import socket
 import subprocess
@@ -7,6 +9,7 @@ import sys
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
@@ -18,6 +21,7 @@ from indm.cli import main
 from indm.doctor import inputs, packages
 from indm.doctor.examine import Work, requirements, unfinished
 from indm.doctor.item import DOWNLOAD, MISSING, READY
+from indm.doctor.machine import disk_item, machine
 from indm.errors import NoGpuError
 from indm.metrics import weights
 from indm.metrics.weights import CLEAN_FID, TORCH_FIDELITY
@@ -27,6 +31,7 @@ from indm.suite.content import suite_content
 from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
 from indm.suite.strict_yaml import parse_yaml
+from tests.archives import md5
 from tests.checkout import add_dvc_file, copy_checkout, run
 from tests.conftest import REPOSITORY
 
@@ -36,7 +41,7 @@ NOTHING = Work(set(), set(), False)
 
 
 @pytest.fixture(autouse=True)
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without archives, weights, gdown, a GPU and internet."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
@@ -187,8 +192,12 @@ def test_the_host_of_a_download_is_asked_once(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_data_root_is_the_option_then_the_variable_then_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = bytes(3_000_000)
     (tmp_path / "option").mkdir()
-    (tmp_path / "option/cifar-10-python.tar.gz").write_bytes(bytes(3_000_000))
+    (tmp_path / "option/cifar-10-python.tar.gz").write_bytes(content)
+    (archive,) = DATASETS["cifar10"].archives
+    known = replace(DATASETS["cifar10"], archives=(replace(archive, md5=md5(content)),))
+    monkeypatch.setattr("indm.registry.DATASETS", {**DATASETS, "cifar10": known})
     assert "  data/cifar-10-python.tar.gz\n" in call("--suite", str(PAPER)).output
     monkeypatch.setenv("INDM_DATA", "variable")
     assert "  variable/cifar-10-python.tar.gz\n" in call("--suite", str(PAPER)).output
@@ -201,7 +210,8 @@ def test_weights_at_the_variable_or_in_the_cache(monkeypatch: pytest.MonkeyPatch
     def states() -> list[str]:
         return [item.state for item in inputs.weights("inception-v3-compat")]
 
-    file = replace(TORCH_FIDELITY, folder=lambda: tmp_path / "cache")
+    sha256 = hashlib.sha256(b"x").hexdigest()
+    file = replace(TORCH_FIDELITY, folder=lambda: tmp_path / "cache", sha256=sha256)
     monkeypatch.setattr(weights, "TORCH_FIDELITY", file)
     assert states() == [MISSING, MISSING]
     file.cached.parent.mkdir(parents=True)
@@ -215,7 +225,7 @@ def test_weights_at_the_variable_or_in_the_cache(monkeypatch: pytest.MonkeyPatch
 
 
 def test_published_statistics_that_are_not_there(tmp_path: Path) -> None:
-    statistics = {"path": "cifar10_stats.npz", "sha256": "0" * 64}
+    statistics = {"path": "cifar10_stats.npz", "sha256": hashlib.sha256(b"x").hexdigest()}
     reference = parse_yaml(PAPER.read_text())["reference"]
     reference["cifar10"] = {"extractor": "inception-v3-random", "classifier": None, "published_statistics": statistics}
     work, changed = Work(set(), {"cifar10"}, False), suite(PAPER, reference=reference)
@@ -242,7 +252,7 @@ def test_what_is_made_needs_nothing_any_more(tmp_path: Path) -> None:
     def make(folder: Path, *names: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name in names:
-            (folder / name).touch()
+            (folder / name).write_text("made")
 
     make(layout.data("cifar10"), "dataset.json", "labels.json", "train.npy", "valid.npy")
     assert "cifar10" in unfinished(paper, layout).prepare
@@ -269,6 +279,64 @@ def test_a_suite_that_asks_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
     assert requirements(cuda, Work(set(), set(), True)) == []
+    four = suite(DIGITS, device="cuda", processes=4)
+    assert requirements(four, Work(set(), set(), True)) == [
+        "processes: 4, on a GPU each, and torch sees 1; set processes to 1 in the suite"
+    ]
+
+
+# What is there and no good.
+
+
+def test_damaged_files_are_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with the line that its reader would say."""
+    (archive,) = DATASETS["cifar10"].archives
+    (tmp_path / archive.path).touch()
+    (item,) = inputs.archives("cifar10", tmp_path)
+    assert item.state == MISSING
+    assert item.gap.startswith(f"{tmp_path / archive.path}: found MD5 {md5(b'')} (0 bytes), expected {archive.md5}")
+    (tmp_path / "weights.pth").write_bytes(b"junk")
+    monkeypatch.setenv(TORCH_FIDELITY.option, str(tmp_path / "weights.pth"))
+    item = inputs.weights("inception-v3-compat")[0]
+    assert item.state == MISSING
+    assert item.gap.startswith(f"{tmp_path}/weights.pth: found sha256 ")
+    statistics = {"path": "stats.npz", "sha256": "0" * 64}
+    reference = parse_yaml(PAPER.read_text())["reference"]
+    reference["cifar10"] = {"extractor": "inception-v3-random", "classifier": None, "published_statistics": statistics}
+    (tmp_path / "stats.npz").write_bytes(b"junk")
+    (gap,) = requirements(suite(PAPER, reference=reference), Work(set(), {"cifar10"}, False), tmp_path)
+    assert gap.startswith(f"{tmp_path}/stats.npz: found sha256 ")
+
+
+def test_a_file_of_no_bytes_is_not_made(tmp_path: Path) -> None:
+    digits, layout = load_suite(DIGITS), Layout(tmp_path, "digits")
+    layout.data("digits").mkdir(parents=True)
+    for name in ("dataset.json", "labels.json", "train.npy", "valid.npy", "test.npy", "reference.json"):
+        (layout.data("digits") / name).write_text("made")
+    assert "digits" not in unfinished(digits, layout).prepare
+    (layout.data("digits") / "train.npy").write_text("")
+    assert "digits" in unfinished(digits, layout).prepare
+
+
+def test_a_disk_that_is_full_or_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert disk_item(tmp_path / "results").state == READY
+    usage = SimpleNamespace(free=1_000_000)
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda _: usage)
+        gap = f"{tmp_path}: found 1 MB free on its disk, expected at least 50 MB; free space"
+        assert disk_item(tmp_path / "results").gap == gap
+        assert gap in requirements(load_suite(DIGITS), NOTHING, out=tmp_path / "results")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert disk_item(tmp_path / "results").gap == (
+        f"{tmp_path}: cannot be written; give yourself the right, or another folder (--out)"
+    )
+
+
+def test_more_threads_than_processors_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    cpu, *_ = machine(suite(DIGITS, threads=3), Path("results"))
+    assert (cpu.state, cpu.gap) == (READY, "")
+    assert cpu.detail == "2 CPUs, 3 used by a job: more than there are, so jobs will wait for each other"
 
 
 # The engines.

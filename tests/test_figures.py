@@ -159,7 +159,13 @@ def test_the_ladder_rises_from_ddpmpp_to_indm_and_leaves_out_what_has_no_bound()
 
 
 def test_the_ablation_climbs_the_ladder_within_each_dataset_sde_and_objective() -> None:
-    climbed = [("ddpmpp", "same-compute"), ("ddpmpp", "learned-range"), ("ddpmpp", "learned-scale"), ("indm", "")]
+    climbed = [
+        ("ddpmpp", "same-compute"),
+        ("ddpmpp", "learned-range"),
+        ("ddpmpp", "learned-scale"),
+        ("ddpmpp", "scale-up"),
+        ("indm", ""),
+    ]
     parts = [
         rows("ablation", seeds=3).assign(objective=objective, model=model, variant=variant)
         for objective in ("nll", "fid")
@@ -168,9 +174,9 @@ def test_the_ablation_climbs_the_ladder_within_each_dataset_sde_and_objective() 
     figure = FIGURES["ablation"].draw(pd.concat(parts))
     figure.draw_without_rendering()
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    rungs = ["DDPM++, same-compute", "DDPM++, learned-range", "DDPM++, learned-scale", "INDM"]
+    rungs = ["DDPM++, same-compute", "DDPM++, learned-range", "DDPM++, learned-scale", "DDPM++, scale-up", "INDM"]
     assert [label.split(", ", 3)[-1] for label in labels] == rungs * 2
-    assert ["nll" in label for label in labels] == [True] * 4 + [False] * 4
+    assert ["nll" in label for label in labels] == [True] * 5 + [False] * 5
 
 
 def test_seeds_that_differ_are_named_as_a_range() -> None:

@@ -282,7 +282,14 @@ def test_a_block_has_its_markers_once() -> None:
             replace_block(odd, "x", "new", "file")
 
 
-PLACE = {"dataset": "digits", "sde": "vp", "objective": "nll", "unit": "nats", "repeatability": 0.95}
+PLACE = {
+    "dataset": "digits",
+    "sde": "vp",
+    "objective": "nll",
+    "unit": "nats",
+    "smallest_effect": 0.01,
+    "repeatability": 0.95,
+}
 EFFECT = {"effect": 0.02, "low": 0.01, "high": 0.034}
 CONTROL = {"control": "learned-scale", "control_effect": -0.1, "control_low": -0.2, "control_high": 0.0}
 
@@ -308,10 +315,10 @@ def test_verdicts_of_all_suites_stand_side_by_side() -> None:
     assert verdicts({"digits": pd.DataFrame(first), "digits-full": pd.DataFrame(full)}).splitlines() == [
         "| claim | `digits`: a first look | `digits-full`: the evidence |",
         "|---|---|---|",
-        "| \\|a\\| < 1 (nats) | shown, 0.020 [0.010, 0.034] | inconclusive*, 0.020 [0.010, 0.034] |",
-        "| \\|b\\| < 1 (nats) | moons: ruled out, 0.020 [0.010, 0.034]; "
+        "| \\|a\\| < 1 (nats; smallest effect 0.01) | shown, 0.020 [0.010, 0.034] | inconclusive*, 0.020 [0.010, 0.034] |",
+        "| \\|b\\| < 1 (nats; smallest effect 0.01) | moons: ruled out, 0.020 [0.010, 0.034]; "
         "checkerboard: explained by a control, 0.020 [0.010, 0.034]; against learned-scale -0.100 [-0.200, 0.000] | no data |",
-        "| \\|c\\| < 1 (nats) | no data | single training, 0.020 |",
+        "| \\|c\\| < 1 (nats; smallest effect 0.01) | no data | single training, 0.020 |",
     ]
 
 

@@ -92,7 +92,7 @@ def test_another_note_is_refused(checkout: str) -> None:
     before = FILE.read_text()
     done = register("--note", "Eight seeds.")
     assert done.exit_code == 1
-    assert "is registered with the note 'Five seeds.', and stays so; found 'Eight seeds.'" in done.output
+    assert "is registered with the note 'Five seeds.', found 'Eight seeds.'; leave --note out" in done.output
     assert FILE.read_text() == before
 
 

@@ -22,6 +22,7 @@ from indm.diffusion.samplers import (
 from indm.diffusion.sde import T
 from indm.diffusion.shown import forward_images
 from indm.diffusion.steps import DENOISERS, PREDICTORS, tweedie
+from indm.errors import ConvergenceError
 from indm.registry import DIFFUSIONS
 from indm.suite.load import load_suite
 from indm.training.spec import model_spec
@@ -350,22 +351,45 @@ def test_same_seed_same_samples() -> None:
     assert torch.equal(draw("vp", "ancestral", 10)[0], draw("vp", "ancestral", 10)[0])
 
 
-def test_images_on_their_way_to_noise() -> None:
-    """The latent's diffusion is linear; what is shown in data space are its inverse images, the first the image itself."""
+def untrained_indm(suite_name: str, shape: list[int]) -> ImplicitNonlinearDiffusion:
     torch.manual_seed(0)
-    suite = load_suite(REPOSITORY / "params/smoke.yaml")
-    name = next(name for name, run in suite.runs.items() if run.model == "indm")
-    model = ImplicitNonlinearDiffusion(model_spec(suite, name, [1, 8, 8])).eval().requires_grad_(False)
-    x, times = torch.rand(2, 1, 8, 8) * 2 - 1, [0.0, 0.3, 1.0]
+    suite = load_suite(REPOSITORY / f"params/{suite_name}.yaml")
+    name = next(name for name, run in suite.runs.items() if run.model == "indm" and run.sde == "vp")
+    return ImplicitNonlinearDiffusion(model_spec(suite, name, shape)).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize(("suite", "shape"), [("smoke", [1, 8, 8]), ("smoke-images", [3, 32, 32])])
+def test_images_on_their_way_to_noise(suite: str, shape: list[int]) -> None:
+    """The latent's diffusion is linear; what is shown in data space are its inverse images, the first the image itself.
+
+    Also of the wolf flow, which draws its map: one for all times, the same again from the same seed.
+    """
+    model = untrained_indm(suite, shape)
+    x, times = torch.rand(2, *shape) * 2 - 1, [0.0, 0.3, 1.0]
     images, latents = forward_images(model, x, times, Generator().manual_seed(1))
-    assert images.shape == latents.shape == (2, 3, 1, 8, 8)
+    again = forward_images(model, x, times, Generator().manual_seed(1))
+    assert torch.equal(images, again[0])
+    assert torch.equal(latents, again[1])
+    assert images.shape == latents.shape == (2, 3, *shape)
     torch.testing.assert_close(images[:, 0], x, rtol=0, atol=1e-4)
-    noise = torch.randn(x.shape, generator=Generator().manual_seed(1))
-    z0 = model.flow(x, "none")[0]
+    generator = Generator().manual_seed(1)
+    flow, _ = model.flow.bijection_at(x, generator)
+    z0, noise = flow(x), torch.randn(x.shape, generator=generator)
     for i, t in enumerate(times):
-        z_t = model.flow(images[:, i], "none")[0]
-        torch.testing.assert_close(z_t, latents[:, i], rtol=0, atol=1e-3)
+        torch.testing.assert_close(flow(images[:, i]), latents[:, i], rtol=0, atol=1e-3)
         if t > 0:
             at = torch.tensor(t, dtype=torch.float64)
             expected = model.sde.alpha(at) * z0 + model.sde.sigma(at) * noise
             torch.testing.assert_close(latents[:, i], expected.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_flow_that_cannot_be_inverted_leaves_its_images_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = untrained_indm("smoke", [1, 8, 8])
+
+    def refuse(*_: object) -> Tensor:
+        raise ConvergenceError("no inverse")
+
+    monkeypatch.setattr(model.flow, "inverse", refuse)
+    images, latents = forward_images(model, torch.zeros(1, 1, 8, 8), [0.0, 1.0], Generator().manual_seed(1))
+    assert images.isnan().all()
+    assert latents.isfinite().all()

@@ -2,7 +2,7 @@
 
 - ``params/expanded/<suite>.json``: all that a suite says, in full, since DVC computes nothing;
 - ``dvc.yaml``: the pipeline of the default suite, from :data:`indm.pipeline.STAGES`;
-- the tables of ``README.md``, from ``docs/results/digits/``, where that is there;
+- the tables of ``README.md``, from ``docs/results/``, where results of the default suite are published;
 - ``workflow/dvc/<suite>/dvc.yaml``: that of another suite, where it is there or asked for. DVC looks at every dvc.yaml that it
   finds, for every command: of suites that nobody runs by DVC there is none.
 

@@ -1,10 +1,14 @@
 """What a picture shows of a model's diffusion: images on their way to noise, in data space and in the latent."""
 
+import math
+
 import torch
 from torch import Generator, Tensor
 
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.diffusion.objectives import perturb
+from indm.errors import ConvergenceError
+from indm.flows.base import Map
 
 
 @torch.no_grad()
@@ -19,18 +23,26 @@ def forward_images(
         model: the model, in eval mode.
         x: model-space images, shape (B, C, H, W).
         times: t of each column; at 0 there is no noise.
-        generator: source of the noise, on the CPU.
+        generator: source of every draw, on the CPU; a flow that draws its map draws it once for all times.
 
     Returns:
-        Images and latents, shape (B, K, C, H, W) each.
+        Images and latents, shape (B, K, C, H, W) each; images are NaN at a time at which the flow cannot be inverted.
 
     References:
         | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
         | https://arxiv.org/abs/2205.13699, section 3
     """
-    z0, _ = model.flow(x, "none")
+    flow, inverse = model.flow.bijection_at(x, generator)
+    z0 = flow(x)
     noise = torch.randn(z0.shape, generator=generator).to(x.device)
     times64 = torch.tensor(times, dtype=torch.float64, device=x.device)
     latents = [perturb(model.sde, z0, t.expand(len(x)), noise) if t > 0 else z0 for t in times64]
-    images = [model.flow.inverse(z_t) for z_t in latents]
-    return torch.stack(images, 1), torch.stack(latents, 1)
+    return torch.stack([_inverted(inverse, z_t) for z_t in latents], 1), torch.stack(latents, 1)
+
+
+def _inverted(inverse: Map, z: Tensor) -> Tensor:
+    # A picture is no reason to stop a run.
+    try:
+        return inverse(z)
+    except ConvergenceError:
+        return torch.full_like(z, math.nan)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from indm.doctor.inputs import INCEPTION, archives, extractors, published, weights
 from indm.doctor.item import DOWNLOAD, READY, Item
-from indm.doctor.machine import gpu_item, machine, program_item
+from indm.doctor.machine import disk_item, gpus, machine, program_item
 from indm.doctor.packages import packages
 
 if TYPE_CHECKING:
@@ -82,23 +82,24 @@ def examine(suite_file: Path | None, out: Path, data_root: Path | None) -> Repor
         groups[_data_title(root)] = _all_data(root)
         groups["weights"] = weights(INCEPTION)
     gaps = _gaps(item for items in groups.values() for item in items)
-    can_run = not requirements(suite, work, root)
+    can_run = not requirements(suite, work, root, out)
     verdict = "nothing that it needs is missing" if can_run else "cannot run yet, the lines above say why"
     return Report(_page(groups, [*gaps, *([""] if gaps else []), f"suite {suite.suite}: {verdict}"]), can_run)
 
 
-def requirements(suite: "Suite", work: Work, data_root: Path | None = None) -> list[str]:
+def requirements(suite: "Suite", work: Work, data_root: Path | None = None, out: Path = Path("results")) -> list[str]:
     """List what is missing for the work on a suite, one line a gap, with its remedy.
 
     Arguments:
         suite: the suite.
         work: what is to be done.
         data_root: the folder of the archives; :func:`indm.data.data_root` by default.
+        out: the results folder.
     """
     from indm.data.archives import data_root as default_root
 
     root = data_root or default_root()
-    items = [*packages(), *([gpu_item()] if suite.device == "cuda" and work.compute else [])]
+    items = [*packages(), disk_item(out), *(gpus(suite) if work.compute else [])]
     items += [item for name in suite.datasets if name in work.prepare for item in archives(name, root)]
     items += [item for name in extractors(suite, work.measure) for item in weights(name)]
     items += published(suite, work.measure, root)
@@ -109,7 +110,8 @@ def unfinished(suite: "Suite", layout: "Layout") -> Work:
     """Say what is still to be done for a suite, by the files that are there."""
 
     def made(folder: Path, *files: str) -> bool:
-        return all((folder / file).is_file() for file in files)
+        # One of no bytes is none.
+        return all((folder / file).is_file() and (folder / file).stat().st_size > 0 for file in files)
 
     arrays = ("dataset.json", "labels.json", "train.npy", "valid.npy", "test.npy")
     prepare = {name for name in suite.datasets if not made(layout.data(name), *arrays)}

@@ -5,7 +5,8 @@ import functools
 import os
 import socket
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -32,11 +33,24 @@ def archives(dataset: str, root: Path) -> list[Item]:
 
 
 def _archive(dataset: str, archive: "Archive", path: Path) -> Item:
+    from indm.data.archives import verify
+
     if path.is_file():
-        return Item(dataset, READY, present(path))
+        return _checked(dataset, path, partial(verify, path, archive))
     if archive.lacks_gdown:
         return Item(dataset, MISSING, str(path), f"{path}: missing; {archive.remedy}")
     return _download(dataset, path, archive.size, str(archive.url), archive.host, archive.remedy)
+
+
+def _checked(name: str, path: Path, check: Callable[[], object]) -> Item:
+    """Say whether a file that is there is the one that its reader will accept."""
+    from indm.errors import DataError
+
+    try:
+        check()
+    except DataError as error:
+        return Item(name, MISSING, f"{path}: damaged, or another file", str(error))
+    return Item(name, READY, present(path))
 
 
 def extractors(suite: "Suite", measure: Collection[str]) -> list[str]:
@@ -53,13 +67,15 @@ def weights(extractor: str) -> list[Item]:
 
 
 def _weights_file(name: str, file: "WeightsFile") -> Item:
+    from indm.metrics.weights import read_weights_file
+
     if chosen := os.environ.get(file.option):
         if Path(chosen).is_file():
-            return Item(name, READY, present(Path(chosen)))
+            return _checked(name, Path(chosen), partial(read_weights_file, file))
         place = f"{file.option}={chosen}"
         return Item(name, MISSING, place, f"{name}: found no file at {place}; {file.remedy}, or unset it")
     if file.cached.is_file():
-        return Item(name, READY, present(file.cached))
+        return _checked(name, file.cached, partial(read_weights_file, file))
     return _download(name, file.cached, file.size, file.url, urlsplit(file.url).hostname or "", file.remedy)
 
 
@@ -69,7 +85,9 @@ def published(suite: "Suite", measure: Collection[str], root: Path) -> list[Item
     items = []
     for dataset, statistics in named.items():
         if statistics is not None and (path := root / statistics.path).is_file():
-            items.append(Item(dataset, READY, present(path)))
+            from indm.metrics.published import check_statistics
+
+            items.append(_checked(dataset, path, partial(check_statistics, path, statistics.sha256)))
         elif statistics is not None:
             gap = (
                 f"{path}: published statistics missing; lay them there, or set published_statistics: null in the suite"

@@ -3,6 +3,7 @@
 With p_z the density of the latent, the density of the data is log p(x) = log p_z(h(x)) + log|det dh(x)/dx|.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -18,6 +19,8 @@ LogDet = Literal["none", "train", "exact"] | Series
 - ``"exact"``: the exact value, from the Jacobian of each block; for small D only;
 - :class:`Series`: a value whose mean over probes is exact within the stated tolerance; for any D.
 """
+
+Map = Callable[[Tensor], Tensor]
 
 
 class Flow(nn.Module):
@@ -71,6 +74,21 @@ class Flow(nn.Module):
             ConvergenceError: if an iterative inverse does not reach ``atol``.
         """
         raise NotImplementedError
+
+    def bijection_at(self, x: Tensor, generator: Source = None) -> tuple[Map, Map]:
+        """Return the map and its inverse, of those that the flow has, which hold for images x.
+
+        A flow that draws which map it applies, and another one to invert, draws one here and keeps it.
+
+        Arguments:
+            x: images, with shape (B, C, S, S); what is mapped later has as many.
+            generator: source of the draw; torch's global one if None.
+
+        Returns:
+            h and its inverse, without gradients, each of a tensor with shape (B, C, S, S); the inverse raises
+            ConvergenceError as :meth:`inverse` does.
+        """
+        return lambda images: self(images, "none")[0], self.inverse
 
     @property
     def mean_terms(self) -> float:

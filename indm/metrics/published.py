@@ -31,6 +31,16 @@ def read_published_statistics(name: str, sha256: str, dims: int) -> Reference:
         DataError: if the file is missing, another one, or holds neither ``pool_3`` (M, F) nor ``mu`` (F,) and ``sigma`` (F, F).
     """
     path = data_root() / name
+    check_statistics(path, sha256)
+    return _reference(path, _arrays(path), dims)
+
+
+def check_statistics(path: Path, sha256: str) -> None:
+    """Check the sha256 of a file of published statistics.
+
+    Raises:
+        DataError: if it is missing or another file.
+    """
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -43,7 +53,6 @@ def read_published_statistics(name: str, sha256: str, dims: int) -> Reference:
         raise DataError(
             f"{path}: found sha256 {found}, expected {sha256}; damaged or another file: get it again, or correct the suite"
         )
-    return _reference(path, _arrays(path), dims)
 
 
 def _arrays(path: Path) -> dict[str, NDArray[np.floating]]:

@@ -58,9 +58,8 @@ def rung(cell: tuple[str, str]) -> tuple[int, str, float]:
         What to sort by.
     """
     model, variant = cell
-    kind, _, value = variant.partition("-")
-    scale = float(value) if kind == "scale" else 0.0
-    whole = kind if kind == "scale" else variant
+    fixed = re.fullmatch(r"scale-(\d+(?:\.\d+)?)", variant)
+    scale, whole = (float(fixed[1]), "scale") if fixed else (0.0, variant)
     order = RUNGS.index(whole) if whole in RUNGS else len(RUNGS)
     return order + (len(RUNGS) + 1) * (model != PLAIN_MODELS[0]), whole, scale
 

@@ -42,7 +42,7 @@ def with_results(readme: str, published: Path) -> str:
 
 
 def verdicts(claims: Mapping[str, pd.DataFrame]) -> str:
-    """Write a row a claim and a column a suite: the grade at each place, with its effect and interval.
+    """Write a row a claim and a column a suite: the grade at each place, with its effect and interval, and what was asked of it.
 
     A star says that another draw might change it. Places are named where a claim has several.
 
@@ -57,7 +57,8 @@ def verdicts(claims: Mapping[str, pd.DataFrame]) -> str:
         several = len({_place(row) for row in seen}) > 1
         cells = [_cell([row for row in seen if row["suite"] == suite], several) for suite in claims]
         statement = str(part["statement"].iloc[0]).removesuffix(".").replace("|", "\\|")
-        lines.append(f"| {statement} ({part['unit'].iloc[0]}) | {' | '.join(cells)} |")
+        worth = f"{part['unit'].iloc[0]}; smallest effect {part['smallest_effect'].iloc[0]:g}"
+        lines.append(f"| {statement} ({worth}) | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -95,7 +96,7 @@ def numbers(fid: pd.DataFrame, nll: pd.DataFrame, machines: list[str]) -> str:
 {present(table[[*columns, "seeds", *shown]])}
 ```
 
-From `docs/results/digits/tables/fid.csv` and `nll.csv` (FID of {images} images; bits/dim of {test_images} test images), on
+From `docs/results/{next(iter(SUITES))}/tables/fid.csv` and `nll.csv` (FID of {images} images; bits/dim of {test_images} test images), on
 {"; ".join(machines)}. ± is one standard error over seeds, in brackets one over images.
 Real images score an FID of: {floors}."""
 

@@ -105,14 +105,15 @@ def _diffused(
 ) -> NDArray[np.uint8]:
     """Diffuse training images (N, C, H, W): of each a row in data space, and below it a row of latents.
 
-    Latents are shown at the mean and the deviation of the images. All runs of a dataset have the same images and noise.
+    Latents are shown at the mean and the deviation of the images. All runs of a dataset have the same images.
     """
     generator = Generator().manual_seed(derive_seed(dataset, "sample", "diffusion"))
     device = next(model.parameters()).device
     x = dequantise(torch.from_numpy(images.copy()), levels, generator, model.centered).to(device)
     shown, latents = forward_images(model, x, TIMES, generator)
     latents = (latents - latents[:, 0].mean()) * (x.std() / latents[:, 0].std()) + x.mean()
-    rows = torch.stack([shown, latents], 1).flatten(0, 2)
+    # What cannot be shown is white.
+    rows = torch.stack([shown, latents], 1).flatten(0, 2).nan_to_num(nan=1.0)
     return quantise(rows.cpu(), levels, model.centered).numpy()
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from indm.errors import ParamsError
-from indm.flows.base import Flow, LogDet
+from indm.flows.base import Flow, LogDet, Map
 from indm.flows.encoder import GaussianEncoder
 from indm.flows.log_det import Source, draw_probe
 from indm.flows.prior import PriorFlow, log_standard_normal
@@ -109,6 +109,11 @@ class Wolf(Flow):
         self._check_shape(z)
         e = draw_probe(z.new_empty(z.shape[0], self.latent_dim), "gaussian", generator)
         return self.bijection.inverse(z, atol, max_iterations, h=self.prior.inverse(e))
+
+    def bijection_at(self, x: Tensor, generator: Source = None) -> tuple[Map, Map]:
+        """Return T_h and its inverse at one h drawn from q(h|x); see :meth:`Flow.bijection_at`."""
+        h, _ = self._draw(*self.posterior(x), generator)
+        return lambda images: self.bijection(images, "none", None, h)[0], lambda z: self.bijection.inverse(z, h=h)
 
     @property
     def mean_terms(self) -> float:
