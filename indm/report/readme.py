@@ -92,11 +92,12 @@ def numbers(fid: pd.DataFrame, nll: pd.DataFrame, machines: list[str]) -> str:
         f"{row['model'].removeprefix('real (').removesuffix(')')} {row['fid']:.3f} ({row['fid_image_se']:.3f})"
         for row in records(fid[real])
     )
+    place = f"docs/results/{next(iter(SUITES))}/tables"
     return f"""```
 {present(table[[*columns, "seeds", *shown]])}
 ```
 
-From `docs/results/{next(iter(SUITES))}/tables/fid.csv` and `nll.csv` (FID of {images} images; bits/dim of {test_images} test images), on
+From `{place}/fid.csv` and `nll.csv` (FID of {images} images; bits/dim of {test_images} test images), on
 {"; ".join(machines)}. ± is one standard error over seeds, in brackets one over images.
 Real images score an FID of: {floors}."""
 
