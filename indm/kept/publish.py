@@ -17,6 +17,7 @@ from indm.kept.weights import averaged_weights, trained, weights_of
 from indm.pipeline import SHOWN
 from indm.store.files import AGAIN, atomic_write
 from indm.store.provenance import read_provenance
+from indm.suite.content import suite_sha256
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -60,7 +61,7 @@ def publish(suite: "Suite", places: Places, runs: Sequence[str]) -> Published:
     files |= {f"samples/{run}.png": (here / f"runs/{run}/samples.png").read_bytes() for run in first_runs(suite)}
     files |= _lock(suite.suite, files)
     executions = summarise(suite, here)
-    content = {"suite": suite.suite, "executions": executions}
+    content = {"suite": suite.suite, "suite_sha256": suite_sha256(suite), "executions": executions}
     files["provenance.json"] = (json.dumps(content, indent=2) + "\n").encode()
     weights = averaged_weights(suite, identity, here, runs) | _still_good(suite, identity, target, runs)
     _check_size(weights, MOST_WEIGHTS, "weights")

@@ -1,14 +1,18 @@
 r"""Whether results agree with published ones of the same suite: the same verdicts, and numbers within their standard errors.
 
-Numbers are means over seeds. Another processor sums in another order, which a training amplifies, at most to the size of another
-seed's effect; so a number :math:`x` with the standard error :math:`s` agrees with :math:`x', s'` if
+Numbers are means over seeds, the same seeds on both sides. Another processor sums in another order, which a training amplifies, at
+most to the size of another seed's effect. A number :math:`x` with the standard error :math:`s` agrees with the published
+:math:`x', s'` if
 
-.. math:: |x - x'| \le 3 \sqrt{s^2 + s'^2} .
+.. math:: |x - x'| \le 3 \sqrt{s'^2 + \min(s, 3 s')^2} .
+
+The minimum is there because a single training that goes astray widens :math:`s` as much as it moves :math:`x`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,11 +33,25 @@ NUMBERS: dict[str, list[str]] = {
     "discretization": ["sampler", "steps"],
     "toy2d": [],
 }
-# Columns without an error that must be the same, or the rows are of something else.
-SETTINGS = ["seeds", "nfe", "num_samples", "images", "parameters", "train_flops", "flops"]
+# Columns that must be the same, or the rows are of something else.
+SETTINGS = [
+    "seeds",
+    "nfe",
+    "num_samples",
+    "images",
+    "parameters",
+    "train_flops",
+    "flops",
+    "sampler",
+    "extractor",
+    "split",
+]
 CLAIM = ["id", "dataset", "sde", "objective"]
-# Standard errors of a difference within which numbers agree.
+KEY = ["table", "row", "number"]
+# Standard errors of a difference within which numbers agree; and how much wider than the published error one's own may count.
 FAR = 3.0
+WIDE = 3.0
+ABSENT = "-"
 
 
 @dataclass(frozen=True)
@@ -42,11 +60,13 @@ class Agreement:
 
     Arguments:
         machines: where the published results were made, and where those that are here.
+        suites: SHA-256 of all that the suite says, published and here; "" where it is not known.
         verdicts: a row a verdict: ``claim``, ``published``, ``here``, ``borderline``.
         numbers: a row a number: ``table``, ``row``, ``number``, ``published``, ``here``, ``standard_errors``.
     """
 
     machines: tuple[str, str]
+    suites: tuple[str, str]
     verdicts: pd.DataFrame
     numbers: pd.DataFrame
 
@@ -57,18 +77,25 @@ class Agreement:
 
     @property
     def far_numbers(self) -> pd.DataFrame:
-        """The numbers that lie too far apart, or are missing on one side."""
+        """The numbers that lie too far apart, are not finite, or are missing on one side."""
         return self.numbers[~(self.numbers["standard_errors"] <= FAR)]
 
     @property
+    def same_suite(self) -> bool:
+        """Whether the suite says the same, as far as is known."""
+        return "" in self.suites or len(set(self.suites)) == 1
+
+    @property
     def agrees(self) -> bool:
-        """Whether no number lies too far off, and no verdict differs but those that another draw may change."""
-        return self.far_numbers.empty and bool(self.other_verdicts["borderline"].all())
+        """Whether the suite is the same, no number lies too far off, and only verdicts differ that another draw may change."""
+        return self.same_suite and self.far_numbers.empty and bool(self.other_verdicts["borderline"].all())
 
     def lines(self) -> Iterator[str]:
         """Say what was compared and what differs."""
         yield f"published: {self.machines[0]}"
         yield f"here: {self.machines[1]}"
+        if not self.same_suite:
+            yield f"suite: published {self.suites[0]}, here {self.suites[1]}: it says other things in full"
         same = int((self.numbers["published"] == self.numbers["here"]).sum())
         other, far = self.other_verdicts, self.far_numbers
         yield f"verdicts: {len(self.verdicts) - len(other)} of {len(self.verdicts)} the same"
@@ -76,86 +103,128 @@ class Agreement:
         yield f"numbers: {within}, {same} the same to the last digit"
         for table in (other, far):
             if len(table):
-                shown = table.replace({np.nan: "-"})
-                yield "\n" + tabulate(shown, headers="keys", tablefmt="plain", showindex=False, floatfmt=".4g")
+                yield "\n" + tabulate(
+                    table.fillna(ABSENT), headers="keys", tablefmt="plain", showindex=False, floatfmt=".4g"
+                )
         yield f"\n{'They agree.' if self.agrees else 'They differ.'}"
 
 
-def agreement(published: Path, layout: Layout) -> Agreement:
+def agreement(published: Path, layout: Layout, suite_sha256: str) -> Agreement:
     """Set a suite's results beside published ones.
 
     Arguments:
         published: the published folder: ``tables/``, ``provenance.json``.
         layout: where the results lie.
+        suite_sha256: of all that the suite says here; "" where it is not known.
 
     Raises:
-        ArtifactError: if a table or the provenance is missing or damaged, or if the published ones are of another suite.
+        ArtifactError: if a table or the provenance is missing or damaged, has a row twice or no numbers, or is of another suite.
     """
-    here = {path.stem: table for path, table in read_tables(layout).items()}
-    there = {name: read_rows(published / f"tables/{name}.csv") for name in ("claims", *NUMBERS)}
-    if foreign := {suite for table in there.values() for suite in table["suite"]} - {layout.suite}:
-        raise ArtifactError(
-            f"{published}/tables: found results of suite {', '.join(foreign)}, expected {layout.suite}: the folder's name"
-        )
-    verdicts = _verdicts(there["claims"]).merge(
-        _verdicts(here["claims"]), on="claim", how="outer", suffixes=("", "_here")
+    own = {path.stem: (path, table) for path, table in read_tables(layout).items()}
+    paths = {name: published / f"tables/{name}.csv" for name in ("claims", *NUMBERS)}
+    there = {name: (path, read_rows(path)) for name, path in paths.items()}
+    sides = [{name: _checked(name, layout.suite, *side[name]) for name in paths} for side in (there, own)]
+    published_tables, here = sides
+    numbers = pd.concat(
+        [_beside(_numbers(name, published_tables[name]), _numbers(name, here[name]), KEY) for name in NUMBERS]
     )
-    borderline = verdicts["borderline"].eq(True) | verdicts["borderline_here"].eq(True)
-    verdicts = verdicts.rename(columns={"grade": "published", "grade_here": "here"}).assign(borderline=borderline)
-    numbers = [_numbers(name, there[name]).merge(_numbers(name, here[name]), on=KEY, how="outer") for name in NUMBERS]
+    if numbers.empty:
+        raise ArtifactError(f"{published}/tables: found no number to compare, expected some in {', '.join(NUMBERS)}")
     return Agreement(
         (_machines(published / "provenance.json"), _own_machines(layout)),
-        verdicts[["claim", "published", "here", "borderline"]].fillna({"published": "-", "here": "-"}),
-        _distances(pd.concat(numbers, ignore_index=True)),
+        (str(read_json(published / "provenance.json").get("suite_sha256", "")), suite_sha256),
+        _verdict_pairs(_beside(_verdicts(published_tables["claims"]), _verdicts(here["claims"]), ["claim"])),
+        _distances(numbers),
     )
 
 
-KEY = ["table", "row", "number"]
+def _checked(name: str, suite: str, path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table that has the columns by which it is compared, rows of the suite alone, and none of them twice."""
+    keys = CLAIM if name == "claims" else [*CELL, *NUMBERS[name]]
+    expected = ["suite", *keys, *(["grade", "repeatability"] if name == "claims" else [])]
+    if len(table) and (missing := [column for column in expected if column not in table]):
+        raise ArtifactError(
+            f"{path}: found no column {', '.join(missing)}, expected it in the table {name}; make it again"
+        )
+    if len(table) and (foreign := sorted(set(table["suite"]) - {suite})):
+        raise ArtifactError(
+            f"{path}: found rows of suite {', '.join(foreign)}, expected {suite}, the name of the folder"
+        )
+    if len(table) and (twice := table.index[table.duplicated(keys)].tolist()):
+        raise ArtifactError(
+            f"{path}: found row {twice[0] + 2} to be of the same as one before; expected each once; make it again"
+        )
+    return table
+
+
+def _beside(published: pd.DataFrame, here: pd.DataFrame, key: list[str]) -> pd.DataFrame:
+    return published.merge(here, on=key, how="outer", suffixes=("_published", "_here"), validate="one_to_one")
 
 
 def _verdicts(claims: pd.DataFrame) -> pd.DataFrame:
-    names = claims[CLAIM].fillna("").agg(" ".join, axis=1).str.split().str.join(" ")
-    return pd.DataFrame({"claim": names, "grade": claims["grade"], "borderline": claims["repeatability"] < REPEATABLE})
+    """List the verdicts of a table of claims, each by the claim and its place."""
+    names = [" ".join(str(row[key]) for key in CLAIM if row[key] and not pd.isna(row[key])) for row in records(claims)]
+    rows = [
+        (name, row["grade"], row["repeatability"] < REPEATABLE)
+        for name, row in zip(names, records(claims), strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["claim", "grade", "borderline"])
+
+
+def _verdict_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Say which verdicts may differ: one that is borderline on either side, and missing on none."""
+    whole = pairs["grade_published"].notna() & pairs["grade_here"].notna()
+    borderline = whole & (pairs["borderline_published"].eq(True) | pairs["borderline_here"].eq(True))
+    grades = {side: pairs[f"grade_{side}"].fillna(ABSENT) for side in ("published", "here")}
+    return pd.DataFrame({"claim": pairs["claim"], **grades, "borderline": borderline})
 
 
 def _numbers(name: str, table: pd.DataFrame) -> pd.DataFrame:
     """List the numbers of a table, each with its standard error: over seeds, or else over images; settings have none."""
-    keys = [*CELL, *NUMBERS[name]]
-    columns = [
-        str(column)
-        for column in table
-        if column in SETTINGS or f"{column}_se" in table or f"{column}_image_se" in table
-    ]
-    columns = [column for column in columns if not column.endswith("_image")]
-    rows = []
-    for row in records(table):
-        place = " ".join(
-            f"{row[key]:g}" if isinstance(row[key], float) else str(row[key]) for key in keys if row[key] != ""
-        )
-        for column in columns:
-            errors = [row.get(f"{column}_se", np.nan), row.get(f"{column}_image_se", np.nan)]
-            error = next((error for error in errors if not pd.isna(error)), 0.0)
-            rows.append((name, place, column, row[column], error))
-    return pd.DataFrame(rows, columns=[*KEY, "value", "se"]).dropna(subset="value")
+    rows = [(name, _place(name, row), *number) for row in records(table) for number in _row_numbers(name, row)]
+    return pd.DataFrame(rows, columns=[*KEY, "value", "se"]).astype({"value": object, "se": float})
 
 
-def _distances(numbers: pd.DataFrame) -> pd.DataFrame:
-    difference = (numbers["value_x"] - numbers["value_y"]).abs()
-    apart: pd.Series[float] = (difference / np.hypot(numbers["se_x"], numbers["se_y"])).mask(difference == 0, 0.0)
+def _place(name: str, row: Mapping[str, Any]) -> str:
+    texts = [row[key] for key in (*CELL, *NUMBERS[name])]
+    return " ".join(f"{text:g}" if isinstance(text, float) else str(text) for text in texts if text != "")
+
+
+def _row_numbers(name: str, row: Mapping[str, Any]) -> Iterator[tuple[str, Any, float]]:
+    """Yield the numbers of a row, and the settings that do not name it: name, value, standard error."""
+    for column, value in row.items():
+        errors = [row[end] for end in (f"{column}_se", f"{column}_image_se") if end in row]
+        if pd.isna(value) or value == "" or column in NUMBERS[name] or not (errors or column in SETTINGS):
+            continue
+        if not column.endswith("_image"):
+            yield column, value, float(next((error for error in errors if not pd.isna(error)), 0.0))
+
+
+def _distances(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Measure how many standard errors the two sides lie apart: 0 where they are the same, not finite where they cannot be."""
+    published, here = pairs["value_published"], pairs["value_here"]
+    error = np.hypot(pairs["se_published"], np.minimum(pairs["se_here"], WIDE * pairs["se_published"]))
+    values = [pd.to_numeric(side, errors="coerce") for side in (published, here)]
+    apart: pd.Series[float] = (values[0] - values[1]).abs() / error
+    same = (published == here) & ~values[0].isin([np.inf, -np.inf])
     return pd.DataFrame(
         {
-            **{key: numbers[key] for key in KEY},
-            "published": numbers["value_x"],
-            "here": numbers["value_y"],
-            "standard_errors": apart,
+            **{key: pairs[key] for key in KEY},
+            "published": published,
+            "here": here,
+            "standard_errors": apart.mask(same, 0.0).fillna(np.inf),
         }
     )
 
 
 def _machines(path: Path) -> str:
-    return "; ".join(dict.fromkeys(execution["machine"] for execution in read_json(path)["executions"]))
+    executions = read_json(path).get("executions")
+    known = [execution.get("machine") for execution in executions] if isinstance(executions, list) else []
+    if not known or None in known:
+        raise ArtifactError(f"{path}: found no machine, expected one of each execution; publish the results again")
+    return "; ".join(dict.fromkeys(known))
 
 
 def _own_machines(layout: Layout) -> str:
     paths = sorted(layout.suite_folder.glob("runs/*/provenance/train.json"))
-    return "; ".join(dict.fromkeys(str(read_json(path)["machine"]) for path in paths)) or "unknown"
+    return "; ".join(dict.fromkeys(str(read_json(path).get("machine", "unknown")) for path in paths)) or "unknown"
