@@ -108,6 +108,11 @@ onstart:
     )
     if not workflow.touch and (older := older_results(Path("results", SUITE))):
         print(older, file=sys.stderr)
+    try:
+        if jobs:
+            load_suite(Path(f"params/{SUITE}.yaml"), with_data=True)
+    except IndmError as error:
+        sys.exit(str(error))
     if gaps := requirements(suite, work, out=Path("results")):
         sys.exit("\n".join(gaps))
 

@@ -52,7 +52,21 @@ REPORTS = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """The subcommands; output that cannot be written, as on a full disk, is one line."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run a command line."""
+        try:
+            return super().main(*arguments, **options)
+        except OSError as error:
+            # Of files, stages speak themselves: with their names.
+            if error.filename is not None:
+                raise
+            sys.exit(f"indm: the output cannot be written: {error.strerror}")
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="indm")
 def main() -> None:
     """Reproduce "Maximum Likelihood Training of Implicit Nonlinear Diffusion Models" (arXiv:2205.13699)."""
@@ -187,7 +201,7 @@ def validate(suite_file: Path, out: Path, track: bool) -> None:
     from indm.suite.registrations import load_registrations
 
     try:
-        load_suite(suite_file)
+        load_suite(suite_file, with_data=True)
         load_claims(suite_file.parent / "claims.yaml")
         load_registrations(suite_file.parent / "registrations.yaml")
         if track:

@@ -202,3 +202,19 @@ def test_show_names_the_suites_that_have_tables(tmp_path: Path) -> None:
     done = call("show", "--out", str(tmp_path))
     assert done.exit_code == 1
     assert done.output.endswith("suite=digits; suites with tables: smoke (--suite)\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full, a disk that is always full")
+@pytest.mark.parametrize("command", [["--help"], ["schema"], ["doctor", "--help"]])
+def test_output_to_a_full_disk_is_one_line(command: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "indm", *command],
+            cwd=REPOSITORY,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "indm: the output cannot be written: No space left on device\n"

@@ -29,12 +29,12 @@ LINE = 'model: indm, variant: "", objective: nll, seeds: [0, 1, 2], train: {}, s
 def load(tmp_path: Path, text: str) -> Suite:
     path = tmp_path / "frozen.yaml"
     path.write_text(text)
-    return load_suite(path)
+    return load_suite(path, with_data=True)
 
 
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
 def test_suites_in_the_repository_are_valid(path: Path) -> None:
-    assert load_suite(path).suite == path.stem
+    assert load_suite(path, with_data=True).suite == path.stem
 
 
 def test_schema_file_is_in_sync() -> None:
@@ -207,7 +207,7 @@ MISTAKES = {
     "two-dimensional dataset that nobody draws": (
         "    moons: {noise",
         "    moonz: {noise",
-        ["key toy2d.datasets.moonz", "moons|checkerboard|eight-gaussians"],
+        ["key toy2d.datasets: found the name 'moonz'", "moons|checkerboard|eight-gaussians"],
     ),
     "warm-up as long as the training": (
         "    flow_warmup_steps: 0\n    batch_size",
@@ -278,7 +278,7 @@ MISTAKES = {
     "a dataset of another folder": (
         "reference:\n  digits:",
         "reference:\n  ../../x:",
-        ["key reference.../../x"],
+        ["key reference: found the name '../../x'; allowed: celeba64, cifar10, digits, "],
     ),
     "an infinite number": (
         "  lr: 4.0e-3",
@@ -298,7 +298,22 @@ MISTAKES = {
     "a name too long for a file": (
         f"  {RUN}:",
         f"  {'a' * 151}:",
-        ["key runs: found the name "],
+        ["key runs: found the name 'aaaa", "allowed: lower-case letters, digits and hyphens, at most 150"],
+    ),
+    "a dataset that is not there": (
+        "datasets:\n  digits:",
+        "datasets:\n  mnist_:",
+        ["key datasets: found the name 'mnist_'; allowed: celeba64, cifar10, digits, fashion-mnist, mnist, patches"],
+    ),
+    "a whole number of thousands of digits": (
+        "threads: 1",
+        "threads: " + "9" * 5000,
+        ["not a YAML file: found a whole number of 5000 digits, expected at most 100"],
+    ),
+    "one of them in hexadecimal": (
+        "threads: 1",
+        "threads: 0x" + "f" * 5000,
+        ["not a YAML file: found a whole number of 5002 digits, expected at most 100"],
     ),
     "not YAML": (
         "suite: frozen",

@@ -64,7 +64,7 @@ def examine(suite_file: Path | None, out: Path, data_root: Path | None) -> Repor
     from indm.store.layout import Layout
     from indm.suite.load import load_suite
 
-    suite = load_suite(suite_file or DEFAULT_SUITE)
+    suite = load_suite(suite_file or DEFAULT_SUITE, with_data=True)
     layout = Layout(out, suite.suite)
     work = unfinished(suite, layout)
     root = data_root or default_root()

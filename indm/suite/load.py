@@ -17,11 +17,12 @@ from indm.suite.rules import mistakes
 from indm.suite.schema.suite import Suite
 
 
-def load_suite(path: Path) -> Suite:
+def load_suite(path: Path, *, with_data: bool = False) -> Suite:
     """Read and validate a suite file.
 
     Arguments:
         path: ``params/<suite>.yaml``.
+        with_data: whether to check what it asks of its datasets too (:mod:`indm.suite.sizes`), as is done before the first job.
 
     Returns:
         The suite.
@@ -37,7 +38,12 @@ def load_suite(path: Path) -> Suite:
         lines = [describe(_file(expanded, dict(item)), name, dict(item), expanded.cells) for item in error.errors()]
         # A mistake in a cell with seeds is one of each of its runs.
         raise ParamsError("\n".join(dict.fromkeys(lines))) from None
-    if found := mistakes(suite, path, expanded.cells):
+    found = mistakes(suite, path, expanded.cells)
+    if not found and with_data:
+        from indm.suite.sizes import sizes
+
+        found = list(sizes(suite, expanded.cells))
+    if found:
         # Of several keys, which may be of several files.
         place = f"{', based on '.join(map(str, expanded.files))}: suite {suite.suite}"
         raise ParamsError("\n".join(f"{place}, {mistake}" for mistake in dict.fromkeys(found)))

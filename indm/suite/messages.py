@@ -23,10 +23,12 @@ def describe(path: Path, suite: object, error: dict[str, Any], cells: Mapping[st
     run, key = (location[1], location[2:]) if location[0] == "runs" and len(location) > 1 else (None, location)
     run = cells.get(run, run) if run else None
     place = f"{path}: suite {suite}, " + (f"run {run}, " if run else "") + f"key {'.'.join(key) or '(the run)'}"
-    if key == ["[key]"]:
-        return (
-            f"{path}: suite {suite}, key runs: found the name {run!r}; allowed: lower-case letters, digits and hyphens"
-        )
+    if location[-1] == "[key]":
+        # A name that a mapping has and does not take.
+        named, section = cells.get(location[-2], location[-2]), ".".join(location[:-2])
+        choices = error["msg"].removeprefix("Input should be ").replace("'", "")
+        allowed = NAMES if section in ("runs", "tune") else choices
+        return f"{path}: suite {suite}, key {section}: found the name {named!r}; allowed: {allowed}"
     if error["type"] == "extra_forbidden":
         return f"{place}: unknown key; allowed: {_keys(_model_at(location[:-1]), near=location[-1])}"
     if error["type"] == "repeated":
@@ -55,6 +57,7 @@ def _keys(model: type[Strict], near: str = "") -> str:
     return ", ".join(names) + (f" (did you mean {close[0]}?)" if close else "")
 
 
+NAMES = "lower-case letters, digits and hyphens, at most 150"
 _SIGNS = {
     "minimum": ">=",
     "exclusiveMinimum": ">",

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from indm.suite.sizes import sizes, sizes_of_run
-
 if TYPE_CHECKING:
     from indm.suite.schema.flow import FlowParams
     from indm.suite.schema.reference import ReferenceParams
@@ -35,7 +33,6 @@ def mistakes(suite: "Suite", path: Path, cells: Mapping[str, str]) -> list[str]:
         *(mistake for name, reference in suite.reference.items() for mistake in _reference(name, reference)),
         *_evaluation(suite),
         *_references(suite),
-        *sizes(suite),
         *_protocol(suite),
         *_tune(suite),
     ]
@@ -67,8 +64,6 @@ def _run(suite: "Suite", name: str, cell: str) -> Iterator[str]:
     yield from _denoising(run, suite.sample_params(name))
     if run.dataset not in suite.datasets:
         yield f"key dataset: found {run.dataset!r}; allowed: {', '.join(suite.datasets)}"
-    else:
-        yield from sizes_of_run(suite, name)
 
 
 def _steps(run: "RunParams", train: "TrainParams") -> Iterator[str]:

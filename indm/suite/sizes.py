@@ -1,9 +1,10 @@
 """What a suite asks of its datasets: enough images for each stage, and images that its networks and flows can halve.
 
-Datasets say how many images they have, but for some whose number is only known once they are prepared.
+Datasets say how many images they have, but for some whose number is only known once they are prepared. To ask them imports
+their modules, and NumPy, which no job may do before it has limited its threads: so this is asked before the first job.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from indm.registry import DATASETS
@@ -14,8 +15,15 @@ if TYPE_CHECKING:
     from indm.suite.schema.train import TrainParams
 
 
-def sizes(suite: "Suite") -> Iterator[str]:
-    """List the mistakes about numbers and sizes of images, of the suite but not of single runs."""
+def sizes(suite: "Suite", cells: Mapping[str, str]) -> Iterator[str]:
+    """List the mistakes about numbers and sizes of images.
+
+    Arguments:
+        suite: the suite, which has no other mistakes.
+        cells: the name in the file of every run.
+    """
+    for name in suite.runs:
+        yield from (f"run {cells[name]}, {mistake}" for mistake in _run(suite, name))
     few, why = _fewest(suite)
     if suite.sweep.objectives and suite.sweep.num_samples < few:
         yield f"key sweep.num_samples: found {suite.sweep.num_samples}; allowed: at least {few}, {why}"
@@ -23,8 +31,7 @@ def sizes(suite: "Suite") -> Iterator[str]:
         yield from _images(suite, name, few, why)
 
 
-def sizes_of_run(suite: "Suite", name: str) -> Iterator[str]:
-    """List the mistakes about numbers and sizes of images of a run, whose dataset the suite has."""
+def _run(suite: "Suite", name: str) -> Iterator[str]:
     train, dataset = suite.train_params(name), DATASETS[suite.runs[name].dataset]
     few, why = _fewest(suite)
     if (found := suite.sample_params(name).num_samples) < few:

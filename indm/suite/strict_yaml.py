@@ -23,6 +23,9 @@ from pydantic import BaseModel, ConfigDict
 
 from indm.errors import ParamsError
 
+# No key takes more, and Python refuses to write what has some thousands.
+MOST_DIGITS = 100
+
 
 class Strict(BaseModel):
     """Base of all sections: unknown keys are errors, a text is never taken for a number, and a number is finite."""
@@ -60,6 +63,9 @@ def _mapping(reader: Any, node: yaml.MappingNode, deep: bool = False) -> dict[An
 def _int(_: Any, node: yaml.ScalarNode) -> int:
     """Return a whole number; PyYAML takes one with a leading 0 for octal."""
     digits = node.value.replace("_", "")
+    if len(digits) > MOST_DIGITS:
+        problem = f"found a whole number of {len(digits)} digits, expected at most {MOST_DIGITS}"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
     return int(digits, 0 if digits.lstrip("+-")[1:2] in ("b", "o", "x") else 10)
 
 
