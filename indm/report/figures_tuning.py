@@ -19,11 +19,13 @@ def tuning(table: pd.DataFrame) -> Figure:
     columns = list(map(str, table))
     parameters = columns[columns.index("steps") + 1 : columns.index("state")]
     arms = list(table.groupby([*GROUP, "model", "variant"], sort=False))
-    figure = Figure(figsize=(WIDTH, 1.9 * len(arms) + 0.8))
+    figure = Figure(figsize=(WIDTH, 2.0 * len(arms) + 0.8))
     axes = figure.subplots(len(arms), len(parameters), squeeze=False, sharex="col", sharey="row")
     for row, (arm, trials) in zip(axes, arms, strict=True):
         cell = [str(key) for key in cast(tuple[Any, ...], arm)]
-        row[0].set_ylabel(f"{names(*cell)}\n{TARGETS[cell[2]]}")
+        # Beside the panel, a name of three words is longer than the panel is high.
+        row[0].set_title(names(*cell), loc="left")
+        row[0].set_ylabel(TARGETS[cell[2]])
         for axis, parameter in zip(row, parameters, strict=True):
             _trials(axis, trials, parameter)
     for axis, parameter in zip(axes[-1], parameters, strict=True):
