@@ -22,7 +22,7 @@ from indm.report.page.caveats import caveats
 from indm.report.page.entries import set_numbers
 from indm.report.page.missing import missing
 from indm.report.page.render import render
-from indm.report.page.tables import Table
+from indm.report.page.tables import Table, read_table
 from indm.report.published import PAPER_BATCH, PAPER_DATASETS, PAPER_STEPS, PUBLISHED_WEIGHTS
 from indm.stages.report import contents
 from indm.store.files import write_json
@@ -489,3 +489,13 @@ def test_print_leaves_out_what_paper_cannot_do(view: Any) -> None:
     assert not view.locator(".downloads").first.is_visible()
     assert view.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert view.evaluate("getComputedStyle(document.querySelector('.tall')).maxHeight") == "none"
+
+
+def test_markdown_escapes_bars_and_tags(tmp_path: Path) -> None:
+    path = tmp_path / "claims.csv"
+    path.write_text('suite,id,reason\nmade-up,a,"|x| < 1 <script>alert(1)</script>"\n')
+    name, address = read_table("made-up", path).downloads["Markdown"]
+    assert name == "claims.md"
+    encoded = address.partition(",")[2]
+    text = base64.b64decode(encoded).decode() if ";base64," in address else unquote_to_bytes(encoded).decode()
+    assert "\\|x\\| &lt; 1 &lt;script>" in text

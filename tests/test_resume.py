@@ -315,6 +315,20 @@ def test_a_read_only_results_folder_is_one_line(layout: Layout, scratch: Path) -
     assert str(caught.value) == f"{scratch}: {words}"
 
 
+def test_a_link_in_the_place_of_scratch_is_refused_and_what_it_points_to_stays(scratch: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "mine.safetensors").write_bytes(b"another's")
+    scratch.parent.mkdir(parents=True)
+    scratch.symlink_to(foreign)
+    with pytest.raises(
+        ArtifactError, match=f"^{scratch}: found a link to {foreign}, expected a folder; remove the link$"
+    ):
+        open_scratch(scratch, "key").__enter__()
+    assert (foreign / "mine.safetensors").read_bytes() == b"another's"
+    scratch.unlink()
+
+
 def test_two_at_the_same_work(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each opens the lock's file itself, as two processes do."""
     monkeypatch.setattr(resume, "LOCK_SECONDS", 0.1)

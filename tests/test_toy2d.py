@@ -317,6 +317,15 @@ def test_controls_have_the_scale_and_the_size_they_claim() -> None:
     width = matching_width(lambda width: ScoreMLP(1, width, 2, VP()), 500)
     sizes = [parameter_count(ScoreMLP(1, candidate, 2, VP())) for candidate in (width - 1, width)]
     assert sizes[0] < 500 <= sizes[1]
+    built = []
+
+    def build(width: int) -> ScoreMLP:
+        built.append(width)
+        return ScoreMLP(1, width, 2, VP())
+
+    # Of a flow of a thousand times as many, a network is not built for each width below.
+    assert parameter_count(build(matching_width(build, 500_000))) >= 500_000
+    assert len(built) < 40
 
 
 @pytest.mark.parametrize("name", DATASETS)

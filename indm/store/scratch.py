@@ -110,6 +110,10 @@ def open_scratch(folder: Path, key: str, *, keep: bool = False) -> Iterator[Scra
     Raises:
         ArtifactError: if another process has it, or it cannot be written.
     """
+    for place in (folder, folder.parent):
+        if place.is_symlink():
+            # What lies there may be another's, and would be removed.
+            raise ArtifactError(f"{place}: found a link to {place.readlink()}, expected a folder; remove the link")
     with _lock(folder):
         scratch = Scratch(folder, key)
         yield scratch

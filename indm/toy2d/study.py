@@ -7,6 +7,7 @@ is trained afresh on the latents of the trained flow.
 """
 
 import itertools
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -122,7 +123,13 @@ def affine_variants(points: Tensor, scales: list[float]) -> tuple[dict[str, Tens
 
 def matching_width(build: Callable[[int], nn.Module], parameters: int) -> int:
     """Return the smallest width with which a network has at least ``parameters`` parameters."""
-    return next(width for width in itertools.count(1) if parameter_count(build(width)) >= parameters)
+    size = partial(_size, build)
+    widths = range(1, next(width for width in map(partial(pow, 2), itertools.count()) if size(width) >= parameters) + 1)
+    return widths[bisect_left(widths, parameters, key=size)]
+
+
+def _size(build: Callable[[int], nn.Module], width: int) -> int:
+    return parameter_count(build(width))
 
 
 def _fixed(

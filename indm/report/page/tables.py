@@ -136,9 +136,11 @@ def _downloads(path: Path, headings: list[str], rows: list[list[Entry]]) -> dict
     """Return the file's own bytes as CSV, and the table as it is set here as Markdown and LaTeX: file name and address."""
     table = pd.DataFrame([list(map(str, row)) for row in rows], columns=headings)
     latex = table.to_latex(index=False, escape=True).replace("±", r"$\pm$").replace("−", "$-$").replace("–", "--")
+    # A bar would end an entry, and a tag would be one where Markdown is shown.
+    plain = table.map(lambda text: text.replace("|", "\\|").replace("<", "&lt;"))
     texts = {
         "CSV": ("csv", "text/csv", path.read_bytes()),
-        "Markdown": ("md", "text/markdown", table.to_markdown(index=False, disable_numparse=True).encode() + b"\n"),
+        "Markdown": ("md", "text/markdown", plain.to_markdown(index=False, disable_numparse=True).encode() + b"\n"),
         "LaTeX": ("tex", "application/x-tex", latex.encode()),
     }
     return {label: (f"{path.stem}.{suffix}", data_uri(kind, text)) for label, (suffix, kind, text) in texts.items()}
