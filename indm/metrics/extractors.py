@@ -18,6 +18,8 @@ from indm.seeding import derive_seed
 
 FEATURES = 64
 LAYERS = (str(FEATURES), "logits")
+# Images at once outside of training: of all images of a large dataset, the activations are gigabytes.
+BATCH = 4096
 
 
 class SmallClassifier(nn.Module):
@@ -64,7 +66,7 @@ class SmallClassifier(nn.Module):
     @torch.no_grad()
     def fit_scale(self, images: Tensor) -> None:
         """Set ``scale`` from the training images, uint8, shape (N, 3, H, W)."""
-        self.scale.mul_(self.features(images).square().mean().sqrt())
+        self.scale.mul_(_in_batches(self.features, images).square().mean().sqrt())
 
 
 def train_classifier(
@@ -105,7 +107,11 @@ def train_classifier(
 @torch.no_grad()
 def accuracy(classifier: SmallClassifier, images: Tensor, labels: Tensor) -> float:
     """Share of images (N, 3, H, W), uint8, that the classifier labels rightly."""
-    return (classifier(images).argmax(1) == labels).float().mean().item()
+    return (_in_batches(classifier, images).argmax(1) == labels).float().mean().item()
+
+
+def _in_batches(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    return torch.cat([function(batch) for batch in images.split(BATCH)])
 
 
 class ClassifierExtractor(FeatureExtractorBase):
@@ -136,7 +142,7 @@ class ClassifierExtractor(FeatureExtractorBase):
         return features.double(), self.classifier.logits(features).double()
 
 
-EXTRACTORS = ("digits-cnn", "patches-cnn")
+EXTRACTORS = ("digits-cnn", "patches-cnn", "fashion-cnn")
 for _name in EXTRACTORS:
     register_feature_extractor(_name, ClassifierExtractor)
 

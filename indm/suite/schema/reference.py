@@ -29,7 +29,7 @@ class ReferenceParams(Strict):
     """The feature extractor of all image metrics, and what they compare with."""
 
     extractor: Annotated[
-        Literal["digits-cnn", "patches-cnn", "inception-v3-compat", "inception-v3-random"],
+        Literal["digits-cnn", "patches-cnn", "fashion-cnn", "inception-v3-compat", "inception-v3-random"],
         Field(description="extractor; its name goes with every FID; ...-random: a stand-in whose numbers mean nothing"),
     ]
     classifier: Annotated[
