@@ -1,5 +1,6 @@
 """Metrics against float64 closed forms and the libraries' own functions; extractors; standard errors."""
 
+import copy
 import tracemalloc
 import warnings
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metri
 
 from indm.data.levels import to_uint8
 from indm.errors import DataError
+from indm.metrics import extractors
 from indm.metrics import frechet as frechet_module
 from indm.metrics import kid as kid_module
 from indm.metrics import precision_recall as precision_recall_module
@@ -175,6 +177,19 @@ def test_classifier_learns() -> None:
     classifier = SmallClassifier(2)
     train_classifier(classifier, images, labels, steps=60, batch_size=32, lr=2e-3, seed=("test",), progress=lambda r: r)
     assert accuracy(classifier, images, labels) > 0.95
+
+
+def test_a_classifier_looks_at_many_images_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    whole = SmallClassifier(3)
+    batched = copy.deepcopy(whole)
+    images, labels = torch.randint(256, (10, 3, 8, 8), dtype=torch.uint8), torch.arange(10) % 3
+    whole.fit_scale(images)
+    expected = accuracy(whole, images, labels)
+    monkeypatch.setattr(extractors, "BATCH", 3)
+    batched.fit_scale(images)
+    torch.testing.assert_close(batched.scale, whole.scale)
+    assert accuracy(batched, images, labels) == expected
 
 
 def test_statistics_are_torch_fidelitys_in_any_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
