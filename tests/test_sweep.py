@@ -291,7 +291,7 @@ def test_mistake_is_named(tmp_path: Path, mistake: str) -> None:
     path = tmp_path / FROZEN.name
     path.write_text(text.replace(before, after, 1))
     with pytest.raises(IndmError) as caught:
-        load_suite(path)
+        load_suite(path, with_data=True)
     assert words in str(caught.value)
 
 
