@@ -262,7 +262,7 @@ MISTAKES = {
     "fewer images than a subset of KID": (
         "num_samples: 200",
         "num_samples: 100",
-        "key sweep.num_samples: found 100; allowed: at least fid.kid_subset_size 200",
+        "key sweep.num_samples: found 100; allowed: at least 200, fid.kid_subset_size",
     ),
     "a sampler of another name": ("[euler_maruyama,", "[euler,", "key sweep.samplers.0: found 'euler'; allowed: "),
     "a run of no name": (
