@@ -1,3 +1,20 @@
-"""Reproduction suite for "Maximum Likelihood Training of Implicit Nonlinear Diffusion Models" (arXiv:2205.13699)."""
+"""Reproduction suite for "Maximum Likelihood Training of Implicit Nonlinear Diffusion Models" (arXiv:2205.13699).
 
-__version__ = "0.2.0"
+From Python: :func:`indm.load_run <indm.library.load_run>`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from indm.library import load_run as load_run
+
+__version__ = "0.3.0.dev0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import the library, and torch with it, when it is first asked for: the command line imports this module too."""
+    if name != "load_run":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from indm.library import load_run
+
+    return load_run

@@ -4,8 +4,9 @@ A stage reads the suite file, its inputs and nothing else, writes its outputs an
 module of a stage is imported when it is called, so that ``--help`` and ``table`` do not pay for torch.
 """
 
+import contextlib
 import importlib
-import os
+import io
 import sys
 import time
 from collections.abc import Callable
@@ -16,17 +17,38 @@ import click
 
 from indm import __version__
 from indm.errors import IndmError
-from indm.pipeline import STAGES
+from indm.pipeline import OPTIONS, SHOWN, STAGES, command_name, gathering
 
 if TYPE_CHECKING:
+    from indm.jobs import Job
     from indm.store.finished import Finished
+    from indm.store.layout import Layout
 
-SUITE = click.option(
+
+class SuiteFile(click.Path):
+    """A suite by its name, ``paper``, or by its file, ``params/paper.yaml``."""
+
+    name = "suite"
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, dir_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path of the file."""
+        is_name = isinstance(value, str) and "/" not in value and not value.endswith(".yaml")
+        return super().convert(f"params/{value}.yaml" if is_name else value, param, ctx)
+
+
+SUITE_FILE = SuiteFile()
+SUITE = click.option("--suite", "suite_file", type=SUITE_FILE, required=True, help="The suite: its name, or its file.")
+# For those who look: the suite of the first example of the README.
+LOOKED_AT = click.option(
     "--suite",
     "suite_file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
-    help="The suite's file, params/<suite>.yaml.",
+    type=SUITE_FILE,
+    default="digits",
+    show_default=True,
+    help="The suite: its name, or its file.",
 )
 OUT = click.option(
     "--out",
@@ -43,6 +65,7 @@ DATA_ROOT = click.option(
 DATASET = click.option("--dataset", required=True, help="A dataset of the suite.")
 TOY = click.option("--toy", required=True, help="A two-dimensional dataset of the suite.")
 RUN = click.option("--run", required=True, help="A run of the suite.")
+SHARD = click.option("--shard", type=int, required=True, help="Which of the run's shards: 1, 2, ...")
 REPORTS = click.option(
     "--reports",
     type=click.Path(path_type=Path, file_okay=False),
@@ -52,52 +75,85 @@ REPORTS = click.option(
 )
 
 
+# The commands, in the order in which they are used.
+SECTIONS = {
+    "Before a run": ["init", "doctor", "validate", "register"],
+    "The stages, in the order of the pipeline": [*map(command_name, STAGES), "import-checkpoint"],
+    "While it runs": ["status", "tensorboard"],
+    "Results": ["show", "compare", "keep", "restore", "publish"],
+    "For editors": ["schema"],
+}
+
+
 class Commands(click.Group):
-    """The subcommands; output that cannot be written, as on a full disk, is one line."""
+    """The subcommands, in sections; a file or an output that cannot be read or written is reported on one line."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List them by section."""
+        width = max(map(len, self.commands))
+        for section, listed in SECTIONS.items():
+            with formatter.section(section):
+                limit = formatter.width - width - 6
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(limit)) for name in listed])
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Run a command line."""
+        for stream in (sys.stdout, sys.stderr):
+            # In a locale that lacks a sign, such as ±, its code stands for it.
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         try:
             return super().main(*arguments, **options)
         except OSError as error:
-            # Of files, stages speak themselves: with their names.
             if error.filename is not None:
-                raise
+                # Stages themselves report errors of their own files.
+                sys.exit(f"indm: {error.filename}: {error.strerror}; expected what can be read and written there")
             sys.exit(f"indm: the output cannot be written: {error.strerror}")
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="indm")
 def main() -> None:
     """Reproduce "Maximum Likelihood Training of Implicit Nonlinear Diffusion Models" (arXiv:2205.13699)."""
 
 
 def _stage(name: str, summary: str, *options: Callable[..., Any]) -> None:
-    """Register stage ``name``, whose module is ``indm.stages.<name>``."""
+    """Register stage ``name``, whose module is that of the stage that gathers its shards, if it has any."""
 
     def command(suite_file: Path, out: Path, **given: Any) -> None:
-        subject: dict[str, str] = {key: given.pop(key) for key in ("dataset", "run", "toy") if key in given}
+        subject = {key: given.pop(key) for key in OPTIONS[STAGES[name].subject]}
         try:
             _execute(name, suite_file, out, subject, **given)
         except IndmError as error:
-            click.echo("\n".join(f"indm {name}: {line}" for line in str(error).splitlines()), err=True)
+            lines = (f"indm {command_name(name)}: {line}" for line in str(error).splitlines())
+            click.echo("\n".join(lines), err=True)
             sys.exit(error.exit_code)
+        except (MemoryError, RuntimeError) as error:
+            if not _lacks_memory(error):
+                raise
+            words = "found too little memory, expected enough for a batch and networks; lower a batch_size or a width"
+            sys.exit(f"indm {command_name(name)}: {words}")
 
     for option in (OUT, *options, SUITE):
         command = option(command)
-    main.command(name, help=summary)(command)
+    main.command(command_name(name), help=summary)(command)
 
 
-def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **options: Any) -> None:
+def _lacks_memory(error: Exception) -> bool:
+    """Say whether an error is one of memory; torch has a class for it on GPUs only."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in ("out of memory", "allocate memory"))
+
+
+def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, Any], **options: Any) -> None:
     from indm.jobs import IMPORTED, Job
-    from indm.process import limit_threads
+    from indm.process import is_first, limit_threads
     from indm.suite.content import suite_sha256
     from indm.suite.load import load_suite
 
     suite = load_suite(suite_file)
-    # An imported checkpoint stands for a training, and is not made from the training images.
+    # An imported checkpoint replaces a training, but it is not made from the training images.
     imported = name == "import_checkpoint"
-    job = Job("train" if imported else name, "".join(subject.values()))
+    job = Job("train" if imported else name, "-".join(map(str, subject.values())))
     _check_subject(suite, suite_file, *job)
     limit_threads(suite.threads)
 
@@ -107,7 +163,7 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **
     from indm.store.layout import Layout
     from indm.track import check_tracked
 
-    layout, stamp = Layout(out, suite.suite), job_stamp(suite, name, *subject.values())
+    layout, stamp = Layout(out, suite.suite), job_stamp(suite, name, job.subject)
     check_started(suite, stamp)
     check_tracked(suite, suite_file, layout, name, job.subject, stamp)
     identity = Identity(suite, out, options.get("reports", Path("reports")))
@@ -122,14 +178,25 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, str], **
         "seed": _seed(suite, **subject),
     }
     started = time.monotonic()
-    stage = importlib.import_module(f"indm.stages.{name}")
-    finished: Finished = stage.run(suite, layout, *subject.values(), **options)
-    # Of several processes that torchrun has started, the first one writes.
-    if int(os.environ.get("RANK", "0")):
-        return
-    _record_provenance(finished, name, source, time.monotonic() - started, suite.threads)
-    # Last of all: without it, there are no results.
-    identity.record(job, inputs)
+    with _watched(layout, job):
+        stage = importlib.import_module(f"indm.stages.{gathering(name)}")
+        finished: Finished = stage.run(suite, layout, *subject.values(), **options)
+        # Of several processes that torchrun has started, the first one writes.
+        if not is_first():
+            return
+        _record_provenance(finished, name, source, time.monotonic() - started, suite.threads)
+        # Last of all: without it, there are no results.
+        identity.record(job, inputs)
+
+
+def _watched(layout: "Layout", job: "Job") -> contextlib.AbstractContextManager[None]:
+    """Write how a job goes to where ``indm status`` looks."""
+    from indm.process import is_first
+    from indm.progress import watched
+
+    if not is_first():
+        return contextlib.nullcontext()
+    return watched(layout.watch(*job), goes_on=layout.scratch(job.subject, job.stage).exists())
 
 
 def _record_provenance(finished: "Finished", name: str, source: dict[str, Any], seconds: float, threads: int) -> None:
@@ -137,12 +204,14 @@ def _record_provenance(finished: "Finished", name: str, source: dict[str, Any], 
     from indm.store.provenance import provenance
 
     folder = finished.folder / "provenance"
-    # An imported checkpoint takes the place of a training, or a training its.
+    # An imported checkpoint replaces a training, or a training replaces it.
     (folder / f"{REPLACED.get(name, name)}.json").unlink(missing_ok=True)
-    write_json(folder / f"{name}.json", source | provenance(seconds + finished.earlier, threads))
+    write_json(
+        folder / f"{name}.json", source | provenance(seconds + finished.earlier, threads) | dict(finished.computed_on)
+    )
 
 
-def _seed(suite: Any, dataset: str | None = None, run: str | None = None, toy: str | None = None) -> int | None:
+def _seed(suite: Any, dataset: str | None = None, run: str | None = None, **_: Any) -> int | None:
     """Find the seed of what a stage works on, a run's or a dataset's; tables have none, and ``toy2d`` has many."""
     if run is not None:
         return int(suite.runs[run].seed)
@@ -150,7 +219,7 @@ def _seed(suite: Any, dataset: str | None = None, run: str | None = None, toy: s
 
 
 def _check_subject(suite: Any, suite_file: Path, stage: str, subject: str) -> None:
-    """Refuse what a suite has not, or has no job of the stage for."""
+    """Refuse a subject that the suite lacks, or for which the stage has no job."""
     from indm.errors import ParamsError
 
     kind, found = STAGES[stage].subject, STAGES[stage].subjects(suite)
@@ -162,9 +231,12 @@ def _check_subject(suite: Any, suite_file: Path, stage: str, subject: str) -> No
 
 
 REPLACED = {"train": "import_checkpoint", "import_checkpoint": "train"}
-SUBJECTS = {"dataset": [DATASET], "run": [RUN], "toy": [TOY], "": []}
+SUBJECTS = {"dataset": DATASET, "run": RUN, "shard": SHARD, "toy": TOY}
 for _name, _description in STAGES.items():
-    _options = [*SUBJECTS[_description.subject], *([REPORTS] if _description.reports else [])]
+    _options = [
+        *(SUBJECTS[option] for option in OPTIONS[_description.subject]),
+        *([REPORTS] if _description.reports else []),
+    ]
     _stage(_name, _description.summary, *([DATA_ROOT] if _name == "prepare" else []), *_options)
 
 
@@ -181,11 +253,24 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--flow", type=_FILE, help="The released flow_checkpoint_k.pth, for a run with a flow.")
 @click.option("--wolf-config", type=_FILE, help="The released file under flow.model_config; the paper's by default.")
 def import_checkpoint(suite_file: Path, out: Path, run: str, **files: Any) -> None:
-    """Put a checkpoint of score_sde_pytorch or of the released INDM code in the place of a run's training."""
+    """Use a checkpoint of score_sde_pytorch, or of the released INDM code, instead of a run's training."""
     try:
         _execute("import_checkpoint", suite_file, out, {"run": run}, **files)
     except IndmError as error:
         sys.exit("\n".join(f"indm import-checkpoint: {line}" for line in str(error).splitlines()))
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+def init(folder: Path) -> None:
+    """Copy suites, claims and Snakemake's rules to FOLDER, to run suites there without a checkout."""
+    from indm.shipped import write_checkout
+
+    try:
+        write_checkout(folder)
+    except IndmError as error:
+        sys.exit(f"indm init: {error}")
+    click.echo(f"{folder}: ready; next: cd {folder} && snakemake --cores all")
 
 
 @main.command()
@@ -195,7 +280,7 @@ def import_checkpoint(suite_file: Path, out: Path, run: str, **files: Any) -> No
     "--track", is_flag=True, help="Also write what DVC tracks: the suite in full, and the stamps of the code."
 )
 def validate(suite_file: Path, out: Path, track: bool) -> None:
-    """Check a suite file, and the claims and registrations beside it, and say nothing but their mistakes."""
+    """Check a suite file, and the claims and registrations beside it; print their mistakes only."""
     from indm.suite.claims import load_claims
     from indm.suite.load import load_suite
     from indm.suite.registrations import load_registrations
@@ -213,7 +298,7 @@ def validate(suite_file: Path, out: Path, track: bool) -> None:
 
 
 @main.command()
-@click.option("--suite", "suite_file", type=_FILE, help="The suite's file; without it, everything is looked at.")
+@click.option("--suite", "suite_file", type=SUITE_FILE, help="The suite; without it, everything is checked.")
 @OUT
 @DATA_ROOT
 def doctor(suite_file: Path | None, out: Path, data_root: Path | None) -> None:
@@ -229,25 +314,67 @@ def doctor(suite_file: Path | None, out: Path, data_root: Path | None) -> None:
 
 
 @main.command()
-@click.option("--suite", default="digits", show_default=True, help="The suite's name, or its file.")
+@click.argument("tables", nargs=-1, type=click.Choice(SHOWN), metavar="[TABLE]...")
+@LOOKED_AT
 @OUT
-def show(suite: str, out: Path) -> None:
-    """Print the tables of a suite for reading."""
-    from indm.report.export import read_shown
+def show(tables: tuple[str, ...], suite_file: Path, out: Path) -> None:
+    """Print the tables of a suite, or those named: fid, nll, claims, ..."""
+    from indm.report.show import show as shown
     from indm.store.layout import Layout
+    from indm.terminal import console
 
     try:
-        text = read_shown(Layout(out, Path(suite).stem))
+        console().print(*shown(Layout(out, suite_file.stem), tables), sep="\n")
     except IndmError as error:
         sys.exit(f"indm show: {error}")
-    click.echo(text)
+
+
+@main.command()
+@LOOKED_AT
+@OUT
+@REPORTS
+@click.option("--watch", is_flag=True, help="Refresh every two seconds, until all is done or Ctrl-C.")
+def status(suite_file: Path, out: Path, reports: Path, watch: bool) -> None:
+    """Show how far each run of a suite is: stage, step, loss, time left, last save; and what failed, with its log."""
+    from indm.identity import Identity
+    from indm.store.layout import Layout
+    from indm.suite.load import load_suite
+    from indm.terminal import console
+    from indm.watching.status import Board
+
+    try:
+        suite = load_suite(suite_file)
+    except IndmError as error:
+        sys.exit("\n".join(f"indm status: {line}" for line in str(error).splitlines()))
+    board = Board(suite, Layout(out, suite.suite), Identity(suite, out, reports))
+    if watch:
+        board.watch()
+    else:
+        console().print(board.page())
+
+
+@main.command()
+@LOOKED_AT
+@OUT
+def tensorboard(suite_file: Path, out: Path) -> None:
+    """Convert the progress lines of a suite's stages to TensorBoard events, in <out>/<suite>/watch/events."""
+    from indm.store.layout import Layout
+    from indm.suite.load import load_suite
+    from indm.watching.events import write_events
+
+    try:
+        suite = load_suite(suite_file)
+        folder, count = write_events(suite, Layout(out, suite.suite))
+    except IndmError as error:
+        sys.exit("\n".join(f"indm tensorboard: {line}" for line in str(error).splitlines()))
+    click.echo(f"{count} curves; see them with: tensorboard --logdir {folder}")
 
 
 @main.command()
 @click.argument("published", type=click.Path(path_type=Path, file_okay=False))
 @OUT
 def compare(published: Path, out: Path) -> None:
-    """Set a suite's results beside those PUBLISHED in a folder of its name, docs/results/<suite>.
+    """Compare a suite's results with those PUBLISHED in a folder of its name, docs/results/<suite>.
 
     Exits with 0 if they agree, with 1 if not, and with 2 if they cannot be compared.
     """
@@ -279,7 +406,7 @@ REPLACE = click.option("--replace", is_flag=True, help="Replace what is there an
 @click.option("--to", "root", type=_FOLDER, default=ROOT, show_default=True, help="Archives go to <to>/<suite>/kept/.")
 @REPLACE
 def keep(suite_file: Path, out: Path, root: Path, replace: bool) -> None:
-    """Pack what is finished of a suite into archives small enough for git: what tables, claims and the page are made of."""
+    """Pack the finished results of a suite, all that tables, claims and the page need, into archives small enough for git."""
     _move("keep", suite_file, out, root, replace)
 
 
@@ -291,12 +418,12 @@ def keep(suite_file: Path, out: Path, root: Path, replace: bool) -> None:
 )
 @REPLACE
 def restore(suite_file: Path, out: Path, root: Path, replace: bool) -> None:
-    """Put what was kept of a suite back among its results, unless suite or code have changed since."""
+    """Copy the kept results of a suite back to its results folder, unless suite or code have changed since."""
     _move("restore", suite_file, out, root, replace)
 
 
 def _move(name: str, suite_file: Path, out: Path, root: Path, replace: bool) -> None:
-    """Keep or restore, and say what became of each folder; exit with 1 if one was refused."""
+    """Keep or restore, and print the outcome for each folder; exit with 1 if one was refused."""
     from indm.suite.load import load_suite
 
     try:
@@ -315,9 +442,14 @@ def _move(name: str, suite_file: Path, out: Path, root: Path, replace: bool) -> 
 @OUT
 @REPORTS
 @click.option("--to", "root", type=_FOLDER, default=ROOT, show_default=True, help="Files go to <to>/<suite>/.")
-@click.option("--weights", "runs", multiple=True, help="A run whose averaged weights are published too; once for each.")
+@click.option(
+    "--weights",
+    "runs",
+    multiple=True,
+    help="A run whose averaged weights are published too; repeat the option for each.",
+)
 def publish(suite_file: Path, out: Path, reports: Path, root: Path, runs: tuple[str, ...]) -> None:
-    """Copy a suite's tables, figures, pictures and provenance to where git has them, and list them in a README.md there."""
+    """Copy a suite's tables, figures, pictures and provenance to a folder for git, and list them in its README.md."""
     from indm.suite.load import load_suite
 
     try:
@@ -333,9 +465,9 @@ def publish(suite_file: Path, out: Path, reports: Path, root: Path, runs: tuple[
 
 @main.command()
 @SUITE
-@click.option("--note", default="", help="What is worth saying of it, on the page too.")
+@click.option("--note", default="", help="A remark on the registration; the page shows it.")
 def register(suite_file: Path, note: str) -> None:
-    """Write down that the commit that is checked out has this suite and the claims, before it is run."""
+    """Record, before a run, that the commit that is checked out has this suite and the claims."""
     from indm.register import register as write_entry
 
     try:

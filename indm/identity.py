@@ -1,8 +1,9 @@
-"""Whether the files that a job reads are those that it should read: no number is made from what is not what it seems.
+"""Whether the files that a job reads are the right ones, so that no number is made from a wrong file.
 
-Each job writes a manifest of its files (:mod:`indm.store.manifest`). Before a job, the contents of its inputs are compared with the
-manifests of the jobs that wrote them; and these manifests with the suite as it is and, up to the datasets, with one another. So a
-damaged file, another run's, one that was made by other parameters or from something since replaced stops it with one line.
+Each job writes a manifest of its files (:mod:`indm.store.manifest`). Before a job starts, the contents of its inputs are compared
+with the manifests of the jobs that wrote them. These manifests are compared with the present suite and, up to the datasets, with
+one another. A job stops with one line if a file is damaged, belongs to another run, was made by other parameters, or was made from
+a file that has since been replaced.
 """
 
 import json
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indm.errors import ArtifactError
-from indm.jobs import IMPORTED, Job, job_inputs, job_names, job_parameters, manifest
+from indm.jobs import IMPORTED, Job, job_inputs, job_names, job_parameters, lasting_inputs, manifest
 from indm.pipeline import STAGES
 from indm.store.files import AGAIN
 from indm.store.manifest import Manifest, content_sha256, read_manifest, write_manifest
@@ -44,7 +45,7 @@ class Identity:
             patterns: what it reads, where that is not all that its stage does.
 
         Returns:
-            The SHA-256 of every input, by its path.
+            The SHA-256 of every input that lasts (:func:`~indm.jobs.lasting_inputs`), by its path.
 
         Raises:
             ArtifactError: if an input is missing, or not what it should be.
@@ -61,9 +62,9 @@ class Identity:
             if found[path] != expected:
                 raise ArtifactError(
                     f"{place}: found SHA-256 {found[path][:12]}, expected {(expected or 'none')[:12]} by "
-                    f"{self._manifest(maker)}: damaged, or another's file; {AGAIN}"
+                    f"{self.manifest(maker)}: damaged, or another's file; {AGAIN}"
                 )
-        return found
+        return {path: found[path] for path in lasting_inputs(self.suite, job, patterns)}
 
     def record(self, job: Job, inputs: dict[str, str]) -> None:
         """Write the manifest of a job that has ended; ``inputs`` are those of :meth:`check`."""
@@ -72,18 +73,18 @@ class Identity:
         parameters = job_parameters(self.suite, job)
         hashes = {path: content_sha256(self._place(path)) for path in outputs}
         write_manifest(
-            self._manifest(job), Manifest(job.stage, self.suite.suite, job.subject, parameters, inputs, hashes)
+            self.manifest(job), Manifest(job.stage, self.suite.suite, job.subject, parameters, inputs, hashes)
         )
 
     def trust(self, job: Job) -> Manifest:
-        """Read a job's manifest, and check that it is that job's, by the suite as it is, from what is there.
+        """Read a job's manifest, and check that it belongs to this job, the present suite and the present files.
 
         Raises:
             ArtifactError: if it is not.
         """
         if job in self._trusted:
             return self._trusted[job]
-        path = self._manifest(job)
+        path = self.manifest(job)
         found = read_manifest(path)
         if (found.suite, found.stage, found.subject) != (self.suite.suite, *job):
             raise ArtifactError(
@@ -100,8 +101,8 @@ class Identity:
 
     def _check_sources(self, job: Job, found: Manifest, path: Path) -> None:
         """Check that a job was made from all that it reads, and nothing else, and from what is there now."""
-        imported = {name for name, _ in job_inputs(self.suite, job, IMPORTED)} if job.stage == "train" else set()
-        sources = dict(job_inputs(self.suite, job))
+        imported = set(lasting_inputs(self.suite, job, IMPORTED)) if job.stage == "train" else set()
+        sources = lasting_inputs(self.suite, job)
         if set(found.inputs) not in (set(sources), imported):
             odd = ", ".join(sorted(set(found.inputs) ^ set(sources))[:SHOWN_DIFFERENCES])
             raise ArtifactError(f"{path}: made from other files than the suite has now: {odd}; {AGAIN}")
@@ -110,14 +111,15 @@ class Identity:
                 raise ArtifactError(f"{path}: made from another {self._place(name)} than there is now; {AGAIN}")
 
     def _now(self, name: str, maker: Job | None) -> str | None:
-        """Return the SHA-256 of a file; of what was not copied with what was made from it, nothing is known."""
+        """Return the SHA-256 of a file; nothing, if it was not copied along with what was made from it."""
         if maker is None:
             return content_sha256(self._place(name))
-        if not self._manifest(maker).is_file():
+        if not self.manifest(maker).is_file():
             return None
         return self.trust(maker).outputs.get(name, "none")
 
-    def _manifest(self, job: Job) -> Path:
+    def manifest(self, job: Job) -> Path:
+        """Return where the manifest of a job lies."""
         return self._place(manifest(job.stage).format(**job_names(self.suite, job)))
 
     def _place(self, path: str) -> Path:

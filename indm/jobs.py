@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from indm.pipeline import DESCRIPTION, STAGES
+from indm.pipeline import DESCRIPTION, STAGES, run_of
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
 IMPORTED = (DESCRIPTION,)
-"""What a training is made from that was imported."""
+"""The inputs of an imported training."""
 MAKERS = {pattern: name for name, stage in STAGES.items() for pattern in stage.written}
 """The stage that writes a file."""
 
@@ -31,7 +31,7 @@ def manifest(stage: str) -> str:
 
 
 def tracked_outputs(stage: str) -> tuple[str, ...]:
-    """List what a stage writes but for what DVC shows, its manifest last."""
+    """List what a stage writes, except what DVC shows, its manifest last."""
     return (*STAGES[stage].outputs, manifest(stage))
 
 
@@ -39,8 +39,11 @@ def job_names(suite: "Suite", job: Job) -> dict[str, str]:
     """Say what stands for the names in a job's paths and keys."""
     kind = STAGES[job.stage].subject
     names = {"suite": suite.suite} | ({kind: job.subject} if kind else {})
-    if kind == "run":
-        names["dataset"] = suite.runs[job.subject].dataset
+    if kind == "shard":
+        run, shard = run_of(job.subject)
+        names |= {"run": run, "shard": str(shard)}
+    if kind in ("run", "shard"):
+        names["dataset"] = suite.runs[names["run"]].dataset
     elif job.stage == "protocol":
         names["run"] = suite.protocol[job.subject].run
     return names
@@ -60,11 +63,26 @@ def job_inputs(suite: "Suite", job: Job, patterns: tuple[str, ...] | None = None
             yield pattern.format(**names), None
             continue
         maker = MAKERS[pattern]
-        kind = STAGES[maker].subject
-        subjects = [names.get(kind, "")] if job.subject else STAGES[maker].subjects(suite)
-        for subject in subjects:
+        for subject in _subjects(suite, maker, names) if job.subject else STAGES[maker].subjects(suite):
             made = Job(maker, subject)
             yield pattern.format(**job_names(suite, made)), made
+
+
+def _subjects(suite: "Suite", maker: str, names: dict[str, str]) -> list[str]:
+    """List whose files of a stage belong to a job, by what stands for the names in its paths."""
+    kind = STAGES[maker].subject
+    if kind == "shard":
+        return [subject for subject in STAGES[maker].subjects(suite) if run_of(subject)[0] == names["run"]]
+    return [names.get(kind, "")]
+
+
+def lasting_inputs(suite: "Suite", job: Job, patterns: tuple[str, ...] | None = None) -> dict[str, Job | None]:
+    """Return what a job is made from: the files of :func:`job_inputs` without shards.
+
+    Shards are made from these, and are gone once they are gathered: results do not depend on their number.
+    """
+    found = job_inputs(suite, job, patterns)
+    return {path: maker for path, maker in found if maker is None or STAGES[maker.stage].subject != "shard"}
 
 
 def job_parameters(suite: "Suite", job: Job) -> dict[str, Any]:

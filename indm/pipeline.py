@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from indm.store.layout import PICTURES
+
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
-Subject = Literal["dataset", "run", "toy", ""]
+Subject = Literal["dataset", "run", "shard", "toy", ""]
 
 SUITE = "results/{suite}"
 DATA = f"{SUITE}/data/{{dataset}}"
@@ -20,6 +22,7 @@ TOY = f"{SUITE}/toy2d/{{toy}}"
 PROTOCOL = f"{SUITE}/protocol/{{dataset}}.csv"
 TABLES = f"{SUITE}/tables"
 CHECKPOINT = f"{RUN}/checkpoint.safetensors"
+SHARD = f"{RUN}/shards/{{shard}}"
 DESCRIPTION = f"{DATA}/dataset.json"
 REFERENCE = (f"{DATA}/extractor.safetensors", f"{DATA}/features.npy", f"{DATA}/statistics.safetensors", DESCRIPTION)
 # The tables that are shown; values.csv, which holds every number, and images.csv, which holds those of each image, are not.
@@ -35,11 +38,10 @@ SHOWN = (
     "tuning",
     "compute",
     "claims",
+    "effects",
     "power",
     "comparison",
 )
-# Of a run, for the page.
-PICTURES = ("samples", "neighbours", "diffusion")
 COLLECTED = tuple(f"{TABLES}/{table}.csv" for table in SHOWN)
 IDENTITY = ("runs.{run}.dataset", "runs.{run}.model", "runs.{run}.seed")
 # All that a suite says.
@@ -62,6 +64,7 @@ SECTIONS = (
     "toy2d",
     "tune",
     "runs",
+    "shards",
 )
 TOY2D = (
     "seeds",
@@ -95,10 +98,21 @@ def _studied(suite: "Suite") -> list[str]:
     return list(suite.protocol)
 
 
+# By which the command line is told what to work on.
+OPTIONS: dict[Subject, tuple[str, ...]] = {
+    "dataset": ("dataset",),
+    "run": ("run",),
+    "shard": ("run", "shard"),
+    "toy": ("toy",),
+    "": (),
+}
+
+
 class Stage(NamedTuple):
     """A stage: one command of the package, one rule of Snakemake, one stage of DVC.
 
-    In paths and keys, ``{dataset}``, ``{run}`` and ``{toy}`` stand for names; a stage without a subject collects all of them.
+    In paths and keys, ``{dataset}``, ``{run}`` and ``{toy}`` stand for names; a stage without a subject collects all of them. A
+    shard, ``<run>-<shard>``, is some of the batches of a run: there are as many as the suite says, or none, where it says one.
 
     Arguments:
         summary: for the command line.
@@ -143,12 +157,56 @@ class Stage(NamedTuple):
 
     def command(self, name: str) -> str:
         """Return the command that both engines run; ``name`` is the stage's."""
-        words = [f"python -m indm {name} --suite params/{{suite}}.yaml"]
-        words += [f"--{self.subject} {{{self.subject}}}"] if self.subject else []
+        words = [f"python -m indm {command_name(name)} --suite params/{{suite}}.yaml"]
+        words += [f"--{option} {{{option}}}" for option in OPTIONS[self.subject]]
         words += ["--out results"] + (["--reports reports"] if self.reports else [])
         return " ".join(words)
 
 
+def command_name(stage: str) -> str:
+    """Return a stage's name on the command line."""
+    return stage.replace("_", "-")
+
+
+def gathering(stage: str) -> str:
+    """Name the stage that gathers what a stage of shards computes, and whose module has both; of others, the stage itself."""
+    return stage.removesuffix("_shard")
+
+
+def run_of(shard: str) -> tuple[str, int]:
+    """Return the run of a shard, and its number, from 1."""
+    run, _, number = shard.rpartition("-")
+    return run, int(number)
+
+
+def _shards(stage: str, summary: str, inputs: tuple[str, ...], keys: tuple[str, ...]) -> Stage:
+    """Describe the stage that computes some of the batches of another one, which gathers them."""
+
+    def listed(suite: "Suite") -> list[str]:
+        count = getattr(suite.shards, stage)
+        runs = STAGES[stage].subjects(suite) if count > 1 else []
+        return [f"{run}-{shard}" for run in runs for shard in range(1, count + 1)]
+
+    return Stage(
+        summary=summary,
+        subject="shard",
+        folder=SHARD,
+        inputs=inputs,
+        outputs=(shard_file(stage),),
+        keys=(*keys, f"shards.{stage}"),
+        only=listed,
+        builds=True,
+    )
+
+
+def shard_file(stage: str) -> str:
+    """Return the path of what a shard of a stage computes."""
+    return f"{SHARD}/{stage}.safetensors"
+
+
+DRAWING = (CHECKPOINT, f"{DATA}/train.npy", DESCRIPTION)
+DRAWN = ("weights", *IDENTITY, "runs.{run}.sample")
+EVALUATED = ("nll", "weights", "runs.{run}.dataset", "runs.{run}.model", "runs.{run}.seed")
 STAGES: dict[str, Stage] = {
     "prepare": Stage(
         summary="Load a dataset, split it and write its arrays.",
@@ -190,13 +248,16 @@ STAGES: dict[str, Stage] = {
         keys=("train", *(f"runs.{{run}}.{key}" for key in ("dataset", "sde", "model", "objective", "seed", "train"))),
         builds=True,
     ),
+    "sample_shard": _shards(
+        "sample", "Draw some of a run's images, for stage sample.", DRAWING, keys=("sample", *DRAWN)
+    ),
     "sample": Stage(
         summary="Draw images from a trained run.",
         subject="run",
         folder=RUN,
-        inputs=(CHECKPOINT, f"{DATA}/train.npy", DESCRIPTION),
+        inputs=(*DRAWING, shard_file("sample")),
         outputs=(f"{RUN}/samples.npy", f"{RUN}/samples.json", *(f"{RUN}/{picture}.png" for picture in PICTURES)),
-        keys=("sample", "weights", *IDENTITY, "runs.{run}.sample"),
+        keys=("sample", *DRAWN),
         builds=True,
     ),
     "fid": Stage(
@@ -207,14 +268,20 @@ STAGES: dict[str, Stage] = {
         metrics=(f"{RUN}/fid.json",),
         keys=("fid", "weights", *IDENTITY),
     ),
+    "nll_shard": _shards(
+        "nll",
+        "Evaluate some of a run's likelihoods, for stage nll.",
+        (CHECKPOINT, f"{DATA}/test.npy", DESCRIPTION),
+        keys=EVALUATED,
+    ),
     "nll": Stage(
         summary="Evaluate the four likelihood numbers of a trained run on the test split.",
         subject="run",
         folder=RUN,
-        inputs=(CHECKPOINT, f"{DATA}/test.npy", DESCRIPTION),
+        inputs=(CHECKPOINT, f"{DATA}/test.npy", DESCRIPTION, shard_file("nll")),
         outputs=(f"{RUN}/nll.csv",),
         metrics=(f"{RUN}/nll.json",),
-        keys=("nll", "weights", "runs.{run}.dataset", "runs.{run}.model", "runs.{run}.seed"),
+        keys=EVALUATED,
         builds=True,
     ),
     "curve": Stage(
@@ -228,11 +295,14 @@ STAGES: dict[str, Stage] = {
         only=_with_snapshots,
         builds=True,
     ),
+    "sweep_shard": _shards(
+        "sweep", "Draw some of the images of a run's sweep, for stage sweep.", DRAWING, keys=("sweep", "sample", *DRAWN)
+    ),
     "sweep": Stage(
         summary="Measure a run's FID and KID by several samplers and numbers of steps.",
         subject="run",
         folder=RUN,
-        inputs=(CHECKPOINT, f"{DATA}/train.npy", *REFERENCE),
+        inputs=(CHECKPOINT, f"{DATA}/train.npy", *REFERENCE, shard_file("sweep")),
         # Points, no line: one file has several samplers.
         plots={f"{RUN}/sweep.csv": {"template": "scatter", "x": "nfe", "y": "fid"}},
         keys=("sweep", "weights", "sample", "fid", *IDENTITY, "runs.{run}.sample"),
@@ -341,7 +411,7 @@ STAGES: dict[str, Stage] = {
             "params/claims.yaml",
             "params/published.csv",
         ),
-        outputs=(f"{TABLES}/comparison.csv", f"{TABLES}/power.csv"),
+        outputs=(f"{TABLES}/comparison.csv", f"{TABLES}/effects.csv", f"{TABLES}/power.csv"),
         plots={f"{TABLES}/claims.csv": {"template": "bar_horizontal", "x": "effect", "y": "id"}},
     ),
     "figure": Stage(

@@ -1,4 +1,4 @@
-"""Everything that is done to the process, and why: garbage, memory, threads, determinism, the device, signals.
+"""Everything that is done to the process, and why: garbage, memory, threads, determinism, the device, other processes, signals.
 
 - **Garbage.** What a stage imports, some hundred thousand objects, stays until it ends. Garbage is not looked for among them: not
   while they are imported (:func:`start`), nor at the exit; that would take up to a third of a short stage's time. Stages with
@@ -8,6 +8,9 @@
 - **Threads.** NumPy's and torch's pools of threads read their sizes once, when they are imported: :func:`limit_threads` comes
   before.
 - **Determinism.** Results repeat to the byte on one machine: :func:`set_up`.
+- **Precision.** GPUs can round the factors of float32 products to TF32. torch's defaults do so for convolutions alone, its releases
+  before 1.12 for products of matrices too. Here nothing does, but for a training that asks: :func:`set_up`, :func:`products_in`.
+- **Other processes.** Whether something else has started several to train together: :func:`started_processes`.
 - **Signals.** A training that is asked to stop finishes its step first: :func:`sigterm_noted`.
 """
 
@@ -21,13 +24,15 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from indm.errors import NoGpuError
+from indm.errors import NoGpuError, ParamsError
 
 if TYPE_CHECKING:
     import torch
 
 # Of malloc.h. Larger blocks than 32 MiB are still given back: a glibc before 2.35 refuses to keep them.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, KEPT = -1, -3, 2**25
+# What torchrun leaves to each of the processes that it starts, beside WORLD_SIZE and MASTER_ADDR.
+NUMBERS = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
 
 
 def start() -> None:
@@ -40,6 +45,36 @@ def limit_threads(threads: int) -> None:
     """Set the size of the pools of threads of libraries that are not imported yet."""
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(threads)
+
+
+def started_processes() -> int:
+    """Return how many processes something else, such as ``torchrun``, has started to train together, this one among them.
+
+    Raises:
+        ParamsError: if the environment says half of what torchrun would say, or no numbers.
+    """
+    if (count := _whole_number("WORLD_SIZE", "1")) <= 1:
+        return 1
+    if missing := [name for name in (*NUMBERS, "MASTER_ADDR") if name not in os.environ]:
+        raise ParamsError(
+            f"environment: found WORLD_SIZE={count} without {', '.join(missing)}, expected all that torchrun sets; "
+            "unset WORLD_SIZE, or start the processes by torchrun"
+        )
+    for name in NUMBERS:
+        _whole_number(name)
+    return count
+
+
+def is_first() -> bool:
+    """Return whether this process writes: of several that something else has started, the first; one alone does."""
+    return started_processes() == 1 or int(os.environ["RANK"]) == 0
+
+
+def _whole_number(name: str, default: str = "") -> int:
+    text = os.environ.get(name, default)
+    if not text.isdecimal():
+        raise ParamsError(f"environment: found {name}={text}, expected a whole number, as torchrun sets it; unset it")
+    return int(text)
 
 
 def set_up(device: str, threads: int, processes: int = 1) -> "torch.device":
@@ -65,6 +100,7 @@ def set_up(device: str, threads: int, processes: int = 1) -> "torch.device":
     torch.set_deterministic_debug_mode("warn")
     # A help in finding reads of memory that was never written, at the price of writing all of it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    _allow_tf32(False)
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise NoGpuError
@@ -73,6 +109,49 @@ def set_up(device: str, threads: int, processes: int = 1) -> "torch.device":
     if torch.cuda.device_count() < processes:
         raise NoGpuError(torch.cuda.device_count(), processes)
     return torch.device("cuda")
+
+
+@contextlib.contextmanager
+def products_in(precision: str, device: "torch.device") -> Iterator[None]:
+    """Compute products of float32 tensors in TF32 inside the block, if a precision other than ``float32`` asks for it.
+
+    Only where the device has it: on a CPU the same switch would allow oneDNN to round as it likes.
+    """
+    if precision == "float32" or not _has_tf32(device):
+        yield
+        return
+    _allow_tf32(True)
+    try:
+        yield
+    finally:
+        _allow_tf32(False)
+
+
+def precision_used(precision: str, device: "torch.device") -> str:
+    """Name what a device computes products in where a precision is asked for: a device without TF32 has ``float32``."""
+    return "float32" if precision == "tf32" and not _has_tf32(device) else precision
+
+
+def precision_now() -> str:
+    """Name what products of float32 tensors are computed in: ``float32``, or ``tf32`` where only one kind of them is, too."""
+    import torch
+
+    allowed = torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
+    return "tf32" if allowed else "float32"
+
+
+def _allow_tf32(allowed: bool) -> None:
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+def _has_tf32(device: "torch.device") -> bool:
+    """Return whether it is a GPU with TF32: NVIDIA's from compute capability 8 on have it."""
+    import torch
+
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _keep_memory() -> None:

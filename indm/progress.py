@@ -1,16 +1,142 @@
-"""What a person sees of a stage while it works: bars and lines on standard error, never in a result."""
+"""What a person sees of a stage while it works: bars and lines on standard error, lines of JSON in a file, never in a result.
 
+The file is ``results/<suite>/watch/<stage>/<subject>.jsonl``. The command line names it in an environment variable, which the
+processes of a training inherit; without it, nothing is written. Each line has ``time`` (seconds since 1970) and ``event``:
+
+- ``start``: an execution of the stage starts, on ``host`` as ``process``;
+- ``begin``: a loop begins, ``part`` is what it works on; ``done`` of ``total`` had been done before;
+- ``progress``: so much of it is done, ``seconds_each`` and ``memory_mib`` so far, and what the stage adds;
+- ``done``, ``stopped``, ``failed``: the execution ends, the latter two with ``error``.
+"""
+
+import contextlib
+import json
+import math
+import os
+import platform
+import resource
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
+from indm.errors import IndmError, StoppedError
 
-def bar(description: str) -> Callable[[range], Iterable[int]]:
-    """Return a progress bar for a range, rarely redrawn so that logs stay short."""
-    return lambda steps: tqdm(steps, desc=description, mininterval=2.0, unit="step")
+FILE = "INDM_WATCH"
+# Seconds between two lines: one in the first minute, ten from the tenth minute on. A week of training writes some 20 MB.
+SHORTEST, LONGEST, SHARE = 1.0, 10.0, 1 / 60
+
+Facts = Callable[[], Mapping[str, Any]]
+
+
+def bar(description: str, facts: Facts = dict) -> Callable[[range], Iterable[int]]:
+    """Return a progress bar for a range, rarely redrawn so that logs stay short; the file of :func:`watched` has its lines.
+
+    Arguments:
+        description: what the loop works on.
+        facts: called where a line is due, for what it says beside how far the loop has come.
+    """
+    return lambda steps: _written(
+        tqdm(steps, desc=description, mininterval=2.0, unit="step"), steps, description, facts
+    )
 
 
 def say(line: str) -> None:
     """Print a line where progress is shown."""
     print(line, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def watched(path: Path, *, goes_on: bool) -> Iterator[None]:
+    """Write how the block goes to a file.
+
+    Arguments:
+        path: the file.
+        goes_on: whether an earlier execution may have left work to continue; else what it wrote is removed.
+    """
+    with _named(path):
+        _start(path, goes_on)
+        try:
+            yield
+        except BaseException as error:
+            _write("stopped" if isinstance(error, StoppedError) else "failed", error=_words(error))
+            raise
+        _write("done")
+
+
+def _written(shown: Iterable[int], steps: range, part: str, facts: Facts) -> Iterator[int]:
+    """Yield the steps of a range, and write how far it has come: at its beginning, at times, and at its end."""
+    if FILE not in os.environ:
+        yield from shown
+        return
+    _write("begin", part=part, done=steps.start, total=steps.stop)
+    started = written = time.monotonic()
+    before = steps.start
+    for step in shown:
+        yield step
+        done, now = min(step + steps.step, steps.stop), time.monotonic()
+        if done == steps.stop or now - written >= _interval(now - started):
+            pace = {"seconds_each": (now - written) / (done - before)}
+            _write("progress", part=part, done=done, total=steps.stop, **pace, **_memory(), **facts())
+            written, before = now, done
+
+
+def _interval(elapsed: float) -> float:
+    return min(max(elapsed * SHARE, SHORTEST), LONGEST)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let this process, and those that it starts, know the file inside the block."""
+    before = os.environ.get(FILE)
+    os.environ[FILE] = str(path)
+    try:
+        yield
+    finally:
+        os.environ.pop(FILE)
+        if before is not None:
+            os.environ[FILE] = before
+
+
+def _start(path: Path, goes_on: bool) -> None:
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if goes_on and path.exists():
+            # A line of its own, even where a power cut has torn the last one.
+            with path.open("a") as file:
+                file.write("\n")
+        else:
+            path.unlink(missing_ok=True)
+    _write("start", host=platform.node(), process=os.getpid())
+
+
+def _write(event: str, **content: Any) -> None:
+    """Append a line, and close the file, so that other machines see it. No stage fails because its progress cannot be written."""
+    line = {"time": round(time.time(), 2), "event": event} | {key: _plain(value) for key, value in content.items()}
+    with contextlib.suppress(OSError), Path(os.environ[FILE]).open("a") as file:
+        file.write(f"{json.dumps(line)}\n")
+
+
+def _plain(value: Any) -> Any:
+    """Shorten a number to six digits; JSON has none that are not finite. Times since 1970 come as integers."""
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def _memory() -> dict[str, float]:
+    """Return the largest memory of this process so far, and that of its GPU, where it has used one."""
+    found = {"memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        found["gpu_memory_mib"] = torch.cuda.max_memory_allocated() / 2**20
+    return found
+
+
+def _words(error: BaseException) -> str:
+    """Write an error on one line."""
+    words = str(error) if isinstance(error, IndmError) else f"{type(error).__name__}: {error}"
+    return words.strip().partition("\n")[0]

@@ -17,7 +17,7 @@ from indm.suite.strict_yaml import yaml_text
 
 HEADER = """\
 # Suites that were committed, with the claims, before they were run: written by `python -m indm register`, read by the page.
-# docs/registration.md says what this is good for.
+# docs/registration.md says what this is for.
 """
 
 
@@ -26,7 +26,7 @@ def register(suite_file: Path, note: str) -> Registration:
 
     Arguments:
         suite_file: the suite's file.
-        note: what is worth saying of it.
+        note: a remark, shown on the page.
 
     Returns:
         The entry; the one that is there, where that says the same of suite and claims.
@@ -49,8 +49,8 @@ def register(suite_file: Path, note: str) -> Registration:
             _check_note(path, suite.suite, found.note, note)
             return found
         raise ParamsError(
-            f"{path}: suite {suite.suite} is registered as it was in commit {found.commit[:12]}, and it or the claims are "
-            "others now; take that entry out to register it anew, which the history will show"
+            f"{path}: suite {suite.suite} is registered as it was in commit {found.commit[:12]}, and the suite or the claims "
+            "have changed since; to register it again, remove that entry, which the history will show"
         )
     write_registrations(path, Registrations(suites=known | {suite.suite: entry}))
     return entry
@@ -83,7 +83,7 @@ def _git(folder: Path, *arguments: str, missing: bytes | None = None) -> bytes:
     try:
         done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, check=False)
     except OSError as error:
-        raise ParamsError(f"git: cannot be run ({error.strerror}); a registration names a commit of it") from None
+        raise ParamsError(f"git: cannot be run ({error.strerror}); a registration names a git commit") from None
     if done.returncode == 0:
         return done.stdout
     if missing is not None and _git(folder, "rev-parse", "HEAD"):

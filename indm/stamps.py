@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from indm.errors import ParamsError
-from indm.pipeline import STAGES
+from indm.pipeline import STAGES, gathering, run_of
 from indm.registry import DATASETS, DIFFUSIONS, FLOWS, NETWORKS
 from indm.store.code import stamp
 
@@ -25,10 +25,10 @@ def job_stamp(suite: "Suite", stage: str, subject: str = "") -> str:
     Arguments:
         suite: the suite.
         stage: a stage of :data:`indm.pipeline.STAGES`, or ``import_checkpoint``.
-        subject: the job's dataset, run or two-dimensional dataset, if it has one.
+        subject: the job's dataset, run, shard or two-dimensional dataset, if it has one.
     """
-    # A manifest of another format is none: all is made again.
-    return stamp(f"indm.stages.{stage}", "indm.store.manifest", *members(suite, stage, subject))
+    # A manifest of another format is not read, so everything is made again.
+    return stamp(f"indm.stages.{gathering(stage)}", "indm.store.manifest", *members(suite, stage, subject))
 
 
 def members(suite: "Suite", stage: str, subject: str) -> list[str]:
@@ -38,9 +38,15 @@ def members(suite: "Suite", stage: str, subject: str) -> list[str]:
     if stage == "toy2d":
         return [DIFFUSIONS.module("vp")]
     if stage == "import_checkpoint" or STAGES[stage].builds:
-        run = suite.protocol[subject].run if stage == "protocol" else subject
-        return _of_model(suite, run)
+        return _of_model(suite, _run(suite, stage, subject))
     return []
+
+
+def _run(suite: "Suite", stage: str, subject: str) -> str:
+    """Name the run whose model a job builds."""
+    if stage == "protocol":
+        return suite.protocol[subject].run
+    return run_of(subject)[0] if gathering(stage) != stage else subject
 
 
 def _of_model(suite: "Suite", name: str) -> list[str]:
@@ -57,7 +63,7 @@ def suite_stamps(suite: "Suite") -> Iterator[tuple[str, str]]:
 
 
 def remember_start(suite: "Suite") -> None:
-    """Leave a suite and the stamps of its jobs to the processes that this one starts; see :func:`check_started`."""
+    """Pass a suite and the stamps of its jobs on to the processes that this one starts; see :func:`check_started`."""
     # Imported here: stages, which import this module, have nothing to do with it.
     from indm.suite.content import suite_sha256
 
@@ -65,7 +71,7 @@ def remember_start(suite: "Suite") -> None:
 
 
 def check_started(suite: "Suite", stamp: str) -> None:
-    """Stop a job whose suite or code was edited after Snakemake had started: it is recorded under those of before.
+    """Stop a job whose suite or code was edited after Snakemake had started: Snakemake would record the earlier ones.
 
     Raises:
         ParamsError: if Snakemake knew of another suite, or of no job with this stamp.

@@ -19,7 +19,7 @@ from indm.store.provenance import older_results
 from indm.suite.load import expanded_path, expanded_text, load_suite
 from indm.suite.schema.suite import Suite
 
-REMEDY = "run python workflow/generate.py, then this again"
+REMEDY = "run python workflow/generate.py, then repeat this command"
 
 
 def track(suite_file: Path, out: Path) -> None:
@@ -32,7 +32,7 @@ def track(suite_file: Path, out: Path) -> None:
     text = expanded_text(suite)
     if not expanded.is_file():
         raise ParamsError(f"{expanded}: missing; {REMEDY}")
-    if expanded.read_text(encoding="utf-8") != text:
+    if expanded.read_bytes() != text.encode():
         if _jobs(_read(expanded)) != _jobs(suite):
             raise ParamsError(f"{suite_file}: found other runs or datasets than DVC's file was generated for; {REMEDY}")
         with atomic_write(expanded) as file:
@@ -65,8 +65,10 @@ def check_tracked(suite: Suite, suite_file: Path, layout: Layout, stage: str, su
         return
     expected = {layout.code / stage / subject: f"{stamp}\n", expanded_path(suite_file): expanded_text(suite)}
     for path, text in expected.items():
-        if path.is_file() and path.read_text(encoding="utf-8") != text:
-            raise ParamsError(f"{path}: found what was so before an edit of {suite_file} or indm/; run dvc repro again")
+        if path.is_file() and path.read_bytes() != text.encode():
+            raise ParamsError(
+                f"{path}: found the state before an edit of {suite_file} or indm/, expected that after it; run dvc repro again"
+            )
 
 
 def _read(expanded: Path) -> Suite | None:

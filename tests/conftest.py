@@ -14,13 +14,15 @@ FROZEN = Path(__file__).parent / "data" / "suites" / "frozen.yaml"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also run the tests marked long, which take minutes")
+    parser.addoption("--nightly", action="store_true", help="also run the tests marked nightly, which take an hour")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--long"):
+    times = {"long": "minutes", "nightly": "an hour"}
+    for marker in (marker for marker in times if not config.getoption(f"--{marker}")):
         for item in items:
-            if "long" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="takes minutes; make long runs it"))
+            if marker in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=f"takes {times[marker]}; make {marker} runs it"))
 
 
 @pytest.fixture(autouse=True)

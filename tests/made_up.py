@@ -133,11 +133,35 @@ def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
                 "suite": SUITE,
                 "id": "state-of-the-art",
                 "family": "exploratory",
+                "question": "Has INDM the lowest FID?",
                 "statement": "INDM has the lowest FID.",
                 "source": "made up",
                 "grade": "no data",
                 "reason": "no run",
             },
+        ],
+        "effects": [
+            {
+                "suite": SUITE,
+                "id": name,
+                "dataset": "digits",
+                "sde": "vp",
+                "objective": "fid",
+                "against": against,
+                "role": "control" if effect < 0.05 else "baseline",
+                "n": 3,
+                "effect": effect,
+                "low": effect - 0.024,
+                "high": effect + 0.024,
+                "smallest_effect": 0.01,
+                "unit": "bits/dim",
+            }
+            for name, against, effect in (
+                ("likelihood", "ddpmpp", 0.0531),
+                ("likelihood", "standardised", 0.0062),
+                ("likelihood", "learned-scale", 0.0417),
+                ("bound", "ddpmpp", 0.0523),
+            )
         ],
         "power": [
             {
@@ -179,7 +203,7 @@ def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
             for cell in CELLS
         ]
         + [real | some(0.1, 0.03, "fid") | some(-0.005, 0.004, "kid")],
-        "nll": [cell | some(2.1, 0.02, "nll") | some(2.2, 0.02, "nelbo") | some(0.1, 0.01, "gap") for cell in CELLS],
+        "nll": [cell | some(2.1, 0.02, "nll") | some(2.2, 0.02, "nelbo") | some(0.0, 0.01, "gap") for cell in CELLS],
         "discretization": [
             cell
             | {"sampler": sampler, "steps": steps, "nfe": steps, "num_samples": 1000, "skip": None}
@@ -305,13 +329,16 @@ def _claim(
     objective: str = "fid",
 ) -> dict[str, Any]:
     def interval(prefix: str, effect: float) -> dict[str, float]:
-        return {f"{prefix}effect": effect, f"{prefix}low": effect - 3 * error, f"{prefix}high": effect + 3 * error}
+        ends = {"low": effect - 3 * error, "high": effect + 3 * error, "end": effect + 4 * error}
+        return {f"{prefix}effect": effect} | {f"{prefix}{name}": end for name, end in ends.items()}
 
     place = {"dataset": "digits", "sde": "vp", "objective": objective}
     words = {
         "treatment": "indm",
         "baseline": "ddpmpp",
+        "question": f"Is it so that {statement}",
         "statement": statement,
+        "smallest_effect": 0.01,
         "source": "made up",
         "reason": "made up",
     }

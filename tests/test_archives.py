@@ -36,6 +36,7 @@ from indm.data import archives, celeba64, cifar10, standins
 from indm.data.celeba64 import load_celeba64
 from indm.data.cifar10 import load_cifar10, parse_batch
 from indm.data.dataset import SPLITS, Dataset, Split
+from indm.doctor import inputs
 from indm.errors import ArtifactError, DataError
 from indm.registry import DATASETS
 from indm.stages import prepare
@@ -167,7 +168,7 @@ def call_prepare(out: Path, *options: str, exit_code: int = 1) -> str:
     arguments = ["prepare", "--suite", str(PAPER), "--dataset", "cifar10", "--out", str(out), *options]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == exit_code
-    assert exit_code == 0 or not list(out.rglob("*.*"))
+    assert exit_code == 0 or not [path for path in out.rglob("*.*") if path.suffix != ".jsonl"]
     assert isinstance(done.exception, SystemExit | None)
     assert "Traceback" not in done.output
     assert done.stdout == ""
@@ -182,6 +183,25 @@ def test_the_data_root_is_a_variable_or_data(tmp_path: Path, monkeypatch: pytest
     release = build.write_cifar10(tmp_path)
     monkeypatch.setenv("INDM_DATA", str(tmp_path))
     assert load_cifar10(0, release=release)["train"].count == 20
+
+
+def test_the_data_root_may_begin_with_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shell has looked at it where it stands in quotes, or in a file of settings."""
+    monkeypatch.setenv("HOME", "/home/reader")
+    monkeypatch.setenv(archives.VARIABLE, "~/archives")
+    assert archives.data_root() == Path("/home/reader/archives")
+
+
+def test_an_archive_in_the_place_of_its_folder_is_refused(tmp_path: Path) -> None:
+    (archive,) = DATASETS["cifar10"].archives
+    path = tmp_path / archive.path
+    path.touch()
+    words = f"{path}: found a file, expected the folder of the archives (--data-root, else INDM_DATA); name the folder"
+    (item,) = inputs.archives("cifar10", path)
+    assert item.gap.startswith(words)
+    with pytest.raises(DataError) as caught:
+        archives.obtain(archive, path)
+    assert str(caught.value).startswith(words)
 
 
 def test_a_download_is_checked_then_moved_into_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,7 +332,7 @@ def test_a_split_with_fewer_images_than_announced_is_refused(tmp_path: Path) -> 
 
 def test_full_disk_while_preparing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full_after(monkeypatch, MEBIBYTE)
-    with pytest.raises(ArtifactError, match=r"test\.npy: cannot be written: No space left on device; free space"):
+    with pytest.raises(ArtifactError, match=r"test\.npy: cannot be written: No space left on device; free disk space"):
         prepare.write_dataset(tmp_path, "streamed", streamed(2), 0)
     assert not list(tmp_path.iterdir())
 
@@ -340,10 +360,14 @@ def full_after(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
 # What is refused.
 
 
+def files_below(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
 def test_command_without_internet(tmp_path: Path) -> None:
     line = call_prepare(tmp_path / "out", "--data-root", str(tmp_path / "data"))
     assert line.startswith(f"indm prepare: {tmp_path}/data/cifar-10-python.tar.gz: missing, and its download failed (")
-    assert not list(tmp_path.iterdir())
+    assert files_below(tmp_path) == ["out/paper/watch/prepare/cifar10.jsonl"]
 
 
 def test_command_with_a_truncated_archive(tmp_path: Path) -> None:
@@ -358,7 +382,8 @@ def test_command_with_a_truncated_archive(tmp_path: Path) -> None:
     (line,) = [line for line in done.stderr.splitlines() if line and "%|" not in line]
     assert line.startswith(f"indm prepare: {path}: found MD5 ")
     assert f"(1,000 bytes), expected {DATASETS['cifar10'].archives[0].md5}: truncated or altered; delete it" in line
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    left = ["data/cifar-10-python.tar.gz", "out/paper/watch/prepare/cifar10.jsonl"]
+    assert [name for name in files_below(tmp_path) if not name.startswith("data/") or name in left] == left
 
 
 def test_command_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,7 +391,9 @@ def test_command_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(prepare, "DATASETS", {"cifar10": replace(DATASETS["cifar10"], load=load, counts=None)})
     full_after(monkeypatch, 1000)
     line = call_prepare(tmp_path / "out", "--data-root", str(tmp_path / "data"))
-    expected = "train.npy: cannot be written: No space left on device; free space or rights, then run again"
+    expected = (
+        "train.npy: cannot be written: No space left on device; free disk space or get write access, then run again"
+    )
     assert line == f"indm prepare: {tmp_path}/out/paper/data/cifar10/{expected}"
 
 

@@ -2,12 +2,14 @@
 
 import errno
 import json
+import math
 import platform
 import resource
 import subprocess
 import tracemalloc
 import warnings
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -15,10 +17,16 @@ import pytest
 import torch
 
 from indm.errors import ArtifactError
+from indm.metrics.extractors import SmallClassifier
+from indm.metrics.references import load_extractors, load_references
+from indm.stages.reference import _labels
 from indm.store import files as artifacts
 from indm.store import provenance as records
 from indm.store.files import (
+    EXTRACTOR_FORMAT,
+    STATISTICS_FORMAT,
     atomic_write,
+    file_sha256,
     read_array,
     read_json,
     read_weights,
@@ -27,6 +35,7 @@ from indm.store.files import (
     write_table,
     write_weights,
 )
+from indm.store.manifest import Manifest, read_manifest, write_manifest
 from indm.store.prepared import read_split
 from indm.store.provenance import older_results, provenance
 
@@ -76,9 +85,54 @@ def test_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(artifacts.os, "fsync", full)
-    with pytest.raises(ArtifactError, match=r"a\.json: cannot be written: No space left on device; free space"):
+    with pytest.raises(ArtifactError, match=r"a\.json: cannot be written: No space left on device; free disk space"):
         write_json(tmp_path / "a.json", {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_read_only_disk_is_one_line_where_nothing_can_be_cleaned_up_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "open", refuse)
+        disk.setattr(Path, "unlink", refuse)
+        with pytest.raises(ArtifactError, match=r"a\.json: cannot be written: Read-only file system; free disk space"):
+            write_json(tmp_path / "a.json", {})
+
+
+def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("mine")
+    with pytest.raises(
+        ArtifactError, match=r"a\.json: cannot be written: (File exists|Not a directory); free disk space"
+    ):
+        write_json(tmp_path / "results/a.json", {})
+    assert (tmp_path / "results").read_text() == "mine"
+
+
+def test_a_file_that_nobody_may_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    write_json(tmp_path / "a.json", {})
+    # The rights of a file mean nothing to the superuser.
+    for name in ("open", "read_bytes"):
+        monkeypatch.setattr(Path, name, refuse)
+    for reader in (read_json, file_sha256):
+        with pytest.raises(ArtifactError, match=r"a\.json: cannot be read: Permission denied; get read access"):
+            reader(tmp_path / "a.json")
+
+
+def test_a_manifest_without_checksums_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    write_manifest(path, Manifest("train", "smoke", "a", {}, {}, {"results/a": "0" * 64}))
+    content = read_json(path)
+    assert read_manifest(path).outputs == content["outputs"]
+    write_json(path, content | {"outputs": {"results/a": 5}})
+    with pytest.raises(ArtifactError, match=r"manifest\.json: found no SHA-256 of results/a, expected a manifest"):
+        read_manifest(path)
 
 
 def test_results_must_be_finite(tmp_path: Path) -> None:
@@ -212,3 +266,37 @@ def test_a_file_of_an_older_format_is_refused_in_one_line(tmp_path: Path) -> Non
         ArtifactError, match="found format 'indm-checkpoint-1', expected 'indm-checkpoint-2': made by another"
     ):
         read_weights(tmp_path / "a.safetensors", "indm-checkpoint-2")
+
+
+@pytest.mark.parametrize(
+    "labels", [{}, {"train": []}, {"train": [0, 1]}, {"train": [0, 1, 10]}, {"train": [0, 1, "2"]}]
+)
+def test_labels_that_are_not_those_of_the_images_are_refused(tmp_path: Path, labels: dict[str, Any]) -> None:
+    write_json(tmp_path / "labels.json", {"train": [0, 1, 2]})
+    assert _labels(tmp_path, "train", 3, 10).tolist() == [0, 1, 2]
+    write_json(tmp_path / "labels.json", labels)
+    with pytest.raises(
+        ArtifactError, match=r"labels\.json: key train: found \d labels, expected 3, of 0 to 9; delete it"
+    ):
+        _labels(tmp_path, "train", 3, 10)
+
+
+def test_numbers_that_are_not_finite_in_a_reference_are_refused(tmp_path: Path) -> None:
+    write_weights(tmp_path / "statistics.safetensors", {}, {}, STATISTICS_FORMAT)
+    write_array(tmp_path / "features.npy", np.full((4, 64), np.nan))
+    with pytest.raises(
+        ArtifactError, match=r"features\.npy: features: found 256 numbers that are not finite, expected none"
+    ):
+        load_references(tmp_path)
+    weights = SmallClassifier(10).state_dict() | {"scale": torch.tensor(math.inf)}
+    write_weights(
+        tmp_path / "extractor.safetensors", weights, {"extractor": "digits-cnn", "classes": 10}, EXTRACTOR_FORMAT
+    )
+    with pytest.raises(ArtifactError, match=r"extractor\.safetensors: scale: found 1 numbers that are not finite"):
+        load_extractors(tmp_path / "extractor.safetensors")
+
+
+def test_json_of_lists_in_lists_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "nll.json").write_text(f'{{"nll": {"[" * 100_000}')
+    with pytest.raises(ArtifactError, match=r"nll\.json: not JSON \(.*\); delete it and run its stage"):
+        read_json(tmp_path / "nll.json")

@@ -14,7 +14,8 @@ from scipy import stats
 
 from indm.diffusion.sde import build_sde
 from indm.errors import ArtifactError, ParamsError
-from indm.report.claims import CLAIM_COLUMNS, claims_table
+from indm.report.claims import CLAIM_COLUMNS, claims_table, effects_table
+from indm.report.differences import compare
 from indm.report.grades import (
     CONTRADICTED,
     EXPLAINED,
@@ -50,6 +51,7 @@ LINEAR = {"model": "ddpmpp", "variant": "", "objective": None}
 CLAIM: dict[str, Any] = {
     "id": "better",
     "family": "exploratory",
+    "question": "Is INDM better?",
     "statement": "INDM is better.",
     "source": "a section",
     "metric": METRIC,
@@ -96,8 +98,28 @@ def planted(
 
 
 def graded(values: pd.DataFrame, **changes: Any) -> dict[str, Any]:
-    (row,) = records(claims_table(values, NO_IMAGES, claims(**changes), "s"))
+    (row,) = records(claims_table(compare(values, NO_IMAGES, claims(**changes)), "s"))
     return row
+
+
+def test_effects_are_listed_against_the_baseline_and_every_control_those_without_a_run_too() -> None:
+    values = planted(
+        {key: mean for key, mean in PLAIN.items() if key != ("ddpmpp", "standardised")}, seeds=5, noise=0.001
+    )
+    table = effects_table(compare(values, NO_IMAGES, claims()), "s")
+    assert table[["against", "role"]].to_numpy().tolist() == [
+        ["ddpmpp", "baseline"],
+        ["scale (scale-3)", "control"],
+        ["standardised", "control"],
+    ]
+    assert table["effect"].tolist()[:2] == [pytest.approx(0.1, abs=0.005), pytest.approx(0.07, abs=0.005)]
+    assert table["n"].tolist()[:2] == [5, 5]
+    assert table.loc[2, ["effect", "low", "high", "end"]].isna().all()
+    (row,) = records(claims_table(compare(values, NO_IMAGES, claims()), "s"))
+    first = table.iloc[0]
+    assert [first[key] for key in ("effect", "low", "high", "end")] == [
+        row[key] for key in ("effect", "low", "high", "end")
+    ]
 
 
 def test_an_effect_is_shown_with_its_interval_and_its_strongest_control() -> None:
@@ -170,7 +192,7 @@ def test_a_control_that_a_suite_does_not_have_leaves_a_claim_open() -> None:
     # Whatever the verdict is: more seeds would not do.
     assert absent in graded(values, smallest_effect=0.5)["reason"]
     elsewhere = planted(PLAIN, seeds=5, noise=0.005).assign(sde="ve")
-    both = claims_table(pd.concat([values, elsewhere]), NO_IMAGES, claims(), "s").set_index("sde")
+    both = claims_table(compare(pd.concat([values, elsewhere]), NO_IMAGES, claims()), "s").set_index("sde")
     assert both["grade"].to_dict() == {"vp": NOT_SEPARATED, "ve": SHOWN}
 
 
@@ -226,7 +248,9 @@ def test_a_claim_can_be_shown_or_says_which_controls_a_suite_lacks(path: Path) -
             for seed in range(3)
         ]
         values = pd.DataFrame(rows, columns=VALUE_COLUMNS).drop_duplicates()
-        for row in records(claims_table(values, NO_IMAGES, Claims(controls=found.controls, claims=[claim]), "s")):
+        for row in records(
+            claims_table(compare(values, NO_IMAGES, Claims(controls=found.controls, claims=[claim])), "s")
+        ):
             if row["grade"] == NO_DATA:
                 continue
             place = [row[key] for key in ("dataset", "sde", "objective")]
@@ -257,9 +281,11 @@ def test_no_data_is_said() -> None:
     empty = pd.DataFrame(columns=VALUE_COLUMNS)
     assert graded(empty)["grade"] == NO_DATA
     two = claims_table(
-        planted(PLAIN, 5, 0.005),
-        NO_IMAGES,
-        claims(where={"datasets": ["digits", "cifar10"], "sdes": [], "objectives": []}),
+        compare(
+            planted(PLAIN, 5, 0.005),
+            NO_IMAGES,
+            claims(where={"datasets": ["digits", "cifar10"], "sdes": [], "objectives": []}),
+        ),
         "s",
     )
     assert two[["dataset", "grade"]].to_numpy().tolist() == [["digits", SHOWN], ["cifar10", NO_DATA]]
@@ -277,7 +303,7 @@ def test_a_log_of_what_is_not_positive_is_no_data_and_said() -> None:
 def test_a_claim_is_graded_in_each_place_apart() -> None:
     values = planted(PLAIN, 5, 0.005)
     both = pd.concat([values, planted(PLAIN | {("indm", ""): 2.1}, 5, 0.001).assign(sde="ve")])
-    table = claims_table(both, NO_IMAGES, claims(), "s")
+    table = claims_table(compare(both, NO_IMAGES, claims()), "s")
     assert list(table) == CLAIM_COLUMNS
     assert table[["sde", "grade"]].to_numpy().tolist() == [["vp", SHOWN], ["ve", RULED_OUT]]
 
@@ -452,10 +478,10 @@ def test_a_claim_about_likelihoods_crosses_seeds_and_images() -> None:
     luck = 0.4 * (np.arange(40) % 20 == 0) + generator.normal(0, 1e-4, (3, 40))
     base = generator.normal(2.0, 0.3, 40) + generator.normal(0, 0.1, (3, 1))
     values, images = of_images({"indm": base - luck, "ddpmpp": base})
-    (alone,) = records(claims_table(values, NO_IMAGES, claims(controls=[]), "s"))
+    (alone,) = records(claims_table(compare(values, NO_IMAGES, claims(controls=[])), "s"))
     assert (alone["grade"], alone["test"]) == (SHOWN, STUDENT)
     assert pd.isna(alone["images"])
-    (row,) = records(claims_table(values, images, claims(controls=[]), "s"))
+    (row,) = records(claims_table(compare(values, images, claims(controls=[])), "s"))
     assert row["effect"] == pytest.approx(alone["effect"])
     assert (row["grade"], row["n"], row["images"]) == (INCONCLUSIVE, 3, 40)
     assert row["test"] == CROSSED
@@ -471,7 +497,7 @@ def test_a_single_training_has_an_interval_over_images(seeds: int) -> None:
     base = generator.normal(2.0, 0.3, 40)
     gain = 0.1 + generator.normal(0, 0.02, (seeds, 40)) + np.array([[0.0], [0.5]])[:seeds]
     values, images = of_images({"indm": base - gain, "ddpmpp": base * np.ones((seeds, 1))})
-    (row,) = records(claims_table(values, images, claims(controls=[]), "s"))
+    (row,) = records(claims_table(compare(values, images, claims(controls=[])), "s"))
     expected = stats.ttest_1samp(gain.mean(0), 0.0).confidence_interval(0.95)
     assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high))
     assert (row["grade"], row["n"], row["images"], row["test"]) == (SINGLE, seeds, 40, OVER_IMAGES)
@@ -500,7 +526,8 @@ def test_a_transform_is_of_the_mean_over_images(transform: str, expected: Any) -
     values, images = of_images({"indm": treated, "ddpmpp": other}, "gap")
     metric = METRIC | {"name": "gap", "transform": transform}
     (alone,), (row,) = (
-        records(claims_table(values, found, claims(metric=metric, controls=[]), "s")) for found in (NO_IMAGES, images)
+        records(claims_table(compare(values, found, claims(metric=metric, controls=[])), "s"))
+        for found in (NO_IMAGES, images)
     )
     assert row["effect"] == pytest.approx(alone["effect"])
     table = expected(treated, other)
@@ -514,7 +541,7 @@ def test_a_learning_curve_averages_its_steps_for_each_image() -> None:
     steps = [of_images({model: generator.normal(mean, 0.1, (3, 20)) for model, mean in (("indm", 2.0), ("ddpmpp", 2.1))},
                        stage="curve", x=x) for x in (10.0, 20.0)]  # fmt: skip
     values, images = (pd.concat(found) for found in zip(*steps, strict=True))
-    (row,) = records(claims_table(values, images, claims(metric=metric, controls=[]), "s"))
+    (row,) = records(claims_table(compare(values, images, claims(metric=metric, controls=[])), "s"))
     assert row["images"] == 20
     numbers = images.groupby(["model", "seed", "image"])["nll"].mean().unstack()
     expected = interval((numbers.loc["ddpmpp"] - numbers.loc["indm"]).to_numpy())
@@ -541,7 +568,9 @@ def test_a_learning_curve_compares_equal_shares_of_each_training() -> None:
         for seed in range(3)
     ]
     (row,) = records(
-        claims_table(pd.DataFrame(rows, columns=VALUE_COLUMNS), NO_IMAGES, claims(metric=metric, controls=[]), "s")
+        claims_table(
+            compare(pd.DataFrame(rows, columns=VALUE_COLUMNS), NO_IMAGES, claims(metric=metric, controls=[])), "s"
+        )
     )
     assert row["effect"] == pytest.approx((0.1 + 0.2 + 0.3) / 3)
 
@@ -676,7 +705,7 @@ def test_a_primary_claim_that_holms_adjustment_takes_away_is_not_shown() -> None
     family = [exploratory | {"id": name, "family": "primary"} for name in ("one", "two", "three")]
     assert graded(values, controls=[], smallest_effect=smallest)["grade"] == SHOWN
     found = Claims.model_validate({"controls": {}, "claims": [*family, exploratory]})
-    rows = records(claims_table(values, NO_IMAGES, found, "s"))
+    rows = records(claims_table(compare(values, NO_IMAGES, found), "s"))
     assert [row["grade"] for row in rows] == [INCONCLUSIVE] * 3 + [SHOWN]
     assert rows[0]["p"] == rows[3]["p"] < TAIL < rows[0]["p_adjusted"] == pytest.approx(3 * rows[0]["p"])
     assert pd.isna(rows[3]["p_adjusted"])
@@ -690,7 +719,7 @@ def test_primary_rows_end_together() -> None:
     values.loc[values["model"] == "indm", "value"] += 0.002
     family = [CLAIM | {"id": name, "controls": [], "family": "primary"} for name in ("one", "two", "three", "four")]
     found = Claims.model_validate({"controls": {}, "claims": [*family, CLAIM | {"controls": []}]})
-    first, *_, last = records(claims_table(values, NO_IMAGES, found, "s"))
+    first, *_, last = records(claims_table(compare(values, NO_IMAGES, found), "s"))
     differences = differences_of(values)
     expected = [stats.ttest_1samp(differences, 0.0).confidence_interval(1 - 0.05 / rows).high for rows in (4, 1)]
     assert [first["end"], last["end"]] == pytest.approx(expected)
@@ -867,6 +896,14 @@ def test_the_claims_of_the_paper_are_a_valid_file() -> None:
         ({"smallest_effect": -1.0}, "claim better, key smallest_effect: found -1.0; allowed: "),
         ({"controls": ["scale", "best"]}, "key claims: claims: found no control best; controls: "),
         ({"metric": METRIC | {"transform": "exp"}}, "claim better, key metric.transform: found 'exp'"),
+        (
+            {"metric": METRIC | {"x": [3.0, 1.0]}},
+            "claim better, key metric: x: found [3.0, 1.0]; allowed: the smaller number first",
+        ),
+        (
+            {"metric": METRIC | {"transform": "log"}, "baseline": {"value": 0.0}},
+            "claim better, key claims: baseline: found 0; allowed: above 0, since metric.transform is log",
+        ),
     ],
 )
 def test_a_mistake_in_the_file_is_named(tmp_path: Path, changes: dict[str, Any], words: str) -> None:

@@ -1,17 +1,23 @@
 """The command line: subjects, errors on one line, exit codes, and a stage's files."""
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from indm.cli import main
-from indm.pipeline import SHOWN, STAGES
+from indm.cli import SECTIONS, main
+from indm.pipeline import SHOWN, STAGES, command_name, gathering
 from indm.report.export import TITLES
+from indm.report.results import read_rows
+from indm.report.show import VIEWS
 from indm.stamps import job_stamp
 from indm.store.files import file_sha256
 from indm.store.manifest import Manifest, write_manifest
@@ -21,6 +27,7 @@ from tests.conftest import REPOSITORY
 
 SMOKE = str(REPOSITORY / "params" / "smoke.yaml")
 RUN = "digits-vp-indm-nll-s0"
+PUBLISHED = REPOSITORY / "docs/results/digits/tables"
 
 
 def call(*arguments: str) -> Result:
@@ -28,9 +35,9 @@ def call(*arguments: str) -> Result:
 
 
 def test_every_stage_has_a_command_and_a_module() -> None:
-    assert set(main.commands) >= set(STAGES)
+    assert set(main.commands) >= set(map(command_name, STAGES))
     assert {path.stem for path in (REPOSITORY / "indm" / "stages").glob("*.py")} == {
-        *STAGES,
+        *map(gathering, STAGES),
         "__init__",
         "import_checkpoint",
     }
@@ -121,7 +128,8 @@ def test_a_stage_that_dvc_runs_on_what_was_edited_since_stops(tmp_path: Path, mo
         done = call(*arguments)
         assert done.exit_code == 1
         assert done.output == (
-            f"indm prepare: {path}: found what was so before an edit of {suite} or indm/; run dvc repro again\n"
+            f"indm prepare: {path}: found the state before an edit of {suite} or indm/, expected that after it; "
+            "run dvc repro again\n"
         )
         path.write_text(text)
     assert call(*arguments).exit_code == 0
@@ -148,13 +156,20 @@ def test_validate_reads_the_claims_beside_a_suite(tmp_path: Path) -> None:
 
 
 def write_tables(out: Path, suite: str, fid: float) -> None:
-    """Write the tables of a suite, and copy them to where the suite made last has its copies."""
+    """Write the tables of a suite, those published with one FID, and copy them to where the suite made last has its copies."""
     tables = out / suite / "tables"
     tables.mkdir(parents=True)
     for name in TITLES:
-        text = f"suite,model,statement,fid,fid_se\n{suite},indm,long,{fid},0.5\n"
-        (tables / f"{name}.csv").write_text("suite,model\n" if name == "protocol" else text)
+        table = pd.read_csv(PUBLISHED / f"{name}.csv").assign(suite=suite)
+        if name == "fid":
+            table = table.assign(fid=fid, fid_se=0.5)
+        (table.iloc[:0] if name == "protocol" else table).to_csv(tables / f"{name}.csv", index=False)
         shutil.copy(tables / f"{name}.csv", out / f"table_{name}.csv")
+    write_manifest_of(out, suite)
+
+
+def write_manifest_of(out: Path, suite: str) -> None:
+    tables = out / suite / "tables"
     outputs = {f"results/{suite}/tables/{path.name}": file_sha256(path) for path in tables.glob("*.csv")}
     write_manifest(tables / "manifest/table.json", Manifest("table", suite, "", {}, {}, outputs))
 
@@ -167,11 +182,89 @@ def test_show_prints_every_table_of_one_suite(tmp_path: Path, arguments: list[st
     shutil.copy(tmp_path / "digits/tables/fid.csv", tmp_path / "table_fid.csv")
     done = call("show", "--out", str(tmp_path), *arguments)
     assert done.exit_code == 0
+    # Published, digits has no search of hyper-parameters.
+    absent = {"protocol", "tuned", "tuning"}
     for name, title in TITLES.items():
-        assert f"{tmp_path}/digits/tables/{name}.csv: {title}" in done.output
-    assert done.output.count("1.000 ± 0.500") == len(TITLES) - 1
+        assert (f"{name}: {title}\n" in done.output) == (name not in absent | {"effects"})
+        assert (f"{name} (0 rows)" in done.output) == (name in absent)
+    assert done.output.count("1.000 ± 0.500") == len(pd.read_csv(PUBLISHED / "fid.csv"))
     assert "2.000 ± 0.500" not in done.output
-    assert "The suite has none." in done.output
+
+
+def test_show_fits_a_terminal_marks_the_best_and_says_what_it_leaves_out(tmp_path: Path) -> None:
+    write_tables(tmp_path, "digits", fid=1.0)
+    text = call("show", "--out", str(tmp_path)).output
+    assert max(map(len, text.splitlines())) <= 100
+    (nll,) = re.findall(r"^nll: .+?\n\n(?=ablation)", text, flags=re.MULTILINE | re.DOTALL)
+    rows = nll.partition("digits, VP, nll")[2].splitlines()
+    # The lowest NLL and NELBO of the group; a gap has no better side.
+    assert [line.split()[0] for line in rows if "★" in line] == ["INDM"]
+    assert next(line for line in rows if line.startswith("INDM")).count("★") == 2
+    assert "Left out: images, NELBO, no reconstruction, standard errors over images." in nll
+    without = int(pd.read_csv(PUBLISHED / "claims.csv")["effect"].isna().sum())
+    assert f"Left out: {without} rows without a number here." in text
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_rows_of_a_group_have_names_of_their_own(name: str) -> None:
+    """A best number among rows that look the same would be of nobody knows which."""
+    view, found = VIEWS[name], 0
+    for path in sorted((REPOSITORY / "docs/results").glob(f"*/tables/{name}.csv")):
+        table = read_rows(path)
+        table = table.dropna(subset=view.dropped) if view.dropped else table
+        keys = [*view.group, *view.label, *([view.across] if view.across else [])]
+        if set(keys) <= set(table):
+            found += 1
+            assert not table.duplicated(keys).any(), path
+    assert found
+
+
+def test_an_effect_of_one_seed_is_shown_without_an_interval(tmp_path: Path) -> None:
+    write_tables(tmp_path, "digits", fid=1.0)
+    for path in (tmp_path / "digits/tables/effects.csv", tmp_path / "table_effects.csv"):
+        pd.read_csv(path).assign(low=None, high=None).to_csv(path, index=False)
+    write_manifest_of(tmp_path, "digits")
+    text = call("show", "effects", "--out", str(tmp_path)).output
+    assert "better-nll, baseline, DDPM++" in text
+    assert "nan" not in text
+
+
+def test_show_of_claims_says_what_they_claim_and_nothing_of_other_tables(tmp_path: Path) -> None:
+    write_tables(tmp_path, "digits", fid=1.0)
+    text = call("show", "claims", "--out", str(tmp_path)).output
+    assert re.search(r"better-nll +0\.046 \[-0\.009, 0\.100\] +inconclusive", text)
+    assert "better-nll (primary): INDM has a lower NLL" in text
+    assert "1.000 ± 0.500" not in text
+    assert "fid (7 rows)" in text
+    assert "The suite has none." in call("show", "protocol", "--out", str(tmp_path)).output
+
+
+def test_show_refuses_a_table_that_there_is_not(tmp_path: Path) -> None:
+    done = call("show", "fids", "--out", str(tmp_path))
+    assert done.exit_code == 2
+    assert "'fids' is not one of" in done.output
+
+
+def test_help_lists_every_command_once_in_the_order_of_the_pipeline() -> None:
+    listed = [name for names in SECTIONS.values() for name in names]
+    assert sorted(listed) == sorted(main.commands)
+    text = call("--help").output
+    places = [text.index(f"\n  {name} ") for name in listed]
+    assert places == sorted(places)
+    stages = [command_name(stage) for stage in STAGES]
+    assert [name for name in listed if name in stages] == stages
+
+
+@pytest.mark.parametrize("suite", ["smoke", "params/smoke.yaml"])
+def test_a_suite_is_named_or_its_file_is(tmp_path: Path, suite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    assert call("validate", "--suite", suite).exit_code == 0
+    assert call("status", "--suite", suite, "--out", str(tmp_path)).output.endswith("smoke: 10 waiting\n")
+
+
+def test_a_suite_that_there_is_not_is_one_line_whether_named_or_given_by_its_file() -> None:
+    for suite in ("absent", "params/absent.yaml"):
+        assert "params/absent.yaml: no such suite" in call("validate", "--suite", suite).output
 
 
 def test_show_refuses_tables_of_another_suite(tmp_path: Path) -> None:
@@ -195,6 +288,70 @@ def test_show_refuses_tables_that_are_not_as_they_were_written(tmp_path: Path) -
     done = call("show", "--out", str(tmp_path))
     assert done.exit_code == 1
     assert done.output.startswith(f"indm show: found {path} not as their stages wrote them; make them again with: ")
+
+
+VARIABLES = {
+    "WORLD_SIZE=2": "found WORLD_SIZE=2 without RANK, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_PORT, MASTER_ADDR, expected all",
+    "WORLD_SIZE=many": "found WORLD_SIZE=many, expected a whole number, as torchrun sets it; unset it",
+}
+
+
+@pytest.mark.parametrize("setting", VARIABLES)
+def test_half_of_what_torchrun_says_is_one_line(setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(*setting.split("="))
+    done = call("prepare", "--suite", SMOKE, "--dataset", "digits", "--out", str(tmp_path))
+    assert done.exit_code == 1
+    assert done.output.startswith(f"indm prepare: environment: {VARIABLES[setting]}")
+    assert done.output.count("\n") == 1
+
+
+def test_a_rank_that_something_left_behind_means_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process alone is the first: without its manifest, its results would be none."""
+    monkeypatch.setenv("RANK", "1")
+    assert call("prepare", "--suite", SMOKE, "--dataset", "digits", "--out", str(tmp_path)).exit_code == 0
+    assert (tmp_path / "smoke/data/digits/manifest/prepare.json").is_file()
+
+
+def test_a_file_that_no_stage_speaks_of_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indm.cli._execute", Mock(side_effect=PermissionError(13, "Permission denied", "results/x")))
+    done = call("train", "--suite", SMOKE, "--run", RUN)
+    assert (done.exit_code, done.output) == (
+        1,
+        "indm: results/x: Permission denied; expected what can be read and written there\n",
+    )
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 1 byte")])
+def test_too_little_memory_is_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    monkeypatch.setattr("indm.cli._execute", Mock(side_effect=error))
+    done = call("train", "--suite", SMOKE, "--run", RUN)
+    assert done.exit_code == 1
+    assert done.output.startswith(
+        "indm train: found too little memory, expected enough for a batch and networks; lower"
+    )
+    monkeypatch.setattr("indm.cli._execute", Mock(side_effect=RuntimeError("another")))
+    assert isinstance(call("train", "--suite", SMOKE, "--run", RUN).exception, RuntimeError)
+
+
+@pytest.mark.parametrize("text", ["", "no table", "\x00\xff"])
+def test_show_says_which_table_is_none(tmp_path: Path, text: str) -> None:
+    write_tables(tmp_path, "digits", fid=1.0)
+    path = tmp_path / "digits/tables/fid.csv"
+    path.write_text(text, encoding="latin-1")
+    done = call("show", "--out", str(tmp_path))
+    assert done.exit_code == 1
+    assert done.output.startswith(f"indm show: {path}: ")
+    assert len(done.output.splitlines()) == 1
+
+
+def test_output_in_a_locale_that_lacks_a_sign_loses_nothing(tmp_path: Path) -> None:
+    write_tables(tmp_path, "digits", fid=1.0)
+    plain = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "indm", "show", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, env=plain, capture_output=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, b"")
+    # As the terminal would have to be told, or spelled out.
+    assert any(sign in done.stdout for sign in ("1.000 ± 0.500".encode(), rb"1.000 \xb1 0.500"))
 
 
 def test_show_names_the_suites_that_have_tables(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_other_shapes_levels_and_labels_are_refused() -> None:
         list(digits.read("train", Split.whole(arrays["train"][..., :7], arrays["train_labels"])))
     with pytest.raises(DataError, match="test: found level 17, expected below 17"):
         list(digits.read("test", Split.whole(arrays["test"] + 1, arrays["test_labels"])))
-    with pytest.raises(DataError, match="test: found 359 labels, expected 360, one an image"):
+    with pytest.raises(DataError, match="test: found 359 labels, expected 360, one per image"):
         digits.check({**splits, "test": replace(splits["test"], labels=arrays["test_labels"][1:])})
     with pytest.raises(DataError, match="train: found label 10, expected below 10"):
         digits.check({**splits, "train": replace(splits["train"], labels=arrays["train_labels"] + 1)})

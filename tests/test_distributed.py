@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from indm.errors import DivergenceError, NoGpuError, ParamsError, StoppedError
+from indm.process import NUMBERS
 from indm.stages import train
 from indm.store.files import read_json
 from indm.store.layout import Layout
@@ -62,6 +63,7 @@ CASES: dict[str, tuple[dict[str, Any], int]] = {
     "nll, learned range": ({"objective": "nll", "learned_range": True, "reconstruction": True}, 7),
     "nll, fresh score": ({"objective": "nll", "fresh_score_after": 3}, 7),
     "nll, wolf": ({"objective": "nll", "flow": "wolf"}, 8),
+    "fid, wolf, micro-batches": ({"objective": "fid", "flow": "wolf", "micro_batches": 2}, 8),
 }
 if bfloat16_attention_works():
     CASES["nll, bfloat16"] = ({"objective": "nll", "precision": "bfloat16"}, 8)
@@ -115,6 +117,31 @@ def test_two_processes_follow_the_curve_of_one(by_two: dict[str, tuple[Curve, An
         torch.testing.assert_close(torch.tensor(found, dtype=value.dtype), value, rtol=0, atol=10 * tolerance)
 
 
+def stopped_and_not() -> list[list[list[float]]]:
+    """Train for four steps, at once and as two times two; return the raw weights of both."""
+    torch.set_num_threads(1)
+    found = []
+    with group(CPU):
+        for lengths in ((4,), (2, 2)):
+            state: dict[str, Tensor] = {}
+            done = 0
+            for length in lengths:
+                trainer = Trainer(model(), Optimisation(objective="nll", **OPTIONS))
+                if state:
+                    trainer.load_state(state)
+                for step in range(done, done + length):
+                    trainer.step(draw(images(), 17, 8, SEED, step), 1.0)
+                state, done = {key: value.clone() for key, value in trainer.state().items()}, done + length
+            found.append([value.flatten().tolist() for value in weights(trainer.model)])
+    return found
+
+
+def test_three_processes_that_continue_add_up_in_the_order_of_undisturbed_ones() -> None:
+    """Of three numbers the order of the sum decides the last digit."""
+    undisturbed, continued = launch(3, stopped_and_not)
+    assert continued == undisturbed
+
+
 @BFLOAT16
 @pytest.mark.parametrize("objective", ["nll", "fid"])
 def test_bfloat16_is_close_to_float32(objective: str) -> None:
@@ -133,7 +160,7 @@ def test_bfloat16_leaves_the_flow_and_the_bookkeeping_as_they_are() -> None:
     network, flow = trainer.model.noise.network, trainer.model.flow
     network.register_forward_hook(lambda _, inputs, out: seen.update(score=out.dtype, condition=inputs[1].dtype))
     flow.register_forward_hook(lambda _, inputs, out: seen.update(z=out[0].dtype, log_det=out[1].dtype))
-    trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0)
+    trainer.step(draw(images(), 17, 8, SEED, 0), 1.0)
     wide = dict.fromkeys(("condition", "z", "log_det"), torch.float32)
     assert seen == {"score": torch.bfloat16, **wide}
     assert all(value.dtype == torch.float32 for value in trainer.model.parameters())
@@ -143,7 +170,7 @@ def diverge_in_a_group() -> None:
     """The last image alone, which is the second process's, is not finite."""
     with group(CPU):
         trainer = Trainer(model("identity"), Optimisation(objective="nll", **OPTIONS))
-        draws = draw(images(), 17, 8, SEED, 0, CPU)
+        draws = draw(images(), 17, 8, SEED, 0)
         draws.x[-1] = float("nan")
         trainer.step(draws, 1.0)
 
@@ -266,9 +293,9 @@ def test_two_processes_that_were_asked_to_stop_go_on(
     errors = process.communicate(timeout=120)[1]
     assert process.returncode == 75, errors
     (line,) = [line for line in errors.splitlines() if line.startswith("indm ")]
-    assert re.search(r"stopped by SIGTERM; the state of after step \d+ is kept in .*; run it again to go on", line)
+    assert re.search(r"stopped by SIGTERM; the state after step \d+ is saved in .*; run it again to continue", line)
     assert errors.count("Traceback") == 0
-    assert finish(start(suite, layout.root)).count("goes on after step") == 1
+    assert finish(start(suite, layout.root)).count("continues after step") == 1
     assert outputs(layout) == undisturbed
 
 
@@ -301,6 +328,8 @@ def test_another_number_of_processes_than_the_suites_is_refused(
     layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suite: Suite = load_suite(write_suite(tmp_path, 2))
+    for name in (*NUMBERS, "MASTER_ADDR"):
+        monkeypatch.setenv(name, "1")
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(ParamsError, match="found 3 processes, expected 2, the suite's key"):
+    with pytest.raises(ParamsError, match="found 3 processes, expected 2, the suite's key processes; make"):
         train.run(suite, layout, RUN)

@@ -1,20 +1,34 @@
 """Figures: repeatable bytes, no text that a reader's fonts could change, nothing drawn from nothing."""
 
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 from indm.errors import ArtifactError
+from indm.report import figures
 from indm.report.drawing import PlainLogFormatter, plain_ticks
-from indm.report.figures import FIGURES, plot_figures
+from indm.report.figures import FIGURES, Plot, plot_figures
+from indm.report.figures_lines import CONTROLS, spread
 from indm.report.figures_toy2d import MODELS, toy2d_figure
 from indm.report.intervals import CROSSED, OVER_IMAGES
+from indm.report.palette import BLUE, DARK, GROUND, PAPER, SOFT, VERMILLION
+from indm.stages import figure as stage
+from indm.store.layout import Layout
+from indm.suite.load import load_suite
+from tests.conftest import REPOSITORY
 from tests.made_up import write_made_up_results
+
+
+@pytest.fixture(scope="module")
+def drawn(tables: Path) -> dict[str, bytes]:
+    return plot_figures(tables)
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +36,10 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_made_up_results(tmp_path_factory.mktemp("results")) / "tables"
 
 
-def test_every_figure_is_drawn_with_the_same_bytes_each_time(tables: Path) -> None:
-    first, second = plot_figures(tables), plot_figures(tables)
-    assert first.keys() == FIGURES.keys()
-    for name, svg in first.items():
+def test_every_figure_is_drawn_with_the_same_bytes_each_time(tables: Path, drawn: dict[str, bytes]) -> None:
+    second = plot_figures(tables)
+    assert drawn.keys() == FIGURES.keys()
+    for name, svg in drawn.items():
         assert svg == second[name], name
         root = ElementTree.fromstring(svg)
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
@@ -53,9 +67,39 @@ def test_a_table_without_a_number_gives_no_figure(tmp_path: Path) -> None:
     assert plot_figures(tmp_path) == {}
 
 
+def test_a_matplotlibrc_changes_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of whoever draws; its settings are there before a figure is drawn."""
+
+    def draw(_: pd.DataFrame) -> Figure:
+        figure = Figure()
+        figure.subplots().plot([0, 1])
+        return figure
+
+    monkeypatch.setattr(figures, "FIGURES", {"fid": Plot("fid", (), "fid", draw)})
+    (tmp_path / "fid.csv").write_text("fid\n1.0\n")
+    expected = plot_figures(tmp_path)
+    with mpl.rc_context({"axes.facecolor": "black", "lines.dash_capstyle": "round", "xtick.direction": "in"}):
+        assert plot_figures(tmp_path) == expected
+
+
+def test_figures_of_somebody_else_behind_a_link_stay(tmp_path: Path) -> None:
+    """Those that the suite does not have would be removed."""
+    theirs, suite = tmp_path / "theirs", load_suite(REPOSITORY / "params/smoke.yaml")
+    theirs.mkdir()
+    (theirs / "mine.svg").write_text("mine")
+    (tmp_path / "reports/smoke").mkdir(parents=True)
+    link = tmp_path / "reports/smoke/figures"
+    link.symlink_to(theirs)
+    with pytest.raises(ArtifactError, match=f"^{link}: found a link to {theirs}, expected a folder; remove the link$"):
+        stage.run(suite, Layout(tmp_path / "results", "smoke"), tmp_path / "reports")
+    assert (theirs / "mine.svg").read_text() == "mine"
+
+
 def test_a_foreign_table_is_named(tmp_path: Path) -> None:
     (tmp_path / "protocol.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ArtifactError, match=r"protocol\.csv: found the columns a, b; missing: dataset, seeds, factor"):
+    with pytest.raises(
+        ArtifactError, match=r"protocol\.csv: found the columns a, b; missing: dataset, factor, setting"
+    ):
         plot_figures(tmp_path)
 
 
@@ -128,14 +172,14 @@ def test_error_bars_are_students_intervals_over_seeds(name: str) -> None:
     assert len(found) == (3 if name == "learning-curve-step" else 1)
     for low, high in found:
         assert (low, high) == pytest.approx((10 - 0.5 * STUDENT, 10 + 0.5 * STUDENT))
-    assert figure.get_supxlabel() == "Error bars: 95 % interval of the mean over 3 seeds (Student t)."
+    assert figure.get_supxlabel().startswith("Error bars: 95 % interval of the mean over 3 seeds (Student t).")
 
 
 @pytest.mark.parametrize("name", ["discretization", "learning-curve-step", "ablation", "ladder"])
 def test_one_seed_has_no_error_bars_and_the_figure_says_so(name: str) -> None:
     figure = FIGURES[name].draw(rows(name, seeds=1))
     assert bars(figure) == []
-    assert figure.get_supxlabel() == "One seed: no error bars."
+    assert figure.get_supxlabel().startswith("One seed: no error bars.")
 
 
 def test_the_ladder_rises_from_ddpmpp_to_indm_and_leaves_out_what_has_no_bound() -> None:
@@ -168,10 +212,10 @@ def test_the_ablation_climbs_the_ladder_within_each_dataset_sde_and_objective() 
     ]
     figure = FIGURES["ablation"].draw(pd.concat(parts))
     figure.draw_without_rendering()
-    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     rungs = ["DDPM++, same-compute", "DDPM++, learned-range", "DDPM++, learned-scale", "DDPM++, scale-up", "INDM"]
-    assert [label.split(", ", 3)[-1] for label in labels] == rungs * 2
-    assert ["nll" in label for label in labels] == [True] * 5 + [False] * 5
+    assert [axis.get_ylabel() for axis in figure.axes] == ["digits, VP, nll", "digits, VP, fid"]
+    for axis in figure.axes:
+        assert [label.get_text() for label in axis.get_yticklabels()] == rungs
 
 
 def test_seeds_that_differ_are_named_as_a_range() -> None:
@@ -185,7 +229,7 @@ def test_claims_name_the_method_of_their_intervals(tables: Path) -> None:
     last = table["id"] == "few-steps"
     table = table.assign(n=table["n"].mask(last, 10), test=table["test"].mask(last, CROSSED))
     note = FIGURES["claims"].draw(table.fillna({"sde": "", "objective": ""})).get_supxlabel()
-    assert note == f"Error bars: 95 % interval of the mean over 3 seeds (Student t) or 10 seeds ({CROSSED})."
+    assert note.startswith(f"Error bars: 95 % interval of the mean over 3 seeds (Student t) or 10 seeds ({CROSSED}).")
 
 
 def test_an_interval_over_images_alone_is_not_drawn(tables: Path) -> None:
@@ -194,7 +238,7 @@ def test_an_interval_over_images_alone_is_not_drawn(tables: Path) -> None:
     one = table[table["control"] == ""].assign(n=1, test=OVER_IMAGES, sde="", objective="").dropna(subset="low")
     figure = FIGURES["claims"].draw(one)
     assert bars(figure) == []
-    assert figure.get_supxlabel() == "One seed: no error bars."
+    assert figure.get_supxlabel().startswith("One seed: no error bars.")
 
 
 def description(svg: bytes) -> str:
@@ -202,15 +246,17 @@ def description(svg: bytes) -> str:
     return found.text or ""
 
 
-def test_every_figure_names_its_error_bars_in_words(tables: Path) -> None:
-    drawn = plot_figures(tables)
+def test_every_figure_names_its_error_bars_in_words(drawn: dict[str, bytes]) -> None:
     named = {name: description(svg) for name, svg in drawn.items()}
     # The protocol is examined on one run.
-    assert named.pop("protocol") == "One seed: no error bars."
+    assert named.pop("protocol") == "Error bars: 95 % interval over images, of one run."
     # A trial is one training.
     assert named.pop("tuning") == "Error bars: one standard error over images."
-    assert set(named.values()) == {"Error bars: 95 % interval of the mean over 3 seeds (Student t)."}
-    assert description(toy2d_figure(toy2d_arrays())) == "One model each, seed 0: no error bars."
+    bars = "Error bars: 95 % interval of the mean over 3 seeds (Student t)."
+    assert named.pop("ablation").startswith(bars)
+    assert named.pop("claims").startswith(bars)
+    assert set(named.values()) == {bars}
+    assert description(toy2d_figure(toy2d_arrays())) == "One model each, of the first seed: no error bars."
 
 
 def toy2d_arrays() -> dict[str, Any]:
@@ -233,3 +279,99 @@ def test_a_short_logarithmic_axis_has_all_its_ticks() -> None:
     figure.draw_without_rendering()
     (axis,) = figure.axes
     assert {"6", "7", "8"} <= {tick.get_text() for tick in axis.get_yticklabels(which="both")}
+
+
+def test_an_interval_that_leaves_no_room_for_the_others_is_written() -> None:
+    """One seed whose likelihood is off by hundreds: the other rungs keep their axis, and its numbers stand there."""
+    cells = [("ddpmpp", ""), ("ddpmpp", "same-compute"), ("indm", "")]
+    table = pd.concat([rows("ladder", seeds=3).assign(model=model, variant=variant) for model, variant in cells])
+    table.loc[table["variant"] == "same-compute", ["nelbo", "nelbo_se"]] = [1300.0, 500.0]
+    figure = FIGURES["ladder"].draw(table)
+    nelbo = figure.axes[0]
+    assert "too wide to be drawn" in figure.get_supxlabel()
+    assert [text.get_text().split()[0] for text in nelbo.texts] == ["1.3e+03"]
+    assert len(nelbo.lines) == 2
+    assert nelbo.get_xlim()[1] < 20
+
+
+def described(figure: Figure) -> list[dict[str, str]]:
+    """The names that each panel writes beside its lines, with their colours."""
+    return [{text.get_text(): str(text.get_color()) for text in axis.texts} for axis in figure.axes if axis.texts]
+
+
+@pytest.mark.parametrize("name", ["discretization", "learning-curve-step", "learning-curve-flops"])
+def test_a_panel_has_both_plain_models_and_a_few_controls(name: str) -> None:
+    """Eleven arms, of which nobody could tell the lines apart: each control is in one panel of each metric."""
+    controls = [f"scale-{i}" for i in range(2, 11)]
+    cells = [("ddpmpp", ""), ("indm", ""), *(("ddpmpp", control) for control in controls)]
+    of_one = rows(name.replace("flops", "step"), seeds=3).assign(flops=1e12)
+    table = pd.concat([of_one.assign(model=model, variant=variant) for model, variant in cells])
+    later = table.assign(step=2 * table["step"], steps=2 * table["steps"], flops=2e12)
+    panels = described(FIGURES[name].draw(pd.concat([table, later])))
+    metrics = 1 if name == "discretization" else 3
+    assert len(panels) == 3 * metrics
+    for panel in panels:
+        assert (panel.pop("DDPM++"), panel.pop("INDM")) == (BLUE, VERMILLION)
+        assert 0 < len(panel) <= CONTROLS
+        assert set(panel.values()) == {SOFT}
+    assert sorted(control for panel in panels for control in panel) == sorted(controls * metrics)
+
+
+def test_names_keep_apart_and_in_order() -> None:
+    found = spread(np.array([0.1, 0.5, 0.5, 0.51, 0.99]), gap=0.1)
+    np.testing.assert_allclose(np.diff(found).clip(max=0.1), 0.1)
+    np.testing.assert_allclose(found[1:4].mean(), np.mean([0.5, 0.5, 0.51]), atol=1e-12)
+    assert found[0] == pytest.approx(0.1)
+    assert spread(np.array([0.98, 0.99, 1.0]), gap=0.1)[-1] <= 1
+
+
+def test_an_effect_stands_at_its_multiple_of_the_smallest_one(tables: Path) -> None:
+    """Claims of bits/dim and of FID on one scale; one that asks for no size has an axis of its own unit."""
+    table = pd.read_csv(tables / "claims.csv").dropna(subset="effect").reset_index(drop=True)
+    table = table.fillna({"control": "", "sde": "", "objective": ""}).assign(control="")
+    table.loc[0, "smallest_effect"] = 0.0
+    figure = FIGURES["claims"].draw(table)
+    sized, plain = figure.axes
+    points = [
+        float(np.asarray(line.get_xdata())[0])
+        for axis in (sized, plain)
+        for line in axis.lines
+        if line.get_marker() == "o"
+    ]
+    assert points == pytest.approx([*(table["effect"][1:] / 0.01), table["effect"][0]])
+    assert (sized.get_xlabel(), plain.get_xlabel()) == ("effect / the claim’s smallest effect", "effect, bits/dim")
+    assert "0.052 [0.019, 0.085] bits/dim; shown" in [text.get_text() for text in sized.texts]
+
+
+def test_the_protocol_has_intervals_over_images_and_no_row_of_itself(tables: Path) -> None:
+    table = pd.read_csv(tables / "protocol.csv", dtype={"setting": str})
+    itself = table.iloc[:1].assign(factor="base", setting="suite", difference=0.0, difference_image_se=0.0)
+    figure = FIGURES["protocol"].draw(pd.concat([itself, table]))
+    assert next(label.get_text() for label in figure.axes[0].get_yticklabels()) == "images, 250"
+    low, high = bars(figure)[0]
+    assert (low + high) / 2 == pytest.approx(table["difference"][0])
+    assert high - low == pytest.approx(2 * 1.96 * 0.03)
+
+
+def test_every_axis_says_what_it_measures(tables: Path) -> None:
+    for name, drawing in FIGURES.items():
+        texts = dict.fromkeys(figures.TEXTS, str)
+        table = pd.read_csv(tables / f"{drawing.table}.csv", dtype=texts)
+        figure = drawing.draw(table.fillna(dict.fromkeys([column for column in texts if column in table], "")))
+        shown = [axis for axis in figure.axes if axis.axison]
+        if name in ("ladder", "ablation", "tuning"):  # one below each column
+            shown = shown[-len({axis.get_subplotspec().colspan.start for axis in shown}) :]  # type: ignore[union-attr]
+        assert all(axis.get_xlabel() for axis in shown), name
+
+
+def test_a_figure_lies_on_a_ground_that_follows_the_theme(drawn: dict[str, bytes]) -> None:
+    """By itself, on a dark page, transparent ground would leave dark lines on a dark page."""
+    for svg in (*drawn.values(), toy2d_figure(toy2d_arrays())):
+        assert svg.decode().count(GROUND) == 1
+        assert svg.decode().index("</metadata>") > svg.decode().index(GROUND)
+        colours = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", svg.decode().replace(GROUND, "")))
+        # What means the same in both themes stays.
+        assert colours <= set(DARK) | {"#999999"}
+    for light, dark in DARK.items():
+        assert f'[style*="fill: {light}"]{{fill: {dark} !important}}' in GROUND
+    assert f'style="fill: {PAPER}"' in GROUND

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from indm.diffusion.objectives import gaussian_nll
 from indm.errors import ConvergenceError, ParamsError
-from indm.flows import kernels
+from indm.flows import kernels, sources
 from indm.flows.activations import ACTIVATIONS, ActivationName
 from indm.flows.base import Flow, LogDet
 from indm.flows.block import ResidualBlock
@@ -25,12 +25,7 @@ from indm.flows.convolution import adjoint, convolve
 from indm.flows.lipschitz import Bound, LinfConv2d, LipschitzConv2d, SpectralConv2d
 from indm.flows.log_det import (
     Contraction,
-    Probe,
     Series,
-    Share,
-    Source,
-    draw_probe,
-    draw_roulette,
     exact_log_det,
     neumann_vector,
     roulette_coefficients,
@@ -39,6 +34,7 @@ from indm.flows.log_det import (
 from indm.flows.registered import resflow as residual
 from indm.flows.registered.resflow import ResidualFlow
 from indm.flows.registered.wolf import Wolf
+from indm.flows.sources import Probe, Share, Source, draw_probe, draw_roulette
 from indm.registry import FLOWS
 from indm.suite.schema.names import LEARNED
 
@@ -329,8 +325,9 @@ class Golden:
         """Let the flow use the recorded draws: per block the Poisson number, then the probe."""
         numbers = iter([int(self[f"{run}_draw{i}"]) for i in range(0, 8, 2)])
         probes = iter([self[f"{run}_draw{i}"] for i in range(1, 8, 2)])
-        monkeypatch.setattr(residual, "draw_roulette", lambda *_: next(numbers))
-        monkeypatch.setattr(residual, "draw_probe", lambda *_: next(probes))
+        monkeypatch.setattr(sources, "draw_roulette", lambda *_: next(numbers))
+        for module in (sources, residual):
+            monkeypatch.setattr(module, "draw_probe", lambda *_: next(probes))
 
 
 @pytest.fixture(scope="module")

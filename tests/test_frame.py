@@ -1,11 +1,15 @@
 """The files around the package say the same as it does: environment, lock file, README, Makefile."""
 
+import glob
 import re
+import subprocess
 import tomllib
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from indm import __version__
 from indm.suite.expand import suite_files
@@ -13,13 +17,17 @@ from indm.suite.load import load_suite
 from indm.suite.strict_yaml import parse_yaml
 from tests.conftest import REPOSITORY
 
-PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-SETUPTOOLS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]
+PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+PROJECT, SETUPTOOLS = PYPROJECT["project"], PYPROJECT["tool"]["setuptools"]
+(BACKEND,) = PYPROJECT["build-system"]["requires"]
+# Of requirements.hashes.lock.
+HASHED_EXTRAS = ["kubernetes", "s3", "slurm", "ssh"]
 README = (REPOSITORY / "README.md").read_text()
 
 
 def requirements() -> list[Requirement]:
-    return [Requirement(text) for text in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+    extras = PROJECT["optional-dependencies"]
+    return [Requirement(text) for text in PROJECT["dependencies"] + extras["dev"] + extras["storages"]]
 
 
 def test_conda_environment_is_python_and_this_package() -> None:
@@ -29,13 +37,55 @@ def test_conda_environment_is_python_and_this_package() -> None:
     assert {"pip": ["-e .[dev]"]} in environment["dependencies"]
 
 
+def locked(file: str) -> dict[str, Requirement]:
+    """What a lock file pins, by name."""
+    text = (REPOSITORY / file).read_text().replace("\\\n", "")
+    lines = [line.partition(" --hash")[0] for line in map(str.strip, text.splitlines()) if not line.startswith("#")]
+    return {canonicalize_name(found.name): found for found in map(Requirement, lines)}
+
+
 def test_lock_file_holds_every_requirement_at_a_version_it_allows() -> None:
-    lines = (REPOSITORY / "requirements.lock").read_text().splitlines()
-    locked = {canonicalize_name(Requirement(line).name): Requirement(line) for line in lines}
+    pins = locked("requirements.lock")
     for requirement in requirements():
-        pin = locked[canonicalize_name(requirement.name)]
+        pin = pins[canonicalize_name(requirement.name)]
         (specifier,) = pin.specifier
         assert requirement.specifier.contains(specifier.version), f"{pin} against {requirement}"
+
+
+def test_lock_file_with_hashes_holds_what_runs_a_suite_somewhere() -> None:
+    extras = PROJECT["optional-dependencies"]
+    wanted = [*PROJECT["dependencies"], *(text for name in HASHED_EXTRAS for text in extras[name])]
+    pins = locked("requirements.hashes.lock")
+    for requirement in map(Requirement, wanted):
+        (specifier,) = pins[canonicalize_name(requirement.name)].specifier
+        assert requirement.specifier.contains(specifier.version), str(requirement)
+    assert {canonicalize_name(Requirement(text).name) for text in extras["dev"]} - pins.keys() >= {"mypy", "pytest"}
+
+
+def test_lock_files_agree() -> None:
+    """What one alone has is a tool for tests, or of some systems alone. pip does not list setuptools."""
+    plain, hashed = locked("requirements.lock"), locked("requirements.hashes.lock")
+    assert Requirement(BACKEND).specifier.contains(str(hashed.pop("setuptools").specifier).removeprefix("=="))
+    for name, pin in hashed.items():
+        (specifier,) = pin.specifier
+        assert specifier.operator == "=="
+        assert plain[name].specifier.contains(specifier.version) if name in plain else pin.marker, str(pin)
+
+
+def test_every_package_of_the_lock_file_with_hashes_has_one_and_no_index() -> None:
+    entries = re.split(r"\n(?=\S)", (REPOSITORY / "requirements.hashes.lock").read_text().rstrip("\n"))
+    entries = [entry for entry in entries if not entry.startswith("#")]
+    for entry in entries:
+        _, *hashes = entry.replace("\\", "").splitlines()
+        assert hashes
+        assert all(re.fullmatch(r" +--hash=sha256:[0-9a-f]{64} ?", line) for line in hashes), entry
+    assert len(entries) == len(locked("requirements.hashes.lock"))
+
+
+def test_make_lock_has_the_extras_that_are_documented() -> None:
+    makefile, page = (REPOSITORY / "Makefile").read_text(), (REPOSITORY / "docs/install.md").read_text()
+    assert f"$(addprefix --extra ,{' '.join(HASHED_EXTRAS)})" in makefile
+    assert "has the extras `{}`, `{}`, `{}` and `{}`.".format(*HASHED_EXTRAS) in page
 
 
 def test_requirements_give_ranges_and_not_one_version() -> None:
@@ -86,15 +136,16 @@ def test_every_file_of_the_package_that_is_no_module_is_its_data() -> None:
     package = REPOSITORY / "indm"
     files = {
         path
-        for path in package.rglob("*")
+        # Links too are packed as what they lead to.
+        for path in map(Path, glob.glob(f"{package}/**", recursive=True))
         if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
     }
     patterns = SETUPTOOLS["package-data"].items()
     assert files == {
         path
-        for name, globs in patterns
-        for glob in globs
-        for path in REPOSITORY.joinpath(*name.split(".")).glob(glob)
+        for name, wanted in patterns
+        for pattern in wanted
+        for path in REPOSITORY.joinpath(*name.split(".")).glob(pattern)
         if path.is_file()
     }
     assert files
@@ -110,13 +161,34 @@ def test_snakefile_asks_for_the_oldest_snakemake_that_the_project_allows() -> No
     assert f">={found}" in map(str, snakemake.specifier)
 
 
-def test_the_version_is_one_and_the_changelog_has_it() -> None:
+def releases() -> list[tuple[str, str]]:
+    """Version and date of each release in the changelog, the newest first."""
+    changelog = (REPOSITORY / "CHANGELOG.md").read_text()
+    return re.findall(r"^## \[?([\d.]+)\]? - (\S+)$", changelog, flags=re.MULTILINE)
+
+
+def tags(*options: str) -> list[str]:
+    """The releases that git has tags of; none outside a checkout."""
+    command = ["git", "tag", "--list", "v*", *options]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    return [tag.removeprefix("v") for tag in done.stdout.split()]
+
+
+def test_the_newest_release_is_the_one_to_cite() -> None:
     citation = parse_yaml((REPOSITORY / "CITATION.cff").read_text())
-    (newest, date) = re.findall(
-        r"^## \[?([\d.]+)\]? - (\S+)$", (REPOSITORY / "CHANGELOG.md").read_text(), flags=re.MULTILINE
-    )[0]
-    assert __version__ == citation["version"] == newest
-    assert str(citation["date-released"]) == date
+    assert (citation["version"], str(citation["date-released"])) == releases()[0]
+
+
+def test_what_is_not_released_has_the_version_of_the_next_release() -> None:
+    newest, unreleased = releases()[0][0], "\n## Unreleased\n" in (REPOSITORY / "CHANGELOG.md").read_text()
+    assert SETUPTOOLS["dynamic"]["version"] == {"attr": "indm.__version__"}
+    assert Version(__version__).is_devrelease == unreleased
+    assert Version(__version__) > Version(newest) if unreleased else __version__ == newest
+
+
+def test_tags_are_releases_of_the_changelog() -> None:
+    assert set(tags()) <= {version for version, _ in releases()}
+    assert set(tags("--points-at", "HEAD")) <= {__version__}
 
 
 def test_jobs_of_the_ci_are_parts_of_its_script() -> None:

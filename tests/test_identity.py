@@ -12,13 +12,17 @@ from click.testing import CliRunner, Result
 from indm.cli import main
 from indm.errors import ArtifactError
 from indm.identity import Identity
-from indm.jobs import IMPORTED, MAKERS, Job, job_inputs, job_names, job_parameters, manifest
+from indm.jobs import IMPORTED, MAKERS, Job, job_inputs, job_names, job_parameters, lasting_inputs, manifest
 from indm.pipeline import STAGES
 from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
 from tests.conftest import REPOSITORY
 
-SMOKE = load_suite(REPOSITORY / "params/smoke.yaml")
+# With every kind of job.
+SMOKE = Suite.model_validate(
+    load_suite(REPOSITORY / "params/smoke.yaml").model_dump(exclude_unset=True)
+    | {"shards": {"sample": 2, "sweep": 2, "nll": 2}}
+)
 JOBS = [Job(name, subject) for name, stage in STAGES.items() for subject in stage.subjects(SMOKE)]
 
 
@@ -275,7 +279,7 @@ def test_every_job_says_what_it_was_made_by(finished: Path) -> None:
         content = json.loads((finished / manifest(job.stage).format(**job_names(SMOKE, job))).read_text())
         assert (content["stage"], content["subject"], content["suite"]) == (*job, "smoke")
         assert content["parameters"] == json.loads(json.dumps(job_parameters(SMOKE, job)))
-        assert set(content["inputs"]) == {path for path, _ in job_inputs(SMOKE, job)}
+        assert set(content["inputs"]) == set(lasting_inputs(SMOKE, job))
 
 
 def call(root: Path, *arguments: str) -> Result:

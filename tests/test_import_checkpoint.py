@@ -204,6 +204,22 @@ def test_foreign_file_is_refused(workplace: Path) -> None:
     refused(workplace, "found ['state_dict'], expected the keys model, ema, step")
 
 
+@pytest.mark.parametrize(("key", "value"), [("step", "many"), ("model", 5), ("model", {"module.a": 5})])
+def test_values_of_another_type_are_refused(workplace: Path, key: str, value: object) -> None:
+    released_files(workplace, RUNS["vp"])
+    path = workplace / "checkpoint_1.pth"
+    torch.save(torch.load(path, weights_only=True) | {key: value}, path)
+    refused(workplace, "checkpoint_1.pth: found step ", "expected a number and tensors")
+
+
+def test_a_configuration_of_another_type_is_refused(workplace: Path) -> None:
+    released_files(workplace, RUNS["vp"])
+    config = released_config("vp")
+    config["training"]["sde"] = 5
+    (workplace / "vp.json").write_text(json.dumps(config))
+    refused(workplace, "released configuration: found a value of another type than released")
+
+
 def test_keys_and_shapes_are_listed(workplace: Path) -> None:
     released_files(workplace, RUNS["vp"])
     path = workplace / "checkpoint_1.pth"
@@ -244,5 +260,8 @@ def test_averaged_weights_that_do_not_fit_are_refused() -> None:
     assert torch.equal(averaged_state(good, "x")["a.running_mean"], torch.zeros(2))
     with pytest.raises(ArtifactError, match="found 1 averaged weights, expected 2"):
         averaged_state({"model": state, "ema": {"shadow_params": [torch.ones(2)]}}, "x")
+    for shadow in (None, 5, [5, 5]):
+        with pytest.raises(ArtifactError, match="x: ema holds no shadow_params, expected the list of averaged weights"):
+            averaged_state({"model": state, "ema": {"shadow_params": shadow}}, "x")
     with pytest.raises(ArtifactError, match=r"averaged weight of b.weight is \(2,\), expected \(3,\)"):
         averaged_state({"model": state, "ema": {"shadow_params": [torch.ones(2), torch.ones(2)]}}, "x")

@@ -13,7 +13,7 @@ PACKAGE = REPOSITORY / "indm"
 # From the ground up; a room imports rooms of lower floors, and itself.
 FLOORS = [
     {"errors", "seeding"},
-    {"process", "progress", "registry"},
+    {"process", "progress", "registry", "shipped", "terminal"},
     {"store", "suite", "data", "networks", "flows"},
     {"diffusion"},
     {"released", "metrics", "report"},
@@ -21,8 +21,8 @@ FLOORS = [
     {"toy2d", "tuning", "doctor", "pipeline"},
     {"stamps", "jobs"},
     {"identity"},
-    {"stages", "track", "kept", "register"},
-    {"cli"},
+    {"stages", "track", "kept", "register", "watching"},
+    {"cli", "library"},
     {"__main__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -71,8 +71,8 @@ def test_no_stage_imports_another() -> None:
 
 
 def test_packages_import_nothing() -> None:
-    """Else a module's stamp would be of all that its package imports."""
-    for path in PACKAGE.rglob("__init__.py"):
+    """Else a module's stamp would be of all that its package imports. The package itself is in no stamp."""
+    for path in PACKAGE.glob("*/**/__init__.py"):
         assert not [
             node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom | ast.Import)
         ]
@@ -81,6 +81,7 @@ def test_packages_import_nothing() -> None:
 @pytest.mark.parametrize(
     "module",
     [
+        "indm",
         "indm.cli",
         "indm.suite.load",
         "indm.suite.claims",

@@ -16,6 +16,9 @@ from indm.diffusion.sde import SDE, build_sde, importance_time
 from indm.flows.build import build_flow
 from indm.flows.log_det import Series
 from indm.registry import DIFFUSIONS
+from indm.suite.load import load_suite
+from indm.training.spec import model_spec
+from tests.conftest import REPOSITORY
 from tests.gaussian import GaussianData
 from tests.test_sde import LEARNED, build
 from tests.test_training import model
@@ -341,6 +344,22 @@ def test_untrained_network_under_ve_has_the_likelihoods_of_a_score_of_zero(name:
     )
     assert ((found - expected).abs() < 0.01).all(axis=None)
     assert expected["nll"].mean() == pytest.approx(UNTRAINED_NLL, abs=0.01)
+
+
+def test_untrained_network_under_vp_has_the_likelihood_of_docs_paper() -> None:
+    """It predicts no noise, so the ODE only scales the data: to a normal latent of hardly any signal."""
+    text = (REPOSITORY / "docs/paper.md").read_text()
+    untrained_nll = (math.log(2 * math.pi) / 2 + 10.05 / 2) / math.log(2)
+    assert f"{untrained_nll + math.log2(256 / 2):.2f} bits/dim" in text
+    shape = [1, 8, 8]
+    torch.manual_seed(0)
+    spec = model_spec(load_suite(REPOSITORY / "params/smoke.yaml"), "digits-vp-ddpmpp-nll-s0", shape)
+    network = ImplicitNonlinearDiffusion(spec).eval().requires_grad_(False)
+    images = torch.randint(0, 17, (20, *shape), generator=Generator().manual_seed(0), dtype=torch.uint8)
+    evaluation = Evaluation(20, 5, None, 32, "exact", None, uncorrected=False)
+    options: dict[str, Any] = {"seed": ("digits", 0), "device": torch.device("cpu"), "description": ""}
+    found = likelihoods(network, images, 17, evaluation, once=lambda _, make: make(), **options)
+    assert found["nll"].mean() == pytest.approx(untrained_nll + math.log2(17 / 2), abs=0.02)
 
 
 def test_tolerance_of_the_log_determinant_is_in_bits_per_dimension() -> None:

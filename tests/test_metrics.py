@@ -1,6 +1,7 @@
 """Metrics against float64 closed forms and the libraries' own functions; extractors; standard errors."""
 
 import copy
+import re
 import tracemalloc
 import warnings
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, i
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
 from indm.data.levels import to_uint8
-from indm.errors import DataError
+from indm.errors import DataError, DivergenceError
 from indm.metrics import extractors
 from indm.metrics import frechet as frechet_module
 from indm.metrics import kid as kid_module
@@ -377,7 +378,18 @@ def test_statistics_alone_leave_out_what_needs_features() -> None:
 
 def test_too_few_images_are_named() -> None:
     rows = gaussian_features(50, 8, 0)
-    with pytest.raises(DataError, match=r"found 50 generated images, expected at least 100; make fid\.kid_subset_size"):
+    with pytest.raises(DataError, match=r"found 50 compared images, expected at least 100; make fid\.kid_subset_size"):
         measure(rows, gaussian_features(150, 8, 1))
     with pytest.raises(DataError, match="found 50 reference images"):
         measure(gaussian_features(150, 8, 1), rows)
+
+
+@pytest.mark.parametrize("lr", [1.0, 1e30])
+def test_a_classifier_that_learns_nothing_is_one_line(lr: float) -> None:
+    images, labels = torch.randint(0, 256, (16, 3, 8, 8), dtype=torch.uint8), torch.arange(16) % 10
+    with pytest.raises(
+        DivergenceError, match=rf"the classifier learned nothing: .*; lower its lr, {re.escape(f'{lr:g}')}"
+    ):
+        train_classifier(
+            SmallClassifier(10), images, labels, steps=3, batch_size=8, lr=lr, seed=("test",), progress=iter
+        )

@@ -1,31 +1,45 @@
 """The page: every number from a file, every absence named, and what a reader does with it in a browser."""
 
 import base64
+import io
 import itertools
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
+import pandas as pd
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from docutils.core import publish_parts  # type: ignore[import-untyped]
+from jinja2 import Environment
+from playwright.sync_api import sync_playwright
+from rich.console import Console
 
 from indm.errors import ArtifactError
 from indm.metrics.weights import TORCH_FIDELITY
 from indm.registry import DATASETS
 from indm.report.figures import FIGURES, plot_figures
 from indm.report.grades import MEANINGS, SHOWN
+from indm.report.page.answers import read_answers
 from indm.report.page.caveats import caveats
 from indm.report.page.entries import set_numbers
 from indm.report.page.missing import missing
-from indm.report.page.render import render
+from indm.report.page.pictures import read_figures
+from indm.report.page.remarks import remarks
+from indm.report.page.render import render, render_headline
 from indm.report.page.tables import Table, read_table
+from indm.report.palette import DARK, VARIABLES
 from indm.report.published import PAPER_BATCH, PAPER_DATASETS, PAPER_STEPS, PUBLISHED_WEIGHTS
+from indm.report.show import VIEWS, _table
 from indm.stages.report import contents
-from indm.store.files import write_json
+from indm.store.files import write_json, write_table
 from indm.suite.content import suite_sha256
 from indm.suite.expand import suite_files
 from indm.suite.load import load_suite
@@ -137,18 +151,167 @@ def test_headings_are_in_order_and_identifiers_unique(page: Reader) -> None:
 
 def test_tables_have_captions_and_scopes_and_pictures_have_texts(page: Reader) -> None:
     tags = [tag for tag, _ in page.elements]
-    assert tags.count("table") == tags.count("caption") == 14
+    assert tags.count("table") == tags.count("caption") == 15
     assert all(attributes.get("scope") in ("col", "row") for tag, attributes in page.elements if tag == "th")
     assert all(attributes.get("alt") for tag, attributes in page.elements if tag == "img")
     assert tags.count("img") == 3 * len(RUNS)
-    assert tags.count("svg") == len(FIGURES)
+    plots = [attributes for tag, attributes in page.elements if tag == "svg" and attributes.get("class") != "strip"]
+    assert len(plots) == len(FIGURES)
 
 
 def test_verdicts_that_other_seeds_might_not_repeat_are_called_borderline(folder: Path) -> None:
-    verdicts = (folder / "index.html").read_text().split("<table")[0]
-    for grade, place in (("inconclusive", "digits, VP, fid (borderline)"), ("contradicted", "digits, VP, nll")):
-        assert f'{grade}</span> <span class="place">{place}</span>' in verdicts
-    assert verdicts.count("borderline)") == 1
+    answers = read_answers(folder / "results" / SUITE / "tables/claims.csv", folder / "nothing")
+    assert [answer.grade.text for answer in answers if answer.borderline] == ["inconclusive"]
+    first, _, rest = (folder / "index.html").read_text().split("<table")[0].partition("<main")
+    assert (first.count("(borderline)"), rest.count("(borderline)")) == (1, 1)
+
+
+def test_the_first_screen_answers_each_question_in_words_and_numbers(folder: Path) -> None:
+    text = " ".join(
+        re.sub("<[^>]*>", "", (folder / "index.html").read_text().split("<main")[1].split("<table")[0]).split()
+    )
+    for words in (
+        "Is it so that INDM has a lower NLL. digits, VP, fid ≈ Explained by a control.",
+        "Against DDPM++: 0.031 [0.007, 0.055] bits/dim; against standardised: at most 0.0",
+        "✓ Shown. Against DDPM++: 0.052 [0.019, 0.085] bits/dim; against same compute: 0.0",
+        "− Ruled out. Against DDPM++: −0.041 [−0.122, 0.040] FID, at most 0.067.",
+        "? Inconclusive (borderline). Against DDPM++: 0.021 [",
+        "✗ Contradicted. Against DDPM++: −0.082 [−0.145, −0.019] FID.",
+        "No runs here that would answer: Has INDM the lowest FID?",
+    ):
+        assert words in text, words
+
+
+def test_the_description_of_snakemakes_report_has_the_headline_too(folder: Path) -> None:
+    """Set as Snakemake sets it: workflow/report/workflow.rst, by Jinja and docutils."""
+    tables = folder / "results" / SUITE / "tables"
+    config = {"suite": SUITE, "headline": lambda: render_headline(tables)}
+    rst = (REPOSITORY / "workflow/report/workflow.rst").read_text()
+    text = Environment().from_string(rst).render(snakemake=SimpleNamespace(config=config))
+    html = publish_parts(text, writer="html", settings_overrides={"halt_level": 2})["html_body"]
+    page = (folder / "index.html").read_text()
+    for question in re.findall(r'<a href="#answer-[^"]+">([^<]+)</a>', page):
+        assert question in html
+    assert "main claims that this suite can test, <strong>1</strong> is <strong>shown</strong>" in html
+    assert 'href="#answer' not in html
+
+
+def test_the_headline_names_the_claims_that_it_counts(folder: Path) -> None:
+    header = (folder / "index.html").read_text().split("<main")[0].split("<header>")[1]
+    lead = " ".join(re.sub("<[^>]*>", "", header).split())
+    counts = (
+        "1 is shown, 1 is explained by a control, 1 is contradicted, 1 is ruled out, 1 is inconclusive: Is it so that"
+    )
+    assert counts in lead
+    named = re.findall(r'<a href="#(answer-[^"]+)">([^<]+)</a>', header)
+    assert [question for _, question in named] == [
+        *("Is it so that INDM has a lower NLL.", "Is it so that The gap between NELBO and NLL is smaller."),
+        *("Is it so that INDM has a lower FID.", *["Is it so that INDM loses less FID at ten steps."] * 2),
+    ]
+    assert "? Inconclusive (borderline): 0.021 [" in lead
+    assert len({anchor for anchor, _ in named}) == 5
+
+
+def test_verdicts_have_the_same_words_everywhere(folder: Path, tmp_path: Path) -> None:
+    """On the page, in the terminal, and in README.md: those of docs/claims.md."""
+    for path in ("README.md", "docs/results/README.md", "indm/report/page/templates/index.html.jinja"):
+        assert "undecided" not in (REPOSITORY / path).read_text().lower(), path
+    cells = re.findall(r"\| ([a-z ]+)\*?, -?\d", (REPOSITORY / "README.md").read_text())
+    assert cells
+    assert set(cells) <= set(MEANINGS)
+    page = (folder / "index.html").read_text()
+    verdicts = re.findall(
+        r'class="verdict"><span aria-hidden="true">.</span> ([^<]+?)(?: \(borderline\))?</strong>', page
+    )
+    assert verdicts
+    assert {verdict.lower() for verdict in verdicts} <= set(MEANINGS)
+    row = pd.read_csv(folder / "results" / SUITE / "tables/claims.csv").iloc[[3]].assign(against="", role="")
+    shown = [*_table(row.fillna({"sde": "", "objective": "", "model": ""}), VIEWS["claims"])]
+    console = Console(width=100, file=io.StringIO())
+    console.print(*shown)
+    assert "inconclusive*" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def write_rows(path: Path, **columns: list[Any]) -> None:
+    same = {"suite": SUITE, "dataset": "digits", "sde": "ve", "model": "ddpmpp", "variant": "", "objective": "fid"}
+    write_table(path, pd.DataFrame(columns).assign(**{key: text for key, text in same.items() if key not in columns}))
+
+
+REMARKS: dict[str, tuple[dict[str, list[Any]], dict[str, list[Any]], str]] = {
+    "discretization": (
+        {"sampler": ["ode_euler"] * 2, "steps": [5, 20], "fid": [2.0, 3.0], "fid_se": [0.1, 0.1]},
+        {"fid": [3.0, 2.9]},
+        "ODE, Euler under VE on digits: more steps give a higher FID in 1 of 1 models,"
+        " as from 5 to 20 of DDPM++, fid (2.00 ± 0.10 to",
+    ),
+    "nll": (
+        {"gap": [0.1, -0.02], "gap_se": [0.01, 0.011]},
+        {"gap": [0.1, 0.02]},
+        "The gap is negative in 1 of 2 rows, down to −0.020 ± 0.011. NELBO bounds the likelihood of the SDE",
+    ),
+    "fid": (
+        {
+            "model": ["indm", "real (test split)"],
+            "num_samples": [400, 360],
+            "fid": [0.1, 0.2],
+            "fid_image_se": [0.05, 0.08],
+        },
+        {"fid": [0.3, 0.2]},
+        "1 of 1 models on digits have a lower FID than real (test split) (0.200 ± 0.080): few images bias FID upwards, and",
+    ),
+    "protocol": (
+        {
+            "factor": ["base", "num_samples"],
+            "setting": ["suite", "400"],
+            "difference": [0.0, -0.04],
+            "difference_image_se": [0.0, 0.1],
+            "note": ["run: 400 images; reference train", "mean over 3 groups"],
+        },
+        {"setting": ["suite", "200"]},
+        "Images, 400, of digits is not the suite’s protocol itself: it averages groups of as many images, drawn anew.",
+    ),
+    "toy2d": (
+        {"nll": [13.0], "nll_se": [2.0], "nll_median": [0.5]},
+        {"nll": [0.6]},
+        "The mean NLL of DDPM++ on digits is 13.0 ± 2.0, and the median of its seeds 0.500: a few seeds far off make the mean.",
+    ),
+}
+
+
+@pytest.mark.parametrize("table", REMARKS)
+def test_what_looks_wrong_is_explained_where_it_shows(tmp_path: Path, table: str) -> None:
+    """And nowhere else."""
+    columns, usual, words = REMARKS[table]
+    write_rows(tmp_path / f"{table}.csv", **columns)
+    (remark,) = remarks(tmp_path)[table]
+    text = "".join(map(str, remark))
+    assert text.startswith(words)
+    write_rows(tmp_path / f"{table}.csv", **columns | usual)
+    assert remarks(tmp_path)[table] == []
+    pd.read_csv(tmp_path / f"{table}.csv").iloc[:0].to_csv(tmp_path / f"{table}.csv", index=False)
+    assert remarks(tmp_path) == {table: []}
+
+
+def test_remarks_of_a_suite_stand_on_its_page(folder: Path) -> None:
+    """Their numbers are among those that test_every_number_is_in_a_file_of_results_and_rounded_from_it looks up."""
+    html = (folder / "index.html").read_text()
+    found = remarks(folder / "results" / SUITE / "tables")
+    assert html.count('<p class="remark">') == sum(map(len, found.values())) > 0
+
+
+def test_effects_stand_where_they_lie_and_the_closest_control_is_marked(folder: Path) -> None:
+    tables = folder / "results" / SUITE / "tables"
+    answer = read_answers(tables / "claims.csv", tables / "effects.csv")[0]
+    assert [(effect.against, effect.decides) for effect in answer.effects] == [
+        ("DDPM++", False),
+        ("standardised", True),
+        ("learned scale", False),
+    ]
+    numbers = np.array([[0.0531, 0.0291, 0.0771], [0.0062, -0.0178, 0.0302], [0.0417, 0.0177, 0.0657]])
+    places = np.array([effect.places for effect in answer.effects])
+    slope = (answer.smallest - answer.zero) / 0.01
+    np.testing.assert_allclose(places, answer.zero + slope * numbers, atol=0.05)
+    assert 0 < places.min() < places.max() < 100
 
 
 def test_downloads_hold_the_files_and_the_tables(folder: Path, page: Reader) -> None:
@@ -220,20 +383,27 @@ def test_what_a_suite_no_longer_has_is_not_on_its_page(tmp_path: Path) -> None:
 # What the page of each suite must say of it; a new suite says here what its numbers are.
 SHORT, OTHER_DATA, OWN_FEATURES = "Trainings are short: ", "none of the paper’s datasets", "on features of digits-cnn"
 NOTHING = "its numbers mean nothing: models were trained for "
+OTHER_FASHION = "fashion-mnist is none of the paper’s datasets (28 × 28 pixels"
+OWN_FASHION = "FID and KID of fashion-mnist are on features"
 CAVEATS = {
     "smoke": [NOTHING + "20 steps of 16 images", OTHER_DATA, OWN_FEATURES],
     "smoke-images": [
         NOTHING + "3 steps of 4 images",
         "standin32 is none of the paper’s datasets (32 × 32 pixels of 256 levels; synthetic stand-in",
-        "all other scores of images of standin32 mean nothing: Inception has not the published weights",
+        "all other scores of images of standin32 mean nothing: Inception does not have the published weights",
         "standin64 is none of the paper’s datasets (64 × 64 pixels of 256 levels; synthetic stand-in",
-        "all other scores of images of standin64 mean nothing: Inception has not the published weights",
+        "all other scores of images of standin64 mean nothing: Inception does not have the published weights",
     ],
     "digits": [SHORT, OTHER_DATA, OWN_FEATURES],
     "digits-full": [SHORT, OTHER_DATA, OWN_FEATURES],
     "digits-pilot": [SHORT, OTHER_DATA, OWN_FEATURES],
     "digits-search": [SHORT, OTHER_DATA, OWN_FEATURES],
+    "fashion": [SHORT, OTHER_FASHION, OWN_FASHION],
+    "fashion-search": [NOTHING + "600 steps of 32 images", OTHER_FASHION, OWN_FASHION],
+    "cifar10": [SHORT],
+    "cifar10-check": [NOTHING + "300 steps of 128 images"],
     "paper": [],
+    "paper-seeds": [],
 }
 
 
@@ -268,7 +438,8 @@ def test_other_weights_under_the_published_name_are_said(tmp_path: Path) -> None
     write_json(results / "data/digits/reference.json", reference)
     html = render(CONTENTS, results, tmp_path / "figures")
     assert (
-        "Inception has not the published weights (inception-v3-compat, sha256 12121212…, published 6726825d…)" in html
+        "Inception does not have the published weights (inception-v3-compat, sha256 12121212…, published 6726825d…)"
+        in html
     )
 
 
@@ -292,9 +463,24 @@ def test_figures_on_the_page_name_their_error_bars(folder: Path) -> None:
     assert len(plots) == len(FIGURES)
     for caption in plots:
         text = caption.split("</figcaption>")[0]
-        expected = "no error bars" if "protocol.csv" in text else "Error bars: 95 % interval of the mean over 3 seeds"
+        over = "over images, of one run" if "protocol.csv" in text else "of the mean over 3 seeds"
+        expected = f"Error bars: 95 % interval {over}"
         expected = "Error bars: one standard error over images." if "tuning.csv" in text else expected
         assert expected in text
+
+
+def test_figures_on_the_page_have_the_colours_of_its_theme(folder: Path) -> None:
+    """And not the ground that they lie on by themselves, whose rules would hold for the whole page."""
+    html = (folder / "index.html").read_text()
+    assert all(name in html for name in ("stroke: var(--blue)", "stroke: var(--soft)", "fill: currentColor"))
+    assert not [
+        colour for colour in (*DARK, "prefers-color-scheme: dark) {[") if colour in html.partition("</style>")[2]
+    ]
+    style = (REPOSITORY / "indm/report/page/templates/style.css").read_text()
+    dark = style.partition("@media (prefers-color-scheme: dark)")[2].partition("* {")[0]
+    names = {"currentColor": "--ink"}
+    for light, variable in VARIABLES.items():
+        assert f"{names.get(variable, variable[4:-1])}: {DARK[light]};" in dark
 
 
 def test_the_page_has_the_checksum_that_provenance_has(tmp_path: Path) -> None:
@@ -320,7 +506,7 @@ def test_grades_mean_the_same_wherever_they_are_explained(folder: Path, name: st
     page = " ".join((folder / "index.html").read_text().split())
     for grade, meaning in meanings.items():
         assert meaning in prose, grade
-        assert f"<strong>{grade.capitalize()}</strong>: {meaning}." in page
+        assert f"</span> {grade}</span>: {meaning}." in page
 
 
 def test_text_of_results_cannot_become_markup(tmp_path: Path) -> None:
@@ -338,6 +524,53 @@ def test_provenance_of_another_job_is_refused(tmp_path: Path) -> None:
     second.write_text(first.read_text())
     with pytest.raises(ArtifactError, match=rf"{second}: found .* expected .*: another job's"):
         render(CONTENTS, results, tmp_path / "figures")
+
+
+@pytest.mark.parametrize("name", ["fid", "claims"])
+@pytest.mark.parametrize("text", ["", "\x00\xff"])
+def test_a_table_that_is_none_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    results = write_made_up_results(tmp_path / "results")
+    (results / f"tables/{name}.csv").write_text(text, encoding="latin-1")
+    with pytest.raises(ArtifactError, match=rf"{name}\.csv: .*; delete it and run its stage, or the suite, again"):
+        render(CONTENTS, results, tmp_path / "figures")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({}, "found {'suite': None,"),
+        ({"suite": 1, "commit": 1}, "found no commit, uncommitted_changes, machine, versions"),
+    ],
+)
+def test_provenance_that_says_nothing_is_refused(tmp_path: Path, content: dict[str, Any], words: str) -> None:
+    results = write_made_up_results(tmp_path / "results")
+    path = next(results.glob("runs/*/provenance/train.json"))
+    known = json.loads(path.read_text())
+    write_json(path, content and {key: known[key] for key in ("suite", "stage", "subject")} | {"commit": 1})
+    with pytest.raises(ArtifactError, match=f"train.json: {words}"):
+        render(CONTENTS, results, tmp_path / "figures")
+
+
+DRAWINGS = {
+    "": "found no drawing (no element found",
+    "<svg>": "found no drawing (no element found",
+    "<p>no drawing</p>": "found <p> in a drawing, expected shapes and texts alone",
+    "<g/>": "found a <g> element, expected <svg>",
+    "<svg><script>alert(1)</script></svg>": "found <script> in a drawing",
+    '<svg xmlns="http://www.w3.org/2000/svg"><foreignObject/></svg>': "found <foreignObject> in a drawing",
+    '<svg><g onload="alert(1)"/></svg>': "found the attribute onload in a drawing",
+    '<svg><use href="javascript:alert(1)"/></svg>': "found a reference to javascript:alert(1) in a drawing",
+    '<svg><image href="https://example.org/a.png"/></svg>': "found a reference to https://example.org/a.png in a drawing",
+}
+
+
+@pytest.mark.parametrize("text", DRAWINGS)
+def test_what_does_more_than_draw_is_no_part_of_the_page(tmp_path: Path, text: str) -> None:
+    (tmp_path / "fid.svg").write_text(text)
+    with pytest.raises(ArtifactError) as caught:
+        read_figures(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}/fid.svg: {DRAWINGS[text]}")
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_one_seed_and_uncommitted_changes_are_said(tmp_path: Path) -> None:
@@ -370,8 +603,7 @@ def test_numbers_of_a_column_are_rounded_alike(
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-    with api.sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
         yield started
         started.close()
@@ -402,6 +634,7 @@ def column(view: Any, table: str, index: int) -> list[str]:
 @NEEDS_CHROMIUM
 @pytest.mark.browser
 def test_tables_sort_by_click_and_by_keyboard(view: Any) -> None:
+    view.locator("summary", has_text=re.compile("Table: FID and KID$")).click()
     heading = view.locator("#table-fid thead th", has_text="FID")
     index = 1 + int(heading.evaluate("cell => cell.cellIndex"))
     values = "rows => rows.map(row => Number(row.dataset.value))"
@@ -436,6 +669,17 @@ def test_a_phone_never_scrolls_sideways(view: Any, scheme: str) -> None:
 
 @NEEDS_CHROMIUM
 @pytest.mark.browser
+def test_the_first_screen_of_a_phone_has_every_verdict_and_no_value_breaks(view: Any) -> None:
+    view.set_viewport_size(PHONE)
+    lowest = "items => Math.max(...items.map(item => item.getBoundingClientRect().bottom))"
+    assert view.locator(".headline li").evaluate_all(lowest) < PHONE["height"]
+    view.evaluate("document.querySelectorAll('details').forEach(item => item.open = true)")
+    lines = "items => Math.max(...items.map(item => new Set([...item.getClientRects()].map(box => box.top)).size))"
+    assert view.locator(".value").evaluate_all(lines) == 1
+
+
+@NEEDS_CHROMIUM
+@pytest.mark.browser
 def test_every_picture_is_shown(view: Any) -> None:
     assert view.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
     assert view.locator("figure.plot svg").count() == len(FIGURES)
@@ -450,33 +694,23 @@ def test_the_first_tab_skips_to_the_results(view: Any) -> None:
     assert view.evaluate("document.activeElement.id") == "main"
 
 
-# Relative luminance and contrast: WCAG 2.2, https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio.
-CONTRASTS = """() => {
-  const light = (text) => {
-    const [r, g, b] = text.match(/[\\d.]+/g).slice(0, 3).map((x) => x / 255)
-      .map((x) => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const paper = light(getComputedStyle(document.body).backgroundColor);
-  return [...document.querySelectorAll("p, td, th, caption, a, dd, dt, .grade, .error, .source")].map((item) => {
-    const ink = light(getComputedStyle(item).color);
-    return [(Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05), item.className || item.tagName];
-  });
-}"""
-
-
 @NEEDS_CHROMIUM
 @pytest.mark.browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_has_contrast(view: Any, scheme: str) -> None:
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark"), (1600, "light")])
+def test_axe_finds_nothing(view: Any, width: int, scheme: str) -> None:
+    """No fault of accessibility that axe-core knows: contrast, headings, names, roles, tables."""
+    view.set_viewport_size({"width": width, "height": 900})
     view.emulate_media(color_scheme=scheme)
-    assert [found for found in view.evaluate(CONTRASTS) if found[0] < 4.5 and found[1] != "skip"] == []
+    view.evaluate("document.querySelectorAll('details').forEach(item => item.open = true)")
+    found = Axe().run(view)
+    assert found.violations_count == 0, found.generate_report()
 
 
 @NEEDS_CHROMIUM
 @pytest.mark.browser
 def test_a_download_from_disk_is_the_file(view: Any, folder: Path) -> None:
     with view.expect_download() as waiting:
+        view.locator("summary", has_text="Likelihoods, bits/dim").click()
         view.locator("a[download='nll.csv']").click()
     assert Path(waiting.value.path()).read_bytes() == (folder / "results" / SUITE / "tables" / "nll.csv").read_bytes()
 
@@ -489,6 +723,45 @@ def test_print_leaves_out_what_paper_cannot_do(view: Any) -> None:
     assert not view.locator(".downloads").first.is_visible()
     assert view.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert view.evaluate("getComputedStyle(document.querySelector('.tall')).maxHeight") == "none"
+
+
+@NEEDS_CHROMIUM
+@pytest.mark.browser
+def test_a_table_too_wide_for_a_page_is_printed_across(view: Any) -> None:
+    """With its headings, which Chromium leaves out of a repeated head if they are buttons."""
+    sheets = {
+        (round(float(w)), round(float(h))) for w, h in re.findall(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", view.pdf())
+    }
+    assert {width < height for width, height in sheets} == {True, False}, sheets
+    view.emulate_media(media="print")
+    # Millimetres of the page without its margins, of 96 dots an inch.
+    view.set_viewport_size({"width": round((297 - 28) / 25.4 * 96), "height": 900})
+    view.evaluate("document.querySelectorAll('details').forEach(item => item.open = true)")
+    for table in view.locator(".wide table").all():
+        assert table.evaluate("table => table.scrollWidth <= document.body.clientWidth")
+        assert table.evaluate("table => getComputedStyle(table.querySelector('thead button')).display") == "contents"
+
+
+@NEEDS_CHROMIUM
+@pytest.mark.browser
+def test_what_is_folded_is_printed_and_folded_again(view: Any) -> None:
+    folded = "document.querySelectorAll('details:not([open])').length"
+    before = view.evaluate(folded)
+    view.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert (before > 0, view.evaluate(folded)) == (True, 0)
+    view.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert view.evaluate(folded) == before
+
+
+@NEEDS_CHROMIUM
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1280, 1600])
+def test_a_verdict_stays_in_sight_while_its_table_scrolls(view: Any, width: int) -> None:
+    view.set_viewport_size({"width": width, "height": 900})
+    view.locator("summary", has_text="Claims and verdicts").click()
+    view.evaluate("document.querySelector('#table-claims').parentNode.scrollLeft = 100000")
+    box = view.locator("#table-claims tbody tr").first.locator("th").bounding_box()
+    assert 0 <= box["x"] < width / 2
 
 
 def test_markdown_escapes_bars_and_tags(tmp_path: Path) -> None:

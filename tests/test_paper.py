@@ -218,6 +218,6 @@ def test_one_training_step_of_the_papers_size(paper: Suite, run: str) -> None:
     trainer = build_trainer(paper, run, [3, 32, 32], torch.device("cpu"))
     dataset = DATASETS["patches"]
     patches = torch.from_numpy(next(iter(dataset.read("train", dataset.load(0)["train"]))))
-    draws = draw(patches, 256, 2, ("patches", 0), 0, torch.device("cpu"), centered=trainer.model.centered)
+    draws = draw(patches, 256, 2, ("patches", 0), 0, centered=trainer.model.centered)
     losses = trainer.step(draws, 1.0)
     assert all(math.isfinite(value) for value in losses.values())

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from scipy import optimize, stats
 
+from indm.report.differences import compare
 from indm.report.intervals import TAIL, interval
 from indm.report.intervals import estimate as estimated
 from indm.report.power import MOST_SEEDS, POWER_COLUMNS, power_table, seeds_needed
@@ -16,7 +17,7 @@ from tests.test_claims import CLAIM, LINEAR, NO_IMAGES, PLAIN, claims, exactly, 
 
 
 def powered(values: pd.DataFrame, images: pd.DataFrame = NO_IMAGES, **changes: Any) -> dict[str, Any]:
-    table = power_table(values, images, claims(**changes), "s")
+    table = power_table(compare(values, images, claims(**changes)), "s")
     assert list(table) == POWER_COLUMNS
     (row,) = records(table)
     return row
@@ -98,7 +99,7 @@ def test_seeds_needed_show_a_claim_against_everything_at_once() -> None:
 
 def test_an_effect_that_was_found_changes_nothing() -> None:
     values = [planted(PLAIN | {("indm", ""): mean}, seeds=4, noise=0.005) for mean in (2.0, 3.0)]
-    first, second = (power_table(one, NO_IMAGES, claims(controls=[]), "s") for one in values)
+    first, second = (power_table(compare(one, NO_IMAGES, claims(controls=[])), "s") for one in values)
     assert first["seeds_needed"].notna().all()
     pd.testing.assert_frame_equal(first, second)
 
@@ -107,7 +108,9 @@ def test_primary_rows_need_more() -> None:
     values = planted({("indm", ""): 2.0, ("ddpmpp", ""): 2.1}, seeds=5, noise=0.005)
     family = [CLAIM | {"id": name, "controls": [], "family": "primary"} for name in ("one", "two", "three", "four")]
     alone = CLAIM | {"controls": []}
-    table = power_table(values, NO_IMAGES, Claims.model_validate({"controls": {}, "claims": [*family, alone]}), "s")
+    table = power_table(
+        compare(values, NO_IMAGES, Claims.model_validate({"controls": {}, "claims": [*family, alone]})), "s"
+    )
     needed = table["seeds_needed"].tolist()
     assert needed[:4] == [needed[0]] * 4
     assert needed[0] > needed[4]
@@ -142,4 +145,6 @@ def test_what_has_no_spread_or_no_effect_to_assume_says_so() -> None:
     alone = powered(planted({("indm", ""): 2.0, ("ddpmpp", ""): 2.1}, 4, 0.004))
     assert alone["note"] == "without standardised, scale: no two seeds here"
     assert alone["seeds_needed"] == alone["seeds_baseline"]
-    assert len(power_table(planted({("indm", ""): 2.0}, 4, 0.005), NO_IMAGES, claims(baseline=LINEAR), "s")) == 0
+    assert (
+        len(power_table(compare(planted({("indm", ""): 2.0}, 4, 0.005), NO_IMAGES, claims(baseline=LINEAR)), "s")) == 0
+    )

@@ -25,11 +25,13 @@ from indm.kept.publish import TABLES, first_runs
 from indm.kept.weights import WEIGHTS_FORMAT
 from indm.pipeline import STAGES
 from indm.register import write_registrations
-from indm.report.readme import numbers, verdicts, with_results
+from indm.report.figures import plot_figures
+from indm.report.readme import FURTHER, answers, numbers, verdicts, with_answers, with_verdicts
 from indm.report.results import read_rows
 from indm.store.blocks import replace_block
 from indm.store.files import CHECKPOINT_FORMAT, read_weights, write_weights
 from indm.store.provenance import provenance
+from indm.suite.claims import load_claims
 from indm.suite.load import load_suite
 from indm.suite.registrations import Registration, Registrations
 from indm.training.spec import model_spec
@@ -98,7 +100,9 @@ def test_the_folder_has_tables_figures_samples_and_provenance(checkout: Path) ->
     for name in tables:
         assert (TARGET / name).read_bytes() == (checkout / "results/smoke" / name).read_bytes()
     (execution,) = json.loads((TARGET / "provenance.json").read_text())["executions"]
-    jobs = {name: len(stage.subjects(SMOKE)) for name, stage in STAGES.items() if stage.subject}
+    jobs = {
+        name: len(stage.subjects(SMOKE)) for name, stage in STAGES.items() if stage.subject and stage.subjects(SMOKE)
+    }
     assert execution["jobs"] == jobs
     assert execution["seconds"] == pytest.approx(1.5 * sum(jobs.values()))
     assert {key: execution[key] for key in module.ALIKE} == {key: EXECUTION[key] for key in module.ALIKE}
@@ -218,6 +222,26 @@ def test_what_is_published_no_more_is_removed(checkout: Path) -> None:
     assert (TARGET / "notes.md").exists()
 
 
+def test_a_folder_that_no_publishing_wrote_is_left_alone(checkout: Path) -> None:
+    (TARGET / "samples").mkdir(parents=True)
+    (TARGET / "samples/mine.png").write_text("mine")
+    done = publish()
+    assert done.exit_code == 1
+    assert done.output.startswith(f"indm publish: {TARGET}: found samples/mine.png and no provenance.json, expected")
+    assert files() == {"samples/mine.png": b"mine"}
+
+
+def test_a_page_that_is_no_text_is_refused(checkout: Path) -> None:
+    TARGET.mkdir(parents=True)
+    (TARGET / "README.md").write_bytes(b"\xff\xfe")
+    done = publish()
+    assert done.exit_code == 1
+    assert (
+        done.output
+        == f"indm publish: {TARGET}/README.md: found bytes that are no UTF-8, expected a text; save it as UTF-8\n"
+    )
+
+
 def test_published_weights_are_the_averaged_ones_in_single_precision(checkout: Path) -> None:
     expected = train(checkout)
     done = publish("--weights", RUN)
@@ -312,8 +336,11 @@ def test_verdicts_of_all_suites_stand_side_by_side() -> None:
         claim_row("b", "no data", suite="digits-full", repeatability=np.nan),
         claim_row("c", "single training", suite="digits-full", repeatability=np.nan, low=np.nan, high=np.nan),
     ]
-    assert verdicts({"digits": pd.DataFrame(first), "digits-full": pd.DataFrame(full)}).splitlines() == [
-        "| claim | `digits`: a first look | `digits-full`: the evidence |",
+    text = verdicts({"digits": pd.DataFrame(first), "digits-full": pd.DataFrame(full)})
+    # No line ends within a value.
+    assert "0.020\u00a0[0.010,\u00a00.034]" in text
+    assert text.replace("\u00a0", " ").splitlines() == [
+        "| claim | `digits`: a first look | `digits-full`: longer trainings, more seeds |",
         "|---|---|---|",
         "| \\|a\\| < 1 (nats; smallest effect 0.01) | shown, 0.020 [0.010, 0.034] | inconclusive*, 0.020 [0.010, 0.034] |",
         "| \\|b\\| < 1 (nats; smallest effect 0.01) | moons: ruled out, 0.020 [0.010, 0.034]; "
@@ -341,17 +368,52 @@ def test_numbers_have_both_errors_and_the_floor() -> None:
     assert "a machine" in text
 
 
-def test_readme_says_what_the_published_results_say() -> None:
+def test_readme_and_the_page_of_verdicts_say_what_the_published_results_say() -> None:
     """On failure: make generate."""
-    readme = (REPOSITORY / "README.md").read_text()
-    assert readme == with_results(readme, REPOSITORY / "docs/results")
+    published, readme = REPOSITORY / "docs/results", (REPOSITORY / "README.md").read_text()
+    assert readme == with_answers(readme, published, load_claims(REPOSITORY / "params/claims.yaml"))
+    page = (published / "README.md").read_text()
+    assert page == with_verdicts(page, published)
 
 
-def test_the_numbers_in_readme_s_text_are_those_of_the_published_claims() -> None:
-    text = (REPOSITORY / "README.md").read_text().split("<!-- end of exploratory -->")[1].split("<!-- numbers: ")[0]
-    claims = [read_rows(path) for path in (REPOSITORY / "docs/results").glob("digits*/tables/claims.csv")]
-    ends = pd.concat(claims)[["effect", "low", "high", "control_effect", "control_low", "control_high"]]
+def shapes(svg: str) -> tuple[str, Any]:
+    """The text of a drawing without its numbers, and its numbers: another processor may round the last digit otherwise."""
+    number = re.compile(r"-?\d+\.\d+")
+    # Names of shapes are hashes of them.
+    return number.sub("", re.sub(r"[#\"][a-z][0-9a-f]{10}\b", "", svg)), np.array(number.findall(svg), dtype=float)
+
+
+@pytest.mark.parametrize("suite", ["digits", "digits-search"])
+def test_published_figures_are_drawn_from_the_published_tables(suite: str) -> None:
+    """On failure: draw them again, indm.report.figures.plot_figures, and say so beside them."""
+    folder = REPOSITORY / "docs/results" / suite
+    for name, svg in plot_figures(folder / "tables").items():
+        published, drawn = shapes((folder / f"figures/{name}.svg").read_text()), shapes(svg.decode())
+        assert published[0] == drawn[0], name
+        np.testing.assert_allclose(drawn[1], published[1], atol=0.01, err_msg=name)
+
+
+def test_answers_are_of_questions_that_have_data() -> None:
+    claims = load_claims(REPOSITORY / "params/claims.yaml").claims
+    assert {claim.id for claim in claims} >= set(FURTHER)
+    claims = [claim for claim in claims if not claim.id.endswith("-2d")]
+    rows = [
+        claim_row("better-nll", "inconclusive", repeatability=0.5),
+        claim_row("smaller-gap", "no data", repeatability=np.nan),
+        claim_row("better-nll-2d", "shown"),
+    ]
+    assert answers({"digits": pd.DataFrame(rows)}, claims).replace("\u00a0", " ").splitlines() == [
+        "| question | `digits`: a first look |",
+        "|---|---|",
+        "| Is INDM's likelihood (NLL) better? (NLL, bits/dim; smallest effect 0.01) | inconclusive*, 0.020 [0.010, 0.034] |",
+    ]
+
+
+def test_the_numbers_in_readme_s_text_are_those_of_the_published_effects() -> None:
+    text = (REPOSITORY / "README.md").read_text().split("<!-- end of answers -->")[1]
+    effects = [read_rows(path) for path in (REPOSITORY / "docs/results").glob("digits*/tables/effects.csv")]
+    ends = pd.concat(effects)[["effect", "low", "high"]]
     known = {f"{abs(value):.3f}" for value in ends.to_numpy().ravel() if not np.isnan(value)}
-    found = set(re.findall(r"\d+\.\d{3}\b", text))
+    found = set(re.findall(r"\d+\.\d{3}\b", text.split("## The suites")[0]))
     assert found
     assert found <= known

@@ -132,9 +132,7 @@ def test_another_state_of_what_is_registered_is_refused(checkout: str) -> None:
     commit()
     done = register()
     assert done.exit_code == 1
-    assert (
-        f"suite digits-full is registered as it was in commit {checkout[:12]}, and it or the claims are" in done.output
-    )
+    assert f"suite digits-full is registered as it was in commit {checkout[:12]}, and the suite or the" in done.output
     assert FILE.read_text() == before
 
 

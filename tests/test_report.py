@@ -13,7 +13,7 @@ from indm.report.comparison import COMPARISON_COLUMNS, comparison_table
 from indm.report.compute import compute_table
 from indm.report.export import present
 from indm.report.published import read_published
-from indm.report.results import CELL, IDENTITY, Results, read_results, records
+from indm.report.results import CELL, IDENTITY, Results, read_results, read_texts, records
 from indm.report.tables import (
     ABLATION_COLUMNS,
     DISCRETIZATION_COLUMNS,
@@ -32,12 +32,13 @@ from indm.report.tables import (
     toy2d_table,
 )
 from indm.report.values import IMAGE_COLUMNS, VALUE_COLUMNS, images_table, values_table
+from indm.report.written import write_published
 from indm.store.files import write_json, write_table
 from indm.store.layout import Layout
 from tests.conftest import REPOSITORY
 
 PUBLISHED = read_published(REPOSITORY / "params" / "published.csv")
-EXTRACTORS = {"digits": "digits-cnn", "cifar10": "inception-v3-compat"}
+EXTRACTORS = {"fashion-mnist": "fashion-cnn", "digits": "digits-cnn", "cifar10": "inception-v3-compat"}
 FIDS = {"fid_se": 0.5, "kid": 0.1, "kid_se": 0.01}
 CELL_OF_DDPMPP = {"dataset": "digits", "sde": "vp", "model": "ddpmpp", "variant": "", "objective": "fid"}
 FLOORS = {
@@ -273,10 +274,32 @@ def compared(folder: Path, runs: list[dict[str, Any]]) -> pd.DataFrame:
 def test_every_published_number_is_compared_or_shown_absent(tmp_path: Path) -> None:
     table = compared(tmp_path, [{}])
     assert list(table) == COMPARISON_COLUMNS
-    assert table["published"].tolist() == PUBLISHED["value"].astype(float).tolist()
+    ours = PUBLISHED[PUBLISHED["model"].isin(["ddpmpp", "indm"])]
+    assert table["published"].tolist() == ours["value"].astype(float).tolist()
     assert table[["ours", "difference"]].isna().all(axis=None)
-    assert set(table["verdict"]) == {"not comparable", "context"}
+    assert set(table["verdict"]) == {"not comparable"}
     assert table["protocol_differences"].iloc[2] == "dataset: ours digits, published cifar10"
+
+
+def test_numbers_of_other_models_stand_beside_our_lowest_on_the_same_dataset(tmp_path: Path) -> None:
+    runs = [{"dataset": "fashion-mnist", "nll": nll, "model": model} for model, nll in (("ddpmpp", 3.4), ("indm", 3.3))]
+    table = compared(tmp_path, runs)
+    rows = table[table["verdict"] == "context"]
+    assert set(rows["dataset"]) == {"fashion-mnist"}
+    hclt = rows[rows["model"] == "hclt"].iloc[0]
+    assert (hclt["published"], hclt["ours"]) == (3.34, 3.3)
+    assert hclt["difference"] == pytest.approx(-0.04)
+    assert hclt["protocol_differences"].startswith("model: ours INDM, VP, fid, the lowest; images: ours ")
+
+
+@pytest.mark.parametrize("empty", ["fid", "nll"])
+def test_a_suite_without_one_kind_of_number_is_compared(tmp_path: Path, empty: str) -> None:
+    """An empty table has no types, so no number is asked of its columns."""
+    results = written(tmp_path, [{"dataset": "fashion-mnist", "nll": 3.4}])
+    tables = {"fid": fid_table(results, PUBLISHED), "nll": nll_table(results, PUBLISHED)}
+    tables[empty] = pd.DataFrame(columns=tables[empty].columns)
+    table = comparison_table("s", tables["fid"], tables["nll"], values_table(results), PUBLISHED)
+    assert (table.loc[table["ours"].notna(), "metric"] == "nll").all()
 
 
 VP = {"dataset": "cifar10", "parameters": 61_804_419, "num_samples": 50_000}
@@ -338,7 +361,7 @@ def test_other_models_are_context_and_stand_last(tmp_path: Path) -> None:
     assert set(table["model"][~context]) == {"indm", "ddpmpp"}
     assert table["note"][context].str.startswith("context: ").all()
     assert not table["note"][~context].str.startswith("context").any()
-    assert table["protocol_differences"][context].isna().all()
+    assert table["protocol_differences"][context].str.startswith("model: ours DDPM++").all()
     assert context.is_monotonic_increasing
 
 
@@ -413,3 +436,13 @@ def test_presentation_has_errors_beside_values_and_dashes() -> None:
 
 def test_an_empty_table_keeps_its_columns() -> None:
     assert present(TABLE.iloc[:0]).split() == ["model", "fid", "kid", "x"]
+
+
+def test_a_text_that_a_spreadsheet_would_compute_begins_with_an_apostrophe(tmp_path: Path) -> None:
+    texts = ["=1+1", "+cmd", "-cmd", "@SUM(1)", "\tx", "-1.5", "+2e3", "a = b", ""]
+    write_published(tmp_path / "claims.csv", pd.DataFrame({"statement": texts, "effect": [-1.5] * len(texts)}))
+    table = read_texts(tmp_path / "claims.csv", "statement")
+    assert list(table["statement"]) == ["'=1+1", "'+cmd", "'-cmd", "'@SUM(1)", "'\tx", "-1.5", "+2e3", "a = b", ""]
+    assert set(table["effect"]) == {"-1.5"}
+    with pytest.raises(ArtifactError, match=r"claims\.csv: found no column grade, expected it in a table of claims"):
+        read_texts(tmp_path / "claims.csv", "grade")

@@ -104,7 +104,7 @@ def cut_at(step: int) -> Callable[[str], Callable[[range], Iterable[int]]]:
                 raise PowerCutError
             yield i
 
-    return lambda _: progress
+    return lambda *_: progress
 
 
 def outputs(folder: Path, names: Iterable[str] = OUTPUTS) -> dict[str, bytes]:
@@ -194,8 +194,8 @@ def test_the_state_of_something_else_is_ignored(
     capsys.readouterr()
     assert train_with_cuts(SUITE, layout, []) == undisturbed
     errors = capsys.readouterr().err
-    assert f"{scratch}: ignores and removes 2 files of other parameters, data, code or versions" in errors
-    assert "goes on after" not in errors
+    assert f"{scratch}: removes 2 files of other parameters, data, code or versions" in errors
+    assert "continues after" not in errors
 
 
 def test_other_code_makes_another_key() -> None:
@@ -239,7 +239,7 @@ def test_provenance_counts_the_seconds_before_the_cut(layout: Layout, scratch: P
     arguments = ["train", "--suite", write_suite(tmp_path, SUITE), "--out", str(layout.root), "--run", RUN]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
-    assert f"goes on after step 5, from {scratch}" in done.output
+    assert f"continues after step 5, from {scratch}" in done.output
     assert 1000 < read_json(layout.run(RUN) / "provenance" / "train.json")["seconds"] < 1100
 
 
@@ -255,7 +255,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_state(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "step", diverge)
-        words = rf"training stopped at step 6: loss nan.*lower lr or flow_lr; the state of after step 6 is kept in {scratch}/state"
+        words = rf"training stopped at step 6: loss nan.*lower lr or flow_lr; the state after step 6 is saved in {scratch}/state"
         with pytest.raises(DivergenceError, match=words):
             train.run(SUITE, layout, RUN)
     state, _ = read_weights(scratch / "state.safetensors", resume.FORMAT)
@@ -294,7 +294,7 @@ def test_a_full_disk_is_one_line_and_what_was_kept_stays(
         done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 1
     (line,) = [line for line in done.output.splitlines() if line.startswith("indm ")]
-    assert "cannot be written: No space left on device; free space or rights, then run again" in line
+    assert "cannot be written: No space left on device; free disk space or get write access, then run again" in line
     assert not list(layout.suite_folder.rglob("*.tmp"))
     assert len(list(layout.scratch(RUN, stage).glob("*.safetensors"))) in (1, 2)
     assert outputs(module.run(SUITE, layout, RUN).folder) == undisturbed
@@ -311,8 +311,21 @@ def test_a_read_only_results_folder_is_one_line(layout: Layout, scratch: Path) -
         patch.setattr(Path, "mkdir", refuse)
         with pytest.raises(ArtifactError) as caught:
             train.run(SUITE, layout, RUN)
-    words = "cannot be written: Read-only file system; free space or rights, then run again"
+    words = "cannot be written: Read-only file system; free disk space or get write access, then run again"
     assert str(caught.value) == f"{scratch}: {words}"
+
+
+def test_a_full_disk_at_the_lock_is_one_line(scratch: Path) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resume.os, "write", full)
+        with pytest.raises(ArtifactError) as caught:
+            open_scratch(scratch, "key").__enter__()
+    assert str(caught.value) == (
+        f"{scratch}: cannot be written: No space left on device; free disk space or get write access, then run again"
+    )
 
 
 def test_a_link_in_the_place_of_scratch_is_refused_and_what_it_points_to_stays(scratch: Path, tmp_path: Path) -> None:
@@ -334,7 +347,10 @@ def test_two_at_the_same_work(scratch: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(resume, "LOCK_SECONDS", 0.1)
     with open_scratch(scratch, "key") as first:
         first.save("state", {}, {"history": 3})
-        with pytest.raises(ArtifactError, match=rf"{scratch}: found process {os.getpid()} on .* at this work"):
+        with pytest.raises(
+            ArtifactError,
+            match=rf"{scratch}: found process {os.getpid()} on .* using this folder, expected no other process",
+        ):
             open_scratch(scratch, "key").__enter__()
         found = first.load("state")
         assert found is not None
@@ -390,7 +406,7 @@ def test_a_lock_that_cannot_be_signed_is_one_line(scratch: Path, monkeypatch: py
     monkeypatch.setattr(os, "write", fill)
     with pytest.raises(ArtifactError) as caught:
         open_scratch(scratch, "key").__enter__()
-    words = "cannot be written: No space left on device; free space or rights, then run again"
+    words = "cannot be written: No space left on device; free disk space or get write access, then run again"
     assert str(caught.value) == f"{scratch}: {words}"
 
 
@@ -439,7 +455,7 @@ def test_a_likelihood_that_is_not_finite_is_not_kept(layout: Layout, scratch: Pa
     train_with_cuts(SUITE, layout, [])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "four_numbers", lambda *_, **__: {"nelbo": torch.tensor([1.0, math.inf])})
-        with pytest.raises(DivergenceError, match="a likelihood is not finite: train longer, take more ode_steps"):
+        with pytest.raises(DivergenceError, match="a likelihood is not finite: take more ode_steps"):
             nll.run(SUITE, layout, RUN)
     assert [path.name for path in layout.scratch(RUN, "nll").iterdir()] == ["lock"]
 
@@ -472,12 +488,12 @@ def test_sigterm_finishes_the_step_saves_and_asks_to_be_run_again(
     assert 3 <= step < 30
     (line,) = [line for line in errors.splitlines() if line.startswith("indm train: ")]
     assert line == (
-        f"indm train: stopped by SIGTERM; the state of after step {step} is kept in {scratch}/state.safetensors; "
-        "run it again to go on"
+        f"indm train: stopped by SIGTERM; the state after step {step} is saved in {scratch}/state.safetensors; "
+        "run it again to continue"
     )
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert f"goes on after step {step}, from " in done.stderr
+    assert f"continues after step {step}, from " in done.stderr
     assert outputs(layout.run(RUN)) == undisturbed
     # Outside of a training, SIGTERM kills as ever.
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -489,8 +505,9 @@ def test_scratch_is_ignored_by_git_and_dvc() -> None:
     assert "/results/*/scratch/" in (REPOSITORY / ".dvcignore").read_text().splitlines()
 
 
-def test_every_fault_names_tests_that_there_are() -> None:
-    rows = re.findall(r"^\| (?!---|fault).+$", (REPOSITORY / "docs/faults.md").read_text(), flags=re.MULTILINE)
+@pytest.mark.parametrize("page", ["faults.md", "faults-tested.md"])
+def test_every_fault_names_tests_that_there_are(page: str) -> None:
+    rows = re.findall(r"^\| (?!---|fault).+$", (REPOSITORY / "docs" / page).read_text(), flags=re.MULTILINE)
     assert len(rows) > 15
     for row in rows:
         file = ""

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from indm.diffusion.adaptive import solve_adaptively
 from indm.diffusion.generate import CountedNoise
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.diffusion.objectives import perturb
@@ -393,3 +394,14 @@ def test_a_flow_that_cannot_be_inverted_leaves_its_images_out(monkeypatch: pytes
     images, latents = forward_images(model, torch.zeros(1, 1, 8, 8), [0.0, 1.0], Generator().manual_seed(1))
     assert images.isnan().all()
     assert latents.isfinite().all()
+
+
+@pytest.mark.parametrize("case", ["not a number", "too many steps"])
+def test_an_adaptive_ode_without_a_solution_is_one_line(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    monkeypatch.setattr("indm.diffusion.adaptive.MOST_STEPS", 3)
+    factor = math.nan if case == "not a number" else 100.0
+    ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    with pytest.raises(
+        ConvergenceError, match=r"the adaptive ODE found no solution \(.*\), expected one of tolerance 1e-05"
+    ):
+        solve_adaptively(lambda _, z: factor * z.sin(), torch.ones(2), ends, 1e-5)

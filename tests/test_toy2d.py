@@ -256,18 +256,17 @@ def study(points: Tensor, **changes: Any) -> dict[tuple[str, str], Stack]:
     return {(cell.model, cell.variant): cell.stack for cell in cells}
 
 
-def test_a_seed_gives_the_same_whatever_other_seeds_there_are() -> None:
+def test_a_seed_begins_with_the_same_whatever_other_seeds_there_are() -> None:
+    """Data and weights, to the bit: with rates of 0 they stay. What training makes of them is compared in float64 above."""
     alone, among = (draw_splits("moons", 50, 0.05, seeds, "train") for seeds in ([5], [4, 5]))
-    torch.testing.assert_close(alone[0], among[1], rtol=0, atol=0)
+    assert torch.equal(alone[0], among[1])
+    still = RECIPE | SIZES | {"lr": 0.0, "flow_lr": 0.0, "map_lr": 0.0}
     few, many = (
-        train_cells(seeds=seeds, points=points, sde=VP(), **RECIPE | SIZES)
-        for seeds, points in (([5], alone), ([4, 5], among))
+        train_cells(seeds=seeds, points=points, sde=VP(), **still) for seeds, points in (([5], alone), ([4, 5], among))
     )
-    x = alone[:, :7]
     for one, both in zip(few, many, strict=True):
-        torch.testing.assert_close(one.stack.flow(x)[0], select(both.stack, slice(1, 2)).flow(x)[0])
-        for name, value in one.stack.noise.state_dict().items():
-            torch.testing.assert_close(value[0], both.stack.noise.state_dict()[name][1], rtol=1e-4, atol=1e-5)
+        for name, value in one.stack.state_dict().items():
+            torch.testing.assert_close(value[0], both.stack.state_dict()[name][1], rtol=1e-5, atol=1e-6)
 
 
 def test_frozen_flow_is_a_new_score_on_the_latents_of_indms_flow() -> None:

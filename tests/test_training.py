@@ -2,6 +2,8 @@
 
 import copy
 import math
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -14,17 +16,20 @@ from torch import Generator, Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model
 from indm.diffusion.objectives import gaussian_nll, nelbo, noise_error
 from indm.diffusion.sde import importance_time, soft_truncation_time
-from indm.errors import DataError, DivergenceError
+from indm.errors import ArtifactError, DataError, DivergenceError
 from indm.flows.build import build_flow
-from indm.flows.log_det import draw_roulette
 from indm.flows.registered.resflow import ResidualFlow
+from indm.flows.sources import draw_roulette
+from indm.progress import bar, watched
 from indm.seeding import derive_seed
+from indm.store.files import CHECKPOINT_FORMAT, write_weights
 from indm.suite.expand import suite_files
 from indm.suite.load import load_suite
 from indm.training.batches import Draws, draw
+from indm.training.checkpoint import write_training
 from indm.training.flops import step_flops
 from indm.training.loop import History, Plan, learning_rate, train
 from indm.training.spec import build_trainer
@@ -90,7 +95,7 @@ def same(first: list[Tensor], second: list[Tensor]) -> bool:
 def test_an_epoch_sees_every_image_once_and_the_next_in_another_order() -> None:
     # 20 images that are told apart by their first pixel's level.
     data = torch.arange(20, dtype=torch.uint8)[:, None, None, None].expand(20, 1, 8, 8)
-    steps = [draw(data, 32, 5, SEED, step, CPU).x[:, 0, 0, 0] for step in range(8)]
+    steps = [draw(data, 32, 5, SEED, step).x[:, 0, 0, 0] for step in range(8)]
     levels = [((step + 1) * 16).floor().int().tolist() for step in steps]
     first, second = list(chain(*levels[:4])), list(chain(*levels[4:]))
     assert sorted(first) == sorted(second) == list(range(20))
@@ -98,7 +103,7 @@ def test_an_epoch_sees_every_image_once_and_the_next_in_another_order() -> None:
 
 
 def test_draws_repeat_and_differ_from_step_to_step() -> None:
-    first, again, other = (draw(images(), 17, 8, SEED, step, CPU) for step in (3, 3, 4))
+    first, again, other = (draw(images(), 17, 8, SEED, step) for step in (3, 3, 4))
     assert torch.equal(first.x, again.x)
     assert torch.equal(first.noise, again.noise)
     assert torch.equal(first.u, again.u)
@@ -107,7 +112,7 @@ def test_draws_repeat_and_differ_from_step_to_step() -> None:
 
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(DataError, match="found 4 training images, expected at least batch_size 8"):
-        draw(images(4), 17, 8, SEED, 0, CPU)
+        draw(images(4), 17, 8, SEED, 0)
 
 
 def test_learning_rate_warms_up_and_falls() -> None:
@@ -123,7 +128,7 @@ def test_learning_rate_warms_up_and_falls() -> None:
 def test_a_step_moves_both_networks_and_the_average(objective: str, sde: str) -> None:
     trainer = Trainer(model(sde=sde), Optimisation(objective=objective, **OPTIONS))
     before = weights(trainer.model.noise), weights(trainer.model.flow)
-    losses = trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0)
+    losses = trainer.step(draw(images(), 17, 8, SEED, 0), 1.0)
     assert not same(before[0], weights(trainer.model.noise))
     assert not same(before[1], weights(trainer.model.flow))
     assert not same(before[0], weights(trainer.averaged().noise))
@@ -136,17 +141,73 @@ def test_under_ve_the_joint_step_scales_the_score_gradient_of_the_alternating_on
     gradients = []
     for alternate in (True, False):
         trainer = Trainer(model("identity", sde="ve"), Optimisation(objective="fid", alternate=alternate, **OPTIONS))
-        trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0)
+        trainer.step(draw(images(), 17, 8, SEED, 0), 1.0)
         gradients.append(torch.cat([p.grad.flatten() for p in trainer.model.noise.parameters() if p.grad is not None]))
     z = importance_time(trainer.model.sde, torch.zeros(1, dtype=torch.float64), 1e-5)[1]
     torch.testing.assert_close(gradients[1], z * gradients[0], rtol=1e-3, atol=1e-5)
+
+
+def test_weights_that_are_not_finite_are_neither_written_nor_read(tmp_path: Path) -> None:
+    trainer, identity = Trainer(model(), Optimisation(objective="nll", **OPTIONS)), {"run": "a", "step": 5}
+    nn.init.constant_(next(trainer.model.noise.parameters()), math.nan)
+    with pytest.raises(DivergenceError, match=r"after step 5: \d+ weights are not finite, raw\.noise\..*: lower lr"):
+        write_training(tmp_path, trainer, [], identity, {})
+    assert not any(tmp_path.iterdir())
+    tensors = {f"ema.{key}": value for key, value in trainer.model.state_dict().items()}
+    path = tmp_path / "checkpoint.safetensors"
+    write_weights(path, tensors, {"model": trainer.model.spec}, CHECKPOINT_FORMAT)
+    with pytest.raises(
+        ArtifactError, match=r"checkpoint\.safetensors: noise\..*: found \d+ numbers that are not finite"
+    ):
+        load_model(path, CPU, {"score": "ema", "flow": "ema"})
+
+
+@pytest.mark.parametrize("objective", ["nll", "fid"])
+def test_a_watched_training_is_the_same_and_notes_what_its_steps_know(objective: str, tmp_path: Path) -> None:
+    """The numbers are those of the last step, and of an INDM all: nothing is drawn or computed in another order for them."""
+
+    def run(progress: Any) -> tuple[Trainer, list[dict[str, float]]]:
+        trainer = Trainer(model(), Optimisation(objective=objective, **OPTIONS))
+        plan = Plan(steps=4, **PLAN)
+        return trainer, train(trainer, images(), 17, plan, **LOOP | {"progress": progress})
+
+    plain = run(iter)
+    with watched(tmp_path / "a.jsonl", goes_on=False):
+        watching = run(bar("a", lambda: plain[0].noted))
+    assert watching[1] == plain[1]
+    assert same(weights(watching[0].model), weights(plain[0].model))
+    names = {f"{key}_{part}" for key in ("lr", "gradient_norm") for part in ("score", "flow")}
+    assert set(plain[0].noted) == names | {"score_loss", "flow_loss", "log_det_term"}
+    assert all(math.isfinite(value) for value in plain[0].noted.values())
+    bounds = plain[0].flow_bounds()
+    assert 0 < bounds["lipschitz_smallest"] <= bounds["lipschitz_largest"] < 1
+
+
+@pytest.mark.parametrize("objective", ["nll", "fid"])
+def test_a_step_reads_numbers_from_the_device_once(objective: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(model(), Optimisation(objective=objective, **OPTIONS))
+    draws = draw(images(), 17, 8, SEED, 0, False, trainer.model.centered)
+    readers: list[str] = []
+
+    def counted(read: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+        def count(self: Tensor) -> Any:
+            # Who reads: what the flow draws for itself lies on the CPU.
+            readers.append(Path(sys._getframe(1).f_code.co_filename).name)
+            return read(self)
+
+        return count
+
+    for name in ("item", "tolist"):
+        monkeypatch.setattr(Tensor, name, counted(getattr(Tensor, name)))
+    trainer.step(draws, 1.0)
+    assert readers.count("trainer.py") == 1
 
 
 @pytest.mark.parametrize("objective", ["nll", "fid"])
 def test_identity_flow_runs_through_the_same_path(objective: str) -> None:
     trainer = Trainer(model("identity"), Optimisation(objective=objective, **OPTIONS))
     before = weights(trainer.model.noise)
-    trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0)
+    trainer.step(draw(images(), 17, 8, SEED, 0), 1.0)
     assert not same(before, weights(trainer.model.noise))
     assert list(trainer.model.flow.parameters()) == []
 
@@ -154,8 +215,8 @@ def test_identity_flow_runs_through_the_same_path(objective: str) -> None:
 def test_fid_objective_trains_the_flow_on_the_nelbo_alone() -> None:
     """The flow's gradient is the NELBO's with the score of before the step: variance weighting would be no bound."""
     trainer = Trainer(model(), Optimisation(objective="fid", **OPTIONS))
-    draws = draw(images(), 17, 8, SEED, 0, CPU)
-    twin, own = model(), draw(images(), 17, 8, SEED, 0, CPU).fresh()
+    draws = draw(images(), 17, 8, SEED, 0)
+    twin, own = model(), draw(images(), 17, 8, SEED, 0).fresh()
     z0, log_det = twin.flow(own.x, "train", own.generator)
     t, z = importance_time(twin.sde, own.u, twin.eps)
     error = noise_error(twin.noise, twin.sde, z0, t, own.noise)
@@ -167,7 +228,7 @@ def test_fid_objective_trains_the_flow_on_the_nelbo_alone() -> None:
 
 def test_fid_objective_trains_the_score_on_latents_of_the_updated_flow() -> None:
     trainer = Trainer(model(), Optimisation(objective="fid", **OPTIONS))
-    draws = draw(images(), 17, 8, SEED, 0, CPU)
+    draws = draw(images(), 17, 8, SEED, 0)
     score_before = {key: value.clone() for key, value in trainer.model.noise.state_dict().items()}
     loss = trainer.step(draws, 1.0)["score_loss"]
     twin = model()
@@ -183,7 +244,7 @@ def test_fid_objective_gives_each_network_times_and_noise_of_its_own() -> None:
     trainer = Trainer(model(), Optimisation(objective="fid", **OPTIONS))
     seen: list[Tensor] = []
     trainer.model.noise.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
-    draws = draw(images(), 17, 8, SEED, 0, CPU)
+    draws = draw(images(), 17, 8, SEED, 0)
     trainer.step(draws, 1.0)
     first, second = seen
     shared = importance_time(trainer.model.sde, draws.u, 1e-5)[0]
@@ -192,7 +253,7 @@ def test_fid_objective_gives_each_network_times_and_noise_of_its_own() -> None:
 
 
 def test_fresh_draws_have_the_same_images_and_independent_times_and_noise() -> None:
-    draws = draw(images(4000), 17, 4000, SEED, 0, CPU)
+    draws = draw(images(4000), 17, 4000, SEED, 0)
     fresh = draws.fresh()
     assert torch.equal(fresh.x, draws.x)
     assert fresh.u.mean().item() == pytest.approx(0.5, abs=0.02)
@@ -212,7 +273,7 @@ def test_micro_batches_average_to_the_gradient_of_the_whole(objective: str, flow
         trainer = Trainer(
             model(flow), Optimisation(objective=objective, micro_batches=parts, **OPTIONS | {"flow_lr": 0.0})
         )
-        trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0)
+        trainer.step(draw(images(), 17, 8, SEED, 0), 1.0)
         gradients.append([parameter.grad for parameter in trainer.model.noise.parameters()])
     for whole, averaged in zip(*gradients, strict=True):
         torch.testing.assert_close(averaged, whole, rtol=1e-3, atol=1e-5)
@@ -221,7 +282,7 @@ def test_micro_batches_average_to_the_gradient_of_the_whole(objective: str, flow
 def _gradients(objective: str, **options: Any) -> tuple[list[Tensor], dict[str, float]]:
     """Take a step; return the gradients that the optimisers saw, and the losses."""
     trainer = Trainer(model(), Optimisation(objective=objective, **OPTIONS | options))
-    losses = trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0)
+    losses = trainer.step(draw(images(), 17, 8, SEED, 0), 1.0)
     return [p.grad for p in trainer.model.parameters() if p.grad is not None], losses
 
 
@@ -249,7 +310,7 @@ def test_soft_truncation_draws_one_time_for_a_batch() -> None:
     trainer = Trainer(model("identity"), Optimisation(objective="nll", soft_truncation=1.2, **OPTIONS))
     seen: list[Tensor] = []
     trainer.model.noise.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
-    draws = draw(images(), 17, 8, SEED, 0, CPU)
+    draws = draw(images(), 17, 8, SEED, 0)
     trainer.step(draws, 1.0)
     eps = soft_truncation_time(draws.truncation, 1e-5, 1.2)
     torch.testing.assert_close(seen[0], importance_time(trainer.model.sde, draws.u, eps)[0])
@@ -265,7 +326,7 @@ def test_reconstruction_adds_the_residual() -> None:
             for parameter in net.parameters():
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=Generator().manual_seed(0)))
         trainer = Trainer(net, Optimisation(objective="nll", reconstruction=reconstruction, **OPTIONS))
-        losses.append(trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0))
+        losses.append(trainer.step(draw(images(), 17, 8, SEED, 0), 1.0))
     assert losses[0]["score_loss"] == losses[1]["score_loss"]
     assert losses[0]["flow_loss"] != losses[1]["flow_loss"]
 
@@ -277,7 +338,7 @@ def test_running_deviation_is_that_of_the_latents_that_the_score_is_trained_on(o
     trainer = Trainer(
         model(normalise_input="running", scale=3.0, mean=0.5, std=1.0), Optimisation(objective=objective, **options)
     )
-    draws = [draw(images(), 17, 8, SEED, step, CPU) for step in range(3)]
+    draws = [draw(images(), 17, 8, SEED, step) for step in range(3)]
     trainer.step(draws[0], 1.0, flow_alone=True)
     assert trainer.model.noise.variance.item() == 1
     variances = []
@@ -294,14 +355,14 @@ def test_running_deviation_is_that_of_the_latents_that_the_score_is_trained_on(o
 def test_flips_turn_half_of_the_images() -> None:
     data = torch.zeros(200, 1, 8, 8, dtype=torch.uint8)
     data[..., :4] = 16
-    left = draw(data, 17, 200, SEED, 0, CPU, random_flip=True).x[..., :4].mean((1, 2, 3)) > 0
+    left = draw(data, 17, 200, SEED, 0, random_flip=True).x[..., :4].mean((1, 2, 3)) > 0
     assert 70 < left.sum() < 130
-    assert (draw(data, 17, 200, SEED, 0, CPU).x[..., :4].mean((1, 2, 3)) > 0).all()
+    assert (draw(data, 17, 200, SEED, 0).x[..., :4].mean((1, 2, 3)) > 0).all()
 
 
 def test_optimiser_state_has_both_moments_of_every_parameter() -> None:
     trainer = Trainer(model(), Optimisation(objective="nll", **OPTIONS))
-    trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0)
+    trainer.step(draw(images(), 17, 8, SEED, 0), 1.0)
     state = trainer.optimiser_state()
     for part, module in (("score", trainer.model.noise), ("flow", trainer.model.flow)):
         count = sum(1 for _ in module.parameters())
@@ -311,12 +372,12 @@ def test_optimiser_state_has_both_moments_of_every_parameter() -> None:
 def test_a_step_of_the_flow_alone_follows_the_normalizing_flow_and_leaves_the_score() -> None:
     trainer = Trainer(model(), Optimisation(objective="fid", **OPTIONS))
     before = weights(trainer.model.noise)
-    losses = trainer.step(draw(images(), 17, 8, SEED, 0, CPU), 1.0, flow_alone=True)
+    losses = trainer.step(draw(images(), 17, 8, SEED, 0), 1.0, flow_alone=True)
     assert set(losses) == {"flow_loss"}
     assert same(before, weights(trainer.model.noise))
     assert (trainer.averages["score"].updates, trainer.averages["flow"].updates) == (0, 1)
     twin = model()
-    draws = draw(images(), 17, 8, SEED, 0, CPU)
+    draws = draw(images(), 17, 8, SEED, 0)
     z, log_det = twin.flow(draws.x, "train", draws.generator)
     ((gaussian_nll(z, 1.0) - log_det).mean() / 64).backward()
     for found, expected in zip(trainer.model.flow.parameters(), twin.flow.parameters(), strict=True):
@@ -370,7 +431,7 @@ def test_fresh_score_follows_a_whole_training_and_is_a_ddpmpp_of_its_latents(obj
     spec = trainer.model.spec | {"flow": FLOWS["identity"]}
     twin = Trainer(ImplicitNonlinearDiffusion(spec), Optimisation(objective=objective, **OPTIONS))
     for step in range(4, 8):
-        draws = draw(images(), 17, 8, SEED, step, CPU)
+        draws = draw(images(), 17, 8, SEED, step)
         twin.step(replace(draws, x=flow(draws.x, "none")[0]), learning_rate(step - 4, 4, 2, "cosine"))
     assert same(weights(trainer.model.noise), weights(twin.model.noise))
     assert same(weights(trainer.averages["score"].module), weights(twin.averages["score"].module))
@@ -379,7 +440,7 @@ def test_fresh_score_follows_a_whole_training_and_is_a_ddpmpp_of_its_latents(obj
 @pytest.mark.parametrize("flow", ["identity", "resflow"])
 def test_scale_of_the_latent_is_that_of_the_data(flow: str) -> None:
     """To the bit for a power of two: the same weights from images x at scale 4 as from images 4x."""
-    draws = [draw(images(), 17, 8, SEED, step, CPU) for step in range(3)]
+    draws = [draw(images(), 17, 8, SEED, step) for step in range(3)]
     scaled = [replace(d, x=4 * d.x, generator=Generator().manual_seed(0)) for d in draws]
     draws = [replace(d, generator=Generator().manual_seed(0)) for d in draws]
     inside = Trainer(model(flow, scale=4.0, mean=0.0, std=1.0), Optimisation(objective="nll", **OPTIONS))
@@ -411,7 +472,7 @@ def test_operations_of_a_tiny_network_counted_by_hand() -> None:
     conv = 2 * batch * pixels * channels * 9  # and again for the weight's gradient; the image needs none
     product = 2 * batch * pixels * pixels * channels  # Q K^T, and the weights times V; each has two gradients
     linear = 2 * batch * 128 * 7  # with two gradients
-    draws = draw(images(), 17, batch, SEED, 0, CPU)
+    draws = draw(images(), 17, batch, SEED, 0)
     found = step_flops(cast(Trainer, TinyTrainer()), draws)
     assert found == 2 * conv + 2 * 3 * product + 3 * linear
 
@@ -419,7 +480,7 @@ def test_operations_of_a_tiny_network_counted_by_hand() -> None:
 def test_operations_agree_with_torchs_counter_and_change_nothing() -> None:
     trainer = Trainer(model("identity"), Optimisation(objective="nll", **OPTIONS))
     before = weights(trainer.model)
-    draws = draw(images(), 17, 8, SEED, 0, CPU)
+    draws = draw(images(), 17, 8, SEED, 0)
     # The fast kernel of attention on a CPU is one that it does not know.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         copy.deepcopy(trainer).step(draws, 0.0)
@@ -434,8 +495,8 @@ def test_operations_of_each_kind_of_step() -> None:
     joint, alternating = (
         Trainer(model(), Optimisation(objective=objective, **OPTIONS)) for objective in ("nll", "fid")
     )
-    counts = [step_flops(trainer, draw(images(), 17, 8, SEED, 0, CPU)) for trainer in (joint, alternating)]
-    alone = step_flops(joint, draw(images(), 17, 8, SEED, 0, CPU), flow_alone=True)
+    counts = [step_flops(trainer, draw(images(), 17, 8, SEED, 0)) for trainer in (joint, alternating)]
+    alone = step_flops(joint, draw(images(), 17, 8, SEED, 0), flow_alone=True)
     assert 0 < alone < counts[0] < counts[1]
 
 
@@ -454,7 +515,7 @@ def test_operations_are_those_expected_of_the_flows_random_number_of_terms(
     flow: str, mean: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against the mean over draws; each number that is drawn is counted once."""
-    draws = draw(images(), 17, 8, SEED, 0, CPU)
+    draws = draw(images(), 17, 8, SEED, 0)
     generator = Generator().manual_seed(0)
     numbers = [draw_roulette(mean, generator) for _ in range(4000)]
     counts = {number: step_flops(with_terms(2 + number, 0.0, flow), draws) for number in set(numbers)}
@@ -463,39 +524,49 @@ def test_operations_are_those_expected_of_the_flows_random_number_of_terms(
     assert abs(drawn.mean() - found) < 4 * drawn.std() / math.sqrt(len(drawn))
     assert len({counts[number + 1] - counts[number] for number in counts if number + 1 in counts}) == 1
     # What is counted is what a step does when it draws.
-    monkeypatch.setattr("indm.flows.registered.resflow.draw_roulette", lambda *_: 3)
+    monkeypatch.setattr("indm.flows.sources.draw_roulette", lambda *_: 3)
     trainer = with_terms(2, mean, flow)
     trainer.model.flow.fix_terms = lambda _: None  # type: ignore[method-assign, assignment]
     assert step_flops(trainer, draws) == counts[3]
 
 
 def test_operations_do_not_depend_on_the_seed() -> None:
-    counts = {step_flops(with_terms(2, 2.0), draw(images(), 17, 8, ("digits", seed), seed, CPU)) for seed in range(6)}
+    counts = {step_flops(with_terms(2, 2.0), draw(images(), 17, 8, ("digits", seed), seed)) for seed in range(6)}
     assert len(counts) == 1
 
 
-SHAPES = {"digits": [1, 8, 8]}  # of the datasets of which a suite has the control
+# Of the datasets of which a suite has the control.
+SHAPES = {"digits": [1, 8, 8], "fashion-mnist": [1, 28, 28], "cifar10": [3, 32, 32]}
 
 
-@pytest.mark.parametrize("path", suite_files(REPOSITORY / "params"), ids=lambda path: path.stem)
-def test_control_of_equal_compute_trains_for_the_flops_of_indm(path: Path) -> None:
-    """To within half of a step, of the first seed of every cell: seeds have the same counts."""
-    suite = load_suite(path)
+# A step of CIFAR-10's networks takes seconds.
+SLOW = ("cifar10", "paper-seeds")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(path.stem, marks=[pytest.mark.long] if path.stem in SLOW else [])
+        for path in suite_files(REPOSITORY / "params")
+    ],
+)
+def test_control_of_equal_compute_trains_for_the_flops_of_indm(name: str) -> None:
+    """To within half of a step, of the first seed of every cell: seeds have the same counts, and all images of a batch."""
+    suite = load_suite(REPOSITORY / f"params/{name}.yaml")
 
     def flops(name: str) -> float:
-        parameters, shape = suite.train_params(name), SHAPES[suite.runs[name].dataset]
-        batch = torch.zeros(parameters.batch_size, *shape, dtype=torch.uint8)
-        draws = draw(batch, 17, parameters.batch_size, SEED, 0, CPU)
-        return parameters.steps * step_flops(build_trainer(suite, name, shape, CPU), draws)
+        shape = SHAPES[suite.runs[name].dataset]
+        draws = draw(torch.zeros(1, *shape, dtype=torch.uint8), 17, 1, SEED, 0)
+        return suite.train_params(name).steps * step_flops(build_trainer(suite, name, shape, CPU), draws)
 
     cells: dict[str, str] = {}
     for name, run in suite.runs.items():
         if run.variant == "same-compute":
             cells.setdefault(name.removesuffix(f"-s{run.seed}"), name)
-    assert cells or path.stem != "digits-full"
-    for name in cells.values():
-        step = flops(name) / suite.train_params(name).steps
-        assert abs(flops(name) - flops(name.replace("ddpmpp-same-compute", "indm"))) <= step / 2, name
+    assert cells or name not in ("digits-full", "fashion", *SLOW)
+    for control in cells.values():
+        found, expected = flops(control), flops(control.replace("ddpmpp-same-compute", "indm"))
+        assert abs(found - expected) <= found / suite.train_params(control).steps / 2, control
 
 
 def test_training_repeats_to_the_bit_and_learns() -> None:

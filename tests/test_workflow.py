@@ -8,9 +8,10 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
+import torch
 import yaml
 
 from indm.pipeline import STAGES
@@ -19,6 +20,7 @@ from indm.stamps import suite_stamps
 from indm.suite.expand import suite_files
 from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
+from indm.suite.strict_yaml import parse_yaml, yaml_text
 from tests.checkout import REPOSITORY, add_dvc_file, copy_checkout, finish, run, start
 
 CELL = "digits-vp-indm-nll"
@@ -27,6 +29,9 @@ LINE = (
     f"  {CELL}: {{dataset: digits, sde: vp, model: indm, "
     'variant: "", objective: nll, seeds: [0, 1, 2], train: {}, sample: {}}\n'
 )
+
+# A suite with every kind of shard.
+SHARDED = "suite: sharded\nbased_on: smoke\nshards: {sample: 2, sweep: 3, nll: 2}\n"
 
 
 class Stage(NamedTuple):
@@ -37,20 +42,22 @@ class Stage(NamedTuple):
 
 
 Stages = dict[frozenset[str], Stage]
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout, with the dvc.yaml of every suite, that no test changes."""
     checkout = copy_checkout(tmp_path_factory.mktemp("checkout"))
-    for path in suite_files(REPOSITORY / "params"):
+    (checkout / "params/sharded.yaml").write_text(SHARDED)
+    for path in suite_files(checkout / "params"):
         if path.stem != "digits":
             add_dvc_file(checkout, path.stem)
     return checkout
 
 
-def snakemake_stages(checkout: Path, suite: str) -> Stages:
-    """Read the stages of a suite from Snakemake's graph, every job included."""
+def snakemake_jobs(checkout: Path, suite: str) -> list[Any]:
+    """Read all jobs of Snakemake's graph of a suite."""
     from snakemake.api import SnakemakeApi
     from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
 
@@ -62,9 +69,13 @@ def snakemake_stages(checkout: Path, suite: str) -> Stages:
             snakefile=Path("Snakefile"),
         )
         workflow.dag(DAGSettings(forceall=True)).execute_workflow(executor="dryrun")
-        jobs = [job for job in workflow._workflow.dag.jobs if job.shellcmd is not None]
+        return [job for job in workflow._workflow.dag.jobs if job.shellcmd is not None]
+
+
+def snakemake_stages(checkout: Path, suite: str) -> Stages:
+    """Read the stages of a suite from Snakemake's graph, every job included."""
     stages = {}
-    for job in jobs:
+    for job in snakemake_jobs(checkout, suite):
         suffix = f" 2> {job.log[0]}"
         assert job.shellcmd.endswith(suffix), job.shellcmd
         stages[frozenset(map(str, job.output))] = Stage(
@@ -89,13 +100,30 @@ def dvc_stages(checkout: Path, suite: str) -> Stages:
     return stages
 
 
-def in_new_process(function: Callable[..., Stages], *arguments: object) -> Stages:
+def gpus_asked_for(checkout: Path, device: str) -> dict[str, int]:
+    """Return how many GPUs Snakemake's jobs of suite smoke ask for, by rule, if the suite says a device and two processes."""
+    file = checkout / "params/smoke.yaml"
+    file.write_text(yaml_text(parse_yaml(file.read_text()) | {"device": device, "processes": 2}))
+    return {job.rule.name: job.resources.get("gpu", 0) for job in snakemake_jobs(checkout, "smoke")}
+
+
+def in_new_process(function: Callable[..., T], *arguments: object) -> T:
     """Call an engine in a process of its own: both change the working directory, the loggers and ``sys.path``."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result(timeout=120)
 
 
-@pytest.mark.parametrize("suite", [path.stem for path in suite_files(REPOSITORY / "params")])
+# Of every kind of stage one; the others take a quarter of a minute each, too.
+QUICK = ("smoke", "sharded", "digits", "digits-search")
+
+
+@pytest.mark.parametrize(
+    "suite",
+    [
+        pytest.param(name, marks=[] if name in QUICK else pytest.mark.long)
+        for name in (*(path.stem for path in suite_files(REPOSITORY / "params")), "sharded")
+    ],
+)
 def test_the_engines_run_the_same_stages(checkout: Path, suite: str) -> None:
     snakemake = in_new_process(snakemake_stages, checkout, suite)
     dvc = in_new_process(dvc_stages, checkout, suite)
@@ -212,7 +240,7 @@ def _edit_run(checkout: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--config", "suite=nosuch"], "found suite 'nosuch'; allowed: a file of params/: digits"),
+        (["--config", "suite=nosuch"], "found suite 'nosuch'; allowed: a file of params/: {suites}"),
         (["--config", "suite=smoke", "lr=1"], "found lr; allowed: suite alone"),
         (["--configfile", "params/smoke.yaml"], "datasets, device, "),
     ],
@@ -222,7 +250,8 @@ def test_snakemake_takes_no_setting_but_the_suite(checkout: Path, options: list[
     assert done.returncode != 0
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("Using workflow specific profile")]
     assert line.startswith("snakemake --config: ")
-    assert expected in line
+    suites = ", ".join(path.stem for path in suite_files(checkout / "params"))
+    assert expected.format(suites=suites) in line
 
 
 @pytest.mark.parametrize("target", ["table", "report"])
@@ -241,6 +270,14 @@ def test_make_makes_the_page_and_what_readme_names_next(checkout: Path, target: 
 def test_the_page_depends_on_all_that_its_suite_says() -> None:
     """It shows the checksum of it."""
     assert set(STAGES["report"].keys) == set(Suite.model_fields)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "auto"])
+def test_jobs_wait_for_a_gpu_where_they_use_one(tmp_path: Path, device: str) -> None:
+    """Without a GPU, a suite that takes one where there is one trains on all cores."""
+    used = {"cpu": 0, "cuda": 1, "auto": int(torch.cuda.is_available())}[device]
+    gpus = in_new_process(gpus_asked_for, copy_checkout(tmp_path), device)
+    assert (gpus["prepare"], gpus["train"], gpus["sample"], gpus["nll"]) == (0, 2 * used, used, used)
 
 
 @pytest.mark.parametrize("profile", ["slurm", "kubernetes"])

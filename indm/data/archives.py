@@ -17,7 +17,9 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Packaged:
-    """A copy of an archive that a package of the system installs, with a sum of its own: packagers strip what gzip notes of a file.
+    """A copy of an archive that a package of the system installs.
+
+    It has a checksum of its own, since packagers strip name and time from gzip files.
 
     Arguments:
         package: the package's name.
@@ -53,7 +55,7 @@ class Archive:
 
     @property
     def remedy(self) -> str:
-        """What a person can do who does not have it."""
+        """What a person who does not have the file can do."""
         if self.url is None:
             return "it comes with this package: install the package again"
         first = "install the package gdown, which downloads it, or " if self.lacks_gdown else ""
@@ -70,7 +72,7 @@ class Archive:
         return (self.md5,) if self.packaged is None else (self.md5, self.packaged.md5)
 
     def find(self, root: Path) -> Path:
-        """Return where the file is: below the data root, or else where a package has laid it, or where it would be."""
+        """Return where the file is: below the data root, or else where a package has installed it, or where it belongs."""
         path = root / self.path
         if self.packaged is None or path.is_file() or not Path(self.packaged.path).is_file():
             return path
@@ -89,7 +91,20 @@ class Archive:
 
 def data_root() -> Path:
     """Return the folder of the archives: environment variable ``INDM_DATA``, else ``data`` in the working directory."""
-    return Path(os.environ.get(VARIABLE) or "data")
+    return Path(os.environ.get(VARIABLE) or "data").expanduser()
+
+
+def check_root(root: Path) -> None:
+    """Refuse a file in the place of the folder of the archives, such as an archive itself.
+
+    Raises:
+        DataError: if it is one.
+    """
+    if root.is_file():
+        raise DataError(
+            f"{root}: found a file, expected the folder of the archives (--data-root, else {VARIABLE}); "
+            "name the folder that the archive lies in"
+        )
 
 
 def obtain(archive: Archive, root: Path | None = None) -> Path:
@@ -100,9 +115,11 @@ def obtain(archive: Archive, root: Path | None = None) -> Path:
         root: the data root; :func:`data_root` by default.
 
     Raises:
-        DataError: if it is missing and cannot be downloaded, or is not the published file.
+        DataError: if it is missing and cannot be downloaded, or is not the published file; if the data root is a file.
     """
-    path = archive.find(root or data_root())
+    root = root or data_root()
+    check_root(root)
+    path = archive.find(root)
     if path.is_file():
         verify(path, archive)
     elif archive.url is None:
@@ -118,7 +135,7 @@ def verify(path: Path, archive: Archive) -> None:
     Raises:
         DataError: if the file cannot be read or has another sum.
     """
-    # It tells the published file from a damaged one; that nothing in a forged one is executed is the readers' part.
+    # The sum tells the published file from a damaged one. Readers make sure that nothing in a forged one is executed.
     try:
         found, size = _md5(path), path.stat().st_size
     except OSError as error:
@@ -129,7 +146,7 @@ def verify(path: Path, archive: Archive) -> None:
         )
         if archive.packaged is not None and path == Path(archive.packaged.path):
             raise DataError(
-                f"{whole}reinstall the package {archive.packaged.package}, or lay the published file at "
+                f"{whole}reinstall the package {archive.packaged.package}, or put the published file at "
                 f"{archive.path} below the data root: {archive.url}"
             )
         raise DataError(f"{whole}delete it, then {archive.remedy}")

@@ -61,7 +61,7 @@ def load_celeba64(split_seed: int, root: Path | None = None, release: Release = 
     before they are opened. Images are read from the archive as they are needed; nothing is extracted. No labels.
 
     Arguments:
-        split_seed: has no say, the partition being official.
+        split_seed: ignored, since the partition is official.
         root: the data root; ``INDM_DATA``, or ``data`` by default.
         release: the files and sums expected; the published ones by default.
 

@@ -66,7 +66,7 @@ def load_cifar10(split_seed: int, root: Path | None = None, release: Release = P
     it is opened, and that of each batch before it is parsed. The images take 184 MB of memory.
 
     Arguments:
-        split_seed: has no say, the partition being official.
+        split_seed: ignored, since the partition is official.
         root: the data root; ``INDM_DATA``, or ``data`` by default.
         release: the files and sums expected; the published ones by default.
 

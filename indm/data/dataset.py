@@ -48,7 +48,7 @@ class Dataset:
         load: makes the splits from a split seed and, where there are archives, the data root as ``root``.
         source: where the images come from, for a person.
         licence: under which terms.
-        official_partition: the splits are the publisher's; the split seed has no say.
+        official_partition: the splits are the publisher's; the split seed is ignored.
         archives: the files it is read from, if no other package brings it.
         counts: number of images of each split; ``None`` where it is known only once they are read.
     """
@@ -89,7 +89,7 @@ class Dataset:
             if self.counts is not None and count != self.counts[name]:
                 raise DataError(f"{name}: found {count} images, expected {self.counts[name]}")
             if len(labels) != (count if self.classes else 0):
-                expected = f"{count}, one an image" if self.classes else "none"
+                expected = f"{count}, one per image" if self.classes else "none"
                 raise DataError(f"{name}: found {len(labels)} labels, expected {expected}")
             if len(labels) and labels.max() >= self.classes:
                 raise DataError(f"{name}: found label {labels.max()}, expected below {self.classes}")

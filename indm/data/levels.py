@@ -21,7 +21,7 @@ def dequantise(images: "Tensor", levels: int, generator: "Generator", centered: 
     Arguments:
         images: levels :math:`\xi`, uint8, any shape.
         levels: number of levels :math:`L`.
-        generator: source of the noise, on the CPU.
+        generator: source of the noise, on the images' device.
         centered: scale to [-1, 1], as the released VP models do; else to [0, 1], as its VE models do.
 
     Returns:
@@ -33,7 +33,12 @@ def dequantise(images: "Tensor", levels: int, generator: "Generator", centered: 
     # Imported here: the registry of datasets is read where torch is not needed.
     import torch
 
-    cells = images + torch.rand(images.shape, generator=generator)
+    return dequantise_by(images, torch.rand(images.shape, generator=generator, device=images.device), levels, centered)
+
+
+def dequantise_by(images: "Tensor", noise: "Tensor", levels: int, centered: bool = True) -> "Tensor":
+    """Do what :func:`dequantise` does, with noise u that has been drawn, of the images' shape."""
+    cells = images + noise
     return cells.mul(2 / levels).sub(1) if centered else cells / levels
 
 

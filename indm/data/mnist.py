@@ -57,11 +57,11 @@ class Release:
 def load_mnist(split_seed: int, root: Path | None = None, *, release: Release) -> Splits:
     """Load a release: the training half without its last images, these for validation, and the test half.
 
-    The files are looked for below the data root, then where a package has laid them, and downloaded else. The checksum of each is
-    checked before it is opened. Nothing is padded: an image has 784 dimensions.
+    The files are looked for below the data root, then where a package has installed them, and downloaded otherwise. The
+    checksum of each is checked before it is opened. Nothing is padded: an image has 784 dimensions.
 
     Arguments:
-        split_seed: has no say, the partition being official.
+        split_seed: ignored, since the partition is official.
         root: the data root; ``INDM_DATA``, or ``data`` by default.
         release: the files and sums expected.
 

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import pandas as pd
 import torch
@@ -65,6 +66,21 @@ class Evaluation:
 
 
 def likelihoods(
+    model: ImplicitNonlinearDiffusion, images: Tensor, levels: int, evaluation: Evaluation, **settings: Any
+) -> pd.DataFrame:
+    """Evaluate the four numbers and the gap of images as levels (N, C, H, W): in bits/dim, one row per image.
+
+    The arguments are those of :func:`likelihood_batches`.
+    """
+    batches = likelihood_batches(model, images, levels, evaluation, **settings)
+    table = pd.concat(
+        [pd.DataFrame({key: value.numpy() for key, value in batch.items()}) for batch in batches], ignore_index=True
+    )
+    table["gap"] = table["nelbo"] - table["nll"]
+    return table
+
+
+def likelihood_batches(
     model: ImplicitNonlinearDiffusion,
     images: Tensor,
     levels: int,
@@ -74,8 +90,9 @@ def likelihoods(
     device: torch.device,
     description: str,
     once: Once,
-) -> pd.DataFrame:
-    """Evaluate the four numbers and the gap of images as levels (N, C, H, W): in bits/dim, one row an image.
+    share: slice = slice(None),
+) -> list[dict[str, Tensor]]:
+    """Evaluate the four numbers of batches of B images as levels (N, C, H, W): in bits/dim, shape (B,) each, on the CPU.
 
     Arguments:
         model: the model.
@@ -86,20 +103,19 @@ def likelihoods(
             on the same dequantised images and noise.
         device: where to compute.
         description: for the progress bar.
-        once: makes a batch of a name (its first image), or knows it from an earlier execution.
+        once: makes the batch of a name (its first image), or returns what an earlier execution made.
+        share: which of the batches to evaluate.
 
     Raises:
         DivergenceError: if a number is not finite.
     """
     batches = []
-    for start in bar(description)(range(0, len(images), evaluation.batch_size)):
+    for start in bar(description)(range(0, len(images), evaluation.batch_size)[share]):
         generator = Generator().manual_seed(derive_seed(*seed, "nll", start))
         batch = images[start : start + evaluation.batch_size]
         evaluate = partial(_evaluate, model, batch, levels, evaluation, generator, device)
-        batches.append(pd.DataFrame({key: value.numpy() for key, value in once(str(start), evaluate).items()}))
-    table = pd.concat(batches, ignore_index=True)
-    table["gap"] = table["nelbo"] - table["nll"]
-    return table
+        batches.append(once(str(start), evaluate))
+    return batches
 
 
 def bounds(
@@ -134,7 +150,7 @@ def bounds(
         found.append(bits_per_dim(nats, batch[0].numel(), levels, model.centered))
     values = torch.cat(found)
     if not values.isfinite().all():
-        raise DivergenceError("a bound is not finite: lower lr or flow_lr")
+        raise DivergenceError("a bound is not finite: train with a lower lr or flow_lr")
     return values
 
 
@@ -168,6 +184,6 @@ def _evaluate(
     numbers = {key: bits_per_dim(value, dims, levels, model.centered) for key, value in nats.items()}
     if not all(value.isfinite().all() for value in numbers.values()):
         raise DivergenceError(
-            "a likelihood is not finite: train longer, take more ode_steps, or give a tolerance in their place"
+            "a likelihood is not finite: take more ode_steps, give a tolerance in their place, or train with a lower lr or flow_lr"
         )
     return numbers

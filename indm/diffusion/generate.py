@@ -94,7 +94,7 @@ def draw_images(
 Batch = dict[str, Tensor]
 
 
-def draw_levels(
+def draw_batches(
     model: ImplicitNonlinearDiffusion,
     levels: int,
     *,
@@ -103,18 +103,20 @@ def draw_levels(
     rounding: Rounding,
     progress: Callable[[range], Iterable[int]],
     once: Callable[[str, Callable[[], Batch]], Batch] = lambda name, make: make(),
+    share: slice = slice(None),
     **settings: Any,
-) -> tuple[NDArray[np.uint8], float]:
-    """Draw images by :func:`draw_batch`, rounded to ``levels``, uint8 (N, C, H, W), and the mean calls of the network.
+) -> list[Batch]:
+    """Draw batches of B images by :func:`draw_batch`, rounded to ``levels``: uint8 (B, C, H, W), and the calls of the network.
 
     Arguments:
         model: the model.
         levels: number of levels.
-        num_samples: number N of images.
+        num_samples: number N of all images.
         batch_size: images drawn at once.
         rounding: see :func:`~indm.data.levels.quantise`.
         progress: wraps the range of the batches' starts, for a progress bar.
-        once: makes a batch of a name (its start), or knows it from an earlier execution.
+        once: makes the batch of a name (its start), or returns what an earlier execution made.
+        share: which of the batches to draw.
         settings: see :func:`draw_batch`.
     """
 
@@ -122,7 +124,13 @@ def draw_levels(
         x, calls = draw_batch(model, start, min(batch_size, num_samples - start), **settings)
         return {"images": quantise(x, levels, model.centered, rounding).cpu(), "calls": torch.tensor(calls)}
 
-    batches = [once(str(start), partial(batch, start)) for start in progress(range(0, num_samples, batch_size))]
+    starts = range(0, num_samples, batch_size)[share]
+    return [once(str(start), partial(batch, start)) for start in progress(starts)]
+
+
+def draw_levels(model: ImplicitNonlinearDiffusion, levels: int, **settings: Any) -> tuple[NDArray[np.uint8], float]:
+    """Draw images by :func:`draw_batches`, uint8 (N, C, H, W); return them and the mean calls of the network."""
+    batches = draw_batches(model, levels, **settings)
     calls = float(np.mean([int(batch["calls"]) for batch in batches]))
     return np.concatenate([batch["images"].numpy() for batch in batches]), round(calls, 1)
 

@@ -13,6 +13,7 @@ from indm.diffusion.sde import SDE, build_sde
 from indm.errors import ArtifactError
 from indm.flows.build import build_flow
 from indm.networks.build import build_network
+from indm.store.checks import check_finite
 from indm.store.files import CHECKPOINT_FORMAT, SNAPSHOTS_FORMAT, read_weights
 
 
@@ -80,7 +81,7 @@ def load_model(
         The model.
 
     Raises:
-        ArtifactError: if the file is missing, damaged, foreign, or does not fit its own description.
+        ArtifactError: if the file is missing, damaged, foreign, or does not fit its own description, or a weight is not finite.
     """
     tensors, spec = read_weights(path, CHECKPOINT_FORMAT if step is None else SNAPSHOTS_FORMAT)
     model = ImplicitNonlinearDiffusion(spec["model"])
@@ -90,6 +91,7 @@ def load_model(
         for module, kind in (("noise", weights["score"]), ("flow", weights["flow"]))
         for key, tensor in below(tensors, f"{place}{kind}.{module}").items()
     }
+    check_finite(path, state)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

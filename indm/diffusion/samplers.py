@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
+from indm.diffusion.adaptive import solve_adaptively
 from indm.diffusion.objectives import NoiseFn, per_sample
 from indm.diffusion.ode import ode_drift
 from indm.diffusion.sde import SDE, T
@@ -119,13 +120,8 @@ def sample_ode(noise_fn: NoiseFn, sde: SDE, z: Tensor, *, eps: float, tolerance:
         | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
         | https://arxiv.org/abs/2011.13456, section 4.3
     """
-    # It imports SciPy, half a second that no other sampler needs.
-    from torchdiffeq import odeint
-
     ends = sde.antiderivative(torch.tensor([T, eps], dtype=torch.float64, device=z.device))
-    path = odeint(
-        lambda a, z_t: ode_drift(noise_fn, sde, z_t, a)[0], z, ends, rtol=tolerance, atol=tolerance, method="dopri5"
-    )
+    path = solve_adaptively(lambda a, z_t: ode_drift(noise_fn, sde, z_t, a)[0], z, ends, tolerance)
     return DENOISERS[denoise](noise_fn, sde, path[-1], _times(eps, z))
 
 
@@ -134,7 +130,7 @@ def sample_ode_fixed(
 ) -> Tensor:
     r"""Draw latents by the probability-flow ODE with one step for each interval of a grid, then denoise.
 
-    Steps run in :math:`A = -\log\mathrm{SNR}`. Euler calls the network once a step, Heun (``second_order``) twice.
+    Steps run in :math:`A = -\log\mathrm{SNR}`. Euler calls the network once per step, Heun (``second_order``) twice.
 
     Arguments:
         noise_fn: the noise prediction.

@@ -13,6 +13,7 @@ from indm.doctor.inputs import INCEPTION, archives, extractors, published, weigh
 from indm.doctor.item import DOWNLOAD, READY, Item
 from indm.doctor.machine import disk_item, gpus, machine, program_item
 from indm.doctor.packages import packages
+from indm.shipped import default
 
 if TYPE_CHECKING:
     from indm.store.layout import Layout
@@ -58,13 +59,13 @@ def examine(suite_file: Path | None, out: Path, data_root: Path | None) -> Repor
     """
     installed = packages()
     if gaps := _gaps(installed):
-        return Report(_page({"packages": installed}, [*gaps, "the rest is looked at once they are installed"]), False)
+        return Report(_page({"packages": installed}, [*gaps, "the rest is checked once they are installed"]), False)
 
     from indm.data.archives import data_root as default_root
     from indm.store.layout import Layout
     from indm.suite.load import load_suite
 
-    suite = load_suite(suite_file or DEFAULT_SUITE, with_data=True)
+    suite = load_suite(suite_file or default(DEFAULT_SUITE), with_data=True)
     layout = Layout(out, suite.suite)
     work = unfinished(suite, layout)
     root = data_root or default_root()
@@ -81,14 +82,15 @@ def examine(suite_file: Path | None, out: Path, data_root: Path | None) -> Repor
     else:
         groups[_data_title(root)] = _all_data(root)
         groups["weights"] = weights(INCEPTION)
-    gaps = _gaps(item for items in groups.values() for item in items)
+    found = [item for items in groups.values() for item in items]
+    gaps = [*_gaps(found), *(f"warning: {item.warning}" for item in found if item.warning)]
     can_run = not requirements(suite, work, root, out)
     verdict = "nothing that it needs is missing" if can_run else "cannot run yet, the lines above say why"
     return Report(_page(groups, [*gaps, *([""] if gaps else []), f"suite {suite.suite}: {verdict}"]), can_run)
 
 
 def requirements(suite: "Suite", work: Work, data_root: Path | None = None, out: Path = Path("results")) -> list[str]:
-    """List what is missing for the work on a suite, one line a gap, with its remedy.
+    """List what is missing for the work on a suite, one line per gap, with its remedy.
 
     Arguments:
         suite: the suite.
@@ -110,7 +112,7 @@ def unfinished(suite: "Suite", layout: "Layout") -> Work:
     """Say what is still to be done for a suite, by the files that are there."""
 
     def made(folder: Path, *files: str) -> bool:
-        # One of no bytes is none.
+        # An empty file counts as missing.
         return all((folder / file).is_file() and (folder / file).stat().st_size > 0 for file in files)
 
     arrays = ("dataset.json", "labels.json", "train.npy", "valid.npy", "test.npy")

@@ -26,9 +26,13 @@ TIMEOUT = 3.0
 
 def archives(dataset: str, root: Path) -> list[Item]:
     """Look for the archives of a dataset below the data root."""
+    from indm.data.archives import check_root
     from indm.registry import DATASETS
 
-    found = [_archive(dataset, archive, archive.find(root)) for archive in DATASETS[dataset].archives]
+    known = DATASETS[dataset].archives
+    if known and root.is_file():
+        return [_checked(dataset, root, partial(check_root, root))]
+    found = [_archive(dataset, archive, archive.find(root)) for archive in known]
     return found or [Item(dataset, READY, "in an installed package")]
 
 
@@ -90,7 +94,7 @@ def published(suite: "Suite", measure: Collection[str], root: Path) -> list[Item
             items.append(_checked(dataset, path, partial(check_statistics, path, statistics.sha256)))
         elif statistics is not None:
             gap = (
-                f"{path}: published statistics missing; lay them there, or set published_statistics: null in the suite"
+                f"{path}: published statistics missing; put them there, or set published_statistics: null in the suite"
             )
             items.append(Item(dataset, MISSING, str(path), gap))
     return items

@@ -16,12 +16,14 @@ class Item:
         state: ``ready``, ``will download`` or ``missing``.
         detail: what was found.
         gap: of what is missing and needed: what was found, what was expected, and the remedy, on one line.
+        warning: of what is there, and is less than a suite asks for: the same.
     """
 
     name: str
     state: str
     detail: str
     gap: str = ""
+    warning: str = ""
 
 
 def present(path: Path) -> str:

@@ -18,16 +18,26 @@ LEAST_FREE = 50_000_000
 def machine(suite: "Suite | None", out: Path) -> list[Item]:
     """Look at the processors, the GPU and the disk."""
     gpu = gpu_item()
+    on_cpu = suite is not None and (suite.device == "cpu" or (suite.device == "auto" and bool(gpu.gap)))
     if gpu.gap and (suite is None or suite.device != "cuda"):
         gpu = Item(gpu.name, MISSING, "torch sees none; only suites with device: cuda need one")
-    return [_cpu_item(suite), gpu, disk_item(out)]
+    return [_cpu_item(suite, on_cpu), gpu, disk_item(out)]
 
 
-def _cpu_item(suite: "Suite | None") -> Item:
+def _cpu_item(suite: "Suite | None", on_cpu: bool) -> Item:
     cpus = os.cpu_count() or 1
-    used = f", {suite.threads} used by a job" if suite else ""
-    few = ": more than there are, so jobs will wait for each other" if suite and suite.threads > cpus else ""
-    return Item("CPU", READY, f"{cpus} CPUs{used}{few}")
+    if suite is None:
+        return Item("CPU", READY, f"{cpus} CPUs")
+    # Of a training on the CPU, whose processes each have threads of their own.
+    used = suite.threads * (suite.processes if on_cpu else 1)
+    if used <= cpus:
+        return Item("CPU", READY, f"{cpus} CPUs, {used} used by a job")
+    detail = f"{cpus} CPUs, {used} used by a job: more than there are, so jobs will wait for each other"
+    asked = f"threads: {suite.threads}, processes: {suite.processes}"
+    warning = (
+        f"CPU: found {cpus}, expected {used} ({asked}): its jobs will be slow; lower threads or processes in the suite"
+    )
+    return Item("CPU", READY, detail, warning=warning)
 
 
 def disk_item(out: Path) -> Item:
@@ -35,7 +45,7 @@ def disk_item(out: Path) -> Item:
     folder = next(path for path in (out.absolute(), *out.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(folder).free
     if not os.access(folder, os.W_OK):
-        gap = f"{folder}: cannot be written; give yourself the right, or another folder (--out)"
+        gap = f"{folder}: cannot be written to; get write access, or choose another folder (--out)"
         return Item("disk", MISSING, f"{folder} cannot be written", gap)
     detail = f"{free / 1e9:.1f} GB free at {out}"
     if free < LEAST_FREE:
@@ -61,10 +71,17 @@ def _gpu_count() -> int:
     return torch.cuda.device_count()
 
 
+def gpu_is_seen() -> bool:
+    """Return whether torch sees a GPU, without starting to use it."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def gpu_item() -> Item:
     import torch
 
-    if not torch.cuda.is_available():
+    if not gpu_is_seen():
         return Item("GPU", MISSING, "torch sees none", str(NoGpuError()))
     names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
     return Item("GPU", READY, names)

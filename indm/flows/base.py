@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from indm.flows.log_det import Series, Source
+from indm.flows.log_det import Series
+from indm.flows.sources import Source
 
 LogDet = Literal["none", "train", "exact"] | Series
 """How ``Flow.forward`` computes log|det dh/dx|:

@@ -52,7 +52,7 @@ class Layers(NamedTuple):
         W1: shape (K, 9 C), of the patches.
         b1: shape (K,).
         W2: shape (K, K).
-        b2: shape (K, B), one column an image.
+        b2: shape (K, B), one column per image.
         R: shape (9 C, K), to the patches.
         b3: shape (C,).
     """

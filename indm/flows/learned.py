@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from indm.flows.base import Flow, LogDet
-from indm.flows.log_det import Source
+from indm.flows.sources import Source
 
 
 class LearnedMap(Flow):

@@ -23,35 +23,15 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from indm.errors import ConvergenceError
 
-Probe = Literal["gaussian", "rademacher"]
 VectorJacobian = Callable[[Tensor], Tensor]
 """J^T v for v with shape (n B, ...): n vectors for each of the B samples, all samples' first ones first."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """A source of draws for some samples of a batch, which are those that they have in a draw for the whole batch.
-
-    Arguments:
-        generator: of the whole batch.
-        samples: those of the share.
-        size: B, of the whole batch.
-    """
-
-    generator: "torch.Generator | Share"
-    samples: slice
-    size: int
-
-
-Source = torch.Generator | Share | None
-"""Where draws come from: a generator, a share of one, or torch's global generator (None)."""
 
 
 @dataclass(frozen=True)
@@ -158,27 +138,6 @@ def roulette_coefficients(draw: int, exact_terms: int, mean: float) -> list[floa
     k = torch.arange(1, draw + 1, dtype=torch.float64)
     survival = torch.special.gammainc(k, torch.full_like(k, mean))  # P(N >= k) of a Poisson variable
     return [1.0] * exact_terms + (1 / survival).tolist()
-
-
-def draw_roulette(mean: float, generator: Source) -> int:
-    """Draw N ~ Poisson(``mean``), the same for every share of a batch."""
-    if isinstance(generator, Share):
-        return draw_roulette(mean, generator.generator)
-    device = "cpu" if generator is None else generator.device
-    return int(torch.poisson(torch.tensor(mean, device=device), generator=generator).item())
-
-
-def draw_probe(x: Tensor, probe: Probe, generator: Source) -> Tensor:
-    """Draw v with independent entries of mean 0 and variance 1, N(0, 1) or -1/+1, with the shape of ``x``."""
-    if isinstance(generator, Share):
-        whole = x.new_empty(1).expand(generator.size, *x.shape[1:])
-        return draw_probe(whole, probe, generator.generator)[generator.samples]
-    device = x.device if generator is None else generator.device
-    if probe == "gaussian":
-        v = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device)
-    else:
-        v = 2 * torch.randint(2, x.shape, generator=generator, dtype=x.dtype, device=device) - 1
-    return v.to(x.device)
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Whether a folder of results is finished, whole, and made by the suite and the code as they are."""
+"""Whether a folder of results is finished, whole, and made by the present suite and code."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,15 +37,15 @@ def check_folder(suite: "Suite", results: Path, folder: Folder) -> None:
 
 
 def _check_stamp(suite: "Suite", results: Path, folder: Folder, job: Job) -> None:
-    """Check that a job was done by the code as it is: its manifest does not say."""
+    """Check that the present code did a job: the job's manifest does not say."""
     for path in (results / suite.suite / record for record in folder.records(job)):
         if path.is_file():
             made = str(read_provenance(path, suite.suite, job.subject).get("code_stamp"))
             if made != (now := job_stamp(suite, path.stem, job.subject)):
                 raise ArtifactError(
-                    f"{path}: made by code of stamp {made[:12]}, that of stage {path.stem} is {now[:12]} now"
+                    f"{path}: found code stamp {made[:12]}, expected {now[:12]}, that of stage {path.stem} now"
                 )
             return
     raise ArtifactError(
-        f"{results / suite.suite / folder.records(job)[0]}: missing, and nothing else says which code it was"
+        f"{results / suite.suite / folder.records(job)[0]}: missing, and nothing else says which code made the results"
     )

@@ -20,7 +20,7 @@ COLLECTED = {
     if pattern in MAKERS and STAGES[MAKERS[pattern]].subject
 }
 SUFFIX = ".tar.gz"
-# An imported checkpoint says so in the place of the training.
+# For an imported checkpoint, this record replaces that of the training.
 RECORDS = {"train": ("train", "import_checkpoint")}
 
 
@@ -44,10 +44,10 @@ class Folder:
 
 
 def kept_folders(suite: "Suite") -> list[Folder]:
-    """List the folders of a suite, in the order of its stages."""
+    """List the folders of a suite, in the order of its stages; shards, which are gone once they are gathered, have none."""
     jobs: dict[str, list[Job]] = {}
     for name, stage in STAGES.items():
-        for subject in stage.subjects(suite) if stage.subject else ():
+        for subject in stage.subjects(suite) if stage.subject not in ("", "shard") else ():
             job = Job(name, subject)
             jobs.setdefault(_below(stage.folder, suite, job), []).append(job)
     return [

@@ -1,4 +1,4 @@
-"""Keep what is finished of a suite: an archive of each folder, small enough for git."""
+"""Keep the finished results of a suite: one archive per folder, small enough for git."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +54,7 @@ def keep(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome:
         if difference is None:
             outcome.same.append(folder.place)
         elif difference and not replace:
-            outcome.refused[folder.place] = f"{difference}, or keep those here in its place with --replace"
+            outcome.refused[folder.place] = f"{difference}, or replace them by the results here with --replace"
         else:
             with atomic_write(path) as file:
                 file.write(pack(files))
@@ -63,7 +63,7 @@ def keep(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome:
 
 
 def _difference(path: Path, files: dict[str, bytes]) -> str | None:
-    """Say in what an archive differs from files, and what helps; nothing where there is none, none where it does not."""
+    """Say how an archive differs from files, with a remedy: empty if there is no archive, ``None`` if they agree."""
     if not path.is_file():
         return ""
     try:
@@ -75,7 +75,7 @@ def _difference(path: Path, files: dict[str, bytes]) -> str | None:
 
 
 def results_alone(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Leave out provenance: a job that is done again gives the same results in another time."""
+    """Leave out provenance: a repeated job gives the same results, but takes another time."""
     return {name: content for name, content in files.items() if "/provenance/" not in name}
 
 
@@ -83,7 +83,7 @@ def _read(suite_folder: Path, folder: Folder) -> dict[str, bytes]:
     """Read what is kept of a folder.
 
     Raises:
-        ArtifactError: if an engine has removed a file meanwhile, to make it anew.
+        ArtifactError: if an engine has removed a file meanwhile, to make it again.
     """
     records = (name for job in folder.jobs for name in folder.records(job) if (suite_folder / name).is_file())
     try:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from indm.errors import ArtifactError
 from indm.report.export import TITLES
 from indm.report.page.registration import describe_registration
 from indm.store.blocks import END, replace_block
@@ -50,12 +51,19 @@ def page_text(published: Published) -> str:
     """Return README.md with its generated block; a page that is not there becomes a stub.
 
     Raises:
-        ArtifactError: if the page has no place for the block.
+        ArtifactError: if the page has no place for the block, or is no text.
     """
     path = published.target / "README.md"
     stub = STUB.format(suite=published.suite.suite, end=END.format(name=BLOCK))
-    text = path.read_text(encoding="utf-8") if path.is_file() else stub
+    text = _read(path) if path.is_file() else stub
     return replace_block(text, BLOCK, "\n".join(_lines(published)), str(path))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except ValueError:
+        raise ArtifactError(f"{path}: found bytes that are no UTF-8, expected a text; save it as UTF-8") from None
 
 
 def _lines(published: Published) -> Iterator[str]:

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 MEBIBYTE = 2**20
 MOST = 20 * MEBIBYTE
 MOST_WEIGHTS = 10 * MEBIBYTE
-# Every number, beside the tables that are shown. Not images.csv, which is large: it is made anew of what is kept.
+# Every number, beside the tables that are shown. Not images.csv, which is large and can be made again from the kept results.
 TABLES = (*SHOWN, "values")
+# Of these folders, files that are not published any more are removed.
+FOLDERS = ("tables", "figures", "samples", "weights")
 # What of a record is the same for many jobs.
 ALIKE = ("commit", "uncommitted_changes", "machine", "device", "threads", "versions")
 
@@ -46,11 +48,13 @@ def publish(suite: "Suite", places: Places, runs: Sequence[str]) -> Published:
     Arguments:
         suite: the suite.
         places: where things lie.
-        runs: those whose averaged weights are published; those that are there stay as long as they are of the same training.
+        runs: those whose averaged weights are published; earlier ones stay as long as they belong to the same training.
 
     Raises:
-        ArtifactError: if the suite's page could not be made of what is there, or it is more than git should hold.
+        ArtifactError: if the suite's page could not be made of what is there, if it is more than git should hold, or if
+            the folder is another's.
     """
+    _check_target(places.target)
     identity = Identity(suite, places.results, places.reports)
     # All that the page is made of is what it should be.
     identity.check(Job("report", ""))
@@ -67,6 +71,16 @@ def publish(suite: "Suite", places: Places, runs: Sequence[str]) -> Published:
     _check_size(weights, MOST_WEIGHTS, "weights")
     _check_size(files | weights, MOST, "files")
     return _write(suite, target, files | weights, executions)
+
+
+def _check_target(target: Path) -> None:
+    """Refuse a folder that has files where publishing removes some, and that no publishing has written."""
+    theirs = sorted(path for folder in FOLDERS for path in (target / folder).glob("*"))
+    if theirs and not (target / "provenance.json").is_file():
+        raise ArtifactError(
+            f"{target}: found {theirs[0].relative_to(target)} and no provenance.json, expected a folder that indm publish wrote, "
+            "whose other files it removes; name another one (--to), or move what is there"
+        )
 
 
 def _lock(suite: str, tables: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -137,7 +151,7 @@ def _write(suite: "Suite", target: Path, files: Mapping[str, bytes], executions:
         if not path.is_file() or path.read_bytes() != content:
             with atomic_write(path) as file:
                 file.write(content)
-    earlier = [path for folder in ("tables", "figures", "samples", "weights") for path in (target / folder).glob("*")]
+    earlier = [path for folder in FOLDERS for path in (target / folder).glob("*")]
     for path in [*earlier, target / "dvc.lock"]:
         if path.is_file() and str(path.relative_to(target)) not in files:
             path.unlink()

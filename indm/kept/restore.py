@@ -1,4 +1,4 @@
-"""Put what was kept of a suite back among its results, where stages and engines look for it."""
+"""Copy the kept results of a suite back to where stages and engines look for them."""
 
 import os
 import shutil
@@ -18,13 +18,13 @@ from indm.store.files import atomic_write
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
-ANEW = "keep it anew from a run of the suite as it is"
+ANEW = "keep it again, from a run of the present suite"
 
 
 def restore(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome:
-    """Unpack every folder that is kept, and made by the suite and the code as they are.
+    """Unpack every kept folder that the present suite and code have made.
 
-    All are laid out and looked at together before one file is written: a run is good only with the dataset that it was trained on.
+    All archives are read and checked together before one file is written: a run needs the dataset that it was trained on.
 
     Arguments:
         suite: the suite.
@@ -79,7 +79,7 @@ def _take(here: Path, folder: Folder, files: dict[str, bytes], outcome: Outcome,
         outcome.done.append(folder.place)
     else:
         outcome.refused[folder.place] = (
-            f"{here / folder.place}: other results are here; put those kept in their place with --replace"
+            f"{here / folder.place}: found other results than the kept ones; overwrite them with --replace"
         )
 
 

@@ -55,7 +55,8 @@ def compare(
         DataError: if there are too few images.
     """
     few = max(kid_subset_size, is_splits, prc_neighbours + 1)
-    for side, rows in (("generated", generated), ("reference", reference.features)):
+    # What is compared may be real images too, for the floors.
+    for side, rows in (("compared", generated), ("reference", reference.features)):
         if rows is not None and len(rows) < few:
             raise DataError(
                 f"metrics: found {len(rows)} {side} images, expected at least {few}; make fid.kid_subset_size, "

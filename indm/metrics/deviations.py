@@ -25,7 +25,7 @@ from indm.metrics.frechet import Reference, fid_symmetric, statistics
 def fid_draws(generated: Tensor, reference: Reference, draws: int, seed: int) -> NDArray[np.float64]:
     """FID of generated features, then of its bootstrap draws; two sets of as many rows are drawn alike.
 
-    So the difference of two FIDs, whose images come of the same noise or are the same but for their rounding, has the
+    So the difference of two FIDs, whose images come from the same noise, or differ only in their rounding, has the
     standard deviation of the differences of their draws as standard error, which is far below either FID's own.
 
     Arguments:

@@ -4,6 +4,7 @@ Digits have no business in an Inception network. Every FID carries the name of i
 are never compared.
 """
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -12,7 +13,7 @@ from torch_fidelity import register_feature_extractor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from indm.errors import DataError
+from indm.errors import DataError, DivergenceError
 from indm.metrics.weights import TORCH_FIDELITY, as_file, inception_weights, random_weights
 from indm.seeding import derive_seed
 
@@ -20,6 +21,8 @@ FEATURES = 64
 LAYERS = (str(FEATURES), "logits")
 # Images at once outside of training: of all images of a large dataset, the activations are gigabytes.
 BATCH = 4096
+# Of the logits of an image: in float64, exp(-745) is 0, and the inception score of such classes is not a number.
+WIDEST = 500.0
 
 
 class SmallClassifier(nn.Module):
@@ -91,6 +94,9 @@ def train_classifier(
         lr: first learning rate.
         seed: identity from which the batches are derived.
         progress: wraps the loop's range, for a progress bar.
+
+    Raises:
+        DivergenceError: if it has learned nothing: its features are 0, its logits beyond all sense, or either not finite.
     """
     generator = Generator().manual_seed(derive_seed(*seed))
     optimiser = torch.optim.Adam(classifier.parameters(), lr=lr)
@@ -102,6 +108,24 @@ def train_classifier(
         loss.backward()
         optimiser.step()
     classifier.fit_scale(images)
+    _check_trained(classifier, images, lr)
+
+
+@torch.no_grad()
+def _check_trained(classifier: SmallClassifier, images: Tensor, lr: float) -> None:
+    """Check that a classifier tells images apart, and holds no class of any image for impossible.
+
+    Raises:
+        DivergenceError: if it does not.
+    """
+    logits, scale = _in_batches(classifier, images), classifier.scale.item()
+    widest = (logits.amax(1) - logits.amin(1)).max().item()
+    # Of what is not a number, neither holds.
+    if not (0 < scale < math.inf and widest < WIDEST):
+        raise DivergenceError(
+            f"the classifier learned nothing: found features of size {scale:g} and logits {widest:g} apart, expected a size above "
+            f"0 and logits less than {WIDEST:g} apart; lower its lr, {lr:g}"
+        )
 
 
 @torch.no_grad()

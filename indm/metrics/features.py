@@ -1,5 +1,8 @@
 """Features of images, by the extractors of torch-fidelity and clean-fid, a batch at a time."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -72,18 +75,29 @@ def features(
         Each layer that the extractor was built for, (N, F), on the CPU: float32 of Inception, which halves the 800 MB of
         50,000 images, and float64 of others.
     """
-    cuda = device is not None and device.type == "cuda"
     batch_size = batch_size or (256 if extractor.get_name() in EXTRACTORS else 32)
     resized = isinstance(extractor, CleanExtractor)
     dataset = ResizedArray(images, levels, extractor) if resized else ImageArray(images, levels)
-    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False), _placed(extractor, device):
         found = extract_featuresdict_from_input_id(
             1,
-            extractor.to(device),
+            extractor,
             input1=dataset,
             batch_size=batch_size,
-            cuda=cuda,
+            cuda=False,
             save_cpu_ram=True,
             verbose=False,
         )
     return tuple(found[layer] for layer in extractor.get_requested_features_list())
+
+
+@contextmanager
+def _placed(extractor: FeatureExtractorBase, device: torch.device | None) -> Iterator[None]:
+    """Put an extractor on a device, and in the block each batch that it is given: torch-fidelity knows CUDA alone."""
+    hook = extractor.to(device).register_forward_pre_hook(
+        lambda _, inputs: (inputs[0].to(device=device, non_blocking=True), *inputs[1:])
+    )
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -148,7 +148,7 @@ def fid_low_rank(generated: Tensor, reference: Statistics, counts: NDArray[np.in
 
     .. math:: \mathrm{tr}(\Sigma_1\Sigma_2)^{1/2} = \mathrm{tr}(A\,\Sigma_2 A^\top)^{1/2}, \qquad \Sigma_1 = A^\top A
 
-    Both products have the same eigenvalues but for zeros.
+    Both products have the same eigenvalues, except for zeros.
 
     Arguments:
         generated: features, shape (N, F), N at most F.

@@ -9,6 +9,7 @@ import torch
 from indm.metrics.clean import build_clean
 from indm.metrics.extractors import INCEPTION, SmallClassifier, build_extractor, build_inception
 from indm.metrics.frechet import Reference
+from indm.store.checks import check_finite
 from indm.store.files import EXTRACTOR_FORMAT, STATISTICS_FORMAT, read_array, read_weights
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def load_extractors(
 
     Raises:
         DataError: if it is an Inception network and its weights are missing or not those of the reference.
+        ArtifactError: if the file is damaged, or a number in it is not finite.
     """
     weights, spec = read_weights(path, EXTRACTOR_FORMAT)
     name = spec["extractor"]
@@ -29,6 +31,7 @@ def load_extractors(
         extractor, sha256 = build_inception(name, spec["weights_sha256"])
         clean, clean_sha256 = build_clean(extractor, sha256, spec["clean_weights_sha256"])
         return extractor, clean, {"extractor": name, "weights_sha256": sha256, "clean_weights_sha256": clean_sha256}
+    check_finite(path, weights)
     classifier = SmallClassifier(spec["classes"])
     classifier.load_state_dict(weights)
     return build_extractor(name, classifier), {}, {"extractor": name}
@@ -39,9 +42,14 @@ def load_references(data: Path) -> tuple[dict[str, Reference], dict[str, Any]]:
 
     Returns:
         The references, and what names them in a result.
+
+    Raises:
+        ArtifactError: if a file is damaged, or a number in it is not finite.
     """
     tensors, source = read_weights(data / "statistics.safetensors", STATISTICS_FORMAT)
     known = torch.from_numpy(read_array(data / "features.npy").copy())
+    check_finite(data / "statistics.safetensors", tensors)
+    check_finite(data / "features.npy", {"features": known})
     prefixes = {name.removesuffix("mu") for name in tensors if name.endswith("mu")}
     references = {
         prefix.removesuffix("."): Reference({key: tensors[f"{prefix}{key}"].numpy() for key in ("mu", "sigma")}, None)

@@ -57,7 +57,7 @@ class WeightsFile:
 
     @property
     def remedy(self) -> str:
-        """What a person can do who does not have it."""
+        """What a person who does not have the file can do."""
         return f"download {self.name} from {self.url} and set the environment variable {self.option} to its path"
 
     @property

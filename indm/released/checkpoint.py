@@ -1,9 +1,9 @@
 """Files of the released code, read without executing anything in them."""
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -50,7 +50,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or any(key not in content for key in CHECKPOINT_KEYS):
         found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise ArtifactError(f"{path}: found {found}, expected the keys {', '.join(CHECKPOINT_KEYS)}")
+    step, model = content["step"], content["model"]
+    if not isinstance(step, int | Tensor) or not _holds_tensors(model.values() if isinstance(model, Mapping) else None):
+        raise ArtifactError(
+            f"{path}: found step {step!r} and a model of {type(model).__name__}, expected a number and tensors"
+        )
     return content
+
+
+def _holds_tensors(values: object) -> TypeGuard[Collection[Tensor]]:
+    return isinstance(values, Collection) and all(isinstance(value, Tensor) for value in values)
 
 
 def averaged_state(checkpoint: Mapping[str, Any], what: str) -> dict[str, Tensor]:
@@ -68,7 +77,7 @@ def averaged_state(checkpoint: Mapping[str, Any], what: str) -> dict[str, Tensor
     """
     state = dict(checkpoint["model"])
     shadow = checkpoint["ema"].get("shadow_params") if isinstance(checkpoint["ema"], Mapping) else None
-    if shadow is None:
+    if not _holds_tensors(shadow):
         raise ArtifactError(f"{what}: ema holds no shadow_params, expected the list of averaged weights")
     fixed = {FOURIER, f"module.{FOURIER}"}
     names = [name for name in state if name.rpartition(".")[2] not in NOT_AVERAGED and name not in fixed]

@@ -32,6 +32,8 @@ def check_fit(spec: dict[str, Any], released: Config, name: str, *, has_flow: bo
         found |= {f"sde.{key}": model[key] for key in keys}
     except KeyError as error:
         raise ArtifactError(f"released configuration: found no key {error.args[0]!r}") from None
+    except (AttributeError, TypeError) as error:
+        raise ArtifactError(f"released configuration: found a value of another type than released ({error})") from None
     expected = {"sde": spec["sde"]["name"], "sde.eps": spec["eps"], "flow": spec["flow"]["name"]}
     expected |= {f"sde.{key}": spec["sde"][key] for key in keys}
     expected |= {f"train.score.{key}": value for key, value in spec["score"].items() if key != "normalise_input"}

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 from tabulate import tabulate
 
 from indm.errors import ArtifactError
 from indm.report.export import read_tables
-from indm.report.grades import REPEATABLE
-from indm.report.results import CELL, read_rows, records
+from indm.report.grades import NO_DATA, REPEATABLE
+from indm.report.results import CELL, Result, read_rows, records
 from indm.store.files import read_json
 from indm.store.layout import Layout
 
@@ -61,8 +62,8 @@ class Agreement:
     Arguments:
         machines: where the published results were made, and where those that are here.
         suites: SHA-256 of all that the suite says, published and here; "" where it is not known.
-        verdicts: a row a verdict: ``claim``, ``published``, ``here``, ``borderline``.
-        numbers: a row a number: ``table``, ``row``, ``number``, ``published``, ``here``, ``standard_errors``.
+        verdicts: one row per verdict: ``claim``, ``published``, ``here``, ``borderline``.
+        numbers: one row per number: ``table``, ``row``, ``number``, ``published``, ``here``, ``standard_errors``.
     """
 
     machines: tuple[str, str]
@@ -146,6 +147,10 @@ def _checked(name: str, suite: str, path: Path, table: pd.DataFrame) -> pd.DataF
         raise ArtifactError(
             f"{path}: found no column {', '.join(missing)}, expected it in the table {name}; make it again"
         )
+    if len(table) and (
+        texts := [column for column in table if _is_error(str(column)) and not is_numeric_dtype(table[column])]
+    ):
+        raise ArtifactError(f"{path}: found a text in column {texts[0]}, expected numbers; make it again")
     if len(table) and (foreign := sorted(set(table["suite"]) - {suite})):
         raise ArtifactError(
             f"{path}: found rows of suite {', '.join(foreign)}, expected {suite}, the name of the folder"
@@ -157,18 +162,27 @@ def _checked(name: str, suite: str, path: Path, table: pd.DataFrame) -> pd.DataF
     return table
 
 
+def _is_error(column: str) -> bool:
+    """Say whether a column is compared with as a number: a standard error, or how likely a verdict repeats."""
+    return column.endswith("_se") or column == "repeatability"
+
+
 def _beside(published: pd.DataFrame, here: pd.DataFrame, key: list[str]) -> pd.DataFrame:
     return published.merge(here, on=key, how="outer", suffixes=("_published", "_here"), validate="one_to_one")
 
 
 def _verdicts(claims: pd.DataFrame) -> pd.DataFrame:
-    """List the verdicts of a table of claims, each by the claim and its place."""
-    names = [" ".join(str(row[key]) for key in CLAIM if row[key] and not pd.isna(row[key])) for row in records(claims)]
+    """List the verdicts of a table of claims, each by the claim and its place; a claim without data has none."""
     rows = [
-        (name, row["grade"], row["repeatability"] < REPEATABLE)
-        for name, row in zip(names, records(claims), strict=True)
+        (_claim_and_place(row), row["grade"], row["repeatability"] < REPEATABLE)
+        for row in records(claims)
+        if row["grade"] != NO_DATA
     ]
     return pd.DataFrame(rows, columns=["claim", "grade", "borderline"])
+
+
+def _claim_and_place(row: Result) -> str:
+    return " ".join(str(row[key]) for key in CLAIM if row[key] and not pd.isna(row[key]))
 
 
 def _verdict_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -219,8 +233,11 @@ def _distances(pairs: pd.DataFrame) -> pd.DataFrame:
 
 def _machines(path: Path) -> str:
     executions = read_json(path).get("executions")
-    known = [execution.get("machine") for execution in executions] if isinstance(executions, list) else []
-    if not known or None in known:
+    executions = executions if isinstance(executions, list) else []
+    known = [
+        entry["machine"] for entry in executions if isinstance(entry, dict) and isinstance(entry.get("machine"), str)
+    ]
+    if not known or len(known) < len(executions):
         raise ArtifactError(f"{path}: found no machine, expected one of each execution; publish the results again")
     return "; ".join(dict.fromkeys(known))
 

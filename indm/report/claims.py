@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from indm.report.differences import PLACE, Comparison, compare
+from indm.report.differences import PLACE, Comparison
 from indm.report.grades import NO_DATA, REPEATABLE, control_intervals, grade, holm, holm_tail, repeatability
 from indm.report.intervals import FEWEST_SEEDS, TAIL, Interval, estimate, interval, method, p_value
-from indm.suite.claims import Arm, Bound, Claim, Claims
+from indm.suite.claims import Arm, Bound, Claim
 
 CLAIM_COLUMNS = [
     "suite",
@@ -36,26 +37,36 @@ CLAIM_COLUMNS = [
     "repeatability",
     "reason",
     "test",
+    "question",
     "statement",
     "source",
     "metric",
     "why",
 ]
+EFFECT_COLUMNS = [
+    "suite",
+    "id",
+    *PLACE,
+    "against",
+    "role",
+    "n",
+    "images",
+    "effect",
+    "low",
+    "high",
+    "end",
+    "smallest_effect",
+    "unit",
+]
 
 
-def claims_table(values: pd.DataFrame, images: pd.DataFrame, claims: Claims, suite: str) -> pd.DataFrame:
+def claims_table(compared: list[Comparison], suite: str) -> pd.DataFrame:
     """Grade every claim once for each dataset, SDE and objective that has data; a claim without data is a row too.
 
     Arguments:
-        values: the tidy table.
-        images: the table of single images' likelihoods.
-        claims: the claims.
+        compared: the differences of all claims, of :func:`indm.report.differences.compare`.
         suite: name of the suite.
-
-    Raises:
-        ArtifactError: if a number stands in the tidy table twice.
     """
-    compared = compare(values, images, claims)
     p_values = [claim_p(one) for one in compared]
     family = {
         i: p
@@ -63,15 +74,43 @@ def claims_table(values: pd.DataFrame, images: pd.DataFrame, claims: Claims, sui
         if one.claim.family == "primary" and p is not None
     }
     adjusted = dict(zip(family, holm([*family.values()]), strict=True))
-    deniable = sum(one.claim.family == "primary" and len(one.against) >= FEWEST_SEEDS for one in compared)
     rows = []
-    for i, one in enumerate(compared):
+    for i, (one, many) in enumerate(zip(compared, _together(compared), strict=True)):
         tail = holm_tail([p for j, p in family.items() if j != i]) if i in family else TAIL
-        many = deniable if one.claim.family == "primary" else 1
-        rows.append({"suite": suite, "p": p_values[i]} | _graded(one, adjusted.get(i), tail, max(many, 1)))
+        rows.append({"suite": suite, "p": p_values[i]} | _graded(one, adjusted.get(i), tail, many))
     return pd.DataFrame(rows, columns=CLAIM_COLUMNS).astype(
         {"n": "Int64", "images": "Int64", "control_n": "Int64", "p": "Float64", "p_adjusted": "Float64"}
     )
+
+
+def _together(compared: list[Comparison]) -> list[int]:
+    """Count, for each row, of how many rows any may be ruled out, contradicted or explained: a primary one, of all that can be."""
+    deniable = sum(one.claim.family == "primary" and len(one.against) >= FEWEST_SEEDS for one in compared)
+    return [max(deniable, 1) if one.claim.family == "primary" else 1 for one in compared]
+
+
+def effects_table(compared: list[Comparison], suite: str) -> pd.DataFrame:
+    """List the effects behind the grades, against the baseline and each control; a control without a run has no numbers."""
+    rows = [
+        {"suite": suite, **row}
+        for one, many in zip(compared, _together(compared), strict=True)
+        if one.has_run
+        for row in _effects(one, many)
+    ]
+    return pd.DataFrame(rows, columns=EFFECT_COLUMNS).astype({"n": "Int64", "images": "Int64"})
+
+
+def _effects(compared: Comparison, many: int) -> list[dict[str, Any]]:
+    """List the effects of one row: against the baseline first, then the controls in the order of the claim."""
+    described = _described(compared.claim)
+    shared = {key: described[key] for key in ("id", "smallest_effect", "unit")} | compared.place
+    controls = control_intervals(compared.controls, many) | {
+        name: interval(np.empty(0), many) for name in compared.absent
+    }
+    baseline = {"against": described["baseline"], "role": "baseline", **interval(compared.against, many)._asdict()}
+    return [shared | baseline] + [
+        shared | {"against": name, "role": "control", **found._asdict()} for name, found in controls.items()
+    ]
 
 
 def claim_p(compared: Comparison) -> float | None:
@@ -152,6 +191,7 @@ def _described(claim: Claim) -> dict[str, Any]:
         "baseline": f"{baseline.value:g}" if isinstance(baseline, Bound) else _name(baseline),
         "smallest_effect": claim.smallest_effect,
         "unit": claim.unit,
+        "question": claim.question,
         "statement": claim.statement,
         "source": claim.source,
         "metric": ", ".join([metric.stage, metric.name, *samplers, *place, metric.transform]),

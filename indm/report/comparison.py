@@ -5,6 +5,7 @@ from typing import Any, get_args
 import pandas as pd
 
 from indm.report.intervals import LEVEL
+from indm.report.names import names
 from indm.report.published import sampler_kind, source_of
 from indm.report.results import CELL, Result, records
 from indm.suite.claims import Arm
@@ -49,14 +50,17 @@ def comparison_table(
         published: the published numbers.
 
     Returns:
-        One row for each published number and cell of ours that it could be meant for; ours absent where there is none.
+        One row for each published number and cell of ours that it could be meant for; ours absent where there is none. A number of
+        a model that is not ours stands beside our lowest on the same dataset, or is left out if there is none.
     """
     network = values[values["stage"] == "train"].pivot_table(index=CELL, columns="metric", values="value")
     tables = {"nll": nll, "fid": fid, "is": fid}
     rows = []
     for number in records(published):
         matches = [row for row in records(tables[number["metric"]]) if _could_be(number, row)]
-        rows += [_compare(number, row, network) for row in matches] or [_absent(number, set(nll["dataset"]))]
+        rows += [_compare(number, row, network) for row in matches] or _without_match(
+            number, tables[number["metric"]], sorted(set(values["dataset"]))
+        )
     return pd.DataFrame([{"suite": suite, **row} for row in rows], columns=COMPARISON_COLUMNS).astype(
         {"seeds": "Int64"}
     )
@@ -73,14 +77,40 @@ def _could_be(number: Result, ours: Result) -> bool:
     return open_or_same and number["sampler"] in ("", sampler_kind(ours.get("sampler", "")))
 
 
-def _absent(number: Result, datasets: set[str]) -> dict[str, Any]:
+def _without_match(number: Result, table: pd.DataFrame, datasets: list[str]) -> list[dict[str, Any]]:
     row = _published_side(number)
     if number["model"] not in MODELS:
-        return row | {"verdict": "context"}
+        return [row | best | {"verdict": "context"} for best in _best(number, table)]
     if number["dataset"] in datasets:
-        return row | {"verdict": "not measured"}
-    text = f"dataset: ours {', '.join(sorted(datasets))}, published {number['dataset']}"
-    return row | {"verdict": "not comparable", "protocol_differences": text}
+        return [row | {"verdict": "not measured"}]
+    text = f"dataset: ours {', '.join(datasets)}, published {number['dataset']}"
+    return [row | {"verdict": "not comparable", "protocol_differences": text}]
+
+
+def _best(number: Result, table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return our side of a number of another model: of the same dataset the lowest, of likelihoods and FIDs the best."""
+    metric = number["metric"]
+    same = (table["dataset"] == number["dataset"]) & table["model"].isin(MODELS)
+    ours = table[same & table[metric].notna() & (metric not in HIGHER_IS_BETTER)]
+    best = records(ours.sort_values(metric).head(1))
+    return [
+        _ours_side(row, metric)
+        | {
+            "difference": row[metric] - float(number["value"]),
+            "protocol_differences": "; ".join(
+                [
+                    f"model: ours {names(*(str(row[key]) for key in ('model', 'variant', 'sde', 'objective')))}, the lowest",
+                    *_differs("images", row["num_samples" if metric != "nll" else "images"], number["num_samples"]),
+                ]
+            ),
+        }
+        for row in best
+    ]
+
+
+def _ours_side(ours: Result, metric: str) -> dict[str, Any]:
+    errors = {f"ours{end}": ours[f"{metric}{end}"] for end in ("_se", "_image_se")}
+    return {"seeds": ours["seeds"], "ours": ours[metric], **errors}
 
 
 def _published_side(number: Result) -> dict[str, Any]:
@@ -93,18 +123,18 @@ def _compare(number: Result, ours: Result, network: pd.DataFrame) -> dict[str, A
     size = network.loc[tuple(ours[key] for key in CELL)].to_dict()
     decisive, other = _differences(number, ours, {str(key): value for key, value in size.items()})
     difference = ours[metric] - float(number["value"])
-    return _published_side(number) | {
-        "sde": ours["sde"],
-        "objective": ours["objective"],
-        "sampler": ours.get("sampler", ""),
-        "seeds": ours["seeds"],
-        "ours": ours[metric],
-        "ours_se": ours[f"{metric}_se"],
-        "ours_image_se": ours[f"{metric}_image_se"],
-        "difference": difference,
-        "verdict": "not comparable" if decisive else _verdict(metric, difference, ours),
-        "protocol_differences": "; ".join(decisive + other),
-    }
+    return (
+        _published_side(number)
+        | _ours_side(ours, metric)
+        | {
+            "sde": ours["sde"],
+            "objective": ours["objective"],
+            "sampler": ours.get("sampler", ""),
+            "difference": difference,
+            "verdict": "not comparable" if decisive else _verdict(metric, difference, ours),
+            "protocol_differences": "; ".join(decisive + other),
+        }
+    )
 
 
 def _verdict(metric: str, difference: float, ours: Result) -> str:

@@ -14,6 +14,7 @@ COMPUTE_COLUMNS = [
     *CELL,
     "seeds",
     *COUNTED,
+    "precision",
     *[f"{metric}{suffix}" for metric in MEASURED for suffix in ("", "_se")],
     "machine",
 ]
@@ -43,6 +44,7 @@ def compute_table(
         row: dict[str, Any] = dict(zip(CELL, key, strict=True)) | {"suite": suite, "seeds": len(group)}
         row |= {metric: group[metric].mean() for metric in [*COUNTED, *MEASURED]}
         row |= {f"{metric}_se": group[metric].sem() for metric in MEASURED}
+        row["precision"] = "; ".join(sorted(set(group["precision"].dropna())))
         table.append(row | {"machine": "; ".join(sorted(set(group["machine"].dropna())))})
     return pd.DataFrame(table, columns=COMPUTE_COLUMNS).astype({"seeds": "Int64"})
 
@@ -56,5 +58,6 @@ def _costs(train: Result, samples: Result, provenance: Mapping[str, Result]) -> 
         "ms_per_step": 1000 * seconds["train"] / train["steps"],
         "train_peak_memory_mib": provenance["train"].get("peak_memory_mib", float("nan")),
         "seconds_per_1000_samples": 1000 * seconds["sample"] / samples["num_samples"],
+        "precision": train.get("precision"),
         "machine": provenance["train"].get("machine"),
     }

@@ -128,7 +128,7 @@ def _has_run(values: pd.DataFrame, control: Control, place: Mapping[str, str], m
 
 
 def _select(tables: Tables, metric: Metric) -> pd.DataFrame:
-    """Select the numbers of a metric, transformed: those of single images where there are such, else one a run."""
+    """Select the numbers of a metric, transformed: those of single images where there are such, else one per run."""
     values, images = tables.values, tables.images
     found = images[images["stage"] == metric.stage] if metric.name in images else images[:0]
     if len(found) > 0:
@@ -148,7 +148,7 @@ def _transformed(found: pd.DataFrame, metric: Metric) -> pd.DataFrame:
 
 
 def _numbers(found: pd.DataFrame, metric: Metric, place: Mapping[str, str], arm: Arm) -> pd.DataFrame:
-    """Lay out an arm's numbers: one row a seed, one column a sampler, x and image."""
+    """Lay out an arm's numbers: one row per seed, one column per sampler, x and image."""
     keys = dict(place) | {"model": arm.model, "variant": arm.variant}
     keys |= {"objective": arm.objective} if arm.objective else {}
     found = found[np.logical_and.reduce([found[key] == text for key, text in keys.items()])]

@@ -1,5 +1,6 @@
-"""Tables for reading in a terminal."""
+"""The published tables of a suite, read and set as plain text."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,29 +26,10 @@ TITLES = {
     "tuning": "trials of their search",
     "compute": "what the models cost",
     "claims": "the paper's claims, graded",
+    "effects": "the effect of each claim against its baseline and every control",
     "power": "seeds that would decide each claim, were the effect twice the smallest worth a claim",
     "comparison": "published numbers beside ours",
 }
-# Sentences are too long for a row of a terminal: the files have them.
-LEFT_OUT = {
-    "tuning": ["reason"],
-    "claims": ["statement", "source", "metric", "why", "reason", "test"],
-    "power": ["note"],
-    "comparison": ["published_source", "protocol_differences", "note"],
-}
-
-
-def read_shown(layout: Layout) -> str:
-    """Read the tables of a suite, and set them one below the other.
-
-    Raises:
-        ArtifactError: if one is missing, is not what its manifest says, or has rows of another suite.
-    """
-    texts = [
-        f"\n{path}: {TITLES[path.stem]}\n\n{present(table, path.stem) if len(table) else 'The suite has none.'}"
-        for path, table in read_tables(layout).items()
-    ]
-    return "\n".join(texts)
 
 
 def read_tables(layout: Layout) -> dict[Path, pd.DataFrame]:
@@ -62,6 +44,10 @@ def read_tables(layout: Layout) -> dict[Path, pd.DataFrame]:
         if not path.is_file():
             raise ArtifactError(f"{path}: missing; make it with: {_remedy(layout)}{_others(layout)}")
         tables[path] = read_rows(path)
+        if "suite" not in tables[path]:
+            raise ArtifactError(
+                f"{path}: found no column suite, expected a table; make it again with: {_again(layout)}"
+            )
     found = {path: sorted(set(table["suite"]) - {layout.suite}) for path, table in tables.items()}
     if foreign := [f"{path} of {', '.join(suites)}" for path, suites in found.items() if suites]:
         raise ArtifactError(
@@ -95,11 +81,17 @@ def _others(layout: Layout) -> str:
     return f"; suites with tables: {', '.join(path.name for path in suites)} (--suite)" if suites else ""
 
 
-def present(table: pd.DataFrame, name: str = "") -> str:
-    """Set a table for reading in a terminal; of the table ``name``, without its sentences."""
-    columns = _columns(table.drop(columns=LEFT_OUT.get(name, []), errors="ignore"))
+def present(table: pd.DataFrame) -> str:
+    """Set a table for reading as plain text."""
+    columns = _columns(table)
     text = tabulate(columns, headers="keys", tablefmt="plain", disable_numparse=True, stralign="left")
     return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def effect_with_ends(row: Mapping[str, Any], of: str = "") -> str:
+    """Write an effect of a table of claims, and the ends of its interval where it has one; ``of`` begins the columns' names."""
+    effect, low, high = (row[f"{of}{column}"] for column in ("effect", "low", "high"))
+    return f"{effect:z.3f}" + ("" if pd.isna(low) else f" [{low:z.3f}, {high:z.3f}]")
 
 
 def _columns(table: pd.DataFrame) -> dict[str, list[str]]:

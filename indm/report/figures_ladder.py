@@ -1,15 +1,22 @@
-"""The figure of the ladder: models of the 2-D studies, from DDPM++ up to INDM."""
+"""Figures that climb the ladder from DDPM++ up to INDM: models of the 2-D studies, and what each variant changes on images."""
 
 import re
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from indm.report.drawing import PLAIN_MODELS, SERIES, WIDTH, note
+from indm.report.drawing import FIRST, GROUP, PLAIN_MODELS, SECOND, WIDTH, draw_interval, label_rows, note
 from indm.report.intervals import STUDENT, half_widths, named_bars
 from indm.report.names import heading, names
+from indm.report.palette import INK
 
+# An interval so many times as wide as the metric's narrow ones is written: drawn, it would leave the others no room.
+# Narrow is the lower quartile: most rows may be wide, and one may be narrow by chance.
+WILD = 400.0
 # Variants, from those that know nothing of their latent's scale on.
 RUNGS = [
     "",
@@ -28,24 +35,58 @@ RUNGS = [
 
 
 def ladder(table: pd.DataFrame) -> Figure:
-    """Draw the models of the 2-D studies from DDPM++ up to INDM: a row a dataset, a column a metric, and a line each model."""
+    """Draw the models of the 2-D studies from DDPM++ up to INDM: one row per dataset, one column per metric."""
     table = table[table["nelbo"].notna()]
     distances = [column for column in map(str, table) if re.fullmatch(r"w1_\d+", column)][:1]
-    metrics = [column for column in ("nelbo", "nll", "gap", *distances, "path_ratio", "latent_std") if column in table]
-    rungs = sorted(set(zip(table["model"], table["variant"], strict=True)), key=rung)
-    groups = list(table.groupby(["dataset"], sort=False))
-    figure = Figure(figsize=(WIDTH, len(groups) * (0.2 * len(rungs) + 0.5) + 0.6))
-    axes = figure.subplots(len(groups), len(metrics), squeeze=False, sharey=True)
-    for row, (_, part) in zip(axes, groups, strict=True):
-        places = [rungs.index(cell) for cell in zip(part["model"], part["variant"], strict=True)]
-        for axis, metric in zip(row, metrics, strict=True):
-            _points(axis, part, places, metric)
-        row[0].set_ylabel(part["dataset"].iloc[0])
-        row[0].set_yticks(range(len(rungs)), [names(*rung) for rung in rungs])
-        row[0].set_ylim(len(rungs) - 0.4, -0.6)
-    for axis, metric in zip(axes[0], metrics, strict=True):
-        axis.set_title(heading(metric))
-    return note(figure, named_bars({STUDENT: table["seeds"]}))
+    units = {"nelbo": "nats", "nll": "nats", "gap": "nats", **dict.fromkeys(distances, "data units")}
+    units |= {"path_ratio": "length / displacement", "latent_std": "latent units"}
+    units = {metric: unit for metric, unit in units.items() if metric in table}
+    figure, written = _climb(table.groupby(["dataset"], sort=False), units)
+    wide = " A number with ±: its interval is too wide to be drawn." if written else ""
+    return note(figure, f"{named_bars({STUDENT: table['seeds']})}{wide}")
+
+
+def ablation(table: pd.DataFrame) -> Figure:
+    """Draw the difference that each variant makes, with its interval: one column per metric, in the order of the ladder."""
+    metrics = [column for column in map(str, table) if column.endswith("_difference")]
+    compared = table[table[metrics].notna().any(axis=1)].assign(seeds=lambda rows: rows["pairs"].astype(int))
+    units = {metric: "FID" if metric == "fid_difference" else "bits/dim" for metric in metrics}
+    figure, written = _climb(compared.groupby(GROUP, sort=False), units)
+    for axis in figure.axes:
+        axis.axvline(0, color=INK, linewidth=0.8)
+    wide = " A number with ±: its interval is too wide to be drawn." if written else ""
+    return note(figure, f"{named_bars({STUDENT: compared['seeds']})} Left of 0: smaller than the plain DDPM++’s.{wide}")
+
+
+def _climb(groups: Iterable[tuple[Any, pd.DataFrame]], units: Mapping[str, str]) -> tuple[Figure, bool]:
+    """Draw a row of panels for each group, its models from DDPM++ up to INDM, and a column for each metric; tell if one is written.
+
+    Arguments:
+        groups: names of each group, and its rows.
+        units: of each metric.
+    """
+    parts = [(group, part.iloc[_by_rung(part)]) for group, part in groups]
+    # The name of a group is written upwards.
+    heights = [max(0.2 * len(part) + 0.5, 1.2) for _, part in parts]
+    figure = Figure(figsize=(WIDTH, sum(heights) + 0.7))
+    axes = figure.subplots(len(parts), len(units), squeeze=False, sharey="row", height_ratios=heights)
+    written = False
+    for row, (group, part) in zip(axes, parts, strict=True):
+        for axis, metric in zip(row, units, strict=True):
+            written |= _points(axis, part, metric)
+            axis.xaxis.set_major_locator(MaxNLocator(3))
+            axis.grid(axis="y", visible=False)
+        row[0].set_ylabel(names(*group))
+        label_rows(row[0], [names(*cell) for cell in zip(part["model"], part["variant"], strict=True)])
+    for top, bottom, (metric, unit) in zip(axes[0], axes[-1], units.items(), strict=True):
+        top.set_title(heading(metric.removesuffix("_difference")))
+        bottom.set_xlabel(unit)
+    return figure, written
+
+
+def _by_rung(table: pd.DataFrame) -> list[int]:
+    cells = list(zip(table["model"], table["variant"], strict=True))
+    return sorted(range(len(cells)), key=lambda place: rung(cells[place]))
 
 
 def rung(cell: tuple[str, str]) -> tuple[int, str, float]:
@@ -64,10 +105,15 @@ def rung(cell: tuple[str, str]) -> tuple[int, str, float]:
     return order + (len(RUNGS) + 1) * (model != PLAIN_MODELS[0]), whole, scale
 
 
-def _points(axis: Axes, table: pd.DataFrame, places: list[int], metric: str) -> None:
-    """Draw a metric's values, one a row at its place, with the intervals of their means over seeds."""
+def _points(axis: Axes, table: pd.DataFrame, metric: str) -> bool:
+    """Draw a metric's values, one per row of the table, with the intervals of their means over seeds; tell if one is written."""
     bars = half_widths(table[f"{metric}_se"], table["seeds"])
-    for place, model, value, bar in zip(places, table["model"], table[metric], bars, strict=True):
-        style = SERIES[int(model != PLAIN_MODELS[0])]
-        axis.hlines(place, value - bar, value + bar, color=style["color"])
-        axis.plot(value, place, marker=style["marker"], color=style["color"])
+    wild = bars > WILD * bars[bars > 0].quantile(0.25)
+    rows = zip(table["model"], table[metric], bars, wild, strict=True)
+    for place, (model, value, bar, far) in enumerate(rows):
+        if far:
+            middle: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "center", "va": "center"}
+            axis.annotate(f"{value:.3g} ± {bar:.2g}".replace("-", "−"), (0.5, place), **middle)
+            continue
+        draw_interval(axis, place, value, (value - bar, value + bar), FIRST if model == PLAIN_MODELS[0] else SECOND)
+    return bool(wild.any())

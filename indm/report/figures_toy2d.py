@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+from indm.report.drawing import styled
+from indm.report.palette import BLUE, INK, VERMILLION, on_ground
 
 Arrays = Mapping[str, NDArray[Any]]
 # Each adds to what the one above it learns of its latent; (model, variant) as the stage toy2d has them.
@@ -21,11 +23,10 @@ MODELS = {
     ("indm", ""): "INDM\n(nonlinear)",
 }
 # The stage toy2d writes the arrays of its first seed.
-NOTE = "One model each, seed 0: no error bars."
-# Okabe and Ito's colours, which the colour-blind tell apart.
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"
-# The colour of text and frames in the other figures too.
-INK = "#1b1b1a"
+NOTE = "One model each, of the first seed: no error bars."
+# Thousands of points, arrows and paths are images in the document: as shapes they would be most of a page.
+DOTS_PER_INCH = 110
+GREY = "#999999"
 STYLE: Any = {
     "svg.hashsalt": "indm",
     "svg.fonttype": "path",
@@ -49,7 +50,7 @@ def toy2d_figure(arrays: Arrays) -> bytes:
         The figure as SVG; the same arrays give the same bytes.
     """
     times = arrays["times"]
-    with mpl.rc_context(STYLE):
+    with styled(STYLE):
         columns = 3 + len(times)
         figure = Figure(figsize=(1.5 * columns, 1.55 * len(MODELS) + 0.1))
         grid = figure.subplots(len(MODELS), columns, squeeze=False, gridspec_kw={"wspace": 0.06, "hspace": 0.06})
@@ -70,8 +71,10 @@ def toy2d_figure(arrays: Arrays) -> bytes:
             _frame(axes, float(arrays["limit"]))
         figure.text(grid[-1, 0].get_position().x0, 0.08, NOTE)
         buffer = BytesIO()
-        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Description": NOTE})
-    return buffer.getvalue()
+        figure.savefig(
+            buffer, format="svg", dpi=DOTS_PER_INCH, bbox_inches="tight", metadata={"Date": None, "Description": NOTE}
+        )
+    return on_ground(buffer.getvalue())
 
 
 def _frame(axes: Axes, limit: float) -> None:
@@ -82,7 +85,9 @@ def _clouds(row: NDArray[Any], clouds: NDArray[Any], data: NDArray[Any]) -> None
     """Show each time's points (K, B, 2), coloured by where they start from left to right."""
     start = data[: clouds.shape[1], 0]
     for axes, cloud in zip(row, clouds, strict=False):
-        axes.scatter(cloud[:, 0], cloud[:, 1], c=start, cmap="plasma", vmax=1.2 * start.max(), s=2, linewidths=0)
+        axes.scatter(
+            cloud[:, 0], cloud[:, 1], c=start, cmap="plasma", vmax=1.2 * start.max(), s=2, linewidths=0, rasterized=True
+        )
 
 
 def _field(axes: Axes, points: NDArray[Any], drift: NDArray[Any], volatility: NDArray[Any]) -> None:
@@ -98,21 +103,32 @@ def _field(axes: Axes, points: NDArray[Any], drift: NDArray[Any], volatility: ND
             units="xy",
             offsets=points,
             offset_transform=axes.transData,
-            facecolors=ORANGE,
+            facecolors=VERMILLION,
             alpha=0.4,
             linewidths=0,
+            rasterized=True,
         )
     )
     norm = np.linalg.norm(drift, axis=1, keepdims=True)
     arrows = drift / np.maximum(norm, np.finfo(norm.dtype).tiny) * 0.22 * np.tanh(norm / np.median(norm))
-    axes.quiver(*points.T, *arrows.T, color=BLUE, angles="xy", scale_units="xy", scale=1, width=0.009, headwidth=3.5)
+    axes.quiver(
+        *points.T,
+        *arrows.T,
+        color=BLUE,
+        angles="xy",
+        scale_units="xy",
+        scale=1,
+        width=0.009,
+        headwidth=3.5,
+        rasterized=True,
+    )
 
 
 def _paths(axes: Axes, paths: NDArray[Any]) -> None:
     """Show paths (P, C, 2) from the prior (grey) to the data (orange)."""
-    axes.plot(paths[..., 0], paths[..., 1], color=BLUE, linewidth=0.5, alpha=0.7)
+    axes.plot(paths[..., 0], paths[..., 1], color=BLUE, linewidth=0.5, alpha=0.7, rasterized=True)
     axes.scatter(paths[0, :, 0], paths[0, :, 1], s=5, color=GREY, linewidths=0)
-    axes.scatter(paths[-1, :, 0], paths[-1, :, 1], s=5, color=ORANGE, linewidths=0, zorder=3)
+    axes.scatter(paths[-1, :, 0], paths[-1, :, 1], s=5, color=VERMILLION, linewidths=0, zorder=3)
 
 
 def _density(axes: Axes, log_density: NDArray[Any], limit: float) -> None:

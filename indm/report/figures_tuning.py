@@ -6,8 +6,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from indm.report.drawing import GROUP, INK, SERIES, SHORT, WIDTH, legend, note, plain_ticks
+from indm.report.drawing import FIRST, GROUP, SECOND, SHORT, WIDTH, note, plain_ticks
 from indm.report.names import heading, names
+from indm.report.palette import INK
 
 # What is minimised, by objective; the phases of a search that are drawn against its hyper-parameters.
 TARGETS = {"nll": "NELBO, bits/dim", "fid": "FID"}
@@ -15,7 +16,7 @@ PHASES = {"short": "trial", "confirm": "trained again for longer"}
 
 
 def tuning(table: pd.DataFrame) -> Figure:
-    """Draw the target against each hyper-parameter: a row an arm, a column a hyper-parameter; failures on the upper edge."""
+    """Draw the target against each hyper-parameter: one row per arm, one column per hyper-parameter; failures at the top edge."""
     columns = list(map(str, table))
     parameters = columns[columns.index("steps") + 1 : columns.index("state")]
     arms = list(table.groupby([*GROUP, "model", "variant"], sort=False))
@@ -33,7 +34,7 @@ def tuning(table: pd.DataFrame) -> Figure:
         if table[parameter].min() > 0 and table[parameter].max() > SHORT * table[parameter].min():
             axis.set_xscale("log")
             plain_ticks(axis.xaxis)
-    legend(figure, axes)
+    _legend(figure, axes)
     return note(figure, "Error bars: one standard error over images.")
 
 
@@ -43,7 +44,7 @@ def _trials(axis: Axes, table: pd.DataFrame, parameter: str) -> None:
         axis.set_axis_off()
         return
     complete, failed = table[table["state"] == "complete"], table[table["state"] == "failed"]
-    for (phase, label), style in zip(PHASES.items(), SERIES, strict=False):
+    for (phase, label), style in zip(PHASES.items(), (FIRST, SECOND), strict=True):
         part, marker = complete[complete["phase"] == phase], str(style["marker"])
         if len(part):
             bars, colour = part["target_image_se"], str(style["color"])
@@ -53,3 +54,10 @@ def _trials(axis: Axes, table: pd.DataFrame, parameter: str) -> None:
         axis.plot(
             failed[parameter], [1.0] * len(failed), "x", color=INK, transform=place, clip_on=False, label="failed"
         )
+
+
+def _legend(figure: Figure, axes: Any) -> None:
+    """Put one legend above all panels; what it names may be absent from some of them."""
+    drawn = [axis.get_legend_handles_labels() for axis in axes.flat]
+    handles = {label: handle for found, labels in reversed(drawn) for handle, label in zip(found, labels, strict=True)}
+    figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=len(handles))

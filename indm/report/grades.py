@@ -11,6 +11,9 @@ from indm.report.intervals import FEWEST_SEEDS, TAIL, Estimate, Interval, Number
 
 # A verdict with a lower repeatability is called borderline.
 REPEATABLE = 0.9
+BORDERLINE = (
+    f"rerunning with new seeds would change this verdict with a probability above {100 * (1 - REPEATABLE):.0f} %"
+)
 # Of a distribution that is averaged over by the midpoint rule.
 MIDPOINTS = 1000
 NO_DATA = "no data"
@@ -35,6 +38,11 @@ MEANINGS = {
     RULED_OUT: "the interval against the baseline ends at or below the smallest effect",
     INCONCLUSIVE: "none of these",
 }
+
+
+def starred(grade: str, repeatability: float) -> str:
+    """Write a grade, with a star where it is borderline."""
+    return f"{grade}*" if repeatability < REPEATABLE else grade
 
 
 @dataclass(frozen=True)
@@ -164,8 +172,8 @@ def repeatability(
         \qquad u \sim \chi^2_{S-1} / (S-1)
 
     with :math:`\delta` the smallest effect and h half the length of the interval, from the variance parts of seeds and images:
-    the probability that the repetition's interval lies above :math:`\delta`, were the mean and the variances found the true
-    ones. The images' part is as good as known, as they are many. For one number a seed it is a noncentral Student probability.
+    the probability that the repetition's interval lies above :math:`\delta`, if the mean and the variances found are the true
+    ones. The images' part is as good as known, as they are many. For one number per seed it is a noncentral Student probability.
     Comparisons are taken as independent; they share the treatment, so this is somewhat too low for several controls.
 
     Arguments:

@@ -1,7 +1,7 @@
 r"""Means of paired differences: their variance, their intervals, p-values, and how both are named in figures.
 
 Differences are of one of two shapes. Where every seed draws its own images or points (FID, 2-D data), that noise is inside the
-spread of the seeds, and there is one number a seed: shape (S,). Likelihoods are of the same test images in every run: other
+spread of the seeds, and there is one number per seed: shape (S,). Likelihoods are of the same test images in every run: other
 seeds meet the same luck with them, so that seeds alone say nothing of other images. There the differences are a table of seeds
 and images, both drawn at random, shape (S, I):
 
@@ -39,7 +39,7 @@ Numbers = NDArray[np.float64]
 class Interval(NamedTuple):
     """A mean of paired differences, its 95 % interval (NaN where there is none), the seeds, and the images, if any.
 
-    ``end`` is where the interval ends if it is one of several of which any may decide; else it is none.
+    ``end`` is where the interval ends if it is one of several of which any may decide, else ``None``.
     """
 
     effect: float

@@ -21,11 +21,11 @@ HEADINGS = {
     "valid_nelbo": "NELBO, validation images",
     "valid_nelbo_raw_flow": "the same, raw flow",
     "rank_agreement_p": "its p",
-    "gain_per_doubling": "gain a doubling",
+    "gain_per_doubling": "gain per doubling",
     "flops": "FLOPs",
     "train_flops": "training FLOPs",
-    "train_flops_per_step": "FLOPs a step",
-    "ms_per_step": "ms a step",
+    "train_flops_per_step": "FLOPs per step",
+    "ms_per_step": "ms per step",
     "nll_uncorrected": "NLL, uncorrected",
     "nelbo_no_reconstruction": "NELBO, no reconstruction",
     "num_samples": "images",
@@ -58,7 +58,7 @@ def heading(column: str) -> str:
     if column.endswith("_difference"):
         return f"{heading(column.removesuffix('_difference'))}, difference"
     if match := re.fullmatch(r"w1_(\d+)(.*)", column):
-        return f"W1, {match[1]} steps{match[2].replace('_', ' ')}"
+        return f"W1 × 1000, {match[1]} steps{match[2].replace('_', ' ')}"
     return HEADINGS.get(column, column.replace("_", " "))
 
 

@@ -1,6 +1,6 @@
 r"""How many seeds would decide a claim: power, from the spread of the seeds that have run.
 
-The power is the probability that the interval of S seeds lies above a bound, were the effect the one that is assumed,
+The power is the probability that the interval of S seeds lies above a bound if the effect is the assumed one,
 
 .. math:: P\big(\hat d - h > \delta\big), \qquad
     \operatorname{Var}(\hat d) = \frac{s^2}{S} + v_b,
@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from indm.report.differences import PLACE, Comparison, compare
+from indm.report.differences import PLACE, Comparison
 from indm.report.grades import lies
 from indm.report.intervals import FEWEST_SEEDS, TAIL, Estimate, Numbers, estimate
-from indm.suite.claims import Claims
 
 POWER_COLUMNS = [
     "suite",
@@ -48,21 +47,16 @@ ASSUMED = 2
 BASELINE = "the baseline"
 
 
-def power_table(values: pd.DataFrame, images: pd.DataFrame, claims: Claims, suite: str) -> pd.DataFrame:
-    """Tabulate, for each claim that has data, how many seeds would show it with 80 % power, were it true.
+def power_table(compared: list[Comparison], suite: str) -> pd.DataFrame:
+    """Tabulate, for each claim that has data, how many seeds would show it with 80 % power if it is true.
 
     A primary claim is taken to meet Holm's first level, 0.025 over the number of primary rows.
 
     Arguments:
-        values: the tidy table.
-        images: the table of single images' likelihoods.
-        claims: the claims.
+        compared: the differences of all claims, of :func:`indm.report.differences.compare`.
         suite: name of the suite.
-
-    Raises:
-        ArtifactError: if a number stands in the tidy table twice.
     """
-    compared = [one for one in compare(values, images, claims) if len(one.against) > 0]
+    compared = [one for one in compared if len(one.against) > 0]
     primary = sum(one.claim.family == "primary" for one in compared)
     tails = {"primary": TAIL / max(primary, 1), "exploratory": TAIL}
     rows = [{"suite": suite} | _row(one, tails[one.claim.family]) for one in compared]
@@ -109,7 +103,7 @@ def _spread(differences: Numbers) -> dict[str, float]:
 
 
 def seeds_needed(comparisons: Sequence[tuple[Numbers, float]], tail: float = TAIL) -> int | None:
-    """Return how many seeds show all comparisons in 80 % of cases, were the true effects this far above their bounds.
+    """Return how many seeds show all comparisons in 80 % of cases if the true effects are this far above their bounds.
 
     Comparisons are taken as independent. They share the treatment, so that all are shown together more often than that.
 

@@ -44,7 +44,7 @@ def read_published(path: Path) -> pd.DataFrame:
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: cannot be read ({error}); run from the top of a checkout") from None
     if list(table.columns) != PUBLISHED_COLUMNS:
         raise ArtifactError(f"{path}: found the columns {list(table.columns)}, expected {PUBLISHED_COLUMNS}")

@@ -1,48 +1,84 @@
-"""The tables of README.md, from the published results of the suites on digits: nothing in them is written by hand."""
+"""The tables of README.md and docs/results/README.md, from the published results: nothing in them is written by hand."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from indm.report.export import present
-from indm.report.grades import NO_DATA, REPEATABLE
-from indm.report.names import names
+from indm.report.export import effect_with_ends, present
+from indm.report.grades import NO_DATA, starred
+from indm.report.names import heading, names
 from indm.report.results import CELL, read_rows, records
 from indm.store.blocks import replace_block
 from indm.store.files import read_json
+from indm.suite.claims import Claim, Claims
 
 # The suites whose verdicts stand side by side, with what they are; the first one's numbers are shown too.
-SUITES = {"digits": "a first look", "digits-full": "the evidence"}
+SUITES = {"digits": "a first look", "digits-full": "longer trainings, more seeds"}
 NUMBERS = ("fid", "nll", "nelbo", "gap")
+# Exploratory claims that answer a question of every reader.
+FURTHER = ("more-than-a-learned-scale", "more-than-a-learned-affine-map", "more-than-a-learned-linear-map")
+PAGE = "docs/results/README.md"
 
 
-def with_results(readme: str, published: Path) -> str:
-    """Return README.md with the tables of the published results; as it is, where those of the default suite are not published.
+def with_answers(readme: str, published: Path, claims: Claims) -> str:
+    """Return README.md with the answers of the published suites; as it is, where those of the default suite are not published.
 
     Arguments:
         readme: its text.
         published: the folder that has a folder for each published suite: ``tables/``, ``provenance.json``.
+        claims: what is asked: of them the primary ones, and those of :data:`FURTHER`.
 
     Raises:
         ArtifactError: if a file is missing or damaged, or README.md has no place for a table.
     """
-    folders = {suite: published / suite for suite in SUITES if (published / suite / "provenance.json").is_file()}
-    if (default := next(iter(SUITES))) not in folders:
-        return readme
-    claims = {suite: read_rows(folder / "tables/claims.csv") for suite, folder in folders.items()}
+    tables = _published_claims(published)
+    asked = [claim for claim in claims.claims if claim.family == "primary" or claim.id in FURTHER]
+    return replace_block(readme, "answers", answers(tables, asked), "README.md") if tables else readme
+
+
+def with_verdicts(page: str, published: Path) -> str:
+    """Return the page of all verdicts with its tables; see :func:`with_answers`."""
+    claims = _published_claims(published)
+    if not claims:
+        return page
     for family in ("primary", "exploratory"):
         parts = {suite: table[table["family"] == family] for suite, table in claims.items()}
-        readme = replace_block(readme, family, verdicts(parts), "README.md")
-    fid, nll = (read_rows(folders[default] / f"tables/{name}.csv") for name in ("fid", "nll"))
-    executions = read_json(folders[default] / "provenance.json")["executions"]
+        page = replace_block(page, family, verdicts(parts), PAGE)
+    folder = published / next(iter(SUITES))
+    fid, nll = (read_rows(folder / f"tables/{name}.csv") for name in ("fid", "nll"))
+    executions = read_json(folder / "provenance.json")["executions"]
     machines = list(dict.fromkeys(execution["machine"] for execution in executions))
-    return replace_block(readme, "numbers", numbers(fid, nll, machines), "README.md")
+    return replace_block(page, "numbers", numbers(fid, nll, machines), PAGE)
+
+
+def _published_claims(published: Path) -> dict[str, pd.DataFrame]:
+    """Read the verdicts of each published suite; none, where the default suite is not published."""
+    folders = {suite: published / suite for suite in SUITES if (published / suite / "provenance.json").is_file()}
+    if next(iter(SUITES)) not in folders:
+        return {}
+    return {suite: read_rows(folder / "tables/claims.csv") for suite, folder in folders.items()}
+
+
+def answers(tables: Mapping[str, pd.DataFrame], asked: Iterable[Claim]) -> str:
+    """Write a row for each question of which a suite has data, and a column for each suite: verdict and effect."""
+    lines = [f"| question | {' | '.join(f'`{suite}`: {SUITES[suite]}' for suite in tables)} |"]
+    lines.append("|---" * (len(tables) + 1) + "|")
+    for claim in asked:
+        found = {
+            suite: [row for row in records(table[table["id"] == claim.id]) if row["grade"] != NO_DATA]
+            for suite, table in tables.items()
+        }
+        if any(found.values()):
+            cells = [_cell(rows, len(rows) > 1) for rows in found.values()]
+            measure = f"{heading(claim.metric.name)}, {claim.unit}; smallest effect {claim.smallest_effect:g}"
+            lines.append(f"| {claim.question} ({measure}) | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def verdicts(claims: Mapping[str, pd.DataFrame]) -> str:
-    """Write a row a claim and a column a suite: the grade at each place, with its effect and interval, and what was asked of it.
+    """Write one row per claim and one column per suite: what was asked, and the grade at each place, with effect and interval.
 
     A star says that another draw might change it. Places are named where a claim has several.
 
@@ -71,14 +107,13 @@ def _cell(rows: list[dict[str, Any]], several: bool) -> str:
 
 
 def _verdict(row: Mapping[str, Any]) -> str:
-    grade = f"{row['grade']}*" if row["repeatability"] < REPEATABLE else str(row["grade"])
-    control = "" if pd.isna(row["control_effect"]) else f"; against {row['control']} {_effect(row, 'control_')}"
-    return f"{grade}, {_effect(row)}{control}"
+    control = "" if pd.isna(row["control_effect"]) else f"; against {row['control']} {_unbroken(row, 'control_')}"
+    return f"{starred(row['grade'], row['repeatability'])}, {_unbroken(row)}{control}"
 
 
-def _effect(row: Mapping[str, Any], of: str = "") -> str:
-    effect, low, high = (row[f"{of}{column}"] for column in ("effect", "low", "high"))
-    return f"{effect:.3f}" + ("" if pd.isna(low) else f" [{low:.3f}, {high:.3f}]")
+def _unbroken(row: Mapping[str, Any], of: str = "") -> str:
+    """Write an effect and its interval with spaces at which no line ends."""
+    return effect_with_ends(row, of).replace(" ", "\u00a0")
 
 
 def numbers(fid: pd.DataFrame, nll: pd.DataFrame, machines: list[str]) -> str:
@@ -92,7 +127,7 @@ def numbers(fid: pd.DataFrame, nll: pd.DataFrame, machines: list[str]) -> str:
         f"{row['model'].removeprefix('real (').removesuffix(')')} {row['fid']:.3f} ({row['fid_image_se']:.3f})"
         for row in records(fid[real])
     )
-    place = f"docs/results/{next(iter(SUITES))}/tables"
+    place = f"{next(iter(SUITES))}/tables"
     return f"""```
 {present(table[[*columns, "seeds", *shown]])}
 ```

@@ -13,6 +13,7 @@ import pandas as pd
 
 from indm.errors import ArtifactError
 from indm.report.schema import check_table, read_object
+from indm.store.files import AGAIN
 from indm.store.layout import Layout
 
 Result = Mapping[str, Any]
@@ -155,12 +156,40 @@ def read_rows(path: Path, kind: str | None = None) -> pd.DataFrame:
         ArtifactError: if it is missing, not a table, or not of this kind.
     """
     texts = dict.fromkeys(TEXTS, str)
-    try:
-        table = pd.read_csv(path, dtype=texts)
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        raise ArtifactError(f"{path}: cannot be read as a table ({error}); run the stage that writes it") from None
+    table = read_csv(path, dtype=texts)
     present = [name for name in texts if name in table]
     table = table.fillna(dict.fromkeys(present, ""))
     if kind is not None:
         check_table(path, table, kind)
     return table
+
+
+def read_texts(path: Path, *columns: str) -> pd.DataFrame:
+    """Read a table as the texts that it has, absent ones empty.
+
+    Arguments:
+        path: the file.
+        columns: what it must have.
+
+    Raises:
+        ArtifactError: if it is missing, not a table, or lacks a column.
+    """
+    table = read_csv(path, dtype=str, keep_default_na=False)
+    if missing := [name for name in columns if name not in table]:
+        raise ArtifactError(
+            f"{path}: found no column {', '.join(missing)}, expected it in a table of {path.stem}; {AGAIN}"
+        )
+    return table
+
+
+def read_csv(path: Path, **options: Any) -> pd.DataFrame:
+    """Read a CSV file as pandas does.
+
+    Raises:
+        ArtifactError: if it is missing, empty, or not a table.
+    """
+    try:
+        return pd.read_csv(path, **options)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ArtifactError(f"{path}: cannot be read as a table ({reason}); {AGAIN}") from None

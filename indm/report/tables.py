@@ -1,4 +1,4 @@
-"""The tables: one row a cell (dataset x SDE x model x variant x objective), its seeds aggregated.
+"""The tables: one row per cell (dataset x SDE x model x variant x objective), its seeds aggregated.
 
 Of a number ``v``, ``v`` is the mean over seeds, ``v_se`` the standard error of that mean over seeds (absent with one seed),
 and ``v_image_se`` the standard error over images of one run, as the root mean square over the seeds.

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from indm.report.claims import claims_table
+from indm.report.claims import claims_table, effects_table
 from indm.report.comparison import comparison_table
+from indm.report.differences import compare
 from indm.report.power import power_table
 from indm.report.published import read_published
 from indm.report.results import read_rows
-from indm.store.files import write_table
+from indm.report.written import write_published
 from indm.store.finished import Finished
 from indm.store.layout import Layout
 from indm.suite.claims import load_claims
@@ -18,12 +19,14 @@ if TYPE_CHECKING:
 
 
 def run(suite: "Suite", layout: Layout) -> Finished:
-    """Write ``claims.csv``, ``power.csv`` and ``comparison.csv``."""
+    """Write ``claims.csv``, ``effects.csv``, ``power.csv`` and ``comparison.csv``."""
     claims = load_claims(Path("params/claims.yaml"))
     published = read_published(Path("params/published.csv"))
     values, images = (read_rows(layout.tables / f"{name}.csv", name) for name in ("values", "images"))
     fid, nll = (read_rows(layout.tables / f"{name}.csv") for name in ("fid", "nll"))
-    write_table(layout.tables / "claims.csv", claims_table(values, images, claims, suite.suite))
-    write_table(layout.tables / "power.csv", power_table(values, images, claims, suite.suite))
-    write_table(layout.tables / "comparison.csv", comparison_table(suite.suite, fid, nll, values, published))
+    compared = compare(values, images, claims)
+    write_published(layout.tables / "claims.csv", claims_table(compared, suite.suite))
+    write_published(layout.tables / "effects.csv", effects_table(compared, suite.suite))
+    write_published(layout.tables / "power.csv", power_table(compared, suite.suite))
+    write_published(layout.tables / "comparison.csv", comparison_table(suite.suite, fid, nll, values, published))
     return Finished(layout.tables)

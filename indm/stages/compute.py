@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from indm.report.compute import compute_table
 from indm.report.schema import read_object
-from indm.store.files import write_table
+from indm.report.written import write_published
 from indm.store.finished import Finished
 from indm.store.layout import Layout
 from indm.store.provenance import read_provenance
@@ -21,7 +21,7 @@ def run(suite: "Suite", layout: Layout) -> Finished:
         for kind in ("train", "samples")
     }
     executions = {name: {stage: _execution(layout, name, stage) for stage in ("train", "sample")} for name in runs}
-    write_table(
+    write_published(
         layout.tables / "compute.csv", compute_table(suite.suite, runs, files["train"], files["samples"], executions)
     )
     return Finished(layout.tables)

@@ -12,7 +12,7 @@ from indm.store.files import SNAPSHOTS_FORMAT, file_sha256, read_json, read_weig
 from indm.store.finished import Finished
 from indm.store.layout import Layout
 from indm.store.prepared import read_split
-from indm.store.scratch import open_scratch, work_key
+from indm.store.scratch import below, open_scratch, work_key
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -52,7 +52,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
         evaluation = Evaluation(**parameters.model_dump(exclude={"images"}), uncorrected=False)
         for step, flops in zip(spec["steps"], spec["flops"], strict=True):
             model = load_model(path, device, suite.weights.model_dump(), step)
-            seed, once = (run.dataset, run.seed), scratch.below(str(step))
+            seed, once = (run.dataset, run.seed), below(scratch.once, str(step))
             levels, place = description["levels"], f"{name}, step {step}"
             table = likelihoods(
                 model, images, levels, evaluation, seed=seed, device=device, description=place, once=once

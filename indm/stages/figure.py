@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from indm.report.figures import plot_figures
 from indm.report.figures_toy2d import toy2d_figure
-from indm.store.files import atomic_write, read_arrays
+from indm.store.files import atomic_write, read_arrays, refuse_link
 from indm.store.finished import Finished
 from indm.store.layout import Layout
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 def run(suite: "Suite", layout: Layout, reports: Path) -> Finished:
     """Write ``figures/<name>.svg`` of every figure whose table has a number, and remove those of earlier tables."""
     folder = reports / suite.suite / "figures"
+    for place in (folder.parent, folder):
+        refuse_link(place)
     folder.mkdir(parents=True, exist_ok=True)
     figures = plot_figures(layout.tables)
     for name in suite.toy2d.datasets:

@@ -1,4 +1,4 @@
-"""``indm import-checkpoint``: a released checkpoint in the place of a run's training."""
+"""``indm import-checkpoint``: a released checkpoint instead of a run's training."""
 
 import hashlib
 from pathlib import Path

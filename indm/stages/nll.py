@@ -4,30 +4,38 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from indm.diffusion.evaluation import Evaluation, first_images, likelihoods
+from indm.diffusion.evaluation import Evaluation, first_images, likelihood_batches, likelihoods
 from indm.diffusion.model import load_model
-from indm.process import set_up
+from indm.process import precision_now, set_up
 from indm.stamps import job_stamp
 from indm.store.files import file_sha256, read_json, write_json, write_table
 from indm.store.finished import Finished
 from indm.store.layout import Layout
 from indm.store.prepared import read_split
 from indm.store.scratch import open_scratch, work_key
+from indm.store.shards import gather, open_shard, share
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
 
-def run(suite: "Suite", layout: Layout, name: str) -> Finished:
-    """Write ``nll.csv`` (bits/dim of each test image) and ``nll.json`` (means and standard errors)."""
-    device = set_up(suite.device, suite.threads)
+def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> Finished:
+    """Write ``nll.csv`` (bits/dim of each test image) and ``nll.json`` (means and standard errors).
+
+    A shard evaluates its share of the images instead, and writes it to its folder.
+    """
+    count = suite.shards.nll
+    gathers = shard is None and count > 1
+    # To gather takes no GPU.
+    device = set_up("cpu" if gathers else suite.device, suite.threads)
     run, parameters, folder = suite.runs[name], suite.nll, layout.run(name)
     description = read_json(layout.data(run.dataset) / "dataset.json")
     levels = description["levels"]
     images = first_images(read_split(layout.data(run.dataset), "test"), parameters.images, "nll.images")
     model = load_model(folder / "checkpoint.safetensors", device, suite.weights.model_dump())
+    code = job_stamp(suite, "nll", name)
     key = work_key(
-        job_stamp(suite, "nll", name),
+        code,
         run=[run.dataset, run.seed],
         nll=parameters.model_dump(),
         weights=suite.weights.model_dump(),
@@ -35,16 +43,19 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
         data=description["sha256"],
         machine=[device.type, suite.threads],
     )
+    evaluation = Evaluation(**parameters.model_dump(exclude={"images"}))
+    settings: dict[str, Any] = {"seed": (run.dataset, run.seed), "device": device, "description": name}
+    if shard is not None:
+        with open_shard(layout, name, "nll", shard, key=key, code=code) as part:
+            likelihood_batches(model, images, levels, evaluation, once=part.once, share=share(shard, count), **settings)
+        return part.finished
     with open_scratch(layout.scratch(name, "nll"), key) as scratch:
-        seed = (run.dataset, run.seed)
-        evaluation = Evaluation(**parameters.model_dump(exclude={"images"}))
-        table = likelihoods(
-            model, images, levels, evaluation, seed=seed, device=device, description=name, once=scratch.once
-        )
+        source = gather(layout, name, "nll", count, code) if gathers else scratch
+        table = likelihoods(model, images, levels, evaluation, once=source.once, **settings)
         write_table(folder / "nll.csv", table.rename_axis("image").reset_index())
         bound = {"log_det_bound": evaluation.log_det_bound(run.model)}
         write_json(folder / "nll.json", _summary(suite, name, table) | bound)
-    return Finished(folder, scratch.earlier)
+    return Finished(folder, source.earlier, source.computed_on)
 
 
 def _summary(suite: "Suite", name: str, table: pd.DataFrame) -> dict[str, Any]:
@@ -62,7 +73,7 @@ def _summary(suite: "Suite", name: str, table: pd.DataFrame) -> dict[str, Any]:
         "tolerance": parameters.tolerance,
         "ode_steps": parameters.ode_steps,
         "time_draws": parameters.time_draws,
-        "dtype": "float32",
+        "dtype": precision_now(),
         "seed": run.seed,
     }
     result |= {str(key): table[key].mean() for key in table}

@@ -81,7 +81,7 @@ class Study:
         self.fids = self.measure(self.features, self.known[""])
 
     def drawing(self, *seed: str, weights: dict[str, str] | None = None, **changes: Any) -> dict[str, Any]:
-        """Arguments of :func:`indm.diffusion.generate.draw_images`: the suite's weights and sampler but for ``changes``."""
+        """Arguments of :func:`indm.diffusion.generate.draw_images`: the suite's weights and sampler, with ``changes``."""
         model = self.model if weights is None else load_model(self.checkpoint, self.device, weights)
         return {
             "model": model,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from indm.data.levels import to_uint8
+from indm.errors import ArtifactError
 from indm.metrics.clean import build_clean
 from indm.metrics.compare import NO_CLEAN, compare, compare_clean, halves, protocol
 from indm.metrics.extractors import (
@@ -24,6 +25,7 @@ from indm.process import set_up
 from indm.progress import bar
 from indm.seeding import derive_seed
 from indm.store.files import (
+    AGAIN,
     EXTRACTOR_FORMAT,
     STATISTICS_FORMAT,
     read_array,
@@ -34,7 +36,6 @@ from indm.store.files import (
 )
 from indm.store.finished import Finished
 from indm.store.layout import Layout
-from indm.store.prepared import read_labels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,7 +111,7 @@ def _classifier(
     images, labels = {}, {}
     for split in ("train", "test"):
         images[split] = torch.from_numpy(to_uint8(read_array(folder / f"{split}.npy"), description["levels"]))
-        labels[split] = read_labels(folder, split)
+        labels[split] = _labels(folder, split, len(images[split]), description["classes"])
     torch.manual_seed(derive_seed(*seed, "initialisation"))
     classifier = SmallClassifier(description["classes"])
     train_classifier(
@@ -128,6 +129,22 @@ def _classifier(
     write_weights(folder / "extractor.safetensors", classifier.state_dict(), spec, EXTRACTOR_FORMAT)
     test_accuracy = accuracy(classifier, images["test"], labels["test"])
     return build_extractor(extractor, classifier), identity, test_accuracy
+
+
+def _labels(folder: Path, split: str, count: int, classes: int) -> "Tensor":
+    """Read a split's labels, int64, shape (N,).
+
+    Raises:
+        ArtifactError: if they are not one for each image, of the dataset's classes.
+    """
+    found = read_json(folder / "labels.json").get(split)
+    if not isinstance(found, list) or not all(type(label) is int and 0 <= label < classes for label in found):
+        found = []
+    if len(found) != count:
+        raise ArtifactError(
+            f"{folder / 'labels.json'}: key {split}: found {len(found)} labels, expected {count}, of 0 to {classes - 1}; {AGAIN}"
+        )
+    return torch.tensor(found, dtype=torch.int64)
 
 
 def _measure(

@@ -1,7 +1,7 @@
 """Stage ``sample``: images of a trained run."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,10 +10,10 @@ from PIL import Image
 from torch import Generator
 
 from indm.data.levels import dequantise, quantise, to_uint8
-from indm.diffusion.generate import draw_levels, prior_mean
+from indm.diffusion.generate import draw_batches, draw_levels, prior_mean
 from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model
 from indm.diffusion.shown import forward_images
-from indm.process import set_up
+from indm.process import precision_now, set_up
 from indm.progress import bar
 from indm.seeding import derive_seed
 from indm.stamps import job_stamp
@@ -21,6 +21,7 @@ from indm.store.files import atomic_write, file_sha256, read_array, read_json, w
 from indm.store.finished import Finished
 from indm.store.layout import Layout
 from indm.store.scratch import open_scratch, work_key
+from indm.store.shards import gather, open_shard, share
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -29,43 +30,65 @@ if TYPE_CHECKING:
 GRID = 8
 GRID_PIXELS = 512
 CHUNK = 1024
-# Of the picture of the diffusion: a column each, and two rows an image.
+# Of the picture of the diffusion: one column each, and two rows per image.
 TIMES = [0.0, 0.03, 0.08, 0.15, 0.25, 0.4, 0.6, 1.0]
 DIFFUSED = 4
 
 
-def run(suite: "Suite", layout: Layout, name: str) -> Finished:
-    """Write ``samples.npy`` (levels, uint8), ``samples.json`` and pictures: ``samples``, ``neighbours``, ``diffusion``."""
-    device = set_up(suite.device, suite.threads)
-    run, parameters, folder = suite.runs[name], suite.sample_params(name), layout.run(name)
-    data = layout.data(run.dataset)
-    description = read_json(data / "dataset.json")
-    levels = description["levels"]
+def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> Finished:
+    """Write ``samples.npy`` (levels, uint8), ``samples.json`` and pictures: ``samples``, ``neighbours``, ``diffusion``.
+
+    A shard draws its share of the images instead, and writes it to its folder.
+    """
+    count = suite.shards.sample
+    gathers = shard is None and count > 1
+    # To gather takes no GPU.
+    device = set_up("cpu" if gathers else suite.device, suite.threads)
+    data, folder = layout.data(suite.runs[name].dataset), layout.run(name)
+    levels = read_json(data / "dataset.json")["levels"]
     model = load_model(folder / "checkpoint.safetensors", device, suite.weights.model_dump())
-    key = work_key(
-        job_stamp(suite, "sample", name),
-        run=[run.dataset, run.seed],
-        sample=parameters.model_dump(),
-        weights=suite.weights.model_dump(),
-        checkpoint=file_sha256(folder / "checkpoint.safetensors"),
-        data=description["sha256"],
-        machine=[device.type, suite.threads],
-    )
+    code, key = job_stamp(suite, "sample", name), _key(suite, layout, name, device)
+    settings = _settings(suite, name, device)
+    if not gathers:
+        centre = suite.sample_params(name).model_dump(include={"centre_prior", "batch_size"})
+        settings["mean"] = prior_mean(model, data, device, **centre)
+    if shard is not None:
+        with open_shard(layout, name, "sample", shard, key=key, code=code) as part:
+            draw_batches(model, levels, once=part.once, share=share(shard, count), **settings)
+        return part.finished
     with open_scratch(layout.scratch(name, "sample"), key) as scratch:
-        samples, nfe = draw_levels(
-            model,
-            levels,
-            seed=(run.dataset, run.seed, "sample"),
-            device=device,
-            mean=prior_mean(model, data, device, **parameters.model_dump(include={"centre_prior", "batch_size"})),
-            progress=bar(name),
-            once=scratch.once,
-            **parameters.model_dump(exclude={"centre_prior"}),
-        )
+        source = gather(layout, name, "sample", count, code) if gathers else scratch
+        samples, nfe = draw_levels(model, levels, once=source.once, **settings)
         _write(suite, layout, name, samples, nfe, levels)
     train = read_array(data / "train.npy")
-    _write_grid(folder / "diffusion.png", to_uint8(_diffused(model, train[:DIFFUSED], levels, run.dataset), levels))
-    return Finished(folder, scratch.earlier)
+    diffused = _diffused(model, train[:DIFFUSED], levels, suite.runs[name].dataset)
+    _write_grid(folder / "diffusion.png", to_uint8(diffused, levels))
+    return Finished(folder, source.earlier, source.computed_on)
+
+
+def _key(suite: "Suite", layout: Layout, name: str, device: torch.device) -> str:
+    """Hash what a batch depends on."""
+    run = suite.runs[name]
+    return work_key(
+        job_stamp(suite, "sample", name),
+        run=[run.dataset, run.seed],
+        sample=suite.sample_params(name).model_dump(),
+        weights=suite.weights.model_dump(),
+        checkpoint=file_sha256(layout.run(name) / "checkpoint.safetensors"),
+        data=read_json(layout.data(run.dataset) / "dataset.json")["sha256"],
+        machine=[device.type, suite.threads],
+    )
+
+
+def _settings(suite: "Suite", name: str, device: torch.device) -> dict[str, Any]:
+    """Return how images are drawn; the mean of the prior is for those who draw."""
+    run = suite.runs[name]
+    return suite.sample_params(name).model_dump(exclude={"centre_prior"}) | {
+        "seed": (run.dataset, run.seed, "sample"),
+        "device": device,
+        "mean": None,
+        "progress": bar(name),
+    }
 
 
 def _write(suite: "Suite", layout: Layout, name: str, samples: NDArray[np.uint8], nfe: float, levels: int) -> None:
@@ -86,6 +109,7 @@ def _write(suite: "Suite", layout: Layout, name: str, samples: NDArray[np.uint8]
         "temperature": parameters.temperature,
         "rounding": parameters.rounding,
         "weights": suite.weights_of(name),
+        "dtype": precision_now(),
         "nfe": nfe,
         "num_samples": len(samples),
         "seed": run.seed,

@@ -1,14 +1,16 @@
 """Stage ``sweep``: FID and KID of a run by several samplers and numbers of steps."""
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
-from indm.diffusion.generate import draw_levels, prior_mean
+from indm.diffusion.generate import draw_batches, draw_levels, prior_mean
 from indm.diffusion.model import load_model
 from indm.errors import ConvergenceError, DivergenceError
 from indm.metrics.distances import distances
@@ -21,7 +23,8 @@ from indm.stamps import job_stamp
 from indm.store.files import file_sha256, read_json, write_table
 from indm.store.finished import Finished
 from indm.store.layout import Layout
-from indm.store.scratch import Scratch, open_scratch, work_key
+from indm.store.scratch import Once, Scratch, below, open_scratch, work_key
+from indm.store.shards import gather, open_shard, share
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -31,77 +34,132 @@ REFERENCE = ["extractor.safetensors", "features.npy", "statistics.safetensors"]
 COLUMNS = ["sampler", "steps", "nfe", "num_samples", "fid", "fid_se", "kid", "kid_se", "skip"]
 
 
-def run(suite: "Suite", layout: Layout, name: str) -> Finished:
-    """Write ``sweep.csv``: a row for each sampler and number of steps, which says in ``skip`` why it has no numbers."""
+def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> Finished:
+    """Write ``sweep.csv``: a row for each sampler and number of steps, which says in ``skip`` why it has no numbers.
+
+    A shard draws its share of the images of all rows instead, and writes it to its folder.
+    """
     device = set_up(suite.device, suite.threads)
-    run, folder = suite.runs[name], layout.run(name)
-    data = layout.data(run.dataset)
-    description = read_json(data / "dataset.json")
-    extractor, _, _ = load_extractors(data / "extractor.safetensors")
-    reference = load_references(data)[0][""]
-    model = load_model(folder / "checkpoint.safetensors", device, suite.weights.model_dump())
-    # Without the model, the sampler and the steps in it: every row of a dataset and seed starts from the same noise.
-    seed = (run.dataset, run.seed, "sweep")
-    draw = partial(
-        draw_levels,
-        model,
-        description["levels"],
-        seed=seed,
-        device=device,
-        mean=prior_mean(
-            model, data, device, **suite.sample_params(name).model_dump(include={"centre_prior", "batch_size"})
-        ),
-    )
-
-    settings = suite.fid.model_dump(include={"kid_subsets", "kid_subset_size", "bootstrap"})
-
-    def measure(images: NDArray[np.uint8]) -> dict[str, Any]:
-        generated = features(extractor, images, description["levels"], device=device)[0]
-        # As the stage fid measures them.
-        return distances(generated, reference, **settings, seed=derive_seed(*seed, "compare"))
-
-    with open_scratch(layout.scratch(name, "sweep"), _key(suite, layout, name, device.type)) as scratch:
+    if shard is not None:
+        return _draw_share(suite, layout, name, shard, device)
+    gathers = suite.shards.sweep > 1
+    draw = partial(draw_levels, **_drawing(suite, layout, name, device, gathers=gathers))
+    measure = _measurement(suite, layout, name, device)
+    with open_scratch(layout.scratch(name, "sweep"), _row_key(suite, layout, name, device)) as scratch:
+        source = (
+            gather(layout, name, "sweep", suite.shards.sweep, job_stamp(suite, "sweep", name)) if gathers else scratch
+        )
         rows = [
-            _row(scratch, sampler, steps, _settings(suite, name, sampler, steps), draw, measure)
+            _row(scratch, source.once, sampler, steps, _settings(suite, name, sampler, steps), draw, measure)
             for sampler in suite.sweep.samplers
             for steps in suite.sweep.steps
         ]
-        write_table(folder / "sweep.csv", pd.DataFrame(rows, columns=COLUMNS))
-    return Finished(folder, scratch.earlier)
+        write_table(layout.run(name) / "sweep.csv", pd.DataFrame(rows, columns=COLUMNS))
+    return Finished(layout.run(name), scratch.earlier + (source.earlier if gathers else 0.0), source.computed_on)
 
 
-def _key(suite: "Suite", layout: Layout, name: str, device: str) -> str:
-    """Hash what a row depends on, but for its sampler and steps."""
+def _draw_share(suite: "Suite", layout: Layout, name: str, number: int, device: torch.device) -> Finished:
+    """Draw the share of a shard: batches are dealt out from the rows of most steps to those of fewest, since steps cost."""
+    drawing = _drawing(suite, layout, name, device, gathers=False)
+    each = -(-suite.sweep.num_samples // suite.sweep.batch_size)
+    code = job_stamp(suite, "sweep", name)
+    with open_shard(layout, name, "sweep", number, key=_key(suite, layout, name, device), code=code) as shard:
+        for index, (sampler, steps) in enumerate(_drawn(suite, name)):
+            settings = _settings(suite, name, sampler, steps) | {
+                "once": below(shard.once, f"{sampler}-{steps}"),
+                "share": share(number, suite.shards.sweep, index * each),
+            }
+            # The shard keeps what a sampler says that fails.
+            with contextlib.suppress(ConvergenceError, DivergenceError):
+                draw_batches(**drawing, **settings)
+    return shard.finished
+
+
+def _drawn(suite: "Suite", name: str) -> list[tuple[str, int]]:
+    """List the rows for which images are drawn, those of most steps first."""
+    snr = suite.sample_params(name).corrector_snr
+    samplers = [sampler for sampler in suite.sweep.samplers if not _lacks_corrector(sampler, snr)]
+    return [(sampler, steps) for steps in sorted(suite.sweep.steps, reverse=True) for sampler in samplers]
+
+
+def _drawing(suite: "Suite", layout: Layout, name: str, device: torch.device, *, gathers: bool) -> dict[str, Any]:
+    """Return what all rows draw from; who gathers needs no mean."""
     run = suite.runs[name]
     data = layout.data(run.dataset)
+    model = load_model(layout.run(name) / "checkpoint.safetensors", device, suite.weights.model_dump())
+    centre = suite.sample_params(name).model_dump(include={"centre_prior", "batch_size"})
+    return {
+        "model": model,
+        "levels": read_json(data / "dataset.json")["levels"],
+        "seed": _seed(suite, name),
+        "device": device,
+        "mean": None if gathers else prior_mean(model, data, device, **centre),
+    }
+
+
+def _seed(suite: "Suite", name: str) -> tuple[str, int, str]:
+    """Return whose noise the images are drawn from.
+
+    Without the model, the sampler and the steps in it: every row of a dataset and seed starts from the same noise.
+    """
+    return suite.runs[name].dataset, suite.runs[name].seed, "sweep"
+
+
+def _measurement(
+    suite: "Suite", layout: Layout, name: str, device: torch.device
+) -> Callable[[NDArray[np.uint8]], dict[str, Any]]:
+    """Return the function that measures images, as the stage ``fid`` does."""
+    data = layout.data(suite.runs[name].dataset)
+    levels = read_json(data / "dataset.json")["levels"]
+    extractor, _, _ = load_extractors(data / "extractor.safetensors")
+    reference = load_references(data)[0][""]
+    settings = suite.fid.model_dump(include={"kid_subsets", "kid_subset_size", "bootstrap"})
+    seed = derive_seed(*_seed(suite, name), "compare")
+
+    def measure(images: NDArray[np.uint8]) -> dict[str, Any]:
+        return distances(features(extractor, images, levels, device=device)[0], reference, **settings, seed=seed)
+
+    return measure
+
+
+def _row_key(suite: "Suite", layout: Layout, name: str, device: torch.device) -> str:
+    """Hash what a row depends on, except its sampler and steps."""
+    data = layout.data(suite.runs[name].dataset)
+    reference = [file_sha256(data / file) for file in REFERENCE]
+    return _key(suite, layout, name, device, fid=suite.fid.model_dump(), reference=reference)
+
+
+def _key(suite: "Suite", layout: Layout, name: str, device: torch.device, **content: Any) -> str:
+    """Hash what the images of a row depend on, except its sampler and steps, and ``content``."""
+    run = suite.runs[name]
     return work_key(
         job_stamp(suite, "sweep", name),
         run=[run.dataset, run.seed],
         sweep=suite.sweep.model_dump(exclude={"objectives", "samplers", "steps"}),
         sample=suite.sample_params(name).model_dump(),
         weights=suite.weights.model_dump(),
-        fid=suite.fid.model_dump(),
         checkpoint=file_sha256(layout.run(name) / "checkpoint.safetensors"),
-        reference=[file_sha256(data / file) for file in REFERENCE],
-        data=read_json(data / "dataset.json")["sha256"],
-        machine=[device, suite.threads],
+        data=read_json(layout.data(run.dataset) / "dataset.json")["sha256"],
+        machine=[device.type, suite.threads],
+        **content,
     )
 
 
 def _row(
     scratch: Scratch,
+    once: Once,
     sampler: str,
     steps: int,
     settings: dict[str, Any],
     draw: Callable[..., tuple[NDArray[np.uint8], float]],
     measure: Callable[[NDArray[np.uint8]], dict[str, Any]],
 ) -> dict[str, Any]:
-    """Measure a row, or know it from an earlier execution; then its images are no longer needed."""
+    """Measure a row, or return what an earlier execution measured; the row's images are then removed."""
     place = f"{sampler}-{steps}"
     if (found := scratch.load(place)) is not None:
         return found[1]["row"]
     measured = {"sampler": sampler, "steps": steps}
-    measured |= _measured(sampler, settings | {"once": scratch.below(place)}, draw, measure)
+    measured |= _measured(sampler, settings | {"once": below(once, place)}, draw, measure)
     scratch.save(place, {}, {"row": measured})
     scratch.remove(f"{place}-")
     return measured
@@ -114,13 +172,17 @@ def _measured(
     measure: Callable[[NDArray[np.uint8]], dict[str, Any]],
 ) -> dict[str, Any]:
     """Draw images by a sampler and measure them, or say why there are none."""
-    if sampler == "pc" and settings["corrector_snr"] is None:
+    if _lacks_corrector(sampler, settings["corrector_snr"]):
         return {"skip": "the run's sample section has no corrector_snr"}
     try:
         images, nfe = draw(**settings)
     except (ConvergenceError, DivergenceError) as error:
         return {"skip": str(error)}
     return {"nfe": nfe, "num_samples": len(images), **measure(images)}
+
+
+def _lacks_corrector(sampler: str, snr: list[float] | None) -> bool:
+    return sampler == "pc" and snr is None
 
 
 def _settings(suite: "Suite", name: str, sampler: str, steps: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from indm.report.tables import (
 )
 from indm.report.tuning import tuned_table, tuning_table
 from indm.report.values import images_table, values_table
-from indm.store.files import write_table
+from indm.report.written import write_published
 from indm.store.finished import Finished
 from indm.store.layout import Layout
 
@@ -54,5 +54,5 @@ def run(suite: "Suite", layout: Layout) -> Finished:
         "tuned": tuned_table(results),
     }
     for name, table in tables.items():
-        write_table(layout.tables / f"{name}.csv", table)
+        write_published(layout.tables / f"{name}.csv", table)
     return Finished(layout.tables)

@@ -80,7 +80,10 @@ def _evaluate(cell: Cell, sde: SDE, splits: dict[str, Tensor], parameters: "Toy2
     start = sde.prior_std * torch.randn(stack.replicas, PATHS, DIMS, generator=draws("paths"))
     metrics["path_ratio"] = path_ratio(trajectories(stack, sde, start, PATH_POINTS, eps))
     if wrong := ", ".join(metric for metric, values in metrics.items() if not values.isfinite().all()):
-        raise DivergenceError(f"{cell.model} {cell.variant}: {wrong} not finite: train longer or lower toy2d.tolerance")
+        place = f"toy2d.datasets.{name}: {cell.model} {cell.variant}".rstrip()
+        raise DivergenceError(
+            f"{place}: {wrong} not finite: lower toy2d.training's lr, flow_lr or map_lr, or toy2d.tolerance"
+        )
     size = {"parameters": cell.parameters, "train_flops": cell.flops}
     return _table(
         cell.model, cell.variant, parameters.seeds, size | {metric: metrics[metric] for metric in _columns(parameters)}

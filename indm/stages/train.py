@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from indm.errors import ParamsError
-from indm.process import set_up, sigterm_noted
-from indm.progress import bar
+from indm.process import precision_used, set_up, sigterm_noted, started_processes
+from indm.progress import bar, say
 from indm.stamps import job_stamp
 from indm.store.files import read_json
 from indm.store.finished import Finished
@@ -22,7 +22,7 @@ from indm.store.prepared import read_split
 from indm.store.scratch import work_key
 from indm.training.begin import PHASES, Training, begin_training
 from indm.training.checkpoint import write_snapshots, write_training
-from indm.training.distributed import any_process, first, group, launch, started_by_torchrun
+from indm.training.distributed import any_process, first, group, launch
 from indm.training.keeper import Keeper, shared_scratch
 
 if TYPE_CHECKING:
@@ -34,13 +34,13 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
 
     Raises:
         NoGpuError: if there are fewer GPUs than processes.
-        ParamsError: if ``torchrun`` has started another number of processes than the suite says.
+        ParamsError: if ``torchrun`` has started another number of processes than the suite says, or
+            if the environment says half of what it would say.
     """
-    if started_by_torchrun():
-        started = int(os.environ["WORLD_SIZE"])
+    if (started := started_processes()) > 1:
         if started != suite.processes:
             raise ParamsError(
-                f"found {started} processes, expected {suite.processes}, the suite's key: make them agree"
+                f"found {started} processes, expected {suite.processes}, the suite's key processes; make the two agree"
             )
         here = int(os.environ["LOCAL_WORLD_SIZE"])
         with group(set_up(suite.device, suite.threads, here)) as device:
@@ -71,12 +71,20 @@ def _train(suite: "Suite", layout: Layout, name: str, device: torch.device) -> F
         # All of several processes stop after the same step.
         asked = partial(_asked_to_stop, stop, device)
         keeper = Keeper(scratch, training.trainer, parameters.snapshots, suite.save_seconds, stopping=asked)
-        history, progress = keeper.restore(), bar(name) if first() else iter
+        history, progress = keeper.restore(), bar(name, keeper.noted) if first() else iter
+        if first():
+            _say_precision(parameters.precision, device)
         with keeper.explaining():
             curve = training.train(history, keeper, progress)
         if first():
             _write(suite, layout, name, training, curve, keeper)
     return Finished(layout.run(name), scratch.earlier)
+
+
+def _say_precision(asked: str, device: torch.device) -> None:
+    """Say so if the device computes in another precision than the suite asks for."""
+    if (used := precision_used(asked, device)) != asked:
+        say(f"precision {asked}: computed in {used}, as this device has no {asked}")
 
 
 def _asked_to_stop(stop: Event, device: torch.device) -> bool:
@@ -97,7 +105,7 @@ def _write(
 
 
 def _key(suite: "Suite", name: str, data: Mapping[str, str], device: torch.device) -> str:
-    """Hash what a training depends on, the machine too: gone on with by another, its bytes would be neither's."""
+    """Hash what a training depends on, the machine too: continued on another machine, its bytes would match neither."""
     return work_key(
         job_stamp(suite, "train", name),
         run=suite.runs[name].model_dump(exclude={"train", "sample"}),

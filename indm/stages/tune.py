@@ -41,7 +41,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     """
     arm = _arm(suite, layout, name, set_up(suite.device, suite.threads))
     key = _key(arm, layout)
-    # Kept when it has ended well: a longer search goes on from it, and the same one trains nothing again.
+    # Kept after a good end: a longer search continues from it, and the same search trains nothing again.
     with open_scratch(layout.scratch(name, "tune"), key, keep=True) as scratch, sigterm_noted() as stop:
         parameters = suite.tune[name]
         space = {key: (found.low, found.high, found.log) for key, found in parameters.space.items()}
@@ -72,7 +72,9 @@ def _arm(suite: "Suite", layout: Layout, name: str, device: torch.device) -> Arm
     data = layout.data(suite.runs[name].dataset)
     description = read_json(data / "dataset.json")
     if not description["counts"]["valid"]:
-        raise DataError(f"{data}/valid.npy: found no images, expected some: nothing is chosen by test images")
+        raise DataError(
+            f"{data}/valid.npy: found no images, expected some, since no hyper-parameter is chosen on test images"
+        )
     valid = first_images(read_split(data, "valid"), suite.curve.images, "curve.images")
     return Arm(suite, name, data, description, read_split(data, "train"), valid, device)
 
@@ -82,7 +84,7 @@ def _complete(rows: list[Row]) -> list[Row]:
 
 
 def _key(arm: Arm, layout: Layout) -> str:
-    """Hash what a trial depends on, but for its number: how many there are, and which are trained again, changes none of them."""
+    """Hash what a trial depends on, except its number: trials do not depend on how many there are, or which are confirmed."""
     suite, name = arm.suite, arm.name
     search = suite.tune[name].model_dump(exclude={"trials", "confirm", "lengths"})
     drawing: dict[str, Any] = {}

@@ -30,7 +30,7 @@ KEPT = ROOT / "indm" / "__pycache__" / "code.json"
 EXCLUDED = {"indm", "indm.errors", "indm.pipeline", "indm.progress", "indm.stamps"}
 # Of a node: none of these changes what it computes, and the second is new in Python 3.12.
 FIELDS_LEFT_OUT = {"ctx", "type_params", "type_comment", "kind"}
-# Each edit adds one: then all is parsed anew, in a third of a second.
+# Each edit adds one. When there are more, everything is parsed again, in a third of a second.
 MOST_KEPT = 1000
 # What editors and patches leave beside a file.
 LITTER = re.compile(r"[.#].*|.*(~|\.orig|\.rej|\.swp)")
@@ -102,7 +102,7 @@ class _Sources:
         return found
 
     def _module(self, name: str) -> Module:
-        """Parse a module, or know it by the hash of its files from an earlier execution."""
+        """Parse a module, or take what an earlier execution parsed of files with the same hash."""
         if name not in self._parsed:
             self._parsed[name] = self._parse(name)
         return self._parsed[name]
@@ -161,7 +161,7 @@ def _load() -> dict[str, Any]:
 
 
 def _save(kept: dict[str, Any]) -> None:
-    """Keep it where that is possible: it only saves time."""
+    """Store it if possible: it only saves time."""
     temporary = KEPT.with_suffix(f".{os.getpid()}.tmp")
     with contextlib.suppress(OSError):
         KEPT.parent.mkdir(exist_ok=True)

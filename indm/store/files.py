@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-# What helps where a file is not what it should be.
+# The remedy where a file is not what it should be.
 AGAIN = "delete it and run its stage, or the suite, again"
 CHECKPOINT_FORMAT = "indm-checkpoint-3"
 SNAPSHOTS_FORMAT = "indm-snapshots-3"
@@ -46,10 +46,12 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         temporary.replace(path)
     except OSError as error:
         raise ArtifactError(
-            f"{path}: cannot be written: {error.strerror}; free space or rights, then run again"
+            f"{path}: cannot be written: {error.strerror}; free disk space or get write access, then run again"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # On a disk that cannot be written to, this cannot be done either, and would hide why.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -74,7 +76,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(_read_bytes(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
+        # The second: lists in lists in lists.
         raise ArtifactError(f"{path}: not JSON ({error}); {AGAIN}") from None
     if not isinstance(content, dict):
         raise ArtifactError(f"{path}: found {type(content).__name__}, expected a JSON object; {AGAIN}")
@@ -173,7 +176,7 @@ def read_spec(path: Path, kind: str) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             spec: dict[str, Any] = json.loads((file.metadata() or {}).get("indm", "{}"))
-    except (SafetensorError, ValueError, OSError) as error:
+    except (SafetensorError, ValueError, RecursionError, OSError) as error:
         raise ArtifactError(f"{path}: not a safetensors file ({error}); {AGAIN}") from None
     if spec.get("format") != kind:
         raise ArtifactError(
@@ -183,6 +186,16 @@ def read_spec(path: Path, kind: str) -> dict[str, Any]:
     return spec
 
 
+def refuse_link(folder: Path) -> None:
+    """Refuse a link in the place of a folder in which files are removed: what lies there may be another's.
+
+    Raises:
+        ArtifactError: if it is one.
+    """
+    if folder.is_symlink():
+        raise ArtifactError(f"{folder}: found a link to {folder.readlink()}, expected a folder; remove the link")
+
+
 def _require(path: Path) -> None:
     if not path.is_file():
         raise ArtifactError(f"{path}: missing; run the stage that writes it, or the whole suite, first")
@@ -190,10 +203,24 @@ def _require(path: Path) -> None:
 
 def _read_bytes(path: Path) -> bytes:
     _require(path)
-    return path.read_bytes()
+    with _readable(path):
+        return path.read_bytes()
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Say in one line that a file, read in the block, cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror}; get read access, then run again") from None
 
 
 def file_sha256(path: Path) -> str:
-    """Hash a file's content."""
-    with path.open("rb") as file:
+    """Hash a file's content.
+
+    Raises:
+        ArtifactError: if it cannot be read.
+    """
+    with _readable(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

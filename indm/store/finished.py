@@ -1,6 +1,7 @@
 """What a stage says to the command line when it has ended."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -10,8 +11,10 @@ class Finished:
 
     Arguments:
         folder: where it wrote, and where its provenance goes.
-        earlier: seconds that earlier executions spent on what this one went on with; provenance counts them too.
+        earlier: seconds that earlier executions spent on the work that this one continued; provenance counts them too.
+        computed_on: machine and device of those that did the work, where this execution only gathered it.
     """
 
     folder: Path
     earlier: float = 0.0
+    computed_on: Mapping[str, str] = field(default_factory=dict)

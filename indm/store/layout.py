@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+# What stage sample draws in a run's folder, for the page.
+PICTURES = ("samples", "neighbours", "diffusion")
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -29,9 +32,21 @@ class Layout:
         """Folder of a trained model and its evaluation."""
         return self.suite_folder / "runs" / run
 
+    def shard(self, run: str, number: int) -> Path:
+        """Folder of a shard of a run's evaluation."""
+        return self.run(run) / "shards" / str(number)
+
     def scratch(self, run: str, stage: str) -> Path:
-        """Folder of what a stage of a run has done when it is killed."""
+        """Folder of what a stage of a run, or of a shard, has done when it is killed."""
         return self.suite_folder / "scratch" / run / stage
+
+    def watch(self, stage: str, subject: str) -> Path:
+        """File of what a job has said while it worked, as JSON lines; see :mod:`indm.progress`."""
+        return self.suite_folder / "watch" / f"{_job(stage, subject)}.jsonl"
+
+    def log(self, stage: str, subject: str) -> Path:
+        """File to which Snakemake sends the messages of a job."""
+        return self.suite_folder / "logs" / f"{_job(stage, subject)}.log"
 
     @property
     def code(self) -> Path:
@@ -47,3 +62,7 @@ class Layout:
     def tables(self) -> Path:
         """Folder of the suite's tables."""
         return self.suite_folder / "tables"
+
+
+def _job(stage: str, subject: str) -> str:
+    return f"{stage}/{subject}" if subject else stage

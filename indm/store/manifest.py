@@ -1,6 +1,6 @@
-"""Who a job's files are: which job made them, by which parameters, from which inputs, with which content.
+"""Where a job's files come from: which job made them, by which parameters, from which inputs, with which content.
 
-Arrays and tables of results have no place for it that other programs would leave alone, so each job writes a manifest beside
+Arrays and tables have no place for this that other programs would leave alone. So each job writes a manifest beside
 its files, ``manifest/<stage>.json``, which both engines track. It holds no times, and repeats as far as the files do.
 """
 
@@ -58,11 +58,14 @@ def read_manifest(path: Path) -> Manifest:
     kinds = {field.name: str if field.type is str else dict for field in fields(Manifest)}
     if wrong := [key for key, kind in kinds.items() if not isinstance(content.get(key), kind)]:
         raise ArtifactError(f"{path}: found no {', '.join(wrong)}, expected a manifest; {AGAIN}")
+    hashes = {**content["inputs"], **content["outputs"]}
+    if wrong := [name for name, sha256 in hashes.items() if not isinstance(sha256, str)]:
+        raise ArtifactError(f"{path}: found no SHA-256 of {wrong[0]}, expected a manifest; {AGAIN}")
     return Manifest(**{key: content[key] for key in kinds})
 
 
 def content_sha256(path: Path) -> str:
-    """Hash a file's content, or, of a folder, the names and contents of its files, but for the hidden ones of an engine.
+    """Hash a file's content, or, of a folder, the names and contents of its files, except the hidden ones of an engine.
 
     Raises:
         ArtifactError: if it is missing.

@@ -5,14 +5,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from indm.store.files import read_array, read_json
+from indm.store.files import read_array
 
 
 def read_split(folder: Path, split: str) -> Tensor:
     """Map a split's images into memory, uint8, shape (N, C, H, W): a batch is read from the disk when it is indexed."""
     return torch.from_numpy(read_array(folder / f"{split}.npy"))
-
-
-def read_labels(folder: Path, split: str) -> Tensor:
-    """Read a split's labels, int64, shape (N,)."""
-    return torch.tensor(read_json(folder / "labels.json")[split], dtype=torch.int64)

@@ -47,9 +47,8 @@ def provenance(seconds: float, threads: int) -> dict[str, Any]:
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": None if changes is None else bool(changes),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
-        "machine": f"{processor()}, {os.cpu_count()} CPUs, {platform.system()}",
         "threads": threads,
-        "device": _device(),
+        **computed_on(),
         "seconds": round(seconds, 3),
         "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     }
@@ -100,6 +99,11 @@ def descends(commit: str, ancestor: str) -> bool | None:
 def commit_date(commit: str) -> str | None:
     """Return the date of a commit of the package's checkout, as 2026-01-31; ``None`` where git does not know it."""
     return _git("show", "--no-patch", "--format=%cs", commit)
+
+
+def computed_on() -> dict[str, str]:
+    """Name the machine, and the device that this process has computed on."""
+    return {"machine": f"{processor()}, {os.cpu_count()} CPUs, {platform.system()}", "device": _device()}
 
 
 def _device() -> str:

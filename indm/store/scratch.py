@@ -1,4 +1,4 @@
-"""Unfinished work of a stage, kept so that a job that was killed goes on where it was.
+"""Unfinished work of a stage, kept so that a killed job continues where it stopped.
 
 It lies in ``<out>/<suite>/scratch/<run>/<stage>/``, which is no declared output: both engines delete those before a job. Every file
 names the key of what it belongs to: a hash of all that the result depends on. A file of another key is removed and never
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from indm.errors import ArtifactError
 from indm.progress import say
-from indm.store.files import read_spec, read_weights, write_weights
+from indm.store.files import read_spec, read_weights, refuse_link, write_weights
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Once = Callable[[str, Callable[[], dict[str, "Tensor"]]], dict[str, "Tensor"]]
 FORMAT = "indm-scratch-1"
-# A job that was asked to stop may still be saving when an engine tries it again.
+# A job that was asked to stop may still be saving when an engine starts it again.
 LOCK_SECONDS = 60.0
 # What a file system without locks answers.
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
@@ -45,6 +45,8 @@ class Scratch:
     def __init__(self, folder: Path, key: str) -> None:
         self.folder, self.key = folder, key
         self.earlier = 0.0
+        # Of what is not computed elsewhere, provenance says it by itself.
+        self.computed_on: dict[str, str] = {}
         self._opened = time.monotonic()
         stale = []
         for path in sorted(folder.glob("*.safetensors")):
@@ -54,7 +56,7 @@ class Scratch:
             else:
                 stale.append(path)
         if stale:
-            say(f"{folder}: ignores and removes {len(stale)} files of other parameters, data, code or versions")
+            say(f"{folder}: removes {len(stale)} files of other parameters, data, code or versions")
         for path in stale:
             path.unlink()
 
@@ -88,14 +90,15 @@ class Scratch:
         self.save(name, tensors)
         return tensors
 
-    def below(self, prefix: str) -> "Once":
-        """Return :meth:`once` for the parts of something."""
-        return lambda name, make: self.once(f"{prefix}-{name}", make)
-
     def remove(self, prefix: str) -> None:
-        """Remove what was saved under names that start like this."""
+        """Remove what was saved under names with this prefix."""
         for path in self.folder.glob(f"{prefix}*.safetensors"):
             path.unlink()
+
+
+def below(once: Once, prefix: str) -> Once:
+    """Return a ``once`` for the parts of something, whose names begin with it."""
+    return lambda name, make: once(f"{prefix}-{name}", make)
 
 
 @contextlib.contextmanager
@@ -111,9 +114,7 @@ def open_scratch(folder: Path, key: str, *, keep: bool = False) -> Iterator[Scra
         ArtifactError: if another process has it, or it cannot be written.
     """
     for place in (folder, folder.parent):
-        if place.is_symlink():
-            # What lies there may be another's, and would be removed.
-            raise ArtifactError(f"{place}: found a link to {place.readlink()}, expected a folder; remove the link")
+        refuse_link(place)
     with _lock(folder):
         scratch = Scratch(folder, key)
         yield scratch
@@ -143,7 +144,7 @@ def _spec(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder. The system frees it when the process ends, however it ends: it cannot be stale."""
+    """Hold the lock of a folder. The system frees it whenever the process ends, so it cannot be stale."""
     # Imported here: few of the commands that import this module lock anything.
     from filelock import FileLock, Timeout
 
@@ -151,12 +152,12 @@ def _lock(folder: Path) -> Iterator[None]:
     try:
         _acquire(lock, folder)
     except Timeout as error:
-        found = f"found {_holder(folder)} at this work, expected none"
-        raise ArtifactError(f"{folder}: {found}; wait for it or end it") from error
+        found = f"found {_holder(folder)} using this folder, expected no other process"
+        raise ArtifactError(f"{folder}: {found}; wait until it has ended, or stop it") from error
     except OSError as error:
-        # Where a file system has no locks, it goes on without: files are replaced whole in any case.
+        # A file system without locks is used without them: files are replaced whole in any case.
         if error.errno not in NO_LOCKS:
-            words = f"cannot be written: {error.strerror}; free space or rights, then run again"
+            words = f"cannot be written: {error.strerror}; free disk space or get write access, then run again"
             raise ArtifactError(f"{folder}: {words}") from error
     try:
         yield
@@ -165,7 +166,7 @@ def _lock(folder: Path) -> Iterator[None]:
 
 
 def _acquire(lock: "FileLock", folder: Path) -> None:
-    """Make a folder and lock it, both again as long as others end well and remove it in between."""
+    """Make a folder and lock it; try again if another process ends well and removes the folder in between."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
@@ -181,7 +182,7 @@ def _sign(descriptor: int) -> None:
 
 
 def _holder(folder: Path) -> str:
-    """Read who holds a lock; it may have let go of it just now."""
+    """Read who holds a lock, which may just have been released."""
     with contextlib.suppress(OSError):
         return (folder / "lock").read_text() or "another process"
     return "another process"

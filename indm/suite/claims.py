@@ -30,6 +30,12 @@ class Metric(Strict):
         Literal["signed", "abs", "log"], Field(description="of each number; log makes differences relative")
     ]
 
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        if isinstance(self.x, list) and self.x[0] > self.x[1]:
+            raise ValueError(f"x: found {self.x}; allowed: the smaller number first, or no row lies between them")
+        return self
+
 
 class Arm(Strict):
     """One side of a comparison."""
@@ -40,7 +46,7 @@ class Arm(Strict):
 
 
 class Bound(Strict):
-    """A fixed number in the place of a baseline, before the transform."""
+    """A fixed number instead of a baseline, before the transform."""
 
     value: float
 
@@ -83,6 +89,7 @@ class Claim(Strict):
         Literal["primary", "exploratory"],
         Field(description="primary: shown only where Holm's adjustment over a suite's primary rows leaves it"),
     ]
+    question: Annotated[str, Field(min_length=1, description="what a reader would ask")]
     statement: Annotated[str, Field(min_length=1, description="in words")]
     source: Annotated[str, Field(min_length=1, description="where the paper says it")]
     metric: Metric
@@ -94,6 +101,14 @@ class Claim(Strict):
     smallest_effect: Annotated[float, Field(ge=0, description="smallest difference from the baseline worth a claim")]
     unit: Annotated[str, Field(min_length=1, description="of the effect")]
     why: Annotated[str, Field(min_length=1, description="reason of the smallest effect")]
+
+    @model_validator(mode="after")
+    def _bound(self) -> Self:
+        if isinstance(self.baseline, Bound) and self.metric.transform == "log" and self.baseline.value <= 0:
+            raise ValueError(
+                f"baseline: found {self.baseline.value:g}; allowed: above 0, since metric.transform is log"
+            )
+        return self
 
 
 class Claims(Strict):

@@ -5,6 +5,7 @@
 """
 
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from indm.suite.schema.types import first_repeat
 from indm.suite.strict_yaml import read_mapping
 
 BASE = "based_on"
-# Files beside the suites that are none.
+# Files beside the suites that are no suites.
 BESIDE = ("claims", "registrations")
 NAME = r"[a-z0-9][a-z0-9-]*"
 # Lists by name: an entry that is not named is not there.
@@ -51,7 +52,7 @@ class Expanded:
 
 
 def suite_files(folder: Path) -> list[Path]:
-    """List the suites of a folder: its YAML files, but for the claims and the registrations."""
+    """List the suites of a folder: its YAML files, except the claims and the registrations."""
     return sorted(path for path in folder.glob("*.yaml") if path.stem not in BESIDE)
 
 
@@ -67,7 +68,8 @@ def expand_suite(path: Path) -> Expanded:
         last = next(reversed(files))
         base, content = content[BASE], {key: value for key, value in content.items() if key != BASE}
         if not isinstance(base, str) or not re.fullmatch(NAME, base):
-            raise ParamsError(f"{last}: key {BASE}: found {base!r}; allowed: the name of a suite in {path.parent}/")
+            found = reprlib.repr(base)
+            raise ParamsError(f"{last}: key {BASE}: found {found}; allowed: the name of a suite in {path.parent}/")
         file = path.with_name(f"{base}.yaml")
         if file in files:
             circle = ", ".join(file.stem for file in [*files, file])
@@ -78,10 +80,16 @@ def expand_suite(path: Path) -> Expanded:
         content = _over(files[file], content)
     cells: dict[str, str] = {}
     if isinstance(content.get("runs"), dict):
-        place = f"{Expanded({}, {}, files).file(['runs'])}: suite {content.get('suite', path.stem)}"
+        place = f"{Expanded({}, {}, files).file(['runs'])}: suite {name_of(content, path)}"
         runs = {name: run for cell, entry in content["runs"].items() for name, run in _runs(place, cell, entry, cells)}
         content = content | {"runs": runs}
     return Expanded(content, cells, files)
+
+
+def name_of(content: Mapping[str, Any], path: Path) -> str:
+    """Return the name of a suite for messages: its file's, if the name that it gives is invalid."""
+    name = content.get("suite")
+    return name if isinstance(name, str) and re.fullmatch(NAME, name) else path.stem
 
 
 def _depth(content: Any, location: Sequence[str]) -> int:
@@ -118,10 +126,8 @@ def _runs(place: str, cell: Any, entry: Any, cells: dict[str, str]) -> list[tupl
         return [(cell, entry)]
     seeds = entry["seeds"]
     if "seed" in entry or not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
-        found = f"found seed {entry['seed']!r} too" if "seed" in entry else f"found {seeds!r}"
-        raise ParamsError(
-            f"{place}, run {cell}, key seeds: {found}; allowed: a list of whole numbers, in the place of seed"
-        )
+        found = f"found seed {reprlib.repr(entry['seed'])} too" if "seed" in entry else f"found {reprlib.repr(seeds)}"
+        raise ParamsError(f"{place}, run {cell}, key seeds: {found}; allowed: a list of whole numbers, instead of seed")
     if (seed := first_repeat(seeds)) is not None:
         found = f"found {seed} twice in {seeds}"
         raise ParamsError(f"{place}, run {cell}, key seeds: {found}; allowed: each value once: take the repeats out")

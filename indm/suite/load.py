@@ -1,6 +1,7 @@
 """The one reader and validator of suites.
 
-No field of the schema has a default: what a suite says, in full, is everything a result depends on, so both engines can track it.
+No field of the schema has a default, but those of ``shards``, on which no result depends: what a suite says, in full, is everything
+a result depends on, so both engines can track it.
 """
 
 import json
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from indm.errors import ParamsError
 from indm.suite.content import suite_content
-from indm.suite.expand import BASE, Expanded, expand_suite
+from indm.suite.expand import BASE, Expanded, expand_suite, name_of
 from indm.suite.messages import describe
 from indm.suite.rules import mistakes
 from indm.suite.schema.suite import Suite
@@ -34,7 +35,7 @@ def load_suite(path: Path, *, with_data: bool = False) -> Suite:
     try:
         suite = Suite.model_validate(expanded.content)
     except ValidationError as error:
-        name = expanded.content.get("suite", path.stem)
+        name = name_of(expanded.content, path)
         lines = [describe(_file(expanded, dict(item)), name, dict(item), expanded.cells) for item in error.errors()]
         # A mistake in a cell with seeds is one of each of its runs.
         raise ParamsError("\n".join(dict.fromkeys(lines))) from None
@@ -84,7 +85,7 @@ def json_schema() -> str:
     runs["seeds"] = {
         "type": "array",
         "items": runs["seed"],
-        "description": "in the place of seed: a run for each, whose names end in -s and the seed",
+        "description": "instead of seed: one run for each, whose name ends in -s and the seed",
     }
     return json.dumps(schema, indent=2) + "\n"
 

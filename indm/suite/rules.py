@@ -1,7 +1,7 @@
 """What no single key of a suite can tell: checks across its keys, each of which returns the mistakes that it finds."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from indm.suite.schema.train import TrainParams
     from indm.suite.schema.tune import RangeParams, TuneParams
 
+# Of the flow of the study of two-dimensional data, in units of the score network's.
+MOST_COMPUTE = 30
+# Of a mistake, the runs that are named.
+SHOWN_RUNS = 3
+
 
 def mistakes(suite: "Suite", path: Path, cells: Mapping[str, str]) -> list[str]:
     """List the mistakes of a suite read from a file: key, what was found and what is allowed.
@@ -28,14 +33,30 @@ def mistakes(suite: "Suite", path: Path, cells: Mapping[str, str]) -> list[str]:
     """
     return [
         *_name(suite, path),
-        *(f"run {cells[name]}, {mistake}" for name in suite.runs for mistake in _run(suite, name, cells[name])),
+        *told_once((cells[name], mistake) for name in suite.runs for mistake in _run(suite, name, cells[name])),
         *_toy2d(suite),
         *(mistake for name, reference in suite.reference.items() for mistake in _reference(name, reference)),
         *_evaluation(suite),
+        *_nll_shards(suite),
         *_references(suite),
         *_protocol(suite),
         *_tune(suite),
     ]
+
+
+def told_once(found: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Tell each mistake once, with the runs that it is of: many share what the suite's sections say.
+
+    Arguments:
+        found: the name in the file of a run, and a mistake.
+    """
+    runs: dict[str, dict[str, None]] = {}
+    for name, mistake in found:
+        runs.setdefault(mistake, {})[name] = None
+    for mistake, names in runs.items():
+        more = len(names) - SHOWN_RUNS
+        shown = ", ".join(list(names)[:SHOWN_RUNS]) + (f" and {more} more" if more > 0 else "")
+        yield f"{'runs' if len(names) > 1 else 'run'} {shown}, {mistake}"
 
 
 def _name(suite: "Suite", path: Path) -> Iterator[str]:
@@ -58,10 +79,13 @@ def _run(suite: "Suite", name: str, cell: str) -> Iterator[str]:
     yield from _ranges("train.sde", {"vp.beta": train.sde.vp, "ve.sigma": train.sde.ve})
     yield from _learned_range(run, train)
     yield from _flow(train.flow)
+    if run.model == "indm":
+        yield from _blocks(suite.processes, train)
     if train.latent.learned is not None and run.model == "indm":
         found = f"key train.latent.learned: found {train.latent.learned!r}"
         yield f"{found}; allowed: null, since model indm has a flow; the maps are the controls of model ddpmpp"
     yield from _denoising(run, suite.sample_params(name))
+    yield from _run_shards(suite, name)
     if run.dataset not in suite.datasets:
         yield f"key dataset: found {run.dataset!r}; allowed: {', '.join(suite.datasets)}"
 
@@ -130,6 +154,18 @@ def _flow(flow: "FlowParams") -> Iterator[str]:
         yield f"key train.flow.wolf: found {found}; allowed: {expected}, since the flow is {flow.name}"
 
 
+def _blocks(processes: int, train: "TrainParams") -> Iterator[str]:
+    """Check that a flow has something to train, and the wolf flow's batch norms more than one image at once."""
+    if not any(train.flow.blocks):
+        yield f"key train.flow.blocks: found {train.flow.blocks}; allowed: at least one block: without any, there is no flow"
+    smallest = train.batch_size // (train.micro_batches * processes)
+    if train.flow.name == "wolf" and smallest < 2:
+        yield (
+            f"key train.batch_size: found {train.batch_size}; allowed: at least {2 * train.micro_batches * processes}: the batch "
+            "norms of flow wolf see two images of each part (train.micro_batches, processes)"
+        )
+
+
 def _denoising(run: "RunParams", sample: "SampleParams") -> Iterator[str]:
     if sample.denoise == "released_ve" and (run.sde != "ve" or sample.sampler.startswith(("ode", "dpm"))):
         yield (
@@ -138,11 +174,52 @@ def _denoising(run: "RunParams", sample: "SampleParams") -> Iterator[str]:
         )
 
 
+def _run_shards(suite: "Suite", name: str) -> Iterator[str]:
+    sample, sweep = suite.sample_params(name), suite.sweep
+    yield from shards("sample", suite.shards.sample, sample.num_samples, sample.batch_size, "sample.num_samples")
+    if suite.runs[name].objective in sweep.objectives:
+        # Without a corrector, there are no images by pc.
+        samplers = [sampler for sampler in sweep.samplers if sampler != "pc" or sample.corrector_snr]
+        rows = len(samplers) * len(sweep.steps)
+        yield from shards("sweep", suite.shards.sweep, sweep.num_samples, sweep.batch_size, "sweep.num_samples", rows)
+
+
+def _nll_shards(suite: "Suite") -> Iterator[str]:
+    if suite.nll.images is not None:
+        yield from shards("nll", suite.shards.nll, suite.nll.images, suite.nll.batch_size, "nll.images")
+
+
+def shards(stage: str, found: int, images: int, size: int, why: str, rows: int = 1) -> Iterator[str]:
+    """Check that each shard of a stage has a batch.
+
+    Arguments:
+        stage: the stage.
+        found: number of shards.
+        images: number of images of a row.
+        size: of a batch.
+        why: what says the number of images.
+        rows: how often as many images.
+    """
+    most = rows * -(-images // size)
+    if found > max(most, 1):
+        times = f"{rows} times " if rows > 1 else ""
+        batches = f"the batches of {times}{images} images ({why}) by {size} ({stage}.batch_size)"
+        yield f"key shards.{stage}: found {found}; allowed: up to {most}, {batches}"
+
+
 def _toy2d(suite: "Suite") -> Iterator[str]:
     warmup, steps = suite.toy2d.training.flow_warmup_steps, suite.toy2d.training.steps
     if warmup >= steps:
         yield f"key toy2d.training.flow_warmup_steps: found {warmup}; allowed: below steps {steps}"
     yield from _ranges("toy2d", {"vp.beta": suite.toy2d.vp})
+    training = suite.toy2d.training
+    score = training.layers * training.width**2
+    if training.couplings * training.coupling_width**2 > MOST_COMPUTE * score:
+        widest = int((MOST_COMPUTE * score / training.couplings) ** 0.5)
+        yield (
+            f"key toy2d.training.coupling_width: found {training.coupling_width}; allowed: up to {widest}: of a flow that takes "
+            f"more than {MOST_COMPUTE} times the score network's compute, the control same-compute would hardly end"
+        )
 
 
 def _reference(dataset: str, reference: "ReferenceParams") -> Iterator[str]:

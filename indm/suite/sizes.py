@@ -1,6 +1,6 @@
 """What a suite asks of its datasets: enough images for each stage, and images that its networks and flows can halve.
 
-Datasets say how many images they have, but for some whose number is only known once they are prepared. To ask them imports
+Datasets say how many images they have, except some whose number is only known once they are prepared. To ask them imports
 their modules, and NumPy, which no job may do before it has limited its threads: so this is asked before the first job.
 """
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from indm.registry import DATASETS
+from indm.suite.rules import shards, told_once
 
 if TYPE_CHECKING:
     from indm.data.dataset import Dataset
@@ -22,8 +23,7 @@ def sizes(suite: "Suite", cells: Mapping[str, str]) -> Iterator[str]:
         suite: the suite, which has no other mistakes.
         cells: the name in the file of every run.
     """
-    for name in suite.runs:
-        yield from (f"run {cells[name]}, {mistake}" for mistake in _run(suite, name))
+    yield from told_once((cells[name], mistake) for name in suite.runs for mistake in _run(suite, name))
     few, why = _fewest(suite)
     if suite.sweep.objectives and suite.sweep.num_samples < few:
         yield f"key sweep.num_samples: found {suite.sweep.num_samples}; allowed: at least {few}, {why}"
@@ -49,6 +49,8 @@ def _run(suite: "Suite", name: str) -> Iterator[str]:
 def _fewest(suite: "Suite") -> tuple[int, str]:
     """Return how many images the metrics need, and the key that asks for them."""
     asked = {"fid.kid_subset_size": suite.fid.kid_subset_size, "fid.is_splits": suite.fid.is_splits}
+    # Of an image, as many others.
+    asked["fid.prc_neighbours + 1"] = suite.fid.prc_neighbours + 1
     key = max(asked, key=lambda name: asked[name])
     return asked[key], key
 
@@ -61,6 +63,8 @@ def _images(suite: "Suite", name: str, few: int, why: str) -> Iterator[str]:
     smallest = min(counts["test"], counts["train"] // 2)
     if smallest < few:
         yield f"key {why}: found {few}; allowed: up to {smallest}, the real images of {name} that are compared"
+    if suite.nll.images is None:
+        yield from shards("nll", suite.shards.nll, counts["test"], suite.nll.batch_size, f"{name}, split test")
     curve = "valid" if counts["valid"] else "test"
     for key, section, split in (("nll", suite.nll, "test"), ("curve", suite.curve, curve)):
         if section.images is not None and section.images > counts[split]:

@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 
 from indm.diffusion.objectives import perturb
 from indm.diffusion.sde import SDE
+from indm.errors import ConvergenceError
 from indm.toy2d.evaluation import exact_ode_nll, trajectories
 from indm.toy2d.models import DIMS, Flow2d, Stack
 
@@ -39,7 +40,7 @@ def log_density(stack: Stack, sde: SDE, x: Tensor, eps: float, tolerance: float)
     z, log_det = stack.flow(x[None])
     try:
         return (log_det - exact_ode_nll(stack, sde, z, eps, tolerance))[0]
-    except AssertionError:  # torchdiffeq's, of a step that underflows, for all points at once
+    except ConvergenceError:  # of all points at once, if one has none
         if len(x) == 1:
             return x.new_full((1,), math.nan)
         return torch.cat([log_density(stack, sde, part, eps, tolerance) for part in x.chunk(2)])

@@ -83,7 +83,7 @@ def train_cells(
         couplings: couplings of INDM's flow.
         coupling_width: hidden units of a coupling.
         scales: constants by which the data is multiplied in the controls.
-        steps: optimiser steps, but for the control of compute.
+        steps: optimiser steps, except for the control of compute.
         map_lr: peak learning rate of the learned maps.
         recipe: the other arguments of :func:`indm.toy2d.training.train`.
 

@@ -1,1 +1,1 @@
-"""Training: batches, steps, the loop, and what a killed training goes on from."""
+"""Training: batches, steps, the loop, and the saved state from which a killed training continues."""

@@ -7,6 +7,8 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
+from indm.errors import DivergenceError
+from indm.process import precision_used
 from indm.store.files import CHECKPOINT_FORMAT, SNAPSHOTS_FORMAT, write_json, write_table, write_weights
 from indm.training.trainer import Trainer
 
@@ -24,11 +26,20 @@ def write_training(
     identity: dict[str, Any],
     counts: dict[str, int | None],
 ) -> None:
-    """Write the trained weights with what rebuilds their model, the losses and a summary."""
+    """Write the trained weights with what rebuilds their model, the losses and a summary.
+
+    Raises:
+        DivergenceError: if a weight is not finite after the last step; nothing is written then.
+    """
     model = trainer.averaged()
     weights = {f"raw.{key}": value for key, value in trainer.model.state_dict().items()}
     weights |= {f"ema.{key}": value for key, value in model.state_dict().items()}
     weights |= {f"optimiser.{key}": value for key, value in trainer.optimiser_state().items()}
+    if wrong := [name for name, value in weights.items() if not value.isfinite().all()]:
+        raise DivergenceError(
+            f"after step {identity['step']}: {len(wrong)} weights are not finite, {wrong[0]} among them, expected finite ones: "
+            "lower lr, flow_lr or weight_decay"
+        )
     spec = identity | {"model": trainer.model.spec}
     write_weights(folder / "checkpoint.safetensors", weights, spec, CHECKPOINT_FORMAT)
     # Steps that train one of the networks alone have no loss of the other.
@@ -37,6 +48,7 @@ def write_training(
     result = {
         "run": identity["run"],
         "steps": identity["step"],
+        "precision": precision_used(trainer.optimisation.precision, next(trainer.model.parameters()).device),
         "score_parameters": sum(p.numel() for p in model.noise.parameters()),
         "flow_parameters": sum(p.numel() for p in model.flow.parameters()),
         **counts,

@@ -1,29 +1,31 @@
-"""Several processes that train one model: each takes its part of every batch, and their gradients are added up.
+"""Several processes that train one model: each takes its part of every batch, and PyTorch averages their gradients.
 
 Without a group, each function here is what it is for one process alone. Processes are started by :func:`launch`, or by
-``torchrun``; they find each other by the variables that ``torchrun`` sets (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR,
-MASTER_PORT).
+``torchrun``; they find each other by the variables that ``torchrun`` sets (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE,
+MASTER_ADDR, MASTER_PORT).
 """
 
 import contextlib
 import os
 import pickle
 import signal
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, spawn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.nn.parallel import DistributedDataParallel
 
 from indm.errors import IndmError, StoppedError
 
 # Of the other processes, after one has ended in an error: they may wait for it for ever.
 GRACE_SECONDS = 30
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -48,11 +50,47 @@ def add_up(value: Tensor) -> Tensor:
     return value
 
 
-def add_up_gradients(parameters: Iterable[Tensor]) -> None:
-    """Replace the gradients of parameters by their sums over the processes, in one message."""
-    if dist.is_initialized():
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        vector_to_parameters(add_up(parameters_to_vector(gradients)), gradients)
+class Networks(nn.Module):
+    """Networks that are trained together, called by any function of them: what PyTorch adds gradients up for is one module.
+
+    Arguments:
+        networks: first that which data pass first; gradients come in the opposite order, and are sent in it.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call the function."""
+        return function(*arguments)
+
+
+def replicate(networks: Sequence[nn.Module]) -> nn.Module:
+    """Let gradients of networks be averages over the processes, sent while the others are computed; alone, they are as they are.
+
+    Their parameters that require gradients must all get some from each call and its backward pass.
+
+    Returns:
+        What calls a function of the networks; see :class:`Networks`.
+    """
+    if not dist.is_initialized():
+        return Networks(networks)
+    replicas = DistributedDataParallel(Networks(networks), broadcast_buffers=False, gradient_as_bucket_view=True)
+    # PyTorch puts gradients, from the second step on, in messages by the order in which they came in the first. Of three
+    # processes or more, the place in a message decides in which order numbers are added up. So that a training that
+    # continues rounds as an undisturbed one, the first step is one whose gradients come in the networks' order.
+    parameters = [parameter for parameter in replicas.parameters() if parameter.requires_grad]
+    replicas(lambda: sum(parameter.sum() for parameter in parameters)).backward()
+    return replicas
+
+
+def kept_here(replicas: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Leave gradients in the process, inside the block: those of the next call outside it are averaged with them."""
+    if isinstance(replicas, DistributedDataParallel):
+        context: contextlib.AbstractContextManager[None] = replicas.no_sync()
+        return context
+    return contextlib.nullcontext()
 
 
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
@@ -60,7 +98,7 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
 
     .. math:: y = \gamma \frac{x - \bar x}{\sqrt{\overline{(x - \bar x)^2} + \epsilon}} + \beta
 
-    PyTorch's ``SyncBatchNorm`` does the same on GPUs, and refuses CPUs.
+    For CPUs, which PyTorch's ``SyncBatchNorm`` refuses.
 
     References:
         | Batch Normalization (Ioffe & Szegedy, 2015), algorithm 1
@@ -71,7 +109,7 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         """Return y, with the shape of x, (B, C, H, W)."""
         if not self.training:
             return super().forward(x)
-        count = add_up(x.new_tensor(x.numel() / x.shape[1]))
+        count = add_up(x.new_full((), x.numel() / x.shape[1]))
         mean = _sum_over_processes(x) / count
         centred = x - mean[:, None, None]
         variance = _sum_over_processes(centred.square()) / count
@@ -102,15 +140,18 @@ def synchronise_batch_norms(module: nn.Module) -> None:
     """Let the batch norms within a module, if several processes train it, see what all of them see."""
     if not dist.is_initialized():
         return
-    for child in module.modules():
-        if type(child) is nn.BatchNorm2d:
-            # The same module with the same tensors, whoever else refers to them.
-            child.__class__ = SynchronisedBatchNorm2d
+    for child in list(module.modules()):
+        for name, norm in child.named_children():
+            if type(norm) is nn.BatchNorm2d and norm.weight.device.type == "cuda":
+                setattr(child, name, nn.SyncBatchNorm.convert_sync_batchnorm(norm))
+            elif type(norm) is nn.BatchNorm2d:
+                # The same module with the same tensors, whoever else refers to them.
+                norm.__class__ = SynchronisedBatchNorm2d
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
     """Return whether the flag is set in any process: what all of them then know at the same step."""
-    return bool(add_up(torch.tensor(float(flag), device=device)).item())
+    return bool(add_up(torch.tensor(float(flag), device=device)).item()) if dist.is_initialized() else flag
 
 
 def copy_from_first(tensors: Iterable[Tensor]) -> None:
@@ -125,11 +166,6 @@ def wait_for_all(device: torch.device) -> None:
     any_process(False, device)
 
 
-def started_by_torchrun() -> bool:
-    """Return whether this is one of several processes that something else has started."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
 @contextlib.contextmanager
 def group(device: torch.device) -> Iterator[torch.device]:
     """Join the group of the processes, and return this one's device: a GPU of its own, or the CPU."""
@@ -138,13 +174,22 @@ def group(device: torch.device) -> Iterator[torch.device]:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield device
+        with warnings.catch_warnings():
+            # The successors of what this module calls are not in older releases.
+            warnings.filterwarnings("ignore", category=FutureWarning, module=__name__)
+            # Of a gradient with a dimension of size 1, whose stride means nothing.
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+            yield device
     finally:
         dist.destroy_process_group()
 
 
 def launch(count: int, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function in several new processes; SIGTERM is passed on to them.
+    """Call a function in several new processes; SIGTERM is passed on to them, and they are given the time they need.
+
+    PyTorch's own launcher (``torchrun``, ``torch.distributed.launcher``) gives them 30 seconds after SIGTERM, which only its
+    latest releases let one change, and then kills them, in the midst of saving if that takes longer. What they return or
+    raise after the signal is lost there.
 
     Returns:
         What it returns in the first of them.
@@ -163,14 +208,14 @@ def launch(count: int, function: Callable[..., Any], *arguments: Any) -> Any:
             while not context.join(grace_period=GRACE_SECONDS):
                 pass
         except (ProcessExitedException, ProcessRaisedException) as error:
-            # What is wrong with one process makes others fail too, in words that are no one's.
+            # An error of one process makes the others fail too, with messages that do not name the cause.
             for path in sorted(Path(folder).glob("error-*")):
                 raise pickle.loads(path.read_bytes()) from None
             if not isinstance(error, ProcessExitedException) or error.signal_name is None:
                 raise
             raise StoppedError(
                 f"process {error.error_index} of {count} was ended by {error.signal_name}; "
-                "run it again to go on from what was saved"
+                "run it again to continue from what was saved"
             ) from None
         finally:
             signal.signal(signal.SIGTERM, before)
@@ -194,7 +239,8 @@ def _work(
 ) -> None:
     """Call the function in process ``number``, told what ``torchrun`` would tell it."""
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(count)}
+    os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number)}
+    os.environ |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     try:
         result = function(*arguments)
         if number == 0:

@@ -1,4 +1,4 @@
-"""What a training that was killed goes on from."""
+"""The saved state from which a killed training continues."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from indm.training.trainer import Trainer
 
 
 class Keeper:
-    """Keeps, while a run trains, what it goes on from when it has been killed.
+    """Saves, while a run trains, the state from which it continues if it is killed.
 
     Arguments:
         scratch: where.
@@ -34,6 +34,8 @@ class Keeper:
         self.scratch, self.trainer, self.steps = scratch, trainer, steps
         self.seconds, self.stopping = seconds, stopping
         self.saved, self.saved_at = 0, time.monotonic()
+        # For those who watch.
+        self._noted: dict[str, float] = {}
 
     def restore(self) -> History:
         """Give the trainer the state that was saved last, if one was, and return its history."""
@@ -43,8 +45,9 @@ class Keeper:
         tensors, spec = found
         self.trainer.load_state(tensors)
         self.saved = spec["history"]["done"]
+        self._noted = {"saved": self.saved, "saved_at": int(self.scratch.path("state").stat().st_mtime)}
         if first():
-            say(f"goes on after step {self.saved}, from {self.scratch.path('state')}")
+            say(f"continues after step {self.saved}, from {self.scratch.path('state')}")
         return History(**spec["history"])
 
     def __call__(self, history: History) -> None:
@@ -59,8 +62,14 @@ class Keeper:
         if first() and (stopping or time.monotonic() - self.saved_at >= self.seconds):
             self.scratch.save("state", self.trainer.state(), {"history": asdict(history)})
             self.saved, self.saved_at = history.done, time.monotonic()
+            # Here the device has just been waited for.
+            self._noted = self.trainer.flow_bounds() | {"saved": self.saved, "saved_at": int(time.time())}
         if stopping:
-            raise StoppedError(f"stopped by SIGTERM; {self.kept()}; run it again to go on")
+            raise StoppedError(f"stopped by SIGTERM; {self.kept()}; run it again to continue")
+
+    def noted(self) -> dict[str, float]:
+        """Return what a person may watch: numbers of the last step, and of the last saving."""
+        return self.trainer.noted | self._noted
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
@@ -71,10 +80,10 @@ class Keeper:
             raise DivergenceError(f"{error}; {self.kept()}") from None
 
     def kept(self) -> str:
-        """Say what has been saved."""
+        """Return, for a message, what has been saved."""
         if not self.saved:
             return "no state had been saved"
-        return f"the state of after step {self.saved} is kept in {self.scratch.path('state')}"
+        return f"the state after step {self.saved} is saved in {self.scratch.path('state')}"
 
     def snapshots(self) -> dict[int, dict[str, Tensor]]:
         """Read the snapshots, by step."""

@@ -1,4 +1,4 @@
-"""The loop over training steps: learning rates, the learning curve, and where a training goes on."""
+"""The loop over training steps: learning rates, the learning curve, and where a training continues."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from indm.errors import DivergenceError
 from indm.seeding import derive_seed
-from indm.training.batches import draw
+from indm.training.batches import deal
 from indm.training.distributed import rank
 from indm.training.trainer import Trainer
 
@@ -25,7 +25,7 @@ def learning_rate(step: int, steps: int, warmup_steps: int, schedule: str, begin
 
 @dataclass
 class History:
-    """How far a training has come; with the state of its trainer, it goes on from there.
+    """How far a training has come; with the state of its trainer, it continues from there.
 
     Arguments:
         done: steps done.
@@ -108,7 +108,7 @@ def train(
     for step in progress(range(history.done, plan.steps)):
         if step == plan.fresh_score_after:
             trainer.start_afresh(derive_seed(*seed, "fresh score"))
-        draws = draw(images, levels, plan.batch_size, seed, step, device, plan.random_flip, trainer.model.centered)
+        draws = deal(images, levels, plan.batch_size, seed, step, device, plan.random_flip, trainer.model.centered)
         # Dropout draws from the global generator: of each process, for its own images.
         torch.manual_seed(derive_seed(*seed, "dropout", step, *([rank()] if rank() else [])))
         try:

@@ -11,9 +11,12 @@ References:
     | https://arxiv.org/abs/2205.13699, section 5
 """
 
+import contextlib
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,14 +32,17 @@ from indm.diffusion.objectives import (
 )
 from indm.diffusion.sde import importance_time, soft_truncation_time, uniform_time
 from indm.errors import DivergenceError
-from indm.flows.log_det import draw_probe
-from indm.training.batches import Draws
+from indm.flows.block import ResidualBlock
+from indm.flows.sources import draw_probe
+from indm.process import products_in
+from indm.training.batches import Dealt, Draws
 from indm.training.distributed import (
     add_up,
-    add_up_gradients,
     copy_from_first,
+    kept_here,
     processes,
     rank,
+    replicate,
     synchronise_batch_norms,
 )
 from indm.training.ema import ExponentialMovingAverage
@@ -44,6 +50,40 @@ from indm.training.ema import ExponentialMovingAverage
 BETAS = (0.9, 0.99)
 # Nats per dimension. Untrained models have some ten, and the uniform density of 256 levels 5.5.
 EXPLODED = 1e3
+
+
+class Loss(NamedTuple):
+    """The loss of a micro-batch in nats per dimension, and what is told of it; scalars, which the host has not read.
+
+    Arguments:
+        value: what is differentiated.
+        score: of it, the score's loss; of the flow alone, the value.
+        log_det: the mean log-determinant, of all dimensions. By the Neumann estimator, that one is no log-determinant,
+            but has its gradient: see :data:`indm.flows.base.LogDet`.
+    """
+
+    value: Tensor
+    score: Tensor
+    log_det: Tensor
+
+    def told(self) -> Tensor:
+        """Return the numbers, shape (3,), float64."""
+        return torch.stack([number.detach().double() for number in self])
+
+
+class Descent(NamedTuple):
+    """What is told of an optimiser step of some networks; see :class:`Loss`.
+
+    Arguments:
+        names: of the networks.
+        losses: which of the numbers are losses of the learning curve, by their names there.
+        numbers: the three of :class:`Loss`, whether weights have followed them (1 or 0), then the gradient norms before
+            clipping; on the device, float64.
+    """
+
+    names: tuple[str, ...]
+    losses: dict[str, int]
+    numbers: Tensor
 
 
 @dataclass(frozen=True)
@@ -63,8 +103,8 @@ class Optimisation:
         alternate: objective "fid" updates flow and score in turn. Under VE, where variance weighting is likelihood
             weighting up to a constant, they can be updated jointly instead, as the released code does.
         micro_batches: pieces of a batch whose gradients are averaged; several processes share each of them.
-        precision: ``float32`` or ``bfloat16``, of the score network's products; the flow, the times and the losses keep
-            theirs: its log-determinant is a sum of products with its Jacobian, and its inverse is that of float32.
+        precision: of products: ``float32``; ``tf32``; or ``bfloat16`` of the score network, the flow's are then ``tf32``. Times,
+            losses, bounds of weights and the optimiser keep float32 or more. See docs/several-gpus.md for what it costs a flow.
         soft_truncation: exponent k of the score's random truncation time, or ``None``. Objective "fid" has it in the score's step
             alone, on latents of the updated flow; the released step mixes two losses there (docs/released.md).
         reconstruction: add the reconstruction term at eps to the NELBO.
@@ -112,10 +152,15 @@ class Trainer:
             name: ExponentialMovingAverage(network, decays[name]) for name, network in self.networks.items()
         }
         self.frozen = False
+        # What calls functions of some networks, by their names: those of a step, when it is first taken.
+        self._replicas: dict[tuple[str, ...], nn.Module] = {}
+        # Of the last step, for those who watch: losses, rates, gradient norms before clipping, and the log-determinant's term of
+        # the loss. All are numbers that have been waited for anyway, and nothing is made of them.
+        self.noted: dict[str, float] = {}
         # Of the latents of a step, a row for each micro-batch: how many numbers, their sum, and that of their squares.
         self._moments: list[Tensor] = []
 
-    def step(self, draws: Draws, lr_factor: float, *, flow_alone: bool = False) -> dict[str, float]:
+    def step(self, draws: Dealt, lr_factor: float, *, flow_alone: bool = False) -> dict[str, float]:
         """Take one optimiser step and return its losses, in nats per dimension whatever the reduction.
 
         ``flow_loss`` is the loss whose gradient the flow follows; its value is no likelihood, because the Neumann
@@ -125,14 +170,21 @@ class Trainer:
             draws: everything random of the step.
             lr_factor: factor of the peak learning rates.
             flow_alone: train the flow as a normalizing flow with a standard normal latent, and leave the score as it is.
+
+        Raises:
+            DivergenceError: if a loss has exploded, or it or a gradient is not finite; the weights that would have
+                followed it, and all averages, have not been changed then.
         """
+        self.noted, self._moments = {}, []
         for name, optimiser in self.optimisers.items():
-            optimiser.param_groups[0]["lr"] = self.peaks[name] * lr_factor
+            optimiser.param_groups[0]["lr"] = self.noted[f"lr_{name}"] = self.peaks[name] * lr_factor
         step_fn, names = (self._flow_step, ["flow"]) if flow_alone else (self.step_fn, list(self.optimisers))
-        losses = step_fn(draws.split(self.optimisation.micro_batches))
+        descents = step_fn(draws.shares(self.optimisation.micro_batches, rank(), processes()))
+        losses = self._read(descents)
         self._follow_latents()
         for name in names:
             self.averages[name].update(self.networks[name])
+        self.noted |= losses
         return losses
 
     def start_afresh(self, seed: int) -> None:
@@ -145,7 +197,7 @@ class Trainer:
         self.freeze_flow()
 
     def freeze_flow(self) -> None:
-        """Train the flow no more: its averaged weights are the raw ones from now on, so that nobody need choose between them."""
+        """Stop training the flow: from now on its averaged weights are the raw ones too, so there is no choice between them."""
         flow, average = self.model.flow, self.averages["flow"].module
         flow.load_state_dict(average.state_dict())
         flow.update_norms()
@@ -174,6 +226,14 @@ class Trainer:
         """
         state = {f"ema.{key}": value for key, value in self.averaged().state_dict().items()}
         return state | {f"raw.flow.{key}": value for key, value in self.model.flow.state_dict().items()}
+
+    def flow_bounds(self) -> dict[str, float]:
+        """Return the smallest and the largest Lipschitz bound of the flow's residual blocks; nothing, where it has none.
+
+        The device is waited for.
+        """
+        found = [block.contraction().c for block in self.model.flow.modules() if isinstance(block, ResidualBlock)]
+        return {"lipschitz_smallest": min(found), "lipschitz_largest": max(found)} if found else {}
 
     def optimiser_state(self) -> dict[str, Tensor]:
         """Return the tensors of the optimisers' states, named ``network.parameter.key``."""
@@ -209,50 +269,53 @@ class Trainer:
             updates = int(state[f"updates.{name}"])
             average.load_state_dict({"updates": updates, "module": below(state, f"average.{name}")})
 
-    def _joint_step(self, batches: list[Draws]) -> dict[str, float]:
-        losses = self._descend(batches, self._joint_loss, *self.optimisers)
-        return {"score_loss": losses[1]} | ({} if self.frozen else {"flow_loss": losses[0]})
+    def _joint_step(self, batches: list[Draws]) -> list[Descent]:
+        losses = {"score_loss": 1} if self.frozen else {"score_loss": 1, "flow_loss": 0}
+        return [self._descend(batches, self._joint_loss, losses, *self.optimisers)]
 
-    def _alternating_step(self, batches: list[Draws]) -> dict[str, float]:
-        losses = {}
+    def _alternating_step(self, batches: list[Draws]) -> list[Descent]:
+        descents = []
         if "flow" in self.optimisers:
             # The score is frozen, not detached: the flow's gradient passes through it.
             self.model.noise.requires_grad_(False)
             try:
-                losses["flow_loss"] = self._descend(batches, self._flow_loss, "flow")[0]
+                descents += self._descend_flow(batches, self._flow_loss)
             finally:
                 self.model.noise.requires_grad_(True)
-        return {"score_loss": self._descend(batches, self._score_loss, "score")[0]} | losses
+        return [*descents, self._descend(batches, self._score_loss, {"score_loss": 0}, "score")]
 
-    def _flow_step(self, batches: list[Draws]) -> dict[str, float]:
-        return {"flow_loss": self._descend(batches, self._normalizing_flow_loss, "flow")[0]}
+    def _flow_step(self, batches: list[Draws]) -> list[Descent]:
+        return self._descend_flow(batches, self._normalizing_flow_loss)
 
-    def _normalizing_flow_loss(self, draws: Draws) -> tuple[Tensor, float]:
+    def _descend_flow(self, batches: list[Draws], loss_fn: Callable[[Draws], Loss]) -> list[Descent]:
+        return [self._descend(batches, loss_fn, {"flow_loss": 0}, "flow")]
+
+    def _normalizing_flow_loss(self, draws: Draws) -> Loss:
         z, log_det = self.model.flow(draws.x, "train", draws.generator)
         loss = (gaussian_nll(z, 1.0) - log_det).mean() / z[0].numel()
-        return loss, loss.item()
+        return Loss(loss, loss, log_det.mean())
 
-    def _joint_loss(self, draws: Draws) -> tuple[Tensor, float]:
+    def _joint_loss(self, draws: Draws) -> Loss:
         return self._nelbo(draws, self._truncation(draws), noted=True)
 
-    def _flow_loss(self, draws: Draws) -> tuple[Tensor, float]:
+    def _flow_loss(self, draws: Draws) -> Loss:
         # Of its own times and noise: those of the step are the score's, which would follow a flow that has just seen them.
         return self._nelbo(draws.fresh(), self.model.eps)
 
-    def _score_loss(self, draws: Draws) -> tuple[Tensor, float]:
+    def _score_loss(self, draws: Draws) -> Loss:
         with torch.no_grad():
-            z0, _ = self.model.flow(draws.x, "none", draws.generator)
+            z0, log_det = self.model.flow(draws.x, "none", draws.generator)
         self._note(z0)
         t = uniform_time(draws.u, self._truncation(draws))
         error = noise_error(self._noise, self.model.sde, z0, t, draws.noise)
         loss = variance_weighted(error).mean() / z0[0].numel()
-        return loss, loss.item()
+        return Loss(loss, loss, log_det.mean())
 
     def _note(self, z0: Tensor) -> None:
         """Note latents that the score is trained on, where it is to know their deviation."""
         if self.model.noise.follows:
             z = z0.detach().double()
-            count = torch.tensor(float(z.numel()), dtype=z.dtype, device=z.device)
+            count = z.new_full((), z.numel())
             self._moments.append(torch.stack([count, z.sum(), z.square().sum()]))
 
     def _follow_latents(self) -> None:
@@ -271,8 +334,8 @@ class Trainer:
             return self.model.eps
         return soft_truncation_time(draws.truncation, self.model.eps, self.optimisation.soft_truncation)
 
-    def _nelbo(self, draws: Draws, eps: float, *, noted: bool = False) -> tuple[Tensor, float]:
-        """Return the bound and, of it, the score's loss, both per dimension; ``noted``: see :meth:`_note`.
+    def _nelbo(self, draws: Draws, eps: float, *, noted: bool = False) -> Loss:
+        """Return the bound, and the score's loss in it; ``noted``: see :meth:`_note`.
 
         With a frozen flow, the bound is that of its latents: the log-determinant, which no weight changes, is not computed.
         """
@@ -287,43 +350,75 @@ class Trainer:
             noise = draw_probe(z0, "gaussian", draws.generator)
             bound = bound + reconstruction(self._noise, model.sde, z0, eps, noise)
         dims = z0[0].numel()
-        return bound.mean() / dims, likelihood_weighted(error, z).mean().item() / dims
+        # In float64 before the division, as a number that the host has read.
+        score = likelihood_weighted(error, z).mean().double() / dims
+        return Loss(bound.mean() / dims, score, log_det.mean())
 
     def _descend(
-        self, batches: list[Draws], loss_fn: Callable[[Draws], tuple[Tensor, float]], *names: str
-    ) -> tuple[float, float]:
+        self, batches: list[Draws], loss_fn: Callable[[Draws], Loss], losses: dict[str, int], *names: str
+    ) -> Descent:
         """Follow the gradient of a loss, averaged over micro-batches, with the optimisers of the named networks.
 
-        Each process adds its share of every micro-batch: all see the same gradient, and decide alike.
-
-        Raises:
-            DivergenceError: if the loss has exploded, or it or a gradient is not finite; no weight has been changed then.
+        Each process adds its share of every micro-batch: all see the same gradient, and decide alike. Gradients are
+        averaged over the processes with the last micro-batch, which may be done while they are computed. Weights do not
+        follow a loss that has exploded, nor what is not finite; :meth:`_read`, which waits for the device, says so.
         """
+        call = self._together(names)
         for name in names:
             self.optimisers[name].zero_grad(set_to_none=True)
-        means = [0.0, 0.0]
         factor = math.prod(self.model.shape) if self.optimisation.reduction == "sum" else 1
-        size = sum(len(batch.x) for batch in batches)
-        for batch in (batch.share(rank(), processes()) for batch in batches):
-            share = len(batch.x) / size
-            loss, detail = loss_fn(batch)
-            (factor * share * loss).backward()
-            means = [means[0] + share * loss.item(), means[1] + share * detail]
-        means = add_up(torch.tensor(means, dtype=torch.float64, device=batches[0].x.device)).tolist()
+        told = torch.zeros(len(Loss._fields), dtype=torch.float64, device=batches[0].x.device)
+        for batch in batches:
+            share = len(batch.x) / batch.size
+            last = contextlib.nullcontext() if batch is batches[-1] else kept_here(call)
+            with last, products_in(self.optimisation.precision, told.device):
+                loss = call(loss_fn, batch)
+                # Averaged over the processes, the shares add up to the batch.
+                (factor * share * processes() * loss.value).backward()
+            told = told + share * loss.told()
+        told, norms = add_up(told), torch.stack([self._clip(name) for name in names])
+        # NaN is not below the limit either.
+        sound = (told[0] < EXPLODED) & told[0].isfinite() & norms.isfinite().all()
         for name in names:
-            add_up_gradients(self.networks[name].parameters())
-            norm = nn.utils.clip_grad_norm_(self.networks[name].parameters(), self.optimisation.grad_clip, foreach=True)
-            # NaN is not below the limit either.
-            if not (means[0] < EXPLODED and math.isfinite(means[0]) and torch.isfinite(norm)):
-                raise DivergenceError(
-                    f"loss {means[0]}, gradient norm {norm.item()} of the {name}, expected a loss below {EXPLODED:g} nats per "
-                    "dimension and a finite norm: lower lr or flow_lr"
-                )
-        for name in names:
+            # As a gradient scaler says it: the optimiser leaves weights and moments as they are.
+            self.optimisers[name].found_inf = (~sound).float()  # type: ignore[attr-defined]
             self.optimisers[name].step()
         if "flow" in names:
             self.model.flow.update_norms()
-        return means[0], means[1]
+        return Descent(names, losses, torch.cat([told, sound.double()[None], norms.double()]))
+
+    def _together(self, names: tuple[str, ...]) -> nn.Module:
+        """Return what calls functions of the named networks, with gradients of all processes."""
+        if names not in self._replicas:
+            self._replicas[names] = replicate([self.networks[name] for name in sorted(names)])
+        return self._replicas[names]
+
+    def _clip(self, name: str) -> Tensor:
+        """Clip the gradients of a network; return their norm before, a scalar."""
+        return nn.utils.clip_grad_norm_(self.networks[name].parameters(), self.optimisation.grad_clip, foreach=True)
+
+    def _read(self, descents: list[Descent]) -> dict[str, float]:
+        """Wait for the device, once a step: note what is told of its descents, and return its losses.
+
+        Raises:
+            DivergenceError: see :meth:`step`.
+        """
+        read = iter(torch.cat([descent.numbers for descent in descents]).tolist())
+        losses: dict[str, float] = {}
+        for descent in descents:
+            told = list(itertools.islice(read, len(Loss._fields)))
+            sound, *norms = itertools.islice(read, 1 + len(descent.names))
+            if not sound:
+                named = ", ".join(f"{norm} of the {name}" for name, norm in zip(descent.names, norms, strict=True))
+                raise DivergenceError(
+                    f"loss {told[0]}, gradient norm {named}, expected a loss below {EXPLODED:g} nats per dimension and a "
+                    "finite norm: lower lr or flow_lr"
+                )
+            self.noted |= {f"gradient_norm_{name}": norm for name, norm in zip(descent.names, norms, strict=True)}
+            if "flow" in descent.names:
+                self.noted["log_det_term"] = told[2] / math.prod(self.model.shape)
+            losses |= {name: told[place] for name, place in descent.losses.items()}
+        return {name: losses[name] for name in ("score_loss", "flow_loss") if name in losses}
 
 
 def _optimiser(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:

@@ -116,7 +116,7 @@ def _open(path: Path, key: str) -> JournalStorage:
     """Open a file of Optuna's: without a last line that a power cut left unfinished, nor the lock of a process that was killed."""
     path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     if path.is_file():
-        # Cut in place, and not written anew: a kill would leave an empty file.
+        # Cut in place, not written again: a kill would leave an empty file.
         os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
     storage = JournalStorage(JournalFileBackend(str(path)))
     names = [study.study_name for study in storage.get_all_studies()]

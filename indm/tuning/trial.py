@@ -66,7 +66,7 @@ class Arm:
         Arguments:
             parameters: the hyper-parameters, by their keys of the train section.
             steps: of the training.
-            scratch: what a killed training goes on from.
+            scratch: the saved state from which a killed training continues.
             stop: set when the process is asked to stop.
             progress: wraps the range of the steps.
 

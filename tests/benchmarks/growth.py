@@ -37,7 +37,7 @@ def step(suite: Suite, run: str, batch: int, size: int) -> tuple[float, float]:
     trainer = build_trainer(suite, run, [3, size, size], CPU)
     images = torch.randint(256, (2 * batch, 3, size, size), dtype=torch.uint8)
     trainer.model.flow.fix_terms(round(trainer.model.flow.mean_terms))  # the same work in every step
-    draws = [draw(images, 256, batch, ("growth", 0), 0, CPU) for _ in range(ROUNDS + 3)]
+    draws = [draw(images, 256, batch, ("growth", 0), 0) for _ in range(ROUNDS + 3)]
     operations = step_flops(trainer, draws.pop())
     elapsed = [seconds(lambda taken=taken: trainer.step(taken, 1.0)) for taken in draws]  # type: ignore[misc]
     return statistics.median(elapsed[2:]), operations

@@ -1,9 +1,9 @@
 """Count what a suite costs, from the operations of its networks; not a test.
 
-    python -m tests.benchmarks.scaling [--suite params/paper.yaml] [--rate 40]
+    python -m tests.benchmarks.scaling [--suite params/paper.yaml ...] [--rate 40]
 
-Prints the operations of every run and stage, then hours and disk at an assumed rate. Networks are built without memory (torch's
-device ``meta``), so this takes seconds on a laptop. docs/scaling.md says what is assumed.
+Prints the operations of every run and stage of the first suite, then hours and disk of all at an assumed rate. Networks are
+built without memory (torch's device ``meta``), so this takes seconds on a laptop. docs/scaling.md says what is assumed.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
 from indm.training.spec import model_spec
 
+SUITES = [Path(f"params/{name}.yaml") for name in ("paper", "paper-seeds", "cifar10", "cifar10-check")]
 # Images of (training, test), and channels, height and width of one.
 DATA = {"cifar10": ((50_000, 10_000), (3, 32, 32)), "celeba64": ((162_770, 19_962), (3, 64, 64))}
 # Network calls of the adaptive ODE, and evaluations of a block in the flow's inverse: orders of magnitude, not measured here.
@@ -62,13 +63,15 @@ def stages(suite: Suite, name: str, cost: Passes) -> dict[str, float]:
     calls *= 1 + (sample.corrector_steps if sample.corrector_snr else 0)
     draw = calls * cost.score + INVERSE_CALLS * cost.flow
     per_step = {"euler_maruyama": 1, "ancestral": 1, "pc": 2, "ode_euler": 1, "ode_heun": 2, "dpm_solver_pp_2m": 1}
-    swept = sum(suite.sweep.steps) * sum(per_step[sampler] for sampler in suite.sweep.samplers) * cost.score
-    swept += len(suite.sweep.steps) * len(suite.sweep.samplers) * INVERSE_CALLS * cost.flow
-    test = suite.nll.images or DATA[run.dataset][0][1]
+    # Without a corrector, there are no images by pc.
+    samplers = [sampler for sampler in suite.sweep.samplers if sampler != "pc" or sample.corrector_snr]
+    swept = sum(suite.sweep.steps) * sum(per_step[sampler] for sampler in samplers) * cost.score
+    swept += len(suite.sweep.steps) * len(samplers) * INVERSE_CALLS * cost.flow
+    test, solutions = suite.nll.images or DATA[run.dataset][0][1], 1 + suite.nll.uncorrected
     return {
         "train": train.steps * train.batch_size * step,
         "sample": sample.num_samples * draw,
-        "nll": test * (2 * _likelihood(suite.nll.tolerance, cost) + suite.nll.time_draws * cost.score),
+        "nll": test * (solutions * _likelihood(suite.nll.tolerance, cost) + suite.nll.time_draws * cost.score),
         "curve": len(train.snapshots)
         * (suite.curve.images or test)
         * (_likelihood(suite.curve.tolerance, cost) + suite.curve.time_draws * cost.score),
@@ -89,10 +92,10 @@ def disk(suite: Suite, name: str, cost: Passes) -> float:
     return tensors + suite.sample_params(name).num_samples * shape[0] * shape[1] * shape[2]
 
 
-def hours(work: Mapping[str, Mapping[str, float]], rate: float, gpus: int) -> float:
+def hours(work: Mapping[str, Mapping[str, float]], shards: Mapping[str, int], rate: float, gpus: int) -> float:
     """Hours on a number of GPUs: longest runs first, each on one GPU, or on GPUs / runs of them where there are more.
 
-    After its training a run's other stages need it no longer, and go where a GPU is free.
+    After its training a run's other stages need it no longer, and go where a GPU is free, each in its number of shards.
     """
     shared = max(1, gpus // len(work))
     free = [0.0] * max(1, gpus // shared)
@@ -100,7 +103,8 @@ def hours(work: Mapping[str, Mapping[str, float]], rate: float, gpus: int) -> fl
     for run in sorted(work.values(), key=lambda run: -run["train"]):
         slot = free.index(min(free))
         free[slot] += run["train"] / shared
-        ready += [(free[slot], run[stage]) for stage in run if stage != "train"]
+        for stage in run.keys() - {"train"}:
+            ready += [(free[slot], run[stage] / shards.get(stage, 1))] * shards.get(stage, 1)
     slots = [time for time in free for _ in range(shared)]
     for start, amount in sorted(ready, key=lambda item: (item[0], -item[1])):
         slot = slots.index(min(slots))
@@ -108,32 +112,52 @@ def hours(work: Mapping[str, Mapping[str, float]], rate: float, gpus: int) -> fl
     return max(slots) / rate / 3600
 
 
-def main() -> None:
-    """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--suite", type=Path, default=Path("params/paper.yaml"))
-    parser.add_argument("--rate", type=float, default=40.0, help="assumed, 10^12 operations a second of a GPU")
-    arguments = parser.parse_args()
-    suite = load_suite(arguments.suite)
-    costs = {name: passes(suite, name) for name in suite.runs}
-    work = {name: stages(suite, name, cost) for name, cost in costs.items()}
-    print(
-        "| run | parameters, 10^6 | GFLOP of a pass: score, flow | train | sample | nll | curve | sweep |\n"
-        + "|---" * 8
-        + "|"
-    )
+def table(costs: Mapping[str, Passes], work: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return the lines of a table of a suite's runs."""
+    lines = [
+        "| run | parameters, 10^6 | GFLOP of a pass: score, flow | train | sample | nll | curve | sweep |",
+        "|---" * 8 + "|",
+    ]
     for name, cost in costs.items():
         cells = " | ".join(f"{value / 1e18:.2f}" for value in work[name].values())
-        print(f"| {name} | {cost.parameters / 1e6:.1f} | {cost.score / 1e9:.1f}, {cost.flow / 1e9:.1f} | {cells} |")
-    total = sum(value for run in work.values() for value in run.values())
+        lines.append(
+            f"| {name} | {cost.parameters / 1e6:.1f} | {cost.score / 1e9:.1f}, {cost.flow / 1e9:.1f} | {cells} |"
+        )
+    return lines
+
+
+def short(number: float) -> str:
+    """Write a number with about two digits."""
+    return f"{number:.0f}" if number >= 10 else f"{number:.2g}"
+
+
+def total(suite: Suite, costs: Mapping[str, Passes], work: Mapping[str, Mapping[str, float]], rate: float) -> str:
+    """Return the line of a suite in the table of suites: its operations, its disk, and hours with and without shards."""
+    operations = sum(value for run in work.values() for value in run.values())
     size = sum(disk(suite, name, cost) for name, cost in costs.items())
     size += sum((sum(DATA[name][0]) * 4 * FEATURES) for name in suite.datasets)
-    print(
-        f"\nin all {total / 1e18:.0f} x 10^18 operations, {size / 1e9:.0f} GB; at {arguments.rate:g} x 10^12 a second:"
-    )
+    cells = [suite.suite, f"{len(work)}", short(operations / 1e18), f"{size / 1e9:.0f} GB"]
     for gpus in (1, 8, 64):
-        elapsed = hours(work, arguments.rate * 1e12, gpus)
-        print(f"{gpus} GPU: {elapsed:.0f} hours ({elapsed / 24:.1f} days)")
+        elapsed, whole = (short(hours(work, shards, rate * 1e12, gpus)) for shards in (suite.shards.model_dump(), {}))
+        cells.append(elapsed if elapsed == whole else f"{elapsed} (without shards {whole})")
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    """Print the tables: the runs of a suite, and suites with their hours."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", type=Path, nargs="+", default=SUITES)
+    parser.add_argument("--rate", type=float, default=40.0, help="assumed, 10^12 operations a second of a GPU")
+    arguments = parser.parse_args()
+    totals = ["| suite | runs | 10^18 operations | disk | hours on 1 GPU | on 8 | on 64 |", "|---" * 7 + "|"]
+    for path in arguments.suite:
+        suite = load_suite(path)
+        costs = {name: passes(suite, name) for name in suite.runs}
+        work = {name: stages(suite, name, cost) for name, cost in costs.items()}
+        if path.stem == arguments.suite[0].stem:
+            print("\n".join(table(costs, work)), end="\n\n")
+        totals.append(total(suite, costs, work, arguments.rate))
+    print("\n".join(totals))
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def matmul_rate() -> float:
 def batches(work: Work) -> Iterator[Draws]:
     """Draw what each step takes."""
     images = torch.randint(256, (64, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return (draw(images, 256, work.batch, ("bench", 0), step, CPU) for step in itertools.count())
+    return (draw(images, 256, work.batch, ("bench", 0), step) for step in itertools.count())
 
 
 def own_step(work: Work, _: Path | None) -> Callable[[Draws], object]:

@@ -57,7 +57,7 @@ def test_two_engines_at_once_and_the_lock_of_one_that_was_killed(checkout: Path,
     done = run(checkout, *TRAIN[engine])
     assert done.returncode == 0, done.stderr
     log = checkout / f"results/smoke/logs/train/{kill.RUN}.log"
-    assert "goes on after step" in (log.read_text() if log.exists() else done.stdout + done.stderr)
+    assert "continues after step" in (log.read_text() if log.exists() else done.stdout + done.stderr)
     assert (checkout / TRAINED).exists()
     assert not scratch.exists()
 
@@ -74,7 +74,7 @@ def test_edited_docstrings_and_comments_keep_unfinished_work(checkout: Path, eng
     done = run(checkout, *TRAIN[engine])
     assert done.returncode == 0, done.stderr
     log = checkout / f"results/smoke/logs/train/{kill.RUN}.log"
-    assert "goes on after step" in (log.read_text() if log.exists() else done.stdout + done.stderr)
+    assert "continues after step" in (log.read_text() if log.exists() else done.stdout + done.stderr)
 
 
 def test_snakemake_tries_again_a_job_that_was_asked_to_stop(checkout: Path) -> None:
@@ -82,6 +82,6 @@ def test_snakemake_tries_again_a_job_that_was_asked_to_stop(checkout: Path) -> N
     process, scratch = start_and_wait(checkout, [*TRAIN["snakemake"][:-2], "--retries", "1", "--", TRAINED])
     os.kill(int((scratch / "lock").read_text().split()[1]), signal.SIGTERM)
     assert process.wait(timeout=120) == 0, (checkout / kill.LOG).read_text()
-    assert "goes on after step" in (checkout / f"results/smoke/logs/train/{kill.RUN}.log").read_text()
+    assert "continues after step" in (checkout / f"results/smoke/logs/train/{kill.RUN}.log").read_text()
     assert (checkout / TRAINED).exists()
     assert not scratch.exists()

@@ -1,7 +1,6 @@
 """A suite on a SLURM of one machine, through the profile: a job is preempted, a job is cancelled, and no byte is another."""
 
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -15,21 +14,13 @@ from indm.store.layout import Layout
 from indm.suite.strict_yaml import parse_yaml, yaml_text
 from tests import kill
 from tests.checkout import run
-
-
-def _answers() -> bool:
-    """Whether this machine has the test's own SLURM: nobody's cluster gets jobs from a test."""
-    if shutil.which("scontrol") is None:
-        return False
-    done = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=30, check=False)
-    return "ClusterName             = indm-test" in done.stdout
-
+from tests.cluster import answers, ask
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.slurm,
     pytest.mark.long,
-    pytest.mark.skipif(not _answers(), reason="no SLURM for tests on this machine; as root, .ci/slurm starts one"),
+    pytest.mark.skipif(not answers(), reason="no SLURM for tests on this machine; as root, .ci/slurm starts one"),
 ]
 
 LIMIT = 420.0
@@ -99,10 +90,6 @@ def training_job() -> str:
     return number
 
 
-def ask(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
 def test_a_suite_on_slurm_with_a_preempted_and_a_cancelled_job(checkouts: dict[str, Path]) -> None:
     done = run(checkouts["local"], "snakemake", "--cores", "1", *TARGET)
     assert done.returncode == 0, done.stderr
@@ -114,13 +101,17 @@ def test_a_suite_on_slurm_with_a_preempted_and_a_cancelled_job(checkouts: dict[s
         preempted = training_job()
         first = (scratch / "lock").read_text()
         ask("scontrol", "requeue", preempted)
-        wait(process, checkout, lambda: (scratch / "lock").read_text() != first and "goes on" in log.read_text())
+        wait(
+            process,
+            checkout,
+            lambda: (scratch / "lock").read_text() != first and "continues after step" in log.read_text(),
+        )
         again = training_job()
         # SLURM has put the very job back in the queue; the next one is submitted by Snakemake.
         assert again == preempted
         ask("scancel", again)
         assert process.wait(timeout=LIMIT) == 0, (checkout / kill.LOG).read_text()
-    assert "goes on after step" in log.read_text()
+    assert "continues after step" in log.read_text()
     assert "Trying to restart job" in (checkout / kill.LOG).read_text()
     for name in [f"tables/{table}.csv" for table in kill.TABLES] + [f"runs/{kill.RUN}/checkpoint.safetensors"]:
         files = [path / "results/smoke" / name for path in checkouts.values()]

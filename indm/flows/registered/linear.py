@@ -14,7 +14,7 @@ class Linear(LearnedMap):
     .. math:: z = L U x + b, \qquad \log\Big|\det\frac{\partial z}{\partial x}\Big| = \sum_i d_i
 
     L is lower triangular with ones on its diagonal, U is upper triangular with :math:`e^{d_i}` on its own. Both lie in one
-    matrix of D x D numbers, :math:`d_i` on its diagonal, as LAPACK packs them. Without a permutation the map cannot be any:
+    matrix of D x D numbers, :math:`d_i` on its diagonal, as LAPACK packs them. Without a permutation, not every matrix is possible:
     its leading minors are positive. For every Gaussian there is one among them that makes it standard normal, such as the
     inverse of the covariance's Cholesky factor, or its root.
 

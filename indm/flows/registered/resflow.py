@@ -19,16 +19,8 @@ from indm.flows.activations import ActivationName
 from indm.flows.base import Flow, LogDet
 from indm.flows.block import ResidualBlock, solve_block
 from indm.flows.lipschitz import Bound
-from indm.flows.log_det import (
-    Probe,
-    Series,
-    Source,
-    draw_probe,
-    draw_roulette,
-    exact_log_det,
-    roulette_coefficients,
-    series_log_det,
-)
+from indm.flows.log_det import Series, exact_log_det, roulette_coefficients, series_log_det
+from indm.flows.sources import Probe, Source, draw_probe, draw_series
 
 ESTIMATORS = ("none", "train", "exact")
 
@@ -122,13 +114,14 @@ class ResidualFlow(Flow):
         if not (isinstance(log_det, Series) or log_det in ESTIMATORS):
             raise ValueError(f"log_det must be one of {ESTIMATORS} or a Series, got {log_det!r}")
         total = x.new_zeros(x.shape[0])
+        series = draw_series(x, sum(self.blocks), self.roulette_mean, self.probe, generator)
         for _, scale, block in self.named_blocks():
             x = self.to_scale(x, scale)
             if log_det == "none":
                 x = x + block(x, h)
             else:
-                x, block_log_det = self._step(block, x, h, log_det, generator)
-                total = total + block_log_det
+                g, block_log_det = self._branch(block, x, h, log_det, generator, series)
+                x, total = x + g, total + block_log_det
         return self.to_scale(x, 0), total
 
     @torch.no_grad()
@@ -165,26 +158,26 @@ class ResidualFlow(Flow):
             x = F.pixel_shuffle(x, 2)
         return x
 
-    def _step(
+    def _branch(
         self,
         block: ResidualBlock,
         x: Tensor,
         h: Tensor | None,
         log_det: LogDet,
         generator: Source,
+        series: Iterator[tuple[int, Tensor]],
     ) -> tuple[Tensor, Tensor]:
-        """Return x + g(x) and log|det(I + J)|."""
+        """Return g(x) and log|det(I + J)|; ``series`` has the draws of ``"train"``."""
         if log_det == "train":
-            draw = draw_roulette(self.roulette_mean, generator)
+            draw, probe = next(series)
             coefficients = roulette_coefficients(draw, self.exact_terms_train, self.roulette_mean)
-            g, estimate = block.branch_and_estimate(x, h, draw_probe(x, self.probe, generator), coefficients)
-            return x + g, estimate
+            return block.branch_and_estimate(x, h, probe.view(x.shape), coefficients)
         g, vjp = block.linearise(x, h)
         if isinstance(log_det, Series):
             tolerance = log_det.tolerance * x[0].numel() / sum(self.blocks)
             probe = draw_probe(x, self.probe, generator)
-            return x + g, series_log_det(vjp, probe, block.contraction(), tolerance)
-        return x + g, exact_log_det(vjp, x)
+            return g, series_log_det(vjp, probe, block.contraction(), tolerance)
+        return g, exact_log_det(vjp, x)
 
 
 FLOW = ResidualFlow

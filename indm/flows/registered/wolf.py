@@ -23,9 +23,9 @@ from torch import Tensor
 from indm.errors import ParamsError
 from indm.flows.base import Flow, LogDet, Map
 from indm.flows.encoder import GaussianEncoder
-from indm.flows.log_det import Source, draw_probe
 from indm.flows.prior import PriorFlow, log_standard_normal
 from indm.flows.registered.resflow import ResidualFlow
+from indm.flows.sources import Source, draw_probe
 
 
 class Wolf(Flow):

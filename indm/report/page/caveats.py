@@ -74,7 +74,7 @@ def _dataset(folder: Path, name: str) -> Iterator[str]:
     extractor, weights = reference["extractor"], reference.get("weights_sha256")
     if weights and not weights.startswith(PUBLISHED_WEIGHTS):
         yield (
-            f"FID, KID and all other scores of images of {name} mean nothing: Inception has not the published weights"
+            f"FID, KID and all other scores of images of {name} mean nothing: Inception does not have the published weights"
             f" ({extractor}, sha256 {weights[:8]}…, published {PUBLISHED_WEIGHTS}…)."
         )
     elif extractor != PUBLISHED_EXTRACTOR:

@@ -54,7 +54,7 @@ def set_numbers(values: Sequence[str], errors: Sequence[str]) -> list[tuple[str,
 
 
 def column_entries(column: str, table: pd.DataFrame) -> list[Entry]:
-    """Set the texts of a column, numbers beside their errors, as a row each."""
+    """Set the texts of a column, numbers beside their errors, one row each."""
     texts = list(table[column])
     if not all(is_number(text) for text in texts if text):
         return [text_entry(column, text) for text in texts]

@@ -2,30 +2,25 @@
 
 import html
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from markupsafe import Markup
 
+from indm.errors import ArtifactError
 from indm.report.names import names
 from indm.report.page.contents import Contents
 from indm.report.page.missing import Missing, missing
 from indm.report.page.tables import data_uri
+from indm.report.palette import INK, themed
+from indm.store.files import AGAIN
+from indm.store.layout import PICTURES
 
-PICTURES = ("samples", "neighbours", "diffusion")
-# These colours of the figures are the theme's; the rest of a figure stays as it was drawn.
-INK = "#1b1b1a"
-THEMED = {
-    INK: "currentColor",
-    "#b9b9b4": "var(--rule)",
-    "#0072b2": "var(--blue)",
-    "#d55e00": "var(--vermillion)",
-    "#009e73": "var(--green)",
-    "#cc79a7": "var(--purple)",
-    "#e69f00": "var(--orange)",
-    "#56b4e9": "var(--sky)",
-}
+# What Matplotlib draws with. Whatever else SVG has, such as scripts, a drawing does without.
+SHAPES = {"svg", "defs", "style", "g", "path", "use", "clipPath", "rect", "image", "text", "tspan"}
 
 
 @dataclass(frozen=True)
@@ -61,12 +56,45 @@ def _read(path: Path) -> Drawing:
 
     A figure that does not use the theme's ink is left as drawn, on white.
     """
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8", errors="replace")
     bars = re.search("<dc:description>(.*?)</dc:description>", text, flags=re.DOTALL)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", text[max(text.find("<svg"), 0) :], flags=re.DOTALL)
+    _check_drawing(path, svg)
+    paper = "" if INK in svg else ' class="paper"'
+    svg = svg if paper else themed(svg)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{path.stem}-", svg)
-    themed = INK in svg
-    for colour, variable in THEMED.items() if themed else ():
-        svg = svg.replace(colour, variable)
-    opening = '<svg aria-hidden="true" focusable="false"' + ("" if themed else ' class="paper"')
+    opening = f'<svg aria-hidden="true" focusable="false"{paper}'
     return Drawing(Markup(svg.replace("<svg", opening, 1)), html.unescape(bars[1]) if bars else "")
+
+
+def _check_drawing(path: Path, svg: str) -> None:
+    """Refuse what is no drawing, or does more than draw: it will be a part of the page, with the page's rights.
+
+    Raises:
+        ArtifactError: if it is not one ``<svg>`` element of shapes, which refer to each other and to nothing outside.
+    """
+    try:
+        root = ElementTree.fromstring(svg)
+    except ElementTree.ParseError as error:
+        raise ArtifactError(f"{path}: found no drawing ({error}), expected one <svg> element; {AGAIN}") from None
+    for element in root.iter():
+        if wrong := next(_active(element), None):
+            raise ArtifactError(f"{path}: found {wrong} in a drawing, expected shapes and texts alone; {AGAIN}")
+    if _local(root.tag) != "svg":
+        raise ArtifactError(f"{path}: found a <{_local(root.tag)}> element, expected <svg>; {AGAIN}")
+
+
+def _active(element: ElementTree.Element) -> Iterator[str]:
+    """Name what an element of a drawing does besides drawing."""
+    if _local(element.tag) not in SHAPES:
+        yield f"<{_local(element.tag)}>"
+    for name, value in element.attrib.items():
+        if _local(name).startswith("on"):
+            yield f"the attribute {_local(name)}"
+        if _local(name) == "href" and not value.startswith(("#", "data:image/")):
+            yield f"a reference to {value}"
+
+
+def _local(name: str) -> str:
+    """Take the namespace off a name."""
+    return name.rpartition("}")[2]

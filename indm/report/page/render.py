@@ -4,22 +4,26 @@ Every number of a table carries the text it has in its file (``data-value``). Wh
 makes it.
 """
 
+from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from indm.report.grades import MEANINGS
+from indm.report.grades import BORDERLINE, MEANINGS
+from indm.report.page.answers import conclusion, read_answers
 from indm.report.page.caveats import caveats
 from indm.report.page.contents import Contents
+from indm.report.page.entries import text_entry
 from indm.report.page.missing import missing_figure
 from indm.report.page.pictures import galleries, read_figures
 from indm.report.page.registration import describe_registration
+from indm.report.page.remarks import remarks
 from indm.report.page.sources import origins, read_records
 from indm.report.page.tables import read_table
-from indm.report.page.verdicts import summarise_claims
 
 TABLES = (
     "claims",
+    "effects",
     "power",
     "comparison",
     "fid",
@@ -47,6 +51,46 @@ def render(contents: Contents, results: Path, figures: Path) -> str:
     Returns:
         The HTML document. Absent files are named in it; they are no error.
     """
+    tables = {table: read_table(contents.suite, results / "tables" / f"{table}.csv") for table in TABLES}
+    records = read_records(contents, results)
+    answers = read_answers(tables["claims"].path, tables["effects"].path)
+    return (
+        _environment()
+        .get_template("index.html.jinja")
+        .render(
+            contents=contents,
+            meanings=MEANINGS,
+            borderline=BORDERLINE,
+            tables=tables,
+            answers=answers,
+            outcomes=conclusion(answers),
+            symbols=partial(text_entry, "grade"),
+            remarks=remarks(results / "tables"),
+            figures=read_figures(figures),
+            missing_figure=lambda figure: missing_figure(contents.suite, figures, figure),
+            galleries=galleries(contents, results),
+            records=records,
+            origins=origins(records),
+            registration=describe_registration(
+                contents.registration, contents.sha256, contents.claims_sha256, [record["commit"] for record in records]
+            ),
+            caveats=caveats(contents, tables, records, results),
+        )
+    )
+
+
+def render_headline(tables: Path) -> str:
+    """Render the verdicts that the page begins with, for another document: HTML without links.
+
+    Arguments:
+        tables: the folder of the suite's tables.
+    """
+    answers = read_answers(tables / "claims.csv", tables / "effects.csv")
+    template = _environment().get_template("headline.html.jinja")
+    return str(template.make_module().headline(answers, conclusion(answers), linked=False))  # type: ignore[attr-defined]
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -54,20 +98,5 @@ def render(contents: Contents, results: Path, figures: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    tables = {table: read_table(contents.suite, results / "tables" / f"{table}.csv") for table in TABLES}
-    records = read_records(contents, results)
-    return environment.get_template("index.html.jinja").render(
-        contents=contents,
-        meanings=MEANINGS,
-        tables=tables,
-        claims=summarise_claims(tables["claims"].path),
-        figures=read_figures(figures),
-        missing_figure=lambda figure: missing_figure(contents.suite, figures, figure),
-        galleries=galleries(contents, results),
-        records=records,
-        origins=origins(records),
-        registration=describe_registration(
-            contents.registration, contents.sha256, contents.claims_sha256, [record["commit"] for record in records]
-        ),
-        caveats=caveats(contents, tables, records, results),
-    )
+    environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
+    return environment

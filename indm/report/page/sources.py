@@ -4,8 +4,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from indm.errors import ArtifactError
 from indm.report.page.contents import Contents
+from indm.store.files import AGAIN
 from indm.store.provenance import read_provenance
+
+# Outside of a checkout there is no commit.
+RECORD: Mapping[str, Any] = {
+    "commit": str | None,
+    "uncommitted_changes": bool | None,
+    "machine": str,
+    "versions": dict,
+    "stage": str,
+}
 
 
 def read_records(contents: Contents, results: Path) -> list[dict[str, Any]]:
@@ -15,10 +26,17 @@ def read_records(contents: Contents, results: Path) -> list[dict[str, Any]]:
         ArtifactError: if a file is damaged, or another job's.
     """
     return [
-        read_provenance(path, contents.suite, subject) | {"subject": folder}
+        _read_record(path, contents.suite, subject) | {"subject": folder}
         for folder, subject in contents.folders.items()
         for path in sorted((results / folder).glob("provenance/*.json"))
     ]
+
+
+def _read_record(path: Path, suite: str, subject: str) -> dict[str, Any]:
+    record = read_provenance(path, suite, subject)
+    if wrong := [key for key, kinds in RECORD.items() if not isinstance(record.get(key, ...), kinds)]:
+        raise ArtifactError(f"{path}: found no {', '.join(wrong)}, expected what its stage said of itself; {AGAIN}")
+    return record
 
 
 def origins(records: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -10,13 +10,14 @@ import pandas as pd
 from indm.report.names import heading
 from indm.report.page.entries import Entry, column_entries
 from indm.report.page.missing import Missing, missing
+from indm.report.results import read_texts
 
 # The columns of a table that is too wide to be read whole, in the order of reading; its CSV has them all.
 COLUMNS = {
     "claims": [
-        "id",
-        "family",
         "grade",
+        "question",
+        "family",
         "dataset",
         "sde",
         "objective",
@@ -72,11 +73,13 @@ SHARED = {
     "machine",
 }
 FEWEST_ROWS_TO_SHARE = 3
+# A row without it has nothing to compare.
+NUMBER_OF_OURS = {"comparison": "ours"}
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the page: its rows and downloads (file name and address), or why it is missing."""
+    """A table of the page: rows, downloads (file name and address), how many rows the CSV alone has; or why it is missing."""
 
     name: str
     path: Path
@@ -85,6 +88,7 @@ class Table:
     rows: list[list[Entry]] = field(default_factory=list)
     shared: dict[str, Entry] = field(default_factory=dict)
     downloads: dict[str, tuple[str, str]] = field(default_factory=dict)
+    left_out: int = 0
     missing: Missing | None = None
 
     def texts(self, column: str) -> set[str]:
@@ -95,13 +99,19 @@ class Table:
 
 
 def read_table(suite: str, path: Path) -> Table:
-    """Read a table as texts, and set it: errors beside values, empty columns left out, shared values for the caption."""
+    """Read a table as texts, and set it: errors beside values, empty columns left out, shared values for the caption.
+
+    Published numbers that nothing of ours stands beside are counted alone.
+    """
     if not path.is_file():
         return Table(path.stem, path, missing=missing(suite, path, path))
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if len(table) == 0:
+    table = read_texts(path)
+    count = len(table)
+    if count == 0:
         reason = f"no rows: the suite {suite} asks for none of these numbers"
         return Table(path.stem, path, missing=Missing(path, reason, f"edit params/{suite}.yaml"))
+    if (needed := NUMBER_OF_OURS.get(path.stem)) is not None:
+        table = table[table[needed] != ""].reset_index(drop=True)
     entries = {
         column: column_entries(column, table)
         for column in COLUMNS.get(path.stem, list(table.columns))
@@ -118,6 +128,7 @@ def read_table(suite: str, path: Path) -> Table:
         rows,
         {heading(column): entry for column, entry in shared.items()},
         _downloads(path, headings, rows),
+        count - len(table),
     )
 
 

@@ -1,1 +1,3 @@
-"""The schema of a suite, a file a section. No field has a default: what a suite says is everything a result depends on."""
+"""The schema of a suite, one file per section. No field has a default, but those of ``shards``: a suite says
+everything a result depends on.
+"""

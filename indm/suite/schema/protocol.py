@@ -13,9 +13,9 @@ class ProtocolParams(Strict):
 
     run: Annotated[RunName, Field(description="the run whose images are measured")]
     sizes: Annotated[
-        list[Annotated[int, Field(ge=2)]],
+        list[Annotated[int, Field(ge=2, le=10**9)]],
         EachOnce(),
         Field(min_length=2, description="numbers of images, from which FID is extrapolated to infinitely many"),
     ]
-    repeats: Annotated[int, Field(ge=2, description="disjoint sets of max(sizes) images for that")]
+    repeats: Annotated[int, Field(ge=2, le=10**6, description="disjoint sets of max(sizes) images for that")]
     jpeg_quality: Annotated[int, Field(ge=1, le=95, description="Pillow's quality of the images stored as JPEG")]

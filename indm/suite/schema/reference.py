@@ -12,7 +12,7 @@ class ClassifierParams(Strict):
     """Training of a small classifier as feature extractor."""
 
     steps: Annotated[Count, Field(description="training steps of the classifier")]
-    batch_size: Annotated[Count, Field(description="images in a batch")]
+    batch_size: Annotated[int, Field(ge=1, le=65536, description="images in a batch")]
     lr: Annotated[Rate, Field(description="Adam's first learning rate")]
 
 

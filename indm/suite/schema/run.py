@@ -39,9 +39,9 @@ class RunParams(Strict):
     variant: Annotated[
         str,
         Field(
-            pattern=r"^[a-z0-9-]*$",
-            description="label of what its overrides make of the model, in lower-case letters, digits and hyphens; "
-            "empty: the plain model",
+            pattern=r"^([a-z0-9][a-z0-9-]*)?$",
+            description="label of what its overrides make of the model, in lower-case letters, digits and, not first, "
+            "hyphens; empty: the plain model",
         ),
     ]
     objective: Annotated[

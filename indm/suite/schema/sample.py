@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from indm.suite.schema.types import Count, Positive, Tolerance
+from indm.suite.schema.types import Count, GridPoints, Positive, Tolerance
 from indm.suite.strict_yaml import Strict
 
 
@@ -17,7 +17,7 @@ class SampleParams(Strict):
             description="predictor of the reverse SDE, or the probability-flow ODE: adaptive, or one step an interval"
         ),
     ]
-    steps: Annotated[int, Field(ge=2, description="grid points; the adaptive ODE chooses its own")]
+    steps: Annotated[GridPoints, Field(description="grid points; the adaptive ODE chooses its own")]
     grid: Annotated[Literal["uniform", "log_snr"], Field(description="what the grid points are equidistant in")]
     corrector_snr: Annotated[
         Annotated[list[Positive], Field(min_length=2, max_length=2)] | None,

@@ -13,9 +13,12 @@ class ScoreParams(Strict):
     """The score network."""
 
     name: Annotated[NetworkName, Field(description="registered network")]
-    channels: Annotated[int, Field(ge=8, multiple_of=4, description="channels at full resolution")]
-    multipliers: Annotated[list[Count], Field(min_length=1, description="channel multiplier of each resolution")]
-    blocks: Annotated[Count, Field(description="residual blocks at each resolution")]
+    channels: Annotated[int, Field(ge=8, le=4096, multiple_of=4, description="channels at full resolution")]
+    multipliers: Annotated[
+        list[Annotated[int, Field(ge=1, le=64)]],
+        Field(min_length=1, description="channel multiplier of each resolution"),
+    ]
+    blocks: Annotated[int, Field(ge=1, le=1000, description="residual blocks at each resolution")]
     attention_resolutions: Annotated[
         list[Count], EachOnce(), Field(description="image sizes at which attention is applied")
     ]

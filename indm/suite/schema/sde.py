@@ -12,7 +12,8 @@ class VPParams(Strict):
     """The variance preserving SDE."""
 
     beta_min: Annotated[Positive, Field(description="beta(0)")]
-    beta_max: Annotated[Positive, Field(description="beta(1)")]
+    # The latent's part at T is exp(-(beta_min + beta_max) / 4), by which samplers divide in float32.
+    beta_max: Annotated[float, Field(ge=1e-6, le=100, description="beta(1)")]
 
 
 class TrainedVPParams(VPParams):
@@ -39,4 +40,4 @@ class SDEParams(Strict):
 
     vp: TrainedVPParams
     ve: VEParams
-    eps: Annotated[float, Field(gt=0, lt=0.1, description="truncation time")]
+    eps: Annotated[float, Field(ge=1e-9, lt=0.1, description="truncation time")]

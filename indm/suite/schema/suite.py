@@ -13,11 +13,12 @@ from indm.suite.schema.protocol import ProtocolParams
 from indm.suite.schema.reference import ReferenceParams
 from indm.suite.schema.run import RunParams
 from indm.suite.schema.sample import SampleParams
+from indm.suite.schema.shards import ShardsParams
 from indm.suite.schema.sweep import SweepParams
 from indm.suite.schema.toy2d import Toy2dParams
 from indm.suite.schema.train import TrainParams
 from indm.suite.schema.tune import TuneParams
-from indm.suite.schema.types import Count, RunName
+from indm.suite.schema.types import RunName
 from indm.suite.schema.weights import WeightsParams
 from indm.suite.strict_yaml import Strict
 
@@ -27,12 +28,15 @@ class Suite(Strict):
 
     suite: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="name; the file's name without .yaml")]
     device: Annotated[Literal["cpu", "cuda", "auto"], Field(description="auto: a GPU where there is one")]
-    threads: Annotated[Count, Field(description="CPU threads of one job; part of what makes bytes repeat")]
+    threads: Annotated[int, Field(ge=1, le=1024, description="CPU threads of one job; part of what makes bytes repeat")]
     processes: Annotated[
-        Count, Field(description="processes of one training, which share each batch; on GPUs, one each")
+        int, Field(ge=1, le=1024, description="processes of one training, which share each batch; on GPUs, one each")
     ]
     save_seconds: Annotated[
-        float, Field(ge=0, description="seconds between two savings of a training, from which a killed one goes on")
+        float,
+        Field(
+            ge=0, description="seconds between two saves of a training; a killed training continues from the last one"
+        ),
     ]
     datasets: Annotated[dict[DatasetName, DatasetParams], Field(min_length=1, description="datasets of this suite")]
     reference: Annotated[dict[DatasetName, ReferenceParams], Field(description="extractor of each dataset")]
@@ -53,6 +57,10 @@ class Suite(Strict):
         dict[RunName, TuneParams], Field(description="search of hyper-parameters, by the run that is its arm, or {}")
     ]
     runs: Annotated[dict[RunName, RunParams], Field(min_length=1, description="the trained models, by name")]
+    shards: Annotated[
+        ShardsParams,
+        Field(description="by how many jobs a stage computes what it does of a run; 1 where it is not said"),
+    ] = ShardsParams()
 
     def train_params(self, run: str) -> TrainParams:
         """Resolve the training parameters of ``run``."""

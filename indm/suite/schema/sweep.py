@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from indm.suite.schema.types import Count, EachOnce
+from indm.suite.schema.types import Count, EachOnce, GridPoints
 from indm.suite.strict_yaml import Strict
 
 
@@ -24,11 +24,11 @@ class SweepParams(Strict):
         ),
     ]
     steps: Annotated[
-        list[Annotated[int, Field(ge=2)]],
+        list[GridPoints],
         EachOnce(),
         Field(min_length=1, description="grid points, of which a sampler steps between"),
     ]
     grid: Annotated[Literal["uniform", "log_snr"], Field(description="what the grid points are equidistant in")]
     denoise: Annotated[Literal["tweedie", "none"], Field(description="last step, the same for all that are compared")]
-    num_samples: Annotated[int, Field(ge=2, description="images drawn for each sampler and number of steps")]
+    num_samples: Annotated[int, Field(ge=2, le=10**9, description="images drawn for each sampler and number of steps")]
     batch_size: Annotated[Count, Field(description="images drawn at once")]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from indm.suite.schema.sde import VPParams
-from indm.suite.schema.types import Count, EachOnce, Fraction, Positive, Rate, Seed, Tolerance
+from indm.suite.schema.types import Count, EachOnce, Fraction, GridPoints, Positive, Rate, Seed, Tolerance, Width
 from indm.suite.strict_yaml import Strict
 
 # A pattern, not Literal: the stage looks names up as plain text.
@@ -15,20 +15,20 @@ Toy2dName = Annotated[str, Field(pattern=r"^(moons|checkerboard|eight-gaussians)
 class Toy2dDataParams(Strict):
     """A two-dimensional dataset."""
 
-    noise: Annotated[float, Field(ge=0, description="standard deviation of the noise that blurs it")]
+    noise: Annotated[float, Field(ge=0, le=1000, description="standard deviation of the noise that blurs it")]
 
 
 class Toy2dTrainingParams(Strict):
     """Networks and training of the study of two-dimensional data (Adam with betas 0.9 and 0.99, cosine schedules)."""
 
-    width: Annotated[Count, Field(description="hidden units of a layer of the score network")]
-    layers: Annotated[Count, Field(description="hidden layers of the score network")]
-    couplings: Annotated[Count, Field(description="affine couplings of INDM's flow")]
-    coupling_width: Annotated[Count, Field(description="hidden units of a coupling's two hidden layers")]
+    width: Annotated[Width, Field(description="hidden units of a layer of the score network")]
+    layers: Annotated[int, Field(ge=1, le=100, description="hidden layers of the score network")]
+    couplings: Annotated[int, Field(ge=1, le=100, description="affine couplings of INDM's flow")]
+    coupling_width: Annotated[Width, Field(description="hidden units of a coupling's two hidden layers")]
     scales: Annotated[
         list[Positive], EachOnce(), Field(description="constants by which DDPM++'s controls multiply the data")
     ]
-    steps: Annotated[Count, Field(description="optimiser steps, but for the control of equal compute")]
+    steps: Annotated[Count, Field(description="optimiser steps, except for the control of equal compute")]
     flow_warmup_steps: Annotated[int, Field(ge=0, description="first steps, in which the flow is trained alone")]
     batch_size: Annotated[Count, Field(description="points in a batch")]
     lr: Annotated[Rate, Field(description="peak learning rate of the score network")]
@@ -50,15 +50,18 @@ class Toy2dParams(Strict):
         Field(min_length=1, description="seeds of every model, trained in one batch"),
     ]
     train_points: Annotated[Count, Field(description="training points of a seed")]
-    valid_points: Annotated[Count, Field(description="validation points of a seed, by which a scale is chosen")]
-    test_points: Annotated[Count, Field(description="test points of a seed")]
+    valid_points: Annotated[
+        int, Field(ge=2, le=10**9, description="validation points of a seed, by which a scale is chosen")
+    ]
+    # One point has no deviation.
+    test_points: Annotated[int, Field(ge=2, le=10**9, description="test points of a seed")]
     vp: VPParams
-    eps: Annotated[float, Field(gt=0, lt=0.1, description="truncation time")]
+    eps: Annotated[float, Field(ge=1e-9, lt=0.1, description="truncation time")]
     training: Toy2dTrainingParams
     time_draws: Annotated[Count, Field(description="draws of time and noise of the bound, for each point")]
     tolerance: Annotated[Tolerance, Field(description="tolerance of the ODE")]
     sample_steps: Annotated[
-        list[Annotated[int, Field(ge=2)]],
+        list[GridPoints],
         EachOnce(),
         Field(min_length=1, description="network calls of the DDIM sampler"),
     ]

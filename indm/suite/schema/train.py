@@ -47,8 +47,11 @@ class TrainParams(Strict):
     batch_size: Annotated[Count, Field(description="images in a batch")]
     micro_batches: Annotated[Count, Field(description="parts of a batch whose gradients are averaged, to save memory")]
     precision: Annotated[
-        Literal["float32", "bfloat16"],
-        Field(description="products of the score network in training; everything else is at least float32"),
+        Literal["float32", "tf32", "bfloat16"],
+        Field(
+            description="of products in training: tf32 as the released code on GPUs, float32 on devices without it; bfloat16 of "
+            "the score network, the flow's are then tf32; evaluation is float32"
+        ),
     ]
     random_flip: Annotated[bool, Field(description="flip half of the training images left to right")]
     soft_truncation: Annotated[
@@ -63,7 +66,7 @@ class TrainParams(Strict):
     flow_lr: Annotated[Rate, Field(description="peak learning rate of the flow")]
     warmup_steps: Annotated[int, Field(ge=0, description="steps of linear warm-up")]
     schedule: Annotated[Literal["constant", "cosine"], Field(description="learning rate after the warm-up")]
-    weight_decay: Annotated[float, Field(ge=0, description="AdamW's weight decay")]
+    weight_decay: Annotated[float, Field(ge=0, le=1000, description="AdamW's weight decay")]
     grad_clip: Annotated[Positive, Field(description="largest gradient norm, of each network")]
     reduction: Annotated[
         Literal["mean", "sum"],

@@ -13,7 +13,7 @@ class RangeParams(Strict):
 
     low: Annotated[float, Field(description="smallest value")]
     high: Annotated[float, Field(description="largest value")]
-    log: Annotated[bool, Field(description="draw its logarithm, in the place of itself")]
+    log: Annotated[bool, Field(description="draw its logarithm instead of the value")]
 
 
 class ConfirmParams(Strict):
@@ -28,7 +28,7 @@ class ConfirmParams(Strict):
 class TuneParams(Strict):
     """The search of an arm: a run whose hyper-parameters are chosen on the validation split."""
 
-    trials: Annotated[int, Field(ge=2, description="trials; arms that are compared have equally many")]
+    trials: Annotated[int, Field(ge=2, le=10**6, description="trials; arms that are compared have equally many")]
     steps: Annotated[Count, Field(description="optimiser steps of a trial; arms that are compared have equally many")]
     seed: Annotated[
         Seed,

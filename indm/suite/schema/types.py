@@ -5,12 +5,18 @@ from typing import Annotated, Any
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-Positive = Annotated[float, Field(gt=0, le=1e6)]
-# Of a learning rate or an ODE: what is larger means nothing, and below the least an ODE's steps underflow.
+# What float32 computes with; smaller and larger numbers would vanish, or be infinite, within a product.
+Positive = Annotated[float, Field(ge=1e-6, le=1e6)]
+# Of a learning rate: what is larger means nothing.
 Rate = Annotated[float, Field(gt=0, le=1)]
-Tolerance = Annotated[float, Field(ge=1e-12, le=1)]
+# Of an ODE in float32, whose rounding makes the steps of a smaller one so short that it never ends.
+Tolerance = Annotated[float, Field(ge=1e-8, le=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
+# Of a grid of times, which lies in memory; between more of them, float32 sees no difference.
+GridPoints = Annotated[int, Field(ge=2, le=10**6)]
+# Of a layer: wider ones than any network in use take all of the memory.
+Width = Annotated[int, Field(ge=1, le=4096)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # Also a folder, a word of a command and, for DVC, a part of a dotted key.
 RunName = Annotated[str, Field(pattern=r"^[a-z0-9-]+$", max_length=150)]

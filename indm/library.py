@@ -1,0 +1,316 @@
+"""A trained run in Python: draw images, map images to latents and back, evaluate likelihoods.
+
+Images are levels, as a prepared dataset holds them: uint8, shape (N, C, H, W), from 0 to L - 1.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from indm.data.levels import dequantise, quantise
+from indm.diffusion.evaluation import Evaluation, likelihoods
+from indm.diffusion.generate import draw_levels
+from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model
+from indm.errors import ArtifactError, DataError
+from indm.kept.weights import WEIGHTS_FORMAT
+from indm.progress import bar
+from indm.registry import DATASETS
+from indm.seeding import derive_seed
+from indm.shipped import WEIGHTS
+from indm.store.files import read_json, read_weights
+
+CHECKPOINT = "checkpoint.safetensors"
+AVERAGED = {"score": "ema", "flow": "ema"}
+Images = Tensor | NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Likelihoods of N images, in bits per dimension.
+
+    Arguments:
+        nll: negative log-likelihood of each image under the probability-flow ODE, float64, shape (N,).
+        nelbo: bound on that of each image under the SDE, float64, shape (N,).
+        seed: from which dequantisation, noise and times were drawn.
+    """
+
+    nll: Tensor
+    nelbo: Tensor
+    seed: int
+
+    def __str__(self) -> str:
+        parts = [f"{name} {_mean(values)}" for name, values in (("NLL", self.nll), ("NELBO", self.nelbo))]
+        return f"{', '.join(parts)} bits/dim ({len(self.nll)} images, seed {self.seed})"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model, and what its images are; made by :func:`load_run`.
+
+    Arguments:
+        name: of the run.
+        model: the model, frozen, in eval mode.
+        dataset: name of the dataset on which it was trained.
+        seed: of the run.
+    """
+
+    name: str
+    model: ImplicitNonlinearDiffusion
+    dataset: str
+    seed: int
+
+    @property
+    def levels(self) -> int:
+        """Number L of levels of a pixel."""
+        return DATASETS[self.dataset].levels
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def sample(self, count: int, *, steps: int = 50, seed: int | None = None, batch_size: int = 400) -> Tensor:
+        r"""Draw images: latents by ancestral sampling, then the flow's inverse, rounded to levels.
+
+        .. math:: z_T \sim \mathcal N(0, \sigma_T^2 I), \qquad z_T \to z_0, \qquad x = h_\phi^{-1}(z_0)
+
+        Arguments:
+            count: number N of images.
+            steps: times of a uniform grid, at each of which the network is called once.
+            seed: of the noise; the run's by default.
+            batch_size: images drawn at once; another one gives other images, as each batch has its own noise.
+
+        Returns:
+            Levels, uint8, shape (N, C, H, W), on the CPU.
+
+        Raises:
+            DivergenceError: if a pixel is not finite.
+            ConvergenceError: if the flow cannot be inverted where the sampler ended.
+
+        References:
+            | Denoising Diffusion Probabilistic Models (Ho et al., 2020), https://arxiv.org/abs/2006.11239, equation 7
+        """
+        images, _ = draw_levels(
+            self.model,
+            self.levels,
+            num_samples=count,
+            batch_size=batch_size,
+            seed=(self.dataset, self.seed if seed is None else seed, "sample"),
+            device=self.device,
+            mean=None,
+            progress=bar(self.name),
+            rounding="nearest",
+            temperature=1.0,
+            sampler="ancestral",
+            steps=steps,
+            grid="uniform",
+            corrector_snr=None,
+            corrector_steps=1,
+            tolerance=1e-4,
+            denoise="tweedie",
+        )
+        return torch.from_numpy(images)
+
+    @torch.no_grad()
+    def encode(self, images: Images, *, seed: int = 0) -> Tensor:
+        r"""Map images to latents, in which the diffusion is linear.
+
+        .. math:: z = h_\phi(x), \qquad x = 2\,\frac{\xi + u}{L} - 1, \quad u \sim U[0, 1)
+
+        Arguments:
+            images: levels :math:`\xi`, uint8, shape (N, C, H, W).
+            seed: of the noise :math:`u` that makes levels continuous, and of a flow that draws its map.
+
+        Returns:
+            Latents, float32, shape (N, C, H, W), on the model's device.
+
+        Raises:
+            DataError: if the images have another shape, type or range.
+
+        References:
+            | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
+            | https://arxiv.org/abs/2205.13699, section 3
+        """
+        generator = Generator().manual_seed(derive_seed("encode", seed))
+        x = dequantise(self._checked(images), self.levels, generator, self.model.centered)
+        return self.model.flow(x.to(self.device), "none", generator)[0]
+
+    @torch.no_grad()
+    def invert(self, latents: Tensor, *, seed: int = 0) -> Tensor:
+        r"""Map latents to images, rounded to levels: what :meth:`encode` has mapped comes back.
+
+        .. math:: x = h_\phi^{-1}(z), \qquad \xi = \Big\lfloor L\,\frac{x + 1}{2} \Big\rfloor
+
+        Arguments:
+            latents: :math:`z`, float32, shape (N, C, H, W).
+            seed: of a flow that draws its inverse.
+
+        Returns:
+            Levels, uint8, shape (N, C, H, W), on the CPU.
+
+        Raises:
+            DataError: if the latents have another shape.
+            ConvergenceError: if the flow cannot be inverted there.
+        """
+        self._check_shape("latents", latents.shape)
+        generator = Generator().manual_seed(derive_seed("invert", seed))
+        x = self.model.flow.inverse(latents.to(self.device, torch.float32), generator=generator)
+        return quantise(x, self.levels, self.model.centered).cpu()
+
+    def likelihood(
+        self,
+        images: Images,
+        *,
+        seed: int | None = None,
+        time_draws: int = 10,
+        ode_steps: int = 32,
+        log_det_tolerance: float | None = None,
+        batch_size: int = 360,
+    ) -> Likelihood:
+        r"""Evaluate the likelihood of images, as stage ``nll`` does: with its default settings, by those of suite ``digits``.
+
+        .. math:: \mathrm{NLL} = -\log_2 p(\xi) / D, \qquad
+            -\log p(x) = -\log p_{\text{ODE}}(h_\phi(x)) - \log\Big|\det\frac{\partial h_\phi}{\partial x}\Big|
+
+        Arguments:
+            images: levels :math:`\xi`, uint8, shape (N, C, H, W), of D dimensions each.
+            seed: of all that is drawn; the run's by default. The numbers of two models of one seed are of the same draws.
+            time_draws: times of the bound, for each image.
+            ode_steps: steps of the ODE.
+            log_det_tolerance: how much of the flow's log-determinant a series may leave out, in bits/dim; by default it is
+                exact, from the whole Jacobian, which only small images allow.
+            batch_size: images evaluated at once; the draws depend on it.
+
+        Returns:
+            NLL and NELBO of each image, in bits/dim.
+
+        Raises:
+            DataError: if the images have another shape, type or range.
+            DivergenceError: if a number is not finite.
+
+        References:
+            | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
+            | https://arxiv.org/abs/2205.13699, section 3 and theorem 1
+        """
+        seed = self.seed if seed is None else seed
+        evaluation = Evaluation(
+            batch_size=batch_size,
+            time_draws=time_draws,
+            tolerance=None,
+            ode_steps=ode_steps,
+            log_det="exact" if log_det_tolerance is None else "series",
+            log_det_tolerance=log_det_tolerance,
+            uncorrected=False,
+        )
+        table = likelihoods(
+            self.model,
+            self._checked(images),
+            self.levels,
+            evaluation,
+            seed=(self.dataset, seed),
+            device=self.device,
+            description=self.name,
+            once=lambda name, make: make(),
+        )
+        nll, nelbo = (torch.tensor(table[key].to_numpy()) for key in ("nll", "nelbo"))
+        return Likelihood(nll, nelbo, seed)
+
+    def _checked(self, images: Images) -> Tensor:
+        """Return images as a tensor on the CPU, if they are levels of this run's shape."""
+        found = torch.as_tensor(images).cpu()
+        self._check_shape("images", found.shape)
+        if found.dtype != torch.uint8 or found.max() >= self.levels:
+            raise DataError(
+                f"images: found {found.dtype} from {found.min()} to {found.max()}; "
+                f"{self.name} takes uint8 from 0 to {self.levels - 1}"
+            )
+        return found
+
+    def _check_shape(self, what: str, shape: torch.Size) -> None:
+        if tuple(shape[1:]) != self.model.shape or not shape[0]:
+            expected = ", ".join(map(str, self.model.shape))
+            raise DataError(f"{what}: found shape {tuple(shape)}; {self.name} takes (N, {expected}), N at least 1")
+
+
+def load_run(run: str | Path, device: str = "cpu") -> Run:
+    """Load a trained run.
+
+    Arguments:
+        run: a run whose weights come with this package (``digits-vp-indm-nll-s4``), a file of weights that another checkout
+            published (``docs/results/<suite>/weights/<run>.safetensors``), or the folder of a run of your own
+            (``results/<suite>/runs/<run>``), of which those weights are taken that its samples were drawn with.
+        device: where to put the model, as torch names it.
+
+    Returns:
+        The run.
+
+    Raises:
+        ArtifactError: if there is no such run (the message names those that are there), or its file is damaged.
+        DataError: if this machine has no such device.
+    """
+    place, where = _place(run), _device(device)
+    name, model = _trained(place) if place.is_dir() else _published(place)
+    dataset, seed = _dataset_and_seed(place, name)
+    return Run(name, model.to(where).eval().requires_grad_(False), dataset, seed)
+
+
+def _device(name: str) -> torch.device:
+    """Return the device of a name, if this machine has it."""
+    try:
+        found = torch.device(name)
+    except RuntimeError:
+        raise DataError(f"device: found {name!r}, expected one that torch knows, as cpu or cuda") from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise DataError(f"device {name}: torch sees no GPU, expected one; take cpu")
+    return found
+
+
+def _place(run: str | Path) -> Path:
+    """Find the folder or the file of a run."""
+    path = Path(run)
+    published = {file.stem: file for file in sorted(WEIGHTS.glob("*/*.safetensors"))}
+    if path.exists() or str(run) in published:
+        return path if path.exists() else published[str(run)]
+    beside = ", ".join(sorted(file.parent.name for file in path.parent.glob(f"*/{CHECKPOINT}")))
+    there = f"in {path.parent}: {beside}; " if beside else ""
+    raise ArtifactError(f"{run}: found no such run; {there}with this package come: {', '.join(published)}")
+
+
+def _trained(folder: Path) -> tuple[str, ImplicitNonlinearDiffusion]:
+    """Load the checkpoint of the user's own run, with the weights of its samples, or averaged ones if there are no samples."""
+    samples = folder / "samples.json"
+    used = read_json(samples)["weights"] if samples.is_file() else {}
+    # A flow without parameters has no weights.
+    weights = AVERAGED | {network: kind for network, kind in used.items() if kind}
+    return folder.resolve().name, load_model(folder / CHECKPOINT, torch.device("cpu"), weights)
+
+
+def _published(path: Path) -> tuple[str, ImplicitNonlinearDiffusion]:
+    """Load the averaged weights that were published of a run."""
+    tensors, spec = read_weights(path, WEIGHTS_FORMAT)
+    model = ImplicitNonlinearDiffusion(spec["model"])
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        words = " ".join(str(error).split())
+        raise ArtifactError(f"{path}: weights do not fit the model that it describes: {words}") from None
+    return spec["run"], model
+
+
+def _dataset_and_seed(path: Path, name: str) -> tuple[str, int]:
+    """Read the dataset and the seed off a run's name, which begins and ends with them."""
+    found = re.fullmatch(rf"({'|'.join(sorted(DATASETS, key=len, reverse=True))})-.+-s(\d+)", name)
+    if found is None:
+        raise ArtifactError(f"{path}: found run {name!r}; expected <dataset>-...-s<seed>, of: {', '.join(DATASETS)}")
+    return found[1], int(found[2])
+
+
+def _mean(values: Tensor) -> str:
+    """Write a mean with its standard error over images, where there is one."""
+    error = f" ± {values.std() / len(values) ** 0.5:.3f}" if len(values) > 1 else ""
+    return f"{values.mean():.3f}{error}"

@@ -1,0 +1,213 @@
+"""Figures of lines: likelihoods during training, and FID against the steps of a sampler.
+
+A panel has DDPM++ and INDM in bold and in colour, and a few controls, thin and grey, with their names at the ends of their lines.
+More controls have panels of their own, so that nobody has to tell apart more than six lines.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
+
+from indm.report.drawing import FIRST, GROUP, PLAIN_MODELS, SECOND, WIDTH, note, plain_ticks
+from indm.report.figures_ladder import rung
+from indm.report.intervals import STUDENT, half_widths, named_bars
+from indm.report.names import heading, name, names
+from indm.report.palette import SOFT
+
+# Panels in a row, and controls in a panel.
+ABREAST, CONTROLS = 3, 4
+HEIGHT = 2.1
+PLAIN: dict[str, dict[str, Any]] = {
+    "ddpmpp": {**FIRST, "linewidth": 1.8, "zorder": 3},
+    "indm": {**SECOND, "linewidth": 1.8, "zorder": 3},
+}
+CONTROL = {"color": SOFT, "linewidth": 0.8, "markersize": 4.0, "markerfacecolor": "none"}
+MARKS = [("^", "-"), ("D", "-."), ("v", ":"), ("x", (0, (5, 1, 1, 1, 1, 1)))]
+# Factor between the places of neighbouring lines on a logarithmic axis of steps.
+APART = 1.03
+# Between the names at the ends of lines, as a share of the panel's height; where they stand, as a share of its width.
+LEADING, BESIDE = 0.095, 1.06
+# A line's name, where it ends, and its style.
+End = tuple[str, tuple[float, float], dict[str, Any]]
+Scale = Literal["linear", "log"]
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """A panel: its title, the label of its vertical axis, what it draws against what, and its lines (label, rows, style)."""
+
+    title: str
+    y_label: str
+    x: str
+    value: str
+    lines: list[tuple[str, pd.DataFrame, dict[str, Any]]]
+    y_scale: Scale = "linear"
+
+
+def discretization(table: pd.DataFrame) -> Figure:
+    """Draw FID against the steps of the sampler: for each dataset, SDE and objective a panel per sampler."""
+    table = table.dropna(subset=["fid"])
+    rows = [
+        [
+            Panel(name(str(sampler)), f"{names(*group)}\nFID", "steps", "fid", list(_lines(swept, arms)), "log")
+            for sampler, swept in part.groupby("sampler", sort=False)
+        ]
+        for group, part in _groups(table)
+        for arms in _arms(part)
+    ]
+    figure, axes = _draw(rows, "sampler steps")
+    steps = sorted(table["steps"].unique())
+    for axis in axes:
+        axis.set_xticks(steps, [f"{step:g}" for step in steps])
+        axis.xaxis.minorticks_off()
+    return note(figure, named_bars({STUDENT: table["seeds"]}))
+
+
+def learning_curve_step(table: pd.DataFrame) -> Figure:
+    """Draw the bound, the likelihood and their gap against the training step."""
+    return _learning_curve(table, "step", "training steps")
+
+
+def learning_curve_flops(table: pd.DataFrame) -> Figure:
+    """Draw the bound, the likelihood and their gap against the operations spent on training."""
+    digits = 3 * int(math.log10(table["flops"].max()) / 3)
+    unit = f"$10^{{{digits}}}$ FLOPs" if digits else "FLOPs"
+    return _learning_curve(table.assign(flops=table["flops"] / 10**digits), "flops", f"training, {unit}")
+
+
+def _learning_curve(table: pd.DataFrame, x: str, x_label: str) -> Figure:
+    # What was measured at one step alone is no curve; where nothing else was, it is still shown.
+    curves = table[table.groupby(GROUP)["step"].transform("nunique") > 1]
+    rows = [
+        [
+            Panel("", f"{names(*group)}\n{heading(value)}, bits/dim", x, value, list(_lines(part, arms)))
+            for arms in _arms(part)
+        ]
+        for group, part in _groups(curves if len(curves) else table)
+        for value in ("nelbo", "nll", "gap")
+    ]
+    figure, axes = _draw(rows, x_label)
+    for axis in axes:
+        plain_ticks(axis.xaxis)
+    return note(figure, named_bars({STUDENT: table["seeds"]}))
+
+
+def _groups(table: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
+    for group, part in table.assign(variant=table.get("variant", "")).groupby(GROUP, sort=False):
+        yield tuple(map(str, group)), part
+
+
+def _arms(table: pd.DataFrame) -> list[list[tuple[str, str]]]:
+    """Share out the controls among panels, as many in each, in the order of the ladder; the plain models are in all."""
+    cells = sorted(set(zip(table["model"], table["variant"], strict=True)), key=rung)
+    plain, controls = ([cell for cell in cells if (cell[1] == "") == wanted] for wanted in (True, False))
+    parts = np.array_split(np.arange(len(controls)), max(-(-len(controls) // CONTROLS), 1))
+    return [[*plain, *(controls[i] for i in part)] for part in parts]
+
+
+def _lines(table: pd.DataFrame, arms: Iterable[tuple[str, str]]) -> Iterator[tuple[str, pd.DataFrame, dict[str, Any]]]:
+    marks = iter(MARKS)
+    for model, variant in arms:
+        part = table[(table["model"] == model) & (table["variant"] == variant)]
+        # The name of a control says of what model only where it is not the baseline.
+        label = variant if variant and model == PLAIN_MODELS[0] else names(model, variant)
+        if variant:
+            marker, line = next(marks)
+            yield label, part, {**CONTROL, "marker": marker, "linestyle": line}
+        else:
+            yield label, part, PLAIN[model]
+
+
+def _draw(rows: list[list[Panel]], x_label: str) -> tuple[Figure, list[Axes]]:
+    """Draw panels in rows; lists of one panel share a row, and what has one label has one scale."""
+    figure, placed = _lay_out(rows)
+    ends = [_draw_lines(axis, panel) for axis, panel in placed]
+    # Names stand where the scale puts their lines, once all that share it are drawn.
+    for (axis, panel), found in zip(placed, ends, strict=True):
+        axis.set(title=panel.title, xlabel=x_label)
+        axis.tick_params(which="both", labelsize=7.5)
+        if panel.y_scale == "log":
+            plain_ticks(axis.yaxis)
+        _name_ends(axis, found)
+    return figure, [axis for axis, _ in placed]
+
+
+def _lay_out(rows: list[list[Panel]]) -> tuple[Figure, list[tuple[Axes, Panel]]]:
+    if all(len(row) == 1 for row in rows):
+        rows = [[row[0] for row in rows]]
+    rows = [row[i : i + ABREAST] for row in rows for i in range(0, len(row), ABREAST)]
+    figure = Figure(figsize=(WIDTH, HEIGHT * len(rows) + 0.4))
+    grid = figure.subplots(len(rows), max(map(len, rows)), squeeze=False)
+    for axes, row in zip(grid, rows, strict=True):
+        for axis in axes[len(row) :]:
+            axis.set_axis_off()
+    placed = [
+        (axis, panel) for axes, row in zip(grid, rows, strict=True) for axis, panel in zip(axes, row, strict=False)
+    ]
+    first: dict[str, Axes] = {}
+    for axis, panel in placed:
+        axis.set(xscale="log", yscale=panel.y_scale)
+        if (alike := first.setdefault(panel.y_label, axis)) is not axis:
+            axis.sharey(alike)
+        if alike is axis or axis.get_subplotspec().is_first_col():
+            axis.set_ylabel(panel.y_label)
+    return figure, placed
+
+
+def _draw_lines(axis: Axes, panel: Panel) -> list[End]:
+    """Draw the lines of a panel, with the intervals of their means over seeds, and return where they end."""
+    ends = []
+    for i, (label, table, style) in enumerate(panel.lines):
+        bars = half_widths(table[f"{panel.value}_se"], table["seeds"])
+        part = table.assign(bar=bars).dropna(subset=[panel.x, panel.value]).sort_values(panel.x)
+        # Models have steps in common, and bars that would hide each other.
+        place = part[panel.x] * (1 if panel.x == "flops" else APART ** (i - (len(panel.lines) - 1) / 2))
+        axis.errorbar(place, part[panel.value], part["bar"], elinewidth=0.7, **style)
+        if len(part):
+            ends.append((label, (float(place.iloc[-1]), float(part[panel.value].iloc[-1])), style))
+    return ends
+
+
+def _name_ends(axis: Axes, ends: list[End]) -> None:
+    """Write the name of each line beside its end, apart where the ends are close."""
+    bottom, top, *scaled = axis.transScale.transform(
+        [(1, y) for y in (*axis.get_ylim(), *(end[1] for _, end, _ in ends))]
+    )[:, 1]
+    heights = (np.array(scaled) - bottom) / (top - bottom)
+    order = np.argsort(heights, kind="stable")
+    for i, place in zip(order, spread(heights[order]), strict=True):
+        label, end, style = ends[i]
+        weight = "normal" if style["color"] == SOFT else "bold"
+        line = {
+            "arrowstyle": "-",
+            "color": style["color"],
+            "linewidth": 0.4,
+            "shrinkA": 1,
+            "shrinkB": 3,
+            "relpos": (0, 0.5),
+        }
+        text: dict[str, Any] = {"va": "center", "color": style["color"], "fontweight": weight, "fontsize": 7.5}
+        where: dict[str, Any] = {"textcoords": "axes fraction", "annotation_clip": False}
+        axis.annotate(label, end, (BESIDE, float(place)), arrowprops=line, **where, **text)
+
+
+def spread(places: NDArray[np.float64], gap: float = LEADING) -> NDArray[np.float64]:
+    """Move places apart, to no less than a gap, as little as possible in squares.
+
+    Arguments:
+        places: in ascending order.
+    """
+    if len(places) == 0:
+        return places
+    steps = gap * np.arange(len(places))
+    moved: NDArray[np.float64] = isotonic_regression(places - steps).x + steps
+    # Within the panel, as far as it has room for them.
+    return moved - max(float(moved[-1]) - 1, 0) + max(-float(moved[0]), 0)

@@ -1,0 +1,136 @@
+"""What looks wrong on a page and is not, each in a line, where the tables show it."""
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from indm.report.names import name, names
+from indm.report.page.entries import Entry, set_numbers
+from indm.report.results import CELL, read_rows, records
+
+# A line: texts, and numbers with what their files say.
+Remark = list[str | Entry]
+# A rise by less than so many standard errors of its difference may be chance.
+CHANCE = 2.0
+# A mean so many nats above the median is that of one seed, or of few.
+OUTLYING = 1.0
+
+
+def remarks(tables: Path) -> dict[str, list[Remark]]:
+    """List them by the table that they are of.
+
+    Arguments:
+        tables: the folder of the suite's tables; of one that is missing or has no rows there is nothing to say.
+    """
+    found = {path.stem: read_rows(path) for path in sorted(tables.glob("*.csv")) if path.stem in OF}
+    return {table: list(OF[table](rows)) if len(rows) else [] for table, rows in found.items()}
+
+
+def _steps(table: pd.DataFrame) -> Iterator[Remark]:
+    """Say where more steps of a sampler do not help."""
+    for (dataset, sde, sampler), part in table.dropna(subset=["fid"]).groupby(
+        ["dataset", "sde", "sampler"], sort=False
+    ):
+        cells = part.groupby([key for key in CELL if key in part], sort=False)
+        rises = [rise for _, swept in cells if (rise := _rise(swept))]
+        if rises:
+            low, high = max(rises, key=lambda rise: rise[1]["fid"] / rise[0]["fid"])
+            numbers = [_entry(row, "fid") for row in (low, high)]
+            who = names(*(str(low.get(key, "")) for key in ("model", "variant", "objective")))
+            yield [
+                f"{name(str(sampler))} under {name(str(sde))} on {name(str(dataset))}: more steps give a higher FID in"
+                f" {len(rises)} of {len(cells)} models,"
+                f" as from {low['steps']:g} to {high['steps']:g} of {who} (",
+                numbers[0],
+                " to ",
+                numbers[1],
+                "). With few steps this sampler is far from what it approximates, and its error need not fall with each step more.",
+            ]
+
+
+def _rise(swept: pd.DataFrame) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Find two neighbouring numbers of steps of which the larger has the higher FID, by more than chance."""
+    for low, high in pairwise(records(swept.sort_values("steps"))):
+        error = sum(_error(row) ** 2 for row in (low, high)) ** 0.5
+        if high["fid"] - low["fid"] > CHANCE * error:
+            return low, high
+    return None
+
+
+def _error(row: dict[str, Any]) -> float:
+    """Take the standard error over seeds; with one seed, over images; 0 where there is none."""
+    errors = [row.get(f"fid{kind}", float("nan")) for kind in ("_se", "_image_se")]
+    return next((float(error) for error in errors if not pd.isna(error)), 0.0)
+
+
+def _gaps(table: pd.DataFrame) -> Iterator[Remark]:
+    """Say that a gap may be negative."""
+    negative = table[table["gap"] < 0]
+    if len(negative):
+        yield [
+            f"The gap is negative in {len(negative)} of {len(table)} rows, down to ",
+            _entry(records(negative.sort_values("gap"))[0], "gap"),
+            ". NELBO bounds the likelihood of the SDE, and NLL is that of the ODE: they are two models, so the bound of the one may"
+            " lie below the other.",
+        ]
+
+
+def _floors(table: pd.DataFrame) -> Iterator[Remark]:
+    """Say why a model may score below real images."""
+    real = table["model"].str.startswith("real")
+    for dataset, part in table[~real].groupby("dataset", sort=False):
+        floors = table[real & (table["dataset"] == dataset)].dropna(subset=["fid"])
+        if len(floors) and len(below := part[part["fid"] < floors["fid"].max()]):
+            floor = records(floors.sort_values("fid"))[-1]
+            reasons = "models are trained on the images of the reference, and the floor has an error of its own"
+            if floor["num_samples"] < part["num_samples"].min():
+                reasons = f"few images bias FID upwards, and this floor is of {floor['num_samples']:g}; {reasons}"
+            yield [
+                f"{len(below)} of {len(part)} models on {dataset} have a lower FID than {floor['model']} (",
+                _entry(floor, "fid"),
+                f"): {reasons}.",
+            ]
+
+
+def _protocol(table: pd.DataFrame) -> Iterator[Remark]:
+    """Say why the suite's own number of images does not give the suite's own FID."""
+    for dataset, part in table.groupby("dataset", sort=False):
+        base = re.search(r": (\d+) images", " ".join(part[part["factor"] == "base"]["note"].astype(str)))
+        again = part[(part["factor"] == "num_samples") & (part["setting"] == (base[1] if base else ""))]
+        if len(again) and (row := records(again)[0])["difference"] != 0:
+            yield [
+                f"Images, {row['setting']}, of {dataset} is not the suite’s protocol itself: it averages groups of as many images,"
+                " drawn anew. It differs by chance alone (",
+                _entry(row, "difference"),
+                ").",
+            ]
+
+
+def _toys(table: pd.DataFrame) -> Iterator[Remark]:
+    """Say which mean of likelihoods is that of outliers."""
+    if "nll_median" not in table:
+        return
+    for row in records(table[table["nll"] - table["nll_median"] > OUTLYING]):
+        yield [
+            f"The mean NLL of {names(str(row['model']), str(row['variant']))} on {row['dataset']} is ",
+            _entry(row, "nll"),
+            ", and the median of its seeds ",
+            _entry(row, "nll_median"),
+            ": a few seeds far off make the mean.",
+        ]
+
+
+def _entry(row: dict[str, Any], column: str) -> Entry:
+    """Set a number of a table, with its error."""
+    value = repr(float(row[column]))
+    errors = [row.get(f"{column}{kind}", float("nan")) for kind in ("_se", "_image_se")]
+    error = next((repr(float(error)) for error in errors if not pd.isna(error)), "")
+    ((text, error_text),) = set_numbers([value], [error])
+    return Entry(text, value, error_text, error)
+
+
+OF = {"discretization": _steps, "nll": _gaps, "fid": _floors, "protocol": _protocol, "toy2d": _toys}

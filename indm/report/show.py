@@ -1,0 +1,228 @@
+"""The tables of a suite for a terminal, at most a hundred columns wide: rows in groups, the best of each group marked.
+
+What a table leaves out is said under it: it is in the file.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+
+from indm.report.export import TITLES, effect_with_ends, read_tables
+from indm.report.grades import BORDERLINE, starred
+from indm.report.names import heading, names
+from indm.report.results import CELL, records
+from indm.report.tables import FLOORS
+from indm.store.layout import Layout
+from indm.terminal import WIDTH, grid
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+BEST = "★"
+LOWER = ("fid", "kid", "clean_fid", "legacy_fid", "nll", "nelbo", "target")
+HIGHER = ("is", "precision", "recall")
+# In the place of a model: real images and points.
+NO_MODELS = (*FLOORS.values(), "data")
+# Within an effect.
+INTERVAL = ("low", "high")
+# Between two columns.
+GAP = 2
+
+
+@dataclass(frozen=True)
+class View:
+    """What a terminal shows of a table.
+
+    Arguments:
+        columns: in the order of their worth; those that do not fit are left out.
+        label: columns that name a row.
+        group: columns whose values head a group of rows.
+        across: the column whose values become columns, of the one number in ``columns``.
+        dropped: rows without a value here are counted, and not shown.
+    """
+
+    columns: tuple[str, ...]
+    label: tuple[str, ...] = ("model", "variant")
+    group: tuple[str, ...] = ("dataset", "sde", "objective")
+    across: str = ""
+    dropped: str = ""
+
+
+OF_CLAIM = ("family", "dataset", "sde", "objective")
+VIEWS = {
+    "fid": View(("fid", "kid", "is", "precision", "recall", "clean_fid", "seeds")),
+    "nll": View(("nll", "nelbo", "gap", "nll_uncorrected", "seeds")),
+    "ablation": View(("nelbo_difference", "nll_difference", "gap_difference", "fid_difference", "pairs")),
+    "discretization": View(("fid",), group=("dataset", "sde", "objective", "sampler"), across="steps"),
+    "learning_curve": View(("nelbo",), across="step"),
+    "toy2d": View(("nll", "nelbo", "w1_4", "path_ratio", "gap", "w1_8", "w1_16", "seeds")),
+    "protocol": View(("fid", "difference"), label=("factor", "setting")),
+    "tuned": View(("target", "steps", "trials", "failed", "trial"), group=("dataset", "sde", "objective", "reading")),
+    "tuning": View(("target", "state"), label=("model", "variant", "trial", "phase", "steps")),
+    "compute": View(
+        ("ms_per_step", "train_flops_per_step", "score_parameters", "flow_parameters", "train_peak_memory_mib")
+    ),
+    "claims": View(("effect", "grade", "unit", "n"), ("id",), OF_CLAIM, dropped="effect"),
+    "effects": View(
+        ("effect", "unit", "n"), ("id", "role", "against"), ("dataset", "sde", "objective"), dropped="effect"
+    ),
+    "power": View(("seeds_needed", "seeds_baseline", "seeds_control", "n"), ("id",), OF_CLAIM),
+    "comparison": View(
+        ("ours", "published", "verdict"), label=("model", "variant", "metric", "sampler"), dropped="ours"
+    ),
+}
+# Shown by their names alone: hundreds of rows.
+ASKED_FOR = ("tuning", "effects")
+
+
+class Entry(NamedTuple):
+    """A number or a text in a row, and whether it is the best of its group."""
+
+    text: str
+    best: bool = False
+
+    @property
+    def width(self) -> int:
+        return len(self.text) + 2 * self.best
+
+
+def show(layout: Layout, asked: tuple[str, ...]) -> "Iterator[RenderableType]":
+    """Yield what to print of the tables of a suite, of those asked for, or of all that have rows.
+
+    Raises:
+        ArtifactError: if one is missing, is not what its manifest says, or has rows of another suite.
+    """
+    from rich.text import Text
+
+    tables = {path.stem: table for path, table in read_tables(layout).items()}
+    chosen = asked or tuple(name for name, table in tables.items() if len(table) and name not in ASKED_FOR)
+    for name in chosen:
+        yield Text(f"{name}: {TITLES[name]}", style="bold underline")
+        yield from _table(tables[name], VIEWS[name]) if len(tables[name]) else [Text("The suite has none.")]
+        if name == "claims" and asked:
+            yield from _statements(tables[name])
+        yield Text()
+    others = [f"{name} ({len(table)} rows)" for name, table in tables.items() if name not in chosen]
+    if others:
+        yield Text(f"Not shown: {', '.join(others)}. See one with: indm show NAME --suite {layout.suite}")
+    if "claims" in chosen:
+        yield Text(f"* Borderline: {BORDERLINE}.")
+    yield Text(f"{BEST} the best mean of its group, chance or not: indm show claims. ± one standard error over seeds.")
+    yield Text(f"Files: {layout.tables}/NAME.csv")
+
+
+def _statements(table: pd.DataFrame) -> "Iterator[Text]":
+    """Yield what each claim says, for those who ask for the claims."""
+    from rich.text import Text
+
+    for row in records(table.drop_duplicates("id")):
+        yield Text.assemble("\n", (str(row["id"]), "bold"), f" ({row['family']}): {row['statement']}")
+
+
+def _table(table: pd.DataFrame, view: View) -> "Iterator[RenderableType]":
+    from rich.text import Text
+
+    rows = table[table[view.dropped].notna()] if view.dropped else table
+    filled = [column for column in view.columns if column in rows and rows[column].notna().any()]
+    grids: list[RenderableType] = []
+    shown = set(filled)
+    for _, group in rows.groupby(list(view.group), sort=False):
+        title = names(*(str(value) for value in group[list(view.group)].iloc[0].fillna("")))
+        columns = _across(group, view) if view.across else _down(group, filled)
+        labels = [names(*(str(row[key]) for key in view.label if not pd.isna(row[key]))) for row in _rows(group, view)]
+        kept = _fitting(labels, columns)
+        shown &= set(kept) | (set(filled) if view.across else set())
+        grids += [Text(f"\n{title}", style="italic"), _grid(labels, {key: columns[key] for key in kept})]
+    yield from grids
+    yield from map(Text, _left_out(table, rows, shown, view))
+
+
+def _rows(group: pd.DataFrame, view: View) -> list[dict[str, Any]]:
+    """List the rows of a group; where a column's values go across, one for all of them."""
+    return records(group.drop_duplicates(list(view.label)) if view.across else group)
+
+
+def _down(group: pd.DataFrame, columns: list[str]) -> dict[str, list[Entry]]:
+    """Write the columns of a group, the best number of each marked."""
+    return {column: _marked(group, column) for column in columns}
+
+
+def _across(group: pd.DataFrame, view: View) -> dict[str, list[Entry]]:
+    """Write one number of a group, a column for each value of another column."""
+    labels = group[list(view.label)].fillna("").agg("\0".join, axis=1)
+    found = {}
+    for value, part in group.groupby(view.across, sort=True):
+        entries = dict(zip(labels[part.index], _marked(part, view.columns[0]), strict=True))
+        found[f"{view.across} {value}"] = [entries.get(label, Entry("-")) for label in dict.fromkeys(labels)]
+    return found
+
+
+def _marked(group: pd.DataFrame, column: str) -> list[Entry]:
+    """Write a column, its best number marked, where it has a better side and there is more than one model."""
+    best = _best(group, column) if column in LOWER + HIGHER or column.startswith("w1_") else None
+    return [
+        Entry(_number(row, column), row.get("model") not in NO_MODELS and row[column] == best) for row in records(group)
+    ]
+
+
+def _best(group: pd.DataFrame, column: str) -> float | None:
+    """Find the best number of the models in a group, where there are several."""
+    models = group[~group["model"].isin(NO_MODELS)] if group["model"].nunique() > 1 else group.iloc[:0]
+    found = models[column].dropna()
+    if len(found) < 2:
+        return None
+    return float(found.max() if column in HIGHER else found.min())
+
+
+def _number(row: dict[str, Any], column: str) -> str:
+    """Write an entry, a number with its standard error over seeds, an effect with its interval."""
+    value, error = row[column], row.get(f"{column}_se")
+    if column == "effect":
+        return effect_with_ends(row)
+    if column == "grade":
+        return starred(value, row["repeatability"])
+    if pd.isna(value) or value == "":
+        return "-"
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.3f} ± {error:.3f}" if error is not None and not pd.isna(error) else f"{value:.4g}"
+
+
+def _fitting(labels: list[str], columns: dict[str, list[Entry]]) -> list[str]:
+    """Name the first columns that fit beside the labels."""
+    used, kept = max(map(len, labels), default=0), []
+    for key, entries in columns.items():
+        used += GAP + max(len(heading(key)), *(entry.width for entry in entries))
+        if used > WIDTH:
+            break
+        kept.append(key)
+    return kept
+
+
+def _grid(labels: list[str], columns: dict[str, list[Entry]]) -> "Table":
+    table = grid(["", *map(heading, columns)])
+    for label, *entries in zip(labels, *columns.values(), strict=True):
+        table.add_row(label, *map(_styled, entries))
+    return table
+
+
+def _styled(entry: Entry) -> "Text":
+    from rich.text import Text
+
+    return Text(f"{BEST} {entry.text}", style="bold green") if entry.best else Text(entry.text)
+
+
+def _left_out(table: pd.DataFrame, rows: pd.DataFrame, shown: set[str], view: View) -> Iterator[str]:
+    """Say what of a table is not shown."""
+    if len(rows) < len(table):
+        yield f"Left out: {len(table) - len(rows)} rows without a number here."
+    keys = {"suite", "family", *CELL, *view.label, *view.group, view.across, *(INTERVAL if "effect" in shown else ())}
+    columns = [str(column) for column in table if str(column) not in shown | keys and not str(column).endswith("_se")]
+    filled = [heading(column) for column in columns if not (rows[column].isna() | (rows[column] == "")).all()]
+    errors = any(str(column).endswith("_image_se") for column in table)
+    if found := [*filled, *(["standard errors over images"] if errors else [])]:
+        yield f"Left out: {', '.join(found)}."

@@ -1,0 +1,150 @@
+"""Shards: batches of a stage's work that several jobs make side by side, each in a file, and that the stage itself then gathers.
+
+A batch has the same name and content in whatever shard it is made. Which inputs and parameters made a shard says its manifest; of
+the code, its file does.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from indm.errors import ArtifactError, ConvergenceError, DivergenceError
+from indm.store.files import AGAIN, read_spec, write_weights
+from indm.store.finished import Finished
+from indm.store.layout import Layout
+from indm.store.provenance import computed_on
+from indm.store.scratch import Scratch, open_scratch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Batch = dict[str, Tensor]
+
+FORMAT = "indm-shard-1"
+
+
+class Shard:
+    """The batches that one job makes, until they are written.
+
+    Arguments:
+        folder: where they will be.
+        scratch: where each is kept until then.
+    """
+
+    def __init__(self, folder: Path, scratch: Scratch) -> None:
+        self.finished = Finished(folder, scratch.earlier)
+        self._scratch, self._started = scratch, time.monotonic()
+        self._batches: dict[str, Batch] = {}
+        self._errors: dict[str, str] = {}
+
+    def once(self, name: str, make: "Callable[[], Batch]") -> "Batch":
+        """Make the batch of a name, or take it from scratch, and keep it.
+
+        Raises:
+            ConvergenceError, DivergenceError: as ``make`` does; the shard keeps what it says.
+        """
+        try:
+            self._batches[name] = self._scratch.once(name, make)
+        except (ConvergenceError, DivergenceError) as error:
+            self._errors[name] = str(error)
+            raise
+        return self._batches[name]
+
+    def write(self, path: Path, code: str) -> None:
+        """Write the batches; ``code`` is the stamp of what made them."""
+        spec = {
+            "code": code,
+            "computed_on": computed_on(),
+            "seconds": self._scratch.earlier + time.monotonic() - self._started,
+            "batches": {name: list(batch) for name, batch in self._batches.items()},
+            "errors": self._errors,
+        }
+        tensors = {f"{name}/{key}": value for name, batch in self._batches.items() for key, value in batch.items()}
+        write_weights(path, tensors, spec, FORMAT)
+
+
+@contextlib.contextmanager
+def open_shard(layout: Layout, run: str, stage: str, number: int, *, key: str, code: str) -> Iterator[Shard]:
+    """Open a shard of a stage of a run, and write it if the block ends without an error.
+
+    Arguments:
+        layout: where files lie.
+        run: the run.
+        stage: the stage that gathers it.
+        number: of the shard, from 1.
+        key: what its unfinished work belongs to, by :func:`~indm.store.scratch.work_key`.
+        code: stamp of what makes it.
+    """
+    with open_scratch(layout.scratch(f"{run}-{number}", f"{stage}_shard"), key) as scratch:
+        shard = Shard(layout.shard(run, number), scratch)
+        yield shard
+        shard.write(_file(layout, run, stage, number), code)
+
+
+def share(number: int, count: int, before: int = 0) -> slice:
+    """Return which batches belong to a shard: every ``count``-th, where ``before`` of them have been dealt out already."""
+    return slice((number - 1 - before) % count, None, count)
+
+
+class Gathered:
+    """The batches in some files of shards; each is read when it is asked for.
+
+    Arguments:
+        paths: the files.
+        code: stamp of the code that must have made them.
+
+    Raises:
+        ArtifactError: if one is missing, damaged, or made by other code.
+    """
+
+    def __init__(self, paths: Sequence[Path], code: str) -> None:
+        self.earlier = 0.0
+        self.computed_on: dict[str, str] = {}
+        self._paths = paths
+        self._places: dict[str, tuple[Path, list[str]]] = {}
+        self._errors: dict[str, str] = {}
+        for path in paths:
+            spec = read_spec(path, FORMAT)
+            if spec["code"] != code:
+                found = f"found code stamp {spec['code'][:12]}, expected {code[:12]}, that of the stage now"
+                raise ArtifactError(f"{path}: {found}; {AGAIN}")
+            self.earlier += spec["seconds"]
+            for key, text in spec["computed_on"].items():
+                named = self.computed_on.get(key, "").split("; ")
+                self.computed_on[key] = "; ".join(sorted({*filter(None, named), text}))
+            self._places |= {name: (path, keys) for name, keys in spec["batches"].items()}
+            self._errors |= spec["errors"]
+
+    def once(self, name: str, make: "Callable[[], Batch]") -> "Batch":
+        """Read the batch of a name; ``make`` is there for those who make it themselves.
+
+        Raises:
+            DivergenceError: if there is none since the sampler failed; the words are those of then.
+            ArtifactError: if no shard has it.
+        """
+        if name in self._errors:
+            raise DivergenceError(self._errors[name])
+        if name not in self._places:
+            raise ArtifactError(
+                f"{self._paths[0]}: found no batch {name} here or in another shard, expected it; {AGAIN}"
+            )
+        path, keys = self._places[name]
+        return _read(path, name, keys)
+
+
+def gather(layout: Layout, run: str, stage: str, count: int, code: str) -> Gathered:
+    """Open all shards of a stage of a run; see :class:`Gathered`."""
+    return Gathered([_file(layout, run, stage, number) for number in range(1, count + 1)], code)
+
+
+def _file(layout: Layout, run: str, stage: str, number: int) -> Path:
+    return layout.shard(run, number) / f"{stage}.safetensors"
+
+
+def _read(path: Path, name: str, keys: Sequence[str]) -> "Batch":
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return {key: file.get_tensor(f"{name}/{key}") for key in keys}

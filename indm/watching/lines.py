@@ -1,0 +1,72 @@
+"""The lines that a job has written while it worked (:mod:`indm.progress`), read back."""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+Line = dict[str, Any]
+# What is text in a line, and what a line has, by its event, besides its time.
+TEXTS = {"event", "part", "host", "error"}
+NEEDED = {"begin": {"part", "done", "total"}, "progress": {"part", "done", "total", "seconds_each"}}
+# Bytes: some fifty lines.
+TAIL = 16384
+
+
+def read_lines(path: Path, tail: int | None = None) -> list[Line]:
+    """Read the lines of a file, oldest first; one that a power cut has torn is left out, and so is a file that is not there.
+
+    Arguments:
+        path: the file.
+        tail: bytes at its end to which to keep; ``None`` for all of it.
+    """
+    try:
+        content = _read_end(path, tail)
+    except OSError:
+        return []
+    return [line for text in content.splitlines() if (line := _parse(text))]
+
+
+def curves(lines: Iterable[Line]) -> dict[str, list[Line]]:
+    """Arrange the lines of progress as one curve for each part, through kills and resumes.
+
+    A process that continues from a saved state repeats some steps: its lines replace those of the process before it.
+    """
+    found: dict[str, list[Line]] = {}
+    for line in lines:
+        if line["event"] not in ("begin", "progress"):
+            continue
+        curve, begins = found.setdefault(line["part"], []), line["event"] == "begin"
+        while curve and curve[-1]["done"] >= line["done"] + begins:
+            curve.pop()
+        if not begins:
+            curve.append(line)
+    return found
+
+
+def _read_end(path: Path, tail: int | None) -> bytes:
+    with path.open("rb") as file:
+        if tail is not None:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - tail))
+        return file.read()
+
+
+def _parse(text: bytes) -> Line | None:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        # The second: lists in lists in lists.
+        return None
+    return line if isinstance(line, dict) and _is_whole(line) else None
+
+
+def _is_whole(line: Line) -> bool:
+    """Say whether a line has what a job writes: texts where those belong, numbers everywhere else."""
+    texts, needed = line.keys() & TEXTS, {"time", "event"} | NEEDED.get(str(line.get("event")), set())
+    numbers = line.keys() - TEXTS
+    return (
+        needed <= line.keys()
+        and all(isinstance(line[key], str) for key in texts)
+        and all(isinstance(line[key], int | float) or (line[key] is None and key not in needed) for key in numbers)
+    )

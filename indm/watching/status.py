@@ -1,0 +1,228 @@
+"""Where each run of a suite is, from files alone: the lines of its jobs, and their manifests.
+
+So it works on a cluster, and on another machine that has the results folder.
+"""
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Literal
+
+from indm.identity import Identity
+from indm.jobs import Job, job_names
+from indm.pipeline import STAGES
+from indm.store.layout import Layout
+from indm.terminal import console, grid
+from indm.watching.lines import TAIL, Line, read_lines
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from indm.suite.schema.suite import Suite
+
+State = Literal["failed", "stopped", "no news", "running", "waiting", "done"]
+STYLES = {"failed": "bold red", "stopped": "yellow", "no news": "yellow", "running": "bold green", "done": "dim"}
+# Seconds without a line after which a job is not said to be running, and of its usual time between lines so many times.
+PATIENCE, TIMES = 120.0, 5.0
+REFRESH = 2.0
+# Stages of one loop: of the others, the end of a loop is not the end.
+ONE_LOOP = ("train", "sample_shard", "sample", "nll_shard", "nll")
+COLUMNS = ("run", "stage", "step", "loss", "s/step", "left", "saved", "state")
+
+
+@dataclass(frozen=True)
+class Row:
+    """How a job is getting on.
+
+    Arguments:
+        job: the job.
+        state: ``no news``: it may be running, but has said nothing for long.
+        lines: what its last execution has said last.
+    """
+
+    job: Job
+    state: State
+    lines: list[Line]
+
+    @property
+    def has_news(self) -> bool:
+        """Whether its last execution has not ended well."""
+        return self.state not in ("waiting", "done")
+
+    @property
+    def heard(self) -> float:
+        """When it said something last, in seconds since 1970."""
+        return float(self.lines[-1]["time"])
+
+    @property
+    def last(self) -> Line:
+        """What it said last of its loop."""
+        return next((line for line in reversed(self.lines) if "done" in line), {})
+
+    @property
+    def pace(self) -> float | None:
+        """Seconds a step, or an image: the median of its last lines about this loop."""
+        part = self.last.get("part")
+        found = [line["seconds_each"] for line in self.lines if line["event"] == "progress" and line["part"] == part]
+        return median(found) if found else None
+
+    @property
+    def left(self) -> float | None:
+        """Seconds to the end of its loop."""
+        return None if self.pace is None else self.pace * (self.last["total"] - self.last["done"])
+
+
+@dataclass(frozen=True)
+class Board:
+    """Where the runs of a suite are.
+
+    Arguments:
+        suite: the suite.
+        layout: where its files lie.
+        identity: knows its manifests.
+    """
+
+    suite: "Suite"
+    layout: Layout
+    identity: Identity
+
+    def rows(self, now: float) -> list[Row]:
+        """List a row for each dataset, two-dimensional dataset and run, and one for the tables.
+
+        A row shows the job that runs or that failed: one row for each of several, such as the shards of a run, and the next job if
+        there is none.
+        """
+        jobs: dict[tuple[str, str], list[Job]] = {}
+        for name, stage in STAGES.items():
+            kind = "run" if stage.subject == "shard" else stage.subject
+            for subject in stage.subjects(self.suite):
+                job = Job(name, subject)
+                jobs.setdefault((kind, job_names(self.suite, job).get(kind, "")), []).append(job)
+        found = []
+        for known in ([self._row(job, now) for job in group] for group in jobs.values()):
+            waiting = [row for row in known if row.state == "waiting"]
+            found += [row for row in known if row.has_news] or waiting[:1] or known[-1:]
+        return found
+
+    def page(self, height: int | None = None) -> "RenderableType":
+        """Set the rows as a table; under it, what went wrong and where the logs are.
+
+        Arguments:
+            height: lines that there are; where they are too few, rows that are done or waiting are left out.
+        """
+        now = time.time()
+        return self._page(self.rows(now), now, height)
+
+    def watch(self) -> None:
+        """Show the page, and refresh it until all is done or Ctrl-C."""
+        from rich.live import Live
+
+        where = console()
+        with contextlib.suppress(KeyboardInterrupt), Live(console=where, auto_refresh=False) as live:
+            while True:
+                now = time.time()
+                found = self.rows(now)
+                live.update(self._page(found, now, where.height), refresh=True)
+                if all(row.state == "done" for row in found):
+                    return
+                time.sleep(REFRESH)
+
+    def _row(self, job: Job, now: float) -> Row:
+        lines = read_lines(self.layout.watch(*job), TAIL)
+        starts = [index for index, line in enumerate(lines) if line["event"] == "start"]
+        lines = lines[starts[-1] :] if starts else lines
+        return Row(job, _state(lines, _written_at(self.identity.manifest(job)), now), lines)
+
+    def _page(self, found: list[Row], now: float, height: int | None) -> "RenderableType":
+        from rich.console import Group
+        from rich.text import Text
+
+        said = list(self._messages(found))
+        crowded = height is not None and len(found) + len(said) + 4 > height
+        shown = [row for row in found if row.has_news] if crowded else found
+        table = grid(COLUMNS)
+        # Runs have long names.
+        table.collapse_padding = True
+        for row in shown:
+            table.add_row(*_entries(row, self.suite.suite, now), style=STYLES.get(row.state))
+        counts = Counter(row.state for row in found)
+        summary = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+        hidden = f"; not shown: {len(found) - len(shown)} done or waiting" if len(shown) < len(found) else ""
+        summary = f"{self.layout.suite_folder}: {summary}{hidden}"
+        return Group(table, Text(), *map(Text, said), Text(summary, style="bold"))
+
+    def _messages(self, found: list[Row]) -> Iterator[str]:
+        """Yield what went wrong, and where to read more."""
+        for row in found:
+            log = self.layout.log(*row.job)
+            place, name = f"; log: {log}" if log.is_file() else "", " ".join(filter(None, row.job))
+            if row.state in ("failed", "stopped"):
+                yield f"{name} {row.state}: {row.lines[-1].get('error', '')}{place}"
+            elif row.state == "no news":
+                yield f"{name}: killed, or its machine cannot write here{place}"
+        if (self.layout.suite_folder / "logs").is_dir():
+            yield f"Logs: {self.layout.log('STAGE', 'RUN')}"
+
+
+def _written_at(manifest: Path) -> float:
+    """Tell when a manifest was written, in seconds since 1970; 0 where there is none."""
+    with contextlib.suppress(OSError):
+        return manifest.stat().st_mtime
+    return 0.0
+
+
+def _state(lines: list[Line], finished_at: float, now: float) -> State:
+    """Tell what a job does from what it has said last, and when its manifest was written: without it, there are no results.
+
+    A failure after that is one of a rerun, whose old results still stand.
+    """
+    event: str = lines[-1]["event"] if lines else "done"
+    at_work = event in ("start", "begin", "progress")
+    if at_work and now - lines[-1]["time"] <= _patience(lines):
+        return "running"
+    if event in ("failed", "stopped") and lines[-1]["time"] > finished_at:
+        return "failed" if event == "failed" else "stopped"
+    if finished_at:
+        return "done"
+    return "no news" if at_work else "waiting"
+
+
+def _patience(lines: list[Line]) -> float:
+    """Return for how many seconds a job may be silent: one step of it may take minutes."""
+    usual = lines[-1]["time"] - lines[-2]["time"] if len(lines) > 1 else 0.0
+    return max(PATIENCE, TIMES * usual)
+
+
+def _entries(row: Row, suite: str, now: float) -> list[str]:
+    name, last = row.job.subject or f"tables of {suite}", row.last
+    if not row.has_news:
+        return [name, row.job.stage if row.state == "waiting" else "", "", "", "", "", "", row.state]
+    loss = last.get("score_loss", last.get("flow_loss"))
+    more = "" if row.job.stage in ONE_LOOP else "> "
+    saved = last.get("saved_at")
+    return [
+        name,
+        row.job.stage,
+        f"{last['done']}/{last['total']}" if last else "",
+        "" if loss is None else f"{loss:.3f}",
+        "" if row.pace is None else f"{row.pace:.2g}",
+        f"{more}{duration(row.left)}" if row.state == "running" and row.left is not None else "",
+        "" if saved is None else duration(now - saved),
+        f"no news for {duration(now - row.heard)}" if row.state == "no news" else row.state,
+    ]
+
+
+def duration(seconds: float) -> str:
+    """Write a time in its two largest units at most: 12 s, 3 min, 2 h 05, 3 d 4 h."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{max(seconds, 0):.0f} s"
+    if minutes < 90:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02}"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"

@@ -1,0 +1,187 @@
+"""Runs in Python: the published weights give the published numbers, and what is wrong is said on one line."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import indm
+from indm.data.levels import to_uint8
+from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.errors import ArtifactError, DataError
+from indm.library import Run
+from indm.registry import DATASETS
+from indm.shipped import WEIGHTS
+from indm.store.files import CHECKPOINT_FORMAT, write_json, write_weights
+from tests.conftest import REPOSITORY
+
+PUBLISHED = REPOSITORY / "docs/results/digits"
+INDM, DDPMPP = "digits-vp-indm-nll-s4", "digits-vp-ddpmpp-nll-s4"
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    return indm.load_run(INDM)
+
+
+def digits(count: int) -> Tensor:
+    return torch.from_numpy(next(DATASETS["digits"].load(split_seed=0)["test"].pieces())[:count])
+
+
+def test_the_package_brings_all_weights_that_are_published() -> None:
+    brought = {path.relative_to(WEIGHTS): path.resolve() for path in WEIGHTS.glob("*/*")}
+    files = REPOSITORY.glob("docs/results/*/weights/*")
+    assert brought == {Path(file.parts[-3], file.name): file for file in files}
+
+
+def test_import_takes_neither_torch_nor_numpy() -> None:
+    code = "import sys, indm; print({'torch', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+    with pytest.raises(AttributeError, match="no attribute 'load'"):
+        _ = indm.load
+
+
+def test_what_a_run_says_of_itself(run: Run) -> None:
+    assert (run.name, run.dataset, run.seed, run.levels) == (INDM, "digits", 4, 17)
+    assert not run.model.training
+    assert not any(parameter.requires_grad for parameter in run.model.parameters())
+
+
+def test_images_come_back_from_their_latents(run: Run) -> None:
+    images = digits(20)
+    latents = run.encode(images)
+    assert latents.shape == images.shape
+    assert torch.equal(run.invert(latents), images)
+    # The flow moves them: it is no identity.
+    levels = (latents + 1) / 2 * run.levels
+    assert (levels - images).abs().max() > 1
+
+
+def test_samples_are_levels_and_repeat(run: Run) -> None:
+    images = run.sample(3, steps=4)
+    assert (images.shape, images.dtype) == ((3, 1, 8, 8), torch.uint8)
+    assert images.max() < run.levels
+    assert torch.equal(run.sample(3, steps=4), images)
+    assert not torch.equal(run.sample(3, steps=4, seed=1), images)
+
+
+def test_likelihood_says_of_what_it_is(run: Run) -> None:
+    found = run.likelihood(digits(6).numpy(), seed=7, ode_steps=8, time_draws=2)
+    assert found.nll.shape == found.nelbo.shape == (6,)
+    assert re.fullmatch(r"NLL \d\.\d{3} ± \d\.\d{3}, NELBO \S+ ± \S+ bits/dim \(6 images, seed 7\)", str(found))
+    alone = run.likelihood(digits(1), ode_steps=8, time_draws=2)
+    assert re.fullmatch(r"NLL \d\.\d{3}, NELBO \d\.\d{3} bits/dim \(1 images, seed 4\)", str(alone))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [INDM, DDPMPP])
+def test_published_weights_give_the_published_likelihoods(name: str) -> None:
+    """As many digits as the tables' numbers are of. On another processor, the last of these digits may differ."""
+    values = pd.read_csv(PUBLISHED / "tables/values.csv")
+    rows = values[(values["source"] == f"runs/{name}/nll.json")].set_index("metric")["value"]
+    found = indm.load_run(name).likelihood(digits(360))
+    assert found.nll.mean().item() == pytest.approx(rows["nll"], abs=1e-4)
+    assert found.nelbo.mean().item() == pytest.approx(rows["nelbo"], abs=1e-4)
+
+
+@pytest.mark.long
+def test_published_weights_draw_the_published_samples(run: Run) -> None:
+    """A grid of eight by eight digits, with one white pixel between them; rounding may differ on another processor."""
+    picture = np.asarray(Image.open(PUBLISHED / f"samples/{INDM}.png").convert("L"))
+    zoom = picture.shape[0] // (8 * 9 + 1)
+    tiles = picture[::zoom, ::zoom][1:, 1:].reshape(8, 9, 8, 9).swapaxes(1, 2)[..., :8, :8].reshape(64, 8, 8)
+    images = to_uint8(run.sample(400)[:64].numpy(), run.levels)[:, 0]
+    assert (images == tiles).mean() > 0.99
+
+
+@pytest.fixture
+def folder(run: Run, tmp_path: Path) -> Path:
+    """A run of one's own: averaged weights are those published, raw ones are zero."""
+    state = run.model.state_dict()
+    tensors = {f"ema.{name}": tensor for name, tensor in state.items()}
+    tensors |= {f"raw.{name}": torch.zeros_like(tensor) for name, tensor in state.items()}
+    folder = tmp_path / f"results/digits/runs/{INDM}"
+    spec = {"run": INDM, "step": 800, "model": run.model.spec}
+    write_weights(folder / "checkpoint.safetensors", tensors, spec, CHECKPOINT_FORMAT)
+    return folder
+
+
+def weights(model: ImplicitNonlinearDiffusion, part: str) -> float:
+    return sum(value.abs().sum().item() for value in getattr(model, part).parameters())
+
+
+def test_a_run_of_ones_own_has_the_weights_of_its_samples(run: Run, folder: Path) -> None:
+    own = indm.load_run(folder)
+    assert (own.name, own.dataset, own.seed) == (INDM, "digits", 4)
+    assert weights(own.model, "noise") == weights(run.model, "noise")
+    write_json(folder / "samples.json", {"weights": {"score": "ema", "flow": "raw"}})
+    own = indm.load_run(folder)
+    assert weights(own.model, "noise") == weights(run.model, "noise")
+    assert weights(own.model, "flow") == 0
+
+
+def test_a_file_of_weights_is_loaded_by_its_path(run: Run, tmp_path: Path) -> None:
+    copy = tmp_path / "weights.safetensors"
+    shutil.copy(WEIGHTS / f"digits/{INDM}.safetensors", copy)
+    assert indm.load_run(str(copy)).name == INDM
+
+
+def test_an_unknown_run_is_named_with_those_that_are_there(folder: Path) -> None:
+    brought = ", ".join(path.stem for path in sorted(WEIGHTS.glob("*/*.safetensors")))
+    with pytest.raises(ArtifactError) as error:
+        indm.load_run("digits-vp-indm")
+    assert str(error.value) == f"digits-vp-indm: found no such run; with this package come: {brought}"
+    other = folder.with_name("digits-vp-indm-nll-s5")
+    with pytest.raises(ArtifactError) as error:
+        indm.load_run(other)
+    assert str(error.value).startswith(f"{other}: found no such run; in {folder.parent}: {INDM}; with this package")
+
+
+@pytest.mark.parametrize(("device", "words"), [("gpu", "expected one that torch knows"), ("cuda", "torch sees no GPU")])
+def test_a_device_that_is_not_there_is_named(device: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DataError, match=f"device.*{device}.*{words}"):
+        indm.load_run(INDM, device)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"damaged", "not a safetensors file"), (None, "found format None, expected 'indm-weights-1'")],
+)
+def test_a_damaged_file_is_named(content: bytes | None, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"\x02" + bytes(7) + b"{}" if content is None else content)
+    with pytest.raises(ArtifactError, match=f"{path}: {re.escape(words)}"):
+        indm.load_run(path)
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (torch.zeros(2, 8, 8, dtype=torch.uint8), "images: found shape (2, 8, 8); "),
+        (torch.zeros(0, 1, 8, 8, dtype=torch.uint8), "takes (N, 1, 8, 8), N at least 1"),
+        (torch.zeros(2, 1, 8, 8), "found torch.float32 from 0.0 to 0.0; "),
+        (
+            torch.full((2, 1, 8, 8), 17, dtype=torch.uint8),
+            "from 17 to 17; digits-vp-indm-nll-s4 takes uint8 from 0 to 16",
+        ),
+    ],
+)
+def test_images_of_another_shape_or_range_are_refused(run: Run, images: Tensor, words: str) -> None:
+    for use in (run.encode, run.likelihood):
+        with pytest.raises(DataError, match=re.escape(words)):
+            use(images)
+
+
+def test_latents_of_another_shape_are_refused(run: Run) -> None:
+    with pytest.raises(DataError, match=re.escape("latents: found shape (2, 64); ")):
+        run.invert(torch.zeros(2, 64))
