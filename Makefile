@@ -5,7 +5,7 @@ VENV ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help table report keep restore publish test long bench lint generate lock
+.PHONY: docs help table report keep restore publish test long nightly storages bench lint generate lock
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,6 +16,9 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --constraint requirements.lock --editable '.[dev]'
 	touch $@
 
+storages: $(VENV)/.installed ## Install what the tests of S3 and ssh need
+	$(VENV)/bin/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,storages]'
+
 table: $(VENV)/.installed ## Regenerate the tables and the page of SUITE (default: digits), and print the tables
 	snakemake --cores all --config suite=$(SUITE)
 	python -m indm show --suite $(SUITE)
@@ -24,23 +27,34 @@ report: $(VENV)/.installed ## Regenerate the tables and the page of SUITE, and p
 	snakemake --cores all --config suite=$(SUITE)
 	@echo "file://$(abspath reports/$(SUITE)/index.html)"
 
-keep: $(VENV)/.installed ## Put what is finished of SUITE into docs/results, for git
+keep: $(VENV)/.installed ## Copy the finished results of SUITE to docs/results, for git
 	python -m indm keep --suite params/$(SUITE).yaml
 
 # Why in this order: docs/kept.md.
-restore: $(VENV)/.installed ## Put what docs/results keeps of SUITE back, for Snakemake to go on from
+restore: $(VENV)/.installed ## Copy the kept results of SUITE back from docs/results, for Snakemake to continue from
 	python -m indm restore --suite params/$(SUITE).yaml
 	snakemake --cores all --config suite=$(SUITE) --until prepare
 	snakemake --cores all --config suite=$(SUITE) --touch --forceall
 
-publish: $(VENV)/.installed ## Put tables, figures and pictures of SUITE into docs/results, and averaged weights of the runs WEIGHTS
+publish: $(VENV)/.installed ## Copy tables, figures and pictures of SUITE to docs/results, and averaged weights of the runs WEIGHTS
 	python -m indm publish --suite params/$(SUITE).yaml $(addprefix --weights ,$(WEIGHTS))
 
+# Two tests at a time: each has one thread, and a laptop has two cores.
 test: $(VENV)/.installed ## Run the tests
-	python -m pytest
+	python -m pytest --numprocesses 2 --dist worksteal
 
+# Whole suites use the second core themselves.
 long: $(VENV)/.installed ## Run the tests that take minutes
-	python -m pytest --long -m long
+	python -m pytest --long -m "long and e2e"
+	python -m pytest --long -m "long and not e2e" --numprocesses 2 --dist worksteal
+
+nightly: $(VENV)/.installed ## Run the tests that take an hour: hundreds of generated suites
+	python -m pytest --nightly -m nightly
+
+docs: $(VENV)/.installed ## Build the documentation into site/: README, docs and docstrings
+	$(VENV)/bin/python -m pip install --quiet --constraint requirements.lock --editable '.[docs]'
+	python -m sphinx -b html -W --keep-going -q -c docs . site
+	@echo "file://$(abspath site/docs/index.html)"
 
 bench: $(VENV)/.installed ## Time steps and likelihoods; RELEASED=<checkout> does so for the released code beside them
 	python -m tests.benchmarks.training $(if $(RELEASED),--released $(RELEASED))
@@ -48,17 +62,22 @@ bench: $(VENV)/.installed ## Time steps and likelihoods; RELEASED=<checkout> doe
 	python -m tests.benchmarks.scaling
 	$(if $(RELEASED),python -m tests.benchmarks.likelihood --released $(RELEASED))
 
-lint: $(VENV)/.installed ## Check style, types and the workflow
+lint: $(VENV)/.installed ## Check style, types, the workflow and the Containerfile
 	ruff check .
 	ruff format --check .
 	mypy
 	snakefmt --check Snakefile workflow/rules
 	python workflow/lint.py
+	hadolint Containerfile
 
 generate: $(VENV)/.installed ## Rewrite what is generated from other files: the schema, suites in full, DVC files
 	python -m indm schema > params/schema.json
 	python workflow/generate.py
 
 # Builds of torch and torchvision differ between machines (CPU, CUDA): the minor release is fixed, the build left open.
-lock: $(VENV)/.installed ## Rewrite requirements.lock from the installed versions
-	python -m pip freeze --exclude-editable | sed -E 's/^(torch|torchvision)==([0-9]+\.[0-9]+).*/\1~=\2.0/' > requirements.lock
+lock: storages ## Rewrite requirements.lock from the installed versions, and requirements.hashes.lock from it
+	python -m pip freeze --exclude-editable --exclude uv | sed -E 's/^(torch|torchvision)==([0-9]+\.[0-9]+).*/\1~=\2.0/' > requirements.lock
+	python -m pip install --quiet uv
+	python -m uv pip compile pyproject.toml $(addprefix --extra ,kubernetes s3 slurm ssh) --constraint requirements.lock \
+	  --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock' --quiet \
+	  --output-file requirements.hashes.lock

@@ -24,6 +24,7 @@ gc.freeze()
 sys.path.insert(0, str(workflow.basedir))
 
 from indm.doctor.examine import Work, requirements
+from indm.doctor.machine import gpu_is_seen
 from indm.errors import IndmError
 from indm.jobs import Job, job_parameters
 from indm.pipeline import SHOWN, STAGES
@@ -65,10 +66,23 @@ wildcard_constraints:
     dataset="|".join(map(re.escape, suite.datasets)),
     run="|".join(map(re.escape, suite.runs)),
     table="|".join(SHOWN),
+    shard="[1-9][0-9]*",
     toy="|".join(map(re.escape, suite.toy2d.datasets)),
 
 
 ##### Rules #####
+
+
+# The description of the report knows the configuration alone, and calls this where the report is made. It is an empty
+# dictionary because Snakemake writes the configuration as JSON.
+class Headline(dict):
+    def __call__(self):
+        from indm.report.page.render import render_headline
+
+        return render_headline(Path("results", SUITE, "tables"))
+
+
+config["headline"] = Headline()
 
 
 report: "workflow/report/workflow.rst"

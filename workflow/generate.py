@@ -2,9 +2,9 @@
 
 - ``params/expanded/<suite>.json``: all that a suite says, in full, since DVC computes nothing;
 - ``dvc.yaml``: the pipeline of the default suite, from :data:`indm.pipeline.STAGES`;
-- the tables of ``README.md``, from ``docs/results/``, where results of the default suite are published;
-- ``workflow/dvc/<suite>/dvc.yaml``: that of another suite, where it is there or asked for. DVC looks at every dvc.yaml that it
-  finds, for every command: of suites that nobody runs by DVC there is none.
+- the tables of ``README.md`` and ``docs/results/README.md``, from ``docs/results/``, where that suite is published;
+- ``workflow/dvc/<suite>/dvc.yaml``: that of another suite, where it is there or asked for. DVC reads every dvc.yaml that it
+  finds, for every command. So suites that nobody runs by DVC have none.
 
     python workflow/generate.py                  writes them
     python workflow/generate.py --suite smoke    and makes workflow/dvc/smoke/dvc.yaml
@@ -22,8 +22,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from indm.errors import IndmError  # noqa: E402
-from indm.jobs import Job, expand, job_names, tracked_outputs  # noqa: E402
-from indm.pipeline import SHOWN, STAGES, Stage  # noqa: E402
+from indm.jobs import MAKERS, Job, expand, job_names, tracked_outputs  # noqa: E402
+from indm.pipeline import SHOWN, STAGES, Stage, run_of  # noqa: E402
+from indm.suite.claims import load_claims  # noqa: E402
+from indm.suite.content import suite_content  # noqa: E402
 from indm.suite.expand import suite_files  # noqa: E402
 from indm.suite.load import expanded_path, expanded_text, load_suite  # noqa: E402
 from indm.suite.schema.suite import Suite  # noqa: E402
@@ -88,14 +90,18 @@ def generate(root: Path, wanted: Iterable[str] = ()) -> dict[Path, str]:
 
 
 def readme_text(root: Path) -> dict[Path, str]:
-    """Return README.md with the tables of what is published; nothing where nothing is."""
+    """Return README.md and the page of all verdicts with the tables of what is published; nothing where nothing is."""
     published, readme = root / "docs/results", root / "README.md"
     if not published.is_dir():
         return {}
     # Imported here: pandas is slow to import.
-    from indm.report.readme import with_results
+    from indm.report.readme import with_answers, with_verdicts
 
-    return {readme: with_results(readme.read_text(encoding="utf-8"), published)}
+    claims, page = load_claims(root / "params/claims.yaml"), published / "README.md"
+    return {
+        readme: with_answers(readme.read_text(encoding="utf-8"), published, claims),
+        page: with_verdicts(page.read_text(encoding="utf-8"), published),
+    }
 
 
 def dvc_file(root: Path, suite: str) -> Path:
@@ -107,7 +113,7 @@ def dvc_text(suite: Suite) -> str:
     """Return the text of a suite's dvc.yaml."""
     top = suite.suite == DEFAULT_SUITE
     stages = {"validate": _validate(suite)}
-    stages |= {name: _stage(name, stage, suite) for name, stage in STAGES.items()}
+    stages |= {name: _stage(name, stage, suite) for name, stage in STAGES.items() if _is_listed(stage, suite)}
     if top:
         # results/table_*.csv belong to the default suite: DVC lets a file have one stage.
         stages["publish"] = _publish()
@@ -142,8 +148,8 @@ def _stage(name: str, stage: Stage, suite: Suite) -> dict[str, Any]:
     definition: dict[str, Any] = {"cmd": stage.command(name).format(**names)}
     inputs = [file for pattern in stage.inputs for file in _files(pattern, stage, suite, names)]
     definition["deps"] = [code, *inputs]
-    if stage.keys:
-        keys = [key.format(**names) for key in stage.keys]
+    # A section that a suite does not say is not in its expanded file.
+    if keys := [key.format(**names) for key in stage.keys if key.partition(".")[0] in suite_content(suite)]:
         definition["params"] = [{"params/expanded/${suite}.json": keys}]
     for kind, patterns in (("outs", tracked_outputs(name)), ("metrics", stage.metrics)):
         if patterns:
@@ -159,9 +165,16 @@ def _stage(name: str, stage: Stage, suite: Suite) -> dict[str, Any]:
     return {"foreach": items, "do": definition}
 
 
+def _is_listed(stage: Stage, suite: Suite) -> bool:
+    """Tell whether a stage is in the pipeline of a suite: stages of shards are where it asks for some."""
+    return stage.subject != "shard" or bool(stage.subjects(suite))
+
+
 def _names(name: str, stage: Stage) -> dict[str, str]:
     """Say what DVC puts for the names in a path: of the subject its key, of the others what the suite says of it."""
     names = {"suite": "${suite}"}
+    if stage.subject == "shard":
+        return names | {key: f"${{item.{key}}}" for key in ("run", "shard", "dataset")}
     if stage.subject:
         names[stage.subject] = "${key}"
     if stage.subject == "run":
@@ -173,12 +186,16 @@ def _names(name: str, stage: Stage) -> dict[str, str]:
 
 def _item(suite: Suite, job: Job) -> dict[str, str]:
     """Return the names that :func:`_names` looks up, of a job."""
-    names = job_names(suite, job)
-    return {name: names[name] for name in ("dataset", "run") if name != STAGES[job.stage].subject}
+    # A shard's key is not its number.
+    known = {"suite", STAGES[job.stage].subject} - {"shard"}
+    return {name: value for name, value in job_names(suite, job).items() if name not in known}
 
 
 def _files(pattern: str, stage: Stage, suite: Suite, names: dict[str, str]) -> list[str]:
-    """List the files of an input: one of the subject, or, of a stage without a subject, all that the suite has."""
+    """List the files of an input: one of the subject, those of its shards, or, of a stage without a subject, all of the suite."""
+    if (maker := STAGES.get(MAKERS.get(pattern, ""))) and maker.subject == "shard":
+        shards = {run_of(shard)[1] for shard in maker.subjects(suite)}
+        return [pattern.format(**names, shard=shard) for shard in sorted(shards)]
     if stage.subject:
         return [pattern.format(**names)]
     return [file.replace(f"/{suite.suite}", "/${suite}", 1) for file in expand(pattern, suite)]

@@ -1,4 +1,4 @@
-"""Run ``snakemake --lint`` and fail on everything it finds, but for one thing it cannot know.
+"""Run ``snakemake --lint`` and fail on everything it finds, except one thing that it cannot know.
 
 Every stage runs in the environment that Snakemake itself runs in, as it does under DVC: no rule names another one.
 """

@@ -29,6 +29,8 @@ def says(stage):
 
 def subject(wildcards):
     """Return what a job works on, empty where its stage has one job."""
+    if "shard" in wildcards.keys():
+        return f"{wildcards.run}-{wildcards.shard}"
     return next((wildcards[key] for key in SUBJECTS if key in wildcards.keys()), "")
 
 
@@ -37,6 +39,23 @@ def all_of(stage, output):
     names = {STAGES[stage].subject: STAGES[stage].subjects(suite)}
     names.pop("", None)
     return paths(getattr(rules, stage).output[output], **names, allow_missing=True)
+
+
+def shards_of(stage, output):
+    """Return the input function for an output of the shards of a run; where the suite has none, it returns nothing."""
+    count = getattr(suite.shards, stage)
+    pattern = getattr(rules, f"{stage}_shard").output[output]
+    numbers = range(1, count + 1) if count > 1 else []
+    return lambda wildcards: paths(
+        pattern, suite=SUITE, run=wildcards.run, shard=numbers
+    )
+
+
+def on_gpu(_):
+    """Return 1 where a job uses a GPU, else 0; with `device: auto`, a job on this machine does so if torch sees one."""
+    if suite.device == "auto" and workflow.local_exec:
+        return int(gpu_is_seen())
+    return int(suite.device != "cpu")
 
 
 SUBJECTS = ("run", "dataset", "toy")

@@ -49,7 +49,7 @@ rule reference:
         mem_mb=lambda wildcards: (
             2000 if suite.reference[wildcards.dataset].classifier else 8000
         ),
-        gpu=int(suite.device != "cpu"),
+        gpu=on_gpu,
     params:
         code=code("reference"),
         suite=says("reference"),

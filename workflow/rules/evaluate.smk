@@ -1,5 +1,34 @@
-# Evaluation of a run: its images, their metrics, its likelihoods at the end and along the training; fewer steps; other
-# protocols of FID.
+# Evaluation of a run, in shards if the suite says so: its images, their metrics, its likelihoods at the end and along the
+# training; fewer steps; other protocols of FID.
+
+
+rule sample_shard:
+    input:
+        checkpoint=rules.train.output.checkpoint,
+        train=of_run(rules.prepare.output.train),
+        dataset=of_run(rules.prepare.output.dataset),
+        trained=rules.train.output.manifest,
+        prepared=of_run(rules.prepare.output.manifest),
+    output:
+        # Large, and of no use once they are gathered.
+        batches=temp("results/{suite}/runs/{run}/shards/{shard}/sample.safetensors"),
+        manifest="results/{suite}/runs/{run}/shards/{shard}/manifest/sample_shard.json",
+    log:
+        "results/{suite}/logs/sample_shard/{run}-{shard}.log",
+    benchmark:
+        "results/{suite}/benchmarks/sample_shard/{run}-{shard}.tsv"
+    threads: suite.threads
+    resources:
+        mem_mb=2000,
+        gpu=on_gpu,
+    params:
+        code=code("sample_shard"),
+        suite=says("sample_shard"),
+    message:
+        "sample_shard {wildcards.run} {wildcards.shard}"
+    shell:
+        "python -m indm sample-shard --suite params/{wildcards.suite}.yaml --run {wildcards.run}"
+        " --shard {wildcards.shard} --out results 2> {log}"
 
 
 rule sample:
@@ -9,6 +38,8 @@ rule sample:
         dataset=of_run(rules.prepare.output.dataset),
         trained=rules.train.output.manifest,
         prepared=of_run(rules.prepare.output.manifest),
+        shards=shards_of("sample", "batches"),
+        sharded=shards_of("sample", "manifest"),
     output:
         samples="results/{suite}/runs/{run}/samples.npy",
         protocol="results/{suite}/runs/{run}/samples.json",
@@ -23,7 +54,8 @@ rule sample:
     threads: suite.threads
     resources:
         mem_mb=2000,
-        gpu=int(suite.device != "cpu"),
+        # To gather shards takes none.
+        gpu=on_gpu if suite.shards.sample == 1 else 0,
     params:
         code=code("sample"),
         suite=says("sample"),
@@ -58,7 +90,7 @@ rule fid:
             if suite.reference[suite.runs[wildcards.run].dataset].classifier
             else 6000
         ),
-        gpu=int(suite.device != "cpu"),
+        gpu=on_gpu,
     params:
         code=code("fid"),
         suite=says("fid"),
@@ -69,6 +101,35 @@ rule fid:
         " --out results 2> {log}"
 
 
+rule nll_shard:
+    input:
+        checkpoint=rules.train.output.checkpoint,
+        test=of_run(rules.prepare.output.test),
+        dataset=of_run(rules.prepare.output.dataset),
+        trained=rules.train.output.manifest,
+        prepared=of_run(rules.prepare.output.manifest),
+    output:
+        # Large, and of no use once they are gathered.
+        batches=temp("results/{suite}/runs/{run}/shards/{shard}/nll.safetensors"),
+        manifest="results/{suite}/runs/{run}/shards/{shard}/manifest/nll_shard.json",
+    log:
+        "results/{suite}/logs/nll_shard/{run}-{shard}.log",
+    benchmark:
+        "results/{suite}/benchmarks/nll_shard/{run}-{shard}.tsv"
+    threads: suite.threads
+    resources:
+        mem_mb=2000,
+        gpu=on_gpu,
+    params:
+        code=code("nll_shard"),
+        suite=says("nll_shard"),
+    message:
+        "nll_shard {wildcards.run} {wildcards.shard}"
+    shell:
+        "python -m indm nll-shard --suite params/{wildcards.suite}.yaml --run {wildcards.run}"
+        " --shard {wildcards.shard} --out results 2> {log}"
+
+
 rule nll:
     input:
         checkpoint=rules.train.output.checkpoint,
@@ -76,6 +137,8 @@ rule nll:
         dataset=of_run(rules.prepare.output.dataset),
         trained=rules.train.output.manifest,
         prepared=of_run(rules.prepare.output.manifest),
+        shards=shards_of("nll", "batches"),
+        sharded=shards_of("nll", "manifest"),
     output:
         images="results/{suite}/runs/{run}/nll.csv",
         nll="results/{suite}/runs/{run}/nll.json",
@@ -87,7 +150,8 @@ rule nll:
     threads: suite.threads
     resources:
         mem_mb=2000,
-        gpu=int(suite.device != "cpu"),
+        # To gather shards takes none.
+        gpu=on_gpu if suite.shards.nll == 1 else 0,
     params:
         code=code("nll"),
         suite=says("nll"),
@@ -117,7 +181,7 @@ rule curve:
     threads: suite.threads
     resources:
         mem_mb=2000,
-        gpu=int(suite.device != "cpu"),
+        gpu=on_gpu,
     params:
         code=code("curve"),
         suite=says("curve"),
@@ -126,6 +190,35 @@ rule curve:
     shell:
         "python -m indm curve --suite params/{wildcards.suite}.yaml --run {wildcards.run}"
         " --out results 2> {log}"
+
+
+rule sweep_shard:
+    input:
+        checkpoint=rules.train.output.checkpoint,
+        train=of_run(rules.prepare.output.train),
+        dataset=of_run(rules.prepare.output.dataset),
+        trained=rules.train.output.manifest,
+        prepared=of_run(rules.prepare.output.manifest),
+    output:
+        # Large, and of no use once they are gathered.
+        batches=temp("results/{suite}/runs/{run}/shards/{shard}/sweep.safetensors"),
+        manifest="results/{suite}/runs/{run}/shards/{shard}/manifest/sweep_shard.json",
+    log:
+        "results/{suite}/logs/sweep_shard/{run}-{shard}.log",
+    benchmark:
+        "results/{suite}/benchmarks/sweep_shard/{run}-{shard}.tsv"
+    threads: suite.threads
+    resources:
+        mem_mb=2000,
+        gpu=on_gpu,
+    params:
+        code=code("sweep_shard"),
+        suite=says("sweep_shard"),
+    message:
+        "sweep_shard {wildcards.run} {wildcards.shard}"
+    shell:
+        "python -m indm sweep-shard --suite params/{wildcards.suite}.yaml --run {wildcards.run}"
+        " --shard {wildcards.shard} --out results 2> {log}"
 
 
 rule sweep:
@@ -139,6 +232,8 @@ rule sweep:
         trained=rules.train.output.manifest,
         prepared=of_run(rules.prepare.output.manifest),
         referenced=of_run(rules.reference.output.manifest),
+        shards=shards_of("sweep", "batches"),
+        sharded=shards_of("sweep", "manifest"),
     output:
         sweep="results/{suite}/runs/{run}/sweep.csv",
         manifest="results/{suite}/runs/{run}/manifest/sweep.json",
@@ -149,7 +244,7 @@ rule sweep:
     threads: suite.threads
     resources:
         mem_mb=2000,
-        gpu=int(suite.device != "cpu"),
+        gpu=on_gpu,
     params:
         code=code("sweep"),
         suite=says("sweep"),
@@ -179,7 +274,7 @@ rule tune:
     threads: suite.threads
     resources:
         mem_mb=2000,
-        gpu=int(suite.device != "cpu"),
+        gpu=on_gpu,
     params:
         code=code("tune"),
         suite=says("tune"),
@@ -221,7 +316,7 @@ rule protocol:
     threads: suite.threads
     resources:
         mem_mb=12000,
-        gpu=int(suite.device != "cpu"),
+        gpu=on_gpu,
     params:
         code=code("protocol"),
         suite=says("protocol"),

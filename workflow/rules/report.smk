@@ -98,6 +98,7 @@ rule claims:
     output:
         claims="results/{suite}/tables/claims.csv",
         comparison="results/{suite}/tables/comparison.csv",
+        effects="results/{suite}/tables/effects.csv",
         power="results/{suite}/tables/power.csv",
         manifest="results/{suite}/tables/manifest/claims.json",
     log:

@@ -19,7 +19,7 @@ rule train:
     threads: suite.threads * suite.processes
     resources:
         mem_mb=2000 * suite.processes,
-        gpu=suite.processes * int(suite.device != "cpu"),
+        gpu=lambda wildcards: suite.processes * on_gpu(wildcards),
     params:
         code=code("train"),
         suite=says("train"),

@@ -1,0 +1,56 @@
+"""The documentation as a site: README, docs and docstrings, read where they lie (``make docs``)."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import indm  # noqa: E402
+
+project = "INDM, reproduced"
+author = "the authors of this suite"
+release = version = indm.__version__
+
+# The sources are those of the checkout, so that a link works on the site and in a listing of files alike.
+root_doc = "docs/index"
+include_patterns = ["docs/**", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "results/README.md", "reports/README.md"]
+exclude_patterns = ["docs/results/*/kept", "docs/templates"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.doctest",
+    "sphinx.ext.viewcode",
+    "sphinx.ext.mathjax",
+    # MathJax from a package, not from the network.
+    "sphinx-mathjax-offline",
+]
+myst_enable_extensions = ["dollarmath", "deflist"]
+myst_heading_anchors = 4
+# A folder is a link in a listing of files, and none on a site: a test looks after the links. Two classes may have a shape.
+suppress_warnings = ["myst.header", "myst.xref_missing", "ref.python"]
+
+autosummary_generate = True
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+napoleon_numpy_docstring = False
+napoleon_custom_sections = ["References"]
+
+html_theme = "furo"
+html_title = "INDM, reproduced"
+html_show_sourcelink = False
+templates_path = ["templates"]
+
+
+def setup(app: Any) -> None:
+    """Render shapes such as (B, *) as they stand: a star would begin emphasis."""
+    app.connect("autodoc-process-docstring", _escape_stars)
+
+
+def _escape_stars(_app: Any, _what: str, _name: str, _found: Any, _options: Any, lines: list[str]) -> None:
+    lines[:] = [re.sub(r"(?<!`)(\(|, )\*\)", r"\1\\*)", line) for line in lines]
