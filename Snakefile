@@ -73,22 +73,12 @@ wildcard_constraints:
 ##### Rules #####
 
 
-# The description of the report knows the configuration alone, and calls this where the report is made. It is an empty
-# dictionary because Snakemake writes the configuration as JSON.
-class Headline(dict):
-    def __call__(self):
-        from indm.report.page.render import render_headline
-
-        return render_headline(Path("results", SUITE, "tables"))
-
-
-config["headline"] = Headline()
+include: "workflow/rules/common.smk"
 
 
 report: "workflow/report/workflow.rst"
 
 
-include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"

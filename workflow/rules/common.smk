@@ -59,3 +59,15 @@ def on_gpu(_):
 
 
 SUBJECTS = ("run", "dataset", "toy")
+
+
+# The description of the report knows the configuration alone, and calls this where the report is made. It is an empty
+# dictionary because Snakemake writes the configuration as JSON.
+class Headline(dict):
+    def __call__(self):
+        from indm.report.page.render import render_headline
+
+        return render_headline(Path("results", SUITE, "tables"))
+
+
+config["headline"] = Headline()
