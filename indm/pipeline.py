@@ -183,9 +183,7 @@ def _shards(stage: str, summary: str, inputs: tuple[str, ...], keys: tuple[str, 
     """Describe the stage that computes some of the batches of another one, which gathers them."""
 
     def listed(suite: "Suite") -> list[str]:
-        count = getattr(suite.shards, stage)
-        runs = STAGES[stage].subjects(suite) if count > 1 else []
-        return [f"{run}-{shard}" for run in runs for shard in range(1, count + 1)]
+        return [f"{run}-{shard}" for run in STAGES[stage].subjects(suite) for shard in suite.shards.numbers(stage)]
 
     return Stage(
         summary=summary,

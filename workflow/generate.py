@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from indm.errors import IndmError  # noqa: E402
 from indm.jobs import MAKERS, Job, expand, job_names, tracked_outputs  # noqa: E402
-from indm.pipeline import SHOWN, STAGES, Stage, run_of  # noqa: E402
+from indm.pipeline import SHOWN, STAGES, Stage, gathering  # noqa: E402
 from indm.suite.claims import load_claims  # noqa: E402
 from indm.suite.content import suite_content  # noqa: E402
 from indm.suite.expand import suite_files  # noqa: E402
@@ -193,9 +193,8 @@ def _item(suite: Suite, job: Job) -> dict[str, str]:
 
 def _files(pattern: str, stage: Stage, suite: Suite, names: dict[str, str]) -> list[str]:
     """List the files of an input: one of the subject, those of its shards, or, of a stage without a subject, all of the suite."""
-    if (maker := STAGES.get(MAKERS.get(pattern, ""))) and maker.subject == "shard":
-        shards = {run_of(shard)[1] for shard in maker.subjects(suite)}
-        return [pattern.format(**names, shard=shard) for shard in sorted(shards)]
+    if (maker := MAKERS.get(pattern)) and STAGES[maker].subject == "shard":
+        return [pattern.format(**names, shard=shard) for shard in suite.shards.numbers(gathering(maker))]
     if stage.subject:
         return [pattern.format(**names)]
     return [file.replace(f"/{suite.suite}", "/${suite}", 1) for file in expand(pattern, suite)]

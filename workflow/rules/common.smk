@@ -43,9 +43,8 @@ def all_of(stage, output):
 
 def shards_of(stage, output):
     """Return the input function for an output of the shards of a run; where the suite has none, it returns nothing."""
-    count = getattr(suite.shards, stage)
     pattern = getattr(rules, f"{stage}_shard").output[output]
-    numbers = range(1, count + 1) if count > 1 else []
+    numbers = suite.shards.numbers(stage)
     return lambda wildcards: paths(
         pattern, suite=SUITE, run=wildcards.run, shard=numbers
     )

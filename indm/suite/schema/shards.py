@@ -15,3 +15,8 @@ class ShardsParams(Strict):
     sample: Annotated[Shards, Field(description="jobs that draw a run's images")] = 1
     sweep: Annotated[Shards, Field(description="jobs that draw the images of a run's sweep")] = 1
     nll: Annotated[Shards, Field(description="jobs that evaluate a run's likelihoods")] = 1
+
+    def numbers(self, stage: str) -> range:
+        """Return the numbers of a run's shards of a stage: 1 and so on; none where the stage does all of it itself."""
+        count = getattr(self, stage)
+        return range(1, count + 1) if count > 1 else range(0)
