@@ -14,7 +14,6 @@ import json
 import math
 import os
 import platform
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,6 +23,7 @@ from typing import Any
 from tqdm import tqdm
 
 from indm.errors import IndmError, StoppedError
+from indm.process import peak_memory
 
 FILE = "INDM_WATCH"
 # Seconds between two lines: one in the first minute, ten from the tenth minute on. A week of training writes some 20 MB.
@@ -129,7 +129,7 @@ def _plain(value: Any) -> Any:
 
 def _memory() -> dict[str, float]:
     """Return the largest memory of this process so far, and that of its GPU, where it has used one."""
-    found = {"memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    found = {"memory_mib": peak_memory()}
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         found["gpu_memory_mib"] = torch.cuda.max_memory_allocated() / 2**20

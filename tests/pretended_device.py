@@ -34,6 +34,11 @@ COPIES, INDEXING = {"aten::copy_", "aten::_to_copy"}, {"aten::index", "aten::ind
 NUMBER = "aten::_local_scalar_dense"
 SIZES = {"aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::unique_dim", "aten::bincount"}
 WAITS = {NUMBER, "aten::equal", "aten::_linalg_eigh", "aten::_linalg_check_errors"} | SIZES
+# These compute nothing, and say of no argument that their result is a view of it.
+ALLOCATES = {f"aten::{name}" for name in ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")}
+ALLOCATES |= {"aten::_unsafe_view", "aten::_fused_sdp_choice"}
+# CUDA has a kernel for these, which PyTorch takes apart for other devices.
+ONE_KERNEL = ("silu_backward",)
 
 
 @dataclass
@@ -42,6 +47,7 @@ class Counts:
 
     Arguments:
         operators: how many ran there, views among them.
+        launches: of these, how many compute: each is at least one kernel that a GPU is told to run.
         waits: how often the host waited for a result.
         waiting_uploads: how often it waited for a copy to the device, and so for all that had been asked before.
         bytes_to_device: copied there.
@@ -51,6 +57,7 @@ class Counts:
     """
 
     operators: int = 0
+    launches: int = 0
     waits: int = 0
     waiting_uploads: int = 0
     bytes_to_device: int = 0
@@ -166,6 +173,7 @@ def _run(func: Any, *args: Any, **kwargs: Any) -> Any:
     name, leaves = func._schema.name, tree_leaves((args, kwargs))
     _check(name, args, leaves)
     _count(name, args, kwargs)
+    COUNTS.launches += not (_is_view(func) or name in ALLOCATES)
     if name == "aten::_fused_sdp_choice":
         return torch.nn.attention.SDPBackend.MATH.value
     target = kwargs.get("device")
@@ -201,6 +209,13 @@ def _check(name: str, args: Any, leaves: list[Any]) -> None:
     strange = [tensor for tensor in tensors if not isinstance(tensor, PretendedTensor) and tensor.dim()]
     if strange:
         raise RuntimeError(f"{name}: found tensors of {NAME} and of {strange[0].device}, expected one device")
+
+
+@functools.cache
+def _is_view(func: Any) -> bool:
+    """Return whether an operator's result is a view of an argument, and nothing is computed or changed."""
+    aliases = [found.alias_info for found in func._schema.returns]
+    return any(alias is not None and not alias.is_write for alias in aliases)
 
 
 def _count(name: str, args: Any, kwargs: Any) -> None:
@@ -243,6 +258,9 @@ def register() -> None:
     backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=Module())
     LIBRARY.append(torch.library.Library("_", "IMPL"))
     LIBRARY[0].fallback(_run, "PrivateUse1")
+    LIBRARY.append(torch.library.Library("aten", "IMPL"))
+    for name in ONE_KERNEL:
+        LIBRARY[1].impl(name, functools.partial(_run, getattr(torch.ops.aten, name).default), "PrivateUse1")
     foreach._foreach_supported_types.append(PretendedTensor)  # type: ignore[arg-type]
     for name in ("tensor", "as_tensor", "eye", "arange", "linspace"):
         setattr(torch, name, _made_on_host(getattr(torch, name), uploads=name.endswith("tensor")))
@@ -272,6 +290,7 @@ def _made_on_host(function: Callable[..., Tensor], *, uploads: bool) -> Callable
             return function(*args, device=device, **kwargs)
         result = function(*args, **kwargs)
         COUNTS.operators += not uploads
+        COUNTS.launches += not uploads
         return result.to(device) if uploads else PretendedTensor(result)
 
     return factory
@@ -290,6 +309,7 @@ def _drawn(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
             return function(*args, generator=generator, device=device, **kwargs)
         raw = function(*args, generator=generator.host, **kwargs)
         COUNTS.operators += 1
+        COUNTS.launches += 1
         COUNTS.drawn += raw.numel()
         return PretendedTensor(raw)
 

@@ -285,6 +285,16 @@ def test_a_suite_that_asks_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+def test_a_suite_that_is_to_be_compiled_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = suite(DIGITS, compile=True)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert requirements(load_suite(DIGITS), Work(set(), set(), True)) == []
+    assert requirements(compiled, NOTHING) == []
+    assert requirements(compiled, Work(set(), set(), True)) == [
+        "compile: true, and found no C++ compiler (no-such-compiler); install one, or remove the key from the suite"
+    ]
+
+
 # What is there and no good.
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from indm.doctor.inputs import INCEPTION, archives, extractors, published, weights
 from indm.doctor.item import DOWNLOAD, READY, Item
-from indm.doctor.machine import disk_item, gpus, machine, program_item
+from indm.doctor.machine import disk_item, machine, needed, program_item
 from indm.doctor.packages import packages
 from indm.shipped import default
 
@@ -101,7 +101,7 @@ def requirements(suite: "Suite", work: Work, data_root: Path | None = None, out:
     from indm.data.archives import data_root as default_root
 
     root = data_root or default_root()
-    items = [*packages(), disk_item(out), *(gpus(suite) if work.compute else [])]
+    items = [*packages(), disk_item(out), *(needed(suite) if work.compute else [])]
     items += [item for name in suite.datasets if name in work.prepare for item in archives(name, root)]
     items += [item for name in extractors(suite, work.measure) for item in weights(name)]
     items += published(suite, work.measure, root)

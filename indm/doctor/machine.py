@@ -21,7 +21,8 @@ def machine(suite: "Suite | None", out: Path) -> list[Item]:
     on_cpu = suite is not None and (suite.device == "cpu" or (suite.device == "auto" and bool(gpu.gap)))
     if gpu.gap and (suite is None or suite.device != "cuda"):
         gpu = Item(gpu.name, MISSING, "torch sees none; only suites with device: cuda need one")
-    return [_cpu_item(suite, on_cpu), gpu, disk_item(out)]
+    compiler = [_compiler_item()] if suite is not None and suite.compile else []
+    return [_cpu_item(suite, on_cpu), gpu, *compiler, disk_item(out)]
 
 
 def _cpu_item(suite: "Suite | None", on_cpu: bool) -> Item:
@@ -54,7 +55,23 @@ def disk_item(out: Path) -> Item:
     return Item("disk", READY, detail)
 
 
-def gpus(suite: "Suite") -> list[Item]:
+def needed(suite: "Suite") -> list[Item]:
+    """Look for what a suite's jobs need of the machine that computes them, beside packages."""
+    return _gpus(suite) + ([_compiler_item()] if suite.compile else [])
+
+
+def _compiler_item() -> Item:
+    """Look for what torch compiles with; it looks for the same names."""
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
+    if path := next(filter(None, map(shutil.which, names)), None):
+        return Item("compiler", READY, path)
+    gap = (
+        f"compile: true, and found no C++ compiler ({', '.join(names)}); install one, or remove the key from the suite"
+    )
+    return Item("compiler", MISSING, "none on PATH", gap)
+
+
+def _gpus(suite: "Suite") -> list[Item]:
     """Look for the GPUs that a suite's trainings need: one for each of their processes; none where it asks for none."""
     if suite.device != "cuda":
         return []

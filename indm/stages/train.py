@@ -111,5 +111,5 @@ def _key(suite: "Suite", name: str, data: Mapping[str, str], device: torch.devic
         run=suite.runs[name].model_dump(exclude={"train", "sample"}),
         train=suite.train_params(name).model_dump(),
         data=data,
-        machine=[device.type, suite.threads, suite.processes],
+        machine=[device.type, suite.threads, suite.processes, suite.compile],
     )

@@ -5,7 +5,6 @@ Results hold nothing that changes from one execution to the next; what does goes
 
 import os
 import platform
-import resource
 import subprocess
 import sys
 from importlib import metadata
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from indm.errors import ArtifactError
+from indm.process import peak_memory
 from indm.store.files import AGAIN, read_json
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -50,7 +50,7 @@ def provenance(seconds: float, threads: int) -> dict[str, Any]:
         "threads": threads,
         **computed_on(),
         "seconds": round(seconds, 3),
-        "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "peak_memory_mib": round(peak_memory(), 1),
     }
 
 

@@ -91,7 +91,11 @@ def begin_training(
     torch.manual_seed(derive_seed(*seed, "initialisation"))
     trainer, plan = build_trainer(suite, name, description["shape"], device, data_moments), build_plan(parameters)
     begin = partial(deal, images, levels, plan.batch_size, seed, 0, device, centered=parameters.centered)
-    return Training(trainer, plan, images, levels, seed, device, _phases(trainer, plan, begin))
+    phases = _phases(trainer, plan, begin)
+    if suite.compile:
+        # Only now, as compiled products are not counted; in its place, so checkpoints have the module's own names.
+        trainer.model.noise.compile()
+    return Training(trainer, plan, images, levels, seed, device, phases)
 
 
 def _phases(trainer: Trainer, plan: Plan, begin: Callable[[], Dealt]) -> dict[str, tuple[int, int]]:

@@ -62,7 +62,14 @@ def steps(trainer: Trainer, images: torch.Tensor, processes: int = 1) -> Callabl
 
 def row(what: str, counts: Counts) -> None:
     """Print a row of the table."""
-    numbers = [counts.operators, counts.waits, counts.waiting_uploads, counts.bytes_to_device, counts.bytes_to_host]
+    numbers = [
+        counts.operators,
+        counts.launches,
+        counts.waits,
+        counts.waiting_uploads,
+        counts.bytes_to_device,
+        counts.bytes_to_host,
+    ]
     print(f"| {what} | {' | '.join(map(str, [*numbers, counts.drawn]))} |", flush=True)
 
 
@@ -79,10 +86,9 @@ def main() -> None:
     torch.set_num_threads(1)
     suite = narrow(load_suite(REPOSITORY / "params/paper.yaml"))
     images = torch.randint(256, (4 * BATCH, 3, 32, 32), dtype=torch.uint8)
-    print(
-        f"| batch of {BATCH} | operators | waits for results | waits for copies there | bytes there | bytes back | drawn |"
-    )
-    print("|---|---|---|---|---|---|---|")
+    titles = ["operators", "of these, that compute", "waits for results", "waits for copies there"]
+    print(f"| batch of {BATCH} | {' | '.join([*titles, 'bytes there', 'bytes back', 'drawn'])} |")
+    print("|---|---|---|---|---|---|---|---|")
     for what, run in WORKS.items():
         torch.manual_seed(0)
         trainer = build_trainer(suite, run, [3, 32, 32], torch.device(NAME))

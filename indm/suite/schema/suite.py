@@ -61,6 +61,13 @@ class Suite(Strict):
         ShardsParams,
         Field(description="by how many jobs a stage computes what it does of a run; 1 where it is not said"),
     ] = ShardsParams()
+    compile: Annotated[
+        bool,
+        Field(
+            description="compile the score network for training (torch.compile): fewer calls of a GPU, another rounding, minutes "
+            "before the first step; false where it is not said"
+        ),
+    ] = False
 
     def train_params(self, run: str) -> TrainParams:
         """Resolve the training parameters of ``run``."""

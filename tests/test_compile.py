@@ -1,0 +1,38 @@
+"""The suite's key ``compile``: a compiled training differs in rounding alone, and its checkpoint has the same form."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from indm.stages import prepare, train
+from indm.store.layout import Layout
+from tests.test_resume import RUN, suite_of
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not shutil.which("g++") and not shutil.which("clang++"), reason="there is no C++ compiler"),
+]
+
+
+def trained(root: Path, *, compiled: bool) -> Layout:
+    """Train a small run of objective fid: with the score frozen and not, so that two graphs of it are compiled."""
+    suite, layout = suite_of({"compile": compiled}), Layout(root, "smoke")
+    prepare.run(suite, layout, "digits", data_root=None)
+    train.run(suite, layout, RUN)
+    return layout
+
+
+def test_a_compiled_training_is_the_same_but_for_rounding(tmp_path: Path) -> None:
+    plain, first, second = (trained(tmp_path / str(n), compiled=n > 0).run(RUN) for n in range(3))
+    assert torch._dynamo.utils.counters["frames"]["ok"] > 0
+    losses = [pd.read_csv(folder / "train.csv") for folder in (plain, first)]
+    assert list(losses[0]) == list(losses[1])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+    assert set(load_file(plain / "checkpoint.safetensors")) == set(load_file(first / "checkpoint.safetensors"))
+    for name in ("checkpoint.safetensors", "snapshots.safetensors", "train.csv", "train.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
