@@ -1,5 +1,6 @@
 """The documentation: links lead somewhere, and prose is plain. `make docs` stops at the first warning of the site."""
 
+import importlib
 import re
 import subprocess
 from pathlib import Path
@@ -57,6 +58,19 @@ def test_links_to_headings_lead_to_one(path: Path) -> None:
     text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
     for file, heading in re.findall(r"\]\(([^)\s#:]*)#([^)\s]+)\)", text):
         assert heading in headings(path.parent / file if file else path), f"{file}#{heading}"
+
+
+IMPORT = re.compile(r"^[ +]?from (indm[\w.]*) import ([\w, ]+)$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", tracked("docs/*.md", "docs/extending/*.md"), ids=lambda path: path.stem)
+def test_what_documents_import_is_there(path: Path) -> None:
+    text = path.read_text()
+    for module, names in IMPORT.findall(text):
+        # Some pages have the reader write a module.
+        if f"{module.replace('.', '/')}.py" not in text:
+            missing = [name for name in names.split(", ") if not hasattr(importlib.import_module(module), name)]
+            assert not missing, module
 
 
 def headings(path: Path) -> set[str]:
