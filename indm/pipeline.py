@@ -65,6 +65,7 @@ SECTIONS = (
     "tune",
     "runs",
     "shards",
+    "compile",
 )
 TOY2D = (
     "seeds",

@@ -18,7 +18,6 @@ import atexit
 import contextlib
 import gc
 import os
-import resource
 import signal
 import sys
 import threading
@@ -153,13 +152,6 @@ def _has_tf32(device: "torch.device") -> bool:
     import torch
 
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-
-
-def peak_memory() -> float:
-    """Return the most memory that this process has had so far, in MiB."""
-    # The system counts KiB, macOS bytes.
-    units = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / units
 
 
 def _keep_memory() -> None:

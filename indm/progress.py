@@ -14,6 +14,7 @@ import json
 import math
 import os
 import platform
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,7 +24,6 @@ from typing import Any
 from tqdm import tqdm
 
 from indm.errors import IndmError, StoppedError
-from indm.process import peak_memory
 
 FILE = "INDM_WATCH"
 # Seconds between two lines: one in the first minute, ten from the tenth minute on. A week of training writes some 20 MB.
@@ -125,6 +125,13 @@ def _plain(value: Any) -> Any:
     if not isinstance(value, float):
         return value
     return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def peak_memory() -> float:
+    """Return the most memory that this process has had so far, in MiB."""
+    # The system counts KiB, macOS bytes.
+    units = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / units
 
 
 def _memory() -> dict[str, float]:

@@ -1,6 +1,6 @@
 """The published tables of a suite, read and set as plain text."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,18 @@ TITLES = {
 }
 
 
-def read_tables(layout: Layout) -> dict[Path, pd.DataFrame]:
-    """Read the published tables of a suite, by their paths.
+def read_tables(layout: Layout, names: Iterable[str] = TITLES) -> dict[Path, pd.DataFrame]:
+    """Read published tables of a suite, by their paths.
+
+    Arguments:
+        layout: where files lie.
+        names: of the tables.
 
     Raises:
         ArtifactError: if one is missing, is not what its manifest says, or has rows of another suite.
     """
     tables, written = {}, _written(layout)
-    for name in TITLES:
+    for name in names:
         path = layout.tables / f"{name}.csv"
         if not path.is_file():
             raise ArtifactError(f"{path}: missing; make it with: {_remedy(layout)}{_others(layout)}")

@@ -98,7 +98,7 @@ def show(layout: Layout, asked: tuple[str, ...]) -> "Iterator[RenderableType]":
     """
     from rich.text import Text
 
-    tables = {path.stem: table for path, table in read_tables(layout).items()}
+    tables = {path.stem: table for path, table in read_tables(layout, asked or TITLES).items()}
     chosen = asked or tuple(name for name, table in tables.items() if len(table) and name not in ASKED_FOR)
     for name in chosen:
         yield Text(f"{name}: {TITLES[name]}", style="bold underline")
@@ -106,7 +106,8 @@ def show(layout: Layout, asked: tuple[str, ...]) -> "Iterator[RenderableType]":
         if name == "claims" and asked:
             yield from _statements(tables[name])
         yield Text()
-    others = [f"{name} ({len(table)} rows)" for name, table in tables.items() if name not in chosen]
+    rows = {name: f" ({len(table)} rows)" for name, table in tables.items()}
+    others = [name + rows.get(name, "") for name in TITLES if name not in chosen]
     if others:
         yield Text(f"Not shown: {', '.join(others)}. See one with: indm show NAME --suite {layout.suite}")
     if "claims" in chosen:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from indm.errors import ArtifactError
-from indm.process import peak_memory
+from indm.progress import peak_memory
 from indm.store.files import AGAIN, read_json
 
 CHECKOUT = Path(__file__).resolve().parents[2]

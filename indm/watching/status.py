@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 State = Literal["failed", "stopped", "no news", "running", "waiting", "done"]
 STYLES = {"failed": "bold red", "stopped": "yellow", "no news": "yellow", "running": "bold green", "done": "dim"}
+ORDER: tuple[State, ...] = ("done", "waiting", "running", "no news", "stopped", "failed")
 # Seconds without a line after which a job is not said to be running, and of its usual time between lines so many times.
 PATIENCE, TIMES = 120.0, 5.0
 REFRESH = 2.0
@@ -141,13 +142,14 @@ class Board:
         from rich.console import Group
         from rich.text import Text
 
-        said = list(self._messages(found))
+        said = list(self._messages(found, now))
         crowded = height is not None and len(found) + len(said) + 4 > height
         shown = [row for row in found if row.has_news] if crowded else found
         table = grid(COLUMNS)
         # Runs have long names.
         table.collapse_padding = True
-        for row in shown:
+        # Lowest, where a long list is looked at first: what works, and what went wrong.
+        for row in sorted(shown, key=lambda row: ORDER.index(row.state)):
             table.add_row(*_entries(row, self.suite.suite, now), style=STYLES.get(row.state))
         counts = Counter(row.state for row in found)
         summary = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
@@ -155,7 +157,7 @@ class Board:
         summary = f"{self.layout.suite_folder}: {summary}{hidden}"
         return Group(table, Text(), *map(Text, said), Text(summary, style="bold"))
 
-    def _messages(self, found: list[Row]) -> Iterator[str]:
+    def _messages(self, found: list[Row], now: float) -> Iterator[str]:
         """Yield what went wrong, and where to read more."""
         for row in found:
             log = self.layout.log(*row.job)
@@ -163,7 +165,8 @@ class Board:
             if row.state in ("failed", "stopped"):
                 yield f"{name} {row.state}: {row.lines[-1].get('error', '')}{place}"
             elif row.state == "no news":
-                yield f"{name}: killed, or its machine cannot write here{place}"
+                silent = duration(now - row.heard)
+                yield f"{name}: no news for {silent}: killed, or its machine cannot write here{place}"
         if (self.layout.suite_folder / "logs").is_dir():
             yield f"Logs: {self.layout.log('STAGE', 'RUN')}"
 
@@ -212,7 +215,7 @@ def _entries(row: Row, suite: str, now: float) -> list[str]:
         "" if row.pace is None else f"{row.pace:.2g}",
         f"{more}{duration(row.left)}" if row.state == "running" and row.left is not None else "",
         "" if saved is None else duration(now - saved),
-        f"no news for {duration(now - row.heard)}" if row.state == "no news" else row.state,
+        row.state,
     ]
 
 
