@@ -12,7 +12,7 @@ from indm.report.names import heading, name
 
 GRADES = {
     "no data": "∅",
-    "single training": "1",
+    "single training": "○",
     "shown": "✓",
     "explained by a control": "≈",
     "not separated from a control": "∼",
