@@ -32,10 +32,10 @@ def register(suite_file: Path, note: str) -> Registration:
         The entry; the one that is there, where that says the same of suite and claims.
 
     Raises:
-        ParamsError: if a file is not as committed, or if another state of it, or another note, is registered.
+        ParamsError: if the suite could not run, a file is not as committed, or another state of it, or another note, is registered.
     """
     folder = suite_file.parent
-    suite, claims = load_suite(suite_file), load_claims(folder / "claims.yaml")
+    suite, claims = load_suite(suite_file, with_data=True), load_claims(folder / "claims.yaml")
     path = folder / "registrations.yaml"
     known = load_registrations(path).suites
     for file in (*expand_suite(suite_file).files, folder / "claims.yaml"):

@@ -118,6 +118,16 @@ def test_what_is_not_committed_is_not_registered(checkout: str, name: str) -> No
     assert FILE.read_text() == "suites: {}\n"
 
 
+def test_what_could_not_run_is_not_registered(checkout: str) -> None:
+    """Of images that its dataset does not have."""
+    edit("digits-full.yaml", "nll: {batch_size", "nll: {images: 9999, batch_size")
+    commit()
+    done = register()
+    assert done.exit_code == 1
+    assert "key nll.images: found 9999" in done.stderr
+    assert load_registrations(FILE).suites == {}
+
+
 def test_a_new_suite_that_is_not_committed_is_not_registered(checkout: str) -> None:
     text = Path(SUITE).read_text().replace("suite: digits-full", "suite: another")
     Path("params/another.yaml").write_text(text)
