@@ -124,7 +124,7 @@ def test_what_could_not_run_is_not_registered(checkout: str) -> None:
     commit()
     done = register()
     assert done.exit_code == 1
-    assert "key nll.images: found 9999" in done.stderr
+    assert "key nll.images: found 9999" in str(done.exception)
     assert load_registrations(FILE).suites == {}
 
 
