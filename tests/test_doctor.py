@@ -291,7 +291,7 @@ def test_a_suite_that_is_to_be_compiled_needs_a_compiler(monkeypatch: pytest.Mon
     assert requirements(load_suite(DIGITS), Work(set(), set(), True)) == []
     assert requirements(compiled, NOTHING) == []
     assert requirements(compiled, Work(set(), set(), True)) == [
-        "compile: true, and found no C++ compiler (no-such-compiler); install one, or remove the key from the suite"
+        "compile: true, and found no C++ compiler (no-such-compiler); install it, or remove the key from the suite"
     ]
 
 

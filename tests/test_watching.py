@@ -273,6 +273,22 @@ def test_the_table_has_step_loss_pace_time_left_and_last_saving(layout: Layout) 
     assert f"{layout.suite_folder}:1failed,1running,8waiting" in text
 
 
+def test_what_failed_is_last_and_stays_on_a_crowded_screen(layout: Layout) -> None:
+    from rich.console import Console
+
+    first, *others = SUITE.runs
+    write(layout.watch("train", first), *training(20), {"event": "failed", "error": "loss nan"})
+    for run in others:
+        write(layout.watch("train", run), *training(20))
+    listed = [line.split()[0] for line in status(layout).splitlines() if line.startswith("digits-")]
+    assert listed == [*others, first]
+    screen = Console(width=100)
+    with screen.capture() as capture:
+        screen.print(board(layout).page(height=7))
+    assert first in capture.get()
+    assert others[0] not in capture.get()
+
+
 def test_watching_ends_when_all_is_done(layout: Layout) -> None:
     for name, stage in STAGES.items():
         for subject in stage.subjects(SUITE):
@@ -299,7 +315,7 @@ def test_a_crowded_screen_leaves_out_what_is_done_or_waiting(layout: Layout) -> 
     text = " ".join(capture.get().split())
     assert RUN in text
     assert OTHER not in text
-    assert "not shown: 9 done or waiting" in text
+    assert "not shown: 9 of the others" in text
 
 
 @pytest.mark.parametrize(

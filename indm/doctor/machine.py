@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ def machine(suite: "Suite | None", out: Path) -> list[Item]:
     on_cpu = suite is not None and (suite.device == "cpu" or (suite.device == "auto" and bool(gpu.gap)))
     if gpu.gap and (suite is None or suite.device != "cuda"):
         gpu = Item(gpu.name, MISSING, "torch sees none; only suites with device: cuda need one")
-    compiler = [_compiler_item()] if suite is not None and suite.compile else []
+    compiler = [compiler_item()] if suite is not None and suite.compile else []
     return [_cpu_item(suite, on_cpu), gpu, *compiler, disk_item(out)]
 
 
@@ -57,17 +58,15 @@ def disk_item(out: Path) -> Item:
 
 def needed(suite: "Suite") -> list[Item]:
     """Look for what a suite's jobs need of the machine that computes them, beside packages."""
-    return _gpus(suite) + ([_compiler_item()] if suite.compile else [])
+    return _gpus(suite) + ([compiler_item()] if suite.compile else [])
 
 
-def _compiler_item() -> Item:
-    """Look for what torch compiles with; it looks for the same names."""
-    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
-    if path := next(filter(None, map(shutil.which, names)), None):
+def compiler_item() -> Item:
+    """Look for what torch compiles with, by the name that it looks for."""
+    name = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if path := shutil.which(name):
         return Item("compiler", READY, path)
-    gap = (
-        f"compile: true, and found no C++ compiler ({', '.join(names)}); install one, or remove the key from the suite"
-    )
+    gap = f"compile: true, and found no C++ compiler ({name}); install it, or remove the key from the suite"
     return Item("compiler", MISSING, "none on PATH", gap)
 
 

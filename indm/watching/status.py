@@ -149,11 +149,14 @@ class Board:
         # Runs have long names.
         table.collapse_padding = True
         # Lowest, where a long list is looked at first: what works, and what went wrong.
-        for row in sorted(shown, key=lambda row: ORDER.index(row.state)):
+        shown = sorted(shown, key=lambda row: ORDER.index(row.state))
+        if height is not None and crowded:
+            shown = shown[-max(1, height - len(said) - 4) :]
+        for row in shown:
             table.add_row(*_entries(row, self.suite.suite, now), style=STYLES.get(row.state))
         counts = Counter(row.state for row in found)
         summary = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-        hidden = f"; not shown: {len(found) - len(shown)} done or waiting" if len(shown) < len(found) else ""
+        hidden = f"; not shown: {len(found) - len(shown)} of the others" if len(shown) < len(found) else ""
         summary = f"{self.layout.suite_folder}: {summary}{hidden}"
         return Group(table, Text(), *map(Text, said), Text(summary, style="bold"))
 

@@ -64,8 +64,8 @@ class Suite(Strict):
     compile: Annotated[
         bool,
         Field(
-            description="compile the score network for training (torch.compile): fewer calls of a GPU, another rounding, minutes "
-            "before the first step; false where it is not said"
+            description="compile the score network for training (torch.compile): fewer calls of a GPU, another rounding, and time "
+            "to compile first; false where it is not said"
         ),
     ] = False
 
