@@ -22,7 +22,7 @@ from indm.flows.base import Flow, LogDet
 from indm.flows.block import ResidualBlock
 from indm.flows.build import build_flow
 from indm.flows.convolution import adjoint, convolve
-from indm.flows.lipschitz import Bound, LinfConv2d, LipschitzConv2d, SpectralConv2d
+from indm.flows.lipschitz import BOUNDS, Bound, LinfConv2d, LipschitzConv2d, SpectralConv2d, bounded_weights
 from indm.flows.log_det import (
     Contraction,
     Series,
@@ -679,7 +679,7 @@ def dense(conv: LipschitzConv2d, size: int) -> Tensor:
     """The matrix of the bounded convolution on size x size images, one column per output entry."""
     n = conv.in_channels * size**2
     basis = torch.eye(n, dtype=conv.weight.dtype).view(n, conv.in_channels, size, size)
-    return F.conv2d(basis, conv.bounded_weight(), padding=conv.kernel_size[0] // 2).flatten(1)
+    return F.conv2d(basis, bounded_weights([conv])[0], padding=conv.kernel_size[0] // 2).flatten(1)
 
 
 @pytest.mark.parametrize(("channels_in", "channels_out", "kernel_size"), [(1, 16, 3), (16, 16, 1), (16, 1, 3)])
@@ -715,6 +715,25 @@ def test_linf_bound_is_per_output_channel() -> None:
         conv.weight.mul_(torch.tensor([0.01, 1.0, 100.0]).view(-1, 1, 1, 1))
     rows = dense(conv, 6).abs().sum(0).view(3, -1).amax(1)
     torch.testing.assert_close(rows, conv.norm().flatten().clamp(max=0.9))
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_weights_bounded_together_are_those_bounded_alone(bound: Bound) -> None:
+    """Of other shapes and other coefficients too, in the order given, with the gradients that each has alone."""
+    torch.manual_seed(0)
+    shapes: list[tuple[int, int, int, int, float]] = [(2, 4, 3, 6, 0.9), (4, 4, 1, 6, 0.9), (2, 4, 3, 6, 0.5)]
+    convs = [BOUNDS[bound](*shape).double() for shape in (*shapes, *shapes)]
+    with torch.no_grad():
+        for index, conv in enumerate(convs):
+            conv.weight.mul_(index)
+            conv.update_norms()
+    norms = [conv.norm() / conv.coefficient for conv in convs]
+    alone = [conv.weight / norm.clamp(min=1) for conv, norm in zip(convs, norms, strict=True)]
+    assert any((norm > 1).all() for norm in norms)
+    together = bounded_weights(convs)
+    torch.testing.assert_close(together, alone, atol=0, rtol=1e-15)
+    weights, probes = [conv.weight for conv in convs], [torch.randn_like(conv.weight) for conv in convs]
+    torch.testing.assert_close(*(torch.autograd.grad(found, weights, probes) for found in (together, alone)))
 
 
 @pytest.mark.parametrize("bound", [LinfConv2d, SpectralConv2d])

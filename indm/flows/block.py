@@ -8,7 +8,7 @@ References:
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -19,10 +19,13 @@ from indm.errors import ConvergenceError
 from indm.flows.activations import ACTIVATIONS, ActivationName
 from indm.flows.convolution import adjoint, convolve
 from indm.flows.kernels import Layers, branch_and_estimate
-from indm.flows.lipschitz import BOUNDS, Bound, LipschitzConv2d
+from indm.flows.lipschitz import BOUNDS, Bound, LipschitzConv2d, bounded_weights
 from indm.flows.log_det import Contraction, VectorJacobian
 
 ALL = slice(None)
+
+Bounded = Sequence[Tensor] | None
+"""Weights of a block's three convolutions, bounded already; None has the block do it."""
 
 
 class Branch(Protocol):
@@ -35,7 +38,8 @@ class Branch(Protocol):
 class ResidualBlock(nn.Module):
     """The branch g = [act] conv3 act conv1 act conv3 of one block x + g(x), with Lip(g) <= coefficient^3.
 
-    A condition h with shape (B, F) adds A h + a to every pixel in front of conv1, which leaves Lip(g) as it is.
+    A condition h with shape (B, F) adds A h + a to every pixel in front of conv1, which leaves Lip(g) as it is. A flow bounds the
+    weights of all its blocks at once, by :func:`indm.flows.lipschitz.bounded_weights`, and hands them over as ``bounded``.
 
     Arguments:
         channels: C, of the images.
@@ -74,20 +78,20 @@ class ResidualBlock(nn.Module):
         """The convolutions, in order."""
         return self.conv1, self.conv2, self.conv3
 
-    def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, h: Tensor | None = None, bounded: Bounded = None) -> Tensor:
         """Return g(x), with shape (B, C, S, S)."""
-        return self.branch(h)(x)
+        return self.branch(h, bounded)(x)
 
-    def branch(self, h: Tensor | None = None) -> Branch:
+    def branch(self, h: Tensor | None = None, bounded: Bounded = None) -> Branch:
         """Return g at the condition h, with its weights bounded once, for repeated calls."""
-        weights, shift = self._weights(h)
+        weights, shift = self._weights(h, bounded)
 
         def g(x: Tensor, samples: Tensor | slice = ALL) -> Tensor:
             return self._layers(x, weights, shift if shift is None else shift[samples])[0]
 
         return g
 
-    def linearise(self, x: Tensor, h: Tensor | None = None) -> tuple[Tensor, VectorJacobian]:
+    def linearise(self, x: Tensor, h: Tensor | None = None, bounded: Bounded = None) -> tuple[Tensor, VectorJacobian]:
         r"""Return g(x), with shape (B, C, S, S), and the product with the transposed Jacobian of g at x.
 
         .. math:: J^\top v = D_0 W_1^\top D_1 W_2^\top D_2 W_3^\top v
@@ -95,7 +99,7 @@ class ResidualBlock(nn.Module):
         with W the convolutions and D the slopes of the activations. It is made of differentiable operations, and needs no
         graph of its own.
         """
-        weights, shift = self._weights(h)
+        weights, shift = self._weights(h, bounded)
         y, found = self._layers(x, weights, shift)
         slopes = [slope() if slope else None for slope in found]
         transposed = [adjoint(weight) for weight in weights]
@@ -110,10 +114,10 @@ class ResidualBlock(nn.Module):
         return y, vjp
 
     def branch_and_estimate(
-        self, x: Tensor, h: Tensor | None, probe: Tensor, coefficients: list[float]
+        self, x: Tensor, h: Tensor | None, probe: Tensor, coefficients: list[float], bounded: Bounded = None
     ) -> tuple[Tensor, Tensor]:
         """Return g(x) and the Neumann estimate; see :func:`indm.flows.kernels.branch_and_estimate`."""
-        (w1, w2, w3), shift = self._weights(h)
+        (w1, w2, w3), shift = self._weights(h, bounded)
         b2 = self.conv2.bias[:, None].expand(-1, len(x))
         layers = Layers(
             W1=w1.flatten(1),
@@ -128,16 +132,16 @@ class ResidualBlock(nn.Module):
             layers, self.activation, leading=self.leading_activation, x=x, probe=probe, coefficients=coefficients
         )
 
-    def _weights(self, h: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
+    def _weights(self, h: Tensor | None, bounded: Bounded) -> tuple[Sequence[Tensor], Tensor | None]:
         """Return the bounded weights, and what the condition adds behind the second convolution."""
-        weights = [conv.bounded_weight() for conv in self.convs]
+        weights = bounded_weights(self.convs) if bounded is None else bounded
         if self.condition is None:
             return weights, None
         # W (x + A h + a) = W x + W (A h + a): one vector per image
         return weights, F.conv2d(self.condition(h)[:, :, None, None], weights[1])
 
     def _layers(
-        self, x: Tensor, weights: list[Tensor], shift: Tensor | None
+        self, x: Tensor, weights: Sequence[Tensor], shift: Tensor | None
     ) -> tuple[Tensor, list[Callable[[], Tensor] | None]]:
         """Return g(x), and what computes the slope in front of each convolution, ``None`` where there is no activation."""
         slopes: list[Callable[[], Tensor] | None] = []

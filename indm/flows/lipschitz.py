@@ -5,7 +5,9 @@ r"""Convolutions whose Lipschitz constant is bounded by a coefficient c < 1.
 with the norm taken in one of two senses, ``"linf"`` or ``"spectral"``. The weights below the bound stay as they are.
 """
 
-from typing import Literal
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -40,9 +42,15 @@ class LipschitzConv2d(nn.Conv2d):
         """Return the norm of the weight, differentiable: a scalar, or (K, 1, 1, 1) for one per output channel."""
         raise NotImplementedError
 
-    def bounded_weight(self) -> Tensor:
-        """Return W_c, with shape (K, C, kernel_size, kernel_size)."""
-        return self.weight / (self.norm() / self.coefficient).clamp(min=1)
+    @classmethod
+    def norms(cls, convs: Sequence[Self], weights: Tensor) -> Tensor:
+        """Return the norms of n convolutions, differentiable: (n, 1, 1, 1, 1), or (n, K, 1, 1, 1).
+
+        Arguments:
+            convs: of one shape.
+            weights: theirs, shape (n, K, C, kernel_size, kernel_size).
+        """
+        return torch.stack([conv.norm() for conv in convs])[:, None, None, None, None]
 
     @torch.no_grad()
     def scale_to_bound(self) -> None:
@@ -64,7 +72,11 @@ class LinfConv2d(LipschitzConv2d):
     dual = 1
 
     def norm(self) -> Tensor:
-        return self.weight.abs().sum(dim=(1, 2, 3), keepdim=True)
+        return self.norms([self], self.weight)
+
+    @classmethod
+    def norms(cls, convs: Sequence[Self], weights: Tensor) -> Tensor:
+        return weights.abs().sum(dim=(-3, -2, -1), keepdim=True)
 
 
 class SpectralConv2d(LipschitzConv2d):
@@ -124,6 +136,23 @@ class SpectralConv2d(LipschitzConv2d):
 
 
 BOUNDS: dict[Bound, type[LipschitzConv2d]] = {"linf": LinfConv2d, "spectral": SpectralConv2d}
+
+
+def bounded_weights(convs: Sequence[LipschitzConv2d]) -> list[Tensor]:
+    """Return W_c of each convolution, with shape (K, C, kernel_size, kernel_size).
+
+    Convolutions of one shape are bounded together, as a device is told of a few operations sooner than of many.
+    """
+    groups: dict[tuple[type, torch.Size, float], list[int]] = defaultdict(list)
+    for index, conv in enumerate(convs):
+        groups[type(conv), conv.weight.shape, conv.coefficient].append(index)
+    found: dict[int, Tensor] = {}
+    for (_, _, coefficient), indices in groups.items():
+        group = [convs[index] for index in indices]
+        weights = torch.stack([conv.weight for conv in group])
+        norms = group[0].norms(group, weights)
+        found.update(zip(indices, (weights / (norms / coefficient).clamp(min=1)).unbind(), strict=True))
+    return [found[index] for index in range(len(convs))]
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ References:
     | https://arxiv.org/abs/1811.00995
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
@@ -18,11 +19,13 @@ from indm.errors import ParamsError
 from indm.flows.activations import ActivationName
 from indm.flows.base import Flow, LogDet
 from indm.flows.block import ResidualBlock, solve_block
-from indm.flows.lipschitz import Bound
+from indm.flows.lipschitz import Bound, bounded_weights
 from indm.flows.log_det import Series, exact_log_det, roulette_coefficients, series_log_det
 from indm.flows.sources import Probe, Source, draw_probe, draw_series
 
 ESTIMATORS = ("none", "train", "exact")
+NamedBlock = tuple[str, int, ResidualBlock]
+"""Name, scale, block."""
 
 
 class ResidualFlow(Flow):
@@ -100,7 +103,7 @@ class ResidualFlow(Flow):
             for _, _, block in self.named_blocks():
                 block.scale_to_bound()
 
-    def named_blocks(self) -> Iterator[tuple[str, int, ResidualBlock]]:
+    def named_blocks(self) -> Iterator[NamedBlock]:
         """Yield (name, scale, block) in the order of the forward map."""
         for scale, blocks in enumerate(self.scales):
             for index, block in enumerate(cast(nn.ModuleList, blocks)):
@@ -115,12 +118,12 @@ class ResidualFlow(Flow):
             raise ValueError(f"log_det must be one of {ESTIMATORS} or a Series, got {log_det!r}")
         total = x.new_zeros(x.shape[0])
         series = draw_series(x, sum(self.blocks), self.roulette_mean, self.probe, generator)
-        for _, scale, block in self.named_blocks():
+        for (_, scale, block), bounded in self._bounded_blocks():
             x = self.to_scale(x, scale)
             if log_det == "none":
-                x = x + block(x, h)
+                x = x + block(x, h, bounded)
             else:
-                g, block_log_det = self._branch(block, x, h, log_det, generator, series)
+                g, block_log_det = self._branch(block, bounded, x, h, log_det, generator, series)
                 x, total = x + g, total + block_log_det
         return self.to_scale(x, 0), total
 
@@ -135,8 +138,8 @@ class ResidualFlow(Flow):
     ) -> Tensor:
         """See :meth:`Flow.inverse`; each block is solved by :func:`solve_block`."""
         self._check_shape(z)
-        for name, scale, block in reversed(list(self.named_blocks())):
-            z = solve_block(block.branch(h), self.to_scale(z, scale), name, atol, max_iterations)
+        for (name, scale, block), bounded in reversed(self._bounded_blocks()):
+            z = solve_block(block.branch(h, bounded), self.to_scale(z, scale), name, atol, max_iterations)
         return self.to_scale(z, 0)
 
     @property
@@ -158,9 +161,16 @@ class ResidualFlow(Flow):
             x = F.pixel_shuffle(x, 2)
         return x
 
+    def _bounded_blocks(self) -> list[tuple[NamedBlock, Sequence[Tensor]]]:
+        """Return the blocks in the order of the forward map, each with its bounded weights."""
+        blocks = list(self.named_blocks())
+        weights = iter(bounded_weights([conv for _, _, block in blocks for conv in block.convs]))
+        return [(named, tuple(itertools.islice(weights, len(named[2].convs)))) for named in blocks]
+
     def _branch(
         self,
         block: ResidualBlock,
+        bounded: Sequence[Tensor],
         x: Tensor,
         h: Tensor | None,
         log_det: LogDet,
@@ -171,8 +181,8 @@ class ResidualFlow(Flow):
         if log_det == "train":
             draw, probe = next(series)
             coefficients = roulette_coefficients(draw, self.exact_terms_train, self.roulette_mean)
-            return block.branch_and_estimate(x, h, probe.view(x.shape), coefficients)
-        g, vjp = block.linearise(x, h)
+            return block.branch_and_estimate(x, h, probe.view(x.shape), coefficients, bounded)
+        g, vjp = block.linearise(x, h, bounded)
         if isinstance(log_det, Series):
             tolerance = log_det.tolerance * x[0].numel() / sum(self.blocks)
             probe = draw_probe(x, self.probe, generator)
