@@ -16,7 +16,7 @@ from torch import Tensor
 
 from indm.diffusion.objectives import gaussian_nll
 from indm.errors import ConvergenceError, ParamsError
-from indm.flows import kernels, sources
+from indm.flows import kernels, lipschitz, sources
 from indm.flows.activations import ACTIVATIONS, ActivationName
 from indm.flows.base import Flow, LogDet
 from indm.flows.block import ResidualBlock
@@ -717,9 +717,13 @@ def test_linf_bound_is_per_output_channel() -> None:
     torch.testing.assert_close(rows, conv.norm().flatten().clamp(max=0.9))
 
 
+@pytest.mark.parametrize("few", [0, 50, 1000])
 @pytest.mark.parametrize("bound", BOUNDS)
-def test_weights_bounded_together_are_those_bounded_alone(bound: Bound) -> None:
+def test_weights_bounded_together_are_those_bounded_alone(
+    bound: Bound, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of other shapes and other coefficients too, in the order given, with the gradients that each has alone."""
+    monkeypatch.setattr(lipschitz, "FEW_ELEMENTS", few)
     torch.manual_seed(0)
     shapes: list[tuple[int, int, int, int, float]] = [(2, 4, 3, 6, 0.9), (4, 4, 1, 6, 0.9), (2, 4, 3, 6, 0.5)]
     convs = [BOUNDS[bound](*shape).double() for shape in (*shapes, *shapes)]

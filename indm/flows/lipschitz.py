@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 Bound = Literal["linf", "spectral"]
 
+# On a CPU, to copy weights with more elements beside each other takes longer than the calls that it saves.
+FEW_ELEMENTS = 2**14
+
 
 class LipschitzConv2d(nn.Conv2d):
     """A convolution of S x S images with zero padding that keeps their size, bounded by ``coefficient``.
@@ -141,17 +144,19 @@ BOUNDS: dict[Bound, type[LipschitzConv2d]] = {"linf": LinfConv2d, "spectral": Sp
 def bounded_weights(convs: Sequence[LipschitzConv2d]) -> list[Tensor]:
     """Return W_c of each convolution, with shape (K, C, kernel_size, kernel_size).
 
-    Convolutions of one shape are bounded together, as a device is told of a few operations sooner than of many.
+    Convolutions of one shape are bounded together, as a few calls are made sooner than many.
     """
-    groups: dict[tuple[type, torch.Size, float], list[int]] = defaultdict(list)
+    groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for index, conv in enumerate(convs):
-        groups[type(conv), conv.weight.shape, conv.coefficient].append(index)
+        alone = index if conv.weight.device.type == "cpu" and conv.weight.numel() > FEW_ELEMENTS else None
+        groups[type(conv), conv.weight.shape, conv.coefficient, alone].append(index)
     found: dict[int, Tensor] = {}
-    for (_, _, coefficient), indices in groups.items():
+    for indices in groups.values():
         group = [convs[index] for index in indices]
-        weights = torch.stack([conv.weight for conv in group])
-        norms = group[0].norms(group, weights)
-        found.update(zip(indices, (weights / (norms / coefficient).clamp(min=1)).unbind(), strict=True))
+        first = group[0]
+        weights = first.weight[None] if len(group) == 1 else torch.stack([conv.weight for conv in group])
+        bounded = weights / (first.norms(group, weights) / first.coefficient).clamp(min=1)
+        found.update(zip(indices, bounded.unbind(), strict=True))
     return [found[index] for index in range(len(convs))]
 
 
