@@ -8,7 +8,7 @@ from tests.benchmarks.scaling import hours, main
 from tests.conftest import REPOSITORY
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_page_has_the_tables_that_are_counted(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

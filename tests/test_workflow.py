@@ -114,7 +114,7 @@ def in_new_process(function: Callable[..., T], *arguments: object) -> T:
 
 
 # Of every kind of stage one; the others take a quarter of a minute each, too.
-QUICK = ("smoke", "sharded", "digits", "digits-search")
+QUICK = ("smoke", "sharded", "digits-search")
 
 
 @pytest.mark.parametrize(
