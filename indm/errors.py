@@ -19,7 +19,7 @@ class NoGpuError(IndmError):
 
 
 class ParamsError(IndmError):
-    """A suite file in ``params/`` does not follow the schema."""
+    """A suite file in ``params/`` does not follow the schema, or an argument is out of its range."""
 
 
 class DataError(IndmError):

@@ -3,6 +3,7 @@
 Images are levels, as a prepared dataset holds them: uint8, shape (N, C, H, W), from 0 to L - 1.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +16,15 @@ from torch import Generator, Tensor
 from indm.data.levels import dequantise, quantise
 from indm.diffusion.evaluation import Evaluation, likelihoods
 from indm.diffusion.generate import draw_levels
-from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model
-from indm.errors import ArtifactError, DataError
+from indm.diffusion.model import ImplicitNonlinearDiffusion, described_model, load_model
+from indm.errors import ArtifactError, DataError, ParamsError
 from indm.kept.weights import WEIGHTS_FORMAT
 from indm.progress import bar
 from indm.registry import DATASETS
 from indm.seeding import derive_seed
 from indm.shipped import WEIGHTS
-from indm.store.files import read_json, read_weights
+from indm.store.files import AGAIN, CHECKPOINT_FORMAT, file_sha256, read_json, read_spec, read_weights
+from indm.store.manifest import read_manifest
 
 CHECKPOINT = "checkpoint.safetensors"
 AVERAGED = {"score": "ema", "flow": "ema"}
@@ -89,12 +91,14 @@ class Run:
             Levels, uint8, shape (N, C, H, W), on the CPU.
 
         Raises:
+            ParamsError: if a number is not whole, or below 1.
             DivergenceError: if a pixel is not finite.
             ConvergenceError: if the flow cannot be inverted where the sampler ended.
 
         References:
             | Denoising Diffusion Probabilistic Models (Ho et al., 2020), https://arxiv.org/abs/2006.11239, equation 7
         """
+        _check_counts(count=count, steps=steps, batch_size=batch_size)
         images, _ = draw_levels(
             self.model,
             self.levels,
@@ -141,25 +145,28 @@ class Run:
         return self.model.flow(x.to(self.device), "none", generator)[0]
 
     @torch.no_grad()
-    def invert(self, latents: Tensor, *, seed: int = 0) -> Tensor:
+    def invert(self, latents: Tensor | NDArray[np.floating], *, seed: int = 0) -> Tensor:
         r"""Map latents to images, rounded to levels: what :meth:`encode` has mapped comes back.
 
         .. math:: x = h_\phi^{-1}(z), \qquad \xi = \Big\lfloor L\,\frac{x + 1}{2} \Big\rfloor
 
         Arguments:
-            latents: :math:`z`, float32, shape (N, C, H, W).
+            latents: :math:`z`, real numbers, shape (N, C, H, W).
             seed: of a flow that draws its inverse.
 
         Returns:
             Levels, uint8, shape (N, C, H, W), on the CPU.
 
         Raises:
-            DataError: if the latents have another shape.
+            DataError: if the latents have another shape, or are not real numbers.
             ConvergenceError: if the flow cannot be inverted there.
         """
-        self._check_shape("latents", latents.shape)
+        found = torch.as_tensor(latents)
+        self._check_shape("latents", found.shape)
+        if not found.is_floating_point():
+            raise DataError(f"latents: found {found.dtype}, expected real numbers, as float32")
         generator = Generator().manual_seed(derive_seed("invert", seed))
-        x = self.model.flow.inverse(latents.to(self.device, torch.float32), generator=generator)
+        x = self.model.flow.inverse(found.to(self.device, torch.float32), generator=generator)
         return quantise(x, self.levels, self.model.centered).cpu()
 
     def likelihood(
@@ -190,6 +197,7 @@ class Run:
             NLL and NELBO of each image, in bits/dim.
 
         Raises:
+            ParamsError: if a number of draws, steps or images is not whole, or below 1, or the tolerance is not above 0.
             DataError: if the images have another shape, type or range.
             DivergenceError: if a number is not finite.
 
@@ -197,6 +205,11 @@ class Run:
             | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
             | https://arxiv.org/abs/2205.13699, section 3 and theorem 1
         """
+        _check_counts(time_draws=time_draws, ode_steps=ode_steps, batch_size=batch_size)
+        if log_det_tolerance is not None and not 0 < log_det_tolerance < math.inf:
+            raise ParamsError(
+                f"log_det_tolerance: found {log_det_tolerance}, expected a number above 0, or None: exact"
+            )
         seed = self.seed if seed is None else seed
         evaluation = Evaluation(
             batch_size=batch_size,
@@ -263,8 +276,10 @@ def _device(name: str) -> torch.device:
     """Return the device of a name, if this machine has it."""
     try:
         found = torch.device(name)
-    except RuntimeError:
-        raise DataError(f"device: found {name!r}, expected one that torch knows, as cpu or cuda") from None
+    except (RuntimeError, TypeError):
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
+        raise DataError(f"device: found {name!r}, expected cpu, or cuda with or without a number")
     if found.type == "cuda" and not torch.cuda.is_available():
         raise DataError(f"device {name}: torch sees no GPU, expected one; take cpu")
     return found
@@ -283,23 +298,32 @@ def _place(run: str | Path) -> Path:
 
 def _trained(folder: Path) -> tuple[str, ImplicitNonlinearDiffusion]:
     """Load the checkpoint of the user's own run, with the weights of its samples, or averaged ones if there are no samples."""
-    samples = folder / "samples.json"
-    used = read_json(samples)["weights"] if samples.is_file() else {}
-    # A flow without parameters has no weights.
-    weights = AVERAGED | {network: kind for network, kind in used.items() if kind}
-    return folder.resolve().name, load_model(folder / CHECKPOINT, torch.device("cpu"), weights)
+    name, path = folder.resolve().name, folder / CHECKPOINT
+    if (found := read_spec(path, CHECKPOINT_FORMAT).get("run")) != name:
+        raise ArtifactError(f"{path}: found the checkpoint of run {found!r}, expected that of {name!r}; {AGAIN}")
+    if (manifest := folder / "manifest/train.json").is_file():
+        outputs = read_manifest(manifest).outputs
+        expected = next((sha256 for file, sha256 in outputs.items() if Path(file).name == CHECKPOINT), "none")
+        if (sha256 := file_sha256(path)) != expected:
+            raise ArtifactError(
+                f"{path}: found SHA-256 {sha256[:12]}, expected {expected[:12]} by {manifest}: damaged, or of another training; "
+                f"{AGAIN}"
+            )
+    return name, load_model(path, torch.device("cpu"), AVERAGED | _drawn_with(folder / "samples.json"))
+
+
+def _drawn_with(path: Path) -> dict[str, str]:
+    """Read which weights samples were drawn with, if there are samples; a flow without parameters has none."""
+    used = read_json(path).get("weights") if path.is_file() else {}
+    if not isinstance(used, dict) or not {str(kind) for kind in used.values()} <= {"ema", "raw", "None"}:
+        raise ArtifactError(f"{path}: found weights {used!r}, expected ema or raw of score and flow; {AGAIN}")
+    return {network: kind for network, kind in used.items() if kind}
 
 
 def _published(path: Path) -> tuple[str, ImplicitNonlinearDiffusion]:
     """Load the averaged weights that were published of a run."""
     tensors, spec = read_weights(path, WEIGHTS_FORMAT)
-    model = ImplicitNonlinearDiffusion(spec["model"])
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        words = " ".join(str(error).split())
-        raise ArtifactError(f"{path}: weights do not fit the model that it describes: {words}") from None
-    return spec["run"], model
+    return str(spec.get("run")), described_model(path, spec, tensors)
 
 
 def _dataset_and_seed(path: Path, name: str) -> tuple[str, int]:
@@ -308,6 +332,13 @@ def _dataset_and_seed(path: Path, name: str) -> tuple[str, int]:
     if found is None:
         raise ArtifactError(f"{path}: found run {name!r}; expected <dataset>-...-s<seed>, of: {', '.join(DATASETS)}")
     return found[1], int(found[2])
+
+
+def _check_counts(**counts: int) -> None:
+    """Check that numbers are whole, and at least 1."""
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
+            raise ParamsError(f"{name}: found {count!r}, expected a whole number of at least 1")
 
 
 def _mean(values: Tensor) -> str:

@@ -5,25 +5,30 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 
 import indm
 from indm.data.levels import to_uint8
 from indm.diffusion.model import ImplicitNonlinearDiffusion
-from indm.errors import ArtifactError, DataError
+from indm.errors import ArtifactError, DataError, ParamsError
+from indm.kept.weights import WEIGHTS_FORMAT
 from indm.library import Run
 from indm.registry import DATASETS
 from indm.shipped import WEIGHTS
-from indm.store.files import CHECKPOINT_FORMAT, write_json, write_weights
+from indm.store.files import CHECKPOINT_FORMAT, read_weights, write_json, write_weights
+from indm.store.manifest import Manifest, write_manifest
 from tests.conftest import REPOSITORY
 
 PUBLISHED = REPOSITORY / "docs/results/digits"
+FIRST = "noise.network.conv_in.weight"
 INDM, DDPMPP = "digits-vp-indm-nll-s4", "digits-vp-ddpmpp-nll-s4"
 
 
@@ -129,6 +134,76 @@ def test_a_run_of_ones_own_has_the_weights_of_its_samples(run: Run, folder: Path
     assert weights(own.model, "flow") == 0
 
 
+def test_a_checkpoint_of_another_run_or_another_training_is_refused(run: Run, folder: Path) -> None:
+    other = folder.with_name("digits-vp-indm-nll-s5")
+    shutil.copytree(folder, other)
+    checkpoint = other / "checkpoint.safetensors"
+    with pytest.raises(ArtifactError, match=f"^{checkpoint}: found the checkpoint of run '{INDM}', expected that of '"):
+        indm.load_run(other)
+    outputs = {f"results/digits/runs/{INDM}/checkpoint.safetensors": "0" * 64}
+    write_manifest(folder / "manifest/train.json", Manifest("train", "digits", INDM, {}, {}, outputs))
+    with pytest.raises(
+        ArtifactError, match=r"found SHA-256 [0-9a-f]{12}, expected 000000000000 by .*manifest/train.json"
+    ):
+        indm.load_run(folder)
+
+
+@pytest.mark.parametrize("content", [{}, {"weights": 5}, {"weights": {"score": "best"}}, {"weights": None}])
+def test_samples_that_do_not_say_their_weights_are_named(folder: Path, content: dict[str, Any]) -> None:
+    write_json(folder / "samples.json", content)
+    with pytest.raises(ArtifactError, match=r"samples.json: found weights .*, expected ema or raw of score and flow"):
+        indm.load_run(folder)
+
+
+def renamed(spec: dict[str, Any]) -> None:
+    spec["model"]["flow"]["name"] = "nosuch"
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda tensors, _: next(iter(tensors.values())).fill_(np.nan), "numbers that are not finite"),
+        (lambda tensors, _: tensors.update({FIRST: tensors[FIRST].int()}), "found torch.int32, expected torch.float32"),
+        (lambda tensors, _: tensors.pop(FIRST), "weights do not fit the model that it describes: .*Missing key"),
+        (lambda _, spec: spec.pop("model"), "describes no model that this version can build (KeyError('model'))"),
+        (lambda _, spec: spec.update(model={}), "describes no model that this version can build"),
+        (lambda _, spec: renamed(spec), "describes no model that this version can build"),
+        (lambda _, spec: spec.pop("run"), "found run 'None'; expected <dataset>-...-s<seed>"),
+        (lambda _, spec: spec.update(run=5), "found run '5'; expected <dataset>-...-s<seed>"),
+    ],
+)
+def test_published_weights_that_are_damaged_are_named(damage: Any, words: str, tmp_path: Path) -> None:
+    tensors, spec = read_weights(WEIGHTS / f"digits/{INDM}.safetensors", WEIGHTS_FORMAT)
+    damage(tensors, spec)
+    path = tmp_path / "weights.safetensors"
+    write_weights(path, tensors, {key: value for key, value in spec.items() if key != "format"}, WEIGHTS_FORMAT)
+    with pytest.raises(ArtifactError, match=f"^{path}: .*{words if '.*' in words else re.escape(words)}"):
+        indm.load_run(path)
+
+
+@pytest.mark.parametrize("metadata", ["[]", "3", "null"])
+def test_weights_that_say_nothing_of_themselves_are_named(metadata: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file({"a": torch.zeros(1)}, path, metadata={"indm": metadata})
+    with pytest.raises(ArtifactError, match=f"^{path}: found format None, expected 'indm-weights-1'"):
+        indm.load_run(path)
+
+
+def test_numbers_that_are_none_are_refused(run: Run) -> None:
+    images = digits(2)
+    wrong: Any
+    for wrong in (0, -1, 1.5, True):
+        for name in ("count", "steps", "batch_size"):
+            with pytest.raises(ParamsError, match=f"^{name}: found {wrong}, expected a whole number of at least 1$"):
+                run.sample(**dict[str, Any]({"count": 1, name: wrong}))
+        for name in ("time_draws", "ode_steps", "batch_size"):
+            with pytest.raises(ParamsError, match=f"^{name}: found {wrong}, expected a whole number of at least 1$"):
+                run.likelihood(images, **dict[str, Any]({name: wrong}))
+    for tolerance in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(ParamsError, match=f"^log_det_tolerance: found {tolerance}, expected a number above 0"):
+            run.likelihood(images, log_det_tolerance=tolerance)
+
+
 def test_a_file_of_weights_is_loaded_by_its_path(run: Run, tmp_path: Path) -> None:
     copy = tmp_path / "weights.safetensors"
     shutil.copy(WEIGHTS / f"digits/{INDM}.safetensors", copy)
@@ -146,7 +221,10 @@ def test_an_unknown_run_is_named_with_those_that_are_there(folder: Path) -> None
     assert str(error.value).startswith(f"{other}: found no such run; in {folder.parent}: {INDM}; with this package")
 
 
-@pytest.mark.parametrize(("device", "words"), [("gpu", "expected one that torch knows"), ("cuda", "torch sees no GPU")])
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [("gpu", "expected cpu, or cuda"), ("meta", "expected cpu, or cuda"), ("cuda", "torch sees no GPU")],
+)
 def test_a_device_that_is_not_there_is_named(device: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DataError, match=f"device.*{device}.*{words}"):
@@ -185,3 +263,5 @@ def test_images_of_another_shape_or_range_are_refused(run: Run, images: Tensor, 
 def test_latents_of_another_shape_are_refused(run: Run) -> None:
     with pytest.raises(DataError, match=re.escape("latents: found shape (2, 64); ")):
         run.invert(torch.zeros(2, 64))
+    with pytest.raises(DataError, match=re.escape("latents: found torch.complex64, expected real numbers")):
+        run.invert(torch.zeros(2, 1, 8, 8, dtype=torch.complex64))

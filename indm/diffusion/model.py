@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from indm.diffusion.learned_range import LearnedRange
 from indm.diffusion.noise import NoiseModel
 from indm.diffusion.sde import SDE, build_sde
-from indm.errors import ArtifactError
+from indm.errors import ArtifactError, IndmError
 from indm.flows.build import build_flow
 from indm.networks.build import build_network
 from indm.store.checks import check_finite
-from indm.store.files import CHECKPOINT_FORMAT, SNAPSHOTS_FORMAT, read_weights
+from indm.store.files import AGAIN, CHECKPOINT_FORMAT, SNAPSHOTS_FORMAT, read_weights
 
 
 class ImplicitNonlinearDiffusion(nn.Module):
@@ -84,21 +84,45 @@ def load_model(
         ArtifactError: if the file is missing, damaged, foreign, or does not fit its own description, or a weight is not finite.
     """
     tensors, spec = read_weights(path, CHECKPOINT_FORMAT if step is None else SNAPSHOTS_FORMAT)
-    model = ImplicitNonlinearDiffusion(spec["model"])
     place = "" if step is None else f"{step}."
     state: dict[str, Tensor] = {
         f"{module}.{key}": tensor
         for module, kind in (("noise", weights["score"]), ("flow", weights["flow"]))
         for key, tensor in below(tensors, f"{place}{kind}.{module}").items()
     }
+    return described_model(path, spec, state).to(device).eval().requires_grad_(False)
+
+
+def described_model(path: Path, spec: Mapping[str, Any], state: Mapping[str, Tensor]) -> ImplicitNonlinearDiffusion:
+    """Build the model that a file describes, with the file's weights.
+
+    Arguments:
+        path: the file, for the message.
+        spec: what the file says of itself; ``model`` is the specification of :class:`ImplicitNonlinearDiffusion`.
+        state: the weights, by their names in the model.
+
+    Returns:
+        The model.
+
+    Raises:
+        ArtifactError: if the file describes no model, or other weights than it has, or a weight is not finite.
+    """
     check_finite(path, state)
+    try:
+        model = ImplicitNonlinearDiffusion(spec["model"])
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, IndmError) as error:
+        raise ArtifactError(f"{path}: describes no model that this version can build ({error!r}); {AGAIN}") from None
+    expected = model.state_dict()
+    if odd := [name for name, tensor in state.items() if name in expected and tensor.dtype != expected[name].dtype]:
+        raise ArtifactError(
+            f"{path}: {odd[0]}: found {state[odd[0]].dtype}, expected {expected[odd[0]].dtype}; {AGAIN}"
+        )
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise ArtifactError(
-            f"{path}: weights do not fit the model it describes: {' '.join(str(error).split())}"
-        ) from None
-    return model.to(device).eval().requires_grad_(False)
+        words = " ".join(str(error).split())
+        raise ArtifactError(f"{path}: weights do not fit the model that it describes: {words}; {AGAIN}") from None
+    return model
 
 
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

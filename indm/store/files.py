@@ -175,15 +175,16 @@ def read_spec(path: Path, kind: str) -> dict[str, Any]:
     _require(path)
     try:
         with safe_open(path, framework="pt") as file:
-            spec: dict[str, Any] = json.loads((file.metadata() or {}).get("indm", "{}"))
+            spec = json.loads((file.metadata() or {}).get("indm", "{}"))
     except (SafetensorError, ValueError, RecursionError, OSError) as error:
         raise ArtifactError(f"{path}: not a safetensors file ({error}); {AGAIN}") from None
-    if spec.get("format") != kind:
+    found = spec.get("format") if isinstance(spec, dict) else None
+    if found != kind:
         raise ArtifactError(
-            f"{path}: found format {spec.get('format')!r}, expected {kind!r}: made by another version of this package, "
+            f"{path}: found format {found!r}, expected {kind!r}: made by another version of this package, "
             f"or by another program; {AGAIN}"
         )
-    return spec
+    return dict(spec)
 
 
 def refuse_link(folder: Path) -> None:
