@@ -331,20 +331,44 @@ def test_a_bound_is_a_baseline() -> None:
     assert graded(values, baseline={"value": 1.9}, controls=[])["grade"] == CONTRADICTED
 
 
-def test_transform_and_range_of_x() -> None:
-    """Over the steps that both arms have, 4 and 8 of those up to 16, in relative terms; 2 is the treatment's alone."""
-    rows = [
-        {"model": model, "variant": "", "seed": seed, "x": float(x), "value": value * 1000 / x}
-        for seed in range(3)
-        for model, steps, value in (("indm", (2, 4, 8, 64), 1.0), ("ddpmpp", (4, 8, 64), np.e))
-        for x in steps
-    ]
+def swept(numbers: dict[tuple[str, int], float], seeds: int = 3) -> pd.DataFrame:
+    """Lay out an FID for each model and number of steps, the same for all seeds."""
     same = {"dataset": "digits", "sde": "vp", "objective": "nll", "stage": "sweep", "metric": "fid", "sampler": "ode"}
-    values = pd.DataFrame([same | row for row in rows], columns=VALUE_COLUMNS)
-    metric = {"stage": "sweep", "name": "fid", "sampler": None, "x": [1.0, 16.0], "transform": "log"}
-    row = graded(values, metric=metric, controls=[])
+    rows = [
+        {"model": model, "variant": "", "seed": seed, "x": float(steps), "value": value}
+        for seed in range(seeds)
+        for (model, steps), value in numbers.items()
+    ]
+    return pd.DataFrame([same | row for row in rows], columns=VALUE_COLUMNS)
+
+
+FEW_STEPS = {"stage": "sweep", "name": "fid", "sampler": None, "x": [1.0, 16.0], "transform": "log"}
+
+
+def test_transform_and_range_of_x() -> None:
+    """Over the steps up to 16, in relative terms."""
+    numbers = {(model, x): fid * 1000 / x for model, fid in (("indm", 1.0), ("ddpmpp", np.e)) for x in (4, 8, 64)}
+    row = graded(swept(numbers), metric=FEW_STEPS, controls=[])
     assert row["effect"] == pytest.approx(1.0)
     assert (row["grade"], row["metric"]) == (SHOWN, "sweep, fid, x 1 to 16, log")
+
+
+@pytest.mark.parametrize(
+    ("model", "seeds", "name"),
+    [("indm", [0], "treatment"), ("indm", [0, 1, 2], "treatment"), ("ddpmpp", [1, 2], "baseline")],
+)
+def test_a_model_is_not_judged_only_where_it_does_not_fail(model: str, seeds: list[int], name: str) -> None:
+    """At 4 steps INDM is worse; where one arm has no number there, the other steps alone would show the claim."""
+    values = swept({("indm", 4): 40.0, ("indm", 16): 2.0, ("ddpmpp", 4): 20.0, ("ddpmpp", 16): 3.0})
+    assert graded(values, metric=FEW_STEPS, controls=[])["grade"] == CONTRADICTED
+    failed = (values["model"] == model) & values["seed"].isin(seeds) & (values["x"] == 4.0)
+    row = graded(values[~failed], metric=FEW_STEPS, controls=[], family="primary")
+    assert row["grade"] == INCONCLUSIVE
+    assert row["reason"] == (
+        f"some cells have no number, and are left out: {name}, ode, 4 steps ({len(seeds)} of 3 seeds)"
+    )
+    assert pd.isna(row["p"])
+    assert pd.isna(row["repeatability"])
 
 
 @pytest.mark.parametrize("n", [3, 5, 12])

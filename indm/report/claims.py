@@ -6,7 +6,16 @@ import numpy as np
 import pandas as pd
 
 from indm.report.differences import PLACE, Comparison
-from indm.report.grades import NO_DATA, REPEATABLE, control_intervals, grade, holm, holm_tail, repeatability
+from indm.report.grades import (
+    INCONCLUSIVE,
+    NO_DATA,
+    REPEATABLE,
+    control_intervals,
+    grade,
+    holm,
+    holm_tail,
+    repeatability,
+)
 from indm.report.intervals import FEWEST_SEEDS, TAIL, Interval, estimate, interval, method, p_value
 from indm.suite.claims import Arm, Bound, Claim
 
@@ -114,7 +123,7 @@ def _effects(compared: Comparison, many: int) -> list[dict[str, Any]]:
 
 
 def claim_p(compared: Comparison) -> float | None:
-    """Return the p-value of a claim, none where it cannot be shown for want of seeds or controls.
+    """Return the p-value of a claim, none where it cannot be shown for want of seeds, controls or cells.
 
     It is that of the intersection-union test: the largest of those against the baseline, whose effect is by hypothesis at most the
     smallest effect, and against every control, whose effect is by hypothesis at most 0.
@@ -123,7 +132,7 @@ def claim_p(compared: Comparison) -> float | None:
         | Statistical Inference (Casella & Berger, 2002), section 8.3.3
     """
     controls = [*compared.controls.values()]
-    if compared.absent or min(map(len, [compared.against, *controls])) < FEWEST_SEEDS:
+    if compared.absent or compared.failed or min(map(len, [compared.against, *controls])) < FEWEST_SEEDS:
         return None
     against = p_value(estimate(compared.against), compared.claim.smallest_effect)
     return float(max([against, *(p_value(estimate(control), 0.0) for control in controls)]))
@@ -147,6 +156,9 @@ def _graded(compared: Comparison, p_adjusted: float | None, tail: float, many: i
     if against.n == 0:
         positive = ", both with numbers above 0, whose log is taken" if claim.metric.transform == "log" else ""
         return row | {"grade": verdict.grade, "reason": verdict.reason + positive}
+    if compared.failed and against.n >= FEWEST_SEEDS:
+        reason = f"some cells have no number, and are left out: {'; '.join(compared.failed)}"
+        return row | against._asdict() | {"grade": INCONCLUSIVE, "reason": reason, "test": method(against)}
     reason = verdict.reason + _impossible(compared)
     row |= against._asdict() | {"grade": verdict.grade, "reason": reason, "control": verdict.control}
     row |= {"test": method(against), "p_adjusted": p_adjusted}

@@ -63,6 +63,8 @@ class Comparison:
         against: differences from the baseline, shape (S,) or (S, I); empty where no seed is shared.
         controls: differences from each control that has runs, by its name and the variant chosen.
         absent: controls that have no run here.
+        failed: cells of a sweep that one of the arms has and another lacks, in words: an arm that fails where sampling is
+            hardest would be compared where it does not.
     """
 
     claim: Claim
@@ -71,6 +73,7 @@ class Comparison:
     against: Numbers = field(default_factory=lambda: np.empty(0))
     controls: Mapping[str, Numbers] = field(default_factory=dict)
     absent: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
 
 
 def compare(values: pd.DataFrame, images: pd.DataFrame, claims: Claims) -> list[Comparison]:
@@ -108,15 +111,36 @@ def _at(
     """Compare at one dataset, SDE and objective, by the numbers found of the claim's metric."""
     treated = _numbers(found, claim.metric, place, claim.treatment)
     absent = [name for name in claim.controls if not _has_run(tables.values, controls[name], place, claim.metric)]
-    controlled: dict[str, Numbers] = {}
+    others: dict[str, pd.DataFrame] = {}
     for name in (name for name in claim.controls if name not in absent):
         control = controls[name]
         arm = _choose(tables, control, place)
         chosen = f"{name} ({arm.variant})" if arm and control.choose_by else name
         sampled = _sampled(tables, claim.metric, control.sampler) if control.sampler else found
-        controlled[chosen] = _differences(treated, sampled, claim, place, arm) if arm else np.empty(0)
-    against = _differences(treated, found, claim, place, claim.baseline)
-    return Comparison(claim, place, True, against, controlled, absent)
+        others[chosen] = _compared(treated, sampled, claim, place, arm) if arm else treated[:0]
+    baseline = _compared(treated, found, claim, place, claim.baseline)
+    return Comparison(
+        claim,
+        place,
+        True,
+        _differences(treated, baseline, claim),
+        {name: _differences(treated, other, claim) for name, other in others.items()},
+        absent,
+        _failed(claim.metric, {"treatment": treated, "baseline": baseline, **others}),
+    )
+
+
+def _failed(metric: Metric, arms: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Name the cells of a sweep that one of the arms has and another lacks, for some seed or for all."""
+    if metric.stage != "sweep":
+        return []
+    cells = list(dict.fromkeys(cell for arm in arms.values() for cell in arm.columns))
+    return [
+        f"{name}, {sampler}, {x:g} steps ({missing} of {len(arm)} seeds)"
+        for name, arm in arms.items()
+        for sampler, x, image in cells
+        if (missing := len(arm) - (arm[sampler, x, image].count() if (sampler, x, image) in arm else 0))
+    ]
 
 
 def _has_run(values: pd.DataFrame, control: Control, place: Mapping[str, str], metric: Metric) -> bool:
@@ -167,24 +191,25 @@ def _sampled(tables: Tables, metric: Metric, sampler: str) -> pd.DataFrame:
     return pd.concat([found.assign(sampler=name) for name in own])
 
 
-def _differences(
+def _compared(
     treated: pd.DataFrame, found: pd.DataFrame, claim: Claim, place: Mapping[str, str], other: Arm | Bound
-) -> Numbers:
+) -> pd.DataFrame:
+    """Lay out the numbers of the arm that is compared, among those found, in the columns of the treatment's."""
+    if isinstance(other, Bound):
+        return treated * 0 + TRANSFORMS[claim.metric.transform][0](other.value)
+    compared = _numbers(found, claim.metric, place, other)
+    by_shares = claim.metric.stage == "curve" and isinstance(claim.metric.x, list)
+    return _at_shares_of(treated, compared) if by_shares else compared
+
+
+def _differences(treated: pd.DataFrame, compared: pd.DataFrame, claim: Claim) -> Numbers:
     """Subtract, seed by seed, the mean over the samplers and x that both arms have: shape (S,), or (S, I) of images.
 
     Arguments:
         treated: the treatment's numbers, laid out.
-        found: the numbers that those of the other arm are among.
+        compared: those of the other arm.
         claim: the claim.
-        place: the dataset, SDE and objective.
-        other: the arm that is compared.
     """
-    if isinstance(other, Bound):
-        compared = treated * 0 + TRANSFORMS[claim.metric.transform][0](other.value)
-    else:
-        compared = _numbers(found, claim.metric, place, other)
-        if claim.metric.stage == "curve" and isinstance(claim.metric.x, list):
-            compared = _at_shares_of(treated, compared)
     seeds, columns = treated.index.intersection(compared.index), treated.columns.intersection(compared.columns)
     if len(seeds) == 0 or len(columns) == 0:
         return np.empty(0)
