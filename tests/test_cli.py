@@ -168,6 +168,22 @@ def write_tables(out: Path, suite: str, fid: float) -> None:
     write_manifest_of(out, suite)
 
 
+def test_show_says_which_steps_do_not_fit_and_keeps_the_last(tmp_path: Path) -> None:
+    write_tables(tmp_path, "digits", fid=1.0)
+    path = tmp_path / "digits/tables/learning_curve.csv"
+    table = pd.read_csv(path)
+    first = table[table["step"] == table["step"].min()]
+    steps = [1000 * number for number in range(1, 13)]
+    pd.concat([first.assign(step=step) for step in steps]).to_csv(path, index=False)
+    write_manifest_of(tmp_path, "digits")
+    text = call("show", "learning_curve", "--out", str(tmp_path)).output
+    (left_out,) = re.findall(r"^Left out for want of width: ([^.]+)\.", text, flags=re.MULTILINE)
+    missing = [int(word) for word in re.findall(r"\d+", left_out)]
+    assert missing
+    assert missing == steps[: len(missing)]
+    assert all(f"step {step}" in text for step in steps[len(missing) :])
+
+
 def write_manifest_of(out: Path, suite: str) -> None:
     tables = out / suite / "tables"
     outputs = {f"results/{suite}/tables/{path.name}": file_sha256(path) for path in tables.glob("*.csv")}

@@ -249,7 +249,7 @@ def description(svg: bytes) -> str:
 def test_every_figure_names_its_error_bars_in_words(drawn: dict[str, bytes]) -> None:
     named = {name: description(svg) for name, svg in drawn.items()}
     # The protocol is examined on one run.
-    assert named.pop("protocol") == "Error bars: 95 % interval over images, of one run."
+    assert named.pop("protocol") == "Error bars: one standard error over images, of one run."
     # A trial is one training.
     assert named.pop("tuning") == "Error bars: one standard error over images."
     bars = "Error bars: 95 % interval of the mean over 3 seeds (Student t)."
@@ -343,14 +343,14 @@ def test_an_effect_stands_at_its_multiple_of_the_smallest_one(tables: Path) -> N
     assert "0.052 [0.019, 0.085] bits/dim; shown" in [text.get_text() for text in sized.texts]
 
 
-def test_the_protocol_has_intervals_over_images_and_no_row_of_itself(tables: Path) -> None:
+def test_the_protocol_has_errors_over_images_and_no_row_of_itself(tables: Path) -> None:
     table = pd.read_csv(tables / "protocol.csv", dtype={"setting": str})
     itself = table.iloc[:1].assign(factor="base", setting="suite", difference=0.0, difference_image_se=0.0)
     figure = FIGURES["protocol"].draw(pd.concat([itself, table]))
     assert next(label.get_text() for label in figure.axes[0].get_yticklabels()) == "images, 250"
     low, high = bars(figure)[0]
     assert (low + high) / 2 == pytest.approx(table["difference"][0])
-    assert high - low == pytest.approx(2 * 1.96 * 0.03)
+    assert high - low == pytest.approx(2 * 0.03)
 
 
 def test_every_axis_says_what_it_measures(tables: Path) -> None:

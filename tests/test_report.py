@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,8 @@ from indm.store.layout import Layout
 from tests.conftest import REPOSITORY
 
 PUBLISHED = read_published(REPOSITORY / "params" / "published.csv")
-EXTRACTORS = {"fashion-mnist": "fashion-cnn", "digits": "digits-cnn", "cifar10": "inception-v3-compat"}
+INCEPTION = "inception-v3-compat"
+EXTRACTORS = {"fashion-mnist": "fashion-cnn", "digits": "digits-cnn", "cifar10": INCEPTION, "celeba64": INCEPTION}
 FIDS = {"fid_se": 0.5, "kid": 0.1, "kid_se": 0.01}
 CELL_OF_DDPMPP = {"dataset": "digits", "sde": "vp", "model": "ddpmpp", "variant": "", "objective": "fid"}
 FLOORS = {
@@ -141,8 +143,9 @@ def test_published_number_only_beside_its_own_dataset(tmp_path: Path) -> None:
     cifar = fid_table(written(tmp_path, [{"dataset": "cifar10"}]), PUBLISHED).iloc[0]
     assert cifar["published_fid"] == 2.55
     assert cifar["published_source"] == "arXiv:2011.13456, score_sde_pytorch README checkpoint table"
-    ode = fid_table(written(tmp_path, [{"dataset": "cifar10", "sampler": "ode"}]), PUBLISHED).iloc[0]
-    assert ode["published_fid"] == 3.93
+    for sampler in ("ode", "ode_heun", "dpm_solver_pp_2m"):
+        ode = fid_table(written(tmp_path / sampler, [{"dataset": "cifar10", "sampler": sampler}]), PUBLISHED).iloc[0]
+        assert ode["published_fid"] == 3.93
 
 
 @pytest.mark.parametrize("extractor", ["inception-v3-random", "digits-cnn"])
@@ -151,6 +154,16 @@ def test_published_number_only_beside_its_own_extractor(tmp_path: Path, extracto
     assert row["extractor"] == extractor
     assert pd.isna(row["published_fid"])
     assert pd.isna(row["published_source"])
+
+
+def test_published_number_of_another_extractor_is_not_beside_ours(tmp_path: Path) -> None:
+    """The published FID of CelebA is of clean-FID, edited."""
+    cell = {"dataset": "celeba64", "sde": "ve", "model": "indm", "objective": "fid"}
+    published = PUBLISHED[np.logical_and.reduce([PUBLISHED[key] == value for key, value in cell.items()])]
+    assert published["extractor"].tolist() == ["clean-fid-edited"]
+    row = fid_table(written(tmp_path, [cell]), PUBLISHED).iloc[0]
+    assert row["extractor"] == INCEPTION
+    assert pd.isna(row["published_fid"])
 
 
 def test_record_that_names_no_sde_is_not_claimed_for_one(tmp_path: Path) -> None:
@@ -183,6 +196,16 @@ def test_impossible_cells_of_a_sweep_stay_with_their_reason(tmp_path: Path) -> N
     assert table["fid_image_se"].tolist()[0] == 1.0
     assert np.isnan(table["fid"].iloc[1])
     assert table["skip"].tolist() == ["", "beta / N > 1"]
+
+
+def test_a_cell_that_some_seeds_lack_says_of_how_many_it_is(tmp_path: Path) -> None:
+    """Whichever seed comes first."""
+    there = written(tmp_path, [{}], sweep=SWEEP).sweep.iloc[:1]
+    lacking = there.assign(seed=1, fid=np.nan, num_samples=np.nan, skip="diverged")
+    for rows in ([there, lacking], [lacking, there]):
+        (found,) = records(discretization_table(cast(Results, SimpleNamespace(suite="s", sweep=pd.concat(rows)))))
+        assert (found["fid"], found["seeds"], found["num_samples"]) == (20.0, 1, 500)
+        assert found["skip"] == "1 of 2 seeds: diverged"
 
 
 def test_learning_curve_has_steps_and_flops(tmp_path: Path) -> None:

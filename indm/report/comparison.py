@@ -100,6 +100,7 @@ def _best(number: Result, table: pd.DataFrame) -> list[dict[str, Any]]:
             "protocol_differences": "; ".join(
                 [
                     f"model: ours {names(*(str(row[key]) for key in ('model', 'variant', 'sde', 'objective')))}, the lowest",
+                    *(_differs("extractor", row["extractor"], number["extractor"]) if metric != "nll" else []),
                     *_differs("images", row["num_samples" if metric != "nll" else "images"], number["num_samples"]),
                 ]
             ),

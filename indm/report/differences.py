@@ -134,12 +134,16 @@ def _failed(metric: Metric, arms: Mapping[str, pd.DataFrame]) -> list[str]:
     """Name the cells of a sweep that one of the arms has and another lacks, for some seed or for all."""
     if metric.stage != "sweep":
         return []
-    cells = list(dict.fromkeys(cell for arm in arms.values() for cell in arm.columns))
-    return [
-        f"{name}, {sampler}, {x:g} steps ({missing} of {len(arm)} seeds)"
+    cells: dict[Any, None] = dict.fromkeys(cell for arm in arms.values() for cell in arm.columns)
+    missing = {
+        (name, cell): len(arm) - (arm[cell].count() if cell in arm else 0)
         for name, arm in arms.items()
-        for sampler, x, image in cells
-        if (missing := len(arm) - (arm[sampler, x, image].count() if (sampler, x, image) in arm else 0))
+        for cell in cells
+    }
+    return [
+        f"{name}, {sampler}, {x:g} steps ({count} of {len(arms[name])} seeds)"
+        for (name, (sampler, x, _)), count in missing.items()
+        if count
     ]
 
 

@@ -22,8 +22,6 @@ TEXTS += ["family", "grade", "factor"]
 OF_CONTROL = ("control", "control_effect", "control_low", "control_high")
 # The row of the table that the others deviate from.
 BASE = "base"
-# Half a 95 % interval, in standard errors of a mean over many images.
-NORMAL = 1.96
 
 
 @dataclass(frozen=True)
@@ -62,13 +60,13 @@ def protocol(table: pd.DataFrame) -> Figure:
     panels = list(table[table["factor"] != BASE].dropna(subset=["difference"]).groupby("dataset", sort=False))
     figure, axes = stacked(panels)
     for axis, (_, part) in zip(axes, panels, strict=True):
-        bars = NORMAL * part["difference_image_se"]
-        for place, (value, bar) in enumerate(zip(part["difference"], bars, strict=True)):
+        errors = part["difference_image_se"]
+        for place, (value, bar) in enumerate(zip(part["difference"], errors, strict=True)):
             draw_interval(axis, place, value, (value - bar, value + bar), FIRST)
         label_rows(axis, [names(*cell) for cell in zip(part["factor"], part["setting"], strict=True)])
         axis.axvline(0, color=INK, linewidth=0.8)
         axis.set_xlabel("FID, difference from the suite’s protocol")
-    return note(figure, "Error bars: 95 % interval over images, of one run.")
+    return note(figure, "Error bars: one standard error over images, of one run.")
 
 
 FIGURES = {

@@ -66,7 +66,7 @@ def sampler_kind(sampler: str) -> str:
     """Tell samplers of the reverse SDE, ``pc`` in published tables, from those of the ODE."""
     if sampler == "":
         return ""
-    return "ode" if sampler.startswith("ode") else "pc"
+    return "ode" if sampler.startswith(("ode", "dpm")) else "pc"
 
 
 def source_of(published: Result) -> str:

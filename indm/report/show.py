@@ -41,7 +41,7 @@ class View:
         columns: in the order of their worth; those that do not fit are left out.
         label: columns that name a row.
         group: columns whose values head a group of rows.
-        across: the column whose values become columns, of the one number in ``columns``.
+        across: the column whose values become columns, of the one number in ``columns``; the last ones, where not all fit.
         dropped: rows without a value here are counted, and not shown.
     """
 
@@ -131,15 +131,19 @@ def _table(table: pd.DataFrame, view: View) -> "Iterator[RenderableType]":
     filled = [column for column in view.columns if column in rows and rows[column].notna().any()]
     grids: list[RenderableType] = []
     shown = set(filled)
+    narrow: dict[str, None] = {}
     for _, group in rows.groupby(list(view.group), sort=False):
         title = names(*(str(value) for value in group[list(view.group)].iloc[0].fillna("")))
         columns = _across(group, view) if view.across else _down(group, filled)
         labels = [names(*(str(row[key]) for key in view.label if not pd.isna(row[key]))) for row in _rows(group, view)]
-        kept = _fitting(labels, columns)
+        kept = _fitting(labels, columns, last=bool(view.across))
+        narrow |= {} if not view.across else dict.fromkeys(key for key in columns if key not in kept)
         shown &= set(kept) | (set(filled) if view.across else set())
         grids += [Text(f"\n{title}", style="italic"), _grid(labels, {key: columns[key] for key in kept})]
     yield from grids
     yield from map(Text, _left_out(table, rows, shown, view))
+    if narrow:
+        yield Text(f"Left out for want of width: {', '.join(narrow)}.")
 
 
 def _rows(group: pd.DataFrame, view: View) -> list[dict[str, Any]]:
@@ -193,15 +197,15 @@ def _number(row: dict[str, Any], column: str) -> str:
     return f"{value:.3f} ± {error:.3f}" if error is not None and not pd.isna(error) else f"{value:.4g}"
 
 
-def _fitting(labels: list[str], columns: dict[str, list[Entry]]) -> list[str]:
-    """Name the first columns that fit beside the labels."""
+def _fitting(labels: list[str], columns: dict[str, list[Entry]], *, last: bool) -> list[str]:
+    """Name the first columns that fit beside the labels, or the last ones, in their order."""
     used, kept = max(map(len, labels), default=0), []
-    for key, entries in columns.items():
+    for key, entries in reversed(columns.items()) if last else columns.items():
         used += GAP + max(len(heading(key)), *(entry.width for entry in entries))
         if used > WIDTH:
             break
         kept.append(key)
-    return kept
+    return kept[::-1] if last else kept
 
 
 def _grid(labels: list[str], columns: dict[str, list[Entry]]) -> "Table":

@@ -73,14 +73,21 @@ def nll_table(results: Results, published: pd.DataFrame) -> pd.DataFrame:
 
 
 def discretization_table(results: Results) -> pd.DataFrame:
-    """Tabulate FID and KID against the steps of each sampler; ``skip`` says why a cell is impossible."""
+    """Tabulate FID and KID against the steps of each sampler; ``skip`` says why a cell has no number, of how many seeds."""
     table = [
-        {**cell, "num_samples": group["num_samples"].iloc[0], "skip": group["skip"].iloc[0], "nfe": group["nfe"].mean()}
+        {**cell, "num_samples": group["num_samples"].max(), "skip": _skipped(group), "nfe": group["nfe"].mean()}
         | {"seeds": group["fid"].notna().sum()}
         | _means(group, SWEEP_METRICS)
         for cell, group in _groups(results.sweep, [*CELL, "sampler", "steps"])
     ]
     return _finish(results.suite, table, DISCRETIZATION_COLUMNS)
+
+
+def _skipped(group: pd.DataFrame) -> str:
+    """Say why seeds of a cell have no number, and how many of them, where others have one."""
+    reasons = [reason for reason in group["skip"] if reason]
+    few = f"{len(reasons)} of {len(group)} seeds: " if 0 < len(reasons) < len(group) else ""
+    return few + "; ".join(dict.fromkeys(reasons))
 
 
 def learning_curve_table(results: Results) -> pd.DataFrame:
@@ -185,8 +192,9 @@ def _published_beside(published: pd.DataFrame, cell: Result, sampler: str) -> di
 
 
 def _comparable(published: pd.DataFrame, group: pd.DataFrame) -> pd.DataFrame:
-    """Keep the published FIDs where a cell has their extractor; keep none beside another one."""
-    return published if group["extractor"].iloc[0] == PUBLISHED_EXTRACTOR else published.iloc[:0]
+    """Keep the published FIDs of a cell's extractor, and those that do not say theirs; keep none beside another one."""
+    same = published["extractor"].isin(["", PUBLISHED_EXTRACTOR])
+    return published[same] if group["extractor"].iloc[0] == PUBLISHED_EXTRACTOR else published.iloc[:0]
 
 
 def _protocol(group: pd.DataFrame) -> dict[str, Any]:
