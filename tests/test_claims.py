@@ -371,6 +371,13 @@ def test_a_model_is_not_judged_only_where_it_does_not_fail(model: str, seeds: li
     assert pd.isna(row["repeatability"])
 
 
+def test_a_treatment_of_one_objective_is_compared_at_its_objective_alone() -> None:
+    values = pd.concat(planted(PLAIN, seeds=5, noise=0.005).assign(objective=key) for key in ("nll", "fid"))
+    where = {"datasets": ["digits"], "sdes": [], "objectives": []}
+    treatment = {"model": "indm", "variant": "", "objective": "fid"}
+    assert graded(values, where=where, treatment=treatment)["objective"] == "fid"
+
+
 @pytest.mark.parametrize("n", [3, 5, 12])
 def test_intervals_cover_the_truth(n: int) -> None:
     """95 %, within the error of 2,000 draws."""

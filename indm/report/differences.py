@@ -94,7 +94,8 @@ def compare(values: pd.DataFrame, images: pd.DataFrame, claims: Claims) -> list[
 
 def _of_claim(tables: Tables, claim: Claim, controls: Mapping[str, Control]) -> list[Comparison]:
     found = _select(tables, claim.metric)
-    treated = found[(found["model"] == claim.treatment.model) & (found["variant"] == claim.treatment.variant)]
+    arm = {key: text for key, text in claim.treatment.model_dump().items() if text is not None}
+    treated = found[np.logical_and.reduce([found[key] == text for key, text in arm.items()])]
     where: list[list[str]] = [claim.where.datasets, [*claim.where.sdes], [*claim.where.objectives]]
     for key, allowed in zip(PLACE, where, strict=True):
         treated = treated[treated[key].isin(allowed)] if allowed else treated
