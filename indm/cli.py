@@ -371,7 +371,7 @@ def tensorboard(suite_file: Path, out: Path) -> None:
 
 
 @main.command()
-@click.argument("published", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("published", type=click.Path(path_type=Path, file_okay=False, exists=True))
 @OUT
 def compare(published: Path, out: Path) -> None:
     """Compare a suite's results with those PUBLISHED in a folder of its name, docs/results/<suite>.
