@@ -30,6 +30,8 @@ ORDER: tuple[State, ...] = ("done", "waiting", "running", "no news", "stopped", 
 # Seconds without a line after which a job is not said to be running, and of its usual time between lines so many times.
 PATIENCE, TIMES = 120.0, 5.0
 REFRESH = 2.0
+# What is written of a loop.
+LOOP = ("begin", "progress")
 # Stages of one loop: of the others, the end of a loop is not the end.
 ONE_LOOP = ("train", "sample_shard", "sample", "nll_shard", "nll")
 COLUMNS = ("run", "stage", "step", "loss", "s/step", "left", "saved", "state")
@@ -62,7 +64,12 @@ class Row:
     @property
     def last(self) -> Line:
         """What it said last of its loop."""
-        return next((line for line in reversed(self.lines) if "done" in line), {})
+        return next((line for line in reversed(self.lines) if line["event"] in LOOP), {})
+
+    @property
+    def in_loop(self) -> bool:
+        """Whether it is amid a loop, of which it writes lines; before and after, it may work without."""
+        return self.lines[-1]["event"] in LOOP and self.last["done"] < self.last["total"]
 
     @property
     def pace(self) -> float | None:
@@ -169,7 +176,8 @@ class Board:
                 yield f"{name} {row.state}: {row.lines[-1].get('error', '')}{place}"
             elif row.state == "no news":
                 silent = duration(now - row.heard)
-                yield f"{name}: no news for {silent}: killed, or its machine cannot write here{place}"
+                quiet = "" if row.in_loop else ", or at work of which it writes no lines"
+                yield f"{name}: no news for {silent}: killed, or its machine cannot write here{quiet}{place}"
         if (self.layout.suite_folder / "logs").is_dir():
             yield f"Logs: {self.layout.log('STAGE', 'RUN')}"
 
