@@ -321,12 +321,17 @@ def show(tables: tuple[str, ...], suite_file: Path, out: Path) -> None:
     """Print the tables of a suite, or those named: fid, nll, claims, ..."""
     from indm.report.show import show as shown
     from indm.store.layout import Layout
-    from indm.terminal import console
+    from indm.suite.expand import expand_suite
+    from indm.terminal import console, printable
 
+    layout = Layout(out, suite_file.stem)
     try:
-        console().print(*shown(Layout(out, suite_file.stem), tables), sep="\n")
+        # Where there are neither results nor a suite of that name, it says so, and which suites there are.
+        if not layout.suite_folder.is_dir() and not suite_file.is_file() and suite_file.parent.is_dir():
+            expand_suite(suite_file)
+        console().print(*shown(layout, tables), sep="\n")
     except IndmError as error:
-        sys.exit(f"indm show: {error}")
+        sys.exit(f"indm show: {printable(str(error))}")
 
 
 @main.command()
@@ -371,7 +376,7 @@ def tensorboard(suite_file: Path, out: Path) -> None:
 
 
 @main.command()
-@click.argument("published", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("published", type=click.Path(path_type=Path, file_okay=False, exists=True))
 @OUT
 def compare(published: Path, out: Path) -> None:
     """Compare a suite's results with those PUBLISHED in a folder of its name, docs/results/<suite>.

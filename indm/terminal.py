@@ -29,3 +29,8 @@ def grid(headings: Iterable[str]) -> "Table":
     for index, heading in enumerate(headings):
         table.add_column(heading, justify="right" if index else "left", overflow="fold", no_wrap=index > 0)
     return table
+
+
+def printable(text: str) -> str:
+    """Write the codes of signs that have no shape: a text from a file moves no cursor, and stays on its line."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)

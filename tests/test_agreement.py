@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from indm.cli import main
+from indm.errors import ArtifactError
 from indm.report.agreement import FAR, NUMBERS, agreement
 from indm.store.files import file_sha256
 from indm.store.layout import Layout
@@ -81,6 +82,7 @@ def test_the_same_results_agree_to_the_last_digit(published: Path, out: Path) ->
     assert done.output.splitlines() == [
         f"published: {machine}",
         "here: a laptop",
+        "suite: not compared, because params/ here has no suite of this name",
         f"verdicts: {verdicts} of {verdicts} the same",
         f"numbers: {total} of {total} within 3 standard errors, {total} the same to the last digit",
         "",
@@ -124,6 +126,13 @@ def test_a_training_that_went_astray_does_not_hide_itself(published: Path, out: 
     assert not agreement(published, Layout(out, "digits"), "").agrees
 
 
+def test_an_infinite_error_here_is_refused(published: Path, out: Path) -> None:
+    edit(out / "digits/tables/nll.csv", lambda table: table.__setitem__("nll_se", np.inf))
+    sign(out)
+    with pytest.raises(ArtifactError, match=r"results/digits/tables/nll.csv: row 2, column nll_se: found inf"):
+        agreement(published, Layout(out, "digits"), "")
+
+
 def test_tables_without_rows_are_no_difference(published: Path, out: Path) -> None:
     """As a suite without studies in two dimensions has."""
     for path in (published / "tables/toy2d.csv", out / "digits/tables/toy2d.csv"):
@@ -151,6 +160,45 @@ def test_another_suite_of_the_same_name_is_said(published: Path, out: Path) -> N
     found = agreement(published, Layout(out, "digits"), "b" * 64)
     assert not found.agrees
     assert f"suite: published {'a' * 64}, here {'b' * 64}: it says other things in full" in list(found.lines())
+
+
+def test_a_suite_that_is_not_compared_is_said(published: Path, out: Path) -> None:
+    path = published / "provenance.json"
+    path.write_text(json.dumps({"executions": json.loads(path.read_text())["executions"]}))
+    found = agreement(published, Layout(out, "digits"), "a" * 64)
+    assert "suite: not compared, because the published provenance.json has no suite_sha256" in list(found.lines())
+    assert found.agrees
+
+
+def test_a_machine_that_moves_the_cursor_stays_on_its_line(published: Path, out: Path) -> None:
+    content = {"executions": [{"machine": "a laptop\x1b[2J\nThey agree."}]}
+    (published / "provenance.json").write_text(json.dumps(content))
+    assert compare(published, out).output.splitlines()[0] == "published: a laptop\\x1b[2J\\nThey agree."
+
+
+def test_no_folder_is_no_suite(out: Path) -> None:
+    """The empty path is the present folder, whose name may be that of a suite."""
+    done = CliRunner().invoke(main, ["compare", "", "--out", str(out)])
+    assert done.exit_code == 2
+    assert "Directory '' does not exist" in done.output
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("smallest_effect", 0.02), ("baseline", "ddpmpp same-compute"), ("metric", "nll, nll"), ("unit", "nats")],
+)
+def test_a_claim_that_asks_otherwise_is_named(published: Path, out: Path, column: str, value: object) -> None:
+    """Its verdict is the same, or borderline; and the answer to another question."""
+    path = published / "tables/claims.csv"
+    edit(path, lambda table: table.__setitem__("repeatability", 0.5))
+    row = pd.read_csv(path).loc[0]
+    edit(path, lambda table: table.__setitem__(column, table[column].mask(table.index == 0, value)))
+    done = compare(published, out)
+    assert done.exit_code == 1
+    (named,) = [line for line in done.output.splitlines() if line.startswith(f"{row['id']} ")]
+    text = f"{value:g}" if isinstance(value, float) else value
+    assert re.search(rf" False +{re.escape(f'{column}: published {text}, here {row[column]}')}$", named)
+    assert done.output.endswith("They differ.\n")
 
 
 def test_another_verdict_counts_unless_another_draw_may_change_it(published: Path, out: Path) -> None:
@@ -226,6 +274,26 @@ def test_rows_on_one_side_and_other_settings_are_named(published: Path, out: Pat
                 published / "tables/claims.csv", lambda table: table.__setitem__("repeatability", "high")
             ),
             "tables/claims.csv: found a text in column repeatability, expected numbers; make it again",
+        ),
+        *(
+            (
+                lambda published, _, error=error: edit(
+                    published / "tables/nll.csv",
+                    lambda table: table.__setitem__("nll_se", table["nll_se"].mask(table.index == 2, error)),
+                ),
+                f"tables/nll.csv: row 4, column nll_se: found {error}, expected a finite number of at least 0; make it",
+            )
+            for error in (np.inf, -1)
+        ),
+        (
+            lambda published, _: (published / "tables/nll.csv").write_bytes(bytes(100)),
+            "tables/nll.csv: found no column suite, dataset",
+        ),
+        (
+            lambda published, _: edit(
+                published / "tables/claims.csv", lambda table: table.drop(columns="metric", inplace=True)
+            ),
+            "tables/claims.csv: found no column metric, expected it in the table claims; make it again",
         ),
         (
             lambda published, out: empty_all(published, out),

@@ -378,7 +378,7 @@ def test_show_names_the_suites_that_have_tables(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full, a disk that is always full")
-@pytest.mark.parametrize("command", [["--help"], ["schema"], ["doctor", "--help"]])
+@pytest.mark.parametrize("command", [["--help"], ["schema"], ["doctor", "--help"], ["status", "--watch"]])
 def test_output_to_a_full_disk_is_one_line(command: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -388,6 +388,33 @@ def test_output_to_a_full_disk_is_one_line(command: list[str]) -> None:
             stderr=subprocess.PIPE,
             text=True,
             check=False,
+            timeout=60,
         )
     assert done.returncode == 1
     assert done.stderr == "indm: the output cannot be written: No space left on device\n"
+
+
+def test_watching_ends_where_nobody_reads_any_more(tmp_path: Path) -> None:
+    """As in `indm status --watch | head -1`."""
+    command = [sys.executable, "-m", "indm", "status", "--watch", "--out", str(tmp_path)]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watching:
+        assert watching.stdout is not None
+        assert watching.stderr is not None
+        try:
+            watching.stdout.close()
+            assert watching.wait(timeout=60) == 1
+            assert watching.stderr.read() == b""
+        finally:
+            watching.kill()
+
+
+def test_show_says_which_suites_there_are(tmp_path: Path) -> None:
+    """Rather than how to run one that is not there; on one line, whatever its name."""
+    for name, shown in (("nope", "nope"), ("a\nb", "a\\nb")):
+        done = CliRunner().invoke(main, ["show", "--suite", name, "--out", str(tmp_path)])
+        assert done.exit_code == 1
+        words = (
+            f"indm show: params/{shown}.yaml: no such suite; suites in params/: cifar10-check, cifar10, digits-full, "
+        )
+        assert done.output.startswith(words)
+        assert done.output.count("\n") == 1

@@ -154,6 +154,9 @@ def test_round_trip_gives_identical_outputs_and_the_stages_run(workplace: Path, 
     description = json.loads((folder / "train.json").read_text())
     assert description["steps"] == 7
     assert description["imported"]["score"]["file"] == "checkpoint_1.pth"
+    # By these, the comparison with published numbers knows whether it is the same network.
+    for part, whole in (("score", model.noise), ("flow", model.flow)):
+        assert description[f"{part}_parameters"] == sum(parameter.numel() for parameter in whole.parameters()) > 0
 
 
 def test_score_sde_checkpoint_needs_no_flow(workplace: Path) -> None:
@@ -204,20 +207,81 @@ def test_foreign_file_is_refused(workplace: Path) -> None:
     refused(workplace, "found ['state_dict'], expected the keys model, ema, step")
 
 
-@pytest.mark.parametrize(("key", "value"), [("step", "many"), ("model", 5), ("model", {"module.a": 5})])
-def test_values_of_another_type_are_refused(workplace: Path, key: str, value: object) -> None:
+def change(workplace: Path, file: str, **values: object) -> None:
+    """Put other values into a released file."""
+    content = torch.load(workplace / file, weights_only=True)
+    torch.save(content | values, workplace / file)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "shown"),
+    [
+        ("step", "many", "'many'"),
+        ("step", -1, "-1"),
+        ("step", True, "True"),
+        ("step", torch.tensor(-1), "-1"),
+        ("step", torch.arange(2), "'2 numbers'"),
+        ("model", 5, "7 and a model of int"),
+        ("model", {"module.a": 5}, "7 and a model of dict"),
+    ],
+)
+def test_values_of_another_type_are_refused(workplace: Path, key: str, value: object, shown: str) -> None:
     released_files(workplace, RUNS["vp"])
-    path = workplace / "checkpoint_1.pth"
-    torch.save(torch.load(path, weights_only=True) | {key: value}, path)
-    refused(workplace, "checkpoint_1.pth: found step ", "expected a number and tensors")
+    change(workplace, "checkpoint_1.pth", **{key: value})
+    refused(workplace, f"checkpoint_1.pth: found step {shown}", "expected a number of at least 0 and tensors")
 
 
-def test_a_configuration_of_another_type_is_refused(workplace: Path) -> None:
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("training", "sde", 5, "released configuration: found a value of another type than released"),
+        ("flow", "nblocks", "a-b", "flow.nblocks is 'a-b', expected two numbers such as '16-16'"),
+        ("flow", "nblocks", 16, "flow.nblocks is 16, expected two numbers such as '16-16'"),
+        ("flow", "intermediate_dim", "wide", "train.flow.width: released 'wide', run 8"),
+    ],
+)
+def test_a_configuration_of_another_type_is_refused(
+    workplace: Path, section: str, key: str, value: object, message: str
+) -> None:
     released_files(workplace, RUNS["vp"])
     config = released_config("vp")
-    config["training"]["sde"] = 5
+    config[section][key] = value
     (workplace / "vp.json").write_text(json.dumps(config))
-    refused(workplace, "released configuration: found a value of another type than released")
+    refused(workplace, message)
+
+
+def test_a_flow_of_another_moment_of_the_training_is_refused(workplace: Path) -> None:
+    """Whose steps may differ, where the released code has added the flow to a network that was trained already."""
+    released_files(workplace, RUNS["vp"])
+    average = torch.load(workplace / "flow_checkpoint_1.pth", weights_only=True)["ema"]
+    for values in ({"step": 8}, {"step": 6, "ema": average | {"num_updates": 6}}):
+        change(workplace, "flow_checkpoint_1.pth", **values)
+        score = "checkpoint_1.pth: found step 7, 7 updates of its averages; "
+        refused(workplace, score, f"flow_checkpoint_1.pth: found step {values['step']}, ", "expected two files that")
+    change(workplace, "flow_checkpoint_1.pth", step=3, ema=average)
+    done = import_run(workplace, "vp", RUNS["vp"], "--flow", str(workplace / "flow_checkpoint_1.pth"))
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("file", ["checkpoint_1.pth", "flow_checkpoint_1.pth"])
+def test_released_weights_that_are_not_finite_are_refused(workplace: Path, file: str) -> None:
+    released_files(workplace, RUNS["vp"])
+    content = torch.load(workplace / file, weights_only=True)
+    content["ema"]["shadow_params"][1].fill_(torch.nan)
+    torch.save(content, workplace / file)
+    place = "ema.flow" if file.startswith("flow") else "ema.noise.network"
+    refused(workplace, f"1 of the released weights are not finite, {place}.", "expected finite ones; take the released")
+
+
+@pytest.mark.parametrize(("key", "value"), [("activation", "elu"), ("bound", "spectral"), ("coefficient", 0.9)])
+def test_a_run_with_another_kind_of_residual_blocks_is_refused(workplace: Path, key: str, value: object) -> None:
+    """Their weights have the same shapes."""
+    released_files(workplace, RUNS["vp"])
+    suite = parse_yaml((workplace / "smoke.yaml").read_text())
+    suite["train"]["flow"][key] = value
+    (workplace / "smoke.yaml").write_text(yaml_text(suite))
+    built = {"activation": "sin", "bound": "linf", "coefficient": 0.98}[key]
+    refused(workplace, f"train.flow.{key}: released {built!r}, run {value!r}")
 
 
 def test_keys_and_shapes_are_listed(workplace: Path) -> None:

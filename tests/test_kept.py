@@ -281,22 +281,63 @@ def test_what_was_not_kept_is_listed(checkout: Path) -> None:
     assert line(call("restore"), "skipped") == f"indm restore: skipped {PLACE}: not kept"
 
 
-@pytest.mark.parametrize("cut", [100, -1], ids=["header", "checksum"])
-def test_archives_that_are_none_stop_with_one_line(checkout: Path, cut: int) -> None:
+def test_where_nothing_is_kept_is_one_line(checkout: Path) -> None:
     assert call("restore").output == (
         "indm restore: docs/results/smoke/kept: found no archive of suite smoke; python -m indm keep makes them\n"
     )
+
+
+def make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def make_dangling(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nothing")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:100]),
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        make_folder,
+        make_dangling,
+    ],
+    ids=["empty", "header", "checksum", "folder", "link"],
+)
+def test_archives_that_are_none_are_refused_and_the_others_restored(
+    checkout: Path, spoil: Callable[[Path], object]
+) -> None:
     call("keep")
-    packed().write_bytes(packed().read_bytes()[:cut])
+    shutil.move("results", "before")
+    spoil(packed())
     done = call("restore")
     assert done.exit_code == 1
-    assert done.output.startswith(f"indm restore: {packed()}: not a .tar.gz archive (")
-    assert done.output.count("\n") == 1
+    words = f"refused {PLACE}: {packed()}: not a .tar.gz archive ("
+    assert line(done, "refused").startswith(f"indm restore: {words}")
+    assert f"{len(FOLDERS) - 1} written, 0 there already, 0 skipped, 1 refused" in done.output
+    shutil.rmtree("results")
+    shutil.move("before", "results")
     done = call("keep")
     assert done.exit_code == 1
-    assert line(done, "refused").startswith(f"indm keep: refused {PLACE}: {packed()}: not a .tar.gz archive (")
-    assert call("keep", "--replace").exit_code == 0
-    assert call("restore").exit_code == 0
+    assert line(done, "refused").startswith(f"indm keep: {words}")
+    if not packed().is_dir():
+        assert call("keep", "--replace").exit_code == 0
+        assert call("restore").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "header", [{"GNU.sparse.map": "a,b"}, {"GNU.sparse.size": "1000000000000", "GNU.sparse.map": "0,1"}]
+)
+def test_an_archive_with_a_broken_header_is_refused(tmp_path: Path, header: dict[str, str]) -> None:
+    path = tmp_path / "a.tar.gz"
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT, pax_headers=header) as made:
+        made.addfile(tarfile.TarInfo("data/digits/dataset.json"))
+    with pytest.raises(ArtifactError, match=r"a\.tar\.gz: "):
+        unpack(path)
 
 
 def test_a_damaged_byte_is_seen(tmp_path: Path) -> None:

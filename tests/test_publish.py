@@ -174,6 +174,30 @@ def test_a_record_without_its_commit_is_refused(checkout: Path) -> None:
     assert done.output.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("seconds", value) for value in ("abc", None, float("nan"), -1.5, True, 10**400)),
+        *(("versions", value) for value in (None, {}, {"python": "3.11", "torch": 2})),
+        *(("commit", value) for value in (5, "--output=a", "")),
+        *(("machine", value) for value in (5, "a\nb")),
+        ("uncommitted_changes", "no"),
+        ("threads", None),
+        ("device", None),
+    ],
+)
+def test_a_record_with_something_else_in_the_place_of_a_value_is_refused(
+    checkout: Path, key: str, value: object
+) -> None:
+    path = Path(f"results/smoke/runs/{RUN}/provenance/train.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    done = publish()
+    assert done.exit_code == 1
+    assert done.output.startswith(f"indm publish: {path}: key {key}: found {value!r}, expected ")
+    assert done.output.count("\n") == 1
+    assert not TARGET.exists()
+
+
 def test_dvcs_notes_are_published_if_they_are_of_these_results(checkout: Path) -> None:
     lock, published = Path("workflow/dvc/smoke/dvc.lock"), TARGET / "dvc.lock"
     lock.parent.mkdir(parents=True)
@@ -229,6 +253,21 @@ def test_a_folder_that_no_publishing_wrote_is_left_alone(checkout: Path) -> None
     assert done.exit_code == 1
     assert done.output.startswith(f"indm publish: {TARGET}: found samples/mine.png and no provenance.json, expected")
     assert files() == {"samples/mine.png": b"mine"}
+
+
+@pytest.mark.parametrize("content", ["{}", '{"suite": "digits"}'])
+def test_a_folder_of_another_suite_is_left_alone(checkout: Path, content: str) -> None:
+    (TARGET / "samples").mkdir(parents=True)
+    (TARGET / "samples/mine.png").write_text("mine")
+    (TARGET / "provenance.json").write_text(content)
+    done = publish()
+    assert done.exit_code == 1
+    found = json.loads(content).get("suite")
+    assert done.output.startswith(
+        f"indm publish: {TARGET}/provenance.json: found suite {found!r}, expected 'smoke', in"
+    )
+    assert done.output.count("\n") == 1
+    assert (TARGET / "samples/mine.png").exists()
 
 
 def test_a_page_that_is_no_text_is_refused(checkout: Path) -> None:

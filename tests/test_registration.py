@@ -201,8 +201,8 @@ def test_whether_a_commit_comes_after_another(history: dict[str, str]) -> None:
 
 
 def test_the_page_says_whether_it_was_before_the_run(history: dict[str, str]) -> None:
-    found = ENTRY.model_copy(update={"commit": history["registered"]})
-    start = f"Registered in commit {history['registered']} on 2026-01-02, "
+    found = entry_of(history["registered"])
+    start = f"Registered in commit {history['registered']} on {found.date}, "
     for commits, words in (
         ((history["registered"], history["after"]), "before the run: unchanged since. Five seeds."),
         (
@@ -216,7 +216,53 @@ def test_the_page_says_whether_it_was_before_the_run(history: dict[str, str]) ->
         ),
         ((), "and nothing has run: unchanged since. Five seeds."),
     ):
-        assert describe_registration(found, "b" * 64, "c" * 64, commits) == start + words
+        assert (
+            describe_registration("digits-full", found, found.suite_sha256, found.claims_sha256, commits)
+            == start + words
+        )
+
+
+def entry_of(commit: str) -> Registration:
+    """The entry that `register` would write of the suite."""
+    return Registration(
+        commit=commit,
+        date=git("show", "--no-patch", "--format=%cs", commit),
+        suite_sha256=suite_sha256(load_suite(Path(SUITE))),
+        claims_sha256=claims_sha256(load_claims(Path("params/claims.yaml"))),
+        note="Five seeds.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("suite", "change", "words"),
+    [
+        ("digits-full", {"date": "2020-01-02"}, "of 2020-01-02, but that commit is of "),
+        ("another", {}, ", but it has no params/another.yaml. Five seeds."),
+        ("digits-full", {"suite_sha256": "b" * 64}, ", but SHA-256 of the suite there is "),
+        ("digits-full", {"claims_sha256": "c" * 64}, "…, by the entry cccccccccccc…. Five seeds."),
+    ],
+)
+def test_an_entry_that_its_commit_does_not_bear_out_is_no_registration(
+    history: dict[str, str], suite: str, change: dict[str, str], words: str
+) -> None:
+    found = entry_of(history["registered"]).model_copy(update=change)
+    text = describe_registration(suite, found, found.suite_sha256, found.claims_sha256, [history["after"]])
+    start = f"A registration that cannot be confirmed: the entry names commit {history['registered']} of {found.date}, "
+    assert text.startswith(start)
+    assert words in text
+    # Of a commit that git does not know, nobody can tell.
+    found = found.model_copy(update={"commit": "a" * 40})
+    assert describe_registration(suite, found, "b" * 64, "c" * 64, []).startswith("Registered in commit aaaaaaaa")
+
+
+def test_a_commit_whose_suite_and_claims_this_version_cannot_read_is_believed(history: dict[str, str]) -> None:
+    """As of an earlier schema."""
+    found = entry_of(history["registered"])
+    for name in ("digits-full", "claims"):
+        with Path(f"params/{name}.yaml").open("a") as file:
+            file.write("another: 5\n")
+    found = found.model_copy(update={"commit": commit(), "suite_sha256": "b" * 64, "claims_sha256": "c" * 64})
+    assert describe_registration("digits-full", found, "b" * 64, "c" * 64, []).startswith("Registered in commit ")
 
 
 @pytest.mark.parametrize(
@@ -228,14 +274,14 @@ def test_the_page_says_whether_it_was_before_the_run(history: dict[str, str]) ->
     ],
 )
 def test_the_page_says_what_has_changed(changed: tuple[str, str], words: list[str]) -> None:
-    text = describe_registration(ENTRY, 64 * changed[0], 64 * changed[1], [])
+    text = describe_registration("digits-full", ENTRY, 64 * changed[0], 64 * changed[1], [])
     assert "unchanged" not in text
     for word in words:
         assert word in text
 
 
 def test_the_page_says_where_there_is_no_registration() -> None:
-    assert describe_registration(None, "b" * 64, "c" * 64, ["a" * 40]).startswith(
+    assert describe_registration("digits-full", None, "b" * 64, "c" * 64, ["a" * 40]).startswith(
         "Not registered: nothing here shows that "
     )
 

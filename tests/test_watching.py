@@ -210,6 +210,16 @@ FOREIGN: dict[str, dict[str, Any]] = {
     "a text for a number": {"event": "begin", "part": RUN, "done": "0", "total": 3},
     "a list for an event": {"event": ["start"]},
     "a number for a reason": {"event": "failed", "error": 5},
+    "a truth for a step": {"event": "begin", "part": RUN, "done": True, "total": 3},
+    "a step and a half": {"event": "begin", "part": RUN, "done": 1.5, "total": 3},
+    "a negative step": {"event": "begin", "part": RUN, "done": -1, "total": 3},
+    "a negative time": {"event": "progress", "part": RUN, "done": 1, "total": 3, "seconds_each": -0.5},
+    **{
+        f"{key} {str(value)[:5]}": {"event": "progress", "part": RUN, "done": 1, "total": 3, "seconds_each": 1}
+        | {key: value}
+        for key in ("time", "seconds_each", "saved_at", "score_loss")
+        for value in (float("nan"), float("inf"), 1e308, 10**400)
+    },
 }
 
 
@@ -234,6 +244,7 @@ def test_states_of_a_run(layout: Layout) -> None:
     write(path, *training(20), ago=12 * 60)
     assert states(layout)[RUN] == [("train", "no news")]
     assert "no news for 12 min" in status(layout)
+    assert "writes no lines" not in status(layout)
     write(path, *training(20), {"event": "failed", "error": "loss nan"}, ago=12 * 60)
     assert states(layout)[RUN] == [("train", "failed")]
     finish(layout, TRAIN)
@@ -247,6 +258,16 @@ def test_states_of_a_run(layout: Layout) -> None:
     # That rerun fails: the old results still stand, and it is said.
     write(path, *training(20), {"event": "failed", "error": "loss nan"}, ago=-1)
     assert ("train", "failed") in states(layout)[RUN]
+
+
+@pytest.mark.parametrize("lines", [training(0)[:1], training(800)])
+def test_a_job_that_may_work_without_writing_is_not_said_to_be_killed(
+    layout: Layout, lines: list[dict[str, Any]]
+) -> None:
+    """Before its first loop, as ``fid``, which has none, and after the last one, as ``protocol``, which measures then."""
+    write(layout.watch(*TRAIN), *lines, ago=12 * 60)
+    words = " ".join(status(layout).split())
+    assert "no news for 12 min: killed, or its machine cannot write here, or at work of which it writes no" in words
 
 
 def test_a_job_whose_steps_take_minutes_may_be_silent_for_as_long(layout: Layout) -> None:

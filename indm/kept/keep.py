@@ -1,5 +1,6 @@
 """Keep the finished results of a suite: one archive per folder, small enough for git."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,7 +65,8 @@ def keep(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome:
 
 def _difference(path: Path, files: dict[str, bytes]) -> str | None:
     """Say how an archive differs from files, with a remedy: empty if there is no archive, ``None`` if they agree."""
-    if not path.is_file():
+    # A folder, or a link to nothing, is in the place of one.
+    if not os.path.lexists(path):
         return ""
     try:
         known = unpack(path)

@@ -70,6 +70,7 @@ def _lines(published: Published) -> Iterator[str]:
     suite, executions = published.suite, published.executions
     commits = [execution["commit"] for execution in executions]
     registration = describe_registration(
+        suite.suite,
         load_registrations(Path("params/registrations.yaml")).suites.get(suite.suite),
         suite_sha256(suite),
         claims_sha256(load_claims(Path("params/claims.yaml"))),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from indm.kept.folders import kept_folders
 from indm.kept.page import Published, page_text
 from indm.kept.weights import averaged_weights, trained, weights_of
 from indm.pipeline import SHOWN
-from indm.store.files import AGAIN, atomic_write
+from indm.store.files import AGAIN, atomic_write, read_json
 from indm.store.provenance import read_provenance
 from indm.suite.content import suite_sha256
 
@@ -31,6 +32,8 @@ TABLES = (*SHOWN, "values")
 FOLDERS = ("tables", "figures", "samples", "weights")
 # What of a record is the same for many jobs.
 ALIKE = ("commit", "uncommitted_changes", "machine", "device", "threads", "versions")
+# More seconds than any job took, in which the largest number that JSON knows is not meant.
+LONGEST = 1e12
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def publish(suite: "Suite", places: Places, runs: Sequence[str]) -> Published:
         ArtifactError: if the suite's page could not be made of what is there, if it is more than git should hold, or if
             the folder is another's.
     """
-    _check_target(places.target)
+    _check_target(suite.suite, places.target)
     identity = Identity(suite, places.results, places.reports)
     # All that the page is made of is what it should be.
     identity.check(Job("report", ""))
@@ -73,13 +76,19 @@ def publish(suite: "Suite", places: Places, runs: Sequence[str]) -> Published:
     return _write(suite, target, files | weights, executions)
 
 
-def _check_target(target: Path) -> None:
-    """Refuse a folder that has files where publishing removes some, and that no publishing has written."""
+def _check_target(suite: str, target: Path) -> None:
+    """Refuse a folder that has files where publishing removes some, and that no publishing of the suite has written."""
+    path = target / "provenance.json"
     theirs = sorted(path for folder in FOLDERS for path in (target / folder).glob("*"))
-    if theirs and not (target / "provenance.json").is_file():
+    if theirs and not path.is_file():
         raise ArtifactError(
             f"{target}: found {theirs[0].relative_to(target)} and no provenance.json, expected a folder that indm publish wrote, "
             "whose other files it removes; name another one (--to), or move what is there"
+        )
+    if path.is_file() and (found := read_json(path).get("suite")) != suite:
+        raise ArtifactError(
+            f"{path}: found suite {found!r}, expected {suite!r}, in a folder that indm publish wrote, whose other files it "
+            "removes; name another one (--to), or move what is there"
         )
 
 
@@ -120,6 +129,34 @@ def summarise(suite: "Suite", suite_folder: Path) -> list[dict[str, Any]]:
 def _check_record(path: Path, record: Mapping[str, Any]) -> None:
     if missing := [key for key in (*ALIKE, "seconds") if key not in record]:
         raise ArtifactError(f"{path}: found no {', '.join(missing)}, expected what stage {path.stem} writes; {AGAIN}")
+    fits = {
+        "commit": (_is_commit(record["commit"]), "the name of a commit, or null"),
+        "uncommitted_changes": (record["uncommitted_changes"] in (True, False, None), "true, false or null"),
+        "machine": (_is_text(record["machine"]), "a text of one line"),
+        "device": (_is_text(record["device"]), "a text of one line"),
+        "threads": (_is_number(record["threads"]), "a number"),
+        "versions": (_are_versions(record["versions"]), "that of each package, python and torch among them"),
+        "seconds": (_is_number(record["seconds"]), "a number of at least 0"),
+    }
+    for key, (is_right, expected) in fits.items():
+        if not is_right:
+            raise ArtifactError(f"{path}: key {key}: found {record[key]!r}, expected {expected}; {AGAIN}")
+
+
+def _is_commit(value: object) -> bool:
+    return value is None or (isinstance(value, str) and re.fullmatch("[0-9a-f]{40,64}", value) is not None)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable()
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < LONGEST
+
+
+def _are_versions(value: object) -> bool:
+    return isinstance(value, dict) and {"python", "torch"} <= value.keys() and all(map(_is_text, value.values()))
 
 
 def _still_good(suite: "Suite", identity: Identity, target: Path, runs: Sequence[str]) -> dict[str, bytes]:

@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,16 +33,14 @@ def restore(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome
         replace: whether other results that are here already are replaced; else they are refused.
 
     Raises:
-        ArtifactError: if nothing is kept of the suite, or an archive is damaged.
+        ArtifactError: if nothing is kept of the suite.
     """
     folders, here = {folder: archive(root, folder) for folder in kept_folders(suite)}, results / suite.suite
-    packed = {folder: unpack(path) for folder, path in folders.items() if path.is_file()}
-    if not packed:
+    kept = {folder: path for folder, path in folders.items() if os.path.lexists(path)}
+    if not kept:
         raise ArtifactError(f"{root}: found no archive of suite {suite.suite}; python -m indm keep makes them")
-    outcome = Outcome(skipped={folder.place: "not kept" for folder in folders if folder not in packed})
-    for folder in [folder for folder, files in packed.items() if _odd_names(folder, files)]:
-        odd = ", ".join(_odd_names(folder, packed.pop(folder)))
-        outcome.refused[folder.place] = f"{folders[folder]}: found other files than are kept now: {odd}; {ANEW}"
+    outcome = Outcome(skipped={folder.place: "not kept" for folder in folders if folder not in kept})
+    packed = _read(kept, outcome)
     with tempfile.TemporaryDirectory() as temporary:
         staged = Path(temporary) / suite.suite
         for folder in folders:
@@ -58,6 +56,22 @@ def restore(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome
                 shutil.rmtree(staged / folder.place)
                 _lay(staged, _manifests(here, folder))
     return outcome
+
+
+def _read(kept: Mapping[Folder, Path], outcome: Outcome) -> dict[Folder, dict[str, bytes]]:
+    """Read the archives; one that is damaged, or has other files than are kept now, is refused."""
+    packed = {}
+    for folder, path in kept.items():
+        try:
+            files = unpack(path)
+        except ArtifactError as error:
+            outcome.refused[folder.place] = str(error)
+            continue
+        if odd := _odd_names(folder, files):
+            outcome.refused[folder.place] = f"{path}: found other files than are kept now: {', '.join(odd)}; {ANEW}"
+        else:
+            packed[folder] = files
+    return packed
 
 
 def _fault(suite: "Suite", staged: Path, folder: Folder) -> str:

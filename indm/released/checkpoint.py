@@ -35,7 +35,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         path: a file of score_sde_pytorch or of the released INDM code.
 
     Returns:
-        Its content: ``model`` (a state dict), ``ema`` (with ``shadow_params``), ``step``, and more.
+        Its content: ``model`` (a state dict), ``ema`` (with ``shadow_params``), ``step`` (a number), and more.
 
     Raises:
         ArtifactError: if the file is missing, truncated, holds more than tensors and plain values, or lacks a key.
@@ -50,16 +50,50 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or any(key not in content for key in CHECKPOINT_KEYS):
         found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise ArtifactError(f"{path}: found {found}, expected the keys {', '.join(CHECKPOINT_KEYS)}")
-    step, model = content["step"], content["model"]
-    if not isinstance(step, int | Tensor) or not _holds_tensors(model.values() if isinstance(model, Mapping) else None):
+    step, model = _number(content["step"]), content["model"]
+    if not _is_count(step) or not _holds_tensors(model.values() if isinstance(model, Mapping) else None):
         raise ArtifactError(
-            f"{path}: found step {step!r} and a model of {type(model).__name__}, expected a number and tensors"
+            f"{path}: found step {step!r} and a model of {type(model).__name__}, expected a number of at least 0 and tensors"
         )
-    return content
+    return content | {"step": step}
+
+
+def _number(value: object) -> object:
+    """Return the number in a tensor of one; of several, how many there are."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.item() if value.numel() == 1 else f"{value.numel()} numbers"
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _holds_tensors(values: object) -> TypeGuard[Collection[Tensor]]:
     return isinstance(values, Collection) and all(isinstance(value, Tensor) for value in values)
+
+
+def check_moment(score: Mapping[str, Any], flow: Mapping[str, Any], files: tuple[Path, Path]) -> None:
+    """Check that a score network and a flow were saved together: their averages have been updated as often.
+
+    The score's step may be larger. The released code can add a flow to a network that is trained already; it goes on to count its
+    steps then, and begins its average anew.
+
+    Arguments:
+        score: content of :func:`read_checkpoint`, whose averages :func:`averaged_state` has found.
+        flow: the same of the flow.
+        files: theirs, for the message.
+
+    Raises:
+        ArtifactError: if they are of different moments of a training.
+    """
+    found = [(content["step"], content["ema"].get("num_updates")) for content in (score, flow)]
+    if found[0][1] != found[1][1] or found[0][0] < found[1][0]:
+        words = "; ".join(
+            f"{file}: found step {step}, {updates} updates of its averages"
+            for file, (step, updates) in zip(files, found, strict=True)
+        )
+        raise ArtifactError(f"{words}; expected two files that were saved together: of the same number, k in _k.pth")
 
 
 def averaged_state(checkpoint: Mapping[str, Any], what: str) -> dict[str, Tensor]:

@@ -20,6 +20,8 @@ from indm.released.settings import FLOW_SETTINGS, WOLF_SETTINGS, Config, Setting
 # Last parts of released names: two numbers per block that say how many terms of the series are drawn and never change, and
 # records of the last call.
 FLOW_IGNORED = {"geom_p", "lamb", "last_n_samples", "last_firmom", "last_secmom", "scale"}
+# What the released code builds in, whatever its configuration says.
+RESIDUAL_BUILT = {"activation": "sin", "bound": "linf", "coefficient": 0.98}
 
 
 def import_flow(
@@ -67,24 +69,36 @@ def _build_flow(config: Config, wolf_config: Mapping[str, Any] | None, *, frozen
         if model not in FLOW_SETTINGS:
             raise ArtifactError(f"flow.model is {model!r}, expected one of identity, {', '.join(FLOW_SETTINGS)}")
         wrong = wrong_settings(config, FLOW_SETTINGS[model])
-        arguments = _residual_arguments(config, wrong)
+        arguments = residual_arguments(config)
         if model == "wolf":
             arguments["frozen_prior_inverse"] = frozen_prior_inverse
             arguments |= {} if wolf_config is None else _wolf_arguments(config, wolf_config, wrong)
     except KeyError as error:
         raise ArtifactError(f"released flow configuration: found no key {error.args[0]!r}") from error
+    except (AttributeError, TypeError) as error:
+        raise ArtifactError(f"released flow configuration: found a value of another type ({error})") from None
     if wrong:
         raise ArtifactError("released flow configuration: " + "; ".join(wrong))
     return build_flow(model, channels_in=shape[0], image_size=shape[1], **arguments)
 
 
-def _residual_arguments(config: Config, wrong: list[str]) -> dict[str, Any]:
-    """Return arguments of a residual flow; squeezing the image first is a full resolution without blocks."""
+def residual_arguments(config: Config) -> dict[str, Any]:
+    """Return arguments of the residual flow that a released configuration stands for.
+
+    Squeezing the image first is a full resolution without blocks.
+
+    Raises:
+        ArtifactError: if its blocks are not those of two scales; the released output order is right for two only.
+    """
     flow = config["flow"]
-    blocks = tuple(int(count) for count in flow["nblocks"].split("-"))
-    if len(blocks) != 2:  # the released output order is right for two scales only
-        wrong.append(f"flow.nblocks is {flow['nblocks']!r}, expected two numbers such as '16-16'")
-    return {"blocks": (0, *blocks) if flow["squeeze"] else blocks, "width": flow["intermediate_dim"]}
+    counts = str(flow["nblocks"]).split("-")
+    if len(counts) != 2 or not all(count.isdecimal() for count in counts):
+        found = repr(flow["nblocks"])
+        raise ArtifactError(
+            f"released flow configuration: flow.nblocks is {found}, expected two numbers such as '16-16'"
+        )
+    blocks = tuple(map(int, counts))
+    return {"blocks": (0, *blocks) if flow["squeeze"] else blocks, "width": flow["intermediate_dim"], **RESIDUAL_BUILT}
 
 
 def _wolf_arguments(config: Config, wolf_config: Mapping[str, Any], wrong: list[str]) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.errors import ArtifactError
+from indm.released.flow import RESIDUAL_BUILT, residual_arguments
 from indm.released.score import score_arguments
-from indm.released.settings import Config, plain
+from indm.released.settings import FLOW_SETTINGS, Config, plain
 
 RELEASED_NETWORK = "unet"
 SDE_NAMES = {"vpsde": "vp", "vesde": "ve"}
@@ -28,6 +29,8 @@ def check_fit(spec: dict[str, Any], released: Config, name: str, *, has_flow: bo
             "train.score.name": RELEASED_NETWORK,
             **{f"train.score.{key}": value for key, value in score_arguments(released).items()},
         }
+        if flow in FLOW_SETTINGS:
+            found |= {f"train.flow.{key}": value for key, value in residual_arguments(released).items()}
         keys = ("beta_min", "beta_max") if spec["sde"]["name"] == "vp" else ("sigma_min", "sigma_max")
         found |= {f"sde.{key}": model[key] for key in keys}
     except KeyError as error:
@@ -39,6 +42,8 @@ def check_fit(spec: dict[str, Any], released: Config, name: str, *, has_flow: bo
     expected |= {f"train.score.{key}": value for key, value in spec["score"].items() if key != "normalise_input"}
     expected |= {"train.score.channels_in": spec["shape"][0], "train.score.image_size": spec["shape"][1]}
     expected |= {"train.score.centered": spec["centered"]}
+    if spec["flow"]["name"] in FLOW_SETTINGS:
+        expected |= {f"train.flow.{key}": spec["flow"][key] for key in ("blocks", "width", *RESIDUAL_BUILT)}
     wrong = [
         f"{key}: released {found.get(key)!r}, run {value!r}"
         for key, value in expected.items()
@@ -60,12 +65,20 @@ def named(kind: str, place: str, module: nn.Module) -> dict[str, Tensor]:
     return {f"{kind}.{place}.{key}": value for key, value in module.state_dict().items()}
 
 
-def check_weights(spec: dict[str, Any], weights: dict[str, Tensor], name: str) -> None:
+def check_weights(spec: dict[str, Any], weights: dict[str, Tensor], name: str) -> dict[str, int]:
     """Load the weights into the run's own model.
 
+    Returns:
+        The parameters of its score network and of its flow, counted as a training counts them.
+
     Raises:
-        ArtifactError: if they do not fit it.
+        ArtifactError: if they do not fit it, or are not finite.
     """
+    if wrong := [key for key, value in weights.items() if not value.isfinite().all()]:
+        raise ArtifactError(
+            f"run {name}: {len(wrong)} of the released weights are not finite, {wrong[0]} among them, expected finite ones; "
+            "take the released files"
+        )
     model = ImplicitNonlinearDiffusion(spec)
     for kind in ("raw", "ema"):
         state = {key.removeprefix(f"{kind}."): value for key, value in weights.items() if key.startswith(f"{kind}.")}
@@ -75,3 +88,7 @@ def check_weights(spec: dict[str, Any], weights: dict[str, Tensor], name: str) -
             raise ArtifactError(
                 f"run {name}: the released weights do not fit: {' '.join(str(error).split())}"
             ) from None
+    return {
+        "score_parameters": sum(p.numel() for p in model.noise.parameters()),
+        "flow_parameters": sum(p.numel() for p in model.flow.parameters()),
+    }

@@ -25,6 +25,7 @@ from indm.report.grades import NO_DATA, REPEATABLE
 from indm.report.results import CELL, Result, read_rows, records
 from indm.store.files import read_json
 from indm.store.layout import Layout
+from indm.terminal import printable
 
 # What names a row of each table of numbers, beside its cell.
 NUMBERS: dict[str, list[str]] = {
@@ -48,11 +49,15 @@ SETTINGS = [
     "split",
 ]
 CLAIM = ["id", "dataset", "sde", "objective"]
+# What a claim asks: with other values, a verdict answers another question. The control is no such: the results choose it.
+ASKED = ["family", "treatment", "baseline", "smallest_effect", "unit", "metric"]
 KEY = ["table", "row", "number"]
 # Standard errors of a difference within which numbers agree; and how much wider than the published error one's own may count.
 FAR = 3.0
 WIDE = 3.0
 ABSENT = "-"
+# Why the SHA-256 of the published suite is not known, and why that of the suite here.
+UNKNOWN = ("the published provenance.json has no suite_sha256", "params/ here has no suite of this name")
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class Agreement:
     Arguments:
         machines: where the published results were made, and where those that are here.
         suites: SHA-256 of all that the suite says, published and here; "" where it is not known.
-        verdicts: one row per verdict: ``claim``, ``published``, ``here``, ``borderline``.
+        verdicts: one row per verdict: ``claim``, ``published``, ``here``, ``borderline``, and ``asked``, what is asked otherwise.
         numbers: one row per number: ``table``, ``row``, ``number``, ``published``, ``here``, ``standard_errors``.
     """
 
@@ -73,8 +78,8 @@ class Agreement:
 
     @property
     def other_verdicts(self) -> pd.DataFrame:
-        """The verdicts that differ."""
-        return self.verdicts[self.verdicts["published"] != self.verdicts["here"]]
+        """The verdicts that differ, or that answer other questions."""
+        return self.verdicts[(self.verdicts["published"] != self.verdicts["here"]) | (self.verdicts["asked"] != "")]
 
     @property
     def far_numbers(self) -> pd.DataFrame:
@@ -93,10 +98,12 @@ class Agreement:
 
     def lines(self) -> Iterator[str]:
         """Say what was compared and what differs."""
-        yield f"published: {self.machines[0]}"
-        yield f"here: {self.machines[1]}"
+        yield f"published: {printable(self.machines[0])}"
+        yield f"here: {printable(self.machines[1])}"
         if not self.same_suite:
-            yield f"suite: published {self.suites[0]}, here {self.suites[1]}: it says other things in full"
+            yield f"suite: published {printable(self.suites[0])}, here {self.suites[1]}: it says other things in full"
+        if unknown := [why for why, sha256 in zip(UNKNOWN, self.suites, strict=True) if not sha256]:
+            yield f"suite: not compared, because {' and '.join(unknown)}"
         same = int((self.numbers["published"] == self.numbers["here"]).sum())
         other, far = self.other_verdicts, self.far_numbers
         yield f"verdicts: {len(self.verdicts) - len(other)} of {len(self.verdicts)} the same"
@@ -104,9 +111,8 @@ class Agreement:
         yield f"numbers: {within}, {same} the same to the last digit"
         for table in (other, far):
             if len(table):
-                yield "\n" + tabulate(
-                    table.fillna(ABSENT), headers="keys", tablefmt="plain", showindex=False, floatfmt=".4g"
-                )
+                shown = table.fillna(ABSENT).map(lambda value: printable(value) if isinstance(value, str) else value)
+                yield "\n" + tabulate(shown, headers="keys", tablefmt="plain", showindex=False, floatfmt=".4g")
         yield f"\n{'They agree.' if self.agrees else 'They differ.'}"
 
 
@@ -133,7 +139,7 @@ def agreement(published: Path, layout: Layout, suite_sha256: str) -> Agreement:
         raise ArtifactError(f"{published}/tables: found no number to compare, expected some in {', '.join(NUMBERS)}")
     return Agreement(
         (_machines(published / "provenance.json"), _own_machines(layout)),
-        (str(read_json(published / "provenance.json").get("suite_sha256", "")), suite_sha256),
+        (str(read_json(published / "provenance.json").get("suite_sha256") or ""), suite_sha256),
         _verdict_pairs(_beside(_verdicts(published_tables["claims"]), _verdicts(here["claims"]), ["claim"])),
         _distances(numbers),
     )
@@ -142,24 +148,34 @@ def agreement(published: Path, layout: Layout, suite_sha256: str) -> Agreement:
 def _checked(name: str, suite: str, path: Path, table: pd.DataFrame) -> pd.DataFrame:
     """Return a table that has the columns by which it is compared, rows of the suite alone, and none of them twice."""
     keys = CLAIM if name == "claims" else [*CELL, *NUMBERS[name]]
-    expected = ["suite", *keys, *(["grade", "repeatability"] if name == "claims" else [])]
-    if len(table) and (missing := [column for column in expected if column not in table]):
+    expected = ["suite", *keys, *([*ASKED, "grade", "repeatability"] if name == "claims" else [])]
+    if missing := [column for column in expected if column not in table]:
         raise ArtifactError(
             f"{path}: found no column {', '.join(missing)}, expected it in the table {name}; make it again"
         )
-    if len(table) and (
-        texts := [column for column in table if _is_error(str(column)) and not is_numeric_dtype(table[column])]
-    ):
-        raise ArtifactError(f"{path}: found a text in column {texts[0]}, expected numbers; make it again")
-    if len(table) and (foreign := sorted(set(table["suite"]) - {suite})):
+    _check_errors(path, table)
+    if foreign := sorted(set(table["suite"]) - {suite}):
         raise ArtifactError(
             f"{path}: found rows of suite {', '.join(foreign)}, expected {suite}, the name of the folder"
         )
-    if len(table) and (twice := table.index[table.duplicated(keys)].tolist()):
+    if twice := table.index[table.duplicated(keys)].tolist():
         raise ArtifactError(
             f"{path}: found row {twice[0] + 2} to be of the same as one before; expected each once; make it again"
         )
     return table
+
+
+def _check_errors(path: Path, table: pd.DataFrame) -> None:
+    """Check what is compared with as a number: a square hides a sign, and within an infinite error anything agrees."""
+    for column in filter(_is_error, map(str, table) if len(table) else ()):
+        if not is_numeric_dtype(table[column]):
+            raise ArtifactError(f"{path}: found a text in column {column}, expected numbers; make it again")
+        known = table[column].dropna()
+        if len(odd := known[~(np.isfinite(known) & (known >= 0))]):
+            raise ArtifactError(
+                f"{path}: row {int(odd.index[0]) + 2}, column {column}: found {odd.iloc[0]:g}, expected a finite number of at "
+                "least 0; make it again"
+            )
 
 
 def _is_error(column: str) -> bool:
@@ -174,23 +190,43 @@ def _beside(published: pd.DataFrame, here: pd.DataFrame, key: list[str]) -> pd.D
 def _verdicts(claims: pd.DataFrame) -> pd.DataFrame:
     """List the verdicts of a table of claims, each by the claim and its place; a claim without data has none."""
     rows = [
-        (_claim_and_place(row), row["grade"], row["repeatability"] < REPEATABLE)
+        (
+            _claim_and_place(row),
+            row["grade"],
+            row["repeatability"] < REPEATABLE,
+            {key: _text(row[key]) for key in ASKED},
+        )
         for row in records(claims)
         if row["grade"] != NO_DATA
     ]
-    return pd.DataFrame(rows, columns=["claim", "grade", "borderline"])
+    return pd.DataFrame(rows, columns=["claim", "grade", "borderline", "asked"])
 
 
 def _claim_and_place(row: Result) -> str:
     return " ".join(str(row[key]) for key in CLAIM if row[key] and not pd.isna(row[key]))
 
 
+def _text(value: Any) -> str:
+    """Write a value: a column of numbers and texts may be read as either."""
+    return "" if pd.isna(value) else str(value) if isinstance(value, str) else f"{value:g}"
+
+
 def _verdict_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Say which verdicts may differ: one that is borderline on either side, and missing on none."""
+    """Say which verdicts may differ: one that is borderline on either side, missing on none, and of the same question."""
     whole = pairs["grade_published"].notna() & pairs["grade_here"].notna()
-    borderline = whole & (pairs["borderline_published"].eq(True) | pairs["borderline_here"].eq(True))
+    asked = pd.Series([_asked_otherwise(row) for row in records(pairs[whole])], pairs.index[whole], dtype=object)
+    asked = asked.reindex(pairs.index, fill_value="")
+    borderline = whole & (asked == "") & (pairs["borderline_published"].eq(True) | pairs["borderline_here"].eq(True))
     grades = {side: pairs[f"grade_{side}"].fillna(ABSENT) for side in ("published", "here")}
-    return pd.DataFrame({"claim": pairs["claim"], **grades, "borderline": borderline})
+    return pd.DataFrame({"claim": pairs["claim"], **grades, "borderline": borderline, "asked": asked})
+
+
+def _asked_otherwise(pair: Result) -> str:
+    """Say what a claim asks otherwise here than the published one; nothing where they ask the same."""
+    published, here = pair["asked_published"], pair["asked_here"]
+    return "; ".join(
+        f"{key}: published {published[key]}, here {here[key]}" for key in ASKED if published[key] != here[key]
+    )
 
 
 def _numbers(name: str, table: pd.DataFrame) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from indm.released.checkpoint import averaged_state, read_checkpoint
+from indm.released.checkpoint import averaged_state, check_moment, read_checkpoint
 from indm.released.flow import import_flow
 from indm.released.importing import check_fit, check_weights, named
 from indm.released.score import import_score
@@ -60,12 +60,13 @@ def run(
         options = {"frozen_prior_inverse": spec["flow"].get("frozen_prior_inverse", False)}
         weights |= named("raw", "flow", import_flow(flow_checkpoint["model"], released, wolf, **options))
         average = averaged_state(flow_checkpoint, str(flow))
+        check_moment(checkpoint, flow_checkpoint, (score, flow))
         weights |= named("ema", "flow", import_flow(average, released, wolf, **options))
-    check_weights(spec, weights, name)
+    counts = check_weights(spec, weights, name)
 
     folder = layout.run(name)
     identity = {"run": name, "dataset": dataset, "seed": suite.runs[name].seed, "model": spec}
-    step = {"step": int(checkpoint["step"])}
+    step = {"step": checkpoint["step"]}
     write_weights(folder / "checkpoint.safetensors", weights, identity | step, CHECKPOINT_FORMAT)
     write_snapshots(folder, {}, identity | {"flops": []})
     write_table(folder / "train.csv", pd.DataFrame(columns=["step", "score_loss", "flow_loss"]))
@@ -73,6 +74,7 @@ def run(
     result = {
         "run": name,
         "steps": step["step"],
+        **counts,
         "train_flops_per_step": None,
         "imported": {key: _signature(path) for key, path in sources.items() if path is not None},
     }

@@ -10,6 +10,11 @@ Line = dict[str, Any]
 # What is text in a line, and what a line has, by its event, besides its time.
 TEXTS = {"event", "part", "host", "error"}
 NEEDED = {"begin": {"part", "done", "total"}, "progress": {"part", "done", "total", "seconds_each"}}
+# What is never negative, and what is whole too.
+COUNTS = {"done", "total"}
+AT_LEAST_0 = {"time", "seconds_each", "saved_at", *COUNTS}
+# What no number in a line exceeds: seconds, steps, MiB, norms.
+LARGEST = 1e15
 # Bytes: some fifty lines.
 TAIL = 16384
 
@@ -68,5 +73,12 @@ def _is_whole(line: Line) -> bool:
     return (
         needed <= line.keys()
         and all(isinstance(line[key], str) for key in texts)
-        and all(isinstance(line[key], int | float) or (line[key] is None and key not in needed) for key in numbers)
+        and all(_is_sane(key, line[key]) or (line[key] is None and key not in needed) for key in numbers)
     )
+
+
+def _is_sane(key: str, value: object) -> bool:
+    """Say whether a value is a number that a job may have written there; JSON's NaN is none, and Python's ``True``."""
+    if isinstance(value, bool) or not isinstance(value, int if key in COUNTS else int | float):
+        return False
+    return (0 if key in AT_LEAST_0 else -LARGEST) <= value <= LARGEST

@@ -6,7 +6,7 @@ So it works on a cluster, and on another machine that has the results folder.
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -20,7 +20,7 @@ from indm.terminal import console, grid
 from indm.watching.lines import TAIL, Line, read_lines
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
     from indm.suite.schema.suite import Suite
 
@@ -30,6 +30,8 @@ ORDER: tuple[State, ...] = ("done", "waiting", "running", "no news", "stopped", 
 # Seconds without a line after which a job is not said to be running, and of its usual time between lines so many times.
 PATIENCE, TIMES = 120.0, 5.0
 REFRESH = 2.0
+# What is written of a loop.
+LOOP = ("begin", "progress")
 # Stages of one loop: of the others, the end of a loop is not the end.
 ONE_LOOP = ("train", "sample_shard", "sample", "nll_shard", "nll")
 COLUMNS = ("run", "stage", "step", "loss", "s/step", "left", "saved", "state")
@@ -62,7 +64,12 @@ class Row:
     @property
     def last(self) -> Line:
         """What it said last of its loop."""
-        return next((line for line in reversed(self.lines) if "done" in line), {})
+        return next((line for line in reversed(self.lines) if line["event"] in LOOP), {})
+
+    @property
+    def in_loop(self) -> bool:
+        """Whether it is amid a loop, of which it writes lines; before and after, it may work without."""
+        return self.lines[-1]["event"] in LOOP and self.last["done"] < self.last["total"]
 
     @property
     def pace(self) -> float | None:
@@ -119,18 +126,29 @@ class Board:
         return self._page(self.rows(now), now, height)
 
     def watch(self) -> None:
-        """Show the page, and refresh it until all is done or Ctrl-C."""
+        """Show the page, and refresh it until all is done or Ctrl-C.
+
+        A file or a pipe gets one page after another: so a disk that is full is noticed, and a pipe that nobody reads any more.
+        """
         from rich.live import Live
 
         where = console()
-        with contextlib.suppress(KeyboardInterrupt), Live(console=where, auto_refresh=False) as live:
-            while True:
-                now = time.time()
-                found = self.rows(now)
-                live.update(self._page(found, now, where.height), refresh=True)
-                if all(row.state == "done" for row in found):
-                    return
-                time.sleep(REFRESH)
+        with contextlib.suppress(KeyboardInterrupt):
+            if not where.is_terminal:
+                self._refresh(where.print)
+                return
+            with Live(console=where, auto_refresh=False) as live:
+                self._refresh(lambda page: live.update(page, refresh=True), where)
+
+    def _refresh(self, show: "Callable[[RenderableType], None]", screen: "Console | None" = None) -> None:
+        """Show the page anew, as much of it as a screen holds, until all is done."""
+        while True:
+            now = time.time()
+            found = self.rows(now)
+            show(self._page(found, now, None if screen is None else screen.height))
+            if all(row.state == "done" for row in found):
+                return
+            time.sleep(REFRESH)
 
     def _row(self, job: Job, now: float) -> Row:
         lines = read_lines(self.layout.watch(*job), TAIL)
@@ -169,7 +187,8 @@ class Board:
                 yield f"{name} {row.state}: {row.lines[-1].get('error', '')}{place}"
             elif row.state == "no news":
                 silent = duration(now - row.heard)
-                yield f"{name}: no news for {silent}: killed, or its machine cannot write here{place}"
+                quiet = "" if row.in_loop else ", or at work of which it writes no lines"
+                yield f"{name}: no news for {silent}: killed, or its machine cannot write here{quiet}{place}"
         if (self.layout.suite_folder / "logs").is_dir():
             yield f"Logs: {self.layout.log('STAGE', 'RUN')}"
 

@@ -72,7 +72,11 @@ def render(contents: Contents, results: Path, figures: Path) -> str:
             records=records,
             origins=origins(records),
             registration=describe_registration(
-                contents.registration, contents.sha256, contents.claims_sha256, [record["commit"] for record in records]
+                contents.suite,
+                contents.registration,
+                contents.sha256,
+                contents.claims_sha256,
+                [record["commit"] for record in records],
             ),
             caveats=caveats(contents, tables, records, results),
         )
