@@ -232,15 +232,21 @@ def write_suite(folder: Path, suite: Suite) -> str:
     return str(folder / "smoke.yaml")
 
 
-def test_provenance_counts_the_seconds_before_the_cut(layout: Layout, scratch: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [True, False])
+def test_provenance_counts_the_seconds_of_the_state(layout: Layout, scratch: Path, tmp_path: Path, kept: bool) -> None:
+    """Not those of a snapshot, after whose step the training continues, or not at all."""
     cut(SUITE, layout)
-    tensors, spec = read_weights(scratch / "state.safetensors", resume.FORMAT)
-    artifacts.write_weights(scratch / "state.safetensors", tensors, spec | {"seconds": 1000.0}, resume.FORMAT)
+    for name, seconds in (("state", 1000.0), ("snapshot-3", 5000.0)):
+        tensors, spec = read_weights(scratch / f"{name}.safetensors", resume.FORMAT)
+        artifacts.write_weights(scratch / f"{name}.safetensors", tensors, spec | {"seconds": seconds}, resume.FORMAT)
+    if not kept:
+        (scratch / "state.safetensors").unlink()
     arguments = ["train", "--suite", write_suite(tmp_path, SUITE), "--out", str(layout.root), "--run", RUN]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
-    assert f"continues after step 5, from {scratch}" in done.output
-    assert 1000 < read_json(layout.run(RUN) / "provenance" / "train.json")["seconds"] < 1100
+    assert (f"continues after step 5, from {scratch}" in done.output) == kept
+    earlier = 1000 if kept else 0
+    assert earlier < read_json(layout.run(RUN) / "provenance" / "train.json")["seconds"] < earlier + 500
 
 
 def test_a_loss_that_is_not_finite_keeps_the_last_state(

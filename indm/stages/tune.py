@@ -51,10 +51,10 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
         def trial(phase: str, steps: int, number: int) -> Row:
             nonlocal earlier
             work = Scratch(scratch.folder / f"{number}-{steps}", key)
-            earlier += work.earlier
             progress = bar(f"{name} trial {number}, {steps} steps")
             make = partial(arm.run, study.parameters(number), steps, work, stop, progress)
             row = study.once(number, steps, make)
+            earlier += work.earlier
             shutil.rmtree(work.folder, ignore_errors=True)
             return row | {"phase": phase}
 

@@ -41,10 +41,12 @@ class Keeper:
         """Give the trainer the state that was saved last, if one was, and return its history."""
         found = self.scratch.load("state")
         if found is None or len(self.snapshots()) < sum(step <= found[1]["history"]["done"] for step in self.steps):
+            # Snapshots alone are of work that is done again.
+            self.scratch.earlier = 0.0
             return History()
         tensors, spec = found
         self.trainer.load_state(tensors)
-        self.saved = spec["history"]["done"]
+        self.saved, self.scratch.earlier = spec["history"]["done"], spec["seconds"]
         self._noted = {"saved": self.saved, "saved_at": int(self.scratch.path("state").stat().st_mtime)}
         if first():
             say(f"continues after step {self.saved}, from {self.scratch.path('state')}")
