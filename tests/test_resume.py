@@ -174,6 +174,17 @@ def test_what_was_saved_long_before_the_cut_is_enough(
     assert train_with_cuts(SUITE.model_copy(update={"save_seconds": 1e9}), layout, [9]) == undisturbed
 
 
+def test_a_later_snapshot_does_not_stand_for_a_damaged_one(
+    layout: Layout, scratch: Path, undisturbed: dict[str, bytes]
+) -> None:
+    """The state is of step 4; the snapshot of step 7 has been written since."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "Keeper", SavesAfterFour)
+        cut(SUITE, layout, 9)
+    (scratch / "snapshot-3.safetensors").write_bytes(b"not safetensors")
+    assert train_with_cuts(SUITE, layout, []) == undisturbed
+
+
 @pytest.mark.parametrize(
     "other",
     [
