@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from torch import Tensor
 
 from indm.cli import main
-from indm.errors import DivergenceError, NoGpuError, ParamsError, StoppedError
+from indm.errors import DivergenceError, NoGpuError, ParamsError, StoppedError, TooLittleMemoryError
 from indm.process import NUMBERS
 from indm.stages import train
 from indm.store import provenance
@@ -186,14 +186,25 @@ def die_in_a_group() -> None:
         all_trained()
 
 
+def fill_memory_in_a_group() -> None:
+    with group(CPU):
+        if os.environ["RANK"] == "1":
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        all_trained()
+
+
 def test_errors_of_processes() -> None:
-    """All stop at the same gradient; of one that was killed, the others are not left behind."""
+    """All stop at the same gradient; of one that was killed, the others are not left behind; too little memory is one line."""
     with pytest.raises(
         DivergenceError, match=r"loss nan, gradient norm nan of the score, expected .*: lower lr or flow_lr"
     ):
         launch(2, diverge_in_a_group)
     with pytest.raises(StoppedError, match="process 1 of 2 was ended by SIGKILL; run it again"):
         launch(2, die_in_a_group)
+    with pytest.raises(
+        TooLittleMemoryError, match=r"^found too little memory, expected .*; lower a batch_size or a width$"
+    ):
+        launch(2, fill_memory_in_a_group)
 
 
 def write_suite(folder: Path, processes: int, steps: int = 12) -> Path:
