@@ -301,6 +301,12 @@ def test_a_finished_search_trains_nothing_again(
     forget(layout)
 
 
+def test_compiled_trials_are_others(layout: Layout) -> None:
+    """Their trainings round differently."""
+    suites = (SUITE, SUITE.model_copy(update={"compile": True}))
+    assert len({tune._key(tune._arm(suite, layout, NLL, CPU), layout) for suite in suites}) == 2
+
+
 def test_a_longer_search_goes_on_from_a_shorter_one(layout: Layout, undisturbed: dict[str, bytes]) -> None:
     searched(layout, suite_of(trials=5, lengths=[]))
     assert searched(layout) == undisturbed

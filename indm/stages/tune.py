@@ -101,7 +101,7 @@ def _key(arm: Arm, layout: Layout) -> str:
         weights=suite.weights.model_dump(),
         drawing=drawing,
         data=arm.description["sha256"],
-        machine=[arm.device.type, suite.threads],
+        machine=[arm.device.type, suite.threads, suite.compile],
     )
 
 
