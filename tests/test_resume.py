@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -212,6 +213,34 @@ def test_the_state_of_something_else_is_ignored(
 def test_other_code_makes_another_key() -> None:
     assert work_key("code", data="d") == work_key("code", data="d")
     assert work_key("other", data="d") != work_key("code", data="d") != work_key("code", data="e")
+
+
+@pytest.mark.parametrize(
+    ("stage", "package"),
+    [
+        (sample, "torchdiffeq"),
+        (nll, "torchdiffeq"),
+        (curve, "torchdiffeq"),
+        *((sweep, package) for package in ("numpy", "scipy", "torch-fidelity", "torchdiffeq")),
+    ],
+)
+def test_another_version_of_what_computes_makes_another_key(
+    layout: Layout, undisturbed: dict[str, bytes], stage: Any, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = []
+
+    def keep(folder: Path, key: str) -> NoReturn:
+        keys.append(key)
+        raise PowerCutError
+
+    monkeypatch.setattr(stage, "open_scratch", keep)
+    version = resume.metadata.version
+    for other in ("", package):
+        changed = partial(lambda other, name: "other" if name == other else version(name), other)
+        monkeypatch.setattr(resume.metadata, "version", changed)
+        with pytest.raises(PowerCutError):
+            stage.run(SUITE, layout, RUN)
+    assert len(set(keys)) == 2
 
 
 @pytest.mark.parametrize(

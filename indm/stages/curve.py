@@ -39,6 +39,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     _, spec = read_weights(path, SNAPSHOTS_FORMAT)
     key = work_key(
         job_stamp(suite, "curve", name),
+        "torchdiffeq",
         run=[run.dataset, run.seed],
         curve=parameters.model_dump(),
         weights=suite.weights.model_dump(),

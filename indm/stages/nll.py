@@ -36,6 +36,7 @@ def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> 
     code = job_stamp(suite, "nll", name)
     key = work_key(
         code,
+        "torchdiffeq",
         run=[run.dataset, run.seed],
         nll=parameters.model_dump(),
         weights=suite.weights.model_dump(),

@@ -71,6 +71,7 @@ def _key(suite: "Suite", layout: Layout, name: str, device: torch.device) -> str
     run = suite.runs[name]
     return work_key(
         job_stamp(suite, "sample", name),
+        "torchdiffeq",
         run=[run.dataset, run.seed],
         sample=suite.sample_params(name).model_dump(),
         weights=suite.weights.model_dump(),

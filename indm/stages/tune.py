@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import optuna
 import pandas as pd
 import torch
 
@@ -88,12 +87,14 @@ def _key(arm: Arm, layout: Layout) -> str:
     suite, name = arm.suite, arm.name
     search = suite.tune[name].model_dump(exclude={"trials", "confirm", "lengths"})
     drawing: dict[str, Any] = {}
+    packages = ["optuna"]
     if suite.runs[name].objective == "fid":
         drawing = {"sample": suite.sample_params(name).model_dump(), "bootstrap": suite.fid.bootstrap}
+        packages += ["numpy", "scipy", "torch-fidelity", "torchdiffeq"]
         drawing["extractor"] = file_sha256(arm.data / "extractor.safetensors")
     return work_key(
         job_stamp(suite, "tune", name),
-        optuna=optuna.__version__,
+        *packages,
         run=suite.runs[name].model_dump(exclude={"variant", "seed", "train", "sample"}),
         train=suite.train_params(name).model_dump(exclude={"steps", "snapshots", *search["space"]}),
         search=search,
