@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -495,6 +496,15 @@ def test_a_stage_that_was_cut_off_goes_on_by_the_batch(layout: Layout, scratch: 
     assert len(calls) == total + 1
     assert outputs(layout.run(RUN), names) == undisturbed
     assert not layout.scratch(RUN, stage).exists()
+
+
+def test_a_kill_before_the_last_picture_keeps_the_batches(layout: Layout, scratch: Path) -> None:
+    train_with_cuts(SUITE, layout, [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sample, "_diffused", Mock(side_effect=PowerCutError))
+        with pytest.raises(PowerCutError):
+            sample.run(SUITE, layout, RUN)
+    assert any(layout.scratch(RUN, "sample").glob("*.safetensors"))
 
 
 def test_a_likelihood_that_is_not_finite_is_not_kept(layout: Layout, scratch: Path) -> None:
