@@ -222,7 +222,6 @@ class Run:
             time_draws=time_draws,
             tolerance=None,
             ode_steps=ode_steps,
-            log_det="exact" if log_det_tolerance is None else "series",
             log_det_tolerance=log_det_tolerance,
             uncorrected=False,
         )

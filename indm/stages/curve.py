@@ -50,7 +50,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     with open_scratch(layout.scratch(name, "curve"), key) as scratch:
         rows: list[dict[str, Any]] = []
         tables = [pd.DataFrame(columns=IMAGES_COLUMNS)]
-        evaluation = Evaluation(**parameters.model_dump(exclude={"images"}), uncorrected=False)
+        evaluation = Evaluation(**parameters.model_dump(exclude={"images", "log_det"}), uncorrected=False)
         for step, flops in zip(spec["steps"], spec["flops"], strict=True):
             model = load_model(path, device, suite.weights.model_dump(), step)
             seed, once = (run.dataset, run.seed), below(scratch.once, str(step))
