@@ -10,6 +10,7 @@
 import gc
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from snakemake.utils import min_version
@@ -23,11 +24,11 @@ gc.freeze()
 # The package of this checkout, even where another one is installed.
 sys.path.insert(0, str(workflow.basedir))
 
-from indm.doctor.examine import Work, requirements
+from indm.doctor.examine import requirements, work_of
 from indm.doctor.machine import gpu_is_seen
 from indm.errors import IndmError
 from indm.jobs import Job, job_parameters
-from indm.pipeline import SHOWN, STAGES
+from indm.pipeline import OPTIONS, SHOWN, STAGES
 from indm.stamps import job_stamp, remember_start
 from indm.store.provenance import older_results
 from indm.suite.claims import load_claims
@@ -92,24 +93,15 @@ include: "workflow/rules/report.smk"
 # What `indm doctor` says is missing for the jobs that are to run. A dry run does not come here, nor Snakemake in a job.
 onstart:
     jobs = [] if workflow.touch else workflow.dag.needrun_jobs()
+    kinds = {name: OPTIONS[stage.subject] for name, stage in STAGES.items()}
     named = [
-        (job.rule.name, job.wildcards.get("run"), job.wildcards.get("dataset"))
+        Job(name, "-".join(job.wildcards[option] for option in kinds[name]))
         for job in jobs
+        if (name := job.rule.name) in STAGES
     ]
-    needed = [
-        (rule, dataset or suite.runs[run].dataset)
-        for rule, run, dataset in named
-        if run or dataset
-    ]
-    work = Work(
-        prepare={dataset for rule, dataset in needed if rule == "prepare"},
-        measure={
-            dataset for rule, dataset in needed if rule in ("reference", "fid")
-        },
-        # The GPU of a cluster is on another machine than this.
-        compute=workflow.local_exec
-        and any(rule != "prepare" for rule, _ in needed),
-    )
+    work = work_of(suite, named)
+    # The GPU of a cluster is on another machine than this.
+    work = replace(work, compute=workflow.local_exec and work.compute)
     if not workflow.touch and (older := older_results(Path("results", SUITE))):
         print(older, file=sys.stderr)
     try:

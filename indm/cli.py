@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from indm import __version__
-from indm.errors import IndmError
+from indm.errors import IndmError, memory_errors
 from indm.pipeline import OPTIONS, SHOWN, STAGES, command_name, gathering
 
 if TYPE_CHECKING:
@@ -123,25 +123,16 @@ def _stage(name: str, summary: str, *options: Callable[..., Any]) -> None:
     def command(suite_file: Path, out: Path, **given: Any) -> None:
         subject = {key: given.pop(key) for key in OPTIONS[STAGES[name].subject]}
         try:
-            _execute(name, suite_file, out, subject, **given)
+            with memory_errors():
+                _execute(name, suite_file, out, subject, **given)
         except IndmError as error:
             lines = (f"indm {command_name(name)}: {line}" for line in str(error).splitlines())
             click.echo("\n".join(lines), err=True)
             sys.exit(error.exit_code)
-        except (MemoryError, RuntimeError) as error:
-            if not _lacks_memory(error):
-                raise
-            words = "found too little memory, expected enough for a batch and networks; lower a batch_size or a width"
-            sys.exit(f"indm {command_name(name)}: {words}")
 
     for option in (OUT, *options, SUITE):
         command = option(command)
     main.command(command_name(name), help=summary)(command)
-
-
-def _lacks_memory(error: Exception) -> bool:
-    """Say whether an error is one of memory; torch has a class for it on GPUs only."""
-    return isinstance(error, MemoryError) or any(words in str(error) for words in ("out of memory", "allocate memory"))
 
 
 def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, Any], **options: Any) -> None:

@@ -1,5 +1,11 @@
 """The errors a user can meet: one clear line each, with what was found, what was expected and the remedy."""
 
+import contextlib
+from collections.abc import Iterator
+
+# In what torch says where memory is lacking.
+LACKING = ("out of memory", "allocate memory")
+
 
 class IndmError(Exception):
     """Base of every error this package raises on purpose; the command line prints it as one line and exits with its code."""
@@ -38,8 +44,29 @@ class DivergenceError(IndmError):
     """A loss or a gradient stopped being finite."""
 
 
+class TooLittleMemoryError(IndmError):
+    """Memory, a GPU's or the machine's, does not hold what a stage works on."""
+
+
 class StoppedError(IndmError):
     """A stage was asked to stop, and has saved its work: it should be run again."""
 
     # EX_TEMPFAIL of sysexits.h: "temporary failure, the user is invited to retry".
     exit_code = 75
+
+
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """Say in one line, of an error of memory in the block, that it is one; torch has a class for it on GPUs only.
+
+    Raises:
+        TooLittleMemoryError: in its place.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in LACKING):
+            raise
+        raise TooLittleMemoryError(
+            "found too little memory, expected enough for a batch and networks; lower a batch_size or a width"
+        ) from error

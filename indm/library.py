@@ -1,6 +1,7 @@
 """A trained run in Python: draw images, map images to latents and back, evaluate likelihoods.
 
-Images are levels, as a prepared dataset holds them: uint8, shape (N, C, H, W), from 0 to L - 1.
+Images are levels, as a prepared dataset holds them: uint8, shape (N, C, H, W), from 0 to L - 1. Products are computed in IEEE
+float32, on GPUs too, as in every evaluation.
 """
 
 import math
@@ -19,6 +20,7 @@ from indm.diffusion.generate import draw_levels
 from indm.diffusion.model import ImplicitNonlinearDiffusion, described_model, load_model
 from indm.errors import ArtifactError, DataError, ParamsError
 from indm.kept.weights import WEIGHTS_FORMAT
+from indm.process import float32_products
 from indm.progress import bar
 from indm.registry import DATASETS
 from indm.seeding import derive_seed
@@ -76,6 +78,7 @@ class Run:
         """Where the model is."""
         return next(self.model.parameters()).device
 
+    @float32_products()
     def sample(self, count: int, *, steps: int = 50, seed: int | None = None, batch_size: int = 400) -> Tensor:
         r"""Draw images: latents by ancestral sampling, then the flow's inverse, rounded to levels.
 
@@ -120,6 +123,7 @@ class Run:
         )
         return torch.from_numpy(images)
 
+    @float32_products()
     @torch.no_grad()
     def encode(self, images: Images, *, seed: int = 0) -> Tensor:
         r"""Map images to latents, in which the diffusion is linear.
@@ -144,6 +148,7 @@ class Run:
         x = dequantise(self._checked(images), self.levels, generator, self.model.centered)
         return self.model.flow(x.to(self.device), "none", generator)[0]
 
+    @float32_products()
     @torch.no_grad()
     def invert(self, latents: Tensor | NDArray[np.floating], *, seed: int = 0) -> Tensor:
         r"""Map latents to images, rounded to levels: what :meth:`encode` has mapped comes back.
@@ -169,6 +174,7 @@ class Run:
         x = self.model.flow.inverse(found.to(self.device, torch.float32), generator=generator)
         return quantise(x, self.levels, self.model.centered).cpu()
 
+    @float32_products()
     def likelihood(
         self,
         images: Images,
@@ -216,7 +222,6 @@ class Run:
             time_draws=time_draws,
             tolerance=None,
             ode_steps=ode_steps,
-            log_det="exact" if log_det_tolerance is None else "series",
             log_det_tolerance=log_det_tolerance,
             uncorrected=False,
         )

@@ -9,7 +9,8 @@
   before.
 - **Determinism.** Results repeat to the byte on one machine: :func:`set_up`.
 - **Precision.** GPUs can round the factors of float32 products to TF32. torch's defaults do so for convolutions alone, its releases
-  before 1.12 for products of matrices too. Here nothing does, but for a training that asks: :func:`set_up`, :func:`products_in`.
+  before 1.12 for products of matrices too. Here nothing does, but for a training that asks: :func:`set_up`, :func:`products_in`,
+  and, in a program of another's, :func:`float32_products`.
 - **Other processes.** Whether something else has started several to train together: :func:`started_processes`.
 - **Signals.** A training that is asked to stop finishes its step first: :func:`sigterm_noted`.
 """
@@ -22,7 +23,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from indm.errors import NoGpuError, ParamsError
 
@@ -125,6 +126,26 @@ def products_in(precision: str, device: "torch.device") -> Iterator[None]:
         yield
     finally:
         _allow_tf32(False)
+
+
+@contextlib.contextmanager
+def float32_products() -> Iterator[None]:
+    """Compute products of float32 tensors in IEEE float32 inside the block, whatever a program allows outside it."""
+    import torch
+
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    switches: list[tuple[Any, str, Any]] = [(matmul, "allow_tf32", False), (cudnn, "allow_tf32", False)]
+    if hasattr(cudnn, "conv"):
+        # Releases with these refuse to read the older ones of a program that has set both.
+        switches = [(matmul, "fp32_precision", "ieee"), (cudnn.conv, "fp32_precision", "ieee")]
+    before = [getattr(place, name) for place, name, _ in switches]
+    try:
+        for place, name, value in switches:
+            setattr(place, name, value)
+        yield
+    finally:
+        for (place, name, _), value in zip(switches, before, strict=True):
+            setattr(place, name, value)
 
 
 def precision_used(precision: str, device: "torch.device") -> str:

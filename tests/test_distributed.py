@@ -12,12 +12,16 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor
 
-from indm.errors import DivergenceError, NoGpuError, ParamsError, StoppedError
+from indm.cli import main
+from indm.errors import DivergenceError, NoGpuError, ParamsError, StoppedError, TooLittleMemoryError
 from indm.process import NUMBERS
 from indm.stages import train
+from indm.store import provenance
 from indm.store.files import read_json
+from indm.store.finished import Finished
 from indm.store.layout import Layout
 from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
@@ -182,14 +186,25 @@ def die_in_a_group() -> None:
         all_trained()
 
 
+def fill_memory_in_a_group() -> None:
+    with group(CPU):
+        if os.environ["RANK"] == "1":
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        all_trained()
+
+
 def test_errors_of_processes() -> None:
-    """All stop at the same gradient; of one that was killed, the others are not left behind."""
+    """All stop at the same gradient; of one that was killed, the others are not left behind; too little memory is one line."""
     with pytest.raises(
         DivergenceError, match=r"loss nan, gradient norm nan of the score, expected .*: lower lr or flow_lr"
     ):
         launch(2, diverge_in_a_group)
     with pytest.raises(StoppedError, match="process 1 of 2 was ended by SIGKILL; run it again"):
         launch(2, die_in_a_group)
+    with pytest.raises(
+        TooLittleMemoryError, match=r"^found too little memory, expected .*; lower a batch_size or a width$"
+    ):
+        launch(2, fill_memory_in_a_group)
 
 
 def write_suite(folder: Path, processes: int, steps: int = 12) -> Path:
@@ -305,6 +320,27 @@ def test_torchrun_starts_the_processes_too(layout: Layout, undisturbed: dict[str
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "--", "indm"]
     finish(start(write_suite(tmp_path, 2), layout.root, *torchrun))
     assert outputs(layout) == undisturbed
+
+
+def join_on_a_gpu(*arguments: Any) -> Finished:
+    """Train as one of several processes, each of which says that it has a GPU and much memory."""
+    number = int(os.environ["RANK"])
+    provenance._device = lambda: f"cuda (GPU {number})"
+    provenance.peak_memory = lambda: 1e6 + number
+    return train._join(*arguments)
+
+
+@pytest.mark.slow
+def test_provenance_is_that_of_the_first_process_that_trains(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that started them has neither a device nor a model."""
+    monkeypatch.setattr(train, "_join", join_on_a_gpu)
+    arguments = ["train", "--suite", str(write_suite(tmp_path, 2)), "--out", str(layout.root), "--run", RUN]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    found = read_json(layout.run(RUN) / "provenance/train.json")
+    assert (found["device"], found["peak_memory_mib"]) == ("cuda (GPU 0)", 1e6)
 
 
 def test_more_processes_than_images_are_refused(tmp_path: Path) -> None:

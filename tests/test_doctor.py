@@ -19,10 +19,11 @@ from packaging.requirements import Requirement
 
 from indm.cli import main
 from indm.doctor import inputs, packages
-from indm.doctor.examine import Work, requirements, unfinished
+from indm.doctor.examine import Work, requirements, unfinished, work_of
 from indm.doctor.item import DOWNLOAD, MISSING, READY
 from indm.doctor.machine import disk_item, machine
 from indm.errors import NoGpuError
+from indm.jobs import Job
 from indm.metrics import weights
 from indm.metrics.weights import CLEAN_FID, TORCH_FIDELITY
 from indm.registry import DATASETS
@@ -38,6 +39,13 @@ from tests.conftest import REPOSITORY
 PAPER = REPOSITORY / "params/paper.yaml"
 DIGITS = REPOSITORY / "params/digits.yaml"
 NOTHING = Work(set(), set(), False)
+INDM_FID = "cifar10-vp-indm-fid-s0"
+# What is made of a dataset, and of a run: first what measures its images, then all else.
+DATA = ["dataset.json", "labels.json", "train.npy", "valid.npy", "test.npy"]
+DATA += ["extractor.safetensors", "features.npy", "statistics.safetensors", "reference.json"]
+MEASURED = ["fid.json", "sweep.csv"]
+OTHERS = ["checkpoint.safetensors", "snapshots.safetensors", "train.json", "train.csv", "curve.csv", "curve_images.csv"]
+OTHERS += ["nll.json", "nll.csv", "samples.npy", "samples.json", "samples.png", "neighbours.png", "diffusion.png"]
 
 
 @pytest.fixture(autouse=True)
@@ -254,21 +262,44 @@ def test_what_is_made_needs_nothing_any_more(tmp_path: Path) -> None:
         for name in names:
             (folder / name).write_text("made")
 
-    make(layout.data("cifar10"), "dataset.json", "labels.json", "train.npy", "valid.npy")
+    prepared, referenced = DATA[:5], DATA[5:]
+    make(layout.data("cifar10"), *prepared[1:])
     assert "cifar10" in unfinished(paper, layout).prepare
-    make(layout.data("cifar10"), "test.npy", "reference.json")
+    make(layout.data("cifar10"), prepared[0], *referenced)
     assert unfinished(paper, layout) == Work({"celeba64"}, {"cifar10", "celeba64"}, True)
     done = call("--suite", str(PAPER), "--out", str(tmp_path))
     assert f"ready          prepared in {layout.data('cifar10')}" in done.output
     assert done.exit_code == 1
-    make(layout.data("celeba64"), "dataset.json", "labels.json", "train.npy", "valid.npy", "test.npy", "reference.json")
+    make(layout.data("celeba64"), *DATA)
     for name in paper.runs:
-        make(layout.run(name), "fid.json")
+        make(layout.run(name), *MEASURED)
+    make(layout.suite_folder / "protocol", *(f"{dataset}.csv" for dataset in paper.protocol))
     assert unfinished(paper, layout) == Work(set(), set(), True)
     assert call("--suite", str(PAPER), "--out", str(tmp_path)).exit_code == 0
     for name in paper.runs:
-        make(layout.run(name), "nll.json")
+        make(layout.run(name), *OTHERS)
     assert unfinished(paper, layout) == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("stage", "subject", "measured"),
+    [
+        ("fid", INDM_FID, {"cifar10"}),
+        ("sweep", INDM_FID, {"cifar10"}),
+        ("sweep_shard", f"{INDM_FID}-1", set()),
+        ("protocol", "cifar10", {"cifar10"}),
+        ("tune", INDM_FID, {"cifar10"}),
+        ("tune", INDM_FID.replace("fid", "nll"), set()),
+        ("curve", INDM_FID, set()),
+    ],
+)
+def test_what_each_kind_of_job_needs(stage: str, subject: str, measured: set[str]) -> None:
+    """A job that measures images needs the extractor's weights, whatever else is made already."""
+    assert work_of(load_suite(PAPER), [Job(stage, subject)]) == Work(set(), measured, True)
+
+
+def test_tables_and_two_dimensions_need_nothing() -> None:
+    assert work_of(load_suite(DIGITS), [Job("table", ""), Job("toy2d", "moons")]) == NOTHING
 
 
 def test_a_suite_that_asks_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,7 +352,7 @@ def test_damaged_files_are_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_file_of_no_bytes_is_not_made(tmp_path: Path) -> None:
     digits, layout = load_suite(DIGITS), Layout(tmp_path, "digits")
     layout.data("digits").mkdir(parents=True)
-    for name in ("dataset.json", "labels.json", "train.npy", "valid.npy", "test.npy", "reference.json"):
+    for name in DATA:
         (layout.data("digits") / name).write_text("made")
     assert "digits" not in unfinished(digits, layout).prepare
     (layout.data("digits") / "train.npy").write_text("")

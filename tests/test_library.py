@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import indm
 from indm.data.levels import to_uint8
@@ -85,6 +87,61 @@ def test_likelihood_says_of_what_it_is(run: Run) -> None:
     assert re.fullmatch(r"NLL \d\.\d{3} ± \d\.\d{3}, NELBO \S+ ± \S+ bits/dim \(6 images, seed 7\)", str(found))
     alone = run.likelihood(digits(1), ode_steps=8, time_draws=2)
     assert re.fullmatch(r"NLL \d\.\d{3}, NELBO \d\.\d{3} bits/dim \(1 images, seed 4\)", str(alone))
+
+
+def precisions() -> list[str]:
+    """What torch computes products of matrices and convolutions in, by its newer and its older switches."""
+    cudnn: Any = torch.backends.cudnn
+    newer = [torch.backends.cuda.matmul.fp32_precision, cudnn.conv.fp32_precision]
+    return [*newer, torch.get_float32_matmul_precision()]
+
+
+class Convolutions(TorchDispatchMode):
+    """Notes the newer switches at each convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[tuple[str, ...]] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "convolution" in str(func):
+            self.seen.add(tuple(precisions()[:2]))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def switches() -> Iterator[None]:
+    """Begin with torch's defaults, whatever another test has left, and end with them."""
+    _default()
+    yield
+    _default()
+
+
+def _default() -> None:
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = True
+
+
+CALLS: dict[str, Callable[[Run], object]] = {
+    "sample": lambda run: run.sample(1, steps=2),
+    "encode": lambda run: run.encode(digits(1)),
+    "invert": lambda run: run.invert(np.zeros((1, 1, 8, 8))),
+    "likelihood": lambda run: run.likelihood(digits(1), ode_steps=6, time_draws=1),
+}
+
+
+@pytest.mark.usefixtures("switches")
+@pytest.mark.parametrize("allowed", ["highest", "medium"])
+@pytest.mark.parametrize("name", CALLS)
+def test_products_are_float32_and_a_programs_settings_stay(run: Run, name: str, allowed: str) -> None:
+    """By default, torch allows a GPU to convolve in TF32; programs allow it more."""
+    torch.set_float32_matmul_precision(allowed)
+    before = precisions()
+    assert "tf32" in before
+    with Convolutions() as convolutions:
+        CALLS[name](run)
+    assert convolutions.seen == {("ieee", "ieee")}
+    assert precisions() == before
 
 
 @pytest.mark.long

@@ -86,7 +86,6 @@ def test_models_of_one_seed_meet_the_same_noise_whatever_their_flow_draws(monkey
         time_draws=1,
         tolerance=None,
         ode_steps=1,
-        log_det="series",
         log_det_tolerance=1e-3,
         uncorrected=False,
     )
@@ -274,7 +273,6 @@ PROTOCOL: dict[str, Any] = {
     "time_draws": 2,
     "tolerance": None,
     "ode_steps": 2,
-    "log_det": "exact",
     "log_det_tolerance": None,
 }
 
@@ -356,14 +354,14 @@ def test_untrained_network_under_vp_has_the_likelihood_of_docs_paper() -> None:
     spec = model_spec(load_suite(REPOSITORY / "params/smoke.yaml"), "digits-vp-ddpmpp-nll-s0", shape)
     network = ImplicitNonlinearDiffusion(spec).eval().requires_grad_(False)
     images = torch.randint(0, 17, (20, *shape), generator=Generator().manual_seed(0), dtype=torch.uint8)
-    evaluation = Evaluation(20, 5, None, 32, "exact", None, uncorrected=False)
+    evaluation = Evaluation(20, 5, None, 32, None, uncorrected=False)
     options: dict[str, Any] = {"seed": ("digits", 0), "device": torch.device("cpu"), "description": ""}
     found = likelihoods(network, images, 17, evaluation, once=lambda _, make: make(), **options)
     assert found["nll"].mean() == pytest.approx(untrained_nll + math.log2(17 / 2), abs=0.02)
 
 
 def test_tolerance_of_the_log_determinant_is_in_bits_per_dimension() -> None:
-    series = Evaluation(**PROTOCOL | {"log_det": "series", "log_det_tolerance": 1e-3}, uncorrected=False)
+    series = Evaluation(**PROTOCOL | {"log_det_tolerance": 1e-3}, uncorrected=False)
     exact = Evaluation(**PROTOCOL, uncorrected=False)
     assert (exact.estimator, exact.log_det_bound("indm"), exact.log_det_bound("ddpmpp")) == ("exact", 0, 0)
     assert (series.log_det_bound("indm"), series.log_det_bound("ddpmpp")) == (1e-3, 0)

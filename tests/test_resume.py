@@ -13,8 +13,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -174,6 +176,17 @@ def test_what_was_saved_long_before_the_cut_is_enough(
     assert train_with_cuts(SUITE.model_copy(update={"save_seconds": 1e9}), layout, [9]) == undisturbed
 
 
+def test_a_later_snapshot_does_not_stand_for_a_damaged_one(
+    layout: Layout, scratch: Path, undisturbed: dict[str, bytes]
+) -> None:
+    """The state is of step 4; the snapshot of step 7 has been written since."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "Keeper", SavesAfterFour)
+        cut(SUITE, layout, 9)
+    (scratch / "snapshot-3.safetensors").write_bytes(b"not safetensors")
+    assert train_with_cuts(SUITE, layout, []) == undisturbed
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -201,6 +214,34 @@ def test_the_state_of_something_else_is_ignored(
 def test_other_code_makes_another_key() -> None:
     assert work_key("code", data="d") == work_key("code", data="d")
     assert work_key("other", data="d") != work_key("code", data="d") != work_key("code", data="e")
+
+
+@pytest.mark.parametrize(
+    ("stage", "package"),
+    [
+        (sample, "torchdiffeq"),
+        (nll, "torchdiffeq"),
+        (curve, "torchdiffeq"),
+        *((sweep, package) for package in ("numpy", "scipy", "torch-fidelity", "torchdiffeq")),
+    ],
+)
+def test_another_version_of_what_computes_makes_another_key(
+    layout: Layout, undisturbed: dict[str, bytes], stage: Any, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = []
+
+    def keep(folder: Path, key: str) -> NoReturn:
+        keys.append(key)
+        raise PowerCutError
+
+    monkeypatch.setattr(stage, "open_scratch", keep)
+    version = resume.metadata.version
+    for other in ("", package):
+        changed = partial(lambda other, name: "other" if name == other else version(name), other)
+        monkeypatch.setattr(resume.metadata, "version", changed)
+        with pytest.raises(PowerCutError):
+            stage.run(SUITE, layout, RUN)
+    assert len(set(keys)) == 2
 
 
 @pytest.mark.parametrize(
@@ -232,15 +273,21 @@ def write_suite(folder: Path, suite: Suite) -> str:
     return str(folder / "smoke.yaml")
 
 
-def test_provenance_counts_the_seconds_before_the_cut(layout: Layout, scratch: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [True, False])
+def test_provenance_counts_the_seconds_of_the_state(layout: Layout, scratch: Path, tmp_path: Path, kept: bool) -> None:
+    """Not those of a snapshot, after whose step the training continues, or not at all."""
     cut(SUITE, layout)
-    tensors, spec = read_weights(scratch / "state.safetensors", resume.FORMAT)
-    artifacts.write_weights(scratch / "state.safetensors", tensors, spec | {"seconds": 1000.0}, resume.FORMAT)
+    for name, seconds in (("state", 1000.0), ("snapshot-3", 5000.0)):
+        tensors, spec = read_weights(scratch / f"{name}.safetensors", resume.FORMAT)
+        artifacts.write_weights(scratch / f"{name}.safetensors", tensors, spec | {"seconds": seconds}, resume.FORMAT)
+    if not kept:
+        (scratch / "state.safetensors").unlink()
     arguments = ["train", "--suite", write_suite(tmp_path, SUITE), "--out", str(layout.root), "--run", RUN]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
-    assert f"continues after step 5, from {scratch}" in done.output
-    assert 1000 < read_json(layout.run(RUN) / "provenance" / "train.json")["seconds"] < 1100
+    assert (f"continues after step 5, from {scratch}" in done.output) == kept
+    earlier = 1000 if kept else 0
+    assert earlier < read_json(layout.run(RUN) / "provenance" / "train.json")["seconds"] < earlier + 500
 
 
 def test_a_loss_that_is_not_finite_keeps_the_last_state(
@@ -449,6 +496,15 @@ def test_a_stage_that_was_cut_off_goes_on_by_the_batch(layout: Layout, scratch: 
     assert len(calls) == total + 1
     assert outputs(layout.run(RUN), names) == undisturbed
     assert not layout.scratch(RUN, stage).exists()
+
+
+def test_a_kill_before_the_last_picture_keeps_the_batches(layout: Layout, scratch: Path) -> None:
+    train_with_cuts(SUITE, layout, [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sample, "_diffused", Mock(side_effect=PowerCutError))
+        with pytest.raises(PowerCutError):
+            sample.run(SUITE, layout, RUN)
+    assert any(layout.scratch(RUN, "sample").glob("*.safetensors"))
 
 
 def test_a_likelihood_that_is_not_finite_is_not_kept(layout: Layout, scratch: Path) -> None:

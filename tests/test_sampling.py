@@ -1,15 +1,18 @@
 """Samplers on Gaussian data with the exact score: right mean and covariance, at the expected order, calls counted."""
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Generator, Tensor
 
 from indm.diffusion.adaptive import solve_adaptively
-from indm.diffusion.generate import CountedNoise
+from indm.diffusion.generate import CountedNoise, draw_levels
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.diffusion.objectives import perturb
 from indm.diffusion.samplers import (
@@ -405,3 +408,17 @@ def test_an_adaptive_ode_without_a_solution_is_one_line(monkeypatch: pytest.Monk
         ConvergenceError, match=r"the adaptive ODE found no solution \(.*\), expected one of tolerance 1e-05"
     ):
         solve_adaptively(lambda _, z: factor * z.sin(), torch.ones(2), ends, 1e-5)
+
+
+@pytest.mark.parametrize(("calls", "expected"), [((20, 20, 50), 23.3), ((7, 7, 7), 7.0)])
+def test_nfe_is_that_of_an_image_on_average(
+    calls: Sequence[int], expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A last batch of fewer images, for which an adaptive solver may take more calls, counts for less."""
+    counts = iter(calls)
+    monkeypatch.setattr(
+        "indm.diffusion.generate.draw_batch", lambda _, __, count, **___: (torch.zeros(count, 1, 2, 2), next(counts))
+    )
+    model = cast(Any, SimpleNamespace(centered=True))
+    images, nfe = draw_levels(model, 17, num_samples=9, batch_size=4, rounding="nearest", progress=iter)
+    assert (len(images), nfe) == (9, expected)

@@ -397,8 +397,26 @@ def test_warm_up_of_the_flow_lasts_its_steps() -> None:
     assert same(states[0][0], states[3][0])
     assert not same(states[3][0], states[4][0])
     assert not same(states[1][1], states[2][1])
-    # A row averages each loss over the steps that have it.
-    assert [set(row) for row in curve] == [{"step", "flow_loss"}] + 2 * [{"step", "flow_loss", "score_loss"}]
+    # A row averages steps of one phase: the flow's losses before and after its end are different ones.
+    assert [row["step"] for row in curve] == [2, 3, 4, 6]
+    assert [set(row) for row in curve] == 2 * [{"step", "flow_loss"}] + 2 * [{"step", "flow_loss", "score_loss"}]
+
+
+def test_a_row_of_the_curve_ends_with_the_flows_training() -> None:
+    """After it, the loss is that of the latents alone."""
+    rows = {
+        every: train(
+            Trainer(model(), Optimisation(objective="nll", **OPTIONS)),
+            images(),
+            17,
+            Plan(steps=6, fresh_score_after=3, **PLAN | {"log_every": every}),
+            **LOOP,
+        )
+        for every in (1, 2)
+    }
+    assert [row["step"] for row in rows[2]] == [2, 3, 4, 6]
+    assert rows[2][1:3] == rows[1][2:4]
+    assert "flow_loss" not in rows[2][2]
 
 
 def test_learning_rate_warms_up_again_with_the_score() -> None:

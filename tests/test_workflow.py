@@ -290,4 +290,5 @@ def test_profiles_are_of_options_and_rules_that_exist(checkout: Path, profile: s
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     resources = yaml.safe_load((checkout / f"workflow/profiles/{profile}/config.yaml").read_text())["set-resources"]
-    assert set(resources) < set(STAGES)
+    rules = "".join(path.read_text() for path in (checkout / "workflow/rules").glob("*.smk")).split("\nrule ")[1:]
+    assert set(resources) == {rule.partition(":")[0] for rule in rules if "gpu=" in rule}

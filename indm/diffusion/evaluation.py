@@ -40,8 +40,8 @@ class Evaluation:
         time_draws: stratified times of the bound, for each image.
         tolerance: tolerance of the adaptive ODE; ``None`` for fixed steps.
         ode_steps: fixed steps of fifth order; ``None`` for adaptive ones.
-        log_det: how the flow's log-determinant is computed, ``exact`` or ``series``.
-        log_det_tolerance: bound on what the series leaves out, of every image, in bits/dim; ``None`` for exact ones.
+        log_det_tolerance: bound on what the series of the flow's log-determinant leaves out, of every image, in bits/dim; ``None``
+            for exact ones.
         uncorrected: whether to evaluate ``nll_uncorrected`` too.
     """
 
@@ -49,7 +49,6 @@ class Evaluation:
     time_draws: int
     tolerance: float | None
     ode_steps: int | None
-    log_det: str
     log_det_tolerance: float | None
     uncorrected: bool
 

@@ -129,10 +129,11 @@ def draw_batches(
 
 
 def draw_levels(model: ImplicitNonlinearDiffusion, levels: int, **settings: Any) -> tuple[NDArray[np.uint8], float]:
-    """Draw images by :func:`draw_batches`, uint8 (N, C, H, W); return them and the mean calls of the network."""
+    """Draw images by :func:`draw_batches`, uint8 (N, C, H, W); return them and the calls of the network for one, on average."""
     batches = draw_batches(model, levels, **settings)
-    calls = float(np.mean([int(batch["calls"]) for batch in batches]))
-    return np.concatenate([batch["images"].numpy() for batch in batches]), round(calls, 1)
+    images = np.concatenate([batch["images"].numpy() for batch in batches])
+    calls = sum(int(batch["calls"]) * len(batch["images"]) for batch in batches) / len(images)
+    return images, round(calls, 1)
 
 
 @torch.no_grad()

@@ -13,6 +13,8 @@ from indm.doctor.inputs import INCEPTION, archives, extractors, published, weigh
 from indm.doctor.item import DOWNLOAD, READY, Item
 from indm.doctor.machine import disk_item, machine, needed, program_item
 from indm.doctor.packages import packages
+from indm.jobs import Job, job_names
+from indm.pipeline import STAGES
 from indm.shipped import default
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ class Work:
 
     Arguments:
         prepare: the datasets that are to be prepared: they need their archives.
-        measure: the datasets whose reference or whose runs' FID is to be computed: they need their extractor's weights.
+        measure: the datasets whose images, or whose runs' images, are to be measured: they need their extractor's weights.
         compute: whether anything is to be computed on the suite's device by this machine.
     """
 
@@ -110,17 +112,37 @@ def requirements(suite: "Suite", work: Work, data_root: Path | None = None, out:
 
 def unfinished(suite: "Suite", layout: "Layout") -> Work:
     """Say what is still to be done for a suite, by the files that are there."""
+    kinds = ("dataset", "run")
+    jobs = [
+        Job(name, subject)
+        for name, stage in STAGES.items()
+        if stage.subject in kinds
+        for subject in stage.subjects(suite)
+    ]
+    return work_of(suite, [job for job in jobs if not _made(suite, layout, job)])
 
-    def made(folder: Path, *files: str) -> bool:
-        # An empty file counts as missing.
-        return all((folder / file).is_file() and (folder / file).stat().st_size > 0 for file in files)
 
-    arrays = ("dataset.json", "labels.json", "train.npy", "valid.npy", "test.npy")
-    prepare = {name for name in suite.datasets if not made(layout.data(name), *arrays)}
-    measure = {name for name in suite.datasets if not made(layout.data(name), "reference.json")}
-    measure |= {run.dataset for name, run in suite.runs.items() if not made(layout.run(name), "fid.json")}
-    evaluate = not all(made(layout.run(name), "nll.json") for name in suite.runs)
-    return Work(prepare, measure, bool(measure) or evaluate)
+def _made(suite: "Suite", layout: "Layout", job: Job) -> bool:
+    """Say whether a job's files are there; an empty one counts as missing."""
+    names = job_names(suite, job)
+    paths = [layout.root / pattern.format(**names).removeprefix("results/") for pattern in STAGES[job.stage].written]
+    return all(path.is_file() and path.stat().st_size > 0 for path in paths)
+
+
+def work_of(suite: "Suite", jobs: Collection[Job]) -> Work:
+    """Say what is to be done in some jobs."""
+    return Work(
+        prepare={job.subject for job in jobs if job.stage == "prepare"},
+        measure={job_names(suite, job)["dataset"] for job in jobs if _measures(suite, job)},
+        compute=any(job.stage != "prepare" and "dataset" in job_names(suite, job) for job in jobs),
+    )
+
+
+def _measures(suite: "Suite", job: Job) -> bool:
+    """Say whether a job measures images by the features of its dataset's extractor."""
+    if job.stage == "tune":
+        return suite.runs[job.subject].objective == "fid"
+    return job.stage in ("reference", "fid", "sweep", "protocol")
 
 
 def _data_title(root: Path) -> str:

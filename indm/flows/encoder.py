@@ -9,7 +9,6 @@ References:
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -34,14 +33,6 @@ class WeightNormLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.gain * F.normalize(self.weight, dim=1), self.bias)
-
-    @torch.no_grad()
-    def initialise(self, x: Tensor, scale: float) -> None:
-        """Give the outputs over the batch x, with shape (B, C), mean 0 and standard deviation ``scale``."""
-        y = self(x)
-        factor = scale / (y.std(0) + 1e-6)
-        self.gain.mul_(factor.unsqueeze(1))
-        self.bias.sub_(y.mean(0)).mul_(factor)
 
 
 class EncoderBlock(nn.Module):
@@ -97,9 +88,5 @@ class GaussianEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mu and v, each with shape (B, F), for images with shape (B, C, S, S)."""
-        mean, log_variance = self.linear(self.features(x)).chunk(2, dim=1)
+        mean, log_variance = self.linear(F.elu(self.top(self.blocks(x))).flatten(1)).chunk(2, dim=1)
         return mean, log_variance
-
-    def features(self, x: Tensor) -> Tensor:
-        """Return what the linear map sees, with shape (B, channels_in of the map)."""
-        return F.elu(self.top(self.blocks(x))).flatten(1)

@@ -34,9 +34,6 @@ class PriorLayer(nn.Module):
         """Return the h whose image is e, with shape (B, F)."""
         raise NotImplementedError
 
-    def initialise(self, h: Tensor) -> None:
-        """Set the weights by a batch of the layer's inputs; most layers leave them as they are."""
-
 
 class ActNorm(PriorLayer):
     """e = exp(s) h + b, with one s and one b per entry."""
@@ -51,14 +48,6 @@ class ActNorm(PriorLayer):
 
     def inverse(self, e: Tensor) -> Tensor:
         return (e - self.bias) * (-self.log_scale).exp()
-
-    @torch.no_grad()
-    def initialise(self, h: Tensor) -> None:
-        """Give the outputs over the batch mean 0 and standard deviation 1."""
-        e, _ = self(h)
-        factor = 1 / (e.std(0) + 1e-6)
-        self.log_scale.add_(factor.log())
-        self.bias.sub_(e.mean(0)).mul_(factor)
 
 
 class InvertibleLinear(PriorLayer):
@@ -121,13 +110,6 @@ class Coupling(PriorLayer):
         given, moved = self._split(e)
         shift, scale = self._affine(given)
         return self._join(given, (moved - shift) / scale)
-
-    @torch.no_grad()
-    def initialise(self, h: Tensor) -> None:
-        """Let m = r = 0 for every h."""
-        last = cast(WeightNormLinear, self.net[-1])
-        last.gain.zero_()
-        last.bias.zero_()
 
     def _affine(self, given: Tensor) -> tuple[Tensor, Tensor]:
         shift, raw = self.net(given).chunk(2, dim=1)
@@ -192,13 +174,6 @@ class PriorFlow(nn.Module):
         """Return log p(h), with shape (B,)."""
         e, log_det = self(h)
         return log_standard_normal(e) + log_det
-
-    @torch.no_grad()
-    def initialise(self, h: Tensor) -> None:
-        """Initialise each layer by what it sees of the batch h, with shape (B, F)."""
-        for layer in self.layers():
-            layer.initialise(h)
-            h, _ = layer(h)
 
 
 def log_standard_normal(e: Tensor) -> Tensor:

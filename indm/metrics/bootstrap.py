@@ -6,9 +6,7 @@ from torch import Tensor
 from indm.metrics.frechet import GENERAL, Reference, frechet_general, frechet_symmetric, statistics
 
 
-def bootstrap_fid(
-    generated: Tensor, reference: Reference, draws: int, rng: np.random.Generator, general: int = GENERAL
-) -> float:
+def bootstrap_fid(generated: Tensor, reference: Reference, draws: int, rng: np.random.Generator) -> float:
     """Standard deviation of FID over bootstrap draws of the generated images.
 
     Arguments:
@@ -16,11 +14,10 @@ def bootstrap_fid(
         reference: the reference, held fixed.
         draws: number of draws.
         rng: source of the draws.
-        general: number of features up to which torch-fidelity's own formula is used.
     """
     count, dims = generated.shape
     indices = (rng.integers(count, size=count) for _ in range(draws))
-    if dims <= general:
+    if dims <= GENERAL:
         spread = [frechet_general(statistics(generated[index]), reference.statistics) for index in indices]
     else:
         counts = (np.bincount(index, minlength=count) for index in indices)

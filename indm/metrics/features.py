@@ -59,23 +59,20 @@ def features(
     extractor: FeatureExtractorBase,
     images: NDArray[np.uint8],
     levels: int = 256,
-    batch_size: int | None = None,
     device: torch.device | None = None,
 ) -> tuple[Tensor, ...]:
-    """Extract features, a batch of images at a time, without TensorFloat-32.
+    """Extract features, a batch of images at a time (32 for Inception, 256 for small extractors), without TensorFloat-32.
 
     Arguments:
         extractor: a torch-fidelity extractor.
         images: levels, uint8, shape (N, C, H, W); an array or a memory map.
         levels: number of levels of the images.
-        batch_size: images in a batch; 32 for Inception and 256 for small extractors where it is ``None``.
         device: where to extract; the CPU where it is ``None``.
 
     Returns:
         Each layer that the extractor was built for, (N, F), on the CPU: float32 of Inception, which halves the 800 MB of
         50,000 images, and float64 of others.
     """
-    batch_size = batch_size or (256 if extractor.get_name() in EXTRACTORS else 32)
     resized = isinstance(extractor, CleanExtractor)
     dataset = ResizedArray(images, levels, extractor) if resized else ImageArray(images, levels)
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False), _placed(extractor, device):
@@ -83,7 +80,7 @@ def features(
             1,
             extractor,
             input1=dataset,
-            batch_size=batch_size,
+            batch_size=256 if extractor.get_name() in EXTRACTORS else 32,
             cuda=False,
             save_cpu_ram=True,
             verbose=False,

@@ -39,6 +39,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     _, spec = read_weights(path, SNAPSHOTS_FORMAT)
     key = work_key(
         job_stamp(suite, "curve", name),
+        "torchdiffeq",
         run=[run.dataset, run.seed],
         curve=parameters.model_dump(),
         weights=suite.weights.model_dump(),
@@ -49,7 +50,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     with open_scratch(layout.scratch(name, "curve"), key) as scratch:
         rows: list[dict[str, Any]] = []
         tables = [pd.DataFrame(columns=IMAGES_COLUMNS)]
-        evaluation = Evaluation(**parameters.model_dump(exclude={"images"}), uncorrected=False)
+        evaluation = Evaluation(**parameters.model_dump(exclude={"images", "log_det"}), uncorrected=False)
         for step, flops in zip(spec["steps"], spec["flops"], strict=True):
             model = load_model(path, device, suite.weights.model_dump(), step)
             seed, once = (run.dataset, run.seed), below(scratch.once, str(step))

@@ -36,6 +36,7 @@ def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> 
     code = job_stamp(suite, "nll", name)
     key = work_key(
         code,
+        "torchdiffeq",
         run=[run.dataset, run.seed],
         nll=parameters.model_dump(),
         weights=suite.weights.model_dump(),
@@ -43,7 +44,7 @@ def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> 
         data=description["sha256"],
         machine=[device.type, suite.threads],
     )
-    evaluation = Evaluation(**parameters.model_dump(exclude={"images"}))
+    evaluation = Evaluation(**parameters.model_dump(exclude={"images", "log_det"}))
     settings: dict[str, Any] = {"seed": (run.dataset, run.seed), "device": device, "description": name}
     if shard is not None:
         with open_shard(layout, name, "nll", shard, key=key, code=code) as part:

@@ -60,9 +60,10 @@ def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> 
         source = gather(layout, name, "sample", count, code) if gathers else scratch
         samples, nfe = draw_levels(model, levels, once=source.once, **settings)
         _write(suite, layout, name, samples, nfe, levels)
-    train = read_array(data / "train.npy")
-    diffused = _diffused(model, train[:DIFFUSED], levels, suite.runs[name].dataset)
-    _write_grid(folder / "diffusion.png", to_uint8(diffused, levels))
+        # Until this last picture is there, the batches are kept.
+        train = read_array(data / "train.npy")
+        diffused = _diffused(model, train[:DIFFUSED], levels, suite.runs[name].dataset)
+        _write_grid(folder / "diffusion.png", to_uint8(diffused, levels))
     return Finished(folder, source.earlier, source.computed_on)
 
 
@@ -71,6 +72,7 @@ def _key(suite: "Suite", layout: Layout, name: str, device: torch.device) -> str
     run = suite.runs[name]
     return work_key(
         job_stamp(suite, "sample", name),
+        "torchdiffeq",
         run=[run.dataset, run.seed],
         sample=suite.sample_params(name).model_dump(),
         weights=suite.weights.model_dump(),

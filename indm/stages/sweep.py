@@ -126,14 +126,18 @@ def _row_key(suite: "Suite", layout: Layout, name: str, device: torch.device) ->
     """Hash what a row depends on, except its sampler and steps."""
     data = layout.data(suite.runs[name].dataset)
     reference = [file_sha256(data / file) for file in REFERENCE]
-    return _key(suite, layout, name, device, fid=suite.fid.model_dump(), reference=reference)
+    return _key(
+        suite, layout, name, device, "numpy", "scipy", "torch-fidelity", fid=suite.fid.model_dump(), reference=reference
+    )
 
 
-def _key(suite: "Suite", layout: Layout, name: str, device: torch.device, **content: Any) -> str:
-    """Hash what the images of a row depend on, except its sampler and steps, and ``content``."""
+def _key(suite: "Suite", layout: Layout, name: str, device: torch.device, *packages: str, **content: Any) -> str:
+    """Hash what the images of a row depend on, except its sampler and steps, and ``packages`` and ``content``."""
     run = suite.runs[name]
     return work_key(
         job_stamp(suite, "sweep", name),
+        "torchdiffeq",
+        *packages,
         run=[run.dataset, run.seed],
         sweep=suite.sweep.model_dump(exclude={"objectives", "samplers", "steps"}),
         sample=suite.sample_params(name).model_dump(),

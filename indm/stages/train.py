@@ -5,6 +5,7 @@ With several processes (the suite's key), each computes its part of every batch,
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from indm.store.files import read_json
 from indm.store.finished import Finished
 from indm.store.layout import Layout
 from indm.store.prepared import read_split
+from indm.store.provenance import this_process
 from indm.store.scratch import work_key
 from indm.training.begin import PHASES, Training, begin_training
 from indm.training.checkpoint import write_snapshots, write_training
@@ -58,7 +60,8 @@ def _join(kind: type["Suite"], content: dict[str, Any], layout: Layout, name: st
     """Train as one of several processes."""
     suite = kind.model_validate(content)
     with group(set_up(suite.device, suite.threads, suite.processes)) as device:
-        return _train(suite, layout, name, device)
+        # Only those that train know: the process that waits for them has neither a device nor a model.
+        return replace(_train(suite, layout, name, device), computed_on=this_process())
 
 
 def _train(suite: "Suite", layout: Layout, name: str, device: torch.device) -> Finished:

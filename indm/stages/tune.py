@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import optuna
 import pandas as pd
 import torch
 
@@ -51,10 +50,10 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
         def trial(phase: str, steps: int, number: int) -> Row:
             nonlocal earlier
             work = Scratch(scratch.folder / f"{number}-{steps}", key)
-            earlier += work.earlier
             progress = bar(f"{name} trial {number}, {steps} steps")
             make = partial(arm.run, study.parameters(number), steps, work, stop, progress)
             row = study.once(number, steps, make)
+            earlier += work.earlier
             shutil.rmtree(work.folder, ignore_errors=True)
             return row | {"phase": phase}
 
@@ -88,12 +87,14 @@ def _key(arm: Arm, layout: Layout) -> str:
     suite, name = arm.suite, arm.name
     search = suite.tune[name].model_dump(exclude={"trials", "confirm", "lengths"})
     drawing: dict[str, Any] = {}
+    packages = ["optuna"]
     if suite.runs[name].objective == "fid":
         drawing = {"sample": suite.sample_params(name).model_dump(), "bootstrap": suite.fid.bootstrap}
+        packages += ["numpy", "scipy", "torch-fidelity", "torchdiffeq"]
         drawing["extractor"] = file_sha256(arm.data / "extractor.safetensors")
     return work_key(
         job_stamp(suite, "tune", name),
-        optuna=optuna.__version__,
+        *packages,
         run=suite.runs[name].model_dump(exclude={"variant", "seed", "train", "sample"}),
         train=suite.train_params(name).model_dump(exclude={"steps", "snapshots", *search["space"]}),
         search=search,
@@ -101,7 +102,7 @@ def _key(arm: Arm, layout: Layout) -> str:
         weights=suite.weights.model_dump(),
         drawing=drawing,
         data=arm.description["sha256"],
-        machine=[arm.device.type, suite.threads],
+        machine=[arm.device.type, suite.threads, suite.compile],
     )
 
 

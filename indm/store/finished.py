@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -12,9 +13,10 @@ class Finished:
     Arguments:
         folder: where it wrote, and where its provenance goes.
         earlier: seconds that earlier executions spent on the work that this one continued; provenance counts them too.
-        computed_on: machine and device of those that did the work, where this execution only gathered it.
+        computed_on: what provenance says of those that did the work, where this execution only gathered it, or waited for them:
+            machine and device; of a training, peak memory too.
     """
 
     folder: Path
     earlier: float = 0.0
-    computed_on: Mapping[str, str] = field(default_factory=dict)
+    computed_on: Mapping[str, Any] = field(default_factory=dict)

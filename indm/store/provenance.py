@@ -48,9 +48,8 @@ def provenance(seconds: float, threads: int) -> dict[str, Any]:
         "uncommitted_changes": None if changes is None else bool(changes),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
         "threads": threads,
-        **computed_on(),
+        **this_process(),
         "seconds": round(seconds, 3),
-        "peak_memory_mib": round(peak_memory(), 1),
     }
 
 
@@ -104,6 +103,11 @@ def commit_date(commit: str) -> str | None:
 def computed_on() -> dict[str, str]:
     """Name the machine, and the device that this process has computed on."""
     return {"machine": f"{processor()}, {os.cpu_count()} CPUs, {platform.system()}", "device": _device()}
+
+
+def this_process() -> dict[str, Any]:
+    """Say what this process has computed on, as :func:`computed_on` does, and its peak memory in MiB."""
+    return computed_on() | {"peak_memory_mib": round(peak_memory(), 1)}
 
 
 def _device() -> str:

@@ -14,6 +14,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,11 +127,18 @@ def open_scratch(folder: Path, key: str, *, keep: bool = False) -> Iterator[Scra
             folder.parent.rmdir()
 
 
-def work_key(code: str, **content: Any) -> str:
-    """Hash what the work of a stage depends on: its code's stamp, ``content`` (JSON), and the versions of format and torch."""
+def work_key(code: str, *packages: str, **content: Any) -> str:
+    """Hash what the work of a stage depends on: its code's stamp, ``content`` (JSON), the versions of format, torch and packages.
+
+    Arguments:
+        code: the stamp.
+        packages: what, beside torch, computes numbers of this work.
+        content: all else.
+    """
     import torch
 
-    known = {"format": FORMAT, "code": code, "torch": torch.__version__, **content}
+    versions = {name: metadata.version(name) for name in packages}
+    known = {"format": FORMAT, "code": code, "torch": torch.__version__, "versions": versions, **content}
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, spawn
 from torch.nn.parallel import DistributedDataParallel
 
-from indm.errors import IndmError, StoppedError
+from indm.errors import IndmError, StoppedError, memory_errors
 
 # Of the other processes, after one has ended in an error: they may wait for it for ever.
 GRACE_SECONDS = 30
@@ -242,7 +242,8 @@ def _work(
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number)}
     os.environ |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     try:
-        result = function(*arguments)
+        with memory_errors():
+            result = function(*arguments)
         if number == 0:
             _write(folder / "result", result)
     except IndmError as error:

@@ -40,15 +40,21 @@ class Keeper:
     def restore(self) -> History:
         """Give the trainer the state that was saved last, if one was, and return its history."""
         found = self.scratch.load("state")
-        if found is None or len(self.snapshots()) < sum(step <= found[1]["history"]["done"] for step in self.steps):
+        if found is None or not self._due(found[1]["history"]["done"]) <= self.snapshots().keys():
+            # Snapshots alone are of work that is done again.
+            self.scratch.earlier = 0.0
             return History()
         tensors, spec = found
         self.trainer.load_state(tensors)
-        self.saved = spec["history"]["done"]
+        self.saved, self.scratch.earlier = spec["history"]["done"], spec["seconds"]
         self._noted = {"saved": self.saved, "saved_at": int(self.scratch.path("state").stat().st_mtime)}
         if first():
             say(f"continues after step {self.saved}, from {self.scratch.path('state')}")
         return History(**spec["history"])
+
+    def _due(self, done: int) -> set[int]:
+        """Return the steps up to one whose snapshots must be there."""
+        return {step for step in self.steps if step <= done}
 
     def __call__(self, history: History) -> None:
         """Keep what is due after a step.

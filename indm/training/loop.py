@@ -47,7 +47,7 @@ class Plan:
         batch_size: images in a batch.
         warmup_steps: steps of linear warm-up.
         schedule: ``constant`` or ``cosine``.
-        log_every: steps averaged in a row of the learning curve.
+        log_every: steps averaged in a row of the learning curve; fewer at the end of a phase, since losses of the next are others.
         random_flip: flip half of the images left to right.
         flow_warmup_steps: first steps, in which the flow is trained alone; the learning rate's warm-up starts again
             after them, with the score.
@@ -63,6 +63,11 @@ class Plan:
     random_flip: bool = False
     flow_warmup_steps: int = 0
     fresh_score_after: int | None = None
+
+    @property
+    def ends(self) -> set[int | None]:
+        """Numbers of steps after which a phase ends: of the flow alone, of both networks, of the fresh score."""
+        return {self.flow_warmup_steps, self.fresh_score_after, self.steps}
 
     def learning_rate(self, step: int) -> float:
         """Factor of the peak learning rates at a step; see :func:`learning_rate`."""
@@ -99,7 +104,7 @@ def train(
         progress: wraps the loop's range, for a progress bar.
 
     Returns:
-        The learning curve: rows of ``step`` and mean losses, each over the steps that have it.
+        The learning curve: rows of ``step`` and mean losses, each over steps of one phase.
 
     Raises:
         DivergenceError: if a loss has exploded, or it or a gradient is not finite; the message names the step.
@@ -117,7 +122,7 @@ def train(
             raise DivergenceError(f"training stopped at step {step}: {error}") from None
         history.window.append(losses)
         history.done = step + 1
-        if history.done % plan.log_every == 0 or history.done == plan.steps:
+        if history.done % plan.log_every == 0 or history.done in plan.ends:
             history.curve.append({"step": history.done} | _means(history.window))
             history.window = []
         after_step(history)
@@ -125,6 +130,5 @@ def train(
 
 
 def _means(rows: list[dict[str, float]]) -> dict[str, float]:
-    """Average each key over the rows that have it."""
-    columns = {key: [row[key] for row in rows if key in row] for key in rows[-1]}
-    return {key: sum(values) / len(values) for key, values in columns.items()}
+    """Average each key over the rows, which all have the same."""
+    return {key: sum(row[key] for row in rows) / len(rows) for key in rows[-1]}

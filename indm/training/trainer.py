@@ -103,8 +103,9 @@ class Optimisation:
         alternate: objective "fid" updates flow and score in turn. Under VE, where variance weighting is likelihood
             weighting up to a constant, they can be updated jointly instead, as the released code does.
         micro_batches: pieces of a batch whose gradients are averaged; several processes share each of them.
-        precision: of products: ``float32``; ``tf32``; or ``bfloat16`` of the score network, the flow's are then ``tf32``. Times,
-            losses, bounds of weights and the optimiser keep float32 or more. See docs/several-gpus.md for what it costs a flow.
+        precision: of products: ``float32``; ``tf32``; or ``bfloat16`` of the score network, the flow's are then ``tf32``, its
+            spectral norms among them. Times, losses, the refresh of those norms and the optimiser keep float32 or more. See
+            docs/several-gpus.md for what it costs a flow.
         soft_truncation: exponent k of the score's random truncation time, or ``None``. Objective "fid" has it in the score's step
             alone, on latents of the updated flow; the released step mixes two losses there (docs/released.md).
         reconstruction: add the reconstruction term at eps to the NELBO.

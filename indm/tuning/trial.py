@@ -115,7 +115,7 @@ class Arm:
 
     def _bound(self, model: ImplicitNonlinearDiffusion, images: Tensor) -> tuple[float, float]:
         """Return the mean NELBO of images, in bits/dim, and its standard error."""
-        evaluation = Evaluation(**self.suite.curve.model_dump(exclude={"images"}), uncorrected=False)
+        evaluation = Evaluation(**self.suite.curve.model_dump(exclude={"images", "log_det"}), uncorrected=False)
         values = bounds(model, images, self.description["levels"], evaluation, seed=self.seed, device=self.device)
         return values.mean().item(), (values.std() / math.sqrt(len(values))).item()
 

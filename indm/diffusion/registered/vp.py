@@ -71,10 +71,5 @@ class VP:
         gap = self.integral_beta(t) - self.integral_beta(s)
         return torch.exp(-0.5 * gap), torch.sqrt(-torch.expm1(-gap))
 
-    def released_interval(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Form of the released code, :math:`G^2 = (t-s)\beta(t)`: NaN once :math:`G^2 > 1`, that is below 20 steps."""
-        g2 = (t - s) * self.beta(t)
-        return torch.sqrt(1 - g2), torch.sqrt(g2)
-
 
 DIFFUSION = VP

@@ -125,21 +125,6 @@ class Wolf(Flow):
     def update_norms(self) -> None:
         self.bijection.update_norms()
 
-    @torch.no_grad()
-    def initialise(self, x: Tensor, generator: torch.Generator | None = None) -> None:
-        """Set encoder and prior by a batch of images, with shape (B, C, S, S), B > 1.
-
-        Over the batch, the encoder's mean and log-variance then have mean 0 and standard deviation 0.01; each act norm
-        of the prior standardises what it sees; each coupling is one constant scale. The residual blocks stay as they are. The
-        released code defines this, run in eval mode as here, and never calls it.
-        """
-        training = self.training
-        self.eval()
-        self.encoder.linear.initialise(self.encoder.features(self.bijection.to_scale(x, self.first_scale)), scale=0.01)
-        h, _ = self._draw(*self.posterior(x), generator)
-        self.prior.initialise(h)
-        self.train(training)
-
     @staticmethod
     def _draw(mean: Tensor, log_variance: Tensor, generator: Source) -> tuple[Tensor, Tensor]:
         """Draw h, with shape (B, F), and return it with log q(h|x), with shape (B,)."""
