@@ -62,6 +62,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def weights(folder: Path, run: str) -> dict[str, Tensor]:
+    trained_here(folder, run)
     return read_weights(Layout(folder / "results", "smoke").run(run) / "checkpoint.safetensors", CHECKPOINT_FORMAT)[0]
 
 
@@ -70,9 +71,16 @@ def result(folder: Path, run: str, name: str) -> dict[str, Any]:
     return content
 
 
+def trained_here(folder: Path, run: str) -> None:
+    """Train a run, unless a test before has: which come before depends on which of several processes takes a test."""
+    if not (Layout(folder / "results", "smoke").run(run) / "checkpoint.safetensors").is_file():
+        call(folder, "train", "--run", run)
+
+
 @pytest.mark.parametrize("run", RUNS)
 def test_every_control_is_trained_and_evaluated_like_any_run(results: Path, run: str) -> None:
-    for stage in ("train", "nll", "curve", "sample"):
+    trained_here(results, run)
+    for stage in ("nll", "curve", "sample"):
         call(results, stage, "--run", run)
     found = result(results, run, "nll")
     assert all(torch.tensor(found[key]).isfinite() for key in ("nll", "nelbo", "nelbo_no_reconstruction", "gap"))
@@ -201,4 +209,4 @@ def test_frozen_flow_is_that_of_the_shorter_training_and_its_score_another(resul
     assert fresh < joint
     assert spec["flops"] == [warmup + 3 * joint, warmup + 3 * joint + 4 * fresh]
     table = pd.read_csv(Layout(results / "results", "smoke").run(run) / "train.csv")
-    assert table["score_loss"].notna().all()
+    assert table.loc[table["step"] > 1, "score_loss"].notna().all()  # before, the flow trains alone

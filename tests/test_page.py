@@ -463,10 +463,9 @@ def test_figures_on_the_page_name_their_error_bars(folder: Path) -> None:
     assert len(plots) == len(FIGURES)
     for caption in plots:
         text = caption.split("</figcaption>")[0]
-        over = "over images, of one run" if "protocol.csv" in text else "of the mean over 3 seeds"
-        expected = f"Error bars: 95 % interval {over}"
-        expected = "Error bars: one standard error over images." if "tuning.csv" in text else expected
-        assert expected in text
+        of_one_run = "tuning.csv" in text or "protocol.csv" in text
+        kind = "one standard error over images" if of_one_run else "95 % interval of the mean over 3 seeds"
+        assert f"Error bars: {kind}" in text
 
 
 def test_figures_on_the_page_have_the_colours_of_its_theme(folder: Path) -> None:
