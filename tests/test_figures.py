@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from indm.errors import ArtifactError
 from indm.report import figures
@@ -44,6 +45,22 @@ def test_every_figure_is_drawn_with_the_same_bytes_each_time(tables: Path, drawn
         root = ElementTree.fromstring(svg)
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         assert not list(root.iter("{http://www.w3.org/2000/svg}text")), f"{name}: glyphs are outlines"
+
+
+def test_the_last_bits_of_the_layout_change_no_byte(
+    tables: Path, drawn: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The solver's order is that of addresses: each process finds other last bits."""
+    execute = ConstrainedLayoutEngine.execute
+
+    def disturbed(engine: ConstrainedLayoutEngine, fig: Figure) -> None:
+        execute(engine, fig)
+        for axes in fig.axes:
+            axes.set_position(axes.get_position(original=True).bounds * (1 + 1e-14 * np.arange(1, 5)), which="original")
+            axes.set_in_layout(True)
+
+    monkeypatch.setattr(ConstrainedLayoutEngine, "execute", disturbed)
+    assert [name for name, svg in plot_figures(tables).items() if svg != drawn[name]] == []
 
 
 def test_a_missing_or_empty_table_gives_no_figure(tmp_path: Path) -> None:
