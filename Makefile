@@ -43,10 +43,9 @@ publish: $(VENV)/.installed ## Copy tables, figures and pictures of SUITE to doc
 test: $(VENV)/.installed ## Run the tests
 	python -m pytest --numprocesses 2 --dist worksteal
 
-# Whole suites use the second core themselves.
+# By groups (tests/conftest.py), the whole suites first: a suite's second core is idle half of the time.
 long: $(VENV)/.installed ## Run the tests that take minutes
-	python -m pytest --long -m "long and e2e"
-	python -m pytest --long -m "long and not e2e" --numprocesses 2 --dist worksteal
+	python -m pytest --long -m long --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 nightly: $(VENV)/.installed ## Run the tests that take an hour: hundreds of generated suites
 	python -m pytest --nightly -m nightly
