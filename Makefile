@@ -43,9 +43,9 @@ publish: $(VENV)/.installed ## Copy tables, figures and pictures of SUITE to doc
 test: $(VENV)/.installed ## Run the tests
 	python -m pytest --numprocesses 2 --dist worksteal
 
-# By groups (tests/conftest.py), the whole suites first: a suite's second core is idle half of the time.
+# Tests of a file share suites that were run. Two files at a time: a suite's second core is idle half of the time.
 long: $(VENV)/.installed ## Run the tests that take minutes
-	python -m pytest --long -m long --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	python -m pytest --long -m long --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 nightly: $(VENV)/.installed ## Run the tests that take an hour: hundreds of generated suites
 	python -m pytest --nightly -m nightly

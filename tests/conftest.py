@@ -17,19 +17,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--nightly", action="store_true", help="also run the tests marked nightly, which take an hour")
 
 
-# Before pytest-xdist, which writes the groups into the names of the tests.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     times = {"long": "minutes", "nightly": "an hour"}
     for marker in (marker for marker in times if not config.getoption(f"--{marker}")):
         for item in items:
             if marker in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=f"takes {times[marker]}; make {marker} runs it"))
-    for item in items:
-        if "e2e" in item.keywords:
-            # The tests of a file share suites that were run, and those of SLURM a cluster.
-            group = "slurm" if "slurm" in item.keywords else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)
