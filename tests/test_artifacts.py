@@ -196,6 +196,15 @@ def test_provenance_names_the_processor(tmp_path: Path, monkeypatch: pytest.Monk
     assert platform.machine() in provenance(0.0, threads=1)["machine"]
 
 
+def test_provenance_names_what_restricts_the_processor_s_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in records.RESTRICTIONS:
+        monkeypatch.delenv(name, raising=False)
+    unrestricted = provenance(0.0, threads=1)["machine"]
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    monkeypatch.setenv("MKL_CBWR", "AVX2")
+    assert provenance(0.0, threads=1)["machine"] == f"{unrestricted}, ATEN_CPU_CAPABILITY=avx2, MKL_CBWR=AVX2"
+
+
 def test_a_copy_inside_another_project_does_not_give_that_projects_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 SOURCES = [":/indm", ":/params", ":/pyproject.toml"]
 CPUINFO = Path("/proc/cpuinfo")
 INSTRUCTIONS = {"amx_tile": "AMX", "avx512f": "AVX-512", "avx2": "AVX2"}
+# With which torch, oneDNN and MKL are told not to use all instructions that there are.
+RESTRICTIONS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS")
 
 
 def provenance(seconds: float, threads: int) -> dict[str, Any]:
@@ -101,8 +103,10 @@ def commit_date(commit: str) -> str | None:
 
 
 def computed_on() -> dict[str, str]:
-    """Name the machine, and the device that this process has computed on."""
-    return {"machine": f"{processor()}, {os.cpu_count()} CPUs, {platform.system()}", "device": _device()}
+    """Name the machine, with what restricts its instructions, and the device that this process has computed on."""
+    restricted = [f"{name}={os.environ[name]}" for name in RESTRICTIONS if name in os.environ]
+    machine = ", ".join([processor(), f"{os.cpu_count()} CPUs", platform.system(), *restricted])
+    return {"machine": machine, "device": _device()}
 
 
 def this_process() -> dict[str, Any]:
