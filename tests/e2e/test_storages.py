@@ -138,13 +138,7 @@ def test_a_clone_pulls_from_s3_and_computes_nothing(local: Path, tmp_path: Path)
         assert len(servers.s3_objects(url, "remote")) > 20
 
 
-def openssh(folder: Path) -> AbstractContextManager[servers.Ssh]:
-    if servers.sshd() is None:
-        pytest.skip("no sshd on this machine; OpenSSH's package of it is openssh-server")
-    return servers.openssh(folder)
-
-
-@pytest.mark.parametrize("server", [openssh, servers.asyncssh], ids=["openssh", "asyncssh"])
+@pytest.mark.parametrize("server", [servers.openssh, servers.asyncssh], ids=["openssh", "asyncssh"])
 def test_a_clone_pulls_by_ssh_and_computes_nothing(
     local: Path, tmp_path: Path, server: Callable[[Path], AbstractContextManager[servers.Ssh]]
 ) -> None:
