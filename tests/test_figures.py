@@ -50,7 +50,7 @@ def test_every_figure_is_drawn_with_the_same_bytes_each_time(tables: Path, drawn
 def test_the_last_bits_of_the_layout_change_no_byte(
     tables: Path, drawn: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The solver's order is that of addresses: each process finds other last bits."""
+    """The solver may find others in another process."""
     execute = ConstrainedLayoutEngine.execute
 
     def disturbed(engine: ConstrainedLayoutEngine, fig: Figure) -> None:

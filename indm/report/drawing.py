@@ -70,8 +70,8 @@ def to_svg(figure: Figure) -> bytes:
 class RoundedLayoutEngine(ConstrainedLayoutEngine):
     """Lay axes out as Matplotlib's constrained layout does, to a millionth of the figure.
 
-    Its solver takes the constraints in the order of their addresses: the last bits of what it finds differ from process to
-    process, and Matplotlib hashes them into the names of an SVG's clip paths.
+    The last bits of what its solver finds were once others in another process, and Matplotlib hashes them into the names of
+    an SVG's clip paths.
     """
 
     def execute(self, fig: Figure) -> None:
@@ -80,6 +80,7 @@ class RoundedLayoutEngine(ConstrainedLayoutEngine):
         for axes in fig.axes:
             bounds = axes.get_position(original=True).bounds
             axes.set_position(Bbox.from_bounds(*(round(edge, 6) for edge in bounds)), which="original")
+            # A place that is set takes axes out of the layout.
             axes.set_in_layout(True)
 
 
