@@ -30,6 +30,7 @@ from indm.report.readme import FURTHER, answers, numbers, verdicts, with_answers
 from indm.report.results import read_rows
 from indm.store.blocks import replace_block
 from indm.store.files import CHECKPOINT_FORMAT, read_weights, write_weights
+from indm.store.layout import PICTURES
 from indm.store.provenance import provenance
 from indm.suite.claims import load_claims
 from indm.suite.load import load_suite
@@ -95,8 +96,8 @@ def test_the_folder_has_tables_figures_samples_and_provenance(checkout: Path) ->
     assert done.exit_code == 0, done.output
     found = {name for name in files() if not name.startswith("kept/")}
     tables = {f"tables/{name}.csv" for name in TABLES}
-    samples = {f"samples/{run}.png" for run in SMOKE.runs}
-    assert found == tables | samples | {"figures/figure.svg", "provenance.json", "README.md"}
+    pictures = {f"{kind}/{run}.png" for kind in PICTURES for run in SMOKE.runs}
+    assert found == tables | pictures | {"figures/figure.svg", "provenance.json", "README.md"}
     for name in tables:
         assert (TARGET / name).read_bytes() == (checkout / "results/smoke" / name).read_bytes()
     (execution,) = json.loads((TARGET / "provenance.json").read_text())["executions"]

@@ -28,6 +28,8 @@ STUB = """\
 KINDS = {
     "figures": "the page's figures",
     "samples": "the first images that the first seed of each cell drew",
+    "neighbours": "each of the first eight of them, and below it the training image next to it",
+    "diffusion": "training images on their way to noise by those models: each in data space, and below that its latent",
     "kept": "result files of each run, dataset and study, for `python -m indm restore`",
 }
 OTHERS = {

@@ -17,6 +17,7 @@ from indm.kept.page import Published, page_text
 from indm.kept.weights import averaged_weights, trained, weights_of
 from indm.pipeline import SHOWN
 from indm.store.files import AGAIN, atomic_write, read_json
+from indm.store.layout import PICTURES
 from indm.store.provenance import read_provenance
 from indm.suite.content import suite_sha256
 
@@ -29,7 +30,7 @@ MOST_WEIGHTS = 10 * MEBIBYTE
 # Every number, beside the tables that are shown. Not images.csv, which is large and can be made again from the kept results.
 TABLES = (*SHOWN, "values")
 # Of these folders, files that are not published any more are removed.
-FOLDERS = ("tables", "figures", "samples", "weights")
+FOLDERS = ("tables", "figures", *PICTURES, "weights")
 # What of a record is the same for many jobs.
 ALIKE = ("commit", "uncommitted_changes", "machine", "device", "threads", "versions")
 # More seconds than any job took, in which the largest number that JSON knows is not meant.
@@ -65,7 +66,8 @@ def publish(suite: "Suite", places: Places, runs: Sequence[str]) -> Published:
     figures = places.reports / suite.suite / "figures"
     files = {f"tables/{name}.csv": (here / f"tables/{name}.csv").read_bytes() for name in TABLES}
     files |= {f"figures/{path.name}": path.read_bytes() for path in sorted(figures.glob("*.svg"))}
-    files |= {f"samples/{run}.png": (here / f"runs/{run}/samples.png").read_bytes() for run in first_runs(suite)}
+    for kind in PICTURES:
+        files |= {f"{kind}/{run}.png": (here / f"runs/{run}/{kind}.png").read_bytes() for run in first_runs(suite)}
     files |= _lock(suite.suite, files)
     executions = summarise(suite, here)
     content = {"suite": suite.suite, "suite_sha256": suite_sha256(suite), "executions": executions}
