@@ -19,13 +19,13 @@ from indm.diffusion.evaluation import Evaluation, likelihoods
 from indm.diffusion.generate import draw_levels
 from indm.diffusion.model import ImplicitNonlinearDiffusion, described_model, load_model
 from indm.errors import ArtifactError, DataError, ParamsError
-from indm.kept.weights import WEIGHTS_FORMAT
+from indm.kept.weights import read_published
 from indm.process import float32_products
 from indm.progress import bar
 from indm.registry import DATASETS
 from indm.seeding import derive_seed
 from indm.shipped import WEIGHTS
-from indm.store.files import AGAIN, CHECKPOINT_FORMAT, file_sha256, read_json, read_spec, read_weights
+from indm.store.files import AGAIN, CHECKPOINT_FORMAT, file_sha256, read_json, read_spec
 from indm.store.manifest import read_manifest
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -327,7 +327,7 @@ def _drawn_with(path: Path) -> dict[str, str]:
 
 def _published(path: Path) -> tuple[str, ImplicitNonlinearDiffusion]:
     """Load the averaged weights that were published of a run."""
-    tensors, spec = read_weights(path, WEIGHTS_FORMAT)
+    tensors, spec = read_published(path)
     return str(spec.get("run")), described_model(path, spec, tensors)
 
 

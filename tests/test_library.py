@@ -21,11 +21,11 @@ import indm
 from indm.data.levels import to_uint8
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.errors import ArtifactError, DataError, ParamsError
-from indm.kept.weights import WEIGHTS_FORMAT
+from indm.kept.weights import SIGNATURE, WEIGHTS_FORMAT, read_published, signature
 from indm.library import Run
 from indm.registry import DATASETS
 from indm.shipped import WEIGHTS
-from indm.store.files import CHECKPOINT_FORMAT, read_weights, write_json, write_weights
+from indm.store.files import CHECKPOINT_FORMAT, write_json, write_weights
 from indm.store.manifest import Manifest, write_manifest
 from tests.conftest import REPOSITORY
 
@@ -230,11 +230,29 @@ def renamed(spec: dict[str, Any]) -> None:
     ],
 )
 def test_published_weights_that_are_damaged_are_named(damage: Any, words: str, tmp_path: Path) -> None:
-    tensors, spec = read_weights(WEIGHTS / f"digits/{INDM}.safetensors", WEIGHTS_FORMAT)
+    tensors, spec = read_published(WEIGHTS / f"digits/{INDM}.safetensors")
     damage(tensors, spec)
+    spec[SIGNATURE] = signature(tensors, spec)
     path = tmp_path / "weights.safetensors"
     write_weights(path, tensors, {key: value for key, value in spec.items() if key != "format"}, WEIGHTS_FORMAT)
     with pytest.raises(ArtifactError, match=f"^{path}: .*{words if '.*' in words else re.escape(words)}"):
+        indm.load_run(path)
+
+
+def one_bit(content: bytes) -> bytes:
+    return content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
+
+
+@pytest.mark.parametrize("change", [one_bit, lambda content: content.replace(b"-s4", b"-s5", 1)])
+def test_weights_that_changed_since_they_were_published_are_refused(
+    change: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    content = (WEIGHTS / f"digits/{INDM}.safetensors").read_bytes()
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(change(content))
+    assert len(path.read_bytes()) == len(content)
+    assert path.read_bytes() != content
+    with pytest.raises(ArtifactError, match=f"^{path}: found SHA-256 .{{12}} of weights and description, expected "):
         indm.load_run(path)
 
 
@@ -242,7 +260,7 @@ def test_published_weights_that_are_damaged_are_named(damage: Any, words: str, t
 def test_weights_that_say_nothing_of_themselves_are_named(metadata: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_file({"a": torch.zeros(1)}, path, metadata={"indm": metadata})
-    with pytest.raises(ArtifactError, match=f"^{path}: found format None, expected 'indm-weights-1'"):
+    with pytest.raises(ArtifactError, match=f"^{path}: found format None, expected 'indm-weights-2'"):
         indm.load_run(path)
 
 
@@ -290,7 +308,7 @@ def test_a_device_that_is_not_there_is_named(device: str, words: str, monkeypatc
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"damaged", "not a safetensors file"), (None, "found format None, expected 'indm-weights-1'")],
+    [(b"damaged", "not a safetensors file"), (None, "found format None, expected 'indm-weights-2'")],
 )
 def test_a_damaged_file_is_named(content: bytes | None, words: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"

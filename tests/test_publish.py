@@ -22,14 +22,14 @@ from indm.identity import Identity
 from indm.jobs import Job
 from indm.kept import publish as module
 from indm.kept.publish import TABLES, first_runs
-from indm.kept.weights import WEIGHTS_FORMAT
+from indm.kept.weights import read_published
 from indm.pipeline import STAGES
 from indm.register import write_registrations
 from indm.report.figures import plot_figures
 from indm.report.readme import FURTHER, answers, numbers, verdicts, with_answers, with_verdicts
 from indm.report.results import read_rows
 from indm.store.blocks import replace_block
-from indm.store.files import CHECKPOINT_FORMAT, read_weights, write_weights
+from indm.store.files import CHECKPOINT_FORMAT, write_weights
 from indm.store.layout import PICTURES
 from indm.store.provenance import provenance
 from indm.suite.claims import load_claims
@@ -286,7 +286,7 @@ def test_published_weights_are_the_averaged_ones_in_single_precision(checkout: P
     expected = train(checkout)
     done = publish("--weights", RUN)
     assert done.exit_code == 0, done.output
-    tensors, spec = read_weights(TARGET / f"weights/{RUN}.safetensors", WEIGHTS_FORMAT)
+    tensors, spec = read_published(TARGET / f"weights/{RUN}.safetensors")
     model = ImplicitNonlinearDiffusion(spec["model"])
     model.load_state_dict(tensors)
     for name, tensor in expected.state_dict().items():

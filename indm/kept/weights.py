@@ -1,7 +1,8 @@
 """The averaged weights of a run, without the rest of its checkpoint, which is there to train on from."""
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,12 @@ from indm.store.files import CHECKPOINT_FORMAT, read_spec, read_weights
 from indm.store.manifest import content_sha256
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from indm.suite.schema.suite import Suite
 
-WEIGHTS_FORMAT = "indm-weights-1"
+WEIGHTS_FORMAT = "indm-weights-2"
+SIGNATURE = "sha256"
 AVERAGED = "ema."
 
 
@@ -51,6 +55,33 @@ def weights_of(path: Path) -> str:
     return str(read_spec(path, WEIGHTS_FORMAT)["checkpoint_sha256"])
 
 
+def read_published(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
+    """Read published weights, and the description that rebuilds their model.
+
+    Raises:
+        ArtifactError: if the file is missing, damaged, of another format, or not what was published.
+    """
+    tensors, spec = read_weights(path, WEIGHTS_FORMAT)
+    # Safetensors alone would read changed numbers without a word.
+    if (found := signature(tensors, spec)) != spec.get(SIGNATURE):
+        raise ArtifactError(
+            f"{path}: found SHA-256 {found[:12]} of weights and description, expected {str(spec.get(SIGNATURE))[:12]}: "
+            f"changed since it was published; take it from git, or from the package, again"
+        )
+    return tensors, spec
+
+
+def signature(tensors: Mapping[str, "Tensor"], spec: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of tensors on the CPU and of their description without its signature: however they are stored."""
+    import torch
+
+    digest = hashlib.sha256(json.dumps({**spec, SIGNATURE: ""}, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _averaged(path: Path, sha256: str) -> bytes:
     # Imported here: whoever publishes no weights does not pay for torch.
     from safetensors.torch import save
@@ -63,4 +94,5 @@ def _averaged(path: Path, sha256: str) -> bytes:
     }
     kept: dict[str, Any] = {key: spec[key] for key in ("run", "step", "model")}
     content = {"format": WEIGHTS_FORMAT, "checkpoint_sha256": sha256, **kept}
+    content[SIGNATURE] = signature(averaged, content)
     return save(averaged, metadata={"indm": json.dumps(content)})
