@@ -199,6 +199,21 @@ def test_the_host_of_a_download_is_asked_once(monkeypatch: pytest.MonkeyPatch) -
     assert sum("drive.google.com cannot be reached" in gap for gap in gaps) == 2
 
 
+def test_a_host_is_asked_at_the_port_of_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of Fashion-MNIST lie behind an address of http, where nothing answers https."""
+
+    def connect(address: tuple[str, int], timeout: float) -> socket.socket:
+        if address != ("fashion-mnist.s3-website.eu-central-1.amazonaws.com", 80):
+            raise TimeoutError
+        return socket.socket()
+
+    unpackaged = tuple(replace(archive, packaged=None) for archive in DATASETS["fashion-mnist"].archives)
+    known = replace(DATASETS["fashion-mnist"], archives=unpackaged)
+    monkeypatch.setattr("indm.registry.DATASETS", {"fashion-mnist": known})
+    monkeypatch.setattr(socket, "create_connection", connect)
+    assert {item.state for item in inputs.archives("fashion-mnist", tmp_path)} == {DOWNLOAD}
+
+
 def test_data_root_is_the_option_then_the_variable_then_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = bytes(3_000_000)
     (tmp_path / "option").mkdir()

@@ -7,7 +7,6 @@ import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from urllib.parse import urlsplit
 
 from indm.errors import DataError
 
@@ -79,9 +78,9 @@ class Archive:
         return Path(self.packaged.path)
 
     @property
-    def host(self) -> str:
-        """The machine that it is downloaded from."""
-        return urlsplit(self.url or "").hostname or "" if self.drive_id is None else "drive.google.com"
+    def address(self) -> str:
+        """Where its download begins: Google Drive has pages of its own for that."""
+        return self.url or "" if self.drive_id is None else "https://drive.google.com"
 
     @property
     def lacks_gdown(self) -> bool:

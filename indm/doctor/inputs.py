@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # The one extractor whose weights come in files.
 INCEPTION = "inception-v3-compat"
 TIMEOUT = 3.0
+PORTS = {"http": 80, "ftp": 21}
 
 
 def archives(dataset: str, root: Path) -> list[Item]:
@@ -43,7 +44,7 @@ def _archive(dataset: str, archive: "Archive", path: Path) -> Item:
         return _checked(dataset, path, partial(verify, path, archive))
     if archive.lacks_gdown:
         return Item(dataset, MISSING, str(path), f"{path}: missing; {archive.remedy}")
-    return _download(dataset, path, archive.size, str(archive.url), archive.host, archive.remedy)
+    return _download(dataset, path, archive.size, str(archive.url), archive.address, archive.remedy)
 
 
 def _checked(name: str, path: Path, check: Callable[[], object]) -> Item:
@@ -80,7 +81,7 @@ def _weights_file(name: str, file: "WeightsFile") -> Item:
         return Item(name, MISSING, place, f"{name}: found no file at {place}; {file.remedy}, or unset it")
     if file.cached.is_file():
         return _checked(name, file.cached, partial(read_weights_file, file))
-    return _download(name, file.cached, file.size, file.url, urlsplit(file.url).hostname or "", file.remedy)
+    return _download(name, file.cached, file.size, file.url, file.url, file.remedy)
 
 
 def published(suite: "Suite", measure: Collection[str], root: Path) -> list[Item]:
@@ -100,20 +101,22 @@ def published(suite: "Suite", measure: Collection[str], root: Path) -> list[Item
     return items
 
 
-def _download(name: str, path: Path, size: str, url: str, host: str, remedy: str) -> Item:
+def _download(name: str, path: Path, size: str, url: str, address: str, remedy: str) -> Item:
     """Say whether a file that is not there can be downloaded."""
-    if reachable(host):
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    if reachable(host, parts.port or PORTS.get(parts.scheme, 443)):
         return Item(name, DOWNLOAD, f"{path}, about {size} from {url}")
     return Item(name, MISSING, str(path), f"{path}: missing, and {host} cannot be reached; {remedy}")
 
 
 @functools.cache
-def reachable(host: str) -> bool:
+def reachable(host: str, port: int) -> bool:
     """Try to connect to a host for three seconds, once an execution."""
     connected = threading.Event()
 
     def connect() -> None:
-        with contextlib.suppress(OSError), socket.create_connection((host, 443), TIMEOUT):
+        with contextlib.suppress(OSError), socket.create_connection((host, port), TIMEOUT):
             connected.set()
 
     # In a thread: no timeout holds for the look-up of a name.
