@@ -376,14 +376,9 @@ def compare(published: Path, out: Path) -> None:
     """
     from indm.report.agreement import agreement
     from indm.store.layout import Layout
-    from indm.suite.content import suite_sha256
-    from indm.suite.load import load_suite
 
-    suite = published.resolve().name
-    file = Path("params") / f"{suite}.yaml"
     try:
-        sha256 = suite_sha256(load_suite(file)) if file.is_file() else ""
-        found = agreement(published, Layout(out, suite), sha256)
+        found = agreement(published, Layout(out, published.resolve().name))
     except IndmError as error:
         click.echo(f"indm compare: {error}", err=True)
         sys.exit(2)

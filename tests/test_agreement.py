@@ -31,11 +31,20 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def out(tmp_path: Path) -> Path:
     """Results that are those published."""
     shutil.copytree(PUBLISHED / "tables", tmp_path / "results/digits/tables")
-    provenance = tmp_path / "results/digits/runs/some/provenance/train.json"
-    provenance.parent.mkdir(parents=True)
-    provenance.write_text(json.dumps({"machine": "a laptop"}))
+    record(tmp_path / "results/digits/runs/some/provenance/train.json")
+    record(tmp_path / "results/digits/tables/provenance/table.json")
     sign(tmp_path / "results")
     return tmp_path / "results"
+
+
+def record(path: Path, **changed: str) -> None:
+    """Write what a job leaves of itself."""
+    content = {
+        "machine": "a laptop",
+        "suite_sha256": json.loads((PUBLISHED / "provenance.json").read_text())["suite_sha256"],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content | changed))
 
 
 def sign(out: Path) -> None:
@@ -73,7 +82,7 @@ def empty_all(published: Path, out: Path) -> None:
 def test_the_same_results_agree_to_the_last_digit(published: Path, out: Path) -> None:
     done = compare(published, out)
     assert done.exit_code == 0, done.output
-    found = agreement(published, Layout(out, "digits"), "")
+    found = agreement(published, Layout(out, "digits"))
     total, verdicts = len(found.numbers), len(found.verdicts)
     assert total > 300
     assert verdicts == (pd.read_csv(PUBLISHED / "tables/claims.csv")["grade"] != "no data").sum()
@@ -82,7 +91,6 @@ def test_the_same_results_agree_to_the_last_digit(published: Path, out: Path) ->
     assert done.output.splitlines() == [
         f"published: {machine}",
         "here: a laptop",
-        "suite: not compared, because params/ here has no suite of this name",
         f"verdicts: {verdicts} of {verdicts} the same",
         f"numbers: {total} of {total} within 3 standard errors, {total} the same to the last digit",
         "",
@@ -119,18 +127,18 @@ def test_a_training_that_went_astray_does_not_hide_itself(published: Path, out: 
 
     edit(out / "digits/tables/nll.csv", diverge)
     sign(out)
-    found = agreement(published, Layout(out, "digits"), "")
+    found = agreement(published, Layout(out, "digits"))
     assert set(found.far_numbers["number"]) == {"nll"}
     edit(out / "digits/tables/nll.csv", lambda table: table.__setitem__("nll", np.inf))
     sign(out)
-    assert not agreement(published, Layout(out, "digits"), "").agrees
+    assert not agreement(published, Layout(out, "digits")).agrees
 
 
 def test_an_infinite_error_here_is_refused(published: Path, out: Path) -> None:
     edit(out / "digits/tables/nll.csv", lambda table: table.__setitem__("nll_se", np.inf))
     sign(out)
     with pytest.raises(ArtifactError, match=r"results/digits/tables/nll.csv: row 2, column nll_se: found inf"):
-        agreement(published, Layout(out, "digits"), "")
+        agreement(published, Layout(out, "digits"))
 
 
 def test_tables_without_rows_are_no_difference(published: Path, out: Path) -> None:
@@ -138,7 +146,7 @@ def test_tables_without_rows_are_no_difference(published: Path, out: Path) -> No
     for path in (published / "tables/toy2d.csv", out / "digits/tables/toy2d.csv"):
         path.write_text(path.read_text().splitlines()[0] + "\n")
     sign(out)
-    found = agreement(published, Layout(out, "digits"), "")
+    found = agreement(published, Layout(out, "digits"))
     assert found.agrees
     assert set(found.numbers["table"]) == set(NUMBERS) - {"toy2d"}
 
@@ -147,27 +155,56 @@ def test_a_verdict_that_one_side_lacks_is_a_difference(published: Path, out: Pat
     path = published / "tables/claims.csv"
     edit(path, lambda table: table.__setitem__("repeatability", 0.5))
     edit(path, lambda table: table.drop(index=0, inplace=True))
-    found = agreement(published, Layout(out, "digits"), "")
+    found = agreement(published, Layout(out, "digits"))
     (missing,) = found.other_verdicts.to_dict("records")
     assert (missing["published"], missing["borderline"]) == ("-", False)
     assert not found.agrees
 
 
-def test_another_suite_of_the_same_name_is_said(published: Path, out: Path) -> None:
-    path = published / "provenance.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"suite_sha256": "a" * 64}))
-    assert agreement(published, Layout(out, "digits"), "a" * 64).agrees
-    found = agreement(published, Layout(out, "digits"), "b" * 64)
-    assert not found.agrees
-    assert f"suite: published {'a' * 64}, here {'b' * 64}: it says other things in full" in list(found.lines())
+def test_tables_of_another_state_of_the_suite_are_said(published: Path, out: Path) -> None:
+    """Whatever its file says by now: results do not change when it is edited."""
+    sha256 = json.loads((PUBLISHED / "provenance.json").read_text())["suite_sha256"]
+    record(out / "digits/tables/provenance/table.json", suite_sha256="b" * 64)
+    done = compare(published, out)
+    assert done.exit_code == 1
+    assert f"suite: published {sha256}, here {'b' * 64}: it said other things in full" in done.output.splitlines()
 
 
-def test_a_suite_that_is_not_compared_is_said(published: Path, out: Path) -> None:
-    path = published / "provenance.json"
-    path.write_text(json.dumps({"executions": json.loads(path.read_text())["executions"]}))
-    found = agreement(published, Layout(out, "digits"), "a" * 64)
-    assert "suite: not compared, because the published provenance.json has no suite_sha256" in list(found.lines())
-    assert found.agrees
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("published/digits/provenance.json", "the published provenance.json has no suite_sha256"),
+        ("results/digits/tables/provenance/table.json", "the tables here have none in their provenance/table.json"),
+    ],
+)
+def test_a_suite_that_is_not_compared_is_said(published: Path, out: Path, name: str, words: str) -> None:
+    path = published.parents[1] / name
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({key: content[key] for key in content if key != "suite_sha256"}))
+    done = compare(published, out)
+    assert done.exit_code == 0
+    assert f"suite: not compared, because {words}" in done.output.splitlines()
+
+
+def test_machines_that_evaluated_are_named_too(published: Path, out: Path) -> None:
+    record(out / "digits/runs/some/provenance/nll.json", machine="a cluster")
+    assert compare(published, out).output.splitlines()[1] == "here: a cluster; a laptop"
+
+
+def test_a_verdict_of_other_seeds_or_controls_is_named(published: Path, out: Path) -> None:
+    path = published / "tables/claims.csv"
+    edit(path, lambda table: table.__setitem__("n", table["n"].where(table.index != 0, 2)))
+    done = compare(published, out)
+    assert done.exit_code == 1
+    assert re.search(r"^smaller-gap .* n: published 2, here 3$", done.output, flags=re.MULTILINE)
+    shutil.copy(PUBLISHED / "tables/claims.csv", path)
+    first = (pd.read_csv(PUBLISHED / "tables/effects.csv")["role"] == "control").idxmax()
+    edit(published / "tables/effects.csv", lambda table: table.drop(index=first, inplace=True))
+    (named,) = agreement(published, Layout(out, "digits")).other_verdicts["asked"]
+    assert named == "controls: published none, here learned-scale (3)"
+    # An earlier version published no such table: the rest is compared.
+    (published / "tables/effects.csv").unlink()
+    assert compare(published, out).exit_code == 0
 
 
 def test_a_machine_that_moves_the_cursor_stays_on_its_line(published: Path, out: Path) -> None:
@@ -225,7 +262,7 @@ def test_rows_on_one_side_and_other_settings_are_named(published: Path, out: Pat
     edit(published / "tables/toy2d.csv", lambda table: table.drop(index=0, inplace=True))
     edit(out / "digits/tables/fid.csv", lambda table: table.__setitem__("num_samples", table["num_samples"] + 1))
     sign(out)
-    found = agreement(published, Layout(out, "digits"), "")
+    found = agreement(published, Layout(out, "digits"))
     assert not found.agrees
     far = found.far_numbers
     assert set(far["table"]) == {"toy2d", "fid"}

@@ -49,15 +49,22 @@ SETTINGS = [
     "split",
 ]
 CLAIM = ["id", "dataset", "sde", "objective"]
-# What a claim asks: with other values, a verdict answers another question. The control is no such: the results choose it.
-ASKED = ["family", "treatment", "baseline", "smallest_effect", "unit", "metric"]
+# What names a row of the other tables, and which columns are read of them besides.
+KEYS = {"claims": CLAIM, "effects": [*CLAIM, "against", "role"]}
+# What a claim asks, and of how many seeds and images: with other values, a verdict answers another question. So it does with
+# other controls. Which of them decides is no such: the results choose it.
+ASKED = ["family", "treatment", "baseline", "smallest_effect", "unit", "metric", "n", "images"]
+FURTHER = {"claims": [*ASKED, "grade", "repeatability"], "effects": ["n"]}
 KEY = ["table", "row", "number"]
 # Standard errors of a difference within which numbers agree; and how much wider than the published error one's own may count.
 FAR = 3.0
 WIDE = 3.0
 ABSENT = "-"
 # Why the SHA-256 of the published suite is not known, and why that of the suite here.
-UNKNOWN = ("the published provenance.json has no suite_sha256", "params/ here has no suite of this name")
+UNKNOWN = (
+    "the published provenance.json has no suite_sha256",
+    "the tables here have none in their provenance/table.json",
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ class Agreement:
 
     Arguments:
         machines: where the published results were made, and where those that are here.
-        suites: SHA-256 of all that the suite says, published and here; "" where it is not known.
+        suites: SHA-256 of all that the suite said when the tables were made, published and here; "" where it is not known.
         verdicts: one row per verdict: ``claim``, ``published``, ``here``, ``borderline``, and ``asked``, what is asked otherwise.
         numbers: one row per number: ``table``, ``row``, ``number``, ``published``, ``here``, ``standard_errors``.
     """
@@ -101,7 +108,7 @@ class Agreement:
         yield f"published: {printable(self.machines[0])}"
         yield f"here: {printable(self.machines[1])}"
         if not self.same_suite:
-            yield f"suite: published {printable(self.suites[0])}, here {self.suites[1]}: it says other things in full"
+            yield f"suite: published {printable(self.suites[0])}, here {printable(self.suites[1])}: it said other things in full"
         if unknown := [why for why, sha256 in zip(UNKNOWN, self.suites, strict=True) if not sha256]:
             yield f"suite: not compared, because {' and '.join(unknown)}"
         same = int((self.numbers["published"] == self.numbers["here"]).sum())
@@ -116,19 +123,20 @@ class Agreement:
         yield f"\n{'They agree.' if self.agrees else 'They differ.'}"
 
 
-def agreement(published: Path, layout: Layout, suite_sha256: str) -> Agreement:
+def agreement(published: Path, layout: Layout) -> Agreement:
     """Set a suite's results beside published ones.
 
     Arguments:
         published: the published folder: ``tables/``, ``provenance.json``.
         layout: where the results lie.
-        suite_sha256: of all that the suite says here; "" where it is not known.
 
     Raises:
         ArtifactError: if a table or the provenance is missing or damaged, has a row twice or no numbers, or is of another suite.
     """
     own = {path.stem: (path, table) for path, table in read_tables(layout).items()}
-    paths = {name: published / f"tables/{name}.csv" for name in ("claims", *NUMBERS)}
+    paths = {name: published / f"tables/{name}.csv" for name in ("claims", "effects", *NUMBERS)}
+    if not paths["effects"].is_file():  # Earlier versions published none.
+        del paths["effects"]
     there = {name: (path, read_rows(path)) for name, path in paths.items()}
     sides = [{name: _checked(name, layout.suite, *side[name]) for name in paths} for side in (there, own)]
     published_tables, here = sides
@@ -139,16 +147,16 @@ def agreement(published: Path, layout: Layout, suite_sha256: str) -> Agreement:
         raise ArtifactError(f"{published}/tables: found no number to compare, expected some in {', '.join(NUMBERS)}")
     return Agreement(
         (_machines(published / "provenance.json"), _own_machines(layout)),
-        (str(read_json(published / "provenance.json").get("suite_sha256") or ""), suite_sha256),
-        _verdict_pairs(_beside(_verdicts(published_tables["claims"]), _verdicts(here["claims"]), ["claim"])),
+        (_suite_of(published / "provenance.json"), _suite_of(layout.tables / "provenance/table.json")),
+        _verdict_pairs(_beside(_verdicts(published_tables), _verdicts(here), ["claim"])),
         _distances(numbers),
     )
 
 
 def _checked(name: str, suite: str, path: Path, table: pd.DataFrame) -> pd.DataFrame:
     """Return a table that has the columns by which it is compared, rows of the suite alone, and none of them twice."""
-    keys = CLAIM if name == "claims" else [*CELL, *NUMBERS[name]]
-    expected = ["suite", *keys, *([*ASKED, "grade", "repeatability"] if name == "claims" else [])]
+    keys = KEYS[name] if name in KEYS else [*CELL, *NUMBERS[name]]
+    expected = ["suite", *keys, *FURTHER.get(name, [])]
     if missing := [column for column in expected if column not in table]:
         raise ArtifactError(
             f"{path}: found no column {', '.join(missing)}, expected it in the table {name}; make it again"
@@ -187,19 +195,25 @@ def _beside(published: pd.DataFrame, here: pd.DataFrame, key: list[str]) -> pd.D
     return published.merge(here, on=key, how="outer", suffixes=("_published", "_here"), validate="one_to_one")
 
 
-def _verdicts(claims: pd.DataFrame) -> pd.DataFrame:
-    """List the verdicts of a table of claims, each by the claim and its place; a claim without data has none."""
-    rows = [
-        (
-            _claim_and_place(row),
-            row["grade"],
-            row["repeatability"] < REPEATABLE,
-            {key: _text(row[key]) for key in ASKED},
-        )
-        for row in records(claims)
-        if row["grade"] != NO_DATA
-    ]
+def _verdicts(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """List the verdicts of the claims, each by the claim and its place; a claim without data has none."""
+    rows = []
+    for row in records(tables["claims"]):
+        if row["grade"] != NO_DATA:
+            claim = _claim_and_place(row)
+            asked = {key: _text(row[key]) for key in ASKED} | _controls(claim, tables.get("effects"))
+            rows.append((claim, row["grade"], row["repeatability"] < REPEATABLE, asked))
     return pd.DataFrame(rows, columns=["claim", "grade", "borderline", "asked"])
+
+
+def _controls(claim: str, effects: pd.DataFrame | None) -> dict[str, str]:
+    """Name the controls of a claim that have data, with the number of their seeds; nothing where no table says so."""
+    if effects is None:
+        return {}
+    found = [
+        row for row in records(effects) if row["role"] == "control" and row["n"] and _claim_and_place(row) == claim
+    ]
+    return {"controls": ", ".join(sorted(f"{row['against']} ({row['n']:g})" for row in found)) or "none"}
 
 
 def _claim_and_place(row: Result) -> str:
@@ -225,7 +239,7 @@ def _asked_otherwise(pair: Result) -> str:
     """Say what a claim asks otherwise here than the published one; nothing where they ask the same."""
     published, here = pair["asked_published"], pair["asked_here"]
     return "; ".join(
-        f"{key}: published {published[key]}, here {here[key]}" for key in ASKED if published[key] != here[key]
+        f"{key}: published {published[key]}, here {here[key]}" for key in published if published[key] != here[key]
     )
 
 
@@ -278,6 +292,11 @@ def _machines(path: Path) -> str:
     return "; ".join(dict.fromkeys(known))
 
 
+def _suite_of(path: Path) -> str:
+    """Read off a record what the suite said when it was written; nothing where no record says so."""
+    return str(read_json(path).get("suite_sha256") or "") if path.is_file() else ""
+
+
 def _own_machines(layout: Layout) -> str:
-    paths = sorted(layout.suite_folder.glob("runs/*/provenance/train.json"))
+    paths = sorted(layout.suite_folder.rglob("provenance/*.json"))
     return "; ".join(dict.fromkeys(str(read_json(path).get("machine", "unknown")) for path in paths)) or "unknown"
