@@ -313,6 +313,7 @@ def test_numbers_of_other_models_stand_beside_our_lowest_on_the_same_dataset(tmp
     assert (hclt["published"], hclt["ours"]) == (3.34, 3.3)
     assert hclt["difference"] == pytest.approx(-0.04)
     assert hclt["protocol_differences"].startswith("model: ours INDM, VP, fid, the lowest; images: ours ")
+    assert hclt["protocol_differences"].endswith("likelihood: ours of dequantised images, published by its note")
 
 
 @pytest.mark.parametrize("empty", ["fid", "nll"])

@@ -146,7 +146,7 @@ def _diffused(
 def _nearest(images: NDArray[np.uint8], train: NDArray[np.uint8]) -> NDArray[np.uint8]:
     r"""Find the training image next to each image in the Euclidean distance of pixels, (N, C, H, W) both; the first of equals.
 
-    .. math:: \arg\\min_j \|x_i - y_j\|^2 = \arg\\min_j \|y_j\|^2 - 2 x_i^T y_j
+    .. math:: \arg\min_j \|x_i - y_j\|^2 = \arg\min_j \|y_j\|^2 - 2 x_i^T y_j
     """
     x = images.reshape(len(images), -1).astype(np.float64)
     distances = []
