@@ -1,5 +1,6 @@
 """Faults that an engine meets: a second one at the same time, a kill, a job that was asked to stop."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 
 from indm.store.layout import Layout
 from tests import kill
-from tests.checkout import run
+from tests.checkout import add_dvc_file, commands, copy_checkout, run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
@@ -85,3 +86,20 @@ def test_snakemake_tries_again_a_job_that_was_asked_to_stop(checkout: Path) -> N
     assert "continues after step" in (checkout / f"results/smoke/logs/train/{kill.RUN}.log").read_text()
     assert (checkout / TRAINED).exists()
     assert not scratch.exists()
+
+
+@pytest.mark.parametrize("engine", ["snakemake", "dvc"])
+def test_a_wrong_file_of_fashion_mnist_stops_before_the_first_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    checkout, images = copy_checkout(tmp_path / "checkout"), tmp_path / "data/fashion-mnist/train-images-idx3-ubyte.gz"
+    images.parent.mkdir(parents=True)
+    images.write_bytes(b"another")
+    monkeypatch.setenv("INDM_DATA", str(tmp_path / "data"))
+    if engine == "dvc":
+        add_dvc_file(checkout, "fashion")
+    done = run(checkout, *commands("fashion")[engine])
+    assert done.returncode != 0
+    found = f"{images}: found MD5 {hashlib.md5(b'another', usedforsecurity=False).hexdigest()} (7 bytes), expected "
+    assert len([line for line in (done.stdout + done.stderr).splitlines() if found in line]) == 1
+    assert not (checkout / "results/fashion/data").exists()

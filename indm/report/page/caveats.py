@@ -78,8 +78,10 @@ def _dataset(folder: Path, name: str) -> Iterator[str]:
             f" ({extractor}, sha256 {weights[:8]}…, published {PUBLISHED_WEIGHTS}…)."
         )
     elif extractor != PUBLISHED_EXTRACTOR:
+        accuracy = reference.get("test_accuracy")
+        knows = f", a classifier that is right on {accuracy:.1%} of the test images" if accuracy else ""
         yield (
-            f"FID and KID of {name} are on features of {extractor}: they compare with each other, and with no number"
+            f"FID and KID of {name} are on features of {extractor}{knows}: they compare with each other, and with no number"
             " published on Inception features."
         )
 
