@@ -247,6 +247,8 @@ def test_a_claim_can_be_shown_or_says_which_controls_a_suite_lacks(path: Path) -
             for sampler in (suite.sweep.samplers if metric.stage == "sweep" else [""])
             for seed in range(3)
         ]
+        steps = {"stage": "train", "metric": "steps", "sampler": "", "x": np.nan, "value": 8.0}
+        rows += [row | steps for row in rows if row["sde"]]
         values = pd.DataFrame(rows, columns=VALUE_COLUMNS).drop_duplicates()
         for row in records(
             claims_table(compare(values, NO_IMAGES, Claims(controls=found.controls, claims=[claim])), "s")
@@ -369,6 +371,27 @@ def test_a_model_is_not_judged_only_where_it_does_not_fail(model: str, seeds: li
     )
     assert pd.isna(row["p"])
     assert pd.isna(row["repeatability"])
+
+
+@pytest.mark.parametrize(
+    ("model", "seeds", "name"),
+    [
+        ("indm", [4], "treatment"),
+        ("indm", [0, 1, 2, 3, 4], "treatment"),
+        ("ddpmpp", [2, 3, 4], "baseline"),
+        ("ddpmpp", [0, 1, 2, 3, 4], "baseline"),
+    ],
+)
+def test_a_seed_that_fails_in_every_cell_is_not_left_out(model: str, seeds: list[int], name: str) -> None:
+    """It has no number in the sweep, and is known by its training."""
+    values = swept({("indm", 4): 2.0, ("indm", 16): 1.0, ("ddpmpp", 4): 20.0, ("ddpmpp", 16): 3.0}, seeds=5)
+    trained = values[values["x"] == 4.0].assign(stage="train", metric="steps", sampler="", x=np.nan, value=100.0)
+    failed = (values["model"] == model) & values["seed"].isin(seeds)
+    row = graded(pd.concat([values[~failed], trained]), metric=FEW_STEPS, controls=[], family="primary")
+    assert row["grade"] == INCONCLUSIVE
+    missing = [f"{name}, ode, {steps} steps ({len(seeds)} of 5 seeds)" for steps in (4, 16)]
+    assert row["reason"] == f"some cells have no number, and are left out: {'; '.join(missing)}"
+    assert pd.isna(row["p"])
 
 
 def test_a_treatment_of_one_objective_is_compared_at_its_objective_alone() -> None:
@@ -568,42 +591,53 @@ def test_a_transform_is_of_the_mean_over_images(transform: str, expected: Any) -
 
 def test_a_learning_curve_averages_its_steps_for_each_image() -> None:
     generator = np.random.default_rng(0)
-    metric = METRIC | {"stage": "curve", "x": [1.0, 1e9]}
     steps = [of_images({model: generator.normal(mean, 0.1, (3, 20)) for model, mean in (("indm", 2.0), ("ddpmpp", 2.1))},
                        stage="curve", x=x) for x in (10.0, 20.0)]  # fmt: skip
     values, images = (pd.concat(found) for found in zip(*steps, strict=True))
-    (row,) = records(claims_table(compare(values, images, claims(metric=metric, controls=[])), "s"))
+    trained = values[values["x"] == 20.0].assign(stage="train", metric="steps", value=20.0)
+    values = pd.concat([values, trained])
+    (row,) = records(claims_table(compare(values, images, claims(metric=CURVE, controls=[])), "s"))
     assert row["images"] == 20
     numbers = images.groupby(["model", "seed", "image"])["nll"].mean().unstack()
     expected = interval((numbers.loc["ddpmpp"] - numbers.loc["indm"]).to_numpy())
     assert (row["effect"], row["low"], row["high"]) == pytest.approx(expected[:3])
 
 
+CURVE = METRIC | {"stage": "curve", "x": [1.0, 1e9]}
+
+
+def curves(lengths: dict[str, float], numbers: dict[str, dict[float, float]]) -> pd.DataFrame:
+    """Lay out learning curves: steps of each model's training, and its numbers by the step of the snapshot; of three seeds."""
+    same = {"suite": "s", "dataset": "digits", "sde": "vp", "objective": "nll", "variant": "", "sampler": ""}
+    rows = [
+        same | {"model": model, "seed": seed, "stage": stage, "metric": metric, "x": x, "value": value}
+        for seed in range(3)
+        for model, length in lengths.items()
+        for stage, metric, x, value in [
+            ("train", "steps", np.nan, length),
+            *[("curve", "nll", x, value) for x, value in numbers[model].items()],
+        ]
+    ]
+    return pd.DataFrame(rows, columns=VALUE_COLUMNS)
+
+
 def test_a_learning_curve_compares_equal_shares_of_each_training() -> None:
     """The baseline is trained about twice as long; at as many steps as the treatment's it would be compared with other shares."""
-    metric = METRIC | {"stage": "curve", "x": [1.0, 1e9]}
-    curves = {"indm": {10.0: 1.0, 20.0: 0.7, 40.0: 0.5}, "ddpmpp": {20.0: 1.1, 41.0: 0.9, 81.0: 0.8, 7.0: 9.0}}
-    same = {
-        "suite": "s",
-        "dataset": "digits",
-        "sde": "vp",
-        "objective": "nll",
-        "variant": "",
-        "stage": "curve",
-        "metric": "nll",
-    }
-    rows = [
-        same | {"sampler": "", "model": model, "seed": seed, "x": x, "value": value}
-        for model, curve in curves.items()
-        for x, value in curve.items()
-        for seed in range(3)
-    ]
-    (row,) = records(
-        claims_table(
-            compare(pd.DataFrame(rows, columns=VALUE_COLUMNS), NO_IMAGES, claims(metric=metric, controls=[])), "s"
-        )
-    )
+    numbers = {"indm": {10.0: 1.0, 20.0: 0.7, 40.0: 0.5}, "ddpmpp": {20.0: 1.1, 41.0: 0.9, 81.0: 0.8}}
+    row = graded(curves({"indm": 40.0, "ddpmpp": 81.0}, numbers), metric=CURVE, controls=[])
     assert row["effect"] == pytest.approx((0.1 + 0.2 + 0.3) / 3)
+
+
+def test_shares_are_of_the_training_and_not_of_its_last_snapshot() -> None:
+    """The same curve in both arms, of which one has no snapshot at the end: no effect, and the cell that lacks is named."""
+    curve = {125.0: 1.0, 250.0: 0.5, 500.0: 0.2, 1000.0: 0.1}
+    early = {step: value for step, value in curve.items() if step < 1000}
+    lengths = {"indm": 1000.0, "ddpmpp": 1000.0}
+    for arm, name in (("ddpmpp", "baseline"), ("indm", "treatment")):
+        numbers = {model: early if model == arm else curve for model in lengths}
+        row = graded(curves(lengths, numbers), metric=CURVE, controls=[])
+        assert (row["effect"], row["grade"]) == (0.0, INCONCLUSIVE)
+        assert row["reason"] == f"some cells have no number, and are left out: {name}, 1000 steps (3 of 3 seeds)"
 
 
 @pytest.mark.parametrize("path", suite_files(REPOSITORY / "params"), ids=lambda path: path.stem)

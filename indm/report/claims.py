@@ -153,12 +153,12 @@ def _graded(compared: Comparison, p_adjusted: float | None, tail: float, many: i
         return row | {"grade": NO_DATA, "reason": "no run"}
     intervals = control_intervals(compared.controls, many)
     verdict = grade(against, intervals, claim.smallest_effect, compared.absent, p_adjusted)
+    if compared.failed:
+        reason = f"some cells have no number, and are left out: {'; '.join(compared.failed)}"
+        return row | against._asdict() | {"grade": INCONCLUSIVE, "reason": reason, "test": method(against)}
     if against.n == 0:
         positive = ", both with numbers above 0, whose log is taken" if claim.metric.transform == "log" else ""
         return row | {"grade": verdict.grade, "reason": verdict.reason + positive}
-    if compared.failed and against.n >= FEWEST_SEEDS:
-        reason = f"some cells have no number, and are left out: {'; '.join(compared.failed)}"
-        return row | against._asdict() | {"grade": INCONCLUSIVE, "reason": reason, "test": method(against)}
     reason = verdict.reason + _impossible(compared)
     row |= against._asdict() | {"grade": verdict.grade, "reason": reason, "control": verdict.control}
     row |= {"test": method(against), "p_adjusted": p_adjusted}

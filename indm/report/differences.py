@@ -12,8 +12,8 @@ transform is of the mean over images, so that each image counts by its linear pa
 .. math:: d_{si} = \pm (f_i(b_s) - f_i(a_s)), \qquad f_i(a) = f(\bar a) + f'(\bar a)(a_i - \bar a), \qquad
     \frac{1}{I} \sum_i f_i(a) = f(\bar a).
 
-A learning curve is compared at equal shares of each arm's training, up to its last snapshot: at equal steps, an arm that is
-trained for as many FLOPs as another would have spent fewer.
+A learning curve is compared at equal shares of each arm's training: at equal steps, an arm that is trained for as many FLOPs as
+another would have spent fewer.
 
 FID and 2-D data have no numbers of single images; each seed draws its own, so that their noise is in the spread of the seeds.
 """
@@ -63,8 +63,8 @@ class Comparison:
         against: differences from the baseline, shape (S,) or (S, I); empty where no seed is shared.
         controls: differences from each control that has runs, by its name and the variant chosen.
         absent: controls that have no run here.
-        failed: cells of a sweep that one of the arms has and another lacks, in words: an arm that fails where sampling is
-            hardest would be compared where it does not.
+        failed: cells of a sweep or of a learning curve that one of the arms has and another lacks, in words: an arm that fails
+            where sampling is hardest would be compared where it does not.
     """
 
     claim: Claim
@@ -94,8 +94,7 @@ def compare(values: pd.DataFrame, images: pd.DataFrame, claims: Claims) -> list[
 
 def _of_claim(tables: Tables, claim: Claim, controls: Mapping[str, Control]) -> list[Comparison]:
     found = _select(tables, claim.metric)
-    arm = {key: text for key, text in claim.treatment.model_dump().items() if text is not None}
-    treated = found[np.logical_and.reduce([found[key] == text for key, text in arm.items()])]
+    treated = _treated(tables, found, claim)
     where: list[list[str]] = [claim.where.datasets, [*claim.where.sdes], [*claim.where.objectives]]
     for key, allowed in zip(PLACE, where, strict=True):
         treated = treated[treated[key].isin(allowed)] if allowed else treated
@@ -106,6 +105,15 @@ def _of_claim(tables: Tables, claim: Claim, controls: Mapping[str, Control]) -> 
     return compared
 
 
+def _treated(tables: Tables, found: pd.DataFrame, claim: Claim) -> pd.DataFrame:
+    """Select the numbers of the treatment; of a sweep its trainings too, where an arm has numbers: it may have failed in all."""
+    if claim.metric.stage == "sweep":
+        trainings = tables.values[tables.values["stage"] == "train"]
+        found = pd.concat([found, trainings.merge(found[PLACE].drop_duplicates(), on=PLACE)])
+    arm = {key: text for key, text in claim.treatment.model_dump().items() if text is not None}
+    return found[np.logical_and.reduce([found[key] == text for key, text in arm.items()])]
+
+
 def _at(
     tables: Tables, found: pd.DataFrame, claim: Claim, controls: Mapping[str, Control], place: dict[str, str]
 ) -> Comparison:
@@ -113,13 +121,16 @@ def _at(
     treated = _numbers(found, claim.metric, place, claim.treatment)
     absent = [name for name in claim.controls if not _has_run(tables.values, controls[name], place, claim.metric)]
     others: dict[str, pd.DataFrame] = {}
+    arms: dict[str, Arm | Bound] = {"treatment": claim.treatment, "baseline": claim.baseline}
     for name in (name for name in claim.controls if name not in absent):
         control = controls[name]
         arm = _choose(tables, control, place)
         chosen = f"{name} ({arm.variant})" if arm and control.choose_by else name
         sampled = _sampled(tables, claim.metric, control.sampler) if control.sampler else found
-        others[chosen] = _compared(treated, sampled, claim, place, arm) if arm else treated[:0]
-    baseline = _compared(treated, found, claim, place, claim.baseline)
+        others[chosen] = _compared(tables, treated, sampled, claim, place, arm) if arm else treated[:0]
+        arms |= {chosen: arm} if arm else {}
+    baseline = _compared(tables, treated, found, claim, place, claim.baseline)
+    laid_out = {"treatment": treated, "baseline": baseline, **others}
     return Comparison(
         claim,
         place,
@@ -127,25 +138,52 @@ def _at(
         _differences(treated, baseline, claim),
         {name: _differences(treated, other, claim) for name, other in others.items()},
         absent,
-        _failed(claim.metric, {"treatment": treated, "baseline": baseline, **others}),
+        _failed(claim.metric, {name: _all_seeds(tables, laid_out[name], place, arm) for name, arm in arms.items()}),
     )
 
 
 def _failed(metric: Metric, arms: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Name the cells of a sweep that one of the arms has and another lacks, for some seed or for all."""
-    if metric.stage != "sweep":
+    """Name the cells of a sweep, or of a learning curve, that one of the arms has and another lacks, for some seed or for all."""
+    if metric.stage != "sweep" and not _by_shares(metric):
         return []
-    cells: dict[Any, None] = dict.fromkeys(cell for arm in arms.values() for cell in arm.columns)
+    # Whether a seed has a number, of any image.
+    known = {name: arm.notna().T.groupby(["sampler", "x"], sort=False).any().T for name, arm in arms.items()}
+    cells: dict[Any, None] = dict.fromkeys(cell for arm in known.values() for cell in arm.columns)
     missing = {
-        (name, cell): len(arm) - (arm[cell].count() if cell in arm else 0)
-        for name, arm in arms.items()
+        (name, cell): len(arm) - (int(arm[cell].sum()) if cell in arm else 0)
+        for name, arm in known.items()
         for cell in cells
     }
     return [
-        f"{name}, {sampler}, {x:g} steps ({count} of {len(arms[name])} seeds)"
-        for (name, (sampler, x, _)), count in missing.items()
+        f"{', '.join(filter(None, [name, sampler, f'{x:g} steps']))} ({count} of {len(known[name])} seeds)"
+        for (name, (sampler, x)), count in missing.items()
         if count
     ]
+
+
+def _all_seeds(tables: Tables, laid_out: pd.DataFrame, place: Mapping[str, str], arm: Arm | Bound) -> pd.DataFrame:
+    """Add a row for each training of an arm that has no number at all."""
+    if isinstance(arm, Bound):
+        return laid_out
+    trained = _trainings(tables, place, arm)["seed"]
+    return laid_out.reindex(laid_out.index.union(trained.unique()))
+
+
+def _trainings(tables: Tables, place: Mapping[str, str], arm: Arm) -> pd.DataFrame:
+    """Select the lengths of an arm's trainings: the rows of metric ``steps``."""
+    values = tables.values
+    return _of_arm(values[(values["stage"] == "train") & (values["metric"] == "steps")], place, arm)
+
+
+def _of_arm(found: pd.DataFrame, place: Mapping[str, str], arm: Arm) -> pd.DataFrame:
+    keys = dict(place) | {"model": arm.model, "variant": arm.variant}
+    keys |= {"objective": arm.objective} if arm.objective else {}
+    return found[np.logical_and.reduce([found[key] == text for key, text in keys.items()])]
+
+
+def _by_shares(metric: Metric) -> bool:
+    """Whether arms are compared at equal shares of their trainings."""
+    return metric.stage == "curve" and isinstance(metric.x, list)
 
 
 def _has_run(values: pd.DataFrame, control: Control, place: Mapping[str, str], metric: Metric) -> bool:
@@ -178,9 +216,7 @@ def _transformed(found: pd.DataFrame, metric: Metric) -> pd.DataFrame:
 
 def _numbers(found: pd.DataFrame, metric: Metric, place: Mapping[str, str], arm: Arm) -> pd.DataFrame:
     """Lay out an arm's numbers: one row per seed, one column per sampler, x and image."""
-    keys = dict(place) | {"model": arm.model, "variant": arm.variant}
-    keys |= {"objective": arm.objective} if arm.objective else {}
-    found = found[np.logical_and.reduce([found[key] == text for key, text in keys.items()])]
+    found = _of_arm(found, place, arm)
     if isinstance(metric.x, list):
         found = found[found["x"].between(metric.x[0], metric.x[1])]
     elif metric.x == "last":
@@ -197,14 +233,21 @@ def _sampled(tables: Tables, metric: Metric, sampler: str) -> pd.DataFrame:
 
 
 def _compared(
-    treated: pd.DataFrame, found: pd.DataFrame, claim: Claim, place: Mapping[str, str], other: Arm | Bound
+    tables: Tables,
+    treated: pd.DataFrame,
+    found: pd.DataFrame,
+    claim: Claim,
+    place: Mapping[str, str],
+    other: Arm | Bound,
 ) -> pd.DataFrame:
     """Lay out the numbers of the arm that is compared, among those found, in the columns of the treatment's."""
     if isinstance(other, Bound):
         return treated * 0 + TRANSFORMS[claim.metric.transform][0](other.value)
     compared = _numbers(found, claim.metric, place, other)
-    by_shares = claim.metric.stage == "curve" and isinstance(claim.metric.x, list)
-    return _at_shares_of(treated, compared) if by_shares else compared
+    if not _by_shares(claim.metric):
+        return compared
+    own, others = (_trainings(tables, place, arm)["value"].max() for arm in (claim.treatment, other))
+    return _at_shares_of(own / others, compared)
 
 
 def _differences(treated: pd.DataFrame, compared: pd.DataFrame, claim: Claim) -> Numbers:
@@ -226,13 +269,15 @@ def _differences(treated: pd.DataFrame, compared: pd.DataFrame, claim: Claim) ->
     return of_images[:, 0] if of_images.shape[1] == 1 else of_images
 
 
-def _at_shares_of(treated: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
-    """Name an arm's snapshots by the treatment's steps at the same share of its training, to the nearest step."""
-    if treated.empty or compared.empty:
-        return compared
+def _at_shares_of(ratio: float, compared: pd.DataFrame) -> pd.DataFrame:
+    """Name an arm's snapshots by the treatment's steps at the same share of its training, to the nearest step.
+
+    Arguments:
+        ratio: steps of the treatment's training over those of the arm's.
+        compared: the arm's numbers, laid out.
+    """
     columns = compared.columns.to_frame()
-    last = treated.columns.get_level_values("x").max()
-    columns["x"] = (columns["x"] * (last / columns["x"].max())).round()
+    columns["x"] = (columns["x"] * ratio).round()
     return compared.set_axis(pd.MultiIndex.from_frame(columns), axis="columns").loc[:, ~columns.duplicated().to_numpy()]
 
 
