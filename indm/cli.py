@@ -152,6 +152,7 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, Any], **
     from indm.identity import Identity
     from indm.stamps import check_started, job_stamp
     from indm.store.layout import Layout
+    from indm.store.scratch import removed_at_the_end
     from indm.track import check_tracked
 
     layout, stamp = Layout(out, suite.suite), job_stamp(suite, name, job.subject)
@@ -169,14 +170,14 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, Any], **
         "seed": _seed(suite, **subject),
     }
     started = time.monotonic()
-    with _watched(layout, job):
+    with _watched(layout, job), removed_at_the_end():
         stage = importlib.import_module(f"indm.stages.{gathering(name)}")
         finished: Finished = stage.run(suite, layout, *subject.values(), **options)
         # Of several processes that torchrun has started, the first one writes.
         if not is_first():
             return
         _record_provenance(finished, name, source, time.monotonic() - started, suite.threads)
-        # Last of all: without it, there are no results.
+        # Without it, there are no results.
         identity.record(job, inputs)
 
 

@@ -42,6 +42,7 @@ RUNS = {
 CONTENTS = Contents(
     suite=SUITE,
     sha256="0123456789abcdef" * 4,
+    stages={run: ["train", "sample", "fid", "nll"] for run in RUNS} | {"": ["table"]},
     runs=RUNS,
     datasets=["digits"],
     protocol=["digits"],

@@ -525,6 +525,17 @@ def test_text_of_results_cannot_become_markup(tmp_path: Path) -> None:
     assert "&lt;script&gt;alert" in html
 
 
+def test_what_a_stage_said_that_the_suite_no_longer_has_is_not_told(tmp_path: Path) -> None:
+    results = write_made_up_results(tmp_path / "results")
+    record = next(results.glob("runs/*/provenance/train.json"))
+    old = json.loads(record.read_text()) | {"stage": "sweep", "commit": "5" * 40}
+    record.with_name("sweep.json").write_text(json.dumps(old))
+    assert "5" * 40 not in render(CONTENTS, results, tmp_path / "figures")
+    imported = json.loads(record.read_text()) | {"stage": "import_checkpoint", "commit": "6" * 40}
+    record.with_name("import_checkpoint.json").write_text(json.dumps(imported))
+    assert "6" * 40 in render(CONTENTS, results, tmp_path / "figures")
+
+
 def test_provenance_of_another_job_is_refused(tmp_path: Path) -> None:
     results = write_made_up_results(tmp_path / "results")
     first, second = sorted(results.glob("runs/*/provenance/train.json"))[:2]

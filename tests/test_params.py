@@ -112,6 +112,19 @@ MISTAKES = {
         "vp, " + LINE.replace('variant: ""', "variant: a_b"),
         [f"run {RUN}, key variant: found 'a_b'; allowed: string (label", "lower-case letters"],
     ),
+    "variant that tables lose": (
+        f"{RUN}: {{dataset: digits, sde: vp, " + LINE,
+        "digits-vp-indm-null-nll: {dataset: digits, sde: vp, " + LINE.replace('variant: ""', 'variant: "null"'),
+        ["run digits-vp-indm-null-nll, key variant: found 'null'; allowed: another name"],
+    ),
+    "seeds of a cell that are other models": (
+        f"  {RUN}: {{dataset: digits, sde: vp, " + LINE,
+        f"  {RUN}: {{dataset: digits, sde: vp, "
+        + LINE
+        + f"\n  {RUN}-s9: {{dataset: digits, sde: vp, "
+        + LINE.replace("seeds: [0, 1, 2], train: {}", "seed: 9, train: {lr: 0.5}"),
+        [f"run {RUN}-s9, key train: found other values than in run {RUN}; allowed: the same, but for the seed"],
+    ),
     "snapshots that do not increase": (
         "vp, " + LINE,
         "vp, " + LINE.replace("train: {}", "train: {snapshots: [200, 100]}"),

@@ -405,6 +405,34 @@ def test_two_at_the_same_work(scratch: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert not scratch.exists()
 
 
+def test_a_job_that_is_killed_before_its_manifest_continues(
+    layout: Layout, scratch: Path, tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    """Engines delete the files of a job without a manifest: what it had saved is still there."""
+    arguments = ["train", "--suite", write_suite(tmp_path, SUITE), "--out", str(layout.root), "--run", RUN]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Identity, "record", Mock(side_effect=PowerCutError))
+        assert isinstance(CliRunner().invoke(main, arguments).exception, PowerCutError)
+    assert (scratch / "state.safetensors").is_file()
+    for name in OUTPUTS:
+        (layout.run(RUN) / name).unlink()
+    done = CliRunner().invoke(main, arguments)
+    assert (done.exit_code, "continues after step" in done.output) == (0, True), done.output
+    assert outputs(layout.run(RUN)) == undisturbed
+    assert not scratch.exists()
+
+
+def test_the_work_of_another_process_at_the_same_job_stays(scratch: Path) -> None:
+    with resume.removed_at_the_end():
+        with open_scratch(scratch, "key") as first:
+            first.save("state", {}, {"history": 3})
+        second = open_scratch(scratch, "key")
+        second.__enter__()
+    assert (scratch / "state.safetensors").is_file()
+    second.__exit__(None, None, None)
+    assert not scratch.exists()
+
+
 def test_a_lock_of_a_dead_process_is_no_lock(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resume, "LOCK_SECONDS", 0.0)
     code = (

@@ -106,6 +106,24 @@ def test_sweep_has_the_runs_corrector_under_pc_alone(layout: Layout) -> None:
     assert table["fid"].notna().all()
 
 
+def test_sweep_compares_at_temperature_1(layout: Layout) -> None:
+    """Whatever the run's images are drawn at."""
+    cells = {"samplers": ["ancestral"], "steps": [4]}
+    found = []
+    for temperature in (1.0, 1.5):
+        sweep.run(changed(sample={"temperature": temperature}, sweep=cells), layout, RUN)
+        found.append(read_sweep(layout, RUN)["fid"].item())
+    assert found[0] == found[1]
+
+
+def test_a_corrector_beside_the_ode_is_not_in_the_name_of_its_sampler(layout: Layout) -> None:
+    """It is there for pc, in the run's sweep."""
+    for sampler, name in (("ode_euler", "ode_euler"), ("ancestral", "ancestral+langevin")):
+        sample.run(changed(sample={"sampler": sampler, "corrector_snr": [0.1, 0.1], "steps": 3}), layout, VE)
+        told = read_json(layout.run(VE) / "samples.json")
+        assert (told["sampler"], told["corrector_snr"] is None) == (name, sampler == "ode_euler")
+
+
 def test_sweep_denoises_all_its_cells_alike(layout: Layout) -> None:
     """By its own key, whatever the run's images are denoised by: a cell of four points has four calls with denoising."""
     for denoise, calls in (("tweedie", 4), ("none", 3)):

@@ -213,7 +213,9 @@ def _controls(claim: str, effects: pd.DataFrame | None) -> dict[str, str]:
     found = [
         row for row in records(effects) if row["role"] == "control" and row["n"] and _claim_and_place(row) == claim
     ]
-    return {"controls": ", ".join(sorted(f"{row['against']} ({row['n']:g})" for row in found)) or "none"}
+    # best-scale (scale-5): which of its variants, the results choose.
+    named = sorted(f"{row['against'].partition(' (')[0]} ({row['n']:g})" for row in found)
+    return {"controls": ", ".join(named) or "none"}
 
 
 def _claim_and_place(row: Result) -> str:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from indm.pipeline import STAGES
 from indm.report.page.contents import Contents
 from indm.report.page.render import render
 from indm.store.files import atomic_write
@@ -28,9 +29,14 @@ def run(suite: "Suite", layout: Layout, reports: Path) -> Finished:
 def contents(suite: "Suite") -> Contents:
     """Say what a suite has, for its page."""
     keys = {"dataset", "sde", "model", "variant", "objective", "seed"}
+    stages: dict[str, list[str]] = {}
+    for name, stage in STAGES.items():
+        for subject in stage.subjects(suite):
+            stages.setdefault(subject, []).append(name)
     return Contents(
         suite=suite.suite,
         sha256=suite_sha256(suite),
+        stages=stages,
         runs={
             name: run.model_dump(include=keys) | suite.train_params(name).model_dump(include={"steps", "batch_size"})
             for name, run in suite.runs.items()

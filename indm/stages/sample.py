@@ -97,13 +97,14 @@ def _write(suite: "Suite", layout: Layout, name: str, samples: NDArray[np.uint8]
     """Write the images, (N, C, H, W) levels, how they were drawn, and pictures of them."""
     run, parameters, folder = suite.runs[name], suite.sample_params(name), layout.run(name)
     write_array(folder / "samples.npy", samples)
-    corrected = parameters.corrector_snr is not None
+    # The ODE has no corrector; pc in the run's sweep may have it.
+    corrected = parameters.corrector_snr is not None and not parameters.sampler.startswith(("ode", "dpm"))
     protocol = {
         "run": name,
         "sampler": parameters.sampler + ("+langevin" if corrected else ""),
         "steps": None if parameters.sampler == "ode" else parameters.steps,
         "grid": None if parameters.sampler == "ode" else parameters.grid,
-        "corrector_snr": parameters.corrector_snr,
+        "corrector_snr": parameters.corrector_snr if corrected else None,
         "corrector_steps": parameters.corrector_steps if corrected else None,
         "tolerance": parameters.tolerance if parameters.sampler == "ode" else None,
         "denoise": parameters.denoise,

@@ -190,10 +190,10 @@ def _lacks_corrector(sampler: str, snr: list[float] | None) -> bool:
 
 
 def _settings(suite: "Suite", name: str, sampler: str, steps: int) -> dict[str, Any]:
-    """Change the run's sampling to a row's: the corrector belongs to pc alone."""
+    """Change the run's sampling to a row's: the corrector belongs to pc alone, and models are compared at temperature 1."""
     settings = suite.sample_params(name).model_dump(exclude={"centre_prior"})
     settings |= suite.sweep.model_dump(include={"grid", "denoise", "num_samples", "batch_size"})
-    settings |= {"steps": steps, "progress": bar(f"{name} {sampler} {steps}")}
+    settings |= {"temperature": 1.0, "steps": steps, "progress": bar(f"{name} {sampler} {steps}")}
     if sampler == "pc":
         return settings | {"sampler": "reverse_diffusion"}
     return settings | {"sampler": sampler, "corrector_snr": None}

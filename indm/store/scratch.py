@@ -2,7 +2,8 @@
 
 It lies in ``<out>/<suite>/scratch/<run>/<stage>/``, which is no declared output: both engines delete those before a job. Every file
 names the key of what it belongs to: a hash of all that the result depends on. A file of another key is removed and never
-used, so that resuming cannot change a result; a stage that has ended well removes its folder.
+used, so that resuming cannot change a result. The folder of a stage that has ended well is removed; of a job, after its manifest
+is written, since engines delete the files of a job without one.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +33,8 @@ Once = Callable[[str, Callable[[], dict[str, "Tensor"]]], dict[str, "Tensor"]]
 FORMAT = "indm-scratch-1"
 # A job that was asked to stop may still be saving when an engine starts it again.
 LOCK_SECONDS = 60.0
+# The folders that wait for the manifest of the job.
+_WAITING: ContextVar[list[Path] | None] = ContextVar("waiting", default=None)
 # What a file system without locks answers.
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
 
@@ -116,15 +120,37 @@ def open_scratch(folder: Path, key: str, *, keep: bool = False) -> Iterator[Scra
     """
     for place in (folder, folder.parent):
         refuse_link(place)
-    with _lock(folder):
+    with _lock(folder, LOCK_SECONDS):
         scratch = Scratch(folder, key)
         yield scratch
         if keep:
             return
-        shutil.rmtree(folder)
-        # The run's folder too, unless another stage has unfinished work there.
-        with contextlib.suppress(OSError):
-            folder.parent.rmdir()
+        if (waiting := _WAITING.get()) is None:
+            _remove(folder)
+        else:
+            waiting.append(folder)
+
+
+@contextlib.contextmanager
+def removed_at_the_end() -> Iterator[None]:
+    """Remove the folders of what ends well in the block when the block itself has ended without an error."""
+    folders: list[Path] = []
+    token = _WAITING.set(folders)
+    try:
+        yield
+    finally:
+        _WAITING.reset(token)
+    for folder in folders:
+        # Another process that has begun the same job removes it at its own end.
+        with contextlib.suppress(ArtifactError), _lock(folder, 0.0):
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder)
+    # The run's folder too, unless another stage has unfinished work there.
+    with contextlib.suppress(OSError):
+        folder.parent.rmdir()
 
 
 def work_key(code: str, *packages: str, **content: Any) -> str:
@@ -151,12 +177,12 @@ def _spec(path: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder. The system frees it whenever the process ends, so it cannot be stale."""
+def _lock(folder: Path, seconds: float) -> Iterator[None]:
+    """Hold the lock of a folder, after waiting at most some seconds; never stale, since the system frees it with the process."""
     # Imported here: few of the commands that import this module lock anything.
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder / "lock", LOCK_SECONDS, poll_interval=0.2, on_acquired=_sign)
+    lock = FileLock(folder / "lock", seconds, poll_interval=0.2, on_acquired=_sign)
     try:
         _acquire(lock, folder)
     except Timeout as error:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MOST_COMPUTE = 30
 # Of a mistake, the runs that are named.
 SHOWN_RUNS = 3
+# Variants that pandas takes for an absent text.
+ABSENT = ("nan", "null")
 
 
 def mistakes(suite: "Suite", path: Path, cells: Mapping[str, str]) -> list[str]:
@@ -34,6 +36,7 @@ def mistakes(suite: "Suite", path: Path, cells: Mapping[str, str]) -> list[str]:
     return [
         *_name(suite, path),
         *told_once((cells[name], mistake) for name in suite.runs for mistake in _run(suite, name, cells[name])),
+        *_alike(suite, cells),
         *_toy2d(suite),
         *(mistake for name, reference in suite.reference.items() for mistake in _reference(name, reference)),
         *_evaluation(suite),
@@ -70,6 +73,8 @@ def _run(suite: "Suite", name: str, cell: str) -> Iterator[str]:
         # Of a cell with seeds, the file has no -s0.
         allowed = run.identity if cell == name else run.identity.removesuffix(f"-s{run.seed}")
         yield f"key (the run's name): found {cell!r}; allowed: {allowed!r}, which its keys spell"
+    if run.variant in ABSENT:
+        yield f"key variant: found {run.variant!r}; allowed: another name, since tables would be read without it"
     yield from _steps(run, train)
     if suite.weights.score == "raw" and train.snapshots:
         yield f"key train.snapshots: found {train.snapshots}; allowed: [], since weights.score is raw and they hold none of it"
@@ -88,6 +93,17 @@ def _run(suite: "Suite", name: str, cell: str) -> Iterator[str]:
     yield from _run_shards(suite, name)
     if run.dataset not in suite.datasets:
         yield f"key dataset: found {run.dataset!r}; allowed: {', '.join(suite.datasets)}"
+
+
+def _alike(suite: "Suite", cells: Mapping[str, str]) -> Iterator[str]:
+    """Check that the runs of a cell are one model: tables average over their seeds."""
+    first: dict[tuple[str, ...], str] = {}
+    for name, run in suite.runs.items():
+        other = first.setdefault((run.dataset, run.sde, run.model, run.variant, run.objective), name)
+        for key, parameters in (("train", suite.train_params), ("sample", suite.sample_params)):
+            if cells[name] != cells[other] and parameters(name) != parameters(other):
+                found = f"run {cells[name]}, key {key}: found other values than in run {cells[other]}"
+                yield f"{found}; allowed: the same, but for the seed; or give one of them another variant"
 
 
 def _steps(run: "RunParams", train: "TrainParams") -> Iterator[str]:

@@ -14,6 +14,7 @@ class Contents:
     Arguments:
         suite: its name.
         sha256: of what it says in full, as every ``provenance/`` has it.
+        stages: names of the stages that it has, by their subject; "" where they have none.
         runs: of every run the keys of ``IDENTITY``, and ``steps`` and ``batch_size`` of its training.
         datasets: names of the datasets.
         protocol: names of the datasets whose protocol is examined.
@@ -24,6 +25,7 @@ class Contents:
 
     suite: str
     sha256: str
+    stages: Mapping[str, Collection[str]]
     runs: Mapping[str, Mapping[str, Any]]
     datasets: Collection[str] = ()
     protocol: Collection[str] = ()

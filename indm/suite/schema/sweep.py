@@ -9,7 +9,7 @@ from indm.suite.strict_yaml import Strict
 
 
 class SweepParams(Strict):
-    """Images of a run by several samplers and numbers of steps; what is not here is as in its sample section."""
+    """Images of a run by several samplers and numbers of steps, at temperature 1; what is not here is as in its sample section."""
 
     objectives: Annotated[
         list[Literal["nll", "fid"]],
