@@ -240,9 +240,11 @@ class Run:
 
     def _checked(self, images: Images) -> Tensor:
         """Return images as a tensor on the CPU, if they are levels of this run's shape."""
-        found = torch.as_tensor(images).cpu()
+        # A copy of what NumPy has: it may be read-only, which torch cannot be told.
+        found = torch.tensor(images) if isinstance(images, np.ndarray) else images.cpu()
         self._check_shape("images", found.shape)
-        if found.dtype != torch.uint8 or found.max() >= self.levels:
+        # As a tensor of bytes, the maximum would be compared with 256 as with 0.
+        if found.dtype != torch.uint8 or int(found.max()) >= self.levels:
             raise DataError(
                 f"images: found {found.dtype} from {found.min()} to {found.max()}; "
                 f"{self.name} takes uint8 from 0 to {self.levels - 1}"

@@ -279,6 +279,15 @@ def test_numbers_that_are_none_are_refused(run: Run) -> None:
             run.likelihood(images, log_det_tolerance=tolerance)
 
 
+def test_images_of_256_levels_are_taken() -> None:
+    """The brightest of them is 255, the largest byte; and what NumPy reads from a file is read-only."""
+    run = indm.load_run("fashion-mnist-vp-ddpmpp-nll-s104")
+    images = np.frombuffer(bytes(range(256)) * 4, np.uint8)[:784].reshape(1, 1, 28, 28)
+    assert images.max() == 255
+    latents = run.encode(images)
+    assert torch.equal(run.invert(latents), torch.tensor(images))
+
+
 def test_a_file_of_weights_is_loaded_by_its_path(run: Run, tmp_path: Path) -> None:
     copy = tmp_path / "weights.safetensors"
     shutil.copy(WEIGHTS / f"digits/{INDM}.safetensors", copy)

@@ -423,7 +423,7 @@ def shapes(svg: str) -> tuple[str, Any]:
     return number.sub("", re.sub(r"[#\"][a-z][0-9a-f]{10}\b", "", svg)), np.array(number.findall(svg), dtype=float)
 
 
-@pytest.mark.parametrize("suite", ["digits", "digits-search", "fashion-search"])
+@pytest.mark.parametrize("suite", ["digits", "digits-search", "fashion", "fashion-search"])
 def test_published_figures_are_drawn_from_the_published_tables(suite: str) -> None:
     """On failure: draw them again, indm.report.figures.plot_figures, and say so beside them."""
     folder = REPOSITORY / "docs/results" / suite
@@ -451,7 +451,7 @@ def test_answers_are_of_questions_that_have_data() -> None:
 
 def test_the_numbers_in_readme_s_text_are_those_of_the_published_effects() -> None:
     text = (REPOSITORY / "README.md").read_text().split("<!-- end of answers -->")[1]
-    effects = [read_rows(path) for path in (REPOSITORY / "docs/results").glob("digits*/tables/effects.csv")]
+    effects = [read_rows(path) for path in (REPOSITORY / "docs/results").glob("*/tables/effects.csv")]
     ends = pd.concat(effects)[["effect", "low", "high"]]
     known = {f"{abs(value):.3f}" for value in ends.to_numpy().ravel() if not np.isnan(value)}
     found = set(re.findall(r"\d+\.\d{3}\b", text.split("## The suites")[0]))

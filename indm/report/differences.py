@@ -166,7 +166,7 @@ def _all_seeds(tables: Tables, laid_out: pd.DataFrame, place: Mapping[str, str],
     if isinstance(arm, Bound):
         return laid_out
     trained = _trainings(tables, place, arm)["seed"]
-    return laid_out.reindex(laid_out.index.union(trained.unique()))
+    return laid_out.reindex(laid_out.index.union(pd.Index(trained.unique())))
 
 
 def _trainings(tables: Tables, place: Mapping[str, str], arm: Arm) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from indm.store.files import read_json
 from indm.suite.claims import Claim, Claims
 
 # The suites whose verdicts stand side by side, with what they are; the first one's numbers are shown too.
-SUITES = {"digits": "a first look", "digits-full": "longer trainings, more seeds"}
+SUITES = {"digits": "a first look", "digits-full": "longer trainings, more seeds", "fashion": "Fashion-MNIST"}
 NUMBERS = ("fid", "nll", "nelbo", "gap")
 # Exploratory claims that answer a question of every reader.
 FURTHER = ("more-than-a-learned-scale", "more-than-a-learned-affine-map", "more-than-a-learned-linear-map")
