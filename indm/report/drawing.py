@@ -85,12 +85,16 @@ class RoundedLayoutEngine(ConstrainedLayoutEngine):
 
 
 class PlainLogFormatter(LogFormatter):
-    """Write the ticks of a logarithmic axis as plain numbers: a decade's 1, 2 and 5, all where there would be few, or 1 alone."""
+    """Write the ticks of a logarithmic axis as plain numbers: a decade's 1, 2 and 5, all where there would be few, or 1 alone.
+
+    1000 and 2000 would touch: of thousands there are 1 and 5.
+    """
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         """Write a tick; its position is not needed."""
         low, high = self.axis.get_view_interval() if self.axis else (1, SHORT)
-        written = "123456789" if high < SHORT * low else "125" if high < LONG * low else "1"
+        usual = "1" if high >= LONG * low else "125" if x < 1000 else "15"
+        written = "123456789" if high < SHORT * low else usual
         return f"{x:g}" if f"{x:e}"[0] in written and f"{x:.5e}"[2:7] == "00000" else ""
 
 
