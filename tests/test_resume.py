@@ -433,6 +433,15 @@ def test_the_work_of_another_process_at_the_same_job_stays(scratch: Path) -> Non
     assert not scratch.exists()
 
 
+def test_a_job_whose_work_cannot_be_removed_does_not_fail(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a network's file system, where an open file keeps its folder."""
+    with resume.removed_at_the_end():
+        with open_scratch(scratch, "key"):
+            pass
+        monkeypatch.setattr(resume.shutil, "rmtree", Mock(side_effect=OSError(errno.ENOTEMPTY, "Directory not empty")))
+    assert scratch.is_dir()
+
+
 def test_a_lock_of_a_dead_process_is_no_lock(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resume, "LOCK_SECONDS", 0.0)
     code = (

@@ -141,8 +141,9 @@ def removed_at_the_end() -> Iterator[None]:
     finally:
         _WAITING.reset(token)
     for folder in folders:
-        # Another process that has begun the same job removes it at its own end.
-        with contextlib.suppress(ArtifactError), _lock(folder, 0.0):
+        # Another process that has begun the same job removes it at its own end. What cannot be removed harms nothing: the job
+        # has its results, and must not fail.
+        with contextlib.suppress(ArtifactError, OSError), _lock(folder, 0.0):
             _remove(folder)
 
 
