@@ -214,8 +214,9 @@ def test_the_headline_names_the_claims_that_it_counts(folder: Path) -> None:
 
 def test_verdicts_have_the_same_words_everywhere(folder: Path, tmp_path: Path) -> None:
     """On the page, in the terminal, and in README.md: those of docs/claims.md."""
-    for path in ("README.md", "docs/results/README.md", "indm/report/page/templates/index.html.jinja"):
-        assert "undecided" not in (REPOSITORY / path).read_text().lower(), path
+    told = [REPOSITORY / "README.md", *(REPOSITORY / "docs/results").rglob("README.md")]
+    for path in [*told, REPOSITORY / "indm/report/page/templates/index.html.jinja"]:
+        assert "undecided" not in path.read_text().lower(), path
     cells = re.findall(r"\| ([a-z ]+)\*?, -?\d", (REPOSITORY / "README.md").read_text())
     assert cells
     assert set(cells) <= set(MEANINGS)
