@@ -400,6 +400,7 @@ CAVEATS = {
     "digits-pilot": [SHORT, OTHER_DATA, OWN_FEATURES],
     "digits-search": [SHORT, OTHER_DATA, OWN_FEATURES],
     "fashion": [SHORT, OTHER_FASHION, OWN_FASHION],
+    "fashion-fid": [SHORT, OTHER_FASHION, OWN_FASHION],
     "fashion-search": [NOTHING + "600 steps of 32 images", OTHER_FASHION, OWN_FASHION],
     "cifar10": [SHORT],
     "cifar10-check": [NOTHING + "300 steps of 128 images"],
