@@ -11,13 +11,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from indm import __version__
 from indm.errors import IndmError, memory_errors
 from indm.pipeline import OPTIONS, SHOWN, STAGES, command_name, gathering
+from indm.terminal import printable
 
 if TYPE_CHECKING:
     from indm.jobs import Job
@@ -75,6 +76,8 @@ REPORTS = click.option(
 )
 
 
+# What a command exits with where it could not do its work; as of diff, 1 says that something differs.
+FAILED = {"compare": 2}
 # The commands, in the order in which they are used.
 SECTIONS = {
     "Before a run": ["init", "doctor", "validate", "register"],
@@ -86,7 +89,7 @@ SECTIONS = {
 
 
 class Commands(click.Group):
-    """The subcommands, in sections; a file or an output that cannot be read or written is reported on one line."""
+    """The subcommands, in sections; an error that a user can meet is reported on one line."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List them by section."""
@@ -105,10 +108,35 @@ class Commands(click.Group):
         try:
             return super().main(*arguments, **options)
         except OSError as error:
-            if error.filename is not None:
-                # Stages themselves report errors of their own files.
-                sys.exit(f"indm: {error.filename}: {error.strerror}; expected what can be read and written there")
-            sys.exit(f"indm: the output cannot be written: {error.strerror}")
+            # Of a command's help, for one.
+            sys.exit(f"indm: {_unwritten(error)}")
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; one line for each mistake that it reports."""
+        try:
+            with memory_errors():
+                return super().invoke(ctx)
+        except IndmError as error:
+            _exit(ctx, str(error), error.exit_code)
+        except BrokenPipeError:
+            # Nobody reads any more: click ends without a word.
+            raise
+        except OSError as error:
+            _exit(ctx, _unwritten(error), 1)
+
+
+def _unwritten(error: OSError) -> str:
+    """Say what cannot be read or written; stages themselves report errors of their own files."""
+    if error.filename is None:
+        return f"the output cannot be written: {error.strerror}"
+    return f"{error.filename}: {error.strerror}; expected what can be read and written there"
+
+
+def _exit(ctx: click.Context, message: str, code: int) -> NoReturn:
+    """End a command with its name before each line of the message."""
+    name = ctx.invoked_subcommand or ""
+    click.echo("\n".join(f"indm {name}: {printable(line)}" for line in message.splitlines()), err=True)
+    sys.exit(FAILED.get(name, code))
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -122,13 +150,7 @@ def _stage(name: str, summary: str, *options: Callable[..., Any]) -> None:
 
     def command(suite_file: Path, out: Path, **given: Any) -> None:
         subject = {key: given.pop(key) for key in OPTIONS[STAGES[name].subject]}
-        try:
-            with memory_errors():
-                _execute(name, suite_file, out, subject, **given)
-        except IndmError as error:
-            lines = (f"indm {command_name(name)}: {line}" for line in str(error).splitlines())
-            click.echo("\n".join(lines), err=True)
-            sys.exit(error.exit_code)
+        _execute(name, suite_file, out, subject, **given)
 
     for option in (OUT, *options, SUITE):
         command = option(command)
@@ -193,11 +215,11 @@ def _watched(layout: "Layout", job: "Job") -> contextlib.AbstractContextManager[
 
 def _record_provenance(finished: "Finished", name: str, source: dict[str, Any], seconds: float, threads: int) -> None:
     from indm.store.files import write_json
-    from indm.store.provenance import provenance
+    from indm.store.provenance import STANDS_FOR, provenance, record_names
 
     folder = finished.folder / "provenance"
-    # An imported checkpoint replaces a training, or a training replaces it.
-    (folder / f"{REPLACED.get(name, name)}.json").unlink(missing_ok=True)
+    for other in record_names(STANDS_FOR.get(name, name)):
+        (folder / f"{other}.json").unlink(missing_ok=True)
     write_json(
         folder / f"{name}.json", source | provenance(seconds + finished.earlier, threads) | dict(finished.computed_on)
     )
@@ -222,7 +244,6 @@ def _check_subject(suite: Any, suite_file: Path, stage: str, subject: str) -> No
         )
 
 
-REPLACED = {"train": "import_checkpoint", "import_checkpoint": "train"}
 SUBJECTS = {"dataset": DATASET, "run": RUN, "shard": SHARD, "toy": TOY}
 for _name, _description in STAGES.items():
     _options = [
@@ -246,10 +267,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--wolf-config", type=_FILE, help="The released file under flow.model_config; the paper's by default.")
 def import_checkpoint(suite_file: Path, out: Path, run: str, **files: Any) -> None:
     """Use a checkpoint of score_sde_pytorch, or of the released INDM code, instead of a run's training."""
-    try:
-        _execute("import_checkpoint", suite_file, out, {"run": run}, **files)
-    except IndmError as error:
-        sys.exit("\n".join(f"indm import-checkpoint: {line}" for line in str(error).splitlines()))
+    _execute("import_checkpoint", suite_file, out, {"run": run}, **files)
 
 
 @main.command()
@@ -258,10 +276,7 @@ def init(folder: Path) -> None:
     """Copy suites, claims and Snakemake's rules to FOLDER, to run suites there without a checkout."""
     from indm.shipped import write_checkout
 
-    try:
-        write_checkout(folder)
-    except IndmError as error:
-        sys.exit(f"indm init: {error}")
+    write_checkout(folder)
     click.echo(f"{folder}: ready; next: cd {folder} && snakemake --cores all")
 
 
@@ -277,16 +292,13 @@ def validate(suite_file: Path, out: Path, track: bool) -> None:
     from indm.suite.load import load_suite
     from indm.suite.registrations import load_registrations
 
-    try:
-        load_suite(suite_file, with_data=True)
-        load_claims(suite_file.parent / "claims.yaml")
-        load_registrations(suite_file.parent / "registrations.yaml")
-        if track:
-            from indm.track import track as write_tracked
+    load_suite(suite_file, with_data=True)
+    load_claims(suite_file.parent / "claims.yaml")
+    load_registrations(suite_file.parent / "registrations.yaml")
+    if track:
+        from indm.track import track as write_tracked
 
-            write_tracked(suite_file, out)
-    except IndmError as error:
-        sys.exit("\n".join(f"indm validate: {line}" for line in str(error).splitlines()))
+        write_tracked(suite_file, out)
 
 
 @main.command()
@@ -297,10 +309,7 @@ def doctor(suite_file: Path | None, out: Path, data_root: Path | None) -> None:
     """Say what is ready on this machine and what is missing; exit with 1 if the suite (default: digits) cannot run."""
     from indm.doctor.examine import examine
 
-    try:
-        report = examine(suite_file, out, data_root)
-    except IndmError as error:
-        sys.exit("\n".join(f"indm doctor: {line}" for line in str(error).splitlines()))
+    report = examine(suite_file, out, data_root)
     click.echo(report.page)
     sys.exit(not report.can_run)
 
@@ -314,16 +323,13 @@ def show(tables: tuple[str, ...], suite_file: Path, out: Path) -> None:
     from indm.report.show import show as shown
     from indm.store.layout import Layout
     from indm.suite.expand import expand_suite
-    from indm.terminal import console, printable
+    from indm.terminal import console
 
     layout = Layout(out, suite_file.stem)
-    try:
-        # Where there are neither results nor a suite of that name, it says so, and which suites there are.
-        if not layout.suite_folder.is_dir() and not suite_file.is_file() and suite_file.parent.is_dir():
-            expand_suite(suite_file)
-        console().print(*shown(layout, tables), sep="\n")
-    except IndmError as error:
-        sys.exit(f"indm show: {printable(str(error))}")
+    # Where there are neither results nor a suite of that name, it says so, and which suites there are.
+    if not layout.suite_folder.is_dir() and not suite_file.is_file() and suite_file.parent.is_dir():
+        expand_suite(suite_file)
+    console().print(*shown(layout, tables), sep="\n")
 
 
 @main.command()
@@ -339,10 +345,7 @@ def status(suite_file: Path, out: Path, reports: Path, watch: bool) -> None:
     from indm.terminal import console
     from indm.watching.status import Board
 
-    try:
-        suite = load_suite(suite_file)
-    except IndmError as error:
-        sys.exit("\n".join(f"indm status: {line}" for line in str(error).splitlines()))
+    suite = load_suite(suite_file)
     board = Board(suite, Layout(out, suite.suite), Identity(suite, out, reports))
     if watch:
         board.watch()
@@ -359,11 +362,8 @@ def tensorboard(suite_file: Path, out: Path) -> None:
     from indm.suite.load import load_suite
     from indm.watching.events import write_events
 
-    try:
-        suite = load_suite(suite_file)
-        folder, count = write_events(suite, Layout(out, suite.suite))
-    except IndmError as error:
-        sys.exit("\n".join(f"indm tensorboard: {line}" for line in str(error).splitlines()))
+    suite = load_suite(suite_file)
+    folder, count = write_events(suite, Layout(out, suite.suite))
     click.echo(f"{count} curves; see them with: tensorboard --logdir {folder}")
 
 
@@ -378,11 +378,7 @@ def compare(published: Path, out: Path) -> None:
     from indm.report.agreement import agreement
     from indm.store.layout import Layout
 
-    try:
-        found = agreement(published, Layout(out, published.resolve().name))
-    except IndmError as error:
-        click.echo(f"indm compare: {error}", err=True)
-        sys.exit(2)
+    found = agreement(published, Layout(out, published.resolve().name))
     for line in found.lines():
         click.echo(line)
     sys.exit(not found.agrees)
@@ -415,18 +411,15 @@ def restore(suite_file: Path, out: Path, root: Path, replace: bool) -> None:
 
 
 def _move(name: str, suite_file: Path, out: Path, root: Path, replace: bool) -> None:
-    """Keep or restore, and print the outcome for each folder; exit with 1 if one was refused."""
+    """Keep or restore, and print the outcome for each folder; exit with 1 if one was refused, or nothing was there."""
     from indm.suite.load import load_suite
 
-    try:
-        suite = load_suite(suite_file)
-        module = importlib.import_module(f"indm.kept.{name}")
-        outcome = getattr(module, name)(suite, out, root / suite.suite / "kept", replace)
-    except IndmError as error:
-        sys.exit("\n".join(f"indm {name}: {line}" for line in str(error).splitlines()))
+    suite = load_suite(suite_file)
+    module = importlib.import_module(f"indm.kept.{name}")
+    outcome = getattr(module, name)(suite, out, root / suite.suite / "kept", replace)
     for line in outcome.lines():
         click.echo(f"indm {name}: {line}", err=True)
-    sys.exit(bool(outcome.refused))
+    sys.exit(outcome.failed)
 
 
 @main.command()
@@ -444,14 +437,11 @@ def publish(suite_file: Path, out: Path, reports: Path, root: Path, runs: tuple[
     """Copy a suite's tables, figures, pictures and provenance to a folder for git, and list them in its README.md."""
     from indm.suite.load import load_suite
 
-    try:
-        suite = load_suite(suite_file)
-        from indm.kept.publish import Places
-        from indm.kept.publish import publish as write_folder
+    suite = load_suite(suite_file)
+    from indm.kept.publish import Places
+    from indm.kept.publish import publish as write_folder
 
-        found = write_folder(suite, Places(out, reports, root / suite.suite), runs)
-    except IndmError as error:
-        sys.exit("\n".join(f"indm publish: {line}" for line in str(error).splitlines()))
+    found = write_folder(suite, Places(out, reports, root / suite.suite), runs)
     click.echo(f"{found.target}: {len(found.sizes)} files, {sum(found.sizes.values()) / 2**20:.1f} MiB")
 
 
@@ -462,10 +452,7 @@ def register(suite_file: Path, note: str) -> None:
     """Record, before a run, that the commit that is checked out has this suite and the claims."""
     from indm.register import register as write_entry
 
-    try:
-        entry = write_entry(suite_file, note)
-    except IndmError as error:
-        sys.exit("\n".join(f"indm register: {line}" for line in str(error).splitlines()))
+    entry = write_entry(suite_file, note)
     click.echo(f"{suite_file}: registered in commit {entry.commit} of {entry.date}; commit registrations.yaml now")
 
 

@@ -296,29 +296,29 @@ def test_rows_on_one_side_and_other_settings_are_named(published: Path, out: Pat
             lambda published, _: edit(
                 published / "tables/nll.csv", lambda table: table.drop(columns="variant", inplace=True)
             ),
-            "nll.csv: found no column variant, expected it in the table nll; make it again",
+            "nll.csv: found no column variant, expected it in the table nll; take it from git",
         ),
         (
             lambda published, _: double_first_row(published / "tables/claims.csv"),
-            "claims.csv: found row 3 to be of the same as one before; expected each once; make it again",
+            "claims.csv: found row 3 to be of the same as one before; expected each once; take it from git",
         ),
         (
             lambda published, _: (published / "provenance.json").write_text("{}"),
-            "provenance.json: found no machine, expected one of each execution",
+            "provenance.json: found no machine, expected one of each execution; take it from git",
         ),
         (
             lambda published, _: (published / "provenance.json").write_text('{"executions": [1]}'),
-            "provenance.json: found no machine, expected one of each execution",
+            "provenance.json: found no machine, expected one of each execution; take it from git",
         ),
         (
             lambda published, _: edit(published / "tables/nll.csv", lambda table: table.__setitem__("nll_se", "low")),
-            "tables/nll.csv: found a text in column nll_se, expected numbers; make it again",
+            "tables/nll.csv: found a text in column nll_se, expected numbers; take it from git",
         ),
         (
             lambda published, _: edit(
                 published / "tables/claims.csv", lambda table: table.__setitem__("repeatability", "high")
             ),
-            "tables/claims.csv: found a text in column repeatability, expected numbers; make it again",
+            "tables/claims.csv: found a text in column repeatability, expected numbers; take it from git",
         ),
         *(
             (
@@ -326,7 +326,7 @@ def test_rows_on_one_side_and_other_settings_are_named(published: Path, out: Pat
                     published / "tables/nll.csv",
                     lambda table: table.__setitem__("nll_se", table["nll_se"].mask(table.index == 2, error)),
                 ),
-                f"tables/nll.csv: row 4, column nll_se: found {error}, expected a finite number of at least 0; make it",
+                f"tables/nll.csv: row 4, column nll_se: found {error}, expected a finite number of at least 0; take it from git",
             )
             for error in (np.inf, -1)
         ),
@@ -338,7 +338,7 @@ def test_rows_on_one_side_and_other_settings_are_named(published: Path, out: Pat
             lambda published, _: edit(
                 published / "tables/claims.csv", lambda table: table.drop(columns="metric", inplace=True)
             ),
-            "tables/claims.csv: found no column metric, expected it in the table claims; make it again",
+            "tables/claims.csv: found no column metric, expected it in the table claims; take it from git",
         ),
         (
             lambda published, out: empty_all(published, out),

@@ -333,7 +333,7 @@ def test_a_file_that_no_stage_speaks_of_is_named_in_one_line(monkeypatch: pytest
     done = call("train", "--suite", SMOKE, "--run", RUN)
     assert (done.exit_code, done.output) == (
         1,
-        "indm: results/x: Permission denied; expected what can be read and written there\n",
+        "indm train: results/x: Permission denied; expected what can be read and written there\n",
     )
 
 
@@ -347,6 +347,19 @@ def test_too_little_memory_is_one_line(monkeypatch: pytest.MonkeyPatch, error: E
     )
     monkeypatch.setattr("indm.cli._execute", Mock(side_effect=RuntimeError("another")))
     assert isinstance(call("train", "--suite", SMOKE, "--run", RUN).exception, RuntimeError)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), PermissionError(13, "Permission denied", "results/x")])
+def test_every_command_says_in_one_line_what_it_lacks(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Compare exits as diff does."""
+    monkeypatch.setattr("indm.cli._execute", Mock(side_effect=error))
+    monkeypatch.setattr("indm.report.agreement.agreement", Mock(side_effect=error))
+    released = ["import-checkpoint", "--suite", SMOKE, "--run", RUN, "--config", "config.json", "--score", "score.pth"]
+    for arguments, code in ((released, 1), (["compare", "docs/results/digits"], 2)):
+        done = call(*arguments)
+        assert done.exit_code == code
+        assert done.output.startswith(f"indm {arguments[0]}: ")
+        assert done.output.count("\n") == 1
 
 
 @pytest.mark.parametrize("text", ["", "no table", "\x00\xff"])
@@ -378,8 +391,16 @@ def test_show_names_the_suites_that_have_tables(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full, a disk that is always full")
-@pytest.mark.parametrize("command", [["--help"], ["schema"], ["doctor", "--help"], ["status", "--watch"]])
-def test_output_to_a_full_disk_is_one_line(command: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (["--help"], "indm"),
+        (["schema"], "indm schema"),
+        (["doctor", "--help"], "indm doctor"),
+        (["status", "--watch"], "indm status"),
+    ],
+)
+def test_output_to_a_full_disk_is_one_line(command: list[str], name: str) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "indm", *command],
@@ -391,7 +412,7 @@ def test_output_to_a_full_disk_is_one_line(command: list[str]) -> None:
             timeout=60,
         )
     assert done.returncode == 1
-    assert done.stderr == "indm: the output cannot be written: No space left on device\n"
+    assert done.stderr == f"{name}: the output cannot be written: No space left on device\n"
 
 
 def test_watching_ends_where_nobody_reads_any_more(tmp_path: Path) -> None:

@@ -162,6 +162,25 @@ def test_an_imported_checkpoint_is_known_by_the_code_that_imported_it(checkout: 
     assert call("restore").exit_code == 0
 
 
+def test_of_a_training_and_an_import_the_restored_one_has_the_only_record(checkout: Path) -> None:
+    """The page counts jobs by their records."""
+    call("keep")
+    folder = checkout / f"results/smoke/{PLACE}"
+    record = json.loads((folder / "provenance/train.json").read_text()) | {"stage": "import_checkpoint"}
+    (folder / "provenance/train.json").unlink()
+    write_json(folder / "provenance/import_checkpoint.json", record)
+    (folder / "nll.json").unlink()
+    assert call("restore").exit_code == 0
+    assert {path.stem for path in (folder / "provenance").iterdir()} & {"train", "import_checkpoint"} == {"train"}
+
+
+def test_keeping_where_nothing_was_run_is_an_error(checkout: Path) -> None:
+    shutil.rmtree(checkout / "results")
+    done = call("keep")
+    assert done.exit_code == 1
+    assert done.output.endswith(f"0 written, 0 there already, {len(FOLDERS)} skipped, 0 refused\n")
+
+
 def test_other_results_are_refused_until_they_are_asked_for(checkout: Path) -> None:
     call("keep")
     kept = packed().read_bytes()

@@ -313,6 +313,39 @@ def test_weights_stay_as_long_as_they_are_of_the_same_training(checkout: Path) -
     assert not path.exists()
 
 
+def test_weights_that_changed_since_they_were_published_are_not_published_again(checkout: Path) -> None:
+    publish("--weights", RUN)
+    path = TARGET / f"weights/{RUN}.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    done = publish()
+    assert done.exit_code == 1
+    assert "changed since it was published; take it from git" in done.output
+    path.write_bytes(content[:100])
+    assert "take it from git" in publish().output
+    assert path.read_bytes() == content[:100]
+
+
+def test_other_results_are_not_published_beside_those_that_are_kept(checkout: Path) -> None:
+    """What is restored is what is published."""
+    keep = ["keep", "--suite", "params/smoke.yaml"]
+    assert CliRunner().invoke(main, keep).exit_code == 0
+    assert publish().exit_code == 0
+    before = files()
+    do(SMOKE, checkout, Job("nll", RUN), "another content of")
+    for name in ("table", "compute", "claims", "figure", "report"):
+        do(SMOKE, checkout, Job(name, ""))
+    done = publish()
+    assert done.exit_code == 1
+    assert f"kept/runs/{RUN}.tar.gz: found other results of runs/{RUN} than those that would be" in done.output
+    assert files() == before
+    assert CliRunner().invoke(main, [*keep, "--replace"]).exit_code == 0
+    assert publish().exit_code == 0
+    stray = TARGET / "kept/runs/gone-s0.tar.gz"
+    shutil.copy(TARGET / f"kept/runs/{RUN}.tar.gz", stray)
+    assert f"{stray}: found an archive of what suite smoke has not; remove it" in publish().output
+
+
 def test_weights_of_no_run_or_of_another_training_are_refused(checkout: Path) -> None:
     assert "--weights: found no run 'nosuch'; runs of smoke: " in publish("--weights", "nosuch").output
     path = checkout / f"results/smoke/runs/{RUN}/checkpoint.safetensors"

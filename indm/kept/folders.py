@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from indm.jobs import MAKERS, Job, job_names, manifest
 from indm.pipeline import REFERENCE, STAGES
+from indm.store.provenance import record_names
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -20,8 +21,6 @@ COLLECTED = {
     if pattern in MAKERS and STAGES[MAKERS[pattern]].subject
 }
 SUFFIX = ".tar.gz"
-# For an imported checkpoint, this record replaces that of the training.
-RECORDS = {"train": ("train", "import_checkpoint")}
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Folder:
 
     def records(self, job: Job) -> list[str]:
         """List the places where a job, or what stands for it, says how it went."""
-        return [f"{self.place}/provenance/{name}.json" for name in RECORDS.get(job.stage, (job.stage,))]
+        return [f"{self.place}/provenance/{name}.json" for name in record_names(job.stage)]
 
 
 def kept_folders(suite: "Suite") -> list[Folder]:

@@ -24,6 +24,11 @@ class Outcome:
     skipped: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def failed(self) -> bool:
+        """Whether a folder was refused, or none was there to move."""
+        return bool(self.refused) or not (self.done or self.same)
+
     def lines(self) -> list[str]:
         """Say it: a line for each folder that was left out, and the counts."""
         return [

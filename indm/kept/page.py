@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indm.errors import ArtifactError
+from indm.kept.folders import SUFFIX
 from indm.report.export import TITLES
 from indm.report.page.registration import describe_registration
 from indm.store.blocks import END, replace_block
@@ -34,7 +35,7 @@ KINDS = {
 }
 OTHERS = {
     "values": "every number, with its run and the file that it comes from",
-    "provenance.json": "commits, versions, machines, threads and times of all jobs",
+    "provenance.json": "commits, versions, machines, threads and times of all jobs of datasets, runs and studies",
     "dvc.lock": "which content of each file belongs to these results, for DVC",
 }
 
@@ -86,7 +87,7 @@ def _lines(published: Published) -> Iterator[str]:
     yield f"| registration | {registration} |"
     yield f"| commits | {'; '.join(dict.fromkeys(map(_commit, executions)))} |"
     yield f"| machines | {'; '.join(dict.fromkeys(map(_machine, executions)))} |"
-    yield f"| time | {hours:.2f} hours, the sum over all jobs |"
+    yield f"| time | {hours:.2f} hours, the sum over all jobs of datasets, runs and studies |"
     yield from ("", "| file | KiB | |", "|---|--:|---|")
     yield from _files(published)
 
@@ -117,7 +118,7 @@ def _files(published: Published) -> Iterator[str]:
             folders.setdefault(folder, []).append(size)
         else:
             yield f"| [{name}]({name}) | {size / 1024:.0f} | {_content(name)} |"
-    for path in (published.target / "kept").rglob("*.tar.gz"):
+    for path in (published.target / "kept").rglob(f"*{SUFFIX}"):
         folders.setdefault("kept", []).append(path.stat().st_size)
     for folder, sizes in folders.items():
         yield f"| [{folder}/]({folder}/) | {sum(sizes) / 1024:.0f} | {KINDS[folder]}: {len(sizes)} files |"

@@ -12,9 +12,11 @@ from indm.doctor.examine import DEFAULT_SUITE
 from indm.errors import ArtifactError
 from indm.identity import Identity
 from indm.jobs import Job
-from indm.kept.folders import kept_folders
+from indm.kept.folders import SUFFIX, archive, kept_folders
+from indm.kept.keep import results_alone
+from indm.kept.packing import unpack
 from indm.kept.page import Published, page_text
-from indm.kept.weights import averaged_weights, trained, weights_of
+from indm.kept.weights import averaged_weights, read_published, trained
 from indm.pipeline import SHOWN
 from indm.store.files import AGAIN, atomic_write, read_json
 from indm.store.layout import PICTURES
@@ -55,10 +57,11 @@ def publish(suite: "Suite", places: Places, runs: Sequence[str]) -> Published:
         runs: those whose averaged weights are published; earlier ones stay as long as they belong to the same training.
 
     Raises:
-        ArtifactError: if the suite's page could not be made of what is there, if it is more than git should hold, or if
-            the folder is another's.
+        ArtifactError: if the suite's page could not be made of what is there, if it is more than git should hold, if
+            the folder is another's, or if what is kept in it are other results.
     """
     _check_target(suite.suite, places.target)
+    _check_kept(suite, places.results / suite.suite, places.target / "kept")
     identity = Identity(suite, places.results, places.reports)
     # All that the page is made of is what it should be.
     identity.check(Job("report", ""))
@@ -92,6 +95,20 @@ def _check_target(suite: str, target: Path) -> None:
             f"{path}: found suite {found!r}, expected {suite!r}, in a folder that indm publish wrote, whose other files it "
             "removes; name another one (--to), or move what is there"
         )
+
+
+def _check_kept(suite: "Suite", here: Path, root: Path) -> None:
+    """Refuse to publish beside archives from which ``indm restore`` would bring back other results."""
+    known = {archive(root, folder): folder for folder in kept_folders(suite)}
+    for path in sorted(root.rglob(f"*{SUFFIX}")):
+        if path not in known:
+            raise ArtifactError(f"{path}: found an archive of what suite {suite.suite} has not; remove it")
+        kept = results_alone(unpack(path))
+        if kept != {name: (here / name).read_bytes() for name in kept if (here / name).is_file()}:
+            raise ArtifactError(
+                f"{path}: found other results of {known[path].place} than those that would be published beside it; "
+                f"python -m indm keep --suite {suite.suite} --replace packs those"
+            )
 
 
 def _lock(suite: str, tables: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -162,12 +179,12 @@ def _are_versions(value: object) -> bool:
 
 
 def _still_good(suite: "Suite", identity: Identity, target: Path, runs: Sequence[str]) -> dict[str, bytes]:
-    """Read the weights that were published before, and are of the trainings whose results are published now."""
+    """Read the weights that were published before, unchanged, and are of the trainings whose results are published now."""
     paths = [target / f"weights/{name}.safetensors" for name in suite.runs if name not in set(runs)]
     return {
         f"weights/{path.name}": path.read_bytes()
         for path in paths
-        if path.is_file() and weights_of(path) == trained(suite, identity, path.stem)
+        if path.is_file() and read_published(path)[1]["checkpoint_sha256"] == trained(suite, identity, path.stem)
     }
 
 

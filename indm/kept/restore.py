@@ -24,7 +24,8 @@ ANEW = "keep it again, from a run of the present suite"
 def restore(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome:
     """Unpack every kept folder that the present suite and code have made.
 
-    All archives are read and checked together before one file is written: a run needs the dataset that it was trained on.
+    All archives are unpacked beside each other before one file is written: a run is checked against the dataset that it was
+    trained on.
 
     Arguments:
         suite: the suite.
@@ -90,6 +91,9 @@ def _take(here: Path, folder: Folder, files: dict[str, bytes], outcome: Outcome,
         outcome.same.append(folder.place)
     elif replace or found.items() <= expected.items():
         _write(here, files, now)
+        # The record of what the archive's job replaces.
+        for name in {name for job in folder.jobs for name in folder.records(job)} - files.keys():
+            (here / name).unlink(missing_ok=True)
         outcome.done.append(folder.place)
     else:
         outcome.refused[folder.place] = (

@@ -10,7 +10,7 @@ from indm.errors import ArtifactError, ParamsError
 from indm.identity import Identity
 from indm.jobs import Job, job_names
 from indm.pipeline import CHECKPOINT
-from indm.store.files import CHECKPOINT_FORMAT, read_spec, read_weights
+from indm.store.files import CHECKPOINT_FORMAT, FROM_GIT, from_git, read_weights
 from indm.store.manifest import content_sha256
 
 if TYPE_CHECKING:
@@ -50,23 +50,19 @@ def trained(suite: "Suite", identity: Identity, run: str) -> str:
     return identity.trust(job).outputs[CHECKPOINT.format(**job_names(suite, job))]
 
 
-def weights_of(path: Path) -> str:
-    """Return the SHA-256 of the checkpoint that published weights were taken from."""
-    return str(read_spec(path, WEIGHTS_FORMAT)["checkpoint_sha256"])
-
-
 def read_published(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
     """Read published weights, and the description that rebuilds their model.
 
     Raises:
         ArtifactError: if the file is missing, damaged, of another format, or not what was published.
     """
-    tensors, spec = read_weights(path, WEIGHTS_FORMAT)
+    with from_git():
+        tensors, spec = read_weights(path, WEIGHTS_FORMAT)
     # Safetensors alone would read changed numbers without a word.
     if (found := signature(tensors, spec)) != spec.get(SIGNATURE):
         raise ArtifactError(
             f"{path}: found SHA-256 {found[:12]} of weights and description, expected {str(spec.get(SIGNATURE))[:12]}: "
-            f"changed since it was published; take it from git, or from the package, again"
+            f"changed since it was published; {FROM_GIT}"
         )
     return tensors, spec
 

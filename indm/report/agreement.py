@@ -23,7 +23,7 @@ from indm.errors import ArtifactError
 from indm.report.export import read_tables
 from indm.report.grades import NO_DATA, REPEATABLE
 from indm.report.results import CELL, Result, read_rows, records
-from indm.store.files import read_json
+from indm.store.files import AGAIN, from_git, read_json
 from indm.store.layout import Layout
 from indm.terminal import printable
 
@@ -137,17 +137,19 @@ def agreement(published: Path, layout: Layout) -> Agreement:
     paths = {name: published / f"tables/{name}.csv" for name in ("claims", "effects", *NUMBERS)}
     if not paths["effects"].is_file():  # Earlier versions published none.
         del paths["effects"]
-    there = {name: (path, read_rows(path)) for name, path in paths.items()}
-    sides = [{name: _checked(name, layout.suite, *side[name]) for name in paths} for side in (there, own)]
-    published_tables, here = sides
+    record = published / "provenance.json"
+    with from_git():
+        published_tables = {name: _checked(name, layout.suite, path, read_rows(path)) for name, path in paths.items()}
+        machines, suite_sha256 = _machines(record), _suite_of(record)
+    here = {name: _checked(name, layout.suite, *own[name]) for name in paths}
     numbers = pd.concat(
         [_beside(_numbers(name, published_tables[name]), _numbers(name, here[name]), KEY) for name in NUMBERS]
     )
     if numbers.empty:
         raise ArtifactError(f"{published}/tables: found no number to compare, expected some in {', '.join(NUMBERS)}")
     return Agreement(
-        (_machines(published / "provenance.json"), _own_machines(layout)),
-        (_suite_of(published / "provenance.json"), _suite_of(layout.tables / "provenance/table.json")),
+        (machines, _own_machines(layout)),
+        (suite_sha256, _suite_of(layout.tables / "provenance/table.json")),
         _verdict_pairs(_beside(_verdicts(published_tables), _verdicts(here), ["claim"])),
         _distances(numbers),
     )
@@ -159,7 +161,7 @@ def _checked(name: str, suite: str, path: Path, table: pd.DataFrame) -> pd.DataF
     expected = ["suite", *keys, *FURTHER.get(name, [])]
     if missing := [column for column in expected if column not in table]:
         raise ArtifactError(
-            f"{path}: found no column {', '.join(missing)}, expected it in the table {name}; make it again"
+            f"{path}: found no column {', '.join(missing)}, expected it in the table {name}; {AGAIN}"
         )
     _check_errors(path, table)
     if foreign := sorted(set(table["suite"]) - {suite}):
@@ -168,7 +170,7 @@ def _checked(name: str, suite: str, path: Path, table: pd.DataFrame) -> pd.DataF
         )
     if twice := table.index[table.duplicated(keys)].tolist():
         raise ArtifactError(
-            f"{path}: found row {twice[0] + 2} to be of the same as one before; expected each once; make it again"
+            f"{path}: found row {twice[0] + 2} to be of the same as one before; expected each once; {AGAIN}"
         )
     return table
 
@@ -177,12 +179,12 @@ def _check_errors(path: Path, table: pd.DataFrame) -> None:
     """Check what is compared with as a number: a square hides a sign, and within an infinite error anything agrees."""
     for column in filter(_is_error, map(str, table) if len(table) else ()):
         if not is_numeric_dtype(table[column]):
-            raise ArtifactError(f"{path}: found a text in column {column}, expected numbers; make it again")
+            raise ArtifactError(f"{path}: found a text in column {column}, expected numbers; {AGAIN}")
         known = table[column].dropna()
         if len(odd := known[~(np.isfinite(known) & (known >= 0))]):
             raise ArtifactError(
                 f"{path}: row {int(odd.index[0]) + 2}, column {column}: found {odd.iloc[0]:g}, expected a finite number of at "
-                "least 0; make it again"
+                f"least 0; {AGAIN}"
             )
 
 
@@ -262,8 +264,7 @@ def _row_numbers(name: str, row: Mapping[str, Any]) -> Iterator[tuple[str, Any, 
         errors = [row[end] for end in (f"{column}_se", f"{column}_image_se") if end in row]
         if pd.isna(value) or value == "" or column in NUMBERS[name] or not (errors or column in SETTINGS):
             continue
-        if not column.endswith("_image"):
-            yield column, value, float(next((error for error in errors if not pd.isna(error)), 0.0))
+        yield column, value, float(next((error for error in errors if not pd.isna(error)), 0.0))
 
 
 def _distances(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -290,7 +291,7 @@ def _machines(path: Path) -> str:
         entry["machine"] for entry in executions if isinstance(entry, dict) and isinstance(entry.get("machine"), str)
     ]
     if not known or len(known) < len(executions):
-        raise ArtifactError(f"{path}: found no machine, expected one of each execution; publish the results again")
+        raise ArtifactError(f"{path}: found no machine, expected one of each execution; {AGAIN}")
     return "; ".join(dict.fromkeys(known))
 
 

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-# The remedy where a file is not what it should be.
+# The remedy where a file is not what it should be, where it is missing, and where it is a published one.
 AGAIN = "delete it and run its stage, or the suite, again"
+FIRST = "run the stage that writes it, or the whole suite, first"
+FROM_GIT = "take it from git, or from the package, again"
 CHECKPOINT_FORMAT = "indm-checkpoint-3"
 SNAPSHOTS_FORMAT = "indm-snapshots-3"
 EXTRACTOR_FORMAT = "indm-extractor-2"
@@ -52,6 +54,15 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         # On a disk that cannot be written to, this cannot be done either, and would hide why.
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def from_git() -> Iterator[None]:
+    """Name another remedy for files that are read in the block: no stage here makes what is published."""
+    try:
+        yield
+    except ArtifactError as error:
+        raise ArtifactError(str(error).replace(AGAIN, FROM_GIT).replace(FIRST, FROM_GIT)) from None
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -199,7 +210,7 @@ def refuse_link(folder: Path) -> None:
 
 def _require(path: Path) -> None:
     if not path.is_file():
-        raise ArtifactError(f"{path}: missing; run the stage that writes it, or the whole suite, first")
+        raise ArtifactError(f"{path}: missing; {FIRST}")
 
 
 def _read_bytes(path: Path) -> bytes:

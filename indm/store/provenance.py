@@ -15,6 +15,8 @@ from indm.errors import ArtifactError
 from indm.progress import peak_memory
 from indm.store.files import AGAIN, read_json
 
+# An imported checkpoint stands for a training: of the two, the one that was done last has the only record.
+STANDS_FOR = {"import_checkpoint": "train"}
 CHECKOUT = Path(__file__).resolve().parents[2]
 # What of a checkout makes a result: a lock file that an engine has just written does not.
 SOURCES = [":/indm", ":/params", ":/pyproject.toml"]
@@ -22,6 +24,11 @@ CPUINFO = Path("/proc/cpuinfo")
 INSTRUCTIONS = {"amx_tile": "AMX", "avx512f": "AVX-512", "avx2": "AVX2"}
 # With which torch, oneDNN and MKL are told not to use all instructions that there are.
 RESTRICTIONS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS")
+
+
+def record_names(stage: str) -> tuple[str, ...]:
+    """Name the records that a stage may have: its own, or that of what stands for it."""
+    return stage, *(other for other, replaced in STANDS_FOR.items() if replaced == stage)
 
 
 def provenance(seconds: float, threads: int) -> dict[str, Any]:

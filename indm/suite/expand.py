@@ -15,6 +15,7 @@ from indm.errors import ParamsError
 from indm.suite.schema.suite import Suite
 from indm.suite.schema.types import first_repeat
 from indm.suite.strict_yaml import read_mapping
+from indm.terminal import printable
 
 BASE = "based_on"
 # Files beside the suites that are no suites.
@@ -106,7 +107,7 @@ def _read(path: Path, place: str = "") -> dict[str, Any]:
         return read_mapping(path, Suite)
     except FileNotFoundError:
         found = ", ".join(file.stem for file in suite_files(path.parent)) or "none"
-        raise ParamsError(f"{place}{path}: no such suite; suites in {path.parent}/: {found}") from None
+        raise ParamsError(f"{place}{printable(str(path))}: no such suite; suites in {path.parent}/: {found}") from None
 
 
 def _over(base: dict[str, Any], content: dict[str, Any], place: tuple[str, ...] = ()) -> dict[str, Any]:

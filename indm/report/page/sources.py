@@ -7,10 +7,8 @@ from typing import Any
 from indm.errors import ArtifactError
 from indm.report.page.contents import Contents
 from indm.store.files import AGAIN
-from indm.store.provenance import read_provenance
+from indm.store.provenance import STANDS_FOR, read_provenance
 
-# What stands for a stage.
-REPLACING = {"import_checkpoint": "train"}
 # Outside of a checkout there is no commit.
 RECORD: Mapping[str, Any] = {
     "commit": str | None,
@@ -32,7 +30,7 @@ def read_records(contents: Contents, results: Path) -> list[dict[str, Any]]:
         for folder, subject in contents.folders.items()
         for path in sorted((results / folder).glob("provenance/*.json"))
         # Nobody deletes what a stage said that the suite no longer has.
-        if REPLACING.get(path.stem, path.stem) in contents.stages.get(subject, ())
+        if STANDS_FOR.get(path.stem, path.stem) in contents.stages.get(subject, ())
     ]
 
 
