@@ -29,6 +29,7 @@ from indm.doctor.machine import gpu_is_seen
 from indm.errors import IndmError
 from indm.jobs import Job, job_parameters
 from indm.pipeline import OPTIONS, SHOWN, STAGES
+from indm.shipped import DEFAULT_SUITE
 from indm.stamps import job_stamp, remember_start
 from indm.store.provenance import older_results
 from indm.suite.claims import load_claims
@@ -37,7 +38,7 @@ from indm.suite.expand import suite_files
 from indm.suite.load import load_suite
 from indm.suite.registrations import load_registrations
 
-SUITE = str(config.get("suite", "digits"))
+SUITE = str(config.get("suite", DEFAULT_SUITE))
 suites = ", ".join(path.stem for path in suite_files(Path("params")))
 
 # Values given with --config or --configfile would silently differ from the file that the stages read.

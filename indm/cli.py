@@ -18,6 +18,7 @@ import click
 from indm import __version__
 from indm.errors import IndmError, memory_errors
 from indm.pipeline import OPTIONS, SHOWN, STAGES, command_name, gathering
+from indm.shipped import DEFAULT_SUITE
 from indm.terminal import printable
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ LOOKED_AT = click.option(
     "--suite",
     "suite_file",
     type=SUITE_FILE,
-    default="digits",
+    default=DEFAULT_SUITE,
     show_default=True,
     help="The suite: its name, or its file.",
 )

@@ -13,6 +13,8 @@ SHIPPED = Path(__file__).parent / "shipped"
 CHECKOUT = SHIPPED / "checkout"
 # <suite>/<run>.safetensors
 WEIGHTS = SHIPPED / "weights"
+# The suite of those who name none.
+DEFAULT_SUITE = "digits"
 
 
 def default(path: Path) -> Path:

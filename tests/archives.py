@@ -195,12 +195,12 @@ def write_mnist(root: Path, published: mnist.Release, train: int = 12, test: int
     """Write the four files of a release below ``root``, of noise, and return the release whose sums and counts are theirs."""
     rng = np.random.default_rng(0)
 
-    def part(of: mnist.Part, count: int) -> mnist.Part:
+    def half(of: mnist.Half, count: int) -> mnist.Half:
         images = rng.integers(256, size=(count, mnist.SIZE, mnist.SIZE), dtype=np.uint8)
         labels = rng.integers(10, size=count, dtype=np.uint8)
-        return mnist.Part(write_idx(root, of.images, idx(images)), write_idx(root, of.labels, idx(labels)), count)
+        return mnist.Half(write_idx(root, of.images, idx(images)), write_idx(root, of.labels, idx(labels)), count)
 
-    return mnist.Release(part(published.train, train), part(published.test, test), valid)
+    return mnist.Release(half(published.train, train), half(published.test, test), valid)
 
 
 def write_idx(root: Path, archive: Archive, content: bytes) -> Archive:

@@ -48,7 +48,7 @@ class Dataset:
         load: makes the splits from a split seed and, where there are archives, the data root as ``root``.
         source: where the images come from, for a person.
         licence: under which terms.
-        official_partition: the splits are the publisher's; the split seed is ignored.
+        official_partition: training and test images are the publisher's, and no split depends on the split seed.
         archives: the files it is read from, if no other package brings it.
         counts: number of images of each split; ``None`` where it is known only once they are read.
     """

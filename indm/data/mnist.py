@@ -20,8 +20,8 @@ LABELS, IMAGES = 1, 3
 
 
 @dataclass(frozen=True)
-class Part:
-    """Half of a release: images and their labels.
+class Half:
+    """The training or the test half of a release: images and their labels.
 
     Arguments:
         images: file of the images.
@@ -44,9 +44,14 @@ class Release:
         valid: number of images for validation.
     """
 
-    train: Part
-    test: Part
+    train: Half
+    test: Half
     valid: int = 5_000
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of images of each split."""
+        return {"train": self.train.count - self.valid, "valid": self.valid, "test": self.test.count}
 
     @property
     def archives(self) -> tuple[Archive, ...]:
@@ -61,7 +66,7 @@ def load_mnist(split_seed: int, root: Path | None = None, *, release: Release) -
     checksum of each is checked before it is opened. Nothing is padded: an image has 784 dimensions.
 
     Arguments:
-        split_seed: ignored, since the partition is official.
+        split_seed: ignored: nothing is split by chance.
         root: the data root; ``INDM_DATA``, or ``data`` by default.
         release: the files and sums expected.
 
@@ -74,7 +79,7 @@ def load_mnist(split_seed: int, root: Path | None = None, *, release: Release) -
         | https://arxiv.org/abs/1708.07747
     """
     images, labels = _read(release.train, root)
-    kept = release.train.count - release.valid
+    kept = release.counts["train"]
     return {
         "train": Split.whole(images[:kept], labels[:kept]),
         "valid": Split.whole(images[kept:], labels[kept:]),
@@ -82,10 +87,10 @@ def load_mnist(split_seed: int, root: Path | None = None, *, release: Release) -
     }
 
 
-def _read(part: Part, root: Path | None) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _read(half: Half, root: Path | None) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Read images (N, 1, 28, 28) and labels (N,)."""
-    images = read_idx(obtain(part.images, root), (part.count, SIZE, SIZE), part.images)
-    return images[:, None], read_idx(obtain(part.labels, root), (part.count,), part.labels)
+    images = read_idx(obtain(half.images, root), (half.count, SIZE, SIZE), half.images)
+    return images[:, None], read_idx(obtain(half.labels, root), (half.count,), half.labels)
 
 
 def read_idx(path: Path, shape: tuple[int, ...], archive: Archive) -> NDArray[np.uint8]:

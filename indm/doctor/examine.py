@@ -15,14 +15,11 @@ from indm.doctor.machine import disk_item, machine, needed, program_item
 from indm.doctor.packages import packages
 from indm.jobs import Job, job_names
 from indm.pipeline import STAGES
-from indm.shipped import default
+from indm.shipped import DEFAULT_SUITE, default
 
 if TYPE_CHECKING:
     from indm.store.layout import Layout
     from indm.suite.schema.suite import Suite
-
-
-DEFAULT_SUITE = Path("params/digits.yaml")
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ def examine(suite_file: Path | None, out: Path, data_root: Path | None) -> Repor
     from indm.store.layout import Layout
     from indm.suite.load import load_suite
 
-    suite = load_suite(suite_file or default(DEFAULT_SUITE), with_data=True)
+    suite = load_suite(suite_file or default(Path(f"params/{DEFAULT_SUITE}.yaml")), with_data=True)
     layout = Layout(out, suite.suite)
     work = unfinished(suite, layout)
     root = data_root or default_root()

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indm.doctor.examine import DEFAULT_SUITE
 from indm.errors import ArtifactError
 from indm.identity import Identity
 from indm.jobs import Job
@@ -18,6 +17,7 @@ from indm.kept.packing import unpack
 from indm.kept.page import Published, page_text
 from indm.kept.weights import averaged_weights, read_published, trained
 from indm.pipeline import SHOWN
+from indm.shipped import DEFAULT_SUITE
 from indm.store.files import AGAIN, atomic_write, read_json
 from indm.store.layout import PICTURES
 from indm.store.provenance import read_provenance
@@ -113,7 +113,7 @@ def _check_kept(suite: "Suite", here: Path, root: Path) -> None:
 
 def _lock(suite: str, tables: Mapping[str, bytes]) -> dict[str, bytes]:
     """Read what DVC notes of a suite, if it notes these tables; of an earlier run, or one by Snakemake, it does not."""
-    path = Path("dvc.lock" if suite == DEFAULT_SUITE.stem else f"workflow/dvc/{suite}/dvc.lock")
+    path = Path("dvc.lock" if suite == DEFAULT_SUITE else f"workflow/dvc/{suite}/dvc.lock")
     content = path.read_bytes() if path.is_file() else b""
     noted = [
         hashlib.md5(text, usedforsecurity=False).hexdigest() for name, text in tables.items() if name.endswith(".csv")

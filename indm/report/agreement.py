@@ -160,9 +160,7 @@ def _checked(name: str, suite: str, path: Path, table: pd.DataFrame) -> pd.DataF
     keys = KEYS[name] if name in KEYS else [*CELL, *NUMBERS[name]]
     expected = ["suite", *keys, *FURTHER.get(name, [])]
     if missing := [column for column in expected if column not in table]:
-        raise ArtifactError(
-            f"{path}: found no column {', '.join(missing)}, expected it in the table {name}; {AGAIN}"
-        )
+        raise ArtifactError(f"{path}: found no column {', '.join(missing)}, expected it in the table {name}; {AGAIN}")
     _check_errors(path, table)
     if foreign := sorted(set(table["suite"]) - {suite}):
         raise ArtifactError(

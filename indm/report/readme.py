@@ -6,15 +6,17 @@ from typing import Any
 
 import pandas as pd
 
+from indm.errors import ArtifactError
 from indm.report.export import effect_with_ends, present
 from indm.report.grades import NO_DATA, starred
 from indm.report.names import heading, names
 from indm.report.results import CELL, read_rows, records
+from indm.shipped import DEFAULT_SUITE
 from indm.store.blocks import replace_block
 from indm.store.files import read_json
 from indm.suite.claims import Claim, Claims
 
-# The suites whose verdicts stand side by side, with what they are; the first one's numbers are shown too.
+# The suites whose verdicts stand side by side, with what they are; the numbers of the default one are shown too.
 SUITES = {"digits": "a first look", "digits-full": "longer trainings, more seeds", "fashion": "Fashion-MNIST"}
 NUMBERS = ("fid", "nll", "nelbo", "gap")
 # Exploratory claims that answer a question of every reader.
@@ -46,7 +48,7 @@ def with_verdicts(page: str, published: Path) -> str:
     for family in ("primary", "exploratory"):
         parts = {suite: table[table["family"] == family] for suite, table in claims.items()}
         page = replace_block(page, family, verdicts(parts), PAGE)
-    folder = published / next(iter(SUITES))
+    folder = published / DEFAULT_SUITE
     fid, nll = (read_rows(folder / f"tables/{name}.csv") for name in ("fid", "nll"))
     executions = read_json(folder / "provenance.json")["executions"]
     machines = list(dict.fromkeys(execution["machine"] for execution in executions))
@@ -56,7 +58,7 @@ def with_verdicts(page: str, published: Path) -> str:
 def _published_claims(published: Path) -> dict[str, pd.DataFrame]:
     """Read the verdicts of each published suite; none, where the default suite is not published."""
     folders = {suite: published / suite for suite in SUITES if (published / suite / "provenance.json").is_file()}
-    if next(iter(SUITES)) not in folders:
+    if DEFAULT_SUITE not in folders:
         return {}
     return {suite: read_rows(folder / "tables/claims.csv") for suite, folder in folders.items()}
 
@@ -117,17 +119,26 @@ def _unbroken(row: Mapping[str, Any], of: str = "") -> str:
 
 
 def numbers(fid: pd.DataFrame, nll: pd.DataFrame, machines: list[str]) -> str:
-    """Write FID and likelihoods of each cell, what they are of, and what real images score."""
+    """Write FID and likelihoods of each cell, what they are of, and what real images score.
+
+    Raises:
+        ArtifactError: if a cell is in one table alone, or of other seeds there: it would be left out.
+    """
     real = fid["model"].str.startswith("real")
     shown = [f"{name}{end}" for name in NUMBERS for end in ("", "_se", "_image_se")]
     table = fid[~real].merge(nll, on=[*CELL, "seeds"], validate="one_to_one", suffixes=("", "_nll"))
+    if not len(table) == len(nll) == len(fid[~real]):
+        raise ArtifactError(
+            f"{DEFAULT_SUITE}: found {len(fid[~real])} cells in fid.csv, {len(nll)} in nll.csv, and {len(table)} of the same "
+            "seeds in both, expected as many; publish it again"
+        )
     columns = [column for column in CELL if column != "dataset" or table["dataset"].nunique() > 1]
     images, test_images = (_only(part[column]) for part, column in ((fid[~real], "num_samples"), (nll, "images")))
     floors = ", ".join(
         f"{row['model'].removeprefix('real (').removesuffix(')')} {row['fid']:.3f} ({row['fid_image_se']:.3f})"
         for row in records(fid[real])
     )
-    place = f"{next(iter(SUITES))}/tables"
+    place = f"{DEFAULT_SUITE}/tables"
     return f"""```
 {present(table[[*columns, "seeds", *shown]])}
 ```

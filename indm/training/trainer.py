@@ -47,6 +47,7 @@ from indm.training.distributed import (
 )
 from indm.training.ema import ExponentialMovingAverage
 
+# Those of the released code (losses.py, get_optimizer), of both networks; AdamW's own second one is 0.999.
 BETAS = (0.9, 0.99)
 # Nats per dimension. Untrained models have some ten, and the uniform density of 256 levels 5.5.
 EXPLODED = 1e3

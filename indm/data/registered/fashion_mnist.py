@@ -4,7 +4,7 @@ from functools import partial
 
 from indm.data.archives import Archive, Packaged
 from indm.data.dataset import Dataset
-from indm.data.mnist import CLASSES, SIZE, Part, Release, load_mnist
+from indm.data.mnist import CLASSES, SIZE, Half, Release, load_mnist
 
 PACKAGE = "dataset-fashion-mnist"
 
@@ -21,7 +21,7 @@ def _archive(name: str, size: str, md5: str, packaged_md5: str) -> Archive:
 
 
 RELEASE = Release(
-    train=Part(
+    train=Half(
         images=_archive(
             "train-images-idx3-ubyte.gz",
             "26 MB",
@@ -36,7 +36,7 @@ RELEASE = Release(
         ),
         count=60_000,
     ),
-    test=Part(
+    test=Half(
         images=_archive(
             "t10k-images-idx3-ubyte.gz",
             "4 MB",
@@ -64,5 +64,5 @@ DATASET = Dataset(
     licence="MIT",
     official_partition=True,
     archives=RELEASE.archives,
-    counts={"train": 55_000, "valid": RELEASE.valid, "test": RELEASE.test.count},
+    counts=RELEASE.counts,
 )

@@ -4,7 +4,7 @@ from functools import partial
 
 from indm.data.archives import Archive
 from indm.data.dataset import Dataset
-from indm.data.mnist import CLASSES, SIZE, Part, Release, load_mnist
+from indm.data.mnist import CLASSES, SIZE, Half, Release, load_mnist
 
 
 def _archive(name: str, size: str, md5: str) -> Archive:
@@ -14,12 +14,12 @@ def _archive(name: str, size: str, md5: str) -> Archive:
 
 
 RELEASE = Release(
-    train=Part(
+    train=Half(
         images=_archive("train-images-idx3-ubyte.gz", "10 MB", "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
         labels=_archive("train-labels-idx1-ubyte.gz", "30 KB", "d53e105ee54ea40749a09fcbcd1e9432"),
         count=60_000,
     ),
-    test=Part(
+    test=Half(
         images=_archive("t10k-images-idx3-ubyte.gz", "2 MB", "9fb629c4189551a2d022fa330f9573f3"),
         labels=_archive("t10k-labels-idx1-ubyte.gz", "5 KB", "ec29112dd5afa0611ce80d1b7f02629c"),
         count=10_000,
@@ -37,5 +37,5 @@ DATASET = Dataset(
     licence="none stated by its authors",
     official_partition=True,
     archives=RELEASE.archives,
-    counts={"train": 55_000, "valid": RELEASE.valid, "test": RELEASE.test.count},
+    counts=RELEASE.counts,
 )

@@ -8,17 +8,28 @@ from statistics import median
 
 import pandas as pd
 
+from indm.report.grades import (
+    CONTRADICTED,
+    EXPLAINED,
+    INCONCLUSIVE,
+    NO_DATA,
+    NOT_SEPARATED,
+    RULED_OUT,
+    SHOWN,
+    SINGLE,
+)
 from indm.report.names import heading, name
 
 GRADES = {
-    "no data": "∅",
-    "single training": "○",
-    "shown": "✓",
-    "explained by a control": "≈",
-    "not separated from a control": "∼",
-    "contradicted": "✗",
-    "ruled out": "−",
-    "inconclusive": "?",
+    "": "",
+    NO_DATA: "∅",
+    SINGLE: "○",
+    SHOWN: "✓",
+    EXPLAINED: "≈",
+    NOT_SEPARATED: "∼",
+    CONTRADICTED: "✗",
+    RULED_OUT: "−",
+    INCONCLUSIVE: "?",
 }
 MOST_DECIMALS = 6
 LARGEST_PLAIN = 1e7
@@ -70,12 +81,14 @@ def column_entries(column: str, table: pd.DataFrame) -> list[Entry]:
 
 
 def text_entry(column: str, text: str) -> Entry:
+    """Set a text that is no number, or a number that has no error: a grade with its symbol, a name as people say it."""
     if column == "grade":
-        return Entry(text, symbol=GRADES.get(text, "?"))
+        return Entry(text, symbol=GRADES[text])
     return Entry(heading(text) if column == "metric" else name(text), value=text if is_number(text) else "")
 
 
 def is_number(text: str) -> bool:
+    """Say whether a text of a table is a number that is finite."""
     return re.fullmatch(r"-?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", text, flags=re.IGNORECASE) is not None
 
 

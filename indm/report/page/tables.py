@@ -158,4 +158,5 @@ def _downloads(path: Path, headings: list[str], rows: list[list[Entry]]) -> dict
 
 
 def data_uri(kind: str, content: bytes) -> str:
+    """Write a file into an address, by which the page brings it along, in the shorter of the two ways."""
     return min(f"data:{kind},{quote(content)}", f"data:{kind};base64,{base64.b64encode(content).decode()}", key=len)
