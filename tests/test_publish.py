@@ -439,7 +439,7 @@ def test_numbers_have_both_errors_and_the_floor() -> None:
     assert "FID of 400 images; bits/dim of 360 test images" in text
     assert "score an FID of: test split 0.111 (0.082)." in text
     assert "a machine" in text
-    with pytest.raises(ArtifactError, match="1 cells in fid.csv, 1 in nll.csv, and 0 of the same seeds in both"):
+    with pytest.raises(ArtifactError, match=r"1 cells in fid\.csv, 1 in nll\.csv, and 0 of the same seeds in both"):
         numbers(fid, pd.DataFrame([cell | likelihood | {"images": 360, "seeds": 2}]), [])
 
 
