@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class SuiteFile(click.Path):
-    """A suite by its name, ``paper``, or by its file, ``params/paper.yaml``."""
+    """A suite by its name, ``paper`` or ``paper.yaml``, or by its file, ``params/paper.yaml``."""
 
     name = "suite"
 
@@ -37,8 +37,8 @@ class SuiteFile(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path of the file."""
-        is_name = isinstance(value, str) and "/" not in value and not value.endswith(".yaml")
-        return super().convert(f"params/{value}.yaml" if is_name else value, param, ctx)
+        is_name = isinstance(value, str) and "/" not in value and not Path(value).is_file()
+        return super().convert(f"params/{value.removesuffix('.yaml')}.yaml" if is_name else value, param, ctx)
 
 
 SUITE_FILE = SuiteFile()

@@ -32,9 +32,14 @@ def register(suite_file: Path, note: str) -> Registration:
         The entry; the one that is there, where that says the same of suite and claims.
 
     Raises:
-        ParamsError: if the suite could not run, a file is not as committed, or another state of it, or another note, is registered.
+        ParamsError: if the note is no text, the suite could not run, a file is not as committed, or another state of it, or
+            another note, is registered.
     """
     folder = suite_file.parent
+    try:
+        note.encode()
+    except UnicodeEncodeError:
+        raise ParamsError(f"--note: found {note!r}, expected a text in UTF-8, as registrations.yaml is") from None
     suite, claims = load_suite(suite_file, with_data=True), load_claims(folder / "claims.yaml")
     path = folder / "registrations.yaml"
     known = load_registrations(path).suites

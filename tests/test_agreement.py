@@ -282,7 +282,10 @@ def test_rows_on_one_side_and_other_settings_are_named(published: Path, out: Pat
     ("spoil", "message"),
     [
         (lambda published, _: (published / "tables/nll.csv").unlink(), "nll.csv: cannot be read as a table"),
-        (lambda published, _: (published / "provenance.json").unlink(), "provenance.json: "),
+        (
+            lambda published, _: (published / "provenance.json").unlink(),
+            "digits: found no provenance.json with a tables/claims.csv, expected a folder that indm publish wrote of a suite that",
+        ),
         (lambda _, out: (out / "digits/tables/nll.csv").unlink(), "nll.csv: missing; make it with: snakemake"),
         (
             lambda published, _: edit(published / "tables/nll.csv", lambda table: table.__setitem__("suite", "smoke")),
@@ -339,6 +342,10 @@ def test_rows_on_one_side_and_other_settings_are_named(published: Path, out: Pat
                 published / "tables/claims.csv", lambda table: table.drop(columns="metric", inplace=True)
             ),
             "tables/claims.csv: found no column metric, expected it in the table claims; take it from git",
+        ),
+        (
+            lambda published, _: edit(published / "tables/effects.csv", lambda table: table.__setitem__("n", "x")),
+            "tables/effects.csv: found a text in column n, expected numbers; take it from git",
         ),
         (
             lambda published, out: empty_all(published, out),

@@ -388,6 +388,13 @@ def test_a_disk_that_is_full_or_cannot_be_written(tmp_path: Path, monkeypatch: p
     )
 
 
+def test_a_file_in_the_place_of_the_results_is_missing_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "digits").touch()
+    (gap,) = requirements(load_suite(DIGITS), NOTHING, out=tmp_path)
+    place = tmp_path / "digits"
+    assert gap == f"{place}: cannot be written to: found a file at {place}, expected a folder: move it"
+
+
 def test_more_threads_than_processors_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     cpu, *_ = machine(suite(DIGITS, threads=3), Path("results"))

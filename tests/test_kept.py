@@ -174,6 +174,17 @@ def test_of_a_training_and_an_import_the_restored_one_has_the_only_record(checko
     assert {path.stem for path in (folder / "provenance").iterdir()} & {"train", "import_checkpoint"} == {"train"}
 
 
+def test_a_folder_that_cannot_be_written_is_refused_and_the_others_come_back(checkout: Path) -> None:
+    call("keep")
+    shutil.rmtree(checkout / "results")
+    place = Path(f"results/smoke/{PLACE}/nll.json")
+    place.mkdir(parents=True)
+    done = call("restore")
+    assert done.exit_code == 1
+    assert "expected a file: move it, then run again" in line(done, "refused")
+    assert f"{len(FOLDERS) - 1} written, 0 there already, 0 skipped, 1 refused" in done.output
+
+
 def test_keeping_where_nothing_was_run_is_an_error(checkout: Path) -> None:
     shutil.rmtree(checkout / "results")
     done = call("keep")
@@ -236,8 +247,8 @@ FAULTS: list[tuple[Callable[[dict[str, bytes]], dict[str, bytes]], str]] = [
     (edit_parameter, "made by other parameters than the suite has now: train.steps: found 21, expected 20"),
     (edit_result, f"{PLACE}/nll.json: found SHA-256 "),
     (lose_provenance, f"{PLACE}/provenance/nll.json: missing"),
-    (lose_result, "found other files than are kept now: "),
-    (add_file, f"found other files than are kept now: {PLACE}/checkpoint.safetensors"),
+    (lose_result, f"found no {PLACE}/nll.json; check out what made it (commit 0123456789ab), or keep it again"),
+    (add_file, f"found {PLACE}/checkpoint.safetensors, which is not kept; "),
 ]
 
 
@@ -378,7 +389,7 @@ def test_an_archive_cannot_write_elsewhere(checkout: Path, name: str) -> None:
     done = call("restore")
     assert done.exit_code == 1
     assert line(done, "refused").startswith(
-        f"indm restore: refused {PLACE}: {packed()}: found other files than are kept now: {name}; "
+        f"indm restore: refused {PLACE}: {packed()}: found {name}, which is not kept; "
     )
     written = {path for path in set(files(checkout)) - set(before) if path.startswith(f"results/smoke/{PLACE}/")}
     assert not written

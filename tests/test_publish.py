@@ -29,7 +29,7 @@ from indm.report.figures import plot_figures
 from indm.report.readme import FURTHER, answers, numbers, verdicts, with_answers, with_verdicts
 from indm.report.results import read_rows
 from indm.store.blocks import replace_block
-from indm.store.files import CHECKPOINT_FORMAT, write_weights
+from indm.store.files import CHECKPOINT_FORMAT, write_json, write_weights
 from indm.store.layout import PICTURES
 from indm.store.provenance import provenance
 from indm.suite.claims import load_claims
@@ -311,6 +311,17 @@ def test_weights_stay_as_long_as_they_are_of_the_same_training(checkout: Path) -
                 do(SMOKE, checkout, Job(name, subject))
     assert publish().exit_code == 0
     assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["README.md", "tables/values.csv"])
+def test_where_a_file_cannot_be_written_none_is(checkout: Path, name: str) -> None:
+    (TARGET / name / "something").mkdir(parents=True)
+    write_json(TARGET / "provenance.json", {"suite": "smoke"})
+    before = files()
+    done = publish()
+    assert done.exit_code == 1
+    assert f"found a folder at {TARGET / name}, expected a file: move it" in done.output
+    assert files() == before
 
 
 def test_weights_that_changed_since_they_were_published_are_not_published_again(checkout: Path) -> None:

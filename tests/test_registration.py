@@ -96,6 +96,17 @@ def test_another_note_is_refused(checkout: str) -> None:
     assert FILE.read_text() == before
 
 
+def test_a_note_that_is_no_text_is_refused(checkout: str) -> None:
+    """As a shell passes bytes that are no UTF-8."""
+    before = FILE.read_text()
+    done = register("--note", "gr\udcf6sser")
+    assert done.exit_code == 1
+    assert done.output == (
+        "indm register: --note: found 'gr\\udcf6sser', expected a text in UTF-8, as registrations.yaml is\n"
+    )
+    assert FILE.read_text() == before
+
+
 def test_a_comment_is_no_change(checkout: str) -> None:
     register()
     for name in ("claims.yaml", "digits-full.yaml"):
@@ -124,7 +135,7 @@ def test_what_could_not_run_is_not_registered(checkout: str) -> None:
     commit()
     done = register()
     assert done.exit_code == 1
-    assert "key nll.images: found 9999" in str(done.exception)
+    assert "key nll.images: found 9999" in done.output
     assert load_registrations(FILE).suites == {}
 
 

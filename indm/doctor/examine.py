@@ -100,7 +100,7 @@ def requirements(suite: "Suite", work: Work, data_root: Path | None = None, out:
     from indm.data.archives import data_root as default_root
 
     root = data_root or default_root()
-    items = [*packages(), disk_item(out), *(needed(suite) if work.compute else [])]
+    items = [*packages(), disk_item(out / suite.suite), *(needed(suite) if work.compute else [])]
     items += [item for name in suite.datasets if name in work.prepare for item in archives(name, root)]
     items += [item for name in extractors(suite, work.measure) for item in weights(name)]
     items += published(suite, work.measure, root)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from indm.doctor.item import INSTALL, MISSING, READY, Item
 from indm.errors import NoGpuError
+from indm.store.files import obstacle
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -23,7 +24,7 @@ def machine(suite: "Suite | None", out: Path) -> list[Item]:
     if gpu.gap and (suite is None or suite.device != "cuda"):
         gpu = Item(gpu.name, MISSING, "torch sees none; only suites with device: cuda need one")
     compiler = [compiler_item()] if suite is not None and suite.compile else []
-    return [_cpu_item(suite, on_cpu), gpu, *compiler, disk_item(out)]
+    return [_cpu_item(suite, on_cpu), gpu, *compiler, disk_item(out / suite.suite if suite else out)]
 
 
 def _cpu_item(suite: "Suite | None", on_cpu: bool) -> Item:
@@ -43,7 +44,13 @@ def _cpu_item(suite: "Suite | None", on_cpu: bool) -> Item:
 
 
 def disk_item(out: Path) -> Item:
-    """Look for room at the results folder, and for the right to write there."""
+    """Look for room at the results folder, and for the right to write there.
+
+    Arguments:
+        out: the folder, of all suites or of one, which need not be there yet.
+    """
+    if blocked := obstacle(out / "any"):
+        return Item("disk", MISSING, f"{out} cannot be written", f"{out}: cannot be written to: {blocked}")
     folder = next(path for path in (out.absolute(), *out.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(folder).free
     if not os.access(folder, os.W_OK):

@@ -18,7 +18,7 @@ from indm.kept.page import Published, page_text
 from indm.kept.weights import averaged_weights, read_published, trained
 from indm.pipeline import SHOWN
 from indm.shipped import DEFAULT_SUITE
-from indm.store.files import AGAIN, atomic_write, read_json
+from indm.store.files import AGAIN, atomic_write, obstacle, read_json
 from indm.store.layout import PICTURES
 from indm.store.provenance import read_provenance
 from indm.suite.content import suite_sha256
@@ -202,6 +202,8 @@ def _check_size(files: Mapping[str, bytes], most: int, what: str) -> None:
 def _write(suite: "Suite", target: Path, files: Mapping[str, bytes], executions: list[dict[str, Any]]) -> Published:
     """Write what differs, and remove what was published of an earlier state; first make the page, which may be refused."""
     published = Published(suite, target, {name: len(content) for name, content in files.items()}, executions)
+    if blocked := [words for name in (*files, "README.md") if (words := obstacle(target / name))]:
+        raise ArtifactError(f"{target}: cannot be written: {blocked[0]}")
     for name, content in [*files.items(), ("README.md", page_text(published).encode())]:
         path = target / name
         if not path.is_file() or path.read_bytes() != content:

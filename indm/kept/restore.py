@@ -1,6 +1,7 @@
 """Copy the kept results of a suite back to where stages and engines look for them."""
 
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -18,7 +19,8 @@ from indm.store.files import atomic_write
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
-ANEW = "keep it again, from a run of the present suite"
+# In a record, which may be damaged.
+COMMIT = re.compile(rb'"commit": "([0-9a-f]{40})"')
 
 
 def restore(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome:
@@ -49,7 +51,7 @@ def restore(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome
         now = time.time()
         for folder, files in packed.items():
             if fault := _fault(suite, staged, folder):
-                outcome.refused[folder.place] = f"{folders[folder]}: {fault}; {ANEW}"
+                outcome.refused[folder.place] = f"{folders[folder]}: {fault}; {_remedy(folder, files)}"
             else:
                 _take(here, folder, files, outcome, replace, now)
             if folder.place in outcome.refused:
@@ -69,7 +71,7 @@ def _read(kept: Mapping[Folder, Path], outcome: Outcome) -> dict[Folder, dict[st
             outcome.refused[folder.place] = str(error)
             continue
         if odd := _odd_names(folder, files):
-            outcome.refused[folder.place] = f"{path}: found other files than are kept now: {', '.join(odd)}; {ANEW}"
+            outcome.refused[folder.place] = f"{path}: found {odd}; {_remedy(folder, files)}"
         else:
             packed[folder] = files
     return packed
@@ -90,7 +92,11 @@ def _take(here: Path, folder: Folder, files: dict[str, bytes], outcome: Outcome,
     if found == expected:
         outcome.same.append(folder.place)
     elif replace or found.items() <= expected.items():
-        _write(here, files, now)
+        try:
+            _write(here, files, now)
+        except ArtifactError as error:
+            outcome.refused[folder.place] = str(error)
+            return
         # The record of what the archive's job replaces.
         for name in {name for job in folder.jobs for name in folder.records(job)} - files.keys():
             (here / name).unlink(missing_ok=True)
@@ -112,10 +118,20 @@ def _lay(staged: Path, files: dict[str, bytes]) -> None:
         (staged / name).write_bytes(content)
 
 
-def _odd_names(folder: Folder, files: dict[str, bytes]) -> list[str]:
-    """List files that an archive lacks, or has beside what is kept of a folder as the pipeline is: it can write nowhere else."""
+def _odd_names(folder: Folder, files: dict[str, bytes]) -> str:
+    """Name files that an archive lacks, or has beside what is kept of a folder as the pipeline is: it can write nowhere else."""
     records = {name for job in folder.jobs for name in folder.records(job)}
-    return sorted(set(folder.files).symmetric_difference(set(files) - records))
+    lacking, beside = set(folder.files) - set(files), set(files) - records - set(folder.files)
+    words = [f"no {name}" for name in sorted(lacking)] + [f"{name}, which is not kept" for name in sorted(beside)]
+    return ", ".join(words)
+
+
+def _remedy(folder: Folder, files: dict[str, bytes]) -> str:
+    """Say how a folder comes back that the present suite or code did not make: its records name the commits that did."""
+    records = [files[name] for job in folder.jobs for name in folder.records(job) if name in files]
+    commits = dict.fromkeys(found.decode()[:12] for record in records for found in COMMIT.findall(record))
+    made = f"check out what made it (commit {', '.join(commits)}), or " if commits else ""
+    return f"{made}keep it again, from a run of the present suite"
 
 
 def _present(suite_folder: Path, files: Iterable[str]) -> dict[str, bytes]:

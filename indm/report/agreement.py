@@ -133,14 +133,19 @@ def agreement(published: Path, layout: Layout) -> Agreement:
     Raises:
         ArtifactError: if a table or the provenance is missing or damaged, has a row twice or no numbers, or is of another suite.
     """
-    own = {path.stem: (path, table) for path, table in read_tables(layout).items()}
     paths = {name: published / f"tables/{name}.csv" for name in ("claims", "effects", *NUMBERS)}
     if not paths["effects"].is_file():  # Earlier versions published none.
         del paths["effects"]
     record = published / "provenance.json"
+    if not (record.is_file() and paths["claims"].is_file()):
+        raise ArtifactError(
+            f"{published}: found no provenance.json with a tables/claims.csv, expected a folder that indm publish wrote of a "
+            "suite that has claims, such as docs/results/digits"
+        )
     with from_git():
         published_tables = {name: _checked(name, layout.suite, path, read_rows(path)) for name, path in paths.items()}
         machines, suite_sha256 = _machines(record), _suite_of(record)
+    own = {path.stem: (path, table) for path, table in read_tables(layout).items()}
     here = {name: _checked(name, layout.suite, *own[name]) for name in paths}
     numbers = pd.concat(
         [_beside(_numbers(name, published_tables[name]), _numbers(name, here[name]), KEY) for name in NUMBERS]
@@ -187,8 +192,8 @@ def _check_errors(path: Path, table: pd.DataFrame) -> None:
 
 
 def _is_error(column: str) -> bool:
-    """Say whether a column is compared with as a number: a standard error, or how likely a verdict repeats."""
-    return column.endswith("_se") or column == "repeatability"
+    """Say whether a column is compared with as a number: a standard error, how likely a verdict repeats, how many seeds it has."""
+    return column.endswith("_se") or column in ("repeatability", "n")
 
 
 def _beside(published: pd.DataFrame, here: pd.DataFrame, key: list[str]) -> pd.DataFrame:

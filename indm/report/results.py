@@ -22,7 +22,20 @@ CELL = ["dataset", "sde", "model", "variant", "objective"]
 IDENTITY = [*CELL, "seed"]
 # Columns of texts, in whatever table.
 TEXTS = ["suite", *CELL, "stage", "metric", "source", "sampler", "extractor", "published_source"]
-TEXTS += ["skip", "split", "factor", "setting", "note", "phase", "state", "reason", "reading", "length_rule"]
+TEXTS += [
+    "skip",
+    "split",
+    "factor",
+    "setting",
+    "note",
+    "phase",
+    "state",
+    "reason",
+    "reading",
+    "length_rule",
+    "against",
+    "role",
+]
 # Columns of each kind of file that the tables need, whether or not there is a file; a study may measure more.
 ROWS = {
     "curve": ["step", "flops", "images", "split"],

@@ -47,13 +47,20 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise ArtifactError(
-            f"{path}: cannot be written: {error.strerror}; free disk space or get write access, then run again"
-        ) from error
+        remedy = f"{obstacle(path) or 'free disk space or get write access'}, then run again"
+        raise ArtifactError(f"{path}: cannot be written: {error.strerror}; {remedy}") from error
     finally:
         # On a disk that cannot be written to, this cannot be done either, and would hide why.
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def obstacle(path: Path) -> str:
+    """Say what has to be moved before a file can be written: a folder in its place, or a file in that of a folder; else nothing."""
+    if path.is_dir():
+        return f"found a folder at {path}, expected a file: move it"
+    there = next((parent for parent in path.parents if os.path.lexists(parent)), path)
+    return "" if there == path or there.is_dir() else f"found a file at {there}, expected a folder: move it"
 
 
 @contextlib.contextmanager

@@ -26,7 +26,13 @@ from indm.suite.strict_yaml import Strict
 class Suite(Strict):
     """Everything one reproduction needs."""
 
-    suite: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="name; the file's name without .yaml")]
+    suite: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z0-9][a-z0-9-]*$",
+            description="name, of lower-case letters, digits and hyphens; the file's name without .yaml",
+        ),
+    ]
     device: Annotated[Literal["cpu", "cuda", "auto"], Field(description="auto: a GPU where there is one")]
     threads: Annotated[int, Field(ge=1, le=1024, description="CPU threads of one job; part of what makes bytes repeat")]
     processes: Annotated[
