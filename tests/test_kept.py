@@ -247,7 +247,10 @@ FAULTS: list[tuple[Callable[[dict[str, bytes]], dict[str, bytes]], str]] = [
     (edit_parameter, "made by other parameters than the suite has now: train.steps: found 21, expected 20"),
     (edit_result, f"{PLACE}/nll.json: found SHA-256 "),
     (lose_provenance, f"{PLACE}/provenance/nll.json: missing"),
-    (lose_result, f"found no {PLACE}/nll.json; check out what made it (commit 0123456789ab), or keep it again"),
+    (
+        lose_result,
+        f"found no {PLACE}/nll.json; check out what made it (commit 0123456789ab; docs/kept.md), or keep it again",
+    ),
     (add_file, f"found {PLACE}/checkpoint.safetensors, which is not kept; "),
 ]
 

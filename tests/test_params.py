@@ -91,6 +91,11 @@ MISTAKES = {
         f"{RUN}: {{dataset: digits, ",
         [f"run {RUN}, key sde: missing"],
     ),
+    "no section": (
+        "latent: {standardise: false, scale: 1.0, learned: null}",
+        "latent: []",
+        ["key train.latent: found []; allowed: a section of the keys standardise, scale, learned"],
+    ),
     "null where a number belongs": ("  lr: 4.0e-3", "  lr: null", ["key train.lr: found None; allowed: number, > 0"]),
     "name that the keys do not spell": (
         f"{RUN}: {{dataset: digits, sde: vp",
@@ -409,7 +414,7 @@ MISTAKES = {
     "not YAML": (
         "suite: frozen",
         "suite: [frozen",
-        ["not a YAML file: while parsing a flow sequence", "line 3, column 8"],
+        ["not a YAML file: while parsing a flow sequence", "in the file, line 3, column 8"],
     ),
     "published statistics of a classifier": (
         "published_statistics: null",

@@ -130,7 +130,7 @@ def _remedy(folder: Folder, files: dict[str, bytes]) -> str:
     """Say how a folder comes back that the present suite or code did not make: its records name the commits that did."""
     records = [files[name] for job in folder.jobs for name in folder.records(job) if name in files]
     commits = dict.fromkeys(found.decode()[:12] for record in records for found in COMMIT.findall(record))
-    made = f"check out what made it (commit {', '.join(commits)}), or " if commits else ""
+    made = f"check out what made it (commit {', '.join(commits)}; docs/kept.md), or " if commits else ""
     return f"{made}keep it again, from a run of the present suite"
 
 

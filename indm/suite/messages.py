@@ -37,7 +37,8 @@ def describe(path: Path, suite: object, error: dict[str, Any], cells: Mapping[st
         return f"{place}: {found}; allowed: each value once: take the repeats out"
     if error["type"] == "missing":
         return f"{place}: missing; expected {_expected(location)}"
-    return f"{place}: found {_FOUND.repr(error['input'])}; allowed: {_expected(location) or error['msg']}"
+    allowed = _section(location) if error["type"] in SECTION else _expected(location) or error["msg"]
+    return f"{place}: found {_FOUND.repr(error['input'])}; allowed: {allowed}"
 
 
 def _model_at(location: list[str]) -> type[Strict]:
@@ -52,12 +53,19 @@ def _model_at(location: list[str]) -> type[Strict]:
     return model
 
 
+def _section(location: list[str]) -> str:
+    model = _model_at(location)
+    return f"a section of the keys {_keys(model)}" if hasattr(model, "model_fields") else "a section of names"
+
+
 def _keys(model: type[Strict], near: str = "") -> str:
     names = list(model.model_fields)
     close = difflib.get_close_matches(near, names, n=1)
     return ", ".join(names) + (f" (did you mean {close[0]}?)" if close else "")
 
 
+# What pydantic calls a value that is no section, where there should be one.
+SECTION = ("model_type", "dict_type")
 NAMES = "lower-case letters, digits and hyphens, at most 150"
 _SIGNS = {
     "minimum": ">=",

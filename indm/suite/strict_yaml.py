@@ -25,6 +25,8 @@ from indm.errors import ParamsError
 
 # No key takes more, and Python refuses to write what has some thousands.
 MOST_DIGITS = 100
+# PyYAML's name of what it was not given as a file.
+TEXT = '"<unicode string>"'
 # Of a file in full, every alias written out: the largest suite has some thousands.
 MOST_VALUES = 100_000
 
@@ -162,8 +164,10 @@ def read_mapping(path: Path, model: type[Strict]) -> dict[str, Any]:
         raise ParamsError(f"{path}: not a YAML file: found values nested too deeply, expected a few levels") from None
     except (yaml.YAMLError, ValueError, LookupError) as error:
         # The last two: a value that is not of the type that it claims, as 2020-99-99 and !!bool maybe, and no UTF-8.
-        raise ParamsError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
+        problem = " ".join(str(error).replace(TEXT, "the file").split())
+        raise ParamsError(f"{path}: not a YAML file: {problem}") from None
     if not isinstance(raw, dict):
         keys = ", ".join(model.model_fields)
-        raise ParamsError(f"{path}: found {type(raw).__name__}, expected a mapping of the keys {keys}")
+        found = "an empty file" if raw is None else type(raw).__name__
+        raise ParamsError(f"{path}: found {found}, expected a mapping of the keys {keys}")
     return raw
