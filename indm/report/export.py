@@ -80,9 +80,9 @@ def _written(layout: Layout) -> dict[str, str]:
 
 
 def _others(layout: Layout) -> str:
-    """Name the suites that have tables."""
-    suites: list[Path] = sorted(path.parent.parent for path in layout.root.glob("*/tables/fid.csv"))
-    return f"; suites with tables: {', '.join(path.name for path in suites)} (--suite)" if suites else ""
+    """Name the other suites that have tables."""
+    suites = sorted({path.parent.parent.name for path in layout.root.glob("*/tables/fid.csv")} - {layout.suite})
+    return f"; suites with tables: {', '.join(suites)} (--suite)" if suites else ""
 
 
 def present(table: pd.DataFrame) -> str:
