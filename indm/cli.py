@@ -37,7 +37,8 @@ class SuiteFile(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path of the file."""
-        is_name = isinstance(value, str) and "/" not in value and not Path(value).is_file()
+        is_file = str(value).endswith(".yaml") and Path(value).is_file()
+        is_name = isinstance(value, str) and "/" not in value and not is_file
         return super().convert(f"params/{value.removesuffix('.yaml')}.yaml" if is_name else value, param, ctx)
 
 
@@ -77,7 +78,7 @@ REPORTS = click.option(
 )
 
 
-# What a command exits with where it could not do its work; as of diff, 1 says that something differs.
+# What a command exits with where it could not do its work; as with diff, 1 says that something differs.
 FAILED = {"compare": 2}
 # The commands, in the order in which they are used.
 SECTIONS = {

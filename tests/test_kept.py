@@ -181,7 +181,8 @@ def test_a_folder_that_cannot_be_written_is_refused_and_the_others_come_back(che
     place.mkdir(parents=True)
     done = call("restore")
     assert done.exit_code == 1
-    assert "expected a file: move it, then run again" in line(done, "refused")
+    assert f"found a folder at {place}, expected a file: move it" in line(done, "refused")
+    assert [*Path(f"results/smoke/{PLACE}").rglob("*")] == [place.resolve().relative_to(checkout)]
     assert f"{len(FOLDERS) - 1} written, 0 there already, 0 skipped, 1 refused" in done.output
 
 

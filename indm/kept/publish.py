@@ -61,11 +61,11 @@ def publish(suite: "Suite", places: Places, runs: Sequence[str]) -> Published:
             the folder is another's, or if what is kept in it are other results.
     """
     _check_target(suite.suite, places.target)
-    _check_kept(suite, places.results / suite.suite, places.target / "kept")
     identity = Identity(suite, places.results, places.reports)
     # All that the page is made of is what it should be.
     identity.check(Job("report", ""))
     here, target = places.results / suite.suite, places.target
+    _check_kept(suite, here, target / "kept")
     figures = places.reports / suite.suite / "figures"
     files = {f"tables/{name}.csv": (here / f"tables/{name}.csv").read_bytes() for name in TABLES}
     files |= {f"figures/{path.name}": path.read_bytes() for path in sorted(figures.glob("*.svg"))}

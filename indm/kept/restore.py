@@ -14,7 +14,7 @@ from indm.kept.check import check_folder
 from indm.kept.folders import Folder, archive, kept_folders
 from indm.kept.keep import Outcome, results_alone
 from indm.kept.packing import unpack
-from indm.store.files import atomic_write
+from indm.store.files import atomic_write, obstacle
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -89,16 +89,15 @@ def _fault(suite: "Suite", staged: Path, folder: Folder) -> str:
 def _take(here: Path, folder: Folder, files: dict[str, bytes], outcome: Outcome, replace: bool, now: float) -> None:
     """Write a folder among the results, all of it of one time, unless the same or others are here."""
     found, expected = results_alone(_present(here, files)), results_alone(files)
+    records = {name for job in folder.jobs for name in folder.records(job)}
     if found == expected:
         outcome.same.append(folder.place)
+    elif blocked := _blocked(here, records | files.keys()):
+        outcome.refused[folder.place] = f"{here / folder.place}: {blocked}"
     elif replace or found.items() <= expected.items():
-        try:
-            _write(here, files, now)
-        except ArtifactError as error:
-            outcome.refused[folder.place] = str(error)
-            return
+        _write(here, files, now)
         # The record of what the archive's job replaces.
-        for name in {name for job in folder.jobs for name in folder.records(job)} - files.keys():
+        for name in records - files.keys():
             (here / name).unlink(missing_ok=True)
         outcome.done.append(folder.place)
     else:
@@ -132,6 +131,11 @@ def _remedy(folder: Folder, files: dict[str, bytes]) -> str:
     commits = dict.fromkeys(found.decode()[:12] for record in records for found in COMMIT.findall(record))
     made = f"check out what made it (commit {', '.join(commits)}; docs/kept.md), or " if commits else ""
     return f"{made}keep it again, from a run of the present suite"
+
+
+def _blocked(suite_folder: Path, names: Iterable[str]) -> str:
+    """Say what has to be moved before files can be written; nothing where all can."""
+    return next((words for name in sorted(names) if (words := obstacle(suite_folder / name))), "")
 
 
 def _present(suite_folder: Path, files: Iterable[str]) -> dict[str, bytes]:

@@ -21,7 +21,6 @@ from indm.report.grades import (
 from indm.report.names import heading, name
 
 GRADES = {
-    "": "",
     NO_DATA: "∅",
     SINGLE: "○",
     SHOWN: "✓",
@@ -83,7 +82,7 @@ def column_entries(column: str, table: pd.DataFrame) -> list[Entry]:
 def text_entry(column: str, text: str) -> Entry:
     """Set a text that is no number, or a number that has no error: a grade with its symbol, a name as people say it."""
     if column == "grade":
-        return Entry(text, symbol=GRADES[text])
+        return Entry(text, symbol=GRADES.get(text, ""))
     return Entry(heading(text) if column == "metric" else name(text), value=text if is_number(text) else "")
 
 
