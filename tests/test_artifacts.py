@@ -10,6 +10,7 @@ import tracemalloc
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -111,6 +112,17 @@ def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path: Path) -> None:
     ):
         write_json(tmp_path / "results/a.json", {})
     assert (tmp_path / "results").read_text() == "mine"
+
+
+def test_a_folder_that_may_not_be_looked_into_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked of it then has no answer either."""
+    denied = Mock(side_effect=PermissionError(13, "Permission denied"))
+    for name in ("stat", "open", "mkdir", "is_dir"):
+        monkeypatch.setattr(Path, name, denied)
+    with pytest.raises(
+        ArtifactError, match="cannot be written: Permission denied; free disk space or get write access"
+    ):
+        write_json(tmp_path / "a.json", {})
 
 
 def test_a_file_that_nobody_may_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,10 +57,11 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 def obstacle(path: Path) -> str:
     """Say what has to be moved before a file can be written: a folder in its place, or a file in that of a folder; else nothing."""
-    if path.is_dir():
+    # Of os.path, which takes what may not be looked at for absent; pathlib raises.
+    if os.path.isdir(path):
         return f"found a folder at {path}, expected a file: move it"
     there = next((parent for parent in path.parents if os.path.lexists(parent)), path)
-    return "" if there == path or there.is_dir() else f"found a file at {there}, expected a folder: move it"
+    return "" if there == path or os.path.isdir(there) else f"found a file at {there}, expected a folder: move it"
 
 
 @contextlib.contextmanager
