@@ -202,7 +202,7 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, Any], **
             return
         _record_provenance(finished, name, source, time.monotonic() - started, suite.threads)
         # Without it, there are no results.
-        identity.record(job, inputs)
+        identity.record(job, inputs, name)
 
 
 def _watched(layout: "Layout", job: "Job") -> contextlib.AbstractContextManager[None]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from indm.errors import ArtifactError
 from indm.jobs import IMPORTED, Job, job_inputs, job_names, job_parameters, lasting_inputs, manifest
 from indm.pipeline import STAGES
+from indm.stamps import job_definitions, job_stamp
 from indm.store.files import AGAIN
 from indm.store.manifest import Manifest, content_sha256, read_manifest, write_manifest
 
@@ -66,15 +67,22 @@ class Identity:
                 )
         return {path: found[path] for path in lasting_inputs(self.suite, job, patterns)}
 
-    def record(self, job: Job, inputs: dict[str, str]) -> None:
-        """Write the manifest of a job that has ended; ``inputs`` are those of :meth:`check`."""
+    def record(self, job: Job, inputs: dict[str, str], made_by: str | None = None) -> None:
+        """Write the manifest of a job that has ended.
+
+        Arguments:
+            job: the job.
+            inputs: those of :meth:`check`.
+            made_by: the stage that did it, where that is not the job's own.
+        """
         names = job_names(self.suite, job)
         outputs = [pattern.format(**names) for pattern in STAGES[job.stage].written]
         parameters = job_parameters(self.suite, job)
         hashes = {path: content_sha256(self._place(path)) for path in outputs}
-        write_manifest(
-            self.manifest(job), Manifest(job.stage, self.suite.suite, job.subject, parameters, inputs, hashes)
-        )
+        job_of_code = (self.suite, made_by or job.stage, job.subject)
+        stamp, code = job_stamp(*job_of_code), job_definitions(*job_of_code)
+        made = Manifest(job.stage, self.suite.suite, job.subject, parameters, inputs, hashes, stamp, code)
+        write_manifest(self.manifest(job), made)
 
     def trust(self, job: Job) -> Manifest:
         """Read a job's manifest, and check that it belongs to this job, the present suite and the present files.

@@ -29,14 +29,15 @@ class Registry(Mapping[str, Member]):
     def __init__(self, package: str, attribute: str) -> None:
         self.package, self.attribute = package, attribute
 
-    def module(self, name: str) -> str:
-        """Return the name of a member's module."""
-        return f"{self.package}.{name.replace('-', '_')}"
+    def definition(self, name: str) -> str:
+        """Return the qualified name of a member."""
+        return f"{self.package}.{name.replace('-', '_')}.{self.attribute}"
 
     def __getitem__(self, name: str) -> Member:
         if name not in self:
             raise KeyError(name)
-        member: Any = getattr(importlib.import_module(self.module(name)), self.attribute)
+        module, _, attribute = self.definition(name).rpartition(".")
+        member: Any = getattr(importlib.import_module(module), attribute)
         return member
 
     def __iter__(self) -> Iterator[str]:

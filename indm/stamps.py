@@ -1,9 +1,15 @@
 """The code behind each job of a suite, as a stamp: both engines and unfinished work depend on it, and on no list of files.
 
-A job's stamp is that of its stage's module and of the registered datasets, diffusions, networks and flows that it uses. So a new
-member of a registry, an edited docstring or comment runs nothing again, and an edited formula what it feeds.
+A job begins with the ``run`` of its stage and with the registered dataset, diffusion, network and flow that it uses; its stamp
+covers all that these refer to (:mod:`indm.store.code`). So a new member of a registry, a moved module or an edited message runs
+nothing again, but an edited formula runs again what it feeds.
+
+What happens outside of ``run`` has a rule of its own. Precision and determinism are set by :func:`indm.process.set_up`, which
+stages call themselves. Threads are limited before that, by ``limit_threads``, which counts for every job. What a suite derives
+from its keys counts by its value: the flow of a run by the member that it names, its weights as they are.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -11,35 +17,69 @@ from typing import TYPE_CHECKING
 from indm.errors import ParamsError
 from indm.pipeline import STAGES, gathering, run_of
 from indm.registry import DATASETS, DIFFUSIONS, FLOWS, NETWORKS
-from indm.store.code import stamp
+from indm.store.code import Sources, sources
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
 STARTED = "INDM_STAMPS"
+# Of a definition's hash: it explains what has changed, which the stamp alone decides.
+SHORT = 10
 
 
-def job_stamp(suite: "Suite", stage: str, subject: str = "") -> str:
+def job_stamp(suite: "Suite", stage: str, subject: str = "", code: Sources | None = None) -> str:
     """Hash the code of a job.
 
     Arguments:
         suite: the suite.
         stage: a stage of :data:`indm.pipeline.STAGES`, or ``import_checkpoint``.
         subject: the job's dataset, run, shard or two-dimensional dataset, if it has one.
+        code: the sources; by default those of this package.
     """
-    # A manifest of another format is not read, so everything is made again.
-    return stamp(f"indm.stages.{gathering(stage)}", "indm.store.manifest", *members(suite, stage, subject))
+    found = (code or sources()).stamp(*beginnings(suite, stage, subject))
+    derived = _derived(suite, stage, subject)
+    return hashlib.sha256(f"{found} {derived}".encode()).hexdigest() if derived else found
+
+
+def job_definitions(suite: "Suite", stage: str, subject: str = "", code: Sources | None = None) -> dict[str, str]:
+    """Hash each definition behind a job by itself, in short, by its qualified name; see :func:`job_stamp`."""
+    found = (code or sources()).reachable(*beginnings(suite, stage, subject))
+    return {str(place): found[place][:SHORT] for place in sorted(found)}
+
+
+def beginnings(suite: "Suite", stage: str, subject: str) -> list[str]:
+    """Name the definitions with which a job begins."""
+    # Results with a manifest of another format are not read, so everything is made again.
+    always = ["indm.store.manifest.FORMAT", "indm.process.limit_threads"]
+    return [f"indm.stages.{gathering(stage)}.run", *always, *members(suite, stage, subject)]
 
 
 def members(suite: "Suite", stage: str, subject: str) -> list[str]:
-    """Name the modules of registered members that a job uses."""
+    """Name the registered members that a job uses, by their definitions."""
     if stage == "prepare":
-        return [DATASETS.module(subject)]
+        return [DATASETS.definition(subject)]
     if stage == "toy2d":
-        return [DIFFUSIONS.module("vp")]
-    if stage == "import_checkpoint" or STAGES[stage].builds:
-        return _of_model(suite, _run(suite, stage, subject))
-    return []
+        return [DIFFUSIONS.definition("vp")]
+    if not _builds(stage):
+        return []
+    name = _run(suite, stage, subject)
+    network, flow = suite.train_params(name).score.name, suite.flow_of(name)
+    return [
+        DIFFUSIONS.definition(suite.runs[name].sde),
+        NETWORKS.definition(network),
+        FLOWS.definition(flow),
+    ]
+
+
+def _derived(suite: "Suite", stage: str, subject: str) -> str:
+    """Write down what a suite derives for a job, and the pipeline does not list among the keys that the job reads."""
+    if stage in STAGES and STAGES[stage].builds and "weights" in STAGES[stage].keys:
+        return f"weights {sorted(suite.weights_of(_run(suite, stage, subject)).items())}"
+    return ""
+
+
+def _builds(stage: str) -> bool:
+    return stage == "import_checkpoint" or STAGES[stage].builds
 
 
 def _run(suite: "Suite", stage: str, subject: str) -> str:
@@ -47,12 +87,6 @@ def _run(suite: "Suite", stage: str, subject: str) -> str:
     if stage == "protocol":
         return suite.protocol[subject].run
     return run_of(subject)[0] if gathering(stage) != stage else subject
-
-
-def _of_model(suite: "Suite", name: str) -> list[str]:
-    run = suite.runs[name]
-    network = suite.train_params(name).score.name
-    return [DIFFUSIONS.module(run.sde), NETWORKS.module(network), FLOWS.module(suite.flow_of(name))]
 
 
 def suite_stamps(suite: "Suite") -> Iterator[tuple[str, str]]:

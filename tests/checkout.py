@@ -35,10 +35,10 @@ def environment() -> dict[str, str]:
     return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
-def start(checkout: Path, command: Sequence[str]) -> subprocess.Popen[str]:
+def start(checkout: Path, command: Sequence[str], variables: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """Start a command of this Python's environment in a checkout; stdout and stderr are read as text."""
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=checkout, env=environment(), stdout=pipe, stderr=pipe, text=True)
+    pipe, known = subprocess.PIPE, environment() | dict(variables or {})
+    return subprocess.Popen(command, cwd=checkout, env=known, stdout=pipe, stderr=pipe, text=True)
 
 
 def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
@@ -70,12 +70,21 @@ def add_dvc_file(checkout: Path, suite: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def run_suite(checkouts: Mapping[str, Path], suite: str) -> None:
-    """Run a suite by every engine in a checkout of its own, side by side."""
+def traced(folder: Path) -> dict[str, str]:
+    """Return the environment in which every execution of the package writes to a folder which of its functions it called."""
+    return {"INDM_CALLED": str(folder), "PYTHONPATH": str(Path(__file__).parent / "tracing")}
+
+
+def run_suite(checkouts: Mapping[str, Path], suite: str, called: Path | None = None) -> None:
+    """Run a suite by every engine in a checkout of its own, side by side; by Snakemake with a note of what was called."""
     for engine, checkout in checkouts.items():
         if engine == "dvc":
             add_dvc_file(checkout, suite)
-    processes = {engine: start(checkout, commands(suite)[engine]) for engine, checkout in checkouts.items()}
+    variables = {"snakemake": traced(called)} if called else {}
+    processes = {
+        engine: start(checkout, commands(suite)[engine], variables.get(engine))
+        for engine, checkout in checkouts.items()
+    }
     for engine, process in processes.items():
         done = finish(process)
         assert done.returncode == 0, f"{engine}:\n{done.stdout}\n{done.stderr}"

@@ -1,25 +1,28 @@
 """Stamps of code: what changes them, and what does not."""
 
-import json
+import ast
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from indm.errors import ArtifactError, ParamsError
-from indm.pipeline import STAGES, gathering
-from indm.stamps import STARTED, check_started, job_stamp, members, remember_start, suite_stamps
+from indm.pipeline import STAGES
+from indm.stamps import STARTED, check_started, job_stamp, remember_start, suite_stamps
 from indm.store import code
-from indm.store.code import EXCLUDED, modules
+from indm.store.code import is_outside
 from indm.suite.load import load_suite
 from tests.conftest import REPOSITORY
 
 SUITE = load_suite(REPOSITORY / "params/smoke.yaml")
 INDM = {f"digits-{run}-s0" for run in ("ve-indm-fid", "vp-indm-fid", "vp-indm-nll")}
+
+
+def name(path: Path) -> str:
+    return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
 
 
 @pytest.fixture
@@ -36,10 +39,7 @@ def stamps(checkout: Path) -> dict[str, str]:
         patch.setattr(code, "ROOT", checkout)
         patch.setattr(code, "KEPT", checkout / "indm/__pycache__/code.json")
         code._sources.cache_clear()
-        try:
-            return dict(suite_stamps(SUITE))
-        finally:
-            code._sources.cache_clear()
+        return dict(suite_stamps(SUITE))
 
 
 def changed(checkout: Path, edit: Callable[[], object]) -> set[str]:
@@ -53,6 +53,12 @@ def changed(checkout: Path, edit: Callable[[], object]) -> set[str]:
 
 def append(file: Path, text: str) -> Callable[[], object]:
     return lambda: file.write_text(file.read_text() + text)
+
+
+def redefine(file: Path, name: str) -> Callable[[], object]:
+    """Edit a definition, whatever it is now."""
+    assert re.search(rf"^(def |class )?{name}\b", file.read_text(), flags=re.MULTILINE)
+    return append(file, f"\n{name} = {name}\n")
 
 
 def test_every_job_has_a_stamp(checkout: Path) -> None:
@@ -89,39 +95,56 @@ def test_a_new_member_of_a_registry_changes_no_stamp(checkout: Path) -> None:
     assert changed(checkout, edit) == set()
 
 
-def test_an_edited_sampler_is_of_the_jobs_that_draw(checkout: Path) -> None:
-    jobs = changed(checkout, append(checkout / "indm/diffusion/samplers.py", "\nEDITED = True\n"))
+def test_an_edited_sampler_runs_again_the_jobs_that_sample(checkout: Path) -> None:
+    jobs = changed(checkout, redefine(checkout / "indm/diffusion/steps.py", "tweedie"))
     assert {job.split("/")[0] for job in jobs} == {"sample", "sweep", "tune", "protocol", "toy2d"}
 
 
-def test_an_edited_flow_is_of_the_models_that_have_it(checkout: Path) -> None:
-    jobs = changed(checkout, append(checkout / "indm/flows/registered/resflow.py", "\nEDITED = True\n"))
+def test_an_edited_flow_runs_again_the_models_that_have_it(checkout: Path) -> None:
+    jobs = changed(checkout, redefine(checkout / "indm/flows/registered/resflow.py", "ResidualFlow"))
     runs = {job.split("/")[1] for job in jobs if job != "protocol/digits"}
     assert runs == INDM
     assert {job.split("/")[0] for job in jobs} == {"train", "sample", "nll", "curve", "sweep", "tune", "protocol"}
 
 
-def test_an_edited_dataset_is_of_its_preparation(checkout: Path) -> None:
+def test_an_edited_dataset_prepares_it_again(checkout: Path) -> None:
     """What comes after depends on the arrays."""
-    jobs = changed(checkout, append(checkout / "indm/data/registered/digits.py", "\nEDITED = True\n"))
+    jobs = changed(checkout, redefine(checkout / "indm/data/registered/digits.py", "load_digits"))
     assert jobs == {"prepare/digits"}
 
 
+ALL = set(STAGES) - {"sample_shard", "nll_shard", "sweep_shard"}
+
+
 @pytest.mark.parametrize(
-    ("file", "stages"),
+    ("file", "edit", "stages"),
     [
-        ("indm/report/page/templates/style.css", {"report"}),
-        ("indm/__init__.py", set()),
-        ("indm/errors.py", set()),
-        ("indm/pipeline.py", set()),
-        ("indm/stages/nll.py", {"nll"}),
-        # The page reads the suite as its registered commit has it.
-        ("indm/suite/schema/train.py", {"report"}),
+        ("indm/report/page/templates/style.css", "\nEDITED = 1\n", {"report"}),
+        ("indm/__init__.py", "__version__", set()),
+        ("indm/errors.py", "ArtifactError", set()),
+        ("indm/pipeline.py", "STAGES", set()),
+        ("indm/store/files.py", "read_json", set()),
+        ("indm/store/files.py", "CHECKPOINT_FORMAT", {"train", "sample", "nll", "curve", "sweep", "protocol"}),
+        ("indm/store/manifest.py", "FORMAT", ALL),
+        ("indm/process.py", "limit_threads", ALL),
+        ("indm/stages/nll.py", "run", {"nll"}),
+        # The keys that a job reads count by their values.
+        ("indm/suite/schema/train.py", "TrainParams", set()),
     ],
 )
-def test_an_edited_file_is_of_the_stages_that_it_makes(checkout: Path, file: str, stages: set[str]) -> None:
-    jobs = changed(checkout, append(checkout / file, "\nEDITED = 1\n"))
+def test_an_edited_file_is_of_the_stages_that_it_makes(checkout: Path, file: str, edit: str, stages: set[str]) -> None:
+    edited = append(checkout / file, edit) if edit.startswith("\n") else redefine(checkout / file, edit)
+    jobs = changed(checkout, edited)
     assert {job.split("/")[0] for job in jobs} == stages
+
+
+def test_what_a_suite_derives_counts_by_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = "digits-vp-indm-nll-s0"
+    before = {stage: job_stamp(SUITE, stage, run) for stage in ("train", "nll")}
+    monkeypatch.setattr(type(SUITE), "weights_of", lambda suite, run: {"score": "ema", "flow": "other"})
+    assert job_stamp(SUITE, "nll", run) != before["nll"]
+    # A training has no choice of weights.
+    assert job_stamp(SUITE, "train", run) == before["train"]
 
 
 @pytest.mark.parametrize(
@@ -136,17 +159,6 @@ def test_an_edited_line(checkout: Path, old: str, new: str, same: bool) -> None:
     folder = checkout / "indm/diffusion"
     (file,) = [path for path in (folder / "adaptive.py", folder / "steps.py") if old in path.read_text()]
     assert bool(changed(checkout, lambda: file.write_text(file.read_text().replace(old, new)))) is not same
-
-
-def test_a_module_imported_in_a_function_counts_and_one_for_type_checkers_does_not(checkout: Path) -> None:
-    (checkout / "indm/late.py").write_text("X = 1\n")
-    file = checkout / "indm/stages/compute.py"
-    append(file, "\n\ndef late() -> None:\n    import indm.late\n")()
-    assert changed(checkout, append(checkout / "indm/late.py", "X = 2\n")) == {"compute"}
-    file.write_text(file.read_text().replace("def late() -> None:", "if TYPE_CHECKING:"))
-    assert changed(checkout, append(checkout / "indm/late.py", "X = 3\n")) == set()
-    append(file, "else:\n    import indm.late\n")()
-    assert changed(checkout, append(checkout / "indm/late.py", "X = 4\n")) == {"compute"}
 
 
 def test_what_editors_leave_and_an_unfinished_module_change_nothing(checkout: Path) -> None:
@@ -192,41 +204,25 @@ def test_another_python_finds_the_same_stamps(checkout: Path, version: str) -> N
         python or "",
         "-B",
         "-c",
-        "from indm.store.code import stamp; print(stamp('indm.stages.train', 'indm.cli'))",
+        "from indm.store.code import sources; print(sources().stamp('indm.stages.train.run', 'indm.stages.report.run'))",
     ]
     if python is None or subprocess.run([python, "-c", ""], check=False).returncode:
         pytest.skip(f"there is no Python {version} here")
     done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == [code.stamp("indm.stages.train", "indm.cli")], done.stderr
+    assert done.stdout.split() == [code.sources().stamp("indm.stages.train.run", "indm.stages.report.run")], done.stderr
 
 
-# Imports what the stages share with other packages once, and each job's stage and registered members in a fork of its own.
-IMPORTED = """
-import importlib, json, os, sys
-import numpy, pandas, sklearn, torch, torch_fidelity, torchdiffeq
-for stage, members in json.loads(sys.argv[1]).items():
-    child = os.fork()
-    if child == 0:
-        for module in [f"indm.stages.{stage}", *members]:
-            importlib.import_module(module)
-        print(stage, *(name for name in sys.modules if name.split(".")[0] == "indm"), flush=True)
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
-"""
+COUNTED = [path for path in sorted((REPOSITORY / "indm").rglob("*.py")) if not is_outside(name(path))]
+LOOK_UPS = {"__import__", "eval", "exec", "globals", "import_module", "vars"}
 
 
-def test_a_stamp_is_of_all_modules_that_python_imports() -> None:
-    """They are found in the sources; here they are compared with what importing a stage loads."""
-    # A stage of shards is that which gathers them.
-    stages = {name: stage for name, stage in STAGES.items() if gathering(name) == name}
-    used = {name: members(SUITE, name, stage.subjects(SUITE)[-1]) for name, stage in stages.items()}
-    command = [sys.executable, "-c", IMPORTED, json.dumps(used)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    loaded = {stage: set(names) for stage, *names in map(str.split, done.stdout.splitlines())}
-    assert loaded.keys() == stages.keys()
-    for stage, names in loaded.items():
-        # It has more where a function imports.
-        known = modules(f"indm.stages.{stage}", *used[stage])
-        # Beside a job's own modules: what computes its stamp.
-        assert names - EXCLUDED - {"indm.registry", "indm.store.code"} <= known, stage
+@pytest.mark.parametrize("path", COUNTED, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_no_name_is_looked_up_where_stamps_cannot_see_it(path: Path) -> None:
+    """Registries alone import by a name in a variable: stamps know their members."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    imported = (alias for node in nodes if isinstance(node, ast.Import) for alias in node.names)
+    modules = {alias.asname or alias.name.partition(".")[0] for alias in imported}
+    for call in (node for node in nodes if isinstance(node, ast.Call)):
+        called = ast.unparse(call.func)
+        assert called.removeprefix("importlib.") not in LOOK_UPS, ast.unparse(call)
+        assert called != "getattr" or ast.unparse(call.args[0]) not in modules, ast.unparse(call)

@@ -1,13 +1,21 @@
-r"""Which code makes a result: stamps of modules, by what they do and not by how they are written.
+r"""Which code makes a result: stamps of definitions, by what they compute and not by where or how they are written.
 
-.. math:: \mathrm{stamp} = \mathrm{SHA256}\big(\{(m, \mathrm{SHA256}(\text{tree of } m)) : m \text{ reachable by imports}\}\big)
+A definition is a function, a class or a constant at the top level of a module. Its hash covers its syntax tree, in which the hash
+of the definition that it refers to stands for each reference:
 
-A tree is a module's syntax tree without comments, docstrings and what only type checkers see. Imports in functions count; what is
-imported by a name in a variable does not, and is named by the caller (:mod:`indm.stamps`). A package's files that are no modules,
-such as templates, count by their bytes.
+.. math:: h(d) = \mathrm{SHA256}\big(\text{tree of } d,\ h(r_1), \dots, h(r_n)\big)
 
-A stamp is computed from the sources that are there, every time: it cannot be stale. What is kept in ``__pycache__`` is each file's
-tree by the hash of its bytes, as Python keeps its bytecode.
+Definitions that refer to each other in a circle are hashed together. A name from a library counts by its qualified name. A stamp is
+the hash of the definitions with which a job begins (:mod:`indm.stamps`).
+
+Not counted: the names of definitions and modules, docstrings, comments, annotations, the arguments of ``raise`` and of
+:func:`indm.progress.say`, and the rooms in ``OUTSIDE``, which store, report, check or schedule; of these only the names that are
+used count, and by value the format of what is stored (``…FORMAT``). Counted with every definition of a module: its statements that
+define nothing, such as a loop that adds to a table. Counted where a module names its own place (``__file__``): the files beside it
+that are no modules. Names that are looked up while the program runs are not seen; ``tests/test_stamps.py`` forbids them.
+
+A stamp is computed from the sources that are there, every time: it cannot be stale. ``__pycache__`` keeps what was read from each
+file by the hash of its bytes, as Python keeps its bytecode.
 """
 
 import ast
@@ -17,205 +25,554 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from indm.errors import ArtifactError
 
 ROOT = Path(__file__).parent.parent.parent
 KEPT = ROOT / "indm" / "__pycache__" / "code.json"
-# Not code behind a number: the version must not retrain everything at each release, errors and progress only report, and the
-# description of the pipeline says which code a job has.
-EXCLUDED = {"indm", "indm.errors", "indm.pipeline", "indm.progress", "indm.stamps"}
-# Of a node: none of these changes what it computes, and the second is new in Python 3.12.
-FIELDS_LEFT_OUT = {"ctx", "type_params", "type_comment", "kind"}
-# Each edit adds one. When there are more, everything is parsed again, in a third of a second.
+OUTSIDE = {
+    *("__main__", "cli", "doctor", "errors", "identity", "jobs", "kept", "library", "pipeline", "progress", "register"),
+    *("registry", "shipped", "stamps", "store", "suite", "terminal", "track", "watching"),
+}
+# Of a node: annotations, and what Python itself adds.
+FIELDS_LEFT_OUT = {"annotation", "ctx", "kind", "returns", "type_comment", "type_params"}
+# Each edit adds one. When there are more, everything is parsed again, in half a second.
 MOST_KEPT = 1000
 # What editors and patches leave beside a file.
 LITTER = re.compile(r"[.#].*|.*(~|\.orig|\.rej|\.swp)")
+# What stands for the statements of a module that define nothing, for all of a module, and for the files beside it.
+STATEMENTS, WHOLE, FILES = "<statements>", "<module>", "__file__"
+SAY = "indm.progress.say"
+
+Names = Mapping[str, str | None]
+
+
+class Definition(NamedTuple):
+    """What a file says of a definition.
+
+    Arguments:
+        tree: the hash of its syntax tree without what it refers to.
+        references: what it refers to, in the order of the tree: ``.name`` of the same module, or a qualified name.
+        line: where it begins.
+    """
+
+    tree: str
+    references: list[str]
+    line: int
 
 
 class Module(NamedTuple):
-    """What a stamp needs of a module: the hash of its tree, and the names that it imports."""
+    """What a file says of a module: its definitions, its imports as qualified names, and what other statements name."""
 
-    tree: str
-    imports: list[str]
-
-
-def stamp(*names: str) -> str:
-    """Hash what modules and all that they import do.
-
-    Arguments:
-        names: modules of this package, such as ``indm.stages.train``.
-
-    Raises:
-        ArtifactError: if one of the modules cannot be parsed.
-    """
-    return _sources().stamp(frozenset(names))
+    definitions: dict[str, Definition]
+    imports: dict[str, str]
+    bound: list[str]
 
 
-def modules(*names: str) -> set[str]:
-    """Name the modules that :func:`stamp` is of: those given, the packages around them, and what they import."""
-    return _sources().reachable(frozenset(names))
+class Place(NamedTuple):
+    """Where a definition is."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
 
 
-@functools.cache
-def _sources() -> "_Sources":
-    """Read the sources once an execution: what it has imported does not change either."""
-    return _Sources(ROOT)
+class Tree(Protocol):
+    """The files below ``indm/``, by their paths from the top of a checkout."""
+
+    def paths(self) -> Iterable[str]:
+        """List the files."""
+
+    def read(self, path: str) -> bytes:
+        """Read one of them."""
 
 
-class _Sources:
-    """The modules of the package in a folder, each parsed when it is asked for.
+class Folder:
+    """The files of a checkout, as they are now.
 
     Arguments:
-        root: the folder.
+        root: its top.
     """
 
     def __init__(self, root: Path) -> None:
-        self._files = dict(_modules(root))
-        self._kept = _load()
-        self._parsed: dict[str, Module] = {}
-        self._stamps: dict[frozenset[str], str] = {}
+        self.root = root
 
-    def stamp(self, names: frozenset[str]) -> str:
-        """Hash the trees of all reachable modules, by name."""
+    def paths(self) -> Iterator[str]:
+        """List the files, those behind links to folders left out."""
+        for folder, folders, files in os.walk(self.root / "indm"):
+            folders[:] = [name for name in folders if name != "__pycache__"]
+            yield from ((Path(folder) / name).relative_to(self.root).as_posix() for name in files)
+
+    def read(self, path: str) -> bytes:
+        """Read one of them."""
+        return (self.root / path).read_bytes()
+
+
+class Commit:
+    """The files of a commit.
+
+    Arguments:
+        root: the top of its checkout.
+        commit: the commit.
+
+    Raises:
+        ArtifactError: if git cannot read it.
+    """
+
+    def __init__(self, root: Path, commit: str) -> None:
+        self.root, self.commit = root, commit
+        self._blobs: dict[str, str] = {}
+        for entry in self._git("ls-tree", "-r", "-z", commit, "indm/").split(b"\0"):
+            mode, _, rest = entry.decode().partition(" ")
+            # Links point out of the package.
+            if mode.startswith("100"):
+                name, _, path = rest.partition("\t")
+                self._blobs[path] = name.split()[1]
+
+    def paths(self) -> Iterable[str]:
+        """List the files."""
+        return self._blobs
+
+    def read(self, path: str) -> bytes:
+        """Read one of them."""
+        return self._git("cat-file", "blob", self._blobs[path])
+
+    def _git(self, *arguments: str) -> bytes:
+        done = subprocess.run(["git", "-C", str(self.root), *arguments], capture_output=True, check=False)
+        if done.returncode:
+            reason = done.stderr.decode(errors="replace").strip().partition("\n")[0]
+            raise ArtifactError(
+                f"commit {self.commit[:12]}: git cannot read it here ({reason}); fetch it, as by git fetch --unshallow"
+            )
+        return done.stdout
+
+
+def sources() -> "Sources":
+    """Return the sources of this package, read once an execution: what it has imported does not change either."""
+    return _sources(ROOT)
+
+
+@functools.cache
+def _sources(root: Path) -> "Sources":
+    return Sources(Folder(root))
+
+
+class Sources:
+    """The modules of the package in a tree of files, each parsed when it is asked for.
+
+    Arguments:
+        tree: the files.
+    """
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        paths = sorted(path for path in tree.paths() if not LITTER.fullmatch(path.rpartition("/")[2]))
+        self.files = {_module_name(path): path for path in paths if path.endswith(".py")}
+        self._data = [path for path in paths if not path.endswith((".py", ".pyc"))]
+        self._kept = _load()
+        self._known = len(self._kept)
+        self._parsed: dict[str, Module] = {}
+        self._linked: dict[Place, list[Place | str]] = {}
+        self._stamps: dict[tuple[str, ...], str] = {}
+        self._hashes: dict[Place, str] = {}
+
+    def stamp(self, *names: str) -> str:
+        """Hash what definitions, by their qualified names, and all that they refer to compute.
+
+        Raises:
+            ArtifactError: if there is no such definition, or a module cannot be parsed.
+        """
         if names not in self._stamps:
-            trees = [f"{name} {self._module(name).tree}" for name in sorted(self.reachable(names))]
-            self._stamps[names] = hashlib.sha256("\n".join(trees).encode()).hexdigest()
+            places = self._places(names)
+            for place in places:
+                self._hash(place)
+            self._stamps[names] = _sha256(*sorted(self._hashes[place] for place in places))
+            self._save()
         return self._stamps[names]
 
-    def reachable(self, names: frozenset[str]) -> set[str]:
-        """Name the modules that are imported from some, and those."""
-        found: set[str] = set()
-        queue, known = list(names), len(self._kept)
+    def reachable(self, *names: str) -> dict[Place, str]:
+        """Hash each of these definitions and of all that they refer to by itself: by its tree and the names that it uses."""
+        found: dict[Place, str] = {}
+        queue = self._places(names)
         while queue:
-            parts = queue.pop().split(".")
-            # A name may be something in a module; the packages around a module are imported with it.
-            for name in (".".join(parts[: i + 1]) for i in range(len(parts))):
-                if name in self._files and name not in found and name not in EXCLUDED:
-                    found.add(name)
-                    queue += self._module(name).imports
-        if len(self._kept) > known:
-            _save(self._kept)
+            place = queue.pop()
+            if place in found:
+                continue
+            links = self._links(place)
+            words = [link.name if isinstance(link, Place) else link for link in links]
+            found[place] = _sha256(self._own(place), *words)
+            queue += [link for link in links if isinstance(link, Place)]
+        self._save()
         return found
 
+    def where(self, place: Place) -> str:
+        """Say where a definition is: file and line."""
+        path = self.files[place.module]
+        known = self._module(place.module).definitions.get(place.name)
+        return f"{path}:{known.line}" if known else path
+
+    def _places(self, names: Iterable[str]) -> list[Place]:
+        places = [self._resolve(name) for name in names]
+        if missing := [name for name, place in zip(names, places, strict=True) if not isinstance(place[0], Place)]:
+            raise ArtifactError(f"indm/: found no {missing[0]}, expected it in the sources of this package")
+        return [place for place, _ in places if isinstance(place, Place)]
+
+    def _hash(self, first: Place) -> None:
+        """Hash a definition, and before it what it refers to: Tarjan's algorithm finds the circles."""
+        order: dict[Place, int] = {}
+        lowest: dict[Place, int] = {}
+        stack: list[Place] = []
+        work = [(first, iter(self._links(first)))] if first not in self._hashes else []
+        while work:
+            place, links = work[-1]
+            if place not in order:
+                order[place] = lowest[place] = len(order)
+                stack.append(place)
+            for link in links:
+                if not isinstance(link, Place) or link in self._hashes:
+                    continue
+                if link not in order:
+                    work.append((link, iter(self._links(link))))
+                    break
+                lowest[place] = min(lowest[place], order[link])
+            else:
+                work.pop()
+                if work:
+                    lowest[work[-1][0]] = min(lowest[work[-1][0]], lowest[place])
+                if lowest[place] == order[place]:
+                    at = stack.index(place)
+                    self._hash_circle(stack[at:])
+                    del stack[at:]
+
+    def _hash_circle(self, circle: list[Place]) -> None:
+        """Hash definitions that refer to each other, or one that stands alone.
+
+        References inside of the circle count by their number in an order that depends on no name, unless two definitions are alike.
+        """
+        alone = {place: self._combined(place, dict.fromkeys(circle, "circle")) for place in circle}
+        if len(circle) == 1:
+            self._hashes |= alone
+            return
+        numbers = {place: str(i) for i, place in enumerate(sorted(circle, key=lambda place: (alone[place], place)))}
+        whole = _sha256(*(self._combined(place, numbers) for place in numbers))
+        for place, number in numbers.items():
+            self._hashes[place] = _sha256(whole, number)
+
+    def _combined(self, place: Place, inside: Mapping[Place, str]) -> str:
+        links = self._links(place)
+        words = (link if isinstance(link, str) else inside.get(link) or self._hashes[link] for link in links)
+        return _sha256(self._own(place), *words)
+
+    def _own(self, place: Place) -> str:
+        """Return the hash of a definition's tree; of the files beside a module, of their names and contents."""
+        if place.name == WHOLE:
+            return WHOLE
+        if place.name != FILES:
+            return self._module(place.module).definitions[place.name].tree
+        folder = self.files[place.module].rpartition("/")[0]
+        packages = {path.rpartition("/")[0] for path in self.files.values()} - {folder}
+        beside = [path for path in self._data if self._package(path, packages | {folder}) == folder]
+        return _sha256(*(f"{path[len(folder) :]} {_sha256(self._tree.read(path))}" for path in beside))
+
+    @staticmethod
+    def _package(path: str, packages: set[str]) -> str:
+        """Name the innermost package around a file."""
+        while path and path not in packages:
+            path = path.rpartition("/")[0]
+        return path
+
+    def _links(self, place: Place) -> list[Place | str]:
+        """List what a definition refers to: definitions, and words for what is not followed."""
+        if place not in self._linked:
+            self._linked[place] = list(self._link(place))
+        return self._linked[place]
+
+    def _link(self, place: Place) -> Iterator[Place | str]:
+        if place.name == FILES:
+            return
+        known = self._module(place.module).definitions
+        if place.name == WHOLE:
+            yield from (word for name in sorted(known) for word in (name, Place(place.module, name)))
+            return
+        for reference in known[place.name].references:
+            found, rest = self._resolve(reference, place.module)
+            yield found
+            if rest:
+                yield rest
+        if place.name != STATEMENTS and STATEMENTS in known:
+            yield Place(place.module, STATEMENTS)
+
+    def _resolve(self, path: str, module: str = "") -> tuple[Place | str, str]:
+        """Find the definition behind a name, and the attributes of it that follow."""
+        if path.startswith("."):
+            return self._within(module, path[1:].split("."))
+        parts = path.split(".")
+        for count in range(len(parts), 0, -1):
+            if (name := ".".join(parts[:count])) in self.files:
+                return self._within(name, parts[count:])
+        return path, ""
+
+    def _within(self, module: str, parts: list[str]) -> tuple[Place | str, str]:
+        """Find the definition behind names in a module; a word where the module is outside of what counts."""
+        name, rest = (parts or [WHOLE])[0], ".".join(parts[1:])
+        if is_outside(module) and not name.endswith("FORMAT"):
+            return f"outside {module.rpartition('.')[2] if name == WHOLE else name}", rest
+        known = self._module(module)
+        if name in known.definitions or name in (WHOLE, FILES):
+            return Place(module, name), rest
+        if name in known.imports:
+            return self._resolve(".".join([known.imports[name], *parts[1:]]))
+        return Place(module, STATEMENTS) if name in known.bound else ".".join(parts), rest
+
     def _module(self, name: str) -> Module:
-        """Parse a module, or take what an earlier execution parsed of files with the same hash."""
+        """Parse a module, or take what an earlier execution read from a file with the same bytes."""
         if name not in self._parsed:
-            self._parsed[name] = self._parse(name)
+            content = self._tree.read(self.files[name])
+            key = _sha256(content)
+            if key not in self._kept:
+                try:
+                    self._kept[key] = _parse(ast.parse(content))
+                except (SyntaxError, ValueError) as error:
+                    raise ArtifactError(f"{self.files[name]}: found {error}; expected a module of Python") from None
+            definitions, *others = self._kept[key]
+            self._parsed[name] = Module({name: Definition(*found) for name, found in definitions.items()}, *others)
         return self._parsed[name]
 
-    def _parse(self, name: str) -> Module:
-        contents = [path.read_bytes() for path in self._files[name]]
-        labels = [path.name.encode() for path in self._files[name]]
-        key = hashlib.sha256(b"".join(hashlib.sha256(item).digest() for item in (*labels, *contents))).hexdigest()
-        if key not in self._kept:
-            try:
-                self._kept[key] = _parse(contents[0], zip(labels[1:], contents[1:], strict=True))
-            except (SyntaxError, ValueError) as error:
-                raise ArtifactError(f"{self._files[name][0]}: found {error}; expected a module of Python") from None
-        return Module(*self._kept[key])
+    def _save(self) -> None:
+        """Store what was parsed if possible: it only saves time."""
+        if len(self._kept) == self._known:
+            return
+        self._known = len(self._kept)
+        temporary = KEPT.with_suffix(f".{os.getpid()}.tmp")
+        with contextlib.suppress(OSError):
+            KEPT.parent.mkdir(exist_ok=True)
+            temporary.write_text(json.dumps({"by": _by(), "modules": self._kept}))
+            temporary.replace(KEPT)
 
 
-def _modules(root: Path) -> Iterator[tuple[str, list[Path]]]:
-    """Yield each module's name and file; a package has its other files too, such as templates."""
-    for path in sorted((root / "indm").rglob("*.py")):
-        if LITTER.fullmatch(path.name):
-            continue
-        parts = list(path.relative_to(root).with_suffix("").parts)
-        if parts[-1] == "__init__":
-            yield ".".join(parts[:-1]), [path, *sorted(_data_files(path.parent))]
-        else:
-            yield ".".join(parts), [path]
+def is_outside(module: str) -> bool:
+    """Tell whether a module belongs to a room of which nothing counts."""
+    return module == "indm" or module.split(".")[1] in OUTSIDE
 
 
-def _data_files(package: Path) -> Iterator[Path]:
-    """Yield the files of a package that are no modules, those in its folders that are no packages included."""
-    for path in package.iterdir():
-        if LITTER.fullmatch(path.name) or path.name == "__pycache__":
-            continue
-        if path.is_dir() and not (path / "__init__.py").exists():
-            yield from _data_files(path)
-        elif path.is_file() and path.suffix not in (".py", ".pyc"):
-            yield path
-
-
-def _parse(source: bytes, data: Iterable[tuple[bytes, bytes]]) -> tuple[str, list[str]]:
-    """Hash a module's tree, and the names and contents of its data; find what it imports."""
-    tree = ast.parse(source)
-    digest = hashlib.sha256("".join(_serialised(tree)).encode())
-    for label, content in data:
-        digest.update(label + b"\0" + content)
-    return digest.hexdigest(), sorted(set(_imports(tree)))
+def _module_name(path: str) -> str:
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
 def _load() -> dict[str, Any]:
     """Read what an earlier execution has parsed, if it did so by this very code."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         content = json.loads(KEPT.read_bytes())
-        if content["by"] == _own_sha256() and len(content["modules"]) < MOST_KEPT:
+        if content["by"] == _by() and len(content["modules"]) < MOST_KEPT:
             return dict(content["modules"])
     return {}
 
 
-def _save(kept: dict[str, Any]) -> None:
-    """Store it if possible: it only saves time."""
-    temporary = KEPT.with_suffix(f".{os.getpid()}.tmp")
-    with contextlib.suppress(OSError):
-        KEPT.parent.mkdir(exist_ok=True)
-        temporary.write_text(json.dumps({"by": _own_sha256(), "modules": kept}))
-        temporary.replace(KEPT)
-
-
 @functools.cache
-def _own_sha256() -> str:
-    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+def _by() -> str:
+    return _sha256(Path(__file__).read_bytes())
 
 
-def _serialised(node: Any) -> Iterator[str]:
-    """Write a tree down, the same by every version of Python: its nodes and what is in them, empty fields left out."""
-    if isinstance(node, ast.AST):
-        yield f"({type(node).__name__}"
-        for field, value in ast.iter_fields(node):
-            if field not in FIELDS_LEFT_OUT and value is not None and value != []:
-                yield f" {field}="
-                yield from _serialised(value)
-        yield ")"
-    elif isinstance(node, list):
-        yield "["
-        for item in node:
-            if _is_for_type_checkers(item):
-                yield from map("".join, map(_serialised, item.orelse))
-            elif not _is_text(item):
-                yield from _serialised(item)
-        yield "]"
-    else:
-        yield repr(node)
+def _sha256(*words: str | bytes) -> str:
+    """Hash words; no two lists of words give the same bytes."""
+    digest = hashlib.sha256()
+    for word in words:
+        content = word.encode() if isinstance(word, str) else word
+        digest.update(b"%d:" % len(content) + content)
+    return digest.hexdigest()
 
 
-def _is_text(node: Any) -> bool:
-    """Tell a docstring, or another text that stands for itself."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+def _parse(tree: ast.Module) -> Module:
+    """Read the definitions, imports and other statements of a module."""
+    defined: dict[str, list[ast.stmt]] = {}
+    rest: list[ast.stmt] = []
+    for node in _statements(tree.body):
+        names = names_defined(node)
+        for name in names or ():
+            defined.setdefault(name, []).append(node)
+        if names is None:
+            rest.append(node)
+    bound = _bound(tree.body)
+    imports = {name: path for name, path in bound.items() if path is not None}
+    others = [name for name, path in bound.items() if path is None and name not in defined]
+    known = {name: f".{name}" for name in (*defined, *others, FILES)} | imports
+    definitions = {name: _definition(nodes, known) for name, nodes in defined.items()}
+    if rest:
+        definitions[STATEMENTS] = _definition(rest, known)
+    return Module(definitions, imports, others)
 
 
-def _is_for_type_checkers(node: Any) -> bool:
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+def _definition(nodes: list[ast.stmt], known: Names) -> Definition:
+    writer, scope = _Writer(), _Scope(known, known)
+    for node in nodes:
+        # Its name does not count. An assignment refers to itself by it.
+        writer.write(node, scope, "name")
+    return Definition(_sha256(*writer.words), writer.references, nodes[0].lineno)
 
 
-def _imports(node: ast.AST) -> Iterator[str]:
-    """Yield the names that a tree imports, in functions too, but not for type checkers alone."""
-    for child in ast.iter_child_nodes(node):
-        match child:
-            case ast.If(orelse=others) if _is_for_type_checkers(child):
-                for other in others:
-                    yield from _imports(ast.Module([other], []))
-            case ast.Import():
-                yield from (alias.name for alias in child.names if alias.name.split(".")[0] == "indm")
-            case ast.ImportFrom(level=0, module=str(module)) if module.split(".")[0] == "indm":
-                yield from (f"{module}.{alias.name}" for alias in child.names)
-            case ast.ImportFrom(level=level) if level:
-                raise ValueError(f"{ast.unparse(child)}: relative imports are not followed; write the full name")
+def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yield the statements of a body that count: no imports, no texts that stand for themselves, nothing for type checkers."""
+    for node in body:
+        match node:
+            case ast.Import() | ast.ImportFrom() | ast.Expr(value=ast.Constant(value=str())):
+                pass
+            case ast.If(test=ast.Name(id="TYPE_CHECKING"), orelse=others):
+                yield from _statements(others)
             case _:
-                yield from _imports(child)
+                yield node
+
+
+def names_defined(node: ast.stmt) -> list[str] | None:
+    """Name what a statement at the top level of a module defines, if that is all that it does."""
+    match node:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return [name]
+        case ast.AnnAssign(target=ast.Name(id=name), value=value):
+            return [name] if value else []
+        case ast.Assign(targets=targets):
+            flat = [item for target in targets for item in (target.elts if isinstance(target, ast.Tuple) else [target])]
+            names = [item.id for item in flat if isinstance(item, ast.Name)]
+            return names if len(names) == len(flat) else None
+    return None
+
+
+def _bound(body: Iterable[ast.AST]) -> dict[str, str | None]:
+    """Find the names that statements bind in their own scope, with the qualified name of what is imported."""
+    found: dict[str, str | None] = {}
+    free: set[str] = set()
+    queue = list(body)
+    while queue:
+        match node := queue.pop(0):
+            case ast.If(test=ast.Name(id="TYPE_CHECKING"), orelse=others):
+                queue += others
+                continue
+            case ast.Import(names=names):
+                found |= {item.asname or item.name.split(".")[0]: _imported(item) for item in names}
+            case ast.ImportFrom(level=0, module=str(module), names=names):
+                found |= {item.asname or item.name: f"{module}.{item.name}" for item in names}
+            case ast.ImportFrom():
+                raise ValueError(f"{ast.unparse(node)}: relative imports are not followed; write the full name")
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                found[name] = None
+                # Its body is a scope of its own.
+                queue += node.decorator_list
+                continue
+            case ast.Lambda() | ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
+                found |= {inner.target.id: None for inner in ast.walk(node) if isinstance(inner, ast.NamedExpr)}
+                continue
+            case ast.Global(names=names) | ast.Nonlocal(names=names):
+                free |= set(names)
+            case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+                found.setdefault(name, None)
+            case (
+                ast.ExceptHandler(name=str(name))
+                | ast.MatchAs(name=str(name))
+                | ast.MatchStar(name=str(name))
+                | ast.MatchMapping(rest=str(name))
+            ):
+                found[name] = None
+        queue += ast.iter_child_nodes(node)
+    return {name: path for name, path in found.items() if name not in free}
+
+
+def _imported(item: ast.alias) -> str:
+    return item.name if item.asname else item.name.split(".")[0]
+
+
+class _Scope(NamedTuple):
+    """What names mean: here, and in the functions that are defined here, which do not see those of a class."""
+
+    here: Names
+    inside: Names
+
+    def function(self, bound: Names) -> "_Scope":
+        names = {**self.inside, **bound}
+        return _Scope(names, names)
+
+
+class _Writer:
+    """Writes a tree down, the same by every version of Python; what it refers to apart."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+        self.references: list[str] = []
+
+    def write(self, node: Any, scope: _Scope, *left_out: str) -> None:
+        """Write a node without some of its fields, a list of nodes, or what else a node has in a field."""
+        match node:
+            case ast.Name() | ast.Attribute() if path := _path(node, scope.here):
+                self._refer(path)
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
+                self._function(node, scope, *left_out)
+            case ast.ClassDef():
+                self._class(node, scope, *left_out)
+            case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
+                targets = _bound(generator.target for generator in node.generators)
+                self._fields(node, _Scope({**scope.here, **targets}, {**scope.inside, **targets}))
+            case ast.Raise(exc=ast.Call(func=error)):
+                self._fields(ast.Raise(error, None), scope)
+            case ast.Raise(exc=error):
+                self._fields(ast.Raise(error, None), scope)
+            case ast.Assert(test=test):
+                self._fields(ast.Assert(test, None), scope)
+            case ast.Expr(value=ast.Call(func=said)) if _path(said, scope.here) == SAY:
+                self.words.append("say")
+            case ast.AST():
+                self._fields(node, scope)
+            case list():
+                self.words.append("[")
+                for item in _statements(node):
+                    self.write(item, scope)
+                self.words.append("]")
+            case _:
+                self.words.append(repr(node))
+
+    def _refer(self, path: str) -> None:
+        """Write a name: what belongs to this package is looked up later."""
+        if path.startswith((".", "indm.")):
+            self.words.append("reference")
+            self.references.append(path)
+        else:
+            self.words.append(f"library {path}")
+
+    def _fields(self, node: ast.AST, scope: _Scope, *left_out: str) -> None:
+        """Write the fields of a node; empty ones are left out, since newer versions of Python have more."""
+        self.words.append(f"({type(node).__name__}")
+        for field, value in ast.iter_fields(node):
+            if field not in FIELDS_LEFT_OUT and field not in left_out and value is not None and value != []:
+                self.words.append(field)
+                self.write(value, scope)
+        self.words.append(")")
+
+    def _function(
+        self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, scope: _Scope, *left_out: str
+    ) -> None:
+        """Write decorators and defaults where the function is defined, the rest in a scope of its own."""
+        arguments = node.args
+        listed = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+        starred = [found for found in (arguments.vararg, arguments.kwarg) if found]
+        self._fields(node, scope, "args", "body", *left_out)
+        self.write([*arguments.defaults, *arguments.kw_defaults], scope)
+        self._fields(arguments, scope, "defaults", "kw_defaults")
+        body = node.body if isinstance(node.body, list) else [node.body]
+        bound = _bound(body) | {argument.arg: None for argument in (*listed, *starred)}
+        self.write(body, scope.function(bound))
+
+    def _class(self, node: ast.ClassDef, scope: _Scope, *left_out: str) -> None:
+        self._fields(node, scope, "body", *left_out)
+        self.write(node.body, _Scope({**scope.inside, **_bound(node.body)}, scope.inside))
+
+
+def _path(node: ast.AST, names: Names) -> str | None:
+    """Return the qualified name that an expression is, such as ``torch.nn.Module``; none of a local variable."""
+    if isinstance(node, ast.Name):
+        return names.get(node.id)
+    if isinstance(node, ast.Attribute) and (path := _path(node.value, names)):
+        return f"{path}.{node.attr}"
+    return None

@@ -6,7 +6,7 @@ its files, ``manifest/<stage>.json``, which both engines track. It holds no time
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ class Manifest:
         parameters: what the suite says of the job, a run's overrides merged in.
         inputs: SHA-256 of the files that it read, by their paths.
         outputs: SHA-256 of the files that it wrote.
+        stamp: of the code that did the job; empty in manifests of versions before 0.4, whose provenance alone has it.
+        code: a short hash of each definition of that code by itself, by its qualified name.
     """
 
     stage: str
@@ -35,6 +37,8 @@ class Manifest:
     parameters: Mapping[str, Any]
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
+    stamp: str = ""
+    code: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
@@ -52,10 +56,10 @@ def read_manifest(path: Path) -> Manifest:
         raise ArtifactError(
             f"{path}: missing, and nothing else says what made the files of stage {path.stem}; run that stage, or the suite, again"
         )
-    content = read_json(path)
+    content = {"stamp": "", "code": {}, **read_json(path)}
     if (found := content.pop("format", None)) != FORMAT:
         raise ArtifactError(f"{path}: found format {found!r}, expected {FORMAT!r}: of another version; {AGAIN}")
-    kinds = {field.name: str if field.type is str else dict for field in fields(Manifest)}
+    kinds = {each.name: str if each.type is str else dict for each in fields(Manifest)}
     if wrong := [key for key, kind in kinds.items() if not isinstance(content.get(key), kind)]:
         raise ArtifactError(f"{path}: found no {', '.join(wrong)}, expected a manifest; {AGAIN}")
     hashes = {**content["inputs"], **content["outputs"]}

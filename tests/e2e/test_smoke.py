@@ -1,5 +1,6 @@
 """The smoke suite from nothing, by both engines: what they make, and what they make again after a change."""
 
+import ast
 import json
 import re
 import subprocess
@@ -12,7 +13,8 @@ import pytest
 
 from indm.pipeline import STAGES
 from indm.report.export import TITLES
-from indm.stamps import job_stamp
+from indm.stamps import job_definitions, job_stamp
+from indm.store.code import STATEMENTS, is_outside, names_defined
 from indm.store.provenance import provenance
 from indm.suite.content import suite_sha256
 from indm.suite.load import load_suite
@@ -29,7 +31,8 @@ RECORD = {"suite", "stage", "subject", "suite_sha256", "code_stamp", "seed", *pr
 def checkouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two copies of the checkout in which the smoke suite has been run, side by side, by an engine each."""
     copies = {engine: copy_checkout(tmp_path_factory.mktemp(engine)) for engine in ("snakemake", "dvc")}
-    run_suite(copies, "smoke")
+    (copies["snakemake"] / "called").mkdir()
+    run_suite(copies, "smoke", called=copies["snakemake"] / "called")
     return copies
 
 
@@ -107,6 +110,38 @@ def test_every_stage_says_what_it_was_made_by(checkouts: dict[str, Path], engine
         assert (record["seed"] is None) == (path.parent.parent.parent.name not in ("runs", "data", "protocol")), path
 
 
+def definitions(file: Path) -> dict[int, set[str]]:
+    """Name what is defined on each line of a module."""
+    tree = ast.parse(file.read_text())
+    found: dict[int, set[str]] = {}
+    for node in tree.body:
+        first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))])
+        for line in range(first, (node.end_lineno or first) + 1):
+            found.setdefault(line, set()).update(names_defined(node) or [STATEMENTS])
+    return found
+
+
+def test_every_function_that_a_job_called_is_among_those_that_its_stamp_covers(checkouts: dict[str, Path]) -> None:
+    checkout = checkouts["snakemake"]
+    suite = load_suite(checkout / "params/smoke.yaml")
+    files = {path: definitions(path) for path in (checkout / "indm").rglob("*.py")}
+    done = {}
+    for record in map(json.loads, map(Path.read_text, (checkout / "called").glob("*.json"))):
+        stage, *options = record["command"]
+        if stage not in STAGES:
+            continue
+        given = dict(zip(options[::2], options[1::2], strict=True))
+        subject = next((given[f"--{kind}"] for kind in ("dataset", "run", "toy") if f"--{kind}" in given), "")
+        covered = set(job_definitions(suite, stage, subject))
+        for name, line in record["lines"]:
+            module = f"indm.{name.removesuffix('.py').replace('/', '.')}"
+            if not is_outside(module):
+                places = {f"{module}.{each}" for each in files[checkout / "indm" / name][line]}
+                assert places & covered, f"{stage} {subject}: {name}:{line}"
+        done[stage, subject] = len(record["lines"])
+    assert set(done) == {(name, subject) for name, stage in STAGES.items() for subject in stage.subjects(suite)}
+
+
 def test_the_curve_has_a_row_for_each_snapshot(checkouts: dict[str, Path]) -> None:
     for file in (checkouts["dvc"] / "results/smoke/runs").glob("*/curve.csv"):
         curve = pd.read_csv(file)
@@ -179,8 +214,8 @@ def test_a_new_flow_and_a_new_dataset_run_nothing(checkouts: dict[str, Path], en
 
 @pytest.mark.parametrize("engine", ["snakemake", "dvc"])
 def test_an_edit_of_the_sampler_samples_again_and_trains_nothing(checkouts: dict[str, Path], engine: str) -> None:
-    file = checkouts[engine] / "indm/diffusion/samplers.py"
-    with edited(file, f"{file.read_text()}\nEDITED = True\n"):
+    file = checkouts[engine] / "indm/diffusion/steps.py"
+    with edited(file, f"{file.read_text()}\ntweedie = tweedie\n"):
         found = jobs(checkouts[engine], engine)
     assert sum(job.startswith("sample ") for job in found) == 7
     # DVC looks at what comes after only once it has new samples.
@@ -196,7 +231,7 @@ def test_an_edit_of_the_sampler_samples_again_and_trains_nothing(checkouts: dict
 @pytest.mark.parametrize("engine", ["snakemake", "dvc"])
 def test_an_edit_of_a_flow_trains_the_runs_that_have_it(checkouts: dict[str, Path], engine: str) -> None:
     file = checkouts[engine] / "indm/flows/registered/resflow.py"
-    with edited(file, f"{file.read_text()}\nEDITED = True\n"):
+    with edited(file, f"{file.read_text()}\nResidualFlow = ResidualFlow\n"):
         trained = {job for job in jobs(checkouts[engine], engine) if job.startswith("train ")}
     assert trained == {f"train digits-{run}-s0" for run in ("ve-indm-fid", "vp-indm-fid", "vp-indm-nll")}
 
