@@ -206,7 +206,7 @@ def test_models_that_are_compared_are_evaluated_in_the_same_way(path: Path) -> N
     assert suite.weights.flow == suite.weights.score
 
 
-def reasoned(node: yaml.Node | None, lines: list[str], place: str = "") -> Iterator[str]:
+def reasoned(node: yaml.Node, lines: list[str], place: str = "") -> Iterator[str]:
     """List the dotted keys whose line gives a reason for their value."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
@@ -221,7 +221,9 @@ def test_what_differs_from_suite_paper_has_a_reason(paper: Suite, name: str) -> 
     text = path.read_text()
     found, base = (dict(leaves("", s.model_dump(exclude={"suite", "runs"}))) for s in (load_suite(path), paper))
     different = {key for key, value in found.items() if value != base.get(key)}
-    assert different == set(reasoned(yaml.compose(text.partition("\nruns:")[0]), text.splitlines()))
+    sections = yaml.compose(text.partition("\nruns:")[0])
+    assert sections is not None
+    assert different == set(reasoned(sections, text.splitlines()))
 
 
 def test_parameter_counts_are_the_papers(paper: Suite) -> None:
