@@ -2,15 +2,18 @@
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.registry import DATASETS
+from indm.suite.expand import suite_files
 from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
 from indm.training.batches import draw
@@ -186,6 +189,41 @@ def test_values_of_the_file_say_where_they_come_from() -> None:
             source = re.search(r"  # \[(code|readme|json|ours)\]( [\w*./]+)?", line)
             assert source, line
             assert source[1] != "code" or re.fullmatch(r" (.*\.py|default_\*|v[ep]/\*)", source[2]), line
+
+
+FAIR = [path for path in suite_files(REPOSITORY / "params") if path.stem != "paper"]
+
+
+@pytest.mark.parametrize("path", FAIR, ids=lambda path: path.stem)
+def test_models_that_are_compared_are_evaluated_in_the_same_way(path: Path) -> None:
+    """Suite paper follows the released commands, which change some settings for INDM alone."""
+    suite, ways = load_suite(path), defaultdict(set)
+    for name, run in suite.runs.items():
+        wolf = suite.train_params(name).flow.wolf
+        assert wolf is None or not wolf.frozen_prior_inverse, name
+        ways[run.dataset, run.sde, run.objective].add(suite.sample_params(name).model_dump_json())
+    assert {cell: len(found) for cell, found in ways.items() if len(found) > 1} == {}
+    assert suite.weights.flow == suite.weights.score
+
+
+def reasoned(node: yaml.Node, lines: list[str], place: str = "") -> Iterator[str]:
+    """List the dotted keys whose line gives a reason for their value."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield from reasoned(value, lines, f"{place}.{key.value}")
+    elif "  # [ours] " in lines[node.start_mark.line]:
+        yield place
+
+
+@pytest.mark.parametrize("name", ["cifar10", "paper-seeds"])
+def test_what_differs_from_suite_paper_has_a_reason(paper: Suite, name: str) -> None:
+    path = Path(REPOSITORY, "params", f"{name}.yaml")
+    text = path.read_text()
+    found, base = (dict(leaves("", s.model_dump(exclude={"suite", "runs"}))) for s in (load_suite(path), paper))
+    different = {key for key, value in found.items() if value != base.get(key)}
+    sections = yaml.compose(text.partition("\nruns:")[0])
+    assert sections is not None
+    assert different == set(reasoned(sections, text.splitlines()))
 
 
 def test_parameter_counts_are_the_papers(paper: Suite) -> None:
