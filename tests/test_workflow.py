@@ -89,10 +89,8 @@ def written_down(checkout: Path, suite: str) -> list[str]:
     lines = []
     jobs = sorted(snakemake_jobs(checkout, suite), key=lambda job: (job.rule.name, job.message))
     for _, (job, *_) in itertools.groupby(jobs, key=lambda job: job.rule.name):
-        taken = {"threads": job.threads} | {key: job.resources.get(key) for key in ("mem_mb", "gpu")}
-        lines.append(
-            ", ".join([job.message, *(f"{key} {value}" for key, value in taken.items()), *sorted(job.params.keys())])
-        )
+        taken = [f"{key} {job.resources.get(key)}" for key in ("mem_mb", "gpu")]
+        lines.append(", ".join([job.message, f"threads {job.threads}", *taken, *sorted(job.params.keys())]))
         lines += [f"  logs {job.log[0]}", f"  times {job.benchmark}"]
         for verb, files in (("reads", job.input), ("writes", job.output)):
             lines += sorted(f"  {verb} {path}{_marks(path)}" for path in files)
@@ -101,11 +99,9 @@ def written_down(checkout: Path, suite: str) -> list[str]:
 
 def _marks(path: Any) -> str:
     """Name Snakemake's marks of a file, and where its report shows it."""
-    shown = path.flags.get("report")
-    marks = [
-        *sorted(path.flags.keys() - {"report"}),
-        *([f"{shown.category}, {shown.caption.get_filename()}"] if shown else []),
-    ]
+    marks = sorted(path.flags.keys() - {"report"})
+    if shown := path.flags.get("report"):
+        marks += [shown.category, shown.caption.get_filename()]
     return f" ({', '.join(marks)})" if marks else ""
 
 
@@ -113,7 +109,7 @@ def snakemake_stages(checkout: Path, suite: str) -> Stages:
     """Read the stages of a suite from Snakemake's graph, every job included."""
     stages = {}
     for job in snakemake_jobs(checkout, suite):
-        assert executed(job) == [job.rule.shellcmd]
+        assert executed(job) == [job.rule.shellcmd], f"rule {job.rule.name} runs {executed(job)}"
         suffix = f" 2> {job.log[0]}"
         assert job.shellcmd.endswith(suffix), job.shellcmd
         stages[frozenset(map(str, job.output))] = Stage(
