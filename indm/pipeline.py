@@ -155,7 +155,7 @@ class Stage(NamedTuple):
 
     @property
     def on_device(self) -> bool:
-        """Whether it computes on the suite's device; what gathers shards and measures nothing need not."""
+        """Whether it computes on the suite's device; where it has shards and measures nothing, they do so for it."""
         return self.builds or self.measures
 
     def subjects(self, suite: "Suite") -> list[str]:

@@ -35,6 +35,7 @@ def marked(path):
     if path.startswith(f"{SHARD}/") and path in MAKERS:
         # Large, and of no use once they are gathered.
         return temp(path)
+    # Folders alone have no suffix.
     path = path if "." in path else directory(path)
     return report(path, **REPORTED[path]) if path in REPORTED else path
 
@@ -46,7 +47,7 @@ def said_of(job):
 
 
 def megabytes(job):
-    """Return the memory that a process of a job takes of the machine."""
+    """Return the MB of the machine's memory that a process of a job takes."""
     stage = STAGES[job.stage]
     if not stage.inception:
         return stage.memory
@@ -58,6 +59,7 @@ def megabytes(job):
 def gpus(name):
     """Return how many GPUs a process of a stage uses; with `device: auto`, on this machine, one if torch sees one."""
     gathers = shard_file(name) in STAGES[name].inputs and suite.shards.numbers(name)
+    # To gather shards takes none, to measure what they hold does.
     if gathers and not STAGES[name].measures:
         return 0
     if suite.device == "auto" and workflow.local_exec:
