@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from indm.errors import ArtifactError
+from indm.errors import ArtifactError, ParamsError
 from indm.report.comparison import COMPARISON_COLUMNS, comparison_table
 from indm.report.compute import compute_table
 from indm.report.export import present
@@ -20,7 +20,6 @@ from indm.report.tables import (
     DISCRETIZATION_COLUMNS,
     FID_COLUMNS,
     LEARNING_CURVE_COLUMNS,
-    LIKELIHOODS,
     NLL_COLUMNS,
     PROTOCOL_COLUMNS,
     TOY2D_COLUMNS,
@@ -36,6 +35,7 @@ from indm.report.values import IMAGE_COLUMNS, VALUE_COLUMNS, images_table, value
 from indm.report.written import write_published
 from indm.store.files import write_json, write_table
 from indm.store.layout import Layout
+from indm.suite.measured import LIKELIHOODS
 from tests.conftest import REPOSITORY
 
 PUBLISHED = read_published(REPOSITORY / "params" / "published.csv")
@@ -427,10 +427,10 @@ def test_a_number_of_no_named_sde_is_set_beside_each(tmp_path: Path) -> None:
 
 def test_foreign_published_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "published.csv"
-    with pytest.raises(ArtifactError, match=r"published\.csv: cannot be read"):
+    with pytest.raises(ParamsError, match=r"published\.csv: cannot be read"):
         read_published(path)
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(ArtifactError, match="found the columns"):
+    with pytest.raises(ParamsError, match="found the columns"):
         read_published(path)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 # What float32 computes with; smaller and larger numbers would vanish, or be infinite, within a product.
@@ -20,6 +20,22 @@ Width = Annotated[int, Field(ge=1, le=4096)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # Also a folder, a word of a command and, for DVC, a part of a dotted key.
 RunName = Annotated[str, Field(pattern=r"^[a-z0-9-]+$", max_length=150)]
+
+# What pandas takes for an absent text when it reads a table.
+ABSENT = frozenset(
+    ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"]
+    + ["NULL", "NaN", "None", "n/a", "nan", "null"]
+)
+
+
+def _shown(text: str) -> str:
+    if text in ABSENT:
+        raise PydanticCustomError("absent", "another text, since tables would be read without it")
+    return text
+
+
+# A text that a table shows.
+Shown = Annotated[str, AfterValidator(_shown)]
 
 
 class EachOnce:
