@@ -147,7 +147,9 @@ def _at(
         _differences(treated, baseline, claim),
         {name: _differences(treated, other, claim) for name, other in others.items()},
         absent,
-        _unsampled(claim.metric, [name for arm in laid_out.values() for name in arm.columns.get_level_values("sampler")])
+        _unsampled(
+            claim.metric, [name for arm in laid_out.values() for name in arm.columns.get_level_values("sampler")]
+        )
         + _failed(claim.metric, {name: _all_seeds(tables, laid_out[name], place, arm) for name, arm in arms.items()}),
     )
 

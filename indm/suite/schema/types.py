@@ -1,5 +1,6 @@
 """Numbers, names and rules that several sections share."""
 
+import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -22,14 +23,11 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 RunName = Annotated[str, Field(pattern=r"^[a-z0-9-]+$", max_length=150)]
 
 # What pandas takes for an absent text when it reads a table.
-ABSENT = frozenset(
-    ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"]
-    + ["NULL", "NaN", "None", "n/a", "nan", "null"]
-)
+ABSENT = re.compile(r"(#?N/?A|#N/A N/A|<NA>|n/a|-?(nan|NaN|1\.#IND|1\.#QNAN)|NULL|null|None)?")
 
 
 def _shown(text: str) -> str:
-    if text in ABSENT:
+    if ABSENT.fullmatch(text):
         raise PydanticCustomError("absent", "another text, since tables would be read without it")
     return text
 
