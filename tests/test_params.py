@@ -3,14 +3,15 @@
 from collections.abc import Iterator
 from copy import deepcopy
 from functools import reduce
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from dvc.utils.serialize import parse_yaml as parse_yaml_for_dvc
 from hypothesis import assume, given, reject
 from hypothesis import strategies as st
-from pandas._libs.parsers import STR_NA_VALUES
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -601,8 +602,29 @@ def test_a_variant_may_be_another_sampling(tmp_path: Path) -> None:
 
 
 def test_texts_that_tables_lose_are_those_of_pandas() -> None:
-    texts = {*STR_NA_VALUES, "A", "nan-1", "Null", "NAN", "-null", "-None", "- nan"}
-    assert {text for text in texts if ABSENT.fullmatch(text)} == STR_NA_VALUES
+    lost = [
+        *(
+            "",
+            "NA",
+            "N/A",
+            "#NA",
+            "#N/A",
+            "#N/A N/A",
+            "<NA>",
+            "n/a",
+            "NULL",
+            "null",
+            "None",
+            "NaN",
+            "nan",
+            "-NaN",
+            "-nan",
+        )
+    ]
+    lost += ["1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"]
+    texts = [*lost, "A", "nan-1", "Null", "NAN", "-null", "-None", "- nan", "na", "<na>"]
+    read = pd.read_csv(StringIO("text,x\n" + "".join(f"{text},1\n" for text in texts)), index_col="x")["text"]
+    assert [bool(ABSENT.fullmatch(text)) for text in texts] == read.isna().tolist() == [text in lost for text in texts]
 
 
 def test_missing_suite_lists_the_others(tmp_path: Path) -> None:
