@@ -37,6 +37,7 @@ from indm.suite.claims import load_claims
 from indm.suite.content import suite_sha256
 from indm.suite.expand import suite_files
 from indm.suite.load import load_suite
+from indm.suite.published import load_published
 from indm.suite.registrations import load_registrations
 
 SUITE = str(config.get("suite", DEFAULT_SUITE))
@@ -55,6 +56,7 @@ try:
     suite = load_suite(Path(f"params/{SUITE}.yaml"))
     # Read by the last stages alone: a mistake in them is better known before the first.
     load_claims(Path("params/claims.yaml"))
+    load_published(Path("params/published.csv"))
     load_registrations(Path("params/registrations.yaml"))
     remember_start(suite)
 except IndmError as error:

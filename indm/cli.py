@@ -289,13 +289,15 @@ def init(folder: Path) -> None:
     "--track", is_flag=True, help="Also write what DVC tracks: the suite in full, and the stamps of the code."
 )
 def validate(suite_file: Path, out: Path, track: bool) -> None:
-    """Check a suite file, and the claims and registrations beside it; print their mistakes only."""
+    """Check a suite file, and the claims, published numbers and registrations beside it; print their mistakes only."""
     from indm.suite.claims import load_claims
     from indm.suite.load import load_suite
+    from indm.suite.published import load_published
     from indm.suite.registrations import load_registrations
 
     load_suite(suite_file, with_data=True)
     load_claims(suite_file.parent / "claims.yaml")
+    load_published(suite_file.parent / "published.csv")
     load_registrations(suite_file.parent / "registrations.yaml")
     if track:
         from indm.track import track as write_tracked

@@ -155,6 +155,15 @@ def test_validate_reads_the_claims_beside_a_suite(tmp_path: Path) -> None:
     assert "claims.yaml: claim smaller-gap, key direction: found 'down'; allowed: " in done.output
 
 
+def test_validate_reads_the_published_numbers_beside_a_suite(tmp_path: Path) -> None:
+    for name in ("smoke.yaml", "claims.yaml", "registrations.yaml", "published.csv"):
+        text = (REPOSITORY / "params" / name).read_text()
+        (tmp_path / name).write_text(text.replace(",2.54,", ",nan,"))
+    done = call("validate", "--suite", str(tmp_path / "smoke.yaml"))
+    assert done.exit_code == 1
+    assert "published.csv: line 3, column value: found 'nan', expected a number in decimals" in done.output
+
+
 def write_tables(out: Path, suite: str, fid: float) -> None:
     """Write the tables of a suite, those published with one FID, and copy them to where the suite made last has its copies."""
     tables = out / suite / "tables"

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from indm.errors import ArtifactError
+from indm.errors import ArtifactError, ParamsError
 from indm.report.comparison import COMPARISON_COLUMNS, comparison_table
 from indm.report.compute import compute_table
 from indm.report.export import present
@@ -20,7 +20,6 @@ from indm.report.tables import (
     DISCRETIZATION_COLUMNS,
     FID_COLUMNS,
     LEARNING_CURVE_COLUMNS,
-    LIKELIHOODS,
     NLL_COLUMNS,
     PROTOCOL_COLUMNS,
     TOY2D_COLUMNS,
@@ -36,6 +35,8 @@ from indm.report.values import IMAGE_COLUMNS, VALUE_COLUMNS, images_table, value
 from indm.report.written import write_published
 from indm.store.files import write_json, write_table
 from indm.store.layout import Layout
+from indm.suite.measured import LIKELIHOODS
+from indm.suite.published import PUBLISHED_COLUMNS
 from tests.conftest import REPOSITORY
 
 PUBLISHED = read_published(REPOSITORY / "params" / "published.csv")
@@ -427,11 +428,57 @@ def test_a_number_of_no_named_sde_is_set_beside_each(tmp_path: Path) -> None:
 
 def test_foreign_published_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "published.csv"
-    with pytest.raises(ArtifactError, match=r"published\.csv: cannot be read"):
+    with pytest.raises(ParamsError, match=r"published\.csv: cannot be read"):
         read_published(path)
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(ArtifactError, match="found the columns"):
+    with pytest.raises(ParamsError, match="found the columns"):
         read_published(path)
+
+
+ROW = ["cifar10", "indm", "vp", "nll", "", "nll", "", "2.97", "a paper", "table 1", "", "", "", "10000", "", "260000"]
+
+
+@pytest.mark.parametrize(
+    ("column", "found", "words"),
+    [
+        ("metric", "kid", "line 2, column metric: found 'kid', expected nll, fid, is"),
+        ("value", "nan", "line 2, column value: found 'nan', expected a number in decimals, such as 2.97"),
+        ("value", "inf", "line 2, column value: found 'inf', expected a number in decimals"),
+        ("value", "1_000", "line 2, column value: found '1_000', expected a number in decimals"),
+        ("value", "about 3", "line 2, column value: found 'about 3', expected a number in decimals"),
+        ("value", "", "line 2, column value: found '', expected a number in decimals"),
+        ("num_samples", "0", "line 2, column num_samples: found '0', expected a whole number above 0, or nothing"),
+        ("parameters", "62M", "line 2, column parameters: found '62M', expected a whole number above 0, or nothing"),
+        ("steps", "1e5", "line 2, column steps: found '1e5', expected a whole number above 0, or nothing"),
+        ("sampler", "ODE", "line 2, column sampler: found 'ODE', expected pc (of the reverse SDE), ode or nothing"),
+        ("objective", "both", "line 2, column objective: found 'both', expected nll, fid or nothing"),
+    ],
+)
+def test_a_published_number_that_is_none_is_refused(tmp_path: Path, column: str, found: str, words: str) -> None:
+    path = write_published_numbers(tmp_path, [dict(zip(PUBLISHED_COLUMNS, ROW, strict=True)) | {column: found}])
+    with pytest.raises(ParamsError) as caught:
+        read_published(path)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{path}: {words}")
+
+
+def test_a_number_published_twice_and_a_row_of_too_few_cells_are_refused(tmp_path: Path) -> None:
+    row = dict(zip(PUBLISHED_COLUMNS, ROW, strict=True))
+    path = write_published_numbers(
+        tmp_path, [row, row | {"sampler": "ode"}, row | {"value": "3.0", "source": "another"}]
+    )
+    path.write_text(path.read_text() + "cifar10,indm\n")
+    with pytest.raises(ParamsError) as caught:
+        read_published(path)
+    assert str(caught.value).splitlines() == [
+        f"{path}: line 4: found the number of line 2 again (cifar10, indm, vp, nll, nll), expected it once",
+        f"{path}: line 5: found 2 cells, expected 16, one a column",
+    ]
+
+
+def write_published_numbers(folder: Path, rows: list[dict[str, str]]) -> Path:
+    pd.DataFrame(rows, columns=PUBLISHED_COLUMNS).to_csv(folder / "published.csv", index=False)
+    return folder / "published.csv"
 
 
 def test_a_table_that_is_none_is_refused(tmp_path: Path) -> None:

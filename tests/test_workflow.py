@@ -249,6 +249,18 @@ def test_a_mistake_in_a_suite_stops_both_engines(tmp_path: Path, old: str, new: 
     assert not (checkout / "results/digits").exists()
 
 
+def test_a_mistake_in_the_published_numbers_stops_both_engines(tmp_path: Path) -> None:
+    checkout = copy_checkout(tmp_path)
+    path = checkout / "params/published.csv"
+    path.write_text(path.read_text().replace(",2.54,", ",about 2.5,", 1))
+    for done in map(finish, (start(checkout, ["snakemake", "-n"]), start(checkout, ["dvc", "repro"]))):
+        assert done.returncode != 0
+        assert "Traceback" not in done.stdout + done.stderr
+        (line,) = [line for line in done.stderr.splitlines() if "params/published.csv: " in line]
+        assert "line 3, column value: found 'about 2.5', expected a number in decimals, such as 2.97" in line
+    assert not (checkout / "results/digits").exists()
+
+
 def test_a_missing_key_that_dvc_needs_is_named_by_both_engines(tmp_path: Path) -> None:
     checkout = copy_checkout(tmp_path)
     _edit_run(checkout, "dataset: digits", "datset: digits")

@@ -13,11 +13,8 @@ import pandas as pd
 from indm.errors import ArtifactError
 from indm.report.published import PUBLISHED_EXTRACTOR, published_value
 from indm.report.results import CELL, IDENTITY, Result, Results, records
+from indm.suite.measured import CURVE_METRICS, IMAGE_METRICS, LIKELIHOODS, SWEEP_METRICS
 
-IMAGE_METRICS = ["fid", "kid", "is", "confidence", "precision", "recall", "clean_fid", "legacy_fid"]
-LIKELIHOODS = ["nll", "nll_uncorrected", "nelbo", "nelbo_no_reconstruction", "gap"]
-SWEEP_METRICS = ["fid", "kid"]
-CURVE_METRICS = ["nelbo", "nll", "gap"]
 # What the ablation compares: stage and metric.
 ABLATION = [("nll", "nelbo"), ("nll", "nll"), ("nll", "gap"), ("fid", "fid")]
 BASELINE = {"model": "ddpmpp", "variant": ""}

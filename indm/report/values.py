@@ -11,8 +11,8 @@ import pandas as pd
 
 from indm.errors import ArtifactError
 from indm.report.results import IDENTITY, ROWS, Result, Results, records
-from indm.report.tables import LIKELIHOODS
 from indm.store.files import AGAIN
+from indm.suite.measured import LIKELIHOODS
 
 VALUE_COLUMNS = ["suite", *IDENTITY, "stage", "metric", "sampler", "x", "value", "se", "source"]
 IMAGE_COLUMNS = ["suite", *IDENTITY, "stage", "x", "image", *LIKELIHOODS]
