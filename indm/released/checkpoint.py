@@ -2,7 +2,7 @@
 
 import warnings
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -55,7 +55,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path}: found {found}, expected the keys {', '.join(CHECKPOINT_KEYS)}")
     step, model = _number(content["step"]), content["model"]
     named = isinstance(model, Mapping) and all(isinstance(name, str) and name.isprintable() for name in model)
-    if not _is_count(step) or not (named and _holds_tensors(model.values())):
+    if not _is_count(step) or not (named and _holds_tensors([*model.values()])):
         raise ArtifactError(
             f"{path}: found step {step!r:.80} and a model of {type(model).__name__}, "
             "expected a number of at least 0 and tensors of real numbers by their names"
@@ -93,8 +93,8 @@ def _is_plain(value: object) -> TypeGuard[Tensor]:
     )
 
 
-def _holds_tensors(values: object) -> TypeGuard[Collection[Tensor]]:
-    return isinstance(values, Collection) and all(map(_is_plain, values))
+def _holds_tensors(values: object) -> TypeGuard[list[Tensor]]:
+    return isinstance(values, list) and all(map(_is_plain, values))
 
 
 def check_moment(score: Mapping[str, Any], flow: Mapping[str, Any], files: tuple[Path, Path]) -> None:
