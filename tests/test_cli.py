@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from indm.cli import SECTIONS, main
-from indm.pipeline import SHOWN, STAGES, command_name, gathering
-from indm.report.export import TITLES
+from indm.pipeline import STAGES, command_name, gathering
+from indm.report.catalogue import CATALOGUE, SHOWN
 from indm.report.results import read_rows
 from indm.report.show import VIEWS
 from indm.stamps import job_stamp
@@ -41,10 +41,6 @@ def test_every_stage_has_a_command_and_a_module() -> None:
         "__init__",
         "import_checkpoint",
     }
-
-
-def test_every_table_that_is_shown_has_a_title() -> None:
-    assert tuple(TITLES) == SHOWN
 
 
 def test_python_m_indm() -> None:
@@ -168,7 +164,7 @@ def write_tables(out: Path, suite: str, fid: float) -> None:
     """Write the tables of a suite, those published with one FID, and copy them to where the suite made last has its copies."""
     tables = out / suite / "tables"
     tables.mkdir(parents=True)
-    for name in TITLES:
+    for name in SHOWN:
         table = pd.read_csv(PUBLISHED / f"{name}.csv").assign(suite=suite)
         if name == "fid":
             table = table.assign(fid=fid, fid_se=0.5)
@@ -209,8 +205,8 @@ def test_show_prints_every_table_of_one_suite(tmp_path: Path, arguments: list[st
     assert done.exit_code == 0
     # Published, digits has no search of hyper-parameters.
     absent = {"protocol", "tuned", "tuning"}
-    for name, title in TITLES.items():
-        assert (f"{name}: {title}\n" in done.output) == (name not in absent | {"effects"})
+    for name in SHOWN:
+        assert (f"{name}: {CATALOGUE[name].title}\n" in done.output) == (name not in absent | {"effects"})
         assert (f"{name} (0 rows)" in done.output) == (name in absent)
     assert done.output.count("1.000 ± 0.500") == len(pd.read_csv(PUBLISHED / "fid.csv"))
     assert "2.000 ± 0.500" not in done.output
