@@ -128,7 +128,7 @@ def agreement(published: Path, layout: Layout) -> Agreement:
     with from_git():
         published_tables = {name: _checked(name, layout.suite, path, read_rows(path)) for name, path in paths.items()}
         machines, suite_sha256 = _machines(record), _suite_of(record)
-    own = {path.stem: (path, table) for path, table in read_tables(layout).items()}
+    own = {path.stem: (path, table) for path, table in read_tables(layout, paths).items()}
     here = {name: _checked(name, layout.suite, *own[name]) for name in paths}
     numbers = pd.concat(
         [_beside(_numbers(name, published_tables[name]), _numbers(name, here[name]), KEY) for name in NUMBERS]
