@@ -161,7 +161,7 @@ def _stage(name: str, summary: str, *options: Callable[..., Any]) -> None:
 
 def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, Any], **options: Any) -> None:
     from indm.jobs import IMPORTED, Job
-    from indm.process import is_first, limit_threads
+    from indm.process import is_first, limit_threads, unset_fpmath
     from indm.suite.content import suite_sha256
     from indm.suite.load import load_suite
 
@@ -171,8 +171,9 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, Any], **
     job = Job("train" if imported else name, "-".join(map(str, subject.values())))
     _check_subject(suite, suite_file, *job)
     limit_threads(suite.threads)
+    unset_fpmath()
 
-    # After that: they import NumPy, which reads the limit once.
+    # After that: they import NumPy and torch, which read the environment once.
     from indm.identity import Identity
     from indm.stamps import check_started, job_stamp
     from indm.store.layout import Layout

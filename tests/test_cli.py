@@ -135,15 +135,16 @@ def test_a_stage_that_dvc_runs_on_what_was_edited_since_stops(tmp_path: Path, mo
     assert call(*arguments).exit_code == 0
 
 
-def test_the_limit_of_threads_is_set_before_numpy_is_imported() -> None:
-    """NumPy's library reads it when it is imported."""
+def test_the_environment_is_set_before_numpy_and_torch_are_imported() -> None:
+    """They read it when they are imported."""
     code = (
         "import sys, indm.process; from indm.cli import main\n"
         "indm.process.limit_threads = lambda threads: print('numpy' in sys.modules, threads)\n"
+        "indm.process.unset_fpmath = lambda: print('torch' in sys.modules)\n"
         f"main(['claims', '--suite', {SMOKE!r}, '--out', 'nowhere'])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["False", "1"]
+    assert done.stdout.split() == ["False", "1", "False"]
 
 
 def test_validate_reads_the_claims_beside_a_suite(tmp_path: Path) -> None:

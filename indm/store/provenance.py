@@ -111,9 +111,13 @@ def commit_date(commit: str) -> str | None:
 
 def computed_on() -> dict[str, str]:
     """Name the machine, with what restricts its instructions, and the device that this process has computed on."""
-    restricted = [f"{name}={os.environ[name]}" for name in RESTRICTIONS if name in os.environ]
-    machine = ", ".join([processor(), f"{os.cpu_count()} CPUs", platform.system(), *restricted])
+    machine = ", ".join([processor(), f"{os.cpu_count()} CPUs", platform.system(), *restrictions()])
     return {"machine": machine, "device": _device()}
+
+
+def restrictions() -> list[str]:
+    """Return the variables of the environment, with their values, that restrict the processor's instructions."""
+    return [f"{name}={os.environ[name]}" for name in RESTRICTIONS if name in os.environ]
 
 
 def this_process() -> dict[str, Any]:
