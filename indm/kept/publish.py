@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from indm.kept.page import Published, page_text
 from indm.kept.weights import averaged_weights, read_published, trained
 from indm.pipeline import SHOWN
 from indm.shipped import DEFAULT_SUITE
-from indm.store.files import AGAIN, atomic_write, obstacle, read_json
+from indm.store.files import atomic_write, obstacle, read_json
 from indm.store.layout import PICTURES
 from indm.store.provenance import read_provenance
 from indm.suite.content import suite_sha256
@@ -35,8 +34,6 @@ TABLES = (*SHOWN, "values")
 FOLDERS = ("tables", "figures", *PICTURES, "weights")
 # What of a record is the same for many jobs.
 ALIKE = ("commit", "uncommitted_changes", "machine", "device", "threads", "versions")
-# More seconds than any job took, in which the largest number that JSON knows is not meant.
-LONGEST = 1e12
 
 
 @dataclass(frozen=True)
@@ -136,46 +133,12 @@ def summarise(suite: "Suite", suite_folder: Path) -> list[dict[str, Any]]:
         for job in folder.jobs:
             for path in (suite_folder / name for name in folder.records(job)):
                 if path.is_file():
-                    record = read_provenance(path, suite.suite, job.subject)
-                    _check_record(path, record)
+                    record = read_provenance(path, suite.suite, job.subject, needed=(*ALIKE, "seconds"))
                     alike = {key: record[key] for key in ALIKE}
                     entry = found.setdefault(json.dumps(alike, sort_keys=True), alike | {"jobs": {}, "seconds": 0.0})
                     entry["jobs"][path.stem] = entry["jobs"].get(path.stem, 0) + 1
                     entry["seconds"] = round(entry["seconds"] + record["seconds"], 3)
     return list(found.values())
-
-
-def _check_record(path: Path, record: Mapping[str, Any]) -> None:
-    if missing := [key for key in (*ALIKE, "seconds") if key not in record]:
-        raise ArtifactError(f"{path}: found no {', '.join(missing)}, expected what stage {path.stem} writes; {AGAIN}")
-    fits = {
-        "commit": (_is_commit(record["commit"]), "the name of a commit, or null"),
-        "uncommitted_changes": (record["uncommitted_changes"] in (True, False, None), "true, false or null"),
-        "machine": (_is_text(record["machine"]), "a text of one line"),
-        "device": (_is_text(record["device"]), "a text of one line"),
-        "threads": (_is_number(record["threads"]), "a number"),
-        "versions": (_are_versions(record["versions"]), "that of each package, python and torch among them"),
-        "seconds": (_is_number(record["seconds"]), "a number of at least 0"),
-    }
-    for key, (is_right, expected) in fits.items():
-        if not is_right:
-            raise ArtifactError(f"{path}: key {key}: found {record[key]!r}, expected {expected}; {AGAIN}")
-
-
-def _is_commit(value: object) -> bool:
-    return value is None or (isinstance(value, str) and re.fullmatch("[0-9a-f]{40,64}", value) is not None)
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and value.isprintable()
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < LONGEST
-
-
-def _are_versions(value: object) -> bool:
-    return isinstance(value, dict) and {"python", "torch"} <= value.keys() and all(map(_is_text, value.values()))
 
 
 def _still_good(suite: "Suite", identity: Identity, target: Path, runs: Sequence[str]) -> dict[str, bytes]:
