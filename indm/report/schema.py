@@ -45,7 +45,9 @@ OBJECTS: dict[str, Schema] = {
     # The adaptive ODE chooses its own steps.
     "samples": _all(Kind.TEXT, "sampler") | _all(Kind.NUMBER, "nfe", "num_samples") | _all(Kind.OPTIONAL, "steps"),
     "fid": _all(Kind.TEXT, "extractor") | _measured("fid"),
-    "nll": _all(Kind.NUMBER, "images") | _all(Kind.OPTIONAL, "nll_uncorrected") | _measured(*NUMBERS),
+    "nll": _all(Kind.NUMBER, "images")
+    | _all(Kind.OPTIONAL, "nll_uncorrected", "nll_uncorrected_se")
+    | _measured(*NUMBERS),
     "reference": _all(Kind.TEXT, "extractor"),
 }
 TABLES: dict[str, Schema] = {
