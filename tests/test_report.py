@@ -94,7 +94,7 @@ def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
     [
         (lambda results: fid_table(results, PUBLISHED), FID_COLUMNS),
         (lambda results: nll_table(results, PUBLISHED), NLL_COLUMNS),
-        (lambda results: ablation_table(values_table(results)), ABLATION_COLUMNS),
+        (lambda results: ablation_table(results, values_table(results)), ABLATION_COLUMNS),
         (values_table, VALUE_COLUMNS),
         (images_table, IMAGE_COLUMNS),
         (discretization_table, DISCRETIZATION_COLUMNS),
@@ -307,14 +307,30 @@ def test_means_that_are_not_those_of_the_images_are_refused(
         read_results(Layout(tmp_path, "s"), {run: CELL_OF_DDPMPP | {"seed": 0}}, ["digits"], curve=[run])
 
 
+def ablation(folder: Path, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    results = written(folder, runs)
+    return records(ablation_table(results, values_table(results)))
+
+
 def test_ablation_is_paired_by_seed(tmp_path: Path) -> None:
     runs: list[dict[str, Any]] = [{"seed": seed, "nelbo": 1.0 + seed} for seed in range(3)]
     runs += [{"model": "indm", "seed": seed, "nelbo": 0.8 + seed} for seed in (1, 2, 5)]
-    baseline, indm = records(ablation_table(values_table(written(tmp_path, runs))))
+    baseline, indm = ablation(tmp_path, runs)
     assert np.isnan(baseline["nelbo_difference"])
     # Seed 5 has no partner.
     assert (indm["seeds"], indm["nelbo_difference"]) == (3, pytest.approx(-0.2))
     assert indm["nelbo_difference_se"] == pytest.approx(0.0)
+
+
+def test_fids_of_other_numbers_of_images_are_not_subtracted(tmp_path: Path) -> None:
+    runs: list[dict[str, Any]] = [{"seed": seed} for seed in range(2)]
+    runs += [{"model": "indm", "seed": seed, "fid": 8.0, "nll": 0.9} for seed in range(2)]
+    runs += [{"model": "indm", "variant": "few", "seed": seed, "num_samples": 500, "nll": 0.9} for seed in range(2)]
+    baseline, indm, few = ablation(tmp_path, runs)
+    assert (baseline["skip"], indm["skip"], indm["fid_difference"]) == ("", "", -2.0)
+    assert few["skip"] == "fid_difference: FID is of 500 images, ddpmpp's of 1000"
+    assert np.isnan([few["fid_difference"], few["fid_difference_se"]]).all()
+    assert (few["pairs"], few["fid"], few["nll_difference"]) == (2, 10.0, pytest.approx(-0.1))
 
 
 def test_costs_are_absent_where_no_execution_is_known() -> None:
