@@ -1,5 +1,7 @@
 # What the rules share.
 
+import filecmp
+
 
 def paths(pattern, **values):
     """Do as expand() with an output of a rule; where results lie in a storage, without it: Snakemake adds it to plain paths."""
@@ -48,6 +50,21 @@ def shards_of(stage, output):
     return lambda wildcards: paths(
         pattern, suite=SUITE, run=wildcards.run, shard=numbers
     )
+
+
+def foreign_copies(jobs):
+    """Name the tables at results/, among those that jobs would copy, that are there and are no copies of the suite's."""
+    copies = {
+        Path(job.output[0]): Path(job.input[0])
+        for job in jobs
+        if job.rule.name == "publish"
+    }
+    return [
+        str(copy)
+        for copy, table in copies.items()
+        if copy.is_file()
+        and not (table.is_file() and filecmp.cmp(copy, table, shallow=False))
+    ]
 
 
 def on_gpu(_):
