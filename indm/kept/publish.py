@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 from indm.errors import ArtifactError
 from indm.identity import Identity
 from indm.jobs import Job
+from indm.kept.check import other_code
 from indm.kept.folders import SUFFIX, archive, kept_folders
 from indm.kept.keep import results_alone
 from indm.kept.packing import unpack
 from indm.kept.page import Published, page_text
 from indm.kept.weights import averaged_weights, read_published, trained
-from indm.pipeline import SHOWN
+from indm.pipeline import SHOWN, STAGES
 from indm.shipped import DEFAULT_SUITE
 from indm.store.files import atomic_write, obstacle, read_json
 from indm.store.layout import PICTURES
-from indm.store.provenance import read_provenance
+from indm.store.provenance import read_provenance, record_names
 from indm.suite.content import suite_sha256
 
 if TYPE_CHECKING:
@@ -54,13 +55,14 @@ def publish(suite: "Suite", places: Places, runs: Sequence[str]) -> Published:
         runs: those whose averaged weights are published; earlier ones stay as long as they belong to the same training.
 
     Raises:
-        ArtifactError: if the suite's page could not be made of what is there, if it is more than git should hold, if
-            the folder is another's, or if what is kept in it are other results.
+        ArtifactError: if the suite's page could not be made of what is there, if other code than the present one made it, if
+            it is more than git should hold, if the folder is another's, or if what is kept in it are other results.
     """
     _check_target(suite.suite, places.target)
     identity = Identity(suite, places.results, places.reports)
     # All that the page is made of is what it should be.
     identity.check(Job("report", ""))
+    _check_stamps(suite, identity)
     here, target = places.results / suite.suite, places.target
     _check_kept(suite, here, target / "kept")
     figures = places.reports / suite.suite / "figures"
@@ -92,6 +94,16 @@ def _check_target(suite: str, target: Path) -> None:
             f"{path}: found suite {found!r}, expected {suite!r}, in a folder that indm publish wrote, whose other files it "
             "removes; name another one (--to), or move what is there"
         )
+
+
+def _check_stamps(suite: "Suite", identity: Identity) -> None:
+    """Refuse results that the present code did not make, as far as they say; what was pulled from a cache does not."""
+    jobs = [Job(name, subject) for name, stage in STAGES.items() for subject in stage.subjects(suite)]
+    for job in (job for job in jobs if STAGES[job.stage].subject != "shard"):
+        folder = identity.manifest(job).parents[1] / "provenance"
+        for path in (folder / f"{name}.json" for name in record_names(job.stage)):
+            if path.is_file() and (fault := other_code(suite, path, job.subject)):
+                raise ArtifactError(f"{fault}; run the suite again, or check out the commit that made it")
 
 
 def _check_kept(suite: "Suite", here: Path, root: Path) -> None:
