@@ -34,9 +34,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _float32() -> None:
-    """Put the process into the state in which stages compute, for tests of what stages call."""
+def _as_stages_compute() -> None:
+    """Put the process into the state in which stages compute, for tests of what stages call, and before any other fixture."""
     only_float32()
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
