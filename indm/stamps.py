@@ -1,8 +1,8 @@
 """The code behind each job of a suite, as a stamp: both engines and unfinished work depend on it, and on no list of files.
 
 A job begins with the ``run`` of its stage and with the registered dataset, diffusion, network, flow and samplers that it uses; its
-stamp covers all that these refer to (:mod:`indm.store.code`). So a new member of a registry, a moved module or an edited message runs
-nothing again, but an edited formula runs again what it feeds.
+stamp covers all that these refer to (:mod:`indm.store.code`). So a new member of a registry, a moved module or an edited message
+runs nothing again, but an edited formula runs again what it feeds.
 
 What happens outside of ``run`` has a rule of its own. Precision and determinism are set by :func:`indm.process.set_up`, which
 stages call themselves. Threads are limited before that, by ``limit_threads``, which counts for every job. What a suite derives
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 STARTED = "INDM_STAMPS"
 # Of a sampler's module, what a stage uses.
 USED = {
-    "sample": ["SAMPLER", "CALLS", "CORRECTOR"],
-    **dict.fromkeys(["sweep", "protocol", "tune"], ["SAMPLER"]),
-    **dict.fromkeys(["table", "claims"], ["CORRECTOR"]),
-    **dict.fromkeys(["figure", "report"], ["LABEL"]),
+    "sample": ("SAMPLER", "CALLS", "CORRECTOR"),
+    **dict.fromkeys(["sweep", "protocol", "tune"], ("SAMPLER",)),
+    **dict.fromkeys(["table", "claims"], ("CORRECTOR",)),
+    **dict.fromkeys(["figure", "report"], ("LABEL",)),
 }
 # Of a definition's hash: it explains what has changed, which the stamp alone decides.
 SHORT = 10
@@ -70,7 +70,7 @@ def members(suite: "Suite", stage: str, subject: str) -> list[str]:
         return [DIFFUSIONS.definition("vp")]
     used = [
         SAMPLERS.definition(sampler, constant)
-        for constant in USED.get(gathering(stage), [])
+        for constant in USED.get(gathering(stage), ())
         for sampler in sorted(_samplers(suite, stage, subject))
     ]
     if not _builds(stage):
