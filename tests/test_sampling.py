@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from indm import registry
 from indm.diffusion.adaptive import solve_adaptively
 from indm.diffusion.generate import CountedNoise, draw_levels
 from indm.diffusion.model import ImplicitNonlinearDiffusion
@@ -20,7 +21,7 @@ from indm.diffusion.samplers.loops import PredictorCorrector, Schedule, expand_t
 from indm.diffusion.sde import T
 from indm.diffusion.shown import forward_images
 from indm.diffusion.steps import DENOISERS, tweedie
-from indm.errors import ConvergenceError
+from indm.errors import ArtifactError, ConvergenceError
 from indm.registry import DIFFUSIONS, SAMPLERS
 from indm.suite.load import load_suite
 from indm.training.spec import model_spec
@@ -99,6 +100,26 @@ def test_sampler_reaches_the_data_in_the_calls_that_it_says(name: str, sampler: 
     assert error(samples) < 0.1
     assert calls is None or counted == calls * (STEPS[name] - 1) + 1
     assert draw(name, sampler, 5, snr=(0.1, 0.1))[1] - draw(name, sampler, 5)[1] == 5 * corrector
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('LABEL = "x"\n', "no CALLS, expected it as a literal, as in the modules beside it"),
+        ("CALLS = 1 + 1\n", "no CALLS, expected it as a literal, as in the modules beside it"),
+        ("def (", r"invalid syntax \(<unknown>, line 1\); expected a module of Python"),
+    ],
+)
+def test_what_a_sampler_does_not_say_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, found: str
+) -> None:
+    monkeypatch.setattr("indm.registry.ROOT", tmp_path)
+    file = "indm/diffusion/samplers/registered/quick_one.py"
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(text)
+    registry._literals.cache_clear()
+    with pytest.raises(ArtifactError, match=f"^{file}: found {found}$"):
+        SAMPLERS.literal("quick_one", "CALLS")
 
 
 @EACH_SDE
