@@ -37,8 +37,10 @@ Sampler = Callable[[NoiseFn, SDE, Tensor, Schedule, Generator], Tensor]
 """From a start z_T to a latent at the last time, (B, *) both; the generator, on the CPU, is the source of every draw."""
 Predictor = Callable[[SDE, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """One reverse step: (sde, z_t, noise prediction at t, t, s) to the mean (B, *) and the noise scale (B,)."""
-OdeStep = Callable[[Callable[[Tensor, Tensor], Tensor], Tensor, Tensor, Tensor], Tensor]
-r"""One step of an ODE: (derivative of a state at a time, z at a, a, b) to z at b; times are :math:`A = -\log\mathrm{SNR}`."""
+Derivative = Callable[[Tensor, Tensor], Tensor]
+r"""Right-hand side of the probability-flow ODE: z (B, *) and :math:`A = -\log\mathrm{SNR}`, a scalar, to (B, *)."""
+OdeStep = Callable[[Derivative, Tensor, Tensor, Tensor], Tensor]
+"""One step of an ODE: (its right-hand side, z at a, a, b) to z at b."""
 
 
 @dataclass(frozen=True)

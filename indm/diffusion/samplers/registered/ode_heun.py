@@ -1,17 +1,15 @@
 """The probability-flow ODE, by Heun's method."""
 
-from collections.abc import Callable
-
 from torch import Tensor
 
-from indm.diffusion.samplers.loops import FixedStepOde
+from indm.diffusion.samplers.loops import Derivative, FixedStepOde
 
 LABEL = "ODE, Heun"
 CALLS = 2
 CORRECTOR = False
 
 
-def heun(derivative: Callable[[Tensor, Tensor], Tensor], z: Tensor, a: Tensor, b: Tensor) -> Tensor:
+def heun(derivative: Derivative, z: Tensor, a: Tensor, b: Tensor) -> Tensor:
     r"""Heun step of an ODE from ``a`` to ``b``.
 
     .. math:: z_b = z_a + \tfrac{b - a}2 \big(\dot z(z_a, a) + \dot z(z_a + (b - a)\, \dot z(z_a, a),\, b)\big)
