@@ -11,6 +11,7 @@ import gc
 import re
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from snakemake.utils import min_version
@@ -27,8 +28,8 @@ sys.path.insert(0, str(workflow.basedir))
 from indm.doctor.examine import requirements, work_of
 from indm.doctor.machine import gpu_is_seen
 from indm.errors import IndmError
-from indm.jobs import Job, job_parameters
-from indm.pipeline import OPTIONS, SHOWN, STAGES
+from indm.jobs import MAKERS, Job, job_inputs, job_names, job_parameters, manifest
+from indm.pipeline import OPTIONS, SECTIONS, SHARD, SHOWN, STAGES, shard_file
 from indm.shipped import DEFAULT_SUITE
 from indm.stamps import job_stamp, remember_start
 from indm.store.provenance import older_results
@@ -36,6 +37,7 @@ from indm.suite.claims import load_claims
 from indm.suite.content import suite_sha256
 from indm.suite.expand import suite_files
 from indm.suite.load import load_suite
+from indm.suite.published import load_published
 from indm.suite.registrations import load_registrations
 
 SUITE = str(config.get("suite", DEFAULT_SUITE))
@@ -54,6 +56,7 @@ try:
     suite = load_suite(Path(f"params/{SUITE}.yaml"))
     # Read by the last stages alone: a mistake in them is better known before the first.
     load_claims(Path("params/claims.yaml"))
+    load_published(Path("params/published.csv"))
     load_registrations(Path("params/registrations.yaml"))
     remember_start(suite)
 except IndmError as error:
@@ -81,11 +84,8 @@ include: "workflow/rules/common.smk"
 report: "workflow/report/workflow.rst"
 
 
-include: "workflow/rules/data.smk"
-include: "workflow/rules/train.smk"
-include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/toy2d.smk"
-include: "workflow/rules/report.smk"
+include: "workflow/rules/stages.smk"
+include: "workflow/rules/publish.smk"
 
 
 ##### Before the first job #####
@@ -93,12 +93,18 @@ include: "workflow/rules/report.smk"
 
 # What `indm doctor` says is missing for the jobs that are to run. A dry run does not come here, nor Snakemake in a job.
 onstart:
-    jobs = [] if workflow.touch else workflow.dag.needrun_jobs()
-    kinds = {name: OPTIONS[stage.subject] for name, stage in STAGES.items()}
+    jobs = workflow.dag.needrun_jobs()
+    # Touched, another suite's copies would be taken for this one's.
+    if workflow.touch and (foreign := foreign_copies(jobs)):
+        sys.exit(
+            f"snakemake --touch: found {', '.join(foreign)} of another suite, or of other runs, expected copies of results/{SUITE}/tables/; "
+            "delete results/table_*.csv, then run it again"
+        )
+    jobs = [] if workflow.touch else jobs
     named = [
-        Job(name, "-".join(job.wildcards[option] for option in kinds[name]))
+        job_of(job.rule.name, job.wildcards)
         for job in jobs
-        if (name := job.rule.name) in STAGES
+        if job.rule.name in STAGES
     ]
     work = work_of(suite, named)
     # The GPU of a cluster is on another machine than this.
@@ -126,5 +132,5 @@ localrules:
 rule all:
     default_target: True
     input:
-        paths(rules.publish.output.table, table=SHOWN),
-        paths(rules.report.output.page, suite=SUITE),
+        expand("results/table_{table}.csv", table=SHOWN),
+        f"reports/{SUITE}/index.html",

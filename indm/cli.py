@@ -161,7 +161,7 @@ def _stage(name: str, summary: str, *options: Callable[..., Any]) -> None:
 
 def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, Any], **options: Any) -> None:
     from indm.jobs import IMPORTED, Job
-    from indm.process import is_first, limit_threads
+    from indm.process import is_first, limit_threads, unset_fpmath
     from indm.suite.content import suite_sha256
     from indm.suite.load import load_suite
 
@@ -171,8 +171,9 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, Any], **
     job = Job("train" if imported else name, "-".join(map(str, subject.values())))
     _check_subject(suite, suite_file, *job)
     limit_threads(suite.threads)
+    unset_fpmath()
 
-    # After that: they import NumPy, which reads the limit once.
+    # After that: they import NumPy and torch, which read the environment once.
     from indm.identity import Identity
     from indm.stamps import check_started, job_stamp
     from indm.store.layout import Layout
@@ -289,13 +290,15 @@ def init(folder: Path) -> None:
     "--track", is_flag=True, help="Also write what DVC tracks: the suite in full, and the stamps of the code."
 )
 def validate(suite_file: Path, out: Path, track: bool) -> None:
-    """Check a suite file, and the claims and registrations beside it; print their mistakes only."""
+    """Check a suite file, and the claims, published numbers and registrations beside it; print their mistakes only."""
     from indm.suite.claims import load_claims
     from indm.suite.load import load_suite
+    from indm.suite.published import load_published
     from indm.suite.registrations import load_registrations
 
     load_suite(suite_file, with_data=True)
     load_claims(suite_file.parent / "claims.yaml")
+    load_published(suite_file.parent / "published.csv")
     load_registrations(suite_file.parent / "registrations.yaml")
     if track:
         from indm.track import track as write_tracked

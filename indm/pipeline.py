@@ -1,7 +1,6 @@
 """The stages of the pipeline: what each works on, what it reads, and what it writes.
 
-The command line, the stamps of code and every ``dvc.yaml`` are made from this description. The rules of Snakemake say the same in
-Snakemake's words, and ``tests/test_workflow.py`` compares the two.
+The command line, the stamps of code, the rules of Snakemake and every ``dvc.yaml`` are made from this description.
 """
 
 from collections.abc import Callable, Mapping
@@ -126,7 +125,11 @@ class Stage(NamedTuple):
         keys: keys of the suite that it reads.
         only: lists its subjects, where not all that the suite has are.
         builds: whether it builds the model of a run.
+        measures: whether it measures images by the extractor of their dataset.
         reports: whether it writes to the reports folder.
+        distributed: whether as many processes as the suite says share a job.
+        memory: MB of the machine's memory that a process of a job takes.
+        inception: MB that it takes besides where the extractor is Inception.
     """
 
     summary: str
@@ -139,12 +142,21 @@ class Stage(NamedTuple):
     keys: tuple[str, ...] = ()
     only: Callable[["Suite"], list[str]] | None = None
     builds: bool = False
+    measures: bool = False
     reports: bool = False
+    distributed: bool = False
+    memory: int = 1000
+    inception: int = 0
 
     @property
     def written(self) -> tuple[str, ...]:
         """Every file that it writes, but its manifest."""
         return (*self.outputs, *self.metrics, *self.plots)
+
+    @property
+    def on_device(self) -> bool:
+        """Whether it computes on the suite's device; where it has shards and measures nothing, they do so for it."""
+        return self.builds or self.measures
 
     def subjects(self, suite: "Suite") -> list[str]:
         """List the names of its jobs in a suite; one empty name where there is one job."""
@@ -195,6 +207,7 @@ def _shards(stage: str, summary: str, inputs: tuple[str, ...], keys: tuple[str, 
         keys=(*keys, f"shards.{stage}"),
         only=listed,
         builds=True,
+        memory=2000,
     )
 
 
@@ -235,6 +248,9 @@ STAGES: dict[str, Stage] = {
         outputs=REFERENCE[:-1],
         metrics=(f"{DATA}/reference.json",),
         keys=("reference.{dataset}", "fid"),
+        measures=True,
+        memory=2000,
+        inception=6000,
     ),
     "train": Stage(
         summary="Train a run's model.",
@@ -246,6 +262,8 @@ STAGES: dict[str, Stage] = {
         plots={f"{RUN}/train.csv": {"x": "step", "y": "score_loss"}},
         keys=("train", *(f"runs.{{run}}.{key}" for key in ("dataset", "sde", "model", "objective", "seed", "train"))),
         builds=True,
+        distributed=True,
+        memory=2000,
     ),
     "sample_shard": _shards(
         "sample", "Draw some of a run's images, for stage sample.", DRAWING, keys=("sample", *DRAWN)
@@ -258,6 +276,7 @@ STAGES: dict[str, Stage] = {
         outputs=(f"{RUN}/samples.npy", f"{RUN}/samples.json", *(f"{RUN}/{picture}.png" for picture in PICTURES)),
         keys=("sample", *DRAWN),
         builds=True,
+        memory=2000,
     ),
     "fid": Stage(
         summary="Compare a run's images with the reference: FID, KID, IS, precision, recall, clean-FID.",
@@ -266,6 +285,9 @@ STAGES: dict[str, Stage] = {
         inputs=(f"{RUN}/samples.npy", *REFERENCE),
         metrics=(f"{RUN}/fid.json",),
         keys=("fid", "weights", *IDENTITY),
+        measures=True,
+        memory=2000,
+        inception=4000,
     ),
     "nll_shard": _shards(
         "nll",
@@ -282,6 +304,7 @@ STAGES: dict[str, Stage] = {
         metrics=(f"{RUN}/nll.json",),
         keys=EVALUATED,
         builds=True,
+        memory=2000,
     ),
     "curve": Stage(
         summary="Evaluate the likelihood of every snapshot of a run's training.",
@@ -293,6 +316,7 @@ STAGES: dict[str, Stage] = {
         keys=("curve", "weights", *IDENTITY),
         only=_with_snapshots,
         builds=True,
+        memory=2000,
     ),
     "sweep_shard": _shards(
         "sweep", "Draw some of the images of a run's sweep, for stage sweep.", DRAWING, keys=("sweep", "sample", *DRAWN)
@@ -307,6 +331,8 @@ STAGES: dict[str, Stage] = {
         keys=("sweep", "weights", "sample", "fid", *IDENTITY, "runs.{run}.sample"),
         only=_swept,
         builds=True,
+        measures=True,
+        memory=2000,
     ),
     "protocol": Stage(
         summary="Measure how far FID moves with each part of its protocol, on one run of a dataset.",
@@ -317,6 +343,8 @@ STAGES: dict[str, Stage] = {
         keys=("protocol.{dataset}", "weights", "sample", "fid", *IDENTITY, "runs.{run}.sample"),
         only=_studied,
         builds=True,
+        measures=True,
+        memory=12000,
     ),
     "tune": Stage(
         summary="Search a run's hyper-parameters on the validation split.",
@@ -336,6 +364,8 @@ STAGES: dict[str, Stage] = {
         ),
         only=_tuned,
         builds=True,
+        measures=True,
+        memory=2000,
     ),
     "toy2d": Stage(
         summary="Compare INDM with DDPM++ and its controls on a two-dimensional dataset.",

@@ -5,8 +5,8 @@ covers all that these refer to (:mod:`indm.store.code`). So a new member of a re
 nothing again, but an edited formula runs again what it feeds.
 
 What happens outside of ``run`` has a rule of its own. Precision and determinism are set by :func:`indm.process.set_up`, which
-stages call themselves. Threads are limited before that, by ``limit_threads``, which counts for every job. What a suite derives
-from its keys counts by its value: the flow of a run by the member that it names, its weights as they are.
+stages call themselves. What has to come before torch is imported (``limit_threads``, ``unset_fpmath``) counts for every job. What
+a suite derives from its keys counts by its value: the flow of a run by the member that it names, its weights as they are.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ def job_definitions(suite: "Suite", stage: str, subject: str = "", code: Sources
 def beginnings(suite: "Suite", stage: str, subject: str) -> list[str]:
     """Name the definitions with which a job begins."""
     # Results with a manifest of another format are not read, so everything is made again.
-    always = ["indm.store.manifest.FORMAT", "indm.process.limit_threads"]
+    always = ["indm.store.manifest.FORMAT", "indm.process.limit_threads", "indm.process.unset_fpmath"]
     return [f"indm.stages.{gathering(stage)}.run", *always, *members(suite, stage, subject)]
 
 

@@ -9,8 +9,10 @@ import io
 import pickle
 import struct
 import tarfile
+import tracemalloc
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -71,6 +73,17 @@ def write_tar(path: Path, members: Mapping[str, bytes]) -> None:
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
+
+
+@contextmanager
+def memory_below(limit: int) -> Iterator[None]:
+    """Check that Python never holds as many bytes in the block."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < limit
+    finally:
+        tracemalloc.stop()
 
 
 def md5(content: bytes) -> str:
@@ -163,16 +176,19 @@ def partition_lines(members: Mapping[str, bytes]) -> list[str]:
 
 
 def write_celeba(
-    root: Path, members: Mapping[str, bytes] | None = None, partition: list[str] | None = None
+    root: Path,
+    members: Mapping[str, bytes] | None = None,
+    partition: list[str] | None = None,
+    compression: int = zipfile.ZIP_STORED,
 ) -> celeba64.Release:
     """Write an archive and a partition below ``root`` and return the release whose sums are theirs."""
     members = celeba_members() if members is None else members
     partition = partition_lines(members) if partition is None else partition
     images, lines = (root / archive.path for archive in (celeba64.PUBLISHED.images, celeba64.PUBLISHED.partition))
     images.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(images, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(images, "w") as archive:
         for name, content in members.items():
-            archive.writestr(zipfile.ZipInfo(name), content)
+            archive.writestr(zipfile.ZipInfo(name), content, compression)
     lines.write_text("".join(f"{line}\n" for line in partition))
     return celeba_release(root)
 

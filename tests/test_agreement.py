@@ -59,10 +59,8 @@ def compare(published: Path, out: Path) -> Result:
     return CliRunner().invoke(main, ["compare", str(published), "--out", str(out)])
 
 
-def edit(path: Path, change: Callable[[pd.DataFrame], None]) -> None:
-    table = pd.read_csv(path)
-    change(table)
-    table.to_csv(path, index=False)
+def edit(path: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    change(pd.read_csv(path)).to_csv(path, index=False)
 
 
 def double_first_row(path: Path) -> None:
@@ -104,8 +102,8 @@ def test_a_number_changed_by_hand_is_named_where_it_lies_too_far_off(
 ) -> None:
     """Of the difference of two means over seeds, whose standard errors add as squares."""
 
-    def change(table: pd.DataFrame) -> None:
-        table["nll"] += errors * 2**0.5 * table["nll_se"] * (table.index == 2)
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(nll=table["nll"] + errors * 2**0.5 * table["nll_se"] * (table.index == 2))
 
     row = pd.read_csv(PUBLISHED / "tables/nll.csv", keep_default_na=False).loc[2]
     edit(published / "tables/nll.csv", change)
@@ -120,22 +118,17 @@ def test_a_number_changed_by_hand_is_named_where_it_lies_too_far_off(
 
 def test_a_training_that_went_astray_does_not_hide_itself(published: Path, out: Path) -> None:
     """Of n seeds, one at a distance D moves the mean by D / n and its standard error by as much."""
-
-    def diverge(table: pd.DataFrame) -> None:
-        table["nll"] += 1e6
-        table["nll_se"] = 1e6
-
-    edit(out / "digits/tables/nll.csv", diverge)
+    edit(out / "digits/tables/nll.csv", lambda table: table.assign(nll=table["nll"] + 1e6, nll_se=1e6))
     sign(out)
     found = agreement(published, Layout(out, "digits"))
     assert set(found.far_numbers["number"]) == {"nll"}
-    edit(out / "digits/tables/nll.csv", lambda table: table.__setitem__("nll", np.inf))
+    edit(out / "digits/tables/nll.csv", lambda table: table.assign(nll=np.inf))
     sign(out)
     assert not agreement(published, Layout(out, "digits")).agrees
 
 
 def test_an_infinite_error_here_is_refused(published: Path, out: Path) -> None:
-    edit(out / "digits/tables/nll.csv", lambda table: table.__setitem__("nll_se", np.inf))
+    edit(out / "digits/tables/nll.csv", lambda table: table.assign(nll_se=np.inf))
     sign(out)
     with pytest.raises(ArtifactError, match=r"results/digits/tables/nll.csv: row 2, column nll_se: found inf"):
         agreement(published, Layout(out, "digits"))
@@ -153,8 +146,8 @@ def test_tables_without_rows_are_no_difference(published: Path, out: Path) -> No
 
 def test_a_verdict_that_one_side_lacks_is_a_difference(published: Path, out: Path) -> None:
     path = published / "tables/claims.csv"
-    edit(path, lambda table: table.__setitem__("repeatability", 0.5))
-    edit(path, lambda table: table.drop(index=0, inplace=True))
+    edit(path, lambda table: table.assign(repeatability=0.5))
+    edit(path, lambda table: table.drop(index=0))
     found = agreement(published, Layout(out, "digits"))
     (missing,) = found.other_verdicts.to_dict("records")
     assert (missing["published"], missing["borderline"]) == ("-", False)
@@ -193,13 +186,13 @@ def test_machines_that_evaluated_are_named_too(published: Path, out: Path) -> No
 
 def test_a_verdict_of_other_seeds_or_controls_is_named(published: Path, out: Path) -> None:
     path = published / "tables/claims.csv"
-    edit(path, lambda table: table.__setitem__("n", table["n"].where(table.index != 0, 2)))
+    edit(path, lambda table: table.assign(n=table["n"].where(table.index != 0, 2)))
     done = compare(published, out)
     assert done.exit_code == 1
     assert re.search(r"^smaller-gap .* n: published 2, here 3$", done.output, flags=re.MULTILINE)
     shutil.copy(PUBLISHED / "tables/claims.csv", path)
     first = (pd.read_csv(PUBLISHED / "tables/effects.csv")["role"] == "control").idxmax()
-    edit(published / "tables/effects.csv", lambda table: table.drop(index=first, inplace=True))
+    edit(published / "tables/effects.csv", lambda table: table.drop(index=first))
     (named,) = agreement(published, Layout(out, "digits")).other_verdicts["asked"]
     assert named == "controls: published none, here learned-scale (3)"
     # Which of its variants a control has, the results choose.
@@ -207,7 +200,7 @@ def test_a_verdict_of_other_seeds_or_controls_is_named(published: Path, out: Pat
     shutil.copy(PUBLISHED / "tables/effects.csv", path)
     edit(
         path,
-        lambda table: table.__setitem__("against", table["against"].where(table.index != first, "learned-scale (x)")),
+        lambda table: table.assign(against=table["against"].where(table.index != first, "learned-scale (x)")),
     )
     assert compare(published, out).exit_code == 0
     # An earlier version published no such table: the rest is compared.
@@ -235,9 +228,9 @@ def test_no_folder_is_no_suite(out: Path) -> None:
 def test_a_claim_that_asks_otherwise_is_named(published: Path, out: Path, column: str, value: object) -> None:
     """Its verdict is the same, or borderline; and the answer to another question."""
     path = published / "tables/claims.csv"
-    edit(path, lambda table: table.__setitem__("repeatability", 0.5))
+    edit(path, lambda table: table.assign(repeatability=0.5))
     row = pd.read_csv(path).loc[0]
-    edit(path, lambda table: table.__setitem__(column, table[column].mask(table.index == 0, value)))
+    edit(path, lambda table: table.assign(**{column: table[column].mask(table.index == 0, value)}))
     done = compare(published, out)
     assert done.exit_code == 1
     (named,) = [line for line in done.output.splitlines() if line.startswith(f"{row['id']} ")]
@@ -252,14 +245,11 @@ def test_another_verdict_counts_unless_another_draw_may_change_it(published: Pat
     row = table.index[table["repeatability"] >= 0.9][0]
     grade = table["grade"][row]
 
-    def other_grade(table: pd.DataFrame) -> None:
-        table["grade"] = table["grade"].mask(table.index == row, "another grade")
-
-    edit(path, other_grade)
+    edit(path, lambda table: table.assign(grade=table["grade"].mask(table.index == row, "another grade")))
     done = compare(published, out)
     assert done.exit_code == 1
     assert re.search(rf"^{table['id'][row]} .* +another grade +{grade} +False$", done.output, flags=re.MULTILINE)
-    edit(path, lambda table: table.__setitem__("repeatability", 0.5))
+    edit(path, lambda table: table.assign(repeatability=0.5))
     done = compare(published, out)
     assert done.exit_code == 0
     assert re.search(rf"^{table['id'][row]} .* +another grade +{grade} +True$", done.output, flags=re.MULTILINE)
@@ -267,8 +257,8 @@ def test_another_verdict_counts_unless_another_draw_may_change_it(published: Pat
 
 
 def test_rows_on_one_side_and_other_settings_are_named(published: Path, out: Path) -> None:
-    edit(published / "tables/toy2d.csv", lambda table: table.drop(index=0, inplace=True))
-    edit(out / "digits/tables/fid.csv", lambda table: table.__setitem__("num_samples", table["num_samples"] + 1))
+    edit(published / "tables/toy2d.csv", lambda table: table.drop(index=0))
+    edit(out / "digits/tables/fid.csv", lambda table: table.assign(num_samples=table["num_samples"] + 1))
     sign(out)
     found = agreement(published, Layout(out, "digits"))
     assert not found.agrees
@@ -288,17 +278,15 @@ def test_rows_on_one_side_and_other_settings_are_named(published: Path, out: Pat
         ),
         (lambda _, out: (out / "digits/tables/nll.csv").unlink(), "nll.csv: missing; make it with: snakemake"),
         (
-            lambda published, _: edit(published / "tables/nll.csv", lambda table: table.__setitem__("suite", "smoke")),
+            lambda published, _: edit(published / "tables/nll.csv", lambda table: table.assign(suite="smoke")),
             "tables/nll.csv: found rows of suite smoke, expected digits, the name of the folder",
         ),
         (
-            lambda _, out: edit(out / "digits/tables/nll.csv", lambda table: table.__setitem__("nll", 1.0)),
+            lambda _, out: edit(out / "digits/tables/nll.csv", lambda table: table.assign(nll=1.0)),
             "nll.csv not as their stages wrote them",
         ),
         (
-            lambda published, _: edit(
-                published / "tables/nll.csv", lambda table: table.drop(columns="variant", inplace=True)
-            ),
+            lambda published, _: edit(published / "tables/nll.csv", lambda table: table.drop(columns="variant")),
             "nll.csv: found no column variant, expected it in the table nll; take it from git",
         ),
         (
@@ -314,12 +302,12 @@ def test_rows_on_one_side_and_other_settings_are_named(published: Path, out: Pat
             "provenance.json: found no machine, expected one of each execution; take it from git",
         ),
         (
-            lambda published, _: edit(published / "tables/nll.csv", lambda table: table.__setitem__("nll_se", "low")),
+            lambda published, _: edit(published / "tables/nll.csv", lambda table: table.assign(nll_se="low")),
             "tables/nll.csv: found a text in column nll_se, expected numbers; take it from git",
         ),
         (
             lambda published, _: edit(
-                published / "tables/claims.csv", lambda table: table.__setitem__("repeatability", "high")
+                published / "tables/claims.csv", lambda table: table.assign(repeatability="high")
             ),
             "tables/claims.csv: found a text in column repeatability, expected numbers; take it from git",
         ),
@@ -327,7 +315,7 @@ def test_rows_on_one_side_and_other_settings_are_named(published: Path, out: Pat
             (
                 lambda published, _, error=error: edit(
                     published / "tables/nll.csv",
-                    lambda table: table.__setitem__("nll_se", table["nll_se"].mask(table.index == 2, error)),
+                    lambda table: table.assign(nll_se=table["nll_se"].mask(table.index == 2, error)),
                 ),
                 f"tables/nll.csv: row 4, column nll_se: found {error}, expected a finite number of at least 0; take it from git",
             )
@@ -338,13 +326,11 @@ def test_rows_on_one_side_and_other_settings_are_named(published: Path, out: Pat
             "tables/nll.csv: found no column suite, dataset",
         ),
         (
-            lambda published, _: edit(
-                published / "tables/claims.csv", lambda table: table.drop(columns="metric", inplace=True)
-            ),
+            lambda published, _: edit(published / "tables/claims.csv", lambda table: table.drop(columns="metric")),
             "tables/claims.csv: found no column metric, expected it in the table claims; take it from git",
         ),
         (
-            lambda published, _: edit(published / "tables/effects.csv", lambda table: table.__setitem__("n", "x")),
+            lambda published, _: edit(published / "tables/effects.csv", lambda table: table.assign(n="x")),
             "tables/effects.csv: found a text in column n, expected numbers; take it from git",
         ),
         (

@@ -5,6 +5,7 @@ import json
 import math
 import platform
 import resource
+import struct
 import subprocess
 import tracemalloc
 import warnings
@@ -152,6 +153,27 @@ def test_results_must_be_finite(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="not finite"):
         write_json(tmp_path / "a.json", {"fid": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,)}",
+        f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({10**30},)}}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (4294967296, 4294967296)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (-4, 4)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (True,)}",
+        "((((",
+        "x" * 60_000,
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_an_array_whose_header_lies_is_refused(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "a.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + bytes(64))
+    with pytest.raises(ArtifactError, match=r"a\.npy: not a \.npy array") as error:
+        read_array(path)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("reader", [read_json, read_array, lambda path: read_weights(path, KIND)])

@@ -1,10 +1,12 @@
 """The claims: planted effects are graded for what they are, and mistakes in the file are named."""
 
 import re
+from collections.abc import Callable
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -33,11 +35,12 @@ from indm.report.grades import (
     repeatability,
 )
 from indm.report.intervals import CROSSED, OVER_IMAGES, STUDENT, TAIL, Interval, estimate, interval, p_value
-from indm.report.results import records
-from indm.report.values import IMAGE_COLUMNS, VALUE_COLUMNS
+from indm.report.results import Results, records
+from indm.report.values import IMAGE_COLUMNS, VALUE_COLUMNS, images_table
 from indm.suite.claims import Claims, load_claims
 from indm.suite.expand import suite_files
 from indm.suite.load import load_suite
+from indm.suite.measured import METRICS
 from indm.suite.schema.suite import Suite
 from indm.suite.strict_yaml import yaml_text
 from indm.toy2d.data import draw_splits
@@ -373,6 +376,20 @@ def test_a_model_is_not_judged_only_where_it_does_not_fail(model: str, seeds: li
     assert pd.isna(row["repeatability"])
 
 
+def test_a_sampler_that_no_arm_has_leaves_a_claim_open() -> None:
+    """By the other one alone, the claim would be shown."""
+    values = swept({("indm", 4): 2.0, ("ddpmpp", 4): 20.0}).assign(sampler="ode_euler")
+    asked = FEW_STEPS | {"sampler": ["euler_maruyama", "ode_euler"]}
+    changes: dict[str, Any] = {"controls": [], "family": "primary"}
+    assert graded(values, metric=FEW_STEPS | {"sampler": ["ode_euler"]}, **changes)["grade"] == SHOWN
+    row = graded(values, metric=asked, **changes)
+    assert row["grade"] == INCONCLUSIVE
+    assert row["reason"] == "some cells have no number, and are left out: euler_maruyama (no arm has it)"
+    assert pd.isna(row["p"])
+    row = graded(values, metric=FEW_STEPS | {"sampler": ["euler_maruyama"]}, **changes)
+    assert (row["grade"], row["reason"]) == (NO_DATA, "no run; euler_maruyama (no arm has it)")
+
+
 @pytest.mark.parametrize(
     ("model", "seeds", "name"),
     [
@@ -542,6 +559,30 @@ def test_a_claim_about_likelihoods_crosses_seeds_and_images() -> None:
     assert "more seeds or images are needed" in row["reason"]
     assert (row["low"], row["high"]) == pytest.approx(interval(luck)[1:3])
     assert row["repeatability"] == pytest.approx(repeatability(luck, [], 0.01)[INCONCLUSIVE])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows.drop(rows.index[5:40]), "found 5 images, expected 40, all that runs of the dataset have"),
+        (
+            lambda rows: rows.replace({"image": {39: 40}}),
+            "found 40 images, expected 41, all that runs of the dataset have",
+        ),
+        (lambda rows: rows.replace({"image": {39: 38}}), "found image 38 twice, expected each once"),
+    ],
+    ids=["fewer", "others", "twice"],
+)
+def test_a_run_of_other_images_is_refused(change: Callable[[pd.DataFrame], pd.DataFrame], message: str) -> None:
+    """Else all seeds would be compared by the few images that they share."""
+    values, images = of_images({"indm": np.full((3, 40), 2.0), "ddpmpp": np.full((3, 40), 2.1)})
+    one = (images["model"] == "indm") & (images["seed"] == 1)
+    images = pd.concat([images[~one], change(images[one])])
+    with pytest.raises(ArtifactError, match=rf"^nll\.csv of digits, vp, (indm|ddpmpp), nll, \d: {message}; delete"):
+        compare(values, images, claims(controls=[]))
+    results = cast(Results, SimpleNamespace(suite="s", images=images.rename(columns={"x": "step"})))
+    with pytest.raises(ArtifactError, match=message):
+        images_table(results)
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
@@ -969,6 +1010,61 @@ def test_the_claims_of_the_paper_are_a_valid_file() -> None:
             {"metric": METRIC | {"transform": "log"}, "baseline": {"value": 0.0}},
             "claim better, key claims: baseline: found 0; allowed: above 0, since metric.transform is log",
         ),
+        (
+            {"metric": METRIC | {"transform": "abs"}, "baseline": {"value": -0.05}},
+            "claim better, key claims: baseline: found -0.05; allowed: at least 0, since metric.transform is abs",
+        ),
+        ({"id": "null"}, "claim null, key id: found 'null'; allowed: another text, since tables would be read without"),
+        (
+            {"unit": "NA"},
+            "claim better, key unit: found 'NA'; allowed: another text, since tables would be read without",
+        ),
+        ({"why": ""}, "claim better, key why: found ''; allowed: another text"),
+        (
+            {"metric": METRIC | {"name": "nlll"}},
+            "claim better, key metric: name: found 'nlll'; allowed: nll, nll_uncorrected, nelbo, nelbo_no_reconstruction, gap, "
+            "of stage nll",
+        ),
+        (
+            {"metric": METRIC | {"stage": "fid", "name": "gap"}},
+            "claim better, key metric: name: found 'gap'; allowed: fid, kid, is, ",
+        ),
+        (
+            {"metric": FEW_STEPS | {"sampler": ["euler_maruyama", "ode_eulr"]}},
+            "claim better, key metric: sampler: found 'ode_eulr'; allowed: euler_maruyama, ancestral, pc, ode_euler, ",
+        ),
+        (
+            {"metric": METRIC | {"sampler": ["ode"]}},
+            "claim better, key metric: sampler: found 'ode'; allowed: no name, since stage nll has none",
+        ),
+        (
+            {"where": CLAIM["where"] | {"datasets": ["digits", "digitz"]}},
+            "claim better, key claims: where.datasets: found 'digitz'; allowed: celeba64, cifar10, digits, ",
+        ),
+        (
+            {"metric": METRIC | {"stage": "toy2d"}},
+            "claim better, key claims: where.datasets: found 'digits'; allowed: moons, checkerboard, eight-gaussians, of stage",
+        ),
+        (
+            {"metric": METRIC | {"stage": "toy2d"}, "where": CLAIM["where"] | {"datasets": []}},
+            "claim better, key claims: where.objectives: found 'nll'; allowed: no name, since stage toy2d has none",
+        ),
+        (
+            {"baseline": CLAIM["treatment"]},
+            "key claims: claim better: found treatment and baseline to have the same numbers, of indm, nll; allowed: another",
+        ),
+        (
+            {"baseline": CLAIM["treatment"] | {"objective": "nll"}},
+            "key claims: claim better: found treatment and baseline to have the same numbers, of indm, nll; allowed: another",
+        ),
+        (
+            {"treatment": LINEAR | {"variant": "scale-5"}},
+            "key claims: claim better: found treatment and scale to have the same numbers, of ddpmpp, scale-5, nll; allowed: ",
+        ),
+        (
+            {"baseline": LINEAR | {"variant": "standardised"}},
+            "key claims: claim better: found baseline and standardised to have the same numbers, of ddpmpp, standardised, nll",
+        ),
     ],
 )
 def test_a_mistake_in_the_file_is_named(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
@@ -980,6 +1076,20 @@ def test_a_mistake_in_the_file_is_named(tmp_path: Path, changes: dict[str, Any],
     assert line.startswith(f"{path}: {words}")
 
 
+SOLVER = CONTROLS["standardised"] | {"variants": [""], "sampler": "dpm_solver_pp_2m"}
+SWEPT = CLAIM | {"metric": FEW_STEPS}
+ONE_SAMPLER = FEW_STEPS | {"sampler": ["dpm_solver_pp_2m"]}
+
+
+def test_names_of_metrics_are_those_that_suites_have_measured() -> None:
+    """Those of the published tables; clean_fid and legacy_fid are of images of CIFAR-10 alone."""
+    tables = [pd.read_csv(path) for path in REPOSITORY.glob("docs/results/*/tables/values.csv")]
+    found = pd.concat(tables).groupby("stage")["metric"].unique()
+    assert {stage: {*found[stage]} for stage in METRICS} == {
+        stage: {*names} - {"clean_fid", "legacy_fid"} for stage, names in METRICS.items()
+    }
+
+
 def test_other_mistakes_in_the_file_are_named(tmp_path: Path) -> None:
     path = tmp_path / "claims.yaml"
     with pytest.raises(ParamsError, match=r"claims\.yaml: missing"):
@@ -988,6 +1098,18 @@ def test_other_mistakes_in_the_file_are_named(tmp_path: Path) -> None:
     for content, words in (
         ({"controls": several, "claims": [CLAIM]}, "key controls.scale: choose_by: a metric where"),
         ({"controls": CONTROLS, "claims": [CLAIM, CLAIM]}, "found the id better twice"),
+        (
+            {"controls": CONTROLS | {"standardised": SOLVER | {"sampler": "dpm_solver_pp"}}, "claims": [SWEPT]},
+            "controls.standardised.sampler, in claim better: found 'dpm_solver_pp'; allowed: euler_maruyama, .*, of stage sweep",
+        ),
+        (
+            {"controls": CONTROLS | {"standardised": SOLVER}, "claims": [SWEPT | {"metric": ONE_SAMPLER}]},
+            "claim better: found baseline and standardised to have the same numbers, of ddpmpp, nll, dpm_solver_pp_2m",
+        ),
+        (
+            {"controls": {"nan": CONTROLS["standardised"]} | CONTROLS, "claims": [CLAIM]},
+            r"key controls\.nan\.\[key\]: found 'nan'; allowed: another text",
+        ),
         ({"controls": CONTROLS, "claims": [{"id": "x"}]}, "claim x, key statement: missing"),
         ([], "expected a mapping of the keys controls, claims"),
     ):

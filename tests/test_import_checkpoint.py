@@ -1,6 +1,9 @@
 """Released checkpoints in the place of a training: the round trip, and what is refused."""
 
+import io
 import json
+import random
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,11 @@ from torch import Tensor
 
 from indm.cli import main
 from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model
+from indm.errors import ArtifactError, IndmError
 from indm.released.checkpoint import averaged_state
 from indm.released.flow import export_flow
 from indm.released.score import export_score
+from indm.stages import import_checkpoint
 from indm.store.layout import Layout
 from indm.suite.load import load_suite
 from indm.suite.strict_yaml import parse_yaml, yaml_text
@@ -222,13 +227,106 @@ def change(workplace: Path, file: str, **values: object) -> None:
         ("step", torch.tensor(-1), "-1"),
         ("step", torch.arange(2), "'2 numbers'"),
         ("model", 5, "7 and a model of int"),
+        ("step", [torch.zeros(2, 2)], "'list'"),
         ("model", {"module.a": 5}, "7 and a model of dict"),
+        ("model", {"a\nb": torch.ones(2)}, "7 and a model of dict"),
+        ("model", {"\ud800": torch.ones(2)}, "7 and a model of dict"),
+        ("model", {1: torch.ones(2)}, "7 and a model of dict"),
+        ("model", {"a": torch.ones(2, dtype=torch.complex64)}, "7 and a model of dict"),
+        ("model", {"a": torch.ones(2, device="meta")}, "7 and a model of dict"),
+        ("model", {"a": torch.ones(2).to_sparse()}, "7 and a model of dict"),
     ],
 )
 def test_values_of_another_type_are_refused(workplace: Path, key: str, value: object, shown: str) -> None:
     released_files(workplace, RUNS["vp"])
     change(workplace, "checkpoint_1.pth", **{key: value})
-    refused(workplace, f"checkpoint_1.pth: found step {shown}", "expected a number of at least 0 and tensors")
+    refused(workplace, f"checkpoint_1.pth: found step {shown}", "expected a number of at least 0 and tensors of real")
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64])
+@pytest.mark.parametrize("kind", ["model", "ema"])
+def test_weights_that_are_no_floating_point_numbers_are_refused(workplace: Path, kind: str, dtype: torch.dtype) -> None:
+    released_files(workplace, RUNS["vp"])
+    content = torch.load(workplace / "checkpoint_1.pth", weights_only=True)
+    name = "module.all_modules.0.weight"
+    if kind == "model":
+        content["model"][name] = content["model"][name].to(dtype)
+    else:
+        content["ema"]["shadow_params"][0] = content["ema"]["shadow_params"][0].to(dtype)
+    torch.save(content, workplace / "checkpoint_1.pth")
+    refused(workplace, f"all_modules.0.weight is {dtype}, expected torch.float32")
+
+
+def test_updates_of_averages_that_are_no_number_are_refused(workplace: Path) -> None:
+    released_files(workplace, RUNS["vp"])
+    average = torch.load(workplace / "checkpoint_1.pth", weights_only=True)["ema"]
+    change(workplace, "checkpoint_1.pth", ema=average | {"num_updates": torch.arange(2)})
+    refused(workplace, "checkpoint_1.pth: found step 7, 2 numbers updates of its averages", "expected two files that")
+
+
+def test_a_compressed_file_is_refused_before_it_is_expanded(workplace: Path) -> None:
+    released_files(workplace, RUNS["vp"])
+    path = workplace / "checkpoint_1.pth"
+    torch.save({"model": {"a": torch.zeros(1_000_000)}, "ema": {}, "step": 0}, path)
+    path.write_bytes(zipped(unzipped(path.read_bytes()), zipfile.ZIP_DEFLATED))
+    refused(workplace, "checkpoint_1.pth: refused, nothing in it was executed: it expands to 4,0")
+
+
+def unzipped(content: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def zipped(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def mutated(content: bytes, rng: random.Random) -> bytes:
+    """Alter bytes of the pickle in either of torch's formats, with checksums that are right, or cut the file."""
+
+    def altered(part: bytes, reach: int) -> bytes:
+        found = bytearray(part)
+        for _ in range(rng.choice([1, 2, 4])):
+            found[rng.randrange(min(reach, len(found)))] = rng.randrange(256)
+        return bytes(found)
+
+    match rng.choice(["zip", "zip", "legacy", "cut"]):
+        case "zip":
+            members = unzipped(content)
+            (pickled,) = (name for name in members if name.endswith("data.pkl"))
+            return zipped(members | {pickled: altered(members[pickled], len(members[pickled]))})
+        case "legacy":
+            file = io.BytesIO()
+            torch.save(torch.load(io.BytesIO(content)), file, _use_new_zipfile_serialization=False)
+            return altered(file.getvalue(), 6000)
+    return content[: rng.randrange(len(content))]
+
+
+def test_a_mutated_file_is_imported_with_finite_numbers_or_refused_in_one_line(workplace: Path) -> None:
+    released_files(workplace, RUNS["vp"])
+    suite, layout, rng = load_suite(workplace / "smoke.yaml"), Layout(workplace / "results", "smoke"), random.Random(0)
+    files = {name: workplace / f"{name}_1.pth" for name in ("checkpoint", "flow_checkpoint")}
+    arguments: Json = {"config": workplace / "vp.json", "wolf_config": None}
+    arguments |= {"score": files["checkpoint"], "flow": files["flow_checkpoint"]}
+    refusals = []
+    for path in files.values():
+        whole = path.read_bytes()
+        for _ in range(100):
+            path.write_bytes(mutated(whole, rng))
+            try:
+                import_checkpoint.run(suite, layout, RUNS["vp"], **arguments)
+            except IndmError as error:
+                refusals.append(str(error))
+            else:
+                # It refuses weights that are not finite, or not of the model's kind.
+                load_model(layout.run(RUNS["vp"]) / "checkpoint.safetensors", torch.device("cpu"), AVERAGED)
+        path.write_bytes(whole)
+    assert 100 < len(refusals) < 200
+    assert not any("\n" in refusal for refusal in refusals)
 
 
 @pytest.mark.parametrize(
@@ -316,15 +414,14 @@ def test_run_with_another_latent_is_refused(workplace: Path) -> None:
 
 
 def test_averaged_weights_that_do_not_fit_are_refused() -> None:
-    from indm.errors import ArtifactError
-
     state = {"a.weight": torch.zeros(2), "a.running_mean": torch.zeros(2), "b.weight": torch.zeros(3)}
     good = {"model": state, "ema": {"shadow_params": [torch.ones(2), torch.ones(3)]}}
     assert torch.equal(averaged_state(good, "x")["b.weight"], torch.ones(3))
     assert torch.equal(averaged_state(good, "x")["a.running_mean"], torch.zeros(2))
     with pytest.raises(ArtifactError, match="found 1 averaged weights, expected 2"):
         averaged_state({"model": state, "ema": {"shadow_params": [torch.ones(2)]}}, "x")
-    for shadow in (None, 5, [5, 5]):
+    # A tensor is iterated over as well: this one has more entries than any memory.
+    for shadow in (None, 5, [5, 5], torch.ones(1).expand(10**12)):
         with pytest.raises(ArtifactError, match="x: ema holds no shadow_params, expected the list of averaged weights"):
             averaged_state({"model": state, "ema": {"shadow_params": shadow}}, "x")
     with pytest.raises(ArtifactError, match=r"averaged weight of b.weight is \(2,\), expected \(3,\)"):

@@ -21,6 +21,7 @@ from indm.pipeline import STAGES
 from indm.stamps import job_stamp
 from indm.store.files import write_json
 from indm.suite.load import load_suite
+from tests.archives import memory_below
 from tests.conftest import REPOSITORY
 from tests.finished import do
 
@@ -371,6 +372,13 @@ def test_an_archive_with_a_broken_header_is_refused(tmp_path: Path, header: dict
     with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT, pax_headers=header) as made:
         made.addfile(tarfile.TarInfo("data/digits/dataset.json"))
     with pytest.raises(ArtifactError, match=r"a\.tar\.gz: "):
+        unpack(path)
+
+
+def test_an_archive_that_expands_a_thousandfold_is_not_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(bytes(150 << 20)))
+    with memory_below(120 << 20), pytest.raises(ArtifactError, match=r"a\.tar\.gz: not .* \(it expands to more than 7"):
         unpack(path)
 
 

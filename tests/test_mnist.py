@@ -122,7 +122,7 @@ MISTAKES = {
         lambda content: content[:-1],
         "found the magic number 2051 (images) and the sizes 12, 28, 28, 9,407 bytes",
     ),
-    "too long": (lambda content: content + b"x", "sizes 12, 28, 28, 9,409 bytes after it; expected"),
+    "too long": (lambda content: content + b"x", "sizes 12, 28, 28, more than 9,408 bytes after it; expected"),
     "wrong magic number": (
         lambda content: b"\0\0\x0d\x03" + content[4:],
         "the magic number 3331 (neither labels nor images)",
@@ -169,6 +169,12 @@ def test_swapped_labels_are_named(tmp_path: Path) -> None:
         DataError, match=r"found the magic number 2049 \(labels\) and the sizes 5, .* and the sizes 12, "
     ):
         load_mnist(0, tmp_path, release=same)
+
+
+def test_a_file_that_expands_a_thousandfold_is_not_read_whole(tmp_path: Path) -> None:
+    archive = build.write_idx(tmp_path, mnist.RELEASE.train.labels, build.idx(np.zeros(20 << 20, np.uint8)))
+    with build.memory_below(1 << 20), pytest.raises(DataError, match="more than 200 bytes after it; expected"):
+        read_idx(tmp_path / archive.path, (200,), archive)
 
 
 @pytest.mark.parametrize("keep", [7, 30])

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from copy import deepcopy
 from functools import reduce
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from dvc.utils.serialize import parse_yaml as parse_yaml_for_dvc
 from hypothesis import assume, given, reject
@@ -17,6 +19,7 @@ from indm.errors import ParamsError
 from indm.suite.expand import suite_files
 from indm.suite.load import expanded_text, json_schema, load_suite, suite_content
 from indm.suite.schema.suite import Suite
+from indm.suite.schema.types import ABSENT
 from indm.suite.strict_yaml import parse_yaml, yaml_text
 from tests.conftest import FROZEN, REPOSITORY
 
@@ -555,6 +558,75 @@ def test_every_list_whose_places_do_not_count_was_repeated() -> None:
     assert json_schema().count('"uniqueItems": true') == len(known) + 3
 
 
+@pytest.mark.parametrize(
+    ("model", "variant", "train", "words"),
+    [
+        ("ddpmpp", "learned-scale", "{}", "train.latent.learned: found None; allowed: 'scale'"),
+        (
+            "ddpmpp",
+            "learned-affine",
+            "{latent: {learned: scale}}",
+            "train.latent.learned: found 'scale'; allowed: 'affine'",
+        ),
+        ("ddpmpp", "learned-linear", "{}", "train.latent.learned: found None; allowed: 'linear'"),
+        ("ddpmpp", "learned-range", "{reconstruction: true}", "train.sde.vp.learned_range: found False; allowed: True"),
+        ("ddpmpp", "normalised-input", "{lr: 0.5}", "train.score.normalise_input: found 'unit'; allowed: 'running'"),
+        ("indm", "standardised", "{}", "train.latent.standardise: found False; allowed: True"),
+        ("ddpmpp", "scale-5", "{latent: {scale: 2.0}}", "train.latent.scale: found 2.0; allowed: 5.0"),
+        ("ddpmpp", "same-compute", "{}", "train.steps: found 200; allowed: more than the 200 of run "),
+        ("ddpmpp", "same-parameters", "{lr: 0.5}", "train.score.channels: found 16; allowed: a larger network than "),
+        ("indm", "frozen-flow", "{}", "train.fresh_score_after: found None; allowed: a number of steps"),
+        (
+            "indm",
+            "mine",
+            "{snapshots: []}",
+            "variant: found 'mine' for the model of run digits-vp-indm-nll-s0; allowed: ''",
+        ),
+    ],
+)
+def test_a_variant_that_is_the_plain_model_is_refused(
+    tmp_path: Path, model: str, variant: str, train: str, words: str
+) -> None:
+    name = f"digits-vp-{model}-{variant}-nll"
+    line = f"  {name}: {{dataset: digits, sde: vp, model: {model}, variant: {variant}, objective: nll, seeds: [7, 8], "
+    kept = "".join(line for line in TEXT.splitlines(keepends=True) if "standardised-nll" not in line)
+    with pytest.raises(ParamsError) as caught:
+        load(tmp_path, kept + line + f"train: {train}, sample: {{}}}}\n")
+    assert f"suite frozen, run {name}, key {words}" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_variant_may_be_another_sampling(tmp_path: Path) -> None:
+    line = LINE.replace('variant: ""', "variant: cold").replace("sample: {}", "sample: {temperature: 0.5}")
+    assert load(tmp_path, f"{TEXT}  digits-vp-indm-cold-nll: {{dataset: digits, sde: vp, {line}\n")
+
+
+def test_texts_that_tables_lose_are_those_of_pandas() -> None:
+    lost = [
+        *(
+            "",
+            "NA",
+            "N/A",
+            "#NA",
+            "#N/A",
+            "#N/A N/A",
+            "<NA>",
+            "n/a",
+            "NULL",
+            "null",
+            "None",
+            "NaN",
+            "nan",
+            "-NaN",
+            "-nan",
+        )
+    ]
+    lost += ["1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"]
+    texts = [*lost, "A", "nan-1", "Null", "NAN", "-null", "-None", "- nan", "na", "<na>"]
+    read = pd.read_csv(StringIO("text,x\n" + "".join(f"{text},1\n" for text in texts)), index_col="x")["text"]
+    assert [bool(ABSENT.fullmatch(text)) for text in texts] == read.isna().tolist() == [text in lost for text in texts]
+
+
 def test_missing_suite_lists_the_others(tmp_path: Path) -> None:
     (tmp_path / "there.yaml").touch()
     with pytest.raises(ParamsError, match=r"no such suite; suites in .*: there"):
@@ -641,6 +713,7 @@ UNREADABLE = {
     "a truth that is none": ("a: !!bool perhaps\n", "perhaps"),
     "a date that only claims to be one": ("a: !!timestamp abc\n", "found no date in 'abc'"),
     "a list that claims to be a number": ("a: !!int [1]\n", "expected a scalar node, but found sequence"),
+    "a second merge": ("a: &a {x: 1}\nb: {<<: *a, <<: *a}\n", "key '<<' is given twice"),
     "a value within itself": ("a: &a [*a]\n", "found a value within itself"),
     "lists in lists": (f"a: {'[' * 900}{']' * 900}\n", "found values nested too deeply, expected a few levels"),
     "more lists in lists": (f"a: {'[' * 10**5}", "exceeded maximum nesting depth"),

@@ -1,6 +1,8 @@
 """Published reference statistics: what is read of them, what is refused, and what the stages make of them."""
 
 import hashlib
+import io
+import zipfile
 from collections.abc import Sized
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from indm.stages import fid, reference
 from indm.store.files import STATISTICS_FORMAT, read_array, read_json, read_weights, write_array, write_json
 from indm.store.layout import Layout
 from indm.suite.schema.suite import Suite
+from tests.archives import memory_below
 from tests.test_inception import RUN, suite
 
 ROWS = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
@@ -66,6 +69,19 @@ def test_foreign_arrays_are_refused(folder: Path, name: str) -> None:
     with pytest.raises(DataError, match=message) as error:
         read_published_statistics("a.npz", write(folder / "a.npz", **arrays), 6)
     assert "\n" not in str(error.value)
+
+
+def test_arrays_that_would_fill_the_memory_are_refused(folder: Path) -> None:
+    path = folder / "a.npz"
+    np.savez_compressed(path, pool_3=np.zeros((4 << 20, 6), np.float32))
+    with memory_below(1 << 20), pytest.raises(DataError, match=r"no \.npz of plain arrays \(it expands to 100,663,4"):
+        read_published_statistics("a.npz", hashlib.sha256(path.read_bytes()).hexdigest(), 6)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (1 << 50, 6)})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("pool_3.npy", header.getvalue())
+    with pytest.raises(DataError, match=r"no \.npz of plain arrays \(Unable to allocate"):
+        read_published_statistics("a.npz", hashlib.sha256(path.read_bytes()).hexdigest(), 6)
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 half of one"])

@@ -279,9 +279,10 @@ def variances(times: list[float]) -> list[float]:
     return [1e-4 * (5000 ** (2 * t) - 5000 ** (2 * s)) for t, s in pairwise(times)]
 
 
-def released_ve_sampler(z: Tensor, points: int, snr: float, generator: Generator) -> Tensor:
+def released_ve_sampler(z: Tensor, points: int, snr: tuple[float, float], generator: Generator) -> Tensor:
     """The released predictor-corrector under VE with ``pc_denoise`` and ``pc_denoise_time = -1``, for :func:`toy_score`.
 
+    Its ``snr_scheduling`` is ``linear``: in N points, the end of the ratio would be that of a point N + 1.
     At each point but the last: one Langevin correction, then reverse diffusion to the next. What is kept is the mean of the
     last of these steps, without its noise, which lies at eps. There is no correction at eps; half a reverse step from eps to -1,
     whose forward drift is zero, ends it.
@@ -291,9 +292,10 @@ def released_ve_sampler(z: Tensor, points: int, snr: float, generator: Generator
         return torch.randn(z.shape, generator=generator, dtype=torch.float64)
 
     times = even(points, EPS)
-    for t, variance in zip(times[:-1], variances(times), strict=True):
+    for i, (t, variance) in enumerate(zip(times[:-1], variances(times), strict=True)):
         score, xi = toy_score(z, t), normal()
-        rate = 2 * (snr * xi.norm(dim=1).mean() / score.norm(dim=1).mean()) ** 2
+        ratio = snr[0] + (snr[1] - snr[0]) * i / points
+        rate = 2 * (ratio * xi.norm(dim=1).mean() / score.norm(dim=1).mean()) ** 2
         z = z + rate * score + (2 * rate).sqrt() * xi
         mean = z + variance * toy_score(z, t)
         z = mean + variance**0.5 * normal()
@@ -301,12 +303,13 @@ def released_ve_sampler(z: Tensor, points: int, snr: float, generator: Generator
     return mean + 0.5 * g2 * (EPS - -1) * toy_score(mean, EPS)
 
 
+@pytest.mark.parametrize("snr", [(0.14, 0.14), (0.16, 0.05)])
 @pytest.mark.parametrize("points", [2, 7, 100])
-def test_released_ve_sampling_is_the_released_algorithm(points: int) -> None:
+def test_released_ve_sampling_is_the_released_algorithm(points: int, snr: tuple[float, float]) -> None:
     sde = DIFFUSIONS["ve"]()
     noise = CountedNoise(lambda z, t: -sde.sigma(t)[:, None] * toy_score(z, t[0].item()))
     z = 50 * torch.randn(20, 3, generator=Generator().manual_seed(1), dtype=torch.float64)
-    expected = released_ve_sampler(z, points, 0.14, Generator().manual_seed(0))
+    expected = released_ve_sampler(z, points, snr, Generator().manual_seed(0))
     found = sample_pc(
         noise,
         sde,
@@ -314,7 +317,7 @@ def test_released_ve_sampling_is_the_released_algorithm(points: int) -> None:
         Generator().manual_seed(0),
         predictor="reverse_diffusion",
         times=time_grid(sde, "uniform", points, EPS),
-        corrector_snr=(0.14, 0.14),
+        corrector_snr=snr,
         corrector_steps=1,
         denoise="released_ve",
     )

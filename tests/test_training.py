@@ -21,6 +21,7 @@ from indm.diffusion.objectives import gaussian_nll, nelbo, noise_error
 from indm.diffusion.sde import importance_time, soft_truncation_time
 from indm.errors import ArtifactError, DataError, DivergenceError
 from indm.flows.build import build_flow
+from indm.flows.registered.affine import PixelAffine
 from indm.flows.registered.resflow import ResidualFlow
 from indm.flows.sources import draw_roulette
 from indm.progress import bar, watched
@@ -315,6 +316,47 @@ def test_soft_truncation_draws_one_time_for_a_batch() -> None:
     eps = soft_truncation_time(draws.truncation, 1e-5, 1.2)
     torch.testing.assert_close(seen[0], importance_time(trainer.model.sde, draws.u, eps)[0])
     assert eps > 1e-5
+
+
+def integrals(sde: dict[str, float], eps: float) -> tuple[float, float]:
+    """Integrate VP's beta from 0 to ``eps`` and to 1: t b + t^2 (c - b) / 2."""
+    low, high = sde["beta_min"], sde["beta_max"]
+    return eps * low + eps**2 * (high - low) / 2, (low + high) / 2
+
+
+def test_soft_truncation_bounds_the_likelihood_at_the_time_that_is_drawn() -> None:
+    """A fresh network predicts no noise at all, so that every term of the bound is known."""
+    net = model("identity")
+    trainer = Trainer(net, Optimisation(objective="nll", soft_truncation=1.2, **OPTIONS))
+    draws = draw(images(), 17, 8, SEED, 0)
+    losses = trainer.step(draws, 1.0)
+    start, end = integrals({"beta_min": 0.1, "beta_max": 20.0}, soft_truncation_time(draws.truncation, 1e-5, 1.2))
+    z = math.log(math.expm1(end) / math.expm1(start))
+    score = z / 2 * draws.noise.square().mean().item()
+    prior = math.log(2 * math.pi) / 2 + (math.exp(-end) * draws.x.square().mean().item() - math.expm1(-end)) / 2
+    assert losses["score_loss"] == pytest.approx(score, rel=1e-5)
+    assert losses["flow_loss"] == pytest.approx(prior + score - z / 2 + (end - start) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["nll", "fid"])
+def test_the_flow_follows_the_prior_of_its_latents(objective: str) -> None:
+    r"""Under a network that predicts no noise, the bound has a gradient in the scales and the shifts from the prior alone.
+
+    .. math:: \frac{\partial}{\partial a_i} = \alpha_T^2\, \overline{x_i^2} - 1, \qquad
+        \frac{\partial}{\partial b_i} = \alpha_T^2\, \overline{x_i}
+    """
+    beta = {"beta_min": 0.1, "beta_max": 1.0}
+    spec = model("identity").spec | {"sde": {"name": "vp", **beta}, "flow": {"name": "affine"}}
+    net = ImplicitNonlinearDiffusion(spec)
+    nn.init.zeros_(net.noise.network.conv_out.weight)  # A fresh network has nearly zeros there.
+    trainer = Trainer(net, Optimisation(objective=objective, **OPTIONS))
+    draws = draw(images(), 17, 8, SEED, 0)
+    trainer.step(draws, 1.0)
+    assert isinstance(net.flow, PixelAffine)
+    signal = math.exp(-integrals(beta, 0.0)[1])
+    expected = (signal * draws.x.square().mean(0) - 1) / 64, signal * draws.x.mean(0) / 64
+    for parameter, gradient in zip((net.flow.log_scale, net.flow.shift), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
 
 
 def test_reconstruction_adds_the_residual() -> None:

@@ -1,5 +1,7 @@
 """The two engines: same stages, same commands; what a mistake in a suite looks like."""
 
+import inspect
+import itertools
 import multiprocessing
 import os
 import re
@@ -9,11 +11,13 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+from unittest.mock import patch
 
 import pytest
 import torch
 import yaml
 
+from indm.jobs import Job
 from indm.pipeline import STAGES
 from indm.report.export import TITLES
 from indm.stamps import suite_stamps
@@ -22,6 +26,7 @@ from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
 from indm.suite.strict_yaml import parse_yaml, yaml_text
 from tests.checkout import REPOSITORY, add_dvc_file, copy_checkout, finish, run, start
+from tests.finished import do
 
 CELL = "digits-vp-indm-nll"
 # Its line in a suite, where a test edits it: what the suite has there is tuned.
@@ -32,6 +37,7 @@ LINE = (
 
 # A suite with every kind of shard.
 SHARDED = "suite: sharded\nbased_on: smoke\nshards: {sample: 2, sweep: 3, nll: 2}\n"
+GRAPH = Path(__file__).parent / "data/graph.txt"
 
 
 class Stage(NamedTuple):
@@ -64,7 +70,7 @@ def snakemake_jobs(checkout: Path, suite: str) -> list[Any]:
     os.chdir(checkout)
     with SnakemakeApi(OutputSettings()) as api:
         workflow = api.workflow(
-            resource_settings=ResourceSettings(cores=1),
+            resource_settings=ResourceSettings(cores=8),
             config_settings=ConfigSettings(config={"suite": suite}),
             snakefile=Path("Snakefile"),
         )
@@ -72,10 +78,40 @@ def snakemake_jobs(checkout: Path, suite: str) -> list[Any]:
         return [job for job in workflow._workflow.dag.jobs if job.shellcmd is not None]
 
 
+def executed(job: Any) -> list[str]:
+    """Return the commands that a job's rule runs: Snakemake evaluates what `shell` says a second time when the job runs."""
+    rule, commands = job.rule.run_func, []
+    with patch.dict(rule.__globals__, shell=lambda command, **_: commands.append(command)):
+        rule(**dict.fromkeys(inspect.signature(rule).parameters))
+    return commands
+
+
+def written_down(checkout: Path, suite: str) -> list[str]:
+    """Write down the first job of each rule of Snakemake's graph of a suite."""
+    lines = []
+    jobs = sorted(snakemake_jobs(checkout, suite), key=lambda job: (job.rule.name, job.message))
+    for _, (job, *_) in itertools.groupby(jobs, key=lambda job: job.rule.name):
+        taken = [f"{key} {job.resources.get(key)}" for key in ("mem_mb", "gpu")]
+        lines.append(", ".join([job.message, f"threads {job.threads}", *taken, *sorted(job.params.keys())]))
+        lines += [f"  logs {job.log[0]}", f"  times {job.benchmark}"]
+        for verb, files in (("reads", job.input), ("writes", job.output)):
+            lines += sorted(f"  {verb} {path}{_marks(path)}" for path in files)
+    return lines
+
+
+def _marks(path: Any) -> str:
+    """Name Snakemake's marks of a file, and where its report shows it."""
+    marks = sorted(path.flags.keys() - {"report"})
+    if shown := path.flags.get("report"):
+        marks += [shown.category, shown.caption.get_filename()]
+    return f" ({', '.join(marks)})" if marks else ""
+
+
 def snakemake_stages(checkout: Path, suite: str) -> Stages:
     """Read the stages of a suite from Snakemake's graph, every job included."""
     stages = {}
     for job in snakemake_jobs(checkout, suite):
+        assert executed(job) == [job.rule.shellcmd], f"rule {job.rule.name} runs {executed(job)}"
         suffix = f" 2> {job.log[0]}"
         assert job.shellcmd.endswith(suffix), job.shellcmd
         stages[frozenset(map(str, job.output))] = Stage(
@@ -100,11 +136,9 @@ def dvc_stages(checkout: Path, suite: str) -> Stages:
     return stages
 
 
-def gpus_asked_for(checkout: Path, device: str) -> dict[str, int]:
-    """Return how many GPUs Snakemake's jobs of suite smoke ask for, by rule, if the suite says a device and two processes."""
-    file = checkout / "params/smoke.yaml"
-    file.write_text(yaml_text(parse_yaml(file.read_text()) | {"device": device, "processes": 2}))
-    return {job.rule.name: job.resources.get("gpu", 0) for job in snakemake_jobs(checkout, "smoke")}
+def gpus_asked_for(checkout: Path, suite: str) -> dict[str, int | None]:
+    """Return how many GPUs a job of each rule of a suite asks for; none at all where its rule never uses one."""
+    return {job.rule.name: job.resources.get("gpu") for job in snakemake_jobs(checkout, suite)}
 
 
 def in_new_process(function: Callable[..., T], *arguments: object) -> T:
@@ -161,6 +195,31 @@ def test_the_engines_run_the_same_stages(checkout: Path, suite: str) -> None:
     assert snakemake == dvc
 
 
+def test_the_graph_is_the_one_that_is_written_down(tmp_path: Path) -> None:
+    """Both engines are made from one description, so they cannot tell a mistake in it: here it is said a second time.
+
+    On failure: if the difference is meant, make it in ``tests/data/graph.txt`` too.
+    """
+    checkout = copy_checkout(tmp_path)
+    smoke = parse_yaml((checkout / "params/smoke.yaml").read_text())
+    run = next(iter(smoke["tune"]))
+    changes = {
+        "suite": "small",
+        "device": "cuda",
+        "threads": 2,
+        "processes": 2,
+        "reference": {
+            "digits": smoke["reference"]["digits"] | {"extractor": "inception-v3-random", "classifier": None}
+        },
+        "protocol": {"digits": smoke["protocol"]["digits"] | {"run": run}},
+        "tune": {run: smoke["tune"][run]},
+        "runs": {run: smoke["runs"][run]},
+        "shards": {"sample": 2, "sweep": 2, "nll": 2},
+    }
+    (checkout / "params/small.yaml").write_text(yaml_text(smoke | changes))
+    assert in_new_process(written_down, checkout, "small") == GRAPH.read_text().splitlines()
+
+
 def test_generated_files_are_in_step() -> None:
     """On failure: python workflow/generate.py."""
     done = subprocess.run(
@@ -189,6 +248,18 @@ def test_a_mistake_in_a_suite_stops_both_engines(tmp_path: Path, old: str, new: 
             assert part in line
     assert len(snakemake.stderr.splitlines()) == 1 + snakemake.stderr.count("Using workflow specific profile")
     assert dvc.stdout.count("Running stage") == 1
+    assert not (checkout / "results/digits").exists()
+
+
+def test_a_mistake_in_the_published_numbers_stops_both_engines(tmp_path: Path) -> None:
+    checkout = copy_checkout(tmp_path)
+    path = checkout / "params/published.csv"
+    path.write_text(path.read_text().replace(",2.54,", ",about 2.5,", 1))
+    for done in map(finish, (start(checkout, ["snakemake", "-n"]), start(checkout, ["dvc", "repro"]))):
+        assert done.returncode != 0
+        assert "Traceback" not in done.stdout + done.stderr
+        (line,) = [line for line in done.stderr.splitlines() if "params/published.csv: " in line]
+        assert "line 3, column value: found 'about 2.5', expected a number in decimals, such as 2.97" in line
     assert not (checkout / "results/digits").exists()
 
 
@@ -267,6 +338,29 @@ def test_make_makes_the_page_and_what_readme_names_next(checkout: Path, target: 
         assert "python -m indm show --suite smoke" in planned
 
 
+def test_touching_adopts_no_table_of_another_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are, Snakemake refuses to; as `make restore` does it, they are copied anew."""
+    checkout, suite = copy_checkout(tmp_path), load_suite(REPOSITORY / "params/smoke.yaml")
+    monkeypatch.chdir(checkout)
+    for name, stage in STAGES.items():
+        for subject in stage.subjects(suite):
+            do(suite, checkout, Job(name, subject))
+    Path("results/table_fid.csv").write_text("another suite's")
+    touch = ["snakemake", "--cores", "1", "--config", "suite=smoke", "--touch", "--forceall"]
+    done = run(checkout, *touch)
+    assert done.returncode != 0
+    assert "\nsnakemake --touch: found results/table_fid.csv of another suite, " in done.stderr
+    recipe = re.search(r"^restore:.*\n((?:\t.+\n)+)", Path("Makefile").read_text(), flags=re.MULTILINE)
+    assert recipe
+    restoring = recipe[1].replace("$(SUITE)", "smoke").splitlines()[-1].split()
+    assert set(touch) - {"1"} <= set(restoring)
+    assert run(checkout, *restoring).returncode == 0
+    planned = run(checkout, *touch[:-2], "--dry-run")
+    jobs = re.findall(r"^Job \d+: (\S+)(?: (.*))?$", planned.stdout + planned.stderr, flags=re.MULTILINE)
+    assert ("publish", "results/table_fid.csv") in jobs
+    assert {job for job, _ in jobs} == {"table", "compute", "claims", "publish", "figure", "report"}
+
+
 def test_the_page_depends_on_all_that_its_suite_says() -> None:
     """It shows the checksum of it."""
     assert set(STAGES["report"].keys) == set(Suite.model_fields)
@@ -276,8 +370,11 @@ def test_the_page_depends_on_all_that_its_suite_says() -> None:
 def test_jobs_wait_for_a_gpu_where_they_use_one(tmp_path: Path, device: str) -> None:
     """Without a GPU, a suite that takes one where there is one trains on all cores."""
     used = {"cpu": 0, "cuda": 1, "auto": int(torch.cuda.is_available())}[device]
-    gpus = in_new_process(gpus_asked_for, copy_checkout(tmp_path), device)
-    assert (gpus["prepare"], gpus["train"], gpus["sample"], gpus["nll"]) == (0, 2 * used, used, used)
+    checkout = copy_checkout(tmp_path)
+    file = checkout / "params/smoke.yaml"
+    file.write_text(yaml_text(parse_yaml(file.read_text()) | {"device": device, "processes": 2}))
+    gpus = in_new_process(gpus_asked_for, checkout, "smoke")
+    assert (gpus["prepare"], gpus["train"], gpus["sample"], gpus["nll"]) == (None, 2 * used, used, used)
 
 
 @pytest.mark.parametrize("profile", ["slurm", "kubernetes"])
@@ -290,5 +387,5 @@ def test_profiles_are_of_options_and_rules_that_exist(checkout: Path, profile: s
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     resources = yaml.safe_load((checkout / f"workflow/profiles/{profile}/config.yaml").read_text())["set-resources"]
-    rules = "".join(path.read_text() for path in (checkout / "workflow/rules").glob("*.smk")).split("\nrule ")[1:]
-    assert set(resources) == {rule.partition(":")[0] for rule in rules if "gpu=" in rule}
+    jobs = in_new_process(gpus_asked_for, checkout, "sharded")
+    assert set(resources) == {rule for rule, gpus in jobs.items() if gpus is not None}

@@ -157,6 +157,14 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
 
 
+def largest(path: Path) -> int:
+    """Return how many bytes a compressed file of numbers or text may expand to.
+
+    They shrink to a fifth at best, a file made to fill the memory to a thousandth; a short archive is mostly padding.
+    """
+    return (64 << 20) + 32 * path.stat().st_size
+
+
 def check_member(path: Path, member: str) -> None:
     """Refuse an archive with a member that would lie outside the folder it is extracted to.
 

@@ -1,6 +1,7 @@
 """CelebA at 64x64: the aligned photographs of faces, cropped and resized, from the published archive."""
 
 import io
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 178, 218
 CROP = 140
 SIZE = 64
+# Bytes of such an image's pixels, which no JPEG of the archive exceeds.
+LARGEST = 3 * WIDTH * HEIGHT
 FOLDER = "img_align_celeba"
 PIECE = 512
 PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
@@ -138,17 +141,29 @@ def read_image(archive: zipfile.ZipFile, member: str) -> NDArray[np.uint8]:
 
     place = f"{archive.filename}, member {member}"
     try:
-        image = Image.open(io.BytesIO(archive.read(member)), formats=["JPEG"])
+        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
+            image = Image.open(io.BytesIO(_read(archive, member)), formats=["JPEG"])
         if image.size == (WIDTH, HEIGHT) and image.mode == "RGB":
             return crop_and_resize(image)
     except (OSError, SyntaxError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         # Pillow's own text names an object in memory.
         reason = "cannot be identified" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"{place}: found no whole JPEG ({reason}); get the archive again from {PAGE}") from error
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{place}: found an image that is too large ({error}), expected {WIDTH}x{HEIGHT}") from error
     found = f"{image.width}x{image.height} {image.mode}"
     raise DataError(f"{place}: found {found}, expected {WIDTH}x{HEIGHT} RGB; get the archive again from {PAGE}")
+
+
+def _read(archive: zipfile.ZipFile, member: str) -> bytes:
+    """Read a member up to a limit, whatever its header says of its size; only deflate is decompressed piece by piece."""
+    if archive.getinfo(member).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError("it is compressed by another method than deflate")
+    with archive.open(member) as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"it has more than {LARGEST:,} bytes")
+    return content
 
 
 def crop_and_resize(image: "Image") -> NDArray[np.uint8]:

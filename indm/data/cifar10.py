@@ -1,5 +1,6 @@
 """CIFAR-10: 60,000 colour photographs of ten classes, 32x32, from the published archive of Python pickles."""
 
+import gzip
 import hashlib
 import io
 import pickle
@@ -30,6 +31,11 @@ class Release:
     train: Mapping[str, str] = field(hash=False)
     test: Mapping[str, str] = field(hash=False)
     batch_images: int = 10_000
+
+    @property
+    def largest(self) -> int:
+        """Bytes to which the archive may expand: 4 KiB for the pixels, name and label of each image, and a readme."""
+        return (len(self.train) + len(self.test)) * self.batch_images * 4096 + (1 << 20)
 
 
 # The sums are those of torchvision.datasets.CIFAR10; a test compares them.
@@ -97,13 +103,13 @@ def _read_batches(path: Path, release: Release) -> dict[str, Batch]:
     sums = {f"{FOLDER}/{name}": md5 for name, md5 in {**release.train, **release.test}.items()}
     batches = {}
     try:
-        with tarfile.open(path, "r:gz") as archive:
+        with _Bounded(path, release.largest) as file, tarfile.open(fileobj=file, mode="r|") as archive:
             for member in archive:
                 check_member(path, member.name)
-                file = archive.extractfile(member) if member.name in sums and member.isreg() else None
-                if file is not None:
+                batch = archive.extractfile(member) if _is_batch(member, sums) else None
+                if batch is not None:
                     place = f"{path}, member {member.name}"
-                    content = _checked(file.read(), sums[member.name], place)
+                    content = _checked(batch.read(), sums[member.name], place)
                     batches[member.name.removeprefix(f"{FOLDER}/")] = parse_batch(content, place, release.batch_images)
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise DataError(
@@ -114,6 +120,25 @@ def _read_batches(path: Path, release: Release) -> dict[str, Batch]:
     if missing:
         raise DataError(f"{path}: found no member {FOLDER}/{missing[0]}; delete it, then {release.archive.remedy}")
     return batches
+
+
+def _is_batch(member: tarfile.TarInfo, sums: Mapping[str, str]) -> bool:
+    """Tell whether a member is one of the batches; a sparse file may have more zeros than any memory."""
+    return member.name in sums and member.isreg() and not member.issparse()
+
+
+class _Bounded(gzip.GzipFile):
+    """What a file decompresses to, read once and up to a limit: of a few bytes, gzip makes gigabytes."""
+
+    def __init__(self, path: Path, limit: int) -> None:
+        super().__init__(path, "rb")
+        self.limit = limit
+
+    def read(self, size: int | None = -1) -> bytes:
+        content = super().read(size)
+        if self.tell() > self.limit:
+            raise OSError(f"it expands to more than {self.limit:,} bytes")
+        return content
 
 
 def _checked(content: bytes, md5: str, place: str) -> bytes:

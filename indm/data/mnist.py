@@ -110,19 +110,22 @@ def read_idx(path: Path, shape: tuple[int, ...], archive: Archive) -> NDArray[np
     References:
         | The MNIST database of handwritten digits, section "File formats", http://yann.lecun.com/exdb/mnist/
     """
+    expected, wanted = [UNSIGNED_BYTES + len(shape), *shape], int(np.prod(shape))
+    size = 4 * len(expected)
     try:
-        content = gzip.decompress(path.read_bytes())
+        with gzip.open(path) as file:
+            # One byte more than there should be: of a few bytes, gzip makes gigabytes.
+            content = file.read(size + wanted + 1)
     except (EOFError, OSError, zlib.error) as error:
         raise DataError(
             f"{path}: found a truncated or damaged file ({error}), expected a whole .gz; delete it, then {archive.remedy}"
         ) from error
-    expected = [UNSIGNED_BYTES + len(shape), *shape]
-    size = 4 * len(expected)
     header = np.frombuffer(content[:size].ljust(size, b"\0"), ">u4").tolist()
-    found, wanted = max(len(content) - size, 0), int(np.prod(shape))
+    found = max(len(content) - size, 0)
     if header != expected or found != wanted:
+        counted = f"{found:,}" if found <= wanted else f"more than {wanted:,}"
         raise DataError(
-            f"{path}: found {_describe(header)}, {found:,} bytes after it; expected {_describe(expected)}, {wanted:,} bytes: "
+            f"{path}: found {_describe(header)}, {counted} bytes after it; expected {_describe(expected)}, {wanted:,} bytes: "
             f"truncated, or another file; delete it, then {archive.remedy}"
         )
     return np.frombuffer(content, np.uint8, offset=size).reshape(shape)

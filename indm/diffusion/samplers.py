@@ -76,7 +76,8 @@ def sample_pc(
         generator: source of every draw, on the CPU.
         predictor: a name in :data:`PREDICTORS`.
         times: the grid, falling from T.
-        corrector_snr: first and last signal-to-noise ratio of the Langevin corrector, linear between; ``None`` for none.
+        corrector_snr: signal-to-noise ratio of the Langevin corrector at the first of N points, and where point N + 1 would be,
+            linear between, as in the released code; ``None`` for no corrector.
         corrector_steps: corrections at each point.
         denoise: a name in :data:`DENOISERS`.
 

@@ -131,15 +131,13 @@ def work_of(suite: "Suite", jobs: Collection[Job]) -> Work:
     return Work(
         prepare={job.subject for job in jobs if job.stage == "prepare"},
         measure={job_names(suite, job)["dataset"] for job in jobs if _measures(suite, job)},
-        compute=any(job.stage != "prepare" and "dataset" in job_names(suite, job) for job in jobs),
+        compute=any(STAGES[job.stage].on_device for job in jobs),
     )
 
 
 def _measures(suite: "Suite", job: Job) -> bool:
     """Say whether a job measures images by the features of its dataset's extractor."""
-    if job.stage == "tune":
-        return suite.runs[job.subject].objective == "fid"
-    return job.stage in ("reference", "fid", "sweep", "protocol")
+    return STAGES[job.stage].measures and (job.stage != "tune" or suite.runs[job.subject].objective == "fid")
 
 
 def _data_title(root: Path) -> str:

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from indm.data.archives import largest
 from indm.errors import ArtifactError
 
 
@@ -31,12 +32,16 @@ def unpack(path: Path) -> dict[str, bytes]:
     """Read the files of an archive by their names; nothing is written.
 
     Raises:
-        ArtifactError: if it is damaged, or holds anything but files.
+        ArtifactError: if it is damaged, expands beyond :func:`largest`, or holds anything but files.
     """
     try:
-        # Read to its end, where gzip's checksum is: tarfile alone stops before it.
-        content = io.BytesIO(gzip.decompress(path.read_bytes()))
-        with tarfile.open(fileobj=content, mode="r:") as archive:
+        limit = largest(path)
+        with gzip.open(path) as packed:
+            # Read to its end, where gzip's checksum is: tarfile alone stops before it.
+            content = packed.read(limit + 1)
+        if len(content) > limit:
+            raise ValueError(f"it expands to more than {limit:,} bytes")
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
             # A sparse file may say that it has more zeros than any memory.
             if odd := [member.name for member in archive if not member.isfile() or member.issparse()]:
                 raise ArtifactError(f"{path}: found {odd[0]}, which is no file; take the archive from git again")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from indm.data.archives import data_root
+from indm.data.archives import data_root, largest
 from indm.errors import DataError
 from indm.metrics.frechet import Reference
 
@@ -58,6 +58,7 @@ def check_statistics(path: Path, sha256: str) -> None:
 def _arrays(path: Path) -> dict[str, NDArray[np.floating]]:
     """Read the arrays of the file that are of use."""
     try:
+        _check_sizes(path)
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in (FEATURES, "mu", "sigma") if key in file.files}
     except (
@@ -67,11 +68,20 @@ def _arrays(path: Path) -> dict[str, NDArray[np.floating]]:
         OSError,
         TypeError,
         AttributeError,
+        MemoryError,  # Of an array whose header promises more than any memory.
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{path}: found no .npz of plain arrays ({reason}); expected {_expected()}") from None
+
+
+def _check_sizes(path: Path) -> None:
+    """Refuse a file that would fill the memory: its arrays are read whole."""
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > largest(path):
+        raise ValueError(f"it expands to {size:,} bytes")
 
 
 def _expected(dims: int | str = "F") -> str:

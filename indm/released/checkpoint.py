@@ -1,7 +1,8 @@
 """Files of the released code, read without executing anything in them."""
 
-import pickle
-from collections.abc import Collection, Mapping
+import warnings
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -43,34 +44,57 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ArtifactError(f"{path}: missing; expected a released checkpoint")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        _check_sizes(path)
+        with warnings.catch_warnings(action="ignore"):  # Of a damaged file, torch warns before it refuses.
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # A hostile or damaged pickle can make the unpickler raise anything.
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ArtifactError(f"{path}: refused, nothing in it was executed: {reason}") from None
     if not isinstance(content, dict) or any(key not in content for key in CHECKPOINT_KEYS):
-        found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        found = sorted(map(str, content))[:9] if isinstance(content, dict) else type(content).__name__
         raise ArtifactError(f"{path}: found {found}, expected the keys {', '.join(CHECKPOINT_KEYS)}")
     step, model = _number(content["step"]), content["model"]
-    if not _is_count(step) or not _holds_tensors(model.values() if isinstance(model, Mapping) else None):
+    named = isinstance(model, Mapping) and all(isinstance(name, str) and name.isprintable() for name in model)
+    if not _is_count(step) or not (named and _holds_tensors([*model.values()])):
         raise ArtifactError(
-            f"{path}: found step {step!r} and a model of {type(model).__name__}, expected a number of at least 0 and tensors"
+            f"{path}: found step {step!r:.80} and a model of {type(model).__name__}, "
+            "expected a number of at least 0 and tensors of real numbers by their names"
         )
     return content | {"step": step}
 
 
+def _check_sizes(path: Path) -> None:
+    """Refuse a file that would expand in memory: torch compresses nothing."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > path.stat().st_size:
+            raise ValueError(f"it expands to {size:,} bytes, expected no compressed file")
+
+
 def _number(value: object) -> object:
-    """Return the number in a tensor of one; of several, how many there are."""
-    if not isinstance(value, Tensor):
-        return value
+    """Return the number in a tensor of one; of other values that are not plain, what they are."""
+    if not _is_plain(value):
+        return value if isinstance(value, int | float | str | None) else type(value).__name__
     return value.item() if value.numel() == 1 else f"{value.numel()} numbers"
 
 
 def _is_count(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
-def _holds_tensors(values: object) -> TypeGuard[Collection[Tensor]]:
-    return isinstance(values, Collection) and all(isinstance(value, Tensor) for value in values)
+def _is_plain(value: object) -> TypeGuard[Tensor]:
+    """Tell whether a value is a dense tensor of real numbers in memory."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not (value.is_quantized or value.is_complex())
+    )
+
+
+def _holds_tensors(values: object) -> TypeGuard[list[Tensor]]:
+    return isinstance(values, list) and all(map(_is_plain, values))
 
 
 def check_moment(score: Mapping[str, Any], flow: Mapping[str, Any], files: tuple[Path, Path]) -> None:
@@ -87,7 +111,7 @@ def check_moment(score: Mapping[str, Any], flow: Mapping[str, Any], files: tuple
     Raises:
         ArtifactError: if they are of different moments of a training.
     """
-    found = [(content["step"], content["ema"].get("num_updates")) for content in (score, flow)]
+    found = [(content["step"], _number(content["ema"].get("num_updates"))) for content in (score, flow)]
     if found[0][1] != found[1][1] or found[0][0] < found[1][0]:
         words = "; ".join(
             f"{file}: found step {step}, {updates} updates of its averages"

@@ -13,9 +13,16 @@ def copy_entries(entries: dict[str, Tensor], found: Mapping[str, Tensor], ignore
     for name, value in found.items():
         if name in entries and value.shape != entries[name].shape:
             differences.append(f"{name} is {tuple(value.shape)}, expected {tuple(entries[name].shape)}")
+        elif name in entries and not _same_kind(value, entries[name]):
+            differences.append(f"{name} is {value.dtype}, expected {entries[name].dtype}")
         elif name not in entries and name not in ignored:
             differences.append(f"unknown {name}, found {tuple(value.shape)}")
     if differences:
         raise ArtifactError(f"{what} does not fit its configuration: " + "; ".join(differences))
     for name, entry in entries.items():
         entry.copy_(found[name])
+
+
+def _same_kind(value: Tensor, entry: Tensor) -> bool:
+    """Tell whether a value is what an entry holds: floating-point numbers of any precision, or the same integers."""
+    return value.dtype == entry.dtype or (value.is_floating_point() and entry.is_floating_point())

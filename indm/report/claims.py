@@ -150,7 +150,7 @@ def _graded(compared: Comparison, p_adjusted: float | None, tail: float, many: i
     claim, against = compared.claim, interval(compared.against, many)
     row = _described(claim) | compared.place
     if not compared.has_run:
-        return row | {"grade": NO_DATA, "reason": "no run"}
+        return row | {"grade": NO_DATA, "reason": "; ".join(["no run", *compared.failed])}
     intervals = control_intervals(compared.controls, many)
     verdict = grade(against, intervals, claim.smallest_effect, compared.absent, p_adjusted)
     if compared.failed:

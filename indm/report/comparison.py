@@ -9,6 +9,7 @@ from indm.report.names import names
 from indm.report.published import sampler_kind, source_of
 from indm.report.results import CELL, Result, records
 from indm.suite.claims import Arm
+from indm.suite.published import PUBLISHED_METRICS
 
 COMPARISON_COLUMNS = [
     "suite",
@@ -54,7 +55,7 @@ def comparison_table(
         a model that is not ours stands beside our lowest on the same dataset, or is left out if there is none.
     """
     network = values[values["stage"] == "train"].pivot_table(index=CELL, columns="metric", values="value")
-    tables = {"nll": nll, "fid": fid, "is": fid}
+    tables = {metric: nll if metric == "nll" else fid for metric in PUBLISHED_METRICS}
     rows = []
     for number in records(published):
         matches = [row for row in records(tables[number["metric"]]) if _could_be(number, row)]

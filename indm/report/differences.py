@@ -18,7 +18,7 @@ another would have spent fewer.
 FID and 2-D data have no numbers of single images; each seed draws its own, so that their noise is in the spread of the seeds.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ import pandas as pd
 
 from indm.report.intervals import Numbers
 from indm.report.results import IDENTITY, records
-from indm.report.values import refuse_repeats
+from indm.report.values import refuse_other_images, refuse_repeats
 from indm.suite.claims import Arm, Bound, Claim, Claims, Control, Metric
 
 PLACE = ["dataset", "sde", "objective"]
@@ -64,7 +64,7 @@ class Comparison:
         controls: differences from each control that has runs, by its name and the variant chosen.
         absent: controls that have no run here.
         failed: cells of a sweep or of a learning curve that one of the arms has and another lacks, in words: an arm that fails
-            where sampling is hardest would be compared where it does not.
+            where sampling is hardest would be compared where it does not. So are the metric's samplers that no arm has.
     """
 
     claim: Claim
@@ -85,9 +85,10 @@ def compare(values: pd.DataFrame, images: pd.DataFrame, claims: Claims) -> list[
         claims: the claims.
 
     Raises:
-        ArtifactError: if a number stands in the tidy table twice.
+        ArtifactError: if a number stands in the tidy table twice, or the runs of a dataset have not the same images, each once.
     """
     refuse_repeats(values)
+    refuse_other_images(images)
     tables = Tables(values, images)
     return [found for claim in claims.claims for found in _of_claim(tables, claim, claims.controls)]
 
@@ -101,8 +102,17 @@ def _of_claim(tables: Tables, claim: Claim, controls: Mapping[str, Control]) -> 
     compared = [_at(tables, found, claim, controls, place) for place in records(treated[PLACE].drop_duplicates())]
     absent = [name for name in claim.where.datasets or [""] if name not in {one.place["dataset"] for one in compared}]
     if claim.where.datasets or not compared:
-        compared += [Comparison(claim, {"dataset": name}, has_run=False) for name in absent]
+        compared += [_without_run(tables.values, claim, name) for name in absent]
     return compared
+
+
+def _without_run(values: pd.DataFrame, claim: Claim, dataset: str) -> Comparison:
+    """Return a claim without data: where others were measured, the claim's samplers may be all that is lacking."""
+    metric = claim.metric
+    keys = {"stage": metric.stage, "metric": metric.name, "dataset": dataset}
+    others = values[np.logical_and.reduce([values[key] == text for key, text in keys.items()])]
+    failed = _unsampled(metric, others["sampler"]) if len(others) else []
+    return Comparison(claim, {"dataset": dataset}, has_run=False, failed=failed)
 
 
 def _treated(tables: Tables, found: pd.DataFrame, claim: Claim) -> pd.DataFrame:
@@ -138,8 +148,16 @@ def _at(
         _differences(treated, baseline, claim),
         {name: _differences(treated, other, claim) for name, other in others.items()},
         absent,
-        _failed(claim.metric, {name: _all_seeds(tables, laid_out[name], place, arm) for name, arm in arms.items()}),
+        _unsampled(
+            claim.metric, [name for arm in laid_out.values() for name in arm.columns.get_level_values("sampler")]
+        )
+        + _failed(claim.metric, {name: _all_seeds(tables, laid_out[name], place, arm) for name, arm in arms.items()}),
     )
+
+
+def _unsampled(metric: Metric, known: Iterable[str]) -> list[str]:
+    """Name the samplers of a metric that no arm has numbers by: the mean over the others would be another metric's."""
+    return [f"{sampler} (no arm has it)" for sampler in metric.sampler or [] if sampler not in set(known)]
 
 
 def _failed(metric: Metric, arms: Mapping[str, pd.DataFrame]) -> list[str]:

@@ -5,28 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from indm.errors import ArtifactError
 from indm.report.results import CELL, Result, records
+from indm.suite.published import PUBLISHED_COLUMNS, load_published
 
-# From extractor on: the protocol of the number, empty where its source does not state it.
-PUBLISHED_COLUMNS = [
-    "dataset",
-    "model",
-    "sde",
-    "objective",
-    "variant",
-    "metric",
-    "sampler",
-    "value",
-    "source",
-    "locator",
-    "note",
-    "extractor",
-    "implementation",
-    "num_samples",
-    "parameters",
-    "steps",
-]
 # The published FIDs are of this network; beside another extractor's they would mean nothing.
 PUBLISHED_EXTRACTOR = "inception-v3-compat"
 # First digits of its weights' sha256: torch-fidelity's weights-inception-2015-12-05-6726825d.pth.
@@ -40,15 +21,9 @@ def read_published(path: Path) -> pd.DataFrame:
     """Read the published numbers, texts as they stand, absent cells as empty texts.
 
     Raises:
-        ArtifactError: if the file is missing or has other columns.
+        ParamsError: if the file cannot be read, or a row of it is not what :mod:`indm.suite.published` allows.
     """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path}: cannot be read ({error}); run from the top of a checkout") from None
-    if list(table.columns) != PUBLISHED_COLUMNS:
-        raise ArtifactError(f"{path}: found the columns {list(table.columns)}, expected {PUBLISHED_COLUMNS}")
-    return table
+    return pd.DataFrame(load_published(path), columns=PUBLISHED_COLUMNS)
 
 
 def published_value(published: pd.DataFrame, cell: Result, metric: str, sampler: str = "") -> dict[str, Any]:

@@ -47,7 +47,7 @@ def run(suite: "Suite", layout: Layout) -> Finished:
         "nll": nll_table(results, published),
         "discretization": discretization_table(results),
         "learning_curve": learning_curve_table(results),
-        "ablation": ablation_table(values),
+        "ablation": ablation_table(results, values),
         "protocol": protocol_table(results),
         "toy2d": toy2d_table(results),
         "tuning": tuning_table(results),

@@ -123,9 +123,11 @@ def read_array(path: Path) -> NDArray[Any]:
     """
     _require(path)
     try:
-        return np.load(path, mmap_mode="c", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ArtifactError(f"{path}: not a .npy array ({error}); {AGAIN}") from None
+        with np.errstate(over="raise"):
+            return np.load(path, mmap_mode="c", allow_pickle=False)
+    except Exception as error:  # The header is Python's text: a damaged one can make its parser raise anything.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ArtifactError(f"{path}: not a .npy array ({reason}); {AGAIN}") from None
 
 
 def write_arrays(path: Path, tensors: Mapping[str, "Tensor"]) -> None:

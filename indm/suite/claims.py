@@ -1,23 +1,34 @@
 """The schema of ``params/claims.yaml``: what the paper claims, as statements that numbers can decide."""
 
+from collections.abc import Iterable
+from itertools import combinations, product
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
 from indm.errors import ParamsError
+from indm.suite.measured import METRICS, SAMPLERS, datasets
 from indm.suite.schema.names import DiffusionName
-from indm.suite.schema.types import EachOnce
+from indm.suite.schema.types import EachOnce, Shown
 from indm.suite.strict_yaml import Strict, read_mapping
 
-Word = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+Word = Annotated[Shown, Field(pattern=r"^[a-z0-9-]+$")]
+Objective = Literal["nll", "fid"]
+
+
+def _known(key: str, found: Iterable[str], names: Iterable[str], stage: str) -> None:
+    """Refuse a name that a stage does not have: its numbers would be missing, and no row would say so."""
+    if unknown := [name for name in found if name not in names]:
+        allowed = ", ".join(names) + f", of stage {stage}" if names else f"no name, since stage {stage} has none"
+        raise ValueError(f"{key}: found {', '.join(map(repr, unknown))}; allowed: {allowed}")
 
 
 class Metric(Strict):
     """Which number of the tidy table."""
 
     stage: Annotated[Literal["fid", "nll", "curve", "sweep", "toy2d"], Field(description="column stage")]
-    name: Annotated[str, Field(min_length=1, description="column metric")]
+    name: Annotated[str, Field(description="column metric")]
     sampler: Annotated[
         Annotated[list[str], EachOnce(), Field(min_length=1)] | None,
         Field(description="the mean over these of column sampler; null: over all; each with its like"),
@@ -31,6 +42,12 @@ class Metric(Strict):
     ]
 
     @model_validator(mode="after")
+    def _names(self) -> Self:
+        _known("name", [self.name], METRICS[self.stage], self.stage)
+        _known("sampler", self.sampler or [], SAMPLERS.get(self.stage, []), self.stage)
+        return self
+
+    @model_validator(mode="after")
     def _range(self) -> Self:
         if isinstance(self.x, list) and self.x[0] > self.x[1]:
             raise ValueError(f"x: found {self.x}; allowed: the smaller number first, or no row lies between them")
@@ -42,7 +59,7 @@ class Arm(Strict):
 
     model: Literal["ddpmpp", "indm"]
     variant: Annotated[str, Field(pattern=r"^[a-z0-9-]*$", description="column variant; '': the plain model")]
-    objective: Annotated[Literal["nll", "fid"] | None, Field(description="null: the treatment's")]
+    objective: Annotated[Objective | None, Field(description="null: the treatment's")]
 
 
 class Bound(Strict):
@@ -58,7 +75,7 @@ class Control(Strict):
     variants: Annotated[
         list[str], EachOnce(), Field(min_length=1, description="one variant, or those that choose_by chooses from")
     ]
-    objective: Annotated[Literal["nll", "fid"] | None, Field(description="null: the treatment's")]
+    objective: Annotated[Objective | None, Field(description="null: the treatment's")]
     choose_by: Annotated[
         Metric | None, Field(description="validation metric whose smallest mean over seeds chooses, for each dataset")
     ]
@@ -78,7 +95,7 @@ class Where(Strict):
 
     datasets: Annotated[list[str], EachOnce()]
     sdes: Annotated[list[DiffusionName], EachOnce()]
-    objectives: Annotated[list[Literal["nll", "fid"]], EachOnce()]
+    objectives: Annotated[list[Objective], EachOnce()]
 
 
 class Claim(Strict):
@@ -89,9 +106,9 @@ class Claim(Strict):
         Literal["primary", "exploratory"],
         Field(description="primary: shown only where Holm's adjustment over a suite's primary rows leaves it"),
     ]
-    question: Annotated[str, Field(min_length=1, description="what a reader would ask")]
-    statement: Annotated[str, Field(min_length=1, description="in words")]
-    source: Annotated[str, Field(min_length=1, description="where the paper says it")]
+    question: Annotated[Shown, Field(description="what a reader would ask")]
+    statement: Annotated[Shown, Field(description="in words")]
+    source: Annotated[Shown, Field(description="where the paper says it")]
     metric: Metric
     treatment: Arm
     baseline: Arm | Bound
@@ -99,15 +116,25 @@ class Claim(Strict):
     where: Where
     direction: Annotated[Literal["lower", "higher"], Field(description="of the treatment's number")]
     smallest_effect: Annotated[float, Field(ge=0, description="smallest difference from the baseline worth a claim")]
-    unit: Annotated[str, Field(min_length=1, description="of the effect")]
-    why: Annotated[str, Field(min_length=1, description="reason of the smallest effect")]
+    unit: Annotated[Shown, Field(description="of the effect")]
+    why: Annotated[Shown, Field(description="reason of the smallest effect")]
 
     @model_validator(mode="after")
     def _bound(self) -> Self:
-        if isinstance(self.baseline, Bound) and self.metric.transform == "log" and self.baseline.value <= 0:
-            raise ValueError(
-                f"baseline: found {self.baseline.value:g}; allowed: above 0, since metric.transform is log"
-            )
+        if not isinstance(self.baseline, Bound):
+            return self
+        value, transform = self.baseline.value, self.metric.transform
+        if (transform == "log" and value <= 0) or (transform == "abs" and value < 0):
+            allowed = "above 0" if transform == "log" else "at least 0"
+            raise ValueError(f"baseline: found {value:g}; allowed: {allowed}, since metric.transform is {transform}")
+        return self
+
+    @model_validator(mode="after")
+    def _places(self) -> Self:
+        _known("where.datasets", self.where.datasets, datasets(self.metric.stage), self.metric.stage)
+        if self.metric.stage == "toy2d":
+            for key in ("sdes", "objectives"):
+                _known(f"where.{key}", getattr(self.where, key), [], "toy2d")
         return self
 
 
@@ -127,6 +154,34 @@ class Claims(Strict):
         if unknown:
             raise ValueError(f"claims: found no control {', '.join(unknown)}; controls: {', '.join(self.controls)}")
         return self
+
+    @model_validator(mode="after")
+    def _arms(self) -> Self:
+        for claim in self.claims:
+            stage, controls = claim.metric.stage, {name: self.controls[name] for name in claim.controls}
+            for name, control in controls.items():
+                own = [control.sampler] if control.sampler else []
+                _known(f"controls.{name}.sampler, in claim {claim.id}", own, SAMPLERS.get(stage, []), stage)
+            arms = {"treatment": claim.treatment, "baseline": claim.baseline, **controls}
+            for (name, arm), (other, another) in combinations(arms.items(), 2):
+                if both := _numbers_of(claim, arm) & _numbers_of(claim, another):
+                    model = ", ".join(filter(None, min(both)))
+                    raise ValueError(
+                        f"claim {claim.id}: found {name} and {other} to have the same numbers, of {model}; allowed: another "
+                        "model, variant, objective or sampler, since what is compared with itself differs by 0"
+                    )
+        return self
+
+
+def _numbers_of(claim: Claim, arm: Arm | Bound | Control) -> set[tuple[str, str, str, str]]:
+    """List what an arm's numbers may be of, wherever a claim is graded: model, variant, objective and samplers."""
+    if isinstance(arm, Bound):
+        return set()
+    own = claim.treatment.objective
+    objectives = [own] if own else claim.where.objectives or get_args(Objective)
+    variants = [arm.variant] if isinstance(arm, Arm) else arm.variants
+    sampler = [arm.sampler] if isinstance(arm, Control) and arm.sampler else claim.metric.sampler or []
+    return set(product([arm.model], variants, [arm.objective] if arm.objective else objectives, [" ".join(sampler)]))
 
 
 def load_claims(path: Path) -> Claims:

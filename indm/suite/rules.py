@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from indm.suite.schema.types import ABSENT
+from indm.suite.variants import variants
+
 if TYPE_CHECKING:
     from indm.suite.schema.flow import FlowParams
     from indm.suite.schema.reference import ReferenceParams
@@ -21,8 +24,6 @@ if TYPE_CHECKING:
 MOST_COMPUTE = 30
 # Of a mistake, the runs that are named.
 SHOWN_RUNS = 3
-# Variants that pandas takes for an absent text.
-ABSENT = ("nan", "null")
 
 
 def mistakes(suite: "Suite", path: Path, cells: Mapping[str, str]) -> list[str]:
@@ -37,6 +38,7 @@ def mistakes(suite: "Suite", path: Path, cells: Mapping[str, str]) -> list[str]:
         *_name(suite, path),
         *told_once((cells[name], mistake) for name in suite.runs for mistake in _run(suite, name, cells[name])),
         *_alike(suite, cells),
+        *told_once((cells[name], mistake) for name, mistake in variants(suite)),
         *_toy2d(suite),
         *(mistake for name, reference in suite.reference.items() for mistake in _reference(name, reference)),
         *_evaluation(suite),
@@ -73,7 +75,7 @@ def _run(suite: "Suite", name: str, cell: str) -> Iterator[str]:
         # Of a cell with seeds, the file has no -s0.
         allowed = run.identity if cell == name else run.identity.removesuffix(f"-s{run.seed}")
         yield f"key (the run's name): found {cell!r}; allowed: {allowed!r}, which its keys spell"
-    if run.variant in ABSENT:
+    if run.variant and ABSENT.fullmatch(run.variant):
         yield f"key variant: found {run.variant!r}; allowed: another name, since tables would be read without it"
     yield from _steps(run, train)
     if suite.weights.score == "raw" and train.snapshots:

@@ -80,9 +80,8 @@ def _mapping(reader: Any, node: yaml.MappingNode, deep: bool = False) -> dict[An
     """Return a mapping of texts, unless a key is given twice; one that is merged in (``<<``) may be overridden."""
     seen = set()
     for key_node, _ in node.value:
-        if key_node.tag == "tag:yaml.org,2002:merge":
-            continue
-        key = reader.construct_object(key_node, deep=True)
+        merged = key_node.tag == "tag:yaml.org,2002:merge"
+        key = key_node.value if merged else reader.construct_object(key_node, deep=True)
         if not isinstance(key, str):
             problem = f"found the key {reprlib.repr(key)}, expected a text"
             raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)

@@ -172,7 +172,7 @@ def test_new_times_of_files_change_nothing(checkouts: dict[str, Path], engine: s
 
 
 def test_an_edit_of_the_layout_of_rules_changes_nothing(checkouts: dict[str, Path]) -> None:
-    file = checkouts["snakemake"] / "workflow/rules/train.smk"
+    file = checkouts["snakemake"] / "workflow/rules/stages.smk"
     with edited(file, f"# A comment.\n\n{file.read_text()}"):
         assert jobs(checkouts["snakemake"], "snakemake") == set()
 

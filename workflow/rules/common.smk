@@ -1,63 +1,70 @@
 # What the rules share.
 
-
-def paths(pattern, **values):
-    """Do as expand() with an output of a rule; where results lie in a storage, without it: Snakemake adds it to plain paths."""
-    if stored := pattern.flags.get("storage_object"):
-        pattern = stored.query.removeprefix(
-            workflow.storage_settings.default_storage_prefix
-        ).lstrip("/")
-    return expand(pattern, **values)
-
-
-def of_run(pattern):
-    """Return the input function for an output of a dataset's rule: that of the dataset of the run in question."""
-    return lambda wildcards: paths(
-        pattern, suite=SUITE, dataset=suite.runs[wildcards.run].dataset
-    )
+# What Snakemake's own report shows of the stages' outputs.
+REPORTED = {
+    "reports/{suite}/figures": {
+        "patterns": ["{figure}.svg"],
+        "caption": "../report/figures.rst",
+        "category": "Figures",
+        "labels": {"figure": "{figure}"},
+    },
+    "reports/{suite}/index.html": {
+        "caption": "../report/page.rst",
+        "category": "Page",
+    },
+}
 
 
-def code(stage):
-    """Return the parameter by which a job runs again when its code does something else: what it works on decides which."""
-    return lambda wildcards: job_stamp(suite, stage, subject(wildcards))
+def job_of(name, wildcards):
+    """Return the job of a stage that wildcards stand for."""
+    options = OPTIONS[STAGES[name].subject]
+    return Job(name, "-".join(wildcards[option] for option in options))
 
 
-def says(stage):
-    """Return the parameter by which a job runs again when the suite says something else of it."""
-    return lambda wildcards: job_parameters(suite, Job(stage, subject(wildcards)))
+def read_by(job):
+    """Yield what a job reads, and the manifests of the jobs that wrote it."""
+    found = dict(job_inputs(suite, job))
+    for path, maker in found.items():
+        yield path if maker else local(path)
+    for maker in filter(None, dict.fromkeys(found.values())):
+        yield manifest(maker.stage).format(**job_names(suite, maker))
 
 
-def subject(wildcards):
-    """Return what a job works on, empty where its stage has one job."""
-    if "shard" in wildcards.keys():
-        return f"{wildcards.run}-{wildcards.shard}"
-    return next((wildcards[key] for key in SUBJECTS if key in wildcards.keys()), "")
+def marked(path):
+    """Return the path of an output with Snakemake's marks."""
+    if path.startswith(f"{SHARD}/") and path in MAKERS:
+        # Large, and of no use once they are gathered.
+        return temp(path)
+    # Folders alone have no suffix.
+    path = path if "." in path else directory(path)
+    return report(path, **REPORTED[path]) if path in REPORTED else path
 
 
-def all_of(stage, output):
-    """Return an output of all jobs of a stage; of one job, where it has one."""
-    names = {STAGES[stage].subject: STAGES[stage].subjects(suite)}
-    names.pop("", None)
-    return paths(getattr(rules, stage).output[output], **names, allow_missing=True)
+def said_of(job):
+    """Return what the suite says of a job; of the page, which shows it, the checksum of everything."""
+    everything = STAGES[job.stage].keys == SECTIONS
+    return suite_sha256(suite) if everything else job_parameters(suite, job)
 
 
-def shards_of(stage, output):
-    """Return the input function for an output of the shards of a run; where the suite has none, it returns nothing."""
-    pattern = getattr(rules, f"{stage}_shard").output[output]
-    numbers = suite.shards.numbers(stage)
-    return lambda wildcards: paths(
-        pattern, suite=SUITE, run=wildcards.run, shard=numbers
-    )
+def megabytes(job):
+    """Return the MB of the machine's memory that a process of a job takes."""
+    stage = STAGES[job.stage]
+    if not stage.inception:
+        return stage.memory
+    dataset = job_names(suite, job)["dataset"]
+    classifier = suite.reference[dataset].classifier
+    return stage.memory + (0 if classifier else stage.inception)
 
 
-def on_gpu(_):
-    """Return 1 where a job uses a GPU, else 0; with `device: auto`, a job on this machine does so if torch sees one."""
+def gpus(name):
+    """Return how many GPUs a process of a stage uses; with `device: auto`, on this machine, one if torch sees one."""
+    gathers = shard_file(name) in STAGES[name].inputs and suite.shards.numbers(name)
+    # To gather shards takes none, to measure what they hold does.
+    if gathers and not STAGES[name].measures:
+        return 0
     if suite.device == "auto" and workflow.local_exec:
         return int(gpu_is_seen())
     return int(suite.device != "cpu")
-
-
-SUBJECTS = ("run", "dataset", "toy")
 
 
 # The description of the report knows the configuration alone, and calls this where the report is made. It is an empty

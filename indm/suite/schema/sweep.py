@@ -7,6 +7,8 @@ from pydantic import Field
 from indm.suite.schema.types import Count, EachOnce, GridPoints
 from indm.suite.strict_yaml import Strict
 
+SweptSampler = Literal["euler_maruyama", "ancestral", "pc", "ode_euler", "ode_heun", "dpm_solver_pp_2m"]
+
 
 class SweepParams(Strict):
     """Images of a run by several samplers and numbers of steps, at temperature 1; what is not here is as in its sample section."""
@@ -17,7 +19,7 @@ class SweepParams(Strict):
         Field(description="of the runs that are swept; others have no sweep"),
     ]
     samplers: Annotated[
-        list[Literal["euler_maruyama", "ancestral", "pc", "ode_euler", "ode_heun", "dpm_solver_pp_2m"]],
+        list[SweptSampler],
         EachOnce(),
         Field(
             min_length=1, description="pc: reverse_diffusion, with the Langevin corrector of the run's sample section"

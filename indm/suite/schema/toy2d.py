@@ -8,8 +8,9 @@ from indm.suite.schema.sde import VPParams
 from indm.suite.schema.types import Count, EachOnce, Fraction, GridPoints, Positive, Rate, Seed, Tolerance, Width
 from indm.suite.strict_yaml import Strict
 
+TOY2D = ("moons", "checkerboard", "eight-gaussians")
 # A pattern, not Literal: the stage looks names up as plain text.
-Toy2dName = Annotated[str, Field(pattern=r"^(moons|checkerboard|eight-gaussians)$")]
+Toy2dName = Annotated[str, Field(pattern=f"^({'|'.join(TOY2D)})$")]
 
 
 class Toy2dDataParams(Strict):

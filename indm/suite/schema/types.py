@@ -1,8 +1,9 @@
 """Numbers, names and rules that several sections share."""
 
+import re
 from typing import Annotated, Any
 
-from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 # What float32 computes with; smaller and larger numbers would vanish, or be infinite, within a product.
@@ -20,6 +21,19 @@ Width = Annotated[int, Field(ge=1, le=4096)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # Also a folder, a word of a command and, for DVC, a part of a dotted key.
 RunName = Annotated[str, Field(pattern=r"^[a-z0-9-]+$", max_length=150)]
+
+# What pandas takes for an absent text when it reads a table.
+ABSENT = re.compile(r"(#?N/?A|#N/A N/A|<NA>|n/a|-?(nan|NaN|1\.#IND|1\.#QNAN)|NULL|null|None)?")
+
+
+def _shown(text: str) -> str:
+    if ABSENT.fullmatch(text):
+        raise PydanticCustomError("absent", "another text, since tables would be read without it")
+    return text
+
+
+# A text that a table shows.
+Shown = Annotated[str, AfterValidator(_shown)]
 
 
 class EachOnce:

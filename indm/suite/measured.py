@@ -1,0 +1,34 @@
+"""What the stages measure, by the names that ``values.csv`` has for it, and that claims and published numbers refer to."""
+
+from typing import get_args
+
+from indm.registry import DATASETS
+from indm.suite.schema.sample import Sampler
+from indm.suite.schema.sweep import SweptSampler
+from indm.suite.schema.toy2d import TOY2D
+
+IMAGE_METRICS = ["fid", "kid", "is", "confidence", "precision", "recall", "clean_fid", "legacy_fid"]
+LIKELIHOODS = ["nll", "nll_uncorrected", "nelbo", "nelbo_no_reconstruction", "gap"]
+SWEEP_METRICS = ["fid", "kid"]
+CURVE_METRICS = ["nelbo", "nll", "gap"]
+TOY2D_METRICS = ["nelbo", "nll", "gap", "valid_nelbo", "w1", "path_ratio", "latent_std", "parameters", "train_flops"]
+# Of each stage that claims are about.
+METRICS = {
+    "fid": IMAGE_METRICS,
+    "nll": LIKELIHOODS,
+    "curve": CURVE_METRICS,
+    "sweep": SWEEP_METRICS,
+    "toy2d": TOY2D_METRICS,
+}
+DRAWN = get_args(Sampler)
+CORRECTED = "+langevin"
+# Of the stages whose images are of several samplers.
+SAMPLERS = {
+    "fid": [*DRAWN, *(f"{name}{CORRECTED}" for name in DRAWN if not name.startswith(("ode", "dpm")))],
+    "sweep": list(get_args(SweptSampler)),
+}
+
+
+def datasets(stage: str) -> list[str]:
+    """Name the datasets that a stage may measure."""
+    return list(TOY2D if stage == "toy2d" else DATASETS)

@@ -1,0 +1,78 @@
+"""The numbers of papers in ``params/published.csv``: what a row may say."""
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from indm.errors import ParamsError
+
+# From extractor on: the protocol of the number, empty where its source does not state it.
+PUBLISHED_COLUMNS = [
+    "dataset",
+    "model",
+    "sde",
+    "objective",
+    "variant",
+    "metric",
+    "sampler",
+    "value",
+    "source",
+    "locator",
+    "note",
+    "extractor",
+    "implementation",
+    "num_samples",
+    "parameters",
+    "steps",
+]
+# What tells one number from another; a source may give a number that another has otherwise.
+NUMBER = PUBLISHED_COLUMNS[: PUBLISHED_COLUMNS.index("value")]
+# Those that stand beside ours.
+PUBLISHED_METRICS = ("nll", "fid", "is")
+COUNT = (r"([1-9][0-9]*)?", "a whole number above 0, or nothing")
+# Each column's expression, and what it means.
+ALLOWED = {
+    "objective": (r"(nll|fid)?", "nll, fid or nothing"),
+    "metric": ("|".join(PUBLISHED_METRICS), ", ".join(PUBLISHED_METRICS)),
+    "sampler": (r"(pc|ode)?", "pc (of the reverse SDE), ode or nothing"),
+    "value": (r"-?[0-9]+(\.[0-9]+)?", "a number in decimals, such as 2.97"),
+    "num_samples": COUNT,
+    "parameters": COUNT,
+    "steps": COUNT,
+}
+
+
+def load_published(path: Path) -> list[dict[str, str]]:
+    """Read and validate the published numbers: their rows, texts as they stand, absent cells as empty texts.
+
+    Raises:
+        ParamsError: if the file cannot be read or has other columns, else one line for each mistake: line, column, what was found
+            and what is expected.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            columns, *rows = [(reader.line_num, row) for row in reader if row] or [(1, [])]
+    except (OSError, ValueError, csv.Error) as error:
+        raise ParamsError(f"{path}: cannot be read ({error}); run from the top of a checkout") from None
+    if columns[1] != PUBLISHED_COLUMNS:
+        raise ParamsError(f"{path}: found the columns {columns[1]}, expected {PUBLISHED_COLUMNS}")
+    if found := list(_mistakes(rows)):
+        raise ParamsError("\n".join(f"{path}: {mistake}" for mistake in found))
+    return [dict(zip(PUBLISHED_COLUMNS, row, strict=True)) for _, row in rows]
+
+
+def _mistakes(rows: list[tuple[int, list[str]]]) -> Iterator[str]:
+    lines: dict[tuple[str, ...], int] = {}
+    for line, cells in rows:
+        if len(cells) != len(PUBLISHED_COLUMNS):
+            yield f"line {line}: found {len(cells)} cells, expected {len(PUBLISHED_COLUMNS)}, one a column"
+            continue
+        row = dict(zip(PUBLISHED_COLUMNS, cells, strict=True))
+        for column, (expression, expected) in ALLOWED.items():
+            if not re.fullmatch(expression, row[column]):
+                yield f"line {line}, column {column}: found {row[column]!r}, expected {expected}"
+        number = tuple(row[column] for column in NUMBER)
+        if (first := lines.setdefault(number, line)) != line:
+            yield f"line {line}: found the number of line {first} again ({', '.join(filter(None, number))}), expected it once"
