@@ -36,7 +36,7 @@ ROOT = Path(__file__).parent.parent.parent
 KEPT = ROOT / "indm" / "__pycache__" / "code.json"
 OUTSIDE = {
     *("__main__", "cli", "doctor", "errors", "identity", "jobs", "kept", "library", "pipeline", "progress", "register"),
-    *("registry", "shipped", "stamps", "store", "suite", "terminal", "track", "watching"),
+    *("registry", "shipped", "stamps", "store", "suite", "terminal", "track", "watching", "why"),
 }
 # Of a node: annotations, and what Python itself adds.
 FIELDS_LEFT_OUT = {"annotation", "ctx", "kind", "returns", "type_comment", "type_params"}
