@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 # In the overview, of one paragraph.
 MOST_CAUSES, MOST_NAMES = 8, 3
 UNNAMED = {STATEMENTS: "code outside of definitions", FILES: "data beside it", WHOLE: "the whole module"}
-
 CHANGED, NEW, GONE = "changed", "is new", "is gone"
 
 Reads = dict[Job, dict[str, Job]]
@@ -84,9 +83,10 @@ def why(identity: Identity, stage: str = "", **names: str | None) -> Answer:
     changes = Changes(identity)
     causes = {job: tuple(changes.of(job)) for job in reads}
     first = {job for job in reads if causes[job] or (job in targets and changes.absent(job))}
-    found: list[Again] = []
-    for job in _spread(first, reads, changes):
-        follows = tuple(_follows(reads[job], found)) if changes.is_there(job) else ()
+    again = _spread(first, reads, changes)
+    found = []
+    for job in (job for job in reads if job in again):
+        follows = tuple(_follows(reads[job], again)) if changes.is_there(job) else ()
         found.append(Again(job, causes[job] or (() if follows else changes.absent(job)), follows))
     return Answer(identity.suite.suite, " ".join(given.values()), len(reads), found)
 
@@ -126,7 +126,7 @@ def _behind(targets: Collection[Job], reads: Reads) -> Reads:
     return {job: inputs for job, inputs in reads.items() if job in found}
 
 
-def _spread(first: set[Job], reads: Reads, changes: "Changes") -> list[Job]:
+def _spread(first: set[Job], reads: Reads, changes: "Changes") -> set[Job]:
     """Find the jobs that run if some do: those that read what is made again, and those that make what is missing then."""
     again: set[Job] = set()
     grown = set(first)
@@ -138,15 +138,14 @@ def _spread(first: set[Job], reads: Reads, changes: "Changes") -> list[Job]:
         for job in reversed(reads):
             if job in grown:
                 grown |= {maker for path, maker in reads[job].items() if not changes.is_there(maker, path)}
-    return [job for job in reads if job in again]
+    return again
 
 
-def _follows(inputs: Mapping[str, Job], again: Iterable[Again]) -> Iterator[str]:
+def _follows(inputs: Mapping[str, Job], again: Collection[Job]) -> Iterator[str]:
     """Yield which inputs of a job are made again, by the stages that make them."""
     files: dict[str, list[str]] = {}
-    makers = {each.job for each in again}
     for path, maker in inputs.items():
-        if maker in makers:
+        if maker in again:
             files.setdefault(maker.stage, []).append(Path(path).name)
     for stage, names in files.items():
         yield f"{stage} makes its input again: {', '.join(dict.fromkeys(names))}"
@@ -161,7 +160,7 @@ class Changes:
 
     def __init__(self, identity: Identity) -> None:
         self._identity, self._suite = identity, identity.suite
-        self._read: dict[Job, Manifest | None] = {}
+        self._read: dict[Job, Manifest] = {}
 
     def of(self, job: Job) -> Iterator[str]:
         """Yield what has changed of a job that was done: definitions, keys of the suite, inputs, what lies in its files."""
