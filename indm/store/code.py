@@ -205,7 +205,9 @@ class Sources:
             if place in found:
                 continue
             links = self._links(place)
-            words = [link.name if isinstance(link, Place) else link for link in links]
+            # Else the first statement of a module would change all of its definitions.
+            named = [link for link in links if not (isinstance(link, Place) and link.name == STATEMENTS)]
+            words = [link.name if isinstance(link, Place) else link for link in named]
             found[place] = _sha256(self._own(place), *words)
             queue += [link for link in links if isinstance(link, Place)]
         self._save()
