@@ -34,7 +34,7 @@ keep: $(VENV)/.installed ## Copy the finished results of SUITE to docs/results, 
 restore: $(VENV)/.installed ## Copy the kept results of SUITE back from docs/results, for Snakemake to continue from
 	python -m indm restore --suite params/$(SUITE).yaml
 	snakemake --cores all --config suite=$(SUITE) --until prepare
-	snakemake --cores all --config suite=$(SUITE) --touch --forceall
+	snakemake --cores all --config suite=$(SUITE) --touch --forceall --omit-from table compute
 
 publish: $(VENV)/.installed ## Copy tables, figures and pictures of SUITE to docs/results, and averaged weights of the runs WEIGHTS
 	python -m indm publish --suite params/$(SUITE).yaml $(addprefix --weights ,$(WEIGHTS))

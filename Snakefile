@@ -93,7 +93,14 @@ include: "workflow/rules/publish.smk"
 
 # What `indm doctor` says is missing for the jobs that are to run. A dry run does not come here, nor Snakemake in a job.
 onstart:
-    jobs = [] if workflow.touch else workflow.dag.needrun_jobs()
+    jobs = workflow.dag.needrun_jobs()
+    # Touched, another suite's copies would be taken for this one's.
+    if workflow.touch and (foreign := foreign_copies(jobs)):
+        sys.exit(
+            f"snakemake --touch: found {', '.join(foreign)} of another suite, or of other runs, expected copies of results/{SUITE}/tables/; "
+            "delete results/table_*.csv, then run it again"
+        )
+    jobs = [] if workflow.touch else jobs
     named = [
         job_of(job.rule.name, job.wildcards)
         for job in jobs

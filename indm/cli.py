@@ -85,7 +85,7 @@ FAILED = {"compare": 2}
 SECTIONS = {
     "Before a run": ["init", "doctor", "validate", "register"],
     "The stages, in the order of the pipeline": [*map(command_name, STAGES), "import-checkpoint"],
-    "While it runs": ["status", "tensorboard"],
+    "While it runs": ["status", "why", "tensorboard"],
     "Results": ["show", "compare", "keep", "restore", "publish"],
     "For editors": ["schema"],
 }
@@ -162,7 +162,7 @@ def _stage(name: str, summary: str, *options: Callable[..., Any]) -> None:
 
 def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, Any], **options: Any) -> None:
     from indm.jobs import IMPORTED, Job
-    from indm.process import is_first, limit_threads
+    from indm.process import is_first, limit_threads, unset_fpmath
     from indm.suite.content import suite_sha256
     from indm.suite.load import load_suite
 
@@ -172,8 +172,9 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, Any], **
     job = Job("train" if imported else name, "-".join(map(str, subject.values())))
     _check_subject(suite, suite_file, *job)
     limit_threads(suite.threads)
+    unset_fpmath()
 
-    # After that: they import NumPy, which reads the limit once.
+    # After that: they import NumPy and torch, which read the environment once.
     from indm.identity import Identity
     from indm.stamps import check_started, job_stamp
     from indm.store.layout import Layout
@@ -356,6 +357,30 @@ def status(suite_file: Path, out: Path, reports: Path, watch: bool) -> None:
         board.watch()
     else:
         console().print(board.page())
+
+
+@main.command()
+@click.argument("stage", default="")
+@click.option("--run", help="Only jobs of this run.")
+@click.option("--dataset", help="Only jobs of this dataset.")
+@click.option("--toy", help="Only jobs of this two-dimensional dataset.")
+@LOOKED_AT
+@OUT
+@REPORTS
+def why(suite_file: Path, out: Path, reports: Path, stage: str, **names: str | None) -> None:
+    """Explain which jobs would run again, and what changed since their results were made: code, suite or inputs.
+
+    With STAGE or a name, explain only these jobs, and what is behind them.
+    """
+    from indm.identity import Identity
+    from indm.suite.load import load_suite
+    from indm.terminal import console
+    from indm.why import page
+    from indm.why import why as explain
+
+    answer = explain(Identity(load_suite(suite_file), out, reports), stage, **names)
+    # Lines of any length: places can be copied, and searched for.
+    console().print(page(answer), soft_wrap=True)
 
 
 @main.command()

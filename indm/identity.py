@@ -53,7 +53,7 @@ class Identity:
         """
         found = {}
         for path, maker in job_inputs(self.suite, job, patterns):
-            place = self._place(path)
+            place = self.place(path)
             if maker is None and not place.is_file():
                 raise ArtifactError(f"{place}: missing; run from the top of a checkout, which has it")
             found[path] = content_sha256(place)
@@ -78,7 +78,7 @@ class Identity:
         names = job_names(self.suite, job)
         outputs = [pattern.format(**names) for pattern in STAGES[job.stage].written]
         parameters = job_parameters(self.suite, job)
-        hashes = {path: content_sha256(self._place(path)) for path in outputs}
+        hashes = {path: content_sha256(self.place(path)) for path in outputs}
         job_of_code = (self.suite, made_by or job.stage, job.subject)
         stamp, code = job_stamp(*job_of_code), job_definitions(*job_of_code)
         made = Manifest(job.stage, self.suite.suite, job.subject, parameters, inputs, hashes, stamp, code)
@@ -92,6 +92,22 @@ class Identity:
         """
         if job in self._trusted:
             return self._trusted[job]
+        path, found = self.manifest(job), self.read(job)
+        if differences := list(self.other_parameters(job, found)):
+            more = len(differences) - SHOWN_DIFFERENCES
+            listed = [f"{key}: found {was}, expected {now}" for key, was, now in differences[:SHOWN_DIFFERENCES]]
+            shown = ", ".join(listed) + (f" and {more} more" if more > 0 else "")
+            raise ArtifactError(f"{path}: made by other parameters than the suite has now: {shown}; {AGAIN}")
+        self._check_sources(job, found, path)
+        self._trusted[job] = found
+        return found
+
+    def read(self, job: Job) -> Manifest:
+        """Read a job's manifest, and check that it belongs to this job.
+
+        Raises:
+            ArtifactError: if it does not, is missing or cannot be read.
+        """
         path = self.manifest(job)
         found = read_manifest(path)
         if (found.suite, found.stage, found.subject) != (self.suite.suite, *job):
@@ -99,38 +115,43 @@ class Identity:
                 f"{path}: found the manifest of {_name(found.suite, found.stage, found.subject)}, expected that of "
                 f"{_name(self.suite.suite, *job)}; {AGAIN}"
             )
-        if differences := list(_differences(found.parameters, _plain(job_parameters(self.suite, job)))):
-            more = len(differences) - SHOWN_DIFFERENCES
-            shown = ", ".join(differences[:SHOWN_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
-            raise ArtifactError(f"{path}: made by other parameters than the suite has now: {shown}; {AGAIN}")
-        self._check_sources(job, found, path)
-        self._trusted[job] = found
         return found
+
+    def other_parameters(self, job: Job, found: Manifest) -> Iterator[tuple[str, str, str]]:
+        """Yield each key that differs between a manifest and the present suite, with its value in the one and in the other."""
+        return _differences(found.parameters, _plain(job_parameters(self.suite, job)))
+
+    def is_imported(self, job: Job, found: Manifest) -> bool:
+        """Tell by its manifest whether a training stands for an imported checkpoint."""
+        return job.stage == "train" and set(found.inputs) == set(lasting_inputs(self.suite, job, IMPORTED))
+
+    def sources(self, job: Job, found: Manifest) -> dict[str, Job | None]:
+        """Return the files from which a job that has this manifest should be made, with the jobs that write them."""
+        return lasting_inputs(self.suite, job, IMPORTED if self.is_imported(job, found) else None)
 
     def _check_sources(self, job: Job, found: Manifest, path: Path) -> None:
         """Check that a job was made from all that it reads, and nothing else, and from what is there now."""
-        imported = set(lasting_inputs(self.suite, job, IMPORTED)) if job.stage == "train" else set()
-        sources = lasting_inputs(self.suite, job)
-        if set(found.inputs) not in (set(sources), imported):
+        sources = self.sources(job, found)
+        if set(found.inputs) != set(sources):
             odd = ", ".join(sorted(set(found.inputs) ^ set(sources))[:SHOWN_DIFFERENCES])
             raise ArtifactError(f"{path}: made from other files than the suite has now: {odd}; {AGAIN}")
         for name in found.inputs:
             if self._now(name, sources[name]) not in (None, found.inputs[name]):
-                raise ArtifactError(f"{path}: made from another {self._place(name)} than there is now; {AGAIN}")
+                raise ArtifactError(f"{path}: made from another {self.place(name)} than there is now; {AGAIN}")
 
     def _now(self, name: str, maker: Job | None) -> str | None:
         """Return the SHA-256 of a file; nothing, if it was not copied along with what was made from it."""
         if maker is None:
-            return content_sha256(self._place(name))
+            return content_sha256(self.place(name))
         if not self.manifest(maker).is_file():
             return None
         return self.trust(maker).outputs.get(name, "none")
 
     def manifest(self, job: Job) -> Path:
         """Return where the manifest of a job lies."""
-        return self._place(manifest(job.stage).format(**job_names(self.suite, job)))
+        return self.place(manifest(job.stage).format(**job_names(self.suite, job)))
 
-    def _place(self, path: str) -> Path:
+    def place(self, path: str) -> Path:
         """Return where a file lies that the pipeline's description names."""
         top, _, rest = path.partition("/")
         return {"results": self.results, "reports": self.reports}.get(top, Path(top)) / rest
@@ -145,14 +166,14 @@ def _plain(content: Any) -> Any:
     return json.loads(json.dumps(content))
 
 
-def _differences(found: Any, expected: Any, key: str = "") -> Iterator[str]:
+def _differences(found: Any, expected: Any, key: str = "") -> Iterator[tuple[str, str, str]]:
     """Yield each key whose value differs, with both values."""
     if isinstance(found, dict) and isinstance(expected, dict):
         for name in dict.fromkeys([*found, *expected]):
             place = f"{key}.{name}" if key else name
             yield from _differences(found.get(name, ABSENT), expected.get(name, ABSENT), place)
     elif found != expected:
-        yield f"{key}: found {_shown(found)}, expected {_shown(expected)}"
+        yield key, _shown(found), _shown(expected)
 
 
 def _shown(value: Any) -> str:

@@ -6,19 +6,23 @@ float32, on GPUs too, as in every evaluation.
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 from torch import Generator, Tensor
 
 from indm.data.levels import dequantise, quantise
 from indm.diffusion.evaluation import Evaluation, likelihoods
 from indm.diffusion.generate import draw_levels
 from indm.diffusion.model import ImplicitNonlinearDiffusion, described_model, load_model
-from indm.errors import ArtifactError, DataError, ParamsError
+from indm.errors import ArtifactError, DataError, ParamsError, memory_errors
 from indm.kept.weights import read_published
 from indm.process import float32_products
 from indm.progress import bar
@@ -30,7 +34,16 @@ from indm.store.manifest import read_manifest
 
 CHECKPOINT = "checkpoint.safetensors"
 AVERAGED = {"score": "ema", "flow": "ema"}
-Images = Tensor | NDArray[np.uint8]
+Values = Tensor | ArrayLike
+# Of counts, as in suites.
+LARGEST, MOST_STEPS = 10**9, 10**6
+
+
+@contextmanager
+def _as_stages_do() -> Iterator[None]:
+    """Compute inside the block as a stage does, whatever the program outside it has set."""
+    with float32_products(), torch.inference_mode(False), memory_errors():
+        yield
 
 
 @dataclass(frozen=True)
@@ -78,7 +91,7 @@ class Run:
         """Where the model is."""
         return next(self.model.parameters()).device
 
-    @float32_products()
+    @_as_stages_do()
     def sample(self, count: int, *, steps: int = 50, seed: int | None = None, batch_size: int = 400) -> Tensor:
         r"""Draw images: latents by ancestral sampling, then the flow's inverse, rounded to levels.
 
@@ -94,7 +107,7 @@ class Run:
             Levels, uint8, shape (N, C, H, W), on the CPU.
 
         Raises:
-            ParamsError: if a number is not whole, or below 1.
+            ParamsError: if a number is not whole, is below 1, or is larger than a suite may have.
             DivergenceError: if a pixel is not finite.
             ConvergenceError: if the flow cannot be inverted where the sampler ended.
 
@@ -102,12 +115,14 @@ class Run:
             | Denoising Diffusion Probabilistic Models (Ho et al., 2020), https://arxiv.org/abs/2006.11239, equation 7
         """
         _check_counts(count=count, steps=steps, batch_size=batch_size)
+        seed = self.seed if seed is None else seed
+        _check_seed(seed)
         images, _ = draw_levels(
             self.model,
             self.levels,
             num_samples=count,
             batch_size=batch_size,
-            seed=(self.dataset, self.seed if seed is None else seed, "sample"),
+            seed=(self.dataset, seed, "sample"),
             device=self.device,
             mean=None,
             progress=bar(self.name),
@@ -123,9 +138,9 @@ class Run:
         )
         return torch.from_numpy(images)
 
-    @float32_products()
+    @_as_stages_do()
     @torch.no_grad()
-    def encode(self, images: Images, *, seed: int = 0) -> Tensor:
+    def encode(self, images: Values, *, seed: int = 0) -> Tensor:
         r"""Map images to latents, in which the diffusion is linear.
 
         .. math:: z = h_\phi(x), \qquad x = 2\,\frac{\xi + u}{L} - 1, \quad u \sim U[0, 1)
@@ -139,18 +154,20 @@ class Run:
 
         Raises:
             DataError: if the images have another shape, type or range.
+            ParamsError: if the seed is not a whole number.
 
         References:
             | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
             | https://arxiv.org/abs/2205.13699, section 3
         """
+        _check_seed(seed)
         generator = Generator().manual_seed(derive_seed("encode", seed))
         x = dequantise(self._checked(images), self.levels, generator, self.model.centered)
         return self.model.flow(x.to(self.device), "none", generator)[0]
 
-    @float32_products()
+    @_as_stages_do()
     @torch.no_grad()
-    def invert(self, latents: Tensor | NDArray[np.floating], *, seed: int = 0) -> Tensor:
+    def invert(self, latents: Values, *, seed: int = 0) -> Tensor:
         r"""Map latents to images, rounded to levels: what :meth:`encode` has mapped comes back.
 
         .. math:: x = h_\phi^{-1}(z), \qquad \xi = \Big\lfloor L\,\frac{x + 1}{2} \Big\rfloor
@@ -163,21 +180,26 @@ class Run:
             Levels, uint8, shape (N, C, H, W), on the CPU.
 
         Raises:
-            DataError: if the latents have another shape, or are not real numbers.
+            DataError: if the latents have another shape, or are not finite real numbers.
+            ParamsError: if the seed is not a whole number.
             ConvergenceError: if the flow cannot be inverted there.
         """
-        found = torch.as_tensor(latents)
-        self._check_shape("latents", found.shape)
+        found = self._tensor("latents", latents)
         if not found.is_floating_point():
             raise DataError(f"latents: found {found.dtype}, expected real numbers, as float32")
+        if not torch.isfinite(found := found.float()).all():
+            raise DataError(
+                "latents: found numbers that are not finite, or too large for float32; expected finite ones"
+            )
+        _check_seed(seed)
         generator = Generator().manual_seed(derive_seed("invert", seed))
-        x = self.model.flow.inverse(found.to(self.device, torch.float32), generator=generator)
+        x = self.model.flow.inverse(found.to(self.device), generator=generator)
         return quantise(x, self.levels, self.model.centered).cpu()
 
-    @float32_products()
+    @_as_stages_do()
     def likelihood(
         self,
-        images: Images,
+        images: Values,
         *,
         seed: int | None = None,
         time_draws: int = 10,
@@ -203,7 +225,8 @@ class Run:
             NLL and NELBO of each image, in bits/dim.
 
         Raises:
-            ParamsError: if a number of draws, steps or images is not whole, or below 1, or the tolerance is not above 0.
+            ParamsError: if a number of draws, steps or images is not whole, is below 1, or is larger than a suite may have, or
+                if the tolerance is not above 0.
             DataError: if the images have another shape, type or range.
             DivergenceError: if a number is not finite.
 
@@ -212,11 +235,14 @@ class Run:
             | https://arxiv.org/abs/2205.13699, section 3 and theorem 1
         """
         _check_counts(time_draws=time_draws, ode_steps=ode_steps, batch_size=batch_size)
-        if log_det_tolerance is not None and not 0 < log_det_tolerance < math.inf:
+        if log_det_tolerance is not None and not (
+            isinstance(log_det_tolerance, Real) and 0 < log_det_tolerance < math.inf
+        ):
             raise ParamsError(
                 f"log_det_tolerance: found {log_det_tolerance}, expected a number above 0, or None: exact"
             )
         seed = self.seed if seed is None else seed
+        _check_seed(seed)
         evaluation = Evaluation(
             batch_size=batch_size,
             time_draws=time_draws,
@@ -238,25 +264,36 @@ class Run:
         nll, nelbo = (torch.tensor(table[key].to_numpy()) for key in ("nll", "nelbo"))
         return Likelihood(nll, nelbo, seed)
 
-    def _checked(self, images: Images) -> Tensor:
+    def _checked(self, images: Values) -> Tensor:
         """Return images as a tensor on the CPU, if they are levels of this run's shape."""
-        # A copy of what NumPy has: it may be read-only, which torch cannot be told.
-        found = torch.tensor(images) if isinstance(images, np.ndarray) else images.cpu()
-        self._check_shape("images", found.shape)
+        found, takes = self._tensor("images", images), f"{self.name} takes uint8 from 0 to {self.levels - 1}"
+        if found.dtype != torch.uint8:
+            raise DataError(f"images: found {found.dtype}; {takes}")
         # As a tensor of bytes, the maximum would be compared with 256 as with 0.
-        if found.dtype != torch.uint8 or int(found.max()) >= self.levels:
-            raise DataError(
-                f"images: found {found.dtype} from {found.min()} to {found.max()}; "
-                f"{self.name} takes uint8 from 0 to {self.levels - 1}"
-            )
+        if int(found.max()) >= self.levels:
+            raise DataError(f"images: found {found.dtype} from {found.min()} to {found.max()}; {takes}")
         return found
 
-    def _check_shape(self, what: str, shape: torch.Size) -> None:
-        if tuple(shape[1:]) != self.model.shape or not shape[0]:
+    def _tensor(self, what: str, values: Values) -> Tensor:
+        """Copy a tensor, an array or lists of numbers to the CPU, if they have this run's shape."""
+        try:
+            if not isinstance(values, Tensor):
+                array = np.asarray(values)
+                # In this machine's order of bytes, and of elements, which torch needs.
+                values = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), "C"))
+            # A copy: a tensor made in inference mode cannot be differentiated. Sparse tensors get all of their zeros.
+            found = values.to_dense().cpu().clone(memory_format=torch.contiguous_format)
+            shape = tuple(found.shape)
+        except (RuntimeError, TypeError, ValueError) as error:
+            kind = f"found {type(values).__name__}, which torch cannot read as numbers"
+            raise DataError(f"{what}: {kind}; expected a tensor, an array or lists of numbers") from error
+        if shape[1:] != self.model.shape or not shape[0]:
             expected = ", ".join(map(str, self.model.shape))
-            raise DataError(f"{what}: found shape {tuple(shape)}; {self.name} takes (N, {expected}), N at least 1")
+            raise DataError(f"{what}: found shape {shape}; {self.name} takes (N, {expected}), N at least 1")
+        return found
 
 
+@_as_stages_do()
 def load_run(run: str | Path, device: str = "cpu") -> Run:
     """Load a trained run.
 
@@ -342,10 +379,22 @@ def _dataset_and_seed(path: Path, name: str) -> tuple[str, int]:
 
 
 def _check_counts(**counts: int) -> None:
-    """Check that numbers are whole, and at least 1."""
+    """Check that numbers are whole, at least 1, and no larger than in a suite."""
     for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
+        if not _is_whole(count) or count < 1:
             raise ParamsError(f"{name}: found {count!r}, expected a whole number of at least 1")
+        if count > (most := MOST_STEPS if name == "steps" else LARGEST):
+            raise ParamsError(f"{name}: found {count}, expected at most {most}")
+
+
+def _check_seed(seed: int) -> None:
+    """Check that a seed is a whole number."""
+    if not _is_whole(seed):
+        raise ParamsError(f"seed: found {seed!r}, expected a whole number")
+
+
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
 def _mean(values: Tensor) -> str:

@@ -8,9 +8,10 @@
 - **Threads.** NumPy's and torch's pools of threads read their sizes once, when they are imported: :func:`limit_threads` comes
   before.
 - **Determinism.** Results repeat to the byte on one machine: :func:`set_up`.
-- **Precision.** GPUs can round the factors of float32 products to TF32. torch's defaults do so for convolutions alone, its releases
-  before 1.12 for products of matrices too. Here nothing does, but for a training that asks: :func:`set_up`, :func:`products_in`,
-  and, in a program of another's, :func:`float32_products`.
+- **Precision.** GPUs can round the factors of float32 products to TF32, and oneDNN rounds them to bfloat16 on processors that have
+  it, where a program or the environment allows it. By default torch lets cuDNN convolve in TF32. Here products are IEEE float32
+  unless a training asks for less: :func:`unset_fpmath`, :func:`set_up`, :func:`products_in`, and in someone else's program
+  :func:`float32_products`. All of them rest on :func:`_switches`.
 - **Other processes.** Whether something else has started several to train together: :func:`started_processes`.
 - **Signals.** A training that is asked to stop finishes its step first: :func:`sigterm_noted`.
 """
@@ -22,7 +23,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from indm.errors import NoGpuError, ParamsError
@@ -30,8 +32,12 @@ from indm.errors import NoGpuError, ParamsError
 if TYPE_CHECKING:
     import torch
 
+# How something is read and set, and the value that float32 needs.
+Switch = tuple[Callable[[], Any], Callable[[Any], object], Any]
 # Of malloc.h. Larger blocks than 32 MiB are still given back: a glibc before 2.35 refuses to keep them.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, KEPT = -1, -3, 2**25
+# By which oneDNN is told, when torch is imported and never again, to round the factors of float32 products.
+FPMATH = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
 # What torchrun leaves to each of the processes that it starts, beside WORLD_SIZE and MASTER_ADDR.
 NUMBERS = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
 
@@ -46,6 +52,12 @@ def limit_threads(threads: int) -> None:
     """Set the size of the pools of threads of libraries that are not imported yet."""
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(threads)
+
+
+def unset_fpmath() -> None:
+    """Let oneDNN compute float32 products in float32, whatever the environment says; before torch is imported."""
+    for variable in FPMATH:
+        os.environ.pop(variable, None)
 
 
 def started_processes() -> int:
@@ -101,7 +113,7 @@ def set_up(device: str, threads: int, processes: int = 1) -> "torch.device":
     torch.set_deterministic_debug_mode("warn")
     # A help in finding reads of memory that was never written, at the price of writing all of it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    _allow_tf32(False)
+    only_float32()
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise NoGpuError
@@ -130,22 +142,25 @@ def products_in(precision: str, device: "torch.device") -> Iterator[None]:
 
 @contextlib.contextmanager
 def float32_products() -> Iterator[None]:
-    """Compute products of float32 tensors in IEEE float32 inside the block, whatever a program allows outside it."""
-    import torch
-
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    switches: list[tuple[Any, str, Any]] = [(matmul, "allow_tf32", False), (cudnn, "allow_tf32", False)]
-    if hasattr(cudnn, "conv"):
-        # Releases with these refuse to read the older ones of a program that has set both.
-        switches = [(matmul, "fp32_precision", "ieee"), (cudnn.conv, "fp32_precision", "ieee")]
-    before = [getattr(place, name) for place, name, _ in switches]
+    """Compute in IEEE float32 inside the block, products too, whatever a program allows outside it."""
+    changed = []
     try:
-        for place, name, value in switches:
-            setattr(place, name, value)
+        for read, write, float32 in [*_switches(), *_defaults()]:
+            if (before := read()) != float32:
+                changed.append((write, before))
+                write(float32)
         yield
     finally:
-        for (place, name, _), value in zip(switches, before, strict=True):
-            setattr(place, name, value)
+        for write, before in reversed(changed):
+            write(before)
+
+
+def only_float32() -> None:
+    """Compute products of float32 tensors in IEEE float32 from here on."""
+    # By torch's older switches too: a release that has both refuses to read an older one that contradicts a newer one.
+    _allow_tf32(False)
+    for _, write, float32 in _switches():
+        write(float32)
 
 
 def precision_used(precision: str, device: "torch.device") -> str:
@@ -154,11 +169,9 @@ def precision_used(precision: str, device: "torch.device") -> str:
 
 
 def precision_now() -> str:
-    """Name what products of float32 tensors are computed in: ``float32``, or ``tf32`` where only one kind of them is, too."""
-    import torch
-
-    allowed = torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
-    return "tf32" if allowed else "float32"
+    """Name what products of float32 tensors are computed in: ``float32``, or what a switch allows some of them."""
+    found = {value for read, _, float32 in _switches() if (value := read()) not in (float32, "none")}
+    return "float32" if not found else "bfloat16" if found & {"bf16", "medium"} else "tf32"
 
 
 def _allow_tf32(allowed: bool) -> None:
@@ -166,6 +179,45 @@ def _allow_tf32(allowed: bool) -> None:
 
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
+
+
+def _switches() -> list[Switch]:
+    """Return how each of torch's switches of products of float32 tensors is read and set, and its value for IEEE float32.
+
+    Parents come first: a switch that was never set has its parent's value, so that :func:`float32_products` need not touch it.
+    """
+    import torch
+
+    backends: Any = torch.backends
+    cudnn, mkldnn = backends.cudnn, backends.mkldnn
+    if hasattr(cudnn, "conv"):
+        # What mkldnn.fp32_precision sets is the parent of all: a mistake in torch.
+        parents = [backends, type(mkldnn.matmul)("mkldnn", "all"), cudnn]
+        children = [mkldnn.matmul, mkldnn.conv, mkldnn.rnn, backends.cuda.matmul, cudnn.conv, cudnn.rnn]
+        found = [_attribute(place, "fp32_precision", "ieee") for place in (*parents, *children)]
+    else:
+        # Releases before 2.9.
+        matmul = torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"
+        found = [matmul, _attribute(cudnn, "allow_tf32", False)]
+    if any(os.environ.get(variable, "STRICT").upper() != "STRICT" for variable in FPMATH):
+        # Too late for another value: oneDNN has read it. Other libraries compute what it leaves.
+        found.append(_attribute(mkldnn, "enabled", False))
+    return found
+
+
+def _attribute(place: Any, name: str, float32: Any) -> Switch:
+    return partial(getattr, place, name), partial(setattr, place, name), float32
+
+
+def _defaults() -> list[Switch]:
+    """Return the same of what else makes a program's tensors others than float32: autocast, the default type."""
+    import torch
+
+    autocast: list[Switch] = [
+        (partial(torch.is_autocast_enabled, kind), partial(torch.set_autocast_enabled, kind), False)
+        for kind in ("cpu", "cuda")
+    ]
+    return [*autocast, (torch.get_default_dtype, torch.set_default_dtype, torch.float32)]
 
 
 def _has_tf32(device: "torch.device") -> bool:

@@ -3,13 +3,18 @@
 No list names the members. So a new one changes no file that others depend on, and nothing that does not use it runs again.
 """
 
+import ast
+import functools
 import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from indm.errors import ArtifactError
+
 if TYPE_CHECKING:
     from indm.data.dataset import Dataset
+    from indm.diffusion.samplers.loops import Sampler
     from indm.diffusion.sde import SDE
     from indm.flows.base import Flow
     from indm.networks.registered.unet import ScoreUNet
@@ -22,16 +27,28 @@ class Registry(Mapping[str, Member]):
     """The members of a kind, by name; a member's module is imported when it is asked for, and not before.
 
     Arguments:
-        package: whose modules are the members; ``fashion_mnist`` is the member ``fashion-mnist``.
+        package: whose modules are the members.
         attribute: what a member's module defines.
+        joint: between the words of a name; by default ``fashion_mnist`` is the member ``fashion-mnist``.
     """
 
-    def __init__(self, package: str, attribute: str) -> None:
-        self.package, self.attribute = package, attribute
+    def __init__(self, package: str, attribute: str, joint: str = "-") -> None:
+        self.package, self.attribute, self.joint = package, attribute, joint
 
-    def definition(self, name: str) -> str:
-        """Return the qualified name of a member."""
-        return f"{self.package}.{name.replace('-', '_')}.{self.attribute}"
+    def definition(self, name: str, attribute: str | None = None) -> str:
+        """Return the qualified name of a member, or of what else its module defines."""
+        return f"{self.package}.{name.replace(self.joint, '_')}.{attribute or self.attribute}"
+
+    def literal(self, name: str, constant: str) -> Any:
+        """Read a constant of a member's module without importing the module, since that may import torch.
+
+        Raises:
+            ArtifactError: if the module assigns it no text, number, truth value or ``None``.
+        """
+        file = f"{self.definition(name).rpartition('.')[0].replace('.', '/')}.py"
+        if constant not in (found := _literals(file)):
+            raise ArtifactError(f"{file}: found no {constant}, expected it as a literal, as in the modules beside it")
+        return found[constant]
 
     def __getitem__(self, name: str) -> Member:
         if name not in self:
@@ -42,7 +59,7 @@ class Registry(Mapping[str, Member]):
 
     def __iter__(self) -> Iterator[str]:
         files = (ROOT / self.package.replace(".", "/")).glob("[!._#]*.py")
-        return iter(sorted(path.stem.replace("_", "-") for path in files))
+        return iter(sorted(path.stem.replace("_", self.joint) for path in files))
 
     def __len__(self) -> int:
         return len(list(iter(self)))
@@ -51,7 +68,22 @@ class Registry(Mapping[str, Member]):
         return name in list(iter(self))
 
 
+@functools.cache
+def _literals(file: str) -> dict[str, Any]:
+    try:
+        body = ast.parse((ROOT / file).read_bytes()).body
+    except (SyntaxError, ValueError) as error:
+        raise ArtifactError(f"{file}: found {error}; expected a module of Python") from None
+    found = {}
+    for node in body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=value)):
+                found[name] = value
+    return found
+
+
 DATASETS: "Registry[Dataset]" = Registry("indm.data.registered", "DATASET")
 DIFFUSIONS: "Registry[type[SDE]]" = Registry("indm.diffusion.registered", "DIFFUSION")
 FLOWS: "Registry[type[Flow]]" = Registry("indm.flows.registered", "FLOW")
 NETWORKS: "Registry[type[ScoreUNet]]" = Registry("indm.networks.registered", "NETWORK")
+SAMPLERS: "Registry[Sampler]" = Registry("indm.diffusion.samplers.registered", "SAMPLER", joint="_")

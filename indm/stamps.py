@@ -1,12 +1,12 @@
 """The code behind each job of a suite, as a stamp: both engines and unfinished work depend on it, and on no list of files.
 
-A job begins with the ``run`` of its stage and with the registered dataset, diffusion, network and flow that it uses; its stamp
-covers all that these refer to (:mod:`indm.store.code`). So a new member of a registry, a moved module or an edited message runs
-nothing again, but an edited formula runs again what it feeds.
+A job begins with the ``run`` of its stage and with the registered dataset, diffusion, network, flow and samplers that it uses; its
+stamp covers all that these refer to (:mod:`indm.store.code`). So a new member of a registry, a moved module or an edited message
+runs nothing again, but an edited formula runs again what it feeds.
 
 What happens outside of ``run`` has a rule of its own. Precision and determinism are set by :func:`indm.process.set_up`, which
-stages call themselves. Threads are limited before that, by ``limit_threads``, which counts for every job. What a suite derives
-from its keys counts by its value: the flow of a run by the member that it names, its weights as they are.
+stages call themselves. What has to come before torch is imported (``limit_threads``, ``unset_fpmath``) counts for every job. What
+a suite derives from its keys counts by its value: the flow of a run by the member that it names, its weights as they are.
 """
 
 import hashlib
@@ -16,13 +16,21 @@ from typing import TYPE_CHECKING
 
 from indm.errors import ParamsError
 from indm.pipeline import STAGES, gathering, run_of
-from indm.registry import DATASETS, DIFFUSIONS, FLOWS, NETWORKS
+from indm.registry import DATASETS, DIFFUSIONS, FLOWS, NETWORKS, SAMPLERS
 from indm.store.code import Sources, sources
+from indm.suite.schema.names import PC, PREDICTOR
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
 STARTED = "INDM_STAMPS"
+# Of a sampler's module, what a stage uses.
+USED = {
+    "sample": ("SAMPLER", "CALLS", "CORRECTOR"),
+    **dict.fromkeys(["sweep", "protocol", "tune"], ("SAMPLER",)),
+    **dict.fromkeys(["table", "claims"], ("CORRECTOR",)),
+    **dict.fromkeys(["figure", "report"], ("LABEL",)),
+}
 # Of a definition's hash: it explains what has changed, which the stamp alone decides.
 SHORT = 10
 
@@ -50,7 +58,7 @@ def job_definitions(suite: "Suite", stage: str, subject: str = "", code: Sources
 def beginnings(suite: "Suite", stage: str, subject: str) -> list[str]:
     """Name the definitions with which a job begins."""
     # Results with a manifest of another format are not read, so everything is made again.
-    always = ["indm.store.manifest.FORMAT", "indm.process.limit_threads"]
+    always = ["indm.store.manifest.FORMAT", "indm.process.limit_threads", "indm.process.unset_fpmath"]
     return [f"indm.stages.{gathering(stage)}.run", *always, *members(suite, stage, subject)]
 
 
@@ -60,15 +68,31 @@ def members(suite: "Suite", stage: str, subject: str) -> list[str]:
         return [DATASETS.definition(subject)]
     if stage == "toy2d":
         return [DIFFUSIONS.definition("vp")]
+    used = [
+        SAMPLERS.definition(sampler, constant)
+        for constant in USED.get(gathering(stage), ())
+        for sampler in sorted(_samplers(suite, stage, subject))
+    ]
     if not _builds(stage):
-        return []
+        return used
     name = _run(suite, stage, subject)
     network, flow = suite.train_params(name).score.name, suite.flow_of(name)
     return [
         DIFFUSIONS.definition(suite.runs[name].sde),
         NETWORKS.definition(network),
         FLOWS.definition(flow),
+        *used,
     ]
+
+
+def _samplers(suite: "Suite", stage: str, subject: str) -> set[str]:
+    """Name the samplers of a sweep, of another job that draws, or, for what is made of all results, of the suite."""
+    swept = {PREDICTOR if name == PC else name for name in suite.sweep.samplers}
+    if gathering(stage) == "sweep":
+        return swept
+    if STAGES[stage].builds:
+        return {suite.sample_params(_run(suite, stage, subject)).sampler}
+    return swept.union(suite.sample_params(name).sampler for name in suite.runs)
 
 
 def _derived(suite: "Suite", stage: str, subject: str) -> str:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -20,7 +21,7 @@ from indm.report.results import read_rows
 from indm.report.show import VIEWS
 from indm.stamps import job_stamp
 from indm.store.files import file_sha256
-from indm.store.manifest import Manifest, write_manifest
+from indm.store.manifest import Manifest, read_manifest, write_manifest
 from indm.suite.content import suite_sha256
 from indm.suite.load import expanded_path, expanded_text, load_suite
 from tests.conftest import REPOSITORY
@@ -131,15 +132,16 @@ def test_a_stage_that_dvc_runs_on_what_was_edited_since_stops(tmp_path: Path, mo
     assert call(*arguments).exit_code == 0
 
 
-def test_the_limit_of_threads_is_set_before_numpy_is_imported() -> None:
-    """NumPy's library reads it when it is imported."""
+def test_the_environment_is_set_before_numpy_and_torch_are_imported() -> None:
+    """They read it when they are imported."""
     code = (
         "import sys, indm.process; from indm.cli import main\n"
         "indm.process.limit_threads = lambda threads: print('numpy' in sys.modules, threads)\n"
+        "indm.process.unset_fpmath = lambda: print('torch' in sys.modules)\n"
         f"main(['claims', '--suite', {SMOKE!r}, '--out', 'nowhere'])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["False", "1"]
+    assert done.stdout.split() == ["False", "1", "False"]
 
 
 def test_validate_reads_the_claims_beside_a_suite(tmp_path: Path) -> None:
@@ -312,6 +314,29 @@ def test_show_refuses_tables_that_are_not_as_they_were_written(tmp_path: Path) -
     done = call("show", "--out", str(tmp_path))
     assert done.exit_code == 1
     assert done.output.startswith(f"indm show: found {path} not as their stages wrote them; make them again with: ")
+
+
+@pytest.mark.parametrize(("asked", "hinted"), [((), True), (("claims",), True), (("fid",), False)])
+def test_show_says_that_claims_were_edited_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: tuple[str, ...], hinted: bool
+) -> None:
+    write_tables(tmp_path / "results", "digits", fid=1.0)
+    monkeypatch.chdir(tmp_path)
+    claims = Path("params/claims.yaml")
+    claims.parent.mkdir()
+    claims.write_text("as graded")
+    manifest = Path("results/digits/tables/manifest/table.json")
+    found, inputs = read_manifest(manifest), {str(claims): file_sha256(claims), "results/digits/tables/fid.csv": ""}
+    of_claims = {name: sha256 for name, sha256 in found.outputs.items() if name.endswith("/claims.csv")}
+    others = {name: sha256 for name, sha256 in found.outputs.items() if name not in of_claims}
+    write_manifest(manifest, replace(found, outputs=others))
+    write_manifest(manifest.with_name("claims.json"), replace(found, stage="claims", inputs=inputs, outputs=of_claims))
+    assert "edited" not in call("show", *asked).output
+    claims.write_text("as edited")
+    done = call("show", *asked)
+    assert done.exit_code == 0
+    hint = "params/claims.yaml was edited after these tables were made; make them again with: snakemake --cores all"
+    assert (hint in " ".join(done.output.split())) is hinted
 
 
 VARIABLES = {

@@ -21,7 +21,7 @@ FLOORS = [
     {"toy2d", "tuning", "pipeline"},
     {"stamps", "jobs"},
     {"identity", "doctor"},
-    {"stages", "track", "kept", "register", "watching"},
+    {"stages", "track", "kept", "register", "watching", "why"},
     {"cli", "library"},
     {"__main__"},
 ]
@@ -90,6 +90,7 @@ def test_packages_import_nothing() -> None:
         "indm.doctor.examine",
         "indm.stamps",
         "indm.track",
+        "indm.why",
         "indm.report.export",
         "indm.stages.prepare",
         "indm.stages.table",

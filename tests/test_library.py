@@ -1,5 +1,6 @@
 """Runs in Python: the published weights give the published numbers, and what is wrong is said on one line."""
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
@@ -23,6 +25,7 @@ from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.errors import ArtifactError, DataError, ParamsError
 from indm.kept.weights import SIGNATURE, WEIGHTS_FORMAT, read_published, signature
 from indm.library import Run
+from indm.process import FPMATH, only_float32
 from indm.registry import DATASETS
 from indm.shipped import WEIGHTS
 from indm.store.files import CHECKPOINT_FORMAT, write_json, write_weights
@@ -89,37 +92,46 @@ def test_likelihood_says_of_what_it_is(run: Run) -> None:
     assert re.fullmatch(r"NLL \d\.\d{3}, NELBO \d\.\d{3} bits/dim \(1 images, seed 4\)", str(alone))
 
 
-def precisions() -> list[str]:
-    """What torch computes products of matrices and convolutions in, by its newer and its older switches."""
-    cudnn: Any = torch.backends.cudnn
-    newer = [torch.backends.cuda.matmul.fp32_precision, cudnn.conv.fp32_precision]
-    return [*newer, torch.get_float32_matmul_precision()]
+def places() -> dict[str, Any]:
+    """Where torch's newer switches are."""
+    backends: Any = torch.backends
+    cudnn, mkldnn = backends.cudnn, backends.mkldnn
+    found = {"all": backends, "cuda": cudnn, "cuda matmul": backends.cuda.matmul, "cuda conv": cudnn.conv}
+    found |= {"cuda rnn": cudnn.rnn, "onednn": type(mkldnn.matmul)("mkldnn", "all")}
+    return found | {f"onednn {name}": getattr(mkldnn, name) for name in ("matmul", "conv", "rnn")}
+
+
+def program() -> dict[str, object]:
+    """What decides in which precision torch computes."""
+    precisions = {name: place.fp32_precision for name, place in places().items()}
+    autocast = {kind: torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")}
+    mkldnn: Any = torch.backends.mkldnn
+    return precisions | autocast | {"default": torch.get_default_dtype(), "onednn on": mkldnn.enabled}
 
 
 class Convolutions(TorchDispatchMode):
-    """Notes the newer switches at each convolution."""
+    """Notes what each convolution is computed with."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: set[tuple[str, ...]] = set()
+        self.seen: dict[str, set[object]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if "convolution" in str(func):
-            self.seen.add(tuple(precisions()[:2]))
+            for name, value in program().items():
+                self.seen.setdefault(name, set()).add(value)
         return func(*args, **(kwargs or {}))
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def switches() -> Iterator[None]:
-    """Begin with torch's defaults, whatever another test has left, and end with them."""
-    _default()
-    yield
-    _default()
-
-
-def _default() -> None:
-    torch.set_float32_matmul_precision("highest")
+    """Be a program that has allowed all that torch's older switches can allow; leave products in float32."""
+    for place in places().values():
+        place.fp32_precision = "none"
     torch.backends.cudnn.allow_tf32 = True
+    torch.set_float32_matmul_precision("medium")
+    yield
+    only_float32()
 
 
 CALLS: dict[str, Callable[[Run], object]] = {
@@ -130,18 +142,89 @@ CALLS: dict[str, Callable[[Run], object]] = {
 }
 
 
-@pytest.mark.usefixtures("switches")
-@pytest.mark.parametrize("allowed", ["highest", "medium"])
+@contextlib.contextmanager
+def of_all(precision: str) -> Iterator[None]:
+    """Allow a precision to all products by their common switch, from which others inherit."""
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.fp32_precision = precision  # type: ignore[attr-defined]
+    yield
+
+
+@contextlib.contextmanager
+def float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+PROGRAMS: dict[str, Callable[[], contextlib.AbstractContextManager[object]]] = {
+    "medium": contextlib.nullcontext,
+    "tf32": lambda: of_all("tf32"),
+    "bf16": lambda: of_all("bf16"),
+    "onednn": lambda: torch.backends.mkldnn.flags(enabled=True, allow_tf32=False, fp32_precision="bf16"),
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "float64": float64,
+    "inference": torch.inference_mode,
+}
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")
 @pytest.mark.parametrize("name", CALLS)
-def test_products_are_float32_and_a_programs_settings_stay(run: Run, name: str, allowed: str) -> None:
-    """By default, torch allows a GPU to convolve in TF32; programs allow it more."""
-    torch.set_float32_matmul_precision(allowed)
-    before = precisions()
-    assert "tf32" in before
+@pytest.mark.parametrize("around", PROGRAMS)
+def test_products_are_float32_and_a_programs_settings_stay(run: Run, name: str, around: str) -> None:
+    """Inside each operator, so that a processor without bfloat16 sees it too."""
+    with PROGRAMS[around]():
+        before = program()
+        assert torch.is_inference_mode_enabled() == (around == "inference")
+        with Convolutions() as convolutions:
+            CALLS[name](run)
+        assert program() == before
+    found = convolutions.seen
+    assert {name: found.pop(name) for name in ("cpu", "cuda", "default", "onednn on")} == {
+        "cpu": {False},
+        "cuda": {False},
+        "default": {torch.float32},
+        "onednn on": {True},
+    }
+    assert all(values == {"ieee"} for values in found.values()), found
+
+
+def test_switches_that_inherit_still_do_after_a_call(run: Run) -> None:
+    with of_all("bf16"):
+        assert program()["onednn conv"] == "bf16"
+        CALLS["encode"](run)
+        torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
+        assert program()["onednn conv"] == program()["onednn rnn"] == "ieee"
+
+
+@pytest.mark.parametrize("variable", FPMATH)
+@pytest.mark.parametrize("value", ["BF16", "any", "strict"])
+def test_an_environment_that_onednn_has_read_is_not_followed(
+    run: Run, variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
     with Convolutions() as convolutions:
-        CALLS[name](run)
-    assert convolutions.seen == {("ieee", "ieee")}
-    assert precisions() == before
+        CALLS["encode"](run)
+    assert convolutions.seen["onednn on"] == {value == "strict"}
+    assert program()["onednn on"]
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")
+@pytest.mark.parametrize("around", PROGRAMS)
+def test_a_programs_settings_change_no_number(around: str) -> None:
+    def numbers(run: Run) -> list[Tensor]:
+        found = run.likelihood(digits(1), ode_steps=2, time_draws=1)
+        latents = run.encode(digits(2))
+        return [found.nll, found.nelbo, latents, run.invert(latents), run.sample(1, steps=2)]
+
+    expected = numbers(indm.load_run(DDPMPP))
+    with PROGRAMS[around]():
+        found = numbers(indm.load_run(DDPMPP))
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+        assert one.dtype == other.dtype
 
 
 @pytest.mark.long
@@ -274,9 +357,12 @@ def test_numbers_that_are_none_are_refused(run: Run) -> None:
         for name in ("time_draws", "ode_steps", "batch_size"):
             with pytest.raises(ParamsError, match=f"^{name}: found {wrong}, expected a whole number of at least 1$"):
                 run.likelihood(images, **dict[str, Any]({name: wrong}))
-    for tolerance in (0.0, -1.0, np.nan, np.inf):
+    for name in ("count", "steps", "batch_size"):
+        with pytest.raises(ParamsError, match=f"^{name}: found 10000000000000, expected at most 10+$"):
+            run.sample(**dict[str, Any]({"count": 1, name: 10**13}))
+    for tolerance in (0.0, -1.0, np.nan, np.inf, "a"):
         with pytest.raises(ParamsError, match=f"^log_det_tolerance: found {tolerance}, expected a number above 0"):
-            run.likelihood(images, log_det_tolerance=tolerance)
+            run.likelihood(images, **dict[str, Any](log_det_tolerance=tolerance))
 
 
 def test_images_of_256_levels_are_taken() -> None:
@@ -331,7 +417,7 @@ def test_a_damaged_file_is_named(content: bytes | None, words: str, tmp_path: Pa
     [
         (torch.zeros(2, 8, 8, dtype=torch.uint8), "images: found shape (2, 8, 8); "),
         (torch.zeros(0, 1, 8, 8, dtype=torch.uint8), "takes (N, 1, 8, 8), N at least 1"),
-        (torch.zeros(2, 1, 8, 8), "found torch.float32 from 0.0 to 0.0; "),
+        (torch.zeros(2, 1, 8, 8), "images: found torch.float32; digits-vp-indm-nll-s4 takes uint8 from 0 to 16"),
         (
             torch.full((2, 1, 8, 8), 17, dtype=torch.uint8),
             "from 17 to 17; digits-vp-indm-nll-s4 takes uint8 from 0 to 16",
@@ -342,6 +428,60 @@ def test_images_of_another_shape_or_range_are_refused(run: Run, images: Tensor, 
     for use in (run.encode, run.likelihood):
         with pytest.raises(DataError, match=re.escape(words)):
             use(images)
+
+
+ODD: dict[str, Callable[[NDArray[Any]], Any]] = {
+    "negative strides": lambda values: values[::-1, :, ::-1][::-1, :, ::-1],
+    "other strides": lambda values: torch.tensor(values).transpose(2, 3).contiguous().transpose(2, 3),
+    "read-only": lambda values: np.frombuffer(values.tobytes(), values.dtype).reshape(values.shape),
+    "big-endian": lambda values: values.astype(values.dtype.newbyteorder(">")),
+    "list of arrays": list,
+    "list of tensors": lambda values: list(torch.tensor(values)),
+    "sparse": lambda values: torch.tensor(values).to_sparse(),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_images_and_latents_of_every_layout_are_taken(run: Run, kind: str) -> None:
+    images = digits(2)
+    latents = run.encode(images)
+    assert torch.equal(run.encode(ODD[kind](images.numpy())), latents)
+    assert torch.equal(run.invert(ODD[kind](latents.numpy())), images)
+    assert torch.equal(run.invert(latents.tolist()), images)
+
+
+@pytest.mark.parametrize("values", [None, "a", [[1], [2, 3]], torch.zeros(2, 1, 8, 8, device="meta"), np.array([None])])
+def test_what_has_no_numbers_is_refused(run: Run, values: Any) -> None:
+    words = f"found {type(values).__name__}, which torch cannot read as numbers; expected a tensor, an array or lists"
+    for what, use in {"images": run.encode, "latents": run.invert}.items():
+        with pytest.raises(DataError, match=f"^{what}: {words} of numbers$"):
+            use(values)
+
+
+@pytest.mark.parametrize("kind", ["uint16", "uint32", "uint64", "int64", "complex64", "bool", ">i2"])
+def test_images_of_another_type_are_refused(run: Run, kind: str) -> None:
+    for use in (run.encode, run.likelihood):
+        with pytest.raises(DataError, match=rf"^images: found torch\.\w+; {INDM} takes uint8 from 0 to 16$"):
+            use(np.zeros((2, 1, 8, 8), kind))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e39])
+def test_latents_that_are_not_finite_are_refused(run: Run, value: float) -> None:
+    with pytest.raises(DataError, match=r"^latents: found numbers that are not finite, or too large for float32; "):
+        run.invert(np.full((1, 1, 8, 8), value))
+
+
+@pytest.mark.parametrize("seed", ["a", 1.5, True, torch.tensor(3)])
+def test_seeds_that_are_not_whole_are_refused(run: Run, seed: Any) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: run.sample(1, seed=seed),
+        lambda: run.encode(digits(1), seed=seed),
+        lambda: run.invert(torch.zeros(1, 1, 8, 8), seed=seed),
+        lambda: run.likelihood(digits(1), seed=seed),
+    ]
+    for call in calls:
+        with pytest.raises(ParamsError, match=f"^seed: found {re.escape(repr(seed))}, expected a whole number$"):
+            call()
 
 
 def test_latents_of_another_shape_are_refused(run: Run) -> None:

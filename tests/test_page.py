@@ -559,14 +559,15 @@ def test_a_table_that_is_none_is_refused(tmp_path: Path, name: str, text: str) -
     ("content", "words"),
     [
         ({}, "found {'suite': None,"),
-        ({"suite": 1, "commit": 1}, "found no commit, uncommitted_changes, machine, versions"),
+        ({"peak_memory_mib": 1.0}, "found no commit, uncommitted_changes, machine, versions"),
+        ({"commit": 1}, "key commit: found 1, expected the name of a commit, or null"),
     ],
 )
 def test_provenance_that_says_nothing_is_refused(tmp_path: Path, content: dict[str, Any], words: str) -> None:
     results = write_made_up_results(tmp_path / "results")
     path = next(results.glob("runs/*/provenance/train.json"))
     known = json.loads(path.read_text())
-    write_json(path, content and {key: known[key] for key in ("suite", "stage", "subject")} | {"commit": 1})
+    write_json(path, content and {key: known[key] for key in ("suite", "stage", "subject")} | content)
     with pytest.raises(ArtifactError, match=f"train.json: {words}"):
         render(CONTENTS, results, tmp_path / "figures")
 

@@ -1,8 +1,12 @@
 """Precision by name: what it costs a flow, where it is switched on, and what results say of it."""
 
 import copy
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,11 +19,12 @@ from indm.flows import sources
 from indm.flows.log_det import Series
 from indm.flows.registered import resflow
 from indm.flows.registered.resflow import ResidualFlow
-from indm.process import precision_now, precision_used, products_in, set_up
+from indm.process import FPMATH, float32_products, only_float32, precision_now, precision_used, products_in, set_up
 from indm.store.files import read_json
 from indm.training.batches import draw
 from indm.training.checkpoint import write_training
 from indm.training.trainer import Optimisation, Trainer
+from tests.conftest import REPOSITORY
 from tests.rounded import BITS, RoundedProducts
 from tests.test_training import CPU, OPTIONS, SEED, images, model, same, weights
 
@@ -35,10 +40,9 @@ ERRORS = {"float32": (1e-6, 2e-7, 1e-6), "tf32": (1e-3, 2e-5, 1e-3), "bfloat16":
 
 @pytest.fixture(autouse=True)
 def switches() -> Iterator[None]:
-    """Leave torch's switches as they are."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    """Leave torch's switches as stages set them."""
     yield
-    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+    only_float32()
 
 
 @pytest.fixture
@@ -115,6 +119,60 @@ def test_stages_begin_in_float32() -> None:
     assert precision_now() == "tf32"
 
 
+def onednn() -> dict[str, str]:
+    """What oneDNN may compute products in."""
+    mkldnn: Any = torch.backends.mkldnn
+    return {name: getattr(mkldnn, name).fp32_precision for name in ("matmul", "conv", "rnn")}
+
+
+@pytest.mark.parametrize("parent", [True, False])
+def test_stages_begin_without_what_a_program_has_allowed(parent: bool) -> None:
+    """On the CPU too, where oneDNN would take bfloat16 on processors that have it."""
+    mkldnn: Any = torch.backends.mkldnn
+    if parent:
+        mkldnn.matmul.fp32_precision = "none"
+        mkldnn.set_flags(_fp32_precision="bf16")
+    else:
+        torch.set_float32_matmul_precision("medium")
+    assert onednn()["matmul"] == "bf16"
+    assert precision_now() == "bfloat16"
+    set_up("cpu", 1)
+    assert set(onednn().values()) == {"ieee"}
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert precision_now() == "float32"
+
+
+def test_older_releases_have_other_switches(monkeypatch: pytest.MonkeyPatch) -> None:
+    cudnn = SimpleNamespace(allow_tf32=True)
+    monkeypatch.setattr(torch.backends, "cudnn", cudnn)
+    torch.set_float32_matmul_precision("medium")
+    assert precision_now() == "bfloat16"
+    with float32_products():
+        assert (torch.get_float32_matmul_precision(), cudnn.allow_tf32, precision_now()) == (
+            "highest",
+            False,
+            "float32",
+        )
+    assert (torch.get_float32_matmul_precision(), cudnn.allow_tf32) == ("medium", True)
+    set_up("cpu", 1)
+    assert (torch.get_float32_matmul_precision(), cudnn.allow_tf32) == ("highest", False)
+
+
+def test_the_environment_does_not_reach_onednn() -> None:
+    """It reads the variable when torch is imported; it prints what it is told of each convolution."""
+    found = {}
+    for call in ("", "unset_fpmath()"):
+        code = (
+            f"from indm.process import unset_fpmath; {call}\nimport torch; torch.conv2d(*[torch.ones(8, 8, 8, 8)] * 2)"
+        )
+        environment = os.environ | dict.fromkeys(FPMATH, "BF16") | {"ONEDNN_VERBOSE": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True
+        )
+        found[call] = "fpmath:bf16" in done.stdout
+    assert found == {"": torch.backends.mkldnn.is_available(), "unset_fpmath()": False}
+
+
 @pytest.mark.parametrize(
     ("asked", "capability", "on"),
     [("float32", (9, 0), False), ("tf32", (9, 0), True), ("tf32", (7, 5), False), ("bfloat16", (8, 0), True)],
@@ -133,10 +191,12 @@ def test_tf32_is_on_inside_the_block_where_a_gpu_has_it(
     assert precision_used(asked, CUDA) == ("float32" if asked == "tf32" and not on else asked)
 
 
-def test_a_cpu_leaves_its_products_alone() -> None:
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+def test_a_cpu_leaves_its_products_alone(precision: str) -> None:
     set_up("cpu", 1)
-    with products_in("tf32", CPU):
+    with products_in(precision, CPU):
         assert torch.get_float32_matmul_precision() == "highest"
+        assert set(onednn().values()) == {"ieee"}
 
 
 @pytest.mark.parametrize("objective", ["nll", "fid"])

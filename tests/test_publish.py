@@ -166,6 +166,20 @@ def test_text_by_hand_stays(checkout: Path) -> None:
     assert (TARGET / "tables/claims.csv").read_text() == "of an earlier run"
 
 
+@pytest.mark.parametrize(
+    "record", [f"results/smoke/runs/{RUN}/provenance/nll.json", "reports/smoke/provenance/figure.json"]
+)
+def test_results_of_other_code_than_the_present_one_are_not_published(checkout: Path, record: str) -> None:
+    path = Path(record)
+    write_json(path, json.loads(path.read_text()) | {"code_stamp": "0123456789abcdef"})
+    done = publish()
+    assert done.exit_code == 1
+    assert done.output.startswith(f"indm publish: {path}: found code stamp 0123456789ab, expected ")
+    assert f", that of stage {path.stem} now; run the suite again, or check out the commit " in done.output
+    assert done.output.count("\n") == 1
+    assert not TARGET.exists()
+
+
 def test_a_record_without_its_commit_is_refused(checkout: Path) -> None:
     path = Path(f"results/smoke/runs/{RUN}/provenance/nll.json")
     record = json.loads(path.read_text())

@@ -77,10 +77,8 @@ def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
             layout.run(name) / "fid.json", {"run": name, "extractor": extractor, "fid": keys.get("fid", 10.0), **FIDS}
         )
         numbers = {key: keys.get(key, 1.0) for key in LIKELIHOODS}
-        errors = {f"{key}_se": 0.1 for key in LIKELIHOODS}
-        write_json(
-            layout.run(name) / "nll.json", {"run": name, "images": 360, "log_det_bound": 0.0, **numbers, **errors}
-        )
+        errors = {f"{key}_se": 0.5 for key in LIKELIHOODS}
+        write_json(layout.run(name) / "nll.json", {"run": name, "images": 2, "log_det_bound": 0.0, **numbers, **errors})
         of_images = {key: [value - 0.5, value + 0.5] for key, value in numbers.items()}
         write_table(layout.run(name) / "nll.csv", pd.DataFrame({"image": [0, 1], **of_images}))
         size = {"run": name, "score_parameters": keys.get("parameters", 1000), "flow_parameters": 0, "steps": 100}
@@ -91,7 +89,7 @@ def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         if kind == "curve":
-            path.with_name("curve_images.csv").write_text("step,image,nelbo,nll,gap\n10,0,2.5,2.0,0.5\n")
+            path.with_name("curve_images.csv").write_text(CURVE_IMAGES)
     datasets = sorted({identity["dataset"] for identity in named.values()})
     for dataset in datasets:
         write_json(layout.data(dataset) / "reference.json", {"extractor": EXTRACTORS[dataset], "floors": FLOORS})
@@ -105,7 +103,7 @@ def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
     [
         (lambda results: fid_table(results, PUBLISHED), FID_COLUMNS),
         (lambda results: nll_table(results, PUBLISHED), NLL_COLUMNS),
-        (lambda results: ablation_table(values_table(results)), ABLATION_COLUMNS),
+        (lambda results: ablation_table(results, values_table(results)), ABLATION_COLUMNS),
         (values_table, VALUE_COLUMNS),
         (images_table, IMAGE_COLUMNS),
         (discretization_table, DISCRETIZATION_COLUMNS),
@@ -217,8 +215,14 @@ ode_heun,4,7,500,20.0,1.0,0.2,0.02,
 euler_maruyama,4,,,,,,,beta / N > 1
 """
 CURVE = """step,flops,images,nelbo,nelbo_se,nll,nll_se,gap,gap_se,log_det_bound,split
-10,1e9,64,3.0,0.1,2.5,0.1,0.5,0.01,0,valid
-20,2e9,64,2.5,0.1,2.4,0.1,0.1,0.01,0,valid
+10,1e9,2,3.0,0.1,2.5,0.1,0.5,0.01,0,valid
+20,2e9,2,2.5,0.1,2.4,0.1,0.1,0.01,0,valid
+"""
+CURVE_IMAGES = """step,image,nelbo,nll,gap
+10,0,2.9,2.4,0.49
+10,1,3.1,2.6,0.51
+20,0,2.4,2.3,0.09
+20,1,2.6,2.5,0.11
 """
 TOY2D = """model,variant,seed,parameters,train_flops,nelbo,nll,gap,w1_8,path_ratio
 indm,,0,100,1e6,0.5,0.6,-0.1,40,1.1
@@ -292,23 +296,77 @@ def test_likelihoods_of_each_image_are_collected(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(ArtifactError, match=r"curve_images\.csv: cannot be read"):
         read_results(Layout(tmp_path, "s"), {name: identity}, ["digits"], curve=[name])
-    file.write_text("step,image,nelbo,nll,gap\n10,0,2.5,2.0,0.5\n10,1,3.5,3.0,0.5\n")
+    file.write_text(CURVE_IMAGES)
     table = images_table(read_results(Layout(tmp_path, "s"), {name: identity}, ["digits"], curve=[name]))
     assert (table[list(identity)] == pd.Series(identity)).all(axis=None)
-    assert table["stage"].tolist() == ["nll", "nll", "curve", "curve"]
-    assert table["image"].tolist() == [0, 1, 0, 1]
-    assert table["x"].isna().tolist() == [True, True, False, False]
-    assert table["nll"].tolist() == [1.5, 2.5, 2.0, 3.0]
+    assert table["stage"].tolist() == ["nll"] * 2 + ["curve"] * 4
+    assert table["image"].tolist() == [0, 1] * 3
+    assert table["x"].fillna(0).tolist() == [0, 0, 10, 10, 20, 20]
+    assert table["nll"].tolist() == [1.5, 2.5, 2.4, 2.6, 2.3, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        (
+            "nll.json",
+            '"nll": 2.0',
+            '"nll": 1.9',
+            r"nll\.json: found nll 1\.9, expected 2 by the images of nll\.csv beside",
+        ),
+        ("nll.json", '"gap_se": 0.5', '"gap_se": 0.4', r"nll\.json: found gap_se 0\.4, expected 0\.5 by the images of"),
+        ("nll.json", '"images": 2', '"images": 3', r"nll\.json: found images 3, expected 2 by the images of nll\.csv"),
+        ("nll.csv", "1,2.5,", "1,2.6,", r"nll\.json: found nll 2, expected 2\.05 by the images of nll\.csv beside it"),
+        (
+            "curve.csv",
+            ",0.5,0.01,",
+            ",0.4,0.01,",
+            r"curve\.csv: found gap 0\.4, expected 0\.5 by the images of curve_im",
+        ),
+        (
+            "curve_images.csv",
+            "20,",
+            "30,",
+            r"curve\.csv: found images 2, expected 0 by the images of curve_images\.csv",
+        ),
+    ],
+)
+def test_means_that_are_not_those_of_the_images_are_refused(
+    tmp_path: Path, name: str, old: str, new: str, message: str
+) -> None:
+    """Else the tables, which show means, and the verdicts, which are of images, would contradict each other."""
+    run = written(tmp_path, [{"nll": 2.0}], curve=CURVE).runs[0]["run"]
+    path = Layout(tmp_path, "s").run(run) / name
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(ArtifactError, match=f"{message}.*; delete it and run"):
+        read_results(Layout(tmp_path, "s"), {run: CELL_OF_DDPMPP | {"seed": 0}}, ["digits"], curve=[run])
+
+
+def ablation(folder: Path, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    results = written(folder, runs)
+    return records(ablation_table(results, values_table(results)))
 
 
 def test_ablation_is_paired_by_seed(tmp_path: Path) -> None:
     runs: list[dict[str, Any]] = [{"seed": seed, "nelbo": 1.0 + seed} for seed in range(3)]
     runs += [{"model": "indm", "seed": seed, "nelbo": 0.8 + seed} for seed in (1, 2, 5)]
-    baseline, indm = records(ablation_table(values_table(written(tmp_path, runs))))
+    baseline, indm = ablation(tmp_path, runs)
     assert np.isnan(baseline["nelbo_difference"])
     # Seed 5 has no partner.
     assert (indm["seeds"], indm["nelbo_difference"]) == (3, pytest.approx(-0.2))
     assert indm["nelbo_difference_se"] == pytest.approx(0.0)
+
+
+def test_fids_of_other_numbers_of_images_are_not_subtracted(tmp_path: Path) -> None:
+    runs: list[dict[str, Any]] = [{"seed": seed} for seed in range(2)]
+    runs += [{"model": "indm", "seed": seed, "fid": 8.0, "nll": 0.9} for seed in range(2)]
+    runs += [{"model": "indm", "variant": "few", "seed": seed, "num_samples": 500, "nll": 0.9} for seed in range(2)]
+    baseline, indm, few = ablation(tmp_path, runs)
+    assert (baseline["skip"], indm["skip"], indm["fid_difference"]) == ("", "", -2.0)
+    assert few["skip"] == "fid_difference: FID is of 500 images, ddpmpp's of 1000"
+    assert np.isnan([few["fid_difference"], few["fid_difference_se"]]).all()
+    assert (few["pairs"], few["fid"], few["nll_difference"]) == (2, 10.0, pytest.approx(-0.1))
 
 
 def test_costs_are_absent_where_no_execution_is_known() -> None:

@@ -216,6 +216,13 @@ def test_other_code_makes_another_key() -> None:
     assert work_key("other", data="d") != work_key("code", data="d") != work_key("code", data="e")
 
 
+def test_other_instructions_make_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They change the order of sums, as another processor does."""
+    before = work_key("code", data="d")
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+    assert work_key("code", data="d") != before
+
+
 @pytest.mark.parametrize(
     ("stage", "package"),
     [

@@ -11,23 +11,18 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from indm import registry
 from indm.diffusion.adaptive import solve_adaptively
 from indm.diffusion.generate import CountedNoise, draw_levels
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.diffusion.objectives import perturb
-from indm.diffusion.samplers import (
-    prior_draw,
-    sample_dpm_solver_pp_2m,
-    sample_ode,
-    sample_ode_fixed,
-    sample_pc,
-    time_grid,
-)
+from indm.diffusion.samplers.draw import draw_latents, prior_draw, time_grid
+from indm.diffusion.samplers.loops import PredictorCorrector, Schedule, expand_time
 from indm.diffusion.sde import T
 from indm.diffusion.shown import forward_images
-from indm.diffusion.steps import DENOISERS, PREDICTORS, tweedie
-from indm.errors import ConvergenceError
-from indm.registry import DIFFUSIONS
+from indm.diffusion.steps import DENOISERS, tweedie
+from indm.errors import ArtifactError, ConvergenceError
+from indm.registry import DIFFUSIONS, SAMPLERS
 from indm.suite.load import load_suite
 from indm.training.spec import model_spec
 from tests.gaussian import GaussianData
@@ -37,6 +32,7 @@ CPU = torch.device("cpu")
 EPS = 1e-5
 COUNT = 8000
 DATA = GaussianData(4)
+PREDICTORS = {name: found.predictor for name, found in SAMPLERS.items() if isinstance(found, PredictorCorrector)}
 EACH_SDE = pytest.mark.parametrize("name", sorted(DIFFUSIONS))
 # VE runs over four decades of sigma, so it needs more steps for the same accuracy; of others, nothing is known.
 STEPS = dict.fromkeys(DIFFUSIONS, 1000) | {"vp": 200, "ve": 400}
@@ -62,7 +58,7 @@ def start(name: str) -> tuple[Tensor, Generator]:
 
 def draw(
     name: str,
-    predictor: str,
+    sampler: str,
     steps: int,
     snr: tuple[float, float] | None = None,
     corrector_steps: int = 1,
@@ -71,18 +67,59 @@ def draw(
 ) -> tuple[Tensor, int]:
     noise, sde = exact(name), DIFFUSIONS[name]()
     z, generator = start(name)
-    samples = sample_pc(
+    samples = draw_latents(
         noise,
         sde,
         z,
         generator,
-        predictor=predictor,
-        times=time_grid(sde, grid, steps, EPS),
+        sampler=sampler,
+        steps=steps,
+        grid=grid,
         corrector_snr=snr,
         corrector_steps=corrector_steps,
+        tolerance=1e-4,
         denoise=denoise,
+        eps=EPS,
     )
     return samples, noise.calls
+
+
+def solve(sampler: str, noise: CountedNoise, name: str, z: Tensor, times: list[float], denoise: str = "none") -> Tensor:
+    """Step from z on a grid by a sampler that draws nothing."""
+    sde = DIFFUSIONS[name]()
+    z = SAMPLERS[sampler](noise, sde, z, Schedule(times), Generator())
+    return DENOISERS[denoise](noise, sde, z, expand_time(times[-1], z))
+
+
+@EACH_SDE
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_sampler_reaches_the_data_in_the_calls_that_it_says(name: str, sampler: str) -> None:
+    """Corrections are counted beside its own calls where it says that it has them, and not made where it does not."""
+    calls, corrector = SAMPLERS.literal(sampler, "CALLS"), SAMPLERS.literal(sampler, "CORRECTOR")
+    samples, counted = draw(name, sampler, STEPS[name], grid="log_snr")
+    assert error(samples) < 0.1
+    assert calls is None or counted == calls * (STEPS[name] - 1) + 1
+    assert draw(name, sampler, 5, snr=(0.1, 0.1))[1] - draw(name, sampler, 5)[1] == 5 * corrector
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('LABEL = "x"\n', "no CALLS, expected it as a literal, as in the modules beside it"),
+        ("CALLS = 1 + 1\n", "no CALLS, expected it as a literal, as in the modules beside it"),
+        ("def (", r"invalid syntax \(<unknown>, line 1\); expected a module of Python"),
+    ],
+)
+def test_what_a_sampler_does_not_say_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, found: str
+) -> None:
+    monkeypatch.setattr("indm.registry.ROOT", tmp_path)
+    file = "indm/diffusion/samplers/registered/quick_one.py"
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(text)
+    registry._literals.cache_clear()
+    with pytest.raises(ArtifactError, match=f"^{file}: found {found}$"):
+        SAMPLERS.literal("quick_one", "CALLS")
 
 
 @EACH_SDE
@@ -126,16 +163,15 @@ def test_predictors_are_of_weak_order_one(name: str, predictor: str, grid: str) 
 
 
 @EACH_SDE
-@pytest.mark.parametrize(("second_order", "order"), [(False, 1), (True, 2)])
-def test_fixed_step_ode_is_of_its_order(name: str, second_order: bool, order: int) -> None:
+@pytest.mark.parametrize(("sampler", "order"), [("ode_euler", 1), ("ode_heun", 2)])
+def test_fixed_step_ode_is_of_its_order(name: str, sampler: str, order: int) -> None:
     """Against the exact flow of the ODE, which is affine for Gaussian data."""
     sde, (z, expected), errors = DIFFUSIONS[name](), ends_of_the_ode(name), []
     for steps in (80, 160):
         noise = exact(name)
         times = time_grid(sde, "log_snr", steps + 1, EPS)
-        found = sample_ode_fixed(noise, sde, z, times=times, second_order=second_order, denoise="none")
-        assert noise.calls == steps * (2 if second_order else 1)
-        errors.append((found - expected).norm().item())
+        errors.append((solve(sampler, noise, name, z, times) - expected).norm().item())
+        assert noise.calls == steps * order
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.2)
 
 
@@ -145,7 +181,7 @@ def test_dpm_solver_is_of_second_order_with_one_call_a_step(name: str) -> None:
     for steps in (80, 160, 320):
         noise = exact(name)
         times = time_grid(sde, "log_snr", steps + 1, EPS)
-        errors.append((sample_dpm_solver_pp_2m(noise, sde, z, times=times, denoise="none") - expected).norm().item())
+        errors.append((solve("dpm_solver_pp_2m", noise, name, z, times) - expected).norm().item())
         assert noise.calls == steps
     orders = [math.log2(coarse / fine) for coarse, fine in pairwise(errors)]
     assert orders == pytest.approx([2, 2], abs=0.15)
@@ -158,13 +194,9 @@ def test_dpm_solver_errs_less_than_solvers_of_first_order(name: str, grid: str, 
     """At equal calls of the network, denoised, against the exact end of the ODE, denoised; ``uniform`` is the harder grid."""
     sde, noise, (z, end) = DIFFUSIONS[name](), exact(name), ends_of_the_ode(name)
     times, expected = time_grid(sde, grid, points, EPS), tweedie(noise, sde, end, torch.full((len(end),), EPS).double())
-    found = {
-        "2m": sample_dpm_solver_pp_2m(noise, sde, z, times=times, denoise="tweedie"),
-        "euler": sample_ode_fixed(noise, sde, z, times=times, second_order=False, denoise="tweedie"),
-        "ddim": draw_ddim(name, z, times, "tweedie"),
-    }
-    errors = {solver: (z0 - expected).norm().item() for solver, z0 in found.items()}
-    assert errors["2m"] < min(errors["euler"], errors["ddim"])
+    solvers = ("dpm_solver_pp_2m", "ode_euler", "ddim")
+    errors = [(solve(solver, noise, name, z, times, "tweedie") - expected).norm().item() for solver in solvers]
+    assert errors[0] < min(errors[1:])
 
 
 @EACH_SDE
@@ -172,11 +204,11 @@ def test_dpm_solver_errs_less_than_solvers_of_first_order(name: str, grid: str, 
 def test_first_and_last_step_of_dpm_solver_are_those_of_ddim(name: str, points: int) -> None:
     sde, (z, _) = DIFFUSIONS[name](), ends_of_the_ode(name)
     times = time_grid(sde, "uniform", points, EPS)
-    found = sample_dpm_solver_pp_2m(exact(name), sde, z, times=times, denoise="none")
-    torch.testing.assert_close(found, draw_ddim(name, z, times, "none"), rtol=1e-10, atol=1e-10)
+    found, ddim = (solve(sampler, exact(name), name, z, times) for sampler in ("dpm_solver_pp_2m", "ddim"))
+    torch.testing.assert_close(found, ddim, rtol=1e-10, atol=1e-10)
     more = time_grid(sde, "uniform", 4, EPS)
-    inner = sample_dpm_solver_pp_2m(exact(name), sde, z, times=more, denoise="none")
-    assert (inner - draw_ddim(name, z, more, "none")).norm() > 1e-3
+    inner, ddim = (solve(sampler, exact(name), name, z, more) for sampler in ("dpm_solver_pp_2m", "ddim"))
+    assert (inner - ddim).norm() > 1e-3
 
 
 def ends_of_the_ode(name: str) -> tuple[Tensor, Tensor]:
@@ -188,20 +220,6 @@ def ends_of_the_ode(name: str) -> tuple[Tensor, Tensor]:
     std = (alpha**2 * DATA.variances + sigma**2).sqrt()
     rotated = (z - alpha[0] * DATA.mean) @ DATA.axes * (std[1] / std[0])
     return z, alpha[1] * DATA.mean + rotated @ DATA.axes.T
-
-
-def draw_ddim(name: str, z: Tensor, times: list[float], denoise: str) -> Tensor:
-    return sample_pc(
-        exact(name),
-        DIFFUSIONS[name](),
-        z,
-        Generator(),
-        predictor="ddim",
-        times=times,
-        corrector_snr=None,
-        corrector_steps=1,
-        denoise=denoise,
-    )
 
 
 @EACH_SDE
@@ -236,10 +254,9 @@ def test_corrector_schedule_changes_the_samples() -> None:
 
 @EACH_SDE
 def test_ode_reaches_the_data(name: str) -> None:
-    noise = exact(name)
-    samples = sample_ode(noise, DIFFUSIONS[name](), start(name)[0], eps=EPS, tolerance=1e-4, denoise="tweedie")
+    samples, calls = draw(name, "ode", 2)
     assert error(samples) < 0.06
-    assert noise.calls > 10
+    assert calls > 10
 
 
 @EACH_SDE
@@ -310,16 +327,19 @@ def test_released_ve_sampling_is_the_released_algorithm(points: int, snr: tuple[
     noise = CountedNoise(lambda z, t: -sde.sigma(t)[:, None] * toy_score(z, t[0].item()))
     z = 50 * torch.randn(20, 3, generator=Generator().manual_seed(1), dtype=torch.float64)
     expected = released_ve_sampler(z, points, snr, Generator().manual_seed(0))
-    found = sample_pc(
+    found = draw_latents(
         noise,
         sde,
         z,
         Generator().manual_seed(0),
-        predictor="reverse_diffusion",
-        times=time_grid(sde, "uniform", points, EPS),
+        sampler="reverse_diffusion",
+        steps=points,
+        grid="uniform",
         corrector_snr=snr,
         corrector_steps=1,
+        tolerance=0,
         denoise="released_ve",
+        eps=EPS,
     )
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
     assert noise.calls == 2 * (points - 1) + 1

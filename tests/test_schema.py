@@ -9,6 +9,11 @@ import pytest
 from indm.errors import ArtifactError
 from indm.report.results import read_rows
 from indm.report.schema import read_object
+from indm.stages import compute
+from indm.store.layout import Layout
+from indm.suite.load import load_suite
+from tests.conftest import REPOSITORY
+from tests.made_up import write_made_up_runs
 
 NUMBERS = ("nll", "nelbo", "nelbo_no_reconstruction", "gap")
 NLL: dict[str, Any] = {"run": "a", "images": 16, "log_det_bound": 0.0, **dict.fromkeys(NUMBERS, 1.5)}
@@ -24,6 +29,7 @@ TABLE = {"curve": CURVE, "sweep": SWEEP}
         ({"nll": float("nan")}, "key nll: found nan, expected a finite number"),
         ({"gap": float("inf")}, "key gap: found inf, expected a finite number"),
         ({"nll": "1.5"}, "key nll: found '1.5', expected a finite number"),
+        ({"nll": True}, "key nll: found True, expected a finite number"),
         ({"protocol": {"deep": float("nan")}}, "key protocol.deep: found nan, expected a finite number, or nothing"),
         ({"splits": [1.0, float("nan")]}, "key splits.1: found nan, expected a finite number, or nothing"),
         ({"run": "b"}, "found the result of run b, expected that of a"),
@@ -60,3 +66,23 @@ def test_a_table_that_is_no_result_is_refused(tmp_path: Path, kind: str, old: st
     path.write_text(TABLE[kind].replace(old, new))
     with pytest.raises(ArtifactError, match=f"table.csv: {message}; look at the log"):
         read_rows(path, kind)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("seconds", value) for value in (-5, float("nan"), True, None, "1.5")),
+        ("peak_memory_mib", -1),
+        ("machine", 5),
+    ],
+)
+def test_costs_are_not_tabulated_of_what_is_no_cost(tmp_path: Path, key: str, value: object) -> None:
+    suite, layout = load_suite(REPOSITORY / "params/smoke.yaml"), Layout(tmp_path, "smoke")
+    write_made_up_runs(layout, suite, lambda run, metric: 1.0)
+    run = next(iter(suite.runs))
+    path = layout.run(run) / "provenance/train.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"suite": "smoke", "stage": "train", "subject": run, key: value}))
+    with pytest.raises(ArtifactError, match=rf"provenance/train\.json: key {key}: found {value!r}, expected a [^\n]*$"):
+        compute.run(suite, layout)
+    assert not layout.tables.exists()

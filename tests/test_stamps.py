@@ -89,15 +89,35 @@ def test_a_new_member_of_a_registry_changes_no_stamp(checkout: Path) -> None:
             ("flows", "FLOW"),
             ("networks", "NETWORK"),
             ("diffusion", "DIFFUSION"),
+            ("diffusion/samplers", "SAMPLER"),
         ):
             (checkout / f"indm/{folder}/registered/another.py").write_text(f"{attribute} = None\n")
 
     assert changed(checkout, edit) == set()
 
 
-def test_an_edited_sampler_runs_again_the_jobs_that_sample(checkout: Path) -> None:
+def test_an_edited_denoising_runs_again_the_jobs_that_sample(checkout: Path) -> None:
     jobs = changed(checkout, redefine(checkout / "indm/diffusion/steps.py", "tweedie"))
     assert {job.split("/")[0] for job in jobs} == {"sample", "sweep", "tune", "protocol", "toy2d"}
+
+
+SAMPLER_JOBS = {
+    # Of smoke, every run is drawn by ancestral sampling, and swept by it too.
+    ("ancestral", "ancestral"): {"sample", "sweep", "tune", "protocol"},
+    ("ancestral", "CORRECTOR"): {"sample", "table", "claims"},
+    ("ancestral", "LABEL"): {"figure", "report"},
+    ("ode_heun", "heun"): {"sweep", "toy2d"},
+    # As pc.
+    ("reverse_diffusion", "reverse_diffusion"): {"sweep"},
+    ("ode", "sample_ode"): set(),
+    ("ddim", "ddim"): {"toy2d"},
+}
+
+
+@pytest.mark.parametrize(("sampler", "definition"), SAMPLER_JOBS)
+def test_an_edited_sampler_runs_again_the_jobs_that_use_it(checkout: Path, sampler: str, definition: str) -> None:
+    jobs = changed(checkout, redefine(checkout / f"indm/diffusion/samplers/registered/{sampler}.py", definition))
+    assert {job.split("/")[0] for job in jobs} == SAMPLER_JOBS[sampler, definition]
 
 
 def test_an_edited_flow_runs_again_the_models_that_have_it(checkout: Path) -> None:

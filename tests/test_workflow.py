@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 
+from indm.jobs import Job
 from indm.pipeline import STAGES
 from indm.report.catalogue import SHOWN
 from indm.stamps import suite_stamps
@@ -25,6 +26,7 @@ from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
 from indm.suite.strict_yaml import parse_yaml, yaml_text
 from tests.checkout import REPOSITORY, add_dvc_file, copy_checkout, finish, run, start
+from tests.finished import do
 
 CELL = "digits-vp-indm-nll"
 # Its line in a suite, where a test edits it: what the suite has there is tuned.
@@ -334,6 +336,29 @@ def test_make_makes_the_page_and_what_readme_names_next(checkout: Path, target: 
         assert re.search(rf"^Job \d+: {re.escape(job)}$", done.stdout + done.stderr, flags=re.MULTILINE), job
     if target == "table":
         assert "python -m indm show --suite smoke" in planned
+
+
+def test_touching_adopts_no_table_of_another_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are, Snakemake refuses to; as `make restore` does it, they are copied anew."""
+    checkout, suite = copy_checkout(tmp_path), load_suite(REPOSITORY / "params/smoke.yaml")
+    monkeypatch.chdir(checkout)
+    for name, stage in STAGES.items():
+        for subject in stage.subjects(suite):
+            do(suite, checkout, Job(name, subject))
+    Path("results/table_fid.csv").write_text("another suite's")
+    touch = ["snakemake", "--cores", "1", "--config", "suite=smoke", "--touch", "--forceall"]
+    done = run(checkout, *touch)
+    assert done.returncode != 0
+    assert "\nsnakemake --touch: found results/table_fid.csv of another suite, " in done.stderr
+    recipe = re.search(r"^restore:.*\n((?:\t.+\n)+)", Path("Makefile").read_text(), flags=re.MULTILINE)
+    assert recipe
+    restoring = recipe[1].replace("$(SUITE)", "smoke").splitlines()[-1].split()
+    assert set(touch) - {"1"} <= set(restoring)
+    assert run(checkout, *restoring).returncode == 0
+    planned = run(checkout, *touch[:-2], "--dry-run")
+    jobs = re.findall(r"^Job \d+: (\S+)(?: (.*))?$", planned.stdout + planned.stderr, flags=re.MULTILINE)
+    assert ("publish", "results/table_fid.csv") in jobs
+    assert {job for job, _ in jobs} == {"table", "compute", "claims", "publish", "figure", "report"}
 
 
 def test_the_page_depends_on_all_that_its_suite_says() -> None:

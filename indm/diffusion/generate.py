@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from indm.data.levels import Rounding, dequantise, quantise
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.diffusion.objectives import NoiseFn
-from indm.diffusion.samplers import draw_latents, prior_draw
+from indm.diffusion.samplers.draw import draw_latents, prior_draw
 from indm.errors import DivergenceError
 from indm.seeding import derive_seed
 from indm.store.files import read_json
@@ -55,9 +55,8 @@ def draw_batch(
         seed: identity from which the batches' noise is derived.
         device: where the model is.
         mean: mean latent of the data, on which the prior is centred, shape (C, H, W), or ``None``.
-        settings: ``sampler`` (a name in :data:`PREDICTORS`, ``ode``, ``ode_euler``, ``ode_heun`` or
-            ``dpm_solver_pp_2m``), ``steps`` (grid points), ``grid``, ``corrector_snr``, ``corrector_steps``, ``tolerance``,
-            ``denoise``.
+        settings: ``sampler`` (a name in :data:`indm.registry.SAMPLERS`), ``steps`` (grid points), ``grid``, ``corrector_snr``,
+            ``corrector_steps``, ``tolerance``, ``denoise``.
 
     Returns:
         Model-space images, shape (B, C, H, W), on the device, and how often the network was called for them.

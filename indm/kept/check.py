@@ -36,15 +36,26 @@ def check_folder(suite: "Suite", results: Path, folder: Folder) -> None:
         _check_stamp(suite, results, folder, job)
 
 
+def other_code(suite: "Suite", path: Path, subject: str) -> str:
+    """Say that other code than the present one did a job, which the job's manifest does not say; nothing where it did not.
+
+    Arguments:
+        suite: the suite.
+        path: the job's record, ``provenance/<stage>.json``.
+        subject: of the job.
+    """
+    made, now = read_provenance(path, suite.suite, subject).get("code_stamp"), job_stamp(suite, path.stem, subject)
+    if made == now:
+        return ""
+    return f"{path}: found code stamp {str(made)[:12]}, expected {now[:12]}, that of stage {path.stem} now"
+
+
 def _check_stamp(suite: "Suite", results: Path, folder: Folder, job: Job) -> None:
-    """Check that the present code did a job: the job's manifest does not say."""
+    """Check that the present code did a job."""
     for path in (results / suite.suite / record for record in folder.records(job)):
         if path.is_file():
-            made = str(read_provenance(path, suite.suite, job.subject).get("code_stamp"))
-            if made != (now := job_stamp(suite, path.stem, job.subject)):
-                raise ArtifactError(
-                    f"{path}: found code stamp {made[:12]}, expected {now[:12]}, that of stage {path.stem} now"
-                )
+            if fault := other_code(suite, path, job.subject):
+                raise ArtifactError(fault)
             return
     raise ArtifactError(
         f"{results / suite.suite / folder.records(job)[0]}: missing, and nothing else says which code made the results"

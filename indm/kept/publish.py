@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 from indm.errors import ArtifactError
 from indm.identity import Identity
 from indm.jobs import Job
+from indm.kept.check import other_code
 from indm.kept.folders import SUFFIX, archive, kept_folders
 from indm.kept.keep import results_alone
 from indm.kept.packing import unpack
 from indm.kept.page import Published, page_text
 from indm.kept.weights import averaged_weights, read_published, trained
+from indm.pipeline import STAGES
 from indm.report.catalogue import PUBLISHED
 from indm.shipped import DEFAULT_SUITE
-from indm.store.files import AGAIN, atomic_write, obstacle, read_json
+from indm.store.files import atomic_write, obstacle, read_json
 from indm.store.layout import PICTURES
-from indm.store.provenance import read_provenance
+from indm.store.provenance import read_provenance, record_names
 from indm.suite.content import suite_sha256
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ MOST_WEIGHTS = 10 * MEBIBYTE
 FOLDERS = ("tables", "figures", *PICTURES, "weights")
 # What of a record is the same for many jobs.
 ALIKE = ("commit", "uncommitted_changes", "machine", "device", "threads", "versions")
-# More seconds than any job took, in which the largest number that JSON knows is not meant.
-LONGEST = 1e12
 
 
 @dataclass(frozen=True)
@@ -55,13 +54,14 @@ def publish(suite: "Suite", places: Places, runs: Sequence[str]) -> Published:
         runs: those whose averaged weights are published; earlier ones stay as long as they belong to the same training.
 
     Raises:
-        ArtifactError: if the suite's page could not be made of what is there, if it is more than git should hold, if
-            the folder is another's, or if what is kept in it are other results.
+        ArtifactError: if the suite's page could not be made of what is there, if other code than the present one made it, if
+            it is more than git should hold, if the folder is another's, or if what is kept in it are other results.
     """
     _check_target(suite.suite, places.target)
     identity = Identity(suite, places.results, places.reports)
     # All that the page is made of is what it should be.
     identity.check(Job("report", ""))
+    _check_stamps(suite, identity)
     here, target = places.results / suite.suite, places.target
     _check_kept(suite, here, target / "kept")
     figures = places.reports / suite.suite / "figures"
@@ -93,6 +93,16 @@ def _check_target(suite: str, target: Path) -> None:
             f"{path}: found suite {found!r}, expected {suite!r}, in a folder that indm publish wrote, whose other files it "
             "removes; name another one (--to), or move what is there"
         )
+
+
+def _check_stamps(suite: "Suite", identity: Identity) -> None:
+    """Refuse results that the present code did not make, as far as they say; what was pulled from a cache does not."""
+    jobs = [Job(name, subject) for name, stage in STAGES.items() for subject in stage.subjects(suite)]
+    for job in (job for job in jobs if STAGES[job.stage].subject != "shard"):
+        folder = identity.manifest(job).parents[1] / "provenance"
+        for path in (folder / f"{name}.json" for name in record_names(job.stage)):
+            if path.is_file() and (fault := other_code(suite, path, job.subject)):
+                raise ArtifactError(f"{fault}; run the suite again, or check out the commit that made it")
 
 
 def _check_kept(suite: "Suite", here: Path, root: Path) -> None:
@@ -134,46 +144,12 @@ def summarise(suite: "Suite", suite_folder: Path) -> list[dict[str, Any]]:
         for job in folder.jobs:
             for path in (suite_folder / name for name in folder.records(job)):
                 if path.is_file():
-                    record = read_provenance(path, suite.suite, job.subject)
-                    _check_record(path, record)
+                    record = read_provenance(path, suite.suite, job.subject, needed=(*ALIKE, "seconds"))
                     alike = {key: record[key] for key in ALIKE}
                     entry = found.setdefault(json.dumps(alike, sort_keys=True), alike | {"jobs": {}, "seconds": 0.0})
                     entry["jobs"][path.stem] = entry["jobs"].get(path.stem, 0) + 1
                     entry["seconds"] = round(entry["seconds"] + record["seconds"], 3)
     return list(found.values())
-
-
-def _check_record(path: Path, record: Mapping[str, Any]) -> None:
-    if missing := [key for key in (*ALIKE, "seconds") if key not in record]:
-        raise ArtifactError(f"{path}: found no {', '.join(missing)}, expected what stage {path.stem} writes; {AGAIN}")
-    fits = {
-        "commit": (_is_commit(record["commit"]), "the name of a commit, or null"),
-        "uncommitted_changes": (record["uncommitted_changes"] in (True, False, None), "true, false or null"),
-        "machine": (_is_text(record["machine"]), "a text of one line"),
-        "device": (_is_text(record["device"]), "a text of one line"),
-        "threads": (_is_number(record["threads"]), "a number"),
-        "versions": (_are_versions(record["versions"]), "that of each package, python and torch among them"),
-        "seconds": (_is_number(record["seconds"]), "a number of at least 0"),
-    }
-    for key, (is_right, expected) in fits.items():
-        if not is_right:
-            raise ArtifactError(f"{path}: key {key}: found {record[key]!r}, expected {expected}; {AGAIN}")
-
-
-def _is_commit(value: object) -> bool:
-    return value is None or (isinstance(value, str) and re.fullmatch("[0-9a-f]{40,64}", value) is not None)
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and value.isprintable()
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < LONGEST
-
-
-def _are_versions(value: object) -> bool:
-    return isinstance(value, dict) and {"python", "torch"} <= value.keys() and all(map(_is_text, value.values()))
 
 
 def _still_good(suite: "Suite", identity: Identity, target: Path, runs: Sequence[str]) -> dict[str, bytes]:

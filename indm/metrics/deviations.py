@@ -20,6 +20,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 from indm.metrics.frechet import Reference, fid_symmetric, statistics
+from indm.process import float32_products
 
 
 def fid_draws(generated: Tensor, reference: Reference, draws: int, seed: int) -> NDArray[np.float64]:
@@ -110,7 +111,7 @@ def pixel_features(extractor: FeatureExtractorBase, pixels: Tensor, device: torc
     extractor = extractor.to(device)
     inception = isinstance(extractor, FeatureExtractorInceptionV3)
     forward = _inception_forward if inception else lambda extractor, batch: extractor(batch)[0]
-    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+    with torch.no_grad(), float32_products():
         batches = pixels.split(32 if inception else 256)
         return torch.cat([forward(extractor, batch.to(device)).cpu() for batch in batches])
 

@@ -14,6 +14,7 @@ from torch_fidelity.utils import extract_featuresdict_from_input_id
 from indm.data.levels import to_uint8
 from indm.metrics.clean import CleanExtractor
 from indm.metrics.extractors import EXTRACTORS
+from indm.process import float32_products
 
 
 class ImageArray(Dataset[Tensor]):
@@ -75,7 +76,7 @@ def features(
     """
     resized = isinstance(extractor, CleanExtractor)
     dataset = ResizedArray(images, levels, extractor) if resized else ImageArray(images, levels)
-    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False), _placed(extractor, device):
+    with float32_products(), _placed(extractor, device):
         found = extract_featuresdict_from_input_id(
             1,
             extractor,

@@ -27,7 +27,7 @@ import pandas as pd
 
 from indm.report.intervals import Numbers
 from indm.report.results import IDENTITY, records
-from indm.report.values import refuse_repeats
+from indm.report.values import refuse_other_images, refuse_repeats
 from indm.suite.claims import Arm, Bound, Claim, Claims, Control, Metric
 
 PLACE = ["dataset", "sde", "objective"]
@@ -85,9 +85,10 @@ def compare(values: pd.DataFrame, images: pd.DataFrame, claims: Claims) -> list[
         claims: the claims.
 
     Raises:
-        ArtifactError: if a number stands in the tidy table twice.
+        ArtifactError: if a number stands in the tidy table twice, or the runs of a dataset have not the same images, each once.
     """
     refuse_repeats(values)
+    refuse_other_images(images)
     tables = Tables(values, images)
     return [found for claim in claims.claims for found in _of_claim(tables, claim, claims.controls)]
 

@@ -32,18 +32,16 @@ def read_tables(layout: Layout, names: Iterable[str] = SHOWN) -> dict[Path, pd.D
             raise ArtifactError(f"{path}: missing; make it with: {_remedy(layout)}{_others(layout)}")
         tables[path] = read_rows(path)
         if "suite" not in tables[path]:
-            raise ArtifactError(
-                f"{path}: found no column suite, expected a table; make it again with: {_again(layout)}"
-            )
+            raise ArtifactError(f"{path}: found no column suite, expected a table; make it again with: {again(layout)}")
     found = {path: sorted(set(table["suite"]) - {layout.suite}) for path, table in tables.items()}
     if foreign := [f"{path} of {', '.join(suites)}" for path, suites in found.items() if suites]:
         raise ArtifactError(
             f"expected tables of suite {layout.suite}, found {'; '.join(foreign)}; "
-            f"make them again with: {_again(layout)}"
+            f"make them again with: {again(layout)}"
         )
     if changed := [str(path) for path in tables if written.get(path.name) != file_sha256(path)]:
         raise ArtifactError(
-            f"found {', '.join(changed)} not as their stages wrote them; make them again with: {_again(layout)}"
+            f"found {', '.join(changed)} not as their stages wrote them; make them again with: {again(layout)}"
         )
     return tables
 
@@ -52,14 +50,24 @@ def _remedy(layout: Layout) -> str:
     return f"snakemake --cores all --config suite={layout.suite}"
 
 
-def _again(layout: Layout) -> str:
-    return f"{_remedy(layout)} --forcerun table compute claims"
-
-
 def _written(layout: Layout) -> dict[str, str]:
     """Read what the manifests say of a suite's tables: the SHA-256 of each, by the file's name."""
     manifests = [read_manifest(path) for path in sorted((layout.tables / "manifest").glob("*.json"))]
     return {Path(name).name: sha256 for found in manifests for name, sha256 in found.outputs.items()}
+
+
+def edited(layout: Layout, names: Iterable[str]) -> list[str]:
+    """Name the files of the checkout, such as the claims, that are not what the named tables were made from."""
+    files = {f"{name}.csv" for name in names}
+    made = [read_manifest(path) for path in sorted((layout.tables / "manifest").glob("*.json"))]
+    inputs = [found.inputs.items() for found in made if files & {Path(output).name for output in found.outputs}]
+    there = {Path(name): sha256 for found in inputs for name, sha256 in found if not name.startswith("results/")}
+    return [str(path) for path, sha256 in there.items() if path.is_file() and file_sha256(path) != sha256]
+
+
+def again(layout: Layout) -> str:
+    """Return the command that makes a suite's tables again, from what is there now."""
+    return f"{_remedy(layout)} --forcerun table compute claims"
 
 
 def _others(layout: Layout) -> str:

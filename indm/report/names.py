@@ -2,6 +2,8 @@
 
 import re
 
+from indm.registry import SAMPLERS
+
 HEADINGS = {
     "sde": "SDE",
     "fid": "FID",
@@ -44,12 +46,9 @@ NAMES = {
     "indm": "INDM",
     "ve": "VE",
     "vp": "VP",
-    "euler_maruyama": "Euler–Maruyama",
     "pc": "predictor–corrector",
-    "ode_euler": "ODE, Euler",
-    "ode_heun": "ODE, Heun",
-    "dpm_solver_pp_2m": "DPM-Solver++ 2M",
     "num_samples": "images",
+    **{sampler: SAMPLERS.literal(sampler, "LABEL") for sampler in SAMPLERS},
 }
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from indm.registry import SAMPLERS
 from indm.report.results import CELL, Result, records
 from indm.suite.published import PUBLISHED_COLUMNS, load_published
 
@@ -41,7 +42,7 @@ def sampler_kind(sampler: str) -> str:
     """Tell samplers of the reverse SDE, ``pc`` in published tables, from those of the ODE."""
     if sampler == "":
         return ""
-    return "ode" if sampler.startswith(("ode", "dpm")) else "pc"
+    return "ode" if sampler in SAMPLERS and not SAMPLERS.literal(sampler, "CORRECTOR") else "pc"
 
 
 def source_of(published: Result) -> str:

@@ -4,11 +4,13 @@ Every run has files of its training, sampling, FID and likelihood. Which runs ha
 a study, the suite says.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 
 from indm.errors import ArtifactError
@@ -22,8 +24,14 @@ IDENTITY = [*CELL, "seed"]
 # Columns of texts, in whatever table: of result files, and of the tables made of them.
 TEXTS = [name for kind in TABLES.values() for name, value in kind.items() if value is Kind.TEXT]
 TEXTS += ["extractor", "published_source", "reading", "length_rule", "against", "role"]
-# The stages whose numbers are known of each image: the file of a run that holds them, and its kind.
-OF_IMAGES = {"nll": ("nll.csv", "nll_images"), "curve": ("curve_images.csv", "curve_images")}
+# The stages whose numbers are known of each image: the file of a run that holds them, its kind, and the file of their means.
+OF_IMAGES = {
+    "nll": ("nll.csv", "nll_images", "nll.json"),
+    "curve": ("curve_images.csv", "curve_images", "curve.csv"),
+}
+# Tables have six digits, the last of them off by at most 5e-6 of a number. That makes at most 7.1e-6 of the images' mean size in
+# their mean or its standard error, and as much again where these are in a table too.
+ROUNDED = 2e-5
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ def read_results(
         protocol: the run whose protocol is examined, by dataset.
 
     Raises:
-        ArtifactError: if a file is missing or damaged.
+        ArtifactError: if a file is missing or damaged, or says of images what their own numbers do not.
     """
     folder = layout.suite_folder
     files = {
@@ -91,6 +99,9 @@ def read_results(
         for kind in ("samples", "fid", "nll", "train")
     }
     rows = {kind: _read_rows(folder, found, kind) for kind, found in files.items()}
+    curves = {name: rows["curve"][rows["curve"]["source"] == f"runs/{name}/curve.csv"] for name in curve}
+    means = {"nll": {name: [nll] for name, nll in read["nll"].items()}}
+    means |= {"curve": {name: records(table) for name, table in curves.items()}}
     return Results(
         suite=layout.suite,
         runs=[{"run": name, **identity} for name, identity in runs.items()],
@@ -104,7 +115,7 @@ def read_results(
         tune=rows["tune"],
         toy2d=rows["toy2d"],
         protocol=rows["protocol"],
-        images=_read_images(layout, {"nll": runs, "curve": curve}, runs),
+        images=_read_images(layout, runs, means),
     )
 
 
@@ -123,14 +134,35 @@ def _read_rows(folder: Path, files: Mapping[Path, Result], kind: str) -> pd.Data
     return pd.DataFrame(rows, columns=list(dict.fromkeys([*IDENTITY, "source", *found, *TABLES[kind]])))
 
 
-def _read_images(layout: Layout, names: Mapping[str, Iterable[str]], runs: Mapping[str, Result]) -> pd.DataFrame:
-    """Read the likelihoods of each image: of every run, and of its snapshots."""
-    tables = [
-        read_rows(layout.run(name) / file, kind).assign(**{key: runs[name][key] for key in IDENTITY}, stage=stage)
-        for stage, (file, kind) in OF_IMAGES.items()
-        for name in names[stage]
-    ]
+def _read_images(
+    layout: Layout, runs: Mapping[str, Result], means: Mapping[str, Mapping[str, list[dict[str, Any]]]]
+) -> pd.DataFrame:
+    """Read the likelihoods of each image, of the runs and of the snapshots of which the means are given, by stage and run."""
+    tables = []
+    for stage, (file, kind, summary) in OF_IMAGES.items():
+        for name, said in means[stage].items():
+            table, place = read_rows(layout.run(name) / file, kind), layout.run(name) / summary
+            rows = {row.get("step"): row for row in said}
+            images: dict[Any, pd.DataFrame] = dict(iter(table.groupby("step"))) if "step" in table else {None: table}
+            for step in {**rows, **images}:
+                _check_means(place, rows.get(step, {"images": 0}), file, images.get(step, table[:0]))
+            tables.append(table.assign(**{key: runs[name][key] for key in IDENTITY}, stage=stage))
     return pd.concat(tables, ignore_index=True)
+
+
+def _check_means(place: Path, said: Result, file: str, images: pd.DataFrame) -> None:
+    """Check that what is said of images is so: how many they are, their mean numbers, and the standard errors of these."""
+    numbers = images.drop(columns="step", errors="ignore").select_dtypes("number")
+    expected = {"images": (float(len(images)), 0.0)}
+    for name in (str(column) for column in numbers if column in said):
+        column, slack = numbers[name], ROUNDED * float(numbers[name].abs().mean())
+        expected |= {name: (float(column.mean()), slack), f"{name}_se": (float(cast(float, column.sem())), slack)}
+    for key, (value, tolerance) in expected.items():
+        known = math.nan if said.get(key) is None else said[key]
+        if not np.isclose(known, value, rtol=0, atol=tolerance, equal_nan=True):
+            raise ArtifactError(
+                f"{place}: found {key} {known:.6g}, expected {value:.6g} by the images of {file} beside it; {AGAIN}"
+            )
 
 
 def read_rows(path: Path, kind: str | None = None) -> pd.DataFrame:

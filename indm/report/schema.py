@@ -40,11 +40,15 @@ Schema = Mapping[str, Kind]
 NUMBERS = ("nll", "nelbo", "nelbo_no_reconstruction", "gap")
 CELL_KEYS = _all(Kind.TEXT, *CELL)
 OBJECTS: dict[str, Schema] = {
-    "train": _all(Kind.NUMBER, "steps"),
+    # Of an imported checkpoint, the FLOPs are not known.
+    "train": _all(Kind.NUMBER, "steps")
+    | _all(Kind.OPTIONAL, "score_parameters", "flow_parameters", "train_flops_per_step"),
     # The adaptive ODE chooses its own steps.
     "samples": _all(Kind.TEXT, "sampler") | _all(Kind.NUMBER, "nfe", "num_samples") | _all(Kind.OPTIONAL, "steps"),
     "fid": _all(Kind.TEXT, "extractor") | _measured("fid"),
-    "nll": _all(Kind.NUMBER, "images") | _all(Kind.OPTIONAL, "nll_uncorrected") | _measured(*NUMBERS),
+    "nll": _all(Kind.NUMBER, "images")
+    | _all(Kind.OPTIONAL, "nll_uncorrected", "nll_uncorrected_se")
+    | _measured(*NUMBERS),
     "reference": _all(Kind.TEXT, "extractor"),
 }
 TABLES: dict[str, Schema] = {
@@ -143,7 +147,7 @@ def _check(path: Path, place: str, value: Any, expected: Kind) -> None:
     elif value is None:
         fits = expected is Kind.OPTIONAL
     else:
-        fits = isinstance(value, int | float) and math.isfinite(value)
+        fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not fits:
         found = "nothing" if value is None else repr(value)
         raise ArtifactError(f"{path}: {place}: found {found}, expected {expected.value}; {REMEDY}")

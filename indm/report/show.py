@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from indm.report.catalogue import CATALOGUE, CELL, FLOORS, SHOWN, View
-from indm.report.export import effect_with_ends, read_tables
+from indm.report.export import again, edited, effect_with_ends, read_tables
 from indm.report.grades import BORDERLINE, starred
 from indm.report.names import heading, names
 from indm.report.results import records
@@ -70,6 +70,10 @@ def show(layout: Layout, asked: tuple[str, ...]) -> "Iterator[RenderableType]":
         yield Text(f"* Borderline: {BORDERLINE}.")
     yield Text(f"{BEST} the best mean of its group, chance or not: indm show claims. ± one standard error over seeds.")
     yield Text(f"Files: {layout.tables}/NAME.csv")
+    for path in edited(layout, chosen):
+        yield Text(
+            f"{path} was edited after these tables were made; make them again with: {again(layout)}", style="bold"
+        )
 
 
 def _statements(table: pd.DataFrame) -> "Iterator[Text]":

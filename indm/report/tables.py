@@ -36,6 +36,7 @@ LEARNING_CURVE_COLUMNS = [*HEAD, "step", "flops", "images", "split", *_with_erro
 ABLATION_COLUMNS = [*HEAD, "pairs"] + [
     f"{metric}{suffix}" for _, metric in ABLATION for suffix in ("", "_se", "_difference", "_difference_se")
 ]
+ABLATION_COLUMNS += ["skip"]
 PROTOCOL_COLUMNS = [*HEAD, "factor", "setting", "fid", "fid_image_se", "difference", "difference_image_se", "note"]
 TOY2D_COLUMNS = [*HEAD, "parameters", "train_flops"]
 
@@ -50,7 +51,7 @@ def suite_tables(results: Results, published: pd.DataFrame) -> dict[str, pd.Data
         "nll": nll_table(results, published),
         "discretization": discretization_table(results),
         "learning_curve": learning_curve_table(results),
-        "ablation": ablation_table(values),
+        "ablation": ablation_table(results, values),
         "protocol": protocol_table(results),
         "toy2d": toy2d_table(results),
         "tuning": tuning_table(results),
@@ -140,25 +141,30 @@ def toy2d_table(results: Results) -> pd.DataFrame:
     return _finish(results.suite, table, [*TOY2D_COLUMNS, *found])
 
 
-def ablation_table(values: pd.DataFrame) -> pd.DataFrame:
+def ablation_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
     """Tabulate every variant's numbers and their differences from the plain baseline, paired by seed.
 
     .. math:: d = \\frac{1}{n} \\sum_s (v_s - b_s)
 
-    over the n seeds s that both have, ``pairs``; negative where the variant's number is the smaller.
+    over the n seeds s that both have, ``pairs``; negative where the variant's number is the smaller. FIDs of other numbers of
+    images do not compare, since few images raise them: ``skip`` says so in the place of their difference.
 
     Arguments:
+        results: of the suite.
         values: the tidy table.
     """
     wide = pd.DataFrame(
         {metric: _series(values, stage, metric) for stage, metric in ABLATION},
         index=pd.MultiIndex.from_frame(values[IDENTITY].drop_duplicates()),
     ).dropna(how="all")
-    rows = wide.reset_index()
+    drawn = [{**run, "drawn": results.samples[run["run"]]["num_samples"]} for run in results.runs]
+    rows = wide.reset_index().merge(pd.DataFrame(drawn)[[*IDENTITY, "drawn"]], on=IDENTITY, how="left")
     baseline = rows[(rows["model"] == BASELINE["model"]) & (rows["variant"] == BASELINE["variant"])]
     keys = ["dataset", "sde", "objective", "seed"]
     beside = baseline.drop(columns=["model", "variant"]).assign(pairs=1)
     paired = rows.merge(beside, on=keys, how="left", suffixes=("", "_baseline"))
+    unlike = paired["drawn"] != paired["drawn_baseline"]
+    paired["fid_baseline"] = paired["fid_baseline"].mask(unlike)
     table = []
     for cell, group in _groups(paired, CELL):
         is_baseline = (cell["model"], cell["variant"]) == tuple(BASELINE.values())
@@ -167,8 +173,15 @@ def ablation_table(values: pd.DataFrame) -> pd.DataFrame:
             row |= _mean(group[metric], metric)
             difference = (group[metric] - group[f"{metric}_baseline"]).dropna()
             row |= {} if is_baseline else _mean(difference, f"{metric}_difference")
-        table.append(row)
-    return _finish(str(values["suite"].iloc[0]), table, ABLATION_COLUMNS)
+        table.append(row | {"skip": _unlike(group)})
+    return _finish(results.suite, table, ABLATION_COLUMNS)
+
+
+def _unlike(group: pd.DataFrame) -> str:
+    """Say of how many images each FIDs are, if they are of other numbers than the baseline's."""
+    pairs = group[["drawn", "drawn_baseline"]].dropna().drop_duplicates()
+    found = (f"{own:g} images, ddpmpp's of {other:g}" for own, other in pairs.itertuples(index=False) if own != other)
+    return "; ".join(f"fid_difference: FID is of {words}" for words in found)
 
 
 def _series(values: pd.DataFrame, stage: str, metric: str) -> pd.Series:

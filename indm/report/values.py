@@ -4,13 +4,13 @@ Beside it, the likelihoods of each image: one row for each run and image.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 
 from indm.errors import ArtifactError
-from indm.report.results import IDENTITY, Result, Results, records
+from indm.report.results import IDENTITY, OF_IMAGES, Result, Results, records
 from indm.report.schema import TABLES
 from indm.store.files import AGAIN
 from indm.suite.measured import LIKELIHOODS
@@ -57,8 +57,38 @@ def refuse_repeats(values: pd.DataFrame) -> None:
 
 
 def images_table(results: Results) -> pd.DataFrame:
-    """Put the likelihoods of each image into one table, in bits/dim; ``x`` is the training step of a snapshot, else absent."""
-    return results.images.rename(columns={"step": "x"}).assign(suite=results.suite).reindex(columns=IMAGE_COLUMNS)
+    """Put the likelihoods of each image into one table, in bits/dim; ``x`` is the training step of a snapshot, else absent.
+
+    Raises:
+        ArtifactError: if the runs of a dataset do not have the same images, each once.
+    """
+    images = results.images.rename(columns={"step": "x"}).assign(suite=results.suite).reindex(columns=IMAGE_COLUMNS)
+    refuse_other_images(images)
+    return images
+
+
+def refuse_other_images(images: pd.DataFrame) -> None:
+    """Refuse a table of images of which the runs of a dataset do not have the same, each once: claims pair them.
+
+    Raises:
+        ArtifactError: naming the first file that has an image twice, or lacks one that another run has.
+    """
+    likelihoods = [*IDENTITY, "stage", "x"]
+    for row in records(images[images.duplicated([*likelihoods, "image"])])[:1]:
+        raise ArtifactError(f"{_file_of_images(row)}: found image {row['image']} twice, expected each once; {AGAIN}")
+    found = images.groupby(likelihoods, dropna=False)["image"].transform("size")
+    expected = images.groupby(["dataset", "stage"])["image"].transform("nunique")
+    for row in records(images.assign(found=found, expected=expected)[found < expected])[:1]:
+        raise ArtifactError(
+            f"{_file_of_images(row)}: found {row['found']} images, expected {row['expected']}, all that runs of the dataset have; "
+            f"{AGAIN}"
+        )
+
+
+def _file_of_images(row: Mapping[str, Any]) -> str:
+    place = [str(row[key]) for key in IDENTITY if row[key] != ""]
+    step = "" if pd.isna(row["x"]) else f", step {row['x']:g}"
+    return f"{OF_IMAGES[row['stage']][0]} of {', '.join(place)}{step}"
 
 
 def _run_values(results: Results) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model
 from indm.diffusion.shown import forward_images
 from indm.process import precision_now, set_up
 from indm.progress import bar
+from indm.registry import SAMPLERS
 from indm.seeding import derive_seed
 from indm.stamps import job_stamp
 from indm.store.files import atomic_write, file_sha256, read_array, read_json, write_array, write_json
@@ -97,16 +98,17 @@ def _write(suite: "Suite", layout: Layout, name: str, samples: NDArray[np.uint8]
     """Write the images, (N, C, H, W) levels, how they were drawn, and pictures of them."""
     run, parameters, folder = suite.runs[name], suite.sample_params(name), layout.run(name)
     write_array(folder / "samples.npy", samples)
-    # The ODE has no corrector; pc in the run's sweep may have it.
-    corrected = parameters.corrector_snr is not None and not parameters.sampler.startswith(("ode", "dpm"))
+    # Where the sampler has no corrector, pc in the run's sweep may have it.
+    corrected = parameters.corrector_snr is not None and SAMPLERS.literal(parameters.sampler, "CORRECTOR")
+    adaptive = SAMPLERS.literal(parameters.sampler, "CALLS") is None
     protocol = {
         "run": name,
         "sampler": parameters.sampler + ("+langevin" if corrected else ""),
-        "steps": None if parameters.sampler == "ode" else parameters.steps,
-        "grid": None if parameters.sampler == "ode" else parameters.grid,
+        "steps": None if adaptive else parameters.steps,
+        "grid": None if adaptive else parameters.grid,
         "corrector_snr": parameters.corrector_snr if corrected else None,
         "corrector_steps": parameters.corrector_steps if corrected else None,
-        "tolerance": parameters.tolerance if parameters.sampler == "ode" else None,
+        "tolerance": parameters.tolerance if adaptive else None,
         "denoise": parameters.denoise,
         "centre_prior": parameters.centre_prior,
         "temperature": parameters.temperature,

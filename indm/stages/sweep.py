@@ -25,6 +25,7 @@ from indm.store.finished import Finished
 from indm.store.layout import Layout
 from indm.store.scratch import Once, Scratch, below, open_scratch, work_key
 from indm.store.shards import gather, open_shard, share
+from indm.suite.schema.names import PC, PREDICTOR
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -186,7 +187,7 @@ def _measured(
 
 
 def _lacks_corrector(sampler: str, snr: list[float] | None) -> bool:
-    return sampler == "pc" and snr is None
+    return sampler == PC and snr is None
 
 
 def _settings(suite: "Suite", name: str, sampler: str, steps: int) -> dict[str, Any]:
@@ -194,6 +195,6 @@ def _settings(suite: "Suite", name: str, sampler: str, steps: int) -> dict[str, 
     settings = suite.sample_params(name).model_dump(exclude={"centre_prior"})
     settings |= suite.sweep.model_dump(include={"grid", "denoise", "num_samples", "batch_size"})
     settings |= {"temperature": 1.0, "steps": steps, "progress": bar(f"{name} {sampler} {steps}")}
-    if sampler == "pc":
-        return settings | {"sampler": "reverse_diffusion"}
+    if sampler == PC:
+        return settings | {"sampler": PREDICTOR}
     return settings | {"sampler": sampler, "corrector_snr": None}

@@ -36,7 +36,7 @@ ROOT = Path(__file__).parent.parent.parent
 KEPT = ROOT / "indm" / "__pycache__" / "code.json"
 OUTSIDE = {
     *("__main__", "cli", "doctor", "errors", "identity", "jobs", "kept", "library", "pipeline", "progress", "register"),
-    *("registry", "shipped", "stamps", "store", "suite", "terminal", "track", "watching"),
+    *("registry", "shipped", "stamps", "store", "suite", "terminal", "track", "watching", "why"),
 }
 # Of a node: annotations, and what Python itself adds.
 FIELDS_LEFT_OUT = {"annotation", "ctx", "kind", "returns", "type_comment", "type_params"}
@@ -205,7 +205,9 @@ class Sources:
             if place in found:
                 continue
             links = self._links(place)
-            words = [link.name if isinstance(link, Place) else link for link in links]
+            # Else the first statement of a module would change all of its definitions.
+            named = [link for link in links if not (isinstance(link, Place) and link.name == STATEMENTS)]
+            words = [link.name if isinstance(link, Place) else link for link in named]
             found[place] = _sha256(self._own(place), *words)
             queue += [link for link in links if isinstance(link, Place)]
         self._save()

@@ -5,8 +5,10 @@ Results hold nothing that changes from one execution to the next; what does goes
 
 import os
 import platform
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ CPUINFO = Path("/proc/cpuinfo")
 INSTRUCTIONS = {"amx_tile": "AMX", "avx512f": "AVX-512", "avx2": "AVX2"}
 # With which torch, oneDNN and MKL are told not to use all instructions that there are.
 RESTRICTIONS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS")
+# More than any job took, in whatever unit: the largest number that JSON knows is not meant.
+MOST = 1e12
 
 
 def record_names(stage: str) -> tuple[str, ...]:
@@ -68,16 +72,56 @@ def _version(package: str) -> str:
     return str(getattr(loaded, "__version__", None) or metadata.version(package))
 
 
-def read_provenance(path: Path, suite: str, subject: str) -> dict[str, Any]:
+def _is_commit(value: object) -> bool:
+    return value is None or (isinstance(value, str) and re.fullmatch("[0-9a-f]{40,64}", value) is not None)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable()
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < MOST
+
+
+def _are_versions(value: object) -> bool:
+    return isinstance(value, dict) and {"python", "torch"} <= value.keys() and all(map(_is_text, value.values()))
+
+
+# What the values of a record must be, in words too.
+VALUES: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    "commit": (_is_commit, "the name of a commit, or null"),
+    "uncommitted_changes": (lambda value: value in (True, False, None), "true, false or null"),
+    "versions": (_are_versions, "the version of each package, python and torch among them"),
+    "machine": (_is_text, "a text of one line"),
+    "device": (_is_text, "a text of one line"),
+    "threads": (_is_number, "a number of at least 0"),
+    "seconds": (_is_number, "a number of at least 0"),
+    "peak_memory_mib": (_is_number, "a number of at least 0"),
+}
+
+
+def read_provenance(path: Path, suite: str, subject: str, needed: Iterable[str] = ()) -> dict[str, Any]:
     """Read what a stage said of its execution; ``<stage>.json``.
 
+    Arguments:
+        path: the file.
+        suite: name of the suite.
+        subject: the job's dataset, run, shard or two-dimensional dataset; empty where it has none.
+        needed: keys that it must have; records of earlier versions have fewer.
+
     Raises:
-        ArtifactError: if it is damaged, or another job's.
+        ArtifactError: if it is damaged, or another job's, lacks a key, or has something else in the place of a value.
     """
     found = read_json(path)
     expected = {"suite": suite, "stage": path.stem, "subject": subject}
     if wrong := {key: found.get(key) for key, value in expected.items() if found.get(key) != value}:
         raise ArtifactError(f"{path}: found {wrong}, expected {expected}: another job's; {AGAIN}")
+    for key, (is_right, words) in VALUES.items():
+        if key in found and not is_right(found[key]):
+            raise ArtifactError(f"{path}: key {key}: found {found[key]!r}, expected {words}; {AGAIN}")
+    if missing := [key for key in needed if key not in found]:
+        raise ArtifactError(f"{path}: found no {', '.join(missing)}, expected what stage {path.stem} writes; {AGAIN}")
     return found
 
 
@@ -111,9 +155,13 @@ def commit_date(commit: str) -> str | None:
 
 def computed_on() -> dict[str, str]:
     """Name the machine, with what restricts its instructions, and the device that this process has computed on."""
-    restricted = [f"{name}={os.environ[name]}" for name in RESTRICTIONS if name in os.environ]
-    machine = ", ".join([processor(), f"{os.cpu_count()} CPUs", platform.system(), *restricted])
+    machine = ", ".join([processor(), f"{os.cpu_count()} CPUs", platform.system(), *restrictions()])
     return {"machine": machine, "device": _device()}
+
+
+def restrictions() -> list[str]:
+    """Return the variables of the environment, with their values, that restrict the processor's instructions."""
+    return [f"{name}={os.environ[name]}" for name in RESTRICTIONS if name in os.environ]
 
 
 def this_process() -> dict[str, Any]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from indm.errors import ArtifactError
 from indm.progress import say
 from indm.store.files import read_spec, read_weights, refuse_link, write_weights
+from indm.store.provenance import restrictions
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -157,6 +158,9 @@ def _remove(folder: Path) -> None:
 def work_key(code: str, *packages: str, **content: Any) -> str:
     """Hash what the work of a stage depends on: its code's stamp, ``content`` (JSON), the versions of format, torch and packages.
 
+    The restrictions of instructions belong to it, since a job may be started again in another environment, where sums have
+    another order. The precision of products does not: :func:`~indm.process.set_up` fixes it.
+
     Arguments:
         code: the stamp.
         packages: what, beside torch, computes numbers of this work.
@@ -166,6 +170,7 @@ def work_key(code: str, *packages: str, **content: Any) -> str:
 
     versions = {name: metadata.version(name) for name in packages}
     known = {"format": FORMAT, "code": code, "torch": torch.__version__, "versions": versions, **content}
+    known["instructions"] = restrictions()
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 

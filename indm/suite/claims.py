@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import Field, ValidationError, model_validator
 
 from indm.errors import ParamsError
-from indm.suite.measured import METRICS, SAMPLERS, datasets
+from indm.suite.measured import DRAWN_BY, METRICS, datasets
 from indm.suite.schema.names import DiffusionName
 from indm.suite.schema.types import EachOnce, Shown
 from indm.suite.strict_yaml import Strict, read_mapping
@@ -44,7 +44,7 @@ class Metric(Strict):
     @model_validator(mode="after")
     def _names(self) -> Self:
         _known("name", [self.name], METRICS[self.stage], self.stage)
-        _known("sampler", self.sampler or [], SAMPLERS.get(self.stage, []), self.stage)
+        _known("sampler", self.sampler or [], DRAWN_BY.get(self.stage, []), self.stage)
         return self
 
     @model_validator(mode="after")
@@ -161,7 +161,7 @@ class Claims(Strict):
             stage, controls = claim.metric.stage, {name: self.controls[name] for name in claim.controls}
             for name, control in controls.items():
                 own = [control.sampler] if control.sampler else []
-                _known(f"controls.{name}.sampler, in claim {claim.id}", own, SAMPLERS.get(stage, []), stage)
+                _known(f"controls.{name}.sampler, in claim {claim.id}", own, DRAWN_BY.get(stage, []), stage)
             arms = {"treatment": claim.treatment, "baseline": claim.baseline, **controls}
             for (name, arm), (other, another) in combinations(arms.items(), 2):
                 if both := _numbers_of(claim, arm) & _numbers_of(claim, another):

@@ -2,9 +2,8 @@
 
 from typing import get_args
 
-from indm.registry import DATASETS
-from indm.suite.schema.sample import Sampler
-from indm.suite.schema.sweep import SweptSampler
+from indm.registry import DATASETS, SAMPLERS
+from indm.suite.schema.names import SamplerName, SweptName
 from indm.suite.schema.toy2d import TOY2D
 
 IMAGE_METRICS = ["fid", "kid", "is", "confidence", "precision", "recall", "clean_fid", "legacy_fid"]
@@ -20,12 +19,14 @@ METRICS = {
     "sweep": SWEEP_METRICS,
     "toy2d": TOY2D_METRICS,
 }
-DRAWN = get_args(Sampler)
 CORRECTED = "+langevin"
 # Of the stages whose images are of several samplers.
-SAMPLERS = {
-    "fid": [*DRAWN, *(f"{name}{CORRECTED}" for name in DRAWN if not name.startswith(("ode", "dpm")))],
-    "sweep": list(get_args(SweptSampler)),
+DRAWN_BY = {
+    "fid": [
+        *get_args(SamplerName),
+        *(f"{name}{CORRECTED}" for name in get_args(SamplerName) if SAMPLERS.literal(name, "CORRECTOR")),
+    ],
+    "sweep": list(get_args(SweptName)),
 }
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from indm.registry import SAMPLERS
+from indm.suite.schema.names import PC
 from indm.suite.schema.types import ABSENT
 from indm.suite.variants import variants
 
@@ -185,7 +187,7 @@ def _blocks(processes: int, train: "TrainParams") -> Iterator[str]:
 
 
 def _denoising(run: "RunParams", sample: "SampleParams") -> Iterator[str]:
-    if sample.denoise == "released_ve" and (run.sde != "ve" or sample.sampler.startswith(("ode", "dpm"))):
+    if sample.denoise == "released_ve" and not (run.sde == "ve" and SAMPLERS.literal(sample.sampler, "CORRECTOR")):
         yield (
             f"key sample.denoise: found 'released_ve'; allowed: 'tweedie', 'none' where sde is {run.sde} and sampler is "
             f"{sample.sampler}: the released code takes that step under VE, after a predictor's last step"
@@ -197,7 +199,7 @@ def _run_shards(suite: "Suite", name: str) -> Iterator[str]:
     yield from shards("sample", suite.shards.sample, sample.num_samples, sample.batch_size, "sample.num_samples")
     if suite.runs[name].objective in sweep.objectives:
         # Without a corrector, there are no images by pc.
-        samplers = [sampler for sampler in sweep.samplers if sampler != "pc" or sample.corrector_snr]
+        samplers = [sampler for sampler in sweep.samplers if sampler != PC or sample.corrector_snr]
         rows = len(samplers) * len(sweep.steps)
         yield from shards("sweep", suite.shards.sweep, sweep.num_samples, sweep.batch_size, "sweep.num_samples", rows)
 

@@ -23,8 +23,11 @@ from torch.quasirandom import SobolEngine
 
 from indm.diffusion.likelihood import GaussianControl, ode_nll
 from indm.diffusion.objectives import nelbo, noise_error, perturb, reconstruction
-from indm.diffusion.samplers import prior_draw, sample_ode_fixed, sample_pc, time_grid
+from indm.diffusion.samplers.draw import prior_draw, time_grid
+from indm.diffusion.samplers.loops import Schedule, expand_time
+from indm.diffusion.samplers.registered import ddim, ode_heun
 from indm.diffusion.sde import SDE, importance_time
+from indm.diffusion.steps import tweedie
 from indm.toy2d.models import DIMS, Stack
 
 # Directions of the sliced distance: equal angles over a half circle, a quadrature with no random draw.
@@ -101,18 +104,8 @@ def bound(stack: Stack, sde: SDE, x: Tensor, eps: float, draws: int, generator: 
 def sample(stack: Stack, sde: SDE, count: int, steps: int, *, grid: str, eps: float, generator: Generator) -> Tensor:
     """Draw points (R, count, 2) by DDIM: the network is called ``steps`` times, the last one to denoise."""
     z = prior_draw(sde, (stack.replicas * count, DIMS), generator, CPU)
-    times = time_grid(sde, grid, steps, eps)
-    z0 = sample_pc(
-        stack.noise_fn(),
-        sde,
-        z,
-        generator,
-        predictor="ddim",
-        times=times,
-        corrector_snr=None,
-        corrector_steps=1,
-        denoise="tweedie",
-    )
+    z = ddim.SAMPLER(stack.noise_fn(), sde, z, Schedule(time_grid(sde, grid, steps, eps)), generator)
+    z0 = tweedie(stack.noise_fn(), sde, z, expand_time(eps, z))
     return stack.flow.inverse(stack.unflatten(z0))
 
 
@@ -143,7 +136,7 @@ def trajectories(stack: Stack, sde: SDE, z: Tensor, points: int, eps: float) -> 
     z = z.flatten(0, 1)
     path = [z]
     for interval in itertools.pairwise(time_grid(sde, "log_snr", points, eps)):
-        z = sample_ode_fixed(stack.noise_fn(), sde, z, times=list(interval), second_order=True, denoise="none")
+        z = ode_heun.SAMPLER(stack.noise_fn(), sde, z, Schedule(list(interval)))
         path.append(z)
     return torch.stack([stack.flow.inverse(stack.unflatten(z_t)) for z_t in path])
 

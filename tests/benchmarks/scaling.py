@@ -15,7 +15,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.registry import SAMPLERS
 from indm.suite.load import load_suite
+from indm.suite.schema.names import PC, PREDICTOR
 from indm.suite.schema.suite import Suite
 from indm.training.spec import model_spec
 
@@ -62,10 +64,15 @@ def stages(suite: Suite, name: str, cost: Passes) -> dict[str, float]:
     calls = ODE_CALLS[sample.tolerance] if sample.sampler == "ode" else sample.steps
     calls *= 1 + (sample.corrector_steps if sample.corrector_snr else 0)
     draw = calls * cost.score + INVERSE_CALLS * cost.flow
-    per_step = {"euler_maruyama": 1, "ancestral": 1, "pc": 2, "ode_euler": 1, "ode_heun": 2, "dpm_solver_pp_2m": 1}
     # Without a corrector, there are no images by pc.
-    samplers = [sampler for sampler in suite.sweep.samplers if sampler != "pc" or sample.corrector_snr]
-    swept = sum(suite.sweep.steps) * sum(per_step[sampler] for sampler in samplers) * cost.score
+    samplers = [sampler for sampler in suite.sweep.samplers if sampler != PC or sample.corrector_snr]
+    per_step = (
+        SAMPLERS.literal(PREDICTOR, "CALLS") + sample.corrector_steps
+        if sampler == PC
+        else SAMPLERS.literal(sampler, "CALLS")
+        for sampler in samplers
+    )
+    swept = sum(suite.sweep.steps) * sum(per_step) * cost.score
     swept += len(suite.sweep.steps) * len(samplers) * INVERSE_CALLS * cost.flow
     test, solutions = suite.nll.images or DATA[run.dataset][0][1], 1 + suite.nll.uncorrected
     return {

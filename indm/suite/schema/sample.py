@@ -4,19 +4,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from indm.suite.schema.names import SamplerName
 from indm.suite.schema.types import Count, GridPoints, Positive, Tolerance
 from indm.suite.strict_yaml import Strict
-
-Sampler = Literal[
-    "euler_maruyama", "reverse_diffusion", "ancestral", "ode", "ode_euler", "ode_heun", "dpm_solver_pp_2m"
-]
 
 
 class SampleParams(Strict):
     """How images are drawn."""
 
     sampler: Annotated[
-        Sampler,
+        SamplerName,
         Field(
             description="predictor of the reverse SDE, or the probability-flow ODE: adaptive, or one step an interval"
         ),

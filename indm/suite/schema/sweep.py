@@ -4,10 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from indm.suite.schema.names import SweptName
 from indm.suite.schema.types import Count, EachOnce, GridPoints
 from indm.suite.strict_yaml import Strict
-
-SweptSampler = Literal["euler_maruyama", "ancestral", "pc", "ode_euler", "ode_heun", "dpm_solver_pp_2m"]
 
 
 class SweepParams(Strict):
@@ -19,7 +18,7 @@ class SweepParams(Strict):
         Field(description="of the runs that are swept; others have no sweep"),
     ]
     samplers: Annotated[
-        list[SweptSampler],
+        list[SweptName],
         EachOnce(),
         Field(
             min_length=1, description="pc: reverse_diffusion, with the Langevin corrector of the run's sample section"

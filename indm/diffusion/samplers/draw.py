@@ -1,0 +1,76 @@
+r"""Latents by a registered sampler: a grid of times, a start from the prior, the sampler, and the last, denoising step.
+
+References:
+    | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
+    | https://arxiv.org/abs/2011.13456, section 4, appendices D, E and G
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from indm.diffusion.objectives import NoiseFn
+from indm.diffusion.samplers.loops import Schedule, expand_time
+from indm.diffusion.sde import SDE, T
+from indm.diffusion.steps import DENOISERS, standard_normal
+from indm.registry import SAMPLERS
+
+
+def time_grid(sde: SDE, name: str, points: int, eps: float) -> list[float]:
+    r"""Return ``points`` times from T to ``eps``: equidistant in t (``uniform``) or in the log-SNR (``log_snr``).
+
+    The second puts few steps where they are needed; both are valid down to two points.
+    """
+    if name == "uniform":
+        return torch.linspace(T, eps, points, dtype=torch.float64).tolist()
+    high, low = sde.antiderivative(torch.tensor([T, eps], dtype=torch.float64)).tolist()
+    times = sde.time(torch.linspace(high, low, points, dtype=torch.float64))
+    return [T, *times[1:-1].tolist(), eps]
+
+
+def prior_draw(
+    sde: SDE, shape: tuple[int, ...], generator: Generator, device: torch.device, mean: Tensor | None = None
+) -> Tensor:
+    r"""Draw :math:`z_T` from the prior, shape (B, *), centred where the data's latents are at T, if their mean is given.
+
+    .. math:: z_T = \alpha_T\, E[z_0] + \sigma\,\xi
+
+    Arguments:
+        sde: the diffusion; :math:`\sigma` is its ``prior_std``.
+        shape: (B, *).
+        generator: source of the draw, on the CPU.
+        device: where to return it.
+        mean: :math:`E[z_0]`, shape (*), or ``None`` for a centre of 0.
+    """
+    z = sde.prior_std * standard_normal(shape, torch.empty(0, device=device), generator)
+    return z if mean is None else z + (_alpha_end(sde) * mean).to(z)
+
+
+def draw_latents(
+    noise: NoiseFn,
+    sde: SDE,
+    z: Tensor,
+    generator: Generator,
+    *,
+    sampler: str,
+    steps: int,
+    grid: str,
+    corrector_snr: Sequence[float] | None,
+    corrector_steps: int,
+    tolerance: float,
+    denoise: str,
+    eps: float,
+) -> Tensor:
+    """Draw latents z_0 from starts z_T, (B, C, H, W) both, with the sampler of a name, then denoise.
+
+    ``released_ve`` denoises the mean of the last predictor step, to which no noise is added, and which is not corrected.
+    """
+    times = time_grid(sde, grid, steps, eps)
+    schedule = Schedule(times, corrector_snr, corrector_steps, tolerance, ends_in_mean=denoise == "released_ve")
+    z = SAMPLERS[sampler](noise, sde, z, schedule, generator)
+    return DENOISERS[denoise](noise, sde, z, expand_time(times[-1], z))
+
+
+def _alpha_end(sde: SDE) -> float:
+    return sde.alpha(torch.tensor(T, dtype=torch.float64)).item()

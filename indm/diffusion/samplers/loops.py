@@ -1,0 +1,101 @@
+r"""What samplers share: where they step, and the two loops over steps, of the reverse SDE and of the ODE."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from indm.diffusion.objectives import NoiseFn, per_sample
+from indm.diffusion.ode import ode_drift
+from indm.diffusion.sde import SDE
+from indm.diffusion.steps import langevin, standard_normal
+
+
+class Schedule(NamedTuple):
+    """Where a sampler steps, and what some samplers need besides.
+
+    Arguments:
+        times: the grid, falling from T to the truncation time.
+        corrector_snr: signal-to-noise ratio of the Langevin corrector at the first of N points, and where point N + 1 would be,
+            linear between, as in the released code; ``None`` for no corrector.
+        corrector_steps: corrections at each point.
+        tolerance: relative and absolute tolerance of an adaptive step.
+        ends_in_mean: whether the last predictor step adds no noise, and what it gives is not corrected.
+    """
+
+    times: list[float]
+    corrector_snr: Sequence[float] | None = None
+    corrector_steps: int = 1
+    tolerance: float = 0.0
+    ends_in_mean: bool = False
+
+
+Sampler = Callable[[NoiseFn, SDE, Tensor, Schedule, Generator], Tensor]
+"""From a start z_T to a latent at the last time, (B, *) both; the generator, on the CPU, is the source of every draw."""
+Predictor = Callable[[SDE, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""One reverse step: (sde, z_t, noise prediction at t, t, s) to the mean (B, *) and the noise scale (B,)."""
+Derivative = Callable[[Tensor, Tensor], Tensor]
+r"""Right-hand side of the probability-flow ODE: z (B, *) and :math:`A = -\log\mathrm{SNR}`, a scalar, to (B, *)."""
+OdeStep = Callable[[Derivative, Tensor, Tensor, Tensor], Tensor]
+"""One step of an ODE: (its right-hand side, z at a, a, b) to z at b."""
+
+
+@dataclass(frozen=True)
+class PredictorCorrector:
+    """Predictor-corrector on a grid of times.
+
+    A grid of N points has N - 1 predictor steps and the denoising, so that without a corrector the network is called N
+    times (N - 1 without denoising); the corrector works at each point before the predictor.
+
+    Arguments:
+        predictor: one reverse step.
+        corrector: whether there are corrections where the schedule has a ratio for them.
+
+    References:
+        | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
+        | https://arxiv.org/abs/2011.13456, algorithm 1
+    """
+
+    predictor: Predictor
+    corrector: bool = True
+
+    def __call__(self, noise_fn: NoiseFn, sde: SDE, z: Tensor, schedule: Schedule, generator: Generator) -> Tensor:
+        times, end = schedule.times, len(schedule.times) - 1
+        for i, time in enumerate(times):
+            t = expand_time(time, z)
+            if self.corrector and schedule.corrector_snr is not None and not (schedule.ends_in_mean and i == end):
+                first, last = schedule.corrector_snr
+                for _ in range(schedule.corrector_steps):
+                    z = langevin(noise_fn, sde, z, t, first + (last - first) * i / len(times), generator)
+            if i < end:
+                z, scale = self.predictor(sde, z, noise_fn(z, t), t, expand_time(times[i + 1], z))
+                if not (schedule.ends_in_mean and i + 1 == end):
+                    z = z + per_sample(scale, z) * standard_normal(z.shape, z, generator)
+        return z
+
+
+@dataclass(frozen=True)
+class FixedStepOde:
+    r"""The probability-flow ODE with one step for each interval of a grid, in :math:`A = -\log\mathrm{SNR}`.
+
+    Arguments:
+        step: one step of an ODE.
+    """
+
+    step: OdeStep
+
+    def __call__(
+        self, noise_fn: NoiseFn, sde: SDE, z: Tensor, schedule: Schedule, generator: Generator | None = None
+    ) -> Tensor:
+        grid = sde.antiderivative(torch.tensor(schedule.times, dtype=torch.float64, device=z.device))
+        for a, b in itertools.pairwise(grid):
+            z = self.step(lambda z, a: ode_drift(noise_fn, sde, z, a)[0], z, a, b)
+        return z
+
+
+def expand_time(t: float, z: Tensor) -> Tensor:
+    """Return a time for each latent (B, *): shape (B,)."""
+    return torch.full((len(z),), t, dtype=torch.float64, device=z.device)

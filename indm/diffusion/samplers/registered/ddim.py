@@ -1,0 +1,29 @@
+"""DDIM: deterministic steps, exact where the noise prediction is constant."""
+
+import torch
+from torch import Tensor
+
+from indm.diffusion.objectives import per_sample
+from indm.diffusion.samplers.loops import PredictorCorrector
+from indm.diffusion.sde import SDE
+
+LABEL = "DDIM"
+CALLS = 1
+CORRECTOR = False
+
+
+def ddim(sde: SDE, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Deterministic step of the probability-flow ODE, exact where the noise prediction is constant.
+
+    .. math:: z_s = \frac{\alpha_s}{\alpha_t}(z_t - \sigma_t\epsilon_\theta) + \sigma_s\epsilon_\theta
+
+    References:
+        | Denoising Diffusion Implicit Models (Song et al., 2021), https://arxiv.org/abs/2010.02502, equation 12
+    """
+    ratio, sigma_t, sigma_s = (
+        per_sample(value, z) for value in (sde.alpha(s) / sde.alpha(t), sde.sigma(t), sde.sigma(s))
+    )
+    return ratio * (z - sigma_t * noise) + sigma_s * noise, torch.zeros_like(t)
+
+
+SAMPLER = PredictorCorrector(ddim, corrector=CORRECTOR)

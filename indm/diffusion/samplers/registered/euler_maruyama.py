@@ -1,0 +1,25 @@
+"""The Euler-Maruyama method for the reverse SDE."""
+
+import torch
+from torch import Tensor
+
+from indm.diffusion.objectives import per_sample
+from indm.diffusion.samplers.loops import PredictorCorrector
+from indm.diffusion.sde import SDE
+
+LABEL = "Euler–Maruyama"
+CALLS = 1
+CORRECTOR = True
+
+
+def euler_maruyama(sde: SDE, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Euler-Maruyama step of the reverse SDE from ``t`` to ``s``.
+
+    .. math:: z_s = z_t - \big(f z_t + \tfrac{g^2}{\sigma}\epsilon_\theta\big)(t - s) + g\sqrt{t-s}\,\xi
+    """
+    g = sde.diffusion(t)
+    drift = per_sample(sde.drift(t), z) * z + per_sample(g**2 / sde.sigma(t), z) * noise
+    return z - per_sample(t - s, z) * drift, g * torch.sqrt(t - s)
+
+
+SAMPLER = PredictorCorrector(euler_maruyama)

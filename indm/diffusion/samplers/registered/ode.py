@@ -1,0 +1,32 @@
+"""The probability-flow ODE, by adaptive steps."""
+
+import torch
+from torch import Generator, Tensor
+
+from indm.diffusion.adaptive import solve_adaptively
+from indm.diffusion.objectives import NoiseFn
+from indm.diffusion.ode import ode_drift
+from indm.diffusion.samplers.loops import Schedule
+from indm.diffusion.sde import SDE
+
+LABEL = "ODE"
+CALLS = None
+CORRECTOR = False
+
+
+def sample_ode(
+    noise_fn: NoiseFn, sde: SDE, z: Tensor, schedule: Schedule, generator: Generator | None = None
+) -> Tensor:
+    """Solve the probability-flow ODE between the ends of the grid (adaptive Dormand-Prince, on z's device); (B, *) to (B, *).
+
+    References:
+        | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
+        | https://arxiv.org/abs/2011.13456, section 4.3
+    """
+    times = [schedule.times[0], schedule.times[-1]]
+    ends = sde.antiderivative(torch.tensor(times, dtype=torch.float64, device=z.device))
+    path: Tensor = solve_adaptively(lambda a, z_t: ode_drift(noise_fn, sde, z_t, a)[0], z, ends, schedule.tolerance)
+    return path[-1]
+
+
+SAMPLER = sample_ode

@@ -1,0 +1,27 @@
+"""Reverse diffusion: the reverse SDE with the exact coefficients of each interval."""
+
+from torch import Tensor
+
+from indm.diffusion.objectives import per_sample
+from indm.diffusion.samplers.loops import PredictorCorrector
+from indm.diffusion.sde import SDE
+
+LABEL = "reverse diffusion"
+CALLS = 1
+CORRECTOR = True
+
+
+def reverse_diffusion(sde: SDE, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Reverse-diffusion step with the exact coefficients of the interval.
+
+    .. math:: z_s = \big(2 - \sqrt{1-G^2}\big) z_t - \tfrac{G^2}{\sigma}\epsilon_\theta + G\,\xi \quad (\text{VE: } z_t - \dots)
+
+    References:
+        | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
+        | https://arxiv.org/abs/2011.13456, equation 46
+    """
+    shrink, big_g = sde.interval(t, s)
+    return per_sample(2 - shrink, z) * z - per_sample(big_g**2 / sde.sigma(t), z) * noise, big_g
+
+
+SAMPLER = PredictorCorrector(reverse_diffusion)
