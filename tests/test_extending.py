@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -83,7 +84,7 @@ def make_up_result(path: Path, job: Job) -> None:
     if kind is None:
         path.write_text(path.name)
         return
-    row = {key: "complete" if expected is Kind.TEXT else 1.0 for key, expected in kinds[kind].items()}
+    row: dict[str, Any] = {k: "complete" if v is Kind.TEXT else 1.0 for k, v in kinds[kind].items()}
     # One image has no standard error.
     row |= dict.fromkeys(key for key in row if key.endswith("_se"))
     if path.suffix == ".json":
@@ -101,6 +102,7 @@ def claim_is_graded(checkout: Path) -> None:
 MODEL = """
 import sys
 from pathlib import Path
+from typing import Any
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.suite.load import load_suite
 from indm.training.spec import model_spec
@@ -116,6 +118,7 @@ print(name("ode_midpoint"), all("ode_midpoint" in drawn for drawn in DRAWN_BY.va
 STAMPS = """
 import json
 from pathlib import Path
+from typing import Any
 from indm.stamps import suite_stamps
 from indm.suite.load import load_suite
 print(json.dumps(dict(suite_stamps(load_suite(Path("params/digits.yaml"))))))
