@@ -151,12 +151,18 @@ def test_a_damaged_file_is_not_kept(checkout: Path, name: str) -> None:
 
 
 def test_an_imported_checkpoint_is_known_by_the_code_that_imported_it(checkout: Path) -> None:
-    folder = checkout / f"results/smoke/{PLACE}/provenance"
+    folder, manifest = (
+        checkout / f"results/smoke/{PLACE}/provenance",
+        checkout / f"results/smoke/{PLACE}/manifest/train.json",
+    )
     record = json.loads((folder / "train.json").read_text()) | {"stage": "import_checkpoint"}
     (folder / "train.json").unlink()
     write_json(folder / "import_checkpoint.json", record)
+    assert "provenance/import_checkpoint.json: made by other code: " in line(call("keep"), "skipped")
+    stamp = job_stamp(SMOKE, "import_checkpoint", RUN)
+    write_json(folder / "import_checkpoint.json", record | {"code_stamp": stamp})
     assert "provenance/import_checkpoint.json: found code stamp" in line(call("keep"), "skipped")
-    write_json(folder / "import_checkpoint.json", record | {"code_stamp": job_stamp(SMOKE, "import_checkpoint", RUN)})
+    write_json(manifest, json.loads(manifest.read_text()) | {"stamp": stamp})
     call("keep")
     assert f"{PLACE}/provenance/import_checkpoint.json" in unpack(packed())
     assert call("restore").exit_code == 0
@@ -250,7 +256,7 @@ FAULTS: list[tuple[Callable[[dict[str, bytes]], dict[str, bytes]], str]] = [
     (lose_provenance, f"{PLACE}/provenance/nll.json: missing"),
     (
         lose_result,
-        f"found no {PLACE}/nll.json; check out what made it (commit 0123456789ab; docs/kept.md), or keep it again",
+        f"found no {PLACE}/nll.json; check out what made it (commit 0123456789ab), or keep it again",
     ),
     (add_file, f"found {PLACE}/checkpoint.safetensors, which is not kept; "),
 ]

@@ -1,11 +1,13 @@
 """Keep the finished results of a suite: one archive per folder, small enough for git."""
 
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indm.errors import ArtifactError
+from indm.kept.changed import FILE, Changes, Difference
 from indm.kept.check import check_folder
 from indm.kept.folders import Folder, archive, kept_folders
 from indm.kept.packing import pack, unpack
@@ -17,12 +19,23 @@ if TYPE_CHECKING:
 
 @dataclass
 class Outcome:
-    """What became of the folders of a suite: places by outcome, with the reason where there is one."""
+    """What became of the folders of a suite: places by outcome, with the reason where there is one.
+
+    Arguments:
+        done: those that were written.
+        same: those that were there.
+        skipped: why others were left out.
+        refused: why others are not what they should be.
+        changed: the places behind which a definition has changed.
+        accepted: the places that were restored though definitions have changed.
+    """
 
     done: list[str] = field(default_factory=list)
     same: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    changed: dict[Difference, set[str]] = field(default_factory=dict)
+    accepted: set[str] = field(default_factory=set)
 
     @property
     def failed(self) -> bool:
@@ -30,12 +43,26 @@ class Outcome:
         return bool(self.refused) or not (self.done or self.same)
 
     def lines(self) -> list[str]:
-        """Say it: a line for each folder that was left out, and the counts."""
+        """Say it: a line for each definition that has changed, for each reason to leave folders out, and the counts."""
+        accepted = f" ({len(self.accepted)} of both by accepted changes of the code)" if self.accepted else ""
         return [
+            *(f"{found.line()}: {_folders(len(places))}" for found, places in sorted(self.changed.items())),
             *(f"skipped {place}: {reason}" for place, reason in self.skipped.items()),
-            *(f"refused {place}: {reason}" for place, reason in self.refused.items()),
-            f"{len(self.done)} written, {len(self.same)} there already, {len(self.skipped)} skipped, {len(self.refused)} refused",
+            *(f"refused {places}: {reason}" for reason, places in _by_reason(self.refused)),
+            f"{len(self.done)} written, {len(self.same)} there already{accepted}, {len(self.skipped)} skipped, "
+            f"{len(self.refused)} refused",
         ]
+
+
+def _folders(count: int) -> str:
+    return f"behind {count} folder{'s' if count > 1 else ''}"
+
+
+def _by_reason(refused: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Name the folders that have a reason in common."""
+    for reason in dict.fromkeys(refused.values()):
+        first, *others = (place for place, why in refused.items() if why == reason)
+        yield reason, f"{first} and {len(others)} more" if others else first
 
 
 def keep(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome:
@@ -47,11 +74,12 @@ def keep(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome:
         root: where the archives go.
         replace: whether an archive of other results is replaced; else it is refused.
     """
-    outcome = Outcome()
+    outcome, changes = Outcome(), Changes(suite, root.parent / FILE)
     for folder in kept_folders(suite):
         path = archive(root, folder)
         try:
             check_folder(suite, results, folder)
+            _check_code(changes, results, folder)
             files = _read(results / suite.suite, folder)
         except ArtifactError as error:
             outcome.skipped[folder.place] = str(error)
@@ -66,6 +94,16 @@ def keep(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome:
                 file.write(pack(files))
             outcome.done.append(folder.place)
     return outcome
+
+
+def _check_code(changes: Changes, results: Path, folder: Folder) -> None:
+    """Refuse what other code has made than the present one."""
+    for record, found in changes.since(results, folder).items():
+        if differing := changes.open(found):
+            more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
+            raise ArtifactError(
+                f"{results / changes.suite.suite / record}: made by other code: {differing[0].line()}{more}"
+            )
 
 
 def _difference(path: Path, files: dict[str, bytes]) -> str | None:
