@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
 FILE = "accepted.yaml"
+UNCOMMITTED = "uncommitted changes"
 HEAD = "# What has changed since kept results were made that are restored all the same: written by indm restore --accept.\n"
 
 
@@ -38,6 +39,8 @@ class Difference(NamedTuple):
 
     def line(self) -> str:
         """Say what has become of the definition, and where it is."""
+        if self.name.startswith(UNCOMMITTED):
+            return f"unknown {self.name}"
         what = "new" if self.then == NONE else "gone" if self.now == NONE else "changed"
         module, _, name = self.name.rpartition(".")
         known = self.now != NONE and module in sources().files
@@ -126,7 +129,7 @@ class Changes:
         found = []
         if commit is None or record.get("uncommitted_changes") is not False:
             now = job_stamp(self.suite, stage, subject)
-            found = [Difference(f"uncommitted changes of stage {stage}", said[:SHORT], now[:SHORT])]
+            found = [Difference(f"{UNCOMMITTED} of stage {stage}", said[:SHORT], now[:SHORT])]
         if commit is None:
             return found
         then = self._commit(str(commit))

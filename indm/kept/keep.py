@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from indm.errors import ArtifactError
 from indm.kept.changed import FILE, Changes, Difference
 from indm.kept.check import check_folder
-from indm.kept.folders import Folder, archive, kept_folders
-from indm.kept.packing import pack, unpack
+from indm.kept.folders import Folder, archive, kept_folders, read_archive
+from indm.kept.packing import pack
 from indm.store.files import atomic_write
 
 if TYPE_CHECKING:
@@ -46,16 +46,23 @@ class Outcome:
         """Say it: a line for each definition that has changed, for each reason to leave folders out, and the counts."""
         accepted = f" ({len(self.accepted)} of both by accepted changes of the code)" if self.accepted else ""
         return [
-            *(f"{found.line()}: {_folders(len(places))}" for found, places in sorted(self.changed.items())),
+            *(f"{line}: {_folders(places)}" for line, places in self._changed().items()),
             *(f"skipped {place}: {reason}" for place, reason in self.skipped.items()),
             *(f"refused {places}: {reason}" for reason, places in _by_reason(self.refused)),
             f"{len(self.done)} written, {len(self.same)} there already{accepted}, {len(self.skipped)} skipped, "
             f"{len(self.refused)} refused",
         ]
 
+    def _changed(self) -> dict[str, set[str]]:
+        """Name the folders behind which a definition has changed, from whatever it was."""
+        found: dict[str, set[str]] = {}
+        for each, places in sorted(self.changed.items()):
+            found.setdefault(each.line(), set()).update(places)
+        return found
 
-def _folders(count: int) -> str:
-    return f"behind {count} folder{'s' if count > 1 else ''}"
+
+def _folders(places: set[str]) -> str:
+    return f"behind {len(places)} folders" if len(places) > 1 else f"behind {min(places)}"
 
 
 def _by_reason(refused: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -84,7 +91,7 @@ def keep(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome:
         except ArtifactError as error:
             outcome.skipped[folder.place] = str(error)
             continue
-        difference = _difference(path, files)
+        difference = _difference(path, folder, files)
         if difference is None:
             outcome.same.append(folder.place)
         elif difference and not replace:
@@ -106,13 +113,13 @@ def _check_code(changes: Changes, results: Path, folder: Folder) -> None:
             )
 
 
-def _difference(path: Path, files: dict[str, bytes]) -> str | None:
+def _difference(path: Path, folder: Folder, files: dict[str, bytes]) -> str | None:
     """Say how an archive differs from files, with a remedy: empty if there is no archive, ``None`` if they agree."""
     # A folder, or a link to nothing, is in the place of one.
     if not os.path.lexists(path):
         return ""
     try:
-        known = unpack(path)
+        known = read_archive(path, folder)
     except ArtifactError as error:
         return str(error)
     same = results_alone(known) == results_alone(files)

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from indm.errors import ArtifactError
 from indm.identity import Identity
 from indm.jobs import Job
-from indm.kept.folders import SUFFIX, archive, kept_folders
+from indm.kept.folders import SUFFIX, archive, kept_folders, read_archive
 from indm.kept.keep import results_alone
-from indm.kept.packing import unpack
 from indm.kept.page import Published, page_text
 from indm.kept.weights import averaged_weights, read_published, trained
 from indm.pipeline import SHOWN
@@ -21,6 +20,7 @@ from indm.shipped import DEFAULT_SUITE
 from indm.store.files import AGAIN, atomic_write, obstacle, read_json
 from indm.store.layout import PICTURES
 from indm.store.provenance import read_provenance
+from indm.suite.accepted import acceptances, merge
 from indm.suite.content import suite_sha256
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ def publish(suite: "Suite", places: Places, runs: Sequence[str]) -> Published:
     files = {f"tables/{name}.csv": (here / f"tables/{name}.csv").read_bytes() for name in TABLES}
     files |= {f"figures/{path.name}": path.read_bytes() for path in sorted(figures.glob("*.svg"))}
     for kind in PICTURES:
-        files |= {f"{kind}/{run}.png": (here / f"runs/{run}/{kind}.png").read_bytes() for run in first_runs(suite)}
+        pictures = {f"{kind}/{run}.png": (here / f"runs/{run}/{kind}.png").read_bytes() for run in first_runs(suite)}
+        # An empty one stands for one that was not drawn.
+        files |= {name: content for name, content in pictures.items() if content}
     files |= _lock(suite.suite, files)
     executions = summarise(suite, here)
     content = {"suite": suite.suite, "suite_sha256": suite_sha256(suite), "executions": executions}
@@ -103,7 +105,7 @@ def _check_kept(suite: "Suite", here: Path, root: Path) -> None:
     for path in sorted(root.rglob(f"*{SUFFIX}")):
         if path not in known:
             raise ArtifactError(f"{path}: found an archive of what suite {suite.suite} has not; remove it")
-        kept = results_alone(unpack(path))
+        kept = results_alone(read_archive(path, known[path]))
         if kept != {name: (here / name).read_bytes() for name in kept if (here / name).is_file()}:
             raise ArtifactError(
                 f"{path}: found other results of {known[path].place} than those that would be published beside it; "
@@ -141,6 +143,8 @@ def summarise(suite: "Suite", suite_folder: Path) -> list[dict[str, Any]]:
                     alike = {key: record[key] for key in ALIKE}
                     entry = found.setdefault(json.dumps(alike, sort_keys=True), alike | {"jobs": {}, "seconds": 0.0})
                     entry["jobs"][path.stem] = entry["jobs"].get(path.stem, 0) + 1
+                    if accepted := merge([*acceptances(entry), *acceptances(record)]):
+                        entry["accepted"] = [each.model_dump() for each in accepted]
                     entry["seconds"] = round(entry["seconds"] + record["seconds"], 3)
     return list(found.values())
 

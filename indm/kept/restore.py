@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 from indm.errors import ArtifactError
 from indm.kept.changed import FILE, Changes, Difference
 from indm.kept.check import check_folder
-from indm.kept.folders import Folder, archive, kept_folders
+from indm.kept.folders import Folder, archive, kept_folders, read_archive
 from indm.kept.keep import Outcome, results_alone
-from indm.kept.packing import unpack
 from indm.store.files import atomic_write, obstacle
 from indm.suite.accepted import Acceptance
 
@@ -123,7 +122,7 @@ def _read(kept: Mapping[Folder, Path], outcome: Outcome) -> dict[Folder, dict[st
     packed = {}
     for folder, path in kept.items():
         try:
-            files = unpack(path)
+            files = read_archive(path, folder)
         except ArtifactError as error:
             outcome.refused[folder.place] = str(error)
             continue

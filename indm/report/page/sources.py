@@ -1,6 +1,6 @@
 """Where the numbers of a page come from."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ from indm.errors import ArtifactError
 from indm.report.page.contents import Contents
 from indm.store.files import AGAIN
 from indm.store.provenance import STANDS_FOR, read_provenance
+from indm.suite.accepted import changed_since
 
 # Outside of a checkout there is no commit.
 RECORD: Mapping[str, Any] = {
@@ -41,12 +42,12 @@ def _read_record(path: Path, suite: str, subject: str) -> dict[str, Any]:
     return record
 
 
-def origins(records: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """List every commit, machine and version that the results come from, each once."""
+def origins(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """List every commit, what has changed since, every machine and version that the results come from, each once."""
     found: dict[str, dict[str, None]] = {"commit": {}, "machine": {}, "versions": {}}
     for record in records:
         changed = " with uncommitted changes" if record["uncommitted_changes"] else ""
         found["commit"][f"{record['commit'] or 'unknown'}{changed}"] = None
         found["machine"][record["machine"]] = None
         found["versions"] |= {f"{package} {version}": None for package, version in record["versions"].items()}
-    return {key: list(texts) for key, texts in found.items()}
+    return {key: list(texts) for key, texts in found.items()} | {"changed": changed_since(records)}
