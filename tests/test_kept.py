@@ -498,9 +498,9 @@ def test_what_an_earlier_commit_with_the_same_definitions_made_comes_back(histor
     """A module has another name since, and another one, with the beginning of a stage, another place."""
     (history.root / "indm/steps").mkdir()
     shutil.move(history.root / "indm/stages/nll.py", history.root / "indm/steps/nll.py")
-    shutil.move(history.root / LIKELIHOOD, history.root / "indm/diffusion/ode.py")
+    shutil.move(history.root / LIKELIHOOD, history.root / "indm/diffusion/moved.py")
     for path in (history.root / "indm").rglob("*.py"):
-        path.write_text(path.read_text().replace("indm.diffusion.likelihood", "indm.diffusion.ode"))
+        path.write_text(path.read_text().replace("indm.diffusion.likelihood", "indm.diffusion.moved"))
     history.older(commit=history.commit())
     shutil.rmtree(history.root / "indm")
     shutil.copytree(REPOSITORY / "indm", history.root / "indm", ignore=shutil.ignore_patterns("__pycache__"))
