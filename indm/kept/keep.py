@@ -44,13 +44,16 @@ class Outcome:
 
     def lines(self) -> list[str]:
         """Say it: a line for each definition that has changed, for each reason to leave folders out, and the counts."""
-        accepted = f" ({len(self.accepted)} of both by accepted changes of the code)" if self.accepted else ""
+        came = len(self.done) + len(self.same)
+        ways = (
+            f" ({came - len(self.accepted)} of the same code, {len(self.accepted)} of code whose changes were accepted)"
+        )
         return [
             *(f"{line}: {_folders(places)}" for line, places in self._changed().items()),
             *(f"skipped {place}: {reason}" for place, reason in self.skipped.items()),
             *(f"refused {places}: {reason}" for reason, places in _by_reason(self.refused)),
-            f"{len(self.done)} written, {len(self.same)} there already{accepted}, {len(self.skipped)} skipped, "
-            f"{len(self.refused)} refused",
+            f"{len(self.done)} written, {len(self.same)} there already, {len(self.skipped)} skipped, "
+            f"{len(self.refused)} refused" + (ways if self.accepted else ""),
         ]
 
     def _changed(self) -> dict[str, set[str]]:
