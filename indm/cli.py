@@ -17,7 +17,8 @@ import click
 
 from indm import __version__
 from indm.errors import IndmError, memory_errors
-from indm.pipeline import OPTIONS, SHOWN, STAGES, command_name, gathering
+from indm.pipeline import OPTIONS, STAGES, command_name, gathering
+from indm.report.catalogue import SHOWN
 from indm.shipped import DEFAULT_SUITE
 from indm.terminal import printable
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from indm.report.catalogue import CATALOGUE, SHOWN
 from indm.store.layout import PICTURES
 
 if TYPE_CHECKING:
@@ -24,24 +25,8 @@ CHECKPOINT = f"{RUN}/checkpoint.safetensors"
 SHARD = f"{RUN}/shards/{{shard}}"
 DESCRIPTION = f"{DATA}/dataset.json"
 REFERENCE = (f"{DATA}/extractor.safetensors", f"{DATA}/features.npy", f"{DATA}/statistics.safetensors", DESCRIPTION)
-# The tables that are shown; values.csv, which holds every number, and images.csv, which holds those of each image, are not.
-SHOWN = (
-    "fid",
-    "nll",
-    "ablation",
-    "discretization",
-    "learning_curve",
-    "toy2d",
-    "protocol",
-    "tuned",
-    "tuning",
-    "compute",
-    "claims",
-    "effects",
-    "power",
-    "comparison",
-)
 COLLECTED = tuple(f"{TABLES}/{table}.csv" for table in SHOWN)
+VERDICTS = f"{TABLES}/claims.csv"
 IDENTITY = ("runs.{run}.dataset", "runs.{run}.model", "runs.{run}.seed")
 # All that a suite says.
 SECTIONS = (
@@ -209,6 +194,10 @@ def _shards(stage: str, summary: str, inputs: tuple[str, ...], keys: tuple[str, 
         builds=True,
         memory=2000,
     )
+
+
+def _tables(stage: str) -> tuple[str, ...]:
+    return tuple(f"{TABLES}/{name}.csv" for name, table in CATALOGUE.items() if table.stage == stage)
 
 
 def shard_file(stage: str) -> str:
@@ -400,22 +389,7 @@ STAGES: dict[str, Stage] = {
             f"{TOY}.csv",
             "params/published.csv",
         ),
-        outputs=tuple(
-            f"{TABLES}/{table}.csv"
-            for table in (
-                "values",
-                "images",
-                "fid",
-                "nll",
-                "discretization",
-                "learning_curve",
-                "ablation",
-                "protocol",
-                "toy2d",
-                "tuning",
-                "tuned",
-            )
-        ),
+        outputs=_tables("table"),
         keys=("runs", "protocol", "toy2d.datasets", "tune"),
     ),
     # Apart from the other tables: times differ from one execution to the next. They are read from provenance/, which is no
@@ -425,7 +399,7 @@ STAGES: dict[str, Stage] = {
         subject="",
         folder=TABLES,
         inputs=(f"{RUN}/train.json", f"{RUN}/samples.json"),
-        outputs=(f"{TABLES}/compute.csv",),
+        outputs=_tables("compute"),
         keys=("runs",),
     ),
     "claims": Stage(
@@ -440,8 +414,8 @@ STAGES: dict[str, Stage] = {
             "params/claims.yaml",
             "params/published.csv",
         ),
-        outputs=(f"{TABLES}/comparison.csv", f"{TABLES}/effects.csv", f"{TABLES}/power.csv"),
-        plots={f"{TABLES}/claims.csv": {"template": "bar_horizontal", "x": "effect", "y": "id"}},
+        outputs=tuple(path for path in _tables("claims") if path != VERDICTS),
+        plots={VERDICTS: {"template": "bar_horizontal", "x": "effect", "y": "id"}},
     ),
     "figure": Stage(
         summary="Plot the suite's figures from its tables.",

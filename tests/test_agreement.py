@@ -239,6 +239,11 @@ def test_a_claim_that_asks_otherwise_is_named(published: Path, out: Path, column
     assert done.output.endswith("They differ.\n")
 
 
+def test_a_table_that_is_not_compared_need_not_be_there(published: Path, out: Path) -> None:
+    (out / "digits/tables/power.csv").unlink()
+    assert compare(published, out).exit_code == 0
+
+
 def test_another_verdict_counts_unless_another_draw_may_change_it(published: Path, out: Path) -> None:
     path = published / "tables/claims.csv"
     table = pd.read_csv(path)

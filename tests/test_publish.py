@@ -21,10 +21,11 @@ from indm.errors import ArtifactError
 from indm.identity import Identity
 from indm.jobs import Job
 from indm.kept import publish as module
-from indm.kept.publish import TABLES, first_runs
+from indm.kept.publish import first_runs
 from indm.kept.weights import read_published
 from indm.pipeline import STAGES
 from indm.register import write_registrations
+from indm.report.catalogue import PUBLISHED
 from indm.report.figures import plot_figures
 from indm.report.readme import FURTHER, answers, numbers, verdicts, with_answers, with_verdicts
 from indm.report.results import read_rows
@@ -95,7 +96,7 @@ def test_the_folder_has_tables_figures_samples_and_provenance(checkout: Path) ->
     done = publish()
     assert done.exit_code == 0, done.output
     found = {name for name in files() if not name.startswith("kept/")}
-    tables = {f"tables/{name}.csv" for name in TABLES}
+    tables = {f"tables/{name}.csv" for name in PUBLISHED}
     pictures = {f"{kind}/{run}.png" for kind in PICTURES for run in SMOKE.runs}
     assert found == tables | pictures | {"figures/figure.svg", "provenance.json", "README.md"}
     for name in tables:
@@ -134,7 +135,7 @@ def test_the_page_says_what_was_run_and_lists_the_files(checkout: Path) -> None:
         assert words in page
     for link in re.findall(r"\]\(([^)]+)\)", page):
         assert (TARGET / link).exists(), link
-    assert set(re.findall(r"\[(tables/[^\]]+)\]", page)) == {f"tables/{name}.csv" for name in TABLES}
+    assert set(re.findall(r"\[(tables/[^\]]+)\]", page)) == {f"tables/{name}.csv" for name in PUBLISHED}
 
 
 def test_a_note_of_several_lines_and_bars_stays_in_its_cell(checkout: Path) -> None:
@@ -216,7 +217,7 @@ def test_a_record_with_something_else_in_the_place_of_a_value_is_refused(
 def test_dvcs_notes_are_published_if_they_are_of_these_results(checkout: Path) -> None:
     lock, published = Path("workflow/dvc/smoke/dvc.lock"), TARGET / "dvc.lock"
     lock.parent.mkdir(parents=True)
-    names = (f"results/smoke/tables/{name}.csv" for name in TABLES)
+    names = (f"results/smoke/tables/{name}.csv" for name in PUBLISHED)
     noted = "".join(f"md5: {hashlib.md5(Path(name).read_bytes()).hexdigest()}\n" for name in names)
     lock.write_text(noted)
     publish()

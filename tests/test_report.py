@@ -1,5 +1,6 @@
 """Tables from result files: columns, aggregation over seeds, floors, published numbers, absent values, exports."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,9 +11,15 @@ import pandas as pd
 import pytest
 
 from indm.errors import ArtifactError, ParamsError
+from indm.pipeline import STAGES
+from indm.report.catalogue import CATALOGUE, SHOWN
+from indm.report.claims import CLAIM_COLUMNS, EFFECT_COLUMNS
 from indm.report.comparison import COMPARISON_COLUMNS, comparison_table
-from indm.report.compute import compute_table
+from indm.report.compute import COMPUTE_COLUMNS, compute_table
 from indm.report.export import present
+from indm.report.figures import FIGURES
+from indm.report.page.remarks import OF
+from indm.report.power import POWER_COLUMNS
 from indm.report.published import read_published
 from indm.report.results import CELL, IDENTITY, Results, read_results, read_texts, records
 from indm.report.tables import (
@@ -29,6 +36,7 @@ from indm.report.tables import (
     learning_curve_table,
     nll_table,
     protocol_table,
+    suite_tables,
     toy2d_table,
 )
 from indm.report.values import IMAGE_COLUMNS, VALUE_COLUMNS, images_table, values_table
@@ -111,6 +119,33 @@ def test_a_result_that_a_suite_does_not_have_gives_no_rows(
     assert list(table) == columns
     if columns in (DISCRETIZATION_COLUMNS, LEARNING_CURVE_COLUMNS, PROTOCOL_COLUMNS, TOY2D_COLUMNS):
         assert len(table) == 0
+
+
+def test_each_table_is_declared_once_for_all_who_read_it(tmp_path: Path) -> None:
+    made = suite_tables(written(tmp_path, [{}]), PUBLISHED)
+    columns = {name: {*map(str, table)} for name, table in made.items()} | {
+        "compute": {*COMPUTE_COLUMNS},
+        "claims": {*CLAIM_COLUMNS},
+        "effects": {*EFFECT_COLUMNS},
+        "power": {*POWER_COLUMNS},
+        "comparison": {*COMPARISON_COLUMNS},
+    }
+    assert columns.keys() == CATALOGUE.keys()
+    for stage in ("table", "compute", "claims"):
+        declared = {name for name, table in CATALOGUE.items() if table.stage == stage}
+        assert {Path(path).stem for path in STAGES[stage].written} == declared
+    assert made.keys() == {name for name, table in CATALOGUE.items() if table.stage == "table"}
+    assert {plot.table for plot in FIGURES.values()} | OF.keys() <= set(SHOWN)
+    template = (REPOSITORY / "indm/report/page/templates/index.html.jinja").read_text()
+    sections = {table.page.section for table in CATALOGUE.values() if table.page.section}
+    assert sections == {*re.findall(r'show_tables\("(\w+)"\)', template)}
+    # The numbers of a 2-D study have columns where the suite has a study.
+    columns["toy2d"] |= {"nll", "nelbo", "gap", "path_ratio", "w1_4", "w1_8", "w1_16"}
+    for name, table in CATALOGUE.items():
+        named = {*table.page.columns, table.page.dropped, *table.key}
+        if view := table.view:
+            named |= {*view.columns, *view.label, *view.group, view.across, view.dropped}
+        assert named <= columns[name] | {""}, name
 
 
 def test_errors_over_seeds_and_over_images_are_apart(tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ ALL = set(STAGES) - {"sample_shard", "nll_shard", "sweep_shard"}
     ("file", "edit", "stages"),
     [
         ("indm/report/page/templates/style.css", "\nEDITED = 1\n", {"report"}),
+        ("indm/report/catalogue.py", "CATALOGUE", {"report"}),
         ("indm/__init__.py", "__version__", set()),
         ("indm/errors.py", "ArtifactError", set()),
         ("indm/pipeline.py", "STAGES", set()),

@@ -19,7 +19,7 @@ import yaml
 
 from indm.jobs import Job
 from indm.pipeline import STAGES
-from indm.report.export import TITLES
+from indm.report.catalogue import SHOWN
 from indm.stamps import suite_stamps
 from indm.suite.expand import suite_files
 from indm.suite.load import load_suite
@@ -172,7 +172,7 @@ def test_the_engines_run_the_same_stages(checkout: Path, suite: str) -> None:
     )
     stamped = {f"{code}/{place}" for place, _ in suite_stamps(load_suite(checkout / f"params/{suite}.yaml"))}
     stamps = {outputs: {path for path in stage.inputs if path.startswith(f"{code}/")} for outputs, stage in dvc.items()}
-    copies = {frozenset({f"results/table_{table}.csv"}) for table in TITLES}
+    copies = {frozenset({f"results/table_{table}.csv"}) for table in SHOWN}
     # No stage but a copy can run before validate has passed: each depends on the stamp of its job, which validate writes.
     assert all(len(paths) == (0 if outputs in copies else 1) for outputs, paths in stamps.items())
     assert set().union(*stamps.values()) == stamped
@@ -332,7 +332,7 @@ def test_make_makes_the_page_and_what_readme_names_next(checkout: Path, target: 
     (command,) = [line for line in planned if line.startswith("snakemake ")]
     done = run(checkout, "snakemake", "--dry-run", *command.split()[1:])
     assert done.returncode == 0, done.stderr
-    for job in ("report", *(f"publish results/table_{name}.csv" for name in TITLES)):
+    for job in ("report", *(f"publish results/table_{name}.csv" for name in SHOWN)):
         assert re.search(rf"^Job \d+: {re.escape(job)}$", done.stdout + done.stderr, flags=re.MULTILINE), job
     if target == "table":
         assert "python -m indm show --suite smoke" in planned

@@ -23,7 +23,8 @@ sys.path.insert(0, str(ROOT))
 
 from indm.errors import IndmError  # noqa: E402
 from indm.jobs import MAKERS, Job, expand, job_names, tracked_outputs  # noqa: E402
-from indm.pipeline import SHOWN, STAGES, Stage, gathering  # noqa: E402
+from indm.pipeline import STAGES, Stage, gathering  # noqa: E402
+from indm.report.catalogue import SHOWN  # noqa: E402
 from indm.shipped import DEFAULT_SUITE  # noqa: E402
 from indm.suite.claims import load_claims  # noqa: E402
 from indm.suite.content import suite_content  # noqa: E402

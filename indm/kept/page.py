@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from indm.errors import ArtifactError
 from indm.kept.folders import SUFFIX
-from indm.report.export import TITLES
+from indm.report.catalogue import CATALOGUE
 from indm.report.page.registration import describe_registration
 from indm.store.blocks import END, replace_block
 from indm.store.provenance import commit_date
@@ -35,7 +35,6 @@ KINDS = {
     "kept": "result files of each run, dataset and study, for `python -m indm restore`",
 }
 OTHERS = {
-    "values": "every number, with its run and the file that it comes from",
     "provenance.json": "commits, versions, machines, threads and times of all jobs of datasets, runs and studies",
     "dvc.lock": "which content of each file belongs to these results, for DVC",
 }
@@ -133,4 +132,4 @@ def _content(name: str) -> str:
     path = Path(name)
     if path.parent.name == "weights":
         return f"averaged weights of score and flow of `{path.stem}`, float32"
-    return (TITLES | OTHERS).get(path.stem if path.suffix == ".csv" else name, "")
+    return CATALOGUE[path.stem].title if path.suffix == ".csv" else OTHERS.get(name, "")

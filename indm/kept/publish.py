@@ -16,7 +16,8 @@ from indm.kept.folders import SUFFIX, archive, kept_folders, read_archive
 from indm.kept.keep import results_alone
 from indm.kept.page import Published, page_text
 from indm.kept.weights import averaged_weights, read_published, trained
-from indm.pipeline import SHOWN, STAGES
+from indm.pipeline import STAGES
+from indm.report.catalogue import PUBLISHED
 from indm.shipped import DEFAULT_SUITE
 from indm.store.files import atomic_write, obstacle, read_json
 from indm.store.layout import PICTURES
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 MEBIBYTE = 2**20
 MOST = 20 * MEBIBYTE
 MOST_WEIGHTS = 10 * MEBIBYTE
-# Every number, beside the tables that are shown. Not images.csv, which is large and can be made again from the kept results.
-TABLES = (*SHOWN, "values")
 # Of these folders, files that are not published any more are removed.
 FOLDERS = ("tables", "figures", *PICTURES, "weights")
 # What of a record is the same for many jobs.
@@ -67,7 +66,7 @@ def publish(suite: "Suite", places: Places, runs: Sequence[str]) -> Published:
     here, target = places.results / suite.suite, places.target
     _check_kept(suite, here, target / "kept")
     figures = places.reports / suite.suite / "figures"
-    files = {f"tables/{name}.csv": (here / f"tables/{name}.csv").read_bytes() for name in TABLES}
+    files = {f"tables/{name}.csv": (here / f"tables/{name}.csv").read_bytes() for name in PUBLISHED}
     files |= {f"figures/{path.name}": path.read_bytes() for path in sorted(figures.glob("*.svg"))}
     for kind in PICTURES:
         pictures = {f"{kind}/{run}.png": (here / f"runs/{run}/{kind}.png").read_bytes() for run in first_runs(suite)}

@@ -20,41 +20,24 @@ from pandas.api.types import is_numeric_dtype
 from tabulate import tabulate
 
 from indm.errors import ArtifactError
+from indm.report.catalogue import CATALOGUE, CLAIM
 from indm.report.export import read_tables
 from indm.report.grades import NO_DATA, REPEATABLE
-from indm.report.results import CELL, Result, read_rows, records
+from indm.report.results import Result, read_rows, records
 from indm.store.files import AGAIN, from_git, read_json
 from indm.store.layout import Layout
 from indm.terminal import printable
 
-# What names a row of each table of numbers, beside its cell.
-NUMBERS: dict[str, list[str]] = {
-    "fid": [],
-    "nll": [],
-    "learning_curve": ["step"],
-    "discretization": ["sampler", "steps"],
-    "toy2d": [],
-}
 # Columns that must be the same, or the rows are of something else.
-SETTINGS = [
-    "seeds",
-    "nfe",
-    "num_samples",
-    "images",
-    "parameters",
-    "train_flops",
-    "flops",
-    "sampler",
-    "extractor",
-    "split",
-]
-CLAIM = ["id", "dataset", "sde", "objective"]
-# What names a row of the other tables, and which columns are read of them besides.
-KEYS = {"claims": CLAIM, "effects": [*CLAIM, "against", "role"]}
+SETTINGS = ["seeds", "nfe", "num_samples", "images", "parameters", "train_flops", "flops"]
+SETTINGS += ["sampler", "extractor", "split"]
+# What names a row of each table that is compared.
+KEYS = {name: list(table.key) for name, table in CATALOGUE.items() if table.key}
 # What a claim asks, and of how many seeds and images: with other values, a verdict answers another question. So it does with
 # other controls. Which of them decides is no such: the results choose it.
 ASKED = ["family", "treatment", "baseline", "smallest_effect", "unit", "metric", "n", "images"]
 FURTHER = {"claims": [*ASKED, "grade", "repeatability"], "effects": ["n"]}
+NUMBERS = [name for name in KEYS if name not in FURTHER]
 KEY = ["table", "row", "number"]
 # Standard errors of a difference within which numbers agree; and how much wider than the published error one's own may count.
 FAR = 3.0
@@ -133,7 +116,7 @@ def agreement(published: Path, layout: Layout) -> Agreement:
     Raises:
         ArtifactError: if a table or the provenance is missing or damaged, has a row twice or no numbers, or is of another suite.
     """
-    paths = {name: published / f"tables/{name}.csv" for name in ("claims", "effects", *NUMBERS)}
+    paths = {name: published / f"tables/{name}.csv" for name in KEYS}
     if not paths["effects"].is_file():  # Earlier versions published none.
         del paths["effects"]
     record = published / "provenance.json"
@@ -145,7 +128,7 @@ def agreement(published: Path, layout: Layout) -> Agreement:
     with from_git():
         published_tables = {name: _checked(name, layout.suite, path, read_rows(path)) for name, path in paths.items()}
         machines, suite_sha256 = _machines(record), _suite_of(record)
-    own = {path.stem: (path, table) for path, table in read_tables(layout).items()}
+    own = {path.stem: (path, table) for path, table in read_tables(layout, paths).items()}
     here = {name: _checked(name, layout.suite, *own[name]) for name in paths}
     numbers = pd.concat(
         [_beside(_numbers(name, published_tables[name]), _numbers(name, here[name]), KEY) for name in NUMBERS]
@@ -162,8 +145,7 @@ def agreement(published: Path, layout: Layout) -> Agreement:
 
 def _checked(name: str, suite: str, path: Path, table: pd.DataFrame) -> pd.DataFrame:
     """Return a table that has the columns by which it is compared, rows of the suite alone, and none of them twice."""
-    keys = KEYS[name] if name in KEYS else [*CELL, *NUMBERS[name]]
-    expected = ["suite", *keys, *FURTHER.get(name, [])]
+    expected = ["suite", *KEYS[name], *FURTHER.get(name, [])]
     if missing := [column for column in expected if column not in table]:
         raise ArtifactError(f"{path}: found no column {', '.join(missing)}, expected it in the table {name}; {AGAIN}")
     _check_errors(path, table)
@@ -171,7 +153,7 @@ def _checked(name: str, suite: str, path: Path, table: pd.DataFrame) -> pd.DataF
         raise ArtifactError(
             f"{path}: found rows of suite {', '.join(foreign)}, expected {suite}, the name of the folder"
         )
-    if twice := table.index[table.duplicated(keys)].tolist():
+    if twice := table.index[table.duplicated(KEYS[name])].tolist():
         raise ArtifactError(
             f"{path}: found row {twice[0] + 2} to be of the same as one before; expected each once; {AGAIN}"
         )
@@ -257,7 +239,7 @@ def _numbers(name: str, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _place(name: str, row: Mapping[str, Any]) -> str:
-    texts = [row[key] for key in (*CELL, *NUMBERS[name])]
+    texts = [row[key] for key in KEYS[name]]
     return " ".join(f"{text:g}" if isinstance(text, float) else str(text) for text in texts if text != "")
 
 
@@ -265,7 +247,7 @@ def _row_numbers(name: str, row: Mapping[str, Any]) -> Iterator[tuple[str, Any, 
     """Yield the numbers of a row, and the settings that do not name it: name, value, standard error."""
     for column, value in row.items():
         errors = [row[end] for end in (f"{column}_se", f"{column}_image_se") if end in row]
-        if pd.isna(value) or value == "" or column in NUMBERS[name] or not (errors or column in SETTINGS):
+        if pd.isna(value) or value == "" or column in KEYS[name] or not (errors or column in SETTINGS):
             continue
         yield column, value, float(next((error for error in errors if not pd.isna(error)), 0.0))
 

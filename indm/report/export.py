@@ -8,31 +8,14 @@ import pandas as pd
 from tabulate import tabulate
 
 from indm.errors import ArtifactError
+from indm.report.catalogue import SHOWN
 from indm.report.results import read_rows, records
 from indm.store.files import file_sha256
 from indm.store.layout import Layout
 from indm.store.manifest import read_manifest
 
-# The published tables in the order in which they are shown, with a title each.
-TITLES = {
-    "fid": "FID and the other scores of images",
-    "nll": "likelihoods, bits/dim",
-    "ablation": "variants, and their differences from the plain baseline, paired by seed",
-    "discretization": "FID against the steps of a sampler",
-    "learning_curve": "likelihoods during training, bits/dim",
-    "toy2d": "2-D studies, nats",
-    "protocol": "what other protocols of FID would give",
-    "tuned": "hyper-parameters chosen on the validation split",
-    "tuning": "trials of their search",
-    "compute": "what the models cost",
-    "claims": "the paper's claims, graded",
-    "effects": "the effect of each claim against its baseline and every control",
-    "power": "seeds that would decide each claim, were the effect twice the smallest worth a claim",
-    "comparison": "published numbers beside ours",
-}
 
-
-def read_tables(layout: Layout, names: Iterable[str] = TITLES) -> dict[Path, pd.DataFrame]:
+def read_tables(layout: Layout, names: Iterable[str] = SHOWN) -> dict[Path, pd.DataFrame]:
     """Read published tables of a suite, by their paths.
 
     Arguments:

@@ -14,41 +14,16 @@ import numpy as np
 import pandas as pd
 
 from indm.errors import ArtifactError
-from indm.report.schema import check_table, read_object
+from indm.report.catalogue import CELL
+from indm.report.schema import TABLES, Kind, check_table, read_object
 from indm.store.files import AGAIN
 from indm.store.layout import Layout
 
 Result = Mapping[str, Any]
-# A cell is a row of a table: its seeds are aggregated.
-CELL = ["dataset", "sde", "model", "variant", "objective"]
 IDENTITY = [*CELL, "seed"]
-# Columns of texts, in whatever table.
-TEXTS = ["suite", *CELL, "stage", "metric", "source", "sampler", "extractor", "published_source"]
-TEXTS += [
-    "skip",
-    "split",
-    "factor",
-    "setting",
-    "note",
-    "phase",
-    "state",
-    "reason",
-    "reading",
-    "length_rule",
-    "against",
-    "role",
-]
-# Columns of each kind of file that the tables need, whether or not there is a file; a study may measure more.
-ROWS = {
-    "curve": ["step", "flops", "images", "split"],
-    "sweep": ["sampler", "steps", "nfe", "num_samples", "skip"],
-    "tune": [
-        *("trial", "phase", "steps", "state", "reason", "target", "target_se", "train_nelbo", "train_nelbo_se"),
-        *("valid_nelbo", "valid_nelbo_se", "valid_nelbo_raw_flow", "valid_nelbo_raw_flow_se", "flops"),
-    ],
-    "protocol": ["factor", "setting", "fid", "fid_se", "difference", "difference_se", "note"],
-    "toy2d": [],
-}
+# Columns of texts, in whatever table: of result files, and of the tables made of them.
+TEXTS = [name for kind in TABLES.values() for name, value in kind.items() if value is Kind.TEXT]
+TEXTS += ["extractor", "published_source", "reading", "length_rule", "against", "role"]
 # The stages whose numbers are known of each image: the file of a run that holds them, its kind, and the file of their means.
 OF_IMAGES = {
     "nll": ("nll.csv", "nll_images", "nll.json"),
@@ -156,7 +131,7 @@ def _read_rows(folder: Path, files: Mapping[Path, Result], kind: str) -> pd.Data
         source = str(path.relative_to(folder))
         rows += [{**identity, **row, "source": source} for row in records(read_rows(path, kind))]
     found = [str(column) for column in pd.DataFrame(rows).columns]
-    return pd.DataFrame(rows, columns=list(dict.fromkeys([*IDENTITY, "source", *ROWS[kind], *found])))
+    return pd.DataFrame(rows, columns=list(dict.fromkeys([*IDENTITY, "source", *found, *TABLES[kind]])))
 
 
 def _read_images(

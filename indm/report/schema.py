@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from indm.errors import ArtifactError
+from indm.report.catalogue import CELL
 from indm.store.files import AGAIN, read_json
 
 # It is what its stage wrote, and would be again.
@@ -37,7 +38,7 @@ def _measured(*metrics: str) -> dict[str, Kind]:
 Schema = Mapping[str, Kind]
 # nll_uncorrected is there where the suite asks for it.
 NUMBERS = ("nll", "nelbo", "nelbo_no_reconstruction", "gap")
-CELL_KEYS = _all(Kind.TEXT, "dataset", "sde", "model", "variant", "objective")
+CELL_KEYS = _all(Kind.TEXT, *CELL)
 OBJECTS: dict[str, Schema] = {
     # Of an imported checkpoint, the FLOPs are not known.
     "train": _all(Kind.NUMBER, "steps")

@@ -4,16 +4,15 @@ What a table leaves out is said under it: it is in the file.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from indm.report.export import TITLES, again, edited, effect_with_ends, read_tables
+from indm.report.catalogue import CATALOGUE, CELL, FLOORS, SHOWN, View
+from indm.report.export import again, edited, effect_with_ends, read_tables
 from indm.report.grades import BORDERLINE, starred
 from indm.report.names import heading, names
-from indm.report.results import CELL, records
-from indm.report.tables import FLOORS
+from indm.report.results import records
 from indm.store.layout import Layout
 from indm.terminal import WIDTH, grid
 
@@ -33,50 +32,7 @@ INTERVAL = ("low", "high")
 GAP = 2
 
 
-@dataclass(frozen=True)
-class View:
-    """What a terminal shows of a table.
-
-    Arguments:
-        columns: in the order of their worth; those that do not fit are left out.
-        label: columns that name a row.
-        group: columns whose values head a group of rows.
-        across: the column whose values become columns, of the one number in ``columns``; the last ones, where not all fit.
-        dropped: rows without a value here are counted, and not shown.
-    """
-
-    columns: tuple[str, ...]
-    label: tuple[str, ...] = ("model", "variant")
-    group: tuple[str, ...] = ("dataset", "sde", "objective")
-    across: str = ""
-    dropped: str = ""
-
-
-OF_CLAIM = ("family", "dataset", "sde", "objective")
-VIEWS = {
-    "fid": View(("fid", "kid", "is", "precision", "recall", "clean_fid", "seeds")),
-    "nll": View(("nll", "nelbo", "gap", "nll_uncorrected", "seeds")),
-    "ablation": View(("nelbo_difference", "nll_difference", "gap_difference", "fid_difference", "pairs")),
-    "discretization": View(("fid",), group=("dataset", "sde", "objective", "sampler"), across="steps"),
-    "learning_curve": View(("nelbo",), across="step"),
-    "toy2d": View(("nll", "nelbo", "w1_4", "path_ratio", "gap", "w1_8", "w1_16", "seeds")),
-    "protocol": View(("fid", "difference"), label=("factor", "setting")),
-    "tuned": View(("target", "steps", "trials", "failed", "trial"), group=("dataset", "sde", "objective", "reading")),
-    "tuning": View(("target", "state"), label=("model", "variant", "trial", "phase", "steps")),
-    "compute": View(
-        ("ms_per_step", "train_flops_per_step", "score_parameters", "flow_parameters", "train_peak_memory_mib")
-    ),
-    "claims": View(("effect", "grade", "unit", "n"), ("id",), OF_CLAIM, dropped="effect"),
-    "effects": View(
-        ("effect", "unit", "n"), ("id", "role", "against"), ("dataset", "sde", "objective"), dropped="effect"
-    ),
-    "power": View(("seeds_needed", "seeds_baseline", "seeds_control", "n"), ("id",), OF_CLAIM),
-    "comparison": View(
-        ("ours", "published", "verdict"), label=("model", "variant", "metric", "sampler"), dropped="ours"
-    ),
-}
-# Shown by their names alone: hundreds of rows.
-ASKED_FOR = ("tuning", "effects")
+VIEWS = {name: table.view for name, table in CATALOGUE.items() if table.view}
 
 
 class Entry(NamedTuple):
@@ -98,16 +54,16 @@ def show(layout: Layout, asked: tuple[str, ...]) -> "Iterator[RenderableType]":
     """
     from rich.text import Text
 
-    tables = {path.stem: table for path, table in read_tables(layout, asked or TITLES).items()}
-    chosen = asked or tuple(name for name, table in tables.items() if len(table) and name not in ASKED_FOR)
+    tables = {path.stem: table for path, table in read_tables(layout, asked or SHOWN).items()}
+    chosen = asked or tuple(name for name, table in tables.items() if len(table) and not VIEWS[name].asked_for)
     for name in chosen:
-        yield Text(f"{name}: {TITLES[name]}", style="bold underline")
+        yield Text(f"{name}: {CATALOGUE[name].title}", style="bold underline")
         yield from _table(tables[name], VIEWS[name]) if len(tables[name]) else [Text("The suite has none.")]
         if name == "claims" and asked:
             yield from _statements(tables[name])
         yield Text()
     rows = {name: f" ({len(table)} rows)" for name, table in tables.items()}
-    others = [name + rows.get(name, "") for name in TITLES if name not in chosen]
+    others = [name + rows.get(name, "") for name in SHOWN if name not in chosen]
     if others:
         yield Text(f"Not shown: {', '.join(others)}. See one with: indm show NAME --suite {layout.suite}")
     if "claims" in chosen:

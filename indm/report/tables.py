@@ -11,15 +11,16 @@ import numpy as np
 import pandas as pd
 
 from indm.errors import ArtifactError
+from indm.report.catalogue import FLOORS
 from indm.report.published import PUBLISHED_EXTRACTOR, published_value
 from indm.report.results import CELL, IDENTITY, Result, Results, records
+from indm.report.tuning import tuned_table, tuning_table
+from indm.report.values import images_table, values_table
 from indm.suite.measured import CURVE_METRICS, IMAGE_METRICS, LIKELIHOODS, SWEEP_METRICS
 
 # What the ablation compares: stage and metric.
 ABLATION = [("nll", "nelbo"), ("nll", "nll"), ("nll", "gap"), ("fid", "fid")]
 BASELINE = {"model": "ddpmpp", "variant": ""}
-# Rows of real images: the smallest values that a perfect model could be expected to reach.
-FLOORS = {"test": "real (test split)", "train-halves": "real (two halves of train)"}
 
 
 def _with_errors(*metrics: str) -> list[str]:
@@ -38,6 +39,24 @@ ABLATION_COLUMNS = [*HEAD, "pairs"] + [
 ABLATION_COLUMNS += ["skip"]
 PROTOCOL_COLUMNS = [*HEAD, "factor", "setting", "fid", "fid_image_se", "difference", "difference_image_se", "note"]
 TOY2D_COLUMNS = [*HEAD, "parameters", "train_flops"]
+
+
+def suite_tables(results: Results, published: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Compute the tables that stage ``table`` writes, by their names; one that the suite does not ask for has no rows."""
+    values = values_table(results)
+    return {
+        "values": values,
+        "images": images_table(results),
+        "fid": fid_table(results, published),
+        "nll": nll_table(results, published),
+        "discretization": discretization_table(results),
+        "learning_curve": learning_curve_table(results),
+        "ablation": ablation_table(results, values),
+        "protocol": protocol_table(results),
+        "toy2d": toy2d_table(results),
+        "tuning": tuning_table(results),
+        "tuned": tuned_table(results),
+    }
 
 
 def fid_table(results: Results, published: pd.DataFrame) -> pd.DataFrame:

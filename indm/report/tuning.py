@@ -15,7 +15,8 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from indm.report.choice import best
-from indm.report.results import CELL, IDENTITY, ROWS, Results, records
+from indm.report.results import CELL, IDENTITY, Results, records
+from indm.report.schema import TABLES, Kind
 
 COMPARED = ["dataset", "sde", "objective"]
 READINGS = ("same trials", "same compute")
@@ -23,7 +24,7 @@ READINGS = ("same trials", "same compute")
 FEWEST_RANKS = 3
 # What another doubling of the training must gain to be worth it, in bits/dim: the smallest effect of the claims.
 GAIN = 0.01
-MEASURED = [column for column in ROWS["tune"] if column not in ("trial", "phase", "steps", "state", "reason", "flops")]
+MEASURED = [column for column, kind in TABLES["tune"].items() if kind is Kind.OPTIONAL]
 FOUND = ["trial", "steps", "target", "target_image_se", "flops", "rank_agreement", "rank_agreement_p", "length_rule"]
 
 
@@ -96,7 +97,7 @@ def length_rule(arm: pd.DataFrame) -> str:
 
 def _parameters(rows: pd.DataFrame) -> list[str]:
     """Name the hyper-parameters of all arms: the columns that not every search has."""
-    known = [*IDENTITY, "source", *ROWS["tune"]]
+    known = [*IDENTITY, "source", *TABLES["tune"]]
     return [column for column in map(str, rows) if column not in known]
 
 

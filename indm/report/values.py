@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from indm.errors import ArtifactError
-from indm.report.results import IDENTITY, OF_IMAGES, ROWS, Result, Results, records
+from indm.report.results import IDENTITY, OF_IMAGES, Result, Results, records
+from indm.report.schema import TABLES
 from indm.store.files import AGAIN
 from indm.suite.measured import LIKELIHOODS
 
@@ -134,6 +135,6 @@ def _protocol_values(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Yield FIDs under other protocols, the deviation in the metric's name: ``fid:num_samples=500``."""
     for row in records(rows):
         identity = {"stage": "protocol", "sampler": ""} | {key: row[key] for key in [*IDENTITY, "source"]}
-        for number in _numbers({key: row[key] for key in ROWS["protocol"]}):
+        for number in _numbers({key: row[key] for key in TABLES["protocol"]}):
             metric = f"{number['metric']}:{row['factor']}={row['setting']}"
             yield {**identity, **number, "metric": metric}

@@ -6,17 +6,7 @@ from typing import TYPE_CHECKING
 from indm.pipeline import STAGES
 from indm.report.published import read_published
 from indm.report.results import read_results
-from indm.report.tables import (
-    ablation_table,
-    discretization_table,
-    fid_table,
-    learning_curve_table,
-    nll_table,
-    protocol_table,
-    toy2d_table,
-)
-from indm.report.tuning import tuned_table, tuning_table
-from indm.report.values import images_table, values_table
+from indm.report.tables import suite_tables
 from indm.report.written import write_published
 from indm.store.finished import Finished
 from indm.store.layout import Layout
@@ -39,20 +29,6 @@ def run(suite: "Suite", layout: Layout) -> Finished:
         toy2d=suite.toy2d.datasets,
         protocol={dataset: section.run for dataset, section in suite.protocol.items()},
     )
-    values = values_table(results)
-    tables = {
-        "values": values,
-        "images": images_table(results),
-        "fid": fid_table(results, published),
-        "nll": nll_table(results, published),
-        "discretization": discretization_table(results),
-        "learning_curve": learning_curve_table(results),
-        "ablation": ablation_table(results, values),
-        "protocol": protocol_table(results),
-        "toy2d": toy2d_table(results),
-        "tuning": tuning_table(results),
-        "tuned": tuned_table(results),
-    }
-    for name, table in tables.items():
+    for name, table in suite_tables(results, published).items():
         write_published(layout.tables / f"{name}.csv", table)
     return Finished(layout.tables)

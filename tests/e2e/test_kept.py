@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from indm.report.export import TITLES
+from indm.report.catalogue import SHOWN
 from indm.store.files import file_sha256
 from indm.suite.load import load_suite
 from tests.checkout import commands, copy_checkout, run
@@ -50,9 +50,7 @@ def do(checkout: Path, *command: str) -> str:
 
 
 def tables(checkout: Path) -> dict[str, bytes]:
-    return {
-        name: (checkout / f"results/smoke/tables/{name}.csv").read_bytes() for name in (*TITLES, "values", "images")
-    }
+    return {name: (checkout / f"results/smoke/tables/{name}.csv").read_bytes() for name in (*SHOWN, "values", "images")}
 
 
 def figures(checkout: Path) -> dict[str, str]:

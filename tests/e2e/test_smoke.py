@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from indm.pipeline import STAGES
-from indm.report.export import TITLES
+from indm.report.catalogue import SHOWN
 from indm.stamps import job_definitions, job_stamp
 from indm.store.code import STATEMENTS, is_outside, names_defined
 from indm.store.provenance import provenance
@@ -79,7 +79,7 @@ def test_the_tables_are_complete(checkouts: dict[str, Path]) -> None:
     values = ["nll", "nll_image_se", "nll_uncorrected", "nelbo", "nelbo_image_se", "nelbo_no_reconstruction", "gap"]
     assert tables["nll"][values].notna().all(axis=None)
     assert (tables["fid"]["suite"] == "smoke").all()
-    for name in TITLES:
+    for name in SHOWN:
         published = checkouts["snakemake"] / f"results/table_{name}.csv"
         assert published.read_bytes() == (checkouts["snakemake"] / f"results/smoke/tables/{name}.csv").read_bytes()
     # One seed decides nothing.
@@ -152,7 +152,7 @@ def test_the_curve_has_a_row_for_each_snapshot(checkouts: dict[str, Path]) -> No
 
 def test_both_engines_make_the_same_tables(checkouts: dict[str, Path]) -> None:
     # Times differ.
-    for kind in ["values", *(name for name in TITLES if name != "compute")]:
+    for kind in ["values", *(name for name in SHOWN if name != "compute")]:
         first, second = (checkouts[engine] / f"results/smoke/tables/{kind}.csv" for engine in ("snakemake", "dvc"))
         assert first.read_bytes() == second.read_bytes()
 
@@ -302,7 +302,7 @@ def test_another_learning_rate_of_a_run_trains_it_alone(checkouts: dict[str, Pat
         found = jobs(checkouts[engine], engine)
     if engine == "snakemake":
         later = {f"{stage} {RUN}" for stage in ("sample", "fid", "nll", "curve", "sweep")} | {"protocol digits"}
-        publish = {f"publish results/table_{name}.csv" for name in TITLES}
+        publish = {f"publish results/table_{name}.csv" for name in SHOWN}
         assert found == {f"train {RUN}", "table", "compute", "claims", "figure", "report"} | publish | later
     else:
         # The page shows the checksum of the suite's file.

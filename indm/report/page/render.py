@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from indm.report.catalogue import CATALOGUE, PUBLISHED
 from indm.report.grades import BORDERLINE, MEANINGS
 from indm.report.page.answers import conclusion, read_answers
 from indm.report.page.caveats import caveats
@@ -20,24 +21,6 @@ from indm.report.page.registration import describe_registration
 from indm.report.page.remarks import remarks
 from indm.report.page.sources import origins, read_records
 from indm.report.page.tables import read_table
-
-TABLES = (
-    "claims",
-    "effects",
-    "power",
-    "comparison",
-    "fid",
-    "nll",
-    "discretization",
-    "learning_curve",
-    "ablation",
-    "protocol",
-    "toy2d",
-    "tuned",
-    "tuning",
-    "compute",
-    "values",
-)
 
 
 def render(contents: Contents, results: Path, figures: Path) -> str:
@@ -51,7 +34,7 @@ def render(contents: Contents, results: Path, figures: Path) -> str:
     Returns:
         The HTML document. Absent files are named in it; they are no error.
     """
-    tables = {table: read_table(contents.suite, results / "tables" / f"{table}.csv") for table in TABLES}
+    tables = {table: read_table(contents.suite, results / "tables" / f"{table}.csv") for table in PUBLISHED}
     records = read_records(contents, results)
     answers = read_answers(tables["claims"].path, tables["effects"].path)
     return (
@@ -61,6 +44,7 @@ def render(contents: Contents, results: Path, figures: Path) -> str:
             contents=contents,
             meanings=MEANINGS,
             borderline=BORDERLINE,
+            catalogue=CATALOGUE,
             tables=tables,
             answers=answers,
             outcomes=conclusion(answers),

@@ -7,56 +7,12 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from indm.report.catalogue import CATALOGUE
 from indm.report.names import heading
 from indm.report.page.entries import Entry, column_entries
 from indm.report.page.missing import Missing, missing
 from indm.report.results import read_texts
 
-# The columns of a table that is too wide to be read whole, in the order of reading; its CSV has them all.
-COLUMNS = {
-    "claims": [
-        "grade",
-        "question",
-        "family",
-        "dataset",
-        "sde",
-        "objective",
-        "n",
-        "images",
-        "effect",
-        "low",
-        "high",
-        "end",
-        "unit",
-        "control",
-        "control_effect",
-        "control_low",
-        "control_high",
-        "control_end",
-        "p",
-        "p_adjusted",
-        "repeatability",
-        "reason",
-    ],
-    "power": [
-        "id",
-        "family",
-        "dataset",
-        "sde",
-        "objective",
-        "n",
-        "seeds_needed",
-        "seeds_baseline",
-        "control",
-        "seeds_control",
-        "sd",
-        "control_sd",
-        "floor",
-        "assumed_effect",
-        "unit",
-        "note",
-    ],
-}
 # Said once, in the caption, where all rows agree.
 SHARED = {
     "dataset",
@@ -73,8 +29,6 @@ SHARED = {
     "machine",
 }
 FEWEST_ROWS_TO_SHARE = 3
-# A row without it has nothing to compare.
-NUMBER_OF_OURS = {"comparison": "ours"}
 
 
 @dataclass(frozen=True)
@@ -110,12 +64,11 @@ def read_table(suite: str, path: Path) -> Table:
     if count == 0:
         reason = f"no rows: the suite {suite} asks for none of these numbers"
         return Table(path.stem, path, missing=Missing(path, reason, f"edit params/{suite}.yaml"))
-    if (needed := NUMBER_OF_OURS.get(path.stem)) is not None:
-        table = table[table[needed] != ""].reset_index(drop=True)
+    page = CATALOGUE[path.stem].page
+    if page.dropped:
+        table = table[table[page.dropped] != ""].reset_index(drop=True)
     entries = {
-        column: column_entries(column, table)
-        for column in COLUMNS.get(path.stem, list(table.columns))
-        if _is_shown(column, table)
+        column: column_entries(column, table) for column in page.columns or table.columns if _is_shown(column, table)
     }
     shared = {column: entries.pop(column)[0] for column in list(entries) if _is_shared(column, entries[column])}
     headings = [heading(column) for column in entries]

@@ -1,0 +1,190 @@
+"""The tables of a suite, each said once: which stage writes it, and how a terminal, the page and a comparison read it.
+
+What computes a table, and its columns, stand in the code of its stage; those of stage ``table`` in
+:func:`indm.report.tables.suite_tables`.
+"""
+
+from typing import NamedTuple
+
+# A cell is a row of a table: its seeds are aggregated.
+CELL = ["dataset", "sde", "model", "variant", "objective"]
+# Rows of real images: the smallest values that a perfect model could be expected to reach.
+FLOORS = {"test": "real (test split)", "train-halves": "real (two halves of train)"}
+
+
+class View(NamedTuple):
+    """What a terminal shows of a table.
+
+    Arguments:
+        columns: in the order of their worth; those that do not fit are left out.
+        label: columns that name a row.
+        group: columns whose values head a group of rows.
+        across: the column whose values become columns, of the one number in ``columns``; the last ones, where not all fit.
+        dropped: rows without a value here are counted, and not shown.
+        asked_for: whether it is shown by its name alone, because it has hundreds of rows.
+    """
+
+    columns: tuple[str, ...]
+    label: tuple[str, ...] = ("model", "variant")
+    group: tuple[str, ...] = ("dataset", "sde", "objective")
+    across: str = ""
+    dropped: str = ""
+    asked_for: bool = False
+
+
+class Page(NamedTuple):
+    """What a suite's page shows of a table.
+
+    Arguments:
+        section: in which it stands, by the section's name in the template; empty for a table that the page does not show.
+        heading: above it.
+        columns: in the order of reading, where a table is too wide to be read whole; its CSV has them all.
+        dropped: rows without a value here are counted, and not shown.
+    """
+
+    section: str = ""
+    heading: str = ""
+    columns: tuple[str, ...] = ()
+    dropped: str = ""
+
+
+class Table(NamedTuple):
+    """A table of a suite.
+
+    Arguments:
+        title: what it holds.
+        stage: which writes it.
+        view: for a terminal; without one it is not shown, as one that holds every number.
+        page: for the suite's page.
+        key: columns that name a row, where the table is compared with a published one.
+    """
+
+    title: str
+    stage: str
+    view: View | None = None
+    page: Page = Page()
+    key: tuple[str, ...] = ()
+
+
+OF_CLAIM = ("family", "dataset", "sde", "objective")
+CLAIM = ("id", "dataset", "sde", "objective")
+# In the order in which they are shown.
+CATALOGUE = {
+    "fid": Table(
+        "FID and the other scores of images",
+        "table",
+        View(("fid", "kid", "is", "precision", "recall", "clean_fid", "seeds")),
+        Page("quality", "FID and KID"),
+        key=(*CELL,),
+    ),
+    "nll": Table(
+        "likelihoods, bits/dim",
+        "table",
+        View(("nll", "nelbo", "gap", "nll_uncorrected", "seeds")),
+        Page("likelihood", "Likelihoods, bits/dim"),
+        key=(*CELL,),
+    ),
+    "ablation": Table(
+        "variants, and their differences from the plain baseline, paired by seed",
+        "table",
+        View(("nelbo_difference", "nll_difference", "gap_difference", "fid_difference", "pairs")),
+        Page("ablation", "Differences made by the controls"),
+    ),
+    "discretization": Table(
+        "FID against the steps of a sampler",
+        "table",
+        View(("fid",), group=("dataset", "sde", "objective", "sampler"), across="steps"),
+        Page("steps", "FID and KID by sampler and steps"),
+        key=(*CELL, "sampler", "steps"),
+    ),
+    "learning_curve": Table(
+        "likelihoods during training, bits/dim",
+        "table",
+        View(("nelbo",), across="step"),
+        Page("learning", "Snapshots, bits/dim"),
+        key=(*CELL, "step"),
+    ),
+    "toy2d": Table(
+        "2-D studies, nats",
+        "table",
+        View(("nll", "nelbo", "w1_4", "path_ratio", "gap", "w1_8", "w1_16", "seeds")),
+        Page("toy", "Models of data in two dimensions"),
+        key=(*CELL,),
+    ),
+    "protocol": Table(
+        "what other protocols of FID would give",
+        "table",
+        View(("fid", "difference"), label=("factor", "setting")),
+        Page("protocol", "FID under other protocols"),
+    ),
+    "tuned": Table(
+        "hyper-parameters chosen on the validation split",
+        "table",
+        View(("target", "steps", "trials", "failed", "trial"), group=("dataset", "sde", "objective", "reading")),
+        Page("tuning", "Hyper-parameters chosen"),
+    ),
+    "tuning": Table(
+        "trials of their search",
+        "table",
+        View(("target", "state"), label=("model", "variant", "trial", "phase", "steps"), asked_for=True),
+        Page("tuning", "Trials"),
+    ),
+    "compute": Table(
+        "what the models cost",
+        "compute",
+        View(("ms_per_step", "train_flops_per_step", "score_parameters", "flow_parameters", "train_peak_memory_mib")),
+        Page("cost", "Size, operations, times"),
+    ),
+    "claims": Table(
+        "the paper's claims, graded",
+        "claims",
+        View(("effect", "grade", "unit", "n"), ("id",), OF_CLAIM, dropped="effect"),
+        Page(
+            "claims",
+            "Claims and verdicts",
+            (
+                *("grade", "question", "family", "dataset", "sde", "objective", "n", "images", "effect", "low", "high"),
+                *("end", "unit", "control", "control_effect", "control_low", "control_high", "control_end"),
+                *("p", "p_adjusted", "repeatability", "reason"),
+            ),
+        ),
+        key=CLAIM,
+    ),
+    "effects": Table(
+        "the effect of each claim against its baseline and every control",
+        "claims",
+        View(
+            ("effect", "unit", "n"),
+            ("id", "role", "against"),
+            ("dataset", "sde", "objective"),
+            dropped="effect",
+            asked_for=True,
+        ),
+        Page("claims", "Effects against the baseline and every control"),
+        key=(*CLAIM, "against", "role"),
+    ),
+    "power": Table(
+        "seeds that would decide each claim, were the effect twice the smallest worth a claim",
+        "claims",
+        View(("seeds_needed", "seeds_baseline", "seeds_control", "n"), ("id",), OF_CLAIM),
+        Page(
+            "power",
+            "Seeds that would decide",
+            (
+                *("id", "family", "dataset", "sde", "objective", "n", "seeds_needed", "seeds_baseline", "control"),
+                *("seeds_control", "sd", "control_sd", "floor", "assumed_effect", "unit", "note"),
+            ),
+        ),
+    ),
+    "comparison": Table(
+        "published numbers beside ours",
+        "claims",
+        View(("ours", "published", "verdict"), label=("model", "variant", "metric", "sampler"), dropped="ours"),
+        Page("published", "Ours and the published ones", dropped="ours"),
+    ),
+    "values": Table("every number, with its run and the file that it comes from", "table"),
+    "images": Table("the likelihoods of each image", "table"),
+}
+SHOWN = tuple(name for name, table in CATALOGUE.items() if table.view)
+# Not images.csv, which is large and can be made again from the kept results.
+PUBLISHED = (*SHOWN, "values")
