@@ -435,18 +435,23 @@ def keep(suite_file: Path, out: Path, root: Path, replace: bool) -> None:
     "--from", "root", type=_FOLDER, default=ROOT, show_default=True, help="Archives are in <from>/<suite>/kept/."
 )
 @REPLACE
-def restore(suite_file: Path, out: Path, root: Path, replace: bool) -> None:
+@click.option(
+    "--accept",
+    metavar="WHY",
+    help="Restore what other code has made too, and record in <from>/<suite>/accepted.yaml what has changed since, and WHY it may.",
+)
+def restore(suite_file: Path, out: Path, root: Path, **options: Any) -> None:
     """Copy the kept results of a suite back to its results folder, unless suite or code have changed since."""
-    _move("restore", suite_file, out, root, replace)
+    _move("restore", suite_file, out, root, **options)
 
 
-def _move(name: str, suite_file: Path, out: Path, root: Path, replace: bool) -> None:
+def _move(name: str, suite_file: Path, out: Path, root: Path, replace: bool, **options: str | None) -> None:
     """Keep or restore, and print the outcome for each folder; exit with 1 if one was refused, or nothing was there."""
     from indm.suite.load import load_suite
 
     suite = load_suite(suite_file)
     module = importlib.import_module(f"indm.kept.{name}")
-    outcome = getattr(module, name)(suite, out, root / suite.suite / "kept", replace)
+    outcome = getattr(module, name)(suite, out, root / suite.suite / "kept", replace, **options)
     for line in outcome.lines():
         click.echo(f"indm {name}: {line}", err=True)
     sys.exit(outcome.failed)

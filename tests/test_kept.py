@@ -4,8 +4,9 @@ import gzip
 import json
 import os
 import shutil
+import subprocess
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,12 @@ from indm.jobs import MAKERS, Job, job_names
 from indm.kept.folders import archive, kept_folders
 from indm.kept.packing import pack, unpack
 from indm.pipeline import STAGES
+from indm.report.page.sources import origins
 from indm.stamps import job_stamp
+from indm.store import code
 from indm.store.files import write_json
 from indm.suite.load import load_suite
+from indm.suite.strict_yaml import parse_yaml
 from tests.archives import memory_below
 from tests.conftest import REPOSITORY
 from tests.finished import do
@@ -152,12 +156,18 @@ def test_a_damaged_file_is_not_kept(checkout: Path, name: str) -> None:
 
 
 def test_an_imported_checkpoint_is_known_by_the_code_that_imported_it(checkout: Path) -> None:
-    folder = checkout / f"results/smoke/{PLACE}/provenance"
+    folder, manifest = (
+        checkout / f"results/smoke/{PLACE}/provenance",
+        checkout / f"results/smoke/{PLACE}/manifest/train.json",
+    )
     record = json.loads((folder / "train.json").read_text()) | {"stage": "import_checkpoint"}
     (folder / "train.json").unlink()
     write_json(folder / "import_checkpoint.json", record)
+    assert "provenance/import_checkpoint.json: made by other code: " in line(call("keep"), "skipped")
+    stamp = job_stamp(SMOKE, "import_checkpoint", RUN)
+    write_json(folder / "import_checkpoint.json", record | {"code_stamp": stamp})
     assert "provenance/import_checkpoint.json: found code stamp" in line(call("keep"), "skipped")
-    write_json(folder / "import_checkpoint.json", record | {"code_stamp": job_stamp(SMOKE, "import_checkpoint", RUN)})
+    write_json(manifest, json.loads(manifest.read_text()) | {"stamp": stamp})
     call("keep")
     assert f"{PLACE}/provenance/import_checkpoint.json" in unpack(packed())
     assert call("restore").exit_code == 0
@@ -251,7 +261,7 @@ FAULTS: list[tuple[Callable[[dict[str, bytes]], dict[str, bytes]], str]] = [
     (lose_provenance, f"{PLACE}/provenance/nll.json: missing"),
     (
         lose_result,
-        f"found no {PLACE}/nll.json; check out what made it (commit 0123456789ab; docs/kept.md), or keep it again",
+        f"found no {PLACE}/nll.json; check out what made it (commit 0123456789ab), or keep it again",
     ),
     (add_file, f"found {PLACE}/checkpoint.safetensors, which is not kept; "),
 ]
@@ -433,3 +443,214 @@ def test_runs_are_not_restored_beside_a_dataset_that_was_refused(checkout: Path)
     done = call("restore")
     assert f"refused {PLACE}: " in done.output
     assert not (checkout / "results/smoke/runs").exists()
+
+
+class History:
+    """A checkout whose sources have a history in git, and an archive of each folder that its first commit made."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        shutil.copytree(REPOSITORY / "indm", root / "indm", ignore=shutil.ignore_patterns("__pycache__"))
+        self.git("init", "-q")
+
+    def git(self, *arguments: str) -> str:
+        author = ("-c", "user.name=a", "-c", "user.email=a@b")
+        done = subprocess.run(
+            ["git", "-C", str(self.root), *author, *arguments], check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    def commit(self) -> str:
+        self.git("add", "indm")
+        self.git("commit", "-qm", "x")
+        return self.git("rev-parse", "HEAD")
+
+    def replace(self, path: str, old: str, new: str) -> None:
+        """Edit the sources that are there now."""
+        text = (self.root / path).read_text()
+        assert old in text
+        (self.root / path).write_text(text.replace(old, new))
+        code._sources.cache_clear()
+
+    def older(self, **said: object) -> None:
+        """Make the archives those of a version whose manifests do not name the code."""
+        for folder in FOLDERS.values():
+            path = archive(Path("docs/results/smoke/kept"), folder)
+            path.write_bytes(pack({name: self._older(name, text, said) for name, text in unpack(path).items()}))
+
+    @staticmethod
+    def _older(name: str, text: bytes, said: Mapping[str, object]) -> bytes:
+        if "/manifest/" in name:
+            return json.dumps(
+                {key: value for key, value in json.loads(text).items() if key not in ("stamp", "code")}
+            ).encode()
+        return json.dumps(json.loads(text) | said).encode() if "/provenance/" in name else text
+
+
+@pytest.fixture
+def history(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> History:
+    call("keep")
+    shutil.rmtree("results")
+    history = History(checkout)
+    monkeypatch.setattr(code, "ROOT", checkout)
+    code._sources.cache_clear()
+    return history
+
+
+ACCEPTED = Path("docs/results/smoke/accepted.yaml")
+COUNT = f"indm restore: {len(FOLDERS)} written, 0 there already"
+LIKELIHOOD = "indm/diffusion/likelihood.py"
+
+
+def test_what_an_earlier_commit_with_the_same_definitions_made_comes_back(history: History) -> None:
+    """A module has another name since, and another one, with the beginning of a stage, another place."""
+    (history.root / "indm/steps").mkdir()
+    shutil.move(history.root / "indm/stages/nll.py", history.root / "indm/steps/nll.py")
+    shutil.move(history.root / LIKELIHOOD, history.root / "indm/diffusion/moved.py")
+    for path in (history.root / "indm").rglob("*.py"):
+        path.write_text(path.read_text().replace("indm.diffusion.likelihood", "indm.diffusion.moved"))
+    history.older(commit=history.commit())
+    shutil.rmtree(history.root / "indm")
+    shutil.copytree(REPOSITORY / "indm", history.root / "indm", ignore=shutil.ignore_patterns("__pycache__"))
+    code._sources.cache_clear()
+    done = call("restore")
+    assert (done.exit_code, done.output) == (0, f"{COUNT}, 0 skipped, 0 refused\n")
+    assert not ACCEPTED.exists()
+    record = f"{PLACE}/provenance/nll.json"
+    assert Path("results/smoke", record).read_bytes() == unpack(packed())[record]
+
+
+@pytest.mark.parametrize("old", [True, False], ids=["git", "manifest"])
+def test_changed_definitions_are_named_and_accepted_once(history: History, old: bool) -> None:
+    if old:
+        history.older(commit=history.commit())
+    number = (history.root / LIKELIHOOD).read_text().splitlines().index("def ode_nll(") + 1
+    history.replace(LIKELIHOOD, "def ode_nll(", "def ode_nll(*, new=1,")
+    done = call("restore")
+    assert done.exit_code == 1
+    folders = len(SMOKE.runs) + len(SMOKE.toy2d.datasets)
+    words = f"changed indm.diffusion.likelihood.ode_nll ({LIKELIHOOD}:{number}): behind {folders} folders"
+    assert done.output.splitlines()[0] == f"indm restore: {words}"
+    assert "--accept" in line(done, "refused")
+    assert not Path("results/smoke/runs").exists()
+    done = call("restore", "--accept", "a default that\nnobody | sets")
+    assert done.exit_code == 0, done.output
+    content = parse_yaml(ACCEPTED.read_text())
+    (entry,) = content["accepted"]
+    assert entry["why"] == "a default that nobody | sets"
+    assert list(entry["definitions"]) == ["indm.diffusion.likelihood.ode_nll"]
+    record = json.loads(Path(f"results/smoke/{PLACE}/provenance/nll.json").read_text())
+    assert record["accepted"] == [entry]
+    assert "accepted" not in json.loads(Path(f"results/smoke/{PLACE}/provenance/fid.json").read_text())
+    assert origins([record])["changed"] == [
+        f"computed by commit {record['commit'][:12]}; since then indm.diffusion.likelihood.ode_nll changed "
+        f"(accepted on {entry['date']}: a default that nobody | sets)"
+    ]
+    assert f"0 written, {len(FOLDERS)} there already" in call("keep").output
+    # A reader needs no option, and writes nothing.
+    shutil.rmtree("results")
+    before = ACCEPTED.read_bytes()
+    assert call("restore").output.startswith(COUNT)
+    assert ACCEPTED.read_bytes() == before
+    # Accepted is what the definition is now.
+    history.replace(LIKELIHOOD, "new=1", "new=2")
+    done = call("restore")
+    assert done.exit_code == 1
+    assert done.output.splitlines()[0] == f"indm restore: {words}"
+    assert ": made by other code: changed indm.diffusion.likelihood.ode_nll" in call("keep").output
+    assert call("restore", "--accept", "again").exit_code == 0
+    first, second = parse_yaml(ACCEPTED.read_text())["accepted"]
+    assert (first, second["why"]) == (entry, "again")
+    # What is here already says so too.
+    assert json.loads(Path(f"results/smoke/{PLACE}/provenance/nll.json").read_text())["accepted"] == [second]
+
+
+def test_definitions_of_one_name_that_change_places_are_seen(history: History) -> None:
+    """Each is what it was, and stands for the other one."""
+    for name, value in (("one", 1), ("other", 2)):
+        (history.root / f"indm/diffusion/{name}.py").write_text(f"VALUE = {value}\n")
+    before, now = (
+        f"import indm.diffusion.one\nimport indm.diffusion.other\n\nUSED = (indm.diffusion.{first}.VALUE,)\n"
+        f"ALSO = (indm.diffusion.{second}.VALUE,)\n\n\ndef ode_nll(*, first=USED, second=ALSO, "
+        for first, second in (("one", "other"), ("other", "one"))
+    )
+    history.replace(LIKELIHOOD, "def ode_nll(", before)
+    history.older(commit=history.commit())
+    history.replace(LIKELIHOOD, before, now)
+    done = call("restore")
+    assert "changed references of stage nll: behind" in done.output
+    assert done.exit_code == 1
+    assert call("restore", "--accept", "why").exit_code == 0
+
+
+def test_what_was_made_with_uncommitted_changes_has_to_be_accepted(history: History) -> None:
+    history.older(commit=history.commit(), uncommitted_changes=True)
+    done = call("restore")
+    assert done.exit_code == 1
+    assert f"unknown uncommitted changes of stage nll: behind {len(SMOKE.runs)} folders" in done.output
+    assert call("restore", "--accept", "of the documentation").exit_code == 0
+    shutil.rmtree("results")
+    assert call("restore").exit_code == 0
+
+
+def test_a_commit_that_git_does_not_have_is_one_line(history: History) -> None:
+    history.commit()
+    history.older()
+    for options in ((), ("--accept", "why")):
+        done = call("restore", *options)
+        assert done.exit_code == 1
+        refused = line(done, "refused")
+        assert f"and {len(FOLDERS) - 1} more: commit 0123456789ab: git cannot read it here (" in refused
+        assert refused.endswith("; fetch it, as by git fetch --unshallow")
+        assert not Path("results").exists()
+        assert not ACCEPTED.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("accepted: [{date: 2026-1-1, why: x, definitions: {}}]", "key accepted.0.date: found '2026-1-1'"),
+        (
+            "accepted: [{date: '2026-01-01', why: x, definitions: {a: {b: c}}}]",
+            "key accepted.0.definitions.a.b.[key]: ",
+        ),
+        ("accepted: [{date: '2026-01-01', why: '', definitions: {}}]", "key accepted.0.why: found ''"),
+        ("refused: []", "key accepted: found "),
+        ("[", "not a YAML file"),
+    ],
+)
+def test_what_was_accepted_is_read_strictly(checkout: Path, text: str, message: str) -> None:
+    call("keep")
+    ACCEPTED.write_text(text)
+    for command in ("keep", "restore"):
+        done = call(command)
+        assert (done.exit_code, len(done.output.splitlines())) == (1, done.output.count("accepted.yaml: "))
+        assert f"{ACCEPTED}: {message}" in done.output
+
+
+def test_changes_are_not_accepted_without_a_reason(checkout: Path) -> None:
+    call("keep")
+    done = call("restore", "--accept", " ")
+    assert (done.exit_code, ACCEPTED.exists()) == (1, False)
+    assert done.output == (
+        "indm restore: --accept: found no reason, expected one, in words, for whoever reads the results\n"
+    )
+
+
+def test_an_empty_file_stands_for_a_picture_that_was_not_drawn_yet(checkout: Path) -> None:
+    call("keep")
+    shutil.rmtree("results")
+    picture, manifest = f"{PLACE}/diffusion.png", f"{PLACE}/manifest/sample.json"
+    content = unpack(packed())
+    made = json.loads(content[manifest])
+    lost = {name: text for name, text in content.items() if name != picture}
+    packed().write_bytes(pack(lost))
+    assert f"found no {picture}; " in line(call("restore"), "refused")
+    del made["outputs"][f"results/smoke/{picture}"]
+    packed().write_bytes(pack(lost | {manifest: json.dumps(made).encode()}))
+    assert call("restore").exit_code == 0
+    assert Path("results/smoke", picture).read_bytes() == b""
+    Identity(SMOKE, Path("results"), Path("reports")).check(
+        Job("fid", RUN), ("results/{suite}/runs/{run}/diffusion.png",)
+    )
+    assert f"0 written, {len(FOLDERS)} there already" in call("keep").output

@@ -1,5 +1,6 @@
-"""Whether a folder of results is finished, whole, and made by the present suite and code."""
+"""Whether a folder of results is finished, whole, and of the present suite."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,7 @@ from indm.identity import Identity
 from indm.jobs import Job
 from indm.kept.folders import Folder
 from indm.stamps import job_stamp
-from indm.store.manifest import content_sha256
+from indm.store.manifest import Manifest, content_sha256
 from indm.store.provenance import read_provenance
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check_folder(suite: "Suite", results: Path, folder: Folder) -> None:
-    """Check a folder: the manifests, the files that they speak of as far as they are there, and the stamps of the code.
+    """Check a folder: the manifests, and the files that they speak of as far as they are there.
 
     Arguments:
         suite: the suite.
@@ -24,7 +25,7 @@ def check_folder(suite: "Suite", results: Path, folder: Folder) -> None:
         folder: the folder, whose kept files must be there; of the others, a manifest suffices.
 
     Raises:
-        ArtifactError: if a job has not ended, or is of other parameters, inputs or code than the suite has now.
+        ArtifactError: if a job has not ended, or is of other parameters or inputs than the suite has now.
     """
     identity = Identity(suite, results, Path("reports"))
     for job in folder.jobs:
@@ -33,11 +34,11 @@ def check_folder(suite: "Suite", results: Path, folder: Folder) -> None:
             place = results / suite.suite / below
             if (below in folder.files or place.exists()) and (found := content_sha256(place)) != sha256:
                 raise ArtifactError(f"{place}: found SHA-256 {found[:12]}, expected {sha256[:12]} by its manifest")
-        _check_stamp(suite, results, folder, job)
+        _check_record(suite, record(results / suite.suite, folder, job), identity.trust(job))
 
 
 def other_code(suite: "Suite", path: Path, subject: str) -> str:
-    """Say that other code than the present one did a job, which the job's manifest does not say; nothing where it did not.
+    """Say that other code than the present one did a job, by its record; nothing where it did not.
 
     Arguments:
         suite: the suite.
@@ -50,13 +51,24 @@ def other_code(suite: "Suite", path: Path, subject: str) -> str:
     return f"{path}: found code stamp {str(made)[:12]}, expected {now[:12]}, that of stage {path.stem} now"
 
 
-def _check_stamp(suite: "Suite", results: Path, folder: Folder, job: Job) -> None:
-    """Check that the present code did a job."""
-    for path in (results / suite.suite / record for record in folder.records(job)):
-        if path.is_file():
-            if fault := other_code(suite, path, job.subject):
-                raise ArtifactError(fault)
-            return
-    raise ArtifactError(
-        f"{results / suite.suite / folder.records(job)[0]}: missing, and nothing else says which code made the results"
-    )
+def record(here: Path, folder: Folder, job: Job) -> Path:
+    """Find what a job said of its execution.
+
+    Raises:
+        ArtifactError: if it is missing.
+    """
+    places = [here / name for name in folder.records(job)]
+    if found := [path for path in places if path.is_file()]:
+        return found[0]
+    raise ArtifactError(f"{places[0]}: missing, and nothing else says which code made the results")
+
+
+def _check_record(suite: "Suite", path: Path, made: Manifest) -> None:
+    """Check that a record and a manifest tell of the same code; manifests of versions before 0.4 do not tell."""
+    stamp = str(read_provenance(path, suite.suite, made.subject).get("code_stamp"))
+    if not re.fullmatch("[0-9a-f]{64}", stamp) or made.stamp not in ("", stamp):
+        raise ArtifactError(
+            f"{path}: found code stamp {stamp[:12]}, expected {made.stamp[:12] or 'one'} by its manifest"
+        )
+    if wrong := [name for name, value in made.code.items() if not re.fullmatch("[0-9a-f]{10}", str(value))]:
+        raise ArtifactError(f"{path}: found no hash of {wrong[0]} in its manifest, expected 10 hexadecimal digits")

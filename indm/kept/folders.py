@@ -1,11 +1,15 @@
 """The folders of a suite's results that can be kept: each with its jobs, and the files of it that are worth a commit."""
 
+import contextlib
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indm.jobs import MAKERS, Job, job_names, manifest
+from indm.kept.packing import unpack
 from indm.pipeline import REFERENCE, STAGES
 from indm.store.provenance import record_names
 
@@ -63,6 +67,32 @@ def archive(root: Path, folder: Folder) -> Path:
         folder: the folder.
     """
     return root / f"{folder.place}{SUFFIX}"
+
+
+def read_archive(path: Path, folder: Folder) -> dict[str, bytes]:
+    """Read what is kept of a folder; for a picture that the code drew only later, an empty file, and the manifest says so.
+
+    Raises:
+        ArtifactError: if the archive is damaged, or holds anything but files.
+    """
+    files = unpack(path)
+    for job in folder.jobs:
+        name = f"{folder.place}/manifest/{job.stage}.json"
+        # What is wrong with a manifest, whoever reads it says.
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            made = json.loads(files[name])
+            added = {file: f"results/{made['suite']}/{file}" for file in _drawn(folder, job) if file not in files}
+            new = {file: place for file, place in added.items() if place not in made["outputs"]}
+            made["outputs"] |= dict.fromkeys(new.values(), hashlib.sha256().hexdigest())
+            if new:
+                files |= {name: f"{json.dumps(made, indent=2)}\n".encode()} | dict.fromkeys(new, b"")
+    return files
+
+
+def _drawn(folder: Folder, job: Job) -> list[str]:
+    """List the pictures of a job."""
+    names = {Path(pattern).name for pattern in STAGES[job.stage].written}
+    return [name for name in folder.files if name.endswith(".png") and Path(name).name in names]
 
 
 def _files(suite: "Suite", job: Job) -> Iterator[str]:

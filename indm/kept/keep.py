@@ -1,14 +1,16 @@
 """Keep the finished results of a suite: one archive per folder, small enough for git."""
 
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indm.errors import ArtifactError
+from indm.kept.changed import FILE, Changes, Difference
 from indm.kept.check import check_folder
-from indm.kept.folders import Folder, archive, kept_folders
-from indm.kept.packing import pack, unpack
+from indm.kept.folders import Folder, archive, kept_folders, read_archive
+from indm.kept.packing import pack
 from indm.store.files import atomic_write
 
 if TYPE_CHECKING:
@@ -17,12 +19,23 @@ if TYPE_CHECKING:
 
 @dataclass
 class Outcome:
-    """What became of the folders of a suite: places by outcome, with the reason where there is one."""
+    """What became of the folders of a suite: places by outcome, with the reason where there is one.
+
+    Arguments:
+        done: those that were written.
+        same: those that were there.
+        skipped: why others were left out.
+        refused: why others are not what they should be.
+        changed: the places behind which a definition has changed.
+        accepted: the places that were restored though definitions have changed.
+    """
 
     done: list[str] = field(default_factory=list)
     same: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    changed: dict[Difference, set[str]] = field(default_factory=dict)
+    accepted: set[str] = field(default_factory=set)
 
     @property
     def failed(self) -> bool:
@@ -30,12 +43,36 @@ class Outcome:
         return bool(self.refused) or not (self.done or self.same)
 
     def lines(self) -> list[str]:
-        """Say it: a line for each folder that was left out, and the counts."""
+        """Say it: a line for each definition that has changed, for each reason to leave folders out, and the counts."""
+        came = len(self.done) + len(self.same)
+        ways = (
+            f" ({came - len(self.accepted)} of the same code, {len(self.accepted)} of code whose changes were accepted)"
+        )
         return [
+            *(f"{line}: {_folders(places)}" for line, places in self._changed().items()),
             *(f"skipped {place}: {reason}" for place, reason in self.skipped.items()),
-            *(f"refused {place}: {reason}" for place, reason in self.refused.items()),
-            f"{len(self.done)} written, {len(self.same)} there already, {len(self.skipped)} skipped, {len(self.refused)} refused",
+            *(f"refused {places}: {reason}" for reason, places in _by_reason(self.refused)),
+            f"{len(self.done)} written, {len(self.same)} there already, {len(self.skipped)} skipped, "
+            f"{len(self.refused)} refused" + (ways if self.accepted else ""),
         ]
+
+    def _changed(self) -> dict[str, set[str]]:
+        """Name the folders behind which a definition has changed, from whatever it was."""
+        found: dict[str, set[str]] = {}
+        for each, places in sorted(self.changed.items()):
+            found.setdefault(each.line(), set()).update(places)
+        return found
+
+
+def _folders(places: set[str]) -> str:
+    return f"behind {len(places)} folders" if len(places) > 1 else f"behind {min(places)}"
+
+
+def _by_reason(refused: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Name the folders that have a reason in common."""
+    for reason in dict.fromkeys(refused.values()):
+        first, *others = (place for place, why in refused.items() if why == reason)
+        yield reason, f"{first} and {len(others)} more" if others else first
 
 
 def keep(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome:
@@ -47,16 +84,17 @@ def keep(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome:
         root: where the archives go.
         replace: whether an archive of other results is replaced; else it is refused.
     """
-    outcome = Outcome()
+    outcome, changes = Outcome(), Changes(suite, root.parent / FILE)
     for folder in kept_folders(suite):
         path = archive(root, folder)
         try:
             check_folder(suite, results, folder)
+            _check_code(changes, results, folder)
             files = _read(results / suite.suite, folder)
         except ArtifactError as error:
             outcome.skipped[folder.place] = str(error)
             continue
-        difference = _difference(path, files)
+        difference = _difference(path, folder, files)
         if difference is None:
             outcome.same.append(folder.place)
         elif difference and not replace:
@@ -68,13 +106,23 @@ def keep(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome:
     return outcome
 
 
-def _difference(path: Path, files: dict[str, bytes]) -> str | None:
+def _check_code(changes: Changes, results: Path, folder: Folder) -> None:
+    """Refuse what other code has made than the present one."""
+    for record, found in changes.since(results, folder).items():
+        if differing := changes.open(found):
+            more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
+            raise ArtifactError(
+                f"{results / changes.suite.suite / record}: made by other code: {differing[0].line()}{more}"
+            )
+
+
+def _difference(path: Path, folder: Folder, files: dict[str, bytes]) -> str | None:
     """Say how an archive differs from files, with a remedy: empty if there is no archive, ``None`` if they agree."""
     # A folder, or a link to nothing, is in the place of one.
     if not os.path.lexists(path):
         return ""
     try:
-        known = unpack(path)
+        known = read_archive(path, folder)
     except ArtifactError as error:
         return str(error)
     same = results_alone(known) == results_alone(files)

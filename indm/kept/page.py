@@ -11,6 +11,7 @@ from indm.report.catalogue import CATALOGUE
 from indm.report.page.registration import describe_registration
 from indm.store.blocks import END, replace_block
 from indm.store.provenance import commit_date
+from indm.suite.accepted import changed_since
 from indm.suite.claims import load_claims
 from indm.suite.content import claims_sha256, suite_sha256
 from indm.suite.registrations import load_registrations
@@ -78,17 +79,21 @@ def _lines(published: Published) -> Iterator[str]:
         claims_sha256(load_claims(Path("params/claims.yaml"))),
         commits,
     )
-    # A note may have lines and bars, which a cell of a table may not.
-    registration = " ".join(registration.split()).replace("|", "\\|")
     hours = sum(execution["seconds"] for execution in executions) / 3600
     yield from ("| | |", "|---|---|")
     yield f"| suite | `params/{suite.suite}.yaml`; what it says in full has SHA-256 `{suite_sha256(suite)}` |"
-    yield f"| registration | {registration} |"
+    yield f"| registration | {_cell(registration)} |"
     yield f"| commits | {'; '.join(dict.fromkeys(map(_commit, executions)))} |"
+    yield from (f"| changed since | {_cell(change)} |" for change in changed_since(executions))
     yield f"| machines | {'; '.join(dict.fromkeys(map(_machine, executions)))} |"
     yield f"| time | {hours:.2f} hours, the sum over all jobs of datasets, runs and studies |"
     yield from ("", "| file | KiB | |", "|---|--:|---|")
     yield from _files(published)
+
+
+def _cell(text: str) -> str:
+    """Write what may have lines and bars, which a cell of a table may not."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _commit(execution: Mapping[str, Any]) -> str:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from indm.errors import ArtifactError
 from indm.identity import Identity
 from indm.jobs import Job
+from indm.kept.changed import FILE, Changes
 from indm.kept.check import other_code
-from indm.kept.folders import SUFFIX, archive, kept_folders
+from indm.kept.folders import SUFFIX, archive, kept_folders, read_archive
 from indm.kept.keep import results_alone
-from indm.kept.packing import unpack
 from indm.kept.page import Published, page_text
 from indm.kept.weights import averaged_weights, read_published, trained
 from indm.pipeline import STAGES
@@ -22,6 +22,7 @@ from indm.shipped import DEFAULT_SUITE
 from indm.store.files import atomic_write, obstacle, read_json
 from indm.store.layout import PICTURES
 from indm.store.provenance import read_provenance, record_names
+from indm.suite.accepted import acceptances, merge
 from indm.suite.content import suite_sha256
 
 if TYPE_CHECKING:
@@ -61,14 +62,16 @@ def publish(suite: "Suite", places: Places, runs: Sequence[str]) -> Published:
     identity = Identity(suite, places.results, places.reports)
     # All that the page is made of is what it should be.
     identity.check(Job("report", ""))
-    _check_stamps(suite, identity)
+    _check_stamps(suite, identity, Changes(suite, places.target / FILE))
     here, target = places.results / suite.suite, places.target
     _check_kept(suite, here, target / "kept")
     figures = places.reports / suite.suite / "figures"
     files = {f"tables/{name}.csv": (here / f"tables/{name}.csv").read_bytes() for name in PUBLISHED}
     files |= {f"figures/{path.name}": path.read_bytes() for path in sorted(figures.glob("*.svg"))}
     for kind in PICTURES:
-        files |= {f"{kind}/{run}.png": (here / f"runs/{run}/{kind}.png").read_bytes() for run in first_runs(suite)}
+        pictures = {f"{kind}/{run}.png": (here / f"runs/{run}/{kind}.png").read_bytes() for run in first_runs(suite)}
+        # An empty one stands for one that was not drawn.
+        files |= {name: content for name, content in pictures.items() if content}
     files |= _lock(suite.suite, files)
     executions = summarise(suite, here)
     content = {"suite": suite.suite, "suite_sha256": suite_sha256(suite), "executions": executions}
@@ -95,13 +98,17 @@ def _check_target(suite: str, target: Path) -> None:
         )
 
 
-def _check_stamps(suite: "Suite", identity: Identity) -> None:
-    """Refuse results that the present code did not make, as far as they say; what was pulled from a cache does not."""
+def _check_stamps(suite: "Suite", identity: Identity, changes: Changes) -> None:
+    """Refuse results that the present code did not make, as far as they say, unless what has changed since was accepted.
+
+    Results that were pulled from a cache do not say which code made them.
+    """
     jobs = [Job(name, subject) for name, stage in STAGES.items() for subject in stage.subjects(suite)]
     for job in (job for job in jobs if STAGES[job.stage].subject != "shard"):
         folder = identity.manifest(job).parents[1] / "provenance"
         for path in (folder / f"{name}.json" for name in record_names(job.stage)):
-            if path.is_file() and (fault := other_code(suite, path, job.subject)):
+            fault = other_code(suite, path, job.subject) if path.is_file() else ""
+            if fault and not changes.are_accepted(identity.trust(job), path):
                 raise ArtifactError(f"{fault}; run the suite again, or check out the commit that made it")
 
 
@@ -111,7 +118,7 @@ def _check_kept(suite: "Suite", here: Path, root: Path) -> None:
     for path in sorted(root.rglob(f"*{SUFFIX}")):
         if path not in known:
             raise ArtifactError(f"{path}: found an archive of what suite {suite.suite} has not; remove it")
-        kept = results_alone(unpack(path))
+        kept = results_alone(read_archive(path, known[path]))
         if kept != {name: (here / name).read_bytes() for name in kept if (here / name).is_file()}:
             raise ArtifactError(
                 f"{path}: found other results of {known[path].place} than those that would be published beside it; "
@@ -148,6 +155,8 @@ def summarise(suite: "Suite", suite_folder: Path) -> list[dict[str, Any]]:
                     alike = {key: record[key] for key in ALIKE}
                     entry = found.setdefault(json.dumps(alike, sort_keys=True), alike | {"jobs": {}, "seconds": 0.0})
                     entry["jobs"][path.stem] = entry["jobs"].get(path.stem, 0) + 1
+                    if accepted := merge([*acceptances(entry), *acceptances(record)]):
+                        entry["accepted"] = [each.model_dump() for each in accepted]
                     entry["seconds"] = round(entry["seconds"] + record["seconds"], 3)
     return list(found.values())
 

@@ -1,5 +1,7 @@
 """Copy the kept results of a suite back to where stages and engines look for them."""
 
+import contextlib
+import json
 import os
 import re
 import shutil
@@ -10,21 +12,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indm.errors import ArtifactError
+from indm.kept.changed import FILE, Changes, Difference
 from indm.kept.check import check_folder
-from indm.kept.folders import Folder, archive, kept_folders
+from indm.kept.folders import Folder, archive, kept_folders, read_archive
 from indm.kept.keep import Outcome, results_alone
-from indm.kept.packing import unpack
 from indm.store.files import atomic_write, obstacle
+from indm.suite.accepted import Acceptance
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
+OTHER_CODE = (
+    "made by other code than there is now (commit {commits}): the lines above name what has changed; if it moves no number, or "
+    'none that matters, restore with --accept "why", which is recorded, or train again without the archives'
+)
 # In a record, which may be damaged.
 COMMIT = re.compile(rb'"commit": "([0-9a-f]{40})"')
 
 
-def restore(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome:
-    """Unpack every kept folder that the present suite and code have made.
+def restore(suite: "Suite", results: Path, root: Path, replace: bool, accept: str | None = None) -> Outcome:
+    """Unpack every kept folder that the present suite and code have made, or other code whose changes were accepted.
 
     All archives are unpacked beside each other before one file is written: a run is checked against the dataset that it was
     trained on.
@@ -32,28 +39,37 @@ def restore(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome
     Arguments:
         suite: the suite.
         results: folder of the results.
-        root: where the archives are.
+        root: where the archives are; what was accepted lies beside it.
         replace: whether other results that are here already are replaced; else they are refused.
+        accept: why what has changed in the code is accepted, now and later.
 
     Raises:
         ArtifactError: if nothing is kept of the suite.
+        ParamsError: if what was accepted cannot be read, or without a reason.
     """
     folders, here = {folder: archive(root, folder) for folder in kept_folders(suite)}, results / suite.suite
     kept = {folder: path for folder, path in folders.items() if os.path.lexists(path)}
     if not kept:
         raise ArtifactError(f"{root}: found no archive of suite {suite.suite}; python -m indm keep makes them")
+    changes = Changes(suite, root.parent / FILE)
     outcome = Outcome(skipped={folder.place: "not kept" for folder in folders if folder not in kept})
     packed = _read(kept, outcome)
     with tempfile.TemporaryDirectory() as temporary:
         staged = Path(temporary) / suite.suite
         for folder in folders:
             _lay(staged, packed[folder] if folder in packed else _manifests(here, folder))
+        if accept is not None:
+            changes.accept(
+                _all_changes(changes, staged, [folder for folder in packed if not _fault(suite, staged, folder)]),
+                accept,
+            )
         now = time.time()
         for folder, files in packed.items():
-            if fault := _fault(suite, staged, folder):
+            fault = _fault(suite, staged, folder)
+            if fault:
                 outcome.refused[folder.place] = f"{folders[folder]}: {fault}; {_remedy(folder, files)}"
-            else:
-                _take(here, folder, files, outcome, replace, now)
+            elif marked := _marked(changes, staged, folder, files, outcome):
+                _take(here, folder, marked, outcome, replace, now)
             if folder.place in outcome.refused:
                 # What is left here is what later folders have to agree with.
                 shutil.rmtree(staged / folder.place)
@@ -61,12 +77,52 @@ def restore(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome
     return outcome
 
 
+def _all_changes(changes: Changes, staged: Path, folders: Iterable[Folder]) -> list[Difference]:
+    """List what has changed behind all folders of which this can be told."""
+    found = set()
+    for folder in folders:
+        with contextlib.suppress(ArtifactError):
+            found |= {each for these in changes.since(staged.parent, folder).values() for each in these}
+    return sorted(found)
+
+
+def _marked(
+    changes: Changes, staged: Path, folder: Folder, files: dict[str, bytes], outcome: Outcome
+) -> dict[str, bytes] | None:
+    """Return the files of a folder, with what was accepted in its records; nothing, and why, where changes are not accepted."""
+    try:
+        found = changes.since(staged.parent, folder)
+    except ArtifactError as error:
+        outcome.refused[folder.place] = str(error)
+        return None
+    differing = changes.open(each for these in found.values() for each in these)
+    for each in differing:
+        outcome.changed.setdefault(each, set()).add(folder.place)
+    if differing:
+        outcome.refused[folder.place] = OTHER_CODE.format(commits=", ".join(_commits(folder, files)) or "unknown")
+        return None
+    if any(found.values()):
+        outcome.accepted.add(folder.place)
+    return files | {name: _record(files[name], changes.acceptances(these)) for name, these in found.items()}
+
+
+def _record(content: bytes, accepted: list[Acceptance]) -> bytes:
+    """Say in a record what was accepted; it stays as it was if it says so already."""
+    record = json.loads(content)
+    said = {"accepted": [each.model_dump() for each in accepted]} if accepted else {}
+    if {key: record[key] for key in ("accepted",) if key in record} == said:
+        return content
+    return (
+        f"{json.dumps({key: value for key, value in record.items() if key != 'accepted'} | said, indent=2)}\n".encode()
+    )
+
+
 def _read(kept: Mapping[Folder, Path], outcome: Outcome) -> dict[Folder, dict[str, bytes]]:
     """Read the archives; one that is damaged, or has other files than are kept now, is refused."""
     packed = {}
     for folder, path in kept.items():
         try:
-            files = unpack(path)
+            files = read_archive(path, folder)
         except ArtifactError as error:
             outcome.refused[folder.place] = str(error)
             continue
@@ -92,6 +148,7 @@ def _take(here: Path, folder: Folder, files: dict[str, bytes], outcome: Outcome,
     records = {name for job in folder.jobs for name in folder.records(job)}
     if found == expected:
         outcome.same.append(folder.place)
+        _say_again(here, records, files)
     elif blocked := _blocked(here, records | files.keys()):
         outcome.refused[folder.place] = f"{here / folder.place}: {blocked}"
     elif replace or found.items() <= expected.items():
@@ -104,6 +161,15 @@ def _take(here: Path, folder: Folder, files: dict[str, bytes], outcome: Outcome,
         outcome.refused[folder.place] = (
             f"{here / folder.place}: found other results than the kept ones; overwrite them with --replace"
         )
+
+
+def _say_again(here: Path, records: Iterable[str], files: dict[str, bytes]) -> None:
+    """Correct what restored records say was accepted; other records are of jobs that were done again, or damaged."""
+    for name, content in _present(here, records).items():
+        with contextlib.suppress(ValueError, AttributeError):
+            if name in files and content != files[name] and _record(content, []) == _record(files[name], []):
+                with atomic_write(here / name) as file:
+                    file.write(files[name])
 
 
 def _manifests(suite_folder: Path, folder: Folder) -> dict[str, bytes]:
@@ -126,11 +192,16 @@ def _odd_names(folder: Folder, files: dict[str, bytes]) -> str:
 
 
 def _remedy(folder: Folder, files: dict[str, bytes]) -> str:
-    """Say how a folder comes back that the present suite or code did not make: its records name the commits that did."""
-    records = [files[name] for job in folder.jobs for name in folder.records(job) if name in files]
-    commits = dict.fromkeys(found.decode()[:12] for record in records for found in COMMIT.findall(record))
-    made = f"check out what made it (commit {', '.join(commits)}; docs/kept.md), or " if commits else ""
+    """Say how a folder comes back that the present suite did not make: its records name the commits that did."""
+    commits = ", ".join(_commits(folder, files))
+    made = f"check out what made it (commit {commits}), or " if commits else ""
     return f"{made}keep it again, from a run of the present suite"
+
+
+def _commits(folder: Folder, files: dict[str, bytes]) -> list[str]:
+    """Name the commits that made a folder."""
+    records = [files[name] for job in folder.jobs for name in folder.records(job) if name in files]
+    return list(dict.fromkeys(found.decode()[:12] for record in records for found in COMMIT.findall(record)))
 
 
 def _blocked(suite_folder: Path, names: Iterable[str]) -> str:

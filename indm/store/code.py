@@ -144,7 +144,10 @@ class Commit:
         return self._git("cat-file", "blob", self._blobs[path])
 
     def _git(self, *arguments: str) -> bytes:
-        done = subprocess.run(["git", "-C", str(self.root), *arguments], capture_output=True, check=False)
+        try:
+            done = subprocess.run(["git", "-C", str(self.root), *arguments], capture_output=True, check=False)
+        except OSError as error:
+            raise ArtifactError(f"commit {self.commit[:12]}: git does not run ({error.strerror}); install it") from None
         if done.returncode:
             reason = done.stderr.decode(errors="replace").strip().partition("\n")[0]
             raise ArtifactError(
@@ -220,10 +223,24 @@ class Sources:
         return f"{path}:{known.line}" if known else path
 
     def _places(self, names: Iterable[str]) -> list[Place]:
-        places = [self._resolve(name) for name in names]
+        places = [self._begin(name) for name in names]
         if missing := [name for name, place in zip(names, places, strict=True) if not isinstance(place[0], Place)]:
             raise ArtifactError(f"indm/: found no {missing[0]}, expected it in the sources of this package")
         return [place for place, _ in places if isinstance(place, Place)]
+
+    def _begin(self, name: str) -> tuple[Place | str, str]:
+        """Find a definition by its qualified name; where it is not there, in the one file of that name which has it."""
+        found = self._resolve(name)
+        if isinstance(found[0], Place):
+            return found
+        *_, file, last = name.split(".")
+        moved = [
+            Place(module, last) for module in self.files if module.endswith(f".{file}") and self._defines(module, last)
+        ]
+        return (moved[0], "") if len(moved) == 1 else found
+
+    def _defines(self, module: str, name: str) -> bool:
+        return name in self._module(module).definitions
 
     def _hash(self, first: Place) -> None:
         """Hash a definition, and before it what it refers to: Tarjan's algorithm finds the circles."""

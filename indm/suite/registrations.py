@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from indm.errors import ParamsError
-from indm.suite.strict_yaml import Strict, read_mapping
+from indm.suite.strict_yaml import Strict, read_valid
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -34,13 +34,6 @@ def load_registrations(path: Path) -> Registrations:
         ParamsError: one line for each mistake: file, key, what was found and what is allowed.
     """
     try:
-        return Registrations.model_validate(read_mapping(path, Registrations))
+        return read_valid(path, Registrations)
     except FileNotFoundError:
         raise ParamsError(f"{path}: missing; run from the top of a checkout") from None
-    except ValidationError as error:
-        raise ParamsError(
-            "\n".join(
-                f"{path}: key {'.'.join(map(str, item['loc']))}: found {item['input']!r}; allowed: {item['msg']}"
-                for item in error.errors()
-            )
-        ) from None

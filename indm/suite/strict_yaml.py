@@ -16,10 +16,10 @@ Its parser in C, which is a package of its own, does not read all of 1.2: it ref
 import re
 import reprlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from indm.errors import ParamsError
 
@@ -37,6 +37,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
+Model = TypeVar("Model", bound=Strict)
 # Read in C where PyYAML was built with it, as every job reads its suite.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -170,3 +171,21 @@ def read_mapping(path: Path, model: type[Strict]) -> dict[str, Any]:
         found = "an empty file" if raw is None else type(raw).__name__
         raise ParamsError(f"{path}: found {found}, expected a mapping of the keys {keys}")
     return raw
+
+
+def read_valid(path: Path, model: type[Model]) -> Model:
+    """Read a YAML file that a schema describes.
+
+    Raises:
+        ParamsError: one line for each mistake: file, key, what was found and what is allowed.
+        FileNotFoundError: if there is no such file.
+    """
+    try:
+        return model.model_validate(read_mapping(path, model))
+    except ValidationError as error:
+        raise ParamsError(
+            "\n".join(
+                f"{path}: key {'.'.join(map(str, item['loc']))}: found {item['input']!r}; allowed: {item['msg']}"
+                for item in error.errors()
+            )
+        ) from None

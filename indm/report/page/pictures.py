@@ -48,7 +48,8 @@ def galleries(contents: Contents, results: Path) -> list[dict[str, Any]]:
 
 
 def _picture(suite: str, path: Path) -> str | Missing:
-    return data_uri("image/png", path.read_bytes()) if path.is_file() else missing(suite, path, path)
+    content = path.read_bytes() if path.is_file() else b""
+    return data_uri("image/png", content) if content else missing(suite, path, path)
 
 
 def _read(path: Path) -> Drawing:

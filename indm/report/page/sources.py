@@ -1,11 +1,12 @@
 """Where the numbers of a page come from."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from indm.report.page.contents import Contents
 from indm.store.provenance import STANDS_FOR, read_provenance
+from indm.suite.accepted import changed_since
 
 NEEDED = ("commit", "uncommitted_changes", "machine", "versions")
 
@@ -25,12 +26,12 @@ def read_records(contents: Contents, results: Path) -> list[dict[str, Any]]:
     ]
 
 
-def origins(records: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """List every commit, machine and version that the results come from, each once."""
+def origins(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """List every commit, what has changed since, every machine and version that the results come from, each once."""
     found: dict[str, dict[str, None]] = {"commit": {}, "machine": {}, "versions": {}}
     for record in records:
         changed = " with uncommitted changes" if record["uncommitted_changes"] else ""
         found["commit"][f"{record['commit'] or 'unknown'}{changed}"] = None
         found["machine"][record["machine"]] = None
         found["versions"] |= {f"{package} {version}": None for package, version in record["versions"].items()}
-    return {key: list(texts) for key, texts in found.items()}
+    return {key: list(texts) for key, texts in found.items()} | {"changed": changed_since(records)}

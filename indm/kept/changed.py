@@ -1,0 +1,165 @@
+"""What has changed in the code of kept results since they were made, and what of it was accepted.
+
+A manifest has the stamp and the definitions of the code that made it. For older ones, today's kind of stamp is computed for the
+sources of the commit that the provenance names.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from indm.errors import ParamsError
+from indm.identity import Identity
+from indm.kept.check import record
+from indm.kept.folders import Folder
+from indm.stamps import SHORT, job_definitions, job_stamp
+from indm.store import code
+from indm.store.code import Commit, Place, Sources, sources
+from indm.store.files import atomic_write, read_json
+from indm.store.manifest import Manifest, read_manifest
+from indm.suite.accepted import NONE, Acceptance, Accepted, load_accepted
+from indm.suite.strict_yaml import yaml_text
+
+if TYPE_CHECKING:
+    from indm.suite.schema.suite import Suite
+
+FILE = "accepted.yaml"
+UNCOMMITTED = "uncommitted changes"
+HEAD = "# What has changed since kept results were made that are restored all the same: written by indm restore --accept.\n"
+
+
+class Difference(NamedTuple):
+    """A definition that is not what it was when a result was made: its hash then and now, ``none`` where it was not there."""
+
+    name: str
+    then: str
+    now: str
+
+    def line(self) -> str:
+        """Say what has become of the definition, and where it is."""
+        if self.name.startswith(UNCOMMITTED):
+            return f"unknown {self.name}"
+        what = "new" if self.then == NONE else "gone" if self.now == NONE else "changed"
+        module, _, name = self.name.rpartition(".")
+        known = self.now != NONE and module in sources().files
+        return f"{what} {self.name}" + (f" ({sources().where(Place(module, name))})" if known else "")
+
+
+def differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[Difference]:
+    """List the definitions that differ, by their hashes then and now; one that only has moved does not."""
+
+    def ends(these: Mapping[str, str], others: Mapping[str, str]) -> set[tuple[str, str]]:
+        return {(name.rpartition(".")[2], value) for name, value in these.items() if name not in others}
+
+    moved = ends(then, now) & ends(now, then)
+    found = [Difference(name, then.get(name, NONE), now.get(name, NONE)) for name in sorted({**then, **now})]
+    return [each for each in found if each.then != each.now and not _is_moved(each, moved)]
+
+
+def _is_moved(difference: Difference, moved: set[tuple[str, str]]) -> bool:
+    name = difference.name.rpartition(".")[2]
+    return NONE in difference and not moved.isdisjoint({(name, difference.then), (name, difference.now)})
+
+
+class Changes:
+    """What has changed since the jobs of a suite were done.
+
+    Arguments:
+        suite: the suite.
+        accepted: where it is written what was accepted.
+    """
+
+    def __init__(self, suite: "Suite", accepted: Path) -> None:
+        self.suite, self.path = suite, accepted
+        self.accepted = load_accepted(accepted)
+        # Many jobs begin with the same definitions.
+        self._commit = functools.cache(lambda commit: Sources(Commit(code.ROOT, commit)))
+        self._known: dict[tuple[str, str], list[Difference]] = {}
+
+    def since(self, results: Path, folder: Folder) -> dict[str, list[Difference]]:
+        """List what has changed since each job of a folder was done, by the place of its record.
+
+        Arguments:
+            results: folder of the results.
+            folder: one that :func:`~indm.kept.check.check_folder` finds in order.
+
+        Raises:
+            ArtifactError: if git does not have the sources that a record names.
+        """
+        here, found = results / self.suite.suite, {}
+        for job in folder.jobs:
+            path = record(here, folder, job)
+            made, said = Identity(self.suite, results, Path("reports")).manifest(job), read_json(path)
+            found[str(path.relative_to(here))] = self.of(path.stem, job.subject, read_manifest(made), said)
+        return found
+
+    def open(self, found: Iterable[Difference]) -> list[Difference]:
+        """Leave out what was accepted."""
+        return [each for each in found if not any(_covers(one, each) for one in self.accepted.accepted)]
+
+    def acceptances(self, found: Iterable[Difference]) -> list[Acceptance]:
+        """Say what was accepted of these differences, each by the latest entry that covers it."""
+        by: dict[int, list[Difference]] = {}
+        for each in found:
+            covering = [i for i, one in enumerate(self.accepted.accepted) if _covers(one, each)]
+            by.setdefault(covering[-1], []).append(each)
+        entries = self.accepted.accepted
+        return [_acceptance(entries[i].date, entries[i].why, these) for i, these in sorted(by.items())]
+
+    def accept(self, found: Iterable[Difference], why: str) -> None:
+        """Write down that these differences are accepted, if they were not before.
+
+        Raises:
+            ParamsError: if there is no reason.
+        """
+        if not why.strip():
+            raise ParamsError("--accept: found no reason, expected one, in words, for whoever reads the results")
+        if left := self.open(found):
+            entry = _acceptance(datetime.now(UTC).date().isoformat(), " ".join(why.split()), left)
+            self.accepted = Accepted(accepted=[*self.accepted.accepted, entry])
+            with atomic_write(self.path) as file:
+                file.write((HEAD + yaml_text(self.accepted.model_dump())).encode())
+
+    def are_accepted(self, made: Manifest, path: Path) -> bool:
+        """Tell whether something has changed since a job was done, and all of it was accepted; ``path`` is its record."""
+        found = self.of(path.stem, made.subject, made, read_json(path))
+        return bool(found) and not self.open(found)
+
+    def of(self, stage: str, subject: str, made: Manifest, record: Mapping[str, Any]) -> list[Difference]:
+        """List what has changed since a job was done, by its manifest and its record."""
+        if made.stamp:
+            return self._compared(stage, subject, made.stamp, lambda: made.code)
+        said, commit = record["code_stamp"], record.get("commit")
+        found = []
+        if commit is None or record.get("uncommitted_changes") is not False:
+            now = job_stamp(self.suite, stage, subject)
+            found = [Difference(f"{UNCOMMITTED} of stage {stage}", said[:SHORT], now[:SHORT])]
+        if commit is None:
+            return found
+        then = self._commit(str(commit))
+        job = (self.suite, stage, subject, then)
+        return found + self._compared(stage, subject, job_stamp(*job), lambda: job_definitions(*job))
+
+    def _compared(
+        self, stage: str, subject: str, then: str, definitions: Callable[[], Mapping[str, str]]
+    ) -> list[Difference]:
+        now = job_stamp(self.suite, stage, subject)
+        if (then, now) not in self._known:
+            # If no definition has changed, a name stands for another definition of the same name.
+            other = [Difference(f"references of stage {stage}", then[:SHORT], now[:SHORT])]
+            changed = differences(definitions(), job_definitions(self.suite, stage, subject)) if then != now else []
+            self._known[then, now] = (changed or other) if then != now else []
+        return self._known[then, now]
+
+
+def _covers(acceptance: Acceptance, difference: Difference) -> bool:
+    return acceptance.definitions.get(difference.name, {}).get(difference.then) == difference.now
+
+
+def _acceptance(date: str, why: str, found: Iterable[Difference]) -> Acceptance:
+    definitions: dict[str, dict[str, str]] = {}
+    for each in sorted(set(found)):
+        definitions.setdefault(each.name, {})[each.then] = each.now
+    return Acceptance(date=date, why=why, definitions=definitions)
