@@ -11,13 +11,14 @@ a suite derives from its keys counts by its value: the flow of a run by the memb
 
 import hashlib
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 from indm.errors import ParamsError
 from indm.pipeline import STAGES, gathering, run_of
 from indm.registry import DATASETS, DIFFUSIONS, FLOWS, NETWORKS, SAMPLERS
-from indm.store.code import Sources, sources
+from indm.store.code import Place, Sources, sources
+from indm.suite.accepted import NONE
 from indm.suite.schema.names import PC, PREDICTOR
 
 if TYPE_CHECKING:
@@ -53,6 +54,50 @@ def job_definitions(suite: "Suite", stage: str, subject: str = "", code: Sources
     """Hash each definition behind a job by itself, in short, by its qualified name; see :func:`job_stamp`."""
     found = (code or sources()).reachable(*beginnings(suite, stage, subject))
     return {str(place): found[place][:SHORT] for place in sorted(found)}
+
+
+class Difference(NamedTuple):
+    """A definition that is not what it was when a result was made: its hash then and now, ``none`` where it was not there."""
+
+    name: str
+    then: str
+    now: str
+
+    @property
+    def what(self) -> str:
+        """What has become of the definition."""
+        return "new" if self.then == NONE else "gone" if self.now == NONE else "changed"
+
+    @property
+    def where(self) -> str:
+        """File and line of the definition; nothing where it is not there now."""
+        module, _, name = self.name.rpartition(".")
+        known = self.now != NONE and module in sources().files
+        return sources().where(Place(module, name)) if known else ""
+
+
+def differences(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Difference]:
+    """Yield the definitions that differ between two states of the code behind a job, in the order of their names.
+
+    A definition that moved to another module and is the same is left out; one that is not the same counts as changed.
+
+    Arguments:
+        then: short hashes of the definitions by their qualified names, as :func:`job_definitions` returns them.
+        now: those of another state.
+    """
+    lost: dict[str, set[str]] = {}
+    for name in then.keys() - now.keys():
+        lost.setdefault(_short(name), set()).add(then[name])
+    found = {_short(name) for name in now.keys() - then.keys()}
+    for name in sorted({**then, **now}):
+        before = {then[name]} if name in then else lost.get(_short(name), {NONE})
+        is_moved = name not in now and _short(name) in found
+        if now.get(name, NONE) not in before and not is_moved:
+            yield Difference(name, min(before), now.get(name, NONE))
+
+
+def _short(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def beginnings(suite: "Suite", stage: str, subject: str) -> list[str]:

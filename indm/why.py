@@ -16,7 +16,7 @@ from indm.errors import ArtifactError, ParamsError
 from indm.identity import Identity
 from indm.jobs import Job, job_names, lasting_inputs
 from indm.pipeline import STAGES
-from indm.stamps import job_definitions, job_stamp, members
+from indm.stamps import Difference, differences, job_definitions, job_stamp, members
 from indm.store.code import FILES, STATEMENTS, WHOLE, Place, sources
 from indm.store.manifest import Manifest, content_sha256
 from indm.store.provenance import read_provenance, record_names
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 # In the overview, of one paragraph.
 MOST_CAUSES, MOST_NAMES = 8, 3
 UNNAMED = {STATEMENTS: "code outside of definitions", FILES: "data beside it", WHOLE: "the whole module"}
-CHANGED, NEW, GONE = "changed", "is new", "is gone"
 
 Reads = dict[Job, dict[str, Job]]
 
@@ -208,13 +207,13 @@ class Changes:
             yield f"made by code {known}; which definitions changed is unknown, because its manifest lists none"
             return
         now = job_definitions(self._suite, stage, job.subject)
-        found, chosen = list(differences(made.code, now)), self._chosen(job, made.code, now)
+        found, chosen = sorted(differences(made.code, now), key=_place), self._chosen(job, made.code, now)
         if other_keys or chosen:
             # Definitions that come and go with a choice of the suite are no cause.
-            found = [(name, what) for name, what in found if name in made.code and name in now]
-        yield from (f"{name if what == GONE else _shown(name)} {what}" for name, what in found)
+            found = [each for each in found if each.name in made.code and each.name in now]
+        yield from map(_shown, found)
         if not other_keys:
-            yield from (f"the suite chooses {_place(name)[0]} now" for name in chosen)
+            yield from (f"the suite chooses {_where(name).partition(':')[0]} now" for name in chosen)
         if not (found or chosen or other_keys):
             yield "other weights of the model, which indm derives from the suite"
 
@@ -260,41 +259,21 @@ class Changes:
                 yield f"{place}: found SHA-256 {found[:12]}, expected {expected[:12]}: damaged, or another's file; delete it"
 
 
-def differences(made: Mapping[str, str], now: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield the name of each definition that changed, is new or is gone, with which of these it is.
-
-    A definition that moved to another module, and is the same, is left out.
-
-    Arguments:
-        made: short hashes of the definitions behind a result, by their qualified names; see :func:`indm.stamps.job_definitions`.
-        now: those of the present sources.
-    """
-    lost: dict[str, set[str]] = {}
-    for name in made.keys() - now.keys():
-        lost.setdefault(_short(name), set()).add(made[name])
-    before = {name: {made[name]} if name in made else lost.get(_short(name), set()) for name in sorted(now, key=_place)}
-    yield from ((name, CHANGED) for name, hashes in before.items() if hashes and now[name] not in hashes)
-    yield from ((name, NEW) for name, hashes in before.items() if not hashes)
-    found = {_short(name) for name in now.keys() - made.keys()}
-    yield from ((name, GONE) for name in made if name not in now and _short(name) not in found)
-
-
-def _short(name: str) -> str:
-    return name.rpartition(".")[2]
-
-
-def _place(name: str) -> tuple[str, int]:
-    """Return file and line of a definition, by which definitions are put in order."""
-    file, _, line = _where(name).partition(":")
-    return file, int(line or 0)
+def _place(difference: Difference) -> tuple[bool, str, int]:
+    """Return file and line of a definition, by which definitions are put in order; those that are gone come last."""
+    file, _, line = difference.where.partition(":")
+    return not file, file or difference.name, int(line or 0)
 
 
 def _where(name: str) -> str:
-    return sources().where(Place(name.rpartition(".")[0], _short(name)))
+    module, _, last = name.rpartition(".")
+    return sources().where(Place(module, last))
 
 
-def _shown(name: str) -> str:
-    return f"{_where(name)} {UNNAMED.get(_short(name), _short(name))}"
+def _shown(difference: Difference) -> str:
+    name = difference.name.rpartition(".")[2]
+    shown = f"{difference.where} {UNNAMED.get(name, name)}" if difference.where else difference.name
+    return f"{shown} {difference.what if difference.what == 'changed' else f'is {difference.what}'}"
 
 
 def _name(path: str, maker: Job | None) -> str:

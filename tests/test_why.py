@@ -94,7 +94,7 @@ def edit_manifest(path: str, **values: object) -> None:
 
 
 def test_a_whole_answer() -> None:
-    nll, ancestral = redefine("gaussian_nll"), redefine("ancestral", "indm/diffusion/steps.py")
+    nll, tweedie = redefine("gaussian_nll"), redefine("tweedie", "indm/diffusion/steps.py")
     replace("params/frozen.yaml", "kid_subsets: 100", "kid_subsets: 50")
     append("params/published.csv", "\n")
     answer = f"""\
@@ -107,15 +107,15 @@ frozen: 44 of 45 jobs would run
   {nll} changed
 
 7 jobs of sample
-  {ancestral} changed
+  {tweedie} changed
 
 5 jobs: 4 of sweep, 1 of protocol
-  {ancestral} changed
+  {tweedie} changed
   fid.kid_subsets: 100 → 50
 
 2 jobs of toy2d: moons, eight-gaussians
   {nll} changed
-  {ancestral} changed
+  {tweedie} changed
 
 2 jobs: 1 of table, 1 of claims
   input params/published.csv changed after it was read

@@ -8,18 +8,18 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from indm.errors import ParamsError
 from indm.identity import Identity
 from indm.kept.check import record
 from indm.kept.folders import Folder
-from indm.stamps import SHORT, job_definitions, job_stamp
+from indm.stamps import SHORT, Difference, differences, job_definitions, job_stamp
 from indm.store import code
-from indm.store.code import Commit, Place, Sources, sources
+from indm.store.code import Commit, Sources
 from indm.store.files import atomic_write, read_json
 from indm.store.manifest import Manifest, read_manifest
-from indm.suite.accepted import NONE, Acceptance, Accepted, load_accepted
+from indm.suite.accepted import Acceptance, Accepted, load_accepted
 from indm.suite.strict_yaml import yaml_text
 
 if TYPE_CHECKING:
@@ -30,37 +30,11 @@ UNCOMMITTED = "uncommitted changes"
 HEAD = "# What has changed since kept results were made that are restored all the same: written by indm restore --accept.\n"
 
 
-class Difference(NamedTuple):
-    """A definition that is not what it was when a result was made: its hash then and now, ``none`` where it was not there."""
-
-    name: str
-    then: str
-    now: str
-
-    def line(self) -> str:
-        """Say what has become of the definition, and where it is."""
-        if self.name.startswith(UNCOMMITTED):
-            return f"unknown {self.name}"
-        what = "new" if self.then == NONE else "gone" if self.now == NONE else "changed"
-        module, _, name = self.name.rpartition(".")
-        known = self.now != NONE and module in sources().files
-        return f"{what} {self.name}" + (f" ({sources().where(Place(module, name))})" if known else "")
-
-
-def differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[Difference]:
-    """List the definitions that differ, by their hashes then and now; one that only has moved does not."""
-
-    def ends(these: Mapping[str, str], others: Mapping[str, str]) -> set[tuple[str, str]]:
-        return {(name.rpartition(".")[2], value) for name, value in these.items() if name not in others}
-
-    moved = ends(then, now) & ends(now, then)
-    found = [Difference(name, then.get(name, NONE), now.get(name, NONE)) for name in sorted({**then, **now})]
-    return [each for each in found if each.then != each.now and not _is_moved(each, moved)]
-
-
-def _is_moved(difference: Difference, moved: set[tuple[str, str]]) -> bool:
-    name = difference.name.rpartition(".")[2]
-    return NONE in difference and not moved.isdisjoint({(name, difference.then), (name, difference.now)})
+def described(difference: Difference) -> str:
+    """Say what has become of a definition, and where it is."""
+    if difference.name.startswith(UNCOMMITTED):
+        return f"unknown {difference.name}"
+    return f"{difference.what} {difference.name}" + (f" ({difference.where})" if difference.where else "")
 
 
 class Changes:
@@ -149,7 +123,9 @@ class Changes:
         if (then, now) not in self._known:
             # If no definition has changed, a name stands for another definition of the same name.
             other = [Difference(f"references of stage {stage}", then[:SHORT], now[:SHORT])]
-            changed = differences(definitions(), job_definitions(self.suite, stage, subject)) if then != now else []
+            changed = (
+                list(differences(definitions(), job_definitions(self.suite, stage, subject))) if then != now else []
+            )
             self._known[then, now] = (changed or other) if then != now else []
         return self._known[then, now]
 

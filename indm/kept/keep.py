@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indm.errors import ArtifactError
-from indm.kept.changed import FILE, Changes, Difference
+from indm.kept.changed import FILE, Changes, described
 from indm.kept.check import check_folder
 from indm.kept.folders import Folder, archive, kept_folders, read_archive
 from indm.kept.packing import pack
+from indm.stamps import Difference
 from indm.store.files import atomic_write
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Outcome:
         """Name the folders behind which a definition has changed, from whatever it was."""
         found: dict[str, set[str]] = {}
         for each, places in sorted(self.changed.items()):
-            found.setdefault(each.line(), set()).update(places)
+            found.setdefault(described(each), set()).update(places)
         return found
 
 
@@ -112,7 +113,7 @@ def _check_code(changes: Changes, results: Path, folder: Folder) -> None:
         if differing := changes.open(found):
             more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
             raise ArtifactError(
-                f"{results / changes.suite.suite / record}: made by other code: {differing[0].line()}{more}"
+                f"{results / changes.suite.suite / record}: made by other code: {described(differing[0])}{more}"
             )
 
 

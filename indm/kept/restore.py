@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indm.errors import ArtifactError
-from indm.kept.changed import FILE, Changes, Difference
+from indm.kept.changed import FILE, Changes
 from indm.kept.check import check_folder
 from indm.kept.folders import Folder, archive, kept_folders, read_archive
 from indm.kept.keep import Outcome, results_alone
+from indm.stamps import Difference
 from indm.store.files import atomic_write, obstacle
 from indm.suite.accepted import Acceptance
 
