@@ -474,7 +474,7 @@ def results(layout: Layout, *names: str, searched: bool = True) -> Any:
     words = {"sampler": "ancestral", "extractor": "digits-cnn"}
     for name in names:
         for kind in ("samples", "fid", "nll", "train"):
-            write_json(layout.run(name) / f"{kind}.json", {"run": name, "images": 2, "steps": 4} | numbers | words)
+            write_json(layout.run(name) / f"{kind}.json", {"run": name, "images": 1, "steps": 4} | numbers | words)
         write_table(layout.run(name) / "nll.csv", pd.DataFrame([{"image": 0} | numbers]))
     return read_results(layout, runs, [], tune=names if searched else [])
 
