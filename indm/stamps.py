@@ -45,14 +45,14 @@ def job_stamp(suite: "Suite", stage: str, subject: str = "", code: Sources | Non
         subject: the job's dataset, run, shard or two-dimensional dataset, if it has one.
         code: the sources; by default those of this package.
     """
-    found = (code or sources()).stamp(*beginnings(suite, stage, subject))
+    found = (code or sources()).stamp(*beginnings(suite, stage, subject, code))
     derived = _derived(suite, stage, subject)
     return hashlib.sha256(f"{found} {derived}".encode()).hexdigest() if derived else found
 
 
 def job_definitions(suite: "Suite", stage: str, subject: str = "", code: Sources | None = None) -> dict[str, str]:
     """Hash each definition behind a job by itself, in short, by its qualified name; see :func:`job_stamp`."""
-    found = (code or sources()).reachable(*beginnings(suite, stage, subject))
+    found = (code or sources()).reachable(*beginnings(suite, stage, subject, code))
     return {str(place): found[place][:SHORT] for place in sorted(found)}
 
 
@@ -100,11 +100,12 @@ def _short(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def beginnings(suite: "Suite", stage: str, subject: str) -> list[str]:
-    """Name the definitions with which a job begins."""
+def beginnings(suite: "Suite", stage: str, subject: str, code: Sources | None = None) -> list[str]:
+    """Name the definitions with which a job begins; of earlier sources (``code``), those that they have already."""
     # Results with a manifest of another format are not read, so everything is made again.
     always = ["indm.store.manifest.FORMAT", "indm.process.limit_threads", "indm.process.unset_fpmath"]
-    return [f"indm.stages.{gathering(stage)}.run", *always, *members(suite, stage, subject)]
+    names = [f"indm.stages.{gathering(stage)}.run", *always, *members(suite, stage, subject)]
+    return names if code is None else [name for name in names if code.has(name)]
 
 
 def members(suite: "Suite", stage: str, subject: str) -> list[str]:

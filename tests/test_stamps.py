@@ -11,7 +11,15 @@ import pytest
 
 from indm.errors import ArtifactError, ParamsError
 from indm.pipeline import STAGES
-from indm.stamps import STARTED, check_started, job_stamp, remember_start, suite_stamps
+from indm.stamps import (
+    STARTED,
+    check_started,
+    differences,
+    job_definitions,
+    job_stamp,
+    remember_start,
+    suite_stamps,
+)
 from indm.store import code
 from indm.store.code import is_outside
 from indm.suite.load import load_suite
@@ -157,6 +165,20 @@ def test_an_edited_file_is_of_the_stages_that_it_makes(checkout: Path, file: str
     edited = append(checkout / file, edit) if edit.startswith("\n") else redefine(checkout / file, edit)
     jobs = changed(checkout, edited)
     assert {job.split("/")[0] for job in jobs} == stages
+
+
+def test_earlier_sources_begin_with_what_they_have(checkout: Path) -> None:
+    """Else no archive could be compared with the code of a commit that is older than something with which every job begins."""
+    file = checkout / "indm/process.py"
+    file.write_text(file.read_text().replace("def unset_fpmath(", "def unset("))
+    earlier = code.Sources(code.Folder(checkout))
+    with pytest.raises(ArtifactError, match=r"found no indm\.process\.unset_fpmath"):
+        earlier.stamp("indm.process.unset_fpmath")
+    assert job_stamp(SUITE, "table", code=earlier) != job_stamp(SUITE, "table")
+    assert {
+        each.what
+        for each in differences(job_definitions(SUITE, "table", code=earlier), job_definitions(SUITE, "table"))
+    } == {"new"}
 
 
 def test_what_a_suite_derives_counts_by_its_value(monkeypatch: pytest.MonkeyPatch) -> None:

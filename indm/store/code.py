@@ -216,6 +216,10 @@ class Sources:
         self._save()
         return found
 
+    def has(self, name: str) -> bool:
+        """Tell whether there is a definition of a qualified name, here or in another file."""
+        return isinstance(self._begin(name)[0], Place)
+
     def where(self, place: Place) -> str:
         """Say where a definition is: file and line."""
         path = self.files[place.module]
