@@ -56,10 +56,10 @@ docs: $(VENV)/.installed ## Build the documentation into site/: README, docs and
 	@echo "file://$(abspath site/docs/index.html)"
 
 bench: $(VENV)/.installed ## Time steps and likelihoods; RELEASED=<checkout> does so for the released code beside them
-	python -m tests.benchmarks.training $(if $(RELEASED),--released $(RELEASED))
-	python -m tests.benchmarks.growth
-	python -m tests.benchmarks.scaling
-	$(if $(RELEASED),python -m tests.benchmarks.likelihood --released $(RELEASED))
+	python -m benchmarks.training $(if $(RELEASED),--released $(RELEASED))
+	python -m benchmarks.growth
+	python -m benchmarks.scaling
+	$(if $(RELEASED),python -m benchmarks.likelihood --released $(RELEASED))
 
 lint: $(VENV)/.installed ## Check style, types, the workflow and the Containerfile
 	ruff check .

@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 def copy_checkout(target: Path, *, tests: bool = False) -> Path:
-    """Copy every file that git would commit to ``target``, a new repository (DVC needs one); tests if asked for."""
+    """Copy every file that git would commit to ``target``, a new repository (DVC needs one); tests and benchmarks if asked for."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=REPOSITORY,
@@ -22,7 +22,7 @@ def copy_checkout(target: Path, *, tests: bool = False) -> Path:
     for name in filter(None, listed.stdout.split("\0")):
         source, destination = REPOSITORY / name, target / name
         # Listed but deleted, or of no use to a pipeline.
-        if not os.path.lexists(source) or (name.startswith("tests/") and not tests):
+        if not os.path.lexists(source) or (name.startswith(("benchmarks/", "tests/")) and not tests):
             continue
         destination.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, destination, follow_symlinks=False)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from benchmarks import calibration
 from indm.report.grades import CONTRADICTED, EXPLAINED, NOT_SEPARATED, RULED_OUT, SHOWN
 from indm.report.intervals import TAIL, estimate
-from tests.benchmarks import calibration
 
 SUITES = 400
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.benchmarks.scaling import hours, main
+from benchmarks.scaling import hours, main
 from tests.conftest import REPOSITORY
 
 
@@ -12,7 +12,7 @@ from tests.conftest import REPOSITORY
 def test_the_page_has_the_tables_that_are_counted(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On failure: python -m tests.benchmarks.scaling, and copy its tables to docs/scaling.md."""
+    """On failure: python -m benchmarks.scaling, and copy its tables to docs/scaling.md."""
     monkeypatch.setattr(sys, "argv", ["scaling"])
     monkeypatch.chdir(REPOSITORY)
     main()

@@ -1,6 +1,6 @@
-"""Measure the peak memory of all metrics on as many features as the paper's protocol has; not a test.
+"""Measure the peak memory of all metrics on as many features as the paper's protocol has.
 
-    python -m tests.benchmarks.fid_memory [images]
+    python -m benchmarks.fid_memory [images]
 
 Prints the peak beyond imports in GiB, which includes the features of both sides and the logits, and the seconds.
 """

@@ -1,23 +1,23 @@
-"""Measure how the cost of a training step and of a network call grows, on one thread of this machine; not a test.
+"""Measure how the cost of a training step and of a network call grows, on one thread of this machine.
 
-    python -m tests.benchmarks.growth
+    python -m benchmarks.growth
 
 Networks are those of the suite ``paper``. Prints seconds beside the counted operations and their rate: where the rate stays, cost
-grows as the operations do, which tests/benchmarks/scaling.py counts.
+grows as the operations do, which benchmarks/scaling.py counts.
 """
 
 import statistics
 
 import torch
 
+from benchmarks.scaling import passes
+from benchmarks.training import CPU, seconds
 from indm.process import set_up
 from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
 from indm.training.batches import draw
 from indm.training.flops import step_flops
 from indm.training.spec import build_trainer
-from tests.benchmarks.scaling import passes
-from tests.benchmarks.training import CPU, seconds
 from tests.checkout import REPOSITORY
 
 DDPMPP, INDM = "cifar10-vp-ddpmpp-nll-s0", "cifar10-vp-indm-nll-s0"

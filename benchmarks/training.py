@@ -1,6 +1,6 @@
-"""Time a training step of the paper's size beside that of the released code, in turn, one thread each; not a test.
+"""Time a training step of the paper's size beside that of the released code, in turn, one thread each.
 
-    python -m tests.benchmarks.training [--released CHECKOUT] [--rounds N] [WORK ...]
+    python -m benchmarks.training [--released CHECKOUT] [--rounds N] [WORK ...]
 
 Prints a table: medians, the median of the paired ratios, the share of the rate of a 2048 x 2048 matrix product that the
 counted operations reach, and the peak memory. Each code has a process of its own, so that neither's memory settings are the
@@ -21,13 +21,13 @@ from typing import NamedTuple
 
 import torch
 
+from benchmarks import released
 from indm.process import set_up
 from indm.suite.load import load_suite
 from indm.training.batches import Draws, draw
 from indm.training.flops import step_flops
 from indm.training.spec import build_trainer
 from indm.training.trainer import Trainer
-from tests.benchmarks import released
 from tests.checkout import REPOSITORY
 
 CPU = torch.device("cpu")

@@ -1,6 +1,6 @@
-"""Time likelihoods and the flow's inverse beside the released code's ways, on trained networks of the default suite; not a test.
+"""Time likelihoods and the flow's inverse beside the released code's ways, on trained networks of the default suite.
 
-    python -m tests.benchmarks.likelihood --released CHECKOUT [--results results/digits]
+    python -m benchmarks.likelihood --released CHECKOUT [--results results/digits]
 
 The released functions get the network of this code, so that the way of computing is all that differs. One thread, float32. Prints
 
@@ -24,6 +24,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from benchmarks import released
+from benchmarks.training import CPU, seconds
 from indm.data.levels import dequantise
 from indm.diffusion.likelihood import ode_nll, stratified_nelbo
 from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model
@@ -33,8 +35,6 @@ from indm.flows.registered.resflow import ResidualFlow
 from indm.process import set_up
 from indm.store.files import read_array, read_json
 from indm.store.layout import Layout
-from tests.benchmarks import released
-from tests.benchmarks.training import CPU, seconds
 
 AVERAGED = {"score": "ema", "flow": "ema"}
 LINEAR, INDM = "digits-vp-ddpmpp-nll-s0", "digits-vp-indm-nll-s0"

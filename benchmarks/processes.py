@@ -1,6 +1,6 @@
-"""Time a training step of two processes that share a batch twice as large, beside the steps of two that train alone; not a test.
+"""Time a training step of two processes that share a batch twice as large, beside the steps of two that train alone.
 
-    python -m tests.benchmarks.processes [--suite SUITE] [--rounds N] [RUN ...]
+    python -m benchmarks.processes [--suite SUITE] [--rounds N] [RUN ...]
 
 Both processes do both, in turn, so that whatever else the machine does slows both alike. Prints, for each run, the medians
 and the medians of the paired ratios: of the time that passed, and of the core's time, which other jobs hardly change.

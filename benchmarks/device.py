@@ -1,6 +1,6 @@
-"""Count what training steps and network calls ask of a device, on a pretended one; not a test.
+"""Count what training steps and network calls ask of a device, on a pretended one.
 
-    python -m tests.benchmarks.device
+    python -m benchmarks.device
 
 Networks have the depth of the suite ``paper`` and few channels, on which no count depends. Prints a table of operators, of
 how often the host waits for the device, of bytes that are copied, and of random numbers that are drawn. A step is the

@@ -1,6 +1,6 @@
 """How often intervals cover, and how often suites are graded wrongly: planted truths, graded by the suite's own functions.
 
-``python -m tests.benchmarks.calibration`` prints the tables of ``docs/claims.md``; it takes some minutes of one core.
+``python -m benchmarks.calibration`` prints the tables of ``docs/claims.md``; it takes some minutes of one core.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from indm.report.grades import (
 )
 from indm.report.intervals import TAIL, Estimate, Interval, Numbers, estimate, half_width, p_value
 from indm.suite.claims import Claim, load_claims
-from tests.conftest import REPOSITORY
+from tests.checkout import REPOSITORY
 
 SEEDS = (3, 5, 10)
 IMAGES = 360

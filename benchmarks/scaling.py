@@ -1,6 +1,6 @@
-"""Count what a suite costs, from the operations of its networks; not a test.
+"""Count what a suite costs, from the operations of its networks.
 
-    python -m tests.benchmarks.scaling [--suite params/paper.yaml ...] [--rate 40]
+    python -m benchmarks.scaling [--suite params/paper.yaml ...] [--rate 40]
 
 Prints the operations of every run and stage of the first suite, then hours and disk of all at an assumed rate. Networks are
 built without memory (torch's device ``meta``), so this takes seconds on a laptop. docs/scaling.md says what is assumed.
