@@ -16,14 +16,13 @@ from indm.cli import main
 from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model
 from indm.errors import ArtifactError, IndmError
 from indm.released.checkpoint import averaged_state
-from indm.released.flow import export_flow
-from indm.released.score import export_score
 from indm.stages import import_checkpoint
 from indm.store.layout import Layout
 from indm.suite.load import load_suite
 from indm.suite.strict_yaml import parse_yaml, yaml_text
 from indm.training.spec import model_spec
 from tests.conftest import REPOSITORY
+from tests.released import export_flow, export_score
 
 Json = dict[str, Any]
 RUNS = {"vp": "digits-vp-indm-nll-s0", "ve": "digits-ve-indm-fid-s0"}

@@ -17,7 +17,8 @@ from indm.flows.log_det import Series
 from indm.flows.registered.identity import Identity
 from indm.flows.registered.resflow import ResidualFlow
 from indm.flows.registered.wolf import Wolf
-from indm.released.flow import export_flow, import_flow
+from indm.released.flow import import_flow
+from tests.released import export_flow
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 Json = dict[str, Any]

@@ -14,7 +14,8 @@ from torch import Tensor
 from indm.diffusion.noise import NoiseModel
 from indm.errors import ArtifactError
 from indm.networks.registered.unet import ScoreUNet
-from indm.released.score import export_score, import_score
+from indm.released.score import import_score
+from tests.released import export_score
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 KEY_BIAS = "NIN_1.b"  # a constant added to every key cancels in the softmax: the exact gradient is zero

@@ -96,28 +96,6 @@ def branch_and_estimate(
     return _BranchAndEstimate.apply(activation, leading, coefficients, x, probe, *layers)
 
 
-def branch_and_estimate_reference(
-    layers: Layers, activation: Activation, *, leading: bool, x: Tensor, probe: Tensor, coefficients: list[float]
-) -> tuple[Tensor, Tensor]:
-    """Return what :func:`branch_and_estimate` does, by convolutions and autograd alone: slower, with more memory.
-
-    Arguments, returns and references are the same, but ``x`` must require a gradient. It has derivatives of any order.
-    """
-
-    def branch(x: Tensor) -> Tensor:
-        a0 = activation.value(x) if leading else x
-        a1 = activation.value(F.conv2d(a0, layers.W1.unflatten(1, (-1, KERNEL, KERNEL)), layers.b1, padding=1))
-        a2 = activation.value(F.conv2d(a1, layers.W2[:, :, None, None]) + layers.b2.t()[:, :, None, None])
-        return F.conv_transpose2d(a2, layers.R.t().unflatten(1, (-1, KERNEL, KERNEL)), layers.b3, padding=1)
-
-    def vjp(w: Tensor) -> Tensor:
-        return torch.autograd.grad(g, x, w, create_graph=True)[0]
-
-    g = branch(x)
-    w = neumann_vector(vjp, probe, coefficients)
-    return g, (vjp(w) * probe).flatten(1).sum(1)
-
-
 class _BranchAndEstimate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Released flows: their entries in, this package's modules out, and back."""
+"""Released flows: their entries in, this package's modules out."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -49,16 +49,8 @@ def import_flow(
     flow = _build_flow(config, wolf_config, frozen_prior_inverse=frozen_prior_inverse)
     found = {name.removeprefix("module."): value for name, value in state_dict.items()}
     ignored = {name for name in found if name.rpartition(".")[2] in FLOW_IGNORED}
-    copy_entries(_flow_entries(flow), found, ignored, "flow checkpoint")
+    copy_entries(flow_entries(flow), found, ignored, "flow checkpoint")
     return flow.eval()
-
-
-def export_flow(flow: Flow) -> dict[str, Tensor]:
-    """Return a flow's weights and running statistics as entries ``module.*`` of the released layout (copies).
-
-    The numbers of the released layout that no computation reads (``geom_p``, ``scale``, ...) are left out.
-    """
-    return {f"module.{name}": entry.clone() for name, entry in _flow_entries(flow).items()}
 
 
 def _build_flow(config: Config, wolf_config: Mapping[str, Any] | None, *, frozen_prior_inverse: bool) -> Flow:
@@ -120,14 +112,14 @@ def _wolf_arguments(config: Config, wolf_config: Mapping[str, Any], wrong: list[
     }
 
 
-def _flow_entries(module: nn.Module) -> dict[str, Tensor]:
+def flow_entries(module: nn.Module) -> dict[str, Tensor]:
     """Name views of a flow's weights and running statistics as the released code names them."""
     if entries := FLOW_LAYERS.get(type(module)):
         return {name: entry.detach() for name, entry in entries(module).items()}
     parts = FLOW_PARTS.get(type(module))
     if parts is None:
         return module.state_dict()
-    nested = {name: _flow_entries(part) for name, part in parts(module).items()}
+    nested = {name: flow_entries(part) for name, part in parts(module).items()}
     return {f"{name}.{key}": entry for name, entries in nested.items() for key, entry in entries.items()}
 
 

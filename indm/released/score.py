@@ -1,4 +1,4 @@
-"""Released score networks: their entries in, this package's modules out, and back."""
+"""Released score networks: their entries in, this package's modules out."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -27,13 +27,8 @@ def import_score(state_dict: Mapping[str, Tensor], config: Config) -> ScoreUNet:
     """
     network = ScoreUNet(**score_arguments(config))
     found = {name.removeprefix("module."): value for name, value in state_dict.items()}
-    copy_entries(_score_entries(network), found, SCORE_IGNORED, "score checkpoint")
+    copy_entries(score_entries(network), found, SCORE_IGNORED, "score checkpoint")
     return network.eval()
-
-
-def export_score(network: ScoreUNet) -> dict[str, Tensor]:
-    """Return a network's weights as entries ``module.all_modules.N.*`` of the released layout (copies)."""
-    return {f"module.{name}": entry.clone() for name, entry in _score_entries(network).items()}
 
 
 def score_arguments(config: Config) -> dict[str, Any]:
@@ -70,8 +65,8 @@ def score_arguments(config: Config) -> dict[str, Any]:
     return arguments
 
 
-def _score_entries(network: ScoreUNet) -> dict[str, Tensor]:
-    """Name views of a network's weights as the released code names them, so that one table serves both directions."""
+def score_entries(network: ScoreUNet) -> dict[str, Tensor]:
+    """Name views of a network's weights as the released code names them."""
     return {
         f"all_modules.{index}.{name}": view.detach()
         for index, layer in enumerate(_released_layers(network))
