@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.registry import SAMPLERS
 from indm.suite.load import load_suite
-from indm.suite.schema.names import PC, PREDICTOR
 from indm.suite.schema.suite import Suite
+from indm.suite.schema.types import PC, PREDICTOR
 from indm.training.spec import model_spec
 
 SUITES = [Path(f"params/{name}.yaml") for name in ("paper", "paper-seeds", "cifar10", "cifar10-check")]

@@ -19,7 +19,7 @@ from indm.pipeline import STAGES, gathering, run_of
 from indm.registry import DATASETS, DIFFUSIONS, FLOWS, NETWORKS, SAMPLERS
 from indm.store.code import Place, Sources, sources
 from indm.suite.accepted import NONE
-from indm.suite.schema.names import PC, PREDICTOR
+from indm.suite.schema.types import PC, PREDICTOR
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite

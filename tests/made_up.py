@@ -14,8 +14,7 @@ from PIL import Image
 from indm.report.page.contents import Contents
 from indm.store.files import write_json, write_table
 from indm.store.layout import Layout
-from indm.suite.schema.run import RunParams
-from indm.suite.schema.suite import Suite
+from indm.suite.schema.suite import RunParams, Suite
 
 SUITE = "made-up"
 CELLS: list[dict[str, Any]] = [

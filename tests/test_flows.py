@@ -36,7 +36,7 @@ from indm.flows.registered.resflow import ResidualFlow
 from indm.flows.registered.wolf import Wolf
 from indm.flows.sources import Probe, Share, Source, draw_probe, draw_roulette
 from indm.registry import FLOWS
-from indm.suite.schema.names import LEARNED
+from indm.suite.schema.types import LEARNED
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 CHANNELS, SIZE = 2, 4

@@ -27,8 +27,7 @@ from indm.errors import ParamsError
 from indm.pipeline import STAGES
 from indm.suite.content import suite_content
 from indm.suite.load import load_suite
-from indm.suite.schema.run import RunParams
-from indm.suite.schema.suite import Suite
+from indm.suite.schema.suite import RunParams, Suite
 from indm.suite.strict_yaml import yaml_text
 from tests.conftest import REPOSITORY
 

@@ -25,8 +25,7 @@ from indm.stages import claims, table
 from indm.store.files import write_table
 from indm.store.layout import Layout
 from indm.suite.load import load_suite
-from indm.suite.schema.run import RunParams
-from indm.suite.schema.suite import Suite
+from indm.suite.schema.suite import RunParams, Suite
 from tests.conftest import REPOSITORY
 from tests.made_up import write_made_up_runs
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-    from indm.suite.schema.reference import ClassifierParams, PublishedParams
+    from indm.suite.schema.evaluation import ClassifierParams, PublishedParams
     from indm.suite.schema.suite import Suite
 
 

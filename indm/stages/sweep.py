@@ -25,7 +25,7 @@ from indm.store.finished import Finished
 from indm.store.layout import Layout
 from indm.store.scratch import Once, Scratch, below, open_scratch, work_key
 from indm.store.shards import gather, open_shard, share
-from indm.suite.schema.names import PC, PREDICTOR
+from indm.suite.schema.types import PC, PREDICTOR
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite

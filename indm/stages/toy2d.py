@@ -20,8 +20,8 @@ from indm.toy2d.shown import forward_clouds, forward_coefficients, log_density, 
 from indm.toy2d.study import Cell, train_cells
 
 if TYPE_CHECKING:
+    from indm.suite.schema.studies import Toy2dParams
     from indm.suite.schema.suite import Suite
-    from indm.suite.schema.toy2d import Toy2dParams
 
 
 # Of the path ratio: paths of each seed, and points of a path.

@@ -9,8 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from indm.errors import ParamsError
 from indm.suite.measured import DRAWN_BY, METRICS, datasets
-from indm.suite.schema.names import DiffusionName
-from indm.suite.schema.types import EachOnce, Shown
+from indm.suite.schema.types import DiffusionName, EachOnce, Shown
 from indm.suite.strict_yaml import Strict, read_mapping
 
 Word = Annotated[Shown, Field(pattern=r"^[a-z0-9-]+$")]

@@ -3,8 +3,8 @@
 from typing import get_args
 
 from indm.registry import DATASETS, SAMPLERS
-from indm.suite.schema.names import SamplerName, SweptName
-from indm.suite.schema.toy2d import TOY2D
+from indm.suite.schema.studies import TOY2D
+from indm.suite.schema.types import SamplerName, SweptName
 
 IMAGE_METRICS = ["fid", "kid", "is", "confidence", "precision", "recall", "clean_fid", "legacy_fid"]
 LIKELIHOODS = ["nll", "nll_uncorrected", "nelbo", "nelbo_no_reconstruction", "gap"]

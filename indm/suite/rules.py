@@ -8,19 +8,14 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from indm.registry import SAMPLERS
-from indm.suite.schema.names import PC
-from indm.suite.schema.types import ABSENT
+from indm.suite.schema.types import ABSENT, PC
 from indm.suite.variants import variants
 
 if TYPE_CHECKING:
-    from indm.suite.schema.flow import FlowParams
-    from indm.suite.schema.reference import ReferenceParams
-    from indm.suite.schema.run import RunParams
-    from indm.suite.schema.sample import SampleParams
-    from indm.suite.schema.sde import VEParams, VPParams
-    from indm.suite.schema.suite import Suite
-    from indm.suite.schema.train import TrainParams
-    from indm.suite.schema.tune import RangeParams, TuneParams
+    from indm.suite.schema.evaluation import ReferenceParams, SampleParams
+    from indm.suite.schema.studies import RangeParams, TuneParams
+    from indm.suite.schema.suite import RunParams, Suite
+    from indm.suite.schema.train import FlowParams, TrainParams, VEParams, VPParams
 
 # Of the flow of the study of two-dimensional data, in units of the score network's.
 MOST_COMPUTE = 30

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from indm.suite.schema.score import ScoreParams
     from indm.suite.schema.suite import Suite
-    from indm.suite.schema.train import TrainParams
+    from indm.suite.schema.train import ScoreParams, TrainParams
 
 # What makes a variant the control of its name: a key of the train section, and its value.
 CONTROLS: dict[str, tuple[str, object]] = {

@@ -12,10 +12,8 @@ from indm.training.loop import Plan
 from indm.training.trainer import Optimisation, Trainer
 
 if TYPE_CHECKING:
-    from indm.suite.schema.flow import FlowParams, LatentParams
-    from indm.suite.schema.sde import TrainedVPParams, VEParams
     from indm.suite.schema.suite import Suite
-    from indm.suite.schema.train import TrainParams
+    from indm.suite.schema.train import FlowParams, LatentParams, TrainedVPParams, TrainParams, VEParams
 
 
 STANDARD = (0.0, 1.0)

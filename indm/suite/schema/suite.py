@@ -1,26 +1,102 @@
-"""The whole of a suite."""
+"""The whole of a suite, and its sections ``datasets``, ``weights``, ``shards`` and ``runs``."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, create_model
 
-from indm.suite.schema.dataset import DatasetParams
-from indm.suite.schema.fid import FidParams
-from indm.suite.schema.names import IDENTITY, DatasetName
-from indm.suite.schema.nll import LikelihoodParams, NllParams
-from indm.suite.schema.protocol import ProtocolParams
-from indm.suite.schema.reference import ReferenceParams
-from indm.suite.schema.run import RunParams
-from indm.suite.schema.sample import SampleParams
-from indm.suite.schema.shards import ShardsParams
-from indm.suite.schema.sweep import SweepParams
-from indm.suite.schema.toy2d import Toy2dParams
+from indm.suite.schema.evaluation import (
+    FidParams,
+    LikelihoodParams,
+    NllParams,
+    ProtocolParams,
+    ReferenceParams,
+    SampleParams,
+    SweepParams,
+)
+from indm.suite.schema.studies import Toy2dParams, TuneParams
 from indm.suite.schema.train import TrainParams
-from indm.suite.schema.tune import TuneParams
-from indm.suite.schema.types import RunName
-from indm.suite.schema.weights import WeightsParams
+from indm.suite.schema.types import IDENTITY, DatasetName, DiffusionName, RunName, Seed
 from indm.suite.strict_yaml import Strict
+
+
+class DatasetParams(Strict):
+    """How a dataset is split."""
+
+    split_seed: Annotated[Seed, Field(description="seed of the train / validation / test split")]
+
+
+Kind = Literal["ema", "raw"]
+
+
+class WeightsParams(Strict):
+    """The weights of each network that images and likelihoods come from: averaged over the training, or as they are after it."""
+
+    score: Annotated[Kind, Field(description="of the score network; raw needs train.snapshots [], which hold none")]
+    flow: Annotated[Kind, Field(description="of the flow; raw, as in the released evaluation, or averaged")]
+
+
+Shards = Annotated[int, Field(ge=1, le=10_000)]
+
+
+class ShardsParams(Strict):
+    """By how many jobs, side by side, a stage computes the batches of a run; the results are the same bytes."""
+
+    sample: Annotated[Shards, Field(description="jobs that draw a run's images")] = 1
+    sweep: Annotated[Shards, Field(description="jobs that draw the images of a run's sweep")] = 1
+    nll: Annotated[Shards, Field(description="jobs that evaluate a run's likelihoods")] = 1
+
+    def numbers(self, stage: str) -> range:
+        """Return the numbers of a run's shards of a stage: 1 and so on; none where the stage does all of it itself."""
+        count = getattr(self, stage)
+        return range(1, count + 1) if count > 1 else range(0)
+
+
+def override(model: type[Strict]) -> type[Strict]:
+    """Derive the model of a run's overrides: the same keys, types and ranges, none of them required."""
+    fields: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Strict):
+            fields[name] = (override(annotation), Field(default=None, description=field.description))
+        else:
+            constraint = Annotated[annotation, *field.metadata] if field.metadata else annotation
+            fields[name] = (constraint, Field(default=None, description=field.description))
+    return create_model(f"{model.__name__}Override", __base__=Strict, __doc__=f"{model.__doc__} Overrides.", **fields)
+
+
+class RunParams(Strict):
+    """One trained model: dataset x SDE x model x variant x objective x seed, and what it changes of the suite's sections."""
+
+    dataset: Annotated[
+        DatasetName,
+        Field(description="registered dataset; standin...: synthetic, whose numbers mean nothing"),
+    ]
+    sde: Annotated[DiffusionName, Field(description="linear diffusion of the latent")]
+    model: Annotated[
+        Literal["ddpmpp", "indm"],
+        Field(description="ddpmpp: no flow (NCSN++ under VE), or train.latent.learned; indm: a flow"),
+    ]
+    variant: Annotated[
+        str,
+        Field(
+            pattern=r"^([a-z0-9][a-z0-9-]*)?$",
+            description="label of what its overrides make of the model, in lower-case letters, digits and, not first, "
+            "hyphens; empty: the plain model",
+        ),
+    ]
+    objective: Annotated[
+        Literal["nll", "fid"], Field(description="nll: joint likelihood; fid: variance-weighted score")
+    ]
+    seed: Annotated[Seed, Field(description="seed of the training, the samples and the evaluation")]
+    train: Annotated[override(TrainParams), Field(description="overrides of the suite's train section, or {}")]  # type: ignore[valid-type]
+    sample: Annotated[override(SampleParams), Field(description="overrides of the suite's sample section, or {}")]  # type: ignore[valid-type]
+
+    @property
+    def identity(self) -> str:
+        """The name that the keys spell."""
+        model = f"{self.model}-{self.variant}" if self.variant else self.model
+        return f"{self.dataset}-{self.sde}-{model}-{self.objective}-s{self.seed}"
 
 
 class Suite(Strict):

@@ -1,14 +1,128 @@
-"""Section ``train``: one training."""
+"""Section ``train``: one training, its flow, score network and linear diffusion."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from indm.suite.schema.flow import FlowParams, LatentParams
-from indm.suite.schema.score import ScoreParams
-from indm.suite.schema.sde import SDEParams
-from indm.suite.schema.types import Count, EachOnce, Fraction, Positive, Rate
+from indm.suite.schema.types import Count, EachOnce, FlowName, Fraction, NetworkName, Positive, Rate, Width
 from indm.suite.strict_yaml import Strict
+
+
+class WolfParams(Strict):
+    """What the wolf flow has besides its residual blocks: an encoder q(h|x) and a prior p(h)."""
+
+    latent_dim: Annotated[int, Field(ge=2, le=4096, multiple_of=2, description="dimension of h")]
+    encoder_widths: Annotated[list[Width], Field(min_length=1, description="channels of the encoder's levels")]
+    encoder_channels_out: Annotated[Width, Field(description="channels at the encoder's top")]
+    prior_steps: Annotated[int, Field(ge=1, le=1000, description="steps of the prior's flow")]
+    prior_width: Annotated[Width, Field(description="hidden units of the prior's couplings")]
+    frozen_prior_inverse: Annotated[
+        bool, Field(description="draw h with the prior's inverse of before the training, as the released code does")
+    ]
+
+
+class FlowParams(Strict):
+    """The flow of INDM; DDPM++ has the identity instead, or the map of train.latent.learned."""
+
+    name: Annotated[FlowName, Field(description="registered flow")]
+    blocks: Annotated[
+        list[Annotated[int, Field(ge=0, le=1000)]],
+        Field(min_length=1, max_length=3, description="residual blocks at each scale; a scale halves the image"),
+    ]
+    width: Annotated[Width, Field(description="hidden channels of a residual block")]
+    activation: Annotated[Literal["sin", "elu"], Field(description="activation of a residual block")]
+    bound: Annotated[Literal["linf", "spectral"], Field(description="norm by which each convolution is bounded")]
+    coefficient: Annotated[float, Field(ge=1e-3, le=0.999, description="bound of each convolution's norm")]
+    init_at_bound: Annotated[bool, Field(description="start with the weights scaled to the bound")]
+    probe: Annotated[Literal["gaussian", "rademacher"], Field(description="probe of the trace estimates")]
+    exact_terms_train: Annotated[int, Field(ge=1, le=1000, description="series terms always summed, in training")]
+    roulette_mean: Annotated[
+        float, Field(ge=1e-6, le=1000, description="mean of the Poisson number of further terms, in training")
+    ]
+    wolf: Annotated[WolfParams | None, Field(description="encoder and prior of the wolf flow; null for resflow")]
+
+
+class LatentParams(Strict):
+    """A fixed affine map of the data in front of the flow, z = scale (x - mean) / std or z = scale x, and DDPM++'s learned one."""
+
+    standardise: Annotated[
+        bool, Field(description="subtract the mean of the training split's pixels and divide by their deviation")
+    ]
+    scale: Annotated[Positive, Field(description="factor of the data after that")]
+    learned: Annotated[
+        Literal["scale", "affine", "linear"] | None,
+        Field(
+            description="of ddpmpp, a map after that which is trained as the flow of indm is: one factor; a factor and a shift of "
+            "each pixel and channel; an invertible matrix and a shift; null: none (docs/ladder.md)"
+        ),
+    ]
+
+
+class ScoreParams(Strict):
+    """The score network."""
+
+    name: Annotated[NetworkName, Field(description="registered network")]
+    channels: Annotated[int, Field(ge=8, le=4096, multiple_of=4, description="channels at full resolution")]
+    multipliers: Annotated[
+        list[Annotated[int, Field(ge=1, le=64)]],
+        Field(min_length=1, description="channel multiplier of each resolution"),
+    ]
+    blocks: Annotated[int, Field(ge=1, le=1000, description="residual blocks at each resolution")]
+    attention_resolutions: Annotated[
+        list[Count], EachOnce(), Field(description="image sizes at which attention is applied")
+    ]
+    dropout: Annotated[Fraction, Field(description="dropout rate in the residual blocks")]
+    embedding: Annotated[
+        Literal["positional", "fourier", "log_snr"], Field(description="how the network is told the time")
+    ]
+    fourier_scale: Annotated[Positive, Field(description="standard deviation of the Fourier frequencies")]
+    fir: Annotated[bool, Field(description="resample with the filter (1, 3, 3, 1)")]
+    progressive_input: Annotated[
+        Literal["none", "residual"], Field(description="feed the downsampled input to every resolution")
+    ]
+    scale_by_sigma: Annotated[bool, Field(description="the network divides its output by sigma: it predicts the score")]
+    normalise_input: Annotated[
+        Literal["none", "unit", "running"],
+        Field(
+            description="divide z_t by sqrt(alpha^2 s^2 + sigma^2) first, with s = 1 (unit) or the running deviation of the latent "
+            "(running), as c_in of EDM (arXiv:2206.00364); none: not"
+        ),
+    ]
+
+
+class VPParams(Strict):
+    """The variance preserving SDE."""
+
+    beta_min: Annotated[Positive, Field(description="beta(0)")]
+    # The latent's part at T is exp(-(beta_min + beta_max) / 4), by which samplers divide in float32.
+    beta_max: Annotated[float, Field(ge=1e-6, le=100, description="beta(1)")]
+
+
+class TrainedVPParams(VPParams):
+    """The variance preserving SDE of a training, which may learn its range."""
+
+    learned_range: Annotated[
+        bool,
+        Field(
+            description="train the log-SNR at eps and at 1, which start at those of this schedule (arXiv:2107.00630); "
+            "of objective nll with train.reconstruction alone"
+        ),
+    ]
+
+
+class VEParams(Strict):
+    """The variance exploding SDE."""
+
+    sigma_min: Annotated[Positive, Field(description="sigma(0)")]
+    sigma_max: Annotated[Positive, Field(description="sigma(1)")]
+
+
+class SDEParams(Strict):
+    """Both diffusions, and the time at which training, sampling and likelihoods are truncated."""
+
+    vp: TrainedVPParams
+    ve: VEParams
+    eps: Annotated[float, Field(ge=1e-9, lt=0.1, description="truncation time")]
 
 
 class TrainParams(Strict):

@@ -1,10 +1,12 @@
 """Numbers, names and rules that several sections share."""
 
 import re
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from indm.registry import DATASETS, DIFFUSIONS, FLOWS, NETWORKS, SAMPLERS
 
 # What float32 computes with; smaller and larger numbers would vanish, or be infinite, within a product.
 Positive = Annotated[float, Field(ge=1e-6, le=1e6)]
@@ -55,3 +57,32 @@ def _each_once(values: list[Any]) -> list[Any]:
     if (value := first_repeat(values)) is not None:
         raise PydanticCustomError("repeated", "each value once, and {value} stands there twice", {"value": repr(value)})
     return values
+
+
+# The flow of a DDPM++, which no suite names, and the maps that it can have in its place: those of train.latent.learned.
+IDENTITY = "identity"
+LEARNED = ("scale", "affine", "linear")
+# Draws the points of stage toy2d, and is in no suite.
+DDIM = "ddim"
+# Of a sweep, and the sampler that it is, with the Langevin corrector.
+PC, PREDICTOR = "pc", "reverse_diffusion"
+
+if TYPE_CHECKING:
+    DatasetName = str
+    DiffusionName = str
+    FlowName = str
+    NetworkName = str
+    SamplerName = str
+    SweptName = str
+else:
+    DatasetName = Literal[tuple(DATASETS)]
+    DiffusionName = Literal[tuple(DIFFUSIONS)]
+    FlowName = Literal[tuple(name for name in FLOWS if name not in (IDENTITY, *LEARNED))]
+    NetworkName = Literal[tuple(NETWORKS)]
+    SamplerName = Literal[tuple(name for name in SAMPLERS if name != DDIM)]
+    # Those that take as many steps as they are told.
+    SweptName = Literal[
+        tuple(
+            PC if name == PREDICTOR else name for name in SAMPLERS if name != DDIM and SAMPLERS.literal(name, "CALLS")
+        )
+    ]
