@@ -34,7 +34,7 @@ from indm.shipped import DEFAULT_SUITE
 from indm.stamps import job_stamp, remember_start
 from indm.store.provenance import older_results
 from indm.suite.claims import load_claims
-from indm.suite.content import suite_sha256
+from indm.suite.load import suite_sha256
 from indm.suite.expand import suite_files
 from indm.suite.load import load_suite
 from indm.suite.published import load_published

@@ -24,8 +24,8 @@ from indm.terminal import printable
 
 if TYPE_CHECKING:
     from indm.jobs import Job
-    from indm.store.finished import Finished
     from indm.store.layout import Layout
+    from indm.store.provenance import Finished
 
 
 class SuiteFile(click.Path):
@@ -163,8 +163,7 @@ def _stage(name: str, summary: str, *options: Callable[..., Any]) -> None:
 def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, Any], **options: Any) -> None:
     from indm.jobs import IMPORTED, Job
     from indm.process import is_first, limit_threads, unset_fpmath
-    from indm.suite.content import suite_sha256
-    from indm.suite.load import load_suite
+    from indm.suite.load import load_suite, suite_sha256
 
     suite = load_suite(suite_file)
     # An imported checkpoint replaces a training, but it is not made from the training images.

@@ -9,9 +9,8 @@ from pathlib import Path
 from indm.errors import ParamsError
 from indm.store.files import atomic_write
 from indm.suite.claims import load_claims
-from indm.suite.content import claims_sha256, suite_sha256
 from indm.suite.expand import expand_suite
-from indm.suite.load import load_suite
+from indm.suite.load import claims_sha256, load_suite, suite_sha256
 from indm.suite.registrations import Registration, Registrations, load_registrations
 from indm.suite.strict_yaml import yaml_text
 

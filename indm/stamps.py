@@ -169,7 +169,7 @@ def suite_stamps(suite: "Suite") -> Iterator[tuple[str, str]]:
 def remember_start(suite: "Suite") -> None:
     """Pass a suite and the stamps of its jobs on to the processes that this one starts; see :func:`check_started`."""
     # Imported here: stages, which import this module, have nothing to do with it.
-    from indm.suite.content import suite_sha256
+    from indm.suite.load import suite_sha256
 
     os.environ[STARTED] = " ".join([suite_sha256(suite), *sorted({stamp for _, stamp in suite_stamps(suite)})])
 
@@ -180,7 +180,7 @@ def check_started(suite: "Suite", stamp: str) -> None:
     Raises:
         ParamsError: if Snakemake knew of another suite, or of no job with this stamp.
     """
-    from indm.suite.content import suite_sha256
+    from indm.suite.load import suite_sha256
 
     known = os.environ.get(STARTED, "").split()
     if not known:

@@ -31,6 +31,7 @@ from indm.store.files import (
     file_sha256,
     read_array,
     read_json,
+    read_split,
     read_weights,
     write_array,
     write_json,
@@ -38,7 +39,6 @@ from indm.store.files import (
     write_weights,
 )
 from indm.store.manifest import Manifest, read_manifest, write_manifest
-from indm.store.prepared import read_split
 from indm.store.provenance import older_results, provenance
 
 KIND = "test-1"

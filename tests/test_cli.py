@@ -22,8 +22,7 @@ from indm.report.show import VIEWS
 from indm.stamps import job_stamp
 from indm.store.files import file_sha256
 from indm.store.manifest import Manifest, read_manifest, write_manifest
-from indm.suite.content import suite_sha256
-from indm.suite.load import expanded_path, expanded_text, load_suite
+from indm.suite.load import expanded_path, expanded_text, load_suite, suite_sha256
 from tests.conftest import REPOSITORY
 
 SMOKE = str(REPOSITORY / "params" / "smoke.yaml")

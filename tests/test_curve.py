@@ -15,7 +15,7 @@ import indm.stages.curve as stage
 from indm.cli import main
 from indm.data.levels import dequantise
 from indm.diffusion.model import load_model
-from indm.flows.affine import Affine
+from indm.flows.build import Affine
 from indm.store.files import CHECKPOINT_FORMAT, SNAPSHOTS_FORMAT, read_weights
 from indm.store.layout import Layout
 from indm.suite.load import load_suite

@@ -21,8 +21,8 @@ from indm.process import NUMBERS
 from indm.stages import train
 from indm.store import provenance
 from indm.store.files import read_json
-from indm.store.finished import Finished
 from indm.store.layout import Layout
+from indm.store.provenance import Finished
 from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
 from indm.suite.strict_yaml import parse_yaml, yaml_text

@@ -18,18 +18,16 @@ from click.testing import CliRunner, Result
 from packaging.requirements import Requirement
 
 from indm.cli import main
-from indm.doctor import inputs, packages
+from indm.doctor import inputs
 from indm.doctor.examine import Work, requirements, unfinished, work_of
-from indm.doctor.item import DOWNLOAD, MISSING, READY
-from indm.doctor.machine import disk_item, machine
+from indm.doctor.machine import DOWNLOAD, MISSING, READY, disk_item, machine, packages
 from indm.errors import NoGpuError
 from indm.jobs import Job
 from indm.metrics import weights
 from indm.metrics.weights import CLEAN_FID, TORCH_FIDELITY
 from indm.registry import DATASETS
 from indm.store.layout import Layout
-from indm.suite.content import suite_content
-from indm.suite.load import load_suite
+from indm.suite.load import load_suite, suite_content
 from indm.suite.schema.suite import Suite
 from indm.suite.strict_yaml import parse_yaml
 from tests.archives import md5
@@ -159,13 +157,13 @@ def test_a_package_that_is_missing_or_of_another_version(
 
 
 def test_packages_are_those_of_pyproject_even_without_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [item.name for item in packages.packages()]
+    names = [item.name for item in packages()]
     assert {"python", "torch", "snakemake", "dvc"} <= set(names)
-    monkeypatch.setattr(packages, "__file__", "/nowhere/indm/doctor/packages.py")
+    monkeypatch.setattr("indm.doctor.machine.__file__", "/nowhere/indm/doctor/machine.py")
     required = ["torch>=2.6", 'pytest>=8.0; extra == "dev"']
     monkeypatch.setattr(metadata, "requires", lambda _: required)
     monkeypatch.setattr(metadata, "metadata", lambda _: {"Requires-Python": ">=3.11"})
-    assert [item.name for item in packages.packages()] == ["python", Requirement(required[0]).name]
+    assert [item.name for item in packages()] == ["python", Requirement(required[0]).name]
 
 
 # Data and weights.

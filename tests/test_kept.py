@@ -19,7 +19,7 @@ from indm.jobs import MAKERS, Job, job_names
 from indm.kept.folders import archive, kept_folders
 from indm.kept.packing import pack, unpack
 from indm.pipeline import STAGES
-from indm.report.page.sources import origins
+from indm.report.page.contents import origins
 from indm.stamps import job_stamp
 from indm.store import code
 from indm.store.files import write_json

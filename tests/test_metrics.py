@@ -25,7 +25,6 @@ from indm.metrics import kid as kid_module
 from indm.metrics import precision_recall as precision_recall_module
 from indm.metrics.bootstrap import bootstrap_fid
 from indm.metrics.compare import compare, halves
-from indm.metrics.confidence import confidence
 from indm.metrics.extractors import EXTRACTORS, SmallClassifier, accuracy, build_extractor, train_classifier
 from indm.metrics.features import features
 from indm.metrics.frechet import (
@@ -37,8 +36,8 @@ from indm.metrics.frechet import (
     statistics,
     symmetric_root,
 )
-from indm.metrics.inception_score import inception_score
 from indm.metrics.kid import jackknife_variance, kid
+from indm.metrics.logits import confidence, inception_score
 from indm.metrics.precision_recall import precision_recall
 
 SETTINGS = {

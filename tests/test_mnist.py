@@ -17,7 +17,7 @@ from indm.data.dataset import SPLITS, Dataset
 from indm.data.mnist import Release, load_mnist, read_idx
 from indm.data.registered import fashion_mnist, mnist
 from indm.doctor.inputs import archives as look
-from indm.doctor.item import READY
+from indm.doctor.machine import READY
 from indm.errors import DataError
 from indm.registry import DATASETS
 from indm.stages import prepare

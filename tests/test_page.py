@@ -29,8 +29,8 @@ from indm.report.figures import FIGURES, plot_figures
 from indm.report.grades import MEANINGS, SHOWN
 from indm.report.page.answers import read_answers
 from indm.report.page.caveats import caveats
+from indm.report.page.contents import missing
 from indm.report.page.entries import set_numbers
-from indm.report.page.missing import missing
 from indm.report.page.pictures import read_figures
 from indm.report.page.remarks import remarks
 from indm.report.page.render import render, render_headline
@@ -40,9 +40,8 @@ from indm.report.published import PAPER_BATCH, PAPER_DATASETS, PAPER_STEPS, PUBL
 from indm.report.show import VIEWS, _table
 from indm.stages.report import contents
 from indm.store.files import write_json, write_table
-from indm.suite.content import suite_sha256
 from indm.suite.expand import suite_files
-from indm.suite.load import load_suite
+from indm.suite.load import load_suite, suite_sha256
 from tests.conftest import REPOSITORY
 from tests.made_up import CONTENTS, RUNS, SUITE, made_up_record, numbers, write_made_up_results
 

@@ -27,9 +27,8 @@ from indm.pipeline import STAGES
 from indm.register import write_registrations
 from indm.report.catalogue import PUBLISHED
 from indm.report.figures import plot_figures
-from indm.report.readme import FURTHER, answers, numbers, verdicts, with_answers, with_verdicts
+from indm.report.readme import FURTHER, answers, numbers, replace_block, verdicts, with_answers, with_verdicts
 from indm.report.results import read_rows
-from indm.store.blocks import replace_block
 from indm.store.files import CHECKPOINT_FORMAT, write_json, write_weights
 from indm.store.layout import PICTURES
 from indm.store.provenance import provenance

@@ -16,9 +16,8 @@ from indm.stages.report import contents
 from indm.store import provenance
 from indm.store.provenance import descends
 from indm.suite.claims import load_claims
-from indm.suite.content import claims_sha256, suite_sha256
 from indm.suite.expand import suite_files
-from indm.suite.load import load_suite
+from indm.suite.load import claims_sha256, load_suite, suite_sha256
 from indm.suite.registrations import Registration, load_registrations
 from tests.conftest import REPOSITORY
 from tests.made_up import CONTENTS

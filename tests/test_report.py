@@ -16,7 +16,7 @@ from indm.report.catalogue import CATALOGUE, SHOWN
 from indm.report.claims import CLAIM_COLUMNS, EFFECT_COLUMNS
 from indm.report.comparison import COMPARISON_COLUMNS, comparison_table
 from indm.report.compute import COMPUTE_COLUMNS, compute_table
-from indm.report.export import present
+from indm.report.export import present, write_published
 from indm.report.figures import FIGURES
 from indm.report.page.remarks import OF
 from indm.report.power import POWER_COLUMNS
@@ -40,7 +40,6 @@ from indm.report.tables import (
     toy2d_table,
 )
 from indm.report.values import IMAGE_COLUMNS, VALUE_COLUMNS, images_table, values_table
-from indm.report.written import write_published
 from indm.store.files import write_json, write_table
 from indm.store.layout import Layout
 from indm.suite.measured import LIKELIHOODS

@@ -85,7 +85,7 @@ def test_sweep_has_a_row_for_each_cell_and_counts_the_calls(layout: Layout) -> N
 
 
 def test_kid_of_sweep_and_of_fid_are_one_function(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indm.metrics.distances.kid", lambda *_, **__: (0.25, 0.125))
+    monkeypatch.setattr("indm.metrics.compare.kid", lambda *_, **__: (0.25, 0.125))
     sweep.run(changed(sweep={"samplers": ["ancestral"], "steps": [2]}), layout, VE)
     sample.run(SMOKE, layout, VE)
     fid_stage.run(SMOKE, layout, VE)

@@ -23,13 +23,11 @@ from scipy.stats import rankdata, spearmanr
 from indm.diffusion.evaluation import Evaluation, bounds, likelihoods
 from indm.diffusion.model import load_model
 from indm.errors import ArtifactError, DataError, ParamsError, StoppedError
-from indm.report.choice import best, spread
 from indm.report.results import read_results
-from indm.report.tuning import length_rule, rank_agreement, tuned_table, tuning_table
+from indm.report.tuning import best, length_rule, rank_agreement, spread, tuned_table, tuning_table
 from indm.stages import prepare, reference, train, tune
-from indm.store.files import read_json, write_json, write_table
+from indm.store.files import read_json, read_split, write_json, write_table
 from indm.store.layout import Layout
-from indm.store.prepared import read_split
 from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
 from indm.suite.strict_yaml import parse_yaml, yaml_text

@@ -27,9 +27,8 @@ from indm.pipeline import STAGES, Stage, gathering  # noqa: E402
 from indm.report.catalogue import SHOWN  # noqa: E402
 from indm.shipped import DEFAULT_SUITE  # noqa: E402
 from indm.suite.claims import load_claims  # noqa: E402
-from indm.suite.content import suite_content  # noqa: E402
 from indm.suite.expand import suite_files  # noqa: E402
-from indm.suite.load import expanded_path, expanded_text, load_suite  # noqa: E402
+from indm.suite.load import expanded_path, expanded_text, load_suite, suite_content  # noqa: E402
 from indm.suite.schema.suite import Suite  # noqa: E402
 from indm.suite.strict_yaml import yaml_text  # noqa: E402
 

@@ -16,8 +16,7 @@ from indm.diffusion.objectives import NoiseFn
 from indm.diffusion.samplers.draw import draw_latents, prior_draw
 from indm.errors import DivergenceError
 from indm.seeding import derive_seed
-from indm.store.files import read_json
-from indm.store.prepared import read_split
+from indm.store.files import read_json, read_split
 
 
 class CountedNoise:

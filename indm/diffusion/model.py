@@ -13,8 +13,7 @@ from indm.diffusion.sde import SDE, build_sde
 from indm.errors import ArtifactError, IndmError
 from indm.flows.build import build_flow
 from indm.networks.build import build_network
-from indm.store.checks import check_finite
-from indm.store.files import AGAIN, CHECKPOINT_FORMAT, SNAPSHOTS_FORMAT, read_weights
+from indm.store.files import AGAIN, CHECKPOINT_FORMAT, SNAPSHOTS_FORMAT, check_finite, read_weights
 
 
 class ImplicitNonlinearDiffusion(nn.Module):

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indm.doctor.inputs import INCEPTION, archives, extractors, published, weights
-from indm.doctor.item import DOWNLOAD, READY, Item
-from indm.doctor.machine import disk_item, machine, needed, program_item
-from indm.doctor.packages import packages
+from indm.doctor.machine import DOWNLOAD, READY, Item, disk_item, machine, needed, packages, program_item
 from indm.jobs import Job, job_names
 from indm.pipeline import STAGES
 from indm.shipped import DEFAULT_SUITE, default

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from indm.doctor.item import DOWNLOAD, MISSING, READY, Item, present
+from indm.doctor.machine import DOWNLOAD, MISSING, READY, Item, present
 
 if TYPE_CHECKING:
     from indm.data.archives import Archive

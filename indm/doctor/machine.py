@@ -1,17 +1,81 @@
-"""Processors, GPU, disk and programs."""
+"""What a machine has: packages, processors, GPU, disk and programs."""
 
 import os
+import platform
 import shutil
 import sys
+import tomllib
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from indm.doctor.item import INSTALL, MISSING, READY, Item
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
 from indm.errors import NoGpuError
 from indm.store.files import obstacle
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
+
+READY, DOWNLOAD, MISSING = "ready", "will download", "missing"
+INSTALL = "pip install -e ."
+
+
+@dataclass(frozen=True)
+class Item:
+    """A line of the page.
+
+    Arguments:
+        name: what is looked at.
+        state: ``ready``, ``will download`` or ``missing``.
+        detail: what was found.
+        gap: of what is missing and needed: what was found, what was expected, and the remedy, on one line.
+        warning: of what is there, and is less than a suite asks for: the same.
+    """
+
+    name: str
+    state: str
+    detail: str
+    gap: str = ""
+    warning: str = ""
+
+
+def present(path: Path) -> str:
+    return f"{path}, {path.stat().st_size / 1e6:,.1f} MB"
+
+
+def packages() -> list[Item]:
+    """Compare Python and the installed packages with the ranges of ``pyproject.toml``."""
+    project = _project()
+    python, expected = platform.python_version(), project["requires-python"]
+    remedy = f"Python {python}: expected {expected}; make an environment with such a Python"
+    right = SpecifierSet(expected).contains(python, prereleases=True)
+    items = [Item("python", READY, f"{python} ({expected})") if right else Item("python", MISSING, python, remedy)]
+    return items + [_package(Requirement(text)) for text in project["dependencies"]]
+
+
+def _project() -> dict[str, Any]:
+    """Read the ranges from the checkout, which an installation may be older than; of a copy without one, its own."""
+    file = Path(__file__).parent.parent.parent / "pyproject.toml"
+    if file.is_file():
+        return tomllib.loads(file.read_text(encoding="utf-8"))["project"]
+    texts = [text for text in metadata.requires("indm") or [] if "extra ==" not in text]
+    return {"requires-python": metadata.metadata("indm")["Requires-Python"], "dependencies": texts}
+
+
+def _package(requirement: Requirement) -> Item:
+    try:
+        version = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        version = "not installed"
+    else:
+        if requirement.specifier.contains(version, prereleases=True):
+            return Item(requirement.name, READY, f"{version} ({requirement.specifier})")
+    gap = f"package {requirement.name}: found {version}, expected {requirement.specifier}; {INSTALL}"
+    return Item(requirement.name, MISSING, f"{version}, expected {requirement.specifier}", gap)
+
 
 # Bytes: less would not hold the tables and the page of the smallest suite.
 LEAST_FREE = 50_000_000

@@ -9,11 +9,11 @@ from indm.errors import ArtifactError
 from indm.kept.folders import SUFFIX
 from indm.report.catalogue import CATALOGUE
 from indm.report.page.registration import describe_registration
-from indm.store.blocks import END, replace_block
+from indm.report.readme import END, replace_block
 from indm.store.provenance import commit_date
 from indm.suite.accepted import changed_since
 from indm.suite.claims import load_claims
-from indm.suite.content import claims_sha256, suite_sha256
+from indm.suite.load import claims_sha256, suite_sha256
 from indm.suite.registrations import load_registrations
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from indm.store.files import atomic_write, obstacle, read_json
 from indm.store.layout import PICTURES
 from indm.store.provenance import read_provenance, record_names
 from indm.suite.accepted import acceptances, merge
-from indm.suite.content import suite_sha256
+from indm.suite.load import suite_sha256
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite

@@ -9,11 +9,9 @@ from torch import Tensor
 from indm.errors import DataError
 from indm.metrics.bootstrap import bootstrap_fid
 from indm.metrics.clean import MODES
-from indm.metrics.confidence import confidence
-from indm.metrics.distances import distances
-from indm.metrics.frechet import FORMULAS, Reference, frechet_clean
-from indm.metrics.inception_score import inception_score
-from indm.metrics.kid import JACKKNIFE
+from indm.metrics.frechet import FORMULAS, Reference, frechet, frechet_clean
+from indm.metrics.kid import JACKKNIFE, kid
+from indm.metrics.logits import confidence, inception_score
 from indm.metrics.precision_recall import PRC, precision_recall
 
 NO_CLEAN = dict.fromkeys(f"{mode}_fid{suffix}" for mode in MODES for suffix in ("", "_se", "_formula"))
@@ -77,6 +75,39 @@ def compare(
     return result | precision_recall(
         generated, reference.features, neighbours=prc_neighbours, images=prc_images, seed=seed
     )
+
+
+def distances(
+    generated: Tensor,
+    reference: Reference,
+    *,
+    kid_subsets: int,
+    kid_subset_size: int,
+    bootstrap: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Measure FID and KID, each with its standard error over the generated images, the reference held fixed.
+
+    Arguments:
+        generated: features, shape (N, F).
+        reference: the reference, of M images.
+        kid_subsets: number of subsets of KID.
+        kid_subset_size: images in a subset, at most N and M.
+        bootstrap: bootstrap draws of the standard error of FID.
+        seed: seed of the subsets and the bootstrap.
+
+    Returns:
+        ``fid`` and ``kid``, each with ``_se``, and ``fid_formula``; KID ``None`` where the reference has no features.
+    """
+    value, formula = frechet(generated, reference)
+    error = bootstrap_fid(generated, reference, bootstrap, np.random.default_rng(seed))
+    distance, distance_error = None, None
+    if reference.features is not None:
+        distance, distance_error = kid(
+            generated, reference.features, subsets=kid_subsets, subset_size=kid_subset_size, seed=seed % 2**32
+        )
+    found = {"fid": value, "fid_se": error, "fid_formula": FORMULAS[formula]}
+    return found | {"kid": distance, "kid_se": distance_error}
 
 
 def compare_clean(mode: str, generated: Tensor, reference: Reference, *, bootstrap: int, seed: int) -> dict[str, Any]:

@@ -9,8 +9,7 @@ import torch
 from indm.metrics.clean import build_clean
 from indm.metrics.extractors import INCEPTION, SmallClassifier, build_extractor, build_inception
 from indm.metrics.frechet import Reference
-from indm.store.checks import check_finite
-from indm.store.files import EXTRACTOR_FORMAT, STATISTICS_FORMAT, read_array, read_weights
+from indm.store.files import EXTRACTOR_FORMAT, STATISTICS_FORMAT, check_finite, read_array, read_weights
 
 if TYPE_CHECKING:
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase

@@ -1,5 +1,6 @@
-"""The published tables of a suite, read and set as plain text."""
+"""The published tables of a suite: written, read, and set as plain text."""
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,29 @@ from tabulate import tabulate
 from indm.errors import ArtifactError
 from indm.report.catalogue import SHOWN
 from indm.report.results import read_rows, records
-from indm.store.files import file_sha256
+from indm.store.files import file_sha256, write_table
 from indm.store.layout import Layout
 from indm.store.manifest import read_manifest
+
+# What a spreadsheet takes the start of a formula for, which it would compute, and which may ask another machine.
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def write_published(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, with an apostrophe in front of texts that a spreadsheet would take for formulas."""
+    write_table(path, table.map(_plain))
+
+
+def _plain(value: Any) -> Any:
+    formula = isinstance(value, str) and value.startswith(FORMULA) and not _is_number(value)
+    return f"'{value}" if formula else value
+
+
+def _is_number(text: str) -> bool:
+    with contextlib.suppress(ValueError):
+        float(text)
+        return True
+    return False
 
 
 def read_tables(layout: Layout, names: Iterable[str] = SHOWN) -> dict[Path, pd.DataFrame]:

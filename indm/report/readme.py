@@ -1,5 +1,6 @@
 """The tables of README.md and docs/results/README.md, from the published results: nothing in them is written by hand."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from indm.report.grades import NO_DATA, starred
 from indm.report.names import heading, names
 from indm.report.results import CELL, read_rows, records
 from indm.shipped import DEFAULT_SUITE
-from indm.store.blocks import replace_block
 from indm.store.files import read_json
 from indm.suite.claims import Claim, Claims
 
@@ -22,6 +22,8 @@ NUMBERS = ("fid", "nll", "nelbo", "gap")
 # Exploratory claims that answer a question of every reader.
 FURTHER = ("more-than-a-learned-scale", "more-than-a-learned-affine-map", "more-than-a-learned-linear-map")
 PAGE = "docs/results/README.md"
+# Of a block of text that this package writes in a file that people write.
+END = "<!-- end of {name} -->"
 
 
 def with_answers(readme: str, published: Path, claims: Claims) -> str:
@@ -151,3 +153,25 @@ Real images score an FID of: {floors}."""
 def _only(column: "pd.Series[Any]") -> str:
     """Write the values of a column, each once."""
     return " or ".join(f"{value:g}" for value in sorted(set(column)))
+
+
+def replace_block(text: str, name: str, content: str, place: str) -> str:
+    """Put new content between the markers of a block.
+
+    Arguments:
+        text: the file's text.
+        name: of the block; its first marker is ``<!-- name: ... -->``, its last ``<!-- end of name -->``.
+        content: lines to stand between them.
+        place: of the file, for the message.
+
+    Raises:
+        ArtifactError: if the file has not both markers once, in this order.
+    """
+    end = re.escape(END.format(name=name))
+    pattern = re.compile(rf"(<!-- {re.escape(name)}: [^\n]* -->\n)(.*?)({end})", flags=re.DOTALL)
+    if (found := len(pattern.findall(text))) != 1 or text.count(END.format(name=name)) != 1:
+        raise ArtifactError(
+            f"{place}: found {found} blocks <!-- {name}: ... --> to {END.format(name=name)}, expected one; "
+            "put the two lines where the block should stand"
+        )
+    return pattern.sub(lambda match: f"{match[1]}\n{content.strip()}\n\n{match[3]}", text)

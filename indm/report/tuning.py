@@ -7,6 +7,7 @@ of all trials, and might otherwise be none but the worse ones. Arms are compared
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from itertools import pairwise, permutations
 from typing import Any, cast
 
@@ -14,7 +15,6 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from indm.report.choice import best
 from indm.report.results import CELL, IDENTITY, Results, records
 from indm.report.schema import TABLES, Kind
 
@@ -138,3 +138,32 @@ def _gains(rows: pd.DataFrame) -> list[float]:
 def _gain(before: Any, after: Any) -> float:
     """Return by how much a target has fallen for each doubling of the steps."""
     return float((before["target"] - after["target"]) / math.log2(after["steps"] / before["steps"]))
+
+
+Row = Mapping[str, Any]
+
+
+def spread(rows: Sequence[Row], count: int) -> list[Row]:
+    """Choose ``count`` trials spread evenly over the ranking, the best and the worst among them; all, if they are fewer.
+
+    Arguments:
+        rows: the trials that did not fail.
+        count: at least two.
+    """
+    ranked, count = sorted(rows, key=_place), min(count, len(rows))
+    return [ranked[round(i * (len(ranked) - 1) / max(count - 1, 1))] for i in range(count)]
+
+
+def best(rows: Sequence[Row]) -> Row | None:
+    """Return the best trial: of those confirmed at full length, where any was; ``None`` where there are none.
+
+    Arguments:
+        rows: the trainings that did not fail, of phases ``short`` and ``confirm``.
+    """
+    confirmed = [row for row in rows if row["phase"] == "confirm"]
+    return min(confirmed or rows, key=_place, default=None)
+
+
+def _place(row: Row) -> tuple[float, int]:
+    """Order trials by target, and the earlier one first where two have the same."""
+    return row["target"], row["trial"]

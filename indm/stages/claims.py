@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 from indm.report.claims import claims_table, effects_table
 from indm.report.comparison import comparison_table
 from indm.report.differences import compare
+from indm.report.export import write_published
 from indm.report.power import power_table
 from indm.report.published import read_published
 from indm.report.results import read_rows
-from indm.report.written import write_published
-from indm.store.finished import Finished
 from indm.store.layout import Layout
+from indm.store.provenance import Finished
 from indm.suite.claims import load_claims
 
 if TYPE_CHECKING:

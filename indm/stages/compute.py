@@ -3,11 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 from indm.report.compute import compute_table
+from indm.report.export import write_published
 from indm.report.schema import read_object
-from indm.report.written import write_published
-from indm.store.finished import Finished
 from indm.store.layout import Layout
-from indm.store.provenance import read_provenance
+from indm.store.provenance import Finished, read_provenance
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite

@@ -8,10 +8,9 @@ from indm.diffusion.evaluation import Evaluation, first_images, likelihoods
 from indm.diffusion.model import load_model
 from indm.process import set_up
 from indm.stamps import job_stamp
-from indm.store.files import SNAPSHOTS_FORMAT, file_sha256, read_json, read_weights, write_table
-from indm.store.finished import Finished
+from indm.store.files import SNAPSHOTS_FORMAT, file_sha256, read_json, read_split, read_weights, write_table
 from indm.store.layout import Layout
-from indm.store.prepared import read_split
+from indm.store.provenance import Finished
 from indm.store.scratch import below, open_scratch, work_key
 
 if TYPE_CHECKING:

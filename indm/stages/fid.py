@@ -8,8 +8,8 @@ from indm.metrics.references import load_extractors, load_references
 from indm.process import set_up
 from indm.seeding import derive_seed
 from indm.store.files import read_array, read_json, write_json
-from indm.store.finished import Finished
 from indm.store.layout import Layout
+from indm.store.provenance import Finished
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite

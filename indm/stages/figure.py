@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from indm.report.figures import plot_figures
 from indm.report.figures_toy2d import toy2d_figure
 from indm.store.files import atomic_write, read_arrays, refuse_link
-from indm.store.finished import Finished
 from indm.store.layout import Layout
+from indm.store.provenance import Finished
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite

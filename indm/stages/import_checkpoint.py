@@ -12,8 +12,8 @@ from indm.released.importing import check_fit, check_weights, named
 from indm.released.score import import_score
 from indm.released.settings import complete_config
 from indm.store.files import CHECKPOINT_FORMAT, read_json, write_json, write_table, write_weights
-from indm.store.finished import Finished
 from indm.store.layout import Layout
+from indm.store.provenance import Finished
 from indm.training.checkpoint import write_snapshots
 from indm.training.spec import model_spec
 

@@ -8,10 +8,9 @@ from indm.diffusion.evaluation import Evaluation, first_images, likelihood_batch
 from indm.diffusion.model import load_model
 from indm.process import precision_now, set_up
 from indm.stamps import job_stamp
-from indm.store.files import file_sha256, read_json, write_json, write_table
-from indm.store.finished import Finished
+from indm.store.files import file_sha256, read_json, read_split, write_json, write_table
 from indm.store.layout import Layout
-from indm.store.prepared import read_split
+from indm.store.provenance import Finished
 from indm.store.scratch import open_scratch, work_key
 from indm.store.shards import gather, open_shard, share
 

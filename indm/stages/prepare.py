@@ -13,8 +13,8 @@ from tqdm import tqdm
 from indm.data.dataset import SPLITS, Dataset, Split
 from indm.registry import DATASETS
 from indm.store.files import atomic_write, write_json
-from indm.store.finished import Finished
 from indm.store.layout import Layout
+from indm.store.provenance import Finished
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite

@@ -23,8 +23,8 @@ from indm.process import set_up
 from indm.progress import bar
 from indm.seeding import derive_seed
 from indm.store.files import read_array, read_json, write_table
-from indm.store.finished import Finished
 from indm.store.layout import Layout
+from indm.store.provenance import Finished
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite

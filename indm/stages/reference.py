@@ -34,8 +34,8 @@ from indm.store.files import (
     write_json,
     write_weights,
 )
-from indm.store.finished import Finished
 from indm.store.layout import Layout
+from indm.store.provenance import Finished
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,10 +7,10 @@ from indm.pipeline import STAGES
 from indm.report.page.contents import Contents
 from indm.report.page.render import render
 from indm.store.files import atomic_write
-from indm.store.finished import Finished
 from indm.store.layout import Layout
+from indm.store.provenance import Finished
 from indm.suite.claims import load_claims
-from indm.suite.content import claims_sha256, suite_sha256
+from indm.suite.load import claims_sha256, suite_sha256
 from indm.suite.registrations import load_registrations
 
 if TYPE_CHECKING:

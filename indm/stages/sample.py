@@ -19,8 +19,8 @@ from indm.registry import SAMPLERS
 from indm.seeding import derive_seed
 from indm.stamps import job_stamp
 from indm.store.files import atomic_write, file_sha256, read_array, read_json, write_array, write_json
-from indm.store.finished import Finished
 from indm.store.layout import Layout
+from indm.store.provenance import Finished
 from indm.store.scratch import open_scratch, work_key
 from indm.store.shards import gather, open_shard, share
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from indm.diffusion.generate import draw_batches, draw_levels, prior_mean
 from indm.diffusion.model import load_model
 from indm.errors import ConvergenceError, DivergenceError
-from indm.metrics.distances import distances
+from indm.metrics.compare import distances
 from indm.metrics.features import features
 from indm.metrics.references import load_extractors, load_references
 from indm.process import set_up
@@ -21,8 +21,8 @@ from indm.progress import bar
 from indm.seeding import derive_seed
 from indm.stamps import job_stamp
 from indm.store.files import file_sha256, read_json, write_table
-from indm.store.finished import Finished
 from indm.store.layout import Layout
+from indm.store.provenance import Finished
 from indm.store.scratch import Once, Scratch, below, open_scratch, work_key
 from indm.store.shards import gather, open_shard, share
 from indm.suite.schema.types import PC, PREDICTOR

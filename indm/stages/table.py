@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indm.pipeline import STAGES
+from indm.report.export import write_published
 from indm.report.published import read_published
 from indm.report.results import read_results
 from indm.report.tables import suite_tables
-from indm.report.written import write_published
-from indm.store.finished import Finished
 from indm.store.layout import Layout
+from indm.store.provenance import Finished
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite

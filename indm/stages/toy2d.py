@@ -11,8 +11,8 @@ from indm.errors import DivergenceError
 from indm.process import set_up
 from indm.seeding import derive_seed
 from indm.store.files import write_arrays, write_table
-from indm.store.finished import Finished
 from indm.store.layout import Layout
+from indm.store.provenance import Finished
 from indm.toy2d.data import draw_splits
 from indm.toy2d.evaluation import bound, likelihood, path_ratio, sample, sliced_wasserstein, trajectories
 from indm.toy2d.models import DIMS, Stack, select

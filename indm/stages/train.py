@@ -16,11 +16,9 @@ from indm.errors import ParamsError
 from indm.process import precision_used, set_up, sigterm_noted, started_processes
 from indm.progress import bar, say
 from indm.stamps import job_stamp
-from indm.store.files import read_json
-from indm.store.finished import Finished
+from indm.store.files import read_json, read_split
 from indm.store.layout import Layout
-from indm.store.prepared import read_split
-from indm.store.provenance import this_process
+from indm.store.provenance import Finished, this_process
 from indm.store.scratch import work_key
 from indm.training.begin import PHASES, Training, begin_training
 from indm.training.checkpoint import write_snapshots, write_training

@@ -16,12 +16,11 @@ from indm.diffusion.evaluation import first_images
 from indm.errors import DataError
 from indm.process import set_up, sigterm_noted
 from indm.progress import bar
-from indm.report.choice import best, spread
+from indm.report.tuning import best, spread
 from indm.stamps import job_stamp
-from indm.store.files import file_sha256, read_json, write_json, write_table
-from indm.store.finished import Finished
+from indm.store.files import file_sha256, read_json, read_split, write_json, write_table
 from indm.store.layout import Layout
-from indm.store.prepared import read_split
+from indm.store.provenance import Finished
 from indm.store.scratch import Scratch, open_scratch, work_key
 from indm.tuning.study import Row, Study
 from indm.tuning.trial import MEASURED, Arm

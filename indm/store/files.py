@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-
 # The remedy where a file is not what it should be, where it is missing, and where it is a published one.
 AGAIN = "delete it and run its stage, or the suite, again"
 FIRST = "run the stage that writes it, or the whole suite, first"
@@ -246,3 +245,26 @@ def file_sha256(path: Path) -> str:
     """
     with _readable(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_finite(path: Path, tensors: Mapping[str, "Tensor"]) -> None:
+    """Check that all numbers of tensors are finite.
+
+    Arguments:
+        path: where they come from, for the message.
+        tensors: by name; those of whole numbers always pass.
+
+    Raises:
+        ArtifactError: if one is not; the message names the tensor.
+    """
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            count = int((~tensor.isfinite()).sum())
+            raise ArtifactError(f"{path}: {name}: found {count} numbers that are not finite, expected none; {AGAIN}")
+
+
+def read_split(folder: Path, split: str) -> "Tensor":
+    """Map the images of a prepared split into memory, uint8, (N, C, H, W): a batch is read from the disk when it is indexed."""
+    import torch
+
+    return torch.from_numpy(read_array(folder / f"{split}.npy"))

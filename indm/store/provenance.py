@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,23 @@ from typing import Any
 from indm.errors import ArtifactError
 from indm.progress import peak_memory
 from indm.store.files import AGAIN, read_json
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a stage says when it has ended.
+
+    Arguments:
+        folder: where it wrote, and where its provenance goes.
+        earlier: seconds that earlier executions spent on the work that this one continued; provenance counts them too.
+        computed_on: what provenance says of those that did the work, where this execution only gathered it, or waited for them:
+            machine and device; of a training, peak memory too.
+    """
+
+    folder: Path
+    earlier: float = 0.0
+    computed_on: Mapping[str, Any] = field(default_factory=dict)
+
 
 # An imported checkpoint stands for a training: of the two, the one that was done last has the only record.
 STANDS_FOR = {"import_checkpoint": "train"}

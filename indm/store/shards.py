@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 from indm.errors import ArtifactError, ConvergenceError, DivergenceError
 from indm.store.files import AGAIN, read_spec, write_weights
-from indm.store.finished import Finished
 from indm.store.layout import Layout
-from indm.store.provenance import computed_on
+from indm.store.provenance import Finished, computed_on
 from indm.store.scratch import Scratch, open_scratch
 
 if TYPE_CHECKING:

@@ -1,21 +1,24 @@
-"""The one reader and validator of suites.
+"""The one reader and validator of suites, and what a suite says in full.
 
 No field of the schema has a default, but ``shards``, on which no result depends, and ``compile``, on which rounding alone does:
 what a suite says, in full, is everything a result depends on, so both engines can track it.
 """
 
+import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from indm.errors import ParamsError
-from indm.suite.content import suite_content
 from indm.suite.expand import BASE, Expanded, expand_suite, name_of
 from indm.suite.messages import describe
 from indm.suite.rules import mistakes
 from indm.suite.schema.suite import Suite
+
+if TYPE_CHECKING:
+    from indm.suite.claims import Claims
 
 
 def load_suite(path: Path, *, with_data: bool = False) -> Suite:
@@ -98,3 +101,22 @@ def _without_required(schema: Any) -> Any:
             if key != "required" or not isinstance(value, list)
         }
     return [_without_required(item) for item in schema] if isinstance(schema, list) else schema
+
+
+def suite_content(suite: Suite) -> dict[str, Any]:
+    """Return what the file of a suite says, in full."""
+    return suite.model_dump(exclude_unset=True)
+
+
+def suite_sha256(suite: Suite) -> str:
+    """Hash what a suite says, however its file says it."""
+    return _sha256(suite_content(suite))
+
+
+def claims_sha256(claims: "Claims") -> str:
+    """Hash what the claims say, however their file says it."""
+    return _sha256(claims.model_dump(exclude_unset=True))
+
+
+def _sha256(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

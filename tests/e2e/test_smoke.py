@@ -16,8 +16,7 @@ from indm.report.catalogue import SHOWN
 from indm.stamps import job_definitions, job_stamp
 from indm.store.code import STATEMENTS, is_outside, names_defined
 from indm.store.provenance import provenance
-from indm.suite.content import suite_sha256
-from indm.suite.load import load_suite
+from indm.suite.load import load_suite, suite_sha256
 from tests.checkout import add_dvc_file, commands, copy_checkout, run, run_suite
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]

@@ -12,8 +12,7 @@ from markupsafe import Markup
 
 from indm.errors import ArtifactError
 from indm.report.names import names
-from indm.report.page.contents import Contents
-from indm.report.page.missing import Missing, missing
+from indm.report.page.contents import Contents, Missing, missing
 from indm.report.page.tables import data_uri
 from indm.report.palette import INK, themed
 from indm.store.files import AGAIN

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from indm.errors import ParamsError
 from indm.store import provenance
-from indm.suite import content
+from indm.suite import load
 from indm.suite.claims import load_claims
-from indm.suite.load import load_suite
 from indm.suite.registrations import Registration
 
 
@@ -69,8 +68,8 @@ def _doubts(suite: str, entry: Registration) -> Iterator[str]:
             yield f"it has no params/{file.name}"
             return
         then = (
-            _if_readable(lambda: content.suite_sha256(load_suite(file))),
-            _if_readable(lambda: content.claims_sha256(load_claims(folder / "claims.yaml"))),
+            _if_readable(lambda: load.suite_sha256(load.load_suite(file))),
+            _if_readable(lambda: load.claims_sha256(load_claims(folder / "claims.yaml"))),
         )
     said = (entry.suite_sha256, entry.claims_sha256)
     for what, found, expected in zip(("the suite", "the claims"), then, said, strict=True):

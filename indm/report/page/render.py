@@ -13,13 +13,11 @@ from indm.report.catalogue import CATALOGUE, PUBLISHED
 from indm.report.grades import BORDERLINE, MEANINGS
 from indm.report.page.answers import conclusion, read_answers
 from indm.report.page.caveats import caveats
-from indm.report.page.contents import Contents
+from indm.report.page.contents import Contents, missing_figure, origins, read_records
 from indm.report.page.entries import text_entry
-from indm.report.page.missing import missing_figure
 from indm.report.page.pictures import galleries, read_figures
 from indm.report.page.registration import describe_registration
 from indm.report.page.remarks import remarks
-from indm.report.page.sources import origins, read_records
 from indm.report.page.tables import read_table
 
 

@@ -9,8 +9,8 @@ import pandas as pd
 
 from indm.report.catalogue import CATALOGUE
 from indm.report.names import heading
+from indm.report.page.contents import Missing, missing
 from indm.report.page.entries import Entry, column_entries
-from indm.report.page.missing import Missing, missing
 from indm.report.results import read_texts
 
 # Said once, in the caption, where all rows agree.
