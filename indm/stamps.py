@@ -87,16 +87,17 @@ def differences(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Dif
     """
     lost: dict[str, set[str]] = {}
     for name in then.keys() - now.keys():
-        lost.setdefault(_short(name), set()).add(then[name])
-    found = {_short(name) for name in now.keys() - then.keys()}
+        lost.setdefault(unqualified(name), set()).add(then[name])
+    found = {unqualified(name) for name in now.keys() - then.keys()}
     for name in sorted({**then, **now}):
-        before = {then[name]} if name in then else lost.get(_short(name), {NONE})
-        is_moved = name not in now and _short(name) in found
+        before = {then[name]} if name in then else lost.get(unqualified(name), {NONE})
+        is_moved = name not in now and unqualified(name) in found
         if now.get(name, NONE) not in before and not is_moved:
             yield Difference(name, min(before), now.get(name, NONE))
 
 
-def _short(name: str) -> str:
+def unqualified(name: str) -> str:
+    """Return the name of a definition without its module, which may have another name since."""
     return name.rpartition(".")[2]
 
 

@@ -472,6 +472,13 @@ class History:
         (self.root / path).write_text(text.replace(old, new))
         code._sources.cache_clear()
 
+    def move(self, name: str, other: str) -> None:
+        """Give another name to a module of diffusions."""
+        shutil.move(self.root / f"indm/diffusion/{name}.py", self.root / f"indm/diffusion/{other}.py")
+        for path in (self.root / "indm").rglob("*.py"):
+            path.write_text(path.read_text().replace(f"indm.diffusion.{name}", f"indm.diffusion.{other}"))
+        code._sources.cache_clear()
+
     def older(self, **said: object) -> None:
         """Make the archives those of a version whose manifests do not name the code."""
         for folder in FOLDERS.values():
@@ -506,9 +513,7 @@ def test_what_an_earlier_commit_with_the_same_definitions_made_comes_back(histor
     """A module has another name since, and another one, with the beginning of a stage, another place."""
     (history.root / "indm/steps").mkdir()
     shutil.move(history.root / "indm/stages/nll.py", history.root / "indm/steps/nll.py")
-    shutil.move(history.root / LIKELIHOOD, history.root / "indm/diffusion/moved.py")
-    for path in (history.root / "indm").rglob("*.py"):
-        path.write_text(path.read_text().replace("indm.diffusion.likelihood", "indm.diffusion.moved"))
+    history.move("likelihood", "moved")
     history.older(commit=history.commit())
     shutil.rmtree(history.root / "indm")
     shutil.copytree(REPOSITORY / "indm", history.root / "indm", ignore=shutil.ignore_patterns("__pycache__"))
@@ -563,6 +568,16 @@ def test_changed_definitions_are_named_and_accepted_once(history: History, old: 
     assert (first, second["why"]) == (entry, "again")
     # What is here already says so too.
     assert json.loads(Path(f"results/smoke/{PLACE}/provenance/nll.json").read_text())["accepted"] == [second]
+
+
+def test_what_was_accepted_stays_so_where_its_module_has_another_name_since(history: History) -> None:
+    history.replace(LIKELIHOOD, "def ode_nll(", "def ode_nll(*, new=1,")
+    assert call("restore", "--accept", "why").exit_code == 0
+    shutil.rmtree("results")
+    history.move("likelihood", "moved")
+    assert call("restore").output.startswith(COUNT)
+    history.replace("indm/diffusion/moved.py", "new=1", "new=2")
+    assert "changed indm.diffusion.moved.ode_nll" in call("restore").output
 
 
 def test_definitions_of_one_name_that_change_places_are_seen(history: History) -> None:

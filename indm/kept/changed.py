@@ -14,7 +14,7 @@ from indm.errors import ParamsError
 from indm.identity import Identity
 from indm.kept.check import record
 from indm.kept.folders import Folder
-from indm.stamps import SHORT, Difference, differences, job_definitions, job_stamp
+from indm.stamps import SHORT, Difference, differences, job_definitions, job_stamp, unqualified
 from indm.store import code
 from indm.store.code import Commit, Sources
 from indm.store.files import atomic_write, read_json
@@ -131,7 +131,10 @@ class Changes:
 
 
 def _covers(acceptance: Acceptance, difference: Difference) -> bool:
-    return acceptance.definitions.get(difference.name, {}).get(difference.then) == difference.now
+    return any(
+        unqualified(name) == unqualified(difference.name) and hashes.get(difference.then) == difference.now
+        for name, hashes in acceptance.definitions.items()
+    )
 
 
 def _acceptance(date: str, why: str, found: Iterable[Difference]) -> Acceptance:
