@@ -12,10 +12,10 @@ import torch
 from torch import Generator, Tensor
 
 from indm import registry
-from indm.diffusion.adaptive import solve_adaptively
 from indm.diffusion.generate import CountedNoise, draw_levels
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.diffusion.objectives import perturb
+from indm.diffusion.ode import solve_adaptively
 from indm.diffusion.samplers.draw import draw_latents, prior_draw, time_grid
 from indm.diffusion.samplers.loops import PredictorCorrector, Schedule, expand_time
 from indm.diffusion.sde import T
@@ -424,7 +424,7 @@ def test_a_flow_that_cannot_be_inverted_leaves_its_images_out(monkeypatch: pytes
 
 @pytest.mark.parametrize("case", ["not a number", "too many steps"])
 def test_an_adaptive_ode_without_a_solution_is_one_line(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
-    monkeypatch.setattr("indm.diffusion.adaptive.MOST_STEPS", 3)
+    monkeypatch.setattr("indm.diffusion.ode.MOST_STEPS", 3)
     factor = math.nan if case == "not a number" else 100.0
     ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
     with pytest.raises(

@@ -14,11 +14,10 @@ from indm.data.levels import dequantise, quantise, to_pixels, to_uint8
 from indm.diffusion.generate import draw_levels
 from indm.diffusion.model import ImplicitNonlinearDiffusion, below
 from indm.errors import ConvergenceError, IndmError
-from indm.metrics.bootstrap import bootstrap_fid
 from indm.metrics.deviations import extrapolate, fid_by_size, fid_draws, jpeg, pixel_features
 from indm.metrics.extractors import SmallClassifier, build_extractor, build_inception
 from indm.metrics.features import features
-from indm.metrics.frechet import Reference, frechet
+from indm.metrics.frechet import Reference, bootstrap_fid, frechet
 from indm.registry import DATASETS
 from indm.stages import fid as fid_stage
 from indm.stages import prepare, protocol, reference, sample, sweep

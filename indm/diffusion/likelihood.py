@@ -16,7 +16,6 @@ import torch
 from torch import Generator, Tensor
 from torchdiffeq import odeint
 
-from indm.diffusion.adaptive import solve_adaptively
 from indm.diffusion.objectives import (
     NoiseFn,
     gaussian_nll,
@@ -27,7 +26,7 @@ from indm.diffusion.objectives import (
     reconstruction,
     squared_norm,
 )
-from indm.diffusion.ode import ode_drift
+from indm.diffusion.ode import ode_drift, solve_adaptively
 from indm.diffusion.sde import SDE, T, importance_time
 
 # torchdiffeq's explicit method has one order less: fifth.

@@ -7,9 +7,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from indm.errors import DataError
-from indm.metrics.bootstrap import bootstrap_fid
 from indm.metrics.clean import MODES
-from indm.metrics.frechet import FORMULAS, Reference, frechet, frechet_clean
+from indm.metrics.frechet import FORMULAS, Reference, bootstrap_fid, frechet, frechet_clean
 from indm.metrics.kid import JACKKNIFE, kid
 from indm.metrics.logits import confidence, inception_score
 from indm.metrics.precision_recall import PRC, precision_recall

@@ -14,7 +14,7 @@ from indm.flows.registered import resflow as residual
 from indm.flows.registered.identity import Identity
 from indm.flows.registered.resflow import ResidualFlow
 from indm.flows.registered.wolf import Wolf
-from indm.released.entries import copy_entries
+from indm.released.checkpoint import copy_entries
 from indm.released.settings import FLOW_SETTINGS, WOLF_SETTINGS, Config, Settings, wrong_settings
 
 # Last parts of released names: two numbers per block that say how many terms of the series are drawn and never change, and

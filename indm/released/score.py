@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from indm.errors import ArtifactError
 from indm.networks.layers import AttentionBlock, FIRDownConv, FourierFeatures, ResidualBlock
 from indm.networks.registered.unet import ScoreUNet
-from indm.released.entries import copy_entries
+from indm.released.checkpoint import copy_entries
 from indm.released.settings import SCORE_SETTINGS, Config, complete_config, wrong_settings
 
 SCORE_IGNORED = {"sigmas"}  # the discrete noise levels of the released network, which no continuous-time run reads

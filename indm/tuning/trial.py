@@ -16,9 +16,8 @@ from indm.diffusion.evaluation import Evaluation, bounds
 from indm.diffusion.generate import draw_levels, prior_mean
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.errors import ConvergenceError, DivergenceError
-from indm.metrics.bootstrap import bootstrap_fid
 from indm.metrics.features import features
-from indm.metrics.frechet import Reference, frechet
+from indm.metrics.frechet import Reference, bootstrap_fid, frechet
 from indm.metrics.references import load_extractors
 from indm.seeding import derive_seed
 from indm.store.scratch import Scratch

@@ -3,9 +3,8 @@
 import torch
 from torch import Generator, Tensor
 
-from indm.diffusion.adaptive import solve_adaptively
 from indm.diffusion.objectives import NoiseFn
-from indm.diffusion.ode import ode_drift
+from indm.diffusion.ode import ode_drift, solve_adaptively
 from indm.diffusion.samplers.loops import Schedule
 from indm.diffusion.sde import SDE
 
