@@ -22,7 +22,7 @@ from indm.shipped import DEFAULT_SUITE
 from indm.store.files import atomic_write, obstacle, read_json
 from indm.store.layout import PICTURES
 from indm.store.provenance import read_provenance, record_names
-from indm.suite.accepted import acceptances, merge
+from indm.suite.accepted import ACCEPTED, acceptances, merge
 from indm.suite.content import suite_sha256
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def summarise(suite: "Suite", suite_folder: Path) -> list[dict[str, Any]]:
                     entry = found.setdefault(json.dumps(alike, sort_keys=True), alike | {"jobs": {}, "seconds": 0.0})
                     entry["jobs"][path.stem] = entry["jobs"].get(path.stem, 0) + 1
                     if accepted := merge([*acceptances(entry), *acceptances(record)]):
-                        entry["accepted"] = [each.model_dump() for each in accepted]
+                        entry[ACCEPTED] = [each.model_dump() for each in accepted]
                     entry["seconds"] = round(entry["seconds"] + record["seconds"], 3)
     return list(found.values())
 
