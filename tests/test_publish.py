@@ -21,7 +21,6 @@ from indm.errors import ArtifactError
 from indm.identity import Identity
 from indm.jobs import Job
 from indm.kept import publish as module
-from indm.kept.publish import first_runs
 from indm.kept.weights import read_published
 from indm.pipeline import STAGES
 from indm.register import write_registrations
@@ -119,7 +118,7 @@ def test_one_seed_of_each_cell_has_its_samples_published() -> None:
     first: dict[str, str] = {}
     for name in suite.runs:
         first.setdefault(name.rpartition("-s")[0], name)
-    assert first_runs(suite) == list(first.values())
+    assert suite.first_runs(1) == list(first.values())
     assert len(first) < len(suite.runs)
 
 

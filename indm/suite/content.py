@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 
 def suite_content(suite: "Suite") -> dict[str, Any]:
-    """Return what the file of a suite says, in full."""
-    return suite.model_dump(exclude_unset=True)
+    """Return what the file of a suite says, in full, but for whose weights are kept, on which no result depends."""
+    return suite.model_dump(exclude_unset=True, exclude={"kept_weights"})
 
 
 def suite_sha256(suite: "Suite") -> str:
