@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from indm.suite.schema.types import Count, EachOnce
+from indm.suite.schema.types import Count
 from indm.suite.strict_yaml import Strict
 
 Kind = Literal["ema", "raw"]
@@ -20,7 +20,5 @@ class WeightsParams(Strict):
 class KeptWeightsParams(Strict):
     """Whose averaged weights ``indm keep`` keeps with the archives, so that an evaluation can be corrected without a training."""
 
-    variants: Annotated[
-        list[str], EachOnce(), Field(min_length=1, description="variants of the models; empty: the plain ones")
-    ]
+    variants: Annotated[list[str], Field(min_length=1, description="variants of the models; empty: the plain ones")]
     seeds: Annotated[Count, Field(description="how many seeds of each cell: the first ones")]
