@@ -8,10 +8,13 @@ if TYPE_CHECKING:
     from indm.suite.claims import Claims
     from indm.suite.schema.suite import Suite
 
+# On these keys no result depends, so a suite may change them after it was registered or run.
+LEFT_OUT = {"kept_weights"}
+
 
 def suite_content(suite: "Suite") -> dict[str, Any]:
-    """Return what the file of a suite says, in full."""
-    return suite.model_dump(exclude_unset=True)
+    """Return what the file of a suite says, in full, but for the keys that are left out."""
+    return suite.model_dump(exclude_unset=True, exclude=LEFT_OUT)
 
 
 def suite_sha256(suite: "Suite") -> str:

@@ -1,7 +1,7 @@
 """The one reader and validator of suites.
 
-No field of the schema has a default, but ``shards``, on which no result depends, and ``compile``, on which rounding alone does:
-what a suite says, in full, is everything a result depends on, so both engines can track it.
+No field of the schema has a default, but ``shards`` and ``kept_weights``, on which no result depends, and ``compile``, on which
+rounding alone does: what a suite says, in full, is everything a result depends on, so both engines can track it.
 """
 
 import json

@@ -19,7 +19,7 @@ from indm.suite.schema.toy2d import Toy2dParams
 from indm.suite.schema.train import TrainParams
 from indm.suite.schema.tune import TuneParams
 from indm.suite.schema.types import RunName
-from indm.suite.schema.weights import WeightsParams
+from indm.suite.schema.weights import KeptWeightsParams, WeightsParams
 from indm.suite.strict_yaml import Strict
 
 
@@ -74,6 +74,10 @@ class Suite(Strict):
             "to compile first; false where it is not said"
         ),
     ] = False
+    kept_weights: Annotated[
+        KeptWeightsParams | None,
+        Field(description="whose averaged weights are kept with the results; none where it is not said"),
+    ] = None
 
     def train_params(self, run: str) -> TrainParams:
         """Resolve the training parameters of ``run``."""
@@ -82,6 +86,13 @@ class Suite(Strict):
     def sample_params(self, run: str) -> SampleParams:
         """Resolve the sampling parameters of ``run``."""
         return _merge(self.sample, self.runs[run].sample)
+
+    def first_runs(self, seeds: int) -> list[str]:
+        """List the runs of the first seeds of each cell."""
+        cells: dict[tuple[str, ...], list[str]] = {}
+        for name, run in self.runs.items():
+            cells.setdefault((run.dataset, run.sde, run.model, run.variant, run.objective), []).append(name)
+        return [name for cell in cells.values() for name in cell[:seeds]]
 
     def with_trial(self, run: str, seed: int, train: Mapping[str, Any]) -> "Suite":
         """Return the suite with ``run`` alone, of another seed, and with other values of keys of its train section."""
