@@ -19,7 +19,7 @@ from indm.pipeline import STAGES
 from indm.stamps import Difference, differences, job_definitions, job_stamp, members
 from indm.store.code import FILES, STATEMENTS, WHOLE, Place, sources
 from indm.store.manifest import Manifest, content_sha256
-from indm.store.provenance import read_provenance, record_names
+from indm.store.provenance import RESTORED_FOR, read_provenance, record_names
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -199,11 +199,12 @@ class Changes:
     def _code(self, job: Job, made: Manifest, other_keys: bool) -> Iterator[str]:
         """Yield the definitions that differ, if the stamp does."""
         stage = "import_checkpoint" if self._identity.is_imported(job, made) else job.stage
-        stamp = made.stamp or self._recorded_stamp(job)
-        if stamp == job_stamp(self._suite, stage, job.subject):
+        recorded, restored_for = self._recorded_stamps(job)
+        stamps = {made.stamp or recorded, restored_for} - {""}
+        if job_stamp(self._suite, stage, job.subject) in stamps:
             return
         if not made.code:
-            known = "with another stamp than it has now" if stamp else "that is not recorded"
+            known = "with another stamp than it has now" if stamps else "that is not recorded"
             yield f"made by code {known}; which definitions changed is unknown, because its manifest lists none"
             return
         now = job_definitions(self._suite, stage, job.subject)
@@ -222,14 +223,14 @@ class Changes:
         hashes = set(made.values())
         return [name for name in members(self._suite, *job) if name not in made and now.get(name) not in hashes]
 
-    def _recorded_stamp(self, job: Job) -> str:
-        """Return the stamp in a job's provenance, which is all that earlier versions recorded of its code."""
+    def _recorded_stamps(self, job: Job) -> tuple[str, str]:
+        """Return the stamps in a job's provenance: of the code that did the job, and of that for which it was restored."""
         folder = self._identity.manifest(job).parent.parent / "provenance"
         for name in record_names(job.stage):
             with contextlib.suppress(ArtifactError):
                 record = read_provenance(folder / f"{name}.json", self._suite.suite, job.subject)
-                return str(record.get("code_stamp", ""))
-        return ""
+                return str(record.get("code_stamp", "")), str(record.get(RESTORED_FOR, ""))
+        return "", ""
 
     def _sources(self, job: Job, made: Manifest) -> Iterator[str]:
         """Yield which files a job was made from that are others now, counted by name and stage."""

@@ -23,8 +23,10 @@ from indm.report.page.contents import origins
 from indm.stamps import job_stamp
 from indm.store import code
 from indm.store.files import write_json
+from indm.store.provenance import RESTORED_FOR
 from indm.suite.load import load_suite
 from indm.suite.strict_yaml import parse_yaml
+from indm.why import why
 from tests.archives import memory_below
 from tests.conftest import REPOSITORY
 from tests.finished import do
@@ -523,6 +525,12 @@ def test_what_an_earlier_commit_with_the_same_definitions_made_comes_back(histor
     assert not ACCEPTED.exists()
     record = f"{PLACE}/provenance/nll.json"
     assert Path("results/smoke", record).read_bytes() == unpack(packed())[record]
+    assert is_up_to_date()
+
+
+def is_up_to_date() -> bool:
+    """Ask why the likelihoods would be evaluated again."""
+    return not why(Identity(SMOKE, Path("results"), Path("reports")), "nll").again
 
 
 @pytest.mark.parametrize("old", [True, False], ids=["git", "manifest"])
@@ -544,8 +552,9 @@ def test_changed_definitions_are_named_and_accepted_once(history: History, old: 
     (entry,) = content["accepted"]
     assert entry["why"] == "a default that nobody | sets"
     assert list(entry["definitions"]) == ["indm.diffusion.likelihood.ode_nll"]
+    assert is_up_to_date()
     record = json.loads(Path(f"results/smoke/{PLACE}/provenance/nll.json").read_text())
-    assert record["accepted"] == [entry]
+    assert (record["accepted"], record[RESTORED_FOR]) == ([entry], job_stamp(SMOKE, "nll", RUN))
     assert "accepted" not in json.loads(Path(f"results/smoke/{PLACE}/provenance/fid.json").read_text())
     assert origins([record])["changed"] == [
         f"computed by commit {record['commit'][:12]}; since then indm.diffusion.likelihood.ode_nll changed "

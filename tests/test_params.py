@@ -151,6 +151,16 @@ MISTAKES = {
             "allowed: [], since weights.score is raw"
         ],
     ),
+    "kept weights of a variant that is not there": (
+        "weights: {score: ema",
+        'kept_weights: {variants: ["", same-compute], seeds: 4}\nweights: {score: ema',
+        ["key kept_weights.variants: found 'same-compute'; allowed: variants of its runs: ['', 'standardised']"],
+    ),
+    "kept weights that are not evaluated": (
+        "weights: {score: ema, flow: ema}",
+        'kept_weights: {variants: [""], seeds: 4}\nweights: {score: ema, flow: raw}',
+        ["key kept_weights: allowed: null, since weights.flow is raw and averaged ones are not evaluated"],
+    ),
     "warm-up of a flow that is not there": (
         "  flow_warmup_steps: 0",
         "  flow_warmup_steps: 10",
@@ -840,6 +850,13 @@ def test_a_mistake_across_keys_is_named_with_all_files_that_may_have_it(tmp_path
     assert str(caught.value).startswith(
         f"{files}: suite more, key fid.prc_neighbours: found 1000; allowed: below prc_images"
     )
+
+
+def test_no_result_depends_on_whose_weights_are_kept(tmp_path: Path) -> None:
+    suite, other = load(tmp_path, TEXT), load(tmp_path, TEXT + 'kept_weights: {variants: [""], seeds: 4}\n')
+    assert other.kept_weights != suite.kept_weights
+    assert suite_content(other) == suite_content(suite)
+    assert expanded_text(other) == expanded_text(suite)
 
 
 def test_a_cell_with_seeds_is_a_run_for_each(tmp_path: Path) -> None:

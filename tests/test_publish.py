@@ -21,8 +21,8 @@ from indm.errors import ArtifactError
 from indm.identity import Identity
 from indm.jobs import Job
 from indm.kept import publish as module
-from indm.kept.publish import first_runs
 from indm.kept.weights import read_published
+from indm.library import load_run
 from indm.pipeline import STAGES
 from indm.register import write_registrations
 from indm.report.catalogue import PUBLISHED
@@ -33,7 +33,7 @@ from indm.store.files import CHECKPOINT_FORMAT, write_json, write_weights
 from indm.store.layout import PICTURES
 from indm.store.provenance import provenance
 from indm.suite.claims import load_claims
-from indm.suite.load import load_suite
+from indm.suite.load import load_suite, suite_sha256
 from indm.suite.registrations import Registration, Registrations
 from indm.training.spec import model_spec
 from tests.conftest import REPOSITORY
@@ -82,8 +82,20 @@ def checkout(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
+@pytest.fixture
+def keeping(checkout: Path) -> Path:
+    """A checkout whose suite keeps the weights of its plain models; of them, one alone has weights."""
+    with (checkout / "params/smoke.yaml").open("a") as file:
+        file.write('kept_weights: {variants: [""], seeds: 1}\n')
+    return checkout
+
+
 def publish(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["publish", "--suite", "params/smoke.yaml", *arguments])
+
+
+def keep(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["keep", "--suite", "params/smoke.yaml", *arguments])
 
 
 def files() -> dict[str, bytes]:
@@ -91,7 +103,7 @@ def files() -> dict[str, bytes]:
 
 
 def test_the_folder_has_tables_figures_samples_and_provenance(checkout: Path) -> None:
-    assert CliRunner().invoke(main, ["keep", "--suite", "params/smoke.yaml"]).exit_code == 0
+    assert keep().exit_code == 0
     done = publish()
     assert done.exit_code == 0, done.output
     found = {name for name in files() if not name.startswith("kept/")}
@@ -118,8 +130,10 @@ def test_one_seed_of_each_cell_has_its_samples_published() -> None:
     first: dict[str, str] = {}
     for name in suite.runs:
         first.setdefault(name.rpartition("-s")[0], name)
-    assert first_runs(suite) == list(first.values())
+    assert suite.first_runs(1) == list(first.values())
     assert len(first) < len(suite.runs)
+    assert {int(name[-1]) for name in suite.first_runs(2)} == {4, 5}
+    assert sorted(suite.first_runs(3)) == sorted(suite.runs)
 
 
 def test_the_page_says_what_was_run_and_lists_the_files(checkout: Path) -> None:
@@ -327,6 +341,71 @@ def test_weights_stay_as_long_as_they_are_of_the_same_training(checkout: Path) -
     assert not path.exists()
 
 
+KEPT = TARGET / f"kept/weights/{RUN}.safetensors"
+
+
+def test_the_weights_that_a_suite_names_are_kept_in_the_published_format(keeping: Path) -> None:
+    done = keep()
+    assert done.exit_code == 0, done.output
+    named = {name for name in SMOKE.runs if f"skipped weights/{name}: " in done.output} | {RUN}
+    assert named == {name for name, run in SMOKE.runs.items() if not run.variant}
+    assert [path.name for path in KEPT.parent.iterdir()] == [KEPT.name]
+    expected, run = train(keeping).state_dict(), load_run(KEPT)
+    assert run.name == RUN
+    for name, tensor in run.model.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0)
+    # What is published is the same file, of the same suite, whatever that keeps.
+    assert publish("--weights", RUN).exit_code == 0
+    assert (TARGET / f"weights/{RUN}.safetensors").read_bytes() == KEPT.read_bytes()
+    assert json.loads((TARGET / "provenance.json").read_text())["suite_sha256"] == suite_sha256(SMOKE)
+    # They stay where no checkpoint is, and are no results.
+    shutil.rmtree("results")
+    assert CliRunner().invoke(main, ["restore", "--suite", "params/smoke.yaml"]).exit_code == 0
+    assert not list(Path("results").rglob("weights"))
+    assert f"weights/{RUN}:" not in keep().output
+
+
+@pytest.mark.parametrize("lost", ["checkpoint.safetensors", "manifest/nll.json"])
+def test_weights_are_kept_of_finished_runs_whose_checkpoint_is_here(keeping: Path, lost: str) -> None:
+    (keeping / f"results/smoke/runs/{RUN}" / lost).unlink()
+    done = keep()
+    assert done.exit_code == 0
+    assert not KEPT.exists()
+    place = "weights" if lost.startswith("checkpoint") else "runs"
+    assert f"skipped {place}/{RUN}: results/smoke/runs/{RUN}/{lost}: missing" in done.output
+
+
+def test_kept_weights_are_replaced_only_if_asked_for(keeping: Path) -> None:
+    keep()
+    before = KEPT.read_bytes()
+    KEPT.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    assert (
+        "changed since it was published; take it from git, or from the package, again, or replace them by"
+        in keep().output
+    )
+    assert keep("--replace").exit_code == 0
+    assert KEPT.read_bytes() == before
+    train(keeping, scale=3.0)
+    for name, stage in STAGES.items():
+        if stage.subject == "run" and name != "train" and RUN in stage.subjects(SMOKE):
+            do(SMOKE, keeping, Job(name, RUN))
+    archive = TARGET / f"kept/runs/{RUN}.tar.gz"
+    archive.unlink()
+    done = keep()
+    assert done.exit_code == 1
+    assert f"refused weights/{RUN}: {KEPT}: holds weights of another training; remove them, or replace" in done.output
+    assert (KEPT.read_bytes(), archive.exists()) == (before, True)
+    checkpoint = keeping / f"results/smoke/runs/{RUN}/checkpoint.safetensors"
+    content = checkpoint.read_bytes()
+    checkpoint.unlink()
+    done = keep("--replace")
+    assert done.exit_code == 1
+    assert f"refused weights/{RUN}: results/smoke/runs/{RUN}/checkpoint.safetensors: missing" in done.output
+    checkpoint.write_bytes(content)
+    assert keep("--replace").exit_code == 0
+    assert KEPT.read_bytes() != before
+
+
 @pytest.mark.parametrize("name", ["README.md", "tables/values.csv"])
 def test_where_a_file_cannot_be_written_none_is(checkout: Path, name: str) -> None:
     (TARGET / name / "something").mkdir(parents=True)
@@ -353,8 +432,7 @@ def test_weights_that_changed_since_they_were_published_are_not_published_again(
 
 def test_other_results_are_not_published_beside_those_that_are_kept(checkout: Path) -> None:
     """What is restored is what is published."""
-    keep = ["keep", "--suite", "params/smoke.yaml"]
-    assert CliRunner().invoke(main, keep).exit_code == 0
+    assert keep().exit_code == 0
     assert publish().exit_code == 0
     before = files()
     do(SMOKE, checkout, Job("nll", RUN), "another content of")
@@ -364,7 +442,7 @@ def test_other_results_are_not_published_beside_those_that_are_kept(checkout: Pa
     assert done.exit_code == 1
     assert f"kept/runs/{RUN}.tar.gz: found other results of runs/{RUN} than those that would be" in done.output
     assert files() == before
-    assert CliRunner().invoke(main, [*keep, "--replace"]).exit_code == 0
+    assert keep("--replace").exit_code == 0
     assert publish().exit_code == 0
     stray = TARGET / "kept/runs/gone-s0.tar.gz"
     shutil.copy(TARGET / f"kept/runs/{RUN}.tar.gz", stray)

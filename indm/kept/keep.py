@@ -1,16 +1,19 @@
-"""Keep the finished results of a suite: one archive per folder, small enough for git."""
+"""Keep the finished results of a suite: one archive per folder, small enough for git, and the weights that the suite names."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indm.errors import ArtifactError
+from indm.identity import Identity
 from indm.kept.changed import FILE, Changes, described
 from indm.kept.check import check_folder
 from indm.kept.folders import Folder, archive, kept_folders, read_archive
 from indm.kept.packing import pack
+from indm.kept.weights import averaged_weights, is_of, trained
 from indm.stamps import Difference
 from indm.store.files import atomic_write
 
@@ -77,13 +80,13 @@ def _by_reason(refused: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def keep(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome:
-    """Pack every folder whose jobs have all ended.
+    """Pack every folder whose jobs have all ended, and beside it the averaged weights that the suite asks for.
 
     Arguments:
         suite: the suite.
         results: folder of the results.
-        root: where the archives go.
-        replace: whether an archive of other results is replaced; else it is refused.
+        root: where archives and weights go.
+        replace: whether an archive of other results, or weights of another training, are replaced; else they are refused.
     """
     outcome, changes = Outcome(), Changes(suite, root.parent / FILE)
     for folder in kept_folders(suite):
@@ -95,16 +98,43 @@ def keep(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome:
         except ArtifactError as error:
             outcome.skipped[folder.place] = str(error)
             continue
-        difference = _difference(path, folder, files)
-        if difference is None:
-            outcome.same.append(folder.place)
-        elif difference and not replace:
-            outcome.refused[folder.place] = f"{difference}, or replace them by the results here with --replace"
-        else:
-            with atomic_write(path) as file:
-                file.write(pack(files))
-            outcome.done.append(folder.place)
+        _put(outcome, folder.place, path, _difference(path, folder, files), partial(pack, files), replace)
+    _keep_weights(suite, results, root, replace, outcome)
     return outcome
+
+
+def _keep_weights(suite: "Suite", results: Path, root: Path, replace: bool, outcome: Outcome) -> None:
+    """Write the averaged weights of runs whose results are kept as they are here."""
+    if suite.kept_weights is None:
+        return
+    here, identity = results / suite.suite, Identity(suite, results, Path("reports"))
+    kept = {*outcome.done, *outcome.same}
+    for run in suite.first_runs(suite.kept_weights.seeds):
+        if suite.runs[run].variant in suite.kept_weights.variants and f"runs/{run}" in kept:
+            path = root / f"weights/{run}.safetensors"
+            difference = _other_training(path, trained(suite, identity, run))
+            content = partial(averaged_weights, suite, identity, here, run)
+            _put(outcome, f"weights/{run}", path, difference, content, replace)
+
+
+def _put(
+    outcome: Outcome, place: str, path: Path, difference: str | None, content: Callable[[], bytes], replace: bool
+) -> None:
+    """Write a file, unless it is there as it should be (``None``), or is another one that is not to be replaced."""
+    if difference is None:
+        outcome.same.append(place)
+    elif difference and not replace:
+        outcome.refused[place] = f"{difference}, or replace them by the results here with --replace"
+    else:
+        try:
+            made = content()
+        except ArtifactError as error:
+            # What is there and should be replaced cannot stay without a word.
+            (outcome.refused if difference else outcome.skipped)[place] = str(error)
+            return
+        with atomic_write(path) as file:
+            file.write(made)
+        outcome.done.append(place)
 
 
 def _check_code(changes: Changes, results: Path, folder: Folder) -> None:
@@ -128,6 +158,16 @@ def _difference(path: Path, folder: Folder, files: dict[str, bytes]) -> str | No
         return str(error)
     same = results_alone(known) == results_alone(files)
     return None if same else f"{path}: holds other results; restore them"
+
+
+def _other_training(path: Path, checkpoint: str) -> str | None:
+    """Say how kept weights differ from those of a checkpoint, as :func:`_difference` does."""
+    if not os.path.lexists(path):
+        return ""
+    try:
+        return None if is_of(path, checkpoint) else f"{path}: holds weights of another training; remove them"
+    except ArtifactError as error:
+        return str(error)
 
 
 def results_alone(files: dict[str, bytes]) -> dict[str, bytes]:

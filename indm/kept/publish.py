@@ -15,14 +15,14 @@ from indm.kept.check import other_code
 from indm.kept.folders import SUFFIX, archive, kept_folders, read_archive
 from indm.kept.keep import results_alone
 from indm.kept.page import Published, page_text
-from indm.kept.weights import averaged_weights, read_published, trained
+from indm.kept.weights import averaged_weights, is_of, trained
 from indm.pipeline import STAGES
 from indm.report.catalogue import PUBLISHED
 from indm.shipped import DEFAULT_SUITE
 from indm.store.files import atomic_write, obstacle, read_json
 from indm.store.layout import PICTURES
 from indm.store.provenance import read_provenance, record_names
-from indm.suite.accepted import acceptances, merge
+from indm.suite.accepted import ACCEPTED, acceptances, merge
 from indm.suite.load import suite_sha256
 
 if TYPE_CHECKING:
@@ -69,14 +69,15 @@ def publish(suite: "Suite", places: Places, runs: Sequence[str]) -> Published:
     files = {f"tables/{name}.csv": (here / f"tables/{name}.csv").read_bytes() for name in PUBLISHED}
     files |= {f"figures/{path.name}": path.read_bytes() for path in sorted(figures.glob("*.svg"))}
     for kind in PICTURES:
-        pictures = {f"{kind}/{run}.png": (here / f"runs/{run}/{kind}.png").read_bytes() for run in first_runs(suite)}
+        pictures = {f"{kind}/{run}.png": (here / f"runs/{run}/{kind}.png").read_bytes() for run in suite.first_runs(1)}
         # An empty one stands for one that was not drawn.
         files |= {name: content for name, content in pictures.items() if content}
     files |= _lock(suite.suite, files)
     executions = summarise(suite, here)
     content = {"suite": suite.suite, "suite_sha256": suite_sha256(suite), "executions": executions}
     files["provenance.json"] = (json.dumps(content, indent=2) + "\n").encode()
-    weights = averaged_weights(suite, identity, here, runs) | _still_good(suite, identity, target, runs)
+    weights = {f"weights/{run}.safetensors": averaged_weights(suite, identity, here, run) for run in runs}
+    weights |= _still_good(suite, identity, target, runs)
     _check_size(weights, MOST_WEIGHTS, "weights")
     _check_size(files | weights, MOST, "files")
     return _write(suite, target, files | weights, executions)
@@ -136,14 +137,6 @@ def _lock(suite: str, tables: Mapping[str, bytes]) -> dict[str, bytes]:
     return {"dvc.lock": content} if all(md5.encode() in content for md5 in noted) else {}
 
 
-def first_runs(suite: "Suite") -> list[str]:
-    """List the run with the first seed of each cell."""
-    found: dict[tuple[str, ...], str] = {}
-    for name, run in suite.runs.items():
-        found.setdefault((run.dataset, run.sde, run.model, run.variant, run.objective), name)
-    return list(found.values())
-
-
 def summarise(suite: "Suite", suite_folder: Path) -> list[dict[str, Any]]:
     """Gather the jobs that were done by the same code on the same machine: how many of each stage, and their seconds."""
     found: dict[str, dict[str, Any]] = {}
@@ -156,7 +149,7 @@ def summarise(suite: "Suite", suite_folder: Path) -> list[dict[str, Any]]:
                     entry = found.setdefault(json.dumps(alike, sort_keys=True), alike | {"jobs": {}, "seconds": 0.0})
                     entry["jobs"][path.stem] = entry["jobs"].get(path.stem, 0) + 1
                     if accepted := merge([*acceptances(entry), *acceptances(record)]):
-                        entry["accepted"] = [each.model_dump() for each in accepted]
+                        entry[ACCEPTED] = [each.model_dump() for each in accepted]
                     entry["seconds"] = round(entry["seconds"] + record["seconds"], 3)
     return list(found.values())
 
@@ -167,7 +160,7 @@ def _still_good(suite: "Suite", identity: Identity, target: Path, runs: Sequence
     return {
         f"weights/{path.name}": path.read_bytes()
         for path in paths
-        if path.is_file() and read_published(path)[1]["checkpoint_sha256"] == trained(suite, identity, path.stem)
+        if path.is_file() and is_of(path, trained(suite, identity, path.stem))
     }
 
 

@@ -9,16 +9,17 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from indm.errors import ArtifactError
 from indm.kept.changed import FILE, Changes
 from indm.kept.check import check_folder
 from indm.kept.folders import Folder, archive, kept_folders, read_archive
 from indm.kept.keep import Outcome, results_alone
-from indm.stamps import Difference
+from indm.stamps import Difference, job_stamp
 from indm.store.files import atomic_write, obstacle
-from indm.suite.accepted import Acceptance
+from indm.store.provenance import RESTORED_FOR
+from indm.suite.accepted import ACCEPTED, Acceptance
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -104,18 +105,24 @@ def _marked(
         return None
     if any(found.values()):
         outcome.accepted.add(folder.place)
-    return files | {name: _record(files[name], changes.acceptances(these)) for name, these in found.items()}
+    said = {name: _said(changes, files[name], changes.acceptances(these)) for name, these in found.items()}
+    return files | {name: _record(files[name], these) for name, these in said.items()}
 
 
-def _record(content: bytes, accepted: list[Acceptance]) -> bytes:
-    """Say in a record what was accepted; it stays as it was if it says so already."""
+def _said(changes: Changes, content: bytes, accepted: list[Acceptance]) -> dict[str, Any]:
+    """Return what restoring adds to a record: the stamp of the present code, if it is another one, and what was accepted."""
     record = json.loads(content)
-    said = {"accepted": [each.model_dump() for each in accepted]} if accepted else {}
-    if {key: record[key] for key in ("accepted",) if key in record} == said:
+    now = job_stamp(changes.suite, record["stage"], record["subject"])
+    said: dict[str, Any] = {RESTORED_FOR: now} if record["code_stamp"] != now else {}
+    return said | ({ACCEPTED: [each.model_dump() for each in accepted]} if accepted else {})
+
+
+def _record(content: bytes, said: Mapping[str, Any]) -> bytes:
+    """Add to a record what restoring says; it stays as it was if it says so already."""
+    record = json.loads(content)
+    if {key: record.pop(key) for key in (RESTORED_FOR, ACCEPTED) if key in record} == said:
         return content
-    return (
-        f"{json.dumps({key: value for key, value in record.items() if key != 'accepted'} | said, indent=2)}\n".encode()
-    )
+    return f"{json.dumps(record | said, indent=2)}\n".encode()
 
 
 def _read(kept: Mapping[Folder, Path], outcome: Outcome) -> dict[Folder, dict[str, bytes]]:
@@ -168,7 +175,7 @@ def _say_again(here: Path, records: Iterable[str], files: dict[str, bytes]) -> N
     """Correct what restored records say was accepted; other records are of jobs that were done again, or damaged."""
     for name, content in _present(here, records).items():
         with contextlib.suppress(ValueError, AttributeError):
-            if name in files and content != files[name] and _record(content, []) == _record(files[name], []):
+            if name in files and content != files[name] and _record(content, {}) == _record(files[name], {}):
                 with atomic_write(here / name) as file:
                     file.write(files[name])
 

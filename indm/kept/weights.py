@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,31 +23,33 @@ SIGNATURE = "sha256"
 AVERAGED = "ema."
 
 
-def averaged_weights(suite: "Suite", identity: Identity, suite_folder: Path, runs: Iterable[str]) -> dict[str, bytes]:
-    """Return the averaged weights of score and flow of runs as safetensors, float32, by the files' names.
+def averaged_weights(suite: "Suite", identity: Identity, suite_folder: Path, run: str) -> bytes:
+    """Return the averaged weights of score and flow of a run as safetensors, float32.
 
     Raises:
         ParamsError: if the suite has no such run.
-        ArtifactError: if a checkpoint is not here, or not that of the run's results.
+        ArtifactError: if the checkpoint is not here, or not that of the run's results.
     """
-    found = {}
-    for run in runs:
-        if run not in suite.runs:
-            raise ParamsError(f"--weights: found no run {run!r}; runs of {suite.suite}: {', '.join(suite.runs)}")
-        path = suite_folder / f"runs/{run}/checkpoint.safetensors"
-        expected = trained(suite, identity, run)
-        if (sha256 := content_sha256(path)) != expected:
-            raise ArtifactError(
-                f"{path}: found SHA-256 {sha256[:12]}, expected {expected[:12]}, by which the results were made"
-            )
-        found[f"weights/{run}.safetensors"] = _averaged(path, sha256)
-    return found
+    if run not in suite.runs:
+        raise ParamsError(f"--weights: found no run {run!r}; runs of {suite.suite}: {', '.join(suite.runs)}")
+    path = suite_folder / f"runs/{run}/checkpoint.safetensors"
+    expected = trained(suite, identity, run)
+    if (sha256 := content_sha256(path)) != expected:
+        raise ArtifactError(
+            f"{path}: found SHA-256 {sha256[:12]}, expected {expected[:12]}, by which the results were made"
+        )
+    return _averaged(path, sha256)
 
 
 def trained(suite: "Suite", identity: Identity, run: str) -> str:
     """Return the SHA-256 of the checkpoint by which a run's results were made; it need not be here."""
     job = Job("train", run)
     return identity.trust(job).outputs[CHECKPOINT.format(**job_names(suite, job))]
+
+
+def is_of(path: Path, checkpoint: str) -> bool:
+    """Tell whether weights, unchanged since they were published or kept, are of the checkpoint of a SHA-256."""
+    return bool(read_published(path)[1]["checkpoint_sha256"] == checkpoint)
 
 
 def read_published(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:

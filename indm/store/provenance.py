@@ -37,6 +37,8 @@ class Finished:
 
 # An imported checkpoint stands for a training: of the two, the one that was done last has the only record.
 STANDS_FOR = {"import_checkpoint": "train"}
+# What restoring adds to a record: the stamp of the code for which the results stand.
+RESTORED_FOR = "restored_for"
 CHECKOUT = Path(__file__).resolve().parents[2]
 # What of a checkout makes a result: a lock file that an engine has just written does not.
 SOURCES = [":/indm", ":/params", ":/pyproject.toml"]

@@ -11,6 +11,8 @@ from indm.suite.strict_yaml import Strict, read_valid
 
 # Of a definition that was not there, or is not there any more.
 NONE = "none"
+# Of a record of provenance: what was accepted when the results were restored.
+ACCEPTED = "accepted"
 SHOWN = 3
 Hash = Annotated[str, Field(pattern=rf"^([0-9a-f]{{10}}|{NONE})$")]
 Definitions = dict[str, dict[Hash, Hash]]
@@ -48,7 +50,7 @@ def acceptances(record: Mapping[str, Any]) -> list[Acceptance]:
     Raises:
         ArtifactError: if it is damaged.
     """
-    found = record.get("accepted", [])
+    found = record.get(ACCEPTED, [])
     try:
         return Accepted.model_validate({"accepted": found}).accepted
     except ValidationError:

@@ -1,7 +1,7 @@
 """The one reader and validator of suites, and what a suite says in full.
 
-No field of the schema has a default, but ``shards``, on which no result depends, and ``compile``, on which rounding alone does:
-what a suite says, in full, is everything a result depends on, so both engines can track it.
+No field of the schema has a default, but ``shards`` and ``kept_weights``, on which no result depends, and ``compile``, on which
+rounding alone does: what a suite says, in full, is everything a result depends on, so both engines can track it.
 """
 
 import hashlib
@@ -19,6 +19,9 @@ from indm.suite.schema.suite import Suite
 
 if TYPE_CHECKING:
     from indm.suite.claims import Claims
+
+# On these keys no result depends, so a suite may change them after it was registered or run.
+LEFT_OUT = {"kept_weights"}
 
 
 def load_suite(path: Path, *, with_data: bool = False) -> Suite:
@@ -104,8 +107,8 @@ def _without_required(schema: Any) -> Any:
 
 
 def suite_content(suite: Suite) -> dict[str, Any]:
-    """Return what the file of a suite says, in full."""
-    return suite.model_dump(exclude_unset=True)
+    """Return what the file of a suite says, in full, but for the keys that are left out."""
+    return suite.model_dump(exclude_unset=True, exclude=LEFT_OUT)
 
 
 def suite_sha256(suite: Suite) -> str:

@@ -43,6 +43,7 @@ def mistakes(suite: "Suite", path: Path, cells: Mapping[str, str]) -> list[str]:
         *_references(suite),
         *_protocol(suite),
         *_tune(suite),
+        *_kept_weights(suite),
     ]
 
 
@@ -274,6 +275,14 @@ def _protocol(suite: "Suite") -> Iterator[str]:
         fitting = [name for name, run in suite.runs.items() if run.dataset == dataset]
         if study.run not in fitting:
             yield f"{place}.run: found {study.run!r}; allowed: a run of {dataset}: {', '.join(fitting)}"
+
+
+def _kept_weights(suite: "Suite") -> Iterator[str]:
+    kept, known = suite.kept_weights, {run.variant for run in suite.runs.values()}
+    if kept and (unknown := [variant for variant in kept.variants if variant not in known]):
+        yield f"key kept_weights.variants: found {unknown[0]!r}; allowed: variants of its runs: {sorted(known)}"
+    if kept and (raw := [key for key, kind in suite.weights.model_dump().items() if kind == "raw"]):
+        yield f"key kept_weights: allowed: null, since weights.{raw[0]} is raw and averaged ones are not evaluated"
 
 
 def _tune(suite: "Suite") -> Iterator[str]:

@@ -1,5 +1,7 @@
 # What the rules share.
 
+import filecmp
+
 # What Snakemake's own report shows of the stages' outputs.
 REPORTED = {
     "reports/{suite}/figures": {
@@ -65,6 +67,19 @@ def gpus(name):
     if suite.device == "auto" and workflow.local_exec:
         return int(gpu_is_seen())
     return int(suite.device != "cpu")
+
+
+def foreign_copies(jobs):
+    """Name the tables at results/, among those that jobs would copy, that are there and are no copies of the suite's."""
+    copied = [job for job in jobs if job.rule.name == "publish"]
+    places = [(Path(job.output[0]), Path(job.input[0])) for job in copied]
+    return [
+        str(copy) for copy, table in places if copy.is_file() and not same(copy, table)
+    ]
+
+
+def same(copy, table):
+    return table.is_file() and filecmp.cmp(copy, table, shallow=False)
 
 
 # The description of the report knows the configuration alone, and calls this where the report is made. It is an empty

@@ -1,20 +1,5 @@
 # The active suite's copies at results/.
 
-import filecmp
-
-
-def foreign_copies(jobs):
-    """Name the tables at results/, among those that jobs would copy, that are there and are no copies of the suite's."""
-    copied = [job for job in jobs if job.rule.name == "publish"]
-    places = [(Path(job.output[0]), Path(job.input[0])) for job in copied]
-    return [
-        str(copy) for copy, table in places if copy.is_file() and not same(copy, table)
-    ]
-
-
-def same(copy, table):
-    return table.is_file() and filecmp.cmp(copy, table, shallow=False)
-
 
 # The path of the input changes with the suite, so Snakemake copies again when another suite becomes the active one.
 rule publish:

@@ -1,4 +1,4 @@
-"""The whole of a suite, and its sections ``datasets``, ``weights``, ``shards`` and ``runs``."""
+"""The whole of a suite, and its sections ``datasets``, ``weights``, ``kept_weights``, ``shards`` and ``runs``."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
@@ -16,7 +16,7 @@ from indm.suite.schema.evaluation import (
 )
 from indm.suite.schema.studies import Toy2dParams, TuneParams
 from indm.suite.schema.train import TrainParams
-from indm.suite.schema.types import IDENTITY, DatasetName, DiffusionName, RunName, Seed
+from indm.suite.schema.types import IDENTITY, Count, DatasetName, DiffusionName, RunName, Seed
 from indm.suite.strict_yaml import Strict
 
 
@@ -34,6 +34,13 @@ class WeightsParams(Strict):
 
     score: Annotated[Kind, Field(description="of the score network; raw needs train.snapshots [], which hold none")]
     flow: Annotated[Kind, Field(description="of the flow; raw, as in the released evaluation, or averaged")]
+
+
+class KeptWeightsParams(Strict):
+    """Whose averaged weights ``indm keep`` keeps with the archives, so that an evaluation can be corrected without a training."""
+
+    variants: Annotated[list[str], Field(min_length=1, description="variants of the models; empty: the plain ones")]
+    seeds: Annotated[Count, Field(description="how many seeds of each cell: the first ones")]
 
 
 Shards = Annotated[int, Field(ge=1, le=10_000)]
@@ -150,6 +157,10 @@ class Suite(Strict):
             "to compile first; false where it is not said"
         ),
     ] = False
+    kept_weights: Annotated[
+        KeptWeightsParams | None,
+        Field(description="whose averaged weights are kept with the results; none where it is not said"),
+    ] = None
 
     def train_params(self, run: str) -> TrainParams:
         """Resolve the training parameters of ``run``."""
@@ -158,6 +169,13 @@ class Suite(Strict):
     def sample_params(self, run: str) -> SampleParams:
         """Resolve the sampling parameters of ``run``."""
         return _merge(self.sample, self.runs[run].sample)
+
+    def first_runs(self, seeds: int) -> list[str]:
+        """List the runs of the first seeds of each cell."""
+        cells: dict[tuple[str, ...], list[str]] = {}
+        for name, run in self.runs.items():
+            cells.setdefault((run.dataset, run.sde, run.model, run.variant, run.objective), []).append(name)
+        return [name for cell in cells.values() for name in cell[:seeds]]
 
     def with_trial(self, run: str, seed: int, train: Mapping[str, Any]) -> "Suite":
         """Return the suite with ``run`` alone, of another seed, and with other values of keys of its train section."""
