@@ -6,7 +6,8 @@ runs nothing again, but an edited formula runs again what it feeds.
 
 What happens outside of ``run`` has a rule of its own. Precision and determinism are set by :func:`indm.process.set_up`, which
 stages call themselves. What has to come before torch is imported (``limit_threads``, ``unset_fpmath``) counts for every job. What
-a suite derives from its keys counts by its value: the flow of a run by the member that it names, its weights as they are.
+else the command line calls there, for garbage and to learn which process writes, computes nothing. What a suite derives from its
+keys counts by its value: the flow of a run by the member that it names, its weights as they are.
 """
 
 import hashlib

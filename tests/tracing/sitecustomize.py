@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -13,19 +14,36 @@ CALLED: set[CodeType] = set()
 OPTIMISED = 1  # Of a function, and not of a module or a class that is made.
 
 
+PACKAGE = f"{os.getcwd()}/indm/"
+
+
 def note(frame: FrameType, event: str, argument: Any) -> None:
-    if event == "call":
+    if event == "call" and frame.f_code not in CALLED and not is_imported(frame):
         CALLED.add(frame.f_code)
+
+
+def is_imported(frame: FrameType | None) -> bool:
+    """Tell whether a module of the package is being imported: it has constants that the job does not use."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "<module>" and code.co_filename.startswith(PACKAGE):
+            return not code.co_filename.endswith("__main__.py")
+        frame = frame.f_back
+    return False
 
 
 def write() -> None:
     sys.setprofile(None)
-    package = f"{os.getcwd()}/indm/"
     found = {(code.co_filename, code.co_firstlineno) for code in CALLED if code.co_flags & OPTIMISED}
-    lines = [(name.removeprefix(package), line) for name, line in sorted(found) if name.startswith(package)]
+    lines = [
+        (name.removeprefix(PACKAGE), line)
+        for name, line in sorted(found)
+        if name.startswith(PACKAGE) and name.endswith(".py")
+    ]
     # A process that torch starts has other arguments than the command.
     if lines and "--suite" in sys.argv:
-        path = Path(os.environ["INDM_CALLED"]) / f"{os.getpid()}.json"
+        # Numbers of processes come again.
+        path = Path(os.environ["INDM_CALLED"]) / f"{os.getpid()}-{time.time_ns()}.json"
         path.write_text(json.dumps({"command": sys.argv[1:], "lines": lines}))
 
 
