@@ -17,12 +17,13 @@ import pytest
 import yaml
 
 from indm.identity import Identity
-from indm.jobs import Job, job_names
+from indm.jobs import Job, job_names, lasting_inputs
 from indm.pipeline import STAGES
 from indm.report.schema import OBJECTS, TABLES, Kind
 from indm.report.tables import FID_COLUMNS, NLL_COLUMNS
 from indm.report.values import IMAGE_COLUMNS, VALUE_COLUMNS
 from indm.store.files import write_json, write_table
+from indm.store.manifest import content_sha256
 from indm.suite.load import load_suite
 from tests.checkout import REPOSITORY, copy_checkout, run
 
@@ -63,7 +64,12 @@ def make_up_values(checkout: Path) -> None:
         found = {"values": rows, "images": images}.get(path.stem, [])
         write_table(path, pd.DataFrame(found, columns=columns.get(path.stem, ["suite"])))
     suite = load_suite(REPOSITORY / "params/smoke.yaml")
-    Identity(suite, checkout / "results", checkout / "reports").record(Job("table", ""), {})
+    job = Job("table", "")
+    made = {
+        path: "0" * 64 if maker else content_sha256(checkout / path)
+        for path, maker in lasting_inputs(suite, job).items()
+    }
+    Identity(suite, checkout / "results", checkout / "reports").record(job, made)
 
 
 def make_up_results(checkout: Path) -> None:
@@ -179,7 +185,9 @@ RUN_AGAIN = {"metric": {"fid", "reference"}, "table": {"report", "table"}}
 @pytest.mark.parametrize("page", PAGES)
 def test_page_does_what_it_says(tmp_path: Path, page: str) -> None:
     checkout = copy_checkout(tmp_path)
-    shutil.copytree(REPOSITORY / "tests", checkout / "tests", ignore=shutil.ignore_patterns("__pycache__", "e2e"))
+    for folder in ("benchmarks", "tests"):
+        ignored = shutil.ignore_patterns("__pycache__", "e2e")
+        shutil.copytree(REPOSITORY / folder, checkout / folder, ignore=ignored)
     BEFORE.get(page, lambda _: None)(checkout)
     code = stamps(checkout)
     follow(checkout, page)

@@ -34,7 +34,8 @@ def is_imported(frame: FrameType | None) -> bool:
 
 def write() -> None:
     sys.setprofile(None)
-    found = {(code.co_filename, code.co_firstlineno) for code in CALLED if code.co_flags & OPTIMISED}
+    # A copy: threads still call functions.
+    found = {(code.co_filename, code.co_firstlineno) for code in CALLED.copy() if code.co_flags & OPTIMISED}
     lines = [
         (name.removeprefix(PACKAGE), line)
         for name, line in sorted(found)
