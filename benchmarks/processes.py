@@ -1,4 +1,4 @@
-"""Time a training step of two processes that share a batch twice as large, beside the steps of two that train alone.
+"""Time a training step of two processes that share a batch twice as large, next to the steps of two that train separately.
 
     python -m benchmarks.processes [--suite SUITE] [--rounds N] [RUN ...]
 

@@ -64,7 +64,7 @@ def record(here: Path, folder: Folder, job: Job) -> Path:
 
 
 def _check_record(suite: "Suite", path: Path, made: Manifest) -> None:
-    """Check that a record and a manifest tell of the same code; manifests of versions before 0.4 do not tell."""
+    """Check that a record and a manifest tell of the same code; older manifests do not tell."""
     stamp = str(read_provenance(path, suite.suite, made.subject).get("code_stamp"))
     if not re.fullmatch("[0-9a-f]{64}", stamp) or made.stamp not in ("", stamp):
         raise ArtifactError(

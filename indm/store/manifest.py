@@ -27,7 +27,7 @@ class Manifest:
         parameters: what the suite says of the job, a run's overrides merged in.
         inputs: SHA-256 of the files that it read, by their paths.
         outputs: SHA-256 of the files that it wrote.
-        stamp: of the code that did the job; empty in manifests of versions before 0.4, whose provenance alone has it.
+        stamp: of the code that did the job; empty in older manifests, where only the provenance has it.
         code: a short hash of each definition of that code by itself, by its qualified name.
     """
 
