@@ -14,7 +14,7 @@ import torch
 
 from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
-from indm.training.batches import Dealt, Draws, deal
+from indm.training.batches import Batch, Draws, step_batch
 from indm.training.spec import build_trainer
 from indm.training.trainer import Trainer
 from tests.checkout import REPOSITORY
@@ -40,11 +40,11 @@ def narrow(suite: Suite) -> Suite:
 class FirstOf(NamedTuple):
     """What the first of several processes is given."""
 
-    batch: Dealt
+    batch: Batch
     processes: int
 
     def shares(self, pieces: int, number: int, processes: int) -> list[Draws]:
-        """See :class:`Dealt`."""
+        """See :class:`Batch`."""
         return self.batch.shares(pieces, number, self.processes)
 
 
@@ -54,7 +54,7 @@ def steps(trainer: Trainer, images: torch.Tensor, processes: int = 1) -> Callabl
     trainer.model.flow.fix_terms(round(trainer.model.flow.mean_terms))  # the same work in every step
 
     def take(step: int) -> object:
-        draws = deal(images, 256, BATCH, ("counts", 0), step, device, True, trainer.model.centered)
+        draws = step_batch(images, 256, BATCH, ("counts", 0), step, device, True, trainer.model.centered)
         return trainer.step(FirstOf(draws, processes), 1.0)
 
     return take

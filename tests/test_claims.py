@@ -43,8 +43,8 @@ from indm.suite.load import load_suite
 from indm.suite.measured import METRICS
 from indm.suite.schema.suite import Suite
 from indm.suite.strict_yaml import yaml_text
+from indm.toy2d.cells import train_cells
 from indm.toy2d.data import draw_splits
-from indm.toy2d.study import train_cells
 from tests.conftest import REPOSITORY
 
 FILE = REPOSITORY / "params" / "claims.yaml"

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import REPOSITORY
 
 # What readers took for translated, with what says the same.
-ODD = {
+DISCOURAGED = {
     "as many other seeds would come to another verdict": "rerunning with new seeds would change this verdict",
     "gone on with by another": "continued on another machine",
     "its bytes would be neither's": "its bytes would match neither",
@@ -90,12 +90,12 @@ def test_every_document_is_on_the_site() -> None:
     assert {page for page in pages if page.name != "index" and page not in listed} == set()
 
 
-@pytest.mark.parametrize("phrase", ODD)
+@pytest.mark.parametrize("phrase", DISCOURAGED)
 def test_odd_phrases_stand_nowhere(phrase: str) -> None:
     suffixes = {".md", ".py", ".smk", ".jinja", ".rst", ".sh", ".yaml"}
     files = [path for path in tracked("README.md", "docs", "indm", "workflow") if path.suffix in suffixes]
     found = [str(path.relative_to(REPOSITORY)) for path in files if phrase in spoken(path.read_text())]
-    assert found == [], f"say: {ODD[phrase]}"
+    assert found == [], f"say: {DISCOURAGED[phrase]}"
 
 
 def test_odd_phrases_are_found_across_lines_and_strings() -> None:

@@ -14,12 +14,12 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from indm.errors import ArtifactError
 from indm.report import figures
-from indm.report.drawing import PlainLogFormatter, plain_ticks
 from indm.report.figures import FIGURES, Plot, plot_figures
-from indm.report.figures_lines import CONTROLS, spread
+from indm.report.figures_lines import CONTROLS, separated
 from indm.report.figures_toy2d import MODELS, toy2d_figure
 from indm.report.intervals import CROSSED, OVER_IMAGES
 from indm.report.palette import BLUE, DARK, GROUND, PAPER, SOFT, VERMILLION
+from indm.report.plotting import PlainLogFormatter, plain_ticks
 from indm.stages import figure as stage
 from indm.store.layout import Layout
 from indm.suite.load import load_suite
@@ -335,11 +335,11 @@ def test_a_panel_has_both_plain_models_and_a_few_controls(name: str) -> None:
 
 
 def test_names_keep_apart_and_in_order() -> None:
-    found = spread(np.array([0.1, 0.5, 0.5, 0.51, 0.99]), gap=0.1)
+    found = separated(np.array([0.1, 0.5, 0.5, 0.51, 0.99]), gap=0.1)
     np.testing.assert_allclose(np.diff(found).clip(max=0.1), 0.1)
     np.testing.assert_allclose(found[1:4].mean(), np.mean([0.5, 0.5, 0.51]), atol=1e-12)
     assert found[0] == pytest.approx(0.1)
-    assert spread(np.array([0.98, 0.99, 1.0]), gap=0.1)[-1] <= 1
+    assert separated(np.array([0.98, 0.99, 1.0]), gap=0.1)[-1] <= 1
 
 
 def test_an_effect_stands_at_its_multiple_of_the_smallest_one(tables: Path) -> None:

@@ -183,7 +183,7 @@ def test_stage_protocol_has_the_other_implementations(layout: Layout, monkeypatc
     monkeypatch.setattr(protocol, "load_model", lambda *_: SimpleNamespace(centered=False, flow=torch.nn.Identity()))
     monkeypatch.setattr(protocol, "draw_images", lambda **_: [(samples / 17, 1)])
     with threadpool_limits(1):
-        rows = list(protocol.Study(suite("inception-v3-random"), layout, "digits").implementations())
+        rows = list(protocol.Deviations(suite("inception-v3-random"), layout, "digits").implementations())
     assert [(row["factor"], row["setting"]) for row in rows] == [
         ("implementation", "clean"),
         ("implementation", "legacy_pytorch"),

@@ -430,7 +430,7 @@ def test_images_of_another_shape_or_range_are_refused(run: Run, images: Tensor, 
             use(images)
 
 
-ODD: dict[str, Callable[[NDArray[Any]], Any]] = {
+UNUSUAL: dict[str, Callable[[NDArray[Any]], Any]] = {
     "negative strides": lambda values: values[::-1, :, ::-1][::-1, :, ::-1],
     "other strides": lambda values: torch.tensor(values).transpose(2, 3).contiguous().transpose(2, 3),
     "read-only": lambda values: np.frombuffer(values.tobytes(), values.dtype).reshape(values.shape),
@@ -441,12 +441,12 @@ ODD: dict[str, Callable[[NDArray[Any]], Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("kind", UNUSUAL)
 def test_images_and_latents_of_every_layout_are_taken(run: Run, kind: str) -> None:
     images = digits(2)
     latents = run.encode(images)
-    assert torch.equal(run.encode(ODD[kind](images.numpy())), latents)
-    assert torch.equal(run.invert(ODD[kind](latents.numpy())), images)
+    assert torch.equal(run.encode(UNUSUAL[kind](images.numpy())), latents)
+    assert torch.equal(run.invert(UNUSUAL[kind](latents.numpy())), images)
     assert torch.equal(run.invert(latents.tolist()), images)
 
 

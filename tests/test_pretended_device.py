@@ -18,7 +18,7 @@ from indm.flows.sources import draw_probe, draw_series
 from indm.pipeline import STAGES
 from indm.suite.load import load_suite
 from indm.suite.strict_yaml import parse_yaml, yaml_text
-from indm.training.batches import Dealt, Draws, deal, draw
+from indm.training.batches import Batch, Draws, draw, step_batch
 from indm.training.trainer import Optimisation, Trainer
 from tests import pretended_device
 from tests.conftest import REPOSITORY
@@ -44,8 +44,8 @@ def trainer_of(flow: str, objective: str, place: str, **options: Any) -> Trainer
     return Trainer(model(flow).to(place), Optimisation(objective=objective, **OPTIONS | options))
 
 
-def dealt(step: int, place: str) -> Dealt:
-    return deal(images(), 17, 8, SEED, step, torch.device(place))
+def batch_of(step: int, place: str) -> Batch:
+    return step_batch(images(), 17, 8, SEED, step, torch.device(place))
 
 
 def drawn_by_the_cpu(step: int, place: str) -> Draws:
@@ -71,9 +71,9 @@ def test_three_steps_have_the_losses_of_the_cpu(call: Call, flow: str, objective
 def counts_of_a_step(flow: str, objective: str) -> Counts:
     """Count the second step, which has its optimisers' moments."""
     trainer = trainer_of(flow, objective, NAME, micro_batches=2)
-    trainer.step(dealt(0, NAME), 1.0)
+    trainer.step(batch_of(0, NAME), 1.0)
     with counted() as counts:
-        trainer.step(dealt(1, NAME), 1.0)
+        trainer.step(batch_of(1, NAME), 1.0)
     return counts
 
 
@@ -90,12 +90,12 @@ def test_a_step_waits_for_the_device_once(call: Call, flow: str, objective: str)
 def diverge() -> tuple[str, bool]:
     """Return the error of a step that diverges, and whether weights, averages and moments are still what they were."""
     trainer = trainer_of("identity", "nll", NAME)
-    trainer.step(dealt(0, NAME), 1.0)
+    trainer.step(batch_of(0, NAME), 1.0)
     with torch.no_grad():
         trainer.model.noise.get_parameter("network.conv_out.bias").fill_(1e4)
     before = {key: value.clone() for key, value in trainer.state().items()}
     try:
-        trainer.step(dealt(1, NAME), 1.0)
+        trainer.step(batch_of(1, NAME), 1.0)
     except DivergenceError as error:
         return str(error), all(torch.equal(value, before[key]) for key, value in trainer.state().items())
     return "", False
@@ -120,7 +120,7 @@ def draws_of(pieces: int, processes: int) -> tuple[list[Any], list[int]]:
     parts, counts = [], []
     for number in range(processes):
         with counted() as found:
-            batch = deal(images(), 17, 11, SEED, 0, torch.device(NAME), random_flip=True)
+            batch = step_batch(images(), 17, 11, SEED, 0, torch.device(NAME), random_flip=True)
             parts.append([numbers(draws) for draws in batch.shares(pieces, number, processes)])
         counts.append(found.drawn)
     in_order = [part[piece] for piece in range(pieces) for part in parts]
@@ -143,7 +143,7 @@ def test_processes_draw_on_the_device_what_one_does_and_none_draws_for_another(
 
 def moments() -> list[list[float]]:
     """Return mean, deviation and the correlation between neighbours, of images and of entries, of what a step draws."""
-    batch = deal(torch.zeros(500, 1, 8, 8, dtype=torch.uint8), 1, 500, SEED, 0, torch.device(NAME))
+    batch = step_batch(torch.zeros(500, 1, 8, 8, dtype=torch.uint8), 1, 500, SEED, 0, torch.device(NAME))
     (draws,) = batch.shares(1, 0, 1)
     found = []
     for value in (draws.x, draws.noise, draws.fresh().noise, draw_probe(draws.x, "rademacher", draws.generator)):
@@ -166,7 +166,7 @@ def step_with_noise_of_the_cpu() -> None:
 
 
 def step_with_a_model_of_the_cpu() -> None:
-    trainer_of("resflow", "nll", "cpu").step(dealt(0, NAME), 1.0)
+    trainer_of("resflow", "nll", "cpu").step(batch_of(0, NAME), 1.0)
 
 
 def draw_there_from_the_cpus_generator() -> None:

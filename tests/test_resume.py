@@ -160,7 +160,7 @@ def test_a_joint_training_that_was_cut_off_has_the_same_bytes(layout: Layout, sc
     assert train_with_cuts(suite, layout, [2, 9]) == train_with_cuts(suite, layout, [])
 
 
-class SavesAfterFour(train.Keeper):
+class SavesAfterFour(train.Saver):
     def __call__(self, history: History) -> None:
         self.seconds = 0 if history.done == 4 else math.inf
         super().__call__(history)

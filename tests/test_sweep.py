@@ -12,7 +12,7 @@ from torch import Tensor
 
 from indm.data.levels import dequantise, quantise, to_pixels, to_uint8
 from indm.diffusion.generate import draw_levels
-from indm.diffusion.model import ImplicitNonlinearDiffusion, below
+from indm.diffusion.model import ImplicitNonlinearDiffusion, strip_prefix
 from indm.errors import ConvergenceError, IndmError
 from indm.metrics.deviations import extrapolate, fid_by_size, fid_draws, jpeg, pixel_features
 from indm.metrics.extractors import SmallClassifier, build_extractor, build_inception
@@ -216,8 +216,8 @@ def test_images_are_of_the_weights_that_the_suite_names(layout: Layout, score: s
     found = sample.run(suite, layout, RUN).folder
     tensors, spec = read_weights(found / "checkpoint.safetensors", CHECKPOINT_FORMAT)
     model = ImplicitNonlinearDiffusion(spec["model"]).eval()
-    model.noise.load_state_dict(below(tensors, f"{score}.noise"))
-    model.flow.load_state_dict(below(tensors, f"{flow}.flow"))
+    model.noise.load_state_dict(strip_prefix(tensors, f"{score}.noise"))
+    model.flow.load_state_dict(strip_prefix(tensors, f"{flow}.flow"))
     settings = suite.sample_params(RUN).model_dump(exclude={"centre_prior"})
     expected, _ = draw_levels(model, 17, seed=("digits", 0, "sample"), device=CPU, mean=None, progress=iter, **settings)
     assert (read_array(found / "samples.npy") == expected).all()
@@ -229,7 +229,7 @@ def test_a_model_without_a_flow_has_the_weights_of_its_score_alone(layout: Layou
     assert read_json(folder / "samples.json")["weights"] == {"score": "ema", "flow": None}
     content = SMOKE.model_dump(exclude_unset=True)
     content["protocol"]["digits"]["run"] = VE
-    study = protocol.Study(Suite.model_validate(content), layout, "digits")
+    study = protocol.Deviations(Suite.model_validate(content), layout, "digits")
     assert [study.said(weights) for weights in study.other_weights()] == ["score raw"]
 
 
@@ -271,7 +271,7 @@ def test_protocol_of_a_dataset_without_validation_images(
 ) -> None:
     read = protocol.read_array
     monkeypatch.setattr(protocol, "read_array", lambda path: read(path)[:0] if path.stem == "valid" else read(path))
-    (row,) = [row for row in protocol.Study(SMOKE, layout, "digits").references() if row["setting"] == "valid"]
+    (row,) = [row for row in protocol.Deviations(SMOKE, layout, "digits").references() if row["setting"] == "valid"]
     assert row == {"factor": "reference", "setting": "valid", "note": "the split has 0 images"}
 
 

@@ -20,8 +20,10 @@ from indm.errors import ArtifactError, DivergenceError
 from indm.report.figures_toy2d import toy2d_figure
 from indm.store.files import read_arrays
 from indm.suite.load import load_suite
+from indm.toy2d.cells import affine_variants, matching_width, train_cells
 from indm.toy2d.data import DATASETS, draw_splits
 from indm.toy2d.evaluation import likelihood, path_ratio, sample, sliced_wasserstein
+from indm.toy2d.figures import forward_coefficients, log_density
 from indm.toy2d.models import (
     FAMILIES,
     CouplingFlow,
@@ -34,8 +36,6 @@ from indm.toy2d.models import (
     parameter_count,
     select,
 )
-from indm.toy2d.shown import forward_coefficients, log_density
-from indm.toy2d.study import affine_variants, matching_width, train_cells
 from indm.toy2d.training import train
 from tests.conftest import REPOSITORY
 from tests.gaussian import GaussianData

@@ -87,7 +87,7 @@ def load_model(
     state: dict[str, Tensor] = {
         f"{module}.{key}": tensor
         for module, kind in (("noise", weights["score"]), ("flow", weights["flow"]))
-        for key, tensor in below(tensors, f"{place}{kind}.{module}").items()
+        for key, tensor in strip_prefix(tensors, f"{place}{kind}.{module}").items()
     }
     return described_model(path, spec, state).to(device).eval().requires_grad_(False)
 
@@ -124,6 +124,6 @@ def described_model(path: Path, spec: Mapping[str, Any], state: Mapping[str, Ten
     return model
 
 
-def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def strip_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Select the names that start with ``prefix.``, and take it off them."""
     return {key.removeprefix(f"{prefix}."): value for key, value in tensors.items() if key.startswith(f"{prefix}.")}

@@ -122,13 +122,13 @@ class _BranchAndEstimate(torch.autograd.Function):
                 w_z2 = (layers.R.t() @ _take(all_w_y, part)).mul_(s2)
                 w_a1 = torch.mm(layers.W2.t(), w_z2, out=buffer)
                 _put(all_w_a0, part, layers.W1.t() @ (w_a1 * s1))
-            return _times(add_up(all_w_a0, x.shape[-1]), s0)
+            return _times(fold(all_w_a0, x.shape[-1]), s0)
 
         w = neumann_vector(vjp, probe, coefficients)
         w_x = vjp(w, kept_w_a1)
         ctx.activation, ctx.leading = activation, leading
         ctx.save_for_backward(x, probe, w, *layers, *kept_z2, *kept_w_a1)
-        return add_up(all_y, x.shape[-1]) + layers.b3[:, None, None], (w_x * probe).flatten(1).sum(1)
+        return fold(all_y, x.shape[-1]) + layers.b3[:, None, None], (w_x * probe).flatten(1).sum(1)
 
     @staticmethod
     @once_differentiable
@@ -170,9 +170,9 @@ class _BranchAndEstimate(torch.autograd.Function):
             _put(all_grad_a0, part, layers.W1.t() @ grad_z1)
             _put(all_w_a0, part, layers.W1.t() @ w_z1)
         sums.b3.copy_(grad_g.sum((0, 2, 3)))
-        grad_x = _times(add_up(all_grad_a0, x.shape[-1]), s0)
+        grad_x = _times(fold(all_grad_a0, x.shape[-1]), s0)
         if leading:
-            grad_x += activation.curvature(f0_x, s0) * v * add_up(all_w_a0, x.shape[-1])
+            grad_x += activation.curvature(f0_x, s0) * v * fold(all_w_a0, x.shape[-1])
         return None, None, None, grad_x, None, *sums
 
 
@@ -227,7 +227,7 @@ def patches(x: Tensor) -> Tensor:
     return unfolded.unflatten(1, (len(x), -1)).transpose(1, 2).flatten(0, 1)
 
 
-def add_up(columns: Tensor, size: int) -> Tensor:
+def fold(columns: Tensor, size: int) -> Tensor:
     r"""Add patches up to images: the adjoint of :func:`patches`.
 
     .. math:: \langle U x, y \rangle = \langle x, U^\top y \rangle

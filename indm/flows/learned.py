@@ -25,7 +25,7 @@ from indm.flows.base import Flow, LogDet
 from indm.flows.sources import Source
 
 
-class LearnedMap(Flow):
+class ClosedFormFlow(Flow):
     """A map of the latent with a log-determinant in closed form; see :class:`Flow` for the shapes."""
 
     def map(self, x: Tensor) -> Tensor:

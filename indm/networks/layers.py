@@ -212,7 +212,7 @@ def resampler(direction: Direction, fir: bool) -> nn.Module:
 # ---- Blocks -----------------------------------------------------------------------------------------------------
 
 
-class ResidualBlock(nn.Module):
+class ResNetBlock(nn.Module):
     r"""Residual block that resamples inside itself and takes the noise level as a shift of its hidden channels.
 
     .. math:: y = \bigl( S R x + C_2 \, d \, a \, n ( C_1 R \, a \, n(x) + W e ) \bigr) / \sqrt 2
@@ -283,7 +283,7 @@ class UNetBlock(nn.Module):
     ``pyramid`` is the convolution that brings the input image to this block, where the U-Net has progressive input.
     """
 
-    def __init__(self, block: ResidualBlock, attention: bool = False, pyramid: FIRDownConv | None = None) -> None:
+    def __init__(self, block: ResNetBlock, attention: bool = False, pyramid: FIRDownConv | None = None) -> None:
         super().__init__()
         self.block = block
         self.attention = AttentionBlock(block.conv_out.out_channels) if attention else None

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from indm.errors import ArtifactError
-from indm.networks.layers import AttentionBlock, FIRDownConv, FourierFeatures, ResidualBlock
+from indm.networks.layers import AttentionBlock, FIRDownConv, FourierFeatures, ResNetBlock
 from indm.networks.registered.unet import ScoreUNet
 from indm.released.checkpoint import copy_entries
 from indm.released.settings import SCORE_SETTINGS, Config, complete_config, wrong_settings
@@ -92,7 +92,7 @@ def _plain_entries(layer: nn.Module) -> dict[str, Tensor]:
     return dict(layer.named_parameters())
 
 
-def _residual_entries(block: ResidualBlock) -> dict[str, Tensor]:
+def _residual_entries(block: ResNetBlock) -> dict[str, Tensor]:
     parts: dict[str, nn.Module] = {
         "GroupNorm_0": block.norm_in,
         "Conv_0": block.conv_in,
@@ -116,6 +116,6 @@ def _attention_entries(block: AttentionBlock) -> dict[str, Tensor]:
 LAYERS: dict[type[nn.Module], Callable[[Any], dict[str, Tensor]]] = {
     FourierFeatures: lambda layer: {"W": layer.frequencies},
     FIRDownConv: lambda layer: {f"Conv2d_0.{name}": value for name, value in layer.conv.named_parameters()},
-    ResidualBlock: _residual_entries,
+    ResNetBlock: _residual_entries,
     AttentionBlock: _attention_entries,
 }

@@ -8,13 +8,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from indm.errors import ArtifactError
-from indm.report.drawing import FIRST, GROUP, STYLE, draw_interval, label_rows, note, stacked, styled, to_svg
 from indm.report.figures_claims import claims
 from indm.report.figures_ladder import ablation, ladder
 from indm.report.figures_lines import discretization, learning_curve_flops, learning_curve_step
 from indm.report.figures_tuning import tuning
 from indm.report.names import names
 from indm.report.palette import INK
+from indm.report.plotting import FIRST, GROUP, STYLE, label_rows, note, plot_interval, stacked, styled, to_svg
 from indm.report.results import read_csv
 
 TEXTS = [*GROUP, "model", "variant", "setting", "metric", "unit", "id", "control", "test", "phase", "state", "reason"]
@@ -62,7 +62,7 @@ def protocol(table: pd.DataFrame) -> Figure:
     for axis, (_, part) in zip(axes, panels, strict=True):
         errors = part["difference_image_se"]
         for place, (value, bar) in enumerate(zip(part["difference"], errors, strict=True)):
-            draw_interval(axis, place, value, (value - bar, value + bar), FIRST)
+            plot_interval(axis, place, value, (value - bar, value + bar), FIRST)
         label_rows(axis, [names(*cell) for cell in zip(part["factor"], part["setting"], strict=True)])
         axis.axvline(0, color=INK, linewidth=0.8)
         axis.set_xlabel("FID, difference from the suite’s protocol")

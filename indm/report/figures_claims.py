@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from indm.report.drawing import FIRST, GROUP, SECOND, draw_interval, label_rows, note, stacked
 from indm.report.export import effect_with_ends
 from indm.report.intervals import OVER_IMAGES, named_bars
 from indm.report.names import names
 from indm.report.palette import GRID, INK
+from indm.report.plotting import FIRST, GROUP, SECOND, label_rows, note, plot_interval, stacked
 
 # The panels; a claim that asks for no size has none that could be its unit.
 PRIMARY, IMAGES, TOYS, NO_SIZE = "Primary claims", "Exploratory claims", "Claims in two dimensions", "In {}"
@@ -89,7 +89,7 @@ def _scale(axis: Axes, ends: tuple[float, float]) -> None:
 def _draw(axis: Axes, part: pd.DataFrame) -> None:
     """Draw a panel: on the right of each row stand its numbers, in their own unit, and the verdict."""
     for place, ((_, row), (value, low, high)) in enumerate(zip(part.iterrows(), _scaled(part), strict=True)):
-        draw_interval(axis, place, value, (low, high), SECOND if row["control"] else FIRST)
+        plot_interval(axis, place, value, (low, high), SECOND if row["control"] else FIRST)
         axis.annotate(_text(row), (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=7)
     label_rows(axis, [_label(row) for _, row in part.iterrows()])
     axis.tick_params(axis="y", labelsize=7.5)

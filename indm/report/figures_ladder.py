@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from indm.report.drawing import FIRST, GROUP, PLAIN_MODELS, SECOND, WIDTH, draw_interval, label_rows, note
 from indm.report.intervals import STUDENT, half_widths, named_bars
 from indm.report.names import heading, names
 from indm.report.palette import INK
+from indm.report.plotting import FIRST, GROUP, PLAIN_MODELS, SECOND, WIDTH, label_rows, note, plot_interval
 
 # An interval so many times as wide as the metric's narrow ones is written: drawn, it would leave the others no room.
 # Narrow is the lower quartile: most rows may be wide, and one may be narrow by chance.
@@ -115,5 +115,5 @@ def _points(axis: Axes, table: pd.DataFrame, metric: str) -> bool:
             middle: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "center", "va": "center"}
             axis.annotate(f"{value:.3g} ± {bar:.2g}".replace("-", "−"), (0.5, place), **middle)
             continue
-        draw_interval(axis, place, value, (value - bar, value + bar), FIRST if model == PLAIN_MODELS[0] else SECOND)
+        plot_interval(axis, place, value, (value - bar, value + bar), FIRST if model == PLAIN_MODELS[0] else SECOND)
     return bool(wild.any())

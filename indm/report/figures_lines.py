@@ -16,11 +16,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from indm.report.drawing import FIRST, GROUP, PLAIN_MODELS, SECOND, WIDTH, note, plain_ticks
 from indm.report.figures_ladder import rung
 from indm.report.intervals import STUDENT, half_widths, named_bars
 from indm.report.names import heading, name, names
 from indm.report.palette import SOFT
+from indm.report.plotting import FIRST, GROUP, PLAIN_MODELS, SECOND, WIDTH, note, plain_ticks
 
 # Panels in a row, and controls in a panel.
 ABREAST, CONTROLS = 3, 4
@@ -183,7 +183,7 @@ def _name_ends(axis: Axes, ends: list[End]) -> None:
     )[:, 1]
     heights = (np.array(scaled) - bottom) / (top - bottom)
     order = np.argsort(heights, kind="stable")
-    for i, place in zip(order, spread(heights[order]), strict=True):
+    for i, place in zip(order, separated(heights[order]), strict=True):
         label, end, style = ends[i]
         weight = "normal" if style["color"] == SOFT else "bold"
         line = {
@@ -199,7 +199,7 @@ def _name_ends(axis: Axes, ends: list[End]) -> None:
         axis.annotate(label, end, (BESIDE, float(place)), arrowprops=line, **where, **text)
 
 
-def spread(places: NDArray[np.float64], gap: float = LEADING) -> NDArray[np.float64]:
+def separated(places: NDArray[np.float64], gap: float = LEADING) -> NDArray[np.float64]:
     """Move places apart, to no less than a gap, as little as possible in squares.
 
     Arguments:

@@ -10,8 +10,8 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from indm.report.drawing import styled
 from indm.report.palette import BLUE, INK, VERMILLION, on_ground
+from indm.report.plotting import styled
 
 Arrays = Mapping[str, NDArray[Any]]
 # Each adds to what the one above it learns of its latent; (model, variant) as the stage toy2d has them.

@@ -6,9 +6,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from indm.report.drawing import FIRST, GROUP, SECOND, SHORT, WIDTH, note, plain_ticks
 from indm.report.names import heading, names
 from indm.report.palette import INK
+from indm.report.plotting import FIRST, GROUP, SECOND, SHORT, WIDTH, note, plain_ticks
 
 # What is minimised, by objective; the phases of a search that are drawn against its hyper-parameters.
 TARGETS = {"nll": "NELBO, bits/dim", "fid": "FID"}

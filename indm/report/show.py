@@ -35,7 +35,7 @@ GAP = 2
 VIEWS = {name: table.view for name, table in CATALOGUE.items() if table.view}
 
 
-class Entry(NamedTuple):
+class GridEntry(NamedTuple):
     """A number or a text in a row, and whether it is the best of its group."""
 
     text: str
@@ -111,26 +111,27 @@ def _rows(group: pd.DataFrame, view: View) -> list[dict[str, Any]]:
     return records(group.drop_duplicates(list(view.label)) if view.across else group)
 
 
-def _down(group: pd.DataFrame, columns: list[str]) -> dict[str, list[Entry]]:
+def _down(group: pd.DataFrame, columns: list[str]) -> dict[str, list[GridEntry]]:
     """Write the columns of a group, the best number of each marked."""
     return {column: _marked(group, column) for column in columns}
 
 
-def _across(group: pd.DataFrame, view: View) -> dict[str, list[Entry]]:
+def _across(group: pd.DataFrame, view: View) -> dict[str, list[GridEntry]]:
     """Write one number of a group, a column for each value of another column."""
     labels = group[list(view.label)].fillna("").agg("\0".join, axis=1)
     found = {}
     for value, part in group.groupby(view.across, sort=True):
         entries = dict(zip(labels[part.index], _marked(part, view.columns[0]), strict=True))
-        found[f"{view.across} {value}"] = [entries.get(label, Entry("-")) for label in dict.fromkeys(labels)]
+        found[f"{view.across} {value}"] = [entries.get(label, GridEntry("-")) for label in dict.fromkeys(labels)]
     return found
 
 
-def _marked(group: pd.DataFrame, column: str) -> list[Entry]:
+def _marked(group: pd.DataFrame, column: str) -> list[GridEntry]:
     """Write a column, its best number marked, where it has a better side and there is more than one model."""
     best = _best(group, column) if column in LOWER + HIGHER or column.startswith("w1_") else None
     return [
-        Entry(_number(row, column), row.get("model") not in NO_MODELS and row[column] == best) for row in records(group)
+        GridEntry(_number(row, column), row.get("model") not in NO_MODELS and row[column] == best)
+        for row in records(group)
     ]
 
 
@@ -157,7 +158,7 @@ def _number(row: dict[str, Any], column: str) -> str:
     return f"{value:.3f} ± {error:.3f}" if error is not None and not pd.isna(error) else f"{value:.4g}"
 
 
-def _fitting(labels: list[str], columns: dict[str, list[Entry]], *, last: bool) -> list[str]:
+def _fitting(labels: list[str], columns: dict[str, list[GridEntry]], *, last: bool) -> list[str]:
     """Name the first columns that fit beside the labels, or the last ones, in their order."""
     used, kept = max(map(len, labels), default=0), []
     for key, entries in reversed(columns.items()) if last else columns.items():
@@ -168,14 +169,14 @@ def _fitting(labels: list[str], columns: dict[str, list[Entry]], *, last: bool) 
     return kept[::-1] if last else kept
 
 
-def _grid(labels: list[str], columns: dict[str, list[Entry]]) -> "Table":
+def _grid(labels: list[str], columns: dict[str, list[GridEntry]]) -> "Table":
     table = grid(["", *map(heading, columns)])
     for label, *entries in zip(labels, *columns.values(), strict=True):
         table.add_row(label, *map(_styled, entries))
     return table
 
 
-def _styled(entry: Entry) -> "Text":
+def _styled(entry: GridEntry) -> "Text":
     from rich.text import Text
 
     return Text(f"{BEST} {entry.text}", style="bold green") if entry.best else Text(entry.text)

@@ -36,7 +36,7 @@ Row = dict[str, Any]
 
 def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     """Write ``protocol/<dataset>.csv``: the suite's protocol first, then a row for each deviation from it."""
-    study = Study(suite, layout, name)
+    study = Deviations(suite, layout, name)
     rows = [
         study.base(),
         *study.sizes(),
@@ -51,7 +51,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     return Finished(folder / name)
 
 
-class Study:
+class Deviations:
     """A run's images under the suite's protocol, and the rows of its deviations, a method for each kind.
 
     Arguments:

@@ -13,11 +13,11 @@ from indm.seeding import derive_seed
 from indm.store.files import write_arrays, write_table
 from indm.store.layout import Layout
 from indm.store.provenance import Finished
+from indm.toy2d.cells import Cell, train_cells
 from indm.toy2d.data import draw_splits
 from indm.toy2d.evaluation import bound, likelihood, path_ratio, sample, sliced_wasserstein, trajectories
+from indm.toy2d.figures import forward_clouds, forward_coefficients, log_density, reverse_paths, square_grid
 from indm.toy2d.models import DIMS, Stack, select
-from indm.toy2d.shown import forward_clouds, forward_coefficients, log_density, reverse_paths, square_grid
-from indm.toy2d.study import Cell, train_cells
 
 if TYPE_CHECKING:
     from indm.suite.schema.studies import Toy2dParams

@@ -23,7 +23,7 @@ from indm.store.scratch import work_key
 from indm.training.begin import PHASES, Training, begin_training
 from indm.training.checkpoint import write_snapshots, write_training
 from indm.training.distributed import any_process, first, group, launch
-from indm.training.keeper import Keeper, shared_scratch
+from indm.training.saving import Saver, shared_scratch
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -71,7 +71,7 @@ def _train(suite: "Suite", layout: Layout, name: str, device: torch.device) -> F
     with shared_scratch(layout.scratch(name, "train"), key, device) as scratch, sigterm_noted() as stop:
         # All of several processes stop after the same step.
         asked = partial(_asked_to_stop, stop, device)
-        keeper = Keeper(scratch, training.trainer, parameters.snapshots, suite.save_seconds, stopping=asked)
+        keeper = Saver(scratch, training.trainer, parameters.snapshots, suite.save_seconds, stopping=asked)
         history, progress = keeper.restore(), bar(name, keeper.noted) if first() else iter
         if first():
             _say_precision(parameters.precision, device)
@@ -93,7 +93,7 @@ def _asked_to_stop(stop: Event, device: torch.device) -> bool:
 
 
 def _write(
-    suite: "Suite", layout: Layout, name: str, training: Training, curve: list[dict[str, float]], keeper: Keeper
+    suite: "Suite", layout: Layout, name: str, training: Training, curve: list[dict[str, float]], keeper: Saver
 ) -> None:
     """Write what has been trained."""
     run, parameters, folder = suite.runs[name], suite.train_params(name), layout.run(name)

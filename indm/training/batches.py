@@ -22,7 +22,7 @@ from indm.flows.sources import PerImage, Share, Source, draw_probe
 from indm.seeding import derive_seed
 
 
-class Dealt(Protocol):
+class Batch(Protocol):
     """What a step is given, before it is split."""
 
     def shares(self, pieces: int, number: int, processes: int) -> list["Draws"]:
@@ -68,7 +68,7 @@ class Draws:
         return replace(self, x=self.x[samples], u=self.u[samples], noise=self.noise[samples], generator=generator)
 
     def shares(self, pieces: int, number: int, processes: int) -> list["Draws"]:
-        """See :class:`Dealt`."""
+        """See :class:`Batch`."""
         return [piece.share(number, processes) for piece in self.split(pieces)]
 
 
@@ -77,7 +77,7 @@ def _part(size: int, number: int, processes: int) -> slice:
 
 
 @dataclass(frozen=True)
-class Undrawn:
+class DeviceBatch:
     """A batch for a device, for which nothing is drawn before it is known who takes which images.
 
     Arguments:
@@ -97,7 +97,7 @@ class Undrawn:
     centered: bool
 
     def shares(self, pieces: int, number: int, processes: int) -> list[Draws]:
-        """See :class:`Dealt`; each image draws from a seed of its own."""
+        """See :class:`Batch`; each image draws from a seed of its own."""
         numbers = Generator().manual_seed(derive_seed(self.seed, "host"))
         truncation = torch.rand((), generator=numbers, dtype=torch.float64).item()
         whole = torch.arange(len(self.images)).tensor_split(pieces)
@@ -142,7 +142,7 @@ def draw(
     return Draws(x, u, noise, truncation, generator, batch_size)
 
 
-def deal(
+def step_batch(
     images: Tensor,
     levels: int,
     batch_size: int,
@@ -151,12 +151,12 @@ def deal(
     device: torch.device,
     random_flip: bool = False,
     centered: bool = True,
-) -> Dealt:
+) -> Batch:
     """Give a step its batch, on any device; see :func:`draw`."""
     if device.type == "cpu":
         return draw(images, levels, batch_size, seed, step, random_flip, centered)
     batch, step_seed = _batch(images, batch_size, seed, step), derive_seed(*seed, "step", step)
-    return Undrawn(batch, levels, step_seed, device, random_flip, centered)
+    return DeviceBatch(batch, levels, step_seed, device, random_flip, centered)
 
 
 def _batch(images: Tensor, batch_size: int, seed: tuple[str | int, ...], step: int) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from indm.data.levels import moments
 from indm.seeding import derive_seed
-from indm.training.batches import Dealt, deal
-from indm.training.distributed import add_up
+from indm.training.batches import Batch, step_batch
+from indm.training.distributed import sum_over_processes
 from indm.training.flops import cumulative_flops, step_flops
 from indm.training.loop import History, Plan, train
 from indm.training.spec import STANDARD, build_plan, build_trainer
@@ -90,7 +90,7 @@ def begin_training(
     seed = (run.dataset, run.seed, "train")
     torch.manual_seed(derive_seed(*seed, "initialisation"))
     trainer, plan = build_trainer(suite, name, description["shape"], device, data_moments), build_plan(parameters)
-    begin = partial(deal, images, levels, plan.batch_size, seed, 0, device, centered=parameters.centered)
+    begin = partial(step_batch, images, levels, plan.batch_size, seed, 0, device, centered=parameters.centered)
     phases = _phases(trainer, plan, begin)
     if suite.compile:
         # Only now, as compiled products are not counted; in its place, so checkpoints have the module's own names.
@@ -98,7 +98,7 @@ def begin_training(
     return Training(trainer, plan, images, levels, seed, device, phases)
 
 
-def _phases(trainer: Trainer, plan: Plan, begin: Callable[[], Dealt]) -> dict[str, tuple[int, int]]:
+def _phases(trainer: Trainer, plan: Plan, begin: Callable[[], Batch]) -> dict[str, tuple[int, int]]:
     """Say of each phase of a training its first step and the operations of one of its steps."""
     phases = {"train": (plan.flow_warmup_steps, _flops(trainer, begin()))}
     if plan.flow_warmup_steps:
@@ -110,9 +110,9 @@ def _phases(trainer: Trainer, plan: Plan, begin: Callable[[], Dealt]) -> dict[st
     return phases
 
 
-def _flops(trainer: Trainer, draws: Dealt, *, flow_alone: bool = False) -> int:
+def _flops(trainer: Trainer, draws: Batch, *, flow_alone: bool = False) -> int:
     """Count the operations of a step, of all processes together."""
     count = torch.tensor(
         step_flops(trainer, draws, flow_alone=flow_alone), device=next(trainer.model.parameters()).device
     )
-    return int(add_up(count).item())
+    return int(sum_over_processes(count).item())

@@ -43,7 +43,7 @@ def first() -> bool:
     return rank() == 0
 
 
-def add_up(value: Tensor) -> Tensor:
+def sum_over_processes(value: Tensor) -> Tensor:
     """Replace a tensor by its sum over the processes."""
     if dist.is_initialized():
         dist.all_reduce(value)
@@ -85,7 +85,7 @@ def replicate(networks: Sequence[nn.Module]) -> nn.Module:
     return replicas
 
 
-def kept_here(replicas: nn.Module) -> contextlib.AbstractContextManager[None]:
+def unsynchronised(replicas: nn.Module) -> contextlib.AbstractContextManager[None]:
     """Leave gradients in the process, inside the block: those of the next call outside it are averaged with them."""
     if isinstance(replicas, DistributedDataParallel):
         context: contextlib.AbstractContextManager[None] = replicas.no_sync()
@@ -109,10 +109,10 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         """Return y, with the shape of x, (B, C, H, W)."""
         if not self.training:
             return super().forward(x)
-        count = add_up(x.new_full((), x.numel() / x.shape[1]))
-        mean = _sum_over_processes(x) / count
+        count = sum_over_processes(x.new_full((), x.numel() / x.shape[1]))
+        mean = _channel_sums(x) / count
         centred = x - mean[:, None, None]
-        variance = _sum_over_processes(centred.square()) / count
+        variance = _channel_sums(centred.square()) / count
         with torch.no_grad():
             self._follow(mean, variance * count / (count - 1))
         scale = self.weight * (variance + self.eps).rsqrt()
@@ -129,7 +129,7 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         self.num_batches_tracked.add_(1)
 
 
-def _sum_over_processes(x: Tensor) -> Tensor:
+def _channel_sums(x: Tensor) -> Tensor:
     """Sum x, with shape (B, C, H, W), over all but its channels and over the processes; its gradient is passed to all."""
     from torch.distributed.nn.functional import all_reduce
 
@@ -151,7 +151,7 @@ def synchronise_batch_norms(module: nn.Module) -> None:
 
 def any_process(flag: bool, device: torch.device) -> bool:
     """Return whether the flag is set in any process: what all of them then know at the same step."""
-    return bool(add_up(torch.tensor(float(flag), device=device)).item()) if dist.is_initialized() else flag
+    return bool(sum_over_processes(torch.tensor(float(flag), device=device)).item()) if dist.is_initialized() else flag
 
 
 def copy_from_first(tensors: Iterable[Tensor]) -> None:

@@ -9,11 +9,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from indm.training.batches import Dealt
+from indm.training.batches import Batch
 from indm.training.trainer import Trainer
 
 
-def step_flops(trainer: Trainer, draws: Dealt, *, flow_alone: bool = False) -> int:
+def step_flops(trainer: Trainer, draws: Batch, *, flow_alone: bool = False) -> int:
     r"""Count the floating-point operations that one training step is expected to take, forward and backward.
 
     Only matrix products and convolutions count, a multiplication and an addition as two; attention counts as its matrix
@@ -34,7 +34,7 @@ def step_flops(trainer: Trainer, draws: Dealt, *, flow_alone: bool = False) -> i
     return round(count + (mean - terms) * (_count(trainer, draws, terms + 1, flow_alone) - count))
 
 
-def _count(trainer: Trainer, draws: Dealt, terms: int, flow_alone: bool) -> int:
+def _count(trainer: Trainer, draws: Batch, terms: int, flow_alone: bool) -> int:
     """Count the operations of a step with as many terms in each series of the flow."""
     trainer = deepcopy(trainer)
     trainer.model.flow.fix_terms(terms)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from indm.errors import DivergenceError
 from indm.seeding import derive_seed
-from indm.training.batches import deal
+from indm.training.batches import step_batch
 from indm.training.distributed import rank
 from indm.training.trainer import Trainer
 
@@ -113,7 +113,9 @@ def train(
     for step in progress(range(history.done, plan.steps)):
         if step == plan.fresh_score_after:
             trainer.start_afresh(derive_seed(*seed, "fresh score"))
-        draws = deal(images, levels, plan.batch_size, seed, step, device, plan.random_flip, trainer.model.centered)
+        draws = step_batch(
+            images, levels, plan.batch_size, seed, step, device, plan.random_flip, trainer.model.centered
+        )
         # Dropout draws from the global generator: of each process, for its own images.
         torch.manual_seed(derive_seed(*seed, "dropout", step, *([rank()] if rank() else [])))
         try:

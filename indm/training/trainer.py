@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from indm.diffusion.model import ImplicitNonlinearDiffusion, below
+from indm.diffusion.model import ImplicitNonlinearDiffusion, strip_prefix
 from indm.diffusion.objectives import (
     gaussian_nll,
     likelihood_weighted,
@@ -35,15 +35,15 @@ from indm.errors import DivergenceError
 from indm.flows.block import ResidualBlock
 from indm.flows.sources import draw_probe
 from indm.process import products_in
-from indm.training.batches import Dealt, Draws
+from indm.training.batches import Batch, Draws
 from indm.training.distributed import (
-    add_up,
     copy_from_first,
-    kept_here,
     processes,
     rank,
     replicate,
+    sum_over_processes,
     synchronise_batch_norms,
+    unsynchronised,
 )
 from indm.training.ema import ExponentialMovingAverage
 
@@ -162,7 +162,7 @@ class Trainer:
         # Of the latents of a step, a row for each micro-batch: how many numbers, their sum, and that of their squares.
         self._moments: list[Tensor] = []
 
-    def step(self, draws: Dealt, lr_factor: float, *, flow_alone: bool = False) -> dict[str, float]:
+    def step(self, draws: Batch, lr_factor: float, *, flow_alone: bool = False) -> dict[str, float]:
         """Take one optimiser step and return its losses, in nats per dimension whatever the reduction.
 
         ``flow_loss`` is the loss whose gradient the flow follows; its value is no likelihood, because the Neumann
@@ -260,16 +260,16 @@ class Trainer:
         """Restore what :meth:`state` returned."""
         if state["frozen"]:
             self.freeze_flow()
-        self.model.load_state_dict(below(state, "raw"))
+        self.model.load_state_dict(strip_prefix(state, "raw"))
         for name, optimiser in self.optimisers.items():
             moments: dict[int, dict[str, Tensor]] = {}
-            for entry, value in below(state, f"optimiser.{name}").items():
+            for entry, value in strip_prefix(state, f"optimiser.{name}").items():
                 index, _, key = entry.partition(".")
                 moments.setdefault(int(index), {})[key] = value
             optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
         for name, average in self.averages.items():
             updates = int(state[f"updates.{name}"])
-            average.load_state_dict({"updates": updates, "module": below(state, f"average.{name}")})
+            average.load_state_dict({"updates": updates, "module": strip_prefix(state, f"average.{name}")})
 
     def _joint_step(self, batches: list[Draws]) -> list[Descent]:
         losses = {"score_loss": 1} if self.frozen else {"score_loss": 1, "flow_loss": 0}
@@ -323,7 +323,7 @@ class Trainer:
     def _follow_latents(self) -> None:
         """Tell the score, after a step, of the variance of its latents: those of all micro-batches and processes."""
         if self._moments:
-            count, total, squares = add_up(torch.stack(self._moments).sum(0))
+            count, total, squares = sum_over_processes(torch.stack(self._moments).sum(0))
             self.model.noise.follow(squares / count - (total / count) ** 2)
             self._moments = []
 
@@ -372,13 +372,13 @@ class Trainer:
         told = torch.zeros(len(Loss._fields), dtype=torch.float64, device=batches[0].x.device)
         for batch in batches:
             share = len(batch.x) / batch.size
-            last = contextlib.nullcontext() if batch is batches[-1] else kept_here(call)
+            last = contextlib.nullcontext() if batch is batches[-1] else unsynchronised(call)
             with last, products_in(self.optimisation.precision, told.device):
                 loss = call(loss_fn, batch)
                 # Averaged over the processes, the shares add up to the batch.
                 (factor * share * processes() * loss.value).backward()
             told = told + share * loss.told()
-        told, norms = add_up(told), torch.stack([self._clip(name) for name in names])
+        told, norms = sum_over_processes(told), torch.stack([self._clip(name) for name in names])
         # NaN is not below the limit either.
         sound = (told[0] < EXPLODED) & told[0].isfinite() & norms.isfinite().all()
         for name in names:

@@ -22,8 +22,8 @@ from indm.metrics.references import load_extractors
 from indm.seeding import derive_seed
 from indm.store.scratch import Scratch
 from indm.training.begin import begin_training
-from indm.training.keeper import Keeper
 from indm.training.loop import History
+from indm.training.saving import Saver
 from indm.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Arm:
         started, history = time.monotonic(), History()
         suite = self.suite.with_trial(self.name, self.seed[1], {**parameters, "steps": steps, "snapshots": []})
         training = begin_training(suite, self.name, self.train, self.description, self.device)
-        keeper = Keeper(scratch, training.trainer, [], suite.save_seconds, stop.is_set)
+        keeper = Saver(scratch, training.trainer, [], suite.save_seconds, stop.is_set)
         found, reason = dict.fromkeys(MEASURED), ""
         try:
             history = keeper.restore()

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from indm.flows.learned import LearnedMap
+from indm.flows.learned import ClosedFormFlow
 
 
-class PixelAffine(LearnedMap):
+class PixelAffine(ClosedFormFlow):
     r"""A scale and a shift of each entry, :math:`z_i = e^{a_i} x_i + b_i`; see :class:`Flow` for the shapes.
 
     .. math:: \log\Big|\det\frac{\partial z}{\partial x}\Big| = \sum_i a_i

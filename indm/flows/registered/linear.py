@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from indm.flows.learned import LearnedMap
+from indm.flows.learned import ClosedFormFlow
 
 
-class Linear(LearnedMap):
+class Linear(ClosedFormFlow):
     r"""A linear map by its LU factors, and a shift, of the D entries of an image; see :class:`Flow` for the shapes.
 
     .. math:: z = L U x + b, \qquad \log\Big|\det\frac{\partial z}{\partial x}\Big| = \sum_i d_i

@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from indm.flows.learned import LearnedMap
+from indm.flows.learned import ClosedFormFlow
 
 
-class Scale(LearnedMap):
+class Scale(ClosedFormFlow):
     r"""A scale, :math:`z = e^a x`, with :math:`\log|\det \partial z/\partial x| = D a`; see :class:`Flow` for the shapes."""
 
     def __init__(self, channels_in: int, image_size: int) -> None:

@@ -16,7 +16,7 @@ from indm.networks.layers import (
     FourierFeatures,
     LogSNRFeatures,
     PositionalFeatures,
-    ResidualBlock,
+    ResNetBlock,
     UNetBlock,
     conv,
     group_norm,
@@ -89,8 +89,8 @@ class ScoreUNet(nn.Module):
         self.embed_out = linear(width, width)
         self.conv_in = conv(channels_in, channels, 3)
 
-        def block(before: int, after: int, direction: Direction = "none") -> ResidualBlock:
-            return ResidualBlock(before, after, width, dropout, direction, fir)
+        def block(before: int, after: int, direction: Direction = "none") -> ResNetBlock:
+            return ResNetBlock(before, after, width, dropout, direction, fir)
 
         levels = [(channels * m, size in attention_resolutions) for m, size in zip(multipliers, sizes, strict=True)]
         top, bottom = levels[0][0], levels[-1][0]
@@ -140,7 +140,7 @@ def _features(
 
 
 def _encoder(
-    block: Callable[..., ResidualBlock],
+    block: Callable[..., ResNetBlock],
     levels: Sequence[tuple[int, bool]],
     blocks: int,
     channels: int,
@@ -164,7 +164,7 @@ def _encoder(
 
 
 def _decoder(
-    block: Callable[..., ResidualBlock], levels: Sequence[tuple[int, bool]], blocks: int, skips: Sequence[int]
+    block: Callable[..., ResNetBlock], levels: Sequence[tuple[int, bool]], blocks: int, skips: Sequence[int]
 ) -> nn.ModuleList:
     """Build the way up, where every block but the resampling ones takes a skip connection, the last one first."""
     modules = nn.ModuleList()

@@ -17,7 +17,7 @@ from indm.training.loop import History
 from indm.training.trainer import Trainer
 
 
-class Keeper:
+class Saver:
     """Saves, while a run trains, the state from which it continues if it is killed.
 
     Arguments:
