@@ -17,7 +17,7 @@ from indm.report.grades import (
     repeatability,
 )
 from indm.report.intervals import FEWEST_SEEDS, TAIL, Interval, estimate, interval, method, p_value
-from indm.suite.claims import Arm, Bound, Claim
+from indm.suite.claims import Bound, Claim, Side
 
 CLAIM_COLUMNS = [
     "suite",
@@ -211,5 +211,5 @@ def _described(claim: Claim) -> dict[str, Any]:
     }
 
 
-def _name(arm: Arm) -> str:
+def _name(arm: Side) -> str:
     return " ".join(filter(None, (arm.model, arm.variant, arm.objective)))

@@ -8,7 +8,7 @@ from indm.report.intervals import LEVEL
 from indm.report.names import names
 from indm.report.published import sampler_kind, source_of
 from indm.report.results import CELL, Result, records
-from indm.suite.claims import Arm
+from indm.suite.claims import Side
 from indm.suite.published import PUBLISHED_METRICS
 
 COMPARISON_COLUMNS = [
@@ -32,7 +32,7 @@ COMPARISON_COLUMNS = [
     "note",
 ]
 # What a run can be a model of; the published numbers of others are shown for context.
-MODELS = get_args(Arm.model_fields["model"].annotation)
+MODELS = get_args(Side.model_fields["model"].annotation)
 HIGHER_IS_BETTER = {"is"}
 # The released networks count a few constants as parameters: such a difference makes no other network.
 SAME_NETWORK = 1e-3

@@ -28,7 +28,7 @@ import pandas as pd
 from indm.report.intervals import Numbers
 from indm.report.results import IDENTITY, records
 from indm.report.values import refuse_other_images, refuse_repeats
-from indm.suite.claims import Arm, Bound, Claim, Claims, Control, Metric
+from indm.suite.claims import Bound, Claim, Claims, Control, Metric, Side
 
 PLACE = ["dataset", "sde", "objective"]
 # Each with its derivative.
@@ -131,7 +131,7 @@ def _at(
     treated = _numbers(found, claim.metric, place, claim.treatment)
     absent = [name for name in claim.controls if not _has_run(tables.values, controls[name], place, claim.metric)]
     others: dict[str, pd.DataFrame] = {}
-    arms: dict[str, Arm | Bound] = {"treatment": claim.treatment, "baseline": claim.baseline}
+    arms: dict[str, Side | Bound] = {"treatment": claim.treatment, "baseline": claim.baseline}
     for name in (name for name in claim.controls if name not in absent):
         control = controls[name]
         arm = _choose(tables, control, place)
@@ -179,7 +179,7 @@ def _failed(metric: Metric, arms: Mapping[str, pd.DataFrame]) -> list[str]:
     ]
 
 
-def _all_seeds(tables: Tables, laid_out: pd.DataFrame, place: Mapping[str, str], arm: Arm | Bound) -> pd.DataFrame:
+def _all_seeds(tables: Tables, laid_out: pd.DataFrame, place: Mapping[str, str], arm: Side | Bound) -> pd.DataFrame:
     """Add a row for each training of an arm that has no number at all."""
     if isinstance(arm, Bound):
         return laid_out
@@ -187,13 +187,13 @@ def _all_seeds(tables: Tables, laid_out: pd.DataFrame, place: Mapping[str, str],
     return laid_out.reindex(laid_out.index.union(pd.Index(trained.unique())))
 
 
-def _trainings(tables: Tables, place: Mapping[str, str], arm: Arm) -> pd.DataFrame:
+def _trainings(tables: Tables, place: Mapping[str, str], arm: Side) -> pd.DataFrame:
     """Select the lengths of an arm's trainings: the rows of metric ``steps``."""
     values = tables.values
     return _of_arm(values[(values["stage"] == "train") & (values["metric"] == "steps")], place, arm)
 
 
-def _of_arm(found: pd.DataFrame, place: Mapping[str, str], arm: Arm) -> pd.DataFrame:
+def _of_arm(found: pd.DataFrame, place: Mapping[str, str], arm: Side) -> pd.DataFrame:
     keys = dict(place) | {"model": arm.model, "variant": arm.variant}
     keys |= {"objective": arm.objective} if arm.objective else {}
     return found[np.logical_and.reduce([found[key] == text for key, text in keys.items()])]
@@ -232,7 +232,7 @@ def _transformed(found: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     return found.assign(value=transform(mean) + derivative(mean) * (value - mean))
 
 
-def _numbers(found: pd.DataFrame, metric: Metric, place: Mapping[str, str], arm: Arm) -> pd.DataFrame:
+def _numbers(found: pd.DataFrame, metric: Metric, place: Mapping[str, str], arm: Side) -> pd.DataFrame:
     """Lay out an arm's numbers: one row per seed, one column per sampler, x and image."""
     found = _of_arm(found, place, arm)
     if isinstance(metric.x, list):
@@ -256,7 +256,7 @@ def _compared(
     found: pd.DataFrame,
     claim: Claim,
     place: Mapping[str, str],
-    other: Arm | Bound,
+    other: Side | Bound,
 ) -> pd.DataFrame:
     """Lay out the numbers of the arm that is compared, among those found, in the columns of the treatment's."""
     if isinstance(other, Bound):
@@ -299,9 +299,9 @@ def _at_shares_of(ratio: float, compared: pd.DataFrame) -> pd.DataFrame:
     return compared.set_axis(pd.MultiIndex.from_frame(columns), axis="columns").loc[:, ~columns.duplicated().to_numpy()]
 
 
-def _choose(tables: Tables, control: Control, place: Mapping[str, str]) -> Arm | None:
+def _choose(tables: Tables, control: Control, place: Mapping[str, str]) -> Side | None:
     """Choose the variant of a control with the smallest validation metric; none where it was not measured."""
-    arms = [Arm(model=control.model, variant=variant, objective=control.objective) for variant in control.variants]
+    arms = [Side(model=control.model, variant=variant, objective=control.objective) for variant in control.variants]
     if control.choose_by is None:
         return arms[0]
     found = _select(tables, control.choose_by)

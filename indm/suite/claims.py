@@ -53,7 +53,7 @@ class Metric(Strict):
         return self
 
 
-class Arm(Strict):
+class Side(Strict):
     """One side of a comparison."""
 
     model: Literal["ddpmpp", "indm"]
@@ -109,8 +109,8 @@ class Claim(Strict):
     statement: Annotated[Shown, Field(description="in words")]
     source: Annotated[Shown, Field(description="where the paper says it")]
     metric: Metric
-    treatment: Arm
-    baseline: Arm | Bound
+    treatment: Side
+    baseline: Side | Bound
     controls: Annotated[list[Word], EachOnce(), Field(description="controls that the treatment must beat too")]
     where: Where
     direction: Annotated[Literal["lower", "higher"], Field(description="of the treatment's number")]
@@ -172,13 +172,13 @@ class Claims(Strict):
         return self
 
 
-def _numbers_of(claim: Claim, arm: Arm | Bound | Control) -> set[tuple[str, str, str, str]]:
+def _numbers_of(claim: Claim, arm: Side | Bound | Control) -> set[tuple[str, str, str, str]]:
     """List what an arm's numbers may be of, wherever a claim is graded: model, variant, objective and samplers."""
     if isinstance(arm, Bound):
         return set()
     own = claim.treatment.objective
     objectives = [own] if own else claim.where.objectives or get_args(Objective)
-    variants = [arm.variant] if isinstance(arm, Arm) else arm.variants
+    variants = [arm.variant] if isinstance(arm, Side) else arm.variants
     sampler = [arm.sampler] if isinstance(arm, Control) and arm.sampler else claim.metric.sampler or []
     return set(product([arm.model], variants, [arm.objective] if arm.objective else objectives, [" ".join(sampler)]))
 
