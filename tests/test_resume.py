@@ -171,7 +171,7 @@ def test_what_was_saved_long_before_the_cut_is_enough(
 ) -> None:
     """Steps since the last saving are done again, the snapshot of step 7 too; without any, all of them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "Keeper", SavesAfterFour)
+        patch.setattr(train, "Saver", SavesAfterFour)
         assert train_with_cuts(SUITE, layout, [9]) == undisturbed
     assert train_with_cuts(SUITE.model_copy(update={"save_seconds": 1e9}), layout, [9]) == undisturbed
 
@@ -181,7 +181,7 @@ def test_a_later_snapshot_does_not_stand_for_a_damaged_one(
 ) -> None:
     """The state is of step 4; the snapshot of step 7 has been written since."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "Keeper", SavesAfterFour)
+        patch.setattr(train, "Saver", SavesAfterFour)
         cut(SUITE, layout, 9)
     (scratch / "snapshot-3.safetensors").write_bytes(b"not safetensors")
     assert train_with_cuts(SUITE, layout, []) == undisturbed
@@ -321,7 +321,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_state(
 def test_divergence_before_anything_was_saved_says_so(layout: Layout, scratch: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("indm.training.begin.step_flops", lambda *_, **__: 0)
-        patch.setattr("indm.training.trainer.nelbo", lambda *_: torch.tensor([math.nan], requires_grad=True))
+        patch.setattr("indm.training.losses.nelbo", lambda *_: torch.tensor([math.nan], requires_grad=True))
         with pytest.raises(DivergenceError, match="no state had been saved"):
             train.run(SUITE, layout, RUN)
 

@@ -71,14 +71,14 @@ def _train(suite: "Suite", layout: Layout, name: str, device: torch.device) -> F
     with shared_scratch(layout.scratch(name, "train"), key, device) as scratch, sigterm_noted() as stop:
         # All of several processes stop after the same step.
         asked = partial(_asked_to_stop, stop, device)
-        keeper = Saver(scratch, training.trainer, parameters.snapshots, suite.save_seconds, stopping=asked)
-        history, progress = keeper.restore(), bar(name, keeper.noted) if first() else iter
+        saver = Saver(scratch, training.trainer, parameters.snapshots, suite.save_seconds, stopping=asked)
+        history, progress = saver.restore(), bar(name, saver.noted) if first() else iter
         if first():
             _say_precision(parameters.precision, device)
-        with keeper.explaining():
-            curve = training.train(history, keeper, progress)
+        with saver.explaining():
+            curve = training.train(history, saver, progress)
         if first():
-            _write(suite, layout, name, training, curve, keeper)
+            _write(suite, layout, name, training, curve, saver)
     return Finished(layout.run(name), scratch.earlier)
 
 
@@ -93,7 +93,7 @@ def _asked_to_stop(stop: Event, device: torch.device) -> bool:
 
 
 def _write(
-    suite: "Suite", layout: Layout, name: str, training: Training, curve: list[dict[str, float]], keeper: Saver
+    suite: "Suite", layout: Layout, name: str, training: Training, curve: list[dict[str, float]], saver: Saver
 ) -> None:
     """Write what has been trained."""
     run, parameters, folder = suite.runs[name], suite.train_params(name), layout.run(name)
@@ -102,7 +102,7 @@ def _write(
     counts = {f"{phase}_flops_per_step": phases[phase][1] if phase in phases else None for phase in PHASES}
     write_training(folder, training.trainer, curve, identity | {"step": parameters.steps}, counts)
     flops = [training.cumulative_flops(step) for step in parameters.snapshots]
-    write_snapshots(folder, keeper.snapshots(), identity | {"flops": flops, "model": training.trainer.model.spec})
+    write_snapshots(folder, saver.snapshots(), identity | {"flops": flops, "model": training.trainer.model.spec})
 
 
 def _key(suite: "Suite", name: str, data: Mapping[str, str], device: torch.device) -> str:

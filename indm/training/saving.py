@@ -23,7 +23,7 @@ class Saver:
     Arguments:
         scratch: where.
         trainer: the state.
-        steps: those after which the weights to evaluate are kept.
+        steps: those after which the weights to evaluate are saved.
         seconds: between two savings of the state.
         stopping: whether a process has been asked to stop.
     """
@@ -57,7 +57,7 @@ class Saver:
         return {step for step in self.steps if step <= done}
 
     def __call__(self, history: History) -> None:
-        """Keep what is due after a step.
+        """Save what is due after a step.
 
         Raises:
             StoppedError: if the process has been asked to stop; the state has been saved then.
@@ -71,7 +71,7 @@ class Saver:
             # Here the device has just been waited for.
             self._noted = self.trainer.flow_bounds() | {"saved": self.saved, "saved_at": int(time.time())}
         if stopping:
-            raise StoppedError(f"stopped by SIGTERM; {self.kept()}; run it again to continue")
+            raise StoppedError(f"stopped by SIGTERM; {self.what_is_saved()}; run it again to continue")
 
     def noted(self) -> dict[str, float]:
         """Return what a person may watch: numbers of the last step, and of the last saving."""
@@ -83,9 +83,9 @@ class Saver:
         try:
             yield
         except DivergenceError as error:
-            raise DivergenceError(f"{error}; {self.kept()}") from None
+            raise DivergenceError(f"{error}; {self.what_is_saved()}") from None
 
-    def kept(self) -> str:
+    def what_is_saved(self) -> str:
         """Return, for a message, what has been saved."""
         if not self.saved:
             return "no state had been saved"

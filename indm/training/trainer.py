@@ -16,24 +16,15 @@ import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from indm.diffusion.model import ImplicitNonlinearDiffusion, strip_prefix
-from indm.diffusion.objectives import (
-    gaussian_nll,
-    likelihood_weighted,
-    nelbo,
-    noise_error,
-    reconstruction,
-    variance_weighted,
-)
-from indm.diffusion.sde import importance_time, soft_truncation_time, uniform_time
 from indm.errors import DivergenceError
 from indm.flows.block import ResidualBlock
-from indm.flows.sources import draw_probe
 from indm.process import products_in
 from indm.training.batches import Batch, Draws
 from indm.training.distributed import (
@@ -46,6 +37,7 @@ from indm.training.distributed import (
     unsynchronised,
 )
 from indm.training.ema import ExponentialMovingAverage
+from indm.training.losses import NUMBERS, PLACES, Loss, flow_loss, joint_loss, normalizing_flow_loss, score_loss
 
 # Those of the released code (losses.py, get_optimizer), of both networks; AdamW's own second one is 0.999.
 BETAS = (0.9, 0.99)
@@ -53,37 +45,18 @@ BETAS = (0.9, 0.99)
 EXPLODED = 1e3
 
 
-class Loss(NamedTuple):
-    """The loss of a micro-batch in nats per dimension, and what is told of it; scalars, which the host has not read.
-
-    Arguments:
-        value: what is differentiated.
-        score: of it, the score's loss; of the flow alone, the value.
-        log_det: the mean log-determinant, of all dimensions. By the Neumann estimator, that one is no log-determinant,
-            but has its gradient: see :data:`indm.flows.base.LogDet`.
-    """
-
-    value: Tensor
-    score: Tensor
-    log_det: Tensor
-
-    def told(self) -> Tensor:
-        """Return the numbers, shape (3,), float64."""
-        return torch.stack([number.detach().double() for number in self])
-
-
 class Descent(NamedTuple):
-    """What is told of an optimiser step of some networks; see :class:`Loss`.
+    """What an optimiser step of some networks reports.
 
     Arguments:
         names: of the networks.
-        losses: which of the numbers are losses of the learning curve, by their names there.
-        numbers: the three of :class:`Loss`, whether weights have followed them (1 or 0), then the gradient norms before
-            clipping; on the device, float64.
+        losses: of the learning curve, by their names in ``PLACES``.
+        numbers: those of a :class:`~indm.training.losses.Loss`, whether weights have followed them (1 or 0), then the gradient
+            norms before clipping; on the device, float64.
     """
 
     names: tuple[str, ...]
-    losses: dict[str, int]
+    losses: tuple[str, ...]
     numbers: Tensor
 
 
@@ -272,8 +245,8 @@ class Trainer:
             average.load_state_dict({"updates": updates, "module": strip_prefix(state, f"average.{name}")})
 
     def _joint_step(self, batches: list[Draws]) -> list[Descent]:
-        losses = {"score_loss": 1} if self.frozen else {"score_loss": 1, "flow_loss": 0}
-        return [self._descend(batches, self._joint_loss, losses, *self.optimisers)]
+        losses = ("score_loss",) if self.frozen else ("score_loss", "flow_loss")
+        return [self._descend(batches, partial(joint_loss, frozen=self.frozen), losses, *self.optimisers)]
 
     def _alternating_step(self, batches: list[Draws]) -> list[Descent]:
         descents = []
@@ -281,42 +254,18 @@ class Trainer:
             # The score is frozen, not detached: the flow's gradient passes through it.
             self.model.noise.requires_grad_(False)
             try:
-                descents += self._descend_flow(batches, self._flow_loss)
+                descents.append(self._descend(batches, flow_loss, ("flow_loss",), "flow"))
             finally:
                 self.model.noise.requires_grad_(True)
-        return [*descents, self._descend(batches, self._score_loss, {"score_loss": 0}, "score")]
+        return [*descents, self._descend(batches, score_loss, ("score_loss",), "score")]
 
     def _flow_step(self, batches: list[Draws]) -> list[Descent]:
-        return self._descend_flow(batches, self._normalizing_flow_loss)
-
-    def _descend_flow(self, batches: list[Draws], loss_fn: Callable[[Draws], Loss]) -> list[Descent]:
-        return [self._descend(batches, loss_fn, {"flow_loss": 0}, "flow")]
-
-    def _normalizing_flow_loss(self, draws: Draws) -> Loss:
-        z, log_det = self.model.flow(draws.x, "train", draws.generator)
-        loss = (gaussian_nll(z, 1.0) - log_det).mean() / z[0].numel()
-        return Loss(loss, loss, log_det.mean())
-
-    def _joint_loss(self, draws: Draws) -> Loss:
-        return self._nelbo(draws, self._truncation(draws), noted=True)
-
-    def _flow_loss(self, draws: Draws) -> Loss:
-        # Of its own times and noise: those of the step are the score's, which would follow a flow that has just seen them.
-        return self._nelbo(draws.fresh(), self.model.eps)
-
-    def _score_loss(self, draws: Draws) -> Loss:
-        with torch.no_grad():
-            z0, log_det = self.model.flow(draws.x, "none", draws.generator)
-        self._note(z0)
-        t = uniform_time(draws.u, self._truncation(draws))
-        error = noise_error(self._noise, self.model.sde, z0, t, draws.noise)
-        loss = variance_weighted(error).mean() / z0[0].numel()
-        return Loss(loss, loss, log_det.mean())
+        return [self._descend(batches, normalizing_flow_loss, ("flow_loss",), "flow")]
 
     def _note(self, z0: Tensor) -> None:
         """Note latents that the score is trained on, where it is to know their deviation."""
         if self.model.noise.follows:
-            z = z0.detach().double()
+            z = z0.double()
             count = z.new_full((), z.numel())
             self._moments.append(torch.stack([count, z.sum(), z.square().sum()]))
 
@@ -327,69 +276,49 @@ class Trainer:
             self.model.noise.follow(squares / count - (total / count) ** 2)
             self._moments = []
 
-    def _noise(self, z_t: Tensor, t: Tensor) -> Tensor:
-        with torch.autocast(z_t.device.type, torch.bfloat16, enabled=self.optimisation.precision == "bfloat16"):
-            return self.model.noise(z_t, t).to(z_t.dtype)
-
-    def _truncation(self, draws: Draws) -> float:
-        if self.optimisation.soft_truncation is None:
-            return self.model.eps
-        return soft_truncation_time(draws.truncation, self.model.eps, self.optimisation.soft_truncation)
-
-    def _nelbo(self, draws: Draws, eps: float, *, noted: bool = False) -> Loss:
-        """Return the bound, and the score's loss in it; ``noted``: see :meth:`_note`.
-
-        With a frozen flow, the bound is that of its latents: the log-determinant, which no weight changes, is not computed.
-        """
-        model = self.model
-        z0, log_det = model.flow(draws.x, "none" if self.frozen else "train", draws.generator)
-        if noted:
-            self._note(z0)
-        t, z = importance_time(model.sde, draws.u, eps)
-        error = noise_error(self._noise, model.sde, z0, t, draws.noise)
-        bound = nelbo(model.sde, z0, log_det, error, z, eps)
-        if self.optimisation.reconstruction:
-            noise = draw_probe(z0, "gaussian", draws.generator)
-            bound = bound + reconstruction(self._noise, model.sde, z0, eps, noise)
-        dims = z0[0].numel()
-        # In float64 before the division, as a number that the host has read.
-        score = likelihood_weighted(error, z).mean().double() / dims
-        return Loss(bound.mean() / dims, score, log_det.mean())
-
     def _descend(
-        self, batches: list[Draws], loss_fn: Callable[[Draws], Loss], losses: dict[str, int], *names: str
+        self, batches: list[Draws], loss_fn: Callable[..., Loss], losses: tuple[str, ...], *names: str
     ) -> Descent:
         """Follow the gradient of a loss, averaged over micro-batches, with the optimisers of the named networks.
 
-        Each process adds its share of every micro-batch: all see the same gradient, and decide alike. Gradients are
-        averaged over the processes with the last micro-batch, which may be done while they are computed. Weights do not
-        follow a loss that has exploded, nor what is not finite; :meth:`_read`, which waits for the device, says so.
+        Each process adds its share of every micro-batch: all see the same gradient, and decide alike. Weights do not follow
+        a loss that has exploded, nor what is not finite; :meth:`_read`, which waits for the device, says so.
         """
-        call = self._together(names)
+        replica = self._replica(names)
         for name in names:
             self.optimisers[name].zero_grad(set_to_none=True)
-        factor = math.prod(self.model.shape) if self.optimisation.reduction == "sum" else 1
-        told = torch.zeros(len(Loss._fields), dtype=torch.float64, device=batches[0].x.device)
-        for batch in batches:
-            share = len(batch.x) / batch.size
-            last = contextlib.nullcontext() if batch is batches[-1] else unsynchronised(call)
-            with last, products_in(self.optimisation.precision, told.device):
-                loss = call(loss_fn, batch)
-                # Averaged over the processes, the shares add up to the batch.
-                (factor * share * processes() * loss.value).backward()
-            told = told + share * loss.told()
-        told, norms = sum_over_processes(told), torch.stack([self._clip(name) for name in names])
+        numbers = sum_over_processes(self._backward(replica, batches, loss_fn))
+        norms = torch.stack([self._clip(name) for name in names])
         # NaN is not below the limit either.
-        sound = (told[0] < EXPLODED) & told[0].isfinite() & norms.isfinite().all()
+        sound = (numbers[0] < EXPLODED) & numbers[0].isfinite() & norms.isfinite().all()
         for name in names:
             # As a gradient scaler says it: the optimiser leaves weights and moments as they are.
             self.optimisers[name].found_inf = (~sound).float()  # type: ignore[attr-defined]
             self.optimisers[name].step()
         if "flow" in names:
             self.model.flow.update_norms()
-        return Descent(names, losses, torch.cat([told, sound.double()[None], norms.double()]))
+        return Descent(names, losses, torch.cat([numbers, sound.double()[None], norms.double()]))
 
-    def _together(self, names: tuple[str, ...]) -> nn.Module:
+    def _backward(self, replica: nn.Module, batches: list[Draws], loss_fn: Callable[..., Loss]) -> Tensor:
+        """Add up the gradients of a loss over micro-batches; return the sums of its numbers, of this process alone.
+
+        Gradients are averaged over the processes with the last micro-batch, which may be done while they are computed.
+        """
+        factor = math.prod(self.model.shape) if self.optimisation.reduction == "sum" else 1
+        numbers = torch.zeros(NUMBERS, dtype=torch.float64, device=batches[0].x.device)
+        for batch in batches:
+            share = len(batch.x) / batch.size
+            last = contextlib.nullcontext() if batch is batches[-1] else unsynchronised(replica)
+            with last, products_in(self.optimisation.precision, numbers.device):
+                loss = replica(loss_fn, self.model, self.optimisation, batch)
+                # Averaged over the processes, the shares add up to the batch.
+                (factor * share * processes() * loss.value).backward()
+            if loss.latents is not None:
+                self._note(loss.latents)
+            numbers = numbers + share * loss.numbers()
+        return numbers
+
+    def _replica(self, names: tuple[str, ...]) -> nn.Module:
         """Return what calls functions of the named networks, with gradients of all processes."""
         if names not in self._replicas:
             self._replicas[names] = replicate([self.networks[name] for name in sorted(names)])
@@ -400,7 +329,7 @@ class Trainer:
         return nn.utils.clip_grad_norm_(self.networks[name].parameters(), self.optimisation.grad_clip, foreach=True)
 
     def _read(self, descents: list[Descent]) -> dict[str, float]:
-        """Wait for the device, once a step: note what is told of its descents, and return its losses.
+        """Wait for the device, once a step: note what its descents report, and return its losses.
 
         Raises:
             DivergenceError: see :meth:`step`.
@@ -408,19 +337,19 @@ class Trainer:
         read = iter(torch.cat([descent.numbers for descent in descents]).tolist())
         losses: dict[str, float] = {}
         for descent in descents:
-            told = list(itertools.islice(read, len(Loss._fields)))
+            numbers = list(itertools.islice(read, NUMBERS))
             sound, *norms = itertools.islice(read, 1 + len(descent.names))
             if not sound:
                 named = ", ".join(f"{norm} of the {name}" for name, norm in zip(descent.names, norms, strict=True))
                 raise DivergenceError(
-                    f"loss {told[0]}, gradient norm {named}, expected a loss below {EXPLODED:g} nats per dimension and a "
+                    f"loss {numbers[0]}, gradient norm {named}, expected a loss below {EXPLODED:g} nats per dimension and a "
                     "finite norm: lower lr or flow_lr"
                 )
             self.noted |= {f"gradient_norm_{name}": norm for name, norm in zip(descent.names, norms, strict=True)}
             if "flow" in descent.names:
-                self.noted["log_det_term"] = told[2] / math.prod(self.model.shape)
-            losses |= {name: told[place] for name, place in descent.losses.items()}
-        return {name: losses[name] for name in ("score_loss", "flow_loss") if name in losses}
+                self.noted["log_det_term"] = numbers[2] / math.prod(self.model.shape)
+            losses |= {name: numbers[PLACES[name]] for name in descent.losses}
+        return {name: losses[name] for name in PLACES if name in losses}
 
 
 def _optimiser(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:

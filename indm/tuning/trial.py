@@ -79,11 +79,11 @@ class Arm:
         started, history = time.monotonic(), History()
         suite = self.suite.with_trial(self.name, self.seed[1], {**parameters, "steps": steps, "snapshots": []})
         training = begin_training(suite, self.name, self.train, self.description, self.device)
-        keeper = Saver(scratch, training.trainer, [], suite.save_seconds, stop.is_set)
+        saver = Saver(scratch, training.trainer, [], suite.save_seconds, stop.is_set)
         found, reason = dict.fromkeys(MEASURED), ""
         try:
-            history = keeper.restore()
-            training.train(history, keeper, progress)
+            history = saver.restore()
+            training.train(history, saver, progress)
             found |= self.measure(training.trainer)
         except (ConvergenceError, DivergenceError, torch.linalg.LinAlgError) as error:
             # The last: a norm of weights that are not finite.

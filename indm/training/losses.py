@@ -1,0 +1,114 @@
+"""The losses of a training step, each of a model, of how it is optimised, and of what was drawn for a micro-batch.
+
+They make a mean over images of what :mod:`indm.diffusion.objectives` says of each.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.diffusion.objectives import (
+    NoiseFn,
+    gaussian_nll,
+    likelihood_weighted,
+    nelbo,
+    noise_error,
+    reconstruction,
+    variance_weighted,
+)
+from indm.diffusion.sde import importance_time, soft_truncation_time, uniform_time
+from indm.flows.sources import draw_probe
+from indm.training.batches import Draws
+
+if TYPE_CHECKING:
+    from indm.training.trainer import Optimisation
+
+NUMBERS = 3
+# Losses of the learning curve, by their places among the numbers of a loss.
+PLACES = {"score_loss": 1, "flow_loss": 0}
+
+
+class Loss(NamedTuple):
+    """The loss of a micro-batch in nats per dimension, and what belongs to it; scalars, which the host has not read.
+
+    Arguments:
+        value: what is differentiated.
+        score: of it, the score's loss; of the flow alone, the value.
+        log_det: the mean log-determinant, of all dimensions. By the Neumann estimator, that one is no log-determinant,
+            but has its gradient: see :data:`indm.flows.base.LogDet`.
+        latents: those that the score learns from, shape (B, C, H, W), without their graph; ``None`` where it does not learn.
+    """
+
+    value: Tensor
+    score: Tensor
+    log_det: Tensor
+    latents: Tensor | None = None
+
+    def numbers(self) -> Tensor:
+        """Return the scalars, shape (``NUMBERS``,), float64."""
+        return torch.stack([number.detach().double() for number in (self.value, self.score, self.log_det)])
+
+
+def normalizing_flow_loss(model: ImplicitNonlinearDiffusion, how: "Optimisation", draws: Draws) -> Loss:
+    """The flow's negative log-likelihood as a normalizing flow with a standard normal latent."""
+    z, log_det = model.flow(draws.x, "train", draws.generator)
+    loss = (gaussian_nll(z, 1.0) - log_det).mean() / z[0].numel()
+    return Loss(loss, loss, log_det.mean())
+
+
+def flow_loss(model: ImplicitNonlinearDiffusion, how: "Optimisation", draws: Draws) -> Loss:
+    """The NELBO, for the flow alone."""
+    # Of its own times and noise: those of the step are the score's, which would follow a flow that has just seen them.
+    return _nelbo(model, how, draws.fresh(), model.eps)._replace(latents=None)
+
+
+def joint_loss(model: ImplicitNonlinearDiffusion, how: "Optimisation", draws: Draws, *, frozen: bool = False) -> Loss:
+    """The NELBO, softly truncated if asked.
+
+    With a frozen flow it is that of the flow's latents: the log-determinant, which no weight changes, is not computed.
+    """
+    return _nelbo(model, how, draws, _truncation(model, how, draws), frozen=frozen)
+
+
+def score_loss(model: ImplicitNonlinearDiffusion, how: "Optimisation", draws: Draws) -> Loss:
+    """The score's variance-weighted loss on latents of the flow as it is, softly truncated if asked."""
+    with torch.no_grad():
+        z0, log_det = model.flow(draws.x, "none", draws.generator)
+    t = uniform_time(draws.u, _truncation(model, how, draws))
+    error = noise_error(_noise(model, how), model.sde, z0, t, draws.noise)
+    loss = variance_weighted(error).mean() / z0[0].numel()
+    return Loss(loss, loss, log_det.mean(), z0)
+
+
+def _nelbo(
+    model: ImplicitNonlinearDiffusion, how: "Optimisation", draws: Draws, eps: float, *, frozen: bool = False
+) -> Loss:
+    noise_fn = _noise(model, how)
+    z0, log_det = model.flow(draws.x, "none" if frozen else "train", draws.generator)
+    t, z = importance_time(model.sde, draws.u, eps)
+    error = noise_error(noise_fn, model.sde, z0, t, draws.noise)
+    bound = nelbo(model.sde, z0, log_det, error, z, eps)
+    if how.reconstruction:
+        bound = bound + reconstruction(noise_fn, model.sde, z0, eps, draw_probe(z0, "gaussian", draws.generator))
+    dims = z0[0].numel()
+    # In float64 before the division, as a number that the host has read.
+    score = likelihood_weighted(error, z).mean().double() / dims
+    return Loss(bound.mean() / dims, score, log_det.mean(), z0.detach())
+
+
+def _noise(model: ImplicitNonlinearDiffusion, how: "Optimisation") -> NoiseFn:
+    """Return the noise prediction, in bfloat16 if asked."""
+
+    def predict(z_t: Tensor, t: Tensor) -> Tensor:
+        with torch.autocast(z_t.device.type, torch.bfloat16, enabled=how.precision == "bfloat16"):
+            return model.noise(z_t, t).to(z_t.dtype)
+
+    return predict
+
+
+def _truncation(model: ImplicitNonlinearDiffusion, how: "Optimisation", draws: Draws) -> float:
+    if how.soft_truncation is None:
+        return model.eps
+    return soft_truncation_time(draws.truncation, model.eps, how.soft_truncation)
