@@ -21,15 +21,15 @@ Definitions = dict[str, dict[Hash, Hash]]
 class Acceptance(Strict):
     """What was accepted at once."""
 
-    date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="when")]
-    why: Annotated[str, Field(min_length=1, description="what the changes do to the results")]
-    definitions: Annotated[Definitions, Field(description="by name: the hash now, by the hash then")]
+    date: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="when")
+    why: str = Field(min_length=1, description="what the changes do to the results")
+    definitions: Definitions = Field(description="by name: the hash now, by the hash then")
 
 
 class Accepted(Strict):
     """The file, or what the provenance of a job says of it."""
 
-    accepted: Annotated[list[Acceptance], Field(description="in the order of time")]
+    accepted: list[Acceptance] = Field(description="in the order of time")
 
 
 def load_accepted(path: Path) -> Accepted:

@@ -14,17 +14,17 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class Registration(Strict):
     """What a suite and the claims said at a commit."""
 
-    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$", description="the commit that has both")]
-    date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="of the commit")]
-    suite_sha256: Annotated[Sha256, Field(description="of all that the suite says")]
-    claims_sha256: Annotated[Sha256, Field(description="of all that claims.yaml says")]
-    note: Annotated[str, Field(description="in words")]
+    commit: str = Field(pattern=r"^[0-9a-f]{40}$", description="the commit that has both")
+    date: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="of the commit")
+    suite_sha256: Sha256 = Field(description="of all that the suite says")
+    claims_sha256: Sha256 = Field(description="of all that claims.yaml says")
+    note: str = Field(description="in words")
 
 
 class Registrations(Strict):
     """The file."""
 
-    suites: Annotated[dict[str, Registration], Field(description="by the suite's name")]
+    suites: dict[str, Registration] = Field(description="by the suite's name")
 
 
 def load_registrations(path: Path) -> Registrations:

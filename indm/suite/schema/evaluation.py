@@ -21,153 +21,117 @@ from indm.suite.strict_yaml import Strict
 class SampleParams(Strict):
     """How images are drawn."""
 
-    sampler: Annotated[
-        SamplerName,
-        Field(
-            description="predictor of the reverse SDE, or the probability-flow ODE: adaptive, or one step an interval"
-        ),
-    ]
-    steps: Annotated[GridPoints, Field(description="grid points; the adaptive ODE chooses its own")]
-    grid: Annotated[Literal["uniform", "log_snr"], Field(description="what the grid points are equidistant in")]
-    corrector_snr: Annotated[
-        Annotated[list[Positive], Field(min_length=2, max_length=2)] | None,
-        Field(description="first and last signal-to-noise ratio of a Langevin corrector, or null"),
-    ]
-    corrector_steps: Annotated[Count, Field(description="Langevin corrections at each grid point")]
-    tolerance: Annotated[Tolerance, Field(description="tolerance of the adaptive ODE")]
-    denoise: Annotated[
-        Literal["tweedie", "none", "released_ve"],
-        Field(
-            description="last step; released_ve: 8.5 times Tweedie's step, from the uncorrected mean of the last predictor "
-            "step, as in the released VE runs on CIFAR-10"
-        ),
-    ]
-    centre_prior: Annotated[
-        bool, Field(description="centre the prior on alpha_T times the mean latent of the training images")
-    ]
-    temperature: Annotated[Positive, Field(description="factor of the latent before the flow's inverse")]
-    rounding: Annotated[
-        Literal["nearest", "floor"],
-        Field(
-            description="of images to L levels; nearest: undoes dequantisation; floor: of L - 1 times them, as released"
-        ),
-    ]
-    num_samples: Annotated[Count, Field(description="images drawn")]
-    batch_size: Annotated[Count, Field(description="images drawn at once")]
+    sampler: SamplerName = Field(
+        description="predictor of the reverse SDE, or the probability-flow ODE: adaptive, or one step an interval"
+    )
+    steps: GridPoints = Field(description="grid points; the adaptive ODE chooses its own")
+    grid: Literal["uniform", "log_snr"] = Field(description="what the grid points are equidistant in")
+    corrector_snr: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = Field(
+        description="first and last signal-to-noise ratio of a Langevin corrector, or null"
+    )
+    corrector_steps: Count = Field(description="Langevin corrections at each grid point")
+    tolerance: Tolerance = Field(description="tolerance of the adaptive ODE")
+    denoise: Literal["tweedie", "none", "released_ve"] = Field(
+        description="last step; released_ve: 8.5 times Tweedie's step, from the uncorrected mean of the last predictor "
+        "step, as in the released VE runs on CIFAR-10"
+    )
+    centre_prior: bool = Field(description="centre the prior on alpha_T times the mean latent of the training images")
+    temperature: Positive = Field(description="factor of the latent before the flow's inverse")
+    rounding: Literal["nearest", "floor"] = Field(
+        description="of images to L levels; nearest: undoes dequantisation; floor: of L - 1 times them, as released"
+    )
+    num_samples: Count = Field(description="images drawn")
+    batch_size: Count = Field(description="images drawn at once")
 
 
 class SweepParams(Strict):
     """Images of a run by several samplers and numbers of steps, at temperature 1; what is not here is as in its sample section."""
 
-    objectives: Annotated[
-        list[Literal["nll", "fid"]],
-        EachOnce(),
-        Field(description="of the runs that are swept; others have no sweep"),
-    ]
-    samplers: Annotated[
-        list[SweptName],
-        EachOnce(),
-        Field(
-            min_length=1, description="pc: reverse_diffusion, with the Langevin corrector of the run's sample section"
-        ),
-    ]
-    steps: Annotated[
-        list[GridPoints],
-        EachOnce(),
-        Field(min_length=1, description="grid points, of which a sampler steps between"),
-    ]
-    grid: Annotated[Literal["uniform", "log_snr"], Field(description="what the grid points are equidistant in")]
-    denoise: Annotated[Literal["tweedie", "none"], Field(description="last step, the same for all that are compared")]
-    num_samples: Annotated[int, Field(ge=2, le=10**9, description="images drawn for each sampler and number of steps")]
-    batch_size: Annotated[Count, Field(description="images drawn at once")]
+    objectives: Annotated[list[Literal["nll", "fid"]], EachOnce()] = Field(
+        description="of the runs that are swept; others have no sweep"
+    )
+    samplers: Annotated[list[SweptName], EachOnce()] = Field(
+        min_length=1, description="pc: reverse_diffusion, with the Langevin corrector of the run's sample section"
+    )
+    steps: Annotated[list[GridPoints], EachOnce()] = Field(
+        min_length=1, description="grid points, of which a sampler steps between"
+    )
+    grid: Literal["uniform", "log_snr"] = Field(description="what the grid points are equidistant in")
+    denoise: Literal["tweedie", "none"] = Field(description="last step, the same for all that are compared")
+    num_samples: int = Field(ge=2, le=10**9, description="images drawn for each sampler and number of steps")
+    batch_size: Count = Field(description="images drawn at once")
 
 
 class ClassifierParams(Strict):
     """Training of a small classifier as feature extractor."""
 
-    steps: Annotated[Count, Field(description="training steps of the classifier")]
-    batch_size: Annotated[int, Field(ge=1, le=65536, description="images in a batch")]
-    lr: Annotated[Rate, Field(description="Adam's first learning rate")]
+    steps: Count = Field(description="training steps of the classifier")
+    batch_size: int = Field(ge=1, le=65536, description="images in a batch")
+    lr: Rate = Field(description="Adam's first learning rate")
 
 
 class PublishedParams(Strict):
     """Published reference statistics."""
 
-    path: Annotated[
-        str, Field(min_length=1, description="an .npz below the data root: pool_3 (features), or mu and sigma")
-    ]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="its sha256, 64 hexadecimal digits")]
+    path: str = Field(min_length=1, description="an .npz below the data root: pool_3 (features), or mu and sigma")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="its sha256, 64 hexadecimal digits")
 
 
 class ReferenceParams(Strict):
     """The feature extractor of all image metrics, and what they compare with."""
 
-    extractor: Annotated[
-        Literal["digits-cnn", "patches-cnn", "fashion-cnn", "inception-v3-compat", "inception-v3-random"],
-        Field(description="extractor; its name goes with every FID; ...-random: a stand-in whose numbers mean nothing"),
-    ]
-    classifier: Annotated[
-        ClassifierParams | None, Field(description="training of a ...-cnn on the training split; null for Inception")
-    ]
-    published_statistics: Annotated[
-        PublishedParams | None, Field(description="reference of FID; null: the features of the training split")
-    ]
+    extractor: Literal["digits-cnn", "patches-cnn", "fashion-cnn", "inception-v3-compat", "inception-v3-random"] = (
+        Field(description="extractor; its name goes with every FID; ...-random: a stand-in whose numbers mean nothing")
+    )
+    classifier: ClassifierParams | None = Field(
+        description="training of a ...-cnn on the training split; null for Inception"
+    )
+    published_statistics: PublishedParams | None = Field(
+        description="reference of FID; null: the features of the training split"
+    )
 
 
 class FidParams(Strict):
     """The image metrics, and their standard errors."""
 
-    kid_subsets: Annotated[int, Field(ge=2, le=10**6, description="subsets of KID")]
-    kid_subset_size: Annotated[int, Field(ge=3, le=10**9, description="images in a subset of KID")]
-    is_splits: Annotated[int, Field(ge=2, le=10**9, description="splits of the inception score")]
-    prc_neighbours: Annotated[Count, Field(description="neighbourhood of precision and recall")]
-    prc_images: Annotated[
-        int, Field(ge=2, le=10**9, description="images of each side, at most, for precision and recall")
-    ]
-    bootstrap: Annotated[int, Field(ge=2, le=10**6, description="bootstrap draws of the standard errors of the FIDs")]
+    kid_subsets: int = Field(ge=2, le=10**6, description="subsets of KID")
+    kid_subset_size: int = Field(ge=3, le=10**9, description="images in a subset of KID")
+    is_splits: int = Field(ge=2, le=10**9, description="splits of the inception score")
+    prc_neighbours: Count = Field(description="neighbourhood of precision and recall")
+    prc_images: int = Field(ge=2, le=10**9, description="images of each side, at most, for precision and recall")
+    bootstrap: int = Field(ge=2, le=10**6, description="bootstrap draws of the standard errors of the FIDs")
 
 
 class ProtocolParams(Strict):
     """How much FID moves when the suite's protocol is changed, shown on one run."""
 
-    run: Annotated[RunName, Field(description="the run whose images are measured")]
-    sizes: Annotated[
-        list[Annotated[int, Field(ge=2, le=10**9)]],
-        EachOnce(),
-        Field(min_length=2, description="numbers of images, from which FID is extrapolated to infinitely many"),
-    ]
-    repeats: Annotated[int, Field(ge=2, le=10**6, description="disjoint sets of max(sizes) images for that")]
-    jpeg_quality: Annotated[int, Field(ge=1, le=95, description="Pillow's quality of the images stored as JPEG")]
+    run: RunName = Field(description="the run whose images are measured")
+    sizes: Annotated[list[Annotated[int, Field(ge=2, le=10**9)]], EachOnce()] = Field(
+        min_length=2, description="numbers of images, from which FID is extrapolated to infinitely many"
+    )
+    repeats: int = Field(ge=2, le=10**6, description="disjoint sets of max(sizes) images for that")
+    jpeg_quality: int = Field(ge=1, le=95, description="Pillow's quality of the images stored as JPEG")
 
 
 class LikelihoodParams(Strict):
     """How likelihoods are evaluated."""
 
-    images: Annotated[
-        Annotated[int, Field(ge=2)] | None, Field(description="images, the first of the split; null: all of them")
-    ]
-    batch_size: Annotated[Count, Field(description="images in a batch")]
-    time_draws: Annotated[Count, Field(description="stratified times of the bound, for each image")]
-    tolerance: Annotated[Tolerance | None, Field(description="tolerance of the adaptive ODE; null: fixed steps")]
-    ode_steps: Annotated[
-        Count | None,
-        Field(description="fixed steps of fifth order (Adams-Bashforth), equidistant in log-SNR; null: adaptive ones"),
-    ]
-    log_det: Annotated[
-        Literal["exact", "series"],
-        Field(description="the flow's log-determinant: of its whole Jacobian, or of a power series with random probes"),
-    ]
-    log_det_tolerance: Annotated[
-        Positive | None,
-        Field(
-            description="bound on what the series leaves out of each image, in bits/dim; null: exact, it has no rest"
-        ),
-    ]
+    images: Annotated[int, Field(ge=2)] | None = Field(description="images, the first of the split; null: all of them")
+    batch_size: Count = Field(description="images in a batch")
+    time_draws: Count = Field(description="stratified times of the bound, for each image")
+    tolerance: Tolerance | None = Field(description="tolerance of the adaptive ODE; null: fixed steps")
+    ode_steps: Count | None = Field(
+        description="fixed steps of fifth order (Adams-Bashforth), equidistant in log-SNR; null: adaptive ones"
+    )
+    log_det: Literal["exact", "series"] = Field(
+        description="the flow's log-determinant: of its whole Jacobian, or of a power series with random probes"
+    )
+    log_det_tolerance: Positive | None = Field(
+        description="bound on what the series leaves out of each image, in bits/dim; null: exact, it has no rest"
+    )
 
 
 class NllParams(LikelihoodParams):
     """How the likelihood numbers of a trained run are evaluated."""
 
-    uncorrected: Annotated[
-        bool, Field(description="whether nll_uncorrected is evaluated too: a second ODE, of the same time")
-    ]
+    uncorrected: bool = Field(description="whether nll_uncorrected is evaluated too: a second ODE, of the same time")

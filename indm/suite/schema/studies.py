@@ -12,38 +12,31 @@ from indm.suite.strict_yaml import Strict
 class RangeParams(Strict):
     """Where a hyper-parameter is looked for."""
 
-    low: Annotated[float, Field(description="smallest value")]
-    high: Annotated[float, Field(description="largest value")]
-    log: Annotated[bool, Field(description="draw its logarithm instead of the value")]
+    low: float = Field(description="smallest value")
+    high: float = Field(description="largest value")
+    log: bool = Field(description="draw its logarithm instead of the value")
 
 
 class ConfirmParams(Strict):
     """Trials that are trained again for longer, to see whether their ranking stays."""
 
-    steps: Annotated[Count, Field(description="optimiser steps of these trainings")]
-    trials: Annotated[
-        int, Field(ge=3, le=8, description="trials trained again, spread evenly over the ranking, the best among them")
-    ]
+    steps: Count = Field(description="optimiser steps of these trainings")
+    trials: int = Field(
+        ge=3, le=8, description="trials trained again, spread evenly over the ranking, the best among them"
+    )
 
 
 class TuneParams(Strict):
     """The search of an arm: a run whose hyper-parameters are chosen on the validation split."""
 
-    trials: Annotated[int, Field(ge=2, le=10**6, description="trials; arms that are compared have equally many")]
-    steps: Annotated[Count, Field(description="optimiser steps of a trial; arms that are compared have equally many")]
-    seed: Annotated[
-        Seed,
-        Field(description="of all trials: images, noise and suggestions; arms that are compared have the same"),
-    ]
-    space: Annotated[
-        dict[str, RangeParams], Field(min_length=1, description="ranges of keys of the train section, by key")
-    ]
-    confirm: Annotated[ConfirmParams | None, Field(description="trials that are trained again for longer; or null")]
-    lengths: Annotated[
-        list[Count],
-        EachOnce(),
-        Field(description="steps of further trainings by the best hyper-parameters, increasing; or []"),
-    ]
+    trials: int = Field(ge=2, le=10**6, description="trials; arms that are compared have equally many")
+    steps: Count = Field(description="optimiser steps of a trial; arms that are compared have equally many")
+    seed: Seed = Field(description="of all trials: images, noise and suggestions; arms that are compared have the same")
+    space: dict[str, RangeParams] = Field(min_length=1, description="ranges of keys of the train section, by key")
+    confirm: ConfirmParams | None = Field(description="trials that are trained again for longer; or null")
+    lengths: Annotated[list[Count], EachOnce()] = Field(
+        description="steps of further trainings by the best hyper-parameters, increasing; or []"
+    )
 
 
 TOY2D = ("moons", "checkerboard", "eight-gaussians")
@@ -54,55 +47,46 @@ Toy2dName = Annotated[str, Field(pattern=f"^({'|'.join(TOY2D)})$")]
 class Toy2dDataParams(Strict):
     """A two-dimensional dataset."""
 
-    noise: Annotated[float, Field(ge=0, le=1000, description="standard deviation of the noise that blurs it")]
+    noise: float = Field(ge=0, le=1000, description="standard deviation of the noise that blurs it")
 
 
 class Toy2dTrainingParams(Strict):
     """Networks and training of the study of two-dimensional data (Adam with betas 0.9 and 0.99, cosine schedules)."""
 
-    width: Annotated[Width, Field(description="hidden units of a layer of the score network")]
-    layers: Annotated[int, Field(ge=1, le=100, description="hidden layers of the score network")]
-    couplings: Annotated[int, Field(ge=1, le=100, description="affine couplings of INDM's flow")]
-    coupling_width: Annotated[Width, Field(description="hidden units of a coupling's two hidden layers")]
-    scales: Annotated[
-        list[Positive], EachOnce(), Field(description="constants by which DDPM++'s controls multiply the data")
-    ]
-    steps: Annotated[Count, Field(description="optimiser steps, except for the control of equal compute")]
-    flow_warmup_steps: Annotated[int, Field(ge=0, description="first steps, in which the flow is trained alone")]
-    batch_size: Annotated[Count, Field(description="points in a batch")]
-    lr: Annotated[Rate, Field(description="peak learning rate of the score network")]
-    flow_lr: Annotated[Rate, Field(description="peak learning rate of the flow")]
-    map_lr: Annotated[Rate, Field(description="peak learning rate of the maps that DDPM++'s controls learn")]
-    ema_decay: Annotated[Fraction, Field(description="decay of the averaged weights")]
+    width: Width = Field(description="hidden units of a layer of the score network")
+    layers: int = Field(ge=1, le=100, description="hidden layers of the score network")
+    couplings: int = Field(ge=1, le=100, description="affine couplings of INDM's flow")
+    coupling_width: Width = Field(description="hidden units of a coupling's two hidden layers")
+    scales: Annotated[list[Positive], EachOnce()] = Field(
+        description="constants by which DDPM++'s controls multiply the data"
+    )
+    steps: Count = Field(description="optimiser steps, except for the control of equal compute")
+    flow_warmup_steps: int = Field(ge=0, description="first steps, in which the flow is trained alone")
+    batch_size: Count = Field(description="points in a batch")
+    lr: Rate = Field(description="peak learning rate of the score network")
+    flow_lr: Rate = Field(description="peak learning rate of the flow")
+    map_lr: Rate = Field(description="peak learning rate of the maps that DDPM++'s controls learn")
+    ema_decay: Fraction = Field(description="decay of the averaged weights")
 
 
 class Toy2dParams(Strict):
     """The study of two-dimensional data: INDM, DDPM++ and its controls on each dataset, objective nll."""
 
-    datasets: Annotated[
-        dict[Toy2dName, Toy2dDataParams],
-        Field(description="two-dimensional datasets; {} for no study"),
-    ]
-    seeds: Annotated[
-        list[Seed],
-        EachOnce(),
-        Field(min_length=1, description="seeds of every model, trained in one batch"),
-    ]
-    train_points: Annotated[Count, Field(description="training points of a seed")]
-    valid_points: Annotated[
-        int, Field(ge=2, le=10**9, description="validation points of a seed, by which a scale is chosen")
-    ]
+    datasets: dict[Toy2dName, Toy2dDataParams] = Field(description="two-dimensional datasets; {} for no study")
+    seeds: Annotated[list[Seed], EachOnce()] = Field(
+        min_length=1, description="seeds of every model, trained in one batch"
+    )
+    train_points: Count = Field(description="training points of a seed")
+    valid_points: int = Field(ge=2, le=10**9, description="validation points of a seed, by which a scale is chosen")
     # One point has no deviation.
-    test_points: Annotated[int, Field(ge=2, le=10**9, description="test points of a seed")]
+    test_points: int = Field(ge=2, le=10**9, description="test points of a seed")
     vp: VPParams
-    eps: Annotated[float, Field(ge=1e-9, lt=0.1, description="truncation time")]
+    eps: float = Field(ge=1e-9, lt=0.1, description="truncation time")
     training: Toy2dTrainingParams
-    time_draws: Annotated[Count, Field(description="draws of time and noise of the bound, for each point")]
-    tolerance: Annotated[Tolerance, Field(description="tolerance of the ODE")]
-    sample_steps: Annotated[
-        list[GridPoints],
-        EachOnce(),
-        Field(min_length=1, description="network calls of the DDIM sampler"),
-    ]
-    grid: Annotated[Literal["uniform", "log_snr"], Field(description="what the sampler's times are equidistant in")]
-    samples: Annotated[Count, Field(description="samples of a seed, compared with as many of the data")]
+    time_draws: Count = Field(description="draws of time and noise of the bound, for each point")
+    tolerance: Tolerance = Field(description="tolerance of the ODE")
+    sample_steps: Annotated[list[GridPoints], EachOnce()] = Field(
+        min_length=1, description="network calls of the DDIM sampler"
+    )
+    grid: Literal["uniform", "log_snr"] = Field(description="what the sampler's times are equidistant in")
+    samples: Count = Field(description="samples of a seed, compared with as many of the data")

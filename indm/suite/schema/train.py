@@ -11,110 +11,95 @@ from indm.suite.strict_yaml import Strict
 class WolfParams(Strict):
     """What the wolf flow has besides its residual blocks: an encoder q(h|x) and a prior p(h)."""
 
-    latent_dim: Annotated[int, Field(ge=2, le=4096, multiple_of=2, description="dimension of h")]
-    encoder_widths: Annotated[list[Width], Field(min_length=1, description="channels of the encoder's levels")]
-    encoder_channels_out: Annotated[Width, Field(description="channels at the encoder's top")]
-    prior_steps: Annotated[int, Field(ge=1, le=1000, description="steps of the prior's flow")]
-    prior_width: Annotated[Width, Field(description="hidden units of the prior's couplings")]
-    frozen_prior_inverse: Annotated[
-        bool, Field(description="draw h with the prior's inverse of before the training, as the released code does")
-    ]
+    latent_dim: int = Field(ge=2, le=4096, multiple_of=2, description="dimension of h")
+    encoder_widths: list[Width] = Field(min_length=1, description="channels of the encoder's levels")
+    encoder_channels_out: Width = Field(description="channels at the encoder's top")
+    prior_steps: int = Field(ge=1, le=1000, description="steps of the prior's flow")
+    prior_width: Width = Field(description="hidden units of the prior's couplings")
+    frozen_prior_inverse: bool = Field(
+        description="draw h with the prior's inverse of before the training, as the released code does"
+    )
 
 
 class FlowParams(Strict):
     """The flow of INDM; DDPM++ has the identity instead, or the map of train.latent.learned."""
 
-    name: Annotated[FlowName, Field(description="registered flow")]
-    blocks: Annotated[
-        list[Annotated[int, Field(ge=0, le=1000)]],
-        Field(min_length=1, max_length=3, description="residual blocks at each scale; a scale halves the image"),
-    ]
-    width: Annotated[Width, Field(description="hidden channels of a residual block")]
-    activation: Annotated[Literal["sin", "elu"], Field(description="activation of a residual block")]
-    bound: Annotated[Literal["linf", "spectral"], Field(description="norm by which each convolution is bounded")]
-    coefficient: Annotated[float, Field(ge=1e-3, le=0.999, description="bound of each convolution's norm")]
-    init_at_bound: Annotated[bool, Field(description="start with the weights scaled to the bound")]
-    probe: Annotated[Literal["gaussian", "rademacher"], Field(description="probe of the trace estimates")]
-    exact_terms_train: Annotated[int, Field(ge=1, le=1000, description="series terms always summed, in training")]
-    roulette_mean: Annotated[
-        float, Field(ge=1e-6, le=1000, description="mean of the Poisson number of further terms, in training")
-    ]
-    wolf: Annotated[WolfParams | None, Field(description="encoder and prior of the wolf flow; null for resflow")]
+    name: FlowName = Field(description="registered flow")
+    blocks: list[Annotated[int, Field(ge=0, le=1000)]] = Field(
+        min_length=1, max_length=3, description="residual blocks at each scale; a scale halves the image"
+    )
+    width: Width = Field(description="hidden channels of a residual block")
+    activation: Literal["sin", "elu"] = Field(description="activation of a residual block")
+    bound: Literal["linf", "spectral"] = Field(description="norm by which each convolution is bounded")
+    coefficient: float = Field(ge=1e-3, le=0.999, description="bound of each convolution's norm")
+    init_at_bound: bool = Field(description="start with the weights scaled to the bound")
+    probe: Literal["gaussian", "rademacher"] = Field(description="probe of the trace estimates")
+    exact_terms_train: int = Field(ge=1, le=1000, description="series terms always summed, in training")
+    roulette_mean: float = Field(
+        ge=1e-6, le=1000, description="mean of the Poisson number of further terms, in training"
+    )
+    wolf: WolfParams | None = Field(description="encoder and prior of the wolf flow; null for resflow")
 
 
 class LatentParams(Strict):
     """A fixed affine map of the data in front of the flow, z = scale (x - mean) / std or z = scale x, and DDPM++'s learned one."""
 
-    standardise: Annotated[
-        bool, Field(description="subtract the mean of the training split's pixels and divide by their deviation")
-    ]
-    scale: Annotated[Positive, Field(description="factor of the data after that")]
-    learned: Annotated[
-        Literal["scale", "affine", "linear"] | None,
-        Field(
-            description="of ddpmpp, a map after that which is trained as the flow of indm is: one factor; a factor and a shift of "
-            "each pixel and channel; an invertible matrix and a shift; null: none (docs/ladder.md)"
-        ),
-    ]
+    standardise: bool = Field(
+        description="subtract the mean of the training split's pixels and divide by their deviation"
+    )
+    scale: Positive = Field(description="factor of the data after that")
+    learned: Literal["scale", "affine", "linear"] | None = Field(
+        description="of ddpmpp, a map after that which is trained as the flow of indm is: one factor; a factor and a shift of "
+        "each pixel and channel; an invertible matrix and a shift; null: none (docs/ladder.md)"
+    )
 
 
 class ScoreParams(Strict):
     """The score network."""
 
-    name: Annotated[NetworkName, Field(description="registered network")]
-    channels: Annotated[int, Field(ge=8, le=4096, multiple_of=4, description="channels at full resolution")]
-    multipliers: Annotated[
-        list[Annotated[int, Field(ge=1, le=64)]],
-        Field(min_length=1, description="channel multiplier of each resolution"),
-    ]
-    blocks: Annotated[int, Field(ge=1, le=1000, description="residual blocks at each resolution")]
-    attention_resolutions: Annotated[
-        list[Count], EachOnce(), Field(description="image sizes at which attention is applied")
-    ]
-    dropout: Annotated[Fraction, Field(description="dropout rate in the residual blocks")]
-    embedding: Annotated[
-        Literal["positional", "fourier", "log_snr"], Field(description="how the network is told the time")
-    ]
-    fourier_scale: Annotated[Positive, Field(description="standard deviation of the Fourier frequencies")]
-    fir: Annotated[bool, Field(description="resample with the filter (1, 3, 3, 1)")]
-    progressive_input: Annotated[
-        Literal["none", "residual"], Field(description="feed the downsampled input to every resolution")
-    ]
-    scale_by_sigma: Annotated[bool, Field(description="the network divides its output by sigma: it predicts the score")]
-    normalise_input: Annotated[
-        Literal["none", "unit", "running"],
-        Field(
-            description="divide z_t by sqrt(alpha^2 s^2 + sigma^2) first, with s = 1 (unit) or the running deviation of the latent "
-            "(running), as c_in of EDM (arXiv:2206.00364); none: not"
-        ),
-    ]
+    name: NetworkName = Field(description="registered network")
+    channels: int = Field(ge=8, le=4096, multiple_of=4, description="channels at full resolution")
+    multipliers: list[Annotated[int, Field(ge=1, le=64)]] = Field(
+        min_length=1, description="channel multiplier of each resolution"
+    )
+    blocks: int = Field(ge=1, le=1000, description="residual blocks at each resolution")
+    attention_resolutions: Annotated[list[Count], EachOnce()] = Field(
+        description="image sizes at which attention is applied"
+    )
+    dropout: Fraction = Field(description="dropout rate in the residual blocks")
+    embedding: Literal["positional", "fourier", "log_snr"] = Field(description="how the network is told the time")
+    fourier_scale: Positive = Field(description="standard deviation of the Fourier frequencies")
+    fir: bool = Field(description="resample with the filter (1, 3, 3, 1)")
+    progressive_input: Literal["none", "residual"] = Field(description="feed the downsampled input to every resolution")
+    scale_by_sigma: bool = Field(description="the network divides its output by sigma: it predicts the score")
+    normalise_input: Literal["none", "unit", "running"] = Field(
+        description="divide z_t by sqrt(alpha^2 s^2 + sigma^2) first, with s = 1 (unit) or the running deviation of the latent "
+        "(running), as c_in of EDM (arXiv:2206.00364); none: not"
+    )
 
 
 class VPParams(Strict):
     """The variance preserving SDE."""
 
-    beta_min: Annotated[Positive, Field(description="beta(0)")]
+    beta_min: Positive = Field(description="beta(0)")
     # The latent's part at T is exp(-(beta_min + beta_max) / 4), by which samplers divide in float32.
-    beta_max: Annotated[float, Field(ge=1e-6, le=100, description="beta(1)")]
+    beta_max: float = Field(ge=1e-6, le=100, description="beta(1)")
 
 
 class TrainedVPParams(VPParams):
     """The variance preserving SDE of a training, which may learn its range."""
 
-    learned_range: Annotated[
-        bool,
-        Field(
-            description="train the log-SNR at eps and at 1, which start at those of this schedule (arXiv:2107.00630); "
-            "of objective nll with train.reconstruction alone"
-        ),
-    ]
+    learned_range: bool = Field(
+        description="train the log-SNR at eps and at 1, which start at those of this schedule (arXiv:2107.00630); "
+        "of objective nll with train.reconstruction alone"
+    )
 
 
 class VEParams(Strict):
     """The variance exploding SDE."""
 
-    sigma_min: Annotated[Positive, Field(description="sigma(0)")]
-    sigma_max: Annotated[Positive, Field(description="sigma(1)")]
+    sigma_min: Positive = Field(description="sigma(0)")
+    sigma_max: Positive = Field(description="sigma(1)")
 
 
 class SDEParams(Strict):
@@ -122,73 +107,56 @@ class SDEParams(Strict):
 
     vp: TrainedVPParams
     ve: VEParams
-    eps: Annotated[float, Field(ge=1e-9, lt=0.1, description="truncation time")]
+    eps: float = Field(ge=1e-9, lt=0.1, description="truncation time")
 
 
 class TrainParams(Strict):
     """One training: network, flow and optimisation (AdamW with betas 0.9 and 0.99)."""
 
-    centered: Annotated[
-        bool,
-        Field(description="scale the data to [-1, 1]; false: to [0, 1], and the network maps its input z to 2z - 1"),
-    ]
+    centered: bool = Field(
+        description="scale the data to [-1, 1]; false: to [0, 1], and the network maps its input z to 2z - 1"
+    )
     latent: LatentParams
     sde: SDEParams
     score: ScoreParams
     flow: FlowParams
-    alternate: Annotated[
-        bool, Field(description="objective fid: flow and score in turn; false, under VE alone: jointly, as released")
-    ]
-    steps: Annotated[Count, Field(description="optimiser steps")]
-    flow_warmup_steps: Annotated[
-        int, Field(ge=0, description="of these steps, the first that train the flow alone, as a normalizing flow")
-    ]
-    fresh_score_after: Annotated[
-        Count | None,
-        Field(
-            description="of these steps, the first that train as always, a whole training of that length; then the flow is "
-            "frozen at its averaged weights, and the others train a new score on its latents, with warm-up and schedule of "
-            "their own; null: all train as always"
-        ),
-    ]
-    snapshots: Annotated[
-        list[Count],
-        EachOnce(),
-        Field(
-            description="steps after which weights are kept for the learning curve: the averaged ones, and the raw flow"
-        ),
-    ]
-    batch_size: Annotated[Count, Field(description="images in a batch")]
-    micro_batches: Annotated[Count, Field(description="parts of a batch whose gradients are averaged, to save memory")]
-    precision: Annotated[
-        Literal["float32", "tf32", "bfloat16"],
-        Field(
-            description="of products in training: tf32 as the released code on GPUs, float32 on devices without it; bfloat16 of "
-            "the score network, the flow's are then tf32; evaluation is float32"
-        ),
-    ]
-    random_flip: Annotated[bool, Field(description="flip half of the training images left to right")]
-    soft_truncation: Annotated[
-        Positive | None,
-        Field(
-            description="exponent k of the batch's random truncation time (arXiv:2106.05527), or null; under objective fid of the "
-            "score's step alone, which then differs from the released one: docs/released.md"
-        ),
-    ]
-    reconstruction: Annotated[bool, Field(description="add the reconstruction term at eps to objective nll")]
-    lr: Annotated[Rate, Field(description="peak learning rate of the score network")]
-    flow_lr: Annotated[Rate, Field(description="peak learning rate of the flow")]
-    warmup_steps: Annotated[int, Field(ge=0, description="steps of linear warm-up")]
-    schedule: Annotated[Literal["constant", "cosine"], Field(description="learning rate after the warm-up")]
-    weight_decay: Annotated[float, Field(ge=0, le=1000, description="AdamW's weight decay")]
-    grad_clip: Annotated[Positive, Field(description="largest gradient norm, of each network")]
-    reduction: Annotated[
-        Literal["mean", "sum"],
-        Field(
-            description="of the losses over the D dimensions of an image, in front of the clipping: gradients of the sum are D "
-            "times as long; train.csv is per dimension in either case"
-        ),
-    ]
-    ema_decay: Annotated[Fraction, Field(description="decay of the score network's averaged weights")]
-    flow_ema_decay: Annotated[Fraction, Field(description="decay of the flow's averaged weights")]
-    log_every: Annotated[Count, Field(description="steps averaged in a row of the learning curve")]
+    alternate: bool = Field(
+        description="objective fid: flow and score in turn; false, under VE alone: jointly, as released"
+    )
+    steps: Count = Field(description="optimiser steps")
+    flow_warmup_steps: int = Field(
+        ge=0, description="of these steps, the first that train the flow alone, as a normalizing flow"
+    )
+    fresh_score_after: Count | None = Field(
+        description="of these steps, the first that train as always, a whole training of that length; then the flow is "
+        "frozen at its averaged weights, and the others train a new score on its latents, with warm-up and schedule of "
+        "their own; null: all train as always"
+    )
+    snapshots: Annotated[list[Count], EachOnce()] = Field(
+        description="steps after which weights are kept for the learning curve: the averaged ones, and the raw flow"
+    )
+    batch_size: Count = Field(description="images in a batch")
+    micro_batches: Count = Field(description="parts of a batch whose gradients are averaged, to save memory")
+    precision: Literal["float32", "tf32", "bfloat16"] = Field(
+        description="of products in training: tf32 as the released code on GPUs, float32 on devices without it; bfloat16 of "
+        "the score network, the flow's are then tf32; evaluation is float32"
+    )
+    random_flip: bool = Field(description="flip half of the training images left to right")
+    soft_truncation: Positive | None = Field(
+        description="exponent k of the batch's random truncation time (arXiv:2106.05527), or null; under objective fid of the "
+        "score's step alone, which then differs from the released one: docs/released.md"
+    )
+    reconstruction: bool = Field(description="add the reconstruction term at eps to objective nll")
+    lr: Rate = Field(description="peak learning rate of the score network")
+    flow_lr: Rate = Field(description="peak learning rate of the flow")
+    warmup_steps: int = Field(ge=0, description="steps of linear warm-up")
+    schedule: Literal["constant", "cosine"] = Field(description="learning rate after the warm-up")
+    weight_decay: float = Field(ge=0, le=1000, description="AdamW's weight decay")
+    grad_clip: Positive = Field(description="largest gradient norm, of each network")
+    reduction: Literal["mean", "sum"] = Field(
+        description="of the losses over the D dimensions of an image, in front of the clipping: gradients of the sum are D "
+        "times as long; train.csv is per dimension in either case"
+    )
+    ema_decay: Fraction = Field(description="decay of the score network's averaged weights")
+    flow_ema_decay: Fraction = Field(description="decay of the flow's averaged weights")
+    log_every: Count = Field(description="steps averaged in a row of the learning curve")
