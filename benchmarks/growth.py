@@ -16,7 +16,7 @@ from indm.process import set_up
 from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
 from indm.training.batches import draw
-from indm.training.flops import step_flops
+from indm.training.begin import step_flops
 from indm.training.spec import build_trainer
 from tests.checkout import REPOSITORY
 

@@ -25,7 +25,7 @@ from benchmarks import released
 from indm.process import set_up
 from indm.suite.load import load_suite
 from indm.training.batches import Draws, draw
-from indm.training.flops import step_flops
+from indm.training.begin import step_flops
 from indm.training.spec import build_trainer
 from indm.training.trainer import Trainer
 from tests.checkout import REPOSITORY

@@ -22,7 +22,7 @@ from indm.flows.registered.resflow import ResidualFlow
 from indm.process import FPMATH, float32_products, only_float32, precision_now, precision_used, products_in, set_up
 from indm.store.files import read_json
 from indm.training.batches import draw
-from indm.training.checkpoint import write_training
+from indm.training.saving import write_training
 from indm.training.trainer import Optimisation, Trainer
 from tests.conftest import REPOSITORY
 from tests.rounded import BITS, RoundedProducts

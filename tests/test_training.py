@@ -30,9 +30,9 @@ from indm.store.files import CHECKPOINT_FORMAT, write_weights
 from indm.suite.expand import suite_files
 from indm.suite.load import load_suite
 from indm.training.batches import Draws, draw
-from indm.training.checkpoint import write_training
-from indm.training.flops import step_flops
+from indm.training.begin import step_flops
 from indm.training.loop import History, Plan, learning_rate, train
+from indm.training.saving import write_training
 from indm.training.spec import build_trainer
 from indm.training.trainer import Optimisation, Trainer
 from tests.conftest import REPOSITORY

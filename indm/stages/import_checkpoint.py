@@ -14,7 +14,7 @@ from indm.released.settings import complete_config
 from indm.store.files import CHECKPOINT_FORMAT, read_json, write_json, write_table, write_weights
 from indm.store.layout import Layout
 from indm.store.provenance import Finished
-from indm.training.checkpoint import write_snapshots
+from indm.training.saving import write_snapshots
 from indm.training.spec import model_spec
 
 if TYPE_CHECKING:

@@ -21,9 +21,8 @@ from indm.store.layout import Layout
 from indm.store.provenance import Finished, this_process
 from indm.store.scratch import work_key
 from indm.training.begin import PHASES, Training, begin_training
-from indm.training.checkpoint import write_snapshots, write_training
 from indm.training.distributed import any_process, first, group, launch
-from indm.training.saving import Saver, shared_scratch
+from indm.training.saving import Saver, shared_scratch, write_snapshots, write_training
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
