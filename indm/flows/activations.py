@@ -26,15 +26,12 @@ class ScaledSin:
     """sin(2 pi x) / (2 pi)."""
 
     def value(self, x: Tensor) -> Tensor:
-        """See :class:`Activation`."""
         return (x * (2 * math.pi)).sin() / (2 * math.pi)
 
     def slope(self, x: Tensor, value: Tensor) -> Tensor:
-        """See :class:`Activation`."""
         return (x * (2 * math.pi)).cos()
 
     def curvature(self, value: Tensor, slope: Tensor) -> Tensor:
-        """See :class:`Activation`."""
         return value * (-4 * math.pi**2)
 
 
@@ -42,15 +39,12 @@ class Elu:
     """x above 0, e^x - 1 below."""
 
     def value(self, x: Tensor) -> Tensor:
-        """See :class:`Activation`."""
         return F.elu(x)
 
     def slope(self, x: Tensor, value: Tensor) -> Tensor:
-        """See :class:`Activation`."""
         return value.clamp(max=0) + 1
 
     def curvature(self, value: Tensor, slope: Tensor) -> Tensor:
-        """See :class:`Activation`."""
         # The slope where it is below 1, 0 elsewhere; torch.where with a number takes ten times as long.
         return -F.threshold(-slope, -1.0, 0.0)
 

@@ -75,7 +75,7 @@ def _train(suite: "Suite", layout: Layout, name: str, device: torch.device) -> F
         if first():
             _say_precision(parameters.precision, device)
         with saver.explaining():
-            curve = training.train(history, saver, progress)
+            curve = training.train(history=history, after_step=saver, progress=progress)
         if first():
             _write(suite, layout, name, training, curve, saver)
     return Finished(layout.run(name), scratch.earlier)

@@ -68,7 +68,6 @@ class Draws:
         return replace(self, x=self.x[samples], u=self.u[samples], noise=self.noise[samples], generator=generator)
 
     def shares(self, pieces: int, number: int, processes: int) -> list["Draws"]:
-        """See :class:`Batch`."""
         return [piece.share(number, processes) for piece in self.split(pieces)]
 
 
@@ -78,7 +77,7 @@ def _part(size: int, number: int, processes: int) -> slice:
 
 @dataclass(frozen=True)
 class DeviceBatch:
-    """A batch for a device, for which nothing is drawn before it is known who takes which images.
+    """A batch for a device, for which nothing is drawn before it is known who takes which images; each draws from its own seed.
 
     Arguments:
         images: levels, uint8, shape (B, C, H, W), on the CPU.
@@ -97,7 +96,6 @@ class DeviceBatch:
     centered: bool
 
     def shares(self, pieces: int, number: int, processes: int) -> list[Draws]:
-        """See :class:`Batch`; each image draws from a seed of its own."""
         numbers = Generator().manual_seed(derive_seed(self.seed, "host"))
         truncation = torch.rand((), generator=numbers, dtype=torch.float64).item()
         whole = torch.arange(len(self.images)).tensor_split(pieces)

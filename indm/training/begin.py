@@ -1,7 +1,7 @@
 """A run's training, ready for its first step: its model, its plan, its draws and its operations."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ from indm.data.levels import moments
 from indm.seeding import derive_seed
 from indm.training.batches import Batch, step_batch
 from indm.training.distributed import sum_over_processes
-from indm.training.loop import History, Plan, train
+from indm.training.loop import Plan, train
 from indm.training.spec import STANDARD, build_plan, build_trainer
 from indm.training.trainer import Trainer
 
@@ -34,44 +34,17 @@ class Training:
 
     Arguments:
         trainer: its state.
-        plan: how long, and on what batches.
-        images: training images as levels, uint8, shape (N, C, H, W).
-        levels: number of levels.
-        seed: identity from which every draw is derived.
-        device: where to compute.
+        train: :func:`indm.training.loop.train`, which needs no more than what is left to do.
         phases: of each, by its name in :data:`PHASES`, its first step, and the operations of a step, of all processes together.
     """
 
     trainer: Trainer
-    plan: Plan
-    images: Tensor
-    levels: int
-    seed: tuple[str | int, ...]
-    device: torch.device
+    train: Callable[..., list[dict[str, float]]]
     phases: Mapping[str, tuple[int, int]]
 
     def cumulative_flops(self, step: int) -> int:
         """Add up the operations of all steps up to one."""
         return cumulative_flops(step, sorted(self.phases.values()))
-
-    def train(
-        self,
-        history: History,
-        after_step: Callable[[History], None],
-        progress: Callable[[range], Iterable[int]],
-    ) -> list[dict[str, float]]:
-        """Do what is left of it, and return the learning curve; see :func:`indm.training.loop.train`."""
-        return train(
-            self.trainer,
-            self.images,
-            self.levels,
-            self.plan,
-            seed=self.seed,
-            device=self.device,
-            history=history,
-            after_step=after_step,
-            progress=progress,
-        )
 
 
 def begin_training(
@@ -98,7 +71,7 @@ def begin_training(
     if suite.compile:
         # Only now, as compiled products are not counted; in its place, so checkpoints have the module's own names.
         trainer.model.noise.compile()
-    return Training(trainer, plan, images, levels, seed, device, phases)
+    return Training(trainer, partial(train, trainer, images, levels, plan, seed=seed, device=device), phases)
 
 
 def _phases(trainer: Trainer, plan: Plan, begin: Callable[[], Batch]) -> dict[str, tuple[int, int]]:

@@ -1,7 +1,7 @@
 """Exponential moving average of a module's parameters."""
 
 from copy import deepcopy
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -65,12 +65,3 @@ class ExponentialMovingAverage(Generic[M]):
         frozen = [pair for pair in parameters if not pair[1].requires_grad]
         self._source, self._found = module, (moving, frozen + buffers)
         return self._found
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return ``updates`` and ``module``, the averaged module's state dict; the decay is the caller's to set."""
-        return {"updates": self.updates, "module": self.module.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned."""
-        self.updates = state["updates"]
-        self.module.load_state_dict(state["module"])

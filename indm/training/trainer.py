@@ -241,8 +241,8 @@ class Trainer:
                 moments.setdefault(int(index), {})[key] = value
             optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
         for name, average in self.averages.items():
-            updates = int(state[f"updates.{name}"])
-            average.load_state_dict({"updates": updates, "module": strip_prefix(state, f"average.{name}")})
+            average.updates = int(state[f"updates.{name}"])
+            average.module.load_state_dict(strip_prefix(state, f"average.{name}"))
 
     def _joint_step(self, batches: list[Draws]) -> list[Descent]:
         losses = ("score_loss",) if self.frozen else ("score_loss", "flow_loss")

@@ -83,7 +83,7 @@ class Arm:
         found, reason = dict.fromkeys(MEASURED), ""
         try:
             history = saver.restore()
-            training.train(history, saver, progress)
+            training.train(history=history, after_step=saver, progress=progress)
             found |= self.measure(training.trainer)
         except (ConvergenceError, DivergenceError, torch.linalg.LinAlgError) as error:
             # The last: a norm of weights that are not finite.

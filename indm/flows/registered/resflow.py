@@ -112,7 +112,6 @@ class ResidualFlow(Flow):
     def forward(
         self, x: Tensor, log_det: LogDet, generator: Source = None, h: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """See :meth:`Flow.forward`."""
         self._check_shape(x)
         if not (isinstance(log_det, Series) or log_det in ESTIMATORS):
             raise ValueError(f"log_det must be one of {ESTIMATORS} or a Series, got {log_det!r}")
@@ -136,7 +135,6 @@ class ResidualFlow(Flow):
         generator: torch.Generator | None = None,
         h: Tensor | None = None,
     ) -> Tensor:
-        """See :meth:`Flow.inverse`; each block is solved by :func:`solve_block`."""
         self._check_shape(z)
         for (name, scale, block), bounded in reversed(self._bounded_blocks()):
             z = solve_block(block.branch(h, bounded), self.to_scale(z, scale), name, atol, max_iterations)
