@@ -110,7 +110,6 @@ def obtain(archive: Archive, root: Path | None = None) -> Path:
     """Return the path of an archive whose checksum is right, downloaded first if it is not there and in no package.
 
     Arguments:
-        archive: the archive.
         root: the data root; :func:`data_root` by default.
 
     Raises:

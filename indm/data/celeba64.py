@@ -62,11 +62,7 @@ def load_celeba64(split_seed: int, root: Path | None = None, release: Release = 
 
     The files are looked for below the data root, and downloaded there if they are missing; their checksums are checked
     before they are opened. Images are read from the archive as they are needed; nothing is extracted. No labels.
-
-    Arguments:
-        split_seed: ignored, since the partition is official.
-        root: the data root; ``INDM_DATA``, or ``data`` by default.
-        release: the files and sums expected; the published ones by default.
+    ``split_seed`` changes nothing.
 
     Raises:
         DataError: if a file is missing and cannot be downloaded, is damaged, or is another file.

@@ -69,12 +69,7 @@ def load_cifar10(split_seed: int, root: Path | None = None, release: Release = P
     """Load CIFAR-10 in its official partition: 50,000 images for training, 10,000 for testing, none for validation.
 
     The archive is looked for below the data root, and downloaded there if it is missing. Its checksum is checked before
-    it is opened, and that of each batch before it is parsed. The images take 184 MB of memory.
-
-    Arguments:
-        split_seed: ignored, since the partition is official.
-        root: the data root; ``INDM_DATA``, or ``data`` by default.
-        release: the files and sums expected; the published ones by default.
+    it is opened, and that of each batch before it is parsed. The images take 184 MB of memory. ``split_seed`` changes nothing.
 
     Raises:
         DataError: if the archive is missing and cannot be downloaded, is damaged, or is another file.

@@ -21,13 +21,7 @@ LABELS, IMAGES = 1, 3
 
 @dataclass(frozen=True)
 class Half:
-    """The training or the test half of a release: images and their labels.
-
-    Arguments:
-        images: file of the images.
-        labels: file of the labels.
-        count: how many there are.
-    """
+    """The training or the test half of a release: images and their labels."""
 
     images: Archive
     labels: Archive
@@ -64,11 +58,7 @@ def load_mnist(split_seed: int, root: Path | None = None, *, release: Release) -
 
     The files are looked for below the data root, then where a package has installed them, and downloaded otherwise. The
     checksum of each is checked before it is opened. Nothing is padded: an image has 784 dimensions.
-
-    Arguments:
-        split_seed: ignored: nothing is split by chance.
-        root: the data root; ``INDM_DATA``, or ``data`` by default.
-        release: the files and sums expected.
+    ``split_seed`` changes nothing.
 
     Raises:
         DataError: if a file is missing and cannot be downloaded, is damaged, or is another one.
@@ -95,11 +85,6 @@ def _read(half: Half, root: Path | None) -> tuple[NDArray[np.uint8], NDArray[np.
 
 def read_idx(path: Path, shape: tuple[int, ...], archive: Archive) -> NDArray[np.uint8]:
     """Read an array of unsigned bytes from a compressed file: a magic number, the sizes as big-endian integers, the bytes.
-
-    Arguments:
-        path: the file.
-        shape: of the array.
-        archive: what the file should be.
 
     Returns:
         The array, uint8.

@@ -73,11 +73,7 @@ def build_flow(
     """Build the flow registered under ``name`` for images of shape (channels_in, image_size, image_size).
 
     Arguments:
-        name: a name in :data:`indm.registry.FLOWS`.
-        channels_in: channels of an image.
-        image_size: its height and width.
         affine: scale, mean and std of an :class:`Affine` map in front of it, or ``None``.
-        **options: of the flow.
 
     Raises:
         ParamsError: if there is no such flow.

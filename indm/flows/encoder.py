@@ -38,10 +38,7 @@ class WeightNormLinear(nn.Linear):
 class EncoderBlock(nn.Module):
     """ELU(norm conv3 ELU norm conv3 x + shortcut x), with batch norms; the shortcut is a conv1 where shapes change.
 
-    Arguments:
-        channels_in: channels of the input.
-        channels_out: channels of the output.
-        stride: 1, or 2 to halve the resolution.
+    A stride of 2 halves the resolution.
     """
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:

@@ -85,15 +85,7 @@ def distances(
     bootstrap: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Measure FID and KID, each with its standard error over the generated images, the reference held fixed.
-
-    Arguments:
-        generated: features, shape (N, F).
-        reference: the reference, of M images.
-        kid_subsets: number of subsets of KID.
-        kid_subset_size: images in a subset, at most N and M.
-        bootstrap: bootstrap draws of the standard error of FID.
-        seed: seed of the subsets and the bootstrap.
+    """Measure FID and KID, each with its standard error over the generated images, the reference held fixed; see :func:`compare`.
 
     Returns:
         ``fid`` and ``kid``, each with ``_se``, and ``fid_formula``; KID ``None`` where the reference has no features.
@@ -114,10 +106,7 @@ def compare_clean(mode: str, generated: Tensor, reference: Reference, *, bootstr
 
     Arguments:
         mode: a key of :data:`~indm.metrics.clean.MODES`.
-        generated: features, shape (N, F).
         reference: the reference; its statistics are all that is needed.
-        bootstrap: bootstrap draws of the standard error.
-        seed: seed of the bootstrap.
 
     Returns:
         ``<mode>_fid``, with ``_se`` and ``_formula``.

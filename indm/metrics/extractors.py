@@ -86,14 +86,9 @@ def train_classifier(
     """Train a classifier in place with Adam and a linearly falling learning rate.
 
     Arguments:
-        classifier: the classifier.
         images: training images, uint8, shape (N, 3, H, W).
         labels: their classes, shape (N,), int64.
-        steps: optimiser steps.
         batch_size: images in a batch, drawn with replacement.
-        lr: first learning rate.
-        seed: identity from which the batches are derived.
-        progress: wraps the loop's range, for a progress bar.
 
     Raises:
         DivergenceError: if it has learned nothing: its features are 0, its logits beyond all sense, or either not finite.

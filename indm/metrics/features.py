@@ -40,13 +40,7 @@ class ImageArray(Dataset[Tensor]):
 
 
 class ResizedArray(ImageArray):
-    """Images as clean-fid's networks take them, float32 (3, 299, 299), one at a time.
-
-    Arguments:
-        images: levels, uint8, shape (N, C, H, W).
-        levels: number of levels.
-        extractor: resizes them.
-    """
+    """Images as clean-fid's networks take them, float32 (3, 299, 299), one at a time."""
 
     def __init__(self, images: NDArray[np.uint8], levels: int, extractor: CleanExtractor) -> None:
         super().__init__(images, levels)

@@ -205,9 +205,6 @@ def random_weights(seed: int = 0) -> tuple[StateDict, str]:
     Every kernel is uniform with variance :math:`2 / \mathrm{fan\_in}`, so that the images' differences reach the last layer;
     every batch norm is the identity. Uniform draws are the same bits on every processor.
 
-    Arguments:
-        seed: identity of the draw.
-
     Returns:
         The state dict and the sha256 of its names and values.
 

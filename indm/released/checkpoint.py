@@ -105,8 +105,6 @@ def check_moment(score: Mapping[str, Any], flow: Mapping[str, Any], files: tuple
 
     Arguments:
         score: content of :func:`read_checkpoint`, whose averages :func:`averaged_state` has found.
-        flow: the same of the flow.
-        files: theirs, for the message.
 
     Raises:
         ArtifactError: if they are of different moments of a training.
@@ -125,7 +123,6 @@ def averaged_state(checkpoint: Mapping[str, Any], what: str) -> dict[str, Tensor
 
     Arguments:
         checkpoint: content of :func:`read_checkpoint`.
-        what: what the checkpoint is, for the message.
 
     Returns:
         A state dict in the released layout.

@@ -111,7 +111,6 @@ def agreement(published: Path, layout: Layout) -> Agreement:
 
     Arguments:
         published: the published folder: ``tables/``, ``provenance.json``.
-        layout: where the results lie.
 
     Raises:
         ArtifactError: if a table or the provenance is missing or damaged, has a row twice or no numbers, or is of another suite.

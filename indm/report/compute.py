@@ -30,10 +30,6 @@ def compute_table(
     """Tabulate what the runs cost; times include the start of their process.
 
     Arguments:
-        suite: name of the suite.
-        runs: the keys of the cell, by run.
-        train: ``train.json``, by run.
-        samples: ``samples.json``, by run.
         provenance: what is known of the executions of ``train`` and ``sample``, by run; an absent one gives no numbers.
     """
     rows = pd.DataFrame(

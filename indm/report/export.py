@@ -39,10 +39,6 @@ def _is_number(text: str) -> bool:
 def read_tables(layout: Layout, names: Iterable[str] = SHOWN) -> dict[Path, pd.DataFrame]:
     """Read published tables of a suite, by their paths.
 
-    Arguments:
-        layout: where files lie.
-        names: of the tables.
-
     Raises:
         ArtifactError: if one is missing, is not what its manifest says, or has rows of another suite.
     """

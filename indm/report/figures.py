@@ -37,9 +37,6 @@ class Plot:
 def plot_figures(tables: Path) -> dict[str, bytes]:
     """Draw every figure whose table is there and has a number to show.
 
-    Arguments:
-        tables: the folder of the suite's tables.
-
     Returns:
         SVG documents by the figure's name; a figure without numbers is left out rather than drawn empty.
 

@@ -59,12 +59,7 @@ def ablation(table: pd.DataFrame) -> Figure:
 
 
 def _climb(groups: Iterable[tuple[Any, pd.DataFrame]], units: Mapping[str, str]) -> tuple[Figure, bool]:
-    """Draw a row of panels for each group, its models from DDPM++ up to INDM, and a column for each metric; tell if one is written.
-
-    Arguments:
-        groups: names of each group, and its rows.
-        units: of each metric.
-    """
+    """Draw a row of panels for each group, models from DDPM++ up to INDM, and a column for each metric; tell if one is written."""
     parts = [(group, part.iloc[_by_rung(part)]) for group, part in groups]
     # The name of a group is written upwards.
     heights = [max(0.2 * len(part) + 0.5, 1.2) for _, part in parts]
@@ -91,9 +86,6 @@ def _by_rung(table: pd.DataFrame) -> list[int]:
 
 def rung(cell: tuple[str, str]) -> tuple[int, str, float]:
     """Place a model and variant on the ladder from DDPM++ up to INDM, whose rungs learn more and more of the latent.
-
-    Arguments:
-        cell: the names of model and variant.
 
     Returns:
         What to sort by.

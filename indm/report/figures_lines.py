@@ -200,11 +200,7 @@ def _name_ends(axis: Axes, ends: list[End]) -> None:
 
 
 def separated(places: NDArray[np.float64], gap: float = LEADING) -> NDArray[np.float64]:
-    """Move places apart, to no less than a gap, as little as possible in squares.
-
-    Arguments:
-        places: in ascending order.
-    """
+    """Move ascending places apart, to no less than a gap, as little as possible in squares."""
     if len(places) == 0:
         return places
     steps = gap * np.arange(len(places))

@@ -75,13 +75,7 @@ def read_results(
     """Read the result files of a suite, and none that it does not have.
 
     Arguments:
-        layout: where they lie.
         runs: the keys of ``IDENTITY`` of every run, by its name.
-        datasets: names of the datasets.
-        curve: the runs that have a learning curve.
-        sweep: the runs that are swept.
-        tune: the runs whose hyper-parameters are searched.
-        toy2d: names of the 2-D datasets.
         protocol: the run whose protocol is examined, by dataset.
 
     Raises:
@@ -169,7 +163,6 @@ def read_rows(path: Path, kind: str | None = None) -> pd.DataFrame:
     """Read a table of results: absent texts as empty texts, absent numbers as NaN.
 
     Arguments:
-        path: the file.
         kind: a key of :data:`indm.report.schema.TABLES`, by which it is checked; ``None`` for a table that is only shown.
 
     Raises:
@@ -186,10 +179,6 @@ def read_rows(path: Path, kind: str | None = None) -> pd.DataFrame:
 
 def read_texts(path: Path, *columns: str) -> pd.DataFrame:
     """Read a table as the texts that it has, absent ones empty.
-
-    Arguments:
-        path: the file.
-        columns: what it must have.
 
     Raises:
         ArtifactError: if it is missing, not a table, or lacks a column.

@@ -84,7 +84,6 @@ def read_object(path: Path, kind: str, run: str | None = None) -> dict[str, Any]
     """Read a result that is a JSON object.
 
     Arguments:
-        path: the file.
         kind: a key of :data:`OBJECTS`.
         run: the run whose result it must be, if it is one's.
 
@@ -105,7 +104,6 @@ def check_table(path: Path, table: pd.DataFrame, kind: str) -> None:
     """Check a table of results.
 
     Arguments:
-        path: where it comes from, for messages.
         table: absent texts as empty texts, absent numbers as NaN.
         kind: a key of :data:`TABLES`.
 

@@ -148,10 +148,6 @@ def ablation_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
 
     over the n seeds s that both have, ``pairs``; negative where the variant's number is the smaller. FIDs of other numbers of
     images do not compare, since few images raise them: ``skip`` says so in the place of their difference.
-
-    Arguments:
-        results: of the suite.
-        values: the tidy table.
     """
     wide = pd.DataFrame(
         {metric: _series(values, stage, metric) for stage, metric in ABLATION},

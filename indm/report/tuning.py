@@ -144,12 +144,7 @@ Row = Mapping[str, Any]
 
 
 def spread(rows: Sequence[Row], count: int) -> list[Row]:
-    """Choose ``count`` trials spread evenly over the ranking, the best and the worst among them; all, if they are fewer.
-
-    Arguments:
-        rows: the trials that did not fail.
-        count: at least two.
-    """
+    """Choose ``count`` trials, two at least, spread evenly over the ranking, the best and the worst among them; all, if fewer."""
     ranked, count = sorted(rows, key=_place), min(count, len(rows))
     return [ranked[round(i * (len(ranked) - 1) / max(count - 1, 1))] for i in range(count)]
 

@@ -28,7 +28,6 @@ def load_suite(path: Path, *, with_data: bool = False) -> Suite:
     """Read and validate a suite file.
 
     Arguments:
-        path: ``params/<suite>.yaml``.
         with_data: whether to check what it asks of its datasets too (:mod:`indm.suite.sizes`), as is done before the first job.
 
     Returns:

@@ -15,8 +15,6 @@ def describe(path: Path, suite: object, error: dict[str, Any], cells: Mapping[st
     """Say what is wrong with a value, and what is allowed.
 
     Arguments:
-        path: the suite's file.
-        suite: its name.
         error: pydantic's, of the suite in full.
         cells: the name in the file of every run.
     """

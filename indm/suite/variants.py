@@ -24,11 +24,7 @@ WRITTEN = {"snapshots", "log_every"}
 
 
 def variants(suite: "Suite") -> Iterator[tuple[str, str]]:
-    """Yield the mistakes of variants, each with a run that has it; the runs of a cell are one model.
-
-    Arguments:
-        suite: the suite.
-    """
+    """Yield the mistakes of variants, each with a run that has it; the runs of a cell are one model."""
     cells: dict[tuple[str, ...], str] = {}
     for name, run in suite.runs.items():
         cells.setdefault((run.variant, run.dataset, run.sde, run.model, run.objective), name)

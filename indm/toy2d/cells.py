@@ -74,16 +74,8 @@ def train_cells(
     """Train every model on a dataset, all seeds at once.
 
     Arguments:
-        dataset: name of the dataset.
-        seeds: the seeds, S of them.
         points: training points of each seed, shape (S, N, 2).
-        sde: the diffusion of the latents.
-        width: hidden units of a layer of the score network.
-        layers: hidden layers of the score network.
-        couplings: couplings of INDM's flow.
-        coupling_width: hidden units of a coupling.
         scales: constants by which the data is multiplied in the controls.
-        steps: optimiser steps, except for the control of compute.
         map_lr: peak learning rate of the learned maps.
         recipe: the other arguments of :func:`indm.toy2d.training.train`.
 

@@ -58,9 +58,6 @@ def draw_splits(name: str, count: int, noise: float, seeds: Sequence[int], split
     """Draw a split of the data for each seed.
 
     Arguments:
-        name: a name in :data:`DATASETS`.
-        count: points of a split.
-        noise: standard deviation of the blur.
         seeds: the seeds, S of them.
         split: what the points are for; two splits of one seed are independent.
 

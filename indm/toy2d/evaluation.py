@@ -53,13 +53,8 @@ def likelihood(
     """Evaluate ``nelbo`` and ``nll``, both with the same reconstruction term, and ``latent_std``.
 
     Arguments:
-        stack: R replicas.
-        sde: the diffusion.
         x: test points of each replica, shape (R, B, 2).
-        eps: truncation time.
         time_draws: draws of time and noise of the bound, for each point.
-        tolerance: tolerance of the ODE solver.
-        generator: source of every draw.
 
     Returns:
         Means over the points, in nats, and the standard deviation of the latents, each of shape (R,).

@@ -65,9 +65,6 @@ class ScoreMLP(nn.Module):
     """Noise prediction from the point and sines of the log-SNR.
 
     Arguments:
-        replicas: R.
-        width: hidden units of a layer.
-        layers: hidden layers.
         sde: the diffusion, whose log-SNR tells the network the time.
     """
 
@@ -216,12 +213,7 @@ Flow2d = Standardisation | LearnedMap | CouplingFlow
 
 
 class Stack(nn.Module):
-    """R replicas of a flow and a noise prediction.
-
-    Arguments:
-        noise: the noise predictions.
-        flow: the flows.
-    """
+    """R replicas of a flow and a noise prediction."""
 
     def __init__(self, noise: ScoreMLP, flow: Flow2d) -> None:
         super().__init__()

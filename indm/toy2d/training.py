@@ -36,10 +36,7 @@ def draws(points: Tensor, dataset: str, seeds: list[int], steps: int, batch_size
 
     Arguments:
         points: training points of each replica, shape (R, N, 2).
-        dataset: name of the dataset.
         seeds: seed of each replica, R of them; equal seeds give equal draws.
-        steps: number of steps.
-        batch_size: B.
     """
     generators = {seed: Generator().manual_seed(derive_seed(dataset, seed, "train")) for seed in seeds}
     for start in range(0, steps, BLOCK):
@@ -90,18 +87,13 @@ def train(
 
     Arguments:
         stack: the stack of R replicas, changed in place.
-        sde: the diffusion of the latents.
         points: training points of each replica, shape (R, N, 2).
         dataset: name of the dataset, a part of every seed.
-        seeds: seed of each replica.
-        eps: truncation time.
         steps: optimiser steps, those of the warm-up among them.
         flow_warmup_steps: first steps, in which the flow is trained alone as a normalizing flow; without parameters in the
             flow there are none.
-        batch_size: points in a batch.
         lr: peak learning rate of the score network, of a cosine schedule.
         flow_lr: peak learning rate of what is trained of the flow, of a cosine schedule.
-        ema_decay: decay of the averaged weights.
 
     Returns:
         The stack with averaged weights, and the floating-point operations of the whole training of one replica.

@@ -53,11 +53,8 @@ def begin_training(
     """Draw the weights of a run, and count the operations of its steps.
 
     Arguments:
-        suite: the suite.
-        name: the run.
         images: training images as levels, uint8, shape (N, C, H, W).
         description: what ``dataset.json`` says of them.
-        device: where to compute.
     """
     run, parameters = suite.runs[name], suite.train_params(name)
     levels = description["levels"]

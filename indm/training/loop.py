@@ -43,12 +43,8 @@ class Plan:
     """How long a model is trained, and on what batches.
 
     Arguments:
-        steps: number of optimiser steps.
-        batch_size: images in a batch.
-        warmup_steps: steps of linear warm-up.
         schedule: ``constant`` or ``cosine``.
         log_every: steps averaged in a row of the learning curve; fewer at the end of a phase, since losses of the next are others.
-        random_flip: flip half of the images left to right.
         flow_warmup_steps: first steps, in which the flow is trained alone; the learning rate's warm-up starts again
             after them, with the score.
         fresh_score_after: first steps, after which a new score is trained on the latents of the frozen flow; both parts have a
@@ -93,12 +89,8 @@ def train(
     """Train as planned, or do what is left of it.
 
     Arguments:
-        trainer: the state, changed in place.
         images: training images as levels, uint8, shape (N, C, H, W).
-        levels: number of levels.
-        plan: how long, and on what batches.
         seed: identity from which every draw is derived.
-        device: where to compute.
         history: what an earlier process has done, whose state the trainer has; changed in place.
         after_step: called after each step with the history.
         progress: wraps the loop's range, for a progress bar.

@@ -25,8 +25,6 @@ class Saver:
     """Saves, while a run trains, the state from which it continues if it is killed.
 
     Arguments:
-        scratch: where.
-        trainer: the state.
         steps: those after which the weights to evaluate are saved.
         seconds: between two savings of the state.
         stopping: whether a process has been asked to stop.

@@ -101,12 +101,7 @@ class Optimisation:
 
 
 class Trainer:
-    """State of one training: the model, its optimisers and its averaged weights.
-
-    Arguments:
-        model: the model, trained in place.
-        optimisation: how.
-    """
+    """State of one training: the model, which is trained in place, its optimisers and its averaged weights."""
 
     def __init__(self, model: ImplicitNonlinearDiffusion, optimisation: Optimisation) -> None:
         self.model = model.train()
@@ -142,8 +137,6 @@ class Trainer:
         estimator's value is not the log-determinant.
 
         Arguments:
-            draws: everything random of the step.
-            lr_factor: factor of the peak learning rates.
             flow_alone: train the flow as a normalizing flow with a standard normal latent, and leave the score as it is.
 
         Raises:

@@ -40,13 +40,10 @@ class Arm:
     """What all trials of an arm share.
 
     Arguments:
-        suite: the suite.
         name: the run whose hyper-parameters are searched.
-        data: folder of its dataset.
         description: what ``dataset.json`` says of it.
         train: training images as levels, uint8, shape (N, C, H, W).
         valid: validation images, as many as bounds are evaluated of.
-        device: where to compute.
     """
 
     suite: "Suite"
@@ -63,11 +60,8 @@ class Arm:
         """Train by some hyper-parameters, or do what is left of it, and measure.
 
         Arguments:
-            parameters: the hyper-parameters, by their keys of the train section.
-            steps: of the training.
             scratch: the saved state from which a killed training continues.
             stop: set when the process is asked to stop.
-            progress: wraps the range of the steps.
 
         Returns:
             ``MEASURED``, absent where it failed or does not apply; ``reason``, empty unless it failed; ``flops`` of its

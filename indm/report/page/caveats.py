@@ -11,14 +11,7 @@ from indm.store.files import read_json
 
 
 def caveats(contents: Contents, tables: Mapping[str, Table], records: list[dict[str, Any]], results: Path) -> list[str]:
-    """List them, those that take all meaning from the numbers first.
-
-    Arguments:
-        contents: what the suite has.
-        tables: the tables of its page.
-        records: what every stage said of its execution.
-        results: the suite's results folder.
-    """
+    """List the caveats of a suite's page, those that take all meaning from the numbers first."""
     return [
         *_trainings(contents, results),
         *(text for name in contents.datasets for text in _dataset(results / "data" / name, name)),

@@ -24,11 +24,6 @@ from indm.report.page.tables import read_table
 def render(contents: Contents, results: Path, figures: Path) -> str:
     """Render the page of a suite.
 
-    Arguments:
-        contents: what the suite has.
-        results: the suite's results folder.
-        figures: the folder of its figures.
-
     Returns:
         The HTML document. Absent files are named in it; they are no error.
     """
@@ -66,11 +61,7 @@ def render(contents: Contents, results: Path, figures: Path) -> str:
 
 
 def render_headline(tables: Path) -> str:
-    """Render the verdicts that the page begins with, for another document: HTML without links.
-
-    Arguments:
-        tables: the folder of the suite's tables.
-    """
+    """Render the verdicts that the page begins with, for another document: HTML without links."""
     answers = read_answers(tables / "claims.csv", tables / "effects.csv")
     template = _environment().get_template("headline.html.jinja")
     return str(template.make_module().headline(answers, conclusion(answers), linked=False))  # type: ignore[attr-defined]
