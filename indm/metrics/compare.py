@@ -60,12 +60,7 @@ def compare(
                 "fid.is_splits and fid.prc_neighbours smaller in the suite"
             )
     result = distances(
-        generated,
-        reference,
-        kid_subsets=kid_subsets,
-        kid_subset_size=kid_subset_size,
-        bootstrap=bootstrap,
-        seed=seed,
+        generated, reference, kid_subsets=kid_subsets, kid_subset_size=kid_subset_size, bootstrap=bootstrap, seed=seed
     )
     score, score_error = inception_score(logits, splits=is_splits, seed=seed % 2**32)
     result |= {"is": score, "is_se": score_error} | confidence(logits)
@@ -77,13 +72,7 @@ def compare(
 
 
 def distances(
-    generated: Tensor,
-    reference: Reference,
-    *,
-    kid_subsets: int,
-    kid_subset_size: int,
-    bootstrap: int,
-    seed: int,
+    generated: Tensor, reference: Reference, *, kid_subsets: int, kid_subset_size: int, bootstrap: int, seed: int
 ) -> dict[str, Any]:
     """Measure FID and KID, each with its standard error over the generated images, the reference held fixed; see :func:`compare`.
 

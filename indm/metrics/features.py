@@ -51,10 +51,7 @@ class ResizedArray(ImageArray):
 
 
 def features(
-    extractor: FeatureExtractorBase,
-    images: NDArray[np.uint8],
-    levels: int = 256,
-    device: torch.device | None = None,
+    extractor: FeatureExtractorBase, images: NDArray[np.uint8], levels: int = 256, device: torch.device | None = None
 ) -> tuple[Tensor, ...]:
     """Extract features, a batch of images at a time (32 for Inception, 256 for small extractors), without TensorFloat-32.
 

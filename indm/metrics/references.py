@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 
-def load_extractors(
-    path: Path,
-) -> tuple["FeatureExtractorBase", Mapping[str, "FeatureExtractorBase"], dict[str, Any]]:
+def load_extractors(path: Path) -> tuple["FeatureExtractorBase", Mapping[str, "FeatureExtractorBase"], dict[str, Any]]:
     """Rebuild the extractor of the reference, those of clean-FID if there are, and what names them in a result.
 
     Raises:

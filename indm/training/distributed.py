@@ -230,12 +230,7 @@ def _write(path: Path, content: object) -> None:
 
 
 def _work(
-    number: int,
-    count: int,
-    port: int,
-    folder: Path,
-    function: Callable[..., Any],
-    arguments: tuple[Any, ...],
+    number: int, count: int, port: int, folder: Path, function: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> None:
     """Call the function in process ``number``, told what ``torchrun`` would tell it."""
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"}

@@ -38,16 +38,10 @@ RELEASE = Release(
     ),
     test=Half(
         images=_archive(
-            "t10k-images-idx3-ubyte.gz",
-            "4 MB",
-            "bef4ecab320f06d8554ea6380940ec79",
-            "f78720b4224f21cce2f2ccf2d7a94c9a",
+            "t10k-images-idx3-ubyte.gz", "4 MB", "bef4ecab320f06d8554ea6380940ec79", "f78720b4224f21cce2f2ccf2d7a94c9a"
         ),
         labels=_archive(
-            "t10k-labels-idx1-ubyte.gz",
-            "5 KB",
-            "bb300cfdad3c16e7a12a480ee83cd310",
-            "0d30e22e447f3c33dab9ed536400ac01",
+            "t10k-labels-idx1-ubyte.gz", "5 KB", "bb300cfdad3c16e7a12a480ee83cd310", "0d30e22e447f3c33dab9ed536400ac01"
         ),
         count=10_000,
     ),
