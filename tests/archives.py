@@ -26,7 +26,7 @@ from indm.data.archives import Archive
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-TRAIN_BATCHES = tuple(cifar10.PUBLISHED.train)
+TRAIN_BATCHES = tuple(cifar10.RELEASE.train)
 TEST_BATCH = "test_batch"
 
 
@@ -125,19 +125,21 @@ def cifar10_members(
     return members
 
 
-def write_cifar10(root: Path, members: Mapping[str, bytes] | None = None, batch_images: int = 4) -> cifar10.Release:
+def write_cifar10(
+    root: Path, members: Mapping[str, bytes] | None = None, batch_images: int = 4
+) -> cifar10.CIFAR10Release:
     """Write an archive below ``root`` and return the release whose sums are its own."""
     members = cifar10_members(batch_images) if members is None else members
-    path = root / cifar10.PUBLISHED.archive.path
+    path = root / cifar10.RELEASE.archive.path
     write_tar(path, members)
     return cifar10_release(path, members, batch_images)
 
 
-def cifar10_release(path: Path, members: Mapping[str, bytes], batch_images: int = 4) -> cifar10.Release:
+def cifar10_release(path: Path, members: Mapping[str, bytes], batch_images: int = 4) -> cifar10.CIFAR10Release:
     """Return the release that an archive at ``path`` with these members would be."""
     sums = {name.rpartition("/")[2]: md5(content) for name, content in members.items()}
-    return cifar10.Release(
-        archive=replace(cifar10.PUBLISHED.archive, md5=md5(path.read_bytes())),
+    return cifar10.CIFAR10Release(
+        archive=replace(cifar10.RELEASE.archive, md5=md5(path.read_bytes())),
         train={name: sums.get(name, "") for name in TRAIN_BATCHES},
         test={TEST_BATCH: sums.get(TEST_BATCH, "")},
         batch_images=batch_images,
@@ -180,11 +182,11 @@ def write_celeba(
     members: Mapping[str, bytes] | None = None,
     partition: list[str] | None = None,
     compression: int = zipfile.ZIP_STORED,
-) -> celeba64.Release:
+) -> celeba64.CelebARelease:
     """Write an archive and a partition below ``root`` and return the release whose sums are theirs."""
     members = celeba_members() if members is None else members
     partition = partition_lines(members) if partition is None else partition
-    images, lines = (root / archive.path for archive in (celeba64.PUBLISHED.images, celeba64.PUBLISHED.partition))
+    images, lines = (root / archive.path for archive in (celeba64.RELEASE.images, celeba64.RELEASE.partition))
     images.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(images, "w") as archive:
         for name, content in members.items():
@@ -193,10 +195,10 @@ def write_celeba(
     return celeba_release(root)
 
 
-def celeba_release(root: Path) -> celeba64.Release:
+def celeba_release(root: Path) -> celeba64.CelebARelease:
     """Return the release that the files below ``root`` would be."""
-    published = celeba64.PUBLISHED
-    return celeba64.Release(
+    published = celeba64.RELEASE
+    return celeba64.CelebARelease(
         images=replace(published.images, md5=md5((root / published.images.path).read_bytes())),
         partition=replace(published.partition, md5=md5((root / published.partition.path).read_bytes())),
     )
@@ -207,7 +209,9 @@ def idx(array: NDArray[np.uint8]) -> bytes:
     return struct.pack(f">{array.ndim + 1}I", 0x0800 + array.ndim, *array.shape) + array.tobytes()
 
 
-def write_mnist(root: Path, published: mnist.Release, train: int = 12, test: int = 5, valid: int = 4) -> mnist.Release:
+def write_mnist(
+    root: Path, published: mnist.IdxRelease, train: int = 12, test: int = 5, valid: int = 4
+) -> mnist.IdxRelease:
     """Write the four files of a release below ``root``, of noise, and return the release whose sums and counts are theirs."""
     rng = np.random.default_rng(0)
 
@@ -216,7 +220,7 @@ def write_mnist(root: Path, published: mnist.Release, train: int = 12, test: int
         labels = rng.integers(10, size=count, dtype=np.uint8)
         return mnist.Half(write_idx(root, of.images, idx(images)), write_idx(root, of.labels, idx(labels)), count)
 
-    return mnist.Release(half(published.train, train), half(published.test, test), valid)
+    return mnist.IdxRelease(half(published.train, train), half(published.test, test), valid)
 
 
 def write_idx(root: Path, archive: Archive, content: bytes) -> Archive:
@@ -233,7 +237,7 @@ STANDIN_README = (
 STANDIN_COUNTS = (12, 3, 6)
 
 
-def write_standins(root: Path) -> tuple[cifar10.Release, celeba64.Release]:
+def write_standins(root: Path) -> tuple[cifar10.CIFAR10Release, celeba64.CelebARelease]:
     """Write the archives of the stand-ins below ``root`` and return the releases whose sums are theirs."""
     size = standins.RELEASE32.batch_images
     members = cifar10_members(size, discs, STANDIN_README)

@@ -86,13 +86,13 @@ def refused(load: partial[Any], out: Path) -> str:
 
 
 def test_sums_and_sources_are_those_of_torchvision() -> None:
-    release = cifar10.PUBLISHED
+    release = cifar10.RELEASE
     assert (release.archive.url, release.archive.md5) == (CIFAR10.url, CIFAR10.tgz_md5)
     assert release.archive.path == CIFAR10.filename
     assert [list(item) for item in release.train.items()] == CIFAR10.train_list
     assert [list(item) for item in release.test.items()] == CIFAR10.test_list
     known = {f"celeba/{name}": (drive_id, md5) for drive_id, md5, name in CelebA.file_list}
-    for archive in (celeba64.PUBLISHED.images, celeba64.PUBLISHED.partition):
+    for archive in (celeba64.RELEASE.images, celeba64.RELEASE.partition):
         assert known[archive.path] == (archive.drive_id, archive.md5)
 
 
@@ -240,7 +240,7 @@ def test_a_download_from_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_download_from_google_drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    archive = replace(celeba64.PUBLISHED.partition, md5=hashlib.md5(b"content").hexdigest())
+    archive = replace(celeba64.RELEASE.partition, md5=hashlib.md5(b"content").hexdigest())
 
     def download(*, id: str, output: str) -> None:  # noqa: A002
         assert id == archive.drive_id
@@ -462,7 +462,7 @@ def test_an_archive_that_expands_a_thousandfold_is_not_read_whole(name: str, tmp
 
 def test_a_header_that_expands_a_thousandfold_is_not_read_whole(tmp_path: Path) -> None:
     """What tar writes before a member with a long name."""
-    path = tmp_path / cifar10.PUBLISHED.archive.path
+    path = tmp_path / cifar10.RELEASE.archive.path
     with tarfile.open(path, "w:gz") as archive:
         archive.addfile(tarfile.TarInfo("x" * 40 * MEBIBYTE))
     release = build.cifar10_release(path, {})
@@ -563,7 +563,7 @@ def test_image_that_is_not_one_of_celeba(content: bytes, found: str, tmp_path: P
 def test_a_member_that_is_longer_than_it_says_is_not_read_whole(tmp_path: Path) -> None:
     name = f"{celeba64.FOLDER}/000004.jpg"
     build.write_celeba(tmp_path, {name: bytes(40 * MEBIBYTE)}, ["000004.jpg 0"], zipfile.ZIP_DEFLATED)
-    path = tmp_path / celeba64.PUBLISHED.images.path
+    path = tmp_path / celeba64.RELEASE.images.path
     path.write_bytes(path.read_bytes().replace(struct.pack("<I", 40 * MEBIBYTE), struct.pack("<I", 1000)))
     with build.memory_below(4 * MEBIBYTE), pytest.raises(DataError, match="no whole JPEG"):
         list(celeba64.read_images(path, ["000004.jpg"]))

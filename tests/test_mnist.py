@@ -14,7 +14,7 @@ from torchvision.datasets import MNIST, FashionMNIST  # type: ignore[import-unty
 from indm.data import archives
 from indm.data.archives import Archive, Packaged
 from indm.data.dataset import SPLITS, Dataset
-from indm.data.mnist import Release, load_mnist, read_idx
+from indm.data.mnist import IdxRelease, load_mnist, read_idx
 from indm.data.registered import fashion_mnist, mnist
 from indm.doctor.inputs import archives as look
 from indm.doctor.machine import READY
@@ -109,7 +109,7 @@ def test_debians_copies_are_the_published_files_but_for_name_and_time(archive: A
 # What is refused: one line each.
 
 
-def spoil(release: Release, root: Path, mistake: Callable[[bytes], bytes]) -> tuple[Release, Path]:
+def spoil(release: IdxRelease, root: Path, mistake: Callable[[bytes], bytes]) -> tuple[IdxRelease, Path]:
     """Alter what the file of training images holds; the release's sum is that of the altered file."""
     archive = release.train.images
     path = root / archive.path

@@ -21,7 +21,7 @@ from indm.report.figures import FIGURES
 from indm.report.page.remarks import OF
 from indm.report.power import POWER_COLUMNS
 from indm.report.published import read_published
-from indm.report.results import CELL, IDENTITY, Results, read_results, read_texts, records
+from indm.report.results import CELL, RUN_KEY, Results, read_results, read_texts, records
 from indm.report.tables import (
     ABLATION_COLUMNS,
     DISCRETIZATION_COLUMNS,
@@ -66,7 +66,7 @@ def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
     named: dict[str, dict[str, Any]] = {}
     for run in runs:
         keys: dict[str, Any] = {**CELL_OF_DDPMPP, "seed": 0, **run}
-        identity = {key: keys[key] for key in IDENTITY}
+        identity = {key: keys[key] for key in RUN_KEY}
         name = "-".join(map(str, identity.values())).replace("--", "-")
         named[name] = identity
         sampler = {"run": name, "sampler": keys.get("sampler", "ancestral"), "nfe": 100.0, "steps": 100}
@@ -265,7 +265,7 @@ def test_every_number_is_a_value_with_its_source(tmp_path: Path) -> None:
     results = written(tmp_path, [{"seed": 3}], sweep=SWEEP, curve=CURVE, toy2d=TOY2D)
     values = values_table(results)
     name = results.runs[0]["run"]
-    assert not values.duplicated([*IDENTITY, "stage", "metric", "sampler", "x"]).any()
+    assert not values.duplicated([*RUN_KEY, "stage", "metric", "sampler", "x"]).any()
     assert values["value"].notna().all()
     (swept,) = records(values.query("stage == 'sweep' and metric == 'fid'"))
     assert (swept["x"], swept["value"], swept["se"], swept["sampler"]) == (4.0, 20.0, 1.0, "ode_heun")

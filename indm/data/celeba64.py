@@ -31,7 +31,7 @@ PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 
 
 @dataclass(frozen=True)
-class Release:
+class CelebARelease:
     """An edition of CelebA: the archive of the images, and which of them belong to which split."""
 
     images: Archive
@@ -39,7 +39,7 @@ class Release:
 
 
 # The sums and the names on Google Drive are those of torchvision.datasets.CelebA; a test compares them.
-PUBLISHED = Release(
+RELEASE = CelebARelease(
     images=Archive(
         path="celeba/img_align_celeba.zip",
         md5="00d2c5bc6d35e252742224ab0c1e8fcb",
@@ -57,7 +57,7 @@ PUBLISHED = Release(
 )
 
 
-def load_celeba64(split_seed: int, root: Path | None = None, release: Release = PUBLISHED) -> Splits:
+def load_celeba64(split_seed: int, root: Path | None = None, release: CelebARelease = RELEASE) -> Splits:
     """Load CelebA in its official partition: 162,770 images for training, 19,867 for validation, 19,962 for testing.
 
     The files are looked for below the data root, and downloaded there if they are missing; their checksums are checked

@@ -24,7 +24,7 @@ FOLDER = "cifar-10-batches-py"
 
 
 @dataclass(frozen=True)
-class Release:
+class CIFAR10Release:
     """An edition of CIFAR-10: the archive and the MD5 sums of its batches."""
 
     archive: Archive
@@ -39,7 +39,7 @@ class Release:
 
 
 # The sums are those of torchvision.datasets.CIFAR10; a test compares them.
-PUBLISHED = Release(
+RELEASE = CIFAR10Release(
     archive=Archive(
         path="cifar-10-python.tar.gz",
         md5="c58f30108f718f92721af3b95e74349a",
@@ -65,7 +65,7 @@ class Batch:
     labels: NDArray[np.uint8]
 
 
-def load_cifar10(split_seed: int, root: Path | None = None, release: Release = PUBLISHED) -> Splits:
+def load_cifar10(split_seed: int, root: Path | None = None, release: CIFAR10Release = RELEASE) -> Splits:
     """Load CIFAR-10 in its official partition: 50,000 images for training, 10,000 for testing, none for validation.
 
     The archive is looked for below the data root, and downloaded there if it is missing. Its checksum is checked before
@@ -93,7 +93,7 @@ def _join(batches: list[Batch]) -> Split:
     return Split(len(labels), labels, lambda: (batch.images for batch in batches))
 
 
-def _read_batches(path: Path, release: Release) -> dict[str, Batch]:
+def _read_batches(path: Path, release: CIFAR10Release) -> dict[str, Batch]:
     """Read the batches in one pass over the archive: members are read where they are, nothing is extracted."""
     sums = {f"{FOLDER}/{name}": md5 for name, md5 in {**release.train, **release.test}.items()}
     batches = {}

@@ -29,7 +29,7 @@ class Half:
 
 
 @dataclass(frozen=True)
-class Release:
+class IdxRelease:
     """An edition of a dataset in the idx format.
 
     Arguments:
@@ -53,7 +53,7 @@ class Release:
         return self.train.images, self.train.labels, self.test.images, self.test.labels
 
 
-def load_mnist(split_seed: int, root: Path | None = None, *, release: Release) -> Splits:
+def load_mnist(split_seed: int, root: Path | None = None, *, release: IdxRelease) -> Splits:
     """Load a release: the training half without its last images, these for validation, and the test half.
 
     The files are looked for below the data root, then where a package has installed them, and downloaded otherwise. The

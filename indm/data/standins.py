@@ -7,10 +7,8 @@ runs, from the checksum to the resizing, where the real ones are not; ``tests/ar
 from pathlib import Path
 
 from indm.data.archives import Archive
-from indm.data.celeba64 import Release as CelebARelease
-from indm.data.celeba64 import load_celeba64
-from indm.data.cifar10 import Release as CIFAR10Release
-from indm.data.cifar10 import load_cifar10
+from indm.data.celeba64 import CelebARelease, load_celeba64
+from indm.data.cifar10 import CIFAR10Release, load_cifar10
 from indm.data.dataset import Splits
 
 ROOT = Path(__file__).parent

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from indm.report.intervals import Numbers
-from indm.report.results import IDENTITY, records
+from indm.report.results import RUN_KEY, records
 from indm.report.values import refuse_other_images, refuse_repeats
 from indm.suite.claims import Bound, Claim, Claims, Control, Metric, Side
 
@@ -228,7 +228,7 @@ def _transformed(found: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """Transform each number by its linear part at the mean over images, so that their mean becomes the transform's."""
     transform, derivative = TRANSFORMS[metric.transform]
     value = found["value"].astype(float)
-    mean = value.groupby([found[key] for key in [*IDENTITY, "sampler", "x"]]).transform("mean")
+    mean = value.groupby([found[key] for key in [*RUN_KEY, "sampler", "x"]]).transform("mean")
     return found.assign(value=transform(mean) + derivative(mean) * (value - mean))
 
 

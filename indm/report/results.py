@@ -20,7 +20,7 @@ from indm.store.files import AGAIN
 from indm.store.layout import Layout
 
 Result = Mapping[str, Any]
-IDENTITY = [*CELL, "seed"]
+RUN_KEY = [*CELL, "seed"]
 # Columns of texts, in whatever table: of result files, and of the tables made of them.
 TEXTS = [name for kind in TABLES.values() for name, value in kind.items() if value is Kind.TEXT]
 TEXTS += ["extractor", "published_source", "reading", "length_rule", "against", "role"]
@@ -40,11 +40,11 @@ class Results:
 
     Arguments:
         suite: its name.
-        runs: ``run`` and the keys of ``IDENTITY`` of every run.
+        runs: ``run`` and the keys of ``RUN_KEY`` of every run.
         samples, fid, nll, train: the JSON files of every run, by its name.
         references: ``reference.json`` of every dataset.
-        curve, sweep, tune, toy2d, protocol: the rows of all files of a kind, with ``IDENTITY`` and ``source``, their path.
-        images: the likelihoods of each image, a row for each with ``IDENTITY``, ``stage`` and, of a snapshot, ``step``.
+        curve, sweep, tune, toy2d, protocol: the rows of all files of a kind, with ``RUN_KEY`` and ``source``, their path.
+        images: the likelihoods of each image, a row for each with ``RUN_KEY``, ``stage`` and, of a snapshot, ``step``.
     """
 
     suite: str
@@ -75,7 +75,7 @@ def read_results(
     """Read the result files of a suite, and none that it does not have.
 
     Arguments:
-        runs: the keys of ``IDENTITY`` of every run, by its name.
+        runs: the keys of ``RUN_KEY`` of every run, by its name.
         protocol: the run whose protocol is examined, by dataset.
 
     Raises:
@@ -125,7 +125,7 @@ def _read_rows(folder: Path, files: Mapping[Path, Result], kind: str) -> pd.Data
         source = str(path.relative_to(folder))
         rows += [{**identity, **row, "source": source} for row in records(read_rows(path, kind))]
     found = [str(column) for column in pd.DataFrame(rows).columns]
-    return pd.DataFrame(rows, columns=list(dict.fromkeys([*IDENTITY, "source", *found, *TABLES[kind]])))
+    return pd.DataFrame(rows, columns=list(dict.fromkeys([*RUN_KEY, "source", *found, *TABLES[kind]])))
 
 
 def _read_images(
@@ -140,7 +140,7 @@ def _read_images(
             images: dict[Any, pd.DataFrame] = dict(iter(table.groupby("step"))) if "step" in table else {None: table}
             for step in {**rows, **images}:
                 _check_means(place, rows.get(step, {"images": 0}), file, images.get(step, table[:0]))
-            tables.append(table.assign(**{key: runs[name][key] for key in IDENTITY}, stage=stage))
+            tables.append(table.assign(**{key: runs[name][key] for key in RUN_KEY}, stage=stage))
     return pd.concat(tables, ignore_index=True)
 
 

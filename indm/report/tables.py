@@ -13,7 +13,7 @@ import pandas as pd
 from indm.errors import ArtifactError
 from indm.report.catalogue import FLOORS
 from indm.report.published import PUBLISHED_EXTRACTOR, published_value
-from indm.report.results import CELL, IDENTITY, Result, Results, records
+from indm.report.results import CELL, RUN_KEY, Result, Results, records
 from indm.report.tuning import tuned_table, tuning_table
 from indm.report.values import images_table, values_table
 from indm.suite.measured import CURVE_METRICS, IMAGE_METRICS, LIKELIHOODS, SWEEP_METRICS
@@ -126,7 +126,7 @@ def protocol_table(results: Results) -> pd.DataFrame:
 def toy2d_table(results: Results) -> pd.DataFrame:
     """Tabulate the 2-D studies: the mean of every number, the absolute gap and the median NLL too, in nats."""
     rows = results.toy2d
-    metrics = [str(key) for key in rows if key not in [*IDENTITY, "source", "parameters", "train_flops"]]
+    metrics = [str(key) for key in rows if key not in [*RUN_KEY, "source", "parameters", "train_flops"]]
     metrics = [key for key in metrics if not key.endswith("_se") and pd.api.types.is_numeric_dtype(rows[key])]
     if "gap" in metrics:
         rows = rows.assign(gap_abs=rows["gap"].abs())
@@ -151,10 +151,10 @@ def ablation_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
     """
     wide = pd.DataFrame(
         {metric: _series(values, stage, metric) for stage, metric in ABLATION},
-        index=pd.MultiIndex.from_frame(values[IDENTITY].drop_duplicates()),
+        index=pd.MultiIndex.from_frame(values[RUN_KEY].drop_duplicates()),
     ).dropna(how="all")
     drawn = [{**run, "drawn": results.samples[run["run"]]["num_samples"]} for run in results.runs]
-    rows = wide.reset_index().merge(pd.DataFrame(drawn)[[*IDENTITY, "drawn"]], on=IDENTITY, how="left")
+    rows = wide.reset_index().merge(pd.DataFrame(drawn)[[*RUN_KEY, "drawn"]], on=RUN_KEY, how="left")
     baseline = rows[(rows["model"] == BASELINE["model"]) & (rows["variant"] == BASELINE["variant"])]
     keys = ["dataset", "sde", "objective", "seed"]
     beside = baseline.drop(columns=["model", "variant"]).assign(pairs=1)
@@ -182,7 +182,7 @@ def _unlike(group: pd.DataFrame) -> str:
 
 def _series(values: pd.DataFrame, stage: str, metric: str) -> pd.Series:
     found = values[(values["stage"] == stage) & (values["metric"] == metric)]
-    return found.groupby(IDENTITY)["value"].mean().astype(float)
+    return found.groupby(RUN_KEY)["value"].mean().astype(float)
 
 
 def _groups(rows: pd.DataFrame, keys: list[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:

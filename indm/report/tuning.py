@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from indm.report.results import CELL, IDENTITY, Results, records
+from indm.report.results import CELL, RUN_KEY, Results, records
 from indm.report.schema import TABLES, Kind
 
 COMPARED = ["dataset", "sde", "objective"]
@@ -97,7 +97,7 @@ def length_rule(arm: pd.DataFrame) -> str:
 
 def _parameters(rows: pd.DataFrame) -> list[str]:
     """Name the hyper-parameters of all arms: the columns that not every search has."""
-    known = [*IDENTITY, "source", *TABLES["tune"]]
+    known = [*RUN_KEY, "source", *TABLES["tune"]]
     return [column for column in map(str, rows) if column not in known]
 
 
@@ -129,7 +129,7 @@ def _gains(rows: pd.DataFrame) -> list[float]:
     """Compute the gain of each row of phase ``length`` that did not fail over the one before it of its arm."""
     gains: dict[Any, float] = {}
     lengths = rows[(rows["phase"] == "length") & (rows["state"] == "complete")]
-    for _, arm in lengths.groupby(IDENTITY, sort=False):
+    for _, arm in lengths.groupby(RUN_KEY, sort=False):
         for (_, before), (place, after) in pairwise(arm.iterrows()):
             gains[place] = _gain(before, after)
     return [gains.get(place, math.nan) for place in rows.index]

@@ -10,15 +10,15 @@ from typing import Any
 import pandas as pd
 
 from indm.errors import ArtifactError
-from indm.report.results import IDENTITY, OF_IMAGES, Result, Results, records
+from indm.report.results import OF_IMAGES, RUN_KEY, Result, Results, records
 from indm.report.schema import TABLES
 from indm.store.files import AGAIN
 from indm.suite.measured import LIKELIHOODS
 
-VALUE_COLUMNS = ["suite", *IDENTITY, "stage", "metric", "sampler", "x", "value", "se", "source"]
-IMAGE_COLUMNS = ["suite", *IDENTITY, "stage", "x", "image", *LIKELIHOODS]
+VALUE_COLUMNS = ["suite", *RUN_KEY, "stage", "metric", "sampler", "x", "value", "se", "source"]
+IMAGE_COLUMNS = ["suite", *RUN_KEY, "stage", "x", "image", *LIKELIHOODS]
 # What tells one number from another.
-NUMBER = [*IDENTITY, "stage", "metric", "sampler", "x"]
+NUMBER = [*RUN_KEY, "stage", "metric", "sampler", "x"]
 TRAIN_VALUES = ["steps", "score_parameters", "flow_parameters", "train_flops_per_step"]
 
 
@@ -73,7 +73,7 @@ def refuse_other_images(images: pd.DataFrame) -> None:
     Raises:
         ArtifactError: naming the first file that has an image twice, or lacks one that another run has.
     """
-    likelihoods = [*IDENTITY, "stage", "x"]
+    likelihoods = [*RUN_KEY, "stage", "x"]
     for row in records(images[images.duplicated([*likelihoods, "image"])])[:1]:
         raise ArtifactError(f"{_file_of_images(row)}: found image {row['image']} twice, expected each once; {AGAIN}")
     found = images.groupby(likelihoods, dropna=False)["image"].transform("size")
@@ -86,14 +86,14 @@ def refuse_other_images(images: pd.DataFrame) -> None:
 
 
 def _file_of_images(row: Mapping[str, Any]) -> str:
-    place = [str(row[key]) for key in IDENTITY if row[key] != ""]
+    place = [str(row[key]) for key in RUN_KEY if row[key] != ""]
     step = "" if pd.isna(row["x"]) else f", step {row['x']:g}"
     return f"{OF_IMAGES[row['stage']][0]} of {', '.join(place)}{step}"
 
 
 def _run_values(results: Results) -> Iterator[dict[str, Any]]:
     for run in results.runs:
-        name, identity = run["run"], {key: run[key] for key in IDENTITY}
+        name, identity = run["run"], {key: run[key] for key in RUN_KEY}
         samples, train = results.samples[name], results.train[name]
         for metric in TRAIN_VALUES:
             if train.get(metric) is not None:
@@ -114,17 +114,17 @@ def _numbers(result: Result) -> Iterator[dict[str, Any]]:
 
 def _row_values(stage: str, rows: pd.DataFrame, x: str) -> Iterator[dict[str, Any]]:
     for row in records(rows):
-        identity = {key: row[key] for key in [*IDENTITY, "source"]}
+        identity = {key: row[key] for key in [*RUN_KEY, "source"]}
         place = {"stage": stage, "sampler": row.get("sampler", ""), "x": row[x]}
         yield from ({**identity, **place, **number} for number in _numbers(row))
 
 
 def _toy2d_values(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Yield every number of the 2-D studies; ``w1_8`` is metric ``w1`` at 8 steps."""
-    names = [str(column) for column in rows if column not in [*IDENTITY, "source"]]
+    names = [str(column) for column in rows if column not in [*RUN_KEY, "source"]]
     metrics = [name for name in names if not name.endswith("_se") and pd.api.types.is_numeric_dtype(rows[name])]
     for row in records(rows):
-        identity = {"stage": "toy2d", "sampler": ""} | {key: row[key] for key in [*IDENTITY, "source"]}
+        identity = {"stage": "toy2d", "sampler": ""} | {key: row[key] for key in [*RUN_KEY, "source"]}
         for metric in (metric for metric in metrics if not pd.isna(row[metric])):
             match = re.fullmatch(r"(.+)_(\d+)", metric)
             place = {"metric": match[1], "x": int(match[2])} if match else {"metric": metric}
@@ -134,7 +134,7 @@ def _toy2d_values(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
 def _protocol_values(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Yield FIDs under other protocols, the deviation in the metric's name: ``fid:num_samples=500``."""
     for row in records(rows):
-        identity = {"stage": "protocol", "sampler": ""} | {key: row[key] for key in [*IDENTITY, "source"]}
+        identity = {"stage": "protocol", "sampler": ""} | {key: row[key] for key in [*RUN_KEY, "source"]}
         for number in _numbers({key: row[key] for key in TABLES["protocol"]}):
             metric = f"{number['metric']}:{row['factor']}={row['setting']}"
             yield {**identity, **number, "metric": metric}

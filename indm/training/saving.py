@@ -120,7 +120,7 @@ def write_training(
     folder: Path,
     trainer: Trainer,
     curve: list[dict[str, float]],
-    identity: dict[str, Any],
+    origin: dict[str, Any],
     counts: dict[str, int | None],
 ) -> None:
     """Write the trained weights with what rebuilds their model, the losses and a summary.
@@ -134,17 +134,17 @@ def write_training(
     weights |= {f"optimiser.{key}": value for key, value in trainer.optimiser_state().items()}
     if wrong := [name for name, value in weights.items() if not value.isfinite().all()]:
         raise DivergenceError(
-            f"after step {identity['step']}: {len(wrong)} weights are not finite, {wrong[0]} among them, expected finite ones: "
+            f"after step {origin['step']}: {len(wrong)} weights are not finite, {wrong[0]} among them, expected finite ones: "
             "lower lr, flow_lr or weight_decay"
         )
-    spec = identity | {"model": trainer.model.spec}
+    spec = origin | {"model": trainer.model.spec}
     write_weights(folder / "checkpoint.safetensors", weights, spec, CHECKPOINT_FORMAT)
     # Steps that train one of the networks alone have no loss of the other.
     columns = dict.fromkeys(key for row in reversed(curve) for key in row)
     write_table(folder / "train.csv", pd.DataFrame(curve, columns=list(columns)))
     result = {
-        "run": identity["run"],
-        "steps": identity["step"],
+        "run": origin["run"],
+        "steps": origin["step"],
         "precision": precision_used(trainer.optimisation.precision, next(trainer.model.parameters()).device),
         "score_parameters": sum(p.numel() for p in model.noise.parameters()),
         "flow_parameters": sum(p.numel() for p in model.flow.parameters()),

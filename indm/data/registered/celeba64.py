@@ -14,6 +14,6 @@ DATASET = Dataset(
     "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
     licence="for non-commercial research only, not to be copied or distributed: the terms on the dataset's page",
     official_partition=True,
-    archives=(celeba64.PUBLISHED.partition, celeba64.PUBLISHED.images),
+    archives=(celeba64.RELEASE.partition, celeba64.RELEASE.images),
     counts={"train": 162_770, "valid": 19_867, "test": 19_962},
 )

@@ -13,6 +13,6 @@ DATASET = Dataset(
     "https://www.cs.toronto.edu/~kriz/cifar.html",
     licence="none stated by its authors, who ask that the technical report be cited",
     official_partition=True,
-    archives=(cifar10.PUBLISHED.archive,),
+    archives=(cifar10.RELEASE.archive,),
     counts={"train": 50_000, "valid": 0, "test": 10_000},
 )

@@ -4,7 +4,7 @@ from functools import partial
 
 from indm.data.archives import Archive, Packaged
 from indm.data.dataset import Dataset
-from indm.data.mnist import CLASSES, SIZE, Half, Release, load_mnist
+from indm.data.mnist import CLASSES, SIZE, Half, IdxRelease, load_mnist
 
 PACKAGE = "dataset-fashion-mnist"
 
@@ -20,7 +20,7 @@ def _archive(name: str, size: str, md5: str, packaged_md5: str) -> Archive:
     )
 
 
-RELEASE = Release(
+RELEASE = IdxRelease(
     train=Half(
         images=_archive(
             "train-images-idx3-ubyte.gz",

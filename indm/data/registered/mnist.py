@@ -4,7 +4,7 @@ from functools import partial
 
 from indm.data.archives import Archive
 from indm.data.dataset import Dataset
-from indm.data.mnist import CLASSES, SIZE, Half, Release, load_mnist
+from indm.data.mnist import CLASSES, SIZE, Half, IdxRelease, load_mnist
 
 
 def _archive(name: str, size: str, md5: str) -> Archive:
@@ -13,7 +13,7 @@ def _archive(name: str, size: str, md5: str) -> Archive:
     return Archive(path=f"mnist/{name}", md5=md5, size=size, url=url)
 
 
-RELEASE = Release(
+RELEASE = IdxRelease(
     train=Half(
         images=_archive("train-images-idx3-ubyte.gz", "10 MB", "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
         labels=_archive("train-labels-idx1-ubyte.gz", "30 KB", "d53e105ee54ea40749a09fcbcd1e9432"),

@@ -21,7 +21,7 @@ class Contents:
         suite: its name.
         sha256: of what it says in full, as every ``provenance/`` has it.
         stages: names of the stages that it has, by their subject; "" where they have none.
-        runs: of every run the keys of ``IDENTITY``, and ``steps`` and ``batch_size`` of its training.
+        runs: of every run the keys of ``RUN_KEY``, and ``steps`` and ``batch_size`` of its training.
         datasets: names of the datasets.
         protocol: names of the datasets whose protocol is examined.
         toy2d: names of the 2-D datasets.

@@ -55,16 +55,16 @@ def _steps(table: pd.DataFrame) -> Iterator[Remark]:
 def _rise(swept: pd.DataFrame) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """Find two neighbouring numbers of steps of which the larger has the higher FID, by more than chance."""
     for low, high in pairwise(records(swept.sort_values("steps"))):
-        error = sum(_error(row) ** 2 for row in (low, high)) ** 0.5
+        error = sum((_error(row) or 0.0) ** 2 for row in (low, high)) ** 0.5
         if high["fid"] - low["fid"] > CHANCE * error:
             return low, high
     return None
 
 
-def _error(row: dict[str, Any]) -> float:
-    """Take the standard error over seeds; with one seed, over images; 0 where there is none."""
-    errors = [row.get(f"fid{kind}", float("nan")) for kind in ("_se", "_image_se")]
-    return next((float(error) for error in errors if not pd.isna(error)), 0.0)
+def _error(row: dict[str, Any], column: str = "fid") -> float | None:
+    """Take the standard error over seeds; with one seed, over images; ``None`` where there is none."""
+    errors = [row.get(f"{column}{kind}", float("nan")) for kind in ("_se", "_image_se")]
+    return next((float(error) for error in errors if not pd.isna(error)), None)
 
 
 def _gaps(table: pd.DataFrame) -> Iterator[Remark]:
@@ -126,9 +126,8 @@ def _toys(table: pd.DataFrame) -> Iterator[Remark]:
 
 def _entry(row: dict[str, Any], column: str) -> Entry:
     """Set a number of a table, with its error."""
-    value = repr(float(row[column]))
-    errors = [row.get(f"{column}{kind}", float("nan")) for kind in ("_se", "_image_se")]
-    error = next((repr(float(error)) for error in errors if not pd.isna(error)), "")
+    value, found = repr(float(row[column])), _error(row, column)
+    error = "" if found is None else repr(found)
     ((text, error_text),) = set_numbers([value], [error])
     return Entry(text, value, error_text, error)
 
