@@ -28,10 +28,10 @@ sys.path.insert(0, str(workflow.basedir))
 from indm.doctor.examine import requirements, work_of
 from indm.doctor.machine import gpu_is_seen
 from indm.errors import IndmError
-from indm.jobs import MAKERS, Job, job_inputs, job_names, job_parameters, manifest
-from indm.pipeline import OPTIONS, SECTIONS, SHARD, SHOWN, STAGES, shard_file
+from indm.pipeline.jobs import MAKERS, Job, job_inputs, job_names, job_parameters, manifest
+from indm.pipeline.stages import OPTIONS, SECTIONS, SHARD, SHOWN, STAGES, shard_file
 from indm.shipped import DEFAULT_SUITE
-from indm.stamps import job_stamp, remember_start
+from indm.pipeline.stamps import job_stamp, remember_start
 from indm.store.provenance import older_results
 from indm.suite.claims import load_claims
 from indm.suite.load import suite_sha256

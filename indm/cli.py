@@ -17,13 +17,13 @@ import click
 
 from indm import __version__
 from indm.errors import IndmError, memory_errors
-from indm.pipeline import OPTIONS, STAGES, command_name, gathering
+from indm.pipeline.stages import OPTIONS, STAGES, command_name, gathering
 from indm.report.catalogue import SHOWN
 from indm.shipped import DEFAULT_SUITE
 from indm.terminal import printable
 
 if TYPE_CHECKING:
-    from indm.jobs import Job
+    from indm.pipeline.jobs import Job
     from indm.store.layout import Layout
     from indm.store.provenance import Finished
 
@@ -161,7 +161,7 @@ def _stage(name: str, summary: str, *options: Callable[..., Any]) -> None:
 
 
 def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, Any], **options: Any) -> None:
-    from indm.jobs import IMPORTED, Job
+    from indm.pipeline.jobs import IMPORTED, Job
     from indm.process import is_first, limit_threads, unset_fpmath
     from indm.suite.load import load_suite, suite_sha256
 
@@ -174,11 +174,11 @@ def _execute(name: str, suite_file: Path, out: Path, subject: dict[str, Any], **
     unset_fpmath()
 
     # After that: they import NumPy and torch, which read the environment once.
-    from indm.identity import Identity
-    from indm.stamps import check_started, job_stamp
+    from indm.pipeline.identity import Identity
+    from indm.pipeline.stamps import check_started, job_stamp
+    from indm.pipeline.track import check_tracked
     from indm.store.layout import Layout
     from indm.store.scratch import removed_at_the_end
-    from indm.track import check_tracked
 
     layout, stamp = Layout(out, suite.suite), job_stamp(suite, name, job.subject)
     check_started(suite, stamp)
@@ -301,7 +301,7 @@ def validate(suite_file: Path, out: Path, track: bool) -> None:
     load_published(suite_file.parent / "published.csv")
     load_registrations(suite_file.parent / "registrations.yaml")
     if track:
-        from indm.track import track as write_tracked
+        from indm.pipeline.track import track as write_tracked
 
         write_tracked(suite_file, out)
 
@@ -344,7 +344,7 @@ def show(tables: tuple[str, ...], suite_file: Path, out: Path) -> None:
 @click.option("--watch", is_flag=True, help="Refresh every two seconds, until all is done or Ctrl-C.")
 def status(suite_file: Path, out: Path, reports: Path, watch: bool) -> None:
     """Show how far each run of a suite is: stage, step, loss, time left, last save; and what failed, with its log."""
-    from indm.identity import Identity
+    from indm.pipeline.identity import Identity
     from indm.store.layout import Layout
     from indm.suite.load import load_suite
     from indm.terminal import console
@@ -371,11 +371,11 @@ def why(suite_file: Path, out: Path, reports: Path, stage: str, **names: str | N
 
     With STAGE or a name, explain only these jobs, and what is behind them.
     """
-    from indm.identity import Identity
+    from indm.pipeline.identity import Identity
+    from indm.pipeline.why import page
+    from indm.pipeline.why import why as explain
     from indm.suite.load import load_suite
     from indm.terminal import console
-    from indm.why import page
-    from indm.why import why as explain
 
     answer = explain(Identity(load_suite(suite_file), out, reports), stage, **names)
     # Lines of any length: places can be copied, and searched for.

@@ -15,11 +15,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from indm.cli import SECTIONS, main
-from indm.pipeline import STAGES, command_name, gathering
+from indm.pipeline.stages import STAGES, command_name, gathering
+from indm.pipeline.stamps import job_stamp
 from indm.report.catalogue import CATALOGUE, SHOWN
 from indm.report.results import read_rows
 from indm.report.show import VIEWS
-from indm.stamps import job_stamp
 from indm.store.files import file_sha256
 from indm.store.manifest import Manifest, read_manifest, write_manifest
 from indm.suite.load import expanded_path, expanded_text, load_suite, suite_sha256

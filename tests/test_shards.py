@@ -15,9 +15,9 @@ from click.testing import CliRunner, Result
 from indm.cli import main
 from indm.diffusion import generate
 from indm.errors import DivergenceError, ParamsError
-from indm.identity import Identity
-from indm.jobs import Job, job_inputs, job_parameters
-from indm.pipeline import STAGES
+from indm.pipeline.identity import Identity
+from indm.pipeline.jobs import Job, job_inputs, job_parameters
+from indm.pipeline.stages import STAGES
 from indm.stages import nll, sample, sweep
 from indm.store.files import read_json, read_weights, write_weights
 from indm.store.layout import Layout

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from indm.errors import ArtifactError, ParamsError
-from indm.pipeline import STAGES
-from indm.stamps import (
+from indm.pipeline import code, references
+from indm.pipeline.references import is_outside
+from indm.pipeline.stages import STAGES
+from indm.pipeline.stamps import (
     STARTED,
     check_started,
     differences,
@@ -20,8 +22,7 @@ from indm.stamps import (
     remember_start,
     suite_stamps,
 )
-from indm.store import code
-from indm.store.code import is_outside
+from indm.pipeline.trees import Folder
 from indm.suite.load import load_suite
 from tests.conftest import REPOSITORY
 
@@ -45,7 +46,7 @@ def stamps(checkout: Path) -> dict[str, str]:
     """Compute the stamp of each job from the sources of a checkout."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(code, "ROOT", checkout)
-        patch.setattr(code, "KEPT", checkout / "indm/__pycache__/code.json")
+        patch.setattr(references, "KEPT", checkout / "indm/__pycache__/code.json")
         code._sources.cache_clear()
         return dict(suite_stamps(SUITE))
 
@@ -151,7 +152,7 @@ ALL = set(STAGES) - {"sample_shard", "nll_shard", "sweep_shard"}
         ("indm/report/catalogue.py", "CATALOGUE", {"report"}),
         ("indm/__init__.py", "__version__", set()),
         ("indm/errors.py", "ArtifactError", set()),
-        ("indm/pipeline.py", "STAGES", set()),
+        ("indm/pipeline/stages.py", "STAGES", set()),
         ("indm/store/files.py", "read_json", set()),
         ("indm/store/files.py", "CHECKPOINT_FORMAT", {"train", "sample", "nll", "curve", "sweep", "protocol"}),
         ("indm/store/manifest.py", "FORMAT", ALL),
@@ -171,7 +172,7 @@ def test_earlier_sources_begin_with_what_they_have(checkout: Path) -> None:
     """Else no archive could be compared with the code of a commit that is older than something with which every job begins."""
     file = checkout / "indm/process.py"
     file.write_text(file.read_text().replace("def unset_fpmath(", "def unset("))
-    earlier = code.Sources(code.Folder(checkout))
+    earlier = code.Sources(Folder(checkout))
     with pytest.raises(ArtifactError, match=r"found no indm\.process\.unset_fpmath"):
         earlier.stamp("indm.process.unset_fpmath")
     assert job_stamp(SUITE, "table", code=earlier) != job_stamp(SUITE, "table")
@@ -247,7 +248,7 @@ def test_another_python_finds_the_same_stamps(checkout: Path, version: str) -> N
         python or "",
         "-B",
         "-c",
-        "from indm.store.code import sources; print(sources().stamp('indm.stages.train.run', 'indm.stages.report.run'))",
+        "from indm.pipeline.code import sources; print(sources().stamp('indm.stages.train.run', 'indm.stages.report.run'))",
     ]
     if python is None or subprocess.run([python, "-c", ""], check=False).returncode:
         pytest.skip(f"there is no Python {version} here")

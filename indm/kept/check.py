@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indm.errors import ArtifactError
-from indm.identity import Identity
-from indm.jobs import Job
 from indm.kept.folders import Folder
-from indm.stamps import job_stamp
+from indm.pipeline.identity import Identity
+from indm.pipeline.jobs import Job
+from indm.pipeline.stamps import job_stamp
 from indm.store.manifest import Manifest, content_sha256
 from indm.store.provenance import read_provenance
 

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indm.errors import ArtifactError
-from indm.identity import Identity
-from indm.jobs import Job
 from indm.kept.changed import FILE, Changes
 from indm.kept.check import other_code
 from indm.kept.folders import SUFFIX, archive, kept_folders, read_archive
 from indm.kept.keep import results_alone
 from indm.kept.page import Published, page_text
 from indm.kept.weights import averaged_weights, is_of, trained
-from indm.pipeline import STAGES
+from indm.pipeline.identity import Identity
+from indm.pipeline.jobs import Job
+from indm.pipeline.stages import STAGES
 from indm.report.catalogue import PUBLISHED
 from indm.shipped import DEFAULT_SUITE
 from indm.store.files import atomic_write, obstacle, read_json

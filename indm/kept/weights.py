@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indm.errors import ArtifactError, ParamsError
-from indm.identity import Identity
-from indm.jobs import Job, job_names
-from indm.pipeline import CHECKPOINT
+from indm.pipeline.identity import Identity
+from indm.pipeline.jobs import Job, job_names
+from indm.pipeline.stages import CHECKPOINT
 from indm.store.files import CHECKPOINT_FORMAT, FROM_GIT, from_git, read_weights
 from indm.store.manifest import content_sha256
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indm.errors import ArtifactError
-from indm.jobs import IMPORTED, Job, job_inputs, job_names, job_parameters, lasting_inputs, manifest
-from indm.pipeline import STAGES
-from indm.stamps import job_definitions, job_stamp
+from indm.pipeline.jobs import IMPORTED, Job, job_inputs, job_names, job_parameters, lasting_inputs, manifest
+from indm.pipeline.stages import STAGES
+from indm.pipeline.stamps import job_definitions, job_stamp
 from indm.store.files import AGAIN
 from indm.store.manifest import Manifest, content_sha256, read_manifest, write_manifest
 
@@ -46,7 +46,7 @@ class Identity:
             patterns: what it reads, where that is not all that its stage does.
 
         Returns:
-            The SHA-256 of every input that lasts (:func:`~indm.jobs.lasting_inputs`), by its path.
+            The SHA-256 of every input that lasts (:func:`~indm.pipeline.jobs.lasting_inputs`), by its path.
 
         Raises:
             ArtifactError: if an input is missing, or not what it should be.

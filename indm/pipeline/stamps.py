@@ -1,7 +1,7 @@
 """The code behind each job of a suite, as a stamp: both engines and unfinished work depend on it, and on no list of files.
 
 A job begins with the ``run`` of its stage and with the registered dataset, diffusion, network, flow and samplers that it uses; its
-stamp covers all that these refer to (:mod:`indm.store.code`). So a new member of a registry, a moved module or an edited message
+stamp covers all that these refer to (:mod:`indm.pipeline.code`). So a new member of a registry, a moved module or an edited message
 runs nothing again, but an edited formula runs again what it feeds.
 
 What happens outside of ``run`` has a rule of its own. Precision and determinism are set by :func:`indm.process.set_up`, which
@@ -16,9 +16,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from indm.errors import ParamsError
-from indm.pipeline import STAGES, gathering, run_of
+from indm.pipeline.code import Sources, sources
+from indm.pipeline.references import Place
+from indm.pipeline.stages import STAGES, gathering, run_of
 from indm.registry import DATASETS, DIFFUSIONS, FLOWS, NETWORKS, SAMPLERS
-from indm.store.code import Place, Sources, sources
 from indm.suite.accepted import NONE
 from indm.suite.schema.types import PC, PREDICTOR
 
@@ -42,7 +43,7 @@ def job_stamp(suite: "Suite", stage: str, subject: str = "", code: Sources | Non
 
     Arguments:
         suite: the suite.
-        stage: a stage of :data:`indm.pipeline.STAGES`, or ``import_checkpoint``.
+        stage: a stage of :data:`indm.pipeline.stages.STAGES`, or ``import_checkpoint``.
         subject: the job's dataset, run, shard or two-dimensional dataset, if it has one.
         code: the sources; by default those of this package.
     """

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from indm.errors import ParamsError
-from indm.pipeline import STAGES
+from indm.pipeline.stages import STAGES
+from indm.pipeline.stamps import suite_stamps
 from indm.progress import say
-from indm.stamps import suite_stamps
 from indm.store.files import atomic_write
 from indm.store.layout import Layout
 from indm.store.provenance import older_results

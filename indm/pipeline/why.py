@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from indm.errors import ArtifactError, ParamsError
-from indm.identity import Identity
-from indm.jobs import Job, job_names, lasting_inputs
-from indm.pipeline import STAGES
-from indm.stamps import Difference, differences, job_definitions, job_stamp, members
-from indm.store.code import FILES, STATEMENTS, WHOLE, Place, sources
+from indm.pipeline.code import sources
+from indm.pipeline.identity import Identity
+from indm.pipeline.jobs import Job, job_names, lasting_inputs
+from indm.pipeline.references import Place
+from indm.pipeline.stages import STAGES
+from indm.pipeline.stamps import Difference, differences, job_definitions, job_stamp, members
+from indm.pipeline.syntax import FILES, STATEMENTS, WHOLE
 from indm.store.manifest import Manifest, content_sha256
 from indm.store.provenance import RESTORED_FOR, read_provenance, record_names
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
-from indm.identity import Identity
-from indm.jobs import Job, job_names
-from indm.pipeline import STAGES
+from indm.pipeline.identity import Identity
+from indm.pipeline.jobs import Job, job_names
+from indm.pipeline.stages import STAGES
 from indm.store.layout import Layout
 from indm.terminal import console, grid
 from indm.watching.lines import TAIL, Line, read_lines
