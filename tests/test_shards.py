@@ -332,7 +332,7 @@ def test_a_run_of_which_no_row_is_drawn_may_have_shards_of_none(tmp_path: Path) 
 def test_status_shows_shards_in_the_rows_of_their_run(folder: Path) -> None:
     assert shard("sample", folder, 1, 2).exit_code == 0
     suite = load_suite(write_suite(folder, shards={"sample": 2}))
-    board = Board(suite, Layout(folder / "results", "smoke"), Identity(suite, folder / "results", folder / "reports"))
+    board = Board(Identity(suite, folder / "results", folder / "reports"))
 
     def found() -> list[tuple[str, str, str]]:
         rows = [row for row in board.rows(time.time()) if row.job.subject.startswith(RUN)]

@@ -51,7 +51,7 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def board(layout: Layout) -> Board:
-    return Board(SUITE, layout, Identity(SUITE, layout.root, layout.root / "reports"))
+    return Board(Identity(SUITE, layout.root, layout.root / "reports"))
 
 
 def finish(layout: Layout, job: Job) -> None:

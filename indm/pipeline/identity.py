@@ -16,6 +16,7 @@ from indm.pipeline.jobs import IMPORTED, Job, job_inputs, job_names, job_paramet
 from indm.pipeline.stages import STAGES
 from indm.pipeline.stamps import job_definitions, job_stamp
 from indm.store.files import AGAIN
+from indm.store.layout import Layout
 from indm.store.manifest import Manifest, content_sha256, read_manifest, write_manifest
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Identity:
 
     def __init__(self, suite: "Suite", results: Path, reports: Path) -> None:
         self.suite, self.results, self.reports = suite, results, reports
+        self.layout = Layout(results, suite.suite)
         self._trusted: dict[Job, Manifest] = {}
 
     def check(self, job: Job, patterns: tuple[str, ...] | None = None) -> dict[str, str]:

@@ -11,11 +11,9 @@ keys counts by its value: the flow of a run by the member that it names, its wei
 """
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from indm.errors import ParamsError
 from indm.pipeline.code import Sources, sources
 from indm.pipeline.references import Place
 from indm.pipeline.stages import STAGES, gathering, run_of
@@ -26,7 +24,6 @@ from indm.suite.schema.types import PC, PREDICTOR
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
-STARTED = "INDM_STAMPS"
 # Of a sampler's module, what a stage uses.
 USED = {
     "sample": ("SAMPLER", "CALLS", "CORRECTOR"),
@@ -167,27 +164,3 @@ def suite_stamps(suite: "Suite") -> Iterator[tuple[str, str]]:
     for name, stage in STAGES.items():
         for subject in stage.subjects(suite):
             yield "/".join(filter(None, (name, subject))), job_stamp(suite, name, subject)
-
-
-def remember_start(suite: "Suite") -> None:
-    """Pass a suite and the stamps of its jobs on to the processes that this one starts; see :func:`check_started`."""
-    # Imported here: stages, which import this module, have nothing to do with it.
-    from indm.suite.load import suite_sha256
-
-    os.environ[STARTED] = " ".join([suite_sha256(suite), *sorted({stamp for _, stamp in suite_stamps(suite)})])
-
-
-def check_started(suite: "Suite", stamp: str) -> None:
-    """Stop a job whose suite or code was edited after Snakemake had started: Snakemake would record the earlier ones.
-
-    Raises:
-        ParamsError: if Snakemake knew of another suite, or of no job with this stamp.
-    """
-    from indm.suite.load import suite_sha256
-
-    known = os.environ.get(STARTED, "").split()
-    if not known:
-        return
-    for what, value in ((f"suite {suite.suite}", suite_sha256(suite)), ("indm/", stamp)):
-        if value not in known:
-            raise ParamsError(f"{what} was edited after Snakemake had started; run it again")
