@@ -19,8 +19,7 @@ FLOORS = [
     {"released", "metrics", "report"},
     {"training"},
     {"toy2d", "tuning", "pipeline"},
-    {"doctor"},
-    {"stages", "kept", "register", "watching"},
+    {"stages", "doctor", "kept", "register", "watching"},
     {"cli", "library"},
     {"__main__"},
 ]

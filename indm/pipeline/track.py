@@ -72,6 +72,8 @@ def check_unedited(suite: Suite, suite_file: Path, tracked: Path, stamp: str) ->
     if STARTED not in os.environ and "DVC_STAGE" in os.environ:
         files = (expanded_path(suite_file), tracked)
         engine, known = "DVC", [[file_sha256(path)] if path.is_file() else [] for path in files]
+    if not any(known):
+        return
     now = {f"suite {suite.suite}": expanded_text(suite), "indm/": f"{stamp}\n"}
     for (what, text), expected in zip(now.items(), known, strict=True):
         if expected and _sha256(text) not in expected:
