@@ -197,7 +197,7 @@ def damage() -> list[str]:
     path = Path(TRAINED).parents[1] / "checkpoint.safetensors"
     found, expected = sha256(b"flipped").hexdigest()[:12], sha256(path.read_bytes()).hexdigest()[:12]
     path.write_bytes(b"flipped")
-    return [f"{path}: found SHA-256 {found}, expected {expected}: damaged, or another's file; delete it"]
+    return [f"{path}: found SHA-256 {found}, expected {expected} by {TRAINED}: damaged, or another's file; delete it"]
 
 
 def remove_output() -> list[str]:

@@ -15,9 +15,9 @@ from indm.errors import ArtifactError
 from indm.pipeline.jobs import IMPORTED, Job, job_inputs, job_names, job_parameters, lasting_inputs, manifest
 from indm.pipeline.stages import STAGES
 from indm.pipeline.stamps import job_definitions, job_stamp
-from indm.store.files import AGAIN
+from indm.store.files import AGAIN, FIRST
 from indm.store.layout import Layout
-from indm.store.manifest import Manifest, content_sha256, read_manifest, write_manifest
+from indm.store.manifest import Manifest, content_sha256, damage, read_manifest, write_manifest
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -56,17 +56,16 @@ class Identity:
         found = {}
         for path, maker in job_inputs(self.suite, job, patterns):
             place = self.place(path)
-            if maker is None and not place.is_file():
-                raise ArtifactError(f"{place}: missing; run from the top of a checkout, which has it")
-            found[path] = content_sha256(place)
-            if maker is None:
-                continue
-            expected = self.trust(maker).outputs.get(path)
-            if found[path] != expected:
+            if not place.exists():
                 raise ArtifactError(
-                    f"{place}: found SHA-256 {found[path][:12]}, expected {(expected or 'none')[:12]} by "
-                    f"{self.manifest(maker)}: damaged, or another's file; {AGAIN}"
+                    f"{place}: missing; {FIRST if maker else 'run from the top of a checkout, which has it'}"
                 )
+            if maker is None:
+                found[path] = content_sha256(place)
+                continue
+            found[path] = self.trust(maker).outputs.get(path, "none")
+            if words := damage(place, found[path], self.manifest(maker)):
+                raise ArtifactError(f"{words}; {AGAIN}")
         return {path: found[path] for path in lasting_inputs(self.suite, job, patterns)}
 
     def record(self, job: Job, inputs: dict[str, str], made_by: str | None = None) -> None:
