@@ -28,17 +28,14 @@ sys.path.insert(0, str(workflow.basedir))
 from indm.doctor.examine import requirements, work_of
 from indm.doctor.machine import gpu_is_seen
 from indm.errors import IndmError
-from indm.jobs import MAKERS, Job, job_inputs, job_names, job_parameters, manifest
-from indm.pipeline import OPTIONS, SECTIONS, SHARD, SHOWN, STAGES, shard_file
+from indm.pipeline.jobs import MAKERS, Job, job_inputs, job_names, job_parameters, manifest
+from indm.pipeline.stages import OPTIONS, SECTIONS, SHARD, SHOWN, STAGES, shard_file
+from indm.pipeline.stamps import job_stamp
+from indm.pipeline.track import remember_start
 from indm.shipped import DEFAULT_SUITE
-from indm.stamps import job_stamp, remember_start
 from indm.store.provenance import older_results
-from indm.suite.claims import load_claims
-from indm.suite.load import suite_sha256
 from indm.suite.expand import suite_files
-from indm.suite.load import load_suite
-from indm.suite.published import load_published
-from indm.suite.registrations import load_registrations
+from indm.suite.load import load_params, load_suite, suite_sha256
 
 SUITE = str(config.get("suite", DEFAULT_SUITE))
 suites = ", ".join(path.stem for path in suite_files(Path("params")))
@@ -53,11 +50,8 @@ if SUITE not in suites.split(", "):
         f"snakemake --config: found suite {SUITE!r}; allowed: a file of params/: {suites or 'found none'}"
     )
 try:
-    suite = load_suite(Path(f"params/{SUITE}.yaml"))
-    # Read by the last stages alone: a mistake in them is better known before the first.
-    load_claims(Path("params/claims.yaml"))
-    load_published(Path("params/published.csv"))
-    load_registrations(Path("params/registrations.yaml"))
+    # The last stages alone read the claims and what else lies there: a mistake in them is better known before the first.
+    suite = load_params(Path(f"params/{SUITE}.yaml"))
     remember_start(suite)
 except IndmError as error:
     sys.exit(str(error))

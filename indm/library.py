@@ -29,8 +29,8 @@ from indm.progress import bar
 from indm.registry import DATASETS
 from indm.seeding import derive_seed
 from indm.shipped import WEIGHTS
-from indm.store.files import AGAIN, CHECKPOINT_FORMAT, file_sha256, read_json, read_spec
-from indm.store.manifest import read_manifest
+from indm.store.files import AGAIN, CHECKPOINT_FORMAT, read_json, read_spec
+from indm.store.manifest import damage, read_manifest
 
 CHECKPOINT = "checkpoint.safetensors"
 AVERAGED = {"score": "ema", "flow": "ema"}
@@ -348,11 +348,8 @@ def _trained(folder: Path) -> tuple[str, ImplicitNonlinearDiffusion]:
     if (manifest := folder / "manifest/train.json").is_file():
         outputs = read_manifest(manifest).outputs
         expected = next((sha256 for file, sha256 in outputs.items() if Path(file).name == CHECKPOINT), "none")
-        if (sha256 := file_sha256(path)) != expected:
-            raise ArtifactError(
-                f"{path}: found SHA-256 {sha256[:12]}, expected {expected[:12]} by {manifest}: damaged, or of another training; "
-                f"{AGAIN}"
-            )
+        if words := damage(path, expected, manifest):
+            raise ArtifactError(f"{words}; {AGAIN}")
     return name, load_model(path, torch.device("cpu"), AVERAGED | _drawn_with(folder / "samples.json"))
 
 

@@ -1,13 +1,21 @@
-"""How tables are set in a terminal: at most a hundred columns wide, with colours where it has them."""
+"""What users see in a terminal: tables at most a hundred columns wide, lists of commands, and one line for each mistake."""
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import io
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from indm.errors import IndmError, memory_errors
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
 WIDTH = 100
+# What a command exits with where it could not do its work; as with diff, 1 says that something differs.
+FAILED = {"compare": 2}
 
 
 def console() -> "Console":
@@ -34,3 +42,62 @@ def grid(headings: Iterable[str]) -> "Table":
 def printable(text: str) -> str:
     """Write the codes of signs that have no shape: a text from a file moves no cursor, and stays on its line."""
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+class Commands(click.Group):
+    """The subcommands, in sections; an error that a user can meet is reported on one line.
+
+    Arguments:
+        sections: the names of the subcommands, by the titles of their sections.
+    """
+
+    def __init__(self, *arguments: Any, sections: Mapping[str, Sequence[str]], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.sections = sections
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List them by section."""
+        width = max(map(len, self.commands))
+        for section, listed in self.sections.items():
+            with formatter.section(section):
+                limit = formatter.width - width - 6
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(limit)) for name in listed])
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run a command line."""
+        for stream in (sys.stdout, sys.stderr):
+            # In a locale that lacks a sign, such as ±, its code stands for it.
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        try:
+            return super().main(*arguments, **options)
+        except OSError as error:
+            # Of a command's help, for one.
+            sys.exit(f"indm: {_unwritten(error)}")
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; one line for each mistake that it reports."""
+        try:
+            with memory_errors():
+                return super().invoke(ctx)
+        except IndmError as error:
+            _exit(ctx, str(error), error.exit_code)
+        except BrokenPipeError:
+            # Nobody reads any more: click ends without a word.
+            raise
+        except OSError as error:
+            _exit(ctx, _unwritten(error), 1)
+
+
+def _unwritten(error: OSError) -> str:
+    """Say what cannot be read or written; stages themselves report errors of their own files."""
+    if error.filename is None:
+        return f"the output cannot be written: {error.strerror}"
+    return f"{error.filename}: {error.strerror}; expected what can be read and written there"
+
+
+def _exit(ctx: click.Context, message: str, code: int) -> NoReturn:
+    """End a command with its name before each line of the message."""
+    name = ctx.invoked_subcommand or ""
+    click.echo("\n".join(f"indm {name}: {printable(line)}" for line in message.splitlines()), err=True)
+    sys.exit(FAILED.get(name, code))

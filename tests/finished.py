@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from indm.identity import Identity
-from indm.jobs import Job, job_names
-from indm.pipeline import STAGES
-from indm.stamps import job_stamp
+from indm.pipeline.identity import Identity
+from indm.pipeline.jobs import Job, job_names
+from indm.pipeline.stages import STAGES
+from indm.pipeline.stamps import job_stamp
 from indm.store.files import write_json
 from indm.suite.schema.suite import Suite
 

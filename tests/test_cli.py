@@ -15,11 +15,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from indm.cli import SECTIONS, main
-from indm.pipeline import STAGES, command_name, gathering
+from indm.pipeline.stages import STAGES, command_name, gathering
+from indm.pipeline.stamps import job_stamp
 from indm.report.catalogue import CATALOGUE, SHOWN
 from indm.report.results import read_rows
 from indm.report.show import VIEWS
-from indm.stamps import job_stamp
 from indm.store.files import file_sha256
 from indm.store.manifest import Manifest, read_manifest, write_manifest
 from indm.suite.load import expanded_path, expanded_text, load_suite, suite_sha256
@@ -117,16 +117,13 @@ def test_a_stage_that_dvc_runs_on_what_was_edited_since_stops(tmp_path: Path, mo
     # Left behind by DVC, they do not concern another engine.
     assert call(*arguments).exit_code == 0
     monkeypatch.setenv("DVC_STAGE", "prepare@digits")
-    for path, text in (
-        (stamp, f"{job_stamp(load_suite(suite), 'prepare', 'digits')}\n"),
-        (expanded, expanded_text(load_suite(suite))),
+    for path, what, text in (
+        (expanded, "suite smoke", expanded_text(load_suite(suite))),
+        (stamp, "indm/", f"{job_stamp(load_suite(suite), 'prepare', 'digits')}\n"),
     ):
         done = call(*arguments)
         assert done.exit_code == 1
-        assert done.output == (
-            f"indm prepare: {path}: found the state before an edit of {suite} or indm/, expected that after it; "
-            "run dvc repro again\n"
-        )
+        assert done.output == f"indm prepare: {what} was edited after DVC had started; run it again\n"
         path.write_text(text)
     assert call(*arguments).exit_code == 0
 
@@ -361,7 +358,9 @@ def test_a_rank_that_something_left_behind_means_nothing(tmp_path: Path, monkeyp
 
 
 def test_a_file_that_no_stage_speaks_of_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indm.cli._execute", Mock(side_effect=PermissionError(13, "Permission denied", "results/x")))
+    monkeypatch.setattr(
+        "indm.pipeline.runner.run_stage", Mock(side_effect=PermissionError(13, "Permission denied", "results/x"))
+    )
     done = call("train", "--suite", SMOKE, "--run", RUN)
     assert (done.exit_code, done.output) == (
         1,
@@ -371,20 +370,20 @@ def test_a_file_that_no_stage_speaks_of_is_named_in_one_line(monkeypatch: pytest
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 1 byte")])
 def test_too_little_memory_is_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    monkeypatch.setattr("indm.cli._execute", Mock(side_effect=error))
+    monkeypatch.setattr("indm.pipeline.runner.run_stage", Mock(side_effect=error))
     done = call("train", "--suite", SMOKE, "--run", RUN)
     assert done.exit_code == 1
     assert done.output.startswith(
         "indm train: found too little memory, expected enough for a batch and networks; lower"
     )
-    monkeypatch.setattr("indm.cli._execute", Mock(side_effect=RuntimeError("another")))
+    monkeypatch.setattr("indm.pipeline.runner.run_stage", Mock(side_effect=RuntimeError("another")))
     assert isinstance(call("train", "--suite", SMOKE, "--run", RUN).exception, RuntimeError)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), PermissionError(13, "Permission denied", "results/x")])
 def test_every_command_says_in_one_line_what_it_lacks(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """Compare exits as diff does."""
-    monkeypatch.setattr("indm.cli._execute", Mock(side_effect=error))
+    monkeypatch.setattr("indm.pipeline.runner.run_stage", Mock(side_effect=error))
     monkeypatch.setattr("indm.report.agreement.agreement", Mock(side_effect=error))
     released = ["import-checkpoint", "--suite", SMOKE, "--run", RUN, "--config", "config.json", "--score", "score.pth"]
     for arguments, code in ((released, 1), (["compare", "docs/results/digits"], 2)):

@@ -10,8 +10,10 @@ from typing import NamedTuple
 import pytest
 
 from indm.errors import ArtifactError
-from indm.store import code
-from indm.store.code import Folder, Place, Sources
+from indm.pipeline import references
+from indm.pipeline.code import Sources
+from indm.pipeline.references import Place
+from indm.pipeline.trees import Commit, Folder
 
 STAGES = ("train", "sample", "table")
 PACKAGE = {
@@ -316,7 +318,7 @@ def changed(edit: Edit, package: Path, root: Path, stamps: Callable[[Path], Mapp
 
 @pytest.fixture(autouse=True)
 def _nothing_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(code, "KEPT", tmp_path / "kept" / "code.json")
+    monkeypatch.setattr(references, "KEPT", tmp_path / "kept" / "code.json")
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.what)
@@ -357,5 +359,5 @@ def test_a_commit_has_the_stamps_of_its_files(package: Path, tmp_path: Path) -> 
     for command in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"]):
         subprocess.run(["git", "-C", str(root), *command], check=True)
     shutil.rmtree(root / "indm")
-    sources = Sources(code.Commit(root, "HEAD"))
+    sources = Sources(Commit(root, "HEAD"))
     assert {stage: sources.stamp(f"indm.stages.{stage}.run") for stage in STAGES} == before

@@ -22,9 +22,9 @@ from indm.doctor import inputs
 from indm.doctor.examine import Work, requirements, unfinished, work_of
 from indm.doctor.machine import DOWNLOAD, MISSING, READY, disk_item, machine, packages
 from indm.errors import NoGpuError
-from indm.jobs import Job
 from indm.metrics import weights
 from indm.metrics.weights import CLEAN_FID, TORCH_FIDELITY
+from indm.pipeline.jobs import Job
 from indm.registry import DATASETS
 from indm.store.layout import Layout
 from indm.suite.load import load_suite, suite_content

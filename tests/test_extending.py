@@ -16,9 +16,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from indm.identity import Identity
-from indm.jobs import Job, job_names, lasting_inputs
-from indm.pipeline import STAGES
+from indm.pipeline.identity import Identity
+from indm.pipeline.jobs import Job, job_names, lasting_inputs
+from indm.pipeline.stages import STAGES
 from indm.report.schema import OBJECTS, TABLES, Kind
 from indm.report.tables import FID_COLUMNS, NLL_COLUMNS
 from indm.report.values import IMAGE_COLUMNS, VALUE_COLUMNS
@@ -125,7 +125,7 @@ STAMPS = """
 import json
 from pathlib import Path
 from typing import Any
-from indm.stamps import suite_stamps
+from indm.pipeline.stamps import suite_stamps
 from indm.suite.load import load_suite
 print(json.dumps(dict(suite_stamps(load_suite(Path("params/digits.yaml"))))))
 """

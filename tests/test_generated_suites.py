@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from indm.cli import main
 from indm.errors import ParamsError
-from indm.pipeline import STAGES
+from indm.pipeline.stages import STAGES
 from indm.suite.load import load_suite, suite_content
 from indm.suite.schema.suite import RunParams, Suite
 from indm.suite.strict_yaml import yaml_text

@@ -11,9 +11,9 @@ from click.testing import CliRunner, Result
 
 from indm.cli import main
 from indm.errors import ArtifactError
-from indm.identity import Identity
-from indm.jobs import IMPORTED, MAKERS, Job, job_inputs, job_names, job_parameters, lasting_inputs, manifest
-from indm.pipeline import STAGES
+from indm.pipeline.identity import Identity
+from indm.pipeline.jobs import IMPORTED, MAKERS, Job, job_inputs, job_names, job_parameters, lasting_inputs, manifest
+from indm.pipeline.stages import STAGES
 from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
 from tests.conftest import REPOSITORY

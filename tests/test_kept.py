@@ -14,19 +14,19 @@ from click.testing import CliRunner, Result
 
 from indm.cli import main
 from indm.errors import ArtifactError
-from indm.identity import Identity
-from indm.jobs import MAKERS, Job, job_names
 from indm.kept.folders import archive, kept_folders
 from indm.kept.packing import pack, unpack
-from indm.pipeline import STAGES
+from indm.pipeline import code
+from indm.pipeline.identity import Identity
+from indm.pipeline.jobs import MAKERS, Job, job_names
+from indm.pipeline.stages import STAGES
+from indm.pipeline.stamps import job_stamp
+from indm.pipeline.why import why
 from indm.report.page.contents import origins
-from indm.stamps import job_stamp
-from indm.store import code
 from indm.store.files import write_json
 from indm.store.provenance import RESTORED_FOR
 from indm.suite.load import load_suite
 from indm.suite.strict_yaml import parse_yaml
-from indm.why import why
 from tests.archives import memory_below
 from tests.conftest import REPOSITORY
 from tests.finished import do

@@ -15,7 +15,7 @@ from torch.utils import backend_registration
 from indm.cli import main
 from indm.errors import DivergenceError
 from indm.flows.sources import draw_probe, draw_series
-from indm.pipeline import STAGES
+from indm.pipeline.stages import STAGES
 from indm.suite.load import load_suite
 from indm.suite.strict_yaml import parse_yaml, yaml_text
 from indm.training.batches import Batch, Draws, draw, step_batch

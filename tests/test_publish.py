@@ -18,12 +18,12 @@ from click.testing import CliRunner, Result
 from indm.cli import main
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.errors import ArtifactError
-from indm.identity import Identity
-from indm.jobs import Job
 from indm.kept import publish as module
 from indm.kept.weights import read_published
 from indm.library import load_run
-from indm.pipeline import STAGES
+from indm.pipeline.identity import Identity
+from indm.pipeline.jobs import Job
+from indm.pipeline.stages import STAGES
 from indm.register import write_registrations
 from indm.report.catalogue import PUBLISHED
 from indm.report.figures import plot_figures

@@ -255,14 +255,34 @@ def entry_of(commit: str) -> Registration:
 def test_an_entry_that_its_commit_does_not_bear_out_is_no_registration(
     history: dict[str, str], suite: str, change: dict[str, str], words: str
 ) -> None:
-    found = entry_of(history["registered"]).model_copy(update=change)
-    text = describe_registration(suite, found, found.suite_sha256, found.claims_sha256, [history["after"]])
+    right = entry_of(history["registered"])
+    found = right.model_copy(update=change)
+    text = describe_registration(suite, found, right.suite_sha256, right.claims_sha256, [history["after"]])
     start = f"A registration that cannot be confirmed: the entry names commit {history['registered']} of {found.date}, "
     assert text.startswith(start)
     assert words in text
     # Of a commit that git does not know, nobody can tell.
     found = found.model_copy(update={"commit": "a" * 40})
     assert describe_registration(suite, found, "b" * 64, "c" * 64, []).startswith("Registered in commit aaaaaaaa")
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [("claims.yaml", "claims"), ("digits-full.yaml", "suite"), ("digits.yaml", "suite")]
+)
+def test_an_entry_with_the_checksums_of_what_was_edited_later_is_no_registration(
+    history: dict[str, str], name: str, what: str
+) -> None:
+    """The entry's checksums alone would say that nothing has changed."""
+    with (Path("params") / name).open("a") as file:
+        file.write("# A comment.\n")
+    found = entry_of(history["registered"])
+    now = (found.suite_sha256, found.claims_sha256, [history["after"]])
+    assert ": unchanged since. Five seeds." in describe_registration("digits-full", found, *now)
+    with (Path("params") / name).open("a") as file:
+        file.write("another: 5\n")
+    text = describe_registration("digits-full", found, *now)
+    assert text.startswith("A registration that cannot be confirmed: ")
+    assert f", but git has something else of the {what} there, although SHA-256 by the entry is " in text
 
 
 def test_a_commit_whose_suite_and_claims_this_version_cannot_read_is_believed(history: dict[str, str]) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from indm.errors import ArtifactError, ParamsError
-from indm.pipeline import STAGES
+from indm.pipeline.stages import STAGES
 from indm.report.catalogue import CATALOGUE, SHOWN
 from indm.report.claims import CLAIM_COLUMNS, EFFECT_COLUMNS
 from indm.report.comparison import COMPARISON_COLUMNS, comparison_table

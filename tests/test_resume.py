@@ -26,8 +26,8 @@ from click.testing import CliRunner
 from indm.cli import main
 from indm.diffusion import evaluation
 from indm.errors import ArtifactError, DivergenceError
-from indm.identity import Identity
-from indm.jobs import Job
+from indm.pipeline.identity import Identity
+from indm.pipeline.jobs import Job
 from indm.stages import curve, nll, prepare, reference, sample, sweep, train
 from indm.store import files as artifacts
 from indm.store import scratch as resume

@@ -15,9 +15,9 @@ from click.testing import CliRunner, Result
 from indm.cli import main
 from indm.diffusion import generate
 from indm.errors import DivergenceError, ParamsError
-from indm.identity import Identity
-from indm.jobs import Job, job_inputs, job_parameters
-from indm.pipeline import STAGES
+from indm.pipeline.identity import Identity
+from indm.pipeline.jobs import Job, job_inputs, job_parameters
+from indm.pipeline.stages import STAGES
 from indm.stages import nll, sample, sweep
 from indm.store.files import read_json, read_weights, write_weights
 from indm.store.layout import Layout
@@ -332,7 +332,7 @@ def test_a_run_of_which_no_row_is_drawn_may_have_shards_of_none(tmp_path: Path) 
 def test_status_shows_shards_in_the_rows_of_their_run(folder: Path) -> None:
     assert shard("sample", folder, 1, 2).exit_code == 0
     suite = load_suite(write_suite(folder, shards={"sample": 2}))
-    board = Board(suite, Layout(folder / "results", "smoke"), Identity(suite, folder / "results", folder / "reports"))
+    board = Board(Identity(suite, folder / "results", folder / "reports"))
 
     def found() -> list[tuple[str, str, str]]:
         rows = [row for row in board.rows(time.time()) if row.job.subject.startswith(RUN)]

@@ -13,9 +13,9 @@ from click.testing import CliRunner
 from indm import progress
 from indm.cli import main
 from indm.errors import DivergenceError, StoppedError
-from indm.identity import Identity
-from indm.jobs import Job
-from indm.pipeline import STAGES
+from indm.pipeline.identity import Identity
+from indm.pipeline.jobs import Job
+from indm.pipeline.stages import STAGES
 from indm.progress import bar, watched
 from indm.store.layout import Layout
 from indm.suite.load import load_suite
@@ -51,7 +51,7 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def board(layout: Layout) -> Board:
-    return Board(SUITE, layout, Identity(SUITE, layout.root, layout.root / "reports"))
+    return Board(Identity(SUITE, layout.root, layout.root / "reports"))
 
 
 def finish(layout: Layout, job: Job) -> None:

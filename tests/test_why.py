@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from indm.cli import main
-from indm.identity import Identity
-from indm.jobs import IMPORTED, Job
-from indm.pipeline import STAGES
-from indm.store import code
+from indm.pipeline import code, references
+from indm.pipeline.identity import Identity
+from indm.pipeline.jobs import IMPORTED, Job
+from indm.pipeline.stages import STAGES
 from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
 from tests.conftest import FROZEN, REPOSITORY
@@ -47,7 +47,7 @@ def _checkout(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(code, "ROOT", tmp_path)
-    monkeypatch.setattr(code, "KEPT", tmp_path / "indm/__pycache__/code.json")
+    monkeypatch.setattr(references, "KEPT", tmp_path / "indm/__pycache__/code.json")
     yield
     code._sources.cache_clear()
 
@@ -197,7 +197,7 @@ def damage() -> list[str]:
     path = Path(TRAINED).parents[1] / "checkpoint.safetensors"
     found, expected = sha256(b"flipped").hexdigest()[:12], sha256(path.read_bytes()).hexdigest()[:12]
     path.write_bytes(b"flipped")
-    return [f"{path}: found SHA-256 {found}, expected {expected}: damaged, or another's file; delete it"]
+    return [f"{path}: found SHA-256 {found}, expected {expected} by {TRAINED}: damaged, or another's file; delete it"]
 
 
 def remove_output() -> list[str]:

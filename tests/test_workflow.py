@@ -17,10 +17,10 @@ import pytest
 import torch
 import yaml
 
-from indm.jobs import Job
-from indm.pipeline import STAGES
+from indm.pipeline.jobs import Job
+from indm.pipeline.stages import STAGES
+from indm.pipeline.stamps import suite_stamps
 from indm.report.catalogue import SHOWN
-from indm.stamps import suite_stamps
 from indm.suite.expand import suite_files
 from indm.suite.load import LEFT_OUT, load_suite
 from indm.suite.schema.suite import Suite

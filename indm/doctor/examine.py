@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from indm.doctor.inputs import INCEPTION, archives, extractors, published, weights
 from indm.doctor.machine import DOWNLOAD, READY, Item, disk_item, machine, needed, packages, program_item
-from indm.jobs import Job, job_names
-from indm.pipeline import STAGES
+from indm.pipeline.jobs import Job, job_names
+from indm.pipeline.stages import STAGES
 from indm.shipped import DEFAULT_SUITE, default
 
 if TYPE_CHECKING:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indm.errors import ParamsError
-from indm.identity import Identity
 from indm.kept.check import record
 from indm.kept.folders import Folder
-from indm.stamps import SHORT, Difference, differences, job_definitions, job_stamp, unqualified
-from indm.store import code
-from indm.store.code import Commit, Sources
+from indm.pipeline import code
+from indm.pipeline.code import Sources
+from indm.pipeline.identity import Identity
+from indm.pipeline.stamps import SHORT, Difference, differences, job_definitions, job_stamp, unqualified
+from indm.pipeline.trees import Commit
 from indm.store.files import atomic_write, read_json
 from indm.store.manifest import Manifest, read_manifest
 from indm.suite.accepted import Acceptance, Accepted, load_accepted

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from indm.jobs import MAKERS, Job, job_names, manifest
 from indm.kept.packing import unpack
-from indm.pipeline import REFERENCE, STAGES
+from indm.pipeline.jobs import MAKERS, Job, job_names, manifest
+from indm.pipeline.stages import REFERENCE, STAGES
 from indm.store.provenance import record_names
 
 if TYPE_CHECKING:

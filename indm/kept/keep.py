@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indm.errors import ArtifactError
-from indm.identity import Identity
 from indm.kept.changed import FILE, Changes, described
 from indm.kept.check import check_folder
 from indm.kept.folders import Folder, archive, kept_folders, read_archive
 from indm.kept.packing import pack
 from indm.kept.weights import averaged_weights, is_of, trained
-from indm.stamps import Difference
+from indm.pipeline.identity import Identity
+from indm.pipeline.stamps import Difference
 from indm.store.files import atomic_write
 
 if TYPE_CHECKING:

@@ -3,20 +3,19 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indm.errors import ArtifactError
-from indm.identity import Identity
-from indm.jobs import Job
 from indm.kept.changed import FILE, Changes
 from indm.kept.check import other_code
 from indm.kept.folders import SUFFIX, archive, kept_folders, read_archive
 from indm.kept.keep import results_alone
 from indm.kept.page import Published, page_text
 from indm.kept.weights import averaged_weights, is_of, trained
-from indm.pipeline import STAGES
+from indm.pipeline.identity import Identity
+from indm.pipeline.jobs import Job
+from indm.pipeline.stages import STAGES
 from indm.report.catalogue import PUBLISHED
 from indm.shipped import DEFAULT_SUITE
 from indm.store.files import atomic_write, obstacle, read_json
@@ -37,35 +36,25 @@ FOLDERS = ("tables", "figures", *PICTURES, "weights")
 ALIKE = ("commit", "uncommitted_changes", "machine", "device", "threads", "versions")
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where things lie: the results, the reports, and the folder of what is published of the suite."""
-
-    results: Path
-    reports: Path
-    target: Path
-
-
-def publish(suite: "Suite", places: Places, runs: Sequence[str]) -> Published:
+def publish(identity: Identity, target: Path, runs: Sequence[str]) -> Published:
     """Write the folder of a suite, and the generated part of its README.md.
 
     Arguments:
-        suite: the suite.
-        places: where things lie.
+        identity: knows the suite and its manifests.
+        target: the folder of what is published of the suite.
         runs: those whose averaged weights are published; earlier ones stay as long as they belong to the same training.
 
     Raises:
         ArtifactError: if the suite's page could not be made of what is there, if other code than the present one made it, if
             it is more than git should hold, if the folder is another's, or if what is kept in it are other results.
     """
-    _check_target(suite.suite, places.target)
-    identity = Identity(suite, places.results, places.reports)
+    suite, here = identity.suite, identity.layout.suite_folder
+    _check_target(suite.suite, target)
     # All that the page is made of is what it should be.
     identity.check(Job("report", ""))
-    _check_stamps(suite, identity, Changes(suite, places.target / FILE))
-    here, target = places.results / suite.suite, places.target
+    _check_stamps(suite, identity, Changes(suite, target / FILE))
     _check_kept(suite, here, target / "kept")
-    figures = places.reports / suite.suite / "figures"
+    figures = identity.reports / suite.suite / "figures"
     files = {f"tables/{name}.csv": (here / f"tables/{name}.csv").read_bytes() for name in PUBLISHED}
     files |= {f"figures/{path.name}": path.read_bytes() for path in sorted(figures.glob("*.svg"))}
     for kind in PICTURES:

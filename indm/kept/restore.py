@@ -16,7 +16,7 @@ from indm.kept.changed import FILE, Changes
 from indm.kept.check import check_folder
 from indm.kept.folders import Folder, archive, kept_folders, read_archive
 from indm.kept.keep import Outcome, results_alone
-from indm.stamps import Difference, job_stamp
+from indm.pipeline.stamps import Difference, job_stamp
 from indm.store.files import atomic_write, obstacle
 from indm.store.provenance import RESTORED_FOR
 from indm.suite.accepted import ACCEPTED, Acceptance

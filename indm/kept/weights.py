@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indm.errors import ArtifactError, ParamsError
-from indm.identity import Identity
-from indm.jobs import Job, job_names
-from indm.pipeline import CHECKPOINT
+from indm.pipeline.identity import Identity
+from indm.pipeline.jobs import Job, job_names
+from indm.pipeline.stages import CHECKPOINT
 from indm.store.files import CHECKPOINT_FORMAT, FROM_GIT, from_git, read_weights
-from indm.store.manifest import content_sha256
+from indm.store.manifest import damage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,11 +34,9 @@ def averaged_weights(suite: "Suite", identity: Identity, suite_folder: Path, run
         raise ParamsError(f"--weights: found no run {run!r}; runs of {suite.suite}: {', '.join(suite.runs)}")
     path = suite_folder / f"runs/{run}/checkpoint.safetensors"
     expected = trained(suite, identity, run)
-    if (sha256 := content_sha256(path)) != expected:
-        raise ArtifactError(
-            f"{path}: found SHA-256 {sha256[:12]}, expected {expected[:12]}, by which the results were made"
-        )
-    return _averaged(path, sha256)
+    if words := damage(path, expected, identity.manifest(Job("train", run))):
+        raise ArtifactError(words)
+    return _averaged(path, expected)
 
 
 def trained(suite: "Suite", identity: Identity, run: str) -> str:

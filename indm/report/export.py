@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tabulate import tabulate
 
 from indm.errors import ArtifactError
 from indm.report.catalogue import SHOWN
@@ -95,6 +94,9 @@ def _others(layout: Layout) -> str:
 
 def present(table: pd.DataFrame) -> str:
     """Set a table for reading as plain text."""
+    # Imported here: a stage that only writes tables does not pay for it.
+    from tabulate import tabulate
+
     columns = _columns(table)
     text = tabulate(columns, headers="keys", tablefmt="plain", disable_numparse=True, stralign="left")
     return "\n".join(line.rstrip() for line in text.splitlines())

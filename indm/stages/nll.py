@@ -6,8 +6,8 @@ import pandas as pd
 
 from indm.diffusion.evaluation import Evaluation, first_images, likelihood_batches, likelihoods
 from indm.diffusion.model import load_model
+from indm.pipeline.stamps import job_stamp
 from indm.process import precision_now, set_up
-from indm.stamps import job_stamp
 from indm.store.files import file_sha256, read_json, read_split, write_json, write_table
 from indm.store.layout import Layout
 from indm.store.provenance import Finished

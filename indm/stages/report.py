@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from indm.pipeline import STAGES
+from indm.pipeline.stages import STAGES
 from indm.report.page.contents import Contents
 from indm.report.page.render import render
 from indm.store.files import atomic_write

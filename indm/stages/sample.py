@@ -13,11 +13,11 @@ from indm.data.levels import dequantise, quantise, to_uint8
 from indm.diffusion.generate import draw_batches, draw_levels, prior_mean
 from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model
 from indm.diffusion.shown import forward_images
+from indm.pipeline.stamps import job_stamp
 from indm.process import precision_now, set_up
 from indm.progress import bar
 from indm.registry import SAMPLERS
 from indm.seeding import derive_seed
-from indm.stamps import job_stamp
 from indm.store.files import atomic_write, file_sha256, read_array, read_json, write_array, write_json
 from indm.store.layout import Layout
 from indm.store.provenance import Finished

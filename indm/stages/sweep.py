@@ -16,10 +16,10 @@ from indm.errors import ConvergenceError, DivergenceError
 from indm.metrics.compare import distances
 from indm.metrics.features import features
 from indm.metrics.references import load_extractors, load_references
+from indm.pipeline.stamps import job_stamp
 from indm.process import set_up
 from indm.progress import bar
 from indm.seeding import derive_seed
-from indm.stamps import job_stamp
 from indm.store.files import file_sha256, read_json, write_table
 from indm.store.layout import Layout
 from indm.store.provenance import Finished

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from indm.pipeline import STAGES
+from indm.pipeline.stages import STAGES
 from indm.report.export import write_published
 from indm.report.published import read_published
 from indm.report.results import read_results

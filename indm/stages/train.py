@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from indm.errors import ParamsError
+from indm.pipeline.stamps import job_stamp
 from indm.process import precision_used, set_up, sigterm_noted, started_processes
 from indm.progress import bar, say
-from indm.stamps import job_stamp
 from indm.store.files import read_json, read_split
 from indm.store.layout import Layout
 from indm.store.provenance import Finished, this_process

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from indm.errors import ArtifactError
-from indm.store.files import AGAIN, file_sha256, read_json, write_json
+from indm.store.files import AGAIN, FIRST, file_sha256, read_json, write_json
 
 FORMAT = "indm-manifest-1"
 
@@ -68,6 +68,23 @@ def read_manifest(path: Path) -> Manifest:
     return Manifest(**{key: content[key] for key in kinds})
 
 
+def damage(place: Path, expected: str, manifest: Path) -> str:
+    """Say that a file, or a folder, is not what its job wrote; nothing where it is.
+
+    Arguments:
+        place: where it lies.
+        expected: its SHA-256 by the job's manifest.
+        manifest: where that lies.
+
+    Raises:
+        ArtifactError: if the file is missing.
+    """
+    if (found := content_sha256(place)) == expected:
+        return ""
+    shown = f"found SHA-256 {found[:12]}, expected {expected[:12]} by {manifest}"
+    return f"{place}: {shown}: damaged, or another's file"
+
+
 def content_sha256(path: Path) -> str:
     """Hash a file's content, or, of a folder, the names and contents of its files, except the hidden ones of an engine.
 
@@ -80,5 +97,5 @@ def content_sha256(path: Path) -> str:
             digest.update(f"{file.name} {file_sha256(file)}\n".encode())
         return digest.hexdigest()
     if not path.is_file():
-        raise ArtifactError(f"{path}: missing; run the stage that writes it, or the whole suite, first")
+        raise ArtifactError(f"{path}: missing; {FIRST}")
     return file_sha256(path)

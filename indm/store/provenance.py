@@ -173,6 +173,11 @@ def commit_date(commit: str) -> str | None:
     return _git("show", "--no-patch", "--format=%cs", commit)
 
 
+def committed(commit: str, file: Path) -> str | None:
+    """Return the text of a file in a commit of the package's checkout; ``None`` where git does not know them."""
+    return _git("show", f"{commit}:{file}")
+
+
 def computed_on() -> dict[str, str]:
     """Name the machine, with what restricts its instructions, and the device that this process has computed on."""
     machine = ", ".join([processor(), f"{os.cpu_count()} CPUs", platform.system(), *restrictions()])

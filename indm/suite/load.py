@@ -56,6 +56,24 @@ def load_suite(path: Path, *, with_data: bool = False) -> Suite:
     return suite
 
 
+def load_params(path: Path, *, with_data: bool = False) -> Suite:
+    """Read and validate a suite file, and what lies beside it: claims, published numbers and registrations; see :func:`load_suite`.
+
+    Raises:
+        ParamsError: one line for each mistake.
+    """
+    # Imported here: stages read their own.
+    from indm.suite.claims import load_claims
+    from indm.suite.published import load_published
+    from indm.suite.registrations import load_registrations
+
+    suite = load_suite(path, with_data=with_data)
+    load_claims(path.parent / "claims.yaml")
+    load_published(path.parent / "published.csv")
+    load_registrations(path.parent / "registrations.yaml")
+    return suite
+
+
 def _file(expanded: Expanded, error: dict[str, Any]) -> Path:
     """Find the file in which a value stands that the schema refuses."""
     location = [str(part) for part in error["loc"]]

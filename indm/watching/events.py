@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indm.errors import IndmError
-from indm.jobs import Job
-from indm.pipeline import STAGES
+from indm.pipeline.jobs import Job
+from indm.pipeline.stages import STAGES
 from indm.store.files import refuse_link
 from indm.store.layout import Layout
 from indm.watching.lines import Line, curves, read_lines

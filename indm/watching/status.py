@@ -12,17 +12,14 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
-from indm.identity import Identity
-from indm.jobs import Job, job_names
-from indm.pipeline import STAGES
-from indm.store.layout import Layout
+from indm.pipeline.identity import Identity
+from indm.pipeline.jobs import Job, job_names
+from indm.pipeline.stages import STAGES
 from indm.terminal import console, grid
 from indm.watching.lines import TAIL, Line, read_lines
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-
-    from indm.suite.schema.suite import Suite
 
 State = Literal["failed", "stopped", "no news", "running", "waiting", "done"]
 STYLES = {"failed": "bold red", "stopped": "yellow", "no news": "yellow", "running": "bold green", "done": "dim"}
@@ -89,13 +86,9 @@ class Board:
     """Where the runs of a suite are.
 
     Arguments:
-        suite: the suite.
-        layout: where its files lie.
-        identity: knows its manifests.
+        identity: knows the suite and its manifests.
     """
 
-    suite: "Suite"
-    layout: Layout
     identity: Identity
 
     def rows(self, now: float) -> list[Row]:
@@ -107,9 +100,9 @@ class Board:
         jobs: dict[tuple[str, str], list[Job]] = {}
         for name, stage in STAGES.items():
             kind = "run" if stage.subject == "shard" else stage.subject
-            for subject in stage.subjects(self.suite):
+            for subject in stage.subjects(self.identity.suite):
                 job = Job(name, subject)
-                jobs.setdefault((kind, job_names(self.suite, job).get(kind, "")), []).append(job)
+                jobs.setdefault((kind, job_names(self.identity.suite, job).get(kind, "")), []).append(job)
         found = []
         for known in ([self._row(job, now) for job in group] for group in jobs.values()):
             waiting = [row for row in known if row.state == "waiting"]
@@ -151,7 +144,7 @@ class Board:
             time.sleep(REFRESH)
 
     def _row(self, job: Job, now: float) -> Row:
-        lines = read_lines(self.layout.watch(*job), TAIL)
+        lines = read_lines(self.identity.layout.watch(*job), TAIL)
         starts = [index for index, line in enumerate(lines) if line["event"] == "start"]
         lines = lines[starts[-1] :] if starts else lines
         return Row(job, _state(lines, _written_at(self.identity.manifest(job)), now), lines)
@@ -171,17 +164,17 @@ class Board:
         if height is not None and crowded:
             shown = shown[-max(1, height - len(said) - 4) :]
         for row in shown:
-            table.add_row(*_entries(row, self.suite.suite, now), style=STYLES.get(row.state))
+            table.add_row(*_entries(row, self.identity.suite.suite, now), style=STYLES.get(row.state))
         counts = Counter(row.state for row in found)
         summary = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
         hidden = f"; not shown: {len(found) - len(shown)} of the others" if len(shown) < len(found) else ""
-        summary = f"{self.layout.suite_folder}: {summary}{hidden}"
+        summary = f"{self.identity.layout.suite_folder}: {summary}{hidden}"
         return Group(table, Text(), *map(Text, said), Text(summary, style="bold"))
 
     def _messages(self, found: list[Row], now: float) -> Iterator[str]:
         """Yield what went wrong, and where to read more."""
         for row in found:
-            log = self.layout.log(*row.job)
+            log = self.identity.layout.log(*row.job)
             place, name = f"; log: {log}" if log.is_file() else "", " ".join(filter(None, row.job))
             if row.state in ("failed", "stopped"):
                 yield f"{name} {row.state}: {row.lines[-1].get('error', '')}{place}"
@@ -189,8 +182,8 @@ class Board:
                 silent = duration(now - row.heard)
                 quiet = "" if row.in_loop else ", or at work of which it writes no lines"
                 yield f"{name}: no news for {silent}: killed, or its machine cannot write here{quiet}{place}"
-        if (self.layout.suite_folder / "logs").is_dir():
-            yield f"Logs: {self.layout.log('STAGE', 'RUN')}"
+        if (self.identity.layout.suite_folder / "logs").is_dir():
+            yield f"Logs: {self.identity.layout.log('STAGE', 'RUN')}"
 
 
 def _written_at(manifest: Path) -> float:

@@ -11,10 +11,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from indm.pipeline import STAGES
+from indm.pipeline.references import is_outside
+from indm.pipeline.stages import STAGES
+from indm.pipeline.stamps import job_definitions, job_stamp
+from indm.pipeline.syntax import STATEMENTS, names_defined
 from indm.report.catalogue import SHOWN
-from indm.stamps import job_definitions, job_stamp
-from indm.store.code import STATEMENTS, is_outside, names_defined
 from indm.store.provenance import provenance
 from indm.suite.load import load_suite, suite_sha256
 from tests.checkout import add_dvc_file, commands, copy_checkout, run, run_suite

@@ -1,17 +1,14 @@
 """Whether suite and claims were fixed before the results were known, as far as git tells."""
 
-import io
-import subprocess
-import tarfile
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-from indm.errors import ParamsError
-from indm.store import provenance
-from indm.suite import load
-from indm.suite.claims import load_claims
+from indm.store.provenance import commit_date, committed, descends
+from indm.suite.expand import expand_suite
+from indm.suite.load import LEFT_OUT
 from indm.suite.registrations import Registration
+from indm.suite.strict_yaml import parse_yaml
 
 
 def describe_registration(
@@ -32,7 +29,7 @@ def describe_registration(
             " (params/registrations.yaml has no entry of this suite)."
         )
     note = f" {found.note}" if found.note else ""
-    if doubts := list(_doubts(suite, found)):
+    if doubts := list(_doubts(suite, found, suite_sha256, claims_sha256)):
         return (
             f"A registration that cannot be confirmed: the entry names commit {found.commit} of {found.date}, "
             f"but {' and '.join(doubts)}.{note}"
@@ -53,53 +50,41 @@ def describe_registration(
     return f"Registered in commit {found.commit} on {found.date}, {order}: {since}.{note}"
 
 
-def _doubts(suite: str, entry: Registration) -> Iterator[str]:
-    """Yield what the commit of an entry does not bear out; nothing where git does not know it."""
-    date = provenance.commit_date(entry.commit)
+def _doubts(suite: str, entry: Registration, suite_sha256: str, claims_sha256: str) -> Iterator[str]:
+    """Yield what the commit of an entry does not bear out; nothing where git does not know it.
+
+    By git alone: files that an earlier schema has read say there what they say now, or something else.
+    """
+    date = commit_date(entry.commit)
     if date is None:
         return
     if date != entry.date:
         yield f"that commit is of {date}"
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        _lay_down(entry.commit, folder)
-        file = folder / f"{suite}.yaml"
-        if not file.is_file():
-            yield f"it has no params/{file.name}"
-            return
-        then = (
-            _if_readable(lambda: load.suite_sha256(load.load_suite(file))),
-            _if_readable(lambda: load.claims_sha256(load_claims(folder / "claims.yaml"))),
-        )
-    said = (entry.suite_sha256, entry.claims_sha256)
-    for what, found, expected in zip(("the suite", "the claims"), then, said, strict=True):
-        if found not in (None, expected):
-            yield f"SHA-256 of {what} there is {found[:12]}…, by the entry {expected[:12]}…"
-
-
-def _lay_down(commit: str, folder: Path) -> None:
-    """Write the YAML files of ``params/`` as a commit of the package's checkout has them; none where it has no such folder."""
-    command = ["git", "-C", str(provenance.CHECKOUT), "archive", commit, ":(glob)params/*.yaml"]
-    done = subprocess.run(command, capture_output=True, check=False)
-    if done.returncode:
+    file = Path(f"params/{suite}.yaml")
+    if committed(entry.commit, file) is None:
+        yield f"it has no {file}"
         return
-    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-        for member in archive:
-            if file := archive.extractfile(member):
-                (folder / Path(member.name).name).write_bytes(file.read())
+    files = expand_suite(file).files if file.is_file() else {}
+    for what, names, now, then in (
+        ("the suite", list(files), suite_sha256, entry.suite_sha256),
+        ("the claims", [file.with_name("claims.yaml")], claims_sha256, entry.claims_sha256),
+    ):
+        same = all(_said(committed(entry.commit, name)) == _said(name.read_text()) for name in names)
+        if names and same and now != then:
+            yield f"SHA-256 of {what} there is {now[:12]}…, by the entry {then[:12]}…"
+        elif not same and now == then:
+            yield f"git has something else of {what} there, although SHA-256 by the entry is {now[:12]}…, as it is now"
 
 
-def _if_readable(hashed: Callable[[], str]) -> str | None:
-    """Return a hash of what a file said; ``None`` where the present schema, which may be a later one, refuses the file."""
-    try:
-        return hashed()
-    except ParamsError:
-        return None
+def _said(text: str | None) -> Any:
+    """Return what a file says, without comments, and without what a suite may change after it was registered."""
+    content = parse_yaml(text or "")
+    return {key: value for key, value in content.items() if key not in LEFT_OUT} if isinstance(content, dict) else None
 
 
 def _order(registered: str, commits: Iterable[str]) -> str:
     """Say whether all stages ran at the registered commit or at one that comes after it."""
-    after = {commit: provenance.descends(commit, registered) for commit in commits}
+    after = {commit: descends(commit, registered) for commit in commits}
     if not after:
         return "and nothing has run"
     if before := [commit[:12] for commit, known in after.items() if known is False]:

@@ -1,9 +1,9 @@
-"""The jobs of a suite: what each reads, writes and is told, and where its manifest lies, from :mod:`indm.pipeline`."""
+"""The jobs of a suite: what each reads, writes and is told, and where its manifest lies, from :mod:`indm.pipeline.stages`."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from indm.pipeline import DESCRIPTION, STAGES, run_of
+from indm.pipeline.stages import DESCRIPTION, STAGES, run_of
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indm.errors import ArtifactError
-from indm.jobs import IMPORTED, Job, job_inputs, job_names, job_parameters, lasting_inputs, manifest
-from indm.pipeline import STAGES
-from indm.stamps import job_definitions, job_stamp
-from indm.store.files import AGAIN
-from indm.store.manifest import Manifest, content_sha256, read_manifest, write_manifest
+from indm.pipeline.jobs import IMPORTED, Job, job_inputs, job_names, job_parameters, lasting_inputs, manifest
+from indm.pipeline.stages import STAGES
+from indm.pipeline.stamps import job_definitions, job_stamp
+from indm.store.files import AGAIN, FIRST
+from indm.store.layout import Layout
+from indm.store.manifest import Manifest, content_sha256, damage, read_manifest, write_manifest
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -36,6 +37,7 @@ class Identity:
 
     def __init__(self, suite: "Suite", results: Path, reports: Path) -> None:
         self.suite, self.results, self.reports = suite, results, reports
+        self.layout = Layout(results, suite.suite)
         self._trusted: dict[Job, Manifest] = {}
 
     def check(self, job: Job, patterns: tuple[str, ...] | None = None) -> dict[str, str]:
@@ -46,7 +48,7 @@ class Identity:
             patterns: what it reads, where that is not all that its stage does.
 
         Returns:
-            The SHA-256 of every input that lasts (:func:`~indm.jobs.lasting_inputs`), by its path.
+            The SHA-256 of every input that lasts (:func:`~indm.pipeline.jobs.lasting_inputs`), by its path.
 
         Raises:
             ArtifactError: if an input is missing, or not what it should be.
@@ -54,17 +56,16 @@ class Identity:
         found = {}
         for path, maker in job_inputs(self.suite, job, patterns):
             place = self.place(path)
-            if maker is None and not place.is_file():
-                raise ArtifactError(f"{place}: missing; run from the top of a checkout, which has it")
-            found[path] = content_sha256(place)
-            if maker is None:
-                continue
-            expected = self.trust(maker).outputs.get(path)
-            if found[path] != expected:
+            if not place.exists():
                 raise ArtifactError(
-                    f"{place}: found SHA-256 {found[path][:12]}, expected {(expected or 'none')[:12]} by "
-                    f"{self.manifest(maker)}: damaged, or another's file; {AGAIN}"
+                    f"{place}: missing; {FIRST if maker else 'run from the top of a checkout, which has it'}"
                 )
+            if maker is None:
+                found[path] = content_sha256(place)
+                continue
+            found[path] = self.trust(maker).outputs.get(path, "none")
+            if words := damage(place, found[path], self.manifest(maker)):
+                raise ArtifactError(f"{words}; {AGAIN}")
         return {path: found[path] for path in lasting_inputs(self.suite, job, patterns)}
 
     def record(self, job: Job, inputs: dict[str, str], made_by: str | None = None) -> None:

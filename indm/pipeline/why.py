@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from indm.errors import ArtifactError, ParamsError
-from indm.identity import Identity
-from indm.jobs import Job, job_names, lasting_inputs
-from indm.pipeline import STAGES
-from indm.stamps import Difference, differences, job_definitions, job_stamp, members
-from indm.store.code import FILES, STATEMENTS, WHOLE, Place, sources
-from indm.store.manifest import Manifest, content_sha256
+from indm.pipeline.code import sources
+from indm.pipeline.identity import Identity
+from indm.pipeline.jobs import Job, job_names, lasting_inputs
+from indm.pipeline.references import Place
+from indm.pipeline.stages import STAGES
+from indm.pipeline.stamps import Difference, differences, job_definitions, job_stamp, members
+from indm.pipeline.syntax import FILES, STATEMENTS, WHOLE
+from indm.store.manifest import Manifest, content_sha256, damage
 from indm.store.provenance import RESTORED_FOR, read_provenance, record_names
 
 if TYPE_CHECKING:
@@ -256,8 +258,8 @@ class Changes:
         for path, place in self._files(job).items():
             if not place.exists() or _changed_at(place) < written:
                 continue
-            if (found := content_sha256(place)) != (expected := made.outputs.get(path, "none")):
-                yield f"{place}: found SHA-256 {found[:12]}, expected {expected[:12]}: damaged, or another's file; delete it"
+            if words := damage(place, made.outputs.get(path, "none"), self._identity.manifest(job)):
+                yield f"{words}; delete it"
 
 
 def _place(difference: Difference) -> tuple[bool, str, int]:

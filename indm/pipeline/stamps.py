@@ -1,7 +1,7 @@
 """The code behind each job of a suite, as a stamp: both engines and unfinished work depend on it, and on no list of files.
 
 A job begins with the ``run`` of its stage and with the registered dataset, diffusion, network, flow and samplers that it uses; its
-stamp covers all that these refer to (:mod:`indm.store.code`). So a new member of a registry, a moved module or an edited message
+stamp covers all that these refer to (:mod:`indm.pipeline.code`). So a new member of a registry, a moved module or an edited message
 runs nothing again, but an edited formula runs again what it feeds.
 
 What happens outside of ``run`` has a rule of its own. Precision and determinism are set by :func:`indm.process.set_up`, which
@@ -11,21 +11,19 @@ keys counts by its value: the flow of a run by the member that it names, its wei
 """
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from indm.errors import ParamsError
-from indm.pipeline import STAGES, gathering, run_of
+from indm.pipeline.code import Sources, sources
+from indm.pipeline.references import Place
+from indm.pipeline.stages import STAGES, gathering, run_of
 from indm.registry import DATASETS, DIFFUSIONS, FLOWS, NETWORKS, SAMPLERS
-from indm.store.code import Place, Sources, sources
 from indm.suite.accepted import NONE
 from indm.suite.schema.types import PC, PREDICTOR
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
-STARTED = "INDM_STAMPS"
 # Of a sampler's module, what a stage uses.
 USED = {
     "sample": ("SAMPLER", "CALLS", "CORRECTOR"),
@@ -42,7 +40,7 @@ def job_stamp(suite: "Suite", stage: str, subject: str = "", code: Sources | Non
 
     Arguments:
         suite: the suite.
-        stage: a stage of :data:`indm.pipeline.STAGES`, or ``import_checkpoint``.
+        stage: a stage of :data:`indm.pipeline.stages.STAGES`, or ``import_checkpoint``.
         subject: the job's dataset, run, shard or two-dimensional dataset, if it has one.
         code: the sources; by default those of this package.
     """
@@ -166,27 +164,3 @@ def suite_stamps(suite: "Suite") -> Iterator[tuple[str, str]]:
     for name, stage in STAGES.items():
         for subject in stage.subjects(suite):
             yield "/".join(filter(None, (name, subject))), job_stamp(suite, name, subject)
-
-
-def remember_start(suite: "Suite") -> None:
-    """Pass a suite and the stamps of its jobs on to the processes that this one starts; see :func:`check_started`."""
-    # Imported here: stages, which import this module, have nothing to do with it.
-    from indm.suite.load import suite_sha256
-
-    os.environ[STARTED] = " ".join([suite_sha256(suite), *sorted({stamp for _, stamp in suite_stamps(suite)})])
-
-
-def check_started(suite: "Suite", stamp: str) -> None:
-    """Stop a job whose suite or code was edited after Snakemake had started: Snakemake would record the earlier ones.
-
-    Raises:
-        ParamsError: if Snakemake knew of another suite, or of no job with this stamp.
-    """
-    from indm.suite.load import suite_sha256
-
-    known = os.environ.get(STARTED, "").split()
-    if not known:
-        return
-    for what, value in ((f"suite {suite.suite}", suite_sha256(suite)), ("indm/", stamp)):
-        if value not in known:
-            raise ParamsError(f"{what} was edited after Snakemake had started; run it again")

@@ -1,24 +1,27 @@
-"""What DVC tracks of a suite and of the code: the suite in full, and the stamp of each job's code.
+"""What an engine knows of a suite and of the code behind its jobs, and whether a job finds them as the engine knows them.
 
 DVC reads files and computes nothing. So its first stage, ``validate``, looks at the suite and the code whenever a file of either
-has changed, and writes these; every other stage depends on what they say.
+has changed, and writes the suite in full and the stamp of each job's code; every other stage depends on these. Snakemake tells its
+jobs by the environment.
 """
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from indm.errors import ParamsError
-from indm.pipeline import STAGES
+from indm.pipeline.stages import STAGES
+from indm.pipeline.stamps import suite_stamps
 from indm.progress import say
-from indm.stamps import suite_stamps
-from indm.store.files import atomic_write
+from indm.store.files import atomic_write, file_sha256
 from indm.store.layout import Layout
 from indm.store.provenance import older_results
 from indm.suite.load import expanded_path, expanded_text, load_suite
 from indm.suite.schema.suite import Suite
 
+STARTED = "INDM_STAMPS"
 REMEDY = "run python workflow/generate.py, then repeat this command"
 
 
@@ -47,28 +50,38 @@ def track(suite_file: Path, out: Path) -> None:
             file.write(f"{stamp}\n".encode())
 
 
-def check_tracked(suite: Suite, suite_file: Path, layout: Layout, stage: str, subject: str, stamp: str) -> None:
-    """Stop a stage that DVC runs on another suite or other code than it will record, edited since ``validate`` looked at them.
+def remember_start(suite: Suite) -> None:
+    """Tell the processes that this one starts which suite and code it knows; see :func:`check_unedited`."""
+    known = {expanded_text(suite), *(f"{stamp}\n" for _, stamp in suite_stamps(suite))}
+    os.environ[STARTED] = " ".join(sorted(map(_sha256, known)))
+
+
+def check_unedited(suite: Suite, suite_file: Path, tracked: Path, stamp: str) -> None:
+    """Stop a job whose suite or code was edited after an engine had looked at them, since it would record the earlier ones.
 
     Arguments:
         suite: the suite.
         suite_file: its file.
-        layout: where its files lie.
-        stage: the stage.
-        subject: what it works on; empty where there is one job.
+        tracked: where the stamp of the job lies for DVC.
         stamp: of the job's code as it is.
 
     Raises:
-        ParamsError: if DVC has another suite or another stamp.
+        ParamsError: if Snakemake, or DVC, knows another suite or another stamp.
     """
-    if "DVC_STAGE" not in os.environ:
+    engine, known = "Snakemake", [os.environ.get(STARTED, "").split()] * 2
+    if STARTED not in os.environ and "DVC_STAGE" in os.environ:
+        files = (expanded_path(suite_file), tracked)
+        engine, known = "DVC", [[file_sha256(path)] if path.is_file() else [] for path in files]
+    if not any(known):
         return
-    expected = {layout.code / stage / subject: f"{stamp}\n", expanded_path(suite_file): expanded_text(suite)}
-    for path, text in expected.items():
-        if path.is_file() and path.read_bytes() != text.encode():
-            raise ParamsError(
-                f"{path}: found the state before an edit of {suite_file} or indm/, expected that after it; run dvc repro again"
-            )
+    now = {f"suite {suite.suite}": expanded_text(suite), "indm/": f"{stamp}\n"}
+    for (what, text), expected in zip(now.items(), known, strict=True):
+        if expected and _sha256(text) not in expected:
+            raise ParamsError(f"{what} was edited after {engine} had started; run it again")
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _read(expanded: Path) -> Suite | None:

@@ -1,0 +1,110 @@
+"""What surrounds a stage: checks of the suite, of the code and of the inputs before it, manifest and provenance after it."""
+
+import contextlib
+import importlib
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from indm.errors import ParamsError
+from indm.pipeline.jobs import IMPORTED, Job
+from indm.pipeline.stages import STAGES, gathering
+from indm.process import is_first, limit_threads, unset_fpmath
+from indm.progress import watched
+from indm.suite.load import load_suite, suite_sha256
+
+if TYPE_CHECKING:
+    from indm.store.layout import Layout
+    from indm.store.provenance import Finished
+    from indm.suite.schema.suite import Suite
+
+
+def run_stage(name: str, suite_file: Path, out: Path, subject: dict[str, Any], **options: Any) -> None:
+    """Run a stage of a suite, and write manifest and provenance beside its files.
+
+    Arguments:
+        name: the stage, or ``import_checkpoint``.
+        suite_file: the suite's file.
+        out: the results folder.
+        subject: what the stage works on, by the options of the command line.
+        options: what else the stage is told.
+
+    Raises:
+        ParamsError: if the suite has a mistake or no such job, or was edited after an engine had started.
+        ArtifactError: if an input is missing, or not what it should be.
+    """
+    suite = load_suite(suite_file)
+    # An imported checkpoint replaces a training, but it is not made from the training images.
+    imported = name == "import_checkpoint"
+    job = Job("train" if imported else name, "-".join(map(str, subject.values())))
+    _check_subject(suite, suite_file, job)
+    limit_threads(suite.threads)
+    unset_fpmath()
+
+    # After that: they import NumPy and torch, which read the environment once.
+    from indm.pipeline.identity import Identity
+    from indm.pipeline.stamps import job_stamp
+    from indm.pipeline.track import check_unedited
+    from indm.store.layout import Layout
+    from indm.store.scratch import removed_at_the_end
+
+    layout, stamp = Layout(out, suite.suite), job_stamp(suite, name, job.subject)
+    check_unedited(suite, suite_file, layout.code / name / job.subject, stamp)
+    identity = Identity(suite, out, options.get("reports", Path("reports")))
+    inputs = identity.check(job, IMPORTED if imported else None)
+    # Before the work: during it, someone may edit the files.
+    source = {
+        "suite": suite.suite,
+        "stage": name,
+        "subject": job.subject,
+        "suite_sha256": suite_sha256(suite),
+        "code_stamp": stamp,
+        "seed": _seed(suite, **subject),
+    }
+    started = time.monotonic()
+    with _watched(layout, job), removed_at_the_end():
+        stage = importlib.import_module(f"indm.stages.{gathering(name)}")
+        finished: Finished = stage.run(suite, layout, *subject.values(), **options)
+        # Of several processes that torchrun has started, the first one writes.
+        if not is_first():
+            return
+        _record_provenance(finished, source, time.monotonic() - started, suite.threads)
+        # Without it, there are no results.
+        identity.record(job, inputs, name)
+
+
+def _check_subject(suite: "Suite", suite_file: Path, job: Job) -> None:
+    """Refuse a subject that the suite lacks, or for which the stage has no job."""
+    found = STAGES[job.stage].subjects(suite)
+    if job.subject not in found:
+        expected = ", ".join(found) or "none"
+        raise ParamsError(
+            f"{suite_file}: found no job of stage {job.stage} for {STAGES[job.stage].subject} {job.subject!r}, "
+            f"expected one of: {expected}"
+        )
+
+
+def _seed(suite: "Suite", dataset: str | None = None, run: str | None = None, **_: Any) -> int | None:
+    """Find the seed of what a stage works on, a run's or a dataset's; tables have none, and ``toy2d`` has many."""
+    if run is not None:
+        return int(suite.runs[run].seed)
+    return int(suite.datasets[dataset].split_seed) if dataset is not None else None
+
+
+def _watched(layout: "Layout", job: Job) -> contextlib.AbstractContextManager[None]:
+    """Write how a job goes to where ``indm status`` looks."""
+    if not is_first():
+        return contextlib.nullcontext()
+    return watched(layout.watch(*job), goes_on=layout.scratch(job.subject, job.stage).exists())
+
+
+def _record_provenance(finished: "Finished", source: dict[str, Any], seconds: float, threads: int) -> None:
+    """Write how a job went, in the place of what was written of an earlier one that stands for it."""
+    from indm.store.files import write_json
+    from indm.store.provenance import STANDS_FOR, provenance, record_names
+
+    folder, name = finished.folder / "provenance", source["stage"]
+    for other in record_names(STANDS_FOR.get(name, name)):
+        (folder / f"{other}.json").unlink(missing_ok=True)
+    record = source | provenance(seconds + finished.earlier, threads) | dict(finished.computed_on)
+    write_json(folder / f"{name}.json", record)
