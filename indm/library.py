@@ -26,7 +26,7 @@ from indm.errors import ArtifactError, DataError, ParamsError, memory_errors
 from indm.kept.weights import read_published
 from indm.process import float32_products
 from indm.progress import bar
-from indm.registry import DATASETS
+from indm.registry import DATASETS, goes_with
 from indm.seeding import derive_seed
 from indm.shipped import WEIGHTS
 from indm.store.files import AGAIN, CHECKPOINT_FORMAT, read_json, read_spec
@@ -95,6 +95,8 @@ class Run:
     def sample(self, count: int, *, steps: int = 50, seed: int | None = None, batch_size: int = 400) -> Tensor:
         r"""Draw images: latents by ancestral sampling, then the flow's inverse, rounded to levels.
 
+        Of a model family that does not go with this sampler, latents by the first one that it goes with.
+
         .. math:: z_T \sim \mathcal N(0, \sigma_T^2 I), \qquad z_T \to z_0, \qquad x = h_\phi^{-1}(z_0)
 
         Arguments:
@@ -117,6 +119,7 @@ class Run:
         _check_counts(count=count, steps=steps, batch_size=batch_size)
         seed = self.seed if seed is None else seed
         _check_seed(seed)
+        family = self.model.spec.get("family")
         images, _ = draw_levels(
             self.model,
             self.levels,
@@ -128,7 +131,7 @@ class Run:
             progress=bar(self.name),
             rounding="nearest",
             temperature=1.0,
-            sampler="ancestral",
+            sampler=next(iter(goes_with(family, "sampler") if family else ()), "ancestral"),
             steps=steps,
             grid="uniform",
             corrector_snr=None,

@@ -4,6 +4,7 @@ No list names the members. So a new one changes no file that others depend on, a
 """
 
 import ast
+import contextlib
 import functools
 import importlib
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from indm.errors import ArtifactError
 
 if TYPE_CHECKING:
     from indm.data.dataset import Dataset
+    from indm.diffusion.model import ImplicitNonlinearDiffusion
     from indm.diffusion.samplers.loops import Sampler
     from indm.diffusion.sde import SDE
     from indm.flows.base import Flow
@@ -43,7 +45,7 @@ class Registry(Mapping[str, Member]):
         """Read a constant of a member's module without importing the module, since that may import torch.
 
         Raises:
-            ArtifactError: if the module assigns it no text, number, truth value or ``None``.
+            ArtifactError: if the module assigns it no literal.
         """
         file = f"{self.definition(name).rpartition('.')[0].replace('.', '/')}.py"
         if constant not in (found := _literals(file)):
@@ -77,13 +79,20 @@ def _literals(file: str) -> dict[str, Any]:
     found = {}
     for node in body:
         match node:
-            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=value)):
-                found[name] = value
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                with contextlib.suppress(ValueError):
+                    found[name] = ast.literal_eval(value)
     return found
 
 
 DATASETS: "Registry[Dataset]" = Registry("indm.data.registered", "DATASET")
 DIFFUSIONS: "Registry[type[SDE]]" = Registry("indm.diffusion.registered", "DIFFUSION")
+FAMILIES: "Registry[type[ImplicitNonlinearDiffusion]]" = Registry("indm.diffusion.families.registered", "FAMILY")
 FLOWS: "Registry[type[Flow]]" = Registry("indm.flows.registered", "FLOW")
 NETWORKS: "Registry[type[ScoreUNet]]" = Registry("indm.networks.registered", "NETWORK")
 SAMPLERS: "Registry[Sampler]" = Registry("indm.diffusion.samplers.registered", "SAMPLER", joint="_")
+
+
+def goes_with(family: str, kind: str) -> list[str]:
+    """Name the only members of a kind, ``sde``, ``objective`` or ``sampler``, that a model family goes with; none if with all."""
+    return list((FAMILIES.literal(family, "ONLY") or {}).get(kind, []))

@@ -5,6 +5,7 @@ that file; ``sh`` is run, and must end well.
 """
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -22,7 +23,8 @@ from indm.pipeline.stages import STAGES
 from indm.report.schema import OBJECTS, TABLES, Kind
 from indm.report.tables import FID_COLUMNS, NLL_COLUMNS
 from indm.report.values import IMAGE_COLUMNS, VALUE_COLUMNS
-from indm.store.files import write_json, write_table
+from indm.store.files import CHECKPOINT_FORMAT, read_json, read_weights, write_json, write_table
+from indm.store.layout import Layout
 from indm.store.manifest import content_sha256
 from indm.suite.load import load_suite
 from tests.checkout import REPOSITORY, copy_checkout, run
@@ -109,13 +111,14 @@ MODEL = """
 import sys
 from pathlib import Path
 from typing import Any
-from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.diffusion.model import build_model
 from indm.suite.load import load_suite
 from indm.training.spec import model_spec
 suite = load_suite(Path(f"params/{sys.argv[1]}.yaml"))
-model = ImplicitNonlinearDiffusion(model_spec(suite, sys.argv[2], [1, 8, 8]))
+model = build_model(model_spec(suite, sys.argv[2], [1, 8, 8]))
 print(*(type(part).__name__ for part in (model.sde, model.noise.network, model.flow)))
 """
+RUN = "digits-vp-mulan-nll-s0"
 SAMPLER = """
 from indm.report.names import name
 from indm.suite.measured import DRAWN_BY
@@ -139,6 +142,19 @@ def builds(suite: str, name: str, *classes: str) -> Callable[[Path], None]:
         assert done.stdout.split() == [*classes], done.stderr
 
     return check
+
+
+def family_is_trained(checkout: Path) -> None:
+    """Its schedules have moved away from the ordinary one, its likelihoods are numbers, and readers see its label."""
+    builds("schedules", RUN, "PixelSchedules", "ScoreUNet", "Identity")(checkout)
+    folder = Layout(checkout / "results", "schedules").run(RUN)
+    weights, _ = read_weights(folder / "checkpoint.safetensors", CHECKPOINT_FORMAT)
+    assert weights["ema.noise.sde.bends"].shape == (1, 8, 8)
+    assert weights["ema.noise.sde.bends"].any()
+    numbers = read_json(folder / "nll.json")
+    assert all(math.isfinite(numbers[key]) for key in ("nll", "nelbo", "gap"))
+    done = run(checkout, "python", "-c", "from indm.report.names import name; print(name('mulan'))")
+    assert done.stdout == "MuLAN\n", done.stderr
 
 
 def table_is_shown(checkout: Path) -> None:
@@ -171,6 +187,7 @@ def stamps(checkout: Path) -> set[tuple[str, str]]:
 BEFORE: dict[str, Callable[[Path], None]] = {"claim": make_up_values, "table": make_up_results}
 AFTER: dict[str, Callable[[Path], None]] = {
     "claim": claim_is_graded,
+    "family": family_is_trained,
     "flow": builds("rescaled", "digits-vp-indm-nll-s0", "VP", "ScoreUNet", "ScaledResidualFlow"),
     "network": builds("mirrored", "digits-vp-ddpmpp-nll-s0", "VP", "MirrorUNet", "Identity"),
     "sampler": sampler_is_a_sampler,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from indm.diffusion.sde import SDE, build_sde
 from indm.errors import ArtifactError, IndmError
 from indm.flows.build import build_flow
 from indm.networks.build import build_network
+from indm.registry import FAMILIES
 from indm.store.files import AGAIN, CHECKPOINT_FORMAT, SNAPSHOTS_FORMAT, check_finite, read_weights
 
 
@@ -25,7 +26,8 @@ class ImplicitNonlinearDiffusion(nn.Module):
         spec: what rebuilds the model: ``sde`` (name and parameters, and ``learned_range`` where the ends of its log-SNR are
             trained), ``eps``, ``shape`` (C, H, W), ``score`` (name and keyword arguments of the network, and
             ``normalise_input``), ``centered`` (data in [-1, 1], else in [0, 1], which the network maps to [-1, 1] itself),
-            ``flow`` (name and keyword arguments, of which ``affine`` is a fixed map).
+            ``flow`` (name and keyword arguments, of which ``affine`` is a fixed map), and ``family`` (where it has a class of its
+            own).
 
     References:
         | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
@@ -46,7 +48,7 @@ class ImplicitNonlinearDiffusion(nn.Module):
     @property
     def sde(self) -> SDE:
         """The linear diffusion of the latent: of the score's weights, where it learns its range."""
-        return cast(SDE, self.noise.sde)
+        return self.noise.sde
 
     @property
     def centered(self) -> bool:
@@ -58,6 +60,11 @@ class ImplicitNonlinearDiffusion(nn.Module):
         """Shape (C, H, W) of an image and of its latent."""
         channels, height, width = self.spec["shape"]
         return channels, height, width
+
+
+def build_model(spec: Mapping[str, Any]) -> ImplicitNonlinearDiffusion:
+    """Build a model from its specification, as an instance of its family's class."""
+    return FAMILIES[spec["family"]](spec) if "family" in spec else ImplicitNonlinearDiffusion(spec)
 
 
 def _diffusion(eps: float, *, learned_range: bool = False, **parameters: Any) -> SDE:
@@ -108,7 +115,7 @@ def described_model(path: Path, spec: Mapping[str, Any], state: Mapping[str, Ten
     """
     check_finite(path, state)
     try:
-        model = ImplicitNonlinearDiffusion(spec["model"])
+        model = build_model(spec["model"])
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, IndmError) as error:
         raise ArtifactError(f"{path}: describes no model that this version can build ({error!r}); {AGAIN}") from None
     expected = model.state_dict()

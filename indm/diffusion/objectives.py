@@ -17,6 +17,7 @@ References:
 
 import math
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -25,6 +26,20 @@ from indm.diffusion.sde import SDE, T
 
 NoiseFn = Callable[[Tensor, Tensor], Tensor]
 """Noise prediction :math:`\\epsilon_\\theta(z_t, t)`: latents (B, *) and times (B,) to (B, *)."""
+
+
+@runtime_checkable
+class Multivariate(Protocol):
+    r"""What is asked, besides, of a diffusion with a schedule :math:`A_i(t)` of each dimension i.
+
+    At the ends :math:`\epsilon` and T, every :math:`A_i` and its derivative are those of :math:`A(t)`, as are all coefficients.
+    """
+
+    def noise_error(self, noise_fn: NoiseFn, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        r"""Return :math:`\sum_i \frac{\mathrm dA_i}{\mathrm dA} (\epsilon_{\theta,i} - \epsilon_i)^2`, as :func:`noise_error`."""
+
+    def ode_drift(self, noise_fn: NoiseFn, z: Tensor, a: Tensor) -> Tensor:
+        r"""Return :math:`\mathrm dz/\mathrm dA`, as :func:`indm.diffusion.ode.ode_drift`."""
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
@@ -43,7 +58,7 @@ def perturb(sde: SDE, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
 
 
 def noise_error(noise_fn: NoiseFn, sde: SDE, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    r"""Squared error :math:`\|\epsilon_\theta(z_t, t) - \epsilon\|^2` of the noise prediction.
+    r"""Squared error :math:`\|\epsilon_\theta(z_t, t) - \epsilon\|^2` of the noise prediction; see also :class:`Multivariate`.
 
     Arguments:
         noise_fn: the noise prediction.
@@ -55,6 +70,8 @@ def noise_error(noise_fn: NoiseFn, sde: SDE, z0: Tensor, t: Tensor, noise: Tenso
     Returns:
         The error of each sample, shape (B,).
     """
+    if isinstance(sde, Multivariate):
+        return sde.noise_error(noise_fn, z0, t, noise)
     return squared_norm(noise_fn(perturb(sde, z0, t, noise), t) - noise)
 
 

@@ -1,8 +1,8 @@
 """The code behind each job of a suite, as a stamp: both engines and unfinished work depend on it, and on no list of files.
 
-A job begins with the ``run`` of its stage and with the registered dataset, diffusion, network, flow and samplers that it uses; its
-stamp covers all that these refer to (:mod:`indm.pipeline.code`). So a new member of a registry, a moved module or an edited message
-runs nothing again, but an edited formula runs again what it feeds.
+A job begins with the ``run`` of its stage and with the registered dataset, model family, diffusion, network, flow and samplers that
+it uses; its stamp covers all that these refer to (:mod:`indm.pipeline.code`). So a new member of a registry, a moved module or an
+edited message runs nothing again, but an edited formula runs again what it feeds.
 
 What happens outside of ``run`` has a rule of its own. Precision and determinism are set by :func:`indm.process.set_up`, which
 stages call themselves. What has to come before torch is imported (``limit_threads``, ``unset_fpmath``) counts for every job. What
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from indm.pipeline.code import Sources, sources
 from indm.pipeline.references import Place
 from indm.pipeline.stages import STAGES, gathering, run_of
-from indm.registry import DATASETS, DIFFUSIONS, FLOWS, NETWORKS, SAMPLERS
+from indm.registry import DATASETS, DIFFUSIONS, FAMILIES, FLOWS, NETWORKS, SAMPLERS
 from indm.suite.accepted import NONE
 from indm.suite.schema.types import PC, PREDICTOR
 
@@ -31,6 +31,8 @@ USED = {
     **dict.fromkeys(["table", "claims"], ("CORRECTOR",)),
     **dict.fromkeys(["figure", "report"], ("LABEL",)),
 }
+# Of a family's module, what a stage uses that is made of all results.
+SHOWN = {"table": ("REFERENCE",), **dict.fromkeys(["figure", "report"], ("LABEL", "REFERENCE", "STYLE"))}
 # Of a definition's hash: it explains what has changed, which the stamp alone decides.
 SHORT = 10
 
@@ -120,10 +122,12 @@ def members(suite: "Suite", stage: str, subject: str) -> list[str]:
         for sampler in sorted(_samplers(suite, stage, subject))
     ]
     if not _builds(stage):
-        return used
+        families = sorted({run.model for run in suite.runs.values()})
+        return used + [FAMILIES.definition(name, constant) for constant in SHOWN.get(stage, ()) for name in families]
     name = _run(suite, stage, subject)
     network, flow = suite.train_params(name).score.name, suite.flow_of(name)
     return [
+        FAMILIES.definition(suite.runs[name].model),
         DIFFUSIONS.definition(suite.runs[name].sde),
         NETWORKS.definition(network),
         FLOWS.definition(flow),

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.diffusion.model import build_model
 from indm.errors import ArtifactError
 from indm.released.flow import RESIDUAL_BUILT, residual_arguments
 from indm.released.score import score_arguments
@@ -79,7 +79,7 @@ def check_weights(spec: dict[str, Any], weights: dict[str, Tensor], name: str) -
             f"run {name}: {len(wrong)} of the released weights are not finite, {wrong[0]} among them, expected finite ones; "
             "take the released files"
         )
-    model = ImplicitNonlinearDiffusion(spec)
+    model = build_model(spec)
     for kind in ("raw", "ema"):
         state = {key.removeprefix(f"{kind}."): value for key, value in weights.items() if key.startswith(f"{kind}.")}
         try:

@@ -1,14 +1,14 @@
 """Published numbers beside ours: which could be compared, and which are."""
 
-from typing import Any, get_args
+from typing import Any
 
 import pandas as pd
 
+from indm.registry import FAMILIES
 from indm.report.intervals import LEVEL
 from indm.report.names import names
 from indm.report.published import sampler_kind, source_of
 from indm.report.results import CELL, Result, records
-from indm.suite.claims import Side
 from indm.suite.published import PUBLISHED_METRICS
 
 COMPARISON_COLUMNS = [
@@ -31,8 +31,6 @@ COMPARISON_COLUMNS = [
     "protocol_differences",
     "note",
 ]
-# What a run can be a model of; the published numbers of others are shown for context.
-MODELS = get_args(Side.model_fields["model"].annotation)
 HIGHER_IS_BETTER = {"is"}
 # The released networks count a few constants as parameters: such a difference makes no other network.
 SAME_NETWORK = 1e-3
@@ -80,7 +78,8 @@ def _could_be(number: Result, ours: Result) -> bool:
 
 def _without_match(number: Result, table: pd.DataFrame, datasets: list[str]) -> list[dict[str, Any]]:
     row = _published_side(number)
-    if number["model"] not in MODELS:
+    if number["model"] not in FAMILIES:
+        # The published numbers of other models are shown for context.
         return [row | best | {"verdict": "context"} for best in _best(number, table)]
     if number["dataset"] in datasets:
         return [row | {"verdict": "not measured"}]
@@ -91,7 +90,7 @@ def _without_match(number: Result, table: pd.DataFrame, datasets: list[str]) -> 
 def _best(number: Result, table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return our side of a number of another model: of the same dataset the lowest, of likelihoods and FIDs the best."""
     metric = number["metric"]
-    same = (table["dataset"] == number["dataset"]) & table["model"].isin(MODELS)
+    same = (table["dataset"] == number["dataset"]) & table["model"].isin(FAMILIES)
     ours = table[same & table[metric].notna() & (metric not in HIGHER_IS_BETTER)]
     best = records(ours.sort_values(metric).head(1))
     return [

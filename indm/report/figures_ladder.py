@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from indm.report.intervals import STUDENT, half_widths, named_bars
-from indm.report.names import heading, names
+from indm.report.names import REFERENCE, heading, name, names
 from indm.report.palette import INK
-from indm.report.plotting import FIRST, GROUP, PLAIN_MODELS, SECOND, WIDTH, label_rows, note, plot_interval
+from indm.report.plotting import GROUP, PLAIN, WIDTH, label_rows, note, plot_interval
 
 # An interval so many times as wide as the metric's narrow ones is written: drawn, it would leave the others no room.
 # Narrow is the lower quartile: most rows may be wide, and one may be narrow by chance.
@@ -55,7 +55,8 @@ def ablation(table: pd.DataFrame) -> Figure:
     for axis in figure.axes:
         axis.axvline(0, color=INK, linewidth=0.8)
     wide = " A number with ±: its interval is too wide to be drawn." if written else ""
-    return note(figure, f"{named_bars({STUDENT: compared['seeds']})} Left of 0: smaller than the plain DDPM++’s.{wide}")
+    bars = named_bars({STUDENT: compared["seeds"]})
+    return note(figure, f"{bars} Left of 0: smaller than the plain {name(REFERENCE)}’s.{wide}")
 
 
 def _climb(groups: Iterable[tuple[Any, pd.DataFrame]], units: Mapping[str, str]) -> tuple[Figure, bool]:
@@ -84,8 +85,8 @@ def _by_rung(table: pd.DataFrame) -> list[int]:
     return sorted(range(len(cells)), key=lambda place: rung(cells[place]))
 
 
-def rung(cell: tuple[str, str]) -> tuple[int, str, float]:
-    """Place a model and variant on the ladder from DDPM++ up to INDM, whose rungs learn more and more of the latent.
+def rung(cell: tuple[str, str]) -> tuple[bool, str, int, str, float]:
+    """Place a model and variant on the ladder from DDPM++ up, whose rungs learn more and more of the latent.
 
     Returns:
         What to sort by.
@@ -94,7 +95,7 @@ def rung(cell: tuple[str, str]) -> tuple[int, str, float]:
     fixed = re.fullmatch(r"scale-(\d+(?:\.\d+)?)", variant)
     scale, whole = (float(fixed[1]), "scale") if fixed else (0.0, variant)
     order = RUNGS.index(whole) if whole in RUNGS else len(RUNGS)
-    return order + (len(RUNGS) + 1) * (model != PLAIN_MODELS[0]), whole, scale
+    return model != REFERENCE, model, order, whole, scale
 
 
 def _points(axis: Axes, table: pd.DataFrame, metric: str) -> bool:
@@ -107,5 +108,5 @@ def _points(axis: Axes, table: pd.DataFrame, metric: str) -> bool:
             middle: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "center", "va": "center"}
             axis.annotate(f"{value:.3g} ± {bar:.2g}".replace("-", "−"), (0.5, place), **middle)
             continue
-        plot_interval(axis, place, value, (value - bar, value + bar), FIRST if model == PLAIN_MODELS[0] else SECOND)
+        plot_interval(axis, place, value, (value - bar, value + bar), PLAIN[model])
     return bool(wild.any())

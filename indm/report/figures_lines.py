@@ -1,6 +1,6 @@
 """Figures of lines: likelihoods during training, and FID against the steps of a sampler.
 
-A panel has DDPM++ and INDM in bold and in colour, and a few controls, thin and grey, with their names at the ends of their lines.
+A panel has the plain models in bold and in colour, and a few controls, thin and grey, with their names at the ends of their lines.
 More controls have panels of their own, so that nobody has to tell apart more than six lines.
 """
 
@@ -18,17 +18,14 @@ from scipy.optimize import isotonic_regression
 
 from indm.report.figures_ladder import rung
 from indm.report.intervals import STUDENT, half_widths, named_bars
-from indm.report.names import heading, name, names
+from indm.report.names import REFERENCE, heading, name, names
 from indm.report.palette import SOFT
-from indm.report.plotting import FIRST, GROUP, PLAIN_MODELS, SECOND, WIDTH, note, plain_ticks
+from indm.report.plotting import GROUP, PLAIN, WIDTH, note, plain_ticks
 
 # Panels in a row, and controls in a panel.
 ABREAST, CONTROLS = 3, 4
 HEIGHT = 2.1
-PLAIN: dict[str, dict[str, Any]] = {
-    "ddpmpp": {**FIRST, "linewidth": 1.8, "zorder": 3},
-    "indm": {**SECOND, "linewidth": 1.8, "zorder": 3},
-}
+BOLD = {"linewidth": 1.8, "zorder": 3}
 CONTROL = {"color": SOFT, "linewidth": 0.8, "markersize": 4.0, "markerfacecolor": "none"}
 MARKS = [("^", "-"), ("D", "-."), ("v", ":"), ("x", (0, (5, 1, 1, 1, 1, 1)))]
 # Factor between the places of neighbouring lines on a logarithmic axis of steps.
@@ -118,12 +115,12 @@ def _lines(table: pd.DataFrame, arms: Iterable[tuple[str, str]]) -> Iterator[tup
     for model, variant in arms:
         part = table[(table["model"] == model) & (table["variant"] == variant)]
         # The name of a control says of what model only where it is not the baseline.
-        label = variant if variant and model == PLAIN_MODELS[0] else names(model, variant)
+        label = variant if variant and model == REFERENCE else names(model, variant)
         if variant:
             marker, line = next(marks)
             yield label, part, {**CONTROL, "marker": marker, "linestyle": line}
         else:
-            yield label, part, PLAIN[model]
+            yield label, part, PLAIN[model] | BOLD
 
 
 def _draw(rows: list[list[Panel]], x_label: str) -> tuple[Figure, list[Axes]]:

@@ -2,7 +2,7 @@
 
 import re
 
-from indm.registry import SAMPLERS
+from indm.registry import FAMILIES, SAMPLERS
 
 HEADINGS = {
     "sde": "SDE",
@@ -42,14 +42,14 @@ HEADINGS = {
     "floor": "SE of the images",
 }
 NAMES = {
-    "ddpmpp": "DDPM++",
-    "indm": "INDM",
     "ve": "VE",
     "vp": "VP",
     "pc": "predictor–corrector",
     "num_samples": "images",
-    **{sampler: SAMPLERS.literal(sampler, "LABEL") for sampler in SAMPLERS},
+    **{member: kind.literal(member, "LABEL") for kind in (FAMILIES, SAMPLERS) for member in kind},
 }
+# The model with which the others are compared.
+REFERENCE = next(family for family in FAMILIES if FAMILIES.literal(family, "REFERENCE"))
 
 
 def heading(column: str) -> str:

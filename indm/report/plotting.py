@@ -1,4 +1,4 @@
-"""What the figures share: their style, the marks of the two plain models, intervals and note.
+"""What the figures share: their style, the marks of the plain models, intervals and note.
 
 The plain models keep colour, marker and line in every figure; markers repeat what colours say (:mod:`indm.report.palette`).
 """
@@ -17,11 +17,13 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogFormatter
 from matplotlib.transforms import Bbox
 
+from indm.registry import FAMILIES
 from indm.report.palette import BLUE, GRID, INK, VERMILLION, on_ground
 
-# Of the plain models, or of what a claim compares with and of its control.
+# Of what a claim compares with and of its control.
 FIRST: dict[str, Any] = {"color": BLUE, "marker": "o", "linestyle": "-"}
 SECOND: dict[str, Any] = {"color": VERMILLION, "marker": "s", "linestyle": "--"}
+PLAIN: dict[str, dict[str, Any]] = {family: FAMILIES.literal(family, "STYLE") for family in FAMILIES}
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "indm",
     "svg.fonttype": "path",
@@ -42,7 +44,6 @@ STYLE: dict[Any, Any] = {
     "grid.color": GRID,
 }
 GROUP = ["dataset", "sde", "objective"]
-PLAIN_MODELS = ["ddpmpp", "indm"]
 WIDTH = 10.0
 # A logarithmic axis over less than this factor has hardly a 1, 2 or 5.
 SHORT = 4.0

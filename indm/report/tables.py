@@ -12,6 +12,7 @@ import pandas as pd
 
 from indm.errors import ArtifactError
 from indm.report.catalogue import FLOORS
+from indm.report.names import REFERENCE
 from indm.report.published import PUBLISHED_EXTRACTOR, published_value
 from indm.report.results import CELL, RUN_KEY, Result, Results, records
 from indm.report.tuning import tuned_table, tuning_table
@@ -20,7 +21,6 @@ from indm.suite.measured import CURVE_METRICS, IMAGE_METRICS, LIKELIHOODS, SWEEP
 
 # What the ablation compares: stage and metric.
 ABLATION = [("nll", "nelbo"), ("nll", "nll"), ("nll", "gap"), ("fid", "fid")]
-BASELINE = {"model": "ddpmpp", "variant": ""}
 
 
 def _with_errors(*metrics: str) -> list[str]:
@@ -155,7 +155,7 @@ def ablation_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
     ).dropna(how="all")
     drawn = [{**run, "drawn": results.samples[run["run"]]["num_samples"]} for run in results.runs]
     rows = wide.reset_index().merge(pd.DataFrame(drawn)[[*RUN_KEY, "drawn"]], on=RUN_KEY, how="left")
-    baseline = rows[(rows["model"] == BASELINE["model"]) & (rows["variant"] == BASELINE["variant"])]
+    baseline = rows[(rows["model"] == REFERENCE) & (rows["variant"] == "")]
     keys = ["dataset", "sde", "objective", "seed"]
     beside = baseline.drop(columns=["model", "variant"]).assign(pairs=1)
     paired = rows.merge(beside, on=keys, how="left", suffixes=("", "_baseline"))
@@ -163,7 +163,7 @@ def ablation_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
     paired["fid_baseline"] = paired["fid_baseline"].mask(unlike)
     table = []
     for cell, group in _groups(paired, CELL):
-        is_baseline = (cell["model"], cell["variant"]) == tuple(BASELINE.values())
+        is_baseline = (cell["model"], cell["variant"]) == (REFERENCE, "")
         row = dict(cell) | ({} if is_baseline else {"pairs": group["pairs"].sum()})
         for _, metric in ABLATION:
             row |= _mean(group[metric], metric)
@@ -176,7 +176,7 @@ def ablation_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
 def _unlike(group: pd.DataFrame) -> str:
     """Say of how many images each FIDs are, if they are of other numbers than the baseline's."""
     pairs = group[["drawn", "drawn_baseline"]].dropna().drop_duplicates()
-    found = (f"{own:g} images, ddpmpp's of {other:g}" for own, other in pairs.itertuples(index=False) if own != other)
+    found = (f"{n:g} images, {REFERENCE}'s of {m:g}" for n, m in pairs.itertuples(index=False) if n != m)
     return "; ".join(f"fid_difference: FID is of {words}" for words in found)
 
 

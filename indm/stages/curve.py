@@ -58,7 +58,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
                 model, images, levels, evaluation, seed=seed, device=device, description=place, once=once
             )
             row = {"step": step, "flops": float(flops), "split": split, "images": len(images)}
-            row |= {"log_det_bound": evaluation.log_det_bound(run.model)}
+            row |= {"log_det_bound": evaluation.log_det_bound(run.has_flow)}
             row |= {key: table[key].mean() for key in NUMBERS}
             rows.append(row | {f"{key}_se": table[key].sem() for key in NUMBERS})
             tables.append(table.rename_axis("image").reset_index().assign(step=step))

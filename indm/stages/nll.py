@@ -53,7 +53,7 @@ def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> 
         source = gather(layout, name, "nll", count, code) if gathers else scratch
         table = likelihoods(model, images, levels, evaluation, once=source.once, **settings)
         write_table(folder / "nll.csv", table.rename_axis("image").reset_index())
-        bound = {"log_det_bound": evaluation.log_det_bound(run.model)}
+        bound = {"log_det_bound": evaluation.log_det_bound(run.has_flow)}
         write_json(folder / "nll.json", _summary(suite, name, table) | bound)
     return Finished(folder, source.earlier, source.computed_on)
 
@@ -68,7 +68,7 @@ def _summary(suite: "Suite", name: str, table: pd.DataFrame) -> dict[str, Any]:
         "images": len(table),
         "weights": weights,
         "divergence": "Hutchinson, one Rademacher probe",
-        "log_det": parameters.log_det if run.model == "indm" else "closed form" if weights["flow"] else None,
+        "log_det": parameters.log_det if run.has_flow else "closed form" if weights["flow"] else None,
         "ode": "Adams-Bashforth of fifth order" if parameters.tolerance is None else "dopri5",
         "tolerance": parameters.tolerance,
         "ode_steps": parameters.ode_steps,

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from indm.errors import ParamsError
 from indm.suite.measured import DRAWN_BY, METRICS, datasets
-from indm.suite.schema.types import DiffusionName, EachOnce, Shown
+from indm.suite.schema.types import DiffusionName, EachOnce, FamilyName, Shown
 from indm.suite.strict_yaml import Strict, read_mapping
 
 Word = Annotated[Shown, Field(pattern=r"^[a-z0-9-]+$")]
@@ -56,7 +56,7 @@ class Metric(Strict):
 class Side(Strict):
     """One side of a comparison."""
 
-    model: Literal["ddpmpp", "indm"]
+    model: FamilyName
     variant: Annotated[str, Field(pattern=r"^[a-z0-9-]*$", description="column variant; '': the plain model")]
     objective: Annotated[Objective | None, Field(description="null: the treatment's")]
 
@@ -70,7 +70,7 @@ class Bound(Strict):
 class Control(Strict):
     """Something simpler than the treatment that might do as well."""
 
-    model: Literal["ddpmpp", "indm"]
+    model: FamilyName
     variants: Annotated[
         list[str], EachOnce(), Field(min_length=1, description="one variant, or those that choose_by chooses from")
     ]

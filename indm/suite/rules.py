@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from indm.registry import SAMPLERS
+from indm.registry import SAMPLERS, goes_with
 from indm.suite.schema.types import ABSENT, PC
 from indm.suite.variants import variants
 
@@ -84,11 +84,12 @@ def _run(suite: "Suite", name: str, cell: str) -> Iterator[str]:
     yield from _ranges("train.sde", {"vp.beta": train.sde.vp, "ve.sigma": train.sde.ve})
     yield from _learned_range(run, train)
     yield from _flow(train.flow)
-    if run.model == "indm":
+    if run.has_flow:
         yield from _blocks(suite.processes, train)
-    if train.latent.learned is not None and run.model == "indm":
-        found = f"key train.latent.learned: found {train.latent.learned!r}"
-        yield f"{found}; allowed: null, since model indm has a flow; the maps are the controls of model ddpmpp"
+        if train.latent.learned is not None:
+            found = f"key train.latent.learned: found {train.latent.learned!r}"
+            yield f"{found}; allowed: null, since model {run.model} has a flow; the maps are the controls of model ddpmpp"
+    yield from _family(suite, name)
     yield from _denoising(run, suite.sample_params(name))
     yield from _run_shards(suite, name)
     if run.dataset not in suite.datasets:
@@ -106,12 +107,23 @@ def _alike(suite: "Suite", cells: Mapping[str, str]) -> Iterator[str]:
                 yield f"{found}; allowed: the same, but for the seed; or give one of them another variant"
 
 
+def _family(suite: "Suite", name: str) -> Iterator[str]:
+    """Check that a run's model goes with its SDE, its objective and its samplers."""
+    run, sweep = suite.runs[name], suite.sweep
+    found = [("sde", run.sde), ("objective", run.objective), ("sample.sampler", suite.sample_params(name).sampler)]
+    found += [("sweep.samplers", sampler) for sampler in sweep.samplers if run.objective in sweep.objectives]
+    for key, value in found:
+        allowed = goes_with(run.model, "sampler" if "sampler" in key else key)
+        if allowed and value not in allowed:
+            yield f"key {key}: found {value!r}; allowed: {', '.join(allowed)}, since the model is {run.model}"
+
+
 def _steps(run: "RunParams", train: "TrainParams") -> Iterator[str]:
     """Check the steps at which a training does something against its length and its model."""
     if train.snapshots != sorted(train.snapshots) or max(train.snapshots, default=0) > train.steps:
         yield f"key train.snapshots: found {train.snapshots}; allowed: increasing, up to train.steps {train.steps}"
     found = f"key train.flow_warmup_steps: found {train.flow_warmup_steps}"
-    if train.flow_warmup_steps and run.model != "indm" and train.latent.learned is None:
+    if train.flow_warmup_steps and not run.has_flow and train.latent.learned is None:
         yield f"{found}; allowed: 0, since model {run.model} has no flow"
     if train.fresh_score_after is not None:
         yield from _fresh_score(run, train, train.fresh_score_after)
@@ -121,7 +133,7 @@ def _steps(run: "RunParams", train: "TrainParams") -> Iterator[str]:
 
 def _fresh_score(run: "RunParams", train: "TrainParams", after: int) -> Iterator[str]:
     found = f"key train.fresh_score_after: found {after}"
-    if run.model != "indm" and train.latent.learned is None:
+    if not run.has_flow and train.latent.learned is None:
         yield f"{found}; allowed: null, since model {run.model} has no flow"
     if not train.flow_warmup_steps < after < train.steps:
         yield (

@@ -42,7 +42,7 @@ def _run(suite: "Suite", name: str) -> Iterator[str]:
         yield f"key train.micro_batches: found {train.micro_batches}; allowed: up to train.batch_size {train.batch_size}"
     if train.score.name == "unet":
         yield from _network(train, dataset)
-    if suite.runs[name].model == "indm":
+    if suite.runs[name].has_flow:
         yield from _halved("train.flow.blocks", train.flow.blocks, dataset)
 
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from indm.diffusion.model import ImplicitNonlinearDiffusion
-from indm.registry import DIFFUSIONS
+from indm.diffusion.model import ImplicitNonlinearDiffusion, build_model
+from indm.registry import DIFFUSIONS, FAMILIES
 from indm.training.distributed import copy_from_first
 from indm.training.loop import Plan
 from indm.training.trainer import Optimisation, Trainer
@@ -37,9 +37,9 @@ def model_spec(
         "eps": parameters.sde.eps,
         "centered": parameters.centered,
         "score": parameters.score.model_dump(),
-        "flow": (_flow_spec(parameters.flow) if run.model == "indm" else {"name": suite.flow_of(name)})
+        "flow": (_flow_spec(parameters.flow) if run.has_flow else {"name": suite.flow_of(name)})
         | _affine_spec(parameters.latent, data_moments),
-    }
+    } | ({} if FAMILIES[run.model] is ImplicitNonlinearDiffusion else {"family": run.model})
 
 
 def _sde_spec(section: "TrainedVPParams | VEParams") -> dict[str, Any]:
@@ -64,7 +64,7 @@ def build_trainer(
 ) -> Trainer:
     """Build the trainer of a run, its weights drawn from torch's generator; see :func:`model_spec`."""
     parameters = suite.train_params(name)
-    model = ImplicitNonlinearDiffusion(model_spec(suite, name, shape, data_moments)).to(device)
+    model = build_model(model_spec(suite, name, shape, data_moments)).to(device)
     copy_from_first(model.state_dict().values())
     return Trainer(model, Optimisation(objective=suite.runs[name].objective, **_shared(parameters, Optimisation)))
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from indm.diffusion.model import ImplicitNonlinearDiffusion, strip_prefix
+from indm.diffusion.model import ImplicitNonlinearDiffusion, build_model, strip_prefix
 from indm.errors import DivergenceError
 from indm.flows.block import ResidualBlock
 from indm.process import products_in
@@ -158,7 +158,7 @@ class Trainer:
     def start_afresh(self, seed: int) -> None:
         """Begin again with new weights of the score, drawn from a seed, its average and its optimiser, and freeze the flow."""
         torch.manual_seed(seed)
-        self.model.noise.load_state_dict(ImplicitNonlinearDiffusion(self.model.spec).noise.state_dict())
+        self.model.noise.load_state_dict(build_model(self.model.spec).noise.state_dict())
         copy_from_first(self.model.noise.state_dict().values())
         self.optimisers["score"] = _optimiser(self.model.noise, self.peaks["score"], self.optimisation.weight_decay)
         self.averages["score"] = ExponentialMovingAverage(self.model.noise, self.optimisation.ema_decay)
@@ -176,7 +176,7 @@ class Trainer:
 
     def averaged(self, *, raw_flow: bool = False) -> ImplicitNonlinearDiffusion:
         """Return a model with averaged weights, in eval mode, its spectral norms refreshed; if asked, with the raw flow."""
-        model = ImplicitNonlinearDiffusion(self.model.spec)
+        model = build_model(self.model.spec)
         model.noise.load_state_dict(self.averages["score"].module.state_dict())
         if raw_flow:
             model.flow.load_state_dict(self.model.flow.state_dict())

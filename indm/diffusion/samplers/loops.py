@@ -92,7 +92,7 @@ class FixedStepOde:
     ) -> Tensor:
         grid = sde.antiderivative(torch.tensor(schedule.times, dtype=torch.float64, device=z.device))
         for a, b in itertools.pairwise(grid):
-            z = self.step(lambda z, a: ode_drift(noise_fn, sde, z, a)[0], z, a, b)
+            z = self.step(lambda z, a: ode_drift(noise_fn, sde, z, a), z, a, b)
         return z
 
 

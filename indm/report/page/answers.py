@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from indm.registry import FAMILIES
 from indm.report.grades import MEANINGS, NO_DATA, REPEATABLE
 from indm.report.names import name, names
 from indm.report.page.entries import Entry, set_numbers, text_entry
@@ -138,7 +139,7 @@ def _answer(row: Mapping[Any, str], effects: pd.DataFrame) -> Answer:
 
 def against(text: str) -> str:
     """Name what a claim compares with, in words: DDPM++, learned scale."""
-    return " ".join(name(part) if part in ("ddpmpp", "indm") else part.replace("-", " ") for part in text.split())
+    return " ".join(name(part) if part in FAMILIES else part.replace("-", " ") for part in text.split())
 
 
 def _set(texts: list[str], smallest: str) -> list[Entry]:

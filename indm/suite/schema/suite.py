@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, create_model
 
+from indm.registry import FAMILIES
 from indm.suite.schema.evaluation import (
     FidParams,
     LikelihoodParams,
@@ -16,7 +17,7 @@ from indm.suite.schema.evaluation import (
 )
 from indm.suite.schema.studies import Toy2dParams, TuneParams
 from indm.suite.schema.train import TrainParams
-from indm.suite.schema.types import IDENTITY, Count, DatasetName, DiffusionName, RunName, Seed
+from indm.suite.schema.types import IDENTITY, Count, DatasetName, DiffusionName, FamilyName, RunName, Seed
 from indm.suite.strict_yaml import Strict
 
 
@@ -81,8 +82,8 @@ class RunParams(Strict):
     ]
     sde: Annotated[DiffusionName, Field(description="linear diffusion of the latent")]
     model: Annotated[
-        Literal["ddpmpp", "indm"],
-        Field(description="ddpmpp: no flow (NCSN++ under VE), or train.latent.learned; indm: a flow"),
+        FamilyName,
+        Field(description="model family; ddpmpp: no flow (NCSN++ under VE), or train.latent.learned; indm: a flow"),
     ]
     variant: Annotated[
         str,
@@ -98,6 +99,11 @@ class RunParams(Strict):
     seed: Annotated[Seed, Field(description="seed of the training, the samples and the evaluation")]
     train: Annotated[override(TrainParams), Field(description="overrides of the suite's train section, or {}")]  # type: ignore[valid-type]
     sample: Annotated[override(SampleParams), Field(description="overrides of the suite's sample section, or {}")]  # type: ignore[valid-type]
+
+    @property
+    def has_flow(self) -> bool:
+        """Whether its model has the flow of ``train.flow``."""
+        return bool(FAMILIES.literal(self.model, "FLOW"))
 
     @property
     def identity(self) -> str:
@@ -185,11 +191,9 @@ class Suite(Strict):
         return self.model_copy(update={"runs": {run: trial}})
 
     def flow_of(self, run: str) -> str:
-        """Name the registered flow of ``run``: of a DDPM++, the identity or the map that it learns."""
+        """Name the registered flow of ``run``: of a family without one, the identity or the map that it learns."""
         parameters = self.train_params(run)
-        if self.runs[run].model == "indm":
-            return parameters.flow.name
-        return parameters.latent.learned or IDENTITY
+        return parameters.flow.name if self.runs[run].has_flow else parameters.latent.learned or IDENTITY
 
     def weights_of(self, run: str) -> dict[str, str | None]:
         """Name the weights that ``run`` is evaluated with, by network; none of a flow that it does not have."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from indm.registry import DATASETS, DIFFUSIONS, FLOWS, NETWORKS, SAMPLERS
+from indm.registry import DATASETS, DIFFUSIONS, FAMILIES, FLOWS, NETWORKS, SAMPLERS
 
 # What float32 computes with; smaller and larger numbers would vanish, or be infinite, within a product.
 Positive = Annotated[float, Field(ge=1e-6, le=1e6)]
@@ -70,6 +70,7 @@ PC, PREDICTOR = "pc", "reverse_diffusion"
 if TYPE_CHECKING:
     DatasetName = str
     DiffusionName = str
+    FamilyName = str
     FlowName = str
     NetworkName = str
     SamplerName = str
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
 else:
     DatasetName = Literal[tuple(DATASETS)]
     DiffusionName = Literal[tuple(DIFFUSIONS)]
+    FamilyName = Literal[tuple(FAMILIES)]
     FlowName = Literal[tuple(name for name in FLOWS if name not in (IDENTITY, *LEARNED))]
     NetworkName = Literal[tuple(NETWORKS)]
     SamplerName = Literal[tuple(name for name in SAMPLERS if name != DDIM)]

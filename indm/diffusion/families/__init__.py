@@ -1,0 +1,1 @@
+"""Model families: what a run's model is built of, and how readers see it."""

@@ -1,0 +1,11 @@
+"""INDM: a linear diffusion of the latent of a flow, which is trained with it."""
+
+from indm.diffusion.model import ImplicitNonlinearDiffusion
+
+LABEL = "INDM"
+FLOW = True
+REFERENCE = False
+ONLY = None
+STYLE = {"color": "#d55e00", "marker": "s", "linestyle": "--"}
+
+FAMILY = ImplicitNonlinearDiffusion
