@@ -46,7 +46,7 @@ def render(contents: Contents, results: Path, figures: Path) -> str:
             tables=tables,
             answers=answers,
             outcomes=conclusion(answers),
-            symbols=partial(text_entry, "grade"),
+            symbols=partial(text_entry, "holds"),
             remarks=remarks(results / "tables"),
             figures=read_figures(figures),
             missing_figure=lambda figure: missing_figure(contents.suite, figures, figure),
