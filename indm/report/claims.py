@@ -10,6 +10,7 @@ from indm.report.differences import PLACE, Comparison, family_sizes
 from indm.report.grades import (
     INCONCLUSIVE,
     NO_DATA,
+    NOT_RUN,
     OPEN,
     REPEATABLE,
     Effect,
@@ -59,7 +60,7 @@ def effects_table(compared: list[Comparison], suite: str) -> pd.DataFrame:
     for one, size in zip(compared, family_sizes(compared), strict=True):
         scale, (baseline, controls) = _scale(one.claim), _effects(one, size)
         verdicts = {_baseline(one.claim): ("baseline", baseline, _holds(one, baseline).grade)}
-        verdicts |= {key: ("control", effect, of_control(effect, scale)) for key, effect in controls.items()}
+        verdicts |= {key: ("control", effect, _of_control(one, effect, scale)) for key, effect in controls.items()}
         rows += [
             {"suite": suite, "id": one.claim.id, **one.place, "against": against, "role": role}
             | {"smallest_effect": scale.smallest, "unit": one.claim.smallest.unit, "verdict": verdict}
@@ -77,9 +78,7 @@ def differences_table(compared: list[Comparison], suite: str) -> pd.DataFrame:
         {"suite": suite, "id": one.claim.id, **one.place, "against": against, "seed": seed, "difference": difference}
         for one in compared
         for against, paired in {_baseline(one.claim): one.baseline, **one.controls}.items()
-        for seed, difference in zip(
-            paired.seeds, paired.differences.reshape(len(paired.seeds), -1).mean(1), strict=True
-        )
+        for seed, difference in zip(paired.seeds, paired.of_seeds, strict=True)
     ]
     return _table(rows, DIFFERENCE_COLUMNS, "seed")
 
@@ -135,6 +134,11 @@ def _holds(compared: Comparison, baseline: Effect) -> Verdict:
     if lacking:
         verdict = Verdict(INCONCLUSIVE, lacking)
     return Verdict(verdict.grade, verdict.reason + _failures(baseline, "baseline"))
+
+
+def _of_control(compared: Comparison, effect: Effect, scale: Scale) -> str:
+    grade = of_control(effect, scale)
+    return OPEN if compared.lacking and grade != NOT_RUN else grade
 
 
 def _flow(compared: Comparison, controls: Mapping[str, Effect]) -> Verdict:

@@ -50,11 +50,13 @@ class Tables:
         values: the tidy table.
         images: the table of single images' likelihoods.
         failed_beyond: by a metric's name, the number above which a run has failed.
+        trained: the runs of which any number is known, each once.
     """
 
     values: pd.DataFrame
     images: pd.DataFrame
     failed_beyond: Mapping[str, float]
+    trained: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,12 @@ class Paired:
     def differences(self) -> Numbers:
         """The paired differences, shape (S,) or (S, I)."""
         return self.sign * (self.against - self.treatment)
+
+    @property
+    def of_seeds(self) -> Numbers:
+        """The paired differences of the seeds, each the mean over images, shape (S,)."""
+        found = self.differences
+        return found.mean(1) if found.ndim == 2 else found
 
     @property
     def is_planned(self) -> bool:
@@ -130,7 +138,7 @@ def compare(
     """
     refuse_repeats(values)
     refuse_other_images(images)
-    tables = Tables(values, images, failed_beyond or {})
+    tables = Tables(values, images, failed_beyond or {}, values[IDENTITY].drop_duplicates())
     return [found for claim in claims.claims for found in _of_claim(tables, claim, claims.controls)]
 
 
@@ -144,7 +152,7 @@ def _of_claim(tables: Tables, claim: Claim, controls: Mapping[str, Control]) -> 
     values, metric = tables.values, claim.metric
     # A treatment that failed everywhere is known by its training, where another arm was measured.
     measured = values[(values["stage"] == metric.stage) & (values["metric"] == metric.name)][PLACE]
-    trained = _of_arm(values, {}, claim.treatment)[PLACE]
+    trained = _of_arm(tables.trained, {}, claim.treatment)[PLACE]
     places = trained.drop_duplicates().merge(measured.drop_duplicates(), on=PLACE)
     where: list[list[str]] = [claim.where.datasets, [*claim.where.sdes], [*claim.where.objectives]]
     for key, allowed in zip(PLACE, where, strict=True):
@@ -162,6 +170,7 @@ def _at(
     tables: Tables, found: pd.DataFrame, claim: Claim, controls: Mapping[str, Control], place: dict[str, str]
 ) -> Comparison:
     """Compare at one dataset, SDE and objective, by the numbers found of the claim's metric."""
+    found = _of_place(found, {key: place[key] for key in ("dataset", "sde")})
     paired = {}
     for name in claim.controls:
         control = controls[name]
@@ -234,7 +243,7 @@ def _of_seeds(laid_out: pd.DataFrame) -> Numbers:
 
 def _seeds(tables: Tables, place: Mapping[str, str], arm: Arm) -> "pd.Index[int]":
     """List the seeds that an arm was trained with: those of which any number is known."""
-    return pd.Index(sorted(_of_arm(tables.values, place, arm)["seed"].dropna().unique()))
+    return pd.Index(sorted(_of_arm(tables.trained, place, arm)["seed"].dropna()))
 
 
 def _steps(tables: Tables, place: Mapping[str, str], arm: Arm) -> float:

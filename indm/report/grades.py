@@ -189,17 +189,19 @@ def is_the_flow(controls: Mapping[str, Effect], scale: Scale) -> Verdict:
     matching = [name for name, grade in graded.items() if grade == MATCHED]
     if matching:
         name = min(matching, key=lambda name: controls[name].found.high)
-        return Verdict(MATCHED, f"than {name} it is better by at most {controls[name].found.high:.3g}", name)
+        ends = f"the interval against {name} ends at {controls[name].found.high:.3g}"
+        return Verdict(MATCHED, f"{ends}, not above {scale.smallest:g}", name)
     known = [name for name in controls if controls[name].is_known]
     closest = min(known, key=lambda name: controls[name].found.effect, default="")
     if all(grade == BEATEN for grade in graded.values()):
-        return Verdict(BEYOND, f"better than every control, {closest} the closest", closest)
-    not_run = [f"{name} ({seeds(controls[name].found.n)})" for name in controls if not controls[name].is_known]
-    close = [name for name, grade in graded.items() if grade == OPEN and controls[name].is_known]
+        return Verdict(BEYOND, f"better than every control, and least so than {closest}", closest)
+    few = {name: effect.found.n for name, effect in controls.items() if not effect.is_known}
+    not_run = [f"{name} ({seeds(n)})" if n else name for name, n in few.items()]
+    close = [name for name, grade in graded.items() if grade == OPEN and name not in few]
     failing = [name for name in close if controls[name].fails_more and controls[name].found.low > 0]
     undecided = [name for name in close if name not in failing]
     parts = {"to be run": not_run, "not separated from": undecided, "fails on more seeds than": failing}
-    return Verdict(OPEN, "; ".join(f"{said} {', '.join(which)}" for said, which in parts.items() if which), closest)
+    return Verdict(OPEN, "; ".join(f"{said}: {', '.join(which)}" for said, which in parts.items() if which), closest)
 
 
 def seeds(n: int) -> str:
