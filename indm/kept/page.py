@@ -132,4 +132,4 @@ def _content(name: str) -> str:
     path = Path(name)
     if path.parent.name == "weights":
         return f"averaged weights of score and flow of `{path.stem}`, float32"
-    return CATALOGUE[path.stem].title if path.suffix == ".csv" else OTHERS.get(name, "")
+    return CATALOGUE[path.name.partition(".")[0]].title if ".csv" in path.suffixes else OTHERS.get(name, "")

@@ -1,5 +1,6 @@
 """Publish what a suite has found: tables, figures, pictures, provenance and, if asked for, weights, in a folder for git."""
 
+import gzip
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from indm.kept.weights import averaged_weights, is_of, trained
 from indm.pipeline.identity import Identity
 from indm.pipeline.jobs import Job
 from indm.pipeline.stages import STAGES
-from indm.report.catalogue import PUBLISHED
+from indm.report.catalogue import COMPRESSED, PUBLISHED
 from indm.shipped import DEFAULT_SUITE
 from indm.store.files import atomic_write, obstacle, read_json
 from indm.store.layout import PICTURES
@@ -56,6 +57,7 @@ def publish(identity: Identity, target: Path, runs: Sequence[str]) -> Published:
     _check_kept(suite, here, target / "kept")
     figures = identity.reports / suite.suite / "figures"
     files = {f"tables/{name}.csv": (here / f"tables/{name}.csv").read_bytes() for name in PUBLISHED}
+    files |= {f"tables/{name}.csv.gz": _compressed(here / f"tables/{name}.csv") for name in COMPRESSED}
     files |= {f"figures/{path.name}": path.read_bytes() for path in sorted(figures.glob("*.svg"))}
     for kind in PICTURES:
         pictures = {f"{kind}/{run}.png": (here / f"runs/{run}/{kind}.png").read_bytes() for run in suite.first_runs(1)}
@@ -70,6 +72,11 @@ def publish(identity: Identity, target: Path, runs: Sequence[str]) -> Published:
     _check_size(weights, MOST_WEIGHTS, "weights")
     _check_size(files | weights, MOST, "files")
     return _write(suite, target, files | weights, executions)
+
+
+def _compressed(path: Path) -> bytes:
+    """Compress a file to bytes that do not depend on when."""
+    return gzip.compress(path.read_bytes(), mtime=0)
 
 
 def _check_target(suite: str, target: Path) -> None:

@@ -50,6 +50,7 @@ SECTIONS = (
     "runs",
     "shards",
     "compile",
+    "failed_beyond",
 )
 TOY2D = (
     "seeds",
@@ -415,6 +416,7 @@ STAGES: dict[str, Stage] = {
             "params/published.csv",
         ),
         outputs=tuple(path for path in _tables("claims") if path != VERDICTS),
+        keys=("failed_beyond",),
         plots={VERDICTS: {"template": "bar_horizontal", "x": "effect", "y": "id"}},
     ),
     "figure": Stage(

@@ -22,7 +22,7 @@ from tabulate import tabulate
 from indm.errors import ArtifactError
 from indm.report.catalogue import CATALOGUE, CLAIM
 from indm.report.export import read_tables
-from indm.report.grades import NO_DATA, REPEATABLE
+from indm.report.grades import NO_DATA, REPEATABLE, matched_by
 from indm.report.results import Result, read_rows, records
 from indm.store.files import AGAIN, from_git, read_json
 from indm.store.layout import Layout
@@ -36,7 +36,7 @@ KEYS = {name: list(table.key) for name, table in CATALOGUE.items() if table.key}
 # What a claim asks, and of how many seeds and images: with other values, a verdict answers another question. So it does with
 # other controls. Which of them decides is no such: the results choose it.
 ASKED = ["family", "treatment", "baseline", "smallest_effect", "unit", "metric", "n", "images"]
-FURTHER = {"claims": [*ASKED, "grade", "repeatability"], "effects": ["n"]}
+FURTHER = {"claims": [*ASKED, "holds", "flow", "control", "repeatability"], "effects": ["n"]}
 NUMBERS = [name for name in KEYS if name not in FURTHER]
 KEY = ["table", "row", "number"]
 # Standard errors of a difference within which numbers agree; and how much wider than the published error one's own may count.
@@ -185,10 +185,13 @@ def _verdicts(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """List the verdicts of the claims, each by the claim and its place; a claim without data has none."""
     rows = []
     for row in records(tables["claims"]):
-        if row["grade"] != NO_DATA:
+        if row["holds"] != NO_DATA:
             claim = _claim_and_place(row)
             asked = {key: _text(row[key]) for key in ASKED} | _controls(claim, tables.get("effects"))
-            rows.append((claim, row["grade"], row["repeatability"] < REPEATABLE, asked))
+            rows.append((claim, row["holds"], row["repeatability"] < REPEATABLE, asked))
+            if flow := matched_by(_text(row["flow"]), _text(row["control"])):
+                # How probably a repetition says the same is known of the first question alone.
+                rows.append((f"{claim}: is it the flow", flow, True, asked))
     return pd.DataFrame(rows, columns=["claim", "grade", "borderline", "asked"])
 
 

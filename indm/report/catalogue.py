@@ -138,14 +138,14 @@ CATALOGUE = {
     "claims": Table(
         "the paper's claims, graded",
         "claims",
-        View(("effect", "grade", "unit", "n"), ("id",), OF_CLAIM, dropped="effect"),
+        View(("effect", "holds", "flow", "unit", "n"), ("id",), OF_CLAIM, dropped="planned"),
         Page(
             "claims",
             "Claims and verdicts",
             (
-                *("grade", "question", "family", "dataset", "sde", "objective", "n", "images", "effect", "low", "high"),
-                *("end", "unit", "control", "control_effect", "control_low", "control_high", "control_end"),
-                *("p", "p_adjusted", "repeatability", "reason"),
+                *("holds", "flow", "question", "family", "dataset", "sde", "objective", "n", "images", "effect", "low"),
+                *("high", "unit", "control", "control_effect", "control_low", "control_high", "planned"),
+                *("failed_treatment", "failed_baseline", "repeatability", "reason", "flow_reason"),
             ),
         ),
         key=CLAIM,
@@ -154,7 +154,7 @@ CATALOGUE = {
         "the effect of each claim against its baseline and every control",
         "claims",
         View(
-            ("effect", "unit", "n"),
+            ("effect", "verdict", "unit", "n"),
             ("id", "role", "against"),
             ("dataset", "sde", "objective"),
             dropped="effect",
@@ -163,6 +163,7 @@ CATALOGUE = {
         Page("claims", "Effects against the baseline and every control"),
         key=(*CLAIM, "against", "role"),
     ),
+    "differences": Table("the paired differences of single seeds, from which each effect is a mean", "claims"),
     "power": Table(
         "seeds that would decide each claim, were the effect twice the smallest worth a claim",
         "claims",
@@ -186,5 +187,6 @@ CATALOGUE = {
     "images": Table("the likelihoods of each image", "table"),
 }
 SHOWN = tuple(name for name, table in CATALOGUE.items() if table.view)
-# Not images.csv, which is large and can be made again from the kept results.
-PUBLISHED = (*SHOWN, "values")
+PUBLISHED = (*SHOWN, "differences", "values")
+# Published as NAME.csv.gz, because they are large.
+COMPRESSED = ("images",)

@@ -1,195 +1,177 @@
-"""The claims, graded: each by the differences of its runs, its controls, and the other rows of its family."""
+"""The claims, graded: each by the paired numbers of its runs, its controls, and the number of rows of its family."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from indm.report.differences import PLACE, Comparison
+from indm.report.differences import PLACE, Comparison, family_sizes
 from indm.report.grades import (
     INCONCLUSIVE,
     NO_DATA,
+    NOT_RUN,
+    OPEN,
     REPEATABLE,
-    control_intervals,
-    grade,
-    holm,
-    holm_tail,
+    Effect,
+    Scale,
+    Verdict,
+    effect_of,
+    holds,
+    is_the_flow,
+    of_control,
     repeatability,
 )
-from indm.report.intervals import FEWEST_SEEDS, TAIL, Interval, estimate, interval, method, p_value
+from indm.report.intervals import Interval, method
+from indm.report.names import name
 from indm.suite.claims import Bound, Claim, Side
 
-CLAIM_COLUMNS = [
-    "suite",
-    "id",
-    "family",
-    *PLACE,
-    "treatment",
-    "baseline",
-    "n",
-    "images",
-    "effect",
-    "low",
-    "high",
-    "end",
-    "smallest_effect",
-    "unit",
-    "control",
-    "control_n",
-    "control_effect",
-    "control_low",
-    "control_high",
-    "control_end",
-    "p",
-    "p_adjusted",
-    "grade",
-    "repeatability",
-    "reason",
-    "test",
-    "question",
-    "statement",
-    "source",
-    "metric",
-    "why",
-]
-EFFECT_COLUMNS = [
-    "suite",
-    "id",
-    *PLACE,
-    "against",
-    "role",
-    "n",
-    "images",
-    "effect",
-    "low",
-    "high",
-    "end",
-    "smallest_effect",
-    "unit",
-]
+ENDS = ["effect", "low", "high"]
+OF_GAPS = ["treatment_low", "against_low", "against_high"]
+FAILED = ["planned", "failed_treatment", "failed_against"]
+CLAIM_COLUMNS = ["suite", "id", "family", *PLACE, "treatment", "baseline", "n", "images", *ENDS]
+CLAIM_COLUMNS += ["smallest_effect", "unit", "holds", "reason", "flow", "control", "control_n"]
+CLAIM_COLUMNS += [f"control_{end}" for end in ENDS] + ["flow_reason", "planned", "failed_treatment", "failed_baseline"]
+CLAIM_COLUMNS += ["repeatability", "test", "question", "statement", "source", "metric", "why"]
+EFFECT_COLUMNS = ["suite", "id", *PLACE, "against", "role", "n", "images", *ENDS, *FAILED, *OF_GAPS]
+EFFECT_COLUMNS += ["smallest_effect", "unit", "verdict"]
+DIFFERENCE_COLUMNS = ["suite", "id", *PLACE, "against", "seed", "difference"]
+# Always named: a model that is trained for as many operations.
+SAME_COMPUTE = "same-compute"
 
 
 def claims_table(compared: list[Comparison], suite: str) -> pd.DataFrame:
     """Grade every claim once for each dataset, SDE and objective that has data; a claim without data is a row too.
 
     Arguments:
-        compared: the differences of all claims, of :func:`indm.report.differences.compare`.
+        compared: the paired numbers of all claims, of :func:`indm.report.differences.compare`.
         suite: name of the suite.
     """
-    p_values = [claim_p(one) for one in compared]
-    family = {
-        i: p
-        for i, (one, p) in enumerate(zip(compared, p_values, strict=True))
-        if one.claim.family == "primary" and p is not None
-    }
-    adjusted = dict(zip(family, holm([*family.values()]), strict=True))
-    rows = []
-    for i, (one, many) in enumerate(zip(compared, _together(compared), strict=True)):
-        tail = holm_tail([p for j, p in family.items() if j != i]) if i in family else TAIL
-        rows.append({"suite": suite, "p": p_values[i]} | _graded(one, adjusted.get(i), tail, many))
-    return pd.DataFrame(rows, columns=CLAIM_COLUMNS).astype(
-        {"n": "Int64", "images": "Int64", "control_n": "Int64", "p": "Float64", "p_adjusted": "Float64"}
-    )
-
-
-def _together(compared: list[Comparison]) -> list[int]:
-    """Count, for each row, of how many rows any may be ruled out, contradicted or explained: a primary one, of all that can be."""
-    deniable = sum(one.claim.family == "primary" and len(one.against) >= FEWEST_SEEDS for one in compared)
-    return [max(deniable, 1) if one.claim.family == "primary" else 1 for one in compared]
+    rows = [
+        {"suite": suite} | _described(one.claim) | one.place | _graded(one, size)
+        for one, size in zip(compared, family_sizes(compared), strict=True)
+    ]
+    return _table(rows, CLAIM_COLUMNS, "n", "images", "control_n", "planned", "failed_treatment", "failed_baseline")
 
 
 def effects_table(compared: list[Comparison], suite: str) -> pd.DataFrame:
     """List the effects behind the grades, against the baseline and each control; a control without a run has no numbers."""
+    rows = []
+    for one, size in zip(compared, family_sizes(compared), strict=True):
+        scale, (baseline, controls) = _scale(one.claim), _effects(one, size)
+        verdicts = {_baseline(one.claim): ("baseline", baseline, _holds(one, baseline).grade)}
+        verdicts |= {key: ("control", effect, _of_control(one, effect, scale)) for key, effect in controls.items()}
+        rows += [
+            {"suite": suite, "id": one.claim.id, **one.place, "against": against, "role": role}
+            | {"smallest_effect": scale.smallest, "unit": one.claim.smallest.unit, "verdict": verdict}
+            | effect.found._asdict()
+            | {key: getattr(effect, key) for key in (*FAILED, *OF_GAPS)}
+            for against, (role, effect, verdict) in verdicts.items()
+            if "sde" in one.place
+        ]
+    return _table(rows, EFFECT_COLUMNS, "n", "images", *FAILED)
+
+
+def differences_table(compared: list[Comparison], suite: str) -> pd.DataFrame:
+    """List the paired difference of each seed, the mean over images, from the baseline and each control."""
     rows = [
-        {"suite": suite, **row}
-        for one, many in zip(compared, _together(compared), strict=True)
-        if one.has_run
-        for row in _effects(one, many)
+        {"suite": suite, "id": one.claim.id, **one.place, "against": against, "seed": seed, "difference": difference}
+        for one in compared
+        for against, paired in {_baseline(one.claim): one.baseline, **one.controls}.items()
+        for seed, difference in zip(paired.seeds, paired.of_seeds, strict=True)
     ]
-    return pd.DataFrame(rows, columns=EFFECT_COLUMNS).astype({"n": "Int64", "images": "Int64"})
+    return _table(rows, DIFFERENCE_COLUMNS, "seed")
 
 
-def _effects(compared: Comparison, many: int) -> list[dict[str, Any]]:
-    """List the effects of one row: against the baseline first, then the controls in the order of the claim."""
-    described = _described(compared.claim)
-    shared = {key: described[key] for key in ("id", "smallest_effect", "unit")} | compared.place
-    controls = control_intervals(compared.controls, many) | {
-        name: interval(np.empty(0), many) for name in compared.absent
+def _table(rows: list[dict[str, Any]], columns: list[str], *counts: str) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(counts, "Int64"))
+
+
+def _scale(claim: Claim) -> Scale:
+    return Scale(claim.smallest.effect, claim.floor)
+
+
+def _effects(compared: Comparison, size: int) -> tuple[Effect, dict[str, Effect]]:
+    """Return the effect against the baseline, and that against each control."""
+    scale = _scale(compared.claim)
+    return effect_of(compared.baseline, scale, size), {
+        key: effect_of(paired, scale, size, compared.run_controls) for key, paired in compared.controls.items()
     }
-    baseline = {"against": described["baseline"], "role": "baseline", **interval(compared.against, many)._asdict()}
-    return [shared | baseline] + [
-        shared | {"against": name, "role": "control", **found._asdict()} for name, found in controls.items()
-    ]
 
 
-def claim_p(compared: Comparison) -> float | None:
-    """Return the p-value of a claim, none where it cannot be shown for want of seeds, controls or cells.
-
-    It is that of the intersection-union test: the largest of those against the baseline, whose effect is by hypothesis at most the
-    smallest effect, and against every control, whose effect is by hypothesis at most 0.
-
-    References:
-        | Statistical Inference (Casella & Berger, 2002), section 8.3.3
-    """
-    controls = [*compared.controls.values()]
-    if compared.absent or compared.failed or min(map(len, [compared.against, *controls])) < FEWEST_SEEDS:
-        return None
-    against = p_value(estimate(compared.against), compared.claim.smallest_effect)
-    return float(max([against, *(p_value(estimate(control), 0.0) for control in controls)]))
-
-
-def _graded(compared: Comparison, p_adjusted: float | None, tail: float, many: int) -> dict[str, Any]:
-    """Grade one row.
-
-    Arguments:
-        compared: its differences.
-        p_adjusted: its p-value after Holm's adjustment, if it is of the family.
-        tail: what its p-value must be at most.
-        many: of how many rows any may be ruled out, contradicted or explained.
-    """
-    claim, against = compared.claim, interval(compared.against, many)
-    row = _described(claim) | compared.place
-    if not compared.has_run:
-        return row | {"grade": NO_DATA, "reason": "; ".join(["no run", *compared.failed])}
-    intervals = control_intervals(compared.controls, many)
-    verdict = grade(against, intervals, claim.smallest_effect, compared.absent, p_adjusted)
-    if compared.failed:
-        reason = f"some cells have no number, and are left out: {'; '.join(compared.failed)}"
-        return row | against._asdict() | {"grade": INCONCLUSIVE, "reason": reason, "test": method(against)}
-    if against.n == 0:
-        positive = ", both with numbers above 0, whose log is taken" if claim.metric.transform == "log" else ""
-        return row | {"grade": verdict.grade, "reason": verdict.reason + positive}
-    reason = verdict.reason + _impossible(compared)
-    row |= against._asdict() | {"grade": verdict.grade, "reason": reason, "control": verdict.control}
-    row |= {"test": method(against), "p_adjusted": p_adjusted}
-    if against.n >= FEWEST_SEEDS:
-        controls = [*compared.controls.values(), *(compared.against[:0] for _ in compared.absent)]
-        probability = repeatability(compared.against, controls, claim.smallest_effect, tail, many)[verdict.grade]
-        row |= {"repeatability": probability, "reason": _borderline(reason, probability, against)}
-    if verdict.control:
-        row |= {f"control_{key}": value for key, value in intervals[verdict.control]._asdict().items()}
-    return row
+def _graded(compared: Comparison, size: int) -> dict[str, Any]:
+    """Grade one row of a family of this size."""
+    baseline, controls = _effects(compared, size)
+    verdict, flow = _holds(compared, baseline), Verdict("", "")
+    if verdict.grade == NO_DATA:
+        return {"holds": NO_DATA, "reason": verdict.reason}
+    probability = float("nan")
+    if baseline.is_known and not compared.lacking:
+        probability = repeatability(compared.baseline, _scale(compared.claim), size)[verdict.grade]
+    if controls:
+        flow = _flow(compared, controls)
+    control = {f"control_{key}": value for key, value in _interval(controls, flow.control)}
+    return (
+        baseline.found._asdict()
+        | {"holds": verdict.grade, "reason": verdict.reason + _borderline(probability, baseline.found)}
+        | {"flow": flow.grade, "control": flow.control, "flow_reason": flow.reason, **control}
+        | {"planned": baseline.planned, "failed_treatment": baseline.failed_treatment}
+        | {"failed_baseline": baseline.failed_against, "repeatability": probability, "test": method(baseline.found)}
+    )
 
 
-def _impossible(compared: Comparison) -> str:
-    """Say that a claim cannot be shown for want of controls; nothing where they all have runs."""
-    if not compared.absent:
+def _interval(controls: Mapping[str, Effect], control: str) -> Iterable[tuple[str, Any]]:
+    return controls[control].found._asdict().items() if control else ()
+
+
+def _holds(compared: Comparison, baseline: Effect) -> Verdict:
+    """Say whether the claim holds, with the samplers that lack and the seeds that failed."""
+    of_baseline = f"the {compared.claim.metric.name} of {name(_baseline(compared.claim))}"
+    verdict = holds(baseline, _scale(compared.claim), of_baseline)
+    lacking = f"no sound number by {', '.join(compared.lacking)}" if compared.lacking else ""
+    if verdict.grade == NO_DATA:
+        return Verdict(NO_DATA, lacking or verdict.reason)
+    if lacking:
+        verdict = Verdict(INCONCLUSIVE, lacking)
+    return Verdict(verdict.grade, verdict.reason + _failures(baseline, "baseline"))
+
+
+def _of_control(compared: Comparison, effect: Effect, scale: Scale) -> str:
+    grade = of_control(effect, scale)
+    return OPEN if compared.lacking and grade != NOT_RUN else grade
+
+
+def _flow(compared: Comparison, controls: Mapping[str, Effect]) -> Verdict:
+    """Say whether it is the flow, and always what a baseline of the same compute leaves."""
+    verdict = is_the_flow(controls, _scale(compared.claim))
+    if compared.lacking:
+        verdict = Verdict(OPEN, f"no sound number by {', '.join(compared.lacking)}", verdict.control)
+    parts = [verdict.reason, *(_failures(effect, key).removeprefix("; ") for key, effect in controls.items())]
+    if SAME_COMPUTE in controls:
+        found = controls[SAME_COMPUTE].found
+        known = f"{SAME_COMPUTE}: {found.effect:.3g} [{found.low:.3g}, {found.high:.3g}]"
+        parts.append(known if found.n else f"{SAME_COMPUTE} was not run here")
+    return verdict._replace(reason="; ".join(filter(None, parts)))
+
+
+def _failures(effect: Effect, against: str) -> str:
+    """Say how many seeds failed; nothing where none did."""
+    if not effect.failed_treatment + effect.failed_against:
         return ""
-    verb = "is" if len(compared.absent) == 1 else "are"
-    where = ", ".join(filter(None, compared.place.values()))
-    return f"; cannot be shown here: {', '.join(compared.absent)} {verb} not in this suite for {where}"
+    of_seeds = f"of {effect.planned} seeds {effect.failed_treatment} of the treatment"
+    return f"; {of_seeds} and {effect.failed_against} of {against} failed"
 
 
-def _borderline(reason: str, probability: float, found: Interval) -> str:
-    """Add to a reason that a repetition might well say something else."""
-    if probability >= REPEATABLE:
-        return reason
+def _borderline(probability: float, found: Interval) -> str:
+    """Say that a repetition might well say something else."""
+    if np.isnan(probability) or probability >= REPEATABLE:
+        return ""
     others = "seeds" if found.images is None else "seeds and images"
-    return f"{reason}; borderline: as many other {others} would say the same with probability {probability:.2f}"
+    return f"; borderline: as many other {others} would say the same with probability {probability:.2f}"
 
 
 def _described(claim: Claim) -> dict[str, Any]:
-    metric, baseline = claim.metric, claim.baseline
+    metric = claim.metric
     place = (
         [f"at x = {metric.x}" if isinstance(metric.x, str) else f"x {metric.x[0]:g} to {metric.x[1]:g}"]
         if metric.x
@@ -200,15 +182,19 @@ def _described(claim: Claim) -> dict[str, Any]:
         "id": claim.id,
         "family": claim.family,
         "treatment": _name(claim.treatment),
-        "baseline": f"{baseline.value:g}" if isinstance(baseline, Bound) else _name(baseline),
-        "smallest_effect": claim.smallest_effect,
-        "unit": claim.unit,
+        "baseline": _baseline(claim),
+        "smallest_effect": claim.smallest.effect,
+        "unit": claim.smallest.unit,
         "question": claim.question,
         "statement": claim.statement,
         "source": claim.source,
         "metric": ", ".join([metric.stage, metric.name, *samplers, *place, metric.transform]),
-        "why": claim.why,
+        "why": claim.smallest.why,
     }
+
+
+def _baseline(claim: Claim) -> str:
+    return f"{claim.baseline.value:g}" if isinstance(claim.baseline, Bound) else _name(claim.baseline)
 
 
 def _name(arm: Side) -> str:

@@ -1,10 +1,11 @@
-r"""The differences that claims are graded from, taken from the tidy table.
+r"""The paired numbers that claims are graded from, taken from the tidy table.
 
 The effect of a treatment is the mean over seeds of a paired difference, positive in the direction of the claim,
 
 .. math:: d_s = \pm (f(b_s) - f(a_s)), \qquad \hat d = \frac{1}{n} \sum_s d_s,
 
-with a the treatment, b the baseline or a control, both trained with seed s, and f the metric's transform.
+with a the treatment, b the baseline or a control, both trained with seed s, and f the metric's transform. Of several samplers and
+numbers of steps it is the mean over the samplers of each one's mean over its steps.
 
 Likelihoods are of the same images i in all runs, and their interval crosses seeds and images (:mod:`indm.report.intervals`). The
 transform is of the mean over images, so that each image counts by its linear part there, the delta method:
@@ -16,25 +17,27 @@ A learning curve is compared at equal shares of each arm's training: at equal st
 another would have spent fewer.
 
 FID and 2-D data have no numbers of single images; each seed draws its own, so that their noise is in the spread of the seeds.
+
+A seed of an arm has failed where it was trained and a number of it is missing, not finite, or above the suite's ``failed_beyond``.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from indm.report.intervals import Numbers
+from indm.report.intervals import FEWEST_SEEDS, Numbers
 from indm.report.results import RUN_KEY, records
 from indm.report.values import refuse_other_images, refuse_repeats
 from indm.suite.claims import Bound, Claim, Claims, Control, Metric, Side
 
 PLACE = ["dataset", "sde", "objective"]
+CELL = ["sampler", "x", "image"]
 # Each with its derivative.
 TRANSFORMS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "signed": (lambda values: values, lambda values: 1.0),
-    "abs": (np.abs, np.sign),
     "log": (np.log, lambda values: 1 / values),
 }
 
@@ -46,10 +49,53 @@ class Tables:
     Arguments:
         values: the tidy table.
         images: the table of single images' likelihoods.
+        failed_beyond: by a metric's name, the number above which a run has failed.
+        trained: the runs of which any number is known, each once.
     """
 
     values: pd.DataFrame
     images: pd.DataFrame
+    failed_beyond: Mapping[str, float]
+    trained: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The numbers of the treatment and of another arm, transformed, of the seeds that are sound in both.
+
+    Arguments:
+        seeds: those seeds.
+        treatment: the treatment's numbers, shape (S,) or (S, I).
+        against: the other arm's.
+        sign: 1 where the smaller number is the better one, else -1.
+        planned: how many seeds both arms were trained with.
+        failed_treatment: how many of them failed in the treatment.
+        failed_against: how many of them failed in the other arm.
+    """
+
+    seeds: tuple[int, ...] = ()
+    treatment: Numbers = field(default_factory=lambda: np.empty(0))
+    against: Numbers = field(default_factory=lambda: np.empty(0))
+    sign: int = 1
+    planned: int = 0
+    failed_treatment: int = 0
+    failed_against: int = 0
+
+    @property
+    def differences(self) -> Numbers:
+        """The paired differences, shape (S,) or (S, I)."""
+        return self.sign * (self.against - self.treatment)
+
+    @property
+    def of_seeds(self) -> Numbers:
+        """The paired differences of the seeds, each the mean over images, shape (S,)."""
+        found = self.differences
+        return found.mean(1) if found.ndim == 2 else found
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether both arms were trained with enough common seeds."""
+        return self.planned >= FEWEST_SEEDS
 
 
 @dataclass(frozen=True)
@@ -59,144 +105,160 @@ class Comparison:
     Arguments:
         claim: the claim.
         place: dataset, SDE and objective; of a claim without any run, the dataset alone.
-        has_run: whether there is a run of the treatment.
-        against: differences from the baseline, shape (S,) or (S, I); empty where no seed is shared.
-        controls: differences from each control that has runs, by its name and the variant chosen.
-        absent: controls that have no run here.
-        failed: cells of a sweep or of a learning curve that one of the arms has and another lacks, in words: an arm that fails
-            where sampling is hardest would be compared where it does not. So are the metric's samplers that no arm has.
+        baseline: the treatment's numbers and the baseline's.
+        controls: the treatment's and those of each control that the claim lists, by its name and the variant chosen.
+        lacking: samplers of the metric by which there is no sound number here: the mean over the others is another metric's.
     """
 
     claim: Claim
     place: dict[str, str]
-    has_run: bool = True
-    against: Numbers = field(default_factory=lambda: np.empty(0))
-    controls: Mapping[str, Numbers] = field(default_factory=dict)
-    absent: list[str] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
+    baseline: Paired = Paired()
+    controls: Mapping[str, Paired] = field(default_factory=dict)
+    lacking: tuple[str, ...] = ()
+
+    @property
+    def run_controls(self) -> int:
+        """How many of the controls were trained with enough seeds."""
+        return sum(control.is_planned for control in self.controls.values())
 
 
-def compare(values: pd.DataFrame, images: pd.DataFrame, claims: Claims) -> list[Comparison]:
-    """Take the differences of every claim, once for each dataset, SDE and objective that has data.
+def compare(
+    values: pd.DataFrame, images: pd.DataFrame, claims: Claims, failed_beyond: Mapping[str, float] | None = None
+) -> list[Comparison]:
+    """Pair the numbers of every claim, once for each dataset, SDE and objective that has data.
 
     Arguments:
         values: the tidy table.
         images: the table of single images' likelihoods.
         claims: the claims.
+        failed_beyond: by a metric's name, the number above which a run has failed.
 
     Raises:
         ArtifactError: if a number stands in the tidy table twice, or the runs of a dataset have not the same images, each once.
     """
     refuse_repeats(values)
     refuse_other_images(images)
-    tables = Tables(values, images)
+    tables = Tables(values, images, failed_beyond or {}, values[RUN_KEY].drop_duplicates())
     return [found for claim in claims.claims for found in _of_claim(tables, claim, claims.controls)]
 
 
+def family_sizes(compared: list[Comparison]) -> list[int]:
+    """Count, for each row, of how many rows any may be decided: a primary one, of all primary ones that are planned."""
+    primary = sum(one.claim.family == "primary" and one.baseline.is_planned for one in compared)
+    return [max(primary, 1) if one.claim.family == "primary" else 1 for one in compared]
+
+
 def _of_claim(tables: Tables, claim: Claim, controls: Mapping[str, Control]) -> list[Comparison]:
-    found = _select(tables, claim.metric)
-    treated = _treated(tables, found, claim)
+    values, metric = tables.values, claim.metric
+    # A treatment that failed everywhere is known by its training, where another arm was measured.
+    measured = values[(values["stage"] == metric.stage) & (values["metric"] == metric.name)][PLACE]
+    trained = _of_arm(tables.trained, {}, claim.treatment)[PLACE]
+    places = trained.drop_duplicates().merge(measured.drop_duplicates(), on=PLACE)
     where: list[list[str]] = [claim.where.datasets, [*claim.where.sdes], [*claim.where.objectives]]
     for key, allowed in zip(PLACE, where, strict=True):
-        treated = treated[treated[key].isin(allowed)] if allowed else treated
-    compared = [_at(tables, found, claim, controls, place) for place in records(treated[PLACE].drop_duplicates())]
-    absent = [name for name in claim.where.datasets or [""] if name not in {one.place["dataset"] for one in compared}]
+        places = places[places[key].isin(allowed)] if allowed else places
+    found = _select(tables, metric)
+    compared = [_at(tables, found, claim, controls, place) for place in records(places)]
+    known = {one.place["dataset"] for one in compared}
+    absent = [name for name in claim.where.datasets or [""] if name not in known]
     if claim.where.datasets or not compared:
-        compared += [_without_run(tables.values, claim, name) for name in absent]
+        compared += [Comparison(claim, {"dataset": name}) for name in absent]
     return compared
-
-
-def _without_run(values: pd.DataFrame, claim: Claim, dataset: str) -> Comparison:
-    """Return a claim without data: where others were measured, the claim's samplers may be all that is lacking."""
-    metric = claim.metric
-    keys = {"stage": metric.stage, "metric": metric.name, "dataset": dataset}
-    others = values[np.logical_and.reduce([values[key] == text for key, text in keys.items()])]
-    failed = _unsampled(metric, others["sampler"]) if len(others) else []
-    return Comparison(claim, {"dataset": dataset}, has_run=False, failed=failed)
-
-
-def _treated(tables: Tables, found: pd.DataFrame, claim: Claim) -> pd.DataFrame:
-    """Select the numbers of the treatment; of a sweep its trainings too, where an arm has numbers: it may have failed in all."""
-    if claim.metric.stage == "sweep":
-        trainings = tables.values[tables.values["stage"] == "train"]
-        found = pd.concat([found, trainings.merge(found[PLACE].drop_duplicates(), on=PLACE)])
-    arm = {key: text for key, text in claim.treatment.model_dump().items() if text is not None}
-    return found[np.logical_and.reduce([found[key] == text for key, text in arm.items()])]
 
 
 def _at(
     tables: Tables, found: pd.DataFrame, claim: Claim, controls: Mapping[str, Control], place: dict[str, str]
 ) -> Comparison:
     """Compare at one dataset, SDE and objective, by the numbers found of the claim's metric."""
-    treated = _numbers(found, claim.metric, place, claim.treatment)
-    absent = [name for name in claim.controls if not _has_run(tables.values, controls[name], place, claim.metric)]
-    others: dict[str, pd.DataFrame] = {}
-    arms: dict[str, Side | Bound] = {"treatment": claim.treatment, "baseline": claim.baseline}
-    for name in (name for name in claim.controls if name not in absent):
+    found = _of_place(found, {key: place[key] for key in ("dataset", "sde")})
+    paired = {}
+    for name in claim.controls:
         control = controls[name]
         arm = _choose(tables, control, place)
         chosen = f"{name} ({arm.variant})" if arm and control.choose_by else name
-        sampled = _sampled(tables, claim.metric, control.sampler) if control.sampler else found
-        others[chosen] = _compared(tables, treated, sampled, claim, place, arm) if arm else treated[:0]
-        arms |= {chosen: arm} if arm else {}
-    baseline = _compared(tables, treated, found, claim, place, claim.baseline)
-    laid_out = {"treatment": treated, "baseline": baseline, **others}
+        sampled = _sampled(tables, found, claim.metric, control.sampler) if control.sampler else found
+        paired[chosen] = _paired(tables, found, sampled, claim, place, arm) if arm else Paired()
+    known = set(_of_place(found, place)["sampler"])
     return Comparison(
         claim,
         place,
-        True,
-        _differences(treated, baseline, claim),
-        {name: _differences(treated, other, claim) for name, other in others.items()},
-        absent,
-        _unsampled(
-            claim.metric, [name for arm in laid_out.values() for name in arm.columns.get_level_values("sampler")]
-        )
-        + _failed(claim.metric, {name: _all_seeds(tables, laid_out[name], place, arm) for name, arm in arms.items()}),
+        _paired(tables, found, found, claim, place, claim.baseline),
+        paired,
+        tuple(sampler for sampler in claim.metric.sampler or [] if sampler not in known),
     )
 
 
-def _unsampled(metric: Metric, known: Iterable[str]) -> list[str]:
-    """Name the samplers of a metric that no arm has numbers by: the mean over the others would be another metric's."""
-    return [f"{sampler} (no arm has it)" for sampler in metric.sampler or [] if sampler not in set(known)]
-
-
-def _failed(metric: Metric, arms: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Name the cells of a sweep, or of a learning curve, that one of the arms has and another lacks, for some seed or for all."""
-    if metric.stage != "sweep" and not _by_shares(metric):
-        return []
-    # Whether a seed has a number, of any image.
-    known = {name: arm.notna().T.groupby(["sampler", "x"], sort=False).any().T for name, arm in arms.items()}
-    cells: dict[Any, None] = dict.fromkeys(cell for arm in known.values() for cell in arm.columns)
-    missing = {
-        (name, cell): len(arm) - (int(arm[cell].sum()) if cell in arm else 0)
-        for name, arm in known.items()
-        for cell in cells
-    }
-    return [
-        f"{', '.join(filter(None, [name, sampler, f'{x:g} steps']))} ({count} of {len(known[name])} seeds)"
-        for (name, (sampler, x)), count in missing.items()
-        if count
-    ]
-
-
-def _all_seeds(tables: Tables, laid_out: pd.DataFrame, place: Mapping[str, str], arm: Side | Bound) -> pd.DataFrame:
-    """Add a row for each training of an arm that has no number at all."""
+def _paired(
+    tables: Tables,
+    found: pd.DataFrame,
+    others: pd.DataFrame,
+    claim: Claim,
+    place: Mapping[str, str],
+    arm: Side | Bound,
+) -> Paired:
+    """Pair the treatment's numbers, among those found, with the arm's, among the others."""
+    treated = _numbers(found, claim.metric, place, claim.treatment)
+    seeds = _seeds(tables, place, claim.treatment)
     if isinstance(arm, Bound):
-        return laid_out
-    trained = _trainings(tables, place, arm)["seed"]
-    return laid_out.reindex(laid_out.index.union(pd.Index(trained.unique())))
+        number = TRANSFORMS[claim.metric.transform][0](arm.value)
+        other = pd.DataFrame(number, index=seeds, columns=treated.columns)
+    else:
+        seeds = seeds.intersection(_seeds(tables, place, arm))
+        other = _numbers(others, claim.metric, place, arm)
+        if _by_shares(claim.metric) and len(seeds):
+            own, length = (_steps(tables, place, one) for one in (claim.treatment, arm))
+            other = _at_shares_of(own / length, other)
+    if claim.metric.stage == "sweep":
+        # What was swept here, by whichever arm, and not what came out of these two.
+        swept = [_of_place(rows, place)[CELL].drop_duplicates() for rows in (found, others)]
+        cells: pd.Index[Any] = pd.MultiIndex.from_frame(swept[0].merge(swept[1]))
+    else:
+        cells = treated.columns.union(other.columns)
+    return _of_sound_seeds(treated.reindex(seeds, columns=cells), other.reindex(seeds, columns=cells), claim)
 
 
-def _trainings(tables: Tables, place: Mapping[str, str], arm: Side) -> pd.DataFrame:
-    """Select the lengths of an arm's trainings: the rows of metric ``steps``."""
-    values = tables.values
-    return _of_arm(values[(values["stage"] == "train") & (values["metric"] == "steps")], place, arm)
+def _of_sound_seeds(treated: pd.DataFrame, other: pd.DataFrame, claim: Claim) -> Paired:
+    """Average over samplers and x the numbers of the seeds that have all of them in both arms, of those that were planned."""
+    if treated.empty:
+        return Paired()
+    failed, failed_other = (pd.Series(~np.isfinite(arm.to_numpy()).all(1), arm.index) for arm in (treated, other))
+    sound = ~(failed | failed_other)
+    return Paired(
+        tuple(int(seed) for seed in treated.index[sound]),
+        _of_seeds(treated[sound]),
+        _of_seeds(other[sound]),
+        1 if claim.direction == "lower" else -1,
+        len(treated),
+        int(failed.sum()),
+        int(failed_other.sum()),
+    )
+
+
+def _of_seeds(laid_out: pd.DataFrame) -> Numbers:
+    """Average over the samplers each one's mean over x: shape (S,), or (S, I) of images."""
+    of_samplers = laid_out.T.groupby(["sampler", "image"]).mean()
+    of_images: Numbers = of_samplers.groupby("image").mean().T.to_numpy()
+    return of_images[:, 0] if of_images.shape[1] == 1 else of_images
+
+
+def _seeds(tables: Tables, place: Mapping[str, str], arm: Side) -> "pd.Index[int]":
+    """List the seeds that an arm was trained with: those of which any number is known."""
+    return pd.Index(sorted(_of_arm(tables.trained, place, arm)["seed"].dropna()))
+
+
+def _steps(tables: Tables, place: Mapping[str, str], arm: Side) -> float:
+    """Return the length of an arm's trainings."""
+    values = _of_arm(tables.values, place, arm)
+    return float(values[(values["stage"] == "train") & (values["metric"] == "steps")]["value"].max())
+
+
+def _of_place(found: pd.DataFrame, place: Mapping[str, str]) -> pd.DataFrame:
+    return found[np.logical_and.reduce([found[key] == text for key, text in place.items()])]
 
 
 def _of_arm(found: pd.DataFrame, place: Mapping[str, str], arm: Side) -> pd.DataFrame:
     keys = dict(place) | {"model": arm.model, "variant": arm.variant}
-    keys |= {"objective": arm.objective} if arm.objective else {}
-    return found[np.logical_and.reduce([found[key] == text for key, text in keys.items()])]
+    return _of_place(found, keys | ({"objective": arm.objective} if arm.objective else {}))
 
 
 def _by_shares(metric: Metric) -> bool:
@@ -204,87 +266,53 @@ def _by_shares(metric: Metric) -> bool:
     return metric.stage == "curve" and isinstance(metric.x, list)
 
 
-def _has_run(values: pd.DataFrame, control: Control, place: Mapping[str, str], metric: Metric) -> bool:
-    """Whether a control has a run at a dataset, SDE and objective, and images by its sampler, if it has one."""
-    keys = dict(place) | {"model": control.model} | ({"objective": control.objective} if control.objective else {})
-    keys |= {"stage": metric.stage, "sampler": control.sampler} if control.sampler else {}
-    here = np.logical_and.reduce([values[key] == text for key, text in keys.items()])
-    return bool((here & values["variant"].isin(control.variants)).any())
-
-
 def _select(tables: Tables, metric: Metric) -> pd.DataFrame:
-    """Select the numbers of a metric, transformed: those of single images where there are such, else one per run."""
+    """Select the sound numbers of a metric, transformed: those of single images where there are such, else one per run."""
     values, images = tables.values, tables.images
     found = images[images["stage"] == metric.stage] if metric.name in images else images[:0]
     if len(found) > 0:
         found = found.assign(sampler="", value=found[metric.name]).dropna(subset="value")
     else:
         found = values[(values["stage"] == metric.stage) & (values["metric"] == metric.name)].assign(image=0)
+        found = found[_is_sound(found, metric.stage)]
     found = found if metric.sampler is None else found[found["sampler"].isin(metric.sampler)]
-    return _transformed(found.assign(x=found["x"].fillna(0.0)), metric)
+    found = found.assign(x=found["x"].astype(float).fillna(0.0))
+    found = found[found["x"].between(metric.x[0], metric.x[1])] if isinstance(metric.x, list) else found
+    return _transformed(found, metric, tables.failed_beyond.get(metric.name, np.inf))
 
 
-def _transformed(found: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """Transform each number by its linear part at the mean over images, so that their mean becomes the transform's."""
+def _is_sound(found: pd.DataFrame, stage: str) -> "pd.Series[bool]":
+    """Say which numbers a sampler is stated to be sound at; of a sweep, those of which it is not said are not."""
+    sound = pd.to_numeric(found["sound"], errors="coerce") if "sound" in found else pd.Series(np.nan, found.index)
+    return sound.astype(float) == 1 if stage == "sweep" else sound.astype(float) != 0
+
+
+def _transformed(found: pd.DataFrame, metric: Metric, most: float) -> pd.DataFrame:
+    """Transform each number by its linear part at the mean over images, so that their mean becomes the transform's.
+
+    Those of a run whose mean lies above ``most`` are not numbers.
+    """
     transform, derivative = TRANSFORMS[metric.transform]
     value = found["value"].astype(float)
     mean = value.groupby([found[key] for key in [*RUN_KEY, "sampler", "x"]]).transform("mean")
-    return found.assign(value=transform(mean) + derivative(mean) * (value - mean))
+    mean = mean.where(mean <= most)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return found.assign(value=transform(mean) + derivative(mean) * (value - mean) + 0 * mean)
 
 
 def _numbers(found: pd.DataFrame, metric: Metric, place: Mapping[str, str], arm: Side) -> pd.DataFrame:
     """Lay out an arm's numbers: one row per seed, one column per sampler, x and image."""
     found = _of_arm(found, place, arm)
-    if isinstance(metric.x, list):
-        found = found[found["x"].between(metric.x[0], metric.x[1])]
-    elif metric.x == "last":
+    if metric.x == "last":
         # Trained longer, an arm ends at another step; its last is its last.
         found = found[found["x"] == found["x"].max()].assign(x=0.0)
-    return found.pivot(index="seed", columns=["sampler", "x", "image"], values="value")
+    return found.pivot(index="seed", columns=CELL, values="value")
 
 
-def _sampled(tables: Tables, metric: Metric, sampler: str) -> pd.DataFrame:
+def _sampled(tables: Tables, found: pd.DataFrame, metric: Metric, sampler: str) -> pd.DataFrame:
     """Select the numbers of a metric by one sampler, once for each of the metric's own: to be compared with each."""
-    found = _select(tables, metric.model_copy(update={"sampler": [sampler]}))
-    own = _select(tables, metric)["sampler"].unique()
-    return pd.concat([found.assign(sampler=name) for name in own])
-
-
-def _compared(
-    tables: Tables,
-    treated: pd.DataFrame,
-    found: pd.DataFrame,
-    claim: Claim,
-    place: Mapping[str, str],
-    other: Side | Bound,
-) -> pd.DataFrame:
-    """Lay out the numbers of the arm that is compared, among those found, in the columns of the treatment's."""
-    if isinstance(other, Bound):
-        return treated * 0 + TRANSFORMS[claim.metric.transform][0](other.value)
-    compared = _numbers(found, claim.metric, place, other)
-    if not _by_shares(claim.metric):
-        return compared
-    own, others = (_trainings(tables, place, arm)["value"].max() for arm in (claim.treatment, other))
-    return _at_shares_of(own / others, compared)
-
-
-def _differences(treated: pd.DataFrame, compared: pd.DataFrame, claim: Claim) -> Numbers:
-    """Subtract, seed by seed, the mean over the samplers and x that both arms have: shape (S,), or (S, I) of images.
-
-    Arguments:
-        treated: the treatment's numbers, laid out.
-        compared: those of the other arm.
-        claim: the claim.
-    """
-    seeds, columns = treated.index.intersection(compared.index), treated.columns.intersection(compared.columns)
-    if len(seeds) == 0 or len(columns) == 0:
-        return np.empty(0)
-    # The same for all seeds: a mean over what each of them has would compare unlike cells.
-    lower = (compared.loc[seeds, columns] - treated.loc[seeds, columns]).dropna(axis="columns")
-    if lower.empty:
-        return np.empty(0)
-    of_images = lower.T.groupby("image").mean().T.to_numpy() * (1 if claim.direction == "lower" else -1)
-    return of_images[:, 0] if of_images.shape[1] == 1 else of_images
+    by_one = _select(tables, metric.model_copy(update={"sampler": [sampler]}))
+    return pd.concat([by_one.assign(sampler=name) for name in found["sampler"].unique()] or [by_one[:0]])
 
 
 def _at_shares_of(ratio: float, compared: pd.DataFrame) -> pd.DataFrame:
@@ -305,6 +333,6 @@ def _choose(tables: Tables, control: Control, place: Mapping[str, str]) -> Side 
     if control.choose_by is None:
         return arms[0]
     found = _select(tables, control.choose_by)
-    scores = {i: _numbers(found, control.choose_by, place, arm).to_numpy() for i, arm in enumerate(arms)}
-    measured = {i: float(np.nanmean(score)) for i, score in scores.items() if score.size > 0}
+    numbers = [_numbers(found, control.choose_by, place, arm).to_numpy() for arm in arms]
+    measured = {i: float(np.nanmean(one)) for i, one in enumerate(numbers) if np.isfinite(one).any()}
     return arms[min(measured, key=lambda i: measured[i])] if measured else None

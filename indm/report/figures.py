@@ -18,7 +18,7 @@ from indm.report.plotting import FIRST, GROUP, STYLE, label_rows, note, plot_int
 from indm.report.results import read_csv
 
 TEXTS = [*GROUP, "model", "variant", "setting", "metric", "unit", "id", "control", "test", "phase", "state", "reason"]
-TEXTS += ["family", "grade", "factor"]
+TEXTS += ["family", "holds", "factor"]
 OF_CONTROL = ("control", "control_effect", "control_low", "control_high")
 # The row of the table that the others deviate from.
 BASE = "base"
@@ -69,7 +69,7 @@ def protocol(table: pd.DataFrame) -> Figure:
 FIGURES = {
     "claims": Plot(
         "claims",
-        (*GROUP, "id", "family", "unit", "n", "low", "high", "test", "grade", "smallest_effect", *OF_CONTROL),
+        (*GROUP, "id", "family", "unit", "n", "low", "high", "test", "holds", "smallest_effect", *OF_CONTROL),
         "effect",
         claims,
     ),

@@ -105,5 +105,5 @@ def _label(row: "pd.Series[Any]") -> str:
 
 def _text(row: "pd.Series[Any]") -> str:
     numbers = effect_with_ends({column: row[column] for column in NUMBERS}).replace("-", "−")
-    verdict = "" if row["control"] else f"; {row['grade']}"
+    verdict = "" if row["control"] else f"; {row['holds']}"
     return f"{numbers} {row['unit']}{verdict}"

@@ -1,12 +1,13 @@
-"""How a difference is graded: a verdict, Holm's adjustment, and how probably a repetition would give the verdict again."""
+"""How an effect is graded: whether a claim holds, whether it is the flow, and how probably a repetition would say so again."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from scipy import special
 
+from indm.report.differences import Paired
 from indm.report.intervals import FEWEST_SEEDS, TAIL, Estimate, Interval, Numbers, estimate, half_width, interval
 
 # A verdict with a lower repeatability is called borderline.
@@ -19,24 +20,32 @@ MIDPOINTS = 1000
 NO_DATA = "no data"
 SINGLE = "single training"
 SHOWN = "shown"
-EXPLAINED = "explained by a control"
-NOT_SEPARATED = "not separated from a control"
 CONTRADICTED = "contradicted"
+NOT_TESTABLE = "not testable"
 RULED_OUT = "ruled out"
 INCONCLUSIVE = "inconclusive"
-# What each grade means, wherever it is said. A row has the first that holds; :func:`grade` decides so.
+MATCHED = "matched"
+BEYOND = "beyond every control"
+OPEN = "open"
+# Of one control alone.
+BEATEN = "beaten"
+NOT_RUN = "not run"
+# What each grade means, wherever it is said, by the column of claims.csv. A row has the first that holds.
 MEANINGS = {
-    NO_DATA: "the suite has no such runs",
-    SINGLE: f"fewer than {FEWEST_SEEDS} seeds: nothing is known of other trainings, and nothing is decided",
-    SHOWN: "the interval against the baseline lies above the smallest effect, those against all controls above 0; for a primary "
-    "claim also after adjustment for their number (Holm)",
-    EXPLAINED: "the interval against the baseline lies above the smallest effect, but that against some control ends at or below "
-    "it",
-    NOT_SEPARATED: "the interval against the baseline lies above the smallest effect, but that against some control reaches 0 or "
-    "below, or the control was not run on 3 seeds",
-    CONTRADICTED: "the interval against the baseline lies below 0",
-    RULED_OUT: "the interval against the baseline ends at or below the smallest effect",
-    INCONCLUSIVE: "none of these",
+    "holds": {
+        NO_DATA: "the suite has no such runs",
+        SINGLE: f"fewer than {FEWEST_SEEDS} sound seeds: nothing is known of other trainings, and nothing is decided",
+        SHOWN: "the interval against the baseline lies above the smallest effect; for gaps, the baseline’s mean gap does, too",
+        CONTRADICTED: "the interval against the baseline lies below 0; for gaps, the treatment’s mean gap lies above 0",
+        NOT_TESTABLE: "the baseline’s mean gap is at most the smallest effect, so that no gain can exceed it",
+        RULED_OUT: "the interval against the baseline ends at or below the smallest effect",
+        INCONCLUSIVE: "none of these, or it would be shown and the treatment fails on more seeds than the baseline",
+    },
+    "flow": {
+        MATCHED: "the interval against some control ends at or below the smallest effect",
+        BEYOND: "the intervals against all controls lie above 0, and the treatment fails on no more seeds than any of them",
+        OPEN: "none of these: some control was not run, or cannot be told apart",
+    },
 }
 
 
@@ -45,126 +54,162 @@ def starred(grade: str, repeatability: float) -> str:
     return f"{grade}*" if repeatability < REPEATABLE else grade
 
 
-@dataclass(frozen=True)
-class Grade:
-    """A verdict, its reason in words, and the control that decides: the one that leaves the smallest effect."""
+def matched_by(flow: str, control: str) -> str:
+    """Write the second grade, with the control that it names."""
+    return f"{flow} by {control}" if flow == MATCHED else flow
+
+
+class Verdict(NamedTuple):
+    """A grade, its reason in words, and the control that decides."""
 
     grade: str
     reason: str
     control: str = ""
 
 
-def grade(
-    baseline: Interval,
-    controls: Mapping[str, Interval],
-    smallest_effect: float,
-    absent: Sequence[str] = (),
-    p_adjusted: float | None = None,
-) -> Grade:
-    """Grade a claim, as :data:`MEANINGS` says.
+class Scale(NamedTuple):
+    """What an effect is measured by.
 
     Arguments:
-        baseline: the effect against the baseline.
-        controls: the effect against each control, by name, of :func:`control_intervals`.
-        smallest_effect: the smallest effect worth a claim, at least 0.
-        absent: controls of which there is no run.
-        p_adjusted: p-value of a primary claim after Holm's adjustment; none of an exploratory one.
+        smallest: the smallest effect worth a claim, at least 0.
+        floor: down to which a gain counts, on means over seeds; ``None`` where it always counts.
     """
-    if baseline.n == 0:
-        return Grade(NO_DATA, "no run of the baseline shares a seed with one of the treatment")
-    if baseline.n < FEWEST_SEEDS:
-        over = "" if baseline.images is None else "; the interval is over images, for these weights alone"
-        return Grade(SINGLE, f"{_seeds(baseline.n)}: at least {FEWEST_SEEDS} are needed{over}")
-    if baseline.ends < 0:
-        return Grade(CONTRADICTED, f"the interval ends at {baseline.ends:.3g}, below 0")
-    if baseline.ends <= smallest_effect:
-        return Grade(RULED_OUT, f"the interval ends at {baseline.ends:.3g}, not above {smallest_effect:g}")
-    if baseline.low <= smallest_effect:
-        more = "more seeds" if baseline.images is None else "more seeds or images"
-        return Grade(INCONCLUSIVE, f"the interval lies on both sides of {smallest_effect:g}: {more} are needed")
-    return _controlled(controls, smallest_effect, absent, p_adjusted)
+
+    smallest: float
+    floor: float | None = None
 
 
-def control_intervals(controls: Mapping[str, Numbers], rows: int = 1) -> dict[str, Interval]:
-    """Return the interval of the effect against each control.
+class Effect(NamedTuple):
+    """The effect against one arm, and what is known of the seeds that failed.
 
-    One control is enough to explain an effect, so they end as intervals of as many comparisons do as there are controls that
-    were run, in as many rows of one family.
+    Arguments:
+        found: its interval.
+        planned: how many seeds both arms were trained with.
+        failed_treatment: how many of them failed in the treatment.
+        failed_against: how many in the other arm.
+        treatment_low: where the interval of the treatment's mean number begins, of a claim with a floor.
+        against_low: where the interval of the other arm's mean begins.
+        against_high: where it ends.
     """
-    run = sum(len(control) >= FEWEST_SEEDS for control in controls.values())
-    return {name: interval(control, rows * max(run, 1)) for name, control in controls.items()}
+
+    found: Interval
+    planned: int
+    failed_treatment: int = 0
+    failed_against: int = 0
+    treatment_low: float = float("nan")
+    against_low: float = float("nan")
+    against_high: float = float("nan")
+
+    @property
+    def fails_more(self) -> bool:
+        """Whether the treatment failed on more of the planned seeds."""
+        return self.failed_treatment > self.failed_against
+
+    @property
+    def is_known(self) -> bool:
+        """Whether enough seeds are sound in both arms."""
+        return self.found.n >= FEWEST_SEEDS
 
 
-def _controlled(
-    controls: Mapping[str, Interval], smallest_effect: float, absent: Sequence[str], p_adjusted: float | None
-) -> Grade:
-    """Grade a claim that is shown against the baseline by its controls."""
-    run = {name: found for name, found in controls.items() if found.n >= FEWEST_SEEDS}
-    strongest = min(run, key=lambda name: run[name].effect, default="")
-    complete = len(run) == len(controls) and not absent
-    beaten = complete and all(found.low > 0 for found in run.values())
-    holds = p_adjusted is None or p_adjusted <= TAIL
-    if beaten and holds:
-        return Grade(SHOWN, _by_how_much(run, strongest, smallest_effect), strongest)
-    explaining = {name: found for name, found in run.items() if found.ends <= smallest_effect}
-    if explaining:
-        name = min(explaining, key=lambda name: explaining[name].effect)
-        return Grade(
-            EXPLAINED, f"shown against the baseline, but of {name} at most {explaining[name].ends:.3g} is left", name
-        )
-    if beaten:
-        reason = f"not shown after Holm's adjustment: p {p_adjusted:.3g}, above {TAIL:.3g}"
-        return Grade(INCONCLUSIVE, reason, strongest)
-    return _not_separated(controls, run, strongest)
+def effect_of(paired: Paired, scale: Scale, rows: int, controls: int = 1) -> Effect:
+    """Return the effect against an arm, with the one interval that decides and is shown.
 
-
-def _by_how_much(run: Mapping[str, Interval], strongest: str, smallest_effect: float) -> str:
-    if not run:
-        return "better than the baseline"
-    little = f"; than {strongest} by no more than {smallest_effect:g}" if run[strongest].ends <= smallest_effect else ""
-    return f"better than the baseline and every control{little}"
-
-
-def _not_separated(controls: Mapping[str, Interval], run: Mapping[str, Interval], strongest: str) -> Grade:
-    few = [f"{name} ({_seeds(controls[name].n)})" for name in controls if name not in run]
-    to_be_run = f"; controls to be run: {', '.join(few)}" if few else ""
-    close = [name for name, found in run.items() if found.low <= 0]
-    undecided = f", but not separated from {', '.join(close)}" if close else ""
-    return Grade(NOT_SEPARATED, f"shown against the baseline{undecided}{to_be_run}", strongest)
-
-
-def _seeds(n: int) -> str:
-    return f"{n} seed" if n == 1 else f"{n} seeds"
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    r"""Adjust p-values of one family for their number, so that the rows found wrongly are few in all.
-
-    .. math:: \tilde p_{(i)} = \max_{j \le i} \min\big(1, (m - j + 1)\, p_{(j)}\big)
-
-    References:
-        | A Simple Sequentially Rejective Multiple Test Procedure (Holm, 1979), https://www.jstor.org/stable/4615733
+    Arguments:
+        paired: the numbers of the two arms.
+        scale: of the claim.
+        rows: of the claim's family, of which any may be decided.
+        controls: of which any may match the treatment, for an effect against one of them.
     """
-    values = np.asarray(p_values, dtype=float)
-    order = np.argsort(values, kind="stable")
-    adjusted = np.empty(len(values))
-    adjusted[order] = np.maximum.accumulate(np.minimum(1, (len(values) - np.arange(len(values))) * values[order]))
-    return [float(value) for value in adjusted]
+    tail = TAIL / rows
+    found = Effect(
+        interval(paired.differences, tail, tail / max(controls, 1)),
+        paired.planned,
+        paired.failed_treatment,
+        paired.failed_against,
+    )
+    if scale.floor is None:
+        return found
+    treatment, against = (interval(numbers, tail, tail) for numbers in (paired.treatment, paired.against))
+    return found._replace(treatment_low=treatment.low, against_low=against.low, against_high=against.high)
 
 
-def holm_tail(others: Sequence[float]) -> float:
-    """Return the largest p-value that Holm's adjustment leaves at most 0.025 beside the others of its family."""
-    passed = 0
-    for p in sorted(others):
-        if p > TAIL / (len(others) + 1 - passed):
-            break
-        passed += 1
-    return TAIL / (len(others) + 1 - passed)
+def holds(effect: Effect, scale: Scale, of_baseline: str = "the number of the baseline") -> Verdict:
+    """Say whether a claim holds, as :data:`MEANINGS` says.
+
+    Arguments:
+        effect: against the baseline.
+        scale: of the claim.
+        of_baseline: names the baseline's mean number: the gap of DDPM++.
+    """
+    found, smallest = effect.found, scale.smallest
+    if effect.planned == 0:
+        return Verdict(NO_DATA, "no run of the baseline shares a seed with one of the treatment")
+    if not effect.is_known:
+        over = "; the interval is over images, for these weights alone" if found.images is not None and found.n else ""
+        return Verdict(SINGLE, f"{seeds(found.n)}: at least {FEWEST_SEEDS} are needed{over}")
+    has_floor, above = scale.floor is not None, found.low > smallest
+    if above and not (has_floor and effect.against_low <= smallest):
+        if effect.fails_more:
+            return Verdict(INCONCLUSIVE, "it would be shown, but the treatment fails on more seeds than the baseline")
+        lower = f", and {of_baseline} is at least {effect.against_low:.3g}" if has_floor else ""
+        return Verdict(SHOWN, f"the interval begins at {found.low:.3g}, above {smallest:g}{lower}")
+    if found.high < 0 and not (scale.floor is not None and effect.treatment_low <= scale.floor):
+        return Verdict(CONTRADICTED, f"the interval ends at {found.high:.3g}, below 0")
+    if has_floor and effect.against_high <= smallest:
+        ceiling = f"{of_baseline} is at most {effect.against_high:.3g}"
+        return Verdict(NOT_TESTABLE, f"{ceiling}, so no gain can exceed the smallest effect of {smallest:g}")
+    if found.high <= smallest:
+        return Verdict(RULED_OUT, f"the interval ends at {found.high:.3g}, not above {smallest:g}")
+    more = "more seeds" if found.images is None else "more seeds or images"
+    if above:
+        return Verdict(INCONCLUSIVE, f"{of_baseline} may be as small as {effect.against_low:.3g}: {more} are needed")
+    return Verdict(INCONCLUSIVE, f"the interval lies on both sides of {smallest:g}: {more} are needed")
 
 
-def repeatability(
-    against: Numbers, controls: Sequence[Numbers], smallest_effect: float, tail: float = TAIL, rows: int = 1
-) -> dict[str, float]:
+def of_control(effect: Effect, scale: Scale) -> str:
+    """Say what came out against one control."""
+    if effect.planned < FEWEST_SEEDS:
+        return NOT_RUN
+    if not effect.is_known:
+        return OPEN
+    if effect.found.high <= scale.smallest:
+        return MATCHED
+    counts = scale.floor is None or effect.against_low > scale.floor
+    return BEATEN if effect.found.low > 0 and counts and not effect.fails_more else OPEN
+
+
+def is_the_flow(controls: Mapping[str, Effect], scale: Scale) -> Verdict:
+    """Say whether what the treatment gains is the flow's, and no simpler model gains as much, as :data:`MEANINGS` says.
+
+    Arguments:
+        controls: the effect against each control that the claim lists.
+        scale: of the claim.
+    """
+    graded = {name: of_control(effect, scale) for name, effect in controls.items()}
+    matching = [name for name, grade in graded.items() if grade == MATCHED]
+    if matching:
+        name = min(matching, key=lambda name: controls[name].found.high)
+        ends = f"the interval against {name} ends at {controls[name].found.high:.3g}"
+        return Verdict(MATCHED, f"{ends}, not above {scale.smallest:g}", name)
+    known = [name for name in controls if controls[name].is_known]
+    closest = min(known, key=lambda name: controls[name].found.effect, default="")
+    if all(grade == BEATEN for grade in graded.values()):
+        return Verdict(BEYOND, f"better than every control, and least so than {closest}", closest)
+    few = {name: effect.found.n for name, effect in controls.items() if not effect.is_known}
+    not_run = [f"{name} ({seeds(n)})" if n else name for name, n in few.items()]
+    close = [name for name, grade in graded.items() if grade == OPEN and name not in few]
+    failing = [name for name in close if controls[name].fails_more and controls[name].found.low > 0]
+    undecided = [name for name in close if name not in failing]
+    parts = {"to be run": not_run, "not separated from": undecided, "fails on more seeds than": failing}
+    return Verdict(OPEN, "; ".join(f"{said}: {', '.join(which)}" for said, which in parts.items() if which), closest)
+
+
+def seeds(n: int) -> str:
+    """Write how many sound seeds there are."""
+    return f"{n} sound seed" if n == 1 else f"{n} sound seeds"
+
+
+def repeatability(paired: Paired, scale: Scale, rows: int = 1) -> dict[str, float]:
     r"""Estimate how probably as many other seeds (and images) would be given each grade: the estimated-power approach.
 
     .. math:: P\big(\hat d' - h' > \delta\big)
@@ -174,14 +219,12 @@ def repeatability(
     with :math:`\delta` the smallest effect and h half the length of the interval, from the variance parts of seeds and images:
     the probability that the repetition's interval lies above :math:`\delta`, if the mean and the variances found are the true
     ones. The images' part is as good as known, as they are many. For one number per seed it is a noncentral Student probability.
-    Comparisons are taken as independent; they share the treatment, so this is somewhat too low for several controls.
+    What a floor asks of the mean numbers is taken as independent of the effect. As many seeds fail again.
 
     Arguments:
-        against: differences from the baseline, shape (S,) or (S, I), S at least 3.
-        controls: differences from each control, of such shapes; one with fewer than three seeds counts as not run.
-        smallest_effect: the smallest effect worth a claim.
-        tail: what a p-value must be at most for ``shown``, the other rows of its family being as they are.
-        rows: of the family, for which intervals end together.
+        paired: the numbers of the treatment and the baseline, of at least three seeds.
+        scale: of the claim.
+        rows: of the family, which are decided together.
 
     Returns:
         A probability for each grade that three seeds can have; they sum to one.
@@ -190,36 +233,25 @@ def repeatability(
         | Reproducibility probability in clinical trials (Shao & Chow, 2002), section 2
         | https://doi.org/10.1002/sim.1177
     """
-    found, others = estimate(against), [estimate(control) for control in controls if len(control) >= FEWEST_SEEDS]
-    complete = len(others) == len(controls)
-    above, end = lies(found, smallest_effect), TAIL / rows
-    below = lies(found, by=float(np.nextafter(0, -1)), end=end)
-    of_controls = end / max(len(others), 1)
-    # All intervals lie where they must at 0.025, and where p must be at most `tail`; in `wide`, no control explains.
-    shown = complete * _all_above(found, others, smallest_effect, tail)
-    wide, wide_shown = (complete * _all_above(found, others, smallest_effect, one, of_controls) for one in (TAIL, tail))
-    explains = 1 - float(np.prod([1 - lies(one, by=smallest_effect, end=of_controls) for one in others]))
-    explained = above * explains - (shown - wide_shown)
+    found, tail, smallest = estimate(paired.differences), TAIL / rows, scale.smallest
+    shown = lies(found, above=smallest, start=tail)
+    contradicted = lies(found, by=float(np.nextafter(0, -1)), end=tail)
+    small = lies(found, by=smallest, end=tail)
+    ceiling = 0.0
+    if scale.floor is not None:
+        treatment, against = estimate(paired.treatment), estimate(paired.against)
+        shown *= lies(against, above=smallest, start=tail)
+        contradicted *= lies(treatment, above=scale.floor, start=tail)
+        ceiling = lies(against, by=smallest, end=tail)
+    shown *= paired.failed_treatment <= paired.failed_against
     probabilities = {
         SHOWN: shown,
-        EXPLAINED: explained,
-        NOT_SEPARATED: above - explained - shown - (wide - wide_shown),
-        CONTRADICTED: below,
-        RULED_OUT: lies(found, by=smallest_effect, end=end) - below,
+        CONTRADICTED: contradicted,
+        NOT_TESTABLE: ceiling * (1 - contradicted),
+        RULED_OUT: (small - contradicted) * (1 - ceiling),
     }
     probabilities[INCONCLUSIVE] = 1 - sum(probabilities.values())
     return {name: float(np.clip(probability, 0, 1)) for name, probability in probabilities.items()}
-
-
-def _all_above(
-    found: Estimate, controls: Sequence[Estimate], smallest_effect: float, tail: float, end: float | None = None
-) -> float:
-    """Probability that the intervals of a repetition all start above; with ``end``, that no control explains besides."""
-    least = [lies(control, 0.0, start=tail) for control in controls]
-    if end is not None:
-        within = [lies(control, 0.0, smallest_effect, tail, end) for control in controls]
-        least = [one - other for one, other in zip(least, within, strict=True)]
-    return lies(found, smallest_effect, start=tail) * float(np.prod(least))
 
 
 def lies(found: Estimate, above: float = -np.inf, by: float = np.inf, start: float = TAIL, end: float = TAIL) -> float:

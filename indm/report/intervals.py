@@ -1,4 +1,4 @@
-r"""Means of paired differences: their variance, their intervals, p-values, and how both are named in figures.
+r"""Means of paired differences: their variance, their intervals, and how these are named in figures.
 
 Differences are of one of two shapes. Where every seed draws its own images or points (FID, 2-D data), that noise is inside the
 spread of the seeds, and there is one number per seed: shape (S,). Likelihoods are of the same test images in every run: other
@@ -29,30 +29,18 @@ FEWEST_SEEDS = 3
 STUDENT = "Student t"
 CROSSED = "Student t, seeds and images crossed"
 OVER_IMAGES = "Student t over images, for these weights alone"
-# A p-value below this one is given as this one.
-SMALLEST_P = 1e-16
-BISECTIONS = 30
 
 Numbers = NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """A mean of paired differences, its 95 % interval (NaN where there is none), the seeds, and the images, if any.
-
-    ``end`` is where the interval ends if it is one of several of which any may decide, else ``None``.
-    """
+    """A mean over seeds, where its interval begins and ends (NaN where there is none), the seeds, and the images, if any."""
 
     effect: float
     low: float
     high: float
     n: int
     images: int | None = None
-    end: float | None = None
-
-    @property
-    def ends(self) -> float:
-        """Where it ends, for a verdict."""
-        return self.high if self.end is None else self.end
 
 
 class Estimate(NamedTuple):
@@ -68,24 +56,30 @@ class Estimate(NamedTuple):
     images: int | None = None
 
 
-def interval(differences: Numbers, comparisons: int = 1) -> Interval:
-    """Estimate the mean of paired differences, shape (S,) or (S, I), and Student's 95 % interval of it.
+def interval(differences: Numbers, below: float = TAIL, above: float = TAIL) -> Interval:
+    """Estimate the mean of paired differences, shape (S,) or (S, I), and Student's interval of it.
 
     Of three seeds and more it is for other seeds, and other images where there are any. Of fewer, where there are images, it is
     for other images and these weights alone: of each image, the mean over the seeds.
 
     Arguments:
         differences: of each seed, or of each seed and image.
-        comparisons: how many there are of which any may decide: in 97.5 % no ``end`` of them lies below its mean (Bonferroni).
+        below: how probably the interval begins above the mean.
+        above: how probably it ends below the mean.
     """
     n, images = len(differences), differences.shape[1] if differences.ndim == 2 else None
     if images is not None and 0 < n < FEWEST_SEEDS:
-        return Interval(*interval(differences.mean(0))[:3], n, images)
+        return Interval(*interval(differences.mean(0), below, above)[:3], n, images)
     if n < 2:
         return Interval(float(differences.mean()) if n else float("nan"), float("nan"), float("nan"), n, images)
     found = estimate(differences)
-    half, longer = (float(half_width(found, tail)) for tail in (TAIL, TAIL / comparisons))
-    return Interval(found.mean, found.mean - half, found.mean + half, n, images, found.mean + longer)
+    return Interval(
+        found.mean,
+        float(found.mean - half_width(found, below)),
+        float(found.mean + half_width(found, above)),
+        n,
+        images,
+    )
 
 
 def method(found: Interval) -> str:
@@ -149,38 +143,6 @@ def _crossed(found: Estimate, tail: Any) -> Any:
 def _point(count: Any, tail: Any) -> Any:
     """Return the point of Student's distribution of count - 1 degrees of freedom that ``tail`` lies beyond."""
     return -special.stdtrit(count - 1, tail)
-
-
-def p_value(found: Estimate, bound: float) -> Any:
-    """Return the one-sided p-value of the hypothesis that a mean is at most ``bound``, by inverting its interval.
-
-    It is the smallest tail whose interval lies above the bound: at most 0.025 where the 95 % interval does. A mean without variance
-    has 0 above the bound, and else 1.
-    """
-    distance = np.asarray(found.mean - bound, dtype=float)
-    varies = np.asarray(found.of_seeds + found.of_images) > 0
-    if found.images is None:
-        t = np.divide(distance, np.sqrt(found.of_seeds), out=np.zeros_like(distance), where=varies)
-        return np.where(varies, special.stdtr(found.seeds - 1, -t), distance <= 0)[()]
-    tail = _tail(found, np.abs(distance))
-    return np.where(varies, np.where(distance > 0, tail, 1 - tail), distance <= 0)[()]
-
-
-def _tail(found: Estimate, half: Numbers) -> Numbers:
-    """Return what an interval of this half length leaves out on either side, by bisection of its logarithm.
-
-    It lies between the tails of Student's distributions of the seeds' and of the images' degrees of freedom.
-    """
-    total = np.asarray(found.of_seeds + found.of_images)
-    t = np.divide(half, np.sqrt(total), out=np.zeros_like(half), where=total > 0)
-    ends = [special.stdtr(count - 1, -t) for count in (found.seeds, found.images) if count]
-    low, high = (np.log(np.maximum(end, SMALLEST_P)) for end in (np.minimum(*ends), np.maximum(*ends)))
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        longer = _crossed(found, np.exp(middle)) > half
-        low, high = np.where(longer, middle, low), np.where(longer, high, middle)
-    t = np.divide(half, np.sqrt(found.of_seeds), out=np.full_like(half, np.inf), where=np.asarray(found.of_seeds) > 0)
-    return np.maximum(np.exp(high), special.stdtr(found.seeds - 1, -t))
 
 
 def half_widths(errors: pd.Series, seeds: pd.Series) -> pd.Series:

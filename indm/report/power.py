@@ -1,13 +1,14 @@
 r"""How many seeds would decide a claim: power, from the spread of the seeds that have run.
 
-The power is the probability that the interval of S seeds lies above a bound if the effect is the assumed one,
+The power is the probability that the interval of S seeds lies above a bound if the effect is the assumed one, twice the smallest,
 
 .. math:: P\big(\hat d - h > \delta\big), \qquad
     \operatorname{Var}(\hat d) = \frac{s^2}{S} + v_b,
 
 with s the standard deviation of the paired differences over seeds that was found, :math:`v_b` the part of the images, which more
 seeds do not shrink, and h half the length of the interval (:func:`indm.report.grades.lies`). Effects that were found do not enter.
-A claim is shown if this holds against the baseline and every control at once, whose powers are multiplied.
+A claim is shown if this holds against the baseline, whose bound is the smallest effect. It is beyond every control if it holds
+against all of them, whose bound is 0; for both answers at once the powers are multiplied. What a floor asks is not counted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from indm.report.differences import PLACE, Comparison
+from indm.report.differences import PLACE, Comparison, Paired, family_sizes
 from indm.report.grades import lies
 from indm.report.intervals import FEWEST_SEEDS, TAIL, Estimate, Numbers, estimate
 
@@ -50,37 +51,34 @@ BASELINE = "the baseline"
 def power_table(compared: list[Comparison], suite: str) -> pd.DataFrame:
     """Tabulate, for each claim that has data, how many seeds would show it with 80 % power if it is true.
 
-    A primary claim is taken to meet Holm's first level, 0.025 over the number of primary rows.
-
     Arguments:
-        compared: the differences of all claims, of :func:`indm.report.differences.compare`.
+        compared: the paired numbers of all claims, of :func:`indm.report.differences.compare`.
         suite: name of the suite.
     """
-    compared = [one for one in compared if len(one.against) > 0]
-    primary = sum(one.claim.family == "primary" for one in compared)
-    tails = {"primary": TAIL / max(primary, 1), "exploratory": TAIL}
-    rows = [{"suite": suite} | _row(one, tails[one.claim.family]) for one in compared]
+    sizes = zip(compared, family_sizes(compared), strict=True)
+    rows = [{"suite": suite} | _row(one, TAIL / size) for one, size in sizes if one.baseline.seeds]
     counts = ["n", "images", "seeds_baseline", "seeds_control", "seeds_needed"]
     return pd.DataFrame(rows, columns=POWER_COLUMNS).astype(dict.fromkeys(counts, "Int64"))
 
 
 def _row(compared: Comparison, tail: float) -> dict[str, Any]:
-    claim, against = compared.claim, compared.against
-    row = {"id": claim.id, "family": claim.family, **compared.place, "n": len(against), "unit": claim.unit}
-    row |= {"images": against.shape[1] if against.ndim == 2 else None, "smallest_effect": claim.smallest_effect}
+    claim, against = compared.claim, compared.baseline.differences
+    smallest = claim.smallest.effect
+    row = {"id": claim.id, "family": claim.family, **compared.place, "n": len(against), "unit": claim.smallest.unit}
+    row |= {"images": against.shape[1] if against.ndim == 2 else None, "smallest_effect": smallest}
     if len(against) < 2:
         return row | {"note": "one seed: the spread over seeds is not known"}
     row |= _spread(against)
-    if claim.smallest_effect == 0:
+    if smallest == 0:
         return row | {"note": "no smallest effect to assume a multiple of"}
-    return row | {"assumed_effect": ASSUMED * claim.smallest_effect} | _seeds(compared, tail)
+    return row | {"assumed_effect": ASSUMED * smallest} | _seeds(compared, tail)
 
 
 def _seeds(compared: Comparison, tail: float) -> dict[str, Any]:
     """Say how many seeds each comparison of a claim needs, and all of them together."""
-    assumed = ASSUMED * compared.claim.smallest_effect
-    measured = {name: control for name, control in compared.controls.items() if len(control) > 1}
-    comparisons = {BASELINE: (compared.against, assumed - compared.claim.smallest_effect)}
+    assumed = ASSUMED * compared.claim.smallest.effect
+    measured = {name: paired.differences for name, paired in compared.controls.items() if _has_spread(paired)}
+    comparisons = {BASELINE: (compared.baseline.differences, assumed - compared.claim.smallest.effect)}
     comparisons |= {name: (control, assumed) for name, control in measured.items()}
     alone = {name: seeds_needed([comparison], tail) for name, comparison in comparisons.items()}
     found: dict[str, Any] = {"seeds_baseline": alone[BASELINE]}
@@ -93,6 +91,10 @@ def _seeds(compared: Comparison, tail: float) -> dict[str, Any]:
     elif not undecided:
         undecided = {"all of them together": comparisons[BASELINE]}
     return found | {"note": _note(compared, undecided, tail)}
+
+
+def _has_spread(paired: Paired) -> bool:
+    return len(paired.seeds) > 1
 
 
 def _spread(differences: Numbers) -> dict[str, float]:
@@ -139,6 +141,6 @@ def _note(compared: Comparison, undecided: Mapping[str, tuple[Numbers, float]], 
         forbidden = differences.ndim == 2 and _images_forbid(differences, distance, tail)
         texts.append(f"{name} ({'more images' if forbidden else f'more than {MOST_SEEDS} seeds'})")
     said = [f"cannot be decided here against {', '.join(texts)}"] if texts else []
-    unknown = [*compared.absent, *(name for name, control in compared.controls.items() if len(control) < 2)]
+    unknown = [name for name, control in compared.controls.items() if not _has_spread(control)]
     said += [f"without {', '.join(unknown)}: no two seeds here"] if unknown else []
     return "; ".join(said)

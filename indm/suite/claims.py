@@ -31,14 +31,14 @@ class Metric(Strict):
     sampler: Annotated[
         Annotated[list[str], EachOnce(), Field(min_length=1)] | None,
         Field(description="the mean over these of column sampler; null: over all; each with its like"),
-    ]
+    ] = None
     x: Annotated[
         Annotated[list[float], Field(min_length=2, max_length=2)] | Literal["last"] | None,
         Field(description="the mean over column x from first to second; its last; null: each with its like"),
-    ]
+    ] = None
     transform: Annotated[
-        Literal["signed", "abs", "log"], Field(description="of each number; log makes differences relative")
-    ]
+        Literal["signed", "log"], Field(description="of each number; log makes differences relative")
+    ] = "signed"
 
     @model_validator(mode="after")
     def _names(self) -> Self:
@@ -57,8 +57,8 @@ class Side(Strict):
     """One side of a comparison."""
 
     model: FamilyName
-    variant: Annotated[str, Field(pattern=r"^[a-z0-9-]*$", description="column variant; '': the plain model")]
-    objective: Annotated[Objective | None, Field(description="null: the treatment's")]
+    variant: Annotated[str, Field(pattern=r"^[a-z0-9-]*$", description="column variant; '': the plain model")] = ""
+    objective: Annotated[Objective | None, Field(description="null: the treatment's")] = None
 
 
 class Bound(Strict):
@@ -70,14 +70,14 @@ class Bound(Strict):
 class Control(Strict):
     """Something simpler than the treatment that might do as well."""
 
-    model: FamilyName
+    model: FamilyName = "ddpmpp"
     variants: Annotated[
         list[str], EachOnce(), Field(min_length=1, description="one variant, or those that choose_by chooses from")
     ]
-    objective: Annotated[Objective | None, Field(description="null: the treatment's")]
+    objective: Annotated[Objective | None, Field(description="null: the treatment's")] = None
     choose_by: Annotated[
         Metric | None, Field(description="validation metric whose smallest mean over seeds chooses, for each dataset")
-    ]
+    ] = None
     sampler: Annotated[
         str | None, Field(description="sampler of its images, beside each of the treatment's; null: the treatment's")
     ] = None
@@ -92,9 +92,17 @@ class Control(Strict):
 class Where(Strict):
     """Where the claim is graded: once for each dataset, SDE and objective that is listed; an empty list is any."""
 
-    datasets: Annotated[list[str], EachOnce()]
-    sdes: Annotated[list[DiffusionName], EachOnce()]
-    objectives: Annotated[list[Objective], EachOnce()]
+    datasets: Annotated[list[str], EachOnce()] = Field(default_factory=list)
+    sdes: Annotated[list[DiffusionName], EachOnce()] = Field(default_factory=list)
+    objectives: Annotated[list[Objective], EachOnce()] = Field(default_factory=list)
+
+
+class Smallest(Strict):
+    """The smallest difference from the baseline worth a claim."""
+
+    effect: Annotated[float, Field(ge=0, description="in the unit of the metric, transformed")]
+    unit: Annotated[Shown, Field(description="of the effect")]
+    why: Annotated[Shown, Field(description="reason of the smallest effect")]
 
 
 class Claim(Strict):
@@ -103,29 +111,36 @@ class Claim(Strict):
     id: Word
     family: Annotated[
         Literal["primary", "exploratory"],
-        Field(description="primary: shown only where Holm's adjustment over a suite's primary rows leaves it"),
+        Field(description="primary: its intervals hold together with those of all primary rows of a suite"),
     ]
     question: Annotated[Shown, Field(description="what a reader would ask")]
     statement: Annotated[Shown, Field(description="in words")]
     source: Annotated[Shown, Field(description="where the paper says it")]
     metric: Metric
-    treatment: Side
-    baseline: Side | Bound
-    controls: Annotated[list[Word], EachOnce(), Field(description="controls that the treatment must beat too")]
-    where: Where
-    direction: Annotated[Literal["lower", "higher"], Field(description="of the treatment's number")]
-    smallest_effect: Annotated[float, Field(ge=0, description="smallest difference from the baseline worth a claim")]
-    unit: Annotated[Shown, Field(description="of the effect")]
-    why: Annotated[Shown, Field(description="reason of the smallest effect")]
+    treatment: Side = Side(model="indm")
+    baseline: Side | Bound = Side(model="ddpmpp")
+    controls: Annotated[
+        list[Word], EachOnce(), Field(description="simpler models: better than all of them, it is the flow")
+    ] = Field(default_factory=list)
+    where: Where = Where()
+    direction: Annotated[Literal["lower", "higher"], Field(description="of the treatment's number")] = "lower"
+    floor: Annotated[
+        float | None, Field(description="a gain counts down to this number only, of means over seeds; null: always")
+    ] = None
+    smallest: Smallest
 
     @model_validator(mode="after")
     def _bound(self) -> Self:
-        if not isinstance(self.baseline, Bound):
-            return self
-        value, transform = self.baseline.value, self.metric.transform
-        if (transform == "log" and value <= 0) or (transform == "abs" and value < 0):
-            allowed = "above 0" if transform == "log" else "at least 0"
-            raise ValueError(f"baseline: found {value:g}; allowed: {allowed}, since metric.transform is {transform}")
+        if isinstance(self.baseline, Bound) and self.metric.transform == "log" and self.baseline.value <= 0:
+            raise ValueError(
+                f"baseline: found {self.baseline.value:g}; allowed: above 0, since metric.transform is log"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _floor(self) -> Self:
+        if self.floor is not None and (self.metric.transform, self.direction) != ("signed", "lower"):
+            raise ValueError(f"floor: found {self.floor:g}; allowed: null, unless signed numbers are to be lower")
         return self
 
     @model_validator(mode="after")

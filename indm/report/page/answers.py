@@ -1,34 +1,24 @@
 """What came out, a question at a time: the verdict in words, and the effects behind it as a forest plot."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from indm.registry import FAMILIES
-from indm.report.grades import MEANINGS, NO_DATA, REPEATABLE
+from indm.report.grades import MEANINGS, NO_DATA, REPEATABLE, matched_by
 from indm.report.names import name, names
 from indm.report.page.entries import Entry, set_numbers, text_entry
 from indm.report.results import read_texts
 
 COLUMNS = (
-    *("id", "family", "question", "statement", "source", "grade", "dataset", "sde", "objective", "baseline", "control"),
-    *("smallest_effect", "unit", "repeatability", "reason"),
+    *("id", "family", "question", "statement", "source", "holds", "flow", "dataset", "sde", "objective", "baseline"),
+    *("control", "smallest_effect", "unit", "repeatability", "reason", "flow_reason"),
 )
 KEYS = ["id", "dataset", "sde", "objective"]
-NUMBERS = (
-    "effect",
-    "low",
-    "high",
-    "end",
-    "control_effect",
-    "control_low",
-    "control_high",
-    "control_end",
-    "smallest_effect",
-)
+NUMBERS = ("effect", "low", "high", "control_effect", "control_low", "control_high", "smallest_effect")
 # The plot's own units; it is stretched to the width of its column.
 WIDTH = 100.0
 MARGIN = 0.04
@@ -46,7 +36,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Answer:
-    """A question, its verdict, and the effects behind it.
+    """A question, its two verdicts, and the effects behind them.
 
     Arguments:
         claim: its identifier.
@@ -54,14 +44,16 @@ class Answer:
         statement: the claim.
         source: where it is made.
         family: primary or exploratory.
-        grade: the verdict.
-        borderline: whether new seeds might well change it.
+        holds: whether the claim holds.
+        borderline: whether new seeds might well change that.
+        flow: whether it is the flow, of a claim with controls.
         dataset: its name.
         place: dataset, SDE and objective.
         baseline: what the claim compares with.
         control: the control that decides.
         unit: of the effects.
-        reason: of the verdict.
+        reason: of the first verdict.
+        flow_reason: of the second one.
         numbers: by column of the table of claims.
         effects: against the baseline, then against the controls.
         zero: where no effect lies in the plot.
@@ -73,14 +65,16 @@ class Answer:
     statement: str
     source: str
     family: str
-    grade: Entry
+    holds: Entry
     borderline: bool
+    flow: Entry
     dataset: str
     place: str
     baseline: str
     control: str
     unit: str
     reason: str
+    flow_reason: str
     numbers: Mapping[str, Entry]
     effects: list[Effect] = field(default_factory=list)
     zero: float = 0.0
@@ -89,7 +83,7 @@ class Answer:
     @property
     def is_counted(self) -> bool:
         """Whether it is one of the paper's main claims that the suite can test."""
-        return self.family == "primary" and self.grade.text != NO_DATA
+        return self.family == "primary" and self.holds.text != NO_DATA
 
     @property
     def anchor(self) -> str:
@@ -107,8 +101,8 @@ def read_answers(claims: Path, effects: Path) -> list[Answer]:
 
 def conclusion(answers: list[Answer]) -> list[tuple[int, str]]:
     """Count the verdicts of the primary claims that have data, in the order of their meanings."""
-    grades = [answer.grade.text for answer in answers if answer.is_counted]
-    return [(count, grade) for grade in MEANINGS if (count := grades.count(grade))]
+    grades = [answer.holds.text for answer in answers if answer.is_counted]
+    return [(count, grade) for grade in MEANINGS["holds"] if (count := grades.count(grade))]
 
 
 def _answer(row: Mapping[Any, str], effects: pd.DataFrame) -> Answer:
@@ -122,14 +116,16 @@ def _answer(row: Mapping[Any, str], effects: pd.DataFrame) -> Answer:
         statement=row["statement"],
         source=row["source"],
         family=row["family"],
-        grade=text_entry("grade", row["grade"]),
+        holds=text_entry("holds", row["holds"]),
         borderline=bool(row["repeatability"]) and float(row["repeatability"]) < REPEATABLE,
+        flow=replace(text_entry("flow", row["flow"]), text=matched_by(row["flow"], against(row["control"]))),
         dataset=row["dataset"],
         place=names(row["dataset"], row["sde"], row["objective"]),
         baseline=against(row["baseline"]),
         control=against(row["control"]),
         unit=row["unit"],
         reason=row["reason"],
+        flow_reason=row["flow_reason"],
         numbers=numbers,
         effects=drawn,
         zero=zero,

@@ -9,11 +9,15 @@ from statistics import median
 import pandas as pd
 
 from indm.report.grades import (
+    BEATEN,
+    BEYOND,
     CONTRADICTED,
-    EXPLAINED,
     INCONCLUSIVE,
+    MATCHED,
     NO_DATA,
-    NOT_SEPARATED,
+    NOT_RUN,
+    NOT_TESTABLE,
+    OPEN,
     RULED_OUT,
     SHOWN,
     SINGLE,
@@ -24,11 +28,15 @@ GRADES = {
     NO_DATA: "∅",
     SINGLE: "○",
     SHOWN: "✓",
-    EXPLAINED: "≈",
-    NOT_SEPARATED: "∼",
     CONTRADICTED: "✗",
+    NOT_TESTABLE: "∼",
     RULED_OUT: "−",
     INCONCLUSIVE: "?",
+    MATCHED: "≈",
+    BEYOND: "✓",
+    BEATEN: "✓",
+    OPEN: "?",
+    NOT_RUN: "∅",
 }
 MOST_DECIMALS = 6
 LARGEST_PLAIN = 1e7
@@ -81,7 +89,7 @@ def column_entries(column: str, table: pd.DataFrame) -> list[Entry]:
 
 def text_entry(column: str, text: str) -> Entry:
     """Set a text that is no number, or a number that has no error: a grade with its symbol, a name as people say it."""
-    if column == "grade":
+    if column in ("holds", "flow", "verdict"):
         return Entry(text, symbol=GRADES.get(text, ""))
     return Entry(heading(text) if column == "metric" else name(text), value=text if is_number(text) else "")
 

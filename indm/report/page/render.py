@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from indm.report.catalogue import CATALOGUE, PUBLISHED
+from indm.report.catalogue import CATALOGUE, SHOWN
 from indm.report.grades import BORDERLINE, MEANINGS
 from indm.report.page.answers import conclusion, read_answers
 from indm.report.page.caveats import caveats
@@ -27,7 +27,7 @@ def render(contents: Contents, results: Path, figures: Path) -> str:
     Returns:
         The HTML document. Absent files are named in it; they are no error.
     """
-    tables = {table: read_table(contents.suite, results / "tables" / f"{table}.csv") for table in PUBLISHED}
+    tables = {table: read_table(contents.suite, results / "tables" / f"{table}.csv") for table in (*SHOWN, "values")}
     records = read_records(contents, results)
     answers = read_answers(tables["claims"].path, tables["effects"].path)
     return (
@@ -41,7 +41,7 @@ def render(contents: Contents, results: Path, figures: Path) -> str:
             tables=tables,
             answers=answers,
             outcomes=conclusion(answers),
-            symbols=partial(text_entry, "grade"),
+            symbols=partial(text_entry, "holds"),
             remarks=remarks(results / "tables"),
             figures=read_figures(figures),
             missing_figure=lambda figure: missing_figure(contents.suite, figures, figure),
