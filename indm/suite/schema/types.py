@@ -62,7 +62,7 @@ def _each_once(values: list[Any]) -> list[Any]:
 # The flow of a DDPM++, which no suite names, and the maps that it can have in its place: those of train.latent.learned.
 IDENTITY = "identity"
 LEARNED = ("scale", "affine", "linear")
-# Draws the points of stage toy2d, and is in no suite.
+# Draws the points of stage toy2d.
 DDIM = "ddim"
 # Of a sweep, and the sampler that it is, with the Langevin corrector.
 PC, PREDICTOR = "pc", "reverse_diffusion"
@@ -79,10 +79,8 @@ else:
     DiffusionName = Literal[tuple(DIFFUSIONS)]
     FlowName = Literal[tuple(name for name in FLOWS if name not in (IDENTITY, *LEARNED))]
     NetworkName = Literal[tuple(NETWORKS)]
-    SamplerName = Literal[tuple(name for name in SAMPLERS if name != DDIM)]
+    SamplerName = Literal[tuple(SAMPLERS)]
     # Those that take as many steps as they are told.
     SweptName = Literal[
-        tuple(
-            PC if name == PREDICTOR else name for name in SAMPLERS if name != DDIM and SAMPLERS.literal(name, "CALLS")
-        )
+        tuple(PC if name == PREDICTOR else name for name in SAMPLERS if SAMPLERS.literal(name, "CALLS"))
     ]
