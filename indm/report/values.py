@@ -136,9 +136,10 @@ def _toy2d_values(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
         identity = {"stage": "toy2d", "sampler": ""} | {key: row[key] for key in [*IDENTITY, "source"]}
         for metric in (metric for metric in metrics if not pd.isna(row[metric])):
             match = re.fullmatch(r"(.+)_(\d+)", metric)
-            place = {"metric": match[1], "x": int(match[2])} if match else {"metric": metric}
+            place: dict[str, Any] = {"metric": metric}
             if match:
-                place["sound"] = int(is_sound(DDIM, "vp", row["grid"], place["x"]))
+                steps = int(match[2])
+                place = {"metric": match[1], "x": steps, "sound": int(is_sound(DDIM, "vp", row["grid"], steps))}
             yield {**identity, **place, "value": row[metric], "se": row.get(f"{metric}_se")}
 
 
