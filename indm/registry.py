@@ -80,7 +80,7 @@ def _literals(file: str) -> dict[str, Any]:
     for node in body:
         match node:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                with contextlib.suppress(ValueError):
+                with contextlib.suppress(ValueError, TypeError):
                     found[name] = ast.literal_eval(value)
     return found
 

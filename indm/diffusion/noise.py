@@ -1,4 +1,4 @@
-"""From a network's raw output to the noise prediction and the score of an SDE's marginals."""
+"""From a network's raw output to the noise prediction."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -16,7 +16,7 @@ MEMORY = 100
 
 
 class NoiseModel(nn.Module):
-    r"""Noise prediction and score of z_t from a network that is conditioned on the noise level.
+    r"""Noise prediction of z_t from a network that is conditioned on the noise level.
 
     .. math:: \epsilon_\theta(z_t, t) = -\sigma_t s_\theta(z_t, t)
 
@@ -25,7 +25,7 @@ class NoiseModel(nn.Module):
 
     Arguments:
         network: raw output (B, C, H, W) of an image (B, C, H, W) and a condition (B,).
-        sde: alpha, sigma and log SNR as functions of the time (B,).
+        sde: the diffusion.
         normalise_input: divide z_t by :math:`\sqrt{\alpha_t^2 s^2 + \sigma_t^2}`, so that a network without an inner normalisation
             of its input sees values of order one at every noise level: with s = 1 (``unit``), or with s the running deviation of
             the latent (``running``), which is a buffer that :meth:`follow` moves; ``none``: not at all.
@@ -71,10 +71,6 @@ class NoiseModel(nn.Module):
         x = z_t if self.normalise_input == "none" else z_t / per_sample(self._deviation(t), z_t)
         raw = self.network(x, self._condition(t).to(z_t.dtype))
         return -per_sample(self.sde.sigma(t), z_t) * raw if self.network.scale_by_sigma else raw
-
-    def score(self, z_t: Tensor, t: Tensor) -> Tensor:
-        """Estimate the score (B, C, H, W) of the marginal at z_t (B, C, H, W) and the times t (B,)."""
-        return -self(z_t, t) / per_sample(self.sde.sigma(t.expand(len(z_t))), z_t)
 
     def _deviation(self, t: Tensor) -> Tensor:
         """Return the deviation (B,) by which z_t is divided."""

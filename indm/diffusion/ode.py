@@ -35,6 +35,28 @@ def ode_drift(noise_fn: NoiseFn, sde: SDE, z: Tensor, a: Tensor) -> Tensor:
     return linear.to(z.dtype) * z + 0.5 * sde.sigma(t).to(z.dtype) * noise_fn(z, t.expand(len(z)))
 
 
+def ode_drift_in_time(noise_fn: NoiseFn, sde: SDE, z: Tensor, t: Tensor) -> Tensor:
+    r"""Probability-flow ODE in t: the reverse SDE with half the score and no noise.
+
+    .. math:: \frac{\mathrm d z}{\mathrm d t} = f z + \frac{g^2}{2\sigma}\,\epsilon_\theta(z, t)
+
+    Arguments:
+        noise_fn: the noise prediction.
+        sde: the diffusion.
+        z: latents, shape (B, *).
+        t: the time, a scalar tensor.
+
+    Returns:
+        The derivative, shape (B, *).
+
+    References:
+        | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
+        | https://arxiv.org/abs/2011.13456, equation 13
+    """
+    gain = sde.diffusion(t) ** 2 / (2 * sde.sigma(t))
+    return sde.drift(t).to(z.dtype) * z + gain.to(z.dtype) * noise_fn(z, t.expand(len(z)))
+
+
 # Far more than any sound model needs: some hundred.
 MOST_STEPS = 20_000
 

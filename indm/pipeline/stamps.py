@@ -19,7 +19,7 @@ from indm.pipeline.references import Place
 from indm.pipeline.stages import STAGES, gathering, run_of
 from indm.registry import DATASETS, DIFFUSIONS, FAMILIES, FLOWS, NETWORKS, SAMPLERS
 from indm.suite.accepted import NONE
-from indm.suite.schema.types import PC, PREDICTOR
+from indm.suite.schema.types import DDIM, PC, PREDICTOR
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 USED = {
     "sample": ("SAMPLER", "CALLS", "CORRECTOR"),
     **dict.fromkeys(["sweep", "protocol", "tune"], ("SAMPLER",)),
-    **dict.fromkeys(["table", "claims"], ("CORRECTOR",)),
+    "table": ("CORRECTOR", "SOUND"),
+    "claims": ("CORRECTOR",),
     **dict.fromkeys(["figure", "report"], ("LABEL",)),
 }
 # Of a family's module, what a stage uses that is made of all results.
@@ -142,7 +143,8 @@ def _samplers(suite: "Suite", stage: str, subject: str) -> set[str]:
         return swept
     if STAGES[stage].builds:
         return {suite.sample_params(_run(suite, stage, subject)).sampler}
-    return swept.union(suite.sample_params(name).sampler for name in suite.runs)
+    # Stage toy2d has a sampler that no suite names.
+    return swept.union([DDIM], (suite.sample_params(name).sampler for name in suite.runs))
 
 
 def _derived(suite: "Suite", stage: str, subject: str) -> str:

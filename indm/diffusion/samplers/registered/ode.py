@@ -11,6 +11,8 @@ from indm.diffusion.sde import SDE
 LABEL = "ODE"
 CALLS = None
 CORRECTOR = False
+ORDER = 5
+SOUND = {("vp", "uniform"): 4, ("vp", "log_snr"): 4, ("ve", "uniform"): 4, ("ve", "log_snr"): 4}
 
 
 def sample_ode(
