@@ -94,8 +94,7 @@ def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
         write_json(layout.data(dataset) / "reference.json", {"extractor": EXTRACTORS[dataset], "floors": FLOORS})
     first, toy2d = [next(iter(named))], ["moons"] if "toy2d" in texts else []
     curve, sweep = (first if kind in texts else [] for kind in ("curve", "sweep"))
-    grids = dict.fromkeys(["sweep", "toy2d"], "uniform")
-    return read_results(layout, named, datasets, curve=curve, sweep=sweep, toy2d=toy2d, grids=grids)
+    return read_results(layout, named, datasets, curve=curve, sweep=sweep, toy2d=toy2d, toy2d_grid="uniform")
 
 
 @pytest.mark.parametrize(
@@ -210,9 +209,9 @@ def test_seeds_of_one_cell_must_share_a_protocol(tmp_path: Path) -> None:
         fid_table(written(tmp_path, [{}, {"seed": 1, "num_samples": 500}]), PUBLISHED)
 
 
-SWEEP = """sampler,steps,nfe,num_samples,fid,fid_se,kid,kid_se,skip
-ode_heun,4,7,500,20.0,1.0,0.2,0.02,
-euler_maruyama,4,,,,,,,beta / N > 1
+SWEEP = """sampler,grid,steps,nfe,num_samples,fid,fid_se,kid,kid_se,skip
+ode_heun,uniform,4,7,500,20.0,1.0,0.2,0.02,
+euler_maruyama,uniform,4,,,,,,,beta / N > 1
 """
 CURVE = """step,flops,images,nelbo,nelbo_se,nll,nll_se,gap,gap_se,log_det_bound,split
 10,1e9,2,3.0,0.1,2.5,0.1,0.5,0.01,0,valid
@@ -241,7 +240,7 @@ def test_impossible_cells_of_a_sweep_stay_with_their_reason(tmp_path: Path) -> N
 def test_a_sampler_with_fewer_points_than_it_needs_is_not_sound(tmp_path: Path) -> None:
     """By its own statement for the SDE and the grid; pc by its predictor's, and the 2-D studies by that of DDIM under VP."""
     cells = [("ddim", 8), ("ddim", 9), ("ode_euler", 8), ("reverse_diffusion", 12), ("pc", 11), ("pc", 12)]
-    sweep = "".join(f"{sampler},{steps},7,500,20.0,1.0,0.2,0.02,\n" for sampler, steps in cells)
+    sweep = "".join(f"{sampler},uniform,{steps},7,500,20.0,1.0,0.2,0.02,\n" for sampler, steps in cells)
     results = written(tmp_path, [{"sde": "vp"}], sweep=SWEEP.splitlines(keepends=True)[0] + sweep, toy2d=TOY2D)
     assert discretization_table(results)["sound"].tolist() == [0, 1, 1, 1, 0, 1]
     values = values_table(results)
@@ -249,6 +248,8 @@ def test_a_sampler_with_fewer_points_than_it_needs_is_not_sound(tmp_path: Path) 
     assert values.query("metric == 'w1'")["sound"].tolist() == [0, 0]
     under_ve = written(tmp_path, [{"sde": "ve"}], sweep=SWEEP.splitlines(keepends=True)[0] + sweep)
     assert discretization_table(under_ve)["sound"].tolist() == [1, 1, 0, 0, 0, 0]
+    of_no_grid = written(tmp_path, [{}], sweep=(SWEEP + sweep).replace("grid,", "").replace("uniform,", ""))
+    assert set(discretization_table(of_no_grid)["sound"]) == {0}
 
 
 def test_a_cell_that_some_seeds_lack_says_of_how_many_it_is(tmp_path: Path) -> None:

@@ -72,14 +72,14 @@ def read_results(
     tune: Iterable[str] = (),
     toy2d: Iterable[str] = (),
     protocol: Mapping[str, str] | None = None,
-    grids: Mapping[str, str] | None = None,
+    toy2d_grid: str = "",
 ) -> Results:
     """Read the result files of a suite, and none that it does not have.
 
     Arguments:
         runs: the keys of ``RUN_KEY`` of every run, by its name.
         protocol: the run whose protocol is examined, by dataset.
-        grids: the grids of times of a sweep and of the 2-D studies, by ``sweep`` and ``toy2d``.
+        toy2d_grid: the grid of times of the 2-D studies.
 
     Raises:
         ArtifactError: if a file is missing or damaged, or says of images what their own numbers do not.
@@ -96,7 +96,9 @@ def read_results(
         for kind in ("samples", "fid", "nll", "train")
     }
     rows = {kind: _read_rows(folder, found, kind) for kind, found in files.items()}
-    rows |= {kind: rows[kind].assign(grid=grid) for kind, grid in (grids or {}).items()}
+    rows["toy2d"] = rows["toy2d"].assign(grid=toy2d_grid)
+    # A sweep that names no grid is older than what its samplers say of themselves.
+    rows["sweep"] = pd.DataFrame({"grid": "", **rows["sweep"]}, rows["sweep"].index)
     curves = {name: rows["curve"][rows["curve"]["source"] == f"runs/{name}/curve.csv"] for name in curve}
     means = {"nll": {name: [nll] for name, nll in read["nll"].items()}}
     means |= {"curve": {name: records(table) for name, table in curves.items()}}

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 REFERENCE = ["extractor.safetensors", "features.npy", "statistics.safetensors"]
-COLUMNS = ["sampler", "steps", "nfe", "num_samples", "fid", "fid_se", "kid", "kid_se", "skip"]
+COLUMNS = ["sampler", "grid", "steps", "nfe", "num_samples", "fid", "fid_se", "kid", "kid_se", "skip"]
 
 
 def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> Finished:
@@ -163,7 +163,7 @@ def _row(
     place = f"{sampler}-{steps}"
     if (found := scratch.load(place)) is not None:
         return found[1]["row"]
-    measured = {"sampler": sampler, "steps": steps}
+    measured = {"sampler": sampler, "grid": settings["grid"], "steps": steps}
     measured |= _measured(sampler, settings | {"once": below(once, place)}, draw, measure)
     scratch.save(place, {}, {"row": measured})
     scratch.remove(f"{place}-")
