@@ -165,6 +165,15 @@ def table_is_shown(checkout: Path) -> None:
     assert "results/${suite}/tables/fid_range.csv" in (checkout / "dvc.yaml").read_text()
 
 
+def stage_is_a_stage(checkout: Path) -> None:
+    """Its table has the distances of the suite's one cell, and the default suite's pipeline has the stage."""
+    table = pd.read_csv(checkout / "results/near/tables/nearest.csv")
+    assert table[["suite", "model", "seeds"]].to_numpy().tolist() == [["near", "ddpmpp", 1]]
+    assert (table[["nearest", "nearest_test"]] > 0).all(axis=None)
+    command = "python -m indm nearest --suite params/${suite}.yaml --out results"
+    assert yaml.safe_load((checkout / "dvc.yaml").read_text())["stages"]["nearest"]["cmd"] == command
+
+
 def suite_is_a_suite(checkout: Path) -> None:
     expanded = yaml.safe_load((checkout / "params/expanded/two-seeds.json").read_text())
     assert [*expanded["runs"]] == ["digits-vp-indm-fid-s0", "digits-vp-indm-fid-s1"]
@@ -192,11 +201,12 @@ AFTER: dict[str, Callable[[Path], None]] = {
     "network": builds("mirrored", "digits-vp-ddpmpp-nll-s0", "VP", "MirrorUNet", "Identity"),
     "sampler": sampler_is_a_sampler,
     "sde": builds("sub-vp", "digits-subvp-ddpmpp-nll-s0", "SubVP", "ScoreUNet", "Identity"),
+    "stage": stage_is_a_stage,
     "suite": suite_is_a_suite,
     "table": table_is_shown,
 }
 # The stages of other suites whose jobs run again after a page's edit.
-RUN_AGAIN = {"metric": {"fid", "reference"}, "table": {"report", "table"}}
+RUN_AGAIN = {"metric": {"fid", "reference"}, "stage": {"nearest", "report"}, "table": {"report", "table"}}
 
 
 @pytest.mark.parametrize("page", PAGES)
