@@ -138,7 +138,7 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> Graded:
         patch.chdir(root)
         table.run(suite, layout)
         values = pd.read_csv(layout.tables / "values.csv", keep_default_na=False)
-        write_table(layout.tables / "values.csv", values.assign(sound=(values["stage"] == "sweep").astype(int)))
+        write_table(layout.tables / "values.csv", values.assign(sound=values["stage"].map({"sweep": 1})))
         claims.run(suite, layout)
     found = pd.read_csv(layout.tables / "claims.csv", keep_default_na=False)
     return {(row["id"], row["dataset"], row["sde"], row["objective"]): row for row in records(found)}
