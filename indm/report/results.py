@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -152,14 +152,19 @@ def _read_images(
 
 def _check_means(place: Path, said: Result, file: str, images: pd.DataFrame) -> None:
     """Check that what is said of images is so: how many they are, their mean numbers, and the standard errors of these."""
-    numbers = images.drop(columns="step", errors="ignore").select_dtypes("number")
+    names = [name for name, kind in images.dtypes.items() if name in said and name != "step" and kind.kind in "iuf"]
+    # By NumPy: pandas would take a tenth of the time of all tables.
+    numbers = images[names].to_numpy(dtype=float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        count = np.sum(~np.isnan(numbers), axis=0)
+        means, sizes = np.nansum(numbers, axis=0) / count, np.nansum(np.abs(numbers), axis=0) / count
+        errors = np.sqrt(np.nansum((numbers - means) ** 2, axis=0) / (count - 1) / count)
     expected = {"images": (float(len(images)), 0.0)}
-    for name in (str(column) for column in numbers if column in said):
-        column, slack = numbers[name], ROUNDED * float(numbers[name].abs().mean())
-        expected |= {name: (float(column.mean()), slack), f"{name}_se": (float(cast(float, column.sem())), slack)}
+    for name, mean, error, size in zip(map(str, names), means, errors, sizes, strict=True):
+        expected |= {name: (mean, ROUNDED * size), f"{name}_se": (error, ROUNDED * size)}
     for key, (value, tolerance) in expected.items():
         known = math.nan if said.get(key) is None else said[key]
-        if not np.isclose(known, value, rtol=0, atol=tolerance, equal_nan=True):
+        if not (abs(known - value) <= tolerance or (math.isnan(known) and math.isnan(value))):
             raise ArtifactError(
                 f"{place}: found {key} {known:.6g}, expected {value:.6g} by the images of {file} beside it; {AGAIN}"
             )
