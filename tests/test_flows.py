@@ -149,6 +149,22 @@ def test_exact_log_det_is_that_of_the_whole_map(bijection: Flow) -> None:
         torch.testing.assert_close(torch.linalg.slogdet(jacobian.view(x[0].numel(), -1)).logabsdet, value)
 
 
+def test_exact_log_det_in_pieces_is_that_of_all_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    block, x = one_block()
+    _, vjp = block.linearise(x)
+    whole = exact_log_det(vjp, x)
+    pieces: list[int] = []
+
+    def counted(v: Tensor) -> Tensor:
+        pieces.append(len(v))
+        return vjp(v)
+
+    rows, batch = x[0].numel(), len(x)
+    monkeypatch.setattr("indm.flows.log_det.SAMPLES", (rows - 1) * batch)
+    torch.testing.assert_close(exact_log_det(counted, x), whole)
+    assert pieces == [(rows - 1) * batch, batch]
+
+
 @pytest.mark.parametrize("log_det", ["none", "train", SERIES, "exact"], ids=str)
 def test_modes_share_z_and_shapes(flow: Flow, log_det: LogDet) -> None:
     x = images(3)
