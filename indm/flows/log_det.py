@@ -30,6 +30,9 @@ from torch import Tensor
 
 from indm.errors import ConvergenceError
 
+# At least so many vectors, of all images, go through a branch at once for the exact log-determinant: memory grows with them.
+SAMPLES = 2**11
+
 VectorJacobian = Callable[[Tensor], Tensor]
 """J^T v for v with shape (n B, ...): n vectors for each of the B samples, all samples' first ones first."""
 
@@ -60,10 +63,12 @@ class Contraction(NamedTuple):
 def exact_log_det(vjp: VectorJacobian, x: Tensor) -> Tensor:
     """Return log|det(I + J)| itself, from all D rows of J, in the dtype of ``x``.
 
-    Time and memory are those of one vector-Jacobian product with a batch of D * B samples.
+    The D * B vector-Jacobian products are computed in pieces of some rows of all samples.
     """
     basis = torch.eye(x[0].numel(), dtype=x.dtype, device=x.device)
-    rows = vjp(basis.repeat_interleave(len(x), 0).unflatten(1, x.shape[1:]))  # (D B, ...)
+    pieces = basis.split(-(-SAMPLES // len(x)))
+    products = [vjp(piece.repeat_interleave(len(x), 0).unflatten(1, x.shape[1:])) for piece in pieces]
+    rows = torch.cat(products)  # (D B, ...)
     jacobian = rows.unflatten(0, (len(basis), len(x))).flatten(2).transpose(0, 1)
     return torch.linalg.slogdet(basis + jacobian).logabsdet
 
