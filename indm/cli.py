@@ -18,6 +18,7 @@ from indm.terminal import Commands, console
 
 if TYPE_CHECKING:
     from indm.kept.keep import Outcome
+    from indm.pipeline.identity import Identity
 
 FILE, FOLDER = click.Path(path_type=Path, dir_okay=False), click.Path(path_type=Path, file_okay=False)
 
@@ -173,6 +174,13 @@ def show(tables: tuple[str, ...], suite_file: Path, out: Path) -> None:
     console().print(*shown(layout, tables), sep="\n")
 
 
+def _identity(suite_file: Path, out: Path, reports: Path = Path("reports")) -> "Identity":
+    from indm.pipeline.identity import Identity
+    from indm.suite.load import load_suite
+
+    return Identity(load_suite(suite_file), out, reports)
+
+
 @main.command()
 @LOOKED_AT
 @OUT
@@ -180,11 +188,9 @@ def show(tables: tuple[str, ...], suite_file: Path, out: Path) -> None:
 @click.option("--watch", is_flag=True, help="Refresh every two seconds, until all is done or Ctrl-C.")
 def status(suite_file: Path, out: Path, reports: Path, watch: bool) -> None:
     """Show how far each run of a suite is: stage, step, loss, time left, last save; and what failed, with its log."""
-    from indm.pipeline.identity import Identity
-    from indm.suite.load import load_suite
     from indm.watching.status import Board
 
-    board = Board(Identity(load_suite(suite_file), out, reports))
+    board = Board(_identity(suite_file, out, reports))
     if watch:
         board.watch()
     else:
@@ -204,12 +210,10 @@ def why(suite_file: Path, out: Path, reports: Path, stage: str, **names: str | N
 
     With STAGE or a name, explain only these jobs, and what is behind them.
     """
-    from indm.pipeline.identity import Identity
     from indm.pipeline.why import page
     from indm.pipeline.why import why as explain
-    from indm.suite.load import load_suite
 
-    answer = explain(Identity(load_suite(suite_file), out, reports), stage, **names)
+    answer = explain(_identity(suite_file, out, reports), stage, **names)
     # Lines of any length: places can be copied, and searched for.
     console().print(page(answer), soft_wrap=True)
 
@@ -219,12 +223,10 @@ def why(suite_file: Path, out: Path, reports: Path, stage: str, **names: str | N
 @OUT
 def tensorboard(suite_file: Path, out: Path) -> None:
     """Convert the progress lines of a suite's stages to TensorBoard events, in <out>/<suite>/watch/events."""
-    from indm.store.layout import Layout
-    from indm.suite.load import load_suite
     from indm.watching.events import write_events
 
-    suite = load_suite(suite_file)
-    folder, count = write_events(suite, Layout(out, suite.suite))
+    known = _identity(suite_file, out)
+    folder, count = write_events(known.suite, known.layout)
     click.echo(f"{count} curves; see them with: tensorboard --logdir {folder}")
 
 
@@ -252,9 +254,8 @@ def compare(published: Path, out: Path) -> None:
 def keep(suite_file: Path, out: Path, root: Path, replace: bool) -> None:
     """Pack the finished results of a suite, all that tables, claims and the page need, into archives small enough for git."""
     from indm.kept.keep import keep as pack
-    from indm.suite.load import load_suite
 
-    suite = load_suite(suite_file)
+    suite = _identity(suite_file, out).suite
     _tell("keep", pack(suite, out, root / suite.suite / "kept", replace))
 
 
@@ -271,9 +272,8 @@ def keep(suite_file: Path, out: Path, root: Path, replace: bool) -> None:
 def restore(suite_file: Path, out: Path, root: Path, replace: bool, accept: str | None) -> None:
     """Copy the kept results of a suite back to its results folder, unless suite or code have changed since."""
     from indm.kept.restore import restore as unpack
-    from indm.suite.load import load_suite
 
-    suite = load_suite(suite_file)
+    suite = _identity(suite_file, out).suite
     _tell("restore", unpack(suite, out, root / suite.suite / "kept", replace, accept))
 
 
@@ -298,11 +298,9 @@ def _tell(name: str, outcome: "Outcome") -> NoReturn:
 def publish(suite_file: Path, out: Path, reports: Path, root: Path, runs: tuple[str, ...]) -> None:
     """Copy a suite's tables, figures, pictures and provenance to a folder for git, and list them in its README.md."""
     from indm.kept.publish import publish as write_folder
-    from indm.pipeline.identity import Identity
-    from indm.suite.load import load_suite
 
-    suite = load_suite(suite_file)
-    found = write_folder(Identity(suite, out, reports), root / suite.suite, runs)
+    known = _identity(suite_file, out, reports)
+    found = write_folder(known, root / known.suite.suite, runs)
     click.echo(f"{found.target}: {len(found.sizes)} files, {sum(found.sizes.values()) / 2**20:.1f} MiB")
 
 

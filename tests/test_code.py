@@ -318,7 +318,7 @@ def changed(edit: Edit, package: Path, root: Path, stamps: Callable[[Path], Mapp
 
 @pytest.fixture(autouse=True)
 def _nothing_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(references, "KEPT", tmp_path / "kept" / "code.json")
+    monkeypatch.setattr(references, "KEPT", tmp_path / "kept" / "code.txt")
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.what)
@@ -345,6 +345,13 @@ def test_what_changed_is_named_with_its_place(package: Path, tmp_path: Path) -> 
     # By itself, and not with all that refers to it.
     assert [place for place in found if before.get(place) != found[place]] == [Place("indm.maths.loss", "loss")]
     assert after.where(Place("indm.maths.loss", "loss")) == "indm/maths/loss.py:9"
+
+
+def test_what_is_kept_of_an_earlier_execution_and_was_cut_off_is_made_again(package: Path) -> None:
+    before, kept = by_definition(package), references.KEPT.read_text()
+    references.KEPT.write_text(kept[: len(kept) // 2])
+    assert by_definition(package) == before
+    assert references.KEPT.read_text() == kept
 
 
 def test_a_name_that_is_not_there_is_one_line(package: Path) -> None:

@@ -14,8 +14,7 @@ from click.testing import CliRunner, Result
 
 from indm.cli import main
 from indm.errors import ArtifactError
-from indm.kept.folders import archive, kept_folders
-from indm.kept.packing import pack, unpack
+from indm.kept.folders import archive, kept_folders, pack, unpack
 from indm.pipeline import code
 from indm.pipeline.identity import Identity
 from indm.pipeline.jobs import MAKERS, Job, job_names

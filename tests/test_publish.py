@@ -184,7 +184,7 @@ def test_text_by_hand_stays(checkout: Path) -> None:
 )
 def test_results_of_other_code_than_the_present_one_are_not_published(checkout: Path, record: str) -> None:
     path = Path(record)
-    write_json(path, json.loads(path.read_text()) | {"code_stamp": "0123456789abcdef"})
+    write_json(path, json.loads(path.read_text()) | {"code_stamp": "0123456789abcdef" * 4})
     done = publish()
     assert done.exit_code == 1
     assert done.output.startswith(f"indm publish: {path}: found code stamp 0123456789ab, expected ")

@@ -45,7 +45,7 @@ def stamps(checkout: Path) -> dict[str, str]:
     """Compute the stamp of each job from the sources of a checkout."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(code, "ROOT", checkout)
-        patch.setattr(references, "KEPT", checkout / "indm/__pycache__/code.json")
+        patch.setattr(references, "KEPT", checkout / "indm/__pycache__/code.txt")
         code._sources.cache_clear()
         return dict(suite_stamps(SUITE))
 

@@ -47,7 +47,7 @@ def _checkout(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(code, "ROOT", tmp_path)
-    monkeypatch.setattr(references, "KEPT", tmp_path / "indm/__pycache__/code.json")
+    monkeypatch.setattr(references, "KEPT", tmp_path / "indm/__pycache__/code.txt")
     yield
     code._sources.cache_clear()
 

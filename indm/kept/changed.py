@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from indm.errors import ParamsError
 from indm.kept.check import record
@@ -18,8 +18,9 @@ from indm.pipeline.code import Sources
 from indm.pipeline.identity import Identity
 from indm.pipeline.stamps import SHORT, Difference, differences, job_definitions, job_stamp, unqualified
 from indm.pipeline.trees import Commit
-from indm.store.files import atomic_write, read_json
+from indm.store.files import atomic_write
 from indm.store.manifest import Manifest, read_manifest
+from indm.store.provenance import read_provenance
 from indm.suite.accepted import Acceptance, Accepted, load_accepted
 from indm.suite.strict_yaml import yaml_text
 
@@ -66,8 +67,8 @@ class Changes:
         here, found = results / self.suite.suite, {}
         for job in folder.jobs:
             path = record(here, folder, job)
-            made, said = Identity(self.suite, results, Path("reports")).manifest(job), read_json(path)
-            found[str(path.relative_to(here))] = self.of(path.stem, job.subject, read_manifest(made), said)
+            made = read_manifest(Identity(self.suite, results, Path("reports")).manifest(job))
+            found[str(path.relative_to(here))] = self.of(path, made)
         return found
 
     def open(self, found: Iterable[Difference]) -> list[Difference]:
@@ -99,13 +100,15 @@ class Changes:
 
     def are_accepted(self, made: Manifest, path: Path) -> bool:
         """Tell whether something has changed since a job was done, and all of it was accepted; ``path`` is its record."""
-        found = self.of(path.stem, made.subject, made, read_json(path))
+        found = self.of(path, made)
         return bool(found) and not self.open(found)
 
-    def of(self, stage: str, subject: str, made: Manifest, record: Mapping[str, Any]) -> list[Difference]:
-        """List what has changed since a job was done, by its manifest and its record."""
+    def of(self, path: Path, made: Manifest) -> list[Difference]:
+        """List what has changed since a job was done, by its manifest and its record, which is at ``path``."""
+        stage, subject = path.stem, made.subject
         if made.stamp:
             return self._compared(stage, subject, made.stamp, lambda: made.code)
+        record = read_provenance(path, self.suite.suite, subject, needed=("code_stamp",))
         said, commit = record["code_stamp"], record.get("commit")
         found = []
         if commit is None or record.get("uncommitted_changes") is not False:

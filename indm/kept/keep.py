@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from indm.errors import ArtifactError
 from indm.kept.changed import FILE, Changes, described
 from indm.kept.check import check_folder
-from indm.kept.folders import Folder, archive, kept_folders, read_archive
-from indm.kept.packing import pack
+from indm.kept.folders import Folder, archive, kept_folders, pack, read_archive
 from indm.kept.weights import averaged_weights, is_of, trained
 from indm.pipeline.identity import Identity
 from indm.pipeline.stamps import Difference

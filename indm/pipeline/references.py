@@ -8,14 +8,14 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from indm.errors import ArtifactError
 from indm.pipeline import syntax
 from indm.pipeline.syntax import FILES, STATEMENTS, WHOLE, Definition, Module, sha256
 from indm.pipeline.trees import Tree
 
-KEPT = Path(__file__).parents[1] / "__pycache__" / "code.json"
+KEPT = Path(__file__).parents[1] / "__pycache__" / "code.txt"
 OUTSIDE = {
     *(
         "__main__",
@@ -144,10 +144,10 @@ class References:
             key = sha256(content)
             if key not in self._kept:
                 try:
-                    self._kept[key] = syntax.parse(ast.parse(content))
+                    self._kept[key] = json.dumps(syntax.parse(ast.parse(content)))
                 except (SyntaxError, ValueError) as error:
                     raise ArtifactError(f"{self.files[name]}: found {error}; expected a module of Python") from None
-            definitions, *others = self._kept[key]
+            definitions, *others = json.loads(self._kept[key])
             self._parsed[name] = Module({name: Definition(*found) for name, found in definitions.items()}, *others)
         return self._parsed[name]
 
@@ -159,7 +159,7 @@ class References:
         temporary = KEPT.with_suffix(f".{os.getpid()}.tmp")
         with contextlib.suppress(OSError):
             KEPT.parent.mkdir(exist_ok=True)
-            temporary.write_text(json.dumps({"by": _by(), "modules": self._kept}))
+            temporary.write_text("".join(f"{key} {text}\n" for key, text in {"by": _by(), **self._kept}.items()))
             temporary.replace(KEPT)
 
 
@@ -172,12 +172,14 @@ def _module_name(path: str) -> str:
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
-def _load() -> dict[str, Any]:
-    """Read what an earlier execution has parsed, if it did so by the same code."""
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        content = json.loads(KEPT.read_bytes())
-        if content["by"] == _by() and len(content["modules"]) < MOST_KEPT:
-            return dict(content["modules"])
+def _load() -> dict[str, str]:
+    """Read what an earlier execution has parsed, if it did so by the same code: a line for each file."""
+    with contextlib.suppress(OSError, ValueError):
+        # Few of the lines are needed, so each is decoded when it is asked for.
+        by, *lines, end = KEPT.read_text().split("\n")
+        # Without the last line's end, the file was cut off.
+        if by == f"by {_by()}" and not end and len(lines) < MOST_KEPT:
+            return {key: text for key, _, text in (line.partition(" ") for line in lines)}
     return {}
 
 

@@ -96,6 +96,10 @@ def _is_commit(value: object) -> bool:
     return value is None or (isinstance(value, str) and re.fullmatch("[0-9a-f]{40,64}", value) is not None)
 
 
+def _is_stamp(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and value.isprintable()
 
@@ -110,6 +114,7 @@ def _are_versions(value: object) -> bool:
 
 # What the values of a record must be, in words too.
 VALUES: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    "code_stamp": (_is_stamp, "64 hexadecimal digits"),
     "commit": (_is_commit, "the name of a commit, or null"),
     "uncommitted_changes": (lambda value: value in (True, False, None), "true, false or null"),
     "versions": (_are_versions, "the version of each package, python and torch among them"),
