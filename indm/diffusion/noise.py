@@ -1,4 +1,4 @@
-"""From a network's raw output to the noise prediction and the score of an SDE's marginals."""
+"""From a network's raw output to the noise prediction at an SDE's marginals."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from indm.diffusion.objectives import per_sample
+from indm.diffusion.sde import SDE
 
 if TYPE_CHECKING:
-    from indm.diffusion.sde import SDE
     from indm.networks.registered.unet import ScoreUNet
 
 # Batches of equal weight in the running deviation; after as many, each new one counts for one in as many.
@@ -16,7 +16,7 @@ MEMORY = 100
 
 
 class NoiseModel(nn.Module):
-    r"""Noise prediction and score of z_t from a network that is conditioned on the noise level.
+    r"""Noise prediction in z_t from a network that is conditioned on the noise level.
 
     .. math:: \epsilon_\theta(z_t, t) = -\sigma_t s_\theta(z_t, t)
 
@@ -39,7 +39,7 @@ class NoiseModel(nn.Module):
     batches: Tensor
 
     def __init__(
-        self, network: "ScoreUNet", sde: "SDE", normalise_input: Literal["none", "unit", "running"] = "none"
+        self, network: "ScoreUNet", sde: SDE, normalise_input: Literal["none", "unit", "running"] = "none"
     ) -> None:
         super().__init__()
         self.network = network
@@ -71,10 +71,6 @@ class NoiseModel(nn.Module):
         x = z_t if self.normalise_input == "none" else z_t / per_sample(self._deviation(t), z_t)
         raw = self.network(x, self._condition(t).to(z_t.dtype))
         return -per_sample(self.sde.sigma(t), z_t) * raw if self.network.scale_by_sigma else raw
-
-    def score(self, z_t: Tensor, t: Tensor) -> Tensor:
-        """Estimate the score (B, C, H, W) of the marginal at z_t (B, C, H, W) and the times t (B,)."""
-        return -self(z_t, t) / per_sample(self.sde.sigma(t.expand(len(z_t))), z_t)
 
     def _deviation(self, t: Tensor) -> Tensor:
         """Return the deviation (B,) by which z_t is divided."""

@@ -54,11 +54,7 @@ class Flow(nn.Module):
         raise NotImplementedError
 
     def inverse(
-        self,
-        z: Tensor,
-        atol: float = 1e-6,
-        max_iterations: int = 1000,
-        generator: torch.Generator | None = None,
+        self, z: Tensor, atol: float = 1e-6, max_iterations: int = 1000, generator: torch.Generator | None = None
     ) -> Tensor:
         """Map latents to images, x = h^-1(z), without gradients.
 

@@ -43,11 +43,7 @@ class Affine(Flow):
 
     @torch.no_grad()
     def inverse(
-        self,
-        z: Tensor,
-        atol: float = 1e-6,
-        max_iterations: int = 1000,
-        generator: torch.Generator | None = None,
+        self, z: Tensor, atol: float = 1e-6, max_iterations: int = 1000, generator: torch.Generator | None = None
     ) -> Tensor:
         return self.flow.inverse(z, atol, max_iterations, generator) / self.factor + self.mean
 
@@ -63,12 +59,7 @@ class Affine(Flow):
 
 
 def build_flow(
-    name: str,
-    *,
-    channels_in: int,
-    image_size: int,
-    affine: Mapping[str, float] | None = None,
-    **options: Any,
+    name: str, *, channels_in: int, image_size: int, affine: Mapping[str, float] | None = None, **options: Any
 ) -> Flow:
     """Build the flow registered under ``name`` for images of shape (channels_in, image_size, image_size).
 

@@ -47,11 +47,7 @@ class LearnedMap(Flow):
 
     @torch.no_grad()
     def inverse(
-        self,
-        z: Tensor,
-        atol: float = 1e-6,
-        max_iterations: int = 1000,
-        generator: torch.Generator | None = None,
+        self, z: Tensor, atol: float = 1e-6, max_iterations: int = 1000, generator: torch.Generator | None = None
     ) -> Tensor:
         self._check_shape(z)
         return self.unmap(z)

@@ -15,11 +15,7 @@ class Identity(Flow):
         return x, x.new_zeros(x.shape[0])
 
     def inverse(
-        self,
-        z: Tensor,
-        atol: float = 1e-6,
-        max_iterations: int = 1000,
-        generator: torch.Generator | None = None,
+        self, z: Tensor, atol: float = 1e-6, max_iterations: int = 1000, generator: torch.Generator | None = None
     ) -> Tensor:
         self._check_shape(z)
         return z

@@ -99,11 +99,7 @@ class Wolf(Flow):
 
     @torch.no_grad()
     def inverse(
-        self,
-        z: Tensor,
-        atol: float = 1e-6,
-        max_iterations: int = 1000,
-        generator: torch.Generator | None = None,
+        self, z: Tensor, atol: float = 1e-6, max_iterations: int = 1000, generator: torch.Generator | None = None
     ) -> Tensor:
         """Return x = T_h^-1(z) at an h drawn afresh from the prior; see :meth:`Flow.inverse`."""
         self._check_shape(z)
