@@ -97,6 +97,7 @@ def test_a_new_member_of_a_registry_changes_no_stamp(checkout: Path) -> None:
             ("flows", "FLOW"),
             ("networks", "NETWORK"),
             ("diffusion", "DIFFUSION"),
+            ("diffusion/families", "FAMILY"),
             ("diffusion/samplers", "SAMPLER"),
         ):
             (checkout / f"indm/{folder}/registered/another.py").write_text(f"{attribute} = None\n")
@@ -107,6 +108,28 @@ def test_a_new_member_of_a_registry_changes_no_stamp(checkout: Path) -> None:
 def test_an_edited_denoising_runs_again_the_jobs_that_sample(checkout: Path) -> None:
     jobs = changed(checkout, redefine(checkout / "indm/diffusion/steps.py", "tweedie"))
     assert {job.split("/")[0] for job in jobs} == {"sample", "sweep", "tune", "protocol", "toy2d"}
+
+
+FAMILY_JOBS = {
+    "FAMILY": {"train", "sample", "nll", "curve", "sweep", "tune", "protocol"},
+    "LABEL": {"figure", "report"},
+    "ONLY": set(),
+    "REFERENCE": {"table", "figure", "report"},
+    "STYLE": {"figure", "report"},
+}
+
+
+@pytest.mark.parametrize("definition", FAMILY_JOBS)
+def test_an_edited_family_runs_again_the_jobs_that_use_it(checkout: Path, definition: str) -> None:
+    """Those of its own runs, and, of what readers see, those that are made of all results."""
+    file = checkout / "indm/diffusion/families/registered/indm.py"
+
+    def edit() -> None:
+        file.write_text(re.sub(rf"^{definition} = ", rf"{definition} = 0 or ", file.read_text(), flags=re.MULTILINE))
+
+    jobs = changed(checkout, edit)
+    assert {job.split("/")[0] for job in jobs} == FAMILY_JOBS[definition]
+    assert not any("ddpmpp" in job for job in jobs)
 
 
 SAMPLER_JOBS = {

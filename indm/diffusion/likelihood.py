@@ -185,12 +185,12 @@ def _bound_and_cost(
     log_det: Tensor,
     noise: Tensor,
     eps: float,
-    time_draws: int,
+    draws: int,
     generator: Generator,
 ) -> tuple[Tensor, Tensor]:
     """Return the bound without the reconstruction term, and this term by the noise at ``eps``: each (B,), on the CPU."""
     cost = reconstruction(noise_fn, sde, z0, eps, noise).double().cpu()
-    return stratified_nelbo(noise_fn, sde, z0, log_det, eps, time_draws, generator).double().cpu(), cost
+    return stratified_nelbo(noise_fn, sde, z0, log_det, eps, draws, generator).double().cpu(), cost
 
 
 @torch.no_grad()

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from indm.diffusion.objectives import per_sample
+from indm.diffusion.sde import SDE
 
 if TYPE_CHECKING:
-    from indm.diffusion.sde import SDE
     from indm.networks.registered.unet import ScoreUNet
 
 # Batches of equal weight in the running deviation; after as many, each new one counts for one in as many.
@@ -39,7 +39,7 @@ class NoiseModel(nn.Module):
     batches: Tensor
 
     def __init__(
-        self, network: "ScoreUNet", sde: "SDE", normalise_input: Literal["none", "unit", "running"] = "none"
+        self, network: "ScoreUNet", sde: SDE, normalise_input: Literal["none", "unit", "running"] = "none"
     ) -> None:
         super().__init__()
         self.network = network
