@@ -213,8 +213,8 @@ def test_pickled_array_is_not_unpickled(tmp_path: Path) -> None:
 
 def test_provenance_is_json_and_complete() -> None:
     found = json.loads(json.dumps(provenance(1.5, threads=1)))
-    about = {"commit", "uncommitted_changes", "versions", "machine", "threads", "device", "seconds", "peak_memory_mib"}
-    assert about == set(found)
+    about = {"commit", "uncommitted_changes", "versions", "machine", "threads", "allocator", "device", "seconds"}
+    assert about | {"peak_memory_mib"} == set(found)
     assert found["versions"]["torch"] == torch.__version__
     assert found["device"] == "cpu"
     assert found["threads"] == 1
@@ -238,6 +238,14 @@ def test_provenance_names_what_restricts_the_processor_s_instructions(monkeypatc
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
     monkeypatch.setenv("MKL_CBWR", "AVX2")
     assert provenance(0.0, threads=1)["machine"] == f"{unrestricted}, ATEN_CPU_CAPABILITY=avx2, MKL_CBWR=AVX2"
+
+
+@pytest.mark.parametrize("tunables", [None, "glibc.malloc.hugetlb=1"])
+def test_provenance_names_what_the_allocator_is_told(tunables: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if tunables:
+        monkeypatch.setenv("GLIBC_TUNABLES", tunables)
+    assert provenance(0.0, threads=1)["allocator"] == (tunables or "default")
 
 
 def test_a_copy_inside_another_project_does_not_give_that_projects_commit(

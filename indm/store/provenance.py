@@ -56,7 +56,7 @@ def record_names(stage: str) -> tuple[str, ...]:
 
 
 def provenance(seconds: float, threads: int) -> dict[str, Any]:
-    """Describe the execution of a stage: commit, versions, machine, device, wall time in seconds, peak memory in MiB.
+    """Describe the execution of a stage: commit, versions, machine, device, allocator, wall time in seconds, peak memory in MiB.
 
     The commit is ``None`` where the package does not lie in a checkout of its own.
 
@@ -81,6 +81,7 @@ def provenance(seconds: float, threads: int) -> dict[str, Any]:
         "uncommitted_changes": None if changes is None else bool(changes),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
         "threads": threads,
+        "allocator": os.environ.get("GLIBC_TUNABLES", "default"),
         **this_process(),
         "seconds": round(seconds, 3),
     }
@@ -121,6 +122,7 @@ VALUES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "machine": (_is_text, "a text of one line"),
     "device": (_is_text, "a text of one line"),
     "threads": (_is_number, "a number of at least 0"),
+    "allocator": (_is_text, "a text of one line"),
     "seconds": (_is_number, "a number of at least 0"),
     "peak_memory_mib": (_is_number, "a number of at least 0"),
 }
