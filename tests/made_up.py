@@ -116,7 +116,7 @@ def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
                 "likelihood",
                 "bits/dim",
                 "INDM has a lower NLL.",
-                "inconclusive",
+                "not testable",
                 0.031,
                 0.008,
                 "standardised",
@@ -349,7 +349,10 @@ def _claim(
         "family": "primary",
         "planned": 3,
     }
-    graded |= {"flow": "open" if control else "", "flow_reason": "made up" if control else ""}
+    graded |= {
+        "flow": {"not testable": "matched", "shown": "beyond every control"}.get(holds, ""),
+        "flow_reason": "made up",
+    }
     row = {
         "suite": SUITE,
         "id": name,
