@@ -525,7 +525,7 @@ def test_verdicts_of_all_suites_stand_side_by_side() -> None:
         "|---|---|---|",
         "| \\|a\\| < 1 (nats; smallest effect 0.01) | shown, 0.020 [0.010, 0.034] | inconclusive*, 0.020 [0.010, 0.034] |",
         "| \\|b\\| < 1 (nats; smallest effect 0.01) | moons: ruled out, 0.020 [0.010, 0.034]; "
-        "checkerboard: shown, 0.020 [0.010, 0.034]; the flow: matched by learned-scale, against learned-scale -0.100 [-0.200, 0.000] "
+        "checkerboard: shown, 0.020 [0.010, 0.034]; the flow: matched by learned-scale, -0.100 [-0.200, 0.000] "
         "| no data |",
         "| \\|c\\| < 1 (nats; smallest effect 0.01) | no data | single training, 0.020 |",
     ]
