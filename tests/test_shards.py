@@ -340,7 +340,7 @@ def test_status_shows_shards_in_the_rows_of_their_run(folder: Path) -> None:
 
     assert found() == [("sample_shard", f"{RUN}-2", "waiting")]
     for number in (1, 2):
-        watch = board.layout.watch("sample_shard", f"{RUN}-{number}")
+        watch = board.identity.layout.watch("sample_shard", f"{RUN}-{number}")
         watch.write_text(json.dumps({"time": time.time(), "event": "start"}) + "\n")
     assert found() == [("sample_shard", f"{RUN}-{number}", "running") for number in (1, 2)]
 
