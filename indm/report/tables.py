@@ -179,8 +179,9 @@ def ablation_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
 
 def _unlike(group: pd.DataFrame) -> str:
     """Say of how many images each FIDs are, if they are of other numbers than the baseline's."""
-    pairs = group[["drawn", "drawn_baseline"]].dropna().drop_duplicates()
-    found = (f"{n:g} images, {REFERENCE}'s of {m:g}" for n, m in pairs.itertuples(index=False) if n != m)
+    pairs = dict.fromkeys(zip(group["drawn"], group["drawn_baseline"], strict=True))
+    unlike = (pair for pair in pairs if pair[0] != pair[1] and not any(map(pd.isna, pair)))
+    found = (f"{own:g} images, {REFERENCE}'s of {other:g}" for own, other in unlike)
     return "; ".join(f"fid_difference: FID is of {words}" for words in found)
 
 

@@ -75,9 +75,11 @@ def provenance(seconds: float, threads: int) -> dict[str, Any]:
         "pandas",
         "optuna",
     )
-    changes = _git("status", "--porcelain", "--", *SOURCES)
+    # Asked at once: each question is a process.
+    top, _, commit = (_ask_git("rev-parse", "--show-toplevel", "HEAD") or "").partition("\n")
+    changes = _ask_git("status", "--porcelain", "--", *SOURCES) if top == str(CHECKOUT) else None
     return {
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": commit if top == str(CHECKOUT) else None,
         "uncommitted_changes": None if changes is None else bool(changes),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
         "threads": threads,
