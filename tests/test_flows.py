@@ -19,7 +19,7 @@ from indm.errors import ConvergenceError, ParamsError
 from indm.flows import kernels, lipschitz, sources
 from indm.flows.activations import ACTIVATIONS, Activation, ActivationName
 from indm.flows.base import Flow, LogDet
-from indm.flows.block import ResidualBlock
+from indm.flows.block import ResidualBlock, solve_block
 from indm.flows.build import build_flow
 from indm.flows.convolution import adjoint, convolve
 from indm.flows.lipschitz import BOUNDS, Bound, LinfConv2d, LipschitzConv2d, SpectralConv2d, bounded_weights
@@ -35,6 +35,7 @@ from indm.flows.registered import resflow as residual
 from indm.flows.registered.resflow import ResidualFlow
 from indm.flows.registered.wolf import Wolf
 from indm.flows.sources import Probe, Share, Source, draw_probe, draw_roulette
+from indm.library import load_run
 from indm.registry import FLOWS
 from indm.suite.schema.types import LEARNED
 
@@ -286,6 +287,49 @@ def test_misconfiguration_is_refused() -> None:
         ResidualFlow(1, 8, blocks=(1,), width=4, coefficient=1.5)
     with pytest.raises(ValueError, match=r"none.*exact.*Series, got 'series'"):
         make("resflow-released")(images(1), "series")
+
+
+def linear_branch(kind: str) -> tuple[Callable[..., Tensor], list[int]]:
+    """A branch 0.98 A x with A orthogonal, or symmetric with the eigenvalues of ``kind``, and the images of each call."""
+    dims = CHANNELS * SIZE**2
+    basis = torch.linalg.qr(torch.randn(dims, dims, dtype=torch.float64, generator=seeded(0))).Q
+    values = {"three": torch.tensor([1.0, -0.9, 0.5]).repeat(dims)[:dims], "many": torch.linspace(-1, 1, dims)}
+    matrix = 0.98 * (basis if kind == "orthogonal" else basis * values[kind].double() @ basis.T)
+    calls = []
+
+    def branch(x: Tensor, samples: Tensor | slice = slice(None)) -> Tensor:
+        calls.append(len(x))
+        return (x.flatten(1) @ matrix).view_as(x)
+
+    return branch, calls
+
+
+@pytest.mark.parametrize(("kind", "share"), [("three", 0.01), ("many", 0.2), ("orthogonal", 2.0)])
+def test_inverse_of_a_hard_block(kind: str, share: float) -> None:
+    """Anderson's method solves few eigenvalues at once, and helps with many; where it does not, it costs twice as much."""
+    branch, calls = linear_branch(kind)
+    z = images(3) * torch.tensor([0.1, 1.0, 10.0]).view(-1, 1, 1, 1)
+    x = solve_block(branch, z, torch.zeros_like(z[:1]), "hard", 1e-8, 4000)
+    assert (x + branch(x) - z).abs().max() <= 1e-8 + 1e-12
+    # The residual of the fixed-point iteration falls by 0.98.
+    fixed_point_steps = math.log(1e-8 / z.norm()) / math.log(0.98)
+    assert len(calls) - 1 <= share * fixed_point_steps
+
+
+def test_inverse_of_a_trained_flow_takes_few_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fixed-point iteration takes 10 of each block for an image."""
+    flow = load_run("digits-vp-indm-nll-s4").model.flow
+    z, _ = flow(0.5 * torch.randn(50, 1, 8, 8, generator=seeded(0)), "none")
+    evaluated, layers = [], ResidualBlock._layers
+
+    def counted(block: ResidualBlock, x: Tensor, *rest: Any) -> Any:
+        evaluated.append(len(x))
+        return layers(block, x, *rest)
+
+    monkeypatch.setattr(ResidualBlock, "_layers", counted)
+    x = flow.inverse(z, atol=1e-5)
+    assert sum(evaluated) <= 7 * 4 * len(z)
+    torch.testing.assert_close(flow(x, "none")[0], z, atol=1e-4, rtol=0)
 
 
 def test_inverse_cut_short_names_block_error_and_tolerance() -> None:

@@ -139,7 +139,10 @@ class ResidualFlow(Flow):
         """See :meth:`Flow.inverse`; each block is solved by :func:`solve_block`."""
         self._check_shape(z)
         for (name, scale, block), bounded in reversed(self._bounded_blocks()):
-            z = solve_block(block.branch(h, bounded), self.to_scale(z, scale), name, atol, max_iterations)
+            z = self.to_scale(z, scale)
+            # Without a condition, the same for all samples.
+            at_zero = block(torch.zeros_like(z[:1] if h is None else z), h, bounded)
+            z = solve_block(block.branch(h, bounded), z, at_zero, name, atol, max_iterations)
         return self.to_scale(z, 0)
 
     @property
