@@ -30,7 +30,7 @@ from indm.data.levels import dequantise
 from indm.diffusion.likelihood import ode_nll, stratified_nelbo
 from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model
 from indm.errors import ArtifactError
-from indm.flows.block import ALL, Branch, ResidualBlock
+from indm.flows.block import ALL, Bounded, Branch, ResidualBlock
 from indm.flows.registered.resflow import ResidualFlow
 from indm.process import set_up
 from indm.store.files import read_array, read_json
@@ -176,8 +176,8 @@ def _counting(sizes: list[int]) -> Any:
     """Have every evaluation of a block note its number of images."""
     branch = ResidualBlock.branch
 
-    def counted(block: ResidualBlock, h: Tensor | None = None) -> Branch:
-        g = branch(block, h)
+    def counted(block: ResidualBlock, h: Tensor | None = None, bounded: Bounded = None) -> Branch:
+        g = branch(block, h, bounded)
 
         def note(x: Tensor, samples: Tensor | slice = ALL) -> Tensor:
             sizes.append(len(x))
