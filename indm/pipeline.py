@@ -391,7 +391,7 @@ STAGES: dict[str, Stage] = {
             "params/published.csv",
         ),
         outputs=_tables("table"),
-        keys=("runs", "protocol", "toy2d.datasets", "tune"),
+        keys=("runs", "protocol", "sweep.grid", "toy2d.datasets", "toy2d.grid", "tune"),
     ),
     # Apart from the other tables: times differ from one execution to the next. They are read from provenance/, which is no
     # output of a stage.

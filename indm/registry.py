@@ -4,6 +4,7 @@ No list names the members. So a new one changes no file that others depend on, a
 """
 
 import ast
+import contextlib
 import functools
 import importlib
 from collections.abc import Iterator, Mapping
@@ -43,7 +44,7 @@ class Registry(Mapping[str, Member]):
         """Read a constant of a member's module without importing the module, since that may import torch.
 
         Raises:
-            ArtifactError: if the module assigns it no text, number, truth value or ``None``.
+            ArtifactError: if the module assigns it no literal.
         """
         file = f"{self.definition(name).rpartition('.')[0].replace('.', '/')}.py"
         if constant not in (found := _literals(file)):
@@ -77,8 +78,9 @@ def _literals(file: str) -> dict[str, Any]:
     found = {}
     for node in body:
         match node:
-            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=value)):
-                found[name] = value
+            case ast.Assign(targets=[ast.Name(id=name)]):
+                with contextlib.suppress(ValueError, TypeError):
+                    found[name] = ast.literal_eval(node.value)
     return found
 
 

@@ -20,7 +20,7 @@ from indm.pipeline import STAGES, gathering, run_of
 from indm.registry import DATASETS, DIFFUSIONS, FLOWS, NETWORKS, SAMPLERS
 from indm.store.code import Place, Sources, sources
 from indm.suite.accepted import NONE
-from indm.suite.schema.types import PC, PREDICTOR
+from indm.suite.schema.types import DDIM, PC, PREDICTOR
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -30,7 +30,8 @@ STARTED = "INDM_STAMPS"
 USED = {
     "sample": ("SAMPLER", "CALLS", "CORRECTOR"),
     **dict.fromkeys(["sweep", "protocol", "tune"], ("SAMPLER",)),
-    **dict.fromkeys(["table", "claims"], ("CORRECTOR",)),
+    "table": ("CORRECTOR", "SOUND"),
+    "claims": ("CORRECTOR",),
     **dict.fromkeys(["figure", "report"], ("LABEL",)),
 }
 # Of a definition's hash: it explains what has changed, which the stamp alone decides.
@@ -140,7 +141,8 @@ def _samplers(suite: "Suite", stage: str, subject: str) -> set[str]:
         return swept
     if STAGES[stage].builds:
         return {suite.sample_params(_run(suite, stage, subject)).sampler}
-    return swept.union(suite.sample_params(name).sampler for name in suite.runs)
+    # Stage toy2d has a sampler that no suite names.
+    return swept.union([DDIM], (suite.sample_params(name).sampler for name in suite.runs))
 
 
 def _derived(suite: "Suite", stage: str, subject: str) -> str:

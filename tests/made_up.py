@@ -206,11 +206,14 @@ def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
         "nll": [cell | some(2.1, 0.02, "nll") | some(2.2, 0.02, "nelbo") | some(0.0, 0.01, "gap") for cell in CELLS],
         "discretization": [
             cell
-            | {"sampler": sampler, "steps": steps, "nfe": steps, "num_samples": 1000, "skip": None}
-            | some(8 / steps + 0.2, 0.03, "fid")
-            | some(1 / steps, 0.004, "kid")
-            if (sampler, cell["sde"], steps) != ("euler_maruyama", "vp", 5)
-            else cell | {"sampler": sampler, "steps": steps, "skip": "beta / N > 1: the variance would be negative"}
+            | {"sampler": sampler, "steps": steps, "sound": int(steps > 5)}
+            | (
+                {"nfe": steps, "num_samples": 1000, "skip": None}
+                | some(8 / steps + 0.2, 0.03, "fid")
+                | some(1 / steps, 0.004, "kid")
+                if (sampler, cell["sde"], steps) != ("euler_maruyama", "vp", 5)
+                else {"skip": "beta / N > 1: the variance would be negative"}
+            )
             for cell, sampler, steps in grid
         ],
         "learning_curve": [

@@ -131,6 +131,7 @@ def test_rows_without_numbers_and_models_without_variants_are_drawn(tmp_path: Pa
             "seeds": 1,
             "sampler": "pc",
             "steps": steps,
+            "sound": 0,
             "fid": fid,
             "fid_se": None,
         }
@@ -167,7 +168,7 @@ def rows(figure: str, seeds: int) -> pd.DataFrame:
         return pd.DataFrame([CELL | {"seeds": seeds + 1, "pairs": seeds} | numbers])
     names = {"discretization": ["fid"], "learning-curve-step": ["nelbo", "nll", "gap"], "ladder": ["nelbo"]}[figure]
     numbers = {f"{name}{key}": value for name in names for key, value in ({"": 10.0} | error).items()}
-    return pd.DataFrame([CELL | {"seeds": seeds, "sampler": "pc", "steps": 8, "step": 8} | numbers])
+    return pd.DataFrame([CELL | {"seeds": seeds, "sampler": "pc", "steps": 8, "sound": 1, "step": 8} | numbers])
 
 
 def bars(figure: Figure) -> list[tuple[float, float]]:
@@ -241,6 +242,16 @@ def test_seeds_that_differ_are_named_as_a_range() -> None:
     assert note == "Error bars: 95 % interval of the mean over 3 to 5 seeds (Student t); none where there is one seed."
 
 
+def test_steps_that_are_too_few_for_their_sampler_are_shaded() -> None:
+    """In the panel of that sampler alone."""
+    table = pd.concat([rows("discretization", seeds=3).assign(steps=steps) for steps in (8, 16)])
+    table = pd.concat([table, table.assign(sampler="ddim", sound=(table["steps"] == 16).astype(int))])
+    pc, ddim = FIGURES["discretization"].draw(table).axes
+    assert [len(axis.patches) for axis in (pc, ddim)] == [0, 1]
+    (low, _), (high, _) = ddim.patches[0].get_extents().transformed(ddim.transData.inverted()).get_points()
+    assert low < 8 < high < 16
+
+
 def test_claims_name_the_method_of_their_intervals(tables: Path) -> None:
     table = pd.read_csv(tables / "claims.csv", dtype={"control": str, "test": str}).fillna({"control": "", "test": ""})
     last = table["id"] == "few-steps"
@@ -272,6 +283,10 @@ def test_every_figure_names_its_error_bars_in_words(drawn: dict[str, bytes]) -> 
     bars = "Error bars: 95 % interval of the mean over 3 seeds (Student t)."
     assert named.pop("ablation").startswith(bars)
     assert named.pop("claims").startswith(bars)
+    shaded = (
+        "Shaded: fewer steps than the sampler needs: its own error may be what is measured, and no claim uses them."
+    )
+    assert named.pop("discretization") == f"{bars}\n{shaded}"
     assert set(named.values()) == {bars}
     assert description(toy2d_figure(toy2d_arrays())) == "One model each, of the first seed: no error bars."
 

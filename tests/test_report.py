@@ -94,7 +94,8 @@ def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
         write_json(layout.data(dataset) / "reference.json", {"extractor": EXTRACTORS[dataset], "floors": FLOORS})
     first, toy2d = [next(iter(named))], ["moons"] if "toy2d" in texts else []
     curve, sweep = (first if kind in texts else [] for kind in ("curve", "sweep"))
-    return read_results(layout, named, datasets, curve=curve, sweep=sweep, toy2d=toy2d)
+    grids = dict.fromkeys(["sweep", "toy2d"], "uniform")
+    return read_results(layout, named, datasets, curve=curve, sweep=sweep, toy2d=toy2d, grids=grids)
 
 
 @pytest.mark.parametrize(
@@ -237,6 +238,19 @@ def test_impossible_cells_of_a_sweep_stay_with_their_reason(tmp_path: Path) -> N
     assert table["skip"].tolist() == ["", "beta / N > 1"]
 
 
+def test_a_sampler_with_fewer_points_than_it_needs_is_not_sound(tmp_path: Path) -> None:
+    """By its own statement for the SDE and the grid; pc by its predictor's, and the 2-D studies by that of DDIM under VP."""
+    cells = [("ddim", 8), ("ddim", 9), ("ode_euler", 8), ("reverse_diffusion", 12), ("pc", 11), ("pc", 12)]
+    sweep = "".join(f"{sampler},{steps},7,500,20.0,1.0,0.2,0.02,\n" for sampler, steps in cells)
+    results = written(tmp_path, [{"sde": "vp"}], sweep=SWEEP.splitlines(keepends=True)[0] + sweep, toy2d=TOY2D)
+    assert discretization_table(results)["sound"].tolist() == [0, 1, 1, 1, 0, 1]
+    values = values_table(results)
+    assert values.query("stage == 'sweep' and metric == 'kid'")["sound"].tolist() == [0, 1, 1, 1, 0, 1]
+    assert values.query("metric == 'w1'")["sound"].tolist() == [0, 0]
+    under_ve = written(tmp_path, [{"sde": "ve"}], sweep=SWEEP.splitlines(keepends=True)[0] + sweep)
+    assert discretization_table(under_ve)["sound"].tolist() == [1, 1, 0, 0, 0, 0]
+
+
 def test_a_cell_that_some_seeds_lack_says_of_how_many_it_is(tmp_path: Path) -> None:
     """Whichever seed comes first."""
     there = written(tmp_path, [{}], sweep=SWEEP).sweep.iloc[:1]
@@ -269,6 +283,9 @@ def test_every_number_is_a_value_with_its_source(tmp_path: Path) -> None:
     assert values["value"].notna().all()
     (swept,) = records(values.query("stage == 'sweep' and metric == 'fid'"))
     assert (swept["x"], swept["value"], swept["se"], swept["sampler"]) == (4.0, 20.0, 1.0, "ode_heun")
+    assert values["sound"].notna().tolist() == [
+        row["stage"] == "sweep" or row["metric"] == "w1" for row in records(values)
+    ]
     assert swept["source"] == f"runs/{name}/sweep.csv"
     assert values.query("stage == 'curve' and metric == 'gap' and x == 20")["value"].tolist() == [0.1]
     assert values.query("stage == 'toy2d' and metric == 'w1' and x == 8")["value"].tolist() == [40.0, 60.0]

@@ -118,7 +118,8 @@ SAMPLER_JOBS = {
     # As pc.
     ("reverse_diffusion", "reverse_diffusion"): {"sweep"},
     ("ode", "sample_ode"): set(),
-    ("ddim", "ddim"): {"toy2d"},
+    ("ddim", "ddim"): {"sweep", "toy2d"},
+    ("ddim", "SOUND"): {"table"},
 }
 
 

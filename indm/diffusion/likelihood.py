@@ -69,7 +69,7 @@ def ode_nll(
     def augmented(a: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             z_t = state[0].detach().requires_grad_()
-            drift, _ = ode_drift(noise_fn, sde, z_t, a)
+            drift = ode_drift(noise_fn, sde, z_t, a)
             (vjp,) = torch.autograd.grad((drift * probe).sum(), z_t)
         return drift.detach(), (vjp * probe).flatten(1).sum(1)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ class ImplicitNonlinearDiffusion(nn.Module):
     @property
     def sde(self) -> SDE:
         """The linear diffusion of the latent: of the score's weights, where it learns its range."""
-        return cast(SDE, self.noise.sde)
+        return self.noise.sde
 
     @property
     def centered(self) -> bool:

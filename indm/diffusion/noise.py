@@ -1,9 +1,12 @@
-"""From a network's raw output to the noise prediction and the score of an SDE's marginals."""
+"""From a network's raw output to the noise prediction."""
 
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
+
+from indm.diffusion.objectives import per_sample
+from indm.diffusion.sde import SDE
 
 if TYPE_CHECKING:
     from indm.networks.registered.unet import ScoreUNet
@@ -13,18 +16,8 @@ if TYPE_CHECKING:
 MEMORY = 100
 
 
-class Marginal(Protocol):
-    """The Gaussian perturbation kernel z_t = alpha_t z_0 + sigma_t eps of an SDE; times and values have shape (B,)."""
-
-    def alpha(self, t: Tensor) -> Tensor: ...
-
-    def sigma(self, t: Tensor) -> Tensor: ...
-
-    def log_snr(self, t: Tensor) -> Tensor: ...
-
-
 class NoiseModel(nn.Module):
-    r"""Noise prediction and score of z_t from a network that is conditioned on the noise level.
+    r"""Noise prediction of z_t from a network that is conditioned on the noise level.
 
     .. math:: \epsilon_\theta(z_t, t) = -\sigma_t s_\theta(z_t, t)
 
@@ -33,7 +26,7 @@ class NoiseModel(nn.Module):
 
     Arguments:
         network: raw output (B, C, H, W) of an image (B, C, H, W) and a condition (B,).
-        sde: alpha, sigma and log SNR as functions of the time (B,).
+        sde: the diffusion.
         normalise_input: divide z_t by :math:`\sqrt{\alpha_t^2 s^2 + \sigma_t^2}`, so that a network without an inner normalisation
             of its input sees values of order one at every noise level: with s = 1 (``unit``), or with s the running deviation of
             the latent (``running``), which is a buffer that :meth:`follow` moves; ``none``: not at all.
@@ -47,7 +40,7 @@ class NoiseModel(nn.Module):
     batches: Tensor
 
     def __init__(
-        self, network: "ScoreUNet", sde: Marginal, normalise_input: Literal["none", "unit", "running"] = "none"
+        self, network: "ScoreUNet", sde: SDE, normalise_input: Literal["none", "unit", "running"] = "none"
     ) -> None:
         super().__init__()
         self.network = network
@@ -76,13 +69,9 @@ class NoiseModel(nn.Module):
     def forward(self, z_t: Tensor, t: Tensor) -> Tensor:
         """Predict the noise (B, C, H, W) in z_t (B, C, H, W) at the times t (B,)."""
         t = t.expand(len(z_t))
-        x = z_t if self.normalise_input == "none" else z_t / _as_factor(self._deviation(t), z_t)
+        x = z_t if self.normalise_input == "none" else z_t / per_sample(self._deviation(t), z_t)
         raw = self.network(x, self._condition(t).to(z_t.dtype))
-        return -_as_factor(self.sde.sigma(t), z_t) * raw if self.network.scale_by_sigma else raw
-
-    def score(self, z_t: Tensor, t: Tensor) -> Tensor:
-        """Estimate the score (B, C, H, W) of the marginal at z_t (B, C, H, W) and the times t (B,)."""
-        return -self(z_t, t) / _as_factor(self.sde.sigma(t.expand(len(z_t))), z_t)
+        return -per_sample(self.sde.sigma(t), z_t) * raw if self.network.scale_by_sigma else raw
 
     def _deviation(self, t: Tensor) -> Tensor:
         """Return the deviation (B,) by which z_t is divided."""
@@ -93,7 +82,3 @@ class NoiseModel(nn.Module):
         if self.network.embedding == "positional":
             return 999 * t
         return self.sde.sigma(t) if self.network.embedding == "fourier" else self.sde.log_snr(t)
-
-
-def _as_factor(values: Tensor, z: Tensor) -> Tensor:
-    return values.to(z.dtype)[:, None, None, None]

@@ -10,7 +10,7 @@ from indm.diffusion.sde import SDE
 from indm.errors import ConvergenceError
 
 
-def ode_drift(noise_fn: NoiseFn, sde: SDE, z: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+def ode_drift(noise_fn: NoiseFn, sde: SDE, z: Tensor, a: Tensor) -> Tensor:
     r"""Probability-flow ODE in the variable :math:`A = -\log\mathrm{SNR}`, in which it is not stiff near :math:`t = 0`.
 
     .. math:: \frac{\mathrm d z}{\mathrm d A} = \frac{f\sigma^2}{g^2}\, z + \frac{\sigma}{2}\,\epsilon_\theta(z, t(A))
@@ -22,7 +22,7 @@ def ode_drift(noise_fn: NoiseFn, sde: SDE, z: Tensor, a: Tensor) -> tuple[Tensor
         a: the variable, a scalar tensor.
 
     Returns:
-        The derivative, shape (B, *), and the coefficient :math:`f\sigma^2/g^2` of its linear part, a scalar tensor.
+        The derivative, shape (B, *).
 
     References:
         | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
@@ -30,8 +30,29 @@ def ode_drift(noise_fn: NoiseFn, sde: SDE, z: Tensor, a: Tensor) -> tuple[Tensor
     """
     t = sde.time(a.double())
     linear = sde.drift(t) * (sde.sigma(t) / sde.diffusion(t)) ** 2
-    times = t.expand(len(z))
-    return linear.to(z.dtype) * z + 0.5 * sde.sigma(t).to(z.dtype) * noise_fn(z, times), linear
+    return linear.to(z.dtype) * z + 0.5 * sde.sigma(t).to(z.dtype) * noise_fn(z, t.expand(len(z)))
+
+
+def ode_drift_in_time(noise_fn: NoiseFn, sde: SDE, z: Tensor, t: Tensor) -> Tensor:
+    r"""Probability-flow ODE in t: the reverse SDE with half the score and no noise.
+
+    .. math:: \frac{\mathrm d z}{\mathrm d t} = f z + \frac{g^2}{2\sigma}\,\epsilon_\theta(z, t)
+
+    Arguments:
+        noise_fn: the noise prediction.
+        sde: the diffusion.
+        z: latents, shape (B, *).
+        t: the time, a scalar tensor.
+
+    Returns:
+        The derivative, shape (B, *).
+
+    References:
+        | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
+        | https://arxiv.org/abs/2011.13456, equation 13
+    """
+    gain = sde.diffusion(t) ** 2 / (2 * sde.sigma(t))
+    return sde.drift(t).to(z.dtype) * z + gain.to(z.dtype) * noise_fn(z, t.expand(len(z)))
 
 
 # Far more than any sound model needs: some hundred.

@@ -76,7 +76,9 @@ FIGURES = {
         "effect",
         claims,
     ),
-    "discretization": Plot("discretization", (*GROUP, "model", "seeds", "sampler", "steps"), "fid", discretization),
+    "discretization": Plot(
+        "discretization", (*GROUP, "model", "seeds", "sampler", "steps", "sound"), "fid", discretization
+    ),
     "learning-curve-step": Plot("learning_curve", (*GROUP, "model", "seeds", "step"), "nll", learning_curve_step),
     "learning-curve-flops": Plot("learning_curve", (*GROUP, "model", "seeds", "flops"), "nll", learning_curve_flops),
     "ablation": Plot("ablation", (*GROUP, "model", "variant", "pairs"), "nll_difference", ablation),

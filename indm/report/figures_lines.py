@@ -7,6 +7,7 @@ More controls have panels of their own, so that nobody has to tell apart more th
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from indm.report.drawing import FIRST, GROUP, PLAIN_MODELS, SECOND, WIDTH, note,
 from indm.report.figures_ladder import rung
 from indm.report.intervals import STUDENT, half_widths, named_bars
 from indm.report.names import heading, name, names
-from indm.report.palette import SOFT
+from indm.report.palette import GRID, SOFT
 
 # Panels in a row, and controls in a panel.
 ABREAST, CONTROLS = 3, 4
@@ -33,6 +34,9 @@ CONTROL = {"color": SOFT, "linewidth": 0.8, "markersize": 4.0, "markerfacecolor"
 MARKS = [("^", "-"), ("D", "-."), ("v", ":"), ("x", (0, (5, 1, 1, 1, 1, 1)))]
 # Factor between the places of neighbouring lines on a logarithmic axis of steps.
 APART = 1.03
+# Factor from a number of steps that is too small to the edges of its shade.
+SHADE = 1.25
+TOO_FEW = "\nShaded: fewer steps than the sampler needs: its own error may be what is measured, and no claim uses them."
 # Between the names at the ends of lines, as a share of the panel's height; where they stand, as a share of its width.
 LEADING, BESIDE = 0.095, 1.06
 # A line's name, where it ends, and its style.
@@ -65,10 +69,12 @@ def discretization(table: pd.DataFrame) -> Figure:
     ]
     figure, axes = _draw(rows, "sampler steps")
     steps = sorted(table["steps"].unique())
-    for axis in axes:
+    for axis, panel in zip(axes, chain(*rows), strict=True):
         axis.set_xticks(steps, [f"{step:g}" for step in steps])
         axis.xaxis.minorticks_off()
-    return note(figure, named_bars({STUDENT: table["seeds"]}))
+        for step in {step for _, line, _ in panel.lines for step in line.loc[line["sound"] == 0, "steps"]}:
+            axis.axvspan(step / SHADE, step * SHADE, facecolor=GRID, alpha=0.4, linewidth=0, zorder=0)
+    return note(figure, named_bars({STUDENT: table["seeds"]}) + (TOO_FEW if (table["sound"] == 0).any() else ""))
 
 
 def learning_curve_step(table: pd.DataFrame) -> Figure:

@@ -43,7 +43,8 @@ class Results:
         runs: ``run`` and the keys of ``IDENTITY`` of every run.
         samples, fid, nll, train: the JSON files of every run, by its name.
         references: ``reference.json`` of every dataset.
-        curve, sweep, tune, toy2d, protocol: the rows of all files of a kind, with ``IDENTITY`` and ``source``, their path.
+        curve, sweep, tune, toy2d, protocol: the rows of all files of a kind, with ``IDENTITY`` and ``source``, their path; those of
+            sweep and toy2d also with ``grid``, that of their samplers' times.
         images: the likelihoods of each image, a row for each with ``IDENTITY``, ``stage`` and, of a snapshot, ``step``.
     """
 
@@ -71,6 +72,7 @@ def read_results(
     tune: Iterable[str] = (),
     toy2d: Iterable[str] = (),
     protocol: Mapping[str, str] | None = None,
+    grids: Mapping[str, str] | None = None,
 ) -> Results:
     """Read the result files of a suite, and none that it does not have.
 
@@ -83,6 +85,7 @@ def read_results(
         tune: the runs whose hyper-parameters are searched.
         toy2d: names of the 2-D datasets.
         protocol: the run whose protocol is examined, by dataset.
+        grids: the grids of times of a sweep and of the 2-D studies, by ``sweep`` and ``toy2d``.
 
     Raises:
         ArtifactError: if a file is missing or damaged, or says of images what their own numbers do not.
@@ -99,6 +102,7 @@ def read_results(
         for kind in ("samples", "fid", "nll", "train")
     }
     rows = {kind: _read_rows(folder, found, kind) for kind, found in files.items()}
+    rows |= {kind: rows[kind].assign(grid=grid) for kind, grid in (grids or {}).items()}
     curves = {name: rows["curve"][rows["curve"]["source"] == f"runs/{name}/curve.csv"] for name in curve}
     means = {"nll": {name: [nll] for name, nll in read["nll"].items()}}
     means |= {"curve": {name: records(table) for name, table in curves.items()}}

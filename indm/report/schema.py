@@ -76,7 +76,7 @@ TABLES: dict[str, Schema] = {
     "values": _all(Kind.TEXT, "suite", "stage", "metric", "sampler", "source")
     | CELL_KEYS
     | _all(Kind.NUMBER, "value")
-    | _all(Kind.OPTIONAL, "seed", "x", "se"),
+    | _all(Kind.OPTIONAL, "seed", "x", "sound", "se"),
 }
 
 

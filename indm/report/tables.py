@@ -15,7 +15,7 @@ from indm.report.catalogue import FLOORS
 from indm.report.published import PUBLISHED_EXTRACTOR, published_value
 from indm.report.results import CELL, IDENTITY, Result, Results, records
 from indm.report.tuning import tuned_table, tuning_table
-from indm.report.values import images_table, values_table
+from indm.report.values import images_table, values_table, with_sound
 from indm.suite.measured import CURVE_METRICS, IMAGE_METRICS, LIKELIHOODS, SWEEP_METRICS
 
 # What the ablation compares: stage and metric.
@@ -31,7 +31,8 @@ HEAD = ["suite", *CELL, "seeds"]
 FID_COLUMNS = [*HEAD, "sampler", "nfe", "num_samples", "extractor", *_with_errors(*IMAGE_METRICS)]
 FID_COLUMNS += ["published_fid", "published_is", "published_source"]
 NLL_COLUMNS = [*HEAD, "images", *_with_errors(*LIKELIHOODS), "published_nll", "published_source"]
-DISCRETIZATION_COLUMNS = [*HEAD, "sampler", "steps", "nfe", "num_samples", *_with_errors(*SWEEP_METRICS), "skip"]
+DISCRETIZATION_COLUMNS = [*HEAD, "sampler", "steps", "sound", "nfe", "num_samples", *_with_errors(*SWEEP_METRICS)]
+DISCRETIZATION_COLUMNS += ["skip"]
 LEARNING_CURVE_COLUMNS = [*HEAD, "step", "flops", "images", "split", *_with_errors(*CURVE_METRICS)]
 ABLATION_COLUMNS = [*HEAD, "pairs"] + [
     f"{metric}{suffix}" for _, metric in ABLATION for suffix in ("", "_se", "_difference", "_difference_se")
@@ -90,12 +91,15 @@ def nll_table(results: Results, published: pd.DataFrame) -> pd.DataFrame:
 
 
 def discretization_table(results: Results) -> pd.DataFrame:
-    """Tabulate FID and KID against the steps of each sampler; ``skip`` says why a cell has no number, of how many seeds."""
+    """Tabulate FID and KID against the steps of each sampler; ``skip`` says why a cell has no number, of how many seeds.
+
+    ``sound`` is 0 where the steps are fewer than the sampler needs, so that its own error may be what is measured.
+    """
     table = [
         {**cell, "num_samples": group["num_samples"].max(), "skip": _skipped(group), "nfe": group["nfe"].mean()}
         | {"seeds": group["fid"].notna().sum()}
         | _means(group, SWEEP_METRICS)
-        for cell, group in _groups(results.sweep, [*CELL, "sampler", "steps"])
+        for cell, group in _groups(with_sound(results.sweep), [*CELL, "sampler", "steps", "sound"])
     ]
     return _finish(results.suite, table, DISCRETIZATION_COLUMNS)
 

@@ -13,9 +13,10 @@ from indm.errors import ArtifactError
 from indm.report.results import IDENTITY, OF_IMAGES, Result, Results, records
 from indm.report.schema import TABLES
 from indm.store.files import AGAIN
-from indm.suite.measured import LIKELIHOODS
+from indm.suite.measured import LIKELIHOODS, is_sound
+from indm.suite.schema.types import DDIM
 
-VALUE_COLUMNS = ["suite", *IDENTITY, "stage", "metric", "sampler", "x", "value", "se", "source"]
+VALUE_COLUMNS = ["suite", *IDENTITY, "stage", "metric", "sampler", "x", "sound", "value", "se", "source"]
 IMAGE_COLUMNS = ["suite", *IDENTITY, "stage", "x", "image", *LIKELIHOODS]
 # What tells one number from another.
 NUMBER = [*IDENTITY, "stage", "metric", "sampler", "x"]
@@ -26,8 +27,9 @@ def values_table(results: Results) -> pd.DataFrame:
     """Put every number into one table.
 
     Returns:
-        Columns ``VALUE_COLUMNS``: ``x`` is a sampler's number of steps or the training step, else absent; ``se`` is the
-        standard error of this one number, over images, where it is known.
+        Columns ``VALUE_COLUMNS``: ``x`` is a sampler's number of steps or the training step, else absent; ``sound``, of what is
+        measured at few steps, is 1 where the sampler has as many as it needs, and 0 where its own error may be what is measured;
+        ``se`` is the standard error of this one number, over images, where it is known.
 
     Raises:
         ArtifactError: if a number stands there twice.
@@ -35,14 +37,14 @@ def values_table(results: Results) -> pd.DataFrame:
     rows = [
         *_run_values(results),
         *_row_values("curve", results.curve, x="step"),
-        *_row_values("sweep", results.sweep, x="steps"),
+        *_row_values("sweep", with_sound(results.sweep), x="steps"),
         *_toy2d_values(results.toy2d),
         *_protocol_values(results.protocol),
     ]
     table = pd.DataFrame([{"suite": results.suite, **row} for row in rows], columns=VALUE_COLUMNS)
     values = table.fillna({"sampler": ""})
     refuse_repeats(values)
-    return values.astype({"seed": "Int64", "x": "Float64", "value": "Float64", "se": "Float64"})
+    return values.astype({"seed": "Int64", "x": "Float64", "sound": "Int64", "value": "Float64", "se": "Float64"})
 
 
 def refuse_repeats(values: pd.DataFrame) -> None:
@@ -115,8 +117,15 @@ def _numbers(result: Result) -> Iterator[dict[str, Any]]:
 def _row_values(stage: str, rows: pd.DataFrame, x: str) -> Iterator[dict[str, Any]]:
     for row in records(rows):
         identity = {key: row[key] for key in [*IDENTITY, "source"]}
-        place = {"stage": stage, "sampler": row.get("sampler", ""), "x": row[x]}
+        place = {"stage": stage, "sampler": row.get("sampler", ""), "x": row[x], "sound": row.get("sound")}
         yield from ({**identity, **place, **number} for number in _numbers(row))
+
+
+def with_sound(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add to rows of sweeps whether the sampler has as many steps as it needs: ``sound``, 1 or 0."""
+    return rows.assign(
+        sound=[int(is_sound(row["sampler"], row["sde"], row["grid"], row["steps"])) for row in records(rows)]
+    )
 
 
 def _toy2d_values(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -127,7 +136,10 @@ def _toy2d_values(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
         identity = {"stage": "toy2d", "sampler": ""} | {key: row[key] for key in [*IDENTITY, "source"]}
         for metric in (metric for metric in metrics if not pd.isna(row[metric])):
             match = re.fullmatch(r"(.+)_(\d+)", metric)
-            place = {"metric": match[1], "x": int(match[2])} if match else {"metric": metric}
+            place: dict[str, Any] = {"metric": metric}
+            if match:
+                steps = int(match[2])
+                place = {"metric": match[1], "x": steps, "sound": int(is_sound(DDIM, "vp", row["grid"], steps))}
             yield {**identity, **place, "value": row[metric], "se": row.get(f"{metric}_se")}
 
 

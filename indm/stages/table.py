@@ -28,6 +28,7 @@ def run(suite: "Suite", layout: Layout) -> Finished:
         tune=suite.tune,
         toy2d=suite.toy2d.datasets,
         protocol={dataset: section.run for dataset, section in suite.protocol.items()},
+        grids={"sweep": suite.sweep.grid, "toy2d": suite.toy2d.grid},
     )
     for name, table in suite_tables(results, published).items():
         write_published(layout.tables / f"{name}.csv", table)

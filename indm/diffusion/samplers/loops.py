@@ -3,13 +3,14 @@ r"""What samplers share: where they step, and the two loops over steps, of the r
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from indm.diffusion.objectives import NoiseFn, per_sample
-from indm.diffusion.ode import ode_drift
+from indm.diffusion.ode import ode_drift_in_time
 from indm.diffusion.sde import SDE
 from indm.diffusion.steps import langevin, standard_normal
 
@@ -38,9 +39,9 @@ Sampler = Callable[[NoiseFn, SDE, Tensor, Schedule, Generator], Tensor]
 Predictor = Callable[[SDE, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """One reverse step: (sde, z_t, noise prediction at t, t, s) to the mean (B, *) and the noise scale (B,)."""
 Derivative = Callable[[Tensor, Tensor], Tensor]
-r"""Right-hand side of the probability-flow ODE: z (B, *) and :math:`A = -\log\mathrm{SNR}`, a scalar, to (B, *)."""
+"""Right-hand side of the probability-flow ODE: z (B, *) and the time, a scalar, to (B, *)."""
 OdeStep = Callable[[Derivative, Tensor, Tensor, Tensor], Tensor]
-"""One step of an ODE: (its right-hand side, z at a, a, b) to z at b."""
+"""One step of an ODE: (its right-hand side, z at t, t, s) to z at s."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class PredictorCorrector:
 
 @dataclass(frozen=True)
 class FixedStepOde:
-    r"""The probability-flow ODE with one step for each interval of a grid, in :math:`A = -\log\mathrm{SNR}`.
+    """The probability-flow ODE with one step in t for each interval of a grid of times.
 
     Arguments:
         step: one step of an ODE.
@@ -90,9 +91,9 @@ class FixedStepOde:
     def __call__(
         self, noise_fn: NoiseFn, sde: SDE, z: Tensor, schedule: Schedule, generator: Generator | None = None
     ) -> Tensor:
-        grid = sde.antiderivative(torch.tensor(schedule.times, dtype=torch.float64, device=z.device))
-        for a, b in itertools.pairwise(grid):
-            z = self.step(lambda z, a: ode_drift(noise_fn, sde, z, a)[0], z, a, b)
+        derivative = partial(ode_drift_in_time, noise_fn, sde)
+        for t, s in itertools.pairwise(torch.tensor(schedule.times, dtype=torch.float64, device=z.device)):
+            z = self.step(derivative, z, t, s)
         return z
 
 

@@ -62,6 +62,8 @@ def _each_once(values: list[Any]) -> list[Any]:
 # The flow of a DDPM++, which no suite names, and the maps that it can have in its place: those of train.latent.learned.
 IDENTITY = "identity"
 LEARNED = ("scale", "affine", "linear")
+# Draws the points of stage toy2d.
+DDIM = "ddim"
 # Of a sweep, and the sampler that it is, with the Langevin corrector.
 PC, PREDICTOR = "pc", "reverse_diffusion"
 

@@ -10,6 +10,8 @@ from indm.diffusion.sde import SDE
 LABEL = "ancestral"
 CALLS = 1
 CORRECTOR = True
+ORDER = 1
+SOUND = {("vp", "uniform"): 9, ("vp", "log_snr"): 7, ("ve", "uniform"): 6, ("ve", "log_snr"): 6}
 
 
 def ancestral(sde: SDE, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:

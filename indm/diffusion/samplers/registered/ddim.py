@@ -10,6 +10,8 @@ from indm.diffusion.sde import SDE
 LABEL = "DDIM"
 CALLS = 1
 CORRECTOR = False
+ORDER = 1
+SOUND = {("vp", "uniform"): 9, ("vp", "log_snr"): 5, ("ve", "uniform"): 4, ("ve", "log_snr"): 4}
 
 
 def ddim(sde: SDE, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:

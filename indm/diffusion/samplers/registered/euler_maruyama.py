@@ -10,6 +10,8 @@ from indm.diffusion.sde import SDE
 LABEL = "Euler–Maruyama"
 CALLS = 1
 CORRECTOR = True
+ORDER = 1
+SOUND = {("vp", "uniform"): 12, ("vp", "log_snr"): 11, ("ve", "uniform"): 12, ("ve", "log_snr"): 12}
 
 
 def euler_maruyama(sde: SDE, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,8 @@ from indm.diffusion.sde import SDE
 LABEL = "ODE"
 CALLS = None
 CORRECTOR = False
+ORDER = 5
+SOUND = {("vp", "uniform"): 4, ("vp", "log_snr"): 4, ("ve", "uniform"): 4, ("ve", "log_snr"): 4}
 
 
 def sample_ode(
@@ -24,7 +26,7 @@ def sample_ode(
     """
     times = [schedule.times[0], schedule.times[-1]]
     ends = sde.antiderivative(torch.tensor(times, dtype=torch.float64, device=z.device))
-    path: Tensor = solve_adaptively(lambda a, z_t: ode_drift(noise_fn, sde, z_t, a)[0], z, ends, schedule.tolerance)
+    path: Tensor = solve_adaptively(lambda a, z_t: ode_drift(noise_fn, sde, z_t, a), z, ends, schedule.tolerance)
     return path[-1]
 
 

@@ -1,4 +1,4 @@
-"""The probability-flow ODE, by Euler's method."""
+"""The probability-flow ODE, by Euler's method in t."""
 
 from torch import Tensor
 
@@ -7,14 +7,16 @@ from indm.diffusion.samplers.loops import Derivative, FixedStepOde
 LABEL = "ODE, Euler"
 CALLS = 1
 CORRECTOR = False
+ORDER = 1
+SOUND = {("vp", "uniform"): 5, ("vp", "log_snr"): 7, ("ve", "uniform"): 41, ("ve", "log_snr"): 41}
 
 
-def euler(derivative: Derivative, z: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    r"""Euler step of an ODE from ``a`` to ``b``.
+def euler(derivative: Derivative, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    r"""Euler step of an ODE from ``t`` to ``s``.
 
-    .. math:: z_b = z_a + (b - a)\, \dot z(z_a, a)
+    .. math:: z_s = z_t + (s - t)\, \dot z(z_t, t)
     """
-    return z + (b - a).to(z.dtype) * derivative(z, a)
+    return z + (s - t).to(z.dtype) * derivative(z, t)
 
 
 SAMPLER = FixedStepOde(euler)

@@ -1,4 +1,4 @@
-"""The probability-flow ODE, by Heun's method."""
+"""The probability-flow ODE, by Heun's method in t."""
 
 from torch import Tensor
 
@@ -7,19 +7,23 @@ from indm.diffusion.samplers.loops import Derivative, FixedStepOde
 LABEL = "ODE, Heun"
 CALLS = 2
 CORRECTOR = False
+ORDER = 2
+SOUND = {("vp", "uniform"): 5, ("vp", "log_snr"): 6, ("ve", "uniform"): 15, ("ve", "log_snr"): 15}
 
 
-def heun(derivative: Derivative, z: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    r"""Heun step of an ODE from ``a`` to ``b``.
+def heun(derivative: Derivative, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    r"""Heun step of an ODE from ``t`` to ``s``.
 
-    .. math:: z_b = z_a + \tfrac{b - a}2 \big(\dot z(z_a, a) + \dot z(z_a + (b - a)\, \dot z(z_a, a),\, b)\big)
+    .. math:: z_s = z_t + \tfrac{s - t}2 \big(\dot z(z_t, t) + \dot z(z_t + (s - t)\, \dot z(z_t, t),\, s)\big)
+
+    The last step of algorithm 1, from the last time above 0 to 0, is Euler's, which is the denoising after a sampler.
 
     References:
         | Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022)
         | https://arxiv.org/abs/2206.00364, algorithm 1
     """
-    step, slope = (b - a).to(z.dtype), derivative(z, a)
-    end = derivative(z + step * slope, b)
+    step, slope = (s - t).to(z.dtype), derivative(z, t)
+    end = derivative(z + step * slope, s)
     return z + step * ((slope + end) / 2)
 
 

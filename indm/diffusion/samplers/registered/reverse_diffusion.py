@@ -9,6 +9,8 @@ from indm.diffusion.sde import SDE
 LABEL = "reverse diffusion"
 CALLS = 1
 CORRECTOR = True
+ORDER = 1
+SOUND = {("vp", "uniform"): 12, ("vp", "log_snr"): 16, ("ve", "uniform"): 13, ("ve", "log_snr"): 13}
 
 
 def reverse_diffusion(sde: SDE, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
