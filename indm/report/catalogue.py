@@ -87,7 +87,7 @@ CATALOGUE = {
     "ablation": Table(
         "variants, and their differences from the plain baseline, paired by seed",
         "table",
-        View(("nelbo_difference", "nll_difference", "gap_difference", "fid_difference", "pairs")),
+        View(("nelbo_difference", "nll_difference", "gap_difference", "log_fid_difference", "pairs")),
         Page("ablation", "Differences made by the controls"),
     ),
     "discretization": Table(

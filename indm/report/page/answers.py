@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from indm.report.grades import MEANINGS, NO_DATA, REPEATABLE, matched_by
-from indm.report.names import name, names
+from indm.report.names import comparator, names
 from indm.report.page.entries import Entry, set_numbers, text_entry
 from indm.report.results import read_texts
 
@@ -117,11 +117,11 @@ def _answer(row: Mapping[Any, str], effects: pd.DataFrame) -> Answer:
         family=row["family"],
         holds=text_entry("holds", row["holds"]),
         borderline=bool(row["repeatability"]) and float(row["repeatability"]) < REPEATABLE,
-        flow=replace(text_entry("flow", row["flow"]), text=matched_by(row["flow"], against(row["control"]))),
+        flow=replace(text_entry("flow", row["flow"]), text=matched_by(row["flow"], comparator(row["control"]))),
         dataset=row["dataset"],
         place=names(row["dataset"], row["sde"], row["objective"]),
-        baseline=against(row["baseline"]),
-        control=against(row["control"]),
+        baseline=comparator(row["baseline"]),
+        control=comparator(row["control"]),
         unit=row["unit"],
         reason=row["reason"],
         flow_reason=row["flow_reason"],
@@ -130,11 +130,6 @@ def _answer(row: Mapping[Any, str], effects: pd.DataFrame) -> Answer:
         zero=zero,
         smallest=smallest,
     )
-
-
-def against(text: str) -> str:
-    """Name what a claim compares with, in words: DDPM++, learned scale."""
-    return " ".join(name(part) if part in ("ddpmpp", "indm") else part.replace("-", " ") for part in text.split())
 
 
 def _set(texts: list[str], smallest: str) -> list[Entry]:
@@ -158,7 +153,7 @@ def _effects(table: pd.DataFrame, row: Mapping[Any, str]) -> tuple[list[Effect],
         texts = [one["effect"], one["low"], one["high"]]
         decides = one["role"] == "control" and one["against"] == deciding
         places = [place(float(text)) if text else None for text in texts]
-        rows.append(Effect(against(one["against"]), decides, _set(texts, row["smallest_effect"]), places))
+        rows.append(Effect(comparator(one["against"]), decides, _set(texts, row["smallest_effect"]), places))
     return rows, place(0.0), place(smallest)
 
 
