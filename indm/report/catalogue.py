@@ -138,7 +138,7 @@ CATALOGUE = {
     "claims": Table(
         "the paper's claims, graded",
         "claims",
-        View(("effect", "holds", "flow", "unit", "n"), ("id",), OF_CLAIM, dropped="planned"),
+        View(("holds", "flow", "effect", "unit", "n"), ("id",), OF_CLAIM, dropped="planned"),
         Page(
             "claims",
             "Claims and verdicts",

@@ -84,9 +84,33 @@ def protocol(table: pd.DataFrame) -> Figure:
 
 
 # What the figures of the claims read.
-CLAIMS = (*GROUP, "id", "family", "treatment", "smallest_effect", "question", "holds", "flow", "control", "repeatability")
+CLAIMS = (
+    *GROUP,
+    "id",
+    "family",
+    "treatment",
+    "smallest_effect",
+    "question",
+    "holds",
+    "flow",
+    "control",
+    "repeatability",
+)
 BESIDE = {
-    "effects": (*GROUP, "id", "against", "role", "n", "images", "effect", "low", "high", "smallest_effect", "verdict", *FAILED),
+    "effects": (
+        *GROUP,
+        "id",
+        "against",
+        "role",
+        "n",
+        "images",
+        "effect",
+        "low",
+        "high",
+        "smallest_effect",
+        "verdict",
+        *FAILED,
+    ),
     "differences": (*GROUP, "id", "against", "seed", "difference"),
 }
 FIGURES = {
@@ -99,7 +123,10 @@ FIGURES = {
         )
     },
     "discretization": Plot(
-        "discretization", (*GROUP, "model", "seeds", "sampler", "steps", "sound", "fid_low", "fid_high"), "fid", discretization
+        "discretization",
+        (*GROUP, "model", "seeds", "sampler", "steps", "sound", "fid_low", "fid_high"),
+        "fid",
+        discretization,
     ),
     "learning-curve-step": Plot("learning_curve", (*GROUP, "model", "seeds", "step"), "nll", learning_curve_step),
     "learning-curve-flops": Plot("learning_curve", (*GROUP, "model", "seeds", "flops"), "nll", learning_curve_flops),

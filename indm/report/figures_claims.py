@@ -83,7 +83,10 @@ def claims(table: pd.DataFrame, effects: pd.DataFrame, differences: pd.DataFrame
         axis.set_title(dataset if len(datasets) > 1 else "", pad=16, fontweight="bold")
     _frame(axes[0], rows, lines)
     found = rows[rows["method"] != ""]
-    return note(figure, f"{named_bars({str(kind): part.astype(int) for kind, part in found.groupby('method')['n']})}\n{DECIDING}")
+    return note(
+        figure,
+        f"{named_bars({str(kind): part.astype(int) for kind, part in found.groupby('method')['n']})}\n{DECIDING}",
+    )
 
 
 def _method(row: "pd.Series[Any]") -> str:
@@ -122,7 +125,15 @@ def _draw(axis: Axes, rows: pd.DataFrame, seeds: pd.DataFrame, verdicts: str) ->
     for _, row in rows.drop_duplicates(BLOCK).iterrows():
         flow = f"   Flow? {matched_by(row['flow'], _comparator(row['control']))}" if row["flow"] else ""
         text = f"Holds? {starred(row['holds'], row['repeatability'])}{flow}"
-        _write(axis, float(verdicts == "right"), _above(row), text, ha=verdicts, fontweight="bold", fontsize=7 if verdicts == "right" else 6).set_in_layout(False)
+        _write(
+            axis,
+            float(verdicts == "right"),
+            _above(row),
+            text,
+            ha=verdicts,
+            fontweight="bold",
+            fontsize=7 if verdicts == "right" else 6,
+        ).set_in_layout(False)
     axis.spines["left"].set_visible(False)
     axis.grid(axis="y", visible=False)
     axis.tick_params(axis="y", length=0)

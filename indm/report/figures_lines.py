@@ -75,7 +75,9 @@ def discretization(table: pd.DataFrame) -> Figure:
         axis.xaxis.minorticks_off()
         for step in {step for _, line, _ in panel.lines for step in line.loc[line["sound"] == 0, "steps"]}:
             axis.axvspan(step / SHADE, step * SHADE, facecolor=GRID, alpha=0.4, linewidth=0, zorder=0)
-    return note(figure, named_bars({STUDENT: table["seeds"]}) + ON_LOGARITHM + (TOO_FEW if (table["sound"] == 0).any() else ""))
+    return note(
+        figure, named_bars({STUDENT: table["seeds"]}) + ON_LOGARITHM + (TOO_FEW if (table["sound"] == 0).any() else "")
+    )
 
 
 def learning_curve_step(table: pd.DataFrame) -> Figure:
@@ -176,7 +178,9 @@ def _draw_lines(axis: Axes, panel: Panel) -> list[End]:
         part = _with_ends(table, panel.value).dropna(subset=[panel.x, panel.value]).sort_values(panel.x)
         # Models have steps in common, and bars that would hide each other.
         place = part[panel.x] * (1 if panel.x == "flops" else APART ** (i - (len(panel.lines) - 1) / 2))
-        axis.errorbar(place, part["mean"], [part["mean"] - part["low"], part["high"] - part["mean"]], elinewidth=0.7, **style)
+        axis.errorbar(
+            place, part["mean"], [part["mean"] - part["low"], part["high"] - part["mean"]], elinewidth=0.7, **style
+        )
         if len(part):
             ends.append((label, (float(place.iloc[-1]), float(part["mean"].iloc[-1])), style))
     return ends
