@@ -10,7 +10,7 @@ from matplotlib.text import Annotation
 
 from indm.report.drawing import FIRST, SECOND, WIDTH, draw_interval, note
 from indm.report.grades import matched_by, starred
-from indm.report.intervals import FEWEST_SEEDS, OVER_IMAGES, Interval, method, named_bars
+from indm.report.intervals import OVER_IMAGES, Interval, method, named_bars
 from indm.report.names import comparator, names
 from indm.report.palette import GRID, INK, SOFT
 
@@ -78,8 +78,8 @@ def claims(table: pd.DataFrame, effects: pd.DataFrame, differences: pd.DataFrame
     figure = Figure(figsize=(WIDTH, ROW * float(rows["place"].max()) + 1.6))
     axes = figure.subplots(1, len(datasets), squeeze=False, sharex=True, sharey=True)[0]
     for axis, dataset in zip(axes, datasets, strict=True):
-        parts = (found[found["dataset"] == dataset] for found in (rows, seeds))
-        _draw(axis, *parts, "right" if lines == 1 else "left")
+        of_rows, of_seeds = (found[found["dataset"] == dataset] for found in (rows, seeds))
+        _draw(axis, of_rows, of_seeds, "right" if lines == 1 else "left")
         axis.set_title(dataset if len(datasets) > 1 else "", pad=16, fontweight="bold")
     _frame(axes[0], rows, lines)
     found = rows[rows["method"] != ""]
@@ -90,7 +90,8 @@ def claims(table: pd.DataFrame, effects: pd.DataFrame, differences: pd.DataFrame
 
 
 def _method(row: "pd.Series[Any]") -> str:
-    return method(Interval(*row[[*ENDS, "n"]], images=None if pd.isna(row["images"]) else row["images"]))
+    """Name how an interval was computed."""
+    return method(Interval(*row[ENDS], row["n"], None if pd.isna(row["images"]) else row["images"]))
 
 
 def _comparator(text: str) -> str:

@@ -190,7 +190,7 @@ def _with_ends(table: pd.DataFrame, value: str) -> pd.DataFrame:
     """Add the mean over seeds and the ends of its interval; the geometric mean where the table has the ends of its interval."""
     if f"{value}_low" in table:
         low, high = table[f"{value}_low"].astype(float), table[f"{value}_high"].astype(float)
-        return table.assign(mean=np.sqrt(low * high).fillna(table[value]), low=low, high=high)
+        return table.assign(mean=((low * high) ** 0.5).fillna(table[value]), low=low, high=high)
     bars = half_widths(table[f"{value}_se"], table["seeds"])
     return table.assign(mean=table[value], low=table[value] - bars, high=table[value] + bars)
 

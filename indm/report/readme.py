@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from indm.errors import ArtifactError
-from indm.report.export import effect_with_ends, present
 from indm.report.differences import PLACE
+from indm.report.export import effect_with_ends, present
 from indm.report.grades import MATCHED, NO_DATA, matched_by, starred
 from indm.report.names import comparator, heading, names
 from indm.report.results import CELL, read_rows, records

@@ -157,7 +157,8 @@ def ablation_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
     .. math:: d = \\frac{1}{n} \\sum_s (v_s - b_s)
 
     over the n seeds s that both have, ``pairs``; negative where the variant's number is the smaller. FIDs are compared by their
-    logarithms, v = log FID. Those of other numbers of images do not compare, since few images raise them: ``skip`` says so in the place of their difference.
+    logarithms, v = log FID. Those of other numbers of images do not compare, since few images raise them: ``skip``
+    says so in the place of their difference.
 
     Arguments:
         results: of the suite.

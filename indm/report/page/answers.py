@@ -150,11 +150,9 @@ def _short(text: str) -> str:
 
 def _compared(row: Mapping[Any, str]) -> Compared:
     failed = [int(row[f"failed_{arm}"] or 0) for arm in ("treatment", "against")]
-    return Compared(
-        *_set([row[end] for end in ENDS], row["smallest_effect"]),
-        text_entry("verdict", row["verdict"]),
-        f"failed {failed[0]} | {failed[1]} of {row['planned']}" if any(failed) else "",
-    )
+    effect, low, high = _set([row[end] for end in ENDS], row["smallest_effect"])
+    words = f"failed {failed[0]} | {failed[1]} of {row['planned']}" if any(failed) else ""
+    return Compared(effect, low, high, text_entry("verdict", row["verdict"]), words)
 
 
 def _set(texts: list[str], smallest: str) -> list[Entry]:
