@@ -349,6 +349,7 @@ def _claim(
         "reason": "made up",
         "unit": unit,
         "n": 3,
+        "planned": 3,
         "test": "Student t",
     }
     row |= {"holds": holds, "flow": flow, "control": control, "flow_reason": flow and "made up, too"}

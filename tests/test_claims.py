@@ -124,9 +124,9 @@ def test_effects_are_listed_against_the_baseline_and_every_control_those_without
     assert table.loc["standardised", ["effect", "low", "high"]].isna().all()
     row = graded(values)
     ends = ["effect", "low", "high"]
-    assert table.loc["ddpmpp", ends].tolist() == [row[key] for key in ends]
+    assert [table.loc["ddpmpp", key] for key in ends] == [row[key] for key in ends]
     assert row["control"] == "scale (scale-3)"
-    assert table.loc["scale (scale-3)", ends].tolist() == [row[f"control_{key}"] for key in ends]
+    assert [table.loc["scale (scale-3)", key] for key in ends] == [row[f"control_{key}"] for key in ends]
     differences = differences_table(compare(values, NO_IMAGES, claims()), "s")
     means = differences.groupby("against")["difference"].mean()
     assert means.to_dict() == pytest.approx(table["effect"].dropna().to_dict())
@@ -335,7 +335,7 @@ def test_seeds_are_paired() -> None:
 def test_baseline_of_another_objective_and_direction_higher() -> None:
     values = planted({("ddpmpp", ""): 2.0}, 5, 0.001)
     both = pd.concat([values, planted({("ddpmpp", ""): 2.5}, 5, 0.001).assign(objective="fid")])
-    changes = {"treatment": LINEAR, "baseline": LINEAR | {"objective": "fid"}, "controls": []}
+    changes: dict[str, Any] = {"treatment": LINEAR, "baseline": LINEAR | {"objective": "fid"}, "controls": []}
     assert graded(both, **changes)["effect"] == pytest.approx(0.5, abs=0.01)
     assert graded(both, **changes, direction="higher")["holds"] == CONTRADICTED
 
@@ -578,7 +578,7 @@ def test_mean_gaps_have_intervals_of_their_own() -> None:
         treatment, other = (
             stats.ttest_1samp(numbers[arm], 0.0).confidence_interval(0.95) for arm in (("", "indm"), (key, "ddpmpp"))
         )
-        found = table.loc[against, ["treatment_low", "against_low", "against_high"]].tolist()
+        found = [table.loc[against, key] for key in ("treatment_low", "against_low", "against_high")]
         assert found == pytest.approx([treatment.low, other.low, other.high])
     assert effects(values, metric=GAP["metric"])["against_low"].isna().all()
 
