@@ -506,7 +506,7 @@ GRADE_WORDS = [(name, meanings) for name in ("results/README.md", "docs/claims.m
 
 
 @pytest.mark.parametrize(
-    ("name", "meanings"), GRADE_WORDS, ids=[f"{name} {[*meanings][0]}" for name, meanings in GRADE_WORDS]
+    ("name", "meanings"), GRADE_WORDS, ids=[f"{name} {next(iter(meanings))}" for name, meanings in GRADE_WORDS]
 )
 def test_grades_mean_the_same_wherever_they_are_explained(folder: Path, name: str, meanings: dict[str, str]) -> None:
     prose = " ".join((REPOSITORY / name).read_text().replace("\n# ", " ").split())

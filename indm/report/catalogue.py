@@ -138,7 +138,7 @@ CATALOGUE = {
     "claims": Table(
         "the paper's claims, graded",
         "claims",
-        View(("holds", "flow", "effect", "unit", "n"), ("id",), OF_CLAIM, dropped="planned"),
+        View(("holds", "flow", "effect", "unit", "n"), ("id",), OF_CLAIM, dropped="effect"),
         Page(
             "claims",
             "Claims and verdicts",
