@@ -101,7 +101,7 @@ def _interval(effect: float) -> dict[str, float]:
 
 
 PLACE = ("dataset", "sde", "objective")
-EFFECTS = [
+EFFECTS: list[dict[str, Any]] = [
     {"suite": SUITE, "id": name, "dataset": dataset, "sde": sde, "objective": objective, "against": against}
     | {"role": "baseline" if against == "ddpmpp" else "control", "n": 3, "images": None, "verdict": verdict}
     | {"planned": 4, "failed_treatment": int(failed), "failed_against": 0, "smallest_effect": 0.01}
@@ -334,7 +334,7 @@ def _trial(generator: np.random.Generator, model: str, number: int) -> dict[str,
 def _claim(
     name: str, unit: str, statement: str, holds: str, effect: float, flow: str = "", control: str = "", **place: str
 ) -> dict[str, Any]:
-    row = {
+    row: dict[str, Any] = {
         "suite": SUITE,
         "id": name,
         "dataset": "digits",

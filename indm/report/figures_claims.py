@@ -91,7 +91,8 @@ def claims(table: pd.DataFrame, effects: pd.DataFrame, differences: pd.DataFrame
 
 def _method(row: "pd.Series[Any]") -> str:
     """Name how an interval was computed."""
-    return method(Interval(*row[ENDS], row["n"], None if pd.isna(row["images"]) else row["images"]))
+    effect, low, high = row[ENDS]
+    return method(Interval(effect, low, high, row["n"], None if pd.isna(row["images"]) else row["images"]))
 
 
 def _comparator(text: str) -> str:
