@@ -33,7 +33,7 @@ ROWS = {
 LENGTHS = {"nll": (800, 3200), "fid": (500, 2400)}
 TRIED = {"nll": (400, 800, 1600), "fid": (250, 500, 1000)}
 FEW = (16, 32)
-# Standard deviation of a gap's paired difference, of one pair of trainings of digits, over draws of times, probes and dequantisation:
+# Standard deviation of the paired difference of gaps, of one pair of trainings, over draws of times, probes and dequantisation:
 # measured, six evaluations each, with the draws of times that the published run had, and with those that the suite has now.
 GAP_NOISE = (0.0079, 0.0042)
 

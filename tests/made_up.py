@@ -96,6 +96,31 @@ def _is_float(text: str) -> bool:
     return True
 
 
+def _interval(effect: float) -> dict[str, float]:
+    return {"effect": effect, "low": effect - 0.024, "high": effect + 0.024}
+
+
+PLACE = ("dataset", "sde", "objective")
+EFFECTS: list[dict[str, Any]] = [
+    {"suite": SUITE, "id": name, "dataset": dataset, "sde": sde, "objective": objective, "against": against}
+    | {"role": "baseline" if against == "ddpmpp" else "control", "n": 3, "images": None, "verdict": verdict}
+    | {"planned": 4, "failed_treatment": int(failed), "failed_against": 0, "smallest_effect": 0.01}
+    | _interval(effect)
+    for name, dataset, sde, objective, against, effect, verdict, failed in (
+        ("likelihood", "digits", "vp", "fid", "ddpmpp", 0.0531, "shown", False),
+        ("likelihood", "digits", "vp", "fid", "standardised", -0.0162, "matched", False),
+        ("likelihood", "digits", "vp", "fid", "learned-scale", 0.0417, "beaten", True),
+        ("bound", "digits", "vp", "fid", "ddpmpp", 0.0523, "shown", False),
+        ("bound", "digits", "vp", "fid", "same-compute", -0.0271, "open", False),
+        ("image-quality", "digits", "vp", "fid", "ddpmpp", -0.041, "ruled out", False),
+        ("few-steps", "digits", "vp", "fid", "ddpmpp", 0.021, "inconclusive", False),
+        ("few-steps", "digits", "vp", "nll", "ddpmpp", -0.082, "contradicted", False),
+        ("curve", "digits", "vp", "fid", "ddpmpp", 0.031, "shown", False),
+        ("two", "moons", "", "", "ddpmpp", 0.031, "shown", False),
+    )
+]
+
+
 def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
     def some(scale: float, error: float, name: str) -> dict[str, float]:
         return {name: scale + error * generator.normal(), f"{name}_se": error * generator.uniform(0.6, 1.4)}
@@ -112,22 +137,22 @@ def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
     variants = [cell for cell in CELLS if cell["variant"]]
     return {
         "claims": [
+            _claim("likelihood", "bits/dim", "INDM has a lower NLL.", "shown", 0.0531, "matched", "standardised"),
+            _claim("bound", "bits/dim", "The gap between NELBO and NLL is smaller.", "shown", 0.0523, "open"),
+            _claim("image-quality", "FID", "INDM has a lower FID.", "ruled out", -0.041),
+            _claim("few-steps", "FID", "INDM loses less FID at ten steps.", "inconclusive", 0.021),
+            _claim("few-steps", "FID", "INDM loses less FID at ten steps.", "contradicted", -0.082, objective="nll"),
+            _claim("curve", "bits/dim", "INDM learns faster.", "shown", 0.031, family="exploratory"),
             _claim(
-                "likelihood",
-                "bits/dim",
-                "INDM has a lower NLL.",
-                "not testable",
+                "two",
+                "nats",
+                "INDM is better in 2-D.",
+                "shown",
                 0.031,
-                0.008,
-                "standardised",
-            ),
-            _claim(
-                "bound", "bits/dim", "The gap between NELBO and NLL is smaller.", "shown", 0.052, 0.011, "same-compute"
-            ),
-            _claim("image-quality", "FID", "INDM has a lower FID.", "ruled out", -0.041, 0.027),
-            _claim("few-steps", "FID", "INDM loses less FID at ten steps.", "inconclusive", 0.021, 0.034),
-            _claim(
-                "few-steps", "FID", "INDM loses less FID at ten steps.", "contradicted", -0.082, 0.021, objective="nll"
+                family="exploratory",
+                dataset="moons",
+                sde="",
+                objective="",
             ),
             {
                 "suite": SUITE,
@@ -140,29 +165,12 @@ def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
                 "reason": "no run",
             },
         ],
-        "effects": [
-            {
-                "suite": SUITE,
-                "id": name,
-                "dataset": "digits",
-                "sde": "vp",
-                "objective": "fid",
-                "against": against,
-                "role": "control" if effect < 0.05 else "baseline",
-                "n": 3,
-                "effect": effect,
-                "low": effect - 0.024,
-                "high": effect + 0.024,
-                "smallest_effect": 0.01,
-                "unit": "bits/dim",
-                "verdict": "shown",
-            }
-            for name, against, effect in (
-                ("likelihood", "ddpmpp", 0.0531),
-                ("likelihood", "standardised", 0.0062),
-                ("likelihood", "learned-scale", 0.0417),
-                ("bound", "ddpmpp", 0.0523),
-            )
+        "effects": EFFECTS,
+        "differences": [
+            {key: effect[key] for key in ("suite", *PLACE, "id", "against")}
+            | {"seed": seed, "difference": effect["effect"] + 0.01 * (seed - 1)}
+            for effect in EFFECTS
+            for seed in range(3)
         ],
         "power": [
             {
@@ -211,6 +219,7 @@ def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
             | (
                 {"nfe": steps, "num_samples": 1000, "skip": None}
                 | some(8 / steps + 0.2, 0.03, "fid")
+                | {"fid_low": 7 / steps + 0.1, "fid_high": 9 / steps + 0.3}
                 | some(1 / steps, 0.004, "kid")
                 if (sampler, cell["sde"], steps) != ("euler_maruyama", "vp", 5)
                 else {"skip": "beta / N > 1: the variance would be negative"}
@@ -235,7 +244,7 @@ def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
             | some(2.1, 0.02, "nll")
             | some(0.3, 0.05, "fid")
             | (
-                {"pairs": 3} | some(-0.02, 0.01, "nll_difference") | some(0.05, 0.03, "fid_difference")
+                {"pairs": 3} | some(-0.02, 0.01, "nll_difference") | some(0.05, 0.03, "log_fid_difference")
                 if cell in variants
                 else {}
             )
@@ -323,51 +332,28 @@ def _trial(generator: np.random.Generator, model: str, number: int) -> dict[str,
 
 
 def _claim(
-    name: str,
-    unit: str,
-    statement: str,
-    holds: str,
-    effect: float,
-    error: float,
-    control: str = "",
-    objective: str = "fid",
+    name: str, unit: str, statement: str, holds: str, effect: float, flow: str = "", control: str = "", **place: str
 ) -> dict[str, Any]:
-    def interval(prefix: str, effect: float) -> dict[str, float]:
-        ends = {"low": effect - 3 * error, "high": effect + 3 * error}
-        return {f"{prefix}effect": effect} | {f"{prefix}{name}": end for name, end in ends.items()}
-
-    place = {"dataset": "digits", "sde": "vp", "objective": objective}
-    words = {
-        "treatment": "indm",
-        "baseline": "ddpmpp",
-        "question": f"Is it so that {statement}",
-        "statement": statement,
+    row: dict[str, Any] = {
+        "suite": SUITE,
+        "id": name,
+        "dataset": "digits",
+        "sde": "vp",
+        "objective": "fid",
+        "family": "primary",
+    } | place
+    row |= {"treatment": "indm", "baseline": "ddpmpp", "question": f"Is it so that {statement}", "statement": statement}
+    row |= {
         "smallest_effect": 0.01,
         "source": "made up",
         "reason": "made up",
-    }
-    graded = {
-        "holds": holds,
-        "repeatability": 0.7 if holds == "inconclusive" else 0.95,
-        "family": "primary",
-        "planned": 3,
-    }
-    graded |= {
-        "flow": {"not testable": "matched", "shown": "beyond every control"}.get(holds, ""),
-        "flow_reason": "made up",
-    }
-    row = {
-        "suite": SUITE,
-        "id": name,
-        **place,
-        **words,
-        **graded,
         "unit": unit,
         "n": 3,
+        "planned": 3,
         "test": "Student t",
-        **interval("", effect),
     }
-    return row | ({"control": control, **interval("control_", effect / 2)} if control else {})
+    row |= {"holds": holds, "flow": flow, "control": control, "flow_reason": flow and "made up, too"}
+    return row | {"repeatability": 0.7 if holds == "inconclusive" else 0.95, **_interval(effect)}
 
 
 def made_up_record(generator: np.random.Generator, suite: str, stage: str, subject: str) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from indm.errors import ArtifactError
 from indm.report import figures
 from indm.report.figures import FIGURES, Plot, plot_figures
+from indm.report.figures_claims import MOST_SEEDS
 from indm.report.figures_lines import CONTROLS, separated
 from indm.report.figures_toy2d import MODELS, toy2d_figure
-from indm.report.intervals import CROSSED, OVER_IMAGES
+from indm.report.intervals import CROSSED
 from indm.report.palette import BLUE, DARK, GROUND, PAPER, SOFT, VERMILLION
 from indm.report.plotting import PlainLogFormatter, plain_ticks
 from indm.stages import figure as stage
@@ -134,6 +135,8 @@ def test_rows_without_numbers_and_models_without_variants_are_drawn(tmp_path: Pa
             "sound": 0,
             "fid": fid,
             "fid_se": None,
+            "fid_low": None,
+            "fid_high": None,
         }
         for steps, fid in ((1, None), (2, 0.5))
     ]
@@ -168,6 +171,8 @@ def rows(figure: str, seeds: int) -> pd.DataFrame:
         return pd.DataFrame([CELL | {"seeds": seeds + 1, "pairs": seeds} | numbers])
     names = {"discretization": ["fid"], "learning-curve-step": ["nelbo", "nll", "gap"], "ladder": ["nelbo"]}[figure]
     numbers = {f"{name}{key}": value for name in names for key, value in ({"": 10.0} | error).items()}
+    if figure == "discretization":
+        numbers |= dict(zip(("fid_low", "fid_high"), (5.0, 20.0) if seeds > 1 else (np.nan, np.nan), strict=True))
     return pd.DataFrame([CELL | {"seeds": seeds, "sampler": "pc", "steps": 8, "sound": 1, "step": 8} | numbers])
 
 
@@ -183,7 +188,17 @@ def bars(figure: Figure) -> list[tuple[float, float]]:
     return ends
 
 
-@pytest.mark.parametrize("name", ["discretization", "learning-curve-step", "ablation", "ladder"])
+def test_error_bars_of_fid_are_those_of_its_logarithm() -> None:
+    """Around the geometric mean: on a logarithmic axis they never run below its end."""
+    table = rows("discretization", seeds=3).assign(fid=11.0)
+    figure = FIGURES["discretization"].draw(table)
+    assert bars(figure) == [(5.0, 20.0)]
+    (line,) = (line for line in figure.axes[0].lines if len(line.get_xdata()) and line.get_marker() == "s")  # type: ignore[arg-type]
+    assert line.get_ydata() == pytest.approx([10.0])
+    assert "Means and intervals are those of log FID, exponentiated." in figure.get_supxlabel()
+
+
+@pytest.mark.parametrize("name", ["learning-curve-step", "ablation", "ladder"])
 def test_error_bars_are_students_intervals_over_seeds(name: str) -> None:
     figure = FIGURES[name].draw(rows(name, seeds=3))
     found = bars(figure)
@@ -239,7 +254,9 @@ def test_the_ablation_climbs_the_ladder_within_each_dataset_sde_and_objective() 
 def test_seeds_that_differ_are_named_as_a_range() -> None:
     table = pd.concat([rows("discretization", seeds=n).assign(steps=n) for n in (1, 3, 5)])
     note = FIGURES["discretization"].draw(table).get_supxlabel()
-    assert note == "Error bars: 95 % interval of the mean over 3 to 5 seeds (Student t); none where there is one seed."
+    assert note.startswith(
+        "Error bars: 95 % interval of the mean over 3 to 5 seeds (Student t); none where there is one seed."
+    )
 
 
 def test_steps_that_are_too_few_for_their_sampler_are_shaded() -> None:
@@ -252,21 +269,97 @@ def test_steps_that_are_too_few_for_their_sampler_are_shaded() -> None:
     assert low < 8 < high < 16
 
 
+def read(tables: Path, figure: str = "claims") -> list[pd.DataFrame]:
+    """The tables that a figure is drawn from, those of the claims selected."""
+    drawing = FIGURES[figure]
+    table, *beside = (figures._read(tables / f"{name}.csv", ()) for name in (drawing.table, *drawing.beside))
+    return [drawing.select(table), *beside]
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for axis in figure.axes for text in axis.texts]
+
+
 def test_claims_name_the_method_of_their_intervals(tables: Path) -> None:
-    table = pd.read_csv(tables / "claims.csv", dtype={"control": str, "test": str}).fillna({"control": "", "test": ""})
-    last = table["id"] == "few-steps"
-    table = table.assign(n=table["n"].mask(last, 10), test=table["test"].mask(last, CROSSED))
-    note = FIGURES["claims"].draw(table.fillna({"sde": "", "objective": ""})).get_supxlabel()
-    assert note.startswith(f"Error bars: 95 % interval of the mean over 3 seeds (Student t) or 10 seeds ({CROSSED}).")
+    table, effects, differences = read(tables)
+    crossed = effects.assign(images=effects["images"].mask(effects["id"] == "few-steps", 300))
+    note = FIGURES["claims"].draw(table, crossed, differences).get_supxlabel()
+    assert note.startswith(f"Error bars: 95 % interval of the mean over 3 seeds (Student t) or 3 seeds ({CROSSED}).")
+    assert "The intervals are those that decide: simultaneous" in note
 
 
 def test_an_interval_over_images_alone_is_not_drawn(tables: Path) -> None:
     """Among bars that are for other seeds it would look like one of them."""
-    table = pd.read_csv(tables / "claims.csv", dtype={"control": str, "test": str}).fillna({"control": "", "test": ""})
-    one = table[table["control"] == ""].assign(n=1, test=OVER_IMAGES, sde="", objective="").dropna(subset="low")
-    figure = FIGURES["claims"].draw(one)
+    table, effects, differences = read(tables)
+    figure = FIGURES["claims"].draw(table, effects.assign(n=1, images=300), differences)
     assert bars(figure) == []
     assert figure.get_supxlabel().startswith("One seed: no error bars.")
+
+
+def test_claims_show_every_model_that_was_run_with_both_verdicts(tables: Path) -> None:
+    table, effects, differences = read(tables)
+    effects = pd.concat([effects, effects.iloc[[1]].assign(against="same-parameters", effect=np.nan)])
+    figure = FIGURES["claims"].draw(table, effects, differences)
+    (axis,) = figure.axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == [
+        *("DDPM++", "standardised", "learned scale", "DDPM++", "same compute"),
+        *["DDPM++"] * 3,
+    ]
+    found = texts(figure)
+    for words in (
+        "Is it so that INDM has a lower NLL.  VP, fid",
+        "Holds? shown   Flow? matched by standardised",
+        "Holds? shown   Flow? open",
+        "Holds? inconclusive*",
+        "beaten, failed 1 | 0",
+        "← DDPM++ better",
+        "INDM better →",
+    ):
+        assert words in found
+    drawn = FIGURES["claims-2d"].draw(*read(tables, "claims-2d"))
+    assert "Is it so that INDM is better in 2-D.  " in texts(drawn)
+
+
+def test_an_effect_and_its_seeds_stand_at_their_multiples_of_the_smallest_one(tables: Path) -> None:
+    table, effects, differences = read(tables)
+    effects = effects.assign(smallest_effect=effects["smallest_effect"].mask(effects["id"] == "few-steps", 0.1))
+    drawn = effects[effects["id"].isin(table["id"])]
+    (axis,) = FIGURES["claims"].draw(table, effects, differences).axes
+    points = {
+        marker: np.concatenate([np.asarray(line.get_xdata()) for line in axis.lines if line.get_marker() == marker])
+        for marker in "os."
+    }
+    scaled = drawn["effect"] / drawn["smallest_effect"]
+    assert points["o"] == pytest.approx(scaled[drawn["role"] == "baseline"])
+    assert points["s"] == pytest.approx(scaled[drawn["role"] == "control"])
+    dots = [
+        value
+        for effect, smallest in zip(drawn["effect"], drawn["smallest_effect"], strict=True)
+        for value in (effect + np.array([-0.01, 0, 0.01])) / smallest
+    ]
+    assert sorted(points["."]) == pytest.approx(sorted(dots))
+    many = FIGURES["claims"].draw(table, effects.assign(n=MOST_SEEDS + 1), differences).axes[0]
+    assert not [line for line in many.lines if line.get_marker() == "." and len(np.asarray(line.get_xdata()))]
+
+
+def test_claims_without_a_unit_or_about_another_model_are_not_drawn(tables: Path) -> None:
+    table = figures._read(tables / "claims.csv", ())
+    select = FIGURES["claims"].select
+    assert list(select(table.assign(smallest_effect=0.0))["id"]) == []
+    assert list(select(table.assign(treatment="ddpmpp"))["id"]) == []
+    assert list(select(table)["id"]) == ["likelihood", "bound", "image-quality", "few-steps", "few-steps"]
+
+
+def test_datasets_stand_side_by_side_and_share_their_rows(tables: Path) -> None:
+    several = [pd.concat([part, part.assign(dataset="other")]) for part in read(tables)]
+    several[1] = several[1][~((several[1]["dataset"] == "other") & (several[1]["against"] == "standardised"))]
+    first, second = FIGURES["claims"].draw(*several).axes
+    places = [
+        [float(np.asarray(line.get_ydata())[0]) for line in axis.lines if line.get_marker() in ("o", "s")]
+        for axis in (first, second)
+    ]
+    assert (len(places[0]), len(places[1])) == (8, 7)
+    assert set(places[1]) < set(places[0])
 
 
 def description(svg: bytes) -> str:
@@ -277,16 +370,18 @@ def description(svg: bytes) -> str:
 def test_every_figure_names_its_error_bars_in_words(drawn: dict[str, bytes]) -> None:
     named = {name: description(svg) for name, svg in drawn.items()}
     # The protocol is examined on one run.
-    assert named.pop("protocol") == "Error bars: one standard error over images, of one run."
+    assert named.pop("protocol") == "Error bars: 95 % interval over images, of one run."
     # A trial is one training.
-    assert named.pop("tuning") == "Error bars: one standard error over images."
+    assert named.pop("tuning") == "Error bars: 95 % interval over images, of one training."
     bars = "Error bars: 95 % interval of the mean over 3 seeds (Student t)."
     assert named.pop("ablation").startswith(bars)
-    assert named.pop("claims").startswith(bars)
+    for name in ("claims", "claims-exploratory", "claims-2d"):
+        assert named.pop(name).startswith(bars)
     shaded = (
         "Shaded: fewer steps than the sampler needs: its own error may be what is measured, and no claim uses them."
     )
-    assert named.pop("discretization") == f"{bars}\n{shaded}"
+    on_logarithm = "Means and intervals are those of log FID, exponentiated."
+    assert named.pop("discretization") == f"{bars} {on_logarithm}\n{shaded}"
     assert set(named.values()) == {bars}
     assert description(toy2d_figure(toy2d_arrays())) == "One model each, of the first seed: no error bars."
 
@@ -357,24 +452,6 @@ def test_names_keep_apart_and_in_order() -> None:
     assert separated(np.array([0.98, 0.99, 1.0]), gap=0.1)[-1] <= 1
 
 
-def test_an_effect_stands_at_its_multiple_of_the_smallest_one(tables: Path) -> None:
-    """Claims of bits/dim and of FID on one scale; one that asks for no size has an axis of its own unit."""
-    table = pd.read_csv(tables / "claims.csv").dropna(subset="effect").reset_index(drop=True)
-    table = table.fillna({"control": "", "sde": "", "objective": ""}).assign(control="")
-    table.loc[0, "smallest_effect"] = 0.0
-    figure = FIGURES["claims"].draw(table)
-    sized, plain = figure.axes
-    points = [
-        float(np.asarray(line.get_xdata())[0])
-        for axis in (sized, plain)
-        for line in axis.lines
-        if line.get_marker() == "o"
-    ]
-    assert points == pytest.approx([*(table["effect"][1:] / 0.01), table["effect"][0]])
-    assert (sized.get_xlabel(), plain.get_xlabel()) == ("effect / the claim’s smallest effect", "effect, bits/dim")
-    assert "0.052 [0.019, 0.085] bits/dim; shown" in [text.get_text() for text in sized.texts]
-
-
 def test_the_protocol_has_errors_over_images_and_no_row_of_itself(tables: Path) -> None:
     table = pd.read_csv(tables / "protocol.csv", dtype={"setting": str})
     itself = table.iloc[:1].assign(factor="base", setting="suite", difference=0.0, difference_image_se=0.0)
@@ -382,14 +459,12 @@ def test_the_protocol_has_errors_over_images_and_no_row_of_itself(tables: Path) 
     assert next(label.get_text() for label in figure.axes[0].get_yticklabels()) == "images, 250"
     low, high = bars(figure)[0]
     assert (low + high) / 2 == pytest.approx(table["difference"][0])
-    assert high - low == pytest.approx(2 * 0.03)
+    assert high - low == pytest.approx(2 * 1.959964 * 0.03)
 
 
 def test_every_axis_says_what_it_measures(tables: Path) -> None:
     for name, drawing in FIGURES.items():
-        texts = dict.fromkeys(figures.TEXTS, str)
-        table = pd.read_csv(tables / f"{drawing.table}.csv", dtype=texts)
-        figure = drawing.draw(table.fillna(dict.fromkeys([column for column in texts if column in table], "")))
+        figure = drawing.draw(*read(tables, name))
         shown = [axis for axis in figure.axes if axis.axison]
         if name in ("ladder", "ablation", "tuning"):  # one below each column
             shown = shown[-len({axis.get_subplotspec().colspan.start for axis in shown}) :]  # type: ignore[union-attr]

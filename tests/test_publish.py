@@ -1,5 +1,6 @@
 """What is published of a suite: which files, how much of them, and what README.md says of them."""
 
+import gzip
 import hashlib
 import json
 import platform
@@ -25,9 +26,9 @@ from indm.pipeline.identity import Identity
 from indm.pipeline.jobs import Job
 from indm.pipeline.stages import STAGES
 from indm.register import write_registrations
-from indm.report.catalogue import PUBLISHED
+from indm.report.catalogue import COMPRESSED, PUBLISHED
 from indm.report.figures import plot_figures
-from indm.report.readme import answers, numbers, replace_block, verdicts, with_answers, with_verdicts
+from indm.report.readme import answers, numbers, of_suite, replace_block, verdicts, with_answers, with_verdicts
 from indm.report.results import read_rows
 from indm.store.files import CHECKPOINT_FORMAT, write_json, write_weights
 from indm.store.layout import PICTURES
@@ -108,8 +109,11 @@ def test_the_folder_has_tables_figures_samples_and_provenance(checkout: Path) ->
     assert done.exit_code == 0, done.output
     found = {name for name in files() if not name.startswith("kept/")}
     tables = {f"tables/{name}.csv" for name in PUBLISHED}
+    compressed = {f"tables/{name}.csv.gz" for name in COMPRESSED}
     pictures = {f"{kind}/{run}.png" for kind in PICTURES for run in SMOKE.runs}
-    assert found == tables | pictures | {"figures/figure.svg", "provenance.json", "README.md"}
+    assert found == tables | compressed | pictures | {"figures/figure.svg", "provenance.json", "README.md"}
+    for name in compressed:
+        assert gzip.decompress((TARGET / name).read_bytes()) == (checkout / "results/smoke" / name[:-3]).read_bytes()
     for name in tables:
         assert (TARGET / name).read_bytes() == (checkout / "results/smoke" / name).read_bytes()
     (execution,) = json.loads((TARGET / "provenance.json").read_text())["executions"]
@@ -148,7 +152,8 @@ def test_the_page_says_what_was_run_and_lists_the_files(checkout: Path) -> None:
         assert words in page
     for link in re.findall(r"\]\(([^)]+)\)", page):
         assert (TARGET / link).exists(), link
-    assert set(re.findall(r"\[(tables/[^\]]+)\]", page)) == {f"tables/{name}.csv" for name in PUBLISHED}
+    tables = {f"tables/{name}.csv" for name in PUBLISHED} | {f"tables/{name}.csv.gz" for name in COMPRESSED}
+    assert set(re.findall(r"\[(tables/[^\]]+)\]", page)) == tables
 
 
 def test_a_note_of_several_lines_and_bars_stays_in_its_cell(checkout: Path) -> None:
@@ -524,11 +529,33 @@ def test_verdicts_of_all_suites_stand_side_by_side() -> None:
         "| claim | `digits`: a first look | `digits-full`: longer trainings, more seeds |",
         "|---|---|---|",
         "| \\|a\\| < 1 (nats; smallest effect 0.01) | shown, 0.020 [0.010, 0.034] | inconclusive*, 0.020 [0.010, 0.034] |",
-        "| \\|b\\| < 1 (nats; smallest effect 0.01) | moons: ruled out, 0.020 [0.010, 0.034]; "
-        "checkerboard: shown, 0.020 [0.010, 0.034]; the flow: matched by learned-scale, -0.100 [-0.200, 0.000] "
+        "| \\|b\\| < 1 (nats; smallest effect 0.01) | moons: ruled out, 0.020 [0.010, 0.034]<br>"
+        "checkerboard: shown, 0.020 [0.010, 0.034]; the flow: matched by learned scale, -0.100 [-0.200, 0.000] "
         "| no data |",
         "| \\|c\\| < 1 (nats; smallest effect 0.01) | no data | single training, 0.020 |",
     ]
+
+
+def test_the_page_of_a_suite_has_both_answers_to_its_primary_claims() -> None:
+    rows = [
+        claim_row("a", "shown", family="primary", question="A?", **CONTROL | {"flow": "matched"}),
+        claim_row("b", "inconclusive", family="primary", question="B?", unit="log ratio", smallest_effect=0.1),
+        claim_row("c", "no data", family="primary", question="C?"),
+        claim_row("d", "shown", family="exploratory", question="D?"),
+    ]
+    assert of_suite(pd.DataFrame(rows)).replace("\u00a0", " ").splitlines()[2:] == [
+        "| A? | digits, VP, nll | shown, 0.020 [0.010, 0.034] nats | matched by learned scale, -0.100 [-0.200, 0.000] |",
+        "| B? | digits, VP, nll | inconclusive, 0.02 [0.01, 0.03] log ratio | not asked |",
+    ]
+    assert of_suite(pd.DataFrame(rows[2:])) == ""
+
+
+def test_several_objectives_of_a_claim_have_a_line_each() -> None:
+    both = [claim_row("a", "shown", objective=objective) for objective in ("nll", "fid")]
+    one = [claim_row("a", "shown", suite="digits-full")]
+    text = verdicts({"digits": pd.DataFrame(both), "digits-full": pd.DataFrame(one)}).replace("\u00a0", " ")
+    shown = "shown, 0.020 [0.010, 0.034]"
+    assert f"| nll: {shown}<br>fid: {shown} | nll: {shown} |" in text
 
 
 def test_numbers_have_both_errors_and_the_floor() -> None:

@@ -13,7 +13,7 @@ import pytest
 from indm.errors import ArtifactError, ParamsError
 from indm.pipeline.stages import STAGES
 from indm.report.catalogue import CATALOGUE, SHOWN
-from indm.report.claims import CLAIM_COLUMNS, EFFECT_COLUMNS
+from indm.report.claims import CLAIM_COLUMNS, DIFFERENCE_COLUMNS, EFFECT_COLUMNS
 from indm.report.comparison import COMPARISON_COLUMNS, comparison_table
 from indm.report.compute import COMPUTE_COLUMNS, compute_table
 from indm.report.export import present, write_published
@@ -126,6 +126,7 @@ def test_each_table_is_declared_once_for_all_who_read_it(tmp_path: Path) -> None
         "compute": {*COMPUTE_COLUMNS},
         "claims": {*CLAIM_COLUMNS},
         "effects": {*EFFECT_COLUMNS},
+        "differences": {*DIFFERENCE_COLUMNS},
         "power": {*POWER_COLUMNS},
         "comparison": {*COMPARISON_COLUMNS},
     }
@@ -380,9 +381,10 @@ def test_fids_of_other_numbers_of_images_are_not_subtracted(tmp_path: Path) -> N
     runs += [{"model": "indm", "seed": seed, "fid": 8.0, "nll": 0.9} for seed in range(2)]
     runs += [{"model": "indm", "variant": "few", "seed": seed, "num_samples": 500, "nll": 0.9} for seed in range(2)]
     baseline, indm, few = ablation(tmp_path, runs)
-    assert (baseline["skip"], indm["skip"], indm["fid_difference"]) == ("", "", -2.0)
-    assert few["skip"] == "fid_difference: FID is of 500 images, ddpmpp's of 1000"
-    assert np.isnan([few["fid_difference"], few["fid_difference_se"]]).all()
+    assert (baseline["skip"], indm["skip"]) == ("", "")
+    assert indm["log_fid_difference"] == pytest.approx(np.log(8.0 / 10.0))
+    assert few["skip"] == "log_fid_difference: FID is of 500 images, ddpmpp's of 1000"
+    assert np.isnan([few["log_fid_difference"], few["log_fid_difference_se"]]).all()
     assert (few["pairs"], few["fid"], few["nll_difference"]) == (2, 10.0, pytest.approx(-0.1))
 
 

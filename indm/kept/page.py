@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from indm.errors import ArtifactError
 from indm.kept.folders import SUFFIX
 from indm.report.catalogue import CATALOGUE
 from indm.report.page.registration import describe_registration
-from indm.report.readme import END, replace_block
+from indm.report.readme import END, of_suite, replace_block
 from indm.store.provenance import commit_date
 from indm.suite.accepted import changed_since
 from indm.suite.claims import load_claims
@@ -42,11 +44,12 @@ OTHERS = {
 
 @dataclass(frozen=True)
 class Published:
-    """What is published of a suite: its folder, the bytes of each file in it, and who made the results."""
+    """What is published of a suite: its folder, the bytes of each file in it, its verdicts, and who made the results."""
 
     suite: "Suite"
     target: Path
     sizes: Mapping[str, int]
+    claims: pd.DataFrame
     executions: list[dict[str, Any]]
 
 
@@ -87,6 +90,13 @@ def _lines(published: Published) -> Iterator[str]:
     yield from (f"| changed since | {_cell(change)} |" for change in changed_since(executions))
     yield f"| machines | {'; '.join(dict.fromkeys(map(_machine, executions)))} |"
     yield f"| time | {hours:.2f} hours, the sum over all jobs of datasets, runs and studies |"
+    if verdicts := of_suite(published.claims):
+        yield from (
+            "",
+            verdicts,
+            "",
+            "\\* Borderline. What the verdicts mean: [results/README.md](../../../results/README.md)",
+        )
     yield from ("", "| file | KiB | |", "|---|--:|---|")
     yield from _files(published)
 

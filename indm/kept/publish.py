@@ -18,6 +18,7 @@ from indm.pipeline.identity import Identity
 from indm.pipeline.jobs import Job
 from indm.pipeline.stages import STAGES
 from indm.report.catalogue import COMPRESSED, PUBLISHED
+from indm.report.results import read_rows
 from indm.shipped import DEFAULT_SUITE
 from indm.store.files import atomic_write, obstacle, read_json
 from indm.store.layout import PICTURES
@@ -71,7 +72,10 @@ def publish(identity: Identity, target: Path, runs: Sequence[str]) -> Published:
     weights |= _still_good(suite, identity, target, runs)
     _check_size(weights, MOST_WEIGHTS, "weights")
     _check_size(files | weights, MOST, "files")
-    return _write(suite, target, files | weights, executions)
+    sizes = {name: len(content) for name, content in (files | weights).items()}
+    published = Published(suite, target, sizes, read_rows(here / "tables/claims.csv"), executions)
+    _write(published, files | weights)
+    return published
 
 
 def _compressed(path: Path) -> bytes:
@@ -171,9 +175,9 @@ def _check_size(files: Mapping[str, bytes], most: int, what: str) -> None:
         )
 
 
-def _write(suite: "Suite", target: Path, files: Mapping[str, bytes], executions: list[dict[str, Any]]) -> Published:
+def _write(published: Published, files: Mapping[str, bytes]) -> None:
     """Write what differs, and remove what was published of an earlier state; first make the page, which may be refused."""
-    published = Published(suite, target, {name: len(content) for name, content in files.items()}, executions)
+    target = published.target
     if blocked := [words for name in (*files, "README.md") if (words := obstacle(target / name))]:
         raise ArtifactError(f"{target}: cannot be written: {blocked[0]}")
     for name, content in [*files.items(), ("README.md", page_text(published).encode())]:
@@ -185,4 +189,3 @@ def _write(suite: "Suite", target: Path, files: Mapping[str, bytes], executions:
     for path in [*earlier, target / "dvc.lock"]:
         if path.is_file() and str(path.relative_to(target)) not in files:
             path.unlink()
-    return published

@@ -87,7 +87,7 @@ CATALOGUE = {
     "ablation": Table(
         "variants, and their differences from the plain baseline, paired by seed",
         "table",
-        View(("nelbo_difference", "nll_difference", "gap_difference", "fid_difference", "pairs")),
+        View(("nelbo_difference", "nll_difference", "gap_difference", "log_fid_difference", "pairs")),
         Page("ablation", "Differences made by the controls"),
     ),
     "discretization": Table(
@@ -138,7 +138,7 @@ CATALOGUE = {
     "claims": Table(
         "the paper's claims, graded",
         "claims",
-        View(("effect", "holds", "flow", "unit", "n"), ("id",), OF_CLAIM, dropped="effect"),
+        View(("holds", "flow", "effect", "unit", "n"), ("id",), OF_CLAIM, dropped="effect"),
         Page(
             "claims",
             "Claims and verdicts",

@@ -16,6 +16,8 @@ from indm.store.manifest import read_manifest
 
 # What a spreadsheet takes the start of a formula for, which it would compute, and which may ask another machine.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# From this smallest effect on, effects have two decimals.
+TENTH = 0.05
 
 
 def write_published(path: Path, table: pd.DataFrame) -> None:
@@ -103,9 +105,13 @@ def present(table: pd.DataFrame) -> str:
 
 
 def effect_with_ends(row: Mapping[str, Any], of: str = "") -> str:
-    """Write an effect of a table of claims, and the ends of its interval where it has one; ``of`` begins the columns' names."""
+    """Write an effect of a table of claims, and the ends of its interval where it has one; ``of`` begins the columns' names.
+
+    A tenth, the smallest effect of a log ratio, needs one decimal less than a hundredth of a bit.
+    """
     effect, low, high = (row[f"{of}{column}"] for column in ("effect", "low", "high"))
-    return f"{effect:z.3f}" + ("" if pd.isna(low) else f" [{low:z.3f}, {high:z.3f}]")
+    form = "z.2f" if row["smallest_effect"] >= TENTH else "z.3f"
+    return f"{effect:{form}}" + ("" if pd.isna(low) else f" [{low:{form}}, {high:{form}}]")
 
 
 def _columns(table: pd.DataFrame) -> dict[str, list[str]]:

@@ -8,30 +8,42 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from indm.errors import ArtifactError
-from indm.report.figures_claims import claims
+from indm.report.figures_claims import claims, exploratory, primary, two_dimensional
 from indm.report.figures_ladder import ablation, ladder
 from indm.report.figures_lines import discretization, learning_curve_flops, learning_curve_step
 from indm.report.figures_tuning import tuning
+from indm.report.intervals import OVER_MANY
 from indm.report.names import names
 from indm.report.palette import INK
 from indm.report.plotting import FIRST, GROUP, STYLE, label_rows, note, plot_interval, stacked, styled, to_svg
 from indm.report.results import read_csv
 
 TEXTS = [*GROUP, "model", "variant", "setting", "metric", "unit", "id", "control", "test", "phase", "state", "reason"]
-TEXTS += ["family", "holds", "factor"]
-OF_CONTROL = ("control", "control_effect", "control_low", "control_high")
+TEXTS += ["family", "holds", "flow", "treatment", "question", "against", "role", "verdict", "factor"]
+FAILED = ("planned", "failed_treatment", "failed_against")
 # The row of the table that the others deviate from.
 BASE = "base"
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure: the table it reads, the columns it cannot do without, the value it shows, and the function that draws it."""
+    """A figure.
+
+    Arguments:
+        table: the table it reads.
+        columns: those it cannot do without.
+        value: the column that it shows.
+        draw: the function that draws it.
+        beside: further tables that it reads.
+        select: the rows that it is of.
+    """
 
     table: str
     columns: tuple[str, ...]
     value: str
-    draw: Callable[[pd.DataFrame], Figure]
+    draw: Callable[..., Figure]
+    beside: tuple[str, ...] = ()
+    select: Callable[[pd.DataFrame], pd.DataFrame] = pd.DataFrame.copy
 
 
 def plot_figures(tables: Path) -> dict[str, bytes]:
@@ -46,9 +58,11 @@ def plot_figures(tables: Path) -> dict[str, bytes]:
     figures = {}
     for figure, drawing in FIGURES.items():
         table = _read(tables / f"{drawing.table}.csv", (*drawing.columns, drawing.value))
-        if table.get(drawing.value, pd.Series()).notna().any():
+        rows = drawing.select(table) if len(table) else table
+        if rows.get(drawing.value, pd.Series()).notna().any():
+            beside = [_read(tables / f"{name}.csv", BESIDE[name]) for name in drawing.beside]
             with styled(STYLE):
-                figures[figure] = to_svg(drawing.draw(table))
+                figures[figure] = to_svg(drawing.draw(rows, *beside))
     return figures
 
 
@@ -57,24 +71,59 @@ def protocol(table: pd.DataFrame) -> Figure:
     panels = list(table[table["factor"] != BASE].dropna(subset=["difference"]).groupby("dataset", sort=False))
     figure, axes = stacked(panels)
     for axis, (_, part) in zip(axes, panels, strict=True):
-        errors = part["difference_image_se"]
+        errors = OVER_MANY * part["difference_image_se"]
         for place, (value, bar) in enumerate(zip(part["difference"], errors, strict=True)):
             plot_interval(axis, place, value, (value - bar, value + bar), FIRST)
         label_rows(axis, [names(*cell) for cell in zip(part["factor"], part["setting"], strict=True)])
         axis.axvline(0, color=INK, linewidth=0.8)
         axis.set_xlabel("FID, difference from the suite’s protocol")
-    return note(figure, "Error bars: one standard error over images, of one run.")
+    return note(figure, "Error bars: 95 % interval over images, of one run.")
 
 
-FIGURES = {
-    "claims": Plot(
-        "claims",
-        (*GROUP, "id", "family", "unit", "n", "low", "high", "test", "holds", "smallest_effect", *OF_CONTROL),
+# What the figures of the claims read.
+CLAIMS = (
+    *GROUP,
+    "id",
+    "family",
+    "treatment",
+    "smallest_effect",
+    "question",
+    "holds",
+    "flow",
+    "control",
+    "repeatability",
+)
+BESIDE = {
+    "effects": (
+        *GROUP,
+        "id",
+        "against",
+        "role",
+        "n",
+        "images",
         "effect",
-        claims,
+        "low",
+        "high",
+        "smallest_effect",
+        "verdict",
+        *FAILED,
     ),
+    "differences": (*GROUP, "id", "against", "seed", "difference"),
+}
+FIGURES = {
+    **{
+        name: Plot("claims", CLAIMS, "effect", claims, tuple(BESIDE), select)
+        for name, select in (
+            ("claims", primary),
+            ("claims-exploratory", exploratory),
+            ("claims-2d", two_dimensional),
+        )
+    },
     "discretization": Plot(
-        "discretization", (*GROUP, "model", "seeds", "sampler", "steps", "sound"), "fid", discretization
+        "discretization",
+        (*GROUP, "model", "seeds", "sampler", "steps", "sound", "fid_low", "fid_high"),
+        "fid",
+        discretization,
     ),
     "learning-curve-step": Plot("learning_curve", (*GROUP, "model", "seeds", "step"), "nll", learning_curve_step),
     "learning-curve-flops": Plot("learning_curve", (*GROUP, "model", "seeds", "flops"), "nll", learning_curve_flops),

@@ -1,4 +1,4 @@
-"""The figure of the claims: effects of very different size and unit on one scale, that of each claim's smallest effect."""
+"""The figures of the claims: the treatment against every model that was run, on one scale, that of each claim's smallest effect."""
 
 from typing import Any
 
@@ -6,104 +6,171 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from matplotlib.text import Annotation
 
-from indm.report.export import effect_with_ends
-from indm.report.intervals import OVER_IMAGES, named_bars
-from indm.report.names import names
-from indm.report.palette import GRID, INK
-from indm.report.plotting import FIRST, GROUP, SECOND, label_rows, note, plot_interval, stacked
+from indm.report.grades import matched_by, starred
+from indm.report.intervals import OVER_IMAGES, Interval, method, named_bars
+from indm.report.names import comparator, names
+from indm.report.palette import GRID, INK, SOFT
+from indm.report.plotting import FIRST, SECOND, WIDTH, note, plot_interval
 
-# The panels; a claim that asks for no size has none that could be its unit.
-PRIMARY, IMAGES, TOYS, NO_SIZE = "Primary claims", "Exploratory claims", "Claims in two dimensions", "In {}"
-READING = (
-    "Between −1 and 1 the scale is linear, beyond logarithmic; shaded: too small to count."
-    " Square: against the control that decides."
+# A block of rows, in each column of panels.
+BLOCK = ["id", "sde", "objective"]
+VERDICTS = ["question", "holds", "flow", "control", "repeatability"]
+ENDS = ["effect", "low", "high"]
+# Height of a row in inches; the row of a question.
+ROW, QUESTION = 0.165, 1.6
+# More of them would hide each other.
+MOST_SEEDS = 12
+# Of the part between 0 and 1, in decades.
+LINEAR = 0.25
+TICKS = [-1000, -100, -10, -1, 0, 1, 10, 100, 1000]
+# Where columns are narrow.
+FEW_TICKS = TICKS[::2]
+WORSE, BETTER = "← DDPM++ better", "INDM better →"
+UNIT = "effect / the smallest effect that counts"
+DECIDING = (
+    "The intervals are those that decide: simultaneous over the suite’s primary claims, and at a control’s upper end over the"
+    f" controls, too.\nRound: against DDPM++; square: against a control. Small dots: single seeds, where at most {MOST_SEEDS}."
+    " Shaded: too small to count.\nThe scale is linear from −1 to 1, then logarithmic. Holds? Does the claim hold? Flow? Is it"
+    " the flow? * Borderline. “failed 1 | 0”: seeds of INDM | of the other."
 )
-NUMBERS = ["effect", "low", "high"]
-TICKS = [-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100]
 
 
-def claims(table: pd.DataFrame) -> Figure:
-    """Draw the effect behind each verdict with its interval, and below it the effect against the control that decides."""
-    rows = _rows(table)
-    panels = list(rows.dropna(subset=["effect"]).groupby("panel", sort=False))
-    figure, axes = stacked(panels)
-    ends = _ends(rows)
-    for axis, (_, part) in zip(axes, panels, strict=True):
-        _draw(axis, part)
-        if part["smallest_effect"].iloc[0] > 0:
-            _scale(axis, ends)
-    kinds = table.dropna(subset=["effect"]).groupby("test", sort=False)["n"]
-    seeds = {str(test): n.astype(int) for test, n in kinds}
-    bars = named_bars(seeds | ({OVER_IMAGES: [1]} if OVER_IMAGES in seeds else {}))
-    return note(figure, f"{bars}\n{READING}")
+def primary(table: pd.DataFrame) -> pd.DataFrame:
+    """Select the primary claims that have a place on the scale."""
+    return _drawn(table).query("family == 'primary'")
 
 
-def _rows(table: pd.DataFrame) -> pd.DataFrame:
-    """List what to draw: each effect, then that against the control, scaled, with its panel, label and text."""
+def exploratory(table: pd.DataFrame) -> pd.DataFrame:
+    """Select the exploratory claims on images."""
+    return _drawn(table).query("family != 'primary' and sde != ''")
+
+
+def two_dimensional(table: pd.DataFrame) -> pd.DataFrame:
+    """Select the claims on 2-D data."""
+    return _drawn(table).query("family != 'primary' and sde == ''")
+
+
+def _drawn(table: pd.DataFrame) -> pd.DataFrame:
+    """Leave out claims that are not about INDM, and those that compare with a number and have no smallest effect."""
+    return table.query("treatment == 'indm' and smallest_effect > 0")
+
+
+def claims(table: pd.DataFrame, effects: pd.DataFrame, differences: pd.DataFrame) -> Figure:
+    """Draw a block of rows for each claim, SDE and objective, a row in it for each model compared with, a column for each dataset.
+
+    Arguments:
+        table: the verdicts, those to be drawn.
+        effects: against the baselines and controls.
+        differences: of single seeds.
+    """
+    keys = [*BLOCK, "dataset"]
+    rows = effects.dropna(subset=["effect"]).merge(table[[*keys, *VERDICTS]], on=keys)
+    datasets = list(rows["dataset"].unique())
+    lines = 1 if len(datasets) == 1 else 2
+    rows = _placed(rows, lines)
+    seeds = differences.merge(rows[[*keys, "against", "place", "n", "smallest_effect"]], on=[*keys, "against"])
+    seeds = seeds[seeds["n"] <= MOST_SEEDS]
+    rows["method"] = [_method(row) for _, row in rows.iterrows()]
     # Beside the others, an interval that knows nothing of other trainings would look like one of them.
-    known = table["test"] != OVER_IMAGES
-    table = table.assign(low=table["low"].where(known), high=table["high"].where(known))
-    table = table.assign(panel=[_panel(row) for _, row in table.iterrows()])
-    against = {f"control_{column}": column for column in NUMBERS}
-    controlled = table[table["control"] != ""].drop(columns=NUMBERS).rename(columns=against)
-    rows = pd.concat([table.assign(control=""), controlled]).sort_index(kind="stable")
-    return rows.sort_values("panel", key=lambda panels: panels.map(_order), kind="stable")
+    rows.loc[rows["method"] == OVER_IMAGES, ["low", "high"]] = np.nan
+    figure = Figure(figsize=(WIDTH, ROW * float(rows["place"].max()) + 1.6))
+    axes = figure.subplots(1, len(datasets), squeeze=False, sharex=True, sharey=True)[0]
+    for axis, dataset in zip(axes, datasets, strict=True):
+        of_rows, of_seeds = (found[found["dataset"] == dataset] for found in (rows, seeds))
+        _draw(axis, of_rows, of_seeds, "right" if lines == 1 else "left")
+        axis.set_title(dataset if len(datasets) > 1 else "", pad=16, fontweight="bold")
+    _frame(axes[0], rows, lines)
+    found = rows[rows["method"] != ""]
+    return note(
+        figure,
+        f"{named_bars({str(kind): part.astype(int) for kind, part in found.groupby('method')['n']})}\n{DECIDING}",
+    )
 
 
-def _panel(row: "pd.Series[Any]") -> str:
-    if row["smallest_effect"] == 0:
-        return NO_SIZE.format(row["unit"])
-    if row["family"] == "primary":
-        return PRIMARY
-    return IMAGES if row["sde"] else TOYS
+def _method(row: "pd.Series[Any]") -> str:
+    """Name how an interval was computed."""
+    effect, low, high = row[ENDS]
+    return method(Interval(effect, low, high, row["n"], None if pd.isna(row["images"]) else row["images"]))
 
 
-def _order(panel: str) -> int:
-    known = (PRIMARY, IMAGES, TOYS)
-    return known.index(panel) if panel in known else len(known)
+def _comparator(text: str) -> str:
+    """Name what a claim compares with, the same in all columns: without the one chosen, (scale-5)."""
+    return comparator(text.partition(" (")[0])
 
 
-def _scaled(rows: pd.DataFrame) -> NDArray[np.float64]:
-    """Return effect, low and high of each row, shape (R, 3), in units of the smallest effect where there is one."""
-    smallest = rows["smallest_effect"]
-    scaled: NDArray[np.float64] = rows[NUMBERS].div(smallest.where(smallest > 0, 1.0), axis=0).to_numpy(float)
-    return scaled
+def _placed(rows: pd.DataFrame, lines: int) -> pd.DataFrame:
+    """Give each row its place from the top, the same in all columns, and each block room for its question above.
+
+    Arguments:
+        rows: the effects.
+        lines: of the question and its verdicts.
+    """
+    rows = rows.assign(against_what=rows["against"].map(_comparator))
+    cells = rows[[*BLOCK, "against_what"]].drop_duplicates()
+    cells = cells.assign(block=cells.groupby(BLOCK, sort=False).ngroup()).sort_values("block", kind="stable")
+    cells["place"] = np.arange(len(cells)) + (lines - 1 + QUESTION) * (cells["block"] + 1)
+    return rows.merge(cells, on=[*BLOCK, "against_what"])
 
 
-def _ends(rows: pd.DataFrame) -> tuple[float, float]:
-    """Return the ends of the axis that all claims of some size share."""
-    values = np.append(_scaled(rows[rows["smallest_effect"] > 0]), [-1.5, 1.5])
-    return 1.2 * float(np.nanmin(values)), 1.2 * float(np.nanmax(values))
-
-
-def _scale(axis: Axes, ends: tuple[float, float]) -> None:
+def _draw(axis: Axes, rows: pd.DataFrame, seeds: pd.DataFrame, verdicts: str) -> None:
+    """Draw a column: right of each row what came out against that model, and above each block both verdicts, on one side."""
     axis.axvspan(0, 1, color=GRID, alpha=0.35, linewidth=0)
-    axis.set_xscale("symlog", linthresh=1)
-    axis.set_xticks(TICKS, [f"{tick:g}".replace("-", "−") for tick in TICKS])
-    axis.set_xlim(ends)
-    axis.set_xlabel("effect / the claim’s smallest effect")
-
-
-def _draw(axis: Axes, part: pd.DataFrame) -> None:
-    """Draw a panel: on the right of each row stand its numbers, in their own unit, and the verdict."""
-    for place, ((_, row), (value, low, high)) in enumerate(zip(part.iterrows(), _scaled(part), strict=True)):
-        plot_interval(axis, place, value, (low, high), SECOND if row["control"] else FIRST)
-        axis.annotate(_text(row), (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=7)
-    label_rows(axis, [_label(row) for _, row in part.iterrows()])
-    axis.tick_params(axis="y", labelsize=7.5)
     axis.axvline(0, color=INK, linewidth=0.8)
-    axis.set_xlabel(f"effect, {part['unit'].iloc[0]}")
+    dots = seeds["difference"] / seeds["smallest_effect"]
+    axis.plot(dots, seeds["place"] + 0.3, linestyle="", marker=".", markersize=2.5, color=SOFT)
+    for _, row in rows.iterrows():
+        value, low, high = row[ENDS].astype(float) / row["smallest_effect"]
+        plot_interval(axis, row["place"], value, (low, high), FIRST if row["role"] == "baseline" else SECOND)
+        _write(axis, 1.01, row["place"], row["verdict"] + _failures(row), fontsize=7)
+    for _, row in rows.drop_duplicates(BLOCK).iterrows():
+        flow = f"   Flow? {matched_by(row['flow'], _comparator(row['control']))}" if row["flow"] else ""
+        text = f"Holds? {starred(row['holds'], row['repeatability'])}{flow}"
+        _write(
+            axis,
+            float(verdicts == "right"),
+            _above(row),
+            text,
+            ha=verdicts,
+            fontweight="bold",
+            fontsize=7 if verdicts == "right" else 6,
+        ).set_in_layout(False)
+    axis.spines["left"].set_visible(False)
+    axis.grid(axis="y", visible=False)
+    axis.tick_params(axis="y", length=0)
+    axis.set_xscale("symlog", linthresh=1, linscale=LINEAR)
+    axis.set_xlabel(UNIT)
+    axis.annotate(WORSE, (0, 1), (0, 3), "axes fraction", "offset points", fontsize=7)
+    axis.annotate(BETTER, (1, 1), (0, 3), "axes fraction", "offset points", ha="right", fontsize=7)
 
 
-def _label(row: "pd.Series[Any]") -> str:
-    if row["control"]:
-        return f"against {row['control']}"
-    return names(row["id"].replace("-", " "), *(str(row[key]) for key in GROUP))
+def _above(row: "pd.Series[Any]") -> float:
+    return float(row["place"]) - 1.1
 
 
-def _text(row: "pd.Series[Any]") -> str:
-    numbers = effect_with_ends({column: row[column] for column in NUMBERS}).replace("-", "−")
-    verdict = "" if row["control"] else f"; {row['holds']}"
-    return f"{numbers} {row['unit']}{verdict}"
+def _write(axis: Axes, x: float, place: float, text: str, **style: Any) -> Annotation:
+    return axis.annotate(text, (x, place), xycoords=("axes fraction", "data"), va="center", **style)
+
+
+def _failures(row: "pd.Series[Any]") -> str:
+    """Say how many seeds failed; nothing where none did."""
+    if not row["failed_treatment"] + row["failed_against"]:
+        return ""
+    return f", failed {row['failed_treatment']} | {row['failed_against']}"
+
+
+def _frame(axis: Axes, rows: pd.DataFrame, lines: int) -> None:
+    """Name the rows, ask the questions, and set the scale, which all columns share."""
+    named = rows.drop_duplicates("place")
+    axis.set_yticks(named["place"], named["against_what"], fontsize=7.5)
+    axis.set_ylim(float(named["place"].max()) + 0.8, -0.2)
+    for _, row in named.drop_duplicates(BLOCK).iterrows():
+        question = f"{row['question']}  {names(str(row['sde']), str(row['objective']))}"
+        place: dict[str, Any] = {"xycoords": ("figure fraction", "data"), "va": "center", "fontweight": "bold"}
+        axis.annotate(question, (0.01, _above(row) - lines + 1), **place, fontsize=8).set_in_layout(False)
+    values = np.append(rows[ENDS].div(rows["smallest_effect"], axis=0).to_numpy(float), [-1.5, 1.5])
+    axis.set_xlim(1.2 * np.nanmin(values), 1.2 * np.nanmax(values))
+    ticks = TICKS if lines == 1 else FEW_TICKS
+    axis.set_xticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks], fontsize=7.5)
+    axis.set_xlim(1.2 * np.nanmin(values), 1.2 * np.nanmax(values))

@@ -50,7 +50,7 @@ def ablation(table: pd.DataFrame) -> Figure:
     """Draw the difference that each variant makes, with its interval: one column per metric, in the order of the ladder."""
     metrics = [column for column in map(str, table) if column.endswith("_difference")]
     compared = table[table[metrics].notna().any(axis=1)].assign(seeds=lambda rows: rows["pairs"].astype(int))
-    units = {metric: "FID" if metric == "fid_difference" else "bits/dim" for metric in metrics}
+    units = {metric: "log ratio" if metric == "log_fid_difference" else "bits/dim" for metric in metrics}
     figure, written = _climb(compared.groupby(GROUP, sort=False), units)
     for axis in figure.axes:
         axis.axvline(0, color=INK, linewidth=0.8)

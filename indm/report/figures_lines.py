@@ -33,6 +33,7 @@ MARKS = [("^", "-"), ("D", "-."), ("v", ":"), ("x", (0, (5, 1, 1, 1, 1, 1)))]
 APART = 1.03
 # Factor from a number of steps that is too small to the edges of its shade.
 SHADE = 1.25
+ON_LOGARITHM = " Means and intervals are those of log FID, exponentiated."
 TOO_FEW = "\nShaded: fewer steps than the sampler needs: its own error may be what is measured, and no claim uses them."
 # Between the names at the ends of lines, as a share of the panel's height; where they stand, as a share of its width.
 LEADING, BESIDE = 0.095, 1.06
@@ -71,7 +72,9 @@ def discretization(table: pd.DataFrame) -> Figure:
         axis.xaxis.minorticks_off()
         for step in {step for _, line, _ in panel.lines for step in line.loc[line["sound"] == 0, "steps"]}:
             axis.axvspan(step / SHADE, step * SHADE, facecolor=GRID, alpha=0.4, linewidth=0, zorder=0)
-    return note(figure, named_bars({STUDENT: table["seeds"]}) + (TOO_FEW if (table["sound"] == 0).any() else ""))
+    return note(
+        figure, named_bars({STUDENT: table["seeds"]}) + ON_LOGARITHM + (TOO_FEW if (table["sound"] == 0).any() else "")
+    )
 
 
 def learning_curve_step(table: pd.DataFrame) -> Figure:
@@ -169,14 +172,24 @@ def _draw_lines(axis: Axes, panel: Panel) -> list[End]:
     """Draw the lines of a panel, with the intervals of their means over seeds, and return where they end."""
     ends = []
     for i, (label, table, style) in enumerate(panel.lines):
-        bars = half_widths(table[f"{panel.value}_se"], table["seeds"])
-        part = table.assign(bar=bars).dropna(subset=[panel.x, panel.value]).sort_values(panel.x)
+        part = _with_ends(table, panel.value).dropna(subset=[panel.x, panel.value]).sort_values(panel.x)
         # Models have steps in common, and bars that would hide each other.
         place = part[panel.x] * (1 if panel.x == "flops" else APART ** (i - (len(panel.lines) - 1) / 2))
-        axis.errorbar(place, part[panel.value], part["bar"], elinewidth=0.7, **style)
+        axis.errorbar(
+            place, part["mean"], [part["mean"] - part["low"], part["high"] - part["mean"]], elinewidth=0.7, **style
+        )
         if len(part):
-            ends.append((label, (float(place.iloc[-1]), float(part[panel.value].iloc[-1])), style))
+            ends.append((label, (float(place.iloc[-1]), float(part["mean"].iloc[-1])), style))
     return ends
+
+
+def _with_ends(table: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Add the mean over seeds and the ends of its interval; the geometric mean where the table has the ends of its interval."""
+    if f"{value}_low" in table:
+        low, high = table[f"{value}_low"].astype(float), table[f"{value}_high"].astype(float)
+        return table.assign(mean=((low * high) ** 0.5).fillna(table[value]), low=low, high=high)
+    bars = half_widths(table[f"{value}_se"], table["seeds"])
+    return table.assign(mean=table[value], low=table[value] - bars, high=table[value] + bars)
 
 
 def _name_ends(axis: Axes, ends: list[End]) -> None:

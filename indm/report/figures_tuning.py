@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from indm.report.intervals import OVER_MANY
 from indm.report.names import heading, names
 from indm.report.palette import INK
 from indm.report.plotting import FIRST, GROUP, SECOND, SHORT, WIDTH, note, plain_ticks
@@ -35,7 +36,7 @@ def tuning(table: pd.DataFrame) -> Figure:
             axis.set_xscale("log")
             plain_ticks(axis.xaxis)
     _legend(figure, axes)
-    return note(figure, "Error bars: one standard error over images.")
+    return note(figure, "Error bars: 95 % interval over images, of one training.")
 
 
 def _trials(axis: Axes, table: pd.DataFrame, parameter: str) -> None:
@@ -47,7 +48,7 @@ def _trials(axis: Axes, table: pd.DataFrame, parameter: str) -> None:
     for (phase, label), style in zip(PHASES.items(), (FIRST, SECOND), strict=True):
         part, marker = complete[complete["phase"] == phase], str(style["marker"])
         if len(part):
-            bars, colour = part["target_image_se"], str(style["color"])
+            bars, colour = OVER_MANY * part["target_image_se"], str(style["color"])
             axis.errorbar(part[parameter], part["target"], bars, fmt=marker, color=colour, elinewidth=0.9, label=label)
     if len(failed):
         place = axis.get_xaxis_transform()

@@ -24,6 +24,8 @@ from scipy import special
 LEVEL = 0.95
 # What lies on either side of an interval: the level of a one-sided test.
 TAIL = (1 - LEVEL) / 2
+# Standard errors on either side of a number that has one over many images.
+OVER_MANY = float(special.ndtri(1 - TAIL))
 FEWEST_SEEDS = 3
 # How an interval was computed, as column ``test`` of claims.csv names it.
 STUDENT = "Student t"
@@ -143,6 +145,18 @@ def _crossed(found: Estimate, tail: Any) -> Any:
 def _point(count: Any, tail: Any) -> Any:
     """Return the point of Student's distribution of count - 1 degrees of freedom that ``tail`` lies beyond."""
     return -special.stdtrit(count - 1, tail)
+
+
+def log_ends(values: pd.Series) -> tuple[float, float]:
+    r"""Return the ends of Student's interval of a positive number over seeds, computed on its logarithm.
+
+    .. math:: \exp\big(\overline{\log v} \pm t_{n-1}\, s_{\log v} / \sqrt n\big)
+
+    Arguments:
+        values: one for each seed, or absent.
+    """
+    found = interval(np.log(values.dropna().to_numpy(float)))
+    return float(np.exp(found.low)), float(np.exp(found.high))
 
 
 def half_widths(errors: pd.Series, seeds: pd.Series) -> pd.Series:

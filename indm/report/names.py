@@ -7,6 +7,9 @@ from indm.registry import FAMILIES, SAMPLERS
 HEADINGS = {
     "sde": "SDE",
     "fid": "FID",
+    "log_fid": "log FID",
+    "fid_low": "FID, low",
+    "fid_high": "FID, high",
     "kid": "KID",
     "is": "IS",
     "clean_fid": "clean-FID",
@@ -51,6 +54,8 @@ NAMES = {
     "ve": "VE",
     "vp": "VP",
     "pc": "predictor–corrector",
+    "best-scale": "best fixed scale",
+    "best-scale-2d": "best fixed scale",
     "num_samples": "images",
     **{member: kind.literal(member, "LABEL") for kind in (FAMILIES, SAMPLERS) for member in kind},
 }
@@ -75,3 +80,8 @@ def name(text: str) -> str:
 def names(*texts: str) -> str:
     """Write several texts as one label, absent ones left out."""
     return ", ".join(name(text) for text in texts if text)
+
+
+def comparator(text: str) -> str:
+    """Name what a claim compares with, in words: DDPM++, same compute, best fixed scale (scale 5)."""
+    return " ".join(name(part).replace("-", " ") for part in text.split())

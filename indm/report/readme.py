@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from indm.errors import ArtifactError
+from indm.report.differences import PLACE
 from indm.report.export import effect_with_ends, present
 from indm.report.grades import MATCHED, NO_DATA, matched_by, starred
-from indm.report.names import heading, names
+from indm.report.names import comparator, heading, names
 from indm.report.results import CELL, read_rows, records
 from indm.shipped import DEFAULT_SUITE
 from indm.store.files import read_json
@@ -65,7 +66,7 @@ def _published_claims(published: Path) -> dict[str, pd.DataFrame]:
 
 
 def answers(tables: Mapping[str, pd.DataFrame], asked: Iterable[Claim]) -> str:
-    """Write a row for each question of which a suite has data, and a column for each suite: verdict and effect."""
+    """Write a row for each question of which a suite has data, and a column for each suite: both verdicts, with their effects."""
     lines = [f"| question | {' | '.join(f'`{suite}`: {SUITES[suite]}' for suite in tables)} |"]
     lines.append("|---" * (len(tables) + 1) + "|")
     for claim in asked:
@@ -74,16 +75,16 @@ def answers(tables: Mapping[str, pd.DataFrame], asked: Iterable[Claim]) -> str:
             for suite, table in tables.items()
         }
         if any(found.values()):
-            cells = [_cell(rows, len(rows) > 1) for rows in found.values()]
+            cells = [_cell(rows, _varying(found.values())) for rows in found.values()]
             measure = f"{heading(claim.metric.name)}, {claim.smallest.unit}; smallest effect {claim.smallest.effect:g}"
             lines.append(f"| {claim.question} ({measure}) | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def verdicts(claims: Mapping[str, pd.DataFrame]) -> str:
-    """Write one row per claim and one column per suite: what was asked, and the grade at each place, with effect and interval.
+    """Write one row per claim and one column per suite: what was asked, and both verdicts at each place, with their effects.
 
-    A star says that another draw might change it. Places are named where a claim has several.
+    A star says that another draw might change it. Places are named by what they differ in.
 
     Arguments:
         claims: the table of claims of each suite.
@@ -93,27 +94,57 @@ def verdicts(claims: Mapping[str, pd.DataFrame]) -> str:
     table = pd.concat(claims.values(), ignore_index=True)
     for _, part in table.groupby("id", sort=False):
         seen = [row for row in records(part) if row["holds"] != NO_DATA]
-        several = len({_place(row) for row in seen}) > 1
-        cells = [_cell([row for row in seen if row["suite"] == suite], several) for suite in claims]
+        found = [[row for row in seen if row["suite"] == suite] for suite in claims]
+        cells = [_cell(rows, _varying(found)) for rows in found]
         statement = str(part["statement"].iloc[0]).removesuffix(".").replace("|", "\\|")
         worth = f"{part['unit'].iloc[0]}; smallest effect {part['smallest_effect'].iloc[0]:g}"
         lines.append(f"| {statement} ({worth}) | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _place(row: Mapping[str, Any]) -> str:
-    return names(row["dataset"], row["sde"], row["objective"])
+def of_suite(table: pd.DataFrame) -> str:
+    """Write the primary claims of one suite, a row each: both verdicts, with their effects; nothing where none has data."""
+    rows = [row for row in records(table) if row["family"] == "primary" and row["holds"] != NO_DATA]
+    lines = [
+        f"| {row['question']} | {_place(row, PLACE)} | {_holds(row)} {row['unit']} | {_flow(row) or 'not asked'} |"
+        for row in rows
+    ]
+    return "\n".join(["| claim | | does it hold? | is it the flow? |", "|---|---|---|---|", *lines]) if rows else ""
 
 
-def _cell(rows: list[dict[str, Any]], several: bool) -> str:
-    return "; ".join((f"{_place(row)}: " if several else "") + _verdict(row) for row in rows) or NO_DATA
+def _varying(suites: Iterable[list[dict[str, Any]]]) -> list[str]:
+    """Name the columns by which the rows of some suite differ."""
+    found = [{key: {str(row[key]) for row in rows} for key in PLACE} for rows in suites]
+    return [key for key in PLACE if any(len(values[key]) > 1 for values in found)]
 
 
-def _verdict(row: Mapping[str, Any]) -> str:
-    against = "" if row["flow"] == MATCHED else f" against {row['control']}"
-    control = "" if pd.isna(row["control_effect"]) else f",{against} {_unbroken(row, 'control_')}"
-    flow = "" if pd.isna(row["flow"]) else f"; the flow: {matched_by(row['flow'], row['control'])}{control}"
-    return f"{starred(row['holds'], row['repeatability'])}, {_unbroken(row)}{flow}"
+def _cell(rows: list[dict[str, Any]], varying: list[str]) -> str:
+    """Write the verdicts of a suite, a line for each place."""
+    lines = []
+    for row in rows:
+        place = _place(row, varying)
+        flow = f"; the flow: {_flow(row)}" if _flow(row) else ""
+        lines.append((f"{place}: " if place else "") + _holds(row) + flow)
+    return "<br>".join(lines) or NO_DATA
+
+
+def _place(row: Mapping[str, Any], keys: Iterable[str]) -> str:
+    return names(*(str(row[key]) for key in keys if not pd.isna(row[key])))
+
+
+def _holds(row: Mapping[str, Any]) -> str:
+    return f"{starred(row['holds'], row['repeatability'])}, {_unbroken(row)}"
+
+
+def _flow(row: Mapping[str, Any]) -> str:
+    """Write the second verdict, with the effect against the control that it names, or that comes closest; empty where not asked."""
+    if pd.isna(row["flow"]):
+        return ""
+    if pd.isna(row["control"]):
+        return str(row["flow"])
+    control = comparator(row["control"])
+    against = "" if row["flow"] == MATCHED else f"against {control} "
+    return f"{matched_by(row['flow'], control)}, {against}{_unbroken(row, 'control_')}"
 
 
 def _unbroken(row: Mapping[str, Any], of: str = "") -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from indm.errors import ArtifactError
 from indm.report.catalogue import FLOORS
+from indm.report.intervals import log_ends
 from indm.report.names import REFERENCE
 from indm.report.published import PUBLISHED_EXTRACTOR, published_value
 from indm.report.results import CELL, RUN_KEY, Result, Results, records
@@ -19,8 +20,8 @@ from indm.report.tuning import tuned_table, tuning_table
 from indm.report.values import images_table, values_table, with_sound
 from indm.suite.measured import CURVE_METRICS, IMAGE_METRICS, LIKELIHOODS, SWEEP_METRICS
 
-# What the ablation compares: stage and metric.
-ABLATION = [("nll", "nelbo"), ("nll", "nll"), ("nll", "gap"), ("fid", "fid")]
+# What the ablation compares: stage, metric, and what the difference is of.
+ABLATION = [("nll", "nelbo", "nelbo"), ("nll", "nll", "nll"), ("nll", "gap", "gap"), ("fid", "fid", "log_fid")]
 
 
 def _with_errors(*metrics: str) -> list[str]:
@@ -32,10 +33,13 @@ FID_COLUMNS = [*HEAD, "sampler", "nfe", "num_samples", "extractor", *_with_error
 FID_COLUMNS += ["published_fid", "published_is", "published_source"]
 NLL_COLUMNS = [*HEAD, "images", *_with_errors(*LIKELIHOODS), "published_nll", "published_source"]
 DISCRETIZATION_COLUMNS = [*HEAD, "sampler", "steps", "sound", "nfe", "num_samples", *_with_errors(*SWEEP_METRICS)]
-DISCRETIZATION_COLUMNS += ["skip"]
+DISCRETIZATION_COLUMNS += ["fid_low", "fid_high", "skip"]
 LEARNING_CURVE_COLUMNS = [*HEAD, "step", "flops", "images", "split", *_with_errors(*CURVE_METRICS)]
 ABLATION_COLUMNS = [*HEAD, "pairs"] + [
-    f"{metric}{suffix}" for _, metric in ABLATION for suffix in ("", "_se", "_difference", "_difference_se")
+    f"{name}{suffix}"
+    for _, metric, compared in ABLATION
+    for name in (metric, f"{compared}_difference")
+    for suffix in ("", "_se")
 ]
 ABLATION_COLUMNS += ["skip"]
 PROTOCOL_COLUMNS = [*HEAD, "factor", "setting", "fid", "fid_image_se", "difference", "difference_image_se", "note"]
@@ -93,12 +97,14 @@ def nll_table(results: Results, published: pd.DataFrame) -> pd.DataFrame:
 def discretization_table(results: Results) -> pd.DataFrame:
     """Tabulate FID and KID against the steps of each sampler; ``skip`` says why a cell has no number, of how many seeds.
 
-    ``sound`` is 0 where the steps are fewer than the sampler needs, so that its own error may be what is measured.
+    ``fid_low`` and ``fid_high`` are the ends of the interval over seeds of the geometric mean, since FIDs are compared by their
+    ratios. ``sound`` is 0 where the steps are fewer than the sampler needs, so that its own error may be what is measured.
     """
     table = [
         {**cell, "num_samples": group["num_samples"].max(), "skip": _skipped(group), "nfe": group["nfe"].mean()}
         | {"seeds": group["fid"].notna().sum()}
         | _means(group, SWEEP_METRICS)
+        | dict(zip(("fid_low", "fid_high"), log_ends(group["fid"]), strict=True))
         for cell, group in _groups(with_sound(results.sweep), [*CELL, "sampler", "steps", "sound"])
     ]
     return _finish(results.suite, table, DISCRETIZATION_COLUMNS)
@@ -150,11 +156,12 @@ def ablation_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
 
     .. math:: d = \\frac{1}{n} \\sum_s (v_s - b_s)
 
-    over the n seeds s that both have, ``pairs``; negative where the variant's number is the smaller. FIDs of other numbers of
-    images do not compare, since few images raise them: ``skip`` says so in the place of their difference.
+    over the n seeds s that both have, ``pairs``; negative where the variant's number is the smaller. FIDs are compared by their
+    logarithms, v = log FID. Those of other numbers of images do not compare, since few images raise them: ``skip`` says so in the
+    place of their difference.
     """
     wide = pd.DataFrame(
-        {metric: _series(values, stage, metric) for stage, metric in ABLATION},
+        {metric: _series(values, stage, metric) for stage, metric, _ in ABLATION},
         index=pd.MultiIndex.from_frame(values[RUN_KEY].drop_duplicates()),
     ).dropna(how="all")
     drawn = [{**run, "drawn": results.samples[run["run"]]["num_samples"]} for run in results.runs]
@@ -164,15 +171,16 @@ def ablation_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
     beside = baseline.drop(columns=["model", "variant"]).assign(pairs=1)
     paired = rows.merge(beside, on=keys, how="left", suffixes=("", "_baseline"))
     unlike = paired["drawn"] != paired["drawn_baseline"]
-    paired["fid_baseline"] = paired["fid_baseline"].mask(unlike)
+    paired["log_fid"] = np.log(paired["fid"])
+    paired["log_fid_baseline"] = np.log(paired["fid_baseline"].mask(unlike))
     table = []
     for cell, group in _groups(paired, CELL):
         is_baseline = (cell["model"], cell["variant"]) == (REFERENCE, "")
         row = dict(cell) | ({} if is_baseline else {"pairs": group["pairs"].sum()})
-        for _, metric in ABLATION:
+        for _, metric, compared in ABLATION:
             row |= _mean(group[metric], metric)
-            difference = (group[metric] - group[f"{metric}_baseline"]).dropna()
-            row |= {} if is_baseline else _mean(difference, f"{metric}_difference")
+            difference = (group[compared] - group[f"{compared}_baseline"]).dropna()
+            row |= {} if is_baseline else _mean(difference, f"{compared}_difference")
         table.append(row | {"skip": _unlike(group)})
     return _finish(results.suite, table, ABLATION_COLUMNS)
 
@@ -182,7 +190,7 @@ def _unlike(group: pd.DataFrame) -> str:
     pairs = dict.fromkeys(zip(group["drawn"], group["drawn_baseline"], strict=True))
     unlike = (pair for pair in pairs if pair[0] != pair[1] and not any(map(pd.isna, pair)))
     found = (f"{own:g} images, {REFERENCE}'s of {other:g}" for own, other in unlike)
-    return "; ".join(f"fid_difference: FID is of {words}" for words in found)
+    return "; ".join(f"log_fid_difference: FID is of {words}" for words in found)
 
 
 def _series(values: pd.DataFrame, stage: str, metric: str) -> pd.Series:

@@ -1,37 +1,36 @@
-"""What came out, a question at a time: the verdict in words, and the effects behind it as a forest plot."""
+"""What came out: each claim with its two verdicts, and the effects behind them, against every model that it was compared with."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from indm.registry import FAMILIES
-from indm.report.grades import MEANINGS, NO_DATA, REPEATABLE, matched_by
-from indm.report.names import name, names
+from indm.report.claims import SAME_COMPUTE
+from indm.report.grades import MATCHED, MEANINGS, NO_DATA, REPEATABLE, matched_by
+from indm.report.names import comparator, names
 from indm.report.page.entries import Entry, set_numbers, text_entry
 from indm.report.results import read_texts
 
 COLUMNS = (
-    *("id", "family", "question", "statement", "source", "holds", "flow", "dataset", "sde", "objective", "baseline"),
-    *("control", "smallest_effect", "unit", "repeatability", "reason", "flow_reason"),
+    *("id", "family", "question", "statement", "source", "holds", "flow", "dataset", "sde", "objective"),
+    *("control", "unit", "repeatability", "reason", "flow_reason"),
 )
 KEYS = ["id", "dataset", "sde", "objective"]
-NUMBERS = ("effect", "low", "high", "control_effect", "control_low", "control_high", "smallest_effect")
-# The plot's own units; it is stretched to the width of its column.
-WIDTH = 100.0
-MARGIN = 0.04
+ENDS = ("effect", "low", "high")
+NEXT = comparator(SAME_COMPUTE)
 
 
 @dataclass(frozen=True)
-class Effect:
-    """A row of the forest plot: against whom, the effect and the ends of its interval, and where they lie from 0 to ``WIDTH``."""
+class Compared:
+    """The effect against one model, the ends of its interval, and what came out; ``failed`` says how many seeds did."""
 
-    against: str
-    decides: bool
-    numbers: list[Entry]
-    places: list[float | None]
+    effect: Entry
+    low: Entry
+    high: Entry
+    verdict: Entry
+    failed: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,15 +48,12 @@ class Answer:
         flow: whether it is the flow, of a claim with controls.
         dataset: its name.
         place: dataset, SDE and objective.
-        baseline: what the claim compares with.
-        control: the control that decides.
         unit: of the effects.
         reason: of the first verdict.
         flow_reason: of the second one.
-        numbers: by column of the table of claims.
-        effects: against the baseline, then against the controls.
-        zero: where no effect lies in the plot.
-        smallest: where the smallest effect lies.
+        baseline: what the claim compares with.
+        against: by the name of each model that was run, the baseline first, then the one of equal compute.
+        matched: the control that matches the treatment, if one does.
     """
 
     claim: str
@@ -70,15 +66,12 @@ class Answer:
     flow: Entry
     dataset: str
     place: str
-    baseline: str
-    control: str
     unit: str
     reason: str
     flow_reason: str
-    numbers: Mapping[str, Entry]
-    effects: list[Effect] = field(default_factory=list)
-    zero: float = 0.0
-    smallest: float = 0.0
+    baseline: str
+    against: Mapping[str, Compared]
+    matched: str
 
     @property
     def is_counted(self) -> bool:
@@ -90,6 +83,16 @@ class Answer:
         """Where it stands on the page."""
         return "-".join(filter(None, ("answer", self.claim, *self.place.lower().split(", "))))
 
+    @property
+    def named(self) -> list[str]:
+        """The controls that the second verdict names: the one that matches, and the one of equal compute, if they were run."""
+        return [name for name in dict.fromkeys((self.matched, NEXT)) if name in self.against]
+
+    @property
+    def unrun(self) -> str:
+        """The control of equal compute, where it was not run."""
+        return "" if NEXT in self.against else NEXT
+
 
 def read_answers(claims: Path, effects: Path) -> list[Answer]:
     """Read the verdicts with their effects, in the order of the claims; nothing where there is no table of claims."""
@@ -99,17 +102,27 @@ def read_answers(claims: Path, effects: Path) -> list[Answer]:
     return [_answer(row, compared) for row in read_texts(claims, *COLUMNS).to_dict("records")]
 
 
-def conclusion(answers: list[Answer]) -> list[tuple[int, str]]:
-    """Count the verdicts of the primary claims that have data, in the order of their meanings."""
-    grades = [answer.holds.text for answer in answers if answer.is_counted]
-    return [(count, grade) for grade in MEANINGS["holds"] if (count := grades.count(grade))]
+def conclusion(answers: list[Answer]) -> dict[str, list[tuple[int, str]]]:
+    """Count the verdicts of the primary claims that have data, by question, in the order of their meanings."""
+    counted = [answer for answer in answers if answer.is_counted]
+    grades = {"holds": [answer.holds.text for answer in counted], "flow": [answer.flow.value for answer in counted]}
+    return {
+        question: [(count, grade) for grade in MEANINGS[question] if (count := found.count(grade))]
+        for question, found in grades.items()
+    }
+
+
+def compared_with(answers: list[Answer]) -> list[str]:
+    """List the models that any of the claims was compared with, baselines first, then the one of equal compute."""
+    found = dict.fromkeys(name for answer in answers for name in answer.against)
+    baselines = dict.fromkeys(answer.baseline for answer in answers if answer.baseline in found)
+    return list({**baselines, **{name: None for name in found if name == NEXT}, **found})
 
 
 def _answer(row: Mapping[Any, str], effects: pd.DataFrame) -> Answer:
-    same = effects[KEYS].eq([row[key] for key in KEYS])
-    drawn, zero, smallest = _effects(effects[same.all(axis=1)], row)
-    texts = [row.get(column, "") for column in NUMBERS]
-    numbers = dict(zip(NUMBERS, _set(texts, row["smallest_effect"]), strict=True))
+    same = effects[effects[KEYS].eq([row[key] for key in KEYS]).all(axis=1)]
+    found = same[same["effect"] != ""].to_dict("records") if len(same) else []
+    flow = text_entry("flow", row["flow"])
     return Answer(
         claim=row["id"],
         question=row["question"],
@@ -118,24 +131,28 @@ def _answer(row: Mapping[Any, str], effects: pd.DataFrame) -> Answer:
         family=row["family"],
         holds=text_entry("holds", row["holds"]),
         borderline=bool(row["repeatability"]) and float(row["repeatability"]) < REPEATABLE,
-        flow=replace(text_entry("flow", row["flow"]), text=matched_by(row["flow"], against(row["control"]))),
+        flow=replace(flow, text=matched_by(flow.text, _short(row["control"])), value=flow.text),
         dataset=row["dataset"],
         place=names(row["dataset"], row["sde"], row["objective"]),
-        baseline=against(row["baseline"]),
-        control=against(row["control"]),
         unit=row["unit"],
         reason=row["reason"],
         flow_reason=row["flow_reason"],
-        numbers=numbers,
-        effects=drawn,
-        zero=zero,
-        smallest=smallest,
+        baseline=next((_short(one["against"]) for one in found if one["role"] == "baseline"), ""),
+        against={_short(one["against"]): _compared(one) for one in found},
+        matched=_short(row["control"]) if row["flow"] == MATCHED else "",
     )
 
 
-def against(text: str) -> str:
-    """Name what a claim compares with, in words: DDPM++, learned scale."""
-    return " ".join(name(part) if part in FAMILIES else part.replace("-", " ") for part in text.split())
+def _short(text: str) -> str:
+    """Name what a claim compares with, without the one chosen: best fixed scale."""
+    return comparator(text.partition(" (")[0])
+
+
+def _compared(row: Mapping[Any, str]) -> Compared:
+    failed = [int(row[f"failed_{arm}"] or 0) for arm in ("treatment", "against")]
+    effect, low, high = _set([row[end] for end in ENDS], row["smallest_effect"])
+    words = f"failed {failed[0]} | {failed[1]} of {row['planned']}" if any(failed) else ""
+    return Compared(effect, low, high, text_entry("verdict", row["verdict"]), words)
 
 
 def _set(texts: list[str], smallest: str) -> list[Entry]:
@@ -144,33 +161,3 @@ def _set(texts: list[str], smallest: str) -> list[Entry]:
     error = float(smallest or 0) or (max(numbers, default=0.0) - min(numbers, default=0.0)) / 20
     errors = [f"{error:.6g}" if text and error else "" for text in texts]
     return [Entry(text, value) for (text, _), value in zip(set_numbers(texts, errors), texts, strict=True)]
-
-
-def _effects(table: pd.DataFrame, row: Mapping[Any, str]) -> tuple[list[Effect], float, float]:
-    """Lay out the effects of one verdict: rows, and where 0 and the smallest effect are."""
-    if len(table) == 0 or len(found := table[table["effect"] != ""]) == 0:
-        return [], 0.0, 0.0
-    smallest = float(row["smallest_effect"] or 0.0)
-    numbers = [float(text) for column in ("effect", "low", "high") for text in found[column] if text]
-    place = _scale([*numbers, 0.0, smallest])
-    deciding = row["control"] or _closest(found)
-    rows = []
-    for one in found.to_dict("records"):
-        texts = [one["effect"], one["low"], one["high"]]
-        decides = one["role"] == "control" and one["against"] == deciding
-        places = [place(float(text)) if text else None for text in texts]
-        rows.append(Effect(against(one["against"]), decides, _set(texts, row["smallest_effect"]), places))
-    return rows, place(0.0), place(smallest)
-
-
-def _scale(numbers: list[float]) -> Callable[[float], float]:
-    """Return the function that lays numbers between the margins of the plot."""
-    low, high = min(numbers), max(numbers)
-    scale = WIDTH * (1 - 2 * MARGIN) / (high - low or 1.0)
-    return lambda number: round(WIDTH * MARGIN + scale * (number - low), 2)
-
-
-def _closest(effects: pd.DataFrame) -> str:
-    """Name the control that leaves the smallest effect; empty where there is none."""
-    controls = effects[effects["role"] == "control"]
-    return min(zip(controls["effect"].astype(float), controls["against"], strict=True), default=(0.0, ""))[1]

@@ -103,7 +103,7 @@ def _format(values: list[float], errors: list[float]) -> str:
     sizes = [abs(size) for size in errors or values if size != 0]
     decimals = (1 if errors else 2) - math.floor(math.log10(median(sizes))) if sizes else 0
     plain = decimals <= MOST_DECIMALS and max(map(abs, values), default=0.0) < LARGEST_PLAIN
-    return f",.{max(decimals, 0)}f" if plain else ".3g"
+    return f"z,.{max(decimals, 0)}f" if plain else ".3g"
 
 
 def _minus(text: str) -> str:

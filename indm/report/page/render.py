@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from indm.report.catalogue import CATALOGUE, SHOWN
 from indm.report.grades import BORDERLINE, MEANINGS
-from indm.report.page.answers import conclusion, read_answers
+from indm.report.page.answers import compared_with, conclusion, read_answers
 from indm.report.page.caveats import caveats
 from indm.report.page.contents import Contents, missing_figure, origins, read_records
 from indm.report.page.entries import text_entry
@@ -41,6 +41,7 @@ def render(contents: Contents, results: Path, figures: Path) -> str:
             tables=tables,
             answers=answers,
             outcomes=conclusion(answers),
+            compared_with=compared_with,
             symbols=partial(text_entry, "holds"),
             remarks=remarks(results / "tables"),
             figures=read_figures(figures),
