@@ -1,139 +1,201 @@
-"""How often intervals cover, and how often suites are graded wrongly: planted truths, graded by the suite's own functions.
+"""How often a suite's verdicts are wrong: planted truths, graded by the suite's own functions.
 
-``python -m benchmarks.calibration`` prints the tables of ``docs/claims.md``; it takes some minutes of one core.
+``python -m benchmarks.calibration`` writes ``docs/calibration.csv`` and prints the table of ``docs/claims.md``; it takes some
+minutes of one core. All numbers are in smallest effects.
 """
 
 import argparse
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from itertools import product
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from tabulate import tabulate
+from scipy import special
 
 from indm.report.grades import (
+    BEYOND,
     CONTRADICTED,
-    EXPLAINED,
-    INCONCLUSIVE,
-    NOT_SEPARATED,
+    MATCHED,
+    NOT_TESTABLE,
     RULED_OUT,
     SHOWN,
-    Grade,
-    grade,
-    holm,
+    Effect,
+    Scale,
+    holds,
+    is_the_flow,
+    of_control,
 )
-from indm.report.intervals import TAIL, Estimate, Interval, Numbers, estimate, half_width, p_value
+from indm.report.intervals import TAIL, Estimate, Interval, Numbers, half_width
 from indm.suite.claims import Claim, load_claims
 from tests.checkout import REPOSITORY
 
-SEEDS = (3, 5, 10)
+SEEDS = (3, 4, 5, 6, 8, 12, 20, 30)
 IMAGES = 360
-# Standard deviations of paired differences, in bits/dim: over images, and the interaction of seeds and images.
-OVER_IMAGES, INTERACTION = 0.05, 0.04
-# Over seeds, with the interaction's part.
-SPREADS = (0.003, 0.007)
-# Seeds, spread and shape of others: trainings of 200 steps, and effects of seeds that are skewed.
-OTHERS = ((3, 0.03, "normal"), (3, 0.007, "exponential"))
-SMALLEST = 0.01
-# Of the numbers of two primary claims about likelihoods: they are of the same runs.
+# Standard deviations of paired differences: over seeds, over images, and the interaction of the two.
+OVER_SEEDS, OVER_IMAGES, INTERACTION = 0.7, 5.0, 4.0
+# Of the numbers of two rows: they are of the same runs.
 CORRELATION = 0.5
-DECIDED = (SHOWN, EXPLAINED, NOT_SEPARATED, CONTRADICTED, RULED_OUT, INCONCLUSIVE)
+# The share of an arm's seeds that fail, and by how much the number of one is higher where the failure is not detected.
+FAILING, WORSE = 0.2, 10.0
+# Of the variance over seeds: what all seeds share.
+OFFSET = 0.1
+TREATMENT, BASELINE, FIRST_CONTROL = range(3)
+# Above the smallest effect by so little, it is wrong to rule an effect out, or to say that a control matches.
+HAIR = 1 + 1e-9
+BATCH = 1000
 
-Draw = Callable[[np.random.Generator, tuple[int, ...]], Numbers]
-# Each of mean 0 and variance 1.
-SHAPES: dict[str, Draw] = {
-    "normal": lambda generator, shape: generator.normal(size=shape),
-    "exponential": lambda generator, shape: generator.exponential(size=shape) - 1,
-    "lognormal": lambda generator, shape: (
-        (np.exp(generator.normal(size=shape)) - np.exp(0.5)) / np.sqrt((np.e - 1) * np.e)
-    ),
+Flags = NDArray[np.bool_]
+Distort = Callable[[np.random.Generator, Numbers], Numbers]
+
+
+class Nuisance(NamedTuple):
+    """What disturbs the seeds' effects, of shape (suites, rows, arms, S), and the arm whose seeds fail as defined beforehand."""
+
+    distort: Distort = lambda generator, normal: normal
+    failing: int | None = None
+
+
+def unequal(_: np.random.Generator, normal: Numbers) -> Numbers:
+    normal[:, :, TREATMENT] *= 3
+    return normal
+
+
+def heavy(generator: np.random.Generator, normal: Numbers) -> Numbers:
+    """Return Student's numbers of three degrees of freedom and variance 1."""
+    return normal / np.sqrt(generator.chisquare(3, normal[:, :1].shape))
+
+
+def exponential(_: np.random.Generator, normal: Numbers) -> Numbers:
+    return -special.log_ndtr(-normal) - 1
+
+
+def exponential_treatment(_: np.random.Generator, normal: Numbers) -> Numbers:
+    normal[:, :, TREATMENT] = exponential(_, normal[:, :, TREATMENT])
+    return normal
+
+
+def offset(generator: np.random.Generator, normal: Numbers) -> Numbers:
+    return np.sqrt(1 - OFFSET) * normal + np.sqrt(OFFSET) * generator.normal(size=(*normal.shape[:-1], 1))
+
+
+def undetected(arm: int) -> Distort:
+    """Let some seeds of an arm end worse, so that the mean over all seeds is as planted."""
+
+    def distort(generator: np.random.Generator, normal: Numbers) -> Numbers:
+        failed = generator.random(normal[:, :1, arm].shape) < FAILING
+        normal[:, :, arm] += WORSE / (OVER_SEEDS / np.sqrt(2)) * (failed - FAILING)
+        return normal
+
+    return distort
+
+
+NUISANCES = {
+    "normal": Nuisance(),
+    "unequal variances": Nuisance(unequal),
+    "heavy tails": Nuisance(heavy),
+    "skewed": Nuisance(exponential),
+    "skewed in INDM only": Nuisance(exponential_treatment),
+    "failures in INDM": Nuisance(failing=TREATMENT),
+    "failures in DDPM++": Nuisance(failing=BASELINE),
+    "undetected failures in INDM": Nuisance(undetected(TREATMENT)),
+    "undetected failures in DDPM++": Nuisance(undetected(BASELINE)),
+    "shared offset": Nuisance(offset),
 }
 
 
-def missed(found: Estimate) -> tuple[float, float]:
-    """Return how often intervals of means that are truly 0 lie above it, and below it."""
-    half = half_width(found)
-    return float((found.mean - half > 0).mean()), float((found.mean + half < 0).mean())
+class Truth(NamedTuple):
+    """The true means of all rows: INDM, DDPM++, the first control, the other controls."""
+
+    treatment: float
+    baseline: float
+    first: float
+    others: float
 
 
-def coverage_of_seeds(draws: int) -> Iterator[list[object]]:
-    """Measure Student's intervals over seeds."""
-    for shape, draw in SHAPES.items():
-        for n in SEEDS:
-            drawn = draw(np.random.default_rng(0), (draws, n))
-            above, below = missed(Estimate(drawn.mean(1), drawn.var(1, ddof=1) / n, 0.0, n))
-            yield [shape, n, 1 - above - below, above, below]
+TRUTHS = {
+    "no effect": Truth(3, 3, 3, 3),
+    "at the threshold": Truth(3, 4, 4, 4),
+    "a hair above the threshold": Truth(3, 3 + HAIR, 3 + HAIR, 3 + HAIR),
+    "twice the threshold": Truth(3, 5, 5, 5),
+    "matched by one control": Truth(3, 7, 3, 7),
+    "matched by every control": Truth(3, 7, 3, 3),
+    "one control leaves a hair more": Truth(3, 7, 3 + HAIR, 7),
+    "every control leaves a hair more": Truth(3, 7, 3 + HAIR, 3 + HAIR),
+    "DDPM++ below the floor": Truth(0, -5, -5, -5),
+    "INDM below the floor": Truth(-5, 1, 0, 5),
+    "DDPM++ a hair above the ceiling": Truth(0, HAIR, HAIR, HAIR),
+    "DDPM++ a hair below the ceiling": Truth(-5, 2 - HAIR, 2 - HAIR, 2 - HAIR),
+}
 
 
-# Shares of the variance of a crossed mean: seeds, images, interaction.
-SHARES = {"seeds": (1, 0, 0), "images": (0, 1, 0), "seeds and images": (1, 1, 0), "all three": (1, 1, 1)}
+class Row(NamedTuple):
+    """A primary row: whether it is of single images, from where a gain counts, and its number of controls."""
+
+    objective: str
+    of_images: bool
+    floor: float | None
+    controls: int
 
 
-def coverage_of_tables(draws: int) -> Iterator[list[object]]:
-    """Measure crossed intervals, with the effects of the seeds drawn from each distribution."""
-    for shape, draw in SHAPES.items():
-        for name, (of_seeds, of_images, rest) in SHARES.items():
-            for n in SEEDS:
-                generator = np.random.default_rng(0)
-                tables = (
-                    (of_seeds * n) ** 0.5 * draw(generator, (n, 1))
-                    + (of_images * IMAGES) ** 0.5 * generator.normal(size=(1, IMAGES))
-                    + (rest * n * IMAGES) ** 0.5 * generator.normal(size=(n, IMAGES))
-                    for _ in range(draws)
-                )
-                above, below = missed(stack([estimate(table) for table in tables]))
-                yield [f"{name}, {shape}", n, 1 - above - below, above, below]
+def primary() -> list[tuple[Claim, Row]]:
+    """Return the primary rows that a suite of digits with both objectives has."""
+    found = load_claims(REPOSITORY / "params/claims.yaml").claims
+    here = [claim for claim in found if claim.family == "primary" and "digits" in claim.where.datasets]
+    return [
+        (claim, Row(objective, claim.metric.stage in ("nll", "curve"), claim.floor, len(claim.controls)))
+        for claim in here
+        for objective in claim.where.objectives
+    ]
 
 
-def stack(found: list[Estimate]) -> Estimate:
-    """Put estimates over as many seeds and images into one."""
-    means, of_seeds, of_images = (
-        np.array([getattr(one, key) for one in found]) for key in ("mean", "of_seeds", "of_images")
-    )
-    return Estimate(means, of_seeds, of_images, found[0].seeds, found[0].images)
+class Runs(NamedTuple):
+    """The numbers of the runs of many suites, all of mean 0.
 
-
-class Arms(NamedTuple):
-    """What the numbers of K arms of many suites give, all of mean 0: normal numbers of seeds and images, crossed.
-
-    Their grand means, and the factors of their sums of squares, so that those of a difference are a row's less another's.
+    Arguments:
+        seeds: effects of the seeds, shape (suites, rows, arms, S).
+        luck: means of the images' effects, which all seeds share, shape (suites, rows, arms).
+        sound: which seeds have not failed, shape (suites, arms, S).
+        images: factors of the sums of squares of the images' effects, of variance 1, so that the factor of a difference is one
+            arm's less another's; shape (suites, rows, arms, ...).
+        rest: the same of the interaction.
     """
 
-    means: Numbers
     seeds: Numbers
+    luck: Numbers
+    sound: Flags
     images: Numbers
     rest: Numbers
 
 
-def draw_arms(
-    generator: np.random.Generator, shape: tuple[int, int, int, int], spread: float, draw: Draw = SHAPES["normal"]
-) -> Arms:
-    """Draw them, of shape (suites, rows, arms, ...): rows are correlated, arms are independent.
+def draw_runs(
+    generator: np.random.Generator, shape: tuple[int, int, int, int], nuisance: Nuisance = NUISANCES["normal"]
+) -> Runs:
+    """Draw runs: rows are correlated, arms are independent.
 
     Arguments:
         generator: of the numbers.
         shape: suites, rows, arms and seeds.
-        spread: standard deviation over seeds of the difference of two arms.
-        draw: draws the effects of the seeds.
+        nuisance: what disturbs the seeds.
     """
     suites, rows, arms, n = shape
-    of_seeds = (spread**2 - INTERACTION**2 / IMAGES) / 2
-    of_images, rest = OVER_IMAGES**2 / 2, INTERACTION**2 / 2
     mix = np.linalg.cholesky(np.full((rows, rows), CORRELATION) + (1 - CORRELATION) * np.eye(rows))
     factor = np.kron(mix, np.eye(arms))
-    normal = generator.normal(size=(2, suites, rows * arms, n))
-    seeds = np.sqrt(of_seeds) * draw(generator, normal.shape[1:]) + np.sqrt(rest / IMAGES) * normal[0]
-    images = np.sqrt(of_images / IMAGES) * normal[1, ..., :1]
-    mean = seeds.mean(2, keepdims=True)
-    parts = (
-        mean + images,
-        seeds - mean,
-        np.sqrt(of_images + rest / n) * bartlett(generator, suites, rows * arms, IMAGES - 1),
-        np.sqrt(rest) * bartlett(generator, suites, rows * arms, (n - 1) * (IMAGES - 1)),
-    )
-    return Arms(*((factor @ part).reshape(suites, rows, arms, -1) for part in parts))
+
+    def correlated(part: Numbers) -> Numbers:
+        return (factor @ part).reshape(suites, rows, arms, -1)
+
+    luck = correlated(generator.normal(size=(suites, rows * arms, 1)))[..., 0] * OVER_IMAGES / np.sqrt(2 * IMAGES)
+    seeds = nuisance.distort(generator, correlated(generator.normal(size=(suites, rows * arms, n))))
+    sound = np.ones((suites, arms, n), bool)
+    if nuisance.failing is not None:
+        sound[:, nuisance.failing] = generator.random((suites, n)) >= FAILING
+    factors = [
+        correlated(bartlett(generator, suites, rows * arms, freedom) / np.sqrt(freedom))
+        for freedom in (IMAGES - 1, (n - 1) * (IMAGES - 1))
+    ]
+    return Runs(seeds * OVER_SEEDS / np.sqrt(2), luck, sound, *factors)
 
 
 def bartlett(generator: np.random.Generator, draws: int, size: int, freedom: int) -> Numbers:
@@ -148,156 +210,166 @@ def bartlett(generator: np.random.Generator, draws: int, size: int, freedom: int
     return factors
 
 
-def differences(drawn: Arms, row: int, treatment: int, other: int, effect: float, n: int) -> Estimate:
-    """Estimate the mean difference of two arms whose true one is the effect."""
+def estimate_mean(runs: Runs, row: int, of_images: bool, sound: Flags, arm: int, less: int | None = None) -> Estimate:
+    """Estimate the mean of an arm's numbers, or of those less another arm's, over its sound seeds, shape (suites, S)."""
 
-    def square(factors: Numbers, freedom: int) -> Numbers:
-        return ((factors[:, row, other] - factors[:, row, treatment]) ** 2).sum(-1) / freedom
+    def pick(part: Numbers) -> Numbers:
+        picked: Numbers = part[:, row, arm] - (0 if less is None else part[:, row, less])
+        return picked
 
-    mean = effect + (drawn.means[:, row, other] - drawn.means[:, row, treatment])[:, 0]
-    of_seeds = square(drawn.seeds, n - 1) / n
-    between, within = square(drawn.images, IMAGES - 1) * n, square(drawn.rest, (n - 1) * (IMAGES - 1))
-    return Estimate(mean, of_seeds, np.maximum(between - within, 0) / (n * IMAGES), n, IMAGES)
-
-
-def primary() -> list[Claim]:
-    """Return the primary claims that a suite of digits has data for, those about likelihoods first."""
-    found = load_claims(REPOSITORY / "params/claims.yaml").claims
-    here = [claim for claim in found if claim.family == "primary" and "digits" in claim.where.datasets]
-    return sorted(here, key=lambda claim: claim.where.objectives != ["nll"])
-
-
-class Truth(NamedTuple):
-    """True effects of a row, in smallest effects, and what it is wrong to say of it."""
-
-    baseline: float
-    controls: Callable[[int], float]
-    wrong: frozenset[str]
+    count, seeds = sound.sum(1), pick(runs.seeds)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = (seeds * sound).sum(1) / count
+        of_seeds = (((seeds - mean[:, None]) * sound) ** 2).sum(1) / (count - 1) / count
+        if not of_images:
+            return Estimate(mean, of_seeds, 0.0, count)
+        between = (count * OVER_IMAGES**2 + INTERACTION**2) / 2 * (pick(runs.images) ** 2).sum(1)
+        within = INTERACTION**2 / 2 * (pick(runs.rest) ** 2).sum(1)
+        return Estimate(
+            mean + pick(runs.luck), of_seeds, np.maximum(between - within, 0) / (count * IMAGES), count, IMAGES
+        )
 
 
-def truth(baseline: float, first: float, others: float) -> Truth:
-    """Return the truth of effects against the baseline, the first control and the other ones, and what contradicts it."""
-    least = min(first, others)
-    wrong = {SHOWN} if baseline <= 1 or least <= 0 else set()
-    wrong |= {EXPLAINED} if baseline <= 1 or least > 1 else set()
-    wrong |= {NOT_SEPARATED} if baseline <= 1 else set()
-    wrong |= {RULED_OUT} if baseline > 1 else set()
-    wrong |= {CONTRADICTED} if baseline >= 0 else set()
-    return Truth(baseline, lambda i: first if i == 0 else others, frozenset(wrong))
+def effect(runs: Runs, row: int, of: Row, other: int, rows: int) -> Effect:
+    """Return the effects of all suites against an arm: an :class:`Effect` whose parts are arrays."""
+    tail = TAIL / rows
+    sound = runs.sound[:, TREATMENT] & runs.sound[:, other]
+
+    def ends(arm: int, less: int | None = None, above: float = tail) -> Interval:
+        found = estimate_mean(runs, row, of.of_images, sound, arm, less)
+        low, high = found.mean - half_width(found, tail), found.mean + half_width(found, above)
+        return Interval(found.mean, low, high, found.seeds)
+
+    found = ends(other, TREATMENT, tail if other == BASELINE else tail / of.controls)
+    failed = [(~runs.sound[:, arm]).sum(1) for arm in (TREATMENT, other)]
+    treatment, against = ends(TREATMENT), ends(other)
+    return Effect(found, runs.sound.shape[2], *failed, treatment.low, against.low, against.high)
 
 
-# Above the smallest effect by so little, it is wrong to rule an effect out, or to say that a control explains it.
-HAIR = 1 + 1e-9
-NOTHING, LARGE = truth(0, 0, 0), truth(4, 4, 4)
-# Of each of four rows.
-TRUTHS: dict[str, list[Truth]] = {
-    "no effect": [NOTHING] * 4,
-    "a hair above the threshold": [truth(HAIR, HAIR, HAIR)] * 4,
-    "at the threshold": [truth(1, 1, 1)] * 4,
-    "twice the threshold": [truth(2, 2, 2)] * 4,
-    "explained by a control": [truth(2, 0, 2)] * 4,
-    "explained by every control": [truth(2, 0, 0)] * 4,
-    "one explained, three large": [truth(4, 0, 4), LARGE, LARGE, LARGE],
-    "one at the threshold, three large": [truth(1, 4, 4), LARGE, LARGE, LARGE],
-    "a control leaves the threshold": [truth(4, HAIR, 4)] * 4,
-    "every control leaves the threshold": [truth(4, HAIR, HAIR)] * 4,
+def plant(found: Effect, treatment: float, other: float) -> Effect:
+    """Add true means to the effects against an arm."""
+    interval = found.found
+    gain = other - treatment
+    return found._replace(
+        found=interval._replace(effect=interval.effect + gain, low=interval.low + gain, high=interval.high + gain),
+        treatment_low=found.treatment_low + treatment,
+        against_low=found.against_low + other,
+        against_high=found.against_high + other,
+    )
+
+
+def nth(found: Effect, suite: int) -> Effect:
+    """Return the effect of one suite."""
+    interval = Interval(*(float(part[suite]) for part in found.found[:3]), int(found.found.n[suite]))
+    numbers = [part[suite] for part in found[2:]]
+    return Effect(interval, found.planned, *numbers)
+
+
+def kinds(found: Effect) -> NDArray[np.int64]:
+    """Number the suites so that those of one number are graded alike: their ends lie on the same sides of 0 and 1."""
+    ends = [*found.found[1:3], *found[4:]]
+    sides = [*np.searchsorted([0.0, 1.0], ends), found.is_known, found.fails_more]
+    kind: NDArray[np.int64] = np.ravel_multi_index(np.array(sides, int), (3,) * len(ends) + (2, 2))
+    return kind
+
+
+def once(kind: NDArray[np.int64], grade: Callable[[int], str]) -> NDArray[np.str_]:
+    """Grade the first suite of each kind, for all suites of its kind."""
+    _, first, inverse = np.unique(kind, return_index=True, return_inverse=True)
+    return np.array([grade(suite) for suite in first.tolist()])[inverse]
+
+
+class Graded(NamedTuple):
+    """The grades of a row in many suites, shape (suites), and those of its controls, shape (controls, suites)."""
+
+    holds: NDArray[np.str_]
+    flow: NDArray[np.str_]
+    controls: NDArray[np.str_]
+
+
+def grade_row(effects: list[Effect], row: Row, truth: Truth) -> Graded:
+    """Grade a row of many suites whose true means are these, from its effects against the baseline and the controls."""
+    levels = [truth.baseline, truth.first, *[truth.others] * (row.controls - 1)]
+    scale = Scale(1.0, row.floor)
+    baseline, *controls = (plant(one, truth.treatment, level) for one, level in zip(effects, levels, strict=True))
+    of_controls = np.array([once(kinds(one), lambda i, one=one: of_control(nth(one, i), scale)) for one in controls])
+    # Whether it is the flow depends on which grades its controls have.
+    names, numbers = np.unique(of_controls, return_inverse=True)
+    present = np.bitwise_or.reduce(1 << numbers.reshape(of_controls.shape), axis=0)
+    flow = once(present, lambda i: is_the_flow({str(k): nth(one, i) for k, one in enumerate(controls)}, scale).grade)
+    return Graded(once(kinds(baseline), lambda i: holds(nth(baseline, i), scale).grade), flow, of_controls)
+
+
+def gain(row: Row, treatment: float, other: float) -> float:
+    """Return the true gain over an arm, which counts down to the floor."""
+    least = -np.inf if row.floor is None else row.floor
+    return max(other, least) - max(treatment, least)
+
+
+WRONG = {
+    "shown": "wrongly shown",
+    "against": "wrongly ruled out or contradicted",
+    "not testable": "wrongly not testable",
+    "matched": "wrongly matched",
+    "beyond": "wrongly beyond every control",
 }
 
 
-class Drawn(NamedTuple):
-    """The numbers of suites: of the arms of claims about likelihoods, and of the one about FID, shape (suites, arms, S)."""
-
-    claims: list[Claim]
-    likelihoods: Arms
-    fid: Numbers
-
-
-def draw_suites(suites: int, n: int, spread: float, shape: str = "normal") -> Drawn:
-    """Draw suites of four primary rows, in which all arms are alike; the effects of the seeds are of a shape."""
-    generator = np.random.default_rng([n, round(1e4 * spread)])
-    claims = primary()
-    arms = 2 + max(len(claim.controls) for claim in claims)
-    likelihoods = draw_arms(generator, (suites, len(claims) - 1, arms, n), spread, SHAPES[shape])
-    return Drawn(claims, likelihoods, spread / SMALLEST / np.sqrt(2) * SHAPES[shape](generator, (suites, arms, n)))
+def wrong(found: Graded, row: Row, truth: Truth) -> Flags:
+    """Say which suites are wrong about a row in each way of :data:`WRONG`, shape (5, suites)."""
+    of_baseline, first, others = (gain(row, truth.treatment, other) for other in truth[1:])
+    gains = np.array([first, *[others] * (row.controls - 1)])
+    return np.array(
+        [
+            (found.holds == SHOWN) & (of_baseline <= 1),
+            (found.holds == RULED_OUT) & (of_baseline > 1) | (found.holds == CONTRADICTED) & (of_baseline >= 0),
+            (found.holds == NOT_TESTABLE) & (truth.baseline > 1),
+            ((found.controls == MATCHED) & (gains > 1)[:, None]).any(0),
+            (found.flow == BEYOND) & (gains.min() <= 0),
+        ]
+    )
 
 
-def grade_suites(drawn: Drawn, truths: list[Truth]) -> NDArray[np.str_]:
-    """Plant the truths in suites, and grade them: shape (suites, 4)."""
-    n, crossed = drawn.fid.shape[2], len(drawn.claims) - 1
-    rows = []
-    for row, (claim, planted) in enumerate(zip(drawn.claims, truths, strict=True)):
-        effects = [planted.baseline, *map(planted.controls, range(len(claim.controls)))]
-        if row < crossed:
-            found = [
-                differences(drawn.likelihoods, row, 0, k + 1, SMALLEST * effect, n) for k, effect in enumerate(effects)
-            ]
-            rows.append(found)
-        else:
-            paired = [effect + drawn.fid[:, k + 1] - drawn.fid[:, 0] for k, effect in enumerate(effects)]
-            rows.append([Estimate(one.mean(1), one.var(1, ddof=1) / n, 0.0, n) for one in paired])
-    smallest = [SMALLEST] * crossed + [1.0]
-    return np.array([[verdict.grade for verdict in suite] for suite in graded(rows, smallest)])
+def count(suites: int, n: int, nuisance: str, seed: int = 0) -> dict[str, Numbers]:
+    """Count, for each of :data:`TRUTHS`, the suites with any row that is wrong in each way, and the rows decided rightly."""
+    generator = np.random.default_rng([seed, n, [*NUISANCES].index(nuisance)])
+    rows = [row for _, row in primary()]
+    every: list[tuple[Row, list[Effect]]] = []
+    for objective in dict.fromkeys(row.objective for row in rows):
+        here = [row for row in rows if row.objective == objective]
+        arms = 2 + max(row.controls for row in here)
+        runs = draw_runs(generator, (suites, len(here), arms, n), NUISANCES[nuisance])
+        every += [
+            (row, [effect(runs, i, row, arm, len(rows)) for arm in range(1, 2 + row.controls)])
+            for i, row in enumerate(here)
+        ]
+    return {
+        name: np.any([wrong(grade_row(effects, row, truth), row, truth) for row, effects in every], axis=0).sum(1)
+        for name, truth in TRUTHS.items()
+    }
 
 
-def graded(rows: list[list[Estimate]], smallest: list[float]) -> Iterator[list[Grade]]:
-    """Grade every suite: its rows, each an estimate against the baseline and then one against each control."""
-    p_values, intervals = [], []
-    for row, effect in zip(rows, smallest, strict=True):
-        p_values.append(np.max([p_value(one, 0.0 if k else effect) for k, one in enumerate(row)], axis=0))
-        intervals.append([limits(one, len(rows) * (len(row) - 1 if k else 1)) for k, one in enumerate(row)])
-    for suite, p_of_suite in enumerate(np.transpose(p_values)):
-        verdicts = []
-        for row, found, effect, p in zip(rows, intervals, smallest, holm(p_of_suite), strict=True):
-            of_row = [
-                Interval(mean[suite], low[suite], high[suite], source.seeds, source.images, end[suite])
-                for (mean, low, high, end), source in zip(found, row, strict=True)
-            ]
-            verdicts.append(grade(of_row[0], {str(k): one for k, one in enumerate(of_row[1:])}, effect, (), p))
-        yield verdicts
-
-
-def limits(found: Estimate, comparisons: int) -> list[list[float]]:
-    """List the means of estimates, their 95 % intervals, and their ends as those of several comparisons."""
-    half, longer = (half_width(found, tail) for tail in (TAIL, TAIL / comparisons))
-    return [part.tolist() for part in (found.mean, found.mean - half, found.mean + half, found.mean + longer)]
-
-
-def rates(found: NDArray[np.str_], truths: list[Truth]) -> dict[str, float]:
-    """Return how often rows have each grade, and how often a suite has any row that is wrongly graded so."""
-    counts = Counter(found.ravel().tolist())
-    every = {name: counts[name] / found.size for name in DECIDED}
-    for name in (SHOWN, EXPLAINED, RULED_OUT, CONTRADICTED):
-        wrong = np.array([name in planted.wrong for planted in truths])
-        every[f"wrong: {name}"] = float(((found == name) & wrong).any(1).mean())
-    return every
-
-
-def show(title: str, rows: list[list[object]], headings: list[str], form: Mapping[int, str]) -> None:
-    texts = [[format(cell, form[i]) if i in form else cell for i, cell in enumerate(row)] for row in rows]
-    print(f"\n{title}\n\n{tabulate(texts, headings, tablefmt='github', disable_numparse=True)}", flush=True)
+def rates(suites: int, n: int, nuisance: str) -> list[dict[str, Any]]:
+    """Return the shares of suites with any row that is wrong, for each truth and in each way."""
+    batches = [count(min(BATCH, suites - done), n, nuisance, done) for done in range(0, suites, BATCH)]
+    return [
+        {"seeds": n, "numbers": nuisance, "truth": truth}
+        | dict(zip(WRONG, sum(batch[truth] for batch in batches) / suites, strict=True))
+        for truth in TRUTHS
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suites", type=int, default=10_000)
-    parser.add_argument(
-        "--draws", type=int, default=100_000, help="of intervals over seeds; a twentieth of crossed ones"
-    )
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "docs/calibration.csv")
     options = parser.parse_args()
-    headings = ["differences", "seeds", "covers, %", "lies above, %", "lies below, %"]
-    percent = dict.fromkeys((2, 3, 4), ".1%")
-    show("Intervals over seeds", [*coverage_of_seeds(options.draws)], headings, percent)
-    show("Crossed intervals", [*coverage_of_tables(options.draws // 20)], headings, percent)
-    tables: dict[str, list[list[object]]] = {name: [] for name in TRUTHS}
-    for n, spread, shape in [*product(SEEDS, SPREADS, ["normal"]), *OTHERS]:
-        drawn = draw_suites(options.suites, n, spread, shape)
-        for name, truths in TRUTHS.items():
-            found = rates(grade_suites(drawn, truths), truths)
-            tables[name].append([shape, n, spread, *found.values()])
-    for name, rows in tables.items():
-        show(
-            name, rows, ["effects of seeds", "seeds", "spread", *found], dict.fromkeys(range(3, 3 + len(found)), ".1%")
-        )
+    found = pd.DataFrame(
+        [row for name in NUISANCES for n in SEEDS for row in rates(options.suites, n, name)],
+    )
+    found.to_csv(options.out, index=False, float_format="%.4f")
+    largest = found.groupby(["numbers", "seeds"], sort=False)[[*WRONG]].max()
+    print((100 * largest).unstack().round(1).to_string())
 
 
 if __name__ == "__main__":
