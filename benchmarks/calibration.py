@@ -5,7 +5,8 @@ minutes of one core. All numbers are in smallest effects.
 """
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
+from tabulate import tabulate
 
 from indm.report.grades import (
     BEYOND,
@@ -28,7 +30,7 @@ from indm.report.grades import (
     of_control,
 )
 from indm.report.intervals import TAIL, Estimate, Interval, Numbers, half_width
-from indm.suite.claims import Claim, load_claims
+from indm.suite.claims import load_claims
 from tests.checkout import REPOSITORY
 
 SEEDS = (3, 4, 5, 6, 8, 12, 20, 30)
@@ -44,7 +46,10 @@ OFFSET = 0.1
 TREATMENT, BASELINE, FIRST_CONTROL = range(3)
 # Above the smallest effect by so little, it is wrong to rule an effect out, or to say that a control matches.
 HAIR = 1 + 1e-9
-BATCH = 1000
+BATCH = 2500
+# What rates are of: suites, with all their primary rows; rows that are decided alone, as exploratory ones are.
+SUITE, ROW = "suite", "row"
+OUT = REPOSITORY / "docs/calibration.csv"
 
 Flags = NDArray[np.bool_]
 Distort = Callable[[np.random.Generator, Numbers], Numbers]
@@ -131,22 +136,23 @@ TRUTHS = {
 
 
 class Row(NamedTuple):
-    """A primary row: whether it is of single images, from where a gain counts, and its number of controls."""
+    """A primary row: its metric, whether it is of single images, from where a gain counts, and how many controls it has."""
 
+    metric: str
     objective: str
     of_images: bool
     floor: float | None
     controls: int
 
 
-def primary() -> list[tuple[Claim, Row]]:
-    """Return the primary rows that a suite of digits with both objectives has."""
+def primary() -> list[Row]:
+    """Return the primary rows of a suite of digits with both objectives."""
     found = load_claims(REPOSITORY / "params/claims.yaml").claims
-    here = [claim for claim in found if claim.family == "primary" and "digits" in claim.where.datasets]
     return [
-        (claim, Row(objective, claim.metric.stage in ("nll", "curve"), claim.floor, len(claim.controls)))
-        for claim in here
+        Row(claim.metric.name, objective, claim.metric.stage in ("nll", "curve"), claim.floor, len(claim.controls))
+        for claim in found
         for objective in claim.where.objectives
+        if claim.family == "primary" and "digits" in claim.where.datasets
     ]
 
 
@@ -157,16 +163,11 @@ class Runs(NamedTuple):
         seeds: effects of the seeds, shape (suites, rows, arms, S).
         luck: means of the images' effects, which all seeds share, shape (suites, rows, arms).
         sound: which seeds have not failed, shape (suites, arms, S).
-        images: factors of the sums of squares of the images' effects, of variance 1, so that the factor of a difference is one
-            arm's less another's; shape (suites, rows, arms, ...).
-        rest: the same of the interaction.
     """
 
     seeds: Numbers
     luck: Numbers
     sound: Flags
-    images: Numbers
-    rest: Numbers
 
 
 def draw_runs(
@@ -179,71 +180,71 @@ def draw_runs(
         shape: suites, rows, arms and seeds.
         nuisance: what disturbs the seeds.
     """
-    suites, rows, arms, n = shape
-    mix = np.linalg.cholesky(np.full((rows, rows), CORRELATION) + (1 - CORRELATION) * np.eye(rows))
-    factor = np.kron(mix, np.eye(arms))
-
-    def correlated(part: Numbers) -> Numbers:
-        return (factor @ part).reshape(suites, rows, arms, -1)
-
-    luck = correlated(generator.normal(size=(suites, rows * arms, 1)))[..., 0] * OVER_IMAGES / np.sqrt(2 * IMAGES)
-    seeds = nuisance.distort(generator, correlated(generator.normal(size=(suites, rows * arms, n))))
+    suites, _, arms, n = shape
+    seeds = nuisance.distort(generator, correlated(generator, shape)) * OVER_SEEDS / np.sqrt(2)
+    luck = correlated(generator, shape[:3]) * OVER_IMAGES / np.sqrt(2 * IMAGES)
     sound = np.ones((suites, arms, n), bool)
     if nuisance.failing is not None:
         sound[:, nuisance.failing] = generator.random((suites, n)) >= FAILING
-    factors = [
-        correlated(bartlett(generator, suites, rows * arms, freedom) / np.sqrt(freedom))
-        for freedom in (IMAGES - 1, (n - 1) * (IMAGES - 1))
-    ]
-    return Runs(seeds * OVER_SEEDS / np.sqrt(2), luck, sound, *factors)
+    return Runs(seeds, luck, sound)
 
 
-def bartlett(generator: np.random.Generator, draws: int, size: int, freedom: int) -> Numbers:
-    """Draw factors of Wishart's distribution: of the sums of squares of ``size`` variables, of at least as much freedom.
+def correlated(generator: np.random.Generator, shape: tuple[int, ...]) -> Numbers:
+    """Draw normal numbers of variance 1 that are correlated over the second dimension."""
+    common = generator.normal(size=(shape[0], 1, *shape[2:]))
+    return np.sqrt(CORRELATION) * common + np.sqrt(1 - CORRELATION) * generator.normal(size=shape)
 
-    References:
-        | On the theory of statistical regression (Bartlett, 1934), https://doi.org/10.1017/S0370164600016941
+
+def mean_of(generator: np.random.Generator, runs: Runs, place: tuple[int, bool], sound: Flags, *arms: int) -> Estimate:
+    """Estimate the mean of an arm's numbers, or of those less another's, over sound seeds, shape (suites, S).
+
+    The mean squares of the images and of the interaction are drawn as they are distributed, each apart.
+
+    Arguments:
+        generator: of the mean squares.
+        runs: the numbers.
+        place: which row of the runs, and whether it is of single images.
+        sound: the seeds.
+        arms: the arm, and the one that is taken away.
     """
-    factors = np.tril(generator.normal(size=(draws, size, size)), -1)
-    diagonal = np.arange(size)
-    factors[:, diagonal, diagonal] = np.sqrt(generator.chisquare(freedom - diagonal, (draws, size)))
-    return factors
-
-
-def estimate_mean(runs: Runs, row: int, of_images: bool, sound: Flags, arm: int, less: int | None = None) -> Estimate:
-    """Estimate the mean of an arm's numbers, or of those less another arm's, over its sound seeds, shape (suites, S)."""
-
-    def pick(part: Numbers) -> Numbers:
-        picked: Numbers = part[:, row, arm] - (0 if less is None else part[:, row, less])
-        return picked
-
-    count, seeds = sound.sum(1), pick(runs.seeds)
+    (row, of_images), n = place, sound.shape[1]
+    seeds, luck = (
+        part[:, row, arms[0]] - sum(part[:, row, arm] for arm in arms[1:]) for part in (runs.seeds, runs.luck)
+    )
+    # Where no seed failed, their number is one, and so is the point of Student's distribution.
+    count: Any = n if sound.all() else sound.sum(1)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = (seeds * sound).sum(1) / count
         of_seeds = (((seeds - mean[:, None]) * sound) ** 2).sum(1) / (count - 1) / count
         if not of_images:
             return Estimate(mean, of_seeds, 0.0, count)
-        between = (count * OVER_IMAGES**2 + INTERACTION**2) / 2 * (pick(runs.images) ** 2).sum(1)
-        within = INTERACTION**2 / 2 * (pick(runs.rest) ** 2).sum(1)
-        return Estimate(
-            mean + pick(runs.luck), of_seeds, np.maximum(between - within, 0) / (count * IMAGES), count, IMAGES
+        between, within = (
+            square * len(arms) / 2 * generator.chisquare(freedom, len(seeds)) / freedom
+            for square, freedom in (
+                (count * OVER_IMAGES**2 + INTERACTION**2, IMAGES - 1),
+                (INTERACTION**2, (n - 1) * (IMAGES - 1)),
+            )
         )
+        return Estimate(mean + luck, of_seeds, np.maximum(between - within, 0) / (count * IMAGES), count, IMAGES)
 
 
-def effect(runs: Runs, row: int, of: Row, other: int, rows: int) -> Effect:
+def effect(generator: np.random.Generator, runs: Runs, row: int, of: Row, other: int, rows: int) -> Effect:
     """Return the effects of all suites against an arm: an :class:`Effect` whose parts are arrays."""
     tail = TAIL / rows
     sound = runs.sound[:, TREATMENT] & runs.sound[:, other]
 
-    def ends(arm: int, less: int | None = None, above: float = tail) -> Interval:
-        found = estimate_mean(runs, row, of.of_images, sound, arm, less)
-        low, high = found.mean - half_width(found, tail), found.mean + half_width(found, above)
-        return Interval(found.mean, low, high, found.seeds)
+    def ends(*arms: int, above: float = tail) -> Interval:
+        found = mean_of(generator, runs, (row, of.of_images), sound, *arms)
+        half, longer = (half_width(found, beyond) for beyond in (tail, above))
+        return Interval(found.mean, found.mean - half, found.mean + longer, sound.sum(1))
 
-    found = ends(other, TREATMENT, tail if other == BASELINE else tail / of.controls)
+    found = ends(other, TREATMENT, above=tail if other == BASELINE else tail / of.controls)
     failed = [(~runs.sound[:, arm]).sum(1) for arm in (TREATMENT, other)]
+    effects = Effect(found, runs.sound.shape[2], *failed)
+    if of.floor is None:
+        return effects
     treatment, against = ends(TREATMENT), ends(other)
-    return Effect(found, runs.sound.shape[2], *failed, treatment.low, against.low, against.high)
+    return effects._replace(treatment_low=treatment.low, against_low=against.low, against_high=against.high)
 
 
 def plant(found: Effect, treatment: float, other: float) -> Effect:
@@ -260,14 +261,16 @@ def plant(found: Effect, treatment: float, other: float) -> Effect:
 
 def nth(found: Effect, suite: int) -> Effect:
     """Return the effect of one suite."""
-    interval = Interval(*(float(part[suite]) for part in found.found[:3]), int(found.found.n[suite]))
-    numbers = [part[suite] for part in found[2:]]
-    return Effect(interval, found.planned, *numbers)
+
+    def pick(part: Any) -> Any:
+        return part[suite] if np.ndim(part) else part
+
+    return Effect(Interval(*map(pick, found.found)), *map(pick, found[1:]))
 
 
 def kinds(found: Effect) -> NDArray[np.int64]:
     """Number the suites so that those of one number are graded alike: their ends lie on the same sides of 0 and 1."""
-    ends = [*found.found[1:3], *found[4:]]
+    ends = np.broadcast_arrays(*found.found[1:3], *found[4:])
     sides = [*np.searchsorted([0.0, 1.0], ends), found.is_known, found.fails_more]
     kind: NDArray[np.int64] = np.ravel_multi_index(np.array(sides, int), (3,) * len(ends) + (2, 2))
     return kind
@@ -277,6 +280,10 @@ def once(kind: NDArray[np.int64], grade: Callable[[int], str]) -> NDArray[np.str
     """Grade the first suite of each kind, for all suites of its kind."""
     _, first, inverse = np.unique(kind, return_index=True, return_inverse=True)
     return np.array([grade(suite) for suite in first.tolist()])[inverse]
+
+
+def grade_control(effects: Effect, scale: Scale, suite: int) -> str:
+    return of_control(nth(effects, suite), scale)
 
 
 class Graded(NamedTuple):
@@ -292,9 +299,9 @@ def grade_row(effects: list[Effect], row: Row, truth: Truth) -> Graded:
     levels = [truth.baseline, truth.first, *[truth.others] * (row.controls - 1)]
     scale = Scale(1.0, row.floor)
     baseline, *controls = (plant(one, truth.treatment, level) for one, level in zip(effects, levels, strict=True))
-    of_controls = np.array([once(kinds(one), lambda i, one=one: of_control(nth(one, i), scale)) for one in controls])
+    of_controls = np.array([once(kinds(one), partial(grade_control, one, scale)) for one in controls])
     # Whether it is the flow depends on which grades its controls have.
-    names, numbers = np.unique(of_controls, return_inverse=True)
+    _, numbers = np.unique(of_controls, return_inverse=True)
     present = np.bitwise_or.reduce(1 << numbers.reshape(of_controls.shape), axis=0)
     flow = once(present, lambda i: is_the_flow({str(k): nth(one, i) for k, one in enumerate(controls)}, scale).grade)
     return Graded(once(kinds(baseline), lambda i: holds(nth(baseline, i), scale).grade), flow, of_controls)
@@ -306,13 +313,8 @@ def gain(row: Row, treatment: float, other: float) -> float:
     return max(other, least) - max(treatment, least)
 
 
-WRONG = {
-    "shown": "wrongly shown",
-    "against": "wrongly ruled out or contradicted",
-    "not testable": "wrongly not testable",
-    "matched": "wrongly matched",
-    "beyond": "wrongly beyond every control",
-}
+# In which ways a row can be wrong: what is said of it that is not true.
+WRONG = ("shown", "ruled out or contradicted", "not testable", "matched", "beyond")
 
 
 def wrong(found: Graded, row: Row, truth: Truth) -> Flags:
@@ -330,46 +332,52 @@ def wrong(found: Graded, row: Row, truth: Truth) -> Flags:
     )
 
 
-def count(suites: int, n: int, nuisance: str, seed: int = 0) -> dict[str, Numbers]:
-    """Count, for each of :data:`TRUTHS`, the suites with any row that is wrong in each way, and the rows decided rightly."""
-    generator = np.random.default_rng([seed, n, [*NUISANCES].index(nuisance)])
-    rows = [row for _, row in primary()]
-    every: list[tuple[Row, list[Effect]]] = []
+def shares(generator: np.random.Generator, suites: int, n: int, nuisance: Nuisance) -> dict[tuple[str, str], Numbers]:
+    """Return the shares that are wrong in each way, by what they are shares of, and by the truth."""
+    rows = primary()
+    found: dict[tuple[str, str], list[Flags]] = {}
     for objective in dict.fromkeys(row.objective for row in rows):
         here = [row for row in rows if row.objective == objective]
-        arms = 2 + max(row.controls for row in here)
-        runs = draw_runs(generator, (suites, len(here), arms, n), NUISANCES[nuisance])
-        every += [
-            (row, [effect(runs, i, row, arm, len(rows)) for arm in range(1, 2 + row.controls)])
-            for i, row in enumerate(here)
-        ]
+        runs = draw_runs(generator, (suites, len(here), 2 + max(row.controls for row in here), n), nuisance)
+        for i, row in enumerate(here):
+            for of, family in ((SUITE, len(rows)), (row.metric, 1)):
+                effects = [effect(generator, runs, i, row, arm, family) for arm in range(1, 2 + row.controls)]
+                for name, truth in TRUTHS.items():
+                    flags = wrong(grade_row(effects, row, truth), row, truth)
+                    found.setdefault((of, name), []).append(flags)
     return {
-        name: np.any([wrong(grade_row(effects, row, truth), row, truth) for row, effects in every], axis=0).sum(1)
-        for name, truth in TRUTHS.items()
+        (of, name): (np.any(flags, axis=0) if of == SUITE else np.concatenate(flags, axis=1)).mean(1)
+        for (of, name), flags in found.items()
     }
 
 
 def rates(suites: int, n: int, nuisance: str) -> list[dict[str, Any]]:
-    """Return the shares of suites with any row that is wrong, for each truth and in each way."""
-    batches = [count(min(BATCH, suites - done), n, nuisance, done) for done in range(0, suites, BATCH)]
+    """Return how often suites are wrong about any primary row, and how often one row is that is decided alone."""
+    generator = np.random.default_rng([n, [*NUISANCES].index(nuisance)])
+    sizes = [min(BATCH, suites - done) for done in range(0, suites, BATCH)]
+    batches = [shares(generator, size, n, NUISANCES[nuisance]) for size in sizes]
     return [
-        {"seeds": n, "numbers": nuisance, "truth": truth}
-        | dict(zip(WRONG, sum(batch[truth] for batch in batches) / suites, strict=True))
-        for truth in TRUTHS
+        {"of": of, "numbers": nuisance, "seeds": n, "truth": name}
+        | dict(zip(WRONG, np.average([batch[of, name] for batch in batches], axis=0, weights=sizes), strict=True))
+        for of, name in batches[0]
     ]
+
+
+def table(found: pd.DataFrame) -> str:
+    """Write the largest rates over truths and ways to be wrong, in percent, by the number of seeds."""
+    found = found.assign(largest=100 * found[[*WRONG]].max(axis=1), of=found["of"].where(found["of"] == SUITE, ROW))
+    wide = found.pivot_table("largest", ["of", "numbers"], "seeds", "max", sort=False).reset_index()
+    return tabulate(wide, [*wide.columns], "github", floatfmt=".1f", showindex=False)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suites", type=int, default=10_000)
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "docs/calibration.csv")
+    parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
-    found = pd.DataFrame(
-        [row for name in NUISANCES for n in SEEDS for row in rates(options.suites, n, name)],
-    )
+    found = pd.DataFrame([row for name in NUISANCES for n in SEEDS for row in rates(options.suites, n, name)])
     found.to_csv(options.out, index=False, float_format="%.4f")
-    largest = found.groupby(["numbers", "seeds"], sort=False)[[*WRONG]].max()
-    print((100 * largest).unstack().round(1).to_string())
+    print(table(found))
 
 
 if __name__ == "__main__":
