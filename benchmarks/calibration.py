@@ -1,13 +1,12 @@
 """How often a suite's verdicts are wrong: planted truths, graded by the suite's own functions.
 
-``python -m benchmarks.calibration`` writes ``docs/calibration.csv`` and prints the table of ``docs/claims.md``; it takes some
-minutes of one core. All numbers are in smallest effects.
+``python -m benchmarks.calibration`` writes ``docs/calibration.csv`` and prints the tables of ``docs/claims.md``; it takes some
+minutes on one core. All numbers are in smallest effects.
 """
 
 import argparse
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -352,32 +351,39 @@ def shares(generator: np.random.Generator, suites: int, n: int, nuisance: Nuisan
 
 
 def rates(suites: int, n: int, nuisance: str) -> list[dict[str, Any]]:
-    """Return how often suites are wrong about any primary row, and how often one row is that is decided alone."""
+    """Return how often, in percent, suites are wrong about any primary row, and how often one row is that is decided alone."""
     generator = np.random.default_rng([n, [*NUISANCES].index(nuisance)])
     sizes = [min(BATCH, suites - done) for done in range(0, suites, BATCH)]
     batches = [shares(generator, size, n, NUISANCES[nuisance]) for size in sizes]
     return [
-        {"of": of, "numbers": nuisance, "seeds": n, "truth": name}
-        | dict(zip(WRONG, np.average([batch[of, name] for batch in batches], axis=0, weights=sizes), strict=True))
-        for of, name in batches[0]
+        {"of": of, "numbers": nuisance, "truth": truth, "wrongly": way, "seeds": n, "rate": 100 * rate}
+        for of, truth in batches[0]
+        for way, rate in zip(
+            WRONG, np.average([batch[of, truth] for batch in batches], axis=0, weights=sizes), strict=True
+        )
     ]
 
 
-def table(found: pd.DataFrame) -> str:
-    """Write the largest rates over truths and ways to be wrong, in percent, by the number of seeds."""
-    found = found.assign(largest=100 * found[[*WRONG]].max(axis=1), of=found["of"].where(found["of"] == SUITE, ROW))
-    wide = found.pivot_table("largest", ["of", "numbers"], "seeds", "max", sort=False).reset_index()
-    return tabulate(wide, [*wide.columns], "github", floatfmt=".1f", showindex=False)
+def tabulated(rates: list[dict[str, Any]]) -> pd.DataFrame:
+    """Lay rates out: one column per number of seeds; without rows of zeros."""
+    wide = pd.DataFrame(rates).pivot_table("rate", ["of", "numbers", "truth", "wrongly"], "seeds", sort=False)
+    return wide[(wide > 0).any(axis=1)].reset_index()
+
+
+def largest(found: pd.DataFrame, of: str) -> str:
+    """Write the largest rates of suites, or of rows, over truths and ways to be wrong: a table of Markdown."""
+    seeds = [*found.columns[4:]]
+    here = found[(found["of"] == SUITE) == (of == SUITE)].groupby("numbers", sort=False)[seeds].max().reset_index()
+    return tabulate(here, ["seeds", *seeds], "github", floatfmt=".1f", showindex=False)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--suites", type=int, default=10_000)
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--suites", type=int, default=20_000)
     options = parser.parse_args()
-    found = pd.DataFrame([row for name in NUISANCES for n in SEEDS for row in rates(options.suites, n, name)])
-    found.to_csv(options.out, index=False, float_format="%.4f")
-    print(table(found))
+    found = tabulated([row for name in NUISANCES for n in SEEDS for row in rates(options.suites, n, name)])
+    found.to_csv(OUT, index=False, float_format="%.2f")
+    print(largest(found, SUITE), largest(found, ROW), sep="\n\n")
 
 
 if __name__ == "__main__":
