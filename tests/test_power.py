@@ -139,7 +139,7 @@ def test_what_cannot_be_decided_says_why() -> None:
 
 def test_what_has_no_spread_or_no_effect_to_assume_says_so() -> None:
     assert powered(planted(PLAIN, 1, 0.005))["note"] == "one seed: the spread over seeds is not known"
-    bound = powered(planted({("indm", ""): 2.0}, 4, 0.005), baseline={"value": 2.1}, controls=[], smallest_effect=0.0)
+    bound = powered(planted({("indm", ""): 2.0}, 4, 0.005), baseline={"value": 2.1}, controls=[], smallest=0.0)
     assert bound["note"] == "no smallest effect to assume a multiple of"
     assert bound["sd"] > 0
     alone = powered(planted({("indm", ""): 2.0, ("ddpmpp", ""): 2.1}, 4, 0.004))

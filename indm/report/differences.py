@@ -274,7 +274,7 @@ def _select(tables: Tables, metric: Metric) -> pd.DataFrame:
         found = found.assign(sampler="", value=found[metric.name]).dropna(subset="value")
     else:
         found = values[(values["stage"] == metric.stage) & (values["metric"] == metric.name)].assign(image=0)
-        found = found[_is_sound(found, metric.stage)]
+        found = found[_is_sound(found, metric.stage)] if metric.stage in ("sweep", "toy2d") else found
     found = found if metric.sampler is None else found[found["sampler"].isin(metric.sampler)]
     found = found.assign(x=found["x"].astype(float).fillna(0.0))
     found = found[found["x"].between(metric.x[0], metric.x[1])] if isinstance(metric.x, list) else found
