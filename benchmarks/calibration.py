@@ -1,7 +1,7 @@
 """How often a suite's verdicts are wrong: planted truths, graded by the suite's own functions.
 
-``python -m benchmarks.calibration`` writes ``docs/calibration.csv`` and prints the tables of ``docs/claims.md``; it takes some
-minutes on one core. All numbers are in smallest effects.
+``python -m benchmarks.calibration`` writes ``docs/calibration.csv`` and prints the table of ``docs/claims.md``; it takes
+about six minutes on one core. All numbers are in smallest effects.
 """
 
 import argparse
@@ -46,8 +46,8 @@ TREATMENT, BASELINE, FIRST_CONTROL = range(3)
 # Above the smallest effect by so little, it is wrong to rule an effect out, or to say that a control matches.
 HAIR = 1 + 1e-9
 BATCH = 2500
-# What rates are of: suites, with all their primary rows; rows that are decided alone, as exploratory ones are.
-SUITE, ROW = "suite", "row"
+# What rates are of, if not of rows that are decided alone, as exploratory ones are.
+SUITE = "suite"
 OUT = REPOSITORY / "docs/calibration.csv"
 
 Flags = NDArray[np.bool_]
@@ -370,11 +370,11 @@ def tabulated(rates: list[dict[str, Any]]) -> pd.DataFrame:
     return wide[(wide > 0).any(axis=1)].reset_index()
 
 
-def largest(found: pd.DataFrame, of: str) -> str:
-    """Write the largest rates of suites, or of rows, over truths and ways to be wrong: a table of Markdown."""
+def largest(found: pd.DataFrame) -> str:
+    """Write the largest rates of suites over truths and ways to be wrong: a table of Markdown."""
     seeds = [*found.columns[4:]]
-    here = found[(found["of"] == SUITE) == (of == SUITE)].groupby("numbers", sort=False)[seeds].max().reset_index()
-    return tabulate(here, ["seeds", *seeds], "github", floatfmt=".1f", showindex=False)
+    suites = found[found["of"] == SUITE].groupby("numbers", sort=False)[seeds].max().reset_index()
+    return tabulate(suites, ["seeds", *seeds], "github", floatfmt=".1f", showindex=False)
 
 
 def main() -> None:
@@ -383,7 +383,7 @@ def main() -> None:
     options = parser.parse_args()
     found = tabulated([row for name in NUISANCES for n in SEEDS for row in rates(options.suites, n, name)])
     found.to_csv(OUT, index=False, float_format="%.2f")
-    print(largest(found, SUITE), largest(found, ROW), sep="\n\n")
+    print(largest(found))
 
 
 if __name__ == "__main__":
