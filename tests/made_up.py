@@ -116,7 +116,7 @@ def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
                 "likelihood",
                 "bits/dim",
                 "INDM has a lower NLL.",
-                "explained by a control",
+                "not testable",
                 0.031,
                 0.008,
                 "standardised",
@@ -136,7 +136,7 @@ def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
                 "question": "Has INDM the lowest FID?",
                 "statement": "INDM has the lowest FID.",
                 "source": "made up",
-                "grade": "no data",
+                "holds": "no data",
                 "reason": "no run",
             },
         ],
@@ -155,6 +155,7 @@ def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
                 "high": effect + 0.024,
                 "smallest_effect": 0.01,
                 "unit": "bits/dim",
+                "verdict": "shown",
             }
             for name, against, effect in (
                 ("likelihood", "ddpmpp", 0.0531),
@@ -322,14 +323,14 @@ def _claim(
     name: str,
     unit: str,
     statement: str,
-    grade: str,
+    holds: str,
     effect: float,
     error: float,
     control: str = "",
     objective: str = "fid",
 ) -> dict[str, Any]:
     def interval(prefix: str, effect: float) -> dict[str, float]:
-        ends = {"low": effect - 3 * error, "high": effect + 3 * error, "end": effect + 4 * error}
+        ends = {"low": effect - 3 * error, "high": effect + 3 * error}
         return {f"{prefix}effect": effect} | {f"{prefix}{name}": end for name, end in ends.items()}
 
     place = {"dataset": "digits", "sde": "vp", "objective": objective}
@@ -342,8 +343,16 @@ def _claim(
         "source": "made up",
         "reason": "made up",
     }
-    graded = {"grade": grade, "repeatability": 0.7 if grade == "inconclusive" else 0.95}
-    graded |= {"family": "primary", "p": 0.012, "p_adjusted": 0.024}
+    graded = {
+        "holds": holds,
+        "repeatability": 0.7 if holds == "inconclusive" else 0.95,
+        "family": "primary",
+        "planned": 3,
+    }
+    graded |= {
+        "flow": {"not testable": "matched", "shown": "beyond every control"}.get(holds, ""),
+        "flow_reason": "made up",
+    }
     row = {
         "suite": SUITE,
         "id": name,

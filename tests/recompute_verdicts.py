@@ -18,45 +18,24 @@ from numpy.typing import NDArray
 from scipy import stats
 
 Row = dict[str, Any]
+Cells = dict[tuple[str, float], Any]
 Arm = tuple[str, str, str | None]
 PLACE = ("dataset", "sde", "objective")
 LIKELIHOODS = ("nll", "nll_uncorrected", "nelbo", "nelbo_no_reconstruction", "gap")
 FEWEST = 3
 COMPARED = {
-    "claims": (
-        "n",
-        "images",
-        "effect",
-        "low",
-        "high",
-        "holds",
-        "flow",
-        "control",
-        "control_n",
-        "control_effect",
-        "control_low",
-    )
-    + ("control_high", "planned", "failed_treatment", "failed_baseline"),
-    "effects": (
-        "n",
-        "images",
-        "effect",
-        "low",
-        "high",
-        "planned",
-        "failed_treatment",
-        "failed_against",
-        "treatment_low",
-    )
-    + ("against_low", "against_high", "verdict"),
+    "claims": "n images effect low high holds flow control control_n control_effect control_low control_high "
+    "planned failed_treatment failed_baseline",
+    "effects": "n images effect low high planned failed_treatment failed_against treatment_low against_low against_high verdict",
 }
+TEXTS = ("holds", "flow", "control", "verdict")
 
 
 class Numbers:
     """The numbers of a suite, by run: a run is dataset, SDE, objective, model, variant and seed."""
 
     def __init__(self, tables: Path, failed_beyond: dict[str, float]) -> None:
-        texts = {name: str for name in (*PLACE, "model", "variant", "stage", "metric", "sampler")}
+        texts = dict.fromkeys((*PLACE, "model", "variant", "stage", "metric", "sampler"), str)
         values = pd.read_csv(tables / "values.csv", dtype=texts, keep_default_na=False, na_values=[""])
         values = values.fillna(dict.fromkeys(texts, ""))
         images = tables / "images.csv"
@@ -168,7 +147,7 @@ def pair(numbers: Numbers, claim: Row, place: Row, own: Arm, other: Arm | float,
         theirs = {seed: dict(others.get((*against, seed), {})) for seed in seeds}
     if metric["stage"] == "curve" and isinstance(metric.get("x"), list) and not isinstance(other, float) and seeds:
         ratio = numbers.length[treated] / numbers.length[against]
-        moved: dict[int, Row] = {}
+        moved: dict[int, Cells] = {}
         for seed, cells in theirs.items():
             moved[seed] = {}
             for (name, x), array in sorted(cells.items()):
@@ -192,21 +171,21 @@ def pair(numbers: Numbers, claim: Row, place: Row, own: Arm, other: Arm | float,
     if not planned_cells or not seeds:
         return {"planned": 0, "failed": (0, 0), "treatment": np.empty(0), "against": np.empty(0), "n": 0}
 
-    def sound(cells: Row) -> bool:
+    def sound(cells: Cells) -> bool:
         return all(cell in cells and bool(np.isfinite(cells[cell]).all()) for cell in planned_cells)
 
     bad = {seed for seed in seeds if not sound(mine[seed])}
     worse = set() if isinstance(other, float) else {seed for seed in seeds if not sound(theirs[seed])}
     good = sorted(seeds - bad - worse)
 
-    def average(cells: Row) -> Any:
+    def average(cells: Cells) -> Any:
         names = sorted({name for name, _ in planned_cells})
         of_names = [
             np.mean([cells[cell] for cell in sorted(planned_cells) if cell[0] == name], axis=0) for name in names
         ]
         return np.mean(of_names, axis=0)
 
-    sides = []
+    sides: list[Any] = []
     for side in (mine, theirs):
         if isinstance(other, float) and side is theirs:
             table = np.full_like(sides[0], bound)
@@ -315,7 +294,7 @@ def recompute(tables: Path, claims: Path, failed_beyond: dict[str, float]) -> di
             for name in claim.get("controls", []):
                 control = file["controls"][name]
                 chosen = choose(numbers, control, place) if "choose_by" in control else control["variants"][0]
-                arm = (control.get("model", "ddpmpp"), chosen, control.get("objective"))
+                arm: Arm = (control.get("model", "ddpmpp"), chosen or "", control.get("objective"))
                 label = f"{name} ({chosen})" if "choose_by" in control and chosen is not None else name
                 nothing = {"planned": 0, "failed": (0, 0), "treatment": np.empty(0), "against": np.empty(0), "n": 0}
                 found = nothing if chosen is None else pair(numbers, claim, place, own, arm, control.get("sampler"))
@@ -379,15 +358,12 @@ def differences(tables: Path, claims: Path, failed_beyond: dict[str, float]) -> 
             if row is None:
                 lines.append(f"{name}.csv, {' '.join(key)}: missing")
                 continue
-            for column in columns:
-                text, number = row[column], written(expected.get(column))
-                if number != (
-                    f"{float(text):.6g}"
-                    if number and column not in ("holds", "flow", "control", "verdict") and text
-                    else text
-                ):
+            place = f"{name}.csv, {' '.join(key)}"
+            for column in columns.split():
+                text, expected_text = row[column], written(expected.get(column))
+                if (text if column in TEXTS or not text else f"{float(text):.6g}") != expected_text:
                     lines.append(
-                        f"{name}.csv, {' '.join(key)}, {column}: found {text or 'nothing'}, recomputed {number or 'nothing'}"
+                        f"{place}, {column}: found {text or 'nothing'}, recomputed {expected_text or 'nothing'}"
                     )
     return sorted(lines)
 

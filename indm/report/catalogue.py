@@ -138,7 +138,7 @@ CATALOGUE = {
     "claims": Table(
         "the paper's claims, graded",
         "claims",
-        View(("effect", "holds", "flow", "unit", "n"), ("id",), OF_CLAIM, dropped="planned"),
+        View(("effect", "holds", "flow", "unit", "n"), ("id",), OF_CLAIM, dropped="effect"),
         Page(
             "claims",
             "Claims and verdicts",

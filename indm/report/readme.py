@@ -9,7 +9,7 @@ import pandas as pd
 
 from indm.errors import ArtifactError
 from indm.report.export import effect_with_ends, present
-from indm.report.grades import NO_DATA, matched_by, starred
+from indm.report.grades import MATCHED, NO_DATA, matched_by, starred
 from indm.report.names import heading, names
 from indm.report.results import CELL, read_rows, records
 from indm.shipped import DEFAULT_SUITE
@@ -110,7 +110,8 @@ def _cell(rows: list[dict[str, Any]], several: bool) -> str:
 
 
 def _verdict(row: Mapping[str, Any]) -> str:
-    control = "" if pd.isna(row["control_effect"]) else f", against {row['control']} {_unbroken(row, 'control_')}"
+    against = "" if row["flow"] == MATCHED else f" against {row['control']}"
+    control = "" if pd.isna(row["control_effect"]) else f",{against} {_unbroken(row, 'control_')}"
     flow = "" if pd.isna(row["flow"]) else f"; the flow: {matched_by(row['flow'], row['control'])}{control}"
     return f"{starred(row['holds'], row['repeatability'])}, {_unbroken(row)}{flow}"
 
