@@ -354,7 +354,9 @@ def test_datasets_stand_side_by_side_and_share_their_rows(tables: Path) -> None:
     several = [pd.concat([part, part.assign(dataset="other")]) for part in read(tables)]
     several[1] = several[1][~((several[1]["dataset"] == "other") & (several[1]["against"] == "standardised"))]
     first, second = FIGURES["claims"].draw(*several).axes
-    places = [[line.get_ydata()[0] for line in axis.lines if line.get_marker() in ("o", "s")] for axis in (first, second)]  # type: ignore[index]
+    places = [
+        [line.get_ydata()[0] for line in axis.lines if line.get_marker() in ("o", "s")] for axis in (first, second)
+    ]  # type: ignore[index]
     assert (len(places[0]), len(places[1])) == (8, 7)
     assert set(places[1]) < set(places[0])
 
