@@ -38,18 +38,7 @@ def ode_drift_in_time(noise_fn: NoiseFn, sde: SDE, z: Tensor, t: Tensor) -> Tens
 
     .. math:: \frac{\mathrm d z}{\mathrm d t} = f z + \frac{g^2}{2\sigma}\,\epsilon_\theta(z, t)
 
-    Arguments:
-        noise_fn: the noise prediction.
-        sde: the diffusion.
-        z: latents, shape (B, *).
-        t: the time, a scalar tensor.
-
-    Returns:
-        The derivative, shape (B, *).
-
-    References:
-        | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
-        | https://arxiv.org/abs/2011.13456, equation 13
+    The other arguments are those of :func:`ode_drift`; the time t is a scalar tensor, the derivative (B, *).
     """
     gain = sde.diffusion(t) ** 2 / (2 * sde.sigma(t))
     return sde.drift(t).to(z.dtype) * z + gain.to(z.dtype) * noise_fn(z, t.expand(len(z)))

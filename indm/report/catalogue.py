@@ -107,7 +107,7 @@ CATALOGUE = {
     "toy2d": Table(
         "2-D studies, nats",
         "table",
-        View(("nll", "nelbo", "w1_4", "path_ratio", "gap", "w1_8", "w1_16", "seeds")),
+        View(("nll", "nelbo", "w1_16", "path_ratio", "gap", "w1_32", "seeds")),
         Page("toy", "Models of data in two dimensions"),
         key=(*CELL,),
     ),

@@ -32,7 +32,8 @@ DRAWN_BY = {
 
 def is_sound(sampler: str, sde: str, grid: str, steps: float) -> bool:
     """Tell whether a sampler has as many points of a grid as it needs under an SDE; ``pc`` needs as many as its predictor."""
-    least = SAMPLERS.literal(PREDICTOR if sampler == PC else sampler, "SOUND").get((sde, grid))
+    name = PREDICTOR if sampler == PC else sampler
+    least = SAMPLERS.literal(name, "SOUND").get((sde, grid)) if name in SAMPLERS else None
     return least is not None and steps >= least
 
 
