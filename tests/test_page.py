@@ -258,9 +258,12 @@ def test_the_terminal_has_both_answers_and_the_interval_of_each_claim() -> None:
     row |= {"objective": "fid", "holds": "inconclusive", "repeatability": 0.5, "flow": "matched"}
     row |= {"control": "best-scale (scale-10)", "effect": -0.067, "low": -0.258, "high": 0.392, "smallest_effect": 0.1}
     console = Console(width=100, file=io.StringIO())
-    console.print(*_table(pd.DataFrame([row]), VIEWS["claims"]))
+    # Without a control that was run, the flow's is open, and none is named.
+    rows = pd.DataFrame([row, row | {"id": "lower-fid", "flow": "open", "control": np.nan}])
+    console.print(*_table(rows, VIEWS["claims"]))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert re.search(r"inconclusive\* +matched by best-scale +-0\.07 \[-0\.26, 0\.39\]", text)
+    assert re.search(r"lower-fid +inconclusive\* +open +-0\.07", text)
 
 
 def write_rows(path: Path, **columns: list[Any]) -> None:
