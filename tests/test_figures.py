@@ -273,7 +273,7 @@ def read(tables: Path, figure: str = "claims") -> list[pd.DataFrame]:
     """The tables that a figure is drawn from, those of the claims selected."""
     drawing = FIGURES[figure]
     table, *beside = (figures._read(tables / f"{name}.csv", ()) for name in (drawing.table, *drawing.beside))
-    return [drawing.select(table), *beside]
+    return [table.query(drawing.of) if drawing.of else table, *beside]
 
 
 def texts(figure: Figure) -> list[str]:
@@ -285,7 +285,7 @@ def test_claims_name_the_method_of_their_intervals(tables: Path) -> None:
     crossed = effects.assign(images=effects["images"].mask(effects["id"] == "few-steps", 300))
     note = FIGURES["claims"].draw(table, crossed, differences).get_supxlabel()
     assert note.startswith(f"Error bars: 95 % interval of the mean over 3 seeds (Student t) or 3 seeds ({CROSSED}).")
-    assert "The intervals are those that decide: simultaneous" in note
+    assert "These intervals decide" in note
 
 
 def test_an_interval_over_images_alone_is_not_drawn(tables: Path) -> None:
@@ -344,10 +344,10 @@ def test_an_effect_and_its_seeds_stand_at_their_multiples_of_the_smallest_one(ta
 
 def test_claims_without_a_unit_or_about_another_model_are_not_drawn(tables: Path) -> None:
     table = figures._read(tables / "claims.csv", ())
-    select = FIGURES["claims"].select
-    assert list(select(table.assign(smallest_effect=0.0))["id"]) == []
-    assert list(select(table.assign(treatment="ddpmpp"))["id"]) == []
-    assert list(select(table)["id"]) == ["likelihood", "bound", "image-quality", "few-steps", "few-steps"]
+    drawn = FIGURES["claims"].of
+    assert list(table.assign(smallest_effect=0.0).query(drawn)["id"]) == []
+    assert list(table.assign(treatment="ddpmpp").query(drawn)["id"]) == []
+    assert list(table.query(drawn)["id"]) == ["likelihood", "bound", "image-quality", "few-steps", "few-steps"]
 
 
 def test_datasets_stand_side_by_side_and_share_their_rows(tables: Path) -> None:

@@ -247,6 +247,25 @@ def test_verdicts_have_the_same_words_everywhere(folder: Path, tmp_path: Path) -
     assert "inconclusive*" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
+def test_the_terminal_has_both_answers_and_the_interval_of_each_claim() -> None:
+    """The longest of the identifiers and of the words, in a hundred columns."""
+    row: dict[str, Any] = {
+        "id": "coarse-discretisation-euler-maruyama",
+        "family": "exploratory",
+        "dataset": "digits",
+        "sde": "vp",
+    }
+    row |= {"objective": "fid", "holds": "inconclusive", "repeatability": 0.5, "flow": "matched"}
+    row |= {"control": "best-scale (scale-10)", "effect": -0.067, "low": -0.258, "high": 0.392, "smallest_effect": 0.1}
+    console = Console(width=100, file=io.StringIO())
+    # Without a control that was run, the flow's is open, and none is named.
+    rows = pd.DataFrame([row, row | {"id": "lower-fid", "flow": "open", "control": np.nan}])
+    console.print(*_table(rows, VIEWS["claims"]))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert re.search(r"inconclusive\* +matched by best-scale +-0\.07 \[-0\.26, 0\.39\]", text)
+    assert re.search(r"lower-fid +inconclusive\* +open +-0\.07", text)
+
+
 def write_rows(path: Path, **columns: list[Any]) -> None:
     same = {"suite": SUITE, "dataset": "digits", "sde": "ve", "model": "ddpmpp", "variant": "", "objective": "fid"}
     write_table(path, pd.DataFrame(columns).assign(**{key: text for key, text in same.items() if key not in columns}))

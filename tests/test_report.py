@@ -263,6 +263,18 @@ def test_a_cell_that_some_seeds_lack_says_of_how_many_it_is(tmp_path: Path) -> N
         assert found["skip"] == "1 of 2 seeds: diverged"
 
 
+def test_intervals_of_fid_over_seeds_are_those_of_its_logarithm(tmp_path: Path) -> None:
+    """Of FIDs that differ by a factor, an interval of their mean would begin below 0."""
+    there = written(tmp_path, [{}], sweep=SWEEP).sweep.iloc[:1]
+    fids = [1.0, 2.0, 10.0]
+    rows = pd.concat([there.assign(seed=seed, fid=fid) for seed, fid in enumerate(fids)])
+    (found,) = records(discretization_table(cast(Results, SimpleNamespace(suite="s", sweep=rows))))
+    mean, half = np.mean(np.log(fids)), 4.302652729911275 * np.std(np.log(fids), ddof=1) / 3**0.5
+    assert (found["fid_low"], found["fid_high"]) == pytest.approx((np.exp(mean - half), np.exp(mean + half)))
+    (single,) = records(discretization_table(cast(Results, SimpleNamespace(suite="s", sweep=there))))
+    assert np.isnan([single["fid_low"], single["fid_high"]]).all()
+
+
 def test_learning_curve_has_steps_and_flops(tmp_path: Path) -> None:
     table = learning_curve_table(written(tmp_path, [{}], curve=CURVE))
     assert table[["step", "flops", "gap", "gap_image_se"]].to_numpy().tolist() == [

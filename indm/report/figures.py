@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from indm.errors import ArtifactError
-from indm.report.figures_claims import claims, exploratory, primary, two_dimensional
+from indm.report.figures_claims import claims
 from indm.report.figures_ladder import ablation, ladder
 from indm.report.figures_lines import discretization, learning_curve_flops, learning_curve_step
 from indm.report.figures_tuning import tuning
@@ -35,7 +35,7 @@ class Plot:
         value: the column that it shows.
         draw: the function that draws it.
         beside: further tables that it reads.
-        select: the rows that it is of.
+        of: which rows it is of, as a query; empty: all.
     """
 
     table: str
@@ -43,7 +43,7 @@ class Plot:
     value: str
     draw: Callable[..., Figure]
     beside: tuple[str, ...] = ()
-    select: Callable[[pd.DataFrame], pd.DataFrame] = pd.DataFrame.copy
+    of: str = ""
 
 
 def plot_figures(tables: Path) -> dict[str, bytes]:
@@ -58,7 +58,7 @@ def plot_figures(tables: Path) -> dict[str, bytes]:
     figures = {}
     for figure, drawing in FIGURES.items():
         table = _read(tables / f"{drawing.table}.csv", (*drawing.columns, drawing.value))
-        rows = drawing.select(table) if len(table) else table
+        rows = table.query(drawing.of) if drawing.of and len(table) else table
         if rows.get(drawing.value, pd.Series()).notna().any():
             beside = [_read(tables / f"{name}.csv", BESIDE[name]) for name in drawing.beside]
             with styled(STYLE):
@@ -110,15 +110,16 @@ BESIDE = {
     ),
     "differences": (*GROUP, "id", "against", "seed", "difference"),
 }
+# Claims about INDM that have a place on the scale of the smallest effect.
+DRAWN = "treatment == 'indm' and smallest_effect > 0"
 FIGURES = {
-    **{
-        name: Plot("claims", CLAIMS, "effect", claims, tuple(BESIDE), select)
-        for name, select in (
-            ("claims", primary),
-            ("claims-exploratory", exploratory),
-            ("claims-2d", two_dimensional),
-        )
-    },
+    "claims": Plot("claims", CLAIMS, "effect", claims, tuple(BESIDE), f"family == 'primary' and {DRAWN}"),
+    "claims-exploratory": Plot(
+        "claims", CLAIMS, "effect", claims, tuple(BESIDE), f"family != 'primary' and sde != '' and {DRAWN}"
+    ),
+    "claims-2d": Plot(
+        "claims", CLAIMS, "effect", claims, tuple(BESIDE), f"family != 'primary' and sde == '' and {DRAWN}"
+    ),
     "discretization": Plot(
         "discretization",
         (*GROUP, "model", "seeds", "sampler", "steps", "sound", "fid_low", "fid_high"),

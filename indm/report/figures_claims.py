@@ -27,34 +27,12 @@ LINEAR = 0.25
 TICKS = [-1000, -100, -10, -1, 0, 1, 10, 100, 1000]
 # Where columns are narrow.
 FEW_TICKS = TICKS[::2]
-WORSE, BETTER = "← DDPM++ better", "INDM better →"
-UNIT = "effect / the smallest effect that counts"
 DECIDING = (
-    "The intervals are those that decide: simultaneous over the suite’s primary claims, and at a control’s upper end over the"
-    f" controls, too.\nRound: against DDPM++; square: against a control. Small dots: single seeds, where at most {MOST_SEEDS}."
+    "These intervals decide: a primary claim’s are simultaneous over all primary claims, a control’s upper end over all controls."
+    f"\nRound: against DDPM++; square: against a control. Small dots: single seeds, where at most {MOST_SEEDS}."
     " Shaded: too small to count.\nThe scale is linear from −1 to 1, then logarithmic. Holds? Does the claim hold? Flow? Is it"
     " the flow? * Borderline. “failed 1 | 0”: seeds of INDM | of the other."
 )
-
-
-def primary(table: pd.DataFrame) -> pd.DataFrame:
-    """Select the primary claims that have a place on the scale."""
-    return _drawn(table).query("family == 'primary'")
-
-
-def exploratory(table: pd.DataFrame) -> pd.DataFrame:
-    """Select the exploratory claims on images."""
-    return _drawn(table).query("family != 'primary' and sde != ''")
-
-
-def two_dimensional(table: pd.DataFrame) -> pd.DataFrame:
-    """Select the claims on 2-D data."""
-    return _drawn(table).query("family != 'primary' and sde == ''")
-
-
-def _drawn(table: pd.DataFrame) -> pd.DataFrame:
-    """Leave out claims that are not about INDM, and those that compare with a number and have no smallest effect."""
-    return table.query("treatment == 'indm' and smallest_effect > 0")
 
 
 def claims(table: pd.DataFrame, effects: pd.DataFrame, differences: pd.DataFrame) -> Figure:
@@ -82,22 +60,15 @@ def claims(table: pd.DataFrame, effects: pd.DataFrame, differences: pd.DataFrame
         _draw(axis, of_rows, of_seeds, "right" if lines == 1 else "left")
         axis.set_title(dataset if len(datasets) > 1 else "", pad=16, fontweight="bold")
     _frame(axes[0], rows, lines)
-    found = rows[rows["method"] != ""]
-    return note(
-        figure,
-        f"{named_bars({str(kind): part.astype(int) for kind, part in found.groupby('method')['n']})}\n{DECIDING}",
-    )
+    seeds_by_method = rows[rows["method"] != ""].groupby("method")["n"]
+    bars = named_bars({str(kind): found.astype(int) for kind, found in seeds_by_method})
+    return note(figure, f"{bars}\n{DECIDING}")
 
 
 def _method(row: "pd.Series[Any]") -> str:
     """Name how an interval was computed."""
     effect, low, high = row[ENDS]
     return method(Interval(effect, low, high, row["n"], None if pd.isna(row["images"]) else row["images"]))
-
-
-def _comparator(text: str) -> str:
-    """Name what a claim compares with, the same in all columns: without the one chosen, (scale-5)."""
-    return comparator(text.partition(" (")[0])
 
 
 def _placed(rows: pd.DataFrame, lines: int) -> pd.DataFrame:
@@ -107,7 +78,7 @@ def _placed(rows: pd.DataFrame, lines: int) -> pd.DataFrame:
         rows: the effects.
         lines: of the question and its verdicts.
     """
-    rows = rows.assign(against_what=rows["against"].map(_comparator))
+    rows = rows.assign(against_what=rows["against"].map(comparator))
     cells = rows[[*BLOCK, "against_what"]].drop_duplicates()
     cells = cells.assign(block=cells.groupby(BLOCK, sort=False).ngroup()).sort_values("block", kind="stable")
     cells["place"] = np.arange(len(cells)) + (lines - 1 + QUESTION) * (cells["block"] + 1)
@@ -125,7 +96,7 @@ def _draw(axis: Axes, rows: pd.DataFrame, seeds: pd.DataFrame, verdicts: str) ->
         plot_interval(axis, row["place"], value, (low, high), FIRST if row["role"] == "baseline" else SECOND)
         _write(axis, 1.01, row["place"], row["verdict"] + _failures(row), fontsize=7)
     for _, row in rows.drop_duplicates(BLOCK).iterrows():
-        flow = f"   Flow? {matched_by(row['flow'], _comparator(row['control']))}" if row["flow"] else ""
+        flow = f"   Flow? {matched_by(row['flow'], comparator(row['control']))}" if row["flow"] else ""
         text = f"Holds? {starred(row['holds'], row['repeatability'])}{flow}"
         _write(
             axis,
@@ -140,9 +111,9 @@ def _draw(axis: Axes, rows: pd.DataFrame, seeds: pd.DataFrame, verdicts: str) ->
     axis.grid(axis="y", visible=False)
     axis.tick_params(axis="y", length=0)
     axis.set_xscale("symlog", linthresh=1, linscale=LINEAR)
-    axis.set_xlabel(UNIT)
-    axis.annotate(WORSE, (0, 1), (0, 3), "axes fraction", "offset points", fontsize=7)
-    axis.annotate(BETTER, (1, 1), (0, 3), "axes fraction", "offset points", ha="right", fontsize=7)
+    axis.set_xlabel("effect / the smallest effect that counts")
+    axis.annotate("← DDPM++ better", (0, 1), (0, 3), "axes fraction", "offset points", fontsize=7)
+    axis.annotate("INDM better →", (1, 1), (0, 3), "axes fraction", "offset points", ha="right", fontsize=7)
 
 
 def _above(row: "pd.Series[Any]") -> float:

@@ -83,5 +83,5 @@ def names(*texts: str) -> str:
 
 
 def comparator(text: str) -> str:
-    """Name what a claim compares with, in words: DDPM++, same compute, best fixed scale (scale 5)."""
-    return " ".join(name(part).replace("-", " ") for part in text.split())
+    """Name what a claim compares with, in words: DDPM++, same compute, best fixed scale, whichever was chosen."""
+    return " ".join(name(part).replace("-", " ") for part in text.partition(" (")[0].split())

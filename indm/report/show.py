@@ -152,7 +152,7 @@ def _number(row: dict[str, Any], column: str) -> str:
     if column == "holds":
         return starred(value, row["repeatability"])
     if column == "flow" and not pd.isna(value):
-        return matched_by(value, row["control"].partition(" (")[0])
+        return matched_by(value, str(row["control"]).partition(" (")[0])
     if pd.isna(value) or value == "":
         return "-"
     if not isinstance(value, float):

@@ -69,6 +69,6 @@ def test_the_learning_curves_and_the_sweep_are_of_every_arm_that_has_them(result
     curve = pd.read_csv(results / "tables/learning_curve.csv")
     sweep = pd.read_csv(results / "tables/discretization.csv")
     assert set(curve["objective"]) == {"nll"}
-    assert set(sweep["sampler"]) == {"euler_maruyama", "ancestral", "ode_euler", "ode_heun", "dpm_solver_pp_2m"}
+    assert set(sweep["sampler"]) == {"euler_maruyama", "ancestral", "ode_euler", "ddim", "ode_heun", "dpm_solver_pp_2m"}
     for table in (curve, sweep):
         assert table[["model", "variant"]].drop_duplicates().shape[0] == 4

@@ -131,21 +131,16 @@ def _answer(row: Mapping[Any, str], effects: pd.DataFrame) -> Answer:
         family=row["family"],
         holds=text_entry("holds", row["holds"]),
         borderline=bool(row["repeatability"]) and float(row["repeatability"]) < REPEATABLE,
-        flow=replace(flow, text=matched_by(flow.text, _short(row["control"])), value=flow.text),
+        flow=replace(flow, text=matched_by(flow.text, comparator(row["control"])), value=flow.text),
         dataset=row["dataset"],
         place=names(row["dataset"], row["sde"], row["objective"]),
         unit=row["unit"],
         reason=row["reason"],
         flow_reason=row["flow_reason"],
-        baseline=next((_short(one["against"]) for one in found if one["role"] == "baseline"), ""),
-        against={_short(one["against"]): _compared(one) for one in found},
-        matched=_short(row["control"]) if row["flow"] == MATCHED else "",
+        baseline=next((comparator(one["against"]) for one in found if one["role"] == "baseline"), ""),
+        against={comparator(one["against"]): _compared(one) for one in found},
+        matched=comparator(row["control"]) if row["flow"] == MATCHED else "",
     )
-
-
-def _short(text: str) -> str:
-    """Name what a claim compares with, without the one chosen: best fixed scale."""
-    return comparator(text.partition(" (")[0])
 
 
 def _compared(row: Mapping[Any, str]) -> Compared:
