@@ -144,10 +144,10 @@ def test_the_environment_is_set_before_numpy_and_torch_are_imported() -> None:
 def test_validate_reads_the_claims_beside_a_suite(tmp_path: Path) -> None:
     (tmp_path / "smoke.yaml").write_text(Path(SMOKE).read_text())
     claims = (REPOSITORY / "params" / "claims.yaml").read_text()
-    (tmp_path / "claims.yaml").write_text(claims.replace("direction: lower", "direction: down", 1))
+    (tmp_path / "claims.yaml").write_text(claims.replace("direction: higher", "direction: down", 1))
     done = call("validate", "--suite", str(tmp_path / "smoke.yaml"))
     assert done.exit_code == 1
-    assert "claims.yaml: claim smaller-gap, key direction: found 'down'; allowed: " in done.output
+    assert "claims.yaml: claim latent-scale-grows-2d, key direction: found 'down'; allowed: " in done.output
 
 
 def test_validate_reads_the_published_numbers_beside_a_suite(tmp_path: Path) -> None:

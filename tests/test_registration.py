@@ -148,7 +148,7 @@ def test_a_new_suite_that_is_not_committed_is_not_registered(checkout: str) -> N
 def test_another_state_of_what_is_registered_is_refused(checkout: str) -> None:
     register()
     before = FILE.read_text()
-    edit("claims.yaml", "smallest_effect: ", "smallest_effect: 1")
+    edit("claims.yaml", "effect: 0.01", "effect: 0.02")
     commit()
     done = register()
     assert done.exit_code == 1

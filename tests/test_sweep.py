@@ -68,7 +68,9 @@ def read_sweep(layout: Layout, name: str) -> pd.DataFrame:
 def test_sweep_has_a_row_for_each_cell_and_counts_the_calls(layout: Layout) -> None:
     sweep.run(SMOKE, layout, RUN)
     table = read_sweep(layout, RUN)
-    assert list(table.columns) == ["sampler", "steps", "nfe", "num_samples", "fid", "fid_se", "kid", "kid_se", "skip"]
+    numbers = ["nfe", "num_samples", "fid", "fid_se", "kid", "kid_se"]
+    assert list(table.columns) == ["sampler", "grid", "steps", *numbers, "skip"]
+    assert set(table["grid"]) == {SMOKE.sweep.grid}
     cells = list(zip(table["sampler"], table["steps"], strict=True))
     assert cells == [(sampler, steps) for sampler in SMOKE.sweep.samplers for steps in SMOKE.sweep.steps]
     # N grid points: N - 1 steps and the denoising; Heun calls twice a step.
@@ -76,11 +78,11 @@ def test_sweep_has_a_row_for_each_cell_and_counts_the_calls(layout: Layout) -> N
         calls = 2 * row["steps"] - 1 if row["sampler"] == "ode_heun" else row["steps"]
         assert row["nfe"] == calls, row["sampler"]
         assert row["num_samples"] == SMOKE.sweep.num_samples
-        assert np.isfinite(row[["fid", "fid_se", "kid", "kid_se"]].astype(float)).all()
+        assert np.isfinite(row[numbers].astype(float)).all()
         assert pd.isna(row["skip"])
     skipped = table[table["sampler"] == "pc"]
     assert (skipped["skip"] == "the run's sample section has no corrector_snr").all()
-    assert skipped[["nfe", "num_samples", "fid", "fid_se", "kid", "kid_se"]].isna().all(axis=None)
+    assert skipped[numbers].isna().all(axis=None)
 
 
 def test_kid_of_sweep_and_of_fid_are_one_function(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

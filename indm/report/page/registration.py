@@ -1,11 +1,12 @@
 """Whether suite and claims were fixed before the results were known, as far as git tells."""
 
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from indm.store.provenance import commit_date, committed, descends
-from indm.suite.expand import expand_suite
+from indm.suite.expand import BASE, expand_suite
 from indm.suite.load import LEFT_OUT
 from indm.suite.registrations import Registration
 from indm.suite.strict_yaml import parse_yaml
@@ -64,22 +65,40 @@ def _doubts(suite: str, entry: Registration, suite_sha256: str, claims_sha256: s
     if committed(entry.commit, file) is None:
         yield f"it has no {file}"
         return
-    files = expand_suite(file).files if file.is_file() else {}
-    for what, names, now, then in (
-        ("the suite", list(files), suite_sha256, entry.suite_sha256),
-        ("the claims", [file.with_name("claims.yaml")], claims_sha256, entry.claims_sha256),
+    claims = file.with_name("claims.yaml")
+    suites = _in_full(entry.commit, file) == _lasting(expand_suite(file).content) if file.is_file() else None
+    for what, same, now, then in (
+        ("the suite", suites, suite_sha256, entry.suite_sha256),
+        (
+            "the claims",
+            _said(entry.commit, claims) == parse_yaml(claims.read_text()),
+            claims_sha256,
+            entry.claims_sha256,
+        ),
     ):
-        same = all(_said(committed(entry.commit, name)) == _said(name.read_text()) for name in names)
-        if names and same and now != then:
+        if same and now != then:
             yield f"SHA-256 of {what} there is {now[:12]}…, by the entry {then[:12]}…"
-        elif not same and now == then:
+        elif same is False and now == then:
             yield f"git has something else of {what} there, although SHA-256 by the entry is {now[:12]}…, as it is now"
 
 
-def _said(text: str | None) -> Any:
-    """Return what a file says, without comments, and without what a suite may change after it was registered."""
-    content = parse_yaml(text or "")
-    return {key: value for key, value in content.items() if key not in LEFT_OUT} if isinstance(content, dict) else None
+def _in_full(commit: str, file: Path) -> dict[str, Any]:
+    """Return what a suite said in a commit, in full: it may build on suites that say something else now."""
+    with tempfile.TemporaryDirectory() as folder:
+        name: Any = file.stem
+        while isinstance(name, str) and not (copy := Path(folder, f"{name}.yaml")).is_file():
+            copy.write_text(committed(commit, file.with_name(copy.name)) or "{}")
+            name = (_said(commit, file.with_name(copy.name)) or {}).get(BASE)
+        return _lasting(expand_suite(Path(folder, file.name)).content)
+
+
+def _said(commit: str, file: Path) -> Any:
+    return parse_yaml(committed(commit, file) or "")
+
+
+def _lasting(content: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what a suite may change after it was registered."""
+    return {key: value for key, value in content.items() if key not in LEFT_OUT}
 
 
 def _order(registered: str, commits: Iterable[str]) -> str:
