@@ -14,16 +14,18 @@ from click.testing import CliRunner, Result
 
 from indm.cli import main
 from indm.errors import ArtifactError
+from indm.kept.changed import Changes
 from indm.kept.folders import archive, kept_folders, pack, unpack
 from indm.pipeline import code
 from indm.pipeline.identity import Identity
 from indm.pipeline.jobs import MAKERS, Job, job_names
 from indm.pipeline.stages import STAGES
-from indm.pipeline.stamps import job_stamp
+from indm.pipeline.stamps import Difference, job_stamp
 from indm.pipeline.why import why
 from indm.report.page.contents import origins
 from indm.store.files import write_json
 from indm.store.provenance import RESTORED_FOR
+from indm.suite.accepted import load_accepted
 from indm.suite.load import load_suite
 from indm.suite.strict_yaml import parse_yaml
 from tests.archives import memory_below
@@ -677,3 +679,12 @@ def test_an_empty_file_stands_for_a_picture_that_was_not_drawn_yet(checkout: Pat
         Job("fid", RUN), ("results/{suite}/runs/{run}/diffusion.png",)
     )
     assert f"0 written, {len(FOLDERS)} there already" in call("keep").output
+
+
+def test_a_definition_that_one_stage_lost_and_another_has_changed_is_accepted_at_once(tmp_path: Path) -> None:
+    """Two facts of one definition, by the same hash then: an entry holds one of them."""
+    lost, changed = (Difference("indm.drift", "0" * 10, now) for now in ("none", "1" * 10))
+    changes = Changes(SMOKE, tmp_path / "accepted.yaml")
+    changes.accept([lost, changed], "only the message")
+    assert not Changes(changes.suite, changes.path).open([lost, changed])
+    assert [one.why for one in load_accepted(changes.path).accepted] == ["only the message"] * 2

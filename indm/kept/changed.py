@@ -92,9 +92,12 @@ class Changes:
         """
         if not why.strip():
             raise ParamsError("--accept: found no reason, expected one, in words, for whoever reads the results")
-        if left := self.open(found):
+        found, before = set(found), self.accepted
+        # One entry says one thing of a definition, which one stage may have lost while it has changed for another.
+        while left := self.open(found):
             entry = _acceptance(datetime.now(UTC).date().isoformat(), " ".join(why.split()), left)
             self.accepted = Accepted(accepted=[*self.accepted.accepted, entry])
+        if self.accepted is not before:
             with atomic_write(self.path) as file:
                 file.write((HEAD + yaml_text(self.accepted.model_dump())).encode())
 
