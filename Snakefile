@@ -28,7 +28,14 @@ sys.path.insert(0, str(workflow.basedir))
 from indm.doctor.examine import requirements, work_of
 from indm.doctor.machine import gpu_is_seen
 from indm.errors import IndmError
-from indm.pipeline.jobs import MAKERS, Job, job_inputs, job_names, job_parameters, manifest
+from indm.pipeline.jobs import (
+    MAKERS,
+    Job,
+    job_inputs,
+    job_names,
+    job_parameters,
+    manifest,
+)
 from indm.pipeline.stages import OPTIONS, SECTIONS, SHARD, SHOWN, STAGES, shard_file
 from indm.pipeline.stamps import job_stamp
 from indm.pipeline.track import remember_start
