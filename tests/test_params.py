@@ -17,7 +17,7 @@ from ruamel.yaml.error import YAMLError
 
 from indm.errors import ParamsError
 from indm.suite.expand import suite_files
-from indm.suite.load import expanded_text, json_schema, load_suite, suite_content
+from indm.suite.load import expanded_text, json_schema, load_suite, suite_content, suite_sha256
 from indm.suite.schema.suite import Suite
 from indm.suite.schema.types import ABSENT
 from indm.suite.strict_yaml import parse_yaml, yaml_text
@@ -459,6 +459,11 @@ MISTAKES = {
         "seeds: 3, train: {}",
         ["key seeds: found 3; allowed: a list of whole numbers, instead of seed"],
     ),
+    "a seed that failed and is none": (
+        "seeds: [0, 1, 2], train: {}",
+        "seeds: [0, 1, 2], failed: [3], train: {}",
+        ["key failed: found [3]; allowed: a list of its seeds"],
+    ),
     "a seed twice": (
         "seeds: [0, 1, 2], train: {}",
         "seeds: [0, 0], train: {}",
@@ -808,6 +813,19 @@ def test_a_suite_that_builds_on_another_says_what_differs(tmp_path: Path) -> Non
     assert (more.protocol, more.toy2d.datasets, more.toy2d.seeds) == ({}, {}, [4])
     assert more.toy2d.training == base.toy2d.training
     assert more.runs == base.runs
+
+
+def test_a_seed_that_failed_is_no_run_and_stays_known(tmp_path: Path) -> None:
+    """For the claims to count: a suite without it would compare the seeds that happen to be sound."""
+    whole, found = (
+        load(tmp_path, TEXT),
+        load(tmp_path, TEXT.replace("seeds: [0, 1, 2]", "seeds: [0, 1, 2], failed: [1]", 1)),
+    )
+    (name,) = found.failed
+    assert found.runs.keys() | {name} == whole.runs.keys()
+    assert name not in found.runs
+    assert found.failed[name] == whole.runs[name]
+    assert suite_sha256(found) != suite_sha256(whole)
 
 
 BASED = {

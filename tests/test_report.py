@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -251,6 +252,15 @@ def test_a_sampler_with_fewer_points_than_it_needs_is_not_sound(tmp_path: Path) 
     assert discretization_table(under_ve)["sound"].tolist() == [1, 1, 0, 0, 0, 0]
     of_no_grid = written(tmp_path, [{}], sweep=(SWEEP + sweep).replace("grid,", "").replace("uniform,", ""))
     assert set(discretization_table(of_no_grid)["sound"]) == {0}
+
+
+def test_a_run_that_failed_is_a_row_of_its_own(tmp_path: Path) -> None:
+    """By which claims know that it was planned; no other table has it."""
+    found = written(tmp_path, [{"seed": 0}])
+    lost = {**found.runs[0], "seed": 1}
+    values = values_table(replace(found, failed=[{key: lost[key] for key in RUN_KEY}]))
+    (row,) = records(values[values["seed"] == 1])
+    assert (row["stage"], row["metric"], row["value"], row["source"]) == ("train", "failed", 1, "params/s.yaml")
 
 
 def test_a_cell_that_some_seeds_lack_says_of_how_many_it_is(tmp_path: Path) -> None:

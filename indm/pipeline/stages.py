@@ -52,6 +52,7 @@ SECTIONS = (
     "runs",
     "shards",
     "compile",
+    "failed",
     "failed_beyond",
 )
 TOY2D = (
@@ -393,7 +394,7 @@ STAGES: dict[str, Stage] = {
             "params/published.csv",
         ),
         outputs=_tables("table"),
-        keys=("runs", "protocol", "sweep.grid", "toy2d.datasets", "toy2d.grid", "tune"),
+        keys=("runs", "failed", "protocol", "toy2d.datasets", "toy2d.grid", "tune"),
     ),
     # Apart from the other tables: times differ from one execution to the next. They are read from provenance/, which is no
     # output of a stage.

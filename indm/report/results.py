@@ -5,7 +5,7 @@ a study, the suite says.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class Results:
         curve, sweep, tune, toy2d, protocol: the rows of all files of a kind, with ``RUN_KEY`` and ``source``, their path; those of
             sweep and toy2d also with ``grid``, that of their samplers' times.
         images: the likelihoods of each image, a row for each with ``RUN_KEY``, ``stage`` and, of a snapshot, ``step``.
+        failed: the keys of ``RUN_KEY`` of every run that could not be trained or evaluated.
     """
 
     suite: str
@@ -61,6 +62,7 @@ class Results:
     toy2d: pd.DataFrame
     protocol: pd.DataFrame
     images: pd.DataFrame
+    failed: Sequence[Result] = ()
 
 
 def read_results(
@@ -73,6 +75,7 @@ def read_results(
     toy2d: Iterable[str] = (),
     protocol: Mapping[str, str] | None = None,
     toy2d_grid: str = "",
+    failed: Iterable[Result] = (),
 ) -> Results:
     """Read the result files of a suite, and none that it does not have.
 
@@ -80,6 +83,7 @@ def read_results(
         runs: the keys of ``RUN_KEY`` of every run, by its name.
         protocol: the run whose protocol is examined, by dataset.
         toy2d_grid: the grid of times of the 2-D studies.
+        failed: the keys of ``RUN_KEY`` of every run that could not be trained or evaluated.
 
     Raises:
         ArtifactError: if a file is missing or damaged, or says of images what their own numbers do not.
@@ -116,6 +120,7 @@ def read_results(
         toy2d=rows["toy2d"],
         protocol=rows["protocol"],
         images=_read_images(layout, runs, means),
+        failed=list(failed),
     )
 
 

@@ -94,6 +94,9 @@ def _file_of_images(row: Mapping[str, Any]) -> str:
 
 
 def _run_values(results: Results) -> Iterator[dict[str, Any]]:
+    for run in results.failed:
+        source = f"params/{results.suite}.yaml"
+        yield {**run, "stage": "train", "metric": "failed", "value": 1, "source": source}
     for run in results.runs:
         name, identity = run["run"], {key: run[key] for key in RUN_KEY}
         samples, train = results.samples[name], results.train[name]

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 def run(suite: "Suite", layout: Layout) -> Finished:
     """Write the tidy tables ``values.csv`` and ``images.csv``, and a table of every kind of result, empty if not asked for."""
     published = read_published(Path("params/published.csv"))
-    runs = {name: run.model_dump(exclude={"train", "sample"}) for name, run in suite.runs.items()}
+    runs, failed = (
+        {name: run.model_dump(exclude={"train", "sample"}) for name, run in found.items()}
+        for found in (suite.runs, suite.failed)
+    )
     results = read_results(
         layout,
         runs,
@@ -29,6 +32,7 @@ def run(suite: "Suite", layout: Layout) -> Finished:
         toy2d=suite.toy2d.datasets,
         protocol={dataset: section.run for dataset, section in suite.protocol.items()},
         toy2d_grid=suite.toy2d.grid,
+        failed=failed.values(),
     )
     for name, table in suite_tables(results, published).items():
         write_published(layout.tables / f"{name}.csv", table)

@@ -1,7 +1,8 @@
 """What a suite file says in short, said in full: the suite that it builds on, and the seeds of its cells.
 
 ``based_on: digits`` takes all that a suite does not say from another one: sections key by key, and whole what is listed by name
-(:data:`NAMED`). A cell that has ``seeds`` instead of ``seed`` is a run for each, named after it: ``-s0``, ``-s1``, ....
+(:data:`NAMED`). A cell that has ``seeds`` instead of ``seed`` is a run for each, named after it: ``-s0``, ``-s1``, .... Those of
+its seeds that are in its list ``failed`` are no runs: they go to the suite's section ``failed``, for the claims to count.
 """
 
 import re
@@ -18,6 +19,8 @@ from indm.suite.strict_yaml import read_mapping
 from indm.terminal import printable
 
 BASE = "based_on"
+# Of a cell: those of its seeds that cannot be trained or evaluated.
+FAILED = "failed"
 # Files beside the suites that are no suites.
 BESIDE = ("claims", "registrations")
 NAME = r"[a-z0-9][a-z0-9-]*"
@@ -82,8 +85,13 @@ def expand_suite(path: Path) -> Expanded:
     cells: dict[str, str] = {}
     if isinstance(content.get("runs"), dict):
         place = f"{Expanded({}, {}, files).file(['runs'])}: suite {name_of(content, path)}"
-        runs = {name: run for cell, entry in content["runs"].items() for name, run in _runs(place, cell, entry, cells)}
-        content = content | {"runs": runs}
+        failed: dict[Any, Any] = {}
+        runs = {
+            name: run
+            for cell, entry in content["runs"].items()
+            for name, run in _runs(place, cell, entry, cells, failed)
+        }
+        content = content | {"runs": runs} | ({FAILED: failed} if failed else {})
     return Expanded(content, cells, files)
 
 
@@ -120,8 +128,8 @@ def _over(base: dict[str, Any], content: dict[str, Any], place: tuple[str, ...] 
     return merged
 
 
-def _runs(place: str, cell: Any, entry: Any, cells: dict[str, str]) -> list[tuple[Any, Any]]:
-    """List the runs of an entry, each with its name."""
+def _runs(place: str, cell: Any, entry: Any, cells: dict[str, str], failed: dict[Any, Any]) -> list[tuple[Any, Any]]:
+    """List the runs of an entry, each with its name, and note those that have failed."""
     if not isinstance(entry, dict) or "seeds" not in entry:
         _claim(place, str(cell), str(cell), cells)
         return [(cell, entry)]
@@ -134,8 +142,15 @@ def _runs(place: str, cell: Any, entry: Any, cells: dict[str, str]) -> list[tupl
         raise ParamsError(f"{place}, run {cell}, key seeds: {found}; allowed: each value once: take the repeats out")
     for seed in seeds:
         _claim(place, f"{cell}-s{seed}", str(cell), cells)
-    rest = {key: value for key, value in entry.items() if key != "seeds"}
-    return [(f"{cell}-s{seed}", rest | {"seed": seed}) for seed in seeds]
+    rest = {key: value for key, value in entry.items() if key not in ("seeds", FAILED)}
+    runs = {f"{cell}-s{seed}": rest | {"seed": seed} for seed in seeds}
+    lost = entry.get(FAILED, [])
+    if not isinstance(lost, list) or not set(map(str, lost)) <= set(map(str, seeds)):
+        raise ParamsError(
+            f"{place}, run {cell}, key {FAILED}: found {reprlib.repr(lost)}; allowed: a list of its seeds"
+        )
+    failed.update({name: run for name, run in runs.items() if run["seed"] in lost})
+    return [(name, run) for name, run in runs.items() if name not in failed]
 
 
 def _claim(place: str, run: str, cell: str, cells: dict[str, str]) -> None:

@@ -167,6 +167,10 @@ class Suite(Strict):
         KeptWeightsParams | None,
         Field(description="whose averaged weights are kept with the results; none where it is not said"),
     ] = None
+    failed: dict[RunName, RunParams] = Field(
+        default_factory=dict,
+        description="runs that cannot be trained or evaluated, by the lists failed of cells: claims count their seeds as failed",
+    )
     failed_beyond: dict[str, float] = Field(
         default_factory=dict,
         description="by a metric's name, the number above which a run has failed, for the claims; {} where it is not said",
