@@ -33,6 +33,7 @@ COLLECTED = {
     if pattern in MAKERS and STAGES[MAKERS[pattern]].subject
 }
 SUFFIX = ".tar.gz"
+READ_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -144,13 +145,14 @@ def unpack(path: Path) -> dict[str, bytes]:
         ArtifactError: if it is damaged, expands beyond :func:`largest`, or holds anything but files.
     """
     try:
-        limit = largest(path)
+        limit, content = largest(path), io.BytesIO()
         with gzip.open(path) as packed:
-            # Read to its end, where gzip's checksum is: tarfile alone stops before it.
-            content = packed.read(limit + 1)
-        if len(content) > limit:
-            raise ValueError(f"it expands to more than {limit:,} bytes")
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+            # Read to its end, where gzip's checksum is: tarfile alone stops before it. In parts, which are never held twice.
+            while part := packed.read(READ_AT_ONCE):
+                if content.write(part) and content.tell() > limit:
+                    raise ValueError(f"it expands to more than {limit:,} bytes")
+        content.seek(0)
+        with tarfile.open(fileobj=content, mode="r:") as archive:
             # A sparse file may say that it has more zeros than any memory.
             if odd := [member.name for member in archive if not member.isfile() or member.issparse()]:
                 raise ArtifactError(f"{path}: found {odd[0]}, which is no file; take the archive from git again")
