@@ -517,7 +517,9 @@ def test_primary_rows_are_counted_as_planned() -> None:
 def test_an_interval_against_a_control_ends_as_one_of_those_that_were_run() -> None:
     """Any of them may match INDM; it begins as that against the baseline."""
     values = planted({key: PLAIN[key] for key in PLAIN if key[1] != "scale-5"}, seeds=5, noise=0.01)
-    numbers = values[values["metric"] == "nll"].set_index(["variant", "model", "seed"])["value"].astype(float)
+    numbers = (
+        values[values["metric"] == "nll"].set_index(["variant", "model", "seed"])["value"].astype(float).sort_index()
+    )
     difference = numbers["standardised", "ddpmpp"] - numbers["", "indm"]
     for controls, run in ((["standardised", "scale"], 2), (["standardised"], 1)):
         found = effects(values, controls=controls).loc["standardised"]
@@ -573,7 +575,7 @@ def test_whether_the_baselines_gap_is_small_must_be_known() -> None:
 def test_mean_gaps_have_intervals_of_their_own() -> None:
     values = gaps(0.05, 0.2, 0.1, noise=0.01)
     table = effects(values, **GAP, controls=["standardised"])
-    numbers = values.set_index(["variant", "model", "seed"])["value"].astype(float)
+    numbers = values.set_index(["variant", "model", "seed"])["value"].astype(float).sort_index()
     for against, key in (("ddpmpp", ""), ("standardised", "standardised")):
         treatment, other = (
             stats.ttest_1samp(numbers[arm], 0.0).confidence_interval(0.95) for arm in (("", "indm"), (key, "ddpmpp"))
