@@ -37,7 +37,7 @@ class ArtifactError(IndmError):
 
 
 class ConvergenceError(IndmError):
-    """An iteration (fixed point, ODE solver) did not reach its tolerance."""
+    """An iteration (inverse of a flow, ODE solver) did not reach its tolerance."""
 
 
 class DivergenceError(IndmError):

@@ -168,8 +168,14 @@ def pair(numbers: Numbers, claim: Row, place: Row, own: Arm, other: Arm | float,
         planned_cells = {cell for side in (mine, theirs) for cells in side.values() for cell in cells}
         if isinstance(other, float):
             planned_cells = {cell for cells in mine.values() for cell in cells}
-    if not planned_cells or not seeds:
-        return {"planned": 0, "failed": (0, 0), "treatment": np.empty(0), "against": np.empty(0), "n": 0}
+    nothing = {"treatment": np.empty(0), "against": np.empty(0), "n": 0}
+    if not seeds or (metric["stage"] == "sweep" and not planned_cells):
+        return {"planned": 0, "failed": (0, 0), **nothing}
+    if not planned_cells:
+        return {"planned": len(seeds), "failed": (len(seeds), len(seeds)), **nothing}
+    of_sides = [{cell for cells in side.values() for cell in cells} for side in (mine, theirs)]
+    if metric["stage"] != "sweep" and all(of_sides) and not of_sides[0] & of_sides[1]:
+        return {"planned": len(seeds), "failed": (0, 0), **nothing}
 
     def sound(cells: Cells) -> bool:
         return all(cell in cells and bool(np.isfinite(cells[cell]).all()) for cell in planned_cells)

@@ -464,6 +464,23 @@ def test_as_many_failures_in_both_arms_withhold_nothing() -> None:
     assert (row["holds"], row["n"], row["failed_treatment"], row["failed_baseline"]) == (SHOWN, 4, 1, 1)
 
 
+def test_what_one_arm_was_not_measured_at_is_no_failure() -> None:
+    """Of FIDs in other numbers of steps nothing is said."""
+    values = planted({("indm", ""): 2.0, ("ddpmpp", ""): 2.1}, seeds=4, noise=0.005).assign(x=100.0)
+    row = graded(values.assign(x=values["x"].mask(values["model"] == "indm", 50.0)), controls=[])
+    assert (row["n"], row["planned"], row["failed_treatment"], row["failed_baseline"]) == (0, 4, 0, 0)
+    assert row["holds"] == SINGLE
+
+
+def test_seeds_without_a_number_in_either_arm_were_planned_all_the_same() -> None:
+    """They count among the primary rows, as they did before the run."""
+    values = planted({("indm", ""): 2.0, ("ddpmpp", ""): 2.1, ("ddpmpp", "standardised"): 2.1}, seeds=4, noise=0.005)
+    trained = values[values["stage"] == "nll"].assign(stage="train", metric="steps", value=9.0)
+    lost = (values["stage"] == "nll") & (values["variant"] == "")
+    row = graded(pd.concat([values[~lost], trained]), controls=["standardised"])
+    assert (row["n"], row["planned"], row["failed_treatment"], row["failed_baseline"]) == (0, 4, 4, 4)
+
+
 def test_a_seed_that_fails_in_one_cell_of_a_sweep_has_failed() -> None:
     """At 4 steps INDM is worse, so that without this cell the claim would be shown; in all cells, it is known by its training."""
     numbers = {("indm", 4): 40.0, ("indm", 16): 2.0, ("ddpmpp", 4): 20.0, ("ddpmpp", 16): 3.0}

@@ -459,6 +459,11 @@ MISTAKES = {
         "seeds: 3, train: {}",
         ["key seeds: found 3; allowed: a list of whole numbers, instead of seed"],
     ),
+    "a bound of what is no metric": (
+        "device: cpu",
+        "device: cpu\nfailed_beyond: {NLL: 8.0}",
+        ["key failed_beyond: found 'NLL'; allowed: fid, kid"],
+    ),
     "a seed that failed and is none": (
         "seeds: [0, 1, 2], train: {}",
         "seeds: [0, 1, 2], failed: [3], train: {}",

@@ -21,6 +21,7 @@ from indm.pipeline.stamps import (
 )
 from indm.pipeline.track import STARTED, check_unedited, remember_start
 from indm.pipeline.trees import Folder
+from indm.suite.claims import Claim
 from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
 from tests.conftest import REPOSITORY
@@ -212,6 +213,14 @@ def test_what_a_suite_derives_counts_by_its_value(monkeypatch: pytest.MonkeyPatc
     assert job_stamp(SUITE, "nll", run) != before["nll"]
     # A training has no choice of weights.
     assert job_stamp(SUITE, "train", run) == before["train"]
+
+
+def test_what_claims_leave_unsaid_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """params/claims.yaml is short by its defaults, which decide verdicts."""
+    before, other = (job_stamp(SUITE, stage) for stage in ("claims", "compute"))
+    monkeypatch.setattr(Claim.model_fields["direction"], "default", "higher")
+    assert job_stamp(SUITE, "claims") != before
+    assert job_stamp(SUITE, "compute") == other
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ class Flow(nn.Module):
         Arguments:
             z: latents, with shape (B, C, S, S).
             atol: accepted error of the equation h(x) = z in any one entry, per block.
-            max_iterations: of the fixed-point iteration, per block.
+            max_iterations: evaluations of the branch, per block.
             generator: source of every random draw, for a flow whose inverse has one; torch's global one if None.
 
         Returns:

@@ -151,6 +151,12 @@ def _derived(suite: "Suite", stage: str, subject: str) -> str:
     """Write down what a suite derives for a job, and the pipeline does not list among the keys that the job reads."""
     if stage in STAGES and STAGES[stage].builds and "weights" in STAGES[stage].keys:
         return f"weights {sorted(suite.weights_of(_run(suite, stage, subject)).items())}"
+    if stage == "claims":
+        from indm.suite.claims import Claim, Control, Metric, Side
+
+        # What stands where params/claims.yaml says nothing.
+        fields = [field for model in (Claim, Control, Metric, Side) for field in model.model_fields.items()]
+        return f"defaults {[(key, field.default) for key, field in fields if not field.is_required()]}"
     return ""
 
 

@@ -13,6 +13,7 @@ from indm.report.grades import (
     NOT_RUN,
     OPEN,
     REPEATABLE,
+    SINGLE,
     Effect,
     Scale,
     Verdict,
@@ -131,7 +132,7 @@ def _holds(compared: Comparison, baseline: Effect) -> Verdict:
     lacking = f"no sound number by {', '.join(compared.lacking)}" if compared.lacking else ""
     if verdict.grade == NO_DATA:
         return Verdict(NO_DATA, lacking or verdict.reason)
-    if lacking:
+    if lacking and verdict.grade != SINGLE:
         verdict = Verdict(INCONCLUSIVE, lacking)
     return Verdict(verdict.grade, verdict.reason + _failures(baseline, "baseline"))
 
@@ -149,8 +150,9 @@ def _flow(compared: Comparison, controls: Mapping[str, Effect]) -> Verdict:
     parts = [verdict.reason, *(_failures(effect, key).removeprefix("; ") for key, effect in controls.items())]
     if SAME_COMPUTE in controls:
         found = controls[SAME_COMPUTE].found
-        known = f"{SAME_COMPUTE}: {found.effect:.3g} [{found.low:.3g}, {found.high:.3g}]"
-        parts.append(known if found.n else f"{SAME_COMPUTE} was not run here")
+        known = f"{SAME_COMPUTE}: {found.effect:.3g}" + (f" [{found.low:.3g}, {found.high:.3g}]" if found.n > 1 else "")
+        unknown = "has no sound seed" if controls[SAME_COMPUTE].planned else "was not run here"
+        parts.append(known if found.n else f"{SAME_COMPUTE} {unknown}")
     return verdict._replace(reason="; ".join(filter(None, parts)))
 
 

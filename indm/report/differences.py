@@ -212,15 +212,20 @@ def _paired(
         # What was swept here, by whichever arm, and not what came out of these two.
         swept = [_of_place(rows, place)[CELL].drop_duplicates() for rows in (found, others)]
         cells: pd.Index[Any] = pd.MultiIndex.from_frame(swept[0].merge(swept[1]))
+        if cells.empty:
+            return Paired()
     else:
         cells = treated.columns.union(other.columns)
+        # Measured at other steps, neither has failed, and nothing can be compared.
+        if len(cells) == len(treated.columns) + len(other.columns) and len(treated.columns) and len(other.columns):
+            return Paired(planned=len(seeds))
     return _of_sound_seeds(treated.reindex(seeds, columns=cells), other.reindex(seeds, columns=cells), claim)
 
 
 def _of_sound_seeds(treated: pd.DataFrame, other: pd.DataFrame, claim: Claim) -> Paired:
     """Average over samplers and x the numbers of the seeds that have all of them in both arms, of those that were planned."""
     if treated.empty:
-        return Paired()
+        return Paired(planned=len(treated), failed_treatment=len(treated), failed_against=len(other))
     failed, failed_other = (pd.Series(~np.isfinite(arm.to_numpy()).all(1), arm.index) for arm in (treated, other))
     sound = ~(failed | failed_other)
     return Paired(

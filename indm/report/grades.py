@@ -43,7 +43,8 @@ MEANINGS = {
     },
     "flow": {
         MATCHED: "the interval against some control ends at or below the smallest effect",
-        BEYOND: "the intervals against all controls lie above 0, and the treatment fails on no more seeds than any of them",
+        BEYOND: "the intervals against all controls lie above 0, for gaps the controls’ mean gaps do, too, and the treatment "
+        "fails on no more seeds than any of them",
         OPEN: "none of these: some control was not run, or cannot be told apart",
     },
 }

@@ -112,7 +112,7 @@ def seeds_needed(comparisons: Sequence[tuple[Numbers, float]], tail: float = TAI
     Arguments:
         comparisons: differences of the seeds that have run, shape (S,) or (S, I), S at least 2, of which the spread is taken and
             not the mean; and the distance from the bound to the effect that is assumed.
-        tail: what the p-value must be at most.
+        tail: what an interval leaves out on either side.
 
     Returns:
         At least 3; none where more than 50 would be needed.

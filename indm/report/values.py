@@ -10,11 +10,12 @@ from typing import Any
 import pandas as pd
 
 from indm.errors import ArtifactError
+from indm.registry import SAMPLERS
 from indm.report.results import OF_IMAGES, RUN_KEY, Result, Results, records
 from indm.report.schema import TABLES
 from indm.store.files import AGAIN
-from indm.suite.measured import LIKELIHOODS, is_sound
-from indm.suite.schema.types import DDIM
+from indm.suite.measured import LIKELIHOODS
+from indm.suite.schema.types import DDIM, PC, PREDICTOR
 
 VALUE_COLUMNS = ["suite", *RUN_KEY, "stage", "metric", "sampler", "x", "sound", "value", "se", "source"]
 IMAGE_COLUMNS = ["suite", *RUN_KEY, "stage", "x", "image", *LIKELIHOODS]
@@ -122,6 +123,13 @@ def _row_values(stage: str, rows: pd.DataFrame, x: str) -> Iterator[dict[str, An
         identity = {key: row[key] for key in [*RUN_KEY, "source"]}
         place = {"stage": stage, "sampler": row.get("sampler", ""), "x": row[x], "sound": row.get("sound")}
         yield from ({**identity, **place, **number} for number in _numbers(row))
+
+
+def is_sound(sampler: str, sde: str, grid: str, steps: float) -> bool:
+    """Tell whether a sampler has as many points of a grid as it needs under an SDE; ``pc`` needs as many as its predictor."""
+    name = PREDICTOR if sampler == PC else sampler
+    least = SAMPLERS.literal(name, "SOUND").get((sde, grid)) if name in SAMPLERS else None
+    return least is not None and steps >= least
 
 
 def with_sound(rows: pd.DataFrame) -> pd.DataFrame:

@@ -141,6 +141,8 @@ class Claim(Strict):
     def _floor(self) -> Self:
         if self.floor is not None and (self.metric.transform, self.direction) != ("signed", "lower"):
             raise ValueError(f"floor: found {self.floor:g}; allowed: null, unless signed numbers are to be lower")
+        if self.floor:
+            raise ValueError(f"floor: found {self.floor:g}; allowed: 0, below which a gap is no merit, or null")
         return self
 
     @model_validator(mode="after")

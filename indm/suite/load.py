@@ -1,7 +1,8 @@
 """The one reader and validator of suites, and what a suite says in full.
 
-No field of the schema has a default, but ``shards`` and ``kept_weights``, on which no result depends, and ``compile``, on which
-rounding alone does: what a suite says, in full, is everything a result depends on, so both engines can track it.
+No field of the schema has a default, but ``shards`` and ``kept_weights``, on which no result depends, ``failed`` and
+``failed_beyond``, without which no seed has failed, and ``compile``, on which rounding alone does: what a suite says, in full,
+is everything a result depends on, so both engines can track it.
 """
 
 import hashlib
@@ -134,8 +135,8 @@ def suite_sha256(suite: Suite) -> str:
 
 
 def claims_sha256(claims: "Claims") -> str:
-    """Hash what the claims say, however their file says it."""
-    return _sha256(claims.model_dump(exclude_unset=True))
+    """Hash what the claims say, however their file says it, with what stands where it says nothing."""
+    return _sha256(claims.model_dump())
 
 
 def _sha256(content: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from typing import get_args
 
 from indm.registry import DATASETS, SAMPLERS
 from indm.suite.schema.studies import TOY2D
-from indm.suite.schema.types import PC, PREDICTOR, SamplerName, SweptName
+from indm.suite.schema.types import SamplerName, SweptName
 
 IMAGE_METRICS = ["fid", "kid", "is", "confidence", "precision", "recall", "clean_fid", "legacy_fid"]
 LIKELIHOODS = ["nll", "nll_uncorrected", "nelbo", "nelbo_no_reconstruction", "gap"]
@@ -28,13 +28,6 @@ DRAWN_BY = {
     ],
     "sweep": list(get_args(SweptName)),
 }
-
-
-def is_sound(sampler: str, sde: str, grid: str, steps: float) -> bool:
-    """Tell whether a sampler has as many points of a grid as it needs under an SDE; ``pc`` needs as many as its predictor."""
-    name = PREDICTOR if sampler == PC else sampler
-    least = SAMPLERS.literal(name, "SOUND").get((sde, grid)) if name in SAMPLERS else None
-    return least is not None and steps >= least
 
 
 def datasets(stage: str) -> list[str]:

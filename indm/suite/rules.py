@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from indm.registry import SAMPLERS, goes_with
+from indm.suite.measured import METRICS
 from indm.suite.schema.types import ABSENT, PC
 from indm.suite.variants import variants
 
@@ -44,6 +45,7 @@ def mistakes(suite: "Suite", path: Path, cells: Mapping[str, str]) -> list[str]:
         *_protocol(suite),
         *_tune(suite),
         *_kept_weights(suite),
+        *_failed_beyond(suite),
     ]
 
 
@@ -287,6 +289,12 @@ def _protocol(suite: "Suite") -> Iterator[str]:
         fitting = [name for name, run in suite.runs.items() if run.dataset == dataset]
         if study.run not in fitting:
             yield f"{place}.run: found {study.run!r}; allowed: a run of {dataset}: {', '.join(fitting)}"
+
+
+def _failed_beyond(suite: "Suite") -> Iterator[str]:
+    known = dict.fromkeys(metric for metrics in METRICS.values() for metric in metrics)
+    if unknown := [metric for metric in suite.failed_beyond if metric not in known]:
+        yield f"key failed_beyond: found {', '.join(map(repr, unknown))}; allowed: {', '.join(known)}"
 
 
 def _kept_weights(suite: "Suite") -> Iterator[str]:
