@@ -205,7 +205,7 @@ class Run:
         images: Values,
         *,
         seed: int | None = None,
-        time_draws: int = 10,
+        time_draws: int = 80,
         ode_steps: int = 32,
         log_det_tolerance: float | None = None,
         batch_size: int = 360,
