@@ -13,7 +13,6 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from indm.report.results import CELL, RUN_KEY, Results, records
 from indm.report.schema import TABLES, Kind
@@ -76,7 +75,7 @@ def rank_agreement(first: list[float], second: list[float]) -> tuple[float | Non
 
 def _standardised(values: list[float]) -> Any:
     """Return ranks less their mean, of length one; zeros where all are the same."""
-    ranks = rankdata(values)
+    ranks = pd.Series(values, dtype=float).rank().to_numpy()
     centred = ranks - ranks.mean() if len(ranks) else ranks
     return centred / (np.linalg.norm(centred) or 1.0)
 
