@@ -116,6 +116,15 @@ class PretendedTensor(Tensor):
         tensor.raw = raw
         return tensor
 
+    @property
+    def data(self) -> Tensor:
+        """The tensor without its history; a tensor that is put in its place gives its memory."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        self.raw = _raw(value)
+
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -185,7 +194,7 @@ def _run(func: Any, *args: Any, **kwargs: Any) -> Any:
     for leaf in known.values():
         if leaf.shape != _raw(leaf).shape:
             # Changed in place, as by squeeze_ at the end of a product with a vector.
-            leaf.data = PretendedTensor(_raw(leaf))
+            Tensor.data.__set__(leaf, PretendedTensor(_raw(leaf)))  # type: ignore[attr-defined]
     return tree_map(functools.partial(_placed, known), result)
 
 

@@ -32,6 +32,7 @@ from indm.networks.layers import (
 from indm.networks.registered.unet import ScoreUNet
 from indm.registry import NETWORKS
 from indm.training.ema import ExponentialMovingAverage
+from indm.training.flat import Flat
 
 SMALL: dict[str, Any] = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention_resolutions": (4,)}
 VP_LIKE: dict[str, Any] = {
@@ -381,11 +382,11 @@ def set_probe(module: Probe, step: int) -> None:
 
 def test_average_follows_the_hand_computation() -> None:
     module = Probe()
-    ema = ExponentialMovingAverage(module, decay=0.3)
+    ema, flat = ExponentialMovingAverage(module, decay=0.3), Flat(module)
     expected = 1.0
     for step, decay in [(1, 2 / 11), (2, 3 / 12), (3, 0.3), (4, 0.3)]:  # 4/13 = 0.31 is above the decay asked for
         set_probe(module, step)
-        ema.update(module)
+        ema.update(flat)
         expected = decay * expected + (1 - decay) * (1 + step)
         torch.testing.assert_close(ema.module.weight, torch.tensor([expected, expected + 1]), check_dtype=True)
         assert ema.module.frozen.item() == step
@@ -397,6 +398,7 @@ def test_average_of_fifty_steps_is_that_of_float64_and_of_torch() -> None:
     """To the rounding of float32 and, of ``torch.optim.swa_utils``, to the byte."""
     module = build("unet-vp")
     ema, generator = ExponentialMovingAverage(module, decay=0.9), torch.Generator().manual_seed(0)
+    flat = Flat(module)
     theirs = AveragedModel(module, multi_avg_fn=partial(warm_average, 0.9))
     theirs.n_averaged += 1  # Else its first update is a copy.
     exact = [value.double() for value in ema.module.parameters()]
@@ -404,7 +406,7 @@ def test_average_of_fifty_steps_is_that_of_float64_and_of_torch() -> None:
         with torch.no_grad():
             for value in module.parameters():
                 value.add_(torch.randn(value.shape, generator=generator), alpha=0.1)
-        ema.update(module)
+        ema.update(flat)
         theirs.update_parameters(module)
         decay = min(0.9, (1 + step) / (10 + step))
         exact = [decay * mean + (1 - decay) * value for mean, value in zip(exact, module.parameters(), strict=True)]
@@ -431,12 +433,13 @@ def test_average_resumes_exactly() -> None:
     module, other = Probe(), Probe()
     ema, resumed = (ExponentialMovingAverage(m, decay=0.9) for m in (module, other))
     set_probe(module, 1)
-    ema.update(module)
+    flat = Flat(module)
+    ema.update(flat)
     resumed.updates = ema.updates
     resumed.module.load_state_dict(ema.module.state_dict())
     set_probe(module, 2)
     for average in (ema, resumed):
-        average.update(module)
+        average.update(flat)
     assert resumed.updates == 2
     for mine, theirs in zip(resumed.module.state_dict().values(), ema.module.state_dict().values(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=0)

@@ -25,6 +25,7 @@ from click.testing import CliRunner
 
 from indm.cli import main
 from indm.diffusion import evaluation
+from indm.diffusion.objectives import nelbo
 from indm.errors import ArtifactError, DivergenceError
 from indm.pipeline.identity import Identity
 from indm.pipeline.jobs import Job
@@ -321,7 +322,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_state(
 def test_divergence_before_anything_was_saved_says_so(layout: Layout, scratch: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("indm.training.begin.step_flops", lambda *_, **__: 0)
-        patch.setattr("indm.training.losses.nelbo", lambda *_: torch.tensor([math.nan], requires_grad=True))
+        patch.setattr("indm.training.losses.nelbo", lambda *arguments: math.nan * nelbo(*arguments))
         with pytest.raises(DivergenceError, match="no state had been saved"):
             train.run(SUITE, layout, RUN)
 

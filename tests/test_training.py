@@ -31,6 +31,7 @@ from indm.suite.expand import suite_files
 from indm.suite.load import load_suite
 from indm.training.batches import Draws, draw
 from indm.training.begin import step_flops
+from indm.training.flat import Flat
 from indm.training.loop import History, Plan, learning_rate, train
 from indm.training.saving import write_training
 from indm.training.spec import build_trainer
@@ -137,13 +138,20 @@ def test_a_step_moves_both_networks_and_the_average(objective: str, sde: str) ->
     assert all(math.isfinite(value) for value in losses.values())
 
 
+def followed(trainer: Trainer, name: str) -> list[Tensor]:
+    """Return the gradients of the last step that the optimiser of a network followed, clipped, by parameter."""
+    gradient = trainer.flats[name].values.grad
+    assert gradient is not None
+    return trainer.flats[name].split(gradient)
+
+
 def test_under_ve_the_joint_step_scales_the_score_gradient_of_the_alternating_one() -> None:
     """Importance-sampled times are uniform under VE, and both weights constant: 1/2 against Z/2."""
     gradients = []
     for alternate in (True, False):
         trainer = Trainer(model("identity", sde="ve"), Optimisation(objective="fid", alternate=alternate, **OPTIONS))
         trainer.step(draw(images(), 17, 8, SEED, 0), 1.0)
-        gradients.append(torch.cat([p.grad.flatten() for p in trainer.model.noise.parameters() if p.grad is not None]))
+        gradients.append(torch.cat([gradient.flatten() for gradient in followed(trainer, "score")]))
     z = importance_time(trainer.model.sde, torch.zeros(1, dtype=torch.float64), 1e-5)[1]
     torch.testing.assert_close(gradients[1], z * gradients[0], rtol=1e-3, atol=1e-5)
 
@@ -223,8 +231,8 @@ def test_fid_objective_trains_the_flow_on_the_nelbo_alone() -> None:
     error = noise_error(twin.noise, twin.sde, z0, t, own.noise)
     (nelbo(twin.sde, z0, log_det, error, z, twin.eps).mean() / 64).backward()
     trainer.step(draws, 1.0)
-    for found, expected in zip(trainer.model.flow.parameters(), twin.flow.parameters(), strict=True):
-        torch.testing.assert_close(found.grad, expected.grad)
+    for found, expected in zip(followed(trainer, "flow"), twin.flow.parameters(), strict=True):
+        torch.testing.assert_close(found, expected.grad)
 
 
 def test_fid_objective_trains_the_score_on_latents_of_the_updated_flow() -> None:
@@ -275,7 +283,7 @@ def test_micro_batches_average_to_the_gradient_of_the_whole(objective: str, flow
             model(flow), Optimisation(objective=objective, micro_batches=parts, **OPTIONS | {"flow_lr": 0.0})
         )
         trainer.step(draw(images(), 17, 8, SEED, 0), 1.0)
-        gradients.append([parameter.grad for parameter in trainer.model.noise.parameters()])
+        gradients.append(followed(trainer, "score"))
     for whole, averaged in zip(*gradients, strict=True):
         torch.testing.assert_close(averaged, whole, rtol=1e-3, atol=1e-5)
 
@@ -284,7 +292,7 @@ def _gradients(objective: str, **options: Any) -> tuple[list[Tensor], dict[str, 
     """Take a step; return the gradients that the optimisers saw, and the losses."""
     trainer = Trainer(model(), Optimisation(objective=objective, **OPTIONS | options))
     losses = trainer.step(draw(images(), 17, 8, SEED, 0), 1.0)
-    return [p.grad for p in trainer.model.parameters() if p.grad is not None], losses
+    return [gradient for name in trainer.networks for gradient in followed(trainer, name)], losses
 
 
 @pytest.mark.parametrize("objective", ["nll", "fid"])
@@ -355,8 +363,9 @@ def test_the_flow_follows_the_prior_of_its_latents(objective: str) -> None:
     assert isinstance(net.flow, PixelAffine)
     signal = math.exp(-integrals(beta, 0.0)[1])
     expected = (signal * draws.x.square().mean(0) - 1) / 64, signal * draws.x.mean(0) / 64
-    for parameter, gradient in zip((net.flow.log_scale, net.flow.shift), expected, strict=True):
-        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+    assert [name for name, _ in net.flow.named_parameters()] == ["log_scale", "shift"]
+    for found, gradient in zip(followed(trainer, "flow"), expected, strict=True):
+        torch.testing.assert_close(found, gradient, rtol=1e-4, atol=1e-6)
 
 
 def test_reconstruction_adds_the_residual() -> None:
@@ -407,8 +416,42 @@ def test_optimiser_state_has_both_moments_of_every_parameter() -> None:
     trainer.step(draw(images(), 17, 8, SEED, 0), 1.0)
     state = trainer.optimiser_state()
     for part, module in (("score", trainer.model.noise), ("flow", trainer.model.flow)):
-        count = sum(1 for _ in module.parameters())
-        assert sum(key.startswith(f"{part}.") and key.endswith("exp_avg_sq") for key in state) == count
+        for key in ("exp_avg", "exp_avg_sq"):
+            moments = trainer.flats[part].split(state[f"{part}.0.{key}"])
+            assert [moment.shape for moment in moments] == [parameter.shape for parameter in module.parameters()]
+            assert all(moment.any() for moment in moments)
+
+
+def test_flat_parameters_are_parts_of_one_tensor_with_their_own_values_and_names() -> None:
+    module = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm1d(4), nn.Linear(4, 5, bias=False))
+    module[2].requires_grad_(False)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    flat = Flat(module)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    assert {id(tensor) for tensor in flat.fixed} == {id(module[2].weight), *(id(buffer) for buffer in module.buffers())}
+    # Each lies where PyTorch would put a tensor of its own.
+    assert all(parameter.data_ptr() % 64 == 0 for parameter in trained)
+    assert all(torch.equal(part, parameter) for part, parameter in zip(flat.split(flat.values), trained, strict=True))
+    assert flat.values.square().sum().item() == pytest.approx(sum(p.square().sum().item() for p in trained))
+    flat.values.mul_(2)
+    assert torch.equal(trained[0], 2 * before["0.weight"])
+    module.load_state_dict(before)
+    assert torch.equal(flat.split(flat.values)[0], before["0.weight"])
+
+
+def test_a_step_with_flat_parameters_is_that_of_each_by_itself() -> None:
+    """To the rounding of the norm by which gradients are clipped."""
+    trainer = Trainer(model(), Optimisation(objective="nll", **OPTIONS | {"grad_clip": 0.1}))
+    twin = model()
+    trainer.step(draw(images(), 17, 8, SEED, 0), 1.0)
+    for name, module in (("score", twin.noise), ("flow", twin.flow)):
+        for parameter, gradient in zip(module.parameters(), followed(trainer, name), strict=True):
+            parameter.grad = gradient.clone()
+        options = trainer.optimisers[name].param_groups[0]
+        torch.optim.AdamW(module.parameters(), options["lr"], options["betas"], weight_decay=0.0).step()
+        for found, expected in zip(trainer.networks[name].parameters(), module.parameters(), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
 
 
 def test_a_step_of_the_flow_alone_follows_the_normalizing_flow_and_leaves_the_score() -> None:
@@ -422,8 +465,8 @@ def test_a_step_of_the_flow_alone_follows_the_normalizing_flow_and_leaves_the_sc
     draws = draw(images(), 17, 8, SEED, 0)
     z, log_det = twin.flow(draws.x, "train", draws.generator)
     ((gaussian_nll(z, 1.0) - log_det).mean() / 64).backward()
-    for found, expected in zip(trainer.model.flow.parameters(), twin.flow.parameters(), strict=True):
-        torch.testing.assert_close(found.grad, expected.grad)
+    for found, expected in zip(followed(trainer, "flow"), twin.flow.parameters(), strict=True):
+        torch.testing.assert_close(found, expected.grad)
 
 
 def test_warm_up_of_the_flow_lasts_its_steps() -> None:

@@ -22,6 +22,7 @@ from indm.errors import DivergenceError
 from indm.seeding import derive_seed
 from indm.toy2d.models import Stack, initialise
 from indm.training.ema import ExponentialMovingAverage
+from indm.training.flat import Flat
 from indm.training.loop import learning_rate
 from indm.training.trainer import BETAS
 
@@ -107,10 +108,11 @@ def train(
     warmup = flow_warmup_steps if has_flow else 0
     batches = draws(points, dataset, seeds, steps, batch_size)
     average = ExponentialMovingAverage(stack, ema_decay)
+    follow = partial(average.update, Flat(stack))
     joint: Loss = partial(nelbo_loss, stack, sde, eps)
     parts: list[tuple[nn.Module, float]] = [(stack.flow, flow_lr)] if has_flow else []
-    flops = _descend(stack, parts, partial(flow_loss, stack), batches, warmup, average, seeds) if warmup else 0
-    flops += _descend(stack, [(stack.noise, lr), *parts], joint, batches, steps - warmup, average, seeds)
+    flops = _descend(stack, parts, partial(flow_loss, stack), batches, warmup, follow, seeds) if warmup else 0
+    flops += _descend(stack, [(stack.noise, lr), *parts], joint, batches, steps - warmup, follow, seeds)
     return average.module, flops // len(seeds)
 
 
@@ -120,10 +122,14 @@ def _descend(
     loss_fn: Loss,
     batches: Iterator[Draw],
     steps: int,
-    average: ExponentialMovingAverage[Stack],
+    follow: Callable[[], None],
     seeds: list[int],
 ) -> int:
-    """Take ``steps`` steps of Adam on some parts of a stack, each with its peak rate; return the operations of all steps."""
+    """Take ``steps`` steps of Adam on some parts of a stack, each with its peak rate; return the operations of all steps.
+
+    Arguments:
+        follow: called after each step, to take the stack into its average.
+    """
     optimiser = torch.optim.Adam(
         [{"params": module.parameters(), "lr": peak} for module, peak in parts], betas=BETAS, fused=True
     )
@@ -141,5 +147,5 @@ def _descend(
         for group, (_, peak) in zip(optimiser.param_groups, parts, strict=True):
             group["lr"] = peak * learning_rate(step, steps, 0, "cosine")
         optimiser.step()
-        average.update(stack)
+        follow()
     return counter.get_total_flops() * steps

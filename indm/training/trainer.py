@@ -37,6 +37,7 @@ from indm.training.distributed import (
     unsynchronised,
 )
 from indm.training.ema import ExponentialMovingAverage
+from indm.training.flat import Flat
 from indm.training.losses import NUMBERS, PLACES, Loss, flow_loss, joint_loss, normalizing_flow_loss, score_loss
 
 # Those of the released code (losses.py, get_optimizer), of both networks; AdamW's own second one is 0.999.
@@ -114,10 +115,8 @@ class Trainer:
             self.networks["flow"] = model.flow
         self.peaks = {"score": optimisation.lr, "flow": optimisation.flow_lr}
         decays = {"score": optimisation.ema_decay, "flow": optimisation.flow_ema_decay}
-        self.optimisers = {
-            name: _optimiser(network, self.peaks[name], optimisation.weight_decay)
-            for name, network in self.networks.items()
-        }
+        self.flats = {name: Flat(network) for name, network in self.networks.items()}
+        self.optimisers = {name: self._optimiser(name) for name in self.networks}
         self.averages = {
             name: ExponentialMovingAverage(network, decays[name]) for name, network in self.networks.items()
         }
@@ -151,7 +150,7 @@ class Trainer:
         losses = self._read(descents)
         self._follow_latents()
         for name in names:
-            self.averages[name].update(self.networks[name])
+            self.averages[name].update(self.flats[name])
         self.noted |= losses
         return losses
 
@@ -160,7 +159,7 @@ class Trainer:
         torch.manual_seed(seed)
         self.model.noise.load_state_dict(build_model(self.model.spec).noise.state_dict())
         copy_from_first(self.model.noise.state_dict().values())
-        self.optimisers["score"] = _optimiser(self.model.noise, self.peaks["score"], self.optimisation.weight_decay)
+        self.optimisers["score"] = self._optimiser("score")
         self.averages["score"] = ExponentialMovingAverage(self.model.noise, self.optimisation.ema_decay)
         self.freeze_flow()
 
@@ -204,7 +203,7 @@ class Trainer:
         return {"lipschitz_smallest": min(found), "lipschitz_largest": max(found)} if found else {}
 
     def optimiser_state(self) -> dict[str, Tensor]:
-        """Return the tensors of the optimisers' states, named ``network.parameter.key``."""
+        """Return the tensors of the optimisers' states, named ``network.0.key``, of all its parameters in one tensor."""
         return {
             f"{name}.{index}.{key}": value
             for name, optimiser in self.optimisers.items()
@@ -279,7 +278,7 @@ class Trainer:
         """
         replica = self._replica(names)
         for name in names:
-            self.optimisers[name].zero_grad(set_to_none=True)
+            self.flats[name].forget_gradients()
         numbers = sum_over_processes(self._backward(replica, batches, loss_fn))
         norms = torch.stack([self._clip(name) for name in names])
         # NaN is not below the limit either.
@@ -311,6 +310,10 @@ class Trainer:
             numbers = numbers + share * loss.numbers()
         return numbers
 
+    def _optimiser(self, name: str) -> torch.optim.Optimizer:
+        values, decay = [self.flats[name].values], self.optimisation.weight_decay
+        return torch.optim.AdamW(values, lr=self.peaks[name], betas=BETAS, weight_decay=decay, fused=True)
+
     def _replica(self, names: tuple[str, ...]) -> nn.Module:
         """Return what calls functions of the named networks, with gradients of all processes."""
         if names not in self._replicas:
@@ -318,8 +321,9 @@ class Trainer:
         return self._replicas[names]
 
     def _clip(self, name: str) -> Tensor:
-        """Clip the gradients of a network; return their norm before, a scalar."""
-        return nn.utils.clip_grad_norm_(self.networks[name].parameters(), self.optimisation.grad_clip, foreach=True)
+        """Give the optimiser of a network its gradients, clipped; return their norm before, a scalar."""
+        self.flats[name].gather_gradients()
+        return nn.utils.clip_grad_norm_(self.flats[name].values, self.optimisation.grad_clip)
 
     def _read(self, descents: list[Descent]) -> dict[str, float]:
         """Wait for the device, once a step: note what its descents report, and return its losses.
@@ -343,8 +347,3 @@ class Trainer:
                 self.noted["log_det_term"] = numbers[2] / math.prod(self.model.shape)
             losses |= {name: numbers[PLACES[name]] for name in descent.losses}
         return {name: losses[name] for name in PLACES if name in losses}
-
-
-def _optimiser(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(parameters, lr=lr, betas=BETAS, weight_decay=weight_decay, fused=True)
