@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from indm.report.claims import SAME_COMPUTE
-from indm.report.grades import MATCHED, MEANINGS, NO_DATA, REPEATABLE, matched_by
+from indm.report.grades import CONTRADICTED, MATCHED, MEANINGS, NO_DATA, REPEATABLE, SHOWN, matched_by
 from indm.report.names import comparator, names
 from indm.report.page.entries import Entry, set_numbers, text_entry
 from indm.report.results import read_texts
@@ -44,7 +44,7 @@ class Answer:
         source: where it is made.
         family: primary or exploratory.
         holds: whether the claim holds.
-        borderline: whether new seeds might well change that.
+        repeatability: the probability that new seeds would give the same verdict, as its file says it.
         flow: whether it is the flow, of a claim with controls.
         dataset: its name.
         place: dataset, SDE and objective.
@@ -62,7 +62,7 @@ class Answer:
     source: str
     family: str
     holds: Entry
-    borderline: bool
+    repeatability: str
     flow: Entry
     dataset: str
     place: str
@@ -77,6 +77,16 @@ class Answer:
     def is_counted(self) -> bool:
         """Whether it is one of the paper's main claims that the suite can test."""
         return self.family == "primary" and self.holds.text != NO_DATA
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether it is counted and INDM is better by more than counts, or worse."""
+        return self.is_counted and self.holds.text in (SHOWN, CONTRADICTED)
+
+    @property
+    def borderline(self) -> bool:
+        """Whether new seeds might well change the first verdict."""
+        return bool(self.repeatability) and float(self.repeatability) < REPEATABLE
 
     @property
     def anchor(self) -> str:
@@ -130,7 +140,7 @@ def _answer(row: Mapping[Any, str], effects: pd.DataFrame) -> Answer:
         source=row["source"],
         family=row["family"],
         holds=text_entry("holds", row["holds"]),
-        borderline=bool(row["repeatability"]) and float(row["repeatability"]) < REPEATABLE,
+        repeatability=row["repeatability"],
         flow=replace(flow, text=matched_by(flow.text, comparator(row["control"])), value=flow.text),
         dataset=row["dataset"],
         place=names(row["dataset"], row["sde"], row["objective"]),

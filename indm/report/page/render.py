@@ -4,6 +4,7 @@ Every number of a table carries the text it has in its file (``data-value``). Wh
 makes it.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,27 @@ from indm.report.page.entries import text_entry
 from indm.report.page.pictures import galleries, read_figures
 from indm.report.page.registration import describe_registration
 from indm.report.page.remarks import remarks
-from indm.report.page.tables import read_table
+from indm.report.page.tables import Table, read_table
+
+
+# What the page can have, in its order, by anchor.
+SECTIONS = {
+    "answers": "Results",
+    "caveats": "Limitations",
+    "samples": "Samples",
+    "learning": "Learning",
+    "steps": "Few steps",
+    "ablation": "Controls",
+    "likelihood": "Likelihood",
+    "quality": "Image quality",
+    "published": "Published numbers",
+    "toy": "Two dimensions",
+    "protocol": "Protocol",
+    "tuning": "Hyper-parameters",
+    "cost": "Cost",
+    "provenance": "Provenance",
+    "all": "Raw data",
+}
 
 
 def render(contents: Contents, results: Path, figures: Path) -> str:
@@ -30,6 +51,8 @@ def render(contents: Contents, results: Path, figures: Path) -> str:
     tables = {table: read_table(contents.suite, results / "tables" / f"{table}.csv") for table in (*SHOWN, "values")}
     records = read_records(contents, results)
     answers = read_answers(tables["claims"].path, tables["effects"].path)
+    found = caveats(contents, tables, records, results)
+    left_out = _left_out(tables) | (set() if found else {"caveats"})
     return (
         _environment()
         .get_template("index.html.jinja")
@@ -56,9 +79,20 @@ def render(contents: Contents, results: Path, figures: Path) -> str:
                 contents.claims_sha256,
                 [record["commit"] for record in records],
             ),
-            caveats=caveats(contents, tables, records, results),
+            caveats=found,
+            sections={anchor: title for anchor, title in SECTIONS.items() if anchor not in left_out},
+            left_out=[title for anchor, title in SECTIONS.items() if anchor in left_out - {"caveats"}],
         )
     )
+
+
+def _left_out(tables: Mapping[str, Table]) -> set[str]:
+    """Find the sections whose tables are all there and all without a row to show."""
+    sections: dict[str, list[bool]] = {}
+    for name, entry in CATALOGUE.items():
+        if name in tables and entry.page:
+            sections.setdefault(entry.page.section, []).append(tables[name].empty)
+    return {section for section, empty in sections.items() if all(empty)}
 
 
 def render_headline(tables: Path) -> str:

@@ -33,7 +33,7 @@ FEWEST_ROWS_TO_SHARE = 3
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the page: rows, downloads (file name and address), how many rows the CSV alone has; or why it is missing."""
+    """A table of the page: rows, downloads (file name and address), how many rows the CSV alone has; why it is missing; whether it has no row to show."""
 
     name: str
     path: Path
@@ -44,6 +44,7 @@ class Table:
     downloads: dict[str, tuple[str, str]] = field(default_factory=dict)
     left_out: int = 0
     missing: Missing | None = None
+    empty: bool = False
 
     def texts(self, column: str) -> set[str]:
         """Return the texts of a column, in the rows or shared by them; none where the table lacks it."""
@@ -63,7 +64,7 @@ def read_table(suite: str, path: Path) -> Table:
     count = len(table)
     if count == 0:
         reason = f"no rows: the suite {suite} asks for none of these numbers"
-        return Table(path.stem, path, missing=Missing(path, reason, f"edit params/{suite}.yaml"))
+        return Table(path.stem, path, missing=Missing(path, reason, f"edit params/{suite}.yaml"), empty=True)
     page = CATALOGUE[path.stem].page
     if page.dropped:
         table = table[table[page.dropped] != ""].reset_index(drop=True)
@@ -82,6 +83,7 @@ def read_table(suite: str, path: Path) -> Table:
         {heading(column): entry for column, entry in shared.items()},
         _downloads(path, headings, rows),
         count - len(table),
+        empty=not rows,
     )
 
 

@@ -36,13 +36,3 @@ for (const table of document.querySelectorAll("table.sortable")) {
     heading.append(button);
   }
 }
-
-// Paper cannot unfold. What was folded is so again afterwards.
-let folded = [];
-addEventListener("beforeprint", () => {
-  folded = [...document.querySelectorAll("details:not([open])")];
-  for (const part of folded) part.open = true;
-});
-addEventListener("afterprint", () => {
-  for (const part of folded) part.open = false;
-});
