@@ -29,7 +29,7 @@ extensions = [
     # MathJax from a package, not from the network.
     "sphinx-mathjax-offline",
 ]
-myst_enable_extensions = ["dollarmath", "deflist"]
+myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
 myst_heading_anchors = 4
 # A folder is a link in a listing of files, and none on a site: a test looks after the links. Two classes may have a shape.
 suppress_warnings = ["myst.header", "myst.xref_missing", "ref.python"]
@@ -45,6 +45,8 @@ html_theme = "furo"
 html_title = "INDM, reproduced"
 html_show_sourcelink = False
 templates_path = ["templates"]
+html_static_path = ["static"]
+html_css_files = ["cards.css"]
 
 
 def setup(app: Any) -> None:

@@ -28,12 +28,12 @@ from indm.pipeline.stages import STAGES
 from indm.register import write_registrations
 from indm.report.catalogue import COMPRESSED, PUBLISHED
 from indm.report.figures import plot_figures
+from indm.report.figures_answer import draw_answers
 from indm.report.readme import answers, numbers, of_suite, replace_block, verdicts, with_answers, with_verdicts
 from indm.report.results import read_rows
 from indm.store.files import CHECKPOINT_FORMAT, write_json, write_weights
 from indm.store.layout import PICTURES
 from indm.store.provenance import provenance
-from indm.suite.claims import load_claims
 from indm.suite.load import load_suite, suite_sha256
 from indm.suite.registrations import Registration, Registrations
 from indm.training.spec import model_spec
@@ -582,7 +582,7 @@ def test_numbers_have_both_errors_and_the_floor() -> None:
 def test_readme_and_the_page_of_verdicts_say_what_the_published_results_say() -> None:
     """On failure: make generate."""
     published, readme = REPOSITORY / "docs/results", (REPOSITORY / "README.md").read_text()
-    assert readme == with_answers(readme, published, load_claims(REPOSITORY / "params/claims.yaml"))
+    assert readme == with_answers(readme, published)
     page = (published / "README.md").read_text()
     assert page == with_verdicts(page, published)
 
@@ -604,26 +604,51 @@ def test_published_figures_are_drawn_from_the_published_tables(suite: str) -> No
         np.testing.assert_allclose(drawn[1], published[1], atol=0.01, err_msg=name)
 
 
-def test_answers_are_of_questions_that_have_data() -> None:
-    claims = load_claims(REPOSITORY / "params/claims.yaml").claims
-    claims = [claim for claim in claims if not claim.id.endswith("-2d")]
-    rows = [
-        claim_row("better-nll", "inconclusive", repeatability=0.5),
-        claim_row("smaller-gap", "no data", repeatability=np.nan),
-        claim_row("better-nll-2d", "shown"),
+def test_readme_answers_both_questions_in_words_for_each_claim_and_objective() -> None:
+    flow = CONTROL | {"control": "same-compute", "flow": "matched"}
+    asked = {"family": "primary", "question": "A?"}
+    digits = [
+        claim_row("a", "inconclusive", repeatability=0.5, **asked, **flow),
+        claim_row("a", "shown", objective="fid", **asked, flow="open"),
+        claim_row("b", "no data", family="primary", question="B?"),
+        claim_row("c", "shown", family="exploratory", question="C?"),
     ]
-    assert answers({"digits": pd.DataFrame(rows)}, claims).replace("\u00a0", " ").splitlines() == [
-        "| question | `digits`: a first look |",
-        "|---|---|",
-        "| Is INDM's likelihood (NLL) better? (NLL, bits/dim; smallest effect 0.01) | inconclusive*, 0.020 [0.010, 0.034] |",
+    fashion = [claim_row("a", "shown", suite="fashion", **asked, flow="beyond every control")]
+    for row in digits:
+        row["suite"] = "digits-full"
+    tables = {"digits-full": pd.DataFrame(digits), "fashion": pd.DataFrame(fashion)}
+    assert answers(tables).splitlines() == [
+        "| question (objective) | 8×8 digits: holds? | the flow? | Fashion-MNIST: holds? | the flow? |",
+        "|---|---|---|---|---|",
+        "| A? (`nll`) | inconclusive*, 0.020 | no: matched by same compute, -0.100 | shown, 0.020 | yes: beyond every control |",
+        "| A? (`fid`) | shown, 0.020 | open | no data | no data |",
     ]
+
+
+def test_readme_s_figures_are_the_same_from_run_to_run_and_have_no_clip_paths() -> None:
+    """The names of clip paths are hashes of floats, which differ between processors."""
+    published = REPOSITORY / "docs/results"
+    drawn = draw_answers(published)
+    assert drawn == draw_answers(published)
+    for name, svg in drawn.items():
+        assert b"clipPath" not in svg, name
+        assert shapes((REPOSITORY / f"docs/pictures/{name}.svg").read_text())[0] == shapes(svg.decode())[0], name
+
+
+@pytest.mark.parametrize("missing", ["fashion-fid", "digits-full"])
+def test_readme_has_no_figures_where_a_suite_is_not_published(missing: str, tmp_path: Path) -> None:
+    for suite in {"digits-full", "fashion", "fashion-fid"} - {missing}:
+        (tmp_path / suite / "tables").mkdir(parents=True)
+    assert draw_answers(tmp_path) == {}
 
 
 def test_the_numbers_in_readme_s_text_are_those_of_the_published_effects() -> None:
-    text = (REPOSITORY / "README.md").read_text().split("<!-- end of answers -->")[1]
+    readme = (REPOSITORY / "README.md").read_text()
+    text = re.sub(r"<!-- answers: .*<!-- end of answers -->", "", readme, flags=re.DOTALL)
     effects = [read_rows(path) for path in (REPOSITORY / "docs/results").glob("*/tables/effects.csv")]
     ends = pd.concat(effects)[["effect", "low", "high"]]
-    known = {f"{abs(value):.3f}" for value in ends.to_numpy().ravel() if not np.isnan(value)}
-    found = set(re.findall(r"\d+\.\d{3}\b", text.split("## The suites")[0]))
+    values = [abs(value) for value in ends.to_numpy().ravel() if not np.isnan(value)]
+    known = {f"{value:.{digits}f}" for value in values for digits in (2, 3)}
+    found = set(re.findall(r"\b\d+\.\d{2,3}\b", text.split("## The answer")[1].split("## The suites")[0]))
     assert found
     assert found <= known

@@ -2,7 +2,7 @@
 
 - ``params/expanded/<suite>.json``: all that a suite says, in full, since DVC computes nothing;
 - ``dvc.yaml``: the pipeline of the default suite, from :data:`indm.pipeline.stages.STAGES`;
-- the tables of ``README.md`` and ``docs/results/README.md``, from ``docs/results/``, where that suite is published;
+- the tables of ``README.md`` and ``docs/results/README.md`` and README's figures, from ``docs/results/``, where that is published;
 - ``workflow/dvc/<suite>/dvc.yaml``: that of another suite, where it is there or asked for. DVC reads every dvc.yaml that it
   finds, for every command. So suites that nobody runs by DVC have none.
 
@@ -26,7 +26,6 @@ from indm.pipeline.jobs import MAKERS, Job, expand, job_names, tracked_outputs  
 from indm.pipeline.stages import STAGES, Stage, gathering  # noqa: E402
 from indm.report.catalogue import SHOWN  # noqa: E402
 from indm.shipped import DEFAULT_SUITE  # noqa: E402
-from indm.suite.claims import load_claims  # noqa: E402
 from indm.suite.expand import suite_files  # noqa: E402
 from indm.suite.load import expanded_path, expanded_text, load_suite, suite_content  # noqa: E402
 from indm.suite.schema.suite import Suite  # noqa: E402
@@ -90,17 +89,19 @@ def generate(root: Path, wanted: Iterable[str] = ()) -> dict[Path, str]:
 
 
 def readme_text(root: Path) -> dict[Path, str]:
-    """Return README.md and the page of all verdicts with the tables of what is published; nothing where nothing is."""
+    """Return README.md with its figures and the page of all verdicts, of what is published; nothing where nothing is."""
     published, readme = root / "docs/results", root / "README.md"
     if not published.is_dir():
         return {}
-    # Imported here: pandas is slow to import.
+    # Imported here: pandas and Matplotlib are slow to import.
+    from indm.report.figures_answer import draw_answers
     from indm.report.readme import with_answers, with_verdicts
 
-    claims, page = load_claims(root / "params/claims.yaml"), published / "README.md"
+    page = published / "README.md"
     return {
-        readme: with_answers(readme.read_text(encoding="utf-8"), published, claims),
+        readme: with_answers(readme.read_text(encoding="utf-8"), published),
         page: with_verdicts(page.read_text(encoding="utf-8"), published),
+        **{root / f"docs/pictures/{name}.svg": svg.decode() for name, svg in draw_answers(published).items()},
     }
 
 

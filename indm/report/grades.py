@@ -48,6 +48,14 @@ MEANINGS = {
         OPEN: "none of these: some control was not run, or cannot be told apart",
     },
 }
+# The second verdict as an answer: whether it is the flow.
+IN_WORDS = {
+    MATCHED: "no: matched",
+    BEYOND: "yes: beyond every control",
+    BEATEN: "yes: beaten",
+    OPEN: "open",
+    NOT_RUN: "not run",
+}
 
 
 def starred(grade: str, repeatability: float) -> str:

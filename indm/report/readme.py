@@ -10,35 +10,35 @@ import pandas as pd
 from indm.errors import ArtifactError
 from indm.report.differences import PLACE
 from indm.report.export import effect_with_ends, present
-from indm.report.grades import MATCHED, NO_DATA, matched_by, starred
-from indm.report.names import comparator, heading, names
+from indm.report.grades import IN_WORDS, MATCHED, NO_DATA, matched_by, starred
+from indm.report.names import comparator, names
 from indm.report.results import CELL, read_rows, records
 from indm.shipped import DEFAULT_SUITE
 from indm.store.files import read_json
-from indm.suite.claims import Claim, Claims
 
 # The suites whose verdicts stand side by side, with what they are; the numbers of the default one are shown too.
 SUITES = {"digits": "a first look", "digits-full": "longer trainings, more seeds", "fashion": "Fashion-MNIST"}
+# The suites whose verdicts README.md has, registered before their runs, by dataset.
+EVIDENCE = {"digits-full": "8×8 digits", "fashion": "Fashion-MNIST"}
 NUMBERS = ("fid", "nll", "nelbo", "gap")
 PAGE = "docs/results/README.md"
 # Of a block of text that this package writes in a file that people write.
 END = "<!-- end of {name} -->"
 
 
-def with_answers(readme: str, published: Path, claims: Claims) -> str:
+def with_answers(readme: str, published: Path) -> str:
     """Return README.md with the answers of the published suites; as it is, where those of the default suite are not published.
 
     Arguments:
         readme: its text.
         published: the folder that has a folder for each published suite: ``tables/``, ``provenance.json``.
-        claims: what is asked: of them the primary ones.
 
     Raises:
         ArtifactError: if a file is missing or damaged, or README.md has no place for a table.
     """
     tables = _published_claims(published)
-    asked = [claim for claim in claims.claims if claim.family == "primary"]
-    return replace_block(readme, "answers", answers(tables, asked), "README.md") if tables else readme
+    evidence = {suite: tables[suite] for suite in EVIDENCE if suite in tables}
+    return replace_block(readme, "answers", answers(evidence), "README.md") if evidence else readme
 
 
 def with_verdicts(page: str, published: Path) -> str:
@@ -65,20 +65,37 @@ def _published_claims(published: Path) -> dict[str, pd.DataFrame]:
     return tables if DEFAULT_SUITE in tables else {}
 
 
-def answers(tables: Mapping[str, pd.DataFrame], asked: Iterable[Claim]) -> str:
-    """Write a row for each question of which a suite has data, and a column for each suite: both verdicts, with their effects."""
-    lines = [f"| question | {' | '.join(f'`{suite}`: {SUITES[suite]}' for suite in tables)} |"]
-    lines.append("|---" * (len(tables) + 1) + "|")
-    for claim in asked:
-        found = {
-            suite: [row for row in records(table[table["id"] == claim.id]) if row["holds"] != NO_DATA]
-            for suite, table in tables.items()
-        }
-        if any(found.values()):
-            cells = [_cell(rows, _varying(found.values())) for rows in found.values()]
-            measure = f"{heading(claim.metric.name)}, {claim.smallest.unit}; smallest effect {claim.smallest.effect:g}"
-            lines.append(f"| {claim.question} ({measure}) | {' | '.join(cells)} |")
+def answers(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Write a row for each primary claim and objective, and for each suite both verdicts, the first with its effect.
+
+    Arguments:
+        tables: the table of claims of each suite of :data:`EVIDENCE`.
+    """
+    lines = [f"| question (objective) | {' | '.join(f'{EVIDENCE[suite]}: holds? | the flow?' for suite in tables)} |"]
+    lines.append("|---" * (2 * len(tables) + 1) + "|")
+    table = pd.concat(tables.values(), ignore_index=True)
+    table = table[(table["family"] == "primary") & (table["holds"] != NO_DATA)]
+    for (_, objective), part in table.groupby(["id", "objective"], sort=False):
+        found = [records(part[part["suite"] == suite]) for suite in tables]
+        cells = [
+            "<br>".join(map(write, rows)) or NO_DATA for rows in found for write in (_first_answer, _second_answer)
+        ]
+        lines.append(f"| {part['question'].iloc[0]} (`{objective}`) | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _first_answer(row: Mapping[str, Any]) -> str:
+    return f"{starred(row['holds'], row['repeatability'])}, {_without_ends(row)}"
+
+
+def _second_answer(row: Mapping[str, Any]) -> str:
+    if row["flow"] != MATCHED:
+        return IN_WORDS.get(row["flow"], "not asked")
+    return f"{IN_WORDS[MATCHED]} by {comparator(row['control'])}, {_without_ends(row, 'control_')}"
+
+
+def _without_ends(row: Mapping[str, Any], of: str = "") -> str:
+    return effect_with_ends(row, of).partition(" [")[0]
 
 
 def verdicts(claims: Mapping[str, pd.DataFrame]) -> str:

@@ -1,0 +1,192 @@
+"""The figures of README.md: INDM's advantage over DDPM++ at equal steps and at equal compute, and the bound against compute.
+
+They are narrow, so that they can be read on a telephone. Their places are fixed and nothing is clipped: an SVG names its clip paths
+by a hash of their edges, whose last bits may differ between processors.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from indm.report.claims import SAME_COMPUTE
+from indm.report.figures_claims import BLOCK, ENDS, LINEAR
+from indm.report.grades import IN_WORDS, NO_DATA, NOT_RUN, REPEATABLE, starred
+from indm.report.intervals import half_widths
+from indm.report.names import REFERENCE
+from indm.report.palette import GRID, INK, SOFT
+from indm.report.plotting import FIRST, PLAIN, SECOND, STYLE, plain_ticks, plot_interval, styled, to_svg
+from indm.report.readme import EVIDENCE
+from indm.report.results import read_rows
+
+# What an answer is read from.
+TABLES = ("claims", "effects")
+# The last one has the control of equal compute with the fid objective.
+PANELS = EVIDENCE | {"fashion-fid": "Fashion-MNIST, three further seeds (claims written afterwards)"}
+LABELS = {
+    "better-nll": "likelihood (NLL)",
+    "smaller-gap": "variational gap",
+    "nearly-mle-training": "gap in training",
+    "lower-fid": "images (FID)",
+}
+# In inches: from the left, a row's label, its strip, its verdict and the end; from above, a row, a title and the margins.
+LABEL, STRIP, VERDICT, WIDTH = 0.08, (1.65, 4.6), 4.7, 6.0
+ROW, TITLE, TOP, BOTTOM = 0.41, 0.45, 0.8, 0.75
+# On a panel's vertical axis: from row to row, and from a row to its two marks.
+PITCH, APART = 10, 2
+LIMITS, TICKS = (-45, 90), [-10, -1, 0, 1, 10]
+STEPS = "at equal training steps: does the claim hold?"
+COMPUTE = "at equal training compute: is it the flow?"
+UNIT = (
+    "Unit: the smallest effect that counts, 0.01 bits/dim or 0.1 in log FID.\n"
+    f"* With new seeds, this verdict would change with a probability above {1 - REPEATABLE:.0%}.".replace("%", " %")
+)
+NARROW = STYLE | {"font.size": 11, "figure.constrained_layout.use": False, "axes.grid": False, "lines.linewidth": 2.2}
+NARROW |= {"lines.markersize": 6, "axes.titlesize": 11}
+# Model, variant, name and style of the curves.
+LINES = (
+    (REFERENCE, "", "DDPM++", PLAIN[REFERENCE]),
+    (REFERENCE, SAME_COMPUTE, "DDPM++, INDM’s compute", PLAIN[REFERENCE] | {"color": SOFT, "marker": "^"}),
+    ("indm", "", "INDM", PLAIN["indm"]),
+)
+
+
+def draw_answers(published: Path) -> dict[str, bytes]:
+    """Draw the figures of README.md as SVG documents, by name; none where one of their suites is not published.
+
+    Arguments:
+        published: the folder that has a folder for each published suite, with ``tables/``.
+
+    Raises:
+        ArtifactError: if a table is missing or damaged.
+    """
+    folders = {suite: published / suite / "tables" for suite in PANELS}
+    if not all(folder.is_dir() for folder in folders.values()):
+        return {}
+    rows = {suite: _rows(*(read_rows(path / f"{name}.csv") for name in TABLES)) for suite, path in folders.items()}
+    curves = {suite: read_rows(folders[suite] / "learning_curve.csv") for suite in EVIDENCE}
+    with styled(NARROW):
+        return {"answer": to_svg(answer(rows)), "compute": to_svg(bound_by_compute(curves))}
+
+
+def _rows(claims: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
+    """Return the primary claims that have data, with their effects against DDPM++ and against DDPM++ at equal compute."""
+    asked = claims[(claims["family"] == "primary") & (claims["holds"] != NO_DATA)]
+    keys = [*BLOCK, "dataset"]
+    at_equal_compute = effects.loc[effects["against"] == SAME_COMPUTE, [*keys, *ENDS, "verdict"]]
+    return asked.merge(at_equal_compute, "left", on=keys, suffixes=("", "_compute")).reset_index(drop=True)
+
+
+def answer(rows: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw a panel for each suite and in it a row for each claim and objective, on one scale, that of the smallest effect.
+
+    Arguments:
+        rows: the claims of each suite, with ``effect``, ``low`` and ``high``, and the same with ``_compute``.
+    """
+    height = TOP + sum(TITLE + ROW * len(found) for found in rows.values()) + BOTTOM
+    figure, above = Figure(figsize=(WIDTH, height)), TOP
+    for suite, found in rows.items():
+        above += TITLE + ROW * len(found)
+        axis = figure.add_axes(_place(*STRIP, height - above, ROW * len(found), height))
+        _frame(axis, PANELS[suite], len(found))
+        for place in range(len(found)):
+            _draw_row(axis, PITCH * place, found.iloc[place])
+        for artist in axis.get_children():
+            artist.set_clip_on(False)
+    axis.set_xticks(TICKS, [f"{tick}".replace("-", "−") for tick in TICKS])
+    figure.text(LABEL / WIDTH, 0.05 / height, UNIT, va="bottom", color=SOFT, fontsize=10)
+    _legend(figure, height)
+    return figure
+
+
+def _place(left: float, right: float, bottom: float, rise: float, height: float) -> tuple[float, float, float, float]:
+    """Return a place in shares of the figure, for one in inches."""
+    return left / WIDTH, bottom / height, (right - left) / WIDTH, rise / height
+
+
+def _frame(axis: Axes, title: str, rows: int) -> None:
+    """Name a panel, set its scale, and shade what is too small to count."""
+    axis.axvspan(0, 1, color=GRID, alpha=0.5, linewidth=0)
+    axis.axvline(0, color=INK, linewidth=0.8)
+    _write(axis, LABEL, -0.78 * PITCH, title, fontweight="bold")
+    for place in range(1, rows):
+        axis.hlines(
+            (place - 0.5) * PITCH,
+            _in_axis(LABEL),
+            _in_axis(WIDTH - LABEL),
+            transform=axis.get_yaxis_transform(),
+            color=GRID,
+            linewidth=0.5,
+        )
+    axis.set_xscale("symlog", linthresh=1, linscale=LINEAR)
+    axis.set(xlim=LIMITS, ylim=((rows - 0.5) * PITCH, -0.5 * PITCH), yticks=[])
+    axis.set_xticks(TICKS, [])
+    axis.xaxis.set_tick_params(which="minor", length=0)
+    axis.spines["left"].set_visible(False)
+
+
+def _draw_row(axis: Axes, place: int, row: "pd.Series[Any]") -> None:
+    steps, compute = place - APART, place + APART
+    _write(axis, LABEL, steps, LABELS[row["id"]])
+    _write(axis, LABEL, compute, f"{row['objective']} objective", color=SOFT)
+    _write(axis, VERDICT, steps, starred(row["holds"], row["repeatability"]), color=FIRST["color"])
+    _mark(axis, steps, row[ENDS] / row["smallest_effect"], FIRST)
+    verdict = NOT_RUN if pd.isna(row["effect_compute"]) else row["verdict"]
+    _write(axis, VERDICT, compute, IN_WORDS[verdict], color=SOFT if verdict == NOT_RUN else SECOND["color"])
+    _mark(axis, compute, row[[f"{end}_compute" for end in ENDS]] / row["smallest_effect"], SECOND)
+
+
+def _mark(axis: Axes, place: int, found: "pd.Series[Any]", style: Mapping[str, Any]) -> None:
+    value, low, high = found
+    if not pd.isna(value):
+        plot_interval(axis, place, value, (low, high), style)
+
+
+def _write(axis: Axes, x: float, y: float, text: str, **style: Any) -> None:
+    """Write a text in a row; x is in inches from the figure's left edge."""
+    axis.text(_in_axis(x), y, text, transform=axis.get_yaxis_transform(), va="center", **style)
+
+
+def _in_axis(x: float) -> float:
+    return (x - STRIP[0]) / (STRIP[1] - STRIP[0])
+
+
+def _legend(figure: Figure, height: float) -> None:
+    """Explain the marks above the panels, and say on which side INDM is better."""
+    handles = [
+        *(Line2D([], [], **style, label=text) for style, text in ((FIRST, STEPS), (SECOND, COMPUTE))),
+        Patch(color=GRID, alpha=0.5, linewidth=0, label="too small to count"),
+    ]
+    figure.legend(handles=handles, loc="upper left", borderaxespad=0.3, labelspacing=0.25)
+    for x, text, side in ((STRIP[0], "← DDPM++ better", "left"), (STRIP[1], "INDM better →", "right")):
+        figure.text(x / WIDTH, 1 - TOP / height, text, ha=side, va="center", color=SOFT)
+
+
+def bound_by_compute(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw NELBO against the operations spent on training, with the nll objective, a panel for each suite.
+
+    Arguments:
+        curves: the learning curves of each suite.
+    """
+    figure = Figure(figsize=(WIDTH, 3.0))
+    axes = [figure.add_axes(_place(left, left + 2.35, 0.62, 1.75, 3.0)) for left in (0.62, 3.6)]
+    for axis, (suite, table) in zip(axes, curves.items(), strict=True):
+        table = table[table["objective"] == "nll"]
+        for model, variant, label, style in LINES:
+            part = table[(table["model"] == model) & (table["variant"] == variant)]
+            bars = half_widths(part["nelbo_se"], part["seeds"])
+            axis.errorbar(part["flops"] / 1e12, part["nelbo"], bars, label=label, elinewidth=0.8, **style)
+        axis.set_xscale("log")
+        plain_ticks(axis.xaxis)
+        axis.set_title(EVIDENCE[suite], loc="left", fontweight="bold")
+        axis.set_xlabel("training, 10¹² FLOPs")
+        for artist in axis.get_children():
+            artist.set_clip_on(False)
+    axes[0].set_ylabel("NELBO, bits/dim")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="upper left", ncol=3, fontsize=10, borderaxespad=0.3)
+    return figure
