@@ -21,7 +21,6 @@ from indm.report.page.registration import describe_registration
 from indm.report.page.remarks import remarks
 from indm.report.page.tables import Table, read_table
 
-
 # What the page can have, in its order, by anchor.
 SECTIONS = {
     "answers": "Results",

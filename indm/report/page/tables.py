@@ -1,4 +1,7 @@
-"""A table of the page: set for reading, with its downloads."""
+"""A table of the page: rows, downloads (file name and address), how many rows the CSV alone has.
+
+``missing`` says why it is not there, and ``empty`` whether it has no row to show.
+"""
 
 import base64
 from dataclasses import dataclass, field
