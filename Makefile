@@ -30,7 +30,7 @@ report: $(VENV)/.installed ## Regenerate the tables and the page of SUITE, and p
 keep: $(VENV)/.installed ## Copy the finished results of SUITE to docs/results, for git
 	python -m indm keep --suite params/$(SUITE).yaml
 
-# Why in this order: docs/kept.md.
+# Why in this order: docs/share.md.
 restore: $(VENV)/.installed ## Copy the kept results of SUITE back from docs/results, for Snakemake to continue from
 	python -m indm restore --suite params/$(SUITE).yaml
 	snakemake --cores all --config suite=$(SUITE) --until prepare

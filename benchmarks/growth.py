@@ -53,7 +53,7 @@ def main() -> None:
     """Print the table."""
     set_up("cpu", 1)
     suite = load_suite(REPOSITORY / "params/paper.yaml")
-    print("| what grows | to | s | GFLOP | GFLOP/s |\n|---|---|---|---|---|")
+    print("| quantity | value | s | GFLOP | GFLOP/s |\n|---|---|---|---|---|")
     for batch in BATCHES:
         row("batch of a DDPM++ step, 32 x 32", batch, *step(suite, DDPMPP, batch, 32))
     for size in SIZES:

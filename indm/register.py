@@ -16,7 +16,7 @@ from indm.suite.strict_yaml import yaml_text
 
 HEADER = """\
 # Suites that were committed, with the claims, before they were run: written by `python -m indm register`, read by the page.
-# docs/registration.md says what this is for.
+# docs/reproducibility.md says what this is for.
 """
 
 

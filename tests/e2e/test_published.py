@@ -16,7 +16,7 @@ SAME = ("machine", "threads", "versions")
 def test_the_default_suite_agrees_with_its_published_results(tmp_path: Path) -> None:
     """To the letter on the processor and with the versions of the published ones; elsewhere in nine numbers of ten.
 
-    Of other seeds, one number in 25 would lie too far off (docs/kept.md). The log of the test says which do.
+    Of other seeds, one number in 25 would lie too far off (docs/share.md). The log of the test says which do.
     """
     checkout = copy_checkout(tmp_path / "checkout")
     done = run(checkout, "snakemake", "--cores", "all")

@@ -350,7 +350,7 @@ def test_snakemake_makes_its_own_report_of_page_and_tables(checkouts: dict[str, 
 
 
 def test_a_clone_pulls_what_was_pushed_and_computes_nothing(checkouts: dict[str, Path], tmp_path: Path) -> None:
-    """The commands of docs/cache.md."""
+    """The commands of docs/share.md."""
     clone, git = tmp_path / "clone", ["git", "-c", "user.name=reader", "-c", "user.email=reader@example.org"]
     for checkout, command in (
         (checkouts["dvc"], ["dvc", "remote", "add", "--default", "store", str(tmp_path / "store")]),

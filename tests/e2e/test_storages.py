@@ -97,7 +97,7 @@ def untimed(hashes: dict[str, str]) -> dict[str, str]:
 
 
 def push_and_pull(local: Path, folder: Path, url: str, options: dict[str, str], own: dict[str, str]) -> None:
-    """Do what docs/cache.md says, in two clones of a checkout, one of which has its cache.
+    """Do what docs/share.md says, in two clones of a checkout, one of which has its cache.
 
     Arguments:
         local: the checkout.
