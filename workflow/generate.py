@@ -2,7 +2,7 @@
 
 - ``params/expanded/<suite>.json``: all that a suite says, in full, since DVC computes nothing;
 - ``dvc.yaml``: the pipeline of the default suite, from :data:`indm.pipeline.stages.STAGES`;
-- the tables of ``README.md`` and ``docs/results/README.md``, from ``docs/results/``, where that suite is published;
+- the tables of ``README.md``, ``docs/results/README.md`` and ``docs/weights.md``, from ``docs/results/``;
 - ``workflow/dvc/<suite>/dvc.yaml``: that of another suite, where it is there or asked for. DVC reads every dvc.yaml that it
   finds, for every command. So suites that nobody runs by DVC have none.
 
@@ -90,17 +90,18 @@ def generate(root: Path, wanted: Iterable[str] = ()) -> dict[Path, str]:
 
 
 def readme_text(root: Path) -> dict[Path, str]:
-    """Return README.md and the page of all verdicts with the tables of what is published; nothing where nothing is."""
-    published, readme = root / "docs/results", root / "README.md"
+    """Return README.md and the pages of all verdicts and weights with their tables; no page where no suite is published."""
+    published, readme, weights = root / "docs/results", root / "README.md", root / "docs/weights.md"
     if not published.is_dir():
         return {}
     # Imported here: pandas is slow to import.
-    from indm.report.readme import with_answers, with_verdicts
+    from indm.report.readme import with_answers, with_verdicts, with_weights
 
     claims, page = load_claims(root / "params/claims.yaml"), published / "README.md"
     return {
         readme: with_answers(readme.read_text(encoding="utf-8"), published, claims),
         page: with_verdicts(page.read_text(encoding="utf-8"), published),
+        weights: with_weights(weights.read_text(encoding="utf-8"), published),
     }
 
 

@@ -1,4 +1,4 @@
-"""The tables of README.md and docs/results/README.md, from the published results: nothing in them is written by hand."""
+"""The tables of README.md, docs/results/README.md and docs/weights.md, generated from the published results."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -54,6 +54,11 @@ def with_verdicts(page: str, published: Path) -> str:
     executions = read_json(folder / "provenance.json")["executions"]
     machines = list(dict.fromkeys(execution["machine"] for execution in executions))
     return replace_block(page, "numbers", numbers(fid, nll, machines), PAGE)
+
+
+def with_weights(page: str, published: Path) -> str:
+    """Return the page of weights with a row for each run whose weights are published; see :func:`with_answers`."""
+    return replace_block(page, "weights", weights(published), "docs/weights.md")
 
 
 def _published_claims(published: Path) -> dict[str, pd.DataFrame]:
@@ -185,6 +190,35 @@ Real images score an FID of: {floors}."""
 def _only(column: "pd.Series[Any]") -> str:
     """Write the values of a column, each once."""
     return " or ".join(f"{value:g}" for value in sorted(set(column)))
+
+
+def weights(published: Path) -> str:
+    """Write a row for each run whose weights are published: its size, likelihood and FID, as its suite's values list them.
+
+    Raises:
+        ArtifactError: if a table is missing or damaged, or lacks a run.
+    """
+    lines = ["| run | suite | parameters | NLL, bits/dim | FID |", "|---|---|--:|--:|--:|"]
+    for folder in sorted(published.glob("*/weights")):
+        path = folder.parent / "tables/values.csv"
+        values = read_rows(path)
+        lines += [_weights_row(values, path, file) for file in sorted(folder.glob("*.safetensors"))]
+    return "\n".join(lines)
+
+
+def _weights_row(values: pd.DataFrame, path: Path, file: Path) -> str:
+    numbers = values.set_index(["source", "metric"])[["value", "se"]]
+    try:
+        score, flow, nll, fid = (
+            numbers.loc[f"runs/{file.stem}/{source}.json", metric]
+            for source, metric in (("train", "score_parameters"), ("train", "flow_parameters"), ("nll", "nll"), ("fid", "fid"))
+        )
+    except KeyError as error:
+        raise ArtifactError(f"{path}: found no {error}, expected the run of {file.name}; publish the suite again") from None
+    suite = path.parent.parent.name
+    name = f"[`{file.stem}`](results/{suite}/weights/{file.name})"
+    scores = " | ".join(f"{number['value']:.3f} ± {number['se']:.3f}" for number in (nll, fid))
+    return f"| {name} | [`{suite}`](results/{suite}/README.md) | {score['value'] + flow['value']:,.0f} | {scores} |"
 
 
 def replace_block(text: str, name: str, content: str, place: str) -> str:
