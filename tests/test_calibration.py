@@ -1,4 +1,4 @@
-"""The simulation behind the error rates of docs/verdict-errors.md: its short cuts give what the suite's functions give, its rates hold."""
+"""The simulation behind docs/verdict-errors.md: its short cuts agree with the functions of a suite, and its rates hold."""
 
 import numpy as np
 import pandas as pd

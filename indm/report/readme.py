@@ -20,6 +20,7 @@ from indm.suite.claims import Claim, Claims
 # The suites whose verdicts stand side by side, with what they are; the numbers of the default one are shown too.
 SUITES = {"digits": "a first look", "digits-full": "longer trainings, more seeds", "fashion": "Fashion-MNIST"}
 NUMBERS = ("fid", "nll", "nelbo", "gap")
+WEIGHTS_METRICS = ("score_parameters", "flow_parameters", "nll", "fid")
 PAGE = "docs/results/README.md"
 # Of a block of text that this package writes in a file that people write.
 END = "<!-- end of {name} -->"
@@ -207,18 +208,15 @@ def weights(published: Path) -> str:
 
 
 def _weights_row(values: pd.DataFrame, path: Path, file: Path) -> str:
-    numbers = values.set_index(["source", "metric"])[["value", "se"]]
-    try:
-        score, flow, nll, fid = (
-            numbers.loc[f"runs/{file.stem}/{source}.json", metric]
-            for source, metric in (("train", "score_parameters"), ("train", "flow_parameters"), ("nll", "nll"), ("fid", "fid"))
-        )
-    except KeyError as error:
-        raise ArtifactError(f"{path}: found no {error}, expected the run of {file.name}; publish the suite again") from None
-    suite = path.parent.parent.name
-    name = f"[`{file.stem}`](results/{suite}/weights/{file.name})"
-    scores = " | ".join(f"{number['value']:.3f} ± {number['se']:.3f}" for number in (nll, fid))
-    return f"| {name} | [`{suite}`](results/{suite}/README.md) | {score['value'] + flow['value']:,.0f} | {scores} |"
+    suite, run = path.parent.parent.name, file.stem
+    sources = [f"runs/{run}/{stage}.json" for stage in ("train", "nll", "fid")]
+    found = values[values["source"].isin(sources)].set_index("metric")
+    if missing := ", ".join(metric for metric in WEIGHTS_METRICS if metric not in found.index):
+        raise ArtifactError(f"{path}: found no {missing} of {run}, expected the run of {file}; publish the suite again")
+    score, flow, *scores = (found.loc[metric] for metric in WEIGHTS_METRICS)
+    cells = [f"[`{run}`](results/{suite}/weights/{file.name})", f"[`{suite}`](results/{suite}/README.md)"]
+    cells += [f"{score['value'] + flow['value']:,.0f}", *(f"{it['value']:.3f} ± {it['se']:.3f}" for it in scores)]
+    return f"| {' | '.join(cells)} |"
 
 
 def replace_block(text: str, name: str, content: str, place: str) -> str:
