@@ -44,8 +44,8 @@ def prose(text: str) -> list[str]:
 
 def places(pattern: str, text: str) -> list[int]:
     """Return the lines on which a pattern begins in a document, outside of blocks of code."""
-    prose = re.sub(r"^ *```.*?^ *```$", lambda code: "\n" * code[0].count("\n"), text, flags=re.DOTALL | re.MULTILINE)
-    return [prose.count("\n", 0, found.start()) + 1 for found in re.finditer(pattern, prose, re.IGNORECASE)]
+    kept = re.sub(r"^ *```.*?^ *```$", lambda code: "\n" * code[0].count("\n"), text, flags=re.DOTALL | re.MULTILINE)
+    return [kept.count("\n", 0, found.start()) + 1 for found in re.finditer(pattern, kept, re.IGNORECASE)]
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(REPOSITORY)))
