@@ -26,6 +26,8 @@ PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "results/R
 # Not lines of prose: code, equations, blocks that are generated, and one-line comments.
 NOT_PROSE = r"^ *```.*?^ *```$|^\$\$$.*?^\$\$$|^<!-- (\w+): .*?^<!-- end of \1 -->$|^<!--[^\n]*-->$"
 
+NOT_WORDS = r"^ *```.*?^ *```$|`[^`\n]+`|(?<=\])\([^)\s]+\)"
+
 
 def tracked(*patterns: str) -> list[Path]:
     found = subprocess.run(["git", "ls-files", *patterns], cwd=REPOSITORY, capture_output=True, text=True, check=True)
@@ -43,8 +45,8 @@ def prose(text: str) -> list[str]:
 
 
 def places(pattern: str, text: str) -> list[int]:
-    """Return the lines on which a pattern begins in a document, outside of blocks of code."""
-    kept = re.sub(r"^ *```.*?^ *```$", lambda code: "\n" * code[0].count("\n"), text, flags=re.DOTALL | re.MULTILINE)
+    """Return the lines on which a pattern begins in a document, outside of code and of the targets of links."""
+    kept = re.sub(NOT_WORDS, lambda code: "\n" * code[0].count("\n"), text, flags=re.DOTALL | re.MULTILINE)
     return [kept.count("\n", 0, found.start()) + 1 for found in re.finditer(pattern, kept, re.IGNORECASE)]
 
 
