@@ -34,7 +34,7 @@ NOT_RUN = "not run"
 MEANINGS = {
     "holds": {
         NO_DATA: "the suite has no such runs",
-        SINGLE: f"fewer than {FEWEST_SEEDS} sound seeds: too few to tell how other trainings would end, so that the claim is not decided",
+        SINGLE: f"fewer than {FEWEST_SEEDS} sound seeds: too few to predict other trainings, so that the claim is not decided",
         SHOWN: "the interval against the baseline lies above the smallest effect; for gaps, the baseline’s mean gap does, too",
         CONTRADICTED: "the interval against the baseline lies below 0; for gaps, the treatment’s mean gap lies above 0",
         NOT_TESTABLE: "the baseline’s mean gap is at most the smallest effect, so that no gain can exceed it",
