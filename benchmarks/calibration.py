@@ -1,6 +1,6 @@
 """How often a suite's verdicts are wrong: planted truths, graded by the suite's own functions.
 
-``python -m benchmarks.calibration`` writes ``docs/calibration.csv`` and prints the table of ``docs/claims.md``; it takes
+``python -m benchmarks.calibration`` writes ``docs/calibration.csv`` and prints the table of ``docs/verdict-errors.md``; it takes
 about six minutes on one core. All numbers are in smallest effects.
 """
 

@@ -1,6 +1,6 @@
 """What the ten minutes of the default suite are spent on: the allocation of most decided answers, by calculation.
 
-``python -m benchmarks.default_suite`` prints the table of ``docs/claims.md``. Nothing is run: spreads and costs are those of
+``python -m benchmarks.default_suite`` prints the table of ``docs/verdict-errors.md``. Spreads and costs come from
 published results, and spreads at other lengths of training follow a power law through the two lengths that are published.
 A row is decided in the sense of ``indm.report.grades``: if the true effect is 0, its interval ends at or below the smallest effect;
 if it is twice the smallest, the interval begins above it. Both truths count one half. The second question counts likewise, by

@@ -1,4 +1,4 @@
-"""The simulation behind the error rates of docs/claims.md: its short cuts give what the suite's functions give, its rates hold."""
+"""The simulation behind docs/verdict-errors.md: its short cuts agree with the functions of a suite, and its rates hold."""
 
 import numpy as np
 import pandas as pd
@@ -114,7 +114,7 @@ def test_a_treatment_that_fails_on_more_seeds_is_neither_shown_nor_beyond() -> N
 
 
 def test_the_table_of_the_page_has_the_published_rates_which_are_kept() -> None:
-    published, page = pd.read_csv(calibration.OUT), (REPOSITORY / "docs/claims.md").read_text()
+    published, page = pd.read_csv(calibration.OUT), (REPOSITORY / "docs/verdict-errors.md").read_text()
     assert calibration.largest(published) in page
     kept = published[(published["of"] == SUITE) & published["numbers"].isin(KEPT)]
     error = 3 * np.sqrt(TAIL * (1 - TAIL) / 20_000)

@@ -29,7 +29,17 @@ from indm.register import write_registrations
 from indm.report.catalogue import COMPRESSED, PUBLISHED
 from indm.report.figures import plot_figures
 from indm.report.figures_answer import draw_answers
-from indm.report.readme import answers, numbers, of_suite, replace_block, verdicts, with_answers, with_verdicts
+from indm.report.readme import (
+    answers,
+    numbers,
+    of_suite,
+    replace_block,
+    verdicts,
+    weights,
+    with_answers,
+    with_verdicts,
+    with_weights,
+)
 from indm.report.results import read_rows
 from indm.store.files import CHECKPOINT_FORMAT, write_json, write_weights
 from indm.store.layout import PICTURES
@@ -583,8 +593,44 @@ def test_readme_and_the_page_of_verdicts_say_what_the_published_results_say() ->
     """On failure: make generate."""
     published, readme = REPOSITORY / "docs/results", (REPOSITORY / "README.md").read_text()
     assert readme == with_answers(readme, published)
-    page = (published / "README.md").read_text()
+    page, trained = (published / "README.md").read_text(), (REPOSITORY / "docs/weights.md").read_text()
     assert page == with_verdicts(page, published)
+    assert trained == with_weights(trained, published)
+
+
+def test_weights_have_the_numbers_of_their_own_run(tmp_path: Path) -> None:
+    made = [
+        ("train", "score_parameters", 1200),
+        ("train", "flow_parameters", 34),
+        ("nll", "nll", 2.5),
+        ("fid", "fid", 0.25),
+    ]
+    rows = [(f"runs/{run}/{file}.json", name, value + run) for run in (0, 1) for file, name, value in made]
+    table = pd.DataFrame(rows, columns=["source", "metric", "value"]).assign(se=0.125)
+    for name in ("mine/tables/values.csv", "mine/weights/1.safetensors"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    table.to_csv(tmp_path / "mine/tables/values.csv", index=False)
+    name = "[`1`](results/mine/weights/1.safetensors) | [`mine`](results/mine/README.md)"
+    assert weights(tmp_path).splitlines()[2:] == [f"| {name} | 1,236 | 3.500 ± 0.125 | 1.250 ± 0.125 |"]
+    table[:4].to_csv(tmp_path / "mine/tables/values.csv", index=False)
+    with pytest.raises(ArtifactError, match="found no score_parameters, flow_parameters, nll, fid of 1, expected"):
+        weights(tmp_path)
+
+
+def test_the_worked_verdict_has_the_numbers_of_its_row() -> None:
+    table = read_rows(REPOSITORY / "docs/results/digits-full/tables/claims.csv")
+    row = table[(table["id"] == "better-nll") & (table["dataset"] == "digits") & (table["objective"] == "nll")].iloc[0]
+    text = " ".join((REPOSITORY / "docs/claims.md").read_text().partition("## From numbers")[0].split()).replace(
+        "−", "-"
+    )
+    for effect in (f"{row['effect']:.3f} bits/dim lower", f"[{row['low']:.3f}, {row['high']:.3f}]"):
+        assert effect in text
+    control = f"{row['control_effect']:.3f} [{row['control_low']:.3f}, {row['control_high']:.3f}]"
+    assert f"`{row['control']}`" in text
+    assert control in text
+    assert f"The repeatability is {row['repeatability']:.2f}" in text
+    assert (f"*{row['holds']}*" in text, f"*{row['flow']} by" in text) == (True, True)
 
 
 def shapes(svg: str) -> tuple[str, Any]:

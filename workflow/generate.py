@@ -2,7 +2,7 @@
 
 - ``params/expanded/<suite>.json``: all that a suite says, in full, since DVC computes nothing;
 - ``dvc.yaml``: the pipeline of the default suite, from :data:`indm.pipeline.stages.STAGES`;
-- the tables of ``README.md`` and ``docs/results/README.md`` and README's figures, from ``docs/results/``, where that is published;
+- the tables of ``README.md``, ``docs/results/README.md`` and ``docs/weights.md`` and README's figures, from ``docs/results/``;
 - ``workflow/dvc/<suite>/dvc.yaml``: that of another suite, where it is there or asked for. DVC reads every dvc.yaml that it
   finds, for every command. So suites that nobody runs by DVC have none.
 
@@ -89,18 +89,19 @@ def generate(root: Path, wanted: Iterable[str] = ()) -> dict[Path, str]:
 
 
 def readme_text(root: Path) -> dict[Path, str]:
-    """Return README.md with its figures and the page of all verdicts, of what is published; nothing where nothing is."""
-    published, readme = root / "docs/results", root / "README.md"
+    """Return README.md with its figures, and the pages of all verdicts and weights; nothing where no suite is published."""
+    published, readme, weights = root / "docs/results", root / "README.md", root / "docs/weights.md"
     if not published.is_dir():
         return {}
     # Imported here: pandas and Matplotlib are slow to import.
     from indm.report.figures_answer import draw_answers
-    from indm.report.readme import with_answers, with_verdicts
+    from indm.report.readme import with_answers, with_verdicts, with_weights
 
     page = published / "README.md"
     return {
         readme: with_answers(readme.read_text(encoding="utf-8"), published),
         page: with_verdicts(page.read_text(encoding="utf-8"), published),
+        weights: with_weights(weights.read_text(encoding="utf-8"), published),
         **{root / f"docs/pictures/{name}.svg": svg.decode() for name, svg in draw_answers(published).items()},
     }
 

@@ -11,7 +11,7 @@ Under VP, whose :math:`\sigma_t^2 = 1 - \alpha_t^2`, one number is already as mu
     \log\frac{s^2 \alpha_t^2}{\sigma_t^2} = \log\mathrm{SNR}(t) + 2 \log s ,
 
 which is, up to a factor that the score network can undo, the diffusion of x with its log-SNR moved by :math:`2\log s`: see
-docs/ladder.md.
+docs/controls.md.
 
 References:
     | Variational Diffusion Models (Kingma et al., 2021), section 5.1: what of a noise schedule the bound sees

@@ -25,7 +25,7 @@ BLOCK = "results"
 STUB = """\
 # Results of suite {suite}
 
-<!-- results: written by python -m indm publish; what stands outside of these two lines stays -->
+<!-- results: written by python -m indm publish; text outside of these two lines stays -->
 {end}
 """
 # Folders that are listed in one line.
@@ -84,7 +84,7 @@ def _lines(published: Published) -> Iterator[str]:
     )
     hours = sum(execution["seconds"] for execution in executions) / 3600
     yield from ("| | |", "|---|---|")
-    yield f"| suite | `params/{suite.suite}.yaml`; what it says in full has SHA-256 `{suite_sha256(suite)}` |"
+    yield f"| suite | `params/{suite.suite}.yaml`; its content in full has SHA-256 `{suite_sha256(suite)}` |"
     yield f"| registration | {_cell(registration)} |"
     yield f"| commits | {'; '.join(dict.fromkeys(map(_commit, executions)))} |"
     yield from (f"| changed since | {_cell(change)} |" for change in changed_since(executions))
@@ -95,7 +95,7 @@ def _lines(published: Published) -> Iterator[str]:
             "",
             verdicts,
             "",
-            "\\* Borderline. What the verdicts mean: [results/README.md](../../../results/README.md)",
+            "\\* Borderline. What the verdicts mean: [How verdicts work](../../claims.md)",
         )
     yield from ("", "| file | KiB | |", "|---|--:|---|")
     yield from _files(published)

@@ -112,7 +112,7 @@ CATALOGUE = {
         key=(*CELL,),
     ),
     "protocol": Table(
-        "what other protocols of FID would give",
+        "FID by other protocols",
         "table",
         View(("fid", "difference"), label=("factor", "setting")),
         Page("protocol", "FID under other protocols"),
@@ -130,7 +130,7 @@ CATALOGUE = {
         Page("tuning", "Trials"),
     ),
     "compute": Table(
-        "what the models cost",
+        "cost of the models",
         "compute",
         View(("ms_per_step", "train_flops_per_step", "score_parameters", "flow_parameters", "train_peak_memory_mib")),
         Page("cost", "Size, operations, times"),
@@ -178,7 +178,7 @@ CATALOGUE = {
         ),
     ),
     "comparison": Table(
-        "published numbers beside ours",
+        "published numbers next to ours",
         "claims",
         View(("ours", "published", "verdict"), label=("model", "variant", "metric", "sampler"), dropped="ours"),
         Page("published", "Ours and the published ones", dropped="ours"),

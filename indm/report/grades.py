@@ -34,18 +34,18 @@ NOT_RUN = "not run"
 MEANINGS = {
     "holds": {
         NO_DATA: "the suite has no such runs",
-        SINGLE: f"fewer than {FEWEST_SEEDS} sound seeds: nothing is known of other trainings, and nothing is decided",
+        SINGLE: f"fewer than {FEWEST_SEEDS} sound seeds: too few to predict other trainings, so that the claim is not decided",
         SHOWN: "the interval against the baseline lies above the smallest effect; for gaps, the baseline’s mean gap does, too",
         CONTRADICTED: "the interval against the baseline lies below 0; for gaps, the treatment’s mean gap lies above 0",
         NOT_TESTABLE: "the baseline’s mean gap is at most the smallest effect, so that no gain can exceed it",
         RULED_OUT: "the interval against the baseline ends at or below the smallest effect",
-        INCONCLUSIVE: "none of these, or it would be shown and the treatment fails on more seeds than the baseline",
+        INCONCLUSIVE: "any other case, also if it would be shown but the treatment fails on more seeds than the baseline",
     },
     "flow": {
         MATCHED: "the interval against some control ends at or below the smallest effect",
         BEYOND: "the intervals against all controls lie above 0, for gaps the controls’ mean gaps do, too, and the treatment "
         "fails on no more seeds than any of them",
-        OPEN: "none of these: some control was not run, or cannot be told apart",
+        OPEN: "any other case: some control was not run, or is not significantly different",
     },
 }
 # The second verdict as an answer: whether it is the flow.

@@ -1,4 +1,4 @@
-"""The tables of README.md and docs/results/README.md, from the published results: nothing in them is written by hand."""
+"""The tables of README.md, docs/results/README.md and docs/weights.md, generated from the published results."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -21,6 +21,7 @@ SUITES = {"digits": "a first look", "digits-full": "longer trainings, more seeds
 # The suites whose verdicts README.md has, registered before their runs, by dataset.
 EVIDENCE = {"digits-full": "8×8 digits", "fashion": "Fashion-MNIST"}
 NUMBERS = ("fid", "nll", "nelbo", "gap")
+WEIGHTS_METRICS = ("score_parameters", "flow_parameters", "nll", "fid")
 PAGE = "docs/results/README.md"
 # Of a block of text that this package writes in a file that people write.
 END = "<!-- end of {name} -->"
@@ -54,6 +55,11 @@ def with_verdicts(page: str, published: Path) -> str:
     executions = read_json(folder / "provenance.json")["executions"]
     machines = list(dict.fromkeys(execution["machine"] for execution in executions))
     return replace_block(page, "numbers", numbers(fid, nll, machines), PAGE)
+
+
+def with_weights(page: str, published: Path) -> str:
+    """Return the page of weights with a row for each run whose weights are published; see :func:`with_answers`."""
+    return replace_block(page, "weights", weights(published), "docs/weights.md")
 
 
 def _published_claims(published: Path) -> dict[str, pd.DataFrame]:
@@ -202,6 +208,32 @@ Real images score an FID of: {floors}."""
 def _only(column: "pd.Series[Any]") -> str:
     """Write the values of a column, each once."""
     return " or ".join(f"{value:g}" for value in sorted(set(column)))
+
+
+def weights(published: Path) -> str:
+    """Write a row for each run whose weights are published: its size, likelihood and FID, as its suite's values list them.
+
+    Raises:
+        ArtifactError: if a table is missing or damaged, or lacks a run.
+    """
+    lines = ["| run | suite | parameters | NLL, bits/dim | FID |", "|---|---|--:|--:|--:|"]
+    for folder in sorted(published.glob("*/weights")):
+        path = folder.parent / "tables/values.csv"
+        values = read_rows(path)
+        lines += [_weights_row(values, path, file) for file in sorted(folder.glob("*.safetensors"))]
+    return "\n".join(lines)
+
+
+def _weights_row(values: pd.DataFrame, path: Path, file: Path) -> str:
+    suite, run = path.parent.parent.name, file.stem
+    sources = [f"runs/{run}/{stage}.json" for stage in ("train", "nll", "fid")]
+    found = values[values["source"].isin(sources)].set_index("metric")
+    if missing := ", ".join(metric for metric in WEIGHTS_METRICS if metric not in found.index):
+        raise ArtifactError(f"{path}: found no {missing} of {run}, expected the run of {file}; publish the suite again")
+    score, flow, *scores = (found.loc[metric] for metric in WEIGHTS_METRICS)
+    cells = [f"[`{run}`](results/{suite}/weights/{file.name})", f"[`{suite}`](results/{suite}/README.md)"]
+    cells += [f"{score['value'] + flow['value']:,.0f}", *(f"{it['value']:.3f} ± {it['se']:.3f}" for it in scores)]
+    return f"| {' | '.join(cells)} |"
 
 
 def replace_block(text: str, name: str, content: str, place: str) -> str:

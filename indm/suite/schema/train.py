@@ -50,7 +50,7 @@ class LatentParams(Strict):
     scale: Positive = Field(description="factor of the data after that")
     learned: Literal["scale", "affine", "linear"] | None = Field(
         description="of ddpmpp, a map after that which is trained as the flow of indm is: one factor; a factor and a shift of "
-        "each pixel and channel; an invertible matrix and a shift; null: none (docs/ladder.md)"
+        "each pixel and channel; an invertible matrix and a shift; null: none (docs/controls.md)"
     )
 
 
