@@ -36,7 +36,7 @@ class SuiteFile(click.Path):
 
 
 def _suite(**options: Any) -> Callable[..., Any]:
-    options = {"help": "The suite: its name, or its file.", **options}
+    options = {"help": "The suite: its name, or its file.", "metavar": "SUITE", **options}
     return click.option("--suite", "suite_file", type=SuiteFile(path_type=Path, dir_okay=False), **options)
 
 
