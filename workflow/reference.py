@@ -1,8 +1,10 @@
 """Write the pages of ``docs/reference`` that are made from the suites, their schema, the command line and the stages."""
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -317,41 +319,62 @@ def _direct(before: dict[str, set[str]]) -> dict[str, set[str]]:
     return {stage: found - set().union(*map(all_before, found)) for stage, found in before.items()}
 
 
-def _rows(direct: dict[str, set[str]]) -> list[list[str]]:
-    """Put every stage into the last row above the stages that read its files."""
-    height: dict[str, int] = {}
+def _paths(direct: dict[str, set[str]], rows: dict[str, int]) -> list[list[str]]:
+    """Return the arrows: from a stage to one that reads its files, by way of a bend in each row between."""
+    return [
+        [first, *(f"{first} {stage} {row}" for row in range(rows[first] + 1, rows[stage])), stage]
+        for stage, found in direct.items()
+        for first in sorted(found)
+    ]
+
+
+def _rows(direct: dict[str, set[str]]) -> dict[str, int]:
+    """Put every stage into the last row above the stages that read its files; return the number of its row."""
+    above: dict[str, int] = {}
     for stage in reversed(direct):
-        height[stage] = max((height[after] + 1 for after, found in direct.items() if stage in found), default=0)
-    return [[stage for stage in direct if height[stage] == row] for row in range(max(height.values()), -1, -1)]
+        above[stage] = max((above[after] + 1 for after, found in direct.items() if stage in found), default=0)
+    return {stage: max(above.values()) - above[stage] for stage in direct}
 
 
-# Width and height of a box and distances between boxes, in pixels.
-BOX, LINE, ACROSS, DOWN = 104, 30, 16, 34
+# Of a box: width, height, and the distances to the next one, in pixels.
+WIDTH, HEIGHT, ACROSS, DOWN = 78, 28, 8, 32
+
+
+def _places(rows: dict[str, int], paths: list[list[str]]) -> dict[str, tuple[float, float]]:
+    """Return where the middle of the upper edge of each stage and bend is: as near as can be below what leads to it."""
+    for path in paths:
+        rows = rows | {bend: rows[path[0]] + number for number, bend in enumerate(path[1:-1], 1)}
+    places: dict[str, tuple[float, float]] = {}
+    for number in range(max(rows.values()) + 1):
+        row = _ordered([stage for stage, its in rows.items() if its == number], paths, places)
+        for column, stage in enumerate(row):
+            places[stage] = (2 * column + 1 - len(row)) / 2 * (WIDTH + ACROSS), number * (HEIGHT + DOWN)
+    return places
+
+
+def _ordered(row: list[str], paths: list[list[str]], places: dict[str, tuple[float, float]]) -> list[str]:
+    """Sort a row by the mean place of what leads to each of it; what nothing leads to is last."""
+
+    def mean(stage: str) -> float:
+        before = [places[first][0] for path in paths for first, second in pairwise(path) if second == stage]
+        return sum(before) / len(before) if before else math.inf
+
+    return sorted(row, key=mean)
 
 
 def picture() -> str:
     """Draw the stages, each below those whose files it reads."""
     direct = _direct(_before())
-    rows = _rows(direct)
-    width = max(map(len, rows)) * (BOX + ACROSS) + ACROSS
-    places = {
-        stage: ((width + (2 * column + 1 - len(row)) * (BOX + ACROSS)) / 2, 8 + number * (LINE + DOWN))
-        for number, row in enumerate(rows)
-        for column, stage in enumerate(row)
-    }
-    arrows = [
-        f'<path d="M{places[first][0]:g} {places[first][1] + LINE:g}L{places[stage][0]:g} {places[stage][1] - 3:g}"/>'
-        for stage, found in direct.items()
-        for first in sorted(found)
-    ]
-    boxes = [
-        f'<rect x="{x - BOX / 2:g}" y="{y:g}" width="{BOX}" height="{LINE}" rx="5"/>'
-        f'<text x="{x:g}" y="{y + 20:g}">{stage}</text>'
-        for stage, (x, y) in places.items()
-    ]
-    height = 8 + len(rows) * (LINE + DOWN) - DOWN + 8
-    lines = "\n".join([*arrows, *boxes])
-    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">
+    paths = _paths(direct, _rows(direct))
+    places = _places(_rows(direct), paths)
+    lines = [f'<path d="{_line([places[place] for place in path])}"/>' for path in paths]
+    for stage in direct:
+        x, y = places[stage]
+        lines.append(f'<rect x="{x - WIDTH / 2:g}" y="{y:g}" width="{WIDTH}" height="{HEIGHT}" rx="5"/>')
+        lines.append(f'<text x="{x:g}" y="{y + 19:g}">{stage}</text>')
+    left, bottom = (min(x for x, _ in places.values()) - WIDTH / 2 - 8, max(y for _, y in places.values()) + HEIGHT + 8)
+    drawn = "\n".join(lines)
+    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="{left:g} -8 {-2 * left:g} {bottom + 8:g}">
 <style>
 svg {{ background: #ffffff }}
 path {{ stroke: #808080; fill: none; marker-end: url(#tip) }}
@@ -359,8 +382,15 @@ rect {{ fill: #eef3fb; stroke: #4a6fa5 }}
 text {{ font: 14px sans-serif; fill: #1a1a1a; text-anchor: middle }}
 </style>
 <marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto">
-<path d="M0 0L8 4L0 8z" style="fill: #808080; marker-end: none"/>
+<path d="M0 0L8 4L0 8z" style="fill: #808080; stroke: none; marker-end: none"/>
 </marker>
-{lines}
+{drawn}
 </svg>
 """
+
+
+def _line(places: list[tuple[float, float]]) -> str:
+    """Draw a line from the lower edge of the first place to the upper edge of the last one, straight down at bends."""
+    (first, top), *bends, (last, end) = places
+    middle = "".join(f"L{x:g} {y:g}V{y + HEIGHT:g}" for x, y in bends)
+    return f"M{first:g} {top + HEIGHT:g}{middle}L{last:g} {end - 2:g}"
