@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -46,6 +47,10 @@ def _table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     lines.append(re.sub(r"[^|]+", "---", lines[0]))
     cells = ([cell.replace("|", "\\|") for cell in row] for row in rows)
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in cells)])
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 116, break_on_hyphens=False)
 
 
 # The suites.
@@ -140,7 +145,7 @@ def _sections(path: str, schema: Mapping[str, Any], definitions: Mapping[str, An
         for key, value in schema["properties"].items()
     ]
     heading = (
-        f"{'#' * (2 + path.replace('.<name>', '').count('.'))} `{path}`\n\n{schema['description']}"
+        f"{'#' * (2 + path.replace('.<name>', '').count('.'))} `{path}`\n\n{_wrapped(schema['description'])}"
         if path
         else "## The whole file"
     )
@@ -254,7 +259,7 @@ def _command(command: str) -> str:
     records = [parameter.get_help_record(context) for parameter in main.commands[command].params]
     rows = [[f"`{option}`", _plain(text)] for option, text in filter(None, records) if text]
     options = f"\n\n{_table(['option', 'meaning'], rows)}" if rows else ""
-    return f"### `{usage}`\n\n{_help(command)}{options}"
+    return f"### `{usage}`\n\n{_wrapped(_help(command))}{options}"
 
 
 def _help(command: str) -> str:
@@ -277,7 +282,12 @@ def _usage(command: str) -> str:
 def pipeline_page() -> str:
     """Write a row for each stage: what it reads and writes."""
     rows = (
-        [f"`{stage}`", description.subject or "suite", _files(description.inputs), _files(description.written)]
+        [
+            f"`{stage}`",
+            {"toy": "2-D dataset"}.get(description.subject, description.subject) or "suite",
+            _files(description.inputs) or "-",
+            _files(description.written),
+        ]
         for stage, description in STAGES.items()
     )
     return f"""# The pipeline
@@ -286,7 +296,8 @@ def pipeline_page() -> str:
 
 A stage runs once for each dataset, run, shard of a run, 2-D dataset or suite. Paths are below `results/<suite>/`, where
 no other folder is named. Each stage also writes [a manifest and a provenance](../../results/README.md). Shards are
-parts of a stage's work, for [several GPUs](../cluster.md#a-runs-evaluation-on-several-gpus); the picture leaves them out.
+parts of a stage's work, for
+[several GPUs](../cluster.md#a-runs-evaluation-on-several-gpus); the picture leaves them out.
 
 {_table(["stage", "for each", "reads", "writes"], rows)}
 """
