@@ -273,9 +273,9 @@ def _plain(text: str) -> str:
 
 def _usage(command: str) -> str:
     """Write a command with its required options."""
-    context = _context(command)
     required = [option for option in main.commands[command].params if option.required]
-    return " ".join(["indm", command, *(f"{option.opts[0]} {option.make_metavar(context)}" for option in required)])
+    records = filter(None, (option.get_help_record(_context(command)) for option in required))
+    return " ".join(["indm", command, *(option for option, _ in records)])
 
 
 # The pipeline.
