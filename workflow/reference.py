@@ -295,9 +295,9 @@ def pipeline_page() -> str:
 ![Stages, from the data to the report, each below the stages whose files it reads](../pictures/pipeline.svg)
 
 A stage runs once for each dataset, run, shard of a run, 2-D dataset or suite. Paths start at `results/<suite>/`, except
-those in `params/` and `reports/`. Each stage also writes [a manifest and a provenance](../../results/README.md). A shard
-is a part of a run's work, for [several GPUs](../cluster.md#a-runs-evaluation-on-several-gpus); the picture leaves shards
-out.
+those in `params/` and `reports/`. Each stage also writes [a manifest and a provenance](../../results/README.md). A
+shard is a part of a run's work, for [several GPUs](../cluster.md#a-runs-evaluation-on-several-gpus); the picture leaves
+shards out.
 
 {_table(["stage", "for each", "reads", "writes"], rows)}
 """
