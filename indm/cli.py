@@ -36,7 +36,7 @@ class SuiteFile(click.Path):
 
 
 def _suite(**options: Any) -> Callable[..., Any]:
-    options = {"help": "The suite: its name, or its file.", **options}
+    options = {"help": "The suite: its name, or its file.", "metavar": "SUITE", **options}
     return click.option("--suite", "suite_file", type=SuiteFile(path_type=Path, dir_okay=False), **options)
 
 
@@ -61,13 +61,12 @@ SUBJECTS = {
 }
 KEPT = "docs/results"
 REPLACE = click.option("--replace", is_flag=True, help="Replace what is there and differs, instead of refusing it.")
-# The commands, in the order in which they are used.
+# The commands, those that people use most first.
 SECTIONS = {
-    "Before a run": ["init", "doctor", "validate", "register"],
-    "The stages, in the order of the pipeline": [*map(command_name, STAGES), "import-checkpoint"],
-    "While it runs": ["status", "why", "tensorboard"],
-    "Results": ["show", "compare", "keep", "restore", "publish"],
-    "For editors": ["schema"],
+    "See what there is": ["show", "status", "why", "doctor", "compare"],
+    "Prepare a suite": ["init", "validate", "register", "schema"],
+    "Keep and share results": ["keep", "restore", "publish", "tensorboard"],
+    "Stages, which Snakemake and DVC run": [*map(command_name, STAGES), "import-checkpoint"],
 }
 
 
@@ -111,7 +110,10 @@ for _name in STAGES:
 @click.option("--flow", type=FILE, help="The released flow_checkpoint_k.pth, for a run with a flow.")
 @click.option("--wolf-config", type=FILE, help="The released file under flow.model_config; the paper's by default.")
 def import_checkpoint(suite_file: Path, out: Path, run: str, **files: Any) -> None:
-    """Use a checkpoint of score_sde_pytorch, or of the released INDM code, instead of a run's training."""
+    """Use a released checkpoint as a training.
+
+    The checkpoint, of score_sde_pytorch or of the released INDM code, takes the place of a run's training.
+    """
     from indm.pipeline.runner import run_stage
 
     run_stage("import_checkpoint", suite_file, out, {"run": run}, **files)
@@ -120,7 +122,10 @@ def import_checkpoint(suite_file: Path, out: Path, run: str, **files: Any) -> No
 @main.command()
 @click.argument("folder", type=FOLDER)
 def init(folder: Path) -> None:
-    """Copy suites, claims and Snakemake's rules to FOLDER, to run suites there without a checkout."""
+    """Set up a folder in which suites can be run.
+
+    Copies suites, claims and Snakemake's rules to FOLDER, so that no checkout is needed there.
+    """
     from indm.shipped import write_checkout
 
     write_checkout(folder)
@@ -134,7 +139,10 @@ def init(folder: Path) -> None:
     "--track", is_flag=True, help="Also write what DVC tracks: the suite in full, and the stamps of the code."
 )
 def validate(suite_file: Path, out: Path, track: bool) -> None:
-    """Check a suite file, and the claims, published numbers and registrations beside it; print their mistakes only."""
+    """Check a suite file.
+
+    Checks the claims, published numbers and registrations in its folder too. Prints mistakes only.
+    """
     from indm.suite.load import load_params
 
     load_params(suite_file, with_data=True)
@@ -149,7 +157,10 @@ def validate(suite_file: Path, out: Path, track: bool) -> None:
 @OUT
 @DATA_ROOT
 def doctor(suite_file: Path | None, out: Path, data_root: Path | None) -> None:
-    """Say what is ready on this machine and what is missing; exit with 1 if the suite (default: digits) cannot run."""
+    """Check what this machine lacks.
+
+    Exits with 1 if the suite (default: digits) cannot run.
+    """
     from indm.doctor.examine import examine
 
     report = examine(suite_file, out, data_root)
@@ -162,7 +173,10 @@ def doctor(suite_file: Path | None, out: Path, data_root: Path | None) -> None:
 @LOOKED_AT
 @OUT
 def show(tables: tuple[str, ...], suite_file: Path, out: Path) -> None:
-    """Print the tables of a suite, or those named: fid, nll, claims, ..."""
+    """Print the tables of a suite.
+
+    With TABLE, only those: fid, nll, claims, ...
+    """
     from indm.report.show import show as shown
     from indm.store.layout import Layout
     from indm.suite.expand import expand_suite
@@ -187,7 +201,10 @@ def _identity(suite_file: Path, out: Path, reports: Path = Path("reports")) -> "
 @REPORTS
 @click.option("--watch", is_flag=True, help="Refresh every two seconds, until all is done or Ctrl-C.")
 def status(suite_file: Path, out: Path, reports: Path, watch: bool) -> None:
-    """Show how far each run of a suite is: stage, step, loss, time left, last save; and what failed, with its log."""
+    """Show how far each run of a suite is.
+
+    Shows stage, step, loss, time left and last save, and what failed, with its log.
+    """
     from indm.watching.status import Board
 
     board = Board(_identity(suite_file, out, reports))
@@ -206,9 +223,10 @@ def status(suite_file: Path, out: Path, reports: Path, watch: bool) -> None:
 @OUT
 @REPORTS
 def why(suite_file: Path, out: Path, reports: Path, stage: str, **names: str | None) -> None:
-    """Explain which jobs would run again, and what changed since their results were made: code, suite or inputs.
+    """Explain which jobs would run again.
 
-    With STAGE or a name, explain only these jobs, and what is behind them.
+    Shows what has changed since their results were made: code, suite or inputs. With STAGE or a name, explains only these
+    jobs, and what is behind them.
     """
     from indm.pipeline.why import page
     from indm.pipeline.why import why as explain
@@ -222,7 +240,10 @@ def why(suite_file: Path, out: Path, reports: Path, stage: str, **names: str | N
 @LOOKED_AT
 @OUT
 def tensorboard(suite_file: Path, out: Path) -> None:
-    """Convert the progress lines of a suite's stages to TensorBoard events, in <out>/<suite>/watch/events."""
+    """Convert a suite's curves for TensorBoard.
+
+    Reads the progress lines of its stages, and writes events to <out>/<suite>/watch/events.
+    """
     from indm.watching.events import write_events
 
     known = _identity(suite_file, out)
@@ -234,9 +255,10 @@ def tensorboard(suite_file: Path, out: Path) -> None:
 @click.argument("published", type=click.Path(path_type=Path, file_okay=False, exists=True))
 @OUT
 def compare(published: Path, out: Path) -> None:
-    """Compare a suite's results with those PUBLISHED in a folder of its name, docs/results/<suite>.
+    """Compare a suite with published results.
 
-    Exits with 0 if they agree, with 1 if not, and with 2 if they cannot be compared.
+    PUBLISHED is a folder of the suite's name, docs/results/<suite>. Exits with 0 if the results agree, with 1 if not, and
+    with 2 if they cannot be compared.
     """
     from indm.report.agreement import agreement
     from indm.store.layout import Layout
@@ -252,7 +274,10 @@ def compare(published: Path, out: Path) -> None:
 @_folder("--to", KEPT, "Archives go to <to>/<suite>/kept/.", "root")
 @REPLACE
 def keep(suite_file: Path, out: Path, root: Path, replace: bool) -> None:
-    """Pack the finished results of a suite, all that tables, claims and the page need, into archives small enough for git."""
+    """Pack a suite's finished results for git.
+
+    The archives are small, and have all that tables, claims and the report need.
+    """
     from indm.kept.keep import keep as pack
 
     suite = _identity(suite_file, out).suite
@@ -270,7 +295,10 @@ def keep(suite_file: Path, out: Path, root: Path, replace: bool) -> None:
     help="Restore what other code has made too, and record in <from>/<suite>/accepted.yaml what has changed since, and WHY it may.",
 )
 def restore(suite_file: Path, out: Path, root: Path, replace: bool, accept: str | None) -> None:
-    """Copy the kept results of a suite back to its results folder, unless suite or code have changed since."""
+    """Unpack a suite's kept results.
+
+    Copies them back to the results folder, unless suite or code have changed since.
+    """
     from indm.kept.restore import restore as unpack
 
     suite = _identity(suite_file, out).suite
@@ -296,7 +324,10 @@ def _tell(name: str, outcome: "Outcome") -> NoReturn:
     help="A run whose averaged weights are published too; repeat the option for each.",
 )
 def publish(suite_file: Path, out: Path, reports: Path, root: Path, runs: tuple[str, ...]) -> None:
-    """Copy a suite's tables, figures, pictures and provenance to a folder for git, and list them in its README.md."""
+    """Copy a suite's tables and figures for git.
+
+    Copies pictures and provenance too, and lists all files in the folder's README.md.
+    """
     from indm.kept.publish import publish as write_folder
 
     known = _identity(suite_file, out, reports)
@@ -308,7 +339,10 @@ def publish(suite_file: Path, out: Path, reports: Path, root: Path, runs: tuple[
 @SUITE
 @click.option("--note", default="", help="A remark on the registration; the page shows it.")
 def register(suite_file: Path, note: str) -> None:
-    """Record, before a run, that the commit that is checked out has this suite and the claims."""
+    """Record a suite and the claims before a run.
+
+    The registration names the commit that is checked out, which must have both.
+    """
     from indm.register import register as write_entry
 
     entry = write_entry(suite_file, note)
@@ -317,7 +351,10 @@ def register(suite_file: Path, note: str) -> None:
 
 @main.command()
 def schema() -> None:
-    """Print the JSON schema of suite files, which params/schema.json holds."""
+    """Print the JSON schema of suite files.
+
+    It is the text of params/schema.json, which editors read.
+    """
     from indm.suite.load import json_schema
 
     click.echo(json_schema(), nl=False)

@@ -280,6 +280,14 @@ def test_help_lists_every_command_once_in_the_order_of_the_pipeline() -> None:
     assert [name for name in listed if name in stages] == stages
 
 
+@pytest.mark.parametrize("name", main.commands)
+def test_the_summary_of_a_command_is_a_sentence_that_fits_its_line(name: str) -> None:
+    summary = main.commands[name].get_short_help_str(45)
+    assert summary.endswith(".")
+    assert not summary.endswith("...")
+    assert f" {summary}\n" in call("--help").output
+
+
 @pytest.mark.parametrize("suite", ["smoke", "params/smoke.yaml"])
 def test_a_suite_is_named_or_its_file_is(tmp_path: Path, suite: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)

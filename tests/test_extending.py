@@ -1,7 +1,7 @@
-"""The pages of docs/extending: each is followed to the letter in a copy of the checkout.
+"""The pages of docs/extending, and docs/tutorial.md: each is followed to the letter in a copy of the checkout.
 
 A page is a program. Of its fenced blocks, ``diff`` is applied by ``git apply``; a block whose fence names a path becomes
-that file; ``sh`` is run, and must end well.
+that file; ``sh`` is run, and must end well; ``text`` is printed by the command before it.
 """
 
 import json
@@ -37,7 +37,8 @@ BLOCK = re.compile(r"^```(?P<kind>\w+)(?: (?P<path>\S+))?\n(?P<body>.*?)^```$", 
 
 def follow(checkout: Path, page: str) -> None:
     """Do what a page says, block by block."""
-    for block in BLOCK.finditer((REPOSITORY / f"docs/extending/{page}.md").read_text()):
+    printed = ""
+    for block in BLOCK.finditer(page):
         if block["path"]:
             (checkout / block["path"]).write_text(block["body"])
         elif block["kind"] == "diff":
@@ -46,8 +47,16 @@ def follow(checkout: Path, page: str) -> None:
         elif block["kind"] == "sh":
             done = run(checkout, "bash", "-euo", "pipefail", "-c", block["body"])
             assert done.returncode == 0, f"{block['body']}{done.stdout}{done.stderr}"
+            printed = done.stdout
+        elif block["kind"] == "text":
+            assert exact_lines(block["body"]) <= exact_lines(printed)
         else:
-            raise ValueError(f"{page}: found a block of kind {block['kind']}; expected diff, sh, or a file's path")
+            raise ValueError(f"found a block of kind {block['kind']}; expected diff, sh, text, or a file's path")
+
+
+def exact_lines(output: str) -> set[str]:
+    """Return the lines of an output which are the same on every machine: those without a decimal."""
+    return {" ".join(line.split()) for line in output.splitlines() if not re.search(r"\d\.\d", line)}
 
 
 def make_up_values(checkout: Path) -> None:
@@ -217,12 +226,16 @@ def test_page_does_what_it_says(tmp_path: Path, page: str) -> None:
         shutil.copytree(REPOSITORY / folder, checkout / folder, ignore=ignored)
     BEFORE.get(page, lambda _: None)(checkout)
     code = stamps(checkout)
-    follow(checkout, page)
+    follow(checkout, (REPOSITORY / f"docs/extending/{page}.md").read_text())
     for command in (["ruff", "check", "--quiet"], ["ruff", "format", "--check", "--quiet", "--diff"]):
         done = run(checkout, *command)
         assert done.returncode == 0, done.stdout + done.stderr
     AFTER.get(page, lambda _: None)(checkout)
     assert {stage for stage, _ in stamps(checkout) ^ code} == RUN_AGAIN.get(page, set())
+
+
+def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
+    follow(copy_checkout(tmp_path), (REPOSITORY / "docs/tutorial.md").read_text())
 
 
 def test_every_page_is_in_the_index() -> None:

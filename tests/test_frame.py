@@ -1,6 +1,7 @@
 """The files around the package say the same as it does: environment, lock file, README, Makefile."""
 
 import glob
+import json
 import re
 import subprocess
 import tomllib
@@ -12,6 +13,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from indm import __version__
+from indm.cli import main
+from indm.pipeline.stages import STAGES
 from indm.suite.expand import suite_files
 from indm.suite.load import load_suite
 from indm.suite.strict_yaml import parse_yaml
@@ -106,9 +109,24 @@ def test_readme_names_targets_suites_and_files_that_exist() -> None:
         assert (REPOSITORY / path.partition("#")[0]).exists(), path
 
 
-def test_readme_has_a_row_for_every_suite() -> None:
-    rows = set(re.findall(r"^\| `([\w-]+)`(?: \(default\))? \|", README, flags=re.MULTILINE))
-    assert rows >= {path.stem for path in suite_files(REPOSITORY / "params")}
+def test_every_suite_has_a_purpose_and_a_cost() -> None:
+    page = (REPOSITORY / "docs/reference/suites.md").read_text()
+    rows = re.findall(r"^\| `([\w-]+)` \| \S[^|]* \| .* \| \S[^|]* \| [^|]* \|$", page, flags=re.MULTILINE)
+    assert set(rows) == {path.stem for path in suite_files(REPOSITORY / "params")}
+
+
+def test_the_reference_has_every_command_stage_and_key() -> None:
+    folder = REPOSITORY / "docs/reference"
+    schema = json.loads((REPOSITORY / "params/schema.json").read_text())
+    sections = [schema, *(section for name, section in schema["$defs"].items() if not name.endswith("Override"))]
+    pages = {
+        "command-line.md": {f"`indm {command}" for command in main.commands},
+        "pipeline.md": {f"\n| `{stage}` |" for stage in STAGES},
+        "suite-file.md": {f"\n| `{key}` |" for section in sections for key in section.get("properties", ())},
+    }
+    for page, expected in pages.items():
+        text = (folder / page).read_text()
+        assert {line for line in expected if line not in text} == set()
 
 
 # Commands that name runs of a suite: the suite, none for the default one, and the runs.

@@ -222,7 +222,7 @@ MISTAKES = {
     "map that nobody learns": (
         "learned: null",
         "learned: cubic",
-        ["key train.latent.learned: found 'cubic'; allowed: scale, affine, linear, null (of ddpmpp"],
+        ["key train.latent.learned: found 'cubic'; allowed: scale, affine, linear, null (for ddpmpp"],
     ),
     "learned map as a flow of indm": (
         "    name: resflow",

@@ -3,6 +3,7 @@
 - ``params/expanded/<suite>.json``: all that a suite says, in full, since DVC computes nothing;
 - ``dvc.yaml``: the pipeline of the default suite, from :data:`indm.pipeline.stages.STAGES`;
 - the tables of ``README.md``, ``docs/results/README.md`` and ``docs/weights.md`` and README's figures, from ``docs/results/``;
+- ``docs/reference``: the suites, the keys of a suite, the command line and the pipeline;
 - ``workflow/dvc/<suite>/dvc.yaml``: that of another suite, where it is there or asked for. DVC reads every dvc.yaml that it
   finds, for every command. So suites that nobody runs by DVC have none.
 
@@ -20,6 +21,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 # The package of this checkout, even where another one is installed.
 sys.path.insert(0, str(ROOT))
+
+from reference import reference  # noqa: E402
 
 from indm.errors import IndmError  # noqa: E402
 from indm.pipeline.jobs import MAKERS, Job, expand, job_names, tracked_outputs  # noqa: E402
@@ -78,14 +81,14 @@ def generate(root: Path, wanted: Iterable[str] = ()) -> dict[Path, str]:
         ArtifactError: if published results are damaged.
     """
     texts = {}
-    files = suite_files(root / "params")
-    for path in [*files, *(root / f"params/{name}.yaml" for name in wanted)]:
-        suite = load_suite(path)
+    files = [*suite_files(root / "params"), *(root / f"params/{name}.yaml" for name in wanted)]
+    suites = {path: load_suite(path) for path in files}
+    for path, suite in suites.items():
         texts[expanded_path(path)] = expanded_text(suite)
         file = dvc_file(root, suite.suite)
         if suite.suite == DEFAULT_SUITE or file.is_file() or suite.suite in wanted:
             texts[file] = dvc_text(suite)
-    return texts | readme_text(root)
+    return texts | reference(root, suites) | readme_text(root)
 
 
 def readme_text(root: Path) -> dict[Path, str]:

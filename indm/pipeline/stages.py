@@ -104,7 +104,7 @@ class Stage(NamedTuple):
     shard, ``<run>-<shard>``, is some of the batches of a run: there are as many as the suite says, or none, where it says one.
 
     Arguments:
-        summary: for the command line.
+        summary: for the command line; its first sentence stands alone in the list of commands.
         subject: what there is a job for each of; empty where there is one job.
         folder: of its manifest and its provenance.
         inputs: files that it reads.
@@ -214,7 +214,7 @@ DRAWN = ("weights", *IDENTITY, "runs.{run}.sample")
 EVALUATED = ("nll", "weights", "runs.{run}.dataset", "runs.{run}.model", "runs.{run}.seed")
 STAGES: dict[str, Stage] = {
     "prepare": Stage(
-        summary="Load a dataset, split it and write its arrays.",
+        summary="Load a dataset and split it. Writes its arrays, its labels and its description.",
         subject="dataset",
         folder=DATA,
         inputs=(),
@@ -228,7 +228,7 @@ STAGES: dict[str, Stage] = {
         keys=("datasets.{dataset}",),
     ),
     "reference": Stage(
-        summary="Train a dataset's feature extractor; measure the floors of all image metrics.",
+        summary="Train a dataset's feature extractor. Measures the floors of all image metrics too: what real images score.",
         subject="dataset",
         folder=DATA,
         inputs=(
@@ -259,10 +259,13 @@ STAGES: dict[str, Stage] = {
         memory=2000,
     ),
     "sample_shard": _shards(
-        "sample", "Draw some of a run's images, for stage sample.", DRAWING, keys=("sample", *DRAWN)
+        "sample",
+        "Generate part of a run's images. The sample stage gathers the parts.",
+        DRAWING,
+        keys=("sample", *DRAWN),
     ),
     "sample": Stage(
-        summary="Draw images from a trained run.",
+        summary="Generate images from a trained run.",
         subject="run",
         folder=RUN,
         inputs=(*DRAWING, shard_file("sample")),
@@ -272,7 +275,8 @@ STAGES: dict[str, Stage] = {
         memory=2000,
     ),
     "fid": Stage(
-        summary="Compare a run's images with the reference: FID, KID, IS, precision, recall, clean-FID.",
+        summary="Measure FID and the other image metrics. Compares a run's images with the reference: FID, KID, IS, precision, "
+        "recall, clean-FID.",
         subject="run",
         folder=RUN,
         inputs=(f"{RUN}/samples.npy", *REFERENCE),
@@ -284,12 +288,12 @@ STAGES: dict[str, Stage] = {
     ),
     "nll_shard": _shards(
         "nll",
-        "Evaluate some of a run's likelihoods, for stage nll.",
+        "Evaluate part of a run's likelihoods. The nll stage gathers the parts.",
         (CHECKPOINT, f"{DATA}/test.npy", DESCRIPTION),
         keys=EVALUATED,
     ),
     "nll": Stage(
-        summary="Evaluate the four likelihood numbers of a trained run on the test split.",
+        summary="Evaluate a run's likelihoods. Writes four numbers, measured on the test split.",
         subject="run",
         folder=RUN,
         inputs=(CHECKPOINT, f"{DATA}/test.npy", DESCRIPTION, shard_file("nll")),
@@ -300,7 +304,7 @@ STAGES: dict[str, Stage] = {
         memory=2000,
     ),
     "curve": Stage(
-        summary="Evaluate the likelihood of every snapshot of a run's training.",
+        summary="Evaluate the likelihoods of all snapshots. Gives the learning curve of a run's training.",
         subject="run",
         folder=RUN,
         inputs=(f"{RUN}/snapshots.safetensors", f"{DATA}/valid.npy", f"{DATA}/test.npy", DESCRIPTION),
@@ -312,10 +316,13 @@ STAGES: dict[str, Stage] = {
         memory=2000,
     ),
     "sweep_shard": _shards(
-        "sweep", "Draw some of the images of a run's sweep, for stage sweep.", DRAWING, keys=("sweep", "sample", *DRAWN)
+        "sweep",
+        "Generate part of the images of a sweep. The sweep stage gathers the parts.",
+        DRAWING,
+        keys=("sweep", "sample", *DRAWN),
     ),
     "sweep": Stage(
-        summary="Measure a run's FID and KID by several samplers and numbers of steps.",
+        summary="Measure FID by sampler and number of steps. Measures KID too.",
         subject="run",
         folder=RUN,
         inputs=(CHECKPOINT, f"{DATA}/train.npy", *REFERENCE, shard_file("sweep")),
@@ -328,7 +335,7 @@ STAGES: dict[str, Stage] = {
         memory=2000,
     ),
     "protocol": Stage(
-        summary="Measure how far FID moves with each part of its protocol, on one run of a dataset.",
+        summary="Measure how FID depends on its protocol. Changes one part at a time, on one run of a dataset.",
         subject="dataset",
         folder=f"{SUITE}/protocol/{{dataset}}",
         inputs=(CHECKPOINT, f"{DATA}/train.npy", f"{DATA}/valid.npy", f"{DATA}/test.npy", *REFERENCE),
@@ -340,7 +347,7 @@ STAGES: dict[str, Stage] = {
         memory=12000,
     ),
     "tune": Stage(
-        summary="Search a run's hyper-parameters on the validation split.",
+        summary="Search a run's hyper-parameters. Compares trials on the validation split.",
         subject="run",
         folder=RUN,
         inputs=(f"{DATA}/train.npy", f"{DATA}/valid.npy", f"{DATA}/extractor.safetensors", DESCRIPTION),
@@ -361,7 +368,7 @@ STAGES: dict[str, Stage] = {
         memory=2000,
     ),
     "toy2d": Stage(
-        summary="Compare INDM with DDPM++ and its controls on a two-dimensional dataset.",
+        summary="Compare the models on a 2-D dataset. Trains INDM, DDPM++ and the controls.",
         subject="toy",
         folder=TOY,
         inputs=(),
@@ -370,7 +377,7 @@ STAGES: dict[str, Stage] = {
         keys=("toy2d.datasets.{toy}", *(f"toy2d.{key}" for key in TOY2D)),
     ),
     "table": Stage(
-        summary="Collect the suite's results in its tables.",
+        summary="Collect a suite's results in tables.",
         subject="",
         folder=TABLES,
         inputs=(
@@ -399,7 +406,7 @@ STAGES: dict[str, Stage] = {
     # Apart from the other tables: times differ from one execution to the next. They are read from provenance/, which is no
     # output of a stage.
     "compute": Stage(
-        summary="Tabulate what the suite's models cost.",
+        summary="Tabulate what a suite's models cost.",
         subject="",
         folder=TABLES,
         inputs=(f"{RUN}/train.json", f"{RUN}/samples.json"),
@@ -407,7 +414,7 @@ STAGES: dict[str, Stage] = {
         keys=("runs",),
     ),
     "claims": Stage(
-        summary="Grade the paper's claims by the tables, tell how many seeds would decide them; compare with published numbers.",
+        summary="Grade the paper's claims. Tells how many seeds would decide them, and compares with published numbers.",
         subject="",
         folder=TABLES,
         inputs=(
@@ -423,7 +430,7 @@ STAGES: dict[str, Stage] = {
         plots={VERDICTS: {"template": "bar_horizontal", "x": "effect", "y": "id"}},
     ),
     "figure": Stage(
-        summary="Plot the suite's figures from its tables.",
+        summary="Plot a suite's figures.",
         subject="",
         folder="reports/{suite}",
         inputs=(*COLLECTED, f"{TOY}.safetensors"),
@@ -433,7 +440,7 @@ STAGES: dict[str, Stage] = {
     ),
     # Its bytes differ from one execution to the next: it shows times, which it reads from provenance/.
     "report": Stage(
-        summary="Write the suite's page from its tables, figures and pictures.",
+        summary="Write a suite's report. Puts tables, figures and pictures on one page.",
         subject="",
         folder="reports/{suite}",
         inputs=(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from indm.errors import ParamsError
-from indm.suite.expand import BASE, Expanded, expand_suite, name_of
+from indm.suite.expand import BASE, FAILED, Expanded, expand_suite, name_of
 from indm.suite.messages import describe
 from indm.suite.rules import mistakes
 from indm.suite.schema.suite import Suite
@@ -104,12 +104,20 @@ def json_schema() -> str:
     Nothing in it is required: what a file may leave to the suite that it builds on, an editor cannot know.
     """
     schema = _without_required(Suite.model_json_schema())
-    schema["properties"][BASE] = {"type": "string", "description": "the suite that says what this one does not"}
+    schema["properties"][BASE] = {
+        "type": "string",
+        "description": "the suite whose keys this one takes over where it does not have its own",
+    }
     runs = schema["$defs"]["RunParams"]["properties"]
     runs["seeds"] = {
         "type": "array",
         "items": runs["seed"],
         "description": "instead of seed: one run for each, whose name ends in -s and the seed",
+    }
+    # In a file, a cell lists its failed seeds; the section is made from these lists.
+    del schema["properties"][FAILED]
+    runs[FAILED] = runs["seeds"] | {
+        "description": "those of its seeds that cannot be trained or evaluated: claims count them as failed"
     }
     return json.dumps(schema, indent=2) + "\n"
 

@@ -36,7 +36,10 @@ FEWEST_ROWS_TO_SHARE = 3
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the page: rows, downloads (file name and address), how many rows the CSV alone has; why it is missing; whether it has no row to show."""
+    """A table of the page: rows, downloads (file name and address), how many rows the CSV alone has.
+
+    ``missing`` says why it is not there, and ``empty`` whether it has no row to show.
+    """
 
     name: str
     path: Path

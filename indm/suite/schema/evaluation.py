@@ -38,7 +38,8 @@ class SampleParams(Strict):
     centre_prior: bool = Field(description="centre the prior on alpha_T times the mean latent of the training images")
     temperature: Positive = Field(description="factor of the latent before the flow's inverse")
     rounding: Literal["nearest", "floor"] = Field(
-        description="of images to L levels; nearest: undoes dequantisation; floor: of L - 1 times them, as released"
+        description="how images become L levels; nearest: undoes dequantisation; floor: rounds L - 1 times the image down, as "
+        "released"
     )
     num_samples: Count = Field(description="images drawn")
     batch_size: Count = Field(description="images drawn at once")
@@ -48,13 +49,13 @@ class SweepParams(Strict):
     """Images of a run by several samplers and numbers of steps, at temperature 1; what is not here is as in its sample section."""
 
     objectives: Annotated[list[Literal["nll", "fid"]], EachOnce()] = Field(
-        description="of the runs that are swept; others have no sweep"
+        description="objectives whose runs are swept"
     )
     samplers: Annotated[list[SweptName], EachOnce()] = Field(
         min_length=1, description="pc: reverse_diffusion, with the Langevin corrector of the run's sample section"
     )
     steps: Annotated[list[GridPoints], EachOnce()] = Field(
-        min_length=1, description="grid points, of which a sampler steps between"
+        min_length=1, description="grid points; a sampler steps from one to the next"
     )
     grid: Literal["uniform", "log_snr"] = Field(description="what the grid points are equidistant in")
     denoise: Literal["tweedie", "none"] = Field(description="last step, the same for all that are compared")
@@ -109,7 +110,7 @@ class ProtocolParams(Strict):
     sizes: Annotated[list[Annotated[int, Field(ge=2, le=10**9)]], EachOnce()] = Field(
         min_length=2, description="numbers of images, from which FID is extrapolated to infinitely many"
     )
-    repeats: int = Field(ge=2, le=10**6, description="disjoint sets of max(sizes) images for that")
+    repeats: int = Field(ge=2, le=10**6, description="disjoint sets of max(sizes) images for this extrapolation")
     jpeg_quality: int = Field(ge=1, le=95, description="Pillow's quality of the images stored as JPEG")
 
 
@@ -124,14 +125,17 @@ class LikelihoodParams(Strict):
         description="fixed steps of fifth order (Adams-Bashforth), equidistant in log-SNR; null: adaptive ones"
     )
     log_det: Literal["exact", "series"] = Field(
-        description="the flow's log-determinant: of its whole Jacobian, or of a power series with random probes"
+        description="how the flow's log-determinant is computed; exact: from its whole Jacobian; series: from a power series with "
+        "random probes"
     )
     log_det_tolerance: Positive | None = Field(
-        description="bound on what the series leaves out of each image, in bits/dim; null: exact, it has no rest"
+        description="bound on the rest of the series that is left out, in bits/dim for each image; null: exact, which has no rest"
     )
 
 
 class NllParams(LikelihoodParams):
     """How the likelihood numbers of a trained run are evaluated."""
 
-    uncorrected: bool = Field(description="whether nll_uncorrected is evaluated too: a second ODE, of the same time")
+    uncorrected: bool = Field(
+        description="evaluate nll_uncorrected too, by a second ODE that takes as long as the first"
+    )

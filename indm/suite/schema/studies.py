@@ -29,9 +29,11 @@ class ConfirmParams(Strict):
 class TuneParams(Strict):
     """The search of an arm: a run whose hyper-parameters are chosen on the validation split."""
 
-    trials: int = Field(ge=2, le=10**6, description="trials; arms that are compared have equally many")
-    steps: Count = Field(description="optimiser steps of a trial; arms that are compared have equally many")
-    seed: Seed = Field(description="of all trials: images, noise and suggestions; arms that are compared have the same")
+    trials: int = Field(ge=2, le=10**6, description="number of trials, the same for all arms that are compared")
+    steps: Count = Field(description="optimiser steps of a trial, the same for all arms that are compared")
+    seed: Seed = Field(
+        description="seed of all trials (images, noise and suggestions), the same for all arms that are compared"
+    )
     space: dict[str, RangeParams] = Field(min_length=1, description="ranges of keys of the train section, by key")
     confirm: ConfirmParams | None = Field(description="trials that are trained again for longer; or null")
     lengths: Annotated[list[Count], EachOnce()] = Field(
@@ -61,7 +63,7 @@ class Toy2dTrainingParams(Strict):
         description="constants by which DDPM++'s controls multiply the data"
     )
     steps: Count = Field(description="optimiser steps, except for the control of equal compute")
-    flow_warmup_steps: int = Field(ge=0, description="first steps, in which the flow is trained alone")
+    flow_warmup_steps: int = Field(ge=0, description="first steps, which train only the flow")
     batch_size: Count = Field(description="points in a batch")
     lr: Rate = Field(description="peak learning rate of the score network")
     flow_lr: Rate = Field(description="peak learning rate of the flow")
@@ -70,7 +72,7 @@ class Toy2dTrainingParams(Strict):
 
 
 class Toy2dParams(Strict):
-    """The study of two-dimensional data: INDM, DDPM++ and its controls on each dataset, objective nll."""
+    """The study of two-dimensional data: INDM, DDPM++ and its controls on each dataset, with the nll objective."""
 
     datasets: dict[Toy2dName, Toy2dDataParams] = Field(description="two-dimensional datasets; {} for no study")
     seeds: Annotated[list[Seed], EachOnce()] = Field(
@@ -89,4 +91,4 @@ class Toy2dParams(Strict):
         min_length=1, description="network calls of the DDIM sampler"
     )
     grid: Literal["uniform", "log_snr"] = Field(description="what the sampler's times are equidistant in")
-    samples: Count = Field(description="samples of a seed, compared with as many of the data")
+    samples: Count = Field(description="samples for each seed, compared with the same number of data points")

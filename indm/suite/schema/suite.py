@@ -33,22 +33,24 @@ Kind = Literal["ema", "raw"]
 class WeightsParams(Strict):
     """The weights of each network that images and likelihoods come from: averaged over the training, or as they are after it."""
 
-    score: Annotated[Kind, Field(description="of the score network; raw needs train.snapshots [], which hold none")]
-    flow: Annotated[Kind, Field(description="of the flow; raw, as in the released evaluation, or averaged")]
+    score: Annotated[
+        Kind, Field(description="score network; raw needs train.snapshots [], since snapshots hold averages only")
+    ]
+    flow: Annotated[Kind, Field(description="flow; raw: as in the released evaluation")]
 
 
 class KeptWeightsParams(Strict):
-    """Whose averaged weights ``indm keep`` keeps with the archives, so that an evaluation can be corrected without a training."""
+    """The runs whose averaged weights ``indm keep`` keeps too, so that an evaluation can be corrected without a training."""
 
     variants: Annotated[list[str], Field(min_length=1, description="variants of the models; empty: the plain ones")]
-    seeds: Annotated[Count, Field(description="how many seeds of each cell: the first ones")]
+    seeds: Annotated[Count, Field(description="number of seeds of each cell, the first ones")]
 
 
 Shards = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class ShardsParams(Strict):
-    """By how many jobs, side by side, a stage computes the batches of a run; the results are the same bytes."""
+    """How many jobs share the work of a stage on a run; the results are bit-identical."""
 
     sample: Annotated[Shards, Field(description="jobs that draw a run's images")] = 1
     sweep: Annotated[Shards, Field(description="jobs that draw the images of a run's sweep")] = 1
@@ -139,9 +141,10 @@ class Suite(Strict):
     weights: WeightsParams
     sample: SampleParams
     fid: FidParams
-    nll: Annotated[NllParams, Field(description="on the test split")]
+    nll: Annotated[NllParams, Field(description="likelihoods, on the test split")]
     curve: Annotated[
-        LikelihoodParams, Field(description="of every snapshot, on the validation split (test, where it is empty)")
+        LikelihoodParams,
+        Field(description="likelihoods of every snapshot, on the validation split (test, where it is empty)"),
     ]
     sweep: SweepParams
     protocol: Annotated[
@@ -154,18 +157,18 @@ class Suite(Strict):
     runs: Annotated[dict[RunName, RunParams], Field(min_length=1, description="the trained models, by name")]
     shards: Annotated[
         ShardsParams,
-        Field(description="by how many jobs a stage computes what it does of a run; 1 where it is not said"),
+        Field(description="how many jobs share the work of a stage on a run; default 1"),
     ] = ShardsParams()
     compile: Annotated[
         bool,
         Field(
-            description="compile the score network for training (torch.compile): fewer calls of a GPU, another rounding, and time "
-            "to compile first; false where it is not said"
+            description="compile the score network for training (torch.compile): fewer calls of a GPU, different rounding, and "
+            "time to compile first"
         ),
     ] = False
     kept_weights: Annotated[
         KeptWeightsParams | None,
-        Field(description="whose averaged weights are kept with the results; none where it is not said"),
+        Field(description="runs whose averaged weights are kept with the results; default null"),
     ] = None
     failed: dict[RunName, RunParams] = Field(
         default_factory=dict,
@@ -173,7 +176,7 @@ class Suite(Strict):
     )
     failed_beyond: dict[str, float] = Field(
         default_factory=dict,
-        description="by a metric's name, the number above which a run has failed, for the claims; {} where it is not said",
+        description="for each metric, the value above which claims count a run as failed; default {}",
     )
 
     def train_params(self, run: str) -> TrainParams:

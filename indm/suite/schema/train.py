@@ -17,7 +17,7 @@ class WolfParams(Strict):
     prior_steps: int = Field(ge=1, le=1000, description="steps of the prior's flow")
     prior_width: Width = Field(description="hidden units of the prior's couplings")
     frozen_prior_inverse: bool = Field(
-        description="draw h with the prior's inverse of before the training, as the released code does"
+        description="draw h with the prior's inverse from before the training, as the released code does"
     )
 
 
@@ -49,8 +49,8 @@ class LatentParams(Strict):
     )
     scale: Positive = Field(description="factor of the data after that")
     learned: Literal["scale", "affine", "linear"] | None = Field(
-        description="of ddpmpp, a map after that which is trained as the flow of indm is: one factor; a factor and a shift of "
-        "each pixel and channel; an invertible matrix and a shift; null: none (docs/controls.md)"
+        description="for ddpmpp, a map that is trained like INDM's flow; scale: one factor; affine: a factor and a shift for "
+        "each pixel and channel; linear: an invertible matrix and a shift; null: none (docs/controls.md)"
     )
 
 
@@ -74,7 +74,7 @@ class ScoreParams(Strict):
     scale_by_sigma: bool = Field(description="the network divides its output by sigma: it predicts the score")
     normalise_input: Literal["none", "unit", "running"] = Field(
         description="divide z_t by sqrt(alpha^2 s^2 + sigma^2) first, with s = 1 (unit) or the running deviation of the latent "
-        "(running), as c_in of EDM (arXiv:2206.00364); none: not"
+        "(running), as c_in of EDM (arXiv:2206.00364); none: do not divide"
     )
 
 
@@ -91,7 +91,7 @@ class TrainedVPParams(VPParams):
 
     learned_range: bool = Field(
         description="train the log-SNR at eps and at 1, which start at those of this schedule (arXiv:2107.00630); "
-        "of objective nll with train.reconstruction alone"
+        "needs the nll objective and train.reconstruction"
     )
 
 
@@ -121,16 +121,14 @@ class TrainParams(Strict):
     score: ScoreParams
     flow: FlowParams
     alternate: bool = Field(
-        description="objective fid: flow and score in turn; false, under VE alone: jointly, as released"
+        description="with the fid objective, train flow and score in turn; false (VE only): jointly, as released"
     )
     steps: Count = Field(description="optimiser steps")
-    flow_warmup_steps: int = Field(
-        ge=0, description="of these steps, the first that train the flow alone, as a normalizing flow"
-    )
+    flow_warmup_steps: int = Field(ge=0, description="first steps, which train only the flow, as a normalizing flow")
     fresh_score_after: Count | None = Field(
-        description="of these steps, the first that train as always, a whole training of that length; then the flow is "
-        "frozen at its averaged weights, and the others train a new score on its latents, with warm-up and schedule of "
-        "their own; null: all train as always"
+        description="steps of an ordinary, complete training, after which the flow is frozen at its averaged weights, and the "
+        "remaining steps train a new score network on its latents, with their own warm-up and schedule; null: the ordinary "
+        "training takes all steps"
     )
     snapshots: Annotated[list[Count], EachOnce()] = Field(
         description="steps after which weights are kept for the learning curve: the averaged ones, and the raw flow"
@@ -138,15 +136,15 @@ class TrainParams(Strict):
     batch_size: Count = Field(description="images in a batch")
     micro_batches: Count = Field(description="parts of a batch whose gradients are averaged, to save memory")
     precision: Literal["float32", "tf32", "bfloat16"] = Field(
-        description="of products in training: tf32 as the released code on GPUs, float32 on devices without it; bfloat16 of "
-        "the score network, the flow's are then tf32; evaluation is float32"
+        description="precision of matrix products in training; tf32: as in the released code on GPUs, and float32 on devices "
+        "without it; bfloat16: for the score network, with tf32 for the flow; evaluation is always in float32"
     )
     random_flip: bool = Field(description="flip half of the training images left to right")
     soft_truncation: Positive | None = Field(
-        description="exponent k of the batch's random truncation time (arXiv:2106.05527), or null; under objective fid of the "
-        "score's step alone, which then differs from the released one: docs/released.md"
+        description="exponent k of the batch's random truncation time (arXiv:2106.05527), or null; with the fid objective, only "
+        "in the score's step, which then differs from the released one: docs/released.md"
     )
-    reconstruction: bool = Field(description="add the reconstruction term at eps to objective nll")
+    reconstruction: bool = Field(description="add the reconstruction term at eps to the nll objective")
     lr: Rate = Field(description="peak learning rate of the score network")
     flow_lr: Rate = Field(description="peak learning rate of the flow")
     warmup_steps: int = Field(ge=0, description="steps of linear warm-up")
@@ -154,8 +152,8 @@ class TrainParams(Strict):
     weight_decay: float = Field(ge=0, le=1000, description="AdamW's weight decay")
     grad_clip: Positive = Field(description="largest gradient norm, of each network")
     reduction: Literal["mean", "sum"] = Field(
-        description="of the losses over the D dimensions of an image, in front of the clipping: gradients of the sum are D "
-        "times as long; train.csv is per dimension in either case"
+        description="how losses are reduced over the D dimensions of an image before clipping; gradients of the sum are D times "
+        "as long; train.csv is per dimension in either case"
     )
     ema_decay: Fraction = Field(description="decay of the score network's averaged weights")
     flow_ema_decay: Fraction = Field(description="decay of the flow's averaged weights")
