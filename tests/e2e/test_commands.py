@@ -48,8 +48,8 @@ def test_every_command_does_its_work(tmp_path: Path) -> None:
     # `make` would install the package first.
     assert set(re.findall(r"`([^`]*\bsmoke\b[^`]*)`", page)) - {"make report SUITE=smoke"} <= set(COMMANDS)
     checkout = copy_checkout(tmp_path / "checkout")
-    for command in (["git", "add", "--all"], [*GIT, "commit", "--quiet", "--message", "As it is"]):
-        subprocess.run(command, cwd=checkout, check=True)
+    for git in (["git", "add", "--all"], [*GIT, "commit", "--quiet", "--message", "As it is"]):
+        subprocess.run(git, cwd=checkout, check=True)
     for command in COMMANDS:
         began = time.monotonic()
         done = run(checkout, *shlex.split(command))
