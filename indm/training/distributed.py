@@ -76,7 +76,8 @@ def replicate(networks: Sequence[nn.Module]) -> nn.Module:
     """
     if not dist.is_initialized():
         return Networks(networks)
-    replicas = DistributedDataParallel(Networks(networks), broadcast_buffers=False, gradient_as_bucket_view=True)
+    # Gradients stay where they are: they are parts of one tensor (indm.training.flat), which messages are not.
+    replicas = DistributedDataParallel(Networks(networks), broadcast_buffers=False)
     # PyTorch puts gradients, from the second step on, in messages by the order in which they came in the first. Of three
     # processes or more, the place in a message decides in which order numbers are added up. So that a training that
     # continues rounds as an undisturbed one, the first step is one whose gradients come in the networks' order.

@@ -21,7 +21,8 @@ class Flat:
     def __init__(self, module: nn.Module) -> None:
         self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self._padding = [parameter.new_zeros(-parameter.numel() % ALIGNED) for parameter in self._parameters]
-        self.values = self._side_by_side([parameter.detach() for parameter in self._parameters])
+        pairs = zip(self._parameters, self._padding, strict=True)
+        self.values = torch.cat([x for parameter, pad in pairs for x in (parameter.detach().reshape(-1), pad)])
         for parameter, part in zip(self._parameters, self.split(self.values), strict=True):
             parameter.data = part
         frozen = [parameter for parameter in module.parameters() if not parameter.requires_grad]
@@ -32,18 +33,13 @@ class Flat:
         sizes = [size for p, pad in zip(self._parameters, self._padding, strict=True) for size in (p.numel(), len(pad))]
         return [part.view(p.shape) for p, part in zip(self._parameters, flat.split(sizes)[::2], strict=True)]
 
-    def forget_gradients(self) -> None:
-        """Forget all gradients, and free their memory."""
-        for tensor in (self.values, *self._parameters):
-            tensor.grad = None
+    def share_gradients(self) -> None:
+        """Give the parameters gradients that are parts of one as well, to which backward passes add."""
+        self.values.grad = torch.zeros_like(self.values)
+        for parameter, part in zip(self._parameters, self.split(self.values.grad), strict=True):
+            parameter.grad = part
 
-    def gather_gradients(self) -> None:
-        """Make one gradient of those of the parameters, all of which must have one."""
-        gradients = [parameter.grad for parameter in self._parameters]
-        self.forget_gradients()
-        self.values.grad = self._side_by_side([gradient for gradient in gradients if gradient is not None])
-
-    def _side_by_side(self, tensors: list[Tensor]) -> Tensor:
-        return torch.cat(
-            [x for pair in zip(tensors, self._padding, strict=True) for x in (pair[0].reshape(-1), pair[1])]
-        )
+    def zero_gradients(self) -> None:
+        """Let the gradients be zero."""
+        assert self.values.grad is not None
+        self.values.grad.zero_()

@@ -120,6 +120,9 @@ class Trainer:
         self.averages = {
             name: ExponentialMovingAverage(network, decays[name]) for name, network in self.networks.items()
         }
+        # After the averages, which are copies and need no gradients.
+        for flat in self.flats.values():
+            flat.share_gradients()
         self.frozen = False
         # What calls functions of some networks, by their names: those of a step, when it is first taken.
         self._replicas: dict[tuple[str, ...], nn.Module] = {}
@@ -278,7 +281,7 @@ class Trainer:
         """
         replica = self._replica(names)
         for name in names:
-            self.flats[name].forget_gradients()
+            self.flats[name].zero_gradients()
         numbers = sum_over_processes(self._backward(replica, batches, loss_fn))
         norms = torch.stack([self._clip(name) for name in names])
         # NaN is not below the limit either.
@@ -321,8 +324,7 @@ class Trainer:
         return self._replicas[names]
 
     def _clip(self, name: str) -> Tensor:
-        """Give the optimiser of a network its gradients, clipped; return their norm before, a scalar."""
-        self.flats[name].gather_gradients()
+        """Clip the gradients of a network; return their norm before, a scalar."""
         return nn.utils.clip_grad_norm_(self.flats[name].values, self.optimisation.grad_clip)
 
     def _read(self, descents: list[Descent]) -> dict[str, float]:
