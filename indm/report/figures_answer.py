@@ -41,7 +41,7 @@ ROW, TITLE, TOP, BOTTOM = 0.41, 0.45, 0.8, 0.75
 PITCH, APART = 10, 2
 LIMITS, TICKS = (-45, 90), [-10, -1, 0, 1, 10]
 STEPS = "at equal training steps: does the claim hold?"
-COMPUTE = "at equal training compute: is it the flow?"
+COMPUTE = "against DDPM++ at equal training compute"
 UNIT = (
     "Unit: the smallest effect that counts, 0.01 bits/dim or 0.1 in log FID.\n"
     f"* With new seeds, this verdict would change with a probability above {1 - REPEATABLE:.0%}.".replace("%", " %")
