@@ -172,7 +172,7 @@ def test_the_first_screen_gives_both_answers_to_each_question_in_words_and_numbe
     text = plain((folder / "index.html").read_text().split("<main")[0])
     for words in (
         "Is it so that INDM has a lower NLL. digits, VP, fid Does it hold? ✓ shown: 0.053 [0.029, 0.077] bits/dim."
-        " Is it the flow? ≈ matched by standardised: −0.016 [−0.040, 0.008]; same compute was not run.",
+        " Is it the flow? ≈ no: matched by standardised: −0.016 [−0.040, 0.008]; same compute was not run.",
         "Does it hold? ✓ shown: 0.052 [0.028, 0.076] bits/dim. Is it the flow? ? open: against same"
         " compute −0.027 [−0.051, −0.003].",
         "Does it hold? − ruled out: −0.041 [−0.065, −0.017] FID.",
@@ -188,14 +188,14 @@ def test_each_claim_has_a_row_with_every_model_that_was_run(folder: Path) -> Non
     heads, *rows = (plain(row) for row in table.split("<tr")[1:])
     assert heads.endswith("DDPM++ same compute standardised learned scale")
     assert rows[0].endswith(
-        "≈ matched by standardised 0.053 [0.029, 0.077] ✓ shown –absent −0.016 [−0.040, 0.008] ≈ matched"
+        "≈ no: matched by standardised 0.053 [0.029, 0.077] ✓ shown –absent −0.016 [−0.040, 0.008] ≈ matched"
         " 0.042 [0.018, 0.066] ✓ beaten failed 1 | 0 of 4"
     )
     assert len(rows) == 5
     further = html.split('<table id="table-further"')[1].split("</table>")[0]
     assert "Is it so that INDM is better in 2-D. moons; nats" in plain(further)
     text = plain(html)
-    assert "Does it hold? Shown: made up. Is it the flow? Matched by standardised: made up, too." in text
+    assert "Does it hold? Shown: made up. Is it the flow? No: matched by standardised: made up, too." in text
     assert "No runs here that would answer: Has INDM the lowest FID?" in text
 
 

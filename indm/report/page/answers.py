@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from indm.report.claims import SAME_COMPUTE
-from indm.report.grades import CONTRADICTED, MATCHED, MEANINGS, NO_DATA, REPEATABLE, SHOWN, matched_by
+from indm.report.grades import CONTRADICTED, IN_WORDS, MATCHED, MEANINGS, NO_DATA, REPEATABLE, SHOWN
 from indm.report.names import comparator, names
 from indm.report.page.entries import Entry, set_numbers, text_entry
 from indm.report.results import read_texts
@@ -141,7 +141,7 @@ def _answer(row: Mapping[Any, str], effects: pd.DataFrame) -> Answer:
         family=row["family"],
         holds=text_entry("holds", row["holds"]),
         repeatability=row["repeatability"],
-        flow=replace(flow, text=matched_by(flow.text, comparator(row["control"])), value=flow.text),
+        flow=replace(flow, text=_in_words(flow.text, comparator(row["control"])), value=flow.text),
         dataset=row["dataset"],
         place=names(row["dataset"], row["sde"], row["objective"]),
         unit=row["unit"],
@@ -151,6 +151,10 @@ def _answer(row: Mapping[Any, str], effects: pd.DataFrame) -> Answer:
         against={comparator(one["against"]): _compared(one) for one in found},
         matched=comparator(row["control"]) if row["flow"] == MATCHED else "",
     )
+
+
+def _in_words(flow: str, control: str) -> str:
+    return IN_WORDS.get(flow, flow) + (f" by {control}" if flow == MATCHED else "")
 
 
 def _compared(row: Mapping[Any, str]) -> Compared:
