@@ -137,6 +137,10 @@ class PretendedTensor(Tensor):
         COUNTS.download(self)
         return self.raw.tolist()
 
+    def data_ptr(self) -> int:
+        """Say that there is no memory of its own, so that a deep copy is a clone, for parts of a tensor as well."""
+        return 0
+
     def numpy(self, *, force: bool = False) -> Any:
         """Refuse, as CUDA does."""
         raise TypeError(f"found a tensor of {NAME}, expected one of the CPU for NumPy: call cpu() first")
