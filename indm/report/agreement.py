@@ -1,12 +1,12 @@
-r"""Whether results agree with published ones of the same suite: the same verdicts, and numbers within their standard errors.
+r"""Compare a suite's results with published ones: verdicts must be the same, numbers equal within their standard errors.
 
-Numbers are means over seeds, the same seeds on both sides. Another processor sums in another order, which a training amplifies, at
-most to the size of another seed's effect. A number :math:`x` with the standard error :math:`s` agrees with the published
-:math:`x', s'` if
+Numbers are means over seeds, the same seeds on both sides. Another processor adds floats in another order, and training amplifies
+the difference, at most to the effect of another seed. A number :math:`x` with the standard error :math:`s` agrees with the
+published :math:`x', s'` if
 
 .. math:: |x - x'| \le 3 \sqrt{s'^2 + \min(s, 3 s')^2} .
 
-The minimum is there because a single training that goes astray widens :math:`s` as much as it moves :math:`x`.
+The minimum is needed because a single training that goes astray widens :math:`s` as much as it moves :math:`x`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,36 +28,37 @@ from indm.store.files import AGAIN, from_git, read_json
 from indm.store.layout import Layout
 from indm.terminal import printable
 
-# Columns that must be the same, or the rows are of something else.
+# Settings: columns that must be equal on both sides.
 SETTINGS = ["seeds", "nfe", "num_samples", "images", "parameters", "train_flops", "flops"]
 SETTINGS += ["sampler", "extractor", "split"]
-# What names a row of each table that is compared.
+# The columns that identify a row, for each table that is compared.
 KEYS = {name: list(table.key) for name, table in CATALOGUE.items() if table.key}
-# What a claim asks, and of how many seeds and images: with other values, a verdict answers another question. So it does with
-# other controls. Which of them decides is no such: the results choose it.
+# The question that a verdict answers, including its numbers of seeds and images. Other controls change the question too, but the
+# control that decides does not, because the results choose it.
 ASKED = ["family", "treatment", "baseline", "smallest_effect", "unit", "metric", "n", "images"]
 FURTHER = {"claims": [*ASKED, "holds", "flow", "control", "repeatability"], "effects": ["n"]}
 NUMBERS = [name for name in KEYS if name not in FURTHER]
 KEY = ["table", "row", "number"]
-# Standard errors of a difference within which numbers agree; and how much wider than the published error one's own may count.
+# Numbers agree within FAR standard errors of their difference; our own error counts up to WIDE times the published one.
 FAR = 3.0
 WIDE = 3.0
 ABSENT = "-"
-# Why the SHA-256 of the published suite is not known, and why that of the suite here.
+# Why a suite's SHA-256 is unknown: the published one's, and the one's here.
 UNKNOWN = (
     "the published provenance.json has no suite_sha256",
-    "the tables here have none in their provenance/table.json",
+    "provenance/table.json of the tables here has no suite_sha256",
 )
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What a comparison found.
+    """The result of a comparison.
 
     Arguments:
-        machines: where the published results were made, and where those that are here.
-        suites: SHA-256 of all that the suite said when the tables were made, published and here; "" where it is not known.
-        verdicts: one row per verdict: ``claim``, ``published``, ``here``, ``borderline``, and ``asked``, what is asked otherwise.
+        machines: the machines that made the published results, and the machines that made the results here.
+        suites: SHA-256 of the full suite when the tables were made, published and here; "" where unknown.
+        verdicts: one row per verdict: ``claim``, ``published``, ``here``, ``borderline``, and ``asked``, how the
+            questions differ.
         numbers: one row per number: ``table``, ``row``, ``number``, ``published``, ``here``, ``standard_errors``.
     """
 
@@ -68,7 +69,7 @@ class Agreement:
 
     @property
     def other_verdicts(self) -> pd.DataFrame:
-        """The verdicts that differ, or that answer other questions."""
+        """The verdicts that differ, or that answer different questions."""
         return self.verdicts[(self.verdicts["published"] != self.verdicts["here"]) | (self.verdicts["asked"] != "")]
 
     @property
@@ -78,20 +79,20 @@ class Agreement:
 
     @property
     def same_suite(self) -> bool:
-        """Whether the suite says the same, as far as is known."""
+        """Whether both sides have the same suite, as far as is known."""
         return "" in self.suites or len(set(self.suites)) == 1
 
     @property
     def agrees(self) -> bool:
-        """Whether the suite is the same, no number lies too far off, and only verdicts differ that another draw may change."""
+        """Whether the suite is the same, all numbers are close enough, and only borderline verdicts differ."""
         return self.same_suite and self.far_numbers.empty and bool(self.other_verdicts["borderline"].all())
 
     def lines(self) -> Iterator[str]:
-        """Say what was compared and what differs."""
+        """Yield the lines that report the comparison and the differences."""
         yield f"published: {printable(self.machines[0])}"
         yield f"here: {printable(self.machines[1])}"
         if not self.same_suite:
-            yield f"suite: published {printable(self.suites[0])}, here {printable(self.suites[1])}: it said other things in full"
+            yield f"suite: published {printable(self.suites[0])}, here {printable(self.suites[1])}: their contents differ"
         if unknown := [why for why, sha256 in zip(UNKNOWN, self.suites, strict=True) if not sha256]:
             yield f"suite: not compared, because {' and '.join(unknown)}"
         same = int((self.numbers["published"] == self.numbers["here"]).sum())
@@ -107,22 +108,23 @@ class Agreement:
 
 
 def agreement(published: Path, layout: Layout) -> Agreement:
-    """Set a suite's results beside published ones.
+    """Compare a suite's results with published ones.
 
     Arguments:
-        published: the published folder: ``tables/``, ``provenance.json``.
+        published: the published folder, with ``tables/`` and ``provenance.json``.
 
     Raises:
-        ArtifactError: if a table or the provenance is missing or damaged, has a row twice or no numbers, or is of another suite.
+        ArtifactError: if a table or the provenance is missing, damaged or from another suite, or a table repeats a row or has no
+            numbers.
     """
     paths = {name: published / f"tables/{name}.csv" for name in KEYS}
-    if not paths["effects"].is_file():  # Earlier versions published none.
+    if not paths["effects"].is_file():  # Earlier versions did not publish it.
         del paths["effects"]
     record = published / "provenance.json"
     if not (record.is_file() and paths["claims"].is_file()):
         raise ArtifactError(
-            f"{published}: found no provenance.json with a tables/claims.csv, expected a folder that indm publish wrote of a "
-            "suite that has claims, such as docs/results/digits"
+            f"{published}: found no provenance.json with a tables/claims.csv, expected a folder that indm publish wrote "
+            "for a suite with claims, such as docs/results/digits"
         )
     with from_git():
         published_tables = {name: _checked(name, layout.suite, path, read_rows(path)) for name, path in paths.items()}
@@ -143,10 +145,10 @@ def agreement(published: Path, layout: Layout) -> Agreement:
 
 
 def _checked(name: str, suite: str, path: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table that has the columns by which it is compared, rows of the suite alone, and none of them twice."""
+    """Return a table after checking that it has the columns to be compared, only rows of the suite, and each row once."""
     expected = ["suite", *KEYS[name], *FURTHER.get(name, [])]
     if missing := [column for column in expected if column not in table]:
-        raise ArtifactError(f"{path}: found no column {', '.join(missing)}, expected it in the table {name}; {AGAIN}")
+        raise ArtifactError(f"{path}: found no column {', '.join(missing)}, expected it in the {name} table; {AGAIN}")
     _check_errors(path, table)
     if foreign := sorted(set(table["suite"]) - {suite}):
         raise ArtifactError(
@@ -154,16 +156,16 @@ def _checked(name: str, suite: str, path: Path, table: pd.DataFrame) -> pd.DataF
         )
     if twice := table.index[table.duplicated(KEYS[name])].tolist():
         raise ArtifactError(
-            f"{path}: found row {twice[0] + 2} to be of the same as one before; expected each once; {AGAIN}"
+            f"{path}: row {twice[0] + 2} repeats an earlier row; expected each once; {AGAIN}"
         )
     return table
 
 
 def _check_errors(path: Path, table: pd.DataFrame) -> None:
-    """Check what is compared with as a number: a square hides a sign, and within an infinite error anything agrees."""
+    """Check the numbers that set a tolerance: squaring hides a negative sign, and an infinite error makes everything agree."""
     for column in filter(_is_error, map(str, table) if len(table) else ()):
         if not is_numeric_dtype(table[column]):
-            raise ArtifactError(f"{path}: found a text in column {column}, expected numbers; {AGAIN}")
+            raise ArtifactError(f"{path}: found text in the {column} column, expected numbers; {AGAIN}")
         known = table[column].dropna()
         if len(odd := known[~(np.isfinite(known) & (known >= 0))]):
             raise ArtifactError(
@@ -173,7 +175,7 @@ def _check_errors(path: Path, table: pd.DataFrame) -> None:
 
 
 def _is_error(column: str) -> bool:
-    """Say whether a column is compared with as a number: a standard error, how likely a verdict repeats, how many seeds it has."""
+    """Return whether a column sets a tolerance: standard errors, repeatabilities, numbers of seeds."""
     return column.endswith("_se") or column in ("repeatability", "n")
 
 
@@ -182,7 +184,7 @@ def _beside(published: pd.DataFrame, here: pd.DataFrame, key: list[str]) -> pd.D
 
 
 def _verdicts(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """List the verdicts of the claims, each by the claim and its place; a claim without data has none."""
+    """List the verdicts of the claims that have data, each named by its claim and place."""
     rows = []
     for row in records(tables["claims"]):
         if row["holds"] != NO_DATA:
@@ -190,19 +192,19 @@ def _verdicts(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             asked = {key: _text(row[key]) for key in ASKED} | _controls(claim, tables.get("effects"))
             rows.append((claim, row["holds"], row["repeatability"] < REPEATABLE, asked))
             if flow := matched_by(_text(row["flow"]), _text(row["control"])):
-                # How probably a repetition says the same is known of the first question alone.
+                # Repeatability is only estimated for the first question.
                 rows.append((f"{claim}: is it the flow", flow, True, asked))
     return pd.DataFrame(rows, columns=["claim", "grade", "borderline", "asked"])
 
 
 def _controls(claim: str, effects: pd.DataFrame | None) -> dict[str, str]:
-    """Name the controls of a claim that have data, with the number of their seeds; nothing where no table says so."""
+    """Name the controls of a claim that have data, with their numbers of seeds; empty without a table of effects."""
     if effects is None:
         return {}
     found = [
         row for row in records(effects) if row["role"] == "control" and row["n"] and _claim_and_place(row) == claim
     ]
-    # best-scale (scale-5): which of its variants, the results choose.
+    # best-scale (scale-5): the results choose the variant in brackets.
     named = sorted(f"{row['against'].partition(' (')[0]} ({row['n']:g})" for row in found)
     return {"controls": ", ".join(named) or "none"}
 
@@ -212,12 +214,12 @@ def _claim_and_place(row: Result) -> str:
 
 
 def _text(value: Any) -> str:
-    """Write a value: a column of numbers and texts may be read as either."""
+    """Write a value as text, because a column of numbers and texts may be read as either."""
     return "" if pd.isna(value) else str(value) if isinstance(value, str) else f"{value:g}"
 
 
 def _verdict_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Say which verdicts may differ: one that is borderline on either side, missing on none, and of the same question."""
+    """Mark the verdicts that may differ: present on both sides, borderline on one of them, and with the same question."""
     whole = pairs["grade_published"].notna() & pairs["grade_here"].notna()
     asked = pd.Series([_asked_otherwise(row) for row in records(pairs[whole])], pairs.index[whole], dtype=object)
     asked = asked.reindex(pairs.index, fill_value="")
@@ -227,7 +229,7 @@ def _verdict_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _asked_otherwise(pair: Result) -> str:
-    """Say what a claim asks otherwise here than the published one; nothing where they ask the same."""
+    """Describe how the question of a claim differs from the published one; empty where they are equal."""
     published, here = pair["asked_published"], pair["asked_here"]
     return "; ".join(
         f"{key}: published {published[key]}, here {here[key]}" for key in published if published[key] != here[key]
@@ -235,7 +237,7 @@ def _asked_otherwise(pair: Result) -> str:
 
 
 def _numbers(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """List the numbers of a table, each with its standard error: over seeds, or else over images; settings have none."""
+    """List the numbers of a table, each with its standard error over seeds, or else over images; for settings the error is 0."""
     rows = [(name, _place(name, row), *number) for row in records(table) for number in _row_numbers(name, row)]
     return pd.DataFrame(rows, columns=[*KEY, "value", "se"]).astype({"value": object, "se": float})
 
@@ -246,7 +248,7 @@ def _place(name: str, row: Mapping[str, Any]) -> str:
 
 
 def _row_numbers(name: str, row: Mapping[str, Any]) -> Iterator[tuple[str, Any, float]]:
-    """Yield the numbers of a row, and the settings that do not name it: name, value, standard error."""
+    """Yield name, value and standard error of each number in a row, and of each setting that is not part of its key."""
     for column, value in row.items():
         errors = [row[end] for end in (f"{column}_se", f"{column}_image_se") if end in row]
         if pd.isna(value) or value == "" or column in KEYS[name] or not (errors or column in SETTINGS):
@@ -255,7 +257,7 @@ def _row_numbers(name: str, row: Mapping[str, Any]) -> Iterator[tuple[str, Any, 
 
 
 def _distances(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Measure how many standard errors the two sides lie apart: 0 where they are the same, not finite where they cannot be."""
+    """Measure the distance of the two sides in standard errors: 0 where they are equal, infinite where they cannot be compared."""
     published, here = pairs["value_published"], pairs["value_here"]
     error = np.hypot(pairs["se_published"], np.minimum(pairs["se_here"], WIDE * pairs["se_published"]))
     values = [pd.to_numeric(side, errors="coerce") for side in (published, here)]
@@ -278,12 +280,12 @@ def _machines(path: Path) -> str:
         entry["machine"] for entry in executions if isinstance(entry, dict) and isinstance(entry.get("machine"), str)
     ]
     if not known or len(known) < len(executions):
-        raise ArtifactError(f"{path}: found no machine, expected one of each execution; {AGAIN}")
+        raise ArtifactError(f"{path}: found no machine, expected one for each execution; {AGAIN}")
     return "; ".join(dict.fromkeys(known))
 
 
 def _suite_of(path: Path) -> str:
-    """Read off a record what the suite said when it was written; nothing where no record says so."""
+    """Read the SHA-256 of the suite from a record; empty where unknown."""
     return str(read_json(path).get("suite_sha256") or "") if path.is_file() else ""
 
 

@@ -1,27 +1,27 @@
-"""The tables of a suite, each said once: which stage writes it, and how a terminal, the page and a comparison read it.
+"""The tables of a suite, each listed once: which stage writes it, and how a terminal, the page and a comparison read it.
 
-What computes a table, and its columns, stand in the code of its stage; those of stage ``table`` in
+The code of its stage computes a table and defines its columns; for the ``table`` stage this is
 :func:`indm.report.tables.suite_tables`.
 """
 
 from typing import NamedTuple
 
-# A cell is a row of a table: its seeds are aggregated.
+# The keys of a cell: one row of a table, aggregated over seeds.
 CELL = ["dataset", "sde", "model", "variant", "objective"]
 # Rows of real images: the smallest values that a perfect model could be expected to reach.
 FLOORS = {"test": "real (test split)", "train-halves": "real (two halves of train)"}
 
 
 class View(NamedTuple):
-    """What a terminal shows of a table.
+    """How a terminal shows a table.
 
     Arguments:
-        columns: in the order of their worth; those that do not fit are left out.
+        columns: the most important first; columns that do not fit are left out.
         label: columns that name a row.
         group: columns whose values head a group of rows.
-        across: the column whose values become columns, of the one number in ``columns``; the last ones, where not all fit.
-        dropped: rows without a value here are counted, and not shown.
-        asked_for: whether it is shown by its name alone, because it has hundreds of rows.
+        across: the column whose values become columns, for the one number in ``columns``; if not all fit, the last ones are kept.
+        dropped: the column without whose value a row is counted but not shown.
+        asked_for: whether it is shown only when asked for by name, because it has hundreds of rows.
     """
 
     columns: tuple[str, ...]
@@ -33,13 +33,13 @@ class View(NamedTuple):
 
 
 class Page(NamedTuple):
-    """What a suite's page shows of a table.
+    """How a suite's page shows a table.
 
     Arguments:
-        section: in which it stands, by the section's name in the template; empty for a table that the page does not show.
-        heading: above it.
-        columns: in the order of reading, where a table is too wide to be read whole; its CSV has them all.
-        dropped: rows without a value here are counted, and not shown.
+        section: the section that contains it, as the template names it; empty for a table that the page does not show.
+        heading: its heading.
+        columns: the columns to show, for a table that is too wide to be read whole; its CSV has them all.
+        dropped: the column without whose value a row is counted but not shown.
     """
 
     section: str = ""
@@ -52,11 +52,11 @@ class Table(NamedTuple):
     """A table of a suite.
 
     Arguments:
-        title: what it holds.
-        stage: which writes it.
-        view: for a terminal; without one it is not shown, as one that holds every number.
-        page: for the suite's page.
-        key: columns that name a row, where the table is compared with a published one.
+        title: a description of its contents.
+        stage: the stage that writes it.
+        view: how a terminal shows it; a table without a view, such as ``values``, is not shown.
+        page: how the suite's page shows it.
+        key: the columns that identify a row, if the table is compared with a published one.
     """
 
     title: str
@@ -91,7 +91,7 @@ CATALOGUE = {
         Page("ablation", "Differences made by the controls"),
     ),
     "discretization": Table(
-        "FID against the steps of a sampler",
+        "FID against sampler steps",
         "table",
         View(("fid",), group=("dataset", "sde", "objective", "sampler"), across="steps"),
         Page("steps", "FID and KID by sampler and steps"),
@@ -163,14 +163,14 @@ CATALOGUE = {
         Page("claims", "Effects against the baseline and every control"),
         key=(*CLAIM, "against", "role"),
     ),
-    "differences": Table("the paired differences of single seeds, from which each effect is a mean", "claims"),
+    "differences": Table("the paired difference of each seed; an effect is their mean", "claims"),
     "power": Table(
-        "seeds that would decide each claim, were the effect twice the smallest worth a claim",
+        "seeds needed to decide each claim, if the effect is twice the smallest that counts",
         "claims",
         View(("seeds_needed", "seeds_baseline", "seeds_control", "n"), ("id",), OF_CLAIM),
         Page(
             "power",
-            "Seeds that would decide",
+            "Seeds needed",
             (
                 *("id", "family", "dataset", "sde", "objective", "n", "seeds_needed", "seeds_baseline", "control"),
                 *("seeds_control", "sd", "control_sd", "floor", "assumed_effect", "unit", "note"),
@@ -181,12 +181,12 @@ CATALOGUE = {
         "published numbers next to ours",
         "claims",
         View(("ours", "published", "verdict"), label=("model", "variant", "metric", "sampler"), dropped="ours"),
-        Page("published", "Ours and the published ones", dropped="ours"),
+        Page("published", "Our numbers and the published ones", dropped="ours"),
     ),
-    "values": Table("every number, with its run and the file that it comes from", "table"),
+    "values": Table("every number, with its run and its source file", "table"),
     "images": Table("the likelihoods of each image", "table"),
 }
 SHOWN = tuple(name for name, table in CATALOGUE.items() if table.view)
 PUBLISHED = (*SHOWN, "differences", "values")
-# Published as NAME.csv.gz, because they are large.
+# Tables that are published as NAME.csv.gz, because they are large.
 COMPRESSED = ("images",)

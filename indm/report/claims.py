@@ -1,4 +1,4 @@
-"""The claims, graded: each by the paired numbers of its runs, its controls, and the number of rows of its family."""
+"""Grade the claims from the paired numbers of their runs and controls, corrected for the number of claims in a family."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -37,15 +37,15 @@ CLAIM_COLUMNS += ["repeatability", "test", "question", "statement", "source", "m
 EFFECT_COLUMNS = ["suite", "id", *PLACE, "against", "role", "n", "images", *ENDS, *FAILED, *OF_GAPS]
 EFFECT_COLUMNS += ["smallest_effect", "unit", "verdict"]
 DIFFERENCE_COLUMNS = ["suite", "id", *PLACE, "against", "seed", "difference"]
-# Always named: a model that is trained for as many operations.
+# The control that is always named: DDPM++ trained for as many FLOPs as the treatment.
 SAME_COMPUTE = "same-compute"
 
 
 def claims_table(compared: list[Comparison], suite: str) -> pd.DataFrame:
-    """Grade every claim once for each dataset, SDE and objective that has data; a claim without data is a row too.
+    """Grade every claim once for each dataset, SDE and objective that has data; a claim without data gets a row too.
 
     Arguments:
-        compared: the paired numbers of all claims, of :func:`indm.report.differences.compare`.
+        compared: the paired numbers of all claims, from :func:`indm.report.differences.compare`.
         suite: name of the suite.
     """
     rows = [
@@ -56,7 +56,7 @@ def claims_table(compared: list[Comparison], suite: str) -> pd.DataFrame:
 
 
 def effects_table(compared: list[Comparison], suite: str) -> pd.DataFrame:
-    """List the effects behind the grades, against the baseline and each control; a control without a run has no numbers."""
+    """List the effects behind the grades, against the baseline and each control; for a control that was not run they are empty."""
     rows = []
     for one, size in zip(compared, family_sizes(compared), strict=True):
         scale, (baseline, controls) = _scale(one.claim), _effects(one, size)
@@ -74,7 +74,7 @@ def effects_table(compared: list[Comparison], suite: str) -> pd.DataFrame:
 
 
 def differences_table(compared: list[Comparison], suite: str) -> pd.DataFrame:
-    """List the paired difference of each seed, the mean over images, from the baseline and each control."""
+    """List the paired difference of each seed from the baseline and each control, averaged over images."""
     rows = [
         {"suite": suite, "id": one.claim.id, **one.place, "against": against, "seed": seed, "difference": difference}
         for one in compared
@@ -93,7 +93,7 @@ def _scale(claim: Claim) -> Scale:
 
 
 def _effects(compared: Comparison, size: int) -> tuple[Effect, dict[str, Effect]]:
-    """Return the effect against the baseline, and that against each control."""
+    """Return the effect against the baseline, and the effects against the controls."""
     scale = _scale(compared.claim)
     return effect_of(compared.baseline, scale, size), {
         key: effect_of(paired, scale, size, compared.run_controls) for key, paired in compared.controls.items()
@@ -101,7 +101,7 @@ def _effects(compared: Comparison, size: int) -> tuple[Effect, dict[str, Effect]
 
 
 def _graded(compared: Comparison, size: int) -> dict[str, Any]:
-    """Grade one row of a family of this size."""
+    """Grade one row, in a family of ``size`` rows."""
     baseline, controls = _effects(compared, size)
     verdict, flow = _holds(compared, baseline), Verdict("", "")
     if verdict.grade == NO_DATA:
@@ -126,7 +126,7 @@ def _interval(controls: Mapping[str, Effect], control: str) -> Iterable[tuple[st
 
 
 def _holds(compared: Comparison, baseline: Effect) -> Verdict:
-    """Say whether the claim holds, with the samplers that lack and the seeds that failed."""
+    """Decide whether the claim holds, and mention missing samplers and failed seeds."""
     of_baseline = f"the {compared.claim.metric.name} of {name(_baseline(compared.claim))}"
     verdict = holds(baseline, _scale(compared.claim), of_baseline)
     lacking = f"no sound number by {', '.join(compared.lacking)}" if compared.lacking else ""
@@ -143,7 +143,7 @@ def _of_control(compared: Comparison, effect: Effect, scale: Scale) -> str:
 
 
 def _flow(compared: Comparison, controls: Mapping[str, Effect]) -> Verdict:
-    """Say whether it is the flow, and always what a baseline of the same compute leaves."""
+    """Decide whether it is the flow, and always mention the effect against a baseline of equal compute."""
     verdict = is_the_flow(controls, _scale(compared.claim))
     if compared.lacking:
         verdict = Verdict(OPEN, f"no sound number by {', '.join(compared.lacking)}", verdict.control)
@@ -157,7 +157,7 @@ def _flow(compared: Comparison, controls: Mapping[str, Effect]) -> Verdict:
 
 
 def _failures(effect: Effect, against: str) -> str:
-    """Say how many seeds failed; nothing where none did."""
+    """Write how many seeds failed; empty if all are sound."""
     if not effect.failed_treatment + effect.failed_against:
         return ""
     of_seeds = f"of {effect.planned} seeds {effect.failed_treatment} of the treatment"
@@ -165,11 +165,11 @@ def _failures(effect: Effect, against: str) -> str:
 
 
 def _borderline(probability: float, found: Interval) -> str:
-    """Say that a repetition might well say something else."""
+    """Write that a rerun may well give another verdict; empty if that is unlikely."""
     if np.isnan(probability) or probability >= REPEATABLE:
         return ""
     others = "seeds" if found.images is None else "seeds and images"
-    return f"; borderline: as many other {others} would say the same with probability {probability:.2f}"
+    return f"; borderline: probability {probability:.2f} that a rerun with new {others} gives the same verdict"
 
 
 def _described(claim: Claim) -> dict[str, Any]:

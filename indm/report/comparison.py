@@ -1,4 +1,4 @@
-"""Published numbers beside ours: which could be compared, and which are."""
+"""Comparison with published numbers: every candidate, and whether the two numbers are comparable."""
 
 from typing import Any
 
@@ -32,25 +32,25 @@ COMPARISON_COLUMNS = [
     "note",
 ]
 HIGHER_IS_BETTER = {"is"}
-# The released networks count a few constants as parameters: such a difference makes no other network.
+# The released networks count a few constants as parameters; a relative difference this small is still the same network.
 SAME_NETWORK = 1e-3
 
 
 def comparison_table(
     suite: str, fid: pd.DataFrame, nll: pd.DataFrame, values: pd.DataFrame, published: pd.DataFrame
 ) -> pd.DataFrame:
-    """Set every published number beside ours, and say whether the two may be compared.
+    """Compare every published number with ours, where the two are comparable.
 
     Arguments:
         suite: name of the suite.
-        fid: the table of FIDs.
-        nll: the table of likelihoods.
-        values: the tidy table; for the size of our networks and the length of their training.
+        fid: the FID table.
+        nll: the likelihood table.
+        values: the tidy table, which has the size of our networks and the length of their training.
         published: the published numbers.
 
     Returns:
-        One row for each published number and cell of ours that it could be meant for; ours absent where there is none. A number of
-        a model that is not ours stands beside our lowest on the same dataset, or is left out if there is none.
+        One row for each published number and each cell of ours that it could refer to; our side is absent where there is no such
+        cell. A number for another model is compared with our lowest on the same dataset, or left out if we have no number.
     """
     network = values[values["stage"] == "train"].pivot_table(index=CELL, columns="metric", values="value")
     tables = {metric: nll if metric == "nll" else fid for metric in PUBLISHED_METRICS}
@@ -66,8 +66,8 @@ def comparison_table(
 
 
 def _could_be(number: Result, ours: Result) -> bool:
-    """Whether a published number could be meant for a cell of ours: what its source leaves open matches all."""
-    # The headline is the plain model, its source the abstract.
+    """Return whether a published number could refer to a cell of ours; settings that its source does not state match any cell."""
+    # The headline number, from the abstract, belongs to the plain model.
     variant = "" if number["variant"] == "headline" else number["variant"]
     exact = (number["dataset"], number["model"], variant) == tuple(ours[key] for key in ("dataset", "model", "variant"))
     if not exact or pd.isna(ours.get(number["metric"])):
@@ -79,7 +79,7 @@ def _could_be(number: Result, ours: Result) -> bool:
 def _without_match(number: Result, table: pd.DataFrame, datasets: list[str]) -> list[dict[str, Any]]:
     row = _published_side(number)
     if number["model"] not in FAMILIES:
-        # The published numbers of other models are shown for context.
+        # Published numbers for other models are shown for context.
         return [row | best | {"verdict": "context"} for best in _best(number, table)]
     if number["dataset"] in datasets:
         return [row | {"verdict": "not measured"}]
@@ -88,7 +88,7 @@ def _without_match(number: Result, table: pd.DataFrame, datasets: list[str]) -> 
 
 
 def _best(number: Result, table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return our side of a number of another model: of the same dataset the lowest, of likelihoods and FIDs the best."""
+    """Return our side of a number for another model: our lowest on the same dataset, which is the best likelihood or FID."""
     metric = number["metric"]
     same = (table["dataset"] == number["dataset"]) & table["model"].isin(FAMILIES)
     ours = table[same & table[metric].notna() & (metric not in HIGHER_IS_BETTER)]
@@ -140,7 +140,7 @@ def _compare(number: Result, ours: Result, network: pd.DataFrame) -> dict[str, A
 
 
 def _verdict(metric: str, difference: float, ours: Result) -> str:
-    """Say whether the 95 % interval of our number, Student's over seeds, the normal one over images, holds the published one."""
+    """Write whether our 95 % interval contains the published number: Student's over seeds, or else the normal one over images."""
     from scipy import stats
 
     quantile, error, over = (1 + LEVEL) / 2, float(ours[f"{metric}_se"]), "seeds"
@@ -153,7 +153,7 @@ def _verdict(metric: str, difference: float, ours: Result) -> str:
 
 
 def _differences(number: Result, ours: Result, network: Result) -> tuple[list[str], list[str]]:
-    """Spell out the differences of protocol: those that forbid a comparison, and the others."""
+    """List the differences in protocol: first those that rule out a comparison, then the others."""
     images = number["metric"] != "nll"
     parameters = network.get("score_parameters", float("nan")) + network.get("flow_parameters", float("nan"))
     decisive = [
@@ -170,7 +170,7 @@ def _differences(number: Result, ours: Result, network: Result) -> tuple[list[st
 
 
 def _differs(name: str, ours: Any, published: str, tolerance: float = 0.0) -> list[str]:
-    """Describe a difference; what is not stated is one."""
+    """Describe a difference; an unstated or unknown value counts as one."""
     text = ours if isinstance(ours, str) else "unknown" if pd.isna(ours) else f"{ours:.0f}"
     if published == "" or text == "unknown":
         return [f"{name}: ours {text}, published {published or 'not stated'}"]

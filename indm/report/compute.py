@@ -1,4 +1,4 @@
-"""What a cell costs: sizes and counts, which repeat, and times and memory, which do not."""
+"""The cost of a cell: sizes and counts, which are reproducible, and times and memory, which are not."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,10 +27,10 @@ def compute_table(
     samples: Mapping[str, Result],
     provenance: Mapping[str, Mapping[str, Result]],
 ) -> pd.DataFrame:
-    """Tabulate what the runs cost; times include the start of their process.
+    """Tabulate the cost of the runs; times include starting the process.
 
     Arguments:
-        provenance: what is known of the executions of ``train`` and ``sample``, by run; an absent one gives no numbers.
+        provenance: the records of ``train`` and ``sample``, by run; a missing record leaves its numbers empty.
     """
     rows = pd.DataFrame(
         [{**cell, **_costs(train[name], samples[name], provenance[name])} for name, cell in runs.items()]
@@ -47,7 +47,7 @@ def compute_table(
 
 def _costs(train: Result, samples: Result, provenance: Mapping[str, Result]) -> dict[str, Any]:
     known = {**train, **samples}
-    # Of an imported checkpoint, the FLOPs of a step are not known.
+    # For an imported checkpoint, the FLOPs per step are unknown.
     counted = {key: float("nan" if known.get(key) is None else known[key]) for key in COUNTED}
     seconds = {stage: provenance[stage].get("seconds", float("nan")) for stage in ("train", "sample")}
     return counted | {

@@ -4,21 +4,23 @@ The effect of a treatment is the mean over seeds of a paired difference, positiv
 
 .. math:: d_s = \pm (f(b_s) - f(a_s)), \qquad \hat d = \frac{1}{n} \sum_s d_s,
 
-with a the treatment, b the baseline or a control, both trained with seed s, and f the metric's transform. Of several samplers and
-numbers of steps it is the mean over the samplers of each one's mean over its steps.
+with a the treatment, b the baseline or a control, both trained with seed s, and f the metric's transform. With several samplers and
+numbers of steps, f is averaged over the steps of each sampler, and then over the samplers.
 
-Likelihoods are of the same images i in all runs, and their interval crosses seeds and images (:mod:`indm.report.intervals`). The
-transform is of the mean over images, so that each image counts by its linear part there, the delta method:
+Likelihoods are measured on the same images i in all runs, and their interval crosses seeds and images
+(:mod:`indm.report.intervals`). The transform applies to the mean over images, so each image enters through the linear part at that
+mean (the delta method):
 
 .. math:: d_{si} = \pm (f_i(b_s) - f_i(a_s)), \qquad f_i(a) = f(\bar a) + f'(\bar a)(a_i - \bar a), \qquad
     \frac{1}{I} \sum_i f_i(a) = f(\bar a).
 
-A learning curve is compared at equal shares of each arm's training: at equal steps, an arm that is trained for as many FLOPs as
-another would have spent fewer.
+Learning curves are compared at equal shares of each model's training, because two models that train for equal FLOPs in total have
+not spent equal FLOPs at equal steps.
 
-FID and 2-D data have no numbers of single images; each seed draws its own, so that their noise is in the spread of the seeds.
+FID and 2-D metrics have no numbers for single images. Each seed samples its own, so the spread of the seeds includes that noise.
 
-A seed of an arm has failed where it was trained and a number of it is missing, not finite, or above the suite's ``failed_beyond``.
+A seed of a model has failed if it was trained and one of its numbers is missing, not finite, or above the suite's
+``failed_beyond``.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,7 +37,7 @@ from indm.suite.claims import Bound, Claim, Claims, Control, Metric, Side
 
 PLACE = ["dataset", "sde", "objective"]
 CELL = ["sampler", "x", "image"]
-# Each with its derivative.
+# Each transform, and its derivative.
 TRANSFORMS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "signed": (lambda values: values, lambda values: 1.0),
     "log": (np.log, lambda values: 1 / values),
@@ -44,13 +46,13 @@ TRANSFORMS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 
 @dataclass(frozen=True)
 class Tables:
-    """What claims are graded from.
+    """The tables from which claims are graded.
 
     Arguments:
         values: the tidy table.
         images: the table of single images' likelihoods.
-        failed_beyond: by a metric's name, the number above which a run has failed.
-        trained: the runs of which any number is known, each once.
+        failed_beyond: the number above which a run has failed, by metric.
+        trained: the runs that have any number, each once.
     """
 
     values: pd.DataFrame
@@ -61,16 +63,16 @@ class Tables:
 
 @dataclass(frozen=True)
 class Paired:
-    """The numbers of the treatment and of another arm, transformed, of the seeds that are sound in both.
+    """The transformed numbers of the treatment and of another model, for the seeds that are sound in both.
 
     Arguments:
-        seeds: those seeds.
+        seeds: the sound seeds.
         treatment: the treatment's numbers, shape (S,) or (S, I).
-        against: the other arm's.
-        sign: 1 where the smaller number is the better one, else -1.
-        planned: how many seeds both arms were trained with.
-        failed_treatment: how many of them failed in the treatment.
-        failed_against: how many of them failed in the other arm.
+        against: the other model's numbers, of the same shape.
+        sign: 1 if smaller numbers are better, else -1.
+        planned: number of seeds with which both models were trained.
+        failed_treatment: number of these seeds that failed in the treatment.
+        failed_against: number of these seeds that failed in the other model.
     """
 
     seeds: tuple[int, ...] = ()
@@ -88,13 +90,13 @@ class Paired:
 
     @property
     def of_seeds(self) -> Numbers:
-        """The paired differences of the seeds, each the mean over images, shape (S,)."""
+        """The paired differences of the seeds, averaged over images, shape (S,)."""
         found = self.differences
         return found.mean(1) if found.ndim == 2 else found
 
     @property
     def is_planned(self) -> bool:
-        """Whether both arms were trained with enough common seeds."""
+        """Whether both models were trained with enough common seeds."""
         return self.planned >= FEWEST_SEEDS
 
 
@@ -104,10 +106,10 @@ class Comparison:
 
     Arguments:
         claim: the claim.
-        place: dataset, SDE and objective; of a claim without any run, the dataset alone.
+        place: dataset, SDE and objective; for a claim without any run, only the dataset.
         baseline: the treatment's numbers and the baseline's.
-        controls: the treatment's and those of each control that the claim lists, by its name and the variant chosen.
-        lacking: samplers of the metric by which there is no sound number here: the mean over the others is another metric's.
+        controls: the numbers of the treatment and each listed control, by the control's name and chosen variant.
+        lacking: samplers of the metric without a sound number here; a mean over the other samplers would be another metric.
     """
 
     claim: Claim
@@ -118,7 +120,7 @@ class Comparison:
 
     @property
     def run_controls(self) -> int:
-        """How many of the controls were trained with enough seeds."""
+        """Number of controls that were trained with enough seeds."""
         return sum(control.is_planned for control in self.controls.values())
 
 
@@ -129,12 +131,12 @@ def compare(
 
     Arguments:
         values: the tidy table.
-        images: the table of single images' likelihoods.
+        images: the likelihoods of single images.
         claims: the claims.
-        failed_beyond: by a metric's name, the number above which a run has failed.
+        failed_beyond: the number above which a run has failed, by metric.
 
     Raises:
-        ArtifactError: if a number stands in the tidy table twice, or the runs of a dataset have not the same images, each once.
+        ArtifactError: if the tidy table has a number twice, or the runs of a dataset do not have the same images, each once.
     """
     refuse_repeats(values)
     refuse_other_images(images)
@@ -143,14 +145,14 @@ def compare(
 
 
 def family_sizes(compared: list[Comparison]) -> list[int]:
-    """Count, for each row, of how many rows any may be decided: a primary one, of all primary ones that are planned."""
+    """Return for each row the number of tests that share its error rate: all planned primary rows, or 1 for an exploratory row."""
     primary = sum(one.claim.family == "primary" and one.baseline.is_planned for one in compared)
     return [max(primary, 1) if one.claim.family == "primary" else 1 for one in compared]
 
 
 def _of_claim(tables: Tables, claim: Claim, controls: Mapping[str, Control]) -> list[Comparison]:
     values, metric = tables.values, claim.metric
-    # A treatment that failed everywhere is known by its training, where another arm was measured.
+    # A treatment that failed everywhere has no measurement, but its trainings show the places where another model was measured.
     measured = values[(values["stage"] == metric.stage) & (values["metric"] == metric.name)][PLACE]
     trained = _of_arm(tables.trained, {}, claim.treatment)[PLACE]
     places = trained.drop_duplicates().merge(measured.drop_duplicates(), on=PLACE)
@@ -169,7 +171,7 @@ def _of_claim(tables: Tables, claim: Claim, controls: Mapping[str, Control]) -> 
 def _at(
     tables: Tables, found: pd.DataFrame, claim: Claim, controls: Mapping[str, Control], place: dict[str, str]
 ) -> Comparison:
-    """Compare at one dataset, SDE and objective, by the numbers found of the claim's metric."""
+    """Compare at one dataset, SDE and objective, using the numbers ``found`` for the claim's metric."""
     found = _of_place(found, {key: place[key] for key in ("dataset", "sde")})
     paired = {}
     for name in claim.controls:
@@ -196,7 +198,7 @@ def _paired(
     place: Mapping[str, str],
     arm: Side | Bound,
 ) -> Paired:
-    """Pair the treatment's numbers, among those found, with the arm's, among the others."""
+    """Pair the treatment's numbers, from ``found``, with the numbers of another model, from ``others``."""
     treated = _numbers(found, claim.metric, place, claim.treatment)
     seeds = _seeds(tables, place, claim.treatment)
     if isinstance(arm, Bound):
@@ -209,21 +211,21 @@ def _paired(
             own, length = (_steps(tables, place, one) for one in (claim.treatment, arm))
             other = _at_shares_of(own / length, other)
     if claim.metric.stage == "sweep":
-        # What was swept here, by whichever arm, and not what came out of these two.
+        # The cells that any model swept here, not only the cells with numbers of these two.
         swept = [_of_place(rows, place)[CELL].drop_duplicates() for rows in (found, others)]
         cells: pd.Index[Any] = pd.MultiIndex.from_frame(swept[0].merge(swept[1]))
         if cells.empty:
             return Paired()
     else:
         cells = treated.columns.union(other.columns)
-        # Measured at other steps, neither has failed, and nothing can be compared.
+        # Measured at different steps, neither model has failed, but they cannot be compared.
         if len(cells) == len(treated.columns) + len(other.columns) and len(treated.columns) and len(other.columns):
             return Paired(planned=len(seeds))
     return _of_sound_seeds(treated.reindex(seeds, columns=cells), other.reindex(seeds, columns=cells), claim)
 
 
 def _of_sound_seeds(treated: pd.DataFrame, other: pd.DataFrame, claim: Claim) -> Paired:
-    """Average over samplers and x the numbers of the seeds that have all of them in both arms, of those that were planned."""
+    """Average over samplers and x, for the planned seeds that have all numbers in both models; count the others as failed."""
     if treated.empty:
         return Paired(planned=len(treated), failed_treatment=len(treated), failed_against=len(other))
     failed, failed_other = (pd.Series(~np.isfinite(arm.to_numpy()).all(1), arm.index) for arm in (treated, other))
@@ -240,19 +242,19 @@ def _of_sound_seeds(treated: pd.DataFrame, other: pd.DataFrame, claim: Claim) ->
 
 
 def _of_seeds(laid_out: pd.DataFrame) -> Numbers:
-    """Average over the samplers each one's mean over x: shape (S,), or (S, I) of images."""
+    """Average over x for each sampler, then over the samplers: shape (S,), or (S, I) with images."""
     of_samplers = laid_out.T.groupby(["sampler", "image"]).mean()
     of_images: Numbers = of_samplers.groupby("image").mean().T.to_numpy()
     return of_images[:, 0] if of_images.shape[1] == 1 else of_images
 
 
 def _seeds(tables: Tables, place: Mapping[str, str], arm: Side) -> "pd.Index[int]":
-    """List the seeds that an arm was trained with: those of which any number is known."""
+    """List the seeds with which a model was trained: the seeds that have any number."""
     return pd.Index(sorted(_of_arm(tables.trained, place, arm)["seed"].dropna()))
 
 
 def _steps(tables: Tables, place: Mapping[str, str], arm: Side) -> float:
-    """Return the length of an arm's trainings."""
+    """Return the number of training steps of a model."""
     values = _of_arm(tables.values, place, arm)
     return float(values[(values["stage"] == "train") & (values["metric"] == "steps")]["value"].max())
 
@@ -267,12 +269,12 @@ def _of_arm(found: pd.DataFrame, place: Mapping[str, str], arm: Side) -> pd.Data
 
 
 def _by_shares(metric: Metric) -> bool:
-    """Whether arms are compared at equal shares of their trainings."""
+    """Return whether models are compared at equal shares of their training."""
     return metric.stage == "curve" and isinstance(metric.x, list)
 
 
 def _select(tables: Tables, metric: Metric) -> pd.DataFrame:
-    """Select the sound numbers of a metric, transformed: those of single images where there are such, else one per run."""
+    """Select the sound numbers of a metric, transformed: one per image if the metric has them, else one per run."""
     values, images = tables.values, tables.images
     found = images[images["stage"] == metric.stage] if metric.name in images else images[:0]
     if len(found) > 0:
@@ -287,7 +289,7 @@ def _select(tables: Tables, metric: Metric) -> pd.DataFrame:
 
 
 def _is_sound(found: pd.DataFrame, stage: str) -> "pd.Series[bool]":
-    """Say which numbers a sampler is stated to be sound at; of a sweep, those of which it is not said are not."""
+    """Mark the numbers with enough sampler steps to be sound; in a sweep, an unmarked number is not sound."""
     sound = pd.to_numeric(found["sound"], errors="coerce") if "sound" in found else pd.Series(np.nan, found.index)
     return sound.astype(float) == 1 if stage == "sweep" else sound.astype(float) != 0
 
@@ -295,7 +297,7 @@ def _is_sound(found: pd.DataFrame, stage: str) -> "pd.Series[bool]":
 def _transformed(found: pd.DataFrame, metric: Metric, most: float) -> pd.DataFrame:
     """Transform each number by its linear part at the mean over images, so that their mean becomes the transform's.
 
-    Those of a run whose mean lies above ``most`` are not numbers.
+    All numbers of a run become NaN if their mean lies above ``most``.
     """
     transform, derivative = TRANSFORMS[metric.transform]
     value = found["value"].astype(float)
@@ -306,26 +308,26 @@ def _transformed(found: pd.DataFrame, metric: Metric, most: float) -> pd.DataFra
 
 
 def _numbers(found: pd.DataFrame, metric: Metric, place: Mapping[str, str], arm: Side) -> pd.DataFrame:
-    """Lay out an arm's numbers: one row per seed, one column per sampler, x and image."""
+    """Pivot the numbers of a model: one row per seed, one column per sampler, x and image."""
     found = _of_arm(found, place, arm)
     if metric.x == "last":
-        # Trained longer, an arm ends at another step; its last is its last.
+        # Models trained for different lengths end at different steps, so the last step of each becomes x = 0.
         found = found[found["x"] == found["x"].max()].assign(x=0.0)
     return found.pivot(index="seed", columns=CELL, values="value")
 
 
 def _sampled(tables: Tables, found: pd.DataFrame, metric: Metric, sampler: str) -> pd.DataFrame:
-    """Select the numbers of a metric by one sampler, once for each of the metric's own: to be compared with each."""
+    """Select the numbers of a metric by one sampler, repeated under the name of each of the metric's samplers, for pairing."""
     by_one = _select(tables, metric.model_copy(update={"sampler": [sampler]}))
     return pd.concat([by_one.assign(sampler=name) for name in found["sampler"].unique()] or [by_one[:0]])
 
 
 def _at_shares_of(ratio: float, compared: pd.DataFrame) -> pd.DataFrame:
-    """Name an arm's snapshots by the treatment's steps at the same share of its training, to the nearest step.
+    """Rename a model's snapshots to the treatment's steps at the same share of its training, to the nearest step.
 
     Arguments:
-        ratio: steps of the treatment's training over those of the arm's.
-        compared: the arm's numbers, laid out.
+        ratio: training steps of the treatment over training steps of the model.
+        compared: the pivoted numbers of the model.
     """
     columns = compared.columns.to_frame()
     columns["x"] = (columns["x"] * ratio).round()
@@ -333,7 +335,7 @@ def _at_shares_of(ratio: float, compared: pd.DataFrame) -> pd.DataFrame:
 
 
 def _choose(tables: Tables, control: Control, place: Mapping[str, str]) -> Side | None:
-    """Choose the variant of a control with the smallest validation metric; none where it was not measured."""
+    """Choose the variant of a control with the smallest validation metric; ``None`` if no variant was measured."""
     arms = [Side(model=control.model, variant=variant, objective=control.objective) for variant in control.variants]
     if control.choose_by is None:
         return arms[0]

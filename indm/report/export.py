@@ -14,9 +14,9 @@ from indm.store.files import file_sha256, write_table
 from indm.store.layout import Layout
 from indm.store.manifest import read_manifest
 
-# What a spreadsheet takes the start of a formula for, which it would compute, and which may ask another machine.
+# A spreadsheet takes texts with these starts for formulas, which it would evaluate, and which may contact another machine.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-# From this smallest effect on, effects have two decimals.
+# If the smallest effect is at least this large, effects are written with two decimals.
 TENTH = 0.05
 
 
@@ -41,7 +41,7 @@ def read_tables(layout: Layout, names: Iterable[str] = SHOWN) -> dict[Path, pd.D
     """Read published tables of a suite, by their paths.
 
     Raises:
-        ArtifactError: if one is missing, is not what its manifest says, or has rows of another suite.
+        ArtifactError: if one is missing, differs from its manifest, or has rows of another suite.
     """
     tables, written = {}, _written(layout)
     for name in names:
@@ -50,7 +50,7 @@ def read_tables(layout: Layout, names: Iterable[str] = SHOWN) -> dict[Path, pd.D
             raise ArtifactError(f"{path}: missing; make it with: {_remedy(layout)}{_others(layout)}")
         tables[path] = read_rows(path)
         if "suite" not in tables[path]:
-            raise ArtifactError(f"{path}: found no column suite, expected a table; make it again with: {again(layout)}")
+            raise ArtifactError(f"{path}: found no suite column, expected a table of a suite; make it again with: {again(layout)}")
     found = {path: sorted(set(table["suite"]) - {layout.suite}) for path, table in tables.items()}
     if foreign := [f"{path} of {', '.join(suites)}" for path, suites in found.items() if suites]:
         raise ArtifactError(
@@ -69,13 +69,13 @@ def _remedy(layout: Layout) -> str:
 
 
 def _written(layout: Layout) -> dict[str, str]:
-    """Read what the manifests say of a suite's tables: the SHA-256 of each, by the file's name."""
+    """Read the SHA-256 of a suite's tables from their manifests, by file name."""
     manifests = [read_manifest(path) for path in sorted((layout.tables / "manifest").glob("*.json"))]
     return {Path(name).name: sha256 for found in manifests for name, sha256 in found.outputs.items()}
 
 
 def edited(layout: Layout, names: Iterable[str]) -> list[str]:
-    """Name the files of the checkout, such as the claims, that are not what the named tables were made from."""
+    """List the files of the checkout, such as the claims, that were edited after the named tables were made from them."""
     files = {f"{name}.csv" for name in names}
     made = [read_manifest(path) for path in sorted((layout.tables / "manifest").glob("*.json"))]
     inputs = [found.inputs.items() for found in made if files & {Path(output).name for output in found.outputs}]
@@ -84,7 +84,7 @@ def edited(layout: Layout, names: Iterable[str]) -> list[str]:
 
 
 def again(layout: Layout) -> str:
-    """Return the command that makes a suite's tables again, from what is there now."""
+    """Return the command that makes a suite's tables again from the current files."""
     return f"{_remedy(layout)} --forcerun table compute claims"
 
 
@@ -95,7 +95,7 @@ def _others(layout: Layout) -> str:
 
 
 def present(table: pd.DataFrame) -> str:
-    """Set a table for reading as plain text."""
+    """Format a table as plain text for reading."""
     # Imported here: a stage that only writes tables does not pay for it.
     from tabulate import tabulate
 
@@ -105,9 +105,9 @@ def present(table: pd.DataFrame) -> str:
 
 
 def effect_with_ends(row: Mapping[str, Any], of: str = "") -> str:
-    """Write an effect of a table of claims, and the ends of its interval where it has one; ``of`` begins the columns' names.
+    """Write an effect from a table of claims, with the ends of its interval if it has one; ``of`` is the prefix of the columns.
 
-    A tenth, the smallest effect of a log ratio, needs one decimal less than a hundredth of a bit.
+    Log ratios, whose smallest effect is a tenth, need one decimal less than bits/dim, whose smallest effect is a hundredth.
     """
     effect, low, high = (row[f"{of}{column}"] for column in ("effect", "low", "high"))
     form = "z.2f" if row["smallest_effect"] >= TENTH else "z.3f"
@@ -115,7 +115,7 @@ def effect_with_ends(row: Mapping[str, Any], of: str = "") -> str:
 
 
 def _columns(table: pd.DataFrame) -> dict[str, list[str]]:
-    """Write the cells: errors beside their values, absent values as dashes; empty columns are left out.
+    """Write the cells: errors next to their values, absent values as dashes; empty columns are left out.
 
     A number is followed by ± its standard error over seeds and, in brackets, its standard error over images.
     """

@@ -1,4 +1,4 @@
-"""Figures from the suite's tables, as SVG with repeatable bytes."""
+"""Figures from the suite's tables, as SVG files whose bytes are reproducible."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from indm.report.results import read_csv
 TEXTS = [*GROUP, "model", "variant", "setting", "metric", "unit", "id", "control", "test", "phase", "state", "reason"]
 TEXTS += ["family", "holds", "flow", "treatment", "question", "against", "role", "verdict", "factor"]
 FAILED = ("planned", "failed_treatment", "failed_against")
-# The row of the table that the others deviate from.
+# The row from which the others deviate.
 BASE = "base"
 
 
@@ -31,11 +31,11 @@ class Plot:
 
     Arguments:
         table: the table it reads.
-        columns: those it cannot do without.
+        columns: the columns that it needs.
         value: the column that it shows.
         draw: the function that draws it.
         beside: further tables that it reads.
-        of: which rows it is of, as a query; empty: all.
+        of: a query that selects its rows; empty for all rows.
     """
 
     table: str
@@ -47,10 +47,10 @@ class Plot:
 
 
 def plot_figures(tables: Path) -> dict[str, bytes]:
-    """Draw every figure whose table is there and has a number to show.
+    """Draw every figure whose table exists and has a number to show.
 
     Returns:
-        SVG documents by the figure's name; a figure without numbers is left out rather than drawn empty.
+        SVG documents by figure name; a figure without numbers is left out, not drawn empty.
 
     Raises:
         ArtifactError: if a table lacks a column that its figure needs.
@@ -67,7 +67,7 @@ def plot_figures(tables: Path) -> dict[str, bytes]:
 
 
 def protocol(table: pd.DataFrame) -> Figure:
-    """Draw the change of FID by each deviation from the suite's protocol, one panel per dataset."""
+    """Draw the change in FID for each deviation from the suite's protocol, one panel per dataset."""
     panels = list(table[table["factor"] != BASE].dropna(subset=["difference"]).groupby("dataset", sort=False))
     figure, axes = stacked(panels)
     for axis, (_, part) in zip(axes, panels, strict=True):
@@ -80,7 +80,7 @@ def protocol(table: pd.DataFrame) -> Figure:
     return note(figure, "Error bars: 95 % interval over images, of one run.")
 
 
-# What the figures of the claims read.
+# The columns that the figures of the claims need.
 CLAIMS = (
     *GROUP,
     "id",
@@ -110,7 +110,7 @@ BESIDE = {
     ),
     "differences": (*GROUP, "id", "against", "seed", "difference"),
 }
-# Claims about INDM that have a place on the scale of the smallest effect.
+# Claims about INDM whose effects can be divided by a smallest effect.
 DRAWN = "treatment == 'indm' and smallest_effect > 0"
 FIGURES = {
     "claims": Plot("claims", CLAIMS, "effect", claims, tuple(BESIDE), f"family == 'primary' and {DRAWN}"),
@@ -138,7 +138,7 @@ FIGURES = {
 
 
 def _read(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    """Read a table; one that is missing has no rows, and the page says so; without rows it need not have all columns."""
+    """Read a table; a missing one gives no rows, and the page names it. A table without rows need not have all columns."""
     if not path.is_file():
         return pd.DataFrame()
     table = read_csv(path, dtype=dict.fromkeys(TEXTS, str))

@@ -1,7 +1,7 @@
 """The figures of README.md: INDM's advantage over DDPM++ at equal steps and at equal compute, and the bound against compute.
 
-They are narrow, so that they can be read on a telephone. Their places are fixed and nothing is clipped: an SVG names its clip paths
-by a hash of their edges, whose last bits may differ between processors.
+They are narrow, so that they can be read on a phone. Axes have fixed places and no artist is clipped, because an SVG names its clip
+paths by a hash of their edges, whose last bits may differ between processors.
 """
 
 from collections.abc import Mapping
@@ -24,9 +24,9 @@ from indm.report.plotting import FIRST, PLAIN, SECOND, STYLE, plain_ticks, plot_
 from indm.report.readme import EVIDENCE
 from indm.report.results import read_rows
 
-# What an answer is read from.
+# The tables that hold the answers.
 TABLES = ("claims", "effects")
-# The last one has the control of equal compute with the fid objective.
+# The last one has the same-compute control with the fid objective.
 PANELS = EVIDENCE | {"fashion-fid": "Fashion-MNIST, three further seeds (claims written afterwards)"}
 LABELS = {
     "better-nll": "likelihood (NLL)",
@@ -57,10 +57,10 @@ LINES = (
 
 
 def draw_answers(published: Path) -> dict[str, bytes]:
-    """Draw the figures of README.md as SVG documents, by name; none where one of their suites is not published.
+    """Draw the figures of README.md as SVG documents, by name; empty if one of their suites is not published.
 
     Arguments:
-        published: the folder that has a folder for each published suite, with ``tables/``.
+        published: the folder with one folder per published suite, which contains ``tables/``.
 
     Raises:
         ArtifactError: if a table is missing or damaged.
@@ -83,10 +83,10 @@ def _rows(claims: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
 
 
 def answer(rows: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw a panel for each suite and in it a row for each claim and objective, on one scale, that of the smallest effect.
+    """Draw a panel per suite, with a row per claim and objective, all in units of the smallest effect.
 
     Arguments:
-        rows: the claims of each suite, with ``effect``, ``low`` and ``high``, and the same with ``_compute``.
+        rows: the claims of each suite, with ``effect``, ``low``, ``high`` and the same columns with ``_compute``.
     """
     height = TOP + sum(TITLE + ROW * len(found) for found in rows.values()) + BOTTOM
     figure, above = Figure(figsize=(WIDTH, height)), TOP
@@ -105,12 +105,12 @@ def answer(rows: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def _place(left: float, right: float, bottom: float, rise: float, height: float) -> tuple[float, float, float, float]:
-    """Return a place in shares of the figure, for one in inches."""
+    """Convert a place from inches to fractions of the figure."""
     return left / WIDTH, bottom / height, (right - left) / WIDTH, rise / height
 
 
 def _frame(axis: Axes, title: str, rows: int) -> None:
-    """Name a panel, set its scale, and shade what is too small to count."""
+    """Write the title of a panel, set its scale, and shade the effects that are too small to count."""
     axis.axvspan(0, 1, color=GRID, alpha=0.5, linewidth=0)
     axis.axvline(0, color=INK, linewidth=0.8)
     _write(axis, LABEL, -0.78 * PITCH, title, fontweight="bold")
@@ -148,7 +148,7 @@ def _mark(axis: Axes, place: int, found: "pd.Series[Any]", style: Mapping[str, A
 
 
 def _write(axis: Axes, x: float, y: float, text: str, **style: Any) -> None:
-    """Write a text in a row; x is in inches from the figure's left edge."""
+    """Write text in a row; x is in inches from the left edge of the figure."""
     axis.text(_in_axis(x), y, text, transform=axis.get_yaxis_transform(), va="center", **style)
 
 
@@ -157,7 +157,7 @@ def _in_axis(x: float) -> float:
 
 
 def _legend(figure: Figure, height: float) -> None:
-    """Explain the marks above the panels, and say on which side INDM is better."""
+    """Draw the legend above the panels, and label the side on which INDM is better."""
     handles = [
         *(Line2D([], [], **style, label=text) for style, text in ((FIRST, STEPS), (SECOND, COMPUTE))),
         Patch(color=GRID, alpha=0.5, linewidth=0, label="too small to count"),
@@ -168,7 +168,7 @@ def _legend(figure: Figure, height: float) -> None:
 
 
 def bound_by_compute(curves: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw NELBO against the operations spent on training, with the nll objective, a panel for each suite.
+    """Draw NELBO against training FLOPs, with the nll objective, one panel per suite.
 
     Arguments:
         curves: the learning curves of each suite.

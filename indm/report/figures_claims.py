@@ -1,4 +1,4 @@
-"""The figures of the claims: the treatment against every model that was run, on one scale, that of each claim's smallest effect."""
+"""The figures of the claims: the treatment against every model that was run, in units of each claim's smallest effect."""
 
 from typing import Any
 
@@ -14,18 +14,18 @@ from indm.report.names import comparator, names
 from indm.report.palette import GRID, INK, SOFT
 from indm.report.plotting import FIRST, SECOND, WIDTH, note, plot_interval
 
-# A block of rows, in each column of panels.
+# The columns that identify a block of rows, in each column of panels.
 BLOCK = ["id", "sde", "objective"]
 VERDICTS = ["question", "holds", "flow", "control", "repeatability"]
 ENDS = ["effect", "low", "high"]
-# Height of a row in inches; the row of a question.
+# The height of a row in inches, and of a question in rows.
 ROW, QUESTION = 0.165, 1.6
-# More of them would hide each other.
+# More dots would hide each other.
 MOST_SEEDS = 12
-# Of the part between 0 and 1, in decades.
+# Length of the linear part of the scale, from 0 to 1, in decades.
 LINEAR = 0.25
 TICKS = [-1000, -100, -10, -1, 0, 1, 10, 100, 1000]
-# Where columns are narrow.
+# For narrow columns.
 FEW_TICKS = TICKS[::2]
 DECIDING = (
     "These intervals decide: a primary claim’s are simultaneous over all primary claims, a control’s upper end over all controls."
@@ -36,12 +36,12 @@ DECIDING = (
 
 
 def claims(table: pd.DataFrame, effects: pd.DataFrame, differences: pd.DataFrame) -> Figure:
-    """Draw a block of rows for each claim, SDE and objective, a row in it for each model compared with, a column for each dataset.
+    """Draw one block per claim, SDE and objective, with a row for each comparison, in one column per dataset.
 
     Arguments:
-        table: the verdicts, those to be drawn.
-        effects: against the baselines and controls.
-        differences: of single seeds.
+        table: the verdicts to draw.
+        effects: the effects against baselines and controls.
+        differences: the paired differences of single seeds.
     """
     keys = [*BLOCK, "dataset"]
     rows = effects.dropna(subset=["effect"]).merge(table[[*keys, *VERDICTS]], on=keys)
@@ -51,7 +51,7 @@ def claims(table: pd.DataFrame, effects: pd.DataFrame, differences: pd.DataFrame
     seeds = differences.merge(rows[[*keys, "against", "place", "n", "smallest_effect"]], on=[*keys, "against"])
     seeds = seeds[seeds["n"] <= MOST_SEEDS]
     rows["method"] = [_method(row) for _, row in rows.iterrows()]
-    # Beside the others, an interval that knows nothing of other trainings would look like one of them.
+    # An interval over images only would look like the others, although it does not cover other trainings.
     rows.loc[rows["method"] == OVER_IMAGES, ["low", "high"]] = np.nan
     figure = Figure(figsize=(WIDTH, ROW * float(rows["place"].max()) + 1.6))
     axes = figure.subplots(1, len(datasets), squeeze=False, sharex=True, sharey=True)[0]
@@ -66,17 +66,17 @@ def claims(table: pd.DataFrame, effects: pd.DataFrame, differences: pd.DataFrame
 
 
 def _method(row: "pd.Series[Any]") -> str:
-    """Name how an interval was computed."""
+    """Name the method of an interval."""
     effect, low, high = row[ENDS]
     return method(Interval(effect, low, high, row["n"], None if pd.isna(row["images"]) else row["images"]))
 
 
 def _placed(rows: pd.DataFrame, lines: int) -> pd.DataFrame:
-    """Give each row its place from the top, the same in all columns, and each block room for its question above.
+    """Give each row its place from the top, the same in all columns, with space for the question above each block.
 
     Arguments:
         rows: the effects.
-        lines: of the question and its verdicts.
+        lines: number of lines for the question and its verdicts.
     """
     rows = rows.assign(against_what=rows["against"].map(comparator))
     cells = rows[[*BLOCK, "against_what"]].drop_duplicates()
@@ -86,7 +86,7 @@ def _placed(rows: pd.DataFrame, lines: int) -> pd.DataFrame:
 
 
 def _draw(axis: Axes, rows: pd.DataFrame, seeds: pd.DataFrame, verdicts: str) -> None:
-    """Draw a column: right of each row what came out against that model, and above each block both verdicts, on one side."""
+    """Draw a column: the verdict of each comparison to the right of its row, and both verdicts of a claim above its block."""
     axis.axvspan(0, 1, color=GRID, alpha=0.35, linewidth=0)
     axis.axvline(0, color=INK, linewidth=0.8)
     dots = seeds["difference"] / seeds["smallest_effect"]
@@ -125,14 +125,14 @@ def _write(axis: Axes, x: float, place: float, text: str, **style: Any) -> Annot
 
 
 def _failures(row: "pd.Series[Any]") -> str:
-    """Say how many seeds failed; nothing where none did."""
+    """Write how many seeds failed; empty if all are sound."""
     if not row["failed_treatment"] + row["failed_against"]:
         return ""
     return f", failed {row['failed_treatment']} | {row['failed_against']}"
 
 
 def _frame(axis: Axes, rows: pd.DataFrame, lines: int) -> None:
-    """Name the rows, ask the questions, and set the scale, which all columns share."""
+    """Label the rows, write the questions, and set the scale, which all columns share."""
     named = rows.drop_duplicates("place")
     axis.set_yticks(named["place"], named["against_what"], fontsize=7.5)
     axis.set_ylim(float(named["place"].max()) + 0.8, -0.2)

@@ -1,4 +1,4 @@
-"""Figures that climb the ladder from DDPM++ up to INDM: models of the 2-D studies, and what each variant changes on images."""
+"""Figures of the ladder from DDPM++ up to INDM: the models of the 2-D studies, and the effect of each variant on images."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -14,10 +14,10 @@ from indm.report.names import REFERENCE, heading, name, names
 from indm.report.palette import INK
 from indm.report.plotting import GROUP, PLAIN, WIDTH, label_rows, note, plot_interval
 
-# An interval so many times as wide as the metric's narrow ones is written: drawn, it would leave the others no room.
-# Narrow is the lower quartile: most rows may be wide, and one may be narrow by chance.
+# An interval this many times as wide as the metric's narrow ones is written as text, because drawing it would squeeze the others.
+# The lower quartile counts as narrow, because most rows may be wide, and a single one may be narrow by chance.
 WILD = 400.0
-# Variants, from those that know nothing of their latent's scale on.
+# Variants in order: first the ones that do not adapt the scale of their latent.
 RUNGS = [
     "",
     "same-compute",
@@ -47,7 +47,7 @@ def ladder(table: pd.DataFrame) -> Figure:
 
 
 def ablation(table: pd.DataFrame) -> Figure:
-    """Draw the difference that each variant makes, with its interval: one column per metric, in the order of the ladder."""
+    """Draw each variant's difference from the baseline with its interval: one column per metric, in the order of the ladder."""
     metrics = [column for column in map(str, table) if column.endswith("_difference")]
     compared = table[table[metrics].notna().any(axis=1)].assign(seeds=lambda rows: rows["pairs"].astype(int))
     units = {metric: "log ratio" if metric == "log_fid_difference" else "bits/dim" for metric in metrics}
@@ -60,9 +60,9 @@ def ablation(table: pd.DataFrame) -> Figure:
 
 
 def _climb(groups: Iterable[tuple[Any, pd.DataFrame]], units: Mapping[str, str]) -> tuple[Figure, bool]:
-    """Draw a row of panels for each group, models from DDPM++ up to INDM, and a column for each metric; tell if one is written."""
+    """Draw one row of panels per group and one column per metric, from DDPM++ up to INDM; return whether any number is text."""
     parts = [(group, part.iloc[_by_rung(part)]) for group, part in groups]
-    # The name of a group is written upwards.
+    # The name of a group is rotated and needs this height.
     heights = [max(0.2 * len(part) + 0.5, 1.2) for _, part in parts]
     figure = Figure(figsize=(WIDTH, sum(heights) + 0.7))
     axes = figure.subplots(len(parts), len(units), squeeze=False, sharey="row", height_ratios=heights)
@@ -89,7 +89,7 @@ def rung(cell: tuple[str, str]) -> tuple[bool, str, int, str, float]:
     """Place a model and variant on the ladder from DDPM++ up, whose rungs learn more and more of the latent.
 
     Returns:
-        What to sort by.
+        The sort key.
     """
     model, variant = cell
     fixed = re.fullmatch(r"scale-(\d+(?:\.\d+)?)", variant)
@@ -99,7 +99,7 @@ def rung(cell: tuple[str, str]) -> tuple[bool, str, int, str, float]:
 
 
 def _points(axis: Axes, table: pd.DataFrame, metric: str) -> bool:
-    """Draw a metric's values, one per row of the table, with the intervals of their means over seeds; tell if one is written."""
+    """Draw a metric's values, one per row of the table, with intervals over seeds; return whether any number is text."""
     bars = half_widths(table[f"{metric}_se"], table["seeds"])
     wild = bars > WILD * bars[bars > 0].quantile(0.25)
     rows = zip(table["model"], table[metric], bars, wild, strict=True)

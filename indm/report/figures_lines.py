@@ -1,7 +1,7 @@
 """Figures of lines: likelihoods during training, and FID against the steps of a sampler.
 
-A panel has the plain models in bold and in colour, and a few controls, thin and grey, with their names at the ends of their lines.
-More controls have panels of their own, so that nobody has to tell apart more than six lines.
+A panel shows the plain models in bold colour and a few controls in thin grey, with names at the ends of the lines. Further controls
+get separate panels, so that a reader distinguishes at most six lines.
 """
 
 import math
@@ -23,7 +23,7 @@ from indm.report.names import REFERENCE, heading, name, names
 from indm.report.palette import GRID, SOFT
 from indm.report.plotting import GROUP, PLAIN, WIDTH, note, plain_ticks
 
-# Panels in a row, and controls in a panel.
+# Number of panels in a row, and of controls in a panel.
 ABREAST, CONTROLS = 3, 4
 HEIGHT = 2.1
 BOLD = {"linewidth": 1.8, "zorder": 3}
@@ -31,20 +31,20 @@ CONTROL = {"color": SOFT, "linewidth": 0.8, "markersize": 4.0, "markerfacecolor"
 MARKS = [("^", "-"), ("D", "-."), ("v", ":"), ("x", (0, (5, 1, 1, 1, 1, 1)))]
 # Factor between the places of neighbouring lines on a logarithmic axis of steps.
 APART = 1.03
-# Factor from a number of steps that is too small to the edges of its shade.
+# Factor between a number of steps that is too small and the edges of its shading.
 SHADE = 1.25
 ON_LOGARITHM = " Means and intervals are those of log FID, exponentiated."
 TOO_FEW = "\nShaded: fewer steps than the sampler needs: its own error may be what is measured, and no claim uses them."
-# Between the names at the ends of lines, as a share of the panel's height; where they stand, as a share of its width.
+# The gap between the names at line ends, as a fraction of the panel's height, and their place, as a fraction of its width.
 LEADING, BESIDE = 0.095, 1.06
-# A line's name, where it ends, and its style.
+# A line's name, its end point, and its style.
 End = tuple[str, tuple[float, float], dict[str, Any]]
 Scale = Literal["linear", "log"]
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """A panel: its title, the label of its vertical axis, what it draws against what, and its lines (label, rows, style)."""
+    """A panel: title, label of the vertical axis, the columns for x and y, and the lines (label, rows, style)."""
 
     title: str
     y_label: str
@@ -55,7 +55,7 @@ class Panel:
 
 
 def discretization(table: pd.DataFrame) -> Figure:
-    """Draw FID against the steps of the sampler: for each dataset, SDE and objective a panel per sampler."""
+    """Draw FID against sampler steps: one panel per sampler for each dataset, SDE and objective."""
     table = table.dropna(subset=["fid"])
     rows = [
         [
@@ -83,14 +83,14 @@ def learning_curve_step(table: pd.DataFrame) -> Figure:
 
 
 def learning_curve_flops(table: pd.DataFrame) -> Figure:
-    """Draw the bound, the likelihood and their gap against the operations spent on training."""
+    """Draw the bound, the likelihood and their gap against training FLOPs."""
     digits = 3 * int(math.log10(table["flops"].max()) / 3)
     unit = f"$10^{{{digits}}}$ FLOPs" if digits else "FLOPs"
     return _learning_curve(table.assign(flops=table["flops"] / 10**digits), "flops", f"training, {unit}")
 
 
 def _learning_curve(table: pd.DataFrame, x: str, x_label: str) -> Figure:
-    # What was measured at one step alone is no curve; where nothing else was, it is still shown.
+    # A single step is not a curve; it is only shown if there are no curves at all.
     curves = table[table.groupby(GROUP)["step"].transform("nunique") > 1]
     rows = [
         [
@@ -123,7 +123,7 @@ def _lines(table: pd.DataFrame, arms: Iterable[tuple[str, str]]) -> Iterator[tup
     marks = iter(MARKS)
     for model, variant in arms:
         part = table[(table["model"] == model) & (table["variant"] == variant)]
-        # The name of a control says of what model only where it is not the baseline.
+        # The name of a control includes its model only if that is not the baseline.
         label = variant if variant and model == REFERENCE else names(model, variant)
         if variant:
             marker, line = next(marks)
@@ -133,10 +133,10 @@ def _lines(table: pd.DataFrame, arms: Iterable[tuple[str, str]]) -> Iterator[tup
 
 
 def _draw(rows: list[list[Panel]], x_label: str) -> tuple[Figure, list[Axes]]:
-    """Draw panels in rows; lists of one panel share a row, and what has one label has one scale."""
+    """Draw panels in rows; lists of one panel share a row, and panels with the same vertical label share a scale."""
     figure, placed = _lay_out(rows)
     ends = [_draw_lines(axis, panel) for axis, panel in placed]
-    # Names stand where the scale puts their lines, once all that share it are drawn.
+    # Names can be placed only after all panels that share a scale are drawn.
     for (axis, panel), found in zip(placed, ends, strict=True):
         axis.set(title=panel.title, xlabel=x_label)
         axis.tick_params(which="both", labelsize=7.5)
@@ -169,11 +169,11 @@ def _lay_out(rows: list[list[Panel]]) -> tuple[Figure, list[tuple[Axes, Panel]]]
 
 
 def _draw_lines(axis: Axes, panel: Panel) -> list[End]:
-    """Draw the lines of a panel, with the intervals of their means over seeds, and return where they end."""
+    """Draw the lines of a panel, with intervals over seeds, and return their end points."""
     ends = []
     for i, (label, table, style) in enumerate(panel.lines):
         part = _with_ends(table, panel.value).dropna(subset=[panel.x, panel.value]).sort_values(panel.x)
-        # Models have steps in common, and bars that would hide each other.
+        # Models share steps, so their bars would hide each other.
         place = part[panel.x] * (1 if panel.x == "flops" else APART ** (i - (len(panel.lines) - 1) / 2))
         axis.errorbar(
             place, part["mean"], [part["mean"] - part["low"], part["high"] - part["mean"]], elinewidth=0.7, **style
@@ -184,7 +184,7 @@ def _draw_lines(axis: Axes, panel: Panel) -> list[End]:
 
 
 def _with_ends(table: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Add the mean over seeds and the ends of its interval; the geometric mean where the table has the ends of its interval."""
+    """Add the mean over seeds and its interval; the geometric mean if the table has the ends of an interval."""
     if f"{value}_low" in table:
         low, high = table[f"{value}_low"].astype(float), table[f"{value}_high"].astype(float)
         return table.assign(mean=((low * high) ** 0.5).fillna(table[value]), low=low, high=high)
@@ -193,7 +193,7 @@ def _with_ends(table: pd.DataFrame, value: str) -> pd.DataFrame:
 
 
 def _name_ends(axis: Axes, ends: list[End]) -> None:
-    """Write the name of each line beside its end, apart where the ends are close."""
+    """Write the name of each line next to its end, spread out where ends are close."""
     bottom, top, *scaled = axis.transScale.transform(
         [(1, y) for y in (*axis.get_ylim(), *(end[1] for _, end, _ in ends))]
     )[:, 1]
@@ -216,10 +216,10 @@ def _name_ends(axis: Axes, ends: list[End]) -> None:
 
 
 def separated(places: NDArray[np.float64], gap: float = LEADING) -> NDArray[np.float64]:
-    """Move ascending places apart, to no less than a gap, as little as possible in squares."""
+    """Spread ascending places to a minimum gap, with the least squared displacement."""
     if len(places) == 0:
         return places
     steps = gap * np.arange(len(places))
     moved: NDArray[np.float64] = isotonic_regression(places - steps).x + steps
-    # Within the panel, as far as it has room for them.
+    # Keep them within the panel as far as possible.
     return moved - max(float(moved[-1]) - 1, 0) + max(-float(moved[0]), 0)

@@ -1,4 +1,4 @@
-"""Figures of the two-dimensional data: DDPM++, the maps that it may learn, and INDM in rows, from a stage's arrays."""
+"""Figures of the two-dimensional data, from the arrays of the ``toy2d`` stage: rows for DDPM++, its learned maps, and INDM."""
 
 from collections.abc import Mapping
 from io import BytesIO
@@ -14,7 +14,7 @@ from indm.report.palette import BLUE, INK, VERMILLION, on_ground
 from indm.report.plotting import styled
 
 Arrays = Mapping[str, NDArray[Any]]
-# Each adds to what the one above it learns of its latent; (model, variant) as the stage toy2d has them.
+# Each row learns more of its latent than the row above; (model, variant) as in the toy2d stage.
 MODELS = {
     ("ddpmpp", ""): "DDPM++\n(fixed latent)",
     ("ddpmpp", "learned-scale"): "DDPM++\nlearned scale",
@@ -22,9 +22,9 @@ MODELS = {
     ("ddpmpp", "learned-linear"): "DDPM++\nlearned\nlinear map",
     ("indm", ""): "INDM\n(nonlinear)",
 }
-# The stage toy2d writes the arrays of its first seed.
+# The toy2d stage writes the arrays of its first seed.
 NOTE = "One model each, of the first seed: no error bars."
-# Thousands of points, arrows and paths are images in the document: as shapes they would be most of a page.
+# Thousands of points, arrows and paths are rasterized, because as shapes they would make up most of the page's size.
 DOTS_PER_INCH = 110
 GREY = "#999999"
 STYLE: Any = {
@@ -42,7 +42,7 @@ def toy2d_figure(arrays: Arrays) -> bytes:
     """Draw a row of panels for each model: data, forward diffusion, drift and volatility, paths of the reverse ODE, density.
 
     Arguments:
-        arrays: what the stage ``toy2d`` wrote: ``data`` (N, 2), ``times`` (K,), ``limit``, ``arrows`` (A, 2), and for each
+        arrays: the arrays of the ``toy2d`` stage: ``data`` (N, 2), ``times`` (K,), ``limit``, ``arrows`` (A, 2), and for each
             model of :data:`MODELS`, below ``<model>/<variant>/``, ``clouds`` (K, B, 2), ``paths`` (P, C, 2),
             ``log_density`` (G^2,), ``drift`` (A, 2) and ``volatility`` (A, 2, 2).
 
@@ -82,7 +82,7 @@ def _frame(axes: Axes, limit: float) -> None:
 
 
 def _clouds(row: NDArray[Any], clouds: NDArray[Any], data: NDArray[Any]) -> None:
-    """Show each time's points (K, B, 2), coloured by where they start from left to right."""
+    """Show the points at each time (K, B, 2), coloured by their horizontal position in the data."""
     start = data[: clouds.shape[1], 0]
     for axes, cloud in zip(row, clouds, strict=False):
         axes.scatter(
@@ -132,7 +132,7 @@ def _paths(axes: Axes, paths: NDArray[Any]) -> None:
 
 
 def _density(axes: Axes, log_density: NDArray[Any], limit: float) -> None:
-    """Show a density; where it is not known, nothing."""
+    """Show a density; unknown values stay blank."""
     side = round(len(log_density) ** 0.5)
     density = np.exp(log_density.reshape(side, side))
     top = np.nanquantile(density, 0.995)

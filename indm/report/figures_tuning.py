@@ -1,4 +1,4 @@
-"""The figure of the search of hyper-parameters."""
+"""The figure of the hyper-parameter search."""
 
 from typing import Any, cast
 
@@ -11,13 +11,13 @@ from indm.report.names import heading, names
 from indm.report.palette import INK
 from indm.report.plotting import FIRST, GROUP, SECOND, SHORT, WIDTH, note, plain_ticks
 
-# What is minimised, by objective; the phases of a search that are drawn against its hyper-parameters.
+# The quantity that is minimised, by objective, and the phases of a search that are drawn.
 TARGETS = {"nll": "NELBO, bits/dim", "fid": "FID"}
 PHASES = {"short": "trial", "confirm": "trained again for longer"}
 
 
 def tuning(table: pd.DataFrame) -> Figure:
-    """Draw the target against each hyper-parameter: one row per arm, one column per hyper-parameter; failures at the top edge."""
+    """Draw the target against each hyper-parameter: one row per model, one column per hyper-parameter; failures at the top edge."""
     columns = list(map(str, table))
     parameters = columns[columns.index("steps") + 1 : columns.index("state")]
     arms = list(table.groupby([*GROUP, "model", "variant"], sort=False))
@@ -25,7 +25,7 @@ def tuning(table: pd.DataFrame) -> Figure:
     axes = figure.subplots(len(arms), len(parameters), squeeze=False, sharex="col", sharey="row")
     for row, (arm, trials) in zip(axes, arms, strict=True):
         cell = [str(key) for key in cast(tuple[Any, ...], arm)]
-        # Beside the panel, a name of three words is longer than the panel is high.
+        # As a rotated label, a name of three words would be longer than the panel is high.
         row[0].set_title(names(*cell), loc="left")
         row[0].set_ylabel(TARGETS[cell[2]])
         for axis, parameter in zip(row, parameters, strict=True):
@@ -40,7 +40,7 @@ def tuning(table: pd.DataFrame) -> Figure:
 
 
 def _trials(axis: Axes, table: pd.DataFrame, parameter: str) -> None:
-    """Draw the trials of an arm against a hyper-parameter; one that its search has not leaves the panel empty."""
+    """Draw the trials of a model against a hyper-parameter; the panel stays empty if its search does not have it."""
     if table[parameter].isna().all():
         axis.set_axis_off()
         return
@@ -58,7 +58,7 @@ def _trials(axis: Axes, table: pd.DataFrame, parameter: str) -> None:
 
 
 def _legend(figure: Figure, axes: Any) -> None:
-    """Put one legend above all panels; what it names may be absent from some of them."""
+    """Put one legend above all panels; some panels may lack some of its entries."""
     drawn = [axis.get_legend_handles_labels() for axis in axes.flat]
     handles = {label: handle for found, labels in reversed(drawn) for handle, label in zip(found, labels, strict=True)}
     figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=len(handles))

@@ -1,4 +1,4 @@
-"""How an effect is graded: whether a claim holds, whether it is the flow, and how probably a repetition would say so again."""
+"""Grade effects: does a claim hold, is it the flow, and how probable is the same verdict in a rerun?"""
 
 from collections.abc import Mapping
 from functools import cache
@@ -15,7 +15,7 @@ REPEATABLE = 0.9
 BORDERLINE = (
     f"rerunning with new seeds would change this verdict with a probability above {100 * (1 - REPEATABLE):.0f} %"
 )
-# Of a distribution that is averaged over by the midpoint rule.
+# Number of points at which a distribution is averaged, by the midpoint rule.
 MIDPOINTS = 1000
 NO_DATA = "no data"
 SINGLE = "single training"
@@ -27,14 +27,14 @@ INCONCLUSIVE = "inconclusive"
 MATCHED = "matched"
 BEYOND = "beyond every control"
 OPEN = "open"
-# Of one control alone.
+# Grades against a single control.
 BEATEN = "beaten"
 NOT_RUN = "not run"
-# What each grade means, wherever it is said, by the column of claims.csv. A row has the first that holds.
+# The meaning of each grade, by column of claims.csv. A row gets the first grade that applies.
 MEANINGS = {
     "holds": {
         NO_DATA: "the suite has no such runs",
-        SINGLE: f"fewer than {FEWEST_SEEDS} sound seeds: too few to predict other trainings, so that the claim is not decided",
+        SINGLE: f"fewer than {FEWEST_SEEDS} sound seeds: no verdict, because the variation between trainings is unknown",
         SHOWN: "the interval against the baseline lies above the smallest effect; for gaps, the baseline’s mean gap does, too",
         CONTRADICTED: "the interval against the baseline lies below 0; for gaps, the treatment’s mean gap lies above 0",
         NOT_TESTABLE: "the baseline’s mean gap is at most the smallest effect, so that no gain can exceed it",
@@ -48,7 +48,7 @@ MEANINGS = {
         OPEN: "any other case: some control was not run, or is not significantly different",
     },
 }
-# The second verdict as an answer: whether it is the flow.
+# The second verdict, worded as an answer to "Is it the flow?".
 IN_WORDS = {
     MATCHED: "no: matched",
     BEYOND: "yes: beyond every control",
@@ -59,7 +59,7 @@ IN_WORDS = {
 
 
 def starred(grade: str, repeatability: float) -> str:
-    """Write a grade, with a star where it is borderline."""
+    """Write a grade, with a star if it is borderline."""
     return f"{grade}*" if repeatability < REPEATABLE else grade
 
 
@@ -77,11 +77,11 @@ class Verdict(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """What an effect is measured by.
+    """The bounds with which an effect is graded.
 
     Arguments:
         smallest: the smallest effect worth a claim, at least 0.
-        floor: down to which a gain counts, on means over seeds; ``None`` where it always counts.
+        floor: the number below which a gain does not count, for means over seeds; ``None`` if gains always count.
     """
 
     smallest: float
@@ -89,16 +89,16 @@ class Scale(NamedTuple):
 
 
 class Effect(NamedTuple):
-    """The effect against one arm, and what is known of the seeds that failed.
+    """The effect against one model, and the numbers of failed seeds.
 
     Arguments:
         found: its interval.
-        planned: how many seeds both arms were trained with.
-        failed_treatment: how many of them failed in the treatment.
-        failed_against: how many in the other arm.
-        treatment_low: where the interval of the treatment's mean number begins, of a claim with a floor.
-        against_low: where the interval of the other arm's mean begins.
-        against_high: where it ends.
+        planned: number of seeds with which both models were trained.
+        failed_treatment: number of these seeds that failed in the treatment.
+        failed_against: number of these seeds that failed in the other model.
+        treatment_low: lower end of the interval of the treatment's mean number, for a claim with a floor.
+        against_low: lower end of the interval of the other model's mean number.
+        against_high: upper end of that interval.
     """
 
     found: Interval
@@ -116,18 +116,18 @@ class Effect(NamedTuple):
 
     @property
     def is_known(self) -> bool:
-        """Whether enough seeds are sound in both arms."""
+        """Whether enough seeds are sound in both models."""
         return self.found.n >= FEWEST_SEEDS
 
 
 def effect_of(paired: Paired, scale: Scale, rows: int, controls: int = 1) -> Effect:
-    """Return the effect against an arm, with the one interval that decides and is shown.
+    """Return the effect against a model, with the interval that decides the verdict and is shown.
 
     Arguments:
-        paired: the numbers of the two arms.
-        scale: of the claim.
-        rows: of the claim's family, of which any may be decided.
-        controls: of which any may match the treatment, for an effect against one of them.
+        paired: the numbers of the two models.
+        scale: the scale of the claim.
+        rows: number of rows in the claim's family, for which the interval is corrected.
+        controls: number of controls, for which the upper end is corrected too; 1 for the baseline.
     """
     tail = TAIL / rows
     found = Effect(
@@ -143,12 +143,12 @@ def effect_of(paired: Paired, scale: Scale, rows: int, controls: int = 1) -> Eff
 
 
 def holds(effect: Effect, scale: Scale, of_baseline: str = "the number of the baseline") -> Verdict:
-    """Say whether a claim holds, as :data:`MEANINGS` says.
+    """Decide whether a claim holds, by the rules of :data:`MEANINGS`.
 
     Arguments:
-        effect: against the baseline.
-        scale: of the claim.
-        of_baseline: names the baseline's mean number: the gap of DDPM++.
+        effect: the effect against the baseline.
+        scale: the scale of the claim.
+        of_baseline: a name for the baseline's mean number, such as "the gap of DDPM++".
     """
     found, smallest = effect.found, scale.smallest
     if effect.planned == 0:
@@ -176,7 +176,7 @@ def holds(effect: Effect, scale: Scale, of_baseline: str = "the number of the ba
 
 
 def of_control(effect: Effect, scale: Scale) -> str:
-    """Say what came out against one control."""
+    """Grade the effect against one control."""
     if effect.planned < FEWEST_SEEDS:
         return NOT_RUN
     if not effect.is_known:
@@ -188,11 +188,11 @@ def of_control(effect: Effect, scale: Scale) -> str:
 
 
 def is_the_flow(controls: Mapping[str, Effect], scale: Scale) -> Verdict:
-    """Say whether what the treatment gains is the flow's, and no simpler model gains as much, as :data:`MEANINGS` says.
+    """Decide whether the flow explains the gain, that is, no simpler model gains as much, by the rules of :data:`MEANINGS`.
 
     Arguments:
         controls: the effect against each control that the claim lists.
-        scale: of the claim.
+        scale: the scale of the claim.
     """
     graded = {name: of_control(effect, scale) for name, effect in controls.items()}
     matching = [name for name, grade in graded.items() if grade == MATCHED]
@@ -219,21 +219,22 @@ def seeds(n: int) -> str:
 
 
 def repeatability(paired: Paired, scale: Scale, rows: int = 1) -> dict[str, float]:
-    r"""Estimate how probably as many other seeds (and images) would be given each grade: the estimated-power approach.
+    r"""Estimate the probability of each grade in a rerun with new seeds (and images): the estimated-power approach.
 
     .. math:: P\big(\hat d' - h' > \delta\big)
         = \mathrm E_u\, \Phi\Big(\frac{\hat d - \delta - h(u v_a, v_b)}{\sqrt{v_a + v_b}}\Big),
         \qquad u \sim \chi^2_{S-1} / (S-1)
 
-    with :math:`\delta` the smallest effect and h half the length of the interval, from the variance parts of seeds and images:
-    the probability that the repetition's interval lies above :math:`\delta`, if the mean and the variances found are the true
-    ones. The images' part is as good as known, as they are many. For one number per seed it is a noncentral Student probability.
-    What a floor asks of the mean numbers is taken as independent of the effect. As many seeds fail again.
+    with :math:`\delta` the smallest effect and h half the length of the interval, from the variance parts of seeds and images.
+    This is the probability that the interval of a rerun, of the same size, lies above :math:`\delta` if the estimated mean and
+    variances are the true ones. The images' part counts as known, because there are many images. With one number per seed, this is
+    a noncentral Student probability. The conditions of a floor on the mean numbers are treated as independent of the effect. The
+    rerun is assumed to have equally many failed seeds.
 
     Arguments:
-        paired: the numbers of the treatment and the baseline, of at least three seeds.
-        scale: of the claim.
-        rows: of the family, which are decided together.
+        paired: the numbers of the treatment and the baseline, for at least three seeds.
+        scale: the scale of the claim.
+        rows: number of rows in the claim's family, for which the interval is corrected.
 
     Returns:
         A probability for each grade that three seeds can have; they sum to one.
@@ -264,14 +265,14 @@ def repeatability(paired: Paired, scale: Scale, rows: int = 1) -> dict[str, floa
 
 
 def lies(found: Estimate, above: float = -np.inf, by: float = np.inf, start: float = TAIL, end: float = TAIL) -> float:
-    """Probability that the interval of a repetition starts above one bound and ends by the other.
+    """Return the probability that the interval of a rerun starts above one bound and ends at or below the other.
 
     Arguments:
-        found: what is taken for the truth; its seeds and images are the repetition's.
-        above: where it starts above.
-        by: where it ends by.
-        start: what it leaves out below.
-        end: what it leaves out above.
+        found: the estimate that is taken as the truth; the rerun has the same numbers of seeds and images.
+        above: the bound above which the interval starts.
+        by: the bound at or below which the interval ends.
+        start: the tail probability below the interval.
+        end: the tail probability above the interval.
     """
     if found.of_seeds + found.of_images == 0:
         return float(above < found.mean <= by)
@@ -283,5 +284,5 @@ def lies(found: Estimate, above: float = -np.inf, by: float = np.inf, start: flo
 
 @cache
 def _variances(freedom: int) -> Numbers:
-    """Return how large variances of 1 are estimated: points of equal probability of the distribution."""
+    """Return estimates of a variance of 1, as points of equal probability from their distribution."""
     return 2 * special.gammaincinv(freedom / 2, (np.arange(MIDPOINTS) + 0.5) / MIDPOINTS) / freedom

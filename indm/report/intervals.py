@@ -1,9 +1,9 @@
-r"""Means of paired differences: their variance, their intervals, and how these are named in figures.
+r"""Means of paired differences: their variance, their intervals, and the description of error bars in figures.
 
-Differences are of one of two shapes. Where every seed draws its own images or points (FID, 2-D data), that noise is inside the
-spread of the seeds, and there is one number per seed: shape (S,). Likelihoods are of the same test images in every run: other
-seeds meet the same luck with them, so that seeds alone say nothing of other images. There the differences are a table of seeds
-and images, both drawn at random, shape (S, I):
+Differences have one of two shapes. If every seed samples its own images or points (FID, 2-D data), the spread of the seeds includes
+that noise, and there is one number per seed: shape (S,). Likelihoods are measured on the same test images in every run. All seeds
+share the luck of these images, so the spread over seeds does not cover other images. In this case the differences form a table of
+random seeds and random images, shape (S, I):
 
 .. math:: d_{si} = \mu + a_s + b_i + e_{si}, \qquad
     \operatorname{Var}(\bar d) = \frac{\sigma_a^2}{S} + \frac{\sigma_b^2}{I} + \frac{\sigma_e^2}{SI}
@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from scipy import special
 
 LEVEL = 0.95
-# What lies on either side of an interval: the level of a one-sided test.
+# Tail probability on either side of an interval: the level of a one-sided test.
 TAIL = (1 - LEVEL) / 2
-# Standard errors on either side of a number that has one over many images.
+# Half-width of an interval over many images, in standard errors.
 OVER_MANY = float(special.ndtri(1 - TAIL))
 FEWEST_SEEDS = 3
-# How an interval was computed, as column ``test`` of claims.csv names it.
+# The methods of intervals, as named in the ``test`` column of claims.csv.
 STUDENT = "Student t"
 CROSSED = "Student t, seeds and images crossed"
 OVER_IMAGES = "Student t over images, for these weights alone"
@@ -36,7 +36,7 @@ Numbers = NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """A mean over seeds, where its interval begins and ends (NaN where there is none), the seeds, and the images, if any."""
+    """A mean over seeds, the ends of its interval (NaN if there is no interval), and the numbers of seeds and, if any, of images."""
 
     effect: float
     low: float
@@ -46,9 +46,9 @@ class Interval(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A mean of paired differences, and the parts of its variance: of the seeds, and of the images.
+    """A mean of paired differences, and the parts of its variance that come from the seeds and from the images.
 
-    The three may be arrays of one shape, of many means over as many seeds and images.
+    These three may be arrays of one shape, for many means over equal numbers of seeds and images.
     """
 
     mean: Any
@@ -61,13 +61,13 @@ class Estimate(NamedTuple):
 def interval(differences: Numbers, below: float = TAIL, above: float = TAIL) -> Interval:
     """Estimate the mean of paired differences, shape (S,) or (S, I), and Student's interval of it.
 
-    Of three seeds and more it is for other seeds, and other images where there are any. Of fewer, where there are images, it is
-    for other images and these weights alone: of each image, the mean over the seeds.
+    With at least three seeds, the interval predicts other seeds, and other images if there are any. With fewer seeds and several
+    images, it predicts only other images for the same weights, from each image's mean over the seeds.
 
     Arguments:
-        differences: of each seed, or of each seed and image.
-        below: how probably the interval begins above the mean.
-        above: how probably it ends below the mean.
+        differences: one per seed, or one per seed and image.
+        below: probability that the interval begins above the true mean.
+        above: probability that it ends below the true mean.
     """
     n, images = len(differences), differences.shape[1] if differences.ndim == 2 else None
     if images is not None and 0 < n < FEWEST_SEEDS:
@@ -85,20 +85,20 @@ def interval(differences: Numbers, below: float = TAIL, above: float = TAIL) -> 
 
 
 def method(found: Interval) -> str:
-    """Name how an interval was computed; empty where there is none."""
+    """Name the method of an interval; empty if there is no interval."""
     if found.images is not None:
         return CROSSED if found.n >= FEWEST_SEEDS else OVER_IMAGES
     return STUDENT if found.n >= 2 else ""
 
 
 def estimate(differences: Numbers) -> Estimate:
-    r"""Estimate the mean of differences, shape (S,) or (S, I), and the parts of its variance, of at least two seeds.
+    r"""Estimate the mean of differences, shape (S,) or (S, I), and the parts of its variance, from at least two seeds.
 
     .. math:: \widehat{\operatorname{Var}}(\bar d) = \frac{M_a + M_b - M_e}{SI}, \qquad
         \mathrm E M_a = I\sigma_a^2 + \sigma_e^2, \quad \mathrm E M_b = S\sigma_b^2 + \sigma_e^2, \quad \mathrm E M_e = \sigma_e^2
 
     with the mean squares of seeds, images and interaction. The seeds' part is :math:`M_a/SI`, the square of Student's standard
-    error over seeds; the images' part is :math:`(M_b - M_e)/SI`, an estimate of :math:`\sigma_b^2/I`, and 0 where that is negative.
+    error over seeds; the images' part is :math:`(M_b - M_e)/SI`, an estimate of :math:`\sigma_b^2/I`, and 0 if that is negative.
 
     References:
         | Variance Components (Searle, Casella & McCulloch, 1992), section 4.3, https://doi.org/10.1002/9780470316856
@@ -123,8 +123,8 @@ def half_width(found: Estimate, tail: Any = TAIL) -> Any:
 
     .. math:: \frac{v_a t_{S-1} + v_b t_{I-1}}{v_a + v_b} \sqrt{v_a + v_b}
 
-    and no less than over the seeds alone. The approximation of Cochran and Cox: Student's points, weighted by the variances.
-    Satterthwaite's degrees of freedom would cover too little of three seeds (``docs/claims.md``).
+    and at least the half-width over only the seeds. This is the approximation of Cochran and Cox: Student's quantiles, weighted by
+    the variances. With three seeds, Satterthwaite's degrees of freedom would give too low a coverage (``docs/claims.md``).
 
     References:
         | SAS/STAT user's guide (2013), procedure TTEST, two-independent-sample design, COCHRAN
@@ -143,7 +143,7 @@ def _crossed(found: Estimate, tail: Any) -> Any:
 
 
 def _point(count: Any, tail: Any) -> Any:
-    """Return the point of Student's distribution of count - 1 degrees of freedom that ``tail`` lies beyond."""
+    """Return the quantile of Student's distribution with count - 1 degrees of freedom that ``tail`` lies beyond."""
     return -special.stdtrit(count - 1, tail)
 
 
@@ -153,30 +153,30 @@ def log_ends(values: pd.Series) -> tuple[float, float]:
     .. math:: \exp\big(\overline{\log v} \pm t_{n-1}\, s_{\log v} / \sqrt n\big)
 
     Arguments:
-        values: one for each seed, or absent.
+        values: one per seed; absent values are left out.
     """
     found = interval(np.log(values.dropna().to_numpy(float)))
     return float(np.exp(found.low)), float(np.exp(found.high))
 
 
 def half_widths(errors: pd.Series, seeds: pd.Series) -> pd.Series:
-    r"""Half the length of Student's interval of a mean over n seeds, absent where there is one seed.
+    r"""Return half the length of Student's interval of a mean over n seeds, absent with one seed.
 
     .. math:: t_{n-1} \, s / \sqrt n
 
     Arguments:
         errors: the standard error of each mean, :math:`s / \sqrt n`.
-        seeds: n of each.
+        seeds: the number of seeds n of each mean.
     """
     freedom = seeds.astype(float) - 1
     return errors.astype(float) * -special.stdtrit(freedom.where(freedom > 0), TAIL)
 
 
 def named_bars(kinds: Mapping[str, Iterable[int]]) -> str:
-    """Name the error bars of means: one kind of bar in all figures, by whatever method it was estimated.
+    """Describe the error bars of means: the same interval in all figures, with the methods of its estimation.
 
     Arguments:
-        kinds: over how many seeds the means are, by the method of their intervals.
+        kinds: the numbers of seeds of the means, by the method of their intervals.
     """
     counts = {method: sorted(set(seeds)) for method, seeds in kinds.items()}
     several = {method: [n for n in found if n > 1] for method, found in counts.items()}

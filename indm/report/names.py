@@ -1,4 +1,4 @@
-"""How columns and their texts are written for readers, in figures and on the page alike."""
+"""Names of columns and their texts for readers, the same in figures, tables and on the page."""
 
 import re
 
@@ -24,8 +24,8 @@ HEADINGS = {
     "flow_lr": "flow’s learning rate",
     "train_nelbo": "NELBO, training images",
     "valid_nelbo": "NELBO, validation images",
-    "valid_nelbo_raw_flow": "the same, raw flow",
-    "rank_agreement_p": "its p",
+    "valid_nelbo_raw_flow": "NELBO, validation images, raw flow",
+    "rank_agreement_p": "rank agreement, p",
     "gain_per_doubling": "gain per doubling",
     "flops": "FLOPs",
     "train_flops": "training FLOPs",
@@ -42,7 +42,7 @@ HEADINGS = {
     "holds": "does it hold",
     "flow": "is it the flow",
     "reason": "why",
-    "flow_reason": "why, of the flow",
+    "flow_reason": "why (flow)",
     "failed_treatment": "failed",
     "failed_baseline": "failed, baseline",
     "failed_against": "failed, against",
@@ -83,5 +83,5 @@ def names(*texts: str) -> str:
 
 
 def comparator(text: str) -> str:
-    """Name what a claim compares with, in words: DDPM++, same compute, best fixed scale, whichever was chosen."""
+    """Name a baseline or control in words, without the chosen variant: DDPM++, same compute, best fixed scale."""
     return " ".join(name(part).replace("-", " ") for part in text.partition(" (")[0].split())

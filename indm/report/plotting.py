@@ -1,6 +1,6 @@
-"""What the figures share: their style, the marks of the plain models, intervals and note.
+"""Shared parts of the figures: style, marks of the plain models, intervals and notes.
 
-The plain models keep colour, marker and line in every figure; markers repeat what colours say (:mod:`indm.report.palette`).
+The plain models keep colour, marker and line in every figure. Markers differ as well as colours (:mod:`indm.report.palette`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from matplotlib.transforms import Bbox
 from indm.registry import FAMILIES
 from indm.report.palette import BLUE, GRID, INK, VERMILLION, on_ground
 
-# Of what a claim compares with and of its control.
+# The styles of the baseline and of the controls of a claim.
 FIRST: dict[str, Any] = {"color": BLUE, "marker": "o", "linestyle": "-"}
 SECOND: dict[str, Any] = {"color": VERMILLION, "marker": "s", "linestyle": "--"}
 PLAIN: dict[str, dict[str, Any]] = {family: FAMILIES.literal(family, "STYLE") for family in FAMILIES}
@@ -45,20 +45,20 @@ STYLE: dict[Any, Any] = {
 }
 GROUP = ["dataset", "sde", "objective"]
 WIDTH = 10.0
-# A logarithmic axis over less than this factor has hardly a 1, 2 or 5.
+# A logarithmic axis that spans less than this factor has hardly any ticks at 1, 2 or 5.
 SHORT = 4.0
-# Over more than this one, they are too many.
+# An axis that spans more than this factor has too many of them.
 LONG = 100.0
 
 
 def styled(style: Mapping[Any, Any]) -> AbstractContextManager[None]:
-    """Draw, in the block, in a style on Matplotlib's own defaults: whoever draws may have a matplotlibrc."""
+    """Draw within the block in a style on top of Matplotlib's defaults, regardless of the user's matplotlibrc."""
     known: dict[Any, Any] = {key: value for key, value in mpl.rcParamsDefault.items() if key != "backend"}
     return mpl.rc_context({**known, **style})
 
 
 def to_svg(figure: Figure) -> bytes:
-    """Write a figure as an SVG document without a date, glyphs as outlines; its note, which names the error bars, is text too."""
+    """Write a figure as an SVG without a date, with glyphs as outlines; its note on the error bars is also stored as text."""
     if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
         figure.set_layout_engine(RoundedLayoutEngine())
     with BytesIO() as file, styled(STYLE):
@@ -69,26 +69,25 @@ def to_svg(figure: Figure) -> bytes:
 
 
 class RoundedLayoutEngine(ConstrainedLayoutEngine):
-    """Lay axes out as Matplotlib's constrained layout does, to a millionth of the figure.
+    """Matplotlib's constrained layout, rounded to a millionth of the figure.
 
-    The last bits of what its solver finds were once others in another process, and Matplotlib hashes them into the names of
-    an SVG's clip paths.
+    The last bits of its solution may differ between processes, and Matplotlib hashes them into the names of an SVG's clip paths.
     """
 
     def execute(self, fig: Figure) -> None:
-        """Find the places of the axes, and round them."""
+        """Compute the places of the axes, and round them."""
         super().execute(fig)
         for axes in fig.axes:
             bounds = axes.get_position(original=True).bounds
             axes.set_position(Bbox.from_bounds(*(round(edge, 6) for edge in bounds)), which="original")
-            # A place that is set takes axes out of the layout.
+            # Setting a place takes the axes out of the layout.
             axes.set_in_layout(True)
 
 
 class PlainLogFormatter(LogFormatter):
-    """Write the ticks of a logarithmic axis as plain numbers: a decade's 1, 2 and 5, all where there would be few, or 1 alone.
+    """Write ticks of a logarithmic axis as plain numbers: 1, 2 and 5 of a decade, all on a short axis, only 1 on a long one.
 
-    1000 and 2000 would touch: of thousands there are 1 and 5.
+    From 1000 on there are only 1 and 5, because 1000 and 2000 would touch.
     """
 
     def __call__(self, x: float, pos: int | None = None) -> str:
@@ -106,7 +105,7 @@ def plain_ticks(axis: Axis) -> None:
 
 
 def stacked(panels: Sequence[tuple[Any, pd.DataFrame]]) -> tuple[Figure, list[Axes]]:
-    """Lay out a panel below the other for each title and its rows, as high as it has rows."""
+    """Stack one panel per title, each as high as its number of rows requires."""
     heights = [len(part) + 2.8 for _, part in panels]
     figure = Figure(figsize=(WIDTH, 0.23 * sum(heights) + 0.3))
     axes = list(figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0])
@@ -129,6 +128,6 @@ def label_rows(axis: Axes, labels: Sequence[str]) -> None:
 
 
 def note(figure: Figure, text: str) -> Figure:
-    """Write below a figure what its error bars are."""
+    """Write a note below a figure, which describes its error bars."""
     figure.supxlabel(text, x=0.01, ha="left", fontsize="medium")
     return figure

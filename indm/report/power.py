@@ -1,14 +1,14 @@
-r"""How many seeds would decide a claim: power, from the spread of the seeds that have run.
+r"""The number of seeds that a claim needs: a power analysis, from the spread of the seeds that have run.
 
 The power is the probability that the interval of S seeds lies above a bound if the effect is the assumed one, twice the smallest,
 
 .. math:: P\big(\hat d - h > \delta\big), \qquad
     \operatorname{Var}(\hat d) = \frac{s^2}{S} + v_b,
 
-with s the standard deviation of the paired differences over seeds that was found, :math:`v_b` the part of the images, which more
-seeds do not shrink, and h half the length of the interval (:func:`indm.report.grades.lies`). Effects that were found do not enter.
-A claim is shown if this holds against the baseline, whose bound is the smallest effect. It is beyond every control if it holds
-against all of them, whose bound is 0; for both answers at once the powers are multiplied. What a floor asks is not counted.
+with s the observed standard deviation of the paired differences over seeds, :math:`v_b` the variance from the images, which more
+seeds do not reduce, and h half the length of the interval (:func:`indm.report.grades.lies`). The observed effects are not used.
+For *shown*, the bound is the smallest effect, against the baseline. For *beyond every control*, the bound is 0, against each
+control. For both answers at once, the powers are multiplied. The conditions of a floor are ignored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ POWER_COLUMNS = [
 ]
 POWER = 0.8
 MOST_SEEDS = 50
-# Of the smallest effect: what is assumed to be true.
+# The effect that is assumed to be true, in units of the smallest effect.
 ASSUMED = 2
 BASELINE = "the baseline"
 
@@ -52,7 +52,7 @@ def power_table(compared: list[Comparison], suite: str) -> pd.DataFrame:
     """Tabulate, for each claim that has data, how many seeds would show it with 80 % power if it is true.
 
     Arguments:
-        compared: the paired numbers of all claims, of :func:`indm.report.differences.compare`.
+        compared: the paired numbers of all claims, from :func:`indm.report.differences.compare`.
         suite: name of the suite.
     """
     sizes = zip(compared, family_sizes(compared), strict=True)
@@ -75,7 +75,7 @@ def _row(compared: Comparison, tail: float) -> dict[str, Any]:
 
 
 def _seeds(compared: Comparison, tail: float) -> dict[str, Any]:
-    """Say how many seeds each comparison of a claim needs, and all of them together."""
+    """Compute how many seeds each comparison of a claim needs, and how many all of them need together."""
     assumed = ASSUMED * compared.claim.smallest.effect
     measured = {name: paired.differences for name, paired in compared.controls.items() if _has_spread(paired)}
     comparisons = {BASELINE: (compared.baseline.differences, assumed - compared.claim.smallest.effect)}
@@ -98,24 +98,24 @@ def _has_spread(paired: Paired) -> bool:
 
 
 def _spread(differences: Numbers) -> dict[str, float]:
-    """Return the standard deviation over seeds, and the standard error that the images leave however many seeds there are."""
+    """Return the standard deviation over seeds, and the standard error from the images, which more seeds do not reduce."""
     found = estimate(differences)
     images = {"floor": float(np.sqrt(found.of_images))} if found.images is not None else {}
     return {"sd": float(np.sqrt(found.of_seeds * found.seeds))} | images
 
 
 def seeds_needed(comparisons: Sequence[tuple[Numbers, float]], tail: float = TAIL) -> int | None:
-    """Return how many seeds show all comparisons in 80 % of cases if the true effects are this far above their bounds.
+    """Return how many seeds show all comparisons with 80 % power if the true effects are this far above their bounds.
 
-    Comparisons are taken as independent. They share the treatment, so that all are shown together more often than that.
+    Comparisons are treated as independent. Because they share the treatment, the true power is higher.
 
     Arguments:
-        comparisons: differences of the seeds that have run, shape (S,) or (S, I), S at least 2, of which the spread is taken and
-            not the mean; and the distance from the bound to the effect that is assumed.
-        tail: what an interval leaves out on either side.
+        comparisons: differences of the seeds that have run, shape (S,) or (S, I), S at least 2, of which only the spread is
+            used; and the distance from the bound to the assumed effect.
+        tail: the tail probability on either side of an interval.
 
     Returns:
-        At least 3; none where more than 50 would be needed.
+        At least 3; ``None`` if more than 50 would be needed.
     """
     known = [(estimate(differences), distance) for differences, distance in comparisons]
     for seeds in range(FEWEST_SEEDS, MOST_SEEDS + 1):
@@ -130,12 +130,12 @@ def _power(found: Estimate, distance: float, seeds: int, tail: float) -> float:
 
 
 def _images_forbid(differences: Numbers, distance: float, tail: float) -> bool:
-    """Whether no number of seeds would do, for the part of the images."""
+    """Return whether the variance from the images is too large for any number of seeds."""
     return lies(estimate(differences)._replace(mean=distance, of_seeds=0.0), above=0.0, start=tail) < POWER
 
 
 def _note(compared: Comparison, undecided: Mapping[str, tuple[Numbers, float]], tail: float) -> str:
-    """Say why a claim cannot be decided here, and which controls the number of seeds is without."""
+    """Explain why a claim cannot be decided here, and list the controls that the number of seeds ignores."""
     texts = []
     for name, (differences, distance) in undecided.items():
         forbidden = differences.ndim == 2 and _images_forbid(differences, distance, tail)

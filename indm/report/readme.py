@@ -16,23 +16,23 @@ from indm.report.results import CELL, read_rows, records
 from indm.shipped import DEFAULT_SUITE
 from indm.store.files import read_json
 
-# The suites whose verdicts stand side by side, with what they are; the numbers of the default one are shown too.
+# The suites whose verdicts are listed side by side, with descriptions; for the default suite, numbers are listed too.
 SUITES = {"digits": "a first look", "digits-full": "longer trainings, more seeds", "fashion": "Fashion-MNIST"}
-# The suites whose verdicts README.md has, registered before their runs, by dataset.
+# The suites whose verdicts README.md shows, with their datasets; they were registered before their runs.
 EVIDENCE = {"digits-full": "8×8 digits", "fashion": "Fashion-MNIST"}
 NUMBERS = ("fid", "nll", "nelbo", "gap")
 WEIGHTS_METRICS = ("score_parameters", "flow_parameters", "nll", "fid")
 PAGE = "docs/results/README.md"
-# Of a block of text that this package writes in a file that people write.
+# The last marker of a generated block in a file that people write.
 END = "<!-- end of {name} -->"
 
 
 def with_answers(readme: str, published: Path) -> str:
-    """Return README.md with the answers of the published suites; as it is, where those of the default suite are not published.
+    """Return README.md with the answers of the published suites; unchanged if the default suite is not published.
 
     Arguments:
         readme: its text.
-        published: the folder that has a folder for each published suite: ``tables/``, ``provenance.json``.
+        published: the folder with one folder per published suite, which has ``tables/`` and ``provenance.json``.
 
     Raises:
         ArtifactError: if a file is missing or damaged, or README.md has no place for a table.
@@ -63,16 +63,16 @@ def with_weights(page: str, published: Path) -> str:
 
 
 def _published_claims(published: Path) -> dict[str, pd.DataFrame]:
-    """Read the verdicts of each published suite; none, where those of the default suite are not published."""
+    """Read the verdicts of each published suite; empty if the default suite is not published."""
     folders = {suite: published / suite for suite in SUITES if (published / suite / "provenance.json").is_file()}
     tables = {suite: read_rows(folder / "tables/claims.csv") for suite, folder in folders.items()}
-    # An earlier version gave one grade to two questions.
+    # Tables of an earlier version have one grade for both questions.
     tables = {suite: table for suite, table in tables.items() if "holds" in table}
     return tables if DEFAULT_SUITE in tables else {}
 
 
 def answers(tables: Mapping[str, pd.DataFrame]) -> str:
-    """Write a row for each primary claim and objective, and for each suite both verdicts, the first with its effect.
+    """Write one row per primary claim and objective, with both verdicts of each suite and their effects.
 
     Arguments:
         tables: the table of claims of each suite of :data:`EVIDENCE`.
@@ -105,9 +105,9 @@ def _without_ends(row: Mapping[str, Any], of: str = "") -> str:
 
 
 def verdicts(claims: Mapping[str, pd.DataFrame]) -> str:
-    """Write one row per claim and one column per suite: what was asked, and both verdicts at each place, with their effects.
+    """Write one row per claim and one column per suite: the claim, and both verdicts at each place, with their effects.
 
-    A star says that another draw might change it. Places are named by what they differ in.
+    A star marks a borderline verdict. Places are named by the keys in which they differ.
 
     Arguments:
         claims: the table of claims of each suite.
@@ -126,7 +126,7 @@ def verdicts(claims: Mapping[str, pd.DataFrame]) -> str:
 
 
 def of_suite(table: pd.DataFrame) -> str:
-    """Write the primary claims of one suite, a row each: both verdicts, with their effects; nothing where none has data."""
+    """Write the primary claims of one suite, one row each: both verdicts, with their effects; empty without data."""
     rows = [row for row in records(table) if row["family"] == "primary" and row["holds"] != NO_DATA]
     lines = [
         f"| {row['question']} | {_place(row, PLACE)} | {_holds(row)} {row['unit']} | {_flow(row) or 'not asked'} |"
@@ -136,13 +136,13 @@ def of_suite(table: pd.DataFrame) -> str:
 
 
 def _varying(suites: Iterable[list[dict[str, Any]]]) -> list[str]:
-    """Name the columns by which the rows of some suite differ."""
+    """Name the columns in which the rows of any suite differ."""
     found = [{key: {str(row[key]) for row in rows} for key in PLACE} for rows in suites]
     return [key for key in PLACE if any(len(values[key]) > 1 for values in found)]
 
 
 def _cell(rows: list[dict[str, Any]], varying: list[str]) -> str:
-    """Write the verdicts of a suite, a line for each place."""
+    """Write the verdicts of a suite, one line per place."""
     lines = []
     for row in rows:
         place = _place(row, varying)
@@ -160,7 +160,7 @@ def _holds(row: Mapping[str, Any]) -> str:
 
 
 def _flow(row: Mapping[str, Any]) -> str:
-    """Write the second verdict, with the effect against the control that it names, or that comes closest; empty where not asked."""
+    """Write the second verdict, with the effect against the control that matches or comes closest; empty if it was not asked."""
     if pd.isna(row["flow"]):
         return ""
     if pd.isna(row["control"]):
@@ -171,15 +171,15 @@ def _flow(row: Mapping[str, Any]) -> str:
 
 
 def _unbroken(row: Mapping[str, Any], of: str = "") -> str:
-    """Write an effect and its interval with spaces at which no line ends."""
+    """Write an effect and its interval with non-breaking spaces."""
     return effect_with_ends(row, of).replace(" ", "\u00a0")
 
 
 def numbers(fid: pd.DataFrame, nll: pd.DataFrame, machines: list[str]) -> str:
-    """Write FID and likelihoods of each cell, what they are of, and what real images score.
+    """Write FID and likelihoods of each cell, their source, and the scores of real images.
 
     Raises:
-        ArtifactError: if a cell is in one table alone, or of other seeds there: it would be left out.
+        ArtifactError: if a cell is in only one table, or has other seeds there, because it would be left out.
     """
     real = fid["model"].str.startswith("real")
     shown = [f"{name}{end}" for name in NUMBERS for end in ("", "_se", "_image_se")]
@@ -187,7 +187,7 @@ def numbers(fid: pd.DataFrame, nll: pd.DataFrame, machines: list[str]) -> str:
     if not len(table) == len(nll) == len(fid[~real]):
         raise ArtifactError(
             f"{DEFAULT_SUITE}: found {len(fid[~real])} cells in fid.csv, {len(nll)} in nll.csv, and {len(table)} of the same "
-            "seeds in both, expected as many; publish it again"
+            "seeds in both, expected equal numbers; publish it again"
         )
     columns = [column for column in CELL if column != "dataset" or table["dataset"].nunique() > 1]
     images, test_images = (_only(part[column]) for part, column in ((fid[~real], "num_samples"), (nll, "images")))
@@ -211,7 +211,7 @@ def _only(column: "pd.Series[Any]") -> str:
 
 
 def weights(published: Path) -> str:
-    """Write a row for each run whose weights are published: its size, likelihood and FID, as its suite's values list them.
+    """Write one row per run whose weights are published: size, likelihood and FID, from its suite's ``values.csv``.
 
     Raises:
         ArtifactError: if a table is missing or damaged, or lacks a run.
@@ -241,12 +241,12 @@ def replace_block(text: str, name: str, content: str, place: str) -> str:
 
     Arguments:
         text: the file's text.
-        name: of the block; its first marker is ``<!-- name: ... -->``, its last ``<!-- end of name -->``.
-        content: lines to stand between them.
-        place: of the file, for the message.
+        name: the name of the block; its first marker is ``<!-- name: ... -->``, its last ``<!-- end of name -->``.
+        content: the lines between them.
+        place: the path of the file, for the message.
 
     Raises:
-        ArtifactError: if the file has not both markers once, in this order.
+        ArtifactError: if the file does not have both markers once, in this order.
     """
     end = re.escape(END.format(name=name))
     pattern = re.compile(rf"(<!-- {re.escape(name)}: [^\n]* -->\n)(.*?)({end})", flags=re.DOTALL)
