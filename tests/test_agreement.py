@@ -161,14 +161,14 @@ def test_tables_of_another_state_of_the_suite_are_said(published: Path, out: Pat
     record(out / "digits/tables/provenance/table.json", suite_sha256="b" * 64)
     done = compare(published, out)
     assert done.exit_code == 1
-    assert f"suite: published {sha256}, here {'b' * 64}: it said other things in full" in done.output.splitlines()
+    assert f"suite: published {sha256}, here {'b' * 64}: their contents differ" in done.output.splitlines()
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
         ("published/digits/provenance.json", "the published provenance.json has no suite_sha256"),
-        ("results/digits/tables/provenance/table.json", "the tables here have none in their provenance/table.json"),
+        ("results/digits/tables/provenance/table.json", "provenance/table.json of the tables here has no suite_sha256"),
     ],
 )
 def test_a_suite_that_is_not_compared_is_said(published: Path, out: Path, name: str, words: str) -> None:
@@ -280,7 +280,7 @@ def test_rows_on_one_side_and_other_settings_are_named(published: Path, out: Pat
         (lambda published, _: (published / "tables/nll.csv").unlink(), "nll.csv: cannot be read as a table"),
         (
             lambda published, _: (published / "provenance.json").unlink(),
-            "digits: found no provenance.json with a tables/claims.csv, expected a folder that indm publish wrote of a suite that",
+            "digits: found no provenance.json with a tables/claims.csv, expected a folder that indm publish wrote for a suite with",
         ),
         (lambda _, out: (out / "digits/tables/nll.csv").unlink(), "nll.csv: missing; make it with: snakemake"),
         (
@@ -293,29 +293,29 @@ def test_rows_on_one_side_and_other_settings_are_named(published: Path, out: Pat
         ),
         (
             lambda published, _: edit(published / "tables/nll.csv", lambda table: table.drop(columns="variant")),
-            "nll.csv: found no column variant, expected it in the table nll; take it from git",
+            "nll.csv: found no column variant, expected it in the nll table; take it from git",
         ),
         (
             lambda published, _: double_first_row(published / "tables/claims.csv"),
-            "claims.csv: found row 3 to be of the same as one before; expected each once; take it from git",
+            "claims.csv: row 3 repeats an earlier row; expected each once; take it from git",
         ),
         (
             lambda published, _: (published / "provenance.json").write_text("{}"),
-            "provenance.json: found no machine, expected one of each execution; take it from git",
+            "provenance.json: found no machine, expected one for each execution; take it from git",
         ),
         (
             lambda published, _: (published / "provenance.json").write_text('{"executions": [1]}'),
-            "provenance.json: found no machine, expected one of each execution; take it from git",
+            "provenance.json: found no machine, expected one for each execution; take it from git",
         ),
         (
             lambda published, _: edit(published / "tables/nll.csv", lambda table: table.assign(nll_se="low")),
-            "tables/nll.csv: found a text in column nll_se, expected numbers; take it from git",
+            "tables/nll.csv: found text in the nll_se column, expected numbers; take it from git",
         ),
         (
             lambda published, _: edit(
                 published / "tables/claims.csv", lambda table: table.assign(repeatability="high")
             ),
-            "tables/claims.csv: found a text in column repeatability, expected numbers; take it from git",
+            "tables/claims.csv: found text in the repeatability column, expected numbers; take it from git",
         ),
         *(
             (
@@ -333,11 +333,11 @@ def test_rows_on_one_side_and_other_settings_are_named(published: Path, out: Pat
         ),
         (
             lambda published, _: edit(published / "tables/claims.csv", lambda table: table.drop(columns="metric")),
-            "tables/claims.csv: found no column metric, expected it in the table claims; take it from git",
+            "tables/claims.csv: found no column metric, expected it in the claims table; take it from git",
         ),
         (
             lambda published, _: edit(published / "tables/effects.csv", lambda table: table.assign(n="x")),
-            "tables/effects.csv: found a text in column n, expected numbers; take it from git",
+            "tables/effects.csv: found text in the n column, expected numbers; take it from git",
         ),
         (
             lambda published, out: empty_all(published, out),

@@ -738,10 +738,10 @@ def test_a_claim_about_likelihoods_crosses_seeds_and_images() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows: rows.drop(rows.index[5:40]), "found 5 images, expected 40, all that runs of the dataset have"),
+        (lambda rows: rows.drop(rows.index[5:40]), "found 5 images, expected the 40 that runs of the dataset have"),
         (
             lambda rows: rows.replace({"image": {39: 40}}),
-            "found 40 images, expected 41, all that runs of the dataset have",
+            "found 40 images, expected the 41 that runs of the dataset have",
         ),
         (lambda rows: rows.replace({"image": {39: 38}}), "found image 38 twice, expected each once"),
     ],
@@ -1083,7 +1083,8 @@ def test_a_verdict_that_other_seeds_might_not_repeat_is_called_borderline() -> N
     border = graded(values, smallest=sure["low"] - 1e-6)
     assert border["holds"] == SHOWN
     assert border["repeatability"] == pytest.approx(0.5, abs=0.15)
-    assert border["reason"].endswith(f"other seeds would say the same with probability {border['repeatability']:.2f}")
+    rerun = f"probability {border['repeatability']:.2f} that a rerun with new seeds gives the same verdict"
+    assert border["reason"].endswith(f"; borderline: {rerun}")
 
 
 def test_seeds_that_agree_to_the_last_digit_repeat() -> None:

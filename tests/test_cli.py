@@ -183,7 +183,7 @@ def test_show_says_which_steps_do_not_fit_and_keeps_the_last(tmp_path: Path) -> 
     pd.concat([first.assign(step=step) for step in steps]).to_csv(path, index=False)
     write_manifest_of(tmp_path, "digits")
     text = call("show", "learning_curve", "--out", str(tmp_path)).output
-    (left_out,) = re.findall(r"^Left out for want of width: ([^.]+)\.", text, flags=re.MULTILINE)
+    (left_out,) = re.findall(r"^Left out to save width: ([^.]+)\.", text, flags=re.MULTILINE)
     missing = [int(word) for word in re.findall(r"\d+", left_out)]
     assert missing
     assert missing == steps[: len(missing)]
@@ -261,7 +261,7 @@ def test_show_of_claims_says_what_they_claim_and_nothing_of_other_tables(tmp_pat
     assert "better-nll (primary): INDM has a lower NLL" in text
     assert "1.000 ± 0.500" not in text
     assert "fid, nll" in text
-    assert "The suite has none." in call("show", "protocol", "--out", str(tmp_path)).output
+    assert "The suite has no such rows." in call("show", "protocol", "--out", str(tmp_path)).output
 
 
 def test_show_refuses_a_table_that_there_is_not(tmp_path: Path) -> None:

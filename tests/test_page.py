@@ -276,7 +276,7 @@ REMARKS: dict[str, tuple[dict[str, list[Any]], dict[str, list[Any]], str]] = {
         {"sampler": ["ode_euler"] * 2, "steps": [5, 20], "fid": [2.0, 3.0], "fid_se": [0.1, 0.1]},
         {"fid": [3.0, 2.9]},
         "ODE, Euler under VE on digits: more steps give a higher FID in 1 of 1 models,"
-        " as from 5 to 20 of DDPM++, fid (2.00 ± 0.10 to",
+        " for example from 5 to 20 for DDPM++, fid (2.00 ± 0.10 to",
     ),
     "nll": (
         {"gap": [0.1, -0.02], "gap_se": [0.01, 0.011]},
@@ -302,12 +302,12 @@ REMARKS: dict[str, tuple[dict[str, list[Any]], dict[str, list[Any]], str]] = {
             "note": ["run: 400 images; reference train", "mean over 3 groups"],
         },
         {"setting": ["suite", "200"]},
-        "Images, 400, of digits is not the suite’s protocol itself: it averages groups of as many images, drawn anew.",
+        "The row “images, 400” of digits is not the suite’s own protocol: it averages over groups of 400 newly sampled images.",
     ),
     "toy2d": (
         {"nll": [13.0], "nll_se": [2.0], "nll_median": [0.5]},
         {"nll": [0.6]},
-        "The mean NLL of DDPM++ on digits is 13.0 ± 2.0, and the median of its seeds 0.500: a few seeds far off make the mean.",
+        "The mean NLL of DDPM++ on digits is 13.0 ± 2.0, but the median of its seeds is 0.500: a few outlying seeds dominate the",
     ),
 }
 
@@ -382,7 +382,7 @@ def test_a_section_that_the_suite_asks_nothing_of_is_left_out_and_named(tmp_path
     html = render(CONTENTS, results, tmp_path / "figures")
     assert 'id="protocol"' not in html
     assert 'href="#protocol"' not in html
-    assert f"The suite {SUITE} asks for none of: Protocol." in html
+    assert f"The suite {SUITE} does not ask for: Protocol." in html
 
 
 def test_what_a_suite_no_longer_has_is_not_on_its_page(tmp_path: Path) -> None:
@@ -402,18 +402,18 @@ def test_what_a_suite_no_longer_has_is_not_on_its_page(tmp_path: Path) -> None:
 
 
 # What the page of each suite must say of it; a new suite says here what its numbers are.
-SHORT, OTHER_DATA, OWN_FEATURES = "Trainings are short: ", "none of the paper’s datasets", "on features of digits-cnn"
+SHORT, OTHER_DATA, OWN_FEATURES = "Trainings are short: ", "not one of the paper’s datasets", "use features of digits-cnn"
 NOTHING = "its numbers mean nothing: models were trained for "
-OTHER_FASHION = "fashion-mnist is none of the paper’s datasets (28 × 28 pixels"
-OWN_FASHION = "FID and KID of fashion-mnist are on features"
+OTHER_FASHION = "fashion-mnist is not one of the paper’s datasets (28 × 28 pixels"
+OWN_FASHION = "FID and KID of fashion-mnist use features"
 CAVEATS = {
     "smoke": [NOTHING + "20 steps of 16 images", OTHER_DATA, OWN_FEATURES],
     "smoke-images": [
         NOTHING + "3 steps of 4 images",
-        "standin32 is none of the paper’s datasets (32 × 32 pixels of 256 levels; synthetic stand-in",
-        "all other scores of images of standin32 mean nothing: Inception does not have the published weights",
-        "standin64 is none of the paper’s datasets (64 × 64 pixels of 256 levels; synthetic stand-in",
-        "all other scores of images of standin64 mean nothing: Inception does not have the published weights",
+        "standin32 is not one of the paper’s datasets (32 × 32 pixels of 256 levels; synthetic stand-in",
+        "all other image scores of standin32 are meaningless: Inception does not have the published weights",
+        "standin64 is not one of the paper’s datasets (64 × 64 pixels of 256 levels; synthetic stand-in",
+        "all other image scores of standin64 are meaningless: Inception does not have the published weights",
     ],
     "digits": [SHORT, OTHER_DATA, OWN_FEATURES],
     "digits-full": [SHORT, OTHER_DATA, OWN_FEATURES],
@@ -458,7 +458,7 @@ def test_how_well_a_classifier_knows_its_classes_is_said(tmp_path: Path) -> None
     reference = {"extractor": "digits-cnn", "test_accuracy": 0.9072}
     write_json(results / "data/digits/reference.json", reference)
     html = render(CONTENTS, results, tmp_path / "figures")
-    assert "on features of digits-cnn, a classifier that is right on 90.7% of the test images: they compare" in html
+    assert "use features of digits-cnn, a classifier with an accuracy of 90.7% on the test images: they are comparable" in html
 
 
 def test_other_weights_under_the_published_name_are_said(tmp_path: Path) -> None:
@@ -477,7 +477,7 @@ def test_a_reference_that_is_not_there_is_said(tmp_path: Path) -> None:
     results = write_made_up_results(tmp_path / "results")
     (results / "data/digits/reference.json").unlink()
     html = render(CONTENTS, results, tmp_path / "figures")
-    assert f"What the FIDs of digits were measured with is not known: {results}/data/digits/reference.json" in html
+    assert f"The feature extractor of the FIDs of digits is unknown: {results}/data/digits/reference.json" in html
 
 
 def test_the_page_knows_the_published_weights_and_the_length_of_the_papers_trainings() -> None:
@@ -590,7 +590,7 @@ def test_provenance_that_says_nothing_is_refused(tmp_path: Path, content: dict[s
 DRAWINGS = {
     "": "found no drawing (no element found",
     "<svg>": "found no drawing (no element found",
-    "<p>no drawing</p>": "found <p> in a drawing, expected shapes and texts alone",
+    "<p>no drawing</p>": "found <p> in a drawing, expected only shapes and texts",
     "<g/>": "found a <g> element, expected <svg>",
     "<svg><script>alert(1)</script></svg>": "found <script> in a drawing",
     '<svg xmlns="http://www.w3.org/2000/svg"><foreignObject/></svg>': "found <foreignObject> in a drawing",

@@ -221,10 +221,10 @@ def test_the_page_says_whether_it_was_before_the_run(history: dict[str, str]) ->
         ),
         (
             (history["after"], None),
-            "and it is not known whether before the run (commits of stages that are not in this checkout: none):"
+            "and it is unknown whether this was before the run (commits of stages that are not in this checkout: none):"
             " unchanged since. Five seeds.",
         ),
-        ((), "and nothing has run: unchanged since. Five seeds."),
+        ((), "and no stage has run: unchanged since. Five seeds."),
     ):
         assert (
             describe_registration("digits-full", found, found.suite_sha256, found.claims_sha256, commits)
@@ -246,10 +246,10 @@ def entry_of(commit: str) -> Registration:
 @pytest.mark.parametrize(
     ("suite", "change", "words"),
     [
-        ("digits-full", {"date": "2020-01-02"}, "of 2020-01-02, but that commit is of "),
+        ("digits-full", {"date": "2020-01-02"}, "of 2020-01-02, but that commit is dated "),
         ("another", {}, ", but it has no params/another.yaml. Five seeds."),
-        ("digits-full", {"suite_sha256": "b" * 64}, ", but SHA-256 of the suite there is "),
-        ("digits-full", {"claims_sha256": "c" * 64}, "…, by the entry cccccccccccc…. Five seeds."),
+        ("digits-full", {"suite_sha256": "b" * 64}, ", but the SHA-256 of the suite there is "),
+        ("digits-full", {"claims_sha256": "c" * 64}, "…, in the entry cccccccccccc…. Five seeds."),
     ],
 )
 def test_an_entry_that_its_commit_does_not_bear_out_is_no_registration(
@@ -282,7 +282,7 @@ def test_an_entry_with_the_checksums_of_what_was_edited_later_is_no_registration
         file.write("another: 5\n")
     text = describe_registration("digits-full", found, *now)
     assert text.startswith("A registration that cannot be confirmed: ")
-    assert f", but git has something else of the {what} there, although SHA-256 by the entry is " in text
+    assert f", but git has another version of the {what} there, although the entry has the current SHA-256 " in text
 
 
 def test_a_commit_whose_suite_and_claims_this_version_cannot_read_is_believed(history: dict[str, str]) -> None:
@@ -312,7 +312,7 @@ def test_the_page_says_what_has_changed(changed: tuple[str, str], words: list[st
 
 def test_the_page_says_where_there_is_no_registration() -> None:
     assert describe_registration("digits-full", None, "b" * 64, "c" * 64, ["a" * 40]).startswith(
-        "Not registered: nothing here shows that "
+        "Not registered: no record shows that "
     )
 
 

@@ -32,7 +32,7 @@ TABLE = {"curve": CURVE, "sweep": SWEEP}
         ({"nll": True}, "key nll: found True, expected a finite number"),
         ({"protocol": {"deep": float("nan")}}, "key protocol.deep: found nan, expected a finite number, or nothing"),
         ({"splits": [1.0, float("nan")]}, "key splits.1: found nan, expected a finite number, or nothing"),
-        ({"run": "b"}, "found the result of run b, expected that of a"),
+        ({"run": "b"}, "found the result of run b, expected run a"),
     ],
 )
 def test_an_object_that_is_no_result_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -112,7 +112,7 @@ def _groups(table: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame
 
 
 def _arms(table: pd.DataFrame) -> list[list[tuple[str, str]]]:
-    """Share out the controls among panels, as many in each, in the order of the ladder; the plain models are in all."""
+    """Distribute the controls evenly over panels, in the order of the ladder; every panel has the plain models."""
     cells = sorted(set(zip(table["model"], table["variant"], strict=True)), key=rung)
     plain, controls = ([cell for cell in cells if (cell[1] == "") == wanted] for wanted in (True, False))
     parts = np.array_split(np.arange(len(controls)), max(-(-len(controls) // CONTROLS), 1))

@@ -188,7 +188,7 @@ def of_control(effect: Effect, scale: Scale) -> str:
 
 
 def is_the_flow(controls: Mapping[str, Effect], scale: Scale) -> Verdict:
-    """Decide whether the flow explains the gain, that is, no simpler model gains as much, by the rules of :data:`MEANINGS`.
+    """Decide whether the gain is the flow's, because no simpler model reaches it, by the rules of :data:`MEANINGS`.
 
     Arguments:
         controls: the effect against each control that the claim lists.

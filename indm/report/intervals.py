@@ -36,7 +36,7 @@ Numbers = NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """A mean over seeds, the ends of its interval (NaN if there is no interval), and the numbers of seeds and, if any, of images."""
+    """A mean over seeds, the ends of its interval (NaN without one), and the numbers of seeds and, if any, of images."""
 
     effect: float
     low: float

@@ -1,7 +1,7 @@
-"""What the tables are made of: the result files of a suite, read once.
+"""The input of the tables: the result files of a suite, read once.
 
-Every run has files of its training, sampling, FID and likelihood. Which runs have a learning curve or a sweep, and which datasets
-a study, the suite says.
+Every run has files for its training, sampling, FID and likelihood. The suite defines which runs have a learning curve or a sweep,
+and which datasets have a study.
 """
 
 import math
@@ -21,16 +21,16 @@ from indm.store.layout import Layout
 
 Result = Mapping[str, Any]
 RUN_KEY = [*CELL, "seed"]
-# Columns of texts, in whatever table: of result files, and of the tables made of them.
+# Columns that hold texts in any table: in result files, and in the tables made from them.
 TEXTS = [name for kind in TABLES.values() for name, value in kind.items() if value is Kind.TEXT]
 TEXTS += ["extractor", "published_source", "reading", "length_rule", "against", "role"]
-# The stages whose numbers are known of each image: the file of a run that holds them, its kind, and the file of their means.
+# The stages with numbers for each image: the file of a run that holds them, its kind, and the file of their means.
 OF_IMAGES = {
     "nll": ("nll.csv", "nll_images", "nll.json"),
     "curve": ("curve_images.csv", "curve_images", "curve.csv"),
 }
-# Tables have six digits, the last of them off by at most 5e-6 of a number. That makes at most 7.1e-6 of the images' mean size in
-# their mean or its standard error, and as much again where these are in a table too.
+# Tables have six digits, so each number is off by at most 5e-6 of its size. The mean over images, and its standard error, are
+# therefore off by at most 7.1e-6 of the images' mean size, and by the same amount again if a table holds them too.
 ROUNDED = 2e-5
 
 
@@ -43,9 +43,9 @@ class Results:
         runs: ``run`` and the keys of ``RUN_KEY`` of every run.
         samples, fid, nll, train: the JSON files of every run, by its name.
         references: ``reference.json`` of every dataset.
-        curve, sweep, tune, toy2d, protocol: the rows of all files of a kind, with ``RUN_KEY`` and ``source``, their path; those of
-            sweep and toy2d also with ``grid``, that of their samplers' times.
-        images: the likelihoods of each image, a row for each with ``RUN_KEY``, ``stage`` and, of a snapshot, ``step``.
+        curve, sweep, tune, toy2d, protocol: the rows of all files of a kind, with ``RUN_KEY`` and ``source``, the file's path;
+            sweep and toy2d also have ``grid``, the time grid of their samplers.
+        images: one row of likelihoods per image, with ``RUN_KEY``, ``stage`` and, for a snapshot, ``step``.
         failed: the keys of ``RUN_KEY`` of every run that could not be trained or evaluated.
     """
 
@@ -77,7 +77,7 @@ def read_results(
     toy2d_grid: str = "",
     failed: Iterable[Result] = (),
 ) -> Results:
-    """Read the result files of a suite, and none that it does not have.
+    """Read the result files that a suite has, and no others.
 
     Arguments:
         runs: the keys of ``RUN_KEY`` of every run, by its name.
@@ -86,7 +86,7 @@ def read_results(
         failed: the keys of ``RUN_KEY`` of every run that could not be trained or evaluated.
 
     Raises:
-        ArtifactError: if a file is missing or damaged, or says of images what their own numbers do not.
+        ArtifactError: if a file is missing or damaged, or a summary disagrees with the numbers of its images.
     """
     folder = layout.suite_folder
     files = {
@@ -101,7 +101,7 @@ def read_results(
     }
     rows = {kind: _read_rows(folder, found, kind) for kind, found in files.items()}
     rows["toy2d"] = rows["toy2d"].assign(grid=toy2d_grid)
-    # A sweep that names no grid is older than what its samplers say of themselves.
+    # A sweep without a grid was written before samplers declared how many steps they need.
     rows["sweep"] = pd.DataFrame({"grid": "", **rows["sweep"]}, rows["sweep"].index)
     curves = {name: rows["curve"][rows["curve"]["source"] == f"runs/{name}/curve.csv"] for name in curve}
     means = {"nll": {name: [nll] for name, nll in read["nll"].items()}}
@@ -142,7 +142,7 @@ def _read_rows(folder: Path, files: Mapping[Path, Result], kind: str) -> pd.Data
 def _read_images(
     layout: Layout, runs: Mapping[str, Result], means: Mapping[str, Mapping[str, list[dict[str, Any]]]]
 ) -> pd.DataFrame:
-    """Read the likelihoods of each image, of the runs and of the snapshots of which the means are given, by stage and run."""
+    """Read the likelihoods of each image, for the runs and snapshots in ``means``, which holds their means by stage and run."""
     tables = []
     for stage, (file, kind, summary) in OF_IMAGES.items():
         for name, said in means[stage].items():
@@ -156,9 +156,9 @@ def _read_images(
 
 
 def _check_means(place: Path, said: Result, file: str, images: pd.DataFrame) -> None:
-    """Check that what is said of images is so: how many they are, their mean numbers, and the standard errors of these."""
+    """Check a summary against the numbers of its images: their count, their means, and the standard errors of the means."""
     names = [name for name, kind in images.dtypes.items() if name in said and name != "step" and kind.kind in "iuf"]
-    # By NumPy: pandas would take a tenth of the time of all tables.
+    # With NumPy, because pandas would take a tenth of the time of all tables.
     numbers = images[names].to_numpy(dtype=float)
     with np.errstate(invalid="ignore", divide="ignore"):
         count = np.sum(~np.isnan(numbers), axis=0)
@@ -171,7 +171,7 @@ def _check_means(place: Path, said: Result, file: str, images: pd.DataFrame) -> 
         known = math.nan if said.get(key) is None else said[key]
         if not (abs(known - value) <= tolerance or (math.isnan(known) and math.isnan(value))):
             raise ArtifactError(
-                f"{place}: found {key} {known:.6g}, expected {value:.6g} by the images of {file} beside it; {AGAIN}"
+                f"{place}: found {key} {known:.6g}, expected {value:.6g} from the images in {file}; {AGAIN}"
             )
 
 
@@ -179,7 +179,7 @@ def read_rows(path: Path, kind: str | None = None) -> pd.DataFrame:
     """Read a table of results: absent texts as empty texts, absent numbers as NaN.
 
     Arguments:
-        kind: a key of :data:`indm.report.schema.TABLES`, by which it is checked; ``None`` for a table that is only shown.
+        kind: a key of :data:`indm.report.schema.TABLES`, to check the table; ``None`` for a table that is only shown.
 
     Raises:
         ArtifactError: if it is missing, not a table, or not of this kind.
@@ -194,7 +194,7 @@ def read_rows(path: Path, kind: str | None = None) -> pd.DataFrame:
 
 
 def read_texts(path: Path, *columns: str) -> pd.DataFrame:
-    """Read a table as the texts that it has, absent ones empty.
+    """Read a table as texts, with absent texts empty.
 
     Raises:
         ArtifactError: if it is missing, not a table, or lacks a column.

@@ -1,6 +1,6 @@
-"""What result files must hold: keys or columns, their types, finite numbers, rows. Each file has one reader, which checks.
+"""The required content of result files: keys or columns, types, finite numbers, rows. Each file has one reader, which checks it.
 
-A manifest tells whether a file is the one that its stage wrote; this, whether what the stage wrote is a result.
+A manifest shows whether a file is unchanged since its stage wrote it; these checks show whether the stage wrote a valid result.
 """
 
 import math
@@ -15,12 +15,12 @@ from indm.errors import ArtifactError
 from indm.report.catalogue import CELL
 from indm.store.files import AGAIN, read_json
 
-# It is what its stage wrote, and would be again.
+# The file is unchanged since its stage wrote it, so running the stage again would not help.
 REMEDY = "look at the log of its stage"
 
 
 class Kind(Enum):
-    """What a value must be."""
+    """The kinds of values that a file may require."""
 
     TEXT = "a text"
     NUMBER = "a finite number"
@@ -36,11 +36,11 @@ def _measured(*metrics: str) -> dict[str, Kind]:
 
 
 Schema = Mapping[str, Kind]
-# nll_uncorrected is there where the suite asks for it.
+# nll_uncorrected is there only if the suite asks for it.
 NUMBERS = ("nll", "nelbo", "nelbo_no_reconstruction", "gap")
 CELL_KEYS = _all(Kind.TEXT, *CELL)
 OBJECTS: dict[str, Schema] = {
-    # Of an imported checkpoint, the FLOPs are not known.
+    # The FLOPs of an imported checkpoint are unknown.
     "train": _all(Kind.NUMBER, "steps")
     | _all(Kind.OPTIONAL, "score_parameters", "flow_parameters", "train_flops_per_step"),
     # The adaptive ODE chooses its own steps.
@@ -57,11 +57,11 @@ TABLES: dict[str, Schema] = {
     | _measured("nelbo", "nll", "gap"),
     "nll_images": _all(Kind.NUMBER, "image", *NUMBERS),
     "curve_images": _all(Kind.NUMBER, "step", "image", "nelbo", "nll", "gap"),
-    # A sampler that cannot give images says so, and has no numbers.
+    # A sampler that cannot produce images has a reason instead of numbers.
     "sweep": _all(Kind.TEXT, "sampler", "skip")
     | _all(Kind.NUMBER, "steps")
     | _all(Kind.OPTIONAL, "nfe", "num_samples", "fid", "fid_se", "kid", "kid_se"),
-    # A trial that failed says why, and has no numbers; hyper-parameters have columns of their own.
+    # A failed trial has a reason instead of numbers; hyper-parameters have further columns.
     "tune": _all(Kind.TEXT, "phase", "state", "reason")
     | _all(Kind.NUMBER, "trial", "steps", "flops")
     | _all(Kind.OPTIONAL, "target", "target_se", "train_nelbo", "train_nelbo_se", "valid_nelbo", "valid_nelbo_se")
@@ -85,14 +85,14 @@ def read_object(path: Path, kind: str, run: str | None = None) -> dict[str, Any]
 
     Arguments:
         kind: a key of :data:`OBJECTS`.
-        run: the run whose result it must be, if it is one's.
+        run: the run to which the result must belong, if any.
 
     Raises:
-        ArtifactError: if it is missing, not JSON, another run's, or lacks a key; or if a number in it is not finite.
+        ArtifactError: if it is missing, not JSON, from another run, or lacks a key; or if a number in it is not finite.
     """
     content = read_json(path)
     if run is not None and content.get("run") != run:
-        raise ArtifactError(f"{path}: found the result of run {content.get('run')}, expected that of {run}; {AGAIN}")
+        raise ArtifactError(f"{path}: found the result of run {content.get('run')}, expected run {run}; {AGAIN}")
     for key, expected in OBJECTS[kind].items():
         _check(path, f"key {key}", content.get(key), expected)
     for key, value in _numbers(content):
@@ -104,11 +104,11 @@ def check_table(path: Path, table: pd.DataFrame, kind: str) -> None:
     """Check a table of results.
 
     Arguments:
-        table: absent texts as empty texts, absent numbers as NaN.
+        table: the table, with absent texts as empty texts and absent numbers as NaN.
         kind: a key of :data:`TABLES`.
 
     Raises:
-        ArtifactError: if it has no rows, lacks a column, or a value is not what it must be.
+        ArtifactError: if it has no rows, lacks a column, or has a value of another kind.
     """
     if missing := [name for name in TABLES[kind] if name not in table]:
         raise ArtifactError(f"{path}: found no column {', '.join(missing)}, expected it in a {kind}; {REMEDY}")
@@ -123,12 +123,12 @@ def check_table(path: Path, table: pd.DataFrame, kind: str) -> None:
     if kind == "tune" and (odd := table.index[table["target"].isna() == (table["state"] == "complete")].tolist()):
         found = f"found state {table['state'][odd[0]]} and target {table['target'][odd[0]]:g}"
         raise ArtifactError(
-            f"{path}: row {odd[0] + 1}: {found}, expected a target where it is complete alone; {REMEDY}"
+            f"{path}: row {odd[0] + 1}: {found}, expected a target only for a complete trial; {REMEDY}"
         )
 
 
 def _numbers(content: Any, key: str = "") -> Iterator[tuple[str, float]]:
-    """Yield every number that is not whole, below whatever keys."""
+    """Yield every float, at any depth, with its keys."""
     if isinstance(content, dict):
         for name, value in content.items():
             yield from _numbers(value, f"{key}.{name}" if key else name)

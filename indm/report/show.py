@@ -1,6 +1,6 @@
 """The tables of a suite for a terminal, at most a hundred columns wide: rows in groups, the best of each group marked.
 
-What a table leaves out is said under it: it is in the file.
+The lines below a table list the rows and columns that are only in its file.
 """
 
 from collections.abc import Iterator
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 BEST = "★"
 LOWER = ("fid", "kid", "clean_fid", "legacy_fid", "nll", "nelbo", "target")
 HIGHER = ("is", "precision", "recall")
-# In the place of a model: real images and points.
+# Rows in place of a model: real images and points.
 NO_MODELS = (*FLOORS.values(), "data")
-# Within an effect.
+# Columns that are written together with the effect.
 INTERVAL = ("low", "high")
-# Between two columns.
+# Spaces between two columns.
 GAP = 2
 
 
@@ -47,10 +47,10 @@ class GridEntry(NamedTuple):
 
 
 def show(layout: Layout, asked: tuple[str, ...]) -> "Iterator[RenderableType]":
-    """Yield what to print of the tables of a suite, of those asked for, or of all that have rows.
+    """Yield the lines to print: the tables of a suite that are asked for, or else all that have rows.
 
     Raises:
-        ArtifactError: if one is missing, is not what its manifest says, or has rows of another suite.
+        ArtifactError: if a table is missing, differs from its manifest, or has rows of another suite.
     """
     from rich.text import Text
 
@@ -58,7 +58,7 @@ def show(layout: Layout, asked: tuple[str, ...]) -> "Iterator[RenderableType]":
     chosen = asked or tuple(name for name, table in tables.items() if len(table) and not VIEWS[name].asked_for)
     for name in chosen:
         yield Text(f"{name}: {CATALOGUE[name].title}", style="bold underline")
-        yield from _table(tables[name], VIEWS[name]) if len(tables[name]) else [Text("The suite has none.")]
+        yield from _table(tables[name], VIEWS[name]) if len(tables[name]) else [Text("The suite has no such rows.")]
         if name == "claims" and asked:
             yield from _statements(tables[name])
         yield Text()
@@ -68,7 +68,7 @@ def show(layout: Layout, asked: tuple[str, ...]) -> "Iterator[RenderableType]":
         yield Text(f"Not shown: {', '.join(others)}. See one with: indm show NAME --suite {layout.suite}")
     if "claims" in chosen:
         yield Text(f"* Borderline: {BORDERLINE}.")
-    yield Text(f"{BEST} the best mean of its group, chance or not: indm show claims. ± one standard error over seeds.")
+    yield Text(f"{BEST} best mean of its group, maybe by chance: see indm show claims. ± one standard error over seeds.")
     yield Text(f"Files: {layout.tables}/NAME.csv")
     for path in edited(layout, chosen):
         yield Text(
@@ -77,7 +77,7 @@ def show(layout: Layout, asked: tuple[str, ...]) -> "Iterator[RenderableType]":
 
 
 def _statements(table: pd.DataFrame) -> "Iterator[Text]":
-    """Yield what each claim says, for those who ask for the claims."""
+    """Yield the statement of each claim, which is printed only if the claims are asked for."""
     from rich.text import Text
 
     for row in records(table.drop_duplicates("id")):
@@ -103,21 +103,21 @@ def _table(table: pd.DataFrame, view: View) -> "Iterator[RenderableType]":
     yield from grids
     yield from map(Text, _left_out(table, rows, shown, view))
     if narrow:
-        yield Text(f"Left out for want of width: {', '.join(narrow)}.")
+        yield Text(f"Left out to save width: {', '.join(narrow)}.")
 
 
 def _rows(group: pd.DataFrame, view: View) -> list[dict[str, Any]]:
-    """List the rows of a group; where a column's values go across, one for all of them."""
+    """List the rows of a group, or one row per label if the values of a column go across."""
     return records(group.drop_duplicates(list(view.label)) if view.across else group)
 
 
 def _down(group: pd.DataFrame, columns: list[str]) -> dict[str, list[GridEntry]]:
-    """Write the columns of a group, the best number of each marked."""
+    """Write the columns of a group, and mark the best number of each."""
     return {column: _marked(group, column) for column in columns}
 
 
 def _across(group: pd.DataFrame, view: View) -> dict[str, list[GridEntry]]:
-    """Write one number of a group, a column for each value of another column."""
+    """Write one number of a group, with one column per value of another column."""
     labels = group[list(view.label)].fillna("").agg("\0".join, axis=1)
     found = {}
     for value, part in group.groupby(view.across, sort=True):
@@ -127,7 +127,7 @@ def _across(group: pd.DataFrame, view: View) -> dict[str, list[GridEntry]]:
 
 
 def _marked(group: pd.DataFrame, column: str) -> list[GridEntry]:
-    """Write a column, its best number marked, where it has a better side and there is more than one model."""
+    """Write a column, and mark its best number if a direction is better and there are several models."""
     best = _best(group, column) if column in LOWER + HIGHER or column.startswith("w1_") else None
     return [
         GridEntry(_number(row, column), row.get("model") not in NO_MODELS and row[column] == best)
@@ -136,7 +136,7 @@ def _marked(group: pd.DataFrame, column: str) -> list[GridEntry]:
 
 
 def _best(group: pd.DataFrame, column: str) -> float | None:
-    """Find the best number of the models in a group, where there are several."""
+    """Find the best number of the models in a group, if there are several."""
     models = group[~group["model"].isin(NO_MODELS)] if group["model"].nunique() > 1 else group.iloc[:0]
     found = models[column].dropna()
     if len(found) < 2:
@@ -145,7 +145,7 @@ def _best(group: pd.DataFrame, column: str) -> float | None:
 
 
 def _number(row: dict[str, Any], column: str) -> str:
-    """Write an entry, a number with its standard error over seeds, an effect with its interval."""
+    """Write an entry: a number with its standard error over seeds, or an effect with its interval."""
     value, error = row[column], row.get(f"{column}_se")
     if column == "effect":
         return effect_with_ends(row)
@@ -161,7 +161,7 @@ def _number(row: dict[str, Any], column: str) -> str:
 
 
 def _fitting(labels: list[str], columns: dict[str, list[GridEntry]], *, last: bool) -> list[str]:
-    """Name the first columns that fit beside the labels, or the last ones, in their order."""
+    """Name the first columns that fit next to the labels, or the last ones, in their order."""
     used, kept = max(map(len, labels), default=0), []
     for key, entries in reversed(columns.items()) if last else columns.items():
         used += GAP + max(len(heading(key)), *(entry.width for entry in entries))
@@ -185,7 +185,7 @@ def _styled(entry: GridEntry) -> "Text":
 
 
 def _left_out(table: pd.DataFrame, rows: pd.DataFrame, shown: set[str], view: View) -> Iterator[str]:
-    """Say what of a table is not shown."""
+    """Yield the lines that list the rows and columns that are not shown."""
     if len(rows) < len(table):
         yield f"Left out: {len(table) - len(rows)} rows without a number here."
     keys = {"suite", "family", *CELL, *view.label, *view.group, view.across, *(INTERVAL if "effect" in shown else ())}

@@ -1,7 +1,7 @@
 """The tables: one row per cell (dataset x SDE x model x variant x objective), its seeds aggregated.
 
-Of a number ``v``, ``v`` is the mean over seeds, ``v_se`` the standard error of that mean over seeds (absent with one seed),
-and ``v_image_se`` the standard error over images of one run, as the root mean square over the seeds.
+For each number, the column ``v`` is the mean over seeds, ``v_se`` its standard error over seeds (absent with one seed), and
+``v_image_se`` the standard error over images of one run, as the root mean square over the seeds.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from indm.report.tuning import tuned_table, tuning_table
 from indm.report.values import images_table, values_table, with_sound
 from indm.suite.measured import CURVE_METRICS, IMAGE_METRICS, LIKELIHOODS, SWEEP_METRICS
 
-# What the ablation compares: stage, metric, and what the difference is of.
+# The numbers that the ablation compares: stage, metric, and the number whose difference is taken.
 ABLATION = [("nll", "nelbo", "nelbo"), ("nll", "nll", "nll"), ("nll", "gap", "gap"), ("fid", "fid", "log_fid")]
 
 
@@ -47,7 +47,7 @@ TOY2D_COLUMNS = [*HEAD, "parameters", "train_flops"]
 
 
 def suite_tables(results: Results, published: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Compute the tables that stage ``table`` writes, by their names; one that the suite does not ask for has no rows."""
+    """Compute the tables of the ``table`` stage, by name; a table that the suite does not ask for has no rows."""
     values = values_table(results)
     return {
         "values": values,
@@ -65,7 +65,7 @@ def suite_tables(results: Results, published: pd.DataFrame) -> dict[str, pd.Data
 
 
 def fid_table(results: Results, published: pd.DataFrame) -> pd.DataFrame:
-    """Tabulate FID, KID and the other scores of images, and under them the floors of every dataset.
+    """Tabulate FID, KID and the other scores of images, and below them the floors of every dataset.
 
     Raises:
         ArtifactError: if the seeds of a cell do not share a protocol.
@@ -95,10 +95,10 @@ def nll_table(results: Results, published: pd.DataFrame) -> pd.DataFrame:
 
 
 def discretization_table(results: Results) -> pd.DataFrame:
-    """Tabulate FID and KID against the steps of each sampler; ``skip`` says why a cell has no number, of how many seeds.
+    """Tabulate FID and KID against the steps of each sampler; ``skip`` is the reason for missing numbers.
 
-    ``fid_low`` and ``fid_high`` are the ends of the interval over seeds of the geometric mean, since FIDs are compared by their
-    ratios. ``sound`` is 0 where the steps are fewer than the sampler needs, so that its own error may be what is measured.
+    ``fid_low`` and ``fid_high`` are the ends of the interval over seeds of the geometric mean, because FIDs are compared by their
+    ratios. ``sound`` is 0 if the sampler needs more steps, because its own error may then dominate.
     """
     table = [
         {**cell, "num_samples": group["num_samples"].max(), "skip": _skipped(group), "nfe": group["nfe"].mean()}
@@ -111,7 +111,7 @@ def discretization_table(results: Results) -> pd.DataFrame:
 
 
 def _skipped(group: pd.DataFrame) -> str:
-    """Say why seeds of a cell have no number, and how many of them, where others have one."""
+    """Give the reasons why seeds of a cell have no number, and the number of these seeds if others have one."""
     reasons = [reason for reason in group["skip"] if reason]
     few = f"{len(reasons)} of {len(group)} seeds: " if 0 < len(reasons) < len(group) else ""
     return few + "; ".join(dict.fromkeys(reasons))
@@ -127,14 +127,14 @@ def learning_curve_table(results: Results) -> pd.DataFrame:
 
 
 def protocol_table(results: Results) -> pd.DataFrame:
-    """Tabulate what each deviation from the protocol of FID changes, for the one run of each dataset."""
+    """Tabulate the change in FID for each deviation from the suite's protocol, for the one run of each dataset."""
     names = {"fid_se": "fid_image_se", "difference_se": "difference_image_se"}
     table = records(results.protocol.rename(columns=names).assign(seeds=1))
     return _finish(results.suite, table, PROTOCOL_COLUMNS)
 
 
 def toy2d_table(results: Results) -> pd.DataFrame:
-    """Tabulate the 2-D studies: the mean of every number, the absolute gap and the median NLL too, in nats."""
+    """Tabulate the 2-D studies, in nats: the mean of every number and of the absolute gap, and the median NLL."""
     rows = results.toy2d
     metrics = [str(key) for key in rows if key not in [*RUN_KEY, "source", "parameters", "train_flops"]]
     metrics = [key for key in metrics if not key.endswith("_se") and pd.api.types.is_numeric_dtype(rows[key])]
@@ -156,9 +156,9 @@ def ablation_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
 
     .. math:: d = \\frac{1}{n} \\sum_s (v_s - b_s)
 
-    over the n seeds s that both have, ``pairs``; negative where the variant's number is the smaller. FIDs are compared by their
-    logarithms, v = log FID. Those of other numbers of images do not compare, since few images raise them: ``skip`` says so in the
-    place of their difference.
+    over the n seeds s that both have (``pairs``); negative if the variant's number is smaller. FIDs are compared by their
+    logarithms, v = log FID. FIDs from different numbers of images are not comparable, because few images bias FID upwards: the
+    difference is left out, and ``skip`` gives the reason.
     """
     wide = pd.DataFrame(
         {metric: _series(values, stage, metric) for stage, metric, _ in ABLATION},
@@ -186,11 +186,11 @@ def ablation_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
 
 
 def _unlike(group: pd.DataFrame) -> str:
-    """Say of how many images each FIDs are, if they are of other numbers than the baseline's."""
+    """Give the numbers of images behind the FIDs, if they differ from the baseline's."""
     pairs = dict.fromkeys(zip(group["drawn"], group["drawn_baseline"], strict=True))
     unlike = (pair for pair in pairs if pair[0] != pair[1] and not any(map(pd.isna, pair)))
-    found = (f"{own:g} images, {REFERENCE}'s of {other:g}" for own, other in unlike)
-    return "; ".join(f"log_fid_difference: FID is of {words}" for words in found)
+    found = (f"{own:g} images, {REFERENCE}'s on {other:g}" for own, other in unlike)
+    return "; ".join(f"log_fid_difference: FID is measured on {words}" for words in found)
 
 
 def _series(values: pd.DataFrame, stage: str, metric: str) -> pd.Series:
@@ -205,7 +205,7 @@ def _groups(rows: pd.DataFrame, keys: list[str]) -> Iterator[tuple[dict[str, Any
 
 
 def _means(group: pd.DataFrame, metrics: list[str]) -> dict[str, Any]:
-    """Aggregate the seeds of a cell: mean, and both standard errors; nothing for a metric that was not measured."""
+    """Aggregate the seeds of a cell: mean, and both standard errors; metrics that were not measured are left out."""
     row: dict[str, Any] = {}
     for metric in (metric for metric in metrics if metric in group):
         row |= _mean(group[metric].astype(float), metric)
@@ -230,16 +230,16 @@ def _published_beside(published: pd.DataFrame, cell: Result, sampler: str) -> di
 
 
 def _comparable(published: pd.DataFrame, group: pd.DataFrame) -> pd.DataFrame:
-    """Keep the published FIDs of a cell's extractor, and those that do not say theirs; keep none beside another one."""
+    """Keep the published FIDs with the cell's extractor or an unstated one; keep none if the cell uses another extractor."""
     same = published["extractor"].isin(["", PUBLISHED_EXTRACTOR])
     return published[same] if group["extractor"].iloc[0] == PUBLISHED_EXTRACTOR else published.iloc[:0]
 
 
 def _protocol(group: pd.DataFrame) -> dict[str, Any]:
-    """Take the protocol that the seeds of a cell share, and the mean of the calls that they needed.
+    """Return the protocol that the seeds of a cell share, and the mean number of network calls.
 
     Raises:
-        ArtifactError: if they differ; their mean would have no meaning.
+        ArtifactError: if the protocols differ, because a mean over them would be meaningless.
     """
     found = group[["sampler", "num_samples", "extractor"]].drop_duplicates()
     if len(found) > 1:

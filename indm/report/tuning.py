@@ -1,9 +1,10 @@
-"""Tables of the search of hyper-parameters: every trial of every arm, and what each arm's search came to.
+"""Tables of the hyper-parameter search: every trial of every model, and the result of each model's search.
 
-What is chosen is read in two ways, since a trial of one arm may cost more than one of another: *same trials* takes the best of all
-trials; *same compute* the best of the first trials that together take no more FLOPs than all trials of the cheapest arm. Where some
-were trained again for longer, these decide, if the best of the trials in question is among them: they were spread over the ranking
-of all trials, and might otherwise be none but the worse ones. Arms are compared within a dataset, SDE and objective.
+The choice is read in two ways, because a trial of one model may cost more than a trial of another: *same trials* takes the best of
+all trials; *same compute* takes the best of the first trials that together take no more FLOPs than the whole search of the cheapest
+model. If some trials were trained again for longer, the longer trainings decide, provided that they include the best of these
+trials: they are spread over the ranking of all trials, so that they might include only worse ones. Models are compared within a
+dataset, SDE and objective.
 """
 
 import math
@@ -19,9 +20,9 @@ from indm.report.schema import TABLES, Kind
 
 COMPARED = ["dataset", "sde", "objective"]
 READINGS = ("same trials", "same compute")
-# Fewer pairs of ranks have no order to agree on.
+# With fewer pairs of ranks, their agreement is meaningless.
 FEWEST_RANKS = 3
-# What another doubling of the training must gain to be worth it, in bits/dim: the smallest effect of the claims.
+# The gain, in bits/dim, that makes another doubling of the training worthwhile: the smallest effect of the claims.
 GAIN = 0.01
 MEASURED = [column for column, kind in TABLES["tune"].items() if kind is Kind.OPTIONAL]
 FOUND = ["trial", "steps", "target", "target_image_se", "flops", "rank_agreement", "rank_agreement_p", "length_rule"]
@@ -31,7 +32,7 @@ def tuning_table(results: Results) -> pd.DataFrame:
     """Tabulate every training of every search, failures included.
 
     Returns:
-        ``gain_per_doubling`` is, in phase ``length``, what the target has fallen by for each doubling since the row before.
+        In the ``length`` phase, ``gain_per_doubling`` is the decrease of the target per doubling since the previous row.
     """
     rows = results.tune.assign(gain_per_doubling=_gains(results.tune), suite=results.suite)
     head = ["suite", *CELL, "trial", "phase", "steps", *_parameters(results.tune), "state", "reason"]
@@ -40,7 +41,7 @@ def tuning_table(results: Results) -> pd.DataFrame:
 
 
 def tuned_table(results: Results) -> pd.DataFrame:
-    """Tabulate what the search of each arm came to, in both readings."""
+    """Tabulate the result of each model's search, in both readings."""
     parameters, table = _parameters(results.tune), []
     for _, arms in results.tune.groupby(COMPARED, sort=False):
         short = arms[arms["phase"] == "short"]
@@ -60,7 +61,7 @@ def rank_agreement(first: list[float], second: list[float]) -> tuple[float | Non
 
     .. math:: \rho = \mathrm{corr}(\mathrm{rank}(x), \mathrm{rank}(y)), \qquad p = \frac{1}{n!} \#\{\pi : \rho_\pi \ge \rho\}
 
-    Both absent of fewer than three pairs, or where all of one side are the same. The p-value is exact, over all n! orders.
+    Both are ``None`` for fewer than three pairs, or if all values of one side are equal. The p-value is exact, over all n! orders.
 
     References:
         | The Proof and Measurement of Association between Two Things (Spearman, 1904), https://doi.org/10.2307/1412159
@@ -74,17 +75,17 @@ def rank_agreement(first: list[float], second: list[float]) -> tuple[float | Non
 
 
 def _standardised(values: list[float]) -> Any:
-    """Return ranks less their mean, of length one; zeros where all are the same."""
+    """Return ranks minus their mean, scaled to length one; zeros if all values are equal."""
     ranks = pd.Series(values, dtype=float).rank().to_numpy()
     centred = ranks - ranks.mean() if len(ranks) else ranks
     return centred / (np.linalg.norm(centred) or 1.0)
 
 
 def length_rule(arm: pd.DataFrame) -> str:
-    """Say how long an arm need be trained: up to the length after which a doubling gains less than ``GAIN``, or loses.
+    """Describe how long a model needs to be trained: up to the length after which a doubling gains less than ``GAIN``, or loses.
 
     Arguments:
-        arm: its rows of phase ``length`` that did not fail, with ``steps``, increasing, and ``target``.
+        arm: the model's completed rows of the ``length`` phase, with increasing ``steps``, and ``target``.
     """
     if len(arm) <= 1:
         return ""
@@ -95,13 +96,13 @@ def length_rule(arm: pd.DataFrame) -> str:
 
 
 def _parameters(rows: pd.DataFrame) -> list[str]:
-    """Name the hyper-parameters of all arms: the columns that not every search has."""
+    """Name the hyper-parameters of all models: the columns that not every search has."""
     known = [*RUN_KEY, "source", *TABLES["tune"]]
     return [column for column in map(str, rows) if column not in known]
 
 
 def _read(arm: pd.DataFrame, budget: float, parameters: list[str]) -> dict[str, Any]:
-    """Choose among the first trials of an arm that together take no more FLOPs than the budget."""
+    """Choose among the first trials of a model that together take no more FLOPs than the budget."""
     short = arm[(arm["phase"] == "short") & (arm["flops"] <= budget)]
     complete = arm[(arm["state"] == "complete") & arm["trial"].isin(short["trial"])]
     confirmed = complete[complete["phase"] == "confirm"].merge(complete[complete["phase"] == "short"], on="trial")
@@ -119,13 +120,13 @@ def _read(arm: pd.DataFrame, budget: float, parameters: list[str]) -> dict[str, 
     decided = first["trial"] in set(arm.loc[arm["phase"] == "confirm", "trial"])
     winner = (best(records(complete[complete["phase"] == "confirm"])) if decided else None) or first
     row |= {key: winner[key] for key in ("trial", "steps", "target", *parameters)}
-    # Lengths are of one trial's hyper-parameters.
+    # All lengths use the hyper-parameters of one trial.
     told = length_rule(lengths) if set(lengths["trial"]) == {winner["trial"]} else ""
     return row | {"target_image_se": winner["target_se"], "length_rule": told}
 
 
 def _gains(rows: pd.DataFrame) -> list[float]:
-    """Compute the gain of each row of phase ``length`` that did not fail over the one before it of its arm."""
+    """Compute the gain of each completed row of the ``length`` phase over the model's previous row."""
     gains: dict[Any, float] = {}
     lengths = rows[(rows["phase"] == "length") & (rows["state"] == "complete")]
     for _, arm in lengths.groupby(RUN_KEY, sort=False):
@@ -135,7 +136,7 @@ def _gains(rows: pd.DataFrame) -> list[float]:
 
 
 def _gain(before: Any, after: Any) -> float:
-    """Return by how much a target has fallen for each doubling of the steps."""
+    """Return the decrease of the target per doubling of the steps."""
     return float((before["target"] - after["target"]) / math.log2(after["steps"] / before["steps"]))
 
 
@@ -143,21 +144,21 @@ Row = Mapping[str, Any]
 
 
 def spread(rows: Sequence[Row], count: int) -> list[Row]:
-    """Choose ``count`` trials, two at least, spread evenly over the ranking, the best and the worst among them; all, if fewer."""
+    """Choose ``count`` trials (at least two), spread evenly over the ranking from best to worst; all, if there are fewer."""
     ranked, count = sorted(rows, key=_place), min(count, len(rows))
     return [ranked[round(i * (len(ranked) - 1) / max(count - 1, 1))] for i in range(count)]
 
 
 def best(rows: Sequence[Row]) -> Row | None:
-    """Return the best trial: of those confirmed at full length, where any was; ``None`` where there are none.
+    """Return the best trial, among the trials confirmed at full length if there are any; ``None`` without trials.
 
     Arguments:
-        rows: the trainings that did not fail, of phases ``short`` and ``confirm``.
+        rows: the completed trainings of the ``short`` and ``confirm`` phases.
     """
     confirmed = [row for row in rows if row["phase"] == "confirm"]
     return min(confirmed or rows, key=_place, default=None)
 
 
 def _place(row: Row) -> tuple[float, int]:
-    """Order trials by target, and the earlier one first where two have the same."""
+    """Order trials by target, and trials of equal target by their number."""
     return row["target"], row["trial"]

@@ -1,6 +1,6 @@
-"""Every number of a suite in one tidy table: one row for each run and metric, with the file that it comes from.
+"""Every number of a suite in one tidy table: one row per run and metric, with its source file.
 
-Beside it, the likelihoods of each image: one row for each run and image.
+A second table has the likelihoods of each image: one row per run and image.
 """
 
 import re
@@ -19,7 +19,7 @@ from indm.suite.schema.types import DDIM, PC, PREDICTOR
 
 VALUE_COLUMNS = ["suite", *RUN_KEY, "stage", "metric", "sampler", "x", "sound", "value", "se", "source"]
 IMAGE_COLUMNS = ["suite", *RUN_KEY, "stage", "x", "image", *LIKELIHOODS]
-# What tells one number from another.
+# The columns that identify a number.
 NUMBER = [*RUN_KEY, "stage", "metric", "sampler", "x"]
 TRAIN_VALUES = ["steps", "score_parameters", "flow_parameters", "train_flops_per_step"]
 
@@ -28,12 +28,12 @@ def values_table(results: Results) -> pd.DataFrame:
     """Put every number into one table.
 
     Returns:
-        Columns ``VALUE_COLUMNS``: ``x`` is a sampler's number of steps or the training step, else absent; ``sound``, of what is
-        measured at few steps, is 1 where the sampler has as many as it needs, and 0 where its own error may be what is measured;
-        ``se`` is the standard error of this one number, over images, where it is known.
+        Columns ``VALUE_COLUMNS``: ``x`` is a sampler's number of steps or the training step, else absent;
+        ``sound``, for numbers at few steps, is 1 if the sampler has enough steps, and 0 if its own error may dominate; ``se`` is
+        the standard error of this number over images, if known.
 
     Raises:
-        ArtifactError: if a number stands there twice.
+        ArtifactError: if a number occurs twice.
     """
     rows = [
         *_run_values(results),
@@ -49,10 +49,10 @@ def values_table(results: Results) -> pd.DataFrame:
 
 
 def refuse_repeats(values: pd.DataFrame) -> None:
-    """Refuse a tidy table in which a number stands twice: their mean would be taken for one number.
+    """Refuse a tidy table in which a number occurs twice, because their mean would pass as one number.
 
     Raises:
-        ArtifactError: naming the first of them and the file that it comes from.
+        ArtifactError: if a number occurs twice; the message names the first one and its file.
     """
     for row in records(values[values.duplicated(NUMBER)])[:1]:
         cell = ", ".join(str(row[key]) for key in NUMBER if not pd.isna(row[key]) and row[key] != "")
@@ -71,10 +71,10 @@ def images_table(results: Results) -> pd.DataFrame:
 
 
 def refuse_other_images(images: pd.DataFrame) -> None:
-    """Refuse a table of images of which the runs of a dataset do not have the same, each once: claims pair them.
+    """Refuse a table in which the runs of a dataset do not have the same images, each once, because claims pair them.
 
     Raises:
-        ArtifactError: naming the first file that has an image twice, or lacks one that another run has.
+        ArtifactError: if they differ; the message names the first file that has an image twice, or lacks one of another run.
     """
     likelihoods = [*RUN_KEY, "stage", "x"]
     for row in records(images[images.duplicated([*likelihoods, "image"])])[:1]:
@@ -83,7 +83,7 @@ def refuse_other_images(images: pd.DataFrame) -> None:
     expected = images.groupby(["dataset", "stage"])["image"].transform("nunique")
     for row in records(images.assign(found=found, expected=expected)[found < expected])[:1]:
         raise ArtifactError(
-            f"{_file_of_images(row)}: found {row['found']} images, expected {row['expected']}, all that runs of the dataset have; "
+            f"{_file_of_images(row)}: found {row['found']} images, expected the {row['expected']} that runs of the dataset have; "
             f"{AGAIN}"
         )
 
@@ -112,7 +112,7 @@ def _run_values(results: Results) -> Iterator[dict[str, Any]]:
 
 
 def _numbers(result: Result) -> Iterator[dict[str, Any]]:
-    """Yield what a result holds with a standard error: that is how metrics and settings differ."""
+    """Yield the metrics of a result, which have a standard error, unlike its settings."""
     for key, value in result.items():
         if f"{key}_se" in result and not pd.isna(value):
             yield {"metric": key, "value": value, "se": result[f"{key}_se"]}
@@ -126,21 +126,21 @@ def _row_values(stage: str, rows: pd.DataFrame, x: str) -> Iterator[dict[str, An
 
 
 def is_sound(sampler: str, sde: str, grid: str, steps: float) -> bool:
-    """Tell whether a sampler has as many points of a grid as it needs under an SDE; ``pc`` needs as many as its predictor."""
+    """Return whether a sampler has enough points of a grid under an SDE; ``pc`` needs the number of its predictor."""
     name = PREDICTOR if sampler == PC else sampler
     least = SAMPLERS.literal(name, "SOUND").get((sde, grid)) if name in SAMPLERS else None
     return least is not None and steps >= least
 
 
 def with_sound(rows: pd.DataFrame) -> pd.DataFrame:
-    """Add to rows of sweeps whether the sampler has as many steps as it needs: ``sound``, 1 or 0."""
+    """Add to rows of sweeps whether the sampler has enough steps: ``sound``, 1 or 0."""
     return rows.assign(
         sound=[int(is_sound(row["sampler"], row["sde"], row["grid"], row["steps"])) for row in records(rows)]
     )
 
 
 def _toy2d_values(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Yield every number of the 2-D studies; ``w1_8`` is metric ``w1`` at 8 steps."""
+    """Yield every number of the 2-D studies; ``w1_8`` is the ``w1`` metric at 8 steps."""
     names = [str(column) for column in rows if column not in [*RUN_KEY, "source"]]
     metrics = [name for name in names if not name.endswith("_se") and pd.api.types.is_numeric_dtype(rows[name])]
     for row in records(rows):
@@ -155,7 +155,7 @@ def _toy2d_values(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _protocol_values(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Yield FIDs under other protocols, the deviation in the metric's name: ``fid:num_samples=500``."""
+    """Yield FIDs under other protocols, with the deviation in the metric's name: ``fid:num_samples=500``."""
     for row in records(rows):
         identity = {"stage": "protocol", "sampler": ""} | {key: row[key] for key in [*RUN_KEY, "source"]}
         for number in _numbers({key: row[key] for key in TABLES["protocol"]}):

@@ -1,1 +1,1 @@
-"""Diffusions of two-dimensional data, where likelihoods and transport are measured without estimator noise."""
+"""Diffusion models of two-dimensional data, where likelihoods and transport are measured without estimator noise."""

@@ -1,9 +1,9 @@
-r"""The models that the study of two-dimensional data compares, trained as few stacks.
+r"""The models that the study of two-dimensional data compares, trained as a small number of stacks.
 
-INDM beside DDPM++ as it is and its controls: on standardised data, on data times a constant, with INDM's training compute, with
-INDM's number of parameters. Between the two lies a ladder of flows: DDPM++ that learns one number, two scales and shifts, or a
-linear map with a shift, trained with the score network from the first step on. ``frozen-flow`` is INDM with a score network that
-is trained afresh on the latents of the trained flow.
+INDM is compared with plain DDPM++ and with controls: DDPM++ on standardised data, on data times a constant, with INDM's training
+compute, and with INDM's number of parameters. Between the two lies a ladder of flows: DDPM++ that learns one scale, two scales and
+shifts, or a linear map with a shift, trained with the score network from the first step on. ``frozen-flow`` is INDM with a score
+network that is retrained on the latents of the trained flow.
 """
 
 import itertools
@@ -33,13 +33,13 @@ from indm.toy2d.training import train
 
 @dataclass(frozen=True)
 class Cell:
-    """A model in all its seeds.
+    """A model with all its seeds.
 
     Arguments:
         model: ``ddpmpp`` or ``indm``.
-        variant: the control, or an empty text.
-        stack: trained replicas, one for each seed.
-        flops: floating-point operations of the training of one replica.
+        variant: the control; empty for a plain model.
+        stack: the trained replicas, one per seed.
+        flops: the floating-point operations for training one replica.
     """
 
     model: str
@@ -49,7 +49,7 @@ class Cell:
 
     @property
     def parameters(self) -> int:
-        """Parameters of one replica."""
+        """Number of parameters of one replica."""
         return parameter_count(self.stack)
 
 
@@ -74,7 +74,7 @@ def train_cells(
     """Train every model on a dataset, all seeds at once.
 
     Arguments:
-        points: training points of each seed, shape (S, N, 2).
+        points: the training points of each seed, shape (S, N, 2).
         scales: constants by which the data is multiplied in the controls.
         map_lr: peak learning rate of the learned maps.
         recipe: the other arguments of :func:`indm.toy2d.training.train`.
@@ -95,7 +95,7 @@ def train_cells(
     wider = matching_width(lambda candidate: build(1, candidate), parameter_count(indm))
     return [
         Cell("indm", "", indm, indm_flops),
-        # Its flow is INDM's, whose training it needs too.
+        # It uses INDM's flow, so INDM's training counts as well.
         Cell("indm", "frozen-flow", fixed.pop("frozen-flow"), indm_flops + flops),
         *(Cell("ddpmpp", variant, stack, flops) for variant, stack in fixed.items()),
         *(Cell("ddpmpp", variant, stack, learned_flops) for variant, stack in learned.items()),
@@ -105,7 +105,7 @@ def train_cells(
 
 
 def affine_variants(points: Tensor, scales: list[float]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return mean (S,) and factor (S,) of the affine map of each variant, from training points (S, N, 2)."""
+    """Return the mean (S,) and factor (S,) of each variant's affine map, from training points (S, N, 2)."""
     mean, std = points.mean((1, 2)), points.std((1, 2))
     zero, one = torch.zeros_like(mean), torch.ones_like(mean)
     scaled = {f"scale-{scale:g}": scale * one for scale in scales}
@@ -114,7 +114,7 @@ def affine_variants(points: Tensor, scales: list[float]) -> tuple[dict[str, Tens
 
 
 def matching_width(build: Callable[[int], nn.Module], parameters: int) -> int:
-    """Return the smallest width with which a network has at least ``parameters`` parameters."""
+    """Return the smallest width at which a network has at least ``parameters`` parameters."""
     size = partial(_size, build)
     widths = range(1, next(width for width in map(partial(pow, 2), itertools.count()) if size(width) >= parameters) + 1)
     return widths[bisect_left(widths, parameters, key=size)]
@@ -127,7 +127,7 @@ def _size(build: Callable[[int], nn.Module], width: int) -> int:
 def _fixed(
     fit: Fit, build: Callable[[int], ScoreMLP], points: Tensor, flow: Flow2d, scales: list[float]
 ) -> tuple[dict[str, Stack], int]:
-    """Train the variants of fixed maps, ``frozen-flow`` among them, whose data are the latents of a trained flow."""
+    """Train the variants with fixed maps, including ``frozen-flow``, whose data are the latents of a trained flow."""
     means, factors = affine_variants(points, scales)
     with torch.no_grad():
         latents = flow(points)[0]
@@ -141,7 +141,7 @@ def _fixed(
 
 
 def _learned(fit: Fit, build: Callable[[int], ScoreMLP], points: Tensor) -> tuple[dict[str, Stack], int]:
-    """Train the variants of learned maps."""
+    """Train the variants with learned maps."""
     families = [family for family in FAMILIES for _ in points]
     stack, flops = fit(points, Stack(build(len(families)), LearnedMap(families)))
     parts = _split(stack, [f"learned-{family}" for family in FAMILIES])
@@ -151,13 +151,13 @@ def _learned(fit: Fit, build: Callable[[int], ScoreMLP], points: Tensor) -> tupl
 
 
 def _split(stack: Stack, variants: list[str]) -> dict[str, Stack]:
-    """Divide a stack into its variants, each of which has all seeds."""
+    """Split a stack into its variants, each with all seeds."""
     seeds = stack.replicas // len(variants)
     return {variant: select(stack, slice(i * seeds, (i + 1) * seeds)) for i, variant in enumerate(variants)}
 
 
 def _fit(dataset: str, seeds: list[int], points: Tensor, stack: Stack, **recipe: Any) -> tuple[Stack, int]:
-    """Train a stack of variants, each of which has all seeds, on points (S, N, 2) or on those of each replica (R, N, 2)."""
+    """Train a stack of variants, each with all seeds, on points per seed (S, N, 2) or per replica (R, N, 2)."""
     return train(
         stack,
         stack.noise.sde,

@@ -1,6 +1,6 @@
-r"""Two-dimensional data: each set is a density, from which every split is drawn afresh.
+r"""Two-dimensional data: each dataset is a density, from which every split is sampled separately.
 
-All lie in about :math:`[-1, 1]^2` with a standard deviation near 0.5, as images scaled to :math:`[-1, 1]` do.
+All points lie roughly in :math:`[-1, 1]^2`, with a standard deviation near 0.5, like images scaled to :math:`[-1, 1]`.
 """
 
 import math
@@ -16,9 +16,9 @@ RADIUS = 0.7
 
 
 def moons(count: int, noise: float, seed: int) -> Tensor:
-    """Draw from two interleaved half circles of radius 0.6, uniformly, blurred: shape (count, 2).
+    """Sample uniformly from two interleaved half circles of radius 0.6, with blur: shape (count, 2).
 
-    The shape is that of scikit-learn's make_moons, whose points are equidistant and hence no independent draws.
+    Scikit-learn's make_moons has the same shape, but its points are equidistant and hence not independent.
     """
     generator = Generator().manual_seed(seed)
     angle = math.pi * torch.rand(count, generator=generator, dtype=torch.float64)
@@ -29,7 +29,7 @@ def moons(count: int, noise: float, seed: int) -> Tensor:
 
 
 def checkerboard(count: int, noise: float, seed: int) -> Tensor:
-    """Draw from the eight dark squares of a 4 x 4 board on [-1, 1]^2, uniformly, blurred: shape (count, 2)."""
+    """Sample uniformly from the eight dark squares of a 4 x 4 board on [-1, 1]^2, with blur: shape (count, 2)."""
     generator = Generator().manual_seed(seed)
     column, half = (
         torch.randint(0, 4, (count,), generator=generator),
@@ -41,7 +41,7 @@ def checkerboard(count: int, noise: float, seed: int) -> Tensor:
 
 
 def eight_gaussians(count: int, noise: float, seed: int) -> Tensor:
-    """Draw from eight equal Gaussians of standard deviation ``noise`` on a circle of radius 0.7: shape (count, 2)."""
+    """Sample from eight equal Gaussians with standard deviation ``noise`` on a circle of radius 0.7: shape (count, 2)."""
     component = torch.randint(0, GAUSSIANS, (count,), generator=Generator().manual_seed(seed))
     angle = 2 * math.pi * component / GAUSSIANS
     return RADIUS * torch.stack([angle.cos(), angle.sin()], 1) + noise * _normal(count, seed)
@@ -55,11 +55,11 @@ DATASETS: dict[str, Callable[[int, float, int], Tensor]] = {
 
 
 def draw_splits(name: str, count: int, noise: float, seeds: Sequence[int], split: str) -> Tensor:
-    """Draw a split of the data for each seed.
+    """Sample a split of the data for each seed.
 
     Arguments:
         seeds: the seeds, S of them.
-        split: what the points are for; two splits of one seed are independent.
+        split: the purpose of the points; different splits of one seed are independent.
 
     Returns:
         The points, shape (S, count, 2), float32.
@@ -69,6 +69,6 @@ def draw_splits(name: str, count: int, noise: float, seeds: Sequence[int], split
 
 
 def _normal(count: int, seed: int) -> Tensor:
-    # A stream of its own: what is blurred was drawn from the seed itself.
+    # A separate stream, because the points to be blurred are sampled from the seed itself.
     generator = Generator().manual_seed(derive_seed("blur", seed))
     return torch.randn(count, 2, generator=generator, dtype=torch.float64)

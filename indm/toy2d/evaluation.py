@@ -1,12 +1,12 @@
 r"""Likelihood and transport of a stack of replicas, in two dimensions.
 
 The flow's log-determinant is a sum of known terms. The divergence is exact: with the two orthogonal probes
-:math:`v_\pm = (1, \pm 1)` the mean of :math:`v^\top J v` is :math:`\operatorname{tr} J` itself. What error is left is the ODE
-solver's and, in the bound, the mean over a finite number of times, noises and test points.
+:math:`v_\pm = (1, \pm 1)` the mean of :math:`v^\top J v` is :math:`\operatorname{tr} J` itself. The
+remaining error comes from the ODE solver and, for the bound, from averaging over finitely many times, noises and test points.
 
-Measured on trained networks of width 32 (1,000 test points of a seed, tolerance 1e-4, 128 draws; suite ``digits-full``):
-the NLL of a seed moves by at most 0.0005 nats when the tolerance is 1e-5; the NELBO of a seed has a standard deviation of 0.003
-to 0.007 nats over its random draws, its mean over ten seeds 0.001 to 0.002.
+Measured on trained networks of width 32 (the ``digits-full`` suite: 1,000 test points per seed, tolerance 1e-4, 128 draws): the NLL
+of a seed changes by at most 0.0005 nats at a tolerance of 1e-5. Over random draws, the NELBO of a seed has a standard deviation of
+0.003 to 0.007 nats, and its mean over ten seeds one of 0.001 to 0.002.
 
 References:
     | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022), https://arxiv.org/abs/2205.13699
@@ -30,7 +30,7 @@ from indm.diffusion.sde import SDE, importance_time
 from indm.diffusion.steps import tweedie
 from indm.toy2d.models import DIMS, Stack
 
-# Directions of the sliced distance: equal angles over a half circle, a quadrature with no random draw.
+# Directions of the sliced distance: equal angles over a half circle, a quadrature without random draws.
 DIRECTIONS = 32
 # Keeps the normal quantiles finite.
 TINY = 1e-12
@@ -38,7 +38,7 @@ CPU = torch.device("cpu")
 
 
 def exact_ode_nll(stack: Stack, sde: SDE, z: Tensor, eps: float, tolerance: float) -> Tensor:
-    """Negative log-density of :func:`indm.likelihood.ode_nll` with the exact divergence: latents (R, B, 2) to (R, B)."""
+    """Return the negative log-density of :func:`indm.likelihood.ode_nll` with the exact divergence: (R, B, 2) to (R, B)."""
     both = torch.cat([z, z], 1)
     probe = torch.ones_like(both)
     probe[:, z.shape[1] :, 1] = -1
@@ -53,11 +53,11 @@ def likelihood(
     """Evaluate ``nelbo`` and ``nll``, both with the same reconstruction term, and ``latent_std``.
 
     Arguments:
-        x: test points of each replica, shape (R, B, 2).
-        time_draws: draws of time and noise of the bound, for each point.
+        x: the test points of each replica, shape (R, B, 2).
+        time_draws: number of draws of time and noise for the bound, per point.
 
     Returns:
-        Means over the points, in nats, and the standard deviation of the latents, each of shape (R,).
+        Means over the points, in nats, and the standard deviation of the latents, each with shape (R,).
     """
     z0, log_det = stack.flow(x)
     flat = z0.flatten(0, 1)
@@ -77,8 +77,8 @@ def bound(stack: Stack, sde: SDE, x: Tensor, eps: float, draws: int, generator: 
     """Average the bound without the reconstruction term over times and noises, for points (R, B, 2): shape (R, B), in nats.
 
     The three uniform variates behind a time and a noise follow a Sobol sequence, shifted at random for each point, and the
-    control variate of :func:`indm.likelihood.stratified_nelbo` takes away what is linear. On 1,000 points with 128 draws the
-    standard deviation is 0.005 nats; with stratified times and independent noises it is 0.013.
+    control variate of :func:`indm.likelihood.stratified_nelbo` removes the linear part. On 1,000 points with 128 draws the
+    standard deviation is 0.005 nats, instead of 0.013 with stratified times and independent noises.
 
     References:
         | Monte Carlo Methods and Models in Finance and Insurance (Korn et al., 2010), sections 2.5 and 3.3
@@ -97,7 +97,7 @@ def bound(stack: Stack, sde: SDE, x: Tensor, eps: float, draws: int, generator: 
 
 @torch.no_grad()
 def sample(stack: Stack, sde: SDE, count: int, steps: int, *, grid: str, eps: float, generator: Generator) -> Tensor:
-    """Draw points (R, count, 2) by DDIM: the network is called ``steps`` times, the last one to denoise."""
+    """Sample points (R, count, 2) by DDIM: the network is called ``steps`` times, the last time to denoise."""
     z = prior_draw(sde, (stack.replicas * count, DIMS), generator, CPU)
     z = ddim.SAMPLER(stack.noise_fn(), sde, z, Schedule(time_grid(sde, grid, steps, eps)), generator)
     z0 = tweedie(stack.noise_fn(), sde, z, expand_time(eps, z))
@@ -105,13 +105,13 @@ def sample(stack: Stack, sde: SDE, count: int, steps: int, *, grid: str, eps: fl
 
 
 def sliced_wasserstein(x: Tensor, y: Tensor) -> Tensor:
-    r"""Mean Wasserstein-1 distance of the projections of two samples on directions of equal angles.
+    r"""Return the mean Wasserstein-1 distance between the projections of two samples on directions at equal angles.
 
     .. math:: \mathrm{SW}_1 = \frac1K \sum_k \frac1B \sum_b |\langle x, \theta_k\rangle_{(b)} - \langle y, \theta_k\rangle_{(b)}|
 
     Arguments:
         x: points, shape (R, B, 2).
-        y: as many points, shape (R, B, 2).
+        y: points, shape (R, B, 2).
 
     Returns:
         The distance, shape (R,).
@@ -124,9 +124,9 @@ def sliced_wasserstein(x: Tensor, y: Tensor) -> Tensor:
 
 @torch.no_grad()
 def trajectories(stack: Stack, sde: SDE, z: Tensor, points: int, eps: float) -> Tensor:
-    """Follow the probability-flow ODE from latents z_T (R, B, 2) to data by Heun's steps: (points, R, B, 2), data space.
+    """Follow the probability-flow ODE from latents z_T (R, B, 2) to data by Heun's method: (points, R, B, 2), data space.
 
-    The grid is equidistant in the log-SNR.
+    The time grid is equidistant in the log-SNR.
     """
     z = z.flatten(0, 1)
     path = [z]
@@ -137,6 +137,6 @@ def trajectories(stack: Stack, sde: SDE, z: Tensor, points: int, eps: float) -> 
 
 
 def path_ratio(path: Tensor) -> Tensor:
-    """Mean length of trajectories (K, R, B, 2) over the mean distance of their ends: shape (R,), 1 where straight."""
+    """Return the mean length of trajectories (K, R, B, 2) over the mean distance of their ends: shape (R,), 1 if straight."""
     length = path.diff(dim=0).norm(dim=-1).double().sum(0).mean(-1)
     return length / (path[-1] - path[0]).norm(dim=-1).double().mean(-1)

@@ -1,4 +1,4 @@
-r"""What the figures of two-dimensional data show of one model, all in data space.
+r"""The content of the two-dimensional figures for one model, all in data space.
 
 The latent's linear diffusion :math:`\mathrm dz = f z\,\mathrm dt + g\,\mathrm dw` makes :math:`x_t = h_\phi^{-1}(z_t)` follow,
 by Itô's formula,
@@ -33,14 +33,14 @@ def square_grid(limit: float, points: int) -> Tensor:
 
 @torch.no_grad()
 def log_density(stack: Stack, sde: SDE, x: Tensor, eps: float, tolerance: float) -> Tensor:
-    """Log-density of the probability-flow ODE at points (B, 2) for a stack of one replica, uncorrected: shape (B,).
+    """Return the uncorrected log-density of the probability-flow ODE at points (B, 2), for a stack of one replica: shape (B,).
 
-    It is NaN where the ODE cannot be solved: at points far from the data, at which no network was trained.
+    It is NaN where the ODE cannot be solved: at points far from the data, where the network was not trained.
     """
     z, log_det = stack.flow(x[None])
     try:
         return (log_det - exact_ode_nll(stack, sde, z, eps, tolerance))[0]
-    except ConvergenceError:  # of all points at once, if one has none
+    except ConvergenceError:  # one unsolvable point fails all points of the call
         if len(x) == 1:
             return x.new_full((1,), math.nan)
         return torch.cat([log_density(stack, sde, part, eps, tolerance) for part in x.chunk(2)])
@@ -48,7 +48,7 @@ def log_density(stack: Stack, sde: SDE, x: Tensor, eps: float, tolerance: float)
 
 @torch.no_grad()
 def forward_clouds(stack: Stack, sde: SDE, x: Tensor, times: list[float], generator: Generator) -> Tensor:
-    """Diffuse points (B, 2) with one noise up to each of K times, in a stack of one replica: shape (K, B, 2)."""
+    """Diffuse points (B, 2) to each of K times with the same noise, in a stack of one replica: shape (K, B, 2)."""
     z0 = stack.flow(x[None])[0][0]
     noise = torch.randn(z0.shape, generator=generator)
     clouds = [perturb(sde, z0, torch.full((len(x),), t, dtype=torch.float64), noise) for t in times]
@@ -57,13 +57,13 @@ def forward_clouds(stack: Stack, sde: SDE, x: Tensor, times: list[float], genera
 
 @torch.no_grad()
 def reverse_paths(stack: Stack, sde: SDE, count: int, points: int, eps: float, generator: Generator) -> Tensor:
-    """Follow ``count`` draws of the prior to data, in a stack of one replica: shape (points, count, 2)."""
+    """Follow ``count`` samples of the prior to the data, in a stack of one replica: shape (points, count, 2)."""
     z = sde.prior_std * torch.randn(1, count, DIMS, generator=generator)
     return trajectories(stack, sde, z, points, eps)[:, 0]
 
 
 def forward_coefficients(flow: Flow2d, sde: SDE, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
-    """Drift (B, 2) and volatility matrix (B, 2, 2) of the forward diffusion at points (B, 2), for a flow of one replica."""
+    """Return drift (B, 2) and volatility matrix (B, 2, 2) of the forward diffusion at points (B, 2), for a flow of one replica."""
 
     def inverse(z: Tensor) -> Tensor:
         return flow.inverse(z.reshape(1, 1, DIMS)).reshape(DIMS)

@@ -1,11 +1,11 @@
-r"""Score networks and flows of two-dimensional data, as stacks of replicas.
+r"""Score networks and flows for two-dimensional data, as stacks of replicas.
 
-A stack holds R independent models of one architecture; every weight has a leading dimension of R, and one batched matrix
-product computes all of them. Points have the shape (R, B, 2).
+A stack holds R independent models of one architecture; every weight has a leading dimension of R, and one batched matmul computes
+all models. Points have shape (R, B, 2).
 
-torch.func (``stack_module_state``, ``functional_call``, ``vmap``) gives the same losses and gradients, to the byte,
-and takes half as long again: a training step of ten replicas of the digits suite takes 4.9 ms here and 7.4 ms there, in processor
-time of one thread, with one vmap around the whole loss; with one around each perceptron it takes 1.7 times as long as here.
+With torch.func (``stack_module_state``, ``functional_call``, ``vmap``), losses and gradients would be bit-identical but slower: a
+training step of ten replicas of the digits suite takes 7.4 ms instead of 4.9 ms of one thread's processor time with one vmap around
+the whole loss, and 1.7 times as long as here with one vmap around each perceptron.
 
 References:
     | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022), https://arxiv.org/abs/2205.13699
@@ -27,11 +27,11 @@ from indm.diffusion.sde import SDE
 
 DIMS = 2
 FREQUENCIES = 3
-# Half the range of the log-SNR, about 24 under VP: the lowest frequency is monotone over it.
+# Half the range of the log-SNR, which is about 24 under VP, so that the lowest frequency is monotone over it.
 LOG_SNR_SCALE = 12.0
 # Largest |log-scale| of a coupling.
 LOG_SCALE = 2.0
-# Rows: what each trained number of a family of learned maps adds to (s1, s2, l, u, b1, b2).
+# Families of learned maps: each row is the contribution of one trained number to (s1, s2, l, u, b1, b2).
 FAMILIES: dict[str, list[list[float]]] = {
     "scale": [[1, 1, 0, 0, 0, 0]],
     "affine": [[1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1]],
@@ -53,7 +53,7 @@ class StackedLinear(nn.Module):
 
 
 class StackedMLP(nn.Sequential):
-    """R perceptrons with SiLU between the layers, whose sizes ``sizes`` are: (R, B, sizes[0]) to (R, B, sizes[-1])."""
+    """R perceptrons with layers of sizes ``sizes`` and SiLU between them: (R, B, sizes[0]) to (R, B, sizes[-1])."""
 
     def __init__(self, replicas: int, *sizes: int) -> None:
         layers = [StackedLinear(replicas, *pair) for pair in itertools.pairwise(sizes)]
@@ -65,7 +65,7 @@ class ScoreMLP(nn.Module):
     """Noise prediction from the point and sines of the log-SNR.
 
     Arguments:
-        sde: the diffusion, whose log-SNR tells the network the time.
+        sde: the diffusion, whose log-SNR represents the time in the input.
     """
 
     def __init__(self, replicas: int, width: int, layers: int, sde: SDE) -> None:
@@ -116,11 +116,12 @@ class LearnedMap(nn.Module):
         U = \begin{pmatrix} e^{s_1} & u \\ 0 & e^{s_2} \end{pmatrix}, \qquad
         \log\Big|\det\frac{\partial z}{\partial x}\Big| = s_1 + s_2
 
-    The entries :math:`(s_1, s_2, l, u, b_1, b_2)` are :math:`c\,B` with the coefficients c, which are trained, and a fixed basis B.
-    So replicas of several families make one stack: coefficients of a family that has fewer have zero rows in B and stay 0.
+    The entries :math:`(s_1, s_2, l, u, b_1, b_2)` are :math:`c\,B` with trained coefficients c and a fixed basis B. Replicas
+    of several families can therefore share a stack: in a family with fewer coefficients, the unused ones have zero rows in B and
+    stay 0.
 
     Arguments:
-        families: family of each replica, a name in :data:`FAMILIES`.
+        families: the family of each replica, a key of :data:`FAMILIES`.
 
     References:
         | Glow: Generative Flow with Invertible 1x1 Convolutions (Kingma and Dhariwal, 2018)
@@ -149,7 +150,7 @@ class LearnedMap(nn.Module):
         return (z - shift) @ (adjugate * torch.exp(-log_det)[..., None]).mT
 
     def trimmed(self) -> "LearnedMap":
-        """Return a copy without the coefficients that none of its replicas has."""
+        """Return a copy without the coefficients that its replicas do not use."""
         part, used = deepcopy(self), self.basis.any(-1).any(0)
         part.basis, part.coefficients = self.basis[:, used], nn.Parameter(self.coefficients.detach()[:, used])
         return part
@@ -163,15 +164,15 @@ class LearnedMap(nn.Module):
 
 
 class CouplingFlow(nn.Module):
-    r"""Affine couplings that take the coordinates in turn, the flow of INDM; it starts as the identity.
+    r"""Affine couplings that alternate between the coordinates, the flow of INDM; it starts as the identity.
 
     .. math:: z_i = x_i\, e^{s(x_j)} + m(x_j), \quad z_j = x_j, \qquad
         \log\Big|\det\frac{\partial z}{\partial x}\Big| = \sum s, \qquad s = c \tanh(r/c)
 
     Arguments:
-        replicas: R.
+        replicas: the number of replicas R.
         couplings: number of couplings.
-        width: hidden units of a coupling's two hidden layers.
+        width: number of units in each of a coupling's two hidden layers.
 
     References:
         | Density Estimation Using Real NVP (Dinh et al., 2017), https://arxiv.org/abs/1605.08803, equations 7 and 8
@@ -200,7 +201,7 @@ class CouplingFlow(nn.Module):
         return torch.cat([moved, kept], -1)
 
     def _in_order(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """Exchange the coordinates if an odd number of couplings has."""
+        """Swap the coordinates if the number of couplings, each of which swaps them, is odd."""
         return (second, first) if len(self.nets) % 2 else (first, second)
 
     @staticmethod
@@ -235,7 +236,7 @@ class Stack(nn.Module):
 
 
 def initialise(module: nn.Module, seeds: list[int]) -> None:
-    """Draw the weights of each replica from its own seed, uniform in 1/sqrt(F) as torch's layers; couplings' ends stay 0.
+    """Initialise each replica from its own seed, uniformly within 1/sqrt(F) like torch.nn.Linear; last layers of couplings stay 0.
 
     References:
         | torch.nn.Linear, https://docs.pytorch.org/docs/stable/generated/torch.nn.Linear.html

@@ -1,7 +1,7 @@
-r"""Training of a stack of replicas on the NELBO, objective "nll".
+r"""Training of a stack of replicas on the NELBO, the ``nll`` objective.
 
-The loss of a stack is the sum of its replicas' losses, and the optimiser works elementwise: each replica is trained as if it
-were alone. A replica's batches, times and noise come from its seed, so the variants of one seed see the same ones.
+The loss of a stack is the sum of its replicas' losses, and the optimiser works elementwise, so replicas are trained independently.
+A replica's batches, times and noise come from its seed, so all variants of one seed see the same ones.
 
 References:
     | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
@@ -26,7 +26,7 @@ from indm.training.flat import Flat
 from indm.training.loop import learning_rate
 from indm.training.trainer import BETAS
 
-# Steps whose draws are made at once.
+# Number of steps whose draws are made at once.
 BLOCK = 100
 Draw = tuple[Tensor, Tensor, Tensor]
 Loss = Callable[[Draw], Tensor]
@@ -36,8 +36,8 @@ def draws(points: Tensor, dataset: str, seeds: list[int], steps: int, batch_size
     """Draw the batch (R, B, 2), the uniform variate of the times (R, B) and the noise (R, B, 2) of each step.
 
     Arguments:
-        points: training points of each replica, shape (R, N, 2).
-        seeds: seed of each replica, R of them; equal seeds give equal draws.
+        points: the training points of each replica, shape (R, N, 2).
+        seeds: the seed of each of the R replicas; equal seeds give equal draws.
     """
     generators = {seed: Generator().manual_seed(derive_seed(dataset, seed, "train")) for seed in seeds}
     for start in range(0, steps, BLOCK):
@@ -54,7 +54,7 @@ def _block(generator: Generator, points: int, batch_size: int) -> Draw:
 
 
 def nelbo_loss(stack: Stack, sde: SDE, eps: float, draw: Draw) -> Tensor:
-    """Mean bound of each replica's batch, without the reconstruction term, in nats: shape (R,)."""
+    """Return the mean bound of each replica's batch, without the reconstruction term, in nats: shape (R,)."""
     x, u, noise = draw
     z0, log_det = stack.flow(x)
     z0 = z0.flatten(0, 1)
@@ -64,7 +64,7 @@ def nelbo_loss(stack: Stack, sde: SDE, eps: float, draw: Draw) -> Tensor:
 
 
 def flow_loss(stack: Stack, draw: Draw) -> Tensor:
-    """Mean negative log-likelihood of each replica's batch under the flow alone, with a standard normal latent: (R,)."""
+    """Return the mean NLL of each replica's batch under only the flow, with a standard normal latent: shape (R,)."""
     z, log_det = stack.flow(draw[0])
     return (-torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1) - log_det).mean(1)
 
@@ -88,16 +88,16 @@ def train(
 
     Arguments:
         stack: the stack of R replicas, changed in place.
-        points: training points of each replica, shape (R, N, 2).
+        points: the training points of each replica, shape (R, N, 2).
         dataset: name of the dataset, a part of every seed.
-        steps: optimiser steps, those of the warm-up among them.
-        flow_warmup_steps: first steps, in which the flow is trained alone as a normalizing flow; without parameters in the
-            flow there are none.
-        lr: peak learning rate of the score network, of a cosine schedule.
-        flow_lr: peak learning rate of what is trained of the flow, of a cosine schedule.
+        steps: number of optimiser steps, including the warm-up.
+        flow_warmup_steps: number of first steps that train only the flow, as a normalizing flow; ignored if the flow has no
+            parameters.
+        lr: peak learning rate of the score network, with a cosine schedule.
+        flow_lr: peak learning rate of the flow, with a cosine schedule.
 
     Returns:
-        The stack with averaged weights, and the floating-point operations of the whole training of one replica.
+        The stack with averaged weights, and the floating-point operations for training one replica.
 
     Raises:
         DivergenceError: if a replica's loss is not finite; the message names its seed.
@@ -125,10 +125,10 @@ def _descend(
     follow: Callable[[], None],
     seeds: list[int],
 ) -> int:
-    """Take ``steps`` steps of Adam on some parts of a stack, each with its peak rate; return the operations of all steps.
+    """Take ``steps`` Adam steps on some parts of a stack, each with its peak rate; return the FLOPs of all steps.
 
     Arguments:
-        follow: called after each step, to take the stack into its average.
+        follow: called after each step, to update the average of the stack.
     """
     optimiser = torch.optim.Adam(
         [{"params": module.parameters(), "lr": peak} for module, peak in parts], betas=BETAS, fused=True

@@ -1,4 +1,4 @@
-"""What came out: each claim with its two verdicts, and the effects behind them, against every model that it was compared with."""
+"""The results: each claim with its two verdicts, and its effects against every model with which INDM was compared."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ NEXT = comparator(SAME_COMPUTE)
 
 @dataclass(frozen=True)
 class Compared:
-    """The effect against one model, the ends of its interval, and what came out; ``failed`` says how many seeds did."""
+    """The effect against one model, the ends of its interval, its verdict, and the numbers of failed seeds in words."""
 
     effect: Entry
     low: Entry
@@ -39,20 +39,20 @@ class Answer:
 
     Arguments:
         claim: its identifier.
-        question: what a reader would ask.
+        question: the claim, worded as a question.
         statement: the claim.
-        source: where it is made.
+        source: the source of the claim.
         family: primary or exploratory.
         holds: whether the claim holds.
-        repeatability: the probability that new seeds would give the same verdict, as its file says it.
-        flow: whether it is the flow, of a claim with controls.
-        dataset: its name.
+        repeatability: the probability that new seeds would give the same verdict, as text in its file.
+        flow: whether it is the flow, for a claim with controls.
+        dataset: the name of the dataset.
         place: dataset, SDE and objective.
-        unit: of the effects.
-        reason: of the first verdict.
-        flow_reason: of the second one.
-        baseline: what the claim compares with.
-        against: by the name of each model that was run, the baseline first, then the one of equal compute.
+        unit: the unit of the effects.
+        reason: the reason for the first verdict.
+        flow_reason: the reason for the second verdict.
+        baseline: the name of the baseline.
+        against: the effect against the baseline and each control that was run, by name.
         matched: the control that matches the treatment, if one does.
     """
 
@@ -80,7 +80,7 @@ class Answer:
 
     @property
     def is_decided(self) -> bool:
-        """Whether it is counted and INDM is better by more than counts, or worse."""
+        """Whether it is counted, and INDM is either better by more than the smallest effect, or worse."""
         return self.is_counted and self.holds.text in (SHOWN, CONTRADICTED)
 
     @property
@@ -90,22 +90,22 @@ class Answer:
 
     @property
     def anchor(self) -> str:
-        """Where it stands on the page."""
+        """Its anchor on the page."""
         return "-".join(filter(None, ("answer", self.claim, *self.place.lower().split(", "))))
 
     @property
     def named(self) -> list[str]:
-        """The controls that the second verdict names: the one that matches, and the one of equal compute, if they were run."""
+        """The controls that the second verdict names: the matching one and the same-compute one, if they were run."""
         return [name for name in dict.fromkeys((self.matched, NEXT)) if name in self.against]
 
     @property
     def unrun(self) -> str:
-        """The control of equal compute, where it was not run."""
+        """The same-compute control, if it was not run."""
         return "" if NEXT in self.against else NEXT
 
 
 def read_answers(claims: Path, effects: Path) -> list[Answer]:
-    """Read the verdicts with their effects, in the order of the claims; nothing where there is no table of claims."""
+    """Read the verdicts with their effects, in the order of the claims; empty without a table of claims."""
     if not claims.is_file():
         return []
     compared = read_texts(effects, *KEYS) if effects.is_file() else pd.DataFrame(columns=KEYS)
@@ -123,7 +123,7 @@ def conclusion(answers: list[Answer]) -> dict[str, list[tuple[int, str]]]:
 
 
 def compared_with(answers: list[Answer]) -> list[str]:
-    """List the models that any of the claims was compared with, baselines first, then the one of equal compute."""
+    """List the models that any of the claims was compared with, baselines first, then the same-compute control."""
     found = dict.fromkeys(name for answer in answers for name in answer.against)
     baselines = dict.fromkeys(answer.baseline for answer in answers if answer.baseline in found)
     return list({**baselines, **{name: None for name in found if name == NEXT}, **found})
@@ -165,7 +165,7 @@ def _compared(row: Mapping[Any, str]) -> Compared:
 
 
 def _set(texts: list[str], smallest: str) -> list[Entry]:
-    """Round numbers of one unit as a standard error of the smallest effect would be; where that is 0, by how far they lie apart."""
+    """Round numbers of one unit as if the smallest effect were their standard error; if it is 0, by their spread."""
     numbers = [float(text) for text in texts if text]
     error = float(smallest or 0) or (max(numbers, default=0.0) - min(numbers, default=0.0)) / 20
     errors = [f"{error:.6g}" if text and error else "" for text in texts]

@@ -1,4 +1,4 @@
-"""What the numbers of a page cannot be taken for, as far as its files tell."""
+"""The limitations of a page's numbers, as far as its files show them."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from indm.store.files import read_json
 
 
 def caveats(contents: Contents, tables: Mapping[str, Table], records: list[dict[str, Any]], results: Path) -> list[str]:
-    """List the caveats of a suite's page, those that take all meaning from the numbers first."""
+    """List the limitations of a suite's page; those that make its numbers meaningless come first."""
     return [
         *_trainings(contents, results),
         *(text for name in contents.datasets for text in _dataset(results / "data" / name, name)),
@@ -21,7 +21,7 @@ def caveats(contents: Contents, tables: Mapping[str, Table], records: list[dict[
 
 
 def _trainings(contents: Contents, results: Path) -> Iterator[str]:
-    """Say whether models have seen their training images at all, and whether as often as the paper's."""
+    """Warn if models have seen each training image at most once, or fewer images than the paper's models."""
     seen = {name: run["steps"] * run["batch_size"] for name, run in contents.runs.items()}
     counts = {name: _read(results / "data" / name / "dataset.json").get("counts") for name in contents.datasets}
     short = [
@@ -36,13 +36,13 @@ def _trainings(contents: Contents, results: Path) -> Iterator[str]:
         )
     elif fewer := [name for name, run in contents.runs.items() if seen[name] < PAPER_STEPS * PAPER_BATCH]:
         yield (
-            f"Trainings are short: {_of(contents, fewer)}, where the paper’s have {PAPER_STEPS:,} steps of {PAPER_BATCH}."
-            " After a longer one, a claim may be graded otherwise."
+            f"Trainings are short: {_of(contents, fewer)}, whereas the paper trains for {PAPER_STEPS:,} steps of {PAPER_BATCH}."
+            " Longer trainings may change the verdicts."
         )
 
 
 def _of(contents: Contents, runs: list[str]) -> str:
-    """Say how long the trainings of some runs are: 20 to 30 steps of 16 images."""
+    """Write the length of some trainings, such as 20 to 30 steps of 16 images."""
     texts = []
     for key in ("steps", "batch_size"):
         low, high = (pick(contents.runs[run][key] for run in runs) for pick in (min, max))
@@ -51,7 +51,7 @@ def _of(contents: Contents, runs: list[str]) -> str:
 
 
 def _dataset(folder: Path, name: str) -> Iterator[str]:
-    """Say which images are not the paper's, and which features are not those of published FIDs."""
+    """Warn if the images are not the paper's, or the features differ from the features of published FIDs."""
     description, reference = _read(folder / "dataset.json"), _read(folder / "reference.json")
     if name not in PAPER_DATASETS:
         told = (
@@ -60,42 +60,42 @@ def _dataset(folder: Path, name: str) -> Iterator[str]:
             else "unknown"
         )
         paper = " and ".join(PAPER_DATASETS.values())
-        yield f"{name} is none of the paper’s datasets ({told}): its numbers say nothing about {paper}."
+        yield f"{name} is not one of the paper’s datasets ({told}): its numbers do not carry over to {paper}."
     if not reference:
-        yield f"What the FIDs of {name} were measured with is not known: {folder / 'reference.json'} is missing."
+        yield f"The feature extractor of the FIDs of {name} is unknown: {folder / 'reference.json'} is missing."
         return
     extractor, weights = reference["extractor"], reference.get("weights_sha256")
     if weights and not weights.startswith(PUBLISHED_WEIGHTS):
         yield (
-            f"FID, KID and all other scores of images of {name} mean nothing: Inception does not have the published weights"
+            f"FID, KID and all other image scores of {name} are meaningless: Inception does not have the published weights"
             f" ({extractor}, sha256 {weights[:8]}…, published {PUBLISHED_WEIGHTS}…)."
         )
     elif extractor != PUBLISHED_EXTRACTOR:
         accuracy = reference.get("test_accuracy")
-        knows = f", a classifier that is right on {accuracy:.1%} of the test images" if accuracy else ""
+        knows = f", a classifier with an accuracy of {accuracy:.1%} on the test images" if accuracy else ""
         yield (
-            f"FID and KID of {name} are on features of {extractor}{knows}: they compare with each other, and with no number"
-            " published on Inception features."
+            f"FID and KID of {name} use features of {extractor}{knows}: they are comparable with each other, but not with"
+            " published numbers on Inception features."
         )
 
 
 def _seeds(tables: Mapping[str, Table]) -> Iterator[str]:
     if "1" in tables["fid"].texts("seeds") | tables["nll"].texts("seeds"):
         yield (
-            "Some models were trained with one seed: their ± is over images, and says nothing of how far another seed would"
-            " move a number."
+            "Some models were trained with one seed: their ± is over images, and does not cover the variation"
+            " between seeds."
         )
 
 
 def _executions(records: list[dict[str, Any]]) -> Iterator[str]:
     if any(record["uncommitted_changes"] for record in records):
-        yield "Some stages ran on a checkout with uncommitted changes: their commit alone does not give their code."
+        yield "Some stages ran on a checkout with uncommitted changes: their commit does not identify their code."
     if len({record["commit"] for record in records}) > 1:
-        yield "Not all stages ran at one commit: a stage whose code and inputs stay the same is not run again."
+        yield "Stages ran at several commits, because a stage whose code and inputs are unchanged is not run again."
     if len({record["machine"] for record in records}) > 1:
-        yield "Not all stages ran on one machine, and results repeat to the byte on one machine only."
+        yield "Stages ran on several machines, but results are reproducible to the byte only on a single machine."
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read what is said of a dataset; nothing where the file is not there."""
+    """Read a description of a dataset; empty if the file is missing."""
     return read_json(path) if path.is_file() else {}

@@ -1,6 +1,6 @@
-"""What a suite has, what is missing of it, and where its numbers come from.
+"""The contents of a suite, its missing results, and the origins of its numbers.
 
-Whatever else lies in its folders, of earlier versions of the suite, is not on its page.
+Files that earlier versions of the suite left in its folders are not on its page.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -15,18 +15,18 @@ from indm.suite.registrations import Registration
 
 @dataclass(frozen=True)
 class Contents:
-    """What a suite has.
+    """The contents of a suite.
 
     Arguments:
         suite: its name.
-        sha256: of what it says in full, as every ``provenance/`` has it.
-        stages: names of the stages that it has, by their subject; "" where they have none.
-        runs: of every run the keys of ``RUN_KEY``, and ``steps`` and ``batch_size`` of its training.
+        sha256: SHA-256 of the full suite, as in every ``provenance/``.
+        stages: names of its stages, by subject; the subject is "" for stages without one.
+        runs: for every run, the keys of ``RUN_KEY``, and ``steps`` and ``batch_size`` of its training.
         datasets: names of the datasets.
         protocol: names of the datasets whose protocol is examined.
         toy2d: names of the 2-D datasets.
-        claims_sha256: of what the claims say.
-        registration: of suite and claims, where there is one.
+        claims_sha256: SHA-256 of the claims.
+        registration: the registration of suite and claims, if any.
     """
 
     suite: str
@@ -41,14 +41,14 @@ class Contents:
 
     @property
     def folders(self) -> dict[str, str]:
-        """Folders of all that it makes, below its results folder, each with the subject of its jobs."""
+        """The folders of its results, below its results folder, each with the subject of its jobs."""
         subjects = {"data": self.datasets, "protocol": self.protocol, "runs": self.runs, "toy2d": self.toy2d}
         return {f"{kind}/{name}": name for kind, found in subjects.items() for name in found} | {"tables": ""}
 
 
 @dataclass(frozen=True)
 class Missing:
-    """A result that is not there, why, and what makes it."""
+    """A missing result, the reason, and the command that makes it."""
 
     path: Path
     reason: str
@@ -56,12 +56,12 @@ class Missing:
 
 
 def missing(suite: str, path: Path, target: Path) -> Missing:
-    """Say that a file is not there, and what Snakemake is asked for to make it."""
+    """Describe a missing file, with the Snakemake command that makes it."""
     return Missing(path, "missing", f"snakemake --cores all --config suite={suite} -- {target}")
 
 
 def missing_figure(suite: str, folder: Path, figure: str) -> Missing:
-    """Say that a figure is not there, which its stage does not draw without numbers."""
+    """Describe a missing figure, which its stage does not draw without numbers."""
     reason = "not drawn yet, or its table has no number to draw"
     return Missing(folder / f"{figure}.svg", reason, missing(suite, folder, folder).remedy)
 
@@ -70,22 +70,22 @@ NEEDED = ("commit", "uncommitted_changes", "machine", "versions")
 
 
 def read_records(contents: Contents, results: Path) -> list[dict[str, Any]]:
-    """Read what every stage said of its execution: of what the suite has, in its order.
+    """Read the provenance of every stage that the suite has, in the suite's order.
 
     Raises:
-        ArtifactError: if a file is damaged, or another job's.
+        ArtifactError: if a file is damaged, or belongs to another job.
     """
     return [
         read_provenance(path, contents.suite, subject, NEEDED) | {"subject": folder}
         for folder, subject in contents.folders.items()
         for path in sorted((results / folder).glob("provenance/*.json"))
-        # Nobody deletes what a stage said that the suite no longer has.
+        # Records of stages that the suite no longer has are kept, but left out here.
         if STANDS_FOR.get(path.stem, path.stem) in contents.stages.get(subject, ())
     ]
 
 
 def origins(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """List every commit, what has changed since, every machine and version that the results come from, each once."""
+    """List the commits, later changes, machines and package versions behind the results, each once."""
     found: dict[str, dict[str, None]] = {"commit": {}, "machine": {}, "versions": {}}
     for record in records:
         changed = " with uncommitted changes" if record["uncommitted_changes"] else ""

@@ -1,4 +1,4 @@
-"""An entry of a page's table: what is shown, and what its file says."""
+"""An entry of a page's table: the text that is shown, and the value in its file."""
 
 import math
 import re
@@ -44,7 +44,7 @@ LARGEST_PLAIN = 1e7
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry: what is shown and what its file says; the same of the error beside it; the symbol of a grade."""
+    """An entry: the text that is shown and the value in its file, the same for its error, and the symbol of a grade."""
 
     text: str = ""
     value: str = ""
@@ -57,10 +57,10 @@ class Entry:
 
 
 def set_numbers(values: Sequence[str], errors: Sequence[str]) -> list[tuple[str, str]]:
-    """Round the numbers of a column alike, and their errors.
+    """Round all numbers of a column, and their errors, in the same way.
 
-    To two digits of the median error; without errors, to three digits of the median number. Integers stay whole, and very large
-    and very small numbers are written with an exponent. An empty text stays empty.
+    They have two digits of the median error or, without errors, three digits of the median number. Integers stay whole, and very
+    large and very small numbers are written with an exponent. An empty text stays empty.
     """
     if not any(errors) and all(value.lstrip("-").isdigit() for value in values if value):
         return [(_minus(f"{int(value):,}") if value else "", "") for value in values]
@@ -72,11 +72,11 @@ def set_numbers(values: Sequence[str], errors: Sequence[str]) -> list[tuple[str,
 
 
 def column_entries(column: str, table: pd.DataFrame) -> list[Entry]:
-    """Set the texts of a column, numbers beside their errors, one row each."""
+    """Format the texts of a column, with numbers next to their errors, one entry per row."""
     texts = list(table[column])
     if not all(is_number(text) for text in texts if text):
         return [text_entry(column, text) for text in texts]
-    # With one seed there is no error over seeds, and the one over images stands in its place.
+    # With one seed there is no error over seeds, so the error over images is shown instead.
     empty = pd.Series("", index=table.index)
     over = zip(table.get(f"{column}_se", empty), table.get(f"{column}_image_se", empty), strict=True)
     errors = [seeds or images for seeds, images in over]
@@ -88,14 +88,14 @@ def column_entries(column: str, table: pd.DataFrame) -> list[Entry]:
 
 
 def text_entry(column: str, text: str) -> Entry:
-    """Set a text that is no number, or a number that has no error: a grade with its symbol, a name as people say it."""
+    """Format a text, or a number without an error: grades get their symbol, and names are written for readers."""
     if column in ("holds", "flow", "verdict"):
         return Entry(text, symbol=GRADES.get(text, ""))
     return Entry(heading(text) if column == "metric" else name(text), value=text if is_number(text) else "")
 
 
 def is_number(text: str) -> bool:
-    """Say whether a text of a table is a number that is finite."""
+    """Return whether a text of a table is a finite number."""
     return re.fullmatch(r"-?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", text, flags=re.IGNORECASE) is not None
 
 

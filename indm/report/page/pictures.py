@@ -1,4 +1,4 @@
-"""Figures and pictures, ready to stand in one document."""
+"""Figures and pictures, prepared for one HTML document."""
 
 import html
 import re
@@ -18,20 +18,20 @@ from indm.report.palette import INK, themed
 from indm.store.files import AGAIN
 from indm.store.layout import PICTURES
 
-# What Matplotlib draws with. Whatever else SVG has, such as scripts, a drawing does without.
+# The elements that Matplotlib uses. Other elements of SVG, such as scripts, are refused.
 SHAPES = {"svg", "defs", "style", "g", "path", "use", "clipPath", "rect", "image", "text", "tspan"}
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure, ready to stand in a document, and what it says of its error bars."""
+    """A figure, prepared for a document, and the description of its error bars."""
 
     svg: Markup
     bars: str
 
 
 def read_figures(folder: Path) -> dict[str, Drawing]:
-    """Read the figures that are there: own identifiers, the theme's colours."""
+    """Read the existing figures, with unique identifiers and the theme's colours."""
     return {path.stem: _read(path) for path in sorted(folder.glob("*.svg"))}
 
 
@@ -68,10 +68,10 @@ def _read(path: Path) -> Drawing:
 
 
 def _check_drawing(path: Path, svg: str) -> None:
-    """Refuse what is no drawing, or does more than draw: it will be a part of the page, with the page's rights.
+    """Refuse a document that does more than draw, because it becomes part of the page, with the page's rights.
 
     Raises:
-        ArtifactError: if it is not one ``<svg>`` element of shapes, which refer to each other and to nothing outside.
+        ArtifactError: if it is not one ``<svg>`` element of shapes that refer only to each other.
     """
     try:
         root = ElementTree.fromstring(svg)
@@ -79,13 +79,13 @@ def _check_drawing(path: Path, svg: str) -> None:
         raise ArtifactError(f"{path}: found no drawing ({error}), expected one <svg> element; {AGAIN}") from None
     for element in root.iter():
         if wrong := next(_active(element), None):
-            raise ArtifactError(f"{path}: found {wrong} in a drawing, expected shapes and texts alone; {AGAIN}")
+            raise ArtifactError(f"{path}: found {wrong} in a drawing, expected only shapes and texts; {AGAIN}")
     if _local(root.tag) != "svg":
         raise ArtifactError(f"{path}: found a <{_local(root.tag)}> element, expected <svg>; {AGAIN}")
 
 
 def _active(element: ElementTree.Element) -> Iterator[str]:
-    """Name what an element of a drawing does besides drawing."""
+    """Name the parts of an element that do more than draw."""
     if _local(element.tag) not in SHAPES:
         yield f"<{_local(element.tag)}>"
     for name, value in element.attrib.items():
@@ -96,5 +96,5 @@ def _active(element: ElementTree.Element) -> Iterator[str]:
 
 
 def _local(name: str) -> str:
-    """Take the namespace off a name."""
+    """Remove the namespace from a name."""
     return name.rpartition("}")[2]

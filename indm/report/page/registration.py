@@ -1,4 +1,4 @@
-"""Whether suite and claims were fixed before the results were known, as far as git tells."""
+"""Whether suite and claims were fixed before the results were known, as far as git shows."""
 
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -15,19 +15,19 @@ from indm.suite.strict_yaml import parse_yaml
 def describe_registration(
     suite: str, found: Registration | None, suite_sha256: str, claims_sha256: str, commits: Iterable[str | None]
 ) -> str:
-    """Say which commit a suite and the claims were registered in, whether before the run, and what has changed since.
+    """Describe the registration of a suite and the claims: its commit, whether it precedes the run, and later changes.
 
     Arguments:
         suite: the suite's name.
-        found: its registration, where there is one.
-        suite_sha256: of what the suite says now.
-        claims_sha256: of what the claims say now.
-        commits: at which its stages ran.
+        found: its registration, if any.
+        suite_sha256: SHA-256 of the current suite.
+        claims_sha256: SHA-256 of the current claims.
+        commits: the commits at which its stages ran.
     """
     if found is None:
         return (
-            "Not registered: nothing here shows that suite and claims were fixed before the results were known"
-            " (params/registrations.yaml has no entry of this suite)."
+            "Not registered: no record shows that suite and claims were fixed before the results were known"
+            " (params/registrations.yaml has no entry for this suite)."
         )
     note = f" {found.note}" if found.note else ""
     if doubts := list(_doubts(suite, found, suite_sha256, claims_sha256)):
@@ -52,15 +52,15 @@ def describe_registration(
 
 
 def _doubts(suite: str, entry: Registration, suite_sha256: str, claims_sha256: str) -> Iterator[str]:
-    """Yield what the commit of an entry does not bear out; nothing where git does not know it.
+    """Yield how an entry contradicts its commit; no doubts if git does not know the commit.
 
-    By git alone: files that an earlier schema has read say there what they say now, or something else.
+    Files are only compared with today's, because today's schema may not be able to read them as of the commit.
     """
     date = commit_date(entry.commit)
     if date is None:
         return
     if date != entry.date:
-        yield f"that commit is of {date}"
+        yield f"that commit is dated {date}"
     file = Path(f"params/{suite}.yaml")
     if committed(entry.commit, file) is None:
         yield f"it has no {file}"
@@ -77,13 +77,13 @@ def _doubts(suite: str, entry: Registration, suite_sha256: str, claims_sha256: s
         ),
     ):
         if same and now != then:
-            yield f"SHA-256 of {what} there is {now[:12]}…, by the entry {then[:12]}…"
+            yield f"the SHA-256 of {what} there is {now[:12]}…, in the entry {then[:12]}…"
         elif same is False and now == then:
-            yield f"git has something else of {what} there, although SHA-256 by the entry is {now[:12]}…, as it is now"
+            yield f"git has another version of {what} there, although the entry has the current SHA-256 {now[:12]}…"
 
 
 def _in_full(commit: str, file: Path) -> dict[str, Any]:
-    """Return what a suite said in a commit, in full: it may build on suites that say something else now."""
+    """Return the full suite as of a commit, because the suites on which it builds may have changed since."""
     with tempfile.TemporaryDirectory() as folder:
         name: Any = file.stem
         while isinstance(name, str) and not (copy := Path(folder, f"{name}.yaml")).is_file():
@@ -97,17 +97,20 @@ def _said(commit: str, file: Path) -> Any:
 
 
 def _lasting(content: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what a suite may change after it was registered."""
+    """Leave out the keys that may change after the registration."""
     return {key: value for key, value in content.items() if key not in LEFT_OUT}
 
 
 def _order(registered: str, commits: Iterable[str]) -> str:
-    """Say whether all stages ran at the registered commit or at one that comes after it."""
+    """Describe whether all stages ran at the registered commit or at a later one."""
     after = {commit: descends(commit, registered) for commit in commits}
     if not after:
-        return "and nothing has run"
+        return "and no stage has run"
     if before := [commit[:12] for commit, known in after.items() if known is False]:
         return f"but not before the run, which has stages of commit {', '.join(before)}"
     if unknown := [commit[:12] or "none" for commit, known in after.items() if known is None]:
-        return f"and it is not known whether before the run (commits of stages that are not in this checkout: {', '.join(unknown)})"
+        return (
+            "and it is unknown whether this was before the run"
+            f" (commits of stages that are not in this checkout: {', '.join(unknown)})"
+        )
     return "before the run"

@@ -1,4 +1,4 @@
-"""What looks wrong on a page and is not, each in a line, where the tables show it."""
+"""Remarks on numbers that look wrong on a page but are not, one line each, next to their table."""
 
 import re
 from collections.abc import Iterator
@@ -12,26 +12,26 @@ from indm.report.names import name, names
 from indm.report.page.entries import Entry, set_numbers
 from indm.report.results import CELL, read_rows, records
 
-# A line: texts, and numbers with what their files say.
+# A line: texts, and numbers with their values in the file.
 Remark = list[str | Entry]
-# A rise by less than so many standard errors of its difference may be chance.
+# A rise by less than this many standard errors of the difference may be due to chance.
 CHANCE = 2.0
-# A mean so many nats above the median is that of one seed, or of few.
+# A mean this many nats above the median is due to one seed or a few.
 OUTLYING = 1.0
 
 
 def remarks(tables: Path) -> dict[str, list[Remark]]:
-    """List them by the table that they are of.
+    """List the remarks by table.
 
     Arguments:
-        tables: the folder of the suite's tables; of one that is missing or has no rows there is nothing to say.
+        tables: the folder of the suite's tables; a table that is missing or has no rows gets no remarks.
     """
     found = {path.stem: read_rows(path) for path in sorted(tables.glob("*.csv")) if path.stem in OF}
     return {table: list(OF[table](rows)) if len(rows) else [] for table, rows in found.items()}
 
 
 def _steps(table: pd.DataFrame) -> Iterator[Remark]:
-    """Say where more steps of a sampler do not help."""
+    """Explain where more steps of a sampler do not help."""
     for (dataset, sde, sampler), part in table.dropna(subset=["fid"]).groupby(
         ["dataset", "sde", "sampler"], sort=False
     ):
@@ -44,16 +44,16 @@ def _steps(table: pd.DataFrame) -> Iterator[Remark]:
             yield [
                 f"{name(str(sampler))} under {name(str(sde))} on {name(str(dataset))}: more steps give a higher FID in"
                 f" {len(rises)} of {len(cells)} models,"
-                f" as from {low['steps']:g} to {high['steps']:g} of {who} (",
+                f" for example from {low['steps']:g} to {high['steps']:g} for {who} (",
                 numbers[0],
                 " to ",
                 numbers[1],
-                "). With few steps this sampler is far from what it approximates, and its error need not fall with each step more.",
+                "). With few steps this sampler is a poor approximation, and its error may not fall with every further step.",
             ]
 
 
 def _rise(swept: pd.DataFrame) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Find two neighbouring numbers of steps of which the larger has the higher FID, by more than chance."""
+    """Find two neighbouring numbers of steps where the larger one has the higher FID, by more than chance."""
     for low, high in pairwise(records(swept.sort_values("steps"))):
         error = sum((_error(row) or 0.0) ** 2 for row in (low, high)) ** 0.5
         if high["fid"] - low["fid"] > CHANCE * error:
@@ -62,33 +62,33 @@ def _rise(swept: pd.DataFrame) -> tuple[dict[str, Any], dict[str, Any]] | None:
 
 
 def _error(row: dict[str, Any], column: str = "fid") -> float | None:
-    """Take the standard error over seeds; with one seed, over images; ``None`` where there is none."""
+    """Return the standard error over seeds or, with one seed, over images; ``None`` without either."""
     errors = [row.get(f"{column}{kind}", float("nan")) for kind in ("_se", "_image_se")]
     return next((float(error) for error in errors if not pd.isna(error)), None)
 
 
 def _gaps(table: pd.DataFrame) -> Iterator[Remark]:
-    """Say that a gap may be negative."""
+    """Explain that a gap may be negative."""
     negative = table[table["gap"] < 0]
     if len(negative):
         yield [
             f"The gap is negative in {len(negative)} of {len(table)} rows, down to ",
             _entry(records(negative.sort_values("gap"))[0], "gap"),
-            ". NELBO bounds the likelihood of the SDE, and NLL is that of the ODE: they are two models, so the bound of the one may"
-            " lie below the other.",
+            ". NELBO bounds the likelihood of the SDE, but NLL is the likelihood of the ODE. These are two models, so the bound of"
+            " the SDE may lie below the NLL of the ODE.",
         ]
 
 
 def _floors(table: pd.DataFrame) -> Iterator[Remark]:
-    """Say why a model may score below real images."""
+    """Explain why a model may score below real images."""
     real = table["model"].str.startswith("real")
     for dataset, part in table[~real].groupby("dataset", sort=False):
         floors = table[real & (table["dataset"] == dataset)].dropna(subset=["fid"])
         if len(floors) and len(below := part[part["fid"] < floors["fid"].max()]):
             floor = records(floors.sort_values("fid"))[-1]
-            reasons = "models are trained on the images of the reference, and the floor has an error of its own"
+            reasons = "models are trained on the reference images, and the floor has an error, too"
             if floor["num_samples"] < part["num_samples"].min():
-                reasons = f"few images bias FID upwards, and this floor is of {floor['num_samples']:g}; {reasons}"
+                reasons = f"few images bias FID upwards, and this floor uses only {floor['num_samples']:g}; {reasons}"
             yield [
                 f"{len(below)} of {len(part)} models on {dataset} have a lower FID than {floor['model']} (",
                 _entry(floor, "fid"),
@@ -97,35 +97,35 @@ def _floors(table: pd.DataFrame) -> Iterator[Remark]:
 
 
 def _protocol(table: pd.DataFrame) -> Iterator[Remark]:
-    """Say why the suite's own number of images does not give the suite's own FID."""
+    """Explain why the suite's own number of images does not give the suite's own FID."""
     for dataset, part in table.groupby("dataset", sort=False):
         base = re.search(r": (\d+) images", " ".join(part[part["factor"] == "base"]["note"].astype(str)))
         again = part[(part["factor"] == "num_samples") & (part["setting"] == (base[1] if base else ""))]
         if len(again) and (row := records(again)[0])["difference"] != 0:
             yield [
-                f"Images, {row['setting']}, of {dataset} is not the suite’s protocol itself: it averages groups of as many images,"
-                " drawn anew. It differs by chance alone (",
+                f"The row “images, {row['setting']}” of {dataset} is not the suite’s own protocol: it averages over groups of"
+                f" {row['setting']} newly sampled images. The difference is due to chance (",
                 _entry(row, "difference"),
                 ").",
             ]
 
 
 def _toys(table: pd.DataFrame) -> Iterator[Remark]:
-    """Say which mean of likelihoods is that of outliers."""
+    """Explain which mean likelihoods are dominated by outliers."""
     if "nll_median" not in table:
         return
     for row in records(table[table["nll"] - table["nll_median"] > OUTLYING]):
         yield [
             f"The mean NLL of {names(str(row['model']), str(row['variant']))} on {row['dataset']} is ",
             _entry(row, "nll"),
-            ", and the median of its seeds ",
+            ", but the median of its seeds is ",
             _entry(row, "nll_median"),
-            ": a few seeds far off make the mean.",
+            ": a few outlying seeds dominate the mean.",
         ]
 
 
 def _entry(row: dict[str, Any], column: str) -> Entry:
-    """Set a number of a table, with its error."""
+    """Format a number of a table, with its error."""
     value, found = repr(float(row[column])), _error(row, column)
     error = "" if found is None else repr(found)
     ((text, error_text),) = set_numbers([value], [error])

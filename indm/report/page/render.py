@@ -1,7 +1,7 @@
-"""The suite's page: one HTML file that needs no network, made of result files and of nothing else.
+"""The suite's page: one HTML file that needs no network, made only from result files.
 
-Every number of a table carries the text it has in its file (``data-value``). What is missing is named, with the command that
-makes it.
+Every number in a table carries its text from the file (``data-value``). Missing results are named, with the command that makes
+them.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from indm.report.page.registration import describe_registration
 from indm.report.page.remarks import remarks
 from indm.report.page.tables import Table, read_table
 
-# What the page can have, in its order, by anchor.
+# The sections that a page can have, in order, by anchor.
 SECTIONS = {
     "answers": "Results",
     "caveats": "Limitations",
@@ -45,7 +45,7 @@ def render(contents: Contents, results: Path, figures: Path) -> str:
     """Render the page of a suite.
 
     Returns:
-        The HTML document. Absent files are named in it; they are no error.
+        The HTML document. It names absent files, which do not raise an error.
     """
     tables = {table: read_table(contents.suite, results / "tables" / f"{table}.csv") for table in (*SHOWN, "values")}
     records = read_records(contents, results)
@@ -86,7 +86,7 @@ def render(contents: Contents, results: Path, figures: Path) -> str:
 
 
 def _left_out(tables: Mapping[str, Table]) -> set[str]:
-    """Find the sections whose tables are all there and all without a row to show."""
+    """Find the sections whose tables all exist and have no row to show."""
     sections: dict[str, list[bool]] = {}
     for name, entry in CATALOGUE.items():
         if name in tables and entry.page:

@@ -1,7 +1,4 @@
-"""A table of the page: rows, downloads (file name and address), how many rows the CSV alone has.
-
-``missing`` says why it is not there, and ``empty`` whether it has no row to show.
-"""
+"""The tables of the page, read from their CSV files and formatted."""
 
 import base64
 from dataclasses import dataclass, field
@@ -16,7 +13,7 @@ from indm.report.page.contents import Missing, missing
 from indm.report.page.entries import Entry, column_entries
 from indm.report.results import read_texts
 
-# Said once, in the caption, where all rows agree.
+# Columns that are written once, in the caption, if all rows agree.
 SHARED = {
     "dataset",
     "sde",
@@ -36,9 +33,9 @@ FEWEST_ROWS_TO_SHARE = 3
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the page: rows, downloads (file name and address), how many rows the CSV alone has.
+    """A table of the page: rows, downloads (file name and address), and how many rows are only in the CSV.
 
-    ``missing`` says why it is not there, and ``empty`` whether it has no row to show.
+    ``missing`` is set if the table does not exist, and ``empty`` if it has no row to show.
     """
 
     name: str
@@ -53,23 +50,23 @@ class Table:
     empty: bool = False
 
     def texts(self, column: str) -> set[str]:
-        """Return the texts of a column, in the rows or shared by them; none where the table lacks it."""
+        """Return the texts of a column, in the rows or shared by them; empty if the table lacks it."""
         if (title := heading(column)) in self.shared:
             return {self.shared[title].text}
         return {row[self.headings.index(title)].text for row in self.rows} if title in self.headings else set()
 
 
 def read_table(suite: str, path: Path) -> Table:
-    """Read a table as texts, and set it: errors beside values, empty columns left out, shared values for the caption.
+    """Read a table as texts, and format it: errors next to values, no empty columns, shared values in the caption.
 
-    Published numbers that nothing of ours stands beside are counted alone.
+    Published numbers for which we have no number are counted but not shown.
     """
     if not path.is_file():
         return Table(path.stem, path, missing=missing(suite, path, path))
     table = read_texts(path)
     count = len(table)
     if count == 0:
-        reason = f"no rows: the suite {suite} asks for none of these numbers"
+        reason = f"no rows: the suite {suite} does not ask for these numbers"
         return Table(path.stem, path, missing=Missing(path, reason, f"edit params/{suite}.yaml"), empty=True)
     page = CATALOGUE[path.stem].page
     if page.dropped:
@@ -94,7 +91,7 @@ def read_table(suite: str, path: Path) -> Table:
 
 
 def _is_shown(column: str, table: pd.DataFrame) -> bool:
-    """Leave out the suite, empty columns, and errors: they stand beside their values."""
+    """Leave out the suite, empty columns, and errors, which are written next to their values."""
     value = column.removesuffix("_se").removesuffix("_image")
     beside_its_value = column.endswith("_se") and value in table
     return column in table and column != "suite" and not beside_its_value and bool((table[column] != "").any())
@@ -105,10 +102,10 @@ def _is_shared(column: str, entries: list[Entry]) -> bool:
 
 
 def _downloads(path: Path, headings: list[str], rows: list[list[Entry]]) -> dict[str, tuple[str, str]]:
-    """Return the file's own bytes as CSV, and the table as it is set here as Markdown and LaTeX: file name and address."""
+    """Return the file's own bytes as CSV, and the formatted table as Markdown and LaTeX: file name and address."""
     table = pd.DataFrame([list(map(str, row)) for row in rows], columns=headings)
     latex = table.to_latex(index=False, escape=True).replace("±", r"$\pm$").replace("−", "$-$").replace("–", "--")
-    # A bar would end an entry, and a tag would be one where Markdown is shown.
+    # In Markdown, a bar would end an entry, and a tag would be rendered.
     plain = table.map(lambda text: text.replace("|", "\\|").replace("<", "&lt;"))
     texts = {
         "CSV": ("csv", "text/csv", path.read_bytes()),
@@ -119,5 +116,5 @@ def _downloads(path: Path, headings: list[str], rows: list[list[Entry]]) -> dict
 
 
 def data_uri(kind: str, content: bytes) -> str:
-    """Write a file into an address, by which the page brings it along, in the shorter of the two ways."""
+    """Encode a file as a data URI, in the shorter of the two encodings, so that the page contains it."""
     return min(f"data:{kind},{quote(content)}", f"data:{kind};base64,{base64.b64encode(content).decode()}", key=len)
