@@ -43,7 +43,7 @@ KEY = ["table", "row", "number"]
 FAR = 3.0
 WIDE = 3.0
 ABSENT = "-"
-# Why a suite's SHA-256 is unknown: the published one's, and the one's here.
+# The reasons why the SHA-256 of the suite is unknown: of the published suite, and of the suite here.
 UNKNOWN = (
     "the published provenance.json has no suite_sha256",
     "provenance/table.json of the tables here has no suite_sha256",

@@ -20,7 +20,7 @@ class View(NamedTuple):
         label: columns that name a row.
         group: columns whose values head a group of rows.
         across: the column whose values become columns, for the one number in ``columns``; if not all fit, the last ones are kept.
-        dropped: the column without whose value a row is counted but not shown.
+        dropped: a column; rows without a value in it are counted but not shown.
         asked_for: whether it is shown only when asked for by name, because it has hundreds of rows.
     """
 
@@ -39,7 +39,7 @@ class Page(NamedTuple):
         section: the section that contains it, as the template names it; empty for a table that the page does not show.
         heading: its heading.
         columns: the columns to show, for a table that is too wide to be read whole; its CSV has them all.
-        dropped: the column without whose value a row is counted but not shown.
+        dropped: a column; rows without a value in it are counted but not shown.
     """
 
     section: str = ""
