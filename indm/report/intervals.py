@@ -61,8 +61,8 @@ class Estimate(NamedTuple):
 def interval(differences: Numbers, below: float = TAIL, above: float = TAIL) -> Interval:
     """Estimate the mean of paired differences, shape (S,) or (S, I), and Student's interval of it.
 
-    With at least three seeds, the interval predicts other seeds, and other images if there are any. With fewer seeds and several
-    images, it predicts only other images for the same weights, from each image's mean over the seeds.
+    With at least three seeds, the interval holds for other seeds, and other images if there are any. With fewer seeds and several
+    images, it holds only for other images and the same weights, from each image's mean over the seeds.
 
     Arguments:
         differences: one per seed, or one per seed and image.

@@ -27,7 +27,7 @@ from indm.diffusion.sde import SDE
 
 DIMS = 2
 FREQUENCIES = 3
-# Half the range of the log-SNR, which is about 24 under VP, so that the lowest frequency is monotone over it.
+# Half of the log-SNR's range, which is about 24 under VP, so that the lowest frequency is monotone over it.
 LOG_SNR_SCALE = 12.0
 # Largest |log-scale| of a coupling.
 LOG_SCALE = 2.0
