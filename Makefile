@@ -53,7 +53,7 @@ nightly: $(VENV)/.installed ## Run the tests that take an hour: hundreds of gene
 docs: $(VENV)/.installed ## Build the documentation into site/: README, docs and docstrings
 	$(VENV)/bin/python -m pip install --quiet --constraint requirements.lock --editable '.[docs]'
 	python -m sphinx -b html -W --keep-going -q -c docs . site
-	@echo "file://$(abspath site/docs/index.html)"
+	@echo "file://$(abspath site/index.html)"
 
 bench: $(VENV)/.installed ## Time steps and likelihoods; RELEASED=<checkout> does so for the released code beside them
 	python -m benchmarks.training $(if $(RELEASED),--released $(RELEASED))

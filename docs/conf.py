@@ -1,5 +1,6 @@
 """The documentation as a site: README, docs and docstrings, read where they lie (``make docs``)."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ sys.path.insert(0, str(ROOT))
 import indm  # noqa: E402
 
 project = "INDM, reproduced"
-author = "the authors of this suite"
+author = "The INDM reproduction suite's contributors"
+copyright = f"{author}, Apache License 2.0"
 release = version = indm.__version__
 
 # The sources are those of the checkout, so that a link works on the site and in a listing of files alike.
@@ -42,11 +44,23 @@ napoleon_numpy_docstring = False
 napoleon_custom_sections = ["References"]
 
 html_theme = "furo"
-html_title = "INDM, reproduced"
+html_title = f"{project} {release}"
 html_show_sourcelink = False
 templates_path = ["templates"]
 html_static_path = ["static"]
-html_css_files = ["cards.css"]
+html_css_files = ["site.css"]
+html_js_files = [("tables.js", {"defer": "defer"})]
+# index.html at the top of the site leads to docs/index.html.
+html_extra_path = ["site-root"]
+# Where the site is published, its pages link to the repository that it is published from.
+if repository := os.environ.get("GITHUB_REPOSITORY"):
+    url = f"https://github.com/{repository}"
+    html_theme_options = {
+        "source_repository": url,
+        "source_branch": "main",
+        "source_directory": "",
+        "footer_icons": [{"name": "Repository", "url": url, "html": "Repository", "class": ""}],
+    }
 
 
 def setup(app: Any) -> None:

@@ -16,7 +16,7 @@ from indm.errors import ArtifactError
 from indm.report import figures
 from indm.report.figures import FIGURES, Plot, plot_figures
 from indm.report.figures_claims import MOST_SEEDS
-from indm.report.figures_lines import CONTROLS, separated
+from indm.report.figures_lines import CONTROLS
 from indm.report.figures_toy2d import MODELS, toy2d_figure
 from indm.report.intervals import CROSSED
 from indm.report.palette import BLUE, DARK, GROUND, PAPER, SOFT, VERMILLION
@@ -198,9 +198,15 @@ def test_error_bars_of_fid_are_those_of_its_logarithm() -> None:
     assert "Means and intervals are those of log FID, exponentiated." in figure.get_supxlabel()
 
 
+def draw(name: str, table: pd.DataFrame) -> Figure:
+    """Draw a figure beside a suite with one claim, whose smallest effect is 0.01 bits/dim."""
+    claims = pd.DataFrame([{"unit": "bits/dim", "smallest_effect": 0.01}])
+    return FIGURES[name].draw(table, *([claims] if name == "ablation" else []))
+
+
 @pytest.mark.parametrize("name", ["learning-curve-step", "ablation", "ladder"])
 def test_error_bars_are_students_intervals_over_seeds(name: str) -> None:
-    figure = FIGURES[name].draw(rows(name, seeds=3))
+    figure = draw(name, rows(name, seeds=3))
     found = bars(figure)
     assert len(found) == (3 if name == "learning-curve-step" else 1)
     for low, high in found:
@@ -210,14 +216,14 @@ def test_error_bars_are_students_intervals_over_seeds(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["discretization", "learning-curve-step", "ablation", "ladder"])
 def test_one_seed_has_no_error_bars_and_the_figure_says_so(name: str) -> None:
-    figure = FIGURES[name].draw(rows(name, seeds=1))
+    figure = draw(name, rows(name, seeds=1))
     assert bars(figure) == []
     assert figure.get_supxlabel().startswith("One seed: no error bars.")
 
 
 def test_the_ladder_rises_from_ddpmpp_to_indm_and_leaves_out_what_has_no_bound() -> None:
-    up = ["DDPM++", "DDPM++, same-compute", "DDPM++, scale-5", "DDPM++, scale-10"]
-    up += [f"DDPM++, learned-{family}" for family in ("scale", "affine", "linear")] + ["INDM", "INDM, frozen-flow"]
+    up = ["DDPM++", "same compute", "scale 5", "scale 10"]
+    up += [f"learned {family}" for family in ("scale", "affine", "linear")] + ["INDM", "INDM, frozen flow"]
     cells = [
         ("indm", ""),
         ("indm", "frozen-flow"),
@@ -235,7 +241,7 @@ def test_the_ladder_rises_from_ddpmpp_to_indm_and_leaves_out_what_has_no_bound()
     assert axis.yaxis_inverted()
 
 
-def test_the_ablation_climbs_the_ladder_within_each_dataset_sde_and_objective() -> None:
+def test_the_ablation_climbs_the_ladder_after_indm_within_each_dataset_sde_and_objective() -> None:
     variants = ("same-compute", "learned-range", "learned-scale", "scale-up")
     climbed = [*(("ddpmpp", variant) for variant in variants), ("indm", "")]
     parts = [
@@ -243,12 +249,24 @@ def test_the_ablation_climbs_the_ladder_within_each_dataset_sde_and_objective() 
         for objective in ("nll", "fid")
         for model, variant in reversed(climbed)
     ]
-    figure = FIGURES["ablation"].draw(pd.concat(parts))
+    figure = draw("ablation", pd.concat(parts))
     figure.draw_without_rendering()
-    rungs = ["DDPM++, same-compute", "DDPM++, learned-range", "DDPM++, learned-scale", "DDPM++, scale-up", "INDM"]
-    assert [axis.get_ylabel() for axis in figure.axes] == ["digits, VP, nll", "digits, VP, fid"]
+    rungs = ["INDM", "same compute", "learned range", "learned scale", "scale up"]
+    assert [axis.get_ylabel() for axis in figure.axes] == ["digits, VP, nll objective", "digits, VP, fid objective"]
     for axis in figure.axes:
         assert [label.get_text() for label in axis.get_yticklabels()] == rungs
+
+
+def test_the_ablation_shades_differences_below_the_smallest_effect() -> None:
+    (axis,) = draw("ablation", rows("ablation", seeds=3)).axes
+    (shade,) = axis.patches
+    assert shade.get_path().get_extents(shade.get_patch_transform()).intervalx == pytest.approx((-0.01, 0.01))
+
+
+def test_the_better_side_is_marked_and_a_gap_has_none() -> None:
+    """Which may be below 0."""
+    figure = FIGURES["ladder"].draw(rows("ladder", seeds=3).assign(gap=0.1, gap_se=0.1))
+    assert [axis.get_xlabel() for axis in figure.axes] == ["nats\n← better", "nats"]
 
 
 def test_seeds_that_differ_are_named_as_a_range() -> None:
@@ -307,7 +325,7 @@ def test_claims_show_every_model_that_was_run_with_both_verdicts(tables: Path) -
     ]
     found = texts(figure)
     for words in (
-        "Is it so that INDM has a lower NLL.  VP, fid",
+        "Is it so that INDM has a lower NLL.  VP, fid objective",
         "Holds? shown   Flow? matched by standardised",
         "Holds? shown   Flow? open",
         "Holds? inconclusive*",
@@ -372,7 +390,7 @@ def test_every_figure_names_its_error_bars_in_words(drawn: dict[str, bytes]) -> 
     # The protocol is examined on one run.
     assert named.pop("protocol") == "Error bars: 95 % interval over images, of one run."
     # A trial is one training.
-    assert named.pop("tuning") == "Error bars: 95 % interval over images, of one training."
+    assert named.pop("tuning") == "Error bars: 95 % interval over images, of one training; of FID on its logarithm."
     bars = "Error bars: 95 % interval of the mean over 3 seeds (Student t)."
     assert named.pop("ablation").startswith(bars)
     for name in ("claims", "claims-exploratory", "claims-2d"):
@@ -382,8 +400,9 @@ def test_every_figure_names_its_error_bars_in_words(drawn: dict[str, bytes]) -> 
     )
     on_logarithm = "Means and intervals are those of log FID, exponentiated."
     assert named.pop("discretization") == f"{bars} {on_logarithm}\n{shaded}"
+    assert named.pop("ladder") == f"{bars} Dotted: INDM."
     assert set(named.values()) == {bars}
-    assert description(toy2d_figure(toy2d_arrays())) == "One model each, of the first seed: no error bars."
+    assert description(toy2d_figure(toy2d_arrays())).startswith("One model each, of the first seed: no error bars.")
 
 
 def toy2d_arrays() -> dict[str, Any]:
@@ -417,13 +436,14 @@ def test_an_interval_that_leaves_no_room_for_the_others_is_written() -> None:
     nelbo = figure.axes[0]
     assert "too wide to be drawn" in figure.get_supxlabel()
     assert [text.get_text().split()[0] for text in nelbo.texts] == ["1.3e+03"]
-    assert len(nelbo.lines) == 2
+    assert [line.get_marker() for line in nelbo.lines if line.get_linestyle() != ":"] == ["o", "s"]
     assert nelbo.get_xlim()[1] < 20
 
 
 def described(figure: Figure) -> list[dict[str, str]]:
-    """The names that each panel writes beside its lines, with their colours."""
-    return [{text.get_text(): str(text.get_color()) for text in axis.texts} for axis in figure.axes if axis.texts]
+    """The names that each panel has beside it, from the top down, with their colours."""
+    legends = [legend for axis in figure.axes if (legend := axis.get_legend())]
+    return [{text.get_text(): str(text.get_color()) for text in legend.get_texts()} for legend in legends]
 
 
 @pytest.mark.parametrize("name", ["discretization", "learning-curve-step", "learning-curve-flops"])
@@ -441,25 +461,53 @@ def test_a_panel_has_both_plain_models_and_a_few_controls(name: str) -> None:
         assert (panel.pop("DDPM++"), panel.pop("INDM")) == (BLUE, VERMILLION)
         assert 0 < len(panel) <= CONTROLS
         assert set(panel.values()) == {SOFT}
-    assert sorted(control for panel in panels for control in panel) == sorted(controls * metrics)
+    named = [control.replace("-", " ") for control in controls * metrics]
+    assert sorted(control for panel in panels for control in panel) == sorted(named)
 
 
-def test_names_keep_apart_and_in_order() -> None:
-    found = separated(np.array([0.1, 0.5, 0.5, 0.51, 0.99]), gap=0.1)
-    np.testing.assert_allclose(np.diff(found).clip(max=0.1), 0.1)
-    np.testing.assert_allclose(found[1:4].mean(), np.mean([0.5, 0.5, 0.51]), atol=1e-12)
-    assert found[0] == pytest.approx(0.1)
-    assert separated(np.array([0.98, 0.99, 1.0]), gap=0.1)[-1] <= 1
+def test_lines_are_named_in_the_order_of_their_ends() -> None:
+    ends = {"ddpmpp": (3, 1), "indm": (1, 2)}
+    table = pd.concat(
+        rows("discretization", seeds=1).assign(model=model, steps=steps, fid=fid)
+        for model, fids in ends.items()
+        for steps, fid in zip((4, 8), fids, strict=True)
+    )
+    assert [list(panel) for panel in described(FIGURES["discretization"].draw(table))] == [["INDM", "DDPM++"]]
 
 
 def test_the_protocol_has_errors_over_images_and_no_row_of_itself(tables: Path) -> None:
     table = pd.read_csv(tables / "protocol.csv", dtype={"setting": str})
     itself = table.iloc[:1].assign(factor="base", setting="suite", difference=0.0, difference_image_se=0.0)
     figure = FIGURES["protocol"].draw(pd.concat([itself, table]))
-    assert next(label.get_text() for label in figure.axes[0].get_yticklabels()) == "images, 250"
+    assert next(label.get_text() for label in figure.axes[0].get_yticklabels()) == "250 images"
     low, high = bars(figure)[0]
     assert (low + high) / 2 == pytest.approx(table["difference"][0])
     assert high - low == pytest.approx(2 * 1.959964 * 0.03)
+
+
+def test_the_search_marks_what_each_reading_chose(tables: Path) -> None:
+    table, tuned = read(tables, "tuning")
+    tuned = tuned.assign(trial=tuned["reading"].map({"same trials": 0, "same compute": 3}))
+    tuned["steps"] = tuned["trial"].map({0: 400, 3: 200})
+    axis = FIGURES["tuning"].draw(table, tuned).axes[0]
+    rings = {str(line.get_label()): line for line in axis.lines if line.get_markersize() == 10}
+    arm = table[table["model"] == "ddpmpp"].set_index(["trial", "steps"])["target"]
+    found = {label: list(np.asarray(ring.get_ydata())) for label, ring in rings.items()}
+    assert found == {"best of all trials": [arm[0, 400]], "best at equal compute": [arm[3, 200]]}
+
+
+def test_arms_of_one_objective_share_their_scale_and_no_interval_of_fid_reaches_zero(tables: Path) -> None:
+    """Not even one whose standard error is as large as it is."""
+    table, tuned = read(tables, "tuning")
+    fid = table.assign(objective="fid", target_image_se=table["target"])
+    figure = FIGURES["tuning"].draw(pd.concat([table, fid]), tuned)
+    nll, scores = ([figure.axes[2 * row] for row in pair] for pair in ((0, 1), (2, 3)))
+    assert nll[0].get_ylim() == nll[1].get_ylim() != scores[0].get_ylim() == scores[1].get_ylim()
+    assert [axis.get_yscale() for axis in (*nll, *scores)] == ["linear", "linear", "log", "log"]
+    for axis in scores:
+        lows = [low for lines in axis.collections for ((_, low), _) in lines.get_segments()]  # type: ignore[attr-defined]
+        assert lows
+        assert min(lows) > 0
 
 
 def test_every_axis_says_what_it_measures(tables: Path) -> None:

@@ -31,6 +31,7 @@ from indm.report.figures import plot_figures
 from indm.report.figures_answer import draw_answers
 from indm.report.readme import (
     answers,
+    every_verdict,
     numbers,
     of_suite,
     replace_block,
@@ -595,6 +596,7 @@ def test_readme_and_the_page_of_verdicts_say_what_the_published_results_say() ->
     assert readme == with_answers(readme, published)
     page, trained = (published / "README.md").read_text(), (REPOSITORY / "docs/weights.md").read_text()
     assert page == with_verdicts(page, published)
+    assert (published / "verdicts.csv").read_text() == every_verdict(published)
     assert trained == with_weights(trained, published)
 
 

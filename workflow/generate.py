@@ -2,7 +2,7 @@
 
 - ``params/expanded/<suite>.json``: all that a suite says, in full, since DVC computes nothing;
 - ``dvc.yaml``: the pipeline of the default suite, from :data:`indm.pipeline.stages.STAGES`;
-- the tables of ``README.md``, ``docs/results/README.md`` and ``docs/weights.md`` and README's figures, from ``docs/results/``;
+- the tables of ``README.md``, ``docs/results`` and ``docs/weights.md`` and README's figures, from ``docs/results/``;
 - ``docs/reference``: the suites, the keys of a suite, the command line and the pipeline;
 - ``workflow/dvc/<suite>/dvc.yaml``: that of another suite, where it is there or asked for. DVC reads every dvc.yaml that it
   finds, for every command. So suites that nobody runs by DVC have none.
@@ -98,12 +98,13 @@ def readme_text(root: Path) -> dict[Path, str]:
         return {}
     # Imported here: pandas and Matplotlib are slow to import.
     from indm.report.figures_answer import draw_answers
-    from indm.report.readme import with_answers, with_verdicts, with_weights
+    from indm.report.readme import every_verdict, with_answers, with_verdicts, with_weights
 
     page = published / "README.md"
     return {
         readme: with_answers(readme.read_text(encoding="utf-8"), published),
         page: with_verdicts(page.read_text(encoding="utf-8"), published),
+        published / "verdicts.csv": every_verdict(published),
         weights: with_weights(weights.read_text(encoding="utf-8"), published),
         **{root / f"docs/pictures/{name}.svg": svg.decode() for name, svg in draw_answers(published).items()},
     }

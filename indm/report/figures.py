@@ -11,18 +11,25 @@ from indm.errors import ArtifactError
 from indm.report.figures_claims import claims
 from indm.report.figures_ladder import ablation, ladder
 from indm.report.figures_lines import discretization, learning_curve_flops, learning_curve_step
-from indm.report.figures_tuning import tuning
+from indm.report.figures_tuning import ARM, tuning
 from indm.report.intervals import OVER_MANY
-from indm.report.names import names
 from indm.report.palette import INK
 from indm.report.plotting import FIRST, GROUP, STYLE, label_rows, note, plot_interval, stacked, styled, to_svg
 from indm.report.results import read_csv
 
 TEXTS = [*GROUP, "model", "variant", "setting", "metric", "unit", "id", "control", "test", "phase", "state", "reason"]
-TEXTS += ["family", "holds", "flow", "treatment", "question", "against", "role", "verdict", "factor"]
+TEXTS += ["family", "holds", "flow", "treatment", "question", "against", "role", "verdict", "factor", "reading"]
 FAILED = ("planned", "failed_treatment", "failed_against")
-# The row from which the others deviate.
+# The row from which the others deviate, and the names of deviations.
 BASE = "base"
+DEVIATIONS = {
+    "num_samples": "{} images",
+    "reference": "against {} images",
+    "implementation": "{}",
+    "rounding": "pixels as {}",
+    "denoise": "last step: denoise {}",
+    "weights": "weights: {}",
+}
 
 
 @dataclass(frozen=True)
@@ -74,9 +81,10 @@ def protocol(table: pd.DataFrame) -> Figure:
         errors = OVER_MANY * part["difference_image_se"]
         for place, (value, bar) in enumerate(zip(part["difference"], errors, strict=True)):
             plot_interval(axis, place, value, (value - bar, value + bar), FIRST)
-        label_rows(axis, [names(*cell) for cell in zip(part["factor"], part["setting"], strict=True)])
+        cells = zip(part["factor"], part["setting"], strict=True)
+        label_rows(axis, [DEVIATIONS[factor].format(setting) for factor, setting in cells])
         axis.axvline(0, color=INK, linewidth=0.8)
-        axis.set_xlabel("FID, difference from the suite’s protocol")
+        axis.set_xlabel("FID, difference from the suite’s protocol (left of 0: lower)")
     return note(figure, "Error bars: 95 % interval over images, of one run.")
 
 
@@ -109,16 +117,20 @@ BESIDE = {
         *FAILED,
     ),
     "differences": (*GROUP, "id", "against", "seed", "difference"),
+    "claims": ("unit", "smallest_effect"),
+    "tuned": (*ARM, "reading", "trial", "steps"),
 }
+# The further tables of the figures of claims.
+EFFECTS = ("effects", "differences")
 # Claims about INDM whose effects can be divided by a smallest effect.
 DRAWN = "treatment == 'indm' and smallest_effect > 0"
 FIGURES = {
-    "claims": Plot("claims", CLAIMS, "effect", claims, tuple(BESIDE), f"family == 'primary' and {DRAWN}"),
+    "claims": Plot("claims", CLAIMS, "effect", claims, EFFECTS, f"family == 'primary' and {DRAWN}"),
     "claims-exploratory": Plot(
-        "claims", CLAIMS, "effect", claims, tuple(BESIDE), f"family != 'primary' and sde != '' and {DRAWN}"
+        "claims", CLAIMS, "effect", claims, EFFECTS, f"family != 'primary' and sde != '' and {DRAWN}"
     ),
     "claims-2d": Plot(
-        "claims", CLAIMS, "effect", claims, tuple(BESIDE), f"family != 'primary' and sde == '' and {DRAWN}"
+        "claims", CLAIMS, "effect", claims, EFFECTS, f"family != 'primary' and sde == '' and {DRAWN}"
     ),
     "discretization": Plot(
         "discretization",
@@ -126,13 +138,11 @@ FIGURES = {
         "fid",
         discretization,
     ),
-    "learning-curve-step": Plot("learning_curve", (*GROUP, "model", "seeds", "step"), "nll", learning_curve_step),
     "learning-curve-flops": Plot("learning_curve", (*GROUP, "model", "seeds", "flops"), "nll", learning_curve_flops),
-    "ablation": Plot("ablation", (*GROUP, "model", "variant", "pairs"), "nll_difference", ablation),
+    "learning-curve-step": Plot("learning_curve", (*GROUP, "model", "seeds", "step"), "nll", learning_curve_step),
+    "ablation": Plot("ablation", (*ARM, "pairs"), "nll_difference", ablation, ("claims",)),
     "ladder": Plot("toy2d", ("dataset", "model", "variant", "seeds"), "nelbo", ladder),
-    "tuning": Plot(
-        "tuning", (*GROUP, "model", "variant", "trial", "phase", "steps", "state", "target_image_se"), "target", tuning
-    ),
+    "tuning": Plot("tuning", (*ARM, "trial", "phase", "steps", "state", "target_image_se"), "target", tuning, ("tuned",)),
     "protocol": Plot("protocol", ("dataset", "factor", "setting", "difference_image_se"), "difference", protocol),
 }
 

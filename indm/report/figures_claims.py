@@ -10,7 +10,7 @@ from matplotlib.text import Annotation
 
 from indm.report.grades import matched_by, starred
 from indm.report.intervals import OVER_IMAGES, Interval, method, named_bars
-from indm.report.names import comparator, names
+from indm.report.names import cell_name, comparator
 from indm.report.palette import GRID, INK, SOFT
 from indm.report.plotting import FIRST, SECOND, WIDTH, note, plot_interval
 
@@ -137,7 +137,7 @@ def _frame(axis: Axes, rows: pd.DataFrame, lines: int) -> None:
     axis.set_yticks(named["place"], named["against_what"], fontsize=7.5)
     axis.set_ylim(float(named["place"].max()) + 0.8, -0.2)
     for _, row in named.drop_duplicates(BLOCK).iterrows():
-        question = f"{row['question']}  {names(str(row['sde']), str(row['objective']))}"
+        question = f"{row['question']}  {cell_name('', str(row['sde']), str(row['objective']))}"
         place: dict[str, Any] = {"xycoords": ("figure fraction", "data"), "va": "center", "fontweight": "bold"}
         axis.annotate(question, (0.01, _above(row) - lines + 1), **place, fontsize=8).set_in_layout(False)
     values = np.append(rows[ENDS].div(rows["smallest_effect"], axis=0).to_numpy(float), [-1.5, 1.5])

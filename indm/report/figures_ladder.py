@@ -1,7 +1,7 @@
 """Figures of the ladder from DDPM++ up to INDM: the models of the 2-D studies, and the effect of each variant on images."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -10,13 +10,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from indm.report.intervals import STUDENT, half_widths, named_bars
-from indm.report.names import REFERENCE, heading, name, names
-from indm.report.palette import INK
+from indm.report.names import REFERENCE, arm, cell_name, heading, name
+from indm.report.palette import GRID, INK, SOFT
 from indm.report.plotting import GROUP, PLAIN, WIDTH, label_rows, note, plot_interval
 
 # An interval this many times as wide as the metric's narrow ones is written as text, because drawing it would squeeze the others.
 # The lower quartile counts as narrow, because most rows may be wide, and a single one may be narrow by chance.
 WILD = 400.0
+# Prefixes of metrics whose smaller values are better, unlike gaps, which may be below 0.
+LOWER_IS_BETTER = ("nelbo", "nll", "log_fid", "w1_", "path_ratio")
 # Variants in order: first the ones that do not adapt the scale of their latent.
 RUNGS = [
     "",
@@ -41,27 +43,38 @@ def ladder(table: pd.DataFrame) -> Figure:
     units = {"nelbo": "nats", "nll": "nats", "gap": "nats", **dict.fromkeys(distances, "data units")}
     units |= {"path_ratio": "length / displacement", "latent_std": "latent units"}
     units = {metric: unit for metric, unit in units.items() if metric in table}
-    figure, written = _climb(table.groupby(["dataset"], sort=False), units)
-    wide = " A number with ±: its interval is too wide to be drawn." if written else ""
-    return note(figure, f"{named_bars({STUDENT: table['seeds']})}{wide}")
+    figure, remarks = _climb(table.groupby(["dataset"], sort=False), units, rung)
+    return note(figure, f"{named_bars({STUDENT: table['seeds']})}{remarks}")
 
 
-def ablation(table: pd.DataFrame) -> Figure:
-    """Draw each variant's difference from the baseline with its interval: one column per metric, in the order of the ladder."""
+def ablation(table: pd.DataFrame, claims: pd.DataFrame) -> Figure:
+    """Draw each model's difference from the baseline with its interval, INDM first: one column per metric.
+
+    Arguments:
+        table: the differences.
+        claims: the claims of the suite, which have the smallest effect that counts in each unit.
+    """
     metrics = [column for column in map(str, table) if column.endswith("_difference")]
     compared = table[table[metrics].notna().any(axis=1)].assign(seeds=lambda rows: rows["pairs"].astype(int))
     units = {metric: "log ratio" if metric == "log_fid_difference" else "bits/dim" for metric in metrics}
-    figure, written = _climb(compared.groupby(GROUP, sort=False), units)
-    for axis in figure.axes:
+    figure, remarks = _climb(
+        compared.groupby(GROUP, sort=False), units, lambda cell: (cell[0] == REFERENCE, rung(cell))
+    )
+    smallest = claims.groupby("unit")["smallest_effect"].max()
+    for axis, metric in zip(figure.axes, len(figure.axes) // len(metrics) * metrics, strict=True):
         axis.axvline(0, color=INK, linewidth=0.8)
-    wide = " A number with ±: its interval is too wide to be drawn." if written else ""
+        if units[metric] in smallest:
+            axis.axvspan(-smallest[units[metric]], smallest[units[metric]], color=GRID, alpha=0.35, linewidth=0)
     bars = named_bars({STUDENT: compared["seeds"]})
-    return note(figure, f"{bars} Left of 0: smaller than the plain {name(REFERENCE)}’s.{wide}")
+    zero = f"0: the plain {name(REFERENCE)}. Shaded: too small to count."
+    return note(figure, f"{bars} {zero}{remarks}")
 
 
-def _climb(groups: Iterable[tuple[Any, pd.DataFrame]], units: Mapping[str, str]) -> tuple[Figure, bool]:
-    """Draw one row of panels per group and one column per metric, from DDPM++ up to INDM; return whether any number is text."""
-    parts = [(group, part.iloc[_by_rung(part)]) for group, part in groups]
+def _climb(
+    groups: Iterable[tuple[Any, pd.DataFrame]], units: Mapping[str, str], order: Callable[[Any], Any]
+) -> tuple[Figure, str]:
+    """Draw one row of panels per group, with its models in order, and one column per metric; return remarks for the note."""
+    parts = [(group, part.iloc[_ordered(part, order)]) for group, part in groups]
     # The name of a group is rotated and needs this height.
     heights = [max(0.2 * len(part) + 0.5, 1.2) for _, part in parts]
     figure = Figure(figsize=(WIDTH, sum(heights) + 0.7))
@@ -71,18 +84,20 @@ def _climb(groups: Iterable[tuple[Any, pd.DataFrame]], units: Mapping[str, str])
         for axis, metric in zip(row, units, strict=True):
             written |= _points(axis, part, metric)
             axis.xaxis.set_major_locator(MaxNLocator(3))
+            axis.xaxis.set_major_formatter("{x:g}")
             axis.grid(axis="y", visible=False)
-        row[0].set_ylabel(names(*group))
-        label_rows(row[0], [names(*cell) for cell in zip(part["model"], part["variant"], strict=True)])
+        row[0].set_ylabel(cell_name(*group))
+        label_rows(row[0], [arm(*cell) for cell in zip(part["model"], part["variant"], strict=True)])
     for top, bottom, (metric, unit) in zip(axes[0], axes[-1], units.items(), strict=True):
         top.set_title(heading(metric.removesuffix("_difference")))
-        bottom.set_xlabel(unit)
-    return figure, written
+        bottom.set_xlabel(f"{unit}\n← better" if metric.startswith(LOWER_IS_BETTER) else unit)
+    wide = " A number with ±: its interval is too wide to be drawn." if written else ""
+    return figure, f" Dotted: INDM.{wide}"
 
 
-def _by_rung(table: pd.DataFrame) -> list[int]:
+def _ordered(table: pd.DataFrame, order: Callable[[Any], Any]) -> list[int]:
     cells = list(zip(table["model"], table["variant"], strict=True))
-    return sorted(range(len(cells)), key=lambda place: rung(cells[place]))
+    return sorted(range(len(cells)), key=lambda place: order(cells[place]))
 
 
 def rung(cell: tuple[str, str]) -> tuple[bool, str, int, str, float]:
@@ -102,6 +117,8 @@ def _points(axis: Axes, table: pd.DataFrame, metric: str) -> bool:
     """Draw a metric's values, one per row of the table, with intervals over seeds; return whether any number is text."""
     bars = half_widths(table[f"{metric}_se"], table["seeds"])
     wild = bars > WILD * bars[bars > 0].quantile(0.25)
+    for value in table.loc[(table["model"] != REFERENCE) & (table["variant"] == ""), metric].dropna():
+        axis.axvline(value, color=SOFT, linewidth=0.8, linestyle=":")
     rows = zip(table["model"], table[metric], bars, wild, strict=True)
     for place, (model, value, bar, far) in enumerate(rows):
         if far:

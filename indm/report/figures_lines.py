@@ -1,7 +1,7 @@
 """Figures of lines: likelihoods during training, and FID against the steps of a sampler.
 
-A panel shows the plain models in bold colour and a few controls in thin grey, with names at the ends of the lines. Further controls
-get separate panels, so that a reader distinguishes at most six lines.
+A panel shows the plain models in bold colour and a few controls in thin grey, named next to it in the order of their ends. Further
+controls get separate panels, so that a reader distinguishes at most six lines.
 """
 
 import math
@@ -14,12 +14,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
+from matplotlib.lines import Line2D
 
 from indm.report.figures_ladder import rung
 from indm.report.intervals import STUDENT, half_widths, named_bars
-from indm.report.names import REFERENCE, heading, name, names
+from indm.report.names import arm, cell_name, heading, name
 from indm.report.palette import GRID, SOFT
 from indm.report.plotting import GROUP, PLAIN, WIDTH, note, plain_ticks
 
@@ -35,10 +34,6 @@ APART = 1.03
 SHADE = 1.25
 ON_LOGARITHM = " Means and intervals are those of log FID, exponentiated."
 TOO_FEW = "\nShaded: fewer steps than the sampler needs: its own error may be what is measured, and no claim uses them."
-# The gap between the names at line ends, as a fraction of the panel's height, and their place, as a fraction of its width.
-LEADING, BESIDE = 0.095, 1.06
-# A line's name, its end point, and its style.
-End = tuple[str, tuple[float, float], dict[str, Any]]
 Scale = Literal["linear", "log"]
 
 
@@ -59,7 +54,7 @@ def discretization(table: pd.DataFrame) -> Figure:
     table = table.dropna(subset=["fid"])
     rows = [
         [
-            Panel(name(str(sampler)), f"{names(*group)}\nFID", "steps", "fid", list(_lines(swept, arms)), "log")
+            Panel(name(str(sampler)), f"{cell_name(*group)}\nFID, lower is better", "steps", "fid", list(_lines(swept, arms)), "log")
             for sampler, swept in part.groupby("sampler", sort=False)
         ]
         for group, part in _groups(table)
@@ -94,7 +89,7 @@ def _learning_curve(table: pd.DataFrame, x: str, x_label: str) -> Figure:
     curves = table[table.groupby(GROUP)["step"].transform("nunique") > 1]
     rows = [
         [
-            Panel("", f"{names(*group)}\n{heading(value)}, bits/dim", x, value, list(_lines(part, arms)))
+            Panel("", f"{cell_name(*group)}\n{heading(value)}, bits/dim", x, value, list(_lines(part, arms)))
             for arms in _arms(part)
         ]
         for group, part in _groups(curves if len(curves) else table)
@@ -123,26 +118,22 @@ def _lines(table: pd.DataFrame, arms: Iterable[tuple[str, str]]) -> Iterator[tup
     marks = iter(MARKS)
     for model, variant in arms:
         part = table[(table["model"] == model) & (table["variant"] == variant)]
-        # The name of a control includes its model only if that is not the baseline.
-        label = variant if variant and model == REFERENCE else names(model, variant)
         if variant:
             marker, line = next(marks)
-            yield label, part, {**CONTROL, "marker": marker, "linestyle": line}
+            yield arm(model, variant), part, {**CONTROL, "marker": marker, "linestyle": line}
         else:
-            yield label, part, PLAIN[model] | BOLD
+            yield arm(model, variant), part, PLAIN[model] | BOLD
 
 
 def _draw(rows: list[list[Panel]], x_label: str) -> tuple[Figure, list[Axes]]:
     """Draw panels in rows; lists of one panel share a row, and panels with the same vertical label share a scale."""
     figure, placed = _lay_out(rows)
-    ends = [_draw_lines(axis, panel) for axis, panel in placed]
-    # Names can be placed only after all panels that share a scale are drawn.
-    for (axis, panel), found in zip(placed, ends, strict=True):
+    for axis, panel in placed:
+        _name_lines(axis, _draw_lines(axis, panel))
         axis.set(title=panel.title, xlabel=x_label)
         axis.tick_params(which="both", labelsize=7.5)
         if panel.y_scale == "log":
             plain_ticks(axis.yaxis)
-        _name_ends(axis, found)
     return figure, [axis for axis, _ in placed]
 
 
@@ -168,19 +159,18 @@ def _lay_out(rows: list[list[Panel]]) -> tuple[Figure, list[tuple[Axes, Panel]]]
     return figure, placed
 
 
-def _draw_lines(axis: Axes, panel: Panel) -> list[End]:
-    """Draw the lines of a panel, with intervals over seeds, and return their end points."""
-    ends = []
+def _draw_lines(axis: Axes, panel: Panel) -> list[Line2D]:
+    """Draw the lines of a panel, with intervals over seeds."""
+    lines = []
     for i, (label, table, style) in enumerate(panel.lines):
         part = _with_ends(table, panel.value).dropna(subset=[panel.x, panel.value]).sort_values(panel.x)
         # Models share steps, so their bars would hide each other.
         place = part[panel.x] * (1 if panel.x == "flops" else APART ** (i - (len(panel.lines) - 1) / 2))
-        axis.errorbar(
-            place, part["mean"], [part["mean"] - part["low"], part["high"] - part["mean"]], elinewidth=0.7, **style
-        )
-        if len(part):
-            ends.append((label, (float(place.iloc[-1]), float(part["mean"].iloc[-1])), style))
-    return ends
+        bars = [part["mean"] - part["low"], part["high"] - part["mean"]]
+        line, _, _ = axis.errorbar(place, part["mean"], bars, elinewidth=0.7, **style)
+        line.set_label(label)
+        lines += [line] if len(part) else []
+    return lines
 
 
 def _with_ends(table: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -192,34 +182,10 @@ def _with_ends(table: pd.DataFrame, value: str) -> pd.DataFrame:
     return table.assign(mean=table[value], low=table[value] - bars, high=table[value] + bars)
 
 
-def _name_ends(axis: Axes, ends: list[End]) -> None:
-    """Write the name of each line next to its end, spread out where ends are close."""
-    bottom, top, *scaled = axis.transScale.transform(
-        [(1, y) for y in (*axis.get_ylim(), *(end[1] for _, end, _ in ends))]
-    )[:, 1]
-    heights = (np.array(scaled) - bottom) / (top - bottom)
-    order = np.argsort(heights, kind="stable")
-    for i, place in zip(order, separated(heights[order]), strict=True):
-        label, end, style = ends[i]
-        weight = "normal" if style["color"] == SOFT else "bold"
-        line = {
-            "arrowstyle": "-",
-            "color": style["color"],
-            "linewidth": 0.4,
-            "shrinkA": 1,
-            "shrinkB": 3,
-            "relpos": (0, 0.5),
-        }
-        text: dict[str, Any] = {"va": "center", "color": style["color"], "fontweight": weight, "fontsize": 7.5}
-        where: dict[str, Any] = {"textcoords": "axes fraction", "annotation_clip": False}
-        axis.annotate(label, end, (BESIDE, float(place)), arrowprops=line, **where, **text)
-
-
-def separated(places: NDArray[np.float64], gap: float = LEADING) -> NDArray[np.float64]:
-    """Spread ascending places to a minimum gap, with the least squared displacement."""
-    if len(places) == 0:
-        return places
-    steps = gap * np.arange(len(places))
-    moved: NDArray[np.float64] = isotonic_regression(places - steps).x + steps
-    # Keep them within the panel as far as possible.
-    return moved - max(float(moved[-1]) - 1, 0) + max(-float(moved[0]), 0)
+def _name_lines(axis: Axes, lines: list[Line2D]) -> None:
+    """Name the lines next to their panel, from the highest end down, because names at the ends would hide other lines."""
+    lines = sorted(lines, key=lambda line: float(np.asarray(line.get_ydata())[-1]), reverse=True)
+    style: dict[str, Any] = {"fontsize": 7.5, "labelcolor": "linecolor", "handlelength": 2.2, "borderaxespad": 0.4}
+    legend = axis.legend(handles=lines, loc="center left", bbox_to_anchor=(1, 0.5), **style)
+    for text in legend.get_texts():
+        text.set_fontweight("normal" if text.get_color() == SOFT else "bold")

@@ -23,7 +23,10 @@ MODELS = {
     ("indm", ""): "INDM\n(nonlinear)",
 }
 # The toy2d stage writes the arrays of its first seed.
-NOTE = "One model each, of the first seed: no error bars."
+NOTE = (
+    "One model each, of the first seed: no error bars. Points beyond a frame are not shown; drift and noise are drawn"
+    " larger; each density has its own scale."
+)
 # Thousands of points, arrows and paths are rasterized, because as shapes they would make up most of the page's size.
 DOTS_PER_INCH = 110
 GREY = "#999999"
@@ -69,6 +72,8 @@ def toy2d_figure(arrays: Arrays) -> bytes:
             axes.set_title(title)
         for axes in grid.flat:
             _frame(axes, float(arrays["limit"]))
+        for axes in grid[:, -3]:
+            _frame(axes, 1.12 * float(np.abs(arrays["arrows"]).max()))
         figure.text(grid[-1, 0].get_position().x0, 0.08, NOTE)
         buffer = BytesIO()
         figure.savefig(

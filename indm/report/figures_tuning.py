@@ -1,33 +1,44 @@
 """The figure of the hyper-parameter search."""
 
-from typing import Any, cast
+from typing import Any, Literal, cast
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from indm.report.intervals import OVER_MANY
-from indm.report.names import heading, names
+from indm.report.names import arm, cell_name, heading
 from indm.report.palette import INK
 from indm.report.plotting import FIRST, GROUP, SECOND, SHORT, WIDTH, note, plain_ticks
 
-# The quantity that is minimised, by objective, and the phases of a search that are drawn.
-TARGETS = {"nll": "NELBO, bits/dim", "fid": "FID"}
+# The quantity that is minimised, by objective, and its scale, because one FID may be many times another.
+TARGETS = {"nll": ("NELBO, bits/dim", "linear"), "fid": ("FID", "log")}
+# The phases of a search that are drawn, and the marks of the training that is chosen in each reading.
 PHASES = {"short": "trial", "confirm": "trained again for longer"}
+ARM = [*GROUP, "model", "variant"]
+CHOSEN = {"same trials": ("o", "best of all trials"), "same compute": ("s", "best at equal compute")}
 
 
-def tuning(table: pd.DataFrame) -> Figure:
-    """Draw the target against each hyper-parameter: one row per model, one column per hyper-parameter; failures at the top edge."""
+def tuning(table: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
+    """Draw the target against each hyper-parameter: one row per model, one column per hyper-parameter; failures at the top edge.
+
+    Arguments:
+        table: every training of the search.
+        tuned: the chosen trainings.
+    """
     columns = list(map(str, table))
     parameters = columns[columns.index("steps") + 1 : columns.index("state")]
-    arms = list(table.groupby([*GROUP, "model", "variant"], sort=False))
+    table = table.merge(_chosen(tuned), "left").fillna({"chosen": ""})
+    arms = list(table.groupby(ARM, sort=False))
     figure = Figure(figsize=(WIDTH, 2.0 * len(arms) + 0.8))
     axes = figure.subplots(len(arms), len(parameters), squeeze=False, sharex="col", sharey="row")
-    for row, (arm, trials) in zip(axes, arms, strict=True):
-        cell = [str(key) for key in cast(tuple[Any, ...], arm)]
+    first: dict[Any, Axes] = {}
+    for row, (cell, trials) in zip(axes, arms, strict=True):
+        *group, model, variant = (str(key) for key in cast(tuple[Any, ...], cell))
         # As a rotated label, a name of three words would be longer than the panel is high.
-        row[0].set_title(names(*cell), loc="left")
-        row[0].set_ylabel(TARGETS[cell[2]])
+        row[0].set_title(f"{arm(model, variant)} ({cell_name(*group)})", loc="left")
+        _scale(row[0], first.setdefault(tuple(group), row[0]), *TARGETS[group[2]])
         for axis, parameter in zip(row, parameters, strict=True):
             _trials(axis, trials, parameter)
     for axis, parameter in zip(axes[-1], parameters, strict=True):
@@ -36,7 +47,21 @@ def tuning(table: pd.DataFrame) -> Figure:
             axis.set_xscale("log")
             plain_ticks(axis.xaxis)
     _legend(figure, axes)
-    return note(figure, "Error bars: 95 % interval over images, of one training.")
+    return note(figure, "Error bars: 95 % interval over images, of one training; of FID on its logarithm.")
+
+
+def _chosen(tuned: pd.DataFrame) -> pd.DataFrame:
+    """Name, for each training that was chosen, the readings that chose it."""
+    return tuned.groupby([*ARM, "trial", "steps"])["reading"].agg(", ".join).rename("chosen").reset_index()
+
+
+def _scale(axis: Axes, first: Axes, label: str, scale: Literal["linear", "log"]) -> None:
+    """Name a row's vertical axis, and share it with the first row of the same dataset, SDE and objective."""
+    axis.set(ylabel=label, yscale=scale)
+    if scale == "log":
+        plain_ticks(axis.yaxis)
+    if axis is not first:
+        axis.sharey(first)
 
 
 def _trials(axis: Axes, table: pd.DataFrame, parameter: str) -> None:
@@ -44,17 +69,32 @@ def _trials(axis: Axes, table: pd.DataFrame, parameter: str) -> None:
     if table[parameter].isna().all():
         axis.set_axis_off()
         return
-    complete, failed = table[table["state"] == "complete"], table[table["state"] == "failed"]
+    complete = table[(table["state"] == "complete") & table["phase"].isin(PHASES)]
+    failed = table[table["state"] == "failed"]
     for (phase, label), style in zip(PHASES.items(), (FIRST, SECOND), strict=True):
         part, marker = complete[complete["phase"] == phase], str(style["marker"])
         if len(part):
-            bars, colour = OVER_MANY * part["target_image_se"], str(style["color"])
-            axis.errorbar(part[parameter], part["target"], bars, fmt=marker, color=colour, elinewidth=0.9, label=label)
+            colour = str(style["color"])
+            axis.errorbar(
+                part[parameter], part["target"], _bars(part), fmt=marker, color=colour, elinewidth=0.9, label=label
+            )
+    for reading, (marker, label) in CHOSEN.items():
+        part = complete[complete["chosen"].str.contains(reading)]
+        ring: dict[str, Any] = {"markersize": 10, "markerfacecolor": "none", "color": INK}
+        axis.plot(part[parameter], part["target"], marker, **ring, label=label)
     if len(failed):
         place = axis.get_xaxis_transform()
         axis.plot(
             failed[parameter], [1.0] * len(failed), "x", color=INK, transform=place, clip_on=False, label="failed"
         )
+
+
+def _bars(table: pd.DataFrame) -> Any:
+    """Return how far the intervals reach below and above their targets."""
+    target, half = table["target"], OVER_MANY * table["target_image_se"]
+    logarithmic = table["objective"].map(lambda objective: TARGETS[objective][1]) == "log"
+    below, above = (np.where(logarithmic, np.abs(target * np.expm1(sign * half / target)), half) for sign in (-1, 1))
+    return below, above
 
 
 def _legend(figure: Figure, axes: Any) -> None:

@@ -82,6 +82,16 @@ def names(*texts: str) -> str:
     return ", ".join(name(text) for text in texts if text)
 
 
+def cell_name(*cell: str) -> str:
+    """Write a dataset, an SDE and an objective, of which the last two may be absent, as one label."""
+    return names(*cell[:2], *(f"{objective} objective" for objective in cell[2:] if objective))
+
+
+def arm(model: str, variant: str) -> str:
+    """Name a model in a figure: a variant of the baseline by what varies alone."""
+    return comparator(variant) if variant and model == REFERENCE else names(model, comparator(variant))
+
+
 def comparator(text: str) -> str:
     """Name a baseline or control in words, without the chosen variant: DDPM++, same compute, best fixed scale."""
     return " ".join(name(part).replace("-", " ") for part in text.partition(" (")[0].split())

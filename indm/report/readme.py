@@ -1,4 +1,4 @@
-"""The tables of README.md, docs/results/README.md and docs/weights.md, generated from the published results."""
+"""The tables of README.md, docs/results and docs/weights.md, generated from the published results."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -123,6 +123,29 @@ def verdicts(claims: Mapping[str, pd.DataFrame]) -> str:
         worth = f"{part['unit'].iloc[0]}; smallest effect {part['smallest_effect'].iloc[0]:g}"
         lines.append(f"| {statement} ({worth}) | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def every_verdict(published: Path) -> str:
+    """Write, as CSV, a row for each verdict of each published suite.
+
+    Raises:
+        ArtifactError: if a table is damaged.
+    """
+    tables = [read_rows(path) for path in sorted(published.glob("*/tables/claims.csv"))]
+    # An earlier version gave one grade to two questions.
+    rows = [_verdict(row) for table in tables if "holds" in table for row in records(table) if row["holds"] != NO_DATA]
+    return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
+
+
+def _verdict(row: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "claim": row["question"],
+        "suite": row["suite"],
+        "where": _place(row, PLACE),
+        "does it hold?": starred(row["holds"], row["repeatability"]),
+        "advantage": f"{_unbroken(row)} {row['unit']}",
+        "is it the flow?": _flow(row) or "not asked",
+    }
 
 
 def of_suite(table: pd.DataFrame) -> str:
