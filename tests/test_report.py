@@ -354,8 +354,18 @@ def test_likelihoods_of_each_image_are_collected(tmp_path: Path) -> None:
             '"nll": 1.9',
             r"nll\.json: found nll 1\.9, expected 2 from the images in nll\.csv",
         ),
-        ("nll.json", '"gap_se": 0.5', '"gap_se": 0.4', r"nll\.json: found gap_se 0\.4, expected 0\.5 from the images in"),
-        ("nll.json", '"images": 2', '"images": 3', r"nll\.json: found images 3, expected 2 from the images in nll\.csv"),
+        (
+            "nll.json",
+            '"gap_se": 0.5',
+            '"gap_se": 0.4',
+            r"nll\.json: found gap_se 0\.4, expected 0\.5 from the images in",
+        ),
+        (
+            "nll.json",
+            '"images": 2',
+            '"images": 3',
+            r"nll\.json: found images 3, expected 2 from the images in nll\.csv",
+        ),
         ("nll.csv", "1,2.5,", "1,2.6,", r"nll\.json: found nll 2, expected 2\.05 from the images in nll\.csv"),
         (
             "curve.csv",
