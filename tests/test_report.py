@@ -415,7 +415,7 @@ def test_fids_of_other_numbers_of_images_are_not_subtracted(tmp_path: Path) -> N
     baseline, indm, few = ablation(tmp_path, runs)
     assert (baseline["skip"], indm["skip"]) == ("", "")
     assert indm["log_fid_difference"] == pytest.approx(np.log(8.0 / 10.0))
-    assert few["skip"] == "log_fid_difference: FID is measured on 500 images, ddpmpp's on 1000"
+    assert few["skip"] == "log_fid_difference: FID is of 500 images, ddpmpp's of 1000"
     assert np.isnan([few["log_fid_difference"], few["log_fid_difference_se"]]).all()
     assert (few["pairs"], few["fid"], few["nll_difference"]) == (2, 10.0, pytest.approx(-0.1))
 
