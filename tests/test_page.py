@@ -402,7 +402,11 @@ def test_what_a_suite_no_longer_has_is_not_on_its_page(tmp_path: Path) -> None:
 
 
 # What the page of each suite must say of it; a new suite says here what its numbers are.
-SHORT, OTHER_DATA, OWN_FEATURES = "Trainings are short: ", "not one of the paper’s datasets", "use features of digits-cnn"
+SHORT, OTHER_DATA, OWN_FEATURES = (
+    "Trainings are short: ",
+    "not one of the paper’s datasets",
+    "use features of digits-cnn",
+)
 NOTHING = "its numbers mean nothing: models were trained for "
 OTHER_FASHION = "fashion-mnist is not one of the paper’s datasets (28 × 28 pixels"
 OWN_FASHION = "FID and KID of fashion-mnist use features"
@@ -458,7 +462,10 @@ def test_how_well_a_classifier_knows_its_classes_is_said(tmp_path: Path) -> None
     reference = {"extractor": "digits-cnn", "test_accuracy": 0.9072}
     write_json(results / "data/digits/reference.json", reference)
     html = render(CONTENTS, results, tmp_path / "figures")
-    assert "use features of digits-cnn, a classifier with an accuracy of 90.7% on the test images: they are comparable" in html
+    assert (
+        "use features of digits-cnn, a classifier with an accuracy of 90.7% on the test images: they are comparable"
+        in html
+    )
 
 
 def test_other_weights_under_the_published_name_are_said(tmp_path: Path) -> None:

@@ -354,8 +354,18 @@ def test_likelihoods_of_each_image_are_collected(tmp_path: Path) -> None:
             '"nll": 1.9',
             r"nll\.json: found nll 1\.9, expected 2 from the images in nll\.csv",
         ),
-        ("nll.json", '"gap_se": 0.5', '"gap_se": 0.4', r"nll\.json: found gap_se 0\.4, expected 0\.5 from the images in"),
-        ("nll.json", '"images": 2', '"images": 3', r"nll\.json: found images 3, expected 2 from the images in nll\.csv"),
+        (
+            "nll.json",
+            '"gap_se": 0.5',
+            '"gap_se": 0.4',
+            r"nll\.json: found gap_se 0\.4, expected 0\.5 from the images in",
+        ),
+        (
+            "nll.json",
+            '"images": 2',
+            '"images": 3',
+            r"nll\.json: found images 3, expected 2 from the images in nll\.csv",
+        ),
         ("nll.csv", "1,2.5,", "1,2.6,", r"nll\.json: found nll 2, expected 2\.05 from the images in nll\.csv"),
         (
             "curve.csv",
@@ -405,7 +415,7 @@ def test_fids_of_other_numbers_of_images_are_not_subtracted(tmp_path: Path) -> N
     baseline, indm, few = ablation(tmp_path, runs)
     assert (baseline["skip"], indm["skip"]) == ("", "")
     assert indm["log_fid_difference"] == pytest.approx(np.log(8.0 / 10.0))
-    assert few["skip"] == "log_fid_difference: FID is measured on 500 images, ddpmpp's on 1000"
+    assert few["skip"] == "log_fid_difference: FID is of 500 images, ddpmpp's of 1000"
     assert np.isnan([few["log_fid_difference"], few["log_fid_difference_se"]]).all()
     assert (few["pairs"], few["fid"], few["nll_difference"]) == (2, 10.0, pytest.approx(-0.1))
 

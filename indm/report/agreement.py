@@ -155,9 +155,7 @@ def _checked(name: str, suite: str, path: Path, table: pd.DataFrame) -> pd.DataF
             f"{path}: found rows of suite {', '.join(foreign)}, expected {suite}, the name of the folder"
         )
     if twice := table.index[table.duplicated(KEYS[name])].tolist():
-        raise ArtifactError(
-            f"{path}: row {twice[0] + 2} repeats an earlier row; expected each once; {AGAIN}"
-        )
+        raise ArtifactError(f"{path}: row {twice[0] + 2} repeats an earlier row; expected each once; {AGAIN}")
     return table
 
 

@@ -50,7 +50,9 @@ def read_tables(layout: Layout, names: Iterable[str] = SHOWN) -> dict[Path, pd.D
             raise ArtifactError(f"{path}: missing; make it with: {_remedy(layout)}{_others(layout)}")
         tables[path] = read_rows(path)
         if "suite" not in tables[path]:
-            raise ArtifactError(f"{path}: found no suite column, expected a table of a suite; make it again with: {again(layout)}")
+            raise ArtifactError(
+                f"{path}: found no suite column, expected a table of a suite; make it again with: {again(layout)}"
+            )
     found = {path: sorted(set(table["suite"]) - {layout.suite}) for path, table in tables.items()}
     if foreign := [f"{path} of {', '.join(suites)}" for path, suites in found.items() if suites]:
         raise ArtifactError(

@@ -68,7 +68,9 @@ def show(layout: Layout, asked: tuple[str, ...]) -> "Iterator[RenderableType]":
         yield Text(f"Not shown: {', '.join(others)}. See one with: indm show NAME --suite {layout.suite}")
     if "claims" in chosen:
         yield Text(f"* Borderline: {BORDERLINE}.")
-    yield Text(f"{BEST} best mean of its group, maybe by chance: see indm show claims. ± one standard error over seeds.")
+    yield Text(
+        f"{BEST} best mean of its group, maybe by chance: see indm show claims. ± one standard error over seeds."
+    )
     yield Text(f"Files: {layout.tables}/NAME.csv")
     for path in edited(layout, chosen):
         yield Text(

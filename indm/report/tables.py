@@ -189,8 +189,8 @@ def _unlike(group: pd.DataFrame) -> str:
     """Give the numbers of images behind the FIDs, if they differ from the baseline's."""
     pairs = dict.fromkeys(zip(group["drawn"], group["drawn_baseline"], strict=True))
     unlike = (pair for pair in pairs if pair[0] != pair[1] and not any(map(pd.isna, pair)))
-    found = (f"{own:g} images, {REFERENCE}'s on {other:g}" for own, other in unlike)
-    return "; ".join(f"log_fid_difference: FID is measured on {words}" for words in found)
+    found = (f"{own:g} images, {REFERENCE}'s of {other:g}" for own, other in unlike)
+    return "; ".join(f"log_fid_difference: FID is of {words}" for words in found)
 
 
 def _series(values: pd.DataFrame, stage: str, metric: str) -> pd.Series:
