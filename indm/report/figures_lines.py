@@ -54,7 +54,14 @@ def discretization(table: pd.DataFrame) -> Figure:
     table = table.dropna(subset=["fid"])
     rows = [
         [
-            Panel(name(str(sampler)), f"{cell_name(*group)}\nFID, lower is better", "steps", "fid", list(_lines(swept, arms)), "log")
+            Panel(
+                name(str(sampler)),
+                f"{cell_name(*group)}\nFID, lower is better",
+                "steps",
+                "fid",
+                list(_lines(swept, arms)),
+                "log",
+            )
             for sampler, swept in part.groupby("sampler", sort=False)
         ]
         for group, part in _groups(table)
