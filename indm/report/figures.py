@@ -24,10 +24,10 @@ FAILED = ("planned", "failed_treatment", "failed_against")
 BASE = "base"
 DEVIATIONS = {
     "num_samples": "{} images",
-    "reference": "against {} images",
+    "reference": "against the {} split",
     "implementation": "{}",
-    "rounding": "pixels as {}",
-    "denoise": "last step: denoise {}",
+    "rounding": "pixels: {}",
+    "denoise": "denoise: {}",
     "weights": "weights: {}",
 }
 

@@ -32,7 +32,7 @@ def tuning(table: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
     parameters = columns[columns.index("steps") + 1 : columns.index("state")]
     table = table.merge(_chosen(tuned), "left").fillna({"chosen": ""})
     arms = list(table.groupby(ARM, sort=False))
-    figure = Figure(figsize=(WIDTH, 2.0 * len(arms) + 0.8))
+    figure = Figure(figsize=(WIDTH, 1.6 * len(arms) + 0.8))
     axes = figure.subplots(len(arms), len(parameters), squeeze=False, sharex="col", sharey="row")
     first: dict[Any, Axes] = {}
     for row, (cell, trials) in zip(axes, arms, strict=True):
