@@ -192,7 +192,9 @@ def _with_ends(table: pd.DataFrame, value: str) -> pd.DataFrame:
 def _name_lines(axis: Axes, lines: list[Line2D]) -> None:
     """Name the lines beside their panel, from the highest end down; a name at each end would hide what runs past it."""
     lines = sorted(lines, key=lambda line: float(np.asarray(line.get_ydata())[-1]), reverse=True)
-    style: dict[str, Any] = {"fontsize": 7, "labelcolor": "linecolor", "handlelength": 1.8, "handletextpad": 0.4, "borderaxespad": 0.2}
-    legend = axis.legend(handles=lines, loc="center left", bbox_to_anchor=(1, 0.5), **style)
+    narrow: dict[str, Any] = {"handlelength": 1.8, "handletextpad": 0.4, "borderaxespad": 0.2}
+    legend = axis.legend(
+        handles=lines, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=7, labelcolor="linecolor", **narrow
+    )
     for text in legend.get_texts():
         text.set_fontweight("normal" if text.get_color() == SOFT else "bold")

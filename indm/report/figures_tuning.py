@@ -82,7 +82,7 @@ def _trials(axis: Axes, table: pd.DataFrame, parameter: str) -> None:
         part = complete[complete["chosen"].str.contains(reading)]
         axis.plot(part[parameter], part["target"], marker, **RING, label=label)
     if (failed := table["state"] == "failed").any():
-        place = {"transform": axis.get_xaxis_transform(), "clip_on": False}
+        place: dict[str, Any] = {"transform": axis.get_xaxis_transform(), "clip_on": False}
         axis.plot(table.loc[failed, parameter], [1.0] * failed.sum(), "x", color=INK, label="failed", **place)
 
 
