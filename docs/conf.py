@@ -13,7 +13,7 @@ import indm  # noqa: E402
 
 project = "INDM, reproduced"
 author = "The INDM reproduction suite's contributors"
-copyright = f"{author}, Apache License 2.0"
+project_copyright = f"{author}, Apache License 2.0"
 release = version = indm.__version__
 
 # The sources are those of the checkout, so that a link works on the site and in a listing of files alike.

@@ -24,10 +24,10 @@ FAILED = ("planned", "failed_treatment", "failed_against")
 BASE = "base"
 DEVIATIONS = {
     "num_samples": "{} images",
-    "reference": "against {} images",
+    "reference": "against the {} split",
     "implementation": "{}",
-    "rounding": "pixels as {}",
-    "denoise": "last step: denoise {}",
+    "rounding": "pixels: {}",
+    "denoise": "denoise: {}",
     "weights": "weights: {}",
 }
 
@@ -129,9 +129,7 @@ FIGURES = {
     "claims-exploratory": Plot(
         "claims", CLAIMS, "effect", claims, EFFECTS, f"family != 'primary' and sde != '' and {DRAWN}"
     ),
-    "claims-2d": Plot(
-        "claims", CLAIMS, "effect", claims, EFFECTS, f"family != 'primary' and sde == '' and {DRAWN}"
-    ),
+    "claims-2d": Plot("claims", CLAIMS, "effect", claims, EFFECTS, f"family != 'primary' and sde == '' and {DRAWN}"),
     "discretization": Plot(
         "discretization",
         (*GROUP, "model", "seeds", "sampler", "steps", "sound", "fid_low", "fid_high"),
@@ -142,7 +140,9 @@ FIGURES = {
     "learning-curve-step": Plot("learning_curve", (*GROUP, "model", "seeds", "step"), "nll", learning_curve_step),
     "ablation": Plot("ablation", (*ARM, "pairs"), "nll_difference", ablation, ("claims",)),
     "ladder": Plot("toy2d", ("dataset", "model", "variant", "seeds"), "nelbo", ladder),
-    "tuning": Plot("tuning", (*ARM, "trial", "phase", "steps", "state", "target_image_se"), "target", tuning, ("tuned",)),
+    "tuning": Plot(
+        "tuning", (*ARM, "trial", "phase", "steps", "state", "target_image_se"), "target", tuning, ("tuned",)
+    ),
     "protocol": Plot("protocol", ("dataset", "factor", "setting", "difference_image_se"), "difference", protocol),
 }
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from textwrap import fill
 from typing import Any
 
 import pandas as pd
@@ -86,7 +87,7 @@ def _climb(
             axis.xaxis.set_major_locator(MaxNLocator(3))
             axis.xaxis.set_major_formatter("{x:g}")
             axis.grid(axis="y", visible=False)
-        row[0].set_ylabel(cell_name(*group))
+        row[0].set_ylabel(fill(cell_name(*group), 20))
         label_rows(row[0], [arm(*cell) for cell in zip(part["model"], part["variant"], strict=True)])
     for top, bottom, (metric, unit) in zip(axes[0], axes[-1], units.items(), strict=True):
         top.set_title(heading(metric.removesuffix("_difference")))

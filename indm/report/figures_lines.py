@@ -54,7 +54,14 @@ def discretization(table: pd.DataFrame) -> Figure:
     table = table.dropna(subset=["fid"])
     rows = [
         [
-            Panel(name(str(sampler)), f"{cell_name(*group)}\nFID, lower is better", "steps", "fid", list(_lines(swept, arms)), "log")
+            Panel(
+                name(str(sampler)),
+                f"{cell_name(*group)}\nFID, lower is better",
+                "steps",
+                "fid",
+                list(_lines(swept, arms)),
+                "log",
+            )
             for sampler, swept in part.groupby("sampler", sort=False)
         ]
         for group, part in _groups(table)
@@ -185,7 +192,9 @@ def _with_ends(table: pd.DataFrame, value: str) -> pd.DataFrame:
 def _name_lines(axis: Axes, lines: list[Line2D]) -> None:
     """Name the lines next to their panel, from the highest end down, because names at the ends would hide other lines."""
     lines = sorted(lines, key=lambda line: float(np.asarray(line.get_ydata())[-1]), reverse=True)
-    style: dict[str, Any] = {"fontsize": 7.5, "labelcolor": "linecolor", "handlelength": 2.2, "borderaxespad": 0.4}
-    legend = axis.legend(handles=lines, loc="center left", bbox_to_anchor=(1, 0.5), **style)
+    narrow: dict[str, Any] = {"handlelength": 1.8, "handletextpad": 0.4, "borderaxespad": 0.2}
+    legend = axis.legend(
+        handles=lines, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=7, labelcolor="linecolor", **narrow
+    )
     for text in legend.get_texts():
         text.set_fontweight("normal" if text.get_color() == SOFT else "bold")

@@ -1,6 +1,6 @@
 """The figure of the hyper-parameter search."""
 
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,11 @@ from indm.report.plotting import FIRST, GROUP, SECOND, SHORT, WIDTH, note, plain
 
 # The quantity that is minimised, by objective, and its scale, because one FID may be many times another.
 TARGETS = {"nll": ("NELBO, bits/dim", "linear"), "fid": ("FID", "log")}
+ARM = [*GROUP, "model", "variant"]
 # The phases of a search that are drawn, and the marks of the training that is chosen in each reading.
 PHASES = {"short": "trial", "confirm": "trained again for longer"}
-ARM = [*GROUP, "model", "variant"]
 CHOSEN = {"same trials": ("o", "best of all trials"), "same compute": ("s", "best at equal compute")}
+RING: dict[str, Any] = {"markersize": 10, "markerfacecolor": "none", "color": INK}
 
 
 def tuning(table: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
@@ -31,7 +32,7 @@ def tuning(table: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
     parameters = columns[columns.index("steps") + 1 : columns.index("state")]
     table = table.merge(_chosen(tuned), "left").fillna({"chosen": ""})
     arms = list(table.groupby(ARM, sort=False))
-    figure = Figure(figsize=(WIDTH, 2.0 * len(arms) + 0.8))
+    figure = Figure(figsize=(WIDTH, 1.6 * len(arms) + 0.8))
     axes = figure.subplots(len(arms), len(parameters), squeeze=False, sharex="col", sharey="row")
     first: dict[Any, Axes] = {}
     for row, (cell, trials) in zip(axes, arms, strict=True):
@@ -55,7 +56,7 @@ def _chosen(tuned: pd.DataFrame) -> pd.DataFrame:
     return tuned.groupby([*ARM, "trial", "steps"])["reading"].agg(", ".join).rename("chosen").reset_index()
 
 
-def _scale(axis: Axes, first: Axes, label: str, scale: Literal["linear", "log"]) -> None:
+def _scale(axis: Axes, first: Axes, label: str, scale: str) -> None:
     """Name a row's vertical axis, and share it with the first row of the same dataset, SDE and objective."""
     axis.set(ylabel=label, yscale=scale)
     if scale == "log":
@@ -70,31 +71,25 @@ def _trials(axis: Axes, table: pd.DataFrame, parameter: str) -> None:
         axis.set_axis_off()
         return
     complete = table[(table["state"] == "complete") & table["phase"].isin(PHASES)]
-    failed = table[table["state"] == "failed"]
     for (phase, label), style in zip(PHASES.items(), (FIRST, SECOND), strict=True):
-        part, marker = complete[complete["phase"] == phase], str(style["marker"])
+        part = complete[complete["phase"] == phase]
         if len(part):
-            colour = str(style["color"])
+            bars = _bars(part, axis.get_yscale())
             axis.errorbar(
-                part[parameter], part["target"], _bars(part), fmt=marker, color=colour, elinewidth=0.9, label=label
+                part[parameter], part["target"], bars, elinewidth=0.9, label=label, **style | {"linestyle": ""}
             )
     for reading, (marker, label) in CHOSEN.items():
         part = complete[complete["chosen"].str.contains(reading)]
-        ring: dict[str, Any] = {"markersize": 10, "markerfacecolor": "none", "color": INK}
-        axis.plot(part[parameter], part["target"], marker, **ring, label=label)
-    if len(failed):
-        place = axis.get_xaxis_transform()
-        axis.plot(
-            failed[parameter], [1.0] * len(failed), "x", color=INK, transform=place, clip_on=False, label="failed"
-        )
+        axis.plot(part[parameter], part["target"], marker, **RING, label=label)
+    if (failed := table["state"] == "failed").any():
+        place: dict[str, Any] = {"transform": axis.get_xaxis_transform(), "clip_on": False}
+        axis.plot(table.loc[failed, parameter], [1.0] * failed.sum(), "x", color=INK, label="failed", **place)
 
 
-def _bars(table: pd.DataFrame) -> Any:
-    """Return how far the intervals reach below and above their targets."""
+def _bars(table: pd.DataFrame, scale: str) -> Any:
+    """Return how far the intervals reach below and above their targets; those on a logarithmic scale never reach 0."""
     target, half = table["target"], OVER_MANY * table["target_image_se"]
-    logarithmic = table["objective"].map(lambda objective: TARGETS[objective][1]) == "log"
-    below, above = (np.where(logarithmic, np.abs(target * np.expm1(sign * half / target)), half) for sign in (-1, 1))
-    return below, above
+    return (-target * np.expm1(-half / target), target * np.expm1(half / target)) if scale == "log" else half
 
 
 def _legend(figure: Figure, axes: Any) -> None:
