@@ -30,9 +30,10 @@ NoiseFn = Callable[[Tensor, Tensor], Tensor]
 
 @runtime_checkable
 class Multivariate(Protocol):
-    r"""What is asked, besides, of a diffusion with a schedule :math:`A_i(t)` of each dimension i.
+    r"""Additional methods of a diffusion with a separate schedule :math:`A_i(t)` for each dimension i.
 
-    At the ends :math:`\epsilon` and T, every :math:`A_i` and its derivative are those of :math:`A(t)`, as are all coefficients.
+    At the ends :math:`\epsilon` and T, every :math:`A_i` and its derivative equal :math:`A(t)` and its derivative, and all
+    coefficients agree.
     """
 
     def noise_error(self, noise_fn: NoiseFn, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -53,7 +54,7 @@ def squared_norm(x: Tensor) -> Tensor:
 
 
 def perturb(sde: SDE, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    r"""Draw :math:`z_t = \alpha_t z_0 + \sigma_t \epsilon`; ``z0``, ``noise`` (B, *), ``t`` (B,), result (B, *)."""
+    r"""Return :math:`z_t = \alpha_t z_0 + \sigma_t \epsilon`; ``z0``, ``noise`` (B, *), ``t`` (B,), result (B, *)."""
     return per_sample(sde.alpha(t), z0) * z0 + per_sample(sde.sigma(t), z0) * noise
 
 
@@ -76,7 +77,9 @@ def noise_error(noise_fn: NoiseFn, sde: SDE, z0: Tensor, t: Tensor, noise: Tenso
 
 
 def variance_weighted(error: Tensor) -> Tensor:
-    r"""Loss :math:`\tfrac12\|\epsilon_\theta-\epsilon\|^2` of objective "fid": good samples, no bound on the likelihood.
+    r"""Return :math:`\tfrac12\|\epsilon_\theta-\epsilon\|^2`, shape (B,), which favours samples and bounds no likelihood.
+
+    It is the score's loss under the ``fid`` objective, from ``error`` with shape (B,).
 
     References:
         | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
@@ -86,7 +89,9 @@ def variance_weighted(error: Tensor) -> Tensor:
 
 
 def likelihood_weighted(error: Tensor, z: float | Tensor) -> Tensor:
-    r"""Loss :math:`\tfrac Z2\|\epsilon_\theta-\epsilon\|^2`, for times drawn by :func:`indm.diffusion.sde.importance_time`.
+    r"""Return :math:`\tfrac Z2\|\epsilon_\theta-\epsilon\|^2`, shape (B,), from ``error`` with shape (B,).
+
+    The times must be drawn by :func:`indm.diffusion.sde.importance_time`, with the normalising constant Z.
 
     References:
         | Maximum Likelihood Training of Score-Based Diffusion Models (Song et al., 2021)
@@ -113,7 +118,7 @@ def prior_cross_entropy(sde: SDE, z0: Tensor) -> Tensor:
         z0: clean latents, shape (B, *).
 
     Returns:
-        The cross entropy of each sample, shape (B,).
+        The cross entropy of each sample, in nats, shape (B,).
     """
     end = torch.tensor(T, dtype=torch.float64)
     alpha, sigma, std = sde.alpha(end), sde.sigma(end), sde.prior_std
@@ -135,7 +140,7 @@ def reconstruction(noise_fn: NoiseFn, sde: SDE, z0: Tensor, eps: float, noise: T
         noise: standard normal draws, shape (B, *).
 
     Returns:
-        The term of each sample, shape (B,).
+        The reconstruction term of each sample, in nats, shape (B,).
 
     References:
         | Soft Truncation (Kim et al., 2022), https://arxiv.org/abs/2106.05527, appendix on the reconstruction term
@@ -152,12 +157,12 @@ def nelbo(sde: SDE, z0: Tensor, log_det: Tensor, error: Tensor, z: float | Tenso
         sde: the diffusion.
         z0: clean latents :math:`h_\phi(x)`, shape (B, *).
         log_det: :math:`\log|\det \partial h_\phi/\partial x|`, shape (B,).
-        error: :func:`noise_error` at importance-sampled times, one draw or the mean of several, shape (B,).
+        error: :func:`noise_error` at importance-sampled times, from one draw or averaged over several, shape (B,).
         z: normalising constant of the importance distribution.
         eps: truncation time.
 
     Returns:
-        The bound for each sample, shape (B,).
+        The bound for each sample, in nats, shape (B,).
 
     References:
         | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
