@@ -77,9 +77,9 @@ def noise_error(noise_fn: NoiseFn, sde: SDE, z0: Tensor, t: Tensor, noise: Tenso
 
 
 def variance_weighted(error: Tensor) -> Tensor:
-    r"""Return :math:`\tfrac12\|\epsilon_\theta-\epsilon\|^2`, shape (B,), which favours samples and bounds no likelihood.
+    r"""Return the variance-weighted loss :math:`\tfrac12\|\epsilon_\theta-\epsilon\|^2` from the error, (B,) to (B,).
 
-    It is the score's loss under the ``fid`` objective, from ``error`` with shape (B,).
+    The ``fid`` objective trains the score with it, because it favours sample quality; it does not bound the likelihood.
 
     References:
         | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
@@ -89,9 +89,9 @@ def variance_weighted(error: Tensor) -> Tensor:
 
 
 def likelihood_weighted(error: Tensor, z: float | Tensor) -> Tensor:
-    r"""Return :math:`\tfrac Z2\|\epsilon_\theta-\epsilon\|^2`, shape (B,), from ``error`` with shape (B,).
+    r"""Return the likelihood-weighted loss :math:`\tfrac Z2\|\epsilon_\theta-\epsilon\|^2` from the error, (B,) to (B,).
 
-    The times must be drawn by :func:`indm.diffusion.sde.importance_time`, with the normalising constant Z.
+    The times must be drawn by :func:`indm.diffusion.sde.importance_time`, whose normalising constant is Z.
 
     References:
         | Maximum Likelihood Training of Score-Based Diffusion Models (Song et al., 2021)

@@ -20,7 +20,7 @@ from indm.registry import SAMPLERS
 def time_grid(sde: SDE, name: str, points: int, eps: float) -> list[float]:
     r"""Return ``points`` times from T to ``eps``: equidistant in t (``uniform``) or in the log-SNR (``log_snr``).
 
-    A grid needs at least two points.
+    The grid in the log-SNR puts a small number of steps where they are needed. Either grid needs at least two points.
     """
     if name == "uniform":
         return torch.linspace(T, eps, points, dtype=torch.float64).tolist()
