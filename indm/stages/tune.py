@@ -58,7 +58,8 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
 
             Returns:
                 The study's row with ``phase``: trial, steps, reason (empty unless the trial failed), and the numbers in
-                :data:`indm.tuning.trial.MEASURED`.
+                :data:`indm.tuning.trial.MEASURED`, among them the target that the search minimises: the mean NELBO of the
+                validation images, shape (N, C, H, W), in bits/dim for the ``nll`` objective, FID for the ``fid`` objective.
 
             Raises:
                 StoppedError: if the process is asked to stop; the training continues from its saved state.
