@@ -137,7 +137,7 @@ def verify(path: Path, archive: Archive) -> None:
     try:
         found, size = _md5(path), path.stat().st_size
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); {archive.remedy}") from error
+        raise DataError(f"{path}: cannot be read: {error.strerror}; {archive.remedy}") from error
     if found not in archive.md5s:
         whole = (
             f"{path}: found MD5 {found} ({size:,} bytes), expected {' or '.join(archive.md5s)}: truncated or altered; "

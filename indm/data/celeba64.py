@@ -61,8 +61,8 @@ def load_celeba64(split_seed: int, root: Path | None = None, release: CelebARele
     """Load CelebA in its official partition: 162,770 images for training, 19,867 for validation, 19,962 for testing.
 
     The files are looked for below the data root, and downloaded there if they are missing; their checksums are checked
-    before they are opened. Images are read from the archive when they are needed, without extracting it. There are no
-    labels, and ``split_seed`` has no effect.
+    before they are opened. Images are read from the archive when they are needed, without extracting it. The splits do not
+    have labels, and ``split_seed`` has no effect.
 
     Raises:
         DataError: if a file is missing and cannot be downloaded, is damaged, or is another file.

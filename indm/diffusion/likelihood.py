@@ -110,7 +110,7 @@ class GaussianControl:
     variance: Tensor
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a and b at the times (B,), each of shape (B, *)."""
+        """Return a and b at the times t, (B,) to (B, *) each."""
         alpha, sigma = (per_sample(value, self.mean[None]) for value in (self.sde.alpha(t), self.sde.sigma(t)))
         total = alpha**2 * self.variance + sigma**2
         return alpha * sigma / total, alpha**2 * self.variance / total

@@ -18,7 +18,7 @@ variable is named after its place:
 ``v_z1``              v carried up to the place: dz1/dx v
 ``w_z1``              w carried down to the place: (dg/dz1)^T w; ``w_x`` is J^T w
 ``grad_z1``           the gradient of the loss with respect to z1
-``all_a0``            the columns of all images, shape (9 C, B, P); ``a0`` has those of one part, shape (9 C, N)
+``all_a0``            the columns of all images, shape (9 C, B, P); ``a0`` is one part, shape (9 C, N)
 ====================  ==================================================================================================
 
 A *part* is a set of N of the B P columns. Columns are processed one part at a time, so that the elementwise work between two

@@ -52,8 +52,7 @@ def check_statistics(path: Path, sha256: str) -> None:
         ) from None
     if found != sha256:
         raise DataError(
-            f"{path}: found sha256 {found}, expected {sha256}; the file is damaged or another one, so get it again, or "
-            "correct the suite"
+            f"{path}: found sha256 {found}, expected {sha256}; damaged or another file: get it again, or correct the suite"
         )
 
 

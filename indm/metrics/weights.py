@@ -134,9 +134,7 @@ def read_weights_file(file: WeightsFile) -> tuple[Path, bytes]:
     found = hashlib.sha256(content).hexdigest()
     if not found.startswith(file.sha256):
         expected = file.sha256 if len(file.sha256) == len(found) else f"{file.sha256}..."
-        raise DataError(
-            f"{path}: found sha256 {found}, expected {expected}; the file is damaged or another one: {file.remedy}"
-        )
+        raise DataError(f"{path}: found sha256 {found}, expected {expected}; damaged or another file: {file.remedy}")
     return path, content
 
 

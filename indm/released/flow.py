@@ -81,7 +81,7 @@ def residual_arguments(config: Config) -> dict[str, Any]:
     Squeezing the image first corresponds to a full resolution without blocks.
 
     Raises:
-        ArtifactError: if it does not have two scales of blocks, for which alone the released output order is right.
+        ArtifactError: if it does not have two scales of blocks, the only number with the right released output order.
     """
     flow = config["flow"]
     counts = str(flow["nblocks"]).split("-")

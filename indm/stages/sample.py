@@ -84,7 +84,7 @@ def _key(suite: "Suite", layout: Layout, name: str, device: torch.device) -> str
 
 
 def _settings(suite: "Suite", name: str, device: torch.device) -> dict[str, Any]:
-    """Return the settings for sampling, except the mean of the prior, which gathering does not need."""
+    """Return the settings for sampling, without the mean of the prior, which gathering does not need."""
     run = suite.runs[name]
     return suite.sample_params(name).model_dump(exclude={"centre_prior"}) | {
         "seed": (run.dataset, run.seed, "sample"),

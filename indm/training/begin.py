@@ -34,7 +34,7 @@ class Training:
 
     Arguments:
         trainer: its state.
-        train: :func:`indm.training.loop.train` with the arguments of this training.
+        train: :func:`indm.training.loop.train`, which only needs ``history``, ``after_step`` and ``progress``.
         phases: first step and operations per step, over all processes, of each phase by its name in :data:`PHASES`.
     """
 

@@ -217,7 +217,7 @@ def launch(count: int, function: Callable[..., Any], *arguments: Any) -> Any:
                 raise
             raise StoppedError(
                 f"process {error.error_index} of {count} was ended by {error.signal_name}; "
-                "run it again to continue from what was saved"
+                "run it again to continue from the saved state"
             ) from None
         finally:
             signal.signal(signal.SIGTERM, before)

@@ -128,7 +128,7 @@ def write_training(
     """Write the trained weights with the model's specification, the losses and a summary.
 
     Raises:
-        DivergenceError: if a weight is not finite after the last step; nothing is written then.
+        DivergenceError: if a weight is not finite after the last step; in this case no file is written.
     """
     model = trainer.averaged()
     weights = {f"raw.{key}": value for key, value in trainer.model.state_dict().items()}

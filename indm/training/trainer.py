@@ -227,7 +227,7 @@ class Trainer:
         return state
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what :meth:`state` returned."""
+        """Restore the state that :meth:`state` returned."""
         if state["frozen"]:
             self.freeze_flow()
         self.model.load_state_dict(strip_prefix(state, "raw"))

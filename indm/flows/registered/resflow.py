@@ -138,7 +138,7 @@ class ResidualFlow(Flow):
         """
         self._check_shape(x)
         if not (isinstance(log_det, Series) or log_det in ESTIMATORS):
-            raise ValueError(f"log_det: found {log_det!r}, expected one of {ESTIMATORS} or a Series; name one of them")
+            raise ValueError(f"log_det: found {log_det!r}, expected one of {ESTIMATORS} or a Series")
         total = x.new_zeros(x.shape[0])
         series = draw_series(x, sum(self.blocks), self.roulette_mean, self.probe, generator)
         for (_, scale, block), bounded in self._bounded_blocks():
