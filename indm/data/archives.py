@@ -1,4 +1,4 @@
-"""Archives: where they lie, how they are fetched, and the checksum that each must have before it is used."""
+"""Archives: their paths, their downloads, and the checksum that each must have before it is used."""
 
 import hashlib
 import importlib.util
@@ -22,7 +22,7 @@ class Packaged:
 
     Arguments:
         package: the package's name.
-        path: where it installs the copy.
+        path: the path at which it installs the copy.
         md5: MD5 sum of the copy, in hexadecimal.
     """
 
@@ -36,10 +36,9 @@ class Archive:
     """A file that a dataset is read from.
 
     Arguments:
-        path: where it lies below the data root.
+        path: its path below the data root.
         md5: its published MD5 sum, in hexadecimal.
-        url: where it is downloaded from, or the page that offers it on Google Drive; ``None`` for a file that
-            comes with this package.
+        url: its address, or the page that offers it on Google Drive; ``None`` for a file that comes with this package.
         size: approximate size of the download, as shown to users.
         drive_id: its name on Google Drive, if it is there.
         packaged: the copy that a package installs, if there is one.

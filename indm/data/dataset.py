@@ -18,7 +18,7 @@ class Split:
 
     Arguments:
         count: number of images N.
-        labels: labels with shape (N,); (0,) where the dataset has none.
+        labels: labels with shape (N,); (0,) if the dataset does not have labels.
         pieces: returns an iterator over the images, in order: levels, uint8, each piece with shape (n, C, H, W).
     """
 
@@ -44,8 +44,8 @@ class Dataset:
         levels: number of levels L of a pixel; images hold 0 … L - 1.
         channels: number of channels C.
         image_size: height and width in pixels.
-        classes: number of distinct labels; 0 if there are none.
-        load: makes the splits from a split seed and, where there are archives, the data root as ``root``.
+        classes: number of distinct labels; 0 for a dataset without labels.
+        load: makes the splits from a split seed and, for a dataset with archives, the data root as ``root``.
         source: where the images come from, as shown to users.
         licence: the terms under which the images may be used, as shown to users.
         official_partition: whether the publisher has split training and test images, so that the split seed has no effect.

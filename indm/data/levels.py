@@ -43,7 +43,7 @@ def dequantise_by(images: "Tensor", noise: "Tensor", levels: int, centered: bool
 
 
 def moments(images: "Tensor", levels: int, centered: bool = True) -> tuple[float, float]:
-    r"""Mean and standard deviation over all pixels of dequantised images, exact because the noise is integrated out.
+    r"""Return mean and standard deviation over all pixels of dequantised images, with the noise integrated out.
 
     .. math:: m = 2\,\frac{\bar\xi + 1/2}{L} - 1, \qquad d^2 = \frac4{L^2}\Big(\mathrm{Var}\,\xi + \frac1{12}\Big)
 
@@ -52,7 +52,7 @@ def moments(images: "Tensor", levels: int, centered: bool = True) -> tuple[float
     Arguments:
         images: levels :math:`\xi`, uint8, any shape.
         levels: number of levels :math:`L`.
-        centered: whether model space is [-1, 1], else [0, 1].
+        centered: whether model space is [-1, 1]; otherwise it is [0, 1].
     """
     # Imported here because the registry of datasets is also read without torch.
     import torch
@@ -79,7 +79,7 @@ def quantise(x: "Tensor", levels: int, centered: bool = True, rounding: Rounding
     Arguments:
         x: images, any shape.
         levels: number of levels :math:`L`.
-        centered: whether model space is [-1, 1], else [0, 1].
+        centered: whether model space is [-1, 1]; otherwise it is [0, 1].
         rounding: ``nearest`` or ``floor``.
     """
     factor = levels if rounding == "nearest" else levels - 1

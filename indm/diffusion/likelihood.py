@@ -37,7 +37,7 @@ MAX_ORDER = 6
 def ode_nll(
     noise_fn: NoiseFn, sde: SDE, z: Tensor, eps: float, tolerance: float | None, probe: Tensor, steps: int = 1
 ) -> Tensor:
-    r"""Negative log-density at time ``eps`` under the probability-flow ODE, in nats.
+    r"""Return the negative log-density at time ``eps`` under the probability-flow ODE, in nats.
 
     .. math:: -\log p_\epsilon(z_\epsilon) = -\log p_T(z_T) - \int_\epsilon^T \nabla\!\cdot\frac{\mathrm dz}{\mathrm dt}\,\mathrm dt
 

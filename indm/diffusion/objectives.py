@@ -59,7 +59,9 @@ def perturb(sde: SDE, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
 
 
 def noise_error(noise_fn: NoiseFn, sde: SDE, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    r"""Squared error :math:`\|\epsilon_\theta(z_t, t) - \epsilon\|^2` of the noise prediction; see also :class:`Multivariate`.
+    r"""Return the squared error :math:`\|\epsilon_\theta(z_t, t) - \epsilon\|^2` of the noise prediction.
+
+    A :class:`Multivariate` diffusion defines its own error.
 
     Arguments:
         noise_fn: the noise prediction.
@@ -101,7 +103,7 @@ def likelihood_weighted(error: Tensor, z: float | Tensor) -> Tensor:
 
 
 def gaussian_nll(z: Tensor, std: float) -> Tensor:
-    r"""Negative log-density under :math:`\mathcal N(0, s^2 I)`, in nats, (B, *) to (B,).
+    r"""Return the negative log-density under :math:`\mathcal N(0, s^2 I)`, in nats, (B, *) to (B,).
 
     .. math:: \tfrac D2\log 2\pi s^2 + \frac{\|z\|^2}{2 s^2}
     """
@@ -109,7 +111,7 @@ def gaussian_nll(z: Tensor, std: float) -> Tensor:
 
 
 def prior_cross_entropy(sde: SDE, z0: Tensor) -> Tensor:
-    r"""Expected :math:`-\log p_T(z_T)` given :math:`z_0`, analytically, in nats.
+    r"""Return the expected :math:`-\log p_T(z_T)` given :math:`z_0`, in closed form, in nats.
 
     .. math:: \tfrac D2\log 2\pi s^2 + \frac{\|\alpha_T z_0\|^2 + D\sigma_T^2}{2 s^2}, \qquad p_T = \mathcal N(0, s^2 I)
 
@@ -128,7 +130,7 @@ def prior_cross_entropy(sde: SDE, z0: Tensor) -> Tensor:
 
 
 def reconstruction(noise_fn: NoiseFn, sde: SDE, z0: Tensor, eps: float, noise: Tensor) -> Tensor:
-    r"""Cost :math:`R_\epsilon` of decoding :math:`z_0` from :math:`z_\epsilon`, with one draw of the noise, in nats.
+    r"""Return the cost :math:`R_\epsilon` of decoding :math:`z_0` from :math:`z_\epsilon`, for one noise draw, in nats.
 
     .. math:: -D\ln\alpha_\epsilon + \tfrac12\big(\|\epsilon_\theta(z_\epsilon, \epsilon)-\epsilon\|^2 - \|\epsilon\|^2\big)
 
@@ -151,7 +153,7 @@ def reconstruction(noise_fn: NoiseFn, sde: SDE, z0: Tensor, eps: float, noise: T
 
 
 def nelbo(sde: SDE, z0: Tensor, log_det: Tensor, error: Tensor, z: float | Tensor, eps: float) -> Tensor:
-    r"""Negative evidence lower bound without the reconstruction term, in nats.
+    r"""Return the negative evidence lower bound without the reconstruction term, in nats.
 
     Arguments:
         sde: the diffusion.

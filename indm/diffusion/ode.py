@@ -11,7 +11,7 @@ from indm.errors import ConvergenceError
 
 
 def ode_drift(noise_fn: NoiseFn, sde: SDE, z: Tensor, a: Tensor) -> Tensor:
-    r"""Probability-flow ODE in the variable :math:`A = -\log\mathrm{SNR}`, in which it is not stiff near :math:`t = 0`.
+    r"""Return the drift of the probability-flow ODE in :math:`A = -\log\mathrm{SNR}`, where it is not stiff near :math:`t = 0`.
 
     .. math:: \frac{\mathrm d z}{\mathrm d A} = \frac{f\sigma^2}{g^2}\, z + \frac{\sigma}{2}\,\epsilon_\theta(z, t(A))
 
@@ -36,7 +36,7 @@ def ode_drift(noise_fn: NoiseFn, sde: SDE, z: Tensor, a: Tensor) -> Tensor:
 
 
 def ode_drift_in_time(noise_fn: NoiseFn, sde: SDE, z: Tensor, t: Tensor) -> Tensor:
-    r"""Probability-flow ODE in t: the reverse SDE with half the score and no noise.
+    r"""Return the drift of the probability-flow ODE in t, the reverse SDE with half the score and without noise.
 
     .. math:: \frac{\mathrm d z}{\mathrm d t} = f z + \frac{g^2}{2\sigma}\,\epsilon_\theta(z, t)
 

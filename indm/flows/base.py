@@ -73,7 +73,7 @@ class Flow(nn.Module):
         raise NotImplementedError
 
     def bijection_at(self, x: Tensor, generator: Source = None) -> tuple[Map, Map]:
-        """Return a map and its inverse that belong together, for B images.
+        """Return a map h and its inverse, fixed for a batch of B images.
 
         A flow that draws a new map in each call of :meth:`forward` and :meth:`inverse` draws a single one here.
 

@@ -8,7 +8,7 @@ places:
     a_0 = U f_0(x), \quad z_1 = W_1 a_0 + b_1, \quad a_1 = f(z_1), \quad z_2 = W_2 a_1 + b_2, \quad a_2 = f(z_2), \quad
     y = R a_2, \qquad g(x) = U^\top y + b_3
 
-with f the activation, and f_0 = f where the branch starts with it, the identity elsewhere. The estimate is
+with f the activation; f_0 is f if the branch starts with it and the identity otherwise. The estimate is
 :math:`e = w^\top J v` with J = dg/dx. The backward pass receives the gradients of a loss with respect to g(x) and e. A
 variable is named after its place:
 

@@ -218,7 +218,7 @@ class ResNetBlock(nn.Module):
     .. math:: y = \bigl( S R x + C_2 \, d \, a \, n ( C_1 R \, a \, n(x) + W e ) \bigr) / \sqrt 2
 
     with C 3 x 3 convolutions, n group normalisation, a swish, d dropout, R the resampling, S a 1 x 1 convolution (the
-    identity where the shapes agree). x (B, C, H, W), noise-level embedding e (B, E), y (B, C', H', W').
+    identity if the shapes agree). x (B, C, H, W), noise-level embedding e (B, E), y (B, C', H', W').
     Source: "Large Scale GAN Training for High Fidelity Natural Image Synthesis" (Brock et al., 2019,
     https://arxiv.org/abs/1809.11096, appendix B), as changed in arXiv:2011.13456, appendix H.
     """
