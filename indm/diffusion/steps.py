@@ -65,5 +65,6 @@ DENOISERS: dict[str, Callable[[NoiseFn, SDE, Tensor, Tensor], Tensor]] = {
 
 
 def standard_normal(shape: tuple[int, ...], like: Tensor, generator: Generator) -> Tensor:
+    """Draw from N(0, I), with a shape, and the type and device of ``like``; the generator is on the CPU."""
     # Drawn on the CPU, so that a seed gives the same noise on every device.
     return torch.randn(shape, generator=generator, dtype=like.dtype).to(like.device)

@@ -111,13 +111,14 @@ def frechet(generated: Tensor, reference: Reference) -> tuple[float, str]:
 
 
 def frechet_general(first: Statistics, second: Statistics) -> float:
+    """Compute the Fréchet distance between two Gaussians by torch-fidelity, from general eigenvalues."""
     return fid_statistics_to_metric(first, second, verbose=False)[KEY_METRIC_FID]
 
 
 def frechet_symmetric(
     generated: Tensor, reference: Reference, counts: NDArray[np.intp] | None = None
 ) -> tuple[float, str]:
-    """Use the cheaper of the two symmetric forms."""
+    """Compute the Fréchet distance, and name the method, by the cheaper of the two symmetric forms."""
     if generated.shape[0] <= generated.shape[1]:
         return fid_low_rank(generated, reference.statistics, counts), "low rank"
     return fid_symmetric(statistics(generated, counts), reference.statistics, reference.root), "symmetric"

@@ -62,6 +62,7 @@ def check_fit(spec: dict[str, Any], released: Config, name: str, *, has_flow: bo
 
 
 def named(kind: str, place: str, module: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of a module under their names in a checkpoint, such as ``ema.flow.…``."""
     return {f"{kind}.{place}.{key}": value for key, value in module.state_dict().items()}
 
 

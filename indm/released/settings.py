@@ -69,6 +69,7 @@ def complete_config(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def wrong_settings(config: Mapping[str, Any], settings: Settings) -> list[str]:
+    """Describe every setting whose value in a configuration differs from the expected value."""
     found = {path: plain(reduce(getitem, path, config)) for path in settings}
     return [
         f"{'.'.join(path)} is {found[path]!r}, expected {expected!r}"
@@ -78,4 +79,5 @@ def wrong_settings(config: Mapping[str, Any], settings: Settings) -> list[str]:
 
 
 def plain(value: Any) -> Any:
+    """Return a tuple as a list, as in JSON, and any other value as it is."""
     return list(value) if isinstance(value, tuple) else value
