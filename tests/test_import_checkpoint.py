@@ -367,7 +367,11 @@ def test_released_weights_that_are_not_finite_are_refused(workplace: Path, file:
     content["ema"]["shadow_params"][1].fill_(torch.nan)
     torch.save(content, workplace / file)
     place = "ema.flow" if file.startswith("flow") else "ema.noise.network"
-    refused(workplace, f"1 of the released weights are not finite, among them {place}.", "expected finite ones; take the released")
+    refused(
+        workplace,
+        f"1 of the released weights are not finite, among them {place}.",
+        "expected finite ones; take the released",
+    )
 
 
 @pytest.mark.parametrize(("key", "value"), [("activation", "elu"), ("bound", "spectral"), ("coefficient", 0.9)])

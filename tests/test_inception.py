@@ -384,7 +384,11 @@ def test_hostile_pickle_executes_nothing(
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [({"a": torch.zeros(1)}, "found the weights of another network"), ({"a": 1}, "expected a dict of tensors"), ([], "found list")],
+    [
+        ({"a": torch.zeros(1)}, "found the weights of another network"),
+        ({"a": 1}, "expected a dict of tensors"),
+        ([], "found list"),
+    ],
 )
 def test_foreign_content_is_refused(hub: Path, monkeypatch: pytest.MonkeyPatch, content: object, message: str) -> None:
     hub.parent.mkdir(parents=True)

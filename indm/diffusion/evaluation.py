@@ -149,7 +149,9 @@ def bounds(
         found.append(bits_per_dim(nats, batch[0].numel(), levels, model.centered))
     values = torch.cat(found)
     if not values.isfinite().all():
-        raise DivergenceError("found a bound that is not finite, expected finite ones; train with a lower lr or flow_lr")
+        raise DivergenceError(
+            "found a bound that is not finite, expected finite ones; train with a lower lr or flow_lr"
+        )
     return values
 
 

@@ -129,7 +129,9 @@ def described_model(path: Path, spec: Mapping[str, Any], state: Mapping[str, Ten
         model.load_state_dict(state)
     except RuntimeError as error:
         words = " ".join(str(error).split())
-        raise ArtifactError(f"{path}: the weights do not fit the model that the file describes: {words}; {AGAIN}") from None
+        raise ArtifactError(
+            f"{path}: the weights do not fit the model that the file describes: {words}; {AGAIN}"
+        ) from None
     return model
 
 

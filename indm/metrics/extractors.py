@@ -201,7 +201,9 @@ def build_inception(name: str, expected: str | None = None) -> tuple[FeatureExtr
         return FeatureExtractorInceptionV3(name, list(INCEPTION_LAYERS), as_file(state)), found
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise DataError(f"extractor {name}: found the weights of another network, expected Inception-v3: {reason}") from None
+        raise DataError(
+            f"extractor {name}: found the weights of another network, expected Inception-v3: {reason}"
+        ) from None
 
 
 def check_same_weights(name: str, found: str, expected: str | None, option: str) -> None:

@@ -169,7 +169,9 @@ def step_batch(
 def _batch(images: Tensor, batch_size: int, seed: tuple[str | int, ...], step: int) -> Tensor:
     per_epoch = len(images) // batch_size
     if per_epoch == 0:
-        raise DataError(f"found {len(images)} training images, expected at least batch_size {batch_size}; lower batch_size")
+        raise DataError(
+            f"found {len(images)} training images, expected at least batch_size {batch_size}; lower batch_size"
+        )
     epoch, position = divmod(step, per_epoch)
     order = torch.randperm(len(images), generator=Generator().manual_seed(derive_seed(*seed, "epoch", epoch)))
     return images[order[position * batch_size : (position + 1) * batch_size]]
