@@ -526,7 +526,7 @@ def test_batch_that_is_not_one(entry: object, found: str) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x02}q", b"not a pickle", b"\x80\x02cnumpy\ndtype\n(Vnonsense\ntR."])
 def test_damaged_batch(content: bytes) -> None:
-    with pytest.raises(DataError, match="batch: refused"):
+    with pytest.raises(DataError, match="batch: found a pickle that was refused"):
         parse_batch(content, "batch", 1)
 
 
