@@ -499,7 +499,8 @@ def test_pickle_that_would_execute_code(protocol: int, tmp_path: Path) -> None:
     members = build.cifar10_members() | {f"{cifar10.FOLDER}/data_batch_1": hostile}
     release = build.write_cifar10(tmp_path, members)
     text = refused(partial(load_cifar10, root=tmp_path, release=release), tmp_path / "out")
-    assert f"member {cifar10.FOLDER}/data_batch_1: refused, nothing in it was executed (it names posix.mkdir)" in text
+    words = "found a pickle that was refused without executing it (it names posix.mkdir)"
+    assert f"member {cifar10.FOLDER}/data_batch_1: {words}" in text
     assert not mark.exists()
     pickle.loads(hostile)
     assert mark.exists(), "the test's own pickle is harmless"
@@ -525,7 +526,7 @@ def test_batch_that_is_not_one(entry: object, found: str) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x02}q", b"not a pickle", b"\x80\x02cnumpy\ndtype\n(Vnonsense\ntR."])
 def test_damaged_batch(content: bytes) -> None:
-    with pytest.raises(DataError, match="batch: refused"):
+    with pytest.raises(DataError, match="batch: found a pickle that was refused"):
         parse_batch(content, "batch", 1)
 
 
@@ -574,7 +575,7 @@ def test_a_member_compressed_by_another_method_is_refused(tmp_path: Path, compre
     """Python decompresses it in one piece, however little of it is asked for."""
     release = build.write_celeba(tmp_path, compression=compression)
     text = refused(partial(load_celeba64, root=tmp_path, release=release), tmp_path / "out")
-    assert "000001.jpg: found no whole JPEG (it is compressed by another method than deflate)" in text
+    assert "000001.jpg: found no whole JPEG (it is compressed by a method other than deflate)" in text
 
 
 def test_damaged_zip(tmp_path: Path) -> None:
@@ -609,7 +610,7 @@ def test_partition_that_does_not_fit(line: str, found: str, tmp_path: Path) -> N
 def test_partition_without_test_images(tmp_path: Path) -> None:
     release = build.write_celeba(tmp_path, partition=["000001.jpg 0"])
     text = refused(partial(load_celeba64, root=tmp_path, release=release), tmp_path / "out")
-    assert "test: found no image, expected at least one; only valid may be empty" in text
+    assert "test: found no images, expected at least one, because only valid may be empty" in text
 
 
 # The stand-ins that come with the package.

@@ -328,7 +328,7 @@ def test_labels_that_are_not_those_of_the_images_are_refused(tmp_path: Path, lab
     assert _labels(tmp_path, "train", 3, 10).tolist() == [0, 1, 2]
     write_json(tmp_path / "labels.json", labels)
     with pytest.raises(
-        ArtifactError, match=r"labels\.json: key train: found \d labels, expected 3, of 0 to 9; delete it"
+        ArtifactError, match=r"labels\.json: key train: found \d labels, expected 3 from 0 to 9; delete it"
     ):
         _labels(tmp_path, "train", 3, 10)
 

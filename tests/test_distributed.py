@@ -196,7 +196,7 @@ def fill_memory_in_a_group() -> None:
 def test_errors_of_processes() -> None:
     """All stop at the same gradient; of one that was killed, the others are not left behind; too little memory is one line."""
     with pytest.raises(
-        DivergenceError, match=r"loss nan, gradient norm nan of the score, expected .*: lower lr or flow_lr"
+        DivergenceError, match=r"loss nan, gradient norm nan of the score, expected .*; lower lr or flow_lr"
     ):
         launch(2, diverge_in_a_group)
     with pytest.raises(StoppedError, match="process 1 of 2 was ended by SIGKILL; run it again"):
@@ -367,5 +367,5 @@ def test_another_number_of_processes_than_the_suites_is_refused(
     for name in (*NUMBERS, "MASTER_ADDR"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(ParamsError, match="found 3 processes, expected 2, the suite's key processes; make"):
+    with pytest.raises(ParamsError, match="found 3 processes, expected 2 from the suite's key processes; make"):
         train.run(suite, layout, RUN)

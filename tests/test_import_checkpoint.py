@@ -190,7 +190,7 @@ def test_truncated_file_is_refused(workplace: Path) -> None:
     released_files(workplace, RUNS["vp"])
     path = workplace / "checkpoint_1.pth"
     path.write_bytes(path.read_bytes()[:-1000])
-    refused(workplace, "checkpoint_1.pth: refused, nothing in it was executed")
+    refused(workplace, "checkpoint_1.pth: found a file that was refused without executing it (")
 
 
 def test_malicious_file_is_refused_and_executes_nothing(workplace: Path) -> None:
@@ -201,7 +201,7 @@ def test_malicious_file_is_refused_and_executes_nothing(workplace: Path) -> None
             return (Path.touch, (str(workplace / "exploded"),))
 
     torch.save({"model": Bomb(), "ema": {}, "step": 0}, workplace / "checkpoint_1.pth")
-    refused(workplace, "checkpoint_1.pth: refused, nothing in it was executed")
+    refused(workplace, "checkpoint_1.pth: found a file that was refused without executing it (")
     assert not (workplace / "exploded").exists()
 
 
@@ -268,7 +268,7 @@ def test_a_compressed_file_is_refused_before_it_is_expanded(workplace: Path) -> 
     path = workplace / "checkpoint_1.pth"
     torch.save({"model": {"a": torch.zeros(1_000_000)}, "ema": {}, "step": 0}, path)
     path.write_bytes(zipped(unzipped(path.read_bytes()), zipfile.ZIP_DEFLATED))
-    refused(workplace, "checkpoint_1.pth: refused, nothing in it was executed: it expands to 4,0")
+    refused(workplace, "checkpoint_1.pth: found a file that was refused without executing it (it expands to 4,0")
 
 
 def unzipped(content: bytes) -> dict[str, bytes]:
@@ -367,7 +367,11 @@ def test_released_weights_that_are_not_finite_are_refused(workplace: Path, file:
     content["ema"]["shadow_params"][1].fill_(torch.nan)
     torch.save(content, workplace / file)
     place = "ema.flow" if file.startswith("flow") else "ema.noise.network"
-    refused(workplace, f"1 of the released weights are not finite, {place}.", "expected finite ones; take the released")
+    refused(
+        workplace,
+        f"1 of the released weights are not finite, among them {place}.",
+        "expected finite ones; take the released",
+    )
 
 
 @pytest.mark.parametrize(("key", "value"), [("activation", "elu"), ("bound", "spectral"), ("coefficient", 0.9)])

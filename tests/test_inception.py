@@ -275,7 +275,7 @@ def test_published_sha256_and_place_are_clean_fids() -> None:
 def test_stage_fid_refuses_other_weights(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     other = weights.random_weights(seed=1)
     monkeypatch.setitem(extractors.INCEPTION, "inception-v3-random", lambda: other)
-    with pytest.raises(DataError, match=f"found weights of sha256 {other[1]}, expected .* reference was made"):
+    with pytest.raises(DataError, match=f"found weights with sha256 {other[1]}, expected .* reference was made"):
         fid.run(suite("inception-v3-random"), layout, RUN)
 
 
@@ -375,7 +375,7 @@ def test_hostile_pickle_executes_nothing(
     with pytest.raises(DataError, match="found sha256"):
         build_inception("inception-v3-compat")
     expect(monkeypatch, hub)
-    with pytest.raises(DataError, match="not a file of weights alone"):
+    with pytest.raises(DataError, match="found no file of weights only"):
         build_inception("inception-v3-compat")
     assert not (tmp_path / "made").exists()
     torch.load(hub, weights_only=False)
@@ -384,7 +384,11 @@ def test_hostile_pickle_executes_nothing(
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [({"a": torch.zeros(1)}, "those of another network"), ({"a": 1}, "expected a dict of tensors"), ([], "found list")],
+    [
+        ({"a": torch.zeros(1)}, "found the weights of another network"),
+        ({"a": 1}, "expected a dict of tensors"),
+        ([], "found list"),
+    ],
 )
 def test_foreign_content_is_refused(hub: Path, monkeypatch: pytest.MonkeyPatch, content: object, message: str) -> None:
     hub.parent.mkdir(parents=True)
@@ -399,5 +403,5 @@ def test_file_that_is_no_pickle_is_refused(hub: Path, monkeypatch: pytest.Monkey
     hub.parent.mkdir(parents=True)
     hub.write_bytes(content)
     expect(monkeypatch, hub)
-    with pytest.raises(DataError, match="not a file of weights alone"):
+    with pytest.raises(DataError, match="found no file of weights only"):
         build_inception("inception-v3-compat")

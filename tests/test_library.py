@@ -304,7 +304,7 @@ def renamed(spec: dict[str, Any]) -> None:
     [
         (lambda tensors, _: next(iter(tensors.values())).fill_(np.nan), "numbers that are not finite"),
         (lambda tensors, _: tensors.update({FIRST: tensors[FIRST].int()}), "found torch.int32, expected torch.float32"),
-        (lambda tensors, _: tensors.pop(FIRST), "weights do not fit the model that it describes: .*Missing key"),
+        (lambda tensors, _: tensors.pop(FIRST), "weights do not fit the model that the file describes: .*Missing key"),
         (lambda _, spec: spec.pop("model"), "describes no model that this version can build (KeyError('model'))"),
         (lambda _, spec: spec.update(model={}), "describes no model that this version can build"),
         (lambda _, spec: renamed(spec), "describes no model that this version can build"),

@@ -381,7 +381,7 @@ def test_statistics_alone_leave_out_what_needs_features() -> None:
 
 def test_too_few_images_are_named() -> None:
     rows = gaussian_features(50, 8, 0)
-    with pytest.raises(DataError, match=r"found 50 compared images, expected at least 100; make fid\.kid_subset_size"):
+    with pytest.raises(DataError, match=r"found 50 compared images, expected at least 100; lower fid\.kid_subset_size"):
         measure(rows, gaussian_features(150, 8, 1))
     with pytest.raises(DataError, match="found 50 reference images"):
         measure(gaussian_features(150, 8, 1), rows)

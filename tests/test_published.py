@@ -99,7 +99,7 @@ def test_array_that_is_no_archive_is_refused(folder: Path) -> None:
 
 
 def test_missing_or_other_file_is_named(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"a\.npz: cannot be read \(No such file.*published_statistics names"):
+    with pytest.raises(DataError, match=r"a\.npz: cannot be read \(No such file.*published_statistics; put them"):
         read_published_statistics("a.npz", "0" * 64, 6)
     sha256 = write(folder / "a.npz", pool_3=ROWS)
     with pytest.raises(DataError, match=f"found sha256 {sha256}, expected 0000.*; damaged or another file"):

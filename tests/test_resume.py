@@ -556,7 +556,7 @@ def test_a_likelihood_that_is_not_finite_is_not_kept(layout: Layout, scratch: Pa
     train_with_cuts(SUITE, layout, [])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "four_numbers", lambda *_, **__: {"nelbo": torch.tensor([1.0, math.inf])})
-        with pytest.raises(DivergenceError, match="a likelihood is not finite: take more ode_steps"):
+        with pytest.raises(DivergenceError, match=r"found a likelihood that is not finite, .*; raise ode_steps"):
             nll.run(SUITE, layout, RUN)
     assert [path.name for path in layout.scratch(RUN, "nll").iterdir()] == ["lock"]
 

@@ -517,7 +517,7 @@ def test_an_adaptive_ode_without_a_solution_is_one_line(monkeypatch: pytest.Monk
     factor = math.nan if case == "not a number" else 100.0
     ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
     with pytest.raises(
-        ConvergenceError, match=r"the adaptive ODE found no solution \(.*\), expected one of tolerance 1e-05"
+        ConvergenceError, match=r"the adaptive ODE found no solution \(.*\), expected one to a tolerance of 1e-05"
     ):
         solve_adaptively(lambda _, z: factor * z.sin(), torch.ones(2), ends, 1e-5)
 

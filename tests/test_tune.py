@@ -265,7 +265,7 @@ def test_nothing_is_chosen_by_test_images(layout: Layout, monkeypatch: pytest.Mo
     description["counts"]["valid"] = 0
     monkeypatch.setattr(tune, "read_json", lambda _: description)
     with pytest.raises(
-        DataError, match=r"valid.npy: found no images, expected some, since no hyper-parameter is chosen on test images"
+        DataError, match=r"valid.npy: found no images, expected some, because hyper-parameters are not chosen"
     ):
         tune.run(SUITE, layout, NLL)
 

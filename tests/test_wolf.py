@@ -215,5 +215,5 @@ def test_released_size(image_size: int, blocks: tuple[int, ...], released: int) 
 
 
 def test_odd_latent_is_refused() -> None:
-    with pytest.raises(ParamsError, match="latent_dim must be even, got 7"):
+    with pytest.raises(ParamsError, match="found latent_dim 7, expected an even number"):
         make(latent_dim=7)

@@ -1,1 +1,1 @@
-"""Datasets: images as levels, where they come from, and how they map to model space and to bits."""
+"""Datasets: images as levels, their sources, and their maps to model space and to bits."""

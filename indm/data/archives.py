@@ -1,4 +1,4 @@
-"""Archives: where they lie, how they are fetched, and the checksum that each must have before it is used."""
+"""Archives: their paths, their downloads, and the checksum that each must have before it is used."""
 
 import hashlib
 import importlib.util
@@ -16,13 +16,13 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Packaged:
-    """A copy of an archive that a package of the system installs.
+    """A copy of an archive that a package of the operating system installs.
 
-    It has a checksum of its own, since packagers strip name and time from gzip files.
+    Its checksum differs from the published one, because packagers strip name and time from gzip files.
 
     Arguments:
         package: the package's name.
-        path: where it installs the copy.
+        path: the path at which it installs the copy.
         md5: MD5 sum of the copy, in hexadecimal.
     """
 
@@ -36,13 +36,12 @@ class Archive:
     """A file that a dataset is read from.
 
     Arguments:
-        path: where it lies below the data root.
+        path: its path below the data root.
         md5: its published MD5 sum, in hexadecimal.
-        url: where it is downloaded from, or, of a file on Google Drive, the page that offers it; ``None`` of a file that comes
-            with this package.
-        size: how much a download is, about, for a person.
+        url: its address, or the page that offers it on Google Drive; ``None`` for a file that comes with this package.
+        size: approximate size of the download, as shown to users.
         drive_id: its name on Google Drive, if it is there.
-        packaged: the copy of a package, if there is one.
+        packaged: the copy that a package installs, if there is one.
     """
 
     path: str
@@ -54,7 +53,7 @@ class Archive:
 
     @property
     def remedy(self) -> str:
-        """What a person who does not have the file can do."""
+        """The action for a user who does not have the file."""
         if self.url is None:
             return "it comes with this package: install the package again"
         first = "install the package gdown, which downloads it, or " if self.lacks_gdown else ""
@@ -67,11 +66,11 @@ class Archive:
 
     @property
     def md5s(self) -> tuple[str, ...]:
-        """The sums that the file may have."""
+        """The accepted MD5 sums."""
         return (self.md5,) if self.packaged is None else (self.md5, self.packaged.md5)
 
     def find(self, root: Path) -> Path:
-        """Return where the file is: below the data root, or else where a package has installed it, or where it belongs."""
+        """Return the file below the data root, else the copy that a package installed, else the path where it belongs."""
         path = root / self.path
         if self.packaged is None or path.is_file() or not Path(self.packaged.path).is_file():
             return path
@@ -79,12 +78,12 @@ class Archive:
 
     @property
     def address(self) -> str:
-        """Where its download begins: Google Drive has pages of its own for that."""
+        """The first URL of its download, which for Google Drive differs from the page that offers the file."""
         return self.url or "" if self.drive_id is None else "https://drive.google.com"
 
     @property
     def lacks_gdown(self) -> bool:
-        """Whether its download needs a package that is not installed: Google Drive asks questions first."""
+        """Whether its download needs gdown, which answers Google Drive's confirmation pages, and gdown is missing."""
         return self.drive_id is not None and importlib.util.find_spec("gdown") is None
 
 
@@ -94,10 +93,10 @@ def data_root() -> Path:
 
 
 def check_root(root: Path) -> None:
-    """Refuse a file in the place of the folder of the archives, such as an archive itself.
+    """Refuse a data root that is a file, such as an archive itself.
 
     Raises:
-        DataError: if it is one.
+        DataError: if it is a file.
     """
     if root.is_file():
         raise DataError(
@@ -107,7 +106,7 @@ def check_root(root: Path) -> None:
 
 
 def obtain(archive: Archive, root: Path | None = None) -> Path:
-    """Return the path of an archive whose checksum is right, downloaded first if it is not there and in no package.
+    """Return the path of an archive with the right checksum, downloaded first if it is not installed yet.
 
     Arguments:
         root: the data root; :func:`data_root` by default.
@@ -133,7 +132,7 @@ def verify(path: Path, archive: Archive) -> None:
     Raises:
         DataError: if the file cannot be read or has another sum.
     """
-    # The sum tells the published file from a damaged one. Readers make sure that nothing in a forged one is executed.
+    # MD5 detects damage, not forgery; the readers make sure that they never execute a file's content.
     try:
         found, size = _md5(path), path.stat().st_size
     except OSError as error:
@@ -157,9 +156,10 @@ def _md5(path: Path) -> str:
 
 
 def largest(path: Path) -> int:
-    """Return how many bytes a compressed file of numbers or text may expand to.
+    """Return the number of bytes to which a compressed file of numbers or text may expand.
 
-    They shrink to a fifth at best, a file made to fill the memory to a thousandth; a short archive is mostly padding.
+    Numbers and text shrink to a fifth at best, but a file made to fill the memory shrinks to a thousandth. The constant
+    allows for a short archive, which is mostly padding.
     """
     return (64 << 20) + 32 * path.stat().st_size
 
@@ -168,28 +168,28 @@ def check_member(path: Path, member: str) -> None:
     """Refuse an archive with a member that would lie outside the folder it is extracted to.
 
     Raises:
-        DataError: if the member's name is absolute or climbs.
+        DataError: if the member's name is absolute, or leads out of the folder by "..".
     """
     name = PurePosixPath(member.replace("\\", "/"))
     if name.is_absolute() or ".." in name.parts or PureWindowsPath(member).drive:
         raise DataError(
-            f"{path}: found the member {member!r}, which climbs out of the archive's folder; expected none: "
-            "it is not the published file; delete it and get it again"
+            f"{path}: found the member {member!r}, which climbs out of the archive's folder, expected the published file; "
+            "delete it and get it again"
         )
 
 
 def _download(archive: Archive, path: Path) -> None:
-    """Download an archive beside its place and move it there once its checksum is right."""
-    # In a folder that exists, so that a failure leaves no empty data root.
+    """Download an archive next to its place and move it there once its checksum is right."""
+    # In a folder that exists already, so that a failure does not leave an empty data root.
     existing = next(folder for folder in path.absolute().parents if folder.is_dir())
     try:
         with tempfile.TemporaryDirectory(prefix=".indm-download-", dir=existing) as folder:
             fetched = _retrieve(archive, folder, path.name)
-            # Temporary files of pooch and gdown are for one user alone; a data root may be shared.
+            # Only their owner can read the temporary files of pooch and gdown, but a data root may be shared.
             fetched.chmod(0o644)
             path.parent.mkdir(parents=True, exist_ok=True)
             fetched.replace(path)
-    except Exception as error:  # Each of pooch, requests and gdown has errors of its own.
+    except Exception as error:  # pooch, requests and gdown each raise different errors.
         raise DataError(
             f"{path}: missing, and its download failed ({' '.join(str(error).split())}); {archive.remedy}"
         ) from error
@@ -199,7 +199,7 @@ def _retrieve(archive: Archive, folder: str, name: str) -> Path:
     """Download an archive to a folder and check its sum."""
     import pooch  # Imported here: with requests, it takes a third of a second.
 
-    # It would name the folder, where nobody will find the file.
+    # Its message would name the temporary folder, from which the file is moved away.
     pooch.get_logger().setLevel("WARNING")
     http = pooch.HTTPDownloader(progressbar=True, chunk_size=BLOCK)
     download = http if archive.drive_id is None else partial(_from_drive, archive.drive_id)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 178, 218
 CROP = 140
 SIZE = 64
-# Bytes of such an image's pixels, which no JPEG of the archive exceeds.
+# Size of such an image's pixels in bytes; every JPEG in the archive is smaller.
 LARGEST = 3 * WIDTH * HEIGHT
 FOLDER = "img_align_celeba"
 PIECE = 512
@@ -32,13 +32,13 @@ PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 
 @dataclass(frozen=True)
 class CelebARelease:
-    """An edition of CelebA: the archive of the images, and which of them belong to which split."""
+    """An edition of CelebA: the archive of the images, and the file that assigns them to splits."""
 
     images: Archive
     partition: Archive
 
 
-# The sums and the names on Google Drive are those of torchvision.datasets.CelebA; a test compares them.
+# A test compares the sums and the names on Google Drive with torchvision.datasets.CelebA.
 RELEASE = CelebARelease(
     images=Archive(
         path="celeba/img_align_celeba.zip",
@@ -61,8 +61,8 @@ def load_celeba64(split_seed: int, root: Path | None = None, release: CelebARele
     """Load CelebA in its official partition: 162,770 images for training, 19,867 for validation, 19,962 for testing.
 
     The files are looked for below the data root, and downloaded there if they are missing; their checksums are checked
-    before they are opened. Images are read from the archive as they are needed; nothing is extracted. No labels.
-    ``split_seed`` changes nothing.
+    before they are opened. Images are read from the archive when they are needed, without extracting it. The splits do not
+    have labels, and ``split_seed`` has no effect.
 
     Raises:
         DataError: if a file is missing and cannot be downloaded, is damaged, or is another file.
@@ -71,7 +71,7 @@ def load_celeba64(split_seed: int, root: Path | None = None, release: CelebARele
         | Deep Learning Face Attributes in the Wild (Liu et al., 2015), https://arxiv.org/abs/1411.7766
         | https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html
     """
-    # The small file first: if both are missing, that is known without a download of 1.4 GB.
+    # The small file first, so that a missing one is reported before a download of 1.4 GB.
     partition = obtain(release.partition, root)
     images = obtain(release.images, root)
     names = read_partition(partition, members(images))
@@ -132,7 +132,7 @@ def read_image(archive: zipfile.ZipFile, member: str) -> NDArray[np.uint8]:
     Raises:
         DataError: if it cannot be decoded, or is not a colour JPEG of 178x218 pixels.
     """
-    # Imported here: only stage prepare needs it.
+    # Imported here because only the `prepare` stage needs it.
     from PIL import Image, UnidentifiedImageError
 
     place = f"{archive.filename}, member {member}"
@@ -142,19 +142,22 @@ def read_image(archive: zipfile.ZipFile, member: str) -> NDArray[np.uint8]:
         if image.size == (WIDTH, HEIGHT) and image.mode == "RGB":
             return crop_and_resize(image)
     except (OSError, SyntaxError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        # Pillow's own text names an object in memory.
+        # Pillow's message contains the address of an object in memory.
         reason = "cannot be identified" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"{place}: found no whole JPEG ({reason}); get the archive again from {PAGE}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{place}: found an image that is too large ({error}), expected {WIDTH}x{HEIGHT}") from error
+        raise DataError(
+            f"{place}: found an image that is too large ({error}), expected {WIDTH}x{HEIGHT} RGB; "
+            f"get the archive again from {PAGE}"
+        ) from error
     found = f"{image.width}x{image.height} {image.mode}"
     raise DataError(f"{place}: found {found}, expected {WIDTH}x{HEIGHT} RGB; get the archive again from {PAGE}")
 
 
 def _read(archive: zipfile.ZipFile, member: str) -> bytes:
-    """Read a member up to a limit, whatever its header says of its size; only deflate is decompressed piece by piece."""
+    """Read a member up to a limit, regardless of the size in its header; only deflate can be decompressed in pieces."""
     if archive.getinfo(member).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError("it is compressed by another method than deflate")
+        raise ValueError("it is compressed by a method other than deflate")
     with archive.open(member) as file:
         content = file.read(LARGEST + 1)
     if len(content) > LARGEST:
@@ -165,9 +168,9 @@ def _read(archive: zipfile.ZipFile, member: str) -> bytes:
 def crop_and_resize(image: "Image") -> NDArray[np.uint8]:
     """Crop the central 140x140 pixels and resize them to 64x64, antialiased: uint8 with shape (3, 64, 64).
 
-    The released code does it with ``tf.image.resize(antialias=True)``, bilinear: a triangle filter as wide as the
-    reduction asks. Pillow's ``BILINEAR`` is the same filter where it reduces. What differs is the rounding: Pillow rounds to
-    levels after each axis, TensorFlow not at all; no pixel moves by more than one level.
+    The released code uses ``tf.image.resize(antialias=True)``, bilinear, whose triangle filter widens with the reduction.
+    Pillow's ``BILINEAR`` is the same filter when it reduces. Only the rounding differs: Pillow rounds to levels after each
+    axis and TensorFlow does not round, so that a pixel differs by at most one level.
     """
     from PIL.Image import Resampling
 

@@ -34,11 +34,11 @@ class CIFAR10Release:
 
     @property
     def largest(self) -> int:
-        """Bytes to which the archive may expand: 4 KiB for the pixels, name and label of each image, and a readme."""
+        """Number of bytes to which the archive may expand: 4 KiB for pixels, name and label of each image, and a readme."""
         return (len(self.train) + len(self.test)) * self.batch_images * 4096 + (1 << 20)
 
 
-# The sums are those of torchvision.datasets.CIFAR10; a test compares them.
+# A test compares the sums with torchvision.datasets.CIFAR10.
 RELEASE = CIFAR10Release(
     archive=Archive(
         path="cifar-10-python.tar.gz",
@@ -66,10 +66,11 @@ class Batch:
 
 
 def load_cifar10(split_seed: int, root: Path | None = None, release: CIFAR10Release = RELEASE) -> Splits:
-    """Load CIFAR-10 in its official partition: 50,000 images for training, 10,000 for testing, none for validation.
+    """Load CIFAR-10 in its official partition: 50,000 images for training, 10,000 for testing, 0 for validation.
 
     The archive is looked for below the data root, and downloaded there if it is missing. Its checksum is checked before
-    it is opened, and that of each batch before it is parsed. The images take 184 MB of memory. ``split_seed`` changes nothing.
+    it is opened, and each batch's checksum before the batch is parsed. The images take 184 MB of memory. ``split_seed``
+    has no effect.
 
     Raises:
         DataError: if the archive is missing and cannot be downloaded, is damaged, or is another file.
@@ -94,7 +95,7 @@ def _join(batches: list[Batch]) -> Split:
 
 
 def _read_batches(path: Path, release: CIFAR10Release) -> dict[str, Batch]:
-    """Read the batches in one pass over the archive: members are read where they are, nothing is extracted."""
+    """Read the batches in one pass over the archive, without extracting it."""
     sums = {f"{FOLDER}/{name}": md5 for name, md5 in {**release.train, **release.test}.items()}
     batches = {}
     try:
@@ -118,12 +119,12 @@ def _read_batches(path: Path, release: CIFAR10Release) -> dict[str, Batch]:
 
 
 def _is_batch(member: tarfile.TarInfo, sums: Mapping[str, str]) -> bool:
-    """Tell whether a member is one of the batches; a sparse file may have more zeros than any memory."""
+    """Return whether a member is one of the batches; a sparse file is not, because its zeros might fill the memory."""
     return member.name in sums and member.isreg() and not member.issparse()
 
 
 class _Bounded(gzip.GzipFile):
-    """What a file decompresses to, read once and up to a limit: of a few bytes, gzip makes gigabytes."""
+    """The decompressed content of a file, read once and up to a limit, because gzip can expand a few bytes to gigabytes."""
 
     def __init__(self, path: Path, limit: int) -> None:
         super().__init__(path, "rb")
@@ -148,7 +149,7 @@ def parse_batch(content: bytes, place: str, images: int) -> Batch:
 
     Arguments:
         content: the pickle: a dict of ``data``, uint8 with shape (n, 3072), and ``labels``, n integers.
-        place: what errors call it.
+        place: name of the batch in error messages.
         images: number of images n expected.
 
     Raises:
@@ -158,15 +159,20 @@ def parse_batch(content: bytes, place: str, images: int) -> Batch:
         entry = _PlainUnpickler(io.BytesIO(content), encoding="bytes").load()
     except Exception as error:  # A hostile or damaged pickle can make the unpickler raise anything.
         raise DataError(
-            f"{place}: refused, nothing in it was executed ({error}); expected a pickle of plain values and arrays; "
+            f"{place}: found a pickle that was refused without executing it ({error}), expected plain values and arrays; "
             "delete the archive and get it again"
         ) from error
     data, labels = (entry.get(key) for key in (b"data", b"labels")) if isinstance(entry, dict) else (None, None)
     shape = (images, 3 * SIZE**2)
     if not isinstance(data, np.ndarray) or data.shape != shape or data.dtype != np.uint8:
-        raise DataError(f"{place}: found data {_describe(data)}, expected uint8 {shape}")
+        raise DataError(
+            f"{place}: found data {_describe(data)}, expected uint8 {shape}; delete the archive and get it again"
+        )
     if not _are_labels(labels, images):
-        raise DataError(f"{place}: found labels {_describe(labels)}, expected {images} integers below {CLASSES}")
+        raise DataError(
+            f"{place}: found labels {_describe(labels)}, expected {images} integers below {CLASSES}; "
+            "delete the archive and get it again"
+        )
     return Batch(data.reshape(images, 3, SIZE, SIZE), np.array(labels, dtype=np.uint8))
 
 
@@ -182,7 +188,7 @@ def _describe(value: object) -> str:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """An unpickler for plain values and arrays of numbers: the three names that these need, and no other.
+    """An unpickler for plain values and arrays of numbers, which resolves only the three names that these need.
 
     References:
         | Python documentation, pickle: Restricting Globals,
@@ -190,11 +196,11 @@ class _PlainUnpickler(pickle.Unpickler):
     """
 
     def find_class(self, module: str, name: str) -> Callable[..., Any] | type:
-        """Return what a pickle may name, by module and name."""
+        """Return the object of a module and name, if a pickle may use it."""
         match module, name:
             case ("numpy.core.multiarray", "_reconstruct") | ("numpy", "ndarray"):
-                # It makes the array whose state follows; the arguments do not matter. New each time: a pickle cannot
-                # change it for another.
+                # It makes the array whose state follows, so that the arguments do not matter. A new function each time,
+                # so that one pickle cannot change it for the next.
                 return lambda *_: np.empty(0, np.uint8)
             case "numpy", "dtype":
                 return np.dtype

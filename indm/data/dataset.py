@@ -1,4 +1,4 @@
-"""What a dataset is: splits of images as levels, with labels, a source and a licence."""
+"""The definition of a dataset: splits of images as levels, with labels, a source and a licence."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,12 +14,12 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a dataset, its images in pieces, so that it may be larger than memory.
+    """One split of a dataset, whose images come in pieces so that it may be larger than memory.
 
     Arguments:
         count: number of images N.
-        labels: labels with shape (N,); (0,) where the dataset has none.
-        pieces: starts reading the images, in order: levels, uint8, with shape (n, C, H, W) each.
+        labels: labels with shape (N,); (0,) if the dataset does not have labels.
+        pieces: returns an iterator over the images, in order: levels, uint8, each piece with shape (n, C, H, W).
     """
 
     count: int
@@ -44,13 +44,13 @@ class Dataset:
         levels: number of levels L of a pixel; images hold 0 … L - 1.
         channels: number of channels C.
         image_size: height and width in pixels.
-        classes: number of distinct labels; 0 if there are none.
-        load: makes the splits from a split seed and, where there are archives, the data root as ``root``.
-        source: where the images come from, for a person.
-        licence: under which terms.
-        official_partition: training and test images are the publisher's, and no split depends on the split seed.
-        archives: the files it is read from, if no other package brings it.
-        counts: number of images of each split; ``None`` where it is known only once they are read.
+        classes: number of distinct labels; 0 for a dataset without labels.
+        load: makes the splits from a split seed and, for a dataset with archives, the data root as ``root``.
+        source: where the images come from, as shown to users.
+        licence: the terms under which the images may be used, as shown to users.
+        official_partition: whether the publisher has split training and test images, so that the split seed has no effect.
+        archives: the files it is read from, unless another package provides it.
+        counts: number of images in each split; ``None`` if it is known only after reading them.
     """
 
     levels: int
@@ -75,17 +75,17 @@ class Dataset:
         return self.channels * self.image_size**2
 
     def check(self, splits: Splits) -> None:
-        """Check what is known before any image is read: the counts and the labels.
+        """Check the counts and the labels, which are known before any image is read.
 
-        ``valid`` may be empty: some datasets, such as CIFAR-10, have no official one.
+        ``valid`` may be empty, because some datasets, such as CIFAR-10, have no official validation split.
 
         Raises:
-            DataError: if ``train`` or ``test`` is empty, or counts or labels are not as declared.
+            DataError: if ``train`` or ``test`` is empty, or the counts or labels differ from the declared ones.
         """
         for name in SPLITS:
             count, labels = splits[name].count, splits[name].labels
             if count == 0 and name != "valid":
-                raise DataError(f"{name}: found no image, expected at least one; only valid may be empty")
+                raise DataError(f"{name}: found no images, expected at least one, because only valid may be empty")
             if self.counts is not None and count != self.counts[name]:
                 raise DataError(f"{name}: found {count} images, expected {self.counts[name]}")
             if len(labels) != (count if self.classes else 0):
@@ -98,7 +98,7 @@ class Dataset:
         """Read the images of split ``name``, each piece checked against the declared shape and levels.
 
         Raises:
-            DataError: if a piece has another shape, type or level, or their sum is not the split's count.
+            DataError: if a piece has another shape, type or level, or the pieces do not add up to the split's count.
         """
         count = 0
         for piece in split.pieces():

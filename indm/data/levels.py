@@ -1,4 +1,4 @@
-"""How the levels of an image map to model space, to pixels and to bits."""
+"""Maps between the levels of an image, model space, pixels and bits."""
 
 import math
 from typing import TYPE_CHECKING, Literal
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 Rounding = Literal["nearest", "floor"]
-"""How model space becomes levels: see :func:`quantise`."""
+"""How model-space values are rounded to levels; see :func:`quantise`."""
 
 
 def dequantise(images: "Tensor", levels: int, generator: "Generator", centered: bool = True) -> "Tensor":
@@ -22,7 +22,7 @@ def dequantise(images: "Tensor", levels: int, generator: "Generator", centered: 
         images: levels :math:`\xi`, uint8, any shape.
         levels: number of levels :math:`L`.
         generator: source of the noise, on the images' device.
-        centered: scale to [-1, 1], as the released VP models do; else to [0, 1], as its VE models do.
+        centered: scale to [-1, 1], as the released VP models do; otherwise to [0, 1], as the released VE models do.
 
     Returns:
         Model-space images, float32, the same shape.
@@ -30,31 +30,31 @@ def dequantise(images: "Tensor", levels: int, generator: "Generator", centered: 
     References:
         | A Note on the Evaluation of Generative Models (Theis et al., 2016), https://arxiv.org/abs/1511.01844, section 3.1
     """
-    # Imported here: the registry of datasets is read where torch is not needed.
+    # Imported here because the registry of datasets is also read without torch.
     import torch
 
     return dequantise_by(images, torch.rand(images.shape, generator=generator, device=images.device), levels, centered)
 
 
 def dequantise_by(images: "Tensor", noise: "Tensor", levels: int, centered: bool = True) -> "Tensor":
-    """Do what :func:`dequantise` does, with noise u that has been drawn, of the images' shape."""
+    """Dequantise as :func:`dequantise` does, with given noise u, which has the shape of the images."""
     cells = images + noise
     return cells.mul(2 / levels).sub(1) if centered else cells / levels
 
 
 def moments(images: "Tensor", levels: int, centered: bool = True) -> tuple[float, float]:
-    r"""Mean and standard deviation of all pixels of dequantised images, exactly: the noise is averaged over.
+    r"""Return mean and standard deviation over all pixels of dequantised images, with the noise integrated out.
 
     .. math:: m = 2\,\frac{\bar\xi + 1/2}{L} - 1, \qquad d^2 = \frac4{L^2}\Big(\mathrm{Var}\,\xi + \frac1{12}\Big)
 
-    or :math:`(m + 1)/2` and :math:`d/2` where not ``centered``; see :func:`dequantise`.
+    or :math:`(m + 1)/2` and :math:`d/2` if not ``centered``; see :func:`dequantise`.
 
     Arguments:
         images: levels :math:`\xi`, uint8, any shape.
         levels: number of levels :math:`L`.
-        centered: whether model space is [-1, 1], else [0, 1].
+        centered: whether model space is [-1, 1]; otherwise it is [0, 1].
     """
-    # Imported here: the registry of datasets is read where torch is not needed.
+    # Imported here because the registry of datasets is also read without torch.
     import torch
 
     counts = torch.bincount(images.flatten(), minlength=levels).double()
@@ -66,20 +66,20 @@ def moments(images: "Tensor", levels: int, centered: bool = True) -> tuple[float
 
 
 def quantise(x: "Tensor", levels: int, centered: bool = True, rounding: Rounding = "nearest") -> "Tensor":
-    r"""Map model-space images to levels, clipped; uint8.
+    r"""Map model-space images to levels, clipped to 0 … L - 1, as uint8.
 
     .. math::
         \xi = \lfloor L y \rfloor \;\text{(nearest)} \quad\text{or}\quad \lfloor (L - 1) y \rfloor \;\text{(floor)}, \qquad
         y = \frac{x + 1}{2} \;\text{or}\; x
 
-    ``nearest`` takes the level whose cell's middle is nearest and undoes :func:`dequantise`. ``floor`` does what the released
-    code does (``sampling_lib.py``: times 255, then truncated): of the cell of :math:`\xi`, the share :math:`\xi/(L - 1)` goes to
-    the level below, so images become darker by up to one level.
+    ``nearest`` takes the level with the nearest cell centre and inverts :func:`dequantise`. ``floor`` follows the released
+    code (``sampling_lib.py``: times 255, then truncated), which maps the share :math:`\xi/(L - 1)` of the cell of
+    :math:`\xi` to the level below, so that images become darker by up to one level.
 
     Arguments:
         x: images, any shape.
         levels: number of levels :math:`L`.
-        centered: whether model space is [-1, 1], else [0, 1].
+        centered: whether model space is [-1, 1]; otherwise it is [0, 1].
         rounding: ``nearest`` or ``floor``.
     """
     factor = levels if rounding == "nearest" else levels - 1
@@ -88,7 +88,7 @@ def quantise(x: "Tensor", levels: int, centered: bool = True, rounding: Rounding
 
 
 def to_uint8(images: NDArray[np.uint8], levels: int) -> NDArray[np.uint8]:
-    """Spread levels 0 … L - 1 over 0 … 255 and grey over three channels: what viewers and feature extractors take."""
+    """Spread levels 0 … L - 1 over 0 … 255 and grey over three channels, as viewers and feature extractors expect."""
     spread = np.rint(images * (255.0 / (levels - 1))).astype(np.uint8)
     return spread if spread.shape[1] == 3 else np.repeat(spread, 3, axis=1)
 
@@ -98,7 +98,7 @@ def to_pixels(x: "Tensor", levels: int, centered: bool = True) -> "Tensor":
 
     .. math:: 255\,\frac{\xi - 1/2}{L - 1}, \qquad \xi = L\,\frac{x + 1}{2} \;\text{or}\; L x
 
-    The middle of a level's cell goes where :func:`to_uint8` puts the level.
+    The centre of a level's cell maps to the same value as the level under :func:`to_uint8`.
     """
     cells = (x + 1) * (levels / 2) if centered else x * levels
     pixels = ((cells - 0.5) * (255 / (levels - 1))).clamp(0, 255)
@@ -110,7 +110,7 @@ def bits_per_dim(nats: "Tensor", dims: int, levels: int, centered: bool = True) 
 
     .. math:: \mathrm{bpd} = \frac{\mathrm{nats}}{D \ln 2} + \log_2 L - 1
 
-    The last terms undo the scaling to [-1, 1]; for 256 levels they are the released code's "7". For data in [0, 1], not
-    ``centered``, there is no -1.
+    The last terms undo the scaling to [-1, 1]; for 256 levels they are the released code's "7". For data in [0, 1] (not
+    ``centered``) the -1 is dropped.
     """
     return nats / (dims * math.log(2)) + math.log2(levels) - (1 if centered else 0)

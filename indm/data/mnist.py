@@ -33,7 +33,7 @@ class IdxRelease:
     """An edition of a dataset in the idx format.
 
     Arguments:
-        train: the training half, whose last images are for validation.
+        train: the training half, whose last images are used for validation.
         test: the test half.
         valid: number of images for validation.
     """
@@ -54,14 +54,14 @@ class IdxRelease:
 
 
 def load_mnist(split_seed: int, root: Path | None = None, *, release: IdxRelease) -> Splits:
-    """Load a release: the training half without its last images, these for validation, and the test half.
+    """Load a release: the training half, whose last images become the validation split, and the test half.
 
     The files are looked for below the data root, then where a package has installed them, and downloaded otherwise. The
-    checksum of each is checked before it is opened. Nothing is padded: an image has 784 dimensions.
-    ``split_seed`` changes nothing.
+    checksum of each is checked before it is opened. Images are not padded, so that each has 784 dimensions.
+    ``split_seed`` has no effect.
 
     Raises:
-        DataError: if a file is missing and cannot be downloaded, is damaged, or is another one.
+        DataError: if a file is missing and cannot be downloaded, is damaged, or is another file.
 
     References:
         | Gradient-based learning applied to document recognition (LeCun et al., 1998), https://doi.org/10.1109/5.726791
@@ -99,7 +99,7 @@ def read_idx(path: Path, shape: tuple[int, ...], archive: Archive) -> NDArray[np
     size = 4 * len(expected)
     try:
         with gzip.open(path) as file:
-            # One byte more than there should be: of a few bytes, gzip makes gigabytes.
+            # At most one byte more than expected, because gzip can expand a few bytes to gigabytes.
             content = file.read(size + wanted + 1)
     except (EOFError, OSError, zlib.error) as error:
         raise DataError(

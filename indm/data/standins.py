@@ -1,7 +1,7 @@
-"""Synthetic stand-ins for CIFAR-10 and CelebA: archives of their formats that come with this package.
+"""Synthetic stand-ins for CIFAR-10 and CelebA: archives in their formats that come with this package.
 
-They are coloured discs on gradients, and no image of either dataset. They exist so that the code that reads the real archives
-runs, from the checksum to the resizing, where the real ones are not; ``tests/archives.py`` made them.
+They hold coloured discs on gradients and no images of either dataset. With them, the code that reads the real archives
+runs from the checksum to the resizing without the real files. ``tests/archives.py`` made them.
 """
 
 from pathlib import Path

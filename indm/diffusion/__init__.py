@@ -1,1 +1,1 @@
-"""Linear diffusions of a latent, and all that is computed with them: objectives, samplers, likelihoods."""
+"""Linear diffusions of a latent, with their objectives, samplers and likelihoods."""

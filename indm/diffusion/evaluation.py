@@ -24,24 +24,24 @@ def first_images(images: Tensor, count: int | None, key: str) -> Tensor:
     """Take the first ``count`` images of a split (N, C, H, W), or all of them.
 
     Raises:
-        DataError: if there are fewer; the message names the ``key`` of the suite.
+        DataError: if there are fewer; the message names the ``key`` in the suite.
     """
     if count is not None and count > len(images):
-        raise DataError(f"key {key}: found {count}; allowed: at most the split's {len(images)}")
+        raise DataError(f"key {key}: found {count}; allowed: at most {len(images)}, the number of images in the split")
     return images[:count]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How likelihoods are evaluated.
+    """Settings for the evaluation of likelihoods.
 
     Arguments:
         batch_size: images in a batch.
-        time_draws: stratified times of the bound, for each image.
+        time_draws: number of stratified times at which the bound of each image is evaluated.
         tolerance: tolerance of the adaptive ODE; ``None`` for fixed steps.
-        ode_steps: fixed steps of fifth order; ``None`` for adaptive ones.
-        log_det_tolerance: bound on what the series of the flow's log-determinant leaves out, of every image, in bits/dim; ``None``
-            for exact ones.
+        ode_steps: number of fixed steps of fifth order; ``None`` for adaptive steps.
+        log_det_tolerance: bound on the truncation error of each image's log-determinant series, in bits/dim; ``None`` for
+            exact log-determinants.
         uncorrected: whether to evaluate ``nll_uncorrected`` too.
     """
 
@@ -54,22 +54,22 @@ class Evaluation:
 
     @property
     def estimator(self) -> LogDet:
-        """How the flow computes it."""
+        """The flow's method for the log-determinant."""
         if self.log_det_tolerance is None:
             return "exact"
         return Series(self.log_det_tolerance * math.log(2))
 
     def log_det_bound(self, has_flow: bool) -> float:
-        """Bound the systematic error of every image's numbers by the log-determinant's, in bits/dim: 0 in closed form."""
+        """Bound each image's error from the truncated log-determinant, in bits/dim: 0 for a closed form."""
         return (self.log_det_tolerance or 0.0) if has_flow else 0.0
 
 
 def likelihoods(
     model: ImplicitNonlinearDiffusion, images: Tensor, levels: int, evaluation: Evaluation, **settings: Any
 ) -> pd.DataFrame:
-    """Evaluate the four numbers and the gap of images as levels (N, C, H, W): in bits/dim, one row per image.
+    """Evaluate the four numbers and the gap for images as levels (N, C, H, W), in bits/dim, one row per image.
 
-    The arguments are those of :func:`likelihood_batches`.
+    See :func:`likelihood_batches` for the arguments.
     """
     batches = likelihood_batches(model, images, levels, evaluation, **settings)
     table = pd.concat(
@@ -91,19 +91,19 @@ def likelihood_batches(
     once: Once,
     share: slice = slice(None),
 ) -> list[dict[str, Tensor]]:
-    """Evaluate the four numbers of batches of B images as levels (N, C, H, W): in bits/dim, shape (B,) each, on the CPU.
+    """Evaluate the four numbers for batches of B images as levels (N, C, H, W), in bits/dim, shape (B,) each, on the CPU.
 
     Arguments:
         model: the model.
         images: levels, uint8, shape (N, C, H, W).
         levels: number of levels.
-        evaluation: how.
-        seed: dataset and seed of the run. Without the model or the training's step in it: all of one seed are evaluated
-            on the same dequantised images and noise.
+        evaluation: the settings.
+        seed: dataset and seed of the run. It contains neither the model nor the training step, so that all models with
+            one seed are evaluated on the same dequantised images and noise.
         device: where to compute.
-        description: for the progress bar.
-        once: makes the batch of a name (its first image), or returns what an earlier execution made.
-        share: which of the batches to evaluate.
+        description: label of the progress bar.
+        once: computes the batch of a name (its first image), or returns the result of an earlier execution.
+        share: the batches to evaluate.
 
     Raises:
         DivergenceError: if a number is not finite.
@@ -126,9 +126,9 @@ def bounds(
     seed: tuple[str, int],
     device: torch.device,
 ) -> Tensor:
-    """Evaluate the NELBO of images as levels (N, C, H, W), without an ODE: in bits/dim, shape (N,), float64, on the CPU.
+    """Evaluate the NELBO of images as levels (N, C, H, W) without an ODE, in bits/dim, shape (N,), float64, on the CPU.
 
-    The arguments are those of :func:`likelihoods`: models of one seed are evaluated on the same dequantised images and noise.
+    See :func:`likelihoods` for the arguments; models with one seed are evaluated on the same dequantised images and noise.
 
     Raises:
         DivergenceError: if a number is not finite.
@@ -149,12 +149,14 @@ def bounds(
         found.append(bits_per_dim(nats, batch[0].numel(), levels, model.centered))
     values = torch.cat(found)
     if not values.isfinite().all():
-        raise DivergenceError("a bound is not finite: train with a lower lr or flow_lr")
+        raise DivergenceError(
+            "found a bound that is not finite, expected finite ones; train with a lower lr or flow_lr"
+        )
     return values
 
 
 def _beside(generator: Generator) -> Generator:
-    """Make the generator of a flow's own draws, so that the noise of a batch is the same with every flow."""
+    """Make a separate generator for a flow's draws, so that the noise of a batch is the same with every flow."""
     return Generator().manual_seed(derive_seed(generator.initial_seed(), "flow"))
 
 
@@ -166,7 +168,7 @@ def _evaluate(
     generator: Generator,
     device: torch.device,
 ) -> dict[str, Tensor]:
-    """Evaluate the four numbers of a batch of images as levels (B, C, H, W): in bits/dim, shape (B,) each, on the CPU."""
+    """Evaluate the four numbers for a batch of images as levels (B, C, H, W), in bits/dim, shape (B,) each, on the CPU."""
     nats = four_numbers(
         model.noise,
         model.sde,
@@ -183,6 +185,7 @@ def _evaluate(
     numbers = {key: bits_per_dim(value, dims, levels, model.centered) for key, value in nats.items()}
     if not all(value.isfinite().all() for value in numbers.values()):
         raise DivergenceError(
-            "a likelihood is not finite: take more ode_steps, give a tolerance in their place, or train with a lower lr or flow_lr"
+            "found a likelihood that is not finite, expected finite ones; raise ode_steps, set tolerance instead of ode_steps, "
+            "or train with a lower lr or flow_lr"
         )
     return numbers

@@ -1,4 +1,4 @@
-"""Images from a model: batches of latents by a sampler, each from a seed of its own, then the flow's inverse."""
+"""Sampling of images: a sampler generates batches of latents, each with its own seed, and the flow's inverse maps them."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -20,7 +20,7 @@ from indm.store.files import read_json, read_split
 
 
 class CountedNoise:
-    """A noise prediction that counts its calls, so that NFE is measured and not assumed."""
+    """A noise prediction that counts its calls, so that NFE is measured instead of assumed."""
 
     def __init__(self, noise_fn: NoiseFn) -> None:
         self.noise_fn = noise_fn
@@ -42,27 +42,27 @@ def draw_batch(
     mean: Tensor | None,
     **settings: Any,
 ) -> tuple[Tensor, int]:
-    r"""Draw a batch of images, not yet rounded: the latents of a sampler, then the flow's inverse.
+    r"""Sample a batch of images without rounding them: the sampler's latents, mapped by the flow's inverse.
 
     .. math:: x = h_\phi^{-1}(\text{temperature} \cdot z_0)
 
     Arguments:
         model: the model.
         start: number of the batch's first image; a batch's noise does not depend on the others.
-        count: images B.
-        temperature: factor of the latents.
-        seed: identity from which the batches' noise is derived.
+        count: number of images B.
+        temperature: factor by which the latents are multiplied.
+        seed: identity from which the noise of all batches is derived.
         device: where the model is.
         mean: mean latent of the data, on which the prior is centred, shape (C, H, W), or ``None``.
         settings: ``sampler`` (a name in :data:`indm.registry.SAMPLERS`), ``steps`` (grid points), ``grid``, ``corrector_snr``,
             ``corrector_steps``, ``tolerance``, ``denoise``.
 
     Returns:
-        Model-space images, shape (B, C, H, W), on the device, and how often the network was called for them.
+        Model-space images, shape (B, C, H, W), on the device, and the number of network calls.
 
     Raises:
         DivergenceError: if a pixel is not finite.
-        ConvergenceError: if the flow cannot be inverted where the sampler ended.
+        ConvergenceError: if the flow cannot be inverted at the sampled latents.
     """
     noise = CountedNoise(model.noise)
     generator = Generator().manual_seed(derive_seed(*seed, start))
@@ -84,7 +84,7 @@ def draw_images(
     progress: Callable[[range], Iterable[int]],
     **settings: Any,
 ) -> Iterator[tuple[Tensor, int]]:
-    """Draw ``num_samples`` images by :func:`draw_batch`, ``batch_size`` at once; ``progress`` wraps the range of the starts."""
+    """Sample ``num_samples`` images by :func:`draw_batch`, ``batch_size`` at a time; ``progress`` wraps the batch starts."""
     for start in progress(range(0, num_samples, batch_size)):
         yield draw_batch(model, start, min(batch_size, num_samples - start), **settings)
 
@@ -104,17 +104,17 @@ def draw_batches(
     share: slice = slice(None),
     **settings: Any,
 ) -> list[Batch]:
-    """Draw batches of B images by :func:`draw_batch`, rounded to ``levels``: uint8 (B, C, H, W), and the calls of the network.
+    """Sample batches of B images by :func:`draw_batch`, rounded to ``levels``: uint8 (B, C, H, W) and the network calls.
 
     Arguments:
         model: the model.
         levels: number of levels.
-        num_samples: number N of all images.
-        batch_size: images drawn at once.
+        num_samples: total number N of images.
+        batch_size: number of images sampled at a time.
         rounding: see :func:`~indm.data.levels.quantise`.
         progress: wraps the range of the batches' starts, for a progress bar.
-        once: makes the batch of a name (its start), or returns what an earlier execution made.
-        share: which of the batches to draw.
+        once: samples the batch of a name (its start), or returns the result of an earlier execution.
+        share: the batches to sample.
         settings: see :func:`draw_batch`.
     """
 
@@ -127,7 +127,7 @@ def draw_batches(
 
 
 def draw_levels(model: ImplicitNonlinearDiffusion, levels: int, **settings: Any) -> tuple[NDArray[np.uint8], float]:
-    """Draw images by :func:`draw_batches`, uint8 (N, C, H, W); return them and the calls of the network for one, on average."""
+    """Sample images by :func:`draw_batches`; return them, uint8 (N, C, H, W), and the mean network calls per image."""
     batches = draw_batches(model, levels, **settings)
     images = np.concatenate([batch["images"].numpy() for batch in batches])
     calls = sum(int(batch["calls"]) * len(batch["images"]) for batch in batches) / len(images)
@@ -138,7 +138,7 @@ def draw_levels(model: ImplicitNonlinearDiffusion, levels: int, **settings: Any)
 def mean_latent(
     model: ImplicitNonlinearDiffusion, images: Tensor, levels: int, batch_size: int, device: torch.device
 ) -> Tensor:
-    """Mean latent of training images (N, C, H, W) as levels: shape (C, H, W)."""
+    """Return the mean latent, shape (C, H, W), of training images as levels, shape (N, C, H, W)."""
     generator = Generator().manual_seed(derive_seed("mean latent"))
     total = torch.zeros(model.shape, dtype=torch.float64)
     for batch in images.split(batch_size):
@@ -150,7 +150,7 @@ def mean_latent(
 def prior_mean(
     model: ImplicitNonlinearDiffusion, data: Path, device: torch.device, *, centre_prior: bool, batch_size: int
 ) -> Tensor | None:
-    """Compute the mean latent (C, H, W) of the prepared dataset in ``data``, where the prior is to be centred on it."""
+    """Compute the mean latent (C, H, W) of the prepared dataset in ``data``, if the prior is to be centred on it."""
     if not centre_prior:
         return None
     levels = read_json(data / "dataset.json")["levels"]

@@ -1,15 +1,15 @@
-r"""A VP diffusion whose log-SNR has learned ends: as much of a noise schedule as the bound can see.
+r"""A VP diffusion whose log-SNR has learned ends, the only part of a noise schedule on which the bound depends.
 
 Let :math:`A = -\log\mathrm{SNR}` run from :math:`A_\epsilon` to :math:`A_T`, and let :math:`e(A)` be the expected error
-:math:`\|\epsilon_\theta - \epsilon\|^2` there. Of D dimensions, the bound with its reconstruction term is
+:math:`\|\epsilon_\theta - \epsilon\|^2` there. In D dimensions, the bound with its reconstruction term is
 
 .. math::
     \mathrm{NELBO} = \tfrac12 \int_{A_\epsilon}^{A_T} \big(e(A) - D\big)\,\mathrm dA + \tfrac12\big(e(A_\epsilon) - D\big)
     + \frac{\alpha_T^2\|z_0\|^2 + D\sigma_T^2}{2} + \tfrac D2 \log\frac{2\pi}{\alpha_T^2} ,
 
-in which no value of A(t) between the ends occurs. Without the reconstruction term it bounds the density of the noisy
-:math:`z_\epsilon`, which is another one for each :math:`A_\epsilon`: a learned end would choose the noise that is easiest to
-model, not the best model of the data.
+in which A(t) occurs only at its ends. Without the reconstruction term it bounds the density of the noisy
+:math:`z_\epsilon`, which changes with :math:`A_\epsilon`: a learned end would choose the noise that is easiest to model,
+not the best model of the data.
 
 The gradient of an end is pathwise. Draws of importance-sampled times are :math:`A = A_\epsilon + u (A_T - A_\epsilon)` with u
 uniform, so that the ends move alpha, sigma and the network's condition at a fixed u, as well as the factor
@@ -37,15 +37,15 @@ class LearnedRange(nn.Module):
         \alpha_t^2 = \frac1{1 + e^A}, \quad \sigma_t^2 = \frac1{1 + e^{-A}}, \quad
         B = \log(1 + e^A), \quad \beta = \sigma_t^2 \frac{\mathrm dA}{\mathrm dt}
 
-    A time is a label of a place in the range: :meth:`time` has no gradient, and that of an end comes through :math:`A(t)`.
+    A time only labels a place in the range: :meth:`time` has no gradient, and the ends get theirs through :math:`A(t)`.
 
     Arguments:
         schedule: the fixed VP diffusion A', at whose ends the learned ones start.
         eps: truncation time.
 
     Attributes:
-        moves: how far each end has moved, :math:`A_\epsilon - A'(\epsilon)` and :math:`A_T - A'(T)`; weight decay draws them
-            towards the fixed ends.
+        moves: the shift of each end, :math:`A_\epsilon - A'(\epsilon)` and :math:`A_T - A'(T)`, shape (2,); weight decay
+            pulls the ends back towards the fixed ones.
     """
 
     section: ClassVar[str] = "vp"
@@ -92,7 +92,7 @@ class LearnedRange(nn.Module):
         return -0.5 * (end - start)
 
     def interval(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Exact form of VP, :math:`G^2 = 1 - e^{-(B(t)-B(s))}`."""
+        r"""Return the exact VP coefficients, with :math:`G^2 = 1 - e^{-(B(t)-B(s))}`."""
         gap = self._integral_beta(t) - self._integral_beta(s)
         return torch.exp(-0.5 * gap), torch.sqrt(-torch.expm1(-gap))
 

@@ -1,8 +1,9 @@
 r"""Likelihood as four named numbers, in nats per image.
 
-``nelbo`` and ``nelbo_no_reconstruction`` bound the SDE model's likelihood; ``nll`` and ``nll_uncorrected`` are the probability-flow
-ODE's. ``nll`` starts the ODE at :math:`z_\epsilon` and adds the reconstruction term, ``nll_uncorrected`` starts it at :math:`z_0`.
-The gap ``nelbo - nll`` may be negative: the two numbers belong to two different densities.
+``nelbo`` and ``nelbo_no_reconstruction`` bound the likelihood of the SDE model; ``nll`` and ``nll_uncorrected`` come from the
+probability-flow ODE. ``nll`` starts the ODE at :math:`z_\epsilon` and adds the reconstruction term, whereas
+``nll_uncorrected`` starts it at :math:`z_0`. The gap ``nelbo - nll`` may be negative, because the SDE and the ODE model
+have different densities.
 
 References:
     | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022), https://arxiv.org/abs/2205.13699
@@ -29,14 +30,14 @@ from indm.diffusion.objectives import (
 from indm.diffusion.ode import ode_drift, solve_adaptively
 from indm.diffusion.sde import SDE, T, importance_time
 
-# torchdiffeq's explicit method has one order less: fifth.
+# torchdiffeq's explicit method has an order one lower, the fifth.
 MAX_ORDER = 6
 
 
 def ode_nll(
     noise_fn: NoiseFn, sde: SDE, z: Tensor, eps: float, tolerance: float | None, probe: Tensor, steps: int = 1
 ) -> Tensor:
-    r"""Negative log-density at time ``eps`` under the probability-flow ODE, in nats.
+    r"""Return the negative log-density at time ``eps`` under the probability-flow ODE, in nats.
 
     .. math:: -\log p_\epsilon(z_\epsilon) = -\log p_T(z_T) - \int_\epsilon^T \nabla\!\cdot\frac{\mathrm dz}{\mathrm dt}\,\mathrm dt
 
@@ -50,13 +51,13 @@ def ode_nll(
         eps: truncation time.
         tolerance: relative and absolute tolerance of adaptive Dormand-Prince steps; None for fixed steps.
         probe: draws of zero mean and unit covariance, shape (B, *).
-        steps: number of fixed Adams-Bashforth steps of fifth order, equidistant in A, of one network call each, except the
-            first two. Of models of the default suite, 32 of them (38 calls) end about 0.001 bits/dim from the limit on
-            average, and 48 (54 calls) less than that. The method is not for any model: where the density is sharp, as of
-            narrow modes far apart, it is off by 0.02 and more, whatever the steps. Then give a tolerance.
+        steps: number of fixed Adams-Bashforth steps of fifth order, equidistant in A, with one network call each, except
+            the first two. For models of the default suite, 32 steps (38 calls) end about 0.001 bits/dim from the limit on
+            average, and 48 steps (54 calls) closer. The method does not suit every model: for sharp densities, such as
+            narrow modes far apart, it is off by 0.02 and more with any number of steps; set a tolerance for them.
 
     Returns:
-        The negative log-density of each sample, shape (B,).
+        The negative log-density of each sample, in nats, shape (B,).
 
     References:
         | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
@@ -93,12 +94,12 @@ class GaussianControl:
         a = \frac{\alpha\sigma}{\alpha^2 v + \sigma^2}, \quad b = \frac{\alpha^2 v}{\alpha^2 v + \sigma^2}
 
     Its mean over the noise is known, :math:`\sum a^2(z_0-m)^2 + b^2`, so that subtracting the draw and adding the mean keeps
-    the bound unbiased for every :math:`m, v`, and takes away most of its variance.
+    the bound unbiased for every :math:`m, v`, and removes most of its variance.
 
     Arguments:
         sde: the diffusion.
-        mean: :math:`m` of every dimension, shape (*).
-        variance: :math:`v` of every dimension, shape (*).
+        mean: :math:`m` in every dimension, shape (*).
+        variance: :math:`v` in every dimension, shape (*).
 
     References:
         | Monte Carlo Methods and Models in Finance and Insurance (Korn et al., 2010), section 3.3 (control variates)
@@ -109,18 +110,18 @@ class GaussianControl:
     variance: Tensor
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a and b at the times (B,), each of shape (B, *)."""
+        """Return a and b at the times t, (B,) to (B, *) each."""
         alpha, sigma = (per_sample(value, self.mean[None]) for value in (self.sde.alpha(t), self.sde.sigma(t)))
         total = alpha**2 * self.variance + sigma**2
         return alpha * sigma / total, alpha**2 * self.variance / total
 
     def draw(self, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """Return the linear prediction's error for one draw of the noise: (B, *) at times (B,) to (B,)."""
+        """Return the squared error of the linear prediction for one draw of the noise: (B, *) at times (B,) to (B,)."""
         a, b = self.coefficients(t)
         return squared_norm(a * (z0 - self.mean) - b * noise)
 
     def expectation(self, z0: Tensor, eps: float, points: int = 1000) -> Tensor:
-        """Return its mean over noise and importance-sampled times, by the midpoint rule: (B, *) to (B,)."""
+        """Return the mean of :meth:`draw` over noise and importance-sampled times, by the midpoint rule: (B, *) to (B,)."""
         midpoints = (torch.arange(points, dtype=torch.float64, device=z0.device) + 0.5) / points
         a, b = self.coefficients(importance_time(self.sde, midpoints, eps)[0])
         return ((z0 - self.mean).square() * a.square().mean(0)).flatten(1).sum(1) + b.square().mean(0).sum()
@@ -143,9 +144,9 @@ def stratified_nelbo(
         generator: source of every draw, on the CPU.
 
     Returns:
-        The bound without the reconstruction term, shape (B,).
+        The bound without the reconstruction term, in nats, shape (B,).
     """
-    # A batch of one has no variance; the bound is unbiased whatever the control variate assumes.
+    # One image has no variance; the bound stays unbiased, regardless of the control variate's parameters.
     control = GaussianControl(sde, z0.mean(0), z0.var(0, correction=min(1, len(z0) - 1)))
     error = control.expectation(z0, eps)
     for k in range(draws):
@@ -168,9 +169,9 @@ def nelbo_alone(
     time_draws: int,
     generator: Generator,
 ) -> Tensor:
-    """Evaluate ``nelbo`` of a batch as :func:`four_numbers` does, without an ODE: in nats, shape (B,), float64, on the CPU.
+    """Evaluate ``nelbo`` of a batch as :func:`four_numbers` does, without an ODE, in nats, shape (B,), float64, on the CPU.
 
-    The arguments are those of :func:`four_numbers`.
+    See :func:`four_numbers` for the arguments.
     """
     z0, log_det = flow(x)
     noise = torch.randn(z0.shape, generator=generator, dtype=z0.dtype).to(z0.device)
@@ -188,7 +189,7 @@ def _bound_and_cost(
     draws: int,
     generator: Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Return the bound without the reconstruction term, and this term by the noise at ``eps``: each (B,), on the CPU."""
+    """Return the bound without the reconstruction term, and that term from the noise at ``eps``: each (B,), on the CPU."""
     cost = reconstruction(noise_fn, sde, z0, eps, noise).double().cpu()
     return stratified_nelbo(noise_fn, sde, z0, log_det, eps, draws, generator).double().cpu(), cost
 
@@ -217,14 +218,14 @@ def four_numbers(
         flow: maps dequantised images (B, *) to latents (B, *) and log-determinants (B,).
         x: dequantised images scaled to [-1, 1], shape (B, *).
         eps: truncation time.
-        time_draws: number of stratified times of the bound.
+        time_draws: number of stratified times for the bound.
         tolerance: tolerance of the ODE solver; None for fixed steps.
         ode_steps: number of fixed steps.
-        uncorrected: whether to evaluate ``nll_uncorrected``, whose ODE has another start.
+        uncorrected: whether to evaluate ``nll_uncorrected`` too, which needs a second ODE.
         generator: source of every draw, on the CPU.
 
     Returns:
-        The numbers, each of shape (B,), float64, on the CPU.
+        The numbers, each with shape (B,), float64, on the CPU.
     """
     z0, log_det = flow(x)
     noise = torch.randn(z0.shape, generator=generator, dtype=z0.dtype).to(z0.device)
@@ -232,7 +233,7 @@ def four_numbers(
     t = torch.full((len(z0),), eps, dtype=torch.float64, device=z0.device)
     bound, cost = _bound_and_cost(noise_fn, sde, z0, log_det, noise, eps, time_draws, generator)
     starts = {"nll": perturb(sde, z0, t, noise)} | ({"nll_uncorrected": z0} if uncorrected else {})
-    # Fixed steps take both in one batch, in less than twice the time; adaptive ones depend on all that is in their batch.
+    # Fixed steps solve both in one batch, in less than twice the time; adaptive steps depend on all entries of the batch.
     batches = [[*starts.values()]] if tolerance is None else [[start] for start in starts.values()]
     solutions = [
         ode_nll(noise_fn, sde, torch.cat(batch), eps, tolerance, torch.cat([probe] * len(batch)), ode_steps)

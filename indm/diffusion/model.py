@@ -23,11 +23,11 @@ class ImplicitNonlinearDiffusion(nn.Module):
     The diffusion of :math:`x_t = h_\phi^{-1}(z_t)` is nonlinear; with the identity as flow this is DDPM++ (NCSN++ under VE).
 
     Arguments:
-        spec: what rebuilds the model: ``sde`` (name and parameters, and ``learned_range`` where the ends of its log-SNR are
-            trained), ``eps``, ``shape`` (C, H, W), ``score`` (name and keyword arguments of the network, and
-            ``normalise_input``), ``centered`` (data in [-1, 1], else in [0, 1], which the network maps to [-1, 1] itself),
-            ``flow`` (name and keyword arguments, of which ``affine`` is a fixed map), and ``family`` (where it has a class of its
-            own).
+        spec: the specification that rebuilds the model: ``sde`` (name and parameters, and ``learned_range`` if the ends of
+            its log-SNR are trained), ``eps``, ``shape`` (C, H, W), ``score`` (name and keyword arguments of the network, and
+            ``normalise_input``), ``centered`` (whether data lies in [-1, 1]; otherwise it lies in [0, 1] and the network
+            maps it to [-1, 1] itself), ``flow`` (name and keyword arguments, among them ``affine`` for a fixed map), and
+            ``family`` (if it has its own class).
 
     References:
         | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
@@ -47,12 +47,12 @@ class ImplicitNonlinearDiffusion(nn.Module):
 
     @property
     def sde(self) -> SDE:
-        """The linear diffusion of the latent: of the score's weights, where it learns its range."""
+        """The linear diffusion of the latent, which belongs to the score network if its range is learned."""
         return self.noise.sde
 
     @property
     def centered(self) -> bool:
-        """Whether data is scaled to [-1, 1], else to [0, 1]."""
+        """Whether data is scaled to [-1, 1]; otherwise it is scaled to [0, 1]."""
         return bool(self.spec["centered"])
 
     @property
@@ -75,19 +75,20 @@ def _diffusion(eps: float, *, learned_range: bool = False, **parameters: Any) ->
 def load_model(
     path: Path, device: torch.device, weights: Mapping[str, str], step: int | None = None
 ) -> ImplicitNonlinearDiffusion:
-    """Load a checkpoint, or a snapshot of a training, as a frozen model in eval mode.
+    """Load a checkpoint, or a snapshot taken during training, as a frozen model in eval mode.
 
     Arguments:
         path: the file.
         device: where to put the model.
-        weights: ``ema`` or ``raw``, by network: ``score``, ``flow``.
-        step: of the snapshot; ``None`` for a checkpoint.
+        weights: ``ema`` or ``raw`` for each network, ``score`` and ``flow``.
+        step: training step of the snapshot; ``None`` for a checkpoint.
 
     Returns:
         The model.
 
     Raises:
-        ArtifactError: if the file is missing, damaged, foreign, or does not fit its own description, or a weight is not finite.
+        ArtifactError: if the file is missing, damaged or foreign, does not fit its description, or has a weight that is not
+            finite.
     """
     tensors, spec = read_weights(path, CHECKPOINT_FORMAT if step is None else SNAPSHOTS_FORMAT)
     place = "" if step is None else f"{step}."
@@ -103,15 +104,16 @@ def described_model(path: Path, spec: Mapping[str, Any], state: Mapping[str, Ten
     """Build the model that a file describes, with the file's weights.
 
     Arguments:
-        path: the file, for the message.
-        spec: what the file says of itself; ``model`` is the specification of :class:`ImplicitNonlinearDiffusion`.
-        state: the weights, by their names in the model.
+        path: the file, named in error messages.
+        spec: the file's description; ``model`` is the specification of :class:`ImplicitNonlinearDiffusion`.
+        state: the weights by their names in the model.
 
     Returns:
         The model.
 
     Raises:
-        ArtifactError: if the file describes no model, or other weights than it has, or a weight is not finite.
+        ArtifactError: if the file does not describe a model, its weights do not fit the described model, or a weight is not
+            finite.
     """
     check_finite(path, state)
     try:
@@ -127,10 +129,12 @@ def described_model(path: Path, spec: Mapping[str, Any], state: Mapping[str, Ten
         model.load_state_dict(state)
     except RuntimeError as error:
         words = " ".join(str(error).split())
-        raise ArtifactError(f"{path}: weights do not fit the model that it describes: {words}; {AGAIN}") from None
+        raise ArtifactError(
+            f"{path}: the weights do not fit the model that the file describes: {words}; {AGAIN}"
+        ) from None
     return model
 
 
 def strip_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Select the names that start with ``prefix.``, and take it off them."""
+    """Select the tensors whose names start with ``prefix.``, and remove the prefix."""
     return {key.removeprefix(f"{prefix}."): value for key, value in tensors.items() if key.startswith(f"{prefix}.")}

@@ -11,7 +11,7 @@ from indm.diffusion.sde import SDE
 if TYPE_CHECKING:
     from indm.networks.registered.unet import ScoreUNet
 
-# Batches of equal weight in the running deviation; after as many, each new one counts for one in as many.
+# The running deviation averages the first 100 batches; after them, each new batch has a weight of 1/100.
 MEMORY = 100
 
 
@@ -24,11 +24,11 @@ class NoiseModel(nn.Module):
     sigma (``scale_by_sigma``, the released VE network), the score, :math:`\epsilon_\theta = -\sigma_t r`.
 
     Arguments:
-        network: raw output (B, C, H, W) of an image (B, C, H, W) and a condition (B,).
+        network: maps an image (B, C, H, W) and a condition (B,) to the raw output (B, C, H, W).
         sde: the diffusion.
-        normalise_input: divide z_t by :math:`\sqrt{\alpha_t^2 s^2 + \sigma_t^2}`, so that a network without an inner normalisation
-            of its input sees values of order one at every noise level: with s = 1 (``unit``), or with s the running deviation of
-            the latent (``running``), which is a buffer that :meth:`follow` moves; ``none``: not at all.
+        normalise_input: divide z_t by :math:`\sqrt{\alpha_t^2 s^2 + \sigma_t^2}`, so that a network that does not normalise
+            its input sees values of order one at every noise level: with s = 1 (``unit``), with s the running deviation of
+            the latent (``running``), a buffer that :meth:`follow` updates, or not at all (``none``).
 
     Source: "Score-Based Generative Modeling through Stochastic Differential Equations" (Song et al., 2021,
     https://arxiv.org/abs/2011.13456, appendix C); for the normalised input "Elucidating the Design Space of
@@ -51,29 +51,29 @@ class NoiseModel(nn.Module):
 
     @property
     def follows(self) -> bool:
-        """Whether :meth:`follow` is to be told of the latents of every batch."""
+        """Whether :meth:`follow` must be called with the variance of every batch of latents."""
         return self.normalise_input == "running"
 
     @torch.no_grad()
     def follow(self, variance: Tensor) -> None:
-        r"""Move the running variance :math:`s^2` towards the variance v of a batch of latents, a scalar.
+        r"""Update the running variance :math:`s^2` with the variance v of a batch of latents, a scalar.
 
         .. math:: s_n^2 = s_{n-1}^2 + \frac{v_n - s_{n-1}^2}{\min(n, 100)}
 
-        It is the mean over the first batches; before them, 1.
+        It is 1 before the first batch, then the mean over the first 100 batches.
         """
         self.batches += 1
         self.variance += (variance - self.variance) / self.batches.clamp(max=MEMORY)
 
     def forward(self, z_t: Tensor, t: Tensor) -> Tensor:
-        """Predict the noise (B, C, H, W) in z_t (B, C, H, W) at the times t (B,)."""
+        """Predict the noise in z_t, both with shape (B, C, H, W), at the times t, shape (B,)."""
         t = t.expand(len(z_t))
         x = z_t if self.normalise_input == "none" else z_t / per_sample(self._deviation(t), z_t)
         raw = self.network(x, self._condition(t).to(z_t.dtype))
         return -per_sample(self.sde.sigma(t), z_t) * raw if self.network.scale_by_sigma else raw
 
     def _deviation(self, t: Tensor) -> Tensor:
-        """Return the deviation (B,) by which z_t is divided."""
+        """Return the standard deviation, shape (B,), by which z_t is divided."""
         alpha2 = self.sde.alpha(t) ** 2
         return ((alpha2 * self.variance if self.follows else alpha2) + self.sde.sigma(t) ** 2).sqrt()
 

@@ -30,9 +30,10 @@ NoiseFn = Callable[[Tensor, Tensor], Tensor]
 
 @runtime_checkable
 class Multivariate(Protocol):
-    r"""What is asked, besides, of a diffusion with a schedule :math:`A_i(t)` of each dimension i.
+    r"""Additional methods of a diffusion with a separate schedule :math:`A_i(t)` for each dimension i.
 
-    At the ends :math:`\epsilon` and T, every :math:`A_i` and its derivative are those of :math:`A(t)`, as are all coefficients.
+    At the ends :math:`\epsilon` and T, every :math:`A_i` and its derivative equal :math:`A(t)` and its derivative, and all
+    coefficients agree.
     """
 
     def noise_error(self, noise_fn: NoiseFn, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -53,12 +54,14 @@ def squared_norm(x: Tensor) -> Tensor:
 
 
 def perturb(sde: SDE, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    r"""Draw :math:`z_t = \alpha_t z_0 + \sigma_t \epsilon`; ``z0``, ``noise`` (B, *), ``t`` (B,), result (B, *)."""
+    r"""Return :math:`z_t = \alpha_t z_0 + \sigma_t \epsilon`; ``z0``, ``noise`` (B, *), ``t`` (B,), result (B, *)."""
     return per_sample(sde.alpha(t), z0) * z0 + per_sample(sde.sigma(t), z0) * noise
 
 
 def noise_error(noise_fn: NoiseFn, sde: SDE, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    r"""Squared error :math:`\|\epsilon_\theta(z_t, t) - \epsilon\|^2` of the noise prediction; see also :class:`Multivariate`.
+    r"""Return the squared error :math:`\|\epsilon_\theta(z_t, t) - \epsilon\|^2` of the noise prediction.
+
+    A :class:`Multivariate` diffusion defines its own error.
 
     Arguments:
         noise_fn: the noise prediction.
@@ -76,7 +79,9 @@ def noise_error(noise_fn: NoiseFn, sde: SDE, z0: Tensor, t: Tensor, noise: Tenso
 
 
 def variance_weighted(error: Tensor) -> Tensor:
-    r"""Loss :math:`\tfrac12\|\epsilon_\theta-\epsilon\|^2` of objective "fid": good samples, no bound on the likelihood.
+    r"""Return the variance-weighted loss :math:`\tfrac12\|\epsilon_\theta-\epsilon\|^2` from the error, (B,) to (B,).
+
+    The ``fid`` objective trains the score with it, because it favours sample quality; it does not bound the likelihood.
 
     References:
         | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
@@ -86,7 +91,9 @@ def variance_weighted(error: Tensor) -> Tensor:
 
 
 def likelihood_weighted(error: Tensor, z: float | Tensor) -> Tensor:
-    r"""Loss :math:`\tfrac Z2\|\epsilon_\theta-\epsilon\|^2`, for times drawn by :func:`indm.diffusion.sde.importance_time`.
+    r"""Return the likelihood-weighted loss :math:`\tfrac Z2\|\epsilon_\theta-\epsilon\|^2` from the error, (B,) to (B,).
+
+    The times must be drawn by :func:`indm.diffusion.sde.importance_time`, whose normalising constant is Z.
 
     References:
         | Maximum Likelihood Training of Score-Based Diffusion Models (Song et al., 2021)
@@ -96,7 +103,7 @@ def likelihood_weighted(error: Tensor, z: float | Tensor) -> Tensor:
 
 
 def gaussian_nll(z: Tensor, std: float) -> Tensor:
-    r"""Negative log-density under :math:`\mathcal N(0, s^2 I)`, in nats, (B, *) to (B,).
+    r"""Return the negative log-density under :math:`\mathcal N(0, s^2 I)`, in nats, (B, *) to (B,).
 
     .. math:: \tfrac D2\log 2\pi s^2 + \frac{\|z\|^2}{2 s^2}
     """
@@ -104,7 +111,7 @@ def gaussian_nll(z: Tensor, std: float) -> Tensor:
 
 
 def prior_cross_entropy(sde: SDE, z0: Tensor) -> Tensor:
-    r"""Expected :math:`-\log p_T(z_T)` given :math:`z_0`, analytically, in nats.
+    r"""Return the expected :math:`-\log p_T(z_T)` given :math:`z_0`, in closed form, in nats.
 
     .. math:: \tfrac D2\log 2\pi s^2 + \frac{\|\alpha_T z_0\|^2 + D\sigma_T^2}{2 s^2}, \qquad p_T = \mathcal N(0, s^2 I)
 
@@ -113,7 +120,7 @@ def prior_cross_entropy(sde: SDE, z0: Tensor) -> Tensor:
         z0: clean latents, shape (B, *).
 
     Returns:
-        The cross entropy of each sample, shape (B,).
+        The cross entropy of each sample, in nats, shape (B,).
     """
     end = torch.tensor(T, dtype=torch.float64)
     alpha, sigma, std = sde.alpha(end), sde.sigma(end), sde.prior_std
@@ -123,7 +130,7 @@ def prior_cross_entropy(sde: SDE, z0: Tensor) -> Tensor:
 
 
 def reconstruction(noise_fn: NoiseFn, sde: SDE, z0: Tensor, eps: float, noise: Tensor) -> Tensor:
-    r"""Cost :math:`R_\epsilon` of decoding :math:`z_0` from :math:`z_\epsilon`, with one draw of the noise, in nats.
+    r"""Return the cost :math:`R_\epsilon` of decoding :math:`z_0` from :math:`z_\epsilon`, for one noise draw, in nats.
 
     .. math:: -D\ln\alpha_\epsilon + \tfrac12\big(\|\epsilon_\theta(z_\epsilon, \epsilon)-\epsilon\|^2 - \|\epsilon\|^2\big)
 
@@ -135,7 +142,7 @@ def reconstruction(noise_fn: NoiseFn, sde: SDE, z0: Tensor, eps: float, noise: T
         noise: standard normal draws, shape (B, *).
 
     Returns:
-        The term of each sample, shape (B,).
+        The reconstruction term of each sample, in nats, shape (B,).
 
     References:
         | Soft Truncation (Kim et al., 2022), https://arxiv.org/abs/2106.05527, appendix on the reconstruction term
@@ -146,18 +153,18 @@ def reconstruction(noise_fn: NoiseFn, sde: SDE, z0: Tensor, eps: float, noise: T
 
 
 def nelbo(sde: SDE, z0: Tensor, log_det: Tensor, error: Tensor, z: float | Tensor, eps: float) -> Tensor:
-    r"""Negative evidence lower bound without the reconstruction term, in nats.
+    r"""Return the negative evidence lower bound without the reconstruction term, in nats.
 
     Arguments:
         sde: the diffusion.
         z0: clean latents :math:`h_\phi(x)`, shape (B, *).
         log_det: :math:`\log|\det \partial h_\phi/\partial x|`, shape (B,).
-        error: :func:`noise_error` at importance-sampled times, one draw or the mean of several, shape (B,).
+        error: :func:`noise_error` at importance-sampled times, from one draw or averaged over several, shape (B,).
         z: normalising constant of the importance distribution.
         eps: truncation time.
 
     Returns:
-        The bound for each sample, shape (B,).
+        The bound for each sample, in nats, shape (B,).
 
     References:
         | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)

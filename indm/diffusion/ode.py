@@ -1,4 +1,4 @@
-"""The probability-flow ODE, whose marginals are those of the diffusion, and its solution by adaptive steps."""
+"""The probability-flow ODE, which has the same marginals as the diffusion, and its solution by adaptive steps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from indm.errors import ConvergenceError
 
 
 def ode_drift(noise_fn: NoiseFn, sde: SDE, z: Tensor, a: Tensor) -> Tensor:
-    r"""Probability-flow ODE in the variable :math:`A = -\log\mathrm{SNR}`, in which it is not stiff near :math:`t = 0`.
+    r"""Return the drift of the probability-flow ODE in :math:`A = -\log\mathrm{SNR}`, where it is not stiff near :math:`t = 0`.
 
     .. math:: \frac{\mathrm d z}{\mathrm d A} = \frac{f\sigma^2}{g^2}\, z + \frac{\sigma}{2}\,\epsilon_\theta(z, t(A))
 
@@ -36,17 +36,17 @@ def ode_drift(noise_fn: NoiseFn, sde: SDE, z: Tensor, a: Tensor) -> Tensor:
 
 
 def ode_drift_in_time(noise_fn: NoiseFn, sde: SDE, z: Tensor, t: Tensor) -> Tensor:
-    r"""Probability-flow ODE in t: the reverse SDE with half the score and no noise.
+    r"""Return the drift of the probability-flow ODE in t, the reverse SDE with half the score and without noise.
 
     .. math:: \frac{\mathrm d z}{\mathrm d t} = f z + \frac{g^2}{2\sigma}\,\epsilon_\theta(z, t)
 
-    The other arguments are those of :func:`ode_drift`; the time t is a scalar tensor, the derivative (B, *).
+    The time t is a scalar tensor and the derivative has shape (B, *); see :func:`ode_drift` for the other arguments.
     """
     gain = sde.diffusion(t) ** 2 / (2 * sde.sigma(t))
     return sde.drift(t).to(z.dtype) * z + gain.to(z.dtype) * noise_fn(z, t.expand(len(z)))
 
 
-# Far more than any sound model needs: some hundred.
+# Far more than any sound model needs, which is a few hundred.
 MOST_STEPS = 20_000
 
 
@@ -54,21 +54,22 @@ def solve_adaptively(derivative: Callable[[Tensor, Any], Any], start: Any, ends:
     """Solve an ODE by Dormand and Prince's method of fifth order.
 
     Arguments:
-        derivative: of the state, at a time and a state.
-        start: the state, a tensor or a tuple of them, at the first end.
+        derivative: maps a time and a state to the derivative of the state.
+        start: the state at the first time, a tensor or a tuple of tensors.
         ends: first and last time, shape (2,).
-        tolerance: relative and absolute, of each step.
+        tolerance: relative and absolute tolerance of each step.
 
     Returns:
-        The state at both ends, stacked in front.
+        The state at both ends, stacked along a new first dimension.
 
     Raises:
-        ConvergenceError: if the steps become too many, or too short for the numbers, as where the derivative is not finite.
+        ConvergenceError: if the solver needs too many steps, or steps too short for the precision, for example because the
+            derivative is not finite.
 
     References:
         | A family of embedded Runge-Kutta formulae (Dormand & Prince, 1980), https://doi.org/10.1016/0771-050X(80)90013-3
     """
-    # Imported here: it imports SciPy, half a second that other samplers do not need.
+    # Imported here because it imports SciPy, which takes half a second that other samplers do not need.
     from torchdiffeq import odeint
 
     options = {"max_num_steps": MOST_STEPS}
@@ -77,6 +78,6 @@ def solve_adaptively(derivative: Callable[[Tensor, Any], Any], start: Any, ends:
     except AssertionError as error:
         reason = " ".join(str(error).split())[:100]
         raise ConvergenceError(
-            f"the adaptive ODE found no solution ({reason}), expected one of tolerance {tolerance:g} within {MOST_STEPS} steps: "
-            "raise the tolerance, or train with a lower lr or flow_lr"
+            f"the adaptive ODE found no solution ({reason}), expected one to a tolerance of {tolerance:g} within {MOST_STEPS} "
+            "steps; raise the tolerance, or train with a lower lr or flow_lr"
         ) from None

@@ -24,10 +24,10 @@ T = 1.0
 
 
 class SDE(Protocol):
-    """What objectives, samplers and likelihoods ask of a linear diffusion."""
+    """The interface of a linear diffusion for objectives, samplers and likelihoods."""
 
     section: ClassVar[str]
-    """Section of ``train.sde`` whose keys are its arguments."""
+    """Section of ``train.sde`` whose keys are the arguments of the diffusion."""
 
     @property
     def prior_std(self) -> float:
@@ -67,7 +67,7 @@ def build_sde(name: str, **parameters: float) -> SDE:
 
 
 def importance_time(sde: SDE, u: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    r"""Map uniform draws to times of density :math:`p(t) \propto g^2/\sigma^2` on :math:`[\epsilon, T]`.
+    r"""Map uniform draws to times with density :math:`p(t) \propto g^2/\sigma^2` on :math:`[\epsilon, T]`.
 
     .. math:: t = A^{-1}\big(A(\epsilon) + u Z\big), \qquad Z = A(T) - A(\epsilon)
 
@@ -93,7 +93,7 @@ def uniform_time(u: Tensor, eps: float) -> Tensor:
 
 
 def soft_truncation_time(u: float, eps: float, k: float) -> float:
-    r"""Map one uniform draw to a truncation time of density :math:`\propto \epsilon^{-k}` on :math:`[\epsilon, T]`.
+    r"""Map one uniform draw to a truncation time with density :math:`\propto \tau^{-k}` on :math:`[\epsilon, T]`.
 
     .. math:: \tau = \epsilon^{1-u} \;(k = 1), \qquad \tau = \epsilon\,\big(1 - u(1-\epsilon^{k-1})\big)^{-1/(k-1)} \;(k \ne 1)
 

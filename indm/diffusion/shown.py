@@ -1,4 +1,4 @@
-"""What a picture shows of a model's diffusion: images on their way to noise, in data space and in the latent."""
+"""Images on their way to noise, in data space and in the latent, for a picture of a model's diffusion."""
 
 import math
 
@@ -15,18 +15,18 @@ from indm.flows.base import Map
 def forward_images(
     model: ImplicitNonlinearDiffusion, x: Tensor, times: list[float], generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    r"""Diffuse images with one noise up to each of K times.
+    r"""Diffuse images to each of K times with the same noise.
 
     .. math:: z_t = \alpha_t h_\phi(x) + \sigma_t \epsilon, \qquad x_t = h_\phi^{-1}(z_t)
 
     Arguments:
         model: the model, in eval mode.
         x: model-space images, shape (B, C, H, W).
-        times: t of each column; at 0 there is no noise.
+        times: the time t of each column; time 0 means without noise.
         generator: source of every draw, on the CPU; a flow that draws its map draws it once for all times.
 
     Returns:
-        Images and latents, shape (B, K, C, H, W) each; images are NaN at a time at which the flow cannot be inverted.
+        Images and latents, shape (B, K, C, H, W) each; images are NaN at times at which the flow cannot be inverted.
 
     References:
         | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
@@ -41,7 +41,7 @@ def forward_images(
 
 
 def _inverted(inverse: Map, z: Tensor) -> Tensor:
-    # A picture is no reason to stop a run.
+    # A picture that cannot be drawn does not stop a run.
     try:
         return inverse(z)
     except ConvergenceError:

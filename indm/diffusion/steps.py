@@ -1,4 +1,4 @@
-r"""Steps that samplers have in common: corrections at a time, and the last, denoising step.
+r"""Steps that samplers share: corrections at a time, and the final denoising step.
 
 References:
     | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
@@ -15,11 +15,11 @@ from indm.diffusion.sde import SDE
 
 
 def langevin(noise_fn: NoiseFn, sde: SDE, z: Tensor, t: Tensor, snr: float, generator: Generator) -> Tensor:
-    r"""One Langevin correction at time ``t``, its step set by a signal-to-noise ratio (batch means of the norms).
+    r"""Correct z, (B, *) to (B, *), by a Langevin step at time ``t``, whose size a signal-to-noise ratio sets.
 
     .. math:: z' = z + a s_\theta + \sqrt{2a}\,\xi, \qquad a = 2\alpha\,\big(\mathrm{snr}\,\|\xi\|/\|s_\theta\|\big)^2
 
-    with :math:`\alpha = 1 - \beta(t)/1000` under VP and 1 under VE.
+    with batch means of the norms, and :math:`\alpha = 1 - \beta(t)/1000` under VP and 1 under VE.
 
     References:
         | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
@@ -33,7 +33,7 @@ def langevin(noise_fn: NoiseFn, sde: SDE, z: Tensor, t: Tensor, snr: float, gene
 
 
 def tweedie(noise_fn: NoiseFn, sde: SDE, z: Tensor, t: Tensor) -> Tensor:
-    r"""Mean of :math:`z_0` given :math:`z_t`: :math:`(z_t - \sigma_t\epsilon_\theta)/\alpha_t`; (B, *) to (B, *).
+    r"""Return the mean of :math:`z_0` given :math:`z_t`, :math:`(z_t - \sigma_t\epsilon_\theta)/\alpha_t`; (B, *) to (B, *).
 
     References:
         | Tweedie's Formula and Selection Bias (Efron, 2011), https://doi.org/10.1198/jasa.2011.tm11181, equation 1.4
@@ -42,11 +42,12 @@ def tweedie(noise_fn: NoiseFn, sde: SDE, z: Tensor, t: Tensor) -> Tensor:
 
 
 def released_ve_denoising(noise_fn: NoiseFn, sde: SDE, z: Tensor, t: Tensor) -> Tensor:
-    r"""Last step of the released VE runs on CIFAR-10, :math:`\ln(\sigma_{\max}/\sigma_{\min})` = 8.5 times :func:`tweedie`'s.
+    r"""Take the last step of the released VE runs on CIFAR-10, 8.5 times as long as the step of :func:`tweedie`.
 
     .. math:: z + \tfrac12 g(t)^2 (t + 1)\, s_\theta = z - \tfrac{g^2(t + 1)}{2\sigma_t}\,\epsilon_\theta
 
     It is half a step of the reverse SDE from t to ``sampling.pc_denoise_time = -1`` (``sampling.py``, ``denoise_update_fn``).
+    The factor is :math:`\ln(\sigma_{\max}/\sigma_{\min})`.
     """
     return z - per_sample(sde.diffusion(t) ** 2 * (t + 1) / (2 * sde.sigma(t)), z) * noise_fn(z, t)
 
@@ -64,5 +65,6 @@ DENOISERS: dict[str, Callable[[NoiseFn, SDE, Tensor, Tensor], Tensor]] = {
 
 
 def standard_normal(shape: tuple[int, ...], like: Tensor, generator: Generator) -> Tensor:
-    # Drawn on the CPU, so that a seed means the same noise on every device.
+    """Draw from N(0, I), with a shape, and the type and device of ``like``; the generator is on the CPU."""
+    # Drawn on the CPU, so that a seed gives the same noise on every device.
     return torch.randn(shape, generator=generator, dtype=like.dtype).to(like.device)

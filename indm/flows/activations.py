@@ -10,7 +10,7 @@ ActivationName = Literal["sin", "elu"]
 
 
 class Activation(Protocol):
-    """An elementwise function f; what one derivative has in common with another is not computed twice."""
+    """An elementwise function f with its derivatives, which reuse each other's values; all tensors have the shape of x."""
 
     def value(self, x: Tensor) -> Tensor:
         """Return f(x)."""
@@ -45,7 +45,7 @@ class Elu:
         return value.clamp(max=0) + 1
 
     def curvature(self, value: Tensor, slope: Tensor) -> Tensor:
-        # The slope where it is below 1, 0 elsewhere; torch.where with a number takes ten times as long.
+        # The slope where it is below 1, and 0 elsewhere; torch.where with a number takes ten times as long.
         return -F.threshold(-slope, -1.0, 0.0)
 
 

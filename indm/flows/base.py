@@ -1,6 +1,6 @@
-"""The one interface of every flow h: x -> z that moves data into the latent space of the linear diffusion.
+"""The interface of every flow h: x -> z, which maps data into the latent space of the linear diffusion.
 
-With p_z the density of the latent, the density of the data is log p(x) = log p_z(h(x)) + log|det dh(x)/dx|.
+If the latent has density p_z, the data has the density log p(x) = log p_z(h(x)) + log|det dh(x)/dx|.
 """
 
 from collections.abc import Callable
@@ -15,10 +15,10 @@ from indm.flows.sources import Source
 LogDet = Literal["none", "train", "exact"] | Series
 """How ``Flow.forward`` computes log|det dh/dx|:
 
-- ``"none"``: not at all (zeros, no cost);
+- ``"none"``: not at all (zeros, at no cost);
 - ``"train"``: an unbiased *gradient* at the lowest cost; the returned value is **not** log|det dh/dx|;
-- ``"exact"``: the exact value, from the Jacobian of each block; for small D only;
-- :class:`Series`: a value whose mean over probes is exact within the stated tolerance; for any D.
+- ``"exact"``: the exact value, from the Jacobian of each block; only for small D;
+- :class:`Series`: a value whose mean over probes is exact to the given tolerance; for any D.
 """
 
 Map = Callable[[Tensor], Tensor]
@@ -37,13 +37,13 @@ class Flow(nn.Module):
         self.image_shape = (channels_in, image_size, image_size)
 
     def forward(self, x: Tensor, log_det: LogDet, generator: Source = None) -> tuple[Tensor, Tensor]:
-        """Map images to latents, z = h(x), with log|det dh(x)/dx| computed as ``log_det`` says.
+        """Map images to latents, z = h(x), and compute log|det dh(x)/dx| by the method ``log_det``.
 
         Arguments:
             x: images, with shape (B, C, S, S).
             log_det: see :data:`LogDet`.
-            generator: source of every random draw, by :func:`draw_probe` and :func:`draw_roulette`; torch's global
-                one if None.
+            generator: source of every random draw, through :func:`draw_probe` and :func:`draw_roulette`; torch's global
+                generator if None.
 
         Returns:
             z with shape (B, C, S, S) and log|det dh/dx| in nats with shape (B,).
@@ -60,9 +60,9 @@ class Flow(nn.Module):
 
         Arguments:
             z: latents, with shape (B, C, S, S).
-            atol: accepted error of the equation h(x) = z in any one entry, per block.
-            max_iterations: evaluations of the branch, per block.
-            generator: source of every random draw, for a flow whose inverse has one; torch's global one if None.
+            atol: largest accepted error of the equation h(x) = z in any entry, per block.
+            max_iterations: largest number of evaluations of the branch, per block.
+            generator: source of every random draw, if the inverse is random; torch's global generator if None.
 
         Returns:
             x with shape (B, C, S, S).
@@ -73,31 +73,34 @@ class Flow(nn.Module):
         raise NotImplementedError
 
     def bijection_at(self, x: Tensor, generator: Source = None) -> tuple[Map, Map]:
-        """Return the map and its inverse, of those that the flow has, which hold for images x.
+        """Return a map h and its inverse, fixed for a batch of B images.
 
-        A flow that draws which map it applies, and another one to invert, draws one here and keeps it.
+        A flow that draws a new map in each call of :meth:`forward` and :meth:`inverse` draws a single one here.
 
         Arguments:
-            x: images, with shape (B, C, S, S); what is mapped later has as many.
-            generator: source of the draw; torch's global one if None.
+            x: images, with shape (B, C, S, S).
+            generator: source of the draw; torch's global generator if None.
 
         Returns:
-            h and its inverse, without gradients, each of a tensor with shape (B, C, S, S); the inverse raises
+            h and its inverse, without gradients, each from (B, C, S, S) to (B, C, S, S); the inverse raises
             ConvergenceError as :meth:`inverse` does.
         """
         return lambda images: self(images, "none")[0], self.inverse
 
     @property
     def mean_terms(self) -> float:
-        """The expected number of terms of each series of ``"train"``; 0 for a flow without one."""
+        """The expected number of terms in each series of ``"train"``; 0 for a flow without series."""
         return 0.0
 
     def fix_terms(self, count: int) -> None:
-        """Let each series of ``"train"`` have ``count`` terms from now on, none of them drawn."""
+        """Use exactly ``count`` terms in each series of ``"train"`` from now on, instead of a random number."""
 
     def update_norms(self) -> None:
-        """Refresh what bounds the weights; call after every change of the weights (optimiser step, EMA)."""
+        """Refresh the norms that bound the weights; call it after every change of the weights (optimiser step, EMA)."""
 
     def _check_shape(self, images: Tensor) -> None:
         if images.shape[1:] != self.image_shape:
-            raise ValueError(f"flow built for images of shape {self.image_shape}, got {tuple(images.shape[1:])}")
+            raise ValueError(
+                f"found images of shape {tuple(images.shape[1:])}, expected {self.image_shape}; "
+                "build the flow for the shape of the images"
+            )

@@ -23,30 +23,31 @@ from indm.flows.lipschitz import BOUNDS, Bound, LipschitzConv2d, bounded_weights
 from indm.flows.log_det import Contraction, VectorJacobian
 
 ALL = slice(None)
-# Of Anderson's method: pairs beside the best, the factor of the error that a step must reach, and what its equations are kept
-# regular by.
+# Anderson's method: the number of pairs besides the best one, the factor by which a step must shrink the error, and the
+# regularisation of its equations.
 DEPTH, SHRINK, RIDGE = 3, 0.9, 1e-6
 
 Bounded = Sequence[Tensor] | None
-"""Weights of a block's three convolutions, bounded already; None has the block do it."""
+"""Weights of a block's three convolutions, already bounded; with None the block bounds them itself."""
 
 
 class Branch(Protocol):
     """A branch g with its weights bounded."""
 
     def __call__(self, x: Tensor, samples: Tensor | slice = ALL) -> Tensor:
-        """Return g(x) for images x with shape (b, C, S, S), which are those ``samples`` of the batch of conditions."""
+        """Return g(x), (b, C, S, S) to (b, C, S, S); ``samples`` selects the conditions of the b images from the batch."""
 
 
 class ResidualBlock(nn.Module):
     """The branch g = [act] conv3 act conv1 act conv3 of one block x + g(x), with Lip(g) <= coefficient^3.
 
-    A condition h with shape (B, F) adds A h + a to every pixel in front of conv1, which leaves Lip(g) as it is. A flow bounds the
-    weights of all its blocks at once, by :func:`indm.flows.lipschitz.bounded_weights`, and hands them over as ``bounded``.
+    A condition h with shape (B, F) adds A h + a to every pixel in front of conv1, which does not change Lip(g). A flow
+    bounds the weights of all its blocks at once, by :func:`indm.flows.lipschitz.bounded_weights`, and passes them as
+    ``bounded``.
 
     Arguments:
-        channels: C, of the images.
-        image_size: S, of the images.
+        channels: C, channels of the images.
+        image_size: S, height and width of the images.
         width: channels inside the branch.
         activation: act, a function with slopes in [-1, 1].
         bound: norm in which each convolution is bounded.
@@ -86,7 +87,7 @@ class ResidualBlock(nn.Module):
         return self.branch(h, bounded)(x)
 
     def branch(self, h: Tensor | None = None, bounded: Bounded = None) -> Branch:
-        """Return g at the condition h, with its weights bounded once, for repeated calls."""
+        """Return g at the condition h; its weights are bounded once, for repeated calls."""
         weights, shift = self._weights(h, bounded)
 
         def g(x: Tensor, samples: Tensor | slice = ALL) -> Tensor:
@@ -95,12 +96,12 @@ class ResidualBlock(nn.Module):
         return g
 
     def linearise(self, x: Tensor, h: Tensor | None = None, bounded: Bounded = None) -> tuple[Tensor, VectorJacobian]:
-        r"""Return g(x), with shape (B, C, S, S), and the product with the transposed Jacobian of g at x.
+        r"""Return g(x), with shape (B, C, S, S), and the function v -> J^T v with J the Jacobian of g at x.
 
         .. math:: J^\top v = D_0 W_1^\top D_1 W_2^\top D_2 W_3^\top v
 
-        with W the convolutions and D the slopes of the activations. It is made of differentiable operations, and needs no
-        graph of its own.
+        with W the convolutions and D the slopes of the activations. The product consists of differentiable operations and
+        does not need a graph of g.
         """
         weights, shift = self._weights(h, bounded)
         y, found = self._layers(x, weights, shift)
@@ -127,7 +128,7 @@ class ResidualBlock(nn.Module):
             b1=self.conv1.bias,
             W2=w2.flatten(1),
             b2=b2 if shift is None else b2 + shift.flatten(1).t(),
-            # Patches that are added up lie around their pixel: the kernel is mirrored.
+            # The kernel is mirrored, because the patches that are added up lie around their pixels.
             R=w3.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2),
             b3=self.conv3.bias,
         )
@@ -136,7 +137,7 @@ class ResidualBlock(nn.Module):
         )
 
     def _weights(self, h: Tensor | None, bounded: Bounded) -> tuple[Sequence[Tensor], Tensor | None]:
-        """Return the bounded weights, and what the condition adds behind the second convolution."""
+        """Return the bounded weights, and the shift that the condition adds after the second convolution."""
         weights = bounded_weights(self.convs) if bounded is None else bounded
         if self.condition is None:
             return weights, None
@@ -146,7 +147,7 @@ class ResidualBlock(nn.Module):
     def _layers(
         self, x: Tensor, weights: Sequence[Tensor], shift: Tensor | None
     ) -> tuple[Tensor, list[Callable[[], Tensor] | None]]:
-        """Return g(x), and what computes the slope in front of each convolution, ``None`` where there is no activation."""
+        """Return g(x), and a function for the slope before each convolution, ``None`` if there is no activation."""
         slopes: list[Callable[[], Tensor] | None] = []
         for index, (conv, weight) in enumerate(zip(self.convs, weights, strict=True)):
             slope = None
@@ -164,12 +165,12 @@ class ResidualBlock(nn.Module):
 
     @torch.no_grad()
     def contraction(self) -> Contraction:
-        r"""Bound the Jacobian :math:`J = W_3 D_2 W_2 D_1 W_1 D_0` at every image: slopes D are in [-1, 1].
+        r"""Bound the Jacobian :math:`J = W_3 D_2 W_2 D_1 W_1 D_0` at every image, given that the slopes D lie in [-1, 1].
 
         .. math:: \|J\| \le c = \prod_{i=1}^3 \|W_i\| \le \text{coefficient}^3
 
-        in the norm in which the convolutions W_i are bounded; J^T is bounded by the same c in the dual norm. Of the
-        row bound, c is exact; spectral norms are found by iteration, from below, to about 0.1 %.
+        in the norm in which the convolutions W_i are bounded; J^T is bounded by the same c in the dual norm. For the row
+        bound, c is exact; spectral norms are approximated from below by iteration, to about 0.1 %.
         """
         norms = [conv.norm().max().clamp(max=conv.coefficient).item() for conv in self.convs]
         return Contraction(math.prod(norms), self.conv1.dual)
@@ -186,22 +187,22 @@ class ResidualBlock(nn.Module):
 
 
 def solve_block(g: Branch, z: Tensor, at_zero: Tensor, name: str, atol: float, max_iterations: int) -> Tensor:
-    r"""Solve x + g(x) = z by Anderson's method from x = 0, each sample until its own error is small.
+    r"""Solve x + g(x) = z by Anderson's method from x = 0, iterating each sample until its error is small.
 
     .. math::
         \max|x + g(x) - z| \le \text{atol} + 8 \epsilon \max|z|, \qquad
         x \leftarrow \sum_i w_i (z - g(x_i)), \quad w = \operatorname{argmin} \Big\|\sum_i w_i (z - g(x_i) - x_i)\Big\|_2
 
     with weights w that add up to 1, over the best x and the last three others, and epsilon the rounding unit of the dtype.
-    A step that does not shrink the error by a tenth, in the max-norm and in the 2-norm, is followed by the fixed-point step
-    x <- z - g(x) from the best x. It contracts in one of the two norms, so that two evaluations gain at least what one
-    fixed-point step does. The x returned is one whose error was measured. No sample depends on the others of its batch.
+    A step that does not shrink the error by a tenth, in both the max-norm and the 2-norm, is followed by the fixed-point
+    step x <- z - g(x) from the best x, which contracts in one of the two norms. Two evaluations therefore gain at least as
+    much as one fixed-point step. The error of the returned x has been measured. Samples do not depend on each other.
 
     Arguments:
         g: contractive branch.
-        z: with shape (B, C, S, S).
-        at_zero: g(0), with shape (1, C, S, S), or (B, C, S, S) where it depends on the sample.
-        name: of the block, for the message.
+        z: latents, with shape (B, C, S, S).
+        at_zero: g(0), with shape (1, C, S, S), or (B, C, S, S) if it depends on the sample.
+        name: name of the block, for error messages.
         atol: absolute tolerance.
         max_iterations: number of evaluations of g allowed.
 
@@ -217,7 +218,7 @@ def solve_block(g: Branch, z: Tensor, at_zero: Tensor, name: str, atol: float, m
     x = z - at_zero
     tolerance = atol + 8 * torch.finfo(z.dtype).eps * z.abs().flatten(1).amax(1)
     active = torch.arange(len(z), device=z.device)
-    # Pairs: z - g(x), and the residual z - g(x) - x; here of x = 0.
+    # A pair consists of z - g(x) and the residual z - g(x) - x; here x = 0.
     best = torch.stack([x, x], 1).flatten(2)
     others = best[:, None].repeat(1, DEPTH, 1, 1)
     bound = z.new_full((len(z), 2), math.inf)
@@ -232,7 +233,7 @@ def solve_block(g: Branch, z: Tensor, at_zero: Tensor, name: str, atol: float, m
         if not len(active):
             return x
         is_kept = (norms <= bound).all(1, keepdim=True)
-        # After one that is not kept comes a fixed-point step, which is kept.
+        # A rejected step is followed by a fixed-point step, which is always kept.
         bound = torch.where(is_kept, SHRINK * norms, math.inf)
         others[:, count % DEPTH] = torch.where(is_kept[..., None], best, pair)
         best = torch.where(is_kept[..., None], pair, best)
@@ -250,7 +251,7 @@ def _combine(best: Tensor, others: Tensor) -> Tensor:
     updates, residuals = (others - best[:, None]).unbind(2)
     lengths = residuals.norm(dim=2, keepdim=True).clamp(min=torch.finfo(best.dtype).tiny)
     units = residuals / lengths
-    # Without the small diagonal, equal pairs would make it singular.
+    # Without the small diagonal, equal pairs would make the matrix singular.
     gram = units @ units.mT + RIDGE * torch.eye(DEPTH, dtype=best.dtype, device=best.device)
     weights = torch.linalg.solve_ex(gram, units @ best[:, 1, :, None]).result / lengths
     return best[:, 0] - (weights.mT @ updates).squeeze(1)

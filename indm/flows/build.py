@@ -1,4 +1,4 @@
-"""Flows by their registered names, where asked for behind a fixed affine map."""
+"""Flows by their registered names, behind a fixed affine map if a suite asks for one."""
 
 import math
 from collections.abc import Mapping
@@ -20,14 +20,14 @@ class Affine(Flow):
         h(x) = h'\Big(s\,\frac{x - m}{d}\Big), \qquad
         \log\Big|\det\frac{\partial h}{\partial x}\Big| = \log\Big|\det\frac{\partial h'}{\partial x'}\Big| + D\log\frac sd
 
-    With the identity as h' it is the control that tells what a flow gains from what the latent's mere scale would gain.
-    The numbers are part of the model's description, not of its weights.
+    With the identity as h', it is the control that separates the gain of a flow from the gain of rescaling the latent. The
+    three numbers belong to the model's description, not to its weights.
 
     Arguments:
-        flow: h'.
-        scale: s > 0.
-        mean: m.
-        std: d > 0.
+        flow: the flow h'.
+        scale: the scale s > 0.
+        mean: the mean m.
+        std: the standard deviation d > 0.
     """
 
     def __init__(self, flow: Flow, *, scale: float, mean: float, std: float) -> None:
@@ -67,7 +67,7 @@ def build_flow(
         affine: scale, mean and std of an :class:`Affine` map in front of it, or ``None``.
 
     Raises:
-        ParamsError: if there is no such flow.
+        ParamsError: if the name is not registered.
     """
     if name not in FLOWS:
         raise ParamsError(f"unknown flow {name!r}: expected one of {', '.join(FLOWS)}")

@@ -1,8 +1,8 @@
-"""Convolutions with zero padding that keep the image size, fast where one side has few channels.
+"""Convolutions with zero padding that keep the image size and are fast when one side has few channels.
 
-An image of three channels fills little of the blocks in which libraries convolve on CPUs: the 3 x 3 convolution of a residual
-flow's last layer, 512 to 3 channels, then takes 4 times as long as the product of matrices here, and the derivative of it 12
-times (32 x 32 pixels, one AVX-512 core). Derivatives of any order are made of the same operations.
+On CPUs, libraries convolve in blocks of channels that an image of three channels hardly fills: the 3 x 3 convolution in a
+residual flow's last layer, from 512 to 3 channels, takes 4 times as long as the matmul here, and its derivative 12 times as
+long (32 x 32 pixels, one AVX-512 core). Derivatives of any order use the same operations.
 """
 
 import torch
@@ -33,13 +33,13 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _from_few(x: Tensor, weight: Tensor) -> Tensor:
     """Take the patches of the image, then multiply."""
     size = weight.shape[-1]
-    # All images as channels of one: torch takes the images of a batch one by one.
+    # All images become channels of one image, because torch processes the images of a batch one by one.
     patches = F.unfold(x.flatten(0, 1)[None], size, padding=size // 2)[0].unflatten(0, (len(x), -1))
     return _multiply(weight.flatten(1), patches).unflatten(2, x.shape[2:])
 
 
 def _to_few(x: Tensor, weight: Tensor) -> Tensor:
-    """Multiply, then add the patches up to an image; a pixel's patch lies around it, so the kernel is mirrored."""
+    """Multiply, then add the patches up to an image; the kernel is mirrored because a patch lies around its pixel."""
     size = weight.shape[-1]
     rows = weight.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2)
     patches = _multiply(rows, x.flatten(2)).flatten(0, 1)[None]
@@ -47,11 +47,11 @@ def _to_few(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _multiply(matrix: Tensor, x: Tensor) -> Tensor:
-    """Multiply a matrix (K, N) with x (B, N, P); ``matrix @ x`` rounds otherwise where gradients are enabled."""
+    """Multiply a matrix (K, N) with x (B, N, P); ``matrix @ x`` would round differently with gradients enabled."""
     return torch.bmm(matrix.expand(len(x), -1, -1), x)
 
 
 def adjoint(weight: Tensor) -> Tensor:
     r"""Return the kernel (C, K, N, N) of the adjoint: :math:`\langle y, W * x\rangle = \langle W^\top * y, x\rangle`."""
-    # Contiguous: each convolution by it would copy it first.
+    # Contiguous, because otherwise each convolution with it would copy it first.
     return weight.flip(2, 3).transpose(0, 1).contiguous()

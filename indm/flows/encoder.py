@@ -1,6 +1,6 @@
 """The encoder of one latent vector per image: a normal distribution q(h|x) = N(mu(x), diag(exp(v(x)))).
 
-Layers as in the released code of INDM (github.com/byeonghu-na/INDM, ``flow_models/wolf``), after
+The layers follow the released code of INDM (github.com/byeonghu-na/INDM, ``flow_models/wolf``), after
 
 References:
     | Decoupling Global and Local Representations via Invertible Generative Flows (Ma et al., 2021), section 3
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class WeightNormLinear(nn.Linear):
-    r"""A linear map whose rows have a length of their own.
+    r"""A linear map whose rows have their lengths as separate parameters.
 
     .. math:: y_k = g_k v_k^T x / \|v_k\| + b_k
 
@@ -36,7 +36,7 @@ class WeightNormLinear(nn.Linear):
 
 
 class EncoderBlock(nn.Module):
-    """ELU(norm conv3 ELU norm conv3 x + shortcut x), with batch norms; the shortcut is a conv1 where shapes change.
+    """ELU(norm conv3 ELU norm conv3 x + shortcut x), with batch norms; the shortcut is a conv1 if shapes change.
 
     A stride of 2 halves the resolution.
     """
@@ -61,7 +61,8 @@ class EncoderBlock(nn.Module):
 class GaussianEncoder(nn.Module):
     """Two blocks per width, the second of which halves the resolution, then ELU(conv1) and a linear map to mu and v.
 
-    The batch norms tie the images of a batch together in training mode, and use running statistics in eval mode.
+    In training mode, the batch norms make the images of a batch depend on each other; in eval mode, they use running
+    statistics.
 
     Arguments:
         channels_in: C, channels of an image.

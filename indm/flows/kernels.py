@@ -1,27 +1,29 @@
 r"""A residual branch with the Neumann estimate of its log-determinant, and the gradients of both, written out.
 
-``docs/gradient.md`` derives them, in the symbols of this module. Between taking patches of an image (:math:`U`) and adding
-patches up to one (:math:`U^\top`), pixels are columns of a matrix, and each goes its own way through six places:
+``docs/gradient.md`` derives them, in the symbols of this module. Between taking the patches of an image (:math:`U`) and
+adding patches up to an image (:math:`U^\top`), pixels are columns of a matrix, and each passes separately through six
+places:
 
 .. math::
     a_0 = U f_0(x), \quad z_1 = W_1 a_0 + b_1, \quad a_1 = f(z_1), \quad z_2 = W_2 a_1 + b_2, \quad a_2 = f(z_2), \quad
     y = R a_2, \qquad g(x) = U^\top y + b_3
 
-with f the activation, and f_0 = f where the branch starts with it, the identity elsewhere. The estimate is
-:math:`e = w^\top J v` with J = dg/dx. Of a loss, gradients of g(x) and e come back. What belongs to a place has its name:
+with f the activation; f_0 is f if the branch starts with it and the identity otherwise. The estimate is
+:math:`e = w^\top J v` with J = dg/dx. The backward pass receives the gradients of a loss with respect to g(x) and e. A
+variable is named after its place:
 
 ====================  ==================================================================================================
-``a0``                at the place: the columns themselves
-``s1``                f'(z1), the slope; ``s0`` is f_0'(x), as an image, or None for 1
+``a0``                the columns at the place
+``s1``                f'(z1), the slope; ``s0`` is f_0'(x) as an image, or None for 1
 ``v_z1``              v carried up to the place: dz1/dx v
 ``w_z1``              w carried down to the place: (dg/dz1)^T w; ``w_x`` is J^T w
-``grad_z1``           the gradient of the loss there
-``all_a0``            the columns of all images, shape (9 C, B, P); ``a0`` has those of one part, shape (9 C, N)
+``grad_z1``           the gradient of the loss with respect to z1
+``all_a0``            the columns of all images, shape (9 C, B, P); ``a0`` is one part, shape (9 C, N)
 ====================  ==================================================================================================
 
-A *part* is some N of the B P columns. They are taken a part at a time, that the elementwise work between two products finds
-them in the processor's cache. Of the hidden layers only what costs a product with W2 is kept for the gradients, ``z2`` and
-``w_a1``; the rest is computed again.
+A *part* is a set of N of the B P columns. Columns are processed one part at a time, so that the elementwise work between two
+products finds them in the processor's cache. Only the hidden values that cost a product with W2, ``z2`` and ``w_a1``, are
+kept for the gradients; the others are computed again.
 
 References:
     | Residual Flows for Invertible Generative Modeling (Chen et al., 2019), theorem 2 and section 3.2
@@ -41,7 +43,7 @@ from indm.flows.activations import Activation
 from indm.flows.log_det import neumann_vector
 
 KERNEL = 3
-# Of a hidden layer at a time on a CPU: half a megabyte of float32.
+# Elements of a hidden layer that a CPU processes at a time: half a megabyte in float32.
 ELEMENTS = 2**17
 
 
@@ -49,7 +51,7 @@ class Layers(NamedTuple):
     """A branch as matrices, for B images with C channels, and a hidden width K.
 
     Arguments:
-        W1: shape (K, 9 C), of the patches.
+        W1: shape (K, 9 C), from the patches.
         b1: shape (K,).
         W2: shape (K, K).
         b2: shape (K, B), one column per image.
@@ -68,26 +70,26 @@ class Layers(NamedTuple):
 def branch_and_estimate(
     layers: Layers, activation: Activation, *, leading: bool, x: Tensor, probe: Tensor, coefficients: list[float]
 ) -> tuple[Tensor, Tensor]:
-    r"""Return g(x) and a number whose gradient is an unbiased estimate of that of log|det(I + J)| (theorem 2).
+    r"""Return g(x) and a number whose gradient estimates the gradient of log|det(I + J)| without bias (theorem 2).
 
     .. math:: e = w^\top J v, \qquad w = v + \sum_{k=1}^{n} (-1)^k c_k (J^\top)^k v
 
-    with w held constant, so that only one product is differentiated, whatever n is. Its expected value is
-    tr((I + J)^-1 J), **not** log|det(I + J)|: never report it.
+    with w held constant, so that only one product is differentiated for any n. The expected value of e is
+    tr((I + J)^-1 J), **not** log|det(I + J)|, so it must never be reported.
 
     Arguments:
-        layers: of the branch.
+        layers: the branch as matrices.
         activation: f.
         leading: whether the branch starts with f.
         x: images, shape (B, C, S, S).
-        probe: v, as in :mod:`indm.flows.log_det`, with the shape of ``x``; it gets no gradient.
-        coefficients: c_1, ..., c_n, as there.
+        probe: v, as in :mod:`indm.flows.log_det`, with the shape of ``x``; it does not receive a gradient.
+        coefficients: c_1, ..., c_n, as in :mod:`indm.flows.log_det`.
 
     Returns:
         g(x) with shape (B, C, S, S), and e with shape (B,).
 
     Raises:
-        RuntimeError: from autograd, where a second derivative is asked for.
+        RuntimeError: from autograd, if a second derivative is requested.
 
     References:
         | Residual Flows for Invertible Generative Modeling (Chen et al., 2019), theorem 2 and section 3.2
@@ -99,7 +101,7 @@ def branch_and_estimate(
 class _BranchAndEstimate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
-        """Take the arguments of :func:`branch_and_estimate`, the layers one by one at the end."""
+        """Take the arguments of :func:`branch_and_estimate`, with the layers one by one at the end."""
         activation, leading, coefficients, x, probe, *tensors = arguments
         layers = Layers(*tensors)
         f0_x, s0 = _leading(activation, leading, x)
@@ -133,13 +135,13 @@ class _BranchAndEstimate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of x and the layers, given those of g(x), with its shape, and of e, with shape (B,)."""
+        """Return the gradients of x and the layers from the gradients of g(x), with its shape, and of e, shape (B,)."""
         grad_g, grad_e = gradients
         activation, leading = ctx.activation, ctx.leading
         x, probe, w, *tensors = ctx.saved_tensors
         layers, tensors = Layers(*tensors[:6]), tensors[6:]
         kept_z2, kept_w_a1 = tensors[: len(tensors) // 2], tensors[len(tensors) // 2 :]
-        # The gradient of e on v: every product of something of v and something of w then has it once.
+        # The gradient of e multiplies v, so that every product of a factor from v and a factor from w contains it once.
         v = probe * grad_e[:, None, None, None]
         f0_x, s0 = _leading(activation, leading, x)
         all_a0, all_v_a0, all_w_y, all_grad_y = patches(f0_x), patches(_times(v, s0)), patches(w), patches(grad_g)
@@ -154,7 +156,7 @@ class _BranchAndEstimate(torch.autograd.Function):
             v_z2 = layers.W2 @ v_a1
             w_a2 = layers.R.t() @ w_y
             w_z1, w_z2, v_a2 = s1 * w_a1, s2 * w_a2, s2 * v_z2
-            # Through the value by the slope, and through the slope by the curvature. Here w_a2 and v_z1 are overwritten.
+            # The value contributes by the slope, and the slope by the curvature. This overwrites w_a2 and v_z1.
             grad_z2 = (layers.R.t() @ grad_y).mul_(s2).addcmul_(activation.curvature(a2, s2), w_a2.mul_(v_z2))
             grad_z1 = (layers.W2.t() @ grad_z2).mul_(s1).addcmul_(activation.curvature(a1, s1), v_z1.mul_(w_a1))
             for total, pairs in (
@@ -181,12 +183,12 @@ Part = tuple[slice, slice]
 
 
 def parts(layers: Layers, columns: Tensor) -> Iterator[Part]:
-    """Yield the parts of columns that are taken at a time: pixels of one image, or whole images.
+    """Yield the parts of the columns: pixels of one image, or whole images.
 
-    On a CPU a part has at most ``ELEMENTS`` / K columns, one at least; elsewhere it has all.
+    On a CPU a part has at most ``ELEMENTS`` / K columns, but at least one; on other devices it has all columns.
 
     Arguments:
-        layers: of the branch, with hidden width K.
+        layers: the branch as matrices, with hidden width K.
         columns: shape (9 C, B, P).
     """
     _, batch, area = columns.shape
@@ -199,8 +201,8 @@ def parts(layers: Layers, columns: Tensor) -> Iterator[Part]:
 def _buffers(layers: Layers, columns: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """Return memory for ``z2`` and ``w_a1``, a tensor with shape (K, N) for each part of the columns.
 
-    It is one piece: taken part by part, it would lie between pieces that are soon free again, too small for
-    what comes.
+    It is allocated in one piece. Allocated part by part, it would lie between pieces that are soon freed but are too small
+    for later tensors.
     """
     width = len(layers.W2)
     sizes = [width * _length(images) * _length(pixels) for images, pixels in parts(layers, columns)]
@@ -224,7 +226,7 @@ def patches(x: Tensor) -> Tensor:
         U x with shape (9 C, B, P), P = S^2.
     """
     size = x.shape[-1]
-    # Views by strides, copied once: F.unfold takes 4 to 7 times as long where images have 14 x 14 pixels or more.
+    # Strided views, copied once, because F.unfold takes 4 to 7 times as long for images of 14 x 14 pixels or more.
     windows = F.pad(x.transpose(0, 1), (KERNEL // 2,) * 4).unfold(2, size, 1).unfold(3, size, 1)  # (C, B, 3, 3, S, S)
     return windows.movedim(1, 3).flatten(0, 2).flatten(2)
 
@@ -265,7 +267,7 @@ def _first_layer(layers: Layers, all_a0: Tensor, part: Part) -> Tensor:
 
 
 def _shift(columns: Tensor, shift: Tensor, part: Part) -> None:
-    """Add to each column, in place, what its image adds."""
+    """Add the shift of its image to each column, in place."""
     images, pixels = part
     columns.unflatten(1, (-1, _length(pixels))).add_(shift[:, images, None])
 

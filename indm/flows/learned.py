@@ -1,20 +1,21 @@
-r"""Learned maps of the latent that are no more than affine: the rungs between the identity and a flow that bends space.
+r"""Learned affine maps of the latent: the steps between the identity and a nonlinear flow.
 
-All start at the identity, and their log-determinant is a closed form, the same number for every image. With one of them the
-diffusion of the data is still linear, so that these are the controls of what a flow gains beyond that.
+All start at the identity, and their log-determinant has a closed form, which is the same for every image. They keep the
+diffusion of the data linear, so that they are the controls for the gain of a nonlinear flow.
 
-Under VP, whose :math:`\sigma_t^2 = 1 - \alpha_t^2`, one number is already as much as another noise schedule. With a latent
+Under VP, where :math:`\sigma_t^2 = 1 - \alpha_t^2`, a single number is already equivalent to another noise schedule. With a
+latent
 :math:`z_0 = s x`,
 
 .. math::
     z_t = \alpha_t s x + \sigma_t \epsilon, \qquad
     \log\frac{s^2 \alpha_t^2}{\sigma_t^2} = \log\mathrm{SNR}(t) + 2 \log s ,
 
-which is, up to a factor that the score network can undo, the diffusion of x with its log-SNR moved by :math:`2\log s`: see
+which is, up to a factor that the score network can undo, the diffusion of x with its log-SNR shifted by :math:`2\log s`; see
 docs/controls.md.
 
 References:
-    | Variational Diffusion Models (Kingma et al., 2021), section 5.1: what of a noise schedule the bound sees
+    | Variational Diffusion Models (Kingma et al., 2021), section 5.1: how the bound depends on the noise schedule
     | https://arxiv.org/abs/2107.00630
 """
 
@@ -29,11 +30,11 @@ class ClosedFormFlow(Flow):
     """A map of the latent with a log-determinant in closed form; see :class:`Flow` for the shapes."""
 
     def map(self, x: Tensor) -> Tensor:
-        """Return z, (B, C, S, S) to (B, C, S, S)."""
+        """Return z for x, (B, C, S, S) to (B, C, S, S)."""
         raise NotImplementedError
 
     def unmap(self, z: Tensor) -> Tensor:
-        """Return x, the inverse of :meth:`map`."""
+        """Return x for z, (B, C, S, S) to (B, C, S, S), the inverse of :meth:`map`."""
         raise NotImplementedError
 
     def volume(self) -> Tensor:

@@ -2,7 +2,7 @@ r"""Convolutions whose Lipschitz constant is bounded by a coefficient c < 1.
 
 .. math:: W_c = W / \max(1, \|W\| / c)
 
-with the norm taken in one of two senses, ``"linf"`` or ``"spectral"``. The weights below the bound stay as they are.
+with one of two norms, ``"linf"`` or ``"spectral"``. Weights below the bound do not change.
 """
 
 from collections import defaultdict
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 Bound = Literal["linf", "spectral"]
 
-# On a CPU, to copy weights with more elements beside each other takes longer than the calls that it saves.
+# On a CPU, stacking weights with more elements than this takes longer than the calls that it saves.
 FEW_ELEMENTS = 2**14
 
 
 class LipschitzConv2d(nn.Conv2d):
-    """A convolution of S x S images with zero padding that keeps their size, bounded by ``coefficient``.
+    """A convolution of S x S images with zero padding that keeps their size; ``coefficient`` bounds its Lipschitz constant.
 
     Arguments:
         channels_in: C, channels of the input.
@@ -50,8 +50,8 @@ class LipschitzConv2d(nn.Conv2d):
         """Return the norms of n convolutions, differentiable: (n, 1, 1, 1, 1), or (n, K, 1, 1, 1).
 
         Arguments:
-            convs: of one shape.
-            weights: theirs, shape (n, K, C, kernel_size, kernel_size).
+            convs: n convolutions of one shape.
+            weights: their weights, shape (n, K, C, kernel_size, kernel_size).
         """
         return torch.stack([conv.norm() for conv in convs])[:, None, None, None, None]
 
@@ -61,11 +61,11 @@ class LipschitzConv2d(nn.Conv2d):
         self.weight.mul_(self.coefficient / self.norm())
 
     def update_norms(self) -> None:
-        """Refresh what :meth:`norm` keeps between calls."""
+        """Refresh the state that :meth:`norm` keeps between calls."""
 
 
 class LinfConv2d(LipschitzConv2d):
-    r"""Bounded as a map of max-norms, each output channel on its own: :math:`\|W_k\| = \sum_{cij} |W_{kcij}|`.
+    r"""Bounded in the max-norm, separately for each output channel: :math:`\|W_k\| = \sum_{cij} |W_{kcij}|`.
 
     References:
         | Residual Flows for Invertible Generative Modeling (Chen et al., 2019), on induced mixed norms
@@ -83,13 +83,14 @@ class LinfConv2d(LipschitzConv2d):
 
 
 class SpectralConv2d(LipschitzConv2d):
-    r"""Bounded as a map of 2-norms: ``norm`` is the largest singular value of the padded convolution.
+    r"""Bounded in the 2-norm: ``norm`` is the largest singular value of the padded convolution.
 
     .. math:: \sigma = \|W * v\|_2, \qquad v = \operatorname{argmax}_{\|v\|_2 = 1} \|W * v\|_2
 
     The singular vector v, with shape (1, C, S, S), is a buffer: it is held constant in the gradient of sigma, and
-    :meth:`update_norms` must follow each change of the weight. Where K < C, v is the left singular vector, with shape
-    (1, K, S, S), and the adjoint takes the place of the convolution. A 1 x 1 kernel acts on every pixel alike: S = 1.
+    :meth:`update_norms` must follow each change of the weight. If K < C, v is the left singular vector, with shape
+    (1, K, S, S), and the adjoint replaces the convolution. A 1 x 1 kernel acts on every pixel in the same way, so that
+    S = 1.
 
     References:
         | Spectral Normalization for Generative Adversarial Networks (Miyato et al., 2018), section 2.1
@@ -117,7 +118,7 @@ class SpectralConv2d(LipschitzConv2d):
     def update_norms(self, iterations: int = 6) -> None:
         """Replace v by the best vector of the Krylov space v, W^T W v, (W^T W)^2 v, ... (Lanczos).
 
-        It costs as much as power iteration does, but stays with the largest singular value where others are close.
+        It costs as much as power iteration, but still finds the largest singular value if others are close to it.
         """
         basis = _unit(self.v).reshape(1, -1)
         images = []
@@ -142,9 +143,9 @@ BOUNDS: dict[Bound, type[LipschitzConv2d]] = {"linf": LinfConv2d, "spectral": Sp
 
 
 def bounded_weights(convs: Sequence[LipschitzConv2d]) -> list[Tensor]:
-    """Return W_c of each convolution, with shape (K, C, kernel_size, kernel_size).
+    """Return W_c for each convolution, with shape (K, C, kernel_size, kernel_size).
 
-    Convolutions of one shape are bounded together, as a few calls are made sooner than many.
+    Convolutions of one shape are bounded together, because a few calls take less time than many.
     """
     groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for index, conv in enumerate(convs):

@@ -2,15 +2,16 @@ r"""Estimators of log|det(I + J)|, with J = dg(x)/dx the Jacobian of a residual 
 
 .. math:: \log|\det(I + J)| = \sum_{k \ge 1} \frac{(-1)^{k+1}}{k} \operatorname{tr}(J^k)
 
-All take ``vjp``, the product v -> J^T v at some images x with shape (B, ...), sample b of g(x) depending on sample b of x
-only. The estimators return one number per sample, with shape (B,); gradients reach what ``vjp`` was made of, where they are
-enabled. The stochastic ones also take ``probe``, v with E[v v^T] = I and the shape of x (Hutchinson: tr(A) = E[v^T A v]).
+All estimators take ``vjp``, the product v -> J^T v at images x with shape (B, ...), where sample b of g(x) depends only on
+sample b of x. They return one number per sample, with shape (B,); if gradients are enabled, they reach the parameters of
+``vjp``. The stochastic estimators also take ``probe``, v with E[v v^T] = I and the shape of x (Hutchinson: tr(A) =
+E[v^T A v]).
 
-Training follows a gradient that is unbiased by Russian roulette: ``coefficients`` c_1, ..., c_n with E[c_k 1(k <= n)] = 1
-(:func:`roulette_coefficients`). Evaluation takes terms until those left out are below a tolerance
-(:func:`series_log_det`). The released code evaluates by roulette too, after 20 terms, and draws one n for a whole batch.
-This suite does not offer it: with terms a_k that shrink like powers, the variance, about sum_k a_k^2 / P(n >= k), is
-infinite, since the weights grow like k!.
+Training follows a gradient that Russian roulette keeps unbiased: ``coefficients`` c_1, ..., c_n with E[c_k 1(k <= n)] = 1
+(:func:`roulette_coefficients`). Evaluation adds terms until the rest is below a tolerance (:func:`series_log_det`). The
+released code also evaluates by roulette, after 20 terms, and draws one n for a whole batch. This suite does not offer that,
+because for terms a_k that shrink like powers the variance, about sum_k a_k^2 / P(n >= k), is infinite: the weights grow
+like k!.
 
 References:
     | Residual Flows for Invertible Generative Modeling (Chen et al., 2019), theorems 1 and 2
@@ -30,19 +31,20 @@ from torch import Tensor
 
 from indm.errors import ConvergenceError
 
-# At least so many vectors, of all images, go through a branch at once for the exact log-determinant: memory grows with them.
+# Least number of vectors, over all images, that pass through a branch at once for the exact log-determinant; memory grows
+# with it.
 SAMPLES = 2**11
 
 VectorJacobian = Callable[[Tensor], Tensor]
-"""J^T v for v with shape (n B, ...): n vectors for each of the B samples, all samples' first ones first."""
+"""J^T v for v with shape (n B, ...): n vectors for each of the B samples, starting with the first vector of every sample."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """The log-determinant by its power series, cut where the rest is within a tolerance.
+    """The log-determinant by its power series, truncated when the rest is within a tolerance.
 
     Arguments:
-        tolerance: bound on the rest of each image, of all blocks together, in nats per dimension.
+        tolerance: bound on the rest for each image, summed over all blocks, in nats per dimension.
     """
 
     tolerance: float
@@ -52,7 +54,7 @@ class Contraction(NamedTuple):
     r"""A bound on the Jacobian J of a branch, at every image: :math:`\|J^\top w\|_p \le c \|w\|_p`.
 
     Arguments:
-        c: below 1.
+        c: the bound, below 1.
         p: the norm, 1 (J is then bounded by c in the max-norm) or 2.
     """
 
@@ -61,9 +63,9 @@ class Contraction(NamedTuple):
 
 
 def exact_log_det(vjp: VectorJacobian, x: Tensor) -> Tensor:
-    """Return log|det(I + J)| itself, from all D rows of J, in the dtype of ``x``.
+    """Return log|det(I + J)| exactly, with shape (B,), from all D rows of J, in the dtype of ``x``.
 
-    The D * B vector-Jacobian products are computed in pieces of some rows of all samples.
+    The D * B vector-Jacobian products are computed in pieces that take a few rows from all samples.
     """
     basis = torch.eye(x[0].numel(), dtype=x.dtype, device=x.device)
     pieces = basis.split(-(-SAMPLES // len(x)))
@@ -74,24 +76,28 @@ def exact_log_det(vjp: VectorJacobian, x: Tensor) -> Tensor:
 
 
 def series_log_det(vjp: VectorJacobian, probe: Tensor, contraction: Contraction, tolerance: float) -> Tensor:
-    r"""Estimate log|det(I + J)| by its power series, for each sample to the term whose rest is within the tolerance.
+    r"""Estimate log|det(I + J)| by its power series, adding terms for each sample until the rest is within the tolerance.
 
     .. math::
         v^\top \log(I + J)\, v = \sum_{k=1}^{n} \frac{(-1)^{k+1}}{k} v^\top J^k v + r_n, \qquad
         |r_n| \le \|v\|_q\, \|(J^\top)^n v\|_p \sum_{j \ge 1} \frac{c^j}{n + j}
         \le \frac{c\, \|v\|_q\, \|(J^\top)^n v\|_p}{(n + 1)(1 - c)}
 
-    by Hölder's inequality, 1/p + 1/q = 1. The mean of the left side over probes is log|det(I + J)| itself. The bound is of
-    the very probe, and falls with the spectral radius of J, which may be far below c.
+    by Hölder's inequality, 1/p + 1/q = 1. The mean of the left side over probes is log|det(I + J)|. The bound holds for the
+    given probe and falls with the spectral radius of J, which may be far below c.
 
     Arguments:
-        vjp: see above.
+        vjp: the product v -> J^T v.
         probe: v, shape (B, ...).
         contraction: c < 1 and p.
         tolerance: bound on each sample's rest, in nats.
 
+    Returns:
+        The estimates in nats, with shape (B,).
+
     Raises:
-        ConvergenceError: if a rest is above the tolerance after twice the terms that c allows: J is no such contraction.
+        ConvergenceError: if a rest is above the tolerance after twice as many terms as c allows, which means that J does not
+            satisfy the bound.
     """
     (c, p), v = contraction, probe.flatten(1)
     q = math.inf if p == 1 else p / (p - 1)
@@ -106,8 +112,8 @@ def series_log_det(vjp: VectorJacobian, probe: Tensor, contraction: Contraction,
         if not missing.any():
             return total
     raise ConvergenceError(
-        f"log-determinant: the rest of the series is up to {rest.max().item():.2e} nats after {limit} terms, expected at most "
-        f"{tolerance:.2e} by the layers' norms: call update_norms() after each change of the weights"
+        f"log-determinant: found a rest of the series of up to {rest.max().item():.2e} nats after {limit} terms, expected at "
+        f"most {tolerance:.2e} from the layers' norms; call update_norms() after each change of the weights"
     )
 
 
@@ -121,7 +127,7 @@ def _terms(scale: Tensor, c: float, tolerance: float) -> int:
 def neumann_vector(vjp: VectorJacobian, probe: Tensor, coefficients: Sequence[float]) -> Tensor:
     r"""Return w, with the shape of ``probe``, for the estimate of a gradient (Residual Flows, theorem 2).
 
-    It has no gradient: the theorem holds it constant.
+    It does not carry a gradient, because the theorem holds it constant.
 
     .. math:: w = v + \sum_{k=1}^{n} (-1)^k c_k (J^\top)^k v, \qquad E[w v^\top] = (I + J)^{-\top}
     """
@@ -137,8 +143,8 @@ def roulette_coefficients(draw: int, exact_terms: int, mean: float) -> list[floa
 
     .. math:: c_k = 1 \;(k \le m), \qquad c_k = 1 / P(N \ge k - m) \;(m < k \le m + n), \qquad N \sim \text{Poisson}
 
-    with m = ``exact_terms`` and n = ``draw`` (Residual Flows, theorem 1). The variance is infinite, whatever m is: it only
-    makes the rare large values smaller.
+    with m = ``exact_terms`` and n = ``draw`` (Residual Flows, theorem 1). The variance is infinite for every m; a larger m
+    only makes the rare large values smaller.
     """
     k = torch.arange(1, draw + 1, dtype=torch.float64)
     survival = torch.special.gammainc(k, torch.full_like(k, mean))  # P(N >= k) of a Poisson variable

@@ -2,8 +2,8 @@ r"""The prior of the latent vector h: a normalising flow f: h -> e onto a standa
 
 .. math:: \log p(h) = \log \mathcal N(f(h); 0, I) + \log|\det df(h)/dh|
 
-Every layer maps (B, F) to (B, F) and returns log|det| with a shape that broadcasts to (B,). Layers as in the released code
-of INDM (github.com/byeonghu-na/INDM, ``flow_models/wolf``), after
+Every layer maps (B, F) to (B, F) and returns log|det| with a shape that broadcasts to (B,). The layers follow the released
+code of INDM (github.com/byeonghu-na/INDM, ``flow_models/wolf``), after
 
 References:
     | Glow: Generative Flow with Invertible 1x1 Convolutions (Kingma & Dhariwal, 2018), table 1
@@ -55,8 +55,8 @@ class InvertibleLinear(PriorLayer):
 
     Arguments:
         features: F.
-        frozen_inverse: whether :meth:`inverse` multiplies by the inverse of the *first* W for ever, kept as a buffer;
-            it is then no inverse once W has changed.
+        frozen_inverse: whether :meth:`inverse` always multiplies by the inverse of the *first* W, kept as a buffer; this is
+            no longer the inverse once W has changed.
     """
 
     frozen_inverse: Tensor | None
@@ -78,13 +78,15 @@ class InvertibleLinear(PriorLayer):
 
 
 class Coupling(PriorLayer):
-    """One half of the entries, e_2 = s(h_1) h_2 + m(h_1), given the other, e_1 = h_1; s = sigmoid(r(h_1) + 2) + 0.001.
+    """An affine map of half of the entries, e_2 = s(h_1) h_2 + m(h_1), given the other half, e_1 = h_1.
+
+    The scale is s = sigmoid(r(h_1) + 2) + 0.001.
 
     Arguments:
         features: F, even.
         width: hidden units of the network for (m, r).
-        split: into the first and the second half, or into the even and the odd entries.
-        reverse: whether the first part moves instead of the second.
+        split: ``halves`` for the first and the second half, ``parity`` for the even and the odd entries.
+        reverse: whether the first part is transformed instead of the second.
     """
 
     def __init__(self, features: int, width: int, split: Literal["halves", "parity"], *, reverse: bool) -> None:
@@ -125,7 +127,7 @@ class Coupling(PriorLayer):
 
 
 class PriorFlow(nn.Module):
-    """The flow f in steps of act norm, linear map, two couplings of halves, act norm, two couplings by parity.
+    """The flow f, whose steps are act norm, linear map, two couplings of halves, act norm and two couplings by parity.
 
     Arguments:
         features: F, even.
@@ -165,13 +167,13 @@ class PriorFlow(nn.Module):
         return h, total
 
     def inverse(self, e: Tensor) -> Tensor:
-        """Return f^-1(e), with shape (B, F): a draw from the prior for a standard normal e."""
+        """Return f^-1(e), with shape (B, F), which is a draw from the prior if e is standard normal."""
         for layer in reversed(list(self.layers())):
             e = layer.inverse(e)
         return e
 
     def log_prob(self, h: Tensor) -> Tensor:
-        """Return log p(h), with shape (B,)."""
+        """Return log p(h) in nats, with shape (B,)."""
         e, log_det = self(h)
         return log_standard_normal(e) + log_det
 

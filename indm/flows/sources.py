@@ -1,13 +1,13 @@
-"""Where the draws of a flow come from, and that of several processes each draws for its own images alone.
+"""Sources of a flow's random draws, which give an image the same numbers with any number of processes.
 
-On the CPU one running generator draws for a whole batch, image after image, and cannot skip what others use: there each
-process draws all of it and takes its :class:`Share`. On other devices each image has a generator of its own,
-:class:`PerImage`, seeded by the step and the image's place in the batch. So the numbers of an image are the same whoever
-draws them, however many processes there are, and whatever the micro-batches; nobody draws those of another.
+On the CPU a running generator draws for a whole batch, image after image, and cannot skip the images of other processes;
+each process therefore draws the whole batch and takes its :class:`Share`. On other devices each image has its generator,
+:class:`PerImage`, seeded by the step and the image's place in the batch, so that a process draws only for its images and
+the numbers depend on neither the number of processes nor the micro-batches.
 
-A draw is then as many calls of the device as there are images, so the flow asks once for the probes of all its blocks
-(:func:`draw_series`). A counter-based generator written in operators of tensors would need one call for all images, but
-some hundred operators of it, each of which reads and writes as many integers.
+A draw on a device takes one call per image, so the flow requests the probes of all its blocks at once
+(:func:`draw_series`). A counter-based generator written in tensor operators would need one call for all images, but about a
+hundred operators, each of which reads and writes as many integers as there are draws.
 """
 
 import math
@@ -23,12 +23,12 @@ Probe = Literal["gaussian", "rademacher"]
 
 @dataclass(frozen=True)
 class Share:
-    """A source of draws for some samples of a batch: each sample gets its draw of the whole batch.
+    """A source of draws for some samples of a batch: each sample gets the same draw as in the whole batch.
 
     Arguments:
-        generator: of the whole batch.
-        samples: those of the share.
-        size: B, of the whole batch.
+        generator: generator for the whole batch.
+        samples: places of the share's samples in the batch.
+        size: B, the size of the whole batch.
     """
 
     generator: "Source"
@@ -40,9 +40,9 @@ class PerImage:
     """A source of draws on a device, with a generator for each image.
 
     Arguments:
-        seeds: of the images, one each.
+        seeds: one seed per image.
         device: where to draw.
-        numbers: generator on the CPU, of what the host needs to know of a batch: it waits for no device.
+        numbers: generator on the CPU for numbers that the host needs, so that it does not wait for the device.
     """
 
     def __init__(self, seeds: Iterable[int], device: torch.device, numbers: Generator) -> None:
@@ -50,7 +50,7 @@ class PerImage:
         self.generators = [Generator(device).manual_seed(seed) for seed in seeds]
 
     def uniform(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Draw from [0, 1) for every image: ``shape`` is of one image, and the result (B, \\*shape)."""
+        """Draw from U[0, 1) for every image, with ``shape`` per image: (B, \\*shape)."""
         return torch.stack([torch.rand(shape, generator=g, dtype=dtype, device=self.device) for g in self.generators])
 
     def normal(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -59,7 +59,7 @@ class PerImage:
 
 
 Source = Generator | Share | PerImage | None
-"""A generator, a share of one, one for each image, or torch's global generator (None)."""
+"""A generator, a share of a generator, a generator for each image, or torch's global generator (None)."""
 
 
 def draw_roulette(mean: float, generator: Source) -> int:
@@ -89,7 +89,7 @@ def draw_probe(x: Tensor, probe: Probe, generator: Source) -> Tensor:
 
 
 def draw_series(x: Tensor, count: int, mean: float, probe: Probe, generator: Source) -> Iterator[tuple[int, Tensor]]:
-    """Draw for each of ``count`` series :func:`draw_roulette` and :func:`draw_probe`, with as many entries as ``x`` has."""
+    """Yield :func:`draw_roulette` and :func:`draw_probe` for each of ``count`` series; probes have the shape of ``x``."""
     if isinstance(generator, PerImage):
         probes = draw_probe(x.new_empty(1).expand(len(x), count, math.prod(x.shape[1:])), probe, generator)
         yield from ((draw_roulette(mean, generator), v.reshape(x.shape)) for v in probes.unbind(1))

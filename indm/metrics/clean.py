@@ -1,8 +1,8 @@
 """The features of clean-FID and legacy FID: clean-fid's resizing before its Inception-v3.
 
-``clean`` resizes by antialiased bicubic interpolation in floating point. ``legacy`` is clean-fid's ``legacy_pytorch``, bilinear
-without antialiasing, as in pytorch-fid, which most published FIDs of PyTorch code are. The other one that clean-fid offers,
-``legacy_tensorflow``, has the resizing of the first FID inside its network, which is what torch-fidelity's FID has already.
+``clean`` resizes by antialiased bicubic interpolation in floating point. ``legacy`` is clean-fid's ``legacy_pytorch``, which
+is bilinear without antialiasing, as in pytorch-fid, the source of most published FIDs from PyTorch code. clean-fid's third
+mode, ``legacy_tensorflow``, is not offered, because torch-fidelity's FID already resizes in this way, inside its network.
 
 References:
     | On Aliased Resizing and Surprising Subtleties in GAN Evaluation (Parmar et al., 2022)
@@ -23,8 +23,8 @@ from indm.metrics.extractors import check_same_weights
 from indm.metrics.weights import CLEAN_FID, clean_fid_script
 
 MODES = {"clean": "clean", "legacy": "legacy_pytorch"}
-"""clean-fid's name of each mode."""
-# What its networks do with levels 0 … 255 first.
+"""clean-fid's name for each mode."""
+# Normalisation of levels 0 … 255 before each network.
 NORMALISE: dict[str, Callable[[Tensor], Tensor]] = {
     "clean": lambda x: (x - 128) / 128,
     "legacy": lambda x: 2 * (x / 255) - 1,
@@ -32,7 +32,7 @@ NORMALISE: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class CleanExtractor(FeatureExtractorBase):
-    """torch-fidelity's view of a network whose images clean-fid has resized.
+    """A torch-fidelity extractor around a network whose images clean-fid has resized.
 
     Arguments:
         mode: a key of ``MODES``.
@@ -42,7 +42,7 @@ class CleanExtractor(FeatureExtractorBase):
     def __init__(self, mode: str, network: nn.Module) -> None:
         super().__init__(mode, ["2048"])
         self.mode, self.network = mode, network
-        with warnings.catch_warnings():  # clean-fid would silence every warning of the program.
+        with warnings.catch_warnings():  # clean-fid would silence all warnings of the program.
             self.resizer = build_resizer(MODES[mode])
 
     @staticmethod
@@ -64,19 +64,19 @@ def build_clean(
 ) -> tuple[dict[str, CleanExtractor], str]:
     """Build the extractors of both modes.
 
-    ``legacy`` shares the layers of ``extractor``, which has pytorch-fid's network and weights. So does ``clean`` where the
-    weights are random; else it is the TorchScript that clean-fid uses.
+    ``legacy`` shares the layers of ``extractor``, which has pytorch-fid's network and weights. ``clean`` shares them too if
+    the weights are random; otherwise it is the TorchScript that clean-fid uses.
 
     Arguments:
-        extractor: what :func:`~indm.metrics.extractors.build_inception` built.
-        sha256: that of its weights.
-        expected: sha256 that the weights of ``clean`` must have, or ``None``.
+        extractor: the extractor from :func:`~indm.metrics.extractors.build_inception`.
+        sha256: the sha256 of its weights.
+        expected: expected sha256 of the weights of ``clean``, or ``None``.
 
     Returns:
         The extractors by mode, and the sha256 of the weights of ``clean``.
 
     Raises:
-        DataError: if the TorchScript is missing or not the one expected.
+        DataError: if the TorchScript is missing or differs from the expected one.
     """
     name, network = extractor.get_name(), layers(extractor)
     clean, found = (network, sha256) if name == "inception-v3-random" else _clean_network()
@@ -85,7 +85,7 @@ def build_clean(
 
 
 def layers(extractor: FeatureExtractorInceptionV3) -> nn.Module:
-    """Chain the layers up to the last pooling, which torch-fidelity registers in their order, the classifier last."""
+    """Chain the layers up to the last pooling; torch-fidelity registers them in order, with the classifier last."""
     return nn.Sequential(*list(extractor.children())[:-1])
 
 

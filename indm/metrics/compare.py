@@ -1,4 +1,4 @@
-"""All metrics of generated images against a reference, each with its standard error, and how they are found."""
+"""All metrics of generated images against a reference, each with its standard error, and their protocol."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from indm.metrics.logits import confidence, inception_score
 from indm.metrics.precision_recall import PRC, precision_recall
 
 NO_CLEAN = dict.fromkeys(f"{mode}_fid{suffix}" for mode in MODES for suffix in ("", "_se", "_formula"))
-"""What a result says of clean-FID where the extractor is not Inception."""
+"""The note on clean-FID in results whose extractor is not Inception."""
 
 
 def compare(
@@ -34,30 +34,30 @@ def compare(
 
     Arguments:
         generated: features, shape (N, F).
-        logits: their logits, shape (N, classes).
-        reference: the reference, of M images.
-        kid_subsets: number of subsets of KID.
-        kid_subset_size: images in a subset, at most N and M.
-        is_splits: splits of the inception score, at most N.
-        prc_neighbours: neighbourhood of precision and recall, less than N and M.
-        prc_images: images of each side used for precision and recall, at most.
-        bootstrap: bootstrap draws of the standard error of FID.
-        seed: seed of subsets, splits, choices and the bootstrap.
+        logits: logits of the generated images, shape (N, classes).
+        reference: the reference, from M images.
+        kid_subsets: number of subsets for KID.
+        kid_subset_size: number of images in a subset, at most N and M.
+        is_splits: number of splits for the inception score, at most N.
+        prc_neighbours: number of neighbours for precision and recall, less than N and M.
+        prc_images: largest number of images from each side for precision and recall.
+        bootstrap: number of bootstrap draws for the standard error of FID.
+        seed: seed of the subsets, the splits, the choice of images and the bootstrap.
 
     Returns:
         ``fid``, ``kid``, ``is``, ``confidence``, ``precision``, ``recall``, each with ``_se``, ``fid_formula``,
-        ``prc_generated`` and ``prc_reference``. What needs the reference's features is ``None`` where they are not known.
+        ``prc_generated`` and ``prc_reference``. Metrics that need the reference's features are ``None`` without them.
 
     Raises:
         DataError: if there are too few images.
     """
     few = max(kid_subset_size, is_splits, prc_neighbours + 1)
-    # What is compared may be real images too, for the floors.
+    # The compared images may also be real ones, for the floors.
     for side, rows in (("compared", generated), ("reference", reference.features)):
         if rows is not None and len(rows) < few:
             raise DataError(
-                f"metrics: found {len(rows)} {side} images, expected at least {few}; make fid.kid_subset_size, "
-                "fid.is_splits and fid.prc_neighbours smaller in the suite"
+                f"metrics: found {len(rows)} {side} images, expected at least {few}; lower fid.kid_subset_size, "
+                "fid.is_splits and fid.prc_neighbours in the suite"
             )
     result = distances(
         generated, reference, kid_subsets=kid_subsets, kid_subset_size=kid_subset_size, bootstrap=bootstrap, seed=seed
@@ -74,10 +74,10 @@ def compare(
 def distances(
     generated: Tensor, reference: Reference, *, kid_subsets: int, kid_subset_size: int, bootstrap: int, seed: int
 ) -> dict[str, Any]:
-    """Measure FID and KID, each with its standard error over the generated images, the reference held fixed; see :func:`compare`.
+    """Measure FID and KID, with standard errors over the generated images for a fixed reference; see :func:`compare`.
 
     Returns:
-        ``fid`` and ``kid``, each with ``_se``, and ``fid_formula``; KID ``None`` where the reference has no features.
+        ``fid`` and ``kid``, each with ``_se``, and ``fid_formula``; KID is ``None`` if the reference has no features.
     """
     value, formula = frechet(generated, reference)
     error = bootstrap_fid(generated, reference, bootstrap, np.random.default_rng(seed))
@@ -91,11 +91,11 @@ def distances(
 
 
 def compare_clean(mode: str, generated: Tensor, reference: Reference, *, bootstrap: int, seed: int) -> dict[str, Any]:
-    """Compare features of images that clean-fid resized.
+    """Compare the features of images that clean-fid resized.
 
     Arguments:
         mode: a key of :data:`~indm.metrics.clean.MODES`.
-        reference: the reference; its statistics are all that is needed.
+        reference: the reference; only its statistics are needed.
 
     Returns:
         ``<mode>_fid``, with ``_se`` and ``_formula``.
@@ -108,7 +108,7 @@ def compare_clean(mode: str, generated: Tensor, reference: Reference, *, bootstr
 def protocol(
     kid_subsets: int, kid_subset_size: int, is_splits: int, prc_neighbours: int, prc_images: int, bootstrap: int
 ) -> dict[str, str]:
-    """Say how the numbers of :func:`compare` and :func:`compare_clean` are found; the arguments are theirs."""
+    """Describe the protocol of :func:`compare` and :func:`compare_clean`, which take the same arguments."""
     return {
         "fid_se": f"bootstrap of the generated images, {bootstrap} draws; so those of clean_fid and legacy_fid",
         "kid": f"mean of {kid_subsets} subsets of {kid_subset_size} images; se: jackknife of the generated images, at most "

@@ -1,4 +1,4 @@
-r"""How FID moves with its protocol: paired bootstrap draws, images without rounding or as JPEG, and infinitely many images.
+r"""The effect of its protocol on FID: paired bootstrap draws, images without rounding or as JPEG, infinitely many images.
 
 References:
     | On Aliased Resizing and Surprising Subtleties in GAN Evaluation (Parmar et al., 2022)
@@ -24,14 +24,15 @@ from indm.process import float32_products
 
 
 def fid_draws(generated: Tensor, reference: Reference, draws: int, seed: int) -> NDArray[np.float64]:
-    """FID of generated features, then of its bootstrap draws; two sets of as many rows are drawn alike.
+    """Compute FID of generated features and of their bootstrap draws, which are the same for any two sets of equal size.
 
-    So the difference of two FIDs, whose images come from the same noise, or differ only in their rounding, has the
-    standard deviation of the differences of their draws as standard error, which is far below either FID's own.
+    Because the draws are paired, they give the standard error of the difference between two FIDs whose images come from the
+    same noise, or differ only in their rounding: the standard deviation of the differences of their draws, which is far
+    below the standard error of either FID.
 
     Arguments:
         generated: features, shape (N, F).
-        reference: the reference, held fixed; its statistics are all that is needed.
+        reference: the reference, held fixed; only its statistics are needed.
         draws: number B of draws.
         seed: seed of the draws.
 
@@ -45,16 +46,16 @@ def fid_draws(generated: Tensor, reference: Reference, draws: int, seed: int) ->
 
 
 def fid_by_size(generated: Tensor, reference: Reference, sizes: Sequence[int], repeats: int) -> NDArray[np.float64]:
-    """FID of sets of several sizes: within each of R disjoint groups of features, the mean over its disjoint sets.
+    """Compute FID for sets of several sizes, averaged over the disjoint sets in each of R disjoint groups of features.
 
     Arguments:
         generated: features, shape (N, F).
-        reference: the reference; its statistics are all that is needed.
+        reference: the reference; only its statistics are needed.
         sizes: the S sizes, each at most N / R.
         repeats: number R of groups.
 
     Returns:
-        FIDs, shape (R, S): rows are independent, the entries of a row are not.
+        FIDs, shape (R, S): the rows are independent, but the entries of a row are not.
 
     Raises:
         ValueError: if the largest size does not fit in a group.
@@ -62,7 +63,8 @@ def fid_by_size(generated: Tensor, reference: Reference, sizes: Sequence[int], r
     group = len(generated) // repeats
     if max(sizes) > group:
         raise ValueError(
-            f"sizes: found {max(sizes)}; expected at most {group}, the features of one of {repeats} groups"
+            f"sizes: found {max(sizes)}, expected at most {group}, the number of features in one of {repeats} groups; "
+            "lower the sizes or repeats"
         )
     parts = [generated[r * group : (r + 1) * group] for r in range(repeats)]
     return np.array([[np.mean([_fid(s, reference) for s in _sets(part, n)]) for n in sizes] for part in parts])
@@ -77,11 +79,11 @@ def _sets(rows: Tensor, size: int) -> list[Tensor]:
 
 
 def extrapolate(sizes: Sequence[int], fids: NDArray[np.float64]) -> NDArray[np.float64]:
-    r"""Extrapolate FIDs to infinitely many images by least squares, for each repeat alone.
+    r"""Extrapolate FIDs to infinitely many images by least squares, separately for each repeat.
 
     .. math:: \mathrm{FID}(N) = \mathrm{FID}_\infty + \frac{b}{N}
 
-    The mean over the repeats is the least-squares fit of all of them; their spread gives its standard error.
+    The mean over the repeats is the least-squares fit to all of them, and their spread gives its standard error.
 
     Arguments:
         sizes: the S sizes, at least two different ones.
@@ -98,7 +100,7 @@ def extrapolate(sizes: Sequence[int], fids: NDArray[np.float64]) -> NDArray[np.f
 
 
 def pixel_features(extractor: FeatureExtractorBase, pixels: Tensor, device: torch.device) -> Tensor:
-    """Extract features of images that are not rounded, as :func:`indm.metrics.features` does of rounded ones.
+    """Extract features of images that are not rounded, as :func:`indm.metrics.features` does for rounded images.
 
     Arguments:
         extractor: a torch-fidelity extractor.
@@ -117,7 +119,7 @@ def pixel_features(extractor: FeatureExtractorBase, pixels: Tensor, device: torc
 
 
 def _inception_forward(extractor: FeatureExtractorInceptionV3, pixels: Tensor) -> Tensor:
-    """Run Inception, whose ``forward`` takes uint8 alone, with its own resized input replaced by that of ``pixels``."""
+    """Run Inception, whose ``forward`` takes only uint8, with its resized input replaced by the resized ``pixels``."""
 
     def replace(_: torch.nn.Module, __: tuple[Tensor]) -> Tensor:
         size = (extractor.INPUT_IMAGE_SIZE, extractor.INPUT_IMAGE_SIZE)
@@ -132,7 +134,7 @@ def _inception_forward(extractor: FeatureExtractorInceptionV3, pixels: Tensor) -
 
 
 def jpeg(images: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    """Store images (N, 3, H, W) as JPEG of Pillow's ``quality`` and read them again."""
+    """Store images (N, 3, H, W) as JPEG with Pillow's ``quality`` and read them again."""
     return np.stack([_jpeg(image.transpose(1, 2, 0), quality).transpose(2, 0, 1) for image in images])
 
 

@@ -1,7 +1,7 @@
-"""Feature extractors as torch-fidelity takes them: Inception-v3, and small classifiers of a dataset's own labels.
+"""Feature extractors for torch-fidelity: Inception-v3, and small classifiers of a dataset's labels.
 
-Digits have no business in an Inception network. Every FID carries the name of its extractor, and FIDs of different extractors
-are never compared.
+Inception features do not suit digits, which are not photographs. Every FID carries the name of its extractor, and FIDs
+from different extractors are never compared.
 """
 
 import math
@@ -19,17 +19,17 @@ from indm.seeding import derive_seed
 
 FEATURES = 64
 LAYERS = (str(FEATURES), "logits")
-# Images at once outside of training: of all images of a large dataset, the activations are gigabytes.
+# Images at a time outside training, because the activations for all images of a large dataset take gigabytes.
 BATCH = 4096
-# Of the logits of an image: in float64, exp(-745) is 0, and the inception score of such classes is not a number.
+# Largest range of an image's logits: in float64 exp(-745) is 0, and an inception score with such a class is NaN.
 WIDEST = 500.0
 
 
 class SmallClassifier(nn.Module):
     """A convolutional classifier whose last hidden layer gives 64 features.
 
-    The features are divided by ``scale``, their root mean square on the training split, so that the cubic kernel of KID
-    works in the range it was made for.
+    The features are divided by ``scale``, their root mean square on the training split, so that they are in the range for
+    which KID's cubic kernel was designed.
 
     Arguments:
         classes: number of classes.
@@ -91,7 +91,7 @@ def train_classifier(
         batch_size: images in a batch, drawn with replacement.
 
     Raises:
-        DivergenceError: if it has learned nothing: its features are 0, its logits beyond all sense, or either not finite.
+        DivergenceError: if training failed: the features are 0, the logits are far too large, or either is not finite.
     """
     generator = Generator().manual_seed(derive_seed(*seed))
     optimiser = torch.optim.Adam(classifier.parameters(), lr=lr)
@@ -108,24 +108,24 @@ def train_classifier(
 
 @torch.no_grad()
 def _check_trained(classifier: SmallClassifier, images: Tensor, lr: float) -> None:
-    """Check that a classifier tells images apart, and holds no class of any image for impossible.
+    """Check that a classifier's features differ between images, and that every class of every image is possible.
 
     Raises:
-        DivergenceError: if it does not.
+        DivergenceError: if this does not hold.
     """
     logits, scale = _in_batches(classifier, images), classifier.scale.item()
     widest = (logits.amax(1) - logits.amin(1)).max().item()
-    # Of what is not a number, neither holds.
+    # NaN satisfies neither comparison.
     if not (0 < scale < math.inf and widest < WIDEST):
         raise DivergenceError(
-            f"the classifier learned nothing: found features of size {scale:g} and logits {widest:g} apart, expected a size above "
-            f"0 and logits less than {WIDEST:g} apart; lower its lr, {lr:g}"
+            f"the classifier learned nothing: found features of size {scale:g} and logits {widest:g} apart, expected a size "
+            f"above 0 and logits less than {WIDEST:g} apart; lower its lr, {lr:g}"
         )
 
 
 @torch.no_grad()
 def accuracy(classifier: SmallClassifier, images: Tensor, labels: Tensor) -> float:
-    """Share of images (N, 3, H, W), uint8, that the classifier labels rightly."""
+    """Return the share of images, uint8, shape (N, 3, H, W), that the classifier labels correctly."""
     return (_in_batches(classifier, images).argmax(1) == labels).float().mean().item()
 
 
@@ -134,7 +134,7 @@ def _in_batches(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 
 class ClassifierExtractor(FeatureExtractorBase):
-    """torch-fidelity's view of a :class:`SmallClassifier`."""
+    """A torch-fidelity extractor around a :class:`SmallClassifier`."""
 
     def __init__(self, name: str, features_list: list[str], classifier: SmallClassifier, **_: object) -> None:
         super().__init__(name, features_list)
@@ -147,12 +147,12 @@ class ClassifierExtractor(FeatureExtractorBase):
 
     @staticmethod
     def get_default_feature_layer_for_metric(metric: str) -> str:
-        """Name the layer of a metric: the logits for the inception score, the features for all others."""
+        """Name the layer for a metric: the logits for the inception score, the features for all others."""
         return LAYERS[metric == "isc"]
 
     @staticmethod
     def can_be_compiled() -> bool:
-        """Say that torch.compile is not worth its warm-up here."""
+        """Return False, because torch.compile is not worth its warm-up here."""
         return False
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -172,10 +172,10 @@ def build_extractor(name: str, classifier: SmallClassifier) -> FeatureExtractorB
 
 
 INCEPTION_FEATURES = 2048
-# The inception score has always been of the logits without their bias.
+# The inception score has always used the logits without their bias.
 INCEPTION_LAYERS = (str(INCEPTION_FEATURES), "logits_unbiased")
 INCEPTION = {"inception-v3-compat": inception_weights, "inception-v3-random": random_weights}
-"""Where the weights of each Inception extractor come from; the random ones stand in on machines without the file."""
+"""The source of each Inception extractor's weights; random weights stand in on machines without the file."""
 
 
 def build_inception(name: str, expected: str | None = None) -> tuple[FeatureExtractorInceptionV3, str]:
@@ -183,13 +183,13 @@ def build_inception(name: str, expected: str | None = None) -> tuple[FeatureExtr
 
     Arguments:
         name: a key of ``INCEPTION``.
-        expected: sha256 that the weights must have, or ``None``.
+        expected: expected sha256 of the weights, or ``None``.
 
     Returns:
         The extractor, in eval mode, and the sha256 of its weights.
 
     Raises:
-        DataError: if the weights are missing, damaged, of another network, or not the expected ones.
+        DataError: if the weights are missing, damaged, from another network, or not the expected ones.
 
     References:
         | Rethinking the Inception Architecture for Computer Vision (Szegedy et al., 2016)
@@ -201,17 +201,19 @@ def build_inception(name: str, expected: str | None = None) -> tuple[FeatureExtr
         return FeatureExtractorInceptionV3(name, list(INCEPTION_LAYERS), as_file(state)), found
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise DataError(f"extractor {name}: the weights are those of another network: {reason}") from None
+        raise DataError(
+            f"extractor {name}: found the weights of another network, expected Inception-v3: {reason}"
+        ) from None
 
 
 def check_same_weights(name: str, found: str, expected: str | None, option: str) -> None:
-    """Compare the sha256 of weights with that of the reference's, if it has been made.
+    """Compare the sha256 of weights with the sha256 in the reference, if the reference exists.
 
     Raises:
         DataError: if they differ.
     """
     if expected not in (None, found):
         raise DataError(
-            f"extractor {name}: found weights of sha256 {found}, expected {expected}, with which the reference was made; "
-            f"run the stage reference again, or set {option} to those weights"
+            f"extractor {name}: found weights with sha256 {found}, expected {expected}, with which the reference was made; "
+            f"run the reference stage again, or set {option} to the expected weights"
         )

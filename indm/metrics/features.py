@@ -1,4 +1,4 @@
-"""Features of images, by the extractors of torch-fidelity and clean-fid, a batch at a time."""
+"""Features of images from the extractors of torch-fidelity and clean-fid, one batch at a time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,11 +59,11 @@ def features(
         extractor: a torch-fidelity extractor.
         images: levels, uint8, shape (N, C, H, W); an array or a memory map.
         levels: number of levels of the images.
-        device: where to extract; the CPU where it is ``None``.
+        device: where to extract; the CPU if ``None``.
 
     Returns:
-        Each layer that the extractor was built for, (N, F), on the CPU: float32 of Inception, which halves the 800 MB of
-        50,000 images, and float64 of others.
+        Each layer that the extractor was built for, (N, F), on the CPU: float32 from Inception, which halves the 800 MB for
+        50,000 images, and float64 from other extractors.
     """
     resized = isinstance(extractor, CleanExtractor)
     dataset = ResizedArray(images, levels, extractor) if resized else ImageArray(images, levels)
@@ -82,7 +82,7 @@ def features(
 
 @contextmanager
 def _placed(extractor: FeatureExtractorBase, device: torch.device | None) -> Iterator[None]:
-    """Put an extractor on a device, and in the block each batch that it is given: torch-fidelity knows CUDA alone."""
+    """Put an extractor on a device, and within the block its batches too, because torch-fidelity only supports CUDA."""
     hook = extractor.to(device).register_forward_pre_hook(
         lambda _, inputs: (inputs[0].to(device=device, non_blocking=True), *inputs[1:])
     )

@@ -1,6 +1,6 @@
-"""The Fréchet distance of two sets of features, in float64, by the cheapest formula that is stable.
+"""The Fréchet distance between two sets of features, in float64, by the cheapest stable formula.
 
-No more than a block of rows is held in float64 at a time.
+At most one block of rows is held in float64 at a time.
 
 References:
     | GANs Trained by a Two Time-Scale Update Rule (Heusel et al., 2017), https://arxiv.org/abs/1706.08500, equation 6
@@ -20,11 +20,11 @@ from torch import Tensor
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 
 Statistics = dict[str, NDArray[np.float64]]
-"""``mu`` (F,) and ``sigma`` (F, F), as torch-fidelity names them."""
+"""``mu`` (F,) and ``sigma`` (F, F), named as in torch-fidelity."""
 BLOCK = 4096
-# Up to this many features torch-fidelity's general eigenvalues cost milliseconds, and the bootstrap uses them too.
+# Up to this number of features torch-fidelity's general eigenvalues cost milliseconds, so that the bootstrap uses them too.
 GENERAL = 256
-# How the trace of the root is found.
+# Methods for the trace of the root.
 FORMULAS = {
     "general": "general eigenvalues, by torch-fidelity",
     "symmetric": "symmetric eigenvalues of R Sigma R, R the root of the reference's Sigma",
@@ -35,11 +35,11 @@ FORMULAS = {
 
 @dataclass(frozen=True)
 class Reference:
-    """What generated images are compared with.
+    """A set of features with which generated images are compared.
 
     Arguments:
         statistics: mean and covariance of its features.
-        features: the features, shape (M, F), or ``None`` where the statistics are all that is known.
+        features: the features, shape (M, F), or ``None`` if only the statistics are known.
     """
 
     statistics: Statistics
@@ -47,21 +47,21 @@ class Reference:
 
     @classmethod
     def of(cls, features: Tensor) -> "Reference":
-        """Make a reference of features (M, F)."""
+        """Make a reference from features (M, F)."""
         return cls(statistics(features), features)
 
     @cached_property
     def root(self) -> NDArray[np.float64]:
-        """The symmetric root of the covariance, which many distances share."""
+        """The symmetric square root of the covariance, shape (F, F), which many distances share."""
         return symmetric_root(self.statistics["sigma"])
 
 
 def statistics(features: Tensor, counts: NDArray[np.intp] | None = None) -> Statistics:
-    """Mean and unbiased covariance in float64, of features that may be float32.
+    """Compute mean and unbiased covariance in float64, from features that may be float32.
 
     Arguments:
         features: shape (N, F).
-        counts: how often each row counts, shape (N,); once where it is ``None``.
+        counts: weight of each row, shape (N,); 1 for all rows if ``None``.
 
     Returns:
         The statistics, as torch-fidelity's ``fid_features_to_statistics`` gives them.
@@ -81,7 +81,7 @@ def statistics(features: Tensor, counts: NDArray[np.intp] | None = None) -> Stat
 def _blocks(
     features: Tensor, counts: NDArray[np.intp] | None
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Yield blocks of rows that count, (B, F) in float64, and their weights (B, 1)."""
+    """Yield blocks of the rows with a positive weight, (B, F) in float64, and their weights (B, 1)."""
     weights = np.ones(len(features)) if counts is None else counts.astype(np.float64)
     index = np.flatnonzero(weights)
     for start in range(0, len(index), BLOCK):
@@ -90,7 +90,7 @@ def _blocks(
 
 
 def frechet(generated: Tensor, reference: Reference) -> tuple[float, str]:
-    r"""Fréchet distance of the Gaussians fitted to two sets of features.
+    r"""Compute the Fréchet distance between the Gaussians fitted to two sets of features.
 
     .. math:: \|\mu_1-\mu_2\|^2 + \mathrm{tr}\big(\Sigma_1 + \Sigma_2 - 2(\Sigma_1\Sigma_2)^{1/2}\big)
 
@@ -99,7 +99,7 @@ def frechet(generated: Tensor, reference: Reference) -> tuple[float, str]:
         reference: the other set.
 
     Returns:
-        The distance, and the key of ``FORMULAS`` that says how it was found; all agree up to rounding.
+        The distance, and the key in ``FORMULAS`` of the method used; all methods agree up to rounding.
 
     References:
         | GANs Trained by a Two Time-Scale Update Rule (Heusel et al., 2017)
@@ -111,40 +111,43 @@ def frechet(generated: Tensor, reference: Reference) -> tuple[float, str]:
 
 
 def frechet_general(first: Statistics, second: Statistics) -> float:
+    """Compute the Fréchet distance between two Gaussians by torch-fidelity, from general eigenvalues."""
     return fid_statistics_to_metric(first, second, verbose=False)[KEY_METRIC_FID]
 
 
 def frechet_symmetric(
     generated: Tensor, reference: Reference, counts: NDArray[np.intp] | None = None
 ) -> tuple[float, str]:
-    """Choose the cheaper one of the two symmetric forms."""
+    """Compute the Fréchet distance, and name the method, by the cheaper of the two symmetric forms."""
     if generated.shape[0] <= generated.shape[1]:
         return fid_low_rank(generated, reference.statistics, counts), "low rank"
     return fid_symmetric(statistics(generated, counts), reference.statistics, reference.root), "symmetric"
 
 
 def frechet_clean(generated: Tensor, reference: Reference) -> tuple[float, str]:
-    """Fréchet distance by clean-fid; of fewer images than features, whose product of covariances has no stable root, ours.
+    """Compute the Fréchet distance by clean-fid, or by :func:`frechet` for fewer images than features.
+
+    With fewer images than features, the product of covariances does not have a stable root.
 
     Arguments:
         generated: features, shape (N, F).
         reference: the other set.
 
     Returns:
-        The distance, and the key of ``FORMULAS`` that says how it was found.
+        The distance, and the key in ``FORMULAS`` of the method used.
     """
     if generated.shape[0] <= generated.shape[1]:
         return frechet_symmetric(generated, reference)
-    from cleanfid.fid import frechet_distance  # Imported here: it imports torchvision, which takes seconds.
+    from cleanfid.fid import frechet_distance  # Imported here because it imports torchvision, which takes seconds.
 
     found, real = statistics(generated), reference.statistics
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # An argument that SciPy 1.18 will not have.
+        warnings.simplefilter("ignore", DeprecationWarning)  # clean-fid uses an argument that SciPy 1.18 removes.
         return float(frechet_distance(found["mu"], found["sigma"], real["mu"], real["sigma"])), "clean-fid"
 
 
 def fid_low_rank(generated: Tensor, reference: Statistics, counts: NDArray[np.intp] | None = None) -> float:
-    r"""Fréchet distance of no more images than features, without their covariance.
+    r"""Compute the Fréchet distance for at most as many images as features, without their covariance.
 
     .. math:: \mathrm{tr}(\Sigma_1\Sigma_2)^{1/2} = \mathrm{tr}(A\,\Sigma_2 A^\top)^{1/2}, \qquad \Sigma_1 = A^\top A
 
@@ -153,7 +156,7 @@ def fid_low_rank(generated: Tensor, reference: Statistics, counts: NDArray[np.in
     Arguments:
         generated: features, shape (N, F), N at most F.
         reference: statistics of the reference.
-        counts: how often each row counts, shape (N,); once where it is ``None``.
+        counts: weight of each row, shape (N,); 1 for all rows if ``None``.
 
     References:
         | GANs Trained by a Two Time-Scale Update Rule (Heusel et al., 2017)
@@ -169,20 +172,20 @@ def fid_low_rank(generated: Tensor, reference: Statistics, counts: NDArray[np.in
 
 
 def symmetric_root(sigma: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Symmetric square root of a covariance (F, F)."""
+    """Return the symmetric square root of a covariance (F, F)."""
     values, vectors = np.linalg.eigh(sigma)
     return (vectors * np.sqrt(values.clip(0))) @ vectors.T
 
 
 def fid_symmetric(first: Statistics, second: Statistics, root: NDArray[np.float64]) -> float:
-    r"""Fréchet distance from symmetric eigenvalues, several times faster than general ones where there are many features.
+    r"""Compute the Fréchet distance from symmetric eigenvalues, which for many features is several times faster.
 
     .. math:: \mathrm{tr}(\Sigma_1\Sigma_2)^{1/2} = \mathrm{tr}(R\,\Sigma_1 R)^{1/2}, \qquad R = \Sigma_2^{1/2}
 
     Arguments:
         first: statistics of one set.
         second: statistics of the other.
-        root: the symmetric root :math:`R` of the second's covariance, which many draws share.
+        root: the symmetric root :math:`R` of the second covariance, which many draws share.
 
     References:
         | GANs Trained by a Two Time-Scale Update Rule (Heusel et al., 2017)
@@ -194,7 +197,7 @@ def fid_symmetric(first: Statistics, second: Statistics, root: NDArray[np.float6
 
 
 def bootstrap_fid(generated: Tensor, reference: Reference, draws: int, rng: np.random.Generator) -> float:
-    """Standard deviation of FID over bootstrap draws of the generated images.
+    """Return the standard deviation of FID over bootstrap draws of the generated images.
 
     Arguments:
         generated: features, shape (N, F).

@@ -6,17 +6,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch_fidelity.metric_kid import kernel_mmd
 
-# Images that the jackknife leaves out, one at a time, at most: enough to know an error to 2 % (normal values).
+# Largest number of images that the jackknife leaves out, one at a time; it gives the error to 2 % (for normal values).
 JACKKNIFE = 2000
-# Columns of a block of the kernel's matrix: of 2,000 rows in float64 it takes 32 MB.
+# Columns of a block of the kernel matrix, which for 2,000 rows takes 32 MB in float64.
 COLUMNS = 2000
 
 
 def kid(generated: Tensor, reference: Tensor, *, subsets: int, subset_size: int, seed: int) -> tuple[float, float]:
-    r"""Kernel distance, the mean of torch-fidelity's subsets, and its standard error with the reference held fixed.
+    r"""Compute KID, the mean over torch-fidelity's subsets, and its standard error for a fixed reference.
 
-    Over all subsets the mean is the unbiased distance of all generated images from the whole reference. Its variance over
-    fresh images is the jackknife's; the choice of only B subsets, of distances d_b, adds to that:
+    Over all subsets the mean is the unbiased distance between all generated images and the whole reference. The jackknife
+    estimates its variance v over new images, and the choice of only B subsets, with distances d_b, adds to it:
 
     .. math:: \mathrm{se}^2 = v + \frac{1}{B(B-1)} \sum_b (d_b - \bar d)^2
 
@@ -24,13 +24,13 @@ def kid(generated: Tensor, reference: Tensor, *, subsets: int, subset_size: int,
         generated: features, shape (N, F).
         reference: features, shape (M, F).
         subsets: number B of subsets, at least 2.
-        subset_size: images in a subset, at most N and M.
-        seed: seed of the subsets, and of the jackknife's choice.
+        subset_size: number of images in a subset, at most N and M.
+        seed: seed of the subsets and of the jackknife's choice of images.
 
     References:
         | Demystifying MMD GANs (Binkowski et al., 2018), https://arxiv.org/abs/1801.01401, equation 4
     """
-    # torch-fidelity draws its subsets so.
+    # torch-fidelity draws its subsets in this way.
     rng = np.random.RandomState(seed)
 
     def draw(rows: Tensor) -> NDArray[np.float64]:
@@ -42,7 +42,7 @@ def kid(generated: Tensor, reference: Tensor, *, subsets: int, subset_size: int,
 
 
 def jackknife_variance(generated: Tensor, reference: Tensor, seed: int) -> float:
-    r"""Variance of the unbiased distance over the generated images, by leaving each out in turn, in float64.
+    r"""Estimate the variance of the unbiased distance over the generated images by a jackknife, in float64.
 
     Without image i the distance is a constant plus :math:`2 u_i / (N - 1)`, so that with the sample variance of the
     :math:`u_i`, taken over at most ``JACKKNIFE`` images chosen at random,
@@ -50,7 +50,8 @@ def jackknife_variance(generated: Tensor, reference: Tensor, seed: int) -> float
     .. math:: v = \frac{4}{N} \mathrm{Var}(u), \qquad
         u_i = \frac1M \sum_j k(x_i, y_j) - \frac{1}{N-2} \sum_{j \ne i} k(x_i, x_j)
 
-    A jackknife is never too small on average. Where generated and real images are alike, it is up to twice the variance.
+    A jackknife never underestimates the variance on average. If generated and real images have the same distribution, it is
+    up to twice the variance.
 
     Arguments:
         generated: features x, shape (N, F), N at least 3.
@@ -69,6 +70,6 @@ def jackknife_variance(generated: Tensor, reference: Tensor, seed: int) -> float
 
 
 def _kernel_sums(rows: Tensor, columns: Tensor) -> Tensor:
-    """Sum the cubic kernel (x.y / F + 1)^3 of each row, (n, F), over all columns, (N, F), a block at a time: shape (n,)."""
+    """Sum the cubic kernel (x.y / F + 1)^3 of each row, (n, F), over all columns, (N, F), block by block: shape (n,)."""
     blocks = columns.split(COLUMNS)
     return torch.stack([((rows @ block.double().T / rows.shape[1] + 1) ** 3).sum(1) for block in blocks]).sum(0)

@@ -1,4 +1,4 @@
-"""Scores of images by what a classifier says of each: its confidence, and the inception score."""
+"""Scores of images from a classifier's logits: its confidence, and the inception score."""
 
 from itertools import pairwise
 
@@ -8,12 +8,12 @@ from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metri
 
 
 def confidence(logits: Tensor) -> dict[str, float]:
-    r"""Mean probability of the likeliest class, with its standard error over images: can the images be read at all?
+    r"""Compute the mean probability of the likeliest class, which shows whether images are legible, and its standard error.
 
     .. math:: \frac1N \sum_i \max_y p(y|x_i), \qquad \mathrm{se} = \mathrm{std}/\sqrt N
 
     Arguments:
-        logits: of the classifier whose features are compared, shape (N, classes).
+        logits: logits of the classifier whose features are compared, shape (N, classes).
 
     References:
         | A Baseline for Detecting Misclassified and Out-of-Distribution Examples in Neural Networks (Hendrycks & Gimpel, 2017)
@@ -24,23 +24,23 @@ def confidence(logits: Tensor) -> dict[str, float]:
 
 
 def inception_score(logits: Tensor, *, splits: int, seed: int) -> tuple[float, float]:
-    r"""Inception score: its mean over torch-fidelity's splits, and the standard error of that mean.
+    r"""Compute the inception score, its mean over torch-fidelity's splits, and the standard error of the mean.
 
     .. math:: \exp \mathbb{E}_x \mathrm{KL}\big(p(y|x) \,\|\, p(y)\big), \qquad \mathrm{se} = \mathrm{std}/\sqrt{\mathrm{splits}}
 
-    One split at a time is given to torch-fidelity, which would take several times 400 MB for 50,000 images of 1008 classes.
+    torch-fidelity gets one split at a time, because it would need several times 400 MB for 50,000 images and 1008 classes.
 
     Arguments:
         logits: shape (N, classes).
         splits: number of splits, at most N.
-        seed: seed of the order in which images are split.
+        seed: seed of the order in which the images are split.
 
     References:
         | Improved Techniques for Training GANs (Salimans et al., 2016)
         | https://arxiv.org/abs/1606.03498, section 4
     """
     count = len(logits)
-    order = np.random.RandomState(seed).permutation(count)  # torch-fidelity's own order
+    order = np.random.RandomState(seed).permutation(count)  # the same order as in torch-fidelity
     bounds = [i * count // splits for i in range(splits + 1)]
     scores = [
         isc_features_to_metric(logits[order[first:last]], splits=1, shuffle=False)[KEY_METRIC_ISC_MEAN]

@@ -4,7 +4,7 @@ import numpy as np
 from torch import Tensor
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
-# Rows of a block of pairwise distances: of 10,000 columns in float64 it takes 80 MB.
+# Rows of a block of pairwise distances, which for 10,000 columns takes 80 MB in float64.
 DISTANCES = 1000
 PRC = ("precision", "precision_se", "recall", "recall_se", "prc_generated", "prc_reference")
 
@@ -12,21 +12,22 @@ PRC = ("precision", "precision_se", "recall", "recall_se", "prc_generated", "prc
 def precision_recall(
     generated: Tensor, reference: Tensor, *, neighbours: int, images: int, seed: int
 ) -> dict[str, float | int]:
-    r"""Improved precision and recall by torch-fidelity, in float64, and their binomial standard errors.
+    r"""Compute improved precision and recall by torch-fidelity, in float64, and their binomial standard errors.
 
-    Precision is the share of generated images within the k-th neighbour's distance of some reference image, recall the share of
-    reference images within that of some generated image. Each is a mean of zeros and ones over the images on one side, so that
-    a bootstrap of that side, the other held fixed, has the standard deviation :math:`\sqrt{p(1-p)/N}`.
+    Precision is the share of generated images within the k-th neighbour's distance of some reference image, and recall is
+    the share of reference images within the k-th neighbour's distance of some generated image. Each is a mean of zeros and
+    ones over the images on one side, so that a bootstrap of that side, with the other side held fixed, has the standard
+    deviation :math:`\sqrt{p(1-p)/N}`.
 
     Arguments:
         generated: features, shape (N, F).
         reference: features, shape (M, F).
         neighbours: k, less than N and M.
-        images: images used of each side at most, chosen at random.
-        seed: seed of that choice.
+        images: largest number of images from each side, chosen at random.
+        seed: seed of the choice.
 
     Returns:
-        ``precision``, ``recall``, each with ``_se``, and ``prc_generated`` and ``prc_reference``: how many images were used.
+        ``precision``, ``recall``, each with ``_se``, and the numbers of images used, ``prc_generated`` and ``prc_reference``.
 
     References:
         | Improved Precision and Recall Metric for Assessing Generative Models (Kynkäänniemi et al., 2019)

@@ -17,18 +17,19 @@ FEATURES = "pool_3"
 
 
 def read_published_statistics(name: str, sha256: str, dims: int) -> Reference:
-    """Read published statistics, once their sha256 is the expected one; nothing is executed.
+    """Read published statistics after checking their sha256, without executing any content.
 
     Arguments:
         name: path of the file, relative to the data root.
-        sha256: what the suite expects of it.
+        sha256: sha256 that the suite expects.
         dims: number of features F.
 
     Returns:
-        The reference, without features where the file holds the mean and covariance alone.
+        The reference, without features if the file holds only the mean and the covariance.
 
     Raises:
-        DataError: if the file is missing, another one, or holds neither ``pool_3`` (M, F) nor ``mu`` (F,) and ``sigma`` (F, F).
+        DataError: if the file is missing, has another sha256, or holds neither ``pool_3`` (M, F) nor ``mu`` (F,) and
+            ``sigma`` (F, F).
     """
     path = data_root() / name
     check_statistics(path, sha256)
@@ -39,15 +40,15 @@ def check_statistics(path: Path, sha256: str) -> None:
     """Check the sha256 of a file of published statistics.
 
     Raises:
-        DataError: if it is missing or another file.
+        DataError: if the file is missing or has another sha256.
     """
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be read ({error.strerror}); expected the statistics that key "
-            "reference.<dataset>.published_statistics names: put them there, or set the key to null"
+            f"{path}: cannot be read ({error.strerror}); expected the statistics named by the key "
+            "reference.<dataset>.published_statistics; put them there, or set the key to null"
         ) from None
     if found != sha256:
         raise DataError(
@@ -56,7 +57,7 @@ def check_statistics(path: Path, sha256: str) -> None:
 
 
 def _arrays(path: Path) -> dict[str, NDArray[np.floating]]:
-    """Read the arrays of the file that are of use."""
+    """Read the arrays that a reference needs from the file."""
     try:
         _check_sizes(path)
         with np.load(path, allow_pickle=False) as file:
@@ -68,7 +69,7 @@ def _arrays(path: Path) -> dict[str, NDArray[np.floating]]:
         OSError,
         TypeError,
         AttributeError,
-        MemoryError,  # Of an array whose header promises more than any memory.
+        MemoryError,  # An array whose header promises more than the memory.
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
@@ -77,7 +78,7 @@ def _arrays(path: Path) -> dict[str, NDArray[np.floating]]:
 
 
 def _check_sizes(path: Path) -> None:
-    """Refuse a file that would fill the memory: its arrays are read whole."""
+    """Refuse a file whose arrays would fill the memory, because they are read whole."""
     with zipfile.ZipFile(path) as archive:
         size = sum(member.file_size for member in archive.infolist())
     if size > largest(path):
@@ -89,7 +90,7 @@ def _expected(dims: int | str = "F") -> str:
 
 
 def _reference(path: Path, arrays: dict[str, NDArray[np.floating]], dims: int) -> Reference:
-    """Make a reference of the arrays, features before statistics."""
+    """Make a reference from the features if the file has them, otherwise from the statistics."""
     shapes = {key: value.shape for key, value in arrays.items()}
     sound = all(value.dtype.kind == "f" and np.isfinite(value).all() for value in arrays.values())
     if sound and FEATURES in shapes and len(shapes[FEATURES]) == 2 and shapes[FEATURES][1] == dims:

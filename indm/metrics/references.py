@@ -1,4 +1,4 @@
-"""What stage ``reference`` wrote, read back: the extractor, and what images are compared with."""
+"""Readers for the results of the ``reference`` stage: the extractor, and the references for generated images."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def load_extractors(path: Path) -> tuple["FeatureExtractorBase", Mapping[str, "FeatureExtractorBase"], dict[str, Any]]:
-    """Rebuild the extractor of the reference, those of clean-FID if there are, and what names them in a result.
+    """Rebuild the reference's extractor and the clean-FID extractors, if any, with their names and sha256 for results.
 
     Raises:
-        DataError: if it is an Inception network and its weights are missing or not those of the reference.
+        DataError: if the extractor is an Inception network whose weights are missing or differ from the reference's weights.
         ArtifactError: if the file is damaged, or a number in it is not finite.
     """
     weights, spec = read_weights(path, EXTRACTOR_FORMAT)
@@ -35,10 +35,10 @@ def load_extractors(path: Path) -> tuple["FeatureExtractorBase", Mapping[str, "F
 
 
 def load_references(data: Path) -> tuple[dict[str, Reference], dict[str, Any]]:
-    """Read what the stage reference wrote into ``data``: a reference for each mode of clean-FID, and the first one as "".
+    """Read the references in ``data``: one for each mode of clean-FID, and the main reference under the key "".
 
     Returns:
-        The references, and what names them in a result.
+        The references, and their description for results.
 
     Raises:
         ArtifactError: if a file is damaged, or a number in it is not finite.

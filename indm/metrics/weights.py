@@ -1,4 +1,4 @@
-"""The weights of Inception-v3: where they are looked for, how they are checked, and a random stand-in.
+"""The weights of Inception-v3: finding and checking them, and a random stand-in.
 
 References:
     | Rethinking the Inception Architecture for Computer Vision (Szegedy et al., 2016), https://arxiv.org/abs/1512.00567
@@ -38,10 +38,10 @@ class WeightsFile:
 
     Arguments:
         url: where it is downloaded from.
-        sha256: its sha256, or the first digits of it.
-        size: how much a download is, about, for a person.
+        sha256: its sha256, or the first digits of the sha256.
+        size: approximate size of the download, as shown to users.
         option: the environment variable that names it.
-        folder: returns the folder in which its own library keeps it.
+        folder: returns the folder in which its library keeps it.
     """
 
     url: str
@@ -52,23 +52,23 @@ class WeightsFile:
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The file's name."""
         return self.url.rpartition("/")[2]
 
     @property
     def remedy(self) -> str:
-        """What a person who does not have the file can do."""
+        """The action for a user who does not have the file."""
         return f"download {self.name} from {self.url} and set the environment variable {self.option} to its path"
 
     @property
     def cached(self) -> Path:
-        """Where its own library keeps it."""
+        """The path at which its library keeps it."""
         return self.folder() / self.name
 
 
 TORCH_FIDELITY = WeightsFile(
     url=URL_INCEPTION_V3,
-    # torch.hub's convention: a name ends with the first digits of its file's sha256.
+    # By torch.hub's convention, a name ends with the first digits of the file's sha256.
     sha256=URL_INCEPTION_V3.removesuffix(".pth").rpartition("-")[2],
     size="96 MB",
     option="INDM_INCEPTION",
@@ -91,7 +91,7 @@ def inception_weights() -> tuple[StateDict, str]:
         The state dict and the sha256 of its file.
 
     Raises:
-        DataError: if the file is missing and cannot be downloaded, or is not the one expected.
+        DataError: if the file is missing and cannot be downloaded, or is not the expected one.
     """
     path, content = read_weights_file(TORCH_FIDELITY)
     return load_weights(path, content), hashlib.sha256(content).hexdigest()
@@ -100,13 +100,13 @@ def inception_weights() -> tuple[StateDict, str]:
 def clean_fid_script() -> tuple[torch.jit.ScriptModule, str]:
     """Find, check and load the TorchScript of Inception-v3 that clean-fid uses.
 
-    TorchScript is code: it is loaded only once its sha256 is the published one, from the very bytes that were checked.
+    TorchScript is code, so it is loaded only if its sha256 is the published one, from the same bytes that were checked.
 
     Returns:
         The script, in eval mode, and the sha256 of its file.
 
     Raises:
-        DataError: if the file is missing and cannot be downloaded, is not the one expected, or cannot be run by this torch.
+        DataError: if the file is missing and cannot be downloaded, is not the expected one, or cannot be run by this torch.
     """
     path, content = read_weights_file(CLEAN_FID)
     try:
@@ -118,13 +118,13 @@ def clean_fid_script() -> tuple[torch.jit.ScriptModule, str]:
 
 
 def read_weights_file(file: WeightsFile) -> tuple[Path, bytes]:
-    """Find and read a file of weights, and check its sha256 before anything is made of its bytes.
+    """Find and read a file of weights, and check its sha256 before its bytes are used.
 
     Returns:
-        Where it was found, and its bytes.
+        Its path and its bytes.
 
     Raises:
-        DataError: if the file is missing and cannot be downloaded, cannot be read, or is not the one expected.
+        DataError: if the file is missing and cannot be downloaded, cannot be read, or is not the expected one.
     """
     path = find_weights(file)
     try:
@@ -139,10 +139,10 @@ def read_weights_file(file: WeightsFile) -> tuple[Path, bytes]:
 
 
 def find_weights(file: WeightsFile) -> Path:
-    """Find weights: the file that the environment names, else the one that their library keeps, else a download to there.
+    """Find weights: the file that the environment names, else the library's copy, which is downloaded if missing.
 
     Raises:
-        DataError: if the environment names no file, or nothing is found and nothing can be downloaded.
+        DataError: if the file that the environment names is missing, or the download fails.
     """
     chosen = os.environ.get(file.option)
     if chosen:
@@ -157,8 +157,8 @@ def find_weights(file: WeightsFile) -> Path:
 
 
 def _download(file: WeightsFile) -> None:
-    """Download weights to their library's place; torch.hub writes beside it and renames only what has the right sha256."""
-    # Not pooch, as the archives do: it compares whole sums, and of torch-fidelity's file eight digits are published.
+    """Download weights to their library's place; torch.hub renames its temporary file only if the sha256 is right."""
+    # torch.hub instead of pooch, which compares whole sums: only eight digits are published for torch-fidelity's file.
     path, timeout = file.cached, socket.getdefaulttimeout()
     try:
         socket.setdefaulttimeout(TIMEOUT)
@@ -172,10 +172,10 @@ def _download(file: WeightsFile) -> None:
 
 
 def load_weights(path: Path, content: bytes) -> StateDict:
-    """Load a state dict from the bytes of its file; nothing is executed.
+    """Load a state dict from the bytes of its file, without executing any content.
 
     Arguments:
-        path: where they were read, for the message.
+        path: the file, named in error messages.
         content: the bytes.
 
     Raises:
@@ -186,24 +186,24 @@ def load_weights(path: Path, content: bytes) -> StateDict:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).partition("\n")[0]
-        raise DataError(f"{path}: not a file of weights alone, and not loaded ({reason}); {remedy}") from None
+        raise DataError(f"{path}: found no file of weights only, and did not load it ({reason}); {remedy}") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise DataError(f"{path}: found {type(state).__name__}, expected a dict of tensors; {remedy}")
     return state
 
 
 class _Uninitialised(FeatureExtractorInceptionV3):
-    """The network before its weights, from which the names and shapes of a state dict are read."""
+    """The network without weights, which provides the names and shapes of a state dict."""
 
     def load_state_dict(self, *_: object, **__: object) -> None:
-        """Take no weights."""
+        """Ignore the weights."""
 
 
 def random_weights(seed: int = 0) -> tuple[StateDict, str]:
-    r"""Draw a state dict of torch-fidelity's Inception-v3: a stand-in that needs no file, and whose numbers mean nothing.
+    r"""Draw a state dict for torch-fidelity's Inception-v3, a stand-in that needs no file but gives meaningless metrics.
 
-    Every kernel is uniform with variance :math:`2 / \mathrm{fan\_in}`, so that the images' differences reach the last layer;
-    every batch norm is the identity. Uniform draws are the same bits on every processor.
+    Every kernel is uniform with variance :math:`2 / \mathrm{fan\_in}`, so that the differences between images reach the last
+    layer; every batch norm is the identity. Uniform draws are bit-identical on every processor.
 
     Returns:
         The state dict and the sha256 of its names and values.
@@ -219,7 +219,7 @@ def random_weights(seed: int = 0) -> tuple[StateDict, str]:
 
 
 def _draw(name: str, like: Tensor, generator: Generator) -> Tensor:
-    """Draw one entry of a state dict, of the shape and type of ``like``."""
+    """Draw one entry of a state dict, with the shape and type of ``like``."""
     if like.ndim > 1:
         bound = math.sqrt(6 / like[0].numel())
         return (2 * torch.rand(like.shape, generator=generator) - 1) * bound
@@ -227,7 +227,7 @@ def _draw(name: str, like: Tensor, generator: Generator) -> Tensor:
 
 
 def digest(state: Mapping[str, Tensor]) -> str:
-    """Sha256 of the names and values of a state dict."""
+    """Return the sha256 of the names and values of a state dict."""
     found = hashlib.sha256()
     for name, value in state.items():
         found.update(name.encode())
@@ -238,7 +238,7 @@ def digest(state: Mapping[str, Tensor]) -> str:
 def as_file(state: Mapping[str, Tensor]) -> io.BytesIO:
     """Write a state dict as the file that torch-fidelity's constructor reads.
 
-    It reads it without ``weights_only``, so it is only ever given what was written here, from plain tensors.
+    The constructor reads it without ``weights_only``, so it must only get files written here, from plain tensors.
     """
     file = io.BytesIO()
     torch.save(dict(state), file)

@@ -13,7 +13,7 @@ def build_network(name: str, **kwargs: Any) -> "ScoreUNet":
     """Build a registered score network from its keyword arguments.
 
     Raises:
-        ParamsError: no network has this name.
+        ParamsError: if no network has this name.
     """
     if name not in NETWORKS:
         raise ParamsError(f"unknown network {name!r}: expected one of {', '.join(NETWORKS)}")

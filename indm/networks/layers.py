@@ -48,7 +48,7 @@ def linear(features_in: int, features_out: int, scale: float = 1.0) -> nn.Linear
 def group_norm(channels: int) -> nn.GroupNorm:
     """Build the group normalisation of these networks: at most 32 groups, of at least 4 channels each.
 
-    The released code takes min(C // 4, 32) groups; where that does not divide C, the next smaller divisor is taken.
+    The released code takes min(C // 4, 32) groups; if that does not divide C, the next smaller divisor is taken.
     Source: "Group Normalization" (Wu & He, 2018, https://arxiv.org/abs/1803.08494).
     """
     largest = max(1, min(channels // 4, 32))
@@ -80,7 +80,7 @@ class PositionalFeatures(nn.Module):
         super().__init__()
         half = channels // 2
         self.width = 2 * half
-        # In float32, whatever the network's type: at angles near 1000 the rounding of the frequencies shows.
+        # In float32 for every type of network, because at angles near 1000 rounded frequencies make a difference.
         frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * -(math.log(10000) / (half - 1)))
         self.register_buffer("frequencies", frequencies, persistent=False)
 
@@ -110,14 +110,14 @@ class FourierFeatures(nn.Module):
 
 
 class LogSNRFeatures(nn.Module):
-    r"""Sinusoidal features of the log signal-to-noise ratio c = log(alpha^2 / sigma^2), alike for every SDE.
+    r"""Sinusoidal features of the log signal-to-noise ratio c = log(alpha^2 / sigma^2), the same for every SDE.
 
     .. math:: (\sin \omega_k c, \cos \omega_k c), \quad \omega_k = \tfrac{2 \pi}{64} 32^{k / (K - 1)},
         \quad K = \lfloor C/2 \rfloor
 
-    The longest period, 64, is one to one on [-16, 16], which holds the range of VP and VE (about -10 to 14); the
-    shortest, 2, resolves what a denoiser can tell apart. Maps the condition (B,) to features (B, 2K).
-    Source of conditioning on the ratio: "Variational Diffusion Models" (Kingma et al., 2021,
+    The longest period, 64, is one-to-one on [-16, 16], which contains the range of VP and VE (about -10 to 14); the
+    shortest, 2, resolves all noise levels that a denoiser can distinguish. Maps the condition (B,) to features (B, 2K).
+    Source of the conditioning on the ratio: "Variational Diffusion Models" (Kingma et al., 2021,
     https://arxiv.org/abs/2107.00630, section 3.1).
     """
 
@@ -187,7 +187,7 @@ class FIRUpsample(nn.Module):
 class FIRDownConv(nn.Module):
     """Low-pass filter, then a 3 x 3 convolution with stride 2, padded once: (B, C, H, W) to (B, C', H/2, W/2).
 
-    It carries the image pyramid of the progressive residual input of NCSN++.
+    It computes the image pyramid for the progressive residual input of NCSN++.
     """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
@@ -201,7 +201,7 @@ class FIRDownConv(nn.Module):
 
 
 def resampler(direction: Direction, fir: bool) -> nn.Module:
-    """Build what halves ("down"), doubles ("up") or keeps ("none") the image size, with or without FIR filters."""
+    """Build the layer that halves ("down"), doubles ("up") or keeps ("none") the image size, with or without FIR filters."""
     if direction == "down":
         return FIRDownsample() if fir else nn.AvgPool2d(2)
     if direction == "up":
@@ -218,7 +218,7 @@ class ResNetBlock(nn.Module):
     .. math:: y = \bigl( S R x + C_2 \, d \, a \, n ( C_1 R \, a \, n(x) + W e ) \bigr) / \sqrt 2
 
     with C 3 x 3 convolutions, n group normalisation, a swish, d dropout, R the resampling, S a 1 x 1 convolution (the
-    identity where the shapes agree). x (B, C, H, W), noise-level embedding e (B, E), y (B, C', H', W').
+    identity if the shapes agree). x (B, C, H, W), noise-level embedding e (B, E), y (B, C', H', W').
     Source: "Large Scale GAN Training for High Fidelity Natural Image Synthesis" (Brock et al., 2019,
     https://arxiv.org/abs/1809.11096, appendix B), as changed in arXiv:2011.13456, appendix H.
     """
@@ -257,8 +257,8 @@ class AttentionBlock(nn.Module):
     .. math:: y = \bigl( x + W_o \, V \, \text{softmax}(K^T Q / \sqrt C) \bigr) / \sqrt 2,
         \quad (Q, K, V) = W_{qkv} \, n(x)
 
-    with n group normalisation. x and y (B, C, H, W). On a CPU the fast kernel has first derivatives in reverse
-    mode only; others need the context ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
+    with n group normalisation. x and y (B, C, H, W). On a CPU the fast kernel has only first derivatives in reverse
+    mode; other derivatives need the context ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
     Source: "Attention Is All You Need" (Vaswani et al., 2017, https://arxiv.org/abs/1706.03762, eq. 1).
     """
 
@@ -278,9 +278,9 @@ class AttentionBlock(nn.Module):
 
 
 class UNetBlock(nn.Module):
-    """A residual block, then attention where the level has it: x (B, C, H, W), embedding (B, E) to (B, C', H', W').
+    """A residual block, then attention if the level has it: x (B, C, H, W), embedding (B, E) to (B, C', H', W').
 
-    ``pyramid`` is the convolution that brings the input image to this block, where the U-Net has progressive input.
+    ``pyramid`` is the convolution that brings the input image to this block, if the U-Net has progressive input.
     """
 
     def __init__(self, block: ResNetBlock, attention: bool = False, pyramid: FIRDownConv | None = None) -> None:

@@ -1,1 +1,1 @@
-"""The paper's released code: its files in, this package's modules out."""
+"""Conversion of files from the paper's released code into modules of this package."""

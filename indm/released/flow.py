@@ -1,4 +1,4 @@
-"""Released flows: their entries in, this package's modules out."""
+"""Conversion of released flows into modules of this package."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,10 +17,9 @@ from indm.flows.registered.wolf import Wolf
 from indm.released.checkpoint import copy_entries
 from indm.released.settings import FLOW_SETTINGS, WOLF_SETTINGS, Config, Settings, wrong_settings
 
-# Last parts of released names: two numbers per block that say how many terms of the series are drawn and never change, and
-# records of the last call.
+# Last parts of released names: two constants per block for the number of terms in the series, and records of the last call.
 FLOW_IGNORED = {"geom_p", "lamb", "last_n_samples", "last_firmom", "last_secmom", "scale"}
-# What the released code builds in, whatever its configuration says.
+# Settings that the released code builds in, regardless of its configuration.
 RESIDUAL_BUILT = {"activation": "sin", "bound": "linf", "coefficient": 0.98}
 
 
@@ -35,16 +34,16 @@ def import_flow(
 
     Arguments:
         state_dict: entries of the released layout, with or without the prefix ``module.``, as under ``model`` in a released
-            ``flow_checkpoint_k.pth``; for ``"resflow"`` ``transforms.*``, for ``"wolf"`` ``generator.*`` and
-            ``discriminator.*``, for ``"identity"`` none.
+            ``flow_checkpoint_k.pth``: ``transforms.*`` for ``"resflow"``, ``generator.*`` and ``discriminator.*`` for
+            ``"wolf"``, empty for ``"identity"``.
         config: the released configuration as a nested mapping, with the sections data and flow.
-        wolf_config: the released file under ``flow.model_config``; the paper's if None.
-        frozen_prior_inverse: whether a wolf flow draws h as the released code does, with the checkpoint's own
-            ``weight_inv``, which are the inverses that the prior's linear maps had before training.
+        wolf_config: the released file under ``flow.model_config``; the paper's file if None.
+        frozen_prior_inverse: whether a wolf flow draws h as the released code does, with the ``weight_inv`` from the
+            checkpoint, which are the inverses of the prior's linear maps before training.
 
     Raises:
-        ArtifactError: the configuration is none of the paper's, or an entry is missing, unknown or of another shape;
-            the message lists every difference.
+        ArtifactError: if the configuration is not from the paper, or an entry is missing, unknown or has another shape;
+            the message lists all differences.
     """
     flow = _build_flow(config, wolf_config, frozen_prior_inverse=frozen_prior_inverse)
     found = {name.removeprefix("module."): value for name, value in state_dict.items()}
@@ -59,7 +58,9 @@ def _build_flow(config: Config, wolf_config: Mapping[str, Any] | None, *, frozen
         if model == "identity":
             return Identity(*shape)
         if model not in FLOW_SETTINGS:
-            raise ArtifactError(f"flow.model is {model!r}, expected one of identity, {', '.join(FLOW_SETTINGS)}")
+            raise ArtifactError(
+                f"released flow configuration: flow.model is {model!r}, expected one of identity, {', '.join(FLOW_SETTINGS)}"
+            )
         wrong = wrong_settings(config, FLOW_SETTINGS[model])
         arguments = residual_arguments(config)
         if model == "wolf":
@@ -75,12 +76,12 @@ def _build_flow(config: Config, wolf_config: Mapping[str, Any] | None, *, frozen
 
 
 def residual_arguments(config: Config) -> dict[str, Any]:
-    """Return arguments of the residual flow that a released configuration stands for.
+    """Return the arguments of the residual flow for a released configuration.
 
-    Squeezing the image first is a full resolution without blocks.
+    Squeezing the image first corresponds to a full resolution without blocks.
 
     Raises:
-        ArtifactError: if its blocks are not those of two scales; the released output order is right for two only.
+        ArtifactError: if it does not have two scales of blocks, the only number with the right released output order.
     """
     flow = config["flow"]
     counts = str(flow["nblocks"]).split("-")
@@ -94,7 +95,7 @@ def residual_arguments(config: Config) -> dict[str, Any]:
 
 
 def _wolf_arguments(config: Config, wolf_config: Mapping[str, Any], wrong: list[str]) -> dict[str, Any]:
-    """Return arguments of encoder and prior; a size in the file that follows from another must agree with it."""
+    """Return the arguments of encoder and prior; redundant sizes in the file must agree with each other."""
     encoder, prior = wolf_config["discriminator"]["encoder"], wolf_config["discriminator"]["prior"]
     levels, squeeze = len(encoder["hidden_planes"]), 2 if config["flow"]["squeeze"] else 1
     size = -(-config["data"]["image_size"] // (squeeze * 2**levels))
@@ -113,7 +114,7 @@ def _wolf_arguments(config: Config, wolf_config: Mapping[str, Any], wrong: list[
 
 
 def flow_entries(module: nn.Module) -> dict[str, Tensor]:
-    """Name views of a flow's weights and running statistics as the released code names them."""
+    """Return views of a flow's weights and running statistics under their released names."""
     if entries := FLOW_LAYERS.get(type(module)):
         return {name: entry.detach() for name, entry in entries(module).items()}
     parts = FLOW_PARTS.get(type(module))
@@ -125,12 +126,12 @@ def flow_entries(module: nn.Module) -> dict[str, Tensor]:
 
 def _residual_flow_parts(flow: ResidualFlow) -> dict[str, nn.Module]:
     blocks = list(flow.named_blocks())
-    first = blocks[0][1]  # the released code counts from the first scale that has blocks
+    first = blocks[0][1]  # the released code counts scales from the first one with blocks
     return {f"transforms.{scale - first}.chain.{name.split('.')[-1]}": block for name, scale, block in blocks}
 
 
 def _block_parts(block: residual.ResidualBlock) -> dict[str, nn.Module]:
-    """A leading activation takes one place in the released list."""
+    """Return the parts of a block; a leading activation takes one place in the released list."""
     first = int(block.leading_activation)
     parts: dict[str, nn.Module] = {f"nnet.{first + 2 * n}": conv for n, conv in enumerate(block.convs)}
     return parts if block.condition is None else parts | {f"nnet.{first + 2}.h_net.net": block.condition}
@@ -162,7 +163,7 @@ def _prior_parts(prior: PriorFlow) -> dict[str, nn.Module]:
     return dict(zip(names, prior.layers(), strict=True))
 
 
-# The parts of a module of this package, under their released names.
+# The parts of each of this package's modules, under their released names.
 FLOW_PARTS: dict[type[nn.Module], Callable[[Any], dict[str, nn.Module]]] = {
     Wolf: lambda flow: {
         "generator.flow": flow.bijection,
@@ -176,8 +177,8 @@ FLOW_PARTS: dict[type[nn.Module], Callable[[Any], dict[str, nn.Module]]] = {
     PriorFlow: _prior_parts,
     Coupling: lambda layer: {"net.fc1": layer.net[0], "net.fc2": layer.net[2], "net.fc3": layer.net[4]},
 }
-# The entries of a layer, under their released names, where these are not its own. An inverse that is not frozen is
-# computed: a value copied into it changes nothing.
+# The entries of a layer under their released names, if these differ from its names. An inverse that is not frozen is
+# computed, so that a value copied into it has no effect.
 FLOW_LAYERS: dict[type[nn.Module], Callable[[Any], dict[str, Tensor]]] = {
     WeightNormLinear: lambda layer: {
         "linear.weight_g": layer.gain,

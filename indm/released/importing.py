@@ -1,4 +1,4 @@
-"""A released checkpoint as the weights of a run, refused where it is another model's."""
+"""Checks that a released checkpoint fits the model of a run."""
 
 from typing import Any
 
@@ -15,10 +15,10 @@ SDE_NAMES = {"vpsde": "vp", "vesde": "ve"}
 
 
 def check_fit(spec: dict[str, Any], released: Config, name: str, *, has_flow: bool) -> None:
-    """Compare what no shape of a tensor tells.
+    """Compare the settings that the shapes of the tensors do not show.
 
     Raises:
-        ArtifactError: if the released configuration is not that of the run.
+        ArtifactError: if the released configuration differs from the run's configuration.
     """
     try:
         training, model, flow = released["training"], released["model"], released["flow"]["model"]
@@ -58,25 +58,26 @@ def check_fit(spec: dict[str, Any], released: Config, name: str, *, has_flow: bo
     if has_flow != (spec["flow"]["name"] != "identity"):
         wrong.append(f"--flow: {'given' if has_flow else 'not given'}, the run's flow is {spec['flow']['name']}")
     if wrong:
-        raise ArtifactError(f"run {name}: the released configuration is another one: {'; '.join(wrong)}")
+        raise ArtifactError(f"run {name}: the released configuration differs from the run's: {'; '.join(wrong)}")
 
 
 def named(kind: str, place: str, module: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of a module under their names in a checkpoint, such as ``ema.flow.…``."""
     return {f"{kind}.{place}.{key}": value for key, value in module.state_dict().items()}
 
 
 def check_weights(spec: dict[str, Any], weights: dict[str, Tensor], name: str) -> dict[str, int]:
-    """Load the weights into the run's own model.
+    """Load the weights into the run's model.
 
     Returns:
-        The parameters of its score network and of its flow, counted as a training counts them.
+        The numbers of parameters in its score network and its flow, counted as in a training.
 
     Raises:
-        ArtifactError: if they do not fit it, or are not finite.
+        ArtifactError: if the weights do not fit the model, or are not finite.
     """
     if wrong := [key for key, value in weights.items() if not value.isfinite().all()]:
         raise ArtifactError(
-            f"run {name}: {len(wrong)} of the released weights are not finite, {wrong[0]} among them, expected finite ones; "
+            f"run {name}: {len(wrong)} of the released weights are not finite, among them {wrong[0]}, expected finite ones; "
             "take the released files"
         )
     model = build_model(spec)
@@ -86,7 +87,7 @@ def check_weights(spec: dict[str, Any], weights: dict[str, Tensor], name: str) -
             model.load_state_dict(state)
         except RuntimeError as error:
             raise ArtifactError(
-                f"run {name}: the released weights do not fit: {' '.join(str(error).split())}"
+                f"run {name}: the released weights do not fit the run's model: {' '.join(str(error).split())}"
             ) from None
     return {
         "score_parameters": sum(p.numel() for p in model.noise.parameters()),

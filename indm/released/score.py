@@ -1,4 +1,4 @@
-"""Released score networks: their entries in, this package's modules out."""
+"""Conversion of released score networks into modules of this package."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from indm.networks.registered.unet import ScoreUNet
 from indm.released.checkpoint import copy_entries
 from indm.released.settings import SCORE_SETTINGS, Config, complete_config, wrong_settings
 
-SCORE_IGNORED = {"sigmas"}  # the discrete noise levels of the released network, which no continuous-time run reads
+SCORE_IGNORED = {"sigmas"}  # the discrete noise levels of the released network, which continuous-time runs do not read
 
 
 def import_score(state_dict: Mapping[str, Tensor], config: Config) -> ScoreUNet:
@@ -22,8 +22,8 @@ def import_score(state_dict: Mapping[str, Tensor], config: Config) -> ScoreUNet:
         config: the released configuration as a nested mapping, with the sections data, model and training.
 
     Raises:
-        ArtifactError: the configuration is none of the paper's, or an entry is missing, unknown or of another shape;
-            the message lists every difference.
+        ArtifactError: if the configuration is not from the paper, or an entry is missing, unknown or has another shape;
+            the message lists all differences.
     """
     network = ScoreUNet(**score_arguments(config))
     found = {name.removeprefix("module."): value for name, value in state_dict.items()}
@@ -32,10 +32,10 @@ def import_score(state_dict: Mapping[str, Tensor], config: Config) -> ScoreUNet:
 
 
 def score_arguments(config: Config) -> dict[str, Any]:
-    """Return the arguments of :class:`ScoreUNet` that a released configuration stands for.
+    """Return the arguments of :class:`ScoreUNet` for a released configuration.
 
     Raises:
-        ArtifactError: the configuration is none of the paper's; the message lists every difference.
+        ArtifactError: if the configuration is not from the paper; the message lists all differences.
     """
     try:
         config = complete_config(config)
@@ -66,7 +66,7 @@ def score_arguments(config: Config) -> dict[str, Any]:
 
 
 def score_entries(network: ScoreUNet) -> dict[str, Tensor]:
-    """Name views of a network's weights as the released code names them."""
+    """Return views of a network's weights under their released names."""
     return {
         f"all_modules.{index}.{name}": view.detach()
         for index, layer in enumerate(_released_layers(network))
@@ -75,12 +75,12 @@ def score_entries(network: ScoreUNet) -> dict[str, Tensor]:
 
 
 def _released_layers(network: ScoreUNet) -> Iterator[nn.Module]:
-    """Walk through a network's layers in the order of the released ``all_modules``."""
+    """Yield a network's layers in the order of the released ``all_modules``."""
     if isinstance(network.features, FourierFeatures):
         yield network.features
     yield from (network.embed_in, network.embed_out, network.conv_in)
     for stage in (*network.encoder, *network.middle, *network.decoder):
-        yield from stage.children()  # block, attention, pyramid: those that the stage has
+        yield from stage.children()  # block, then attention and pyramid if the stage has them
     yield from (network.norm_out, network.conv_out)
 
 
@@ -105,7 +105,7 @@ def _residual_entries(block: ResNetBlock) -> dict[str, Tensor]:
 
 
 def _attention_entries(block: AttentionBlock) -> dict[str, Tensor]:
-    """The released maps are (in, out) matrices; queries, keys and values are the thirds of one map here."""
+    """Return the released maps, (in, out) matrices; queries, keys and values are the thirds of one map here."""
     weights = [*block.qkv.weight.chunk(3), block.out.weight]
     biases = [*block.qkv.bias.chunk(3), block.out.bias]
     entries: dict[str, Tensor] = {f"GroupNorm_0.{name}": value for name, value in block.norm.named_parameters()}

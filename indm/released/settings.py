@@ -1,4 +1,4 @@
-"""What the released configurations of the paper set, and what this package therefore builds in.
+"""Settings in the paper's released configurations, which this package therefore builds in.
 
 Layouts: "Maximum Likelihood Training of Implicit Nonlinear Diffusion Models" (Kim et al., 2022,
 https://arxiv.org/abs/2205.13699), released code https://github.com/byeonghu-na/INDM.
@@ -11,7 +11,7 @@ from typing import Any
 
 Config = Mapping[str, Mapping[str, Any]]
 Settings = dict[tuple[str, ...], Any]
-# What every released configuration of the paper sets, and what this package therefore builds in.
+# Settings shared by all released configurations of the paper, which this package therefore builds in.
 SCORE_SETTINGS: Settings = {
     ("model", "name"): "ncsnpp",
     ("model", "nonlinearity"): "swish",
@@ -27,7 +27,7 @@ SCORE_SETTINGS: Settings = {
     ("training", "ddpm_score"): True,
     ("training", "unbounded_parametrization"): False,
 }
-# Keys that the INDM code added to the configurations of score_sde_pytorch, at the values that change nothing.
+# Keys that the INDM code added to the configurations of score_sde_pytorch, at the values that have no effect.
 ADDED_SETTINGS: Settings = {
     ("model", "attention"): True,
     ("model", "auxiliary_resblock"): True,
@@ -45,7 +45,7 @@ FLOW_SETTINGS: dict[str, Settings] = {
     "resflow": RESIDUAL_SETTINGS,
     "wolf": RESIDUAL_SETTINGS | {("flow", "resblock_type"): "resflow", ("flow", "train_k"): 1},
 }
-# The released file under flow.model_config; its keys "alpha" and "dequantizer" change nothing.
+# The released file under flow.model_config; its keys "alpha" and "dequantizer" have no effect.
 WOLF_SETTINGS: Settings = {
     ("generator", "flow", "type"): "resflow",
     ("discriminator", "type"): "gaussian",
@@ -61,7 +61,7 @@ WOLF_SETTINGS: Settings = {
 
 
 def complete_config(config: Config) -> dict[str, dict[str, Any]]:
-    """Add to a configuration of score_sde_pytorch the keys that only the INDM code has; change no key that is there."""
+    """Add the keys that only the INDM code has to a configuration of score_sde_pytorch, without changing existing keys."""
     complete = {section: dict(values) for section, values in config.items() if isinstance(values, Mapping)}
     for (section, key), value in ADDED_SETTINGS.items():
         complete.setdefault(section, {}).setdefault(key, value)
@@ -69,6 +69,7 @@ def complete_config(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def wrong_settings(config: Mapping[str, Any], settings: Settings) -> list[str]:
+    """Describe every setting whose value in a configuration differs from the expected value."""
     found = {path: plain(reduce(getitem, path, config)) for path in settings}
     return [
         f"{'.'.join(path)} is {found[path]!r}, expected {expected!r}"
@@ -78,4 +79,5 @@ def wrong_settings(config: Mapping[str, Any], settings: Settings) -> list[str]:
 
 
 def plain(value: Any) -> Any:
+    """Return a tuple as a list, as in JSON, and any other value as it is."""
     return list(value) if isinstance(value, tuple) else value

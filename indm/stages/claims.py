@@ -1,4 +1,4 @@
-"""Stage ``claims``: the paper's claims, graded; the seeds that would decide them; its published numbers beside ours."""
+"""Stage ``claims``: the paper's claims with grades, the seeds that would decide them, and its numbers next to ours."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Stage ``compute``: the table of costs, apart from the others because times differ from one execution to the next."""
+"""Stage ``compute``: the table of costs, separate from the others because times differ between executions."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,6 @@ def run(suite: "Suite", layout: Layout) -> Finished:
 
 
 def _execution(layout: Layout, run: str, stage: str) -> dict[str, Any]:
-    """Read what is known of a stage's execution: nothing where the file did not travel with the results."""
+    """Read the record of a stage's execution; empty if the results came without the file."""
     path = layout.run(run) / "provenance" / f"{stage}.json"
     return read_provenance(path, layout.suite, run) if path.is_file() else {}

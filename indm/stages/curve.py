@@ -1,4 +1,4 @@
-"""Stage ``curve``: the likelihood along a run's training, from its snapshots."""
+"""Stage ``curve``: the likelihood in the course of a run's training, from its snapshots."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +24,10 @@ IMAGES_COLUMNS = ["step", "image", *NUMBERS]
 
 
 def run(suite: "Suite", layout: Layout, name: str) -> Finished:
-    """Write ``curve.csv``, a row for each snapshot, in bits/dim with standard errors over images, and ``curve_images.csv``.
+    """Write ``curve.csv`` and ``curve_images.csv``, in bits/dim.
 
-    The latter has a row for each snapshot and image.
+    The first has a row for each snapshot, with standard errors over images, and the second has a row for each snapshot and
+    image.
     """
     device = set_up(suite.device, suite.threads)
     run, parameters, folder = suite.runs[name], suite.curve, layout.run(name)

@@ -1,4 +1,4 @@
-"""Stage ``fid``: all metrics of a run's images, against the reference of its dataset."""
+"""Stage ``fid``: all metrics of a run's images against the reference of its dataset."""
 
 from typing import TYPE_CHECKING
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def run(suite: "Suite", layout: Layout, reports: Path) -> Finished:
-    """Write ``figures/<name>.svg`` of every figure whose table has a number, and remove those of earlier tables."""
+    """Write ``figures/<name>.svg`` for every figure whose table has a number, and remove figures of earlier tables."""
     folder = reports / suite.suite / "figures"
     for place in (folder.parent, folder):
         refuse_link(place)

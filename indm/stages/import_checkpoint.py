@@ -31,19 +31,19 @@ def run(
     flow: Path | None,
     wolf_config: Path | None,
 ) -> Finished:
-    """Write ``checkpoint.safetensors``, ``snapshots.safetensors``, ``train.csv`` (both empty) and ``train.json`` of a run.
+    """Write a run's ``checkpoint.safetensors``, ``train.json``, and empty ``snapshots.safetensors`` and ``train.csv``.
 
     Arguments:
         suite: the suite.
-        layout: where its files lie.
+        layout: the paths of its files.
         name: the run.
         config: the released configuration as JSON.
         score: the released ``checkpoint_k.pth``.
         flow: the released ``flow_checkpoint_k.pth``, for a run with a flow.
-        wolf_config: the released file under ``flow.model_config``; the paper's if None.
+        wolf_config: the released file under ``flow.model_config``; the paper's file if None.
 
     Raises:
-        ArtifactError: if a file is refused, or does not fit the run; the message lists the differences.
+        ArtifactError: if a file is refused or does not fit the run; the message lists the differences.
     """
     dataset = suite.runs[name].dataset
     description = read_json(layout.data(dataset) / "dataset.json")
@@ -51,7 +51,7 @@ def run(
     released = complete_config(read_json(config))
     check_fit(spec, released, name, has_flow=flow is not None)
     checkpoint = read_checkpoint(score)
-    # The raw weights first: their entries have names, so what is wrong with a file is said best of them.
+    # The raw weights first, because their entries have names, which makes the errors in a file easier to describe.
     weights = named("raw", "noise.network", import_score(checkpoint["model"], released))
     weights |= named("ema", "noise.network", import_score(averaged_state(checkpoint, str(score)), released))
     if flow is not None:

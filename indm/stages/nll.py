@@ -1,4 +1,4 @@
-"""Stage ``nll``: the likelihood numbers of a run on the test split."""
+"""Stage ``nll``: a run's likelihood numbers on the test split."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> 
     """
     count = suite.shards.nll
     gathers = shard is None and count > 1
-    # To gather takes no GPU.
+    # Gathering the shards does not need a GPU.
     device = set_up("cpu" if gathers else suite.device, suite.threads)
     run, parameters, folder = suite.runs[name], suite.nll, layout.run(name)
     description = read_json(layout.data(run.dataset) / "dataset.json")
@@ -59,7 +59,7 @@ def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> 
 
 
 def _summary(suite: "Suite", name: str, table: pd.DataFrame) -> dict[str, Any]:
-    """Average the numbers and the gap over images, and say how they were measured."""
+    """Average the numbers and the gap over images, and describe the protocol of the measurement."""
     run, parameters, weights = suite.runs[name], suite.nll, suite.weights_of(name)
     result = {
         "run": name,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def run(suite: "Suite", layout: Layout, name: str, *, data_root: Path | None) -> Finished:
     """Write ``train.npy``, ``valid.npy``, ``test.npy``, ``labels.json`` and ``dataset.json``.
 
-    Archives are looked for below ``data_root``, or where :func:`indm.data.data_root` says if it is None.
+    Archives are looked for below ``data_root``, or below :func:`indm.data.data_root` if it is None.
     """
     folder, dataset = layout.data(name), DATASETS[name]
     if dataset.archives:
@@ -33,7 +33,7 @@ def run(suite: "Suite", layout: Layout, name: str, *, data_root: Path | None) ->
 
 
 def write_dataset(folder: Path, name: str, dataset: Dataset, seed: int) -> None:
-    """Write a dataset's files; the arrays appear together once all of them are whole, or not at all."""
+    """Write a dataset's files; the arrays appear together after all of them are complete, or not at all."""
     splits = dataset.load(seed)
     dataset.check(splits)
     sha256 = {}

@@ -1,4 +1,4 @@
-"""Stage ``protocol``: how far FID moves with each part of its protocol, shown on one run of a dataset."""
+"""Stage ``protocol``: the effect of each part of its protocol on FID, for one run of a dataset."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -35,7 +35,7 @@ Row = dict[str, Any]
 
 
 def run(suite: "Suite", layout: Layout, name: str) -> Finished:
-    """Write ``protocol/<dataset>.csv``: the suite's protocol first, then a row for each deviation from it."""
+    """Write ``protocol/<dataset>.csv``, whose first row is the suite's protocol and whose others are deviations from it."""
     study = Deviations(suite, layout, name)
     rows = [
         study.base(),
@@ -47,16 +47,16 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     ]
     folder = layout.suite_folder / "protocol"
     write_table(folder / f"{name}.csv", pd.DataFrame(rows, columns=COLUMNS))
-    # Not the folder itself: datasets share it, and each leaves its provenance.
+    # Not the folder itself, because datasets share it and each leaves its provenance.
     return Finished(folder / name)
 
 
 class Deviations:
-    """A run's images under the suite's protocol, and the rows of its deviations, a method for each kind.
+    """A run's images under the suite's protocol, with a method for the rows of each kind of deviation.
 
     Arguments:
         suite: the suite.
-        layout: where its files lie.
+        layout: the paths of its files.
         name: the dataset.
     """
 
@@ -74,14 +74,14 @@ class Deviations:
         self.known, self.source = load_references(self.data)
         self.model = load_model(self.checkpoint, self.device, self.weights)
         self.has_flow = any(True for _ in self.model.flow.parameters())
-        # The very images of the stage sample.
+        # The same images as in the `sample` stage.
         self.images = torch.cat([x.cpu() for x, _ in draw_images(**self.drawing())])
         self.rounded = quantise(self.images, self.levels, self.model.centered, self.sample.rounding).numpy()
         self.features = self.extract(self.rounded, self.levels)
         self.fids = self.measure(self.features, self.known[""])
 
     def drawing(self, *seed: str, weights: dict[str, str] | None = None, **changes: Any) -> dict[str, Any]:
-        """Arguments of :func:`indm.diffusion.generate.draw_images`: the suite's weights and sampler, with ``changes``."""
+        """Return arguments of :func:`indm.diffusion.generate.draw_images`, the suite's settings with ``changes``."""
         model = self.model if weights is None else load_model(self.checkpoint, self.device, weights)
         return {
             "model": model,
@@ -98,20 +98,20 @@ class Deviations:
         }
 
     def drawn(self, *seed: str, **changes: Any) -> Tensor:
-        """Features (N, F) of images drawn with ``changes``."""
+        """Return the features (N, F) of images sampled with ``changes``."""
         images, _ = draw_levels(levels=self.levels, rounding=self.sample.rounding, **self.drawing(*seed, **changes))
         return self.extract(images, self.levels)
 
     def extract(self, images: NDArray[np.uint8], levels: int = 256) -> Tensor:
-        """Features (N, F) of images (N, C, H, W)."""
+        """Return the features (N, F) of images (N, C, H, W)."""
         return features(self.extractor, images, levels, device=self.device)[0]
 
     def measure(self, generated: Tensor, reference: Reference) -> NDArray[np.float64]:
-        """FID, then its bootstrap draws, which are those of the stage fid."""
+        """Return FID and its bootstrap draws, which are the same as in the ``fid`` stage: (1 + draws,)."""
         return fid_draws(generated, reference, self.bootstrap, derive_seed(self.run.dataset, self.run.seed, "fid"))
 
     def row(self, factor: str, setting: str, fids: NDArray[np.float64], note: str = "") -> Row:
-        """Compare FID and draws of a deviation with those of the suite's protocol, pair by pair."""
+        """Compare FID and draws of a deviation, pair by pair, with FID and draws under the suite's protocol."""
         difference = fids - self.fids
         return {
             "factor": factor,
@@ -124,7 +124,7 @@ class Deviations:
         }
 
     def base(self) -> Row:
-        """Row of the suite's protocol."""
+        """Return the row for the suite's protocol."""
         note = (
             f"{self.parameters.run}: {len(self.features)} images; reference {self.source['reference']}; torch-fidelity, "
             f"{self.identity['extractor']}; rounded to {self.levels} levels, {self.sample.rounding}; "
@@ -133,7 +133,7 @@ class Deviations:
         return self.row("base", "suite", self.fids, note)
 
     def sizes(self) -> Iterator[Row]:
-        """Rows of other numbers of images, drawn apart from the base's, and of infinitely many."""
+        """Yield rows for other numbers of images, sampled separately from the base, and for infinitely many."""
         sizes, repeats = self.parameters.sizes, self.parameters.repeats
         drawn = self.drawn("sizes", num_samples=repeats * max(sizes))
         fids = fid_by_size(drawn, self.known[""], sizes, repeats)
@@ -153,7 +153,7 @@ class Deviations:
             }
 
     def references(self) -> Iterator[Row]:
-        """Rows of other splits as reference."""
+        """Yield rows for other splits as reference."""
         for split in ("test", "valid"):
             images = read_array(self.data / f"{split}.npy")
             if len(images) < 2:
@@ -163,13 +163,13 @@ class Deviations:
             yield self.row("reference", split, self.measure(self.features, reference), f"{len(images)} images")
 
     def implementations(self) -> Iterator[Row]:
-        """Rows of clean-fid's modes, where the extractor is Inception; their reference is the training split."""
+        """Yield rows for clean-fid's modes, if the extractor is Inception; their reference is the training split."""
         for mode, resized in self.clean.items():
             (generated,) = features(resized, self.rounded, self.levels, device=self.device)
             yield self.row("implementation", MODES[mode], self.measure(generated, self.known[mode]), "reference train")
 
     def roundings(self) -> Iterator[Row]:
-        """Rows of the same images, rounded otherwise before their features are extracted."""
+        """Yield rows for the same images with different rounding before their features are extracted."""
         centered, quality = self.model.centered, self.parameters.jpeg_quality
         pixels = to_pixels(self.images, self.levels, centered)
         other: Rounding = "nearest" if self.sample.rounding == "floor" else "floor"
@@ -183,7 +183,7 @@ class Deviations:
             yield self.row("rounding", setting, self.measure(generated, self.known[""]))
 
     def draws(self) -> Iterator[Row]:
-        """Rows of images drawn otherwise, from the same noise."""
+        """Yield rows for images sampled with other settings from the same noise."""
         changes: list[tuple[str, str, Row]] = [
             ("denoise", name, {"denoise": name}) for name in ("tweedie", "none") if name != self.sample.denoise
         ]
@@ -195,7 +195,7 @@ class Deviations:
                 yield {"factor": factor, "setting": setting, "note": str(error)}
 
     def other_weights(self) -> list[dict[str, str]]:
-        """List the weights of both networks that the suite does not take; those of the score alone, where no flow is."""
+        """List the choices of weights that the suite does not use; without a flow, only the score's weights vary."""
         flows = ("ema", "raw") if self.has_flow else (self.weights["flow"],)
         pairs = [{"score": score, "flow": flow} for score, flow in product(("ema", "raw"), flows)]
         return [weights for weights in pairs if weights != self.weights]

@@ -1,4 +1,4 @@
-"""Stage ``reference``: the feature extractor of a dataset, its reference features and the floors of all metrics."""
+"""Stage ``reference``: a dataset's feature extractor, its reference features and the floors of all metrics."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,7 +84,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
 
 
 def _published(parameters: "PublishedParams | None") -> tuple[Reference | None, dict[str, str | None]]:
-    """Read the published statistics, if the suite names some, and say what the reference is."""
+    """Read the published statistics, if the suite names some, and describe the source of the reference."""
     source: dict[str, str | None] = {"reference": "train", "reference_sha256": None}
     if parameters is None:
         return None, source
@@ -95,7 +95,7 @@ def _published(parameters: "PublishedParams | None") -> tuple[Reference | None, 
 def _inception(
     folder: Path, extractor: str
 ) -> tuple["FeatureExtractorBase", Mapping[str, "FeatureExtractorBase"], dict[str, Any]]:
-    """Build the Inception extractors, and write which weights they have instead of the weights."""
+    """Build the Inception extractors, and write the sha256 of their weights instead of the weights."""
     built, sha256 = build_inception(extractor)
     clean, clean_sha256 = build_clean(built, sha256)
     identity = {"extractor": extractor, "weights_sha256": sha256, "clean_weights_sha256": clean_sha256}
@@ -135,14 +135,14 @@ def _labels(folder: Path, split: str, count: int, classes: int) -> "Tensor":
     """Read a split's labels, int64, shape (N,).
 
     Raises:
-        ArtifactError: if they are not one for each image, of the dataset's classes.
+        ArtifactError: if the number of labels differs from the number of images, or a label is not a class of the dataset.
     """
     found = read_json(folder / "labels.json").get(split)
     if not isinstance(found, list) or not all(type(label) is int and 0 <= label < classes for label in found):
         found = []
     if len(found) != count:
         raise ArtifactError(
-            f"{folder / 'labels.json'}: key {split}: found {len(found)} labels, expected {count}, of 0 to {classes - 1}; {AGAIN}"
+            f"{folder / 'labels.json'}: key {split}: found {len(found)} labels, expected {count} from 0 to {classes - 1}; {AGAIN}"
         )
     return torch.tensor(found, dtype=torch.int64)
 
@@ -155,7 +155,7 @@ def _measure(
     seed: tuple[str, ...],
     device: torch.device,
 ) -> tuple[Reference, Floors]:
-    """Return the reference, and what real images score: the test split, and one half of the training split with the other."""
+    """Return the reference, and the scores of real images: the test split, and two halves of the training split."""
     (train, logits), (test, test_logits) = _splits(extractor, folder, device)
     reference = published or Reference.of(train)
     first, second = halves(len(train), derive_seed(*seed, "halves"))
@@ -176,7 +176,7 @@ def _measure_clean(
     seed: tuple[str, ...],
     device: torch.device,
 ) -> tuple[Reference, Floors]:
-    """Do the same for a mode of clean-FID, whose reference is always the training split."""
+    """Return the same for a mode of clean-FID, whose reference is always the training split."""
     (train,), (test,) = _splits(extractor, folder, device)
     reference = Reference(statistics(train), None)
     first, second = halves(len(train), derive_seed(*seed, "halves"))
@@ -188,7 +188,7 @@ def _measure_clean(
 
 
 def _splits(extractor: "FeatureExtractorBase", folder: Path, device: torch.device) -> list[tuple["Tensor", ...]]:
-    """Extract what an extractor gives for the training and the test split."""
+    """Extract the layers of an extractor for the training and the test split."""
     levels = read_json(folder / "dataset.json")["levels"]
     return [
         features(extractor, read_array(folder / f"{split}.npy"), levels, device=device) for split in ("train", "test")
@@ -196,5 +196,5 @@ def _splits(extractor: "FeatureExtractorBase", folder: Path, device: torch.devic
 
 
 def _tensors(reference: Reference, prefix: str) -> dict[str, "Tensor"]:
-    """Name the statistics of a reference as ``statistics.safetensors`` holds them, float64."""
+    """Return the statistics of a reference, float64, under their names in ``statistics.safetensors``."""
     return {f"{prefix}{key}": torch.from_numpy(value) for key, value in reference.statistics.items()}

@@ -1,4 +1,4 @@
-"""Stage ``report``: the suite's page, from its tables, figures, pictures and provenance."""
+"""Stage ``report``: the suite's report, from its tables, figures, pictures and provenance."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ def run(suite: "Suite", layout: Layout, reports: Path) -> Finished:
 
 
 def contents(suite: "Suite") -> Contents:
-    """Say what a suite has, for its page."""
+    """Collect the contents of a suite for its report."""
     keys = {"dataset", "sde", "model", "variant", "objective", "seed"}
     stages: dict[str, list[str]] = {}
     for name, stage in STAGES.items():

@@ -1,4 +1,4 @@
-"""Stage ``sample``: images of a trained run."""
+"""Stage ``sample``: images sampled from a trained run."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
 GRID = 8
 GRID_PIXELS = 512
 CHUNK = 1024
-# Of the picture of the diffusion: one column each, and two rows per image.
+# Times in the picture of the diffusion, which has one column per time and two rows per image.
 TIMES = [0.0, 0.03, 0.08, 0.15, 0.25, 0.4, 0.6, 1.0]
 DIFFUSED = 4
 
 
 def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> Finished:
-    """Write ``samples.npy`` (levels, uint8), ``samples.json`` and pictures: ``samples``, ``neighbours``, ``diffusion``.
+    """Write ``samples.npy`` (levels, uint8), ``samples.json`` and the pictures samples, neighbours and diffusion.
 
-    A shard draws its share of the images instead, and writes it to its folder.
+    A shard samples its share of the images instead, and writes it to its folder.
     """
     count = suite.shards.sample
     gathers = shard is None and count > 1
-    # To gather takes no GPU.
+    # Gathering the shards does not need a GPU.
     device = set_up("cpu" if gathers else suite.device, suite.threads)
     data, folder = layout.data(suite.runs[name].dataset), layout.run(name)
     levels = read_json(data / "dataset.json")["levels"]
@@ -61,7 +61,7 @@ def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> 
         source = gather(layout, name, "sample", count, code) if gathers else scratch
         samples, nfe = draw_levels(model, levels, once=source.once, **settings)
         _write(suite, layout, name, samples, nfe, levels)
-        # Until this last picture is there, the batches are kept.
+        # The batches are kept until this last picture is written.
         train = read_array(data / "train.npy")
         diffused = _diffused(model, train[:DIFFUSED], levels, suite.runs[name].dataset)
         _write_grid(folder / "diffusion.png", to_uint8(diffused, levels))
@@ -69,7 +69,7 @@ def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> 
 
 
 def _key(suite: "Suite", layout: Layout, name: str, device: torch.device) -> str:
-    """Hash what a batch depends on."""
+    """Hash all inputs of a batch."""
     run = suite.runs[name]
     return work_key(
         job_stamp(suite, "sample", name),
@@ -84,7 +84,7 @@ def _key(suite: "Suite", layout: Layout, name: str, device: torch.device) -> str
 
 
 def _settings(suite: "Suite", name: str, device: torch.device) -> dict[str, Any]:
-    """Return how images are drawn; the mean of the prior is for those who draw."""
+    """Return the settings for sampling, without the mean of the prior, which gathering does not need."""
     run = suite.runs[name]
     return suite.sample_params(name).model_dump(exclude={"centre_prior"}) | {
         "seed": (run.dataset, run.seed, "sample"),
@@ -95,10 +95,10 @@ def _settings(suite: "Suite", name: str, device: torch.device) -> dict[str, Any]
 
 
 def _write(suite: "Suite", layout: Layout, name: str, samples: NDArray[np.uint8], nfe: float, levels: int) -> None:
-    """Write the images, (N, C, H, W) levels, how they were drawn, and pictures of them."""
+    """Write the images, levels (N, C, H, W), the settings with which they were sampled, and pictures of them."""
     run, parameters, folder = suite.runs[name], suite.sample_params(name), layout.run(name)
     write_array(folder / "samples.npy", samples)
-    # Where the sampler has no corrector, pc in the run's sweep may have it.
+    # If the sampler does not use a corrector, pc in the run's sweep may still use it.
     corrected = parameters.corrector_snr is not None and SAMPLERS.literal(parameters.sampler, "CORRECTOR")
     adaptive = SAMPLERS.literal(parameters.sampler, "CALLS") is None
     protocol = {
@@ -122,7 +122,7 @@ def _write(suite: "Suite", layout: Layout, name: str, samples: NDArray[np.uint8]
     write_json(folder / "samples.json", protocol)
     _write_grid(folder / "samples.png", to_uint8(samples[: GRID**2], levels))
     shown = samples[:GRID]
-    # Missing images of a row stay white.
+    # Cells without an image stay white.
     pair = np.full((2 * GRID, *shown.shape[1:]), levels - 1, dtype=np.uint8)
     pair[: len(shown)] = shown
     pair[GRID : GRID + len(shown)] = _nearest(shown, read_array(layout.data(run.dataset) / "train.npy"))
@@ -132,29 +132,29 @@ def _write(suite: "Suite", layout: Layout, name: str, samples: NDArray[np.uint8]
 def _diffused(
     model: ImplicitNonlinearDiffusion, images: NDArray[np.uint8], levels: int, dataset: str
 ) -> NDArray[np.uint8]:
-    """Diffuse training images (N, C, H, W): of each a row in data space, and below it a row of latents.
+    """Diffuse training images (N, C, H, W), with a row in data space for each image and a row of latents below it.
 
-    Latents are shown at the mean and the deviation of the images. All runs of a dataset have the same images.
+    Latents are shown with the mean and the deviation of the images. All runs of a dataset show the same images.
     """
     generator = Generator().manual_seed(derive_seed(dataset, "sample", "diffusion"))
     device = next(model.parameters()).device
     x = dequantise(torch.from_numpy(images.copy()), levels, generator, model.centered).to(device)
     shown, latents = forward_images(model, x, TIMES, generator)
     latents = (latents - latents[:, 0].mean()) * (x.std() / latents[:, 0].std()) + x.mean()
-    # What cannot be shown is white.
+    # Images that cannot be shown are white.
     rows = torch.stack([shown, latents], 1).flatten(0, 2).nan_to_num(nan=1.0)
     return quantise(rows.cpu(), levels, model.centered).numpy()
 
 
 def _nearest(images: NDArray[np.uint8], train: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    r"""Find the training image next to each image in the Euclidean distance of pixels, (N, C, H, W) both; the first of equals.
+    r"""Find each image's nearest training image in Euclidean distance, both (N, C, H, W); the first one of equals.
 
     .. math:: \arg\min_j \|x_i - y_j\|^2 = \arg\min_j \|y_j\|^2 - 2 x_i^T y_j
     """
     x = images.reshape(len(images), -1).astype(np.float64)
     distances = []
     for start in range(0, len(train), CHUNK):
-        # Sums of whole numbers: exact in float64.
+        # Sums of integers, which are exact in float64.
         y = train[start : start + CHUNK].reshape(-1, x.shape[1]).astype(np.float64)
         distances.append((y**2).sum(1) - 2 * x @ y.T)
     return train[np.concatenate(distances, axis=1).argmin(1)]

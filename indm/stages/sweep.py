@@ -1,4 +1,4 @@
-"""Stage ``sweep``: FID and KID of a run by several samplers and numbers of steps."""
+"""Stage ``sweep``: a run's FID and KID for several samplers and numbers of steps."""
 
 import contextlib
 from collections.abc import Callable
@@ -36,9 +36,9 @@ COLUMNS = ["sampler", "grid", "steps", "nfe", "num_samples", "fid", "fid_se", "k
 
 
 def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> Finished:
-    """Write ``sweep.csv``: a row for each sampler and number of steps, which says in ``skip`` why it has no numbers.
+    """Write ``sweep.csv``, with a row for each sampler and number of steps; ``skip`` gives the reason for missing numbers.
 
-    A shard draws its share of the images of all rows instead, and writes it to its folder.
+    A shard samples its share of the images in all rows instead, and writes it to its folder.
     """
     device = set_up(suite.device, suite.threads)
     if shard is not None:
@@ -60,7 +60,7 @@ def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> 
 
 
 def _draw_share(suite: "Suite", layout: Layout, name: str, number: int, device: torch.device) -> Finished:
-    """Draw the share of a shard: batches are dealt out from the rows of most steps to those of fewest, since steps cost."""
+    """Sample the share of a shard; rows with many steps are dealt out first, because they take longest."""
     drawing = _drawing(suite, layout, name, device, gathers=False)
     each = -(-suite.sweep.num_samples // suite.sweep.batch_size)
     code = job_stamp(suite, "sweep", name)
@@ -70,21 +70,21 @@ def _draw_share(suite: "Suite", layout: Layout, name: str, number: int, device: 
                 "once": below(shard.once, f"{sampler}-{steps}"),
                 "share": share(number, suite.shards.sweep, index * each),
             }
-            # The shard keeps what a sampler says that fails.
+            # The shard keeps the error message of a sampler that fails.
             with contextlib.suppress(ConvergenceError, DivergenceError):
                 draw_batches(**drawing, **settings)
     return shard.finished
 
 
 def _drawn(suite: "Suite", name: str) -> list[tuple[str, int]]:
-    """List the rows for which images are drawn, those of most steps first."""
+    """List the rows for which images are sampled, with the largest numbers of steps first."""
     snr = suite.sample_params(name).corrector_snr
     samplers = [sampler for sampler in suite.sweep.samplers if not _lacks_corrector(sampler, snr)]
     return [(sampler, steps) for steps in sorted(suite.sweep.steps, reverse=True) for sampler in samplers]
 
 
 def _drawing(suite: "Suite", layout: Layout, name: str, device: torch.device, *, gathers: bool) -> dict[str, Any]:
-    """Return what all rows draw from; who gathers needs no mean."""
+    """Return the settings for sampling that all rows share; gathering does not need the mean of the prior."""
     run = suite.runs[name]
     data = layout.data(run.dataset)
     model = load_model(layout.run(name) / "checkpoint.safetensors", device, suite.weights.model_dump())
@@ -99,9 +99,10 @@ def _drawing(suite: "Suite", layout: Layout, name: str, device: torch.device, *,
 
 
 def _seed(suite: "Suite", name: str) -> tuple[str, int, str]:
-    """Return whose noise the images are drawn from.
+    """Return the seed of the images' noise.
 
-    Without the model, the sampler and the steps in it: every row of a dataset and seed starts from the same noise.
+    It does not contain the model, the sampler or the number of steps, so that every row of a dataset and seed starts from
+    the same noise.
     """
     return suite.runs[name].dataset, suite.runs[name].seed, "sweep"
 
@@ -109,7 +110,7 @@ def _seed(suite: "Suite", name: str) -> tuple[str, int, str]:
 def _measurement(
     suite: "Suite", layout: Layout, name: str, device: torch.device
 ) -> Callable[[NDArray[np.uint8]], dict[str, Any]]:
-    """Return the function that measures images, as the stage ``fid`` does."""
+    """Return a function that measures images as the ``fid`` stage does."""
     data = layout.data(suite.runs[name].dataset)
     levels = read_json(data / "dataset.json")["levels"]
     extractor, _, _ = load_extractors(data / "extractor.safetensors")
@@ -124,7 +125,7 @@ def _measurement(
 
 
 def _row_key(suite: "Suite", layout: Layout, name: str, device: torch.device) -> str:
-    """Hash what a row depends on, except its sampler and steps."""
+    """Hash all inputs of a row, except its sampler and steps."""
     data = layout.data(suite.runs[name].dataset)
     reference = [file_sha256(data / file) for file in REFERENCE]
     return _key(
@@ -133,7 +134,7 @@ def _row_key(suite: "Suite", layout: Layout, name: str, device: torch.device) ->
 
 
 def _key(suite: "Suite", layout: Layout, name: str, device: torch.device, *packages: str, **content: Any) -> str:
-    """Hash what the images of a row depend on, except its sampler and steps, and ``packages`` and ``content``."""
+    """Hash all inputs of a row's images, except its sampler and steps, with ``packages`` and ``content``."""
     run = suite.runs[name]
     return work_key(
         job_stamp(suite, "sweep", name),
@@ -159,7 +160,7 @@ def _row(
     draw: Callable[..., tuple[NDArray[np.uint8], float]],
     measure: Callable[[NDArray[np.uint8]], dict[str, Any]],
 ) -> dict[str, Any]:
-    """Measure a row, or return what an earlier execution measured; the row's images are then removed."""
+    """Measure a row, or return an earlier execution's result; the row's images are then removed."""
     place = f"{sampler}-{steps}"
     if (found := scratch.load(place)) is not None:
         return found[1]["row"]
@@ -176,7 +177,7 @@ def _measured(
     draw: Callable[..., tuple[NDArray[np.uint8], float]],
     measure: Callable[[NDArray[np.uint8]], dict[str, Any]],
 ) -> dict[str, Any]:
-    """Draw images by a sampler and measure them, or say why there are none."""
+    """Sample images and measure them, or return the reason why this is not possible."""
     if _lacks_corrector(sampler, settings["corrector_snr"]):
         return {"skip": "the run's sample section has no corrector_snr"}
     try:
@@ -191,7 +192,7 @@ def _lacks_corrector(sampler: str, snr: list[float] | None) -> bool:
 
 
 def _settings(suite: "Suite", name: str, sampler: str, steps: int) -> dict[str, Any]:
-    """Change the run's sampling to a row's: the corrector belongs to pc alone, and models are compared at temperature 1."""
+    """Return a row's settings for sampling: only pc uses the corrector, and models are compared at temperature 1."""
     settings = suite.sample_params(name).model_dump(exclude={"centre_prior"})
     settings |= suite.sweep.model_dump(include={"grid", "denoise", "num_samples", "batch_size"})
     settings |= {"temperature": 1.0, "steps": steps, "progress": bar(f"{name} {sampler} {steps}")}

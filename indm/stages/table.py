@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def run(suite: "Suite", layout: Layout) -> Finished:
-    """Write the tidy tables ``values.csv`` and ``images.csv``, and a table of every kind of result, empty if not asked for."""
+    """Write the tidy tables ``values.csv`` and ``images.csv``, and a table for every kind of result, empty if not asked for."""
     published = read_published(Path("params/published.csv"))
     runs, failed = (
         {name: run.model_dump(exclude={"train", "sample"}) for name, run in found.items()}

@@ -1,4 +1,4 @@
-"""Stage ``toy2d``: INDM, DDPM++ and its controls on a two-dimensional dataset, every seed a row."""
+"""Stage ``toy2d``: INDM, DDPM++ and its controls on a two-dimensional dataset, with a row for every seed."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
 
-# Of the path ratio: paths of each seed, and points of a path.
+# For the path ratio: number of paths per seed, and number of points on a path.
 PATHS, PATH_POINTS = 200, 128
-# Of the figures: times of the forward diffusion, half the side of the square shown, and sizes.
+# For the figures: times of the forward diffusion, half the side of the square shown, and sizes.
 TIMES = [0.0, 0.05, 0.15, 0.3, 1.0]
 LIMIT, ARROW_LIMIT = 2.0, 1.3
 DENSITY_GRID, ARROW_GRID, CLOUD, SHOWN_PATHS = 64, 11, 250, 40
 
 
 def run(suite: "Suite", layout: Layout, name: str) -> Finished:
-    """Write ``<dataset>.csv`` (a row for each model, variant and seed) and ``<dataset>.safetensors`` (the figures' arrays)."""
+    """Write ``<dataset>.csv`` (a row per model, variant and seed) and ``<dataset>.safetensors`` (the figures' arrays)."""
     set_up("cpu", suite.threads)
     parameters, sde = suite.toy2d, build_sde("vp", **suite.toy2d.vp.model_dump())
     splits = _splits(parameters, name)
@@ -49,7 +49,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
 
 
 def _splits(parameters: "Toy2dParams", name: str) -> dict[str, Tensor]:
-    """Draw all splits, each of shape (S, N, 2): ``floor`` and ``reference`` are two samples for the Wasserstein distance."""
+    """Draw all splits, each with shape (S, N, 2); ``floor`` and ``reference`` are samples for the Wasserstein distance."""
     counts = {"train": parameters.train_points, "valid": parameters.valid_points, "test": parameters.test_points}
     counts |= dict.fromkeys(("reference", "floor"), parameters.samples)
     noise = parameters.datasets[name].noise
@@ -57,7 +57,7 @@ def _splits(parameters: "Toy2dParams", name: str) -> dict[str, Tensor]:
 
 
 def _evaluate(cell: Cell, sde: SDE, splits: dict[str, Tensor], parameters: "Toy2dParams", name: str) -> pd.DataFrame:
-    """Measure a cell in all its seeds; every cell meets the same draws."""
+    """Measure a cell for all its seeds; all cells are evaluated on the same draws."""
 
     def draws(purpose: str) -> Generator:
         return Generator().manual_seed(derive_seed(name, "toy2d", purpose))
@@ -82,7 +82,8 @@ def _evaluate(cell: Cell, sde: SDE, splits: dict[str, Tensor], parameters: "Toy2
     if wrong := ", ".join(metric for metric, values in metrics.items() if not values.isfinite().all()):
         place = f"toy2d.datasets.{name}: {cell.model} {cell.variant}".rstrip()
         raise DivergenceError(
-            f"{place}: {wrong} not finite: lower toy2d.training's lr, flow_lr or map_lr, or toy2d.tolerance"
+            f"{place}: {wrong} not finite, expected finite numbers; lower toy2d.training's lr, flow_lr or map_lr, or "
+            "toy2d.tolerance"
         )
     size = {"parameters": cell.parameters, "train_flops": cell.flops}
     return _table(
@@ -99,13 +100,13 @@ def _distances(parameters: "Toy2dParams") -> list[str]:
 
 
 def _table(model: str, variant: str, seeds: list[int], columns: dict[str, Any]) -> pd.DataFrame:
-    """Set tensors of one value a seed (S,), and numbers for all of them, as rows."""
+    """Make a row for each of the S seeds from tensors (S,), and from numbers that hold for all seeds."""
     values = {key: value.tolist() if isinstance(value, Tensor) else value for key, value in columns.items()}
     return pd.DataFrame({"model": model, "variant": variant, "seed": seeds, **values})
 
 
 def _arrays(cells: list[Cell], sde: SDE, x: Tensor, parameters: "Toy2dParams", name: str) -> dict[str, Tensor]:
-    """Collect what the figures show: the data (N, 2), and, of the first seed of INDM, DDPM++ and its learned maps, all in x."""
+    """Collect the figures' arrays: the data (N, 2), and results of INDM, DDPM++ and its learned maps for the first seed."""
     arrays = {"data": x, "times": torch.tensor(TIMES), "limit": torch.tensor(LIMIT)}
     arrays["arrows"] = square_grid(ARROW_LIMIT, ARROW_GRID)
     for cell in cells:

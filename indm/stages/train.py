@@ -1,6 +1,6 @@
-"""Stage ``train``: one model, raw and averaged weights in one checkpoint, and snapshots of those to evaluate.
+"""Stage ``train``: one model, with raw and averaged weights in one checkpoint, and snapshots of the weights to evaluate.
 
-With several processes (the suite's key), each computes its part of every batch, and the first alone writes.
+With several processes (the suite's key), each computes its part of every batch, and only the first one writes.
 """
 
 import os
@@ -33,13 +33,13 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
 
     Raises:
         NoGpuError: if there are fewer GPUs than processes.
-        ParamsError: if ``torchrun`` has started another number of processes than the suite says, or
-            if the environment says half of what it would say.
+        ParamsError: if ``torchrun`` started a number of processes that differs from the suite's, or set only some of its
+            environment variables.
     """
     if (started := started_processes()) > 1:
         if started != suite.processes:
             raise ParamsError(
-                f"found {started} processes, expected {suite.processes}, the suite's key processes; make the two agree"
+                f"found {started} processes, expected {suite.processes} from the suite's key processes; make the two agree"
             )
         here = int(os.environ["LOCAL_WORLD_SIZE"])
         with group(set_up(suite.device, suite.threads, here)) as device:
@@ -47,7 +47,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     device = set_up(suite.device, suite.threads, suite.processes)
     if suite.processes == 1:
         return _train(suite, layout, name, device)
-    # The models of a run's overrides are made when they are imported, and cannot be sent.
+    # The classes of a run's overrides are made at import, so that the suite cannot be pickled.
     content = suite.model_dump(exclude_unset=True)
     finished: Finished = launch(suite.processes, _join, type(suite), content, layout, name)
     return finished
@@ -57,18 +57,18 @@ def _join(kind: type["Suite"], content: dict[str, Any], layout: Layout, name: st
     """Train as one of several processes."""
     suite = kind.model_validate(content)
     with group(set_up(suite.device, suite.threads, suite.processes)) as device:
-        # Only those that train know: the process that waits for them has neither a device nor a model.
+        # Set by the processes that train, because the process that waits for them has neither a device nor a model.
         return replace(_train(suite, layout, name, device), computed_on=this_process())
 
 
 def _train(suite: "Suite", layout: Layout, name: str, device: torch.device) -> Finished:
-    """Train in this process, alone or as one of several."""
+    """Train in this process, as the only one or as one of several."""
     run, parameters = suite.runs[name], suite.train_params(name)
     description = read_json(layout.data(run.dataset) / "dataset.json")
     training = begin_training(suite, name, read_split(layout.data(run.dataset), "train"), description, device)
     key = _key(suite, name, description["sha256"], device)
     with shared_scratch(layout.scratch(name, "train"), key, device) as scratch, sigterm_noted() as stop:
-        # All of several processes stop after the same step.
+        # All processes stop after the same step.
         asked = partial(_asked_to_stop, stop, device)
         saver = Saver(scratch, training.trainer, parameters.snapshots, suite.save_seconds, stopping=asked)
         history, progress = saver.restore(), bar(name, saver.noted) if first() else iter
@@ -82,7 +82,7 @@ def _train(suite: "Suite", layout: Layout, name: str, device: torch.device) -> F
 
 
 def _say_precision(asked: str, device: torch.device) -> None:
-    """Say so if the device computes in another precision than the suite asks for."""
+    """Report if the device computes in another precision than the suite asks for."""
     if (used := precision_used(asked, device)) != asked:
         say(f"precision {asked}: computed in {used}, as this device has no {asked}")
 
@@ -94,7 +94,7 @@ def _asked_to_stop(stop: Event, device: torch.device) -> bool:
 def _write(
     suite: "Suite", layout: Layout, name: str, training: Training, curve: list[dict[str, float]], saver: Saver
 ) -> None:
-    """Write what has been trained."""
+    """Write the results of a training."""
     run, parameters, folder = suite.runs[name], suite.train_params(name), layout.run(name)
     identity = {"run": name, "dataset": run.dataset, "seed": run.seed}
     phases = training.phases
@@ -105,7 +105,7 @@ def _write(
 
 
 def _key(suite: "Suite", name: str, data: Mapping[str, str], device: torch.device) -> str:
-    """Hash what a training depends on, the machine too: continued on another machine, its bytes would match neither."""
+    """Hash all inputs of a training and the machine, because a training that changes machines matches neither bit by bit."""
     return work_key(
         job_stamp(suite, "train", name),
         run=suite.runs[name].model_dump(exclude={"train", "sample"}),

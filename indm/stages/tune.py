@@ -1,7 +1,7 @@
-"""Stage ``tune``: the search of a run's hyper-parameters, on the validation split.
+"""Stage ``tune``: the search for a run's hyper-parameters, on the validation split.
 
-Three phases, each of trainings from scratch: ``short``, the trials; ``confirm``, some of them trained again for longer; and
-``length``, the best hyper-parameters trained for several numbers of steps.
+It has three phases, which all train from scratch: ``short``, the trials; ``confirm``, some of the trials trained for longer;
+and ``length``, the best hyper-parameters trained for several numbers of steps.
 """
 
 import shutil
@@ -32,14 +32,14 @@ TARGETS = {"nll": "validation NELBO, bits/dim", "fid": "FID against the validati
 
 
 def run(suite: "Suite", layout: Layout, name: str) -> Finished:
-    """Write ``tune.csv``, a row for each trial and phase, and ``tune.json``: what was found to be the best.
+    """Write ``tune.csv``, a row for each trial and phase, and ``tune.json``, the best hyper-parameters.
 
     Raises:
-        DataError: if the dataset has no validation images, by which alone anything is chosen.
+        DataError: if the dataset lacks validation images, on which hyper-parameters are chosen.
     """
     arm = _arm(suite, layout, name, set_up(suite.device, suite.threads))
     key = _key(arm, layout)
-    # Kept after a good end: a longer search continues from it, and the same search trains nothing again.
+    # Kept after a successful search, so that a longer search continues from it and the same search does not train again.
     with open_scratch(layout.scratch(name, "tune"), key, keep=True) as scratch, sigterm_noted() as stop:
         parameters = suite.tune[name]
         space = {key: (found.low, found.high, found.log) for key, found in parameters.space.items()}
@@ -47,6 +47,23 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
         earlier = sum(row["seconds"] for row in study.rows.values())
 
         def trial(phase: str, steps: int, number: int) -> Row:
+            """Train the hyper-parameters of trial ``number`` from scratch for ``steps`` steps, and measure the model.
+
+            A training that the study already has is not repeated, so that phases share it.
+
+            Arguments:
+                phase: ``short``, ``confirm`` or ``length``.
+                steps: number of training steps.
+                number: number of the trial, which determines its hyper-parameters.
+
+            Returns:
+                The study's row with ``phase``: trial, steps, reason (empty unless the trial failed), and the numbers in
+                :data:`indm.tuning.trial.MEASURED`, among them the target that the search minimises: the mean NELBO of the
+                validation images, shape (N, C, H, W), in bits/dim for the ``nll`` objective, FID for the ``fid`` objective.
+
+            Raises:
+                StoppedError: if the process is asked to stop; the training continues from its saved state.
+            """
             nonlocal earlier
             work = Scratch(scratch.folder / f"{number}-{steps}", key)
             progress = bar(f"{name} trial {number}, {steps} steps")
@@ -71,7 +88,8 @@ def _arm(suite: "Suite", layout: Layout, name: str, device: torch.device) -> Arm
     description = read_json(data / "dataset.json")
     if not description["counts"]["valid"]:
         raise DataError(
-            f"{data}/valid.npy: found no images, expected some, since no hyper-parameter is chosen on test images"
+            f"{data}/valid.npy: found no images, expected some, because hyper-parameters are not chosen on test images; "
+            "choose a dataset with a validation split"
         )
     valid = first_images(read_split(data, "valid"), suite.curve.images, "curve.images")
     return Arm(suite, name, data, description, read_split(data, "train"), valid, device)
@@ -82,7 +100,7 @@ def _complete(rows: list[Row]) -> list[Row]:
 
 
 def _key(arm: Arm, layout: Layout) -> str:
-    """Hash what a trial depends on, except its number: trials do not depend on how many there are, or which are confirmed."""
+    """Hash all inputs of a trial, except its number; the number of trials and the choice to confirm are not among them."""
     suite, name = arm.suite, arm.name
     search = suite.tune[name].model_dump(exclude={"trials", "confirm", "lengths"})
     drawing: dict[str, Any] = {}
@@ -106,10 +124,10 @@ def _key(arm: Arm, layout: Layout) -> str:
 
 
 def _write(layout: Layout, arm: Arm, study: Study, rows: list[Row], winner: Mapping[str, Any] | None) -> None:
-    """Write the trials, with the operations spent up to each, and the best of them."""
+    """Write the trials with their cumulative operations, and the best trial."""
     spent, counted, table = 0, set(), []
     for row in rows:
-        # A training that serves two phases is done once.
+        # A training that two phases share counts once.
         if (training := (row["trial"], row["steps"])) not in counted:
             counted.add(training)
             spent += row["flops"]

@@ -1,1 +1,1 @@
-"""Training: batches, steps, the loop, and the saved state from which a killed training continues."""
+"""Training: batches, steps, the loop over steps, and the saved state from which a killed training continues."""

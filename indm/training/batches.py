@@ -1,12 +1,12 @@
-"""What is drawn for a training step: the batch, its times and its noise.
+"""The random draws for a training step: the batch, its times and its noise.
 
-They are drawn from a seed derived from the step, not from a running generator: models trained with one seed see the same images,
-times and noise, and a resumed run sees what an undisturbed one would. Several processes
-(:mod:`indm.training.distributed`) together do what one process does.
+They come from a seed derived from the step instead of a running generator, so that models trained with one seed see the same
+images, times and noise, and a resumed run sees the same as an undisturbed one. Several processes
+(:mod:`indm.training.distributed`) together use the same batch as a single process.
 
-Numbers are drawn where they are used, those of a GPU by the GPU: only images, as levels, are copied there. Its generator
-has other numbers than the CPU's, so that a seed means the same batches on both, but not the same times and noise. Which
-process draws what is another question: see :mod:`indm.flows.sources`.
+Numbers are drawn on the device that uses them, so that only images, as levels, are copied to a GPU. A GPU's generator
+differs from the CPU's: on both, a seed gives the same batches but different times and noise. See :mod:`indm.flows.sources`
+for how several processes share the draws.
 """
 
 import math
@@ -23,23 +23,23 @@ from indm.seeding import derive_seed
 
 
 class Batch(Protocol):
-    """What a step is given, before it is split."""
+    """The input of a step, before it is split."""
 
     def shares(self, pieces: int, number: int, processes: int) -> list["Draws"]:
-        """Split the batch into micro-batches; return what one of several processes takes of each, all of it if alone."""
+        """Split the batch into ``pieces`` micro-batches, and return the share of process ``number`` from each of them."""
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Everything random of one step, drawn in an order that does not depend on the model.
+    """All random numbers of one step, drawn in an order that does not depend on the model.
 
     Arguments:
         x: dequantised images, shape (B, C, H, W).
         u: uniform draws for the times, shape (B,), float64.
         noise: standard normal draws, shape (B, C, H, W).
         truncation: uniform draw for the truncation time of the batch.
-        generator: source of the flow's own draws.
-        size: images of the whole batch, of which these may be some.
+        generator: source of the flow's draws.
+        size: number of images in the whole batch, of which these may be a part.
     """
 
     x: Tensor
@@ -50,7 +50,7 @@ class Draws:
     size: int
 
     def fresh(self) -> "Draws":
-        """Return the same images with other times and noise, drawn from the generator."""
+        """Return the same images with new times and noise, drawn from the generator."""
         u = torch.special.ndtr(draw_probe(self.u, "gaussian", self.generator))
         return replace(self, u=u, noise=draw_probe(self.noise, "gaussian", self.generator))
 
@@ -60,7 +60,7 @@ class Draws:
         return [replace(self, x=x, u=u, noise=noise) for x, u, noise in chunks]
 
     def share(self, number: int, processes: int) -> "Draws":
-        """Return what one of several processes takes of the batch: all of it, if it is the only one."""
+        """Return the part of the batch for process ``number``, which is the whole batch for a single process."""
         if processes == 1:
             return self
         samples = _part(len(self.x), number, processes)
@@ -77,12 +77,12 @@ def _part(size: int, number: int, processes: int) -> slice:
 
 @dataclass(frozen=True)
 class DeviceBatch:
-    """A batch for a device, for which nothing is drawn before it is known who takes which images; each draws from its own seed.
+    """A batch for a device, whose random numbers are drawn only after it is split, with a separate seed for each image.
 
     Arguments:
         images: levels, uint8, shape (B, C, H, W), on the CPU.
         levels: number of levels.
-        seed: of the step.
+        seed: seed of the step.
         device: where to draw.
         random_flip: flip half of the images left to right.
         centered: see :func:`~indm.data.levels.dequantise`.
@@ -102,11 +102,11 @@ class DeviceBatch:
         return [self._drawn(piece[_part(len(piece), number, processes)], numbers, truncation) for piece in whole]
 
     def _drawn(self, index: Tensor, numbers: Generator, truncation: float) -> Draws:
-        """Draw for some images of the batch."""
-        # The host need not wait for the device, and may use the memory again at once.
+        """Draw the random numbers for some images of the batch."""
+        # The host does not wait for the device, and may reuse the memory at once.
         images = self.images[index].to(self.device, non_blocking=True)
         source = PerImage((derive_seed(self.seed, image) for image in index.tolist()), self.device, numbers)
-        # In one call for each image.
+        # One call per image.
         uniform = source.uniform([2 + math.prod(images.shape[1:])], torch.float64)
         x = dequantise_by(images, uniform[:, 2:].float().view(images.shape), self.levels, self.centered)
         if self.random_flip:
@@ -124,7 +124,16 @@ def draw(
     random_flip: bool = False,
     centered: bool = True,
 ) -> Draws:
-    """Draw the batch, the times and the noise of ``step`` on the CPU: a fresh permutation of the images in every epoch.
+    """Draw the batch, the times and the noise of ``step`` on the CPU, with a new permutation of the images in every epoch.
+
+    Arguments:
+        images: training images as levels, uint8, shape (N, C, H, W).
+        levels: number of levels.
+        batch_size: number of images B in the batch.
+        seed: identity from which the seed of the step is derived.
+        step: number of the step, from 0.
+        random_flip: flip half of the images left to right.
+        centered: see :func:`~indm.data.levels.dequantise`.
 
     Raises:
         DataError: if there are fewer images than a batch needs.
@@ -150,7 +159,7 @@ def step_batch(
     random_flip: bool = False,
     centered: bool = True,
 ) -> Batch:
-    """Give a step its batch, on any device; see :func:`draw`."""
+    """Return the batch of a step, on any device; see :func:`draw`."""
     if device.type == "cpu":
         return draw(images, levels, batch_size, seed, step, random_flip, centered)
     batch, step_seed = _batch(images, batch_size, seed, step), derive_seed(*seed, "step", step)
@@ -160,7 +169,9 @@ def step_batch(
 def _batch(images: Tensor, batch_size: int, seed: tuple[str | int, ...], step: int) -> Tensor:
     per_epoch = len(images) // batch_size
     if per_epoch == 0:
-        raise DataError(f"found {len(images)} training images, expected at least batch_size {batch_size}: lower it")
+        raise DataError(
+            f"found {len(images)} training images, expected at least batch_size {batch_size}; lower batch_size"
+        )
     epoch, position = divmod(step, per_epoch)
     order = torch.randperm(len(images), generator=Generator().manual_seed(derive_seed(*seed, "epoch", epoch)))
     return images[order[position * batch_size : (position + 1) * batch_size]]

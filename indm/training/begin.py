@@ -1,4 +1,4 @@
-"""A run's training, ready for its first step: its model, its plan, its draws and its operations."""
+"""A run's training before its first step: its model, its plan, its draws and its operations."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ from indm.training.trainer import Trainer
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
-# Of a training: both networks, before them the flow alone, after them a new score alone.
+# Phases of a training: both networks; before that, only the flow; after that, only a new score.
 PHASES = ("train", "flow_warmup", "fresh_score")
 
 
@@ -34,8 +34,8 @@ class Training:
 
     Arguments:
         trainer: its state.
-        train: :func:`indm.training.loop.train`, which needs no more than what is left to do.
-        phases: of each, by its name in :data:`PHASES`, its first step, and the operations of a step, of all processes together.
+        train: :func:`indm.training.loop.train`, which only needs ``history``, ``after_step`` and ``progress``.
+        phases: first step and operations per step, over all processes, of each phase by its name in :data:`PHASES`.
     """
 
     trainer: Trainer
@@ -43,36 +43,36 @@ class Training:
     phases: Mapping[str, tuple[int, int]]
 
     def cumulative_flops(self, step: int) -> int:
-        """Add up the operations of all steps up to one."""
+        """Add up the operations of the first ``step`` steps."""
         return cumulative_flops(step, sorted(self.phases.values()))
 
 
 def begin_training(
     suite: "Suite", name: str, images: Tensor, description: Mapping[str, Any], device: torch.device
 ) -> Training:
-    """Draw the weights of a run, and count the operations of its steps.
+    """Initialise the weights of a run, and count the operations of its steps.
 
     Arguments:
         images: training images as levels, uint8, shape (N, C, H, W).
-        description: what ``dataset.json`` says of them.
+        description: the content of ``dataset.json``.
     """
     run, parameters = suite.runs[name], suite.train_params(name)
     levels = description["levels"]
     data_moments = moments(images, levels, parameters.centered) if parameters.latent.standardise else STANDARD
-    # Without the model in it: DDPM++ and INDM of one seed see the same batches, times and noise.
+    # It does not contain the model, so that DDPM++ and INDM with one seed see the same batches, times and noise.
     seed = (run.dataset, run.seed, "train")
     torch.manual_seed(derive_seed(*seed, "initialisation"))
     trainer, plan = build_trainer(suite, name, description["shape"], device, data_moments), build_plan(parameters)
     begin = partial(step_batch, images, levels, plan.batch_size, seed, 0, device, centered=parameters.centered)
     phases = _phases(trainer, plan, begin)
     if suite.compile:
-        # Only now, as compiled products are not counted; in its place, so checkpoints have the module's own names.
+        # Only now, because compiled matmuls are not counted; in place, so that names in checkpoints do not change.
         trainer.model.noise.compile()
     return Training(trainer, partial(train, trainer, images, levels, plan, seed=seed, device=device), phases)
 
 
 def _phases(trainer: Trainer, plan: Plan, begin: Callable[[], Batch]) -> dict[str, tuple[int, int]]:
-    """Say of each phase of a training its first step and the operations of one of its steps."""
+    """Return the first step and the operations per step of each phase of a training."""
     phases = {"train": (plan.flow_warmup_steps, _flops(trainer, begin()))}
     if plan.flow_warmup_steps:
         phases["flow_warmup"] = 0, _flops(trainer, begin(), flow_alone=True)
@@ -84,7 +84,7 @@ def _phases(trainer: Trainer, plan: Plan, begin: Callable[[], Batch]) -> dict[st
 
 
 def _flops(trainer: Trainer, draws: Batch, *, flow_alone: bool = False) -> int:
-    """Count the operations of a step, of all processes together."""
+    """Count the operations of a step over all processes."""
     count = torch.tensor(
         step_flops(trainer, draws, flow_alone=flow_alone), device=next(trainer.model.parameters()).device
     )
@@ -92,16 +92,16 @@ def _flops(trainer: Trainer, draws: Batch, *, flow_alone: bool = False) -> int:
 
 
 def step_flops(trainer: Trainer, draws: Batch, *, flow_alone: bool = False) -> int:
-    r"""Count the floating-point operations that one training step is expected to take, forward and backward.
+    r"""Count the expected floating-point operations of one training step, forward and backward.
 
-    Only matrix products and convolutions count, a multiplication and an addition as two; attention counts as its matrix
-    products on every device. The number n of terms of a flow's series is drawn, but the operations F are affine in it, so
+    Only matmuls and convolutions count, with a multiplication and an addition as two operations; attention counts as its
+    matmuls on every device. The number n of terms in a flow's series is random, but the operations F are affine in it, so
 
     .. math:: E[F(n)] = F(E[n]) = F(m) + (E[n] - m) (F(m + 1) - F(m)), \qquad m = \lfloor E[n] \rfloor
 
     Arguments:
-        trainer: a copy of it takes the step; it is left as it is.
-        draws: of the step; the count does not depend on them.
+        trainer: the trainer, which does not change because a copy takes the step.
+        draws: the input of the step, whose values do not affect the count.
         flow_alone: see :meth:`Trainer.step`.
     """
     mean = trainer.model.flow.mean_terms
@@ -113,7 +113,7 @@ def step_flops(trainer: Trainer, draws: Batch, *, flow_alone: bool = False) -> i
 
 
 def _count(trainer: Trainer, draws: Batch, terms: int, flow_alone: bool) -> int:
-    """Count the operations of a step with as many terms in each series of the flow."""
+    """Count the operations of a step with ``terms`` terms in each series of the flow."""
     trainer = deepcopy(trainer)
     trainer.model.flow.fix_terms(terms)
     with sdpa_kernel(SDPBackend.MATH), _FlopCounter() as counter:
@@ -122,7 +122,7 @@ def _count(trainer: Trainer, draws: Batch, terms: int, flow_alone: bool) -> int:
 
 
 class _FlopCounter(TorchDispatchMode):
-    """Adds up the operations by torch's formulas; its own FlopCounterMode fails on a gradient taken within the flow."""
+    """Adds up operations by torch's formulas; torch's FlopCounterMode fails on a gradient taken within the flow."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,6 +136,6 @@ class _FlopCounter(TorchDispatchMode):
 
 
 def cumulative_flops(step: int, phases: Sequence[tuple[int, int]]) -> int:
-    """Add up the operations of all steps up to one; of each phase, its first step and the operations of one of its steps."""
+    """Add up the operations of the first ``step`` steps; ``phases`` has the first step and operations per step of each."""
     ends = [*(begin for begin, _ in phases[1:]), step]
     return sum(flops * max(0, min(step, end) - begin) for (begin, flops), end in zip(phases, ends, strict=True))

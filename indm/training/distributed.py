@@ -1,8 +1,8 @@
 """Several processes that train one model: each takes its part of every batch, and PyTorch averages their gradients.
 
-Without a group, each function here is what it is for one process alone. Processes are started by :func:`launch`, or by
-``torchrun``; they find each other by the variables that ``torchrun`` sets (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE,
-MASTER_ADDR, MASTER_PORT).
+Without a process group, each function here acts as for a single process. Processes are started by :func:`launch` or
+``torchrun``, and find each other by the environment variables that ``torchrun`` sets (RANK, WORLD_SIZE, LOCAL_RANK,
+LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT).
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from indm.errors import IndmError, StoppedError, memory_errors
 
-# Of the other processes, after one has ended in an error: they may wait for it for ever.
+# Time for the other processes to end after one has failed, because they might wait for it forever.
 GRACE_SECONDS = 30
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ def rank() -> int:
 
 
 def processes() -> int:
-    """Return how many processes train together."""
+    """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -51,10 +51,10 @@ def sum_over_processes(value: Tensor) -> Tensor:
 
 
 class Networks(nn.Module):
-    """Networks that are trained together, called by any function of them: what PyTorch adds gradients up for is one module.
+    """Networks that are trained together as one module, because PyTorch averages gradients per module.
 
     Arguments:
-        networks: first that which data pass first; gradients come in the opposite order, and are sent in it.
+        networks: the networks in the order in which data pass them; their gradients are sent in the opposite order.
     """
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
@@ -62,32 +62,33 @@ class Networks(nn.Module):
         self.networks = nn.ModuleList(networks)
 
     def forward(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call the function."""
+        """Call a function that uses the networks."""
         return function(*arguments)
 
 
 def replicate(networks: Sequence[nn.Module]) -> nn.Module:
-    """Let gradients of networks be averages over the processes, sent while the others are computed; alone, they are as they are.
+    """Average the gradients of networks over the processes, sending them while later gradients are computed.
 
-    Their parameters that require gradients must all get some from each call and its backward pass.
+    Each call and its backward pass must give a gradient to every parameter that requires one. With a single process the
+    gradients do not change.
 
     Returns:
-        What calls a function of the networks; see :class:`Networks`.
+        A module that calls functions of the networks; see :class:`Networks`.
     """
     if not dist.is_initialized():
         return Networks(networks)
-    # Gradients stay where they are: they are parts of one tensor (indm.training.flat), which messages are not.
+    # Gradients are not views of DDP's messages, because they must remain parts of one tensor (indm.training.flat).
     replicas = DistributedDataParallel(Networks(networks), broadcast_buffers=False)
-    # PyTorch puts gradients, from the second step on, in messages by the order in which they came in the first. Of three
-    # processes or more, the place in a message decides in which order numbers are added up. So that a training that
-    # continues rounds as an undisturbed one, the first step is one whose gradients come in the networks' order.
+    # From the second step on, PyTorch packs gradients into messages in the order of their arrival in the first step. With
+    # three processes or more, the place in a message decides in which order numbers are added. A first step whose gradients
+    # arrive in the networks' order therefore makes a resumed training round in the same way as an undisturbed one.
     parameters = [parameter for parameter in replicas.parameters() if parameter.requires_grad]
     replicas(lambda: sum(parameter.sum() for parameter in parameters)).backward()
     return replicas
 
 
 def unsynchronised(replicas: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Leave gradients in the process, inside the block: those of the next call outside it are averaged with them."""
+    """Keep gradients local inside the block; the next call outside it averages them together with its gradients."""
     if isinstance(replicas, DistributedDataParallel):
         context: contextlib.AbstractContextManager[None] = replicas.no_sync()
         return context
@@ -95,11 +96,11 @@ def unsynchronised(replicas: nn.Module) -> contextlib.AbstractContextManager[Non
 
 
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
-    r"""Batch norm, in training, by the mean and the variance over the parts of all processes: those of one process's batch.
+    r"""Batch norm that in training uses the mean and variance of the whole batch, over the parts of all processes.
 
     .. math:: y = \gamma \frac{x - \bar x}{\sqrt{\overline{(x - \bar x)^2} + \epsilon}} + \beta
 
-    For CPUs, which PyTorch's ``SyncBatchNorm`` refuses.
+    It serves CPUs, which PyTorch's ``SyncBatchNorm`` does not support.
 
     References:
         | Batch Normalization (Ioffe & Szegedy, 2015), algorithm 1
@@ -120,7 +121,7 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         return centred * scale[:, None, None] + self.bias[:, None, None]
 
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running statistics towards those of a batch, as batch norm does unless told otherwise."""
+        """Update the running statistics with the statistics of a batch, as batch norm does by default."""
         assert self.momentum is not None
         assert self.running_mean is not None
         assert self.running_var is not None
@@ -131,14 +132,14 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
 
 
 def _channel_sums(x: Tensor) -> Tensor:
-    """Sum x, with shape (B, C, H, W), over all but its channels and over the processes; its gradient is passed to all."""
+    """Sum x, (B, C, H, W) to (C,), over all other dimensions and over the processes, which all receive the gradient."""
     from torch.distributed.nn.functional import all_reduce
 
     return all_reduce(x.sum((0, 2, 3)))
 
 
 def synchronise_batch_norms(module: nn.Module) -> None:
-    """Let the batch norms within a module, if several processes train it, see what all of them see."""
+    """Let the batch norms within a module use the batches of all processes, if several processes train it."""
     if not dist.is_initialized():
         return
     for child in list(module.modules()):
@@ -146,39 +147,39 @@ def synchronise_batch_norms(module: nn.Module) -> None:
             if type(norm) is nn.BatchNorm2d and norm.weight.device.type == "cuda":
                 setattr(child, name, nn.SyncBatchNorm.convert_sync_batchnorm(norm))
             elif type(norm) is nn.BatchNorm2d:
-                # The same module with the same tensors, whoever else refers to them.
+                # In place, because other objects may refer to the module and its tensors.
                 norm.__class__ = SynchronisedBatchNorm2d
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
-    """Return whether the flag is set in any process: what all of them then know at the same step."""
+    """Return whether the flag is set in any process, so that all processes know it at the same step."""
     return bool(sum_over_processes(torch.tensor(float(flag), device=device)).item()) if dist.is_initialized() else flag
 
 
 def copy_from_first(tensors: Iterable[Tensor]) -> None:
-    """Replace tensors by those of the first process."""
+    """Replace tensors by their values in the first process."""
     if dist.is_initialized():
         for tensor in tensors:
             dist.broadcast(tensor, 0)
 
 
 def wait_for_all(device: torch.device) -> None:
-    """Wait until every process is here."""
+    """Wait until every process calls this function."""
     any_process(False, device)
 
 
 @contextlib.contextmanager
 def group(device: torch.device) -> Iterator[torch.device]:
-    """Join the group of the processes, and return this one's device: a GPU of its own, or the CPU."""
+    """Join the process group, and yield the device of this process: a separate GPU, or the CPU."""
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         with warnings.catch_warnings():
-            # The successors of what this module calls are not in older releases.
+            # Older releases lack the successors of the functions that this module calls.
             warnings.filterwarnings("ignore", category=FutureWarning, module=__name__)
-            # Of a gradient with a dimension of size 1, whose stride means nothing.
+            # It concerns gradients with a dimension of size 1, whose stride is irrelevant.
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             yield device
     finally:
@@ -186,20 +187,20 @@ def group(device: torch.device) -> Iterator[torch.device]:
 
 
 def launch(count: int, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function in several new processes; SIGTERM is passed on to them, and they are given the time they need.
+    """Call a function in several new processes, which receive SIGTERM and then take the time that they need to end.
 
-    PyTorch's own launcher (``torchrun``, ``torch.distributed.launcher``) gives them 30 seconds after SIGTERM, which only its
-    latest releases let one change, and then kills them, in the midst of saving if that takes longer. What they return or
-    raise after the signal is lost there.
+    PyTorch's launcher (``torchrun``, ``torch.distributed.launcher``) kills its processes 30 seconds after SIGTERM, even while
+    they are saving, and only its latest releases allow another time. It also loses their results and errors after the
+    signal.
 
     Returns:
-        What it returns in the first of them.
+        The result of the function in the first process.
 
     Raises:
-        IndmError: the first that a process raised.
+        IndmError: the first error that a process raised.
         StoppedError: if a process was ended from outside.
     """
-    # Of this process, so that the port is one that is free.
+    # The store runs in this process, so that its port is free.
     store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     with TemporaryDirectory() as folder:
         context = spawn(_work, (count, store.port, Path(folder), function, arguments), count, join=False)
@@ -209,14 +210,14 @@ def launch(count: int, function: Callable[..., Any], *arguments: Any) -> Any:
             while not context.join(grace_period=GRACE_SECONDS):
                 pass
         except (ProcessExitedException, ProcessRaisedException) as error:
-            # An error of one process makes the others fail too, with messages that do not name the cause.
+            # An error in one process makes the others fail too, with messages that do not name the cause.
             for path in sorted(Path(folder).glob("error-*")):
                 raise pickle.loads(path.read_bytes()) from None
             if not isinstance(error, ProcessExitedException) or error.signal_name is None:
                 raise
             raise StoppedError(
                 f"process {error.error_index} of {count} was ended by {error.signal_name}; "
-                "run it again to continue from what was saved"
+                "run it again to continue from the saved state"
             ) from None
         finally:
             signal.signal(signal.SIGTERM, before)
@@ -224,7 +225,7 @@ def launch(count: int, function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _write(path: Path, content: object) -> None:
-    """Write for the process that waits; whole or not at all."""
+    """Write a result for the process that waits, completely or not at all."""
     temporary = path.with_name(f".{path.name}")
     temporary.write_bytes(pickle.dumps(content))
     temporary.replace(path)
@@ -233,7 +234,7 @@ def _write(path: Path, content: object) -> None:
 def _work(
     number: int, count: int, port: int, folder: Path, function: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> None:
-    """Call the function in process ``number``, told what ``torchrun`` would tell it."""
+    """Call the function in process ``number``, with the environment variables that ``torchrun`` would set."""
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number)}
     os.environ |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}

@@ -1,21 +1,21 @@
-"""The trained parameters of a module as one tensor, so that what goes over all of them is one call."""
+"""The trained parameters of a module as one tensor, so that an operation on all of them takes one call."""
 
 import torch
 from torch import Tensor, nn
 
-# Numbers to which each parameter's place is rounded up: 64 bytes of float32, as PyTorch's own allocations. Products of matrices
-# that lie elsewhere may round otherwise, and a copy of a network would differ from it.
+# Alignment of each parameter, in numbers: 64 bytes in float32, as in PyTorch's allocations. Matmuls with another alignment
+# may round differently, so that a copy of a network would differ from it.
 ALIGNED = 16
 
 
 class Flat:
-    """The tensors of a module: its trained parameters side by side in one, whose parts they become, and all others.
+    """The tensors of a module: one tensor whose parts become its trained parameters, and all other tensors.
 
-    Parameters keep their values, shapes and names. None may be frozen, or given other memory (``Module.to``), afterwards.
+    Parameters keep their values, shapes and names. Afterwards they must neither be frozen nor moved (``Module.to``).
 
     Attributes:
-        values: (N,), the trained parameters, each followed by zeros up to its neighbour; an optimiser follows its gradient.
-        fixed: buffers, and parameters that require no gradient.
+        values: the trained parameters, shape (N,), each followed by zeros up to the next one; optimisers follow its gradient.
+        fixed: buffers, and parameters that do not require a gradient.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -29,17 +29,17 @@ class Flat:
         self.fixed = [*frozen, *module.buffers()]
 
     def split(self, flat: Tensor) -> list[Tensor]:
-        """Return the parts of a tensor (N,) that belong to the parameters, in their shapes."""
+        """Return the parts of a tensor, shape (N,), that belong to the parameters, in the shapes of the parameters."""
         sizes = [size for p, pad in zip(self._parameters, self._padding, strict=True) for size in (p.numel(), len(pad))]
         return [part.view(p.shape) for p, part in zip(self._parameters, flat.split(sizes)[::2], strict=True)]
 
     def share_gradients(self) -> None:
-        """Give the parameters gradients that are parts of one as well, to which backward passes add."""
+        """Make the parameters' gradients parts of one tensor, to which backward passes add."""
         self.values.grad = torch.zeros_like(self.values)
         for parameter, part in zip(self._parameters, self.split(self.values.grad), strict=True):
             parameter.grad = part
 
     def zero_gradients(self) -> None:
-        """Let the gradients be zero."""
+        """Set the gradients to zero."""
         assert self.values.grad is not None
         self.values.grad.zero_()

@@ -1,4 +1,4 @@
-"""The loop over training steps: learning rates, the learning curve, and where a training continues."""
+"""The loop over training steps: learning rates, the learning curve, and the point from which a training continues."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -15,7 +15,7 @@ from indm.training.trainer import Trainer
 
 
 def learning_rate(step: int, steps: int, warmup_steps: int, schedule: str, begin: int = 0) -> float:
-    r"""Factor of the peak learning rate: linear warm-up, then constant or :math:`\tfrac12(1+\cos\pi\,\text{progress})`.
+    r"""Return the factor of the peak rate: linear warm-up, then constant or :math:`\tfrac12(1+\cos\pi\,\text{progress})`.
 
     The warm-up starts at step ``begin``, the cosine at step 0.
     """
@@ -25,10 +25,10 @@ def learning_rate(step: int, steps: int, warmup_steps: int, schedule: str, begin
 
 @dataclass
 class History:
-    """How far a training has come; with the state of its trainer, it continues from there.
+    """The progress of a training, from which it can continue with the state of its trainer.
 
     Arguments:
-        done: steps done.
+        done: number of steps done.
         curve: rows of the learning curve, ``step`` and mean losses.
         window: losses of the steps since the last row.
     """
@@ -40,15 +40,16 @@ class History:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a model is trained, and on what batches.
+    """The length of a training, its phases and its batches.
 
     Arguments:
         schedule: ``constant`` or ``cosine``.
-        log_every: steps averaged in a row of the learning curve; fewer at the end of a phase, since losses of the next are others.
-        flow_warmup_steps: first steps, in which the flow is trained alone; the learning rate's warm-up starts again
-            after them, with the score.
-        fresh_score_after: first steps, after which a new score is trained on the latents of the frozen flow; both parts have a
-            learning rate of their own, as trainings of their lengths. ``None``: all steps are of one part.
+        log_every: number of steps averaged in a row of the learning curve; fewer at the end of a phase, because the next
+            phase has other losses.
+        flow_warmup_steps: number of first steps, which train only the flow; the learning rate's warm-up starts again after
+            them, together with the score.
+        fresh_score_after: number of steps after which a new score is trained on the latents of the frozen flow; the two
+            parts have separate learning-rate schedules, as two trainings of their lengths would. ``None``: one part.
     """
 
     steps: int
@@ -62,11 +63,11 @@ class Plan:
 
     @property
     def ends(self) -> set[int | None]:
-        """Numbers of steps after which a phase ends: of the flow alone, of both networks, of the fresh score."""
+        """The steps after which a phase ends: the flow's warm-up, both networks, the retrained score network."""
         return {self.flow_warmup_steps, self.fresh_score_after, self.steps}
 
     def learning_rate(self, step: int) -> float:
-        """Factor of the peak learning rates at a step; see :func:`learning_rate`."""
+        """Return the factor of the peak learning rates at a step; see :func:`learning_rate`."""
         first = self.steps if self.fresh_score_after is None else self.fresh_score_after
         if step >= first:
             return learning_rate(step - first, self.steps - first, self.warmup_steps, self.schedule)
@@ -86,20 +87,20 @@ def train(
     after_step: Callable[[History], None] = lambda history: None,
     progress: Callable[[range], Iterable[int]],
 ) -> list[dict[str, float]]:
-    """Train as planned, or do what is left of it.
+    """Train as planned, or complete an interrupted training.
 
     Arguments:
         images: training images as levels, uint8, shape (N, C, H, W).
         seed: identity from which every draw is derived.
-        history: what an earlier process has done, whose state the trainer has; changed in place.
-        after_step: called after each step with the history.
+        history: the progress of an earlier process, whose state the trainer has; changed in place.
+        after_step: called with the history after each step.
         progress: wraps the loop's range, for a progress bar.
 
     Returns:
         The learning curve: rows of ``step`` and mean losses, each over steps of one phase.
 
     Raises:
-        DivergenceError: if a loss has exploded, or it or a gradient is not finite; the message names the step.
+        DivergenceError: if a loss has exploded, or a loss or a gradient is not finite; the message names the step.
     """
     history = History() if history is None else history
     for step in progress(range(history.done, plan.steps)):
@@ -108,7 +109,7 @@ def train(
         draws = step_batch(
             images, levels, plan.batch_size, seed, step, device, plan.random_flip, trainer.model.centered
         )
-        # Dropout draws from the global generator: of each process, for its own images.
+        # Dropout draws from the global generator, which every process seeds differently for its images.
         torch.manual_seed(derive_seed(*seed, "dropout", step, *([rank()] if rank() else [])))
         try:
             losses = trainer.step(draws, plan.learning_rate(step), flow_alone=step < plan.flow_warmup_steps)
@@ -124,5 +125,5 @@ def train(
 
 
 def _means(rows: list[dict[str, float]]) -> dict[str, float]:
-    """Average each key over the rows, which all have the same."""
+    """Average each key over the rows, which all have the same keys."""
     return {key: sum(row[key] for row in rows) / len(rows) for key in rows[-1]}

@@ -1,6 +1,6 @@
-"""The losses of a training step, each of a model, of how it is optimised, and of what was drawn for a micro-batch.
+"""The losses of a training step, as functions of a model, its optimisation settings and the draws for a micro-batch.
 
-They make a mean over images of what :mod:`indm.diffusion.objectives` says of each.
+They average the objectives in :mod:`indm.diffusion.objectives` over images.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from indm.training.trainer import Optimisation
 
 NUMBERS = 3
-# Losses of the learning curve, by their places among the numbers of a loss.
+# Losses of the learning curve, with their places among the numbers of a loss.
 PLACES = {"score_loss": 1, "flow_loss": 0}
 
 
 class Loss(NamedTuple):
-    """The loss of a micro-batch in nats per dimension, and what belongs to it; scalars, which the host has not read.
+    """The loss of a micro-batch in nats per dimension, with its parts, as scalars that the host has not read.
 
     Arguments:
-        value: what is differentiated.
-        score: of it, the score's loss; of the flow alone, the value.
-        log_det: the mean log-determinant, of all dimensions. By the Neumann estimator, that one is no log-determinant,
-            but has its gradient: see :data:`indm.flows.base.LogDet`.
-        latents: those that the score learns from, shape (B, C, H, W), without their graph; ``None`` where it does not learn.
+        value: the loss that is differentiated.
+        score: the score's part of the loss; for a loss of only the flow, the value.
+        log_det: the mean log-determinant, over all dimensions, in nats. The Neumann estimator only has the gradient of the
+            log-determinant, not its value; see :data:`indm.flows.base.LogDet`.
+        latents: the latents that train the score, shape (B, C, H, W), without their graph; ``None`` if they do not train it.
     """
 
     value: Tensor
@@ -47,33 +47,33 @@ class Loss(NamedTuple):
     latents: Tensor | None = None
 
     def numbers(self) -> Tensor:
-        """Return the scalars, shape (``NUMBERS``,), float64."""
+        """Return the three scalars, shape (``NUMBERS``,), float64."""
         return torch.stack([number.detach().double() for number in (self.value, self.score, self.log_det)])
 
 
 def normalizing_flow_loss(model: ImplicitNonlinearDiffusion, how: "Optimisation", draws: Draws) -> Loss:
-    """The flow's negative log-likelihood as a normalizing flow with a standard normal latent."""
+    """Return the negative log-likelihood of the flow as a normalizing flow with a standard normal latent."""
     z, log_det = model.flow(draws.x, "train", draws.generator)
     loss = (gaussian_nll(z, 1.0) - log_det).mean() / z[0].numel()
     return Loss(loss, loss, log_det.mean())
 
 
 def flow_loss(model: ImplicitNonlinearDiffusion, how: "Optimisation", draws: Draws) -> Loss:
-    """The NELBO, for the flow alone."""
-    # Of its own times and noise: those of the step are the score's, which would follow a flow that has just seen them.
+    """Return the NELBO as a loss of only the flow."""
+    # With separate times and noise: the score uses the step's, and would otherwise follow a flow that has just seen them.
     return _nelbo(model, how, draws.fresh(), model.eps)._replace(latents=None)
 
 
 def joint_loss(model: ImplicitNonlinearDiffusion, how: "Optimisation", draws: Draws, *, frozen: bool = False) -> Loss:
-    """The NELBO, softly truncated if asked.
+    """Return the NELBO, softly truncated if asked.
 
-    With a frozen flow it is that of the flow's latents: the log-determinant, which no weight changes, is not computed.
+    With a frozen flow it is the NELBO of the latents, without the log-determinant, which is then constant.
     """
     return _nelbo(model, how, draws, _truncation(model, how, draws), frozen=frozen)
 
 
 def score_loss(model: ImplicitNonlinearDiffusion, how: "Optimisation", draws: Draws) -> Loss:
-    """The score's variance-weighted loss on latents of the flow as it is, softly truncated if asked."""
+    """Return the score's variance-weighted loss on latents of the current flow, softly truncated if asked."""
     with torch.no_grad():
         z0, log_det = model.flow(draws.x, "none", draws.generator)
     t = uniform_time(draws.u, _truncation(model, how, draws))
@@ -93,7 +93,7 @@ def _nelbo(
     if how.reconstruction:
         bound = bound + reconstruction(noise_fn, model.sde, z0, eps, draw_probe(z0, "gaussian", draws.generator))
     dims = z0[0].numel()
-    # In float64 before the division, as a number that the host has read.
+    # In float64 before the division, as if the host had read it.
     score = likelihood_weighted(error, z).mean().double() / dims
     return Loss(bound.mean() / dims, score, log_det.mean(), z0.detach())
 

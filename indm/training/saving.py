@@ -1,4 +1,4 @@
-"""What a training saves: the state from which it continues if it is killed, and the files of one that has ended."""
+"""The files of a training: the state from which it continues if it is killed, and its results at the end."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,12 +22,14 @@ from indm.training.trainer import Trainer
 
 
 class Saver:
-    """Saves, while a run trains, the state from which it continues if it is killed.
+    """Saves the state of a running training, from which it continues if it is killed.
 
     Arguments:
-        steps: those after which the weights to evaluate are saved.
-        seconds: between two savings of the state.
-        stopping: whether a process has been asked to stop.
+        scratch: the folder in which the state is saved.
+        trainer: the trainer whose state is saved.
+        steps: the steps after which the weights to evaluate are saved.
+        seconds: time between two savings of the state.
+        stopping: returns whether any process has been asked to stop.
     """
 
     def __init__(
@@ -36,14 +38,14 @@ class Saver:
         self.scratch, self.trainer, self.steps = scratch, trainer, steps
         self.seconds, self.stopping = seconds, stopping
         self.saved, self.saved_at = 0, time.monotonic()
-        # For those who watch.
+        # Read by the commands that watch a training.
         self._noted: dict[str, float] = {}
 
     def restore(self) -> History:
-        """Give the trainer the state that was saved last, if one was, and return its history."""
+        """Load the last saved state into the trainer, if there is one, and return its history."""
         found = self.scratch.load("state")
         if found is None or not self._due(found[1]["history"]["done"]) <= self.snapshots().keys():
-            # Snapshots alone are of work that is done again.
+            # Without a state, the work that led to the snapshots is done again.
             self.scratch.earlier = 0.0
             return History()
         tensors, spec = found
@@ -55,11 +57,11 @@ class Saver:
         return History(**spec["history"])
 
     def _due(self, done: int) -> set[int]:
-        """Return the steps up to one whose snapshots must be there."""
+        """Return the steps up to ``done`` whose snapshots must exist."""
         return {step for step in self.steps if step <= done}
 
     def __call__(self, history: History) -> None:
-        """Save what is due after a step.
+        """Save the snapshot and the state if they are due after a step.
 
         Raises:
             StoppedError: if the process has been asked to stop; the state has been saved then.
@@ -70,25 +72,25 @@ class Saver:
         if first() and (stopping or time.monotonic() - self.saved_at >= self.seconds):
             self.scratch.save("state", self.trainer.state(), {"history": asdict(history)})
             self.saved, self.saved_at = history.done, time.monotonic()
-            # Here the device has just been waited for.
+            # Saving has just waited for the device.
             self._noted = self.trainer.flow_bounds() | {"saved": self.saved, "saved_at": int(time.time())}
         if stopping:
             raise StoppedError(f"stopped by SIGTERM; {self.what_is_saved()}; run it again to continue")
 
     def noted(self) -> dict[str, float]:
-        """Return what a person may watch: numbers of the last step, and of the last saving."""
+        """Return the numbers of the last step and of the last saved state, for commands that watch a training."""
         return self.trainer.noted | self._noted
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
-        """Add what has been saved to the message of a training that diverges in the block."""
+        """Add the saved state to the error message if a training diverges in the block."""
         try:
             yield
         except DivergenceError as error:
             raise DivergenceError(f"{error}; {self.what_is_saved()}") from None
 
     def what_is_saved(self) -> str:
-        """Return, for a message, what has been saved."""
+        """Describe the saved state for an error message."""
         if not self.saved:
             return "no state had been saved"
         return f"the state after step {self.saved} is saved in {self.scratch.path('state')}"
@@ -100,7 +102,7 @@ class Saver:
 
 @contextmanager
 def shared_scratch(folder: Path, key: str, device: torch.device) -> Iterator[Scratch]:
-    """Open the scratch of a training: the first process locks, cleans, writes and removes it, the others only read."""
+    """Open the scratch of a training; the first process locks, cleans, writes and removes it, and the others only read."""
     if first():
         with open_scratch(folder, key) as scratch:
             wait_for_all(device)
@@ -111,7 +113,7 @@ def shared_scratch(folder: Path, key: str, device: torch.device) -> Iterator[Scr
 
 
 def write_snapshots(folder: Path, snapshots: Mapping[int, Mapping[str, Tensor]], spec: Mapping[str, Any]) -> None:
-    """Write ``snapshots.safetensors``: weights to evaluate by step, with what rebuilds their model."""
+    """Write ``snapshots.safetensors``, the weights to evaluate by step, with the model's specification."""
     weights = {f"{step}.{key}": value for step, state in snapshots.items() for key, value in state.items()}
     write_weights(folder / "snapshots.safetensors", weights, {**spec, "steps": list(snapshots)}, SNAPSHOTS_FORMAT)
 
@@ -123,10 +125,10 @@ def write_training(
     origin: dict[str, Any],
     counts: dict[str, int | None],
 ) -> None:
-    """Write the trained weights with what rebuilds their model, the losses and a summary.
+    """Write the trained weights with the model's specification, the losses and a summary.
 
     Raises:
-        DivergenceError: if a weight is not finite after the last step; nothing is written then.
+        DivergenceError: if a weight is not finite after the last step; in this case no file is written.
     """
     model = trainer.averaged()
     weights = {f"raw.{key}": value for key, value in trainer.model.state_dict().items()}
@@ -134,12 +136,12 @@ def write_training(
     weights |= {f"optimiser.{key}": value for key, value in trainer.optimiser_state().items()}
     if wrong := [name for name, value in weights.items() if not value.isfinite().all()]:
         raise DivergenceError(
-            f"after step {origin['step']}: {len(wrong)} weights are not finite, {wrong[0]} among them, expected finite ones: "
+            f"after step {origin['step']}: {len(wrong)} weights are not finite, among them {wrong[0]}, expected finite ones; "
             "lower lr, flow_lr or weight_decay"
         )
     spec = origin | {"model": trainer.model.spec}
     write_weights(folder / "checkpoint.safetensors", weights, spec, CHECKPOINT_FORMAT)
-    # Steps that train one of the networks alone have no loss of the other.
+    # Steps that train only one of the networks lack the other network's loss.
     columns = dict.fromkeys(key for row in reversed(curve) for key in row)
     write_table(folder / "train.csv", pd.DataFrame(curve, columns=list(columns)))
     result = {

@@ -1,4 +1,4 @@
-"""From the suite to what is trained: a model's description, and its trainer."""
+"""Conversion of a suite's settings into a model's specification, its trainer and its plan."""
 
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ STANDARD = (0.0, 1.0)
 def model_spec(
     suite: "Suite", name: str, shape: list[int], data_moments: tuple[float, float] = STANDARD
 ) -> dict[str, Any]:
-    """Describe the model of run ``name`` by what rebuilds it.
+    """Return the specification that rebuilds the model of run ``name``.
 
     Arguments:
         suite: the suite.
@@ -43,7 +43,7 @@ def model_spec(
 
 
 def _sde_spec(section: "TrainedVPParams | VEParams") -> dict[str, Any]:
-    """Describe a diffusion; a learned range is mentioned where there is one, as it is no argument of the diffusion's."""
+    """Return a diffusion's specification, with ``learned_range`` only if it is true, because diffusions do not take it."""
     return {key: value for key, value in section.model_dump().items() if key != "learned_range" or value}
 
 
@@ -53,7 +53,7 @@ def _flow_spec(flow: "FlowParams") -> dict[str, Any]:
 
 
 def _affine_spec(latent: "LatentParams", data_moments: tuple[float, float]) -> dict[str, Any]:
-    """Describe the map in front of the flow; nothing where it is the identity, as in released models."""
+    """Return the specification of the map in front of the flow; empty for the identity, as in released models."""
     mean, std = data_moments if latent.standardise else STANDARD
     affine = {"scale": latent.scale, "mean": mean, "std": std}
     return {"affine": affine} if latent.standardise or latent.scale != 1 else {}
@@ -62,7 +62,7 @@ def _affine_spec(latent: "LatentParams", data_moments: tuple[float, float]) -> d
 def build_trainer(
     suite: "Suite", name: str, shape: list[int], device: torch.device, data_moments: tuple[float, float] = STANDARD
 ) -> Trainer:
-    """Build the trainer of a run, its weights drawn from torch's generator; see :func:`model_spec`."""
+    """Build the trainer of a run, with weights drawn from torch's generator; see :func:`model_spec`."""
     parameters = suite.train_params(name)
     model = build_model(model_spec(suite, name, shape, data_moments)).to(device)
     copy_from_first(model.state_dict().values())
@@ -70,7 +70,7 @@ def build_trainer(
 
 
 def build_plan(parameters: "TrainParams") -> Plan:
-    """Say how long a run is trained, and on what batches."""
+    """Build the plan of a run's training."""
     return Plan(**_shared(parameters, Plan))
 
 

@@ -1,10 +1,10 @@
 r"""One training step for every model: joint ("nll") and alternating ("fid").
 
-Objective "nll" trains flow and score together on the NELBO. Objective "fid" alternates: (a) the flow on the NELBO with the
-score frozen, (b) the score on the variance-weighted loss, on latents re-encoded by the updated flow, each at times and noise of
-its own. Soft truncation concerns (b) alone. Either objective may be preceded by
-steps that train the flow alone, as a normalizing flow with a standard normal latent, and followed by steps that train a new score
-on the latents of the flow as it then is.
+The ``nll`` objective trains flow and score together on the NELBO. The ``fid`` objective alternates: (a) the flow on the
+NELBO with the score frozen, (b) the score on the variance-weighted loss, on latents re-encoded by the updated flow, with
+separate times and noise for each. Soft truncation only affects (b). Steps that train only the flow, as a normalizing flow
+with a standard normal latent, may precede either objective, and steps that train a new score on the latents of the frozen
+flow may follow.
 
 References:
     | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
@@ -40,20 +40,20 @@ from indm.training.ema import ExponentialMovingAverage
 from indm.training.flat import Flat
 from indm.training.losses import NUMBERS, PLACES, Loss, flow_loss, joint_loss, normalizing_flow_loss, score_loss
 
-# Those of the released code (losses.py, get_optimizer), of both networks; AdamW's own second one is 0.999.
+# For both networks as in the released code (losses.py, get_optimizer); AdamW's default for the second one is 0.999.
 BETAS = (0.9, 0.99)
-# Nats per dimension. Untrained models have some ten, and the uniform density of 256 levels 5.5.
+# In nats per dimension. Untrained models have about ten, and the uniform density of 256 levels has 5.5.
 EXPLODED = 1e3
 
 
 class Descent(NamedTuple):
-    """What an optimiser step of some networks reports.
+    """The report of an optimiser step of some networks.
 
     Arguments:
-        names: of the networks.
-        losses: of the learning curve, by their names in ``PLACES``.
-        numbers: those of a :class:`~indm.training.losses.Loss`, whether weights have followed them (1 or 0), then the gradient
-            norms before clipping; on the device, float64.
+        names: names of the networks.
+        losses: names in ``PLACES`` of the losses for the learning curve.
+        numbers: the numbers of a :class:`~indm.training.losses.Loss`, whether the weights were updated (1 or 0), then the
+            gradient norms before clipping; shape (``NUMBERS`` + 1 + networks,), on the device, float64.
     """
 
     names: tuple[str, ...]
@@ -63,26 +63,26 @@ class Descent(NamedTuple):
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How a model is optimised.
+    """The settings for the optimisation of a model.
 
     Arguments:
         objective: ``nll`` or ``fid``.
         lr: peak learning rate of the score network.
         flow_lr: peak learning rate of the flow.
         weight_decay: AdamW's weight decay.
-        grad_clip: largest gradient norm, of each network.
-        reduction: ``mean`` or ``sum`` of the losses over the D dimensions of an image: what is differentiated, and clipped. The
-            sum's gradients are D times as long, which AdamW hardly sees (its eps alone) and the clipping does.
+        grad_clip: largest gradient norm for each network.
+        reduction: ``mean`` or ``sum`` of the losses over the D dimensions of an image, for the gradient and its clipping. The
+            gradients of the sum are D times as long, which affects the clipping but hardly AdamW (only through its eps).
         ema_decay: decay of the score network's averaged weights.
         flow_ema_decay: decay of the flow's averaged weights.
-        alternate: objective "fid" updates flow and score in turn. Under VE, where variance weighting is likelihood
-            weighting up to a constant, they can be updated jointly instead, as the released code does.
-        micro_batches: pieces of a batch whose gradients are averaged; several processes share each of them.
-        precision: of products: ``float32``; ``tf32``; or ``bfloat16`` of the score network, the flow's are then ``tf32``, its
-            spectral norms among them. Times, losses, the refresh of those norms and the optimiser keep float32 or more. See
-            docs/several-gpus.md for what it costs a flow.
-        soft_truncation: exponent k of the score's random truncation time, or ``None``. Objective "fid" has it in the score's step
-            alone, on latents of the updated flow; the released step mixes two losses there (docs/released.md).
+        alternate: whether the ``fid`` objective updates flow and score in turn. Under VE, where variance weighting equals
+            likelihood weighting up to a constant, they can be updated jointly instead, as the released code does.
+        micro_batches: number of pieces of a batch whose gradients are averaged; several processes share each piece.
+        precision: precision of matmuls and convolutions: ``float32``, ``tf32``, or ``bfloat16`` in the score network with
+            ``tf32`` in the flow, including its spectral norms. Times, losses, the refresh of the norms and the optimiser keep
+            at least float32. See docs/several-gpus.md for the cost to a flow.
+        soft_truncation: exponent k of the score's random truncation time, or ``None``. The ``fid`` objective only uses it in
+            the score's step, on latents of the updated flow; the released step mixes two losses there (docs/released.md).
         reconstruction: add the reconstruction term at eps to the NELBO.
     """
 
@@ -102,7 +102,7 @@ class Optimisation:
 
 
 class Trainer:
-    """State of one training: the model, which is trained in place, its optimisers and its averaged weights."""
+    """The state of a training: the model, which is trained in place, its optimisers and its averaged weights."""
 
     def __init__(self, model: ImplicitNonlinearDiffusion, optimisation: Optimisation) -> None:
         self.model = model.train()
@@ -120,30 +120,32 @@ class Trainer:
         self.averages = {
             name: ExponentialMovingAverage(network, decays[name]) for name, network in self.networks.items()
         }
-        # After the averages, which are copies and need no gradients.
+        # After the averages, because they are copies that do not need gradients.
         for flat in self.flats.values():
             flat.share_gradients()
         self.frozen = False
-        # What calls functions of some networks, by their names: those of a step, when it is first taken.
+        # Modules that call functions of some networks, by their names; each is made when it is first used.
         self._replicas: dict[tuple[str, ...], nn.Module] = {}
-        # Of the last step, for those who watch: losses, rates, gradient norms before clipping, and the log-determinant's term of
-        # the loss. All are numbers that have been waited for anyway, and nothing is made of them.
+        # Numbers of the last step for commands that watch: losses, rates, gradient norms before clipping, and the
+        # log-determinant's term in the loss. The host has waited for all of them anyway, and does not compute with them.
         self.noted: dict[str, float] = {}
-        # Of the latents of a step, a row for each micro-batch: how many numbers, their sum, and that of their squares.
+        # For the latents of a step, a row for each micro-batch: the count of numbers, their sum and the sum of their squares.
         self._moments: list[Tensor] = []
 
     def step(self, draws: Batch, lr_factor: float, *, flow_alone: bool = False) -> dict[str, float]:
-        """Take one optimiser step and return its losses, in nats per dimension whatever the reduction.
+        """Take one optimiser step and return its losses, in nats per dimension for either reduction.
 
-        ``flow_loss`` is the loss whose gradient the flow follows; its value is no likelihood, because the Neumann
+        ``flow_loss`` is the loss whose gradient the flow follows; its value is not a likelihood, because the Neumann
         estimator's value is not the log-determinant.
 
         Arguments:
-            flow_alone: train the flow as a normalizing flow with a standard normal latent, and leave the score as it is.
+            draws: the batch and its random numbers.
+            lr_factor: factor of the peak learning rates.
+            flow_alone: train only the flow, as a normalizing flow with a standard normal latent.
 
         Raises:
-            DivergenceError: if a loss has exploded, or it or a gradient is not finite; the weights that would have
-                followed it, and all averages, have not been changed then.
+            DivergenceError: if a loss has exploded, or a loss or a gradient is not finite; the weights of its networks and
+                all averages then remain unchanged.
         """
         self.noted, self._moments = {}, []
         for name, optimiser in self.optimisers.items():
@@ -158,7 +160,7 @@ class Trainer:
         return losses
 
     def start_afresh(self, seed: int) -> None:
-        """Begin again with new weights of the score, drawn from a seed, its average and its optimiser, and freeze the flow."""
+        """Freeze the flow, and restart the score with new weights from a seed, a new average and a new optimiser."""
         torch.manual_seed(seed)
         self.model.noise.load_state_dict(build_model(self.model.spec).noise.state_dict())
         copy_from_first(self.model.noise.state_dict().values())
@@ -167,7 +169,7 @@ class Trainer:
         self.freeze_flow()
 
     def freeze_flow(self) -> None:
-        """Stop training the flow: from now on its averaged weights are the raw ones too, so there is no choice between them."""
+        """Stop training the flow; its averaged weights become the raw ones too, so that both choices are the same."""
         flow, average = self.model.flow, self.averages["flow"].module
         flow.load_state_dict(average.state_dict())
         flow.update_norms()
@@ -177,36 +179,36 @@ class Trainer:
         self.frozen = True
 
     def averaged(self, *, raw_flow: bool = False) -> ImplicitNonlinearDiffusion:
-        """Return a model with averaged weights, in eval mode, its spectral norms refreshed; if asked, with the raw flow."""
+        """Return a model with averaged weights (but the raw flow if asked), in eval mode, with refreshed spectral norms."""
         model = build_model(self.model.spec)
         model.noise.load_state_dict(self.averages["score"].module.state_dict())
         if raw_flow:
             model.flow.load_state_dict(self.model.flow.state_dict())
         elif "flow" in self.averages:
             model.flow.load_state_dict(self.averages["flow"].module.state_dict())
-            # Of a frozen flow they are fresh, and each refreshing moves them a little.
+            # The norms of a frozen flow are up to date, and refreshing them would move them a little.
             if not self.frozen:
                 model.flow.update_norms()
         return model.eval().requires_grad_(False)
 
     def evaluated(self) -> dict[str, Tensor]:
-        """Return the weights for evaluations along the training: the averaged model as ``ema.``, the raw flow as ``raw.flow.``.
+        """Return the weights for evaluations during the training: the averaged model as ``ema.``, the raw flow as ``raw.flow.``.
 
-        Without the raw score, which is most of a model and is evaluated, if at all, at the end.
+        The raw score, which is most of a model, is left out, because it is only evaluated at the end, if at all.
         """
         state = {f"ema.{key}": value for key, value in self.averaged().state_dict().items()}
         return state | {f"raw.flow.{key}": value for key, value in self.model.flow.state_dict().items()}
 
     def flow_bounds(self) -> dict[str, float]:
-        """Return the smallest and the largest Lipschitz bound of the flow's residual blocks; nothing, where it has none.
+        """Return the smallest and the largest Lipschitz bound of the flow's residual blocks; empty if it has no blocks.
 
-        The device is waited for.
+        It waits for the device.
         """
         found = [block.contraction().c for block in self.model.flow.modules() if isinstance(block, ResidualBlock)]
         return {"lipschitz_smallest": min(found), "lipschitz_largest": max(found)} if found else {}
 
     def optimiser_state(self) -> dict[str, Tensor]:
-        """Return the tensors of the optimisers' states, named ``network.0.key``, of all its parameters in one tensor."""
+        """Return the optimisers' states, named ``network.0.key``, each for all parameters of a network in one tensor."""
         return {
             f"{name}.{index}.{key}": value
             for name, optimiser in self.optimisers.items()
@@ -215,7 +217,7 @@ class Trainer:
         }
 
     def state(self) -> dict[str, Tensor]:
-        """Return all that a training changes: raw and averaged weights with their buffers, optimisers, whether a flow is frozen."""
+        """Return the state of the training: raw and averaged weights with buffers, optimisers, whether the flow is frozen."""
         state = {"frozen": torch.tensor(self.frozen)}
         state |= {f"raw.{key}": value for key, value in self.model.state_dict().items()}
         state |= {f"optimiser.{key}": value for key, value in self.optimiser_state().items()}
@@ -225,7 +227,7 @@ class Trainer:
         return state
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what :meth:`state` returned."""
+        """Restore the state that :meth:`state` returned."""
         if state["frozen"]:
             self.freeze_flow()
         self.model.load_state_dict(strip_prefix(state, "raw"))
@@ -246,7 +248,7 @@ class Trainer:
     def _alternating_step(self, batches: list[Draws]) -> list[Descent]:
         descents = []
         if "flow" in self.optimisers:
-            # The score is frozen, not detached: the flow's gradient passes through it.
+            # The score is frozen instead of detached, because the flow's gradient passes through it.
             self.model.noise.requires_grad_(False)
             try:
                 descents.append(self._descend(batches, flow_loss, ("flow_loss",), "flow"))
@@ -258,14 +260,14 @@ class Trainer:
         return [self._descend(batches, normalizing_flow_loss, ("flow_loss",), "flow")]
 
     def _note(self, z0: Tensor) -> None:
-        """Note latents that the score is trained on, where it is to know their deviation."""
+        """Record the moments of the score's latents, if the score needs their deviation."""
         if self.model.noise.follows:
             z = z0.double()
             count = z.new_full((), z.numel())
             self._moments.append(torch.stack([count, z.sum(), z.square().sum()]))
 
     def _follow_latents(self) -> None:
-        """Tell the score, after a step, of the variance of its latents: those of all micro-batches and processes."""
+        """Give the score the variance of a step's latents, over all micro-batches and processes."""
         if self._moments:
             count, total, squares = sum_over_processes(torch.stack(self._moments).sum(0))
             self.model.noise.follow(squares / count - (total / count) ** 2)
@@ -276,18 +278,19 @@ class Trainer:
     ) -> Descent:
         """Follow the gradient of a loss, averaged over micro-batches, with the optimisers of the named networks.
 
-        Each process adds its share of every micro-batch: all see the same gradient, and decide alike. Weights do not follow
-        a loss that has exploded, nor what is not finite; :meth:`_read`, which waits for the device, says so.
+        Each process adds its share of every micro-batch, so that all see the same gradient and make the same decision. The
+        weights do not follow a loss that has exploded, nor numbers that are not finite; :meth:`_read`, which waits for the
+        device, then raises.
         """
         replica = self._replica(names)
         for name in names:
             self.flats[name].zero_gradients()
         numbers = sum_over_processes(self._backward(replica, batches, loss_fn))
         norms = torch.stack([self._clip(name) for name in names])
-        # NaN is not below the limit either.
+        # NaN also fails the comparison with the limit.
         sound = (numbers[0] < EXPLODED) & numbers[0].isfinite() & norms.isfinite().all()
         for name in names:
-            # As a gradient scaler says it: the optimiser leaves weights and moments as they are.
+            # Set as by a gradient scaler, so that the optimiser does not change weights and moments.
             self.optimisers[name].found_inf = (~sound).float()  # type: ignore[attr-defined]
             self.optimisers[name].step()
         if "flow" in names:
@@ -295,9 +298,9 @@ class Trainer:
         return Descent(names, losses, torch.cat([numbers, sound.double()[None], norms.double()]))
 
     def _backward(self, replica: nn.Module, batches: list[Draws], loss_fn: Callable[..., Loss]) -> Tensor:
-        """Add up the gradients of a loss over micro-batches; return the sums of its numbers, of this process alone.
+        """Add up the gradients of a loss over micro-batches; return the sums of its numbers in this process.
 
-        Gradients are averaged over the processes with the last micro-batch, which may be done while they are computed.
+        Gradients are averaged over the processes during the last micro-batch, possibly while others are still computed.
         """
         factor = math.prod(self.model.shape) if self.optimisation.reduction == "sum" else 1
         numbers = torch.zeros(NUMBERS, dtype=torch.float64, device=batches[0].x.device)
@@ -306,7 +309,7 @@ class Trainer:
             last = contextlib.nullcontext() if batch is batches[-1] else unsynchronised(replica)
             with last, products_in(self.optimisation.precision, numbers.device):
                 loss = replica(loss_fn, self.model, self.optimisation, batch)
-                # Averaged over the processes, the shares add up to the batch.
+                # The shares of the processes add up to the batch, but their gradients are averaged.
                 (factor * share * processes() * loss.value).backward()
             if loss.latents is not None:
                 self._note(loss.latents)
@@ -318,17 +321,17 @@ class Trainer:
         return torch.optim.AdamW(values, lr=self.peaks[name], betas=BETAS, weight_decay=decay, fused=True)
 
     def _replica(self, names: tuple[str, ...]) -> nn.Module:
-        """Return what calls functions of the named networks, with gradients of all processes."""
+        """Return the module that calls functions of the named networks and averages gradients over the processes."""
         if names not in self._replicas:
             self._replicas[names] = replicate([self.networks[name] for name in sorted(names)])
         return self._replicas[names]
 
     def _clip(self, name: str) -> Tensor:
-        """Clip the gradients of a network; return their norm before, a scalar."""
+        """Clip the gradients of a network; return their norm before clipping, a scalar."""
         return nn.utils.clip_grad_norm_(self.flats[name].values, self.optimisation.grad_clip)
 
     def _read(self, descents: list[Descent]) -> dict[str, float]:
-        """Wait for the device, once a step: note what its descents report, and return its losses.
+        """Wait for the device, once per step: record the reports of its descents, and return its losses.
 
         Raises:
             DivergenceError: see :meth:`step`.
@@ -342,7 +345,7 @@ class Trainer:
                 named = ", ".join(f"{norm} of the {name}" for name, norm in zip(descent.names, norms, strict=True))
                 raise DivergenceError(
                     f"loss {numbers[0]}, gradient norm {named}, expected a loss below {EXPLODED:g} nats per dimension and a "
-                    "finite norm: lower lr or flow_lr"
+                    "finite norm; lower lr or flow_lr"
                 )
             self.noted |= {f"gradient_norm_{name}": norm for name, norm in zip(descent.names, norms, strict=True)}
             if "flow" in descent.names:

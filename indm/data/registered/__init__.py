@@ -1,1 +1,1 @@
-"""The registered datasets, a module each, which defines ``DATASET``; a dataset's name is its module's."""
+"""The registered datasets: each module defines ``DATASET``, and a dataset has the name of its module."""

@@ -10,7 +10,7 @@ PACKAGE = "dataset-fashion-mnist"
 
 
 def _archive(name: str, size: str, md5: str, packaged_md5: str) -> Archive:
-    """Describe a file: the sum of the published one, which a test compares with torchvision's, and of Debian's."""
+    """Describe a file by the MD5 sums of the published copy, which a test compares with torchvision, and of Debian's."""
     return Archive(
         path=f"fashion-mnist/{name}",
         md5=md5,

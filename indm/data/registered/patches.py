@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from indm.data.dataset import Dataset, Split, Splits
 
 SIZE = 32
-# Columns of the photographs (640 wide) that each split may use: no pixel belongs to two splits.
+# Columns of the photographs (640 wide) that each split may use, so that splits do not share pixels.
 COLUMNS = {"train": (0, 416), "valid": (416, 512), "test": (512, 640)}
 STRIDES = {"train": 8, "valid": 16, "test": 16}
 
@@ -19,8 +19,8 @@ def cut(photograph: NDArray[np.uint8], columns: tuple[int, int], stride: int, of
 
 
 def load_patches(split_seed: int) -> Splits:
-    """Cut the patches; the label tells the photograph. The seed shifts the grid by up to seven rows."""
-    # Imported here: scikit-learn takes a second to import, and only stage prepare needs it.
+    """Cut the patches, labelled by their photograph; the seed shifts the grid by up to seven rows."""
+    # Imported here because scikit-learn takes a second to import and only the `prepare` stage needs it.
     from sklearn.datasets import load_sample_images
 
     photographs = load_sample_images().images

@@ -1,4 +1,4 @@
-"""A synthetic stand-in in CelebA's file format, whose numbers mean nothing."""
+"""A synthetic stand-in in CelebA's file format, whose results are meaningless."""
 
 from indm.data import celeba64, standins
 from indm.data.dataset import Dataset

@@ -1,1 +1,1 @@
-"""Model families: what a run's model is built of, and how readers see it."""
+"""Model families: the parts of a run's model, and its name and style in tables and figures."""

@@ -1,1 +1,1 @@
-"""The registered diffusions, a module each, which defines ``DIFFUSION``; a diffusion's name is its module's."""
+"""The registered diffusions: each module defines ``DIFFUSION``, and a diffusion has the name of its module."""

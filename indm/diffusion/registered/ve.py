@@ -61,7 +61,7 @@ class VE:
         return 0.0
 
     def interval(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Exact form :math:`G^2 = \sigma_t^2 - \sigma_s^2`; nothing shrinks."""
+        r"""Return the exact coefficients: a shrinkage of 1, and :math:`G^2 = \sigma_t^2 - \sigma_s^2`."""
         return torch.ones_like(t), torch.sqrt(self.sigma(t) ** 2 - self.sigma(s) ** 2)
 
 

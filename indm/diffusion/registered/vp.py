@@ -58,7 +58,7 @@ class VP:
         return torch.log(torch.expm1(self.integral_beta(t)))
 
     def time(self, a: Tensor) -> Tensor:
-        # B = log(1 + e^a); the quadratic in t is solved without the cancellation of the schoolbook formula.
+        # B = log(1 + e^a); this solution of the quadratic in t avoids the cancellation in the schoolbook formula.
         big_b = torch.nn.functional.softplus(a, threshold=60)
         return 2 * big_b / (self.beta_min + torch.sqrt(self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * big_b))
 
@@ -67,7 +67,7 @@ class VP:
         return -0.5 * torch.diff(self.integral_beta(ends)).item()
 
     def interval(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Exact form :math:`G^2 = 1 - e^{-(B(t)-B(s))}`, valid however long the interval is."""
+        r"""Return the exact coefficients, with :math:`G^2 = 1 - e^{-(B(t)-B(s))}`, for intervals of any length."""
         gap = self.integral_beta(t) - self.integral_beta(s)
         return torch.exp(-0.5 * gap), torch.sqrt(-torch.expm1(-gap))
 

@@ -1,1 +1,1 @@
-"""Samplers: from a start z_T to a latent at the truncation time, and what they share."""
+"""Samplers, which map a start z_T to a latent at the truncation time, and their shared parts."""

@@ -1,4 +1,4 @@
-r"""Latents by a registered sampler: a grid of times, a start from the prior, the sampler, and the last, denoising step.
+r"""Sampling of latents: a grid of times, a start from the prior, a registered sampler, and a final denoising step.
 
 References:
     | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
@@ -20,7 +20,7 @@ from indm.registry import SAMPLERS
 def time_grid(sde: SDE, name: str, points: int, eps: float) -> list[float]:
     r"""Return ``points`` times from T to ``eps``: equidistant in t (``uniform``) or in the log-SNR (``log_snr``).
 
-    The second puts few steps where they are needed; both are valid down to two points.
+    The grid in the log-SNR puts a small number of steps where they are needed. Either grid needs at least two points.
     """
     if name == "uniform":
         return torch.linspace(T, eps, points, dtype=torch.float64).tolist()
@@ -32,7 +32,7 @@ def time_grid(sde: SDE, name: str, points: int, eps: float) -> list[float]:
 def prior_draw(
     sde: SDE, shape: tuple[int, ...], generator: Generator, device: torch.device, mean: Tensor | None = None
 ) -> Tensor:
-    r"""Draw :math:`z_T` from the prior, shape (B, *), centred where the data's latents are at T, if their mean is given.
+    r"""Draw :math:`z_T` from the prior, shape (B, *), centred on the mean of the data's latents at T if it is given.
 
     .. math:: z_T = \alpha_T\, E[z_0] + \sigma\,\xi
 
@@ -62,9 +62,9 @@ def draw_latents(
     denoise: str,
     eps: float,
 ) -> Tensor:
-    """Draw latents z_0 from starts z_T, (B, C, H, W) both, with the sampler of a name, then denoise.
+    """Sample latents z_0 from starts z_T, both (B, C, H, W), with the named sampler, then denoise them.
 
-    ``released_ve`` denoises the mean of the last predictor step, to which no noise is added, and which is not corrected.
+    ``released_ve`` denoises the mean of the last predictor step, without added noise and without a correction.
     """
     times = time_grid(sde, grid, steps, eps)
     schedule = Schedule(times, corrector_snr, corrector_steps, tolerance, ends_in_mean=denoise == "released_ve")

@@ -1,4 +1,4 @@
-r"""What samplers share: where they step, and the two loops over steps, of the reverse SDE and of the ODE."""
+r"""Shared parts of samplers: their schedule, and the loops over steps of the reverse SDE and of the ODE."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -16,15 +16,15 @@ from indm.diffusion.steps import langevin, standard_normal
 
 
 class Schedule(NamedTuple):
-    """Where a sampler steps, and what some samplers need besides.
+    """The times of a sampler's steps, and settings that only some samplers use.
 
     Arguments:
         times: the grid, falling from T to the truncation time.
-        corrector_snr: signal-to-noise ratio of the Langevin corrector at the first of N points, and where point N + 1 would be,
-            linear between, as in the released code; ``None`` for no corrector.
-        corrector_steps: corrections at each point.
+        corrector_snr: signal-to-noise ratios of the Langevin corrector at the first of N points and at a hypothetical point
+            N + 1, linear in between, as in the released code; ``None`` for no corrector.
+        corrector_steps: number of corrections at each point.
         tolerance: relative and absolute tolerance of an adaptive step.
-        ends_in_mean: whether the last predictor step adds no noise, and what it gives is not corrected.
+        ends_in_mean: whether the last predictor step returns its mean, without noise and without a correction.
     """
 
     times: list[float]
@@ -35,7 +35,7 @@ class Schedule(NamedTuple):
 
 
 Sampler = Callable[[NoiseFn, SDE, Tensor, Schedule, Generator], Tensor]
-"""From a start z_T to a latent at the last time, (B, *) both; the generator, on the CPU, is the source of every draw."""
+"""Map from a start z_T to a latent at the last time, both (B, *); the generator, on the CPU, is the source of every draw."""
 Predictor = Callable[[SDE, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """One reverse step: (sde, z_t, noise prediction at t, t, s) to the mean (B, *) and the noise scale (B,)."""
 Derivative = Callable[[Tensor, Tensor], Tensor]
@@ -49,11 +49,11 @@ class PredictorCorrector:
     """Predictor-corrector on a grid of times.
 
     A grid of N points has N - 1 predictor steps and the denoising, so that without a corrector the network is called N
-    times (N - 1 without denoising); the corrector works at each point before the predictor.
+    times (N - 1 without denoising). At each point the corrector comes before the predictor.
 
     Arguments:
         predictor: one reverse step.
-        corrector: whether there are corrections where the schedule has a ratio for them.
+        corrector: whether to correct the latents if the schedule has a signal-to-noise ratio.
 
     References:
         | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
@@ -98,5 +98,5 @@ class FixedStepOde:
 
 
 def expand_time(t: float, z: Tensor) -> Tensor:
-    """Return a time for each latent (B, *): shape (B,)."""
+    """Return the time t for each latent in z, (B, *) to (B,)."""
     return torch.full((len(z),), t, dtype=torch.float64, device=z.device)

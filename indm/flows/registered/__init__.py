@@ -1,1 +1,1 @@
-"""The registered flows, a module each, which defines ``FLOW``; a flow's name is its module's."""
+"""The registered flows: each module defines ``FLOW``, and a flow has the name of its module."""

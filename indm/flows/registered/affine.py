@@ -1,4 +1,4 @@
-"""A learned scale and shift of each pixel and channel of the latent."""
+"""A learned scale and shift for each pixel and channel of the latent."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from indm.flows.learned import ClosedFormFlow
 
 
 class PixelAffine(ClosedFormFlow):
-    r"""A scale and a shift of each entry, :math:`z_i = e^{a_i} x_i + b_i`; see :class:`Flow` for the shapes.
+    r"""A scale and a shift for each entry, :math:`z_i = e^{a_i} x_i + b_i`; see :class:`Flow` for the shapes.
 
     .. math:: \log\Big|\det\frac{\partial z}{\partial x}\Big| = \sum_i a_i
     """

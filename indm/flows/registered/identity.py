@@ -1,4 +1,4 @@
-"""The identity: with it, INDM is the linear diffusion model DDPM++ itself."""
+"""The identity, with which INDM becomes the linear diffusion model DDPM++."""
 
 import torch
 from torch import Tensor

@@ -13,10 +13,10 @@ class Linear(ClosedFormFlow):
 
     .. math:: z = L U x + b, \qquad \log\Big|\det\frac{\partial z}{\partial x}\Big| = \sum_i d_i
 
-    L is lower triangular with ones on its diagonal, U is upper triangular with :math:`e^{d_i}` on its own. Both lie in one
-    matrix of D x D numbers, :math:`d_i` on its diagonal, as LAPACK packs them. Without a permutation, not every matrix is possible:
-    its leading minors are positive. For every Gaussian there is one among them that makes it standard normal, such as the
-    inverse of the covariance's Cholesky factor, or its root.
+    L is lower triangular with ones on its diagonal, and U is upper triangular with :math:`e^{d_i}` on its diagonal. Both are
+    packed into one D x D matrix, as in LAPACK, with :math:`d_i` on its diagonal. Without a permutation, only matrices with
+    positive leading minors are possible, but they include a matrix that makes any given Gaussian standard normal, such as
+    the inverse of the covariance's Cholesky factor, or of its square root.
 
     References:
         | Glow: Generative Flow with Invertible 1x1 Convolutions (Kingma & Dhariwal, 2018), section 3.2
@@ -30,14 +30,14 @@ class Linear(ClosedFormFlow):
         self.shift = nn.Parameter(torch.zeros(self.image_shape))
 
     def map(self, x: Tensor) -> Tensor:
-        # Rows are images. Two products with the factors: the factors' own product would take D / B as long.
+        # Rows are images. Two products with the factors, because the product of the factors would take D / B times as long.
         upper = x.flatten(1) @ self._upper().T
         lower = upper + upper @ self.factors.tril(-1).T
         return lower.unflatten(1, self.image_shape) + self.shift
 
     def unmap(self, z: Tensor) -> Tensor:
         columns = (z - self.shift).flatten(1).T
-        # Of L: the diagonal is taken to be 1, and the entries above it are not looked at.
+        # For L, the diagonal counts as 1 and the entries above it are ignored.
         columns = torch.linalg.solve_triangular(self.factors, columns, upper=False, unitriangular=True)
         columns = torch.linalg.solve_triangular(self._upper(), columns, upper=True)
         return columns.T.unflatten(1, self.image_shape)

@@ -31,24 +31,24 @@ NamedBlock = tuple[str, int, ResidualBlock]
 class ResidualFlow(Flow):
     """Blocks at full resolution, then a 2 x 2 pixel-unshuffle and more blocks for each further scale.
 
-    log|det dh/dx| is the sum over the blocks, each estimated with its own draws. The last scale is shuffled back to the
-    shape of the image. The defaults are those of the released code (github.com/byeonghu-na/INDM).
+    log|det dh/dx| is the sum over the blocks, each estimated with separate draws. The last scale is shuffled back to the
+    shape of the image. The defaults follow the released code (github.com/byeonghu-na/INDM).
 
-    With ``condition_features`` the blocks depend on a condition h, with shape (B, F), that :meth:`forward` and
-    :meth:`inverse` then need; x -> z is a bijection for every h.
+    With ``condition_features`` the blocks depend on a condition h, with shape (B, F), which :meth:`forward` and
+    :meth:`inverse` then require; x -> z is a bijection for every h.
 
     Arguments:
         channels_in: C, channels of an image.
         image_size: S, its height and width.
-        blocks: number of blocks per scale; 0 leaves a scale out, as a first (0, ...) does the full resolution.
+        blocks: number of blocks per scale; 0 skips a scale, so that (0, ...) skips the full resolution.
         width: channels inside each branch.
         activation: ``"sin"``, sin(2 pi u)/(2 pi), or ``"elu"``.
         bound: ``"linf"`` or ``"spectral"``, the norm in which each convolution is bounded.
         coefficient: bound on the Lipschitz constant of each convolution.
-        exact_terms_train: terms of the series always taken by ``"train"``.
+        exact_terms_train: number of terms of the series that ``"train"`` always includes.
         roulette_mean: mean of the Poisson number of further terms.
-        probe: ``"gaussian"`` or ``"rademacher"``; the second has the smaller variance.
-        init_at_bound: whether the weights start scaled to the bound, which makes h far from the identity at once.
+        probe: ``"gaussian"`` or ``"rademacher"``, which has the smaller variance.
+        init_at_bound: whether the weights start scaled to the bound, so that h starts far from the identity.
         condition_features: F, 0 for no condition.
 
     Raises:
@@ -74,11 +74,14 @@ class ResidualFlow(Flow):
         super().__init__(channels_in, image_size)
         if image_size % 2 ** (len(blocks) - 1):
             raise ParamsError(
-                f"a residual flow of {len(blocks)} scales needs an image size divisible by {2 ** (len(blocks) - 1)}, "
-                f"got {image_size}: give fewer scales in blocks={tuple(blocks)}"
+                f"a residual flow: found image size {image_size}, expected one divisible by {2 ** (len(blocks) - 1)} for "
+                f"{len(blocks)} scales; give fewer scales in blocks={tuple(blocks)}"
             )
         if not 0 < coefficient < 1:
-            raise ParamsError(f"a residual flow is invertible for a coefficient between 0 and 1, got {coefficient}")
+            raise ParamsError(
+                f"a residual flow: found coefficient {coefficient}, expected one between 0 and 1 (exclusive), for which the "
+                "flow is invertible; change coefficient"
+            )
         self.blocks = tuple(blocks)
         self.exact_terms_train = exact_terms_train
         self.roulette_mean = roulette_mean
@@ -112,9 +115,30 @@ class ResidualFlow(Flow):
     def forward(
         self, x: Tensor, log_det: LogDet, generator: Source = None, h: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
+        r"""Map images to latents, z = h(x), through the blocks in order, and sum their log-determinants.
+
+        .. math:: x_{i+1} = x_i + g_i(x_i), \qquad \log\Big|\det\frac{\partial h}{\partial x}\Big| = \sum_i \log|\det(I + J_i)|
+
+        with J_i the Jacobian of the branch g_i at x_i.
+
+        Arguments:
+            x: images, with shape (B, C, S, S).
+            log_det: see :data:`LogDet`.
+            generator: source of every random draw; torch's global generator if None.
+            h: condition of the blocks, with shape (B, F); None for a flow without a condition.
+
+        Returns:
+            z with shape (B, C, S, S) and log|det dh/dx| in nats with shape (B,); with ``"train"``, only its gradient is
+            meaningful.
+
+        Raises:
+            ValueError: if the images have another shape, or ``log_det`` is unknown.
+            ConvergenceError: if a :class:`Series` does not converge, because update_norms() was not called after a change
+                of the weights.
+        """
         self._check_shape(x)
         if not (isinstance(log_det, Series) or log_det in ESTIMATORS):
-            raise ValueError(f"log_det must be one of {ESTIMATORS} or a Series, got {log_det!r}")
+            raise ValueError(f"log_det: found {log_det!r}, expected one of {ESTIMATORS} or a Series")
         total = x.new_zeros(x.shape[0])
         series = draw_series(x, sum(self.blocks), self.roulette_mean, self.probe, generator)
         for (_, scale, block), bounded in self._bounded_blocks():
@@ -135,10 +159,28 @@ class ResidualFlow(Flow):
         generator: torch.Generator | None = None,
         h: Tensor | None = None,
     ) -> Tensor:
+        r"""Map latents to images, x = h^-1(z), by solving the blocks in reverse order, without gradients.
+
+        .. math:: x_i + g_i(x_i) = x_{i+1}
+
+        Arguments:
+            z: latents, with shape (B, C, S, S).
+            atol: largest accepted error of a block's equation in any entry; see :func:`indm.flows.block.solve_block`.
+            max_iterations: largest number of evaluations of the branch, per block.
+            generator: not used, because the inverse is deterministic.
+            h: condition of the blocks, with shape (B, F); None for a flow without a condition.
+
+        Returns:
+            x with shape (B, C, S, S).
+
+        Raises:
+            ValueError: if the latents have another shape.
+            ConvergenceError: if a block does not reach ``atol`` within ``max_iterations``.
+        """
         self._check_shape(z)
         for (name, scale, block), bounded in reversed(self._bounded_blocks()):
             z = self.to_scale(z, scale)
-            # Without a condition, the same for all samples.
+            # Without a condition, g(0) is the same for all samples.
             at_zero = block(torch.zeros_like(z[:1] if h is None else z), h, bounded)
             z = solve_block(block.branch(h, bounded), z, at_zero, name, atol, max_iterations)
         return self.to_scale(z, 0)
@@ -155,7 +197,7 @@ class ResidualFlow(Flow):
             block.update_norms()
 
     def to_scale(self, x: Tensor, scale: int) -> Tensor:
-        """Shuffle between the shape of the image (scale 0) and that of each further scale."""
+        """Shuffle x, (B, C, S, S) for images at scale 0, to the shape (B, 4^k C, S / 2^k, S / 2^k) of scale k."""
         while x.shape[-1] > self.image_shape[-1] // 2**scale:
             x = F.pixel_unshuffle(x, 2)
         while x.shape[-1] < self.image_shape[-1] // 2**scale:

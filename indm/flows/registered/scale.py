@@ -1,4 +1,4 @@
-"""One learned scale of the latent."""
+"""One learned scale for the whole latent."""
 
 import math
 

@@ -4,8 +4,8 @@ r"""Wolf: the residual flow of INDM's released code, whose blocks are conditione
     z = T_h(x), \qquad
     \log p(x) \ge E_{q(h|x)}\big[\log p_z(T_h(x)) + \log|\det dT_h(x)/dx| - \log q(h|x) + \log p(h)\big]
 
-h is a variable of the model, not of the map: an image has no z of its own, every likelihood is a lower bound, and an
-image cannot be reconstructed from z alone.
+h is a latent variable of the model: one image has many latents z, every likelihood is a lower bound, and an image can only
+be reconstructed from z and h together.
 
 References:
     | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
@@ -32,19 +32,19 @@ class Wolf(Flow):
     """A residual flow T_h given h, an encoder q(h|x) and a prior p(h); one h is drawn per image and call.
 
     The map at a given h is ``wolf.bijection(x, log_det, generator, h)`` with the inverse ``wolf.bijection.inverse(z, h=h)``,
-    for h with shape (B, latent_dim). The defaults are those of the released code.
+    for h with shape (B, latent_dim). The defaults follow the released code.
 
     Arguments:
         channels_in: C, channels of an image.
         image_size: S, its height and width.
-        blocks: number of residual blocks per scale; (0, ...) starts at half the resolution, the encoder too.
+        blocks: number of residual blocks per scale; with (0, ...) both they and the encoder start at half the resolution.
         latent_dim: F, the dimension of h, even.
         encoder_widths: channels of the encoder, which halves the resolution after each.
         encoder_channels_out: channels at the top of the encoder.
         prior_steps: steps of the prior's flow.
         prior_width: hidden units in the prior's couplings.
-        frozen_prior_inverse: whether h is drawn, in :meth:`inverse`, with the inverses that the prior's linear maps had
-            when they were built. The released code does that: its buffer of the inverse is never refreshed.
+        frozen_prior_inverse: whether :meth:`inverse` draws h with the inverses that the prior's linear maps had when they
+            were built. The released code does that, because it never refreshes its buffer of the inverse.
         **residual: further options of :class:`ResidualFlow`: width, activation, bound, ...
 
     Raises:
@@ -68,7 +68,8 @@ class Wolf(Flow):
         super().__init__(channels_in, image_size)
         if latent_dim % 2:
             raise ParamsError(
-                f"the prior of a wolf flow splits h into halves: latent_dim must be even, got {latent_dim}"
+                f"a wolf flow: found latent_dim {latent_dim}, expected an even number, because the prior splits h into halves; "
+                "change latent_dim"
             )
         self.bijection = ResidualFlow(channels_in, image_size, blocks=blocks, condition_features=latent_dim, **residual)
         self.first_scale = next((scale for scale, count in enumerate(blocks) if count), 0)
@@ -89,8 +90,8 @@ class Wolf(Flow):
     def forward(self, x: Tensor, log_det: LogDet, generator: Source = None) -> tuple[Tensor, Tensor]:
         """Return z = T_h(x) and log|det dT_h(x)/dx| - log q(h|x) + log p(h) at one h drawn from q(h|x).
 
-        The second value is a draw whose mean over h makes log p_z(z) + value a lower bound of log p(x). The draw is
-        made in eval mode too, and comes first from the generator. See :meth:`Flow.forward`; ``"none"`` gives zeros.
+        The second value, with shape (B,), is random: the mean of log p_z(z) + value over h is a lower bound of log p(x). h
+        is the first draw from the generator, also in eval mode. See :meth:`Flow.forward`; ``"none"`` returns zeros.
         """
         self._check_shape(x)
         h, log_q = self._draw(*self.posterior(x), generator)
@@ -101,7 +102,7 @@ class Wolf(Flow):
     def inverse(
         self, z: Tensor, atol: float = 1e-6, max_iterations: int = 1000, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Return x = T_h^-1(z) at an h drawn afresh from the prior; see :meth:`Flow.inverse`."""
+        """Return x = T_h^-1(z) at a new h drawn from the prior; see :meth:`Flow.inverse`."""
         self._check_shape(z)
         e = draw_probe(z.new_empty(z.shape[0], self.latent_dim), "gaussian", generator)
         return self.bijection.inverse(z, atol, max_iterations, h=self.prior.inverse(e))

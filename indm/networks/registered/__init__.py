@@ -1,1 +1,1 @@
-"""The registered score networks, a module each, which defines ``NETWORK``; a network's name is its module's."""
+"""The registered score networks: each module defines ``NETWORK``, and a network has the name of its module."""

@@ -28,28 +28,28 @@ ProgressiveInput = Literal["none", "residual"]
 
 
 class ScoreUNet(nn.Module):
-    """U-Net of a noisy image and its noise level, from which :class:`~indm.diffusion.noise.NoiseModel` reads the noise.
+    """U-Net of a noisy image and its noise level, whose output :class:`~indm.diffusion.noise.NoiseModel` turns into noise.
 
-    Every resolution has ``blocks`` residual blocks on the way down and ``blocks + 1`` on the way up; two more blocks
-    with attention between them lie in the middle; a further block resamples between two resolutions.
+    Every resolution has ``blocks`` residual blocks on the way down and ``blocks + 1`` on the way up. Two more blocks, with
+    attention between them, are in the middle, and a further block resamples between two resolutions.
 
     Arguments:
         channels_in: channels C of the image.
         image_size: height and width of the image.
         channels: hidden channels at the full resolution, at least 4; the embedding is 4 times as wide.
-        multipliers: factor of ``channels`` at each resolution, from the full one down, each half the one before.
+        multipliers: factor of ``channels`` at each resolution; each resolution is half the previous one.
         blocks: residual blocks per resolution.
         attention_resolutions: image sizes at which attention follows the residual blocks.
         dropout: probability of dropping a hidden activation in training.
-        embedding: what the condition is: 999 t ("positional"), sigma ("fourier") or log SNR ("log_snr").
+        embedding: the condition and its features: 999 t ("positional"), sigma ("fourier") or log SNR ("log_snr").
         fourier_scale: standard deviation of the random frequencies of "fourier".
         fir: resample with (1, 3, 3, 1) filters instead of nearest neighbours and 2 x 2 means.
         progressive_input: "residual" adds a filtered pyramid of the image to the way down.
-        scale_by_sigma: divide the output by the condition, so that it is a score; for "fourier" only.
-        centered: whether the image lies around 0; otherwise it is taken to lie in [0, 1] and mapped to 2x - 1.
+        scale_by_sigma: divide the output by the condition, so that it is a score; only for "fourier".
+        centered: whether the image is centred on 0; otherwise it must lie in [0, 1] and is mapped to 2x - 1.
 
     Raises:
-        ParamsError: the arguments do not fit each other.
+        ParamsError: if the arguments do not fit each other.
 
     Source: "Score-Based Generative Modeling through Stochastic Differential Equations" (Song et al., 2021,
     https://arxiv.org/abs/2011.13456, appendix H); the paper's runs use channels 128, multipliers (1, 2, 2, 2), blocks
@@ -103,7 +103,7 @@ class ScoreUNet(nn.Module):
         self.conv_out = conv(top, channels_in, 3, ALMOST_ZERO)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Map the image x (B, C, H, W) and its condition (B,) to the raw output (B, C, H, W)."""
+        """Map the image x, (B, C, H, W), and its condition, (B,), to the raw output, (B, C, H, W)."""
         embedding = F.silu(self.embed_out(F.silu(self.embed_in(self.features(condition)))))
         x = x if self.centered else 2 * x - 1
         h = self._decode(*self._encode(x, embedding), embedding)
@@ -166,7 +166,7 @@ def _encoder(
 def _decoder(
     block: Callable[..., ResNetBlock], levels: Sequence[tuple[int, bool]], blocks: int, skips: Sequence[int]
 ) -> nn.ModuleList:
-    """Build the way up, where every block but the resampling ones takes a skip connection, the last one first."""
+    """Build the way up, where every block except the resampling ones takes a skip connection, the last one first."""
     modules = nn.ModuleList()
     remaining, now = list(skips), skips[-1]
     for level, (width, attention) in reversed(list(enumerate(levels))):

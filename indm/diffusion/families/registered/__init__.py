@@ -1,7 +1,7 @@
-"""The registered model families, a module each, which defines ``FAMILY``, the class of its models; its name is the module's.
+"""The registered model families: each module defines ``FAMILY``, the class of its models, and gives the family its name.
 
-Five literals in each can be read without torch: ``LABEL``, its name for readers; ``FLOW``, whether it has the flow of
-``train.flow``, else the map of ``train.latent.learned``, or none; ``REFERENCE``, whether others are compared with it, true of one
-family; ``ONLY``, the names of each ``sde``, ``objective`` and ``sampler`` that it goes with, ``None`` where it goes with all;
-``STYLE``, how figures draw its plain model.
+Each module has five literals that can be read without torch: ``LABEL``, the name in tables and figures; ``FLOW``, whether
+it has the flow of ``train.flow`` (otherwise it has the map of ``train.latent.learned``, if any); ``REFERENCE``, whether other
+families are compared with it, which is true for one family; ``ONLY``, the ``sde``, ``objective`` and ``sampler`` names that
+it supports, ``None`` for all; ``STYLE``, the style of its plain model in figures.
 """

@@ -1,4 +1,4 @@
-"""INDM: a linear diffusion of the latent of a flow, which is trained with it."""
+"""INDM: a linear diffusion of the latent of a flow, trained together with the flow."""
 
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 

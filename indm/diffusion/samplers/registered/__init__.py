@@ -1,7 +1,8 @@
-"""The registered samplers, a module each, which defines ``SAMPLER``; a sampler's name is its module's.
+"""The registered samplers: each module defines ``SAMPLER``, and a sampler has the name of its module.
 
-Five literals in each can be read without torch: ``LABEL``, its name for readers; ``CALLS``, calls of the network a step, ``None``
-where it chooses its own steps; ``CORRECTOR``, whether a Langevin corrector can come before each step; ``ORDER``, with which its
-error falls; ``SOUND``, by SDE and grid of times the smallest number of points from which on, up to 256, the standard deviation of
-what it generates is off by at most half, on Gaussian data of standard deviation 0.3. Under what is not there, it is not sound.
+Each module has five literals that can be read without torch: ``LABEL``, the name in tables and figures; ``CALLS``, network
+calls per step, ``None`` if the sampler chooses its steps; ``CORRECTOR``, whether a Langevin corrector can come before each
+step; ``ORDER``, the order of convergence; ``SOUND``, for each SDE and grid of times the smallest number of points from which
+on, up to 256, the standard deviation of the samples is off by at most half, on Gaussian data with standard deviation 0.3.
+The sampler is not sound for an SDE and a grid that ``SOUND`` lacks.
 """

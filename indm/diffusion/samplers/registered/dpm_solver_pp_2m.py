@@ -20,18 +20,19 @@ def sample_dpm_solver_pp_2m(
 ) -> Tensor:
     r"""Solve the probability-flow ODE by DPM-Solver++ (2M), a multistep solver of second order; (B, *) to (B, *).
 
-    One network call a step. The prediction of :math:`z_0` is extrapolated in :math:`\lambda = \tfrac12\log\mathrm{SNR}` from
-    the last two:
+    Each step calls the network once and extrapolates the last two predictions of :math:`z_0` in
+    :math:`\lambda = \tfrac12\log\mathrm{SNR}`:
 
     .. math::
         z_{t_i} = \frac{\sigma_{t_i}}{\sigma_{t_{i-1}}} z_{t_{i-1}} + \alpha_{t_i}\big(1 - e^{-h_i}\big) D_i, \quad
         D_i = \hat z_0^{(i-1)} + \frac{h_i}{2 h_{i-1}}\big(\hat z_0^{(i-1)} - \hat z_0^{(i-2)}\big), \quad
         h_i = \lambda_{t_i} - \lambda_{t_{i-1}}
 
-    The first step has no earlier prediction and takes :math:`D_i = \hat z_0^{(i-1)}`, which makes it DDIM's; so does the last
-    one. The authors' code advises that below 15 steps (``lower_order_final``). Here it is so always: on a grid equidistant in t
-    the last :math:`h` is several times the one before, whatever the number of steps, and extrapolates too far. On Gaussian data
-    under VP with 64 steps of that grid the error is 12 times as large without. The order stays two.
+    The first step has no earlier prediction and uses :math:`D_i = \hat z_0^{(i-1)}`, which makes it a DDIM step. The last
+    step does the same, which the authors' code advises below 15 steps (``lower_order_final``). Here it always does, because
+    on a grid equidistant in t the last :math:`h` is several times the one before, for any number of steps, so that it would
+    extrapolate too far: on Gaussian data under VP with 64 steps on that grid, the error would be 12 times as large. The
+    order of convergence remains two.
 
     References:
         | DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models (Lu et al., 2022)

@@ -16,7 +16,7 @@ def heun(derivative: Derivative, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
 
     .. math:: z_s = z_t + \tfrac{s - t}2 \big(\dot z(z_t, t) + \dot z(z_t + (s - t)\, \dot z(z_t, t),\, s)\big)
 
-    The last step of algorithm 1, from the last time above 0 to 0, is Euler's, which is the denoising after a sampler.
+    The last step of algorithm 1, from the last time above 0 to 0, is an Euler step; here it is the sampler's denoising.
 
     References:
         | Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022)
