@@ -200,7 +200,7 @@ def _switches() -> list[Switch]:
         matmul = torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"
         found = [matmul, _attribute(cudnn, "allow_tf32", False)]
     if any(os.environ.get(variable, "STRICT").upper() != "STRICT" for variable in FPMATH):
-        # Too late for another value: oneDNN has read it. Other libraries compute what it leaves.
+        # oneDNN has read the variable already, so oneDNN is disabled, and other libraries compute the products.
         found.append(_attribute(mkldnn, "enabled", False))
     return found
 
