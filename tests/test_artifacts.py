@@ -109,7 +109,7 @@ def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("mine")
     with pytest.raises(
         ArtifactError,
-        match=r"a\.json: cannot be written: (File exists|Not a directory); found a file at .*results, expected a folder: move it",
+        match=r"a\.json: cannot be written: (File exists|Not a directory); found a file at .*results, expected a folder; move it",
     ):
         write_json(tmp_path / "results/a.json", {})
     assert (tmp_path / "results").read_text() == "mine"
