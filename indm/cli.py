@@ -136,7 +136,7 @@ def init(folder: Path) -> None:
 @SUITE
 @OUT
 @click.option(
-    "--track", is_flag=True, help="Also write what DVC tracks: the suite in full, and the stamps of the code."
+    "--track", is_flag=True, help="Also write the files that DVC tracks: the suite in full, and the stamps of the code."
 )
 def validate(suite_file: Path, out: Path, track: bool) -> None:
     """Check a suite file.
@@ -292,7 +292,7 @@ def keep(suite_file: Path, out: Path, root: Path, replace: bool) -> None:
 @click.option(
     "--accept",
     metavar="WHY",
-    help="Also restore results of earlier code, and record its changes in <from>/<suite>/accepted.yaml, with the reason WHY.",
+    help="Also restore results of earlier code, and record the changes and the reason WHY in <from>/<suite>/accepted.yaml.",
 )
 def restore(suite_file: Path, out: Path, root: Path, replace: bool, accept: str | None) -> None:
     """Unpack a suite's kept results.

@@ -58,7 +58,7 @@ def limit_threads(threads: int) -> None:
 
 
 def unset_fpmath() -> None:
-    """Let oneDNN compute float32 products in float32, whatever the environment says; before torch is imported."""
+    """Let oneDNN compute float32 products in float32, whatever the environment allows; call it before torch is imported."""
     for variable in FPMATH:
         os.environ.pop(variable, None)
 

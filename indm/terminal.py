@@ -90,7 +90,7 @@ class Commands(click.Group):
 
 
 def _unwritten(error: OSError) -> str:
-    """Describe a file that cannot be read or written; stages report errors of their own files themselves."""
+    """Describe a file that cannot be read or written; stages report errors of their files themselves."""
     if error.filename is None:
         return f"the output cannot be written: {error.strerror}"
     return f"{error.filename}: {error.strerror}; expected a path that can be read and written"

@@ -214,7 +214,7 @@ def test_a_record_without_its_commit_is_refused(checkout: Path) -> None:
     path.write_text(json.dumps({key: value for key, value in record.items() if key != "commit"}))
     done = publish()
     assert done.exit_code == 1
-    assert done.output.startswith(f"indm publish: {path}: found no commit, expected what stage nll writes; ")
+    assert done.output.startswith(f"indm publish: {path}: found no commit, expected all keys that stage nll writes; ")
     assert done.output.count("\n") == 1
 
 

@@ -276,7 +276,7 @@ def test_an_older_manifest_whose_code_is_the_same_is_up_to_date() -> None:
 
 def test_files_beside_a_module() -> None:
     append("indm/report/page/templates/style.css", "\n")
-    assert "1 job of report\n  indm/report/page/render.py data beside it changed\n" in why()
+    assert "1 job of report\n  indm/report/page/render.py data next to it changed\n" in why()
 
 
 def test_code_outside_of_definitions() -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 FILE = "accepted.yaml"
 UNCOMMITTED = "uncommitted changes"
-HEAD = "# What has changed since kept results were made that are restored all the same: written by indm restore --accept.\n"
+HEAD = "# Accepted changes of the code since kept results were made: written by indm restore --accept.\n"
 
 
 def described(difference: Difference) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check_folder(suite: "Suite", results: Path, folder: Folder) -> None:
-    """Check the manifests in a folder, and those of their files that are there.
+    """Check the manifests in a folder, and the files in them as far as they are there.
 
     Arguments:
         suite: the suite.

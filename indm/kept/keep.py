@@ -79,7 +79,7 @@ def _by_reason(refused: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def keep(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome:
-    """Pack every folder whose jobs have all ended, and beside it the averaged weights that the suite asks for.
+    """Pack every folder whose jobs have all ended, and write the averaged weights that the suite selects.
 
     Arguments:
         suite: the suite.

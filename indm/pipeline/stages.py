@@ -116,7 +116,7 @@ class Stage(NamedTuple):
         builds: whether it builds the model of a run.
         measures: whether it measures images by the extractor of their dataset.
         reports: whether it writes to the reports folder.
-        distributed: whether a job has the suite's number of processes.
+        distributed: whether the suite's number of processes share a job.
         memory: MB of the machine's memory for a process of a job.
         inception: further MB if the extractor is Inception.
     """

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # Causes that the overview shows in a paragraph.
 MOST_CAUSES, MOST_NAMES = 8, 3
-UNNAMED = {STATEMENTS: "code outside of definitions", FILES: "data beside it", WHOLE: "the whole module"}
+UNNAMED = {STATEMENTS: "code outside of definitions", FILES: "data next to it", WHOLE: "the whole module"}
 
 Reads = dict[Job, dict[str, Job]]
 

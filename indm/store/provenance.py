@@ -115,7 +115,7 @@ def _are_versions(value: object) -> bool:
     return isinstance(value, dict) and {"python", "torch"} <= value.keys() and all(map(_is_text, value.values()))
 
 
-# A check of each value of a record, and its description.
+# The check of each value in a record, and its description.
 VALUES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "code_stamp": (_is_stamp, "64 hexadecimal digits"),
     "commit": (_is_commit, "the name of a commit, or null"),
@@ -150,7 +150,7 @@ def read_provenance(path: Path, suite: str, subject: str, needed: Iterable[str] 
         if key in found and not is_right(found[key]):
             raise ArtifactError(f"{path}: key {key}: found {found[key]!r}, expected {words}; {AGAIN}")
     if missing := [key for key in needed if key not in found]:
-        raise ArtifactError(f"{path}: found no {', '.join(missing)}, expected what stage {path.stem} writes; {AGAIN}")
+        raise ArtifactError(f"{path}: found no {', '.join(missing)}, expected all keys that stage {path.stem} writes; {AGAIN}")
     return found
 
 

@@ -111,7 +111,7 @@ class Claim(Strict):
     id: Word
     family: Annotated[
         Literal["primary", "exploratory"],
-        Field(description="primary: its intervals hold together with those of all primary rows of a suite"),
+        Field(description="primary: its intervals hold simultaneously for all primary rows of a suite"),
     ]
     question: Annotated[Shown, Field(description="question of a reader that the claim answers")]
     statement: Annotated[Shown, Field(description="in words")]
@@ -142,7 +142,7 @@ class Claim(Strict):
         if self.floor is not None and (self.metric.transform, self.direction) != ("signed", "lower"):
             raise ValueError(f"floor: found {self.floor:g}; allowed: null, unless signed numbers are to be lower")
         if self.floor:
-            raise ValueError(f"floor: found {self.floor:g}; allowed: 0, below which a gap is no merit, or null")
+            raise ValueError(f"floor: found {self.floor:g}; allowed: 0, below which a gap is not a merit, or null")
         return self
 
     @model_validator(mode="after")

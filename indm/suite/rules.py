@@ -25,7 +25,7 @@ SHOWN_RUNS = 3
 
 
 def mistakes(suite: "Suite", path: Path, cells: Mapping[str, str]) -> list[str]:
-    """List the mistakes of a suite read from a file: key, what was found and what is allowed.
+    """List the mistakes of a suite read from a file: the key, the value found and the values allowed.
 
     Arguments:
         suite: the suite.
