@@ -30,7 +30,7 @@ class ParamsError(IndmError):
 
 
 class DataError(IndmError):
-    """A dataset or an archive is missing, damaged or another than its name claims."""
+    """A dataset or an archive is missing, damaged or not the expected one."""
 
 
 class ArtifactError(IndmError):

@@ -1,7 +1,7 @@
 """A trained run in Python: sample images, map images to latents and back, evaluate likelihoods.
 
-Images are levels, as in a prepared dataset: uint8, shape (N, C, H, W), from 0 to L - 1. Matrix products are computed in
-IEEE float32, on GPUs too, as in every evaluation.
+Images are levels, as in a prepared dataset: uint8, shape (N, C, H, W), from 0 to L - 1. Matmuls and convolutions are
+computed in IEEE float32, on GPUs too, as in every evaluation.
 """
 
 import math

@@ -55,8 +55,8 @@ def acceptances(record: Mapping[str, Any]) -> list[Acceptance]:
         return Accepted.model_validate({"accepted": found}).accepted
     except ValidationError:
         raise ArtifactError(
-            f"provenance of stage {record.get('stage')}: key accepted: found {found!r:.100}, expected the entries that restore writes; "
-            "restore the results again (--replace)"
+            f"provenance of stage {record.get('stage')}: key accepted: found {found!r:.100}, expected the entries that "
+            "restore writes; restore the results again (--replace)"
         ) from None
 
 
