@@ -375,7 +375,9 @@ def _dataset_and_seed(path: Path, name: str) -> tuple[str, int]:
     """Read the dataset and the seed from a run's name, which begins with the one and ends with the other."""
     found = re.fullmatch(rf"({'|'.join(sorted(DATASETS, key=len, reverse=True))})-.+-s(\d+)", name)
     if found is None:
-        raise ArtifactError(f"{path}: found run {name!r}, expected <dataset>-...-s<seed>, with a dataset of: {', '.join(DATASETS)}")
+        raise ArtifactError(
+            f"{path}: found run {name!r}, expected <dataset>-...-s<seed>, with a dataset of: {', '.join(DATASETS)}"
+        )
     return found[1], int(found[2])
 
 

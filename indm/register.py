@@ -87,10 +87,14 @@ def _git(folder: Path, *arguments: str, missing: bytes | None = None) -> bytes:
     try:
         done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, check=False)
     except OSError as error:
-        raise ParamsError(f"git: cannot be run ({error.strerror}); install git, since a registration names a commit") from None
+        raise ParamsError(
+            f"git: cannot be run ({error.strerror}); install git, since a registration names a commit"
+        ) from None
     if done.returncode == 0:
         return done.stdout
     if missing is not None and _git(folder, "rev-parse", "HEAD"):
         return missing
     found = " ".join(done.stderr.decode(errors="replace").split())
-    raise ParamsError(f"{folder}: expected a git checkout with a commit, which a registration names; git reports: {found}")
+    raise ParamsError(
+        f"{folder}: expected a git checkout with a commit, which a registration names; git reports: {found}"
+    )

@@ -49,7 +49,9 @@ class Registry(Mapping[str, Member]):
         """
         file = f"{self.definition(name).rpartition('.')[0].replace('.', '/')}.py"
         if constant not in (found := _literals(file)):
-            raise ArtifactError(f"{file}: found no {constant}, expected it as a literal, as in the other modules of this folder")
+            raise ArtifactError(
+                f"{file}: found no {constant}, expected it as a literal, as in the other modules of this folder"
+            )
         return found[constant]
 
     def __getitem__(self, name: str) -> Member:

@@ -142,7 +142,10 @@ FAULTS: list[tuple[Callable[[Path, Read], None], str]] = [
     (cut, "expected .* by .*: damaged, or another file"),
     (empty, "expected .* by .*: damaged, or another file"),
     (swap, "expected .* by .*: damaged, or another file"),
-    (swap_with_manifest, "found the manifest of suite smoke, stage .* another, expected the manifest of suite smoke, stage "),
+    (
+        swap_with_manifest,
+        "found the manifest of suite smoke, stage .* another, expected the manifest of suite smoke, stage ",
+    ),
     (another_suite, "found the manifest of suite digits, stage .*, expected the manifest of suite smoke, stage "),
     (older_format, "found format 'indm-manifest-0-1', expected 'indm-manifest-1'"),
     (no_manifest, "missing, so the origin of the files of stage"),

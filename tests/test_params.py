@@ -197,7 +197,9 @@ MISTAKES = {
     "a coupling whose control of equal compute hardly ends": (
         "    coupling_width: 16",
         "    coupling_width: 2000",
-        ["key toy2d.training.coupling_width: found 2000; allowed: up to 123, because with a flow of more than 30 times"],
+        [
+            "key toy2d.training.coupling_width: found 2000; allowed: up to 123, because with a flow of more than 30 times"
+        ],
     ),
     "a flow without blocks": (
         "    blocks: [2, 2]",

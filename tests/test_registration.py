@@ -91,7 +91,10 @@ def test_another_note_is_refused(checkout: str) -> None:
     before = FILE.read_text()
     done = register("--note", "Eight seeds.")
     assert done.exit_code == 1
-    assert "found the note 'Eight seeds.', expected the registered note 'Five seeds.' of suite digits-full; omit --note" in done.output
+    assert (
+        "found the note 'Eight seeds.', expected the registered note 'Five seeds.' of suite digits-full; omit --note"
+        in done.output
+    )
     assert FILE.read_text() == before
 
 
@@ -152,7 +155,10 @@ def test_another_state_of_what_is_registered_is_refused(checkout: str) -> None:
     commit()
     done = register()
     assert done.exit_code == 1
-    assert f"found suite digits-full registered at commit {checkout[:12]}, expected no change of the suite or" in done.output
+    assert (
+        f"found suite digits-full registered at commit {checkout[:12]}, expected no change of the suite or"
+        in done.output
+    )
     assert FILE.read_text() == before
 
 

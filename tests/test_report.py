@@ -581,10 +581,22 @@ ROW = ["cifar10", "indm", "vp", "nll", "", "nll", "", "2.97", "a paper", "table 
         ("value", "1_000", "line 2, column value: found '1_000', expected a number in decimals"),
         ("value", "about 3", "line 2, column value: found 'about 3', expected a number in decimals"),
         ("value", "", "line 2, column value: found '', expected a number in decimals"),
-        ("num_samples", "0", "line 2, column num_samples: found '0', expected a whole number above 0, or an empty cell"),
-        ("parameters", "62M", "line 2, column parameters: found '62M', expected a whole number above 0, or an empty cell"),
+        (
+            "num_samples",
+            "0",
+            "line 2, column num_samples: found '0', expected a whole number above 0, or an empty cell",
+        ),
+        (
+            "parameters",
+            "62M",
+            "line 2, column parameters: found '62M', expected a whole number above 0, or an empty cell",
+        ),
         ("steps", "1e5", "line 2, column steps: found '1e5', expected a whole number above 0, or an empty cell"),
-        ("sampler", "ODE", "line 2, column sampler: found 'ODE', expected pc (of the reverse SDE), ode or an empty cell"),
+        (
+            "sampler",
+            "ODE",
+            "line 2, column sampler: found 'ODE', expected pc (of the reverse SDE), ode or an empty cell",
+        ),
         ("objective", "both", "line 2, column objective: found 'both', expected nll, fid or an empty cell"),
     ],
 )

@@ -661,7 +661,9 @@ def test_an_arm_is_a_run_with_what_is_searched(tmp_path: Path) -> None:
     )
     content["tune"][FID] |= {"space": {"lr": rates["lr"]}, "lengths": [4]}
     refused(
-        tmp_path, content, rf"key tune.{FID}.lengths: found \[4\]; allowed: \[\], since the rule of lengths applies to the nll objec"
+        tmp_path,
+        content,
+        rf"key tune.{FID}.lengths: found \[4\]; allowed: \[\], since the rule of lengths applies to the nll",
     )
     content["tune"] = {"nobody": content["tune"][NLL]}
     refused(tmp_path, content, "key tune.nobody: no such run; allowed: digits-ve-ddpmpp-fid-s0, ")

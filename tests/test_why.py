@@ -223,7 +223,8 @@ def break_manifest() -> list[str]:
 def take_another_manifest() -> list[str]:
     edit_manifest(TRAINED, subject="another")
     return [
-        "found the manifest of suite frozen, stage train another, expected the manifest of suite frozen, stage train " + RUN
+        "found the manifest of suite frozen, stage train another, expected the manifest of suite frozen, stage train "
+        + RUN
     ]
 
 

@@ -52,7 +52,9 @@ def restore(suite: "Suite", results: Path, root: Path, replace: bool, accept: st
     folders, here = {folder: archive(root, folder) for folder in kept_folders(suite)}, results / suite.suite
     kept = {folder: path for folder, path in folders.items() if os.path.lexists(path)}
     if not kept:
-        raise ArtifactError(f"{root}: found no archive of suite {suite.suite}, expected some; python -m indm keep makes them")
+        raise ArtifactError(
+            f"{root}: found no archive of suite {suite.suite}, expected some; python -m indm keep makes them"
+        )
     changes = Changes(suite, root.parent / FILE)
     outcome = Outcome(skipped={folder.place: "not kept" for folder in folders if folder not in kept})
     packed = _read(kept, outcome)

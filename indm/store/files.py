@@ -260,7 +260,9 @@ def check_finite(path: Path, tensors: Mapping[str, "Tensor"]) -> None:
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             count = int((~tensor.isfinite()).sum())
-            raise ArtifactError(f"{path}: {name}: found {count} numbers that are not finite, expected finite numbers; {AGAIN}")
+            raise ArtifactError(
+                f"{path}: {name}: found {count} numbers that are not finite, expected finite numbers; {AGAIN}"
+            )
 
 
 def read_split(folder: Path, split: str) -> "Tensor":

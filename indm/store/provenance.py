@@ -150,7 +150,9 @@ def read_provenance(path: Path, suite: str, subject: str, needed: Iterable[str] 
         if key in found and not is_right(found[key]):
             raise ArtifactError(f"{path}: key {key}: found {found[key]!r}, expected {words}; {AGAIN}")
     if missing := [key for key in needed if key not in found]:
-        raise ArtifactError(f"{path}: found no {', '.join(missing)}, expected all keys that stage {path.stem} writes; {AGAIN}")
+        raise ArtifactError(
+            f"{path}: found no {', '.join(missing)}, expected all keys that stage {path.stem} writes; {AGAIN}"
+        )
     return found
 
 

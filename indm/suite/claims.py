@@ -49,7 +49,9 @@ class Metric(Strict):
     @model_validator(mode="after")
     def _range(self) -> Self:
         if isinstance(self.x, list) and self.x[0] > self.x[1]:
-            raise ValueError(f"x: found {self.x}; allowed: the smaller number first, since otherwise no row is between them")
+            raise ValueError(
+                f"x: found {self.x}; allowed: the smaller number first, since otherwise no row is between them"
+            )
         return self
 
 
@@ -72,20 +74,25 @@ class Control(Strict):
 
     model: FamilyName = "ddpmpp"
     variants: Annotated[
-        list[str], EachOnce(), Field(min_length=1, description="one variant, or the variants from which choose_by chooses")
+        list[str],
+        EachOnce(),
+        Field(min_length=1, description="one variant, or the variants from which choose_by chooses"),
     ]
     objective: Annotated[Objective | None, Field(description="null: the treatment's")] = None
     choose_by: Annotated[
         Metric | None, Field(description="validation metric whose smallest mean over seeds chooses, for each dataset")
     ] = None
     sampler: Annotated[
-        str | None, Field(description="sampler of its images, for each of the treatment's samplers; null: the treatment's")
+        str | None,
+        Field(description="sampler of its images, for each of the treatment's samplers; null: the treatment's"),
     ] = None
 
     @model_validator(mode="after")
     def _choice(self) -> Self:
         if (self.choose_by is None) != (len(self.variants) == 1):
-            raise ValueError(f"choose_by: found variants {self.variants}; allowed: a metric if there are several, else null")
+            raise ValueError(
+                f"choose_by: found variants {self.variants}; allowed: a metric if there are several, else null"
+            )
         return self
 
 
@@ -120,7 +127,9 @@ class Claim(Strict):
     treatment: Side = Side(model="indm")
     baseline: Side | Bound = Side(model="ddpmpp")
     controls: Annotated[
-        list[Word], EachOnce(), Field(description="simpler models; if the treatment beats all of them, the gain is due to the flow")
+        list[Word],
+        EachOnce(),
+        Field(description="simpler models; if the treatment beats all of them, the gain is due to the flow"),
     ] = Field(default_factory=list)
     where: Where = Where()
     direction: Annotated[Literal["lower", "higher"], Field(description="of the treatment's number")] = "lower"

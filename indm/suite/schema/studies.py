@@ -90,5 +90,7 @@ class Toy2dParams(Strict):
     sample_steps: Annotated[list[GridPoints], EachOnce()] = Field(
         min_length=1, description="network calls of the DDIM sampler"
     )
-    grid: Literal["uniform", "log_snr"] = Field(description="steps of the sampler are equidistant in time or in log-SNR")
+    grid: Literal["uniform", "log_snr"] = Field(
+        description="steps of the sampler are equidistant in time or in log-SNR"
+    )
     samples: Count = Field(description="samples for each seed, compared with the same number of data points")

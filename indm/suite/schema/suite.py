@@ -152,7 +152,8 @@ class Suite(Strict):
     ]
     toy2d: Toy2dParams
     tune: Annotated[
-        dict[RunName, TuneParams], Field(description="search of hyper-parameters, by the run whose training it searches, or {}")
+        dict[RunName, TuneParams],
+        Field(description="search of hyper-parameters, by the run whose training it searches, or {}"),
     ]
     runs: Annotated[dict[RunName, RunParams], Field(min_length=1, description="the trained models, by name")]
     shards: Annotated[
