@@ -595,7 +595,7 @@ def test_every_list_whose_places_do_not_count_was_repeated() -> None:
         ("ddpmpp", "normalised-input", "{lr: 0.5}", "train.score.normalise_input: found 'unit'; allowed: 'running'"),
         ("indm", "standardised", "{}", "train.latent.standardise: found False; allowed: True"),
         ("ddpmpp", "scale-5", "{latent: {scale: 2.0}}", "train.latent.scale: found 2.0; allowed: 5.0"),
-        ("ddpmpp", "same-compute", "{}", "train.steps: found 200; allowed: more than the 200 of run "),
+        ("ddpmpp", "same-compute", "{}", "train.steps: found 200; allowed: more than the 200 steps of run "),
         ("ddpmpp", "same-parameters", "{lr: 0.5}", "train.score.channels: found 16; allowed: a larger network than "),
         ("indm", "frozen-flow", "{}", "train.fresh_score_after: found None; allowed: a number of steps"),
         (

@@ -58,7 +58,7 @@ def read_manifest(path: Path) -> Manifest:
         )
     content = {"stamp": "", "code": {}, **read_json(path)}
     if (found := content.pop("format", None)) != FORMAT:
-        raise ArtifactError(f"{path}: found format {found!r} of another version, expected {FORMAT!r}; {AGAIN}")
+        raise ArtifactError(f"{path}: found format {found!r}, expected {FORMAT!r} of this version; {AGAIN}")
     kinds = {each.name: str if each.type is str else dict for each in fields(Manifest)}
     if wrong := [key for key, kind in kinds.items() if not isinstance(content.get(key), kind)]:
         raise ArtifactError(f"{path}: found no {', '.join(wrong)}, expected a manifest; {AGAIN}")
