@@ -337,7 +337,7 @@ def test_numbers_that_are_not_finite_in_a_reference_are_refused(tmp_path: Path) 
     write_weights(tmp_path / "statistics.safetensors", {}, {}, STATISTICS_FORMAT)
     write_array(tmp_path / "features.npy", np.full((4, 64), np.nan))
     with pytest.raises(
-        ArtifactError, match=r"features\.npy: features: found 256 numbers that are not finite, expected none"
+        ArtifactError, match=r"features\.npy: features: found 256 numbers that are not finite, expected finite numbers"
     ):
         load_references(tmp_path)
     weights = SmallClassifier(10).state_dict() | {"scale": torch.tensor(math.inf)}
