@@ -1,6 +1,6 @@
-"""The command line: commands and their options; what a command does is imported when it is called.
+"""The command line: commands and their options.
 
-So ``--help`` and ``table`` do not pay for torch.
+The code of a command is imported when it is called, so that ``--help`` and ``table`` do not import torch.
 """
 
 import sys
@@ -45,7 +45,7 @@ def _folder(option: str, default: str, text: str, *names: str) -> Callable[..., 
 
 
 SUITE = _suite(required=True)
-# For those who look: the suite of the first example of the README.
+# For commands that only read: the suite of the README's first example.
 LOOKED_AT = _suite(default=DEFAULT_SUITE, show_default=True)
 OUT = _folder("--out", "results", "The results folder; files go to <out>/<suite>/.")
 REPORTS = _folder("--reports", "reports", "The reports folder; files go to <reports>/<suite>/.")
@@ -60,10 +60,10 @@ SUBJECTS = {
     "toy": click.option("--toy", required=True, help="A two-dimensional dataset of the suite."),
 }
 KEPT = "docs/results"
-REPLACE = click.option("--replace", is_flag=True, help="Replace what is there and differs, instead of refusing it.")
-# The commands, those that people use most first.
+REPLACE = click.option("--replace", is_flag=True, help="Replace files that differ instead of refusing them.")
+# The most used commands come first.
 SECTIONS = {
-    "See what there is": ["show", "status", "why", "doctor", "compare"],
+    "Inspect suites and results": ["show", "status", "why", "doctor", "compare"],
     "Prepare a suite": ["init", "validate", "register", "schema"],
     "Keep and share results": ["keep", "restore", "publish", "tensorboard"],
     "Stages, which Snakemake and DVC run": [*map(command_name, STAGES), "import-checkpoint"],
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def _stage(name: str) -> None:
-    """Declare the command of a stage, whose module is that of the stage that gathers its shards, if it has any."""
+    """Declare the command of a stage."""
     stage = STAGES[name]
 
     def command(suite_file: Path, out: Path, **given: Any) -> None:
@@ -136,7 +136,7 @@ def init(folder: Path) -> None:
 @SUITE
 @OUT
 @click.option(
-    "--track", is_flag=True, help="Also write what DVC tracks: the suite in full, and the stamps of the code."
+    "--track", is_flag=True, help="Also write the files that DVC tracks: the suite in full, and the stamps of the code."
 )
 def validate(suite_file: Path, out: Path, track: bool) -> None:
     """Check a suite file.
@@ -157,7 +157,7 @@ def validate(suite_file: Path, out: Path, track: bool) -> None:
 @OUT
 @DATA_ROOT
 def doctor(suite_file: Path | None, out: Path, data_root: Path | None) -> None:
-    """Check what this machine lacks.
+    """Check this machine for missing requirements.
 
     Exits with 1 if the suite (default: digits) cannot run.
     """
@@ -182,7 +182,7 @@ def show(tables: tuple[str, ...], suite_file: Path, out: Path) -> None:
     from indm.suite.expand import expand_suite
 
     layout = Layout(out, suite_file.stem)
-    # Where there are neither results nor a suite of that name, it says so, and which suites there are.
+    # If there are neither results nor a suite of that name, the error lists the suites.
     if not layout.suite_folder.is_dir() and not suite_file.is_file() and suite_file.parent.is_dir():
         expand_suite(suite_file)
     console().print(*shown(layout, tables), sep="\n")
@@ -201,9 +201,9 @@ def _identity(suite_file: Path, out: Path, reports: Path = Path("reports")) -> "
 @REPORTS
 @click.option("--watch", is_flag=True, help="Refresh every two seconds, until all is done or Ctrl-C.")
 def status(suite_file: Path, out: Path, reports: Path, watch: bool) -> None:
-    """Show how far each run of a suite is.
+    """Show the progress of each run of a suite.
 
-    Shows stage, step, loss, time left and last save, and what failed, with its log.
+    Shows stage, step, loss, time left and last save, and the logs of failed jobs.
     """
     from indm.watching.status import Board
 
@@ -225,14 +225,14 @@ def status(suite_file: Path, out: Path, reports: Path, watch: bool) -> None:
 def why(suite_file: Path, out: Path, reports: Path, stage: str, **names: str | None) -> None:
     """Explain which jobs would run again.
 
-    Shows what has changed since their results were made: code, suite or inputs. With STAGE or a name, explains only these
-    jobs, and what is behind them.
+    Shows which code, suite keys or inputs have changed since their results were made. With STAGE or a name, explains only
+    these jobs and the jobs on which they depend.
     """
     from indm.pipeline.why import page
     from indm.pipeline.why import why as explain
 
     answer = explain(_identity(suite_file, out, reports), stage, **names)
-    # Lines of any length: places can be copied, and searched for.
+    # Lines of any length, so that places can be copied and searched for.
     console().print(page(answer), soft_wrap=True)
 
 
@@ -276,7 +276,7 @@ def compare(published: Path, out: Path) -> None:
 def keep(suite_file: Path, out: Path, root: Path, replace: bool) -> None:
     """Pack a suite's finished results for git.
 
-    The archives are small, and have all that tables, claims and the report need.
+    The archives are small, and contain everything that tables, claims and the report need.
     """
     from indm.kept.keep import keep as pack
 
@@ -292,12 +292,12 @@ def keep(suite_file: Path, out: Path, root: Path, replace: bool) -> None:
 @click.option(
     "--accept",
     metavar="WHY",
-    help="Restore what other code has made too, and record in <from>/<suite>/accepted.yaml what has changed since, and WHY it may.",
+    help="Also restore results of earlier code, and record the changes and the reason WHY in <from>/<suite>/accepted.yaml.",
 )
 def restore(suite_file: Path, out: Path, root: Path, replace: bool, accept: str | None) -> None:
     """Unpack a suite's kept results.
 
-    Copies them back to the results folder, unless suite or code have changed since.
+    Copies them back to the results folder, unless the suite or the code has changed since.
     """
     from indm.kept.restore import restore as unpack
 
@@ -306,7 +306,7 @@ def restore(suite_file: Path, out: Path, root: Path, replace: bool, accept: str 
 
 
 def _tell(name: str, outcome: "Outcome") -> NoReturn:
-    """Print what became of each folder; exit with 1 if one was refused, or nothing was there."""
+    """Print the outcome of each folder; exit with 1 if a folder was refused or there was no folder."""
     for line in outcome.lines():
         click.echo(f"indm {name}: {line}", err=True)
     sys.exit(outcome.failed)
@@ -337,11 +337,11 @@ def publish(suite_file: Path, out: Path, reports: Path, root: Path, runs: tuple[
 
 @main.command()
 @SUITE
-@click.option("--note", default="", help="A remark on the registration; the page shows it.")
+@click.option("--note", default="", help="A remark on the registration, shown in the report.")
 def register(suite_file: Path, note: str) -> None:
     """Record a suite and the claims before a run.
 
-    The registration names the commit that is checked out, which must have both.
+    The registration names the commit that is checked out, which must contain both.
     """
     from indm.register import register as write_entry
 

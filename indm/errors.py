@@ -1,9 +1,9 @@
-"""The errors a user can meet: one clear line each, with what was found, what was expected and the remedy."""
+"""The errors a user can meet: one line each, with the thing found, the thing expected and the remedy."""
 
 import contextlib
 from collections.abc import Iterator
 
-# In what torch says where memory is lacking.
+# Parts of torch's messages when memory runs out.
 LACKING = ("out of memory", "allocate memory")
 
 
@@ -14,11 +14,12 @@ class IndmError(Exception):
 
 
 class NoGpuError(IndmError):
-    """A suite asks for a GPU, or for several, and torch sees none, or fewer."""
+    """A suite asks for more GPUs than torch sees."""
 
     def __init__(self, found: int = 0, expected: int = 1) -> None:
         super().__init__(
-            f"processes {expected}: found {found} GPU, expected one each; set processes: {found}, or device: cpu, in the suite"
+            f"processes {expected}: found {found} GPU, expected one for each process; set processes: {found} or device: cpu "
+            "in the suite"
             if found
             else "device cuda: found no GPU; expected one that torch sees; set device: auto or cpu in the suite"
         )
@@ -29,7 +30,7 @@ class ParamsError(IndmError):
 
 
 class DataError(IndmError):
-    """A dataset or an archive is missing, damaged or not what it claims to be."""
+    """A dataset or an archive is missing, damaged or not the expected one."""
 
 
 class ArtifactError(IndmError):
@@ -45,7 +46,7 @@ class DivergenceError(IndmError):
 
 
 class TooLittleMemoryError(IndmError):
-    """Memory, a GPU's or the machine's, does not hold what a stage works on."""
+    """The memory of a GPU or of the machine is too small for a stage."""
 
 
 class StoppedError(IndmError):
@@ -57,10 +58,10 @@ class StoppedError(IndmError):
 
 @contextlib.contextmanager
 def memory_errors() -> Iterator[None]:
-    """Say in one line, of an error of memory in the block, that it is one; torch has a class for it on GPUs only.
+    """Report an out-of-memory error of the block on one line; torch has a class for this error on GPUs only.
 
     Raises:
-        TooLittleMemoryError: in its place.
+        TooLittleMemoryError: instead of the original error.
     """
     try:
         yield

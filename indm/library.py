@@ -1,7 +1,7 @@
-"""A trained run in Python: draw images, map images to latents and back, evaluate likelihoods.
+"""A trained run in Python: sample images, map images to latents and back, evaluate likelihoods.
 
-Images are levels, as a prepared dataset holds them: uint8, shape (N, C, H, W), from 0 to L - 1. Products are computed in IEEE
-float32, on GPUs too, as in every evaluation.
+Images are levels, as in a prepared dataset: uint8, shape (N, C, H, W), from 0 to L - 1. Matmuls and convolutions are
+computed in IEEE float32, on GPUs too, as in every evaluation.
 """
 
 import math
@@ -35,13 +35,13 @@ from indm.store.manifest import damage, read_manifest
 CHECKPOINT = "checkpoint.safetensors"
 AVERAGED = {"score": "ema", "flow": "ema"}
 Values = Tensor | ArrayLike
-# Of counts, as in suites.
+# The largest counts, as in suites.
 LARGEST, MOST_STEPS = 10**9, 10**6
 
 
 @contextmanager
 def _as_stages_do() -> Iterator[None]:
-    """Compute inside the block as a stage does, whatever the program outside it has set."""
+    """Compute inside the block as a stage does, whatever the calling program has set."""
     with float32_products(), torch.inference_mode(False), memory_errors():
         yield
 
@@ -52,8 +52,8 @@ class Likelihood:
 
     Arguments:
         nll: negative log-likelihood of each image under the probability-flow ODE, float64, shape (N,).
-        nelbo: bound on that of each image under the SDE, float64, shape (N,).
-        seed: from which dequantisation, noise and times were drawn.
+        nelbo: bound on the negative log-likelihood of each image under the SDE, float64, shape (N,).
+        seed: seed of dequantisation, noise and times.
     """
 
     nll: Tensor
@@ -67,13 +67,13 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class Run:
-    """A trained model, and what its images are; made by :func:`load_run`.
+    """A trained model and the format of its images; made by :func:`load_run`.
 
     Arguments:
-        name: of the run.
+        name: name of the run.
         model: the model, frozen, in eval mode.
         dataset: name of the dataset on which it was trained.
-        seed: of the run.
+        seed: seed of the run.
     """
 
     name: str
@@ -88,28 +88,28 @@ class Run:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return next(self.model.parameters()).device
 
     @_as_stages_do()
     def sample(self, count: int, *, steps: int = 50, seed: int | None = None, batch_size: int = 400) -> Tensor:
-        r"""Draw images: latents by ancestral sampling, then the flow's inverse, rounded to levels.
+        r"""Sample images: latents by ancestral sampling, then the flow's inverse, rounded to levels.
 
-        Of a model family that does not go with this sampler, latents by the first one that it goes with.
+        A model family that does not support this sampler uses the first sampler that it supports.
 
         .. math:: z_T \sim \mathcal N(0, \sigma_T^2 I), \qquad z_T \to z_0, \qquad x = h_\phi^{-1}(z_0)
 
         Arguments:
             count: number N of images.
-            steps: times of a uniform grid, at each of which the network is called once.
-            seed: of the noise; the run's by default.
-            batch_size: images drawn at once; another one gives other images, as each batch has its own noise.
+            steps: number of times of a uniform grid; the network is called once at each.
+            seed: seed of the noise; the run's seed by default.
+            batch_size: images sampled at once; another size gives other images, because each batch has its own noise.
 
         Returns:
             Levels, uint8, shape (N, C, H, W), on the CPU.
 
         Raises:
-            ParamsError: if a number is not whole, is below 1, or is larger than a suite may have.
+            ParamsError: if a number is not whole, is below 1, or is larger than a suite allows.
             DivergenceError: if a pixel is not finite.
             ConvergenceError: if the flow cannot be inverted where the sampler ended.
 
@@ -150,7 +150,7 @@ class Run:
 
         Arguments:
             images: levels :math:`\xi`, uint8, shape (N, C, H, W).
-            seed: of the noise :math:`u` that makes levels continuous, and of a flow that draws its map.
+            seed: seed of the noise :math:`u` that makes levels continuous, and of a flow with a random map.
 
         Returns:
             Latents, float32, shape (N, C, H, W), on the model's device.
@@ -171,13 +171,13 @@ class Run:
     @_as_stages_do()
     @torch.no_grad()
     def invert(self, latents: Values, *, seed: int = 0) -> Tensor:
-        r"""Map latents to images, rounded to levels: what :meth:`encode` has mapped comes back.
+        r"""Map latents to images, rounded to levels: the inverse of :meth:`encode`.
 
         .. math:: x = h_\phi^{-1}(z), \qquad \xi = \Big\lfloor L\,\frac{x + 1}{2} \Big\rfloor
 
         Arguments:
             latents: :math:`z`, real numbers, shape (N, C, H, W).
-            seed: of a flow that draws its inverse.
+            seed: seed of a flow with a random inverse.
 
         Returns:
             Levels, uint8, shape (N, C, H, W), on the CPU.
@@ -189,7 +189,7 @@ class Run:
         """
         found = self._tensor("latents", latents)
         if not found.is_floating_point():
-            raise DataError(f"latents: found {found.dtype}, expected real numbers, as float32")
+            raise DataError(f"latents: found {found.dtype}, expected real numbers, such as float32")
         if not torch.isfinite(found := found.float()).all():
             raise DataError(
                 "latents: found numbers that are not finite, or too large for float32; expected finite ones"
@@ -210,25 +210,26 @@ class Run:
         log_det_tolerance: float | None = None,
         batch_size: int = 360,
     ) -> Likelihood:
-        r"""Evaluate the likelihood of images, as stage ``nll`` does: with its default settings, by those of suite ``digits``.
+        r"""Evaluate the likelihood of images, as the ``nll`` stage does; the defaults are the settings of the ``digits`` suite.
 
         .. math:: \mathrm{NLL} = -\log_2 p(\xi) / D, \qquad
             -\log p(x) = -\log p_{\text{ODE}}(h_\phi(x)) - \log\Big|\det\frac{\partial h_\phi}{\partial x}\Big|
 
         Arguments:
             images: levels :math:`\xi`, uint8, shape (N, C, H, W), of D dimensions each.
-            seed: of all that is drawn; the run's by default. The numbers of two models of one seed are of the same draws.
+            seed: seed of all random numbers; the run's seed by default. Two models with the same seed meet the same random
+                numbers.
             time_draws: times of the bound, for each image.
             ode_steps: steps of the ODE.
-            log_det_tolerance: how much of the flow's log-determinant a series may leave out, in bits/dim; by default it is
-                exact, from the whole Jacobian, which only small images allow.
-            batch_size: images evaluated at once; the draws depend on it.
+            log_det_tolerance: bound on the rest of the power series of the flow's log-determinant, in bits/dim; by default
+                the log-determinant is exact, from the whole Jacobian, which is feasible for small images only.
+            batch_size: images evaluated at once; the random numbers depend on it.
 
         Returns:
             NLL and NELBO of each image, in bits/dim.
 
         Raises:
-            ParamsError: if a number of draws, steps or images is not whole, is below 1, or is larger than a suite may have, or
+            ParamsError: if a number of draws, steps or images is not whole, is below 1, or is larger than a suite allows, or
                 if the tolerance is not above 0.
             DataError: if the images have another shape, type or range.
             DivergenceError: if a number is not finite.
@@ -242,7 +243,7 @@ class Run:
             isinstance(log_det_tolerance, Real) and 0 < log_det_tolerance < math.inf
         ):
             raise ParamsError(
-                f"log_det_tolerance: found {log_det_tolerance}, expected a number above 0, or None: exact"
+                f"log_det_tolerance: found {log_det_tolerance}, expected a number above 0, or None for the exact one"
             )
         seed = self.seed if seed is None else seed
         _check_seed(seed)
@@ -272,7 +273,7 @@ class Run:
         found, takes = self._tensor("images", images), f"{self.name} takes uint8 from 0 to {self.levels - 1}"
         if found.dtype != torch.uint8:
             raise DataError(f"images: found {found.dtype}; {takes}")
-        # As a tensor of bytes, the maximum would be compared with 256 as with 0.
+        # Compared as a tensor of bytes, 256 would wrap to 0.
         if int(found.max()) >= self.levels:
             raise DataError(f"images: found {found.dtype} from {found.min()} to {found.max()}; {takes}")
         return found
@@ -282,9 +283,9 @@ class Run:
         try:
             if not isinstance(values, Tensor):
                 array = np.asarray(values)
-                # In this machine's order of bytes, and of elements, which torch needs.
+                # Torch needs this machine's byte order, and contiguous elements.
                 values = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), "C"))
-            # A copy: a tensor made in inference mode cannot be differentiated. Sparse tensors get all of their zeros.
+            # Copied, because a tensor made in inference mode cannot be differentiated. Sparse tensors become dense.
             found = values.to_dense().cpu().clone(memory_format=torch.contiguous_format)
             shape = tuple(found.shape)
         except (RuntimeError, TypeError, ValueError) as error:
@@ -303,14 +304,14 @@ def load_run(run: str | Path, device: str = "cpu") -> Run:
     Arguments:
         run: a run whose weights come with this package (``digits-vp-indm-nll-s4``), a file of weights that another checkout
             published (``docs/results/<suite>/weights/<run>.safetensors``), or the folder of a run of your own
-            (``results/<suite>/runs/<run>``), of which those weights are taken that its samples were drawn with.
-        device: where to put the model, as torch names it.
+            (``results/<suite>/runs/<run>``), from which the weights of its samples are taken.
+        device: torch's name of the device for the model.
 
     Returns:
         The run.
 
     Raises:
-        ArtifactError: if there is no such run (the message names those that are there), or its file is damaged.
+        ArtifactError: if there is no such run (the message lists the known runs), or its file is damaged.
         DataError: if this machine has no such device.
     """
     place, where = _place(run), _device(device)
@@ -328,7 +329,7 @@ def _device(name: str) -> torch.device:
     if found is None or found.type not in ("cpu", "cuda"):
         raise DataError(f"device: found {name!r}, expected cpu, or cuda with or without a number")
     if found.type == "cuda" and not torch.cuda.is_available():
-        raise DataError(f"device {name}: torch sees no GPU, expected one; take cpu")
+        raise DataError(f"device {name}: torch sees no GPU, expected one; use cpu")
     return found
 
 
@@ -340,14 +341,14 @@ def _place(run: str | Path) -> Path:
         return path if path.exists() else published[str(run)]
     beside = ", ".join(sorted(file.parent.name for file in path.parent.glob(f"*/{CHECKPOINT}")))
     there = f"in {path.parent}: {beside}; " if beside else ""
-    raise ArtifactError(f"{run}: found no such run; {there}with this package come: {', '.join(published)}")
+    raise ArtifactError(f"{run}: found no such run; {there}this package includes: {', '.join(published)}")
 
 
 def _trained(folder: Path) -> tuple[str, ImplicitNonlinearDiffusion]:
-    """Load the checkpoint of the user's own run, with the weights of its samples, or averaged ones if there are no samples."""
+    """Load the checkpoint of the user's own run, with the weights of its samples, or averaged weights if it has none."""
     name, path = folder.resolve().name, folder / CHECKPOINT
     if (found := read_spec(path, CHECKPOINT_FORMAT).get("run")) != name:
-        raise ArtifactError(f"{path}: found the checkpoint of run {found!r}, expected that of {name!r}; {AGAIN}")
+        raise ArtifactError(f"{path}: found the checkpoint of run {found!r}, expected run {name!r}; {AGAIN}")
     if (manifest := folder / "manifest/train.json").is_file():
         outputs = read_manifest(manifest).outputs
         expected = next((sha256 for file, sha256 in outputs.items() if Path(file).name == CHECKPOINT), "none")
@@ -357,29 +358,31 @@ def _trained(folder: Path) -> tuple[str, ImplicitNonlinearDiffusion]:
 
 
 def _drawn_with(path: Path) -> dict[str, str]:
-    """Read which weights samples were drawn with, if there are samples; a flow without parameters has none."""
+    """Read which weights the samples come from, if there are samples; a flow without parameters has no entry."""
     used = read_json(path).get("weights") if path.is_file() else {}
     if not isinstance(used, dict) or not {str(kind) for kind in used.values()} <= {"ema", "raw", "None"}:
-        raise ArtifactError(f"{path}: found weights {used!r}, expected ema or raw of score and flow; {AGAIN}")
+        raise ArtifactError(f"{path}: found weights {used!r}, expected ema or raw for score and flow; {AGAIN}")
     return {network: kind for network, kind in used.items() if kind}
 
 
 def _published(path: Path) -> tuple[str, ImplicitNonlinearDiffusion]:
-    """Load the averaged weights that were published of a run."""
+    """Load the published averaged weights of a run."""
     tensors, spec = read_published(path)
     return str(spec.get("run")), described_model(path, spec, tensors)
 
 
 def _dataset_and_seed(path: Path, name: str) -> tuple[str, int]:
-    """Read the dataset and the seed off a run's name, which begins and ends with them."""
+    """Read the dataset and the seed from a run's name, which begins with the one and ends with the other."""
     found = re.fullmatch(rf"({'|'.join(sorted(DATASETS, key=len, reverse=True))})-.+-s(\d+)", name)
     if found is None:
-        raise ArtifactError(f"{path}: found run {name!r}; expected <dataset>-...-s<seed>, of: {', '.join(DATASETS)}")
+        raise ArtifactError(
+            f"{path}: found run {name!r}, expected <dataset>-...-s<seed>, with a dataset of: {', '.join(DATASETS)}"
+        )
     return found[1], int(found[2])
 
 
 def _check_counts(**counts: int) -> None:
-    """Check that numbers are whole, at least 1, and no larger than in a suite."""
+    """Check that numbers are whole, at least 1, and not larger than a suite allows."""
     for name, count in counts.items():
         if not _is_whole(count) or count < 1:
             raise ParamsError(f"{name}: found {count!r}, expected a whole number of at least 1")
@@ -398,6 +401,6 @@ def _is_whole(number: Any) -> bool:
 
 
 def _mean(values: Tensor) -> str:
-    """Write a mean with its standard error over images, where there is one."""
+    """Write a mean with its standard error over images, if there are several."""
     error = f" ± {values.std() / len(values) ** 0.5:.3f}" if len(values) > 1 else ""
     return f"{values.mean():.3f}{error}"

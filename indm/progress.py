@@ -1,12 +1,13 @@
-"""What a person sees of a stage while it works: bars and lines on standard error, lines of JSON in a file, never in a result.
+"""Progress of a stage while it works: bars and lines on standard error, lines of JSON in a file, never in a result.
 
-The file is ``results/<suite>/watch/<stage>/<subject>.jsonl``. The command line names it in an environment variable, which the
-processes of a training inherit; without it, nothing is written. Each line has ``time`` (seconds since 1970) and ``event``:
+The file is ``results/<suite>/watch/<stage>/<subject>.jsonl``. The command line sets an environment variable to its path, which
+the processes of a training inherit; without the variable, no file is written. Each line has ``time`` (seconds since 1970) and
+``event``:
 
 - ``start``: an execution of the stage starts, on ``host`` as ``process``;
-- ``begin``: a loop begins, ``part`` is what it works on; ``done`` of ``total`` had been done before;
-- ``progress``: so much of it is done, ``seconds_each`` and ``memory_mib`` so far, and what the stage adds;
-- ``done``, ``stopped``, ``failed``: the execution ends, the latter two with ``error``.
+- ``begin``: a loop over ``part`` begins, after ``done`` of ``total`` steps were done before;
+- ``progress``: ``done`` steps of the loop are done, with ``seconds_each`` and ``memory_mib`` so far, and facts from the stage;
+- ``done``, ``stopped``, ``failed``: the execution ends; the latter two have an ``error``.
 """
 
 import contextlib
@@ -33,11 +34,11 @@ Facts = Callable[[], Mapping[str, Any]]
 
 
 def bar(description: str, facts: Facts = dict) -> Callable[[range], Iterable[int]]:
-    """Return a progress bar for a range, rarely redrawn so that logs stay short; the file of :func:`watched` has its lines.
+    """Return a progress bar for a range, rarely redrawn so that logs stay short; it also writes to the file of :func:`watched`.
 
     Arguments:
-        description: what the loop works on.
-        facts: called where a line is due, for what it says beside how far the loop has come.
+        description: the part of the stage that the loop computes.
+        facts: called for each line, to return further content for it.
     """
     return lambda steps: _written(
         tqdm(steps, desc=description, mininterval=2.0, unit="step"), steps, description, facts
@@ -51,11 +52,11 @@ def say(line: str) -> None:
 
 @contextlib.contextmanager
 def watched(path: Path, *, goes_on: bool) -> Iterator[None]:
-    """Write how the block goes to a file.
+    """Write the progress of the block to a file.
 
     Arguments:
         path: the file.
-        goes_on: whether an earlier execution may have left work to continue; else what it wrote is removed.
+        goes_on: whether an earlier execution may have left work to continue; else the lines of that execution are removed.
     """
     with _named(path):
         _start(path, goes_on)
@@ -68,7 +69,7 @@ def watched(path: Path, *, goes_on: bool) -> Iterator[None]:
 
 
 def _written(shown: Iterable[int], steps: range, part: str, facts: Facts) -> Iterator[int]:
-    """Yield the steps of a range, and write how far it has come: at its beginning, at times, and at its end."""
+    """Yield the steps of a range, and write its progress at the beginning, at intervals and at the end."""
     if FILE not in os.environ:
         yield from shown
         return
@@ -90,7 +91,7 @@ def _interval(elapsed: float) -> float:
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Let this process, and those that it starts, know the file inside the block."""
+    """Set the environment variable of the file inside the block, for this process and its child processes."""
     before = os.environ.get(FILE)
     os.environ[FILE] = str(path)
     try:
@@ -105,7 +106,7 @@ def _start(path: Path, goes_on: bool) -> None:
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         if goes_on and path.exists():
-            # A line of its own, even where a power cut has torn the last one.
+            # The next line starts on a new line, even if a power cut has torn the last one.
             with path.open("a") as file:
                 file.write("\n")
         else:
@@ -114,28 +115,28 @@ def _start(path: Path, goes_on: bool) -> None:
 
 
 def _write(event: str, **content: Any) -> None:
-    """Append a line, and close the file, so that other machines see it. No stage fails because its progress cannot be written."""
+    """Append a line, and close the file so that other machines see it. A failed write does not stop the stage."""
     line = {"time": round(time.time(), 2), "event": event} | {key: _plain(value) for key, value in content.items()}
     with contextlib.suppress(OSError), Path(os.environ[FILE]).open("a") as file:
         file.write(f"{json.dumps(line)}\n")
 
 
 def _plain(value: Any) -> Any:
-    """Shorten a number to six digits; JSON has none that are not finite. Times since 1970 come as integers."""
+    """Round a float to six digits; a number that is not finite becomes null, since JSON has none."""
     if not isinstance(value, float):
         return value
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 def peak_memory() -> float:
-    """Return the most memory that this process has had so far, in MiB."""
-    # The system counts KiB, macOS bytes.
+    """Return the peak memory of this process, in MiB."""
+    # Linux counts in KiB, macOS in bytes.
     units = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / units
 
 
 def _memory() -> dict[str, float]:
-    """Return the largest memory of this process so far, and that of its GPU, where it has used one."""
+    """Return the peak memory of this process, and its peak GPU memory if it has used a GPU."""
     found = {"memory_mib": peak_memory()}
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():

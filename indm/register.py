@@ -1,6 +1,6 @@
-"""Register a suite: write down which commit has it and the claims, before its results are known.
+"""Register a suite: record which commit contains the suite and the claims, before its results are known.
 
-A commit cannot hold its own name, so the entry is committed after it.
+A commit cannot contain its own hash, so the entry is committed afterwards.
 """
 
 import subprocess
@@ -15,24 +15,24 @@ from indm.suite.registrations import Registration, Registrations, load_registrat
 from indm.suite.strict_yaml import yaml_text
 
 HEADER = """\
-# Suites that were committed, with the claims, before they were run: written by `python -m indm register`, read by the page.
-# docs/reproducibility.md says what this is for.
+# Suites that were committed, with the claims, before they were run: written by `python -m indm register`, shown in the report.
+# docs/reproducibility.md explains registrations.
 """
 
 
 def register(suite_file: Path, note: str) -> Registration:
-    """Write the entry of a suite into ``registrations.yaml`` beside it, for the commit that is checked out.
+    """Write the entry of a suite into ``registrations.yaml`` in its folder, for the commit that is checked out.
 
     Arguments:
         suite_file: the suite's file.
-        note: a remark, shown on the page.
+        note: a remark, shown in the report.
 
     Returns:
-        The entry; the one that is there, where that says the same of suite and claims.
+        The new entry, or the present one if it has the same suite and claims.
 
     Raises:
-        ParamsError: if the note is no text, the suite could not run, a file is not as committed, or another state of it, or
-            another note, is registered.
+        ParamsError: if the note is not valid text, the suite is invalid, a file differs from its commit, or the suite is
+            registered with other content or another note.
     """
     folder = suite_file.parent
     try:
@@ -53,8 +53,8 @@ def register(suite_file: Path, note: str) -> Registration:
             _check_note(path, suite.suite, found.note, note)
             return found
         raise ParamsError(
-            f"{path}: suite {suite.suite} is registered as it was in commit {found.commit[:12]}, and the suite or the claims "
-            "have changed since; to register it again, remove that entry, which the history will show"
+            f"{path}: found suite {suite.suite} registered at commit {found.commit[:12]}, expected no change of the suite or "
+            "the claims since; to register it again, remove that entry, which the git history will show"
         )
     write_registrations(path, Registrations(suites=known | {suite.suite: entry}))
     return entry
@@ -63,7 +63,7 @@ def register(suite_file: Path, note: str) -> Registration:
 def _check_note(path: Path, suite: str, found: str, given: str) -> None:
     if given not in ("", found):
         raise ParamsError(
-            f"{path}: suite {suite} is registered with the note {found!r}, found {given!r}; leave --note out"
+            f"{path}: found the note {given!r}, expected the registered note {found!r} of suite {suite}; omit --note"
         )
 
 
@@ -75,22 +75,26 @@ def write_registrations(path: Path, registrations: Registrations) -> None:
 
 def _check_committed(file: Path) -> None:
     if file.read_bytes() != _git(file.parent, "show", f"HEAD:./{file.name}", missing=b""):
-        raise ParamsError(f"{file}: found other content than in HEAD; commit it first: a registration names a commit")
+        raise ParamsError(f"{file}: found uncommitted changes, expected the content of HEAD; commit the file first")
 
 
 def _git(folder: Path, *arguments: str, missing: bytes | None = None) -> bytes:
-    """Ask git about a folder; ``missing`` is the answer where it has none.
+    """Ask git about a folder; ``missing`` is returned if the commit lacks the file.
 
     Raises:
-        ParamsError: if git has no answer.
+        ParamsError: if git cannot answer.
     """
     try:
         done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, check=False)
     except OSError as error:
-        raise ParamsError(f"git: cannot be run ({error.strerror}); a registration names a git commit") from None
+        raise ParamsError(
+            f"git: cannot be run ({error.strerror}); install git, since a registration names a commit"
+        ) from None
     if done.returncode == 0:
         return done.stdout
     if missing is not None and _git(folder, "rev-parse", "HEAD"):
         return missing
     found = " ".join(done.stderr.decode(errors="replace").split())
-    raise ParamsError(f"{folder}: expected a git checkout with a commit, which a registration names; git says: {found}")
+    raise ParamsError(
+        f"{folder}: expected a git checkout with a commit, which a registration names; git reports: {found}"
+    )

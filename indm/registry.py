@@ -1,6 +1,6 @@
-"""Registries: a member of a kind is a module in the kind's folder, and its name is the module's.
+"""Registries: a member of a kind is a module in the kind's folder, and is named after the module.
 
-No list names the members. So a new one changes no file that others depend on, and nothing that does not use it runs again.
+The members are not listed anywhere, so that a new member does not change a file on which other jobs depend.
 """
 
 import ast
@@ -26,30 +26,32 @@ ROOT = Path(__file__).parent.parent
 
 
 class Registry(Mapping[str, Member]):
-    """The members of a kind, by name; a member's module is imported when it is asked for, and not before.
+    """The members of a kind, by name; a member's module is imported when the member is first used.
 
     Arguments:
-        package: whose modules are the members.
-        attribute: what a member's module defines.
-        joint: between the words of a name; by default ``fashion_mnist`` is the member ``fashion-mnist``.
+        package: the package whose modules are the members.
+        attribute: name that each member's module defines.
+        joint: joins the words of a name; by default the module ``fashion_mnist`` is the member ``fashion-mnist``.
     """
 
     def __init__(self, package: str, attribute: str, joint: str = "-") -> None:
         self.package, self.attribute, self.joint = package, attribute, joint
 
     def definition(self, name: str, attribute: str | None = None) -> str:
-        """Return the qualified name of a member, or of what else its module defines."""
+        """Return the qualified name of a member, or of another attribute of its module."""
         return f"{self.package}.{name.replace(self.joint, '_')}.{attribute or self.attribute}"
 
     def literal(self, name: str, constant: str) -> Any:
-        """Read a constant of a member's module without importing the module, since that may import torch.
+        """Read a constant of a member's module without importing the module, since the import may load torch.
 
         Raises:
-            ArtifactError: if the module assigns it no literal.
+            ArtifactError: if the module does not assign a literal to it.
         """
         file = f"{self.definition(name).rpartition('.')[0].replace('.', '/')}.py"
         if constant not in (found := _literals(file)):
-            raise ArtifactError(f"{file}: found no {constant}, expected it as a literal, as in the modules beside it")
+            raise ArtifactError(
+                f"{file}: found no {constant}, expected it as a literal, as in the other modules of this folder"
+            )
         return found[constant]
 
     def __getitem__(self, name: str) -> Member:
@@ -75,7 +77,7 @@ def _literals(file: str) -> dict[str, Any]:
     try:
         body = ast.parse((ROOT / file).read_bytes()).body
     except (SyntaxError, ValueError) as error:
-        raise ArtifactError(f"{file}: found {error}; expected a module of Python") from None
+        raise ArtifactError(f"{file}: found {error}, expected a Python module") from None
     found = {}
     for node in body:
         match node:
@@ -94,5 +96,5 @@ SAMPLERS: "Registry[Sampler]" = Registry("indm.diffusion.samplers.registered", "
 
 
 def goes_with(family: str, kind: str) -> list[str]:
-    """Name the only members of a kind, ``sde``, ``objective`` or ``sampler``, that a model family goes with; none if with all."""
+    """List the members of a kind (``sde``, ``objective``, ``sampler``) that a model family supports; empty if it supports all."""
     return list((FAMILIES.literal(family, "ONLY") or {}).get(kind, []))

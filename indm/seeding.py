@@ -1,4 +1,4 @@
-"""Seeds derived from what is being computed, so that no result depends on the order in which jobs run."""
+"""Seeds derived from the name of the computation, so that no result depends on the order in which jobs run."""
 
 import hashlib
 

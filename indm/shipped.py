@@ -1,6 +1,7 @@
-"""What an installation brings of a checkout: suites and claims, Snakemake's rules, published weights.
+"""The files of a checkout that an installation contains: suites and claims, Snakemake's rules, published weights.
 
-``indm/shipped/`` has links to them, which a wheel and an sdist hold as files. Nothing else looks for a checkout around the package.
+``indm/shipped/`` has links to them, which become files in a wheel and an sdist. Other modules do not look for a checkout around
+the package.
 """
 
 import shutil
@@ -9,27 +10,27 @@ from pathlib import Path
 from indm.errors import ArtifactError
 
 SHIPPED = Path(__file__).parent / "shipped"
-# A copy of this is enough to run a suite.
+# A copy of these is enough to run a suite.
 CHECKOUT = SHIPPED / "checkout"
 # <suite>/<run>.safetensors
 WEIGHTS = SHIPPED / "weights"
-# The suite of those who name none.
+# The suite of commands that are called without one.
 DEFAULT_SUITE = "digits"
 
 
 def default(path: Path) -> Path:
-    """Return a file of the working directory, or, where it has none, the one that came with this package."""
+    """Return a file of the working directory, or, if it does not exist, the file in this package."""
     return path if path.exists() else CHECKOUT / path
 
 
 def write_checkout(target: Path) -> None:
-    """Copy what a suite needs to run into a folder: ``params/``, ``Snakefile``, ``workflow/`` and ``profiles/``.
+    """Copy the files that a suite needs to run into a folder: ``params/``, ``Snakefile``, ``workflow/`` and ``profiles/``.
 
     Raises:
-        ArtifactError: if the folder has one of them already, or cannot be written.
+        ArtifactError: if the folder has one of them already, or is not writable.
     """
     if there := [path.name for path in sorted(CHECKOUT.iterdir()) if (target / path.name).exists()]:
-        raise ArtifactError(f"{target}: found {', '.join(there)}; expected a folder without: name another one")
+        raise ArtifactError(f"{target}: found {', '.join(there)}, expected a folder without them; name another folder")
     try:
         shutil.copytree(CHECKOUT, target, dirs_exist_ok=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What users see in a terminal: tables at most a hundred columns wide, lists of commands, and one line for each mistake."""
+"""Output in a terminal: tables at most a hundred columns wide, lists of commands, and one line for each mistake."""
 
 import io
 import sys
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 WIDTH = 100
-# What a command exits with where it could not do its work; as with diff, 1 says that something differs.
+# Exit code of a command that could not do its work; as with diff, 1 means that there are differences.
 FAILED = {"compare": 2}
 
 
 def console() -> "Console":
-    """Return where to print; what comes from files is never taken for rich's markup."""
+    """Return the console, which prints text from files as it is, without rich's markup."""
     from rich.console import Console
 
     found = Console(markup=False, highlight=False, emoji=False)
-    # A file or a pipe has no width of its own.
+    # A file or a pipe does not have a width.
     if not found.is_terminal or found.width > WIDTH:
         found.width = WIDTH
     return found
 
 
 def grid(headings: Iterable[str]) -> "Table":
-    """Begin a table without lines: its first column is text, which is folded where it is too long, the others are numbers."""
+    """Return a table without lines: its first column is text, folded if it is too long, and the other columns are numbers."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
@@ -40,7 +40,7 @@ def grid(headings: Iterable[str]) -> "Table":
 
 
 def printable(text: str) -> str:
-    """Write the codes of signs that have no shape: a text from a file moves no cursor, and stays on its line."""
+    """Escape unprintable characters, so that text from a file cannot move the cursor or leave its line."""
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
@@ -66,13 +66,13 @@ class Commands(click.Group):
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Run a command line."""
         for stream in (sys.stdout, sys.stderr):
-            # In a locale that lacks a sign, such as ±, its code stands for it.
+            # If the locale lacks a character, such as ±, its code is printed instead.
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         try:
             return super().main(*arguments, **options)
         except OSError as error:
-            # Of a command's help, for one.
+            # Raised by the output of a command's help, for example.
             sys.exit(f"indm: {_unwritten(error)}")
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -83,17 +83,17 @@ class Commands(click.Group):
         except IndmError as error:
             _exit(ctx, str(error), error.exit_code)
         except BrokenPipeError:
-            # Nobody reads any more: click ends without a word.
+            # The reader has closed the pipe: click ends silently.
             raise
         except OSError as error:
             _exit(ctx, _unwritten(error), 1)
 
 
 def _unwritten(error: OSError) -> str:
-    """Say what cannot be read or written; stages themselves report errors of their own files."""
+    """Describe a file that cannot be read or written; stages report errors of their files themselves."""
     if error.filename is None:
         return f"the output cannot be written: {error.strerror}"
-    return f"{error.filename}: {error.strerror}; expected what can be read and written there"
+    return f"{error.filename}: {error.strerror}; expected a path that can be read and written"
 
 
 def _exit(ctx: click.Context, message: str, code: int) -> NoReturn:

@@ -109,7 +109,7 @@ def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("mine")
     with pytest.raises(
         ArtifactError,
-        match=r"a\.json: cannot be written: (File exists|Not a directory); found a file at .*results, expected a folder: move it",
+        match=r"a\.json: cannot be written: (File exists|Not a directory); found a file at .*results, expected a folder; move it",
     ):
         write_json(tmp_path / "results/a.json", {})
     assert (tmp_path / "results").read_text() == "mine"
@@ -337,7 +337,7 @@ def test_numbers_that_are_not_finite_in_a_reference_are_refused(tmp_path: Path) 
     write_weights(tmp_path / "statistics.safetensors", {}, {}, STATISTICS_FORMAT)
     write_array(tmp_path / "features.npy", np.full((4, 64), np.nan))
     with pytest.raises(
-        ArtifactError, match=r"features\.npy: features: found 256 numbers that are not finite, expected none"
+        ArtifactError, match=r"features\.npy: features: found 256 numbers that are not finite, expected finite numbers"
     ):
         load_references(tmp_path)
     weights = SmallClassifier(10).state_dict() | {"scale": torch.tensor(math.inf)}

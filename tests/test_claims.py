@@ -1182,19 +1182,19 @@ INDM: dict[str, Any] = {"model": "indm"}
         ),
         (
             {"baseline": INDM},
-            "key claims: claim better: found treatment and baseline to have the same numbers, of indm, nll; allowed: another",
+            "key claims: claim better: found the same numbers, from indm, nll, for treatment and baseline; allowed: another",
         ),
         (
             {"baseline": INDM | {"objective": "nll"}},
-            "key claims: claim better: found treatment and baseline to have the same numbers, of indm, nll; allowed: another",
+            "key claims: claim better: found the same numbers, from indm, nll, for treatment and baseline; allowed: another",
         ),
         (
             {"treatment": LINEAR | {"variant": "scale-5"}},
-            "key claims: claim better: found treatment and scale to have the same numbers, of ddpmpp, scale-5, nll; allowed: ",
+            "key claims: claim better: found the same numbers, from ddpmpp, scale-5, nll, for treatment and scale; allowed: ",
         ),
         (
             {"baseline": LINEAR | {"variant": "standardised"}},
-            "key claims: claim better: found baseline and standardised to have the same numbers, of ddpmpp, standardised, nll",
+            "key claims: claim better: found the same numbers, from ddpmpp, standardised, nll, for baseline and standardised",
         ),
     ],
 )
@@ -1227,7 +1227,7 @@ def test_other_mistakes_in_the_file_are_named(tmp_path: Path) -> None:
         load_claims(path)
     several = CONTROLS | {"scale": CONTROLS["scale"] | {"choose_by": None}}
     for content, words in (
-        ({"controls": several, "claims": [CLAIM]}, "key controls.scale: choose_by: a metric where"),
+        ({"controls": several, "claims": [CLAIM]}, "key controls.scale: choose_by: found variants"),
         ({"controls": CONTROLS, "claims": [CLAIM, CLAIM]}, "found the id better twice"),
         (
             {"controls": CONTROLS | {"standardised": SOLVER | {"sampler": "dpm_solver_pp"}}, "claims": [SWEPT]},
@@ -1235,7 +1235,7 @@ def test_other_mistakes_in_the_file_are_named(tmp_path: Path) -> None:
         ),
         (
             {"controls": CONTROLS | {"standardised": SOLVER}, "claims": [SWEPT | {"metric": ONE_SAMPLER}]},
-            "claim better: found baseline and standardised to have the same numbers, of ddpmpp, nll, dpm_solver_pp_2m",
+            "claim better: found the same numbers, from ddpmpp, nll, dpm_solver_pp_2m, for baseline and standardised",
         ),
         (
             {"controls": {"nan": CONTROLS["standardised"]} | CONTROLS, "claims": [CLAIM]},

@@ -375,7 +375,7 @@ def test_a_file_that_no_stage_speaks_of_is_named_in_one_line(monkeypatch: pytest
     done = call("train", "--suite", SMOKE, "--run", RUN)
     assert (done.exit_code, done.output) == (
         1,
-        "indm train: results/x: Permission denied; expected what can be read and written there\n",
+        "indm train: results/x: Permission denied; expected a path that can be read and written\n",
     )
 
 

@@ -356,7 +356,9 @@ def test_more_processes_than_gpus_are_refused(
     suite = load_suite(write_suite(tmp_path, 2)).model_copy(update={"device": device})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(NoGpuError, match=r"processes 2: found 1 GPU, expected one each; set processes: 1, or"):
+    with pytest.raises(
+        NoGpuError, match=r"processes 2: found 1 GPU, expected one for each process; set processes: 1 or"
+    ):
         train.run(suite, layout, RUN)
 
 

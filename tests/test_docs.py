@@ -1,8 +1,10 @@
 """The documentation: links lead somewhere, and prose is plain. `make docs` stops at the first warning of the site."""
 
+import functools
 import importlib
 import re
 import subprocess
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,21 @@ BUDGETS = {
     r"\b(beside|whence|alike|for\s+want\s+of)\b": 3,
     r"\bwhat\b": 51,
     r"\b(nobody|nothing|none)\b": 13,
+}
+# The same for docstrings, comments and messages of the package.
+IN_CODE = {
+    r"\b(that|those)\s+of\b": 74,
+    r"\bas\s+many\s+\w+\b(?!\s+as\b)": 15,
+    r"\b(is|are|was|were)\s+of\b": 22,
+    r"(?<!there\s)\b(is|are)\s+(no|none)\b": 19,
+    r"\bof\s+(its|their)\s+own\b": 18,
+    r"(\.\s+|\"|# )(?-i:So|Of|What)\b": 109,
+    r"(?<!the\s)\bobjective\s+(nll|fid)\b": 0,
+    r"\b(beside|whence|alike|for\s+want\s+of)\b": 33,
+    r"\bwhat\b": 280,
+    r"\b(nobody|nothing|none)\b": 143,
+    r"\barms?\b": 40,
+    r"\b(says?|said|knows?|tells?|told)\b": 152,
 }
 PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "results/README.md", "reports/README.md")
 # Not lines of prose: code, equations, blocks that are generated, and one-line comments.
@@ -103,6 +120,31 @@ def test_odd_patterns_stay_within_their_budgets(pattern: str) -> None:
     ]
     assert len(found) <= BUDGETS[pattern], (
         f"{pattern}: found {len(found)}, expected at most {BUDGETS[pattern]}; rewrite a sentence at {', '.join(found[:9])}"
+    )
+
+
+@functools.cache
+def words_in_code() -> dict[str, str]:
+    """Return the comments of the package's modules and their texts of several words, without values that are filled in."""
+    found = {}
+    for path in tracked("indm/*.py"):
+        lines: list[str] = []
+        with path.open("rb") as file:
+            for token in tokenize.tokenize(file.readline):
+                # From Python 3.12 on, an f-string comes in parts.
+                if token.type == tokenize.COMMENT or (
+                    tokenize.tok_name[token.type] in ("STRING", "FSTRING_MIDDLE") and token.string.count(" ") > 2
+                ):
+                    lines += ["" for _ in range(len(lines) + 1, token.start[0])] + token.string.splitlines()
+        found[str(path.relative_to(REPOSITORY))] = re.sub(r"\{[^{}\n]*\}", "", "\n".join(lines))
+    return found
+
+
+@pytest.mark.parametrize("pattern", IN_CODE)
+def test_odd_patterns_in_docstrings_comments_and_messages_stay_within_their_budgets(pattern: str) -> None:
+    found = [f"{path}:{line}" for path, text in words_in_code().items() for line in places(pattern, text)]
+    assert len(found) <= IN_CODE[pattern], (
+        f"{pattern}: found {len(found)}, expected at most {IN_CODE[pattern]}; rewrite a sentence at {', '.join(found[:9])}"
     )
 
 

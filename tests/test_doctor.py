@@ -111,7 +111,7 @@ def test_page_is_aligned_and_ends_with_the_remedies() -> None:
     for file in (TORCH_FIDELITY, CLEAN_FID):
         assert file.remedy in done.output
     assert "install the package gdown" in done.output
-    assert done.output.endswith("suite paper: cannot run yet, the lines above say why\n")
+    assert done.output.endswith("suite paper: cannot run yet, see the lines above\n")
 
 
 def test_without_a_suite_all_is_listed_and_the_default_suite_decides(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ def test_without_a_suite_all_is_listed_and_the_default_suite_decides(monkeypatch
     done = call("--out", "/tmp/nowhere")
     assert done.exit_code == 0
     assert {*DATASETS, inputs.INCEPTION} <= states(done.output).keys()
-    assert done.output.endswith("suite digits: nothing that it needs is missing\n")
+    assert done.output.endswith("suite digits: can run, all its requirements are met\n")
 
 
 def test_a_mistake_in_the_suite_is_one_line(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_published_statistics_that_are_not_there(tmp_path: Path) -> None:
     reference["cifar10"] = {"extractor": "inception-v3-random", "classifier": None, "published_statistics": statistics}
     work, changed = Work(set(), {"cifar10"}, False), suite(PAPER, reference=reference)
     (gap,) = requirements(changed, work, tmp_path)
-    assert gap.startswith(f"{tmp_path}/cifar10_stats.npz: published statistics missing; put them there")
+    assert gap.startswith(f"{tmp_path}/cifar10_stats.npz: published statistics missing; copy them there")
     (tmp_path / "cifar10_stats.npz").write_bytes(b"x")
     assert requirements(changed, work, tmp_path) == []
 
@@ -325,7 +325,7 @@ def test_a_suite_that_asks_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert requirements(cuda, Work(set(), set(), True)) == []
     four = suite(DIGITS, device="cuda", processes=4)
     assert requirements(four, Work(set(), set(), True)) == [
-        "processes: 4, on a GPU each, and torch sees 1; set processes to 1 in the suite"
+        "processes: 4, with one GPU each: torch sees 1; set processes to 1 in the suite"
     ]
 
 
@@ -335,7 +335,7 @@ def test_a_suite_that_is_to_be_compiled_needs_a_compiler(monkeypatch: pytest.Mon
     assert requirements(load_suite(DIGITS), Work(set(), set(), True)) == []
     assert requirements(compiled, NOTHING) == []
     assert requirements(compiled, Work(set(), set(), True)) == [
-        "compile: true, and found no C++ compiler (no-such-compiler); install it, or remove the key from the suite"
+        "compile: true: found no C++ compiler (no-such-compiler); install it, or remove the key from the suite"
     ]
 
 
@@ -390,14 +390,14 @@ def test_a_file_in_the_place_of_the_results_is_missing_nothing_else(tmp_path: Pa
     (tmp_path / "digits").touch()
     (gap,) = requirements(load_suite(DIGITS), NOTHING, out=tmp_path)
     place = tmp_path / "digits"
-    assert gap == f"{place}: cannot be written to: found a file at {place}, expected a folder: move it"
+    assert gap == f"{place}: cannot be written to: found a file at {place}, expected a folder; move it"
 
 
 def test_more_threads_than_processors_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     cpu, *_ = machine(suite(DIGITS, threads=3), Path("results"))
     assert (cpu.state, cpu.gap) == (READY, "")
-    assert cpu.detail == "2 CPUs, 3 used by a job: more than there are, so jobs will wait for each other"
+    assert cpu.detail == "2 CPUs, fewer than the 3 that a job uses, so jobs will wait for each other"
 
 
 def test_a_suite_that_asks_for_more_cores_than_there_are_is_warned_of(

@@ -138,14 +138,17 @@ def missing(root: Path, read: Read) -> None:
 
 
 FAULTS: list[tuple[Callable[[Path, Read], None], str]] = [
-    (flip, "expected .* by .*: damaged, or another's file"),
-    (cut, "expected .* by .*: damaged, or another's file"),
-    (empty, "expected .* by .*: damaged, or another's file"),
-    (swap, "expected .* by .*: damaged, or another's file"),
-    (swap_with_manifest, "found the manifest of suite smoke, stage .* another, expected that of suite smoke, stage "),
-    (another_suite, "found the manifest of suite digits, stage .*, expected that of suite smoke, stage "),
+    (flip, "expected .* by .*: damaged, or another file"),
+    (cut, "expected .* by .*: damaged, or another file"),
+    (empty, "expected .* by .*: damaged, or another file"),
+    (swap, "expected .* by .*: damaged, or another file"),
+    (
+        swap_with_manifest,
+        "found the manifest of suite smoke, stage .* another, expected the manifest of suite smoke, stage ",
+    ),
+    (another_suite, "found the manifest of suite digits, stage .*, expected the manifest of suite smoke, stage "),
     (older_format, "found format 'indm-manifest-0-1', expected 'indm-manifest-1'"),
-    (no_manifest, "missing, and nothing else says what made the files of stage"),
+    (no_manifest, "missing, so the origin of the files of stage"),
     (damaged_manifest, "found format None, expected"),
     (missing, "missing; run the stage that writes it"),
 ]

@@ -195,7 +195,7 @@ def test_a_folder_that_cannot_be_written_is_refused_and_the_others_come_back(che
     place.mkdir(parents=True)
     done = call("restore")
     assert done.exit_code == 1
-    assert f"found a folder at {place}, expected a file: move it" in line(done, "refused")
+    assert f"found a folder at {place}, expected a file; move it" in line(done, "refused")
     assert [*Path(f"results/smoke/{PLACE}").rglob("*")] == [place.resolve().relative_to(checkout)]
     assert f"{len(FOLDERS) - 1} written, 0 there already, 0 skipped, 1 refused" in done.output
 
@@ -259,12 +259,12 @@ def add_file(content: dict[str, bytes]) -> dict[str, bytes]:
 
 FAULTS: list[tuple[Callable[[dict[str, bytes]], dict[str, bytes]], str]] = [
     (edit_stamp, f"{PLACE}/provenance/nll.json: found code stamp 000000000000, expected "),
-    (edit_parameter, "made by other parameters than the suite has now: train.steps: found 21, expected 20"),
+    (edit_parameter, "made with other parameters than the suite has now: train.steps: found 21, expected 20"),
     (edit_result, f"{PLACE}/nll.json: found SHA-256 "),
     (lose_provenance, f"{PLACE}/provenance/nll.json: missing"),
     (
         lose_result,
-        f"found no {PLACE}/nll.json; check out what made it (commit 0123456789ab), or keep it again",
+        f"found no {PLACE}/nll.json; check out the code that made it (commit 0123456789ab), or keep it again",
     ),
     (add_file, f"found {PLACE}/checkpoint.safetensors, which is not kept; "),
 ]
@@ -658,7 +658,7 @@ def test_changes_are_not_accepted_without_a_reason(checkout: Path) -> None:
     done = call("restore", "--accept", " ")
     assert (done.exit_code, ACCEPTED.exists()) == (1, False)
     assert done.output == (
-        "indm restore: --accept: found no reason, expected one, in words, for whoever reads the results\n"
+        "indm restore: --accept: found an empty reason, expected one in words, for readers of the results\n"
     )
 
 

@@ -278,7 +278,7 @@ def test_a_checkpoint_of_another_run_or_another_training_is_refused(run: Run, fo
     other = folder.with_name("digits-vp-indm-nll-s5")
     shutil.copytree(folder, other)
     checkpoint = other / "checkpoint.safetensors"
-    with pytest.raises(ArtifactError, match=f"^{checkpoint}: found the checkpoint of run '{INDM}', expected that of '"):
+    with pytest.raises(ArtifactError, match=f"^{checkpoint}: found the checkpoint of run '{INDM}', expected run '"):
         indm.load_run(other)
     outputs = {f"results/digits/runs/{INDM}/checkpoint.safetensors": "0" * 64}
     write_manifest(folder / "manifest/train.json", Manifest("train", "digits", INDM, {}, {}, outputs))
@@ -384,11 +384,11 @@ def test_an_unknown_run_is_named_with_those_that_are_there(folder: Path) -> None
     brought = ", ".join(path.stem for path in sorted(WEIGHTS.glob("*/*.safetensors")))
     with pytest.raises(ArtifactError) as error:
         indm.load_run("digits-vp-indm")
-    assert str(error.value) == f"digits-vp-indm: found no such run; with this package come: {brought}"
+    assert str(error.value) == f"digits-vp-indm: found no such run; this package includes: {brought}"
     other = folder.with_name("digits-vp-indm-nll-s5")
     with pytest.raises(ArtifactError) as error:
         indm.load_run(other)
-    assert str(error.value).startswith(f"{other}: found no such run; in {folder.parent}: {INDM}; with this package")
+    assert str(error.value).startswith(f"{other}: found no such run; in {folder.parent}: {INDM}; this package")
 
 
 @pytest.mark.parametrize(

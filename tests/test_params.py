@@ -131,7 +131,7 @@ MISTAKES = {
         + LINE
         + f"\n  {RUN}-s9: {{dataset: digits, sde: vp, "
         + LINE.replace("seeds: [0, 1, 2], train: {}", "seed: 9, train: {lr: 0.5}"),
-        [f"run {RUN}-s9, key train: found other values than in run {RUN}; allowed: the same, but for the seed"],
+        [f"run {RUN}-s9, key train: found other values than in run {RUN}; allowed: the same except for the seed"],
     ),
     "snapshots that do not increase": (
         "vp, " + LINE,
@@ -197,12 +197,14 @@ MISTAKES = {
     "a coupling whose control of equal compute hardly ends": (
         "    coupling_width: 16",
         "    coupling_width: 2000",
-        ["key toy2d.training.coupling_width: found 2000; allowed: up to 123: of a flow that takes more than 30 times"],
+        [
+            "key toy2d.training.coupling_width: found 2000; allowed: up to 123, because with a flow of more than 30 times"
+        ],
     ),
     "a flow without blocks": (
         "    blocks: [2, 2]",
         "    blocks: [0, 0]",
-        ["key train.flow.blocks: found [0, 0]; allowed: at least one block: without any, there is no flow"],
+        ["key train.flow.blocks: found [0, 0]; allowed: at least one block, since a flow consists of them"],
     ),
     "fewer samples than neighbours": (
         "  prc_neighbours: 3",
@@ -232,7 +234,7 @@ MISTAKES = {
     "learned range without the term that makes it a bound": (
         "learned_range: false",
         "learned_range: true",
-        ["key train.reconstruction: found False; allowed: True where train.sde.vp.learned_range is True: without it"],
+        ["key train.reconstruction: found False; allowed: True where train.sde.vp.learned_range is True, because"],
     ),
     "learned range of another objective": (
         "learned_range: false",
@@ -472,7 +474,7 @@ MISTAKES = {
     "a seed twice": (
         "seeds: [0, 1, 2], train: {}",
         "seeds: [0, 0], train: {}",
-        ["key seeds: found 0 twice in [0, 0]; allowed: each value once: take the repeats out"],
+        ["key seeds: found 0 twice in [0, 0]; allowed: each value once; remove the repeats"],
     ),
     "a snapshot of a run twice": (
         "vp, " + LINE,
@@ -551,7 +553,7 @@ def test_a_value_that_stands_twice_is_refused_but_where_places_count(tmp_path: P
     repeated = (value or [8]) * 2
     changed = deepcopy(FULL)
     reduce(dict.__getitem__, sections, changed)[name] = repeated
-    expected = f"key {key}: found {repeated[0]!r} twice in {repeated}; allowed: each value once: take the repeats out"
+    expected = f"key {key}: found {repeated[0]!r} twice in {repeated}; allowed: each value once; remove the repeats"
     try:
         load(tmp_path, yaml_text(changed))
     except ParamsError as error:
@@ -593,7 +595,7 @@ def test_every_list_whose_places_do_not_count_was_repeated() -> None:
         ("ddpmpp", "normalised-input", "{lr: 0.5}", "train.score.normalise_input: found 'unit'; allowed: 'running'"),
         ("indm", "standardised", "{}", "train.latent.standardise: found False; allowed: True"),
         ("ddpmpp", "scale-5", "{latent: {scale: 2.0}}", "train.latent.scale: found 2.0; allowed: 5.0"),
-        ("ddpmpp", "same-compute", "{}", "train.steps: found 200; allowed: more than the 200 of run "),
+        ("ddpmpp", "same-compute", "{}", "train.steps: found 200; allowed: more than the 200 steps of run "),
         ("ddpmpp", "same-parameters", "{lr: 0.5}", "train.score.channels: found 16; allowed: a larger network than "),
         ("indm", "frozen-flow", "{}", "train.fresh_score_after: found None; allowed: a number of steps"),
         (
@@ -733,7 +735,7 @@ UNREADABLE = {
     "a date that is none": ("a: 2020-99-99\n", "month must be in 1..12"),
     "a number that is none": ("a: !!int abc\n", "invalid literal"),
     "a truth that is none": ("a: !!bool perhaps\n", "perhaps"),
-    "a date that only claims to be one": ("a: !!timestamp abc\n", "found no date in 'abc'"),
+    "a date that only claims to be one": ("a: !!timestamp abc\n", "found 'abc', expected a date"),
     "a list that claims to be a number": ("a: !!int [1]\n", "expected a scalar node, but found sequence"),
     "a second merge": ("a: &a {x: 1}\nb: {<<: *a, <<: *a}\n", "key '<<' is given twice"),
     "a value within itself": ("a: &a [*a]\n", "found a value within itself"),

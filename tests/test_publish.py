@@ -204,7 +204,7 @@ def test_results_of_other_code_than_the_present_one_are_not_published(checkout: 
     done = publish()
     assert done.exit_code == 1
     assert done.output.startswith(f"indm publish: {path}: found code stamp 0123456789ab, expected ")
-    assert f", that of stage {path.stem} now; run the suite again, or check out the commit " in done.output
+    assert f", the present stamp of stage {path.stem}; run the suite again, or check out the commit " in done.output
     assert done.output.count("\n") == 1
     assert not TARGET.exists()
 
@@ -215,7 +215,7 @@ def test_a_record_without_its_commit_is_refused(checkout: Path) -> None:
     path.write_text(json.dumps({key: value for key, value in record.items() if key != "commit"}))
     done = publish()
     assert done.exit_code == 1
-    assert done.output.startswith(f"indm publish: {path}: found no commit, expected what stage nll writes; ")
+    assert done.output.startswith(f"indm publish: {path}: found no commit, expected all keys that stage nll writes; ")
     assert done.output.count("\n") == 1
 
 
@@ -322,7 +322,7 @@ def test_a_page_that_is_no_text_is_refused(checkout: Path) -> None:
     assert done.exit_code == 1
     assert (
         done.output
-        == f"indm publish: {TARGET}/README.md: found bytes that are no UTF-8, expected a text; save it as UTF-8\n"
+        == f"indm publish: {TARGET}/README.md: found bytes that are not UTF-8, expected a text; save it as UTF-8\n"
     )
 
 
@@ -429,7 +429,7 @@ def test_where_a_file_cannot_be_written_none_is(checkout: Path, name: str) -> No
     before = files()
     done = publish()
     assert done.exit_code == 1
-    assert f"found a folder at {TARGET / name}, expected a file: move it" in done.output
+    assert f"found a folder at {TARGET / name}, expected a file; move it" in done.output
     assert files() == before
 
 
@@ -456,13 +456,13 @@ def test_other_results_are_not_published_beside_those_that_are_kept(checkout: Pa
         do(SMOKE, checkout, Job(name, ""))
     done = publish()
     assert done.exit_code == 1
-    assert f"kept/runs/{RUN}.tar.gz: found other results of runs/{RUN} than those that would be" in done.output
+    assert f"kept/runs/{RUN}.tar.gz: found other results of runs/{RUN} than the present results" in done.output
     assert files() == before
     assert keep("--replace").exit_code == 0
     assert publish().exit_code == 0
     stray = TARGET / "kept/runs/gone-s0.tar.gz"
     shutil.copy(TARGET / f"kept/runs/{RUN}.tar.gz", stray)
-    assert f"{stray}: found an archive of what suite smoke has not; remove it" in publish().output
+    assert f"{stray}: found an archive that does not belong to suite smoke; remove it" in publish().output
 
 
 def test_weights_of_no_run_or_of_another_training_are_refused(checkout: Path) -> None:

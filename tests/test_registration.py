@@ -91,7 +91,10 @@ def test_another_note_is_refused(checkout: str) -> None:
     before = FILE.read_text()
     done = register("--note", "Eight seeds.")
     assert done.exit_code == 1
-    assert "is registered with the note 'Five seeds.', found 'Eight seeds.'; leave --note out" in done.output
+    assert (
+        "found the note 'Eight seeds.', expected the registered note 'Five seeds.' of suite digits-full; omit --note"
+        in done.output
+    )
     assert FILE.read_text() == before
 
 
@@ -123,7 +126,7 @@ def test_what_is_not_committed_is_not_registered(checkout: str, name: str) -> No
     done = register()
     assert done.exit_code == 1
     assert done.output == (
-        f"indm register: params/{name}: found other content than in HEAD; commit it first: a registration names a commit\n"
+        f"indm register: params/{name}: found uncommitted changes, expected the content of HEAD; commit the file first\n"
     )
     assert FILE.read_text() == "suites: {}\n"
 
@@ -142,7 +145,7 @@ def test_a_new_suite_that_is_not_committed_is_not_registered(checkout: str) -> N
     text = Path(SUITE).read_text().replace("suite: digits-full", "suite: another")
     Path("params/another.yaml").write_text(text)
     done = CliRunner().invoke(main, ["register", "--suite", "params/another.yaml"])
-    assert "params/another.yaml: found other content than in HEAD" in done.output
+    assert "params/another.yaml: found uncommitted changes, expected the content of HEAD" in done.output
 
 
 def test_another_state_of_what_is_registered_is_refused(checkout: str) -> None:
@@ -152,7 +155,10 @@ def test_another_state_of_what_is_registered_is_refused(checkout: str) -> None:
     commit()
     done = register()
     assert done.exit_code == 1
-    assert f"suite digits-full is registered as it was in commit {checkout[:12]}, and the suite or the" in done.output
+    assert (
+        f"found suite digits-full registered at commit {checkout[:12]}, expected no change of the suite or"
+        in done.output
+    )
     assert FILE.read_text() == before
 
 

@@ -591,11 +591,23 @@ ROW = ["cifar10", "indm", "vp", "nll", "", "nll", "", "2.97", "a paper", "table 
         ("value", "1_000", "line 2, column value: found '1_000', expected a number in decimals"),
         ("value", "about 3", "line 2, column value: found 'about 3', expected a number in decimals"),
         ("value", "", "line 2, column value: found '', expected a number in decimals"),
-        ("num_samples", "0", "line 2, column num_samples: found '0', expected a whole number above 0, or nothing"),
-        ("parameters", "62M", "line 2, column parameters: found '62M', expected a whole number above 0, or nothing"),
-        ("steps", "1e5", "line 2, column steps: found '1e5', expected a whole number above 0, or nothing"),
-        ("sampler", "ODE", "line 2, column sampler: found 'ODE', expected pc (of the reverse SDE), ode or nothing"),
-        ("objective", "both", "line 2, column objective: found 'both', expected nll, fid or nothing"),
+        (
+            "num_samples",
+            "0",
+            "line 2, column num_samples: found '0', expected a whole number above 0, or an empty cell",
+        ),
+        (
+            "parameters",
+            "62M",
+            "line 2, column parameters: found '62M', expected a whole number above 0, or an empty cell",
+        ),
+        ("steps", "1e5", "line 2, column steps: found '1e5', expected a whole number above 0, or an empty cell"),
+        (
+            "sampler",
+            "ODE",
+            "line 2, column sampler: found 'ODE', expected pc (of the reverse SDE), ode or an empty cell",
+        ),
+        ("objective", "both", "line 2, column objective: found 'both', expected nll, fid or an empty cell"),
     ],
 )
 def test_a_published_number_that_is_none_is_refused(tmp_path: Path, column: str, found: str, words: str) -> None:
@@ -616,7 +628,7 @@ def test_a_number_published_twice_and_a_row_of_too_few_cells_are_refused(tmp_pat
         read_published(path)
     assert str(caught.value).splitlines() == [
         f"{path}: line 4: found the number of line 2 again (cifar10, indm, vp, nll, nll), expected it once",
-        f"{path}: line 5: found 2 cells, expected 16, one a column",
+        f"{path}: line 5: found 2 cells, expected 16, one per column",
     ]
 
 

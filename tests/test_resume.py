@@ -208,7 +208,7 @@ def test_the_state_of_something_else_is_ignored(
     capsys.readouterr()
     assert train_with_cuts(SUITE, layout, []) == undisturbed
     errors = capsys.readouterr().err
-    assert f"{scratch}: removes 2 files of other parameters, data, code or versions" in errors
+    assert f"{scratch}: removing 2 files of other parameters, data, code or versions" in errors
     assert "continues after" not in errors
 
 

@@ -193,9 +193,9 @@ def test_sampler_reaches_the_data_in_the_calls_that_it_says(name: str, sampler: 
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ('LABEL = "x"\n', "no CALLS, expected it as a literal, as in the modules beside it"),
-        ("CALLS = 1 + 1\n", "no CALLS, expected it as a literal, as in the modules beside it"),
-        ("def (", r"invalid syntax \(<unknown>, line 1\); expected a module of Python"),
+        ('LABEL = "x"\n', "no CALLS, expected it as a literal, as in the other modules"),
+        ("CALLS = 1 + 1\n", "no CALLS, expected it as a literal, as in the other modules"),
+        ("def (", r"invalid syntax \(<unknown>, line 1\), expected a Python module"),
     ],
 )
 def test_what_a_sampler_does_not_say_is_one_line(

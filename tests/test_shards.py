@@ -265,7 +265,7 @@ def test_a_shard_of_another_number_of_them_is_refused(folder: Path) -> None:
     ("change", "words"),
     [
         ({"code": "0" * 64}, "shards/2/sample.safetensors: found code stamp 000000000000, expected "),
-        ({"batches": {}}, "shards/1/sample.safetensors: found no batch 16 here or in another shard, expected it"),
+        ({"batches": {}}, "shards/1/sample.safetensors: found no batch 16 in this shard or another one, expected it"),
     ],
 )
 def test_a_shard_of_other_code_or_without_a_batch_is_refused(folder: Path, change: dict[str, Any], words: str) -> None:

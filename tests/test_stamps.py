@@ -250,7 +250,7 @@ def test_what_editors_leave_and_an_unfinished_module_change_nothing(checkout: Pa
 
 def test_a_module_that_is_needed_and_no_python_is_one_line(checkout: Path) -> None:
     append(checkout / "indm/stages/compute.py", "\ndef (")()
-    with pytest.raises(ArtifactError, match=r"compute\.py: found invalid syntax .*; expected a module of Python"):
+    with pytest.raises(ArtifactError, match=r"compute\.py: found invalid syntax .*, expected a Python module"):
         stamps(checkout)
 
 

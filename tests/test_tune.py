@@ -157,7 +157,7 @@ def test_a_file_of_another_key_is_removed(tmp_path: Path, capsys: pytest.Capture
     told(Study(path, "a", LOG_RATE, ("digits", 1)), 3)
     study = Study(path, "b", LOG_RATE, ("digits", 1))
     assert study.rows == {}
-    assert "removes the trials of other parameters, data, code or versions" in capsys.readouterr().err
+    assert "removing the trials of other parameters, data, code or versions" in capsys.readouterr().err
 
 
 def test_half_a_line_and_a_dead_lock_do_no_harm(tmp_path: Path) -> None:
@@ -642,7 +642,7 @@ def test_arms_that_are_compared_have_the_same_search(tmp_path: Path, key: str) -
     rate = {"lr": {"low": 0.1, "high": 0.2, "log": True}}
     content["tune"][OTHER] = content["tune"][NLL] | {"space": rate, key: content["tune"][NLL][key] + 1}
     found = content["tune"][OTHER][key]
-    message = f"key tune.{OTHER}.{key}: found {found}; allowed: {found - 1}, as of {NLL}: arms that are compared have the same"
+    message = f"key tune.{OTHER}.{key}: found {found}; allowed: {found - 1}, as for {NLL}, with which it is compared"
     refused(tmp_path, content, message)
     content["tune"][FID][key] += 1
     content["tune"][OTHER][key] -= 1
@@ -657,11 +657,13 @@ def test_an_arm_is_a_run_with_what_is_searched(tmp_path: Path) -> None:
     refused(
         tmp_path,
         content,
-        f"key tune.{FID}.space: found flow_lr; allowed: keys that its training heeds, and the run has",
+        f"key tune.{FID}.space: found flow_lr; allowed: keys that affect its training, since the run has",
     )
     content["tune"][FID] |= {"space": {"lr": rates["lr"]}, "lengths": [4]}
     refused(
-        tmp_path, content, rf"key tune.{FID}.lengths: found \[4\]; allowed: \[\], since the rule of lengths is of objec"
+        tmp_path,
+        content,
+        rf"key tune.{FID}.lengths: found \[4\]; allowed: \[\], since the rule of lengths applies to the nll",
     )
     content["tune"] = {"nobody": content["tune"][NLL]}
     refused(tmp_path, content, "key tune.nobody: no such run; allowed: digits-ve-ddpmpp-fid-s0, ")

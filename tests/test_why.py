@@ -197,7 +197,7 @@ def damage() -> list[str]:
     path = Path(TRAINED).parents[1] / "checkpoint.safetensors"
     found, expected = sha256(b"flipped").hexdigest()[:12], sha256(path.read_bytes()).hexdigest()[:12]
     path.write_bytes(b"flipped")
-    return [f"{path}: found SHA-256 {found}, expected {expected} by {TRAINED}: damaged, or another's file; delete it"]
+    return [f"{path}: found SHA-256 {found}, expected {expected} by {TRAINED}: damaged, or another file; delete it"]
 
 
 def remove_output() -> list[str]:
@@ -207,7 +207,7 @@ def remove_output() -> list[str]:
 
 def remove_manifest() -> list[str]:
     Path(TRAINED).unlink()
-    return ["missing: manifest/train.json, and nothing else says what made its files"]
+    return ["missing: manifest/train.json, without which the origin of its files is unknown"]
 
 
 def remove_all() -> list[str]:
@@ -223,7 +223,8 @@ def break_manifest() -> list[str]:
 def take_another_manifest() -> list[str]:
     edit_manifest(TRAINED, subject="another")
     return [
-        "found the manifest of suite frozen, stage train another, expected that of suite frozen, stage train " + RUN
+        "found the manifest of suite frozen, stage train another, expected the manifest of suite frozen, stage train "
+        + RUN
     ]
 
 
@@ -231,7 +232,7 @@ def edit_code_of_older_manifest() -> list[str]:
     edit_manifest(TRAINED, stamp="", code={})
     redefine("gaussian_nll")
     return [
-        "made by code with another stamp than it has now; which definitions changed is unknown, because its manifest "
+        "made by code with another stamp than now; which definitions changed is unknown, because its manifest "
         "lists none"
     ]
 
@@ -276,7 +277,7 @@ def test_an_older_manifest_whose_code_is_the_same_is_up_to_date() -> None:
 
 def test_files_beside_a_module() -> None:
     append("indm/report/page/templates/style.css", "\n")
-    assert "1 job of report\n  indm/report/page/render.py data beside it changed\n" in why()
+    assert "1 job of report\n  indm/report/page/render.py data next to it changed\n" in why()
 
 
 def test_code_outside_of_definitions() -> None:
@@ -307,7 +308,7 @@ frozen, nll {run}: 2 of 3 jobs would run
 
 def test_other_weights_that_the_suite_derives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Suite, "weights_of", lambda suite, run: {"score": "ema", "flow": "other"})
-    assert "1 job of nll: " + RUN + "\n  other weights of the model, which indm derives" in why("nll", "--run", RUN)
+    assert "1 job of nll: " + RUN + "\n  other weights of the model, derived from the suite" in why("nll", "--run", RUN)
 
 
 def test_an_imported_checkpoint_is_of_the_code_that_imports() -> None:

@@ -1,15 +1,15 @@
-"""Write what is generated from other files, and committed.
+"""Write the committed files that are generated from other files.
 
-- ``params/expanded/<suite>.json``: all that a suite says, in full, since DVC computes nothing;
+- ``params/expanded/<suite>.json``: each suite in full, since DVC does not compute;
 - ``dvc.yaml``: the pipeline of the default suite, from :data:`indm.pipeline.stages.STAGES`;
 - the tables of ``README.md``, ``docs/results`` and ``docs/weights.md`` and README's figures, from ``docs/results/``;
 - ``docs/reference``: the suites, the keys of a suite, the command line and the pipeline;
-- ``workflow/dvc/<suite>/dvc.yaml``: that of another suite, where it is there or asked for. DVC reads every dvc.yaml that it
-  finds, for every command. So suites that nobody runs by DVC have none.
+- ``workflow/dvc/<suite>/dvc.yaml``: the pipeline of another suite, if the file exists or is asked for. Each command of DVC reads
+  every dvc.yaml that it finds, so other suites do not have one.
 
     python workflow/generate.py                  writes them
-    python workflow/generate.py --suite smoke    and makes workflow/dvc/smoke/dvc.yaml
-    python workflow/generate.py --check          names those that are out of step instead
+    python workflow/generate.py --suite smoke    also writes workflow/dvc/smoke/dvc.yaml
+    python workflow/generate.py --check          lists the files that are out of date instead
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-# The package of this checkout, even where another one is installed.
+# The package of this checkout, even if another one is installed.
 sys.path.insert(0, str(ROOT))
 
 from reference import reference  # noqa: E402
@@ -39,16 +39,16 @@ HEADER = """\
 # Run with: {command}
 #
 # A stage tracks the keys of the suite that it reads, and the stamp of its code, which `validate` writes. A suite's `threads`,
-# `processes` and `device` are tracked by `report` alone, which shows the checksum of all that the suite says: no other stage need
+# `processes` and `device` are tracked only by `report`, which shows the checksum of the whole suite, so that other stages do not
 # run again because another machine has more cores.
 """
 FOREACH = {"dataset": "datasets", "run": "runs", "toy": "toy2d.datasets"}
 
 
 def main() -> None:
-    """Write the files, or compare and exit with the names of those out of step."""
+    """Write the files, or compare them and exit with the names of the files that are out of date."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; name the files that are out of step")
+    parser.add_argument("--check", action="store_true", help="only list the files that are out of date")
     parser.add_argument("--suite", action="append", default=[], help="make the dvc.yaml of this suite too")
     arguments = parser.parse_args()
     try:
@@ -56,11 +56,11 @@ def main() -> None:
     except IndmError as error:
         sys.exit(str(error))
     stale = [path for path, text in texts.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
-    # Of suites that are no more.
+    # Files of suites that have been removed.
     stale += [path for path in expanded_path(ROOT / "params/_").parent.glob("*") if path not in texts]
     if arguments.check and stale:
         names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
-        sys.exit(f"out of step: {names}; run python workflow/generate.py")
+        sys.exit(f"out of date: {names}; run python workflow/generate.py")
     for path in stale:
         if path in texts:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,10 +74,10 @@ def generate(root: Path, wanted: Iterable[str] = ()) -> dict[Path, str]:
 
     Arguments:
         root: the checkout.
-        wanted: suites whose dvc.yaml is made although it is not there.
+        wanted: suites whose dvc.yaml is made even if it does not exist yet.
 
     Raises:
-        ParamsError: if a suite has a mistake, or there is none of a wanted name.
+        ParamsError: if a suite has a mistake, or a wanted suite does not exist.
         ArtifactError: if published results are damaged.
     """
     texts = {}
@@ -92,7 +92,7 @@ def generate(root: Path, wanted: Iterable[str] = ()) -> dict[Path, str]:
 
 
 def readme_text(root: Path) -> dict[Path, str]:
-    """Return README.md with its figures, and the pages of all verdicts and weights; nothing where no suite is published."""
+    """Return README.md with its figures, and the pages of all verdicts and weights; empty if no suite is published."""
     published, readme, weights = root / "docs/results", root / "README.md", root / "docs/weights.md"
     if not published.is_dir():
         return {}
@@ -111,7 +111,7 @@ def readme_text(root: Path) -> dict[Path, str]:
 
 
 def dvc_file(root: Path, suite: str) -> Path:
-    """Return where the dvc.yaml of a suite lies: the default suite's at the top."""
+    """Return the path of a suite's dvc.yaml; the one of the default suite is at the top of the checkout."""
     return root / ("dvc.yaml" if suite == DEFAULT_SUITE else f"workflow/dvc/{suite}/dvc.yaml")
 
 
@@ -134,10 +134,10 @@ def dvc_text(suite: Suite) -> str:
 
 
 def _validate(suite: Suite) -> dict[str, Any]:
-    """Describe the stage that every other one waits for: a mistake or a missing archive stops ``dvc repro`` before any work.
+    """Describe the stage on which all others wait, so that a mistake or a missing archive stops ``dvc repro`` before any work.
 
-    It looks at the suites and the code whenever a file of either has changed, and writes what the others depend on: an edit that
-    changes none of that runs this stage alone.
+    It runs whenever a file of the suites or of the code has changed, and writes the files on which the other stages depend. If
+    these files stay the same, no other stage runs.
     """
     name = f"--suite params/{suite.suite}.yaml --out results"
     return {
@@ -154,7 +154,7 @@ def _stage(name: str, stage: Stage, suite: Suite) -> dict[str, Any]:
     definition: dict[str, Any] = {"cmd": stage.command(name).format(**names)}
     inputs = [file for pattern in stage.inputs for file in _files(pattern, stage, suite, names)]
     definition["deps"] = [code, *inputs]
-    # A section that a suite does not say is not in its expanded file.
+    # A section that a suite omits is not in its expanded file.
     if keys := [key.format(**names) for key in stage.keys if key.partition(".")[0] in suite_content(suite)]:
         definition["params"] = [{"params/expanded/${suite}.json": keys}]
     for kind, patterns in (("outs", tracked_outputs(name)), ("metrics", stage.metrics)):
@@ -172,12 +172,12 @@ def _stage(name: str, stage: Stage, suite: Suite) -> dict[str, Any]:
 
 
 def _is_listed(stage: Stage, suite: Suite) -> bool:
-    """Tell whether a stage is in the pipeline of a suite: stages of shards are where it asks for some."""
+    """Return whether a stage is in the pipeline of a suite, which has stages of shards only if it asks for shards."""
     return stage.subject != "shard" or bool(stage.subjects(suite))
 
 
 def _names(name: str, stage: Stage) -> dict[str, str]:
-    """Say what DVC puts for the names in a path: of the subject its key, of the others what the suite says of it."""
+    """Return DVC's expression for each name in a path: the key of the subject, and values of the suite for the other names."""
     names = {"suite": "${suite}"}
     if stage.subject == "shard":
         return names | {key: f"${{item.{key}}}" for key in ("run", "shard", "dataset")}
@@ -191,14 +191,14 @@ def _names(name: str, stage: Stage) -> dict[str, str]:
 
 
 def _item(suite: Suite, job: Job) -> dict[str, str]:
-    """Return the names that :func:`_names` looks up, of a job."""
+    """Return the names of a job that :func:`_names` looks up."""
     # A shard's key is not its number.
     known = {"suite", STAGES[job.stage].subject} - {"shard"}
     return {name: value for name, value in job_names(suite, job).items() if name not in known}
 
 
 def _files(pattern: str, stage: Stage, suite: Suite, names: dict[str, str]) -> list[str]:
-    """List the files of an input: one of the subject, those of its shards, or, of a stage without a subject, all of the suite."""
+    """List the files of an input: the subject's file or files of its shards, or all files of the suite without a subject."""
     if (maker := MAKERS.get(pattern)) and STAGES[maker].subject == "shard":
         return [pattern.format(**names, shard=shard) for shard in suite.shards.numbers(gathering(maker))]
     if stage.subject:
@@ -207,7 +207,7 @@ def _files(pattern: str, stage: Stage, suite: Suite, names: dict[str, str]) -> l
 
 
 def _publish() -> dict[str, Any]:
-    # By way of a temporary name: a killed copy leaves no half table.
+    # Copied to a temporary name first, so that a killed copy does not leave half a table.
     source, temporary, target = (
         "results/${suite}/tables/${item}.csv",
         "results/.table_${item}.csv.tmp",

@@ -1,6 +1,6 @@
-"""Run ``snakemake --lint`` and fail on everything it finds, except one thing that it cannot know.
+"""Run ``snakemake --lint`` and fail on all its findings except one that does not apply.
 
-Every stage runs in the environment that Snakemake itself runs in, as it does under DVC: no rule names another one.
+Rules do not name an environment, because every stage runs in Snakemake's own environment, as it does under DVC.
 """
 
 import subprocess

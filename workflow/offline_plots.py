@@ -1,4 +1,4 @@
-"""Write a template with which ``dvc plots`` needs no network: Vega, Vega-Lite and Vega-Embed stand in its pages.
+"""Write a template with which ``dvc plots`` works offline, because its pages include Vega, Vega-Lite and Vega-Embed.
 
 ``python workflow/offline_plots.py`` writes ``.dvc/tmp/offline.html``, and prints the command that makes DVC use it.
 """
@@ -6,10 +6,10 @@
 import sys
 from pathlib import Path
 
-# Below the folder that DVC keeps out of git.
+# DVC keeps this folder out of git.
 TEMPLATE = Path(".dvc/tmp/offline.html")
 VEGA_LITE = "5.21"
-# In a function of its own: names of the scripts are none of the page.
+# The scripts are wrapped in a function, so that their names do not clash with names on the page.
 PAGE = """<!doctype html>
 <html lang="en">
 <head><meta charset="utf-8"><title>DVC plots</title>{refresh_tag}
@@ -29,7 +29,7 @@ def page() -> str:
         from vl_convert import javascript_bundle
     except ModuleNotFoundError:
         sys.exit("offline_plots: found no package vl_convert, which has Vega's scripts; pip install '.[plots]'")
-    # Of the version that DVC's plots are of; "</script" would end the element.
+    # The version that DVC's plots need; "</script" would end the element.
     scripts = javascript_bundle(vl_version=VEGA_LITE).replace("</script", "<\\/script")
     return PAGE.replace("{SCRIPTS}", f"{{{scripts}}}")
 

@@ -1,4 +1,4 @@
-"""Write the pages of ``docs/reference`` that are made from the suites, their schema, the command line and the stages."""
+"""Generate the pages of ``docs/reference`` from the suites, their schema, the command line and the stages."""
 
 import json
 import math
@@ -81,7 +81,7 @@ trained under a linear diffusion, VP or VE, with an objective: `nll` trains for 
 
 
 def _said(path: Path, word: str) -> str:
-    """Return what a comment at the top of a suite's file says, as in ``# Purpose: a first look``."""
+    """Return the text of a comment at the top of a suite's file, such as ``# Purpose: a first look``."""
     found = re.search(rf"^# {word}: (.*)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return found[1] if found else ""
 
@@ -108,7 +108,7 @@ def _cells(suite: Suite) -> dict[tuple[str, ...], int]:
 
 
 def _models(suite: Suite) -> str:
-    """List the models of each SDE and objective, those with the same models together."""
+    """List the models of each SDE and objective, grouping pairs that have the same models."""
     listed: dict[str, dict[str, None]] = {}
     for _, trained, model in _cells(suite):
         listed.setdefault(trained, {})[model] = None
@@ -138,7 +138,7 @@ keys with a default. `indm validate --suite <name>` checks a file; editors compl
 
 
 def _sections(path: str, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the table of a section, and those of the sections in it."""
+    """Yield the table of a section, and the tables of its subsections."""
     inner = {key: _inner(key, value) for key, value in schema["properties"].items()}
     rows = [
         [f"`{key}`", _values(value, _path(path, inner[key][0])), _meaning(value, definitions)]
@@ -161,14 +161,14 @@ def _path(*places: str) -> str:
 
 
 def _inner(key: str, schema: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the place below a section that a key leads to, and the name of that section's definition; empty if it has none."""
+    """Return the place below a section to which a key leads, and the name of that section's definition, or two empty texts."""
     if "$ref" in (named := _named(schema)):
         return f"{key}.<name>", _definition(named)
     return key, next(map(_definition, filter(lambda part: "$ref" in part, _alternatives(schema))), "")
 
 
 def _named(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the schema of the values of a mapping whose keys are names; an empty one if it is no such mapping."""
+    """Return the schema of the values of a mapping whose keys are names; empty for another mapping."""
     patterns = schema.get("patternProperties", {})
     return next(iter(patterns.values()), schema.get("additionalProperties") or {})
 
@@ -182,7 +182,7 @@ def _alternatives(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _meaning(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
-    """Return what a key means: its own description, or that of its section."""
+    """Return the description of a key, or of its section."""
     if "description" in schema:
         return str(schema["description"])
     text = str(definitions[_definition(schema)]["description"]).rstrip(".")
@@ -190,7 +190,7 @@ def _meaning(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
 
 
 def _values(schema: Mapping[str, Any], path: str) -> str:
-    """Write which values a key may have, and its default."""
+    """Write the values that a key may have, and its default."""
     found = " or ".join(_kind(part, path) for part in _alternatives(schema))
     default = schema.get("default")
     return found + (f"; default {_literal(default)}" if default is not None and not isinstance(default, dict) else "")
@@ -216,7 +216,7 @@ def _literal(value: Any) -> str:
 
 
 def _range(schema: Mapping[str, Any]) -> str:
-    """Write the interval of a number; limits that only a mistake exceeds are left out."""
+    """Write the interval of a number, without limits that only a mistake exceeds."""
     low, high = (
         schema.get("minimum", schema.get("exclusiveMinimum")),
         schema.get("maximum", schema.get("exclusiveMaximum")),
@@ -239,7 +239,7 @@ def command_line_page() -> str:
             rows = ([f"`{_usage(command)}`", _help(command)] for command in stages)
             parts.append(
                 "Snakemake and DVC call these commands; `--out` and `--reports` name the folders of results and reports.\n\n"
-                + _table(["command", "what it does"], rows)
+                + _table(["command", "effect"], rows)
             )
         parts += [_command(command) for command in names if command not in stages]
     return (
@@ -280,7 +280,7 @@ def _usage(command: str) -> str:
 
 # The pipeline.
 def pipeline_page() -> str:
-    """Write a row for each stage: what it reads and writes."""
+    """Write a row for each stage, with the files that it reads and writes."""
     rows = (
         [
             f"`{stage}`",
@@ -322,7 +322,7 @@ def _before() -> dict[str, set[str]]:
 
 
 def _direct(before: dict[str, set[str]]) -> dict[str, set[str]]:
-    """Leave out the stages that another one of them follows."""
+    """Keep only the direct predecessors of each stage."""
 
     def all_before(stage: str) -> set[str]:
         return before[stage].union(*map(all_before, before[stage]))
@@ -331,7 +331,7 @@ def _direct(before: dict[str, set[str]]) -> dict[str, set[str]]:
 
 
 def _paths(direct: dict[str, set[str]], rows: dict[str, int]) -> list[list[str]]:
-    """Return the arrows: from a stage to one that reads its files, by way of a bend in each row between."""
+    """Return the arrows, each from a stage to a stage that reads its files, with a bend in each row between."""
     return [
         [first, *(f"{first} {stage} {row}" for row in range(rows[first] + 1, rows[stage])), stage]
         for stage, found in direct.items()
@@ -340,19 +340,19 @@ def _paths(direct: dict[str, set[str]], rows: dict[str, int]) -> list[list[str]]
 
 
 def _rows(direct: dict[str, set[str]]) -> dict[str, int]:
-    """Put every stage into the last row above the stages that read its files; return the number of its row."""
+    """Return the row of each stage, which is the last one above the stages that read its files."""
     above: dict[str, int] = {}
     for stage in reversed(direct):
         above[stage] = max((above[after] + 1 for after, found in direct.items() if stage in found), default=0)
     return {stage: max(above.values()) - above[stage] for stage in direct}
 
 
-# Of a box: width, height, and the distances to the next one, in pixels.
+# Width and height of a box, and the distances to the next one, in pixels.
 WIDTH, HEIGHT, ACROSS, DOWN = 78, 28, 8, 32
 
 
 def _places(rows: dict[str, int], paths: list[list[str]]) -> dict[str, tuple[float, float]]:
-    """Return where the middle of the upper edge of each stage and bend is: as near as can be below what leads to it."""
+    """Return the middle of the upper edge of each stage and bend, as near as possible below the stages that lead to it."""
     for path in paths:
         rows = rows | {bend: rows[path[0]] + number for number, bend in enumerate(path[1:-1], 1)}
     places: dict[str, tuple[float, float]] = {}
@@ -364,7 +364,7 @@ def _places(rows: dict[str, int], paths: list[list[str]]) -> dict[str, tuple[flo
 
 
 def _ordered(row: list[str], paths: list[list[str]], places: dict[str, tuple[float, float]]) -> list[str]:
-    """Sort a row by the mean place of what leads to each of it; what nothing leads to is last."""
+    """Sort a row by the mean place of the stages that lead to each entry; entries without any are last."""
 
     def mean(stage: str) -> float:
         before = [places[first][0] for path in paths for first, second in pairwise(path) if second == stage]
@@ -374,7 +374,7 @@ def _ordered(row: list[str], paths: list[list[str]], places: dict[str, tuple[flo
 
 
 def picture() -> str:
-    """Draw the stages, each below those whose files it reads."""
+    """Draw the stages, each below the stages whose files it reads."""
     direct = _direct(_before())
     paths = _paths(direct, _rows(direct))
     places = _places(_rows(direct), paths)

@@ -1,4 +1,4 @@
-"""Print what ``pyproject.toml`` requires, a line each, with the extras named: a Containerfile installs it before the code."""
+"""Print the requirements of ``pyproject.toml`` and of the named extras, one per line, so that images can install them first."""
 
 import sys
 import tomllib
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def requirements(*extras: str) -> list[str]:
-    """List the requirements of the ``pyproject.toml`` of this folder, then those of each of the ``extras``.
+    """List the requirements of the ``pyproject.toml`` of this folder, then the requirements of each of the ``extras``.
 
     Raises:
         SystemExit: if there is no such extra.

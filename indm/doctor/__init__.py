@@ -1,1 +1,1 @@
-"""What a suite needs of this machine, and what of it is missing."""
+"""The requirements of a suite on this machine, and which are missing."""

@@ -1,7 +1,7 @@
-"""What a suite needs of this machine: what is ready, what will be downloaded, and what is missing with its remedy.
+"""The requirements of a suite on this machine: ready, to be downloaded, or missing with the remedy.
 
-``indm doctor`` prints the page; both engines ask :func:`requirements` before their first job. Imports are late: packages are
-checked before one of them is needed, and a suite that needs no Inception weights and no GPU does not import torch.
+``indm doctor`` prints the page; both engines ask :func:`requirements` before their first job. Imports are late, so that packages
+are checked before one of them is needed, and a suite without Inception weights and GPU does not import torch.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done for a suite.
+    """The work to be done for a suite.
 
     Arguments:
-        prepare: the datasets that are to be prepared: they need their archives.
-        measure: the datasets whose images, or whose runs' images, are to be measured: they need their extractor's weights.
-        compute: whether anything is to be computed on the suite's device by this machine.
+        prepare: datasets to be prepared, which need their archives.
+        measure: datasets whose images, or whose runs' images, are to be measured, which need the weights of their extractor.
+        compute: whether this machine has to compute on the suite's device.
     """
 
     prepare: Collection[str]
@@ -37,17 +37,17 @@ class Work:
 
 @dataclass(frozen=True)
 class Report:
-    """The page, and whether nothing that the suite needs is missing."""
+    """The page, and whether the suite can run."""
 
     page: str
     can_run: bool
 
 
 def examine(suite_file: Path | None, out: Path, data_root: Path | None) -> Report:
-    """Look at everything that a suite needs, or, without one, at everything there is.
+    """Check all requirements of a suite, or, without a suite, everything.
 
     Arguments:
-        suite_file: the suite; the default suite's needs decide where it is None.
+        suite_file: the suite; if it is None, the requirements of the default suite decide.
         out: the results folder.
         data_root: the folder of the archives; :func:`indm.data.data_root` by default.
 
@@ -82,16 +82,16 @@ def examine(suite_file: Path | None, out: Path, data_root: Path | None) -> Repor
     found = [item for items in groups.values() for item in items]
     gaps = [*_gaps(found), *(f"warning: {item.warning}" for item in found if item.warning)]
     can_run = not requirements(suite, work, root, out)
-    verdict = "nothing that it needs is missing" if can_run else "cannot run yet, the lines above say why"
+    verdict = "can run, all its requirements are met" if can_run else "cannot run yet, see the lines above"
     return Report(_page(groups, [*gaps, *([""] if gaps else []), f"suite {suite.suite}: {verdict}"]), can_run)
 
 
 def requirements(suite: "Suite", work: Work, data_root: Path | None = None, out: Path = Path("results")) -> list[str]:
-    """List what is missing for the work on a suite, one line per gap, with its remedy.
+    """List the missing requirements for the work on a suite, each on one line with its remedy.
 
     Arguments:
         suite: the suite.
-        work: what is to be done.
+        work: the work to be done.
         data_root: the folder of the archives; :func:`indm.data.data_root` by default.
         out: the results folder.
     """
@@ -106,7 +106,7 @@ def requirements(suite: "Suite", work: Work, data_root: Path | None = None, out:
 
 
 def unfinished(suite: "Suite", layout: "Layout") -> Work:
-    """Say what is still to be done for a suite, by the files that are there."""
+    """Return the remaining work for a suite, by the files that are there."""
     kinds = ("dataset", "run")
     jobs = [
         Job(name, subject)
@@ -118,14 +118,14 @@ def unfinished(suite: "Suite", layout: "Layout") -> Work:
 
 
 def _made(suite: "Suite", layout: "Layout", job: Job) -> bool:
-    """Say whether a job's files are there; an empty one counts as missing."""
+    """Return whether a job's files are there; an empty file counts as missing."""
     names = job_names(suite, job)
     paths = [layout.root / pattern.format(**names).removeprefix("results/") for pattern in STAGES[job.stage].written]
     return all(path.is_file() and path.stat().st_size > 0 for path in paths)
 
 
 def work_of(suite: "Suite", jobs: Collection[Job]) -> Work:
-    """Say what is to be done in some jobs."""
+    """Return the work of some jobs."""
     return Work(
         prepare={job.subject for job in jobs if job.stage == "prepare"},
         measure={job_names(suite, job)["dataset"] for job in jobs if _measures(suite, job)},
@@ -134,7 +134,7 @@ def work_of(suite: "Suite", jobs: Collection[Job]) -> Work:
 
 
 def _measures(suite: "Suite", job: Job) -> bool:
-    """Say whether a job measures images by the features of its dataset's extractor."""
+    """Return whether a job measures images by the features of its dataset's extractor."""
     return STAGES[job.stage].measures and (job.stage != "tune" or suite.runs[job.subject].objective == "fid")
 
 
@@ -153,7 +153,7 @@ def _all_data(root: Path) -> list[Item]:
 
 
 def _suite_weights(suite: "Suite", measure: Collection[str], root: Path) -> list[Item]:
-    """Look for the files behind a suite's features; those that nothing needs any more, or that come with it, are ready."""
+    """Look for the files behind a suite's features; files that are no longer needed, or that the suite makes, are ready."""
     needed = extractors(suite, measure)
     others = {reference.extractor: None for reference in suite.reference.values()}
     why = {name: "its features are computed" if name == INCEPTION else "no file needed" for name in others}

@@ -1,4 +1,4 @@
-"""Archives, weights and published statistics: there, to be downloaded, or missing."""
+"""Archives, weights and published statistics: ready, to be downloaded, or missing."""
 
 import contextlib
 import functools
@@ -48,7 +48,7 @@ def _archive(dataset: str, archive: "Archive", path: Path) -> Item:
 
 
 def _checked(name: str, path: Path, check: Callable[[], object]) -> Item:
-    """Say whether a file that is there is the one that its reader will accept."""
+    """Report whether a file is the one that its reader expects."""
     from indm.errors import DataError
 
     try:
@@ -65,7 +65,7 @@ def extractors(suite: "Suite", measure: Collection[str]) -> list[str]:
 
 
 def weights(extractor: str) -> list[Item]:
-    """Look for the files of weights of an extractor, as their loader does: where a variable says, in a cache, at their host."""
+    """Look for the weights of an extractor, as their loader does: at the path in a variable, in a cache, at their host."""
     from indm.metrics.weights import CLEAN_FID, TORCH_FIDELITY
 
     return [_weights_file(extractor, file) for file in (TORCH_FIDELITY, CLEAN_FID)]
@@ -85,7 +85,7 @@ def _weights_file(name: str, file: "WeightsFile") -> Item:
 
 
 def published(suite: "Suite", measure: Collection[str], root: Path) -> list[Item]:
-    """Look for the published statistics that a suite compares with."""
+    """Look for the published statistics with which a suite compares."""
     named = {dataset: suite.reference[dataset].published_statistics for dataset in suite.datasets if dataset in measure}
     items = []
     for dataset, statistics in named.items():
@@ -95,14 +95,14 @@ def published(suite: "Suite", measure: Collection[str], root: Path) -> list[Item
             items.append(_checked(dataset, path, partial(check_statistics, path, statistics.sha256)))
         elif statistics is not None:
             gap = (
-                f"{path}: published statistics missing; put them there, or set published_statistics: null in the suite"
+                f"{path}: published statistics missing; copy them there, or set published_statistics: null in the suite"
             )
             items.append(Item(dataset, MISSING, str(path), gap))
     return items
 
 
 def _download(name: str, path: Path, size: str, url: str, address: str, remedy: str) -> Item:
-    """Say whether a file that is not there can be downloaded."""
+    """Report whether a missing file can be downloaded."""
     parts = urlsplit(address)
     host = parts.hostname or ""
     if reachable(host, parts.port or PORTS.get(parts.scheme, 443)):
@@ -112,14 +112,14 @@ def _download(name: str, path: Path, size: str, url: str, address: str, remedy: 
 
 @functools.cache
 def reachable(host: str, port: int) -> bool:
-    """Try to connect to a host for three seconds, once an execution."""
+    """Try to connect to a host for three seconds, once per execution."""
     connected = threading.Event()
 
     def connect() -> None:
         with contextlib.suppress(OSError), socket.create_connection((host, port), TIMEOUT):
             connected.set()
 
-    # In a thread: no timeout holds for the look-up of a name.
+    # In a thread, because the look-up of a name has no timeout.
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(TIMEOUT)

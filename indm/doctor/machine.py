@@ -1,4 +1,4 @@
-"""What a machine has: packages, processors, GPU, disk and programs."""
+"""Checks of a machine: packages, processors, GPU, disk and programs."""
 
 import os
 import platform
@@ -28,11 +28,11 @@ class Item:
     """A line of the page.
 
     Arguments:
-        name: what is looked at.
+        name: name of the requirement.
         state: ``ready``, ``will download`` or ``missing``.
-        detail: what was found.
-        gap: of what is missing and needed: what was found, what was expected, and the remedy, on one line.
-        warning: of what is there, and is less than a suite asks for: the same.
+        detail: result of the check.
+        gap: the thing found, the thing expected and the remedy on one line, if something needed is missing.
+        warning: the same, if less is there than a suite asks for.
     """
 
     name: str
@@ -57,7 +57,7 @@ def packages() -> list[Item]:
 
 
 def _project() -> dict[str, Any]:
-    """Read the ranges from the checkout, which an installation may be older than; of a copy without one, its own."""
+    """Read the ranges from the checkout, which may be newer than the installation, or from the installation without a checkout."""
     file = Path(__file__).parent.parent.parent / "pyproject.toml"
     if file.is_file():
         return tomllib.loads(file.read_text(encoding="utf-8"))["project"]
@@ -77,7 +77,7 @@ def _package(requirement: Requirement) -> Item:
     return Item(requirement.name, MISSING, f"{version}, expected {requirement.specifier}", gap)
 
 
-# Bytes: less would not hold the tables and the page of the smallest suite.
+# In bytes; less would not hold the tables and the report of the smallest suite.
 LEAST_FREE = 50_000_000
 
 
@@ -95,11 +95,11 @@ def _cpu_item(suite: "Suite | None", on_cpu: bool) -> Item:
     cpus = os.cpu_count() or 1
     if suite is None:
         return Item("CPU", READY, f"{cpus} CPUs")
-    # Of a training on the CPU, whose processes each have threads of their own.
+    # A training on the CPU has separate threads in each process.
     used = suite.threads * (suite.processes if on_cpu else 1)
     if used <= cpus:
         return Item("CPU", READY, f"{cpus} CPUs, {used} used by a job")
-    detail = f"{cpus} CPUs, {used} used by a job: more than there are, so jobs will wait for each other"
+    detail = f"{cpus} CPUs, fewer than the {used} that a job uses, so jobs will wait for each other"
     asked = f"threads: {suite.threads}, processes: {suite.processes}"
     warning = (
         f"CPU: found {cpus}, expected {used} ({asked}): its jobs will be slow; lower threads or processes in the suite"
@@ -108,10 +108,10 @@ def _cpu_item(suite: "Suite | None", on_cpu: bool) -> Item:
 
 
 def disk_item(out: Path) -> Item:
-    """Look for room at the results folder, and for the right to write there.
+    """Check free space at the results folder, and write access.
 
     Arguments:
-        out: the folder, of all suites or of one, which need not be there yet.
+        out: the folder of all suites or of one, which may not exist yet.
     """
     if blocked := obstacle(out / "any"):
         return Item("disk", MISSING, f"{out} cannot be written", f"{out}: cannot be written to: {blocked}")
@@ -128,27 +128,27 @@ def disk_item(out: Path) -> Item:
 
 
 def needed(suite: "Suite") -> list[Item]:
-    """Look for what a suite's jobs need of the machine that computes them, beside packages."""
+    """Check the requirements of a suite's jobs on the machine that computes them, apart from packages."""
     return _gpus(suite) + ([compiler_item()] if suite.compile else [])
 
 
 def compiler_item() -> Item:
-    """Look for what torch compiles with, by the name that it looks for."""
+    """Look for torch's compiler, by the name that torch uses."""
     name = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     if path := shutil.which(name):
         return Item("compiler", READY, path)
-    gap = f"compile: true, and found no C++ compiler ({name}); install it, or remove the key from the suite"
+    gap = f"compile: true: found no C++ compiler ({name}); install it, or remove the key from the suite"
     return Item("compiler", MISSING, "none on PATH", gap)
 
 
 def _gpus(suite: "Suite") -> list[Item]:
-    """Look for the GPUs that a suite's trainings need: one for each of their processes; none where it asks for none."""
+    """Look for the GPUs that a suite's trainings need, one for each of their processes, if any."""
     if suite.device != "cuda":
         return []
     item = gpu_item()
     if item.gap or suite.processes <= (found := _gpu_count()):
         return [item]
-    gap = f"processes: {suite.processes}, on a GPU each, and torch sees {found}; set processes to {found} in the suite"
+    gap = f"processes: {suite.processes}, with one GPU each: torch sees {found}; set processes to {found} in the suite"
     return [Item(item.name, MISSING, item.detail, gap)]
 
 

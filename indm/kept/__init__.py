@@ -1,1 +1,1 @@
-"""Results of a suite that outlive the machine: finished folders, kept and restored; and what is published."""
+"""Results of a suite that outlive the machine: finished folders, kept and restored, and published files."""

@@ -1,7 +1,7 @@
-"""What has changed in the code of kept results since they were made, and what of it was accepted.
+"""The changes of the code since kept results were made, and which of them were accepted.
 
-A manifest has the stamp and the definitions of the code that made it. For older ones, today's kind of stamp is computed for the
-sources of the commit that the provenance names.
+A manifest has the stamp and the definitions of the code that made it. For older manifests, the stamp is computed in today's format
+for the sources of the commit that the provenance names.
 """
 
 import functools
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
 
 FILE = "accepted.yaml"
 UNCOMMITTED = "uncommitted changes"
-HEAD = "# What has changed since kept results were made that are restored all the same: written by indm restore --accept.\n"
+HEAD = "# Accepted changes of the code since kept results were made: written by indm restore --accept.\n"
 
 
 def described(difference: Difference) -> str:
-    """Say what has become of a definition, and where it is."""
+    """Describe the change of a definition, with its place."""
     if difference.name.startswith(UNCOMMITTED):
         return f"unknown {difference.name}"
     return f"{difference.what} {difference.name}" + (f" ({difference.where})" if difference.where else "")
 
 
 class Changes:
-    """What has changed since the jobs of a suite were done.
+    """The changes since the jobs of a suite were done.
 
     Arguments:
         suite: the suite.
-        accepted: where it is written what was accepted.
+        accepted: the file of accepted changes.
     """
 
     def __init__(self, suite: "Suite", accepted: Path) -> None:
@@ -55,14 +55,14 @@ class Changes:
         self._known: dict[tuple[str, str], list[Difference]] = {}
 
     def since(self, results: Path, folder: Folder) -> dict[str, list[Difference]]:
-        """List what has changed since each job of a folder was done, by the place of its record.
+        """List the changes since each job of a folder was done, by the path of its record.
 
         Arguments:
-            results: folder of the results.
-            folder: one that :func:`~indm.kept.check.check_folder` finds in order.
+            results: the results folder.
+            folder: a folder that :func:`~indm.kept.check.check_folder` accepts.
 
         Raises:
-            ArtifactError: if git does not have the sources that a record names.
+            ArtifactError: if git lacks the sources that a record names.
         """
         here, found = results / self.suite.suite, {}
         for job in folder.jobs:
@@ -72,11 +72,11 @@ class Changes:
         return found
 
     def open(self, found: Iterable[Difference]) -> list[Difference]:
-        """Leave out what was accepted."""
+        """Leave out accepted differences."""
         return [each for each in found if not any(_covers(one, each) for one in self.accepted.accepted)]
 
     def acceptances(self, found: Iterable[Difference]) -> list[Acceptance]:
-        """Say what was accepted of these differences, each by the latest entry that covers it."""
+        """Return the acceptances of these differences, each from the latest entry that covers it."""
         by: dict[int, list[Difference]] = {}
         for each in found:
             covering = [i for i, one in enumerate(self.accepted.accepted) if _covers(one, each)]
@@ -85,15 +85,15 @@ class Changes:
         return [_acceptance(entries[i].date, entries[i].why, these) for i, these in sorted(by.items())]
 
     def accept(self, found: Iterable[Difference], why: str) -> None:
-        """Write down that these differences are accepted, if they were not before.
+        """Record that these differences are accepted, if they were not before.
 
         Raises:
-            ParamsError: if there is no reason.
+            ParamsError: if the reason is empty.
         """
         if not why.strip():
-            raise ParamsError("--accept: found no reason, expected one, in words, for whoever reads the results")
+            raise ParamsError("--accept: found an empty reason, expected one in words, for readers of the results")
         found, before = set(found), self.accepted
-        # One entry says one thing of a definition, which one stage may have lost while it has changed for another.
+        # An entry has one change of a definition, which may have been removed from one stage and changed in another.
         while left := self.open(found):
             entry = _acceptance(datetime.now(UTC).date().isoformat(), " ".join(why.split()), left)
             self.accepted = Accepted(accepted=[*self.accepted.accepted, entry])
@@ -102,12 +102,12 @@ class Changes:
                 file.write((HEAD + yaml_text(self.accepted.model_dump())).encode())
 
     def are_accepted(self, made: Manifest, path: Path) -> bool:
-        """Tell whether something has changed since a job was done, and all of it was accepted; ``path`` is its record."""
+        """Return whether there are changes since a job was done, and all were accepted; ``path`` is the job's record."""
         found = self.of(path, made)
         return bool(found) and not self.open(found)
 
     def of(self, path: Path, made: Manifest) -> list[Difference]:
-        """List what has changed since a job was done, by its manifest and its record, which is at ``path``."""
+        """List the changes since a job was done, by its manifest and its record, which is at ``path``."""
         stage, subject = path.stem, made.subject
         if made.stamp:
             return self._compared(stage, subject, made.stamp, lambda: made.code)
@@ -128,7 +128,7 @@ class Changes:
     ) -> list[Difference]:
         now = job_stamp(self.suite, stage, subject)
         if (then, now) not in self._known:
-            # If no definition has changed, a name stands for another definition of the same name.
+            # If no definition has changed, a name now refers to another definition with the same name.
             other = [Difference(f"references of stage {stage}", then[:SHORT], now[:SHORT])]
             changed = (
                 list(differences(definitions(), job_definitions(self.suite, stage, subject))) if then != now else []

@@ -1,4 +1,4 @@
-"""Whether a folder of results is finished, whole, and of the present suite."""
+"""Checks that a folder of results is finished, complete and belongs to the present suite."""
 
 import re
 from pathlib import Path
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 def check_folder(suite: "Suite", results: Path, folder: Folder) -> None:
-    """Check a folder: the manifests, and the files that they speak of as far as they are there.
+    """Check the manifests in a folder, and the files in them as far as they are there.
 
     Arguments:
         suite: the suite.
-        results: folder of the results.
-        folder: the folder, whose kept files must be there; of the others, a manifest suffices.
+        results: the results folder.
+        folder: the folder, whose kept files must be there; for other files the manifest suffices.
 
     Raises:
-        ArtifactError: if a job has not ended, or is of other parameters or inputs than the suite has now.
+        ArtifactError: if a job has not ended, or was done with other parameters or inputs than the suite has now.
     """
     identity = Identity(suite, results, Path("reports"))
     for job in folder.jobs:
@@ -40,21 +40,21 @@ def check_folder(suite: "Suite", results: Path, folder: Folder) -> None:
 
 
 def other_code(suite: "Suite", path: Path, subject: str) -> str:
-    """Say that other code than the present one did a job, by its record; nothing where it did not.
+    """Report that code other than the present code did a job, by its record; empty if it did not.
 
     Arguments:
         suite: the suite.
         path: the job's record, ``provenance/<stage>.json``.
-        subject: of the job.
+        subject: subject of the job.
     """
     made, now = read_provenance(path, suite.suite, subject).get("code_stamp"), job_stamp(suite, path.stem, subject)
     if made == now:
         return ""
-    return f"{path}: found code stamp {str(made)[:12]}, expected {now[:12]}, that of stage {path.stem} now"
+    return f"{path}: found code stamp {str(made)[:12]}, expected {now[:12]}, the present stamp of stage {path.stem}"
 
 
 def record(here: Path, folder: Folder, job: Job) -> Path:
-    """Find what a job said of its execution.
+    """Find the record of a job's execution.
 
     Raises:
         ArtifactError: if it is missing.
@@ -62,11 +62,11 @@ def record(here: Path, folder: Folder, job: Job) -> Path:
     places = [here / name for name in folder.records(job)]
     if found := [path for path in places if path.is_file()]:
         return found[0]
-    raise ArtifactError(f"{places[0]}: missing, and nothing else says which code made the results")
+    raise ArtifactError(f"{places[0]}: missing, so the code that made the results is unknown; run the stage again")
 
 
 def _check_record(suite: "Suite", path: Path, made: Manifest) -> None:
-    """Check that a record and a manifest tell of the same code; older manifests do not tell."""
+    """Check that a record and a manifest have the same stamp of code, which older manifests lack."""
     stamp = read_provenance(path, suite.suite, made.subject, needed=("code_stamp",))["code_stamp"]
     if made.stamp not in ("", stamp):
         raise ArtifactError(f"{path}: found code stamp {stamp[:12]}, expected {made.stamp[:12]} by its manifest")

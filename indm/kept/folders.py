@@ -1,6 +1,6 @@
-"""The folders of a suite's results that can be kept: each with its jobs, the files of it that are worth a commit, and its archive.
+"""The folders of a suite's results that can be kept: each with its jobs, its files that are worth a commit, and its archive.
 
-An archive is a ``.tar.gz`` without names of users, rights and times: the same files give the same bytes.
+An archive is a ``.tar.gz`` without user names, permissions and times, so that the same files give the same bytes.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from indm.store.provenance import record_names
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
-# What stages that collect read of those that work on something: small files, unlike datasets, weights and samples.
+# Files of single jobs that the collecting stages read; these are small, unlike datasets, weights and samples.
 COLLECTED = {
     pattern
     for stage in STAGES.values()
@@ -38,12 +38,12 @@ READ_AT_ONCE = 1 << 20
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder of results, of a dataset, a run or a study.
+    """A folder with the results of a dataset, a run or a study.
 
     Arguments:
-        place: below ``results/<suite>/``, as ``runs/digits-vp-indm-nll-s0``.
-        jobs: whose manifests lie in it.
-        files: what is kept of it, manifests included; paths below ``results/<suite>/``.
+        place: path below ``results/<suite>/``, such as ``runs/digits-vp-indm-nll-s0``.
+        jobs: jobs with a manifest in it.
+        files: its kept files, manifests included; paths below ``results/<suite>/``.
     """
 
     place: str
@@ -51,12 +51,12 @@ class Folder:
     files: tuple[str, ...]
 
     def records(self, job: Job) -> list[str]:
-        """List the places where a job, or what stands for it, says how it went."""
+        """List the possible paths of a job's record, or of the record of an import that replaces the job."""
         return [f"{self.place}/provenance/{name}.json" for name in record_names(job.stage)]
 
 
 def kept_folders(suite: "Suite") -> list[Folder]:
-    """List the folders of a suite, in the order of its stages; shards, which are gone once they are gathered, have none."""
+    """List the folders of a suite, in the order of its stages, without shards, which are removed once they are gathered."""
     jobs: dict[str, list[Job]] = {}
     for name, stage in STAGES.items():
         for subject in stage.subjects(suite) if stage.subject not in ("", "shard") else ():
@@ -69,25 +69,25 @@ def kept_folders(suite: "Suite") -> list[Folder]:
 
 
 def archive(root: Path, folder: Folder) -> Path:
-    """Return where a folder is kept.
+    """Return the path of a folder's archive.
 
     Arguments:
-        root: folder of all that is kept of the suite.
+        root: folder of the suite's archives.
         folder: the folder.
     """
     return root / f"{folder.place}{SUFFIX}"
 
 
 def read_archive(path: Path, folder: Folder) -> dict[str, bytes]:
-    """Read what is kept of a folder; for a picture that the code drew only later, an empty file, and the manifest says so.
+    """Read the kept files of a folder; a picture that only later code draws becomes an empty file with an entry in the manifest.
 
     Raises:
-        ArtifactError: if the archive is damaged, or holds anything but files.
+        ArtifactError: if the archive is damaged, or contains other entries than files.
     """
     files = unpack(path)
     for job in folder.jobs:
         name = f"{folder.place}/manifest/{job.stage}.json"
-        # What is wrong with a manifest, whoever reads it says.
+        # A wrong manifest is reported when it is read.
         with contextlib.suppress(KeyError, TypeError, ValueError):
             made = json.loads(files[name])
             added = {file: f"results/{made['suite']}/{file}" for file in _drawn(folder, job) if file not in files}
@@ -105,10 +105,10 @@ def _drawn(folder: Folder, job: Job) -> list[str]:
 
 
 def _files(suite: "Suite", job: Job) -> Iterator[str]:
-    """Yield what is kept of a job.
+    """Yield the kept files of a job.
 
-    A classifier that the suite itself trains is kept with its features: another processor would train another one, by which other
-    runs could not be compared with those that are kept.
+    A classifier that the suite trains itself is kept with its features, because another processor would train a different one, and
+    then other runs could not be compared with the kept runs.
     """
     own = job.stage == "reference" and suite.reference[job.subject].classifier is not None
     for pattern in STAGES[job.stage].written:
@@ -124,7 +124,7 @@ def _below(pattern: str, suite: "Suite", job: Job) -> str:
 def pack(files: Mapping[str, bytes]) -> bytes:
     """Pack files by their names.
 
-    The bytes are the same wherever zlib compresses alike; compare what is in two archives, not their bytes.
+    The bytes depend on the version of zlib, so compare the content of two archives, not their bytes.
     """
     packed = io.BytesIO()
     with (
@@ -139,23 +139,23 @@ def pack(files: Mapping[str, bytes]) -> bytes:
 
 
 def unpack(path: Path) -> dict[str, bytes]:
-    """Read the files of an archive by their names; nothing is written.
+    """Read the files of an archive by their names, without writing them.
 
     Raises:
-        ArtifactError: if it is damaged, expands beyond :func:`largest`, or holds anything but files.
+        ArtifactError: if it is damaged, expands beyond :func:`largest`, or contains other entries than files.
     """
     try:
         limit, content = largest(path), io.BytesIO()
         with gzip.open(path) as packed:
-            # Read to its end, where gzip's checksum is: tarfile alone stops before it. In parts, which are never held twice.
+            # Read up to gzip's checksum at the end, before which tarfile stops. In parts, so that memory holds the bytes once.
             while part := packed.read(READ_AT_ONCE):
                 if content.write(part) and content.tell() > limit:
                     raise ValueError(f"it expands to more than {limit:,} bytes")
         content.seek(0)
         with tarfile.open(fileobj=content, mode="r:") as archive:
-            # A sparse file may say that it has more zeros than any memory.
+            # A sparse file may claim more zeros than fit into memory.
             if odd := [member.name for member in archive if not member.isfile() or member.issparse()]:
-                raise ArtifactError(f"{path}: found {odd[0]}, which is no file; take the archive from git again")
+                raise ArtifactError(f"{path}: found {odd[0]}, which is not a file; restore the archive from git")
             return {member.name: file.read() for member in archive if (file := archive.extractfile(member))}
     except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as error:
-        raise ArtifactError(f"{path}: not a .tar.gz archive ({error}); take it from git again") from None
+        raise ArtifactError(f"{path}: not a .tar.gz archive ({error}); restore it from git") from None

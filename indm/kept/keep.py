@@ -1,4 +1,4 @@
-"""Keep the finished results of a suite: one archive per folder, small enough for git, and the weights that the suite names."""
+"""Keep the finished results of a suite: one archive per folder, small enough for git, and the weights that the suite selects."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class Outcome:
-    """What became of the folders of a suite: places by outcome, with the reason where there is one.
+    """The outcome for each folder of a suite, with the reason if there is one.
 
     Arguments:
-        done: those that were written.
-        same: those that were there.
-        skipped: why others were left out.
-        refused: why others are not what they should be.
-        changed: the places behind which a definition has changed.
-        accepted: the places that were restored though definitions have changed.
+        done: folders that were written.
+        same: folders that were there already.
+        skipped: reasons why folders were skipped, by folder.
+        refused: reasons why folders were refused, by folder.
+        changed: folders whose code has a changed definition, by the change.
+        accepted: folders that were restored although definitions have changed.
     """
 
     done: list[str] = field(default_factory=list)
@@ -42,14 +42,14 @@ class Outcome:
 
     @property
     def failed(self) -> bool:
-        """Whether a folder was refused, or none was there to move."""
+        """Whether a folder was refused, or there was no folder to move."""
         return bool(self.refused) or not (self.done or self.same)
 
     def lines(self) -> list[str]:
-        """Say it: a line for each definition that has changed, for each reason to leave folders out, and the counts."""
+        """Return a line for each changed definition, a line for each reason to leave folders out, and the counts."""
         came = len(self.done) + len(self.same)
         ways = (
-            f" ({came - len(self.accepted)} of the same code, {len(self.accepted)} of code whose changes were accepted)"
+            f" ({came - len(self.accepted)} by the same code, {len(self.accepted)} by code whose changes were accepted)"
         )
         return [
             *(f"{line}: {_folders(places)}" for line, places in self._changed().items()),
@@ -60,7 +60,7 @@ class Outcome:
         ]
 
     def _changed(self) -> dict[str, set[str]]:
-        """Name the folders behind which a definition has changed, from whatever it was."""
+        """Name the folders whose code has a changed definition, whatever its earlier state."""
         found: dict[str, set[str]] = {}
         for each, places in sorted(self.changed.items()):
             found.setdefault(described(each), set()).update(places)
@@ -79,13 +79,13 @@ def _by_reason(refused: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def keep(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome:
-    """Pack every folder whose jobs have all ended, and beside it the averaged weights that the suite asks for.
+    """Pack every folder whose jobs have all ended, and write the averaged weights that the suite selects.
 
     Arguments:
         suite: the suite.
         results: folder of the results.
-        root: where archives and weights go.
-        replace: whether an archive of other results, or weights of another training, are replaced; else they are refused.
+        root: folder for archives and weights.
+        replace: whether archives of other results and weights of another training are replaced; otherwise they are refused.
     """
     outcome, changes = Outcome(), Changes(suite, root.parent / FILE)
     for folder in kept_folders(suite):
@@ -103,7 +103,7 @@ def keep(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome:
 
 
 def _keep_weights(suite: "Suite", results: Path, root: Path, replace: bool, outcome: Outcome) -> None:
-    """Write the averaged weights of runs whose results are kept as they are here."""
+    """Write the averaged weights of runs whose present results are kept."""
     if suite.kept_weights is None:
         return
     here, identity = results / suite.suite, Identity(suite, results, Path("reports"))
@@ -119,7 +119,7 @@ def _keep_weights(suite: "Suite", results: Path, root: Path, replace: bool, outc
 def _put(
     outcome: Outcome, place: str, path: Path, difference: str | None, content: Callable[[], bytes], replace: bool
 ) -> None:
-    """Write a file, unless it is there as it should be (``None``), or is another one that is not to be replaced."""
+    """Write a file, unless it does not differ (``None``), or differs and may not be replaced."""
     if difference is None:
         outcome.same.append(place)
     elif difference and not replace:
@@ -128,7 +128,7 @@ def _put(
         try:
             made = content()
         except ArtifactError as error:
-            # What is there and should be replaced cannot stay without a word.
+            # A file that should be replaced and cannot be is reported.
             (outcome.refused if difference else outcome.skipped)[place] = str(error)
             return
         with atomic_write(path) as file:
@@ -137,7 +137,7 @@ def _put(
 
 
 def _check_code(changes: Changes, results: Path, folder: Folder) -> None:
-    """Refuse what other code has made than the present one."""
+    """Refuse results that were made by code other than the present code."""
     for record, found in changes.since(results, folder).items():
         if differing := changes.open(found):
             more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
@@ -147,8 +147,8 @@ def _check_code(changes: Changes, results: Path, folder: Folder) -> None:
 
 
 def _difference(path: Path, folder: Folder, files: dict[str, bytes]) -> str | None:
-    """Say how an archive differs from files, with a remedy: empty if there is no archive, ``None`` if they agree."""
-    # A folder, or a link to nothing, is in the place of one.
+    """Describe how an archive differs from files, with a remedy: empty if there is no archive, ``None`` if they agree."""
+    # A folder, or a broken link, may be in the place of the archive.
     if not os.path.lexists(path):
         return ""
     try:
@@ -160,7 +160,7 @@ def _difference(path: Path, folder: Folder, files: dict[str, bytes]) -> str | No
 
 
 def _other_training(path: Path, checkpoint: str) -> str | None:
-    """Say how kept weights differ from those of a checkpoint, as :func:`_difference` does."""
+    """Describe how kept weights differ from the weights of a checkpoint, as :func:`_difference` does."""
     if not os.path.lexists(path):
         return ""
     try:
@@ -170,15 +170,15 @@ def _other_training(path: Path, checkpoint: str) -> str | None:
 
 
 def results_alone(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Leave out provenance: a repeated job gives the same results, but takes another time."""
+    """Leave out provenance, because a repeated job gives the same results at another time."""
     return {name: content for name, content in files.items() if "/provenance/" not in name}
 
 
 def _read(suite_folder: Path, folder: Folder) -> dict[str, bytes]:
-    """Read what is kept of a folder.
+    """Read the files of a folder that are to be kept.
 
     Raises:
-        ArtifactError: if an engine has removed a file meanwhile, to make it again.
+        ArtifactError: if an engine has meanwhile removed a file, to make it again.
     """
     records = (name for job in folder.jobs for name in folder.records(job) if (suite_folder / name).is_file())
     try:

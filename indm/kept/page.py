@@ -1,4 +1,4 @@
-"""The README.md of a suite's published results: a block that is generated, in a page that people write."""
+"""The README.md of a suite's published results: a generated block in a hand-written page."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ OTHERS = {
 
 @dataclass(frozen=True)
 class Published:
-    """What is published of a suite: its folder, the bytes of each file in it, its verdicts, and who made the results."""
+    """The published files of a suite: their folder, the bytes of each, the verdicts, and the executions behind the results."""
 
     suite: "Suite"
     target: Path
@@ -54,10 +54,10 @@ class Published:
 
 
 def page_text(published: Published) -> str:
-    """Return README.md with its generated block; a page that is not there becomes a stub.
+    """Return README.md with its generated block; a missing page becomes a stub.
 
     Raises:
-        ArtifactError: if the page has no place for the block, or is no text.
+        ArtifactError: if the page lacks the markers of the block, or is not text.
     """
     path = published.target / "README.md"
     stub = STUB.format(suite=published.suite.suite, end=END.format(name=BLOCK))
@@ -69,7 +69,7 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except ValueError:
-        raise ArtifactError(f"{path}: found bytes that are no UTF-8, expected a text; save it as UTF-8") from None
+        raise ArtifactError(f"{path}: found bytes that are not UTF-8, expected a text; save it as UTF-8") from None
 
 
 def _lines(published: Published) -> Iterator[str]:
@@ -102,7 +102,7 @@ def _lines(published: Published) -> Iterator[str]:
 
 
 def _cell(text: str) -> str:
-    """Write what may have lines and bars, which a cell of a table may not."""
+    """Escape line breaks and bars, which a cell of a table may not contain."""
     return " ".join(text.split()).replace("|", "\\|")
 
 
@@ -124,7 +124,7 @@ def _machine(execution: Mapping[str, Any]) -> str:
 
 
 def _files(published: Published) -> Iterator[str]:
-    """Yield a row for each table and other file, and one for each folder of files of a kind."""
+    """Yield a row for each table and other file, and one row for each folder of files of the same kind."""
     folders: dict[str, list[int]] = {}
     for name, size in sorted(published.sizes.items()):
         folder = name.split("/")[0]

@@ -1,4 +1,4 @@
-"""Publish what a suite has found: tables, figures, pictures, provenance and, if asked for, weights, in a folder for git."""
+"""Publish the results of a suite: tables, figures, pictures, provenance and, if asked for, weights, in a folder for git."""
 
 import gzip
 import hashlib
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 MEBIBYTE = 2**20
 MOST = 20 * MEBIBYTE
 MOST_WEIGHTS = 10 * MEBIBYTE
-# Of these folders, files that are not published any more are removed.
+# Files that are not published any more are removed from these folders.
 FOLDERS = ("tables", "figures", *PICTURES, "weights")
-# What of a record is the same for many jobs.
+# The keys of a record whose values many jobs share.
 ALIKE = ("commit", "uncommitted_changes", "machine", "device", "threads", "versions")
 
 
@@ -42,17 +42,17 @@ def publish(identity: Identity, target: Path, runs: Sequence[str]) -> Published:
     """Write the folder of a suite, and the generated part of its README.md.
 
     Arguments:
-        identity: knows the suite and its manifests.
-        target: the folder of what is published of the suite.
-        runs: those whose averaged weights are published; earlier ones stay as long as they belong to the same training.
+        identity: the suite and its manifests.
+        target: the folder of the suite's published results.
+        runs: runs whose averaged weights are published; earlier weights stay as long as they belong to the same training.
 
     Raises:
-        ArtifactError: if the suite's page could not be made of what is there, if other code than the present one made it, if
-            it is more than git should hold, if the folder is another's, or if what is kept in it are other results.
+        ArtifactError: if the results are incomplete, were made by code other than the present code, or are too large for git, or if
+            the folder belongs to another suite or program, or contains archives of other results.
     """
     suite, here = identity.suite, identity.layout.suite_folder
     _check_target(suite.suite, target)
-    # All that the page is made of is what it should be.
+    # All inputs of the report are valid.
     identity.check(Job("report", ""))
     _check_stamps(suite, identity, Changes(suite, target / FILE))
     _check_kept(suite, here, target / "kept")
@@ -62,7 +62,7 @@ def publish(identity: Identity, target: Path, runs: Sequence[str]) -> Published:
     files |= {f"figures/{path.name}": path.read_bytes() for path in sorted(figures.glob("*.svg"))}
     for kind in PICTURES:
         pictures = {f"{kind}/{run}.png": (here / f"runs/{run}/{kind}.png").read_bytes() for run in suite.first_runs(1)}
-        # An empty one stands for one that was not drawn.
+        # An empty picture means that it was not drawn.
         files |= {name: content for name, content in pictures.items() if content}
     files |= _lock(suite.suite, files)
     executions = summarise(suite, here)
@@ -79,30 +79,30 @@ def publish(identity: Identity, target: Path, runs: Sequence[str]) -> Published:
 
 
 def _compressed(path: Path) -> bytes:
-    """Compress a file to bytes that do not depend on when."""
+    """Compress a file to bytes that do not depend on the time."""
     return gzip.compress(path.read_bytes(), mtime=0)
 
 
 def _check_target(suite: str, target: Path) -> None:
-    """Refuse a folder that has files where publishing removes some, and that no publishing of the suite has written."""
+    """Refuse a folder with files that publishing would remove, unless ``indm publish`` of the same suite wrote it."""
     path = target / "provenance.json"
     theirs = sorted(path for folder in FOLDERS for path in (target / folder).glob("*"))
     if theirs and not path.is_file():
         raise ArtifactError(
             f"{target}: found {theirs[0].relative_to(target)} and no provenance.json, expected a folder that indm publish wrote, "
-            "whose other files it removes; name another one (--to), or move what is there"
+            "since it removes other files; name another folder (--to), or move these files"
         )
     if path.is_file() and (found := read_json(path).get("suite")) != suite:
         raise ArtifactError(
-            f"{path}: found suite {found!r}, expected {suite!r}, in a folder that indm publish wrote, whose other files it "
-            "removes; name another one (--to), or move what is there"
+            f"{path}: found suite {found!r}, expected {suite!r}, since indm publish removes other files from the folder; name "
+            "another folder (--to), or move these files"
         )
 
 
 def _check_stamps(suite: "Suite", identity: Identity, changes: Changes) -> None:
-    """Refuse results that the present code did not make, as far as they say, unless what has changed since was accepted.
+    """Refuse results that other code made, by their records, unless the changes since were accepted.
 
-    Results that were pulled from a cache do not say which code made them.
+    Results that were pulled from a cache have no record of the code that made them.
     """
     jobs = [Job(name, subject) for name, stage in STAGES.items() for subject in stage.subjects(suite)]
     for job in (job for job in jobs if STAGES[job.stage].subject != "shard"):
@@ -110,25 +110,25 @@ def _check_stamps(suite: "Suite", identity: Identity, changes: Changes) -> None:
         for path in (folder / f"{name}.json" for name in record_names(job.stage)):
             fault = other_code(suite, path, job.subject) if path.is_file() else ""
             if fault and not changes.are_accepted(identity.trust(job), path):
-                raise ArtifactError(f"{fault}; run the suite again, or check out the commit that made it")
+                raise ArtifactError(f"{fault}; run the suite again, or check out the commit that made the results")
 
 
 def _check_kept(suite: "Suite", here: Path, root: Path) -> None:
-    """Refuse to publish beside archives from which ``indm restore`` would bring back other results."""
+    """Refuse to publish next to archives from which ``indm restore`` would restore other results."""
     known = {archive(root, folder): folder for folder in kept_folders(suite)}
     for path in sorted(root.rglob(f"*{SUFFIX}")):
         if path not in known:
-            raise ArtifactError(f"{path}: found an archive of what suite {suite.suite} has not; remove it")
+            raise ArtifactError(f"{path}: found an archive that does not belong to suite {suite.suite}; remove it")
         kept = results_alone(read_archive(path, known[path]))
         if kept != {name: (here / name).read_bytes() for name in kept if (here / name).is_file()}:
             raise ArtifactError(
-                f"{path}: found other results of {known[path].place} than those that would be published beside it; "
-                f"python -m indm keep --suite {suite.suite} --replace packs those"
+                f"{path}: found other results of {known[path].place} than the present results, which would be published; "
+                f"run python -m indm keep --suite {suite.suite} --replace to pack the present results"
             )
 
 
 def _lock(suite: str, tables: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Read what DVC notes of a suite, if it notes these tables; of an earlier run, or one by Snakemake, it does not."""
+    """Read DVC's lock file of a suite if it lists these tables; after a run by Snakemake it does not."""
     path = Path("dvc.lock" if suite == DEFAULT_SUITE else f"workflow/dvc/{suite}/dvc.lock")
     content = path.read_bytes() if path.is_file() else b""
     noted = [
@@ -138,7 +138,7 @@ def _lock(suite: str, tables: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def summarise(suite: "Suite", suite_folder: Path) -> list[dict[str, Any]]:
-    """Gather the jobs that were done by the same code on the same machine: how many of each stage, and their seconds."""
+    """Group the jobs that were done by the same code on the same machine, with their number by stage and their seconds."""
     found: dict[str, dict[str, Any]] = {}
     for folder in kept_folders(suite):
         for job in folder.jobs:
@@ -155,7 +155,7 @@ def summarise(suite: "Suite", suite_folder: Path) -> list[dict[str, Any]]:
 
 
 def _still_good(suite: "Suite", identity: Identity, target: Path, runs: Sequence[str]) -> dict[str, bytes]:
-    """Read the weights that were published before, unchanged, and are of the trainings whose results are published now."""
+    """Read the weights that were published before and belong to the trainings whose results are published now."""
     paths = [target / f"weights/{name}.safetensors" for name in suite.runs if name not in set(runs)]
     return {
         f"weights/{path.name}": path.read_bytes()
@@ -176,7 +176,7 @@ def _check_size(files: Mapping[str, bytes], most: int, what: str) -> None:
 
 
 def _write(published: Published, files: Mapping[str, bytes]) -> None:
-    """Write what differs, and remove what was published of an earlier state; first make the page, which may be refused."""
+    """Write files that differ, and remove files of an earlier state; the page is made first, because it may be refused."""
     target = published.target
     if blocked := [words for name in (*files, "README.md") if (words := obstacle(target / name))]:
         raise ArtifactError(f"{target}: cannot be written: {blocked[0]}")

@@ -25,34 +25,36 @@ if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
 OTHER_CODE = (
-    "made by other code than there is now (commit {commits}): the lines above name what has changed; if it moves no number, or "
-    'none that matters, restore with --accept "why", which is recorded, or train again without the archives'
+    "made by other code than the present code (commit {commits}), with the changes listed above; if they do not affect the "
+    'results, restore with --accept "why", which is recorded, or train again without the archives'
 )
-# In a record, which may be damaged.
+# The commit in a record, which may be damaged.
 COMMIT = re.compile(rb'"commit": "([0-9a-f]{40})"')
 
 
 def restore(suite: "Suite", results: Path, root: Path, replace: bool, accept: str | None = None) -> Outcome:
-    """Unpack every kept folder that the present suite and code have made, or other code whose changes were accepted.
+    """Unpack every kept folder that was made by the present suite and the present code, or by code whose changes were accepted.
 
-    All archives are unpacked beside each other before one file is written: a run is checked against the dataset that it was
-    trained on.
+    All archives are unpacked into a temporary folder before files are written, because a run is checked against the dataset on
+    which it was trained.
 
     Arguments:
         suite: the suite.
-        results: folder of the results.
-        root: where the archives are; what was accepted lies beside it.
-        replace: whether other results that are here already are replaced; else they are refused.
-        accept: why what has changed in the code is accepted, now and later.
+        results: the results folder.
+        root: folder of the archives; the file of accepted changes is next to it.
+        replace: whether other results in the results folder are replaced; otherwise they are refused.
+        accept: reason to accept the changes of the code, now and later.
 
     Raises:
-        ArtifactError: if nothing is kept of the suite.
-        ParamsError: if what was accepted cannot be read, or without a reason.
+        ArtifactError: if there are no archives of the suite.
+        ParamsError: if the file of accepted changes is invalid, or the reason is empty.
     """
     folders, here = {folder: archive(root, folder) for folder in kept_folders(suite)}, results / suite.suite
     kept = {folder: path for folder, path in folders.items() if os.path.lexists(path)}
     if not kept:
-        raise ArtifactError(f"{root}: found no archive of suite {suite.suite}; python -m indm keep makes them")
+        raise ArtifactError(
+            f"{root}: found no archive of suite {suite.suite}, expected some; python -m indm keep makes them"
+        )
     changes = Changes(suite, root.parent / FILE)
     outcome = Outcome(skipped={folder.place: "not kept" for folder in folders if folder not in kept})
     packed = _read(kept, outcome)
@@ -73,14 +75,14 @@ def restore(suite: "Suite", results: Path, root: Path, replace: bool, accept: st
             elif marked := _marked(changes, staged, folder, files, outcome):
                 _take(here, folder, marked, outcome, replace, now)
             if folder.place in outcome.refused:
-                # What is left here is what later folders have to agree with.
+                # The folders that remain here are those with which later folders have to agree.
                 shutil.rmtree(staged / folder.place)
                 _lay(staged, _manifests(here, folder))
     return outcome
 
 
 def _all_changes(changes: Changes, staged: Path, folders: Iterable[Folder]) -> list[Difference]:
-    """List what has changed behind all folders of which this can be told."""
+    """List the changes behind all folders whose records can be read."""
     found = set()
     for folder in folders:
         with contextlib.suppress(ArtifactError):
@@ -91,7 +93,7 @@ def _all_changes(changes: Changes, staged: Path, folders: Iterable[Folder]) -> l
 def _marked(
     changes: Changes, staged: Path, folder: Folder, files: dict[str, bytes], outcome: Outcome
 ) -> dict[str, bytes] | None:
-    """Return the files of a folder, with what was accepted in its records; nothing, and why, where changes are not accepted."""
+    """Return the files of a folder, with the acceptances in its records; ``None``, with a reason, if changes are not accepted."""
     try:
         found = changes.since(staged.parent, folder)
     except ArtifactError as error:
@@ -110,7 +112,7 @@ def _marked(
 
 
 def _said(changes: Changes, content: bytes, accepted: list[Acceptance]) -> dict[str, Any]:
-    """Return what restoring adds to a record: the stamp of the present code, if it is another one, and what was accepted."""
+    """Return the keys that restoring adds to a record: the present stamp if it differs, and the acceptances."""
     record = json.loads(content)
     now = job_stamp(changes.suite, record["stage"], record["subject"])
     said: dict[str, Any] = {RESTORED_FOR: now} if record["code_stamp"] != now else {}
@@ -118,7 +120,7 @@ def _said(changes: Changes, content: bytes, accepted: list[Acceptance]) -> dict[
 
 
 def _record(content: bytes, said: Mapping[str, Any]) -> bytes:
-    """Add to a record what restoring says; it stays as it was if it says so already."""
+    """Add the keys of :func:`_said` to a record; it stays as it was if it has them already."""
     record = json.loads(content)
     if {key: record.pop(key) for key in (RESTORED_FOR, ACCEPTED) if key in record} == said:
         return content
@@ -126,7 +128,7 @@ def _record(content: bytes, said: Mapping[str, Any]) -> bytes:
 
 
 def _read(kept: Mapping[Folder, Path], outcome: Outcome) -> dict[Folder, dict[str, bytes]]:
-    """Read the archives; one that is damaged, or has other files than are kept now, is refused."""
+    """Read the archives; an archive that is damaged, or has other files than would be kept now, is refused."""
     packed = {}
     for folder, path in kept.items():
         try:
@@ -142,7 +144,7 @@ def _read(kept: Mapping[Folder, Path], outcome: Outcome) -> dict[Folder, dict[st
 
 
 def _fault(suite: "Suite", staged: Path, folder: Folder) -> str:
-    """Say why a folder is not what the suite and the code would make; nothing where it is."""
+    """Describe why a folder does not belong to the present suite and code; empty if it does."""
     try:
         check_folder(suite, staged.parent, folder)
     except ArtifactError as error:
@@ -151,7 +153,7 @@ def _fault(suite: "Suite", staged: Path, folder: Folder) -> str:
 
 
 def _take(here: Path, folder: Folder, files: dict[str, bytes], outcome: Outcome, replace: bool, now: float) -> None:
-    """Write a folder among the results, all of it of one time, unless the same or others are here."""
+    """Write a folder into the results, all its files with the same time, unless results are there already."""
     found, expected = results_alone(_present(here, files)), results_alone(files)
     records = {name for job in folder.jobs for name in folder.records(job)}
     if found == expected:
@@ -161,7 +163,7 @@ def _take(here: Path, folder: Folder, files: dict[str, bytes], outcome: Outcome,
         outcome.refused[folder.place] = f"{here / folder.place}: {blocked}"
     elif replace or found.items() <= expected.items():
         _write(here, files, now)
-        # The record of what the archive's job replaces.
+        # Records of jobs that the archive's jobs replace.
         for name in records - files.keys():
             (here / name).unlink(missing_ok=True)
         outcome.done.append(folder.place)
@@ -172,7 +174,7 @@ def _take(here: Path, folder: Folder, files: dict[str, bytes], outcome: Outcome,
 
 
 def _say_again(here: Path, records: Iterable[str], files: dict[str, bytes]) -> None:
-    """Correct what restored records say was accepted; other records are of jobs that were done again, or damaged."""
+    """Correct the acceptances in restored records; other records are damaged, or belong to jobs that were done again."""
     for name, content in _present(here, records).items():
         with contextlib.suppress(ValueError, AttributeError):
             if name in files and content != files[name] and _record(content, {}) == _record(files[name], {}):
@@ -181,7 +183,7 @@ def _say_again(here: Path, records: Iterable[str], files: dict[str, bytes]) -> N
 
 
 def _manifests(suite_folder: Path, folder: Folder) -> dict[str, bytes]:
-    """Read the manifests of a folder that is here."""
+    """Read the manifests of a folder in the results."""
     return _present(suite_folder, (name for name in folder.files if "/manifest/" in name))
 
 
@@ -192,7 +194,7 @@ def _lay(staged: Path, files: dict[str, bytes]) -> None:
 
 
 def _odd_names(folder: Folder, files: dict[str, bytes]) -> str:
-    """Name files that an archive lacks, or has beside what is kept of a folder as the pipeline is: it can write nowhere else."""
+    """Name files that an archive lacks, and files that the present pipeline does not keep, so that it cannot write elsewhere."""
     records = {name for job in folder.jobs for name in folder.records(job)}
     lacking, beside = set(folder.files) - set(files), set(files) - records - set(folder.files)
     words = [f"no {name}" for name in sorted(lacking)] + [f"{name}, which is not kept" for name in sorted(beside)]
@@ -200,9 +202,9 @@ def _odd_names(folder: Folder, files: dict[str, bytes]) -> str:
 
 
 def _remedy(folder: Folder, files: dict[str, bytes]) -> str:
-    """Say how a folder comes back that the present suite did not make: its records name the commits that did."""
+    """Describe how to restore a folder that the present suite did not make, by the commits in its records."""
     commits = ", ".join(_commits(folder, files))
-    made = f"check out what made it (commit {commits}), or " if commits else ""
+    made = f"check out the code that made it (commit {commits}), or " if commits else ""
     return f"{made}keep it again, from a run of the present suite"
 
 
@@ -213,7 +215,7 @@ def _commits(folder: Folder, files: dict[str, bytes]) -> list[str]:
 
 
 def _blocked(suite_folder: Path, names: Iterable[str]) -> str:
-    """Say what has to be moved before files can be written; nothing where all can."""
+    """Describe an obstacle that has to be moved before files can be written; empty if there is none."""
     return next((words for name in sorted(names) if (words := obstacle(suite_folder / name))), "")
 
 
@@ -222,7 +224,7 @@ def _present(suite_folder: Path, files: Iterable[str]) -> dict[str, bytes]:
 
 
 def _write(suite_folder: Path, files: dict[str, bytes], now: float) -> None:
-    """Write the files of a folder, all of one time: Snakemake makes again what is older than what it was made from."""
+    """Write the files of a folder, all with the same time, because Snakemake remakes files that are older than their inputs."""
     for name, content in files.items():
         with atomic_write(suite_folder / name) as file:
             file.write(content)

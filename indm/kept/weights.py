@@ -1,4 +1,4 @@
-"""The averaged weights of a run, without the rest of its checkpoint, which is there to train on from."""
+"""The averaged weights of a run, without the rest of its checkpoint, which only further training needs."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ def averaged_weights(suite: "Suite", identity: Identity, suite_folder: Path, run
 
     Raises:
         ParamsError: if the suite has no such run.
-        ArtifactError: if the checkpoint is not here, or not that of the run's results.
+        ArtifactError: if the checkpoint is missing, or does not belong to the run's results.
     """
     if run not in suite.runs:
         raise ParamsError(f"--weights: found no run {run!r}; runs of {suite.suite}: {', '.join(suite.runs)}")
@@ -40,13 +40,13 @@ def averaged_weights(suite: "Suite", identity: Identity, suite_folder: Path, run
 
 
 def trained(suite: "Suite", identity: Identity, run: str) -> str:
-    """Return the SHA-256 of the checkpoint by which a run's results were made; it need not be here."""
+    """Return the SHA-256 of the checkpoint from which a run's results were made; the checkpoint may be missing."""
     job = Job("train", run)
     return identity.trust(job).outputs[CHECKPOINT.format(**job_names(suite, job))]
 
 
 def is_of(path: Path, checkpoint: str) -> bool:
-    """Tell whether weights, unchanged since they were published or kept, are of the checkpoint of a SHA-256."""
+    """Return whether weights, unchanged since they were published or kept, come from the checkpoint with a SHA-256."""
     return bool(read_published(path)[1]["checkpoint_sha256"] == checkpoint)
 
 
@@ -54,11 +54,11 @@ def read_published(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
     """Read published weights, and the description that rebuilds their model.
 
     Raises:
-        ArtifactError: if the file is missing, damaged, of another format, or not what was published.
+        ArtifactError: if the file is missing, damaged, in another format, or changed since it was published.
     """
     with from_git():
         tensors, spec = read_weights(path, WEIGHTS_FORMAT)
-    # Safetensors alone would read changed numbers without a word.
+    # Safetensors would read changed numbers silently.
     if (found := signature(tensors, spec)) != spec.get(SIGNATURE):
         raise ArtifactError(
             f"{path}: found SHA-256 {found[:12]} of weights and description, expected {str(spec.get(SIGNATURE))[:12]}: "
@@ -68,7 +68,7 @@ def read_published(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
 
 
 def signature(tensors: Mapping[str, "Tensor"], spec: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of tensors on the CPU and of their description without its signature: however they are stored."""
+    """Return the SHA-256 of CPU tensors and of their description without its signature, independent of the file format."""
     import torch
 
     digest = hashlib.sha256(json.dumps({**spec, SIGNATURE: ""}, sort_keys=True).encode())
@@ -79,7 +79,7 @@ def signature(tensors: Mapping[str, "Tensor"], spec: Mapping[str, Any]) -> str:
 
 
 def _averaged(path: Path, sha256: str) -> bytes:
-    # Imported here: whoever publishes no weights does not pay for torch.
+    # Imported here, because torch is only needed to publish weights.
     from safetensors.torch import save
 
     tensors, spec = read_weights(path, CHECKPOINT_FORMAT)

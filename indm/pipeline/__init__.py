@@ -1,1 +1,1 @@
-"""The pipeline: its stages, described once, the jobs of a suite, and what surrounds a job: checks, stamps, provenance."""
+"""The pipeline: its stages, described once, the jobs of a suite, and the checks, stamps and provenance around a job."""

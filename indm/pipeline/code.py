@@ -1,20 +1,20 @@
-r"""Which code makes a result: stamps of definitions, by what they compute and not by where or how they are written.
+r"""Stamps of definitions, which depend on the computation and not on file, name or style.
 
-A definition is a function, a class or a constant at the top level of a module. Its hash covers its syntax tree, in which the hash
-of the definition that it refers to stands for each reference:
+A definition is a function, a class or a constant at the top level of a module. Its hash covers its syntax tree, in which each
+reference is replaced by the hash of its definition:
 
 .. math:: h(d) = \mathrm{SHA256}\big(\text{tree of } d,\ h(r_1), \dots, h(r_n)\big)
 
 Definitions that refer to each other in a circle are hashed together. A name from a library counts by its qualified name. A stamp is
 the hash of the definitions with which a job begins (:mod:`indm.pipeline.stamps`).
 
-Not counted: the names of definitions and modules, docstrings, comments, annotations, the arguments of ``raise`` and of
-:func:`indm.progress.say`, and the rooms in ``OUTSIDE``, which store, report, check or schedule; of these only the names that are
-used count, and by value the format of what is stored (``…FORMAT``). Counted with every definition of a module: its statements that
-define nothing, such as a loop that adds to a table. Counted where a module names its own place (``__file__``): the files beside it
-that are no modules. Names that are looked up while the program runs are not seen; ``tests/test_stamps.py`` forbids them.
+A hash does not count the names of definitions and modules, docstrings, comments, annotations, or the arguments of ``raise`` and
+:func:`indm.progress.say`. From the packages in ``OUTSIDE``, which store, report, check or schedule, it counts only the names that
+are used, and the values of file formats (``…FORMAT``). It counts the statements of a module outside of its definitions, such as a
+loop that adds to a table, with every definition of the module. If a module uses ``__file__``, it counts the files next to the
+module that are not modules. Names that are looked up while the program runs are not seen; ``tests/test_stamps.py`` forbids them.
 
-A stamp is computed from the sources that are there, every time: it cannot be stale. ``__pycache__`` keeps what was read from each
+A stamp cannot be stale, because it is always computed from the present sources. ``__pycache__`` keeps the parsed content of each
 file by the hash of its bytes, as Python keeps its bytecode.
 """
 
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def sources() -> "Sources":
-    """Return the sources of this package, read once an execution: what it has imported does not change either."""
+    """Return the sources of this package, read once per execution, because imported modules do not change either."""
     return _sources(ROOT)
 
 
@@ -53,7 +53,7 @@ class Sources(References):
         self._hashes: dict[Place, str] = {}
 
     def stamp(self, *names: str) -> str:
-        """Hash what definitions, by their qualified names, and all that they refer to compute.
+        """Hash definitions, by their qualified names, with all definitions to which they refer.
 
         Raises:
             ArtifactError: if there is no such definition, or a module cannot be parsed.
@@ -67,7 +67,7 @@ class Sources(References):
         return self._stamps[names]
 
     def reachable(self, *names: str) -> dict[Place, str]:
-        """Hash each of these definitions and of all that they refer to by itself: by its tree and the names that it uses."""
+        """Hash each of these definitions, and of all to which they refer, by itself: its tree and the names that it uses."""
         found: dict[Place, str] = {}
         queue = self._places(names)
         while queue:
@@ -75,7 +75,7 @@ class Sources(References):
             if place in found:
                 continue
             links = self._links(place)
-            # Else the first statement of a module would change all of its definitions.
+            # Otherwise the first statement in a module would change all of its definitions.
             named = [link for link in links if not (isinstance(link, Place) and link.name == STATEMENTS)]
             words = [link.name if isinstance(link, Place) else link for link in named]
             found[place] = sha256(self._own(place), *words)
@@ -84,17 +84,17 @@ class Sources(References):
         return found
 
     def has(self, name: str) -> bool:
-        """Tell whether there is a definition of a qualified name, here or in another file."""
+        """Return whether there is a definition of a qualified name, in its module or in another one."""
         return isinstance(self._begin(name)[0], Place)
 
     def _places(self, names: Iterable[str]) -> list[Place]:
         places = [self._begin(name) for name in names]
         if missing := [name for name, place in zip(names, places, strict=True) if not isinstance(place[0], Place)]:
-            raise ArtifactError(f"indm/: found no {missing[0]}, expected it in the sources of this package")
+            raise ArtifactError(f"indm/: found no definition {missing[0]}, expected one in the sources of this package")
         return [place for place, _ in places if isinstance(place, Place)]
 
     def _begin(self, name: str) -> tuple[Place | str, str]:
-        """Find a definition by its qualified name; where it is not there, in the one file of that name which has it."""
+        """Find a definition by its qualified name, or else in the only other module of the same file name that has it."""
         found = self._resolve(name)
         if isinstance(found[0], Place):
             return found
@@ -105,7 +105,7 @@ class Sources(References):
         return (moved[0], "") if len(moved) == 1 else found
 
     def _hash(self, first: Place) -> None:
-        """Hash a definition, and before it what it refers to: Tarjan's algorithm finds the circles."""
+        """Hash a definition after its references; Tarjan's algorithm finds the circles."""
         order: dict[Place, int] = {}
         lowest: dict[Place, int] = {}
         stack: list[Place] = []
@@ -132,9 +132,10 @@ class Sources(References):
                     del stack[at:]
 
     def _hash_circle(self, circle: list[Place]) -> None:
-        """Hash definitions that refer to each other, or one that stands alone.
+        """Hash definitions that refer to each other, or a single one.
 
-        References inside of the circle count by their number in an order that depends on no name, unless two definitions are alike.
+        References inside the circle count by their number in an order that is independent of names, unless two definitions are
+        identical.
         """
         alone = {place: self._combined(place, dict.fromkeys(circle, "circle")) for place in circle}
         if len(circle) == 1:

@@ -1,9 +1,9 @@
-"""Whether the files that a job reads are the right ones, so that no number is made from a wrong file.
+"""Checks that a job reads the right files, so that a result is never computed from a wrong file.
 
 Each job writes a manifest of its files (:mod:`indm.store.manifest`). Before a job starts, the contents of its inputs are compared
-with the manifests of the jobs that wrote them. These manifests are compared with the present suite and, up to the datasets, with
-one another. A job stops with one line if a file is damaged, belongs to another run, was made by other parameters, or was made from
-a file that has since been replaced.
+with the manifests of the jobs that wrote them. These manifests are compared with the present suite and, back to the datasets,
+with one another. A job stops with one line if a file is damaged, belongs to another run, was made with other parameters, or was
+made from a file that has since been replaced.
 """
 
 import json
@@ -31,8 +31,8 @@ class Identity:
 
     Arguments:
         suite: the suite.
-        results: folder of the results.
-        reports: folder of the reports.
+        results: the results folder.
+        reports: the reports folder.
     """
 
     def __init__(self, suite: "Suite", results: Path, reports: Path) -> None:
@@ -41,17 +41,17 @@ class Identity:
         self._trusted: dict[Job, Manifest] = {}
 
     def check(self, job: Job, patterns: tuple[str, ...] | None = None) -> dict[str, str]:
-        """Check what a job is about to read.
+        """Check the files that a job is about to read.
 
         Arguments:
             job: the job.
-            patterns: what it reads, where that is not all that its stage does.
+            patterns: its inputs, if they differ from the inputs of its stage.
 
         Returns:
             The SHA-256 of every input that lasts (:func:`~indm.pipeline.jobs.lasting_inputs`), by its path.
 
         Raises:
-            ArtifactError: if an input is missing, or not what it should be.
+            ArtifactError: if an input is missing, damaged or made from something else.
         """
         found = {}
         for path, maker in job_inputs(self.suite, job, patterns):
@@ -73,8 +73,8 @@ class Identity:
 
         Arguments:
             job: the job.
-            inputs: those of :meth:`check`.
-            made_by: the stage that did it, where that is not the job's own.
+            inputs: the result of :meth:`check`.
+            made_by: the stage that did it, if it is not the job's own stage.
         """
         names = job_names(self.suite, job)
         outputs = [pattern.format(**names) for pattern in STAGES[job.stage].written]
@@ -89,7 +89,7 @@ class Identity:
         """Read a job's manifest, and check that it belongs to this job, the present suite and the present files.
 
         Raises:
-            ArtifactError: if it is not.
+            ArtifactError: if it does not.
         """
         if job in self._trusted:
             return self._trusted[job]
@@ -98,7 +98,7 @@ class Identity:
             more = len(differences) - SHOWN_DIFFERENCES
             listed = [f"{key}: found {was}, expected {now}" for key, was, now in differences[:SHOWN_DIFFERENCES]]
             shown = ", ".join(listed) + (f" and {more} more" if more > 0 else "")
-            raise ArtifactError(f"{path}: made by other parameters than the suite has now: {shown}; {AGAIN}")
+            raise ArtifactError(f"{path}: made with other parameters than the suite has now: {shown}; {AGAIN}")
         self._check_sources(job, found, path)
         self._trusted[job] = found
         return found
@@ -113,17 +113,17 @@ class Identity:
         found = read_manifest(path)
         if (found.suite, found.stage, found.subject) != (self.suite.suite, *job):
             raise ArtifactError(
-                f"{path}: found the manifest of {_name(found.suite, found.stage, found.subject)}, expected that of "
+                f"{path}: found the manifest of {_name(found.suite, found.stage, found.subject)}, expected the manifest of "
                 f"{_name(self.suite.suite, *job)}; {AGAIN}"
             )
         return found
 
     def other_parameters(self, job: Job, found: Manifest) -> Iterator[tuple[str, str, str]]:
-        """Yield each key that differs between a manifest and the present suite, with its value in the one and in the other."""
+        """Yield each key that differs between a manifest and the present suite, with both values."""
         return _differences(found.parameters, _plain(job_parameters(self.suite, job)))
 
     def is_imported(self, job: Job, found: Manifest) -> bool:
-        """Tell by its manifest whether a training stands for an imported checkpoint."""
+        """Return whether a training is an imported checkpoint, by its manifest."""
         return job.stage == "train" and set(found.inputs) == set(lasting_inputs(self.suite, job, IMPORTED))
 
     def sources(self, job: Job, found: Manifest) -> dict[str, Job | None]:
@@ -131,7 +131,7 @@ class Identity:
         return lasting_inputs(self.suite, job, IMPORTED if self.is_imported(job, found) else None)
 
     def _check_sources(self, job: Job, found: Manifest, path: Path) -> None:
-        """Check that a job was made from all that it reads, and nothing else, and from what is there now."""
+        """Check that a job was made from exactly its inputs, as they are now."""
         sources = self.sources(job, found)
         if set(found.inputs) != set(sources):
             odd = ", ".join(sorted(set(found.inputs) ^ set(sources))[:SHOWN_DIFFERENCES])
@@ -141,7 +141,7 @@ class Identity:
                 raise ArtifactError(f"{path}: made from another {self.place(name)} than there is now; {AGAIN}")
 
     def _now(self, name: str, maker: Job | None) -> str | None:
-        """Return the SHA-256 of a file; nothing, if it was not copied along with what was made from it."""
+        """Return the SHA-256 of a file; ``None`` if it was not copied along with the files that were made from it."""
         if maker is None:
             return content_sha256(self.place(name))
         if not self.manifest(maker).is_file():
@@ -149,11 +149,11 @@ class Identity:
         return self.trust(maker).outputs.get(name, "none")
 
     def manifest(self, job: Job) -> Path:
-        """Return where the manifest of a job lies."""
+        """Return the path of a job's manifest."""
         return self.place(manifest(job.stage).format(**job_names(self.suite, job)))
 
     def place(self, path: str) -> Path:
-        """Return where a file lies that the pipeline's description names."""
+        """Return the path of a file that the pipeline's description names."""
         top, _, rest = path.partition("/")
         return {"results": self.results, "reports": self.reports}.get(top, Path(top)) / rest
 
@@ -163,7 +163,7 @@ def _name(suite: str, stage: str, subject: str) -> str:
 
 
 def _plain(content: Any) -> Any:
-    """Return content as JSON gives it back."""
+    """Return content as it is after a round trip through JSON."""
     return json.loads(json.dumps(content))
 
 

@@ -1,4 +1,4 @@
-"""The jobs of a suite: what each reads, writes and is told, and where its manifest lies, from :mod:`indm.pipeline.stages`."""
+"""The jobs of a suite: inputs, outputs, parameters and manifest of each, from :mod:`indm.pipeline.stages`."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +15,7 @@ MAKERS = {pattern: name for name, stage in STAGES.items() for pattern in stage.w
 
 
 class Job(NamedTuple):
-    """A stage and what it works on, empty where there is one job."""
+    """A stage and its subject, which is empty if the stage has one job."""
 
     stage: str
     subject: str
@@ -24,19 +24,19 @@ class Job(NamedTuple):
 def manifest(stage: str) -> str:
     """Return the path of the manifest of a stage's job; see :mod:`indm.store.manifest`.
 
-    Snakemake has those of the jobs that wrote a job's inputs as inputs too, since it carries inputs to where a job runs. For DVC
-    they would say nothing that the files do not.
+    In Snakemake, a job's inputs include the manifests of the jobs that wrote them, since it copies inputs to the machine where a
+    job runs. DVC does not need them in addition to the files.
     """
     return f"{STAGES[stage].folder}/manifest/{stage}.json"
 
 
 def tracked_outputs(stage: str) -> tuple[str, ...]:
-    """List what a stage writes, except what DVC shows, its manifest last."""
+    """List the files that a stage writes, except metrics and plots of DVC, its manifest last."""
     return (*STAGES[stage].outputs, manifest(stage))
 
 
 def job_names(suite: "Suite", job: Job) -> dict[str, str]:
-    """Say what stands for the names in a job's paths and keys."""
+    """Return the values of the names in a job's paths and keys."""
     kind = STAGES[job.stage].subject
     names = {"suite": suite.suite} | ({kind: job.subject} if kind else {})
     if kind == "shard":
@@ -50,12 +50,12 @@ def job_names(suite: "Suite", job: Job) -> dict[str, str]:
 
 
 def job_inputs(suite: "Suite", job: Job, patterns: tuple[str, ...] | None = None) -> Iterator[tuple[str, Job | None]]:
-    """Yield each file that a job reads, with the job that wrote it, ``None`` where it is a file of the repository.
+    """Yield each file that a job reads, with the job that wrote it, or ``None`` for a file of the repository.
 
     Arguments:
         suite: the suite.
         job: the job.
-        patterns: what it reads, where that is not all that its stage does.
+        patterns: its inputs, if they differ from the inputs of its stage.
     """
     names = job_names(suite, job)
     for pattern in STAGES[job.stage].inputs if patterns is None else patterns:
@@ -69,7 +69,7 @@ def job_inputs(suite: "Suite", job: Job, patterns: tuple[str, ...] | None = None
 
 
 def _subjects(suite: "Suite", maker: str, names: dict[str, str]) -> list[str]:
-    """List whose files of a stage belong to a job, by what stands for the names in its paths."""
+    """List the subjects of a stage whose files belong to a job, by the names in its paths."""
     kind = STAGES[maker].subject
     if kind == "shard":
         return [subject for subject in STAGES[maker].subjects(suite) if run_of(subject)[0] == names["run"]]
@@ -77,23 +77,23 @@ def _subjects(suite: "Suite", maker: str, names: dict[str, str]) -> list[str]:
 
 
 def lasting_inputs(suite: "Suite", job: Job, patterns: tuple[str, ...] | None = None) -> dict[str, Job | None]:
-    """Return what a job is made from: the files of :func:`job_inputs` without shards.
+    """Return the files from which a job is made: the files of :func:`job_inputs` without shards.
 
-    Shards are made from these, and are gone once they are gathered: results do not depend on their number.
+    Shards are made from these files and are removed once they are gathered; results do not depend on their number.
     """
     found = job_inputs(suite, job, patterns)
     return {path: maker for path, maker in found if maker is None or STAGES[maker.stage].subject != "shard"}
 
 
 def job_parameters(suite: "Suite", job: Job) -> dict[str, Any]:
-    """Return what a suite says of a job, by the keys that its stage reads, a run's overrides merged in."""
+    """Return the parameters of a job in its suite, by the keys that its stage reads, with a run's overrides merged in."""
     names = job_names(suite, job)
     keys = [key.format(**names) for key in STAGES[job.stage].keys]
     run = names.get("run", "")
     found: dict[str, Any] = {}
     for key in keys:
         if key == "runs":
-            # Of the runs, tables read who they are.
+            # From the runs, tables only read the keys that identify them.
             found[key] = {name: run.model_dump(exclude={"train", "sample"}) for name, run in suite.runs.items()}
         elif key in ("train", "sample") and run:
             found[key] = getattr(suite, f"{key}_params")(run).model_dump()
@@ -103,7 +103,7 @@ def job_parameters(suite: "Suite", job: Job) -> dict[str, Any]:
 
 
 def _look_up(section: Any, path: list[str]) -> Any:
-    """Return the value below a key of a suite, as JSON holds it."""
+    """Return the value below a key of a suite, as in JSON."""
     for name in path:
         section = section[name] if isinstance(section, dict) else getattr(section, name)
     if isinstance(section, dict):
@@ -112,7 +112,7 @@ def _look_up(section: Any, path: list[str]) -> Any:
 
 
 def expand(pattern: str, suite: "Suite") -> Iterator[str]:
-    """Yield the files of a suite that a path stands for: one for each job that writes it, or the one that is there."""
+    """Yield the files of a suite that a path pattern names: one for each job that writes it, or the path itself."""
     makers = MAKERS | {manifest(name): name for name in STAGES}
     if pattern not in makers:
         yield pattern.format(suite=suite.suite)

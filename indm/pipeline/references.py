@@ -1,4 +1,4 @@
-"""What the definitions of the package refer to, by the modules in a tree of files; each is parsed when it is asked for."""
+"""The references between definitions of the package, by the modules in a tree of files; each is parsed when it is needed."""
 
 import ast
 import contextlib
@@ -31,17 +31,17 @@ OUTSIDE = {
         "shipped",
     ),
     *("store", "suite", "terminal", "watching"),
-    # Modules of the pipeline in earlier commits, whose sources are hashed for results that were kept then.
+    # Modules of the pipeline in earlier commits, whose sources are hashed for results that were kept at these commits.
     *("identity", "jobs", "stamps", "track", "why"),
 }
-# Each edit adds one. When there are more, everything is parsed again, in half a second.
+# Each edit of a file adds a line. When there are more, everything is parsed again, in half a second.
 MOST_KEPT = 1000
-# What editors and patches leave beside a file.
+# Leftovers of editors and patches.
 LITTER = re.compile(r"[.#].*|.*(~|\.orig|\.rej|\.swp)")
 
 
 class Place(NamedTuple):
-    """Where a definition is."""
+    """Module and name of a definition."""
 
     module: str
     name: str
@@ -51,7 +51,7 @@ class Place(NamedTuple):
 
 
 class References:
-    """The modules of the package in a tree of files, and what their definitions refer to.
+    """The modules of the package in a tree of files, and the references of their definitions.
 
     Arguments:
         tree: the files.
@@ -68,7 +68,7 @@ class References:
         self._linked: dict[Place, list[Place | str]] = {}
 
     def where(self, place: Place) -> str:
-        """Say where a definition is: file and line."""
+        """Return the file and the line of a definition."""
         path = self.files[place.module]
         known = self._module(place.module).definitions.get(place.name)
         return f"{path}:{known.line}" if known else path
@@ -77,7 +77,7 @@ class References:
         return name in self._module(module).definitions
 
     def _own(self, place: Place) -> str:
-        """Return the hash of a definition's tree; of the files beside a module, of their names and contents."""
+        """Return the hash of a definition's tree; for the files next to a module, the hash of their names and contents."""
         if place.name == WHOLE:
             return WHOLE
         if place.name != FILES:
@@ -95,7 +95,7 @@ class References:
         return path
 
     def _links(self, place: Place) -> list[Place | str]:
-        """List what a definition refers to: definitions, and words for what is not followed."""
+        """List the references of a definition: definitions, and text for references that are not followed."""
         if place not in self._linked:
             self._linked[place] = list(self._link(place))
         return self._linked[place]
@@ -116,7 +116,7 @@ class References:
             yield Place(place.module, STATEMENTS)
 
     def _resolve(self, path: str, module: str = "") -> tuple[Place | str, str]:
-        """Find the definition behind a name, and the attributes of it that follow."""
+        """Find the definition behind a name, and the attributes after it."""
         if path.startswith("."):
             return self._within(module, path[1:].split("."))
         parts = path.split(".")
@@ -126,7 +126,7 @@ class References:
         return path, ""
 
     def _within(self, module: str, parts: list[str]) -> tuple[Place | str, str]:
-        """Find the definition behind names in a module; a word where the module is outside of what counts."""
+        """Find the definition behind names in a module; text if the module does not count."""
         name, rest = (parts or [WHOLE])[0], ".".join(parts[1:])
         if is_outside(module) and not name.endswith("FORMAT"):
             return f"outside {module.rpartition('.')[2] if name == WHOLE else name}", rest
@@ -138,7 +138,7 @@ class References:
         return Place(module, STATEMENTS) if name in known.bound else ".".join(parts), rest
 
     def _module(self, name: str) -> Module:
-        """Parse a module, or take what an earlier execution read from a file with the same bytes."""
+        """Parse a module, or reuse the result of an earlier execution for the same bytes."""
         if name not in self._parsed:
             content = self._tree.read(self.files[name])
             key = sha256(content)
@@ -146,13 +146,13 @@ class References:
                 try:
                     self._kept[key] = json.dumps(syntax.parse(ast.parse(content)))
                 except (SyntaxError, ValueError) as error:
-                    raise ArtifactError(f"{self.files[name]}: found {error}; expected a module of Python") from None
+                    raise ArtifactError(f"{self.files[name]}: found {error}, expected a Python module") from None
             definitions, *others = json.loads(self._kept[key])
             self._parsed[name] = Module({name: Definition(*found) for name, found in definitions.items()}, *others)
         return self._parsed[name]
 
     def _save(self) -> None:
-        """Store what was parsed if possible: it only saves time."""
+        """Store the parsed modules if possible; they only save time."""
         if len(self._kept) == self._known:
             return
         self._known = len(self._kept)
@@ -164,7 +164,7 @@ class References:
 
 
 def is_outside(module: str) -> bool:
-    """Tell whether a module belongs to a room of which nothing counts."""
+    """Return whether a module belongs to a package that does not count."""
     return module == "indm" or module.split(".")[1] in OUTSIDE
 
 
@@ -173,11 +173,11 @@ def _module_name(path: str) -> str:
 
 
 def _load() -> dict[str, str]:
-    """Read what an earlier execution has parsed, if it did so by the same code: a line for each file."""
+    """Read the modules that an earlier execution has parsed, if it had the same code: a line for each file."""
     with contextlib.suppress(OSError, ValueError):
-        # Few of the lines are needed, so each is decoded when it is asked for.
+        # Few of the lines are needed, so each is decoded when it is used.
         by, *lines, end = KEPT.read_text().split("\n")
-        # Without the last line's end, the file was cut off.
+        # If the last line does not end, the file was cut off.
         if by == f"by {_by()}" and not end and len(lines) < MOST_KEPT:
             return {key: text for key, _, text in (line.partition(" ") for line in lines)}
     return {}

@@ -1,4 +1,4 @@
-"""What surrounds a stage: checks of the suite, of the code and of the inputs before it, manifest and provenance after it."""
+"""Run a stage: check the suite, the code and the inputs before it, and write manifest and provenance after it."""
 
 import contextlib
 import importlib
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
 
 
 def run_stage(name: str, suite_file: Path, out: Path, subject: dict[str, Any], **options: Any) -> None:
-    """Run a stage of a suite, and write manifest and provenance beside its files.
+    """Run a stage of a suite, and write manifest and provenance next to its files.
 
     Arguments:
         name: the stage, or ``import_checkpoint``.
         suite_file: the suite's file.
         out: the results folder.
-        subject: what the stage works on, by the options of the command line.
-        options: what else the stage is told.
+        subject: subject of the job, by the options of the command line.
+        options: further arguments of the stage.
 
     Raises:
         ParamsError: if the suite has a mistake or no such job, or was edited after an engine had started.
-        ArtifactError: if an input is missing, or not what it should be.
+        ArtifactError: if an input is missing, damaged or made from something else.
     """
     suite = load_suite(suite_file)
-    # An imported checkpoint replaces a training, but it is not made from the training images.
+    # An imported checkpoint replaces a training, but is not made from the training images.
     imported = name == "import_checkpoint"
     job = Job("train" if imported else name, "-".join(map(str, subject.values())))
     _check_subject(suite, suite_file, job)
     limit_threads(suite.threads)
     unset_fpmath()
 
-    # After that: they import NumPy and torch, which read the environment once.
+    # Imported afterwards, because they import NumPy and torch, which read the environment once.
     from indm.pipeline.identity import Identity
     from indm.pipeline.stamps import job_stamp
     from indm.pipeline.track import check_unedited
@@ -52,7 +52,7 @@ def run_stage(name: str, suite_file: Path, out: Path, subject: dict[str, Any], *
     check_unedited(suite, suite_file, layout.code / name / job.subject, stamp)
     identity = Identity(suite, out, options.get("reports", Path("reports")))
     inputs = identity.check(job, IMPORTED if imported else None)
-    # Before the work: during it, someone may edit the files.
+    # Before the work, because someone may edit the files while it runs.
     source = {
         "suite": suite.suite,
         "stage": name,
@@ -65,16 +65,16 @@ def run_stage(name: str, suite_file: Path, out: Path, subject: dict[str, Any], *
     with _watched(layout, job), removed_at_the_end():
         stage = importlib.import_module(f"indm.stages.{gathering(name)}")
         finished: Finished = stage.run(suite, layout, *subject.values(), **options)
-        # Of several processes that torchrun has started, the first one writes.
+        # If torchrun has started several processes, only the first one writes.
         if not is_first():
             return
         _record_provenance(finished, source, time.monotonic() - started, suite.threads)
-        # Without it, there are no results.
+        # Results without a manifest do not count.
         identity.record(job, inputs, name)
 
 
 def _check_subject(suite: "Suite", suite_file: Path, job: Job) -> None:
-    """Refuse a subject that the suite lacks, or for which the stage has no job."""
+    """Refuse a subject that is not in the suite, or for which the stage does not have a job."""
     found = STAGES[job.stage].subjects(suite)
     if job.subject not in found:
         expected = ", ".join(found) or "none"
@@ -85,21 +85,21 @@ def _check_subject(suite: "Suite", suite_file: Path, job: Job) -> None:
 
 
 def _seed(suite: "Suite", dataset: str | None = None, run: str | None = None, **_: Any) -> int | None:
-    """Find the seed of what a stage works on, a run's or a dataset's; tables have none, and ``toy2d`` has many."""
+    """Return the seed of a job's run or dataset; ``None`` for tables, and for ``toy2d``, which has many."""
     if run is not None:
         return int(suite.runs[run].seed)
     return int(suite.datasets[dataset].split_seed) if dataset is not None else None
 
 
 def _watched(layout: "Layout", job: Job) -> contextlib.AbstractContextManager[None]:
-    """Write how a job goes to where ``indm status`` looks."""
+    """Write the progress of a job to the file that ``indm status`` reads."""
     if not is_first():
         return contextlib.nullcontext()
     return watched(layout.watch(*job), goes_on=layout.scratch(job.subject, job.stage).exists())
 
 
 def _record_provenance(finished: "Finished", source: dict[str, Any], seconds: float, threads: int) -> None:
-    """Write how a job went, in the place of what was written of an earlier one that stands for it."""
+    """Write the record of a job, and remove the records that it replaces."""
     from indm.store.files import write_json
     from indm.store.provenance import STANDS_FOR, provenance, record_names
 

@@ -1,4 +1,4 @@
-"""The stages of the pipeline: what each works on, what it reads, and what it writes.
+"""The stages of the pipeline: the subject, the inputs and the outputs of each.
 
 The command line, the stamps of code, the rules of Snakemake and every ``dvc.yaml`` are made from this description.
 """
@@ -30,7 +30,7 @@ VERDICTS = f"{TABLES}/claims.csv"
 IDENTITY = ("runs.{run}.dataset", "runs.{run}.model", "runs.{run}.seed")
 # glibc then asks the system for large pages: a training takes 0.94 to 0.99 of the time. It reads this when a process starts.
 ALLOCATOR = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1"
-# All that a suite says.
+# All keys of a suite.
 SECTIONS = (
     "suite",
     "device",
@@ -87,7 +87,7 @@ def _studied(suite: "Suite") -> list[str]:
     return list(suite.protocol)
 
 
-# By which the command line is told what to work on.
+# The options of the command line that name a subject.
 OPTIONS: dict[Subject, tuple[str, ...]] = {
     "dataset": ("dataset",),
     "run": ("run",),
@@ -101,24 +101,24 @@ class Stage(NamedTuple):
     """A stage: one command of the package, one rule of Snakemake, one stage of DVC.
 
     In paths and keys, ``{dataset}``, ``{run}`` and ``{toy}`` stand for names; a stage without a subject collects all of them. A
-    shard, ``<run>-<shard>``, is some of the batches of a run: there are as many as the suite says, or none, where it says one.
+    shard, ``<run>-<shard>``, is a part of the batches of a run. The suite sets the number of shards; there are none if it is one.
 
     Arguments:
-        summary: for the command line; its first sentence stands alone in the list of commands.
-        subject: what there is a job for each of; empty where there is one job.
-        folder: of its manifest and its provenance.
+        summary: for the command line; the list of commands shows only its first sentence.
+        subject: kind of names with one job for each; empty if there is one job.
+        folder: folder of its manifest and its provenance.
         inputs: files that it reads.
         outputs: files that it writes.
-        metrics: of the outputs, those in JSON that DVC shows as numbers.
-        plots: of the outputs, tables that DVC plots, with the options of the plot.
+        metrics: outputs in JSON that DVC shows as numbers.
+        plots: outputs that DVC plots, tables, with the options of the plot.
         keys: keys of the suite that it reads.
-        only: lists its subjects, where not all that the suite has are.
+        only: lists its subjects if they are not all subjects of the suite.
         builds: whether it builds the model of a run.
         measures: whether it measures images by the extractor of their dataset.
         reports: whether it writes to the reports folder.
-        distributed: whether as many processes as the suite says share a job.
-        memory: MB of the machine's memory that a process of a job takes.
-        inception: MB that it takes besides where the extractor is Inception.
+        distributed: whether the suite's number of processes share a job.
+        memory: MB of the machine's memory for a process of a job.
+        inception: further MB if the extractor is Inception.
     """
 
     summary: str
@@ -139,16 +139,16 @@ class Stage(NamedTuple):
 
     @property
     def written(self) -> tuple[str, ...]:
-        """Every file that it writes, but its manifest."""
+        """Every file that it writes except its manifest."""
         return (*self.outputs, *self.metrics, *self.plots)
 
     @property
     def on_device(self) -> bool:
-        """Whether it computes on the suite's device; where it has shards and measures nothing, they do so for it."""
+        """Whether it computes on the suite's device; if it has shards and does not measure, only the shards do."""
         return self.builds or self.measures
 
     def subjects(self, suite: "Suite") -> list[str]:
-        """List the names of its jobs in a suite; one empty name where there is one job."""
+        """List the names of its jobs in a suite; one empty name if there is one job."""
         if self.only is not None:
             return self.only(suite)
         if self.subject == "run":
@@ -158,7 +158,7 @@ class Stage(NamedTuple):
         return list(suite.datasets) if self.subject == "dataset" else [""]
 
     def command(self, name: str) -> str:
-        """Return the command that both engines run; ``name`` is the stage's."""
+        """Return the command that both engines run; ``name`` is the name of the stage."""
         words = [f"{ALLOCATOR} python -m indm {command_name(name)} --suite params/{{suite}}.yaml"]
         words += [f"--{option} {{{option}}}" for option in OPTIONS[self.subject]]
         words += ["--out results"] + (["--reports reports"] if self.reports else [])
@@ -171,7 +171,7 @@ def command_name(stage: str) -> str:
 
 
 def gathering(stage: str) -> str:
-    """Name the stage that gathers what a stage of shards computes, and whose module has both; of others, the stage itself."""
+    """Name the stage that gathers the results of a stage of shards, and whose module has both; for other stages, themselves."""
     return stage.removesuffix("_shard")
 
 
@@ -182,7 +182,7 @@ def run_of(shard: str) -> tuple[str, int]:
 
 
 def _shards(stage: str, summary: str, inputs: tuple[str, ...], keys: tuple[str, ...]) -> Stage:
-    """Describe the stage that computes some of the batches of another one, which gathers them."""
+    """Describe a stage of shards, each of which computes some batches for another stage that gathers them."""
 
     def listed(suite: "Suite") -> list[str]:
         return [f"{run}-{shard}" for run in STAGES[stage].subjects(suite) for shard in suite.shards.numbers(stage)]
@@ -205,7 +205,7 @@ def _tables(stage: str) -> tuple[str, ...]:
 
 
 def shard_file(stage: str) -> str:
-    """Return the path of what a shard of a stage computes."""
+    """Return the path of the file that a shard of a stage writes."""
     return f"{SHARD}/{stage}.safetensors"
 
 
@@ -228,7 +228,8 @@ STAGES: dict[str, Stage] = {
         keys=("datasets.{dataset}",),
     ),
     "reference": Stage(
-        summary="Train a dataset's feature extractor. Measures the floors of all image metrics too: what real images score.",
+        summary="Train a dataset's feature extractor. Also measures the floor of each image metric: the score of real "
+        "images.",
         subject="dataset",
         folder=DATA,
         inputs=(
@@ -326,7 +327,7 @@ STAGES: dict[str, Stage] = {
         subject="run",
         folder=RUN,
         inputs=(CHECKPOINT, f"{DATA}/train.npy", *REFERENCE, shard_file("sweep")),
-        # Points, no line: one file has several samplers.
+        # Points instead of a line, because a file has several samplers.
         plots={f"{RUN}/sweep.csv": {"template": "scatter", "x": "nfe", "y": "fid"}},
         keys=("sweep", "weights", "sample", "fid", *IDENTITY, "runs.{run}.sample"),
         only=_swept,
@@ -403,10 +404,10 @@ STAGES: dict[str, Stage] = {
         outputs=_tables("table"),
         keys=("runs", "failed", "protocol", "toy2d.datasets", "toy2d.grid", "tune"),
     ),
-    # Apart from the other tables: times differ from one execution to the next. They are read from provenance/, which is no
+    # Separate from the other tables, because times differ between executions. They are read from provenance/, which is not an
     # output of a stage.
     "compute": Stage(
-        summary="Tabulate what a suite's models cost.",
+        summary="Tabulate the cost of a suite's models.",
         subject="",
         folder=TABLES,
         inputs=(f"{RUN}/train.json", f"{RUN}/samples.json"),
@@ -414,7 +415,7 @@ STAGES: dict[str, Stage] = {
         keys=("runs",),
     ),
     "claims": Stage(
-        summary="Grade the paper's claims. Tells how many seeds would decide them, and compares with published numbers.",
+        summary="Grade the paper's claims. Estimates how many seeds would decide them, and compares with published numbers.",
         subject="",
         folder=TABLES,
         inputs=(
@@ -434,11 +435,11 @@ STAGES: dict[str, Stage] = {
         subject="",
         folder="reports/{suite}",
         inputs=(*COLLECTED, f"{TOY}.safetensors"),
-        # A folder: which figures there are depends on what the suite's tables hold.
+        # A folder, because the figures depend on the content of the suite's tables.
         outputs=("reports/{suite}/figures",),
         reports=True,
     ),
-    # Its bytes differ from one execution to the next: it shows times, which it reads from provenance/.
+    # Its bytes differ between executions, because it shows times from provenance/.
     "report": Stage(
         summary="Write a suite's report. Puts tables, figures and pictures on one page.",
         subject="",
@@ -454,7 +455,7 @@ STAGES: dict[str, Stage] = {
             "params/registrations.yaml",
         ),
         outputs=("reports/{suite}/index.html",),
-        # It shows the checksum of all that the suite says.
+        # It shows the checksum of the whole suite.
         keys=SECTIONS,
         reports=True,
     ),

@@ -1,13 +1,13 @@
-"""The code behind each job of a suite, as a stamp: both engines and unfinished work depend on it, and on no list of files.
+"""The stamp of each job: a hash of the code behind it, which both engines and unfinished work track instead of a list of files.
 
 A job begins with the ``run`` of its stage and with the registered dataset, model family, diffusion, network, flow and samplers that
-it uses; its stamp covers all that these refer to (:mod:`indm.pipeline.code`). So a new member of a registry, a moved module or an
-edited message runs nothing again, but an edited formula runs again what it feeds.
+it uses; its stamp covers all definitions to which these refer (:mod:`indm.pipeline.code`). A new member of a registry, a moved
+module or an edited message does not run jobs again, but an edited formula runs all jobs again that use it.
 
-What happens outside of ``run`` has a rule of its own. Precision and determinism are set by :func:`indm.process.set_up`, which
-stages call themselves. What has to come before torch is imported (``limit_threads``, ``unset_fpmath``) counts for every job. What
-else the command line calls there, for garbage and to learn which process writes, computes nothing. What a suite derives from its
-keys counts by its value: the flow of a run by the member that it names, its weights as they are.
+Code outside of ``run`` follows other rules. Precision and determinism are set by :func:`indm.process.set_up`, which stages call
+themselves. Functions that have to run before torch is imported (``limit_threads``, ``unset_fpmath``) count for every job. The other
+functions that the command line calls, for garbage and to find the process that writes, do not affect results. Values that a suite
+derives from its keys count as values: the flow of a run by the name of its member, its weights by name.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from indm.suite.schema.types import DDIM, PC, PREDICTOR
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
-# Of a sampler's module, what a stage uses.
+# The names in a sampler's module that a stage uses.
 USED = {
     "sample": ("SAMPLER", "CALLS", "CORRECTOR"),
     **dict.fromkeys(["sweep", "protocol", "tune"], ("SAMPLER",)),
@@ -32,9 +32,9 @@ USED = {
     "claims": ("CORRECTOR",),
     **dict.fromkeys(["figure", "report"], ("LABEL",)),
 }
-# Of a family's module, what a stage uses that is made of all results.
+# The name in a family's module that a stage uses if it reads all results.
 SHOWN = {"table": ("REFERENCE",), **dict.fromkeys(["figure", "report"], ("LABEL", "REFERENCE", "STYLE"))}
-# Of a definition's hash: it explains what has changed, which the stamp alone decides.
+# Digits of a definition's short hash. It explains a change; only the stamp decides whether there is one.
 SHORT = 10
 
 
@@ -45,7 +45,7 @@ def job_stamp(suite: "Suite", stage: str, subject: str = "", code: Sources | Non
         suite: the suite.
         stage: a stage of :data:`indm.pipeline.stages.STAGES`, or ``import_checkpoint``.
         subject: the job's dataset, run, shard or two-dimensional dataset, if it has one.
-        code: the sources; by default those of this package.
+        code: the sources; by default the sources of this package.
     """
     found = (code or sources()).stamp(*beginnings(suite, stage, subject, code))
     derived = _derived(suite, stage, subject)
@@ -53,13 +53,13 @@ def job_stamp(suite: "Suite", stage: str, subject: str = "", code: Sources | Non
 
 
 def job_definitions(suite: "Suite", stage: str, subject: str = "", code: Sources | None = None) -> dict[str, str]:
-    """Hash each definition behind a job by itself, in short, by its qualified name; see :func:`job_stamp`."""
+    """Return a short hash of each definition behind a job, by its qualified name; see :func:`job_stamp`."""
     found = (code or sources()).reachable(*beginnings(suite, stage, subject, code))
     return {str(place): found[place][:SHORT] for place in sorted(found)}
 
 
 class Difference(NamedTuple):
-    """A definition that is not what it was when a result was made: its hash then and now, ``none`` where it was not there."""
+    """A definition that has changed since a result was made: its hash then and now, ``none`` if it did not exist."""
 
     name: str
     then: str
@@ -67,12 +67,12 @@ class Difference(NamedTuple):
 
     @property
     def what(self) -> str:
-        """What has become of the definition."""
+        """The kind of change."""
         return "new" if self.then == NONE else "gone" if self.now == NONE else "changed"
 
     @property
     def where(self) -> str:
-        """File and line of the definition; nothing where it is not there now."""
+        """File and line of the definition; empty if it does not exist any more."""
         module, _, name = self.name.rpartition(".")
         known = self.now != NONE and module in sources().files
         return sources().where(Place(module, name)) if known else ""
@@ -81,11 +81,11 @@ class Difference(NamedTuple):
 def differences(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Difference]:
     """Yield the definitions that differ between two states of the code behind a job, in the order of their names.
 
-    A definition that moved to another module and is the same is left out; one that is not the same counts as changed.
+    A definition that moved to another module is left out if it is the same, and counts as changed if not.
 
     Arguments:
-        then: short hashes of the definitions by their qualified names, as :func:`job_definitions` returns them.
-        now: those of another state.
+        then: short hashes of the definitions by their qualified names, from :func:`job_definitions`.
+        now: the hashes in the other state.
     """
     lost: dict[str, set[str]] = {}
     for name in then.keys() - now.keys():
@@ -99,13 +99,13 @@ def differences(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Dif
 
 
 def unqualified(name: str) -> str:
-    """Return the name of a definition without its module, which may have another name since."""
+    """Return the name of a definition without its module, which may have been renamed."""
     return name.rpartition(".")[2]
 
 
 def beginnings(suite: "Suite", stage: str, subject: str, code: Sources | None = None) -> list[str]:
-    """Name the definitions with which a job begins; of earlier sources (``code``), those that they have already."""
-    # Results with a manifest of another format are not read, so everything is made again.
+    """Name the definitions with which a job begins; for earlier sources (``code``), only the definitions that they contain."""
+    # A manifest in another format cannot be read, so its job has to run again.
     always = ["indm.store.manifest.FORMAT", "indm.process.limit_threads", "indm.process.unset_fpmath"]
     names = [f"indm.stages.{gathering(stage)}.run", *always, *members(suite, stage, subject)]
     return names if code is None else [name for name in names if code.has(name)]
@@ -137,24 +137,24 @@ def members(suite: "Suite", stage: str, subject: str) -> list[str]:
 
 
 def _samplers(suite: "Suite", stage: str, subject: str) -> set[str]:
-    """Name the samplers of a sweep, of another job that draws, or, for what is made of all results, of the suite."""
+    """Name the samplers of a sweep, of another job that samples, or, for a stage that reads all results, of the suite."""
     swept = {PREDICTOR if name == PC else name for name in suite.sweep.samplers}
     if gathering(stage) == "sweep":
         return swept
     if STAGES[stage].builds:
         return {suite.sample_params(_run(suite, stage, subject)).sampler}
-    # Stage toy2d has a sampler that no suite names.
+    # The toy2d stage has a sampler that suites do not name.
     return swept.union([DDIM], (suite.sample_params(name).sampler for name in suite.runs))
 
 
 def _derived(suite: "Suite", stage: str, subject: str) -> str:
-    """Write down what a suite derives for a job, and the pipeline does not list among the keys that the job reads."""
+    """Return the values that a suite derives for a job and that are not among the keys that the job reads, as text."""
     if stage in STAGES and STAGES[stage].builds and "weights" in STAGES[stage].keys:
         return f"weights {sorted(suite.weights_of(_run(suite, stage, subject)).items())}"
     if stage == "claims":
         from indm.suite.claims import Claim, Control, Metric, Side
 
-        # What stands where params/claims.yaml says nothing.
+        # The defaults of params/claims.yaml.
         fields = [field for model in (Claim, Control, Metric, Side) for field in model.model_fields.items()]
         return f"defaults {[(key, field.default) for key, field in fields if not field.is_required()]}"
     return ""
@@ -172,7 +172,7 @@ def _run(suite: "Suite", stage: str, subject: str) -> str:
 
 
 def suite_stamps(suite: "Suite") -> Iterator[tuple[str, str]]:
-    """Yield the place of each job of a suite, ``stage`` or ``stage/subject``, with its stamp."""
+    """Yield the path of each job of a suite, ``stage`` or ``stage/subject``, with its stamp."""
     for name, stage in STAGES.items():
         for subject in stage.subjects(suite):
             yield "/".join(filter(None, (name, subject))), job_stamp(suite, name, subject)

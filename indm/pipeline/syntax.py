@@ -1,13 +1,13 @@
-"""What a file of Python says: its definitions, each with the hash of its syntax tree and what it refers to."""
+"""The definitions in a Python file, each with the hash of its syntax tree and its references."""
 
 import ast
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-# Of a node: annotations, and what Python itself adds.
+# Fields of a node that do not count: annotations, and fields that Python itself adds.
 FIELDS_LEFT_OUT = {"annotation", "ctx", "kind", "returns", "type_comment", "type_params"}
-# What stands for the statements of a module that define nothing, for all of a module, and for the files beside it.
+# Names for the statements of a module outside of its definitions, for a whole module, and for the files next to it.
 STATEMENTS, WHOLE, FILES = "<statements>", "<module>", "__file__"
 SAY = "indm.progress.say"
 
@@ -15,12 +15,12 @@ Names = Mapping[str, str | None]
 
 
 class Definition(NamedTuple):
-    """What a file says of a definition.
+    """A definition in a file.
 
     Arguments:
-        tree: the hash of its syntax tree without what it refers to.
-        references: what it refers to, in the order of the tree: ``.name`` of the same module, or a qualified name.
-        line: where it begins.
+        tree: the hash of its syntax tree without its references.
+        references: its references, in the order of the tree: ``.name`` in the same module, or a qualified name.
+        line: its first line.
     """
 
     tree: str
@@ -29,7 +29,7 @@ class Definition(NamedTuple):
 
 
 class Module(NamedTuple):
-    """What a file says of a module: its definitions, its imports as qualified names, and what other statements name."""
+    """A module in a file: its definitions, its imports as qualified names, and names that other statements bind."""
 
     definitions: dict[str, Definition]
     imports: dict[str, str]
@@ -68,13 +68,13 @@ def parse(tree: ast.Module) -> Module:
 def _definition(nodes: list[ast.stmt], known: Names) -> Definition:
     writer, scope = _Writer(), _Scope(known, known)
     for node in nodes:
-        # Its name does not count. An assignment refers to itself by it.
+        # The name does not count. In an assignment it is a reference to the definition itself.
         writer.write(node, scope, "name")
     return Definition(sha256(*writer.words), writer.references, nodes[0].lineno)
 
 
 def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yield the statements of a body that count: no imports, no texts that stand for themselves, nothing for type checkers."""
+    """Yield the statements of a body that count, which are not imports, docstrings or code for type checkers."""
     for node in body:
         match node:
             case ast.Import() | ast.ImportFrom() | ast.Expr(value=ast.Constant(value=str())):
@@ -86,7 +86,7 @@ def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def names_defined(node: ast.stmt) -> list[str] | None:
-    """Name what a statement at the top level of a module defines, if that is all that it does."""
+    """List the names that a statement at the top level of a module defines, or ``None`` if it does something else."""
     match node:
         case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
             return [name]
@@ -100,7 +100,7 @@ def names_defined(node: ast.stmt) -> list[str] | None:
 
 
 def _bound(body: Iterable[ast.AST]) -> dict[str, str | None]:
-    """Find the names that statements bind in their own scope, with the qualified name of what is imported."""
+    """Find the names that statements bind in their own scope, with the qualified names of imports."""
     found: dict[str, str | None] = {}
     free: set[str] = set()
     queue = list(body)
@@ -117,7 +117,7 @@ def _bound(body: Iterable[ast.AST]) -> dict[str, str | None]:
                 raise ValueError(f"{ast.unparse(node)}: relative imports are not followed; write the full name")
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                 found[name] = None
-                # Its body is a scope of its own.
+                # Its body has its own scope.
                 queue += node.decorator_list
                 continue
             case ast.Lambda() | ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
@@ -143,7 +143,7 @@ def _imported(item: ast.alias) -> str:
 
 
 class _Scope(NamedTuple):
-    """What names mean: here, and in the functions that are defined here, which do not see those of a class."""
+    """The meaning of names, here and in functions that are defined here, which do not see the names of a class."""
 
     here: Names
     inside: Names
@@ -154,14 +154,14 @@ class _Scope(NamedTuple):
 
 
 class _Writer:
-    """Writes a tree down, the same by every version of Python; what it refers to apart."""
+    """Writes a tree down, in the same way in every version of Python, and its references separately."""
 
     def __init__(self) -> None:
         self.words: list[str] = []
         self.references: list[str] = []
 
     def write(self, node: Any, scope: _Scope, *left_out: str) -> None:
-        """Write a node without some of its fields, a list of nodes, or what else a node has in a field."""
+        """Write a node without some of its fields, a list of nodes, or another value of a field."""
         match node:
             case ast.Name() | ast.Attribute() if path := _path(node, scope.here):
                 self._refer(path)
@@ -191,7 +191,7 @@ class _Writer:
                 self.words.append(repr(node))
 
     def _refer(self, path: str) -> None:
-        """Write a name: what belongs to this package is looked up later."""
+        """Write a name; names in this package are resolved later."""
         if path.startswith((".", "indm.")):
             self.words.append("reference")
             self.references.append(path)
@@ -210,7 +210,7 @@ class _Writer:
     def _function(
         self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, scope: _Scope, *left_out: str
     ) -> None:
-        """Write decorators and defaults where the function is defined, the rest in a scope of its own."""
+        """Write decorators and defaults in the scope of the definition, and the rest in the function's own scope."""
         arguments = node.args
         listed = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
         starred = [found for found in (arguments.vararg, arguments.kwarg) if found]
@@ -227,7 +227,7 @@ class _Writer:
 
 
 def _path(node: ast.AST, names: Names) -> str | None:
-    """Return the qualified name that an expression is, such as ``torch.nn.Module``; none of a local variable."""
+    """Return the qualified name of an expression, such as ``torch.nn.Module``; ``None`` for a local variable."""
     if isinstance(node, ast.Name):
         return names.get(node.id)
     if isinstance(node, ast.Attribute) and (path := _path(node.value, names)):

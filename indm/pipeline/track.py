@@ -1,8 +1,8 @@
-"""What an engine knows of a suite and of the code behind its jobs, and whether a job finds them as the engine knows them.
+"""The suite and code that an engine has tracked, and checks that they are unchanged when a job starts.
 
-DVC reads files and computes nothing. So its first stage, ``validate``, looks at the suite and the code whenever a file of either
-has changed, and writes the suite in full and the stamp of each job's code; every other stage depends on these. Snakemake tells its
-jobs by the environment.
+DVC tracks files and does not compute. Therefore its first stage, ``validate``, runs whenever a file of the suite or of the code
+has changed, and writes the suite in full and the stamp of each job's code, on which every other stage depends. Snakemake passes
+them to its jobs in the environment.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ def track(suite_file: Path, out: Path) -> None:
     """Write the expanded file of a suite, and the stamps of its jobs below ``<out>/<suite>/code``.
 
     Raises:
-        ParamsError: if the suite has other jobs than its dvc.yaml was generated for.
+        ParamsError: if the jobs of the suite differ from the jobs in its dvc.yaml.
     """
     suite, expanded = load_suite(suite_file), expanded_path(suite_file)
     text = expanded_text(suite)
@@ -37,7 +37,7 @@ def track(suite_file: Path, out: Path) -> None:
         raise ParamsError(f"{expanded}: missing; {REMEDY}")
     if expanded.read_bytes() != text.encode():
         if _jobs(_read(expanded)) != _jobs(suite):
-            raise ParamsError(f"{suite_file}: found other runs or datasets than DVC's file was generated for; {REMEDY}")
+            raise ParamsError(f"{suite_file}: found other runs or datasets than in dvc.yaml; {REMEDY}")
         with atomic_write(expanded) as file:
             file.write(text.encode())
     layout = Layout(out, suite.suite)
@@ -51,22 +51,22 @@ def track(suite_file: Path, out: Path) -> None:
 
 
 def remember_start(suite: Suite) -> None:
-    """Tell the processes that this one starts which suite and code it knows; see :func:`check_unedited`."""
+    """Pass the present suite and code to child processes, by the environment; see :func:`check_unedited`."""
     known = {expanded_text(suite), *(f"{stamp}\n" for _, stamp in suite_stamps(suite))}
     os.environ[STARTED] = " ".join(sorted(map(_sha256, known)))
 
 
 def check_unedited(suite: Suite, suite_file: Path, tracked: Path, stamp: str) -> None:
-    """Stop a job whose suite or code was edited after an engine had looked at them, since it would record the earlier ones.
+    """Stop a job whose suite or code was edited after an engine had read them, since the engine would record the earlier ones.
 
     Arguments:
         suite: the suite.
         suite_file: its file.
-        tracked: where the stamp of the job lies for DVC.
-        stamp: of the job's code as it is.
+        tracked: path of the job's stamp for DVC.
+        stamp: stamp of the job's present code.
 
     Raises:
-        ParamsError: if Snakemake, or DVC, knows another suite or another stamp.
+        ParamsError: if Snakemake or DVC has read another suite or another stamp.
     """
     engine, known = "Snakemake", [os.environ.get(STARTED, "").split()] * 2
     if STARTED not in os.environ and "DVC_STAGE" in os.environ:
@@ -85,7 +85,7 @@ def _sha256(text: str) -> str:
 
 
 def _read(expanded: Path) -> Suite | None:
-    """Read an expanded file; one with a mistake has no jobs."""
+    """Read an expanded file; ``None`` if it is invalid."""
     try:
         return load_suite(expanded)
     except ParamsError:
@@ -93,7 +93,7 @@ def _read(expanded: Path) -> Suite | None:
 
 
 def _jobs(suite: Suite | None) -> Any:
-    """List what a dvc.yaml lists: the jobs of every stage, and whose files each of them reads."""
+    """List the content of a dvc.yaml: the jobs of every stage, and the subjects whose files each job reads."""
     if suite is None:
         return None
     datasets = {name: run.dataset for name, run in suite.runs.items()}

@@ -1,4 +1,4 @@
-"""The files of the package: as they are now, or as a commit has them."""
+"""The files of the package, in the present checkout or in a commit."""
 
 import os
 import subprocess
@@ -20,17 +20,17 @@ class Tree(Protocol):
 
 
 class Folder:
-    """The files of a checkout, as they are now.
+    """The present files of a checkout.
 
     Arguments:
-        root: its top.
+        root: top of the checkout.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def paths(self) -> Iterator[str]:
-        """List the files, those behind links to folders left out."""
+        """List the files, without files behind links to folders."""
         for folder, folders, files in os.walk(self.root / "indm"):
             folders[:] = [name for name in folders if name != "__pycache__"]
             yield from ((Path(folder) / name).relative_to(self.root).as_posix() for name in files)
@@ -48,7 +48,7 @@ class Commit:
         commit: the commit.
 
     Raises:
-        ArtifactError: if git cannot read it.
+        ArtifactError: if git cannot read the commit.
     """
 
     def __init__(self, root: Path, commit: str) -> None:
@@ -56,7 +56,7 @@ class Commit:
         self._blobs: dict[str, str] = {}
         for entry in self._git("ls-tree", "-r", "-z", commit, "indm/").split(b"\0"):
             mode, _, rest = entry.decode().partition(" ")
-            # Links point out of the package.
+            # Links point outside of the package.
             if mode.startswith("100"):
                 name, _, path = rest.partition("\t")
                 self._blobs[path] = name.split()[1]
@@ -77,6 +77,6 @@ class Commit:
         if done.returncode:
             reason = done.stderr.decode(errors="replace").strip().partition("\n")[0]
             raise ArtifactError(
-                f"commit {self.commit[:12]}: git cannot read it here ({reason}); fetch it, as by git fetch --unshallow"
+                f"commit {self.commit[:12]}: git cannot read it here ({reason}); fetch it, for example with git fetch --unshallow"
             )
         return done.stdout

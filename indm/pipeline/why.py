@@ -1,8 +1,8 @@
-"""Why jobs of a suite would run again: what has changed since their results were made, root causes first.
+"""Why jobs of a suite would run again: the changes since their results were made, root causes first.
 
 A manifest holds the parameters, the inputs and the definitions by which a job was made (:mod:`indm.store.manifest`). These are
-compared with the present ones. As in Snakemake, a job also runs if it reads what another job makes again, and a file that is
-missing is made again only where a job that runs reads it. Shards are not listed: they run with the stage that gathers them.
+compared with the present ones. As in Snakemake, a job also runs if another job makes one of its inputs again, and a missing file
+is made again only if a job that runs reads it. Shards are not listed, because they run with the stage that gathers them.
 """
 
 import contextlib
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from indm.suite.schema.suite import Suite
 
-# In the overview, of one paragraph.
+# Causes that the overview shows in a paragraph.
 MOST_CAUSES, MOST_NAMES = 8, 3
-UNNAMED = {STATEMENTS: "code outside of definitions", FILES: "data beside it", WHOLE: "the whole module"}
+UNNAMED = {STATEMENTS: "code outside of definitions", FILES: "data next to it", WHOLE: "the whole module"}
 
 Reads = dict[Job, dict[str, Job]]
 
@@ -40,8 +40,8 @@ class Again(NamedTuple):
 
     Arguments:
         job: the job.
-        causes: what has changed of the job itself, or is missing; empty where it only follows from other jobs.
-        follows: which of its inputs are made again.
+        causes: changes and missing files of the job itself; empty if it only follows from other jobs.
+        follows: the inputs that are made again.
     """
 
     job: Job
@@ -55,8 +55,8 @@ class Answer:
 
     Arguments:
         suite: name of the suite.
-        chosen: the stage and the names that were asked about; empty where it was the whole suite.
-        total: how many jobs these are, with all jobs on which they depend.
+        chosen: the stage and the names in the question; empty for the whole suite.
+        total: number of these jobs and of all jobs on which they depend.
         again: the jobs that would run, in the order of the pipeline.
     """
 
@@ -70,7 +70,7 @@ def why(identity: Identity, stage: str = "", **names: str | None) -> Answer:
     """Find out which jobs would run, and why.
 
     Arguments:
-        identity: knows the suite and its manifests.
+        identity: the suite and its manifests.
         stage: a stage, to ask about its jobs only.
         names: a run, a dataset or a two-dimensional dataset (``toy``), to ask about its jobs only.
 
@@ -103,7 +103,7 @@ def _inputs(suite: "Suite", job: Job) -> dict[str, Job]:
 
 
 def _targets(suite: "Suite", reads: Reads, given: Mapping[str, str]) -> set[Job]:
-    """Find the jobs that are asked about; of the whole suite, those whose results no other job reads."""
+    """Find the jobs in the question; for the whole suite, the jobs whose results no other job reads."""
     if not given:
         return set(reads) - {maker for inputs in reads.values() for maker in inputs.values()}
     jobs = list(reads)
@@ -128,7 +128,7 @@ def _behind(targets: Collection[Job], reads: Reads) -> Reads:
 
 
 def _spread(first: set[Job], reads: Reads, changes: "Changes") -> set[Job]:
-    """Find the jobs that run if some do: those that read what is made again, and those that make what is missing then."""
+    """Find the jobs that run if some do: readers of files that are made again, and makers of files that are missing then."""
     again: set[Job] = set()
     grown = set(first)
     while again != grown:
@@ -143,7 +143,7 @@ def _spread(first: set[Job], reads: Reads, changes: "Changes") -> set[Job]:
 
 
 def _follows(inputs: Mapping[str, Job], again: Collection[Job]) -> Iterator[str]:
-    """Yield which inputs of a job are made again, by the stages that make them."""
+    """Yield the inputs of a job that are made again, by the stages that make them."""
     files: dict[str, list[str]] = {}
     for path, maker in inputs.items():
         if maker in again:
@@ -153,10 +153,10 @@ def _follows(inputs: Mapping[str, Job], again: Collection[Job]) -> Iterator[str]
 
 
 class Changes:
-    """What has changed since the jobs of a suite were done.
+    """The changes since the jobs of a suite were done.
 
     Arguments:
-        identity: knows the suite and its manifests.
+        identity: the suite and its manifests.
     """
 
     def __init__(self, identity: Identity) -> None:
@@ -164,13 +164,13 @@ class Changes:
         self._read: dict[Job, Manifest] = {}
 
     def of(self, job: Job) -> Iterator[str]:
-        """Yield what has changed of a job that was done: definitions, keys of the suite, inputs, what lies in its files."""
+        """Yield the changes since a job was done: definitions, keys of the suite, inputs, content of its files."""
         if not self.is_there(job):
             return
         try:
             made = self._read[job] = self._identity.read(job)
         except ArtifactError as error:
-            # Without its place and the remedy, it is the same for all jobs.
+            # Without the place and the remedy, the text is the same for all jobs.
             yield str(error).removeprefix(f"{self._identity.manifest(job)}: ").rpartition("; ")[0]
             return
         keys = [f"{key}: {was} → {now}" for key, was, now in self._identity.other_parameters(job, made)]
@@ -180,17 +180,17 @@ class Changes:
         yield from self._damage(job, made)
 
     def absent(self, job: Job) -> tuple[str, ...]:
-        """Say what is missing of a job's files, in one reason; nothing where they are all there."""
+        """Name the missing files of a job in one reason; empty if all are there."""
         files = [*self._files(job).values()]
         missing = [path.name for path in files if not path.exists()]
         if self.is_there(job):
             return (f"missing: {', '.join(missing)}",) if missing else ()
         if len(missing) == len(files):
             return ("not made yet",)
-        return (f"missing: manifest/{job.stage}.json, and nothing else says what made its files",)
+        return (f"missing: manifest/{job.stage}.json, without which the origin of its files is unknown",)
 
     def is_there(self, job: Job, path: str = "") -> bool:
-        """Tell whether the manifest of a job is there, and one of its files."""
+        """Return whether the manifest of a job, and one of its files, are there."""
         return self._identity.manifest(job).is_file() and (not path or self._identity.place(path).exists())
 
     def _files(self, job: Job) -> dict[str, Path]:
@@ -199,34 +199,34 @@ class Changes:
         return {path: self._identity.place(path) for path in paths}
 
     def _code(self, job: Job, made: Manifest, other_keys: bool) -> Iterator[str]:
-        """Yield the definitions that differ, if the stamp does."""
+        """Yield the definitions that differ, if the stamp differs."""
         stage = "import_checkpoint" if self._identity.is_imported(job, made) else job.stage
         recorded, restored_for = self._recorded_stamps(job)
         stamps = {made.stamp or recorded, restored_for} - {""}
         if job_stamp(self._suite, stage, job.subject) in stamps:
             return
         if not made.code:
-            known = "with another stamp than it has now" if stamps else "that is not recorded"
+            known = "with another stamp than now" if stamps else "that is not recorded"
             yield f"made by code {known}; which definitions changed is unknown, because its manifest lists none"
             return
         now = job_definitions(self._suite, stage, job.subject)
         found, chosen = sorted(differences(made.code, now), key=_place), self._chosen(job, made.code, now)
         if other_keys or chosen:
-            # Definitions that come and go with a choice of the suite are no cause.
+            # Definitions that come and go with a choice of the suite are not a cause.
             found = [each for each in found if each.name in made.code and each.name in now]
         yield from map(_shown, found)
         if not other_keys:
             yield from (f"the suite chooses {_where(name).partition(':')[0]} now" for name in chosen)
         if not (found or chosen or other_keys):
-            yield "other weights of the model, which indm derives from the suite"
+            yield "other weights of the model, derived from the suite by indm"
 
     def _chosen(self, job: Job, made: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-        """Name the registered members that a job uses now, and did not use then, in whatever module."""
+        """Name the registered members that a job uses now and did not use then, in any module."""
         hashes = set(made.values())
         return [name for name in members(self._suite, *job) if name not in made and now.get(name) not in hashes]
 
     def _recorded_stamps(self, job: Job) -> tuple[str, str]:
-        """Return the stamps in a job's provenance: of the code that did the job, and of that for which it was restored."""
+        """Return the stamps in a job's provenance: of the code that did the job, and of the code for which it was restored."""
         folder = self._identity.manifest(job).parent.parent / "provenance"
         for name in record_names(job.stage):
             with contextlib.suppress(ArtifactError):
@@ -235,7 +235,7 @@ class Changes:
         return "", ""
 
     def _sources(self, job: Job, made: Manifest) -> Iterator[str]:
-        """Yield which files a job was made from that are others now, counted by name and stage."""
+        """Yield the inputs of a job that have changed since, counted by name and stage."""
         makers = self._identity.sources(job, made)
         found = Counter(f"{_name(path, makers[path])} is read now" for path in makers if path not in made.inputs)
         found += Counter(f"{Path(path).name} is not read any more" for path in made.inputs if path not in makers)
@@ -246,14 +246,14 @@ class Changes:
             yield f"input {text}" + (f" ({count} files)" if count > 1 else "")
 
     def _now(self, path: str, maker: Job | None) -> str | None:
-        """Return the SHA-256 of an input; nothing where its manifest is missing or of another."""
+        """Return the SHA-256 of an input; ``None`` if its manifest is missing or belongs to another job."""
         if maker is None:
             return content_sha256(self._identity.place(path))
         made = self._read.get(maker)
         return made.outputs.get(path) if made else None
 
     def _damage(self, job: Job, made: Manifest) -> Iterator[str]:
-        """Yield which files of a job have another content than it wrote; those older than the manifest are not read."""
+        """Yield the files of a job that have changed since it wrote them; files older than the manifest are not read."""
         written = self._identity.manifest(job).stat().st_mtime_ns
         for path, place in self._files(job).items():
             if not place.exists() or _changed_at(place) < written:
@@ -263,7 +263,7 @@ class Changes:
 
 
 def _place(difference: Difference) -> tuple[bool, str, int]:
-    """Return file and line of a definition, by which definitions are put in order; those that are gone come last."""
+    """Return file and line of a definition as a sort key; removed definitions come last."""
     file, _, line = difference.where.partition(":")
     return not file, file or difference.name, int(line or 0)
 
@@ -288,9 +288,9 @@ def _changed_at(place: Path) -> int:
 
 
 def page(answer: Answer) -> "Text":
-    """Write an answer: a paragraph for all jobs with the same causes, in the order of the pipeline; then what follows from them.
+    """Write an answer: a paragraph for all jobs with the same causes, in the order of the pipeline; then the jobs that follow.
 
-    Where some jobs were asked about, each that follows says from what.
+    If the question was about some jobs only, each job that follows is shown with its reasons.
     """
     from rich.text import Text
 
@@ -316,7 +316,7 @@ def page(answer: Answer) -> "Text":
 
 
 def _heading(jobs: list[Job]) -> str:
-    """Count jobs by stage; of one stage, a few are named."""
+    """Count jobs by stage; a few jobs of a single stage are named."""
     if len({job.stage for job in jobs}) > 1:
         return f"{_count(len(jobs))}: {_by_stage(jobs)}"
     names = [job.subject for job in jobs if job.subject]

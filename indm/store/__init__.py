@@ -1,1 +1,1 @@
-"""Files of results: where they lie, how they are written and read, who made them, and what is unfinished."""
+"""Files of results: layout, formats, manifests, provenance, and unfinished work."""

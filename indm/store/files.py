@@ -1,6 +1,6 @@
-"""Files that stages write and read: written whole or not at all, and checked when they are read.
+"""Files that stages write and read: written as a whole or not at all, and checked when they are read.
 
-Every write goes to a temporary file in the same folder and is renamed into place, so a killed job leaves no half file.
+Every write goes to a temporary file in the same folder that is renamed into place, so that a killed job does not leave half a file.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-# The remedy where a file is not what it should be, where it is missing, and where it is a published one.
+# The remedies for a wrong file, a missing file and a published file.
 AGAIN = "delete it and run its stage, or the suite, again"
 FIRST = "run the stage that writes it, or the whole suite, first"
 FROM_GIT = "take it from git, or from the package, again"
@@ -32,7 +32,7 @@ STATISTICS_FORMAT = "indm-statistics-1"
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside ``path`` and move it there once the block has ended without an error.
+    """Open a temporary file next to ``path`` and rename it to ``path`` once the block has ended without an error.
 
     Raises:
         ArtifactError: if the file cannot be written (a full disk, a read-only folder); ``path`` is left as it was.
@@ -49,23 +49,23 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         remedy = f"{obstacle(path) or 'free disk space or get write access'}, then run again"
         raise ArtifactError(f"{path}: cannot be written: {error.strerror}; {remedy}") from error
     finally:
-        # On a disk that cannot be written to, this cannot be done either, and would hide why.
+        # On a disk that is not writable, this fails too, and would hide the first error.
         with contextlib.suppress(OSError):
             temporary.unlink()
 
 
 def obstacle(path: Path) -> str:
-    """Say what has to be moved before a file can be written: a folder in its place, or a file in that of a folder; else nothing."""
-    # Of os.path, which takes what may not be looked at for absent; pathlib raises.
+    """Describe a folder in the place of a file to be written, or a file in the place of its folder; empty if there is neither."""
+    # os.path treats paths that may not be read as absent; pathlib raises.
     if os.path.isdir(path):
-        return f"found a folder at {path}, expected a file: move it"
+        return f"found a folder at {path}, expected a file; move it"
     there = next((parent for parent in path.parents if os.path.lexists(parent)), path)
-    return "" if there == path or os.path.isdir(there) else f"found a file at {there}, expected a folder: move it"
+    return "" if there == path or os.path.isdir(there) else f"found a file at {there}, expected a folder; move it"
 
 
 @contextlib.contextmanager
 def from_git() -> Iterator[None]:
-    """Name another remedy for files that are read in the block: no stage here makes what is published."""
+    """Use another remedy for files that are read in the block, because published files are not made by a stage."""
     try:
         yield
     except ArtifactError as error:
@@ -95,7 +95,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(_read_bytes(path))
     except (ValueError, RecursionError) as error:
-        # The second: lists in lists in lists.
+        # RecursionError: lists in lists in lists.
         raise ArtifactError(f"{path}: not JSON ({error}); {AGAIN}") from None
     if not isinstance(content, dict):
         raise ArtifactError(f"{path}: found {type(content).__name__}, expected a JSON object; {AGAIN}")
@@ -103,7 +103,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_table(path: Path, table: "pd.DataFrame") -> None:
-    """Write a table as CSV, six significant digits, absent values empty."""
+    """Write a table as CSV, with six significant digits and empty cells for absent values."""
     with atomic_write(path) as file:
         table.to_csv(file, index=False, float_format="%.6g", lineterminator="\n")
 
@@ -115,7 +115,7 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def read_array(path: Path) -> NDArray[Any]:
-    """Read a ``.npy`` array, memory-mapped and without unpickling anything; what is written to it stays in memory.
+    """Read a ``.npy`` array, memory-mapped and without unpickling; changes of the array stay in memory.
 
     Raises:
         ArtifactError: if it is missing, truncated or holds objects.
@@ -124,7 +124,7 @@ def read_array(path: Path) -> NDArray[Any]:
     try:
         with np.errstate(over="raise"):
             return np.load(path, mmap_mode="c", allow_pickle=False)
-    except Exception as error:  # The header is Python's text: a damaged one can make its parser raise anything.
+    except Exception as error:  # The header is Python code, and its parser can raise any error on a damaged one.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ArtifactError(f"{path}: not a .npy array ({reason}); {AGAIN}") from None
 
@@ -158,7 +158,7 @@ def write_weights(path: Path, tensors: Mapping[str, "Tensor"], spec: Mapping[str
     Arguments:
         path: the file.
         tensors: contiguous tensors by name.
-        spec: what rebuilds the module; JSON-serialisable.
+        spec: description that rebuilds the module; JSON-serialisable.
         kind: the format's name, checked when read.
     """
     from safetensors.torch import save
@@ -169,7 +169,7 @@ def write_weights(path: Path, tensors: Mapping[str, "Tensor"], spec: Mapping[str
 
 
 def read_weights(path: Path, kind: str) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
-    """Read a file of :func:`write_weights`; safetensors hold no code, so nothing is executed.
+    """Read a file of :func:`write_weights`; safetensors do not contain code, so no code is executed.
 
     Arguments:
         path: the file.
@@ -179,7 +179,7 @@ def read_weights(path: Path, kind: str) -> tuple[dict[str, "Tensor"], dict[str, 
         The tensors and the spec.
 
     Raises:
-        ArtifactError: if it is missing, damaged, or not of this format.
+        ArtifactError: if it is missing, damaged or in another format.
     """
     from safetensors import safe_open
 
@@ -189,7 +189,7 @@ def read_weights(path: Path, kind: str) -> tuple[dict[str, "Tensor"], dict[str, 
 
 
 def read_spec(path: Path, kind: str) -> dict[str, Any]:
-    """Read the spec alone of a file of :func:`write_weights`; see :func:`read_weights`."""
+    """Read only the spec of a file of :func:`write_weights`; see :func:`read_weights`."""
     from safetensors import SafetensorError, safe_open
 
     _require(path)
@@ -208,10 +208,10 @@ def read_spec(path: Path, kind: str) -> dict[str, Any]:
 
 
 def refuse_link(folder: Path) -> None:
-    """Refuse a link in the place of a folder in which files are removed: what lies there may be another's.
+    """Refuse a link in the place of a folder in which files are removed, because it may lead to files of another program.
 
     Raises:
-        ArtifactError: if it is one.
+        ArtifactError: if the folder is a link.
     """
     if folder.is_symlink():
         raise ArtifactError(f"{folder}: found a link to {folder.readlink()}, expected a folder; remove the link")
@@ -230,7 +230,7 @@ def _read_bytes(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Say in one line that a file, read in the block, cannot be read."""
+    """Report on one line that a file which is read in the block cannot be read."""
     try:
         yield
     except OSError as error:
@@ -251,16 +251,18 @@ def check_finite(path: Path, tensors: Mapping[str, "Tensor"]) -> None:
     """Check that all numbers of tensors are finite.
 
     Arguments:
-        path: where they come from, for the message.
-        tensors: by name; those of whole numbers always pass.
+        path: their file, for the message.
+        tensors: tensors by name; tensors of whole numbers always pass.
 
     Raises:
-        ArtifactError: if one is not; the message names the tensor.
+        ArtifactError: if a number is not finite; the message names its tensor.
     """
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             count = int((~tensor.isfinite()).sum())
-            raise ArtifactError(f"{path}: {name}: found {count} numbers that are not finite, expected none; {AGAIN}")
+            raise ArtifactError(
+                f"{path}: {name}: found {count} numbers that are not finite, expected finite numbers; {AGAIN}"
+            )
 
 
 def read_split(folder: Path, split: str) -> "Tensor":

@@ -1,15 +1,15 @@
-"""Where the files of a suite lie."""
+"""The layout of a suite's files."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-# What stage sample draws in a run's folder, for the page.
+# Pictures for the report that the sample stage writes to a run's folder.
 PICTURES = ("samples", "neighbours", "diffusion")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the files of a suite lie.
+    """The paths of a suite's files.
 
     Arguments:
         root: the results folder.
@@ -21,7 +21,7 @@ class Layout:
 
     @property
     def suite_folder(self) -> Path:
-        """Folder of everything the suite makes."""
+        """Folder of all files of the suite."""
         return self.root / self.suite
 
     def data(self, dataset: str) -> Path:
@@ -37,11 +37,11 @@ class Layout:
         return self.run(run) / "shards" / str(number)
 
     def scratch(self, run: str, stage: str) -> Path:
-        """Folder of what a stage of a run, or of a shard, has done when it is killed."""
+        """Folder of the unfinished work of a stage on a run or a shard."""
         return self.suite_folder / "scratch" / run / stage
 
     def watch(self, stage: str, subject: str) -> Path:
-        """File of what a job has said while it worked, as JSON lines; see :mod:`indm.progress`."""
+        """File of a job's progress as JSON lines; see :mod:`indm.progress`."""
         return self.suite_folder / "watch" / f"{_job(stage, subject)}.jsonl"
 
     def log(self, stage: str, subject: str) -> Path:

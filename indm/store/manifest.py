@@ -1,7 +1,7 @@
-"""Where a job's files come from: which job made them, by which parameters, from which inputs, with which content.
+"""The manifest of a job: which job made its files, with which parameters, from which inputs, and their content.
 
-Arrays and tables have no place for this that other programs would leave alone. So each job writes a manifest beside
-its files, ``manifest/<stage>.json``, which both engines track. It holds no times, and repeats as far as the files do.
+Because other programs may drop such metadata from arrays and tables, each job writes a manifest next to its files,
+``manifest/<stage>.json``, which both engines track. It does not contain times, so it is reproducible if the files are.
 """
 
 import hashlib
@@ -18,16 +18,16 @@ FORMAT = "indm-manifest-1"
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a job says of its files.
+    """The manifest of a job's files.
 
     Arguments:
         stage: the job's stage.
         suite: name of the suite.
-        subject: the job's dataset, run or two-dimensional dataset; empty where it has none.
-        parameters: what the suite says of the job, a run's overrides merged in.
+        subject: the job's dataset, run or two-dimensional dataset; empty for other jobs.
+        parameters: parameters of the job in the suite, with a run's overrides merged in.
         inputs: SHA-256 of the files that it read, by their paths.
         outputs: SHA-256 of the files that it wrote.
-        stamp: of the code that did the job; empty in older manifests, where only the provenance has it.
+        stamp: stamp of the code that did the job; empty in older manifests, where only the provenance has it.
         code: a short hash of each definition of that code by itself, by its qualified name.
     """
 
@@ -50,15 +50,15 @@ def read_manifest(path: Path) -> Manifest:
     """Read a manifest.
 
     Raises:
-        ArtifactError: if it is missing, damaged, or of another format.
+        ArtifactError: if it is missing, damaged or in another format.
     """
     if not path.is_file():
         raise ArtifactError(
-            f"{path}: missing, and nothing else says what made the files of stage {path.stem}; run that stage, or the suite, again"
+            f"{path}: missing, so the origin of the files of stage {path.stem} is unknown; run that stage, or the suite, again"
         )
     content = {"stamp": "", "code": {}, **read_json(path)}
     if (found := content.pop("format", None)) != FORMAT:
-        raise ArtifactError(f"{path}: found format {found!r}, expected {FORMAT!r}: of another version; {AGAIN}")
+        raise ArtifactError(f"{path}: found format {found!r}, expected {FORMAT!r} of this version; {AGAIN}")
     kinds = {each.name: str if each.type is str else dict for each in fields(Manifest)}
     if wrong := [key for key, kind in kinds.items() if not isinstance(content.get(key), kind)]:
         raise ArtifactError(f"{path}: found no {', '.join(wrong)}, expected a manifest; {AGAIN}")
@@ -69,12 +69,12 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def damage(place: Path, expected: str, manifest: Path) -> str:
-    """Say that a file, or a folder, is not what its job wrote; nothing where it is.
+    """Report that a file or a folder has changed since its job wrote it; empty if it has not.
 
     Arguments:
-        place: where it lies.
-        expected: its SHA-256 by the job's manifest.
-        manifest: where that lies.
+        place: path of the file or folder.
+        expected: its SHA-256 in the job's manifest.
+        manifest: path of the manifest.
 
     Raises:
         ArtifactError: if the file is missing.
@@ -82,11 +82,11 @@ def damage(place: Path, expected: str, manifest: Path) -> str:
     if (found := content_sha256(place)) == expected:
         return ""
     shown = f"found SHA-256 {found[:12]}, expected {expected[:12]} by {manifest}"
-    return f"{place}: {shown}: damaged, or another's file"
+    return f"{place}: {shown}: damaged, or another file"
 
 
 def content_sha256(path: Path) -> str:
-    """Hash a file's content, or, of a folder, the names and contents of its files, except the hidden ones of an engine.
+    """Hash a file's content, or the names and contents of the files in a folder, except hidden files of an engine.
 
     Raises:
         ArtifactError: if it is missing.

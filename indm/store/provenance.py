@@ -1,6 +1,6 @@
-"""Who made a result: the commit, the versions, the machine, the time.
+"""The provenance of a result: the commit, the versions, the machine, the time.
 
-Results hold nothing that changes from one execution to the next; what does goes to ``provenance/`` beside them.
+Results do not contain values that differ between executions; such values go to ``provenance/`` next to the results.
 """
 
 import os
@@ -21,13 +21,13 @@ from indm.store.files import AGAIN, read_json
 
 @dataclass(frozen=True)
 class Finished:
-    """What a stage says when it has ended.
+    """The return value of a stage.
 
     Arguments:
-        folder: where it wrote, and where its provenance goes.
-        earlier: seconds that earlier executions spent on the work that this one continued; provenance counts them too.
-        computed_on: what provenance says of those that did the work, where this execution only gathered it, or waited for them:
-            machine and device; of a training, peak memory too.
+        folder: folder of its outputs and of its provenance.
+        earlier: seconds that earlier executions spent on the work that this one continued; provenance includes them.
+        computed_on: machine and device of the processes that did the work, and their peak memory in a training, if this execution
+            only gathered the work or waited for them.
     """
 
     folder: Path
@@ -35,34 +35,34 @@ class Finished:
     computed_on: Mapping[str, Any] = field(default_factory=dict)
 
 
-# An imported checkpoint stands for a training: of the two, the one that was done last has the only record.
+# An imported checkpoint replaces a training, so only the later of the two has a record.
 STANDS_FOR = {"import_checkpoint": "train"}
-# What restoring adds to a record: the stamp of the code for which the results stand.
+# Added to a record when results are restored: the stamp of the code for which the results are valid.
 RESTORED_FOR = "restored_for"
 CHECKOUT = Path(__file__).resolve().parents[2]
-# What of a checkout makes a result: a lock file that an engine has just written does not.
+# The paths of a checkout that affect a result, unlike a lock file that an engine has just written.
 SOURCES = [":/indm", ":/params", ":/pyproject.toml"]
 CPUINFO = Path("/proc/cpuinfo")
 INSTRUCTIONS = {"amx_tile": "AMX", "avx512f": "AVX-512", "avx2": "AVX2"}
-# With which torch, oneDNN and MKL are told not to use all instructions that there are.
+# Variables that keep torch, oneDNN and MKL from using all instructions of the processor.
 RESTRICTIONS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS")
-# More than any job took, in whatever unit: the largest number that JSON knows is not meant.
+# More than any job took, in any unit, to refuse numbers such as the largest one in JSON.
 MOST = 1e12
 
 
 def record_names(stage: str) -> tuple[str, ...]:
-    """Name the records that a stage may have: its own, or that of what stands for it."""
+    """Name the records that a stage may have: its own, or the record of the import that replaces it."""
     return stage, *(other for other, replaced in STANDS_FOR.items() if replaced == stage)
 
 
 def provenance(seconds: float, threads: int) -> dict[str, Any]:
     """Describe the execution of a stage: commit, versions, machine, device, allocator, wall time in seconds, peak memory in MiB.
 
-    The commit is ``None`` where the package does not lie in a checkout of its own.
+    The commit is ``None`` if the package is not in its own checkout.
 
     Arguments:
         seconds: wall time.
-        threads: of the process, on the CPU.
+        threads: CPU threads of the process.
     """
     packages = (
         "torch",
@@ -75,7 +75,7 @@ def provenance(seconds: float, threads: int) -> dict[str, Any]:
         "pandas",
         "optuna",
     )
-    # Asked at once: each question is a process.
+    # Asked at once, because each question starts a process.
     top, _, commit = (_ask_git("rev-parse", "--show-toplevel", "HEAD") or "").partition("\n")
     changes = _ask_git("status", "--porcelain", "--", *SOURCES) if top == str(CHECKOUT) else None
     return {
@@ -90,7 +90,7 @@ def provenance(seconds: float, threads: int) -> dict[str, Any]:
 
 
 def _version(package: str) -> str:
-    """Return a package's version; of one that is loaded its own, since a wheel's description may leave out for which GPU it is."""
+    """Return a package's version; a loaded package is asked itself, since the metadata of a wheel may omit its type of GPU."""
     loaded = sys.modules.get(package)
     return str(getattr(loaded, "__version__", None) or metadata.version(package))
 
@@ -115,7 +115,7 @@ def _are_versions(value: object) -> bool:
     return isinstance(value, dict) and {"python", "torch"} <= value.keys() and all(map(_is_text, value.values()))
 
 
-# What the values of a record must be, in words too.
+# The check of each value in a record, and its description.
 VALUES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "code_stamp": (_is_stamp, "64 hexadecimal digits"),
     "commit": (_is_commit, "the name of a commit, or null"),
@@ -131,46 +131,48 @@ VALUES: Mapping[str, tuple[Callable[[object], bool], str]] = {
 
 
 def read_provenance(path: Path, suite: str, subject: str, needed: Iterable[str] = ()) -> dict[str, Any]:
-    """Read what a stage said of its execution; ``<stage>.json``.
+    """Read the provenance of a job, ``<stage>.json``.
 
     Arguments:
         path: the file.
         suite: name of the suite.
-        subject: the job's dataset, run, shard or two-dimensional dataset; empty where it has none.
+        subject: the job's dataset, run, shard or two-dimensional dataset; empty for other jobs.
         needed: keys that it must have; records of earlier versions have fewer.
 
     Raises:
-        ArtifactError: if it is damaged, or another job's, lacks a key, or has something else in the place of a value.
+        ArtifactError: if it is damaged, belongs to another job, lacks a key or has an invalid value.
     """
     found = read_json(path)
     expected = {"suite": suite, "stage": path.stem, "subject": subject}
     if wrong := {key: found.get(key) for key, value in expected.items() if found.get(key) != value}:
-        raise ArtifactError(f"{path}: found {wrong}, expected {expected}: another job's; {AGAIN}")
+        raise ArtifactError(f"{path}: found the record of another job ({wrong}), expected {expected}; {AGAIN}")
     for key, (is_right, words) in VALUES.items():
         if key in found and not is_right(found[key]):
             raise ArtifactError(f"{path}: key {key}: found {found[key]!r}, expected {words}; {AGAIN}")
     if missing := [key for key in needed if key not in found]:
-        raise ArtifactError(f"{path}: found no {', '.join(missing)}, expected what stage {path.stem} writes; {AGAIN}")
+        raise ArtifactError(
+            f"{path}: found no {', '.join(missing)}, expected all keys that stage {path.stem} writes; {AGAIN}"
+        )
     return found
 
 
 def older_results(folder: Path) -> str:
-    """Say in one line that a suite's results come from a version before manifests; nothing where none do.
+    """Report on one line that a suite's results come from a version before manifests; empty if they do not.
 
     Arguments:
-        folder: of the suite's results.
+        folder: folder of the suite's results.
     """
     for path in folder.glob("data/*/provenance/prepare.json"):
         if not (path.parent.parent / "manifest" / path.name).is_file():
             return (
-                f"{folder}: made by an earlier version of this package, without manifests: all of it is made again; to keep it, "
-                "copy the folder first"
+                f"{folder}: made by an earlier version of this package, without manifests; all its files are made again, so copy "
+                "the folder first to keep them"
             )
     return ""
 
 
 def descends(commit: str, ancestor: str) -> bool | None:
-    """Say whether a commit of the package's checkout is another one or comes after it; ``None`` where git does not know them."""
+    """Return whether a commit is another one or a descendant of it; ``None`` if the package's checkout lacks one of them."""
     if not commit or _git("cat-file", "-e", f"{commit}^{{commit}}") is None:
         return None
     base = _git("merge-base", commit, ancestor)
@@ -178,17 +180,17 @@ def descends(commit: str, ancestor: str) -> bool | None:
 
 
 def commit_date(commit: str) -> str | None:
-    """Return the date of a commit of the package's checkout, as 2026-01-31; ``None`` where git does not know it."""
+    """Return the date of a commit of the package's checkout, such as 2026-01-31; ``None`` if git does not find it."""
     return _git("show", "--no-patch", "--format=%cs", commit)
 
 
 def committed(commit: str, file: Path) -> str | None:
-    """Return the text of a file in a commit of the package's checkout; ``None`` where git does not know them."""
+    """Return the text of a file in a commit of the package's checkout; ``None`` if git does not find them."""
     return _git("show", f"{commit}:{file}")
 
 
 def computed_on() -> dict[str, str]:
-    """Name the machine, with what restricts its instructions, and the device that this process has computed on."""
+    """Name the machine, with the restrictions of its instructions, and the device on which this process has computed."""
     machine = ", ".join([processor(), f"{os.cpu_count()} CPUs", platform.system(), *restrictions()])
     return {"machine": machine, "device": _device()}
 
@@ -199,12 +201,12 @@ def restrictions() -> list[str]:
 
 
 def this_process() -> dict[str, Any]:
-    """Say what this process has computed on, as :func:`computed_on` does, and its peak memory in MiB."""
+    """Return machine and device of this process, by :func:`computed_on`, and its peak memory in MiB."""
     return computed_on() | {"peak_memory_mib": round(peak_memory(), 1)}
 
 
 def _device() -> str:
-    """Name what this process has computed on: torch initialises CUDA when it is first used, and not before."""
+    """Name the device on which this process has computed; torch initialises CUDA at its first use and not before."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return "cpu"
@@ -212,7 +214,7 @@ def _device() -> str:
 
 
 def processor() -> str:
-    """Name the processor by what results may depend on: its model, and the widest instructions that it has."""
+    """Name the processor by the properties that can affect results: its model and its widest instructions."""
     try:
         lines = CPUINFO.read_text().splitlines()
     except OSError:
@@ -226,7 +228,7 @@ def processor() -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    """Ask git about the package's own checkout; ``None`` where the package is not in one, but, say, in another project's."""
+    """Ask git about the package's own checkout; ``None`` if the package is elsewhere, such as in another project's checkout."""
     if _ask_git("rev-parse", "--show-toplevel") != str(CHECKOUT):
         return None
     return _ask_git(*arguments)

@@ -1,9 +1,9 @@
 """Unfinished work of a stage, kept so that a killed job continues where it stopped.
 
-It lies in ``<out>/<suite>/scratch/<run>/<stage>/``, which is no declared output: both engines delete those before a job. Every file
-names the key of what it belongs to: a hash of all that the result depends on. A file of another key is removed and never
-used, so that resuming cannot change a result. The folder of a stage that has ended well is removed; of a job, after its manifest
-is written, since engines delete the files of a job without one.
+It lies in ``<out>/<suite>/scratch/<run>/<stage>/``, which is not a declared output, because both engines delete those before a job.
+Every file contains a key, which is a hash of everything on which the result depends. A file with another key is removed and never
+used, so that resuming cannot change a result. The folder is removed after the stage has ended without an error; in a job, after the
+manifest is written, since engines delete the files of a job without one.
 """
 
 import contextlib
@@ -34,9 +34,9 @@ Once = Callable[[str, Callable[[], dict[str, "Tensor"]]], dict[str, "Tensor"]]
 FORMAT = "indm-scratch-1"
 # A job that was asked to stop may still be saving when an engine starts it again.
 LOCK_SECONDS = 60.0
-# The folders that wait for the manifest of the job.
+# The folders to remove once the manifest of the job is written.
 _WAITING: ContextVar[list[Path] | None] = ContextVar("waiting", default=None)
-# What a file system without locks answers.
+# Errors of a file system without locks.
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
 
 
@@ -44,14 +44,14 @@ class Scratch:
     """The files of one stage's unfinished work.
 
     Arguments:
-        folder: where they lie; files of another key in it are removed.
-        key: what they belong to, by :func:`work_key`.
+        folder: their folder, from which files with another key are removed.
+        key: the key of the work, by :func:`work_key`.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
         self.folder, self.key = folder, key
         self.earlier = 0.0
-        # Of what is not computed elsewhere, provenance says it by itself.
+        # For work that is not gathered from other processes, provenance records it anyway.
         self.computed_on: dict[str, str] = {}
         self._opened = time.monotonic()
         stale = []
@@ -62,33 +62,33 @@ class Scratch:
             else:
                 stale.append(path)
         if stale:
-            say(f"{folder}: removes {len(stale)} files of other parameters, data, code or versions")
+            say(f"{folder}: removing {len(stale)} files of other parameters, data, code or versions")
         for path in stale:
             path.unlink()
 
     def path(self, name: str) -> Path:
-        """Where the file of a name lies."""
+        """Return the path of the file of a name."""
         return self.folder / f"{name}.safetensors"
 
     def save(self, name: str, tensors: Mapping[str, "Tensor"], spec: Mapping[str, Any] | None = None) -> None:
-        """Write tensors, and what JSON can hold, under a name.
+        """Write tensors and JSON content under a name.
 
         Raises:
-            ArtifactError: if they cannot be written; what was there before stays.
+            ArtifactError: if they cannot be written; an earlier file of this name stays.
         """
         seconds = self.earlier + time.monotonic() - self._opened
         known = {"names": list(tensors), "key": self.key, "seconds": seconds}
         write_weights(self.path(name), tensors, {**(spec or {}), **known}, FORMAT)
 
     def load(self, name: str) -> tuple[dict[str, "Tensor"], dict[str, Any]] | None:
-        """Read what was saved under a name, tensors in the same order, if anything was."""
+        """Read the content saved under a name, with the tensors in the same order, or ``None``."""
         if not self.path(name).is_file():
             return None
         tensors, spec = read_weights(self.path(name), FORMAT)
         return {key: tensors[key] for key in spec["names"]}, spec
 
     def once(self, name: str, make: Callable[[], dict[str, "Tensor"]]) -> dict[str, "Tensor"]:
-        """Return what was saved under a name; make and save it first where nothing was."""
+        """Return the tensors saved under a name; make and save them first if there are none yet."""
         found = self.load(name)
         if found is not None:
             return found[0]
@@ -97,13 +97,13 @@ class Scratch:
         return tensors
 
     def remove(self, prefix: str) -> None:
-        """Remove what was saved under names with this prefix."""
+        """Remove the files of names with this prefix."""
         for path in self.folder.glob(f"{prefix}*.safetensors"):
             path.unlink()
 
 
 def below(once: Once, prefix: str) -> Once:
-    """Return a ``once`` for the parts of something, whose names begin with it."""
+    """Return a ``once`` that prepends a prefix to all names."""
     return lambda name, make: once(f"{prefix}-{name}", make)
 
 
@@ -113,11 +113,11 @@ def open_scratch(folder: Path, key: str, *, keep: bool = False) -> Iterator[Scra
 
     Arguments:
         folder: the folder.
-        key: what its files belong to, by :func:`work_key`.
-        keep: leave it where it is.
+        key: the key of the work, by :func:`work_key`.
+        keep: do not remove the folder.
 
     Raises:
-        ArtifactError: if another process has it, or it cannot be written.
+        ArtifactError: if another process has locked it, or it is not writable.
     """
     for place in (folder, folder.parent):
         refuse_link(place)
@@ -134,7 +134,7 @@ def open_scratch(folder: Path, key: str, *, keep: bool = False) -> Iterator[Scra
 
 @contextlib.contextmanager
 def removed_at_the_end() -> Iterator[None]:
-    """Remove the folders of what ends well in the block when the block itself has ended without an error."""
+    """Delay the removal of scratch folders in the block until the block has ended without an error."""
     folders: list[Path] = []
     token = _WAITING.set(folders)
     try:
@@ -142,29 +142,29 @@ def removed_at_the_end() -> Iterator[None]:
     finally:
         _WAITING.reset(token)
     for folder in folders:
-        # Another process that has begun the same job removes it at its own end. What cannot be removed harms nothing: the job
-        # has its results, and must not fail.
+        # Another process that has begun the same job removes the folder at its own end. A folder that cannot be removed is
+        # harmless: the job has its results, and must not fail.
         with contextlib.suppress(ArtifactError, OSError), _lock(folder, 0.0):
             _remove(folder)
 
 
 def _remove(folder: Path) -> None:
     shutil.rmtree(folder)
-    # The run's folder too, unless another stage has unfinished work there.
+    # Also the run's folder, unless another stage has unfinished work there.
     with contextlib.suppress(OSError):
         folder.parent.rmdir()
 
 
 def work_key(code: str, *packages: str, **content: Any) -> str:
-    """Hash what the work of a stage depends on: its code's stamp, ``content`` (JSON), the versions of format, torch and packages.
+    """Hash everything on which the work of a stage depends: its stamp, ``content`` (JSON), and versions of format and packages.
 
-    The restrictions of instructions belong to it, since a job may be started again in another environment, where sums have
-    another order. The precision of products does not: :func:`~indm.process.set_up` fixes it.
+    The hash includes the restrictions of instructions, since a job may be started again in another environment, where sums have
+    another order. It does not include the precision of products, which :func:`~indm.process.set_up` fixes.
 
     Arguments:
-        code: the stamp.
-        packages: what, beside torch, computes numbers of this work.
-        content: all else.
+        code: the stamp of the stage's code.
+        packages: packages other than torch that compute numbers of this work.
+        content: everything else.
     """
     import torch
 
@@ -175,7 +175,7 @@ def work_key(code: str, *packages: str, **content: Any) -> str:
 
 
 def _spec(path: Path) -> dict[str, Any]:
-    """Read what a file says of itself; nothing, if it is damaged or foreign."""
+    """Read the description in a file; empty if the file is damaged or foreign."""
     try:
         return read_spec(path, FORMAT)
     except ArtifactError:
@@ -184,8 +184,8 @@ def _spec(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _lock(folder: Path, seconds: float) -> Iterator[None]:
-    """Hold the lock of a folder, after waiting at most some seconds; never stale, since the system frees it with the process."""
-    # Imported here: few of the commands that import this module lock anything.
+    """Hold the lock of a folder, after waiting at most some seconds; it is never stale, since the system frees it at the exit."""
+    # Imported here, because few of the commands that import this module need a lock.
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder / "lock", seconds, poll_interval=0.2, on_acquired=_sign)
@@ -195,7 +195,7 @@ def _lock(folder: Path, seconds: float) -> Iterator[None]:
         found = f"found {_holder(folder)} using this folder, expected no other process"
         raise ArtifactError(f"{folder}: {found}; wait until it has ended, or stop it") from error
     except OSError as error:
-        # A file system without locks is used without them: files are replaced whole in any case.
+        # A file system without locks is used without them, because files are replaced as a whole in any case.
         if error.errno not in NO_LOCKS:
             words = f"cannot be written: {error.strerror}; free disk space or get write access, then run again"
             raise ArtifactError(f"{folder}: {words}") from error
@@ -206,7 +206,7 @@ def _lock(folder: Path, seconds: float) -> Iterator[None]:
 
 
 def _acquire(lock: "FileLock", folder: Path) -> None:
-    """Make a folder and lock it; try again if another process ends well and removes the folder in between."""
+    """Make a folder and lock it; try again if another process ends and removes the folder in between."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
@@ -215,14 +215,14 @@ def _acquire(lock: "FileLock", folder: Path) -> None:
 
 
 def _sign(descriptor: int) -> None:
-    """Write who holds a lock into its file, for those who wait."""
-    # By the lock's own descriptor: on NFS, closing another one of the file would free the lock.
+    """Write the holder of a lock into its file, for processes that wait for it."""
+    # Written by the lock's own descriptor, because on NFS, closing another descriptor of the file would free the lock.
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
 
 
 def _holder(folder: Path) -> str:
-    """Read who holds a lock, which may just have been released."""
+    """Read the holder of a lock, which may just have been released."""
     with contextlib.suppress(OSError):
         return (folder / "lock").read_text() or "another process"
     return "another process"

@@ -1,7 +1,7 @@
-"""Shards: batches of a stage's work that several jobs make side by side, each in a file, and that the stage itself then gathers.
+"""Shards: batches of a stage's work that several jobs make in parallel, each in a file, and that the stage itself then gathers.
 
-A batch has the same name and content in whatever shard it is made. Which inputs and parameters made a shard says its manifest; of
-the code, its file does.
+A batch has the same name and content in every shard. The inputs and parameters of a shard are in its manifest; the stamp of its
+code is in its file.
 """
 
 import contextlib
@@ -28,8 +28,8 @@ class Shard:
     """The batches that one job makes, until they are written.
 
     Arguments:
-        folder: where they will be.
-        scratch: where each is kept until then.
+        folder: folder of the shard.
+        scratch: unfinished work, which holds each batch until then.
     """
 
     def __init__(self, folder: Path, scratch: Scratch) -> None:
@@ -42,7 +42,7 @@ class Shard:
         """Make the batch of a name, or take it from scratch, and keep it.
 
         Raises:
-            ConvergenceError, DivergenceError: as ``make`` does; the shard keeps what it says.
+            ConvergenceError, DivergenceError: as ``make`` does; the shard keeps the message.
         """
         try:
             self._batches[name] = self._scratch.once(name, make)
@@ -52,7 +52,7 @@ class Shard:
         return self._batches[name]
 
     def write(self, path: Path, code: str) -> None:
-        """Write the batches; ``code`` is the stamp of what made them."""
+        """Write the batches; ``code`` is the stamp of the code that made them."""
         spec = {
             "code": code,
             "computed_on": computed_on(),
@@ -69,12 +69,12 @@ def open_shard(layout: Layout, run: str, stage: str, number: int, *, key: str, c
     """Open a shard of a stage of a run, and write it if the block ends without an error.
 
     Arguments:
-        layout: where files lie.
+        layout: layout of the suite's files.
         run: the run.
         stage: the stage that gathers it.
-        number: of the shard, from 1.
-        key: what its unfinished work belongs to, by :func:`~indm.store.scratch.work_key`.
-        code: stamp of what makes it.
+        number: number of the shard, from 1.
+        key: key of its unfinished work, by :func:`~indm.store.scratch.work_key`.
+        code: stamp of the code that makes it.
     """
     with open_scratch(layout.scratch(f"{run}-{number}", f"{stage}_shard"), key) as scratch:
         shard = Shard(layout.shard(run, number), scratch)
@@ -83,12 +83,12 @@ def open_shard(layout: Layout, run: str, stage: str, number: int, *, key: str, c
 
 
 def share(number: int, count: int, before: int = 0) -> slice:
-    """Return which batches belong to a shard: every ``count``-th, where ``before`` of them have been dealt out already."""
+    """Return the slice of batches that belong to a shard: every ``count``-th, after ``before`` batches were assigned already."""
     return slice((number - 1 - before) % count, None, count)
 
 
 class Gathered:
-    """The batches in some files of shards; each is read when it is asked for.
+    """The batches in several files of shards; each is read when it is needed.
 
     Arguments:
         paths: the files.
@@ -107,7 +107,7 @@ class Gathered:
         for path in paths:
             spec = read_spec(path, FORMAT)
             if spec["code"] != code:
-                found = f"found code stamp {spec['code'][:12]}, expected {code[:12]}, that of the stage now"
+                found = f"found code stamp {spec['code'][:12]}, expected {code[:12]}, the present stamp of the stage"
                 raise ArtifactError(f"{path}: {found}; {AGAIN}")
             self.earlier += spec["seconds"]
             for key, text in spec["computed_on"].items():
@@ -117,17 +117,17 @@ class Gathered:
             self._errors |= spec["errors"]
 
     def once(self, name: str, make: "Callable[[], Batch]") -> "Batch":
-        """Read the batch of a name; ``make`` is there for those who make it themselves.
+        """Read the batch of a name; ``make`` is not called, and is there because :meth:`Shard.once` has it.
 
         Raises:
-            DivergenceError: if there is none since the sampler failed; the words are those of then.
+            DivergenceError: if the batch is missing because the sampler failed, with the message of that failure.
             ArtifactError: if no shard has it.
         """
         if name in self._errors:
             raise DivergenceError(self._errors[name])
         if name not in self._places:
             raise ArtifactError(
-                f"{self._paths[0]}: found no batch {name} here or in another shard, expected it; {AGAIN}"
+                f"{self._paths[0]}: found no batch {name} in this shard or another one, expected it; {AGAIN}"
             )
         path, keys = self._places[name]
         return _read(path, name, keys)

@@ -1,4 +1,4 @@
-"""The schema of ``docs/results/<suite>/accepted.yaml``: what may have changed in the code since kept results were made."""
+"""The schema of ``docs/results/<suite>/accepted.yaml``: accepted changes of the code since kept results were made."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,9 +9,9 @@ from pydantic import Field, ValidationError
 from indm.errors import ArtifactError
 from indm.suite.strict_yaml import Strict, read_valid
 
-# Of a definition that was not there, or is not there any more.
+# The hash of a definition that did not exist yet, or does not exist any more.
 NONE = "none"
-# Of a record of provenance: what was accepted when the results were restored.
+# The key in a provenance record for changes that were accepted when the results were restored.
 ACCEPTED = "accepted"
 SHOWN = 3
 Hash = Annotated[str, Field(pattern=rf"^([0-9a-f]{{10}}|{NONE})$")]
@@ -19,24 +19,24 @@ Definitions = dict[str, dict[Hash, Hash]]
 
 
 class Acceptance(Strict):
-    """What was accepted at once."""
+    """Changes that were accepted together."""
 
     date: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="when")
-    why: str = Field(min_length=1, description="what the changes do to the results")
-    definitions: Definitions = Field(description="by name: the hash now, by the hash then")
+    why: str = Field(min_length=1, description="effect of the changes on the results")
+    definitions: Definitions = Field(description="by name, the hash now by the hash then")
 
 
 class Accepted(Strict):
-    """The file, or what the provenance of a job says of it."""
+    """The file, or a part of it in the provenance of a job."""
 
     accepted: list[Acceptance] = Field(description="in the order of time")
 
 
 def load_accepted(path: Path) -> Accepted:
-    """Read and validate what was accepted of a suite; nothing, where there is no such file.
+    """Read and validate the accepted changes of a suite; empty if there is no such file.
 
     Raises:
-        ParamsError: one line for each mistake: file, key, what was found and what is allowed.
+        ParamsError: one line for each mistake: file, key, the value found and the values allowed.
     """
     try:
         return read_valid(path, Accepted)
@@ -45,23 +45,23 @@ def load_accepted(path: Path) -> Accepted:
 
 
 def acceptances(record: Mapping[str, Any]) -> list[Acceptance]:
-    """Read what a job's provenance says was accepted when its results were restored.
+    """Read the changes that were accepted when a job's results were restored, from its provenance.
 
     Raises:
-        ArtifactError: if it is damaged.
+        ArtifactError: if the provenance is damaged.
     """
     found = record.get(ACCEPTED, [])
     try:
         return Accepted.model_validate({"accepted": found}).accepted
     except ValidationError:
         raise ArtifactError(
-            f"provenance of stage {record.get('stage')}: key accepted: found {found!r:.100}, expected what restore writes; "
-            "restore the results again (--replace)"
+            f"provenance of stage {record.get('stage')}: key accepted: found {found!r:.100}, expected the entries that "
+            "restore writes; restore the results again (--replace)"
         ) from None
 
 
 def merge(found: Iterable[Acceptance]) -> list[Acceptance]:
-    """Put together what was accepted on one day for one reason."""
+    """Merge acceptances of the same day with the same reason."""
     merged: dict[tuple[str, str], Definitions] = {}
     for each in found:
         known = merged.setdefault((each.date, each.why), {})
@@ -71,7 +71,7 @@ def merge(found: Iterable[Acceptance]) -> list[Acceptance]:
 
 
 def changed_since(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Say in a sentence of each commit what has changed since it computed results, as was accepted when these were restored."""
+    """Return a sentence for each commit that computed results, with the changes since that were accepted at the restore."""
     found: dict[str, list[Acceptance]] = {}
     for record in records:
         commit = f"commit {record['commit'][:12]}" if record["commit"] else "an unknown commit"

@@ -1,4 +1,4 @@
-"""The schema of ``params/claims.yaml``: what the paper claims, as statements that numbers can decide."""
+"""The schema of ``params/claims.yaml``: the paper's claims, as statements that numbers can decide."""
 
 from collections.abc import Iterable
 from itertools import combinations, product
@@ -17,14 +17,14 @@ Objective = Literal["nll", "fid"]
 
 
 def _known(key: str, found: Iterable[str], names: Iterable[str], stage: str) -> None:
-    """Refuse a name that a stage does not have: its numbers would be missing, and no row would say so."""
+    """Refuse a name that a stage does not have, because its numbers would be missing silently."""
     if unknown := [name for name in found if name not in names]:
         allowed = ", ".join(names) + f", of stage {stage}" if names else f"no name, since stage {stage} has none"
         raise ValueError(f"{key}: found {', '.join(map(repr, unknown))}; allowed: {allowed}")
 
 
 class Metric(Strict):
-    """Which number of the tidy table."""
+    """A number in the tidy table."""
 
     stage: Annotated[Literal["fid", "nll", "curve", "sweep", "toy2d"], Field(description="column stage")]
     name: Annotated[str, Field(description="column metric")]
@@ -49,7 +49,9 @@ class Metric(Strict):
     @model_validator(mode="after")
     def _range(self) -> Self:
         if isinstance(self.x, list) and self.x[0] > self.x[1]:
-            raise ValueError(f"x: found {self.x}; allowed: the smaller number first, or no row lies between them")
+            raise ValueError(
+                f"x: found {self.x}; allowed: the smaller number first, since otherwise no row is between them"
+            )
         return self
 
 
@@ -68,29 +70,34 @@ class Bound(Strict):
 
 
 class Control(Strict):
-    """Something simpler than the treatment that might do as well."""
+    """A simpler model than the treatment that might perform equally well."""
 
     model: FamilyName = "ddpmpp"
     variants: Annotated[
-        list[str], EachOnce(), Field(min_length=1, description="one variant, or those that choose_by chooses from")
+        list[str],
+        EachOnce(),
+        Field(min_length=1, description="one variant, or the variants from which choose_by chooses"),
     ]
     objective: Annotated[Objective | None, Field(description="null: the treatment's")] = None
     choose_by: Annotated[
         Metric | None, Field(description="validation metric whose smallest mean over seeds chooses, for each dataset")
     ] = None
     sampler: Annotated[
-        str | None, Field(description="sampler of its images, beside each of the treatment's; null: the treatment's")
+        str | None,
+        Field(description="sampler of its images, for each of the treatment's samplers; null: the treatment's"),
     ] = None
 
     @model_validator(mode="after")
     def _choice(self) -> Self:
         if (self.choose_by is None) != (len(self.variants) == 1):
-            raise ValueError(f"choose_by: a metric where there are several variants, else null; found {self.variants}")
+            raise ValueError(
+                f"choose_by: found variants {self.variants}; allowed: a metric if there are several, else null"
+            )
         return self
 
 
 class Where(Strict):
-    """Where the claim is graded: once for each dataset, SDE and objective that is listed; an empty list is any."""
+    """Where the claim is graded: once for each listed dataset, SDE and objective; an empty list means all."""
 
     datasets: Annotated[list[str], EachOnce()] = Field(default_factory=list)
     sdes: Annotated[list[DiffusionName], EachOnce()] = Field(default_factory=list)
@@ -98,7 +105,7 @@ class Where(Strict):
 
 
 class Smallest(Strict):
-    """The smallest difference from the baseline worth a claim."""
+    """The smallest difference from the baseline that counts."""
 
     effect: Annotated[float, Field(ge=0, description="in the unit of the metric, transformed")]
     unit: Annotated[Shown, Field(description="of the effect")]
@@ -111,16 +118,18 @@ class Claim(Strict):
     id: Word
     family: Annotated[
         Literal["primary", "exploratory"],
-        Field(description="primary: its intervals hold together with those of all primary rows of a suite"),
+        Field(description="primary: its intervals hold simultaneously for all primary rows of a suite"),
     ]
-    question: Annotated[Shown, Field(description="what a reader would ask")]
+    question: Annotated[Shown, Field(description="question of a reader that the claim answers")]
     statement: Annotated[Shown, Field(description="in words")]
-    source: Annotated[Shown, Field(description="where the paper says it")]
+    source: Annotated[Shown, Field(description="its place in the paper")]
     metric: Metric
     treatment: Side = Side(model="indm")
     baseline: Side | Bound = Side(model="ddpmpp")
     controls: Annotated[
-        list[Word], EachOnce(), Field(description="simpler models: better than all of them, it is the flow")
+        list[Word],
+        EachOnce(),
+        Field(description="simpler models; if the treatment beats all of them, the gain is due to the flow"),
     ] = Field(default_factory=list)
     where: Where = Where()
     direction: Annotated[Literal["lower", "higher"], Field(description="of the treatment's number")] = "lower"
@@ -142,7 +151,7 @@ class Claim(Strict):
         if self.floor is not None and (self.metric.transform, self.direction) != ("signed", "lower"):
             raise ValueError(f"floor: found {self.floor:g}; allowed: null, unless signed numbers are to be lower")
         if self.floor:
-            raise ValueError(f"floor: found {self.floor:g}; allowed: 0, below which a gap is no merit, or null")
+            raise ValueError(f"floor: found {self.floor:g}; allowed: 0, below which a gap is not a merit, or null")
         return self
 
     @model_validator(mode="after")
@@ -183,14 +192,14 @@ class Claims(Strict):
                 if both := _numbers_of(claim, arm) & _numbers_of(claim, another):
                     model = ", ".join(filter(None, min(both)))
                     raise ValueError(
-                        f"claim {claim.id}: found {name} and {other} to have the same numbers, of {model}; allowed: another "
-                        "model, variant, objective or sampler, since what is compared with itself differs by 0"
+                        f"claim {claim.id}: found the same numbers, from {model}, for {name} and {other}; allowed: another "
+                        "model, variant, objective or sampler, since a model differs from itself by 0"
                     )
         return self
 
 
 def _numbers_of(claim: Claim, arm: Side | Bound | Control) -> set[tuple[str, str, str, str]]:
-    """List what an arm's numbers may be of, wherever a claim is graded: model, variant, objective and samplers."""
+    """List the possible origins of one side's numbers, wherever a claim is graded: model, variant, objective and samplers."""
     if isinstance(arm, Bound):
         return set()
     own = claim.treatment.objective
@@ -204,7 +213,7 @@ def load_claims(path: Path) -> Claims:
     """Read and validate the claims.
 
     Raises:
-        ParamsError: one line for each mistake: file, claim, key, what was found and what is allowed.
+        ParamsError: one line for each mistake: file, claim, key, the value found and the values allowed.
     """
     try:
         raw = read_mapping(path, Claims)

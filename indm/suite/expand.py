@@ -1,8 +1,8 @@
-"""What a suite file says in short, said in full: the suite that it builds on, and the seeds of its cells.
+"""Expansion of a suite file: the suite on which it is based, and the seeds of its cells.
 
-``based_on: digits`` takes all that a suite does not say from another one: sections key by key, and whole what is listed by name
-(:data:`NAMED`). A cell that has ``seeds`` instead of ``seed`` is a run for each, named after it: ``-s0``, ``-s1``, .... Those of
-its seeds that are in its list ``failed`` are no runs: they go to the suite's section ``failed``, for the claims to count.
+With ``based_on: digits``, a suite takes all keys that it does not set from another suite: sections key by key, but lists by name
+(:data:`NAMED`) as a whole. A cell with ``seeds`` instead of ``seed`` stands for one run per seed, with the names ``-s0``, ``-s1``,
+and so on. Seeds in its list ``failed`` do not become runs, but go to the suite's section ``failed``, where claims count them.
 """
 
 import re
@@ -19,12 +19,12 @@ from indm.suite.strict_yaml import read_mapping
 from indm.terminal import printable
 
 BASE = "based_on"
-# Of a cell: those of its seeds that cannot be trained or evaluated.
+# A cell's list of seeds that cannot be trained or evaluated.
 FAILED = "failed"
-# Files beside the suites that are no suites.
+# Files in the folder of the suites that are not suites.
 BESIDE = ("claims", "registrations")
 NAME = r"[a-z0-9][a-z0-9-]*"
-# Lists by name: an entry that is not named is not there.
+# Lists by name, which replace the list of the base as a whole.
 NAMED = {("datasets",), ("reference",), ("protocol",), ("toy2d", "datasets"), ("tune",), ("runs",)}
 
 
@@ -33,9 +33,9 @@ class Expanded:
     """A suite in full, not yet checked.
 
     Arguments:
-        content: what its file would say.
-        cells: the name in the file of every run; of a cell with seeds, its own.
-        files: what its file says, and those that it builds on, in this order.
+        content: content of the file that would state it in full.
+        cells: the name in the file of every run; for a cell with seeds, the name of the cell.
+        files: content of its file, and of the files on which it is based, in this order.
     """
 
     content: dict[str, Any]
@@ -43,12 +43,12 @@ class Expanded:
     files: Mapping[Path, dict[str, Any]]
 
     def file(self, location: Sequence[str]) -> Path:
-        """Return the file that says what is at a location; where none does, the one that all others build on."""
+        """Return the file that sets the value at a location, or else the file on which all others are based."""
         found, deepest = next(iter(self.files)), -1
         for path, content in self.files.items():
             depth = _depth(content, location)
             if any(tuple(location[: len(named)]) == named and depth >= len(named) for named in NAMED):
-                # Whole: what is lacking there, no other file says.
+                # The list is taken as a whole, so a missing entry is not in another file.
                 return path
             if depth > deepest or depth == deepest < len(location):
                 found, deepest = path, depth
@@ -61,10 +61,10 @@ def suite_files(folder: Path) -> list[Path]:
 
 
 def expand_suite(path: Path) -> Expanded:
-    """Read a suite file, and say in full what it says in short.
+    """Read a suite file and expand it.
 
     Raises:
-        ParamsError: if a file is missing or no YAML, if suites build on each other in a circle, or if seeds are no seeds.
+        ParamsError: if a file is missing or not YAML, if suites are based on each other in a circle, or if seeds are invalid.
     """
     content = _read(path)
     files = {path: content}
@@ -78,7 +78,7 @@ def expand_suite(path: Path) -> Expanded:
         if file in files:
             circle = ", ".join(file.stem for file in [*files, file])
             raise ParamsError(
-                f"{last}: key {BASE}: found the circle {circle}; allowed: a suite that builds on no other of them"
+                f"{last}: key {BASE}: found the circle {circle}; allowed: a suite that is not based on another one of them"
             )
         files[file] = _read(file, f"{last}: key {BASE}: ")
         content = _over(files[file], content)
@@ -96,13 +96,13 @@ def expand_suite(path: Path) -> Expanded:
 
 
 def name_of(content: Mapping[str, Any], path: Path) -> str:
-    """Return the name of a suite for messages: its file's, if the name that it gives is invalid."""
+    """Return the name of a suite for messages, or the name of its file if its own name is invalid."""
     name = content.get("suite")
     return name if isinstance(name, str) and re.fullmatch(NAME, name) else path.stem
 
 
 def _depth(content: Any, location: Sequence[str]) -> int:
-    """Count how far into a location a file's content goes."""
+    """Count how many steps of a location exist in a file's content."""
     for depth, key in enumerate(location):
         if not isinstance(content, dict) or key not in content:
             return depth
@@ -119,7 +119,7 @@ def _read(path: Path, place: str = "") -> dict[str, Any]:
 
 
 def _over(base: dict[str, Any], content: dict[str, Any], place: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Lay what a suite says over what its base says."""
+    """Override the content of a suite's base by the content of the suite."""
     merged = dict(base)
     for key, value in content.items():
         here = (*place, key)
@@ -129,7 +129,7 @@ def _over(base: dict[str, Any], content: dict[str, Any], place: tuple[str, ...] 
 
 
 def _runs(place: str, cell: Any, entry: Any, cells: dict[str, str], failed: dict[Any, Any]) -> list[tuple[Any, Any]]:
-    """List the runs of an entry, each with its name, and note those that have failed."""
+    """List the runs of an entry, each with its name, and record the failed ones."""
     if not isinstance(entry, dict) or "seeds" not in entry:
         _claim(place, str(cell), str(cell), cells)
         return [(cell, entry)]
@@ -139,7 +139,7 @@ def _runs(place: str, cell: Any, entry: Any, cells: dict[str, str], failed: dict
         raise ParamsError(f"{place}, run {cell}, key seeds: {found}; allowed: a list of whole numbers, instead of seed")
     if (seed := first_repeat(seeds)) is not None:
         found = f"found {seed} twice in {seeds}"
-        raise ParamsError(f"{place}, run {cell}, key seeds: {found}; allowed: each value once: take the repeats out")
+        raise ParamsError(f"{place}, run {cell}, key seeds: {found}; allowed: each value once; remove the repeats")
     for seed in seeds:
         _claim(place, f"{cell}-s{seed}", str(cell), cells)
     rest = {key: value for key, value in entry.items() if key not in ("seeds", FAILED)}
@@ -154,10 +154,10 @@ def _runs(place: str, cell: Any, entry: Any, cells: dict[str, str], failed: dict
 
 
 def _claim(place: str, run: str, cell: str, cells: dict[str, str]) -> None:
-    """Note which entry a run comes from.
+    """Record the entry from which a run comes.
 
     Raises:
-        ParamsError: if another one has it already.
+        ParamsError: if another entry has the run already.
     """
     if run in cells:
         raise ParamsError(f"{place}, run {cell}: found the run {run} in {cells[run]} too; allowed: each run once")

@@ -1,8 +1,8 @@
-"""The one reader and validator of suites, and what a suite says in full.
+"""Reading and validating suites, and the content of a suite in full.
 
-No field of the schema has a default, but ``shards`` and ``kept_weights``, on which no result depends, ``failed`` and
-``failed_beyond``, without which no seed has failed, and ``compile``, on which rounding alone does: what a suite says, in full,
-is everything a result depends on, so both engines can track it.
+Both engines track a suite in full, so it has to state everything on which a result depends. Therefore fields of the schema do not
+have defaults, except ``shards`` and ``kept_weights``, which do not affect results, ``failed`` and ``failed_beyond``, without which
+no seed has failed, and ``compile``, which affects only rounding.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from indm.suite.schema.suite import Suite
 if TYPE_CHECKING:
     from indm.suite.claims import Claims
 
-# On these keys no result depends, so a suite may change them after it was registered or run.
+# These keys do not affect results, so a suite may change them after it was registered or run.
 LEFT_OUT = {"kept_weights"}
 
 
@@ -29,13 +29,14 @@ def load_suite(path: Path, *, with_data: bool = False) -> Suite:
     """Read and validate a suite file.
 
     Arguments:
-        with_data: whether to check what it asks of its datasets too (:mod:`indm.suite.sizes`), as is done before the first job.
+        path: the suite's file.
+        with_data: whether to check its requirements on datasets too (:mod:`indm.suite.sizes`), as is done before the first job.
 
     Returns:
         The suite.
 
     Raises:
-        ParamsError: one line for each mistake: file, suite, run, key, what was found and what is allowed.
+        ParamsError: one line for each mistake: file, suite, run, key, the value found and the values allowed.
     """
     expanded = expand_suite(path)
     try:
@@ -43,7 +44,7 @@ def load_suite(path: Path, *, with_data: bool = False) -> Suite:
     except ValidationError as error:
         name = name_of(expanded.content, path)
         lines = [describe(_file(expanded, dict(item)), name, dict(item), expanded.cells) for item in error.errors()]
-        # A mistake in a cell with seeds is one of each of its runs.
+        # A mistake in a cell with seeds is a mistake in each of its runs.
         raise ParamsError("\n".join(dict.fromkeys(lines))) from None
     found = mistakes(suite, path, expanded.cells)
     if not found and with_data:
@@ -51,19 +52,19 @@ def load_suite(path: Path, *, with_data: bool = False) -> Suite:
 
         found = list(sizes(suite, expanded.cells))
     if found:
-        # Of several keys, which may be of several files.
+        # A mistake may concern several keys from several files.
         place = f"{', based on '.join(map(str, expanded.files))}: suite {suite.suite}"
         raise ParamsError("\n".join(f"{place}, {mistake}" for mistake in dict.fromkeys(found)))
     return suite
 
 
 def load_params(path: Path, *, with_data: bool = False) -> Suite:
-    """Read and validate a suite file, and what lies beside it: claims, published numbers and registrations; see :func:`load_suite`.
+    """Read and validate a suite file, and claims, published numbers and registrations in its folder; see :func:`load_suite`.
 
     Raises:
         ParamsError: one line for each mistake.
     """
-    # Imported here: stages read their own.
+    # Imported here, because stages read only the files that they need.
     from indm.suite.claims import load_claims
     from indm.suite.published import load_published
     from indm.suite.registrations import load_registrations
@@ -76,18 +77,18 @@ def load_params(path: Path, *, with_data: bool = False) -> Suite:
 
 
 def _file(expanded: Expanded, error: dict[str, Any]) -> Path:
-    """Find the file in which a value stands that the schema refuses."""
+    """Find the file with a value that the schema refuses."""
     location = [str(part) for part in error["loc"]]
     return expanded.file([location[0], *(expanded.cells.get(part, part) for part in location[1:2]), *location[2:]])
 
 
 def expanded_path(path: Path) -> Path:
-    """Return where the expanded file of a suite file lies."""
+    """Return the path of the expanded file of a suite file."""
     return path.parent / "expanded" / f"{path.stem}.json"
 
 
 def expanded_text(suite: Suite) -> str:
-    """Return the text of a suite's expanded file: JSON, which DVC reads once a job, a section or a run on a line."""
+    """Return the text of a suite's expanded file: JSON with a section or a run per line, which DVC reads once per job."""
     lines = [f'  "{key}": {_set(key, value)}' for key, value in suite_content(suite).items()]
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
@@ -101,23 +102,23 @@ def _set(key: str, value: Any) -> str:
 def json_schema() -> str:
     """Return the JSON schema of a suite file, for editors; ``params/schema.json`` is this text.
 
-    Nothing in it is required: what a file may leave to the suite that it builds on, an editor cannot know.
+    All keys are optional, because an editor cannot know which keys come from the suite on which a file is based.
     """
     schema = _without_required(Suite.model_json_schema())
     schema["properties"][BASE] = {
         "type": "string",
-        "description": "the suite whose keys this one takes over where it does not have its own",
+        "description": "suite from which this one takes all keys that it does not set",
     }
     runs = schema["$defs"]["RunParams"]["properties"]
     runs["seeds"] = {
         "type": "array",
         "items": runs["seed"],
-        "description": "instead of seed: one run for each, whose name ends in -s and the seed",
+        "description": "instead of seed: one run for each seed, whose name ends in -s and the seed",
     }
     # In a file, a cell lists its failed seeds; the section is made from these lists.
     del schema["properties"][FAILED]
     runs[FAILED] = runs["seeds"] | {
-        "description": "those of its seeds that cannot be trained or evaluated: claims count them as failed"
+        "description": "seeds that cannot be trained or evaluated, which claims count as failed"
     }
     return json.dumps(schema, indent=2) + "\n"
 
@@ -133,17 +134,17 @@ def _without_required(schema: Any) -> Any:
 
 
 def suite_content(suite: Suite) -> dict[str, Any]:
-    """Return what the file of a suite says, in full, but for the keys that are left out."""
+    """Return the content of a suite in full, except the keys that are left out."""
     return suite.model_dump(exclude_unset=True, exclude=LEFT_OUT)
 
 
 def suite_sha256(suite: Suite) -> str:
-    """Hash what a suite says, however its file says it."""
+    """Hash the content of a suite in full, independent of its files' format."""
     return _sha256(suite_content(suite))
 
 
 def claims_sha256(claims: "Claims") -> str:
-    """Hash what the claims say, however their file says it, with what stands where it says nothing."""
+    """Hash the content of the claims, defaults included, independent of their file's format."""
     return _sha256(claims.model_dump())
 
 

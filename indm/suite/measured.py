@@ -1,4 +1,4 @@
-"""What the stages measure, by the names that ``values.csv`` has for it, and that claims and published numbers refer to."""
+"""The measurements of the stages, by their names in ``values.csv``, to which claims and published numbers refer."""
 
 from typing import get_args
 
@@ -11,7 +11,7 @@ LIKELIHOODS = ["nll", "nll_uncorrected", "nelbo", "nelbo_no_reconstruction", "ga
 SWEEP_METRICS = ["fid", "kid"]
 CURVE_METRICS = ["nelbo", "nll", "gap"]
 TOY2D_METRICS = ["nelbo", "nll", "gap", "valid_nelbo", "w1", "path_ratio", "latent_std", "parameters", "train_flops"]
-# Of each stage that claims are about.
+# The metrics of each stage to which claims refer.
 METRICS = {
     "fid": IMAGE_METRICS,
     "nll": LIKELIHOODS,
@@ -20,7 +20,7 @@ METRICS = {
     "toy2d": TOY2D_METRICS,
 }
 CORRECTED = "+langevin"
-# Of the stages whose images are of several samplers.
+# The samplers of stages that have images from several samplers.
 DRAWN_BY = {
     "fid": [
         *get_args(SamplerName),

@@ -1,4 +1,4 @@
-"""What is said of a value that the schema refuses: where it stands, what was found, what is allowed and what it means."""
+"""Messages for values that the schema refuses: the place, the value found, the values allowed and their meaning."""
 
 import difflib
 import functools
@@ -12,10 +12,12 @@ from indm.suite.strict_yaml import Strict
 
 
 def describe(path: Path, suite: object, error: dict[str, Any], cells: Mapping[str, str]) -> str:
-    """Say what is wrong with a value, and what is allowed.
+    """Describe an invalid value, and the values that are allowed.
 
     Arguments:
-        error: pydantic's, of the suite in full.
+        path: the suite's file.
+        suite: name of the suite.
+        error: pydantic's error for the suite in full.
         cells: the name in the file of every run.
     """
     location = [str(part) for part in error["loc"]]
@@ -23,7 +25,7 @@ def describe(path: Path, suite: object, error: dict[str, Any], cells: Mapping[st
     run = cells.get(run, run) if run else None
     place = f"{path}: suite {suite}, " + (f"run {run}, " if run else "") + f"key {'.'.join(key) or '(the run)'}"
     if location[-1] == "[key]":
-        # A name that a mapping has and does not take.
+        # An invalid name in a mapping.
         named, section = cells.get(location[-2], location[-2]), ".".join(location[:-2])
         choices = error["msg"].removeprefix("Input should be ").replace("'", "")
         allowed = NAMES if section in ("runs", "tune") else choices
@@ -32,7 +34,7 @@ def describe(path: Path, suite: object, error: dict[str, Any], cells: Mapping[st
         return f"{place}: unknown key; allowed: {_keys(_model_at(location[:-1]), near=location[-1])}"
     if error["type"] == "repeated":
         found = f"found {error['ctx']['value']} twice in {_FOUND.repr(error['input'])}"
-        return f"{place}: {found}; allowed: each value once: take the repeats out"
+        return f"{place}: {found}; allowed: each value once; remove the repeats"
     if error["type"] == "missing":
         return f"{place}: missing; expected {_expected(location)}"
     allowed = _section(location) if error["type"] in SECTION else _expected(location) or error["msg"]
@@ -40,7 +42,7 @@ def describe(path: Path, suite: object, error: dict[str, Any], cells: Mapping[st
 
 
 def _model_at(location: list[str]) -> type[Strict]:
-    """Find the model that a location in a suite file belongs to."""
+    """Find the model to which a location in a suite file belongs."""
     model: Any = Suite
     for part in location:
         model = model.model_fields[part].annotation if hasattr(model, "model_fields") else get_args(model)[1]
@@ -62,7 +64,7 @@ def _keys(model: type[Strict], near: str = "") -> str:
     return ", ".join(names) + (f" (did you mean {close[0]}?)" if close else "")
 
 
-# What pydantic calls a value that is no section, where there should be one.
+# Pydantic's errors for a value that should be a section.
 SECTION = ("model_type", "dict_type")
 NAMES = "lower-case letters, digits and hyphens, at most 150"
 _SIGNS = {
@@ -72,7 +74,7 @@ _SIGNS = {
     "exclusiveMaximum": "<",
     "multipleOf": "multiple of",
 }
-# What was found, in short: ten lists of ten aliases of each other are ten thousand million values in full.
+# The value found, shortened, because ten nested lists of ten aliases have ten thousand million values in full.
 _FOUND = reprlib.Repr()
 _FOUND.maxlevel = 3
 _FOUND.maxdict = _FOUND.maxlist = 20
@@ -80,7 +82,7 @@ _FOUND.maxstring = _FOUND.maxother = 200
 
 
 def _expected(location: list[str]) -> str:
-    """Say what a key takes: type, range or choices, and meaning, from its JSON schema."""
+    """Describe the allowed values of a key: type, range or choices, and meaning, from its JSON schema."""
     model = _model_at(location[:-1])
     if not hasattr(model, "model_fields") or location[-1] not in model.model_fields:
         return ""
@@ -91,12 +93,12 @@ def _expected(location: list[str]) -> str:
 
 @functools.cache
 def _schema(model: type[Strict]) -> dict[str, Any]:
-    """Return a model's JSON schema, made once: of the whole suite it takes a tenth of a second."""
+    """Return a model's JSON schema, made once, because it takes a tenth of a second for the whole suite."""
     return model.model_json_schema()
 
 
 def _words(schema: Mapping[str, Any]) -> list[str]:
-    """List what a schema takes: choices, or a type and its range; of a key that may be null, both."""
+    """List the values that a schema allows: choices, or a type and its range, and null if it is allowed."""
     if "anyOf" in schema:
         return [word for option in schema["anyOf"] for word in _words(option)]
     if "enum" in schema:

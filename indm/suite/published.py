@@ -1,4 +1,4 @@
-"""The numbers of papers in ``params/published.csv``: what a row may say."""
+"""The schema of ``params/published.csv``, the numbers in papers."""
 
 import csv
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from indm.errors import ParamsError
 
-# From extractor on: the protocol of the number, empty where its source does not state it.
+# From extractor on: the protocol of the number, empty if its source does not state it.
 PUBLISHED_COLUMNS = [
     "dataset",
     "model",
@@ -26,16 +26,16 @@ PUBLISHED_COLUMNS = [
     "parameters",
     "steps",
 ]
-# What tells one number from another; a source may give a number that another has otherwise.
+# The columns that identify a number; sources may disagree about a number.
 NUMBER = PUBLISHED_COLUMNS[: PUBLISHED_COLUMNS.index("value")]
-# Those that stand beside ours.
+# The numbers that are shown next to ours.
 PUBLISHED_METRICS = ("nll", "fid", "is")
-COUNT = (r"([1-9][0-9]*)?", "a whole number above 0, or nothing")
-# Each column's expression, and what it means.
+COUNT = (r"([1-9][0-9]*)?", "a whole number above 0, or an empty cell")
+# Each column's expression, and its meaning.
 ALLOWED = {
-    "objective": (r"(nll|fid)?", "nll, fid or nothing"),
+    "objective": (r"(nll|fid)?", "nll, fid or an empty cell"),
     "metric": ("|".join(PUBLISHED_METRICS), ", ".join(PUBLISHED_METRICS)),
-    "sampler": (r"(pc|ode)?", "pc (of the reverse SDE), ode or nothing"),
+    "sampler": (r"(pc|ode)?", "pc (of the reverse SDE), ode or an empty cell"),
     "value": (r"-?[0-9]+(\.[0-9]+)?", "a number in decimals, such as 2.97"),
     "num_samples": COUNT,
     "parameters": COUNT,
@@ -44,11 +44,11 @@ ALLOWED = {
 
 
 def load_published(path: Path) -> list[dict[str, str]]:
-    """Read and validate the published numbers: their rows, texts as they stand, absent cells as empty texts.
+    """Read and validate the published numbers; cells stay texts, and absent cells are empty texts.
 
     Raises:
-        ParamsError: if the file cannot be read or has other columns, else one line for each mistake: line, column, what was found
-            and what is expected.
+        ParamsError: if the file cannot be read or has other columns; otherwise one line for each mistake: line, column, the value
+            found and the values expected.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -67,7 +67,7 @@ def _mistakes(rows: list[tuple[int, list[str]]]) -> Iterator[str]:
     lines: dict[tuple[str, ...], int] = {}
     for line, cells in rows:
         if len(cells) != len(PUBLISHED_COLUMNS):
-            yield f"line {line}: found {len(cells)} cells, expected {len(PUBLISHED_COLUMNS)}, one a column"
+            yield f"line {line}: found {len(cells)} cells, expected {len(PUBLISHED_COLUMNS)}, one per column"
             continue
         row = dict(zip(PUBLISHED_COLUMNS, cells, strict=True))
         for column, (expression, expected) in ALLOWED.items():

@@ -1,4 +1,4 @@
-"""The schema of ``params/registrations.yaml``: which commit said what a suite would do, and how it would be judged, beforehand."""
+"""The schema of ``params/registrations.yaml``: the commits that contained a suite and the claims before the suite was run."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,12 +12,12 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Registration(Strict):
-    """What a suite and the claims said at a commit."""
+    """A suite and the claims at a commit."""
 
-    commit: str = Field(pattern=r"^[0-9a-f]{40}$", description="the commit that has both")
-    date: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="of the commit")
-    suite_sha256: Sha256 = Field(description="of all that the suite says")
-    claims_sha256: Sha256 = Field(description="of all that claims.yaml says")
+    commit: str = Field(pattern=r"^[0-9a-f]{40}$", description="commit that contains both")
+    date: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="date of the commit")
+    suite_sha256: Sha256 = Field(description="hash of the suite in full")
+    claims_sha256: Sha256 = Field(description="hash of claims.yaml in full")
     note: str = Field(description="in words")
 
 
@@ -31,7 +31,7 @@ def load_registrations(path: Path) -> Registrations:
     """Read and validate the registrations.
 
     Raises:
-        ParamsError: one line for each mistake: file, key, what was found and what is allowed.
+        ParamsError: one line for each mistake: file, key, the value found and the values allowed.
     """
     try:
         return read_valid(path, Registrations)

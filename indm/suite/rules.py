@@ -1,4 +1,4 @@
-"""What no single key of a suite can tell: checks across its keys, each of which returns the mistakes that it finds."""
+"""Checks across several keys of a suite, each of which returns the mistakes that it finds."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from indm.suite.schema.suite import RunParams, Suite
     from indm.suite.schema.train import FlowParams, TrainParams, VEParams, VPParams
 
-# Of the flow of the study of two-dimensional data, in units of the score network's.
+# Largest compute of the flow in the study of two-dimensional data, relative to the score network.
 MOST_COMPUTE = 30
-# Of a mistake, the runs that are named.
+# Runs that a mistake names.
 SHOWN_RUNS = 3
 
 
 def mistakes(suite: "Suite", path: Path, cells: Mapping[str, str]) -> list[str]:
-    """List the mistakes of a suite read from a file: key, what was found and what is allowed.
+    """List the mistakes of a suite read from a file: the key, the value found and the values allowed.
 
     Arguments:
         suite: the suite.
@@ -50,7 +50,7 @@ def mistakes(suite: "Suite", path: Path, cells: Mapping[str, str]) -> list[str]:
 
 
 def told_once(found: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Tell each mistake once, with the runs that it is of: many share what the suite's sections say.
+    """Yield each mistake once, with all runs that have it, since many runs share the values of the suite's sections.
 
     Arguments:
         found: the name in the file of a run, and a mistake.
@@ -72,14 +72,15 @@ def _name(suite: "Suite", path: Path) -> Iterator[str]:
 def _run(suite: "Suite", name: str, cell: str) -> Iterator[str]:
     run, train = suite.runs[name], suite.train_params(name)
     if name != run.identity:
-        # Of a cell with seeds, the file has no -s0.
+        # In the file, the name of a cell with seeds has no -s0.
         allowed = run.identity if cell == name else run.identity.removesuffix(f"-s{run.seed}")
-        yield f"key (the run's name): found {cell!r}; allowed: {allowed!r}, which its keys spell"
+        yield f"key (the run's name): found {cell!r}; allowed: {allowed!r}, which is composed of its keys"
     if run.variant and ABSENT.fullmatch(run.variant):
         yield f"key variant: found {run.variant!r}; allowed: another name, since tables would be read without it"
     yield from _steps(run, train)
     if suite.weights.score == "raw" and train.snapshots:
-        yield f"key train.snapshots: found {train.snapshots}; allowed: [], since weights.score is raw and they hold none of it"
+        found = f"key train.snapshots: found {train.snapshots}"
+        yield f"{found}; allowed: [], since weights.score is raw and snapshots hold averaged weights only"
     yield from _processes(suite.processes, train)
     if run.objective == "fid" and run.sde == "vp" and not train.alternate:
         yield "key train.alternate: found False; allowed: True where objective is fid and sde is vp"
@@ -99,18 +100,18 @@ def _run(suite: "Suite", name: str, cell: str) -> Iterator[str]:
 
 
 def _alike(suite: "Suite", cells: Mapping[str, str]) -> Iterator[str]:
-    """Check that the runs of a cell are one model: tables average over their seeds."""
+    """Check that the runs of a cell differ only in the seed, because tables average over them."""
     first: dict[tuple[str, ...], str] = {}
     for name, run in suite.runs.items():
         other = first.setdefault((run.dataset, run.sde, run.model, run.variant, run.objective), name)
         for key, parameters in (("train", suite.train_params), ("sample", suite.sample_params)):
             if cells[name] != cells[other] and parameters(name) != parameters(other):
                 found = f"run {cells[name]}, key {key}: found other values than in run {cells[other]}"
-                yield f"{found}; allowed: the same, but for the seed; or give one of them another variant"
+                yield f"{found}; allowed: the same except for the seed; or give one of them another variant"
 
 
 def _family(suite: "Suite", name: str) -> Iterator[str]:
-    """Check that a run's model goes with its SDE, its objective and its samplers."""
+    """Check that a run's model supports its SDE, its objective and its samplers."""
     run, sweep = suite.runs[name], suite.sweep
     found = [("sde", run.sde), ("objective", run.objective), ("sample.sampler", suite.sample_params(name).sampler)]
     found += [("sweep.samplers", sampler) for sampler in sweep.samplers if run.objective in sweep.objectives]
@@ -121,7 +122,7 @@ def _family(suite: "Suite", name: str) -> Iterator[str]:
 
 
 def _steps(run: "RunParams", train: "TrainParams") -> Iterator[str]:
-    """Check the steps at which a training does something against its length and its model."""
+    """Check the steps at which a training changes or saves something, against its length and its model."""
     if train.snapshots != sorted(train.snapshots) or max(train.snapshots, default=0) > train.steps:
         yield f"key train.snapshots: found {train.snapshots}; allowed: increasing, up to train.steps {train.steps}"
     found = f"key train.flow_warmup_steps: found {train.flow_warmup_steps}"
@@ -154,7 +155,7 @@ def _processes(processes: int, train: "TrainParams") -> Iterator[str]:
 
 
 def _ranges(place: str, sections: Mapping[str, "VPParams | VEParams"]) -> Iterator[str]:
-    """Check that the lower end of an SDE's range, by the start of its keys, lies below the upper."""
+    """Check that the lower end of an SDE's range, by the prefix of its keys, is below the upper end."""
     for start, section in sections.items():
         name = start.partition(".")[2]
         low, high = (getattr(section, f"{name}_{end}") for end in ("min", "max"))
@@ -167,13 +168,13 @@ def _learned_range(run: "RunParams", train: "TrainParams") -> Iterator[str]:
         return
     if run.sde != "vp" or run.objective != "nll":
         yield (
-            f"key train.sde.vp.learned_range: found True; allowed: False where sde is {run.sde} and objective is {run.objective}: "
-            "the range is learned by the bound of objective nll under vp"
+            f"key train.sde.vp.learned_range: found True; allowed: False where sde is {run.sde} and objective is {run.objective}, "
+            "because the range is learned by the bound of the nll objective under vp"
         )
     if not train.reconstruction:
         yield (
-            "key train.reconstruction: found False; allowed: True where train.sde.vp.learned_range is True: without it the bound "
-            "is of noisy latents, and the end at eps would choose their noise"
+            "key train.reconstruction: found False; allowed: True where train.sde.vp.learned_range is True, because otherwise the "
+            "bound is on noisy latents, and the learned end at eps would choose their noise"
         )
 
 
@@ -185,14 +186,14 @@ def _flow(flow: "FlowParams") -> Iterator[str]:
 
 
 def _blocks(processes: int, train: "TrainParams") -> Iterator[str]:
-    """Check that a flow has something to train, and the wolf flow's batch norms more than one image at once."""
+    """Check that a flow has blocks to train, and that the wolf flow's batch norms see more than one image at once."""
     if not any(train.flow.blocks):
-        yield f"key train.flow.blocks: found {train.flow.blocks}; allowed: at least one block: without any, there is no flow"
+        yield f"key train.flow.blocks: found {train.flow.blocks}; allowed: at least one block, since a flow consists of them"
     smallest = train.batch_size // (train.micro_batches * processes)
     if train.flow.name == "wolf" and smallest < 2:
         yield (
-            f"key train.batch_size: found {train.batch_size}; allowed: at least {2 * train.micro_batches * processes}: the batch "
-            "norms of flow wolf see two images of each part (train.micro_batches, processes)"
+            f"key train.batch_size: found {train.batch_size}; allowed: at least {2 * train.micro_batches * processes}, because the "
+            "batch norms of the wolf flow need two images in each part (train.micro_batches, processes)"
         )
 
 
@@ -200,7 +201,7 @@ def _denoising(run: "RunParams", sample: "SampleParams") -> Iterator[str]:
     if sample.denoise == "released_ve" and not (run.sde == "ve" and SAMPLERS.literal(sample.sampler, "CORRECTOR")):
         yield (
             f"key sample.denoise: found 'released_ve'; allowed: 'tweedie', 'none' where sde is {run.sde} and sampler is "
-            f"{sample.sampler}: the released code takes that step under VE, after a predictor's last step"
+            f"{sample.sampler}, because the released code takes that step under VE, after a predictor's last step"
         )
 
 
@@ -208,7 +209,7 @@ def _run_shards(suite: "Suite", name: str) -> Iterator[str]:
     sample, sweep = suite.sample_params(name), suite.sweep
     yield from shards("sample", suite.shards.sample, sample.num_samples, sample.batch_size, "sample.num_samples")
     if suite.runs[name].objective in sweep.objectives:
-        # Without a corrector, there are no images by pc.
+        # Without a corrector, pc does not sample.
         samplers = [sampler for sampler in sweep.samplers if sampler != PC or sample.corrector_snr]
         rows = len(samplers) * len(sweep.steps)
         yield from shards("sweep", suite.shards.sweep, sweep.num_samples, sweep.batch_size, "sweep.num_samples", rows)
@@ -226,9 +227,9 @@ def shards(stage: str, found: int, images: int, size: int, why: str, rows: int =
         stage: the stage.
         found: number of shards.
         images: number of images of a row.
-        size: of a batch.
-        why: what says the number of images.
-        rows: how often as many images.
+        size: number of images in a batch.
+        why: origin of the number of images.
+        rows: number of rows.
     """
     most = rows * -(-images // size)
     if found > max(most, 1):
@@ -247,8 +248,8 @@ def _toy2d(suite: "Suite") -> Iterator[str]:
     if training.couplings * training.coupling_width**2 > MOST_COMPUTE * score:
         widest = int((MOST_COMPUTE * score / training.couplings) ** 0.5)
         yield (
-            f"key toy2d.training.coupling_width: found {training.coupling_width}; allowed: up to {widest}: of a flow that takes "
-            f"more than {MOST_COMPUTE} times the score network's compute, the control same-compute would hardly end"
+            f"key toy2d.training.coupling_width: found {training.coupling_width}; allowed: up to {widest}, because with a flow of "
+            f"more than {MOST_COMPUTE} times the score network's compute, the same-compute control would hardly end"
         )
 
 
@@ -278,7 +279,7 @@ def _evaluation(suite: "Suite") -> Iterator[str]:
 def _references(suite: "Suite") -> Iterator[str]:
     if set(suite.reference) != set(suite.datasets):
         found, allowed = ", ".join(suite.reference), ", ".join(suite.datasets)
-        yield f"key reference: found the datasets {found}; allowed: exactly those of key datasets, {allowed}"
+        yield f"key reference: found the datasets {found}; allowed: exactly the datasets of key datasets, {allowed}"
 
 
 def _protocol(suite: "Suite") -> Iterator[str]:
@@ -307,7 +308,7 @@ def _kept_weights(suite: "Suite") -> Iterator[str]:
 
 def _tune(suite: "Suite") -> Iterator[str]:
     if suite.tune and suite.weights.score == "raw":
-        yield "key tune: found arms; allowed: {}, since weights.score is raw and trials are measured with averaged ones"
+        yield "key tune: found runs; allowed: {}, since weights.score is raw and trials are measured with averaged ones"
     first: dict[tuple[str, str, str], str] = {}
     for name, search in suite.tune.items():
         place = f"key tune.{name}"
@@ -322,11 +323,11 @@ def _tune(suite: "Suite") -> Iterator[str]:
             found, expected = search.model_dump()[key], first_search[key]
             if found != expected:
                 found, expected = json.dumps(found), json.dumps(expected)
-                yield f"{place}.{key}: found {found}; allowed: {expected}, as of {model}: arms that are compared have the same"
+                yield f"{place}.{key}: found {found}; allowed: {expected}, as for {model}, with which it is compared"
 
 
 def _search(suite: "Suite", name: str, search: "TuneParams") -> Iterator[str]:
-    """Check the search of an arm against its training, and its lengths against one another."""
+    """Check a search of hyper-parameters against the training of its run, and its lengths against one another."""
     for key, bounds in search.space.items():
         if bounds.low >= bounds.high or (bounds.log and bounds.low <= 0):
             allowed = f"below high {bounds.high}" + (", above 0 where log is true" if bounds.log else "")
@@ -335,7 +336,7 @@ def _search(suite: "Suite", name: str, search: "TuneParams") -> Iterator[str]:
             yield f"space.{key}: found {bounds.low} to {bounds.high}; allowed: numbers that a key of the train section takes"
     for key in ("flow_lr", "flow_ema_decay"):
         if key in search.space and suite.weights_of(name)["flow"] is None:
-            yield f"space: found {key}; allowed: keys that its training heeds, and the run has no flow and no map that it learns"
+            yield f"space: found {key}; allowed: keys that affect its training, since the run has neither a flow nor a learned map"
     train = suite.train_params(name)
     longest = max(train.flow_warmup_steps, train.fresh_score_after or 0)
     for key, shortest in (("steps", search.steps), ("lengths", min(search.lengths, default=search.steps))):
@@ -346,13 +347,13 @@ def _search(suite: "Suite", name: str, search: "TuneParams") -> Iterator[str]:
     if search.confirm and search.confirm.trials > search.trials:
         yield f"confirm.trials: found {search.confirm.trials}; allowed: up to trials {search.trials}"
     if search.lengths and suite.runs[name].objective != "nll":
-        yield f"lengths: found {search.lengths}; allowed: [], since the rule of lengths is of objective nll"
+        yield f"lengths: found {search.lengths}; allowed: [], since the rule of lengths applies to the nll objective"
     if search.lengths != sorted(search.lengths):
         yield f"lengths: found {search.lengths}; allowed: increasing"
 
 
 def _tunable(suite: "Suite", name: str, key: str, bounds: "RangeParams") -> bool:
-    """Tell whether the train section takes both ends of a range under a key."""
+    """Return whether both ends of a range are valid values of a key of the train section."""
     try:
         for value in (bounds.low, bounds.high):
             suite.with_trial(name, 0, {key: value}).train_params(name)

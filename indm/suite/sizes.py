@@ -1,7 +1,7 @@
-"""What a suite asks of its datasets: enough images for each stage, and images that its networks and flows can halve.
+"""Requirements of a suite on its datasets: enough images for each stage, and images that its networks and flows can halve.
 
-Datasets say how many images they have, except some whose number is only known once they are prepared. To ask them imports
-their modules, and NumPy, which no job may do before it has limited its threads: so this is asked before the first job.
+Datasets state their number of images, except some for which it is known only after they are prepared. The check imports their
+modules and NumPy, which a job may not do before it has limited its threads, so the check is done before the first job.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ def sizes(suite: "Suite", cells: Mapping[str, str]) -> Iterator[str]:
     """List the mistakes about numbers and sizes of images.
 
     Arguments:
-        suite: the suite, which has no other mistakes.
+        suite: the suite, without other mistakes.
         cells: the name in the file of every run.
     """
     yield from told_once((cells[name], mistake) for name in suite.runs for mistake in _run(suite, name))
@@ -47,9 +47,9 @@ def _run(suite: "Suite", name: str) -> Iterator[str]:
 
 
 def _fewest(suite: "Suite") -> tuple[int, str]:
-    """Return how many images the metrics need, and the key that asks for them."""
+    """Return the number of images that the metrics need, and the key that asks for them."""
     asked = {"fid.kid_subset_size": suite.fid.kid_subset_size, "fid.is_splits": suite.fid.is_splits}
-    # Of an image, as many others.
+    # An image and its neighbours.
     asked["fid.prc_neighbours + 1"] = suite.fid.prc_neighbours + 1
     key = max(asked, key=lambda name: asked[name])
     return asked[key], key
@@ -59,7 +59,7 @@ def _images(suite: "Suite", name: str, few: int, why: str) -> Iterator[str]:
     counts = DATASETS[name].counts
     if counts is None:
         return
-    # What real images score against real ones: of the test split, and of half of the training split against the other.
+    # The score of real images: the test split, and one half of the training split against the other.
     smallest = min(counts["test"], counts["train"] // 2)
     if smallest < few:
         yield f"key {why}: found {few}; allowed: up to {smallest}, the real images of {name} that are compared"

@@ -1,7 +1,8 @@
-"""Strict YAML: how the files of ``params/`` are read, before their schemas look at them, and how YAML is written.
+"""Strict YAML: reading the files of ``params/`` before their schemas check them, and writing YAML.
 
-It is YAML 1.2, which DVC reads too: ``1e-3`` is a number, ``010`` is ten, ``yes`` and ``1:30`` are texts, and a key stands once.
-PyYAML reads 1.1, so its rules of scalars are replaced. ruamel.yaml has those of 1.2, but every job reads its suite, and pays:
+It is YAML 1.2, which DVC reads too: ``1e-3`` is a number, ``010`` is ten, ``yes`` and ``1:30`` are texts, and keys are unique.
+PyYAML reads YAML 1.1, so its rules for scalars are replaced. ruamel.yaml follows 1.2, but takes longer, and every job reads its
+suite:
 
 =====================================  ===========  ===========  =================
 Processor time, median of 7 in turn    this module  ruamel.yaml  its parser in C
@@ -10,7 +11,7 @@ Processor time, median of 7 in turn    this module  ruamel.yaml  its parser in C
 ``indm validate`` of digits-full       223 ms       309 ms       235 ms
 =====================================  ===========  ===========  =================
 
-Its parser in C, which is a package of its own, does not read all of 1.2: it refuses ``{source: arXiv:2205.13699}``.
+Its parser in C, which is a separate package, does not read all of 1.2: it refuses ``{source: arXiv:2205.13699}``.
 """
 
 import re
@@ -23,30 +24,30 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from indm.errors import ParamsError
 
-# No key takes more, and Python refuses to write what has some thousands.
+# No key needs more, and Python refuses to print numbers with some thousands of digits.
 MOST_DIGITS = 100
-# PyYAML's name of what it was not given as a file.
+# PyYAML's name for text that does not come from a file.
 TEXT = '"<unicode string>"'
-# Of a file in full, every alias written out: the largest suite has some thousands.
+# Values in a file with every alias written out; the largest suite has some thousands.
 MOST_VALUES = 100_000
 
 
 class Strict(BaseModel):
-    """Base of all sections: unknown keys are errors, a text is never taken for a number, and a number is finite."""
+    """Base of all sections: unknown keys are errors, texts are not converted to numbers, and numbers are finite."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 Model = TypeVar("Model", bound=Strict)
-# Read in C where PyYAML was built with it, as every job reads its suite.
+# In C if PyYAML was built with it, because every job reads its suite.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Reader(_Loader):
-    """PyYAML's loader, with the scalars of YAML 1.2, and a repeated key an error, of which PyYAML would keep the last."""
+    """PyYAML's loader, with the scalars of YAML 1.2; a repeated key is an error, whereas PyYAML would keep the last one."""
 
     def get_single_node(self) -> yaml.Node | None:
-        """Return the tree of a document, before anything is made of it; one that aliases make too large is refused."""
+        """Return the syntax tree of a document; refuse one that aliases make too large."""
         node: yaml.Node | None = super().get_single_node()
         if node is not None:
             _count_values(node, {})
@@ -54,13 +55,13 @@ class _Reader(_Loader):
 
 
 class _Writer(yaml.SafeDumper):
-    """PyYAML's dumper, which quotes texts that YAML 1.2 takes for numbers, as well as those that 1.1 does."""
+    """PyYAML's dumper, which quotes texts that are numbers in YAML 1.2, as well as in 1.1."""
 
 
 def _count_values(node: yaml.Node, known: dict[int, int]) -> int:
-    """Count the values of a tree in full; ``known`` holds those of its branches, 0 of one that is being counted.
+    """Count the values of a tree in full; ``known`` holds the counts of its branches, and 0 for a branch that is being counted.
 
-    Ten lists of ten aliases of each other are ten thousand million values, which nobody could print.
+    Ten nested lists of ten aliases have ten thousand million values, too many to print.
     """
     if id(node) in known:
         if known[id(node)] == 0:
@@ -78,7 +79,7 @@ def _count_values(node: yaml.Node, known: dict[int, int]) -> int:
 
 
 def _mapping(reader: Any, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    """Return a mapping of texts, unless a key is given twice; one that is merged in (``<<``) may be overridden."""
+    """Return a mapping of texts, unless a key is repeated; a key that is merged in (``<<``) may be overridden."""
     seen = set()
     for key_node, _ in node.value:
         merged = key_node.tag == "tag:yaml.org,2002:merge"
@@ -93,8 +94,8 @@ def _mapping(reader: Any, node: yaml.MappingNode, deep: bool = False) -> dict[An
 
 
 def _int(reader: Any, node: yaml.ScalarNode) -> int:
-    """Return a whole number; PyYAML takes one with a leading 0 for octal."""
-    # A list may claim to be one, as in !!int [1].
+    """Return a whole number, decimal even with a leading 0, for which PyYAML reads octal."""
+    # A list may claim to be a number, as in !!int [1].
     digits = reader.construct_scalar(node).replace("_", "")
     if len(digits) > MOST_DIGITS:
         problem = f"found a whole number of {len(digits)} digits, expected at most {MOST_DIGITS}"
@@ -103,14 +104,14 @@ def _int(reader: Any, node: yaml.ScalarNode) -> int:
 
 
 def _timestamp(reader: Any, node: yaml.ScalarNode) -> Any:
-    """Return a date; of a text that only claims to be one, PyYAML's own reader says nothing of use."""
+    """Return a date; for a text that only claims to be a date, PyYAML's own error is not helpful."""
     if not _Loader.timestamp_regexp.match(reader.construct_scalar(node)):
-        problem = f"found no date in {reprlib.repr(node.value)}"
+        problem = f"found {reprlib.repr(node.value)}, expected a date"
         raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
     return _Loader.construct_yaml_timestamp(reader, node)
 
 
-# The scalars that YAML 1.2 has otherwise than 1.1. The expressions are those of ruamel.yaml, by which DVC reads the same files.
+# The scalars that differ between YAML 1.2 and 1.1. The expressions come from ruamel.yaml, with which DVC reads the same files.
 _SCALARS = {
     "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
     "float": (
@@ -137,10 +138,10 @@ _Reader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 
 
 def parse_yaml(text: str) -> Any:
-    """Return what a text of YAML 1.2 says.
+    """Parse a text in YAML 1.2.
 
     Raises:
-        yaml.YAMLError: if it is not YAML, or gives a key twice.
+        yaml.YAMLError: if it is not YAML, or a key is repeated.
     """
     return yaml.load(text, Loader=_Reader)
 
@@ -151,10 +152,10 @@ def yaml_text(content: Any) -> str:
 
 
 def read_mapping(path: Path, model: type[Strict]) -> dict[str, Any]:
-    """Read a YAML file that holds one mapping, its values not yet checked.
+    """Read a YAML file with one mapping, without checking its values.
 
     Raises:
-        ParamsError: if it cannot be read, is not YAML, or not a mapping; the message names the keys of ``model``.
+        ParamsError: if it cannot be read, is not YAML or is not a mapping; the message names the keys of ``model``.
         FileNotFoundError: if there is no such file.
     """
     try:
@@ -166,7 +167,7 @@ def read_mapping(path: Path, model: type[Strict]) -> dict[str, Any]:
     except RecursionError:
         raise ParamsError(f"{path}: not a YAML file: found values nested too deeply, expected a few levels") from None
     except (yaml.YAMLError, ValueError, LookupError) as error:
-        # The last two: a value that is not of the type that it claims, as 2020-99-99 and !!bool maybe, and no UTF-8.
+        # The last two: a value that is not of the type that it claims, such as 2020-99-99 and !!bool maybe, and invalid UTF-8.
         problem = " ".join(str(error).replace(TEXT, "the file").split())
         raise ParamsError(f"{path}: not a YAML file: {problem}") from None
     if not isinstance(raw, dict):
@@ -180,7 +181,7 @@ def read_valid(path: Path, model: type[Model]) -> Model:
     """Read a YAML file that a schema describes.
 
     Raises:
-        ParamsError: one line for each mistake: file, key, what was found and what is allowed.
+        ParamsError: one line for each mistake: file, key, the value found and the values allowed.
         FileNotFoundError: if there is no such file.
     """
     try:

@@ -1,4 +1,4 @@
-"""What a variant's name promises: another model than the plain one, and a control of ``params/claims.yaml`` what its name says."""
+"""Checks of variants: each differs from the plain model, and a control of ``params/claims.yaml`` has the keys of its name."""
 
 import operator
 import re
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
     from indm.suite.schema.train import ScoreParams, TrainParams
 
-# What makes a variant the control of its name: a key of the train section, and its value.
+# The key of the train section, and its value, that a control of this name needs.
 CONTROLS: dict[str, tuple[str, object]] = {
     "standardised": ("latent.standardise", True),
     "learned-scale": ("latent.learned", "scale"),
@@ -19,12 +19,12 @@ CONTROLS: dict[str, tuple[str, object]] = {
     "normalised-input": ("score.normalise_input", "running"),
 }
 SCALE = re.compile(r"scale-([0-9]+)")
-# What a training writes down, and not what it trains.
+# Keys that affect the records of a training, not its model.
 WRITTEN = {"snapshots", "log_every"}
 
 
 def variants(suite: "Suite") -> Iterator[tuple[str, str]]:
-    """Yield the mistakes of variants, each with a run that has it; the runs of a cell are one model."""
+    """Yield the mistakes of variants, each with a run that has it; the runs of a cell have the same model."""
     cells: dict[tuple[str, ...], str] = {}
     for name, run in suite.runs.items():
         cells.setdefault((run.variant, run.dataset, run.sde, run.model, run.objective), name)
@@ -47,7 +47,7 @@ def _variant(suite: "Suite", name: str, plain: str | None) -> Iterator[str]:
 
 
 def _control(variant: str, train: "TrainParams") -> Iterator[str]:
-    """Check the key that makes a control, by its own value."""
+    """Check the key on which a control depends, by its own value."""
     if variant == "frozen-flow" and train.fresh_score_after is None:
         yield "fresh_score_after: found None; allowed: a number of steps"
     scale = SCALE.fullmatch(variant)
@@ -57,12 +57,12 @@ def _control(variant: str, train: "TrainParams") -> Iterator[str]:
 
 
 def _beside(variant: str, train: "TrainParams", plain: str, of_plain: "TrainParams") -> Iterator[str]:
-    """Check the keys that make a control, by what the plain model has."""
+    """Check the keys on which a control depends, by comparison with the plain model."""
     if variant == "same-compute" and train.steps <= of_plain.steps:
-        yield f"steps: found {train.steps}; allowed: more than the {of_plain.steps} of run {plain}"
+        yield f"steps: found {train.steps}; allowed: more than the {of_plain.steps} steps of run {plain}"
     larger = any(own > other for own, other in zip(_size(train.score), _size(of_plain.score), strict=True))
     if variant == "same-parameters" and train.score.name == of_plain.score.name and not larger:
-        yield f"score.channels: found {train.score.channels}; allowed: a larger network than that of run {plain}"
+        yield f"score.channels: found {train.score.channels}; allowed: a larger network than in run {plain}"
 
 
 def _size(score: "ScoreParams") -> tuple[int, ...]:

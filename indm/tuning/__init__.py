@@ -1,1 +1,1 @@
-"""The search of hyper-parameters: what Optuna suggests and keeps, and how a trial is trained and measured."""
+"""The search of hyper-parameters: suggestions and records of Optuna, and the training and measurement of a trial."""

@@ -1,12 +1,12 @@
-r"""The study of an arm: what Optuna has been told, in a file of Optuna's, and what it suggests next.
+r"""The study of a model: its finished trials, in a file of Optuna's, and Optuna's next suggestion.
 
-The tree-structured Parzen estimator suggests, for each hyper-parameter :math:`\lambda` on its own, the candidate with the largest
-:math:`\ell(\lambda)/g(\lambda)`; the two densities are of the better and of the other trials before it. The first
-:data:`STARTUP` trials are drawn at random. A suggestion depends on the study's seed, the trial's number, the hyper-parameter's
-name and the trials before it, and on nothing else: so that a study that was killed suggests what an undisturbed one would, and
-the random trials of all arms with one seed have the same values of the hyper-parameters that they share.
+The tree-structured Parzen estimator suggests, separately for each hyper-parameter :math:`\lambda`, the candidate with the largest
+:math:`\ell(\lambda)/g(\lambda)`, where the two densities are fitted to the better and to the other trials before it. The first
+:data:`STARTUP` trials are random. A suggestion depends only on the study's seed, the trial's number, the hyper-parameter's name
+and the trials before it. Therefore a study that was killed makes the same suggestions as an undisturbed one, and the random trials
+of all models with the same seed have the same values of the hyper-parameters that they share.
 
-A trial is told in one piece when it has ended, so that no kill leaves half of one.
+A trial is recorded in one piece when it has ended, so that a kill does not leave half a trial.
 
 References:
     | Algorithms for Hyper-Parameter Optimization (Bergstra et al., 2011), section 4
@@ -29,23 +29,23 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from indm.progress import say
 from indm.seeding import derive_seed
 
-# Trials drawn at random before the first that is suggested. Optuna's own 10 are as many as a search here has in all.
+# Random trials before the first suggested one. Optuna's default of 10 is the number of all trials in a search here.
 STARTUP = 4
-# Candidates for each hyper-parameter, of which the best is suggested: Optuna's own number.
+# Candidates for each hyper-parameter, of which the best is suggested; Optuna's default.
 CANDIDATES = 24
-# Of what is suggested: as many as a result file has, so that it holds what was trained with.
+# Digits of a suggestion, as in a result file, so that the file contains the values of the training.
 DIGITS = 4
 
 Row = dict[str, Any]
 
 
 class Study:
-    """The trials of an arm.
+    """The trials of a model.
 
     Arguments:
-        path: Optuna's file; one of another key is removed. The caller has locked its folder.
-        key: what its trials belong to, by :func:`indm.store.scratch.work_key`.
-        space: the least and the greatest value of each hyper-parameter, and whether its logarithm is drawn.
+        path: Optuna's file; a file with another key is removed. The caller has locked its folder.
+        key: key of its trials, by :func:`indm.store.scratch.work_key`.
+        space: the least and the greatest value of each hyper-parameter, and whether its logarithm is sampled.
         seed: identity from which every suggestion is derived.
     """
 
@@ -56,7 +56,7 @@ class Study:
         self.space = {name: FloatDistribution(low, high, log=log) for name, (low, high, log) in space.items()}
         self.seed = seed
         storage = _open(path, key)
-        # Those trained again for longer are no trials for Optuna: their values are of other lengths.
+        # Longer trainings are not trials for Optuna, because values at other lengths are not comparable.
         self.short, self.longer = (
             optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
             for name in (key, f"{key} longer")
@@ -68,19 +68,19 @@ class Study:
         }
 
     def parameters(self, trial: int) -> dict[str, float]:
-        """Return the hyper-parameters of a trial that is known, or suggest those of the next one."""
+        """Return the hyper-parameters of a finished trial, or suggest hyper-parameters for the next one."""
         known = self.short.trials
         if trial < len(known):
             return known[trial].params
         return {name: self._suggest(trial, name, distribution) for name, distribution in self.space.items()}
 
     def once(self, trial: int, steps: int, make: Callable[[], Row]) -> Row:
-        """Return what was measured of a trial trained for so many steps; make and keep it first where nothing was.
+        """Return the measurements of a trial after a number of steps; make and keep them first if there are none.
 
         Arguments:
-            trial: its number, from 0; the next one, or one that is known.
-            steps: of the training.
-            make: makes ``target``, to be minimised (``None`` if it failed), and what else is to be kept as JSON.
+            trial: its number, from 0; the next one, or a finished one.
+            steps: steps of the training.
+            make: makes ``target``, to be minimised (``None`` if it failed), and other values to be kept as JSON.
         """
         if (trial, steps) not in self.rows:
             parameters, row = self.parameters(trial), make() | {"trial": trial, "steps": steps}
@@ -90,14 +90,14 @@ class Study:
         return self.rows[trial, steps]
 
     def _finished(self, parameters: Mapping[str, float], row: Row) -> FrozenTrial:
-        """Set a trial as Optuna keeps it: one that failed as pruned, which counts as the worst, not as if it had not been."""
+        """Return a trial for Optuna; a failed trial is marked as pruned, so that it counts as the worst and is not ignored."""
         state = TrialState.PRUNED if row["target"] is None else TrialState.COMPLETE
         return create_trial(
             state=state, value=row["target"], params=dict(parameters), distributions=dict(self.space), user_attrs=row
         )
 
     def _suggest(self, trial: int, name: str, distribution: FloatDistribution) -> float:
-        """Ask for a value in a copy of the study in memory: asked itself, it would keep a trial that has not ended."""
+        """Ask a copy of the study in memory for a value, because the study itself would keep an unfinished trial."""
         sampler = TPESampler(
             n_startup_trials=STARTUP,
             n_ei_candidates=CANDIDATES,
@@ -113,15 +113,15 @@ class Study:
 
 
 def _open(path: Path, key: str) -> JournalStorage:
-    """Open a file of Optuna's: without a last line that a power cut left unfinished, nor the lock of a process that was killed."""
+    """Open a file of Optuna's, after removing a last line that a power cut left unfinished, and the lock of a killed process."""
     path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     if path.is_file():
-        # Cut in place, not written again: a kill would leave an empty file.
+        # Truncated in place, because rewriting could leave an empty file after a kill.
         os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
     storage = JournalStorage(JournalFileBackend(str(path)))
     names = [study.study_name for study in storage.get_all_studies()]
     if names and key not in names:
-        say(f"{path}: removes the trials of other parameters, data, code or versions")
+        say(f"{path}: removing the trials of other parameters, data, code or versions")
         path.unlink()
         storage = JournalStorage(JournalFileBackend(str(path)))
     return storage

@@ -1,4 +1,4 @@
-"""A trial: a training by hyper-parameters of its own, measured on the validation split."""
+"""A trial: a training with its own hyper-parameters, measured on the validation split."""
 
 import math
 import time
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
 Progress = Callable[[range], Iterable[int]]
-# What is measured of a trial, each with its standard error over images.
+# The measurements of a trial, each with its standard error over images.
 NUMBERS = ("target", "train_nelbo", "valid_nelbo", "valid_nelbo_raw_flow")
 MEASURED = tuple(f"{number}{suffix}" for number in NUMBERS for suffix in ("", "_se"))
 
 
 @dataclass(frozen=True)
 class Arm:
-    """What all trials of an arm share.
+    """A model whose hyper-parameters are searched, with everything that its trials share.
 
     Arguments:
         name: the run whose hyper-parameters are searched.
-        description: what ``dataset.json`` says of it.
+        description: content of ``dataset.json``.
         train: training images as levels, uint8, shape (N, C, H, W).
-        valid: validation images, as many as bounds are evaluated of.
+        valid: validation images for the bounds.
     """
 
     suite: "Suite"
@@ -57,18 +57,18 @@ class Arm:
     def run(
         self, parameters: Mapping[str, float], steps: int, scratch: Scratch, stop: Event, progress: Progress
     ) -> dict[str, Any]:
-        """Train by some hyper-parameters, or do what is left of it, and measure.
+        """Train with some hyper-parameters, continuing unfinished work, and measure.
 
         Arguments:
             scratch: the saved state from which a killed training continues.
             stop: set when the process is asked to stop.
 
         Returns:
-            ``MEASURED``, absent where it failed or does not apply; ``reason``, empty unless it failed; ``flops`` of its
-            training, up to where it failed; ``seconds``, with those before a kill.
+            ``MEASURED``, absent if it failed or does not apply; ``reason``, empty unless it failed; ``flops`` of its
+            training, up to a failure; ``seconds``, including those before a kill.
 
         Raises:
-            StoppedError: if the process was asked to stop; the state has been saved then.
+            StoppedError: if the process was asked to stop, after the state has been saved.
         """
         started, history = time.monotonic(), History()
         suite = self.suite.with_trial(self.name, self.seed[1], {**parameters, "steps": steps, "snapshots": []})
@@ -80,15 +80,15 @@ class Arm:
             training.train(history=history, after_step=saver, progress=progress)
             found |= self.measure(training.trainer)
         except (ConvergenceError, DivergenceError, torch.linalg.LinAlgError) as error:
-            # The last: a norm of weights that are not finite.
+            # LinAlgError: the norm of weights that are not finite.
             reason = str(error).partition("\n")[0]
         seconds = scratch.earlier + time.monotonic() - started
         return found | {"reason": reason, "flops": training.cumulative_flops(history.done), "seconds": seconds}
 
     def measure(self, trainer: Trainer) -> dict[str, float | None]:
-        """Measure a trained model: bounds of training and validation images, and, for objective fid, FID.
+        """Measure a trained model: bounds on training and validation images, and, for the ``fid`` objective, FID.
 
-        All trials of one seed, of whatever arm, meet the same dequantisation and noise.
+        All trials with the same seed meet the same dequantisation and noise, whatever their model.
         """
         averaged = trainer.averaged().to(self.device)
         evaluated, found = averaged, {"valid_nelbo": self._bound(averaged, self.valid)}
@@ -96,7 +96,7 @@ class Arm:
             raw = trainer.averaged(raw_flow=True).to(self.device)
             found["valid_nelbo_raw_flow"] = self._bound(raw, self.valid)
             evaluated = raw if self.suite.weights.flow == "raw" else averaged
-        # As many images of either split: their errors compare.
+        # Equally many images from both splits, so that their errors are comparable.
         found["train_nelbo"] = self._bound(evaluated, self.train[: len(self.valid)])
         if self.suite.runs[self.name].objective == "fid":
             found["target"] = self._fid(evaluated)
@@ -113,7 +113,7 @@ class Arm:
         return values.mean().item(), (values.std() / math.sqrt(len(values))).item()
 
     def _fid(self, model: ImplicitNonlinearDiffusion) -> tuple[float, float]:
-        """Return the FID of images, drawn as the run draws its own, against the validation images, and its bootstrap error."""
+        """Return the FID of images, sampled as in the run, against the validation images, and its bootstrap error."""
         settings, seed = self.suite.sample_params(self.name).model_dump(), (*self.seed, "tune")
         centre = {"centre_prior": settings.pop("centre_prior"), "batch_size": settings["batch_size"]}
         mean = prior_mean(model, self.data, self.device, **centre)
@@ -132,5 +132,5 @@ class Arm:
 
     @property
     def seed(self) -> tuple[str, int]:
-        """Dataset and seed of all trials: what is drawn for them does not depend on the model."""
+        """Dataset and seed of all trials; their random numbers do not depend on the model."""
         return self.suite.runs[self.name].dataset, self.suite.tune[self.name].seed

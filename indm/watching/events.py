@@ -1,4 +1,4 @@
-"""The lines of jobs as events of TensorBoard: a curve for each number, through kills and resumes."""
+"""The progress lines of jobs as events of TensorBoard: a curve for each number, across kills and resumes."""
 
 import shutil
 from pathlib import Path
@@ -14,22 +14,22 @@ from indm.watching.lines import Line, curves, read_lines
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
-# Of a line, what is no curve.
+# The keys of a line that are not curves.
 NO_CURVES = {"time", "event", "part", "done", "total", "saved_at"}
 
 
 def write_events(suite: "Suite", layout: Layout) -> tuple[Path, int]:
-    """Write the events of all jobs of a suite, and replace those that were there.
+    """Write the events of all jobs of a suite, replacing earlier ones.
 
     Arguments:
         suite: the suite.
-        layout: where its files lie.
+        layout: layout of its files.
 
     Returns:
         The folder to give to ``tensorboard --logdir``, and the number of curves' folders in it.
 
     Raises:
-        IndmError: if TensorBoard is not installed, or no job has written anything.
+        IndmError: if TensorBoard is not installed, or no job has written lines yet.
     """
     _require()
     # Only this function writes to the folder, so it may be replaced.
@@ -52,7 +52,7 @@ def write_events(suite: "Suite", layout: Layout) -> tuple[Path, int]:
 
 
 def _require() -> None:
-    """Refuse at once what would fail later."""
+    """Check at once that TensorBoard is installed, instead of failing later."""
     try:
         import tensorboard.summary.writer.event_file_writer  # noqa: F401
     except ImportError:
@@ -70,7 +70,7 @@ def _write(folder: Path, curve: list[Line]) -> None:
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
     writer = EventFileWriter(str(folder))
-    # A TensorBoard that has read an earlier file of this folder forgets what it had from it.
+    # If TensorBoard has read an earlier file of this folder, it discards that content.
     writer.add_event(Event(step=0, file_version="brain.Event:2"))
     writer.add_event(Event(step=0, session_log=SessionLog(status=SessionLog.START)))
     for line in curve:

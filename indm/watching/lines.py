@@ -1,4 +1,4 @@
-"""The lines that a job has written while it worked (:mod:`indm.progress`), read back."""
+"""Reading the progress lines of a job (:mod:`indm.progress`)."""
 
 import json
 import os
@@ -7,24 +7,24 @@ from pathlib import Path
 from typing import Any
 
 Line = dict[str, Any]
-# What is text in a line, and what a line has, by its event, besides its time.
+# The keys of a line with text, and the required keys of a line other than its time, by its event.
 TEXTS = {"event", "part", "host", "error"}
 NEEDED = {"begin": {"part", "done", "total"}, "progress": {"part", "done", "total", "seconds_each"}}
-# What is never negative, and what is whole too.
+# The keys with whole numbers, and all keys with numbers that cannot be negative.
 COUNTS = {"done", "total"}
 AT_LEAST_0 = {"time", "seconds_each", "saved_at", *COUNTS}
-# What no number in a line exceeds: seconds, steps, MiB, norms.
+# The largest number in a line: seconds, steps, MiB, norms.
 LARGEST = 1e15
-# Bytes: some fifty lines.
+# In bytes, about fifty lines.
 TAIL = 16384
 
 
 def read_lines(path: Path, tail: int | None = None) -> list[Line]:
-    """Read the lines of a file, oldest first; one that a power cut has torn is left out, and so is a file that is not there.
+    """Read the lines of a file, oldest first, without lines torn by a power cut; a missing file has no lines.
 
     Arguments:
         path: the file.
-        tail: bytes at its end to which to keep; ``None`` for all of it.
+        tail: number of bytes to read at its end; ``None`` for all of it.
     """
     try:
         content = _read_end(path, tail)
@@ -34,9 +34,9 @@ def read_lines(path: Path, tail: int | None = None) -> list[Line]:
 
 
 def curves(lines: Iterable[Line]) -> dict[str, list[Line]]:
-    """Arrange the lines of progress as one curve for each part, through kills and resumes.
+    """Arrange the lines of progress as one curve for each part, across kills and resumes.
 
-    A process that continues from a saved state repeats some steps: its lines replace those of the process before it.
+    A process that continues from a saved state repeats some steps, and its lines replace the lines of the previous process.
     """
     found: dict[str, list[Line]] = {}
     for line in lines:
@@ -61,13 +61,13 @@ def _parse(text: bytes) -> Line | None:
     try:
         line = json.loads(text)
     except (ValueError, RecursionError):
-        # The second: lists in lists in lists.
+        # RecursionError: lists in lists in lists.
         return None
     return line if isinstance(line, dict) and _is_whole(line) else None
 
 
 def _is_whole(line: Line) -> bool:
-    """Say whether a line has what a job writes: texts where those belong, numbers everywhere else."""
+    """Return whether a line is valid: it has its required keys, with texts or numbers as values."""
     texts, needed = line.keys() & TEXTS, {"time", "event"} | NEEDED.get(str(line.get("event")), set())
     numbers = line.keys() - TEXTS
     return (
@@ -78,7 +78,7 @@ def _is_whole(line: Line) -> bool:
 
 
 def _is_sane(key: str, value: object) -> bool:
-    """Say whether a value is a number that a job may have written there; JSON's NaN is none, and Python's ``True``."""
+    """Return whether a value is a valid number for a key, unlike JSON's NaN and Python's ``True``."""
     if isinstance(value, bool) or not isinstance(value, int if key in COUNTS else int | float):
         return False
     return (0 if key in AT_LEAST_0 else -LARGEST) <= value <= LARGEST

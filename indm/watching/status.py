@@ -1,6 +1,6 @@
-"""Where each run of a suite is, from files alone: the lines of its jobs, and their manifests.
+"""The progress of each run of a suite, from files only: the progress lines and the manifests of its jobs.
 
-So it works on a cluster, and on another machine that has the results folder.
+Therefore it works on a cluster, and on another machine that has the results folder.
 """
 
 import contextlib
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 State = Literal["failed", "stopped", "no news", "running", "waiting", "done"]
 STYLES = {"failed": "bold red", "stopped": "yellow", "no news": "yellow", "running": "bold green", "done": "dim"}
 ORDER: tuple[State, ...] = ("done", "waiting", "running", "no news", "stopped", "failed")
-# Seconds without a line after which a job is not said to be running, and of its usual time between lines so many times.
+# A job counts as running until it is silent for so many seconds and so many times its usual interval between lines.
 PATIENCE, TIMES = 120.0, 5.0
 REFRESH = 2.0
-# What is written of a loop.
+# The events of a loop.
 LOOP = ("begin", "progress")
-# Stages of one loop: of the others, the end of a loop is not the end.
+# Stages with a single loop; other stages go on after a loop has ended.
 ONE_LOOP = ("train", "sample_shard", "sample", "nll_shard", "nll")
 COLUMNS = ("run", "stage", "step", "loss", "s/step", "left", "saved", "state")
 
 
 @dataclass(frozen=True)
 class Row:
-    """How a job is getting on.
+    """The progress of a job.
 
     Arguments:
         job: the job.
-        state: ``no news``: it may be running, but has said nothing for long.
-        lines: what its last execution has said last.
+        state: its state; ``no news`` means that it may be running, but has not written a line for long.
+        lines: the last lines of its last execution.
     """
 
     job: Job
@@ -50,27 +50,27 @@ class Row:
 
     @property
     def has_news(self) -> bool:
-        """Whether its last execution has not ended well."""
+        """Whether its last execution is running, was interrupted or has failed."""
         return self.state not in ("waiting", "done")
 
     @property
     def heard(self) -> float:
-        """When it said something last, in seconds since 1970."""
+        """Time of its last line, in seconds since 1970."""
         return float(self.lines[-1]["time"])
 
     @property
     def last(self) -> Line:
-        """What it said last of its loop."""
+        """The last line about its loop."""
         return next((line for line in reversed(self.lines) if line["event"] in LOOP), {})
 
     @property
     def in_loop(self) -> bool:
-        """Whether it is amid a loop, of which it writes lines; before and after, it may work without."""
+        """Whether it is inside a loop, where it writes lines; before and after a loop, it may work without writing."""
         return self.lines[-1]["event"] in LOOP and self.last["done"] < self.last["total"]
 
     @property
     def pace(self) -> float | None:
-        """Seconds a step, or an image: the median of its last lines about this loop."""
+        """Seconds per step or image: the median of its last lines about this loop."""
         part = self.last.get("part")
         found = [line["seconds_each"] for line in self.lines if line["event"] == "progress" and line["part"] == part]
         return median(found) if found else None
@@ -83,10 +83,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """Where the runs of a suite are.
+    """The progress of the runs of a suite.
 
     Arguments:
-        identity: knows the suite and its manifests.
+        identity: the suite and its manifests.
     """
 
     identity: Identity
@@ -94,8 +94,8 @@ class Board:
     def rows(self, now: float) -> list[Row]:
         """List a row for each dataset, two-dimensional dataset and run, and one for the tables.
 
-        A row shows the job that runs or that failed: one row for each of several, such as the shards of a run, and the next job if
-        there is none.
+        A row shows a job that runs or that has failed, with one row for each if there are several, such as the shards of a run. If
+        there is no such job, the row shows the next job.
         """
         jobs: dict[tuple[str, str], list[Job]] = {}
         for name, stage in STAGES.items():
@@ -110,10 +110,10 @@ class Board:
         return found
 
     def page(self, height: int | None = None) -> "RenderableType":
-        """Set the rows as a table; under it, what went wrong and where the logs are.
+        """Return the rows as a table, and below it errors and the paths of logs.
 
         Arguments:
-            height: lines that there are; where they are too few, rows that are done or waiting are left out.
+            height: number of lines on the screen; if they are too few, rows that are done or waiting are left out.
         """
         now = time.time()
         return self._page(self.rows(now), now, height)
@@ -121,7 +121,7 @@ class Board:
     def watch(self) -> None:
         """Show the page, and refresh it until all is done or Ctrl-C.
 
-        A file or a pipe gets one page after another: so a disk that is full is noticed, and a pipe that nobody reads any more.
+        A file or a pipe gets one page after another, so that a full disk and a closed pipe are noticed.
         """
         from rich.live import Live
 
@@ -159,7 +159,7 @@ class Board:
         table = grid(COLUMNS)
         # Runs have long names.
         table.collapse_padding = True
-        # Lowest, where a long list is looked at first: what works, and what went wrong.
+        # Running and failed jobs come last, because readers look at the end of a long list first.
         shown = sorted(shown, key=lambda row: ORDER.index(row.state))
         if height is not None and crowded:
             shown = shown[-max(1, height - len(said) - 4) :]
@@ -172,7 +172,7 @@ class Board:
         return Group(table, Text(), *map(Text, said), Text(summary, style="bold"))
 
     def _messages(self, found: list[Row], now: float) -> Iterator[str]:
-        """Yield what went wrong, and where to read more."""
+        """Yield errors, each with the path of its log."""
         for row in found:
             log = self.identity.layout.log(*row.job)
             place, name = f"; log: {log}" if log.is_file() else "", " ".join(filter(None, row.job))
@@ -180,23 +180,23 @@ class Board:
                 yield f"{name} {row.state}: {row.lines[-1].get('error', '')}{place}"
             elif row.state == "no news":
                 silent = duration(now - row.heard)
-                quiet = "" if row.in_loop else ", or at work of which it writes no lines"
+                quiet = "" if row.in_loop else ", or in a part of the stage that does not write lines"
                 yield f"{name}: no news for {silent}: killed, or its machine cannot write here{quiet}{place}"
         if (self.identity.layout.suite_folder / "logs").is_dir():
             yield f"Logs: {self.identity.layout.log('STAGE', 'RUN')}"
 
 
 def _written_at(manifest: Path) -> float:
-    """Tell when a manifest was written, in seconds since 1970; 0 where there is none."""
+    """Return the time of a manifest, in seconds since 1970; 0 if it is missing."""
     with contextlib.suppress(OSError):
         return manifest.stat().st_mtime
     return 0.0
 
 
 def _state(lines: list[Line], finished_at: float, now: float) -> State:
-    """Tell what a job does from what it has said last, and when its manifest was written: without it, there are no results.
+    """Return a job's state by its last lines and the time of its manifest, without which it has no results.
 
-    A failure after that is one of a rerun, whose old results still stand.
+    A failure after the manifest is the failure of a rerun, and the old results are still valid.
     """
     event: str = lines[-1]["event"] if lines else "done"
     at_work = event in ("start", "begin", "progress")
@@ -210,7 +210,7 @@ def _state(lines: list[Line], finished_at: float, now: float) -> State:
 
 
 def _patience(lines: list[Line]) -> float:
-    """Return for how many seconds a job may be silent: one step of it may take minutes."""
+    """Return for how many seconds a job may be silent, since a single step may take minutes."""
     usual = lines[-1]["time"] - lines[-2]["time"] if len(lines) > 1 else 0.0
     return max(PATIENCE, TIMES * usual)
 
@@ -235,7 +235,7 @@ def _entries(row: Row, suite: str, now: float) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """Write a time in its two largest units at most: 12 s, 3 min, 2 h 05, 3 d 4 h."""
+    """Write a duration in at most two units: 12 s, 3 min, 2 h 05, 3 d 4 h."""
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{max(seconds, 0):.0f} s"

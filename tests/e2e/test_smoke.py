@@ -292,7 +292,7 @@ def test_dvc_says_in_one_line_that_it_needs_another_file(checkouts: dict[str, Pa
         assert done.returncode != 0
         lines = [line for line in done.stderr.splitlines() if "found other runs or datasets" in line]
         assert lines == [
-            "indm validate: params/smoke.yaml: found other runs or datasets than DVC's file was generated for; "
+            "indm validate: params/smoke.yaml: found other runs or datasets than in dvc.yaml; "
             "run python workflow/generate.py, then repeat this command"
         ]
         assert done.stdout.count("Running stage") == 1

@@ -1,3 +1,3 @@
-"""The schema of a suite. No field has a default, but those on which no result depends, or rounding alone (``compile``): a
-suite says everything a result depends on.
+"""The schema of a suite. Only fields that do not affect results, or that affect only rounding (``compile``), have a default,
+so that a suite states everything on which a result depends.
 """

@@ -1,4 +1,4 @@
-"""Sections ``sample``, ``sweep``, ``reference``, ``fid``, ``protocol``, ``nll`` and ``curve``: how a trained run is evaluated."""
+"""Sections ``sample``, ``sweep``, ``reference``, ``fid``, ``protocol``, ``nll`` and ``curve``: the evaluation of a trained run."""
 
 from typing import Annotated, Literal
 
@@ -19,13 +19,13 @@ from indm.suite.strict_yaml import Strict
 
 
 class SampleParams(Strict):
-    """How images are drawn."""
+    """How images are sampled."""
 
     sampler: SamplerName = Field(
-        description="predictor of the reverse SDE, or the probability-flow ODE: adaptive, or one step an interval"
+        description="predictor of the reverse SDE, or the probability-flow ODE: adaptive, or one step per interval"
     )
     steps: GridPoints = Field(description="grid points; the adaptive ODE chooses its own")
-    grid: Literal["uniform", "log_snr"] = Field(description="what the grid points are equidistant in")
+    grid: Literal["uniform", "log_snr"] = Field(description="grid points are equidistant in time or in log-SNR")
     corrector_snr: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = Field(
         description="first and last signal-to-noise ratio of a Langevin corrector, or null"
     )
@@ -38,15 +38,15 @@ class SampleParams(Strict):
     centre_prior: bool = Field(description="centre the prior on alpha_T times the mean latent of the training images")
     temperature: Positive = Field(description="factor of the latent before the flow's inverse")
     rounding: Literal["nearest", "floor"] = Field(
-        description="how images become L levels; nearest: undoes dequantisation; floor: rounds L - 1 times the image down, as "
-        "released"
+        description="rounding of images to L levels; nearest: undoes dequantisation; floor: rounds L - 1 times the image down, "
+        "as released"
     )
     num_samples: Count = Field(description="images drawn")
-    batch_size: Count = Field(description="images drawn at once")
+    batch_size: Count = Field(description="images sampled at once")
 
 
 class SweepParams(Strict):
-    """Images of a run by several samplers and numbers of steps, at temperature 1; what is not here is as in its sample section."""
+    """Images of a run by several samplers and numbers of steps, at temperature 1; other keys are as in its sample section."""
 
     objectives: Annotated[list[Literal["nll", "fid"]], EachOnce()] = Field(
         description="objectives whose runs are swept"
@@ -57,10 +57,10 @@ class SweepParams(Strict):
     steps: Annotated[list[GridPoints], EachOnce()] = Field(
         min_length=1, description="grid points; a sampler steps from one to the next"
     )
-    grid: Literal["uniform", "log_snr"] = Field(description="what the grid points are equidistant in")
-    denoise: Literal["tweedie", "none"] = Field(description="last step, the same for all that are compared")
-    num_samples: int = Field(ge=2, le=10**9, description="images drawn for each sampler and number of steps")
-    batch_size: Count = Field(description="images drawn at once")
+    grid: Literal["uniform", "log_snr"] = Field(description="grid points are equidistant in time or in log-SNR")
+    denoise: Literal["tweedie", "none"] = Field(description="last step, the same for all samplers")
+    num_samples: int = Field(ge=2, le=10**9, description="images sampled for each sampler and number of steps")
+    batch_size: Count = Field(description="images sampled at once")
 
 
 class ClassifierParams(Strict):
@@ -79,7 +79,7 @@ class PublishedParams(Strict):
 
 
 class ReferenceParams(Strict):
-    """The feature extractor of all image metrics, and what they compare with."""
+    """The feature extractor of all image metrics, and their reference."""
 
     extractor: Literal["digits-cnn", "patches-cnn", "fashion-cnn", "inception-v3-compat", "inception-v3-random"] = (
         Field(description="extractor; its name goes with every FID; ...-random: a stand-in whose numbers mean nothing")
@@ -104,9 +104,9 @@ class FidParams(Strict):
 
 
 class ProtocolParams(Strict):
-    """How much FID moves when the suite's protocol is changed, shown on one run."""
+    """The effect on FID of changes of the suite's protocol, measured on one run."""
 
-    run: RunName = Field(description="the run whose images are measured")
+    run: RunName = Field(description="run whose images are measured")
     sizes: Annotated[list[Annotated[int, Field(ge=2, le=10**9)]], EachOnce()] = Field(
         min_length=2, description="numbers of images, from which FID is extrapolated to infinitely many"
     )
@@ -129,12 +129,12 @@ class LikelihoodParams(Strict):
         "random probes"
     )
     log_det_tolerance: Positive | None = Field(
-        description="bound on the rest of the series that is left out, in bits/dim for each image; null: exact, which has no rest"
+        description="bound on the rest of the series that is left out, in bits/dim for each image; null for exact"
     )
 
 
 class NllParams(LikelihoodParams):
-    """How the likelihood numbers of a trained run are evaluated."""
+    """How the likelihoods of a trained run are evaluated."""
 
     uncorrected: bool = Field(
         description="evaluate nll_uncorrected too, by a second ODE that takes as long as the first"

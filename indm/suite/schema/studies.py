@@ -10,15 +10,15 @@ from indm.suite.strict_yaml import Strict
 
 
 class RangeParams(Strict):
-    """Where a hyper-parameter is looked for."""
+    """The range of a hyper-parameter."""
 
     low: float = Field(description="smallest value")
     high: float = Field(description="largest value")
-    log: bool = Field(description="draw its logarithm instead of the value")
+    log: bool = Field(description="sample its logarithm instead of its value")
 
 
 class ConfirmParams(Strict):
-    """Trials that are trained again for longer, to see whether their ranking stays."""
+    """Trials that are trained again for longer, to check whether their ranking stays."""
 
     steps: Count = Field(description="optimiser steps of these trainings")
     trials: int = Field(
@@ -27,22 +27,22 @@ class ConfirmParams(Strict):
 
 
 class TuneParams(Strict):
-    """The search of an arm: a run whose hyper-parameters are chosen on the validation split."""
+    """The search of a run's hyper-parameters on the validation split."""
 
-    trials: int = Field(ge=2, le=10**6, description="number of trials, the same for all arms that are compared")
-    steps: Count = Field(description="optimiser steps of a trial, the same for all arms that are compared")
+    trials: int = Field(ge=2, le=10**6, description="number of trials, the same for all models that are compared")
+    steps: Count = Field(description="optimiser steps of a trial, the same for all models that are compared")
     seed: Seed = Field(
-        description="seed of all trials (images, noise and suggestions), the same for all arms that are compared"
+        description="seed of all trials (images, noise and suggestions), the same for all models that are compared"
     )
     space: dict[str, RangeParams] = Field(min_length=1, description="ranges of keys of the train section, by key")
     confirm: ConfirmParams | None = Field(description="trials that are trained again for longer; or null")
     lengths: Annotated[list[Count], EachOnce()] = Field(
-        description="steps of further trainings by the best hyper-parameters, increasing; or []"
+        description="steps of further trainings with the best hyper-parameters, increasing; or []"
     )
 
 
 TOY2D = ("moons", "checkerboard", "eight-gaussians")
-# A pattern, not Literal: the stage looks names up as plain text.
+# A pattern instead of Literal, because the stage looks names up as plain text.
 Toy2dName = Annotated[str, Field(pattern=f"^({'|'.join(TOY2D)})$")]
 
 
@@ -72,7 +72,7 @@ class Toy2dTrainingParams(Strict):
 
 
 class Toy2dParams(Strict):
-    """The study of two-dimensional data: INDM, DDPM++ and its controls on each dataset, with the nll objective."""
+    """The study of two-dimensional data: INDM, DDPM++ and its controls on each dataset, with the ``nll`` objective."""
 
     datasets: dict[Toy2dName, Toy2dDataParams] = Field(description="two-dimensional datasets; {} for no study")
     seeds: Annotated[list[Seed], EachOnce()] = Field(
@@ -80,7 +80,7 @@ class Toy2dParams(Strict):
     )
     train_points: Count = Field(description="training points of a seed")
     valid_points: int = Field(ge=2, le=10**9, description="validation points of a seed, by which a scale is chosen")
-    # One point has no deviation.
+    # A single point has no standard deviation.
     test_points: int = Field(ge=2, le=10**9, description="test points of a seed")
     vp: VPParams
     eps: float = Field(ge=1e-9, lt=0.1, description="truncation time")
@@ -90,5 +90,7 @@ class Toy2dParams(Strict):
     sample_steps: Annotated[list[GridPoints], EachOnce()] = Field(
         min_length=1, description="network calls of the DDIM sampler"
     )
-    grid: Literal["uniform", "log_snr"] = Field(description="what the sampler's times are equidistant in")
+    grid: Literal["uniform", "log_snr"] = Field(
+        description="steps of the sampler are equidistant in time or in log-SNR"
+    )
     samples: Count = Field(description="samples for each seed, compared with the same number of data points")

@@ -31,7 +31,7 @@ Kind = Literal["ema", "raw"]
 
 
 class WeightsParams(Strict):
-    """The weights of each network that images and likelihoods come from: averaged over the training, or as they are after it."""
+    """The weights of each network for images and likelihoods: averaged over the training, or the last ones."""
 
     score: Annotated[
         Kind, Field(description="score network; raw needs train.snapshots [], since snapshots hold averages only")
@@ -40,7 +40,7 @@ class WeightsParams(Strict):
 
 
 class KeptWeightsParams(Strict):
-    """The runs whose averaged weights ``indm keep`` keeps too, so that an evaluation can be corrected without a training."""
+    """The runs whose averaged weights ``indm keep`` also keeps, so that an evaluation can be corrected without a training."""
 
     variants: Annotated[list[str], Field(min_length=1, description="variants of the models; empty: the plain ones")]
     seeds: Annotated[Count, Field(description="number of seeds of each cell, the first ones")]
@@ -52,18 +52,18 @@ Shards = Annotated[int, Field(ge=1, le=10_000)]
 class ShardsParams(Strict):
     """How many jobs share the work of a stage on a run; the results are bit-identical."""
 
-    sample: Annotated[Shards, Field(description="jobs that draw a run's images")] = 1
-    sweep: Annotated[Shards, Field(description="jobs that draw the images of a run's sweep")] = 1
+    sample: Annotated[Shards, Field(description="jobs that sample a run's images")] = 1
+    sweep: Annotated[Shards, Field(description="jobs that sample the images of a run's sweep")] = 1
     nll: Annotated[Shards, Field(description="jobs that evaluate a run's likelihoods")] = 1
 
     def numbers(self, stage: str) -> range:
-        """Return the numbers of a run's shards of a stage: 1 and so on; none where the stage does all of it itself."""
+        """Return the numbers of a run's shards in a stage, from 1 on; empty if the stage does the work itself."""
         count = getattr(self, stage)
         return range(1, count + 1) if count > 1 else range(0)
 
 
 def override(model: type[Strict]) -> type[Strict]:
-    """Derive the model of a run's overrides: the same keys, types and ranges, none of them required."""
+    """Derive the model of a run's overrides: the same keys, types and ranges, all optional."""
     fields: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         annotation = field.annotation
@@ -76,7 +76,7 @@ def override(model: type[Strict]) -> type[Strict]:
 
 
 class RunParams(Strict):
-    """One trained model: dataset x SDE x model x variant x objective x seed, and what it changes of the suite's sections."""
+    """One trained model: dataset x SDE x model x variant x objective x seed, and its overrides of the suite's sections."""
 
     dataset: Annotated[
         DatasetName,
@@ -91,8 +91,8 @@ class RunParams(Strict):
         str,
         Field(
             pattern=r"^([a-z0-9][a-z0-9-]*)?$",
-            description="label of what its overrides make of the model, in lower-case letters, digits and, not first, "
-            "hyphens; empty: the plain model",
+            description="label of the model with its overrides, in lower-case letters, digits and, not first, hyphens; "
+            "empty: the plain model",
         ),
     ]
     objective: Annotated[
@@ -109,7 +109,7 @@ class RunParams(Strict):
 
     @property
     def identity(self) -> str:
-        """The name that the keys spell."""
+        """The name of the run, which is composed of its keys."""
         model = f"{self.model}-{self.variant}" if self.variant else self.model
         return f"{self.dataset}-{self.sde}-{model}-{self.objective}-s{self.seed}"
 
@@ -121,11 +121,11 @@ class Suite(Strict):
         str,
         Field(
             pattern=r"^[a-z0-9][a-z0-9-]*$",
-            description="name, of lower-case letters, digits and hyphens; the file's name without .yaml",
+            description="name in lower-case letters, digits and hyphens; the file's name without .yaml",
         ),
     ]
-    device: Annotated[Literal["cpu", "cuda", "auto"], Field(description="auto: a GPU where there is one")]
-    threads: Annotated[int, Field(ge=1, le=1024, description="CPU threads of one job; part of what makes bytes repeat")]
+    device: Annotated[Literal["cpu", "cuda", "auto"], Field(description="auto: a GPU if there is one")]
+    threads: Annotated[int, Field(ge=1, le=1024, description="CPU threads of one job; another number changes rounding")]
     processes: Annotated[
         int, Field(ge=1, le=1024, description="processes of one training, which share each batch; on GPUs, one each")
     ]
@@ -144,7 +144,7 @@ class Suite(Strict):
     nll: Annotated[NllParams, Field(description="likelihoods, on the test split")]
     curve: Annotated[
         LikelihoodParams,
-        Field(description="likelihoods of every snapshot, on the validation split (test, where it is empty)"),
+        Field(description="likelihoods of every snapshot, on the validation split (the test split if it is empty)"),
     ]
     sweep: SweepParams
     protocol: Annotated[
@@ -152,7 +152,8 @@ class Suite(Strict):
     ]
     toy2d: Toy2dParams
     tune: Annotated[
-        dict[RunName, TuneParams], Field(description="search of hyper-parameters, by the run that is its arm, or {}")
+        dict[RunName, TuneParams],
+        Field(description="search of hyper-parameters, by the run whose training it searches, or {}"),
     ]
     runs: Annotated[dict[RunName, RunParams], Field(min_length=1, description="the trained models, by name")]
     shards: Annotated[
@@ -162,8 +163,8 @@ class Suite(Strict):
     compile: Annotated[
         bool,
         Field(
-            description="compile the score network for training (torch.compile): fewer calls of a GPU, different rounding, and "
-            "time to compile first"
+            description="compile the score network for training (torch.compile): fewer GPU kernel launches, different rounding, "
+            "and time to compile first"
         ),
     ] = False
     kept_weights: Annotated[
@@ -195,19 +196,19 @@ class Suite(Strict):
         return [name for cell in cells.values() for name in cell[:seeds]]
 
     def with_trial(self, run: str, seed: int, train: Mapping[str, Any]) -> "Suite":
-        """Return the suite with ``run`` alone, of another seed, and with other values of keys of its train section."""
+        """Return the suite with only ``run``, with another seed and other values for keys of its train section."""
         changed = self.runs[run]
         override = changed.train.model_dump(exclude_unset=True) | train
         trial = changed.model_copy(update={"seed": seed, "train": type(changed.train).model_validate(override)})
         return self.model_copy(update={"runs": {run: trial}})
 
     def flow_of(self, run: str) -> str:
-        """Name the registered flow of ``run``: of a family without one, the identity or the map that it learns."""
+        """Name the registered flow of ``run``; for a family without a flow, the identity or the map that it learns."""
         parameters = self.train_params(run)
         return parameters.flow.name if self.runs[run].has_flow else parameters.latent.learned or IDENTITY
 
     def weights_of(self, run: str) -> dict[str, str | None]:
-        """Name the weights that ``run`` is evaluated with, by network; none of a flow that it does not have."""
+        """Name the weights with which ``run`` is evaluated, by network; ``None`` if it does not have a flow."""
         weights = self.weights.model_dump()
         return weights | {"flow": None} if self.flow_of(run) == IDENTITY else weights
 

@@ -9,7 +9,7 @@ from indm.suite.strict_yaml import Strict
 
 
 class WolfParams(Strict):
-    """What the wolf flow has besides its residual blocks: an encoder q(h|x) and a prior p(h)."""
+    """Parts of the wolf flow in addition to its residual blocks: an encoder q(h|x) and a prior p(h)."""
 
     latent_dim: int = Field(ge=2, le=4096, multiple_of=2, description="dimension of h")
     encoder_widths: list[Width] = Field(min_length=1, description="channels of the encoder's levels")
@@ -17,7 +17,7 @@ class WolfParams(Strict):
     prior_steps: int = Field(ge=1, le=1000, description="steps of the prior's flow")
     prior_width: Width = Field(description="hidden units of the prior's couplings")
     frozen_prior_inverse: bool = Field(
-        description="draw h with the prior's inverse from before the training, as the released code does"
+        description="sample h with the prior's inverse from before the training, as the released code does"
     )
 
 
@@ -67,7 +67,7 @@ class ScoreParams(Strict):
         description="image sizes at which attention is applied"
     )
     dropout: Fraction = Field(description="dropout rate in the residual blocks")
-    embedding: Literal["positional", "fourier", "log_snr"] = Field(description="how the network is told the time")
+    embedding: Literal["positional", "fourier", "log_snr"] = Field(description="input of the time to the network")
     fourier_scale: Positive = Field(description="standard deviation of the Fourier frequencies")
     fir: bool = Field(description="resample with the filter (1, 3, 3, 1)")
     progressive_input: Literal["none", "residual"] = Field(description="feed the downsampled input to every resolution")
@@ -82,7 +82,7 @@ class VPParams(Strict):
     """The variance preserving SDE."""
 
     beta_min: Positive = Field(description="beta(0)")
-    # The latent's part at T is exp(-(beta_min + beta_max) / 4), by which samplers divide in float32.
+    # The latent's factor at T is exp(-(beta_min + beta_max) / 4), by which samplers divide in float32.
     beta_max: float = Field(ge=1e-6, le=100, description="beta(1)")
 
 
@@ -90,7 +90,7 @@ class TrainedVPParams(VPParams):
     """The variance preserving SDE of a training, which may learn its range."""
 
     learned_range: bool = Field(
-        description="train the log-SNR at eps and at 1, which start at those of this schedule (arXiv:2107.00630); "
+        description="train the log-SNR at eps and at 1, starting from this schedule (arXiv:2107.00630); "
         "needs the nll objective and train.reconstruction"
     )
 
@@ -127,16 +127,16 @@ class TrainParams(Strict):
     flow_warmup_steps: int = Field(ge=0, description="first steps, which train only the flow, as a normalizing flow")
     fresh_score_after: Count | None = Field(
         description="steps of an ordinary, complete training, after which the flow is frozen at its averaged weights, and the "
-        "remaining steps train a new score network on its latents, with their own warm-up and schedule; null: the ordinary "
+        "remaining steps train a new score network on its latents, with a separate warm-up and schedule; null: the ordinary "
         "training takes all steps"
     )
     snapshots: Annotated[list[Count], EachOnce()] = Field(
-        description="steps after which weights are kept for the learning curve: the averaged ones, and the raw flow"
+        description="steps after which weights are kept for the learning curve: averaged weights, and the raw flow"
     )
     batch_size: Count = Field(description="images in a batch")
     micro_batches: Count = Field(description="parts of a batch whose gradients are averaged, to save memory")
     precision: Literal["float32", "tf32", "bfloat16"] = Field(
-        description="precision of matrix products in training; tf32: as in the released code on GPUs, and float32 on devices "
+        description="precision of matmuls in training; tf32: as in the released code on GPUs, and float32 on devices "
         "without it; bfloat16: for the score network, with tf32 for the flow; evaluation is always in float32"
     )
     random_flip: bool = Field(description="flip half of the training images left to right")

@@ -8,23 +8,23 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from indm.registry import DATASETS, DIFFUSIONS, FAMILIES, FLOWS, NETWORKS, SAMPLERS
 
-# What float32 computes with; smaller and larger numbers would vanish, or be infinite, within a product.
+# The range for float32, in which products of smaller and larger numbers would vanish or be infinite.
 Positive = Annotated[float, Field(ge=1e-6, le=1e6)]
-# Of a learning rate: what is larger means nothing.
+# Learning rates; larger ones are not meaningful.
 Rate = Annotated[float, Field(gt=0, le=1)]
-# Of an ODE in float32, whose rounding makes the steps of a smaller one so short that it never ends.
+# Tolerances of an ODE in float32; with a smaller one, rounding makes steps so short that it never ends.
 Tolerance = Annotated[float, Field(ge=1e-8, le=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
-# Of a grid of times, which lies in memory; between more of them, float32 sees no difference.
+# Points of a grid of times, which is held in memory; more points are not distinct in float32.
 GridPoints = Annotated[int, Field(ge=2, le=10**6)]
-# Of a layer: wider ones than any network in use take all of the memory.
+# Width of a layer; layers that are wider than in any network in use take all of the memory.
 Width = Annotated[int, Field(ge=1, le=4096)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-# Also a folder, a word of a command and, for DVC, a part of a dotted key.
+# A run's name is also a folder, an argument of a command and, for DVC, a part of a dotted key.
 RunName = Annotated[str, Field(pattern=r"^[a-z0-9-]+$", max_length=150)]
 
-# What pandas takes for an absent text when it reads a table.
+# Texts that pandas reads from a table as absent.
 ABSENT = re.compile(r"(#?N/?A|#N/A N/A|<NA>|n/a|-?(nan|NaN|1\.#IND|1\.#QNAN)|NULL|null|None)?")
 
 
@@ -39,7 +39,7 @@ Shown = Annotated[str, AfterValidator(_shown)]
 
 
 class EachOnce:
-    """Rule of a list: no value stands twice. What is measured twice would be averaged as if by two seeds."""
+    """The rule that values in a list are unique, because a repeated value would be averaged as if by two seeds."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(_each_once, handler(source))
@@ -49,22 +49,22 @@ class EachOnce:
 
 
 def first_repeat(values: list[Any]) -> Any:
-    """Return the first value of a list that stood in it before, or ``None``."""
+    """Return the first value of a list that repeats an earlier one, or ``None``."""
     return next((value for i, value in enumerate(values) if value in values[:i]), None)
 
 
 def _each_once(values: list[Any]) -> list[Any]:
     if (value := first_repeat(values)) is not None:
-        raise PydanticCustomError("repeated", "each value once, and {value} stands there twice", {"value": repr(value)})
+        raise PydanticCustomError("repeated", "each value once, but {value} is repeated", {"value": repr(value)})
     return values
 
 
-# The flow of a DDPM++, which no suite names, and the maps that it can have in its place: those of train.latent.learned.
+# The flow of DDPM++, which suites do not name, and the maps of train.latent.learned that can replace it.
 IDENTITY = "identity"
 LEARNED = ("scale", "affine", "linear")
-# Draws the points of stage toy2d.
+# The sampler of the toy2d stage.
 DDIM = "ddim"
-# Of a sweep, and the sampler that it is, with the Langevin corrector.
+# A name of a sweep, and the sampler for which it stands, with the Langevin corrector.
 PC, PREDICTOR = "pc", "reverse_diffusion"
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ else:
     FlowName = Literal[tuple(name for name in FLOWS if name not in (IDENTITY, *LEARNED))]
     NetworkName = Literal[tuple(NETWORKS)]
     SamplerName = Literal[tuple(SAMPLERS)]
-    # Those that take as many steps as they are told.
+    # The samplers with a fixed number of steps.
     SweptName = Literal[
         tuple(PC if name == PREDICTOR else name for name in SAMPLERS if SAMPLERS.literal(name, "CALLS"))
     ]
