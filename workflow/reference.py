@@ -239,7 +239,7 @@ def command_line_page() -> str:
             rows = ([f"`{_usage(command)}`", _help(command)] for command in stages)
             parts.append(
                 "Snakemake and DVC call these commands; `--out` and `--reports` name the folders of results and reports.\n\n"
-                + _table(["command", "what it does"], rows)
+                + _table(["command", "effect"], rows)
             )
         parts += [_command(command) for command in names if command not in stages]
     return (

@@ -117,7 +117,7 @@ def json_schema() -> str:
     # In a file, a cell lists its failed seeds; the section is made from these lists.
     del schema["properties"][FAILED]
     runs[FAILED] = runs["seeds"] | {
-        "description": "those of its seeds that cannot be trained or evaluated: claims count them as failed"
+        "description": "the seeds that cannot be trained or evaluated: claims count them as failed"
     }
     return json.dumps(schema, indent=2) + "\n"
 

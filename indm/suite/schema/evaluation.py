@@ -25,7 +25,7 @@ class SampleParams(Strict):
         description="predictor of the reverse SDE, or the probability-flow ODE: adaptive, or one step an interval"
     )
     steps: GridPoints = Field(description="grid points; the adaptive ODE chooses its own")
-    grid: Literal["uniform", "log_snr"] = Field(description="what the grid points are equidistant in")
+    grid: Literal["uniform", "log_snr"] = Field(description="the variable in which grid points are equidistant")
     corrector_snr: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = Field(
         description="first and last signal-to-noise ratio of a Langevin corrector, or null"
     )
@@ -57,7 +57,7 @@ class SweepParams(Strict):
     steps: Annotated[list[GridPoints], EachOnce()] = Field(
         min_length=1, description="grid points; a sampler steps from one to the next"
     )
-    grid: Literal["uniform", "log_snr"] = Field(description="what the grid points are equidistant in")
+    grid: Literal["uniform", "log_snr"] = Field(description="the variable in which grid points are equidistant")
     denoise: Literal["tweedie", "none"] = Field(description="last step, the same for all that are compared")
     num_samples: int = Field(ge=2, le=10**9, description="images drawn for each sampler and number of steps")
     batch_size: Count = Field(description="images drawn at once")

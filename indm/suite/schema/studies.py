@@ -90,5 +90,5 @@ class Toy2dParams(Strict):
     sample_steps: Annotated[list[GridPoints], EachOnce()] = Field(
         min_length=1, description="network calls of the DDIM sampler"
     )
-    grid: Literal["uniform", "log_snr"] = Field(description="what the sampler's times are equidistant in")
+    grid: Literal["uniform", "log_snr"] = Field(description="the variable in which the sampler's times are equidistant")
     samples: Count = Field(description="samples for each seed, compared with the same number of data points")

@@ -90,7 +90,7 @@ class TrainedVPParams(VPParams):
     """The variance preserving SDE of a training, which may learn its range."""
 
     learned_range: bool = Field(
-        description="train the log-SNR at eps and at 1, which start at those of this schedule (arXiv:2107.00630); "
+        description="train the log-SNR at eps and at 1, which start at the values of this schedule (arXiv:2107.00630); "
         "needs the nll objective and train.reconstruction"
     )
 
