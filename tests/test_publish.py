@@ -513,7 +513,7 @@ CONTROL = {"control": "learned-scale", "control_effect": -0.1, "control_low": -0
 def claim_row(name: str, holds: str, **changes: Any) -> dict[str, Any]:
     row = (
         PLACE
-        | {"suite": "digits", "id": name, "statement": f"|{name}| < 1.", "holds": holds, "flow": np.nan}
+        | {"suite": "digits", "id": name, "question": f"|{name}| < 1?", "holds": holds, "flow": np.nan}
         | EFFECT
         | changes
     )
@@ -537,13 +537,13 @@ def test_verdicts_of_all_suites_stand_side_by_side() -> None:
     # No line ends within a value.
     assert "0.020\u00a0[0.010,\u00a00.034]" in text
     assert text.replace("\u00a0", " ").splitlines() == [
-        "| claim | `digits`: a first look | `digits-full`: longer trainings, more seeds |",
+        "| question | `digits`: a first look | `digits-full`: longer trainings, more seeds |",
         "|---|---|---|",
-        "| \\|a\\| < 1 (nats; smallest effect 0.01) | shown, 0.020 [0.010, 0.034] | inconclusive*, 0.020 [0.010, 0.034] |",
-        "| \\|b\\| < 1 (nats; smallest effect 0.01) | moons: ruled out, 0.020 [0.010, 0.034]<br>"
+        "| \\|a\\| < 1? (nats; smallest effect 0.01) | shown, 0.020 [0.010, 0.034] | inconclusive*, 0.020 [0.010, 0.034] |",
+        "| \\|b\\| < 1? (nats; smallest effect 0.01) | moons: ruled out, 0.020 [0.010, 0.034]<br>"
         "checkerboard: shown, 0.020 [0.010, 0.034]; the flow: matched by learned scale, -0.100 [-0.200, 0.000] "
         "| no data |",
-        "| \\|c\\| < 1 (nats; smallest effect 0.01) | no data | single training, 0.020 |",
+        "| \\|c\\| < 1? (nats; smallest effect 0.01) | no data | single training, 0.020 |",
     ]
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -155,7 +156,16 @@ def test_sampler_is_sound_from_the_points_that_it_says_and_of_its_order(
     falls = torch.log2(errors[64] / errors[256]) / 2
     assert ((falls > order - 0.25) | (errors[256] < 1e-3)).all()
     shown = [str(order), str(bound), *(f"{ratios[n][0]:.3f}" for n in SHOWN)]
-    assert f"| {' | '.join([sampler, name, grid, *shown])} |" in (REPOSITORY / "docs/samplers.md").read_text()
+    assert ",".join([sampler, name, grid, *shown]) in (REPOSITORY / "docs/samplers.csv").read_text().splitlines()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_page_of_samplers_has_their_literals(sampler: str) -> None:
+    order, sound = SAMPLERS.literal(sampler, "ORDER"), SAMPLERS.literal(sampler, "SOUND")
+    assert sound["ve", "uniform"] == sound["ve", "log_snr"]
+    numbers = [order, sound["vp", "uniform"], sound["vp", "log_snr"], sound["ve", "uniform"]]
+    page = (REPOSITORY / "docs/samplers.md").read_text()
+    assert re.search(rf"^\| `{sampler}` \| .+ \| {' [|] '.join(map(str, numbers))} \|$", page, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize(("name", "sampler"), BY_HAND)

@@ -95,7 +95,7 @@ def _lines(published: Published) -> Iterator[str]:
             "",
             verdicts,
             "",
-            "\\* Borderline. What the verdicts mean: [How verdicts work](../../claims.md)",
+            "\\* Borderline. [How verdicts work](../../claims.md) defines the verdicts.",
         )
     yield from ("", "| file | KiB | |", "|---|--:|---|")
     yield from _files(published)

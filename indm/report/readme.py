@@ -113,15 +113,15 @@ def verdicts(claims: Mapping[str, pd.DataFrame]) -> str:
         claims: the table of claims of each suite.
     """
     heads = [f"`{suite}`: {SUITES[suite]}" for suite in claims]
-    lines = [f"| claim | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    lines = [f"| question | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     table = pd.concat(claims.values(), ignore_index=True)
     for _, part in table.groupby("id", sort=False):
         seen = [row for row in records(part) if row["holds"] != NO_DATA]
         found = [[row for row in seen if row["suite"] == suite] for suite in claims]
         cells = [_cell(rows, _varying(found)) for rows in found]
-        statement = str(part["statement"].iloc[0]).removesuffix(".").replace("|", "\\|")
+        question = str(part["question"].iloc[0]).replace("|", "\\|")
         worth = f"{part['unit'].iloc[0]}; smallest effect {part['smallest_effect'].iloc[0]:g}"
-        lines.append(f"| {statement} ({worth}) | {' | '.join(cells)} |")
+        lines.append(f"| {question} ({worth}) | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
