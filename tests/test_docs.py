@@ -21,23 +21,23 @@ BUDGETS = {
     r"[.:]\s+(?-i:So)\b": 0,
     r"(?<!the\s)\bobjective\s+(nll|fid)\b": 1,
     r"\b(beside|whence|alike|for\s+want\s+of)\b": 2,
-    r"\bwhat\b": 26,
+    r"\bwhat\b": 7,
     r"\b(nobody|nothing|none)\b": 10,
 }
 # The same for docstrings, comments and messages of the package.
 IN_CODE = {
-    r"\b(that|those)\s+of\b": 74,
-    r"\bas\s+many\s+\w+\b(?!\s+as\b)": 15,
-    r"\b(is|are|was|were)\s+of\b": 22,
-    r"(?<!there\s)\b(is|are)\s+(no|none)\b": 19,
-    r"\bof\s+(its|their)\s+own\b": 18,
-    r"(\.\s+|\"|# )(?-i:So|Of|What)\b": 109,
+    r"\b(that|those)\s+of\b": 2,
+    r"\bas\s+many\s+\w+\b(?!\s+as\b)": 0,
+    r"\b(is|are|was|were)\s+of\b": 1,
+    r"(?<!there\s)\b(is|are)\s+(no|none)\b": 4,
+    r"\bof\s+(its|their)\s+own\b": 0,
+    r"(\.\s+|\"|# )(?-i:So|Of|What)\b": 0,
     r"(?<!the\s)\bobjective\s+(nll|fid)\b": 0,
-    r"\b(beside|whence|alike|for\s+want\s+of)\b": 33,
-    r"\bwhat\b": 280,
-    r"\b(nobody|nothing|none)\b": 143,
-    r"\barms?\b": 40,
-    r"\b(says?|said|knows?|tells?|told)\b": 152,
+    r"\b(beside|whence|alike|for\s+want\s+of)\b": 1,
+    r"\bwhat\b": 5,
+    r"\b(nobody|nothing|none)\b": 43,
+    r"\barms?\b": 1,
+    r"\b(says?|said|knows?|tells?|told)\b": 3,
 }
 PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "results/README.md", "reports/README.md")
 # Not lines of prose: code, equations, blocks that are generated, and one-line comments.
