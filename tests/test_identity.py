@@ -199,7 +199,7 @@ def test_what_other_parameters_made_is_refused_with_their_values(
     suite = changed(train=SMOKE.train.model_dump() | {"lr": 0.125})
     run = next(iter(SMOKE.runs))
     expected = (
-        rf"manifest/train.json: made by other parameters .*: train\.lr: found {SMOKE.train.lr}, expected 0\.125; "
+        rf"manifest/train.json: made with other parameters .*: train\.lr: found {SMOKE.train.lr}, expected 0\.125; "
     )
     # By the stage that reads it, and by those that read what was made from it.
     for stage in ("nll", "fid"):

@@ -331,7 +331,7 @@ def test_what_was_not_kept_is_listed(checkout: Path) -> None:
 
 def test_where_nothing_is_kept_is_one_line(checkout: Path) -> None:
     assert call("restore").output == (
-        "indm restore: docs/results/smoke/kept: found no archive of suite smoke; python -m indm keep makes them\n"
+        "indm restore: docs/results/smoke/kept: found no archive of suite smoke, expected some; python -m indm keep makes them\n"
     )
 
 
@@ -429,7 +429,7 @@ def test_an_archive_has_no_links(tmp_path: Path) -> None:
             link = tarfile.TarInfo("data/digits/dataset.json")
             link.type, link.linkname = kind, os.devnull
             made.addfile(link)
-        with pytest.raises(ArtifactError, match="which is no file"):
+        with pytest.raises(ArtifactError, match="which is not a file"):
             unpack(path)
 
 
@@ -626,7 +626,7 @@ def test_a_commit_that_git_does_not_have_is_one_line(history: History) -> None:
         assert done.exit_code == 1
         refused = line(done, "refused")
         assert f"and {len(FOLDERS) - 1} more: commit 0123456789ab: git cannot read it here (" in refused
-        assert refused.endswith("; fetch it, as by git fetch --unshallow")
+        assert refused.endswith("; fetch it, for example with git fetch --unshallow")
         assert not Path("results").exists()
         assert not ACCEPTED.exists()
 

@@ -291,7 +291,7 @@ def test_a_checkpoint_of_another_run_or_another_training_is_refused(run: Run, fo
 @pytest.mark.parametrize("content", [{}, {"weights": 5}, {"weights": {"score": "best"}}, {"weights": None}])
 def test_samples_that_do_not_say_their_weights_are_named(folder: Path, content: dict[str, Any]) -> None:
     write_json(folder / "samples.json", content)
-    with pytest.raises(ArtifactError, match=r"samples.json: found weights .*, expected ema or raw of score and flow"):
+    with pytest.raises(ArtifactError, match=r"samples.json: found weights .*, expected ema or raw for score and flow"):
         indm.load_run(folder)
 
 
@@ -308,8 +308,8 @@ def renamed(spec: dict[str, Any]) -> None:
         (lambda _, spec: spec.pop("model"), "describes no model that this version can build (KeyError('model'))"),
         (lambda _, spec: spec.update(model={}), "describes no model that this version can build"),
         (lambda _, spec: renamed(spec), "describes no model that this version can build"),
-        (lambda _, spec: spec.pop("run"), "found run 'None'; expected <dataset>-...-s<seed>"),
-        (lambda _, spec: spec.update(run=5), "found run '5'; expected <dataset>-...-s<seed>"),
+        (lambda _, spec: spec.pop("run"), "found run 'None', expected <dataset>-...-s<seed>"),
+        (lambda _, spec: spec.update(run=5), "found run '5', expected <dataset>-...-s<seed>"),
     ],
 )
 def test_published_weights_that_are_damaged_are_named(damage: Any, words: str, tmp_path: Path) -> None:

@@ -580,7 +580,7 @@ def test_a_table_that_is_none_is_refused(tmp_path: Path, name: str, text: str) -
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({}, "found {'suite': None,"),
+        ({}, r"found the record of another job \({'suite': None,"),
         ({"peak_memory_mib": 1.0}, "found no commit, uncommitted_changes, machine, versions"),
         ({"commit": 1}, "key commit: found 1, expected the name of a commit, or null"),
     ],

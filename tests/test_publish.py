@@ -309,7 +309,7 @@ def test_a_folder_of_another_suite_is_left_alone(checkout: Path, content: str) -
     assert done.exit_code == 1
     found = json.loads(content).get("suite")
     assert done.output.startswith(
-        f"indm publish: {TARGET}/provenance.json: found suite {found!r}, expected 'smoke', in"
+        f"indm publish: {TARGET}/provenance.json: found suite {found!r}, expected 'smoke', since"
     )
     assert done.output.count("\n") == 1
     assert (TARGET / "samples/mine.png").exists()

@@ -258,7 +258,7 @@ def test_a_shard_of_another_number_of_them_is_refused(folder: Path) -> None:
     assert shard("sample", folder, 3, 3).exit_code == 0
     result = call("sample", folder, shards={"sample": 3})
     assert result.exit_code == 1
-    assert "made by other parameters than the suite has now: shards.sample: found 2, expected 3" in result.output
+    assert "made with other parameters than the suite has now: shards.sample: found 2, expected 3" in result.output
 
 
 @pytest.mark.parametrize(

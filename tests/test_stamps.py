@@ -197,7 +197,7 @@ def test_earlier_sources_begin_with_what_they_have(checkout: Path) -> None:
     file = checkout / "indm/process.py"
     file.write_text(file.read_text().replace("def unset_fpmath(", "def unset("))
     earlier = code.Sources(Folder(checkout))
-    with pytest.raises(ArtifactError, match=r"found no indm\.process\.unset_fpmath"):
+    with pytest.raises(ArtifactError, match=r"found no definition indm\.process\.unset_fpmath"):
         earlier.stamp("indm.process.unset_fpmath")
     assert job_stamp(SUITE, "table", code=earlier) != job_stamp(SUITE, "table")
     assert {

@@ -549,12 +549,12 @@ def test_a_suite_without_a_search_has_no_rows(tmp_path: Path) -> None:
         (
             "complete,,2.5",
             "failed,why,2.5",
-            "row 1: found state failed and target 2.5, expected a target where it is comp",
+            "row 1: found state failed and target 2.5, expected a target for a comp",
         ),
         (
             "complete,,2.5",
             "complete,,",
-            "row 1: found state complete and target nan, expected a target where it is comp",
+            "row 1: found state complete and target nan, expected a target for a comp",
         ),
         (",10\n", ",\n", "row 1, column flops: found nan, expected a finite number"),
     ],
@@ -629,7 +629,7 @@ def test_arms_that_are_compared_are_confirmed_alike(tmp_path: Path) -> None:
     rate, confirm = {"lr": {"low": 0.1, "high": 0.2, "log": True}}, {"steps": 8, "trials": 3}
     content["tune"][OTHER] = content["tune"][NLL] | {"space": rate, "confirm": confirm}
     refused(
-        tmp_path, content, rf'key tune.{OTHER}.confirm: found ."steps": 8, "trials": 3.; allowed: null, as of {NLL}'
+        tmp_path, content, rf'key tune.{OTHER}.confirm: found ."steps": 8, "trials": 3.; allowed: null, as for {NLL}'
     )
     content["tune"][NLL]["confirm"] = confirm
     (tmp_path / "smoke.yaml").write_text(yaml_text(content))
