@@ -97,7 +97,9 @@ def _first_answer(row: Mapping[str, Any]) -> str:
 def _second_answer(row: Mapping[str, Any]) -> str:
     if row["flow"] != MATCHED:
         return IN_WORDS.get(row["flow"], "not asked")
-    return f"{IN_WORDS[MATCHED]} by {comparator(row['control'])}, {_without_ends(row, 'control_')}"
+    # Where the whole interval lies below 0, the control does not only match INDM.
+    word = f"{IN_WORDS[MATCHED]} by" if row["control_high"] >= 0 else "no: better with"
+    return f"{word} {comparator(row['control'])}, {_without_ends(row, 'control_')}"
 
 
 def _without_ends(row: Mapping[str, Any], of: str = "") -> str:
