@@ -104,7 +104,7 @@ def test_published_weights_are_loaded_elsewhere(installed: Path, tmp_path: Path)
 def test_a_suite_runs_in_a_folder_that_init_has_made(installed: Path, tmp_path: Path) -> None:
     assert call(installed, tmp_path, "indm", "init", "mine").stdout.startswith("mine: ready; next: cd mine")
     again = call(installed, tmp_path, "indm", "init", "mine")
-    assert again.stderr.startswith("indm init: mine: found Snakefile, params, profiles, workflow; expected")
+    assert again.stderr.startswith("indm init: mine: found Snakefile, params, profiles, workflow, expected")
     mine = tmp_path / "mine"
     made = call(
         installed, mine, "python", "-m", "snakemake", "--cores", "1", "--config", "suite=smoke", "--until", "prepare"
