@@ -549,12 +549,12 @@ def test_a_suite_without_a_search_has_no_rows(tmp_path: Path) -> None:
         (
             "complete,,2.5",
             "failed,why,2.5",
-            "row 1: found state failed and target 2.5, expected a target for a comp",
+            "row 1: found state failed and target 2.5, expected one for comp",
         ),
         (
             "complete,,2.5",
             "complete,,",
-            "row 1: found state complete and target nan, expected a target for a comp",
+            "row 1: found state complete and target nan, expected one for comp",
         ),
         (",10\n", ",\n", "row 1, column flops: found nan, expected a finite number"),
     ],
