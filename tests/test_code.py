@@ -355,7 +355,9 @@ def test_what_is_kept_of_an_earlier_execution_and_was_cut_off_is_made_again(pack
 
 
 def test_a_name_that_is_not_there_is_one_line(package: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"found no definition indm\.stages\.other\.run, expected one in the sources"):
+    with pytest.raises(
+        ArtifactError, match=r"found no definition indm\.stages\.other\.run, expected one in the sources"
+    ):
         Sources(Folder(package)).stamp("indm.stages.other.run")
 
 

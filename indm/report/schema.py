@@ -122,7 +122,9 @@ def check_table(path: Path, table: pd.DataFrame, kind: str) -> None:
         raise ArtifactError(f"{path}: row {unsaid[0] + 1}: found no fid and no skip, expected one of them; {REMEDY}")
     if kind == "tune" and (odd := table.index[table["target"].isna() == (table["state"] == "complete")].tolist()):
         found = f"found state {table['state'][odd[0]]} and target {table['target'][odd[0]]:g}"
-        raise ArtifactError(f"{path}: row {odd[0] + 1}: {found}, expected one for complete trials and no others; {REMEDY}")
+        raise ArtifactError(
+            f"{path}: row {odd[0] + 1}: {found}, expected one for complete trials and no others; {REMEDY}"
+        )
 
 
 def _numbers(content: Any, key: str = "") -> Iterator[tuple[str, float]]:
