@@ -153,13 +153,13 @@ def validate(suite_file: Path, out: Path, track: bool) -> None:
 
 
 @main.command()
-@_suite(help="The suite; without it, everything is checked.")
+@_suite(help="The suite; without it, everything is listed, and digits decides the exit status.")
 @OUT
 @DATA_ROOT
 def doctor(suite_file: Path | None, out: Path, data_root: Path | None) -> None:
     """Check this machine for missing requirements.
 
-    Exits with 1 if the suite (default: digits) cannot run.
+    Exits with 1 if the suite cannot run.
     """
     from indm.doctor.examine import examine
 

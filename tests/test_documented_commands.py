@@ -36,7 +36,7 @@ def commands(path: Path) -> Iterator[tuple[str, list[str]]]:
 
 def is_placeholder(word: str) -> bool:
     """Whether a reader is to put a word of his own."""
-    return word.isupper() or word in ("…", "...") or word.startswith(("<", "$"))
+    return word.isupper() or word in ("…", "...", "mine") or word.startswith(("<", "$"))
 
 
 def made_by_the_reader(path: Path) -> set[str]:

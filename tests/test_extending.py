@@ -1,14 +1,13 @@
 """The pages of docs/extending, and docs/tutorial.md: each is followed to the letter in a copy of the checkout.
 
-A page is a program. Of its fenced blocks, ``diff`` is applied by ``git apply``; a block whose fence names a path becomes
-that file; ``sh`` is run, and must end well; ``text`` is printed by the command before it.
+A page is a program. A fenced block whose fence names a path becomes that file; ``sh`` is run, and must end well; ``diff``
+is a part of the page's patch, which the page's commands apply; ``text`` is printed by the command before it.
 """
 
 import json
 import math
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,15 +34,14 @@ PAGES = sorted(path.stem for path in (REPOSITORY / "docs/extending").glob("*.md"
 BLOCK = re.compile(r"^```(?P<kind>\w+)(?: (?P<path>\S+))?\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def follow(checkout: Path, page: str) -> None:
+def follow(checkout: Path, name: str) -> None:
     """Do what a page says, block by block."""
-    printed = ""
-    for block in BLOCK.finditer(page):
+    page, printed = checkout / name, ""
+    for block in BLOCK.finditer(page.read_text()):
         if block["path"]:
             (checkout / block["path"]).write_text(block["body"])
         elif block["kind"] == "diff":
-            apply = ["git", "apply", "--recount", "--whitespace=nowarn", "-"]
-            subprocess.run(apply, cwd=checkout, input=block["body"], text=True, check=True)
+            assert block["body"] in (page.parent / f"code/{page.stem}.patch").read_text()
         elif block["kind"] == "sh":
             done = run(checkout, "bash", "-euo", "pipefail", "-c", block["body"])
             assert done.returncode == 0, f"{block['body']}{done.stdout}{done.stderr}"
@@ -226,7 +224,7 @@ def test_page_does_what_it_says(tmp_path: Path, page: str) -> None:
         shutil.copytree(REPOSITORY / folder, checkout / folder, ignore=ignored)
     BEFORE.get(page, lambda _: None)(checkout)
     code = stamps(checkout)
-    follow(checkout, (REPOSITORY / f"docs/extending/{page}.md").read_text())
+    follow(checkout, f"docs/extending/{page}.md")
     for command in (["ruff", "check", "--quiet"], ["ruff", "format", "--check", "--quiet", "--diff"]):
         done = run(checkout, *command)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -235,7 +233,7 @@ def test_page_does_what_it_says(tmp_path: Path, page: str) -> None:
 
 
 def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
-    follow(copy_checkout(tmp_path), (REPOSITORY / "docs/tutorial.md").read_text())
+    follow(copy_checkout(tmp_path), "docs/tutorial.md")
 
 
 def test_every_page_is_in_the_index() -> None:
