@@ -662,6 +662,8 @@ def test_readme_answers_both_questions_in_words_for_each_claim_and_objective() -
         claim_row("c", "shown", family="exploratory", question="C?"),
     ]
     fashion = [claim_row("a", "shown", suite="fashion", **asked, flow="beyond every control")]
+    # A control that is better than INDM does more than match it.
+    digits.append(digits[0] | {"id": "e", "question": "E?", "control_high": -0.05})
     for row in digits:
         row["suite"] = "digits-full"
     tables = {"digits-full": pd.DataFrame(digits), "fashion": pd.DataFrame(fashion)}
@@ -670,6 +672,7 @@ def test_readme_answers_both_questions_in_words_for_each_claim_and_objective() -
         "|---|---|---|---|---|",
         "| A? (`nll`) | inconclusive*, 0.020 | no: matched by same compute, -0.100 | shown, 0.020 | yes: beyond every control |",
         "| A? (`fid`) | shown, 0.020 | open | no data | no data |",
+        "| E? (`nll`) | inconclusive*, 0.020 | no: better with same compute, -0.100 | no data | no data |",
     ]
 
 

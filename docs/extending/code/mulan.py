@@ -22,7 +22,7 @@ MOST = 5.0
 
 
 class PixelSchedules(LearnedRange):
-    r"""A VP diffusion in which the log-SNR of pixel i, :math:`-A_i`, takes a path of its own between common, fixed ends.
+    r"""A VP diffusion in which the log-SNR of pixel i, :math:`-A_i`, takes a separate path between common, fixed ends.
 
     .. math::
         A_i = A_\epsilon + (A_T - A_\epsilon)\big(u + b_i u^2 (1 - u)^2\big), \qquad

@@ -1,4 +1,4 @@
-"""Stage ``nearest``: how near the images of each cell lie to its training images, beside unseen images of the test split."""
+"""Stage ``nearest``: how near the images of each cell lie to its training images, compared with unseen images of the test split."""
 
 from typing import TYPE_CHECKING
 
