@@ -2,12 +2,13 @@
 
     python -m benchmarks.scaling [--suite params/paper.yaml ...] [--rate 40]
 
-Prints the operations of every run and stage of the first suite, then hours and disk of all at an assumed rate. Networks are
-built without memory (torch's device ``meta``), so this takes seconds on a laptop. docs/scaling.md says what is assumed.
+Prints the operations of every run and stage of the first suite, hours and disk of all at an assumed rate, and what a training
+step of INDM costs in steps of DDPM++. Networks are built without memory (torch's device ``meta``), so this takes seconds on a
+laptop. docs/scaling.md says what is assumed.
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,8 +23,15 @@ from indm.suite.schema.types import PC, PREDICTOR
 from indm.training.spec import model_spec
 
 SUITES = [Path(f"params/{name}.yaml") for name in ("paper", "paper-seeds", "cifar10", "cifar10-check")]
+# A suite for each pair of networks whose steps are compared.
+COMPARED = [Path(f"params/{name}.yaml") for name in ("digits", "fashion-full", "cifar10", "paper")]
 # Images of (training, test), and channels, height and width of one.
-DATA = {"cifar10": ((50_000, 10_000), (3, 32, 32)), "celeba64": ((162_770, 19_962), (3, 64, 64))}
+DATA = {
+    "digits": ((1257, 360), (1, 8, 8)),
+    "fashion-mnist": ((55_000, 10_000), (1, 28, 28)),
+    "cifar10": ((50_000, 10_000), (3, 32, 32)),
+    "celeba64": ((162_770, 19_962), (3, 64, 64)),
+}
 # Network calls of the adaptive ODE, and evaluations of a block in the flow's inverse: orders of magnitude, not measured here.
 ODE_CALLS = {1e-5: 300, 1e-4: 150}
 INVERSE_CALLS = 10
@@ -59,8 +67,6 @@ def passes(suite: Suite, name: str) -> Passes:
 def stages(suite: Suite, name: str, cost: Passes) -> dict[str, float]:
     """Count the operations of the stages of a run."""
     run, train, sample = suite.runs[name], suite.train_params(name), suite.sample_params(name)
-    alternating = run.objective == "fid" and train.alternate and cost.flow > 0
-    step = WEIGHTS * cost.score + FLOW * cost.flow + alternating * (INPUT * cost.score + cost.flow)
     calls = ODE_CALLS[sample.tolerance] if sample.sampler == "ode" else sample.steps
     calls *= 1 + (sample.corrector_steps if sample.corrector_snr else 0)
     draw = calls * cost.score + INVERSE_CALLS * cost.flow
@@ -76,7 +82,7 @@ def stages(suite: Suite, name: str, cost: Passes) -> dict[str, float]:
     swept += len(suite.sweep.steps) * len(samplers) * INVERSE_CALLS * cost.flow
     test, solutions = suite.nll.images or DATA[run.dataset][0][1], 1 + suite.nll.uncorrected
     return {
-        "train": train.steps * train.batch_size * step,
+        "train": train.steps * train.batch_size * step(suite, name, cost),
         "sample": sample.num_samples * draw,
         "nll": test * (solutions * _likelihood(suite.nll.tolerance, cost) + suite.nll.time_draws * cost.score),
         "curve": len(train.snapshots)
@@ -84,6 +90,31 @@ def stages(suite: Suite, name: str, cost: Passes) -> dict[str, float]:
         * (_likelihood(suite.curve.tolerance, cost) + suite.curve.time_draws * cost.score),
         "sweep": suite.sweep.num_samples * swept * (run.objective in suite.sweep.objectives),
     }
+
+
+def step(suite: Suite, name: str, cost: Passes) -> float:
+    """Count the operations of a training step for each image of its batch."""
+    alternating = suite.runs[name].objective == "fid" and suite.train_params(name).alternate and cost.flow > 0
+    return WEIGHTS * cost.score + FLOW * cost.flow + alternating * (INPUT * cost.score + cost.flow)
+
+
+def step_ratios(paths: Iterable[Path]) -> list[str]:
+    """Return the lines of a table: a training step of INDM over a step of DDPM++, for each dataset, SDE and objective."""
+    lines = ["| suite | dataset | SDE | `nll` | `fid` |", "|---|---|---|--:|--:|"]
+    for suite in map(load_suite, paths):
+        steps = {
+            (run.dataset, run.sde, run.objective, run.model): step(suite, name, passes(suite, name))
+            for name, run in suite.runs.items()
+            if not run.variant
+        }
+        for dataset, sde in dict.fromkeys(key[:2] for key in steps):
+            found = [
+                [steps.get((dataset, sde, objective, model)) for model in ("indm", "ddpmpp")]
+                for objective in ("nll", "fid")
+            ]
+            cells = [f"{indm / ddpmpp:.1f}" if indm and ddpmpp else "" for indm, ddpmpp in found]
+            lines.append(f"| `{suite.suite}` | {dataset} | {sde.upper()} | {' | '.join(cells)} |")
+    return lines
 
 
 def _likelihood(tolerance: float | None, cost: Passes) -> float:
@@ -164,7 +195,7 @@ def main() -> None:
         if path.stem == arguments.suite[0].stem:
             print("\n".join(table(costs, work)), end="\n\n")
         totals.append(total(suite, costs, work, arguments.rate))
-    print("\n".join(totals))
+    print("\n".join([*totals, "", *step_ratios(COMPARED)]))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from indm.library import load_run as load_run
 
-__version__ = "1.0.0"
+__version__ = "1.1.0.dev0"
 
 
 def __getattr__(name: str) -> Any:

@@ -34,6 +34,7 @@ from indm.report.readme import (
     every_verdict,
     numbers,
     of_suite,
+    overview,
     replace_block,
     verdicts,
     weights,
@@ -674,6 +675,27 @@ def test_readme_answers_both_questions_in_words_for_each_claim_and_objective() -
         "| A? (`fid`) | shown, 0.020 | open | no data | no data |",
         "| E? (`nll`) | inconclusive*, 0.020 | no: better with same compute, -0.100 | no data | no data |",
     ]
+
+
+def test_the_overview_has_both_answers_where_a_claim_was_asked() -> None:
+    asked = {"question": "A?", "suite": "digits-full"}
+    rows = [
+        claim_row("a", "shown", family="primary", flow="open", **asked),
+        claim_row("a", "no data", family="primary", dataset="cifar10", **asked),
+        claim_row(
+            "a-2d", "contradicted", dataset="moons", sde="", objective="", **CONTROL | {"flow": "matched"}, **asked
+        ),
+    ]
+    head, _, row = overview({"digits-full": pd.DataFrame(rows)}).splitlines()
+    assert dict(zip(head.strip("| ").split(" | "), row.strip("| ").split(" | "), strict=True)) == {
+        "the paper's claim": "A?",
+        "two dimensions": "moons: contradicted; no: matched by learned scale, -0.100",
+        "8×8 digits, VP": "`nll`: shown; open",
+        "8×8 digits, VE": "not run",
+        "Fashion-MNIST, VP": "not asked",
+        "CIFAR-10": "not run",
+        "CelebA": "not asked",
+    }
 
 
 def test_readme_s_figures_are_the_same_from_run_to_run_and_have_no_clip_paths() -> None:

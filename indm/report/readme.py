@@ -20,6 +20,15 @@ from indm.store.files import read_json
 SUITES = {"digits": "a first look", "digits-full": "longer trainings, more seeds", "fashion": "Fashion-MNIST"}
 # The suites whose verdicts README.md shows, with their datasets; they were registered before their runs.
 EVIDENCE = {"digits-full": "8×8 digits", "fashion": "Fashion-MNIST"}
+# The places that the overview lists side by side: the ending of the claims' names, and the columns that choose the rows.
+PLACES: dict[str, tuple[str, dict[str, str]]] = {
+    "two dimensions": ("-2d", {"suite": "digits-full"}),
+    "8×8 digits, VP": ("", {"suite": "digits-full", "dataset": "digits", "sde": "vp"}),
+    "8×8 digits, VE": ("", {"suite": "digits-full", "dataset": "digits", "sde": "ve"}),
+    "Fashion-MNIST, VP": ("", {"suite": "fashion", "dataset": "fashion-mnist", "sde": "vp"}),
+    "CIFAR-10": ("", {"suite": "cifar10", "dataset": "cifar10"}),
+    "CelebA": ("", {"suite": "paper", "dataset": "celeba64"}),
+}
 NUMBERS = ("fid", "nll", "nelbo", "gap")
 WEIGHTS_METRICS = ("score_parameters", "flow_parameters", "nll", "fid")
 PAGE = "docs/results/README.md"
@@ -47,6 +56,7 @@ def with_verdicts(page: str, published: Path) -> str:
     claims = _published_claims(published)
     if not claims:
         return page
+    page = replace_block(page, "overview", overview(claims), PAGE)
     for family in ("primary", "exploratory"):
         parts = {suite: table[table["family"] == family] for suite, table in claims.items()}
         page = replace_block(page, family, verdicts(parts), PAGE)
@@ -88,6 +98,38 @@ def answers(tables: Mapping[str, pd.DataFrame]) -> str:
         ]
         lines.append(f"| {part['question'].iloc[0]} (`{objective}`) | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def overview(claims: Mapping[str, pd.DataFrame]) -> str:
+    """Write one row per primary claim and one column per place, with both verdicts in words.
+
+    Arguments:
+        claims: the table of claims of each suite.
+    """
+    lines = [f"| the paper's claim | {' | '.join(PLACES)} |", "|---" * (len(PLACES) + 1) + "|"]
+    table = pd.concat(claims.values(), ignore_index=True)
+    primary = table[table["family"] == "primary"].drop_duplicates("id")
+    for row in records(primary):
+        cells = [
+            _overview_cell(table[table["id"] == f"{row['id']}{ending}"], where) for ending, where in PLACES.values()
+        ]
+        lines.append(f"| {row['question']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _overview_cell(rows: pd.DataFrame, where: Mapping[str, str]) -> str:
+    """Write both verdicts of a claim at each objective or 2-D dataset of a place."""
+    if not len(rows) or where.get("dataset", rows["dataset"].iloc[0]) not in set(rows["dataset"]):
+        return "not asked"
+    found = rows[rows["holds"] != NO_DATA]
+    for column, value in where.items():
+        found = found[found[column] == value]
+    return "<br>".join(map(_both_answers, records(found))) or "not run"
+
+
+def _both_answers(row: Mapping[str, Any]) -> str:
+    place = f"`{row['objective']}`" if row["objective"] else str(row["dataset"])
+    return f"{place}: {starred(row['holds'], row['repeatability'])}; {_second_answer(row)}"
 
 
 def _first_answer(row: Mapping[str, Any]) -> str:
