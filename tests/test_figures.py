@@ -497,6 +497,16 @@ def test_the_search_marks_what_each_reading_chose(tables: Path) -> None:
     assert found == {"best of all trials": [arm[0, 400]], "best at equal compute": [arm[3, 200]]}
 
 
+def test_a_target_far_above_the_others_stands_at_the_edge_and_leaves_their_scale_alone(tables: Path) -> None:
+    table, tuned = read(tables, "tuning")
+    worst = table["target"].idxmax()
+    plain = FIGURES["tuning"].draw(table, tuned).axes[0]
+    far = FIGURES["tuning"].draw(table.assign(target=table["target"].where(table.index != worst, 1000.0)), tuned)
+    assert far.axes[0].get_ylim()[1] <= plain.get_ylim()[1]
+    marks = [line for axis in far.axes for line in axis.lines if line.get_label() == "far above the others"]
+    assert {tuple(np.asarray(mark.get_ydata())) for mark in marks} == {(1.0,)}
+
+
 def test_arms_of_one_objective_share_their_scale_and_no_interval_of_fid_reaches_zero(tables: Path) -> None:
     """Not even one whose standard error is as large as it is."""
     table, tuned = read(tables, "tuning")

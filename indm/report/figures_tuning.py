@@ -18,11 +18,15 @@ ARM = [*GROUP, "model", "variant"]
 # The phases of a search that are drawn, and the marks of the training that is chosen in each reading.
 PHASES = {"short": "trial", "confirm": "trained again for longer"}
 CHOSEN = {"same trials": ("o", "best of all trials"), "same compute": ("s", "best at equal compute")}
+# A target is drawn at the top edge if it exceeds the best one by more than this multiple of the median's excess.
+FAR = 10.0
 RING: dict[str, Any] = {"markersize": 10, "markerfacecolor": "none", "color": INK}
 
 
 def tuning(table: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
-    """Draw the target against each hyper-parameter: one row per model, one column per hyper-parameter; failures at the top edge.
+    """Draw the target against each hyper-parameter: one row per model, one column per hyper-parameter.
+
+    Failures are at the top edge, and so are targets so far above the others that these would lie on one line.
 
     Arguments:
         table: every training of the search.
@@ -31,6 +35,7 @@ def tuning(table: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
     columns = list(map(str, table))
     parameters = columns[columns.index("steps") + 1 : columns.index("state")]
     table = table.merge(_chosen(tuned), "left").fillna({"chosen": ""})
+    table["far"] = table["target"] > table.groupby(GROUP)["target"].transform(_limit)
     arms = list(table.groupby(ARM, sort=False))
     figure = Figure(figsize=(WIDTH, 1.6 * len(arms) + 0.8))
     axes = figure.subplots(len(arms), len(parameters), squeeze=False, sharex="col", sharey="row")
@@ -56,6 +61,10 @@ def _chosen(tuned: pd.DataFrame) -> pd.DataFrame:
     return tuned.groupby([*ARM, "trial", "steps"])["reading"].agg(", ".join).rename("chosen").reset_index()
 
 
+def _limit(targets: "pd.Series[float]") -> float:
+    return float(targets.min() + FAR * (targets.median() - targets.min()))
+
+
 def _scale(axis: Axes, first: Axes, label: str, scale: str) -> None:
     """Name a row's vertical axis, and share it with the first row of the same dataset, SDE and objective."""
     axis.set(ylabel=label, yscale=scale)
@@ -71,6 +80,10 @@ def _trials(axis: Axes, table: pd.DataFrame, parameter: str) -> None:
         axis.set_axis_off()
         return
     complete = table[(table["state"] == "complete") & table["phase"].isin(PHASES)]
+    edge: dict[str, Any] = {"transform": axis.get_xaxis_transform(), "clip_on": False}
+    far, complete = complete[complete["far"]], complete[~complete["far"]]
+    if len(far):
+        axis.plot(far[parameter], [1.0] * len(far), "^", color=INK, label="far above the others", **edge)
     for (phase, label), style in zip(PHASES.items(), (FIRST, SECOND), strict=True):
         part = complete[complete["phase"] == phase]
         if len(part):
@@ -82,8 +95,7 @@ def _trials(axis: Axes, table: pd.DataFrame, parameter: str) -> None:
         part = complete[complete["chosen"].str.contains(reading)]
         axis.plot(part[parameter], part["target"], marker, **RING, label=label)
     if (failed := table["state"] == "failed").any():
-        place: dict[str, Any] = {"transform": axis.get_xaxis_transform(), "clip_on": False}
-        axis.plot(table.loc[failed, parameter], [1.0] * failed.sum(), "x", color=INK, label="failed", **place)
+        axis.plot(table.loc[failed, parameter], [1.0] * failed.sum(), "x", color=INK, label="failed", **edge)
 
 
 def _bars(table: pd.DataFrame, scale: str) -> Any:
