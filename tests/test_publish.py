@@ -514,7 +514,14 @@ CONTROL = {"control": "learned-scale", "control_effect": -0.1, "control_low": -0
 def claim_row(name: str, holds: str, **changes: Any) -> dict[str, Any]:
     row = (
         PLACE
-        | {"suite": "digits", "id": name, "question": f"|{name}| < 1?", "holds": holds, "flow": np.nan}
+        | {
+            "suite": "digits",
+            "id": name,
+            "question": f"|{name}| < 1?",
+            "holds": holds,
+            "flow": np.nan,
+            "metric": "nll, nll",
+        }
         | EFFECT
         | changes
     )
@@ -665,6 +672,8 @@ def test_readme_answers_both_questions_in_words_for_each_claim_and_objective() -
     fashion = [claim_row("a", "shown", suite="fashion", **asked, flow="beyond every control")]
     # A control that is better than INDM does more than match it.
     digits.append(digits[0] | {"id": "e", "question": "E?", "control_high": -0.05})
+    # A gap counts down to zero, so the interval of a difference may overstate by how much another one is smaller.
+    digits.append(digits[-1] | {"id": "f", "question": "F?", "metric": "nll, gap, signed"})
     for row in digits:
         row["suite"] = "digits-full"
     tables = {"digits-full": pd.DataFrame(digits), "fashion": pd.DataFrame(fashion)}
@@ -673,7 +682,8 @@ def test_readme_answers_both_questions_in_words_for_each_claim_and_objective() -
         "|---|---|---|---|---|",
         "| A? (`nll`) | inconclusive*, 0.020 | no: matched by same compute, -0.100 | shown, 0.020 | yes: beyond every control |",
         "| A? (`fid`) | shown, 0.020 | open | no data | no data |",
-        "| E? (`nll`) | inconclusive*, 0.020 | no: better with same compute, -0.100 | no data | no data |",
+        "| E? (`nll`) | inconclusive*, 0.020 | no: same compute is better, -0.100 | no data | no data |",
+        "| F? (`nll`) | inconclusive*, 0.020 | no: matched by same compute, -0.100 | no data | no data |",
     ]
 
 
@@ -691,9 +701,9 @@ def test_the_overview_has_both_answers_where_a_claim_was_asked() -> None:
         "the paper's claim": "A?",
         "two dimensions": "moons: contradicted; no: matched by learned scale, -0.100",
         "8×8 digits, VP": "`nll`: shown; open",
-        "8×8 digits, VE": "not run",
+        "8×8 digits, VE": "no data",
         "Fashion-MNIST, VP": "not asked",
-        "CIFAR-10": "not run",
+        "CIFAR-10": "no data",
         "CelebA": "not asked",
     }
 

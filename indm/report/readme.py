@@ -124,7 +124,7 @@ def _overview_cell(rows: pd.DataFrame, where: Mapping[str, str]) -> str:
     found = rows[rows["holds"] != NO_DATA]
     for column, value in where.items():
         found = found[found[column] == value]
-    return "<br>".join(map(_both_answers, records(found))) or "not run"
+    return "<br>".join(map(_both_answers, records(found))) or NO_DATA
 
 
 def _both_answers(row: Mapping[str, Any]) -> str:
@@ -139,9 +139,11 @@ def _first_answer(row: Mapping[str, Any]) -> str:
 def _second_answer(row: Mapping[str, Any]) -> str:
     if row["flow"] != MATCHED:
         return IN_WORDS.get(row["flow"], "not asked")
-    # Where the whole interval lies below 0, the control does not only match INDM.
-    word = f"{IN_WORDS[MATCHED]} by" if row["control_high"] >= 0 else "no: better with"
-    return f"{word} {comparator(row['control'])}, {_without_ends(row, 'control_')}"
+    control, effect = comparator(row["control"]), _without_ends(row, "control_")
+    # Where the whole interval lies below 0, the control does not only match INDM; but a gap counts down to zero alone.
+    if row["control_high"] >= 0 or "gap" in row["metric"]:
+        return f"{IN_WORDS[MATCHED]} by {control}, {effect}"
+    return f"no: {control} is better, {effect}"
 
 
 def _without_ends(row: Mapping[str, Any], of: str = "") -> str:
