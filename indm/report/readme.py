@@ -29,6 +29,7 @@ PLACES: dict[str, tuple[str, dict[str, str]]] = {
     "CIFAR-10": ("", {"suite": "cifar10", "dataset": "cifar10"}),
     "CelebA": ("", {"suite": "paper", "dataset": "celeba64"}),
 }
+NOT_ASKED = "not asked"
 NUMBERS = ("fid", "nll", "nelbo", "gap")
 WEIGHTS_METRICS = ("score_parameters", "flow_parameters", "nll", "fid")
 PAGE = "docs/results/README.md"
@@ -101,18 +102,20 @@ def answers(tables: Mapping[str, pd.DataFrame]) -> str:
 
 
 def overview(claims: Mapping[str, pd.DataFrame]) -> str:
-    """Write one row per primary claim and one column per place, with both verdicts in words.
+    """Write one row per primary claim and one column per place that has a verdict, with both verdicts in words.
 
     Arguments:
         claims: the table of claims of each suite.
     """
-    lines = [f"| the paper's claim | {' | '.join(PLACES)} |", "|---" * (len(PLACES) + 1) + "|"]
     table = pd.concat(claims.values(), ignore_index=True)
-    primary = table[table["family"] == "primary"].drop_duplicates("id")
-    for row in records(primary):
-        cells = [
-            _overview_cell(table[table["id"] == f"{row['id']}{ending}"], where) for ending, where in PLACES.values()
-        ]
+    primary = records(table[table["family"] == "primary"].drop_duplicates("id"))
+    columns = {
+        place: [_overview_cell(table[table["id"] == f"{row['id']}{ending}"], where) for row in primary]
+        for place, (ending, where) in PLACES.items()
+    }
+    shown = {place: cells for place, cells in columns.items() if set(cells) - {NO_DATA, NOT_ASKED}}
+    lines = [f"| the paper's claim | {' | '.join(shown)} |", "|---" * (len(shown) + 1) + "|"]
+    for row, cells in zip(primary, zip(*shown.values(), strict=True), strict=True):
         lines.append(f"| {row['question']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -120,7 +123,7 @@ def overview(claims: Mapping[str, pd.DataFrame]) -> str:
 def _overview_cell(rows: pd.DataFrame, where: Mapping[str, str]) -> str:
     """Write both verdicts of a claim at each objective or 2-D dataset of a place."""
     if not len(rows) or where.get("dataset", rows["dataset"].iloc[0]) not in set(rows["dataset"]):
-        return "not asked"
+        return NOT_ASKED
     found = rows[rows["holds"] != NO_DATA]
     for column, value in where.items():
         found = found[found[column] == value]
@@ -138,7 +141,7 @@ def _first_answer(row: Mapping[str, Any]) -> str:
 
 def _second_answer(row: Mapping[str, Any]) -> str:
     if row["flow"] != MATCHED:
-        return IN_WORDS.get(row["flow"], "not asked")
+        return IN_WORDS.get(row["flow"], NOT_ASKED)
     control, effect = comparator(row["control"]), _without_ends(row, "control_")
     # Where the whole interval lies below 0, the control does not only match INDM; but a gap counts down to zero alone.
     if row["control_high"] >= 0 or "gap" in row["metric"]:
@@ -190,7 +193,7 @@ def _verdict(row: Mapping[str, Any]) -> dict[str, str]:
         "where": _place(row, PLACE),
         "does it hold?": starred(row["holds"], row["repeatability"]),
         "advantage": f"{_unbroken(row)} {row['unit']}",
-        "is it the flow?": _flow(row) or "not asked",
+        "is it the flow?": _flow(row) or NOT_ASKED,
     }
 
 
