@@ -162,10 +162,11 @@ def test_the_page_says_what_was_run_and_lists_the_files(checkout: Path) -> None:
         "made-up, 2 CPUs, Linux; threads: 1",
     ):
         assert words in page
-    for link in re.findall(r"\]\(([^)]+)\)", page):
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", page) if not link.startswith("../")]
+    for link in links:
         assert (TARGET / link).exists(), link
     tables = {f"tables/{name}.csv" for name in PUBLISHED} | {f"tables/{name}.csv.gz" for name in COMPRESSED}
-    assert set(re.findall(r"\[(tables/[^\]]+)\]", page)) == tables
+    assert set(links) >= {*tables, *PICTURES, "figures", "provenance.json"}
 
 
 def test_a_note_of_several_lines_and_bars_stays_in_its_cell(checkout: Path) -> None:
@@ -338,7 +339,7 @@ def test_published_weights_are_the_averaged_ones_in_single_precision(checkout: P
         torch.testing.assert_close(model.state_dict()[name], tensor, rtol=0, atol=0)
     assert {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()} == {torch.float32}
     assert (spec["run"], spec["step"]) == (RUN, 20)
-    assert f"averaged weights of score and flow of `{RUN}`" in (TARGET / "README.md").read_text()
+    assert f"[{RUN}](weights/{RUN}.safetensors)" in (TARGET / "README.md").read_text()
 
 
 def test_weights_stay_as_long_as_they_are_of_the_same_training(checkout: Path) -> None:
@@ -555,18 +556,24 @@ def test_verdicts_of_all_suites_stand_side_by_side() -> None:
     ]
 
 
-def test_the_page_of_a_suite_has_both_answers_to_its_primary_claims() -> None:
+def test_the_page_of_a_suite_has_both_answers_to_its_primary_claims_and_the_seeds_that_would_decide_them() -> None:
+    seeds = {"n": 12, "planned": 12, "family": "primary"}
     rows = [
-        claim_row("a", "shown", family="primary", question="A?", **CONTROL | {"flow": "matched"}),
-        claim_row("b", "inconclusive", family="primary", question="B?", unit="log ratio", smallest_effect=0.1),
-        claim_row("c", "no data", family="primary", question="C?"),
-        claim_row("d", "shown", family="exploratory", question="D?"),
+        claim_row("a", "shown", question="A?", **seeds, **CONTROL | {"flow": "matched"}),
+        claim_row("b", "inconclusive", question="B?", unit="log ratio", smallest_effect=0.1, **seeds | {"planned": 13}),
+        claim_row("c", "inconclusive", question="C?", **seeds, **CONTROL | {"flow": "open"}),
+        claim_row("d", "no data", question="D?", **seeds),
+        claim_row("e", "shown", question="E?", **seeds | {"family": "exploratory"}),
     ]
-    assert of_suite(pd.DataFrame(rows)).replace("\u00a0", " ").splitlines()[2:] == [
-        "| A? | digits, VP, nll | shown, 0.020 [0.010, 0.034] nats | matched by learned scale, -0.100 [-0.200, 0.000] |",
-        "| B? | digits, VP, nll | inconclusive, 0.02 [0.01, 0.03] log ratio | not asked |",
+    power = pd.DataFrame([row | {"seeds_baseline": 25, "seeds_control": np.nan} for row in rows])
+    assert of_suite(pd.DataFrame(rows), power).replace("\u00a0", " ").splitlines()[2:] == [
+        "| A? | digits, VP, nll | shown, 0.020 [0.010, 0.034] nats | matched by learned scale, -0.100 [-0.200, 0.000] "
+        "| 12 | – / – | 0.95 |",
+        "| B? | digits, VP, nll | inconclusive, 0.02 [0.01, 0.03] log ratio | not asked | 12 of 13 | 25 / – | 0.95 |",
+        "| C? | digits, VP, nll | inconclusive, 0.020 [0.010, 0.034] nats | open, against learned scale "
+        "-0.100 [-0.200, 0.000] | 12 | 25 / over 50 | 0.95 |",
     ]
-    assert of_suite(pd.DataFrame(rows[2:])) == ""
+    assert of_suite(pd.DataFrame(rows[3:]), power) == ""
 
 
 def test_several_objectives_of_a_claim_have_a_line_each() -> None:

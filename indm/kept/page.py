@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from indm.errors import ArtifactError
+from indm.kept.changed import FILE
 from indm.kept.folders import SUFFIX
-from indm.report.catalogue import CATALOGUE
 from indm.report.page.registration import describe_registration
 from indm.report.readme import END, of_suite, replace_block
 from indm.store.provenance import commit_date
-from indm.suite.accepted import changed_since
+from indm.suite.accepted import acceptances
 from indm.suite.claims import load_claims
 from indm.suite.load import claims_sha256, suite_sha256
 from indm.suite.registrations import load_registrations
@@ -22,34 +22,42 @@ if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
 BLOCK = "results"
+# The tables from which the block takes numbers.
+SUMMARISED = ("claims", "power", "compute")
 STUB = """\
 # Results of suite {suite}
 
 <!-- results: written by python -m indm publish; text outside of these two lines stays -->
 {end}
 """
-# Folders that are listed in one line.
-KINDS = {
-    "figures": "the page's figures",
+# Descriptions of files, or of all files of a folder, in the order of the page.
+CONTENT = {
+    "tables": "[their columns](../../../results/README.md)",
+    "figures": "of the page",
     "samples": "the first images that the first seed of each cell drew",
     "neighbours": "each of the first eight of them, and below it the training image next to it",
     "diffusion": "training images on their way to noise by those models: each in data space, and below that its latent",
+    "weights": "averaged weights of score and flow, float32",
     "kept": "result files of each run, dataset and study, for `python -m indm restore`",
-}
-OTHERS = {
     "provenance.json": "commits, versions, machines, threads and times of all jobs of datasets, runs and studies",
     "dvc.lock": "which content of each file belongs to these results, for DVC",
 }
+# Each file of these folders has a link.
+LINKED = ("tables", "weights")
+FOOTNOTE = """\
+\\* Borderline: a rerun with new seeds gives the claim another verdict with a probability above 10 % (1 − repeatability).
+*To decide*: seeds with which the claim / the flow would be decided with 80 % power, if they are open and the true effect is
+twice the smallest that counts. [How verdicts work](../../claims.md)."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """The published files of a suite: their folder, the bytes of each, the verdicts, and the executions behind the results."""
+    """The published files of a suite: their folder, the bytes of each, tables, and the executions behind the results."""
 
     suite: "Suite"
     target: Path
     sizes: Mapping[str, int]
-    claims: pd.DataFrame
+    tables: Mapping[str, pd.DataFrame]
     executions: list[dict[str, Any]]
 
 
@@ -84,21 +92,22 @@ def _lines(published: Published) -> Iterator[str]:
     )
     hours = sum(execution["seconds"] for execution in executions) / 3600
     yield from ("| | |", "|---|---|")
-    yield f"| suite | `params/{suite.suite}.yaml`; its content in full has SHA-256 `{suite_sha256(suite)}` |"
+    yield f"| suite | `params/{suite.suite}.yaml`; its content in full has SHA-256 `{suite_sha256(suite)[:12]}…` |"
     yield f"| registration | {_cell(registration)} |"
     yield f"| commits | {'; '.join(dict.fromkeys(map(_commit, executions)))} |"
-    yield from (f"| changed since | {_cell(change)} |" for change in changed_since(executions))
+    if any(map(acceptances, executions)):
+        yield f"| changed since | parts of the code; [{FILE}]({FILE}) lists them, and why the results are still valid |"
     yield f"| machines | {'; '.join(dict.fromkeys(map(_machine, executions)))} |"
-    yield f"| time | {hours:.2f} hours, the sum over all jobs of datasets, runs and studies |"
-    if verdicts := of_suite(published.claims):
-        yield from (
-            "",
-            verdicts,
-            "",
-            "\\* Borderline. [How verdicts work](../../claims.md) defines the verdicts.",
-        )
-    yield from ("", "| file | KiB | |", "|---|--:|---|")
-    yield from _files(published)
+    yield f"| cost | {hours:.2f} hours, the sum over all jobs{_memory(published.tables['compute'])} |"
+    yield ""
+    if verdicts := of_suite(published.tables["claims"], published.tables["power"]):
+        yield from (verdicts, "", FOOTNOTE, "")
+    yield from ("| files | KiB | |", "|---|--:|---|", *_files(published))
+
+
+def _memory(compute: pd.DataFrame) -> str:
+    """Write the peak memory of the largest training; empty for a suite without image models."""
+    return f"; trainings took up to {compute['train_peak_memory_mib'].max():.0f} MiB of memory" if len(compute) else ""
 
 
 def _cell(text: str) -> str:
@@ -124,22 +133,18 @@ def _machine(execution: Mapping[str, Any]) -> str:
 
 
 def _files(published: Published) -> Iterator[str]:
-    """Yield a row for each table and other file, and one row for each folder of files of the same kind."""
-    folders: dict[str, list[int]] = {}
-    for name, size in sorted(published.sizes.items()):
-        folder = name.split("/")[0]
-        if folder in KINDS:
-            folders.setdefault(folder, []).append(size)
-        else:
-            yield f"| [{name}]({name}) | {size / 1024:.0f} | {_content(name)} |"
-    for path in (published.target / "kept").rglob(f"*{SUFFIX}"):
-        folders.setdefault("kept", []).append(path.stat().st_size)
-    for folder, sizes in folders.items():
-        yield f"| [{folder}/]({folder}/) | {sum(sizes) / 1024:.0f} | {KINDS[folder]}: {len(sizes)} files |"
+    """Yield a row for each folder and each file outside of them."""
+    sizes = dict(published.sizes)
+    kept = sorted((published.target / "kept").rglob(f"*{SUFFIX}"))
+    sizes |= {str(path.relative_to(published.target)): path.stat().st_size for path in kept}
+    for folder, content in CONTENT.items():
+        if names := [name for name in sorted(sizes) if name.split("/")[0] == folder]:
+            total = sum(sizes[name] for name in names) / 1024
+            yield f"| [{folder}]({folder}) | {total:.0f} | {content}{_each(folder, names)} |"
 
 
-def _content(name: str) -> str:
-    path = Path(name)
-    if path.parent.name == "weights":
-        return f"averaged weights of score and flow of `{path.stem}`, float32"
-    return CATALOGUE[path.name.partition(".")[0]].title if ".csv" in path.suffixes else OTHERS.get(name, "")
+def _each(folder: str, names: list[str]) -> str:
+    """Write links to the files of a folder, or their number."""
+    if folder in LINKED:
+        return ": " + ", ".join(f"[{Path(name).name.partition('.')[0]}]({name})" for name in names)
+    return "" if names == [folder] else f": {len(names)} files"

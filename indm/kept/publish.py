@@ -12,7 +12,7 @@ from indm.kept.changed import FILE, Changes
 from indm.kept.check import other_code
 from indm.kept.folders import SUFFIX, archive, kept_folders, read_archive
 from indm.kept.keep import results_alone
-from indm.kept.page import Published, page_text
+from indm.kept.page import SUMMARISED, Published, page_text
 from indm.kept.weights import averaged_weights, is_of, trained
 from indm.pipeline.identity import Identity
 from indm.pipeline.jobs import Job
@@ -73,7 +73,8 @@ def publish(identity: Identity, target: Path, runs: Sequence[str]) -> Published:
     _check_size(weights, MOST_WEIGHTS, "weights")
     _check_size(files | weights, MOST, "files")
     sizes = {name: len(content) for name, content in (files | weights).items()}
-    published = Published(suite, target, sizes, read_rows(here / "tables/claims.csv"), executions)
+    tables = {name: read_rows(here / f"tables/{name}.csv") for name in SUMMARISED}
+    published = Published(suite, target, sizes, tables, executions)
     _write(published, files | weights)
     return published
 

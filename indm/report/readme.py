@@ -10,8 +10,9 @@ import pandas as pd
 from indm.errors import ArtifactError
 from indm.report.differences import PLACE
 from indm.report.export import effect_with_ends, present
-from indm.report.grades import IN_WORDS, MATCHED, NO_DATA, matched_by, starred
+from indm.report.grades import IN_WORDS, INCONCLUSIVE, MATCHED, NO_DATA, OPEN, SINGLE, matched_by, starred
 from indm.report.names import comparator, names
+from indm.report.power import MOST_SEEDS
 from indm.report.results import CELL, read_rows, records
 from indm.shipped import DEFAULT_SUITE
 from indm.store.files import read_json
@@ -197,14 +198,39 @@ def _verdict(row: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def of_suite(table: pd.DataFrame) -> str:
-    """Write the primary claims of one suite, one row each: both verdicts, with their effects; empty without data."""
-    rows = [row for row in records(table) if row["family"] == "primary" and row["holds"] != NO_DATA]
+def of_suite(claims: pd.DataFrame, power: pd.DataFrame) -> str:
+    """Write the primary claims of one suite, one row each; empty without data.
+
+    A row has both verdicts with their effects, the seeds that were run and that would decide open answers, and the repeatability.
+
+    Arguments:
+        claims: its table of claims.
+        power: its table of seeds needed (:func:`indm.report.power.power_table`).
+    """
+    rows = [row for row in records(claims) if row["family"] == "primary" and row["holds"] != NO_DATA]
+    if not rows:
+        return ""
+    needed = power[["id", *PLACE, "seeds_baseline", "seeds_control"]]
     lines = [
-        f"| {row['question']} | {_place(row, PLACE)} | {_holds(row)} {row['unit']} | {_flow(row) or 'not asked'} |"
-        for row in rows
+        f"| {row['question']} | {_place(row, PLACE)} | {_holds(row)} {row['unit']} | {_flow(row) or NOT_ASKED} "
+        f"| {_seeds(row)} | {_needed(row)} | {row['repeatability']:.2f} |"
+        for row in records(pd.DataFrame(rows).merge(needed, on=["id", *PLACE], how="left"))
     ]
-    return "\n".join(["| claim | | does it hold? | is it the flow? |", "|---|---|---|---|", *lines]) if rows else ""
+    head = "| claim | | does it hold? | is it the flow? | seeds | to decide | repeatability |"
+    return "\n".join([head, "|---|---|---|---|---|---|---|", *lines])
+
+
+def _seeds(row: Mapping[str, Any]) -> str:
+    """Write the number of seeds, and if some failed in a model, of how many."""
+    return f"{row['n']:.0f}" if row["n"] == row["planned"] else f"{row['n']:.0f} of {row['planned']:.0f}"
+
+
+def _needed(row: Mapping[str, Any]) -> str:
+    """Write the numbers of seeds that would decide the claim and the flow, each only if it is open and was measured."""
+    has_control = row["flow"] == OPEN and not pd.isna(row["control"])
+    is_open = {"seeds_baseline": row["holds"] in (INCONCLUSIVE, SINGLE), "seeds_control": has_control}
+    found = {column: f"{row[column]:.0f}" if row[column] > 0 else f"over {MOST_SEEDS}" for column in is_open}
+    return " / ".join(found[column] if undecided else "–" for column, undecided in is_open.items())
 
 
 def _varying(suites: Iterable[list[dict[str, Any]]]) -> list[str]:
