@@ -16,7 +16,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from indm.diffusion.model import ImplicitNonlinearDiffusion
-from indm.registry import SAMPLERS
+from indm.registry import DATASETS, SAMPLERS
+from indm.report.names import name as in_words
 from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
 from indm.suite.schema.types import PC, PREDICTOR
@@ -25,13 +26,6 @@ from indm.training.spec import model_spec
 SUITES = [Path(f"params/{name}.yaml") for name in ("paper", "paper-seeds", "cifar10", "cifar10-check")]
 # A suite for each pair of networks whose steps are compared.
 COMPARED = [Path(f"params/{name}.yaml") for name in ("digits", "fashion-full", "cifar10", "paper")]
-# Images of (training, test), and channels, height and width of one.
-DATA = {
-    "digits": ((1257, 360), (1, 8, 8)),
-    "fashion-mnist": ((55_000, 10_000), (1, 28, 28)),
-    "cifar10": ((50_000, 10_000), (3, 32, 32)),
-    "celeba64": ((162_770, 19_962), (3, 64, 64)),
-}
 # Network calls of the adaptive ODE, and evaluations of a block in the flow's inverse: orders of magnitude, not measured here.
 ODE_CALLS = {1e-5: 300, 1e-4: 150}
 INVERSE_CALLS = 10
@@ -52,7 +46,7 @@ class Passes(NamedTuple):
 
 def passes(suite: Suite, name: str) -> Passes:
     """Count the operations of a run's networks."""
-    shape = DATA[suite.runs[name].dataset][1]
+    shape = DATASETS[suite.runs[name].dataset].shape
     with torch.device("meta"), torch.no_grad():
         model = ImplicitNonlinearDiffusion(model_spec(suite, name, list(shape))).eval()
         x = torch.zeros(1, *shape)
@@ -80,7 +74,7 @@ def stages(suite: Suite, name: str, cost: Passes) -> dict[str, float]:
     )
     swept = sum(suite.sweep.steps) * sum(per_step) * cost.score
     swept += len(suite.sweep.steps) * len(samplers) * INVERSE_CALLS * cost.flow
-    test, solutions = suite.nll.images or DATA[run.dataset][0][1], 1 + suite.nll.uncorrected
+    test, solutions = suite.nll.images or images(run.dataset, "test"), 1 + suite.nll.uncorrected
     return {
         "train": train.steps * train.batch_size * step(suite, name, cost),
         "sample": sample.num_samples * draw,
@@ -90,6 +84,12 @@ def stages(suite: Suite, name: str, cost: Passes) -> dict[str, float]:
         * (_likelihood(suite.curve.tolerance, cost) + suite.curve.time_draws * cost.score),
         "sweep": suite.sweep.num_samples * swept * (run.objective in suite.sweep.objectives),
     }
+
+
+def images(dataset: str, *splits: str) -> int:
+    """Count the images of some splits of a dataset whose size is known before it is read."""
+    counts = DATASETS[dataset].counts or {}
+    return sum(counts[split] for split in splits)
 
 
 def step(suite: Suite, name: str, cost: Passes) -> float:
@@ -102,18 +102,17 @@ def step_ratios(paths: Iterable[Path]) -> list[str]:
     """Return the lines of a table: a training step of INDM over a step of DDPM++, for each dataset, SDE and objective."""
     lines = ["| suite | dataset | SDE | `nll` | `fid` |", "|---|---|---|--:|--:|"]
     for suite in map(load_suite, paths):
-        steps = {
-            (run.dataset, run.sde, run.objective, run.model): step(suite, name, passes(suite, name))
-            for name, run in suite.runs.items()
-            if not run.variant
-        }
+        runs = [(name, run) for name, run in suite.runs.items() if not run.variant]
+        # One run for each of them: seeds cost the same.
+        names = {(run.dataset, run.sde, run.objective, run.model): name for name, run in runs}
+        steps = {key: step(suite, name, passes(suite, name)) for key, name in names.items()}
         for dataset, sde in dict.fromkeys(key[:2] for key in steps):
             found = [
                 [steps.get((dataset, sde, objective, model)) for model in ("indm", "ddpmpp")]
                 for objective in ("nll", "fid")
             ]
             cells = [f"{indm / ddpmpp:.1f}" if indm and ddpmpp else "" for indm, ddpmpp in found]
-            lines.append(f"| `{suite.suite}` | {dataset} | {sde.upper()} | {' | '.join(cells)} |")
+            lines.append(f"| `{suite.suite}` | {dataset} | {in_words(sde)} | {' | '.join(cells)} |")
     return lines
 
 
@@ -124,7 +123,7 @@ def _likelihood(tolerance: float | None, cost: Passes) -> float:
 
 def disk(suite: Suite, name: str, cost: Passes) -> float:
     """Bytes of a run: weights, their average and Adam's moments, twice while training, and snapshots; images."""
-    shape = DATA[suite.runs[name].dataset][1]
+    shape = DATASETS[suite.runs[name].dataset].shape
     snapshots = len(suite.train_params(name).snapshots)
     tensors = 4 * (2 * 4 * cost.parameters + snapshots * (cost.parameters + cost.flow_parameters))
     return tensors + suite.sample_params(name).num_samples * shape[0] * shape[1] * shape[2]
@@ -173,7 +172,7 @@ def total(suite: Suite, costs: Mapping[str, Passes], work: Mapping[str, Mapping[
     """Return the line of a suite in the table of suites: its operations, its disk, and hours with and without shards."""
     operations = sum(value for run in work.values() for value in run.values())
     size = sum(disk(suite, name, cost) for name, cost in costs.items())
-    size += sum((sum(DATA[name][0]) * 4 * FEATURES) for name in suite.datasets)
+    size += 4 * FEATURES * sum(images(name, "train", "test") for name in suite.datasets)
     cells = [suite.suite, f"{len(work)}", short(operations / 1e18), f"{size / 1e9:.0f} GB"]
     for gpus in (1, 8, 64):
         elapsed, whole = (short(hours(work, shards, rate * 1e12, gpus)) for shards in (suite.shards.model_dump(), {}))

@@ -165,3 +165,15 @@ def test_code_tables_and_generated_blocks_are_no_prose() -> None:
     assert [line for line in prose(text) if line] == ["a", "c"]
     # A comment ends on its line.
     assert [line for line in prose("<!-- one -->\na\n<!-- two -->\nb") if line] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "page", sorted((REPOSITORY / "docs/results").glob("*/README.md")), ids=lambda page: page.parent.name
+)
+def test_pages_of_results_are_short_and_have_the_same_headings(page: Path) -> None:
+    text = page.read_text()
+    assert re.findall(r"^## (.*)", text, flags=re.MULTILINE) == ["Question", "Results", "Limitations", "Reproduce"]
+    assert len(text.splitlines()) <= 80 or page.parent.name in (
+        "fashion",
+        "fashion-fid",
+    )  # to be replaced by fashion-full

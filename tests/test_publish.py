@@ -696,20 +696,20 @@ def test_readme_answers_both_questions_in_words_for_each_claim_and_objective() -
 
 def test_the_overview_has_both_answers_at_each_place_that_has_one() -> None:
     asked = {"question": "A?", "suite": "digits-full", "family": "primary"}
-    ve = {"question": "B?", "suite": "digits-full", "family": "primary", "sde": "ve"}
     plane = {"suite": "digits-full", "dataset": "moons", "sde": "", "objective": "", **CONTROL}
     rows = [
         claim_row("a", "shown", flow="open", **asked),
         claim_row("a", "no data", dataset="cifar10", **asked),
         claim_row("a-2d", "contradicted", **plane | {"flow": "matched"}),
-        claim_row("b", "not testable", flow="open", **ve),
+        claim_row("b", "not testable", flow="open", **asked | {"question": "B?", "sde": "ve"}),
     ]
     assert overview({"digits-full": pd.DataFrame(rows)}).splitlines() == [
-        "| the paper's claim | two dimensions | 8×8 digits, VP | 8×8 digits, VE |",
-        "|---|---|---|---|",
-        "| A? | moons: contradicted; no: matched by learned scale, -0.100 | `nll`: shown; open | no data |",
-        "| B? | not asked | no data | `nll`: not testable; open |",
+        "| the paper's claim | two dimensions | 8×8 digits, VP |",
+        "|---|---|---|",
+        "| A? | moons: contradicted; no: matched by learned scale, -0.100 | `nll`: shown; open |",
+        "| B? | not asked | no data |",
     ]
+    assert overview({"digits": pd.DataFrame([claim_row("a", "shown", family="primary")])}) == ""
 
 
 def test_readme_s_figures_are_the_same_from_run_to_run_and_have_no_clip_paths() -> None:

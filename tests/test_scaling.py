@@ -1,10 +1,12 @@
 """What the suites for GPUs cost: the page has what the code counts."""
 
+import re
 import sys
 
 import pytest
 
 from benchmarks.scaling import hours, main
+from indm.kept.page import LARGE_STEPS
 from tests.conftest import REPOSITORY
 
 
@@ -18,6 +20,13 @@ def test_the_page_has_the_tables_that_are_counted(
     main()
     page = (REPOSITORY / "docs/scaling.md").read_text().splitlines()
     assert [line for line in capsys.readouterr().out.splitlines() if line not in page] == []
+
+
+def test_pages_of_results_compare_with_the_counted_steps() -> None:
+    page = (REPOSITORY / "docs/scaling.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| VP \| ([\d.]+) \| ([\d.]+) \|$", page, flags=re.MULTILINE)
+    counted = [ratio for suite, _, *ratios in rows if suite in ("cifar10", "paper") for ratio in ratios]
+    assert counted == re.findall(r"\d\.\d", LARGE_STEPS)
 
 
 def test_shards_end_sooner_where_gpus_are_free_and_cost_nothing_where_they_are_not() -> None:

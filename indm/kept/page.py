@@ -10,8 +10,11 @@ import pandas as pd
 from indm.errors import ArtifactError
 from indm.kept.changed import FILE
 from indm.kept.folders import SUFFIX
+from indm.report.differences import PLACE
+from indm.report.names import REFERENCE, names
 from indm.report.page.registration import describe_registration
 from indm.report.readme import END, of_suite, replace_block
+from indm.report.results import records
 from indm.store.provenance import commit_date
 from indm.suite.accepted import acceptances
 from indm.suite.claims import load_claims
@@ -42,12 +45,16 @@ CONTENT = {
     "provenance.json": "commits, versions, machines, threads and times of all jobs of datasets, runs and studies",
     "dvc.lock": "which content of each file belongs to these results, for DVC",
 }
+# From docs/scaling.md, for comparison.
+LARGE_STEPS = (
+    "`cifar10` 1.5 (nll) and 2.2 (fid), `paper` 3.0 and 3.8 on CIFAR-10, 1.7 and 2.5 on CelebA "
+    "([counted](../../scaling.md#a-step-of-indm-in-steps-of-ddpm))"
+)
 # Each file of these folders has a link.
 LINKED = ("tables", "weights")
 FOOTNOTE = """\
-\\* Borderline: a rerun with new seeds gives the claim another verdict with a probability above 10 % (1 − repeatability).
-*To decide*: seeds with which the claim / the flow would be decided with 80 % power, if they are open and the true effect is
-twice the smallest that counts. [How verdicts work](../../claims.md)."""
+\\* Borderline: new seeds change the verdict on the claim with a probability above 10 %. *To decide*: seeds that decide the claim /
+the flow, if it is open, with 80 % power for twice the smallest effect that counts ([how verdicts work](../../claims.md))."""
 
 
 @dataclass(frozen=True)
@@ -98,16 +105,27 @@ def _lines(published: Published) -> Iterator[str]:
     if any(map(acceptances, executions)):
         yield f"| changed since | parts of the code; [{FILE}]({FILE}) lists them, and why the results are still valid |"
     yield f"| machines | {'; '.join(dict.fromkeys(map(_machine, executions)))} |"
-    yield f"| cost | {hours:.2f} hours, the sum over all jobs{_memory(published.tables['compute'])} |"
+    # A suite without image models has no rows.
+    memory, steps = _costs(published.tables["compute"]) if len(published.tables["compute"]) else ("", "")
+    yield f"| cost | {hours:.2f} hours, the sum over all jobs{memory} |"
+    if steps:
+        yield f"| FLOPs of a training step, INDM over DDPM++ | {steps}; for comparison: {LARGE_STEPS} |"
     yield ""
     if verdicts := of_suite(published.tables["claims"], published.tables["power"]):
         yield from (verdicts, "", FOOTNOTE, "")
     yield from ("| files | KiB | |", "|---|--:|---|", *_files(published))
 
 
-def _memory(compute: pd.DataFrame) -> str:
-    """Write the peak memory of the largest training; empty for a suite without image models."""
-    return f"; trainings took up to {compute['train_peak_memory_mib'].max():.0f} MiB of memory" if len(compute) else ""
+def _costs(compute: pd.DataFrame) -> tuple[str, str]:
+    """Write the peak memory of the largest training, and the relative cost of a step wherever both models were trained."""
+    memory = f"; trainings took up to {compute['train_peak_memory_mib'].max():.0f} MiB of memory"
+    plain = compute[compute["variant"] == ""]
+    indm, baseline = (plain[plain["model"] == model] for model in ("indm", REFERENCE))
+    ratios = [
+        f"{row['train_flops_per_step_x'] / row['train_flops_per_step_y']:.2f} ({names(*(row[key] for key in PLACE))})"
+        for row in records(indm.merge(baseline, on=PLACE))
+    ]
+    return memory, ", ".join(ratios)
 
 
 def _cell(text: str) -> str:

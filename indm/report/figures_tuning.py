@@ -26,7 +26,7 @@ RING: dict[str, Any] = {"markersize": 10, "markerfacecolor": "none", "color": IN
 def tuning(table: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
     """Draw the target against each hyper-parameter: one row per model, one column per hyper-parameter.
 
-    Failures are at the top edge, and so are targets so far above the others that these would lie on one line.
+    Failures are at the top edge. On a linear scale, so are targets so far above the others that these would lie on one line.
 
     Arguments:
         table: every training of the search.
@@ -35,7 +35,7 @@ def tuning(table: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
     columns = list(map(str, table))
     parameters = columns[columns.index("steps") + 1 : columns.index("state")]
     table = table.merge(_chosen(tuned), "left").fillna({"chosen": ""})
-    table["far"] = table["target"] > table.groupby(GROUP)["target"].transform(_limit)
+    table["far"] = _is_far(table)
     arms = list(table.groupby(ARM, sort=False))
     figure = Figure(figsize=(WIDTH, 1.6 * len(arms) + 0.8))
     axes = figure.subplots(len(arms), len(parameters), squeeze=False, sharex="col", sharey="row")
@@ -61,6 +61,13 @@ def _chosen(tuned: pd.DataFrame) -> pd.DataFrame:
     return tuned.groupby([*ARM, "trial", "steps"])["reading"].agg(", ".join).rename("chosen").reset_index()
 
 
+def _is_far(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which trainings are drawn at the top edge; the chosen ones never are."""
+    linear = [objective for objective, (_, scale) in TARGETS.items() if scale == "linear"]
+    limit = table.groupby(GROUP)["target"].transform(_limit)
+    return (table["target"] > limit) & table["objective"].isin(linear) & (table["chosen"] == "")
+
+
 def _limit(targets: "pd.Series[float]") -> float:
     return float(targets.min() + FAR * (targets.median() - targets.min()))
 
@@ -80,10 +87,8 @@ def _trials(axis: Axes, table: pd.DataFrame, parameter: str) -> None:
         axis.set_axis_off()
         return
     complete = table[(table["state"] == "complete") & table["phase"].isin(PHASES)]
-    edge: dict[str, Any] = {"transform": axis.get_xaxis_transform(), "clip_on": False}
-    far, complete = complete[complete["far"]], complete[~complete["far"]]
-    if len(far):
-        axis.plot(far[parameter], [1.0] * len(far), "^", color=INK, label="far above the others", **edge)
+    _at_edge(axis, complete[complete["far"]], parameter, "^", "far above the others")
+    complete = complete[~complete["far"]]
     for (phase, label), style in zip(PHASES.items(), (FIRST, SECOND), strict=True):
         part = complete[complete["phase"] == phase]
         if len(part):
@@ -94,8 +99,14 @@ def _trials(axis: Axes, table: pd.DataFrame, parameter: str) -> None:
     for reading, (marker, label) in CHOSEN.items():
         part = complete[complete["chosen"].str.contains(reading)]
         axis.plot(part[parameter], part["target"], marker, **RING, label=label)
-    if (failed := table["state"] == "failed").any():
-        axis.plot(table.loc[failed, parameter], [1.0] * failed.sum(), "x", color=INK, label="failed", **edge)
+    _at_edge(axis, table[table["state"] == "failed"], parameter, "x", "failed")
+
+
+def _at_edge(axis: Axes, table: pd.DataFrame, parameter: str, marker: str, label: str) -> None:
+    """Mark trainings at the top edge, if there are any."""
+    if len(table):
+        edge: dict[str, Any] = {"transform": axis.get_xaxis_transform(), "clip_on": False}
+        axis.plot(table[parameter], [1.0] * len(table), marker, color=INK, label=label, **edge)
 
 
 def _bars(table: pd.DataFrame, scale: str) -> Any:

@@ -25,10 +25,7 @@ EVIDENCE = {"digits-full": "8×8 digits", "fashion": "Fashion-MNIST"}
 PLACES: dict[str, tuple[str, dict[str, str]]] = {
     "two dimensions": ("-2d", {"suite": "digits-full"}),
     "8×8 digits, VP": ("", {"suite": "digits-full", "dataset": "digits", "sde": "vp"}),
-    "8×8 digits, VE": ("", {"suite": "digits-full", "dataset": "digits", "sde": "ve"}),
     "Fashion-MNIST, VP": ("", {"suite": "fashion", "dataset": "fashion-mnist", "sde": "vp"}),
-    "CIFAR-10": ("", {"suite": "cifar10", "dataset": "cifar10"}),
-    "CelebA": ("", {"suite": "paper", "dataset": "celeba64"}),
 }
 NOT_ASKED = "not asked"
 NUMBERS = ("fid", "nll", "nelbo", "gap")
@@ -103,7 +100,7 @@ def answers(tables: Mapping[str, pd.DataFrame]) -> str:
 
 
 def overview(claims: Mapping[str, pd.DataFrame]) -> str:
-    """Write one row per primary claim and one column per place that has a verdict, with both verdicts in words.
+    """Write one row per primary claim and one column per place that has a verdict, with both verdicts in words; empty without.
 
     Arguments:
         claims: the table of claims of each suite.
@@ -116,18 +113,15 @@ def overview(claims: Mapping[str, pd.DataFrame]) -> str:
     }
     shown = {place: cells for place, cells in columns.items() if set(cells) - {NO_DATA, NOT_ASKED}}
     lines = [f"| the paper's claim | {' | '.join(shown)} |", "|---" * (len(shown) + 1) + "|"]
-    for row, cells in zip(primary, zip(*shown.values(), strict=True), strict=True):
-        lines.append(f"| {row['question']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rows = zip((row["question"] for row in primary), *shown.values(), strict=True)
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) if shown else ""
 
 
 def _overview_cell(rows: pd.DataFrame, where: Mapping[str, str]) -> str:
     """Write both verdicts of a claim at each objective or 2-D dataset of a place."""
-    if not len(rows) or where.get("dataset", rows["dataset"].iloc[0]) not in set(rows["dataset"]):
+    if not len(rows) or where.get("dataset") not in {None, *rows["dataset"]}:
         return NOT_ASKED
-    found = rows[rows["holds"] != NO_DATA]
-    for column, value in where.items():
-        found = found[found[column] == value]
+    found = rows[(rows[list(where)] == pd.Series(where)).all(axis=1) & (rows["holds"] != NO_DATA)]
     return "<br>".join(map(_both_answers, records(found))) or NO_DATA
 
 
