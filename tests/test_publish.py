@@ -28,8 +28,9 @@ from indm.pipeline.stages import STAGES
 from indm.register import write_registrations
 from indm.report.catalogue import COMPRESSED, PUBLISHED
 from indm.report.figures import plot_figures
-from indm.report.figures_answer import draw_answers
+from indm.report.figures_answer import PANELS, draw_answers
 from indm.report.readme import (
+    EVIDENCE,
     answers,
     every_verdict,
     numbers,
@@ -676,14 +677,15 @@ def test_readme_answers_both_questions_in_words_for_each_claim_and_objective() -
         claim_row("b", "no data", family="primary", question="B?"),
         claim_row("c", "shown", family="exploratory", question="C?"),
     ]
-    fashion = [claim_row("a", "shown", suite="fashion", **asked, flow="beyond every control")]
+    first, second = EVIDENCE
+    fashion = [claim_row("a", "shown", suite=second, **asked, flow="beyond every control")]
     # A control that is better than INDM does more than match it.
     digits.append(digits[0] | {"id": "e", "question": "E?", "control_high": -0.05})
     # A gap counts down to zero, so the interval of a difference may overstate by how much another one is smaller.
     digits.append(digits[-1] | {"id": "f", "question": "F?", "metric": "nll, gap, signed"})
     for row in digits:
-        row["suite"] = "digits-full"
-    tables = {"digits-full": pd.DataFrame(digits), "fashion": pd.DataFrame(fashion)}
+        row["suite"] = first
+    tables = {first: pd.DataFrame(digits), second: pd.DataFrame(fashion)}
     assert answers(tables).splitlines() == [
         "| question (objective) | 8×8 digits: holds? | the flow? | Fashion-MNIST: holds? | the flow? |",
         "|---|---|---|---|---|",
@@ -722,9 +724,9 @@ def test_readme_s_figures_are_the_same_from_run_to_run_and_have_no_clip_paths() 
         assert shapes((REPOSITORY / f"docs/pictures/{name}.svg").read_text())[0] == shapes(svg.decode())[0], name
 
 
-@pytest.mark.parametrize("missing", ["fashion-fid", "digits-full"])
+@pytest.mark.parametrize("missing", PANELS)
 def test_readme_has_no_figures_where_a_suite_is_not_published(missing: str, tmp_path: Path) -> None:
-    for suite in {"digits-full", "fashion", "fashion-fid"} - {missing}:
+    for suite in PANELS.keys() - {missing}:
         (tmp_path / suite / "tables").mkdir(parents=True)
     assert draw_answers(tmp_path) == {}
 

@@ -97,9 +97,9 @@ def test_a_wrong_file_of_fashion_mnist_stops_before_the_first_job(
     images.write_bytes(b"another")
     monkeypatch.setenv("INDM_DATA", str(tmp_path / "data"))
     if engine == "dvc":
-        add_dvc_file(checkout, "fashion")
-    done = run(checkout, *commands("fashion")[engine])
+        add_dvc_file(checkout, "fashion-full")
+    done = run(checkout, *commands("fashion-full")[engine])
     assert done.returncode != 0
     found = f"{images}: found MD5 {hashlib.md5(b'another', usedforsecurity=False).hexdigest()} (7 bytes), expected "
     assert len([line for line in (done.stdout + done.stderr).splitlines() if found in line]) == 1
-    assert not (checkout / "results/fashion/data").exists()
+    assert not (checkout / "results/fashion-full/data").exists()
