@@ -558,23 +558,30 @@ def test_verdicts_of_all_suites_stand_side_by_side() -> None:
 
 
 def test_the_page_of_a_suite_has_both_answers_to_its_primary_claims_and_the_seeds_that_would_decide_them() -> None:
-    seeds = {"n": 12, "planned": 12, "family": "primary"}
+    seeds = {"n": 12, "planned": 12, "control_n": 6, "family": "primary"}
     rows = [
         claim_row("a", "shown", question="A?", **seeds, **CONTROL | {"flow": "matched"}),
         claim_row("b", "inconclusive", question="B?", unit="log ratio", smallest_effect=0.1, **seeds | {"planned": 13}),
         claim_row("c", "inconclusive", question="C?", **seeds, **CONTROL | {"flow": "open"}),
-        claim_row("d", "no data", question="D?", **seeds),
-        claim_row("e", "shown", question="E?", **seeds | {"family": "exploratory"}),
+        claim_row("d", "inconclusive", question="D?", **seeds, **CONTROL | {"flow": "open"}),
+        claim_row("e", "no data", question="E?", **seeds),
+        claim_row("f", "shown", question="F?", **seeds | {"family": "exploratory"}),
     ]
-    power = pd.DataFrame([row | {"seeds_baseline": 25, "seeds_control": np.nan} for row in rows])
+    power = pd.DataFrame([row | {"seeds_baseline": 25, "seeds_control": np.nan, "note": ""} for row in rows])
+    power.loc[3, "note"] = (
+        "cannot be decided here against the baseline (more images); without same-compute: no two seeds here"
+    )
     assert of_suite(pd.DataFrame(rows), power).replace("\u00a0", " ").splitlines()[2:] == [
         "| A? | digits, VP, nll | shown, 0.020 [0.010, 0.034] nats | matched by learned scale, -0.100 [-0.200, 0.000] "
-        "| 12 | – / – | 0.95 |",
+        "| 12 / 6 | – / – | 0.95 |",
         "| B? | digits, VP, nll | inconclusive, 0.02 [0.01, 0.03] log ratio | not asked | 12 of 13 | 25 / – | 0.95 |",
-        "| C? | digits, VP, nll | inconclusive, 0.020 [0.010, 0.034] nats | open, against learned scale "
-        "-0.100 [-0.200, 0.000] | 12 | 25 / over 50 | 0.95 |",
+        *(
+            f"| {question} | digits, VP, nll | inconclusive, 0.020 [0.010, 0.034] nats | open, against learned scale "
+            f"-0.100 [-0.200, 0.000] | 12 / 6 | {needed} | 0.95 |"
+            for question, needed in {"C?": "25 / over 50", "D?": "more images / more controls"}.items()
+        ),
     ]
-    assert of_suite(pd.DataFrame(rows[3:]), power) == ""
+    assert of_suite(pd.DataFrame(rows[4:]), power) == ""
 
 
 def test_several_objectives_of_a_claim_have_a_line_each() -> None:

@@ -47,14 +47,14 @@ CONTENT = {
 }
 # From docs/scaling.md, for comparison.
 LARGE_STEPS = (
-    "`cifar10` 1.5 (nll) and 2.2 (fid), `paper` 3.0 and 3.8 on CIFAR-10, 1.7 and 2.5 on CelebA "
+    "under VP, `cifar10` 1.5 (nll) and 2.2 (fid), `paper` 3.0 and 3.8 on CIFAR-10, 1.7 and 2.5 on CelebA "
     "([counted](../../scaling.md#a-step-of-indm-in-steps-of-ddpm))"
 )
 # Each file of these folders has a link.
 LINKED = ("tables", "weights")
 FOOTNOTE = """\
-\\* Borderline: new seeds change the verdict on the claim with a probability above 10 %. *To decide*: seeds that decide the claim /
-the flow, if it is open, with 80 % power for twice the smallest effect that counts ([how verdicts work](../../claims.md))."""
+\\* Borderline: new seeds change the first verdict with a probability above 10 %. *Seeds*: with DDPM++ / with the control. *To
+decide*: seeds with 80 % power to show the claim / to beat the hardest control, for twice the [smallest effect](../../claims.md)."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _lines(published: Published) -> Iterator[str]:
     yield f"| registration | {_cell(registration)} |"
     yield f"| commits | {'; '.join(dict.fromkeys(map(_commit, executions)))} |"
     if any(map(acceptances, executions)):
-        yield f"| changed since | parts of the code; [{FILE}]({FILE}) lists them, and why the results are still valid |"
+        yield f"| changed since | parts of the code; [{FILE}]({FILE}) lists them, and which results are still valid |"
     yield f"| machines | {'; '.join(dict.fromkeys(map(_machine, executions)))} |"
     # A suite without image models has no rows.
     memory, steps = _costs(published.tables["compute"]) if len(published.tables["compute"]) else ("", "")
@@ -118,7 +118,7 @@ def _lines(published: Published) -> Iterator[str]:
 
 def _costs(compute: pd.DataFrame) -> tuple[str, str]:
     """Write the peak memory of the largest training, and the relative cost of a step wherever both models were trained."""
-    memory = f"; trainings took up to {compute['train_peak_memory_mib'].max():.0f} MiB of memory"
+    memory = f"; a training of the largest cell took {compute['train_peak_memory_mib'].max():.0f} MiB on average"
     plain = compute[compute["variant"] == ""]
     indm, baseline = (plain[plain["model"] == model] for model in ("indm", REFERENCE))
     ratios = [

@@ -46,6 +46,9 @@ MOST_SEEDS = 50
 # The effect that is assumed to be true, in units of the smallest effect.
 ASSUMED = 2
 BASELINE = "the baseline"
+# Words of a note.
+MORE_IMAGES = "more images"
+WITHOUT = "without "
 
 
 def power_table(compared: list[Comparison], suite: str) -> pd.DataFrame:
@@ -139,8 +142,8 @@ def _note(compared: Comparison, undecided: Mapping[str, tuple[Numbers, float]], 
     texts = []
     for name, (differences, distance) in undecided.items():
         forbidden = differences.ndim == 2 and _images_forbid(differences, distance, tail)
-        texts.append(f"{name} ({'more images' if forbidden else f'more than {MOST_SEEDS} seeds'})")
+        texts.append(f"{name} ({MORE_IMAGES if forbidden else f'more than {MOST_SEEDS} seeds'})")
     said = [f"cannot be decided here against {', '.join(texts)}"] if texts else []
     unknown = [name for name, control in compared.controls.items() if not _has_spread(control)]
-    said += [f"without {', '.join(unknown)}: no two seeds here"] if unknown else []
+    said += [f"{WITHOUT}{', '.join(unknown)}: no two seeds here"] if unknown else []
     return "; ".join(said)

@@ -12,7 +12,7 @@ from indm.report.differences import PLACE
 from indm.report.export import effect_with_ends, present
 from indm.report.grades import IN_WORDS, INCONCLUSIVE, MATCHED, NO_DATA, OPEN, SINGLE, matched_by, starred
 from indm.report.names import comparator, names
-from indm.report.power import MOST_SEEDS
+from indm.report.power import BASELINE, MORE_IMAGES, MOST_SEEDS, WITHOUT
 from indm.report.results import CELL, read_rows, records
 from indm.shipped import DEFAULT_SUITE
 from indm.store.files import read_json
@@ -204,7 +204,7 @@ def of_suite(claims: pd.DataFrame, power: pd.DataFrame) -> str:
     rows = [row for row in records(claims) if row["family"] == "primary" and row["holds"] != NO_DATA]
     if not rows:
         return ""
-    needed = power[["id", *PLACE, "seeds_baseline", "seeds_control"]]
+    needed = power[["id", *PLACE, "seeds_baseline", "seeds_control", "note"]]
     lines = [
         f"| {row['question']} | {_place(row, PLACE)} | {_holds(row)} {row['unit']} | {_flow(row) or NOT_ASKED} "
         f"| {_seeds(row)} | {_needed(row)} | {row['repeatability']:.2f} |"
@@ -215,16 +215,21 @@ def of_suite(claims: pd.DataFrame, power: pd.DataFrame) -> str:
 
 
 def _seeds(row: Mapping[str, Any]) -> str:
-    """Write the number of seeds, and if some failed in a model, of how many."""
-    return f"{row['n']:.0f}" if row["n"] == row["planned"] else f"{row['n']:.0f} of {row['planned']:.0f}"
+    """Write the number of seeds, of how many if some failed, and the number of those with the control."""
+    seeds = f"{row['n']:.0f}" if row["n"] == row["planned"] else f"{row['n']:.0f} of {row['planned']:.0f}"
+    return seeds if pd.isna(row["control"]) else f"{seeds} / {row['control_n']:.0f}"
 
 
 def _needed(row: Mapping[str, Any]) -> str:
-    """Write the numbers of seeds that would decide the claim and the flow, each only if it is open and was measured."""
-    has_control = row["flow"] == OPEN and not pd.isna(row["control"])
-    is_open = {"seeds_baseline": row["holds"] in (INCONCLUSIVE, SINGLE), "seeds_control": has_control}
-    found = {column: f"{row[column]:.0f}" if row[column] > 0 else f"over {MOST_SEEDS}" for column in is_open}
-    return " / ".join(found[column] if undecided else "–" for column, undecided in is_open.items())
+    """Write the seeds, images or controls that would decide the claim and the flow, each only if it is open."""
+    claim = MORE_IMAGES if f"{BASELINE} ({MORE_IMAGES})" in str(row["note"]) else _number(row["seeds_baseline"])
+    flow = "more controls" if WITHOUT in str(row["note"]) else _number(row["seeds_control"])
+    is_open = ((claim, row["holds"] in (INCONCLUSIVE, SINGLE)), (flow, row["flow"] == OPEN))
+    return " / ".join(words if undecided else "–" for words, undecided in is_open)
+
+
+def _number(seeds: float) -> str:
+    return f"{seeds:.0f}" if seeds > 0 else f"over {MOST_SEEDS}"
 
 
 def _varying(suites: Iterable[list[dict[str, Any]]]) -> list[str]:
