@@ -210,7 +210,7 @@ def of_suite(claims: pd.DataFrame, power: pd.DataFrame) -> str:
         f"| {_seeds(row)} | {_needed(row)} | {row['repeatability']:.2f} |"
         for row in records(pd.DataFrame(rows).merge(needed, on=["id", *PLACE], how="left"))
     ]
-    head = "| claim | | does it hold? | is it the flow? | seeds | to decide | repeatability |"
+    head = "| claim | | [does it hold?](../../claims.md) | is it the flow? | seeds | to decide | repeatability |"
     return "\n".join([head, "|---|---|---|---|---|---|---|", *lines])
 
 
