@@ -53,7 +53,7 @@ LARGE_STEPS = (
 # Each file of these folders has a link.
 LINKED = ("tables", "weights")
 FOOTNOTE = """\
-\\* Borderline: new seeds change the first verdict with a probability above 10 %. *Seeds*: with DDPM++ / with the control.
+\\* Borderline: new seeds change the first verdict with a probability over 10 %. *Seeds*: with DDPM++ / with the control.
 *To decide*: seeds with 80 % power to show the claim / beat the hardest control, if effects are twice the smallest."""
 
 
