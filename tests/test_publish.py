@@ -698,7 +698,7 @@ def test_readme_answers_both_questions_in_words_for_each_claim_and_objective() -
         "|---|---|---|---|---|",
         "| A? (`nll`) | inconclusive*, 0.020 | no: matched by same compute, -0.100 | shown, 0.020 | yes: beyond every control |",
         "| A? (`fid`) | shown, 0.020 | open | no data | no data |",
-        "| E? (`nll`) | inconclusive*, 0.020 | no: same compute is better, -0.100 | no data | no data |",
+        "| E? (`nll`) | inconclusive*, 0.020 | no: same compute does better, -0.100 | no data | no data |",
         "| F? (`nll`) | inconclusive*, 0.020 | no: matched by same compute, -0.100 | no data | no data |",
     ]
 

@@ -141,7 +141,7 @@ def _second_answer(row: Mapping[str, Any]) -> str:
     # Where the whole interval lies below 0, the control does not only match INDM; but a gap counts down to zero alone.
     if row["control_high"] >= 0 or "gap" in row["metric"]:
         return f"{IN_WORDS[MATCHED]} by {control}, {effect}"
-    return f"no: {control} is better, {effect}"
+    return f"no: {control} does better, {effect}"
 
 
 def _without_ends(row: Mapping[str, Any], of: str = "") -> str:
