@@ -558,16 +558,25 @@ def test_verdicts_of_all_suites_stand_side_by_side() -> None:
 
 
 def test_the_page_of_a_suite_has_both_answers_to_its_primary_claims_and_the_seeds_that_would_decide_them() -> None:
-    seeds = {"n": 12, "planned": 12, "control_n": 6, "family": "primary"}
+    seeds = {"n": 12, "planned": 12, "control_n": 6, "family": "primary", "failed_treatment": 0, "failed_baseline": 0}
+    failing = {"failed_treatment": 1, "low": 0.015}
     rows = [
         claim_row("a", "shown", question="A?", **seeds, **CONTROL | {"flow": "matched"}),
         claim_row("b", "inconclusive", question="B?", unit="log ratio", smallest_effect=0.1, **seeds | {"planned": 13}),
         claim_row("c", "inconclusive", question="C?", **seeds, **CONTROL | {"flow": "open"}),
         claim_row("d", "inconclusive", question="D?", **seeds, **CONTROL | {"flow": "open"}),
+        claim_row("d", "inconclusive", question="D2?", **seeds | failing),
         claim_row("e", "no data", question="E?", **seeds),
         claim_row("f", "shown", question="F?", **seeds | {"family": "exploratory"}),
     ]
-    power = pd.DataFrame([row | {"seeds_baseline": 25, "seeds_control": np.nan, "note": ""} for row in rows])
+    power = pd.DataFrame(
+        [
+            {key: row[key] for key in ("id", "dataset", "sde", "objective")}
+            | {"seeds_baseline": 25, "seeds_control": np.nan, "note": ""}
+            for row in rows
+            if row["question"] != "D2?"
+        ]
+    )
     power.loc[3, "note"] = (
         "cannot be decided here against the baseline (more images); without same-compute: no two seeds here"
     )
@@ -578,10 +587,12 @@ def test_the_page_of_a_suite_has_both_answers_to_its_primary_claims_and_the_seed
         *(
             f"| {question} | digits, VP, nll | inconclusive, 0.020 [0.010, 0.034] nats | open, against learned scale "
             f"-0.100 [-0.200, 0.000] | 12 / 6 | {needed} | 0.95 |"
-            for question, needed in {"C?": "25 / over 50", "D?": "more images / more controls"}.items()
+            for question, needed in {"C?": "25 / over 50", "D?": "more images / over 50, more controls"}.items()
         ),
+        "| D2? | digits, VP, nll | inconclusive, 0.020 [0.015, 0.034] nats | not asked | 12 "
+        "| withheld: INDM fails more often / – | 0.95 |",
     ]
-    assert of_suite(pd.DataFrame(rows[4:]), power) == ""
+    assert of_suite(pd.DataFrame(rows[5:]), power) == ""
 
 
 def test_several_objectives_of_a_claim_have_a_line_each() -> None:

@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 
 from indm.report.claims import SAME_COMPUTE
 from indm.report.figures_claims import BLOCK, ENDS, LINEAR
-from indm.report.grades import IN_WORDS, NO_DATA, NOT_RUN, REPEATABLE, starred
+from indm.report.grades import IN_WORDS, MATCHED, NO_DATA, NOT_RUN, REPEATABLE, does_better, starred
 from indm.report.intervals import half_widths
 from indm.report.names import REFERENCE
 from indm.report.palette import GRID, INK, SOFT
@@ -33,6 +33,8 @@ LABELS = {
     "smaller-gap": "variational gap",
     "nearly-mle-training": "gap in training",
     "lower-fid": "images (FID)",
+    "coarse-discretisation": "few steps",
+    "fid-of-celeba": "FID 1.75, CelebA",
 }
 # In inches: from the left, a row's label, its strip, its verdict and the end; from above, a row, a title and the margins.
 LABEL, STRIP, VERDICT, WIDTH = 0.08, (1.65, 4.6), 4.7, 6.0
@@ -137,7 +139,9 @@ def _draw_row(axis: Axes, place: int, row: "pd.Series[Any]") -> None:
     _write(axis, VERDICT, steps, starred(row["holds"], row["repeatability"]), color=FIRST["color"])
     _mark(axis, steps, row[ENDS] / row["smallest_effect"], FIRST)
     verdict = NOT_RUN if pd.isna(row["effect_compute"]) else row["verdict"]
-    _write(axis, VERDICT, compute, IN_WORDS[verdict], color=SOFT if verdict == NOT_RUN else SECOND["color"])
+    better = verdict == MATCHED and does_better(row["high_compute"], row["metric"])
+    words = "no: does better" if better else IN_WORDS[verdict]
+    _write(axis, VERDICT, compute, words, color=SOFT if verdict == NOT_RUN else SECOND["color"])
     _mark(axis, compute, row[[f"{end}_compute" for end in ENDS]] / row["smallest_effect"], SECOND)
 
 

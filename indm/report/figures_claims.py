@@ -16,12 +16,12 @@ from indm.report.plotting import FIRST, SECOND, WIDTH, note, plot_interval
 
 # The columns that identify a block of rows, in each column of panels.
 BLOCK = ["id", "sde", "objective"]
-VERDICTS = ["question", "holds", "flow", "control", "repeatability"]
+VERDICTS = ["question", "holds", "flow", "control", "control_high", "metric", "repeatability"]
 ENDS = ["effect", "low", "high"]
 # The height of a row in inches, and of a question in rows.
 ROW, QUESTION = 0.165, 1.6
 # More dots would hide each other.
-MOST_SEEDS = 12
+MOST_SEEDS = 25
 # Length of the linear part of the scale, from 0 to 1, in decades.
 LINEAR = 0.25
 TICKS = [-1000, -100, -10, -1, 0, 1, 10, 100, 1000]
@@ -96,8 +96,8 @@ def _draw(axis: Axes, rows: pd.DataFrame, seeds: pd.DataFrame, verdicts: str) ->
         plot_interval(axis, row["place"], value, (low, high), FIRST if row["role"] == "baseline" else SECOND)
         _write(axis, 1.01, row["place"], row["verdict"] + _failures(row), fontsize=7)
     for _, row in rows.drop_duplicates(BLOCK).iterrows():
-        flow = f"   Flow? {matched_by(row['flow'], comparator(row['control']))}" if row["flow"] else ""
-        text = f"Holds? {starred(row['holds'], row['repeatability'])}{flow}"
+        flow = matched_by(row["flow"], comparator(row["control"]), row["control_high"], row["metric"])
+        text = f"Holds? {starred(row['holds'], row['repeatability'])}" + (f"   Flow? {flow}" if flow else "")
         _write(
             axis,
             float(verdicts == "right"),

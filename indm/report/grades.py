@@ -48,7 +48,7 @@ MEANINGS = {
         OPEN: "any other case: some control was not run, or is not significantly different",
     },
 }
-# The second verdict, worded as an answer to "Is it the flow?".
+# The second verdict, worded as an answer to "Is it the flow?"; *matched* gets its control.
 IN_WORDS = {
     MATCHED: "no: matched",
     BEYOND: "yes: beyond every control",
@@ -63,9 +63,21 @@ def starred(grade: str, repeatability: float) -> str:
     return f"{grade}*" if repeatability < REPEATABLE else grade
 
 
-def matched_by(flow: str, control: str) -> str:
-    """Write the second grade, with the control that it names."""
-    return f"{flow} by {control}" if flow == MATCHED else flow
+def matched_by(flow: str, control: str, high: float = 0.0, metric: str = "") -> str:
+    """Write the second grade, with the control that it names; for ``high`` and ``metric`` see :func:`does_better`."""
+    if flow != MATCHED:
+        return flow
+    return f"{control} does better" if does_better(high, metric) else f"{flow} by {control}"
+
+
+def does_better(high: float, metric: str) -> bool:
+    """Return whether a control that matches the treatment is better than it.
+
+    Arguments:
+        high: upper end of the interval against the control.
+        metric: the claim's metric. For gaps, an interval below 0 proves no difference, because they count down to 0 alone.
+    """
+    return high < 0 and "gap" not in metric
 
 
 class Verdict(NamedTuple):

@@ -135,13 +135,16 @@ def _first_answer(row: Mapping[str, Any]) -> str:
 
 
 def _second_answer(row: Mapping[str, Any]) -> str:
-    if row["flow"] != MATCHED:
+    if pd.isna(row["flow"]) or pd.isna(row["control"]):
         return IN_WORDS.get(row["flow"], NOT_ASKED)
     control, effect = comparator(row["control"]), _without_ends(row, "control_")
-    # Where the whole interval lies below 0, the control does not only match INDM; but a gap counts down to zero alone.
-    if row["control_high"] >= 0 or "gap" in row["metric"]:
-        return f"{IN_WORDS[MATCHED]} by {control}, {effect}"
-    return f"no: {control} does better, {effect}"
+    if row["flow"] == MATCHED:
+        return f"no: {_matched(row)}, {effect}"
+    return f"{IN_WORDS[row['flow']]}: {effect} against {control}"
+
+
+def _matched(row: Mapping[str, Any]) -> str:
+    return matched_by(row["flow"], comparator(row["control"]), row["control_high"], row["metric"])
 
 
 def _without_ends(row: Mapping[str, Any], of: str = "") -> str:
@@ -222,9 +225,13 @@ def _seeds(row: Mapping[str, Any]) -> str:
 
 def _needed(row: Mapping[str, Any]) -> str:
     """Write the seeds, images or controls that would decide the claim and the flow, each only if it is open."""
-    claim = MORE_IMAGES if f"{BASELINE} ({MORE_IMAGES})" in str(row["note"]) else _number(row["seeds_baseline"])
-    flow = "more controls" if WITHOUT in str(row["note"]) else _number(row["seeds_control"])
-    is_open = ((claim, row["holds"] in (INCONCLUSIVE, SINGLE)), (flow, row["flow"] == OPEN))
+    note = str(row["note"])
+    claim = MORE_IMAGES if f"{BASELINE} ({MORE_IMAGES})" in note else _number(row["seeds_baseline"])
+    if row["low"] > row["smallest_effect"] and row["failed_treatment"] > row["failed_baseline"]:
+        claim = "withheld: INDM fails more often"
+    flow = [] if pd.isna(row["control"]) else [_number(row["seeds_control"])]
+    flow += ["more controls"] if WITHOUT in note else []
+    is_open = ((claim, row["holds"] in (INCONCLUSIVE, SINGLE)), (", ".join(flow), row["flow"] == OPEN))
     return " / ".join(words if undecided else "–" for words, undecided in is_open)
 
 
@@ -264,7 +271,7 @@ def _flow(row: Mapping[str, Any]) -> str:
         return str(row["flow"])
     control = comparator(row["control"])
     against = "" if row["flow"] == MATCHED else f"against {control} "
-    return f"{matched_by(row['flow'], control)}, {against}{_unbroken(row, 'control_')}"
+    return f"{_matched(row)}, {against}{_unbroken(row, 'control_')}"
 
 
 def _unbroken(row: Mapping[str, Any], of: str = "") -> str:

@@ -8,14 +8,14 @@ from typing import Any
 import pandas as pd
 
 from indm.report.claims import SAME_COMPUTE
-from indm.report.grades import CONTRADICTED, IN_WORDS, MATCHED, MEANINGS, NO_DATA, REPEATABLE, SHOWN
+from indm.report.grades import CONTRADICTED, IN_WORDS, MATCHED, MEANINGS, NO_DATA, REPEATABLE, SHOWN, matched_by
 from indm.report.names import comparator, names
 from indm.report.page.entries import Entry, set_numbers, text_entry
 from indm.report.results import read_texts
 
 COLUMNS = (
     *("id", "family", "question", "statement", "source", "holds", "flow", "dataset", "sde", "objective"),
-    *("control", "unit", "repeatability", "reason", "flow_reason"),
+    *("control", "control_high", "metric", "unit", "repeatability", "reason", "flow_reason"),
 )
 KEYS = ["id", "dataset", "sde", "objective"]
 ENDS = ("effect", "low", "high")
@@ -141,7 +141,7 @@ def _answer(row: Mapping[Any, str], effects: pd.DataFrame) -> Answer:
         family=row["family"],
         holds=text_entry("holds", row["holds"]),
         repeatability=row["repeatability"],
-        flow=replace(flow, text=_in_words(flow.text, comparator(row["control"])), value=flow.text),
+        flow=replace(flow, text=_in_words(flow.text, row), value=flow.text),
         dataset=row["dataset"],
         place=names(row["dataset"], row["sde"], row["objective"]),
         unit=row["unit"],
@@ -153,8 +153,10 @@ def _answer(row: Mapping[Any, str], effects: pd.DataFrame) -> Answer:
     )
 
 
-def _in_words(flow: str, control: str) -> str:
-    return IN_WORDS.get(flow, flow) + (f" by {control}" if flow == MATCHED else "")
+def _in_words(flow: str, row: Mapping[Any, str]) -> str:
+    if flow != MATCHED:
+        return IN_WORDS.get(flow, flow)
+    return f"no: {matched_by(flow, comparator(row['control']), float(row['control_high']), row['metric'])}"
 
 
 def _compared(row: Mapping[Any, str]) -> Compared:
