@@ -140,7 +140,7 @@ def _draw_row(axis: Axes, place: int, row: "pd.Series[Any]") -> None:
     _mark(axis, steps, row[ENDS] / row["smallest_effect"], FIRST)
     verdict = NOT_RUN if pd.isna(row["effect_compute"]) else row["verdict"]
     better = verdict == MATCHED and does_better(row["high_compute"], row["metric"])
-    words = "no: does better" if better else IN_WORDS[verdict]
+    words = "DDPM++ better" if better else IN_WORDS[verdict]
     _write(axis, VERDICT, compute, words, color=SOFT if verdict == NOT_RUN else SECOND["color"])
     _mark(axis, compute, row[[f"{end}_compute" for end in ENDS]] / row["smallest_effect"], SECOND)
 
