@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from indm.errors import ArtifactError
 from indm.report import figures
 from indm.report.figures import FIGURES, Plot, plot_figures
+from indm.report.figures_answer import LABELS
 from indm.report.figures_claims import MOST_SEEDS
 from indm.report.figures_lines import CONTROLS
 from indm.report.figures_toy2d import MODELS, toy2d_figure
@@ -24,6 +25,7 @@ from indm.report.palette import BLUE, DARK, GROUND, PAPER, SOFT, VERMILLION
 from indm.report.plotting import PlainLogFormatter, plain_ticks
 from indm.stages import figure as stage
 from indm.store.layout import Layout
+from indm.suite.claims import load_claims
 from indm.suite.load import load_suite
 from tests.conftest import REPOSITORY
 from tests.made_up import write_made_up_results
@@ -550,3 +552,8 @@ def test_a_figure_lies_on_a_ground_that_follows_the_theme(drawn: dict[str, bytes
     for light, dark in DARK.items():
         assert f'[style*="fill: {light}"]{{fill: {dark} !important}}' in GROUND
     assert f'style="fill: {PAPER}"' in GROUND
+
+
+def test_the_answer_has_a_label_for_every_primary_claim() -> None:
+    claims = load_claims(REPOSITORY / "params/claims.yaml").claims
+    assert {claim.id for claim in claims if claim.family == "primary"} <= LABELS.keys()
