@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.design import table, with_seeds
+from benchmarks.design import table
 from indm.report.grades import lies
-from indm.report.power import POWER, seeds_needed
+from indm.report.intervals import estimate
+from indm.report.power import POWER, seeds_needed, with_seeds
 from tests.conftest import REPOSITORY
 
 
@@ -25,5 +26,6 @@ def test_the_seeds_that_are_needed_have_the_power_and_one_less_has_not(shape: tu
         differences += 0.1 * np.arange(3)[:, None]
     needed = seeds_needed([(differences, 0.15)])
     assert needed is not None
-    powers = [lies(with_seeds(differences, count, 0.15), above=0.0) for count in (needed - 1, needed)]
+    found = estimate(differences)._replace(mean=0.15)
+    powers = [lies(with_seeds(found, count), above=0.0) for count in (needed - 1, needed)]
     assert powers[0] < POWER <= powers[1]

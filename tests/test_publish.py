@@ -559,40 +559,39 @@ def test_verdicts_of_all_suites_stand_side_by_side() -> None:
 
 def test_the_page_of_a_suite_has_both_answers_to_its_primary_claims_and_the_seeds_that_would_decide_them() -> None:
     seeds = {"n": 12, "planned": 12, "control_n": 6, "family": "primary", "failed_treatment": 0, "failed_baseline": 0}
-    failing = {"failed_treatment": 1, "low": 0.015}
+    is_open = seeds | CONTROL | {"flow": "open"}
     rows = [
-        claim_row("a", "shown", question="A?", **seeds, **CONTROL | {"flow": "matched"}),
-        claim_row("b", "inconclusive", question="B?", unit="log ratio", smallest_effect=0.1, **seeds | {"planned": 13}),
-        claim_row("c", "inconclusive", question="C?", **seeds, **CONTROL | {"flow": "open"}),
-        claim_row("d", "inconclusive", question="D?", **seeds, **CONTROL | {"flow": "open"}),
-        claim_row("d", "inconclusive", question="D2?", **seeds | failing),
-        claim_row("e", "no data", question="E?", **seeds),
-        claim_row("f", "shown", question="F?", **seeds | {"family": "exploratory"}),
+        claim_row("a", "shown", question="A?", **seeds | CONTROL | {"flow": "matched"}),
+        claim_row("b", "inconclusive", question="B?", **seeds | {"planned": 13}),
+        claim_row("c", "inconclusive", question="C?", **is_open),
+        claim_row("d", "inconclusive", question="D?", **is_open),
+        claim_row("e", "inconclusive", question="E?", **is_open | {"failed_treatment": 1, "low": 0.015}),
+        claim_row("f", "single training", question="F?", **seeds | {"n": 1, "flow": "open", "repeatability": np.nan}),
+        claim_row("g", "no data", question="G?", **seeds),
+        claim_row("h", "shown", question="H?", **seeds | {"family": "exploratory"}),
     ]
-    power = pd.DataFrame(
-        [
-            {key: row[key] for key in ("id", "dataset", "sde", "objective")}
-            | {"seeds_baseline": 25, "seeds_control": np.nan, "note": ""}
-            for row in rows
-            if row["question"] != "D2?"
-        ]
-    )
-    power.loc[3, "note"] = (
-        "cannot be decided here against the baseline (more images); without same-compute: no two seeds here"
-    )
-    assert of_suite(pd.DataFrame(rows), power).replace("\u00a0", " ").splitlines()[2:] == [
-        "| A? | digits, VP, nll | shown, 0.020 [0.010, 0.034] nats | matched by learned scale, -0.100 [-0.200, 0.000] "
-        "| 12 / 6 | – / – | 0.95 |",
-        "| B? | digits, VP, nll | inconclusive, 0.02 [0.01, 0.03] log ratio | not asked | 12 of 13 | 25 / – | 0.95 |",
-        *(
-            f"| {question} | digits, VP, nll | inconclusive, 0.020 [0.010, 0.034] nats | open, against learned scale "
-            f"-0.100 [-0.200, 0.000] | 12 / 6 | {needed} | 0.95 |"
-            for question, needed in {"C?": "25 / over 50", "D?": "more images / over 50, more controls"}.items()
-        ),
-        "| D2? | digits, VP, nll | inconclusive, 0.020 [0.015, 0.034] nats | not asked | 12 "
-        "| withheld: INDM fails more often / – | 0.95 |",
+    notes = {
+        "c": "cannot be decided here against learned-scale (more than 50 seeds)",
+        "d": "cannot be decided here against the baseline (more images), learned-scale (more images); without x: no two seeds here",
+        "f": "one seed: the spread over seeds is not known",
+    }
+    known = {"seeds_baseline": 25, "control": "learned-scale", "seeds_control": 30}
+    places = [{key: row[key] for key in ("id", "dataset", "sde", "objective")} | known for row in rows]
+    power = pd.DataFrame([place | {"note": notes.get(place["id"], "")} for place in places])
+    power.loc[power["id"].isin(["c", "d", "f"]), "seeds_control"] = np.nan
+    power.loc[power["id"].isin(["d", "f"]), "seeds_baseline"] = np.nan
+    power.loc[power["id"] == "f", "control"] = np.nan
+    text = of_suite(pd.DataFrame(rows), power).replace("\u00a0", " ").splitlines()[2:]
+    assert [line.split(" | ", 3)[3].rstrip(" |") for line in text] == [
+        "matched by learned scale, -0.100 [-0.200, 0.000] | 12 / 6 | – / – | 0.95",
+        "not asked | 12 of 13 | 25 / – | 0.95",
+        "open, against learned scale -0.100 [-0.200, 0.000] | 12 / 6 | 25 / over 50 | 0.95",
+        "open, against learned scale -0.100 [-0.200, 0.000] | 12 / 6 | more images / more images, more controls | 0.95",
+        "open, against learned scale -0.100 [-0.200, 0.000] | 12 / 6 | withheld: INDM fails more often / 30 | 0.95",
+        "open | 1 of 12 | unknown / unknown | –",
     ]
-    assert of_suite(pd.DataFrame(rows[5:]), power) == ""
+    assert text[0].startswith("| A? | digits, VP, nll | shown, 0.020 [0.010, 0.034] nats | ")
+    assert of_suite(pd.DataFrame(rows[6:]), power) == ""
 
 
 def test_several_objectives_of_a_claim_have_a_line_each() -> None:
@@ -696,7 +695,7 @@ def test_readme_answers_both_questions_in_words_for_each_claim_and_objective() -
         claim_row("c", "shown", family="exploratory", question="C?"),
     ]
     first, second = EVIDENCE
-    fashion = [claim_row("a", "shown", suite=second, **asked, flow="beyond every control")]
+    fashion = [claim_row("a", "shown", suite=second, **asked, **CONTROL | {"flow": "beyond every control"})]
     # A control that is better than INDM does more than match it.
     digits.append(digits[0] | {"id": "e", "question": "E?", "control_high": -0.05})
     # A gap counts down to zero, so the interval of a difference may overstate by how much another one is smaller.
@@ -707,7 +706,8 @@ def test_readme_answers_both_questions_in_words_for_each_claim_and_objective() -
     assert answers(tables).splitlines() == [
         "| question (objective) | 8×8 digits: holds? | the flow? | Fashion-MNIST: holds? | the flow? |",
         "|---|---|---|---|---|",
-        "| A? (`nll`) | inconclusive*, 0.020 | no: matched by same compute, -0.100 | shown, 0.020 | yes: beyond every control |",
+        "| A? (`nll`) | inconclusive*, 0.020 | no: matched by same compute, -0.100 | shown, 0.020 "
+        "| yes: beyond every control, -0.100 against learned scale |",
         "| A? (`fid`) | shown, 0.020 | open | no data | no data |",
         "| E? (`nll`) | inconclusive*, 0.020 | no: same compute does better, -0.100 | no data | no data |",
         "| F? (`nll`) | inconclusive*, 0.020 | no: matched by same compute, -0.100 | no data | no data |",

@@ -119,8 +119,8 @@ def _models(suite: Suite) -> str:
 
 
 def _results(root: Path, suite: str) -> str:
-    published = root / "docs/results" / suite / "README.md"
-    return f"[published](../results/{suite}/README.md)" if published.is_file() else "-"
+    folder = root / "docs/results" / suite
+    return f"[published](../results/{suite}/README.md)" if (folder / "tables").is_dir() else "-"
 
 
 # The keys of a suite.

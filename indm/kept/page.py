@@ -54,7 +54,7 @@ LARGE_STEPS = (
 LINKED = ("tables", "weights")
 FOOTNOTE = """\
 \\* Borderline: new seeds change the first verdict with a probability over 10 %. *Seeds*: with DDPM++ / with the control.
-*To decide*: seeds with 80 % power to show the claim / beat the hardest control, if effects are twice the smallest."""
+*To decide*: seeds to show the claim / beat every control with 80 % power at twice the smallest effect, without floors."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,9 @@ def _lines(published: Published) -> Iterator[str]:
 
 
 def _costs(compute: pd.DataFrame) -> tuple[str, str]:
-    """Write the peak memory of the largest training, and the relative cost of a step wherever both models were trained."""
-    memory = f"; a training of the largest cell took {compute['train_peak_memory_mib'].max():.0f} MiB on average"
+    """Write the peak memory of the largest cell's trainings, and the relative cost of a step wherever both models were trained."""
+    most = compute["train_peak_memory_mib"].max()
+    memory = f"; peak memory of a training: {most:.0f} MiB, the mean over seeds in the largest cell"
     plain = compute[compute["variant"] == ""]
     indm, baseline = (plain[plain["model"] == model] for model in ("indm", REFERENCE))
     ratios = [
@@ -156,13 +157,13 @@ def _files(published: Published) -> Iterator[str]:
     kept = sorted((published.target / "kept").rglob(f"*{SUFFIX}"))
     sizes |= {str(path.relative_to(published.target)): path.stat().st_size for path in kept}
     for folder, content in CONTENT.items():
-        if names := [name for name in sorted(sizes) if name.split("/")[0] == folder]:
-            total = sum(sizes[name] for name in names) / 1024
-            yield f"| [{folder}]({folder}) | {total:.0f} | {content}{_each(folder, names)} |"
+        if files := [name for name in sorted(sizes) if name.split("/")[0] == folder]:
+            total = sum(sizes[name] for name in files) / 1024
+            yield f"| [{folder}]({folder}) | {total:.0f} | {content}{_each(folder, files)} |"
 
 
-def _each(folder: str, names: list[str]) -> str:
+def _each(folder: str, files: list[str]) -> str:
     """Write links to the files of a folder, or their number."""
     if folder in LINKED:
-        return ": " + ", ".join(f"[{Path(name).name.partition('.')[0]}]({name})" for name in names)
-    return "" if names == [folder] else f": {len(names)} files"
+        return ": " + ", ".join(f"[{Path(name).name.partition('.')[0]}]({name})" for name in files)
+    return "" if files == [folder] else f": {len(files)} files"

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from indm.errors import ArtifactError
-from indm.report.figures_claims import claims
+from indm.report.figures_claims import VERDICTS, claims
 from indm.report.figures_ladder import ablation, ladder
 from indm.report.figures_lines import discretization, learning_curve_flops, learning_curve_step
 from indm.report.figures_tuning import ARM, tuning
@@ -89,18 +89,7 @@ def protocol(table: pd.DataFrame) -> Figure:
 
 
 # The columns that the figures of the claims need.
-CLAIMS = (
-    *GROUP,
-    "id",
-    "family",
-    "treatment",
-    "smallest_effect",
-    "question",
-    "holds",
-    "flow",
-    "control",
-    "repeatability",
-)
+CLAIMS = (*GROUP, "id", "family", "treatment", "smallest_effect", *VERDICTS)
 BESIDE = {
     "effects": (
         *GROUP,

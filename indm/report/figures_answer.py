@@ -34,7 +34,6 @@ LABELS = {
     "nearly-mle-training": "gap in training",
     "lower-fid": "images (FID)",
     "coarse-discretisation": "few steps",
-    "fid-of-celeba": "FID 1.75, CelebA",
 }
 # In inches: from the left, a row's label, its strip, its verdict and the end; from above, a row, a title and the margins.
 LABEL, STRIP, VERDICT, WIDTH = 0.08, (1.65, 4.6), 4.7, 6.0
@@ -78,7 +77,9 @@ def draw_answers(published: Path) -> dict[str, bytes]:
 
 def _rows(claims: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
     """Return the primary claims that have data, with their effects against DDPM++ and against DDPM++ at equal compute."""
-    asked = claims[(claims["family"] == "primary") & (claims["holds"] != NO_DATA)]
+    # Without a smallest effect, there is no unit.
+    has_unit = claims["smallest_effect"] > 0
+    asked = claims[(claims["family"] == "primary") & (claims["holds"] != NO_DATA) & has_unit]
     keys = [*BLOCK, "dataset"]
     at_equal_compute = effects.loc[effects["against"] == SAME_COMPUTE, [*keys, *ENDS, "verdict"]]
     return asked.merge(at_equal_compute, "left", on=keys, suffixes=("", "_compute")).reset_index(drop=True)

@@ -75,7 +75,7 @@ def does_better(high: float, metric: str) -> bool:
 
     Arguments:
         high: upper end of the interval against the control.
-        metric: the claim's metric. For gaps, an interval below 0 proves no difference, because they count down to 0 alone.
+        metric: the claim's metric. For gaps, an interval below 0 does not prove it, because they count only down to 0.
     """
     return high < 0 and "gap" not in metric
 

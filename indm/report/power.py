@@ -127,9 +127,13 @@ def seeds_needed(comparisons: Sequence[tuple[Numbers, float]], tail: float = TAI
     return None
 
 
+def with_seeds(found: Estimate, seeds: int) -> Estimate:
+    """Return the estimate that another number of seeds with the same spread would give."""
+    return found._replace(of_seeds=found.of_seeds * found.seeds / seeds, seeds=seeds)
+
+
 def _power(found: Estimate, distance: float, seeds: int, tail: float) -> float:
-    of_seeds = found.of_seeds * found.seeds / seeds
-    return lies(found._replace(mean=distance, of_seeds=of_seeds, seeds=seeds), above=0.0, start=tail)
+    return lies(with_seeds(found, seeds)._replace(mean=distance), above=0.0, start=tail)
 
 
 def _images_forbid(differences: Numbers, distance: float, tail: float) -> bool:

@@ -28,6 +28,8 @@ PLACES: dict[str, tuple[str, dict[str, str]]] = {
     "Fashion-MNIST, VP": ("", {"suite": "fashion", "dataset": "fashion-mnist", "sde": "vp"}),
 }
 NOT_ASKED = "not asked"
+# The spread of one seed is not known.
+UNKNOWN = "unknown"
 NUMBERS = ("fid", "nll", "nelbo", "gap")
 WEIGHTS_METRICS = ("score_parameters", "flow_parameters", "nll", "fid")
 PAGE = "docs/results/README.md"
@@ -140,7 +142,7 @@ def _second_answer(row: Mapping[str, Any]) -> str:
     control, effect = comparator(row["control"]), _without_ends(row, "control_")
     if row["flow"] == MATCHED:
         return f"no: {_matched(row)}, {effect}"
-    return f"{IN_WORDS[row['flow']]}: {effect} against {control}"
+    return f"{IN_WORDS[row['flow']]}, {effect} against {control}"
 
 
 def _matched(row: Mapping[str, Any]) -> str:
@@ -207,14 +209,19 @@ def of_suite(claims: pd.DataFrame, power: pd.DataFrame) -> str:
     rows = [row for row in records(claims) if row["family"] == "primary" and row["holds"] != NO_DATA]
     if not rows:
         return ""
-    needed = power[["id", *PLACE, "seeds_baseline", "seeds_control", "note"]]
+    needed = power[["id", *PLACE, "seeds_baseline", "control", "seeds_control", "note"]]
+    needed = needed.rename(columns={"control": "hardest"})
     lines = [
         f"| {row['question']} | {_place(row, PLACE)} | {_holds(row)} {row['unit']} | {_flow(row) or NOT_ASKED} "
-        f"| {_seeds(row)} | {_needed(row)} | {row['repeatability']:.2f} |"
+        f"| {_seeds(row)} | {_needed(row)} | {_repeatability(row)} |"
         for row in records(pd.DataFrame(rows).merge(needed, on=["id", *PLACE], how="left"))
     ]
     head = "| claim | | [does it hold?](../../claims.md) | is it the flow? | seeds | to decide | repeatability |"
     return "\n".join([head, "|---|---|---|---|---|---|---|", *lines])
+
+
+def _repeatability(row: Mapping[str, Any]) -> str:
+    return "–" if pd.isna(row["repeatability"]) else f"{row['repeatability']:.2f}"
 
 
 def _seeds(row: Mapping[str, Any]) -> str:
@@ -226,17 +233,22 @@ def _seeds(row: Mapping[str, Any]) -> str:
 def _needed(row: Mapping[str, Any]) -> str:
     """Write the seeds, images or controls that would decide the claim and the flow, each only if it is open."""
     note = str(row["note"])
-    claim = MORE_IMAGES if f"{BASELINE} ({MORE_IMAGES})" in note else _number(row["seeds_baseline"])
+    claim = _number(row["seeds_baseline"], BASELINE, note)
     if row["low"] > row["smallest_effect"] and row["failed_treatment"] > row["failed_baseline"]:
         claim = "withheld: INDM fails more often"
-    flow = [] if pd.isna(row["control"]) else [_number(row["seeds_control"])]
+    flow = [] if pd.isna(row["hardest"]) else [_number(row["seeds_control"], row["hardest"], note)]
     flow += ["more controls"] if WITHOUT in note else []
-    is_open = ((claim, row["holds"] in (INCONCLUSIVE, SINGLE)), (", ".join(flow), row["flow"] == OPEN))
+    is_open = ((claim, row["holds"] in (INCONCLUSIVE, SINGLE)), (", ".join(flow) or UNKNOWN, row["flow"] == OPEN))
     return " / ".join(words if undecided else "–" for words, undecided in is_open)
 
 
-def _number(seeds: float) -> str:
-    return f"{seeds:.0f}" if seeds > 0 else f"over {MOST_SEEDS}"
+def _number(seeds: float, against: str, note: str) -> str:
+    """Write how many seeds are needed against a model; ``note`` explains why there is no number."""
+    if seeds > 0:
+        return f"{seeds:.0f}"
+    if f"{against} ({MORE_IMAGES})" in note:
+        return MORE_IMAGES
+    return f"over {MOST_SEEDS}" if f"{against} (more than" in note else UNKNOWN
 
 
 def _varying(suites: Iterable[list[dict[str, Any]]]) -> list[str]:
