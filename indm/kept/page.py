@@ -159,7 +159,9 @@ def _files(published: Published) -> Iterator[str]:
     for folder, content in CONTENT.items():
         if files := [name for name in sorted(sizes) if name.split("/")[0] == folder]:
             total = sum(sizes[name] for name in files) / 1024
-            yield f"| [{folder}]({folder}) | {total:.0f} | {content}{_each(folder, files)} |"
+            # Without the slash, Sphinx takes a folder for a name in the code.
+            place = folder if files == [folder] else f"{folder}/"
+            yield f"| [{place}]({place}) | {total:.0f} | {content}{_each(folder, files)} |"
 
 
 def _each(folder: str, files: list[str]) -> str:
