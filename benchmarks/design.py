@@ -5,7 +5,7 @@
 Prints a row for each primary claim and objective of the pilot: the probability, in %, that the suite's seeds give each verdict if
 the true effect is 0, twice the smallest effect, or the pilot's, and that they find the claim matched by ``same-compute`` if the
 true effect against it is the pilot's. Spreads over seeds and images, the mean gap of DDPM++, and the numbers of primary rows and of
-controls are taken as the pilot's. The method is that of :func:`indm.report.grades.repeatability`.
+controls are taken as the pilot's. See :func:`indm.report.grades.repeatability`.
 """
 
 import argparse

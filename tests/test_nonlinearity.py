@@ -21,7 +21,7 @@ def test_nothing_of_a_linear_map_remains_after_the_affine_fit() -> None:
 
 
 def test_the_share_of_a_square_is_the_known_one() -> None:
-    """Of x + c x² with a normal x, no affine map explains 2 c² / (1 + 2 c²)."""
+    """With a normal x, affine maps leave 2 c² / (1 + 2 c²) of the variance of x + c x²."""
     x, other = normal(20_000, 0), normal(20_000, 1)
     found = unexplained(x, x + 0.2 * x**2, other, other + 0.2 * other**2)
     assert found == pytest.approx((0.08 / 1.08, 0.08 / 1.08), rel=0.05)
