@@ -173,5 +173,4 @@ def test_code_tables_and_generated_blocks_are_no_prose() -> None:
 def test_pages_of_results_are_short_and_have_the_same_headings(page: Path) -> None:
     text = page.read_text()
     assert re.findall(r"^## (.*)", text, flags=re.MULTILINE) == ["Question", "Results", "Limitations", "Reproduce"]
-    # To be replaced by fashion-full.
-    assert len(text.splitlines()) <= 80 or page.parent.name in ("fashion", "fashion-fid")
+    assert len(text.splitlines()) <= 80

@@ -367,7 +367,7 @@ def test_numbers_that_are_none_are_refused(run: Run) -> None:
 
 def test_images_of_256_levels_are_taken() -> None:
     """The brightest of them is 255, the largest byte; and what NumPy reads from a file is read-only."""
-    run = indm.load_run("fashion-mnist-vp-ddpmpp-nll-s104")
+    run = indm.load_run("fashion-mnist-vp-ddpmpp-nll-s123")
     images = np.frombuffer(bytes(range(256)) * 4, np.uint8)[:784].reshape(1, 1, 28, 28)
     assert images.max() == 255
     latents = run.encode(images)

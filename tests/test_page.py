@@ -232,7 +232,9 @@ def test_verdicts_have_the_same_words_everywhere(folder: Path, tmp_path: Path) -
     """On the page, in the terminal, and in README.md: those of docs/claims.md."""
     told = [REPOSITORY / "README.md", *(REPOSITORY / "docs/results").rglob("README.md")]
     for path in [*told, REPOSITORY / "indm/report/page/templates/index.html.jinja"]:
-        assert "undecided" not in path.read_text().lower(), path
+        # A registration keeps its words.
+        lines = [line for line in path.read_text().lower().splitlines() if not line.startswith("| registration |")]
+        assert "undecided" not in "\n".join(lines), path
     cells = re.findall(r"\| ([a-z ]+)\*?, -?\d", (REPOSITORY / "README.md").read_text())
     assert cells
     assert set(cells) <= {*MEANINGS["holds"], *MEANINGS["flow"]}
@@ -424,8 +426,6 @@ CAVEATS = {
     "digits-pilot": [SHORT, OTHER_DATA, OWN_FEATURES],
     "digits-search": [SHORT, OTHER_DATA, OWN_FEATURES],
     "digits-seeds-search": [SHORT, OTHER_DATA, OWN_FEATURES],
-    "fashion": [SHORT, OTHER_FASHION, OWN_FASHION],
-    "fashion-fid": [SHORT, OTHER_FASHION, OWN_FASHION],
     "fashion-full": [SHORT, OTHER_FASHION, OWN_FASHION],
     "fashion-pilot": [SHORT, OTHER_FASHION, OWN_FASHION],
     "fashion-search": [SHORT, OTHER_FASHION, OWN_FASHION],

@@ -18,14 +18,14 @@ from indm.shipped import DEFAULT_SUITE
 from indm.store.files import read_json
 
 # The suites whose verdicts are listed side by side, with descriptions; for the default suite, numbers are listed too.
-SUITES = {"digits": "a first look", "digits-full": "longer trainings, more seeds", "fashion": "Fashion-MNIST"}
+SUITES = {"digits": "a first look", "digits-full": "longer trainings, more seeds", "fashion-full": "Fashion-MNIST"}
 # The suites whose verdicts README.md shows, with their datasets; they were registered before their runs.
-EVIDENCE = {"digits-full": "8×8 digits", "fashion": "Fashion-MNIST"}
+EVIDENCE = {"digits-full": "8×8 digits", "fashion-full": "Fashion-MNIST"}
 # The places that the overview lists side by side: the ending of the claims' names, and the columns that choose the rows.
 PLACES: dict[str, tuple[str, dict[str, str]]] = {
     "two dimensions": ("-2d", {"suite": "digits-full"}),
     "8×8 digits, VP": ("", {"suite": "digits-full", "dataset": "digits", "sde": "vp"}),
-    "Fashion-MNIST, VP": ("", {"suite": "fashion", "dataset": "fashion-mnist", "sde": "vp"}),
+    "Fashion-MNIST, VP": ("", {"suite": "fashion-full", "dataset": "fashion-mnist", "sde": "vp"}),
 }
 NOT_ASKED = "not asked"
 # The spread of one seed is not known.
