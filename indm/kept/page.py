@@ -9,7 +9,6 @@ import pandas as pd
 
 from indm.errors import ArtifactError
 from indm.kept.changed import FILE
-from indm.kept.folders import SUFFIX
 from indm.report.differences import PLACE
 from indm.report.names import REFERENCE, names
 from indm.report.page.registration import describe_registration
@@ -41,7 +40,7 @@ CONTENT = {
     "neighbours": "each of the first eight of them, and below it the training image next to it",
     "diffusion": "training images on their way to noise by those models: each in data space, and below that its latent",
     "weights": "averaged weights of score and flow, float32",
-    "kept": "result files of each run, dataset and study, for `python -m indm restore`",
+    "kept": "what `indm keep` kept of each run, dataset and study, for `indm restore`",
     "provenance.json": "commits, versions, machines, threads and times of all jobs of datasets, runs and studies",
     "dvc.lock": "which content of each file belongs to these results, for DVC",
 }
@@ -154,7 +153,7 @@ def _machine(execution: Mapping[str, Any]) -> str:
 def _files(published: Published) -> Iterator[str]:
     """Yield a row for each folder and each file outside of them."""
     sizes = dict(published.sizes)
-    kept = sorted((published.target / "kept").rglob(f"*{SUFFIX}"))
+    kept = sorted(path for path in (published.target / "kept").rglob("*") if path.is_file())
     sizes |= {str(path.relative_to(published.target)): path.stat().st_size for path in kept}
     for folder, content in CONTENT.items():
         if files := [name for name in sorted(sizes) if name.split("/")[0] == folder]:
