@@ -675,7 +675,7 @@ def shapes(svg: str) -> tuple[str, Any]:
     return number.sub("", re.sub(r"[#\"][a-z][0-9a-f]{10}\b", "", svg)), np.array(number.findall(svg), dtype=float)
 
 
-@pytest.mark.parametrize("suite", ["digits", "digits-search", "fashion-full", "fashion-search"])
+@pytest.mark.parametrize("suite", ["digits", "digits-search", "digits-seeds-search", "fashion-full", "fashion-search"])
 def test_published_figures_are_drawn_from_the_published_tables(suite: str) -> None:
     """On failure: draw them again, indm.report.figures.plot_figures, and say so beside them."""
     folder = REPOSITORY / "docs/results" / suite

@@ -40,7 +40,7 @@ CONTENT = {
     "neighbours": "each of the first eight of them, and below it the training image next to it",
     "diffusion": "training images on their way to noise by those models: each in data space, and below that its latent",
     "weights": "averaged weights of score and flow, float32",
-    "kept": "what `indm keep` kept of each run, dataset and study, for `indm restore`",
+    "kept": "files that `indm keep` wrote, for `indm restore`",
     "provenance.json": "commits, versions, machines, threads and times of all jobs of datasets, runs and studies",
     "dvc.lock": "which content of each file belongs to these results, for DVC",
 }
