@@ -425,6 +425,7 @@ CAVEATS = {
     "digits-full": [SHORT, OTHER_DATA, OWN_FEATURES],
     "digits-pilot": [SHORT, OTHER_DATA, OWN_FEATURES],
     "digits-search": [SHORT, OTHER_DATA, OWN_FEATURES],
+    "digits-seeds": [SHORT, OTHER_DATA, OWN_FEATURES],
     "digits-seeds-pilot": [SHORT, OTHER_DATA, OWN_FEATURES],
     "digits-seeds-search": [SHORT, OTHER_DATA, OWN_FEATURES],
     "fashion-full": [SHORT, OTHER_FASHION, OWN_FASHION],
