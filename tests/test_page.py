@@ -430,6 +430,7 @@ CAVEATS = {
     "digits-seeds-search": [SHORT, OTHER_DATA, OWN_FEATURES],
     "digits-ve": [SHORT, OTHER_DATA, OWN_FEATURES],
     "fashion-full": [SHORT, OTHER_FASHION, OWN_FASHION],
+    "fashion-long": [SHORT, OTHER_FASHION, OWN_FASHION],
     "fashion-pilot": [SHORT, OTHER_FASHION, OWN_FASHION],
     "fashion-search": [SHORT, OTHER_FASHION, OWN_FASHION],
     "cifar10": [SHORT],
