@@ -16,6 +16,7 @@ from scipy import special
 from tabulate import tabulate
 
 from indm.report.grades import (
+    BETTER,
     BEYOND,
     CONTRADICTED,
     MATCHED,
@@ -325,7 +326,9 @@ def wrong(found: Graded, row: Row, truth: Truth) -> Flags:
             (found.holds == SHOWN) & (of_baseline <= 1),
             (found.holds == RULED_OUT) & (of_baseline > 1) | (found.holds == CONTRADICTED) & (of_baseline >= 0),
             (found.holds == NOT_TESTABLE) & (truth.baseline > 1),
-            ((found.controls == MATCHED) & (gains > 1)[:, None]).any(0),
+            (
+                (found.controls == MATCHED) & (gains > 1)[:, None] | (found.controls == BETTER) & (gains >= 0)[:, None]
+            ).any(0),
             (found.flow == BEYOND) & (gains.min() <= 0),
         ]
     )

@@ -247,6 +247,8 @@ def of_control(found: Row, claim: Row, lacking: bool) -> str:
         return "not run"
     if lacking or found["n"] < FEWEST:
         return "open"
+    if found["high"] < 0 and (floor is None or found["treatment_low"] > floor):
+        return "control better"
     if found["high"] <= claim["smallest"]["effect"]:
         return "matched"
     beaten = found["low"] > 0 and found["failed_treatment"] <= found["failed_against"]
@@ -336,9 +338,10 @@ def recompute(tables: Path, claims: Path, failed_beyond: dict[str, float]) -> di
 
 def second(effects: dict[str, Row], verdicts: dict[str, str]) -> Row:
     """Answer whether it is the flow, and name the control that says so."""
-    matched = [name for name, verdict in verdicts.items() if verdict == "matched"]
+    best = next((grade for grade in ("control better", "matched") if grade in verdicts.values()), "")
+    matched = [name for name, verdict in verdicts.items() if verdict == best]
     known = [name for name in effects if effects[name]["n"] >= FEWEST]
-    flow = "matched" if matched else "beyond every control" if set(verdicts.values()) == {"beaten"} else "open"
+    flow = best or ("beyond every control" if set(verdicts.values()) == {"beaten"} else "open")
     of_known = min(known, key=lambda name: effects[name]["effect"], default="")
     name = min(matched, key=lambda name: effects[name]["high"]) if matched else of_known
     ends_of = ("n", "effect", "low", "high")

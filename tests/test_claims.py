@@ -20,6 +20,7 @@ from indm.report.claims import CLAIM_COLUMNS, claims_table, differences_table, e
 from indm.report.differences import Paired, compare
 from indm.report.grades import (
     BEATEN,
+    BETTER,
     BEYOND,
     CONTRADICTED,
     INCONCLUSIVE,
@@ -150,14 +151,14 @@ def test_no_effect_a_reversed_and_a_negligible_one_are_not_shown(effect: float, 
     assert graded(planted(PLAIN | {("indm", ""): 2.1 - effect}, seeds=5, noise=0.001))["holds"] == expected
 
 
-@pytest.mark.parametrize("control", [2.0, 1.9, 2.005])
-def test_a_control_that_leaves_at_most_the_smallest_effect_matches(control: float) -> None:
+@pytest.mark.parametrize(("control", "flow"), [(2.0, MATCHED), (1.9, BETTER), (2.005, MATCHED)])
+def test_a_control_that_leaves_at_most_the_smallest_effect_matches_or_does_better(control: float, flow: str) -> None:
     """Whether or not INDM beats it by less than that."""
     values = planted(PLAIN | {("ddpmpp", "standardised"): control}, seeds=5, noise=0.0003)
     row = graded(values)
-    assert (row["holds"], row["flow"], row["control"]) == (SHOWN, MATCHED, "standardised")
+    assert (row["holds"], row["flow"], row["control"]) == (SHOWN, flow, "standardised")
     assert row["control_high"] <= row["smallest_effect"]
-    assert effects(values).loc["standardised", "verdict"] == MATCHED
+    assert effects(values).loc["standardised", "verdict"] == flow
     # Of several, the one whose interval ends first.
     both = values.assign(value=values["value"].mask((values["variant"] == "scale-3") & (values["stage"] == "nll"), 1.5))
     assert graded(both)["control"] == "scale (scale-3)"
@@ -165,7 +166,7 @@ def test_a_control_that_leaves_at_most_the_smallest_effect_matches(control: floa
 
 def test_a_claim_that_does_not_hold_is_asked_about_the_flow_too() -> None:
     row = graded(planted(PLAIN | {("indm", ""): 2.2}, seeds=5, noise=0.001))
-    assert (row["holds"], row["flow"]) == (CONTRADICTED, MATCHED)
+    assert (row["holds"], row["flow"]) == (CONTRADICTED, BETTER)
 
 
 def test_a_control_that_noise_hides_leaves_open_whether_it_is_the_flow() -> None:
@@ -910,6 +911,8 @@ def test_bounds_that_an_interval_touches_are_not_passed() -> None:
     assert holds(below._replace(treatment_low=0.01), Scale(0.0, 0.0)).grade == CONTRADICTED
     control = Effect(Interval(0.5, 0.0, 1.0, 5), 5)
     assert [of_control(control, Scale(smallest)) for smallest in (0.9, 1.0)] == [OPEN, MATCHED]
+    assert [of_control(below, Scale(0.0, floor)) for floor in (None, 0.0)] == [BETTER, MATCHED]
+    assert of_control(below._replace(treatment_low=0.01), Scale(0.0, 0.0)) == BETTER
     assert of_control(control._replace(found=Interval(0.5, 0.01, 1.0, 5)), Scale(0.9)) == BEATEN
 
 
@@ -955,19 +958,22 @@ def test_every_pattern_has_the_first_grade_whose_words_hold() -> None:
 
 
 def test_every_pattern_of_controls_has_one_answer_to_the_second_question() -> None:
-    """Matched where some end by the smallest effect; beyond where all begin above 0; else open."""
+    """Better where some end below 0, matched where some end by the smallest effect, beyond where all begin above 0; else open."""
     controls = [
         (sign, n, fails, low) for sign in SIGNS for n in (2, 5) for fails in (False, True) for low in (-1.0, 1.0)
     ]
     found = set()
-    for first, second, floor in product(controls, controls, (None, 0.0)):
-        effects = {str(i): placed(sign, n, fails, low) for i, (sign, n, fails, low) in enumerate((first, second))}
+    for first, second, floor, own in product(controls, controls, (None, 0.0), (-1.0, 1.0)):
+        effects = {
+            str(i): placed(sign, n, fails, low, own=own) for i, (sign, n, fails, low) in enumerate((first, second))
+        }
+        better = [sign == "-" and n == 5 and (floor is None or own > 0) for sign, n, *_ in (first, second)]
         matched = [sign in ("-", "-0", "0") and n == 5 for sign, n, *_ in (first, second)]
         beaten = [
             sign in ("0", "01", "1") and n == 5 and not fails and (floor is None or low > 0)
             for sign, n, fails, low in (first, second)
         ]
-        expected = MATCHED if any(matched) else BEYOND if all(beaten) else OPEN
+        expected = BETTER if any(better) else MATCHED if any(matched) else BEYOND if all(beaten) else OPEN
         verdict = is_the_flow(effects, Scale(1.0, floor))
         assert verdict.grade == expected, (first, second, floor)
         assert verdict.reason
@@ -976,7 +982,7 @@ def test_every_pattern_of_controls_has_one_answer_to_the_second_question() -> No
 
 
 def test_the_control_that_is_named() -> None:
-    """Of those that match, the one whose interval ends first; else the one that leaves the smallest effect."""
+    """Of those that do better, or else match, the one whose interval ends first; else the one that leaves the smallest effect."""
     assert is_the_flow({"a": placed("0"), "b": placed("-")}, Scale(1.0)).control == "b"
     assert is_the_flow({"a": placed("1"), "b": placed("01"), "c": placed("1", 2)}, Scale(1.0)).control == "b"
     assert is_the_flow({"a": placed("1", 2)}, Scale(1.0)).control == ""
@@ -984,7 +990,7 @@ def test_the_control_that_is_named() -> None:
 
 def test_the_order_in_which_meanings_are_told_is_the_precedence() -> None:
     assert [*MEANINGS["holds"]] == [NO_DATA, SINGLE, SHOWN, CONTRADICTED, NOT_TESTABLE, RULED_OUT, INCONCLUSIVE]
-    assert [*MEANINGS["flow"]] == [MATCHED, BEYOND, OPEN]
+    assert [*MEANINGS["flow"]] == [BETTER, MATCHED, BEYOND, OPEN]
 
 
 def differences_of(values: pd.DataFrame) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ from tabulate import tabulate
 from indm.errors import ArtifactError
 from indm.report.catalogue import CATALOGUE, CLAIM
 from indm.report.export import read_tables
-from indm.report.grades import NO_DATA, REPEATABLE, matched_by
+from indm.report.grades import NO_DATA, REPEATABLE, with_control
 from indm.report.results import Result, read_rows, records
 from indm.store.files import AGAIN, from_git, read_json
 from indm.store.layout import Layout
@@ -189,7 +189,7 @@ def _verdicts(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             claim = _claim_and_place(row)
             asked = {key: _text(row[key]) for key in ASKED} | _controls(claim, tables.get("effects"))
             rows.append((claim, row["holds"], row["repeatability"] < REPEATABLE, asked))
-            if flow := matched_by(_text(row["flow"]), _text(row["control"])):
+            if flow := with_control(_text(row["flow"]), _text(row["control"])):
                 # Repeatability is only estimated for the first question.
                 rows.append((f"{claim}: is it the flow", flow, True, asked))
     return pd.DataFrame(rows, columns=["claim", "grade", "borderline", "asked"])

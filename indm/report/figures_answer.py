@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 
 from indm.report.claims import SAME_COMPUTE
 from indm.report.figures_claims import BLOCK, ENDS, LINEAR
-from indm.report.grades import IN_WORDS, MATCHED, NO_DATA, NOT_RUN, REPEATABLE, does_better, starred
+from indm.report.grades import BETTER, IN_WORDS, NO_DATA, NOT_RUN, REPEATABLE, starred
 from indm.report.intervals import half_widths
 from indm.report.names import REFERENCE
 from indm.report.palette import GRID, INK, SOFT
@@ -42,7 +42,7 @@ LIMITS, TICKS = (-30, 30), [-10, -1, 0, 1, 10]
 STEPS = "at equal training steps: does the claim hold?"
 COMPUTE = "against DDPM++ at equal training compute"
 UNIT = (
-    "Unit: the smallest effect that counts, 0.01 bits/dim or 0.1 in log FID.\n"
+    "Unit: the smallest effect that counts, 0.01 bits/dim or 0.1 in log FID; beyond 1, a log scale.\n"
     f"* With new seeds, this verdict would change with a probability above {1 - REPEATABLE:.0%}.".replace("%", " %")
 )
 NARROW = STYLE | {"font.size": 11, "figure.constrained_layout.use": False, "axes.grid": False, "lines.linewidth": 2.2}
@@ -138,8 +138,7 @@ def _draw_row(axis: Axes, place: int, row: "pd.Series[Any]") -> None:
     _write(axis, VERDICT, steps, starred(row["holds"], row["repeatability"]), color=FIRST["color"])
     _mark(axis, steps, row[ENDS] / row["smallest_effect"], FIRST)
     verdict = NOT_RUN if pd.isna(row["effect_compute"]) else row["verdict"]
-    better = verdict == MATCHED and does_better(row["high_compute"], row["metric"])
-    words = "DDPM++ better" if better else IN_WORDS[verdict]
+    words = "DDPM++ better" if verdict == BETTER else IN_WORDS[verdict]
     _write(axis, VERDICT, compute, words, color=SOFT if verdict == NOT_RUN else SECOND["color"])
     _mark(axis, compute, row[[f"{end}_compute" for end in ENDS]] / row["smallest_effect"], SECOND)
 

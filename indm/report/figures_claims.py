@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
-from indm.report.grades import matched_by, starred
+from indm.report.grades import starred, with_control
 from indm.report.intervals import OVER_IMAGES, Interval, method, named_bars
 from indm.report.names import cell_name, comparator
 from indm.report.palette import GRID, INK, SOFT
@@ -16,7 +16,7 @@ from indm.report.plotting import FIRST, SECOND, WIDTH, note, plot_interval
 
 # The columns that identify a block of rows, in each column of panels.
 BLOCK = ["id", "sde", "objective"]
-VERDICTS = ["question", "holds", "flow", "control", "control_high", "metric", "repeatability"]
+VERDICTS = ["question", "holds", "flow", "control", "repeatability"]
 ENDS = ["effect", "low", "high"]
 # The height of a row in inches, and of a question in rows.
 ROW, QUESTION = 0.165, 1.6
@@ -96,7 +96,7 @@ def _draw(axis: Axes, rows: pd.DataFrame, seeds: pd.DataFrame, verdicts: str) ->
         plot_interval(axis, row["place"], value, (low, high), FIRST if row["role"] == "baseline" else SECOND)
         _write(axis, 1.01, row["place"], row["verdict"] + _failures(row), fontsize=7)
     for _, row in rows.drop_duplicates(BLOCK).iterrows():
-        flow = matched_by(row["flow"], comparator(row["control"]), row["control_high"], row["metric"])
+        flow = with_control(row["flow"], comparator(row["control"]))
         text = f"Holds? {starred(row['holds'], row['repeatability'])}" + (f"   Flow? {flow}" if flow else "")
         _write(
             axis,

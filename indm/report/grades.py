@@ -25,8 +25,11 @@ NOT_TESTABLE = "not testable"
 RULED_OUT = "ruled out"
 INCONCLUSIVE = "inconclusive"
 MATCHED = "matched"
+BETTER = "control better"
 BEYOND = "beyond every control"
 OPEN = "open"
+# The grades that name a control, which answer "no".
+NAMES_CONTROL = (MATCHED, BETTER)
 # Grades against a single control.
 BEATEN = "beaten"
 NOT_RUN = "not run"
@@ -42,15 +45,17 @@ MEANINGS = {
         INCONCLUSIVE: "any other case, also if it would be shown but the treatment fails on more seeds than the baseline",
     },
     "flow": {
+        BETTER: "the interval against some control lies below 0; for gaps, the treatment’s mean gap lies above 0",
         MATCHED: "the interval against some control ends at or below the smallest effect",
         BEYOND: "the intervals against all controls lie above 0, for gaps the controls’ mean gaps do, too, and the treatment "
         "fails on no more seeds than any of them",
         OPEN: "any other case: some control was not run, or is not significantly different",
     },
 }
-# The second verdict, worded as an answer to "Is it the flow?"; *matched* gets its control.
+# The second verdict, worded as an answer to "Is it the flow?"; the first two get their control.
 IN_WORDS = {
     MATCHED: "no: matched",
+    BETTER: "no: better",
     BEYOND: "yes: beyond every control",
     BEATEN: "yes: beaten",
     OPEN: "open",
@@ -63,21 +68,10 @@ def starred(grade: str, repeatability: float) -> str:
     return f"{grade}*" if repeatability < REPEATABLE else grade
 
 
-def matched_by(flow: str, control: str, high: float = 0.0, metric: str = "") -> str:
-    """Write the second grade, with the control that it names; for ``high`` and ``metric`` see :func:`does_better`."""
-    if flow != MATCHED:
-        return flow
-    return f"{control} does better" if does_better(high, metric) else f"{flow} by {control}"
-
-
-def does_better(high: float, metric: str) -> bool:
-    """Return whether a control that matches the treatment is better than it.
-
-    Arguments:
-        high: upper end of the interval against the control.
-        metric: the claim's metric. For gaps, an interval below 0 does not prove it, because they count only down to 0.
-    """
-    return high < 0 and "gap" not in metric
+def with_control(flow: str, control: str) -> str:
+    """Write the second grade, with the control that matches the treatment or does better."""
+    words = {MATCHED: f"{MATCHED} by {control}", BETTER: f"{control} does better"}
+    return words.get(flow, flow)
 
 
 class Verdict(NamedTuple):
@@ -174,7 +168,7 @@ def holds(effect: Effect, scale: Scale, of_baseline: str = "the number of the ba
             return Verdict(INCONCLUSIVE, "it would be shown, but the treatment fails on more seeds than the baseline")
         lower = f", and {of_baseline} is at least {effect.against_low:.3g}" if has_floor else ""
         return Verdict(SHOWN, f"the interval begins at {found.low:.3g}, above {smallest:g}{lower}")
-    if found.high < 0 and not (scale.floor is not None and effect.treatment_low <= scale.floor):
+    if is_worse(effect, scale):
         return Verdict(CONTRADICTED, f"the interval ends at {found.high:.3g}, below 0")
     if has_floor and effect.against_high <= smallest:
         ceiling = f"{of_baseline} is at most {effect.against_high:.3g}"
@@ -187,6 +181,11 @@ def holds(effect: Effect, scale: Scale, of_baseline: str = "the number of the ba
     return Verdict(INCONCLUSIVE, f"the interval lies on both sides of {smallest:g}: {more} are needed")
 
 
+def is_worse(effect: Effect, scale: Scale) -> bool:
+    """Return whether the treatment is worse than the other model; a number counts down to the floor alone."""
+    return effect.found.high < 0 and not (scale.floor is not None and effect.treatment_low <= scale.floor)
+
+
 def of_control(effect: Effect, scale: Scale) -> str:
     """Grade the effect against one control."""
     if effect.planned < FEWEST_SEEDS:
@@ -194,7 +193,7 @@ def of_control(effect: Effect, scale: Scale) -> str:
     if not effect.is_known:
         return OPEN
     if effect.found.high <= scale.smallest:
-        return MATCHED
+        return BETTER if is_worse(effect, scale) else MATCHED
     counts = scale.floor is None or effect.against_low > scale.floor
     return BEATEN if effect.found.low > 0 and counts and not effect.fails_more else OPEN
 
@@ -207,11 +206,10 @@ def is_the_flow(controls: Mapping[str, Effect], scale: Scale) -> Verdict:
         scale: the scale of the claim.
     """
     graded = {name: of_control(effect, scale) for name, effect in controls.items()}
-    matching = [name for name, grade in graded.items() if grade == MATCHED]
-    if matching:
-        name = min(matching, key=lambda name: controls[name].found.high)
-        ends = f"the interval against {name} ends at {controls[name].found.high:.3g}"
-        return Verdict(MATCHED, f"{ends}, not above {scale.smallest:g}", name)
+    for grade, where in ((BETTER, "below 0"), (MATCHED, f"not above {scale.smallest:g}")):
+        if ends := {name: controls[name].found.high for name in graded if graded[name] == grade}:
+            name = min(ends, key=ends.__getitem__)
+            return Verdict(grade, f"the interval against {name} ends at {ends[name]:.3g}, {where}", name)
     known = [name for name in controls if controls[name].is_known]
     closest = min(known, key=lambda name: controls[name].found.effect, default="")
     if all(grade == BEATEN for grade in graded.values()):

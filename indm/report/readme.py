@@ -10,7 +10,7 @@ import pandas as pd
 from indm.errors import ArtifactError
 from indm.report.differences import PLACE
 from indm.report.export import effect_with_ends, present
-from indm.report.grades import IN_WORDS, INCONCLUSIVE, MATCHED, NO_DATA, OPEN, SINGLE, matched_by, starred
+from indm.report.grades import IN_WORDS, INCONCLUSIVE, NAMES_CONTROL, NO_DATA, OPEN, SINGLE, starred, with_control
 from indm.report.names import comparator, names
 from indm.report.power import BASELINE, MORE_IMAGES, MOST_SEEDS, WITHOUT
 from indm.report.results import CELL, read_rows, records
@@ -140,13 +140,9 @@ def _second_answer(row: Mapping[str, Any]) -> str:
     if pd.isna(row["flow"]) or pd.isna(row["control"]):
         return IN_WORDS.get(row["flow"], NOT_ASKED)
     control, effect = comparator(row["control"]), _without_ends(row, "control_")
-    if row["flow"] == MATCHED:
-        return f"no: {_matched(row)}, {effect}"
+    if row["flow"] in NAMES_CONTROL:
+        return f"no: {with_control(row['flow'], control)}, {effect}"
     return f"{IN_WORDS[row['flow']]}, {effect} against {control}"
-
-
-def _matched(row: Mapping[str, Any]) -> str:
-    return matched_by(row["flow"], comparator(row["control"]), row["control_high"], row["metric"])
 
 
 def _without_ends(row: Mapping[str, Any], of: str = "") -> str:
@@ -282,8 +278,8 @@ def _flow(row: Mapping[str, Any]) -> str:
     if pd.isna(row["control"]):
         return str(row["flow"])
     control = comparator(row["control"])
-    against = "" if row["flow"] == MATCHED else f"against {control} "
-    return f"{_matched(row)}, {against}{_unbroken(row, 'control_')}"
+    against = "" if row["flow"] in NAMES_CONTROL else f"against {control} "
+    return f"{with_control(row['flow'], control)}, {against}{_unbroken(row, 'control_')}"
 
 
 def _unbroken(row: Mapping[str, Any], of: str = "") -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from indm.report.catalogue import CATALOGUE, CELL, FLOORS, SHOWN, View
 from indm.report.export import again, edited, effect_with_ends, read_tables
-from indm.report.grades import BORDERLINE, matched_by, starred
+from indm.report.grades import BORDERLINE, starred, with_control
 from indm.report.names import heading, names
 from indm.report.results import records
 from indm.store.layout import Layout
@@ -154,7 +154,7 @@ def _number(row: dict[str, Any], column: str) -> str:
     if column == "holds":
         return starred(value, row["repeatability"])
     if column == "flow" and not pd.isna(value):
-        return matched_by(value, str(row["control"]).partition(" (")[0])
+        return with_control(value, str(row["control"]).partition(" (")[0])
     if pd.isna(value) or value == "":
         return "-"
     if not isinstance(value, float):

@@ -8,14 +8,14 @@ from typing import Any
 import pandas as pd
 
 from indm.report.claims import SAME_COMPUTE
-from indm.report.grades import CONTRADICTED, IN_WORDS, MATCHED, MEANINGS, NO_DATA, REPEATABLE, SHOWN, matched_by
+from indm.report.grades import CONTRADICTED, IN_WORDS, MEANINGS, NAMES_CONTROL, NO_DATA, REPEATABLE, SHOWN, with_control
 from indm.report.names import comparator, names
 from indm.report.page.entries import Entry, set_numbers, text_entry
 from indm.report.results import read_texts
 
 COLUMNS = (
     *("id", "family", "question", "statement", "source", "holds", "flow", "dataset", "sde", "objective"),
-    *("control", "control_high", "metric", "unit", "repeatability", "reason", "flow_reason"),
+    *("control", "unit", "repeatability", "reason", "flow_reason"),
 )
 KEYS = ["id", "dataset", "sde", "objective"]
 ENDS = ("effect", "low", "high")
@@ -53,7 +53,7 @@ class Answer:
         flow_reason: the reason for the second verdict.
         baseline: the name of the baseline.
         against: the effect against the baseline and each control that was run, by name.
-        matched: the control that matches the treatment, if one does.
+        decisive: the control that does better than the treatment or matches it, if one does.
     """
 
     claim: str
@@ -71,7 +71,7 @@ class Answer:
     flow_reason: str
     baseline: str
     against: Mapping[str, Compared]
-    matched: str
+    decisive: str
 
     @property
     def is_counted(self) -> bool:
@@ -95,8 +95,8 @@ class Answer:
 
     @property
     def named(self) -> list[str]:
-        """The controls that the second verdict names: the matching one and the same-compute one, if they were run."""
-        return [name for name in dict.fromkeys((self.matched, NEXT)) if name in self.against]
+        """The controls that the second verdict names: the decisive one and the same-compute one, if they were run."""
+        return [name for name in dict.fromkeys((self.decisive, NEXT)) if name in self.against]
 
     @property
     def unrun(self) -> str:
@@ -149,14 +149,14 @@ def _answer(row: Mapping[Any, str], effects: pd.DataFrame) -> Answer:
         flow_reason=row["flow_reason"],
         baseline=next((comparator(one["against"]) for one in found if one["role"] == "baseline"), ""),
         against={comparator(one["against"]): _compared(one) for one in found},
-        matched=comparator(row["control"]) if row["flow"] == MATCHED else "",
+        decisive=comparator(row["control"]) if row["flow"] in NAMES_CONTROL else "",
     )
 
 
 def _in_words(flow: str, row: Mapping[Any, str]) -> str:
-    if flow != MATCHED:
+    if flow not in NAMES_CONTROL:
         return IN_WORDS.get(flow, flow)
-    return f"no: {matched_by(flow, comparator(row['control']), float(row['control_high']), row['metric'])}"
+    return f"no: {with_control(flow, comparator(row['control']))}"
 
 
 def _compared(row: Mapping[Any, str]) -> Compared:

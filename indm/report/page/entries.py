@@ -10,6 +10,7 @@ import pandas as pd
 
 from indm.report.grades import (
     BEATEN,
+    BETTER,
     BEYOND,
     CONTRADICTED,
     INCONCLUSIVE,
@@ -33,6 +34,7 @@ GRADES = {
     RULED_OUT: "−",
     INCONCLUSIVE: "?",
     MATCHED: "≈",
+    BETTER: "✗",
     BEYOND: "✓",
     BEATEN: "✓",
     OPEN: "?",
