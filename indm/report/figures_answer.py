@@ -35,14 +35,15 @@ LABELS = {
 }
 # In inches: from the left, a row's label, its strip, its verdict and the end; from above, a row, a title and the margins.
 LABEL, STRIP, VERDICT, WIDTH = 0.08, (1.65, 4.6), 4.7, 6.0
-ROW, TITLE, TOP, BOTTOM = 0.41, 0.45, 0.8, 0.75
+ROW, TITLE, TOP, BOTTOM = 0.41, 0.45, 0.8, 0.92
 # On a panel's vertical axis: from row to row, and from a row to its two marks.
 PITCH, APART = 10, 2
 LIMITS, TICKS = (-30, 30), [-10, -1, 0, 1, 10]
 STEPS = "at equal training steps: does the claim hold?"
 COMPUTE = "against DDPM++ at equal training compute"
 UNIT = (
-    "Unit: the smallest effect that counts, 0.01 bits/dim or 0.1 in log FID; beyond 1, a log scale.\n"
+    "Unit: the smallest effect that counts, 0.01 bits/dim or 0.1 in log FID.\n"
+    "Between −1 and 1, the scale is linear, and logarithmic beyond.\n"
     f"* With new seeds, this verdict would change with a probability above {1 - REPEATABLE:.0%}.".replace("%", " %")
 )
 NARROW = STYLE | {"font.size": 11, "figure.constrained_layout.use": False, "axes.grid": False, "lines.linewidth": 2.2}
