@@ -58,9 +58,8 @@ def with_verdicts(page: str, published: Path) -> str:
     if not claims:
         return page
     page = replace_block(page, "overview", overview(claims), PAGE)
-    for family in ("primary", "exploratory"):
-        parts = {suite: table[table["family"] == family] for suite, table in claims.items()}
-        page = replace_block(page, family, verdicts(parts), PAGE)
+    primary = {suite: table[table["family"] == "primary"] for suite, table in claims.items()}
+    page = replace_block(page, "primary", verdicts(primary), PAGE)
     folder = published / DEFAULT_SUITE
     fid, nll = (read_rows(folder / f"tables/{name}.csv") for name in ("fid", "nll"))
     executions = read_json(folder / "provenance.json")["executions"]
