@@ -28,7 +28,7 @@ from indm.pipeline.stages import STAGES
 from indm.register import write_registrations
 from indm.report.catalogue import COMPRESSED, PUBLISHED
 from indm.report.figures import plot_figures
-from indm.report.figures_answer import draw_answers
+from indm.report.figures_answer import LENGTHS, draw_answers
 from indm.report.grades import with_control
 from indm.report.readme import (
     EVIDENCE,
@@ -739,6 +739,16 @@ def test_readme_s_figures_are_the_same_from_run_to_run_and_have_no_clip_paths() 
     for name, svg in drawn.items():
         assert b"clipPath" not in svg, name
         assert shapes((REPOSITORY / f"docs/pictures/{name}.svg").read_text())[0] == shapes(svg.decode())[0], name
+
+
+def test_both_lengths_share_a_figure_once_the_longer_suite_is_published(tmp_path: Path) -> None:
+    short, longer = LENGTHS
+    published = REPOSITORY / "docs/results"
+    for suite, source in {**{suite: suite for suite in (*EVIDENCE, short)}, longer: short}.items():
+        (tmp_path / suite).symlink_to(published / source)
+    drawn = draw_answers(tmp_path)
+    assert [*drawn] == ["answer", "compute", "lengths"]
+    assert b"clipPath" not in drawn["lengths"]
 
 
 @pytest.mark.parametrize("missing", EVIDENCE)

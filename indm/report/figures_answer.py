@@ -4,7 +4,7 @@ They are narrow, so that they can be read on a phone. Axes have fixed places and
 paths by a hash of their edges, whose last bits may differ between processors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,11 @@ LINES = (
     (REFERENCE, SAME_COMPUTE, "DDPM++, INDM’s compute", PLAIN[REFERENCE] | {"color": SOFT, "marker": "^"}),
     ("indm", "", "INDM", PLAIN["indm"]),
 )
+# The suites whose learning curves share a figure: what one suite trains, another trains for longer.
+LENGTHS: dict[str, tuple[str, dict[str, Any]]] = {
+    "fashion-full": ("2,000 steps of INDM", {"linestyle": ":", "markerfacecolor": "none"}),
+    "fashion-long": ("8,000 steps of INDM", {"linestyle": "-"}),
+}
 
 
 def draw_answers(published: Path) -> dict[str, bytes]:
@@ -69,9 +74,15 @@ def draw_answers(published: Path) -> dict[str, bytes]:
     if not all(folder.is_dir() for folder in folders.values()):
         return {}
     rows = {suite: _rows(*(read_rows(path / f"{name}.csv") for name in TABLES)) for suite, path in folders.items()}
-    curves = {suite: read_rows(folders[suite] / "learning_curve.csv") for suite in EVIDENCE}
     with styled(NARROW):
-        return {"answer": to_svg(answer(rows)), "compute": to_svg(bound_by_compute(curves))}
+        figures = {"answer": answer(rows), "compute": bound_by_compute(_curves(published, EVIDENCE))}
+        if all((published / suite / "tables").is_dir() for suite in LENGTHS):
+            figures["lengths"] = bound_by_length(_curves(published, LENGTHS))
+        return {name: to_svg(figure) for name, figure in figures.items()}
+
+
+def _curves(published: Path, suites: Iterable[str]) -> dict[str, pd.DataFrame]:
+    return {suite: read_rows(published / suite / "tables/learning_curve.csv") for suite in suites}
 
 
 def _rows(claims: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
@@ -179,17 +190,45 @@ def bound_by_compute(curves: Mapping[str, pd.DataFrame]) -> Figure:
     figure = Figure(figsize=(WIDTH, 3.0))
     axes = [figure.add_axes(_place(left, left + 2.35, 0.62, 1.75, 3.0)) for left in (0.62, 3.6)]
     for axis, (suite, table) in zip(axes, curves.items(), strict=True):
-        table = table[table["objective"] == "nll"]
-        for model, variant, label, style in LINES:
-            part = table[(table["model"] == model) & (table["variant"] == variant)]
-            bars = half_widths(part["nelbo_se"], part["seeds"])
-            axis.errorbar(part["flops"] / 1e12, part["nelbo"], bars, label=label, elinewidth=0.8, **style)
-        axis.set_xscale("log")
-        plain_ticks(axis.xaxis)
+        _draw_curves(axis, table, {})
         axis.set_title(EVIDENCE[suite], loc="left", fontweight="bold")
-        axis.set_xlabel("training, 10¹² FLOPs")
-        for artist in axis.get_children():
-            artist.set_clip_on(False)
+        _finish(axis)
     axes[0].set_ylabel("NELBO, bits/dim")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="upper left", ncol=3, fontsize=10, borderaxespad=0.3)
     return figure
+
+
+def bound_by_length(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw NELBO against training FLOPs, with the nll objective, for two lengths of training in one panel.
+
+    Arguments:
+        curves: the learning curves of each suite of :data:`LENGTHS`.
+    """
+    figure = Figure(figsize=(WIDTH, 4.0))
+    axis = figure.add_axes(_place(0.75, WIDTH - 0.1, 0.62, 2.55, 4.0))
+    for suite, table in curves.items():
+        _draw_curves(axis, table, LENGTHS[suite][1])
+    _finish(axis)
+    axis.set_ylabel("NELBO, bits/dim")
+    models = [Line2D([], [], **style, label=label) for _, _, label, style in LINES]
+    lengths = [Line2D([], [], color=INK, marker="o", **style, label=label) for label, style in LENGTHS.values()]
+    figure.legend(handles=models, loc="upper left", ncol=3, fontsize=10, borderaxespad=0.3)
+    figure.legend(handles=lengths, loc="upper left", ncol=2, fontsize=10, bbox_to_anchor=(0, 0.93), borderaxespad=0.3)
+    return figure
+
+
+def _draw_curves(axis: Axes, table: pd.DataFrame, change: Mapping[str, Any]) -> None:
+    """Draw the bound of each model against its FLOPs, in the model's style with changes."""
+    table = table[table["objective"] == "nll"]
+    for model, variant, label, style in LINES:
+        part = table[(table["model"] == model) & (table["variant"] == variant)]
+        bars = half_widths(part["nelbo_se"], part["seeds"])
+        axis.errorbar(part["flops"] / 1e12, part["nelbo"], bars, label=label, elinewidth=0.8, **{**style, **change})
+
+
+def _finish(axis: Axes) -> None:
+    axis.set_xscale("log")
+    plain_ticks(axis.xaxis)
+    axis.set_xlabel("training, 10¹² FLOPs")
+    for artist in axis.get_children():
+        artist.set_clip_on(False)
