@@ -54,7 +54,7 @@ LINES = (
     (REFERENCE, SAME_COMPUTE, "DDPM++, INDM’s compute", PLAIN[REFERENCE] | {"color": SOFT, "marker": "^"}),
     ("indm", "", "INDM", PLAIN["indm"]),
 )
-# The suites whose learning curves share a figure: what one suite trains, another trains for longer.
+# The suites whose learning curves share a figure; the second one trains the same models for longer.
 LENGTHS: dict[str, tuple[str, dict[str, Any]]] = {
     "fashion-full": ("2,000 steps of INDM", {"linestyle": ":", "markerfacecolor": "none"}),
     "fashion-long": ("8,000 steps of INDM", {"linestyle": "-"}),
