@@ -4,7 +4,7 @@
 
 Prints a row for each likelihood and opponent: the mean lead over seeds in both suites, the change, its 95 % interval by Welch's t
 over seeds, and whether the lead *grows* (the interval lies above 0), *shrinks* (below 0), *stays* (within the smallest effect that
-counts, on either side of 0) or is *undecided*. The rule was registered with the suite ``fashion-long``.
+counts, on either side of 0) or is *open*. The rule was registered with the suite ``fashion-long``.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def answer(low: float, high: float) -> str:
         return "grows"
     if high < 0:
         return "shrinks"
-    return "stays" if low >= -SMALLEST and high <= SMALLEST else "undecided"
+    return "stays" if low >= -SMALLEST and high <= SMALLEST else "open"
 
 
 def table(short: Path, longer: Path) -> str:
