@@ -53,12 +53,9 @@ T = TypeVar("T")
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout, with the dvc.yaml of every suite, that no test changes."""
+    """A copy of the checkout, to which tests only add the dvc.yaml of suites."""
     checkout = copy_checkout(tmp_path_factory.mktemp("checkout"))
     (checkout / "params/sharded.yaml").write_text(SHARDED)
-    for path in suite_files(checkout / "params"):
-        if path.stem != "digits":
-            add_dvc_file(checkout, path.stem)
     return checkout
 
 
@@ -160,6 +157,8 @@ QUICK = ("smoke", "sharded")
 )
 def test_the_engines_run_the_same_stages(checkout: Path, suite: str) -> None:
     snakemake = in_new_process(snakemake_stages, checkout, suite)
+    if suite != "digits":
+        add_dvc_file(checkout, suite)
     dvc = in_new_process(dvc_stages, checkout, suite)
     # The one difference: what Snakemake computes and checks while reading the Snakefile and before its first job, DVC does in a
     # stage: it looks at the suite and the code, and writes a stamp for each job, on which the job depends.
