@@ -540,15 +540,15 @@ def test_verdicts_of_all_suites_stand_side_by_side() -> None:
         claim_row("c", "no data", repeatability=np.nan),
     ]
     full = [
-        claim_row("a", "inconclusive", suite="digits-full", repeatability=0.5),
-        claim_row("b", "no data", suite="digits-full", repeatability=np.nan),
-        claim_row("c", "single training", suite="digits-full", repeatability=np.nan, low=np.nan, high=np.nan),
+        claim_row("a", "inconclusive", suite="digits-seeds", repeatability=0.5),
+        claim_row("b", "no data", suite="digits-seeds", repeatability=np.nan),
+        claim_row("c", "single training", suite="digits-seeds", repeatability=np.nan, low=np.nan, high=np.nan),
     ]
-    text = verdicts({"digits": pd.DataFrame(first), "digits-full": pd.DataFrame(full)})
+    text = verdicts({"digits": pd.DataFrame(first), "digits-seeds": pd.DataFrame(full)})
     # No line ends within a value.
     assert "0.020\u00a0[0.010,\u00a00.034]" in text
     assert text.replace("\u00a0", " ").splitlines() == [
-        "| question | `digits`: a first look | `digits-full`: longer trainings, more seeds |",
+        "| question | `digits`: a first look | `digits-seeds`: longer trainings, more seeds |",
         "|---|---|---|",
         "| \\|a\\| < 1? (nats; smallest effect 0.01) | shown, 0.020 [0.010, 0.034] | inconclusive*, 0.020 [0.010, 0.034] |",
         "| \\|b\\| < 1? (nats; smallest effect 0.01) | moons: ruled out, 0.020 [0.010, 0.034]<br>"
@@ -597,8 +597,8 @@ def test_the_page_of_a_suite_has_both_answers_to_its_primary_claims_and_the_seed
 
 def test_several_objectives_of_a_claim_have_a_line_each() -> None:
     both = [claim_row("a", "shown", objective=objective) for objective in ("nll", "fid")]
-    one = [claim_row("a", "shown", suite="digits-full")]
-    text = verdicts({"digits": pd.DataFrame(both), "digits-full": pd.DataFrame(one)}).replace("\u00a0", " ")
+    one = [claim_row("a", "shown", suite="digits-seeds")]
+    text = verdicts({"digits": pd.DataFrame(both), "digits-seeds": pd.DataFrame(one)}).replace("\u00a0", " ")
     shown = "shown, 0.020 [0.010, 0.034]"
     assert f"| nll: {shown}<br>fid: {shown} | nll: {shown} |" in text
 
@@ -655,7 +655,7 @@ def test_weights_have_the_numbers_of_their_own_run(tmp_path: Path) -> None:
 
 
 def test_the_worked_verdict_has_the_numbers_of_its_row() -> None:
-    table = read_rows(REPOSITORY / "docs/results/digits-full/tables/claims.csv")
+    table = read_rows(REPOSITORY / "docs/results/digits-seeds/tables/claims.csv")
     row = table[(table["id"] == "better-nll") & (table["dataset"] == "digits") & (table["objective"] == "nll")].iloc[0]
     text = " ".join((REPOSITORY / "docs/claims.md").read_text().partition("## From numbers")[0].split()).replace(
         "−", "-"
@@ -677,7 +677,9 @@ def shapes(svg: str) -> tuple[str, Any]:
     return number.sub("", re.sub(r"[#\"][a-z][0-9a-f]{10}\b", "", svg)), np.array(number.findall(svg), dtype=float)
 
 
-@pytest.mark.parametrize("suite", ["digits", "digits-search", "digits-seeds-search", "fashion-full", "fashion-search"])
+@pytest.mark.parametrize(
+    "suite", ["digits", "digits-search", "digits-seeds", "digits-seeds-search", "fashion-full", "fashion-search"]
+)
 def test_published_figures_are_drawn_from_the_published_tables(suite: str) -> None:
     """On failure: draw them again, indm.report.figures.plot_figures, and say so beside them."""
     folder = REPOSITORY / "docs/results" / suite
@@ -714,19 +716,21 @@ def test_readme_answers_both_questions_in_words_for_each_claim_and_objective() -
 
 
 def test_the_overview_has_both_answers_at_each_place_that_has_one() -> None:
-    asked = {"question": "A?", "suite": "digits-full", "family": "primary"}
+    asked = {"question": "A?", "suite": "digits-seeds", "family": "primary"}
     plane = {"suite": "digits-full", "dataset": "moons", "sde": "", "objective": "", **CONTROL}
     rows = [
         claim_row("a", "shown", flow="open", **asked),
         claim_row("a", "no data", dataset="cifar10", **asked),
         claim_row("a-2d", "contradicted", **plane | {"flow": "matched"}),
-        claim_row("b", "not testable", flow="open", **asked | {"question": "B?", "sde": "ve"}),
+        claim_row("b", "no data", family="primary", question="B?", suite="digits-seeds"),
+        # An exploratory suite has a column, too.
+        claim_row("b", "not testable", flow="open", suite="digits-ve", sde="ve", family="exploratory", objective="fid"),
     ]
-    assert overview({"digits-full": pd.DataFrame(rows)}).splitlines() == [
-        "| the paper's claim | two dimensions | 8×8 digits, VP |",
-        "|---|---|---|",
-        "| A? | moons: contradicted; no: matched by learned scale, -0.100 | `nll`: shown; open |",
-        "| B? | not asked | no data |",
+    assert overview({"every": pd.DataFrame(rows)}).splitlines() == [
+        "| the paper's claim | two dimensions | 8×8 digits, VP | 8×8 digits, VE |",
+        "|---|---|---|---|",
+        "| A? | moons: contradicted; no: matched by learned scale, -0.100 | `nll`: shown; open | no data |",
+        "| B? | not asked | no data | `fid`: not testable; open |",
     ]
     assert overview({"digits": pd.DataFrame([claim_row("a", "shown", family="primary")])}) == ""
 

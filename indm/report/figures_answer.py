@@ -19,7 +19,7 @@ from indm.report.figures_claims import BLOCK, ENDS, LINEAR
 from indm.report.grades import BETTER, IN_WORDS, NO_DATA, NOT_RUN, REPEATABLE, starred
 from indm.report.intervals import half_widths
 from indm.report.names import REFERENCE
-from indm.report.palette import GRID, INK, SOFT
+from indm.report.palette import GREEN, GRID, INK, SOFT
 from indm.report.plotting import FIRST, PLAIN, SECOND, STYLE, plain_ticks, plot_interval, styled, to_svg
 from indm.report.readme import EVIDENCE
 from indm.report.results import read_rows
@@ -38,9 +38,11 @@ LABEL, STRIP, VERDICT, WIDTH = 0.08, (1.65, 4.6), 4.7, 6.0
 ROW, TITLE, TOP, BOTTOM = 0.41, 0.45, 0.8, 0.92
 # On a panel's vertical axis: from row to row, and from a row to its two marks.
 PITCH, APART = 10, 2
-LIMITS, TICKS = (-30, 30), [-10, -1, 0, 1, 10]
+LIMITS, TICKS = (-100, 100), [-100, -10, -1, 1, 10, 100]
 STEPS = "at equal training steps: does the claim hold?"
 COMPUTE = "against DDPM++ at equal training compute"
+# Blue and vermillion are the models' colours, in the next figure.
+AT_STEPS, AT_COMPUTE = FIRST | {"color": INK}, SECOND | {"color": GREEN}
 UNIT = (
     "Unit: the smallest effect that counts, 0.01 bits/dim or 0.1 in log FID.\n"
     "Between −1 and 1, the scale is linear, and logarithmic beyond.\n"
@@ -147,12 +149,12 @@ def _draw_row(axis: Axes, place: int, row: "pd.Series[Any]") -> None:
     steps, compute = place - APART, place + APART
     _write(axis, LABEL, steps, LABELS[row["id"]])
     _write(axis, LABEL, compute, f"{row['objective']} objective", color=SOFT)
-    _write(axis, VERDICT, steps, starred(row["holds"], row["repeatability"]), color=FIRST["color"])
-    _mark(axis, steps, row[ENDS] / row["smallest_effect"], FIRST)
+    _write(axis, VERDICT, steps, starred(row["holds"], row["repeatability"]), color=AT_STEPS["color"])
+    _mark(axis, steps, row[ENDS] / row["smallest_effect"], AT_STEPS)
     verdict = NOT_RUN if pd.isna(row["effect_compute"]) else row["verdict"]
     words = "DDPM++ better" if verdict == BETTER else IN_WORDS[verdict]
-    _write(axis, VERDICT, compute, words, color=SOFT if verdict == NOT_RUN else SECOND["color"])
-    _mark(axis, compute, row[[f"{end}_compute" for end in ENDS]] / row["smallest_effect"], SECOND)
+    _write(axis, VERDICT, compute, words, color=SOFT if verdict == NOT_RUN else AT_COMPUTE["color"])
+    _mark(axis, compute, row[[f"{end}_compute" for end in ENDS]] / row["smallest_effect"], AT_COMPUTE)
 
 
 def _mark(axis: Axes, place: int, found: "pd.Series[Any]", style: Mapping[str, Any]) -> None:
@@ -173,7 +175,7 @@ def _in_axis(x: float) -> float:
 def _legend(figure: Figure, height: float) -> None:
     """Draw the legend above the panels, and label the side on which INDM is better."""
     handles = [
-        *(Line2D([], [], **style, label=text) for style, text in ((FIRST, STEPS), (SECOND, COMPUTE))),
+        *(Line2D([], [], **style, label=text) for style, text in ((AT_STEPS, STEPS), (AT_COMPUTE, COMPUTE))),
         Patch(color=GRID, alpha=0.5, linewidth=0, label="too small to count"),
     ]
     figure.legend(handles=handles, loc="upper left", borderaxespad=0.3, labelspacing=0.25)

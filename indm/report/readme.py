@@ -18,13 +18,14 @@ from indm.shipped import DEFAULT_SUITE
 from indm.store.files import read_json
 
 # The suites whose verdicts are listed side by side, with descriptions; for the default suite, numbers are listed too.
-SUITES = {"digits": "a first look", "digits-full": "longer trainings, more seeds", "fashion-full": "Fashion-MNIST"}
+SUITES = {"digits": "a first look", "digits-seeds": "longer trainings, more seeds", "fashion-full": "Fashion-MNIST"}
 # The suites whose verdicts README.md shows, with their datasets; they were registered before their runs.
-EVIDENCE = {"digits-full": "8×8 digits", "fashion-full": "Fashion-MNIST"}
+EVIDENCE = {"digits-seeds": "8×8 digits", "fashion-full": "Fashion-MNIST"}
 # The places that the overview lists side by side: the ending of the claims' names, and the columns that choose the rows.
 PLACES: dict[str, tuple[str, dict[str, str]]] = {
     "two dimensions": ("-2d", {"suite": "digits-full"}),
-    "8×8 digits, VP": ("", {"suite": "digits-full", "dataset": "digits", "sde": "vp"}),
+    "8×8 digits, VP": ("", {"suite": "digits-seeds", "dataset": "digits", "sde": "vp"}),
+    "8×8 digits, VE": ("", {"suite": "digits-ve", "dataset": "digits", "sde": "ve"}),
     "Fashion-MNIST, VP": ("", {"suite": "fashion-full", "dataset": "fashion-mnist", "sde": "vp"}),
 }
 NOT_ASKED = "not asked"
@@ -58,7 +59,7 @@ def with_verdicts(page: str, published: Path) -> str:
     if not claims:
         return page
     page = replace_block(page, "overview", overview(claims), PAGE)
-    primary = {suite: table[table["family"] == "primary"] for suite, table in claims.items()}
+    primary = {suite: table[table["family"] == "primary"] for suite, table in claims.items() if suite in SUITES}
     page = replace_block(page, "primary", verdicts(primary), PAGE)
     folder = published / DEFAULT_SUITE
     fid, nll = (read_rows(folder / f"tables/{name}.csv") for name in ("fid", "nll"))
@@ -73,8 +74,9 @@ def with_weights(page: str, published: Path) -> str:
 
 
 def _published_claims(published: Path) -> dict[str, pd.DataFrame]:
-    """Read the verdicts of each published suite; empty if the default suite is not published."""
-    folders = {suite: published / suite for suite in SUITES if (published / suite / "provenance.json").is_file()}
+    """Read the verdicts of each published suite that a table shows; empty if the default suite is not published."""
+    shown = dict.fromkeys([*SUITES, *(where["suite"] for _, where in PLACES.values())])
+    folders = {suite: published / suite for suite in shown if (published / suite / "provenance.json").is_file()}
     tables = {suite: read_rows(folder / "tables/claims.csv") for suite, folder in folders.items()}
     # Tables of an earlier version have one grade for both questions.
     tables = {suite: table for suite, table in tables.items() if "holds" in table}
