@@ -28,7 +28,7 @@ from indm.pipeline.stages import STAGES
 from indm.register import write_registrations
 from indm.report.catalogue import COMPRESSED, PUBLISHED
 from indm.report.figures import plot_figures
-from indm.report.figures_answer import LENGTHS, draw_answers
+from indm.report.figures_answer import LABELS, LENGTHS, LIMITS, draw_answers
 from indm.report.grades import with_control
 from indm.report.readme import (
     EVIDENCE,
@@ -753,6 +753,15 @@ def test_both_lengths_share_a_figure_once_the_longer_suite_is_published(tmp_path
     drawn = draw_answers(tmp_path)
     assert [*drawn] == ["answer", "compute", "lengths"]
     assert b"clipPath" not in drawn["lengths"]
+
+
+@pytest.mark.parametrize("suite", EVIDENCE)
+def test_intervals_of_readme_s_figure_end_before_its_words(suite: str) -> None:
+    effects = read_rows(REPOSITORY / f"docs/results/{suite}/tables/effects.csv")
+    shown = effects[effects["id"].isin(LABELS) & effects["against"].isin(["ddpmpp", "same-compute"])]
+    ends = shown[["low", "high"]].div(shown["smallest_effect"], axis=0)
+    assert len(ends) > 0
+    assert (ends.min().min() > LIMITS[0], ends.max().max() < LIMITS[1]) == (True, True)
 
 
 @pytest.mark.parametrize("missing", EVIDENCE)
