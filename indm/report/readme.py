@@ -1,6 +1,7 @@
 """The tables of README.md, docs/results and docs/weights.md, generated from the published results."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def _published_claims(published: Path) -> dict[str, pd.DataFrame]:
 
 
 def answers(tables: Mapping[str, pd.DataFrame]) -> str:
-    """Write one row per primary claim and objective, with both verdicts of each suite and their effects.
+    """Write one row per primary claim and objective, with both verdicts of each suite and their effects; then how often each is given.
 
     Arguments:
         tables: the table of claims of each suite of :data:`EVIDENCE`.
@@ -99,7 +100,17 @@ def answers(tables: Mapping[str, pd.DataFrame]) -> str:
             "<br>".join(map(write, rows)) or NO_DATA for rows in found for write in (_first_answer, _second_answer)
         ]
         lines.append(f"| {part['question'].iloc[0]} (`{objective}`) | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", _counts(table)])
+
+
+def _counts(table: pd.DataFrame) -> str:
+    """Write how often each answer to both questions is given."""
+    flow = [IN_WORDS[word].partition(":")[0] for word in table["flow"].dropna()]
+    holds, flows = (
+        f"{len(found)} answers: " + ", ".join(f"{count} {word}" for word, count in Counter(found).most_common())
+        for found in (table["holds"], flow)
+    )
+    return f"*Does it hold?* has {holds}. *Is it the flow?* has {flows}."
 
 
 def overview(claims: Mapping[str, pd.DataFrame]) -> str:
