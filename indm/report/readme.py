@@ -85,7 +85,7 @@ def _published_claims(published: Path) -> dict[str, pd.DataFrame]:
 
 
 def answers(tables: Mapping[str, pd.DataFrame]) -> str:
-    """Write one row per primary claim and objective, with both verdicts of each suite and their effects; then how often each is given.
+    """Write one row per primary claim and objective, with both verdicts of each suite and their effects, and count the verdicts.
 
     Arguments:
         tables: the table of claims of each suite of :data:`EVIDENCE`.
