@@ -678,7 +678,16 @@ def shapes(svg: str) -> tuple[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "suite", ["digits", "digits-search", "digits-seeds", "digits-seeds-search", "fashion-full", "fashion-search"]
+    "suite",
+    [
+        "digits",
+        "digits-search",
+        "digits-seeds",
+        "digits-seeds-search",
+        "fashion-full",
+        "fashion-long",
+        "fashion-search",
+    ],
 )
 def test_published_figures_are_drawn_from_the_published_tables(suite: str) -> None:
     """On failure: draw them again, indm.report.figures.plot_figures, and say so beside them."""
