@@ -152,6 +152,14 @@ def test_ticks_of_logarithmic_axes_are_plain(tick: float, text: str) -> None:
     assert PlainLogFormatter()(tick) == text
 
 
+@pytest.mark.parametrize(("high", "text"), [(9999, "5000"), (12000, "")])
+def test_5000_and_10000_do_not_touch(high: float, text: str) -> None:
+    axis = Figure().subplots()
+    axis.set(xscale="log", xlim=(200, high))
+    plain_ticks(axis.xaxis)
+    assert axis.xaxis.get_minor_formatter()(5000) == text
+
+
 @pytest.mark.parametrize(("ends", "written"), [((1, 3), "123456789"), ((1, 50), "125"), ((0.001, 1), "1")])
 def test_a_longer_logarithmic_axis_has_fewer_ticks_a_decade(ends: tuple[float, float], written: str) -> None:
     axis = Figure().subplots()

@@ -722,7 +722,8 @@ def test_readme_answers_both_questions_in_words_for_each_claim_and_objective() -
         "| A? (`fid`) | shown, 0.020 | open | no data | no data |",
         "| E? (`nll`) | inconclusive*, 0.020 | no: same compute does better, -0.100 | no data | no data |",
         "",
-        "*Does it hold?* has 4 answers: 2 inconclusive, 2 shown. *Is it the flow?* has 4 answers: 2 no, 1 open, 1 yes.",
+        "*Does it hold?* has 4 answers: 2 inconclusive, 2 shown.",
+        "*Is it the flow?* has 4 answers: 2 no, 1 open, 1 yes.",
     ]
 
 

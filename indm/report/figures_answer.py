@@ -60,8 +60,8 @@ LINES = (
 # The highest bound, bits/dim, in the figure of two lengths: above it, points would hide how far apart the trainings end.
 LATE = 3.45
 LENGTHS: dict[str, tuple[str, dict[str, Any]]] = {
-    "fashion-full": ("2,000 steps of INDM", {"linestyle": ":", "markerfacecolor": "none"}),
-    "fashion-long": ("8,000 steps of INDM", {"linestyle": "-"}),
+    "fashion-full": ("2,000 steps of INDM", {"linestyle": ":"}),
+    "fashion-long": ("8,000 steps of INDM", {"linestyle": "-", "markerfacecolor": "none"}),
 }
 
 
@@ -213,7 +213,8 @@ def bound_by_length(curves: Mapping[str, pd.DataFrame]) -> Figure:
     for suite, table in curves.items():
         _draw_curves(axis, table[table["nelbo"] < LATE], LENGTHS[suite][1])
     _finish(axis)
-    axis.set_ylabel("NELBO, bits/dim")
+    axis.set_ylabel(f"validation NELBO\nbelow {LATE}, bits/dim")
+    axis.set_xlabel(f"{axis.get_xlabel()}; error bars: 95 % interval over seeds")
     models = [Line2D([], [], **style, label=label) for _, _, label, style in LINES]
     lengths = [Line2D([], [], color=INK, marker="o", **style, label=label) for label, style in LENGTHS.values()]
     figure.legend(handles=models, loc="upper left", ncol=3, fontsize=10, borderaxespad=0.3)

@@ -87,13 +87,13 @@ class RoundedLayoutEngine(ConstrainedLayoutEngine):
 class PlainLogFormatter(LogFormatter):
     """Write ticks of a logarithmic axis as plain numbers: 1, 2 and 5 of a decade, all on a short axis, only 1 on a long one.
 
-    From 1000 on there are only 1 and 5, because 1000 and 2000 would touch.
+    From 1000 on there are only 1 and 5, and only 1 on an axis beyond 10000, because 1000 and 2000 would touch, and 5000 and 10000.
     """
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         """Write a tick; its position is not needed."""
         low, high = self.axis.get_view_interval() if self.axis else (1, SHORT)
-        usual = "1" if high >= LONG * low else "125" if x < 1000 else "15"
+        usual = "1" if high >= LONG * low else "125" if x < 1000 else "15" if high < 10_000 else "1"
         written = "123456789" if high < SHORT * low else usual
         return f"{x:g}" if f"{x:e}"[0] in written and f"{x:.5e}"[2:7] == "00000" else ""
 

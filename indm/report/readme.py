@@ -110,7 +110,7 @@ def _counts(table: pd.DataFrame) -> str:
         f"{len(found)} answers: " + ", ".join(f"{count} {word}" for word, count in Counter(found).most_common())
         for found in (table["holds"], flow)
     )
-    return f"*Does it hold?* has {holds}. *Is it the flow?* has {flows}."
+    return f"*Does it hold?* has {holds}.\n*Is it the flow?* has {flows}."
 
 
 def overview(claims: Mapping[str, pd.DataFrame]) -> str:
