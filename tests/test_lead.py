@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.lead import answer, table
+from tests.conftest import REPOSITORY
 
 
 def publish(folder: Path, differences: NDArray[np.float64]) -> Path:
@@ -44,3 +45,16 @@ def test_the_change_has_welch_s_interval(tmp_path: Path) -> None:
 )
 def test_the_answer_follows_the_registered_rule(low: float, high: float, expected: str) -> None:
     assert answer(low, high) == expected
+
+
+def test_the_page_of_the_longer_suite_has_the_answers() -> None:
+    published = REPOSITORY / "docs/results"
+    text = (published / "fashion-long/README.md").read_text().replace("−", "-")
+    page = [line for line in text.splitlines() if line.startswith(("| NELBO |", "| NLL (secondary) |"))]
+    # The last four cells are the change, its ends and the answer.
+    found = [
+        row.replace("|", " ").split()
+        for row in table(published / "fashion-full", published / "fashion-long").splitlines()[2:]
+    ]
+    expected = [f"{change} [{low}, {high}] | *{grade}* |" for *_, change, low, high, grade in found]
+    assert [row[-len(cells) :] for row, cells in zip(page, expected, strict=True)] == expected
