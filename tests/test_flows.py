@@ -32,6 +32,7 @@ from indm.flows.log_det import (
     series_log_det,
 )
 from indm.flows.registered import resflow as residual
+from indm.flows.registered.filter import SpectralFilter, cosine_basis
 from indm.flows.registered.resflow import ResidualFlow
 from indm.flows.registered.wolf import Wolf
 from indm.flows.sources import Probe, Share, Source, draw_probe, draw_roulette
@@ -67,6 +68,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "affine": ("affine", {}),
     "linear": ("linear", {}),
     "linear-affine": ("linear", {"affine": {"scale": 0.5, "mean": -0.1, "std": 2.0}}),
+    "filter": ("filter", {}),
+    "curve": ("curve", {}),
+    "curve-filter": ("filter", {"behind": ["curve"]}),
+    "filter-resflow-affine": (
+        "resflow",
+        {"blocks": (1, 1), "width": 8, "behind": ["filter"], "affine": {"scale": 0.5, "mean": -0.1, "std": 2.0}},
+    ),
     "wolf": ("wolf", {"blocks": (2, 1), "width": 8} | SMALL_WOLF),
     "wolf-half-resolution": ("wolf", {"blocks": (0, 1), "width": 8, "activation": "elu"} | SMALL_WOLF),
 }
@@ -104,11 +112,13 @@ def make(variant: str, seed: int = 0) -> Flow:
     torch.manual_seed(seed)
     name, options = VARIANTS[variant]
     flow = build_flow(name, channels_in=CHANNELS, image_size=SIZE, **options).double()
-    if name in LEARNED:
-        # They start at the identity.
-        with torch.no_grad():
-            for parameter in flow.parameters():
-                parameter.add_(0.2 * torch.randn_like(parameter))
+    learned = tuple(FLOWS[name] for name in LEARNED)
+    # They start at the identity.
+    with torch.no_grad():
+        for parameter in (
+            parameter for part in flow.modules() if isinstance(part, learned) for parameter in part.parameters()
+        ):
+            parameter.add_(0.2 * torch.randn_like(parameter))
     return flow
 
 
@@ -235,9 +245,9 @@ def test_wrong_shape_is_refused(flow: Flow) -> None:
 def test_learned_maps_start_at_the_identity(name: str) -> None:
     flow, x = build_flow(name, channels_in=CHANNELS, image_size=SIZE), images(3).float()
     z, value = flow(x, "train")
-    assert torch.equal(z, x)
+    torch.testing.assert_close(z, x)
     assert not value.any()
-    assert torch.equal(flow.inverse(x), x)
+    torch.testing.assert_close(flow.inverse(x), x)
 
 
 def gaussian_images(count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -249,12 +259,21 @@ def gaussian_images(count: int) -> tuple[Tensor, Tensor, Tensor]:
     return x.unflatten(1, (CHANNELS, SIZE, SIZE)), x.mean(0), x.T.cov(correction=0)
 
 
-@pytest.mark.parametrize("name", LEARNED)
+def filtered_images(count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw Gaussian images that a filter makes white: the same with the spectrum and the mix of channels of a random filter."""
+    x, mean, covariance = gaussian_images(count)
+    white = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), (x.flatten(1) - mean).T, upper=False).T
+    x = make("filter").inverse(white.view_as(x))
+    return x, x.flatten(1).mean(0), x.flatten(1).T.cov(correction=0)
+
+
+@pytest.mark.parametrize("name", [name for name in LEARNED if name != "curve"])
 def test_maps_learn_the_gaussian_as_far_as_they_can(name: str) -> None:
     """As normalizing flows: the likelihood of the Gaussian that each can make of a standard normal, in closed form."""
-    x, mean, covariance = gaussian_images(500)
+    x, mean, covariance = (filtered_images if name == "filter" else gaussian_images)(500)
     dims = len(mean)
     log_volumes = {
+        "filter": covariance.logdet(),
         "scale": dims * ((covariance.trace() + mean.square().sum()) / dims).log(),
         "affine": covariance.diagonal().log().sum(),
         "linear": covariance.logdet(),
@@ -274,12 +293,37 @@ def test_maps_learn_the_gaussian_as_far_as_they_can(name: str) -> None:
     assert loss().item() == pytest.approx(expected.item(), abs=1e-6)
 
 
+def test_a_curve_increases_through_zero_and_goes_on_straight() -> None:
+    curve = make("curve")
+    line = torch.linspace(-3, 3, 6 * CHANNELS * SIZE**2, dtype=torch.float64)
+    z = curve(line.view(-1, CHANNELS, SIZE, SIZE), "none")[0].flatten()
+    assert (z.diff() > 0).all()
+    assert curve(torch.zeros(1, CHANNELS, SIZE, SIZE, dtype=torch.float64), "none")[0].abs().max() < 1e-14
+    for beyond in (z[line < -1], z[line > 1]):
+        torch.testing.assert_close(beyond.diff(), beyond.diff()[:1].expand(len(beyond) - 1))
+
+
+def test_a_filter_amplifies_one_frequency_of_one_channel() -> None:
+    flow, basis = SpectralFilter(CHANNELS, SIZE).double(), cosine_basis(SIZE)
+    torch.testing.assert_close(basis @ basis.T, torch.eye(SIZE, dtype=torch.float64))
+    with torch.no_grad():
+        flow.log_gain[1, 2, 3] = math.log(5.0)
+    waves = torch.einsum("ku,lv->kluv", basis, basis)
+    x = torch.stack([torch.zeros_like(waves), waves], 2).flatten(0, 1)
+    z = flow(x, "none")[0].view(SIZE, SIZE, CHANNELS, SIZE, SIZE)
+    gain = torch.ones(SIZE, SIZE, dtype=torch.float64).index_put(
+        (torch.tensor(2), torch.tensor(3)), torch.tensor(5.0).double()
+    )
+    torch.testing.assert_close(z[:, :, 1], gain[..., None, None] * waves)
+    assert not z[:, :, 0].any()
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Errors
 
 
 def test_misconfiguration_is_refused() -> None:
-    with pytest.raises(ParamsError, match="unknown flow 'glow': expected one of affine, identity, linear"):
+    with pytest.raises(ParamsError, match="unknown flow 'glow'"):
         build_flow("glow", channels_in=1, image_size=8)
     with pytest.raises(ParamsError, match="found image size 6, expected one divisible by 4"):
         ResidualFlow(1, 6, blocks=(1, 1, 1), width=4)

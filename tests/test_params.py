@@ -169,11 +169,6 @@ MISTAKES = {
             "found 10; allowed: 0, since model ddpmpp has no flow"
         ],
     ),
-    "learned map beside a flow": (
-        "vp, " + LINE,
-        "vp, " + LINE.replace("train: {}", "train: {latent: {learned: scale}}"),
-        [f"run {RUN}, key train.latent.learned: found 'scale'; allowed: null, since model indm has a flow"],
-    ),
     "a coefficient that float32 cannot bound by": (
         "  coefficient: 0.97",
         "  coefficient: 1.0e-300",
@@ -224,7 +219,7 @@ MISTAKES = {
     "map that nobody learns": (
         "learned: null",
         "learned: cubic",
-        ["key train.latent.learned: found 'cubic'; allowed: scale, affine, linear, null (for ddpmpp"],
+        ["key train.latent.learned: found 'cubic'; allowed: scale, affine, linear, filter, curve, curve-filter, null"],
     ),
     "learned map as a flow of indm": (
         "    name: resflow",
@@ -591,6 +586,12 @@ def test_every_list_whose_places_do_not_count_was_repeated() -> None:
             "train.latent.learned: found 'scale'; allowed: 'affine'",
         ),
         ("ddpmpp", "learned-linear", "{}", "train.latent.learned: found None; allowed: 'linear'"),
+        (
+            "indm",
+            "learned-filter",
+            "{latent: {learned: curve}}",
+            "train.latent.learned: found 'curve'; allowed: 'filter'",
+        ),
         ("ddpmpp", "learned-range", "{reconstruction: true}", "train.sde.vp.learned_range: found False; allowed: True"),
         ("ddpmpp", "normalised-input", "{lr: 0.5}", "train.score.normalise_input: found 'unit'; allowed: 'running'"),
         ("indm", "standardised", "{}", "train.latent.standardise: found False; allowed: True"),

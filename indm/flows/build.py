@@ -1,7 +1,7 @@
-"""Flows by their registered names, behind a fixed affine map if a suite asks for one."""
+"""Flows by their registered names, behind learned maps and a fixed affine map if a suite asks for them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -58,18 +58,66 @@ class Affine(Flow):
         self.flow.update_norms()
 
 
+class Composed(Flow):
+    r"""A flow behind another one, :math:`h = h_2 \circ h_1`, whose log-determinants add up.
+
+    Arguments:
+        first: the flow :math:`h_1` of the data.
+        second: the flow :math:`h_2`.
+    """
+
+    def __init__(self, first: Flow, second: Flow) -> None:
+        channels, size, _ = first.image_shape
+        super().__init__(channels, size)
+        self.first, self.second = first, second
+
+    def forward(self, x: Tensor, log_det: LogDet, generator: Source = None) -> tuple[Tensor, Tensor]:
+        between, value = self.first(x, log_det, generator)
+        z, other = self.second(between, log_det, generator)
+        return z, value + other
+
+    @torch.no_grad()
+    def inverse(
+        self, z: Tensor, atol: float = 1e-6, max_iterations: int = 1000, generator: torch.Generator | None = None
+    ) -> Tensor:
+        return self.first.inverse(
+            self.second.inverse(z, atol, max_iterations, generator), atol, max_iterations, generator
+        )
+
+    @property
+    def mean_terms(self) -> float:
+        return self.first.mean_terms + self.second.mean_terms
+
+    def fix_terms(self, count: int) -> None:
+        for flow in (self.first, self.second):
+            flow.fix_terms(count)
+
+    def update_norms(self) -> None:
+        for flow in (self.first, self.second):
+            flow.update_norms()
+
+
 def build_flow(
-    name: str, *, channels_in: int, image_size: int, affine: Mapping[str, float] | None = None, **options: Any
+    name: str,
+    *,
+    channels_in: int,
+    image_size: int,
+    behind: Sequence[str] = (),
+    affine: Mapping[str, float] | None = None,
+    **options: Any,
 ) -> Flow:
     """Build the flow registered under ``name`` for images of shape (channels_in, image_size, image_size).
 
     Arguments:
-        affine: scale, mean and std of an :class:`Affine` map in front of it, or ``None``.
+        behind: registered names of flows without options in front of it, the one of the data first.
+        affine: scale, mean and std of an :class:`Affine` map in front of all, or ``None``.
 
     Raises:
         ParamsError: if the name is not registered.
     """
-    if name not in FLOWS:
-        raise ParamsError(f"unknown flow {name!r}: expected one of {', '.join(FLOWS)}")
+    if unknown := [each for each in (*behind, name) if each not in FLOWS]:
+        raise ParamsError(f"unknown flow {unknown[0]!r}: expected one of {', '.join(FLOWS)}")
     flow = FLOWS[name](channels_in, image_size, **options)
+    for each in reversed(behind):
+        flow = Composed(FLOWS[each](channels_in, image_size), flow)
     return flow if affine is None else Affine(flow, **affine)

@@ -1,4 +1,4 @@
-r"""Learned affine maps of the latent: the steps between the identity and a nonlinear flow.
+r"""Learned affine maps of the data: the steps between the identity and a nonlinear flow.
 
 All start at the identity, and their log-determinant has a closed form, which is the same for every image. They keep the
 diffusion of the data linear, so that they are the controls for the gain of a nonlinear flow.

@@ -126,12 +126,12 @@ def members(suite: "Suite", stage: str, subject: str) -> list[str]:
         families = sorted({run.model for run in suite.runs.values()})
         return used + [FAMILIES.definition(name, constant) for constant in SHOWN.get(stage, ()) for name in families]
     name = _run(suite, stage, subject)
-    network, flow = suite.train_params(name).score.name, suite.flow_of(name)
+    network = suite.train_params(name).score.name
     return [
         FAMILIES.definition(suite.runs[name].model),
         DIFFUSIONS.definition(suite.runs[name].sde),
         NETWORKS.definition(network),
-        FLOWS.definition(flow),
+        *map(FLOWS.definition, suite.flows_of(name)),
         *used,
     ]
 

@@ -33,6 +33,9 @@ RUNGS = [
     "learned-scale",
     "learned-affine",
     "learned-linear",
+    "learned-filter",
+    "learned-curve",
+    "learned-curve-filter",
     "frozen-flow",
 ]
 

@@ -89,9 +89,6 @@ def _run(suite: "Suite", name: str, cell: str) -> Iterator[str]:
     yield from _flow(train.flow)
     if run.has_flow:
         yield from _blocks(suite.processes, train)
-        if train.latent.learned is not None:
-            found = f"key train.latent.learned: found {train.latent.learned!r}"
-            yield f"{found}; allowed: null, since model {run.model} has a flow; the maps are the controls of model ddpmpp"
     yield from _family(suite, name)
     yield from _denoising(run, suite.sample_params(name))
     yield from _run_shards(suite, name)

@@ -15,6 +15,9 @@ CONTROLS: dict[str, tuple[str, object]] = {
     "learned-scale": ("latent.learned", "scale"),
     "learned-affine": ("latent.learned", "affine"),
     "learned-linear": ("latent.learned", "linear"),
+    "learned-filter": ("latent.learned", "filter"),
+    "learned-curve": ("latent.learned", "curve"),
+    "learned-curve-filter": ("latent.learned", "curve-filter"),
     "learned-range": ("sde.vp.learned_range", True),
     "normalised-input": ("score.normalise_input", "running"),
 }

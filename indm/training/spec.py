@@ -31,13 +31,15 @@ def model_spec(
         data_moments: mean and standard deviation of the training images' pixels, for a run that standardises its latent.
     """
     run, parameters = suite.runs[name], suite.train_params(name)
+    *behind, last = suite.flows_of(name)
     return {
         "shape": shape,
         "sde": {"name": run.sde} | _sde_spec(getattr(parameters.sde, DIFFUSIONS[run.sde].section)),
         "eps": parameters.sde.eps,
         "centered": parameters.centered,
         "score": parameters.score.model_dump(),
-        "flow": (_flow_spec(parameters.flow) if run.has_flow else {"name": suite.flow_of(name)})
+        "flow": (_flow_spec(parameters.flow) if run.has_flow else {"name": last})
+        | ({"behind": behind} if behind else {})
         | _affine_spec(parameters.latent, data_moments),
     } | ({} if FAMILIES[run.model] is ImplicitNonlinearDiffusion else {"family": run.model})
 

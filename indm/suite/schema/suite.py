@@ -202,15 +202,16 @@ class Suite(Strict):
         trial = changed.model_copy(update={"seed": seed, "train": type(changed.train).model_validate(override)})
         return self.model_copy(update={"runs": {run: trial}})
 
-    def flow_of(self, run: str) -> str:
-        """Name the registered flow of ``run``; for a family without a flow, the identity or the map that it learns."""
+    def flows_of(self, run: str) -> list[str]:
+        """Name the registered flows of ``run``, the one of the data first: learned maps, then a family's flow; or the identity."""
         parameters = self.train_params(run)
-        return parameters.flow.name if self.runs[run].has_flow else parameters.latent.learned or IDENTITY
+        maps = parameters.latent.learned.split("-") if parameters.latent.learned else []
+        return [*maps, *([parameters.flow.name] if self.runs[run].has_flow else [])] or [IDENTITY]
 
     def weights_of(self, run: str) -> dict[str, str | None]:
         """Name the weights with which ``run`` is evaluated, by network; ``None`` if it does not have a flow."""
         weights = self.weights.model_dump()
-        return weights | {"flow": None} if self.flow_of(run) == IDENTITY else weights
+        return weights | {"flow": None} if self.flows_of(run) == [IDENTITY] else weights
 
 
 Section = TypeVar("Section", bound=Strict)

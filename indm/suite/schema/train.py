@@ -42,15 +42,17 @@ class FlowParams(Strict):
 
 
 class LatentParams(Strict):
-    """A fixed affine map of the data in front of the flow, z = scale (x - mean) / std or z = scale x, and DDPM++'s learned one."""
+    """A fixed affine map of the data in front of the flow, z = scale (x - mean) / std or scale x, and a learned one behind it."""
 
     standardise: bool = Field(
         description="subtract the mean of the training split's pixels and divide by their deviation"
     )
     scale: Positive = Field(description="factor of the data after that")
-    learned: Literal["scale", "affine", "linear"] | None = Field(
-        description="for ddpmpp, a map that is trained like INDM's flow; scale: one factor; affine: a factor and a shift for "
-        "each pixel and channel; linear: an invertible matrix and a shift; null: none (docs/controls.md)"
+    learned: Literal["scale", "affine", "linear", "filter", "curve", "curve-filter"] | None = Field(
+        description="a map that is trained like INDM's flow, in front of it or instead of it; scale: one factor; affine: a factor "
+        "and a shift for each pixel and channel; linear: an invertible matrix and a shift; filter: a gain for each frequency and "
+        "a mix of channels; curve: an increasing curve of a pixel's value; curve-filter: one after the other; null: none "
+        "(docs/controls.md)"
     )
 
 

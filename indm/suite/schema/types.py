@@ -59,9 +59,9 @@ def _each_once(values: list[Any]) -> list[Any]:
     return values
 
 
-# The flow of DDPM++, which suites do not name, and the maps of train.latent.learned that can replace it.
+# The flow of DDPM++, which suites do not name, and the maps of train.latent.learned.
 IDENTITY = "identity"
-LEARNED = ("scale", "affine", "linear")
+LEARNED = ("scale", "affine", "linear", "filter", "curve")
 # The sampler of the toy2d stage.
 DDIM = "ddim"
 # A name of a sweep, and the sampler for which it stands, with the Langevin corrector.

@@ -1,0 +1,67 @@
+"""A learned gain for each spatial frequency of an image: a linear filter, diagonal in the cosine basis."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from indm.flows.learned import ClosedFormFlow
+
+
+class SpectralFilter(ClosedFormFlow):
+    r"""A filter with a gain for each channel and frequency, after a mix of the channels; see :class:`Flow` for the shapes.
+
+    .. math::
+        z = C^\top e^{a} C\,(L U x) + b, \qquad \log\Big|\det\frac{\partial z}{\partial x}\Big| = \sum_{c,k,l} a_{c,k,l}
+
+    C is the orthonormal cosine transform of both axes of a channel. The mix of the channels of a pixel is the product of a lower
+    and an upper triangular matrix with ones on their diagonals, because a scale of a channel is a gain at all of its frequencies.
+    With :math:`a = -\log` of the square root of a spectrum, the filter whitens images of that spectrum.
+
+    References:
+        | Discrete Cosine Transform (Ahmed, Natarajan & Rao, 1974), https://doi.org/10.1109/T-C.1974.223784
+        | Glow: Generative Flow with Invertible 1x1 Convolutions (Kingma & Dhariwal, 2018), section 3.2: the mix of channels
+        | https://arxiv.org/abs/1807.03039
+    """
+
+    def __init__(self, channels_in: int, image_size: int) -> None:
+        super().__init__(channels_in, image_size)
+        self.log_gain = nn.Parameter(torch.zeros(self.image_shape))
+        self.shift = nn.Parameter(torch.zeros(self.image_shape))
+        # The entries of both factors beside the diagonal, row by row; a grey image has none.
+        self.mix = nn.Parameter(torch.zeros(channels_in * (channels_in - 1)))
+
+    def map(self, x: Tensor) -> Tensor:
+        lower, upper = self._factors()
+        return self._filtered(torch.einsum("ij,jk,bkhw->bihw", lower, upper, x), self.log_gain) + self.shift
+
+    def unmap(self, z: Tensor) -> Tensor:
+        lower, upper = self._factors()
+        columns = self._filtered(z - self.shift, -self.log_gain).flatten(2)
+        columns = torch.linalg.solve_triangular(lower, columns, upper=False, unitriangular=True)
+        return torch.linalg.solve_triangular(upper, columns, upper=True, unitriangular=True).unflatten(2, z.shape[2:])
+
+    def volume(self) -> Tensor:
+        return self.log_gain.sum()
+
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        ones = torch.eye(self.image_shape[0], dtype=self.mix.dtype, device=self.mix.device)
+        entries = torch.zeros_like(ones).masked_scatter(ones == 0, self.mix)
+        return entries.tril(-1) + ones, entries.triu(1) + ones
+
+    def _filtered(self, images: Tensor, log_gain: Tensor) -> Tensor:
+        basis = cosine_basis(self.image_shape[-1]).to(images)
+        return basis.T @ (log_gain.exp() * (basis @ images @ basis.T)) @ basis
+
+
+def cosine_basis(size: int) -> Tensor:
+    r"""Return the orthonormal cosine transform of S values, float64, shape (S, S); row k has frequency k.
+
+    .. math:: C_{kn} = \sqrt{\tfrac{2 - \delta_{k0}}{S}} \cos\frac{\pi k (n + 1/2)}{S}
+    """
+    places = torch.arange(size, dtype=torch.float64)
+    rows = torch.cos(math.pi * (places + 0.5) * places[:, None] / size) * math.sqrt(2 / size)
+    return torch.cat([rows[:1] / math.sqrt(2), rows[1:]])
+
+
+FLOW = SpectralFilter
