@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -202,6 +203,13 @@ def celeba_release(root: Path) -> celeba64.CelebARelease:
         images=replace(published.images, md5=md5((root / published.images.path).read_bytes())),
         partition=replace(published.partition, md5=md5((root / published.partition.path).read_bytes())),
     )
+
+
+def tiny(name: str, root: Path) -> partial[Any]:
+    """Write tiny archives of CIFAR-10 or CelebA below ``root``, and return what loads them."""
+    if name == "cifar10":
+        return partial(cifar10.load_cifar10, root=root, release=write_cifar10(root))
+    return partial(celeba64.load_celeba64, root=root, release=write_celeba(root))
 
 
 def idx(array: NDArray[np.uint8]) -> bytes:

@@ -257,7 +257,7 @@ def test_a_download_from_google_drive(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("name", ["cifar10", "celeba64"])
 def test_prepare_writes_arrays_and_their_description(name: str, tmp_path: Path) -> None:
-    load = tiny(name, tmp_path / "data")
+    load = build.tiny(name, tmp_path / "data")
     dataset, out = replace(DATASETS[name], load=load, counts=None), tmp_path / "out"
     prepare.write_dataset(out, name, dataset, 0)
     description = json.loads((out / "dataset.json").read_text())
@@ -274,12 +274,6 @@ def test_prepare_writes_arrays_and_their_description(name: str, tmp_path: Path) 
     first = {path.name: path.read_bytes() for path in out.iterdir()}
     prepare.write_dataset(out, name, dataset, 0)
     assert first == {path.name: path.read_bytes() for path in out.iterdir()}
-
-
-def tiny(name: str, root: Path) -> partial[Any]:
-    if name == "cifar10":
-        return partial(load_cifar10, root=root, release=build.write_cifar10(root))
-    return partial(load_celeba64, root=root, release=build.write_celeba(root))
 
 
 MEBIBYTE = 1 << 20
@@ -432,7 +426,7 @@ def test_full_disk_while_downloading(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("name", ["cifar10", "celeba64"])
 def test_wrong_checksum(name: str, tmp_path: Path) -> None:
-    tiny(name, tmp_path)
+    build.tiny(name, tmp_path)
     load: Any = {"cifar10": load_cifar10, "celeba64": load_celeba64}[name]
     text = refused(partial(load, root=tmp_path), tmp_path / "out")
     archive = DATASETS[name].archives[0]

@@ -40,6 +40,7 @@ from indm.report.published import PAPER_BATCH, PAPER_DATASETS, PAPER_STEPS, PUBL
 from indm.report.show import VIEWS, _table
 from indm.stages.report import contents
 from indm.store.files import write_json, write_table
+from indm.store.layout import TRAINING_PICTURES
 from indm.suite.expand import suite_files
 from indm.suite.load import load_suite, suite_sha256
 from tests.conftest import REPOSITORY
@@ -375,6 +376,19 @@ def test_missing_figures_pictures_and_provenance_are_named(tmp_path: Path) -> No
     for run in RUNS:
         assert f"{results}/runs/{run}/neighbours.png" in html
     assert "no stage has left a record" in html
+
+
+def test_pictures_that_are_not_drawn_leave_no_gap(tmp_path: Path) -> None:
+    """An empty file stands for one: of a dataset that forbids pictures, or in results that are older than the picture."""
+    results = write_made_up_results(tmp_path / "results")
+    for kind in TRAINING_PICTURES:
+        for run in RUNS:
+            (results / f"runs/{run}/{kind}.png").write_bytes(b"")
+    html = render(CONTENTS, results, tmp_path / "figures")
+    section = html.partition('id="samples"')[2].partition("<section")[0]
+    tags = [tag for tag, _ in Reader(section).elements]
+    assert (tags.count("figure"), tags.count("img"), tags.count("p")) == (len(RUNS), len(RUNS), 1 + len(RUNS))
+    assert not [word for word in ("missing", "neighbour", "training") if word in section]
 
 
 def test_a_section_that_the_suite_asks_nothing_of_is_left_out_and_named(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ class Dataset:
         official_partition: whether the publisher has split training and test images, so that the split seed has no effect.
         archives: the files it is read from, unless another package provides it.
         counts: number of images in each split; ``None`` if it is known only after reading them.
+        pictures: whether pictures of its images may be made and published.
     """
 
     levels: int
@@ -63,6 +64,7 @@ class Dataset:
     official_partition: bool = False
     archives: tuple[Archive, ...] = ()
     counts: Mapping[str, int] | None = field(default=None, hash=False)
+    pictures: bool = True
 
     @property
     def shape(self) -> tuple[int, int, int]:

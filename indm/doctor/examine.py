@@ -118,10 +118,10 @@ def unfinished(suite: "Suite", layout: "Layout") -> Work:
 
 
 def _made(suite: "Suite", layout: "Layout", job: Job) -> bool:
-    """Return whether a job's files are there; an empty file counts as missing."""
+    """Return whether a job's files are there; an empty file counts as missing, unless it stands for a picture."""
     names = job_names(suite, job)
     paths = [layout.root / pattern.format(**names).removeprefix("results/") for pattern in STAGES[job.stage].written]
-    return all(path.is_file() and path.stat().st_size > 0 for path in paths)
+    return all(path.is_file() and (path.suffix == ".png" or path.stat().st_size > 0) for path in paths)
 
 
 def work_of(suite: "Suite", jobs: Collection[Job]) -> Work:

@@ -52,6 +52,8 @@ def write_dataset(folder: Path, name: str, dataset: Dataset, seed: int) -> None:
         "sha256": sha256,
         "source": dataset.source,
         "licence": dataset.licence,
+        # Only if they are forbidden, so that the descriptions of other datasets keep their bytes.
+        **({} if dataset.pictures else {"pictures": False}),
     }
     write_json(folder / "dataset.json", description)
 

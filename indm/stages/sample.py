@@ -19,7 +19,7 @@ from indm.progress import bar
 from indm.registry import SAMPLERS
 from indm.seeding import derive_seed
 from indm.store.files import atomic_write, file_sha256, read_array, read_json, write_array, write_json
-from indm.store.layout import Layout
+from indm.store.layout import TRAINING_PICTURES, Layout
 from indm.store.provenance import Finished
 from indm.store.scratch import open_scratch, work_key
 from indm.store.shards import gather, open_shard, share
@@ -39,6 +39,8 @@ DIFFUSED = 4
 def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> Finished:
     """Write ``samples.npy`` (levels, uint8), ``samples.json`` and the pictures samples, neighbours and diffusion.
 
+    The last two show training images. If the dataset forbids such pictures, they are empty files, as both engines expect the same
+    files from all runs.
     A shard samples its share of the images instead, and writes it to its folder.
     """
     count = suite.shards.sample
@@ -46,7 +48,8 @@ def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> 
     # Gathering the shards does not need a GPU.
     device = set_up("cpu" if gathers else suite.device, suite.threads)
     data, folder = layout.data(suite.runs[name].dataset), layout.run(name)
-    levels = read_json(data / "dataset.json")["levels"]
+    description = read_json(data / "dataset.json")
+    levels = description["levels"]
     model = load_model(folder / "checkpoint.safetensors", device, suite.weights.model_dump())
     code, key = job_stamp(suite, "sample", name), _key(suite, layout, name, device)
     settings = _settings(suite, name, device)
@@ -61,10 +64,16 @@ def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> 
         source = gather(layout, name, "sample", count, code) if gathers else scratch
         samples, nfe = draw_levels(model, levels, once=source.once, **settings)
         _write(suite, layout, name, samples, nfe, levels)
-        # The batches are kept until this last picture is written.
-        train = read_array(data / "train.npy")
-        diffused = _diffused(model, train[:DIFFUSED], levels, suite.runs[name].dataset)
-        _write_grid(folder / "diffusion.png", to_uint8(diffused, levels))
+        # The batches are kept until the last picture is written.
+        if description.get("pictures", True):
+            train = read_array(data / "train.npy")
+            _write_grid(folder / "neighbours.png", to_uint8(_beside(samples[:GRID], train, levels), levels))
+            diffused = _diffused(model, train[:DIFFUSED], levels, suite.runs[name].dataset)
+            _write_grid(folder / "diffusion.png", to_uint8(diffused, levels))
+        else:
+            for picture in TRAINING_PICTURES:
+                with atomic_write(folder / f"{picture}.png"):
+                    pass
     return Finished(folder, source.earlier, source.computed_on)
 
 
@@ -95,7 +104,7 @@ def _settings(suite: "Suite", name: str, device: torch.device) -> dict[str, Any]
 
 
 def _write(suite: "Suite", layout: Layout, name: str, samples: NDArray[np.uint8], nfe: float, levels: int) -> None:
-    """Write the images, levels (N, C, H, W), the settings with which they were sampled, and pictures of them."""
+    """Write the images, levels (N, C, H, W), the settings with which they were sampled, and a picture of the first ones."""
     run, parameters, folder = suite.runs[name], suite.sample_params(name), layout.run(name)
     write_array(folder / "samples.npy", samples)
     # If the sampler does not use a corrector, pc in the run's sweep may still use it.
@@ -121,12 +130,14 @@ def _write(suite: "Suite", layout: Layout, name: str, samples: NDArray[np.uint8]
     }
     write_json(folder / "samples.json", protocol)
     _write_grid(folder / "samples.png", to_uint8(samples[: GRID**2], levels))
-    shown = samples[:GRID]
-    # Cells without an image stay white.
-    pair = np.full((2 * GRID, *shown.shape[1:]), levels - 1, dtype=np.uint8)
-    pair[: len(shown)] = shown
-    pair[GRID : GRID + len(shown)] = _nearest(shown, read_array(layout.data(run.dataset) / "train.npy"))
-    _write_grid(folder / "neighbours.png", to_uint8(pair, levels))
+
+
+def _beside(images: NDArray[np.uint8], train: NDArray[np.uint8], levels: int) -> NDArray[np.uint8]:
+    """Return a row of images and below it their nearest training images, (2 ``GRID``, C, H, W); cells without one are white."""
+    pair = np.full((2 * GRID, *images.shape[1:]), levels - 1, dtype=np.uint8)
+    pair[: len(images)] = images
+    pair[GRID : GRID + len(images)] = _nearest(images, train)
+    return pair
 
 
 def _diffused(

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-# Pictures for the report that the sample stage writes to a run's folder.
-PICTURES = ("samples", "neighbours", "diffusion")
+# Pictures for the report that the sample stage writes to a run's folder; an empty file stands for a picture that is not drawn.
+TRAINING_PICTURES = ("neighbours", "diffusion")
+PICTURES = ("samples", *TRAINING_PICTURES)
 
 
 @dataclass(frozen=True)

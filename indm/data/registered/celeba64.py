@@ -16,4 +16,5 @@ DATASET = Dataset(
     official_partition=True,
     archives=(celeba64.RELEASE.partition, celeba64.RELEASE.images),
     counts={"train": 162_770, "valid": 19_867, "test": 19_962},
+    pictures=False,
 )

@@ -15,4 +15,5 @@ DATASET = Dataset(
     official_partition=True,
     archives=(cifar10.RELEASE.archive,),
     counts={"train": 50_000, "valid": 0, "test": 10_000},
+    pictures=False,
 )

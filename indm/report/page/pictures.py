@@ -46,9 +46,12 @@ def galleries(contents: Contents, results: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _picture(suite: str, path: Path) -> str | Missing:
-    content = path.read_bytes() if path.is_file() else b""
-    return data_uri("image/png", content) if content else missing(suite, path, path)
+def _picture(suite: str, path: Path) -> str | Missing | None:
+    """Read a picture; ``None`` for an empty file, which stands for a picture that is not drawn."""
+    if not path.is_file():
+        return missing(suite, path, path)
+    content = path.read_bytes()
+    return data_uri("image/png", content) if content else None
 
 
 def _read(path: Path) -> Drawing:
