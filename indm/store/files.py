@@ -28,7 +28,7 @@ CHECKPOINT_FORMAT = "indm-checkpoint-3"
 SNAPSHOTS_FORMAT = "indm-snapshots-3"
 EXTRACTOR_FORMAT = "indm-extractor-2"
 STATISTICS_FORMAT = "indm-statistics-1"
-# Of numbers in tables: six significant digits.
+# Numbers in tables have six significant digits.
 TABLE_FORMAT = "%.6g"
 
 
