@@ -4,18 +4,18 @@ Images are levels, as in a prepared dataset: uint8, shape (N, C, H, W), from 0 t
 computed in IEEE float32, on GPUs too, as in every evaluation.
 """
 
-import math
+import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Generator, Tensor
 
 from indm.data.levels import dequantise, quantise
@@ -31,18 +31,28 @@ from indm.seeding import derive_seed
 from indm.shipped import WEIGHTS
 from indm.store.files import AGAIN, CHECKPOINT_FORMAT, read_json, read_spec
 from indm.store.manifest import damage, read_manifest
+from indm.terminal import printable
 
 CHECKPOINT = "checkpoint.safetensors"
 AVERAGED = {"score": "ema", "flow": "ema"}
 Values = Tensor | ArrayLike
-# The largest counts, as in suites.
-LARGEST, MOST_STEPS = 10**9, 10**6
+# The kinds and the ranges of numbers, as in suites; of a number without an entry, COUNT.
+COUNT = (Integral, 1, 10**9)
+RANGES = {
+    "steps": (Integral, 1, 10**6),
+    "seed": (Integral, 0, 2**32 - 1),
+    "log_det_tolerance": (Real, 1e-6, 1e6),
+}
+# Letters of an argument that a message shows.
+LONGEST = 200
 
 
 @contextmanager
 def _as_stages_do() -> Iterator[None]:
     """Compute inside the block as a stage does, whatever the calling program has set."""
-    with float32_products(), torch.inference_mode(False), memory_errors():
+    # Only where it is needed, because it slows every call down.
+    device = nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
+    with device, float32_products(), torch.inference_mode(False), memory_errors():
         yield
 
 
@@ -109,16 +119,15 @@ class Run:
             Levels, uint8, shape (N, C, H, W), on the CPU.
 
         Raises:
-            ParamsError: if a number is not whole, is below 1, or is larger than a suite allows.
+            ParamsError: if a suite does not allow a number.
             DivergenceError: if a pixel is not finite.
             ConvergenceError: if the flow cannot be inverted where the sampler ended.
 
         References:
             | Denoising Diffusion Probabilistic Models (Ho et al., 2020), https://arxiv.org/abs/2006.11239, equation 7
         """
-        _check_counts(count=count, steps=steps, batch_size=batch_size)
         seed = self.seed if seed is None else seed
-        _check_seed(seed)
+        _check(count=count, steps=steps, batch_size=batch_size, seed=seed)
         family = self.model.spec.get("family")
         images, _ = draw_levels(
             self.model,
@@ -157,13 +166,13 @@ class Run:
 
         Raises:
             DataError: if the images have another shape, type or range.
-            ParamsError: if the seed is not a whole number.
+            ParamsError: if a suite does not allow the seed.
 
         References:
             | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
             | https://arxiv.org/abs/2205.13699, section 3
         """
-        _check_seed(seed)
+        _check(seed=seed)
         generator = Generator().manual_seed(derive_seed("encode", seed))
         x = dequantise(self._checked(images), self.levels, generator, self.model.centered)
         return self.model.flow(x.to(self.device), "none", generator)[0]
@@ -184,7 +193,7 @@ class Run:
 
         Raises:
             DataError: if the latents have another shape, or are not finite real numbers.
-            ParamsError: if the seed is not a whole number.
+            ParamsError: if a suite does not allow the seed.
             ConvergenceError: if the flow cannot be inverted there.
         """
         found = self._tensor("latents", latents)
@@ -194,7 +203,7 @@ class Run:
             raise DataError(
                 "latents: found numbers that are not finite, or too large for float32; expected finite ones"
             )
-        _check_seed(seed)
+        _check(seed=seed)
         generator = Generator().manual_seed(derive_seed("invert", seed))
         x = self.model.flow.inverse(found.to(self.device), generator=generator)
         return quantise(x, self.levels, self.model.centered).cpu()
@@ -229,8 +238,7 @@ class Run:
             NLL and NELBO of each image, in bits/dim.
 
         Raises:
-            ParamsError: if a number of draws, steps or images is not whole, is below 1, or is larger than a suite allows, or
-                if the tolerance is not above 0.
+            ParamsError: if a suite does not allow a number.
             DataError: if the images have another shape, type or range.
             DivergenceError: if a number is not finite.
 
@@ -238,15 +246,10 @@ class Run:
             | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
             | https://arxiv.org/abs/2205.13699, section 3 and theorem 1
         """
-        _check_counts(time_draws=time_draws, ode_steps=ode_steps, batch_size=batch_size)
-        if log_det_tolerance is not None and not (
-            isinstance(log_det_tolerance, Real) and 0 < log_det_tolerance < math.inf
-        ):
-            raise ParamsError(
-                f"log_det_tolerance: found {log_det_tolerance}, expected a number above 0, or None for the exact one"
-            )
         seed = self.seed if seed is None else seed
-        _check_seed(seed)
+        _check(time_draws=time_draws, ode_steps=ode_steps, batch_size=batch_size, seed=seed)
+        if log_det_tolerance is not None:
+            _check(log_det_tolerance=log_det_tolerance)
         evaluation = Evaluation(
             batch_size=batch_size,
             time_draws=time_draws,
@@ -282,9 +285,12 @@ class Run:
         """Copy a tensor, an array or lists of numbers to the CPU, if they have this run's shape."""
         try:
             if not isinstance(values, Tensor):
-                array = np.asarray(values)
+                # Unlike np.asarray, it keeps masks, also of arrays in a list.
+                array: NDArray[Any] = np.ma.asarray(values)
+                if np.ma.is_masked(array):
+                    raise ValueError("masked elements have no numbers")
                 # Torch needs this machine's byte order, and contiguous elements.
-                values = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), "C"))
+                values = torch.from_numpy(np.asarray(array).astype(array.dtype.newbyteorder("="), "C"))
             # Copied, because a tensor made in inference mode cannot be differentiated. Sparse tensors become dense.
             found = values.to_dense().cpu().clone(memory_format=torch.contiguous_format)
             shape = tuple(found.shape)
@@ -311,7 +317,8 @@ def load_run(run: str | Path, device: str = "cpu") -> Run:
         The run.
 
     Raises:
-        ArtifactError: if there is no such run (the message lists the known runs), or its file is damaged.
+        ArtifactError: if there is no such run (the message lists the known runs), or its file is damaged, or the manifest of
+            its training is missing.
         DataError: if this machine has no such device.
     """
     place, where = _place(run), _device(device)
@@ -323,25 +330,29 @@ def load_run(run: str | Path, device: str = "cpu") -> Run:
 def _device(name: str) -> torch.device:
     """Return the device of a name, if this machine has it."""
     try:
-        found = torch.device(name)
-    except (RuntimeError, TypeError):
+        found = torch.device(name) if isinstance(name, str | torch.device) else None
+    except RuntimeError:
         found = None
     if found is None or found.type not in ("cpu", "cuda"):
-        raise DataError(f"device: found {name!r}, expected cpu, or cuda with or without a number")
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise DataError(f"device {name}: torch sees no GPU, expected one; use cpu")
+        raise DataError(f"device: found {_shown(name)}, expected cpu, or cuda with or without a number")
+    if found.type == "cuda" and (last := found.index or 0) >= (count := torch.cuda.device_count()):
+        raise DataError(f"device {found}: torch sees {count or 'no'} GPU, expected at least {last + 1}; use cpu")
     return found
 
 
 def _place(run: str | Path) -> Path:
     """Find the folder or the file of a run."""
+    if not isinstance(run, str | Path):
+        raise ArtifactError(f"run: found {_shown(run)}, expected the name of a run, or a path")
     path = Path(run)
     published = {file.stem: file for file in sorted(WEIGHTS.glob("*/*.safetensors"))}
-    if path.exists() or str(run) in published:
-        return path if path.exists() else published[str(run)]
-    beside = ", ".join(sorted(file.parent.name for file in path.parent.glob(f"*/{CHECKPOINT}")))
+    # Unlike pathlib, os.path takes a path that is too long for one that does not exist.
+    if os.path.exists(path) or str(run) in published:
+        return path if os.path.exists(path) else published[str(run)]
+    runs = path.parent.glob(f"*/{CHECKPOINT}") if os.path.isdir(path.parent) else ()
+    beside = ", ".join(sorted(file.parent.name for file in runs))
     there = f"in {path.parent}: {beside}; " if beside else ""
-    raise ArtifactError(f"{run}: found no such run; {there}this package includes: {', '.join(published)}")
+    raise ArtifactError(f"{_shown(run, str)}: found no such run; {there}this package includes: {', '.join(published)}")
 
 
 def _trained(folder: Path) -> tuple[str, ImplicitNonlinearDiffusion]:
@@ -349,11 +360,11 @@ def _trained(folder: Path) -> tuple[str, ImplicitNonlinearDiffusion]:
     name, path = folder.resolve().name, folder / CHECKPOINT
     if (found := read_spec(path, CHECKPOINT_FORMAT).get("run")) != name:
         raise ArtifactError(f"{path}: found the checkpoint of run {found!r}, expected run {name!r}; {AGAIN}")
-    if (manifest := folder / "manifest/train.json").is_file():
-        outputs = read_manifest(manifest).outputs
-        expected = next((sha256 for file, sha256 in outputs.items() if Path(file).name == CHECKPOINT), "none")
-        if words := damage(path, expected, manifest):
-            raise ArtifactError(f"{words}; {AGAIN}")
+    # Safetensors would read changed numbers silently.
+    outputs = read_manifest(manifest := folder / "manifest/train.json").outputs
+    expected = next((sha256 for file, sha256 in outputs.items() if Path(file).name == CHECKPOINT), "none")
+    if words := damage(path, expected, manifest):
+        raise ArtifactError(f"{words}; {AGAIN}")
     return name, load_model(path, torch.device("cpu"), AVERAGED | _drawn_with(folder / "samples.json"))
 
 
@@ -381,23 +392,22 @@ def _dataset_and_seed(path: Path, name: str) -> tuple[str, int]:
     return found[1], int(found[2])
 
 
-def _check_counts(**counts: int) -> None:
-    """Check that numbers are whole, at least 1, and not larger than a suite allows."""
-    for name, count in counts.items():
-        if not _is_whole(count) or count < 1:
-            raise ParamsError(f"{name}: found {count!r}, expected a whole number of at least 1")
-        if count > (most := MOST_STEPS if name == "steps" else LARGEST):
-            raise ParamsError(f"{name}: found {count}, expected at most {most}")
+def _check(**numbers: float) -> None:
+    """Check that a suite allows these numbers."""
+    for name, number in numbers.items():
+        kind, least, most = RANGES.get(name, COUNT)
+        if isinstance(number, bool) or not isinstance(number, kind) or not least <= number <= most:
+            expected = f"a {'whole ' if kind is Integral else ''}number from {least} to {most}"
+            raise ParamsError(f"{name}: found {_shown(number)}, expected {expected}")
 
 
-def _check_seed(seed: int) -> None:
-    """Check that a seed is a whole number."""
-    if not _is_whole(seed):
-        raise ParamsError(f"seed: found {seed!r}, expected a whole number")
-
-
-def _is_whole(number: Any) -> bool:
-    return isinstance(number, int | np.integer) and not isinstance(number, bool)
+def _shown(value: object, write: Callable[[Any], str] = repr) -> str:
+    """Write an argument on one short line."""
+    try:
+        text = printable(write(value))
+    except ValueError:  # Python does not write numbers of thousands of digits.
+        text = f"{type(value).__name__} of thousands of digits"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def _mean(values: Tensor) -> str:

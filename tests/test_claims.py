@@ -16,6 +16,7 @@ from scipy import stats
 
 from indm.diffusion.sde import build_sde
 from indm.errors import ArtifactError, ParamsError
+from indm.measured import METRICS
 from indm.report.claims import CLAIM_COLUMNS, claims_table, differences_table, effects_table
 from indm.report.differences import Paired, compare
 from indm.report.grades import (
@@ -47,7 +48,6 @@ from indm.report.values import IMAGE_COLUMNS, VALUE_COLUMNS, images_table
 from indm.suite.claims import Claims, load_claims
 from indm.suite.expand import suite_files
 from indm.suite.load import load_suite, suite_sha256
-from indm.suite.measured import METRICS
 from indm.suite.schema.suite import Suite
 from indm.suite.strict_yaml import yaml_text
 from indm.toy2d.cells import train_cells

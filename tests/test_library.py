@@ -28,13 +28,21 @@ from indm.library import Run
 from indm.process import FPMATH, only_float32
 from indm.registry import DATASETS
 from indm.shipped import WEIGHTS
-from indm.store.files import CHECKPOINT_FORMAT, write_json, write_weights
+from indm.store.files import CHECKPOINT_FORMAT, file_sha256, write_json, write_weights
 from indm.store.manifest import Manifest, write_manifest
 from tests.conftest import REPOSITORY
 
 PUBLISHED = REPOSITORY / "docs/results/digits"
 FIRST = "noise.network.conv_in.weight"
 INDM, DDPMPP = "digits-vp-indm-nll-s4", "digits-vp-ddpmpp-nll-s4"
+
+
+# More digits than Python writes.
+HUGE = 10**5000
+
+
+def shown(value: object) -> str:
+    return "int of thousands of digits" if value is HUGE else re.escape(repr(value))
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +174,7 @@ PROGRAMS: dict[str, Callable[[], contextlib.AbstractContextManager[object]]] = {
     "onednn": lambda: torch.backends.mkldnn.flags(enabled=True, allow_tf32=False, fp32_precision="bf16"),
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
     "float64": float64,
+    "meta": lambda: torch.device("meta"),
     "inference": torch.inference_mode,
 }
 
@@ -255,9 +264,15 @@ def folder(run: Run, tmp_path: Path) -> Path:
     tensors = {f"ema.{name}": tensor for name, tensor in state.items()}
     tensors |= {f"raw.{name}": torch.zeros_like(tensor) for name, tensor in state.items()}
     folder = tmp_path / f"results/digits/runs/{INDM}"
-    spec = {"run": INDM, "step": 800, "model": run.model.spec}
-    write_weights(folder / "checkpoint.safetensors", tensors, spec, CHECKPOINT_FORMAT)
+    spec, path = {"run": INDM, "step": 800, "model": run.model.spec}, folder / "checkpoint.safetensors"
+    write_weights(path, tensors, spec, CHECKPOINT_FORMAT)
+    write_train_manifest(folder, file_sha256(path))
     return folder
+
+
+def write_train_manifest(folder: Path, sha256: str) -> None:
+    outputs = {f"results/digits/runs/{INDM}/checkpoint.safetensors": sha256}
+    write_manifest(folder / "manifest/train.json", Manifest("train", "digits", INDM, {}, {}, outputs))
 
 
 def weights(model: ImplicitNonlinearDiffusion, part: str) -> float:
@@ -280,11 +295,22 @@ def test_a_checkpoint_of_another_run_or_another_training_is_refused(run: Run, fo
     checkpoint = other / "checkpoint.safetensors"
     with pytest.raises(ArtifactError, match=f"^{checkpoint}: found the checkpoint of run '{INDM}', expected run '"):
         indm.load_run(other)
-    outputs = {f"results/digits/runs/{INDM}/checkpoint.safetensors": "0" * 64}
-    write_manifest(folder / "manifest/train.json", Manifest("train", "digits", INDM, {}, {}, outputs))
+    write_train_manifest(folder, "0" * 64)
     with pytest.raises(
         ArtifactError, match=r"found SHA-256 [0-9a-f]{12}, expected 000000000000 by .*manifest/train.json"
     ):
+        indm.load_run(folder)
+
+
+@pytest.mark.parametrize("has_manifest", [True, False])
+def test_a_checkpoint_with_a_changed_bit_is_refused_with_and_without_its_manifest(
+    folder: Path, has_manifest: bool
+) -> None:
+    checkpoint, manifest = folder / "checkpoint.safetensors", folder / "manifest/train.json"
+    checkpoint.write_bytes(one_bit(checkpoint.read_bytes()))
+    if not has_manifest:
+        manifest.unlink()
+    with pytest.raises(ArtifactError, match=f"^{checkpoint if has_manifest else manifest}: "):
         indm.load_run(folder)
 
 
@@ -350,19 +376,20 @@ def test_weights_that_say_nothing_of_themselves_are_named(metadata: str, tmp_pat
 def test_numbers_that_are_none_are_refused(run: Run) -> None:
     images = digits(2)
     wrong: Any
-    for wrong in (0, -1, 1.5, True):
+    for wrong in (0, -1, 1.5, True, 10**13, HUGE):
         for name in ("count", "steps", "batch_size"):
-            with pytest.raises(ParamsError, match=f"^{name}: found {wrong}, expected a whole number of at least 1$"):
+            with pytest.raises(
+                ParamsError, match=f"^{name}: found {shown(wrong)}, expected a whole number from 1 to 10+$"
+            ):
                 run.sample(**dict[str, Any]({"count": 1, name: wrong}))
         for name in ("time_draws", "ode_steps", "batch_size"):
-            with pytest.raises(ParamsError, match=f"^{name}: found {wrong}, expected a whole number of at least 1$"):
+            with pytest.raises(
+                ParamsError, match=f"^{name}: found {shown(wrong)}, expected a whole number from 1 to 10+$"
+            ):
                 run.likelihood(images, **dict[str, Any]({name: wrong}))
-    for name in ("count", "steps", "batch_size"):
-        with pytest.raises(ParamsError, match=f"^{name}: found 10000000000000, expected at most 10+$"):
-            run.sample(**dict[str, Any]({"count": 1, name: 10**13}))
-    for tolerance in (0.0, -1.0, np.nan, np.inf, "a"):
-        with pytest.raises(ParamsError, match=f"^log_det_tolerance: found {tolerance}, expected a number above 0"):
-            run.likelihood(images, **dict[str, Any](log_det_tolerance=tolerance))
+    for wrong in (0.0, -1.0, np.nan, np.inf, "a", True, HUGE):
+        with pytest.raises(ParamsError, match=f"^log_det_tolerance: found {shown(wrong)}, expected a number from "):
+            run.likelihood(images, **dict[str, Any](log_det_tolerance=wrong))
 
 
 def test_images_of_256_levels_are_taken() -> None:
@@ -392,12 +419,37 @@ def test_an_unknown_run_is_named_with_those_that_are_there(folder: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("device", "words"),
-    [("gpu", "expected cpu, or cuda"), ("meta", "expected cpu, or cuda"), ("cuda", "torch sees no GPU")],
+    ("run", "words"),
+    [
+        (None, "run: found None"),
+        (b"digits-vp-indm-nll-s4", "run: found b'digits-vp-indm-nll-s4'"),
+        (["a" * 5000], r"run: found \['a{198}…"),
+        ("a" * 5000, "a{200}…: found no such run"),
+        ("a" * 5000 + "/b", "a{200}…: found no such run"),
+        ("a\nb", r"a\\nb: found no such run"),
+    ],
+    ids=type,
 )
-def test_a_device_that_is_not_there_is_named(device: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DataError, match=f"device.*{device}.*{words}"):
+def test_what_cannot_be_a_run_is_one_short_line(run: Any, words: str) -> None:
+    with pytest.raises(ArtifactError, match=f"^{words}[^\n]{{,600}}$"):
+        indm.load_run(run)
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ("gpu", "found 'gpu', expected cpu, or cuda"),
+        ("meta", "found 'meta', expected cpu, or cuda"),
+        (b"cpu", "found b'cpu', expected cpu, or cuda"),
+        (HUGE, "found int of thousands of digits, expected cpu, or cuda"),
+        ("a" * 5000, "found 'a{199}…, expected cpu, or cuda"),
+        ("cuda:1", "cuda:1: torch sees 1 GPU"),
+    ],
+    ids=type,
+)
+def test_a_device_that_is_not_there_is_named(device: Any, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(DataError, match=f"^device:? {words}"):
         indm.load_run(INDM, device)
 
 
@@ -450,7 +502,16 @@ def test_images_and_latents_of_every_layout_are_taken(run: Run, kind: str) -> No
     assert torch.equal(run.invert(latents.tolist()), images)
 
 
-@pytest.mark.parametrize("values", [None, "a", [[1], [2, 3]], torch.zeros(2, 1, 8, 8, device="meta"), np.array([None])])
+MASKED = np.ma.masked_equal(np.zeros((2, 1, 8, 8), np.uint8), 0)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *(None, "a", [[1], [2, 3]], torch.zeros(2, 1, 8, 8, device="meta"), np.array([None])),
+        *(MASKED, list(MASKED), MASKED.astype(float)),
+    ],
+)
 def test_what_has_no_numbers_is_refused(run: Run, values: Any) -> None:
     words = f"found {type(values).__name__}, which torch cannot read as numbers; expected a tensor, an array or lists"
     for what, use in {"images": run.encode, "latents": run.invert}.items():
@@ -471,8 +532,8 @@ def test_latents_that_are_not_finite_are_refused(run: Run, value: float) -> None
         run.invert(np.full((1, 1, 8, 8), value))
 
 
-@pytest.mark.parametrize("seed", ["a", 1.5, True, torch.tensor(3)])
-def test_seeds_that_are_not_whole_are_refused(run: Run, seed: Any) -> None:
+@pytest.mark.parametrize("seed", ["a", 1.5, True, torch.tensor(3), -1, 2**32, HUGE], ids=type)
+def test_seeds_that_no_suite_allows_are_refused(run: Run, seed: Any) -> None:
     calls: list[Callable[[], object]] = [
         lambda: run.sample(1, seed=seed),
         lambda: run.encode(digits(1), seed=seed),
@@ -480,7 +541,9 @@ def test_seeds_that_are_not_whole_are_refused(run: Run, seed: Any) -> None:
         lambda: run.likelihood(digits(1), seed=seed),
     ]
     for call in calls:
-        with pytest.raises(ParamsError, match=f"^seed: found {re.escape(repr(seed))}, expected a whole number$"):
+        with pytest.raises(
+            ParamsError, match=f"^seed: found {shown(seed)}, expected a whole number from 0 to 4294967295$"
+        ):
             call()
 
 

@@ -29,7 +29,7 @@ from indm.report.figures import FIGURES, plot_figures
 from indm.report.grades import BEATEN, MEANINGS, NOT_RUN
 from indm.report.page.answers import read_answers
 from indm.report.page.caveats import caveats
-from indm.report.page.contents import missing
+from indm.report.page.contents import missing, read_records
 from indm.report.page.entries import set_numbers
 from indm.report.page.pictures import read_figures
 from indm.report.page.remarks import remarks
@@ -635,6 +635,16 @@ def test_what_does_more_than_draw_is_no_part_of_the_page(tmp_path: Path, text: s
         read_figures(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path}/fid.svg: {DRAWINGS[text]}")
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_several_versions_of_a_package_are_a_limitation(tmp_path: Path) -> None:
+    results = write_made_up_results(tmp_path / "results")
+    tables = dict.fromkeys(("fid", "nll"), Table("fid", tmp_path, missing=missing("smoke", tmp_path, tmp_path)))
+    records = read_records(CONTENTS, results)
+    before = caveats(CONTENTS, tables, records, results)
+    records[0]["versions"]["torch"] = "1.13"
+    (new,) = set(caveats(CONTENTS, tables, records, results)) - set(before)
+    assert re.findall(r"torch|\d+\.\d+", new) == ["torch", "1.13", "2.13"]
 
 
 def test_one_seed_and_uncommitted_changes_are_said(tmp_path: Path) -> None:

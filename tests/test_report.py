@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from indm.errors import ArtifactError, ParamsError
+from indm.measured import LIKELIHOODS
 from indm.pipeline.stages import STAGES
 from indm.report.catalogue import CATALOGUE, SHOWN
 from indm.report.claims import CLAIM_COLUMNS, DIFFERENCE_COLUMNS, EFFECT_COLUMNS
@@ -43,7 +44,6 @@ from indm.report.tables import (
 from indm.report.values import IMAGE_COLUMNS, VALUE_COLUMNS, images_table, values_table
 from indm.store.files import write_json, write_table
 from indm.store.layout import Layout
-from indm.suite.measured import LIKELIHOODS
 from indm.suite.published import PUBLISHED_COLUMNS
 from tests.conftest import REPOSITORY
 

@@ -4,6 +4,7 @@ import ast
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -309,3 +310,36 @@ def test_no_name_is_looked_up_where_stamps_cannot_see_it(path: Path) -> None:
         called = ast.unparse(call.func)
         assert called.removeprefix("importlib.") not in LOOK_UPS, ast.unparse(call)
         assert called != "getattr" or ast.unparse(call.args[0]) not in modules, ast.unparse(call)
+
+
+STAMPS = """
+from pathlib import Path
+from indm.pipeline.stamps import suite_stamps
+from indm.suite.load import load_suite
+for job, stamp in suite_stamps(load_suite(Path("params/smoke.yaml"))):
+    print(job, stamp)
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "stages"),
+    [
+        ("indm/measured.py", '"nll_uncorrected", "nelbo"', '"nelbo"', {"table"}),
+        ("indm/measured.py", '("nll", "fid", "is")', '("nll", "fid")', {"claims"}),
+        ("indm/store/files.py", '"%.6g"', '"%.3g"', {"train", "nll", "curve", "sweep", "toy2d", "table", "claims"}),
+        ("indm/stages/nll.py", '"test.npy"', '"train.npy"', {"nll"}),
+    ],
+)
+def test_what_decides_a_number_or_a_column_counts(
+    checkout: Path, file: str, old: str, new: str, stages: set[str]
+) -> None:
+    """By the stamps of a checkout's own package, because some values count as they are after the import."""
+
+    def found() -> set[str]:
+        command = [sys.executable, "-c", STAMPS]
+        return set(subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True).stdout.split("\n"))
+
+    before, path = found(), checkout / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    assert {line.split("/")[0].split(" ")[0] for line in found() - before} >= stages

@@ -307,6 +307,21 @@ def test_equal_seeds_start_equal_and_others_differ() -> None:
     assert not torch.equal(weight[0], weight[1])
 
 
+class RenamedScore(ScoreMLP):
+    pass
+
+
+class RenamedFlow(CouplingFlow):
+    pass
+
+
+def test_a_renamed_class_has_the_same_weights() -> None:
+    points, still = draw_splits("moons", 50, 0.05, [0], "train"), RECIPE | {"lr": 0.0, "flow_lr": 0.0}
+    renamed = Stack(RenamedScore(1, 8, 2, VP()), RenamedFlow(1, 2, 4))
+    found = [train(stack, VP(), points, seeds=[0], **still)[0] for stack in (build(1, "couplings"), renamed)]
+    assert all(torch.equal(*pair) for pair in zip(*(stack.parameters() for stack in found), strict=True))
+
+
 def test_controls_have_the_scale_and_the_size_they_claim() -> None:
     points = 3 + 0.25 * torch.randn(2, 5000, 2)
     means, factors = affine_variants(points, [5.0])

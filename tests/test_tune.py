@@ -26,7 +26,7 @@ from indm.errors import ArtifactError, DataError, ParamsError, StoppedError
 from indm.report.results import read_results
 from indm.report.tuning import best, length_rule, rank_agreement, spread, tuned_table, tuning_table
 from indm.stages import prepare, reference, train, tune
-from indm.store.files import read_json, read_split, write_json, write_table
+from indm.store.files import read_array, read_json, write_json, write_table
 from indm.store.layout import Layout
 from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
@@ -188,9 +188,8 @@ def test_a_trial_is_the_training_of_its_run_by_its_hyper_parameters(
     changes = {key: row[key] for key in ("lr", "flow_lr", "ema_decay")} | {"steps": 4, "snapshots": []}
     alone = SUITE.with_trial(NLL, SUITE.tune[NLL].seed, changes)
     folder = train.run(alone, layout, NLL).folder
-    images, evaluation = read_split(layout.data("digits"), "valid"), Evaluation(
-        **SUITE.curve.model_dump(exclude={"images", "log_det"}), uncorrected=False
-    )  # fmt: skip
+    images = torch.from_numpy(read_array(layout.data("digits") / "valid.npy"))
+    evaluation = Evaluation(**SUITE.curve.model_dump(exclude={"images", "log_det"}), uncorrected=False)
     for flow, column in (("ema", "valid_nelbo"), ("raw", "valid_nelbo_raw_flow")):
         model = load_model(folder / "checkpoint.safetensors", CPU, {"score": "ema", "flow": flow})
         values = bounds(model, images[: SUITE.curve.images], 17, evaluation, seed=("digits", 1), device=CPU)
@@ -212,7 +211,7 @@ def test_fid_is_against_validation_images(layout: Layout, monkeypatch: pytest.Mo
     suite = suite_of(FID)
     found = {}
     for split in ("valid", "test"):
-        images = read_split(layout.data("digits"), split).numpy()
+        images = read_array(layout.data("digits") / f"{split}.npy")
         monkeypatch.setattr(trial_module, "draw_levels", lambda *_, images=images, **__: (images, 1.0))
         content = suite.model_dump(exclude_unset=True)
         content["curve"]["images"] = None

@@ -16,7 +16,7 @@ from indm.diffusion.objectives import NoiseFn
 from indm.diffusion.samplers.draw import draw_latents, prior_draw
 from indm.errors import DivergenceError
 from indm.seeding import derive_seed
-from indm.store.files import read_json, read_split
+from indm.store.files import read_array, read_json
 
 
 class CountedNoise:
@@ -153,5 +153,5 @@ def prior_mean(
     """Compute the mean latent (C, H, W) of the prepared dataset in ``data``, if the prior is to be centred on it."""
     if not centre_prior:
         return None
-    levels = read_json(data / "dataset.json")["levels"]
-    return mean_latent(model, read_split(data, "train"), levels, batch_size, device)
+    levels, images = read_json(data / "dataset.json")["levels"], torch.from_numpy(read_array(data / "train.npy"))
+    return mean_latent(model, images, levels, batch_size, device)

@@ -4,12 +4,12 @@ from typing import Any
 
 import pandas as pd
 
+from indm.measured import PUBLISHED_METRICS
 from indm.registry import FAMILIES
 from indm.report.intervals import LEVEL
 from indm.report.names import names
 from indm.report.published import sampler_kind, source_of
 from indm.report.results import CELL, Result, records
-from indm.suite.published import PUBLISHED_METRICS
 
 COMPARISON_COLUMNS = [
     "suite",

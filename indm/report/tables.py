@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from indm.errors import ArtifactError
+from indm.measured import CURVE_METRICS, IMAGE_METRICS, LIKELIHOODS, SWEEP_METRICS
 from indm.report.catalogue import FLOORS
 from indm.report.intervals import log_ends
 from indm.report.names import REFERENCE
@@ -18,7 +19,6 @@ from indm.report.published import PUBLISHED_EXTRACTOR, published_value
 from indm.report.results import CELL, RUN_KEY, Result, Results, records
 from indm.report.tuning import tuned_table, tuning_table
 from indm.report.values import images_table, values_table, with_sound
-from indm.suite.measured import CURVE_METRICS, IMAGE_METRICS, LIKELIHOODS, SWEEP_METRICS
 
 # The numbers that the ablation compares: stage, metric, and the number whose difference is taken.
 ABLATION = [("nll", "nelbo", "nelbo"), ("nll", "nll", "nll"), ("nll", "gap", "gap"), ("fid", "fid", "log_fid")]

@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 
 from indm.errors import ArtifactError
+from indm.measured import LIKELIHOODS
 from indm.registry import SAMPLERS
 from indm.report.results import OF_IMAGES, RUN_KEY, Result, Results, records
 from indm.report.schema import TABLES
 from indm.store.files import AGAIN
-from indm.suite.measured import LIKELIHOODS
 from indm.suite.schema.types import DDIM, PC, PREDICTOR
 
 VALUE_COLUMNS = ["suite", *RUN_KEY, "stage", "metric", "sampler", "x", "sound", "value", "se", "source"]

@@ -3,12 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import torch
 
 from indm.diffusion.evaluation import Evaluation, first_images, likelihoods
 from indm.diffusion.model import load_model
 from indm.pipeline.stamps import job_stamp
 from indm.process import set_up
-from indm.store.files import SNAPSHOTS_FORMAT, file_sha256, read_json, read_split, read_weights, write_table
+from indm.store.files import SNAPSHOTS_FORMAT, file_sha256, read_array, read_json, read_weights, write_table
 from indm.store.layout import Layout
 from indm.store.provenance import Finished
 from indm.store.scratch import below, open_scratch, work_key
@@ -34,7 +35,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     data = layout.data(run.dataset)
     description = read_json(data / "dataset.json")
     split = "valid" if description["counts"]["valid"] else "test"
-    images = first_images(read_split(data, split), parameters.images, "curve.images")
+    images = first_images(torch.from_numpy(read_array(data / f"{split}.npy")), parameters.images, "curve.images")
     path = folder / "snapshots.safetensors"
     _, spec = read_weights(path, SNAPSHOTS_FORMAT)
     key = work_key(

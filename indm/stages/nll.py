@@ -3,12 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import torch
 
 from indm.diffusion.evaluation import Evaluation, first_images, likelihood_batches, likelihoods
 from indm.diffusion.model import load_model
 from indm.pipeline.stamps import job_stamp
 from indm.process import precision_now, set_up
-from indm.store.files import file_sha256, read_json, read_split, write_json, write_table
+from indm.store.files import file_sha256, read_array, read_json, write_json, write_table
 from indm.store.layout import Layout
 from indm.store.provenance import Finished
 from indm.store.scratch import open_scratch, work_key
@@ -30,7 +31,8 @@ def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> 
     run, parameters, folder = suite.runs[name], suite.nll, layout.run(name)
     description = read_json(layout.data(run.dataset) / "dataset.json")
     levels = description["levels"]
-    images = first_images(read_split(layout.data(run.dataset), "test"), parameters.images, "nll.images")
+    images = torch.from_numpy(read_array(layout.data(run.dataset) / "test.npy"))
+    images = first_images(images, parameters.images, "nll.images")
     model = load_model(folder / "checkpoint.safetensors", device, suite.weights.model_dump())
     code = job_stamp(suite, "nll", name)
     key = work_key(

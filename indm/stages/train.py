@@ -16,7 +16,7 @@ from indm.errors import ParamsError
 from indm.pipeline.stamps import job_stamp
 from indm.process import precision_used, set_up, sigterm_noted, started_processes
 from indm.progress import bar, say
-from indm.store.files import read_json, read_split
+from indm.store.files import read_array, read_json
 from indm.store.layout import Layout
 from indm.store.provenance import Finished, this_process
 from indm.store.scratch import work_key
@@ -65,7 +65,8 @@ def _train(suite: "Suite", layout: Layout, name: str, device: torch.device) -> F
     """Train in this process, as the only one or as one of several."""
     run, parameters = suite.runs[name], suite.train_params(name)
     description = read_json(layout.data(run.dataset) / "dataset.json")
-    training = begin_training(suite, name, read_split(layout.data(run.dataset), "train"), description, device)
+    images = torch.from_numpy(read_array(layout.data(run.dataset) / "train.npy"))
+    training = begin_training(suite, name, images, description, device)
     key = _key(suite, name, description["sha256"], device)
     with shared_scratch(layout.scratch(name, "train"), key, device) as scratch, sigterm_noted() as stop:
         # All processes stop after the same step.

@@ -18,7 +18,7 @@ from indm.pipeline.stamps import job_stamp
 from indm.process import set_up, sigterm_noted
 from indm.progress import bar
 from indm.report.tuning import best, spread
-from indm.store.files import file_sha256, read_json, read_split, write_json, write_table
+from indm.store.files import file_sha256, read_array, read_json, write_json, write_table
 from indm.store.layout import Layout
 from indm.store.provenance import Finished
 from indm.store.scratch import Scratch, open_scratch, work_key
@@ -91,8 +91,9 @@ def _arm(suite: "Suite", layout: Layout, name: str, device: torch.device) -> Arm
             f"{data}/valid.npy: found no images, expected some, because hyper-parameters are not chosen on test images; "
             "choose a dataset with a validation split"
         )
-    valid = first_images(read_split(data, "valid"), suite.curve.images, "curve.images")
-    return Arm(suite, name, data, description, read_split(data, "train"), valid, device)
+    train, valid = (torch.from_numpy(read_array(data / f"{split}.npy")) for split in ("train", "valid"))
+    valid = first_images(valid, suite.curve.images, "curve.images")
+    return Arm(suite, name, data, description, train, valid, device)
 
 
 def _complete(rows: list[Row]) -> list[Row]:

@@ -28,6 +28,8 @@ CHECKPOINT_FORMAT = "indm-checkpoint-3"
 SNAPSHOTS_FORMAT = "indm-snapshots-3"
 EXTRACTOR_FORMAT = "indm-extractor-2"
 STATISTICS_FORMAT = "indm-statistics-1"
+# Numbers in tables have six significant digits.
+TABLE_FORMAT = "%.6g"
 
 
 @contextlib.contextmanager
@@ -103,9 +105,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_table(path: Path, table: "pd.DataFrame") -> None:
-    """Write a table as CSV, with six significant digits and empty cells for absent values."""
+    """Write a table as CSV, with numbers in :data:`TABLE_FORMAT` and empty cells for absent values."""
     with atomic_write(path) as file:
-        table.to_csv(file, index=False, float_format="%.6g", lineterminator="\n")
+        table.to_csv(file, index=False, float_format=TABLE_FORMAT, lineterminator="\n")
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
@@ -263,10 +265,3 @@ def check_finite(path: Path, tensors: Mapping[str, "Tensor"]) -> None:
             raise ArtifactError(
                 f"{path}: {name}: found {count} numbers that are not finite, expected finite numbers; {AGAIN}"
             )
-
-
-def read_split(folder: Path, split: str) -> "Tensor":
-    """Map the images of a prepared split into memory, uint8, (N, C, H, W): a batch is read from the disk when it is indexed."""
-    import torch
-
-    return torch.from_numpy(read_array(folder / f"{split}.npy"))

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import Field, ValidationError, model_validator
 
 from indm.errors import ParamsError
-from indm.suite.measured import DRAWN_BY, METRICS, datasets
+from indm.measured import METRICS
+from indm.suite.measured import DRAWN_BY, datasets
 from indm.suite.schema.types import DiffusionName, EachOnce, FamilyName, Shown
 from indm.suite.strict_yaml import Strict, read_mapping
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from indm.errors import ParamsError
+from indm.measured import PUBLISHED_METRICS
 
 # From extractor on: the protocol of the number, empty if its source does not state it.
 PUBLISHED_COLUMNS = [
@@ -28,8 +29,6 @@ PUBLISHED_COLUMNS = [
 ]
 # The columns that identify a number; sources may disagree about a number.
 NUMBER = PUBLISHED_COLUMNS[: PUBLISHED_COLUMNS.index("value")]
-# The numbers that are shown next to ours.
-PUBLISHED_METRICS = ("nll", "fid", "is")
 COUNT = (r"([1-9][0-9]*)?", "a whole number above 0, or an empty cell")
 # Each column's expression, and its meaning.
 ALLOWED = {

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from indm.measured import METRICS
 from indm.registry import SAMPLERS, goes_with
-from indm.suite.measured import METRICS
 from indm.suite.schema.types import ABSENT, PC
 from indm.suite.variants import variants
 

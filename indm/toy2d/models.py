@@ -37,6 +37,8 @@ FAMILIES: dict[str, list[list[float]]] = {
     "affine": [[1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1]],
     "linear": torch.eye(6).tolist(),
 }
+# Parts of the seeds of initial weights. Another text gives other weights, so renaming a class must not change it.
+SCORE_SEED, FLOW_SEED = "ScoreMLP", "CouplingFlow"
 M = TypeVar("M", bound=nn.Module)
 
 

@@ -20,7 +20,7 @@ from indm.diffusion.objectives import nelbo, noise_error
 from indm.diffusion.sde import SDE, importance_time
 from indm.errors import DivergenceError
 from indm.seeding import derive_seed
-from indm.toy2d.models import Stack, initialise
+from indm.toy2d.models import FLOW_SEED, SCORE_SEED, Stack, initialise
 from indm.training.ema import ExponentialMovingAverage
 from indm.training.flat import Flat
 from indm.training.loop import learning_rate
@@ -102,8 +102,8 @@ def train(
     Raises:
         DivergenceError: if a replica's loss is not finite; the message names its seed.
     """
-    for part in (stack.noise, stack.flow):
-        initialise(part, [derive_seed(dataset, seed, "initialisation", type(part).__name__) for seed in seeds])
+    for part, label in ((stack.noise, SCORE_SEED), (stack.flow, FLOW_SEED)):
+        initialise(part, [derive_seed(dataset, seed, "initialisation", label) for seed in seeds])
     has_flow = any(True for _ in stack.flow.parameters())
     warmup = flow_warmup_steps if has_flow else 0
     batches = draws(points, dataset, seeds, steps, batch_size)

@@ -94,6 +94,11 @@ def _executions(records: list[dict[str, Any]]) -> Iterator[str]:
         yield "Stages ran at several commits, because a stage whose code and inputs are unchanged is not run again."
     if len({record["machine"] for record in records}) > 1:
         yield "Stages ran on several machines, but results are reproducible to the byte only on a single machine."
+    versions: dict[str, set[str]] = {}
+    for package, version in (pair for record in records for pair in record["versions"].items()):
+        versions.setdefault(package, set()).add(version)
+    if several := [f"{package} {' and '.join(sorted(found))}" for package, found in versions.items() if len(found) > 1]:
+        yield f"Stages ran with several versions of packages, which may compute other numbers: {', '.join(several)}."
 
 
 def _read(path: Path) -> dict[str, Any]:

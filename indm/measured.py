@@ -1,0 +1,17 @@
+"""The measurements of the stages, by their names in ``values.csv``, to which columns, claims and published numbers refer."""
+
+IMAGE_METRICS = ["fid", "kid", "is", "confidence", "precision", "recall", "clean_fid", "legacy_fid"]
+LIKELIHOODS = ["nll", "nll_uncorrected", "nelbo", "nelbo_no_reconstruction", "gap"]
+SWEEP_METRICS = ["fid", "kid"]
+CURVE_METRICS = ["nelbo", "nll", "gap"]
+TOY2D_METRICS = ["nelbo", "nll", "gap", "valid_nelbo", "w1", "path_ratio", "latent_std", "parameters", "train_flops"]
+# The metrics of each stage to which claims refer.
+METRICS = {
+    "fid": IMAGE_METRICS,
+    "nll": LIKELIHOODS,
+    "curve": CURVE_METRICS,
+    "sweep": SWEEP_METRICS,
+    "toy2d": TOY2D_METRICS,
+}
+# The published numbers that are shown next to ours.
+PUBLISHED_METRICS = ("nll", "fid", "is")
