@@ -135,6 +135,14 @@ def write_cifar10(
     return cifar10_release(path, members, batch_images)
 
 
+def unpack(root: Path, members: Mapping[str, bytes]) -> Path:
+    """Write the members of an archive of CIFAR-10 below ``root``, as files, and return their folder."""
+    for name, content in members.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root / cifar10.FOLDER
+
+
 def cifar10_release(path: Path, members: Mapping[str, bytes], batch_images: int = 4) -> cifar10.CIFAR10Release:
     """Return the release that an archive at ``path`` with these members would be."""
     sums = {name.rpartition("/")[2]: md5(content) for name, content in members.items()}

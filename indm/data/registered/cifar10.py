@@ -1,4 +1,4 @@
-"""CIFAR-10: 32x32, colour, 256 levels, from the published archive."""
+"""CIFAR-10: 32x32, colour, 256 levels, from the published archive or its folder."""
 
 from indm.data import cifar10
 from indm.data.dataset import Dataset
@@ -13,6 +13,6 @@ DATASET = Dataset(
     "https://www.cs.toronto.edu/~kriz/cifar.html",
     licence="none stated by its authors, who ask that the technical report be cited",
     official_partition=True,
-    archives=(cifar10.RELEASE.archive,),
+    archives=(cifar10.RELEASE.source,),
     counts={"train": 50_000, "valid": 0, "test": 10_000},
 )
