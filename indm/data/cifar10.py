@@ -92,12 +92,8 @@ def load_cifar10(split_seed: int, root: Path | None = None, release: CIFAR10Rele
     """
     path = obtain(release.source, root)
     batches = _read_folder(path, release) if path.is_dir() else _read_archive(path, release)
-    valid = Split.whole(np.zeros((0, 3, SIZE, SIZE), np.uint8), np.zeros(0, np.uint8))
-    return {
-        "train": _join([batches[name] for name in release.train]),
-        "valid": valid,
-        "test": _join([batches[name] for name in release.test]),
-    }
+    train, test = (_join([batches[name] for name in names]) for names in (release.train, release.test))
+    return {"train": train, "valid": train.part(0, 0), "test": test}
 
 
 def _join(batches: list[Batch]) -> Split:
