@@ -1,5 +1,6 @@
 """The schema: what it refuses, and in which words."""
 
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from copy import deepcopy
@@ -653,6 +654,17 @@ def test_texts_that_tables_lose_are_those_of_pandas() -> None:
     texts = [*lost, "A", "nan-1", "Null", "NAN", "-null", "-None", "- nan", "na", "<na>"]
     read = pd.read_csv(StringIO("text,x\n" + "".join(f"{text},1\n" for text in texts)), index_col="x")["text"]
     assert [bool(ABSENT.fullmatch(text)) for text in texts] == read.isna().tolist() == [text in lost for text in texts]
+
+
+def test_suite_cifar10_has_the_line_for_machines_without_inception(tmp_path: Path) -> None:
+    """A comment, with which a user replaces the line that needs the weights: it is the extractor of suite cifar10-small."""
+    text = (REPOSITORY / "params/cifar10.yaml").read_text()
+    (line,) = re.findall(r"^# ( +cifar10: \{extractor: .*)$", text, flags=re.MULTILINE)
+    changed = re.sub(r"^  cifar10: \{extractor: .*$", line[1:], text, flags=re.MULTILINE)
+    for name, content in (("cifar10", changed), ("paper", (REPOSITORY / "params/paper.yaml").read_text())):
+        (tmp_path / f"{name}.yaml").write_text(content)
+    suite = load_suite(tmp_path / "cifar10.yaml", with_data=True)
+    assert suite.reference == load_suite(REPOSITORY / "params/cifar10-small.yaml").reference
 
 
 VALIDATIONS = {
