@@ -136,6 +136,14 @@ def write_cifar10(
     return cifar10_release(path, members, batch_images)
 
 
+def unpack(root: Path, members: Mapping[str, bytes]) -> Path:
+    """Write the members of an archive of CIFAR-10 below ``root``, as files, and return their folder."""
+    for name, content in members.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root / cifar10.FOLDER
+
+
 def cifar10_release(path: Path, members: Mapping[str, bytes], batch_images: int = 4) -> cifar10.CIFAR10Release:
     """Return the release that an archive at ``path`` with these members would be."""
     sums = {name.rpartition("/")[2]: md5(content) for name, content in members.items()}
@@ -217,9 +225,7 @@ def idx(array: NDArray[np.uint8]) -> bytes:
     return struct.pack(f">{array.ndim + 1}I", 0x0800 + array.ndim, *array.shape) + array.tobytes()
 
 
-def write_mnist(
-    root: Path, published: mnist.IdxRelease, train: int = 12, test: int = 5, valid: int = 4
-) -> mnist.IdxRelease:
+def write_mnist(root: Path, published: mnist.IdxRelease, train: int = 12, test: int = 5) -> mnist.IdxRelease:
     """Write the four files of a release below ``root``, of noise, and return the release whose sums and counts are theirs."""
     rng = np.random.default_rng(0)
 
@@ -228,7 +234,7 @@ def write_mnist(
         labels = rng.integers(10, size=count, dtype=np.uint8)
         return mnist.Half(write_idx(root, of.images, idx(images)), write_idx(root, of.labels, idx(labels)), count)
 
-    return mnist.IdxRelease(half(published.train, train), half(published.test, test), valid)
+    return mnist.IdxRelease(half(published.train, train), half(published.test, test))
 
 
 def write_idx(root: Path, archive: Archive, content: bytes) -> Archive:

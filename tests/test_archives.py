@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import pickletools
+import shutil
 import struct
 import subprocess
 import sys
@@ -96,21 +97,41 @@ def test_sums_and_sources_are_those_of_torchvision() -> None:
         assert known[archive.path] == (archive.drive_id, archive.md5)
 
 
-def test_cifar10_is_what_torchvision_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("unpacked", [False, True])
+def test_cifar10_is_what_torchvision_reads(unpacked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     members = build.cifar10_members()
     release = build.write_cifar10(tmp_path, members)
+    theirs_root = tmp_path if unpacked else tmp_path / "theirs"
+    build.unpack(theirs_root, members)
+    if unpacked:
+        (tmp_path / release.archive.path).unlink()
     splits = load_cifar10(0, tmp_path, release)
     assert [splits[split].count for split in SPLITS] == [20, 0, 4]
 
     monkeypatch.setattr(CIFAR10, "_check_integrity", lambda _: True)
     monkeypatch.setattr(CIFAR10, "_load_meta", lambda _: None)
-    (tmp_path / cifar10.FOLDER).mkdir()
-    for name, content in members.items():
-        (tmp_path / name).write_bytes(content)
     for split in ("train", "test"):
-        theirs = CIFAR10(str(tmp_path), train=split == "train")
+        theirs = CIFAR10(str(theirs_root), train=split == "train")
         assert np.array_equal(images(splits[split]), theirs.data.transpose(0, 3, 1, 2))
         assert splits[split].labels.tolist() == theirs.targets
+
+
+def test_a_folder_that_is_not_whole_is_refused_whatever_lies_beside_it(tmp_path: Path) -> None:
+    """The archive is whole, but images of the two are never mixed, and no choice between them is silent."""
+    members = build.cifar10_members()
+    release = build.write_cifar10(tmp_path, members)
+    folder = build.unpack(tmp_path, members)
+    load = partial(load_cifar10, root=tmp_path, release=release)
+    (folder / "readme.html").unlink()
+    assert load(0)["train"].count == 20, "a file that is not read may be missing"
+    (folder / "data_batch_2").unlink()
+    (folder / "test_batch").write_bytes(b"altered")
+    text = refused(load, tmp_path / "out")
+    found = f"test_batch: found MD5 {build.md5(b'altered')} (7 bytes), expected {release.test['test_batch']}"
+    assert text.startswith(f"{folder}: data_batch_2: missing, {found}")
+    assert f"or delete the folder to have {release.archive.path} read" in text
+    shutil.rmtree(folder)
+    assert load(0)["train"].count == 20
 
 
 def test_a_batch_is_written_as_python_2_wrote_it() -> None:
@@ -395,8 +416,9 @@ def test_missing_archive_without_internet(name: str, tmp_path: Path) -> None:
         f"{tmp_path}/data/{archive.path}: missing, and its download failed (Name or service not known); "
         f"{archive.remedy}"
     )
+    ways = f"{archive.path} or, unpacked, cifar-10-batches-py/" if name == "cifar10" else archive.path
     assert archive.remedy.endswith(
-        f"get it from {archive.url} and put it there, or set INDM_DATA to the folder below which {archive.path} lies"
+        f"get it from {archive.url} and put it there, or set INDM_DATA to the folder below which {ways} lies"
     )
     assert not (tmp_path / "data").exists()
 

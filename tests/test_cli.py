@@ -476,8 +476,5 @@ def test_show_says_which_suites_there_are(tmp_path: Path) -> None:
     for name, shown in (("nope", "nope"), ("a\nb", "a\\nb")):
         done = CliRunner().invoke(main, ["show", "--suite", name, "--out", str(tmp_path)])
         assert done.exit_code == 1
-        words = (
-            f"indm show: params/{shown}.yaml: no such suite; suites in params/: cifar10-check, cifar10, digits-full, "
-        )
-        assert done.output.startswith(words)
+        assert done.output.startswith(f"indm show: params/{shown}.yaml: no such suite; suites in params/: cifar10-")
         assert done.output.count("\n") == 1

@@ -19,7 +19,7 @@ from indm.data.dataset import SPLITS, Dataset, Split
 from indm.data.levels import bits_per_dim, dequantise, moments, quantise, to_uint8
 from indm.data.mnist import load_mnist
 from indm.data.registered import fashion_mnist, mnist
-from indm.errors import DataError
+from indm.errors import DataError, ParamsError
 from indm.registry import DATASETS
 from tests.archives import write_celeba, write_cifar10, write_mnist
 
@@ -67,6 +67,31 @@ def test_contract(name: str, dataset: Dataset) -> None:
     assert all(len(arrays[split]) for split in ("train", "test"))
     assert dataset.source
     assert dataset.licence
+
+
+@EACH
+def test_the_last_training_images_are_held_out(name: str, dataset: Dataset) -> None:
+    """More than the last piece of CIFAR-10's training images, which has four."""
+    if dataset.validation is None:
+        assert dataset.holding_out(None) is dataset
+        with pytest.raises(ParamsError, match="validation: found 5; allowed: absent"):
+            dataset.holding_out(5)
+        return
+    whole, none, held = read(dataset), read(dataset.holding_out(0)), read(dataset.holding_out(5))
+    for kind in ("", "_labels"):
+        assert np.array_equal(held[f"train{kind}"], whole[f"train{kind}"][:-5])
+        assert np.array_equal(held[f"valid{kind}"], whole[f"train{kind}"][-5:])
+        assert np.array_equal(held[f"test{kind}"], whole[f"test{kind}"])
+    assert all(np.array_equal(none[key], whole[key]) for key in whole)
+    with pytest.raises(DataError, match="train: found no images"):
+        read(replace(dataset, counts=None).holding_out(100))
+
+
+@pytest.mark.parametrize("name", ["cifar10", "fashion-mnist", "mnist"])
+def test_the_source_says_how_many_images_are_held_out(name: str) -> None:
+    assert DATASETS[name].holding_out(0).source.partition(": ")[0].endswith(", official partition")
+    words = ", official partition, the last 5,000 training images for validation"
+    assert DATASETS[name].holding_out(None).source.partition(": ")[0].endswith(words)
 
 
 @EACH

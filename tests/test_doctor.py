@@ -30,7 +30,7 @@ from indm.store.layout import Layout
 from indm.suite.load import load_suite, suite_content
 from indm.suite.schema.suite import Suite
 from indm.suite.strict_yaml import parse_yaml
-from tests.archives import md5
+from tests.archives import cifar10_members, md5, unpack, write_cifar10
 from tests.checkout import add_dvc_file, copy_checkout, run
 from tests.conftest import REPOSITORY
 
@@ -225,6 +225,22 @@ def test_data_root_is_the_option_then_the_variable_then_data(tmp_path: Path, mon
     page = call("--suite", str(PAPER), "--data-root", "option").output
     assert "ready          option/cifar-10-python.tar.gz, 3.0 MB\n" in page
     assert "option/celeba/img_align_celeba.zip: missing" in page
+
+
+def test_the_folder_of_cifar10_is_as_good_as_its_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = cifar10_members()
+    source = write_cifar10(tmp_path, members).source
+    (tmp_path / source.path).unlink()
+    folder = unpack(tmp_path, members)
+    known = replace(DATASETS["cifar10"], archives=(source,))
+    monkeypatch.setattr("indm.registry.DATASETS", {"cifar10": known})
+    (item,) = inputs.archives("cifar10", tmp_path)
+    assert (item.state, item.gap) == (READY, "")
+    assert item.detail == f"{folder}, 0.1 MB"
+    (folder / "data_batch_5").unlink()
+    (item,) = inputs.archives("cifar10", tmp_path)
+    assert item.state == MISSING
+    assert item.gap.startswith(f"{folder}: data_batch_5: missing; ")
 
 
 def test_weights_at_the_variable_or_in_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

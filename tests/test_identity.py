@@ -30,6 +30,13 @@ def identity(root: Path, suite: Suite = SMOKE) -> Identity:
     return Identity(suite, root / "results", root / "reports")
 
 
+def test_a_key_that_a_suite_leaves_out_is_no_parameter_of_a_job() -> None:
+    """Or results that were made before the schema had the key would belong to another suite."""
+    fashion = load_suite(REPOSITORY / "params/fashion-full.yaml")
+    parameters = job_parameters(fashion, Job("prepare", "fashion-mnist"))
+    assert parameters == {"datasets.fashion-mnist": {"split_seed": 0}}
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A suite whose jobs have all run, after a fashion: each file holds its own name."""

@@ -157,7 +157,7 @@ def test_halves_are_disjoint_and_equal() -> None:
 @pytest.mark.parametrize("name", EXTRACTORS)
 def test_extractor_contract(name: str) -> None:
     """float64 features, whatever the batch size, through torch-fidelity's own loop."""
-    extractor = build_extractor(name, SmallClassifier(10))
+    extractor = build_extractor(name, SmallClassifier(10, name))
     assert extractor.get_name() == name
     images = np.random.default_rng(0).integers(0, 256, (37, 3, 8, 8), dtype=np.uint8)
     whole = features(extractor, images)

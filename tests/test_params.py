@@ -1,6 +1,8 @@
 """The schema: what it refuses, and in which words."""
 
+import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from copy import deepcopy
 from functools import reduce
 from io import StringIO
@@ -376,6 +378,11 @@ MISTAKES = {
         "    split_seed: 4294967296",
         ["key datasets.digits.split_seed: found 4294967296; allowed: integer, >= 0, < 4294967296"],
     ),
+    "a validation split for a dataset that has one": (
+        "    split_seed: 0",
+        "    split_seed: 0\n    validation: 5",
+        ["key datasets.digits.validation: found 5; allowed: absent"],
+    ),
     "no steps to sample in": (
         "  sample_steps: [4, 8, 16]",
         "  sample_steps: []",
@@ -648,6 +655,50 @@ def test_texts_that_tables_lose_are_those_of_pandas() -> None:
     texts = [*lost, "A", "nan-1", "Null", "NAN", "-null", "-None", "- nan", "na", "<na>"]
     read = pd.read_csv(StringIO("text,x\n" + "".join(f"{text},1\n" for text in texts)), index_col="x")["text"]
     assert [bool(ABSENT.fullmatch(text)) for text in texts] == read.isna().tolist() == [text in lost for text in texts]
+
+
+def test_suite_cifar10_has_the_line_for_machines_without_inception(tmp_path: Path) -> None:
+    """A comment, with which a user replaces the line that needs the weights: it is the extractor of suite cifar10-small."""
+    text = (REPOSITORY / "params/cifar10.yaml").read_text()
+    (line,) = re.findall(r"^# ( +cifar10: \{extractor: .*)$", text, flags=re.MULTILINE)
+    changed = re.sub(r"^  cifar10: \{extractor: .*$", line[1:], text, flags=re.MULTILINE)
+    for name, content in (("cifar10", changed), ("paper", (REPOSITORY / "params/paper.yaml").read_text())):
+        (tmp_path / f"{name}.yaml").write_text(content)
+    suite = load_suite(tmp_path / "cifar10.yaml", with_data=True)
+    assert suite.reference == load_suite(REPOSITORY / "params/cifar10-small.yaml").reference
+
+
+VALIDATIONS = {
+    "all training images": (
+        {"validation": 50_000},
+        {},
+        "key datasets.cifar10.validation: found 50000; allowed: below 50000",
+    ),
+    "more images than the default": (
+        {},
+        {"images": 5_001},
+        "key curve.images: found 5001; allowed: null, or up to 5000",
+    ),
+    "fewer images": ({"validation": 100}, {"images": 101}, "key curve.images: found 101; allowed: null, or up to 100"),
+    "no validation, thus test": ({"validation": 0}, {"images": 5_001}, None),
+    "too few left": (
+        {"validation": 49_900},
+        {},
+        "key train.batch_size: found 128; allowed: up to 100, the training images",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", VALIDATIONS)
+def test_the_images_of_a_split_are_those_that_the_suite_leaves_it(tmp_path: Path, case: str) -> None:
+    """Of CIFAR-10, whose last training images are for validation."""
+    split, curve, words = VALIDATIONS[case]
+    changed = suite_content(load_suite(REPOSITORY / "params/cifar10.yaml"))
+    changed["datasets"]["cifar10"] = {"split_seed": 0} | split
+    changed["curve"] |= {"batch_size": 10} | curve
+    (tmp_path / "cifar10.yaml").write_text(yaml_text(changed))
+    with nullcontext() if words is None else pytest.raises(ParamsError, match=words):
+        load_suite(tmp_path / "cifar10.yaml", with_data=True)
 
 
 def test_missing_suite_lists_the_others(tmp_path: Path) -> None:

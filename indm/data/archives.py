@@ -4,7 +4,8 @@ import hashlib
 import importlib.util
 import os
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -32,6 +33,19 @@ class Packaged:
 
 
 @dataclass(frozen=True)
+class Unpacked:
+    """The folder that an archive unpacks to, which is read instead of the archive if it is there.
+
+    Arguments:
+        folder: its path below the data root.
+        md5s: MD5 sum, in hexadecimal, of each file that is read, by the file's name.
+    """
+
+    folder: str
+    md5s: Mapping[str, str] = field(hash=False)
+
+
+@dataclass(frozen=True)
 class Archive:
     """A file that a dataset is read from.
 
@@ -42,6 +56,7 @@ class Archive:
         size: approximate size of the download, as shown to users.
         drive_id: its name on Google Drive, if it is there.
         packaged: the copy that a package installs, if there is one.
+        unpacked: the folder that may take its place, if there is one.
     """
 
     path: str
@@ -50,6 +65,7 @@ class Archive:
     size: str = ""
     drive_id: str | None = None
     packaged: Packaged | None = None
+    unpacked: Unpacked | None = None
 
     @property
     def remedy(self) -> str:
@@ -59,9 +75,10 @@ class Archive:
         first = "install the package gdown, which downloads it, or " if self.lacks_gdown else ""
         if self.packaged is not None:
             first += f"install Debian's package {self.packaged.package}, or "
+        folder = "" if self.unpacked is None else f" or, unpacked, {self.unpacked.folder}/"
         return (
             f"{first}get it from {self.url} and put it there, "
-            f"or set {VARIABLE} to the folder below which {self.path} lies"
+            f"or set {VARIABLE} to the folder below which {self.path}{folder} lies"
         )
 
     @property
@@ -70,7 +87,9 @@ class Archive:
         return (self.md5,) if self.packaged is None else (self.md5, self.packaged.md5)
 
     def find(self, root: Path) -> Path:
-        """Return the file below the data root, else the copy that a package installed, else the path where it belongs."""
+        """Return the first of these that is there: its folder and the file below the data root, a package's copy; else the file."""
+        if self.unpacked is not None and (folder := root / self.unpacked.folder).is_dir():
+            return folder
         path = root / self.path
         if self.packaged is None or path.is_file() or not Path(self.packaged.path).is_file():
             return path
@@ -106,7 +125,7 @@ def check_root(root: Path) -> None:
 
 
 def obtain(archive: Archive, root: Path | None = None) -> Path:
-    """Return the path of an archive with the right checksum, downloaded first if it is not installed yet.
+    """Return the path of an archive, or of its folder, with the right checksums, downloaded first if neither is there.
 
     Arguments:
         root: the data root; :func:`data_root` by default.
@@ -117,7 +136,7 @@ def obtain(archive: Archive, root: Path | None = None) -> Path:
     root = root or data_root()
     check_root(root)
     path = archive.find(root)
-    if path.is_file():
+    if path.exists():
         verify(path, archive)
     elif archive.url is None:
         raise DataError(f"{path}: missing; {archive.remedy}")
@@ -127,26 +146,38 @@ def obtain(archive: Archive, root: Path | None = None) -> Path:
 
 
 def verify(path: Path, archive: Archive) -> None:
-    """Check the MD5 sum of a file.
+    """Check the MD5 sum of an archive, or of each file in its folder.
 
     Raises:
-        DataError: if the file cannot be read or has another sum.
+        DataError: if a file is missing, cannot be read or has another sum.
     """
     # MD5 detects damage, not forgery; the readers make sure that they never execute a file's content.
-    try:
-        found, size = _md5(path), path.stat().st_size
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; {archive.remedy}") from error
-    if found not in archive.md5s:
-        whole = (
-            f"{path}: found MD5 {found} ({size:,} bytes), expected {' or '.join(archive.md5s)}: truncated or altered; "
-        )
+    if archive.unpacked is not None and path.is_dir():
+        faults = {name: _fault(path / name, (md5,)) for name, md5 in archive.unpacked.md5s.items()}
+        if wrong := ", ".join(f"{name}: {words}" for name, words in faults.items() if words):
+            raise DataError(
+                f"{path}: {wrong}; put the published files there, or delete the folder to have {archive.path} read"
+            )
+    elif words := _fault(path, archive.md5s):
         if archive.packaged is not None and path == Path(archive.packaged.path):
             raise DataError(
-                f"{whole}reinstall the package {archive.packaged.package}, or put the published file at "
+                f"{path}: {words}; reinstall the package {archive.packaged.package}, or put the published file at "
                 f"{archive.path} below the data root: {archive.url}"
             )
-        raise DataError(f"{whole}delete it, then {archive.remedy}")
+        raise DataError(f"{path}: {words}; delete it, then {archive.remedy}")
+
+
+def _fault(path: Path, md5s: tuple[str, ...]) -> str:
+    """Describe why a file is not the one that has one of the MD5 sums; empty if it is."""
+    try:
+        found, size = _md5(path), path.stat().st_size
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if found in md5s:
+        return ""
+    return f"found MD5 {found} ({size:,} bytes), expected {' or '.join(md5s)}: truncated or altered"
 
 
 def _md5(path: Path) -> str:

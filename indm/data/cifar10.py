@@ -1,4 +1,4 @@
-"""CIFAR-10: 60,000 colour photographs of ten classes, 32x32, from the published archive of Python pickles."""
+"""CIFAR-10: 60,000 colour photographs of ten classes, 32x32, from the published archive of Python pickles, or its folder."""
 
 import gzip
 import hashlib
@@ -7,14 +7,14 @@ import pickle
 import tarfile
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indm.data.archives import Archive, check_member, obtain
+from indm.data.archives import Archive, Unpacked, check_member, obtain
 from indm.data.dataset import Split, Splits
 from indm.errors import DataError
 
@@ -33,9 +33,19 @@ class CIFAR10Release:
     batch_images: int = 10_000
 
     @property
+    def batches(self) -> dict[str, str]:
+        """MD5 sum of each batch, by its name."""
+        return {**self.train, **self.test}
+
+    @property
+    def source(self) -> Archive:
+        """The archive, with the folder that may take its place."""
+        return replace(self.archive, unpacked=Unpacked(FOLDER, self.batches))
+
+    @property
     def largest(self) -> int:
         """Number of bytes to which the archive may expand: 4 KiB for pixels, name and label of each image, and a readme."""
-        return (len(self.train) + len(self.test)) * self.batch_images * 4096 + (1 << 20)
+        return len(self.batches) * self.batch_images * 4096 + (1 << 20)
 
 
 # A test compares the sums with torchvision.datasets.CIFAR10.
@@ -59,7 +69,7 @@ RELEASE = CIFAR10Release(
 
 @dataclass(frozen=True)
 class Batch:
-    """Images (n, 3, 32, 32) and labels (n,) of one member of the archive."""
+    """Images (n, 3, 32, 32) and labels (n,) of one file of the release."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.uint8]
@@ -68,25 +78,22 @@ class Batch:
 def load_cifar10(split_seed: int, root: Path | None = None, release: CIFAR10Release = RELEASE) -> Splits:
     """Load CIFAR-10 in its official partition: 50,000 images for training, 10,000 for testing, 0 for validation.
 
-    The archive is looked for below the data root, and downloaded there if it is missing. Its checksum is checked before
-    it is opened, and each batch's checksum before the batch is parsed. The images take 184 MB of memory. ``split_seed``
-    has no effect.
+    The folder ``cifar-10-batches-py`` and the archive are looked for below the data root, in this order, and the archive is
+    downloaded there if both are missing. Checksums are checked before a file is opened, and each batch's checksum before
+    the batch is parsed. The images take 184 MB of memory. ``split_seed`` has no effect.
 
     Raises:
-        DataError: if the archive is missing and cannot be downloaded, is damaged, or is another file.
+        DataError: if the archive is missing and cannot be downloaded, or if it, or a file in the folder, is damaged or
+            another file.
 
     References:
         | Learning Multiple Layers of Features from Tiny Images (Krizhevsky, 2009),
         | https://www.cs.toronto.edu/~kriz/cifar.html
     """
-    path = obtain(release.archive, root)
-    batches = _read_batches(path, release)
-    valid = Split.whole(np.zeros((0, 3, SIZE, SIZE), np.uint8), np.zeros(0, np.uint8))
-    return {
-        "train": _join([batches[name] for name in release.train]),
-        "valid": valid,
-        "test": _join([batches[name] for name in release.test]),
-    }
+    path = obtain(release.source, root)
+    batches = _read_folder(path, release) if path.is_dir() else _read_archive(path, release)
+    train, test = (_join([batches[name] for name in names]) for names in (release.train, release.test))
+    return {"train": train, "valid": train.part(0, 0), "test": test}
 
 
 def _join(batches: list[Batch]) -> Split:
@@ -94,9 +101,15 @@ def _join(batches: list[Batch]) -> Split:
     return Split(len(labels), labels, lambda: (batch.images for batch in batches))
 
 
-def _read_batches(path: Path, release: CIFAR10Release) -> dict[str, Batch]:
+def _read_folder(path: Path, release: CIFAR10Release) -> dict[str, Batch]:
+    """Read the batches from the folder that the archive unpacks to."""
+    files = {name: path / name for name in release.batches}
+    return {name: parse_batch(file.read_bytes(), str(file), release.batch_images) for name, file in files.items()}
+
+
+def _read_archive(path: Path, release: CIFAR10Release) -> dict[str, Batch]:
     """Read the batches in one pass over the archive, without extracting it."""
-    sums = {f"{FOLDER}/{name}": md5 for name, md5 in {**release.train, **release.test}.items()}
+    sums = {f"{FOLDER}/{name}": md5 for name, md5 in release.batches.items()}
     batches = {}
     try:
         with _Bounded(path, release.largest) as file, tarfile.open(fileobj=file, mode="r|") as archive:
@@ -110,11 +123,11 @@ def _read_batches(path: Path, release: CIFAR10Release) -> dict[str, Batch]:
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise DataError(
             f"{path}: found a truncated or damaged archive ({error}), expected a whole tar.gz; delete it, then "
-            f"{release.archive.remedy}"
+            f"{release.source.remedy}"
         ) from error
-    missing = [name for name in (*release.train, *release.test) if name not in batches]
+    missing = [name for name in release.batches if name not in batches]
     if missing:
-        raise DataError(f"{path}: found no member {FOLDER}/{missing[0]}; delete it, then {release.archive.remedy}")
+        raise DataError(f"{path}: found no member {FOLDER}/{missing[0]}; delete it, then {release.source.remedy}")
     return batches
 
 

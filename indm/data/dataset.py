@@ -1,13 +1,14 @@
 """The definition of a dataset: splits of images as levels, with labels, a source and a licence."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indm.data.archives import Archive
-from indm.errors import DataError
+from indm.errors import DataError, ParamsError
 
 SPLITS = ("train", "valid", "test")
 
@@ -31,9 +32,28 @@ class Split:
         """Make a split of images that are in memory, in one piece."""
         return cls(len(images), labels, lambda: iter([images]))
 
+    def part(self, start: int, stop: int) -> "Split":
+        """Return the images from number ``start``, counted from 0, to ``stop``, which is not included."""
+
+        def pieces() -> Iterator[NDArray[np.uint8]]:
+            first = 0
+            for piece in self.pieces():
+                yield piece[max(start - first, 0) : max(stop - first, 0)]
+                first += len(piece)
+
+        return Split(stop - start, self.labels[start:stop], pieces)
+
 
 Splits = dict[str, Split]
 """``train``, ``valid`` and ``test``."""
+
+
+def _hold_out(load: Callable[[int], Splits], images: int, split_seed: int) -> Splits:
+    """Load the splits, and move the last training images to the validation split."""
+    splits = load(split_seed)
+    train = splits["train"]
+    first = max(train.count - images, 0)
+    return splits | {"train": train.part(0, first), "valid": train.part(first, train.count)}
 
 
 @dataclass(frozen=True)
@@ -46,10 +66,11 @@ class Dataset:
         image_size: height and width in pixels.
         classes: number of distinct labels; 0 for a dataset without labels.
         load: makes the splits from a split seed and, for a dataset with archives, the data root as ``root``.
-        source: where the images come from, as shown to users.
+        source: where the images come from, as shown to users; ``{held_out}`` is replaced by the validation images of a suite.
         licence: the terms under which the images may be used, as shown to users.
         official_partition: whether the publisher has split training and test images, so that the split seed has no effect.
         archives: the files it is read from, unless another package provides it.
+        validation: for a dataset without a validation split, the default number of last training images that become it.
         counts: number of images in each split; ``None`` if it is known only after reading them.
         pictures: whether pictures of its images may be made and published.
     """
@@ -63,6 +84,7 @@ class Dataset:
     licence: str
     official_partition: bool = False
     archives: tuple[Archive, ...] = ()
+    validation: int | None = None
     counts: Mapping[str, int] | None = field(default=None, hash=False)
     pictures: bool = True
 
@@ -75,6 +97,28 @@ class Dataset:
     def dims(self) -> int:
         """Number of dimensions D = C H W."""
         return self.channels * self.image_size**2
+
+    def holding_out(self, images: int | None) -> "Dataset":
+        """Return the dataset with its last training images as its validation split.
+
+        Arguments:
+            images: number of these images; ``None`` for the dataset's default.
+
+        Raises:
+            ParamsError: if the dataset has a validation split, or no training image would remain.
+        """
+        if self.validation is None:
+            if images is not None:
+                raise ParamsError(f"validation: found {images}; allowed: absent, as the dataset has a validation split")
+            return self
+        held, counts = self.validation if images is None else images, self.counts
+        if counts is not None:
+            if held >= counts["train"]:
+                raise ParamsError(f"validation: found {held}; allowed: below {counts['train']}, the training images")
+            counts = {**counts, "train": counts["train"] - held, "valid": held}
+        words = f", the last {held:,} training images for validation" if held else ""
+        load, source = partial(_hold_out, self.load, held), self.source.format(held_out=words)
+        return replace(self, load=load, source=source, counts=counts, validation=None)
 
     def check(self, splits: Splits) -> None:
         """Check the counts and the labels, which are known before any image is read.

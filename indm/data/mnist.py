@@ -33,19 +33,17 @@ class IdxRelease:
     """An edition of a dataset in the idx format.
 
     Arguments:
-        train: the training half, whose last images are used for validation.
+        train: the training half.
         test: the test half.
-        valid: number of images for validation.
     """
 
     train: Half
     test: Half
-    valid: int = 5_000
 
     @property
     def counts(self) -> dict[str, int]:
         """The number of images of each split."""
-        return {"train": self.train.count - self.valid, "valid": self.valid, "test": self.test.count}
+        return {"train": self.train.count, "valid": 0, "test": self.test.count}
 
     @property
     def archives(self) -> tuple[Archive, ...]:
@@ -54,7 +52,7 @@ class IdxRelease:
 
 
 def load_mnist(split_seed: int, root: Path | None = None, *, release: IdxRelease) -> Splits:
-    """Load a release: the training half, whose last images become the validation split, and the test half.
+    """Load a release: the training and the test half, and no images for validation.
 
     The files are looked for below the data root, then where a package has installed them, and downloaded otherwise. The
     checksum of each is checked before it is opened. Images are not padded, so that each has 784 dimensions.
@@ -68,13 +66,8 @@ def load_mnist(split_seed: int, root: Path | None = None, *, release: IdxRelease
         | Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms (Xiao, Rasul and Vollgraf, 2017),
         | https://arxiv.org/abs/1708.07747
     """
-    images, labels = _read(release.train, root)
-    kept = release.counts["train"]
-    return {
-        "train": Split.whole(images[:kept], labels[:kept]),
-        "valid": Split.whole(images[kept:], labels[kept:]),
-        "test": Split.whole(*_read(release.test, root)),
-    }
+    train = Split.whole(*_read(release.train, root))
+    return {"train": train, "valid": train.part(0, 0), "test": Split.whole(*_read(release.test, root))}
 
 
 def _read(half: Half, root: Path | None) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -40,7 +40,7 @@ def archives(dataset: str, root: Path) -> list[Item]:
 def _archive(dataset: str, archive: "Archive", path: Path) -> Item:
     from indm.data.archives import verify
 
-    if path.is_file():
+    if path.exists():
         return _checked(dataset, path, partial(verify, path, archive))
     if archive.lacks_gdown:
         return Item(dataset, MISSING, str(path), f"{path}: missing; {archive.remedy}")

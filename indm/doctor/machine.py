@@ -43,7 +43,8 @@ class Item:
 
 
 def present(path: Path) -> str:
-    return f"{path}, {path.stat().st_size / 1e6:,.1f} MB"
+    files = path.iterdir() if path.is_dir() else [path]
+    return f"{path}, {sum(file.stat().st_size for file in files) / 1e6:,.1f} MB"
 
 
 def packages() -> list[Item]:

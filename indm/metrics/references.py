@@ -29,7 +29,7 @@ def load_extractors(path: Path) -> tuple["FeatureExtractorBase", Mapping[str, "F
         clean, clean_sha256 = build_clean(extractor, sha256, spec["clean_weights_sha256"])
         return extractor, clean, {"extractor": name, "weights_sha256": sha256, "clean_weights_sha256": clean_sha256}
     check_finite(path, weights)
-    classifier = SmallClassifier(spec["classes"])
+    classifier = SmallClassifier(spec["classes"], name)
     classifier.load_state_dict(weights)
     return build_extractor(name, classifier), {}, {"extractor": name}
 

@@ -108,7 +108,7 @@ def _look_up(section: Any, path: list[str]) -> Any:
         section = section[name] if isinstance(section, dict) else getattr(section, name)
     if isinstance(section, dict):
         return {name: _look_up(section, [name]) for name in section}
-    return section.model_dump() if hasattr(section, "model_dump") else section
+    return section.model_dump(exclude_unset=True) if hasattr(section, "model_dump") else section
 
 
 def expand(pattern: str, suite: "Suite") -> Iterator[str]:

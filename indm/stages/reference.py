@@ -113,7 +113,7 @@ def _classifier(
         images[split] = torch.from_numpy(to_uint8(read_array(folder / f"{split}.npy"), description["levels"]))
         labels[split] = _labels(folder, split, len(images[split]), description["classes"])
     torch.manual_seed(derive_seed(*seed, "initialisation"))
-    classifier = SmallClassifier(description["classes"])
+    classifier = SmallClassifier(description["classes"], extractor)
     train_classifier(
         classifier,
         images["train"],

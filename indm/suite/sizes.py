@@ -7,6 +7,7 @@ modules and NumPy, which a job may not do before it has limited its threads, so 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from indm.errors import ParamsError
 from indm.registry import DATASETS
 from indm.suite.rules import shards, told_once
 
@@ -23,17 +24,29 @@ def sizes(suite: "Suite", cells: Mapping[str, str]) -> Iterator[str]:
         suite: the suite, without other mistakes.
         cells: the name in the file of every run.
     """
-    yield from told_once((cells[name], mistake) for name in suite.runs for mistake in _run(suite, name))
+    datasets: dict[str, Dataset] = {}
+    for name, section in suite.datasets.items():
+        try:
+            datasets[name] = DATASETS[name].holding_out(section.validation)
+        except ParamsError as error:
+            yield f"key datasets.{name}.{error}"
+    if datasets.keys() != suite.datasets.keys():
+        return
+    yield from told_once(
+        (cells[name], mistake)
+        for name, run in suite.runs.items()
+        for mistake in _run(suite, name, datasets[run.dataset])
+    )
     few, why = _fewest(suite)
     if suite.sweep.objectives and suite.sweep.num_samples < few:
         yield f"key sweep.num_samples: found {suite.sweep.num_samples}; allowed: at least {few}, {why}"
-    for name in suite.datasets:
-        yield from _images(suite, name, few, why)
+    for name, dataset in datasets.items():
+        if dataset.counts is not None:
+            yield from _images(suite, name, dataset.counts, few, why)
 
 
-def _run(suite: "Suite", name: str) -> Iterator[str]:
-    train, dataset = suite.train_params(name), DATASETS[suite.runs[name].dataset]
-    few, why = _fewest(suite)
+def _run(suite: "Suite", name: str, dataset: "Dataset") -> Iterator[str]:
+    train, (few, why) = suite.train_params(name), _fewest(suite)
     if (found := suite.sample_params(name).num_samples) < few:
         yield f"key sample.num_samples: found {found}; allowed: at least {few}, {why}"
     if dataset.counts is not None and train.batch_size > dataset.counts["train"]:
@@ -55,10 +68,7 @@ def _fewest(suite: "Suite") -> tuple[int, str]:
     return asked[key], key
 
 
-def _images(suite: "Suite", name: str, few: int, why: str) -> Iterator[str]:
-    counts = DATASETS[name].counts
-    if counts is None:
-        return
+def _images(suite: "Suite", name: str, counts: Mapping[str, int], few: int, why: str) -> Iterator[str]:
     # The score of real images: the test split, and one half of the training split against the other.
     smallest = min(counts["test"], counts["train"] // 2)
     if smallest < few:

@@ -53,10 +53,11 @@ DATASET = Dataset(
     image_size=SIZE,
     classes=CLASSES,
     load=partial(load_mnist, release=RELEASE),
-    source="Fashion-MNIST, official partition, the last 5,000 training images for validation: "
+    source="Fashion-MNIST, official partition{held_out}: "
     "Fashion-MNIST: a Novel Image Dataset (Xiao, Rasul and Vollgraf, 2017), https://arxiv.org/abs/1708.07747",
     licence="MIT",
     official_partition=True,
     archives=RELEASE.archives,
+    validation=5_000,
     counts=RELEASE.counts,
 )

@@ -32,10 +32,11 @@ DATASET = Dataset(
     image_size=SIZE,
     classes=CLASSES,
     load=partial(load_mnist, release=RELEASE),
-    source="MNIST, official partition, the last 5,000 training images for validation: Gradient-based learning applied to document "
+    source="MNIST, official partition{held_out}: Gradient-based learning applied to document "
     "recognition (LeCun et al., 1998), https://doi.org/10.1109/5.726791",
     licence="none stated by its authors",
     official_partition=True,
     archives=RELEASE.archives,
+    validation=5_000,
     counts=RELEASE.counts,
 )

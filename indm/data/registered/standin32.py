@@ -12,5 +12,6 @@ DATASET = Dataset(
     source="synthetic stand-in made by this project: discs on gradients in CIFAR-10's file format, no real data",
     licence="Apache-2.0, as this project",
     official_partition=True,
+    validation=0,
     counts={"train": 20, "valid": 0, "test": 4},
 )

@@ -81,9 +81,9 @@ class PublishedParams(Strict):
 class ReferenceParams(Strict):
     """The feature extractor of all image metrics, and their reference."""
 
-    extractor: Literal["digits-cnn", "patches-cnn", "fashion-cnn", "inception-v3-compat", "inception-v3-random"] = (
-        Field(description="extractor; its name goes with every FID; ...-random: a stand-in whose numbers mean nothing")
-    )
+    extractor: Literal[
+        "digits-cnn", "patches-cnn", "fashion-cnn", "cifar10-cnn", "inception-v3-compat", "inception-v3-random"
+    ] = Field(description="extractor; its name goes with every FID; ...-random: a stand-in whose numbers mean nothing")
     classifier: ClassifierParams | None = Field(
         description="training of a ...-cnn on the training split; null for Inception"
     )

@@ -25,6 +25,11 @@ class DatasetParams(Strict):
     """How a dataset is split."""
 
     split_seed: Annotated[Seed, Field(description="seed of the train / validation / test split")]
+    validation: Annotated[int, Field(ge=0, le=10**9)] | None = Field(
+        default=None,
+        description="last training images that are for validation instead, in datasets without a validation split; default "
+        "null: 5000 of cifar10, fashion-mnist and mnist",
+    )
 
 
 Kind = Literal["ema", "raw"]
