@@ -1,6 +1,6 @@
 """Why jobs of a suite would run again: the changes since their results were made, root causes first.
 
-A manifest holds the parameters, the inputs and the definitions by which a job was made (:mod:`indm.store.manifest`). These are
+A manifest holds the parameters, the inputs and the modules by which a job was made (:mod:`indm.store.manifest`). These are
 compared with the present ones. As in Snakemake, a job also runs if another job makes one of its inputs again, and a missing file
 is made again only if a job that runs reads it. Shards are not listed, because they run with the stage that gathers them.
 """
@@ -13,13 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from indm.errors import ArtifactError, ParamsError
-from indm.pipeline.code import sources
 from indm.pipeline.identity import Identity
 from indm.pipeline.jobs import Job, job_names, lasting_inputs
-from indm.pipeline.references import Place
 from indm.pipeline.stages import STAGES
-from indm.pipeline.stamps import Difference, differences, job_definitions, job_stamp, members
-from indm.pipeline.syntax import FILES, STATEMENTS, WHOLE
+from indm.pipeline.stamps import Difference, differences, job_modules, job_stamp, members
 from indm.store.manifest import Manifest, content_sha256, damage
 from indm.store.provenance import RESTORED_FOR, read_provenance, record_names
 
@@ -30,7 +27,6 @@ if TYPE_CHECKING:
 
 # Causes that the overview shows in a paragraph.
 MOST_CAUSES, MOST_NAMES = 8, 3
-UNNAMED = {STATEMENTS: "code outside of definitions", FILES: "data next to it", WHOLE: "the whole module"}
 
 Reads = dict[Job, dict[str, Job]]
 
@@ -164,7 +160,7 @@ class Changes:
         self._read: dict[Job, Manifest] = {}
 
     def of(self, job: Job) -> Iterator[str]:
-        """Yield the changes since a job was done: definitions, keys of the suite, inputs, content of its files."""
+        """Yield the changes since a job was done: modules, keys of the suite, inputs, content of its files."""
         if not self.is_there(job):
             return
         try:
@@ -199,24 +195,27 @@ class Changes:
         return {path: self._identity.place(path) for path in paths}
 
     def _code(self, job: Job, made: Manifest, other_keys: bool) -> Iterator[str]:
-        """Yield the definitions that differ, if the stamp differs."""
+        """Yield the modules that differ, if the stamp differs."""
         stage = "import_checkpoint" if self._identity.is_imported(job, made) else job.stage
         recorded, restored_for = self._recorded_stamps(job)
         stamps = {made.stamp or recorded, restored_for} - {""}
         if job_stamp(self._suite, stage, job.subject) in stamps:
             return
-        if not made.code:
+        if not made.modules:
             known = "with another stamp than now" if stamps else "that is not recorded"
-            yield f"made by code {known}; which definitions changed is unknown, because its manifest lists none"
+            yield f"made by code {known}; which modules changed is unknown, because its manifest lists none"
             return
-        now = job_definitions(self._suite, stage, job.subject)
-        found, chosen = sorted(differences(made.code, now), key=_place), self._chosen(job, made.code, now)
+        now = job_modules(self._suite, stage, job.subject)
+        found, chosen = (
+            sorted(differences(made.modules, now), key=lambda each: each.name),
+            self._chosen(job, made.modules, now),
+        )
         if other_keys or chosen:
             # Definitions that come and go with a choice of the suite are not a cause.
-            found = [each for each in found if each.name in made.code and each.name in now]
+            found = [each for each in found if each.name in made.modules and each.name in now]
         yield from map(_shown, found)
         if not other_keys:
-            yield from (f"the suite chooses {_where(name).partition(':')[0]} now" for name in chosen)
+            yield from (f"the suite chooses {name.replace('.', '/')}.py now" for name in chosen)
         if not (found or chosen or other_keys):
             yield "other weights of the model, derived from the suite by indm"
 
@@ -262,21 +261,8 @@ class Changes:
                 yield f"{words}; delete it"
 
 
-def _place(difference: Difference) -> tuple[bool, str, int]:
-    """Return file and line of a definition as a sort key; removed definitions come last."""
-    file, _, line = difference.where.partition(":")
-    return not file, file or difference.name, int(line or 0)
-
-
-def _where(name: str) -> str:
-    module, _, last = name.rpartition(".")
-    return sources().where(Place(module, last))
-
-
 def _shown(difference: Difference) -> str:
-    name = difference.name.rpartition(".")[2]
-    shown = f"{difference.where} {UNNAMED.get(name, name)}" if difference.where else difference.name
-    return f"{shown} {difference.what if difference.what == 'changed' else f'is {difference.what}'}"
+    return f"{difference.where} {difference.what if difference.what == 'changed' else f'is {difference.what}'}"
 
 
 def _name(path: str, maker: Job | None) -> str:
