@@ -71,7 +71,9 @@ class Sources:
         found = self._behind(names)
         numbers = {name: number for number, name in enumerate(found)}
         begun = [numbers[module] for name in names for module in self._way(name) if module in numbers]
-        graph = [(module.sha256, [numbers[name] for name in module.imports if name in numbers]) for module in found.values()]
+        graph = [
+            (module.sha256, [numbers[name] for name in module.imports if name in numbers]) for module in found.values()
+        ]
         return hashlib.sha256(repr((begun, graph)).encode()).hexdigest()
 
     def shown(self, members: Iterable[str], *names: str) -> list[tuple[str, str, str]]:

@@ -66,8 +66,10 @@ class Difference(NamedTuple):
 
     @property
     def where(self) -> str:
-        """Its file; the name of what is not a module."""
-        return f"{self.name.replace('.', '/')}.py" if self.name.startswith("indm.") else self.name
+        """Its file; what else a stamp covers (:func:`changes`) has none."""
+        if self.name.startswith("stamp/"):
+            return "derived values, formats or imports"
+        return self.name if "/" in self.name else f"{self.name.replace('.', '/')}.py"
 
 
 def differences(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Difference]:
@@ -93,7 +95,7 @@ def changes(suite: "Suite", stage: str, subject: str, stamp: str, modules: Mappi
         return []
     # If no module has changed, a value has, or an import leads to another module than before.
     found = list(differences(modules, job_modules(suite, stage, subject)))
-    return found or [Difference(f"values or imports of stage {stage}", stamp[:SHORT], now[:SHORT])]
+    return found or [Difference(f"stamp/{stage}", stamp[:SHORT], now[:SHORT])]
 
 
 def _beginnings(suite: "Suite", stage: str, subject: str) -> list[str]:
