@@ -37,9 +37,9 @@ class Registry(Mapping[str, Member]):
     def __init__(self, package: str, attribute: str, joint: str = "-") -> None:
         self.package, self.attribute, self.joint = package, attribute, joint
 
-    def definition(self, name: str, attribute: str | None = None) -> str:
-        """Return the qualified name of a member, or of another attribute of its module."""
-        return f"{self.package}.{name.replace(self.joint, '_')}.{attribute or self.attribute}"
+    def module(self, name: str) -> str:
+        """Return the name of a member's module."""
+        return f"{self.package}.{name.replace(self.joint, '_')}"
 
     def literal(self, name: str, constant: str) -> Any:
         """Read a constant of a member's module without importing the module, since the import may load torch.
@@ -47,7 +47,7 @@ class Registry(Mapping[str, Member]):
         Raises:
             ArtifactError: if the module does not assign a literal to it.
         """
-        file = f"{self.definition(name).rpartition('.')[0].replace('.', '/')}.py"
+        file = f"{self.module(name).replace('.', '/')}.py"
         if constant not in (found := _literals(file)):
             raise ArtifactError(
                 f"{file}: found no {constant}, expected it as a literal, as in the other modules of this folder"
@@ -57,8 +57,7 @@ class Registry(Mapping[str, Member]):
     def __getitem__(self, name: str) -> Member:
         if name not in self:
             raise KeyError(name)
-        module, _, attribute = self.definition(name).rpartition(".")
-        member: Any = getattr(importlib.import_module(module), attribute)
+        member: Any = getattr(importlib.import_module(self.module(name)), self.attribute)
         return member
 
     def __iter__(self) -> Iterator[str]:

@@ -4,7 +4,6 @@ A manifest has the stamp and the definitions of the code that made it. For older
 for the sources of the commit that the provenance names.
 """
 
-import functools
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +12,9 @@ from typing import TYPE_CHECKING
 from indm.errors import ParamsError
 from indm.kept.check import record
 from indm.kept.folders import Folder
-from indm.pipeline import code
-from indm.pipeline.code import Sources
+from indm.pipeline.code import sources_of
 from indm.pipeline.identity import Identity
-from indm.pipeline.stamps import SHORT, Difference, differences, job_definitions, job_stamp, unqualified
-from indm.pipeline.trees import Commit
+from indm.pipeline.stamps import SHORT, Difference, differences, job_modules, job_stamp
 from indm.store.files import atomic_write
 from indm.store.manifest import Manifest, read_manifest
 from indm.store.provenance import read_provenance
@@ -50,8 +47,6 @@ class Changes:
     def __init__(self, suite: "Suite", accepted: Path) -> None:
         self.suite, self.path = suite, accepted
         self.accepted = load_accepted(accepted)
-        # Many jobs begin with the same definitions.
-        self._commit = functools.cache(lambda commit: Sources(Commit(code.ROOT, commit)))
         self._known: dict[tuple[str, str], list[Difference]] = {}
 
     def since(self, results: Path, folder: Folder) -> dict[str, list[Difference]]:
@@ -110,7 +105,7 @@ class Changes:
         """List the changes since a job was done, by its manifest and its record, which is at ``path``."""
         stage, subject = path.stem, made.subject
         if made.stamp:
-            return self._compared(stage, subject, made.stamp, lambda: made.code)
+            return self._compared(stage, subject, made.stamp, lambda: made.modules)
         record = read_provenance(path, self.suite.suite, subject, needed=("code_stamp",))
         said, commit = record["code_stamp"], record.get("commit")
         found = []
@@ -119,9 +114,9 @@ class Changes:
             found = [Difference(f"{UNCOMMITTED} of stage {stage}", said[:SHORT], now[:SHORT])]
         if commit is None:
             return found
-        then = self._commit(str(commit))
+        then = sources_of(str(commit))
         job = (self.suite, stage, subject, then)
-        return found + self._compared(stage, subject, job_stamp(*job), lambda: job_definitions(*job))
+        return found + self._compared(stage, subject, job_stamp(*job), lambda: job_modules(*job))
 
     def _compared(
         self, stage: str, subject: str, then: str, definitions: Callable[[], Mapping[str, str]]
@@ -130,16 +125,14 @@ class Changes:
         if (then, now) not in self._known:
             # If no definition has changed, a name now refers to another definition with the same name.
             other = [Difference(f"references of stage {stage}", then[:SHORT], now[:SHORT])]
-            changed = (
-                list(differences(definitions(), job_definitions(self.suite, stage, subject))) if then != now else []
-            )
+            changed = list(differences(definitions(), job_modules(self.suite, stage, subject))) if then != now else []
             self._known[then, now] = (changed or other) if then != now else []
         return self._known[then, now]
 
 
 def _covers(acceptance: Acceptance, difference: Difference) -> bool:
     return any(
-        unqualified(name) == unqualified(difference.name) and hashes.get(difference.then) == difference.now
+        name == difference.name and hashes.get(difference.then) == difference.now
         for name, hashes in acceptance.definitions.items()
     )
 

@@ -70,5 +70,5 @@ def _check_record(suite: "Suite", path: Path, made: Manifest) -> None:
     stamp = read_provenance(path, suite.suite, made.subject, needed=("code_stamp",))["code_stamp"]
     if made.stamp not in ("", stamp):
         raise ArtifactError(f"{path}: found code stamp {stamp[:12]}, expected {made.stamp[:12]} by its manifest")
-    if wrong := [name for name, value in made.code.items() if not re.fullmatch("[0-9a-f]{10}", str(value))]:
+    if wrong := [name for name, value in made.modules.items() if not re.fullmatch("[0-9a-f]{10}", str(value))]:
         raise ArtifactError(f"{path}: found no hash of {wrong[0]} in its manifest, expected 10 hexadecimal digits")

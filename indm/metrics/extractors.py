@@ -10,7 +10,6 @@ from itertools import pairwise
 
 import torch
 from torch import Generator, Tensor, nn
-from torch_fidelity import register_feature_extractor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -182,12 +181,8 @@ class ClassifierExtractor(FeatureExtractorBase):
         return features.double(), self.classifier.logits(features).double()
 
 
-for _name in EXTRACTORS:
-    register_feature_extractor(_name, ClassifierExtractor)
-
-
 def build_extractor(name: str, classifier: SmallClassifier) -> FeatureExtractorBase:
-    """Build the registered extractor ``name`` around a trained classifier, in eval mode."""
+    """Build the extractor ``name`` around a trained classifier, in eval mode."""
     return ClassifierExtractor(name, list(LAYERS), classifier.eval().requires_grad_(False))
 
 

@@ -1,152 +1,238 @@
-r"""Stamps of definitions, which depend on the computation and not on file, name or style.
+"""The code behind a job: the modules that its stage and its registered members import, each hashed by its syntax tree.
 
-A definition is a function, a class or a constant at the top level of a module. Its hash covers its syntax tree, in which each
-reference is replaced by the hash of its definition:
+A module counts with every module of the package that it imports, except for type checkers: by ``from``, by ``import`` and by ``*``,
+with the ``__init__.py`` of each package on the way. If it uses ``__file__``, all files in its folder that are not modules count.
+Its hash does not count docstrings, comments, layout, messages of errors, or annotations of functions and variables; annotations of
+a class's fields count, since they can decide what the class does. It counts imported names and their aliases, but not the name of
+the module that has them: a stamp numbers modules in the order in which they are found, so that a module can be renamed.
 
-.. math:: h(d) = \mathrm{SHA256}\big(\text{tree of } d,\ h(r_1), \dots, h(r_n)\big)
-
-Definitions that refer to each other in a circle are hashed together. A name from a library counts by its qualified name. A stamp is
-the hash of the definitions with which a job begins (:mod:`indm.pipeline.stamps`).
-
-A hash does not count the names of definitions and modules, docstrings, comments, annotations, or the arguments of ``raise`` and
-:func:`indm.progress.say`. From the packages in ``OUTSIDE``, which store, report, check or schedule, it counts only the names that
-are used, and the values of file formats (``…FORMAT``). It counts the statements of a module outside of its definitions, such as a
-loop that adds to a table, with every definition of the module. If a module uses ``__file__``, it counts the files next to the
-module that are not modules. Names that are looked up while the program runs are not seen; ``tests/test_stamps.py`` forbids them.
-
-A stamp cannot be stale, because it is always computed from the present sources. ``__pycache__`` keeps the parsed content of each
-file by the hash of its bytes, as Python keeps its bytecode.
+From the packages in ``OUTSIDE``, which store, report, check or schedule, only the names that are used count.
 """
 
+import ast
 import functools
-from collections.abc import Iterable, Mapping
+import hashlib
+import io
+import os
+import re
+import subprocess
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from indm.errors import ArtifactError
-from indm.pipeline.references import Place, References
-from indm.pipeline.syntax import STATEMENTS, sha256
-from indm.pipeline.trees import Folder, Tree
 
 ROOT = Path(__file__).parents[2]
+OUTSIDE = {"__main__", "cli", "doctor", "errors", "kept", "library", "pipeline", "progress", "register", "registry"}
+OUTSIDE |= {"shipped", "store", "suite", "terminal", "watching"}
+# Constants of registered members, and of the package, that only readers see. Where stages read them, they count by their values.
+SHOWN = {"LABEL", "ONLY", "REFERENCE", "SOUND", "STYLE", "__version__"}
+# What results cannot depend on, or what newer versions of Python add.
+LEFT_OUT = {"annotation", "ctx", "kind", "returns", "type_comment", "type_params"}
+# What editors and patches leave.
+LITTER = re.compile(r"[.#].*|.*(~|\.orig|\.rej|\.swp)")
 
 
-def sources() -> "Sources":
-    """Return the sources of this package, read once per execution, because imported modules do not change either."""
-    return _sources(ROOT)
+class Module(NamedTuple):
+    """A module or a file of data.
+
+    Arguments:
+        sha256: hash of its content; empty if it has no statements.
+        imports: the modules and files that it needs, by their names.
+        reads: constants that it reads from registered members by :meth:`indm.registry.Registry.literal`.
+        constants: the constants of a registered member, as text.
+    """
+
+    sha256: str
+    imports: tuple[str, ...] = ()
+    reads: frozenset[str] = frozenset()
+    constants: Mapping[str, str] = MappingProxyType({})
+
+
+class Sources:
+    """The modules of the package in a tree of files.
+
+    Arguments:
+        files: the content of each file by its path from the top of the checkout.
+    """
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        self._files = {_name(path): content for path, content in files.items() if not LITTER.fullmatch(Path(path).name)}
+        self._known: dict[str, Module] = {}
+
+    def modules(self, *names: str) -> dict[str, str]:
+        """Return the hash of each module, and of each file of data, behind modules of these names, by its name."""
+        return {name: module.sha256 for name, module in sorted(self._behind(names).items())}
+
+    def stamp(self, *names: str) -> str:
+        """Hash the modules behind modules of these names, and which imports which, but not their names."""
+        found = self._behind(names)
+        numbers = {name: number for number, name in enumerate(found)}
+        begun = [numbers[module] for name in names for module in self._way(name) if module in numbers]
+        graph = [
+            (module.sha256, [numbers[name] for name in module.imports if name in numbers]) for module in found.values()
+        ]
+        return hashlib.sha256(repr((begun, graph)).encode()).hexdigest()
+
+    def shown(self, members: Iterable[str], *names: str) -> list[tuple[str, str, str]]:
+        """List the constants of registered members that are read behind modules of these names: module, constant, value."""
+        reads = sorted({constant for module in self._behind(names).values() for constant in module.reads})
+        constants = {member: self._module(member).constants for member in members if member in self._files}
+        return [(member, key, known[key]) for member, known in constants.items() for key in reads if key in known]
+
+    def _behind(self, names: Iterable[str]) -> dict[str, Module]:
+        """Read the modules behind others, in the order in which they are found, without empty ones."""
+        found: dict[str, Module] = {}
+        queue = [module for name in names for module in self._way(name)]
+        for name in queue:
+            if name not in found:
+                found[name] = self._module(name)
+                queue += found[name].imports
+        return {name: module for name, module in found.items() if module.sha256}
+
+    def _way(self, name: str) -> Iterator[str]:
+        """Yield the packages on the way to a module, or to something in it, and the module."""
+        parts = name.split(".")
+        counted = 1 if set(parts[1:2]) & OUTSIDE else len(parts)
+        for count in range(1, counted + 1):
+            path = ".".join(parts[:count])
+            yield from (found for found in (f"{path}.__init__", path) if found in self._files)
+
+    def _module(self, name: str) -> Module:
+        if name not in self._known:
+            self._known[name] = self._read(name)
+        return self._known[name]
+
+    def _read(self, name: str) -> Module:
+        path, content, writer = _path(name), self._files[name], _Writer()
+        if path == name:
+            return Module(hashlib.sha256(path.encode() + content).hexdigest())
+        try:
+            tree = ast.parse(content)
+            constants = _constants(tree) if ".registered." in name or name == "indm.__init__" else {}
+            shown = [constants[key] for key in SHOWN & constants.keys()]
+            text = writer.text([node for node in tree.body if node not in shown])
+        except (SyntaxError, ValueError) as error:
+            raise ArtifactError(f"{path}: found {error}, expected a Python module") from None
+        imports = [module for imported in writer.imported for module in self._way(imported)]
+        if b"__file__" in content:
+            imports += sorted(file for file in self._files if file.startswith(path.rpartition("/")[0] + "/"))
+        sha256 = hashlib.sha256(text.encode()).hexdigest() if text != "[]" else ""
+        values = {key: writer.text(node.value) for key, node in constants.items()}
+        return Module(sha256, tuple(imports), frozenset(writer.reads), values)
+
+
+class _Writer:
+    """Writes a tree down without what a result cannot depend on, in the same way in every version of Python."""
+
+    def __init__(self) -> None:
+        self.imported: list[str] = []
+        self.reads: set[str] = set()
+
+    def text(self, node: Any) -> str:
+        """Write a node, a list of nodes, or another value of a field."""
+        match node:
+            case ast.Name(id=name):
+                return name
+            case ast.Constant(value=value):
+                return repr(value)
+            case ast.Attribute(value=value, attr=name):
+                return f"{self.text(value)}.{name}"
+            case list():
+                return f"[{','.join(map(self.text, _statements(node)))}]"
+            case ast.Raise(exc=ast.Call(func=error)):
+                return f"Raise({self.text(error)})"
+            case ast.Assert(test=test):
+                return f"Assert({self.text(test)})"
+            case ast.ImportFrom(module=module, names=names) if _is_own(node):
+                self.imported += [f"{module}.{alias.name}" for alias in names]
+                return f"import({self.text(names)})"
+            case ast.ImportFrom(level=level) if level:
+                raise ValueError(f"{ast.unparse(node)}: relative imports are not followed; write the full name")
+            case ast.Import(names=names):
+                self.imported += [alias.name for alias in names if alias.name.split(".")[0] == "indm"]
+            case ast.ClassDef(body=body):
+                fields = [self.text(field.annotation) for field in body if isinstance(field, ast.AnnAssign)]
+                return f"{self._fields(node)}{fields}"
+            case ast.Call(func=ast.Attribute(attr="literal"), args=[_, ast.Constant(value=str(name))]):
+                self.reads.add(name)
+        return self._fields(node) if isinstance(node, ast.AST) else repr(node)
+
+    def _fields(self, node: ast.AST) -> str:
+        """Write the fields of a node that are not empty, since newer versions of Python have more."""
+        fields = ((name, getattr(node, name, None)) for name in node._fields if name not in LEFT_OUT)
+        written = (f"{name}={self.text(value)}" for name, value in fields if value is not None and value != [])
+        return f"{type(node).__name__}({','.join(written)})"
+
+
+def _statements(nodes: Iterable[Any]) -> list[Any]:
+    """List the statements of a body that count, with imports from the package in the order of what they bind."""
+    found: list[Any] = []
+    for node in nodes:
+        match node:
+            case ast.Expr(value=ast.Constant(value=str())):
+                pass
+            case ast.If(test=ast.Name(id="TYPE_CHECKING"), orelse=others):
+                found += _statements(others)
+            case _:
+                found.append(node)
+    own = iter(sorted(filter(_is_own, found), key=lambda node: [alias.asname or alias.name for alias in node.names]))
+    return [next(own) if _is_own(node) else node for node in found]
+
+
+def _is_own(node: ast.AST) -> bool:
+    """Return whether a node imports names from this package."""
+    return isinstance(node, ast.ImportFrom) and not node.level and str(node.module).split(".")[0] == "indm"
+
+
+def _constants(tree: ast.Module) -> dict[str, ast.Assign]:
+    """Return the assignments to a single name at the top level of a module, by their names."""
+    found = {}
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)]):
+                found[name] = node
+    return found
+
+
+def _name(path: str) -> str:
+    return path.removesuffix(".py").replace("/", ".") if path.endswith(".py") else path
+
+
+def _path(name: str) -> str:
+    """Return the path of a module or of a file of data."""
+    return name if "/" in name else f"{name.replace('.', '/')}.py"
 
 
 @functools.cache
-def _sources(root: Path) -> "Sources":
-    return Sources(Folder(root))
+def sources() -> Sources:
+    """Return the sources of this package, read once per execution, because imported modules do not change either."""
+    found: dict[str, bytes] = {}
+    for folder, folders, files in os.walk(ROOT / "indm"):
+        folders[:] = [name for name in folders if name not in ("__pycache__", "shipped")]
+        paths = [Path(folder, name) for name in files if not LITTER.fullmatch(name)]
+        found |= {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in paths}
+    return Sources(found)
 
 
-class Sources(References):
-    """The definitions in a tree of files, and their hashes.
+@functools.cache
+def sources_of(commit: str) -> Sources:
+    """Return the sources of a commit.
 
-    Arguments:
-        tree: the files.
+    Raises:
+        ArtifactError: if git cannot read it.
     """
-
-    def __init__(self, tree: Tree) -> None:
-        super().__init__(tree)
-        self._stamps: dict[tuple[str, ...], str] = {}
-        self._hashes: dict[Place, str] = {}
-
-    def stamp(self, *names: str) -> str:
-        """Hash definitions, by their qualified names, with all definitions to which they refer.
-
-        Raises:
-            ArtifactError: if there is no such definition, or a module cannot be parsed.
-        """
-        if names not in self._stamps:
-            places = self._places(names)
-            for place in places:
-                self._hash(place)
-            self._stamps[names] = sha256(*sorted(self._hashes[place] for place in places))
-            self._save()
-        return self._stamps[names]
-
-    def reachable(self, *names: str) -> dict[Place, str]:
-        """Hash each of these definitions, and of all to which they refer, by itself: its tree and the names that it uses."""
-        found: dict[Place, str] = {}
-        queue = self._places(names)
-        while queue:
-            place = queue.pop()
-            if place in found:
-                continue
-            links = self._links(place)
-            # Otherwise the first statement in a module would change all of its definitions.
-            named = [link for link in links if not (isinstance(link, Place) and link.name == STATEMENTS)]
-            words = [link.name if isinstance(link, Place) else link for link in named]
-            found[place] = sha256(self._own(place), *words)
-            queue += [link for link in links if isinstance(link, Place)]
-        self._save()
-        return found
-
-    def has(self, name: str) -> bool:
-        """Return whether there is a definition of a qualified name, in its module or in another one."""
-        return isinstance(self._begin(name)[0], Place)
-
-    def _places(self, names: Iterable[str]) -> list[Place]:
-        places = [self._begin(name) for name in names]
-        if missing := [name for name, place in zip(names, places, strict=True) if not isinstance(place[0], Place)]:
-            raise ArtifactError(f"indm/: found no definition {missing[0]}, expected one in the sources of this package")
-        return [place for place, _ in places if isinstance(place, Place)]
-
-    def _begin(self, name: str) -> tuple[Place | str, str]:
-        """Find a definition by its qualified name, or else in the only other module of the same file name that has it."""
-        found = self._resolve(name)
-        if isinstance(found[0], Place):
-            return found
-        *_, file, last = name.split(".")
-        moved = [
-            Place(module, last) for module in self.files if module.endswith(f".{file}") and self._defines(module, last)
-        ]
-        return (moved[0], "") if len(moved) == 1 else found
-
-    def _hash(self, first: Place) -> None:
-        """Hash a definition after its references; Tarjan's algorithm finds the circles."""
-        order: dict[Place, int] = {}
-        lowest: dict[Place, int] = {}
-        stack: list[Place] = []
-        work = [(first, iter(self._links(first)))] if first not in self._hashes else []
-        while work:
-            place, links = work[-1]
-            if place not in order:
-                order[place] = lowest[place] = len(order)
-                stack.append(place)
-            for link in links:
-                if not isinstance(link, Place) or link in self._hashes:
-                    continue
-                if link not in order:
-                    work.append((link, iter(self._links(link))))
-                    break
-                lowest[place] = min(lowest[place], order[link])
-            else:
-                work.pop()
-                if work:
-                    lowest[work[-1][0]] = min(lowest[work[-1][0]], lowest[place])
-                if lowest[place] == order[place]:
-                    at = stack.index(place)
-                    self._hash_circle(stack[at:])
-                    del stack[at:]
-
-    def _hash_circle(self, circle: list[Place]) -> None:
-        """Hash definitions that refer to each other, or a single one.
-
-        References inside the circle count by their number in an order that is independent of names, unless two definitions are
-        identical.
-        """
-        alone = {place: self._combined(place, dict.fromkeys(circle, "circle")) for place in circle}
-        if len(circle) == 1:
-            self._hashes |= alone
-            return
-        numbers = {place: str(i) for i, place in enumerate(sorted(circle, key=lambda place: (alone[place], place)))}
-        whole = sha256(*(self._combined(place, numbers) for place in numbers))
-        for place, number in numbers.items():
-            self._hashes[place] = sha256(whole, number)
-
-    def _combined(self, place: Place, inside: Mapping[Place, str]) -> str:
-        links = self._links(place)
-        words = (link if isinstance(link, str) else inside.get(link) or self._hashes[link] for link in links)
-        return sha256(self._own(place), *words)
+    try:
+        command = ["git", "-C", str(ROOT), "archive", commit, "indm"]
+        packed = subprocess.run(command, capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error).encode()
+        shown = reason.decode(errors="replace").strip().partition("\n")[0]
+        raise ArtifactError(
+            f"commit {commit[:12]}: git cannot read it here ({shown}); fetch it, for example with git fetch --unshallow"
+        ) from None
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        files = ((member.name, archive.extractfile(member)) for member in archive if member.isfile())
+        return Sources({name: file.read() for name, file in files if file})

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from indm.errors import ArtifactError
 from indm.pipeline.jobs import IMPORTED, Job, job_inputs, job_names, job_parameters, lasting_inputs, manifest
 from indm.pipeline.stages import STAGES
-from indm.pipeline.stamps import job_definitions, job_stamp
+from indm.pipeline.stamps import job_modules, job_stamp
 from indm.store.files import AGAIN, FIRST
 from indm.store.layout import Layout
 from indm.store.manifest import Manifest, content_sha256, damage, read_manifest, write_manifest
@@ -81,8 +81,8 @@ class Identity:
         parameters = job_parameters(self.suite, job)
         hashes = {path: content_sha256(self.place(path)) for path in outputs}
         job_of_code = (self.suite, made_by or job.stage, job.subject)
-        stamp, code = job_stamp(*job_of_code), job_definitions(*job_of_code)
-        made = Manifest(job.stage, self.suite.suite, job.subject, parameters, inputs, hashes, stamp, code)
+        stamp, modules = job_stamp(*job_of_code), job_modules(*job_of_code)
+        made = Manifest(job.stage, self.suite.suite, job.subject, parameters, inputs, hashes, stamp, modules)
         write_manifest(self.manifest(job), made)
 
     def trust(self, job: Job) -> Manifest:

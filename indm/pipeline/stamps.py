@@ -1,13 +1,9 @@
 """The stamp of each job: a hash of the code behind it, which both engines and unfinished work track instead of a list of files.
 
-A job begins with the ``run`` of its stage and with the registered dataset, model family, diffusion, network, flow and samplers that
-it uses; its stamp covers all definitions to which these refer (:mod:`indm.pipeline.code`). A new member of a registry, a moved
-module or an edited message does not run jobs again, but an edited formula runs all jobs again that use it.
-
-Code outside of ``run`` follows other rules. Precision and determinism are set by :func:`indm.process.set_up`, which stages call
-themselves. Functions that have to run before torch is imported (``limit_threads``, ``unset_fpmath``) count for every job. The other
-functions that the command line calls, for garbage and to find the process that writes, do not affect results. Values that a suite
-derives from its keys count as values: the flow of a run by the name of its member, its weights by name.
+A job begins with the module of its stage, with :mod:`indm.process`, and with the registered dataset, model family, diffusion,
+network, flow and samplers that it uses; its stamp covers all modules that these import (:mod:`indm.pipeline.code`). A new member
+of a registry, a renamed module or an edited message does not run jobs again, but an edited formula runs all jobs again that use
+its module. What a suite derives from its keys, what tables show of registered members, and formats of files count by their values.
 """
 
 import hashlib
@@ -15,27 +11,22 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from indm.pipeline.code import Sources, sources
-from indm.pipeline.references import Place
 from indm.pipeline.stages import STAGES, gathering, run_of
 from indm.registry import DATASETS, DIFFUSIONS, FAMILIES, FLOWS, NETWORKS, SAMPLERS
-from indm.suite.accepted import NONE
+from indm.store import files, manifest
 from indm.suite.schema.types import DDIM, PC, PREDICTOR
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
-# The names in a sampler's module that a stage uses.
-USED = {
-    "sample": ("SAMPLER", "CALLS", "CORRECTOR"),
-    **dict.fromkeys(["sweep", "protocol", "tune"], ("SAMPLER",)),
-    "table": ("CORRECTOR", "SOUND"),
-    "claims": ("CORRECTOR",),
-    **dict.fromkeys(["figure", "report"], ("LABEL",)),
-}
-# The name in a family's module that a stage uses if it reads all results.
-SHOWN = {"table": ("REFERENCE",), **dict.fromkeys(["figure", "report"], ("LABEL", "REFERENCE", "STYLE"))}
-# Digits of a definition's short hash. It explains a change; only the stamp decides whether there is one.
+# The hash of a module that does not exist.
+NONE = "none"
+# Digits of a module's short hash. It explains a change; only the stamp decides whether there is one.
 SHORT = 10
+# The stages that draw images by the sampler of a run; those of ``sweep`` are in the suite.
+DRAWS = ("sample", "protocol", "tune")
+# A file in another format cannot be read, and its job has to run again.
+FORMATS = [value for module in (files, manifest) for name, value in vars(module).items() if name.endswith("FORMAT")]
 
 
 def job_stamp(suite: "Suite", stage: str, subject: str = "", code: Sources | None = None) -> str:
@@ -47,19 +38,22 @@ def job_stamp(suite: "Suite", stage: str, subject: str = "", code: Sources | Non
         subject: the job's dataset, run, shard or two-dimensional dataset, if it has one.
         code: the sources; by default the sources of this package.
     """
-    found = (code or sources()).stamp(*beginnings(suite, stage, subject, code))
-    derived = _derived(suite, stage, subject)
-    return hashlib.sha256(f"{found} {derived}".encode()).hexdigest() if derived else found
+    code, names = code or sources(), _beginnings(suite, stage, subject)
+    # Stages that read all results show names and colours of their models and samplers.
+    shown = [] if _builds(stage) else code.shown(_all_members(suite), *names)
+    return hashlib.sha256(
+        repr((code.stamp(*names), FORMATS, shown, _derived(suite, stage, subject))).encode()
+    ).hexdigest()
 
 
-def job_definitions(suite: "Suite", stage: str, subject: str = "", code: Sources | None = None) -> dict[str, str]:
-    """Return a short hash of each definition behind a job, by its qualified name; see :func:`job_stamp`."""
-    found = (code or sources()).reachable(*beginnings(suite, stage, subject, code))
-    return {str(place): found[place][:SHORT] for place in sorted(found)}
+def job_modules(suite: "Suite", stage: str, subject: str = "", code: Sources | None = None) -> dict[str, str]:
+    """Return a short hash of each module behind a job, by its name; see :func:`job_stamp`."""
+    found = (code or sources()).modules(*_beginnings(suite, stage, subject))
+    return {name: sha256[:SHORT] for name, sha256 in found.items()}
 
 
 class Difference(NamedTuple):
-    """A definition that has changed since a result was made: its hash then and now, ``none`` if it did not exist."""
+    """A module, or a file of data, that has changed since a result was made: its hash then and now, ``none`` if there was none."""
 
     name: str
     then: str
@@ -72,79 +66,73 @@ class Difference(NamedTuple):
 
     @property
     def where(self) -> str:
-        """File and line of the definition; empty if it does not exist any more."""
-        module, _, name = self.name.rpartition(".")
-        known = self.now != NONE and module in sources().files
-        return sources().where(Place(module, name)) if known else ""
+        """Its file; what else a stamp covers (:func:`changes`) has none."""
+        if self.name.startswith("stamp/"):
+            return "derived values, formats or imports"
+        return self.name if "/" in self.name else f"{self.name.replace('.', '/')}.py"
 
 
 def differences(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Difference]:
-    """Yield the definitions that differ between two states of the code behind a job, in the order of their names.
-
-    A definition that moved to another module is left out if it is the same, and counts as changed if not.
+    """Yield the modules that differ between two states of the code behind a job, without those that were only renamed.
 
     Arguments:
-        then: short hashes of the definitions by their qualified names, from :func:`job_definitions`.
+        then: short hashes of the modules by their names, from :func:`job_modules`.
         now: the hashes in the other state.
     """
-    lost: dict[str, set[str]] = {}
-    for name in then.keys() - now.keys():
-        lost.setdefault(unqualified(name), set()).add(then[name])
-    found = {unqualified(name) for name in now.keys() - then.keys()}
+    gone = {then[name] for name in then.keys() - now.keys()}
+    new = {now[name] for name in now.keys() - then.keys()}
     for name in sorted({**then, **now}):
-        before = {then[name]} if name in then else lost.get(unqualified(name), {NONE})
-        is_moved = name not in now and unqualified(name) in found
-        if now.get(name, NONE) not in before and not is_moved:
-            yield Difference(name, min(before), now.get(name, NONE))
+        found = Difference(name, then.get(name, NONE), now.get(name, NONE))
+        is_renamed = NONE in found and not {found.then, found.now}.isdisjoint(gone & new)
+        if found.then != found.now and not is_renamed:
+            yield found
 
 
-def unqualified(name: str) -> str:
-    """Return the name of a definition without its module, which may have been renamed."""
-    return name.rpartition(".")[2]
+def changes(suite: "Suite", stage: str, subject: str, stamp: str, modules: Mapping[str, str]) -> list[Difference]:
+    """List how the code that did a job, by its stamp and its modules, differs from the present code; empty for the same stamp."""
+    now = job_stamp(suite, stage, subject)
+    if stamp == now:
+        return []
+    # If no module has changed, a value has, or an import leads to another module than before.
+    found = list(differences(modules, job_modules(suite, stage, subject)))
+    return found or [Difference(f"stamp/{stage}", stamp[:SHORT], now[:SHORT])]
 
 
-def beginnings(suite: "Suite", stage: str, subject: str, code: Sources | None = None) -> list[str]:
-    """Name the definitions with which a job begins; for earlier sources (``code``), only the definitions that they contain."""
-    # A manifest in another format cannot be read, so its job has to run again.
-    always = ["indm.store.manifest.FORMAT", "indm.process.limit_threads", "indm.process.unset_fpmath"]
-    names = [f"indm.stages.{gathering(stage)}.run", *always, *members(suite, stage, subject)]
-    return names if code is None else [name for name in names if code.has(name)]
+def _beginnings(suite: "Suite", stage: str, subject: str) -> list[str]:
+    """Name the modules with which a job begins."""
+    return [f"indm.stages.{gathering(stage)}", "indm.process", *members(suite, stage, subject)]
 
 
 def members(suite: "Suite", stage: str, subject: str) -> list[str]:
-    """Name the registered members that a job uses, by their definitions."""
+    """Name the modules of the registered members that a job uses."""
     if stage == "prepare":
-        return [DATASETS.definition(subject)]
+        return [DATASETS.module(subject)]
     if stage == "toy2d":
-        return [DIFFUSIONS.definition("vp")]
-    used = [
-        SAMPLERS.definition(sampler, constant)
-        for constant in USED.get(gathering(stage), ())
-        for sampler in sorted(_samplers(suite, stage, subject))
-    ]
+        return [DIFFUSIONS.module("vp")]
     if not _builds(stage):
-        families = sorted({run.model for run in suite.runs.values()})
-        return used + [FAMILIES.definition(name, constant) for constant in SHOWN.get(stage, ()) for name in families]
+        return []
     name = _run(suite, stage, subject)
-    network = suite.train_params(name).score.name
+    sampler = {suite.sample_params(name).sampler} if gathering(stage) in DRAWS else set()
+    samplers = _swept(suite) if gathering(stage) == "sweep" else sampler
     return [
-        FAMILIES.definition(suite.runs[name].model),
-        DIFFUSIONS.definition(suite.runs[name].sde),
-        NETWORKS.definition(network),
-        *map(FLOWS.definition, suite.flows_of(name)),
-        *used,
+        FAMILIES.module(suite.runs[name].model),
+        DIFFUSIONS.module(suite.runs[name].sde),
+        NETWORKS.module(suite.train_params(name).score.name),
+        *map(FLOWS.module, suite.flows_of(name)),
+        *map(SAMPLERS.module, sorted(samplers)),
     ]
 
 
-def _samplers(suite: "Suite", stage: str, subject: str) -> set[str]:
-    """Name the samplers of a sweep, of another job that samples, or, for a stage that reads all results, of the suite."""
-    swept = {PREDICTOR if name == PC else name for name in suite.sweep.samplers}
-    if gathering(stage) == "sweep":
-        return swept
-    if STAGES[stage].builds:
-        return {suite.sample_params(_run(suite, stage, subject)).sampler}
+def _all_members(suite: "Suite") -> list[str]:
+    """Name the modules of the model families and samplers whose results a suite has."""
+    families = {run.model for run in suite.runs.values()}
     # The toy2d stage has a sampler that suites do not name.
-    return swept.union([DDIM], (suite.sample_params(name).sampler for name in suite.runs))
+    samplers = {DDIM, *_swept(suite), *(suite.sample_params(name).sampler for name in suite.runs)}
+    return [*map(FAMILIES.module, sorted(families)), *map(SAMPLERS.module, sorted(samplers))]
+
+
+def _swept(suite: "Suite") -> set[str]:
+    return {PREDICTOR if name == PC else name for name in suite.sweep.samplers}
 
 
 def _derived(suite: "Suite", stage: str, subject: str) -> str:

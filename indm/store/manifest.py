@@ -28,7 +28,7 @@ class Manifest:
         inputs: SHA-256 of the files that it read, by their paths.
         outputs: SHA-256 of the files that it wrote.
         stamp: stamp of the code that did the job; empty in older manifests, where only the provenance has it.
-        code: a short hash of each definition of that code by itself, by its qualified name.
+        modules: a short hash of each module of that code, by its name; empty in older manifests.
     """
 
     stage: str
@@ -38,7 +38,7 @@ class Manifest:
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     stamp: str = ""
-    code: Mapping[str, str] = field(default_factory=dict)
+    modules: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
@@ -56,7 +56,7 @@ def read_manifest(path: Path) -> Manifest:
         raise ArtifactError(
             f"{path}: missing, so the origin of the files of stage {path.stem} is unknown; run that stage, or the suite, again"
         )
-    content = {"stamp": "", "code": {}, **read_json(path)}
+    content = {"stamp": "", "modules": {}, **read_json(path)}
     if (found := content.pop("format", None)) != FORMAT:
         raise ArtifactError(f"{path}: found format {found!r}, expected {FORMAT!r} of this version; {AGAIN}")
     kinds = {each.name: str if each.type is str else dict for each in fields(Manifest)}
