@@ -1,6 +1,6 @@
 """Give kept results the modules of their code, and accept what has changed since.
 
-Until commit 00be4c4, the manifest of a job listed the definitions of its code. Its code restores the archives once more, which shows
+Until commit 00be4c4, the manifest of a job listed the definitions of its code. Its code restores the archives again, which shows
 that the definitions are still those behind the results, or that their changes were accepted. Then each manifest gets the modules of
 that commit, or, if changes were accepted, of the commit that did the job. In the archives, only manifests change, except that a
 picture which was not drawn yet becomes an empty file, and that earlier acceptances are removed from records: they are written when
@@ -119,9 +119,8 @@ def accept(suite: Suite, why: str) -> str:
         identity = Identity(suite, Path(temporary), Path("reports"))
         outcome = restore(identity, path.parent / "kept", replace=False, accept=" ".join(reasons))
     after = parse_yaml(path.read_text())["accepted"] if path.is_file() else []
-    if outcome.failed or (
-        text and [{**each, "date": ""} for each in after] == [{**each, "date": ""} for each in before]
-    ):
+    is_same = [{**each, "date": ""} for each in after] == [{**each, "date": ""} for each in before]
+    if text and (outcome.failed or is_same):
         path.write_text(text)
     if outcome.failed:
         sys.exit("\n".join(outcome.lines()))

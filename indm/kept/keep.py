@@ -83,10 +83,11 @@ def keep(identity: Identity, root: Path, replace: bool) -> Outcome:
     suite, outcome, changes = identity.suite, Outcome(), Changes(root.parent / FILE)
     for folder in kept_folders(suite):
         outcome.found[folder.place] = _keep(identity, changes, folder, archive(root, folder), replace)
-    for run in suite.first_runs(suite.kept_weights.seeds) if suite.kept_weights else ():
-        if suite.runs[run].variant in suite.kept_weights.variants and f"runs/{run}" in outcome.came:
-            path = root / f"weights/{run}.safetensors"
-            outcome.found[f"weights/{run}"] = _keep_weights(identity, run, path, replace)
+    if kept := suite.kept_weights:
+        for run in suite.first_runs(kept.seeds):
+            if suite.runs[run].variant in kept.variants and f"runs/{run}" in outcome.came:
+                path = root / f"weights/{run}.safetensors"
+                outcome.found[f"weights/{run}"] = _keep_weights(identity, run, path, replace)
     return outcome
 
 
