@@ -114,16 +114,15 @@ def accept(suite: Suite, why: str) -> str:
     before = parse_yaml(text)["accepted"] if text else []
     reasons = list(dict.fromkeys(each["why"] for each in before))
     reasons += [] if any(why in each for each in reasons) else [why]
-    path.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
-        identity = Identity(suite, Path(temporary), Path("reports"))
-        outcome = restore(identity, path.parent / "kept", replace=False, accept=" ".join(reasons))
-    after = parse_yaml(path.read_text())["accepted"] if path.is_file() else []
-    is_same = [{**each, "date": ""} for each in after] == [{**each, "date": ""} for each in before]
-    if text and (outcome.failed or is_same):
-        path.write_text(text)
-    if outcome.failed:
-        sys.exit("\n".join(outcome.lines()))
+        (Path(temporary) / "kept").symlink_to(path.parent / "kept")
+        identity, made = Identity(suite, Path(temporary), Path("reports")), Path(temporary) / FILE
+        outcome = restore(identity, Path(temporary) / "kept", replace=False, accept=" ".join(reasons))
+        if outcome.failed:
+            sys.exit("\n".join(outcome.lines()))
+        after = parse_yaml(made.read_text())["accepted"] if made.is_file() else []
+        if [{**each, "date": ""} for each in after] != [{**each, "date": ""} for each in before]:
+            copy(made, path) if after else path.unlink()
     return f"{outcome.lines()[-1]}; {FILE}: {len(before)} entries before, {len(after)} now"
 
 

@@ -78,9 +78,9 @@ class Changes:
 
     def _accept(self, why: str, lines: list[str]) -> None:
         """Record changes; those of one day, for one reason, are one entry."""
-        entry = Acceptance(date=f"{datetime.now(UTC):%Y-%m-%d}", why=why, modules=lines)
-        if self.entries and (self.entries[-1].date, self.entries[-1].why) == (entry.date, why):
-            entry.modules += self.entries.pop().modules
-        self.entries.append(entry.model_copy(update={"modules": sorted(entry.modules)}))
+        date = f"{datetime.now(UTC):%Y-%m-%d}"
+        if self.entries and (self.entries[-1].date, self.entries[-1].why) == (date, why):
+            lines += self.entries.pop().modules
+        self.entries.append(Acceptance(date=date, why=why, modules=sorted(lines)))
         with atomic_write(self.path) as file:
             file.write((HEAD + yaml_text(Accepted(accepted=self.entries).model_dump())).encode())
