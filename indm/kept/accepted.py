@@ -1,5 +1,6 @@
 """The changes of the code since results were made, and which of them were accepted, in ``docs/results/<suite>/accepted.yaml``."""
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,17 +8,17 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from indm.errors import ParamsError
+from indm.errors import ArtifactError, ParamsError
 from indm.pipeline.identity import Identity
 from indm.pipeline.jobs import Job
 from indm.pipeline.stamps import SHORT, Difference, differences, job_modules, job_stamp
-from indm.store.files import atomic_write
+from indm.store.files import AGAIN, atomic_write
 from indm.suite.strict_yaml import Strict, read_valid, yaml_text
 
 FILE = "accepted.yaml"
 HEAD = "# Accepted changes of the code since kept results were made: written by indm restore --accept.\n"
 # A module, its hash then and its hash now.
-Line = Annotated[str, Field(pattern=r"^\S+ ([0-9a-f]{10}|none) ([0-9a-f]{10}|none)$")]
+LINE = r"^\S+ ([0-9a-f]{10}|none) ([0-9a-f]{10}|none)$"
 
 
 class Acceptance(Strict):
@@ -25,7 +26,9 @@ class Acceptance(Strict):
 
     date: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="when")
     why: str = Field(min_length=1, description="effect of the changes on the results")
-    modules: list[Line] = Field(description="name of each module, its hash then, its hash now")
+    modules: list[Annotated[str, Field(pattern=LINE)]] = Field(
+        description="name of each module, its hash then, its hash now"
+    )
 
 
 class Accepted(Strict):
@@ -52,8 +55,16 @@ class Changes:
             raise ParamsError("--accept: found an empty reason, expected one in words, for readers of the results")
 
     def since(self, identity: Identity, job: Job) -> list[Difference]:
-        """List the modules that have changed since a job was done, by its manifest."""
-        made = identity.trust(job)
+        """List the modules that have changed since a job was done, by its manifest.
+
+        Raises:
+            ArtifactError: if the manifest is damaged, belongs to another job, or lists no modules, as earlier versions did not.
+        """
+        made = identity.read(job)
+        hashes = {"stamp": made.stamp[:SHORT], **made.modules}
+        if not made.modules or not all(re.match(LINE, f"{name} {sha256} none") for name, sha256 in hashes.items()):
+            words = "found no hashes of modules, expected those of the code that did the job"
+            raise ArtifactError(f"{identity.manifest(job)}: {words}; {AGAIN}")
         stage = "import_checkpoint" if identity.is_imported(job, made) else job.stage
         now = job_stamp(identity.suite, stage, job.subject)
         if made.stamp == now:
