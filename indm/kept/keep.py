@@ -16,6 +16,8 @@ from indm.kept.accepted import FILE, Changes
 from indm.kept.folders import Folder, archive, kept_folders, pack, unpack
 from indm.kept.weights import averaged_weights, is_of, trained
 from indm.pipeline.identity import Identity
+from indm.pipeline.jobs import job_names
+from indm.pipeline.stages import STAGES
 from indm.pipeline.stamps import Difference, job_stamp
 from indm.store.files import AGAIN, atomic_write, obstacle, read_json, sweep
 from indm.store.manifest import damage
@@ -151,7 +153,7 @@ def restore(identity: Identity, root: Path, replace: bool, accept: str | None = 
     with tempfile.TemporaryDirectory() as temporary:
         for folder, path in folders.items():
             staged = Identity(suite, Path(temporary), identity.reports)
-            for name in folder.files:
+            for name in (*folder.files, *folder.records(*folder.jobs)):
                 sweep(here / name)
             state = SKIPPED, "not kept"
             if os.path.lexists(path):
@@ -214,11 +216,12 @@ def _copy(here: Path, folder: Folder, files: Mapping[str, bytes], replace: bool,
 
     Snakemake makes files again that are older than their inputs.
     """
-    replaced = {*folder.records(*folder.jobs)} - files.keys()
+    records = set(folder.records(*folder.jobs))
+    replaced = records - files.keys()
     known = results_alone({name: (here / name).read_bytes() for name in files if (here / name).is_file()})
     difference: str | None = f"{here / folder.place}: found other results than the kept ones"
     if known == results_alone(files):
-        files = {name: content for name, content in files.items() if _says_less(here / name, content)}
+        files = {name: files[name] for name in records - replaced if _says_less(here / name, files[name])}
         difference = "" if files else None
     elif known.items() <= files.items():
         difference = ""
@@ -230,8 +233,6 @@ def _copy(here: Path, folder: Folder, files: Mapping[str, bytes], replace: bool,
 
 def _says_less(path: Path, content: bytes) -> bool:
     """Return whether a record is the given one but for the accepted changes; others are damaged, or the job was done again."""
-    if path.parent.name != "provenance" or not path.is_file():
-        return False
     try:
         present, kept = read_json(path), json.loads(content)
     except ArtifactError:
@@ -288,10 +289,11 @@ def _check(identity: Identity, folder: Folder) -> dict[str, dict[str, Any]]:
     """
     here, found = identity.layout.suite_folder, {}
     for job in folder.jobs:
-        for path, sha256 in identity.trust(job).outputs.items():
-            place = identity.place(path)
-            is_kept = path.removeprefix(f"results/{identity.suite.suite}/") in folder.files
-            if (is_kept or place.exists()) and (words := damage(place, sha256, identity.manifest(job))):
+        outputs, names = identity.trust(job).outputs, job_names(identity.suite, job)
+        for path in (pattern.format(**names) for pattern in STAGES[job.stage].written):
+            place, is_kept = identity.place(path), path.removeprefix(f"results/{identity.suite.suite}/") in folder.files
+            expected = outputs.get(path, "none")
+            if (is_kept or place.exists()) and (words := damage(place, expected, identity.manifest(job))):
                 raise ArtifactError(words)
         first, *others = folder.records(job)
         name = next((name for name in (first, *others) if (here / name).is_file()), first)
