@@ -1,4 +1,4 @@
-"""Give kept results the modules of their code, and accept what has changed since.
+"""Give kept results the modules of their code, and accept the changes since.
 
 Until commit 00be4c4, the manifest of a job listed the definitions of its code. Its code restores the archives again, which shows
 that the definitions are still those behind the results, or that their changes were accepted. Then each manifest gets the modules of
@@ -6,7 +6,7 @@ that commit, or, if changes were accepted, of the commit that did the job. In th
 picture which was not drawn yet becomes an empty file, and that earlier acceptances are removed from records: they are written when
 an archive is restored.
 
-What has changed since becomes one entry in accepted.yaml, with the earlier reasons and WHY, which names the evidence. A second
+All changes since become one entry in accepted.yaml, with the earlier reasons and WHY, which names the evidence. A second
 execution, after more changes of the code, only writes this entry again.
 
     python workflow/migrate.py --why WHY [--at COMMIT] [SUITE ...]
@@ -108,7 +108,7 @@ def migrate(commit: str, suite: Suite) -> int:
 
 
 def accept(suite: Suite, why: str) -> str:
-    """Accept what has changed since in one entry, with the reasons of earlier entries; count them before and after."""
+    """Accept all changes since in one entry, with the reasons of earlier entries; count them before and after."""
     path = KEPT / suite.suite / FILE
     text = path.read_text() if path.is_file() else ""
     before = parse_yaml(text)["accepted"] if text else []

@@ -63,7 +63,7 @@ class Changes:
         made = identity.read(job)
         hashes = {"stamp": made.stamp[:SHORT], **made.modules}
         if not made.modules or not all(re.match(LINE, f"{name} {sha256} none") for name, sha256 in hashes.items()):
-            words = "found no hashes of modules, expected those of the code that did the job"
+            words = "found no hashes of modules, expected the modules of the code that did the job"
             raise ArtifactError(f"{identity.manifest(job)}: {words}; {AGAIN}")
         stage = "import_checkpoint" if identity.is_imported(job, made) else job.stage
         now = job_stamp(identity.suite, stage, job.subject)
@@ -88,7 +88,7 @@ class Changes:
         return [entry.model_dump() | {"modules": modules} for entry, modules in shown if modules]
 
     def _accept(self, why: str, lines: list[str]) -> None:
-        """Record changes; those of one day, for one reason, are one entry."""
+        """Record changes; one entry has all changes on the same day for the same reason."""
         date = f"{datetime.now(UTC):%Y-%m-%d}"
         if self.entries and (self.entries[-1].date, self.entries[-1].why) == (date, why):
             lines += self.entries.pop().modules

@@ -34,7 +34,7 @@ State = tuple[str, str]
 
 @dataclass
 class Outcome:
-    """What became of each folder of a suite.
+    """The outcome for each folder of a suite.
 
     Arguments:
         found: whether it was written, there already, skipped or refused, with the reason if there is one.
@@ -186,7 +186,7 @@ def _unpack(staged: Identity, folder: Folder, path: Path) -> dict[str, bytes]:
 
 
 def _marked(staged: Identity, folder: Folder, changes: Changes, outcome: Outcome) -> dict[str, bytes]:
-    """Check a folder, and return its records that have to say which changes of the code were accepted.
+    """Check a folder, and return its records that lack the accepted changes of their code.
 
     Raises:
         ArtifactError: if the folder does not belong to the present suite, or a change was not accepted.
@@ -221,7 +221,7 @@ def _copy(here: Path, folder: Folder, files: Mapping[str, bytes], replace: bool,
     known = results_alone({name: (here / name).read_bytes() for name in files if (here / name).is_file()})
     difference: str | None = f"{here / folder.place}: found other results than the kept ones"
     if known == results_alone(files):
-        files = {name: files[name] for name in records - replaced if _says_less(here / name, files[name])}
+        files = {name: files[name] for name in records - replaced if _lacks_marks(here / name, files[name])}
         difference = "" if files else None
     elif known.items() <= files.items():
         difference = ""
@@ -231,8 +231,8 @@ def _copy(here: Path, folder: Folder, files: Mapping[str, bytes], replace: bool,
     return state
 
 
-def _says_less(path: Path, content: bytes) -> bool:
-    """Return whether a record is the given one but for the accepted changes; others are damaged, or the job was done again."""
+def _lacks_marks(path: Path, content: bytes) -> bool:
+    """Return whether a record differs only by the accepted changes; others are damaged, or belong to a repeated job."""
     try:
         present, kept = read_json(path), json.loads(content)
     except ArtifactError:
@@ -247,7 +247,7 @@ def _in_archive(message: str, path: Path, staged: Identity) -> str:
 
 
 def _stand_by(here: Path, staged: Path, folder: Folder) -> None:
-    """Let later folders agree with the results that are and stay here, not with what was refused."""
+    """Let later folders agree with the results that are and stay here, not with refused ones."""
     shutil.rmtree(staged / folder.place, ignore_errors=True)
     for name in folder.files:
         if "/manifest/" in name and (here / name).is_file():
@@ -258,7 +258,7 @@ def _stand_by(here: Path, staged: Path, folder: Folder) -> None:
 def _put(
     difference: str | None, make: Callable[[], Mapping[Path, bytes]], replace: bool, at: float | None = None
 ) -> State:
-    """Write files unless they are there already (``None``), or differ from what is there and may not replace it."""
+    """Write files unless they are there already (``None``), or differ from files there and may not replace them."""
     if difference is None:
         return SAME, ""
     if difference and not replace:
@@ -266,7 +266,7 @@ def _put(
     try:
         files = make()
     except ArtifactError as error:
-        # What should be replaced and cannot be is reported.
+        # A file that should be replaced and cannot be is reported.
         return REFUSED if difference else SKIPPED, str(error)
     if blocked := [words for path in files if (words := obstacle(path))]:
         return REFUSED, blocked[0]

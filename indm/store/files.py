@@ -55,7 +55,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 def sweep(path: Path) -> None:
-    """Remove what killed processes were writing in the place of a file."""
+    """Remove the temporary files that killed processes left next to a file."""
     for left in path.parent.glob(f".{path.name}.*.tmp"):
         left.unlink(missing_ok=True)
 
