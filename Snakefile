@@ -134,4 +134,5 @@ rule all:
     default_target: True
     input:
         expand("results/table_{table}.csv", table=SHOWN),
+        f"reports/{SUITE}/figures",
         f"reports/{SUITE}/index.html",

@@ -228,12 +228,10 @@ def why(suite_file: Path, out: Path, reports: Path, stage: str, **names: str | N
     Shows which code, suite keys or inputs have changed since their results were made. With STAGE or a name, explains only
     these jobs and the jobs on which they depend.
     """
-    from indm.pipeline.why import page
+    from indm.pipeline.why import lines
     from indm.pipeline.why import why as explain
 
-    answer = explain(_identity(suite_file, out, reports), stage, **names)
-    # Lines of any length, so that places can be copied and searched for.
-    console().print(page(answer), soft_wrap=True)
+    click.echo("\n".join(lines(explain(_identity(suite_file, out, reports), stage, **names))))
 
 
 @main.command()

@@ -71,7 +71,7 @@ def add_dvc_file(checkout: Path, suite: str) -> None:
 
 
 def traced(folder: Path) -> dict[str, str]:
-    """Return the environment in which every execution of the package writes to a folder which of its functions it called."""
+    """Return the environment in which every execution of the package notes in a folder in which files it called functions."""
     return {"INDM_CALLED": str(folder), "PYTHONPATH": str(Path(__file__).parent / "tracing")}
 
 

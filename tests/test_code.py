@@ -1,76 +1,77 @@
-"""Stamps of definitions: a matrix of small edits of a small package, each with the stages that it makes run again."""
+"""Hashes of modules: a matrix of small edits of a small package, each with the stages that it makes run again."""
 
-import shutil
+import re
 import subprocess
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from indm.errors import ArtifactError
-from indm.pipeline import references
-from indm.pipeline.code import Sources
-from indm.pipeline.references import Place
-from indm.pipeline.trees import Commit, Folder
+from indm.pipeline import code
+from indm.pipeline.code import Sources, sources_of
 
+Files = dict[str, str]
 STAGES = ("train", "sample", "table")
-PACKAGE = {
-    "__init__": '__version__ = "1.0"\n',
+MODULES = {
+    "__init__": '"""A package."""\n\n__version__ = "1.0"\n',
     "errors": "class BadInput(Exception):\n    pass\n",
-    "progress": "def say(line):\n    print(line)\n",
     "store/__init__": "",
-    "store/files": 'FORMAT = "file-1"\n\n\ndef write(path, content):\n    path.write_bytes(content)\n',
+    "store/files": "def write(path, content):\n    path.write_bytes(content)\n",
     "stages/__init__": "",
     "stages/train": """
         from indm.maths.flow import Flow
-        from indm.maths.loss import loss, unused_by_sample
-        from indm.progress import say
-        from indm.store.files import FORMAT, write
+        from indm.maths.loss import loss
+        from indm.store.files import write
 
 
         def run(path):
             \"\"\"Train.\"\"\"
-            say("training")
-            write(path, FORMAT, unused_by_sample(loss(Flow().forward(1.0))))
+            import indm.maths.late
+            write(path, loss(Flow().forward(1.0)))
         """,
     "stages/sample": """
+        import indm.maths.whole as whole
+        from indm import drawing
         from indm.maths import sampler
         from indm.maths.flow import Flow
+        from indm.maths.left import step
+        from indm.maths.right import step as other
 
 
         def run(path):
-            return [sampler.step(x) for x in Flow().inverse(path)]
+            return step(path) - other(path), [sampler.step(whole.twice(x)) for x in drawing.draw(Flow())]
         """,
     "stages/table": """
         from pathlib import Path
 
-        from indm.maths.tables import COLUMNS
+        from indm.registry import FLOWS
+        from indm.report.rows import *
 
         TEMPLATE = Path(__file__).parent / "table.html"
 
 
         def run(path):
-            return TEMPLATE.read_text(), COLUMNS
+            return TEMPLATE.read_text(), rows(FLOWS.literal("one", "LABEL"))
         """,
-    "maths/__init__": "",
-    "maths/base": """
-        from math import exp
-
-        SCALE = 2.0
-
-
-        class Base:
-            bound = SCALE
-
-            def forward(self, x):
-                return exp(x) * self.bound
-        """,
+    "drawing": "def draw(x):\n    return x\n",
+    "maths/__init__": '"""Formulas."""\n',
+    "maths/deep/__init__": "",
+    "maths/deep/base": "SCALE = 2.0\n\n\nclass Base:\n    bound: float = SCALE\n\n    def forward(self, x):\n        return x\n",
+    "maths/registered/__init__": "",
+    "maths/registered/one": 'LABEL = "One"\n',
     "maths/flow": """
+        from __future__ import annotations
+
+        from typing import TYPE_CHECKING
+
         from indm.errors import BadInput
-        from indm.maths.base import Base
-        from indm.maths.constants import STEPS, TOLERANCE
+        from indm.maths.deep.base import SCALE, Base
+
+        if TYPE_CHECKING:
+            from indm.maths.unused import Other
 
 
         def cached(function):
@@ -78,295 +79,191 @@ PACKAGE = {
 
 
         class Flow(Base):
-            def inverse(self, z, steps=STEPS, tolerance=TOLERANCE):
+            @cached
+            def inverse(self, z: float, tolerance=1e-5) -> float:
+                \"\"\"Invert.\"\"\"
+                steps: int = 10
+                assert z == z, "not a number"
                 if not z > 0:
                     raise BadInput(f"found {z}, expected a number above 0")
-                return self.solve(z, lambda x: x * 0.5)
-
-            @cached
-            def solve(self, z, function):
-                def once(x):
-                    return z - function(x)
-
-                return once(z)
+                return z / SCALE * steps
         """,
-    "maths/constants": "STEPS = 10\nTOLERANCE = 1e-5\nEPS = 1e-3\n",
-    "maths/loss": """
-        from __future__ import annotations
-
-        from math import log
-
-        from indm.maths.constants import EPS
+    "maths/loss": "from indm.maths.levels import up as rounded\n\n\ndef loss(x):\n    return rounded(x)\n",
+    "maths/levels": """
+        from indm.maths.loss import loss
 
 
-        def loss(x: float) -> float:
-            \"\"\"Return the loss.\"\"\"
-            assert x == x, "not a number"
-            return log(x + EPS) if x > 0 else even(x, 3)
+        def up(x):
+            return x + 1
 
 
-        def even(x, n):
-            return x if n == 0 else odd(x, n - 1)
-
-
-        def odd(x, n):
-            return -x if n == 0 else even(x, n - 1)
-
-
-        def unused_by_sample(x):
-            from math import sqrt
-
-            return sqrt(x)
-
-
-        def unused(x):
-            return x
+        def down(x):
+            return loss(x - 1)
         """,
-    "maths/sampler": "def step(x):\n    return x + noise(x)\n\n\ndef noise(x):\n    return 0.1 * x\n",
-    "maths/tables": """
-        COLUMNS = ["a"]
-        for name in ("b", "c"):
-            COLUMNS.append(name)
-        COLUMNS += ["d"]
-        WIDTHS = {}
-        """,
+    "maths/left": "def step(x):\n    return x\n",
+    "maths/right": "def step(x):\n    return -x\n",
+    "maths/late": "LATE = 1\n",
+    "maths/sampler": "def step(x):\n    return 0.1 * x\n",
+    "maths/unused": "class Other:\n    pass\n",
+    "maths/whole": "def twice(x):\n    return 2 * x\n",
+    "report/__init__": "",
+    "report/rows": "def rows(x):\n    return [x]\n",
 }
-DATA = {"stages/table.html": "<table>", "maths/notes.txt": "read by no one"}
+DATA = {"indm/stages/table.html": "<table>", "indm/maths/notes.txt": "read by no one"}
+PACKAGE = {f"indm/{name}.py": textwrap.dedent(text) for name, text in MODULES.items()} | DATA
 
 
 class Edit(NamedTuple):
-    """A small edit, and the stages whose stamps it changes."""
+    """A small edit, and the stages whose stamps it changes: a text in a file is replaced, or, if it is empty, added to the file."""
 
     what: str
     stages: set[str]
     file: str = ""
     old: str = ""
     new: str = ""
-    more: Callable[[Path], object] | None = None
+    more: Callable[[Files], Files] | None = None
 
-    def apply(self, root: Path) -> None:
-        if self.file:
-            path = root / "indm" / (self.file if "." in self.file else f"{self.file}.py")
-            text = path.read_text()
-            assert self.old in text, self.what
-            path.write_text(text.replace(self.old, self.new) if self.old else text + self.new)
+    def apply(self) -> Files:
         if self.more is not None:
-            self.more(root / "indm")
+            return self.more(PACKAGE)
+        path = f"indm/{self.file if '.' in self.file else f'{self.file}.py'}"
+        text = PACKAGE.get(path, "")
+        assert self.old in text, self.what
+        return PACKAGE | {path: text.replace(self.old, self.new) if self.old else text + self.new}
 
 
-def rename(old: str, new: str) -> Callable[[Path], None]:
+def rename(old: str, new: str) -> Callable[[Files], Files]:
     """Move a module, and name its new place wherever it is imported."""
 
-    def apply(package: Path) -> None:
-        (package / f"{new}.py").parent.mkdir(exist_ok=True)
-        (package / f"{old}.py").rename(package / f"{new}.py")
-        before, after = (f"indm.{name.replace('/', '.')}" for name in (old, new))
-        (room, _, name), (new_room, _, new_name) = before.rpartition("."), after.rpartition(".")
-        for file in package.rglob("*.py"):
-            text = file.read_text().replace(before, after)
-            file.write_text(
-                text.replace(f"from {room} import {name}\n", f"from {new_room} import {new_name} as {name}\n")
-            )
+    def apply(files: Files) -> Files:
+        (before, name), (after, new_name) = (
+            (f"indm.{path.replace('/', '.')}".rpartition(".")[::2]) for path in (old, new)
+        )
+        found = {path.replace(f"indm/{old}.py", f"indm/{new}.py"): text for path, text in files.items()}
+        for path, text in found.items():
+            text = text.replace(f"from {before} import {name}\n", f"from {after} import {new_name} as {name}\n")
+            found[path] = re.sub(rf"\b{before}\.{name}\b", f"{after}.{new_name}", text)
+        return found
 
     return apply
 
 
-def split_loss(package: Path) -> None:
-    """Move half of a circle of functions to a module of its own, and import it under another name."""
-    text = (package / "maths/loss.py").read_text()
-    half = text[text.index("def odd") : text.index("def unused_by_sample")]
-    rest = text.replace(half, "").replace("odd(x", "other(x")
-    (package / "maths/loss.py").write_text(
-        rest.replace("import EPS", "import EPS\nfrom indm.maths.odds import odd as other")
-    )
-    (package / "maths/odds.py").write_text(f"from indm.maths.loss import even\n\n\n{half}")
+def swap_imports(files: Files) -> Files:
+    """Name a module first that was imported second."""
+    lines = files["indm/maths/flow.py"].split("\n")
+    first, second = (next(i for i, line in enumerate(lines) if name in line) for name in ("BadInput", "deep.base"))
+    lines[first], lines[second] = lines[second], lines[first]
+    return files | {"indm/maths/flow.py": "\n".join(lines)}
 
 
-def whole_module(package: Path) -> None:
-    """Import a module where a function of it was imported."""
-    file = package / "stages/train.py"
-    text = file.read_text().replace("from indm.maths.loss import loss, unused_by_sample", "import indm.maths.loss as m")
-    file.write_text(text.replace("unused_by_sample(loss(", "m.unused_by_sample(m.loss("))
+def swap_modules(files: Files) -> Files:
+    """Swap the modules from which a name is imported twice, once under another name."""
+    swapped = files["indm/stages/sample.py"].replace("left", "?").replace("right", "left").replace("?", "right")
+    return files | {"indm/stages/sample.py": swapped}
 
 
-def reexport(package: Path) -> None:
-    """Import a class through another module."""
-    (package / "maths/api.py").write_text("from indm.maths.flow import Flow as Map\n")
-    file = package / "stages/sample.py"
-    text = file.read_text().replace("from indm.maths.flow import Flow", "from indm.maths.api import Map")
-    file.write_text(text.replace("Flow()", "Map()"))
+def rename_class(files: Files) -> Files:
+    return {path: text.replace("Flow", "Map") for path, text in files.items()}
 
 
-def swap_constants(package: Path) -> None:
-    """Give each of two constants, in two modules, the value of the other."""
-    (package / "maths/base.py").write_text(
-        (package / "maths/base.py").read_text().replace("SCALE = 2.0", "SCALE = 1e-3")
-    )
-    file = package / "maths/constants.py"
-    file.write_text(file.read_text().replace("EPS = 1e-3", "EPS = 2.0"))
-
-
-def rename_function(package: Path) -> None:
-    for file in package.rglob("*.py"):
-        file.write_text(file.read_text().replace("noise", "perturbation"))
-
-
-def late_import(package: Path) -> None:
-    """Import in the function what the module imported."""
-    file = package / "maths/loss.py"
-    text = file.read_text().replace("from indm.maths.constants import EPS\n", "")
-    file.write_text(
-        text.replace('    assert x == x, "not', '    from indm.maths.constants import EPS\n\n    assert x == x, "not')
-    )
-
-
+FLOW, EFFECT = {"train", "sample"}, "import torch\n\ntorch.set_default_dtype(torch.float64)\n"
 NOTHING: set[str] = set()
 EDITS = [
-    # Nothing runs again.
-    Edit("a renamed module", NOTHING, more=rename("maths/loss", "maths/objective")),
-    Edit("a module moved to another package", NOTHING, more=rename("maths/sampler", "sampling/steps")),
-    Edit("a module split, half of a circle in each", NOTHING, more=split_loss),
-    Edit("a module imported in place of its functions", NOTHING, more=whole_module),
-    Edit("a class imported through another module, by another name", NOTHING, more=reexport),
-    Edit("a renamed function", NOTHING, more=rename_function),
-    Edit("an import moved into the function", NOTHING, more=late_import),
+    Edit("a renamed module", NOTHING, more=rename("maths/levels", "maths/a_first_one")),
+    Edit("a module moved to another package", NOTHING, more=rename("maths/loss", "maths/deep/objective")),
+    Edit("the order of imports", NOTHING, more=swap_imports),
     Edit("an error's message", NOTHING, "maths/flow", "expected a number above 0", "expected more than 0"),
-    Edit("an assertion's message", NOTHING, "maths/loss", '"not a number"', '"no number"'),
-    Edit("a line for the user", NOTHING, "stages/train", '"training"', 'f"training {path}"'),
-    Edit("a docstring", NOTHING, "maths/loss", "Return the loss.", "Compute the loss."),
+    Edit("an assertion's message", NOTHING, "maths/flow", '"not a number"', '"no number"'),
+    Edit("a docstring", NOTHING, "maths/flow", "Invert.", "Compute the inverse."),
+    Edit("a package's docstring", NOTHING, "maths/__init__", "Formulas", "More formulas"),
     Edit("a comment", NOTHING, "maths/loss", "", "# A remark.\n"),
-    Edit("an annotation", NOTHING, "maths/loss", "x: float", "x: int"),
-    Edit("a result's annotation", NOTHING, "maths/loss", "-> float", "-> int"),
-    Edit("an added function", NOTHING, "maths/loss", "", "\n\ndef added(x):\n    return x\n"),
-    Edit("an added constant", NOTHING, "maths/constants", "", "ADDED = 3\n"),
-    Edit("an unused function", NOTHING, "maths/loss", "def unused(x):\n    return x", "def unused(x):\n    return 2 * x"),
-    Edit("what is imported for type checkers", NOTHING, "maths/loss", "", "\nif TYPE_CHECKING:\n    from torch import Tensor\n"),
+    Edit("the layout", NOTHING, "maths/sampler", "0.1 * x", "(\n        0.1\n        * x\n    )"),
+    Edit("an argument's annotation", NOTHING, "maths/flow", "z: float", "z: int"),
+    Edit("a result's annotation", NOTHING, "maths/flow", "-> float", "-> int"),
+    Edit("a variable's annotation", NOTHING, "maths/flow", "steps: int", "steps: float"),
+    Edit("what is imported for type checkers", NOTHING, "maths/unused", "pass", "other = 1"),
     Edit("how something is stored", NOTHING, "store/files", "path.write_bytes(content)", "path.write_text(content)"),
-    Edit("how a line is printed", NOTHING, "progress", "print(line)", "print(line, flush=True)"),
-    Edit("the class of errors", NOTHING, "errors", "pass", "code = 3"),
     Edit("the version", NOTHING, "__init__", "1.0", "1.1"),
     Edit("a file that is not read", NOTHING, "maths/notes.txt", "no one", "nobody"),
-    Edit("another member beside", NOTHING, more=lambda package: (package / "maths/another.py").write_text("FLOW = 1\n")),
-    Edit("an unfinished module beside", NOTHING, more=lambda package: (package / "maths/odd.py").write_text("def (")),
-    Edit("the order of definitions", NOTHING, "maths/constants", "STEPS = 10\nTOLERANCE = 1e-5", "TOLERANCE = 1e-5\nSTEPS = 10"),
-    # What an edit feeds runs again.
-    Edit("a formula", {"train"}, "maths/loss", "x + EPS", "x - EPS"),
-    Edit("a formula in a circle", {"train"}, "maths/loss", "else even(x, n - 1)", "else even(x, n - 2)"),
-    Edit("a condition", {"train"}, "maths/loss", "if x > 0", "if x >= 0"),
-    Edit("the condition of an error", {"train", "sample"}, "maths/flow", "if not z > 0", "if not z >= 0"),
-    Edit("the class of an error that is raised", {"train", "sample"}, "maths/flow", "raise BadInput(", "raise ValueError("),
-    Edit("an assertion", {"train"}, "maths/loss", "x == x", "x != x"),
-    Edit("a constant", {"train", "sample"}, "maths/constants", "STEPS = 10", "STEPS = 11"),
-    Edit("a constant of one function", {"train"}, "maths/constants", "EPS = 1e-3", "EPS = 1e-4"),
-    Edit("a default", {"train", "sample"}, "maths/flow", "tolerance=TOLERANCE", "tolerance=2 * TOLERANCE"),
-    Edit("two defaults swapped", {"train", "sample"}, "maths/flow", "=STEPS, tolerance=TOLERANCE", "=TOLERANCE, tolerance=STEPS"),
-    Edit("a base class", {"train", "sample"}, "maths/flow", "class Flow(Base)", "class Flow(object)"),
-    Edit("a method of a base class", {"train", "sample"}, "maths/base", "exp(x) *", "exp(-x) *"),
-    Edit("a class's own constant", {"train", "sample"}, "maths/base", "bound = SCALE", "bound = SCALE + 1"),
-    Edit("a lambda", {"train", "sample"}, "maths/flow", "x * 0.5", "x * 0.25"),
-    Edit("a nested function", {"train", "sample"}, "maths/flow", "z - function(x)", "z + function(x)"),
-    Edit("a decorator taken away", {"train", "sample"}, "maths/flow", "    @cached\n", ""),
-    Edit("what a decorator does", {"train", "sample"}, "maths/flow", "return function\n", "return print\n"),
-    Edit("the library behind a name", {"train"}, "maths/loss", "from math import log", "from numpy import log"),
-    Edit("the library behind a late name", {"train"}, "maths/loss", "from math import sqrt", "from math import cbrt as sqrt"),
-    Edit("the library of a base class", {"train", "sample"}, "maths/base", "from math import exp", "from cmath import exp"),
-    Edit("the definition behind a name", {"sample"}, "stages/sample", "sampler.step(x)", "sampler.noise(x)"),
-    Edit("a function of a module that is imported whole", {"sample"}, "maths/sampler", "0.1 * x", "0.2 * x"),
-    Edit("two constants of two modules swapped", {"train", "sample"}, more=swap_constants),
-    Edit("a loop that adds to a table", {"table"}, "maths/tables", '("b", "c")', '("b",)'),
-    Edit("what is added to a constant", {"table"}, "maths/tables", '+= ["d"]', '+= ["e"]'),
+    Edit("what an editor leaves", NOTHING, "stages/.table.html.swp", "", "x"),
+    Edit("an unfinished module beside", NOTHING, "maths/registered/two", "", "def ("),
+    Edit("a formula", {"train"}, "maths/loss", "rounded(x)", "-rounded(x)"),
+    Edit("a formula three calls away", {"train"}, "maths/levels", "x + 1", "x + 2"),
+    Edit("the condition of an error", FLOW, "maths/flow", "if not z > 0", "if not z >= 0"),
+    Edit("the class of an error that is raised", FLOW, "maths/flow", "raise BadInput(", "raise ValueError("),
+    Edit("an assertion", FLOW, "maths/flow", "z == z", "z != z"),
+    Edit("a constant", FLOW, "maths/deep/base", "SCALE = 2.0", "SCALE = 3.0"),
+    Edit("a default", FLOW, "maths/flow", "tolerance=1e-5", "tolerance=1e-6"),
+    Edit("a base class", FLOW, "maths/flow", "Flow(Base)", "Flow(object)"),
+    Edit("a decorator taken away", FLOW, "maths/flow", "    @cached\n", ""),
+    Edit("what a decorator does", FLOW, "maths/flow", "return function\n", "return print\n"),
+    Edit("a renamed class, whose name may seed numbers", FLOW, more=rename_class),
+    Edit("the annotation of a field", FLOW, "maths/deep/base", "bound: float", "bound: ClassVar[float]"),
+    Edit("another name under the same alias", {"train"}, "maths/loss", "import up as rounded", "import down as rounded"),
+    Edit("an alias over another import", {"train"}, "maths/loss", "up as rounded", "down, up as rounded"),
+    Edit("a module that is imported late", {"train"}, "maths/late", "LATE = 1", "LATE = 2"),
+    Edit("a module that is imported whole", {"sample"}, "maths/whole", "2 * x", "3 * x"),
+    Edit("a module from the package itself", {"sample"}, "drawing", "return x", "return -x"),
+    Edit("a module that is imported from its package", {"sample"}, "maths/sampler", "0.1 * x", "0.2 * x"),
+    Edit("a module of which all names are imported", {"table"}, "report/rows", "[x]", "[x, x]"),
+    Edit("which of two modules a name is from", {"sample"}, more=swap_modules),
+    Edit("the package itself", set(STAGES), "__init__", "", EFFECT),
+    Edit("the package of the stages", set(STAGES), "stages/__init__", "", EFFECT),
+    Edit("a package on the way", FLOW, "maths/__init__", "", EFFECT),
+    Edit("a package on the way to one module", FLOW, "maths/deep/__init__", "", EFFECT),
+    Edit("a package on the way to all names of a module", {"table"}, "report/__init__", "", EFFECT),
     Edit("a file that is read", {"table"}, "stages/table.html", "<table>", "<table class=wide>"),
-    Edit("the format of what is stored", {"train"}, "store/files", "file-1", "file-2"),
-    Edit("another function to store with", {"train"}, "stages/train", "write(path, FORMAT", "write_later(path, FORMAT"),
+    Edit("a further file beside it", {"table"}, "stages/table.css", "", "table {}"),
+    Edit("a constant of a member that is read", {"table"}, "maths/registered/one", "One", "First"),
+    Edit("another constant that is read", {"table"}, "stages/table", '"LABEL"', '"STYLE"'),
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("package")
-    files = {f"{name}.py": textwrap.dedent(text) for name, text in PACKAGE.items()} | DATA
-    for name, text in files.items():
-        (root / "indm" / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / "indm" / name).write_text(text)
-    return root
-
-
-def by_definition(root: Path) -> dict[str, str]:
-    sources = Sources(Folder(root))
-    return {stage: sources.stamp(f"indm.stages.{stage}.run") for stage in STAGES}
-
-
-def too_narrow(root: Path) -> dict[str, str]:
-    """Stamp what a job begins with, and nothing that it refers to."""
-    sources = Sources(Folder(root))
-    found = {stage: sources.reachable(f"indm.stages.{stage}.run") for stage in STAGES}
-    return {stage: hashes[Place(f"indm.stages.{stage}", "run")] for stage, hashes in found.items()}
-
-
-def too_wide(root: Path) -> dict[str, str]:
-    """Stamp every byte."""
-    return dict.fromkeys(STAGES, "".join(file.read_text() for file in sorted((root / "indm").rglob("*.*"))))
-
-
-def changed(edit: Edit, package: Path, root: Path, stamps: Callable[[Path], Mapping[str, str]]) -> set[str]:
-    shutil.copytree(package, root, dirs_exist_ok=True)
-    before = stamps(root)
-    edit.apply(root)
-    after = stamps(root)
-    return {stage for stage in STAGES if before[stage] != after[stage]}
-
-
-@pytest.fixture(autouse=True)
-def _nothing_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(references, "KEPT", tmp_path / "kept" / "code.txt")
+def stamps(files: Files) -> dict[str, str]:
+    found = Sources({path: text.encode() for path, text in files.items()})
+    shown = {stage: str(found.shown(["indm.maths.registered.one"], f"indm.stages.{stage}")) for stage in STAGES}
+    return {stage: found.stamp(f"indm.stages.{stage}") + shown[stage] for stage in STAGES}
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.what)
-def test_an_edit_runs_again_what_it_feeds(edit: Edit, package: Path, tmp_path: Path) -> None:
-    assert changed(edit, package, tmp_path / "edited", by_definition) == edit.stages
+def test_an_edit_runs_again_what_it_feeds(edit: Edit) -> None:
+    before, after = stamps(PACKAGE), stamps(edit.apply())
+    assert {stage for stage in STAGES if before[stage] != after[stage]} == edit.stages
 
 
-@pytest.mark.parametrize(("stamps", "runs"), [(too_narrow, True), (too_wide, False)])
-def test_the_matrix_fails_on_stamps_that_are_too_narrow_or_too_wide(
-    stamps: Callable[[Path], Mapping[str, str]], runs: bool, package: Path, tmp_path: Path
-) -> None:
-    half = [edit for edit in EDITS if bool(edit.stages) is runs]
-    wrong = [edit for i, edit in enumerate(half) if changed(edit, package, tmp_path / str(i), stamps) != edit.stages]
-    assert len(wrong) > len(half) / 2
+def modules(files: Files, *names: str) -> dict[str, str]:
+    return Sources({path: text.encode() for path, text in files.items()}).modules(*names)
 
 
-def test_what_changed_is_named_with_its_place(package: Path, tmp_path: Path) -> None:
-    shutil.copytree(package, tmp_path / "edited")
-    before = Sources(Folder(package)).reachable("indm.stages.train.run")
-    edit = next(edit for edit in EDITS if edit.what == "a formula")
-    edit.apply(tmp_path / "edited")
-    after = Sources(Folder(tmp_path / "edited"))
-    found = after.reachable("indm.stages.train.run")
-    # By itself, and not with all that refers to it.
-    assert [place for place in found if before.get(place) != found[place]] == [Place("indm.maths.loss", "loss")]
-    assert after.where(Place("indm.maths.loss", "loss")) == "indm/maths/loss.py:9"
+def test_what_changed_is_one_module_and_not_those_that_import_it() -> None:
+    edit = next(edit for edit in EDITS if edit.what == "a formula three calls away")
+    before, after = (modules(files, "indm.stages.train") for files in (PACKAGE, edit.apply()))
+    assert {name for name in after if before[name] != after[name]} == {"indm.maths.levels"}
 
 
-def test_what_is_kept_of_an_earlier_execution_and_was_cut_off_is_made_again(package: Path) -> None:
-    before, kept = by_definition(package), references.KEPT.read_text()
-    references.KEPT.write_text(kept[: len(kept) // 2])
-    assert by_definition(package) == before
-    assert references.KEPT.read_text() == kept
+def test_modules_are_those_with_statements_and_the_data_beside_them() -> None:
+    assert modules(PACKAGE, "indm.stages.table").keys() == {
+        "indm.stages.table",
+        "indm.report.rows",
+        "indm/stages/table.html",
+    }
 
 
-def test_a_name_that_is_not_there_is_one_line(package: Path) -> None:
-    with pytest.raises(
-        ArtifactError, match=r"found no definition indm\.stages\.other\.run, expected one in the sources"
-    ):
-        Sources(Folder(package)).stamp("indm.stages.other.run")
+def test_a_relative_import_and_what_is_no_python_are_one_line() -> None:
+    for text, found in (("from . import flow\n", "relative imports are not followed"), ("def (", "invalid syntax")):
+        with pytest.raises(ArtifactError, match=rf"indm/maths/loss\.py: found .*{found}"):
+            stamps(PACKAGE | {"indm/maths/loss.py": text})
 
 
-def test_a_commit_has_the_stamps_of_its_files(package: Path, tmp_path: Path) -> None:
-    root = tmp_path / "checkout"
-    shutil.copytree(package, root)
-    before = by_definition(root)
+def test_a_commit_has_the_hashes_of_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in PACKAGE.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
     for command in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"]):
-        subprocess.run(["git", "-C", str(root), *command], check=True)
-    shutil.rmtree(root / "indm")
-    sources = Sources(Commit(root, "HEAD"))
-    assert {stage: sources.stamp(f"indm.stages.{stage}.run") for stage in STAGES} == before
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    monkeypatch.setattr(code, "ROOT", tmp_path)
+    names = [f"indm.stages.{stage}" for stage in STAGES]
+    assert sources_of.__wrapped__("HEAD").modules(*names) == modules(PACKAGE, *names)
+    assert code.sources.__wrapped__().modules(*names) == modules(PACKAGE, *names)
+    with pytest.raises(ArtifactError, match=r"commit 0123456: git cannot read it here \(.+\); fetch it"):
+        sources_of("0123456")

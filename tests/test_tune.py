@@ -24,7 +24,8 @@ from indm.diffusion.evaluation import Evaluation, bounds, likelihoods
 from indm.diffusion.model import load_model
 from indm.errors import ArtifactError, DataError, ParamsError, StoppedError
 from indm.report.results import read_results
-from indm.report.tuning import best, length_rule, rank_agreement, spread, tuned_table, tuning_table
+from indm.report.trials import best, spread
+from indm.report.tuning import length_rule, rank_agreement, tuned_table, tuning_table
 from indm.stages import prepare, reference, train, tune
 from indm.store.files import read_json, read_split, write_json, write_table
 from indm.store.layout import Layout

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Generator, Tensor, nn
-from torch_fidelity import register_feature_extractor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -162,12 +161,10 @@ class ClassifierExtractor(FeatureExtractorBase):
 
 
 EXTRACTORS = ("digits-cnn", "patches-cnn", "fashion-cnn")
-for _name in EXTRACTORS:
-    register_feature_extractor(_name, ClassifierExtractor)
 
 
 def build_extractor(name: str, classifier: SmallClassifier) -> FeatureExtractorBase:
-    """Build the registered extractor ``name`` around a trained classifier, in eval mode."""
+    """Build the extractor ``name`` around a trained classifier, in eval mode."""
     return ClassifierExtractor(name, list(LAYERS), classifier.eval().requires_grad_(False))
 
 

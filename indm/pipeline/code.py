@@ -1,7 +1,7 @@
 """The code behind a job: the modules that its stage and its registered members import, each hashed by its syntax tree.
 
 A module counts with every module of the package that it imports, except for type checkers: by ``from``, by ``import`` and by ``*``,
-with the ``__init__.py`` of each package on the way. If it uses ``__file__``, all files in its folder that are not modules count too.
+with the ``__init__.py`` of each package on the way. If it uses ``__file__``, all files in its folder that are not modules count.
 Its hash does not count docstrings, comments, layout, messages of errors, or annotations of functions and variables; annotations of
 a class's fields count, since they can decide what the class does. It counts imported names and their aliases, but not the name of
 the module that has them: a stamp numbers modules in the order in which they are found, so that a module can be renamed.
@@ -25,22 +25,10 @@ from typing import Any, NamedTuple
 from indm.errors import ArtifactError
 
 ROOT = Path(__file__).parents[2]
-OUTSIDE = {
-    "__main__",
-    "cli",
-    "doctor",
-    "errors",
-    "kept",
-    "library",
-    "pipeline",
-    "progress",
-    "register",
-    "registry",
-    "shipped",
-}
-OUTSIDE |= {"store", "suite", "terminal", "watching"}
-# Constants of registered members that only readers of results see; :mod:`indm.pipeline.stamps` counts the values that are read.
-SHOWN = {"LABEL", "ONLY", "REFERENCE", "SOUND", "STYLE"}
+OUTSIDE = {"__main__", "cli", "doctor", "errors", "kept", "library", "pipeline", "progress", "register", "registry"}
+OUTSIDE |= {"shipped", "store", "suite", "terminal", "watching"}
+# Constants of registered members, and of the package, that only readers see. Where stages read them, they count by their values.
+SHOWN = {"LABEL", "ONLY", "REFERENCE", "SOUND", "STYLE", "__version__"}
 # What results cannot depend on, or what newer versions of Python add.
 LEFT_OUT = {"annotation", "ctx", "kind", "returns", "type_comment", "type_params"}
 # What editors and patches leave.
@@ -53,7 +41,7 @@ class Module(NamedTuple):
     Arguments:
         sha256: hash of its content; empty if it has no statements.
         imports: the modules and files that it needs, by their names.
-        reads: names of constants that it reads from registered members by :meth:`indm.registry.Registry.literal`.
+        reads: constants that it reads from registered members by :meth:`indm.registry.Registry.literal`.
         constants: the constants of a registered member, as text.
     """
 
@@ -71,28 +59,30 @@ class Sources:
     """
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
-        self.files = {_name(path): content for path, content in files.items()}
-        self._read: dict[str, Module] = {}
+        self._files = {_name(path): content for path, content in files.items() if not LITTER.fullmatch(Path(path).name)}
+        self._known: dict[str, Module] = {}
 
     def modules(self, *names: str) -> dict[str, str]:
         """Return the hash of each module, and of each file of data, behind modules of these names, by its name."""
-        return {name: module.sha256 for name, module in sorted(self._reached(names).items())}
+        return {name: module.sha256 for name, module in sorted(self._behind(names).items())}
 
     def stamp(self, *names: str) -> str:
-        """Hash the modules behind modules of these names, and which imports which; what the modules are called does not count."""
-        found = self._reached(names)
+        """Hash the modules behind modules of these names, and which imports which, but not their names."""
+        found = self._behind(names)
         numbers = {name: number for number, name in enumerate(found)}
-        begun = [numbers.get(module) for name in names for module in self._way(name)]
-        edges = [(module.sha256, [numbers.get(name) for name in module.imports]) for module in found.values()]
-        return hashlib.sha256(repr((begun, edges)).encode()).hexdigest()
+        begun = [numbers[module] for name in names for module in self._way(name) if module in numbers]
+        graph = [
+            (module.sha256, [numbers[name] for name in module.imports if name in numbers]) for module in found.values()
+        ]
+        return hashlib.sha256(repr((begun, graph)).encode()).hexdigest()
 
     def shown(self, members: Iterable[str], *names: str) -> list[tuple[str, str, str]]:
-        """List the constants of registered members, by their modules, that are read behind modules of these names."""
-        reads = sorted({constant for module in self._reached(names).values() for constant in module.reads})
-        known = {member: self._module(member).constants for member in members if member in self.files}
-        return [(member, name, found[name]) for member, found in known.items() for name in reads if name in found]
+        """List the constants of registered members that are read behind modules of these names: module, constant, value."""
+        reads = sorted({constant for module in self._behind(names).values() for constant in module.reads})
+        constants = {member: self._module(member).constants for member in members if member in self._files}
+        return [(member, key, known[key]) for member, known in constants.items() for key in reads if key in known]
 
-    def _reached(self, names: Iterable[str]) -> dict[str, Module]:
+    def _behind(self, names: Iterable[str]) -> dict[str, Module]:
         """Read the modules behind others, in the order in which they are found, without empty ones."""
         found: dict[str, Module] = {}
         queue = [module for name in names for module in self._way(name)]
@@ -103,84 +93,66 @@ class Sources:
         return {name: module for name, module in found.items() if module.sha256}
 
     def _way(self, name: str) -> Iterator[str]:
-        """Yield the packages on the way to a module or to something in it, and the module."""
+        """Yield the packages on the way to a module, or to something in it, and the module."""
         parts = name.split(".")
-        if len(parts) > 1 and parts[1] in OUTSIDE:
-            parts = parts[:1]
-        for count in range(1, len(parts) + 1):
+        counted = 1 if set(parts[1:2]) & OUTSIDE else len(parts)
+        for count in range(1, counted + 1):
             path = ".".join(parts[:count])
-            yield from (found for found in (f"{path}.__init__", path) if found in self.files)
+            yield from (found for found in (f"{path}.__init__", path) if found in self._files)
 
     def _module(self, name: str) -> Module:
-        if name not in self._read:
-            self._read[name] = self._data(name) if "/" in name else self._parse(name)
-        return self._read[name]
+        if name not in self._known:
+            self._known[name] = self._read(name)
+        return self._known[name]
 
-    def _data(self, path: str) -> Module:
-        return Module(hashlib.sha256(path.encode() + b"\n" + self.files[path]).hexdigest())
-
-    def _parse(self, name: str) -> Module:
-        content = self.files[name]
+    def _read(self, name: str) -> Module:
+        path, content, writer = _path(name), self._files[name], _Writer()
+        if path == name:
+            return Module(hashlib.sha256(path.encode() + content).hexdigest())
         try:
-            writer = _Writer(name)
-            text = writer.body(ast.parse(content).body)
+            tree = ast.parse(content)
+            constants = _constants(tree) if ".registered." in name or name == "indm.__init__" else {}
+            shown = [constants[key] for key in SHOWN & constants.keys()]
+            text = writer.text([node for node in tree.body if node not in shown])
         except (SyntaxError, ValueError) as error:
-            raise ArtifactError(f"{_path(name)}: found {error}, expected a Python module") from None
+            raise ArtifactError(f"{path}: found {error}, expected a Python module") from None
         imports = [module for imported in writer.imported for module in self._way(imported)]
         if b"__file__" in content:
-            folder = f"{_path(name).rpartition('/')[0]}/"
-            imports += sorted(path for path in self.files if path.startswith(folder))
+            imports += sorted(file for file in self._files if file.startswith(path.rpartition("/")[0] + "/"))
         sha256 = hashlib.sha256(text.encode()).hexdigest() if text != "[]" else ""
-        return Module(sha256, tuple(imports), frozenset(writer.reads), writer.constants)
+        values = {key: writer.text(node.value) for key, node in constants.items()}
+        return Module(sha256, tuple(imports), frozenset(writer.reads), values)
 
 
 class _Writer:
-    """Writes a tree down without what a result cannot depend on, in the same way in every version of Python.
+    """Writes a tree down without what a result cannot depend on, in the same way in every version of Python."""
 
-    Arguments:
-        module: name of the module.
-    """
-
-    def __init__(self, module: str) -> None:
+    def __init__(self) -> None:
         self.imported: list[str] = []
         self.reads: set[str] = set()
-        self.constants: dict[str, str] = {}
-        self._shown = {"__version__"} if module == "indm.__init__" else SHOWN if ".registered." in module else set()
-
-    def body(self, nodes: Iterable[ast.stmt]) -> str:
-        """Write the statements of a module, without constants that only readers see."""
-        counted = []
-        for node in nodes:
-            match node:
-                case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                    self.constants[name] = self.text(value)
-                    counted += [node] if name not in self._shown else []
-                case _:
-                    counted.append(node)
-        return self.text(counted)
 
     def text(self, node: Any) -> str:
         """Write a node, a list of nodes, or another value of a field."""
         match node:
             case ast.Name(id=name):
                 return name
-            case ast.Attribute(value=value, attr=name):
-                return f"{self.text(value)}.{name}"
             case ast.Constant(value=value):
                 return repr(value)
+            case ast.Attribute(value=value, attr=name):
+                return f"{self.text(value)}.{name}"
             case list():
                 return f"[{','.join(map(self.text, _statements(node)))}]"
-            case ast.ImportFrom(module=module, names=names) if _is_own(node):
-                self.imported += [f"{module}.{alias.name}" for alias in names]
-                return f"import({','.join(map(self._fields, names))})"
-            case ast.Import(names=names):
-                self.imported += [alias.name for alias in names if alias.name.split(".")[0] == "indm"]
-            case ast.ImportFrom(level=level) if level:
-                raise ValueError(f"{ast.unparse(node)}: relative imports are not followed; write the full name")
             case ast.Raise(exc=ast.Call(func=error)):
                 return f"Raise({self.text(error)})"
             case ast.Assert(test=test):
                 return f"Assert({self.text(test)})"
+            case ast.ImportFrom(module=module, names=names) if _is_own(node):
+                self.imported += [f"{module}.{alias.name}" for alias in names]
+                return f"import({self.text(names)})"
+            case ast.ImportFrom(level=level) if level:
+                raise ValueError(f"{ast.unparse(node)}: relative imports are not followed; write the full name")
+            case ast.Import(names=names):
+                self.imported += [alias.name for alias in names if alias.name.split(".")[0] == "indm"]
             case ast.ClassDef(body=body):
                 fields = [self.text(field.annotation) for field in body if isinstance(field, ast.AnnAssign)]
                 return f"{self._fields(node)}{fields}"
@@ -191,13 +163,13 @@ class _Writer:
     def _fields(self, node: ast.AST) -> str:
         """Write the fields of a node that are not empty, since newer versions of Python have more."""
         fields = ((name, getattr(node, name, None)) for name in node._fields if name not in LEFT_OUT)
-        shown = (f"{name}={self.text(value)}" for name, value in fields if value is not None and value != [])
-        return f"{type(node).__name__}({','.join(shown)})"
+        written = (f"{name}={self.text(value)}" for name, value in fields if value is not None and value != [])
+        return f"{type(node).__name__}({','.join(written)})"
 
 
 def _statements(nodes: Iterable[Any]) -> list[Any]:
     """List the statements of a body that count, with imports from the package in the order of what they bind."""
-    found = []
+    found: list[Any] = []
     for node in nodes:
         match node:
             case ast.Expr(value=ast.Constant(value=str())):
@@ -206,8 +178,8 @@ def _statements(nodes: Iterable[Any]) -> list[Any]:
                 found += _statements(others)
             case _:
                 found.append(node)
-    ours = iter(sorted(filter(_is_own, found), key=lambda node: [alias.asname or alias.name for alias in node.names]))
-    return [next(ours) if _is_own(node) else node for node in found]
+    own = iter(sorted(filter(_is_own, found), key=lambda node: [alias.asname or alias.name for alias in node.names]))
+    return [next(own) if _is_own(node) else node for node in found]
 
 
 def _is_own(node: ast.AST) -> bool:
@@ -215,21 +187,32 @@ def _is_own(node: ast.AST) -> bool:
     return isinstance(node, ast.ImportFrom) and not node.level and str(node.module).split(".")[0] == "indm"
 
 
+def _constants(tree: ast.Module) -> dict[str, ast.Assign]:
+    """Return the assignments to a single name at the top level of a module, by their names."""
+    found = {}
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)]):
+                found[name] = node
+    return found
+
+
 def _name(path: str) -> str:
     return path.removesuffix(".py").replace("/", ".") if path.endswith(".py") else path
 
 
 def _path(name: str) -> str:
-    return f"{name.replace('.', '/')}.py"
+    """Return the path of a module or of a file of data."""
+    return name if "/" in name else f"{name.replace('.', '/')}.py"
 
 
 @functools.cache
 def sources() -> Sources:
     """Return the sources of this package, read once per execution, because imported modules do not change either."""
-    found = {}
+    found: dict[str, bytes] = {}
     for folder, folders, files in os.walk(ROOT / "indm"):
         folders[:] = [name for name in folders if name not in ("__pycache__", "shipped")]
-        paths = (Path(folder) / name for name in files if not LITTER.fullmatch(name))
+        paths = [Path(folder, name) for name in files if not LITTER.fullmatch(name)]
         found |= {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in paths}
     return Sources(found)
 
@@ -241,12 +224,15 @@ def sources_of(commit: str) -> Sources:
     Raises:
         ArtifactError: if git cannot read it.
     """
-    done = subprocess.run(["git", "-C", str(ROOT), "archive", commit, "indm"], capture_output=True, check=False)
-    if done.returncode:
-        reason = done.stderr.decode(errors="replace").strip().partition("\n")[0]
+    try:
+        command = ["git", "-C", str(ROOT), "archive", commit, "indm"]
+        packed = subprocess.run(command, capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error).encode()
+        shown = reason.decode(errors="replace").strip().partition("\n")[0]
         raise ArtifactError(
-            f"commit {commit[:12]}: git cannot read it here ({reason}); fetch it, for example with git fetch --unshallow"
-        )
-    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+            f"commit {commit[:12]}: git cannot read it here ({shown}); fetch it, for example with git fetch --unshallow"
+        ) from None
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         files = ((member.name, archive.extractfile(member)) for member in archive if member.isfile())
         return Sources({name: file.read() for name, file in files if file})

@@ -66,7 +66,9 @@ class Difference(NamedTuple):
 
     @property
     def where(self) -> str:
-        """Its file."""
+        """Its file; what else a stamp covers (:func:`changes`) has none."""
+        if self.name.startswith("stamp/"):
+            return "derived values, formats or imports"
         return self.name if "/" in self.name else f"{self.name.replace('.', '/')}.py"
 
 
@@ -84,6 +86,16 @@ def differences(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Dif
         is_renamed = NONE in found and not {found.then, found.now}.isdisjoint(gone & new)
         if found.then != found.now and not is_renamed:
             yield found
+
+
+def changes(suite: "Suite", stage: str, subject: str, stamp: str, modules: Mapping[str, str]) -> list[Difference]:
+    """List how the code that did a job, by its stamp and its modules, differs from the present code; empty for the same stamp."""
+    now = job_stamp(suite, stage, subject)
+    if stamp == now:
+        return []
+    # If no module has changed, a value has, or an import leads to another module than before.
+    found = list(differences(modules, job_modules(suite, stage, subject)))
+    return found or [Difference(f"stamp/{stage}", stamp[:SHORT], now[:SHORT])]
 
 
 def _beginnings(suite: "Suite", stage: str, subject: str) -> list[str]:

@@ -8,7 +8,6 @@ dataset, SDE and objective.
 """
 
 import math
-from collections.abc import Mapping, Sequence
 from itertools import pairwise, permutations
 from typing import Any, cast
 
@@ -17,6 +16,7 @@ import pandas as pd
 
 from indm.report.results import CELL, RUN_KEY, Results, records
 from indm.report.schema import TABLES, Kind
+from indm.report.trials import best
 
 COMPARED = ["dataset", "sde", "objective"]
 READINGS = ("same trials", "same compute")
@@ -138,27 +138,3 @@ def _gains(rows: pd.DataFrame) -> list[float]:
 def _gain(before: Any, after: Any) -> float:
     """Return the decrease of the target per doubling of the steps."""
     return float((before["target"] - after["target"]) / math.log2(after["steps"] / before["steps"]))
-
-
-Row = Mapping[str, Any]
-
-
-def spread(rows: Sequence[Row], count: int) -> list[Row]:
-    """Choose ``count`` trials (at least two), spread evenly over the ranking from best to worst; all, if there are fewer."""
-    ranked, count = sorted(rows, key=_place), min(count, len(rows))
-    return [ranked[round(i * (len(ranked) - 1) / max(count - 1, 1))] for i in range(count)]
-
-
-def best(rows: Sequence[Row]) -> Row | None:
-    """Return the best trial, among the trials confirmed at full length if there are any; ``None`` without trials.
-
-    Arguments:
-        rows: the completed trainings of the ``short`` and ``confirm`` phases.
-    """
-    confirmed = [row for row in rows if row["phase"] == "confirm"]
-    return min(confirmed or rows, key=_place, default=None)
-
-
-def _place(row: Row) -> tuple[float, int]:
-    """Order trials by target, and trials of equal target by their number."""
-    return row["target"], row["trial"]

@@ -17,7 +17,7 @@ from indm.errors import DataError
 from indm.pipeline.stamps import job_stamp
 from indm.process import set_up, sigterm_noted
 from indm.progress import bar
-from indm.report.tuning import best, spread
+from indm.report.trials import best, spread
 from indm.store.files import file_sha256, read_json, read_split, write_json, write_table
 from indm.store.layout import Layout
 from indm.store.provenance import Finished

@@ -1,6 +1,5 @@
 """The smoke suite from nothing, by both engines: what they make, and what they make again after a change."""
 
-import ast
 import json
 import re
 import subprocess
@@ -11,10 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from indm.pipeline.references import is_outside
+from indm.pipeline.code import OUTSIDE
 from indm.pipeline.stages import STAGES
-from indm.pipeline.stamps import job_definitions, job_stamp
-from indm.pipeline.syntax import STATEMENTS, names_defined
+from indm.pipeline.stamps import job_modules, job_stamp
 from indm.report.catalogue import SHOWN
 from indm.store.provenance import provenance
 from indm.suite.load import load_suite, suite_sha256
@@ -24,6 +22,17 @@ pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 RUN = "digits-vp-indm-fid-s0"
 SNAKEMAKE, DVC = commands("smoke").values()
+# The jobs of which ``indm why`` says that they would run.
+WHY = """
+from pathlib import Path
+from indm.pipeline.identity import Identity
+from indm.pipeline.why import why
+from indm.suite.load import load_suite
+
+identity = Identity(load_suite(Path("params/smoke.yaml")), Path("results"), Path("reports"))
+for job in why(identity).again:
+    print(*filter(None, job))
+"""
 RECORD = {"suite", "stage", "subject", "suite_sha256", "code_stamp", "seed", *provenance(0.0, threads=1)}
 
 
@@ -44,6 +53,8 @@ def jobs(checkout: Path, engine: str) -> set[str]:
     if engine == "snakemake":
         done = run(checkout, *SNAKEMAKE, "--dry-run")
         found = re.findall(r"^Job \d+: (.+)$", done.stdout + done.stderr, flags=re.MULTILINE)
+        explained = set(run(checkout, "python", "-c", WHY).stdout.splitlines())
+        assert explained == {job for job in found if not job.startswith("publish ")}
     else:
         looked = run(checkout, "dvc", "repro", f"{DVC[-1]}:validate")
         assert looked.returncode == 0, looked.stderr
@@ -110,40 +121,23 @@ def test_every_stage_says_what_it_was_made_by(checkouts: dict[str, Path], engine
         assert (record["seed"] is None) == (path.parent.parent.parent.name not in ("runs", "data", "protocol")), path
 
 
-def definitions(file: Path) -> dict[int, set[str]]:
-    """Name what is defined on each line of a module."""
-    tree = ast.parse(file.read_text())
-    found: dict[int, set[str]] = {}
-    for node in tree.body:
-        first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))])
-        for line in range(first, (node.end_lineno or first) + 1):
-            found.setdefault(line, set()).update(names_defined(node) or [STATEMENTS])
-    return found
-
-
-# What the command line calls around a stage: which process writes, and garbage. It computes nothing.
-AROUND = {f"indm.process.{name}" for name in ("_whole_number", "is_first", "start", "started_processes")}
-
-
-def test_every_function_that_a_job_called_is_among_those_that_its_stamp_covers(checkouts: dict[str, Path]) -> None:
+def test_every_module_whose_functions_a_job_called_is_among_those_that_its_stamp_covers(
+    checkouts: dict[str, Path],
+) -> None:
     checkout = checkouts["snakemake"]
     suite = load_suite(checkout / "params/smoke.yaml")
-    files = {path: definitions(path) for path in (checkout / "indm").rglob("*.py")}
-    done = {}
+    done = set()
     for record in map(json.loads, map(Path.read_text, (checkout / "called").glob("*.json"))):
         stage, *options = record["command"]
         if stage not in STAGES:
             continue
         given = dict(zip(options[::2], options[1::2], strict=True))
         subject = next((given[f"--{kind}"] for kind in ("dataset", "run", "toy") if f"--{kind}" in given), "")
-        covered = AROUND | set(job_definitions(suite, stage, subject))
-        for name, line in record["lines"]:
-            module = f"indm.{name.removesuffix('.py').replace('/', '.')}"
-            if not is_outside(module):
-                places = {f"{module}.{each}" for each in files[checkout / "indm" / name][line]}
-                assert places & covered, f"{stage} {subject}: {name}:{line}"
-        done[stage, subject] = len(record["lines"])
-    assert set(done) == {(name, subject) for name, stage in STAGES.items() for subject in stage.subjects(suite)}
+        called = {f"indm.{name.removesuffix('.py').replace('/', '.')}" for name in record["files"]}
+        counted = {module for module in called if module.split(".")[1] not in OUTSIDE}
+        assert counted <= job_modules(suite, stage, subject).keys(), f"{stage} {subject}"
+        done.add((stage, subject))
+    assert done == {(name, subject) for name, stage in STAGES.items() for subject in stage.subjects(suite)}
 
 
 def test_the_curve_has_a_row_for_each_snapshot(checkouts: dict[str, Path]) -> None:

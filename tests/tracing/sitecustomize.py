@@ -1,4 +1,4 @@
-"""Notes which functions of the package an execution of it calls; Python imports this at its start, from PYTHONPATH."""
+"""Notes in which files of the package an execution of it calls functions; Python imports this at its start, from PYTHONPATH."""
 
 import atexit
 import json
@@ -35,17 +35,13 @@ def is_imported(frame: FrameType | None) -> bool:
 def write() -> None:
     sys.setprofile(None)
     # A copy: threads still call functions.
-    found = {(code.co_filename, code.co_firstlineno) for code in CALLED.copy() if code.co_flags & OPTIMISED}
-    lines = [
-        (name.removeprefix(PACKAGE), line)
-        for name, line in sorted(found)
-        if name.startswith(PACKAGE) and name.endswith(".py")
-    ]
+    found = {code.co_filename for code in CALLED.copy() if code.co_flags & OPTIMISED}
+    files = [name.removeprefix(PACKAGE) for name in sorted(found) if name.startswith(PACKAGE) and name.endswith(".py")]
     # A process that torch starts has other arguments than the command.
-    if lines and "--suite" in sys.argv:
+    if files and "--suite" in sys.argv:
         # Numbers of processes come again.
         path = Path(os.environ["INDM_CALLED"]) / f"{os.getpid()}-{time.time_ns()}.json"
-        path.write_text(json.dumps({"command": sys.argv[1:], "lines": lines}))
+        path.write_text(json.dumps({"command": sys.argv[1:], "files": files}))
 
 
 if "INDM_CALLED" in os.environ:
