@@ -278,8 +278,8 @@ def keep(suite_file: Path, out: Path, root: Path, replace: bool) -> None:
     """
     from indm.kept.keep import keep as pack
 
-    suite = _identity(suite_file, out).suite
-    _tell("keep", pack(suite, out, root / suite.suite / "kept", replace))
+    identity = _identity(suite_file, out)
+    _tell("keep", pack(identity, root / identity.suite.suite / "kept", replace))
 
 
 @main.command()
@@ -297,10 +297,10 @@ def restore(suite_file: Path, out: Path, root: Path, replace: bool, accept: str 
 
     Copies them back to the results folder, unless the suite or the code has changed since.
     """
-    from indm.kept.restore import restore as unpack
+    from indm.kept.keep import restore as unpack
 
-    suite = _identity(suite_file, out).suite
-    _tell("restore", unpack(suite, out, root / suite.suite / "kept", replace, accept))
+    identity = _identity(suite_file, out)
+    _tell("restore", unpack(identity, root / identity.suite.suite / "kept", replace, accept))
 
 
 def _tell(name: str, outcome: "Outcome") -> NoReturn:

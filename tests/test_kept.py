@@ -4,9 +4,8 @@ import gzip
 import json
 import os
 import shutil
-import subprocess
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,18 +13,16 @@ from click.testing import CliRunner, Result
 
 from indm.cli import main
 from indm.errors import ArtifactError
-from indm.kept.changed import Changes
 from indm.kept.folders import archive, kept_folders, pack, unpack
-from indm.pipeline import code
+from indm.pipeline import code, stamps
 from indm.pipeline.identity import Identity
-from indm.pipeline.jobs import MAKERS, Job, job_names
+from indm.pipeline.jobs import IMPORTED, MAKERS, Job, job_names, lasting_inputs
 from indm.pipeline.stages import STAGES
-from indm.pipeline.stamps import Difference, job_stamp
+from indm.pipeline.stamps import job_modules, job_stamp
 from indm.pipeline.why import why
 from indm.report.page.contents import origins
 from indm.store.files import write_json
 from indm.store.provenance import RESTORED_FOR
-from indm.suite.accepted import load_accepted
 from indm.suite.load import load_suite
 from indm.suite.strict_yaml import parse_yaml
 from tests.archives import memory_below
@@ -159,18 +156,18 @@ def test_a_damaged_file_is_not_kept(checkout: Path, name: str) -> None:
 
 
 def test_an_imported_checkpoint_is_known_by_the_code_that_imported_it(checkout: Path) -> None:
-    folder, manifest = (
-        checkout / f"results/smoke/{PLACE}/provenance",
-        checkout / f"results/smoke/{PLACE}/manifest/train.json",
-    )
-    record = json.loads((folder / "train.json").read_text()) | {"stage": "import_checkpoint"}
-    (folder / "train.json").unlink()
-    write_json(folder / "import_checkpoint.json", record)
-    assert "provenance/import_checkpoint.json: made by other code: " in line(call("keep"), "skipped")
-    stamp = job_stamp(SMOKE, "import_checkpoint", RUN)
-    write_json(folder / "import_checkpoint.json", record | {"code_stamp": stamp})
-    assert "provenance/import_checkpoint.json: found code stamp" in line(call("keep"), "skipped")
-    write_json(manifest, json.loads(manifest.read_text()) | {"stamp": stamp})
+    folder = checkout / f"results/smoke/{PLACE}"
+    identity, job = Identity(SMOKE, Path("results"), Path("reports")), Job("train", RUN)
+    made = json.loads(identity.manifest(job).read_text())
+    inputs = {path: made["inputs"][path] for path in lasting_inputs(SMOKE, job, IMPORTED)}
+    write_json(identity.manifest(job), made | {"inputs": inputs})
+    assert f"{identity.manifest(job)}: made by other code: " in line(call("keep"), "skipped")
+    code = (SMOKE, "import_checkpoint", RUN)
+    of_import = {"inputs": inputs, "stamp": job_stamp(*code), "modules": job_modules(*code)}
+    write_json(identity.manifest(job), made | of_import)
+    record = json.loads((folder / "provenance/train.json").read_text()) | {"stage": "import_checkpoint"}
+    (folder / "provenance/train.json").unlink()
+    write_json(folder / "provenance/import_checkpoint.json", record)
     call("keep")
     assert f"{PLACE}/provenance/import_checkpoint.json" in unpack(packed())
     assert call("restore").exit_code == 0
@@ -213,7 +210,7 @@ def test_other_results_are_refused_until_they_are_asked_for(checkout: Path) -> N
     do(SMOKE, checkout, Job("nll", RUN), "another content of")
     done = call("keep")
     assert done.exit_code == 1
-    assert "holds other results; restore them, or replace them by the results here with --replace" in line(
+    assert f"{packed()}: found other results than in the results folder; overwrite with --replace" in line(
         done, "refused"
     )
     assert packed().read_bytes() == kept
@@ -228,12 +225,6 @@ def test_a_job_that_was_done_again_with_the_same_results_is_left_alone(checkout:
     path.write_text(path.read_text().replace("1.5", "2.5"))
     assert f"0 written, {len(FOLDERS)} there already" in call("keep").output
     assert packed().read_bytes() == kept
-
-
-def edit_stamp(content: dict[str, bytes]) -> dict[str, bytes]:
-    name = f"{PLACE}/provenance/nll.json"
-    record = json.loads(content[name])
-    return content | {name: json.dumps(record | {"code_stamp": "0" * 64}).encode()}
 
 
 def edit_parameter(content: dict[str, bytes]) -> dict[str, bytes]:
@@ -253,24 +244,45 @@ def lose_result(content: dict[str, bytes]) -> dict[str, bytes]:
     return {name: text for name, text in content.items() if name != f"{PLACE}/nll.json"}
 
 
+def forget_modules(content: dict[str, bytes]) -> dict[str, bytes]:
+    name = f"{PLACE}/manifest/nll.json"
+    return content | {name: json.dumps(json.loads(content[name]) | {"modules": {}}).encode()}
+
+
+def write_no_hash(content: dict[str, bytes]) -> dict[str, bytes]:
+    name = f"{PLACE}/manifest/nll.json"
+    return content | {name: json.dumps(json.loads(content[name]) | {"modules": {"indm.process": 5}}).encode()}
+
+
+def nest(stage_folder: str) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
+    """Nest lists in a JSON file as deep as its parser does not follow."""
+    name = f"{PLACE}/{stage_folder}/nll.json"
+    return lambda content: (
+        content | {name: content[name].replace(b"{", b'{"a": ' + b"[" * 10**5 + b"]" * 10**5 + b", ", 1)}
+    )
+
+
 def add_file(content: dict[str, bytes]) -> dict[str, bytes]:
     return content | {f"{PLACE}/checkpoint.safetensors": b"weights"}
 
 
-FAULTS: list[tuple[Callable[[dict[str, bytes]], dict[str, bytes]], str]] = [
-    (edit_stamp, f"{PLACE}/provenance/nll.json: found code stamp 000000000000, expected "),
-    (edit_parameter, "made with other parameters than the suite has now: train.steps: found 21, expected 20"),
-    (edit_result, f"{PLACE}/nll.json: found SHA-256 "),
-    (lose_provenance, f"{PLACE}/provenance/nll.json: missing"),
-    (
-        lose_result,
-        f"found no {PLACE}/nll.json; check out the code that made it (commit 0123456789ab), or keep it again",
+FAULTS: dict[str, tuple[Callable[[dict[str, bytes]], dict[str, bytes]], str]] = {
+    "parameter": (
+        edit_parameter,
+        f"{PLACE}/manifest/train.json: made with other parameters than the suite has now: train.steps: found 21, expected 20",
     ),
-    (add_file, f"found {PLACE}/checkpoint.safetensors, which is not kept; "),
-]
+    "result": (edit_result, f"{PLACE}/nll.json: found SHA-256 "),
+    "no modules": (forget_modules, f"{PLACE}/manifest/nll.json: found no hashes of modules, "),
+    "no hash": (write_no_hash, f"{PLACE}/manifest/nll.json: found no hashes of modules, "),
+    "nested manifest": (nest("manifest"), f"{PLACE}/manifest/nll.json: not JSON ("),
+    "nested record": (nest("provenance"), f"{PLACE}/provenance/nll.json: not JSON ("),
+    "no provenance": (lose_provenance, f"{PLACE}/provenance/nll.json: missing"),
+    "no result": (lose_result, f"found no {PLACE}/nll.json; keep it again, from a run of the present suite"),
+    "more": (add_file, f"found {PLACE}/checkpoint.safetensors, which is not kept; "),
+}
 
 
-@pytest.mark.parametrize(("fault", "message"), FAULTS, ids=[fault.__name__ for fault, _ in FAULTS])
+@pytest.mark.parametrize(("fault", "message"), FAULTS.values(), ids=FAULTS)
 def test_what_is_not_of_this_suite_and_code_does_not_come_back(
     checkout: Path, fault: Callable[[dict[str, bytes]], dict[str, bytes]], message: str
 ) -> None:
@@ -279,13 +291,10 @@ def test_what_is_not_of_this_suite_and_code_does_not_come_back(
     packed().write_bytes(pack(fault(unpack(packed()))))
     done = call("restore")
     assert done.exit_code == 1
-    refused = [line for line in done.output.splitlines() if f"refused {PLACE}: {packed()}: " in line]
-    assert len(refused) == 1
-    assert message in refused[0]
+    assert f"refused {PLACE}: {packed()}: {message}" in line(done, "refused")
+    assert f"{len(FOLDERS) - 1} written, 0 there already, 0 skipped, 1 refused" in done.output
     assert str(Path("/tmp")) not in done.output.replace(str(checkout), "")
     assert not (checkout / f"results/smoke/{PLACE}").exists()
-    # The others are as good as before.
-    assert (checkout / f"results/smoke/runs/{OTHER}/nll.json").is_file()
 
 
 def test_an_edit_of_the_suite_is_seen(checkout: Path) -> None:
@@ -308,7 +317,7 @@ def test_other_results_that_are_here_stay_and_runs_measured_with_others_too_do_n
     do(SMOKE, checkout, Job("reference", "digits"), "another content of")
     done = call("restore")
     assert done.exit_code == 1
-    assert "data/digits: found other results than the kept ones; overwrite them with --replace" in done.output
+    assert "data/digits: found other results than the kept ones; overwrite with --replace" in done.output
     assert f"refused {PLACE}: {packed()}: {PLACE}/manifest/fid.json: made from another " in done.output
     assert not (checkout / "results/smoke/runs").exists()
     assert call("restore", "--replace").exit_code == 0
@@ -429,7 +438,7 @@ def test_an_archive_has_no_links(tmp_path: Path) -> None:
             link = tarfile.TarInfo("data/digits/dataset.json")
             link.type, link.linkname = kind, os.devnull
             made.addfile(link)
-        with pytest.raises(ArtifactError, match="which is not a file"):
+        with pytest.raises(ArtifactError, match="is not a file"):
             unpack(path)
 
 
@@ -438,9 +447,7 @@ def test_runs_are_not_restored_beside_a_dataset_that_was_refused(checkout: Path)
     call("keep")
     shutil.rmtree(checkout / "results/smoke/runs")
     content = unpack(packed("data/digits"))
-    name = "data/digits/provenance/prepare.json"
-    record = json.loads(content[name]) | {"code_stamp": "0" * 64}
-    packed("data/digits").write_bytes(pack(content | {name: json.dumps(record).encode()}))
+    packed("data/digits").write_bytes(pack({name: text for name, text in content.items() if "provenance" not in name}))
     for job in FOLDERS["data/digits"].jobs:
         do(SMOKE, checkout, job, "another content of")
     done = call("restore")
@@ -448,63 +455,28 @@ def test_runs_are_not_restored_beside_a_dataset_that_was_refused(checkout: Path)
     assert not (checkout / "results/smoke/runs").exists()
 
 
-class History:
-    """A checkout whose sources have a history in git, and an archive of each folder that its first commit made."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        shutil.copytree(REPOSITORY / "indm", root / "indm", ignore=shutil.ignore_patterns("__pycache__"))
-        self.git("init", "-q")
-
-    def git(self, *arguments: str) -> str:
-        author = ("-c", "user.name=a", "-c", "user.email=a@b")
-        done = subprocess.run(
-            ["git", "-C", str(self.root), *author, *arguments], check=True, capture_output=True, text=True
-        )
-        return done.stdout.strip()
-
-    def commit(self) -> str:
-        self.git("add", "indm")
-        self.git("commit", "-qm", "x")
-        return self.git("rev-parse", "HEAD")
-
-    def replace(self, path: str, old: str, new: str) -> None:
-        """Edit the sources that are there now."""
-        text = (self.root / path).read_text()
-        assert old in text
-        (self.root / path).write_text(text.replace(old, new))
-        code._sources.cache_clear()
-
-    def move(self, name: str, other: str) -> None:
-        """Give another name to a module of diffusions."""
-        shutil.move(self.root / f"indm/diffusion/{name}.py", self.root / f"indm/diffusion/{other}.py")
-        for path in (self.root / "indm").rglob("*.py"):
-            path.write_text(path.read_text().replace(f"indm.diffusion.{name}", f"indm.diffusion.{other}"))
-        code._sources.cache_clear()
-
-    def older(self, **said: object) -> None:
-        """Make the archives those of a version whose manifests do not name the code."""
-        for folder in FOLDERS.values():
-            path = archive(Path("docs/results/smoke/kept"), folder)
-            path.write_bytes(pack({name: self._older(name, text, said) for name, text in unpack(path).items()}))
-
-    @staticmethod
-    def _older(name: str, text: bytes, said: Mapping[str, object]) -> bytes:
-        if "/manifest/" in name:
-            return json.dumps(
-                {key: value for key, value in json.loads(text).items() if key not in ("stamp", "code")}
-            ).encode()
-        return json.dumps(json.loads(text) | said).encode() if "/provenance/" in name else text
-
-
 @pytest.fixture
-def history(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> History:
+def edit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], None]:
+    """Replace text in a copy of the package, by whose present state results were kept."""
     call("keep")
     shutil.rmtree("results")
-    history = History(checkout)
+    shutil.copytree(REPOSITORY / "indm", checkout / "indm", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(code, "ROOT", checkout)
-    code._sources.cache_clear()
-    return history
+    code.sources.cache_clear()
+
+    def replace(path: str, old: str, new: str) -> None:
+        text = (checkout / path).read_text()
+        assert old in text
+        (checkout / path).write_text(text.replace(old, new))
+        code.sources.cache_clear()
+
+    return replace
+
+
+@pytest.fixture(autouse=True)
+def _forget_sources() -> Iterator[None]:
+    yield
+    code.sources.cache_clear()
 
 
 ACCEPTED = Path("docs/results/smoke/accepted.yaml")
@@ -512,53 +484,32 @@ COUNT = f"indm restore: {len(FOLDERS)} written, 0 there already"
 LIKELIHOOD = "indm/diffusion/likelihood.py"
 
 
-def test_what_an_earlier_commit_with_the_same_definitions_made_comes_back(history: History) -> None:
-    """A module has another name since, and another one, with the beginning of a stage, another place."""
-    (history.root / "indm/steps").mkdir()
-    shutil.move(history.root / "indm/stages/nll.py", history.root / "indm/steps/nll.py")
-    history.move("likelihood", "moved")
-    history.older(commit=history.commit())
-    shutil.rmtree(history.root / "indm")
-    shutil.copytree(REPOSITORY / "indm", history.root / "indm", ignore=shutil.ignore_patterns("__pycache__"))
-    code._sources.cache_clear()
-    done = call("restore")
-    assert (done.exit_code, done.output) == (0, f"{COUNT}, 0 skipped, 0 refused\n")
-    assert not ACCEPTED.exists()
-    record = f"{PLACE}/provenance/nll.json"
-    assert Path("results/smoke", record).read_bytes() == unpack(packed())[record]
-    assert is_up_to_date()
-
-
 def is_up_to_date() -> bool:
     """Ask why the likelihoods would be evaluated again."""
     return not why(Identity(SMOKE, Path("results"), Path("reports")), "nll").again
 
 
-@pytest.mark.parametrize("old", [True, False], ids=["git", "manifest"])
-def test_changed_definitions_are_named_and_accepted_once(history: History, old: bool) -> None:
-    if old:
-        history.older(commit=history.commit())
-    number = (history.root / LIKELIHOOD).read_text().splitlines().index("def ode_nll(") + 1
-    history.replace(LIKELIHOOD, "def ode_nll(", "def ode_nll(*, new=1,")
+def test_changed_modules_are_named_and_accepted_once(edit: Callable[[str, str, str], None]) -> None:
+    edit(LIKELIHOOD, "def ode_nll(", "def ode_nll(*, new=1,")
     done = call("restore")
     assert done.exit_code == 1
     folders = len(SMOKE.runs) + len(SMOKE.toy2d.datasets)
-    words = f"changed indm.diffusion.likelihood.ode_nll ({LIKELIHOOD}:{number}): behind {folders} folders"
-    assert done.output.splitlines()[0] == f"indm restore: {words}"
+    words = f"indm restore: changed {LIKELIHOOD}: behind {PLACE} and {folders - 1} more"
+    assert done.output.splitlines()[0] == words
+    assert f"refused {PLACE} and {folders - 1} more: made by other code " in done.output
     assert "--accept" in line(done, "refused")
     assert not Path("results/smoke/runs").exists()
     done = call("restore", "--accept", "a default that\nnobody | sets")
     assert done.exit_code == 0, done.output
-    content = parse_yaml(ACCEPTED.read_text())
-    (entry,) = content["accepted"]
+    (entry,) = parse_yaml(ACCEPTED.read_text())["accepted"]
     assert entry["why"] == "a default that nobody | sets"
-    assert list(entry["definitions"]) == ["indm.diffusion.likelihood.ode_nll"]
+    assert [text.split()[0] for text in entry["modules"]] == ["indm.diffusion.likelihood"]
     assert is_up_to_date()
     record = json.loads(Path(f"results/smoke/{PLACE}/provenance/nll.json").read_text())
     assert (record["accepted"], record[RESTORED_FOR]) == ([entry], job_stamp(SMOKE, "nll", RUN))
     assert "accepted" not in json.loads(Path(f"results/smoke/{PLACE}/provenance/fid.json").read_text())
     assert origins([record])["changed"] == [
-        f"computed by commit {record['commit'][:12]}; since then indm.diffusion.likelihood.ode_nll changed "
+        f"computed by commit {record['commit'][:12]}; since then indm.diffusion.likelihood changed "
         f"(accepted on {entry['date']}: a default that nobody | sets)"
     ]
     assert f"0 written, {len(FOLDERS)} there already" in call("keep").output
@@ -567,79 +518,35 @@ def test_changed_definitions_are_named_and_accepted_once(history: History, old: 
     before = ACCEPTED.read_bytes()
     assert call("restore").output.startswith(COUNT)
     assert ACCEPTED.read_bytes() == before
-    # Accepted is what the definition is now.
-    history.replace(LIKELIHOOD, "new=1", "new=2")
+    # Accepted is what the module is now.
+    edit(LIKELIHOOD, "new=1", "new=2")
     done = call("restore")
     assert done.exit_code == 1
-    assert done.output.splitlines()[0] == f"indm restore: {words}"
-    assert ": made by other code: changed indm.diffusion.likelihood.ode_nll" in call("keep").output
+    assert done.output.splitlines()[0] == words
+    assert f": made by other code: changed {LIKELIHOOD}" in call("keep").output
     assert call("restore", "--accept", "again").exit_code == 0
     first, second = parse_yaml(ACCEPTED.read_text())["accepted"]
     assert (first, second["why"]) == (entry, "again")
     # What is here already says so too.
     assert json.loads(Path(f"results/smoke/{PLACE}/provenance/nll.json").read_text())["accepted"] == [second]
+    assert f"0 written, {len(FOLDERS)} there already" in call("restore").output
 
 
-def test_what_was_accepted_stays_so_where_its_module_has_another_name_since(history: History) -> None:
-    history.replace(LIKELIHOOD, "def ode_nll(", "def ode_nll(*, new=1,")
-    assert call("restore", "--accept", "why").exit_code == 0
+def test_what_a_stamp_covers_besides_modules_is_seen(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call("keep")
     shutil.rmtree("results")
-    history.move("likelihood", "moved")
-    assert call("restore").output.startswith(COUNT)
-    history.replace("indm/diffusion/moved.py", "new=1", "new=2")
-    assert "changed indm.diffusion.moved.ode_nll" in call("restore").output
-
-
-def test_definitions_of_one_name_that_change_places_are_seen(history: History) -> None:
-    """Each is what it was, and stands for the other one."""
-    for name, value in (("one", 1), ("other", 2)):
-        (history.root / f"indm/diffusion/{name}.py").write_text(f"VALUE = {value}\n")
-    before, now = (
-        f"import indm.diffusion.one\nimport indm.diffusion.other\n\nUSED = (indm.diffusion.{first}.VALUE,)\n"
-        f"ALSO = (indm.diffusion.{second}.VALUE,)\n\n\ndef ode_nll(*, first=USED, second=ALSO, "
-        for first, second in (("one", "other"), ("other", "one"))
-    )
-    history.replace(LIKELIHOOD, "def ode_nll(", before)
-    history.older(commit=history.commit())
-    history.replace(LIKELIHOOD, before, now)
-    done = call("restore")
-    assert "changed references of stage nll: behind" in done.output
-    assert done.exit_code == 1
+    monkeypatch.setattr(stamps, "FORMATS", ["indm-another-1"])
+    assert "indm restore: changed stamp/nll: behind runs/" in call("restore").output
     assert call("restore", "--accept", "why").exit_code == 0
-
-
-def test_what_was_made_with_uncommitted_changes_has_to_be_accepted(history: History) -> None:
-    history.older(commit=history.commit(), uncommitted_changes=True)
-    done = call("restore")
-    assert done.exit_code == 1
-    assert f"unknown uncommitted changes of stage nll: behind {len(SMOKE.runs)} folders" in done.output
-    assert call("restore", "--accept", "of the documentation").exit_code == 0
-    shutil.rmtree("results")
-    assert call("restore").exit_code == 0
-
-
-def test_a_commit_that_git_does_not_have_is_one_line(history: History) -> None:
-    history.commit()
-    history.older()
-    for options in ((), ("--accept", "why")):
-        done = call("restore", *options)
-        assert done.exit_code == 1
-        refused = line(done, "refused")
-        assert f"and {len(FOLDERS) - 1} more: commit 0123456789ab: git cannot read it here (" in refused
-        assert refused.endswith("; fetch it, for example with git fetch --unshallow")
-        assert not Path("results").exists()
-        assert not ACCEPTED.exists()
+    assert is_up_to_date()
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("accepted: [{date: 2026-1-1, why: x, definitions: {}}]", "key accepted.0.date: found '2026-1-1'"),
-        (
-            "accepted: [{date: '2026-01-01', why: x, definitions: {a: {b: c}}}]",
-            "key accepted.0.definitions.a.b.[key]: ",
-        ),
-        ("accepted: [{date: '2026-01-01', why: '', definitions: {}}]", "key accepted.0.why: found ''"),
+        ("accepted: [{date: 2026-1-1, why: x, modules: []}]", "key accepted.0.date: found '2026-1-1'"),
+        ("accepted: [{date: '2026-01-01', why: x, modules: [a b c]}]", "key accepted.0.modules.0: found 'a b c'"),
+        ("accepted: [{date: '2026-01-01', why: '', modules: []}]", "key accepted.0.why: found ''"),
         ("refused: []", "key accepted: found "),
         ("[", "not a YAML file"),
     ],
@@ -662,29 +569,16 @@ def test_changes_are_not_accepted_without_a_reason(checkout: Path) -> None:
     )
 
 
-def test_an_empty_file_stands_for_a_picture_that_was_not_drawn_yet(checkout: Path) -> None:
+def test_what_a_killed_process_was_writing_is_swept(checkout: Path) -> None:
+    """Where the place is of a file that is there, too."""
+    left = packed().with_name(f".{packed().name}.1.tmp")
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
     call("keep")
-    shutil.rmtree("results")
-    picture, manifest = f"{PLACE}/diffusion.png", f"{PLACE}/manifest/sample.json"
-    content = unpack(packed())
-    made = json.loads(content[manifest])
-    lost = {name: text for name, text in content.items() if name != picture}
-    packed().write_bytes(pack(lost))
-    assert f"found no {picture}; " in line(call("restore"), "refused")
-    del made["outputs"][f"results/smoke/{picture}"]
-    packed().write_bytes(pack(lost | {manifest: json.dumps(made).encode()}))
+    rests = [Path(f"results/smoke/{PLACE}/.{name}.1.tmp") for name in ("nll.json", "checkpoint.safetensors")]
+    for rest in rests:
+        rest.write_bytes(b"half")
+    Path(f"results/smoke/{PLACE}/nll.json").unlink()
     assert call("restore").exit_code == 0
-    assert Path("results/smoke", picture).read_bytes() == b""
-    Identity(SMOKE, Path("results"), Path("reports")).check(
-        Job("fid", RUN), ("results/{suite}/runs/{run}/diffusion.png",)
-    )
-    assert f"0 written, {len(FOLDERS)} there already" in call("keep").output
-
-
-def test_a_definition_that_one_stage_lost_and_another_has_changed_is_accepted_at_once(tmp_path: Path) -> None:
-    """Two facts of one definition, by the same hash then: an entry holds one of them."""
-    lost, changed = (Difference("indm.drift", "0" * 10, now) for now in ("none", "1" * 10))
-    changes = Changes(SMOKE, tmp_path / "accepted.yaml")
-    changes.accept([lost, changed], "only the message")
-    assert not Changes(changes.suite, changes.path).open([lost, changed])
-    assert [one.why for one in load_accepted(changes.path).accepted] == ["only the message"] * 2
+    # A training may be writing its checkpoint.
+    assert (left.exists(), [rest.exists() for rest in rests]) == (False, [False, True])

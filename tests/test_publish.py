@@ -200,15 +200,15 @@ def test_text_by_hand_stays(checkout: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "record", [f"results/smoke/runs/{RUN}/provenance/nll.json", "reports/smoke/provenance/figure.json"]
+    "manifest", [f"results/smoke/runs/{RUN}/manifest/nll.json", "reports/smoke/manifest/figure.json"]
 )
-def test_results_of_other_code_than_the_present_one_are_not_published(checkout: Path, record: str) -> None:
-    path = Path(record)
-    write_json(path, json.loads(path.read_text()) | {"code_stamp": "0123456789abcdef" * 4})
+def test_results_of_other_code_than_the_present_one_are_not_published(checkout: Path, manifest: str) -> None:
+    path = Path(manifest)
+    made = json.loads(path.read_text())
+    write_json(path, made | {"stamp": "0" * 64, "modules": made["modules"] | {"indm.process": "0" * 10}})
     done = publish()
     assert done.exit_code == 1
-    assert done.output.startswith(f"indm publish: {path}: found code stamp 0123456789ab, expected ")
-    assert f", the present stamp of stage {path.stem}; run the suite again, or check out the commit " in done.output
+    assert done.output.startswith(f"indm publish: {path}: made by other code: changed indm/process.py; ")
     assert done.output.count("\n") == 1
     assert not TARGET.exists()
 
@@ -400,7 +400,7 @@ def test_kept_weights_are_replaced_only_if_asked_for(keeping: Path) -> None:
     before = KEPT.read_bytes()
     KEPT.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
     assert (
-        "changed since it was published; take it from git, or from the package, again, or replace them by"
+        "changed since it was published; take it from git, or from the package, again; overwrite with --replace"
         in keep().output
     )
     assert keep("--replace").exit_code == 0
@@ -413,7 +413,7 @@ def test_kept_weights_are_replaced_only_if_asked_for(keeping: Path) -> None:
     archive.unlink()
     done = keep()
     assert done.exit_code == 1
-    assert f"refused weights/{RUN}: {KEPT}: holds weights of another training; remove them, or replace" in done.output
+    assert f"refused weights/{RUN}: {KEPT}: found other weights than in the results folder; overwrite" in done.output
     assert (KEPT.read_bytes(), archive.exists()) == (before, True)
     checkpoint = keeping / f"results/smoke/runs/{RUN}/checkpoint.safetensors"
     content = checkpoint.read_bytes()

@@ -3,11 +3,8 @@
 An archive is a ``.tar.gz`` without user names, permissions and times, so that the same files give the same bytes.
 """
 
-import contextlib
 import gzip
-import hashlib
 import io
-import json
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -33,7 +30,6 @@ COLLECTED = {
     if pattern in MAKERS and STAGES[MAKERS[pattern]].subject
 }
 SUFFIX = ".tar.gz"
-READ_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -50,9 +46,9 @@ class Folder:
     jobs: tuple[Job, ...]
     files: tuple[str, ...]
 
-    def records(self, job: Job) -> list[str]:
-        """List the possible paths of a job's record, or of the record of an import that replaces the job."""
-        return [f"{self.place}/provenance/{name}.json" for name in record_names(job.stage)]
+    def records(self, *jobs: Job) -> list[str]:
+        """List the possible paths of the records of jobs, or of imports that replace them."""
+        return [f"{self.place}/provenance/{name}.json" for job in jobs for name in record_names(job.stage)]
 
 
 def kept_folders(suite: "Suite") -> list[Folder]:
@@ -76,32 +72,6 @@ def archive(root: Path, folder: Folder) -> Path:
         folder: the folder.
     """
     return root / f"{folder.place}{SUFFIX}"
-
-
-def read_archive(path: Path, folder: Folder) -> dict[str, bytes]:
-    """Read the kept files of a folder; a picture that only later code draws becomes an empty file with an entry in the manifest.
-
-    Raises:
-        ArtifactError: if the archive is damaged, or contains other entries than files.
-    """
-    files = unpack(path)
-    for job in folder.jobs:
-        name = f"{folder.place}/manifest/{job.stage}.json"
-        # A wrong manifest is reported when it is read.
-        with contextlib.suppress(KeyError, TypeError, ValueError):
-            made = json.loads(files[name])
-            added = {file: f"results/{made['suite']}/{file}" for file in _drawn(folder, job) if file not in files}
-            new = {file: place for file, place in added.items() if place not in made["outputs"]}
-            made["outputs"] |= dict.fromkeys(new.values(), hashlib.sha256().hexdigest())
-            if new:
-                files |= {name: f"{json.dumps(made, indent=2)}\n".encode()} | dict.fromkeys(new, b"")
-    return files
-
-
-def _drawn(folder: Folder, job: Job) -> list[str]:
-    """List the pictures of a job."""
-    names = {Path(pattern).name for pattern in STAGES[job.stage].written}
-    return [name for name in folder.files if name.endswith(".png") and Path(name).name in names]
 
 
 def _files(suite: "Suite", job: Job) -> Iterator[str]:
@@ -145,17 +115,16 @@ def unpack(path: Path) -> dict[str, bytes]:
         ArtifactError: if it is damaged, expands beyond :func:`largest`, or contains other entries than files.
     """
     try:
-        limit, content = largest(path), io.BytesIO()
+        limit = largest(path)
         with gzip.open(path) as packed:
-            # Read up to gzip's checksum at the end, before which tarfile stops. In parts, so that memory holds the bytes once.
-            while part := packed.read(READ_AT_ONCE):
-                if content.write(part) and content.tell() > limit:
-                    raise ValueError(f"it expands to more than {limit:,} bytes")
-        content.seek(0)
-        with tarfile.open(fileobj=content, mode="r:") as archive:
+            # Up to gzip's checksum at the end, before which tarfile stops.
+            content = packed.read(limit + 1)
+        if len(content) > limit:
+            raise ValueError(f"it expands to more than {limit:,} bytes")
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
             # A sparse file may claim more zeros than fit into memory.
             if odd := [member.name for member in archive if not member.isfile() or member.issparse()]:
-                raise ArtifactError(f"{path}: found {odd[0]}, which is not a file; restore the archive from git")
+                raise ValueError(f"{odd[0]} is not a file")
             return {member.name: file.read() for member in archive if (file := archive.extractfile(member))}
     except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as error:
         raise ArtifactError(f"{path}: not a .tar.gz archive ({error}); restore it from git") from None

@@ -1,187 +1,306 @@
-"""Keep the finished results of a suite: one archive per folder, small enough for git, and the weights that the suite selects."""
+"""Keep the finished results of a suite in git, one small archive per folder, and restore them without training."""
 
+import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from indm.errors import ArtifactError
-from indm.kept.changed import FILE, Changes, described
-from indm.kept.check import check_folder
-from indm.kept.folders import Folder, archive, kept_folders, pack, read_archive
+from indm.kept.accepted import FILE, Changes
+from indm.kept.folders import Folder, archive, kept_folders, pack, unpack
 from indm.kept.weights import averaged_weights, is_of, trained
 from indm.pipeline.identity import Identity
-from indm.pipeline.stamps import Difference
-from indm.store.files import atomic_write
+from indm.pipeline.jobs import job_names
+from indm.pipeline.stages import STAGES
+from indm.pipeline.stamps import Difference, job_stamp
+from indm.store.files import AGAIN, atomic_write, obstacle, read_json, sweep
+from indm.store.manifest import damage
+from indm.store.provenance import ACCEPTED, RESTORED_FOR, read_provenance
 
-if TYPE_CHECKING:
-    from indm.suite.schema.suite import Suite
+STATES = WRITTEN, SAME, SKIPPED, REFUSED = "written", "there already", "skipped", "refused"
+REMEDY = "keep it again, from a run of the present suite"
+OTHER_CODE = (
+    "made by other code than the present code (commit {}), with the changes listed above; if they do not affect the results, "
+    'restore with --accept "why", which is recorded, or train again without the archives'
+)
+State = tuple[str, str]
 
 
 @dataclass
 class Outcome:
-    """The outcome for each folder of a suite, with the reason if there is one.
+    """The outcome for each folder of a suite.
 
     Arguments:
-        done: folders that were written.
-        same: folders that were there already.
-        skipped: reasons why folders were skipped, by folder.
-        refused: reasons why folders were refused, by folder.
-        changed: folders whose code has a changed definition, by the change.
-        accepted: folders that were restored although definitions have changed.
+        found: whether it was written, there already, skipped or refused, with the reason if there is one.
+        changed: folders whose code has changed, by the change.
     """
 
-    done: list[str] = field(default_factory=list)
-    same: list[str] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
+    found: dict[str, State] = field(default_factory=dict)
     changed: dict[Difference, set[str]] = field(default_factory=dict)
-    accepted: set[str] = field(default_factory=set)
+
+    @property
+    def came(self) -> set[str]:
+        """The folders that were written or there already."""
+        return {place for place, (state, _) in self.found.items() if state in (WRITTEN, SAME)}
 
     @property
     def failed(self) -> bool:
         """Whether a folder was refused, or there was no folder to move."""
-        return bool(self.refused) or not (self.done or self.same)
+        return not self.came or REFUSED in dict(self.found.values())
 
     def lines(self) -> list[str]:
-        """Return a line for each changed definition, a line for each reason to leave folders out, and the counts."""
-        came = len(self.done) + len(self.same)
-        ways = (
-            f" ({came - len(self.accepted)} by the same code, {len(self.accepted)} by code whose changes were accepted)"
-        )
+        """Return a line for each change of the code, a line for each reason to leave folders out, and the counts."""
+        reasons: dict[State, list[str]] = {}
+        for place, state in self.found.items():
+            reasons.setdefault(state, []).append(place)
+        count = Counter(state for state, _ in self.found.values())
         return [
-            *(f"{line}: {_folders(places)}" for line, places in self._changed().items()),
-            *(f"skipped {place}: {reason}" for place, reason in self.skipped.items()),
-            *(f"refused {places}: {reason}" for reason, places in _by_reason(self.refused)),
-            f"{len(self.done)} written, {len(self.same)} there already, {len(self.skipped)} skipped, "
-            f"{len(self.refused)} refused" + (ways if self.accepted else ""),
+            *(
+                f"{each.what} {each.where}: behind {_some(sorted(places))}"
+                for each, places in sorted(self.changed.items())
+            ),
+            *(f"{state} {_some(places)}: {reason}" for (state, reason), places in reasons.items() if reason),
+            ", ".join(f"{count[state]} {state}" for state in STATES),
         ]
 
-    def _changed(self) -> dict[str, set[str]]:
-        """Name the folders whose code has a changed definition, whatever its earlier state."""
-        found: dict[str, set[str]] = {}
-        for each, places in sorted(self.changed.items()):
-            found.setdefault(described(each), set()).update(places)
-        return found
+
+def _some(places: list[str]) -> str:
+    return f"{places[0]} and {len(places) - 1} more" if len(places) > 1 else places[0]
 
 
-def _folders(places: set[str]) -> str:
-    return f"behind {len(places)} folders" if len(places) > 1 else f"behind {min(places)}"
-
-
-def _by_reason(refused: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Name the folders that have a reason in common."""
-    for reason in dict.fromkeys(refused.values()):
-        first, *others = (place for place, why in refused.items() if why == reason)
-        yield reason, f"{first} and {len(others)} more" if others else first
-
-
-def keep(suite: "Suite", results: Path, root: Path, replace: bool) -> Outcome:
+def keep(identity: Identity, root: Path, replace: bool) -> Outcome:
     """Pack every folder whose jobs have all ended, and write the averaged weights that the suite selects.
 
     Arguments:
-        suite: the suite.
-        results: folder of the results.
-        root: folder for archives and weights.
+        identity: the suite and its manifests.
+        root: folder for archives and weights; the file of accepted changes is next to it.
         replace: whether archives of other results and weights of another training are replaced; otherwise they are refused.
     """
-    outcome, changes = Outcome(), Changes(suite, root.parent / FILE)
+    suite, outcome, changes = identity.suite, Outcome(), Changes(root.parent / FILE)
     for folder in kept_folders(suite):
-        path = archive(root, folder)
-        try:
-            check_folder(suite, results, folder)
-            _check_code(changes, results, folder)
-            files = _read(results / suite.suite, folder)
-        except ArtifactError as error:
-            outcome.skipped[folder.place] = str(error)
-            continue
-        _put(outcome, folder.place, path, _difference(path, folder, files), partial(pack, files), replace)
-    _keep_weights(suite, results, root, replace, outcome)
+        outcome.found[folder.place] = _keep(identity, changes, folder, archive(root, folder), replace)
+    if kept := suite.kept_weights:
+        for run in suite.first_runs(kept.seeds):
+            if suite.runs[run].variant in kept.variants and f"runs/{run}" in outcome.came:
+                path = root / f"weights/{run}.safetensors"
+                outcome.found[f"weights/{run}"] = _keep_weights(identity, run, path, replace)
     return outcome
 
 
-def _keep_weights(suite: "Suite", results: Path, root: Path, replace: bool, outcome: Outcome) -> None:
-    """Write the averaged weights of runs whose present results are kept."""
-    if suite.kept_weights is None:
-        return
-    here, identity = results / suite.suite, Identity(suite, results, Path("reports"))
-    kept = {*outcome.done, *outcome.same}
-    for run in suite.first_runs(suite.kept_weights.seeds):
-        if suite.runs[run].variant in suite.kept_weights.variants and f"runs/{run}" in kept:
-            path = root / f"weights/{run}.safetensors"
-            difference = _other_training(path, trained(suite, identity, run))
-            content = partial(averaged_weights, suite, identity, here, run)
-            _put(outcome, f"weights/{run}", path, difference, content, replace)
+def _keep(identity: Identity, changes: Changes, folder: Folder, path: Path, replace: bool) -> State:
+    here = identity.layout.suite_folder
+    try:
+        records = _check(identity, folder)
+        for job in folder.jobs:
+            for each in changes.open(changes.since(identity, job)):
+                raise ArtifactError(f"{identity.manifest(job)}: made by other code: {each.what} {each.where}")
+        files = {name: (here / name).read_bytes() for name in (*folder.files, *records)}
+    except ArtifactError as error:
+        return SKIPPED, str(error)
+    except FileNotFoundError as error:
+        # An engine has removed it, to make it again.
+        return SKIPPED, f"{error.filename}: removed meanwhile"
+    difference = _difference(path, "results", lambda: results_alone(unpack(path)) == results_alone(files))
+    return _put(difference, lambda: {path: pack(files)}, replace)
+
+
+def _keep_weights(identity: Identity, run: str, path: Path, replace: bool) -> State:
+    suite, here = identity.suite, identity.layout.suite_folder
+    expected = trained(suite, identity, run)
+    difference = _difference(path, "weights", lambda: is_of(path, expected))
+    return _put(difference, lambda: {path: averaged_weights(suite, identity, here, run)}, replace)
+
+
+def _difference(path: Path, what: str, is_same: Callable[[], bool]) -> str | None:
+    """Describe how a kept file differs from the results: empty if there is no file, ``None`` if it does not differ."""
+    sweep(path)
+    # A folder, or a broken link, may be in the place of the file.
+    if not os.path.lexists(path):
+        return ""
+    try:
+        return None if is_same() else f"{path}: found other {what} than in the results folder"
+    except ArtifactError as error:
+        return str(error)
+
+
+def restore(identity: Identity, root: Path, replace: bool, accept: str | None = None) -> Outcome:
+    """Unpack every kept folder that was made by the present suite and the present code, or by code whose changes were accepted.
+
+    Archives are first unpacked into a temporary folder, because a run is checked against the dataset on which it was trained.
+
+    Arguments:
+        identity: the suite and its manifests.
+        root: folder of the archives; the file of accepted changes is next to it.
+        replace: whether other results in the results folder are replaced; otherwise they are refused.
+        accept: reason to accept the changes of the code, now and later.
+
+    Raises:
+        ArtifactError: if there are no archives of the suite.
+        ParamsError: if the file of accepted changes is invalid, or the reason is empty.
+    """
+    suite, here = identity.suite, identity.layout.suite_folder
+    outcome, changes, now = Outcome(), Changes(root.parent / FILE, accept), time.time()
+    folders = {folder: archive(root, folder) for folder in kept_folders(suite)}
+    if not any(map(os.path.lexists, folders.values())):
+        words = f"{root}: found no archive of suite {suite.suite}, expected some"
+        raise ArtifactError(f"{words}; python -m indm keep makes them")
+    with tempfile.TemporaryDirectory() as temporary:
+        for folder, path in folders.items():
+            staged = Identity(suite, Path(temporary), identity.reports)
+            for name in (*folder.files, *folder.records(*folder.jobs)):
+                sweep(here / name)
+            state = SKIPPED, "not kept"
+            if os.path.lexists(path):
+                try:
+                    files = _unpack(staged, folder, path)
+                    files |= _marked(staged, folder, changes, outcome)
+                    state = _copy(here, folder, files, replace, now)
+                except ArtifactError as error:
+                    state = REFUSED, _in_archive(str(error), path, staged)
+            outcome.found[folder.place] = state
+            if state[0] in (SKIPPED, REFUSED):
+                _stand_by(here, staged.layout.suite_folder, folder)
+    return outcome
+
+
+def _unpack(staged: Identity, folder: Folder, path: Path) -> dict[str, bytes]:
+    """Copy the files of an archive to a temporary folder, and return them, if they are those that would be kept now."""
+    files = unpack(path)
+    odd = [f"no {name}" for name in sorted(set(folder.files) - files.keys())]
+    odd += [
+        f"{name}, which is not kept" for name in sorted(files.keys() - {*folder.files, *folder.records(*folder.jobs)})
+    ]
+    if odd:
+        raise ArtifactError(f"{path}: found {', '.join(odd)}; {REMEDY}")
+    for name, content in files.items():
+        place = staged.layout.suite_folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+    return files
+
+
+def _marked(staged: Identity, folder: Folder, changes: Changes, outcome: Outcome) -> dict[str, bytes]:
+    """Check a folder, and return its records that lack the accepted changes of their code.
+
+    Raises:
+        ArtifactError: if the folder does not belong to the present suite, or a change was not accepted.
+    """
+    records = _check(staged, folder)
+    found = {name: changes.since(staged, job) for name, job in zip(records, folder.jobs, strict=True)}
+    if differing := changes.open(each for these in found.values() for each in these):
+        for each in differing:
+            outcome.changed.setdefault(each, set()).add(folder.place)
+        commits = dict.fromkeys((record["commit"] or "unknown")[:12] for record in records.values())
+        raise ArtifactError(OTHER_CODE.format(", ".join(commits)))
+    marked = {}
+    for name, record in records.items():
+        stamp = job_stamp(staged.suite, record["stage"], record["subject"])
+        marks = {RESTORED_FOR: stamp, ACCEPTED: changes.acceptances(found[name])} if found[name] else {}
+        if (said := _unmarked(record) | marks) != record:
+            marked[name] = f"{json.dumps(said, indent=2)}\n".encode()
+    return marked
+
+
+def _unmarked(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key not in (RESTORED_FOR, ACCEPTED)}
+
+
+def _copy(here: Path, folder: Folder, files: Mapping[str, bytes], replace: bool, now: float) -> State:
+    """Write a folder into the results, unless there are results already; all its files get the same time.
+
+    Snakemake makes files again that are older than their inputs.
+    """
+    records = set(folder.records(*folder.jobs))
+    replaced = records - files.keys()
+    known = results_alone({name: (here / name).read_bytes() for name in files if (here / name).is_file()})
+    difference: str | None = f"{here / folder.place}: found other results than the kept ones"
+    if known == results_alone(files):
+        files = {name: files[name] for name in records - replaced if _lacks_marks(here / name, files[name])}
+        difference = "" if files else None
+    elif known.items() <= files.items():
+        difference = ""
+    state = _put(difference, lambda: {here / name: content for name, content in files.items()}, replace, now)
+    for name in replaced if state[0] == WRITTEN else ():
+        (here / name).unlink(missing_ok=True)
+    return state
+
+
+def _lacks_marks(path: Path, content: bytes) -> bool:
+    """Return whether a record differs only by the accepted changes; others are damaged, or belong to a repeated job."""
+    try:
+        present, kept = read_json(path), json.loads(content)
+    except ArtifactError:
+        return False
+    return present != kept and _unmarked(present) == _unmarked(kept)
+
+
+def _in_archive(message: str, path: Path, staged: Identity) -> str:
+    """Name an archive, and the remedy for it, in a message about a file in the temporary folder."""
+    folder = f"{staged.layout.suite_folder}/"
+    return message.replace(AGAIN, REMEDY).replace(folder, f"{path}: ", 1).replace(folder, "")
+
+
+def _stand_by(here: Path, staged: Path, folder: Folder) -> None:
+    """Let later folders agree with the results that are and stay here, not with refused ones."""
+    shutil.rmtree(staged / folder.place, ignore_errors=True)
+    for name in folder.files:
+        if "/manifest/" in name and (here / name).is_file():
+            (staged / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(here / name, staged / name)
 
 
 def _put(
-    outcome: Outcome, place: str, path: Path, difference: str | None, content: Callable[[], bytes], replace: bool
-) -> None:
-    """Write a file, unless it does not differ (``None``), or differs and may not be replaced."""
+    difference: str | None, make: Callable[[], Mapping[Path, bytes]], replace: bool, at: float | None = None
+) -> State:
+    """Write files unless they are there already (``None``), or differ from files there and may not replace them."""
     if difference is None:
-        outcome.same.append(place)
-    elif difference and not replace:
-        outcome.refused[place] = f"{difference}, or replace them by the results here with --replace"
-    else:
-        try:
-            made = content()
-        except ArtifactError as error:
-            # A file that should be replaced and cannot be is reported.
-            (outcome.refused if difference else outcome.skipped)[place] = str(error)
-            return
+        return SAME, ""
+    if difference and not replace:
+        return REFUSED, f"{difference}; overwrite with --replace"
+    try:
+        files = make()
+    except ArtifactError as error:
+        # A file that should be replaced and cannot be is reported.
+        return REFUSED if difference else SKIPPED, str(error)
+    if blocked := [words for path in files if (words := obstacle(path))]:
+        return REFUSED, blocked[0]
+    for path, content in files.items():
         with atomic_write(path) as file:
-            file.write(made)
-        outcome.done.append(place)
+            file.write(content)
+        if at is not None:
+            os.utime(path, (at, at))
+    return WRITTEN, ""
 
 
-def _check_code(changes: Changes, results: Path, folder: Folder) -> None:
-    """Refuse results that were made by code other than the present code."""
-    for record, found in changes.since(results, folder).items():
-        if differing := changes.open(found):
-            more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
-            raise ArtifactError(
-                f"{results / changes.suite.suite / record}: made by other code: {described(differing[0])}{more}"
-            )
+def _check(identity: Identity, folder: Folder) -> dict[str, dict[str, Any]]:
+    """Check that the jobs of a folder belong to the suite, and that its files are as their jobs wrote them.
 
-
-def _difference(path: Path, folder: Folder, files: dict[str, bytes]) -> str | None:
-    """Describe how an archive differs from files, with a remedy: empty if there is no archive, ``None`` if they agree."""
-    # A folder, or a broken link, may be in the place of the archive.
-    if not os.path.lexists(path):
-        return ""
-    try:
-        known = read_archive(path, folder)
-    except ArtifactError as error:
-        return str(error)
-    same = results_alone(known) == results_alone(files)
-    return None if same else f"{path}: holds other results; restore them"
-
-
-def _other_training(path: Path, checkpoint: str) -> str | None:
-    """Describe how kept weights differ from the weights of a checkpoint, as :func:`_difference` does."""
-    if not os.path.lexists(path):
-        return ""
-    try:
-        return None if is_of(path, checkpoint) else f"{path}: holds weights of another training; remove them"
-    except ArtifactError as error:
-        return str(error)
-
-
-def results_alone(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Leave out provenance, because a repeated job gives the same results at another time."""
-    return {name: content for name, content in files.items() if "/provenance/" not in name}
-
-
-def _read(suite_folder: Path, folder: Folder) -> dict[str, bytes]:
-    """Read the files of a folder that are to be kept.
+    Returns:
+        The record of each job, by its name.
 
     Raises:
-        ArtifactError: if an engine has meanwhile removed a file, to make it again.
+        ArtifactError: if not, if a job has not ended, or if it has no record.
     """
-    records = (name for job in folder.jobs for name in folder.records(job) if (suite_folder / name).is_file())
-    try:
-        return {name: (suite_folder / name).read_bytes() for name in (*folder.files, *records)}
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{error.filename}: removed meanwhile") from None
+    here, found = identity.layout.suite_folder, {}
+    for job in folder.jobs:
+        outputs, names = identity.trust(job).outputs, job_names(identity.suite, job)
+        for path in (pattern.format(**names) for pattern in STAGES[job.stage].written):
+            place, is_kept = identity.place(path), path.removeprefix(f"results/{identity.suite.suite}/") in folder.files
+            expected = outputs.get(path, "none")
+            if (is_kept or place.exists()) and (words := damage(place, expected, identity.manifest(job))):
+                raise ArtifactError(words)
+        first, *others = folder.records(job)
+        name = next((name for name in (first, *others) if (here / name).is_file()), first)
+        found[name] = read_provenance(here / name, identity.suite.suite, job.subject, needed=("commit",))
+    return found
+
+
+def results_alone(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Leave out provenance, because a repeated job gives the same results at another time."""
+    return {name: content for name, content in files.items() if "/provenance/" not in name}

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from indm.errors import ArtifactError
-from indm.kept.changed import FILE
+from indm.kept.accepted import FILE
 from indm.report.differences import PLACE
 from indm.report.names import REFERENCE, names
 from indm.report.page.registration import describe_registration
 from indm.report.readme import END, of_suite, replace_block
 from indm.report.results import records
-from indm.store.provenance import commit_date
-from indm.suite.accepted import acceptances
+from indm.store.provenance import ACCEPTED, commit_date
 from indm.suite.claims import load_claims
 from indm.suite.load import claims_sha256, suite_sha256
 from indm.suite.registrations import load_registrations
@@ -101,7 +100,7 @@ def _lines(published: Published) -> Iterator[str]:
     yield f"| suite | `params/{suite.suite}.yaml`; its content in full has SHA-256 `{suite_sha256(suite)[:12]}…` |"
     yield f"| registration | {_cell(registration)} |"
     yield f"| commits | {'; '.join(dict.fromkeys(map(_commit, executions)))} |"
-    if any(map(acceptances, executions)):
+    if any(ACCEPTED in execution for execution in executions):
         yield f"| changed since | parts of the code; [{FILE}]({FILE}) lists them, and which results are still valid |"
     yield f"| machines | {'; '.join(dict.fromkeys(map(_machine, executions)))} |"
     # A suite without image models has no rows.

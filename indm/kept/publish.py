@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indm.errors import ArtifactError
-from indm.kept.changed import FILE, Changes
-from indm.kept.check import other_code
-from indm.kept.folders import SUFFIX, archive, kept_folders, read_archive
+from indm.kept.accepted import FILE, Changes
+from indm.kept.folders import SUFFIX, archive, kept_folders, unpack
 from indm.kept.keep import results_alone
 from indm.kept.page import SUMMARISED, Published, page_text
 from indm.kept.weights import averaged_weights, is_of, trained
@@ -22,8 +21,7 @@ from indm.report.results import read_rows
 from indm.shipped import DEFAULT_SUITE
 from indm.store.files import atomic_write, obstacle, read_json
 from indm.store.layout import PICTURES
-from indm.store.provenance import read_provenance, record_names
-from indm.suite.accepted import ACCEPTED, acceptances, merge
+from indm.store.provenance import ACCEPTED, accepted_since, read_provenance
 from indm.suite.load import suite_sha256
 
 if TYPE_CHECKING:
@@ -54,7 +52,7 @@ def publish(identity: Identity, target: Path, runs: Sequence[str]) -> Published:
     _check_target(suite.suite, target)
     # All inputs of the report are valid.
     identity.check(Job("report", ""))
-    _check_stamps(suite, identity, Changes(suite, target / FILE))
+    _check_code(identity, Changes(target / FILE))
     _check_kept(suite, here, target / "kept")
     figures = identity.reports / suite.suite / "figures"
     files = {f"tables/{name}.csv": (here / f"tables/{name}.csv").read_bytes() for name in PUBLISHED}
@@ -100,18 +98,15 @@ def _check_target(suite: str, target: Path) -> None:
         )
 
 
-def _check_stamps(suite: "Suite", identity: Identity, changes: Changes) -> None:
-    """Refuse results that other code made, by their records, unless the changes since were accepted.
-
-    Results that were pulled from a cache have no record of the code that made them.
-    """
-    jobs = [Job(name, subject) for name, stage in STAGES.items() for subject in stage.subjects(suite)]
-    for job in (job for job in jobs if STAGES[job.stage].subject != "shard"):
-        folder = identity.manifest(job).parents[1] / "provenance"
-        for path in (folder / f"{name}.json" for name in record_names(job.stage)):
-            fault = other_code(suite, path, job.subject) if path.is_file() else ""
-            if fault and not changes.are_accepted(identity.trust(job), path):
-                raise ArtifactError(f"{fault}; run the suite again, or check out the commit that made the results")
+def _check_code(identity: Identity, changes: Changes) -> None:
+    """Refuse results that other code made, unless the changes since were accepted."""
+    for name, stage in STAGES.items():
+        for job in (Job(name, subject) for subject in stage.subjects(identity.suite) if stage.subject != "shard"):
+            for each in changes.open(changes.since(identity, job)) if identity.manifest(job).is_file() else ():
+                raise ArtifactError(
+                    f"{identity.manifest(job)}: made by other code: {each.what} {each.where}; run the suite again, or check out "
+                    "the commit that made the results"
+                )
 
 
 def _check_kept(suite: "Suite", here: Path, root: Path) -> None:
@@ -120,7 +115,7 @@ def _check_kept(suite: "Suite", here: Path, root: Path) -> None:
     for path in sorted(root.rglob(f"*{SUFFIX}")):
         if path not in known:
             raise ArtifactError(f"{path}: found an archive that does not belong to suite {suite.suite}; remove it")
-        kept = results_alone(read_archive(path, known[path]))
+        kept = results_alone(unpack(path))
         if kept != {name: (here / name).read_bytes() for name in kept if (here / name).is_file()}:
             raise ArtifactError(
                 f"{path}: found other results of {known[path].place} than the present results, which would be published; "
@@ -149,8 +144,8 @@ def summarise(suite: "Suite", suite_folder: Path) -> list[dict[str, Any]]:
                     alike = {key: record[key] for key in ALIKE}
                     entry = found.setdefault(json.dumps(alike, sort_keys=True), alike | {"jobs": {}, "seconds": 0.0})
                     entry["jobs"][path.stem] = entry["jobs"].get(path.stem, 0) + 1
-                    if accepted := merge([*acceptances(entry), *acceptances(record)]):
-                        entry[ACCEPTED] = [each.model_dump() for each in accepted]
+                    if accepted := accepted_since([entry, record]):
+                        entry[ACCEPTED] = accepted
                     entry["seconds"] = round(entry["seconds"] + record["seconds"], 3)
     return list(found.values())
 

@@ -56,6 +56,12 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             temporary.unlink()
 
 
+def sweep(path: Path) -> None:
+    """Remove the temporary files that killed processes left next to a file."""
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        left.unlink(missing_ok=True)
+
+
 def obstacle(path: Path) -> str:
     """Describe a folder in the place of a file to be written, or a file in the place of its folder; empty if there is neither."""
     # os.path treats paths that may not be read as absent; pathlib raises.

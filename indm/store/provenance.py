@@ -39,6 +39,8 @@ class Finished:
 STANDS_FOR = {"import_checkpoint": "train"}
 # Added to a record when results are restored: the stamp of the code for which the results are valid.
 RESTORED_FOR = "restored_for"
+# Added too: the changes of the code that were accepted for that, as entries of accepted.yaml.
+ACCEPTED = "accepted"
 CHECKOUT = Path(__file__).resolve().parents[2]
 # The paths of a checkout that affect a result, unlike a lock file that an engine has just written.
 SOURCES = [":/indm", ":/params", ":/pyproject.toml"]
@@ -115,6 +117,16 @@ def _are_versions(value: object) -> bool:
     return isinstance(value, dict) and {"python", "torch"} <= value.keys() and all(map(_is_text, value.values()))
 
 
+def _are_acceptances(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(each, dict)
+        and all(_is_text(each.get(key)) for key in ("date", "why"))
+        and isinstance(each.get("modules"), list)
+        and all(map(_is_text, each["modules"]))
+        for each in value
+    )
+
+
 # The check of each value in a record, and its description.
 VALUES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "code_stamp": (_is_stamp, "64 hexadecimal digits"),
@@ -127,6 +139,7 @@ VALUES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "allocator": (_is_text, "a text of one line"),
     "seconds": (_is_number, "a number of at least 0"),
     "peak_memory_mib": (_is_number, "a number of at least 0"),
+    ACCEPTED: (_are_acceptances, "the entries that restore writes"),
 }
 
 
@@ -154,6 +167,14 @@ def read_provenance(path: Path, suite: str, subject: str, needed: Iterable[str] 
             f"{path}: found no {', '.join(missing)}, expected all keys that stage {path.stem} writes; {AGAIN}"
         )
     return found
+
+
+def accepted_since(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Merge the changes in records that were accepted on the same day for the same reason."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for each in (each for record in records for each in record.get(ACCEPTED, ())):
+        found.setdefault((each["date"], each["why"]), set()).update(each["modules"])
+    return [{"date": date, "why": why, "modules": sorted(modules)} for (date, why), modules in found.items()]
 
 
 def older_results(folder: Path) -> str:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from indm.store.provenance import STANDS_FOR, read_provenance
-from indm.suite.accepted import changed_since
+from indm.store.provenance import STANDS_FOR, accepted_since, read_provenance
 from indm.suite.registrations import Registration
 
 
@@ -66,6 +65,8 @@ def missing_figure(suite: str, folder: Path, figure: str) -> Missing:
     return Missing(folder / f"{figure}.svg", reason, missing(suite, folder, folder).remedy)
 
 
+# Names of modules in a sentence about their changes.
+SHOWN = 3
 NEEDED = ("commit", "uncommitted_changes", "machine", "versions")
 
 
@@ -92,4 +93,25 @@ def origins(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
         found["commit"][f"{record['commit'] or 'unknown'}{changed}"] = None
         found["machine"][record["machine"]] = None
         found["versions"] |= {f"{package} {version}": None for package, version in record["versions"].items()}
-    return {key: list(texts) for key, texts in found.items()} | {"changed": changed_since(records)}
+    return {key: list(texts) for key, texts in found.items()} | {"changed": _changed_since(records)}
+
+
+def _changed_since(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a sentence for each commit that computed results, with the changes since that were accepted at the restore."""
+    made: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        made.setdefault(f"commit {record['commit'][:12]}" if record["commit"] else "an unknown commit", []).append(
+            record
+        )
+    return [
+        f"computed by {commit}; since then {_modules(each['modules'])} changed (accepted on {each['date']}: {each['why']})"
+        for commit, these in made.items()
+        for each in accepted_since(these)
+    ]
+
+
+def _modules(lines: Sequence[str]) -> str:
+    """Name the first modules in lines of accepted.yaml."""
+    names = list(dict.fromkeys(line.partition(" ")[0] for line in lines))
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
