@@ -1,4 +1,4 @@
-"""Inception-v3: the stages with the random stand-in, and weights that are missing, damaged, foreign or hostile."""
+"""Extractors in the stages, Inception-v3 as its random stand-in, and weights that are missing, damaged, foreign or hostile."""
 
 import hashlib
 import os
@@ -27,6 +27,7 @@ from indm.metrics.clean import build_clean
 from indm.metrics.extractors import build_inception
 from indm.metrics.features import features
 from indm.metrics.frechet import Reference, frechet_clean
+from indm.metrics.references import load_extractors
 from indm.stages import fid, protocol, reference
 from indm.store.files import (
     EXTRACTOR_FORMAT,
@@ -46,12 +47,12 @@ RUN = "digits-vp-indm-fid-s0"
 COUNTS = {"train": 8, "test": 4}
 
 
-def suite(extractor: str, published: dict[str, str] | None = None) -> Suite:
-    """Return the smoke suite with an Inception extractor and counts that suit a dozen images."""
+def suite(extractor: str, published: dict[str, str] | None = None, classifier: dict[str, float] | None = None) -> Suite:
+    """Return the smoke suite with an extractor, and counts that suit a dozen images."""
     content = parse_yaml((REPOSITORY / "params/smoke.yaml").read_text())
     content["reference"]["digits"] = {
         "extractor": extractor,
-        "classifier": None,
+        "classifier": classifier,
         "published_statistics": published,
     }
     content["fid"] |= {"kid_subsets": 2, "kid_subset_size": 3, "prc_neighbours": 2, "bootstrap": 2}
@@ -116,6 +117,19 @@ def expect(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     """Make the file at ``path`` the one whose sha256 is expected."""
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     monkeypatch.setattr(weights, "TORCH_FIDELITY", replace(weights.TORCH_FIDELITY, sha256=sha256))
+
+
+@pytest.mark.parametrize("name", extractors.EXTRACTORS)
+def test_a_trained_classifier_comes_back_from_its_file(tmp_path: Path, name: str) -> None:
+    layout = Layout(tmp_path, "smoke")
+    prepare(layout)
+    write_json(layout.data("digits") / "labels.json", {split: list(range(count)) for split, count in COUNTS.items()})
+    reference.run(suite(name, classifier={"steps": 3, "batch_size": 8, "lr": 1e-3}), layout, "digits")
+    extractor, _, identity = load_extractors(layout.data("digits") / "extractor.safetensors")
+    assert identity == {"extractor": name}
+    (found, _) = features(extractor, read_array(layout.data("digits") / "train.npy"), 17)
+    assert np.array_equal(found, read_array(layout.data("digits") / "features.npy"))
+    assert read_json(layout.data("digits") / "reference.json")["test_accuracy"] in (0, 0.25, 0.5, 0.75, 1)
 
 
 def test_stage_reference_identifies_the_extractor_and_keeps_no_weights(layout: Layout) -> None:

@@ -169,15 +169,33 @@ def test_extractor_contract(name: str) -> None:
     torch.testing.assert_close(logits, whole[1], rtol=1e-5, atol=1e-6)
 
 
-def test_classifier_learns() -> None:
-    """Bright against dark images: from chance to nearly all right."""
+@pytest.mark.parametrize("name", EXTRACTORS)
+def test_classifier_learns(name: str) -> None:
+    """Bright against dark images: from chance to nearly all right; as an extractor, with features of size 1."""
     generator = Generator().manual_seed(0)
     labels = torch.randint(0, 2, (200,), generator=generator)
     noise = torch.randint(0, 100, (200, 3, 8, 8), generator=generator, dtype=torch.uint8)
     images = noise + (labels * 100).to(torch.uint8)[:, None, None, None]
-    classifier = SmallClassifier(2)
+    classifier = SmallClassifier(2, name)
     train_classifier(classifier, images, labels, steps=60, batch_size=32, lr=2e-3, seed=("test",), progress=lambda r: r)
     assert accuracy(classifier, images, labels) > 0.95
+    (found, _) = features(build_extractor(name, classifier), images.numpy())
+    assert found.square().mean().item() == pytest.approx(1, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["digits-cnn", "patches-cnn", "fashion-cnn"])
+def test_extractors_of_published_results_stay_the_same(name: str) -> None:
+    """Their layers, and the order of random numbers for weights and batches."""
+    torch.manual_seed(0)
+    classifier = SmallClassifier(10, name)
+    images = torch.arange(64 * 3 * 8 * 8).reshape(64, 3, 8, 8).mul(37).remainder(251).to(torch.uint8)
+    before = classifier(images[:1])[0, :3].tolist()
+    train_classifier(
+        classifier, images, torch.arange(64) % 10, steps=3, batch_size=4, lr=1e-3, seed=("test",), progress=iter
+    )
+    after = classifier(images[:1])[0, :3].tolist()
+    assert before == pytest.approx([0.116768, 0.0799663, 0.0719212], rel=1e-4)
+    assert after == pytest.approx([0.160240, 0.0797782, 0.0865998], rel=1e-2)
 
 
 def test_a_classifier_looks_at_many_images_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:

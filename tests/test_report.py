@@ -183,7 +183,7 @@ def test_published_number_only_beside_its_own_dataset(tmp_path: Path) -> None:
         assert ode["published_fid"] == 3.93
 
 
-@pytest.mark.parametrize("extractor", ["inception-v3-random", "digits-cnn"])
+@pytest.mark.parametrize("extractor", ["inception-v3-random", "cifar10-cnn"])
 def test_published_number_only_beside_its_own_extractor(tmp_path: Path, extractor: str) -> None:
     row = fid_table(written(tmp_path, [{"dataset": "cifar10", "extractor": extractor}]), PUBLISHED).iloc[0]
     assert row["extractor"] == extractor
@@ -487,7 +487,6 @@ VP = {"dataset": "cifar10", "parameters": 61_804_419, "num_samples": 50_000}
         (VP | {"fid": 2.55 - 0.99}, "better (95 % over images)", ""),
         (VP | {"parameters": 1000}, "not comparable", "parameters: ours 1000, published 61804419"),
         (VP | {"num_samples": 1000}, "not comparable", "images: ours 1000, published 50000"),
-        (VP | {"extractor": "inception-v3-random"}, "not comparable", "extractor: ours inception-v3-random, published"),
     ],
 )
 def test_a_comparison_needs_the_published_protocol(
@@ -499,6 +498,17 @@ def test_a_comparison_needs_the_published_protocol(
     assert row["verdict"] == verdict
     assert words in row["protocol_differences"]
     assert row["difference"] == pytest.approx(run.get("fid", 10.0) - 2.55)
+
+
+def test_a_fid_from_another_extractor_is_never_set_against_a_published_one(tmp_path: Path) -> None:
+    """They share no scale: there is no difference, and our number is no context for other models."""
+    table = compared(tmp_path, [VP | {"extractor": "cifar10-cnn"}])
+    images = table[(table["metric"] != "nll") & table["ours"].notna()]
+    assert len(images)
+    assert set(images["model"]) == {"ddpmpp"}
+    assert set(images["verdict"]) == {"not comparable"}
+    assert images["protocol_differences"].str.contains("extractor: ours cifar10-cnn, published").all()
+    assert images["difference"].isna().all()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from indm.measured import PUBLISHED_METRICS
 from indm.registry import FAMILIES
 from indm.report.intervals import LEVEL
 from indm.report.names import names
-from indm.report.published import sampler_kind, source_of
+from indm.report.published import PUBLISHED_EXTRACTOR, sampler_kind, source_of
 from indm.report.results import CELL, Result, records
 
 COMPARISON_COLUMNS = [
@@ -92,7 +92,7 @@ def _best(number: Result, table: pd.DataFrame) -> list[dict[str, Any]]:
     metric = number["metric"]
     same = (table["dataset"] == number["dataset"]) & table["model"].isin(FAMILIES)
     ours = table[same & table[metric].notna() & (metric not in HIGHER_IS_BETTER)]
-    best = records(ours.sort_values(metric).head(1))
+    best = [row for row in records(ours.sort_values(metric).head(1)) if _share_scale(number, row)]
     return [
         _ours_side(row, metric)
         | {
@@ -108,6 +108,11 @@ def _best(number: Result, table: pd.DataFrame) -> list[dict[str, Any]]:
         }
         for row in best
     ]
+
+
+def _share_scale(number: Result, ours: Result) -> bool:
+    """Return whether two numbers share a scale: FIDs from different extractors do not."""
+    return number["metric"] == "nll" or ours["extractor"] == (number["extractor"] or PUBLISHED_EXTRACTOR)
 
 
 def _ours_side(ours: Result, metric: str) -> dict[str, Any]:
@@ -132,7 +137,7 @@ def _compare(number: Result, ours: Result, network: pd.DataFrame) -> dict[str, A
             "sde": ours["sde"],
             "objective": ours["objective"],
             "sampler": ours.get("sampler", ""),
-            "difference": difference,
+            "difference": difference if _share_scale(number, ours) else None,
             "verdict": "not comparable" if decisive else _verdict(metric, difference, ours),
             "protocol_differences": "; ".join(decisive + other),
         }
