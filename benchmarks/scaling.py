@@ -74,7 +74,7 @@ def stages(suite: Suite, name: str, cost: Passes) -> dict[str, float]:
     )
     swept = sum(suite.sweep.steps) * sum(per_step) * cost.score
     swept += len(suite.sweep.steps) * len(samplers) * INVERSE_CALLS * cost.flow
-    test, solutions = suite.nll.images or images(run.dataset, "test"), 1 + suite.nll.uncorrected
+    test, solutions = suite.nll.images or images(suite, run.dataset, "test"), 1 + suite.nll.uncorrected
     return {
         "train": train.steps * train.batch_size * step(suite, name, cost),
         "sample": sample.num_samples * draw,
@@ -86,9 +86,9 @@ def stages(suite: Suite, name: str, cost: Passes) -> dict[str, float]:
     }
 
 
-def images(dataset: str, *splits: str) -> int:
+def images(suite: Suite, dataset: str, *splits: str) -> int:
     """Count the images of some splits of a dataset whose size is known before it is read."""
-    counts = DATASETS[dataset].counts or {}
+    counts = DATASETS[dataset].holding_out(suite.datasets[dataset].validation).counts or {}
     return sum(counts[split] for split in splits)
 
 
@@ -172,7 +172,7 @@ def total(suite: Suite, costs: Mapping[str, Passes], work: Mapping[str, Mapping[
     """Return the line of a suite in the table of suites: its operations, its disk, and hours with and without shards."""
     operations = sum(value for run in work.values() for value in run.values())
     size = sum(disk(suite, name, cost) for name, cost in costs.items())
-    size += 4 * FEATURES * sum(images(name, "train", "test") for name in suite.datasets)
+    size += 4 * FEATURES * sum(images(suite, name, "train", "test") for name in suite.datasets)
     cells = [suite.suite, f"{len(work)}", short(operations / 1e18), f"{size / 1e9:.0f} GB"]
     for gpus in (1, 8, 64):
         elapsed, whole = (short(hours(work, shards, rate * 1e12, gpus)) for shards in (suite.shards.model_dump(), {}))

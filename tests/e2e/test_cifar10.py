@@ -1,5 +1,6 @@
 """Suite cifar10 whole, made small: its runs, samplers and evaluations, on archives of the true format, with random weights."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.conftest import REPOSITORY
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 STANDIN = "standin32"
-STEPS = 3
+STEPS, VALIDATION = 3, 4
 
 
 def small() -> dict[str, Any]:
@@ -28,7 +29,7 @@ def small() -> dict[str, Any]:
     return {
         "suite": "small",
         "based_on": "smoke-images",
-        "datasets": full["datasets"],
+        "datasets": {STANDIN: full["datasets"][STANDIN] | {"validation": VALIDATION}},
         "reference": {STANDIN: full["reference"][STANDIN] | {"extractor": "inception-v3-random"}},
         "weights": full["weights"],
         "sample": {"sampler": full["sample"]["sampler"], "grid": full["sample"]["grid"]},
@@ -63,6 +64,11 @@ def test_the_claims_of_both_objectives_are_graded(results: Path) -> None:
     claims = pd.read_csv(results / "tables/claims.csv").query("dataset == @STANDIN")
     assert set(claims["objective"]) == {"nll", "fid"}
     assert claims["effect"].notna().any()
+
+
+def test_the_validation_images_are_those_that_the_suite_holds_out(results: Path) -> None:
+    counts = json.loads((results / f"data/{STANDIN}/dataset.json").read_text())["counts"]
+    assert counts == {"train": 20 - VALIDATION, "valid": VALIDATION, "test": 4}
 
 
 def test_the_learning_curves_and_the_sweep_are_of_every_arm_that_has_them(results: Path) -> None:
