@@ -130,7 +130,7 @@ def test_the_chain_of_a_job_begins_with_the_root_cause() -> None:
 def import_new() -> list[str]:
     replace(OBJECTIVES, "\nimport torch\n", "\nimport torch\n\nimport indm.diffusion.other\n")
     Path("indm/diffusion/other.py").write_text("OTHER = 1\n")
-    return [f"{OBJECTIVES} changed", "indm/diffusion/other.py is new"]
+    return [f"{OBJECTIVES} changed", "indm/diffusion/other.py counts now"]
 
 
 def rename_and_edit() -> list[str]:
@@ -144,12 +144,12 @@ def rename_and_edit() -> list[str]:
 
 def lose() -> list[str]:
     edit_manifest(stamp="another", modules={"indm.diffusion.lost": "0123456789"})
-    return ["indm/diffusion/lost.py is gone"]
+    return ["indm/diffusion/lost.py no longer counts"]
 
 
 def edit_package() -> list[str]:
     append("indm/diffusion/__init__.py", "\nimport torch\n\ntorch.set_default_dtype(torch.float64)\n")
-    return ["indm/diffusion/__init__.py is new"]
+    return ["indm/diffusion/__init__.py counts now"]
 
 
 def edit_values() -> list[str]:

@@ -22,6 +22,8 @@ from indm.store.provenance import RESTORED_FOR, read_provenance, record_names
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
+# Of a module that a job has begun, or stopped, to import, or that had no statements.
+WORDS = {"changed": "changed", "new": "counts now", "gone": "no longer counts"}
 Reads = dict[Job, dict[str, Job]]
 
 
@@ -167,7 +169,7 @@ class _Seen:
         if chosen or other_keys:
             # Modules that come and go with a choice of the suite are not a cause.
             found = [each for each in found if each.what == "changed" and each.name in made.modules]
-        yield from (f"{each.where} {each.what if each.what == 'changed' else f'is {each.what}'}" for each in found)
+        yield from (f"{each.where} {WORDS[each.what]}" for each in found)
         if not other_keys:
             yield from (f"the suite chooses {each.where} now" for each in chosen)
 
