@@ -536,7 +536,7 @@ def test_what_a_stamp_covers_besides_modules_is_seen(checkout: Path, monkeypatch
     call("keep")
     shutil.rmtree("results")
     monkeypatch.setattr(stamps, "FORMATS", ["indm-another-1"])
-    assert "indm restore: changed stamp/nll: behind runs/" in call("restore").output
+    assert "indm restore: changed derived values, formats or imports: behind data/digits and " in call("restore").output
     assert call("restore", "--accept", "why").exit_code == 0
     assert is_up_to_date()
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from indm.errors import ArtifactError, ParamsError
 from indm.pipeline.identity import Identity
 from indm.pipeline.jobs import Job
-from indm.pipeline.stamps import SHORT, Difference, differences, job_modules, job_stamp
+from indm.pipeline.stamps import SHORT, Difference, changes
 from indm.store.files import AGAIN, atomic_write
 from indm.suite.strict_yaml import Strict, read_valid, yaml_text
 
@@ -66,12 +66,7 @@ class Changes:
             words = "found no hashes of modules, expected the modules of the code that did the job"
             raise ArtifactError(f"{identity.manifest(job)}: {words}; {AGAIN}")
         stage = "import_checkpoint" if identity.is_imported(job, made) else job.stage
-        now = job_stamp(identity.suite, stage, job.subject)
-        if made.stamp == now:
-            return []
-        found = list(differences(made.modules, job_modules(identity.suite, stage, job.subject)))
-        # Besides modules, a stamp covers a few values.
-        return found or [Difference(f"stamp/{stage}", made.stamp[:SHORT], now[:SHORT])]
+        return changes(identity.suite, stage, job.subject, made.stamp, made.modules)
 
     def open(self, found: Iterable[Difference]) -> list[Difference]:
         """Return the changes that are not accepted, each once."""

@@ -1,5 +1,6 @@
 """Keep the finished results of a suite in git, one small archive per folder, and restore them without training."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from indm.kept.weights import averaged_weights, is_of, trained
 from indm.pipeline.identity import Identity
 from indm.pipeline.jobs import job_names
 from indm.pipeline.stages import STAGES
-from indm.pipeline.stamps import Difference, job_stamp
+from indm.pipeline.stamps import job_stamp
 from indm.store.files import AGAIN, atomic_write, obstacle, read_json, sweep
 from indm.store.manifest import damage
 from indm.store.provenance import ACCEPTED, RESTORED_FOR, read_provenance
@@ -42,7 +43,7 @@ class Outcome:
     """
 
     found: dict[str, State] = field(default_factory=dict)
-    changed: dict[Difference, set[str]] = field(default_factory=dict)
+    changed: dict[str, set[str]] = field(default_factory=dict)
 
     @property
     def came(self) -> set[str]:
@@ -61,10 +62,7 @@ class Outcome:
             reasons.setdefault(state, []).append(place)
         count = Counter(state for state, _ in self.found.values())
         return [
-            *(
-                f"{each.what} {each.where}: behind {_some(sorted(places))}"
-                for each, places in sorted(self.changed.items())
-            ),
+            *(f"{change}: behind {_some(sorted(places))}" for change, places in sorted(self.changed.items())),
             *(f"{state} {_some(places)}: {reason}" for (state, reason), places in reasons.items() if reason),
             ", ".join(f"{count[state]} {state}" for state in STATES),
         ]
@@ -195,7 +193,7 @@ def _marked(staged: Identity, folder: Folder, changes: Changes, outcome: Outcome
     found = {name: changes.since(staged, job) for name, job in zip(records, folder.jobs, strict=True)}
     if differing := changes.open(each for these in found.values() for each in these):
         for each in differing:
-            outcome.changed.setdefault(each, set()).add(folder.place)
+            outcome.changed.setdefault(f"{each.what} {each.where}", set()).add(folder.place)
         commits = dict.fromkeys((record["commit"] or "unknown")[:12] for record in records.values())
         raise ArtifactError(OTHER_CODE.format(", ".join(commits)))
     marked = {}
@@ -249,10 +247,9 @@ def _in_archive(message: str, path: Path, staged: Identity) -> str:
 def _stand_by(here: Path, staged: Path, folder: Folder) -> None:
     """Let later folders agree with the results that are and stay here, not with refused ones."""
     shutil.rmtree(staged / folder.place, ignore_errors=True)
-    for name in folder.files:
-        if "/manifest/" in name and (here / name).is_file():
-            (staged / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(here / name, staged / name)
+    # Results may be missing.
+    with contextlib.suppress(OSError):
+        shutil.copytree(here / folder.place / "manifest", staged / folder.place / "manifest")
 
 
 def _put(
