@@ -1,12 +1,18 @@
-"""A suite whose jobs have all ended, after a fashion, in no time: each file holds its own name."""
+"""Jobs that have ended: after a fashion, in no time, where each file holds its own name; or truly, on files without manifests."""
 
 from pathlib import Path
+from types import ModuleType
 
 from indm.pipeline.identity import Identity
-from indm.pipeline.jobs import Job, job_names
+from indm.pipeline.jobs import Job, job_names, lasting_inputs
+from indm.pipeline.runner import work_of
 from indm.pipeline.stages import STAGES
 from indm.pipeline.stamps import job_stamp
 from indm.store.files import write_json
+from indm.store.layout import Layout
+from indm.store.manifest import content_sha256
+from indm.store.provenance import Finished
+from indm.store.scratch import Work
 from indm.suite.schema.suite import Suite
 
 EXECUTION = {
@@ -33,3 +39,16 @@ def do(suite: Suite, root: Path, job: Job, content: str = "content of") -> None:
     record = {"suite": suite.suite, "stage": job.stage, "subject": job.subject, "code_stamp": job_stamp(suite, *job)}
     write_json(root / STAGES[job.stage].folder.format(**names) / f"provenance/{job.stage}.json", record | EXECUTION)
     identity.record(job, inputs)
+
+
+def work(stage: ModuleType, suite: Suite, layout: Layout, subject: str) -> Work:
+    """Return a job's unfinished work, by its inputs as they are."""
+    job, identity = Job(stage.__name__.rpartition(".")[2], subject), Identity(suite, layout.root, layout.root)
+    inputs = {path: content_sha256(identity.place(path)) for path in lasting_inputs(suite, job)}
+    return work_of(suite, layout, job, job_stamp(suite, *job), inputs)
+
+
+def run(stage: ModuleType, suite: Suite, layout: Layout, subject: str) -> Finished:
+    """Run a stage that keeps unfinished work."""
+    finished: Finished = stage.run(suite, layout, subject, work=work(stage, suite, layout, subject))
+    return finished

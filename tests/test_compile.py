@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from indm.doctor.machine import compiler_item
 from indm.stages import prepare, train
 from indm.store.layout import Layout
+from tests.finished import run
 from tests.test_resume import RUN, suite_of
 
 pytestmark = [
@@ -23,7 +24,7 @@ def trained(root: Path, *, compiled: bool) -> Layout:
     """Train a small run of objective fid: with the score frozen and not, so that two graphs of it are compiled."""
     suite, layout = suite_of({"compile": compiled}), Layout(root, "smoke")
     prepare.run(suite, layout, "digits", data_root=None)
-    train.run(suite, layout, RUN)
+    run(train, suite, layout, RUN)
     return layout
 
 

@@ -21,6 +21,7 @@ from indm.store.layout import Layout
 from indm.suite.load import load_suite
 from indm.suite.strict_yaml import parse_yaml, yaml_text
 from tests.conftest import REPOSITORY
+from tests.finished import run
 
 RUN = "digits-vp-indm-control-nll-s0"
 # As in the released evaluation.
@@ -68,7 +69,7 @@ def curve(trained: Path) -> pd.DataFrame:
     description["counts"]["valid"] = 0
     file.write_text(json.dumps(description))
     # Not by the command line, which would see that the description is not the one that was written.
-    stage.run(load_suite(trained / "smoke.yaml"), Layout(trained / "results", "smoke"), RUN)
+    run(stage, load_suite(trained / "smoke.yaml"), Layout(trained / "results", "smoke"), RUN)
     file.write_text(written)
     return pd.read_csv(run_folder(trained) / "curve.csv")
 

@@ -32,6 +32,7 @@ from indm.training.loop import Plan
 from indm.training.loop import train as train_steps
 from indm.training.trainer import Optimisation, Trainer
 from tests.conftest import REPOSITORY
+from tests.finished import run
 from tests.test_resume import OUTPUTS, RUN
 from tests.test_training import CPU, LOOP, OPTIONS, PLAN, SEED, images, model, weights
 
@@ -282,7 +283,7 @@ def test_a_stage_of_two_processes_writes_what_one_does(
     curve = pd.read_csv(layout.run(RUN) / "train.csv")
     summary = read_json(layout.run(RUN) / "train.json")
     (layout.run(RUN) / "train.csv").unlink()
-    train.run(load_suite(write_suite(tmp_path, 1)), layout, RUN)
+    run(train, load_suite(write_suite(tmp_path, 1)), layout, RUN)
     assert {path.relative_to(layout.root) for path in layout.root.rglob("*")} == files
     one_curve = pd.read_csv(layout.run(RUN) / "train.csv")
     # The same bound as above, in decimals: of the six digits that are written, the last one may differ by one.
@@ -359,7 +360,7 @@ def test_more_processes_than_gpus_are_refused(
     with pytest.raises(
         NoGpuError, match=r"processes 2: found 1 GPU, expected one for each process; set processes: 1 or"
     ):
-        train.run(suite, layout, RUN)
+        run(train, suite, layout, RUN)
 
 
 def test_another_number_of_processes_than_the_suites_is_refused(
@@ -370,4 +371,4 @@ def test_another_number_of_processes_than_the_suites_is_refused(
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ParamsError, match="found 3 processes, expected 2 from the suite's key processes; make"):
-        train.run(suite, layout, RUN)
+        run(train, suite, layout, RUN)

@@ -1,6 +1,7 @@
 """Likelihoods against the closed form of Gaussian data."""
 
 import math
+from functools import partial
 from typing import Any
 from unittest.mock import Mock
 
@@ -118,6 +119,32 @@ def test_nll_does_not_depend_on_what_else_is_asked_for(tolerance: float | None) 
         )["nll"]
 
     torch.testing.assert_close(nll(uncorrected=True), nll(uncorrected=False))
+
+
+def test_probes_of_the_ode_differ_from_batch_to_batch_and_from_image_to_image() -> None:
+    r"""Hutchinson's estimates for equal images vary as those of independent probes :math:`v` do.
+
+    .. math:: \mathrm{Var}\, v^\top M v = 2 \sum_{i \ne j} M_{ij}^2
+
+    with M the Jacobian of the ODE, integrated over its path: on Gaussian data it is the same at all latents.
+    """
+    sde, data = DIFFUSIONS["vp"](), GaussianData(6)
+    settings: dict[str, Any] = {"eps": EPS, "time_draws": 1, "tolerance": None, "ode_steps": 32, "uncorrected": True}
+    x, noise_fn = data.draw(1).expand(20, -1), partial(data.noise_fn, sde)
+    found = torch.stack(
+        [
+            four_numbers(
+                noise_fn, sde, lambda x: (x, 0 * x[:, 0]), x, generator=Generator().manual_seed(batch), **settings
+            )["nll_uncorrected"]
+            for batch in range(10)
+        ]
+    )
+    ends = torch.tensor([EPS, T], dtype=torch.float64)[:, None]
+    deviations = (sde.alpha(ends) ** 2 * data.variances + sde.sigma(ends) ** 2).sqrt()
+    jacobian = data.axes * deviations.log().diff(dim=0) @ data.axes.T
+    expected = 2 * (jacobian - jacobian.diag().diag()).square().sum()
+    for dim in (0, 1):
+        torch.testing.assert_close(found.var(dim).mean(), expected, rtol=0.4, atol=0)
 
 
 def exact_case() -> tuple[Any, SDE, Tensor, Tensor]:
@@ -367,12 +394,15 @@ def test_untrained_network_under_ve_has_the_likelihoods_of_a_score_of_zero(name:
     zero = untrained(name)
     zero.noise.forward = lambda z, _: 0 * z  # type: ignore[method-assign, assignment]
     evaluation = Evaluation(**PROTOCOL, uncorrected=True)
-    options: dict[str, Any] = {"seed": ("synthetic", 0), "device": torch.device("cpu"), "description": ""}
+    options: dict[str, Any] = {"seed": ("synthetic", 0), "device": torch.device("cpu")}
     found, expected = (
-        likelihoods(each, images, 256, evaluation, once=lambda _, make: make(), **options) for each in (model, zero)
+        likelihoods(each, images, 256, evaluation, once=lambda _, make: make(), description="", **options)
+        for each in (model, zero)
     )
     assert ((found - expected).abs() < 0.01).all(axis=None)
     assert expected["nll"].mean() == pytest.approx(UNTRAINED_NLL, abs=0.01)
+    # From two times alone; of pixels instead of their channels, it would be 31.
+    assert bounds(model, images, 256, evaluation, **options).mean() == pytest.approx(UNTRAINED_NELBO, abs=0.5)
 
 
 def test_untrained_network_under_vp_has_the_likelihood_of_docs_paper() -> None:

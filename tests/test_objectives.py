@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Generator
+from torch.distributions import Normal
 
 from indm.diffusion.noise import NoiseModel
 from indm.diffusion.objectives import (
@@ -112,6 +113,19 @@ def test_nelbo_of_exact_score_is_the_likelihood(name: str) -> None:
     difference = bound - data.nll(x)
     # VE's prior N(0, sigma_max^2) neglects the data's own mean and covariance: 1e-4 of 2500.
     assert abs(difference.mean()) < 4 * difference.std() / math.sqrt(count) + 1e-3
+
+
+@pytest.mark.parametrize("name", sorted(DIFFUSIONS))
+def test_reconstruction_is_the_ratio_of_encoder_and_decoder(name: str) -> None:
+    r""":math:`\log q(z_\epsilon \mid z_0) - \log p(z_0 \mid z_\epsilon)`, at a time when VP's alpha is 0.95."""
+    sde, eps = DIFFUSIONS[name](), 0.1
+    z0, noise = torch.randn(2, 5, 6, dtype=torch.float64)
+    alpha, sigma = (value(torch.tensor(eps, dtype=torch.float64)) for value in (sde.alpha, sde.sigma))
+    z = alpha * z0 + sigma * noise
+    decoded = (z - sigma * torch.tanh(z)) / alpha
+    encoder, decoder = Normal(alpha * z0, sigma).log_prob(z), Normal(decoded, sigma / alpha).log_prob(z0)
+    found = reconstruction(lambda z, _: torch.tanh(z), sde, z0, eps, noise)
+    torch.testing.assert_close(found, (encoder - decoder).sum(1))
 
 
 def test_residual_of_exact_score_vanishes_with_eps() -> None:

@@ -24,7 +24,7 @@ from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
 from tests.archives import tiny
 from tests.conftest import REPOSITORY
-from tests.finished import do
+from tests.finished import do, run
 
 TARGET = Path("docs/results/images")
 SUITE = """\
@@ -52,8 +52,8 @@ def test_only_a_dataset_that_allows_it_has_its_images_in_published_pictures(
     for command in ("keep", "publish"):
         done = CliRunner().invoke(main, [command, "--suite", "params/images.yaml"])
         assert done.exit_code == 0, done.output
-    (run,) = suite.runs
-    assert (TARGET / f"samples/{run}.png").is_file()
+    (name_of_run,) = suite.runs
+    assert (TARGET / f"samples/{name_of_run}.png").is_file()
     real = np.concatenate([np.load(layout.data(name) / f"{split}.npy") for split in ("train", "test")])
     shown = np.concatenate([cells(picture, DATASETS[name].image_size) for picture in pictures()])
     assert (correlations(shown, real).max() > 0.5) == allowed
@@ -66,9 +66,9 @@ def really_do(suite: Suite, layout: Layout, job: Job) -> None:
         dataset = replace(known, load=tiny(job.subject, Path("data")), counts=None) if known.archives else known
         prepare.write_dataset(layout.data(job.subject), job.subject, dataset, 0)
     elif job.stage == "train":
-        train.run(suite, layout, job.subject)
+        run(train, suite, layout, job.subject)
     elif job.stage == "sample":
-        sample.run(suite, layout, job.subject)
+        run(sample, suite, layout, job.subject)
     else:
         return
     identity = Identity(suite, layout.root, Path("reports"))

@@ -13,9 +13,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -29,18 +28,20 @@ from indm.diffusion.objectives import nelbo
 from indm.errors import ArtifactError, DivergenceError
 from indm.pipeline.identity import Identity
 from indm.pipeline.jobs import Job
+from indm.pipeline.runner import work_of
 from indm.stages import curve, nll, prepare, reference, sample, sweep, train
 from indm.store import files as artifacts
 from indm.store import scratch as resume
 from indm.store.files import read_json, read_weights
 from indm.store.layout import Layout
-from indm.store.scratch import open_scratch, work_key
+from indm.store.scratch import Work, open_scratch
 from indm.suite.schema.suite import Suite
 from indm.training.batches import Draws
 from indm.training.loop import History
 from indm.training.trainer import Trainer
 from tests import kill
 from tests.conftest import REPOSITORY
+from tests.finished import run
 
 RUN = "digits-vp-indm-fid-s0"
 STEPS = 12
@@ -119,14 +120,14 @@ def cut(suite: Suite, layout: Layout, before: int = 5, stage: Any = train) -> No
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage, "bar", cut_at(before))
         with pytest.raises(PowerCutError):
-            stage.run(suite, layout, RUN)
+            run(stage, suite, layout, RUN)
 
 
 def train_with_cuts(suite: Suite, layout: Layout, cuts: Iterable[int]) -> dict[str, bytes]:
     for step in cuts:
         cut(suite, layout, step)
         assert layout.scratch(RUN, "train").exists()
-    found = outputs(train.run(suite, layout, RUN).folder)
+    found = outputs(run(train, suite, layout, RUN).folder)
     assert not (layout.suite_folder / "scratch" / RUN).exists()
     return found
 
@@ -212,44 +213,39 @@ def test_the_state_of_something_else_is_ignored(
     assert "continues after" not in errors
 
 
-def test_other_code_makes_another_key() -> None:
-    assert work_key("code", data="d") == work_key("code", data="d")
-    assert work_key("other", data="d") != work_key("code", data="d") != work_key("code", data="e")
+def key(stage: str, suite: Suite = SUITE, subject: str = RUN, stamp: str = "a", inputs: str = "a") -> str:
+    return work_of(suite, Layout(Path("results"), "smoke"), Job(stage, subject), stamp, {"input": inputs}).key
 
 
-def test_other_instructions_make_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They change the order of sums, as another processor does."""
-    before = work_key("code", data="d")
+def test_other_code_inputs_instructions_and_versions_make_other_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last two change the order of sums, as another processor does."""
+    keys = [key("train"), key("train", stamp="b"), key("train", inputs="b")]
+    assert keys[0] == key("train")
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
-    assert work_key("code", data="d") != before
+    keys.append(key("train"))
+    for package in ("numpy", "scipy", "torch", "torch-fidelity", "torchdiffeq", "optuna"):
+        monkeypatch.setattr("indm.store.provenance.version", lambda name, other=package: str(name == other))
+        keys.append(key("train"))
+    assert len(set(keys)) == len(keys)
 
 
 @pytest.mark.parametrize(
-    ("stage", "package"),
+    ("stage", "subject", "section", "change", "same"),
     [
-        (sample, "torchdiffeq"),
-        (nll, "torchdiffeq"),
-        (curve, "torchdiffeq"),
-        *((sweep, package) for package in ("numpy", "scipy", "torch-fidelity", "torchdiffeq")),
+        ("train", RUN, "train", {"lr": 1e-5}, False),
+        ("sample", RUN, "sample", {"batch_size": 7}, False),
+        ("sweep", RUN, "sweep", {"steps": [3, 5]}, True),
+        ("sweep", RUN, "sweep", {"grid": "log_snr"}, False),
+        ("sweep_shard", f"{RUN}-1", "sweep", {"steps": [3, 5]}, True),
+        ("sweep_shard", f"{RUN}-1", "shards", {"sweep": 3}, True),
+        ("sample_shard", f"{RUN}-1", "shards", {"sample": 3}, True),
     ],
 )
-def test_another_version_of_what_computes_makes_another_key(
-    layout: Layout, undisturbed: dict[str, bytes], stage: Any, package: str, monkeypatch: pytest.MonkeyPatch
+def test_work_goes_on_if_a_job_grows(
+    stage: str, subject: str, section: str, change: dict[str, Any], same: bool
 ) -> None:
-    keys = []
-
-    def keep(folder: Path, key: str) -> NoReturn:
-        keys.append(key)
-        raise PowerCutError
-
-    monkeypatch.setattr(stage, "open_scratch", keep)
-    version = resume.metadata.version
-    for other in ("", package):
-        changed = partial(lambda other, name: "other" if name == other else version(name), other)
-        monkeypatch.setattr(resume.metadata, "version", changed)
-        with pytest.raises(PowerCutError):
-            stage.run(SUITE, layout, RUN)
-    assert len(set(keys)) == 2
+    other = suite_of({section: getattr(SUITE, section).model_dump() | change})
+    assert (key(stage, other, subject) == key(stage, subject=subject)) == same
 
 
 @pytest.mark.parametrize(
@@ -312,7 +308,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_state(
         patch.setattr(Trainer, "step", diverge)
         words = rf"training stopped at step 6: loss nan.*lower lr or flow_lr; the state after step 6 is saved in {scratch}/state"
         with pytest.raises(DivergenceError, match=words):
-            train.run(SUITE, layout, RUN)
+            run(train, SUITE, layout, RUN)
     state, _ = read_weights(scratch / "state.safetensors", resume.FORMAT)
     assert all(value.isfinite().all() for value in state.values())
     # Had it been the machine's fault, the same command would go on.
@@ -324,7 +320,7 @@ def test_divergence_before_anything_was_saved_says_so(layout: Layout, scratch: P
         patch.setattr("indm.training.begin.step_flops", lambda *_, **__: 0)
         patch.setattr("indm.training.losses.nelbo", lambda *arguments: math.nan * nelbo(*arguments))
         with pytest.raises(DivergenceError, match="no state had been saved"):
-            train.run(SUITE, layout, RUN)
+            run(train, SUITE, layout, RUN)
 
 
 @pytest.mark.parametrize("stage", ["train", "sample"])
@@ -334,7 +330,7 @@ def test_a_full_disk_is_one_line_and_what_was_kept_stays(
     train_with_cuts(SUITE, layout, [])
     record(layout, "train", RUN)
     module: Any = {"train": train, "sample": sample}[stage]
-    undisturbed = outputs(module.run(SUITE, layout, RUN).folder)
+    undisturbed = outputs(run(module, SUITE, layout, RUN).folder)
     writes = iter([*[False] * 3, *[True] * 99])
     sync = os.fsync
 
@@ -352,7 +348,7 @@ def test_a_full_disk_is_one_line_and_what_was_kept_stays(
     assert "cannot be written: No space left on device; free disk space or get write access, then run again" in line
     assert not list(layout.suite_folder.rglob("*.tmp"))
     assert len(list(layout.scratch(RUN, stage).glob("*.safetensors"))) in (1, 2)
-    assert outputs(module.run(SUITE, layout, RUN).folder) == undisturbed
+    assert outputs(run(module, SUITE, layout, RUN).folder) == undisturbed
 
 
 def test_a_read_only_results_folder_is_one_line(layout: Layout, scratch: Path) -> None:
@@ -365,7 +361,7 @@ def test_a_read_only_results_folder_is_one_line(layout: Layout, scratch: Path) -
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "mkdir", refuse)
         with pytest.raises(ArtifactError) as caught:
-            train.run(SUITE, layout, RUN)
+            run(train, SUITE, layout, RUN)
     words = "cannot be written: Read-only file system; free disk space or get write access, then run again"
     assert str(caught.value) == f"{scratch}: {words}"
 
@@ -377,7 +373,7 @@ def test_a_full_disk_at_the_lock_is_one_line(scratch: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resume.os, "write", full)
         with pytest.raises(ArtifactError) as caught:
-            open_scratch(scratch, "key").__enter__()
+            open_scratch(Work(scratch, "key", "")).__enter__()
     assert str(caught.value) == (
         f"{scratch}: cannot be written: No space left on device; free disk space or get write access, then run again"
     )
@@ -392,7 +388,7 @@ def test_a_link_in_the_place_of_scratch_is_refused_and_what_it_points_to_stays(s
     with pytest.raises(
         ArtifactError, match=f"^{scratch}: found a link to {foreign}, expected a folder; remove the link$"
     ):
-        open_scratch(scratch, "key").__enter__()
+        open_scratch(Work(scratch, "key", "")).__enter__()
     assert (foreign / "mine.safetensors").read_bytes() == b"another's"
     scratch.unlink()
 
@@ -400,13 +396,13 @@ def test_a_link_in_the_place_of_scratch_is_refused_and_what_it_points_to_stays(s
 def test_two_at_the_same_work(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each opens the lock's file itself, as two processes do."""
     monkeypatch.setattr(resume, "LOCK_SECONDS", 0.1)
-    with open_scratch(scratch, "key") as first:
+    with open_scratch(Work(scratch, "key", "")) as first:
         first.save("state", {}, {"history": 3})
         with pytest.raises(
             ArtifactError,
             match=rf"{scratch}: found process {os.getpid()} on .* using this folder, expected no other process",
         ):
-            open_scratch(scratch, "key").__enter__()
+            open_scratch(Work(scratch, "key", "")).__enter__()
         found = first.load("state")
         assert found is not None
         assert found[1]["history"] == 3
@@ -432,9 +428,9 @@ def test_a_job_that_is_killed_before_its_manifest_continues(
 
 def test_the_work_of_another_process_at_the_same_job_stays(scratch: Path) -> None:
     with resume.removed_at_the_end():
-        with open_scratch(scratch, "key") as first:
+        with open_scratch(Work(scratch, "key", "")) as first:
             first.save("state", {}, {"history": 3})
-        second = open_scratch(scratch, "key")
+        second = open_scratch(Work(scratch, "key", ""))
         second.__enter__()
     assert (scratch / "state.safetensors").is_file()
     second.__exit__(None, None, None)
@@ -444,7 +440,7 @@ def test_the_work_of_another_process_at_the_same_job_stays(scratch: Path) -> Non
 def test_a_job_whose_work_cannot_be_removed_does_not_fail(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a network's file system, where an open file keeps its folder."""
     with resume.removed_at_the_end():
-        with open_scratch(scratch, "key"):
+        with open_scratch(Work(scratch, "key", "")):
             pass
         monkeypatch.setattr(resume.shutil, "rmtree", Mock(side_effect=OSError(errno.ENOTEMPTY, "Directory not empty")))
     assert scratch.is_dir()
@@ -453,19 +449,19 @@ def test_a_job_whose_work_cannot_be_removed_does_not_fail(scratch: Path, monkeyp
 def test_a_lock_of_a_dead_process_is_no_lock(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resume, "LOCK_SECONDS", 0.0)
     code = (
-        "import os, sys; from pathlib import Path; from indm.store.scratch import open_scratch\n"
-        "with open_scratch(Path(sys.argv[1]), 'key'): os.kill(os.getpid(), 9)"
+        "import os, sys; from pathlib import Path; from indm.store.scratch import Work, open_scratch\n"
+        "with open_scratch(Work(Path(sys.argv[1]), 'key', '')): os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code, scratch], cwd=REPOSITORY, check=False)
     assert done.returncode == -signal.SIGKILL
     assert (scratch / "lock").exists()
-    with open_scratch(scratch, "key"):
+    with open_scratch(Work(scratch, "key", "")):
         pass
 
 
 def test_who_waits_goes_on_when_the_first_has_ended_well(scratch: Path) -> None:
     """The first removes the folder, and the lock's file with it: the lock of the second is that of a new file."""
-    with open_scratch(scratch, "key"):
+    with open_scratch(Work(scratch, "key", "")):
         waiting = ThreadPoolExecutor().submit(_held_alone, scratch)
         time.sleep(0.5)
     assert waiting.result()
@@ -473,7 +469,7 @@ def test_who_waits_goes_on_when_the_first_has_ended_well(scratch: Path) -> None:
 
 
 def _held_alone(folder: Path) -> bool:
-    with open_scratch(folder, "key"), (folder / "lock").open() as file:
+    with open_scratch(Work(folder, "key", "")), (folder / "lock").open() as file:
         with pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
@@ -485,7 +481,7 @@ def test_a_file_system_without_locks_does_without(number: int, scratch: Path, mo
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with open_scratch(scratch, "key") as first:
+    with open_scratch(Work(scratch, "key", "")) as first:
         first.save("state", {}, {"history": 3})
         assert first.load("state") is not None
     assert not scratch.exists()
@@ -497,7 +493,7 @@ def test_a_lock_that_cannot_be_signed_is_one_line(scratch: Path, monkeypatch: py
 
     monkeypatch.setattr(os, "write", fill)
     with pytest.raises(ArtifactError) as caught:
-        open_scratch(scratch, "key").__enter__()
+        open_scratch(Work(scratch, "key", "")).__enter__()
     words = "cannot be written: No space left on device; free disk space or get write access, then run again"
     assert str(caught.value) == f"{scratch}: {words}"
 
@@ -517,7 +513,7 @@ def test_a_stage_that_was_cut_off_goes_on_by_the_batch(layout: Layout, scratch: 
     likelihoods = {"nll": SUITE.nll.model_dump() | small, "curve": SUITE.curve.model_dump() | small}
     suite = suite_of(likelihoods | {"sample": SUITE.sample.model_dump() | {"batch_size": 20}})
     train_with_cuts(suite, layout, [])
-    undisturbed = outputs(module.run(suite, layout, RUN).folder, names)
+    undisturbed = outputs(run(module, suite, layout, RUN).folder, names)
     place = (
         "indm.diffusion.generate.draw_batch" if stage in ("sample", "sweep") else "indm.diffusion.evaluation._evaluate"
     )
@@ -534,9 +530,9 @@ def test_a_stage_that_was_cut_off_goes_on_by_the_batch(layout: Layout, scratch: 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(place, count)
         with pytest.raises(PowerCutError):
-            module.run(suite, layout, RUN)
+            run(module, suite, layout, RUN)
         assert any(layout.scratch(RUN, stage).glob("*.safetensors"))
-        module.run(suite, layout, RUN)
+        run(module, suite, layout, RUN)
     # Every batch was made once, and the one that was cut off again.
     assert len(calls) == total + 1
     assert outputs(layout.run(RUN), names) == undisturbed
@@ -548,7 +544,7 @@ def test_a_kill_before_the_last_picture_keeps_the_batches(layout: Layout, scratc
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sample, "_diffused", Mock(side_effect=PowerCutError))
         with pytest.raises(PowerCutError):
-            sample.run(SUITE, layout, RUN)
+            run(sample, SUITE, layout, RUN)
     assert any(layout.scratch(RUN, "sample").glob("*.safetensors"))
 
 
@@ -557,16 +553,16 @@ def test_a_likelihood_that_is_not_finite_is_not_kept(layout: Layout, scratch: Pa
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "four_numbers", lambda *_, **__: {"nelbo": torch.tensor([1.0, math.inf])})
         with pytest.raises(DivergenceError, match=r"found a likelihood that is not finite, .*; raise ode_steps"):
-            nll.run(SUITE, layout, RUN)
+            run(nll, SUITE, layout, RUN)
     assert [path.name for path in layout.scratch(RUN, "nll").iterdir()] == ["lock"]
 
 
 def test_samples_of_another_checkpoint_are_ignored(layout: Layout, scratch: Path) -> None:
     train_with_cuts(suite_of(lr=1e-3), layout, [])
     cut(SUITE, layout, 40, sample)
-    train.run(SUITE, layout, RUN)
-    found = outputs(sample.run(SUITE, layout, RUN).folder, ["samples.npy"])
-    assert found == outputs(sample.run(SUITE, layout, RUN).folder, ["samples.npy"])
+    run(train, SUITE, layout, RUN)
+    found = outputs(run(sample, SUITE, layout, RUN).folder, ["samples.npy"])
+    assert found == outputs(run(sample, SUITE, layout, RUN).folder, ["samples.npy"])
 
 
 def test_sigterm_finishes_the_step_saves_and_asks_to_be_run_again(

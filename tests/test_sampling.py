@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from indm import registry
-from indm.diffusion.generate import CountedNoise, draw_levels
+from indm.diffusion.generate import CountedNoise, draw_batch, draw_levels
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.diffusion.objectives import perturb
 from indm.diffusion.ode import solve_adaptively
@@ -24,6 +24,7 @@ from indm.diffusion.sde import T
 from indm.diffusion.shown import forward_images
 from indm.diffusion.steps import DENOISERS, tweedie
 from indm.errors import ArtifactError, ConvergenceError
+from indm.flows.block import ResidualBlock
 from indm.registry import DIFFUSIONS, SAMPLERS
 from indm.suite.load import load_suite
 from indm.training.spec import model_spec
@@ -507,6 +508,17 @@ def test_images_on_their_way_to_noise(suite: str, shape: list[int]) -> None:
             at = torch.tensor(t, dtype=torch.float64)
             expected = model.sde.alpha(at) * z0 + model.sde.sigma(at) * noise
             torch.testing.assert_close(latents[:, i], expected.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_samples_are_inverted_to_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flow maps them to the sampler's latents again; its blocks are scaled to their bound, so that it takes iterations."""
+    model, z0 = untrained_indm("smoke", [1, 8, 8]), torch.randn(4, 1, 8, 8)
+    for block in model.flow.modules():
+        if isinstance(block, ResidualBlock):
+            block.scale_to_bound()
+    monkeypatch.setattr("indm.diffusion.generate.draw_latents", lambda *_, **__: z0)
+    x, _ = draw_batch(model, 0, 4, temperature=0.9, seed=("digits", 0), device=CPU, mean=None)
+    torch.testing.assert_close(model.flow(x, "none")[0], 0.9 * z0, rtol=0, atol=1e-4)
 
 
 def test_a_flow_that_cannot_be_inverted_leaves_its_images_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
 from indm.watching.status import Board
 from tests.conftest import REPOSITORY
-from tests.finished import do
+from tests.finished import do, run
 
 RUN = "digits-vp-indm-fid-s0"
 FILES = {
@@ -276,7 +276,7 @@ def test_a_shard_of_other_code_or_without_a_batch_is_refused(folder: Path, chang
     write_weights(path, tensors, spec | change, FORMAT)
     suite = load_suite(write_suite(folder, shards={"sample": 2}))
     with pytest.raises(Exception, match=words):
-        sample.run(suite, Layout(folder / "results", "smoke"), RUN)
+        run(sample, suite, Layout(folder / "results", "smoke"), RUN)
     # And before that, since it is not what its manifest says.
     assert "shards/2/sample.safetensors: found SHA-256 " in call("sample", folder, shards={"sample": 2}).output
 

@@ -28,6 +28,7 @@ from indm.suite.schema.suite import Suite
 from indm.suite.strict_yaml import parse_yaml
 from indm.training.spec import model_spec
 from tests.conftest import FROZEN, REPOSITORY
+from tests.finished import run
 
 RUN = "digits-vp-indm-fid-s0"
 VE = "digits-ve-ddpmpp-fid-s0"
@@ -66,7 +67,7 @@ def read_sweep(layout: Layout, name: str) -> pd.DataFrame:
 
 
 def test_sweep_has_a_row_for_each_cell_and_counts_the_calls(layout: Layout) -> None:
-    sweep.run(SMOKE, layout, RUN)
+    run(sweep, SMOKE, layout, RUN)
     table = read_sweep(layout, RUN)
     numbers = ["nfe", "num_samples", "fid", "fid_se", "kid", "kid_se"]
     assert list(table.columns) == ["sampler", "grid", "steps", *numbers, "skip"]
@@ -87,8 +88,8 @@ def test_sweep_has_a_row_for_each_cell_and_counts_the_calls(layout: Layout) -> N
 
 def test_kid_of_sweep_and_of_fid_are_one_function(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("indm.metrics.compare.kid", lambda *_, **__: (0.25, 0.125))
-    sweep.run(changed(sweep={"samplers": ["ancestral"], "steps": [2]}), layout, VE)
-    sample.run(SMOKE, layout, VE)
+    run(sweep, changed(sweep={"samplers": ["ancestral"], "steps": [2]}), layout, VE)
+    run(sample, SMOKE, layout, VE)
     fid_stage.run(SMOKE, layout, VE)
     (swept,) = read_sweep(layout, VE).to_dict("records")
     drawn = read_json(layout.run(VE) / "fid.json")
@@ -101,7 +102,7 @@ def test_sweep_has_the_runs_corrector_under_pc_alone(layout: Layout) -> None:
         sample={"corrector_snr": [0.16, 0.16], "corrector_steps": 2},
         sweep={"samplers": ["ancestral", "pc"], "steps": [4]},
     )
-    sweep.run(suite, layout, VE)
+    run(sweep, suite, layout, VE)
     table = read_sweep(layout, VE).set_index("sampler")
     assert table["nfe"].to_dict() == {"ancestral": 4, "pc": 4 + 2 * 4}
     assert table["fid"].notna().all()
@@ -112,7 +113,7 @@ def test_sweep_compares_at_temperature_1(layout: Layout) -> None:
     cells = {"samplers": ["ancestral"], "steps": [4]}
     found = []
     for temperature in (1.0, 1.5):
-        sweep.run(changed(sample={"temperature": temperature}, sweep=cells), layout, RUN)
+        run(sweep, changed(sample={"temperature": temperature}, sweep=cells), layout, RUN)
         found.append(read_sweep(layout, RUN)["fid"].item())
     assert found[0] == found[1]
 
@@ -120,7 +121,7 @@ def test_sweep_compares_at_temperature_1(layout: Layout) -> None:
 def test_a_corrector_beside_the_ode_is_not_in_the_name_of_its_sampler(layout: Layout) -> None:
     """It is there for pc, in the run's sweep."""
     for sampler, name in (("ode_euler", "ode_euler"), ("ancestral", "ancestral+langevin")):
-        sample.run(changed(sample={"sampler": sampler, "corrector_snr": [0.1, 0.1], "steps": 3}), layout, VE)
+        run(sample, changed(sample={"sampler": sampler, "corrector_snr": [0.1, 0.1], "steps": 3}), layout, VE)
         told = read_json(layout.run(VE) / "samples.json")
         assert (told["sampler"], told["corrector_snr"] is None) == (name, sampler == "ode_euler")
 
@@ -129,13 +130,13 @@ def test_sweep_denoises_all_its_cells_alike(layout: Layout) -> None:
     """By its own key, whatever the run's images are denoised by: a cell of four points has four calls with denoising."""
     for denoise, calls in (("tweedie", 4), ("none", 3)):
         cells = {"samplers": ["ancestral", "ode_euler"], "steps": [4], "denoise": denoise}
-        sweep.run(changed(sample={"denoise": "none"}, sweep=cells), layout, VE)
+        run(sweep, changed(sample={"denoise": "none"}, sweep=cells), layout, VE)
         assert (read_sweep(layout, VE)["nfe"] == calls).all()
 
 
 def test_sweep_of_euler_maruyama_with_two_points_is_finite(layout: Layout) -> None:
     """Its one step has beta (t - s) = 20, far above 1: a bad approximation, and a number for all that."""
-    sweep.run(changed(sweep={"samplers": ["euler_maruyama"], "steps": [2]}), layout, RUN)
+    run(sweep, changed(sweep={"samplers": ["euler_maruyama"], "steps": [2]}), layout, RUN)
     assert np.isfinite(read_sweep(layout, RUN)["fid"]).all()
 
 
@@ -146,12 +147,12 @@ def test_sweep_says_why_a_cell_has_no_numbers(layout: Layout, monkeypatch: pytes
     suite = changed(sweep={"samplers": ["ancestral"], "steps": [2, 4]})
     with monkeypatch.context() as patch:
         patch.setattr("indm.flows.registered.resflow.ResidualFlow.inverse", inverse)
-        sweep.run(suite, layout, RUN)
+        run(sweep, suite, layout, RUN)
     table = read_sweep(layout, RUN)
     assert (table["skip"] == "fixed point: 3 of 40 images did not converge").all()
     with monkeypatch.context() as patch:
         patch.setattr("indm.flows.registered.resflow.ResidualFlow.inverse", lambda _, z, **__: z / 0)
-        sweep.run(suite, layout, RUN)
+        run(sweep, suite, layout, RUN)
     assert (
         read_sweep(layout, RUN)["skip"]
         .str.endswith("pixels are not finite: more steps, or a lower corrector_snr")
@@ -161,14 +162,14 @@ def test_sweep_says_why_a_cell_has_no_numbers(layout: Layout, monkeypatch: pytes
 
 def test_sweep_repeats_to_the_byte(layout: Layout) -> None:
     suite = changed(sweep={"samplers": ["ancestral", "ode_heun"], "steps": [3]})
-    first, second = ((sweep.run(suite, layout, RUN).folder / "sweep.csv").read_bytes() for _ in range(2))
+    first, second = ((run(sweep, suite, layout, RUN).folder / "sweep.csv").read_bytes() for _ in range(2))
     assert first == second
 
 
 @pytest.fixture(scope="module")
 def study(layout: Layout) -> pd.DataFrame:
     """The table of protocol, and beside it the samples and the FID of the same run."""
-    sample.run(SMOKE, layout, RUN)
+    run(sample, SMOKE, layout, RUN)
     fid_stage.run(SMOKE, layout, RUN)
     protocol.run(SMOKE, layout, "digits")
     return pd.read_csv(layout.suite_folder / "protocol" / "digits.csv")
@@ -215,7 +216,7 @@ def test_images_are_of_the_weights_that_the_suite_names(layout: Layout, score: s
     """The raw weights of each network are 1.1 times the averaged ones."""
     # Of raw scores there are no snapshots.
     suite = changed(weights={"score": score, "flow": flow}, train={"snapshots": []})
-    found = sample.run(suite, layout, RUN).folder
+    found = run(sample, suite, layout, RUN).folder
     tensors, spec = read_weights(found / "checkpoint.safetensors", CHECKPOINT_FORMAT)
     model = ImplicitNonlinearDiffusion(spec["model"]).eval()
     model.noise.load_state_dict(strip_prefix(tensors, f"{score}.noise"))
@@ -227,7 +228,7 @@ def test_images_are_of_the_weights_that_the_suite_names(layout: Layout, score: s
 
 
 def test_a_model_without_a_flow_has_the_weights_of_its_score_alone(layout: Layout) -> None:
-    folder = sample.run(SMOKE, layout, VE).folder
+    folder = run(sample, SMOKE, layout, VE).folder
     assert read_json(folder / "samples.json")["weights"] == {"score": "ema", "flow": None}
     content = SMOKE.model_dump(exclude_unset=True)
     content["protocol"]["digits"]["run"] = VE
@@ -241,7 +242,7 @@ def test_rows_of_rounding_are_what_a_suite_of_that_rounding_measures(
     other = Layout(tmp_path, "smoke")
     shutil.copytree(layout.suite_folder, other.suite_folder)
     suite = changed(sample={"rounding": "floor"})
-    sample.run(suite, other, RUN)
+    run(sample, suite, other, RUN)
     fid_stage.run(suite, other, RUN)
     found = read_json(other.run(RUN) / "fid.json")["fid"]
     assert read_json(other.run(RUN) / "samples.json")["rounding"] == "floor"

@@ -29,7 +29,7 @@ from indm.seeding import derive_seed
 from indm.store.files import CHECKPOINT_FORMAT, write_weights
 from indm.suite.expand import suite_files
 from indm.suite.load import load_suite
-from indm.training.batches import Draws, draw
+from indm.training.batches import DeviceBatch, Draws, draw
 from indm.training.begin import step_flops
 from indm.training.flat import Flat
 from indm.training.loop import History, Plan, learning_rate, train
@@ -102,6 +102,15 @@ def test_an_epoch_sees_every_image_once_and_the_next_in_another_order() -> None:
     first, second = list(chain(*levels[:4])), list(chain(*levels[4:]))
     assert sorted(first) == sorted(second) == list(range(20))
     assert first != second
+
+
+def test_batches_are_dequantised_uniformly_wherever_they_are_drawn() -> None:
+    """Kolmogorov's statistic, the largest distance of two distribution functions; above 2 / sqrt(N) once in 1,500 seeds."""
+    data = torch.full((500, 1, 8, 8), 3, dtype=torch.uint8)
+    (elsewhere,) = DeviceBatch(data, 17, 0, CPU, False, True).shares(1, 0, 1)
+    for draws in (draw(data, 17, 500, SEED, 0), elsewhere):
+        noise = ((draws.x + 1) * 17 / 2 - 3).flatten().sort().values
+        assert (noise - torch.linspace(0, 1, len(noise))).abs().max() < 2 / math.sqrt(len(noise))
 
 
 def test_draws_repeat_and_differ_from_step_to_step() -> None:
@@ -317,15 +326,17 @@ def test_clipping_of_summed_losses_is_that_of_the_mean_at_a_limit_divided_by_the
     assert torch.cat([g.flatten() for g in total]).norm().item() == pytest.approx(limit * 2**0.5, rel=1e-3)
 
 
-def test_soft_truncation_draws_one_time_for_a_batch() -> None:
-    trainer = Trainer(model("identity"), Optimisation(objective="nll", soft_truncation=1.2, **OPTIONS))
+@pytest.mark.parametrize("objective", ["nll", "fid"])
+def test_soft_truncation_draws_one_time_for_a_batch(objective: str) -> None:
+    trainer = Trainer(model("identity"), Optimisation(objective=objective, soft_truncation=1.2, **OPTIONS))
     seen: list[Tensor] = []
     trainer.model.noise.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
-    draws = draw(images(), 17, 8, SEED, 0)
+    draws = replace(draw(images(), 17, 8, SEED, 0), truncation=0.9)
     trainer.step(draws, 1.0)
     eps = soft_truncation_time(draws.truncation, 1e-5, 1.2)
-    torch.testing.assert_close(seen[0], importance_time(trainer.model.sde, draws.u, eps)[0])
-    assert eps > 1e-5
+    times = {"nll": importance_time(trainer.model.sde, draws.u, eps)[0], "fid": eps + draws.u * (1 - eps)}
+    torch.testing.assert_close(seen[0], times[objective])
+    assert eps > 0.01
 
 
 def integrals(sde: dict[str, float], eps: float) -> tuple[float, float]:

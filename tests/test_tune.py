@@ -37,6 +37,7 @@ from indm.training.trainer import Trainer
 from indm.tuning import trial as trial_module
 from indm.tuning.study import STARTUP, Study
 from tests.conftest import REPOSITORY
+from tests.finished import run, work
 
 NLL, FID = "digits-vp-indm-nll-s0", "digits-vp-ddpmpp-fid-s0"
 OUTPUTS = ("tune.csv", "tune.json")
@@ -79,7 +80,7 @@ def outputs(layout: Layout, name: str = NLL) -> dict[str, bytes]:
 
 
 def searched(layout: Layout, suite: Suite = SUITE, name: str = NLL) -> dict[str, bytes]:
-    tune.run(suite, layout, name)
+    run(tune, suite, layout, name)
     return outputs(layout, name)
 
 
@@ -188,7 +189,7 @@ def test_a_trial_is_the_training_of_its_run_by_its_hyper_parameters(
     (row,) = pd.read_csv(layout.run(NLL) / "tune.csv").query("trial == 1 and phase == 'short'").to_dict("records")
     changes = {key: row[key] for key in ("lr", "flow_lr", "ema_decay")} | {"steps": 4, "snapshots": []}
     alone = SUITE.with_trial(NLL, SUITE.tune[NLL].seed, changes)
-    folder = train.run(alone, layout, NLL).folder
+    folder = run(train, alone, layout, NLL).folder
     images = torch.from_numpy(read_array(layout.data("digits") / "valid.npy"))
     evaluation = Evaluation(**SUITE.curve.model_dump(exclude={"images", "log_det"}), uncorrected=False)
     for flow, column in (("ema", "valid_nelbo"), ("raw", "valid_nelbo_raw_flow")):
@@ -216,7 +217,7 @@ def test_fid_is_against_validation_images(layout: Layout, monkeypatch: pytest.Mo
         monkeypatch.setattr(trial_module, "draw_levels", lambda *_, images=images, **__: (images, 1.0))
         content = suite.model_dump(exclude_unset=True)
         content["curve"]["images"] = None
-        table = pd.read_csv(tune.run(Suite.model_validate(content), layout, FID).folder / "tune.csv")
+        table = pd.read_csv(run(tune, Suite.model_validate(content), layout, FID).folder / "tune.csv")
         found[split] = table["target"].iloc[0]
         forget(layout, FID)
     assert abs(found["valid"]) < 1e-6
@@ -234,7 +235,7 @@ def test_a_failed_trial_is_a_row_with_its_line_and_the_search_goes_on(
         return step(self, draws, lr_factor, flow_alone=flow_alone)
 
     monkeypatch.setattr(Trainer, "step", diverge)
-    tune.run(SUITE, layout, NLL)
+    run(tune, SUITE, layout, NLL)
     table = pd.read_csv(layout.run(NLL) / "tune.csv")
     first = table.iloc[0]
     assert (first["state"], math.isnan(first["target"])) == ("failed", True)
@@ -251,7 +252,7 @@ def test_a_failed_trial_is_a_row_with_its_line_and_the_search_goes_on(
 
 def test_a_search_whose_trials_all_fail_has_no_best(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("indm.training.loop.learning_rate", lambda *_: math.inf)
-    tune.run(SUITE, layout, NLL)
+    run(tune, SUITE, layout, NLL)
     assert read_json(layout.run(NLL) / "tune.json")["best"] is None
     assert list(pd.read_csv(layout.run(NLL) / "tune.csv")["state"]) == ["failed"] * 6
     table = tuned_table(results(layout, NLL))
@@ -267,7 +268,7 @@ def test_nothing_is_chosen_by_test_images(layout: Layout, monkeypatch: pytest.Mo
     with pytest.raises(
         DataError, match=r"valid.npy: found no images, expected some, because hyper-parameters are not chosen"
     ):
-        tune.run(SUITE, layout, NLL)
+        run(tune, SUITE, layout, NLL)
 
 
 # What is resumed.
@@ -299,10 +300,28 @@ def test_a_finished_search_trains_nothing_again(
     forget(layout)
 
 
-def test_compiled_trials_are_others(layout: Layout) -> None:
-    """Their trainings round differently."""
-    suites = (SUITE, SUITE.model_copy(update={"compile": True}))
-    assert len({tune._key(tune._arm(suite, layout, NLL, CPU), layout) for suite in suites}) == 2
+@pytest.mark.parametrize(
+    ("name", "changes", "same"),
+    [
+        (NLL, {"train": {"lr": 0.5, "steps": 9}}, True),
+        (NLL, {"train": {"batch_size": 32}}, False),
+        (NLL, {"sample": {"steps": 7}, "fid": {"bootstrap": 7}}, True),
+        (FID, {"sample": {"steps": 7}}, False),
+        (FID, {"fid": {"bootstrap": 7}}, False),
+        # Its trainings round differently.
+        (NLL, {"compile": True}, False),
+    ],
+)
+def test_trials_are_kept_as_long_as_nothing_changes_that_they_depend_on(
+    layout: Layout, name: str, changes: dict[str, Any], same: bool
+) -> None:
+    """They set by themselves what is searched, and for how many steps they train."""
+    suite = suite_of(name)
+    content = suite.model_dump(exclude_unset=True)
+    for section, change in changes.items():
+        content[section] = content[section] | change if isinstance(change, dict) else change
+    keys = [work(tune, found, layout, name).key for found in (suite, Suite.model_validate(content))]
+    assert (keys[0] == keys[1]) == same
 
 
 def test_a_longer_search_goes_on_from_a_shorter_one(layout: Layout, undisturbed: dict[str, bytes]) -> None:
@@ -342,7 +361,7 @@ def test_a_search_that_is_cut_off_anywhere_has_the_same_bytes(layout: Layout, un
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tune, "bar", cut_at(training, before))
             with pytest.raises(PowerCutError):
-                tune.run(SUITE, layout, NLL)
+                run(tune, SUITE, layout, NLL)
         assert not (layout.run(NLL) / "tune.csv").is_file()
     assert searched(layout) == undisturbed
     assert sorted(path.name for path in layout.scratch(NLL, "tune").iterdir()) == ["lock", "study.journal"]
@@ -364,7 +383,7 @@ def test_a_search_that_is_asked_to_stop_keeps_its_state(
     with monkeypatch.context() as patch:
         patch.setattr(tune, "bar", stop_in_the_second_step)
         with pytest.raises(StoppedError, match=r"stopped by SIGTERM; the state after step 2 is saved in .*/tune/0-4/"):
-            tune.run(SUITE, layout, NLL)
+            run(tune, SUITE, layout, NLL)
     assert searched(layout) == undisturbed
     forget(layout)
 
@@ -376,8 +395,8 @@ def test_a_search_that_is_killed_has_the_same_bytes(layout: Layout, tmp_path: Pa
     (tmp_path / "smoke.yaml").write_text(yaml_text(suite.model_dump(exclude_unset=True)))
     code = (
         "import sys; from pathlib import Path; from indm.stages import tune; from indm.store.layout import Layout; "
-        "from indm.suite.load import load_suite; "
-        f"tune.run(load_suite(Path(sys.argv[1])), Layout(Path(sys.argv[2]), 'smoke'), '{NLL}')"
+        "from indm.suite.load import load_suite; from tests.finished import run; "
+        f"run(tune, load_suite(Path(sys.argv[1])), Layout(Path(sys.argv[2]), 'smoke'), '{NLL}')"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "smoke.yaml"), str(layout.root)]
     process = subprocess.Popen(command, cwd=REPOSITORY)

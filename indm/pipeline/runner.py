@@ -1,13 +1,16 @@
 """Run a stage: check the suite, the code and the inputs before it, and write manifest and provenance after it."""
 
 import contextlib
+import hashlib
 import importlib
+import json
 import time
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indm.errors import ParamsError
-from indm.pipeline.jobs import IMPORTED, Job
+from indm.pipeline.jobs import IMPORTED, Job, job_parameters
 from indm.pipeline.stages import STAGES, gathering
 from indm.process import is_first, limit_threads, unset_fpmath
 from indm.progress import watched
@@ -16,6 +19,7 @@ from indm.suite.load import load_suite, suite_sha256
 if TYPE_CHECKING:
     from indm.store.layout import Layout
     from indm.store.provenance import Finished
+    from indm.store.scratch import Work
     from indm.suite.schema.suite import Suite
 
 
@@ -64,6 +68,8 @@ def run_stage(name: str, suite_file: Path, out: Path, subject: dict[str, Any], *
     started = time.monotonic()
     with _watched(layout, job), removed_at_the_end():
         stage = importlib.import_module(f"indm.stages.{gathering(name)}")
+        if name in STAGES and STAGES[name].grows is not None:
+            options["work"] = work_of(suite, layout, job, stamp, inputs)
         finished: Finished = stage.run(suite, layout, *subject.values(), **options)
         # If torchrun has started several processes, only the first one writes.
         if not is_first():
@@ -71,6 +77,47 @@ def run_stage(name: str, suite_file: Path, out: Path, subject: dict[str, Any], *
         _record_provenance(finished, source, time.monotonic() - started, suite.threads)
         # Results without a manifest do not count.
         identity.record(job, inputs, name)
+
+
+def work_of(suite: "Suite", layout: "Layout", job: Job, stamp: str, inputs: dict[str, str]) -> "Work":
+    """Return where a job keeps its unfinished work, and the key of this work.
+
+    The key is a hash of the stamp of the job's code, its parameters and inputs (but for those that ``grows`` of its stage names),
+    and what may change the order of sums. The precision of products is not one of these, since
+    :func:`~indm.process.set_up` fixes it.
+
+    Arguments:
+        suite: the suite.
+        layout: layout of the suite's files.
+        job: the job, of a stage that keeps unfinished work.
+        stamp: stamp of its code.
+        inputs: SHA-256 of each of its inputs, by path.
+    """
+    import torch
+
+    from indm.store.provenance import COMPUTING, restrictions, version
+    from indm.store.scratch import FORMAT, Work
+
+    stage = STAGES[job.stage]
+    assert stage.grows is not None
+    known = [
+        FORMAT,
+        stamp,
+        _without(job_parameters(suite, job) | inputs, stage.grows(suite, job.subject)),
+        [version(package) for package in COMPUTING],
+        suite.device != "cpu" and torch.cuda.is_available(),
+        [suite.threads, suite.processes if stage.distributed else 1, suite.compile, restrictions()],
+    ]
+    key = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+    return Work(layout.scratch(job.subject, job.stage), key, stamp)
+
+
+def _without(content: Any, names: Container[str], place: str = "") -> Any:
+    """Leave out the entries of nested mappings that have these names, each with the names of the mappings around it."""
+    if not isinstance(content, dict):
+        return content
+    kept = {name: value for name, value in content.items() if f"{place}{name}" not in names}
+    return {name: _without(value, names, f"{place}{name}.") for name, value in kept.items()}
 
 
 def _check_subject(suite: "Suite", suite_file: Path, job: Job) -> None:

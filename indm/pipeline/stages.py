@@ -55,6 +55,8 @@ SECTIONS = (
     "failed",
     "failed_beyond",
 )
+# A row of a sweep does not depend on which other ones there are.
+ROWS = ("sweep.objectives", "sweep.samplers", "sweep.steps")
 TOY2D = (
     "seeds",
     "train_points",
@@ -87,6 +89,15 @@ def _studied(suite: "Suite") -> list[str]:
     return list(suite.protocol)
 
 
+def _trials(suite: "Suite", run: str) -> tuple[str, ...]:
+    """Name what a trial does not depend on: the choice of trials, what each sets itself, and for a bound, all about images."""
+    found = [f"tune.{run}.{key}" for key in ("trials", "confirm", "lengths")]
+    found += [f"train.{key}" for key in ("steps", "snapshots", *suite.tune[run].space)]
+    if suite.runs[run].objective != "fid":
+        found += ["sample", "fid.bootstrap", REFERENCE[0].format(suite=suite.suite, dataset=suite.runs[run].dataset)]
+    return tuple(found)
+
+
 # The options of the command line that name a subject.
 OPTIONS: dict[Subject, tuple[str, ...]] = {
     "dataset": ("dataset",),
@@ -115,6 +126,8 @@ class Stage(NamedTuple):
         only: lists its subjects if they are not all subjects of the suite.
         builds: whether it builds the model of a run.
         measures: whether it measures images by the extractor of their dataset.
+        grows: names the parameters and inputs of a job on which its unfinished work does not depend, so that a job that grows, such
+            as a search of more trials, continues from it; ``None`` if the stage keeps no unfinished work.
         reports: whether it writes to the reports folder.
         distributed: whether the suite's number of processes share a job.
         memory: MB of the machine's memory for a process of a job.
@@ -132,6 +145,7 @@ class Stage(NamedTuple):
     only: Callable[["Suite"], list[str]] | None = None
     builds: bool = False
     measures: bool = False
+    grows: Callable[["Suite", str], tuple[str, ...]] | None = None
     reports: bool = False
     distributed: bool = False
     memory: int = 1000
@@ -196,6 +210,8 @@ def _shards(stage: str, summary: str, inputs: tuple[str, ...], keys: tuple[str, 
         keys=(*keys, f"shards.{stage}"),
         only=listed,
         builds=True,
+        # A batch is the same in any number of shards.
+        grows=lambda *_: (f"shards.{stage}", *(ROWS if stage == "sweep" else ())),
         memory=2000,
     )
 
@@ -256,6 +272,7 @@ STAGES: dict[str, Stage] = {
         plots={f"{RUN}/train.csv": {"x": "step", "y": "score_loss"}},
         keys=("train", *(f"runs.{{run}}.{key}" for key in ("dataset", "sde", "model", "objective", "seed", "train"))),
         builds=True,
+        grows=lambda *_: (),
         distributed=True,
         memory=2000,
     ),
@@ -273,6 +290,7 @@ STAGES: dict[str, Stage] = {
         outputs=(f"{RUN}/samples.npy", f"{RUN}/samples.json", *(f"{RUN}/{picture}.png" for picture in PICTURES)),
         keys=("sample", *DRAWN),
         builds=True,
+        grows=lambda *_: (),
         memory=2000,
     ),
     "fid": Stage(
@@ -302,6 +320,7 @@ STAGES: dict[str, Stage] = {
         metrics=(f"{RUN}/nll.json",),
         keys=EVALUATED,
         builds=True,
+        grows=lambda *_: (),
         memory=2000,
     ),
     "curve": Stage(
@@ -314,6 +333,7 @@ STAGES: dict[str, Stage] = {
         keys=("curve", "weights", *IDENTITY),
         only=_with_snapshots,
         builds=True,
+        grows=lambda *_: (),
         memory=2000,
     ),
     "sweep_shard": _shards(
@@ -333,6 +353,7 @@ STAGES: dict[str, Stage] = {
         only=_swept,
         builds=True,
         measures=True,
+        grows=lambda *_: ROWS,
         memory=2000,
     ),
     "protocol": Stage(
@@ -366,6 +387,7 @@ STAGES: dict[str, Stage] = {
         only=_tuned,
         builds=True,
         measures=True,
+        grows=_trials,
         memory=2000,
     ),
     "toy2d": Stage(

@@ -7,12 +7,11 @@ import torch
 
 from indm.diffusion.evaluation import Evaluation, first_images, likelihoods
 from indm.diffusion.model import load_model
-from indm.pipeline.stamps import job_stamp
 from indm.process import set_up
-from indm.store.files import SNAPSHOTS_FORMAT, file_sha256, read_array, read_json, read_weights, write_table
+from indm.store.files import SNAPSHOTS_FORMAT, read_array, read_json, read_weights, write_table
 from indm.store.layout import Layout
 from indm.store.provenance import Finished
-from indm.store.scratch import below, open_scratch, work_key
+from indm.store.scratch import Work, below, open_scratch
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -24,7 +23,7 @@ COLUMNS += ["log_det_bound"]
 IMAGES_COLUMNS = ["step", "image", *NUMBERS]
 
 
-def run(suite: "Suite", layout: Layout, name: str) -> Finished:
+def run(suite: "Suite", layout: Layout, name: str, *, work: Work) -> Finished:
     """Write ``curve.csv`` and ``curve_images.csv``, in bits/dim.
 
     The first has a row for each snapshot, with standard errors over images, and the second has a row for each snapshot and
@@ -38,17 +37,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     images = first_images(torch.from_numpy(read_array(data / f"{split}.npy")), parameters.images, "curve.images")
     path = folder / "snapshots.safetensors"
     _, spec = read_weights(path, SNAPSHOTS_FORMAT)
-    key = work_key(
-        job_stamp(suite, "curve", name),
-        "torchdiffeq",
-        run=[run.dataset, run.seed],
-        curve=parameters.model_dump(),
-        weights=suite.weights.model_dump(),
-        snapshots=file_sha256(path),
-        data=[description["sha256"], split],
-        machine=[device.type, suite.threads],
-    )
-    with open_scratch(layout.scratch(name, "curve"), key) as scratch:
+    with open_scratch(work) as scratch:
         rows: list[dict[str, Any]] = []
         tables = [pd.DataFrame(columns=IMAGES_COLUMNS)]
         evaluation = Evaluation(**parameters.model_dump(exclude={"images", "log_det"}), uncorrected=False)

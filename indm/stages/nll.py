@@ -7,19 +7,18 @@ import torch
 
 from indm.diffusion.evaluation import Evaluation, first_images, likelihood_batches, likelihoods
 from indm.diffusion.model import load_model
-from indm.pipeline.stamps import job_stamp
 from indm.process import precision_now, set_up
-from indm.store.files import file_sha256, read_array, read_json, write_json, write_table
+from indm.store.files import read_array, read_json, write_json, write_table
 from indm.store.layout import Layout
 from indm.store.provenance import Finished
-from indm.store.scratch import open_scratch, work_key
+from indm.store.scratch import Work, open_scratch
 from indm.store.shards import gather, open_shard, share
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
 
-def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> Finished:
+def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None, *, work: Work) -> Finished:
     """Write ``nll.csv`` (bits/dim of each test image) and ``nll.json`` (means and standard errors).
 
     A shard evaluates its share of the images instead, and writes it to its folder.
@@ -29,30 +28,18 @@ def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> 
     # Gathering the shards does not need a GPU.
     device = set_up("cpu" if gathers else suite.device, suite.threads)
     run, parameters, folder = suite.runs[name], suite.nll, layout.run(name)
-    description = read_json(layout.data(run.dataset) / "dataset.json")
-    levels = description["levels"]
+    levels = read_json(layout.data(run.dataset) / "dataset.json")["levels"]
     images = torch.from_numpy(read_array(layout.data(run.dataset) / "test.npy"))
     images = first_images(images, parameters.images, "nll.images")
     model = load_model(folder / "checkpoint.safetensors", device, suite.weights.model_dump())
-    code = job_stamp(suite, "nll", name)
-    key = work_key(
-        code,
-        "torchdiffeq",
-        run=[run.dataset, run.seed],
-        nll=parameters.model_dump(),
-        weights=suite.weights.model_dump(),
-        checkpoint=file_sha256(folder / "checkpoint.safetensors"),
-        data=description["sha256"],
-        machine=[device.type, suite.threads],
-    )
     evaluation = Evaluation(**parameters.model_dump(exclude={"images", "log_det"}))
     settings: dict[str, Any] = {"seed": (run.dataset, run.seed), "device": device, "description": name}
     if shard is not None:
-        with open_shard(layout, name, "nll", shard, key=key, code=code) as part:
+        with open_shard(layout, name, "nll", shard, work) as part:
             likelihood_batches(model, images, levels, evaluation, once=part.once, share=share(shard, count), **settings)
         return part.finished
-    with open_scratch(layout.scratch(name, "nll"), key) as scratch:
-        source = gather(layout, name, "nll", count, code) if gathers else scratch
+    with open_scratch(work) as scratch:
+        source = gather(layout, name, "nll", count, work.code) if gathers else scratch
         table = likelihoods(model, images, levels, evaluation, once=source.once, **settings)
         write_table(folder / "nll.csv", table.rename_axis("image").reset_index())
         bound = {"log_det_bound": evaluation.log_det_bound(run.has_flow)}

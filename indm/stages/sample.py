@@ -13,15 +13,14 @@ from indm.data.levels import dequantise, quantise, to_uint8
 from indm.diffusion.generate import draw_batches, draw_levels, prior_mean
 from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model
 from indm.diffusion.shown import forward_images
-from indm.pipeline.stamps import job_stamp
 from indm.process import precision_now, set_up
 from indm.progress import bar
 from indm.registry import SAMPLERS
 from indm.seeding import derive_seed
-from indm.store.files import atomic_write, file_sha256, read_array, read_json, write_array, write_json
+from indm.store.files import atomic_write, read_array, read_json, write_array, write_json
 from indm.store.layout import TRAINING_PICTURES, Layout
 from indm.store.provenance import Finished
-from indm.store.scratch import open_scratch, work_key
+from indm.store.scratch import Work, open_scratch
 from indm.store.shards import gather, open_shard, share
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ TIMES = [0.0, 0.03, 0.08, 0.15, 0.25, 0.4, 0.6, 1.0]
 DIFFUSED = 4
 
 
-def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> Finished:
+def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None, *, work: Work) -> Finished:
     """Write ``samples.npy`` (levels, uint8), ``samples.json`` and the pictures samples, neighbours and diffusion.
 
     The last two show training images. If the dataset forbids such pictures, they are empty files, as both engines expect the same
@@ -51,17 +50,16 @@ def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> 
     description = read_json(data / "dataset.json")
     levels = description["levels"]
     model = load_model(folder / "checkpoint.safetensors", device, suite.weights.model_dump())
-    code, key = job_stamp(suite, "sample", name), _key(suite, layout, name, device)
     settings = _settings(suite, name, device)
     if not gathers:
         centre = suite.sample_params(name).model_dump(include={"centre_prior", "batch_size"})
         settings["mean"] = prior_mean(model, data, device, **centre)
     if shard is not None:
-        with open_shard(layout, name, "sample", shard, key=key, code=code) as part:
+        with open_shard(layout, name, "sample", shard, work) as part:
             draw_batches(model, levels, once=part.once, share=share(shard, count), **settings)
         return part.finished
-    with open_scratch(layout.scratch(name, "sample"), key) as scratch:
-        source = gather(layout, name, "sample", count, code) if gathers else scratch
+    with open_scratch(work) as scratch:
+        source = gather(layout, name, "sample", count, work.code) if gathers else scratch
         samples, nfe = draw_levels(model, levels, once=source.once, **settings)
         _write(suite, layout, name, samples, nfe, levels)
         # The batches are kept until the last picture is written.
@@ -75,21 +73,6 @@ def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> 
                 with atomic_write(folder / f"{picture}.png"):
                     pass
     return Finished(folder, source.earlier, source.computed_on)
-
-
-def _key(suite: "Suite", layout: Layout, name: str, device: torch.device) -> str:
-    """Hash all inputs of a batch."""
-    run = suite.runs[name]
-    return work_key(
-        job_stamp(suite, "sample", name),
-        "torchdiffeq",
-        run=[run.dataset, run.seed],
-        sample=suite.sample_params(name).model_dump(),
-        weights=suite.weights.model_dump(),
-        checkpoint=file_sha256(layout.run(name) / "checkpoint.safetensors"),
-        data=read_json(layout.data(run.dataset) / "dataset.json")["sha256"],
-        machine=[device.type, suite.threads],
-    )
 
 
 def _settings(suite: "Suite", name: str, device: torch.device) -> dict[str, Any]:

@@ -16,14 +16,13 @@ from indm.errors import ConvergenceError, DivergenceError
 from indm.metrics.compare import distances
 from indm.metrics.features import features
 from indm.metrics.references import load_extractors, load_references
-from indm.pipeline.stamps import job_stamp
 from indm.process import set_up
 from indm.progress import bar
 from indm.seeding import derive_seed
-from indm.store.files import file_sha256, read_json, write_table
+from indm.store.files import read_json, write_table
 from indm.store.layout import Layout
 from indm.store.provenance import Finished
-from indm.store.scratch import Once, Scratch, below, open_scratch, work_key
+from indm.store.scratch import Once, Scratch, Work, below, open_scratch
 from indm.store.shards import gather, open_shard, share
 from indm.suite.schema.types import PC, PREDICTOR
 
@@ -31,25 +30,22 @@ if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
 
-REFERENCE = ["extractor.safetensors", "features.npy", "statistics.safetensors"]
 COLUMNS = ["sampler", "grid", "steps", "nfe", "num_samples", "fid", "fid_se", "kid", "kid_se", "skip"]
 
 
-def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> Finished:
+def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None, *, work: Work) -> Finished:
     """Write ``sweep.csv``, with a row for each sampler and number of steps; ``skip`` gives the reason for missing numbers.
 
     A shard samples its share of the images in all rows instead, and writes it to its folder.
     """
     device = set_up(suite.device, suite.threads)
     if shard is not None:
-        return _draw_share(suite, layout, name, shard, device)
+        return _draw_share(suite, layout, name, shard, device, work)
     gathers = suite.shards.sweep > 1
     draw = partial(draw_levels, **_drawing(suite, layout, name, device, gathers=gathers))
     measure = _measurement(suite, layout, name, device)
-    with open_scratch(layout.scratch(name, "sweep"), _row_key(suite, layout, name, device)) as scratch:
-        source = (
-            gather(layout, name, "sweep", suite.shards.sweep, job_stamp(suite, "sweep", name)) if gathers else scratch
-        )
+    with open_scratch(work) as scratch:
+        source = gather(layout, name, "sweep", suite.shards.sweep, work.code) if gathers else scratch
         rows = [
             _row(scratch, source.once, sampler, steps, _settings(suite, name, sampler, steps), draw, measure)
             for sampler in suite.sweep.samplers
@@ -59,12 +55,11 @@ def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None) -> 
     return Finished(layout.run(name), scratch.earlier + (source.earlier if gathers else 0.0), source.computed_on)
 
 
-def _draw_share(suite: "Suite", layout: Layout, name: str, number: int, device: torch.device) -> Finished:
+def _draw_share(suite: "Suite", layout: Layout, name: str, number: int, device: torch.device, work: Work) -> Finished:
     """Sample the share of a shard; rows with many steps are dealt out first, because they take longest."""
     drawing = _drawing(suite, layout, name, device, gathers=False)
     each = -(-suite.sweep.num_samples // suite.sweep.batch_size)
-    code = job_stamp(suite, "sweep", name)
-    with open_shard(layout, name, "sweep", number, key=_key(suite, layout, name, device), code=code) as shard:
+    with open_shard(layout, name, "sweep", number, work) as shard:
         for index, (sampler, steps) in enumerate(_drawn(suite, name)):
             settings = _settings(suite, name, sampler, steps) | {
                 "once": below(shard.once, f"{sampler}-{steps}"),
@@ -122,33 +117,6 @@ def _measurement(
         return distances(features(extractor, images, levels, device=device)[0], reference, **settings, seed=seed)
 
     return measure
-
-
-def _row_key(suite: "Suite", layout: Layout, name: str, device: torch.device) -> str:
-    """Hash all inputs of a row, except its sampler and steps."""
-    data = layout.data(suite.runs[name].dataset)
-    reference = [file_sha256(data / file) for file in REFERENCE]
-    return _key(
-        suite, layout, name, device, "numpy", "scipy", "torch-fidelity", fid=suite.fid.model_dump(), reference=reference
-    )
-
-
-def _key(suite: "Suite", layout: Layout, name: str, device: torch.device, *packages: str, **content: Any) -> str:
-    """Hash all inputs of a row's images, except its sampler and steps, with ``packages`` and ``content``."""
-    run = suite.runs[name]
-    return work_key(
-        job_stamp(suite, "sweep", name),
-        "torchdiffeq",
-        *packages,
-        run=[run.dataset, run.seed],
-        sweep=suite.sweep.model_dump(exclude={"objectives", "samplers", "steps"}),
-        sample=suite.sample_params(name).model_dump(),
-        weights=suite.weights.model_dump(),
-        checkpoint=file_sha256(layout.run(name) / "checkpoint.safetensors"),
-        data=read_json(layout.data(run.dataset) / "dataset.json")["sha256"],
-        machine=[device.type, suite.threads],
-        **content,
-    )
 
 
 def _row(

@@ -4,7 +4,6 @@ With several processes (the suite's key), each computes its part of every batch,
 """
 
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from threading import Event
@@ -13,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from indm.errors import ParamsError
-from indm.pipeline.stamps import job_stamp
 from indm.process import precision_used, set_up, sigterm_noted, started_processes
 from indm.progress import bar, say
 from indm.store.files import read_array, read_json
 from indm.store.layout import Layout
 from indm.store.provenance import Finished, this_process
-from indm.store.scratch import work_key
+from indm.store.scratch import Work
 from indm.training.begin import PHASES, Training, begin_training
 from indm.training.distributed import any_process, first, group, launch
 from indm.training.saving import Saver, shared_scratch, write_snapshots, write_training
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
 
-def run(suite: "Suite", layout: Layout, name: str) -> Finished:
+def run(suite: "Suite", layout: Layout, name: str, *, work: Work) -> Finished:
     """Write ``checkpoint.safetensors``, ``snapshots.safetensors``, ``train.csv`` (the losses) and ``train.json``.
 
     Raises:
@@ -43,32 +41,31 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
             )
         here = int(os.environ["LOCAL_WORLD_SIZE"])
         with group(set_up(suite.device, suite.threads, here)) as device:
-            return _train(suite, layout, name, device)
+            return _train(suite, layout, name, device, work)
     device = set_up(suite.device, suite.threads, suite.processes)
     if suite.processes == 1:
-        return _train(suite, layout, name, device)
+        return _train(suite, layout, name, device, work)
     # The classes of a run's overrides are made at import, so that the suite cannot be pickled.
     content = suite.model_dump(exclude_unset=True)
-    finished: Finished = launch(suite.processes, _join, type(suite), content, layout, name)
+    finished: Finished = launch(suite.processes, _join, type(suite), content, layout, name, work)
     return finished
 
 
-def _join(kind: type["Suite"], content: dict[str, Any], layout: Layout, name: str) -> Finished:
+def _join(kind: type["Suite"], content: dict[str, Any], layout: Layout, name: str, work: Work) -> Finished:
     """Train as one of several processes."""
     suite = kind.model_validate(content)
     with group(set_up(suite.device, suite.threads, suite.processes)) as device:
         # Set by the processes that train, because the process that waits for them has neither a device nor a model.
-        return replace(_train(suite, layout, name, device), computed_on=this_process())
+        return replace(_train(suite, layout, name, device, work), computed_on=this_process())
 
 
-def _train(suite: "Suite", layout: Layout, name: str, device: torch.device) -> Finished:
+def _train(suite: "Suite", layout: Layout, name: str, device: torch.device, work: Work) -> Finished:
     """Train in this process, as the only one or as one of several."""
     run, parameters = suite.runs[name], suite.train_params(name)
     description = read_json(layout.data(run.dataset) / "dataset.json")
     images = torch.from_numpy(read_array(layout.data(run.dataset) / "train.npy"))
     training = begin_training(suite, name, images, description, device)
-    key = _key(suite, name, description["sha256"], device)
-    with shared_scratch(layout.scratch(name, "train"), key, device) as scratch, sigterm_noted() as stop:
+    with shared_scratch(work, device) as scratch, sigterm_noted() as stop:
         # All processes stop after the same step.
         asked = partial(_asked_to_stop, stop, device)
         saver = Saver(scratch, training.trainer, parameters.snapshots, suite.save_seconds, stopping=asked)
@@ -103,14 +100,3 @@ def _write(
     write_training(folder, training.trainer, curve, identity | {"step": parameters.steps}, counts)
     flops = [training.cumulative_flops(step) for step in parameters.snapshots]
     write_snapshots(folder, saver.snapshots(), identity | {"flops": flops, "model": training.trainer.model.spec})
-
-
-def _key(suite: "Suite", name: str, data: Mapping[str, str], device: torch.device) -> str:
-    """Hash all inputs of a training and the machine, because a training that changes machines matches neither bit by bit."""
-    return work_key(
-        job_stamp(suite, "train", name),
-        run=suite.runs[name].model_dump(exclude={"train", "sample"}),
-        train=suite.train_params(name).model_dump(),
-        data=data,
-        machine=[device.type, suite.threads, suite.processes, suite.compile],
-    )

@@ -14,14 +14,13 @@ import torch
 
 from indm.diffusion.evaluation import first_images
 from indm.errors import DataError
-from indm.pipeline.stamps import job_stamp
 from indm.process import set_up, sigterm_noted
 from indm.progress import bar
 from indm.report.trials import best, spread
-from indm.store.files import file_sha256, read_array, read_json, write_json, write_table
+from indm.store.files import read_array, read_json, write_json, write_table
 from indm.store.layout import Layout
 from indm.store.provenance import Finished
-from indm.store.scratch import Scratch, open_scratch, work_key
+from indm.store.scratch import Scratch, Work, open_scratch
 from indm.tuning.study import Row, Study
 from indm.tuning.trial import MEASURED, Arm
 
@@ -31,19 +30,18 @@ if TYPE_CHECKING:
 TARGETS = {"nll": "validation NELBO, bits/dim", "fid": "FID against the validation images"}
 
 
-def run(suite: "Suite", layout: Layout, name: str) -> Finished:
+def run(suite: "Suite", layout: Layout, name: str, *, work: Work) -> Finished:
     """Write ``tune.csv``, a row for each trial and phase, and ``tune.json``, the best hyper-parameters.
 
     Raises:
         DataError: if the dataset lacks validation images, on which hyper-parameters are chosen.
     """
     arm = _arm(suite, layout, name, set_up(suite.device, suite.threads))
-    key = _key(arm, layout)
     # Kept after a successful search, so that a longer search continues from it and the same search does not train again.
-    with open_scratch(layout.scratch(name, "tune"), key, keep=True) as scratch, sigterm_noted() as stop:
+    with open_scratch(work, keep=True) as scratch, sigterm_noted() as stop:
         parameters = suite.tune[name]
         space = {key: (found.low, found.high, found.log) for key, found in parameters.space.items()}
-        study = Study(scratch.folder / "study.journal", key, space, (*arm.seed, "tune"))
+        study = Study(scratch.folder / "study.journal", work.key, space, (*arm.seed, "tune"))
         earlier = sum(row["seconds"] for row in study.rows.values())
 
         def trial(phase: str, steps: int, number: int) -> Row:
@@ -65,12 +63,12 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
                 StoppedError: if the process is asked to stop; the training continues from its saved state.
             """
             nonlocal earlier
-            work = Scratch(scratch.folder / f"{number}-{steps}", key)
+            training = Scratch(scratch.folder / f"{number}-{steps}", work.key)
             progress = bar(f"{name} trial {number}, {steps} steps")
-            make = partial(arm.run, study.parameters(number), steps, work, stop, progress)
+            make = partial(arm.run, study.parameters(number), steps, training, stop, progress)
             row = study.once(number, steps, make)
-            earlier += work.earlier
-            shutil.rmtree(work.folder, ignore_errors=True)
+            earlier += training.earlier
+            shutil.rmtree(training.folder, ignore_errors=True)
             return row | {"phase": phase}
 
         rows = [trial("short", parameters.steps, number) for number in range(parameters.trials)]
@@ -98,30 +96,6 @@ def _arm(suite: "Suite", layout: Layout, name: str, device: torch.device) -> Arm
 
 def _complete(rows: list[Row]) -> list[Row]:
     return [row for row in rows if not row["reason"]]
-
-
-def _key(arm: Arm, layout: Layout) -> str:
-    """Hash all inputs of a trial, except its number; the number of trials and the choice to confirm are not among them."""
-    suite, name = arm.suite, arm.name
-    search = suite.tune[name].model_dump(exclude={"trials", "confirm", "lengths"})
-    drawing: dict[str, Any] = {}
-    packages = ["optuna"]
-    if suite.runs[name].objective == "fid":
-        drawing = {"sample": suite.sample_params(name).model_dump(), "bootstrap": suite.fid.bootstrap}
-        packages += ["numpy", "scipy", "torch-fidelity", "torchdiffeq"]
-        drawing["extractor"] = file_sha256(arm.data / "extractor.safetensors")
-    return work_key(
-        job_stamp(suite, "tune", name),
-        *packages,
-        run=suite.runs[name].model_dump(exclude={"variant", "seed", "train", "sample"}),
-        train=suite.train_params(name).model_dump(exclude={"steps", "snapshots", *search["space"]}),
-        search=search,
-        curve=suite.curve.model_dump(),
-        weights=suite.weights.model_dump(),
-        drawing=drawing,
-        data=arm.description["sha256"],
-        machine=[arm.device.type, suite.threads, suite.compile],
-    )
 
 
 def _write(layout: Layout, arm: Arm, study: Study, rows: list[Row], winner: Mapping[str, Any] | None) -> None:

@@ -48,6 +48,8 @@ CPUINFO = Path("/proc/cpuinfo")
 INSTRUCTIONS = {"amx_tile": "AMX", "avx512f": "AVX-512", "avx2": "AVX2"}
 # Variables that keep torch, oneDNN and MKL from using all instructions of the processor.
 RESTRICTIONS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS")
+# Packages whose versions may change the numbers of a job that can be continued.
+COMPUTING = ("torch", "torch-fidelity", "torchdiffeq", "numpy", "scipy", "optuna")
 # More than any job took, in any unit, to refuse numbers such as the largest one in JSON.
 MOST = 1e12
 
@@ -66,24 +68,14 @@ def provenance(seconds: float, threads: int) -> dict[str, Any]:
         seconds: wall time.
         threads: CPU threads of the process.
     """
-    packages = (
-        "torch",
-        "torch-fidelity",
-        "clean-fid",
-        "torchdiffeq",
-        "numpy",
-        "scipy",
-        "scikit-learn",
-        "pandas",
-        "optuna",
-    )
+    packages = (*COMPUTING, "clean-fid", "scikit-learn", "pandas")
     # Asked at once, because each question starts a process.
     top, _, commit = (_ask_git("rev-parse", "--show-toplevel", "HEAD") or "").partition("\n")
     changes = _ask_git("status", "--porcelain", "--", *SOURCES) if top == str(CHECKOUT) else None
     return {
         "commit": commit if top == str(CHECKOUT) else None,
         "uncommitted_changes": None if changes is None else bool(changes),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
         "threads": threads,
         "allocator": os.environ.get("GLIBC_TUNABLES", "default"),
         **this_process(),
@@ -91,7 +83,7 @@ def provenance(seconds: float, threads: int) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
     """Return a package's version; a loaded package is asked itself, since the metadata of a wheel may omit its type of GPU."""
     loaded = sys.modules.get(package)
     return str(getattr(loaded, "__version__", None) or metadata.version(package))

@@ -1,29 +1,25 @@
 """Unfinished work of a stage, kept so that a killed job continues where it stopped.
 
 It lies in ``<out>/<suite>/scratch/<run>/<stage>/``, which is not a declared output, because both engines delete those before a job.
-Every file contains a key, which is a hash of everything on which the result depends. A file with another key is removed and never
-used, so that resuming cannot change a result. The folder is removed after the stage has ended without an error; in a job, after the
-manifest is written, since engines delete the files of a job without one.
+Every file contains a key, by :func:`indm.pipeline.runner.work_of`. A file with another key is removed and never used, so that
+resuming cannot change a result. The folder is removed after the stage has ended without an error; in a job, after the manifest is
+written, since engines delete the files of a job without one.
 """
 
 import contextlib
 import errno
-import hashlib
-import json
 import os
 import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from indm.errors import ArtifactError
 from indm.progress import say
 from indm.store.files import read_spec, read_weights, refuse_link, write_weights
-from indm.store.provenance import restrictions
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -40,12 +36,26 @@ _WAITING: ContextVar[list[Path] | None] = ContextVar("waiting", default=None)
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
 
 
+class Work(NamedTuple):
+    """Where a job keeps its unfinished work, and what must have made it.
+
+    Arguments:
+        folder: its folder.
+        key: hash of everything on which the work depends.
+        code: stamp of the job's code, one of these things.
+    """
+
+    folder: Path
+    key: str
+    code: str
+
+
 class Scratch:
     """The files of one stage's unfinished work.
 
     Arguments:
         folder: their folder, from which files with another key are removed.
-        key: the key of the work, by :func:`work_key`.
+        key: the key of the work.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
@@ -108,21 +118,21 @@ def below(once: Once, prefix: str) -> Once:
 
 
 @contextlib.contextmanager
-def open_scratch(folder: Path, key: str, *, keep: bool = False) -> Iterator[Scratch]:
-    """Lock a scratch folder, ``.../<stage>``, for one process, and remove it if the block ends without an error.
+def open_scratch(work: Work, *, keep: bool = False) -> Iterator[Scratch]:
+    """Lock the folder of unfinished work for one process, and remove it if the block ends without an error.
 
     Arguments:
-        folder: the folder.
-        key: the key of the work, by :func:`work_key`.
+        work: the work.
         keep: do not remove the folder.
 
     Raises:
         ArtifactError: if another process has locked it, or it is not writable.
     """
+    folder = work.folder
     for place in (folder, folder.parent):
         refuse_link(place)
     with _lock(folder, LOCK_SECONDS):
-        scratch = Scratch(folder, key)
+        scratch = Scratch(folder, work.key)
         yield scratch
         if keep:
             return
@@ -153,25 +163,6 @@ def _remove(folder: Path) -> None:
     # Also the run's folder, unless another stage has unfinished work there.
     with contextlib.suppress(OSError):
         folder.parent.rmdir()
-
-
-def work_key(code: str, *packages: str, **content: Any) -> str:
-    """Hash everything on which the work of a stage depends: its stamp, ``content`` (JSON), and versions of format and packages.
-
-    The hash includes the restrictions of instructions, since a job may be started again in another environment, where sums have
-    another order. It does not include the precision of products, which :func:`~indm.process.set_up` fixes.
-
-    Arguments:
-        code: the stamp of the stage's code.
-        packages: packages other than torch that compute numbers of this work.
-        content: everything else.
-    """
-    import torch
-
-    versions = {name: metadata.version(name) for name in packages}
-    known = {"format": FORMAT, "code": code, "torch": torch.__version__, "versions": versions, **content}
-    known["instructions"] = restrictions()
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
 def _spec(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from indm.errors import ArtifactError, ConvergenceError, DivergenceError
 from indm.store.files import AGAIN, read_spec, write_weights
 from indm.store.layout import Layout
 from indm.store.provenance import Finished, computed_on
-from indm.store.scratch import Scratch, open_scratch
+from indm.store.scratch import Scratch, Work, open_scratch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +65,7 @@ class Shard:
 
 
 @contextlib.contextmanager
-def open_shard(layout: Layout, run: str, stage: str, number: int, *, key: str, code: str) -> Iterator[Shard]:
+def open_shard(layout: Layout, run: str, stage: str, number: int, work: Work) -> Iterator[Shard]:
     """Open a shard of a stage of a run, and write it if the block ends without an error.
 
     Arguments:
@@ -73,13 +73,12 @@ def open_shard(layout: Layout, run: str, stage: str, number: int, *, key: str, c
         run: the run.
         stage: the stage that gathers it.
         number: number of the shard, from 1.
-        key: key of its unfinished work, by :func:`~indm.store.scratch.work_key`.
-        code: stamp of the code that makes it.
+        work: its unfinished work.
     """
-    with open_scratch(layout.scratch(f"{run}-{number}", f"{stage}_shard"), key) as scratch:
+    with open_scratch(work) as scratch:
         shard = Shard(layout.shard(run, number), scratch)
         yield shard
-        shard.write(_file(layout, run, stage, number), code)
+        shard.write(_file(layout, run, stage, number), work.code)
 
 
 def share(number: int, count: int, before: int = 0) -> slice:

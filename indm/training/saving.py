@@ -15,7 +15,7 @@ from indm.errors import DivergenceError, StoppedError
 from indm.process import precision_used
 from indm.progress import say
 from indm.store.files import CHECKPOINT_FORMAT, SNAPSHOTS_FORMAT, write_json, write_table, write_weights
-from indm.store.scratch import Scratch, open_scratch
+from indm.store.scratch import Scratch, Work, open_scratch
 from indm.training.distributed import first, wait_for_all
 from indm.training.loop import History
 from indm.training.trainer import Trainer
@@ -101,15 +101,15 @@ class Saver:
 
 
 @contextmanager
-def shared_scratch(folder: Path, key: str, device: torch.device) -> Iterator[Scratch]:
+def shared_scratch(work: Work, device: torch.device) -> Iterator[Scratch]:
     """Open the scratch of a training; the first process locks, cleans, writes and removes it, and the others only read."""
     if first():
-        with open_scratch(folder, key) as scratch:
+        with open_scratch(work) as scratch:
             wait_for_all(device)
             yield scratch
     else:
         wait_for_all(device)
-        yield Scratch(folder, key)
+        yield Scratch(work.folder, work.key)
 
 
 def write_snapshots(folder: Path, snapshots: Mapping[int, Mapping[str, Tensor]], spec: Mapping[str, Any]) -> None:

@@ -44,7 +44,7 @@ class Study:
 
     Arguments:
         path: Optuna's file; a file with another key is removed. The caller has locked its folder.
-        key: key of its trials, by :func:`indm.store.scratch.work_key`.
+        key: key of its trials, by :func:`indm.pipeline.runner.work_of`.
         space: the least and the greatest value of each hyper-parameter, and whether its logarithm is sampled.
         seed: identity from which every suggestion is derived.
     """
