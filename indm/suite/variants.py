@@ -38,13 +38,19 @@ RATES = 10
 
 
 def variants(suite: "Suite") -> Iterator[tuple[str, str]]:
-    """Yield the mistakes of variants, each with a run that has it; the runs of a cell have the same model."""
-    cells: dict[tuple[str, ...], str] = {}
-    for name, run in suite.runs.items():
-        cells.setdefault((run.variant, run.dataset, run.sde, run.model, run.objective), name)
-    for (variant, *cell), name in cells.items():
+    """Yield the mistakes of variants, each with a run that has it."""
+    first = cells(suite)
+    for (variant, *cell), name in first.items():
         if variant:
-            yield from ((name, mistake) for mistake in _variant(suite, name, cells.get(("", *cell))))
+            yield from ((name, mistake) for mistake in _variant(suite, name, first.get(("", *cell))))
+
+
+def cells(suite: "Suite") -> dict[tuple[str, ...], str]:
+    """Return the first run of each variant, dataset, SDE, model and objective; the others have the same model."""
+    found: dict[tuple[str, ...], str] = {}
+    for name, run in suite.runs.items():
+        found.setdefault((run.variant, run.dataset, run.sde, run.model, run.objective), name)
+    return found
 
 
 def control(variant: str) -> Control | None:
