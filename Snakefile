@@ -9,6 +9,7 @@
 
 import gc
 import re
+import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
@@ -42,7 +43,7 @@ from indm.pipeline.track import remember_start
 from indm.shipped import DEFAULT_SUITE
 from indm.store.provenance import older_results
 from indm.suite.expand import suite_files
-from indm.suite.load import load_params, load_suite, suite_sha256
+from indm.suite.load import load_params, suite_sha256
 
 SUITE = str(config.get("suite", DEFAULT_SUITE))
 suites = ", ".join(path.stem for path in suite_files(Path("params")))
@@ -112,11 +113,11 @@ onstart:
     work = replace(work, compute=workflow.local_exec and work.compute)
     if not workflow.touch and (older := older_results(Path("results", SUITE))):
         print(older, file=sys.stderr)
-    try:
-        if jobs:
-            load_suite(Path(f"params/{SUITE}.yaml"), with_data=True)
-    except IndmError as error:
-        sys.exit(str(error))
+    # What needs images or networks; in a process of its own, since torch would stay in this one.
+    suite_file = f"params/{SUITE}.yaml"
+    validate = [sys.executable, "-m", "indm", "validate", "--suite", suite_file]
+    if jobs and (code := subprocess.run(validate, check=False).returncode):
+        sys.exit(code)
     if gaps := requirements(suite, work, out=Path("results")):
         sys.exit("\n".join(gaps))
 

@@ -141,11 +141,13 @@ def init(folder: Path) -> None:
 def validate(suite_file: Path, out: Path, track: bool) -> None:
     """Check a suite file.
 
-    Checks the claims, published numbers and registrations in its folder too. Prints mistakes only.
+    Checks the claims, published numbers and registrations in its folder too, and counts the FLOPs and parameters of controls.
+    Prints mistakes only.
     """
     from indm.suite.load import load_params
+    from indm.training.controls import check_controls
 
-    load_params(suite_file, with_data=True)
+    check_controls(load_params(suite_file, with_data=True), suite_file)
     if track:
         from indm.pipeline.track import track as write_tracked
 

@@ -604,8 +604,45 @@ def test_every_list_whose_places_do_not_count_was_repeated() -> None:
         ("indm", "standardised", "{}", "train.latent.standardise: found False; allowed: True"),
         ("ddpmpp", "scale-5", "{latent: {scale: 2.0}}", "train.latent.scale: found 2.0; allowed: 5.0"),
         ("ddpmpp", "same-compute", "{}", "train.steps: found 200; allowed: more than the 200 steps of run "),
-        ("ddpmpp", "same-parameters", "{lr: 0.5}", "train.score.channels: found 16; allowed: a larger network than "),
-        ("indm", "frozen-flow", "{}", "train.fresh_score_after: found None; allowed: a number of steps"),
+        ("ddpmpp", "same-parameters", "{}", "train.score.channels: found 16; allowed: a larger network than "),
+        ("indm", "frozen-flow", "{}", "train.fresh_score_after: found None; allowed: half of train.steps 200"),
+        # Else the same as the plain model.
+        (
+            "ddpmpp",
+            "same-compute",
+            "{steps: 300, lr: 1e-9}",
+            "train.lr: found 1e-09; allowed: 0.004, the value of run ",
+        ),
+        (
+            "ddpmpp",
+            "same-parameters",
+            "{steps: 1, snapshots: [], score: {channels: 20}}",
+            "train.steps: found 1; allowed: 200, the value of run digits-vp-ddpmpp-nll-s0",
+        ),
+        (
+            "ddpmpp",
+            "learned-scale",
+            "{steps: 2, snapshots: [], latent: {learned: scale}}",
+            "train.steps: found 2; allowed: 200, the value of run digits-vp-ddpmpp-nll-s0",
+        ),
+        (
+            "ddpmpp",
+            "learned-scale",
+            "{lr: 1e-9, latent: {learned: scale}}",
+            "train.lr: found 1e-09; allowed: within a factor of 10 of 0.004, the rate of run ",
+        ),
+        (
+            "indm",
+            "frozen-flow",
+            "{steps: 300, fresh_score_after: 150}",
+            "train.fresh_score_after: found 150; allowed: 200, the steps of run ",
+        ),
+        (
+            "ddpmpp",
+            "scale-5",
+            "{latent: {scale: 5.0}}, sample: {temperature: 0.5}",
+            "sample: found other values; allowed: the values of run digits-vp-ddpmpp-nll-s0",
+        ),
         (
             "indm",
             "mine",
@@ -614,14 +651,14 @@ def test_every_list_whose_places_do_not_count_was_repeated() -> None:
         ),
     ],
 )
-def test_a_variant_that_is_the_plain_model_is_refused(
+def test_a_variant_that_is_not_what_its_name_says_is_refused(
     tmp_path: Path, model: str, variant: str, train: str, words: str
 ) -> None:
     name = f"digits-vp-{model}-{variant}-nll"
     line = f"  {name}: {{dataset: digits, sde: vp, model: {model}, variant: {variant}, objective: nll, seeds: [7, 8], "
     kept = "".join(line for line in TEXT.splitlines(keepends=True) if "standardised-nll" not in line)
     with pytest.raises(ParamsError) as caught:
-        load(tmp_path, kept + line + f"train: {train}, sample: {{}}}}\n")
+        load(tmp_path, kept + line + f"train: {train}{'' if 'sample' in train else ', sample: {}'}}}\n")
     assert f"suite frozen, run {name}, key {words}" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model
 from indm.diffusion.objectives import gaussian_nll, nelbo, noise_error
 from indm.diffusion.sde import importance_time, soft_truncation_time
-from indm.errors import ArtifactError, DataError, DivergenceError
+from indm.errors import ArtifactError, DataError, DivergenceError, ParamsError
 from indm.flows.build import build_flow
 from indm.flows.registered.affine import PixelAffine
 from indm.flows.registered.resflow import ResidualFlow
@@ -29,12 +29,13 @@ from indm.seeding import derive_seed
 from indm.store.files import CHECKPOINT_FORMAT, write_weights
 from indm.suite.expand import suite_files
 from indm.suite.load import load_suite
+from indm.training import controls
 from indm.training.batches import DeviceBatch, Draws, draw
 from indm.training.begin import step_flops
+from indm.training.controls import check_controls
 from indm.training.flat import Flat
 from indm.training.loop import History, Plan, learning_rate, train
 from indm.training.saving import write_training
-from indm.training.spec import build_trainer
 from indm.training.trainer import Optimisation, Trainer
 from tests.conftest import REPOSITORY
 
@@ -651,10 +652,6 @@ def test_operations_do_not_depend_on_the_seed() -> None:
     assert len(counts) == 1
 
 
-# Of the datasets of which a suite has the control.
-SHAPES = {"digits": [1, 8, 8], "fashion-mnist": [1, 28, 28], "cifar10": [3, 32, 32]}
-
-
 # A step of CIFAR-10's networks takes seconds.
 SLOW = ("cifar10", "paper-seeds")
 
@@ -666,23 +663,44 @@ SLOW = ("cifar10", "paper-seeds")
         for path in suite_files(REPOSITORY / "params")
     ],
 )
-def test_control_of_equal_compute_trains_for_the_flops_of_indm(name: str) -> None:
-    """To within half of a step, of the first seed of every cell: seeds have the same counts, and all images of a batch."""
-    suite = load_suite(REPOSITORY / f"params/{name}.yaml")
+def test_control_of_equal_compute_trains_for_the_flops_of_indm(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To within half of a step; and the control of equal parameters has its width."""
+    monkeypatch.setattr(controls, "FLOPS", 0.0)
+    path = REPOSITORY / f"params/{name}.yaml"
+    check_controls(load_suite(path), path)
 
-    def flops(name: str) -> float:
-        shape = SHAPES[suite.runs[name].dataset]
-        draws = draw(torch.zeros(1, *shape, dtype=torch.uint8), 17, 1, SEED, 0)
-        return suite.train_params(name).steps * step_flops(build_trainer(suite, name, shape, CPU), draws)
 
-    cells: dict[str, str] = {}
-    for name, run in suite.runs.items():
-        if run.variant == "same-compute":
-            cells.setdefault(name.removesuffix(f"-s{run.seed}"), name)
-    assert cells or name not in ("digits-seeds", "fashion-full", *SLOW)
-    for control in cells.values():
-        found, expected = flops(control), flops(control.replace("ddpmpp-same-compute", "indm"))
-        assert abs(found - expected) <= found / suite.train_params(control).steps / 2, control
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        # One step more than the plain model; 3 % more than INDM's FLOPs; 62 % more than its parameters.
+        (
+            "{steps: 8070, snapshots: [504, 1009, 2018, 4035, 8070]}",
+            "{steps: 3201}",
+            "steps: found 3201; allowed: 8070 to ",
+        ),
+        (
+            "{steps: 8003, snapshots",
+            "{steps: 8244, snapshots",
+            "steps: found 8244; allowed: 8003 to within 2 %, for as many ",
+        ),
+        (
+            "train: {score: {channels: 20}}",
+            "train: {score: {channels: 24}}",
+            "score: found 169897 parameters; allowed: 104571 ",
+        ),
+    ],
+)
+def test_control_of_another_size_than_indm_is_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
+    for name in ("digits", "digits-full"):
+        text = (REPOSITORY / f"params/{name}.yaml").read_text()
+        (tmp_path / f"{name}.yaml").write_text(text.replace(old, new))
+    path = tmp_path / "digits-full.yaml"
+    with pytest.raises(ParamsError) as caught:
+        check_controls(load_suite(path), path)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{path}: suite digits-full, run digits-vp-ddpmpp-same-")
+    assert f", key train.{words}" in line
 
 
 def test_training_repeats_to_the_bit_and_learns() -> None:

@@ -252,6 +252,21 @@ def test_a_mistake_in_a_suite_stops_both_engines(tmp_path: Path, old: str, new: 
     assert not (checkout / "results/digits").exists()
 
 
+def test_a_control_of_another_size_stops_both_engines_before_the_first_job(tmp_path: Path) -> None:
+    checkout = copy_checkout(tmp_path)
+    file = checkout / "params/digits.yaml"
+    file.write_text(
+        file.read_text().replace("{steps: 1009, snapshots: [126, 252, 504, 1009]}", "{steps: 401, snapshots: []}")
+    )
+    for done in map(finish, (start(checkout, ["snakemake", "--cores", "1"]), start(checkout, ["dvc", "repro"]))):
+        assert done.returncode != 0
+        (line,) = [line for line in done.stderr.splitlines() if "params/digits.yaml: " in line]
+        assert (
+            "run digits-vp-ddpmpp-same-compute-nll-s4, key train.steps: found 401; allowed: 1009 to within 2 %" in line
+        )
+    assert not (checkout / "results/digits/data").exists()
+
+
 def test_a_mistake_in_the_published_numbers_stops_both_engines(tmp_path: Path) -> None:
     checkout = copy_checkout(tmp_path)
     path = checkout / "params/published.csv"

@@ -1,76 +1,118 @@
 """Checks of variants: each differs from the plain model, and a control of ``params/claims.yaml`` has the keys of its name."""
 
-import operator
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from indm.suite.schema.types import LEARNED
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
-    from indm.suite.schema.train import ScoreParams, TrainParams
 
-# The key of the train section, and its value, that a control of this name needs.
-CONTROLS: dict[str, tuple[str, object]] = {
-    "standardised": ("latent.standardise", True),
-    "learned-scale": ("latent.learned", "scale"),
-    "learned-affine": ("latent.learned", "affine"),
-    "learned-linear": ("latent.learned", "linear"),
-    "learned-filter": ("latent.learned", "filter"),
-    "learned-curve": ("latent.learned", "curve"),
-    "learned-curve-filter": ("latent.learned", "curve-filter"),
-    "learned-range": ("sde.vp.learned_range", True),
-    "normalised-input": ("score.normalise_input", "running"),
+
+class Control(NamedTuple):
+    """What sets a control apart from its plain model: keys with their values, and keys with any value."""
+
+    values: Mapping[str, object] = {}
+    others: tuple[str, ...] = ()
+
+
+# A map is trained as INDM's flow is, and a search finds rates for each model that has one.
+OF_MAPS = ("train.lr", "train.flow_lr", "train.flow_ema_decay", "train.flow_warmup_steps")
+SIZE = ("train.score.channels", "train.score.multipliers", "train.score.blocks", "train.score.attention_resolutions")
+SAME_COMPUTE, SAME_PARAMETERS, FROZEN_FLOW = "same-compute", "same-parameters", "frozen-flow"
+CONTROLS = {
+    **{f"learned-{name}": Control({"train.latent.learned": name}, OF_MAPS) for name in (*LEARNED, "curve-filter")},
+    "standardised": Control({"train.latent.standardise": True}),
+    "learned-range": Control({"train.sde.vp.learned_range": True}, ("train.reconstruction",)),
+    "normalised-input": Control({"train.score.normalise_input": "running"}),
+    SAME_COMPUTE: Control(others=("train.steps",)),
+    SAME_PARAMETERS: Control(others=SIZE),
+    FROZEN_FLOW: Control(others=("train.steps", "train.fresh_score_after")),
 }
 SCALE = re.compile(r"scale-([0-9]+)")
 # Keys that affect the records of a training, not its model.
 WRITTEN = {"snapshots", "log_every"}
+# The largest factor between the rate of a plain model and the rate of the same model with a learned map.
+RATES = 10
 
 
 def variants(suite: "Suite") -> Iterator[tuple[str, str]]:
-    """Yield the mistakes of variants, each with a run that has it; the runs of a cell have the same model."""
-    cells: dict[tuple[str, ...], str] = {}
-    for name, run in suite.runs.items():
-        cells.setdefault((run.variant, run.dataset, run.sde, run.model, run.objective), name)
-    for (variant, *cell), name in cells.items():
+    """Yield the mistakes of variants, each with a run that has it."""
+    first = cells(suite)
+    for (variant, *cell), name in first.items():
         if variant:
-            yield from ((name, mistake) for mistake in _variant(suite, name, cells.get(("", *cell))))
+            yield from ((name, mistake) for mistake in _variant(suite, name, first.get(("", *cell))))
+
+
+def cells(suite: "Suite") -> dict[tuple[str, ...], str]:
+    """Return the first run of each variant, dataset, SDE, model and objective; the others have the same model."""
+    found: dict[tuple[str, ...], str] = {}
+    for name, run in suite.runs.items():
+        found.setdefault((run.variant, run.dataset, run.sde, run.model, run.objective), name)
+    return found
+
+
+def control(variant: str) -> Control | None:
+    """Return what a variant's name says of its training; ``None`` for a name that says nothing."""
+    scale = SCALE.fullmatch(variant)
+    return Control({"train.latent.scale": float(scale[1])}) if scale else CONTROLS.get(variant)
 
 
 def _variant(suite: "Suite", name: str, plain: str | None) -> Iterator[str]:
-    variant, train = suite.runs[name].variant, suite.train_params(name)
-    found = list(_control(variant, train))
-    if plain:
-        found += _beside(variant, train, plain, suite.train_params(plain))
-        same_sample = suite.sample_params(name) == suite.sample_params(plain)
-        if not found and same_sample and _trained(train) == _trained(suite.train_params(plain)):
-            yield f"key variant: found {variant!r} for the model of run {plain}; allowed: '', or other values in train or sample"
-    yield from (
-        f"key train.{mistake}, since variant {variant!r} names that control; or another variant" for mistake in found
-    )
+    variant = suite.runs[name].variant
+    named, own = control(variant), _trained(suite, name)
+    if named:
+        found = list(_own(variant, named, own))
+        if plain and not found:
+            found = [f"{mistake} of run {plain}" for mistake in _beside(variant, named, own, _trained(suite, plain))]
+        if plain and suite.sample_params(name) != suite.sample_params(plain):
+            found.append(f"sample: found other values; allowed: the values of run {plain}")
+        yield from (
+            f"key {mistake}, since variant {variant!r} names that control; or another variant" for mistake in found
+        )
+    elif plain and suite.sample_params(name) == suite.sample_params(plain) and own == _trained(suite, plain):
+        yield f"key variant: found {variant!r} for the model of run {plain}; allowed: '', or other values in train or sample"
 
 
-def _control(variant: str, train: "TrainParams") -> Iterator[str]:
-    """Check the key on which a control depends, by its own value."""
-    if variant == "frozen-flow" and train.fresh_score_after is None:
-        yield "fresh_score_after: found None; allowed: a number of steps"
-    scale = SCALE.fullmatch(variant)
-    key, expected = ("latent.scale", float(scale[1])) if scale else CONTROLS.get(variant, ("", None))
-    if key and (found := operator.attrgetter(key)(train)) != expected:
-        yield f"{key}: found {found!r}; allowed: {expected!r}"
+def _own(variant: str, named: Control, own: Mapping[str, Any]) -> Iterator[str]:
+    """Check the keys on which a control depends, by their own values."""
+    for key, value in named.values.items():
+        if own[key] != value:
+            yield f"{key}: found {own[key]!r}; allowed: {value!r}"
+    after, steps = own["train.fresh_score_after"], own["train.steps"]
+    if variant == FROZEN_FLOW and (after is None or 2 * after != steps):
+        yield f"train.fresh_score_after: found {after}; allowed: half of train.steps {steps}"
 
 
-def _beside(variant: str, train: "TrainParams", plain: str, of_plain: "TrainParams") -> Iterator[str]:
-    """Check the keys on which a control depends, by comparison with the plain model."""
-    if variant == "same-compute" and train.steps <= of_plain.steps:
-        yield f"steps: found {train.steps}; allowed: more than the {of_plain.steps} steps of run {plain}"
-    larger = any(own > other for own, other in zip(_size(train.score), _size(of_plain.score), strict=True))
-    if variant == "same-parameters" and train.score.name == of_plain.score.name and not larger:
-        yield f"score.channels: found {train.score.channels}; allowed: a larger network than in run {plain}"
+def _beside(variant: str, named: Control, own: Mapping[str, Any], plain: Mapping[str, Any]) -> Iterator[str]:
+    """Check that a control differs from the plain model in the keys of its name alone; a mistake ends before the run's name."""
+    for key in {**plain, **own}:
+        if key not in {*named.values, *named.others} and own.get(key) != plain.get(key):
+            yield f"{key}: found {own.get(key)!r}; allowed: {plain.get(key)!r}, the value"
+    key, lr, steps = "train.lr", plain["train.lr"], plain["train.steps"]
+    if key in named.others and not lr / RATES <= own[key] <= lr * RATES:
+        yield f"{key}: found {own[key]}; allowed: within a factor of {RATES} of {lr}, the rate"
+    if variant == SAME_COMPUTE and own["train.steps"] <= steps:
+        yield f"train.steps: found {own['train.steps']}; allowed: more than the {steps} steps"
+    if variant == SAME_PARAMETERS and all(_size(own[key]) <= _size(plain[key]) for key in SIZE):
+        yield f"{SIZE[0]}: found {own[SIZE[0]]}; allowed: a larger network than the network"
+    if variant == FROZEN_FLOW and own["train.fresh_score_after"] != steps:
+        yield f"train.fresh_score_after: found {own['train.fresh_score_after']}; allowed: {steps}, the steps"
 
 
-def _size(score: "ScoreParams") -> tuple[int, ...]:
-    return score.channels, score.blocks, sum(score.multipliers), len(score.attention_resolutions)
+def _size(value: "int | list[int]") -> int:
+    return sum(value) if isinstance(value, list) else value
 
 
-def _trained(train: "TrainParams") -> dict[str, object]:
-    return train.model_dump(exclude=WRITTEN)
+def _trained(suite: "Suite", name: str) -> dict[str, Any]:
+    """Return the training of a run by key, except the keys that affect only its records."""
+    return _flat(suite.train_params(name).model_dump(exclude=WRITTEN), "train.")
+
+
+def _flat(section: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the values of a section and of its sections by their keys, such as ``train.latent.scale``."""
+    found: dict[str, Any] = {}
+    for key, value in section.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
