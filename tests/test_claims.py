@@ -1231,6 +1231,9 @@ def test_other_mistakes_in_the_file_are_named(tmp_path: Path) -> None:
     path = tmp_path / "claims.yaml"
     with pytest.raises(ParamsError, match=r"claims\.yaml: missing"):
         load_claims(path)
+    (tmp_path / "own.yaml").write_text("runs: {a: {model: ddpmpp, variant: another}, b: {model: indm, variant: mine}}")
+    path.write_text(yaml_text({"controls": CONTROLS | {"own": {"variants": ["another"]}}, "claims": [CLAIM]}))
+    assert load_claims(path).controls["own"].variants == ["another"]
     several = CONTROLS | {"scale": CONTROLS["scale"] | {"choose_by": None}}
     for content, words in (
         ({"controls": several, "claims": [CLAIM]}, "key controls.scale: choose_by: found variants"),
@@ -1248,6 +1251,18 @@ def test_other_mistakes_in_the_file_are_named(tmp_path: Path) -> None:
             r"key controls\.nan\.\[key\]: found 'nan'; allowed: another text",
         ),
         ({"controls": CONTROLS, "claims": [{"id": "x"}]}, "claim x, key statement: missing"),
+        (
+            {"controls": CONTROLS | {"standardised": {"variants": ["same-computee"]}}, "claims": [CLAIM]},
+            r"key controls\.standardised\.variants: found 'same-computee'; allowed: another, learned-affine, .*, same-compute, ",
+        ),
+        (
+            {"controls": CONTROLS | {"standardised": {"variants": ["frozen-flow"]}}, "claims": [CLAIM]},
+            "found 'frozen-flow'; allowed: another, .* of model ddpmpp",
+        ),
+        (
+            {"controls": CONTROLS, "claims": [CLAIM | {"baseline": LINEAR | {"variant": "mine"}}]},
+            r"claim better, key baseline\.variant: found 'mine'; allowed: another, ",
+        ),
         ([], "expected a mapping of the keys controls, claims"),
     ):
         path.write_text(yaml_text(content))

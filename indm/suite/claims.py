@@ -1,6 +1,6 @@
 """The schema of ``params/claims.yaml``: the paper's claims, as statements that numbers can decide."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import combinations, product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -9,9 +9,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from indm.errors import ParamsError
 from indm.measured import METRICS
+from indm.suite.expand import variants_of
 from indm.suite.measured import DRAWN_BY, datasets
 from indm.suite.schema.types import DiffusionName, EachOnce, FamilyName, Shown
 from indm.suite.strict_yaml import Strict, read_mapping
+from indm.suite.variants import CONTROLS, FROZEN_FLOW, SCALE
 
 Word = Annotated[Shown, Field(pattern=r"^[a-z0-9-]+$")]
 Objective = Literal["nll", "fid"]
@@ -218,11 +220,29 @@ def load_claims(path: Path) -> Claims:
     """
     try:
         raw = read_mapping(path, Claims)
-        return Claims.model_validate(raw)
+        claims = Claims.model_validate(raw)
     except FileNotFoundError:
         raise ParamsError(f"{path}: missing; run from the top of a checkout") from None
     except ValidationError as error:
         raise ParamsError("\n".join(_describe(path, raw, dict(item)) for item in error.errors())) from None
+    if unknown := list(_unknown_variants(claims, path.parent)):
+        raise ParamsError("\n".join(f"{path}: {mistake}" for mistake in unknown))
+    return claims
+
+
+def _unknown_variants(claims: Claims, folder: Path) -> Iterator[str]:
+    """List the variants of which no suite in a folder can have numbers, because these would be missing silently."""
+    arms = {f"key controls.{name}.variants": (each.model, each.variants) for name, each in claims.controls.items()}
+    for claim in claims.claims:
+        sides = {"treatment": claim.treatment, "baseline": claim.baseline}
+        sides = {f"claim {claim.id}, key {name}.variant": side for name, side in sides.items()}
+        arms |= {name: (side.model, [side.variant]) for name, side in sides.items() if isinstance(side, Side)}
+    for place, (model, variants) in arms.items():
+        named = [name for name in CONTROLS if (name == FROZEN_FLOW) == (model == "indm")]
+        if unknown := [name for name in variants if name and name not in named and not SCALE.fullmatch(name)]:
+            known = sorted({*named, *variants_of(model, folder)})
+            allowed = f"{', '.join(known)}, or scale-2 and the like, which are the variants of model {model} here"
+            yield from (f"{place}: found {name!r}; allowed: {allowed}" for name in unknown if name not in known)
 
 
 def _describe(path: Path, raw: dict[str, Any], error: dict[str, Any]) -> str:

@@ -60,6 +60,15 @@ def suite_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.yaml") if path.stem not in BESIDE)
 
 
+def variants_of(model: str, folder: Path) -> set[str]:
+    """Return the variants of a model in the suites of a folder."""
+    cells = [read_mapping(path, Suite).get("runs") for path in suite_files(folder)]
+    entries = [
+        entry for found in cells if isinstance(found, dict) for entry in found.values() if isinstance(entry, dict)
+    ]
+    return {str(entry.get("variant", "")) for entry in entries if entry.get("model") == model} - {""}
+
+
 def expand_suite(path: Path) -> Expanded:
     """Read a suite file and expand it.
 
