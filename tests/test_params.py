@@ -816,20 +816,20 @@ def test_refused_text_is_one_line(tmp_path: Path, text: str) -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
-TYPES = "found the key {}, expected a text"
+TYPES = "found a key of the type {}, expected a text"
 UNREADABLE = {
-    "a list as a key": ("? [a, b]\n: 1\n", TYPES.format(r"\['a', 'b'\]")),
-    "a mapping as a key": ("? {a: b}\n: 1\n", TYPES.format("{'a': 'b'}")),
-    "a number as a key": ("5: 1\n", TYPES.format("5")),
+    "a list as a key": ("? [a, b]\n: 1\n", TYPES.format("seq")),
+    "a mapping as a key": ("? {a: b}\n: 1\n", TYPES.format("map")),
+    "a list that claims to be a key": ("{!!str [a]: 1}\n", TYPES.format("str")),
+    "a number as a key": ("5: 1\n", TYPES.format("int")),
     "a date that is none": ("a: 2020-99-99\n", "month must be in 1..12"),
     "a number that is none": ("a: !!int abc\n", "invalid literal"),
     "a truth that is none": ("a: !!bool perhaps\n", "perhaps"),
-    "a date that only claims to be one": ("a: !!timestamp abc\n", "found 'abc', expected a date"),
+    "a date that only claims to be one": ("a: !!timestamp abc\n", 'timestamp from "abc"'),
     "a list that claims to be a number": ("a: !!int [1]\n", "expected a scalar node, but found sequence"),
     "a second merge": ("a: &a {x: 1}\nb: {<<: *a, <<: *a}\n", "key '<<' is given twice"),
     "a value within itself": ("a: &a [*a]\n", "found a value within itself"),
     "lists in lists": (f"a: {'[' * 900}{']' * 900}\n", "found values nested too deeply, expected a few levels"),
-    "more lists in lists": (f"a: {'[' * 10**5}", "exceeded maximum nesting depth"),
 }
 
 
