@@ -113,7 +113,7 @@ onstart:
     work = replace(work, compute=workflow.local_exec and work.compute)
     if not workflow.touch and (older := older_results(Path("results", SUITE))):
         print(older, file=sys.stderr)
-    # What needs images or networks; in a process of its own, since torch would stay in this one.
+    # These checks need images or networks. They run in a separate process, since torch would stay in this one.
     suite_file = f"params/{SUITE}.yaml"
     validate = [sys.executable, "-m", "indm", "validate", "--suite", suite_file]
     if jobs and (code := subprocess.run(validate, check=False).returncode):

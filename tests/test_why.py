@@ -258,6 +258,8 @@ def test_a_key_that_chooses_another_member_says_so_without_its_modules() -> None
         f"model: ddpmpp, variant: {key}",
         f"model: ddpmpp, variant: {key}latent: {{learned: affine}}",
     )
+    # A control differs from its plain model in one thing.
+    replace("params/frozen.yaml", "{standardise: true}", "{standardise: true, learned: affine}")
     assert causes("train", "--run", run) == ['train.latent.learned: null → "affine"']
     assert causes("nll", "--run", run) == ["the suite chooses indm/flows/registered/affine.py now"]
 

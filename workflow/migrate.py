@@ -45,7 +45,7 @@ AT = "00be4c4"
 
 
 def is_old(path: Path) -> bool:
-    """Return whether the manifests in an archive list definitions, or nothing, instead of modules."""
+    """Return whether the manifests in an archive do not list modules."""
     return any("modules" not in json.loads(text) for name, text in unpack(path).items() if "/manifest/" in name)
 
 
@@ -75,7 +75,7 @@ def restored_by(commit: str, suite: str, old: Iterable[Path], folder: Path) -> P
 
 
 def migrated(commit: str, suite: Suite, here: Path, folder: Folder) -> Iterator[tuple[str, bytes]]:
-    """Yield the files of an archive from its restored files; records say which changes were accepted."""
+    """Yield the files of an archive from its restored files; records list the accepted changes."""
     yield from ((name, (here / name).read_bytes()) for name in folder.files)
     for job in folder.jobs:
         name = next(name for name in folder.records(job) if (here / name).is_file())

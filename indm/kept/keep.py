@@ -115,14 +115,14 @@ def _keep_weights(identity: Identity, run: str, path: Path, replace: bool) -> St
     return _put(difference, lambda: {path: averaged_weights(suite, identity, here, run)}, replace)
 
 
-def _difference(path: Path, what: str, is_same: Callable[[], bool]) -> str | None:
+def _difference(path: Path, kind: str, is_same: Callable[[], bool]) -> str | None:
     """Describe how a kept file differs from the results: empty if there is no file, ``None`` if it does not differ."""
     sweep(path)
     # A folder, or a broken link, may be in the place of the file.
     if not os.path.lexists(path):
         return ""
     try:
-        return None if is_same() else f"{path}: found other {what} than in the results folder"
+        return None if is_same() else f"{path}: found other {kind} than in the results folder"
     except ArtifactError as error:
         return str(error)
 

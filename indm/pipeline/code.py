@@ -29,9 +29,9 @@ OUTSIDE = {"__main__", "cli", "doctor", "errors", "kept", "library", "pipeline",
 OUTSIDE |= {"shipped", "store", "suite", "terminal", "watching"}
 # Constants of registered members, and of the package, that only readers see. Where stages read them, they count by their values.
 SHOWN = {"LABEL", "ONLY", "REFERENCE", "SOUND", "STYLE", "__version__"}
-# What results cannot depend on, or what newer versions of Python add.
+# Results cannot depend on these fields, or newer versions of Python add them.
 LEFT_OUT = {"annotation", "ctx", "kind", "returns", "type_comment", "type_params"}
-# What editors and patches leave.
+# Files that editors and patches leave.
 LITTER = re.compile(r"[.#].*|.*(~|\.orig|\.rej|\.swp)")
 
 
@@ -125,7 +125,7 @@ class Sources:
 
 
 class _Writer:
-    """Writes a tree down without what a result cannot depend on, in the same way in every version of Python."""
+    """Writes the parts of a tree down on which a result can depend, in the same way in every version of Python."""
 
     def __init__(self) -> None:
         self.imported: list[str] = []
@@ -168,7 +168,7 @@ class _Writer:
 
 
 def _statements(nodes: Iterable[Any]) -> list[Any]:
-    """List the statements of a body that count, with imports from the package in the order of what they bind."""
+    """List the statements of a body that count, with imports from the package in the order of the names that they bind."""
     found: list[Any] = []
     for node in nodes:
         match node:

@@ -83,7 +83,7 @@ def work_of(suite: "Suite", layout: "Layout", job: Job, stamp: str, inputs: dict
     """Return where a job keeps its unfinished work, and the key of this work.
 
     The key is a hash of the stamp of the job's code, its parameters and inputs (but for those that ``grows`` of its stage names),
-    and what may change the order of sums. The precision of products is not one of these, since
+    and the settings that may change the order of sums. The precision of products is not one of these, since
     :func:`~indm.process.set_up` fixes it.
 
     Arguments:

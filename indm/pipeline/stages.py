@@ -90,7 +90,7 @@ def _studied(suite: "Suite") -> list[str]:
 
 
 def _trials(suite: "Suite", run: str) -> tuple[str, ...]:
-    """Name what a trial does not depend on: the choice of trials, what each sets itself, and for a bound, all about images."""
+    """Name the keys on which a trial does not depend: those of the search, those that it sets, and for a bound, those of images."""
     found = [f"tune.{run}.{key}" for key in ("trials", "confirm", "lengths")]
     found += [f"train.{key}" for key in ("steps", "snapshots", *suite.tune[run].space)]
     if suite.runs[run].objective != "fid":

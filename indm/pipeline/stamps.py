@@ -3,7 +3,7 @@
 A job begins with the module of its stage, with :mod:`indm.process`, and with the registered dataset, model family, diffusion,
 network, flow and samplers that it uses; its stamp covers all modules that these import (:mod:`indm.pipeline.code`). A new member
 of a registry, a renamed module or an edited message does not run jobs again, but an edited formula runs all jobs again that use
-its module. What a suite derives from its keys, what tables show of registered members, and formats of files count by their values.
+its module. Values that a suite derives from its keys, constants of registered members in tables, and file formats count by value.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NONE = "none"
 # Digits of a module's short hash. It explains a change; only the stamp decides whether there is one.
 SHORT = 10
-# The stages that draw images by the sampler of a run; those of ``sweep`` are in the suite.
+# The stages that draw images by the sampler of a run; the samplers of ``sweep`` are in the suite.
 DRAWS = ("sample", "protocol", "tune")
 # A file in another format cannot be read, and its job has to run again.
 FORMATS = [value for module in (files, manifest) for name, value in vars(module).items() if name.endswith("FORMAT")]
@@ -53,7 +53,7 @@ def job_modules(suite: "Suite", stage: str, subject: str = "", code: Sources | N
 
 
 class Difference(NamedTuple):
-    """A module, or a file of data, that has changed since a result was made: its hash then and now, ``none`` if there was none."""
+    """A module, or a file of data, that has changed since a result was made: its hash then and now, or ``none``."""
 
     name: str
     then: str
@@ -66,7 +66,7 @@ class Difference(NamedTuple):
 
     @property
     def where(self) -> str:
-        """Its file; what else a stamp covers (:func:`changes`) has none."""
+        """Its file; the other values of a stamp (:func:`changes`) do not have one."""
         if self.name.startswith("stamp/"):
             return "derived values, formats or imports"
         return self.name if "/" in self.name else f"{self.name.replace('.', '/')}.py"

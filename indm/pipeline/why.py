@@ -22,7 +22,7 @@ from indm.store.provenance import RESTORED_FOR, read_provenance, record_names
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
-# Of a module that a job has begun, or stopped, to import, or that had no statements.
+# For a module that a job has begun, or stopped, to import, or that had no statements.
 WORDS = {"changed": "changed", "new": "counts now", "gone": "no longer counts"}
 Reads = dict[Job, dict[str, Job]]
 
@@ -71,7 +71,7 @@ def why(identity: Identity, stage: str = "", **names: str | None) -> Answer:
 
 
 def _targets(suite: "Suite", reads: Reads, given: Mapping[str, str]) -> set[Job]:
-    """Find the jobs in the question; for the whole suite, the jobs that make reports, or what no other job reads."""
+    """Find the jobs in the question; for the whole suite, the jobs that make reports or files that no other job reads."""
     if not given:
         read = {maker for inputs in reads.values() for maker in inputs.values()}
         return {job for job in reads if job not in read or STAGES[job.stage].reports}
@@ -174,7 +174,7 @@ class _Seen:
             yield from (f"the suite chooses {each.where} now" for each in chosen)
 
     def _restored_for(self, job: Job) -> str:
-        """Return the stamp of the code for which a job's results were restored; empty if there is none."""
+        """Return the stamp of the code for which a job's results were restored, or an empty text."""
         folder = self._identity.manifest(job).parent.parent / "provenance"
         for name in record_names(job.stage):
             with contextlib.suppress(ArtifactError):

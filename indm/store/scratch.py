@@ -37,7 +37,7 @@ NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.E
 
 
 class Work(NamedTuple):
-    """Where a job keeps its unfinished work, and what must have made it.
+    """The place of a job's unfinished work, and the key of its maker.
 
     Arguments:
         folder: its folder.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Control(NamedTuple):
-    """What sets a control apart from its plain model: keys with their values, and keys with any value."""
+    """The keys in which a control differs from its plain model: keys with their values, and keys with any value."""
 
     values: Mapping[str, object] = {}
     others: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ def cells(suite: "Suite") -> dict[tuple[str, ...], str]:
 
 
 def control(variant: str) -> Control | None:
-    """Return what a variant's name says of its training; ``None`` for a name that says nothing."""
+    """Return the keys that a variant's name stands for; ``None`` for any other name."""
     scale = SCALE.fullmatch(variant)
     return Control({"train.latent.scale": float(scale[1])}) if scale else CONTROLS.get(variant)
 

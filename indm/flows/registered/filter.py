@@ -28,7 +28,7 @@ class SpectralFilter(ClosedFormFlow):
         super().__init__(channels_in, image_size)
         self.log_gain = nn.Parameter(torch.zeros(self.image_shape))
         self.shift = nn.Parameter(torch.zeros(self.image_shape))
-        # The entries of both factors beside the diagonal, row by row; a grey image has none.
+        # The entries of both factors off the diagonal, row by row; a grey image does not have any.
         self.mix = nn.Parameter(torch.zeros(channels_in * (channels_in - 1)))
 
     def map(self, x: Tensor) -> Tensor:
