@@ -186,6 +186,7 @@ def test_another_python_finds_the_same_stamps(version: str) -> None:
         ("measured.py", '"nll_uncorrected", "nelbo"', '"nelbo"', {"table"}),
         ("measured.py", '("nll", "fid", "is")', '("nll", "fid")', {"claims"}),
         ("stages/nll.py", '"test.npy"', '"train.npy"', {"nll"}),
+        ("report/values.py", '"ddim", "vp"', '"ancestral", "vp"', {"table"}),
     ],
 )
 def test_what_decides_a_number_or_a_column_counts(file: str, old: str, new: str, stages: set[str]) -> None:

@@ -15,7 +15,7 @@ from indm.registry import SAMPLERS
 from indm.report.results import OF_IMAGES, RUN_KEY, Result, Results, records
 from indm.report.schema import TABLES
 from indm.store.files import AGAIN
-from indm.suite.schema.types import DDIM, PC, PREDICTOR
+from indm.suite.schema.types import PC, PREDICTOR
 
 VALUE_COLUMNS = ["suite", *RUN_KEY, "stage", "metric", "sampler", "x", "sound", "value", "se", "source"]
 IMAGE_COLUMNS = ["suite", *RUN_KEY, "stage", "x", "image", *LIKELIHOODS]
@@ -150,7 +150,7 @@ def _toy2d_values(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
             place: dict[str, Any] = {"metric": metric}
             if match:
                 steps = int(match[2])
-                place = {"metric": match[1], "x": steps, "sound": int(is_sound(DDIM, "vp", row["grid"], steps))}
+                place = {"metric": match[1], "x": steps, "sound": int(is_sound("ddim", "vp", row["grid"], steps))}
             yield {**identity, **place, "value": row[metric], "se": row.get(f"{metric}_se")}
 
 
