@@ -329,9 +329,11 @@ def publish(suite_file: Path, out: Path, reports: Path, root: Path, runs: tuple[
     Copies pictures and provenance too, and lists all files in the folder's README.md.
     """
     from indm.kept.publish import publish as write_folder
+    from indm.store.sums import write_sums
 
     known = _identity(suite_file, out, reports)
     found = write_folder(known, root / known.suite.suite, runs)
+    write_sums(found.target)
     click.echo(f"{found.target}: {len(found.sizes)} files, {sum(found.sizes.values()) / 2**20:.1f} MiB")
 
 

@@ -44,12 +44,34 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
+class Command(click.Command):
+    """A command that refuses an option with two values instead of ignoring the first one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments.
+
+        Raises:
+            click.UsageError: if an option is given twice.
+        """
+        *_, given = self.make_parser(ctx).parse_args(list(args))
+        once = [
+            option
+            for option in given
+            if isinstance(option, click.Option) and not option.multiple and not option.is_flag
+        ]
+        if twice := [option.opts[0] for option in once if once.count(option) > 1]:
+            raise click.UsageError(f"{twice[0]}: found {twice.count(twice[0])} values, expected one", ctx)
+        return super().parse_args(ctx, args)
+
+
 class Commands(click.Group):
     """The subcommands, in sections; an error that a user can meet is reported on one line.
 
     Arguments:
         sections: the names of the subcommands, by the titles of their sections.
     """
+
+    command_class = Command
 
     def __init__(self, *arguments: Any, sections: Mapping[str, Sequence[str]], **options: Any) -> None:
         super().__init__(*arguments, **options)

@@ -83,6 +83,15 @@ def test_error_is_one_line_and_the_exit_code_is_not_zero(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_option_that_takes_one_value_is_given_once() -> None:
+    done = call("validate", "--suite", "params/absent.yaml", "--suite", SMOKE)
+    assert done.exit_code == 2
+    assert "--suite: found 2 values, expected one" in done.output
+    # An option may be repeated where each value counts, and a flag anywhere.
+    for arguments in (["publish", "--weights", "a", "--weights", "b"], ["keep", "--replace", "--replace"]):
+        assert "params/absent.yaml: no such suite" in call(*arguments, "--suite", "params/absent.yaml").output
+
+
 def test_mistake_in_a_suite_stops_every_stage_before_it_starts(tmp_path: Path) -> None:
     suite = tmp_path / "smoke.yaml"
     suite.write_text(Path(SMOKE).read_text().replace("steps: 20", "steps: -20"))

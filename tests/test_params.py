@@ -1,5 +1,6 @@
 """The schema: what it refuses, and in which words."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -508,6 +509,17 @@ MISTAKES = {
         "  digits-vp-indm-nll-s0: {}\n  digits-vp-indm-nll: ",
         [f"run {RUN}: found the run digits-vp-indm-nll-s0 in digits-vp-indm-nll-s0 too; allowed: each run once"],
     ),
+    # Beside which another mistake stays known.
+    "a seed twice, and too long a warm-up": (
+        "objective: nll, seeds: [0, 1, 2], train: {}",
+        "objective: nll, seeds: [0, 1, 0], train: {flow_warmup_steps: 200}",
+        [": found 0 twice in [0, 1, 0]; allowed: each value once", "key train.flow_warmup_steps: found 200; allowed: "],
+    ),
+    "a seed twice in a suite with a mistyped key": (
+        "objective: nll, seeds: [0, 1, 2], train: {}",
+        "objective: nll, seeds: [0, 1, 0], train: {lrr: 1.0}",
+        [": found 0 twice in [0, 1, 0]; allowed: each value once", "key train.lrr: unknown key"],
+    ),
     "a base that is no name": (
         "suite: frozen",
         "suite: frozen\nbased_on: ../x",
@@ -738,10 +750,36 @@ def test_the_images_of_a_split_are_those_that_the_suite_leaves_it(tmp_path: Path
         load_suite(tmp_path / "cifar10.yaml", with_data=True)
 
 
+LONG = "x" * 300_000
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("suite: frozen", f"suite: {LONG}"),
+        ("suite: frozen", f"suite: frozen\n{LONG}: 1\n{LONG}: 2"),
+        ("suite: frozen", f"suite: frozen\n{LONG}: 1"),
+        ("suite: frozen", "suite: frozen\n" + "".join(f"key-{i}: 1\n" for i in range(30_000))),
+        ("dataset: digits", f"dataset: {LONG}"),
+        ("  digits-vp-indm-nll:", f"  {LONG}:"),
+        ("seeds: [0, 1, 2]", f"seeds: [{'0, ' * 30_000} 0]"),
+    ],
+)
+def test_a_message_is_shorter_than_what_it_is_about(tmp_path: Path, old: str, new: str) -> None:
+    with pytest.raises(ParamsError) as caught:
+        load(tmp_path, TEXT.replace(old, new))
+    lines = str(caught.value).splitlines()
+    assert len(lines) <= 101
+    assert max(map(len, lines)) < 1300
+    assert lines[0].startswith(str(tmp_path))
+
+
 def test_missing_suite_lists_the_others(tmp_path: Path) -> None:
     (tmp_path / "there.yaml").touch()
     with pytest.raises(ParamsError, match=r"no such suite; suites in .*: there"):
         load_suite(tmp_path / "absent.yaml")
+    with pytest.raises(ParamsError, match=r"no such suite; found no suites in .*/params/; .* indm init"):
+        load_suite(tmp_path / "params/absent.yaml")
 
 
 @pytest.mark.parametrize(
@@ -820,7 +858,6 @@ TYPES = "found a key of the type {}, expected a text"
 UNREADABLE = {
     "a list as a key": ("? [a, b]\n: 1\n", TYPES.format("seq")),
     "a mapping as a key": ("? {a: b}\n: 1\n", TYPES.format("map")),
-    "a list that claims to be a key": ("{!!str [a]: 1}\n", TYPES.format("str")),
     "a number as a key": ("5: 1\n", TYPES.format("int")),
     "a date that is none": ("a: 2020-99-99\n", "month must be in 1..12"),
     "a number that is none": ("a: !!int abc\n", "invalid literal"),
@@ -843,11 +880,17 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path, case: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("folder", "Is a directory"), ("text/a", "Not a directory"), ("a" * 300, "File name too long")],
-    ids=["a folder", "below a file", "a long name"],
+    [
+        ("folder", "Is a directory"),
+        ("text/a", "Not a directory"),
+        ("a" * 300, "File name too long"),
+        ("pipe", "found a pipe or a device"),
+    ],
+    ids=["a folder", "below a file", "a long name", "a pipe"],
 )
 def test_a_suite_that_cannot_be_read_is_one_line(tmp_path: Path, name: str, words: str) -> None:
     (tmp_path / "folder.yaml").mkdir()
+    os.mkfifo(tmp_path / "pipe.yaml")
     (tmp_path / "text").touch()
     path = tmp_path / f"{name}.yaml"
     with pytest.raises(ParamsError) as caught:

@@ -2,11 +2,13 @@
 
 import gzip
 import hashlib
+import importlib
 import json
 import platform
 import re
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,7 @@ from indm.report.results import read_rows
 from indm.store.files import CHECKPOINT_FORMAT, write_json, write_weights
 from indm.store.layout import PICTURES
 from indm.store.provenance import provenance
+from indm.store.sums import check_sums
 from indm.suite.load import load_suite, suite_sha256
 from indm.suite.registrations import Registration, Registrations
 from indm.training.spec import model_spec
@@ -125,7 +128,12 @@ def test_the_folder_has_tables_figures_samples_and_provenance(checkout: Path) ->
     tables = {f"tables/{name}.csv" for name in PUBLISHED}
     compressed = {f"tables/{name}.csv.gz" for name in COMPRESSED}
     pictures = {f"{kind}/{run}.png" for kind in PICTURES for run in SMOKE.runs}
-    assert found == tables | compressed | pictures | {"figures/figure.svg", "provenance.json", "README.md"}
+    assert found == tables | compressed | pictures | {
+        "figures/figure.svg",
+        "provenance.json",
+        "README.md",
+        "SHA256SUMS",
+    }
     for name in compressed:
         assert gzip.decompress((TARGET / name).read_bytes()) == (checkout / "results/smoke" / name[:-3]).read_bytes()
     for name in tables:
@@ -171,14 +179,52 @@ def test_the_page_says_what_was_run_and_lists_the_files(checkout: Path) -> None:
     assert set(links) >= {*tables, *(f"{kind}/" for kind in PICTURES), "figures/", "provenance.json"}
 
 
-def test_a_note_of_several_lines_and_bars_stays_in_its_cell(checkout: Path) -> None:
+def test_its_tables_have_the_checksums_with_which_they_were_published(checkout: Path) -> None:
+    publish()
+    check_sums(TARGET)
+    assert {line.partition("  ")[2] for line in (TARGET / "SHA256SUMS").read_text().splitlines()} > {"provenance.json"}
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda table: table.replace("inconclusive", "shown"),
+        lambda table: table + table.splitlines(keepends=True)[-1],
+        lambda table: table.replace("Is INDM", "<b>Is INDM"),
+        lambda table: table.replace("holds,", "held,"),
+        lambda table: "",
+        lambda table: "text",
+        None,
+    ],
+    ids=["another verdict", "a row twice", "HTML", "a missing column", "nothing", "text", "no checksums"],
+)
+def test_pages_are_not_made_from_tables_that_were_edited(
+    edit: Callable[[str], str] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(REPOSITORY / "workflow"))
+    folder = tmp_path / "docs/results/digits"
+    shutil.copytree(REPOSITORY / "docs/results/digits", folder)
+    path = folder / ("tables/claims.csv" if edit else "SHA256SUMS")
+    if edit:
+        old = path.read_text()
+        path.write_text(edit(old))
+        assert path.read_text() != old
+    else:
+        path.unlink()
+    with pytest.raises(ArtifactError) as caught:
+        importlib.import_module("generate").readme_text(tmp_path)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{path}: ")
+
+
+def test_a_note_stays_text_of_its_cell(checkout: Path) -> None:
     entry = Registration(
-        commit="0" * 40, date="2026-01-31", suite_sha256="1" * 64, claims_sha256="2" * 64, note="a | b\nc"
+        commit="0" * 40, date="2026-01-31", suite_sha256="1" * 64, claims_sha256="2" * 64, note="a | b\n<b>c"
     )
     write_registrations(Path("params/registrations.yaml"), Registrations(suites={"smoke": entry}))
     publish()
     (row,) = (line for line in (TARGET / "README.md").read_text().splitlines() if line.startswith("| registration |"))
-    assert row.endswith(" a \\| b c |")
+    assert row.endswith(" a \\| b &lt;b&gt;c |")
 
 
 def test_text_by_hand_stays(checkout: Path) -> None:

@@ -19,6 +19,7 @@ from indm.suite.claims import load_claims
 from indm.suite.expand import suite_files
 from indm.suite.load import claims_sha256, load_suite, suite_sha256
 from indm.suite.registrations import Registration, load_registrations
+from indm.suite.strict_yaml import yaml_text
 from tests.conftest import REPOSITORY
 from tests.made_up import CONTENTS
 
@@ -178,6 +179,10 @@ def test_without_git_there_is_no_registration(tmp_path: Path, monkeypatch: pytes
     ("text", "message"),
     [
         ("suites: {digits: {commit: abc}}\n", "key suites.digits.commit: found 'abc'; allowed: String should match"),
+        (
+            yaml_text({"suites": {"digits": ENTRY.model_dump() | {"date": "1999-99-99"}}}),
+            "key suites.digits.date: found '1999-99-99'; allowed: a day, such as 2026-01-31",
+        ),
         ("another: {}\n", "key another: found {}; allowed: Extra"),
         ("[]\n", "found list, expected a mapping of the keys suites"),
     ],
@@ -219,24 +224,24 @@ def test_whether_a_commit_comes_after_another(history: dict[str, str]) -> None:
 
 def test_the_page_says_whether_it_was_before_the_run(history: dict[str, str]) -> None:
     found = entry_of(history["registered"])
-    start = f"Registered in commit {history['registered']} on {found.date}, "
-    for commits, words in (
-        ((history["registered"], history["after"]), "before the run: unchanged since. Five seeds."),
+    right = f"Registered in commit {history['registered']} on {found.date}, "
+    wrong = (
+        f"Not registered: params/registrations.yaml names commit {history['registered']} of {found.date}, but it is "
+    )
+    since = f"; git has this suite and these claims since commit {history['before']} of {found.date}. Five seeds."
+    for commits, text in (
+        ((history["registered"], history["after"]), f"{right}before the run: unchanged since. Five seeds."),
         (
             (history["before"], history["after"]),
-            f"but not before the run, which has stages of commit {history['before'][:12]}: unchanged since. Five seeds.",
+            f"{wrong}not before the run, which has stages of commit {history['before'][:12]}{since}",
         ),
         (
             (history["after"], None),
-            "and it is unknown whether this was before the run (commits of stages that are not in this checkout: none):"
-            " unchanged since. Five seeds.",
+            f"{wrong}unknown whether it is before the run (commits of stages that are not in this checkout: none){since}",
         ),
-        ((), "and no stage has run: unchanged since. Five seeds."),
+        ((), f"{right}and no stage has run: unchanged since. Five seeds."),
     ):
-        assert (
-            describe_registration("digits-search", found, found.suite_sha256, found.claims_sha256, commits)
-            == start + words
-        )
+        assert describe_registration("digits-search", found, found.suite_sha256, found.claims_sha256, commits) == text
 
 
 def entry_of(commit: str) -> Registration:
@@ -254,9 +259,14 @@ def entry_of(commit: str) -> Registration:
     ("suite", "change", "words"),
     [
         ("digits-search", {"date": "2020-01-02"}, "of 2020-01-02, but that commit is dated "),
+        (
+            "digits-search",
+            {"commit": "a" * 40},
+            ", but git does not have this commit; git has this suite and these claims ",
+        ),
         ("another", {}, ", but it has no params/another.yaml. Five seeds."),
         ("digits-search", {"suite_sha256": "b" * 64}, ", but the SHA-256 of the suite there is "),
-        ("digits-search", {"claims_sha256": "c" * 64}, "…, in the entry cccccccccccc…. Five seeds."),
+        ("digits-search", {"claims_sha256": "c" * 64}, "…, in the entry cccccccccccc…; git has this suite and "),
     ],
 )
 def test_an_entry_that_its_commit_does_not_bear_out_is_no_registration(
@@ -265,12 +275,9 @@ def test_an_entry_that_its_commit_does_not_bear_out_is_no_registration(
     right = entry_of(history["registered"])
     found = right.model_copy(update=change)
     text = describe_registration(suite, found, right.suite_sha256, right.claims_sha256, [history["after"]])
-    start = f"A registration that cannot be confirmed: the entry names commit {history['registered']} of {found.date}, "
+    start = f"Not registered: params/registrations.yaml names commit {found.commit} of {found.date}, but "
     assert text.startswith(start)
     assert words in text
-    # Of a commit that git does not know, nobody can tell.
-    found = found.model_copy(update={"commit": "a" * 40})
-    assert describe_registration(suite, found, "b" * 64, "c" * 64, []).startswith("Registered in commit aaaaaaaa")
 
 
 @pytest.mark.parametrize(
@@ -288,7 +295,7 @@ def test_an_entry_with_the_checksums_of_what_was_edited_later_is_no_registration
     with (Path("params") / name).open("a") as file:
         file.write("another: 5\n")
     text = describe_registration("digits-search", found, *now)
-    assert text.startswith("A registration that cannot be confirmed: ")
+    assert text.startswith("Not registered: ")
     assert f", but git has another version of the {what} there, although the entry has the current SHA-256 " in text
 
 
@@ -303,18 +310,26 @@ def test_a_commit_whose_suite_and_claims_this_version_cannot_read_is_believed(hi
 
 
 @pytest.mark.parametrize(
-    ("changed", "words"),
+    ("edited", "words"),
     [
-        (("d", "c"), [": changed since: the suite (SHA-256 ", "dddddddddddd… now); git diff aaaaaaaaaaaa"]),
-        (("b", "e"), [": changed since: the claims (SHA-256 cccccccccccc… then, eeeeeeeeeeee… now)"]),
-        (("d", "e"), ["the suite (", " and the claims ("]),
+        (["suite"], ": changed since: the suite (SHA-256 "),
+        (["claims"], ": changed since: the claims (SHA-256 "),
+        (["suite", "claims"], " and the claims (SHA-256 "),
     ],
 )
-def test_the_page_says_what_has_changed(changed: tuple[str, str], words: list[str]) -> None:
-    text = describe_registration("digits-search", ENTRY, 64 * changed[0], 64 * changed[1], [])
-    assert "unchanged" not in text
-    for word in words:
-        assert word in text
+def test_the_page_says_what_has_changed(history: dict[str, str], edited: list[str], words: str) -> None:
+    found = entry_of(history["registered"])
+    edits = {"suite": ("digits-search.yaml", "trials: 10", "trials: 11"), "claims": ("claims.yaml", "0.01,", "0.02,")}
+    for name in edited:
+        path, old, new = Path("params") / edits[name][0], *edits[name][1:]
+        path.write_text(path.read_text().replace(old, new))
+    now = entry_of(history["registered"])
+    text = describe_registration("digits-search", found, now.suite_sha256, now.claims_sha256, [history["after"]])
+    assert text.startswith(
+        f"Registered in commit {history['registered']} on {found.date}, before the run: changed since"
+    )
+    assert words in text
+    assert f"… now); git diff {history['registered'][:12]} -- params shows how" in text
 
 
 def test_the_page_says_where_there_is_no_registration() -> None:
@@ -323,10 +338,24 @@ def test_the_page_says_where_there_is_no_registration() -> None:
     )
 
 
-def test_the_page_shows_it(tmp_path: Path) -> None:
-    for found, words in ((None, "Not registered: "), (ENTRY, f"Registered in commit {ENTRY.commit} on 2026-01-02")):
-        html = render(replace(CONTENTS, registration=found), tmp_path, tmp_path)
-        assert f'<p id="registration">{words}' in html
+def test_the_page_shows_it(history: dict[str, str], tmp_path: Path) -> None:
+    right = entry_of(history["registered"]).model_copy(update={"note": "<b>Five</b> & 'six'."})
+    shown = replace(
+        CONTENTS,
+        suite="digits-search",
+        sha256=right.suite_sha256,
+        claims_sha256=right.claims_sha256,
+        registration=right,
+    )
+    html = render(shown, tmp_path, tmp_path)
+    assert f'<p id="registration">Registered in commit {right.commit} on {right.date}, ' in html
+    assert ": unchanged since. &lt;b&gt;Five&lt;/b&gt; &amp; 'six'.</p>" in html
+    assert ">Suite and claims are registered<" in html
+    for found in (None, right.model_copy(update={"commit": "a" * 40})):
+        html = render(replace(shown, registration=found), tmp_path, tmp_path)
+        assert '<p id="registration">Not registered: ' in html
+        assert ">Neither suite nor claims are registered<" in html
+        assert "<b>Five" not in html
 
 
 def test_the_stage_reads_the_entry_of_its_suite(checkout: str) -> None:

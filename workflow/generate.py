@@ -29,6 +29,7 @@ from indm.pipeline.jobs import MAKERS, Job, expand, job_names, tracked_outputs  
 from indm.pipeline.stages import STAGES, Stage, gathering  # noqa: E402
 from indm.report.catalogue import SHOWN  # noqa: E402
 from indm.shipped import DEFAULT_SUITE  # noqa: E402
+from indm.store.sums import check_sums  # noqa: E402
 from indm.suite.expand import suite_files  # noqa: E402
 from indm.suite.load import expanded_path, expanded_text, load_suite, suite_content  # noqa: E402
 from indm.suite.schema.suite import Suite  # noqa: E402
@@ -100,6 +101,8 @@ def readme_text(root: Path) -> dict[Path, str]:
     from indm.report.figures_answer import draw_answers
     from indm.report.readme import every_verdict, with_answers, with_verdicts, with_weights
 
+    for tables in sorted(published.glob("*/tables")):
+        check_sums(tables.parent)
     page = published / "README.md"
     return {
         readme: with_answers(readme.read_text(encoding="utf-8"), published),

@@ -90,7 +90,7 @@ def _studied(suite: "Suite") -> list[str]:
 
 
 def _trials(suite: "Suite", run: str) -> tuple[str, ...]:
-    """Name the keys on which a trial does not depend: those of the search, those that it sets, and for a bound, those of images."""
+    """Name the keys on which a trial does not depend: keys of the search, keys that it sets, and for a bound, keys of images."""
     found = [f"tune.{run}.{key}" for key in ("trials", "confirm", "lengths")]
     found += [f"train.{key}" for key in ("steps", "snapshots", *suite.tune[run].space)]
     if suite.runs[run].objective != "fid":

@@ -19,6 +19,7 @@ from indm.suite.strict_yaml import read_mapping
 from indm.terminal import printable
 
 BASE = "based_on"
+NOWHERE = "found no suites in {folder}/; run from the top of a checkout, or of a folder that indm init has made"
 # A cell's list of seeds that cannot be trained or evaluated.
 FAILED = "failed"
 # Files in the folder of the suites that are not suites.
@@ -36,11 +37,13 @@ class Expanded:
         content: content of the file that would state it in full.
         cells: the name in the file of every run; for a cell with seeds, the name of the cell.
         files: content of its file, and of the files on which it is based, in this order.
+        mistakes: mistakes of cells, whose runs are as if they had been corrected.
     """
 
     content: dict[str, Any]
     cells: Mapping[str, str]
     files: Mapping[Path, dict[str, Any]]
+    mistakes: Sequence[str] = ()
 
     def file(self, location: Sequence[str]) -> Path:
         """Return the file that sets the value at a location, or else the file on which all others are based."""
@@ -73,7 +76,7 @@ def expand_suite(path: Path) -> Expanded:
     """Read a suite file and expand it.
 
     Raises:
-        ParamsError: if a file is missing or not YAML, if suites are based on each other in a circle, or if seeds are invalid.
+        ParamsError: if a file is missing or not YAML, or if suites are based on each other in a circle.
     """
     content = _read(path)
     files = {path: content}
@@ -92,16 +95,24 @@ def expand_suite(path: Path) -> Expanded:
         files[file] = _read(file, f"{last}: key {BASE}: ")
         content = _over(files[file], content)
     cells: dict[str, str] = {}
+    mistakes: list[str] = []
     if isinstance(content.get("runs"), dict):
         place = f"{Expanded({}, {}, files).file(['runs'])}: suite {name_of(content, path)}"
-        failed: dict[Any, Any] = {}
-        runs = {
-            name: run
-            for cell, entry in content["runs"].items()
-            for name, run in _runs(place, cell, entry, cells, failed)
-        }
+        runs: dict[str, Any] = {}
+        failed: dict[str, Any] = {}
+        for cell, entry in content["runs"].items():
+            entries, lost, wrong = _runs(cell, entry)
+            mistakes += [f"{place}, run {cell}{mistake}" for mistake in wrong]
+            for name, run in entries.items():
+                if name in cells:
+                    mistakes.append(
+                        f"{place}, run {cell}: found the run {name} in {cells[name]} too; allowed: each run once"
+                    )
+                else:
+                    cells[name] = str(cell)
+                    (failed if name in lost else runs)[name] = run
         content = content | {"runs": runs} | ({FAILED: failed} if failed else {})
-    return Expanded(content, cells, files)
+    return Expanded(content, cells, files, mistakes)
 
 
 def name_of(content: Mapping[str, Any], path: Path) -> str:
@@ -123,8 +134,9 @@ def _read(path: Path, place: str = "") -> dict[str, Any]:
     try:
         return read_mapping(path, Suite)
     except FileNotFoundError:
-        found = ", ".join(file.stem for file in suite_files(path.parent)) or "none"
-        raise ParamsError(f"{place}{printable(str(path))}: no such suite; suites in {path.parent}/: {found}") from None
+        found = ", ".join(file.stem for file in suite_files(path.parent))
+        there = f"suites in {path.parent}/: {found}" if found else NOWHERE.format(folder=path.parent)
+        raise ParamsError(f"{place}{printable(str(path))}: no such suite; {there}") from None
 
 
 def _over(base: dict[str, Any], content: dict[str, Any], place: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -137,37 +149,21 @@ def _over(base: dict[str, Any], content: dict[str, Any], place: tuple[str, ...] 
     return merged
 
 
-def _runs(place: str, cell: Any, entry: Any, cells: dict[str, str], failed: dict[Any, Any]) -> list[tuple[Any, Any]]:
-    """List the runs of an entry, each with its name, and record the failed ones."""
+def _runs(cell: str, entry: Any) -> tuple[dict[str, Any], set[str], list[str]]:
+    """List the runs of an entry by name, the names of the failed ones, and its mistakes."""
     if not isinstance(entry, dict) or "seeds" not in entry:
-        _claim(place, str(cell), str(cell), cells)
-        return [(cell, entry)]
-    seeds = entry["seeds"]
+        return {cell: entry}, set(), []
+    seeds, lost, mistakes = entry["seeds"], entry.get(FAILED, []), []
     if "seed" in entry or not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
         found = f"found seed {reprlib.repr(entry['seed'])} too" if "seed" in entry else f"found {reprlib.repr(seeds)}"
-        raise ParamsError(f"{place}, run {cell}, key seeds: {found}; allowed: a list of whole numbers, instead of seed")
+        mistakes.append(f", key seeds: {found}; allowed: a list of whole numbers, instead of seed")
+        seeds, lost = [0], []
     if (seed := first_repeat(seeds)) is not None:
-        found = f"found {seed} twice in {seeds}"
-        raise ParamsError(f"{place}, run {cell}, key seeds: {found}; allowed: each value once; remove the repeats")
-    for seed in seeds:
-        _claim(place, f"{cell}-s{seed}", str(cell), cells)
-    rest = {key: value for key, value in entry.items() if key not in ("seeds", FAILED)}
-    runs = {f"{cell}-s{seed}": rest | {"seed": seed} for seed in seeds}
-    lost = entry.get(FAILED, [])
+        found = f"found {seed} twice in {reprlib.repr(seeds)}"
+        mistakes.append(f", key seeds: {found}; allowed: each value once; remove the repeats")
     if not isinstance(lost, list) or not set(map(str, lost)) <= set(map(str, seeds)):
-        raise ParamsError(
-            f"{place}, run {cell}, key {FAILED}: found {reprlib.repr(lost)}; allowed: a list of its seeds"
-        )
-    failed.update({name: run for name, run in runs.items() if run["seed"] in lost})
-    return [(name, run) for name, run in runs.items() if name not in failed]
-
-
-def _claim(place: str, run: str, cell: str, cells: dict[str, str]) -> None:
-    """Record the entry from which a run comes.
-
-    Raises:
-        ParamsError: if another entry has the run already.
-    """
-    if run in cells:
-        raise ParamsError(f"{place}, run {cell}: found the run {run} in {cells[run]} too; allowed: each run once")
-    cells[run] = cell
+        mistakes.append(f", key {FAILED}: found {reprlib.repr(lost)}; allowed: a list of its seeds")
+        lost = []
+    rest = {key: value for key, value in entry.items() if key not in ("seed", "seeds", FAILED)}
+    runs = {f"{cell}-s{seed}": rest | {"seed": seed} for seed in seeds}
+    return runs, {f"{cell}-s{seed}" for seed in lost}, mistakes

@@ -45,16 +45,16 @@ def load_suite(path: Path, *, with_data: bool = False) -> Suite:
         name = name_of(expanded.content, path)
         lines = [describe(_file(expanded, dict(item)), name, dict(item), expanded.cells) for item in error.errors()]
         # A mistake in a cell with seeds is a mistake in each of its runs.
-        raise ParamsError("\n".join(dict.fromkeys(lines))) from None
+        raise ParamsError("\n".join(dict.fromkeys([*expanded.mistakes, *lines]))) from None
     found = mistakes(suite, path, expanded.cells)
     if not found and with_data:
         from indm.suite.sizes import sizes
 
         found = list(sizes(suite, expanded.cells))
-    if found:
+    if found or expanded.mistakes:
         # A mistake may concern several keys from several files.
         place = f"{', based on '.join(map(str, expanded.files))}: suite {suite.suite}"
-        raise ParamsError("\n".join(f"{place}, {mistake}" for mistake in dict.fromkeys(found)))
+        raise ParamsError("\n".join([*expanded.mistakes, *(f"{place}, {mistake}" for mistake in dict.fromkeys(found))]))
     return suite
 
 

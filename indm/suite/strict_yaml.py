@@ -4,6 +4,8 @@ It is YAML 1.2 by ruamel.yaml, with which DVC reads the same files: ``1e-3`` is 
 texts, and keys are unique.
 """
 
+import errno
+import stat
 from io import StringIO
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -106,6 +108,9 @@ def read_mapping(path: Path, model: type[Strict]) -> dict[str, Any]:
         FileNotFoundError: if there is no such file.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            # Reading a pipe would wait for its writer.
+            raise OSError(errno.EINVAL, "found a pipe or a device")
         raw = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise

@@ -17,7 +17,7 @@ from indm.report.page.caveats import caveats
 from indm.report.page.contents import Contents, missing_figure, origins, read_records
 from indm.report.page.entries import text_entry
 from indm.report.page.pictures import galleries, read_figures
-from indm.report.page.registration import describe_registration
+from indm.report.page.registration import REGISTERED, describe_registration
 from indm.report.page.remarks import remarks
 from indm.report.page.tables import Table, read_table
 
@@ -71,6 +71,7 @@ def render(contents: Contents, results: Path, figures: Path) -> str:
             galleries=galleries(contents, results),
             records=records,
             origins=origins(records),
+            registered=REGISTERED,
             registration=describe_registration(
                 contents.suite,
                 contents.registration,
