@@ -204,6 +204,8 @@ def test_pages_are_not_made_from_tables_that_were_edited(
     monkeypatch.syspath_prepend(str(REPOSITORY / "workflow"))
     folder = tmp_path / "docs/results/digits"
     shutil.copytree(REPOSITORY / "docs/results/digits", folder)
+    for name in ("README.md", "docs/weights.md", "docs/results/README.md"):
+        shutil.copy(REPOSITORY / name, tmp_path / name)
     path = folder / ("tables/claims.csv" if edit else "SHA256SUMS")
     if edit:
         old = path.read_text()
