@@ -20,14 +20,12 @@ from snakemake.utils import min_version
 # The lower bound of pyproject.toml.
 min_version("9.14")
 
-# Garbage is not looked for among what Snakemake has imported: that is a fifth of the time of finding nothing to do.
-gc.freeze()
+# Garbage is not looked for among what is imported and read here: that is a fifth of the time of finding nothing to do.
+gc.disable()
 
 # The package of this checkout, even where another one is installed.
 sys.path.insert(0, str(workflow.basedir))
 
-from indm.doctor.examine import requirements, work_of
-from indm.doctor.machine import gpu_is_seen
 from indm.errors import IndmError
 from indm.pipeline.jobs import (
     MAKERS,
@@ -64,6 +62,9 @@ try:
 except IndmError as error:
     sys.exit(str(error))
 
+gc.freeze()
+gc.enable()
+
 
 ##### Wildcards #####
 
@@ -95,6 +96,8 @@ include: "workflow/rules/publish.smk"
 
 # What `indm doctor` says is missing for the jobs that are to run. A dry run does not come here, nor Snakemake in a job.
 onstart:
+    from indm.doctor.examine import requirements, work_of
+
     jobs = workflow.dag.needrun_jobs()
     # Touched, another suite's copies would be taken for this one's.
     if workflow.touch and (foreign := foreign_copies(jobs)):

@@ -31,6 +31,8 @@ OUTSIDE |= {"shipped", "store", "suite", "terminal", "watching"}
 SHOWN = {"LABEL", "ONLY", "REFERENCE", "SOUND", "STYLE", "__version__"}
 # Results cannot depend on these fields, or newer versions of Python add them.
 LEFT_OUT = {"annotation", "ctx", "kind", "returns", "type_comment", "type_params"}
+# Kinds of nodes whose fields do not all count, or that name modules.
+SPECIAL = {ast.Raise, ast.Assert, ast.ImportFrom, ast.Import, ast.ClassDef}
 # Files that editors and patches leave.
 LITTER = re.compile(r"[.#].*|.*(~|\.orig|\.rej|\.swp)")
 
@@ -61,6 +63,7 @@ class Sources:
     def __init__(self, files: Mapping[str, bytes]) -> None:
         self._files = {_name(path): content for path, content in files.items() if not LITTER.fullmatch(Path(path).name)}
         self._known: dict[str, Module] = {}
+        self._stamps: dict[tuple[str, ...], str] = {}
 
     def modules(self, *names: str) -> dict[str, str]:
         """Return the hash of each module, and of each file of data, behind modules of these names, by its name."""
@@ -68,6 +71,11 @@ class Sources:
 
     def stamp(self, *names: str) -> str:
         """Hash the modules behind modules of these names, and which imports which, but not their names."""
+        if names not in self._stamps:
+            self._stamps[names] = self._stamp(names)
+        return self._stamps[names]
+
+    def _stamp(self, names: tuple[str, ...]) -> str:
         found = self._behind(names)
         numbers = {name: number for number, name in enumerate(found)}
         begun = [numbers[module] for name in names for module in self._way(name) if module in numbers]
@@ -133,15 +141,25 @@ class _Writer:
 
     def text(self, node: Any) -> str:
         """Write a node, a list of nodes, or another value of a field."""
+        # The most frequent kinds come first, because all modules are written at the start of Snakemake.
+        kind = type(node)
+        if kind is ast.Name:
+            return str(node.id)
+        if kind is ast.Constant:
+            return repr(node.value)
+        if kind is ast.Attribute:
+            return f"{self.text(node.value)}.{node.attr}"
+        if kind is list:
+            nodes = _statements(node) if node and isinstance(node[0], ast.stmt) else node
+            return f"[{','.join([self.text(each) for each in nodes])}]"
+        if kind is ast.Call and isinstance(node.func, ast.Attribute) and node.func.attr == "literal":
+            self.reads |= {str(each.value) for each in node.args if isinstance(each, ast.Constant)}
+        return (
+            self._special(node) if kind in SPECIAL else self._fields(node) if isinstance(node, ast.AST) else repr(node)
+        )
+
+    def _special(self, node: ast.AST) -> str:
         match node:
-            case ast.Name(id=name):
-                return name
-            case ast.Constant(value=value):
-                return repr(value)
-            case ast.Attribute(value=value, attr=name):
-                return f"{self.text(value)}.{name}"
-            case list():
-                return f"[{','.join(map(self.text, _statements(node)))}]"
             case ast.Raise(exc=ast.Call(func=error)):
                 return f"Raise({self.text(error)})"
             case ast.Assert(test=test):
@@ -156,18 +174,16 @@ class _Writer:
             case ast.ClassDef(body=body):
                 fields = [self.text(field.annotation) for field in body if isinstance(field, ast.AnnAssign)]
                 return f"{self._fields(node)}{fields}"
-            case ast.Call(func=ast.Attribute(attr="literal"), args=[_, ast.Constant(value=str(name))]):
-                self.reads.add(name)
-        return self._fields(node) if isinstance(node, ast.AST) else repr(node)
+        return self._fields(node)
 
     def _fields(self, node: ast.AST) -> str:
         """Write the fields of a node that are not empty, since newer versions of Python have more."""
-        fields = ((name, getattr(node, name, None)) for name in node._fields if name not in LEFT_OUT)
-        written = (f"{name}={self.text(value)}" for name, value in fields if value is not None and value != [])
+        found = [(name, getattr(node, name, None)) for name in node._fields if name not in LEFT_OUT]
+        written = [f"{name}={self.text(value)}" for name, value in found if value is not None and value != []]
         return f"{type(node).__name__}({','.join(written)})"
 
 
-def _statements(nodes: Iterable[Any]) -> list[Any]:
+def _statements(nodes: Iterable[ast.stmt]) -> list[Any]:
     """List the statements of a body that count, with imports from the package in the order of the names that they bind."""
     found: list[Any] = []
     for node in nodes:
