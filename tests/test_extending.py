@@ -213,7 +213,12 @@ AFTER: dict[str, Callable[[Path], None]] = {
     "table": table_is_shown,
 }
 # The stages of other suites whose jobs run again after a page's edit.
-RUN_AGAIN = {"metric": {"fid", "reference"}, "stage": {"nearest", "report"}, "table": {"report", "table"}}
+GATHER = {"claims", "figure", "report", "table"}
+RUN_AGAIN = {
+    "metric": {"fid", "reference", "sweep", *GATHER},
+    "stage": {"compute", "nearest", *GATHER},
+    "table": {"compute", *GATHER},
+}
 
 
 @pytest.mark.parametrize("page", PAGES)
