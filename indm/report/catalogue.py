@@ -66,8 +66,7 @@ class Table(NamedTuple):
     key: tuple[str, ...] = ()
 
 
-OF_CLAIM = ("family", "dataset", "sde", "objective")
-CLAIM = ("id", "dataset", "sde", "objective")
+CLAIM = ("id", "dataset", "sde", "objective", "comparison", "against")
 # In the order in which they are shown.
 CATALOGUE = {
     "fid": Table(
@@ -136,47 +135,38 @@ CATALOGUE = {
         Page("cost", "Size, operations, times"),
     ),
     "claims": Table(
-        "the paper's claims, graded",
+        "the paper's claims, graded: INDM against DDPM++ and the controls",
         "claims",
-        View(("holds", "flow", "effect", "unit", "n"), ("id",), OF_CLAIM, dropped="effect"),
+        View(
+            ("verdict", "effect", "unit", "n"),
+            ("id", "comparison", "against"),
+            ("family", "dataset", "sde", "objective"),
+            dropped="effect",
+        ),
         Page(
             "claims",
-            "Claims and verdicts",
+            "Comparisons and verdicts",
             (
-                *("holds", "flow", "question", "family", "dataset", "sde", "objective", "n", "images", "effect", "low"),
-                *("high", "unit", "control", "control_effect", "control_low", "control_high", "planned"),
-                *("failed_treatment", "failed_baseline", "repeatability", "reason", "flow_reason"),
+                *(
+                    "verdict",
+                    "question",
+                    "comparison",
+                    "against",
+                    "family",
+                    "dataset",
+                    "sde",
+                    "objective",
+                    "effect",
+                    "low",
+                    "high",
+                ),
+                *("unit", "n", "images", "planned", "failed_treatment", "failed_against", "repeatability", "to_decide"),
+                *("protocol", "reason"),
             ),
         ),
         key=CLAIM,
     ),
-    "effects": Table(
-        "the effect of each claim against its baseline and every control",
-        "claims",
-        View(
-            ("effect", "verdict", "unit", "n"),
-            ("id", "role", "against"),
-            ("dataset", "sde", "objective"),
-            dropped="effect",
-            asked_for=True,
-        ),
-        Page("claims", "Effects against the baseline and every control"),
-        key=(*CLAIM, "against", "role"),
-    ),
     "differences": Table("the paired difference of each seed; an effect is their mean", "claims"),
-    "power": Table(
-        "seeds needed to decide each claim, if the effect is twice the smallest that counts",
-        "claims",
-        View(("seeds_needed", "seeds_baseline", "seeds_control", "n"), ("id",), OF_CLAIM),
-        Page(
-            "power",
-            "Seeds needed",
-            (
-                *("id", "family", "dataset", "sde", "objective", "n", "seeds_needed", "seeds_baseline", "control"),
-                *("seeds_control", "sd", "control_sd", "floor", "assumed_effect", "unit", "note"),
-            ),
-        ),
-    ),
     "comparison": Table(
         "published numbers next to ours",
         "claims",

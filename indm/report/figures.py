@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from indm.errors import ArtifactError
-from indm.report.figures_claims import VERDICTS, claims
+from indm.report.figures_claims import claims
 from indm.report.figures_ladder import ablation, ladder
 from indm.report.figures_lines import discretization, learning_curve_flops, learning_curve_step
 from indm.report.figures_tuning import ARM, tuning
@@ -17,9 +17,8 @@ from indm.report.palette import INK
 from indm.report.plotting import FIRST, GROUP, STYLE, label_rows, note, plot_interval, stacked, styled, to_svg
 from indm.report.results import read_csv
 
-TEXTS = [*GROUP, "model", "variant", "setting", "metric", "unit", "id", "control", "test", "phase", "state", "reason"]
-TEXTS += ["family", "holds", "flow", "treatment", "question", "against", "role", "verdict", "factor", "reading"]
-FAILED = ("planned", "failed_treatment", "failed_against")
+TEXTS = [*GROUP, "model", "variant", "setting", "metric", "unit", "id", "test", "phase", "state", "reason", "family"]
+TEXTS += ["question", "comparison", "against", "verdict", "factor", "reading"]
 # The row from which the others deviate, and the names of deviations.
 BASE = "base"
 DEVIATIONS = {
@@ -89,36 +88,22 @@ def protocol(table: pd.DataFrame) -> Figure:
 
 
 # The columns that the figures of the claims need.
-CLAIMS = (*GROUP, "id", "family", "treatment", "smallest_effect", *VERDICTS)
+CLAIMS = (*GROUP, "id", "family", "comparison", "against", "question", "verdict", "n", "images", "low", "high")
+CLAIMS += ("smallest_effect", "planned", "failed_treatment", "failed_against")
 BESIDE = {
-    "effects": (
-        *GROUP,
-        "id",
-        "against",
-        "role",
-        "n",
-        "images",
-        "effect",
-        "low",
-        "high",
-        "smallest_effect",
-        "verdict",
-        *FAILED,
-    ),
-    "differences": (*GROUP, "id", "against", "seed", "difference"),
+    "differences": (*GROUP, "id", "comparison", "against", "seed", "difference"),
     "claims": ("unit", "smallest_effect"),
     "tuned": (*ARM, "reading", "trial", "steps"),
 }
-# The further tables of the figures of claims.
-EFFECTS = ("effects", "differences")
 # Claims about INDM whose effects can be divided by a smallest effect.
-DRAWN = "treatment == 'indm' and smallest_effect > 0"
+DRAWN = "id != 'likelihood-weighting' and smallest_effect > 0"
+SEEDS = ("differences",)
 FIGURES = {
-    "claims": Plot("claims", CLAIMS, "effect", claims, EFFECTS, f"family == 'primary' and {DRAWN}"),
+    "claims": Plot("claims", CLAIMS, "effect", claims, SEEDS, f"family == 'primary' and {DRAWN}"),
     "claims-exploratory": Plot(
-        "claims", CLAIMS, "effect", claims, EFFECTS, f"family != 'primary' and sde != '' and {DRAWN}"
+        "claims", CLAIMS, "effect", claims, SEEDS, f"family != 'primary' and sde != '' and {DRAWN}"
     ),
-    "claims-2d": Plot("claims", CLAIMS, "effect", claims, EFFECTS, f"family != 'primary' and sde == '' and {DRAWN}"),
+    "claims-2d": Plot("claims", CLAIMS, "effect", claims, SEEDS, f"family != 'primary' and sde == '' and {DRAWN}"),
     "discretization": Plot(
         "discretization",
         (*GROUP, "model", "seeds", "sampler", "steps", "sound", "fid_low", "fid_high"),

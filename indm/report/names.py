@@ -39,25 +39,24 @@ HEADINGS = {
     "published_source": "source",
     "skip": "why absent",
     "id": "claim",
-    "holds": "does it hold",
-    "flow": "is it the flow",
     "reason": "why",
-    "flow_reason": "why (flow)",
     "failed_treatment": "failed",
-    "failed_baseline": "failed, baseline",
     "failed_against": "failed, against",
     "sd": "SD over seeds",
-    "control_sd": "control SD",
-    "floor": "SE of the images",
 }
 NAMES = {
     "ve": "VE",
     "vp": "VP",
     "pc": "predictor–corrector",
-    "best-scale": "best fixed scale",
-    "best-scale-2d": "best fixed scale",
     "num_samples": "images",
     **{member: kind.literal(member, "LABEL") for kind in (FAMILIES, SAMPLERS) for member in kind},
+}
+# The comparisons of each claim, as headings.
+HEADINGS_OF_COMPARISONS = {
+    "equal steps": "At equal steps",
+    "equal compute": "At equal compute",
+    "simple control": "Over the simple control",
+    "fixed number": "Against a fixed number",
 }
 # The model with which the others are compared.
 REFERENCE = next(family for family in FAMILIES if FAMILIES.literal(family, "REFERENCE"))
@@ -93,5 +92,7 @@ def arm(model: str, variant: str) -> str:
 
 
 def comparator(text: str) -> str:
-    """Name a baseline or control in words, without the chosen variant: DDPM++, same compute, best fixed scale."""
-    return " ".join(name(part).replace("-", " ") for part in text.partition(" (")[0].split())
+    """Name a compared model in words, a variant of the baseline by what varies alone: DDPM++, same compute, learned filter."""
+    parts = text.split()
+    parts = parts[1:] if parts[:1] == [REFERENCE] and len(parts) == 2 and parts[1] not in ("nll", "fid") else parts
+    return " ".join(name(part).replace("-", " ") for part in parts)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from indm.report.catalogue import CATALOGUE, CELL, FLOORS, SHOWN, View
 from indm.report.export import again, edited, effect_with_ends, read_tables
-from indm.report.grades import BORDERLINE, starred, with_control
+from indm.report.grades import in_words
 from indm.report.names import heading, names
 from indm.report.results import records
 from indm.store.layout import Layout
@@ -66,8 +66,6 @@ def show(layout: Layout, asked: tuple[str, ...]) -> "Iterator[RenderableType]":
     others = [name + rows.get(name, "") for name in SHOWN if name not in chosen]
     if others:
         yield Text(f"Not shown: {', '.join(others)}. See one with: indm show NAME --suite {layout.suite}")
-    if "claims" in chosen:
-        yield Text(f"* Borderline: {BORDERLINE}.")
     yield Text(
         f"{BEST} best mean of its group, maybe by chance: see indm show claims. ± one standard error over seeds."
     )
@@ -151,10 +149,8 @@ def _number(row: dict[str, Any], column: str) -> str:
     value, error = row[column], row.get(f"{column}_se")
     if column == "effect":
         return effect_with_ends(row)
-    if column == "holds":
-        return starred(value, row["repeatability"])
-    if column == "flow" and not pd.isna(value):
-        return with_control(value, str(row["control"]).partition(" (")[0])
+    if column == "verdict" and "smallest_effect" in row:
+        return in_words(value, row["smallest_effect"])
     if pd.isna(value) or value == "":
         return "-"
     if not isinstance(value, float):

@@ -46,6 +46,7 @@ def mistakes(suite: "Suite", path: Path, cells: Mapping[str, str]) -> list[str]:
         *_tune(suite),
         *_kept_weights(suite),
         *_failed_beyond(suite),
+        *_grading(suite),
     ]
 
 
@@ -293,6 +294,22 @@ def _failed_beyond(suite: "Suite") -> Iterator[str]:
     known = dict.fromkeys(metric for metrics in METRICS.values() for metric in metrics)
     if unknown := [metric for metric in suite.failed_beyond if metric not in known]:
         yield f"key failed_beyond: found {', '.join(map(repr, unknown))}; allowed: {', '.join(known)}"
+
+
+def _grading(suite: "Suite") -> Iterator[str]:
+    """Check that what the grading names is in the suite, and that test images do not choose a decoder."""
+    grading, models = suite.grading, {run.variant for run in suite.runs.values() if run.model == REFERENCE}
+    for key, variant in grading.images.model_dump().items():
+        if variant is not None and variant not in models - {""}:
+            yield f"grading.images.{key}: found {variant!r}; allowed: null, or a variant of {REFERENCE} in runs"
+    for model, sampler in (grading.samplers or {}).items():
+        if sampler not in suite.sweep.samplers:
+            yield f"grading.samplers.{model}: found {sampler}; allowed: {', '.join(suite.sweep.samplers)}, of sweep.samplers"
+    if grading.decoder == "validation" and (without := [key for key, found in suite.datasets.items() if found.validation == 0]):
+        yield (
+            f"grading.decoder: found validation; allowed: learned or fixed, since {', '.join(without)} has no validation images, and "
+            "its curve is measured on test images"
+        )
 
 
 def _kept_weights(suite: "Suite") -> Iterator[str]:
