@@ -298,10 +298,10 @@ def _failed_beyond(suite: "Suite") -> Iterator[str]:
 
 def _grading(suite: "Suite") -> Iterator[str]:
     """Check that what the grading names is in the suite, and that test images do not choose a decoder."""
-    grading, models = suite.grading, {run.variant for run in suite.runs.values() if run.model == REFERENCE}
+    grading, known = suite.grading, {run.variant for run in suite.runs.values() if not run.has_flow}
     for key, variant in grading.images.model_dump().items():
-        if variant is not None and variant not in models - {""}:
-            yield f"grading.images.{key}: found {variant!r}; allowed: null, or a variant of {REFERENCE} in runs"
+        if variant is not None and variant not in known - {""}:
+            yield f"grading.images.{key}: found {variant!r}; allowed: null, or a variant in runs"
     for model, sampler in (grading.samplers or {}).items():
         if sampler not in suite.sweep.samplers:
             yield f"grading.samplers.{model}: found {sampler}; allowed: {', '.join(suite.sweep.samplers)}, of sweep.samplers"
