@@ -98,8 +98,7 @@ def readme_text(root: Path) -> dict[Path, str]:
     if not published.is_dir():
         return {}
     # Imported here: pandas and Matplotlib are slow to import.
-    sys.path.insert(0, str(ROOT / "docs"))
-    from answers import EVIDENCE, SUITES, draw_answers, with_answers, with_weights
+    from docs.answers import EVIDENCE, SUITES, draw_answers, with_answers, with_weights
 
     for tables in sorted(published.glob("*/tables")):
         check_sums(tables.parent)
