@@ -243,11 +243,11 @@ def _paired(tables: Tables, found: Comparison, arm: Side | Bound) -> Comparison:
     if _has_decoder(claim.metric) and not (own.protocol and other.protocol):
         return found._replace(why_absent="no validation numbers tell which decoder to use")
     found = found._replace(protocol=" against ".join(dict.fromkeys(filter(None, (own.protocol, other.protocol)))))
-    sides = own.numbers.columns, other.numbers.columns
+    sides, swept = (own.numbers.columns, other.numbers.columns), claim.metric.stage == "sweep"
     # In a sweep, the numbers of steps at which any model was sampled here, not only these two.
-    cells = own.cells.intersection(other.cells) if claim.metric.stage == "sweep" else sides[0].union(sides[1])
+    cells = own.cells.intersection(other.cells) if swept else sides[0].union(sides[1])
     # Measured at different steps, neither model has failed, but they cannot be compared.
-    if cells.empty or (all(map(len, sides)) and sides[0].intersection(sides[1]).empty):
+    if (cells if swept else sides[0].intersection(sides[1])).empty and (swept or all(map(len, sides))):
         return found._replace(paired=Paired(planned=len(seeds)), why_absent="they have no numbers at the same steps")
     treated, against = (side.numbers.reindex(seeds, columns=cells) for side in (own, other))
     return found._replace(paired=_of_sound_seeds(treated, against, claim))
@@ -256,7 +256,8 @@ def _paired(tables: Tables, found: Comparison, arm: Side | Bound) -> Comparison:
 def _of_sound_seeds(treated: pd.DataFrame, other: pd.DataFrame, claim: Claim) -> Paired:
     """Average over x, for the planned seeds that have all numbers in both models; count the others as failed."""
     if treated.empty:
-        return Paired(planned=len(treated), failed_treatment=len(treated), failed_against=len(other))
+        failed_against = 0 if isinstance(claim.baseline, Bound) else len(other)
+        return Paired(planned=len(treated), failed_treatment=len(treated), failed_against=failed_against)
     failed, failed_other = (pd.Series(~np.isfinite(arm.to_numpy()).all(1), arm.index) for arm in (treated, other))
     sound = ~(failed | failed_other)
     sign = 1 if claim.direction == "lower" else -1
@@ -306,7 +307,7 @@ def _laid_out(tables: Tables, claim: Claim, place: Mapping[str, str], arm: Side)
         metric = metric.model_copy(update={"name": metric.name + (FIXED if decoder == "fixed" else "")})
         protocol = f"{decoder} decoder" if decoder else ""
     elif metric.sampler:
-        protocol = samplers[arm.model] if samplers and metric.sampler == CHOSEN else metric.sampler
+        protocol = samplers.get(arm.model, "") if samplers and metric.sampler == CHOSEN else metric.sampler
     found = _select(tables, metric, protocol if metric.sampler else "")
     here = _of_place(found, {key: place[key] for key in PLACE[:2]})
     columns = ["sampler", "x", "image"]
@@ -317,9 +318,9 @@ def _laid_out(tables: Tables, claim: Claim, place: Mapping[str, str], arm: Side)
 def _select(tables: Tables, metric: Metric, sampler: str) -> pd.DataFrame:
     """Select the sound numbers of a metric, transformed: one per image if the metric has them, else one per run."""
     values, images = tables.values, tables.images
-    found = images[images["stage"] == metric.stage] if metric.name in images else images[:0]
+    found = images[images["stage"] == metric.stage].dropna(subset=metric.name) if metric.name in images else images[:0]
     if len(found) > 0:
-        found = found.assign(sampler="", value=found[metric.name]).dropna(subset="value")
+        found = found.assign(sampler="", value=found[metric.name])
     else:
         found = values[(values["stage"] == metric.stage) & (values["metric"] == metric.name)].assign(image=0)
         found = found[_is_sound(found, metric.stage)] if metric.stage in ("sweep", "toy2d") else found

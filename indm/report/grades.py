@@ -57,7 +57,7 @@ def grade(paired: Paired, found: Interval, smallest: float) -> Verdict:
             more > 0, "the treatment", Verdict(BETTER, f"the interval begins at {found.low:.3g}, above {smallest:g}")
         )
     if found.high < -smallest:
-        reason = f"the interval ends at {found.high:.3g}, below {-smallest:g}"
+        reason = f"the interval ends at {found.high:.3g}, below {-smallest:zg}"
         return _unless(more < 0, "the other model", Verdict(WORSE, reason))
     if found.high <= smallest:
         reason = f"the interval ends at {found.high:.3g}, not above {smallest:g}"

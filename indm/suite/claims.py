@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from indm.errors import ParamsError
 from indm.measured import METRICS
+from indm.registry import FAMILIES
 from indm.suite.expand import variants_of
 from indm.suite.measured import DRAWN_BY, datasets
 from indm.suite.schema.types import DiffusionName, EachOnce, FamilyName, Shown
@@ -132,6 +133,10 @@ class Claim(Strict):
     @model_validator(mode="after")
     def _sides(self) -> Self:
         objectives = {self.treatment.objective, *self.where.objectives} - {None}
+        if self.baseline is None and FAMILIES.literal(self.treatment.model, "REFERENCE"):
+            raise ValueError(
+                f"baseline: found null; allowed: a model or a number, since the treatment is {self.treatment.model} itself"
+            )
         if isinstance(self.baseline, Side):
             own, other = (side.model_dump(exclude={"objective"}) for side in (self.treatment, self.baseline))
             if own == other and self.baseline.objective in {None, *objectives}:
@@ -194,14 +199,15 @@ def _unknown_variants(claims: Claims, folder: Path) -> Iterator[str]:
         }
         arms["key controls"] = "ddpmpp", [name for name in claim.controls if name not in (BEST_SCALE, FROZEN_FLOW)]
         for place, (model, variants) in arms.items():
-            named = [name for name in CONTROLS if (name == FROZEN_FLOW) == (model == "indm")]
-            known = sorted({*named, *variants_of(model, folder)})
-            allowed = f"{', '.join(known)}, or scale-2 and the like, which are the variants of model {model} here"
-            yield from (
-                f"claim {claim.id}, {place}: found {name!r}; allowed: {allowed}"
-                for name in variants
-                if name and name not in known and not SCALE.fullmatch(name)
-            )
+            named = {name for name in CONTROLS if (name == FROZEN_FLOW) == (model == "indm")}
+            if unknown := [name for name in variants if name and name not in named and not SCALE.fullmatch(name)]:
+                known = sorted(named.union(variants_of(model, folder)))
+                allowed = f"{', '.join(known)}, or scale-2 and the like, which are the variants of model {model} here"
+                yield from (
+                    f"claim {claim.id}, {place}: found {name!r}; allowed: {allowed}"
+                    for name in unknown
+                    if name not in known
+                )
 
 
 def _describe(path: Path, raw: dict[str, Any], error: dict[str, Any]) -> str:

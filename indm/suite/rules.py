@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from indm.measured import METRICS
 from indm.registry import SAMPLERS, goes_with
 from indm.suite.schema.types import ABSENT, PC
-from indm.suite.variants import variants
+from indm.suite.variants import CONTROLS, variants
 
 if TYPE_CHECKING:
     from indm.suite.schema.evaluation import ReferenceParams, SampleParams
@@ -298,17 +298,26 @@ def _failed_beyond(suite: "Suite") -> Iterator[str]:
 
 def _grading(suite: "Suite") -> Iterator[str]:
     """Check that what the grading names is in the suite, and that test images do not choose a decoder."""
-    grading, known = suite.grading, {run.variant for run in suite.runs.values() if not run.has_flow}
-    for key, variant in grading.images.model_dump().items():
-        if variant is not None and variant not in known - {""}:
-            yield f"grading.images.{key}: found {variant!r}; allowed: null, or a variant in runs"
+    grading, scales = suite.grading, {f"scale-{scale:g}" for scale in suite.toy2d.training.scales}
+    known = {
+        "images": ({run.variant for run in suite.runs.values() if not run.has_flow} - {""}, "a variant in runs"),
+        "toy2d": ({*CONTROLS, *scales}, f"a control's name, or of toy2d.training.scales: {', '.join(sorted(scales))}"),
+    }
+    for section, (names, allowed) in known.items():
+        for key, variant in getattr(grading, section).model_dump().items():
+            if variant is not None and variant not in names:
+                yield f"key grading.{section}.{key}: found {variant!r}; allowed: null, or {allowed}"
+    swept = {run.model for run in suite.runs.values() if run.objective in suite.sweep.objectives}
+    if grading.samplers is not None and (without := sorted(swept - {*grading.samplers})):
+        yield f"key grading.samplers: found none for {', '.join(without)}; allowed: null, or one for each model of the sweep"
     for model, sampler in (grading.samplers or {}).items():
         if sampler not in suite.sweep.samplers:
-            yield f"grading.samplers.{model}: found {sampler}; allowed: {', '.join(suite.sweep.samplers)}, of sweep.samplers"
-    if grading.decoder == "validation" and (without := [key for key, found in suite.datasets.items() if found.validation == 0]):
+            yield f"key grading.samplers.{model}: found {sampler}; allowed: {', '.join(suite.sweep.samplers)}, of sweep.samplers"
+    without = [key for key, found in suite.datasets.items() if found.validation == 0]
+    if grading.decoder == "validation" and without:
         yield (
-            f"grading.decoder: found validation; allowed: learned or fixed, since {', '.join(without)} has no validation images, and "
-            "its curve is measured on test images"
+            f"key grading.decoder: found validation; allowed: learned or fixed, since {', '.join(without)} has no validation "
+            "images, and its curve is measured on test images"
         )
 
 
