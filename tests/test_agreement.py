@@ -293,7 +293,7 @@ def test_rows_on_one_side_and_other_settings_are_named(published: Path, out: Pat
         ),
         (
             lambda published, _: edit(published / "tables/nll.csv", lambda table: table.drop(columns="variant")),
-            "nll.csv: found no column variant, expected it in the nll table; take it from git",
+            "nll.csv: found no column variant, expected it in this table; take it from git",
         ),
         (
             lambda published, _: double_first_row(published / "tables/claims.csv"),
@@ -333,7 +333,7 @@ def test_rows_on_one_side_and_other_settings_are_named(published: Path, out: Pat
         ),
         (
             lambda published, _: edit(published / "tables/claims.csv", lambda table: table.drop(columns="metric")),
-            "tables/claims.csv: found no column metric, expected it in the claims table; take it from git",
+            "tables/claims.csv: found no column metric, expected it in this table; take it from git",
         ),
         (
             lambda published, _: edit(published / "tables/effects.csv", lambda table: table.assign(n="x")),

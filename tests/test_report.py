@@ -678,5 +678,5 @@ def test_a_text_that_a_spreadsheet_would_compute_begins_with_an_apostrophe(tmp_p
     table = read_texts(tmp_path / "claims.csv", "statement")
     assert list(table["statement"]) == ["'=1+1", "'+cmd", "'-cmd", "'@SUM(1)", "'\tx", "-1.5", "+2e3", "a = b", ""]
     assert set(table["effect"]) == {"-1.5"}
-    with pytest.raises(ArtifactError, match=r"claims\.csv: found no column grade, expected it in a table of claims"):
+    with pytest.raises(ArtifactError, match=r"claims\.csv: found no column grade, expected it in this table"):
         read_texts(tmp_path / "claims.csv", "grade")

@@ -10,7 +10,8 @@ import pandas as pd
 
 from indm.errors import ArtifactError
 from indm.kept.accepted import FILE
-from indm.report.differences import COMPARISONS, CONTROL, FIXED_NUMBER, PLACE, SIMPLE
+from indm.report.catalogue import PLACE
+from indm.report.differences import COMPARISONS, CONTROL, FIXED_NUMBER, SIMPLE
 from indm.report.export import effect_with_ends
 from indm.report.grades import UNDECIDED, in_words
 from indm.report.names import HEADINGS_OF_COMPARISONS, REFERENCE, comparator, names

@@ -23,6 +23,7 @@ from indm.errors import ArtifactError
 from indm.report.catalogue import CATALOGUE
 from indm.report.export import read_tables
 from indm.report.results import Result, read_rows, records
+from indm.report.schema import require
 from indm.store.files import AGAIN, from_git, read_json
 from indm.store.layout import Layout
 from indm.terminal import printable
@@ -144,9 +145,7 @@ def agreement(published: Path, layout: Layout) -> Agreement:
 
 def _checked(name: str, suite: str, path: Path, table: pd.DataFrame) -> pd.DataFrame:
     """Return a table after checking that it has the columns to be compared, only rows of the suite, and each row once."""
-    expected = ["suite", *KEYS[name], *FURTHER.get(name, [])]
-    if missing := [column for column in expected if column not in table]:
-        raise ArtifactError(f"{path}: found no column {', '.join(missing)}, expected it in the {name} table; {AGAIN}")
+    require(path, table, ["suite", *KEYS[name], *FURTHER.get(name, [])])
     _check_errors(path, table)
     if foreign := sorted(set(table["suite"]) - {suite}):
         raise ArtifactError(

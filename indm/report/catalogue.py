@@ -6,8 +6,9 @@ The code of its stage computes a table and defines its columns; for the ``table`
 
 from typing import NamedTuple
 
-# The keys of a cell: one row of a table, aggregated over seeds.
+# The keys of a cell: one row of a table, aggregated over seeds; and where models of cells are compared.
 CELL = ["dataset", "sde", "model", "variant", "objective"]
+PLACE = ["dataset", "sde", "objective"]
 # Rows of real images: the smallest values that a perfect model could be expected to reach.
 FLOORS = {"test": "real (test split)", "train-halves": "real (two halves of train)"}
 

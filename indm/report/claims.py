@@ -6,14 +6,16 @@ import numpy as np
 import pandas as pd
 
 from indm.errors import ArtifactError
-from indm.report.differences import COMPARISONS, PLACE, Comparison
+from indm.report.catalogue import PLACE
+from indm.report.differences import COMPARISONS, Comparison, name_of
 from indm.report.grades import UNDECIDED, Verdict, grade, repeatability, seeds_needed
 from indm.report.intervals import FEWEST_SEEDS, TAIL, estimate, interval, method
 
 FAILED = ["planned", "failed_treatment", "failed_against"]
-CLAIM_COLUMNS = ["suite", "id", "family", *PLACE, "comparison", "against", "verdict", "effect", "low", "high"]
-CLAIM_COLUMNS += ["smallest_effect", "unit", "n", "images", *FAILED, "reason", "repeatability", "sd", "to_decide"]
-CLAIM_COLUMNS += ["protocol", "test", "question", "statement", "source", "metric", "why"]
+CLAIM_COLUMNS = ["suite", "id", "family", *PLACE, "comparison", "treatment", "against", "verdict"]
+CLAIM_COLUMNS += ["effect", "low", "high", "smallest_effect", "unit", "n", "images", *FAILED, "reason"]
+CLAIM_COLUMNS += ["repeatability", "sd", "to_decide", "protocol", "test", "question", "statement", "source"]
+CLAIM_COLUMNS += ["metric", "why"]
 DIFFERENCE_COLUMNS = ["suite", "id", *PLACE, "comparison", "against", "seed", "difference"]
 
 
@@ -65,12 +67,12 @@ def _row(one: Comparison, suite: str, tail: float) -> dict[str, Any]:
         **one.place,
     }
     row |= {"comparison": one.kind, "against": one.against, "verdict": verdict.word, "reason": verdict.reason}
-    row |= {key: getattr(paired, key) for key in FAILED} | found._asdict() | _described(one)
+    row |= {key: getattr(paired, key) for key in FAILED} | found._asdict() | _described(one) | {"test": method(found)}
     if found.n < 2:
         return row
     measured = estimate(paired.differences)
-    row |= {"sd": float(np.sqrt(measured.of_seeds * measured.seeds)), "test": method(found)}
-    row |= {"to_decide": seeds_needed(paired.differences, smallest, tail)}
+    row["sd"] = float(np.sqrt(measured.of_seeds * measured.seeds))
+    row["to_decide"] = seeds_needed(paired.differences, smallest, tail)
     return row | (
         {"repeatability": repeatability(paired, smallest, tail)[verdict.word]} if found.n >= FEWEST_SEEDS else {}
     )
@@ -81,6 +83,7 @@ def _described(one: Comparison) -> dict[str, Any]:
     x = [f"x {metric.x[0]:g} to {metric.x[1]:g}"] if metric.x else []
     sampler = [metric.sampler] if metric.sampler else []
     return {
+        "treatment": name_of(claim.treatment),
         "protocol": one.protocol,
         "smallest_effect": claim.smallest.effect,
         "unit": claim.smallest.unit,

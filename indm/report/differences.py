@@ -30,15 +30,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from indm.report.catalogue import CELL, PLACE
 from indm.report.intervals import Numbers
 from indm.report.names import REFERENCE
-from indm.report.results import CELL, RUN_KEY, records
+from indm.report.results import RUN_KEY, records
 from indm.report.values import refuse_other_images, refuse_repeats
 from indm.suite.claims import BEST_SCALE, CHOSEN, Bound, Claim, Claims, Metric, Side
 from indm.suite.schema.evaluation import GradingParams
 from indm.suite.variants import FROZEN_FLOW, SAME_COMPUTE
 
-PLACE = ["dataset", "sde", "objective"]
 # The three comparisons of each claim; a comparison with a fixed number; and an exploratory one, with a further control.
 STEPS, COMPUTE, SIMPLE = "equal steps", "equal compute", "simple control"
 COMPARISONS = (STEPS, COMPUTE, SIMPLE)
@@ -229,17 +229,18 @@ class Laid(NamedTuple):
 def _paired(tables: Tables, found: Comparison, arm: Side | Bound) -> Comparison:
     """Pair the treatment's numbers with the numbers of another model."""
     claim, place = found.claim, found.place
-    seeds, own = _seeds(tables, place, claim.treatment), _laid_out(tables, claim, place, claim.treatment)
+    seeds = _seeds(tables, place, claim.treatment)
+    seeds = seeds if isinstance(arm, Bound) else seeds.intersection(_seeds(tables, place, arm))
+    if not len(seeds):
+        return found
+    own = _laid_out(tables, claim, place, claim.treatment)
     if isinstance(arm, Bound):
         number = TRANSFORMS[claim.metric.transform][0](arm.value)
         other = own._replace(numbers=pd.DataFrame(number, index=seeds, columns=own.numbers.columns))
     else:
-        seeds = seeds.intersection(_seeds(tables, place, arm))
         other = _laid_out(tables, claim, place, arm)
-        if claim.metric.stage == "curve" and len(seeds):
+        if claim.metric.stage == "curve":
             other = other._replace(numbers=_at_shares_of(tables, place, claim.treatment, arm, other.numbers))
-    if not len(seeds):
-        return found
     if _has_decoder(claim.metric) and not (own.protocol and other.protocol):
         return found._replace(why_absent="no validation numbers tell which decoder to use")
     found = found._replace(protocol=" against ".join(dict.fromkeys(filter(None, (own.protocol, other.protocol)))))

@@ -43,7 +43,6 @@ STYLE: dict[Any, Any] = {
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
     "grid.color": GRID,
 }
-GROUP = ["dataset", "sde", "objective"]
 WIDTH = 10.0
 # A logarithmic axis that spans less than this factor has hardly any ticks at 1, 2 or 5.
 SHORT = 4.0
