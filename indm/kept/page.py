@@ -14,7 +14,7 @@ from indm.report.catalogue import PLACE
 from indm.report.differences import COMPARISONS, CONTROL, FIXED_NUMBER, SIMPLE
 from indm.report.export import effect_with_ends
 from indm.report.grades import UNDECIDED, in_words
-from indm.report.names import HEADINGS_OF_COMPARISONS, REFERENCE, comparator, names
+from indm.report.names import REFERENCE, comparator, names
 from indm.report.page.registration import describe_registration
 from indm.report.results import records
 from indm.store.provenance import ACCEPTED, commit_date
@@ -112,7 +112,7 @@ def verdicts(table: pd.DataFrame, where: tuple[str, ...] = tuple(PLACE)) -> str:
     """
     kinds = [kind for kind in (*COMPARISONS, FIXED_NUMBER) if kind in set(table["comparison"])]
     lines = [
-        f"| claim | | {' | '.join(map(HEADINGS_OF_COMPARISONS.__getitem__, kinds))} |",
+        f"| claim | | {' | '.join(kinds)} |",
         "|---" * (len(kinds) + 2) + "|",
     ]
     keys = list(dict.fromkeys(["id", *PLACE, *where]))
@@ -129,7 +129,7 @@ def _compared(row: Mapping[str, Any]) -> str:
     if pd.isna(row["effect"]):
         return f"{row['verdict']}: {row['reason']}"
     who = f"{comparator(row['against'])}: " if row["comparison"] == SIMPLE else ""
-    seeds = "" if row["verdict"] != UNDECIDED or pd.isna(row["to_decide"]) else f" {{{row['to_decide']}}}"
+    seeds = f" {{{row['to_decide']}}}" if row["verdict"] == UNDECIDED and row["to_decide"] else ""
     return f"{who}{in_words(row['verdict'], row['smallest_effect'])}, {effect_with_ends(row)}{seeds}".replace(
         " [", "\u00a0["
     )

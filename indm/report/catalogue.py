@@ -67,7 +67,7 @@ class Table(NamedTuple):
     key: tuple[str, ...] = ()
 
 
-CLAIM = ("id", "dataset", "sde", "objective", "comparison", "against")
+CLAIM = ("id", *PLACE, "comparison", "against")
 # In the order in which they are shown.
 CATALOGUE = {
     "fid": Table(
@@ -139,9 +139,9 @@ CATALOGUE = {
         "the paper's claims, graded: INDM against DDPM++ and the controls",
         "claims",
         View(
-            ("verdict", "effect", "unit", "n"),
-            ("id", "comparison", "against"),
-            ("family", "dataset", "sde", "objective"),
+            ("verdict", "effect", "unit", "n", "repeatability", "protocol"),
+            label=("comparison", "against"),
+            group=("family", "id", *PLACE),
             dropped="effect",
         ),
         Page(
@@ -154,16 +154,17 @@ CATALOGUE = {
                     "comparison",
                     "against",
                     "family",
-                    "dataset",
-                    "sde",
-                    "objective",
+                    *PLACE,
                     "effect",
                     "low",
                     "high",
+                    "unit",
+                    "n",
+                    "images",
                 ),
-                *("unit", "n", "images", "planned", "failed_treatment", "failed_against", "repeatability", "to_decide"),
-                *("protocol", "reason"),
+                *("planned", "failed_treatment", "failed_against", "repeatability", "to_decide", "protocol", "reason"),
             ),
+            dropped="effect",
         ),
         key=CLAIM,
     ),

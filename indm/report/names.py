@@ -39,8 +39,7 @@ HEADINGS = {
     "published_source": "source",
     "skip": "why absent",
     "id": "claim",
-    "reason": "why",
-    "failed_treatment": "failed",
+    "failed_treatment": "failed, treatment",
     "failed_against": "failed, against",
     "sd": "SD over seeds",
 }
@@ -50,13 +49,6 @@ NAMES = {
     "pc": "predictor–corrector",
     "num_samples": "images",
     **{member: kind.literal(member, "LABEL") for kind in (FAMILIES, SAMPLERS) for member in kind},
-}
-# The comparisons of each claim, as headings.
-HEADINGS_OF_COMPARISONS = {
-    "equal steps": "At equal steps",
-    "equal compute": "At equal compute",
-    "simple control": "Over the simple control",
-    "fixed number": "Against a fixed number",
 }
 # The model with which the others are compared.
 REFERENCE = next(family for family in FAMILIES if FAMILIES.literal(family, "REFERENCE"))
@@ -96,3 +88,12 @@ def comparator(text: str) -> str:
     parts = text.split()
     parts = parts[1:] if parts[:1] == [REFERENCE] and len(parts) == 2 and parts[1] not in ("nll", "fid") else parts
     return " ".join(name(part).replace("-", " ") for part in parts)
+
+
+def written(column: str, text: str) -> str:
+    """Write a text of a table's column for readers."""
+    return {"metric": heading, "against": comparator, "protocol": _protocol}.get(column, name)(text)
+
+
+def _protocol(text: str) -> str:
+    return " against ".join(map(name, text.split(" against ")))

@@ -11,7 +11,7 @@ import pandas as pd
 from indm.report.catalogue import CATALOGUE, CELL, FLOORS, SHOWN, View
 from indm.report.export import again, edited, effect_with_ends, read_tables
 from indm.report.grades import in_words
-from indm.report.names import heading, names
+from indm.report.names import heading, names, written
 from indm.report.results import records
 from indm.store.layout import Layout
 from indm.terminal import WIDTH, grid
@@ -95,7 +95,7 @@ def _table(table: pd.DataFrame, view: View) -> "Iterator[RenderableType]":
     for _, group in rows.groupby(list(view.group), sort=False):
         title = names(*(str(value) for value in group[list(view.group)].iloc[0].fillna("")))
         columns = _across(group, view) if view.across else _down(group, filled)
-        labels = [names(*(str(row[key]) for key in view.label if not pd.isna(row[key]))) for row in _rows(group, view)]
+        labels = [_label(row, view) for row in _rows(group, view)]
         kept = _fitting(labels, columns, last=bool(view.across))
         narrow |= {} if not view.across else dict.fromkeys(key for key in columns if key not in kept)
         shown &= set(kept) | (set(filled) if view.across else set())
@@ -104,6 +104,11 @@ def _table(table: pd.DataFrame, view: View) -> "Iterator[RenderableType]":
     yield from map(Text, _left_out(table, rows, shown, view))
     if narrow:
         yield Text(f"Left out to save width: {', '.join(narrow)}.")
+
+
+def _label(row: dict[str, Any], view: View) -> str:
+    """Name a row."""
+    return names(*(written(key, str(row[key])) for key in view.label if not pd.isna(row[key])))
 
 
 def _rows(group: pd.DataFrame, view: View) -> list[dict[str, Any]]:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from indm.report.differences import COMPARISONS, CONTROL, PLACE
-from indm.report.grades import MEANINGS, in_words
-from indm.report.names import comparator, names
+from indm.report.catalogue import PLACE
+from indm.report.differences import COMPARISONS, CONTROL, SIMPLE
+from indm.report.grades import MEANINGS, UNDECIDED, in_words
+from indm.report.names import comparator, names, written
 from indm.report.page.entries import Entry, set_numbers, text_entry
 from indm.report.results import read_texts
 
@@ -34,6 +35,18 @@ class Compared:
     protocol: str
     failed: str = ""
 
+    @property
+    def label(self) -> str:
+        """The comparison in words; a simple control has its name."""
+        if self.kind == CONTROL:
+            return self.against
+        return f"{self.kind} ({self.against})" if self.kind == SIMPLE and self.against else self.kind
+
+    @property
+    def why(self) -> str:
+        """Why there is no decision, in short; empty if there is one."""
+        return self.reason.partition(":")[0] if self.verdict.value == UNDECIDED else ""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -55,31 +68,29 @@ class Answer:
 
 
 def read_answers(claims: Path) -> list[Answer]:
-    """Read the answers, in the order of the claims; empty without a table of claims."""
+    """Read the answers, in the order of the claims, without further controls that were not run; empty without a table."""
     if not claims.is_file():
         return []
     rows = read_texts(claims, *COLUMNS)
+    rows = rows[(rows["comparison"] != CONTROL) | (rows["planned"] != "0")]
     return [_answer(part.to_dict("records")) for _, part in rows.groupby([*KEYS], sort=False)]
 
 
 def conclusion(answers: list[Answer]) -> dict[str, str]:
     """Count the verdicts of the primary claims, by the kind of the comparison, in words."""
-    kinds = [kind for kind in COMPARISONS if any(kind in answer.compared for answer in answers if answer.is_primary)]
-    found = {
-        kind: Counter(
-            answer.compared[kind].verdict.value for answer in answers if answer.is_primary and kind in answer.compared
-        )
-        for kind in kinds
-    }
+    primary = [answer.compared for answer in answers if answer.is_primary]
+    found = {kind: Counter(it[kind].verdict.value for it in primary if kind in it) for kind in COMPARISONS}
     return {
-        kind: ", ".join(f"{count[word]} {word}" for word in MEANINGS if count[word]) for kind, count in found.items()
+        kind: ", ".join(f"{count[word]} {word}" for word in MEANINGS if count[word])
+        for kind, count in found.items()
+        if count
     }
 
 
-def kinds_of(answers: list[Answer]) -> list[str]:
-    """List the comparisons of any of the answers: the three of each claim, then fixed numbers and controls."""
-    found = dict.fromkeys(key for answer in answers for key in answer.compared)
-    return [*(kind for kind in COMPARISONS if kind in found), *(key for key in found if key not in COMPARISONS)]
+def kinds_of(answers: list[Answer]) -> dict[str, str]:
+    """List the comparisons of any of the answers, with their headings: the three of each claim, then the others."""
+    found = {key: one.against if one.kind == CONTROL else key for it in answers for key, one in it.compared.items()}
+    return {key: found[key] for key in dict.fromkeys([*COMPARISONS, *found]) if key in found}
 
 
 def _answer(rows: list[dict[Any, str]]) -> Answer:
@@ -93,8 +104,7 @@ def _answer(rows: list[dict[Any, str]]) -> Answer:
         place=names(*(first[key] for key in PLACE)),
         unit=first["unit"],
         compared={
-            comparator(row["against"]) if row["comparison"] == CONTROL else row["comparison"]: _compared(row)
-            for row in rows
+            row["against"] if row["comparison"] == CONTROL else row["comparison"]: _compared(row) for row in rows
         },
     )
 
@@ -111,7 +121,7 @@ def _compared(row: Mapping[Any, str]) -> Compared:
         low=low,
         high=high,
         reason=row["reason"],
-        protocol=row["protocol"],
+        protocol=written("protocol", row["protocol"]),
         failed=f"failed {failed[0]} | {failed[1]} of {row['planned']}" if any(failed) else "",
     )
 

@@ -9,7 +9,7 @@ from statistics import median
 import pandas as pd
 
 from indm.report.grades import BETTER, NOT_BETTER, UNDECIDED, WORSE
-from indm.report.names import heading, name
+from indm.report.names import written
 
 GRADES = {BETTER: "✓", WORSE: "✗", NOT_BETTER: "−", UNDECIDED: "?"}
 MOST_DECIMALS = 6
@@ -65,7 +65,7 @@ def text_entry(column: str, text: str) -> Entry:
     """Format a text, or a number without an error: grades get their symbol, and names are written for readers."""
     if column == "verdict":
         return Entry(text, symbol=GRADES.get(text, ""))
-    return Entry(heading(text) if column == "metric" else name(text), value=text if is_number(text) else "")
+    return Entry(written(column, text), value=text if is_number(text) else "")
 
 
 def is_number(text: str) -> bool:

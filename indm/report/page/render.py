@@ -12,7 +12,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from indm.report.catalogue import CATALOGUE, SHOWN
 from indm.report.grades import MEANINGS
-from indm.report.names import HEADINGS_OF_COMPARISONS
 from indm.report.page.answers import conclusion, kinds_of, read_answers
 from indm.report.page.caveats import caveats
 from indm.report.page.contents import Contents, missing_figure, origins, read_records
@@ -110,6 +109,5 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["headings"] = HEADINGS_OF_COMPARISONS
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     return environment
