@@ -17,12 +17,12 @@ from matplotlib.patches import Patch
 
 from indm.errors import ArtifactError
 from indm.kept.page import replace_block, verdicts
-from indm.report.differences import COMPUTE, STEPS
+from indm.report.differences import COMPARISONS, COMPUTE, SIMPLE, STEPS
 from indm.report.figures_claims import BLOCK, ENDS, LINEAR
 from indm.report.grades import UNDECIDED, in_words
 from indm.report.intervals import half_widths
 from indm.report.names import REFERENCE
-from indm.report.palette import GREEN, GRID, INK, SOFT
+from indm.report.palette import GREEN, GRID, INK, PURPLE, SOFT
 from indm.report.plotting import FIRST, PLAIN, SECOND, STYLE, plain_ticks, plot_interval, styled, to_svg
 from indm.report.results import read_rows
 from indm.suite.variants import SAME_COMPUTE
@@ -34,14 +34,15 @@ WEIGHTS_METRICS = ("score_parameters", "flow_parameters", "nll", "fid")
 LABELS = {"better-nelbo": "likelihood (NELBO)", "lower-fid": "images (FID)", "coarse-discretisation": "few steps"}
 # In inches: from the left, a row's label, its strip, its verdict and the end; from above, a row, a title and the margins.
 LABEL, STRIP, VERDICT, WIDTH = 0.08, (1.75, 4.6), 4.7, 6.0
-ROW, TITLE, TOP, BOTTOM = 0.41, 0.45, 0.8, 0.72
-# On a panel's vertical axis: from row to row, and from a row to its two marks.
-PITCH, APART = 10, 2
+ROW, TITLE, TOP, BOTTOM = 0.58, 0.45, 1.0, 0.72
+# On a panel's vertical axis: from row to row, and from mark to mark in a row.
+PITCH, APART = 10, 2.9
 LIMITS, TICKS = (-100, 100), [-100, -10, -1, 1, 10, 100]
 # Blue and vermillion are the models' colours, in the next figure.
 MARKS = {
     STEPS: ("over DDPM++ at equal training steps", FIRST | {"color": INK}),
     COMPUTE: ("over DDPM++ at equal training compute", SECOND | {"color": GREEN}),
+    SIMPLE: ("over the simple control", {"color": PURPLE, "marker": "^", "linestyle": ":"}),
 }
 UNIT = (
     "Unit: the smallest effect that counts, 0.01 bits/dim or 0.1 in log FID.\n"
@@ -195,16 +196,14 @@ def _frame(axis: Axes, title: str, rows: int) -> None:
 
 def _draw_row(axis: Axes, place: int, rows: pd.DataFrame) -> None:
     """Draw a claim at one objective: a mark and a verdict for each comparison."""
-    _write(axis, LABEL, place - APART, LABELS[rows["id"].iloc[0]])
-    _write(axis, LABEL, place + APART, f"{rows['objective'].iloc[0]} objective", color=SOFT)
-    for row in rows[rows["comparison"].isin(list(MARKS))].to_dict("records"):
-        at = place + (APART if row["comparison"] == COMPUTE else -APART)
-        style = MARKS[row["comparison"]][1]
-        words = "not run" if pd.isna(row["effect"]) else in_words(row["verdict"], row["smallest_effect"])
-        _write(axis, VERDICT, at, words, color=SOFT if row["verdict"] == UNDECIDED else style["color"])
-        if not pd.isna(row["effect"]):
-            value, low, high = (row[end] / row["smallest_effect"] for end in ENDS)
-            plot_interval(axis, at, value, (low, high), style)
+    _write(axis, LABEL, place - APART / 2, LABELS[rows["id"].iloc[0]])
+    _write(axis, LABEL, place + APART / 2, f"{rows['objective'].iloc[0]} objective", color=SOFT)
+    for row in rows[rows["comparison"].isin(COMPARISONS)].to_dict("records"):
+        at, style = place + APART * (COMPARISONS.index(row["comparison"]) - 1), MARKS[row["comparison"]][1]
+        color = SOFT if row["verdict"] == UNDECIDED else INK
+        _write(axis, VERDICT, at, in_words(row["verdict"], row["smallest_effect"]), color=color)
+        value, low, high = (row[end] / row["smallest_effect"] for end in ENDS)
+        plot_interval(axis, at, value, (low, high), style)
 
 
 def _write(axis: Axes, x: float, y: float, text: str, **style: Any) -> None:
@@ -223,7 +222,7 @@ def _legend(figure: Figure, height: float) -> None:
         Patch(color=GRID, alpha=0.5, linewidth=0, label="too small to count"),
     ]
     figure.legend(handles=handles, loc="upper left", borderaxespad=0.3, labelspacing=0.25)
-    for x, text, side in ((STRIP[0], "← DDPM++ better", "left"), (STRIP[1], "INDM better →", "right")):
+    for x, text, side in ((STRIP[0], "← INDM worse", "left"), (STRIP[1], "INDM better →", "right")):
         figure.text(x / WIDTH, 1 - TOP / height, text, ha=side, va="center", color=SOFT)
 
 

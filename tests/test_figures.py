@@ -313,7 +313,7 @@ def test_claims_name_the_method_of_their_intervals(tables: Path) -> None:
     table, differences = read(tables)
     crossed = table.assign(images=table["images"].mask(table["id"] == "few-steps", 300))
     note = FIGURES["claims"].draw(crossed, differences).get_supxlabel()
-    assert note.startswith(f"Error bars: 95 % interval of the mean over 3 seeds (Student t) or 3 seeds ({CROSSED}).")
+    assert f"of the mean over 3 seeds (Student t) or 3 seeds ({CROSSED})." in note
 
 
 def test_an_interval_over_images_alone_is_not_drawn(tables: Path) -> None:
@@ -387,7 +387,8 @@ def test_every_figure_names_its_error_bars_in_words(drawn: dict[str, bytes]) -> 
     assert named.pop("tuning") == "Error bars: 95 % interval over images, of one training; of FID on its logarithm."
     bars = "Error bars: 95 % interval of the mean over 3 seeds (Student t)."
     assert named.pop("ablation").startswith(bars)
-    for name in ("claims", "claims-exploratory", "claims-2d"):
+    assert named.pop("claims").startswith("Error bars: simultaneous interval")
+    for name in ("claims-exploratory", "claims-2d"):
         assert named.pop(name).startswith(bars)
     shaded = (
         "Shaded: fewer steps than the sampler needs: its own error may be what is measured, and no claim uses them."

@@ -167,7 +167,7 @@ def _lines(published: Published) -> Iterator[str]:
         yield f"| FLOPs of a training step, INDM over DDPM++ | {steps}; for comparison: {LARGE_STEPS} |"
     yield ""
     claims = published.tables["claims"]
-    if len(primary := claims[claims["family"] == "primary"]):
+    if len(claims) and len(primary := claims[claims["family"] == "primary"]):
         yield from (verdicts(primary), "", FOOTNOTE, "")
     yield from ("| files | KiB | |", "|---|--:|---|", *_files(published))
 

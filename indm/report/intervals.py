@@ -166,11 +166,12 @@ def half_widths(errors: pd.Series, seeds: pd.Series) -> pd.Series:
     return errors.astype(float) * -special.stdtrit(freedom.where(freedom > 0), TAIL)
 
 
-def named_bars(kinds: Mapping[str, Iterable[int]]) -> str:
-    """Describe the error bars of means: the same interval in all figures, with the methods of its estimation.
+def named_bars(kinds: Mapping[str, Iterable[int]], interval: str = f"{100 * LEVEL:g} % interval") -> str:
+    """Describe the error bars of means, with the methods of their estimation.
 
     Arguments:
         kinds: the numbers of seeds of the means, by the method of their intervals.
+        interval: the interval, in words.
     """
     counts = {method: sorted(set(seeds)) for method, seeds in kinds.items()}
     several = {method: [n for n in found if n > 1] for method, found in counts.items()}
@@ -178,7 +179,7 @@ def named_bars(kinds: Mapping[str, Iterable[int]]) -> str:
     if not texts:
         return "One seed: no error bars."
     single = "; none where there is one seed" if any(1 in found for found in counts.values()) else ""
-    return f"Error bars: {100 * LEVEL:g} % interval of the mean over {' or '.join(texts)}{single}."
+    return f"Error bars: {interval} of the mean over {' or '.join(texts)}{single}."
 
 
 def _range(counts: list[int]) -> str:

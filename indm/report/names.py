@@ -79,15 +79,15 @@ def cell_name(*cell: str) -> str:
 
 
 def arm(model: str, variant: str) -> str:
-    """Name a model in a figure: a variant of the baseline by what varies alone."""
-    return comparator(variant) if variant and model == REFERENCE else names(model, comparator(variant))
+    """Name a model: a variant of the baseline by what varies alone, such as same compute or learned filter."""
+    varied = variant.replace("-", " ")
+    return varied if variant and model == REFERENCE else names(model, varied)
 
 
 def comparator(text: str) -> str:
-    """Name a compared model in words, a variant of the baseline by what varies alone: DDPM++, same compute, learned filter."""
-    parts = text.split()
-    parts = parts[1:] if parts[:1] == [REFERENCE] and len(parts) == 2 and parts[1] not in ("nll", "fid") else parts
-    return " ".join(name(part).replace("-", " ") for part in parts)
+    """Name a compared model, or a fixed number."""
+    model, _, variant = text.partition(" ")
+    return f"{name(model)} {variant}" if variant in ("nll", "fid") else arm(model, variant)
 
 
 def written(column: str, text: str) -> str:

@@ -113,7 +113,7 @@ def stacked(panels: Sequence[tuple[Any, pd.DataFrame]]) -> tuple[Figure, list[Ax
     return figure, axes
 
 
-def plot_interval(axis: Axes, place: int, value: float, ends: tuple[float, float], style: Mapping[str, Any]) -> None:
+def plot_interval(axis: Axes, place: float, value: float, ends: tuple[float, float], style: Mapping[str, Any]) -> None:
     """Draw a value and its interval in a row of a panel."""
     axis.hlines(place, *ends, color=style["color"])
     axis.plot(value, place, marker=style["marker"], color=style["color"])
