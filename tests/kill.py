@@ -132,7 +132,7 @@ def copy_small(folder: Path, name: str, steps: int = 80) -> Path:
     suite["train"] |= {"steps": steps, "snapshots": [steps // 4, steps], "log_every": 7}
     suite["sweep"]["batch_size"] = 20
     suite["toy2d"]["datasets"], suite["tune"] = {}, {}
-    suite["runs"] = {RUN: suite["runs"][RUN]}
+    suite["runs"], suite["grading"]["images"]["simple"] = {RUN: suite["runs"][RUN]}, None
     path.write_text(yaml_text(suite))
     finish(checkout, [sys.executable, "workflow/generate.py", "--suite", "smoke"])
     return checkout

@@ -17,6 +17,7 @@ from indm.store.layout import Layout
 from indm.suite.schema.suite import RunParams, Suite
 
 SUITE = "made-up"
+PLACE = ("dataset", "sde", "objective")
 CELLS: list[dict[str, Any]] = [
     {
         "suite": SUITE,
@@ -96,29 +97,57 @@ def _is_float(text: str) -> bool:
     return True
 
 
-def _interval(effect: float) -> dict[str, float]:
-    return {"effect": effect, "low": effect - 0.024, "high": effect + 0.024}
-
-
-PLACE = ("dataset", "sde", "objective")
-EFFECTS: list[dict[str, Any]] = [
-    {"suite": SUITE, "id": name, "dataset": dataset, "sde": sde, "objective": objective, "against": against}
-    | {"role": "baseline" if against == "ddpmpp" else "control", "n": 3, "images": None, "verdict": verdict}
-    | {"planned": 4, "failed_treatment": int(failed), "failed_against": 0, "smallest_effect": 0.01}
-    | _interval(effect)
-    for name, dataset, sde, objective, against, effect, verdict, failed in (
-        ("likelihood", "digits", "vp", "fid", "ddpmpp", 0.0531, "shown", False),
-        ("likelihood", "digits", "vp", "fid", "standardised", -0.0162, "matched", False),
-        ("likelihood", "digits", "vp", "fid", "learned-scale", 0.0417, "beaten", True),
-        ("bound", "digits", "vp", "fid", "ddpmpp", 0.0523, "shown", False),
-        ("bound", "digits", "vp", "fid", "same-compute", -0.0271, "open", False),
-        ("image-quality", "digits", "vp", "fid", "ddpmpp", -0.041, "ruled out", False),
-        ("few-steps", "digits", "vp", "fid", "ddpmpp", 0.021, "inconclusive", False),
-        ("few-steps", "digits", "vp", "nll", "ddpmpp", -0.082, "contradicted", False),
-        ("curve", "digits", "vp", "fid", "ddpmpp", 0.031, "shown", False),
-        ("two", "moons", "", "", "ddpmpp", 0.031, "shown", False),
-    )
+HALF, SMALLEST = 0.024, 0.01
+# The unit and the statement of each claim.
+CLAIMS = {
+    "likelihood": ("bits/dim", "INDM has a lower NLL."),
+    "bound": ("bits/dim", "INDM has a lower NELBO."),
+    "image-quality": ("FID", "INDM has a lower FID."),
+    "few-steps": ("FID", "INDM loses less FID at ten steps."),
+    "curve": ("bits/dim", "INDM learns faster."),
+    "two": ("nats", "INDM is better in 2-D."),
+}
+# Claim, dataset, SDE and objective, comparison, compared model, effect.
+COMPARED: list[tuple[str, tuple[str, str, str], str, str, float | None]] = [
+    ("likelihood", ("digits", "vp", "fid"), "equal steps", "ddpmpp", 0.0531),
+    ("likelihood", ("digits", "vp", "fid"), "equal compute", "ddpmpp same-compute", None),
+    ("likelihood", ("digits", "vp", "fid"), "simple control", "ddpmpp standardised", -0.0162),
+    ("likelihood", ("digits", "vp", "fid"), "control", "ddpmpp learned-scale", 0.0417),
+    ("bound", ("digits", "vp", "fid"), "equal steps", "ddpmpp", 0.0523),
+    ("bound", ("digits", "vp", "fid"), "equal compute", "ddpmpp same-compute", -0.0271),
+    ("image-quality", ("digits", "vp", "fid"), "equal steps", "ddpmpp", -0.041),
+    ("few-steps", ("digits", "vp", "fid"), "equal steps", "ddpmpp", 0.021),
+    ("few-steps", ("digits", "vp", "nll"), "equal steps", "ddpmpp", -0.082),
+    ("curve", ("digits", "vp", "fid"), "equal steps", "ddpmpp", 0.031),
+    ("two", ("moons", "", ""), "equal steps", "ddpmpp", 0.036),
 ]
+
+
+def _claims() -> list[dict[str, Any]]:
+    """Make up the table of claims: each word of a verdict, a model that was not run, and a seed that failed."""
+    return [
+        {"suite": SUITE, "id": name, **dict(zip(PLACE, place, strict=True)), "comparison": kind, "against": against}
+        | {"family": "exploratory" if kind == "control" or name in ("curve", "two") else "primary", "treatment": "indm"}
+        | {"smallest_effect": SMALLEST, "unit": CLAIMS[name][0], "protocol": "learned decoder", "source": "made up"}
+        | {"planned": 4, "failed_treatment": 0, "failed_against": int(kind == "control"), "metric": "nll, nll, signed"}
+        | {"question": f"Is it so that {CLAIMS[name][1]}", "statement": CLAIMS[name][1], **_graded(effect)}
+        for name, place, kind, against, effect in COMPARED
+    ]
+
+
+def _graded(effect: float | None) -> dict[str, Any]:
+    if effect is None:
+        return {"verdict": "undecided", "reason": "not run", "n": 0}
+    low, high = effect - HALF, effect + HALF
+    words = {"better": low > SMALLEST, "worse": high < -SMALLEST, "not better": high <= SMALLEST, "undecided": True}
+    word = next(word for word, applies in words.items() if applies)
+    graded = {"verdict": word, "reason": f"made up, {word}", "effect": effect, "low": low, "high": high, "n": 3}
+    return graded | {
+        "images": None,
+        "repeatability": 0.7 if word == "undecided" else 0.95,
+        "to_decide": "17",
+        "test": "Student t",
+    }
 
 
 def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
@@ -136,63 +165,13 @@ def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
     grid = product(CELLS, ["euler_maruyama", "pc", "ode_heun"], [5, 20, 100])
     variants = [cell for cell in CELLS if cell["variant"]]
     return {
-        "claims": [
-            _claim("likelihood", "bits/dim", "INDM has a lower NLL.", "shown", 0.0531, "matched", "standardised"),
-            _claim("bound", "bits/dim", "The gap between NELBO and NLL is smaller.", "shown", 0.0523, "open"),
-            _claim("image-quality", "FID", "INDM has a lower FID.", "ruled out", -0.041),
-            _claim("few-steps", "FID", "INDM loses less FID at ten steps.", "inconclusive", 0.021),
-            _claim("few-steps", "FID", "INDM loses less FID at ten steps.", "contradicted", -0.082, objective="nll"),
-            _claim("curve", "bits/dim", "INDM learns faster.", "shown", 0.031, family="exploratory"),
-            _claim(
-                "two",
-                "nats",
-                "INDM is better in 2-D.",
-                "shown",
-                0.031,
-                family="exploratory",
-                dataset="moons",
-                sde="",
-                objective="",
-            ),
-            {
-                "suite": SUITE,
-                "id": "state-of-the-art",
-                "family": "exploratory",
-                "question": "Has INDM the lowest FID?",
-                "statement": "INDM has the lowest FID.",
-                "source": "made up",
-                "holds": "no data",
-                "reason": "no run",
-            },
-        ],
-        "effects": EFFECTS,
+        "claims": _claims(),
         "differences": [
-            {key: effect[key] for key in ("suite", *PLACE, "id", "against")}
-            | {"seed": seed, "difference": effect["effect"] + 0.01 * (seed - 1)}
-            for effect in EFFECTS
+            {key: row[key] for key in ("suite", *PLACE, "id", "comparison", "against")}
+            | {"seed": seed, "difference": row["effect"] + 0.01 * (seed - 1)}
+            for row in _claims()
+            if "effect" in row
             for seed in range(3)
-        ],
-        "power": [
-            {
-                "suite": SUITE,
-                "id": name,
-                "family": "primary",
-                "dataset": "digits",
-                "sde": "vp",
-                "objective": "fid",
-                "n": 3,
-                "unit": "bits/dim",
-                "smallest_effect": 0.01,
-                "assumed_effect": 0.02,
-                "sd": 0.0123,
-                "seeds_baseline": 17,
-                "control": "same-compute",
-                "control_sd": 0.0234,
-                "seeds_control": 19,
-                "seeds_needed": 19,
-                "note": "",
-            }
-            for name in ("likelihood", "bound")
         ],
         "comparison": [
             cell
@@ -331,32 +310,6 @@ def _trial(generator: np.random.Generator, model: str, number: int) -> dict[str,
     return _arm(model) | phase | space | {"state": "complete", "reason": ""} | numbers
 
 
-def _claim(
-    name: str, unit: str, statement: str, holds: str, effect: float, flow: str = "", control: str = "", **place: str
-) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "suite": SUITE,
-        "id": name,
-        "dataset": "digits",
-        "sde": "vp",
-        "objective": "fid",
-        "family": "primary",
-    } | place
-    row |= {"treatment": "indm", "baseline": "ddpmpp", "question": f"Is it so that {statement}", "statement": statement}
-    row |= {
-        "smallest_effect": 0.01,
-        "source": "made up",
-        "reason": "made up",
-        "unit": unit,
-        "n": 3,
-        "planned": 3,
-        "test": "Student t",
-    }
-    row |= {"holds": holds, "flow": flow, "control": control, "flow_reason": flow and "made up, too"}
-    row |= {"metric": "nll, nll, signed", "control_high": effect if control else np.nan}
-    return row | {"repeatability": 0.7 if holds == "inconclusive" else 0.95, **_interval(effect)}
-
-
 def made_up_record(generator: np.random.Generator, suite: str, stage: str, subject: str) -> dict[str, Any]:
     return {
         "suite": suite,
@@ -410,7 +363,7 @@ def write_made_up_runs(
 
 
 def _swept(suite: Suite, run: RunParams, plant: Callable[[RunParams, str], float]) -> list[dict[str, Any]]:
-    head = {"skip": "", "nfe": 10, "num_samples": 40, "fid_se": 0.1, "kid": 0.1, "kid_se": 0.1}
+    head = {"skip": "", "nfe": 10, "num_samples": 40, "fid_se": 0.1, "kid": 0.1, "kid_se": 0.1, "grid": suite.sweep.grid}
     cells = product(suite.sweep.samplers, suite.sweep.steps)
     return [head | {"sampler": sampler, "steps": steps, "fid": plant(run, sampler)} for sampler, steps in cells]
 

@@ -153,10 +153,10 @@ def test_the_environment_is_set_before_numpy_and_torch_are_imported() -> None:
 def test_validate_reads_the_claims_beside_a_suite(tmp_path: Path) -> None:
     (tmp_path / "smoke.yaml").write_text(Path(SMOKE).read_text())
     claims = (REPOSITORY / "params" / "claims.yaml").read_text()
-    (tmp_path / "claims.yaml").write_text(claims.replace("direction: higher", "direction: down", 1))
+    (tmp_path / "claims.yaml").write_text(claims.replace("family: primary", "family: main", 1))
     done = call("validate", "--suite", str(tmp_path / "smoke.yaml"))
     assert done.exit_code == 1
-    assert "claims.yaml: claim latent-scale-grows-2d, key direction: found 'down'; allowed: " in done.output
+    assert "claims.yaml: claim better-nelbo, key family: found 'main'; allowed: " in done.output
 
 
 def test_validate_reads_the_published_numbers_beside_a_suite(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_show_prints_every_table_of_one_suite(tmp_path: Path, arguments: list[st
     # Published, digits has no search of hyper-parameters.
     absent = {"protocol", "tuned", "tuning"} | {name for name in SHOWN if not (PUBLISHED / f"{name}.csv").is_file()}
     for name in SHOWN:
-        assert (f"{name}: {CATALOGUE[name].title}\n" in done.output) == (name not in absent | {"effects"})
+        assert (f"{name}: {CATALOGUE[name].title}\n" in done.output) == (name not in absent)
         assert (f"{name} (0 rows)" in done.output) == (name in absent)
     assert done.output.count("1.000 ± 0.500") == len(pd.read_csv(PUBLISHED / "fid.csv"))
     assert "2.000 ± 0.500" not in done.output
@@ -254,11 +254,11 @@ def test_rows_of_a_group_have_names_of_their_own(name: str) -> None:
 
 def test_an_effect_of_one_seed_is_shown_without_an_interval(tmp_path: Path) -> None:
     write_tables(tmp_path, "digits", fid=1.0)
-    for path in (tmp_path / "digits/tables/effects.csv", tmp_path / "table_effects.csv"):
-        pd.read_csv(path).assign(low=None, high=None).to_csv(path, index=False)
+    path = tmp_path / "digits/tables/claims.csv"
+    pd.read_csv(path).assign(low=None, high=None).to_csv(path, index=False)
     write_manifest_of(tmp_path, "digits")
-    text = call("show", "effects", "--out", str(tmp_path)).output
-    assert "better-nll, baseline, DDPM++" in text
+    text = call("show", "claims", "--out", str(tmp_path)).output
+    assert "equal steps, DDPM++" in text
     assert "nan" not in text
 
 
@@ -266,8 +266,8 @@ def test_show_of_claims_says_what_they_claim_and_nothing_of_other_tables(tmp_pat
     write_tables(tmp_path, "digits", fid=1.0)
     text = call("show", "claims", "--out", str(tmp_path)).output
     row = records(read_rows(tmp_path / "digits/tables/claims.csv").query("id == 'better-nll' and n > 0"))[0]
-    assert re.search(rf"better-nll +{row['holds']}\*? .*{re.escape(effect_with_ends(row))}", text)
-    assert "better-nll (primary): INDM has a lower NLL" in text
+    assert re.search(rf"equal steps, DDPM\+\+ +{row['verdict']} +{re.escape(effect_with_ends(row))}", text)
+    assert "better-nll (exploratory): " in text
     assert "1.000 ± 0.500" not in text
     assert "fid, nll" in text
     assert "The suite has no such rows." in call("show", "protocol", "--out", str(tmp_path)).output

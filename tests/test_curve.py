@@ -42,6 +42,7 @@ def write_suite(folder: Path, **train: Any) -> None:
     run = {"dataset": "digits", "sde": "vp", "model": "indm", "variant": "control", "objective": "nll", "seed": 0}
     suite |= {"runs": {RUN: run | {"train": train, "sample": {}}}, "curve": PROTOCOL, "protocol": {}, "tune": {}}
     suite |= {"nll": PROTOCOL | {"uncorrected": True}, "weights": WEIGHTS}
+    suite["grading"]["images"]["simple"] = None
     (folder / "smoke.yaml").write_text(yaml_text(suite))
 
 

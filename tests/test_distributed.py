@@ -212,6 +212,7 @@ def write_suite(folder: Path, processes: int, steps: int = 12) -> Path:
     """Write the smoke suite, one short run of it saved after every step, for a number of processes."""
     content = parse_yaml((REPOSITORY / "params/smoke.yaml").read_text())
     content |= {"processes": processes, "save_seconds": 0.0, "runs": {RUN: content["runs"][RUN]}, "tune": {}}
+    content["grading"]["images"]["simple"] = None
     content["train"] |= {"steps": steps, "snapshots": [3, 7], "log_every": 1}
     folder.mkdir(exist_ok=True)
     file = folder / "smoke.yaml"

@@ -12,11 +12,12 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
 
+from docs.answers import LABELS
 from indm.errors import ArtifactError
 from indm.report import figures
 from indm.report.figures import FIGURES, Plot, plot_figures
-from indm.report.figures_answer import LABELS
 from indm.report.figures_claims import MOST_SEEDS
 from indm.report.figures_lines import CONTROLS
 from indm.report.figures_toy2d import MODELS, toy2d_figure
@@ -118,9 +119,7 @@ def test_figures_of_somebody_else_behind_a_link_stay(tmp_path: Path) -> None:
 
 def test_a_foreign_table_is_named(tmp_path: Path) -> None:
     (tmp_path / "protocol.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(
-        ArtifactError, match=r"protocol\.csv: found the columns a, b; missing: dataset, factor, setting"
-    ):
+    with pytest.raises(ArtifactError, match=r"protocol\.csv: found no column dataset, factor, setting, "):
         plot_figures(tmp_path)
 
 
@@ -311,84 +310,67 @@ def texts(figure: Figure) -> list[str]:
 
 
 def test_claims_name_the_method_of_their_intervals(tables: Path) -> None:
-    table, effects, differences = read(tables)
-    crossed = effects.assign(images=effects["images"].mask(effects["id"] == "few-steps", 300))
-    note = FIGURES["claims"].draw(table, crossed, differences).get_supxlabel()
-    assert note.startswith(f"Error bars: 95 % interval of the mean over 3 seeds (Student t) or 3 seeds ({CROSSED}).")
-    assert "These intervals decide" in note
+    table, differences = read(tables)
+    crossed = table.assign(images=table["images"].mask(table["id"] == "few-steps", 300))
+    note = FIGURES["claims"].draw(crossed, differences).get_supxlabel()
+    assert f"of the mean over 3 seeds (Student t) or 3 seeds ({CROSSED})." in note
 
 
 def test_an_interval_over_images_alone_is_not_drawn(tables: Path) -> None:
     """Among bars that are for other seeds it would look like one of them."""
-    table, effects, differences = read(tables)
-    figure = FIGURES["claims"].draw(table, effects.assign(n=1, images=300), differences)
+    table, differences = read(tables)
+    figure = FIGURES["claims"].draw(table.assign(n=1, images=300), differences)
     assert bars(figure) == []
     assert figure.get_supxlabel().startswith("One seed: no error bars.")
 
 
-def test_claims_show_every_model_that_was_run_with_both_verdicts(tables: Path) -> None:
-    table, effects, differences = read(tables)
-    effects = pd.concat([effects, effects.iloc[[1]].assign(against="same-parameters", effect=np.nan)])
-    figure = FIGURES["claims"].draw(table, effects, differences)
-    (axis,) = figure.axes
+def test_claims_show_every_model_that_was_run_with_its_verdict(tables: Path) -> None:
+    (axis,) = FIGURES["claims"].draw(*read(tables)).axes
     assert [label.get_text() for label in axis.get_yticklabels()] == [
-        *("DDPM++", "standardised", "learned scale", "DDPM++", "same compute"),
+        *("DDPM++", "standardised (simple control)", "DDPM++", "same compute"),
         *["DDPM++"] * 3,
     ]
-    found = texts(figure)
-    for words in (
-        "Is it so that INDM has a lower NLL.  VP, fid objective",
-        "Holds? shown   Flow? matched by standardised",
-        "Holds? shown   Flow? open",
-        "Holds? inconclusive*",
-        "beaten, failed 1 | 0",
-        "← DDPM++ better",
-        "INDM better →",
-    ):
-        assert words in found
-    drawn = FIGURES["claims-2d"].draw(*read(tables, "claims-2d"))
-    assert "Is it so that INDM is better in 2-D.  " in texts(drawn)
+    words = [text.get_text() for text in axis.texts if isinstance(text, Annotation) and text.xy[0] == 1.01]
+    assert words == ["better", "no gain of 0.01", "better", "no gain of 0.01", "worse", "undecided", "worse"]
+    control, *_ = FIGURES["claims-exploratory"].draw(*read(tables, "claims-exploratory")).axes
+    assert "better, failed 0 | 1" in [text.get_text() for text in control.texts]
 
 
 def test_an_effect_and_its_seeds_stand_at_their_multiples_of_the_smallest_one(tables: Path) -> None:
-    table, effects, differences = read(tables)
-    effects = effects.assign(smallest_effect=effects["smallest_effect"].mask(effects["id"] == "few-steps", 0.1))
-    drawn = effects[effects["id"].isin(table["id"])]
-    (axis,) = FIGURES["claims"].draw(table, effects, differences).axes
+    table, differences = read(tables)
+    table = table.assign(smallest_effect=table["smallest_effect"].mask(table["id"] == "few-steps", 0.1))
+    table, steps = table.dropna(subset="effect"), table["comparison"] == "equal steps"
+    (axis,) = FIGURES["claims"].draw(table, differences).axes
     points = {
         marker: np.concatenate([np.asarray(line.get_xdata()) for line in axis.lines if line.get_marker() == marker])
         for marker in "os."
     }
-    scaled = drawn["effect"] / drawn["smallest_effect"]
-    assert points["o"] == pytest.approx(scaled[drawn["role"] == "baseline"])
-    assert points["s"] == pytest.approx(scaled[drawn["role"] == "control"])
-    dots = [
-        value
-        for effect, smallest in zip(drawn["effect"], drawn["smallest_effect"], strict=True)
-        for value in (effect + np.array([-0.01, 0, 0.01])) / smallest
-    ]
-    assert sorted(points["."]) == pytest.approx(sorted(dots))
-    many = FIGURES["claims"].draw(table, effects.assign(n=MOST_SEEDS + 1), differences).axes[0]
+    scaled = table["effect"] / table["smallest_effect"]
+    assert points["o"] == pytest.approx(scaled[steps])
+    assert points["s"] == pytest.approx(scaled[~steps])
+    dots = [(table["effect"] + away) / table["smallest_effect"] for away in (-0.01, 0, 0.01)]
+    assert sorted(points["."]) == pytest.approx(sorted(pd.concat(dots)))
+    many = FIGURES["claims"].draw(table.assign(n=MOST_SEEDS + 1), differences).axes[0]
     assert not [line for line in many.lines if line.get_marker() == "." and len(np.asarray(line.get_xdata()))]
 
 
-def test_claims_without_a_unit_or_about_another_model_are_not_drawn(tables: Path) -> None:
+def test_a_claim_is_drawn_in_one_figure_unless_it_has_no_unit_or_is_about_another_model(tables: Path) -> None:
     table = figures._read(tables / "claims.csv", ())
-    drawn = FIGURES["claims"].of
-    assert list(table.assign(smallest_effect=0.0).query(drawn)["id"]) == []
-    assert list(table.assign(treatment="ddpmpp").query(drawn)["id"]) == []
-    assert list(table.query(drawn)["id"]) == ["likelihood", "bound", "image-quality", "few-steps", "few-steps"]
+    found = [key for name in FIGURES if name.startswith("claims") for key in table.query(FIGURES[name].of).index]
+    assert sorted(found) == list(table.index)
+    assert not len(table.assign(smallest_effect=0.0).query(FIGURES["claims"].of))
+    assert not len(table.assign(treatment="ddpmpp").query(FIGURES["claims"].of))
 
 
 def test_datasets_stand_side_by_side_and_share_their_rows(tables: Path) -> None:
-    several = [pd.concat([part, part.assign(dataset="other")]) for part in read(tables)]
-    several[1] = several[1][~((several[1]["dataset"] == "other") & (several[1]["against"] == "standardised"))]
-    first, second = FIGURES["claims"].draw(*several).axes
+    table, differences = (pd.concat([part, part.assign(dataset="other")]) for part in read(tables))
+    table = table[(table["dataset"] == "digits") | (table["comparison"] != "simple control")]
+    first, second = FIGURES["claims"].draw(table, differences).axes
     places = [
         [float(np.asarray(line.get_ydata())[0]) for line in axis.lines if line.get_marker() in ("o", "s")]
         for axis in (first, second)
     ]
-    assert (len(places[0]), len(places[1])) == (8, 7)
+    assert (len(places[0]), len(places[1])) == (7, 6)
     assert set(places[1]) < set(places[0])
 
 
@@ -405,7 +387,8 @@ def test_every_figure_names_its_error_bars_in_words(drawn: dict[str, bytes]) -> 
     assert named.pop("tuning") == "Error bars: 95 % interval over images, of one training; of FID on its logarithm."
     bars = "Error bars: 95 % interval of the mean over 3 seeds (Student t)."
     assert named.pop("ablation").startswith(bars)
-    for name in ("claims", "claims-exploratory", "claims-2d"):
+    assert named.pop("claims").startswith("Error bars: simultaneous interval")
+    for name in ("claims-exploratory", "claims-2d"):
         assert named.pop(name).startswith(bars)
     shaded = (
         "Shaded: fewer steps than the sampler needs: its own error may be what is measured, and no claim uses them."

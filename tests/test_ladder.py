@@ -48,6 +48,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     suite = parse_yaml((REPOSITORY / "params" / "smoke.yaml").read_text())
     suite["sample"] |= {"num_samples": 4, "batch_size": 4}
     suite["train"] |= {"steps": 8, "snapshots": [4, 8], "warmup_steps": 1}
+    suite["grading"]["images"]["simple"] = None
     run = {"dataset": "digits", "sde": "vp", "seed": 0, "sample": {}}
     suite["runs"] = {
         name: run | {"model": model, "variant": variant, "objective": name.split("-")[-2], "train": train}

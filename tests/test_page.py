@@ -25,9 +25,10 @@ from rich.console import Console
 from indm.errors import ArtifactError
 from indm.metrics.weights import TORCH_FIDELITY
 from indm.registry import DATASETS
+from indm.report.differences import CONTROL
 from indm.report.figures import FIGURES, plot_figures
-from indm.report.grades import BEATEN, MEANINGS, NOT_RUN
-from indm.report.page.answers import read_answers
+from indm.report.grades import MEANINGS
+from indm.report.page.answers import conclusion, kinds_of, read_answers
 from indm.report.page.caveats import caveats
 from indm.report.page.contents import missing, read_records
 from indm.report.page.entries import set_numbers
@@ -151,53 +152,48 @@ def test_headings_are_in_order_and_identifiers_unique(page: Reader) -> None:
 
 def test_tables_have_captions_and_scopes_and_pictures_have_texts(page: Reader) -> None:
     tags = [tag for tag, _ in page.elements]
-    assert tags.count("table") == tags.count("caption") == 17
+    assert tags.count("table") == tags.count("caption") == 15
     assert all(attributes.get("scope") in ("col", "row") for tag, attributes in page.elements if tag == "th")
     assert all(attributes.get("alt") for tag, attributes in page.elements if tag == "img")
     assert tags.count("img") == 3 * len(RUNS)
     assert tags.count("svg") == len(FIGURES)
 
 
-def test_verdicts_that_other_seeds_might_not_repeat_are_called_borderline(folder: Path) -> None:
-    answers = read_answers(folder / "results" / SUITE / "tables/claims.csv", folder / "nothing")
-    assert [answer.holds.text for answer in answers if answer.borderline] == ["inconclusive"]
-    first, _, rest = (folder / "index.html").read_text().partition("<main")
-    assert (first.count(" (borderline<"), rest.split("</table>")[0].count(" (borderline<")) == (1, 1)
+def test_the_first_screen_has_the_verdict_and_the_interval_of_each_comparison(folder: Path) -> None:
+    header = (folder / "index.html").read_text().split("<main")[0]
+    answers = [answer for answer in read_answers(folder / "results" / SUITE / "tables/claims.csv") if answer.is_primary]
+    shown = [one for answer in answers for one in answer.compared.values() if one.kind != CONTROL]
+    assert re.findall(r"grade grade-([a-z-]+)", header) == [one.verdict.value.replace(" ", "-") for one in shown]
+    ends = [end.value for one in shown for end in (one.effect, one.low, one.high) if end.value]
+    assert [value for value, _ in Reader(header).numbers] == ends
+    assert header.count("(not run)") == 1
+    anchors = re.findall(r'<a href="#(answer-[^"]+)">', header)
+    assert anchors == [answer.anchor for answer in answers]
+    assert len({*anchors}) == 5
 
 
-def plain(html: str) -> str:
-    return " ".join(re.sub("<[^>]*>", "", html.replace("<br>", " ")).split())
+def test_verdicts_of_primary_claims_are_counted_by_comparison(folder: Path) -> None:
+    assert conclusion(read_answers(folder / "results" / SUITE / "tables/claims.csv")) == {
+        "equal steps": "2 better, 2 worse, 1 undecided",
+        "equal compute": "1 not better, 1 undecided",
+        "simple control": "1 not better",
+    }
 
 
-def test_the_first_screen_gives_both_answers_to_each_question_in_words_and_numbers(folder: Path) -> None:
-    text = plain((folder / "index.html").read_text().split("<main")[0])
-    for words in (
-        "Is it so that INDM has a lower NLL. digits, VP, fid Does it hold? ✓ shown: 0.053 [0.029, 0.077] bits/dim."
-        " Is it the flow? ≈ no: matched by standardised: −0.016 [−0.040, 0.008]; same compute was not run.",
-        "Does it hold? ✓ shown: 0.052 [0.028, 0.076] bits/dim. Is it the flow? ? open: against same"
-        " compute −0.027 [−0.051, −0.003].",
-        "Does it hold? − ruled out: −0.041 [−0.065, −0.017] FID.",
-        "Does it hold? ? inconclusive (borderline, repeatability 0.70): 0.021 [",
-        "Does it hold? ✗ contradicted: −0.082 [−0.106, −0.058] FID.",
-    ):
-        assert words in text, words
-
-
-def test_each_claim_has_a_row_with_every_model_that_was_run(folder: Path) -> None:
+def test_each_claim_has_a_row_with_every_comparison_but_for_controls_that_were_not_run(
+    folder: Path, tmp_path: Path
+) -> None:
     html = (folder / "index.html").read_text()
     table = html.split('<table id="table-answers"')[1].split("</table>")[0]
-    heads, *rows = (plain(row) for row in table.split("<tr")[1:])
-    assert heads.endswith("DDPM++ same compute standardised learned scale")
-    assert rows[0].endswith(
-        "≈ no: matched by standardised 0.053 [0.029, 0.077] ✓ shown –absent −0.016 [−0.040, 0.008] ≈ matched"
-        " 0.042 [0.018, 0.066] ✓ beaten failed 1 | 0 of 4"
-    )
-    assert len(rows) == 5
-    further = html.split('<table id="table-further"')[1].split("</table>")[0]
-    assert "Is it so that INDM is better in 2-D. moons; nats" in plain(further)
-    text = plain(html)
-    assert "Does it hold? Shown: made up. Is it the flow? No: matched by standardised: made up, too." in text
-    assert "No runs here that would answer: Has INDM the lowest FID?" in text
+    assert re.findall('<th scope="col">([^<]+)', table) == [
+        *("claim", "equal steps", "equal compute", "simple control", "learned scale")
+    ]
+    assert table.count("<tr id=") == 5
+    assert "failed 0 | 1 of 4" in table
+    path = folder / "results" / SUITE / "tables/claims.csv"
+    rows = pd.read_csv(path, dtype=str)
+    rows.assign(planned=rows["planned"].mask(rows["comparison"] == CONTROL, "0")).to_csv(tmp_path / path.name)
+    assert [*kinds_of(read_answers(tmp_path / path.name))] == ["equal steps", "equal compute", "simple control"]
 
 
 def test_the_description_of_snakemakes_report_has_the_headline_too(folder: Path) -> None:
@@ -210,63 +206,19 @@ def test_the_description_of_snakemakes_report_has_the_headline_too(folder: Path)
     page = (folder / "index.html").read_text()
     for question in re.findall(r'<a href="#answer-[^"]+">([^<]+)</a>', page):
         assert question in html
-    assert "main claims can be tested here. Does it hold? <strong>2</strong> shown" in html
+    assert html.count("grade grade-") == page.split("<main")[0].count("grade grade-")
     assert 'href="#answer' not in html
 
 
-def test_the_headline_names_the_claims_that_it_counts(folder: Path) -> None:
-    header = (folder / "index.html").read_text().split("<main")[0].split("<header>")[1]
-    lead = " ".join(re.sub("<[^>]*>", "", header).split())
-    assert (
-        "5 of the paper’s main claims can be tested here. Does it hold? 2 shown, 1 contradicted, 1 ruled out, 1 inconclusive."
-        " Is it the flow? 1 matched, 1 open. Is it so that"
-    ) in lead
-    named = re.findall(r'<a href="#(answer-[^"]+)">([^<]+)</a>', header)
-    assert [question for _, question in named] == [
-        *("Is it so that INDM has a lower NLL.", "Is it so that The gap between NELBO and NLL is smaller."),
-        *("Is it so that INDM has a lower FID.", *["Is it so that INDM loses less FID at ten steps."] * 2),
-    ]
-    assert len({anchor for anchor, _ in named}) == 5
-
-
-def test_verdicts_have_the_same_words_everywhere(folder: Path, tmp_path: Path) -> None:
-    """On the page, in the terminal, and in README.md: those of docs/claims.md."""
-    told = [REPOSITORY / "README.md", *(REPOSITORY / "docs/results").rglob("README.md")]
-    for path in [*told, REPOSITORY / "indm/report/page/templates/index.html.jinja"]:
-        # A registration keeps its words.
-        lines = [line for line in path.read_text().lower().splitlines() if not line.startswith("| registration |")]
-        assert "undecided" not in "\n".join(lines), path
-    cells = re.findall(r"\| ([a-z ]+)\*?, -?\d", (REPOSITORY / "README.md").read_text())
-    assert cells
-    assert set(cells) <= {*MEANINGS["holds"], *MEANINGS["flow"]}
-    page = (folder / "index.html").read_text()
-    verdicts = set(re.findall(r'aria-hidden="true">.</span> ([a-z ]+?)(?: by [^<]+)?</span>', page))
-    assert {"shown", "matched", "beaten"} <= verdicts
-    assert verdicts <= {*MEANINGS["holds"], *MEANINGS["flow"], BEATEN, NOT_RUN}
-    row = pd.read_csv(folder / "results" / SUITE / "tables/claims.csv").iloc[[3]].assign(against="", role="")
-    shown = [*_table(row.fillna({"sde": "", "objective": "", "model": ""}), VIEWS["claims"])]
+def test_the_terminal_has_each_verdict_with_its_interval() -> None:
+    """The longest of the names and of the words, in a hundred columns."""
+    row = {"id": "coarse-discretisation-dpm-solver", "family": "exploratory", "dataset": "fashion-mnist", "sde": "vp"}
+    row |= {"objective": "fid", "comparison": "simple control", "against": "ddpmpp learned-curve-filter"}
+    numbers = {"effect": -0.067, "low": -0.258, "high": 0.012, "smallest_effect": 0.1}
     console = Console(width=100, file=io.StringIO())
-    console.print(*shown)
-    assert "inconclusive*" in console.file.getvalue()  # type: ignore[attr-defined]
-
-
-def test_the_terminal_has_both_answers_and_the_interval_of_each_claim() -> None:
-    """The longest of the identifiers and of the words, in a hundred columns."""
-    row: dict[str, Any] = {
-        "id": "coarse-discretisation-euler-maruyama",
-        "family": "exploratory",
-        "dataset": "digits",
-        "sde": "vp",
-    }
-    row |= {"objective": "fid", "holds": "inconclusive", "repeatability": 0.5, "flow": "matched"}
-    row |= {"control": "best-scale (scale-10)", "effect": -0.067, "low": -0.258, "high": 0.392, "smallest_effect": 0.1}
-    console = Console(width=100, file=io.StringIO())
-    # Without a control that was run, the flow's is open, and none is named.
-    rows = pd.DataFrame([row, row | {"id": "lower-fid", "flow": "open", "control": np.nan}])
-    console.print(*_table(rows, VIEWS["claims"]))
+    console.print(*_table(pd.DataFrame([row | numbers | {"verdict": "not better"}]), VIEWS["claims"]))
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert re.search(r"inconclusive\* +matched by best-scale +-0\.07 \[-0\.26, 0\.39\]", text)
-    assert re.search(r"lower-fid +inconclusive\* +open +-0\.07", text)
+    assert re.search(r"learned curve filter +no gain of 0\.1 +-0\.07 \[-0\.26, 0\.01\]", text)
 
 
 def write_rows(path: Path, **columns: list[Any]) -> None:
@@ -553,13 +505,11 @@ def test_the_page_has_the_checksum_that_provenance_has(tmp_path: Path) -> None:
     assert "<code>params/expanded/digits-full.json</code>" in html
 
 
-@pytest.mark.parametrize("question", MEANINGS)
-def test_grades_mean_the_same_where_they_are_explained(folder: Path, question: str) -> None:
-    table = "".join(f"| {grade} | {meaning} |\n" for grade, meaning in MEANINGS[question].items())
-    assert f"|---|---|\n{table}\n" in (REPOSITORY / "docs/claims.md").read_text()
-    page = " ".join((folder / "index.html").read_text().split())
-    for grade, meaning in MEANINGS[question].items():
-        assert f"</span> {grade}</span>: {meaning}." in page
+def test_every_verdict_is_explained_in_its_colour(folder: Path, page: Reader) -> None:
+    style = (REPOSITORY / "indm/report/page/templates/style.css").read_text()
+    found = {text for _, attributes in page.elements if "grade-" in (text := attributes.get("class", ""))}
+    assert found == {f"grade grade-{word.replace(' ', '-')}" for word in MEANINGS}
+    assert {*re.findall(r"^\.(grade-[a-z-]+)", style, flags=re.MULTILINE)} == {text.split()[1] for text in found}
 
 
 def test_text_of_results_cannot_become_markup(tmp_path: Path) -> None:
@@ -830,7 +780,7 @@ def test_what_is_folded_is_not_printed_but_the_meaning_of_verdicts_is(view: Any)
 @pytest.mark.parametrize("width", [390, 1280, 1600])
 def test_a_verdict_stays_in_sight_while_its_table_scrolls(view: Any, width: int) -> None:
     view.set_viewport_size({"width": width, "height": 900})
-    view.locator("summary", has_text="Claims and verdicts").click()
+    view.locator("summary", has_text="Comparisons and verdicts").click()
     view.evaluate("document.querySelector('#table-claims').parentNode.scrollLeft = 100000")
     box = view.locator("#table-claims tbody tr").first.locator("th").bounding_box()
     assert 0 <= box["x"] < width / 2
@@ -838,7 +788,7 @@ def test_a_verdict_stays_in_sight_while_its_table_scrolls(view: Any, width: int)
 
 def test_markdown_escapes_bars_and_tags(tmp_path: Path) -> None:
     path = tmp_path / "claims.csv"
-    path.write_text('suite,id,reason\nmade-up,a,"|x| < 1 <script>alert(1)</script>"\n')
+    path.write_text('suite,id,effect,reason\nmade-up,a,1,"|x| < 1 <script>alert(1)</script>"\n')
     name, address = read_table("made-up", path).downloads["Markdown"]
     assert name == "claims.md"
     encoded = address.partition(",")[2]

@@ -18,10 +18,12 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from docs.answers import EVIDENCE, LABELS, LENGTHS, LIMITS, SUITES, draw_answers, weights, with_answers, with_weights
 from indm.cli import main
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.errors import ArtifactError
 from indm.kept import publish as module
+from indm.kept.page import replace_block, verdicts
 from indm.kept.weights import read_published
 from indm.library import load_run
 from indm.pipeline.identity import Identity
@@ -29,25 +31,10 @@ from indm.pipeline.jobs import Job
 from indm.pipeline.stages import STAGES
 from indm.register import write_registrations
 from indm.report.catalogue import COMPRESSED, PUBLISHED
+from indm.report.differences import COMPARISONS
 from indm.report.figures import plot_figures
-from indm.report.figures_answer import LABELS, LENGTHS, LIMITS, draw_answers
-from indm.report.grades import with_control
-from indm.report.readme import (
-    EVIDENCE,
-    answers,
-    every_verdict,
-    numbers,
-    of_suite,
-    overview,
-    replace_block,
-    verdicts,
-    weights,
-    with_answers,
-    with_verdicts,
-    with_weights,
-)
 from indm.report.results import read_rows
-from indm.store.files import CHECKPOINT_FORMAT, write_json, write_weights
+from indm.store.files import CHECKPOINT_FORMAT, write_json, write_table, write_weights
 from indm.store.layout import PICTURES
 from indm.store.provenance import provenance
 from indm.store.sums import check_sums
@@ -188,15 +175,15 @@ def test_its_tables_have_the_checksums_with_which_they_were_published(checkout: 
 @pytest.mark.parametrize(
     "edit",
     [
-        lambda table: table.replace("inconclusive", "shown"),
+        lambda table: table.replace("exploratory", "primary"),
         lambda table: table + table.splitlines(keepends=True)[-1],
         lambda table: table.replace("Is INDM", "<b>Is INDM"),
-        lambda table: table.replace("holds,", "held,"),
+        lambda table: table.replace("question,", "questions,"),
         lambda table: "",
         lambda table: "text",
         None,
     ],
-    ids=["another verdict", "a row twice", "HTML", "a missing column", "nothing", "text", "no checksums"],
+    ids=["another family", "a row twice", "HTML", "a missing column", "nothing", "text", "no checksums"],
 )
 def test_pages_are_not_made_from_tables_that_were_edited(
     edit: Callable[[str], str] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -550,135 +537,64 @@ def test_a_block_has_its_markers_once() -> None:
             replace_block(odd, "x", "new", "file")
 
 
-PLACE = {
-    "dataset": "digits",
-    "sde": "vp",
-    "objective": "nll",
-    "unit": "nats",
-    "smallest_effect": 0.01,
-    "repeatability": 0.95,
-}
-EFFECT = {"effect": 0.02, "low": 0.01, "high": 0.034}
-CONTROL = {"control": "learned-scale", "control_effect": -0.1, "control_low": -0.2, "control_high": 0.0}
-
-
-def claim_row(name: str, holds: str, **changes: Any) -> dict[str, Any]:
-    row = (
-        PLACE
-        | {
-            "suite": "digits",
-            "id": name,
-            "question": f"|{name}| < 1?",
-            "holds": holds,
-            "flow": np.nan,
-            "metric": "nll, nll",
-        }
-        | EFFECT
-        | changes
-    )
-    return dict.fromkeys(CONTROL, np.nan) | row
-
-
-def test_verdicts_of_all_suites_stand_side_by_side() -> None:
-    first = [
-        claim_row("a", "shown"),
-        claim_row("a", "no data", dataset="cifar10", repeatability=np.nan),
-        claim_row("b", "ruled out", dataset="moons", sde="", objective=""),
-        claim_row("b", "shown", dataset="checkerboard", sde="", objective="", **CONTROL | {"flow": "matched"}),
-        claim_row("c", "no data", repeatability=np.nan),
-    ]
-    full = [
-        claim_row("a", "inconclusive", suite="digits-seeds", repeatability=0.5),
-        claim_row("b", "no data", suite="digits-seeds", repeatability=np.nan),
-        claim_row("c", "single training", suite="digits-seeds", repeatability=np.nan, low=np.nan, high=np.nan),
-    ]
-    text = verdicts({"digits": pd.DataFrame(first), "digits-seeds": pd.DataFrame(full)})
-    # No line ends within a value.
-    assert "0.020\u00a0[0.010,\u00a00.034]" in text
-    assert text.replace("\u00a0", " ").splitlines() == [
-        "| question | `digits`: a first look | `digits-seeds`: longer trainings, more seeds |",
-        "|---|---|---|",
-        "| \\|a\\| < 1? (nats; smallest effect 0.01) | shown, 0.020 [0.010, 0.034] | inconclusive*, 0.020 [0.010, 0.034] |",
-        "| \\|b\\| < 1? (nats; smallest effect 0.01) | moons: ruled out, 0.020 [0.010, 0.034]<br>"
-        "checkerboard: shown, 0.020 [0.010, 0.034]; the flow: matched by learned scale, -0.100 [-0.200, 0.000] "
-        "| no data |",
-        "| \\|c\\| < 1? (nats; smallest effect 0.01) | no data | single training, 0.020 |",
-    ]
-
-
-def test_the_page_of_a_suite_has_both_answers_to_its_primary_claims_and_the_seeds_that_would_decide_them() -> None:
-    seeds = {"n": 12, "planned": 12, "control_n": 6, "family": "primary", "failed_treatment": 0, "failed_baseline": 0}
-    is_open = seeds | CONTROL | {"flow": "open"}
+def made_up_claims() -> pd.DataFrame:
+    """Made-up comparisons of two claims, at two objectives and against a fixed number."""
+    same = {
+        "dataset": "digits",
+        "sde": "vp",
+        "unit": "nats",
+        "smallest_effect": 0.01,
+        "to_decide": "30",
+        "reason": "not run",
+    }
+    ends = {"effect": 0.02, "low": 0.01, "high": 0.034}
     rows = [
-        claim_row("a", "shown", question="A?", **seeds | CONTROL | {"flow": "matched"}),
-        claim_row("b", "inconclusive", question="B?", **seeds | {"planned": 13}),
-        claim_row("c", "inconclusive", question="C?", **is_open),
-        claim_row("d", "inconclusive", question="D?", **is_open),
-        claim_row("e", "inconclusive", question="E?", **is_open | {"failed_treatment": 1, "low": 0.015}),
-        claim_row("f", "single training", question="F?", **seeds | {"n": 1, "flow": "open", "repeatability": np.nan}),
-        claim_row("g", "no data", question="G?", **seeds),
-        claim_row("h", "shown", question="H?", **seeds | {"family": "exploratory"}),
+        ("a", "nll", "equal steps", "ddpmpp", "better", ends),
+        ("a", "nll", "equal compute", "ddpmpp same-compute", "undecided", {}),
+        ("a", "nll", "simple control", "ddpmpp learned-filter", "undecided", ends),
+        ("a", "nll", "control", "ddpmpp learned-scale", "better", ends),
+        ("a", "fid", "equal steps", "ddpmpp", "not better", ends),
+        ("b", "fid", "fixed number", "1.85", "worse", ends),
     ]
-    notes = {
-        "c": "cannot be decided here against learned-scale (more than 50 seeds)",
-        "d": "cannot be decided here against the baseline (more images), learned-scale (more images); without x: no two seeds here",
-        "f": "one seed: the spread over seeds is not known",
-    }
-    known = {"seeds_baseline": 25, "control": "learned-scale", "seeds_control": 30}
-    places = [{key: row[key] for key in ("id", "dataset", "sde", "objective")} | known for row in rows]
-    power = pd.DataFrame([place | {"note": notes.get(place["id"], "")} for place in places])
-    power.loc[power["id"].isin(["c", "d", "f"]), "seeds_control"] = np.nan
-    power.loc[power["id"].isin(["d", "f"]), "seeds_baseline"] = np.nan
-    power.loc[power["id"] == "f", "control"] = np.nan
-    text = of_suite(pd.DataFrame(rows), power).replace("\u00a0", " ").splitlines()[2:]
-    assert [line.split(" | ", 3)[3].rstrip(" |") for line in text] == [
-        "matched by learned scale, -0.100 [-0.200, 0.000] | 12 / 6 | – / – | 0.95",
-        "not asked | 12 of 13 | 25 / – | 0.95",
-        "open, against learned scale -0.100 [-0.200, 0.000] | 12 / 6 | 25 / over 50 | 0.95",
-        "open, against learned scale -0.100 [-0.200, 0.000] | 12 / 6 | more images / more images, more controls | 0.95",
-        "open, against learned scale -0.100 [-0.200, 0.000] | 12 / 6 | withheld: INDM fails more often / 30 | 0.95",
-        "open | 1 of 12 | unknown / unknown | –",
-    ]
-    assert text[0].startswith("| A? | digits, VP, nll | shown, 0.020 [0.010, 0.034] nats | ")
-    assert of_suite(pd.DataFrame(rows[6:]), power) == ""
-
-
-def test_several_objectives_of_a_claim_have_a_line_each() -> None:
-    both = [claim_row("a", "shown", objective=objective) for objective in ("nll", "fid")]
-    one = [claim_row("a", "shown", suite="digits-seeds")]
-    text = verdicts({"digits": pd.DataFrame(both), "digits-seeds": pd.DataFrame(one)}).replace("\u00a0", " ")
-    shown = "shown, 0.020 [0.010, 0.034]"
-    assert f"| nll: {shown}<br>fid: {shown} | nll: {shown} |" in text
-
-
-def test_numbers_have_both_errors_and_the_floor() -> None:
-    cell = {"dataset": "digits", "sde": "vp", "model": "indm", "variant": "", "objective": "nll", "seeds": 3}
-    real = cell | {"sde": "", "model": "real (test split)", "objective": "", "seeds": np.nan}
-    value = {"fid": 2.5641, "fid_se": 0.225, "fid_image_se": 0.183, "num_samples": 400}
-    fid = pd.DataFrame([cell | value, real | {"fid": 0.1113, "fid_image_se": 0.082, "num_samples": 360}])
-    likelihood = {
-        f"{name}{end}": number
-        for name, number in (("nll", 2.86), ("nelbo", 2.67), ("gap", -0.19))
-        for end, number in (("", number), ("_se", 0.022), ("_image_se", 0.016))
-    }
-    text = numbers(fid, pd.DataFrame([cell | likelihood | {"images": 360}]), ["a machine"])
-    assert re.search(
-        r"^vp +indm +nll +3 +2\.564 ± 0\.225 \(0\.183\) +2\.860 ± 0\.022 \(0\.016\) +2\.670", text, flags=re.MULTILINE
+    names = ("id", "objective", "comparison", "against", "verdict")
+    return pd.DataFrame(
+        [same | dict(zip(names, row[:-1], strict=True)) | {"question": row[0].upper()} | row[-1] for row in rows]
     )
-    assert "FID of 400 images; bits/dim of 360 test images" in text
-    assert "score an FID of: test split 0.111 (0.082)." in text
-    assert "a machine" in text
-    with pytest.raises(ArtifactError, match=r"1 cells in fid\.csv, 1 in nll\.csv, and 0 of the same seeds in both"):
-        numbers(fid, pd.DataFrame([cell | likelihood | {"images": 360, "seeds": 2}]), [])
+
+
+def test_a_claim_has_a_row_for_each_place_and_a_column_for_each_comparison() -> None:
+    text = verdicts(made_up_claims())
+    # No line ends within a value.
+    assert "0.020\u00a0[0.010, 0.034]" in text
+    value = "0.020 [0.010, 0.034]"
+    assert text.replace("\u00a0", " ").splitlines() == [
+        "| claim | | equal steps | equal compute | simple control | fixed number |",
+        "|---|---|---|---|---|---|",
+        f"| A (nats) | digits, VP, nll | better, {value} | undecided: not run | learned filter: undecided, {value} {{30}} | – |",
+        f"| A (nats) | digits, VP, fid | no gain of 0.01, {value} | – | – | – |",
+        f"| B (nats) | digits, VP, fid | – | – | – | worse, {value} |",
+    ]
+
+
+def test_primary_claims_of_several_suites_share_a_table_that_names_their_data(tmp_path: Path) -> None:
+    page = "<!-- answers: of -->\n<!-- end of answers -->\n"
+    assert with_answers(page, tmp_path, EVIDENCE, "file") == page
+    families = np.where(made_up_claims()["id"] == "a", "primary", "exploratory")
+    for suite in EVIDENCE:
+        write_table(tmp_path / suite / "tables/claims.csv", made_up_claims().assign(family=families))
+    rows = with_answers(page, tmp_path, EVIDENCE, "file").splitlines()[4:-2]
+    objectives = ("nll", "fid")
+    assert [row.split(" | ")[:2] for row in rows] == [
+        ["| A (nats)", f"{name}, {objective}"] for name in EVIDENCE.values() for objective in objectives
+    ]
 
 
 def test_readme_and_the_page_of_verdicts_say_what_the_published_results_say() -> None:
     """On failure: make generate."""
     published, readme = REPOSITORY / "docs/results", (REPOSITORY / "README.md").read_text()
-    assert readme == with_answers(readme, published)
+    assert readme == with_answers(readme, published, EVIDENCE, "README.md")
     page, trained = (published / "README.md").read_text(), (REPOSITORY / "docs/weights.md").read_text()
-    assert page == with_verdicts(page, published)
-    assert (published / "verdicts.csv").read_text() == every_verdict(published)
+    assert page == with_answers(page, published, SUITES, "docs/results/README.md")
     assert trained == with_weights(trained, published)
 
 
@@ -704,18 +620,10 @@ def test_weights_have_the_numbers_of_their_own_run(tmp_path: Path) -> None:
 
 def test_the_worked_verdict_has_the_numbers_of_its_row() -> None:
     table = read_rows(REPOSITORY / "docs/results/digits-seeds/tables/claims.csv")
-    row = table[(table["id"] == "better-nll") & (table["dataset"] == "digits") & (table["objective"] == "nll")].iloc[0]
-    text = " ".join((REPOSITORY / "docs/claims.md").read_text().partition("## From numbers")[0].split()).replace(
-        "−", "-"
-    )
-    for effect in (f"{row['effect']:.3f} bits/dim lower", f"[{row['low']:.3f}, {row['high']:.3f}]"):
-        assert effect in text
-    control = f"{row['control_effect']:.3f} [{row['control_low']:.3f}, {row['control_high']:.3f}]"
-    assert f"`{row['control']}`" in text
-    assert control in text
-    assert f"The repeatability is {row['repeatability']:.2f}" in text
-    flow = with_control(row["flow"], row["control"].replace("-", " "))
-    assert (f"*{row['holds']}*" in text, f"*{flow}*" in text) == (True, True)
+    row = table.query("id == 'better-nelbo' and objective == 'nll' and comparison == 'equal steps'").iloc[0]
+    text = " ".join((REPOSITORY / "docs/claims.md").read_text().replace("−", "-").split())
+    assert f"[{row['low']:.3f}, {row['high']:.3f}]" in text
+    assert f"{row['effect']:.3f} bits/dim" in text
 
 
 def shapes(svg: str) -> tuple[str, Any]:
@@ -746,55 +654,6 @@ def test_published_figures_are_drawn_from_the_published_tables(suite: str) -> No
         np.testing.assert_allclose(drawn[1], published[1], atol=0.01, err_msg=name)
 
 
-def test_readme_answers_both_questions_in_words_for_each_claim_and_objective() -> None:
-    flow = CONTROL | {"control": "same-compute", "flow": "matched"}
-    asked = {"family": "primary", "question": "A?"}
-    digits = [
-        claim_row("a", "inconclusive", repeatability=0.5, **asked, **flow),
-        claim_row("a", "shown", objective="fid", **asked, flow="open"),
-        claim_row("b", "no data", family="primary", question="B?"),
-        claim_row("c", "shown", family="exploratory", question="C?"),
-    ]
-    first, second = EVIDENCE
-    fashion = [claim_row("a", "shown", suite=second, **asked, **CONTROL | {"flow": "beyond every control"})]
-    # A control that is better than INDM does more than match it.
-    digits.append(digits[0] | {"id": "e", "question": "E?", "flow": "control better"})
-    for row in digits:
-        row["suite"] = first
-    tables = {first: pd.DataFrame(digits), second: pd.DataFrame(fashion)}
-    assert answers(tables).splitlines() == [
-        "| question (objective) | 8×8 digits: holds? | the flow? | Fashion-MNIST: holds? | the flow? |",
-        "|---|---|---|---|---|",
-        "| A? (`nll`) | inconclusive*, 0.020 | no: matched by same compute, -0.100 | shown, 0.020 "
-        "| yes: beyond every control, -0.100 against learned scale |",
-        "| A? (`fid`) | shown, 0.020 | open | no data | no data |",
-        "| E? (`nll`) | inconclusive*, 0.020 | no: same compute does better, -0.100 | no data | no data |",
-        "",
-        "*Does it hold?* has 4 answers: 2 inconclusive, 2 shown.",
-        "*Is it the flow?* has 4 answers: 2 no, 1 open, 1 yes.",
-    ]
-
-
-def test_the_overview_has_both_answers_at_each_place_that_has_one() -> None:
-    asked = {"question": "A?", "suite": "digits-seeds", "family": "primary"}
-    plane = {"suite": "digits-full", "dataset": "moons", "sde": "", "objective": "", **CONTROL}
-    rows = [
-        claim_row("a", "shown", flow="open", **asked),
-        claim_row("a", "no data", dataset="cifar10", **asked),
-        claim_row("a-2d", "contradicted", **plane | {"flow": "matched"}),
-        claim_row("b", "no data", family="primary", question="B?", suite="digits-seeds"),
-        # An exploratory suite has a column, too.
-        claim_row("b", "not testable", flow="open", suite="digits-ve", sde="ve", family="exploratory", objective="fid"),
-    ]
-    assert overview({"every": pd.DataFrame(rows)}).splitlines() == [
-        "| the paper's claim | two dimensions | 8×8 digits, VP | 8×8 digits, VE |",
-        "|---|---|---|---|",
-        "| A? | moons: contradicted; no: matched by learned scale, -0.100 | `nll`: shown; open | no data |",
-        "| B? | not asked | no data | `fid`: not testable; open |",
-    ]
-    assert overview({"digits": pd.DataFrame([claim_row("a", "shown", family="primary")])}) == ""
-
-
 def test_readme_s_figures_are_the_same_from_run_to_run_and_have_no_clip_paths() -> None:
     """The names of clip paths are hashes of floats, which differ between processors."""
     published = REPOSITORY / "docs/results"
@@ -817,8 +676,8 @@ def test_both_lengths_share_a_figure_once_the_longer_suite_is_published(tmp_path
 
 @pytest.mark.parametrize("suite", EVIDENCE)
 def test_intervals_of_readme_s_figure_end_before_its_words(suite: str) -> None:
-    effects = read_rows(REPOSITORY / f"docs/results/{suite}/tables/effects.csv")
-    shown = effects[effects["id"].isin(LABELS) & effects["against"].isin(["ddpmpp", "same-compute"])]
+    claims = read_rows(REPOSITORY / f"docs/results/{suite}/tables/claims.csv")
+    shown = claims[claims["id"].isin(LABELS) & claims["comparison"].isin(COMPARISONS)].dropna(subset="low")
     ends = shown[["low", "high"]].div(shown["smallest_effect"], axis=0)
     assert len(ends) > 0
     assert (ends.min().min() > LIMITS[0], ends.max().max() < LIMITS[1]) == (True, True)
@@ -831,11 +690,11 @@ def test_readme_has_no_figures_where_a_suite_is_not_published(missing: str, tmp_
     assert draw_answers(tmp_path) == {}
 
 
-def test_the_numbers_in_readme_s_text_are_those_of_the_published_effects() -> None:
+def test_the_numbers_in_readme_s_text_are_those_of_the_published_claims() -> None:
     readme = (REPOSITORY / "README.md").read_text()
     text = re.sub(r"<!-- answers: .*<!-- end of answers -->", "", readme, flags=re.DOTALL)
-    effects = [read_rows(path) for path in (REPOSITORY / "docs/results").glob("*/tables/effects.csv")]
-    ends = pd.concat(effects)[["effect", "low", "high"]]
+    claims = [read_rows(path) for path in (REPOSITORY / "docs/results").glob("*/tables/claims.csv")]
+    ends = pd.concat(claims)[["effect", "low", "high"]]
     values = [abs(value) for value in ends.to_numpy().ravel() if not np.isnan(value)]
     known = {f"{value:.{digits}f}" for value in values for digits in (2, 3)}
     found = set(re.findall(r"\b\d+\.\d{2,3}\b", text.split("## The answer")[1].split("## The suites")[0]))

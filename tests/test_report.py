@@ -15,13 +15,12 @@ from indm.errors import ArtifactError, ParamsError
 from indm.measured import LIKELIHOODS
 from indm.pipeline.stages import STAGES
 from indm.report.catalogue import CATALOGUE, SHOWN
-from indm.report.claims import CLAIM_COLUMNS, DIFFERENCE_COLUMNS, EFFECT_COLUMNS
+from indm.report.claims import CLAIM_COLUMNS, DIFFERENCE_COLUMNS
 from indm.report.comparison import COMPARISON_COLUMNS, comparison_table
 from indm.report.compute import COMPUTE_COLUMNS, compute_table
 from indm.report.export import present, write_published
 from indm.report.figures import FIGURES
 from indm.report.page.remarks import OF
-from indm.report.power import POWER_COLUMNS
 from indm.report.published import read_published
 from indm.report.results import CELL, RUN_KEY, Results, read_results, read_texts, records
 from indm.report.tables import (
@@ -126,9 +125,7 @@ def test_each_table_is_declared_once_for_all_who_read_it(tmp_path: Path) -> None
     columns = {name: {*map(str, table)} for name, table in made.items()} | {
         "compute": {*COMPUTE_COLUMNS},
         "claims": {*CLAIM_COLUMNS},
-        "effects": {*EFFECT_COLUMNS},
         "differences": {*DIFFERENCE_COLUMNS},
-        "power": {*POWER_COLUMNS},
         "comparison": {*COMPARISON_COLUMNS},
     }
     assert columns.keys() == CATALOGUE.keys()
@@ -681,5 +678,5 @@ def test_a_text_that_a_spreadsheet_would_compute_begins_with_an_apostrophe(tmp_p
     table = read_texts(tmp_path / "claims.csv", "statement")
     assert list(table["statement"]) == ["'=1+1", "'+cmd", "'-cmd", "'@SUM(1)", "'\tx", "-1.5", "+2e3", "a = b", ""]
     assert set(table["effect"]) == {"-1.5"}
-    with pytest.raises(ArtifactError, match=r"claims\.csv: found no column grade, expected it in a table of claims"):
+    with pytest.raises(ArtifactError, match=r"claims\.csv: found no column grade, expected it in this table"):
         read_texts(tmp_path / "claims.csv", "grade")

@@ -63,6 +63,7 @@ def suite_of(changes: dict[str, Any] | None = None, **train: Any) -> Suite:
     content["train"]["flow"]["blocks"] = [1]
     content["train"] |= {"steps": STEPS, "snapshots": [3, 7], "flow_warmup_steps": 0, **train}
     content["sweep"] |= {"samplers": ["ancestral", "pc"], "steps": [3], "batch_size": 10}
+    content["grading"] |= {"samplers": None, "images": {"simple": None, "scale": None}}
     content |= {"runs": {RUN: content["runs"][RUN]}, "tune": {}}
     return Suite.model_validate(content | (changes or {}))
 

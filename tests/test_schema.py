@@ -50,7 +50,7 @@ def test_an_object_that_is_no_result_is_refused(tmp_path: Path, change: dict[str
 @pytest.mark.parametrize(
     ("kind", "old", "new", "message"),
     [
-        ("curve", "nelbo,", "nelb,", "found no column nelbo, expected it in a curve"),
+        ("curve", "nelbo,", "nelb,", "found no column nelbo, expected it in this table"),
         ("curve", CURVE.partition("\n")[2], "", "found no rows, expected some"),
         ("curve", "9.4", "", "row 1, column nelbo: found nan, expected a finite number"),
         ("curve", "9.4", "inf", "row 1, column nelbo: found inf, expected a finite number"),

@@ -55,6 +55,7 @@ def content(**changes: Any) -> dict[str, Any]:
         "uncorrected": False,
     }
     found["sweep"] |= {"samplers": ["pc", "ancestral", "ode_euler"], "steps": [2, 3], "batch_size": 15}
+    found["grading"] |= {"samplers": None, "images": {"simple": None, "scale": None}}
     return found | {"runs": {RUN: found["runs"][RUN]}, "tune": {}} | changes
 
 

@@ -1,5 +1,6 @@
 """The README.md of a suite's published results: a generated block in a hand-written page."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,12 @@ import pandas as pd
 
 from indm.errors import ArtifactError
 from indm.kept.accepted import FILE
-from indm.report.differences import PLACE
-from indm.report.names import REFERENCE, names
+from indm.report.catalogue import PLACE
+from indm.report.differences import COMPARISONS, CONTROL, FIXED_NUMBER, SIMPLE
+from indm.report.export import effect_with_ends
+from indm.report.grades import UNDECIDED, in_words
+from indm.report.names import REFERENCE, comparator, names
 from indm.report.page.registration import describe_registration
-from indm.report.readme import END, of_suite, replace_block
 from indm.report.results import records
 from indm.store.provenance import ACCEPTED, commit_date
 from indm.suite.claims import load_claims
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
 BLOCK = "results"
 # The tables from which the block takes numbers.
-SUMMARISED = ("claims", "power", "compute")
+SUMMARISED = ("claims", "compute")
 STUB = """\
 # Results of suite {suite}
 
@@ -50,9 +53,9 @@ LARGE_STEPS = (
 )
 # Each file of these folders has a link.
 LINKED = ("tables", "weights")
-FOOTNOTE = """\
-\\* Borderline: new seeds change the first verdict with a probability over 10 %. *Seeds*: with DDPM++ / with the control.
-*To decide*: seeds to show the claim / beat every control with 80 % power at twice the smallest effect, without floors."""
+FOOTNOTE = "INDM’s advantage, with the [interval that decides](../../claims.md); in braces, seeds that would decide it."
+# The last marker of a generated block in a file that people write.
+END = "<!-- end of {name} -->"
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,60 @@ def page_text(published: Published) -> str:
     stub = STUB.format(suite=published.suite.suite, end=END.format(name=BLOCK))
     text = _read(path) if path.is_file() else stub
     return replace_block(text, BLOCK, "\n".join(_lines(published)), str(path))
+
+
+def replace_block(text: str, name: str, content: str, place: str) -> str:
+    """Put new content between the markers of a block.
+
+    Arguments:
+        text: the file's text.
+        name: the name of the block; its first marker is ``<!-- name: ... -->``, its last ``<!-- end of name -->``.
+        content: the lines between them.
+        place: the path of the file, for the message.
+
+    Raises:
+        ArtifactError: if the file does not have both markers once, in this order.
+    """
+    end = re.escape(END.format(name=name))
+    pattern = re.compile(rf"(<!-- {re.escape(name)}: [^\n]* -->\n)(.*?)({end})", flags=re.DOTALL)
+    if (found := len(pattern.findall(text))) != 1 or text.count(END.format(name=name)) != 1:
+        raise ArtifactError(
+            f"{place}: found {found} blocks <!-- {name}: ... --> to {END.format(name=name)}, expected one; "
+            "put the two lines where the block should stand"
+        )
+    return pattern.sub(lambda match: f"{match[1]}\n{content.strip()}\n\n{match[3]}", text)
+
+
+def verdicts(table: pd.DataFrame, where: tuple[str, ...] = tuple(PLACE)) -> str:
+    """Write a row for each claim and place, and a column for each comparison: verdict, effect, interval, seeds to decide.
+
+    Arguments:
+        table: rows of claims.csv.
+        where: the columns that tell rows of a claim apart.
+    """
+    kinds = [kind for kind in (*COMPARISONS, FIXED_NUMBER) if kind in set(table["comparison"])]
+    lines = [
+        f"| claim | | {' | '.join(kinds)} |",
+        "|---" * (len(kinds) + 2) + "|",
+    ]
+    keys = list(dict.fromkeys(["id", *PLACE, *where]))
+    for _, part in table[table["comparison"] != CONTROL].groupby(keys, sort=False, dropna=False):
+        first, found = part.iloc[0], {row["comparison"]: _compared(row) for row in records(part)}
+        place = names(*(str(first[key]) for key in where if not pd.isna(first[key])))
+        cells = " | ".join(found.get(kind, "–") for kind in kinds)
+        lines.append(f"| {first['question']} ({first['unit']}) | {place} | {cells} |")
+    return "\n".join(lines)
+
+
+def _compared(row: Mapping[str, Any]) -> str:
+    """Write a verdict with its effect, or why there is none; the simple control by its name."""
+    if pd.isna(row["effect"]):
+        return f"{row['verdict']}: {row['reason']}"
+    who = f"{comparator(row['against'])}: " if row["comparison"] == SIMPLE else ""
+    seeds = f" {{{row['to_decide']}}}" if row["verdict"] == UNDECIDED and row["to_decide"] else ""
+    return f"{who}{in_words(row['verdict'], row['smallest_effect'])}, {effect_with_ends(row)}{seeds}".replace(
+        " [", "\u00a0["
+    )
 
 
 def _read(path: Path) -> str:
@@ -109,8 +166,9 @@ def _lines(published: Published) -> Iterator[str]:
     if steps:
         yield f"| FLOPs of a training step, INDM over DDPM++ | {steps}; for comparison: {LARGE_STEPS} |"
     yield ""
-    if verdicts := of_suite(published.tables["claims"], published.tables["power"]):
-        yield from (verdicts, "", FOOTNOTE, "")
+    claims = published.tables["claims"]
+    if len(claims) and len(primary := claims[claims["family"] == "primary"]):
+        yield from (verdicts(primary), "", FOOTNOTE, "")
     yield from ("| files | KiB | |", "|---|--:|---|", *_files(published))
 
 

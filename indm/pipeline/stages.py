@@ -54,6 +54,7 @@ SECTIONS = (
     "compile",
     "failed",
     "failed_beyond",
+    "grading",
 )
 # A row of a sweep does not depend on which other ones there are.
 ROWS = ("sweep.objectives", "sweep.samplers", "sweep.steps")
@@ -449,7 +450,7 @@ STAGES: dict[str, Stage] = {
             "params/published.csv",
         ),
         outputs=tuple(path for path in _tables("claims") if path != VERDICTS),
-        keys=("failed_beyond",),
+        keys=("failed_beyond", "grading"),
         plots={VERDICTS: {"template": "bar_horizontal", "x": "effect", "y": "id"}},
     ),
     "figure": Stage(

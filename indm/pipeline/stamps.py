@@ -140,10 +140,10 @@ def _derived(suite: "Suite", stage: str, subject: str) -> str:
     if stage in STAGES and STAGES[stage].builds and "weights" in STAGES[stage].keys:
         return f"weights {sorted(suite.weights_of(_run(suite, stage, subject)).items())}"
     if stage == "claims":
-        from indm.suite.claims import Claim, Control, Metric, Side
+        from indm.suite.claims import Claim, Metric, Side
 
         # The defaults of params/claims.yaml.
-        fields = [field for model in (Claim, Control, Metric, Side) for field in model.model_fields.items()]
+        fields = [field for model in (Claim, Metric, Side) for field in model.model_fields.items()]
         return f"defaults {[(key, field.default) for key, field in fields if not field.is_required()]}"
     return ""
 

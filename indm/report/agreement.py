@@ -20,10 +20,10 @@ from pandas.api.types import is_numeric_dtype
 from tabulate import tabulate
 
 from indm.errors import ArtifactError
-from indm.report.catalogue import CATALOGUE, CLAIM
+from indm.report.catalogue import CATALOGUE
 from indm.report.export import read_tables
-from indm.report.grades import NO_DATA, REPEATABLE, with_control
 from indm.report.results import Result, read_rows, records
+from indm.report.schema import require
 from indm.store.files import AGAIN, from_git, read_json
 from indm.store.layout import Layout
 from indm.terminal import printable
@@ -33,10 +33,11 @@ SETTINGS = ["seeds", "nfe", "num_samples", "images", "parameters", "train_flops"
 SETTINGS += ["sampler", "extractor", "split"]
 # The columns that identify a row, for each table that is compared.
 KEYS = {name: list(table.key) for name, table in CATALOGUE.items() if table.key}
-# The question that a verdict answers, including its numbers of seeds and images. Other controls change the question too, but the
-# control that decides does not, because the results choose it.
-ASKED = ["family", "treatment", "baseline", "smallest_effect", "unit", "metric", "n", "images"]
-FURTHER = {"claims": [*ASKED, "holds", "flow", "control", "repeatability"], "effects": ["n"]}
+# The question that a verdict answers, including its numbers of seeds and images.
+ASKED = ["family", "smallest_effect", "unit", "metric", "protocol", "n", "images"]
+FURTHER = {"claims": [*ASKED, "verdict", "repeatability"]}
+# A verdict with a lower repeatability may differ between processors.
+REPEATABLE = 0.9
 NUMBERS = [name for name in KEYS if name not in FURTHER]
 KEY = ["table", "row", "number"]
 # Numbers agree within FAR standard errors of their difference; our own error counts up to WIDE times the published one.
@@ -118,8 +119,6 @@ def agreement(published: Path, layout: Layout) -> Agreement:
             numbers.
     """
     paths = {name: published / f"tables/{name}.csv" for name in KEYS}
-    if not paths["effects"].is_file():  # Earlier versions did not publish it.
-        del paths["effects"]
     record = published / "provenance.json"
     if not (record.is_file() and paths["claims"].is_file()):
         raise ArtifactError(
@@ -139,16 +138,14 @@ def agreement(published: Path, layout: Layout) -> Agreement:
     return Agreement(
         (machines, _own_machines(layout)),
         (suite_sha256, _suite_of(layout.tables / "provenance/table.json")),
-        _verdict_pairs(_beside(_verdicts(published_tables), _verdicts(here), ["claim"])),
+        _verdict_pairs(_beside(_verdicts(published_tables["claims"]), _verdicts(here["claims"]), ["claim"])),
         _distances(numbers),
     )
 
 
 def _checked(name: str, suite: str, path: Path, table: pd.DataFrame) -> pd.DataFrame:
     """Return a table after checking that it has the columns to be compared, only rows of the suite, and each row once."""
-    expected = ["suite", *KEYS[name], *FURTHER.get(name, [])]
-    if missing := [column for column in expected if column not in table]:
-        raise ArtifactError(f"{path}: found no column {', '.join(missing)}, expected it in the {name} table; {AGAIN}")
+    require(path, table, ["suite", *KEYS[name], *FURTHER.get(name, [])])
     _check_errors(path, table)
     if foreign := sorted(set(table["suite"]) - {suite}):
         raise ArtifactError(
@@ -181,34 +178,18 @@ def _beside(published: pd.DataFrame, here: pd.DataFrame, key: list[str]) -> pd.D
     return published.merge(here, on=key, how="outer", suffixes=("_published", "_here"), validate="one_to_one")
 
 
-def _verdicts(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """List the verdicts of the claims that have data, each named by its claim and place."""
-    rows = []
-    for row in records(tables["claims"]):
-        if row["holds"] != NO_DATA:
-            claim = _claim_and_place(row)
-            asked = {key: _text(row[key]) for key in ASKED} | _controls(claim, tables.get("effects"))
-            rows.append((claim, row["holds"], row["repeatability"] < REPEATABLE, asked))
-            if flow := with_control(_text(row["flow"]), _text(row["control"])):
-                # Repeatability is only estimated for the first question.
-                rows.append((f"{claim}: is it the flow", flow, True, asked))
-    return pd.DataFrame(rows, columns=["claim", "grade", "borderline", "asked"])
-
-
-def _controls(claim: str, effects: pd.DataFrame | None) -> dict[str, str]:
-    """Name the controls of a claim that have data, with their numbers of seeds; empty without a table of effects."""
-    if effects is None:
-        return {}
-    found = [
-        row for row in records(effects) if row["role"] == "control" and row["n"] and _claim_and_place(row) == claim
+def _verdicts(table: pd.DataFrame) -> pd.DataFrame:
+    """List the verdicts, each named by its claim, place and comparison."""
+    rows = [
+        (
+            _place("claims", row),
+            row["verdict"],
+            row["repeatability"] < REPEATABLE,
+            {key: _text(row[key]) for key in ASKED},
+        )
+        for row in records(table)
     ]
-    # best-scale (scale-5): the results choose the variant in brackets.
-    named = sorted(f"{row['against'].partition(' (')[0]} ({row['n']:g})" for row in found)
-    return {"controls": ", ".join(named) or "none"}
-
-
-def _claim_and_place(row: Result) -> str:
-    return " ".join(str(row[key]) for key in CLAIM if row[key] and not pd.isna(row[key]))
+    return pd.DataFrame(rows, columns=["claim", "grade", "borderline", "asked"])
 
 
 def _text(value: Any) -> str:
@@ -241,8 +222,7 @@ def _numbers(name: str, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _place(name: str, row: Mapping[str, Any]) -> str:
-    texts = [row[key] for key in KEYS[name]]
-    return " ".join(f"{text:g}" if isinstance(text, float) else str(text) for text in texts if text != "")
+    return " ".join(text for text in (_text(row[key]) for key in KEYS[name]) if text)
 
 
 def _row_numbers(name: str, row: Mapping[str, Any]) -> Iterator[tuple[str, Any, float]]:

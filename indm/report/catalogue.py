@@ -6,8 +6,9 @@ The code of its stage computes a table and defines its columns; for the ``table`
 
 from typing import NamedTuple
 
-# The keys of a cell: one row of a table, aggregated over seeds.
+# The keys of a cell: one row of a table, aggregated over seeds; and where models of cells are compared.
 CELL = ["dataset", "sde", "model", "variant", "objective"]
+PLACE = ["dataset", "sde", "objective"]
 # Rows of real images: the smallest values that a perfect model could be expected to reach.
 FLOORS = {"test": "real (test split)", "train-halves": "real (two halves of train)"}
 
@@ -66,8 +67,7 @@ class Table(NamedTuple):
     key: tuple[str, ...] = ()
 
 
-OF_CLAIM = ("family", "dataset", "sde", "objective")
-CLAIM = ("id", "dataset", "sde", "objective")
+CLAIM = ("id", *PLACE, "comparison", "against")
 # In the order in which they are shown.
 CATALOGUE = {
     "fid": Table(
@@ -136,47 +136,39 @@ CATALOGUE = {
         Page("cost", "Size, operations, times"),
     ),
     "claims": Table(
-        "the paper's claims, graded",
+        "the paper's claims, graded: INDM against DDPM++ and the controls",
         "claims",
-        View(("holds", "flow", "effect", "unit", "n"), ("id",), OF_CLAIM, dropped="effect"),
+        View(
+            ("verdict", "effect", "unit", "n", "repeatability", "protocol"),
+            label=("comparison", "against"),
+            group=("family", "id", *PLACE),
+            dropped="effect",
+        ),
         Page(
             "claims",
-            "Claims and verdicts",
+            "Comparisons and verdicts",
             (
-                *("holds", "flow", "question", "family", "dataset", "sde", "objective", "n", "images", "effect", "low"),
-                *("high", "unit", "control", "control_effect", "control_low", "control_high", "planned"),
-                *("failed_treatment", "failed_baseline", "repeatability", "reason", "flow_reason"),
+                *(
+                    "verdict",
+                    "question",
+                    "comparison",
+                    "against",
+                    "family",
+                    *PLACE,
+                    "effect",
+                    "low",
+                    "high",
+                    "unit",
+                    "n",
+                    "images",
+                ),
+                *("planned", "failed_treatment", "failed_against", "repeatability", "to_decide", "protocol", "reason"),
             ),
+            dropped="effect",
         ),
         key=CLAIM,
     ),
-    "effects": Table(
-        "the effect of each claim against its baseline and every control",
-        "claims",
-        View(
-            ("effect", "verdict", "unit", "n"),
-            ("id", "role", "against"),
-            ("dataset", "sde", "objective"),
-            dropped="effect",
-            asked_for=True,
-        ),
-        Page("claims", "Effects against the baseline and every control"),
-        key=(*CLAIM, "against", "role"),
-    ),
     "differences": Table("the paired difference of each seed; an effect is their mean", "claims"),
-    "power": Table(
-        "seeds needed to decide each claim, if the effect is twice the smallest that counts",
-        "claims",
-        View(("seeds_needed", "seeds_baseline", "seeds_control", "n"), ("id",), OF_CLAIM),
-        Page(
-            "power",
-            "Seeds needed",
-            (
-                *("id", "family", "dataset", "sde", "objective", "n", "seeds_needed", "seeds_baseline", "control"),
-                *("seeds_control", "sd", "control_sd", "floor", "assumed_effect", "unit", "note"),
-            ),
-        ),
-    ),
     "comparison": Table(
         "published numbers next to ours",
         "claims",

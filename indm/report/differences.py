@@ -1,11 +1,11 @@
-r"""The paired numbers that claims are graded from, taken from the tidy table.
+r"""The paired numbers from which claims are graded, taken from the tidy table.
 
 The effect of a treatment is the mean over seeds of a paired difference, positive in the direction of the claim,
 
 .. math:: d_s = \pm (f(b_s) - f(a_s)), \qquad \hat d = \frac{1}{n} \sum_s d_s,
 
-with a the treatment, b the baseline or a control, both trained with seed s, and f the metric's transform. With several samplers and
-numbers of steps, f is averaged over the steps of each sampler, and then over the samplers.
+with a the treatment, b another model, both trained with seed s, and f the metric's transform. With several numbers of steps, f is
+averaged over the steps.
 
 Likelihoods are measured on the same images i in all runs, and their interval crosses seeds and images
 (:mod:`indm.report.intervals`). The transform applies to the mean over images, so each image enters through the linear part at that
@@ -23,20 +23,28 @@ A seed of a model has failed if it was trained and one of its numbers is missing
 ``failed_beyond``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from indm.report.intervals import FEWEST_SEEDS, Numbers
+from indm.report.catalogue import CELL, PLACE
+from indm.report.intervals import Numbers
+from indm.report.names import REFERENCE
 from indm.report.results import RUN_KEY, records
 from indm.report.values import refuse_other_images, refuse_repeats
-from indm.suite.claims import Bound, Claim, Claims, Control, Metric, Side
+from indm.suite.claims import BEST_SCALE, CHOSEN, Bound, Claim, Claims, Metric, Side
+from indm.suite.schema.evaluation import GradingParams
+from indm.suite.variants import FROZEN_FLOW, SAME_COMPUTE
 
-PLACE = ["dataset", "sde", "objective"]
-CELL = ["sampler", "x", "image"]
+# The three comparisons of each claim; a comparison with a fixed number; and an exploratory one, with a further control.
+STEPS, COMPUTE, SIMPLE = "equal steps", "equal compute", "simple control"
+COMPARISONS = (STEPS, COMPUTE, SIMPLE)
+FIXED_NUMBER, CONTROL = "fixed number", "control"
+# The numbers of stage nll that have a decoder, and the end of their names with the fixed one.
+WITH_DECODER, FIXED = ("nelbo", "nll"), "_fixed"
 # Each transform, and its derivative.
 TRANSFORMS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "signed": (lambda values: values, lambda values: 1.0),
@@ -51,14 +59,18 @@ class Tables:
     Arguments:
         values: the tidy table.
         images: the table of single images' likelihoods.
+        grading: how the suite is graded.
         failed_beyond: the number above which a run has failed, by metric.
         trained: the runs that have any number, each once.
+        decoders: the decoder of each cell.
     """
 
     values: pd.DataFrame
     images: pd.DataFrame
+    grading: GradingParams
     failed_beyond: Mapping[str, float]
     trained: pd.DataFrame
+    decoders: Mapping[tuple[str, ...], str]
 
 
 @dataclass(frozen=True)
@@ -67,72 +79,65 @@ class Paired:
 
     Arguments:
         seeds: the sound seeds.
-        treatment: the treatment's numbers, shape (S,) or (S, I).
-        against: the other model's numbers, of the same shape.
-        sign: 1 if smaller numbers are better, else -1.
+        differences: the paired differences, positive if the treatment is better, shape (S,) or (S, I).
         planned: number of seeds with which both models were trained.
         failed_treatment: number of these seeds that failed in the treatment.
         failed_against: number of these seeds that failed in the other model.
     """
 
     seeds: tuple[int, ...] = ()
-    treatment: Numbers = field(default_factory=lambda: np.empty(0))
-    against: Numbers = field(default_factory=lambda: np.empty(0))
-    sign: int = 1
+    differences: Numbers = field(default_factory=lambda: np.empty(0))
     planned: int = 0
     failed_treatment: int = 0
     failed_against: int = 0
 
     @property
-    def differences(self) -> Numbers:
-        """The paired differences, shape (S,) or (S, I)."""
-        return self.sign * (self.against - self.treatment)
-
-    @property
     def of_seeds(self) -> Numbers:
         """The paired differences of the seeds, averaged over images, shape (S,)."""
-        found = self.differences
-        return found.mean(1) if found.ndim == 2 else found
-
-    @property
-    def is_planned(self) -> bool:
-        """Whether both models were trained with enough common seeds."""
-        return self.planned >= FEWEST_SEEDS
+        return self.differences.mean(1) if self.differences.ndim == 2 else self.differences
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A claim at one dataset, SDE and objective.
+class Comparison(NamedTuple):
+    """A claim at one dataset, SDE and objective, against one model.
 
     Arguments:
         claim: the claim.
-        place: dataset, SDE and objective; for a claim without any run, only the dataset.
-        baseline: the treatment's numbers and the baseline's.
-        controls: the numbers of the treatment and each listed control, by the control's name and chosen variant.
-        lacking: samplers of the metric without a sound number here; a mean over the other samplers would be another metric.
+        place: dataset, SDE and objective.
+        kind: one of :data:`COMPARISONS`, or :data:`FIXED_NUMBER` or :data:`CONTROL`.
+        against: the other model; empty if there is none.
+        paired: the numbers of both.
+        protocol: decoder or sampler of the treatment and, if it differs, of the other model.
+        why_absent: why there are no numbers, unless the model was not run.
     """
 
     claim: Claim
     place: dict[str, str]
-    baseline: Paired = Paired()
-    controls: Mapping[str, Paired] = field(default_factory=dict)
-    lacking: tuple[str, ...] = ()
+    kind: str
+    against: str
+    paired: Paired = Paired()
+    protocol: str = ""
+    why_absent: str = ""
 
     @property
-    def run_controls(self) -> int:
-        """Number of controls that were trained with enough seeds."""
-        return sum(control.is_planned for control in self.controls.values())
+    def is_primary(self) -> bool:
+        """Whether it shares the error rate of its question."""
+        return self.claim.family == "primary" and self.kind != CONTROL
 
 
 def compare(
-    values: pd.DataFrame, images: pd.DataFrame, claims: Claims, failed_beyond: Mapping[str, float] | None = None
+    values: pd.DataFrame,
+    images: pd.DataFrame,
+    claims: Claims,
+    grading: GradingParams,
+    failed_beyond: Mapping[str, float] | None = None,
 ) -> list[Comparison]:
-    """Pair the numbers of every claim, once for each dataset, SDE and objective that has data.
+    """Pair the numbers of every claim, once for each dataset, SDE and objective that has data, with each model it names.
 
     Arguments:
         values: the tidy table.
         images: the likelihoods of single images.
         claims: the claims.
+        grading: the suite's controls, samplers and decoder.
         failed_beyond: the number above which a run has failed, by metric.
 
     Raises:
@@ -140,101 +145,126 @@ def compare(
     """
     refuse_repeats(values)
     refuse_other_images(images)
-    tables = Tables(values, images, failed_beyond or {}, values[RUN_KEY].drop_duplicates())
-    return [found for claim in claims.claims for found in _of_claim(tables, claim, claims.controls)]
+    trained = values[RUN_KEY].drop_duplicates()
+    tables = Tables(values, images, grading, failed_beyond or {}, trained, decoders(values, grading.decoder))
+    return [found for claim in claims.claims for place in _places(tables, claim) for found in _at(tables, claim, place)]
 
 
-def family_sizes(compared: list[Comparison]) -> list[int]:
-    """Return for each row the number of tests that share its error rate: all planned primary rows, or 1 for an exploratory row."""
-    primary = sum(one.claim.family == "primary" and one.baseline.is_planned for one in compared)
-    return [max(primary, 1) if one.claim.family == "primary" else 1 for one in compared]
+def decoders(values: pd.DataFrame, rule: str) -> dict[tuple[str, ...], str]:
+    """Return the decoder of each cell: the stated one, or the one with the lower mean validation NELBO at the end of training.
+
+    A cell without validation numbers of both decoders is left out.
+    """
+    if rule != "validation":
+        return dict.fromkeys(values[CELL].drop_duplicates().itertuples(index=False, name=None), rule)
+    curve = values[(values["stage"] == "curve") & values["metric"].isin(["nelbo", f"nelbo{FIXED}"])]
+    last = curve[curve["x"] == curve.groupby(RUN_KEY)["x"].transform("max")]
+    means = last.pivot_table("value", CELL, "metric").reindex(columns=["nelbo", f"nelbo{FIXED}"]).dropna()
+    return {cell: "learned" if learned <= fixed else "fixed" for cell, learned, fixed in means.itertuples(name=None)}
 
 
-def _of_claim(tables: Tables, claim: Claim, controls: Mapping[str, Control]) -> list[Comparison]:
+def _places(tables: Tables, claim: Claim) -> list[dict[str, Any]]:
+    """List where the treatment was trained and any model was measured: also where every treatment failed."""
     values, metric = tables.values, claim.metric
-    # A treatment that failed everywhere has no measurement, but its trainings show the places where another model was measured.
-    measured = values[(values["stage"] == metric.stage) & (values["metric"] == metric.name)][PLACE]
-    trained = _of_arm(tables.trained, {}, claim.treatment)[PLACE]
-    places = trained.drop_duplicates().merge(measured.drop_duplicates(), on=PLACE)
+    names = [metric.name, f"{metric.name}{FIXED}"] if metric.name in WITH_DECODER else [metric.name]
+    measured = values[(values["stage"] == metric.stage) & values["metric"].isin(names)][PLACE]
+    places = (
+        _of_arm(tables.trained, {}, claim.treatment)[PLACE]
+        .drop_duplicates()
+        .merge(measured.drop_duplicates(), on=PLACE)
+    )
     where: list[list[str]] = [claim.where.datasets, [*claim.where.sdes], [*claim.where.objectives]]
     for key, allowed in zip(PLACE, where, strict=True):
         places = places[places[key].isin(allowed)] if allowed else places
-    found = _select(tables, metric)
-    compared = [_at(tables, found, claim, controls, place) for place in records(places)]
-    known = {one.place["dataset"] for one in compared}
-    absent = [name for name in claim.where.datasets or [""] if name not in known]
-    if claim.where.datasets or not compared:
-        compared += [Comparison(claim, {"dataset": name}) for name in absent]
-    return compared
+    return records(places)
 
 
-def _at(
-    tables: Tables, found: pd.DataFrame, claim: Claim, controls: Mapping[str, Control], place: dict[str, str]
-) -> Comparison:
-    """Compare at one dataset, SDE and objective, using the numbers ``found`` for the claim's metric."""
-    found = _of_place(found, {key: place[key] for key in ("dataset", "sde")})
-    paired = {}
+def _at(tables: Tables, claim: Claim, place: dict[str, str]) -> Iterator[Comparison]:
+    """Yield the comparisons of a claim at one place."""
+    for kind, arm in _arms(tables.grading, claim):
+        against = "" if arm is None else f"{arm.value:g}" if isinstance(arm, Bound) else name_of(arm)
+        found = Comparison(claim, place, kind, against)
+        if arm is None:
+            yield found._replace(why_absent="the suite names none")
+        elif claim.metric.sampler == CHOSEN and tables.grading.samplers is None:
+            yield found._replace(why_absent="no sampler was chosen beforehand, on validation images")
+        else:
+            yield _paired(tables, found, arm)
+
+
+def _arms(grading: GradingParams, claim: Claim) -> Iterator[tuple[str, Side | Bound | None]]:
+    """Yield the models with which the treatment is compared, each with the kind of the comparison."""
+    if claim.baseline:
+        yield FIXED_NUMBER if isinstance(claim.baseline, Bound) else STEPS, claim.baseline
+        return
+    controls = grading.toy2d if claim.metric.stage == "toy2d" else grading.images
+    named = {STEPS: "", COMPUTE: SAME_COMPUTE, SIMPLE: controls.simple}
+    for kind, variant in named.items():
+        yield kind, None if variant is None else Side(model=REFERENCE, variant=variant)
     for name in claim.controls:
-        control = controls[name]
-        arm = _choose(tables, control, place)
-        chosen = f"{name} ({arm.variant})" if arm and control.choose_by else name
-        sampled = _sampled(tables, found, claim.metric, control.sampler) if control.sampler else found
-        paired[chosen] = _paired(tables, found, sampled, claim, place, arm) if arm else Paired()
-    known = set(_of_place(found, place)["sampler"])
-    return Comparison(
-        claim,
-        place,
-        _paired(tables, found, found, claim, place, claim.baseline),
-        paired,
-        tuple(sampler for sampler in claim.metric.sampler or [] if sampler not in known),
-    )
+        variant = controls.scale if name == BEST_SCALE else name
+        if variant and variant not in named.values():
+            yield CONTROL, Side(model=claim.treatment.model if name == FROZEN_FLOW else REFERENCE, variant=variant)
 
 
-def _paired(
-    tables: Tables,
-    found: pd.DataFrame,
-    others: pd.DataFrame,
-    claim: Claim,
-    place: Mapping[str, str],
-    arm: Side | Bound,
-) -> Paired:
-    """Pair the treatment's numbers, from ``found``, with the numbers of another model, from ``others``."""
-    treated = _numbers(found, claim.metric, place, claim.treatment)
+def name_of(arm: Side) -> str:
+    """Write a model, its variant and, if it is not the treatment's, its objective."""
+    return " ".join(filter(None, (arm.model, arm.variant, arm.objective)))
+
+
+class Laid(NamedTuple):
+    """A model's numbers: one row per seed, one column per sampler, x and image.
+
+    Arguments:
+        numbers: the numbers.
+        cells: the columns of all models at this place.
+        protocol: the decoder or sampler behind them; empty if it has none, or if none could be chosen.
+    """
+
+    numbers: pd.DataFrame
+    cells: "pd.Index[Any]"
+    protocol: str
+
+
+def _paired(tables: Tables, found: Comparison, arm: Side | Bound) -> Comparison:
+    """Pair the treatment's numbers with the numbers of another model."""
+    claim, place = found.claim, found.place
     seeds = _seeds(tables, place, claim.treatment)
+    seeds = seeds if isinstance(arm, Bound) else seeds.intersection(_seeds(tables, place, arm))
+    if not len(seeds):
+        return found
+    own = _laid_out(tables, claim, place, claim.treatment)
     if isinstance(arm, Bound):
         number = TRANSFORMS[claim.metric.transform][0](arm.value)
-        other = pd.DataFrame(number, index=seeds, columns=treated.columns)
+        other = own._replace(numbers=pd.DataFrame(number, index=seeds, columns=own.numbers.columns))
     else:
-        seeds = seeds.intersection(_seeds(tables, place, arm))
-        other = _numbers(others, claim.metric, place, arm)
-        if _by_shares(claim.metric) and len(seeds):
-            own, length = (_steps(tables, place, one) for one in (claim.treatment, arm))
-            other = _at_shares_of(own / length, other)
-    if claim.metric.stage == "sweep":
-        # The cells that any model swept here, not only the cells with numbers of these two.
-        swept = [_of_place(rows, place)[CELL].drop_duplicates() for rows in (found, others)]
-        cells: pd.Index[Any] = pd.MultiIndex.from_frame(swept[0].merge(swept[1]))
-        if cells.empty:
-            return Paired()
-    else:
-        cells = treated.columns.union(other.columns)
-        # Measured at different steps, neither model has failed, but they cannot be compared.
-        if len(cells) == len(treated.columns) + len(other.columns) and len(treated.columns) and len(other.columns):
-            return Paired(planned=len(seeds))
-    return _of_sound_seeds(treated.reindex(seeds, columns=cells), other.reindex(seeds, columns=cells), claim)
+        other = _laid_out(tables, claim, place, arm)
+        if claim.metric.stage == "curve":
+            other = other._replace(numbers=_at_shares_of(tables, place, claim.treatment, arm, other.numbers))
+    if _has_decoder(claim.metric) and not (own.protocol and other.protocol):
+        return found._replace(why_absent="no validation numbers tell which decoder to use")
+    found = found._replace(protocol=" against ".join(dict.fromkeys(filter(None, (own.protocol, other.protocol)))))
+    sides, swept = (own.numbers.columns, other.numbers.columns), claim.metric.stage == "sweep"
+    # In a sweep, the numbers of steps at which any model was sampled here, not only these two.
+    cells = own.cells.intersection(other.cells) if swept else sides[0].union(sides[1])
+    # Measured at different steps, neither model has failed, but they cannot be compared.
+    if (cells if swept else sides[0].intersection(sides[1])).empty and (swept or all(map(len, sides))):
+        return found._replace(paired=Paired(planned=len(seeds)), why_absent="they have no numbers at the same steps")
+    treated, against = (side.numbers.reindex(seeds, columns=cells) for side in (own, other))
+    return found._replace(paired=_of_sound_seeds(treated, against, claim))
 
 
 def _of_sound_seeds(treated: pd.DataFrame, other: pd.DataFrame, claim: Claim) -> Paired:
-    """Average over samplers and x, for the planned seeds that have all numbers in both models; count the others as failed."""
+    """Average over x, for the planned seeds that have all numbers in both models; count the others as failed."""
     if treated.empty:
-        return Paired(planned=len(treated), failed_treatment=len(treated), failed_against=len(other))
+        failed_against = 0 if isinstance(claim.baseline, Bound) else len(other)
+        return Paired(planned=len(treated), failed_treatment=len(treated), failed_against=failed_against)
     failed, failed_other = (pd.Series(~np.isfinite(arm.to_numpy()).all(1), arm.index) for arm in (treated, other))
     sound = ~(failed | failed_other)
+    sign = 1 if claim.direction == "lower" else -1
     return Paired(
         tuple(int(seed) for seed in treated.index[sound]),
-        _of_seeds(treated[sound]),
-        _of_seeds(other[sound]),
-        1 if claim.direction == "lower" else -1,
+        sign * (_of_seeds(other[sound]) - _of_seeds(treated[sound])),
         len(treated),
         int(failed.sum()),
         int(failed_other.sum()),
@@ -242,9 +272,8 @@ def _of_sound_seeds(treated: pd.DataFrame, other: pd.DataFrame, claim: Claim) ->
 
 
 def _of_seeds(laid_out: pd.DataFrame) -> Numbers:
-    """Average over x for each sampler, then over the samplers: shape (S,), or (S, I) with images."""
-    of_samplers = laid_out.T.groupby(["sampler", "image"]).mean()
-    of_images: Numbers = of_samplers.groupby("image").mean().T.to_numpy()
+    """Average over x: shape (S,), or (S, I) with images."""
+    of_images: Numbers = laid_out.T.groupby("image").mean().T.to_numpy()
     return of_images[:, 0] if of_images.shape[1] == 1 else of_images
 
 
@@ -253,39 +282,54 @@ def _seeds(tables: Tables, place: Mapping[str, str], arm: Side) -> "pd.Index[int
     return pd.Index(sorted(_of_arm(tables.trained, place, arm)["seed"].dropna()))
 
 
-def _steps(tables: Tables, place: Mapping[str, str], arm: Side) -> float:
-    """Return the number of training steps of a model."""
-    values = _of_arm(tables.values, place, arm)
-    return float(values[(values["stage"] == "train") & (values["metric"] == "steps")]["value"].max())
+def _of_arm(found: pd.DataFrame, place: Mapping[str, str], arm: Side) -> pd.DataFrame:
+    keys = dict(place) | {"model": arm.model, "variant": arm.variant}
+    return _of_place(found, keys | ({"objective": arm.objective} if arm.objective else {}))
 
 
 def _of_place(found: pd.DataFrame, place: Mapping[str, str]) -> pd.DataFrame:
     return found[np.logical_and.reduce([found[key] == text for key, text in place.items()])]
 
 
-def _of_arm(found: pd.DataFrame, place: Mapping[str, str], arm: Side) -> pd.DataFrame:
-    keys = dict(place) | {"model": arm.model, "variant": arm.variant}
-    return _of_place(found, keys | ({"objective": arm.objective} if arm.objective else {}))
+def _has_decoder(metric: Metric) -> bool:
+    return metric.stage == "nll" and metric.name in WITH_DECODER
 
 
-def _by_shares(metric: Metric) -> bool:
-    """Return whether models are compared at equal shares of their training."""
-    return metric.stage == "curve" and isinstance(metric.x, list)
+def _laid_out(tables: Tables, claim: Claim, place: Mapping[str, str], arm: Side) -> Laid:
+    """Lay out a model's numbers, by the decoder or the sampler that the suite's grading states."""
+    metric, samplers, protocol = claim.metric, tables.grading.samplers, ""
+    if _has_decoder(metric):
+        cell = {**place} | {
+            "model": arm.model,
+            "variant": arm.variant,
+            **({"objective": arm.objective} if arm.objective else {}),
+        }
+        decoder = tables.decoders.get(tuple(cell[key] for key in CELL), "")
+        metric = metric.model_copy(update={"name": metric.name + (FIXED if decoder == "fixed" else "")})
+        protocol = f"{decoder} decoder" if decoder else ""
+    elif metric.sampler:
+        protocol = samplers.get(arm.model, "") if samplers and metric.sampler == CHOSEN else metric.sampler
+    found = _select(tables, metric, protocol if metric.sampler else "")
+    here = _of_place(found, {key: place[key] for key in PLACE[:2]})
+    columns = ["sampler", "x", "image"]
+    cells = pd.MultiIndex.from_frame(_of_place(here, place)[columns].drop_duplicates())
+    return Laid(_of_arm(here, place, arm).pivot(index="seed", columns=columns, values="value"), cells, protocol)
 
 
-def _select(tables: Tables, metric: Metric) -> pd.DataFrame:
+def _select(tables: Tables, metric: Metric, sampler: str) -> pd.DataFrame:
     """Select the sound numbers of a metric, transformed: one per image if the metric has them, else one per run."""
     values, images = tables.values, tables.images
-    found = images[images["stage"] == metric.stage] if metric.name in images else images[:0]
+    found = images[images["stage"] == metric.stage].dropna(subset=metric.name) if metric.name in images else images[:0]
     if len(found) > 0:
-        found = found.assign(sampler="", value=found[metric.name]).dropna(subset="value")
+        found = found.assign(sampler="", value=found[metric.name])
     else:
         found = values[(values["stage"] == metric.stage) & (values["metric"] == metric.name)].assign(image=0)
         found = found[_is_sound(found, metric.stage)] if metric.stage in ("sweep", "toy2d") else found
-    found = found if metric.sampler is None else found[found["sampler"].isin(metric.sampler)]
+    # Each side has its own sampler, so that the samplers' names would keep the sides apart.
+    found = found[found["sampler"] == sampler].assign(sampler="") if sampler else found
     found = found.assign(x=found["x"].astype(float).fillna(0.0))
-    found = found[found["x"].between(metric.x[0], metric.x[1])] if isinstance(metric.x, list) else found
-    return _transformed(found, metric, tables.failed_beyond.get(metric.name, np.inf))
+    found = found[found["x"].between(metric.x[0], metric.x[1])] if metric.x else found
+    return _transformed(found, metric, tables.failed_beyond.get(metric.name.removesuffix(FIXED), np.inf))
 
 
 def _is_sound(found: pd.DataFrame, stage: str) -> "pd.Series[bool]":
@@ -307,39 +351,16 @@ def _transformed(found: pd.DataFrame, metric: Metric, most: float) -> pd.DataFra
         return found.assign(value=transform(mean) + derivative(mean) * (value - mean) + 0 * mean)
 
 
-def _numbers(found: pd.DataFrame, metric: Metric, place: Mapping[str, str], arm: Side) -> pd.DataFrame:
-    """Pivot the numbers of a model: one row per seed, one column per sampler, x and image."""
-    found = _of_arm(found, place, arm)
-    if metric.x == "last":
-        # Models trained for different lengths end at different steps, so the last step of each becomes x = 0.
-        found = found[found["x"] == found["x"].max()].assign(x=0.0)
-    return found.pivot(index="seed", columns=CELL, values="value")
-
-
-def _sampled(tables: Tables, found: pd.DataFrame, metric: Metric, sampler: str) -> pd.DataFrame:
-    """Select the numbers of a metric by one sampler, repeated under the name of each of the metric's samplers, for pairing."""
-    by_one = _select(tables, metric.model_copy(update={"sampler": [sampler]}))
-    return pd.concat([by_one.assign(sampler=name) for name in found["sampler"].unique()] or [by_one[:0]])
-
-
-def _at_shares_of(ratio: float, compared: pd.DataFrame) -> pd.DataFrame:
-    """Rename a model's snapshots to the treatment's steps at the same share of its training, to the nearest step.
-
-    Arguments:
-        ratio: training steps of the treatment over training steps of the model.
-        compared: the pivoted numbers of the model.
-    """
+def _at_shares_of(
+    tables: Tables, place: Mapping[str, str], treatment: Side, arm: Side, compared: pd.DataFrame
+) -> pd.DataFrame:
+    """Rename a model's snapshots to the treatment's steps at the same share of its training, to the nearest step."""
     columns = compared.columns.to_frame()
-    columns["x"] = (columns["x"] * ratio).round()
+    columns["x"] = (columns["x"] * _steps(tables, place, treatment) / _steps(tables, place, arm)).round()
     return compared.set_axis(pd.MultiIndex.from_frame(columns), axis="columns").loc[:, ~columns.duplicated().to_numpy()]
 
 
-def _choose(tables: Tables, control: Control, place: Mapping[str, str]) -> Side | None:
-    """Choose the variant of a control with the smallest validation metric; ``None`` if no variant was measured."""
-    arms = [Side(model=control.model, variant=variant, objective=control.objective) for variant in control.variants]
-    if control.choose_by is None:
-        return arms[0]
-    found = _select(tables, control.choose_by)
-    numbers = [_numbers(found, control.choose_by, place, arm).to_numpy() for arm in arms]
-    measured = {i: float(np.nanmean(one)) for i, one in enumerate(numbers) if np.isfinite(one).any()}
-    return arms[min(measured, key=lambda i: measured[i])] if measured else None
+def _steps(tables: Tables, place: Mapping[str, str], arm: Side) -> float:
+    """Return the number of training steps of a model."""
+    values = _of_arm(tables.values, place, arm)
+    return float(values[(values["stage"] == "train") & (values["metric"] == "steps")]["value"].max())

@@ -106,12 +106,12 @@ def present(table: pd.DataFrame) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines())
 
 
-def effect_with_ends(row: Mapping[str, Any], of: str = "") -> str:
-    """Write an effect from a table of claims, with the ends of its interval if it has one; ``of`` is the prefix of the columns.
+def effect_with_ends(row: Mapping[str, Any]) -> str:
+    """Write an effect from a table of claims, with the ends of its interval if it has one.
 
     Log ratios, whose smallest effect is a tenth, need one decimal less than bits/dim, whose smallest effect is a hundredth.
     """
-    effect, low, high = (row[f"{of}{column}"] for column in ("effect", "low", "high"))
+    effect, low, high = (row[column] for column in ("effect", "low", "high"))
     form = "z.2f" if row["smallest_effect"] >= TENTH else "z.3f"
     return f"{effect:{form}}" + ("" if pd.isna(low) else f" [{low:{form}}, {high:{form}}]")
 

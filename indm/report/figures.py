@@ -7,19 +7,17 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from indm.errors import ArtifactError
-from indm.report.figures_claims import VERDICTS, claims
+from indm.report.catalogue import PLACE
+from indm.report.figures_claims import claims
 from indm.report.figures_ladder import ablation, ladder
 from indm.report.figures_lines import discretization, learning_curve_flops, learning_curve_step
 from indm.report.figures_tuning import ARM, tuning
 from indm.report.intervals import OVER_MANY
 from indm.report.palette import INK
-from indm.report.plotting import FIRST, GROUP, STYLE, label_rows, note, plot_interval, stacked, styled, to_svg
-from indm.report.results import read_csv
+from indm.report.plotting import FIRST, STYLE, label_rows, note, plot_interval, stacked, styled, to_svg
+from indm.report.results import read_rows
+from indm.report.schema import require
 
-TEXTS = [*GROUP, "model", "variant", "setting", "metric", "unit", "id", "control", "test", "phase", "state", "reason"]
-TEXTS += ["family", "holds", "flow", "treatment", "question", "against", "role", "verdict", "factor", "reading"]
-FAILED = ("planned", "failed_treatment", "failed_against")
 # The row from which the others deviate, and the names of deviations.
 BASE = "base"
 DEVIATIONS = {
@@ -89,44 +87,30 @@ def protocol(table: pd.DataFrame) -> Figure:
 
 
 # The columns that the figures of the claims need.
-CLAIMS = (*GROUP, "id", "family", "treatment", "smallest_effect", *VERDICTS)
+CLAIMS = (*PLACE, "id", "family", "comparison", "treatment", "against", "question", "verdict", "n", "images")
+CLAIMS += ("low", "high", "smallest_effect", "planned", "failed_treatment", "failed_against")
 BESIDE = {
-    "effects": (
-        *GROUP,
-        "id",
-        "against",
-        "role",
-        "n",
-        "images",
-        "effect",
-        "low",
-        "high",
-        "smallest_effect",
-        "verdict",
-        *FAILED,
-    ),
-    "differences": (*GROUP, "id", "against", "seed", "difference"),
+    "differences": (*PLACE, "id", "comparison", "against", "seed", "difference"),
     "claims": ("unit", "smallest_effect"),
     "tuned": (*ARM, "reading", "trial", "steps"),
 }
-# The further tables of the figures of claims.
-EFFECTS = ("effects", "differences")
 # Claims about INDM whose effects can be divided by a smallest effect.
 DRAWN = "treatment == 'indm' and smallest_effect > 0"
+SEEDS = ("differences",)
 FIGURES = {
-    "claims": Plot("claims", CLAIMS, "effect", claims, EFFECTS, f"family == 'primary' and {DRAWN}"),
+    "claims": Plot("claims", CLAIMS, "effect", claims, SEEDS, f"family == 'primary' and {DRAWN}"),
     "claims-exploratory": Plot(
-        "claims", CLAIMS, "effect", claims, EFFECTS, f"family != 'primary' and sde != '' and {DRAWN}"
+        "claims", CLAIMS, "effect", claims, SEEDS, f"family != 'primary' and sde != '' and {DRAWN}"
     ),
-    "claims-2d": Plot("claims", CLAIMS, "effect", claims, EFFECTS, f"family != 'primary' and sde == '' and {DRAWN}"),
+    "claims-2d": Plot("claims", CLAIMS, "effect", claims, SEEDS, f"family != 'primary' and sde == '' and {DRAWN}"),
     "discretization": Plot(
         "discretization",
-        (*GROUP, "model", "seeds", "sampler", "steps", "sound", "fid_low", "fid_high"),
+        (*PLACE, "model", "seeds", "sampler", "steps", "sound", "fid_low", "fid_high"),
         "fid",
         discretization,
     ),
-    "learning-curve-flops": Plot("learning_curve", (*GROUP, "model", "seeds", "flops"), "nll", learning_curve_flops),
-    "learning-curve-step": Plot("learning_curve", (*GROUP, "model", "seeds", "step"), "nll", learning_curve_step),
+    "learning-curve-flops": Plot("learning_curve", (*PLACE, "model", "seeds", "flops"), "nll", learning_curve_flops),
+    "learning-curve-step": Plot("learning_curve", (*PLACE, "model", "seeds", "step"), "nll", learning_curve_step),
     "ablation": Plot("ablation", (*ARM, "pairs"), "nll_difference", ablation, ("claims",)),
     "ladder": Plot("toy2d", ("dataset", "model", "variant", "seeds"), "nelbo", ladder),
     "tuning": Plot(
@@ -138,10 +122,7 @@ FIGURES = {
 
 def _read(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     """Read a table; a missing one gives no rows, and the page names it. A table without rows need not have all columns."""
-    if not path.is_file():
-        return pd.DataFrame()
-    table = read_csv(path, dtype=dict.fromkeys(TEXTS, str))
-    missing = [column for column in columns if column not in table]
-    if missing and len(table) > 0:
-        raise ArtifactError(f"{path}: found the columns {', '.join(map(str, table))}; missing: {', '.join(missing)}")
-    return table.fillna(dict.fromkeys(TEXTS, ""))
+    table = read_rows(path) if path.is_file() else pd.DataFrame()
+    if len(table):
+        require(path, table, columns)
+    return table

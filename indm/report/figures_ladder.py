@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from indm.report.catalogue import PLACE
 from indm.report.intervals import STUDENT, half_widths, named_bars
 from indm.report.names import REFERENCE, arm, cell_name, heading, name
 from indm.report.palette import GRID, INK, SOFT
-from indm.report.plotting import GROUP, PLAIN, WIDTH, label_rows, note, plot_interval
+from indm.report.plotting import PLAIN, WIDTH, label_rows, note, plot_interval
 
 # An interval this many times as wide as the metric's narrow ones is written as text, because drawing it would squeeze the others.
 # The lower quartile counts as narrow, because most rows may be wide, and a single one may be narrow by chance.
@@ -62,7 +63,7 @@ def ablation(table: pd.DataFrame, claims: pd.DataFrame) -> Figure:
     compared = table[table[metrics].notna().any(axis=1)].assign(seeds=lambda rows: rows["pairs"].astype(int))
     units = {metric: "log ratio" if metric == "log_fid_difference" else "bits/dim" for metric in metrics}
     figure, remarks = _climb(
-        compared.groupby(GROUP, sort=False), units, lambda cell: (cell[0] == REFERENCE, rung(cell))
+        compared.groupby(PLACE, sort=False), units, lambda cell: (cell[0] == REFERENCE, rung(cell))
     )
     smallest = claims.groupby("unit")["smallest_effect"].max()
     for axis, metric in zip(figure.axes, len(figure.axes) // len(metrics) * metrics, strict=True):

@@ -16,11 +16,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from indm.report.catalogue import PLACE
 from indm.report.figures_ladder import rung
 from indm.report.intervals import STUDENT, half_widths, named_bars
 from indm.report.names import arm, cell_name, heading, name
 from indm.report.palette import GRID, SOFT
-from indm.report.plotting import GROUP, PLAIN, WIDTH, note, plain_ticks
+from indm.report.plotting import PLAIN, WIDTH, note, plain_ticks
 
 # Number of panels in a row, and of controls in a panel.
 ABREAST, CONTROLS = 3, 4
@@ -93,7 +94,7 @@ def learning_curve_flops(table: pd.DataFrame) -> Figure:
 
 def _learning_curve(table: pd.DataFrame, x: str, x_label: str) -> Figure:
     # A single step is not a curve; it is only shown if there are no curves at all.
-    curves = table[table.groupby(GROUP)["step"].transform("nunique") > 1]
+    curves = table[table.groupby(PLACE)["step"].transform("nunique") > 1]
     rows = [
         [
             Panel("", f"{cell_name(*group)}\n{heading(value)}, bits/dim", x, value, list(_lines(part, arms)))
@@ -109,7 +110,7 @@ def _learning_curve(table: pd.DataFrame, x: str, x_label: str) -> Figure:
 
 
 def _groups(table: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
-    for group, part in table.assign(variant=table.get("variant", "")).groupby(GROUP, sort=False):
+    for group, part in table.assign(variant=table.get("variant", "")).groupby(PLACE, sort=False):
         yield tuple(map(str, group)), part
 
 

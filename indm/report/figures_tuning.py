@@ -7,14 +7,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from indm.report.catalogue import PLACE
 from indm.report.intervals import OVER_MANY
 from indm.report.names import arm, cell_name, heading
 from indm.report.palette import INK
-from indm.report.plotting import FIRST, GROUP, SECOND, SHORT, WIDTH, note, plain_ticks
+from indm.report.plotting import FIRST, SECOND, SHORT, WIDTH, note, plain_ticks
 
 # The quantity that is minimised, by objective, and its scale, because one FID may be many times another.
 TARGETS = {"nll": ("NELBO, bits/dim", "linear"), "fid": ("FID", "log")}
-ARM = [*GROUP, "model", "variant"]
+ARM = [*PLACE, "model", "variant"]
 # The phases of a search that are drawn, and the marks of the training that is chosen in each reading.
 PHASES = {"short": "trial", "confirm": "trained again for longer"}
 CHOSEN = {"same trials": ("o", "best of all trials"), "same compute": ("s", "best at equal compute")}
@@ -64,7 +65,7 @@ def _chosen(tuned: pd.DataFrame) -> pd.DataFrame:
 def _is_far(table: pd.DataFrame) -> "pd.Series[bool]":
     """Return which trainings are drawn at the top edge; the chosen ones never are."""
     linear = [objective for objective, (_, scale) in TARGETS.items() if scale == "linear"]
-    limit = table.groupby(GROUP)["target"].transform(_limit)
+    limit = table.groupby(PLACE)["target"].transform(_limit)
     return (table["target"] > limit) & table["objective"].isin(linear) & (table["chosen"] == "")
 
 

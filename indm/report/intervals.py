@@ -58,7 +58,7 @@ class Estimate(NamedTuple):
     images: int | None = None
 
 
-def interval(differences: Numbers, below: float = TAIL, above: float = TAIL) -> Interval:
+def interval(differences: Numbers, tail: float = TAIL) -> Interval:
     """Estimate the mean of paired differences, shape (S,) or (S, I), and Student's interval of it.
 
     With at least three seeds, the interval holds for other seeds, and other images if there are any. With fewer seeds and several
@@ -66,22 +66,16 @@ def interval(differences: Numbers, below: float = TAIL, above: float = TAIL) -> 
 
     Arguments:
         differences: one per seed, or one per seed and image.
-        below: probability that the interval begins above the true mean.
-        above: probability that it ends below the true mean.
+        tail: probability that the interval begins above the true mean, and that it ends below it.
     """
     n, images = len(differences), differences.shape[1] if differences.ndim == 2 else None
     if images is not None and 0 < n < FEWEST_SEEDS:
-        return Interval(*interval(differences.mean(0), below, above)[:3], n, images)
+        return Interval(*interval(differences.mean(0), tail)[:3], n, images)
     if n < 2:
         return Interval(float(differences.mean()) if n else float("nan"), float("nan"), float("nan"), n, images)
     found = estimate(differences)
-    return Interval(
-        found.mean,
-        float(found.mean - half_width(found, below)),
-        float(found.mean + half_width(found, above)),
-        n,
-        images,
-    )
+    half = half_width(found, tail)
+    return Interval(found.mean, float(found.mean - half), float(found.mean + half), n, images)
 
 
 def method(found: Interval) -> str:
@@ -172,11 +166,12 @@ def half_widths(errors: pd.Series, seeds: pd.Series) -> pd.Series:
     return errors.astype(float) * -special.stdtrit(freedom.where(freedom > 0), TAIL)
 
 
-def named_bars(kinds: Mapping[str, Iterable[int]]) -> str:
-    """Describe the error bars of means: the same interval in all figures, with the methods of its estimation.
+def named_bars(kinds: Mapping[str, Iterable[int]], interval: str = f"{100 * LEVEL:g} % interval") -> str:
+    """Describe the error bars of means, with the methods of their estimation.
 
     Arguments:
         kinds: the numbers of seeds of the means, by the method of their intervals.
+        interval: the interval, in words.
     """
     counts = {method: sorted(set(seeds)) for method, seeds in kinds.items()}
     several = {method: [n for n in found if n > 1] for method, found in counts.items()}
@@ -184,7 +179,7 @@ def named_bars(kinds: Mapping[str, Iterable[int]]) -> str:
     if not texts:
         return "One seed: no error bars."
     single = "; none where there is one seed" if any(1 in found for found in counts.values()) else ""
-    return f"Error bars: {100 * LEVEL:g} % interval of the mean over {' or '.join(texts)}{single}."
+    return f"Error bars: {interval} of the mean over {' or '.join(texts)}{single}."
 
 
 def _range(counts: list[int]) -> str:

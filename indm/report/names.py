@@ -39,23 +39,14 @@ HEADINGS = {
     "published_source": "source",
     "skip": "why absent",
     "id": "claim",
-    "holds": "does it hold",
-    "flow": "is it the flow",
-    "reason": "why",
-    "flow_reason": "why (flow)",
-    "failed_treatment": "failed",
-    "failed_baseline": "failed, baseline",
+    "failed_treatment": "failed, treatment",
     "failed_against": "failed, against",
     "sd": "SD over seeds",
-    "control_sd": "control SD",
-    "floor": "SE of the images",
 }
 NAMES = {
     "ve": "VE",
     "vp": "VP",
     "pc": "predictor–corrector",
-    "best-scale": "best fixed scale",
-    "best-scale-2d": "best fixed scale",
     "num_samples": "images",
     **{member: kind.literal(member, "LABEL") for kind in (FAMILIES, SAMPLERS) for member in kind},
 }
@@ -88,10 +79,21 @@ def cell_name(*cell: str) -> str:
 
 
 def arm(model: str, variant: str) -> str:
-    """Name a model in a figure: a variant of the baseline by what varies alone."""
-    return comparator(variant) if variant and model == REFERENCE else names(model, comparator(variant))
+    """Name a model: a variant of the baseline by what varies alone, such as same compute or learned filter."""
+    varied = variant.replace("-", " ")
+    return varied if variant and model == REFERENCE else names(model, varied)
 
 
 def comparator(text: str) -> str:
-    """Name a baseline or control in words, without the chosen variant: DDPM++, same compute, best fixed scale."""
-    return " ".join(name(part).replace("-", " ") for part in text.partition(" (")[0].split())
+    """Name a compared model, or a fixed number."""
+    model, _, variant = text.partition(" ")
+    return f"{name(model)} {variant}" if variant in ("nll", "fid") else arm(model, variant)
+
+
+def written(column: str, text: str) -> str:
+    """Write a text of a table's column for readers."""
+    return {"metric": heading, "against": comparator, "protocol": _protocol}.get(column, name)(text)
+
+
+def _protocol(text: str) -> str:
+    return " against ".join(map(name, text.split(" against ")))

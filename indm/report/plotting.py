@@ -43,7 +43,6 @@ STYLE: dict[Any, Any] = {
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
     "grid.color": GRID,
 }
-GROUP = ["dataset", "sde", "objective"]
 WIDTH = 10.0
 # A logarithmic axis that spans less than this factor has hardly any ticks at 1, 2 or 5.
 SHORT = 4.0
@@ -114,7 +113,7 @@ def stacked(panels: Sequence[tuple[Any, pd.DataFrame]]) -> tuple[Figure, list[Ax
     return figure, axes
 
 
-def plot_interval(axis: Axes, place: int, value: float, ends: tuple[float, float], style: Mapping[str, Any]) -> None:
+def plot_interval(axis: Axes, place: float, value: float, ends: tuple[float, float], style: Mapping[str, Any]) -> None:
     """Draw a value and its interval in a row of a panel."""
     axis.hlines(place, *ends, color=style["color"])
     axis.plot(value, place, marker=style["marker"], color=style["color"])

@@ -15,7 +15,7 @@ import pandas as pd
 
 from indm.errors import ArtifactError
 from indm.report.catalogue import CELL
-from indm.report.schema import TABLES, Kind, check_table, read_object
+from indm.report.schema import TABLES, Kind, check_table, read_object, require
 from indm.store.files import AGAIN
 from indm.store.layout import Layout
 
@@ -23,7 +23,7 @@ Result = Mapping[str, Any]
 RUN_KEY = [*CELL, "seed"]
 # Columns that hold texts in any table: in result files, and in the tables made from them.
 TEXTS = [name for kind in TABLES.values() for name, value in kind.items() if value is Kind.TEXT]
-TEXTS += ["extractor", "published_source", "reading", "length_rule", "against", "role"]
+TEXTS += ["extractor", "published_source", "reading", "length_rule", "treatment", "against", "to_decide"]
 # The stages with numbers for each image: the file of a run that holds them, its kind, and the file of their means.
 OF_IMAGES = {
     "nll": ("nll.csv", "nll_images", "nll.json"),
@@ -175,46 +175,33 @@ def _check_means(place: Path, said: Result, file: str, images: pd.DataFrame) -> 
             )
 
 
-def read_rows(path: Path, kind: str | None = None) -> pd.DataFrame:
-    """Read a table of results: absent texts as empty texts, absent numbers as NaN.
+def read_rows(path: Path, kind: str | None = None, columns: Iterable[str] = ()) -> pd.DataFrame:
+    """Read a table: absent texts as empty texts, absent numbers as NaN.
 
     Arguments:
         kind: a key of :data:`indm.report.schema.TABLES`, to check the table; ``None`` for a table that is only shown.
+        columns: the columns that it must have.
 
     Raises:
-        ArtifactError: if it is missing, not a table, or not of this kind.
+        ArtifactError: if it is missing, not a table, lacks a column, or is not of this kind.
     """
-    texts = dict.fromkeys(TEXTS, str)
-    table = read_csv(path, dtype=texts)
-    present = [name for name in texts if name in table]
-    table = table.fillna(dict.fromkeys(present, ""))
+    table = _read(path, columns, dtype=dict.fromkeys(TEXTS, str))
+    table = table.fillna(dict.fromkeys(table.columns.intersection(TEXTS), ""))
     if kind is not None:
         check_table(path, table, kind)
     return table
 
 
 def read_texts(path: Path, *columns: str) -> pd.DataFrame:
-    """Read a table as texts, with absent texts empty.
-
-    Raises:
-        ArtifactError: if it is missing, not a table, or lacks a column.
-    """
-    table = read_csv(path, dtype=str, keep_default_na=False)
-    if missing := [name for name in columns if name not in table]:
-        raise ArtifactError(
-            f"{path}: found no column {', '.join(missing)}, expected it in a table of {path.stem}; {AGAIN}"
-        )
-    return table
+    """Read a table as texts, with absent texts empty; see :func:`read_rows`."""
+    return _read(path, columns, dtype=str, keep_default_na=False)
 
 
-def read_csv(path: Path, **options: Any) -> pd.DataFrame:
-    """Read a CSV file as pandas does.
-
-    Raises:
-        ArtifactError: if it is missing, empty, or not a table.
-    """
+def _read(path: Path, columns: Iterable[str], **options: Any) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, **options)
+        table = pd.read_csv(path, **options)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ArtifactError(f"{path}: cannot be read as a table ({reason}); {AGAIN}") from None
+    require(path, table, columns)
+    return table

@@ -4,7 +4,7 @@ A manifest shows whether a file is unchanged since its stage wrote it; these che
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,12 @@ def read_object(path: Path, kind: str, run: str | None = None) -> dict[str, Any]
     return content
 
 
+def require(path: Path, table: pd.DataFrame, columns: Iterable[str], remedy: str = AGAIN) -> None:
+    """Refuse a table that lacks a column."""
+    if missing := [name for name in columns if name not in table]:
+        raise ArtifactError(f"{path}: found no column {', '.join(missing)}, expected it in this table; {remedy}")
+
+
 def check_table(path: Path, table: pd.DataFrame, kind: str) -> None:
     """Check a table of results.
 
@@ -110,8 +116,7 @@ def check_table(path: Path, table: pd.DataFrame, kind: str) -> None:
     Raises:
         ArtifactError: if it has no rows, lacks a column, or has a value of another kind.
     """
-    if missing := [name for name in TABLES[kind] if name not in table]:
-        raise ArtifactError(f"{path}: found no column {', '.join(missing)}, expected it in a {kind}; {REMEDY}")
+    require(path, table, TABLES[kind], REMEDY)
     if table.empty:
         raise ArtifactError(f"{path}: found no rows, expected some; {REMEDY}")
     for name, expected in TABLES[kind].items():

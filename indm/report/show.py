@@ -10,8 +10,8 @@ import pandas as pd
 
 from indm.report.catalogue import CATALOGUE, CELL, FLOORS, SHOWN, View
 from indm.report.export import again, edited, effect_with_ends, read_tables
-from indm.report.grades import BORDERLINE, starred, with_control
-from indm.report.names import heading, names
+from indm.report.grades import in_words
+from indm.report.names import heading, names, written
 from indm.report.results import records
 from indm.store.layout import Layout
 from indm.terminal import WIDTH, grid
@@ -66,8 +66,6 @@ def show(layout: Layout, asked: tuple[str, ...]) -> "Iterator[RenderableType]":
     others = [name + rows.get(name, "") for name in SHOWN if name not in chosen]
     if others:
         yield Text(f"Not shown: {', '.join(others)}. See one with: indm show NAME --suite {layout.suite}")
-    if "claims" in chosen:
-        yield Text(f"* Borderline: {BORDERLINE}.")
     yield Text(
         f"{BEST} best mean of its group, maybe by chance: see indm show claims. ± one standard error over seeds."
     )
@@ -97,7 +95,7 @@ def _table(table: pd.DataFrame, view: View) -> "Iterator[RenderableType]":
     for _, group in rows.groupby(list(view.group), sort=False):
         title = names(*(str(value) for value in group[list(view.group)].iloc[0].fillna("")))
         columns = _across(group, view) if view.across else _down(group, filled)
-        labels = [names(*(str(row[key]) for key in view.label if not pd.isna(row[key]))) for row in _rows(group, view)]
+        labels = [_label(row, view) for row in _rows(group, view)]
         kept = _fitting(labels, columns, last=bool(view.across))
         narrow |= {} if not view.across else dict.fromkeys(key for key in columns if key not in kept)
         shown &= set(kept) | (set(filled) if view.across else set())
@@ -106,6 +104,11 @@ def _table(table: pd.DataFrame, view: View) -> "Iterator[RenderableType]":
     yield from map(Text, _left_out(table, rows, shown, view))
     if narrow:
         yield Text(f"Left out to save width: {', '.join(narrow)}.")
+
+
+def _label(row: dict[str, Any], view: View) -> str:
+    """Name a row."""
+    return names(*(written(key, str(row[key])) for key in view.label if not pd.isna(row[key])))
 
 
 def _rows(group: pd.DataFrame, view: View) -> list[dict[str, Any]]:
@@ -151,10 +154,8 @@ def _number(row: dict[str, Any], column: str) -> str:
     value, error = row[column], row.get(f"{column}_se")
     if column == "effect":
         return effect_with_ends(row)
-    if column == "holds":
-        return starred(value, row["repeatability"])
-    if column == "flow" and not pd.isna(value):
-        return with_control(value, str(row["control"]).partition(" (")[0])
+    if column == "verdict" and "smallest_effect" in row:
+        return in_words(value, row["smallest_effect"])
     if pd.isna(value) or value == "":
         return "-"
     if not isinstance(value, float):

@@ -1,13 +1,12 @@
-"""Stage ``claims``: the paper's claims with grades, the seeds that would decide them, and its numbers next to ours."""
+"""Stage ``claims``: the paper's claims, graded, and its numbers next to ours."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from indm.report.claims import claims_table, differences_table, effects_table
+from indm.report.claims import claims_table, differences_table
 from indm.report.comparison import comparison_table
 from indm.report.differences import compare
 from indm.report.export import write_published
-from indm.report.power import power_table
 from indm.report.published import read_published
 from indm.report.results import read_rows
 from indm.store.layout import Layout
@@ -19,15 +18,13 @@ if TYPE_CHECKING:
 
 
 def run(suite: "Suite", layout: Layout) -> Finished:
-    """Write ``claims.csv``, ``effects.csv``, ``differences.csv``, ``power.csv`` and ``comparison.csv``."""
+    """Write ``claims.csv``, ``differences.csv`` and ``comparison.csv``."""
     claims = load_claims(Path("params/claims.yaml"))
     published = read_published(Path("params/published.csv"))
     values, images = (read_rows(layout.tables / f"{name}.csv", name) for name in ("values", "images"))
     fid, nll = (read_rows(layout.tables / f"{name}.csv") for name in ("fid", "nll"))
-    compared = compare(values, images, claims, suite.failed_beyond)
-    write_published(layout.tables / "claims.csv", claims_table(compared, suite.suite))
-    write_published(layout.tables / "effects.csv", effects_table(compared, suite.suite))
+    compared = compare(values, images, claims, suite.grading, suite.failed_beyond)
+    write_published(layout.tables / "claims.csv", claims_table(compared, suite.suite, suite.grading.rows))
     write_published(layout.tables / "differences.csv", differences_table(compared, suite.suite))
-    write_published(layout.tables / "power.csv", power_table(compared, suite.suite))
     write_published(layout.tables / "comparison.csv", comparison_table(suite.suite, fid, nll, values, published))
     return Finished(layout.tables)

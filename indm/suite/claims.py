@@ -1,14 +1,14 @@
 """The schema of ``params/claims.yaml``: the paper's claims, as statements that numbers can decide."""
 
 from collections.abc import Iterable, Iterator
-from itertools import combinations, product
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from indm.errors import ParamsError
 from indm.measured import METRICS
+from indm.registry import FAMILIES
 from indm.suite.expand import variants_of
 from indm.suite.measured import DRAWN_BY, datasets
 from indm.suite.schema.types import DiffusionName, EachOnce, FamilyName, Shown
@@ -17,6 +17,8 @@ from indm.suite.variants import CONTROLS, FROZEN_FLOW, SCALE
 
 Word = Annotated[Shown, Field(pattern=r"^[a-z0-9-]+$")]
 Objective = Literal["nll", "fid"]
+# In place of a sampler: of each side its own. In place of a control: the scale of the data that was chosen beforehand.
+CHOSEN, BEST_SCALE = "chosen", "best-scale"
 
 
 def _known(key: str, found: Iterable[str], names: Iterable[str], stage: str) -> None:
@@ -30,14 +32,21 @@ class Metric(Strict):
     """A number in the tidy table."""
 
     stage: Annotated[Literal["fid", "nll", "curve", "sweep", "toy2d"], Field(description="column stage")]
-    name: Annotated[str, Field(description="column metric")]
+    name: Annotated[
+        str,
+        Field(
+            description="column metric; nelbo and nll of stage nll: with the decoder that the suite's grading states"
+        ),
+    ]
     sampler: Annotated[
-        Annotated[list[str], EachOnce(), Field(min_length=1)] | None,
-        Field(description="the mean over these of column sampler; null: over all; each with its like"),
+        str | None,
+        Field(
+            description="column sampler, of both sides; chosen: of each side its own, which the suite's grading states"
+        ),
     ] = None
     x: Annotated[
-        Annotated[list[float], Field(min_length=2, max_length=2)] | Literal["last"] | None,
-        Field(description="the mean over column x from first to second; its last; null: each with its like"),
+        Annotated[list[float], Field(min_length=2, max_length=2)] | None,
+        Field(description="the mean over column x from first to second; null: each with its like"),
     ] = None
     transform: Annotated[
         Literal["signed", "log"], Field(description="of each number; log makes differences relative")
@@ -46,12 +55,13 @@ class Metric(Strict):
     @model_validator(mode="after")
     def _names(self) -> Self:
         _known("name", [self.name], METRICS[self.stage], self.stage)
-        _known("sampler", self.sampler or [], DRAWN_BY.get(self.stage, []), self.stage)
+        sampler = [self.sampler] if self.sampler else []
+        _known("sampler", sampler, [CHOSEN, *DRAWN_BY["sweep"]] if self.stage == "sweep" else [], self.stage)
         return self
 
     @model_validator(mode="after")
     def _range(self) -> Self:
-        if isinstance(self.x, list) and self.x[0] > self.x[1]:
+        if self.x and self.x[0] > self.x[1]:
             raise ValueError(
                 f"x: found {self.x}; allowed: the smaller number first, since otherwise no row is between them"
             )
@@ -67,36 +77,9 @@ class Side(Strict):
 
 
 class Bound(Strict):
-    """A fixed number instead of a baseline, before the transform."""
+    """A fixed number instead of a model, before the transform."""
 
     value: float
-
-
-class Control(Strict):
-    """A simpler model than the treatment that might perform equally well."""
-
-    model: FamilyName = "ddpmpp"
-    variants: Annotated[
-        list[str],
-        EachOnce(),
-        Field(min_length=1, description="one variant, or the variants from which choose_by chooses"),
-    ]
-    objective: Annotated[Objective | None, Field(description="null: the treatment's")] = None
-    choose_by: Annotated[
-        Metric | None, Field(description="validation metric whose smallest mean over seeds chooses, for each dataset")
-    ] = None
-    sampler: Annotated[
-        str | None,
-        Field(description="sampler of its images, for each of the treatment's samplers; null: the treatment's"),
-    ] = None
-
-    @model_validator(mode="after")
-    def _choice(self) -> Self:
-        if (self.choose_by is None) != (len(self.variants) == 1):
-            raise ValueError(
-                f"choose_by: found variants {self.variants}; allowed: a metric if there are several, else null"
-            )
-        return self
 
 
 class Where(Strict):
@@ -108,7 +91,7 @@ class Where(Strict):
 
 
 class Smallest(Strict):
-    """The smallest difference from the baseline that counts."""
+    """The smallest difference that counts."""
 
     effect: Annotated[float, Field(ge=0, description="in the unit of the metric, transformed")]
     unit: Annotated[Shown, Field(description="of the effect")]
@@ -121,24 +104,22 @@ class Claim(Strict):
     id: Word
     family: Annotated[
         Literal["primary", "exploratory"],
-        Field(description="primary: its intervals hold simultaneously for all primary rows of a suite"),
+        Field(description="primary: its comparisons share the error rate of their question"),
     ]
     question: Annotated[Shown, Field(description="question of a reader that the claim answers")]
     statement: Annotated[Shown, Field(description="in words")]
     source: Annotated[Shown, Field(description="its place in the paper")]
     metric: Metric
     treatment: Side = Side(model="indm")
-    baseline: Side | Bound = Side(model="ddpmpp")
+    baseline: Annotated[
+        Side | Bound | None,
+        Field(description="the only comparison; null: DDPM++ at equal steps, at equal compute, and a simple control"),
+    ] = None
     controls: Annotated[
-        list[Word],
-        EachOnce(),
-        Field(description="simpler models; if the treatment beats all of them, the gain is due to the flow"),
+        list[Word], EachOnce(), Field(description="variants with which INDM is also compared, as an exploration")
     ] = Field(default_factory=list)
     where: Where = Where()
     direction: Annotated[Literal["lower", "higher"], Field(description="of the treatment's number")] = "lower"
-    floor: Annotated[
-        float | None, Field(description="a gain counts down to this number only, of means over seeds; null: always")
-    ] = None
     smallest: Smallest
 
     @model_validator(mode="after")
@@ -150,11 +131,23 @@ class Claim(Strict):
         return self
 
     @model_validator(mode="after")
-    def _floor(self) -> Self:
-        if self.floor is not None and (self.metric.transform, self.direction) != ("signed", "lower"):
-            raise ValueError(f"floor: found {self.floor:g}; allowed: null, unless signed numbers are to be lower")
-        if self.floor:
-            raise ValueError(f"floor: found {self.floor:g}; allowed: 0, below which a gap is not a merit, or null")
+    def _sides(self) -> Self:
+        objectives = {self.treatment.objective, *self.where.objectives} - {None}
+        if self.baseline is None and FAMILIES.literal(self.treatment.model, "REFERENCE"):
+            raise ValueError(
+                f"baseline: found null; allowed: a model or a number, since the treatment is {self.treatment.model} itself"
+            )
+        if isinstance(self.baseline, Side):
+            own, other = (side.model_dump(exclude={"objective"}) for side in (self.treatment, self.baseline))
+            if own == other and self.baseline.objective in {None, *objectives}:
+                raise ValueError(
+                    f"claim {self.id}: found the same numbers, from {self.baseline.model}, for treatment and baseline; allowed: "
+                    "another model, variant or objective, since a model differs from itself by 0"
+                )
+        if self.baseline and self.controls:
+            raise ValueError(
+                f"controls: found {', '.join(self.controls)}; allowed: [], since the claim has its own baseline"
+            )
         return self
 
     @model_validator(mode="after")
@@ -169,47 +162,14 @@ class Claim(Strict):
 class Claims(Strict):
     """The file."""
 
-    controls: dict[Word, Control]
     claims: Annotated[list[Claim], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _references(self) -> Self:
         names = [claim.id for claim in self.claims]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        unknown = sorted({name for claim in self.claims for name in claim.controls} - set(self.controls))
-        if twice:
+        if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"claims: found the id {', '.join(twice)} twice; allowed: each once")
-        if unknown:
-            raise ValueError(f"claims: found no control {', '.join(unknown)}; controls: {', '.join(self.controls)}")
         return self
-
-    @model_validator(mode="after")
-    def _arms(self) -> Self:
-        for claim in self.claims:
-            stage, controls = claim.metric.stage, {name: self.controls[name] for name in claim.controls}
-            for name, control in controls.items():
-                own = [control.sampler] if control.sampler else []
-                _known(f"controls.{name}.sampler, in claim {claim.id}", own, DRAWN_BY.get(stage, []), stage)
-            arms = {"treatment": claim.treatment, "baseline": claim.baseline, **controls}
-            for (name, arm), (other, another) in combinations(arms.items(), 2):
-                if both := _numbers_of(claim, arm) & _numbers_of(claim, another):
-                    model = ", ".join(filter(None, min(both)))
-                    raise ValueError(
-                        f"claim {claim.id}: found the same numbers, from {model}, for {name} and {other}; allowed: another "
-                        "model, variant, objective or sampler, since a model differs from itself by 0"
-                    )
-        return self
-
-
-def _numbers_of(claim: Claim, arm: Side | Bound | Control) -> set[tuple[str, str, str, str]]:
-    """List the possible origins of one side's numbers, wherever a claim is graded: model, variant, objective and samplers."""
-    if isinstance(arm, Bound):
-        return set()
-    own = claim.treatment.objective
-    objectives = [own] if own else claim.where.objectives or get_args(Objective)
-    variants = [arm.variant] if isinstance(arm, Side) else arm.variants
-    sampler = [arm.sampler] if isinstance(arm, Control) and arm.sampler else claim.metric.sampler or []
-    return set(product([arm.model], variants, [arm.objective] if arm.objective else objectives, [" ".join(sampler)]))
 
 
 def load_claims(path: Path) -> Claims:
@@ -232,17 +192,22 @@ def load_claims(path: Path) -> Claims:
 
 def _unknown_variants(claims: Claims, folder: Path) -> Iterator[str]:
     """List the variants of which no suite in a folder can have numbers, because these would be missing silently."""
-    arms = {f"key controls.{name}.variants": (each.model, each.variants) for name, each in claims.controls.items()}
     for claim in claims.claims:
         sides = {"treatment": claim.treatment, "baseline": claim.baseline}
-        sides = {f"claim {claim.id}, key {name}.variant": side for name, side in sides.items()}
-        arms |= {name: (side.model, [side.variant]) for name, side in sides.items() if isinstance(side, Side)}
-    for place, (model, variants) in arms.items():
-        named = [name for name in CONTROLS if (name == FROZEN_FLOW) == (model == "indm")]
-        if unknown := [name for name in variants if name and name not in named and not SCALE.fullmatch(name)]:
-            known = sorted({*named, *variants_of(model, folder)})
-            allowed = f"{', '.join(known)}, or scale-2 and the like, which are the variants of model {model} here"
-            yield from (f"{place}: found {name!r}; allowed: {allowed}" for name in unknown if name not in known)
+        arms = {
+            f"key {key}.variant": (side.model, [side.variant]) for key, side in sides.items() if isinstance(side, Side)
+        }
+        arms["key controls"] = "ddpmpp", [name for name in claim.controls if name not in (BEST_SCALE, FROZEN_FLOW)]
+        for place, (model, variants) in arms.items():
+            named = {name for name in CONTROLS if (name == FROZEN_FLOW) == (model == "indm")}
+            if unknown := [name for name in variants if name and name not in named and not SCALE.fullmatch(name)]:
+                known = sorted(named.union(variants_of(model, folder)))
+                allowed = f"{', '.join(known)}, or scale-2 and the like, which are the variants of model {model} here"
+                yield from (
+                    f"claim {claim.id}, {place}: found {name!r}; allowed: {allowed}"
+                    for name in unknown
+                    if name not in known
+                )
 
 
 def _describe(path: Path, raw: dict[str, Any], error: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from indm.measured import METRICS
 from indm.registry import SAMPLERS, goes_with
 from indm.suite.schema.types import ABSENT, PC
-from indm.suite.variants import variants
+from indm.suite.variants import CONTROLS, variants
 
 if TYPE_CHECKING:
     from indm.suite.schema.evaluation import ReferenceParams, SampleParams
@@ -46,6 +46,7 @@ def mistakes(suite: "Suite", path: Path, cells: Mapping[str, str]) -> list[str]:
         *_tune(suite),
         *_kept_weights(suite),
         *_failed_beyond(suite),
+        *_grading(suite),
     ]
 
 
@@ -293,6 +294,31 @@ def _failed_beyond(suite: "Suite") -> Iterator[str]:
     known = dict.fromkeys(metric for metrics in METRICS.values() for metric in metrics)
     if unknown := [metric for metric in suite.failed_beyond if metric not in known]:
         yield f"key failed_beyond: found {', '.join(map(repr, unknown))}; allowed: {', '.join(known)}"
+
+
+def _grading(suite: "Suite") -> Iterator[str]:
+    """Check that what the grading names is in the suite, and that test images do not choose a decoder."""
+    grading, scales = suite.grading, {f"scale-{scale:g}" for scale in suite.toy2d.training.scales}
+    known = {
+        "images": ({run.variant for run in suite.runs.values() if not run.has_flow} - {""}, "a variant in runs"),
+        "toy2d": ({*CONTROLS, *scales}, f"a control's name, or of toy2d.training.scales: {', '.join(sorted(scales))}"),
+    }
+    for section, (names, allowed) in known.items():
+        for key, variant in getattr(grading, section).model_dump().items():
+            if variant is not None and variant not in names:
+                yield f"key grading.{section}.{key}: found {variant!r}; allowed: null, or {allowed}"
+    swept = {run.model for run in suite.runs.values() if run.objective in suite.sweep.objectives}
+    if grading.samplers is not None and (without := sorted(swept - {*grading.samplers})):
+        yield f"key grading.samplers: found none for {', '.join(without)}; allowed: null, or one for each model of the sweep"
+    for model, sampler in (grading.samplers or {}).items():
+        if sampler not in suite.sweep.samplers:
+            yield f"key grading.samplers.{model}: found {sampler}; allowed: {', '.join(suite.sweep.samplers)}, of sweep.samplers"
+    without = [key for key, found in suite.datasets.items() if found.validation == 0]
+    if grading.decoder == "validation" and without:
+        yield (
+            f"key grading.decoder: found validation; allowed: learned or fixed, since {', '.join(without)} has no validation "
+            "images, and its curve is measured on test images"
+        )
 
 
 def _kept_weights(suite: "Suite") -> Iterator[str]:

@@ -28,6 +28,7 @@ def write_suite(checkout: Path, **changes: object) -> None:
     path = checkout / "params/smoke.yaml"
     suite = parse_yaml(path.read_text())
     suite["sweep"] |= {"samplers": ["ancestral", "ode_euler"], "batch_size": 20}
+    suite["grading"] |= {"samplers": None, "images": {"simple": None, "scale": None}}
     suite |= {"runs": {RUN: suite["runs"][RUN]}, "tune": {}}
     path.write_text(yaml_text(suite | changes))
 

@@ -1,169 +1,129 @@
-"""The results: each claim with its two verdicts, and its effects against every model with which INDM was compared."""
+"""The answers of the page: each claim at one place, with INDM's advantage over each model with which it was compared."""
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from indm.report.claims import SAME_COMPUTE
-from indm.report.grades import CONTRADICTED, IN_WORDS, MEANINGS, NAMES_CONTROL, NO_DATA, REPEATABLE, SHOWN, with_control
-from indm.report.names import comparator, names
+from indm.report.catalogue import PLACE
+from indm.report.differences import COMPARISONS, CONTROL, SIMPLE
+from indm.report.grades import MEANINGS, UNDECIDED, in_words
+from indm.report.names import comparator, names, written
 from indm.report.page.entries import Entry, set_numbers, text_entry
 from indm.report.results import read_texts
 
+KEYS = ("id", *PLACE)
 COLUMNS = (
-    *("id", "family", "question", "statement", "source", "holds", "flow", "dataset", "sde", "objective"),
-    *("control", "unit", "repeatability", "reason", "flow_reason"),
+    *(*KEYS, "family", "comparison", "against", "verdict", "effect", "low", "high", "smallest_effect", "unit", "n"),
+    *("planned", "failed_treatment", "failed_against", "reason", "question", "statement", "source", "protocol"),
 )
-KEYS = ["id", "dataset", "sde", "objective"]
 ENDS = ("effect", "low", "high")
-NEXT = comparator(SAME_COMPUTE)
 
 
 @dataclass(frozen=True)
 class Compared:
-    """The effect against one model, the ends of its interval, its verdict, and the numbers of failed seeds in words."""
+    """The advantage over one model: kind, model, verdict, effect and its interval, reason, failed seeds in words."""
 
+    kind: str
+    against: str
+    verdict: Entry
     effect: Entry
     low: Entry
     high: Entry
-    verdict: Entry
+    reason: str
+    protocol: str
     failed: str = ""
+
+    @property
+    def label(self) -> str:
+        """The comparison in words; a simple control has its name."""
+        if self.kind == CONTROL:
+            return self.against
+        return f"{self.kind} ({self.against})" if self.kind == SIMPLE and self.against else self.kind
+
+    @property
+    def why(self) -> str:
+        """Why there is no decision, in short; empty if there is one."""
+        return self.reason.partition(":")[0] if self.verdict.value == UNDECIDED else ""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A question, its two verdicts, and the effects behind them.
-
-    Arguments:
-        claim: its identifier.
-        question: the claim, worded as a question.
-        statement: the claim.
-        source: the source of the claim.
-        family: primary or exploratory.
-        holds: whether the claim holds.
-        repeatability: the probability that new seeds would give the same verdict, as text in its file.
-        flow: whether it is the flow, for a claim with controls.
-        dataset: the name of the dataset.
-        place: dataset, SDE and objective.
-        unit: the unit of the effects.
-        reason: the reason for the first verdict.
-        flow_reason: the reason for the second verdict.
-        baseline: the name of the baseline.
-        against: the effect against the baseline and each control that was run, by name.
-        decisive: the control that does better than the treatment or matches it, if one does.
-    """
+    """A claim at one dataset, SDE and objective, with its comparisons: by their kind, or by the control's name."""
 
     claim: str
     question: str
     statement: str
     source: str
-    family: str
-    holds: Entry
-    repeatability: str
-    flow: Entry
-    dataset: str
+    is_primary: bool
     place: str
     unit: str
-    reason: str
-    flow_reason: str
-    baseline: str
-    against: Mapping[str, Compared]
-    decisive: str
-
-    @property
-    def is_counted(self) -> bool:
-        """Whether it is one of the paper's main claims that the suite can test."""
-        return self.family == "primary" and self.holds.text != NO_DATA
-
-    @property
-    def is_decided(self) -> bool:
-        """Whether it is counted, and INDM is either better by more than the smallest effect, or worse."""
-        return self.is_counted and self.holds.text in (SHOWN, CONTRADICTED)
-
-    @property
-    def borderline(self) -> bool:
-        """Whether new seeds might well change the first verdict."""
-        return bool(self.repeatability) and float(self.repeatability) < REPEATABLE
+    compared: Mapping[str, Compared]
 
     @property
     def anchor(self) -> str:
         """Its anchor on the page."""
         return "-".join(filter(None, ("answer", self.claim, *self.place.lower().split(", "))))
 
-    @property
-    def named(self) -> list[str]:
-        """The controls that the second verdict names: the decisive one and the same-compute one, if they were run."""
-        return [name for name in dict.fromkeys((self.decisive, NEXT)) if name in self.against]
 
-    @property
-    def unrun(self) -> str:
-        """The same-compute control, if it was not run."""
-        return "" if NEXT in self.against else NEXT
-
-
-def read_answers(claims: Path, effects: Path) -> list[Answer]:
-    """Read the verdicts with their effects, in the order of the claims; empty without a table of claims."""
+def read_answers(claims: Path) -> list[Answer]:
+    """Read the answers, in the order of the claims, without further controls that were not run; empty without a table."""
     if not claims.is_file():
         return []
-    compared = read_texts(effects, *KEYS) if effects.is_file() else pd.DataFrame(columns=KEYS)
-    return [_answer(row, compared) for row in read_texts(claims, *COLUMNS).to_dict("records")]
+    rows = read_texts(claims, *COLUMNS)
+    rows = rows[(rows["comparison"] != CONTROL) | (rows["planned"] != "0")]
+    return [_answer(part.to_dict("records")) for _, part in rows.groupby([*KEYS], sort=False)]
 
 
-def conclusion(answers: list[Answer]) -> dict[str, list[tuple[int, str]]]:
-    """Count the verdicts of the primary claims that have data, by question, in the order of their meanings."""
-    counted = [answer for answer in answers if answer.is_counted]
-    grades = {"holds": [answer.holds.text for answer in counted], "flow": [answer.flow.value for answer in counted]}
+def conclusion(answers: list[Answer]) -> dict[str, str]:
+    """Count the verdicts of the primary claims, by the kind of the comparison, in words."""
+    primary = [answer.compared for answer in answers if answer.is_primary]
+    found = {kind: Counter(it[kind].verdict.value for it in primary if kind in it) for kind in COMPARISONS}
     return {
-        question: [(count, grade) for grade in MEANINGS[question] if (count := found.count(grade))]
-        for question, found in grades.items()
+        kind: ", ".join(f"{count[word]} {word}" for word in MEANINGS if count[word])
+        for kind, count in found.items()
+        if count
     }
 
 
-def compared_with(answers: list[Answer]) -> list[str]:
-    """List the models that any of the claims was compared with, baselines first, then the same-compute control."""
-    found = dict.fromkeys(name for answer in answers for name in answer.against)
-    baselines = dict.fromkeys(answer.baseline for answer in answers if answer.baseline in found)
-    return list({**baselines, **{name: None for name in found if name == NEXT}, **found})
+def kinds_of(answers: list[Answer]) -> dict[str, str]:
+    """List the comparisons of any of the answers, with their headings: the three of each claim, then the others."""
+    found = {key: one.against if one.kind == CONTROL else key for it in answers for key, one in it.compared.items()}
+    return {key: found[key] for key in dict.fromkeys([*COMPARISONS, *found]) if key in found}
 
 
-def _answer(row: Mapping[Any, str], effects: pd.DataFrame) -> Answer:
-    same = effects[effects[KEYS].eq([row[key] for key in KEYS]).all(axis=1)]
-    found = same[same["effect"] != ""].to_dict("records") if len(same) else []
-    flow = text_entry("flow", row["flow"])
+def _answer(rows: list[dict[Any, str]]) -> Answer:
+    first = rows[0]
     return Answer(
-        claim=row["id"],
-        question=row["question"],
-        statement=row["statement"],
-        source=row["source"],
-        family=row["family"],
-        holds=text_entry("holds", row["holds"]),
-        repeatability=row["repeatability"],
-        flow=replace(flow, text=_in_words(flow.text, row), value=flow.text),
-        dataset=row["dataset"],
-        place=names(row["dataset"], row["sde"], row["objective"]),
-        unit=row["unit"],
-        reason=row["reason"],
-        flow_reason=row["flow_reason"],
-        baseline=next((comparator(one["against"]) for one in found if one["role"] == "baseline"), ""),
-        against={comparator(one["against"]): _compared(one) for one in found},
-        decisive=comparator(row["control"]) if row["flow"] in NAMES_CONTROL else "",
+        claim=first["id"],
+        question=first["question"],
+        statement=first["statement"],
+        source=first["source"],
+        is_primary=first["family"] == "primary",
+        place=names(*(first[key] for key in PLACE)),
+        unit=first["unit"],
+        compared={
+            row["against"] if row["comparison"] == CONTROL else row["comparison"]: _compared(row) for row in rows
+        },
     )
-
-
-def _in_words(flow: str, row: Mapping[Any, str]) -> str:
-    if flow not in NAMES_CONTROL:
-        return IN_WORDS.get(flow, flow)
-    return f"no: {with_control(flow, comparator(row['control']))}"
 
 
 def _compared(row: Mapping[Any, str]) -> Compared:
     failed = [int(row[f"failed_{arm}"] or 0) for arm in ("treatment", "against")]
     effect, low, high = _set([row[end] for end in ENDS], row["smallest_effect"])
-    words = f"failed {failed[0]} | {failed[1]} of {row['planned']}" if any(failed) else ""
-    return Compared(effect, low, high, text_entry("verdict", row["verdict"]), words)
+    verdict = text_entry("verdict", row["verdict"])
+    return Compared(
+        kind=row["comparison"],
+        against=comparator(row["against"]),
+        verdict=Entry(in_words(verdict.text, float(row["smallest_effect"])), verdict.text, symbol=verdict.symbol),
+        effect=effect,
+        low=low,
+        high=high,
+        reason=row["reason"],
+        protocol=written("protocol", row["protocol"]),
+        failed=f"failed {failed[0]} | {failed[1]} of {row['planned']}" if any(failed) else "",
+    )
 
 
 def _set(texts: list[str], smallest: str) -> list[Entry]:

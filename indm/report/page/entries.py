@@ -8,38 +8,10 @@ from statistics import median
 
 import pandas as pd
 
-from indm.report.grades import (
-    BEATEN,
-    BETTER,
-    BEYOND,
-    CONTRADICTED,
-    INCONCLUSIVE,
-    MATCHED,
-    NO_DATA,
-    NOT_RUN,
-    NOT_TESTABLE,
-    OPEN,
-    RULED_OUT,
-    SHOWN,
-    SINGLE,
-)
-from indm.report.names import heading, name
+from indm.report.grades import BETTER, NOT_BETTER, UNDECIDED, WORSE
+from indm.report.names import written
 
-GRADES = {
-    NO_DATA: "∅",
-    SINGLE: "○",
-    SHOWN: "✓",
-    CONTRADICTED: "✗",
-    NOT_TESTABLE: "∼",
-    RULED_OUT: "−",
-    INCONCLUSIVE: "?",
-    MATCHED: "≈",
-    BETTER: "✗",
-    BEYOND: "✓",
-    BEATEN: "✓",
-    OPEN: "?",
-    NOT_RUN: "∅",
-}
+GRADES = {BETTER: "✓", WORSE: "✗", NOT_BETTER: "−", UNDECIDED: "?"}
 MOST_DECIMALS = 6
 LARGEST_PLAIN = 1e7
 
@@ -91,9 +63,9 @@ def column_entries(column: str, table: pd.DataFrame) -> list[Entry]:
 
 def text_entry(column: str, text: str) -> Entry:
     """Format a text, or a number without an error: grades get their symbol, and names are written for readers."""
-    if column in ("holds", "flow", "verdict"):
+    if column == "verdict":
         return Entry(text, symbol=GRADES.get(text, ""))
-    return Entry(heading(text) if column == "metric" else name(text), value=text if is_number(text) else "")
+    return Entry(written(column, text), value=text if is_number(text) else "")
 
 
 def is_number(text: str) -> bool:

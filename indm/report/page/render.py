@@ -11,8 +11,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from indm.report.catalogue import CATALOGUE, SHOWN
-from indm.report.grades import BORDERLINE, MEANINGS
-from indm.report.page.answers import compared_with, conclusion, read_answers
+from indm.report.grades import MEANINGS
+from indm.report.page.answers import conclusion, kinds_of, read_answers
 from indm.report.page.caveats import caveats
 from indm.report.page.contents import Contents, missing_figure, origins, read_records
 from indm.report.page.entries import text_entry
@@ -49,7 +49,7 @@ def render(contents: Contents, results: Path, figures: Path) -> str:
     """
     tables = {table: read_table(contents.suite, results / "tables" / f"{table}.csv") for table in (*SHOWN, "values")}
     records = read_records(contents, results)
-    answers = read_answers(tables["claims"].path, tables["effects"].path)
+    answers = read_answers(tables["claims"].path)
     found = caveats(contents, tables, records, results)
     left_out = _left_out(tables) | (set() if found else {"caveats"})
     return (
@@ -58,13 +58,12 @@ def render(contents: Contents, results: Path, figures: Path) -> str:
         .render(
             contents=contents,
             meanings=MEANINGS,
-            borderline=BORDERLINE,
             catalogue=CATALOGUE,
             tables=tables,
             answers=answers,
             outcomes=conclusion(answers),
-            compared_with=compared_with,
-            symbols=partial(text_entry, "holds"),
+            kinds_of=kinds_of,
+            symbols=partial(text_entry, "verdict"),
             remarks=remarks(results / "tables"),
             figures=read_figures(figures),
             missing_figure=lambda figure: missing_figure(contents.suite, figures, figure),
@@ -97,7 +96,7 @@ def _left_out(tables: Mapping[str, Table]) -> set[str]:
 
 def render_headline(tables: Path) -> str:
     """Render the verdicts that the page begins with, for another document: HTML without links."""
-    answers = read_answers(tables / "claims.csv", tables / "effects.csv")
+    answers = read_answers(tables / "claims.csv")
     template = _environment().get_template("headline.html.jinja")
     return str(template.make_module().headline(answers, conclusion(answers), linked=False))  # type: ignore[attr-defined]
 

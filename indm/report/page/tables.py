@@ -63,12 +63,12 @@ def read_table(suite: str, path: Path) -> Table:
     """
     if not path.is_file():
         return Table(path.stem, path, missing=missing(suite, path, path))
-    table = read_texts(path)
+    page = CATALOGUE[path.stem].page
+    table = read_texts(path, *filter(None, [page.dropped]))
     count = len(table)
     if count == 0:
         reason = f"no rows: the suite {suite} does not ask for these numbers"
         return Table(path.stem, path, missing=Missing(path, reason, f"edit params/{suite}.yaml"), empty=True)
-    page = CATALOGUE[path.stem].page
     if page.dropped:
         table = table[table[page.dropped] != ""].reset_index(drop=True)
     entries = {

@@ -7,6 +7,7 @@ from pydantic import Field
 from indm.suite.schema.types import (
     Count,
     EachOnce,
+    FamilyName,
     GridPoints,
     Positive,
     Rate,
@@ -139,3 +140,33 @@ class NllParams(LikelihoodParams):
     uncorrected: bool = Field(
         description="evaluate nll_uncorrected too, by a second ODE that takes as long as the first"
     )
+
+
+class ControlsParams(Strict):
+    """The controls of a comparison that were chosen before the graded runs."""
+
+    simple: str | None = Field(
+        description="variant of the simple control: what a simpler model than a flow does; null: none"
+    )
+    scale: str | None = Field(
+        description="variant of the best scale of the data, such as scale-5; null: none was searched"
+    )
+
+
+class GradingParams(Strict):
+    """How claims are graded, fixed before the runs."""
+
+    question: str = Field(
+        pattern=r"^[a-z0-9-]+$", description="question of the suite; suites with the same question share an error rate"
+    )
+    rows: Count = Field(
+        description="primary rows of all suites of this question: claims times datasets, SDEs and objectives"
+    )
+    decoder: Literal["learned", "fixed", "validation"] = Field(
+        description="decoder of likelihoods in claims; validation: of each cell the one with the lower validation NELBO"
+    )
+    samplers: dict[FamilyName, SweptName] | None = Field(
+        description="sampler at few steps of each model, chosen on the search's seeds and validation images; null: none"
+    )
+    images: ControlsParams
+    toy2d: ControlsParams

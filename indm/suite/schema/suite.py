@@ -8,6 +8,7 @@ from pydantic import Field, create_model
 from indm.registry import FAMILIES
 from indm.suite.schema.evaluation import (
     FidParams,
+    GradingParams,
     LikelihoodParams,
     NllParams,
     ProtocolParams,
@@ -160,6 +161,7 @@ class Suite(Strict):
         dict[RunName, TuneParams],
         Field(description="search of hyper-parameters, by the run whose training it searches, or {}"),
     ]
+    grading: GradingParams
     runs: Annotated[dict[RunName, RunParams], Field(min_length=1, description="the trained models, by name")]
     shards: Annotated[
         ShardsParams,

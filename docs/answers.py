@@ -1,7 +1,8 @@
-"""The figures of README.md: INDM's advantage over DDPM++ at equal steps and at equal compute, and the bound against compute.
+"""The tables and figures of README.md, docs/results and docs/weights.md, made from the published results.
 
-They are narrow, so that they can be read on a phone. Axes have fixed places and no artist is clipped, because an SVG names its clip
-paths by a hash of their edges, whose last bits may differ between processors.
+They are this repository's conclusions, not the package's. Figures are narrow, so that they can be read on a phone. Axes have fixed
+places and no artist is clipped, because an SVG names its clip paths by a hash of their edges, whose last bits may differ between
+processors.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,39 +15,38 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from indm.report.claims import SAME_COMPUTE
+from indm.errors import ArtifactError
+from indm.kept.page import replace_block, verdicts
+from indm.report.differences import COMPARISONS, COMPUTE, SIMPLE, STEPS
 from indm.report.figures_claims import BLOCK, ENDS, LINEAR
-from indm.report.grades import BETTER, IN_WORDS, NO_DATA, NOT_RUN, REPEATABLE, starred
+from indm.report.grades import UNDECIDED, in_words
 from indm.report.intervals import half_widths
 from indm.report.names import REFERENCE
-from indm.report.palette import GREEN, GRID, INK, SOFT
+from indm.report.palette import GREEN, GRID, INK, PURPLE, SOFT
 from indm.report.plotting import FIRST, PLAIN, SECOND, STYLE, plain_ticks, plot_interval, styled, to_svg
-from indm.report.readme import EVIDENCE
 from indm.report.results import read_rows
+from indm.suite.variants import SAME_COMPUTE
 
-# The tables that hold the answers.
-TABLES = ("claims", "effects")
-LABELS = {
-    "better-nll": "likelihood (NLL)",
-    "smaller-gap": "variational gap",
-    "nearly-mle-training": "gap in training",
-    "lower-fid": "images (FID)",
-    "coarse-discretisation": "few steps",
-}
+# The suites that answer, with their datasets; README.md shows the first two, which were registered before their runs.
+EVIDENCE = {"digits-seeds": "8×8 digits", "fashion-full": "Fashion-MNIST"}
+SUITES = {**EVIDENCE, "fashion-long": "Fashion-MNIST, four times the steps", "digits-ve": "8×8 digits, VE"}
+WEIGHTS_METRICS = ("score_parameters", "flow_parameters", "nll", "fid")
+LABELS = {"better-nelbo": "likelihood (NELBO)", "lower-fid": "images (FID)", "coarse-discretisation": "few steps"}
 # In inches: from the left, a row's label, its strip, its verdict and the end; from above, a row, a title and the margins.
-LABEL, STRIP, VERDICT, WIDTH = 0.08, (1.65, 4.6), 4.7, 6.0
-ROW, TITLE, TOP, BOTTOM = 0.41, 0.45, 0.8, 0.92
-# On a panel's vertical axis: from row to row, and from a row to its two marks.
-PITCH, APART = 10, 2
+LABEL, STRIP, VERDICT, WIDTH = 0.08, (1.75, 4.6), 4.7, 6.0
+ROW, TITLE, TOP, BOTTOM = 0.58, 0.45, 1.0, 0.72
+# On a panel's vertical axis: from row to row, and from mark to mark in a row.
+PITCH, APART = 10, 2.9
 LIMITS, TICKS = (-100, 100), [-100, -10, -1, 1, 10, 100]
-STEPS = "at equal training steps: does the claim hold?"
-COMPUTE = "against DDPM++ at equal training compute"
 # Blue and vermillion are the models' colours, in the next figure.
-AT_STEPS, AT_COMPUTE = FIRST | {"color": INK}, SECOND | {"color": GREEN}
+MARKS = {
+    STEPS: ("over DDPM++ at equal training steps", FIRST | {"color": INK}),
+    COMPUTE: ("over DDPM++ at equal training compute", SECOND | {"color": GREEN}),
+    SIMPLE: ("over the simple control", {"color": PURPLE, "marker": "^", "linestyle": ":"}),
+}
 UNIT = (
     "Unit: the smallest effect that counts, 0.01 bits/dim or 0.1 in log FID.\n"
-    "Between −1 and 1, the scale is linear, and logarithmic beyond.\n"
-    f"* With new seeds, this verdict would change with a probability above {1 - REPEATABLE:.0%}.".replace("%", " %")
+    "Between −1 and 1, the scale is linear, and logarithmic beyond."
 )
 NARROW = STYLE | {"font.size": 11, "figure.constrained_layout.use": False, "axes.grid": False, "lines.linewidth": 2.2}
 NARROW |= {"lines.markersize": 6, "axes.titlesize": 11}
@@ -56,13 +56,66 @@ LINES = (
     (REFERENCE, SAME_COMPUTE, "DDPM++, INDM’s compute", PLAIN[REFERENCE] | {"color": SOFT, "marker": "^"}),
     ("indm", "", "INDM", PLAIN["indm"]),
 )
-# The suites whose learning curves share a figure; the second one trains the same models for longer.
 # The highest bound, bits/dim, in the figure of two lengths: above it, points would hide how far apart the trainings end.
 LATE = 3.45
+# The suites whose learning curves share a figure; the second one trains the same models for longer.
 LENGTHS: dict[str, tuple[str, dict[str, Any]]] = {
     "fashion-full": ("2,000 steps of INDM", {"linestyle": ":"}),
     "fashion-long": ("8,000 steps of INDM", {"linestyle": "-", "markerfacecolor": "none"}),
 }
+
+
+def with_answers(page: str, published: Path, suites: Mapping[str, str], place: str) -> str:
+    """Return a page with the answers of published suites; unchanged if none of them is published.
+
+    Arguments:
+        page: its text.
+        published: the folder with one folder per published suite, which has ``tables/``.
+        suites: the suites, with their datasets.
+        place: the page's path, for messages.
+
+    Raises:
+        ArtifactError: if a file is missing or damaged, or the page has no place for a table.
+    """
+    folders = {
+        name: published / suite / "tables" for suite, name in suites.items() if (published / suite / "tables").is_dir()
+    }
+    tables = [read_rows(folder / "claims.csv").assign(name=name) for name, folder in folders.items()]
+    if not tables:
+        return page
+    table = pd.concat(tables, ignore_index=True)
+    return replace_block(page, "answers", verdicts(table[table["family"] == "primary"], ("name", "objective")), place)
+
+
+def with_weights(page: str, published: Path) -> str:
+    """Return the page of weights with a row for each run whose weights are published; see :func:`with_answers`."""
+    return replace_block(page, "weights", weights(published), "docs/weights.md")
+
+
+def weights(published: Path) -> str:
+    """Write one row per run whose weights are published: size, likelihood and FID, from its suite's ``values.csv``.
+
+    Raises:
+        ArtifactError: if a table is missing or damaged, or lacks a run.
+    """
+    lines = ["| run | suite | parameters | NLL, bits/dim | FID |", "|---|---|--:|--:|--:|"]
+    for folder in sorted(published.glob("*/weights")):
+        path = folder.parent / "tables/values.csv"
+        values = read_rows(path)
+        lines += [_weights_row(values, path, file) for file in sorted(folder.glob("*.safetensors"))]
+    return "\n".join(lines)
+
+
+def _weights_row(values: pd.DataFrame, path: Path, file: Path) -> str:
+    suite, run = path.parent.parent.name, file.stem
+    sources = [f"runs/{run}/{stage}.json" for stage in ("train", "nll", "fid")]
+    found = values[values["source"].isin(sources)].set_index("metric")
+    if missing := ", ".join(metric for metric in WEIGHTS_METRICS if metric not in found.index):
+        raise ArtifactError(f"{path}: found no {missing} of {run}, expected the run of {file}; publish the suite again")
+    score, flow, *scores = (found.loc[metric] for metric in WEIGHTS_METRICS)
+    cells = [f"[`{run}`](results/{suite}/weights/{file.name})", f"[`{suite}`](results/{suite}/README.md)"]
+    cells += [f"{score['value'] + flow['value']:,.0f}", *(f"{it['value']:.3f} ± {it['se']:.3f}" for it in scores)]
+    return f"| {' | '.join(cells)} |"
 
 
 def draw_answers(published: Path) -> dict[str, bytes]:
@@ -77,7 +130,7 @@ def draw_answers(published: Path) -> dict[str, bytes]:
     folders = {suite: published / suite / "tables" for suite in EVIDENCE}
     if not all(folder.is_dir() for folder in folders.values()):
         return {}
-    rows = {suite: _rows(*(read_rows(path / f"{name}.csv") for name in TABLES)) for suite, path in folders.items()}
+    rows = {suite: read_rows(path / "claims.csv") for suite, path in folders.items()}
     with styled(NARROW):
         figures = {"answer": answer(rows), "compute": bound_by_compute(_curves(published, EVIDENCE))}
         if all((published / suite / "tables").is_dir() for suite in LENGTHS):
@@ -89,30 +142,24 @@ def _curves(published: Path, suites: Iterable[str]) -> dict[str, pd.DataFrame]:
     return {suite: read_rows(published / suite / "tables/learning_curve.csv") for suite in suites}
 
 
-def _rows(claims: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
-    """Return the primary claims that have data, with their effects against DDPM++ and against DDPM++ at equal compute."""
-    # Without a smallest effect, there is no unit.
-    has_unit = claims["smallest_effect"] > 0
-    asked = claims[(claims["family"] == "primary") & (claims["holds"] != NO_DATA) & has_unit]
-    keys = [*BLOCK, "dataset"]
-    at_equal_compute = effects.loc[effects["against"] == SAME_COMPUTE, [*keys, *ENDS, "verdict"]]
-    return asked.merge(at_equal_compute, "left", on=keys, suffixes=("", "_compute")).reset_index(drop=True)
-
-
-def answer(rows: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw a panel per suite, with a row per claim and objective, all in units of the smallest effect.
+def answer(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw a panel per suite, with a row per primary claim and objective, all in units of the smallest effect.
 
     Arguments:
-        rows: the claims of each suite, with ``effect``, ``low``, ``high`` and the same columns with ``_compute``.
+        tables: the table of claims of each suite.
     """
+    rows = {
+        suite: [part for _, part in table[table["family"] == "primary"].groupby(BLOCK, sort=False)]
+        for suite, table in tables.items()
+    }
     height = TOP + sum(TITLE + ROW * len(found) for found in rows.values()) + BOTTOM
     figure, above = Figure(figsize=(WIDTH, height)), TOP
     for suite, found in rows.items():
         above += TITLE + ROW * len(found)
         axis = figure.add_axes(_place(*STRIP, height - above, ROW * len(found), height))
         _frame(axis, EVIDENCE[suite], len(found))
-        for place in range(len(found)):
-            _draw_row(axis, PITCH * place, found.iloc[place])
+        for place, part in enumerate(found):
+            _draw_row(axis, PITCH * place, part)
         for artist in axis.get_children():
             artist.set_clip_on(False)
     axis.set_xticks(TICKS, [f"{tick}".replace("-", "−") for tick in TICKS])
@@ -128,7 +175,7 @@ def _place(left: float, right: float, bottom: float, rise: float, height: float)
 
 def _frame(axis: Axes, title: str, rows: int) -> None:
     """Write the title of a panel, set its scale, and shade the effects that are too small to count."""
-    axis.axvspan(0, 1, color=GRID, alpha=0.5, linewidth=0)
+    axis.axvspan(-1, 1, color=GRID, alpha=0.5, linewidth=0)
     axis.axvline(0, color=INK, linewidth=0.8)
     _write(axis, LABEL, -0.78 * PITCH, title, fontweight="bold")
     for place in range(1, rows):
@@ -147,22 +194,16 @@ def _frame(axis: Axes, title: str, rows: int) -> None:
     axis.spines["left"].set_visible(False)
 
 
-def _draw_row(axis: Axes, place: int, row: "pd.Series[Any]") -> None:
-    steps, compute = place - APART, place + APART
-    _write(axis, LABEL, steps, LABELS[row["id"]])
-    _write(axis, LABEL, compute, f"{row['objective']} objective", color=SOFT)
-    _write(axis, VERDICT, steps, starred(row["holds"], row["repeatability"]), color=AT_STEPS["color"])
-    _mark(axis, steps, row[ENDS] / row["smallest_effect"], AT_STEPS)
-    verdict = NOT_RUN if pd.isna(row["effect_compute"]) else row["verdict"]
-    words = "DDPM++ better" if verdict == BETTER else IN_WORDS[verdict]
-    _write(axis, VERDICT, compute, words, color=SOFT if verdict == NOT_RUN else AT_COMPUTE["color"])
-    _mark(axis, compute, row[[f"{end}_compute" for end in ENDS]] / row["smallest_effect"], AT_COMPUTE)
-
-
-def _mark(axis: Axes, place: int, found: "pd.Series[Any]", style: Mapping[str, Any]) -> None:
-    value, low, high = found
-    if not pd.isna(value):
-        plot_interval(axis, place, value, (low, high), style)
+def _draw_row(axis: Axes, place: int, rows: pd.DataFrame) -> None:
+    """Draw a claim at one objective: a mark and a verdict for each comparison."""
+    _write(axis, LABEL, place - APART / 2, LABELS[rows["id"].iloc[0]])
+    _write(axis, LABEL, place + APART / 2, f"{rows['objective'].iloc[0]} objective", color=SOFT)
+    for row in rows[rows["comparison"].isin(COMPARISONS)].to_dict("records"):
+        at, style = place + APART * (COMPARISONS.index(row["comparison"]) - 1), MARKS[row["comparison"]][1]
+        color = SOFT if row["verdict"] == UNDECIDED else INK
+        _write(axis, VERDICT, at, in_words(row["verdict"], row["smallest_effect"]), color=color)
+        value, low, high = (row[end] / row["smallest_effect"] for end in ENDS)
+        plot_interval(axis, at, value, (low, high), style)
 
 
 def _write(axis: Axes, x: float, y: float, text: str, **style: Any) -> None:
@@ -177,11 +218,11 @@ def _in_axis(x: float) -> float:
 def _legend(figure: Figure, height: float) -> None:
     """Draw the legend above the panels, and label the side on which INDM is better."""
     handles = [
-        *(Line2D([], [], **style, label=text) for style, text in ((AT_STEPS, STEPS), (AT_COMPUTE, COMPUTE))),
+        *(Line2D([], [], **style, label=text) for text, style in MARKS.values()),
         Patch(color=GRID, alpha=0.5, linewidth=0, label="too small to count"),
     ]
     figure.legend(handles=handles, loc="upper left", borderaxespad=0.3, labelspacing=0.25)
-    for x, text, side in ((STRIP[0], "← DDPM++ better", "left"), (STRIP[1], "INDM better →", "right")):
+    for x, text, side in ((STRIP[0], "← INDM worse", "left"), (STRIP[1], "INDM better →", "right")):
         figure.text(x / WIDTH, 1 - TOP / height, text, ha=side, va="center", color=SOFT)
 
 
