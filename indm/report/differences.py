@@ -51,7 +51,7 @@ class Tables:
     Arguments:
         values: the tidy table.
         images: the table of single images' likelihoods.
-        failed_beyond: the number above which a run has failed, by metric.
+        failed_beyond: the number above which a run has failed, by metric; of 2-D studies by ``toy2d.<metric>``.
         trained: the runs that have any number, each once.
     """
 
@@ -285,7 +285,8 @@ def _select(tables: Tables, metric: Metric) -> pd.DataFrame:
     found = found if metric.sampler is None else found[found["sampler"].isin(metric.sampler)]
     found = found.assign(x=found["x"].astype(float).fillna(0.0))
     found = found[found["x"].between(metric.x[0], metric.x[1])] if isinstance(metric.x, list) else found
-    return _transformed(found, metric, tables.failed_beyond.get(metric.name, np.inf))
+    place = "toy2d." if metric.stage == "toy2d" else ""
+    return _transformed(found, metric, tables.failed_beyond.get(f"{place}{metric.name}", np.inf))
 
 
 def _is_sound(found: pd.DataFrame, stage: str) -> "pd.Series[bool]":
