@@ -1230,11 +1230,15 @@ ONE_SAMPLER = FEW_STEPS | {"sampler": ["dpm_solver_pp_2m"]}
 
 
 def test_names_of_metrics_are_those_that_suites_have_measured() -> None:
-    """Those of the published tables; clean_fid and legacy_fid are of images of CIFAR-10 alone."""
+    """Those of the published tables; clean_fid and legacy_fid are of images of CIFAR-10 alone.
+
+    Tables of suites that were published before the fixed decoder have the bound without the reconstruction in its place.
+    """
     tables = [pd.read_csv(path) for path in REPOSITORY.glob("docs/results/*/tables/values.csv")]
     found = pd.concat(tables).groupby("stage")["metric"].unique()
-    assert {stage: {*found[stage]} for stage in METRICS} == {
-        stage: {*names} - {"clean_fid", "legacy_fid"} for stage, names in METRICS.items()
+    since = {"nelbo_fixed", "nll_fixed", "fid_infinity"}
+    assert {stage: {*found[stage]} - {"nelbo_no_reconstruction"} - since for stage in METRICS} == {
+        stage: {*names} - {"clean_fid", "legacy_fid"} - since for stage, names in METRICS.items()
     }
 
 

@@ -63,16 +63,16 @@ def test_four_numbers_of_exact_score(name: str) -> None:
 LATE = 0.1
 
 
-def both_decoders(sde: SDE, data: GaussianData, noise_fn: Any) -> pd.Series:
+def both_decoders(sde: SDE, data: GaussianData, noise_fn: Any, count: int) -> pd.Series:
     """Mean likelihoods at LATE, in bits/dim, as tables have them."""
     numbers = four_numbers(
         noise_fn,
         sde,
         lambda images: (images, torch.zeros(len(images), dtype=images.dtype)),
-        data.draw(20_000),
+        data.draw(count),
         eps=LATE,
         time_draws=20,
-        tolerance=1e-5,
+        tolerance=1e-4,
         ode_steps=1,
         uncorrected=False,
         generator=Generator().manual_seed(0),
@@ -91,7 +91,7 @@ def test_both_decoders_have_their_closed_forms_on_gaussian_data(name: str) -> No
         \mathrm{learned} = \mathrm{fixed} - \tfrac12 \sum \frac{s^2}{v + s^2}
     """
     sde, data = build(name), GaussianData(8)
-    found = both_decoders(sde, data, partial(data.noise_fn, sde))
+    found = both_decoders(sde, data, partial(data.noise_fn, sde), 20_000)
     t = torch.tensor(LATE, dtype=torch.float64)
     noise = (sde.sigma(t) / sde.alpha(t)) ** 2
     total = data.variances + noise
@@ -108,9 +108,9 @@ def test_a_network_that_is_wrong_at_eps_alone_moves_the_learned_decoder_alone(na
     def spoilt(z: Tensor, t: Tensor) -> Tensor:
         return data.noise_fn(sde, z, t) + 2 * (t < LATE * (1 + 1e-4))[:, None]
 
-    sound, found = (both_decoders(sde, data, noise_fn) for noise_fn in (partial(data.noise_fn, sde), spoilt))
+    sound, found = (both_decoders(sde, data, noise_fn, 4000) for noise_fn in (partial(data.noise_fn, sde), spoilt))
     for metric in ("nelbo", "nll"):
-        assert found[metric] - sound[metric] == pytest.approx(2 / math.log(2), abs=0.02), metric
+        assert found[metric] - sound[metric] == pytest.approx(2 / math.log(2), abs=0.1), metric
         assert found[f"{metric}_fixed"] == pytest.approx(sound[f"{metric}_fixed"], abs=0.01), metric
 
 
