@@ -459,11 +459,16 @@ def test_a_seed_that_failed_in_one_arm_is_left_out_counted_and_said(how: str, ar
 
 def test_points_have_their_own_bound() -> None:
     """Theirs are nats, so the bound on the NLL of images does not count, and vice versa: one published seed has 511."""
-    values = planted({("indm", ""): 2.0, ("ddpmpp", ""): 2.1}, seeds=6, noise=0.005).assign(stage="toy2d", sound=1)
+    values = planted({("indm", ""): 2.0, ("ddpmpp", ""): 2.1}, seeds=6, noise=0.005)
+    values = values[values["stage"] == "nll"].assign(stage="toy2d", dataset="moons", sound=1)
     values.loc[(values["model"] == "ddpmpp") & (values["seed"] == 2), "value"] = 511.0
-    metric = CLAIM["metric"] | {"stage": "toy2d"}
+    of_points: dict[str, Any] = {
+        "metric": METRIC | {"stage": "toy2d"},
+        "where": {"datasets": ["moons"]},
+        "controls": [],
+    }
     for bounds, failed in (({"nll": 1.0}, 0), ({"toy2d.nll": 10.0}, 1), ({"toy2d.nelbo": 1.0}, 0)):
-        assert graded(values, bounds, metric=metric, controls=[])["failed_baseline"] == failed
+        assert graded(values, bounds, **of_points)["failed_baseline"] == failed
     images = planted({("indm", ""): 2.0, ("ddpmpp", ""): 2.1}, seeds=6, noise=0.005)
     assert graded(images, {"toy2d.nll": 1.0}, controls=[])["failed_baseline"] == 0
 

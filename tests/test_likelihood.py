@@ -64,7 +64,7 @@ LATE = 0.1
 
 
 def both_decoders(sde: SDE, data: GaussianData, noise_fn: Any, count: int) -> pd.Series:
-    """Mean likelihoods at LATE, in bits/dim, as tables have them."""
+    """Mean likelihoods at LATE, in bits/dim, from the same code as in tables."""
     numbers = four_numbers(
         noise_fn,
         sde,

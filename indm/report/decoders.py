@@ -45,7 +45,7 @@ def fixed_means(images: pd.DataFrame, wanted: pd.DataFrame) -> pd.DataFrame:
 def chosen_decoders(curve: pd.DataFrame) -> dict[tuple[str, ...], str]:
     """Choose the decoder of each cell: ``learned`` or ``fixed``, by the lower NELBO on validation images.
 
-    The NELBOs are of each run's last snapshot, averaged over seeds. Cells without them are left out.
+    The NELBO of a cell is the mean over its seeds, each at its last snapshot. Cells without them are left out.
 
     Arguments:
         curve: the rows of learning curves.
