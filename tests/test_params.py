@@ -471,8 +471,8 @@ MISTAKES = {
     ),
     "a bound of what is no metric of points": (
         "device: cpu",
-        "device: cpu\nfailed_beyond: {toy2d.fid: 8.0}",
-        ["key failed_beyond: found 'toy2d.fid'; allowed: fid, fid_infinity"],
+        "device: cpu\nfailed_beyond: {toy2d.nll: 8.0, path_ratio: 8.0}",
+        ["key failed_beyond: found 'path_ratio'; allowed: fid, fid_infinity"],
     ),
     "a seed that failed and is none": (
         "seeds: [0, 1, 2], train: {}",
