@@ -1,9 +1,10 @@
 """The measurements of the stages, by their names in ``values.csv``, to which columns, claims and published numbers refer."""
 
-IMAGE_METRICS = ["fid", "kid", "is", "confidence", "precision", "recall", "clean_fid", "legacy_fid"]
-LIKELIHOODS = ["nll", "nll_uncorrected", "nelbo", "nelbo_no_reconstruction", "gap"]
+IMAGE_METRICS = ["fid", "fid_infinity", "kid", "is", "confidence", "precision", "recall"]
+IMAGE_METRICS += ["clean_fid", "legacy_fid"]
+LIKELIHOODS = ["nelbo", "nelbo_fixed", "nll", "nll_fixed", "nll_uncorrected", "gap"]
 SWEEP_METRICS = ["fid", "kid"]
-CURVE_METRICS = ["nelbo", "nll", "gap"]
+CURVE_METRICS = ["nelbo", "nelbo_fixed", "nll", "nll_fixed", "gap"]
 TOY2D_METRICS = ["nelbo", "nll", "gap", "valid_nelbo", "w1", "path_ratio", "latent_std", "parameters", "train_flops"]
 # The metrics of each stage to which claims refer.
 METRICS = {

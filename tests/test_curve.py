@@ -16,11 +16,12 @@ from indm.cli import main
 from indm.data.levels import dequantise
 from indm.diffusion.model import load_model
 from indm.flows.build import Affine
+from indm.stages.table import _alpha
 from indm.store.files import CHECKPOINT_FORMAT, SNAPSHOTS_FORMAT, read_weights
 from indm.store.layout import Layout
 from indm.suite.load import load_suite
 from indm.suite.strict_yaml import parse_yaml, yaml_text
-from tests.conftest import REPOSITORY
+from tests.conftest import FROZEN, REPOSITORY
 from tests.finished import run
 
 RUN = "digits-vp-indm-control-nll-s0"
@@ -91,10 +92,29 @@ def test_last_row_is_the_final_number_of_the_same_split(trained: Path, curve: pd
     call(trained, "nll", "--run", RUN)
     final = json.loads((run_folder(trained) / "nll.json").read_text())
     assert (curve["split"] == "test").all()
-    for key in ("images", "nelbo", "nelbo_se", "nll", "nll_se", "gap", "gap_se"):
+    for key in (
+        "images",
+        "nelbo",
+        "nelbo_se",
+        "nelbo_no_reconstruction",
+        "nll",
+        "nll_se",
+        "gap",
+        "gap_se",
+        "alpha_eps",
+    ):
         assert curve[key].iloc[-1] == pytest.approx(final[key], rel=1e-5), key
     assert (curve["log_det_bound"] == 1e-3).all()
+    assert final["alpha_eps"] == pytest.approx(_alpha(load_suite(trained / "smoke.yaml"), RUN), abs=1e-12)
     assert (final["log_det"], final["log_det_bound"]) == ("series", 1e-3)
+
+
+def test_alpha_of_an_earlier_result_is_calculated_from_the_suite_where_that_fixes_it() -> None:
+    suite = load_suite(FROZEN)
+    name = next(run for run in suite.runs if run.startswith("digits-vp-ddpmpp"))
+    late = suite.with_trial(name, 0, {"sde": {"eps": 0.05}})
+    assert _alpha(late, name) == pytest.approx(np.exp(-(0.1 * 0.05 + 0.5 * 0.05**2 * 19.9) / 2))
+    assert np.isnan(_alpha(suite.with_trial(name, 0, {"sde": {"vp": {"learned_range": True}}}), name))
 
 
 def test_likelihoods_are_of_the_weights_that_the_suite_names(trained: Path, tmp_path: Path) -> None:
@@ -116,10 +136,10 @@ def test_likelihoods_are_of_the_weights_that_the_suite_names(trained: Path, tmp_
 
 def test_numbers_of_images_have_the_means_of_the_curve(trained: Path, curve: pd.DataFrame) -> None:
     images = pd.read_csv(run_folder(trained) / "curve_images.csv")
-    assert list(images) == ["step", "image", "nelbo", "nll", "gap"]
+    assert list(images) == ["step", "image", "nelbo", "nelbo_no_reconstruction", "nll", "gap"]
     assert images["image"].tolist() == [0, 1, 2, 3] * 3
     by_step = images.groupby("step")
-    for key in ("nelbo", "nll", "gap"):
+    for key in ("nelbo", "nelbo_no_reconstruction", "nll", "gap"):
         assert by_step[key].mean().tolist() == pytest.approx(curve[key].tolist(), rel=1e-5, abs=1e-5), key
         # Tables have six digits.
         assert by_step[key].sem().tolist() == pytest.approx(curve[f"{key}_se"].tolist(), abs=1e-4), key

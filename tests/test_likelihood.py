@@ -2,14 +2,17 @@
 
 import math
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
+import pandas as pd
 import pytest
 import torch
 from torch import Generator, Tensor
 
 from indm.data.levels import bits_per_dim, dequantise
+from indm.diffusion.decoder import alpha_at_eps
 from indm.diffusion.evaluation import Evaluation, bounds, likelihoods
 from indm.diffusion.likelihood import GaussianControl, four_numbers, nelbo_alone, ode_nll, stratified_nelbo
 from indm.diffusion.model import ImplicitNonlinearDiffusion
@@ -17,6 +20,7 @@ from indm.diffusion.sde import SDE, T, build_sde, importance_time
 from indm.flows.build import build_flow
 from indm.flows.log_det import Series
 from indm.registry import DIFFUSIONS
+from indm.report.decoders import with_fixed
 from indm.suite.load import load_suite
 from indm.training.spec import model_spec
 from tests.conftest import REPOSITORY
@@ -53,6 +57,61 @@ def test_four_numbers_of_exact_score(name: str) -> None:
     for key in ("nll", "nelbo"):
         error = bits((numbers[key] - truth).mean(), 8).item()
         assert abs(error) < 0.01, f"{key} is off by {error}"
+
+
+# Late enough that the fixed cost -log2 alpha is 0.08 bits/dim under VP, and 0.5 and more with a learned range.
+LATE = 0.1
+
+
+def both_decoders(sde: SDE, data: GaussianData, noise_fn: Any, count: int) -> pd.Series:
+    """Mean likelihoods at LATE, in bits/dim, from the same code as in tables."""
+    numbers = four_numbers(
+        noise_fn,
+        sde,
+        lambda images: (images, torch.zeros(len(images), dtype=images.dtype)),
+        data.draw(count),
+        eps=LATE,
+        time_draws=20,
+        tolerance=1e-4,
+        ode_steps=1,
+        uncorrected=False,
+        generator=Generator().manual_seed(0),
+    )
+    table = pd.DataFrame({key: bits(value, data.dims).numpy() for key, value in numbers.items()})
+    alpha = alpha_at_eps(SimpleNamespace(sde=sde, eps=LATE))  # type: ignore[arg-type]
+    return with_fixed(table, pd.Series(alpha, table.index)).mean()
+
+
+@pytest.mark.parametrize("name", [*sorted(DIFFUSIONS), LEARNED])
+def test_both_decoders_have_their_closed_forms_on_gaussian_data(name: str) -> None:
+    r"""With an exact score, the bound is tight but for the decoder; v is the variance along an axis, s = sigma / alpha at eps.
+
+    .. math::
+        \mathrm{fixed} = \tfrac12 \sum \log 2\pi e (v + s^2), \qquad
+        \mathrm{learned} = \mathrm{fixed} - \tfrac12 \sum \frac{s^2}{v + s^2}
+    """
+    sde, data = build(name), GaussianData(8)
+    found = both_decoders(sde, data, partial(data.noise_fn, sde), 20_000)
+    t = torch.tensor(LATE, dtype=torch.float64)
+    noise = (sde.sigma(t) / sde.alpha(t)) ** 2
+    total = data.variances + noise
+    fixed = bits((2 * math.pi * math.e * total).log().sum() / 2, 8).item()
+    learned = fixed - bits((noise / total).sum() / 2, 8).item()
+    for metric, expected in (("nelbo", learned), ("nll", learned), ("nelbo_fixed", fixed), ("nll_fixed", fixed)):
+        assert found[metric] == pytest.approx(expected, abs=0.01), metric
+
+
+@pytest.mark.parametrize("name", sorted(DIFFUSIONS))
+def test_a_network_that_is_wrong_at_eps_alone_moves_the_learned_decoder_alone(name: str) -> None:
+    sde, data = build(name), GaussianData(8)
+
+    def spoilt(z: Tensor, t: Tensor) -> Tensor:
+        return data.noise_fn(sde, z, t) + 2 * (t < LATE * (1 + 1e-4))[:, None]
+
+    sound, found = (both_decoders(sde, data, noise_fn, 4000) for noise_fn in (partial(data.noise_fn, sde), spoilt))
+    for metric in ("nelbo", "nll"):
+        assert found[metric] - sound[metric] == pytest.approx(2 / math.log(2), abs=0.1), metric
+        assert found[f"{metric}_fixed"] == pytest.approx(sound[f"{metric}_fixed"], abs=0.01), metric
 
 
 @pytest.mark.parametrize("name", sorted(DIFFUSIONS))

@@ -36,6 +36,7 @@ from indm.metrics.frechet import (
     statistics,
     symmetric_root,
 )
+from indm.metrics.infinity import fid_infinity
 from indm.metrics.kid import jackknife_variance, kid
 from indm.metrics.logits import confidence, inception_score
 from indm.metrics.precision_recall import precision_recall
@@ -61,8 +62,8 @@ def measure(first: Tensor, second: Tensor, **changes: int) -> dict[str, Any]:
     return compare(first, first[:, :8], Reference.of(second), **{**SETTINGS, **changes})
 
 
-def fid(first: Tensor, second: Tensor) -> float:
-    return frechet(first, Reference.of(second))[0]
+def fid(first: Tensor, second: Tensor | Reference) -> float:
+    return frechet(first, second if isinstance(second, Reference) else Reference.of(second))[0]
 
 
 def reference_fid(first: Tensor, second: Tensor) -> float:
@@ -141,6 +142,32 @@ def test_standard_errors_have_the_right_size() -> None:
         spread = np.std([row[metric] for row in found], ddof=1)
         claimed = np.median([row[f"{metric}_se"] for row in found])
         assert 0.5 * spread < claimed < 2 * spread, metric
+
+
+@pytest.mark.parametrize(("shift", "scale"), [(0.0, 1.0), (0.05, 1.0), (0.2, 1.1)])
+def test_fid_of_infinitely_many_images_is_right_where_fid_is_biased(shift: float, scale: float) -> None:
+    """Against the closed form; FID lies above it by a bias that falls as 1/N, and the error is the spread, or up to twice it."""
+    dims, known = 16, 16 * (shift**2 + (1 - scale) ** 2)
+    reference = Reference({"mu": np.zeros(dims), "sigma": np.eye(dims)}, None)
+    biases = []
+    for count in (400, 800):
+        found = []
+        for rows in gaussian_features(60 * count, dims, 3, shift, scale).split(count):
+            value, error = fid(rows, reference), bootstrap_fid(rows, reference, 10, np.random.default_rng(0))
+            found.append((value, *fid_infinity(rows, reference, value, error).values()))
+        values, infinite, errors = np.array(found).T
+        biases.append(values.mean() - known)
+        left = infinite.mean() - known
+        assert abs(left) < max(3 * infinite.std() / 60**0.5, 0.1 * biases[-1])
+        assert (abs(infinite - known) < 2 * errors).mean() > 0.85
+        assert 0.8 < errors.mean() / infinite.std(ddof=1) < 2.0
+        assert shift == 0.2 or biases[-1] > 3 * errors.mean()
+    assert biases[0] / biases[1] == pytest.approx(2, rel=0.3 if shift == 0.2 else 0.1)
+
+
+def test_a_few_images_have_no_fid_of_infinitely_many() -> None:
+    rows = gaussian_features(7, 2, 0)
+    assert set(fid_infinity(rows, Reference.of(rows), 1.0, 0.1).values()) == {None}
 
 
 def test_compare_repeats() -> None:

@@ -467,7 +467,12 @@ MISTAKES = {
     "a bound of what is no metric": (
         "device: cpu",
         "device: cpu\nfailed_beyond: {NLL: 8.0}",
-        ["key failed_beyond: found 'NLL'; allowed: fid, kid"],
+        ["key failed_beyond: found 'NLL'; allowed: fid, fid_infinity"],
+    ),
+    "a bound of what is no metric of points": (
+        "device: cpu",
+        "device: cpu\nfailed_beyond: {toy2d.nll: 8.0, path_ratio: 8.0}",
+        ["key failed_beyond: found 'path_ratio'; allowed: fid, fid_infinity"],
     ),
     "a seed that failed and is none": (
         "seeds: [0, 1, 2], train: {}",

@@ -18,11 +18,13 @@ from indm.report.catalogue import CATALOGUE, SHOWN
 from indm.report.claims import CLAIM_COLUMNS, DIFFERENCE_COLUMNS
 from indm.report.comparison import COMPARISON_COLUMNS, comparison_table
 from indm.report.compute import COMPUTE_COLUMNS, compute_table
+from indm.report.decoders import chosen_decoders
 from indm.report.export import present, write_published
 from indm.report.figures import FIGURES
 from indm.report.page.remarks import OF
 from indm.report.published import read_published
 from indm.report.results import CELL, RUN_KEY, Results, read_results, read_texts, records
+from indm.report.schema import NUMBERS
 from indm.report.tables import (
     ABLATION_COLUMNS,
     DISCRETIZATION_COLUMNS,
@@ -50,11 +52,17 @@ PUBLISHED = read_published(REPOSITORY / "params" / "published.csv")
 INCEPTION = "inception-v3-compat"
 EXTRACTORS = {"fashion-mnist": "fashion-cnn", "digits": "digits-cnn", "cifar10": INCEPTION, "celeba64": INCEPTION}
 FIDS = {"fid_se": 0.5, "kid": 0.1, "kid_se": 0.01}
+MEASURED = (*NUMBERS, "nll_uncorrected")
 CELL_OF_DDPMPP = {"dataset": "digits", "sde": "vp", "model": "ddpmpp", "variant": "", "objective": "fid"}
 FLOORS = {
     "test": {"num_samples": 360, "fid": 2.0, "fid_se": 0.1, "kid": 0.0, "kid_se": 0.01},
     "train-halves": {"num_samples": 628, "fid": 1.0, "fid_se": 0.1, "kid": 0.0, "kid_se": 0.01},
 }
+
+
+def old_alpha(_: str) -> float:
+    """Alpha at eps of results that do not hold it."""
+    return 0.5
 
 
 def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
@@ -75,9 +83,10 @@ def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
         write_json(
             layout.run(name) / "fid.json", {"run": name, "extractor": extractor, "fid": keys.get("fid", 10.0), **FIDS}
         )
-        numbers = {key: keys.get(key, 1.0) for key in LIKELIHOODS}
-        errors = {f"{key}_se": 0.5 for key in LIKELIHOODS}
-        write_json(layout.run(name) / "nll.json", {"run": name, "images": 2, "log_det_bound": 0.0, **numbers, **errors})
+        numbers = {key: keys.get(key, 1.0) for key in MEASURED}
+        errors = {f"{key}_se": 0.5 for key in MEASURED}
+        protocol = {"images": 2, "log_det_bound": 0.0} | {key: keys[key] for key in ["alpha_eps"] if key in keys}
+        write_json(layout.run(name) / "nll.json", {"run": name, **protocol, **numbers, **errors})
         of_images = {key: [value - 0.5, value + 0.5] for key, value in numbers.items()}
         write_table(layout.run(name) / "nll.csv", pd.DataFrame({"image": [0, 1], **of_images}))
         size = {"run": name, "score_parameters": keys.get("parameters", 1000), "flow_parameters": 0, "steps": 100}
@@ -88,13 +97,13 @@ def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         if kind == "curve":
-            path.with_name("curve_images.csv").write_text(CURVE_IMAGES)
+            path.with_name("curve_images.csv").write_text(BOTH_IMAGES if text.startswith(BOTH[:50]) else CURVE_IMAGES)
     datasets = sorted({identity["dataset"] for identity in named.values()})
     for dataset in datasets:
         write_json(layout.data(dataset) / "reference.json", {"extractor": EXTRACTORS[dataset], "floors": FLOORS})
     first, toy2d = [next(iter(named))], ["moons"] if "toy2d" in texts else []
     curve, sweep = (first if kind in texts else [] for kind in ("curve", "sweep"))
-    return read_results(layout, named, datasets, curve=curve, sweep=sweep, toy2d=toy2d, toy2d_grid="uniform")
+    return read_results(layout, named, datasets, old_alpha, curve=curve, sweep=sweep, toy2d=toy2d, toy2d_grid="uniform")
 
 
 @pytest.mark.parametrize(
@@ -222,6 +231,17 @@ CURVE_IMAGES = """step,image,nelbo,nll,gap
 20,0,2.4,2.3,0.09
 20,1,2.6,2.5,0.11
 """
+# With the bound without the reconstruction: the fixed decoder is better at the end, on validation images.
+BOTH = """step,flops,images,nelbo,nelbo_se,bare,bare_se,nll,nll_se,gap,gap_se,log_det_bound,split,alpha_eps
+10,1e9,2,3.0,0.1,3.2,0.1,2.5,0.1,0.5,0.01,0,valid,1.0
+20,2e9,2,2.5,0.1,1.3,0.1,2.4,0.1,0.1,0.01,0,valid,0.5
+""".replace("bare", "nelbo_no_reconstruction")
+BOTH_IMAGES = """step,image,nelbo,nelbo_no_reconstruction,nll,gap
+10,0,2.9,3.1,2.4,0.49
+10,1,3.1,3.3,2.6,0.51
+20,0,2.4,1.2,2.3,0.09
+20,1,2.6,1.4,2.5,0.11
+"""
 TOY2D = """model,variant,seed,parameters,train_flops,nelbo,nll,gap,w1_8,path_ratio
 indm,,0,100,1e6,0.5,0.6,-0.1,40,1.1
 indm,,1,100,1e6,0.7,0.4,0.3,60,1.3
@@ -290,6 +310,57 @@ def test_learning_curve_has_steps_and_flops(tmp_path: Path) -> None:
     ]
 
 
+def test_both_decoders_are_in_every_table_and_validation_images_choose_one(tmp_path: Path) -> None:
+    """By closed form from each image: without the learned decoder's cost, and with -log2 alpha of the run or the snapshot."""
+    numbers = {"nll": 2.0, "nelbo": 2.5, "nelbo_no_reconstruction": 1.25, "gap": 0.5}
+    results = written(tmp_path, [{"seed": 3, "alpha_eps": 0.25, **numbers}, {"seed": 4, **numbers}], curve=BOTH)
+    (row,) = records(nll_table(results, PUBLISHED))
+    # The second run's file holds no alpha: half of -log2 0.25 and half of -log2 0.5.
+    assert (row["nelbo_fixed"], row["nll_fixed"]) == pytest.approx((1.25 + 1.5, 2.0 - 1.25 + 1.5))
+    assert (row["nelbo_fixed_se"], row["nll_fixed_image_se"]) == pytest.approx((0.5, 0.5))
+    assert row["decoder"] == "fixed"
+    curve = learning_curve_table(results)
+    assert curve["nelbo_fixed"].tolist() == pytest.approx([3.2, 2.3])
+    assert curve["nll_fixed"].tolist() == pytest.approx([2.7, 2.2])
+    values = values_table(results)
+    assert values.query("metric == 'nll_fixed' and stage == 'curve'")["value"].tolist() == pytest.approx([2.7, 2.2])
+    assert values.query("metric == 'nelbo_fixed' and seed == 3 and stage == 'nll'")["se"].tolist() == [0.5]
+    images = images_table(results)
+    assert images["nelbo_fixed"].tolist()[:2] == pytest.approx([2.75, 3.75])
+    assert images["nll_fixed"].tolist()[-2:] == pytest.approx([2.1, 2.3])
+    for table in (values["metric"], nll_table(results, PUBLISHED), images, curve):
+        assert "nelbo_no_reconstruction" not in str([*table])
+
+
+def test_the_last_snapshots_of_all_seeds_choose_a_decoder_on_validation_images_alone() -> None:
+    rows = [
+        {"seed": seed, "step": step, "split": "valid", "nelbo": nelbo, "nelbo_fixed": fixed} | CELL_OF_DDPMPP
+        for seed, step, nelbo, fixed in ((0, 1, 9.0, 1.0), (0, 2, 2.0, 2.2), (1, 1, 9.0, 1.0), (1, 4, 3.0, 2.9))
+    ]
+    curve, cell = pd.DataFrame(rows), tuple(CELL_OF_DDPMPP.values())
+    assert chosen_decoders(curve) == {cell: "learned"}
+    assert chosen_decoders(curve[curve["seed"] == 1]) == chosen_decoders(curve[curve["step"] < 2]) == {cell: "fixed"}
+    assert chosen_decoders(curve.assign(split="test")) == chosen_decoders(curve.assign(nelbo_fixed=np.nan)) == {}
+
+
+def test_a_curve_of_an_earlier_version_has_no_number_of_the_fixed_decoder(tmp_path: Path) -> None:
+    results = written(tmp_path, [{}], curve=CURVE)
+    assert learning_curve_table(results)["nelbo_fixed"].isna().all()
+    assert "nelbo_fixed" not in set(values_table(results).query("stage == 'curve'")["metric"])
+    assert nll_table(results, PUBLISHED)["decoder"].isna().all()
+
+
+def test_tails_of_likelihoods_are_left_out_and_counted(tmp_path: Path) -> None:
+    """One image in ten has an NLL far beyond its NELBO: it moves the mean, but neither the median nor the trimmed mean."""
+    results = written(tmp_path, [{}, {"seed": 1}])
+    nll = np.array([2.0] * 8 + [1.9, 50.0])
+    image = pd.DataFrame({"nll": nll, "nll_fixed": nll + 0.5, "nelbo": 2.0}).assign(stage="nll", **results.runs[0])
+    images = pd.concat([image, image.assign(seed=1, nelbo=60.0)])
+    (row,) = records(nll_table(replace(results, images=images), PUBLISHED))
+    assert (row["nll_median"], row["nll_trimmed"], row["nll_fixed_median"]) == pytest.approx((2.0, 2.0, 2.5))
+    assert row["nll_beyond"] == pytest.approx(0.5)
+
+
 def test_2d_studies_have_absolute_gaps_and_medians(tmp_path: Path) -> None:
     (row,) = records(toy2d_table(written(tmp_path, [{}], toy2d=TOY2D)))
     assert (row["dataset"], row["model"], row["seeds"]) == ("moons", "indm", 2)
@@ -332,9 +403,9 @@ def test_likelihoods_of_each_image_are_collected(tmp_path: Path) -> None:
     identity = CELL_OF_DDPMPP | {"seed": 3}
     file.unlink()
     with pytest.raises(ArtifactError, match=r"curve_images\.csv: cannot be read"):
-        read_results(Layout(tmp_path, "s"), {name: identity}, ["digits"], curve=[name])
+        read_results(Layout(tmp_path, "s"), {name: identity}, ["digits"], old_alpha, curve=[name])
     file.write_text(CURVE_IMAGES)
-    table = images_table(read_results(Layout(tmp_path, "s"), {name: identity}, ["digits"], curve=[name]))
+    table = images_table(read_results(Layout(tmp_path, "s"), {name: identity}, ["digits"], old_alpha, curve=[name]))
     assert (table[list(identity)] == pd.Series(identity)).all(axis=None)
     assert table["stage"].tolist() == ["nll"] * 2 + ["curve"] * 4
     assert table["image"].tolist() == [0, 1] * 3
@@ -387,7 +458,7 @@ def test_means_that_are_not_those_of_the_images_are_refused(
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(ArtifactError, match=f"{message}.*; delete it and run"):
-        read_results(Layout(tmp_path, "s"), {run: CELL_OF_DDPMPP | {"seed": 0}}, ["digits"], curve=[run])
+        read_results(Layout(tmp_path, "s"), {run: CELL_OF_DDPMPP | {"seed": 0}}, ["digits"], old_alpha, curve=[run])
 
 
 def ablation(folder: Path, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -183,7 +183,7 @@ def test_another_python_finds_the_same_stamps(version: str) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new", "stages"),
     [
-        ("measured.py", '"nll_uncorrected", "nelbo"', '"nelbo"', {"table"}),
+        ("measured.py", '"nll_uncorrected", "gap"', '"gap"', {"table"}),
         ("measured.py", '("nll", "fid", "is")', '("nll", "fid")', {"claims"}),
         ("stages/nll.py", '"test.npy"', '"train.npy"', {"nll"}),
         ("report/values.py", '"ddim", "vp"', '"ancestral", "vp"', {"table"}),

@@ -493,7 +493,7 @@ def results(layout: Layout, *names: str, searched: bool = True) -> Any:
         for kind in ("samples", "fid", "nll", "train"):
             write_json(layout.run(name) / f"{kind}.json", {"run": name, "images": 1, "steps": 4} | numbers | words)
         write_table(layout.run(name) / "nll.csv", pd.DataFrame([{"image": 0} | numbers]))
-    return read_results(layout, runs, [], tune=names if searched else [])
+    return read_results(layout, runs, [], lambda _: 1.0, tune=names if searched else [])
 
 
 def test_two_readings_of_a_search(tmp_path: Path) -> None:

@@ -73,21 +73,21 @@ CATALOGUE = {
     "fid": Table(
         "FID and the other scores of images",
         "table",
-        View(("fid", "kid", "is", "precision", "recall", "clean_fid", "seeds")),
+        View(("fid", "kid", "fid_infinity", "is", "precision", "recall", "clean_fid", "seeds")),
         Page("quality", "FID and KID"),
         key=(*CELL,),
     ),
     "nll": Table(
         "likelihoods, bits/dim",
         "table",
-        View(("nll", "nelbo", "gap", "nll_uncorrected", "seeds")),
+        View(("nelbo", "nelbo_fixed", "nll", "nll_fixed", "decoder", "gap", "nll_median", "nll_beyond", "seeds")),
         Page("likelihood", "Likelihoods, bits/dim"),
         key=(*CELL,),
     ),
     "ablation": Table(
         "variants, and their differences from the plain baseline, paired by seed",
         "table",
-        View(("nelbo_difference", "nll_difference", "gap_difference", "log_fid_difference", "pairs")),
+        View(("nelbo_difference", "nll_difference", "gap_difference", "log_fid_difference", "kid_difference", "pairs")),
         Page("ablation", "Differences made by the controls"),
     ),
     "discretization": Table(

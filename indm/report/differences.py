@@ -60,7 +60,7 @@ class Tables:
         values: the tidy table.
         images: the table of single images' likelihoods.
         grading: how the suite is graded.
-        failed_beyond: the number above which a run has failed, by metric.
+        failed_beyond: the number above which a run has failed, by metric; of 2-D studies by ``toy2d.<metric>``.
         trained: the runs that have any number, each once.
         decoders: the decoder of each cell.
     """
@@ -329,7 +329,8 @@ def _select(tables: Tables, metric: Metric, sampler: str) -> pd.DataFrame:
     found = found[found["sampler"] == sampler].assign(sampler="") if sampler else found
     found = found.assign(x=found["x"].astype(float).fillna(0.0))
     found = found[found["x"].between(metric.x[0], metric.x[1])] if metric.x else found
-    return _transformed(found, metric, tables.failed_beyond.get(metric.name.removesuffix(FIXED), np.inf))
+    key = f"toy2d.{metric.name}" if metric.stage == "toy2d" else metric.name.removesuffix(FIXED)
+    return _transformed(found, metric, tables.failed_beyond.get(key, np.inf))
 
 
 def _is_sound(found: pd.DataFrame, stage: str) -> "pd.Series[bool]":

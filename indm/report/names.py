@@ -8,6 +8,7 @@ HEADINGS = {
     "sde": "SDE",
     "fid": "FID",
     "log_fid": "log FID",
+    "fid_infinity": "FID, infinite N",
     "fid_low": "FID, low",
     "fid_high": "FID, high",
     "kid": "KID",
@@ -16,6 +17,8 @@ HEADINGS = {
     "legacy_fid": "legacy FID",
     "nll": "NLL",
     "nll_median": "NLL, median",
+    "nll_trimmed": "NLL, trimmed mean",
+    "nll_beyond": "NLL > NELBO + 0.5",
     "nelbo": "NELBO",
     "gap": "NELBO − NLL",
     "gap_abs": "|NELBO − NLL|",
@@ -32,7 +35,6 @@ HEADINGS = {
     "train_flops_per_step": "FLOPs per step",
     "ms_per_step": "ms per step",
     "nll_uncorrected": "NLL, uncorrected",
-    "nelbo_no_reconstruction": "NELBO, no reconstruction",
     "num_samples": "images",
     "published_fid": "published FID",
     "published_nll": "published NLL",
@@ -58,6 +60,8 @@ def heading(column: str) -> str:
     """Write the name of a column or metric."""
     if column.endswith("_difference"):
         return f"{heading(column.removesuffix('_difference'))}, difference"
+    if "_fixed" in column:
+        return f"{heading(column.replace('_fixed', ''))}, fixed decoder"
     if match := re.fullmatch(r"w1_(\d+)(.*)", column):
         return f"W1 × 1000, {match[1]} steps{match[2].replace('_', ' ')}"
     return HEADINGS.get(column, column.replace("_", " "))

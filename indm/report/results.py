@@ -5,7 +5,7 @@ and which datasets have a study.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pandas as pd
 
 from indm.errors import ArtifactError
 from indm.report.catalogue import CELL
+from indm.report.decoders import BARE, fixed_means, with_fixed
 from indm.report.schema import TABLES, Kind, check_table, read_object, require
 from indm.store.files import AGAIN
 from indm.store.layout import Layout
@@ -69,6 +70,7 @@ def read_results(
     layout: Layout,
     runs: Mapping[str, Result],
     datasets: Iterable[str],
+    alpha: Callable[[str], float],
     curve: Iterable[str] = (),
     sweep: Iterable[str] = (),
     tune: Iterable[str] = (),
@@ -81,6 +83,7 @@ def read_results(
 
     Arguments:
         runs: the keys of ``RUN_KEY`` of every run, by its name.
+        alpha: alpha at eps of a run, by its name, for results of earlier versions, which lack it; NaN if it is unknown.
         protocol: the run whose protocol is examined, by dataset.
         toy2d_grid: the grid of times of the 2-D studies.
         failed: the keys of ``RUN_KEY`` of every run that could not be trained or evaluated.
@@ -106,20 +109,26 @@ def read_results(
     curves = {name: rows["curve"][rows["curve"]["source"] == f"runs/{name}/curve.csv"] for name in curve}
     means = {"nll": {name: [nll] for name, nll in read["nll"].items()}}
     means |= {"curve": {name: records(table) for name, table in curves.items()}}
+    images, bare = _read_images(layout, runs, means, alpha), [BARE, f"{BARE}_se"]
+    of_runs = fixed_means(images[images["stage"] == "nll"], pd.DataFrame([*runs.values()], columns=RUN_KEY))
+    of_curves = fixed_means(images[images["stage"] == "curve"], rows["curve"][[*RUN_KEY, "step"]])
     return Results(
         suite=layout.suite,
         runs=[{"run": name, **identity} for name, identity in runs.items()],
         samples=read["samples"],
         fid=read["fid"],
-        nll=read["nll"],
+        nll={
+            name: {key: value for key, value in read["nll"][name].items() if key not in bare} | fixed
+            for name, fixed in zip(runs, records(of_runs), strict=True)
+        },
         train=read["train"],
         references={name: read_object(layout.data(name) / "reference.json", "reference") for name in datasets},
-        curve=rows["curve"],
+        curve=rows["curve"].drop(columns=bare, errors="ignore").join(of_curves),
         sweep=rows["sweep"],
         tune=rows["tune"],
         toy2d=rows["toy2d"],
         protocol=rows["protocol"],
-        images=_read_images(layout, runs, means),
+        images=images,
         failed=list(failed),
     )
 
@@ -140,7 +149,10 @@ def _read_rows(folder: Path, files: Mapping[Path, Result], kind: str) -> pd.Data
 
 
 def _read_images(
-    layout: Layout, runs: Mapping[str, Result], means: Mapping[str, Mapping[str, list[dict[str, Any]]]]
+    layout: Layout,
+    runs: Mapping[str, Result],
+    means: Mapping[str, Mapping[str, list[dict[str, Any]]]],
+    alpha: Callable[[str], float],
 ) -> pd.DataFrame:
     """Read the likelihoods of each image, for the runs and snapshots in ``means``, which holds their means by stage and run."""
     tables = []
@@ -151,8 +163,13 @@ def _read_images(
             images: dict[Any, pd.DataFrame] = dict(iter(table.groupby("step"))) if "step" in table else {None: table}
             for step in {**rows, **images}:
                 _check_means(place, rows.get(step, {"images": 0}), file, images.get(step, table[:0]))
-            tables.append(table.assign(**{key: runs[name][key] for key in RUN_KEY}, stage=stage))
-    return pd.concat(tables, ignore_index=True)
+            known = {step: row["alpha_eps"] if "alpha_eps" in row else alpha(name) for step, row in rows.items()}
+            alphas = table["step"].map(known) if "step" in table else known[None]
+            tables.append(table.assign(**{key: runs[name][key] for key in RUN_KEY}, stage=stage, alpha=alphas))
+    found = pd.concat(tables, ignore_index=True)
+    # Curves of earlier versions lack the bound without the reconstruction.
+    found = pd.DataFrame({"step": np.nan, BARE: np.nan, **found}, found.index)
+    return with_fixed(found, found.pop("alpha"))
 
 
 def _check_means(place: Path, said: Result, file: str, images: pd.DataFrame) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 BEST = "★"
-LOWER = ("fid", "kid", "clean_fid", "legacy_fid", "nll", "nelbo", "target")
+LOWER = ("fid", "fid_infinity", "kid", "clean_fid", "legacy_fid", "nelbo", "nelbo_fixed", "nll", "nll_fixed", "target")
 HIGHER = ("is", "precision", "recall")
 # Rows in place of a model: real images and points.
 NO_MODELS = (*FLOORS.values(), "data")

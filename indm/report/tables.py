@@ -9,10 +9,12 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+from scipy.stats import trim_mean
 
 from indm.errors import ArtifactError
 from indm.measured import CURVE_METRICS, IMAGE_METRICS, LIKELIHOODS, SWEEP_METRICS
 from indm.report.catalogue import FLOORS
+from indm.report.decoders import chosen_decoders
 from indm.report.intervals import log_ends
 from indm.report.names import REFERENCE
 from indm.report.published import PUBLISHED_EXTRACTOR, published_value
@@ -22,6 +24,9 @@ from indm.report.values import images_table, values_table, with_sound
 
 # The numbers that the ablation compares: stage, metric, and the number whose difference is taken.
 ABLATION = [("nll", "nelbo", "nelbo"), ("nll", "nll", "nll"), ("nll", "gap", "gap"), ("fid", "fid", "log_fid")]
+ABLATION += [("fid", "kid", "kid")]
+# The share of images that a trimmed mean leaves out at each end, and by how much an NLL may exceed its NELBO, in bits/dim.
+TRIMMED, BEYOND = 0.1, 0.5
 
 
 def _with_errors(*metrics: str) -> list[str]:
@@ -31,7 +36,10 @@ def _with_errors(*metrics: str) -> list[str]:
 HEAD = ["suite", *CELL, "seeds"]
 FID_COLUMNS = [*HEAD, "sampler", "nfe", "num_samples", "extractor", *_with_errors(*IMAGE_METRICS)]
 FID_COLUMNS += ["published_fid", "published_is", "published_source"]
-NLL_COLUMNS = [*HEAD, "images", *_with_errors(*LIKELIHOODS), "published_nll", "published_source"]
+TAILS = [f"{metric}_{name}" for metric in ("nll", "nll_fixed") for name in ("median", "trimmed")]
+NLL_COLUMNS = [*HEAD, "images", "decoder", *_with_errors(*LIKELIHOODS)]
+NLL_COLUMNS += [*(f"{name}{end}" for name in TAILS for end in ("", "_se")), "nll_beyond"]
+NLL_COLUMNS += ["published_nll", "published_source"]
 DISCRETIZATION_COLUMNS = [*HEAD, "sampler", "steps", "sound", "nfe", "num_samples", *_with_errors(*SWEEP_METRICS)]
 DISCRETIZATION_COLUMNS += ["fid_low", "fid_high", "skip"]
 LEARNING_CURVE_COLUMNS = [*HEAD, "step", "flops", "images", "split", *_with_errors(*CURVE_METRICS)]
@@ -84,14 +92,28 @@ def fid_table(results: Results, published: pd.DataFrame) -> pd.DataFrame:
 
 
 def nll_table(results: Results, published: pd.DataFrame) -> pd.DataFrame:
-    """Tabulate the likelihood numbers, in bits/dim."""
-    rows = pd.DataFrame([{**run, **results.nll[run["run"]]} for run in results.runs])
+    """Tabulate the likelihood numbers, in bits/dim, with both decoders; ``decoder`` is the one chosen on validation images."""
+    of_images = results.images[results.images["stage"] == "nll"]
+    tails = pd.DataFrame(
+        [dict(zip(RUN_KEY, key, strict=True)) | _tails(rows) for key, rows in of_images.groupby(RUN_KEY)]
+    )
+    rows = pd.DataFrame([{**run, **results.nll[run["run"]]} for run in results.runs]).merge(tails, on=RUN_KEY)
+    chosen = chosen_decoders(results.curve)
     table = [
-        {**cell, "images": group["images"].iloc[0], **_means(group, LIKELIHOODS)}
+        {**cell, "images": group["images"].iloc[0], "decoder": chosen.get(tuple(cell[key] for key in CELL))}
+        | _means(group, [*LIKELIHOODS, *TAILS, "nll_beyond"])
         | published_value(published, cell, "nll")
         for cell, group in _groups(rows, CELL)
     ]
     return _finish(results.suite, table, NLL_COLUMNS)
+
+
+def _tails(images: pd.DataFrame) -> dict[str, float]:
+    """Average the NLLs of a run's images without their tails, and count the images whose NLL lies far above their NELBO."""
+    found = {"nll_beyond": float((images["nll"] - images["nelbo"] > BEYOND).sum())}
+    for metric in ("nll", "nll_fixed"):
+        found |= {f"{metric}_median": images[metric].median(), f"{metric}_trimmed": trim_mean(images[metric], TRIMMED)}
+    return found
 
 
 def discretization_table(results: Results) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
+from indm.diffusion.decoder import alpha_at_eps
 from indm.diffusion.evaluation import Evaluation, first_images, likelihoods
 from indm.diffusion.model import load_model
 from indm.process import set_up
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
 
-NUMBERS = ("nelbo", "nll", "gap")
+NUMBERS = ("nelbo", "nelbo_no_reconstruction", "nll", "gap")
 COLUMNS = ["step", "flops", "split", "images", *(column for key in NUMBERS for column in (key, f"{key}_se"))]
-COLUMNS += ["log_det_bound"]
+COLUMNS += ["log_det_bound", "alpha_eps"]
 IMAGES_COLUMNS = ["step", "image", *NUMBERS]
 
 
@@ -49,7 +50,7 @@ def run(suite: "Suite", layout: Layout, name: str, *, work: Work) -> Finished:
                 model, images, levels, evaluation, seed=seed, device=device, description=place, once=once
             )
             row = {"step": step, "flops": float(flops), "split": split, "images": len(images)}
-            row |= {"log_det_bound": evaluation.log_det_bound(run.has_flow)}
+            row |= {"log_det_bound": evaluation.log_det_bound(run.has_flow), "alpha_eps": alpha_at_eps(model)}
             row |= {key: table[key].mean() for key in NUMBERS}
             rows.append(row | {f"{key}_se": table[key].sem() for key in NUMBERS})
             tables.append(table.rename_axis("image").reset_index().assign(step=step))

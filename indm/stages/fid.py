@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from indm.metrics.compare import NO_CLEAN, compare, compare_clean, protocol
 from indm.metrics.features import features
+from indm.metrics.infinity import fid_infinity
 from indm.metrics.references import load_extractors, load_references
 from indm.process import set_up
 from indm.seeding import derive_seed
@@ -26,6 +27,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     settings, seed = suite.fid.model_dump(), derive_seed(run.dataset, run.seed, "fid")
     generated, logits = features(extractor, images, levels, device=device)
     values = compare(generated, logits, references[""], **settings, seed=seed) | NO_CLEAN
+    values |= fid_infinity(generated, references[""], values["fid"], values["fid_se"])
     for mode, resized in clean.items():
         (generated,) = features(resized, images, levels, device=device)
         values |= compare_clean(mode, generated, references[mode], bootstrap=settings["bootstrap"], seed=seed)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
+from indm.diffusion.decoder import alpha_at_eps
 from indm.diffusion.evaluation import Evaluation, first_images, likelihood_batches, likelihoods
 from indm.diffusion.model import load_model
 from indm.process import precision_now, set_up
@@ -42,8 +43,8 @@ def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None, *, 
         source = gather(layout, name, "nll", count, work.code) if gathers else scratch
         table = likelihoods(model, images, levels, evaluation, once=source.once, **settings)
         write_table(folder / "nll.csv", table.rename_axis("image").reset_index())
-        bound = {"log_det_bound": evaluation.log_det_bound(run.has_flow)}
-        write_json(folder / "nll.json", _summary(suite, name, table) | bound)
+        of_model = {"log_det_bound": evaluation.log_det_bound(run.has_flow), "alpha_eps": alpha_at_eps(model)}
+        write_json(folder / "nll.json", _summary(suite, name, table) | of_model)
     return Finished(folder, source.earlier, source.computed_on)
 
 

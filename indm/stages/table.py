@@ -1,9 +1,12 @@
 """Stage ``table``: the suite's tables, from its result files."""
 
+import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indm.pipeline.stages import STAGES
+from indm.registry import DIFFUSIONS
 from indm.report.export import write_published
 from indm.report.published import read_published
 from indm.report.results import read_results
@@ -26,6 +29,7 @@ def run(suite: "Suite", layout: Layout) -> Finished:
         layout,
         runs,
         suite.datasets,
+        partial(_alpha, suite),
         curve=STAGES["curve"].subjects(suite),
         sweep=STAGES["sweep"].subjects(suite),
         tune=suite.tune,
@@ -37,3 +41,14 @@ def run(suite: "Suite", layout: Layout) -> Finished:
     for name, table in suite_tables(results, published).items():
         write_published(layout.tables / f"{name}.csv", table)
     return Finished(layout.tables)
+
+
+def _alpha(suite: "Suite", name: str) -> float:
+    """Calculate alpha at eps of a run's diffusion; NaN if its log-SNR is learned, which the suite does not tell."""
+    import torch  # Imported here because it takes seconds, and only earlier results need it.
+
+    diffusion, sde = DIFFUSIONS[suite.runs[name].sde], suite.train_params(name).sde
+    section = getattr(sde, diffusion.section).model_dump()
+    if section.pop("learned_range", False):
+        return math.nan
+    return float(diffusion(**section).alpha(torch.tensor(sde.eps, dtype=torch.float64)))

@@ -291,7 +291,9 @@ def _protocol(suite: "Suite") -> Iterator[str]:
 
 
 def _failed_beyond(suite: "Suite") -> Iterator[str]:
-    known = dict.fromkeys(metric for metrics in METRICS.values() for metric in metrics)
+    known = dict.fromkeys(
+        f"toy2d.{metric}" if stage == "toy2d" else metric for stage, metrics in METRICS.items() for metric in metrics
+    )
     if unknown := [metric for metric in suite.failed_beyond if metric not in known]:
         yield f"key failed_beyond: found {', '.join(map(repr, unknown))}; allowed: {', '.join(known)}"
 

@@ -184,7 +184,8 @@ class Suite(Strict):
     )
     failed_beyond: dict[str, float] = Field(
         default_factory=dict,
-        description="for each metric, the value above which claims count a run as failed; default {}",
+        description="for each metric, the value above which claims count a run as failed; metrics of 2-D studies as toy2d.nll; "
+        "default {}",
     )
 
     def train_params(self, run: str) -> TrainParams:
