@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from indm.measured import FLOW_METRICS
 from indm.report.page.contents import Contents
 from indm.store.files import write_json, write_table
 from indm.store.layout import Layout
@@ -312,6 +313,13 @@ def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
             for reading in ("same trials", "same compute")
         ],
         "tuning": [_trial(generator, model, number) for model in ("ddpmpp", "indm") for number in range(8)],
+        "flow": [
+            cell
+            | {"images": 64}
+            | {key: value for name in FLOW_METRICS for key, value in some(1.2, 0.02, name).items()}
+            for cell in CELLS
+            if cell["model"] == "indm"
+        ],
     }
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from indm.errors import ArtifactError, ParamsError
-from indm.measured import LIKELIHOODS
+from indm.measured import FLOW_METRICS, LIKELIHOODS
 from indm.pipeline.stages import STAGES
 from indm.report.catalogue import CATALOGUE, SHOWN
 from indm.report.claims import CLAIM_COLUMNS, DIFFERENCE_COLUMNS, EFFECT_COLUMNS
@@ -28,6 +28,7 @@ from indm.report.tables import (
     ABLATION_COLUMNS,
     DISCRETIZATION_COLUMNS,
     FID_COLUMNS,
+    FLOW_COLUMNS,
     LEARNING_CURVE_COLUMNS,
     NLL_COLUMNS,
     PROTOCOL_COLUMNS,
@@ -35,6 +36,7 @@ from indm.report.tables import (
     ablation_table,
     discretization_table,
     fid_table,
+    flow_table,
     learning_curve_table,
     nll_table,
     protocol_table,
@@ -83,6 +85,9 @@ def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
         write_table(layout.run(name) / "nll.csv", pd.DataFrame({"image": [0, 1], **of_images}))
         size = {"run": name, "score_parameters": keys.get("parameters", 1000), "flow_parameters": 0, "steps": 100}
         write_json(layout.run(name) / "train.json", size)
+        if "log_det" in run:
+            flow = dict.fromkeys(FLOW_METRICS, 1.5) | {"images": 64, "log_det": run["log_det"], "log_det_se": 0.25}
+            write_json(layout.run(name) / "flow.json", {"run": name, **flow})
     for kind, text in texts.items():
         path = layout.suite_folder / kind / "moons.csv"
         path = path if kind == "toy2d" else layout.run(next(iter(named))) / f"{kind}.csv"
@@ -95,7 +100,10 @@ def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
         write_json(layout.data(dataset) / "reference.json", {"extractor": EXTRACTORS[dataset], "floors": FLOORS})
     first, toy2d = [next(iter(named))], ["moons"] if "toy2d" in texts else []
     curve, sweep = (first if kind in texts else [] for kind in ("curve", "sweep"))
-    return read_results(layout, named, datasets, curve=curve, sweep=sweep, toy2d=toy2d, toy2d_grid="uniform")
+    flows = [name for name, run in zip(named, runs, strict=True) if "log_det" in run]
+    return read_results(
+        layout, named, datasets, curve=curve, flow=flows, sweep=sweep, toy2d=toy2d, toy2d_grid="uniform"
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,6 +115,7 @@ def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
         (values_table, VALUE_COLUMNS),
         (images_table, IMAGE_COLUMNS),
         (discretization_table, DISCRETIZATION_COLUMNS),
+        (flow_table, FLOW_COLUMNS),
         (learning_curve_table, LEARNING_CURVE_COLUMNS),
         (protocol_table, PROTOCOL_COLUMNS),
         (toy2d_table, TOY2D_COLUMNS),
@@ -117,7 +126,7 @@ def test_a_result_that_a_suite_does_not_have_gives_no_rows(
 ) -> None:
     table = make(written(tmp_path, [{}]))
     assert list(table) == columns
-    if columns in (DISCRETIZATION_COLUMNS, LEARNING_CURVE_COLUMNS, PROTOCOL_COLUMNS, TOY2D_COLUMNS):
+    if columns in (FLOW_COLUMNS, DISCRETIZATION_COLUMNS, LEARNING_CURVE_COLUMNS, PROTOCOL_COLUMNS, TOY2D_COLUMNS):
         assert len(table) == 0
 
 
@@ -161,6 +170,19 @@ def test_errors_over_seeds_and_over_images_are_apart(tmp_path: Path) -> None:
 def test_a_variant_is_a_row_of_its_own(tmp_path: Path) -> None:
     table = nll_table(written(tmp_path, [{}, {"variant": "scale-3", "nll": 0.5}]), PUBLISHED)
     assert table[["variant", "seeds", "nll"]].to_numpy().tolist() == [["", 1, 1.0], ["scale-3", 1, 0.5]]
+
+
+def test_a_flow_has_a_row_over_its_seeds_and_its_numbers_are_in_the_tidy_table(tmp_path: Path) -> None:
+    flows = [{"model": "indm", "seed": seed, "log_det": log_det} for seed, log_det in ((0, 0.2), (1, 0.4))]
+    results = written(tmp_path, [{}, *flows])
+    (row,) = records(flow_table(results))
+    assert (row["model"], row["seeds"], row["images"]) == ("indm", 2, 64)
+    assert (row["log_det"], row["log_det_se"], row["log_det_image_se"]) == pytest.approx((0.3, 0.1, 0.25))
+    assert (row["gain_6"], row["gain_6_se"]) == (1.5, 0.0)
+    values = values_table(results)
+    found = values[(values["stage"] == "flow") & (values["seed"] == 1)]
+    assert found["metric"].tolist() == FLOW_METRICS
+    assert records(found)[0] | {"value": 0.4, "se": 0.25} == records(found)[0]
 
 
 def test_floors_are_rows_of_their_own(tmp_path: Path) -> None:

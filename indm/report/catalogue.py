@@ -6,6 +6,8 @@ The code of its stage computes a table and defines its columns; for the ``table`
 
 from typing import NamedTuple
 
+from indm.measured import FLOW_METRICS
+
 # The keys of a cell: one row of a table, aggregated over seeds.
 CELL = ["dataset", "sde", "model", "variant", "objective"]
 # Rows of real images: the smallest values that a perfect model could be expected to reach.
@@ -83,6 +85,12 @@ CATALOGUE = {
         View(("nll", "nelbo", "gap", "nll_uncorrected", "seeds")),
         Page("likelihood", "Likelihoods, bits/dim"),
         key=(*CELL,),
+    ),
+    "flow": Table(
+        "effects of the trained flows on test images",
+        "table",
+        View((*FLOW_METRICS, "seeds")),
+        Page("flow", "Effects of the flows on test images"),
     ),
     "ablation": Table(
         "variants, and their differences from the plain baseline, paired by seed",

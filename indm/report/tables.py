@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from indm.errors import ArtifactError
-from indm.measured import CURVE_METRICS, IMAGE_METRICS, LIKELIHOODS, SWEEP_METRICS
+from indm.measured import CURVE_METRICS, FLOW_METRICS, IMAGE_METRICS, LIKELIHOODS, SWEEP_METRICS
 from indm.report.catalogue import FLOORS
 from indm.report.intervals import log_ends
 from indm.report.names import REFERENCE
@@ -32,6 +32,7 @@ HEAD = ["suite", *CELL, "seeds"]
 FID_COLUMNS = [*HEAD, "sampler", "nfe", "num_samples", "extractor", *_with_errors(*IMAGE_METRICS)]
 FID_COLUMNS += ["published_fid", "published_is", "published_source"]
 NLL_COLUMNS = [*HEAD, "images", *_with_errors(*LIKELIHOODS), "published_nll", "published_source"]
+FLOW_COLUMNS = [*HEAD, "images", *_with_errors(*FLOW_METRICS)]
 DISCRETIZATION_COLUMNS = [*HEAD, "sampler", "steps", "sound", "nfe", "num_samples", *_with_errors(*SWEEP_METRICS)]
 DISCRETIZATION_COLUMNS += ["fid_low", "fid_high", "skip"]
 LEARNING_CURVE_COLUMNS = [*HEAD, "step", "flops", "images", "split", *_with_errors(*CURVE_METRICS)]
@@ -54,6 +55,7 @@ def suite_tables(results: Results, published: pd.DataFrame) -> dict[str, pd.Data
         "images": images_table(results),
         "fid": fid_table(results, published),
         "nll": nll_table(results, published),
+        "flow": flow_table(results),
         "discretization": discretization_table(results),
         "learning_curve": learning_curve_table(results),
         "ablation": ablation_table(results, values),
@@ -92,6 +94,16 @@ def nll_table(results: Results, published: pd.DataFrame) -> pd.DataFrame:
         for cell, group in _groups(rows, CELL)
     ]
     return _finish(results.suite, table, NLL_COLUMNS)
+
+
+def flow_table(results: Results) -> pd.DataFrame:
+    """Tabulate the effect of each trained flow on test images; see :func:`indm.flows.description.describe`."""
+    rows = [{**run, **results.flow[run["run"]]} for run in results.runs if run["run"] in results.flow]
+    table = [
+        {**cell, "images": group["images"].iloc[0], **_means(group, FLOW_METRICS)}
+        for cell, group in _groups(pd.DataFrame(rows, columns=None if rows else CELL), CELL)
+    ]
+    return _finish(results.suite, table, FLOW_COLUMNS)
 
 
 def discretization_table(results: Results) -> pd.DataFrame:

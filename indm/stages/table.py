@@ -27,6 +27,7 @@ def run(suite: "Suite", layout: Layout) -> Finished:
         runs,
         suite.datasets,
         curve=STAGES["curve"].subjects(suite),
+        flow=STAGES["flow"].subjects(suite),
         sweep=STAGES["sweep"].subjects(suite),
         tune=suite.tune,
         toy2d=suite.toy2d.datasets,
