@@ -11,7 +11,7 @@ from indm.flows.registered.filter import cosine_basis
 from indm.flows.sources import Source, draw_probe
 from indm.measured import BANDS, FLOW_METRICS
 
-# Central differences in float64, relative to noise of variance one: their error is of the order of the square of the step.
+# Central differences in float64, relative to noise of variance one: their error has the order of the square of the step.
 STEP = 1e-4
 
 

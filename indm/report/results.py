@@ -23,7 +23,7 @@ Result = Mapping[str, Any]
 RUN_KEY = [*CELL, "seed"]
 # Columns that hold texts in any table: in result files, and in the tables made from them.
 TEXTS = [name for kind in TABLES.values() for name, value in kind.items() if value is Kind.TEXT]
-TEXTS += ["extractor", "published_source", "reading", "length_rule", "against", "role"]
+TEXTS += ["extractor", "published_source", "reading", "length_rule", "at_end", "against", "role"]
 # The stages with numbers for each image: the file of a run that holds them, its kind, and the file of their means.
 OF_IMAGES = {
     "nll": ("nll.csv", "nll_images", "nll.json"),

@@ -55,12 +55,12 @@ def suite_tables(results: Results, published: pd.DataFrame) -> dict[str, pd.Data
         "images": images_table(results),
         "fid": fid_table(results, published),
         "nll": nll_table(results, published),
-        "flow": flow_table(results),
         "discretization": discretization_table(results),
         "learning_curve": learning_curve_table(results),
         "ablation": ablation_table(results, values),
         "protocol": protocol_table(results),
         "toy2d": toy2d_table(results),
+        "flow": flow_table(results),
         "tuning": tuning_table(results),
         "tuned": tuned_table(results),
     }
