@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from indm.measured import FLOW_METRICS
 from indm.report.page.contents import Contents
 from indm.store.files import write_json, write_table
 from indm.store.layout import Layout
@@ -291,6 +292,13 @@ def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
             for reading in ("same trials", "same compute")
         ],
         "tuning": [_trial(generator, model, number) for model in ("ddpmpp", "indm") for number in range(8)],
+        "flow": [
+            cell
+            | {"images": 64}
+            | {key: value for name in FLOW_METRICS for key, value in some(1.2, 0.02, name).items()}
+            for cell in CELLS
+            if cell["model"] == "indm"
+        ],
     }
 
 
@@ -363,7 +371,15 @@ def write_made_up_runs(
 
 
 def _swept(suite: Suite, run: RunParams, plant: Callable[[RunParams, str], float]) -> list[dict[str, Any]]:
-    head = {"skip": "", "nfe": 10, "num_samples": 40, "fid_se": 0.1, "kid": 0.1, "kid_se": 0.1, "grid": suite.sweep.grid}
+    head = {
+        "skip": "",
+        "nfe": 10,
+        "num_samples": 40,
+        "fid_se": 0.1,
+        "kid": 0.1,
+        "kid_se": 0.1,
+        "grid": suite.sweep.grid,
+    }
     cells = product(suite.sweep.samplers, suite.sweep.steps)
     return [head | {"sampler": sampler, "steps": steps, "fid": plant(run, sampler)} for sampler, steps in cells]
 

@@ -16,6 +16,7 @@ from indm.cli import main
 from indm.data.levels import dequantise
 from indm.diffusion.model import load_model
 from indm.flows.build import Affine
+from indm.seeding import derive_seed
 from indm.stages.table import _alpha
 from indm.store.files import CHECKPOINT_FORMAT, SNAPSHOTS_FORMAT, read_weights
 from indm.store.layout import Layout
@@ -169,3 +170,19 @@ def test_a_run_without_snapshots_has_no_curve(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["curve", "--suite", str(tmp_path / "smoke.yaml"), "--run", RUN])
     assert done.exit_code == 1
     assert f"found no job of stage curve for run '{RUN}', expected one of: none" in done.output
+
+
+def test_the_flow_of_the_checkpoint_is_measured_on_the_first_test_images(trained: Path) -> None:
+    call(trained, "flow", "--run", RUN)
+    found = json.loads((run_folder(trained) / "flow.json").read_text())
+    layout = Layout(trained / "results", "smoke")
+    model = load_model(run_folder(trained) / "checkpoint.safetensors", torch.device("cpu"), WEIGHTS)
+    levels = torch.from_numpy(np.load(layout.data("digits") / "test.npy"))[:8]
+    generator = torch.Generator().manual_seed(derive_seed("digits", 0, "flow"))
+    x = dequantise(levels, 17, generator).double()
+    expected = model.flow.double()(x, "exact")[1] / (64 * np.log(2))
+    assert (found["run"], found["images"], found["weights"]) == (RUN, 8, WEIGHTS)
+    assert found["log_det"] == pytest.approx(expected.mean().item(), abs=0.02)
+    assert found["log_det_se"] == pytest.approx(expected.std().item() / 8**0.5, abs=0.02)
+    # The fixed map in front multiplies the data by 2 / d.
+    assert found["gain_1"] == pytest.approx(model.flow.factor, rel=0.3)

@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 
 from indm.errors import ArtifactError, ParamsError
-from indm.measured import LIKELIHOODS
+from indm.measured import FLOW_METRICS, LIKELIHOODS
 from indm.pipeline.stages import STAGES
 from indm.report.catalogue import CATALOGUE, SHOWN
 from indm.report.claims import CLAIM_COLUMNS, DIFFERENCE_COLUMNS
 from indm.report.comparison import COMPARISON_COLUMNS, comparison_table
 from indm.report.compute import COMPUTE_COLUMNS, compute_table
-from indm.report.decoders import chosen_decoders
+from indm.report.decoders import decoders
 from indm.report.export import present, write_published
 from indm.report.figures import FIGURES
 from indm.report.page.remarks import OF
@@ -29,6 +29,7 @@ from indm.report.tables import (
     ABLATION_COLUMNS,
     DISCRETIZATION_COLUMNS,
     FID_COLUMNS,
+    FLOW_COLUMNS,
     LEARNING_CURVE_COLUMNS,
     NLL_COLUMNS,
     PROTOCOL_COLUMNS,
@@ -36,6 +37,7 @@ from indm.report.tables import (
     ablation_table,
     discretization_table,
     fid_table,
+    flow_table,
     learning_curve_table,
     nll_table,
     protocol_table,
@@ -91,6 +93,9 @@ def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
         write_table(layout.run(name) / "nll.csv", pd.DataFrame({"image": [0, 1], **of_images}))
         size = {"run": name, "score_parameters": keys.get("parameters", 1000), "flow_parameters": 0, "steps": 100}
         write_json(layout.run(name) / "train.json", size)
+        if "log_det" in run:
+            flow = dict.fromkeys(FLOW_METRICS, 1.5) | {"images": 64, "log_det": run["log_det"], "log_det_se": 0.25}
+            write_json(layout.run(name) / "flow.json", {"run": name, **flow})
     for kind, text in texts.items():
         path = layout.suite_folder / kind / "moons.csv"
         path = path if kind == "toy2d" else layout.run(next(iter(named))) / f"{kind}.csv"
@@ -103,18 +108,30 @@ def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
         write_json(layout.data(dataset) / "reference.json", {"extractor": EXTRACTORS[dataset], "floors": FLOORS})
     first, toy2d = [next(iter(named))], ["moons"] if "toy2d" in texts else []
     curve, sweep = (first if kind in texts else [] for kind in ("curve", "sweep"))
-    return read_results(layout, named, datasets, old_alpha, curve=curve, sweep=sweep, toy2d=toy2d, toy2d_grid="uniform")
+    flows = [name for name, run in zip(named, runs, strict=True) if "log_det" in run]
+    return read_results(
+        layout,
+        named,
+        datasets,
+        old_alpha,
+        curve=curve,
+        flow=flows,
+        sweep=sweep,
+        toy2d=toy2d,
+        toy2d_grid="uniform",
+    )
 
 
 @pytest.mark.parametrize(
     ("make", "columns"),
     [
         (lambda results: fid_table(results, PUBLISHED), FID_COLUMNS),
-        (lambda results: nll_table(results, PUBLISHED), NLL_COLUMNS),
+        (lambda results: nll_table(results, PUBLISHED, {}), NLL_COLUMNS),
         (lambda results: ablation_table(results, values_table(results)), ABLATION_COLUMNS),
         (values_table, VALUE_COLUMNS),
         (images_table, IMAGE_COLUMNS),
         (discretization_table, DISCRETIZATION_COLUMNS),
+        (flow_table, FLOW_COLUMNS),
         (learning_curve_table, LEARNING_CURVE_COLUMNS),
         (protocol_table, PROTOCOL_COLUMNS),
         (toy2d_table, TOY2D_COLUMNS),
@@ -125,12 +142,12 @@ def test_a_result_that_a_suite_does_not_have_gives_no_rows(
 ) -> None:
     table = make(written(tmp_path, [{}]))
     assert list(table) == columns
-    if columns in (DISCRETIZATION_COLUMNS, LEARNING_CURVE_COLUMNS, PROTOCOL_COLUMNS, TOY2D_COLUMNS):
+    if columns in (FLOW_COLUMNS, DISCRETIZATION_COLUMNS, LEARNING_CURVE_COLUMNS, PROTOCOL_COLUMNS, TOY2D_COLUMNS):
         assert len(table) == 0
 
 
 def test_each_table_is_declared_once_for_all_who_read_it(tmp_path: Path) -> None:
-    made = suite_tables(written(tmp_path, [{}]), PUBLISHED)
+    made = suite_tables(written(tmp_path, [{}]), PUBLISHED, "learned")
     columns = {name: {*map(str, table)} for name, table in made.items()} | {
         "compute": {*COMPUTE_COLUMNS},
         "claims": {*CLAIM_COLUMNS},
@@ -165,8 +182,21 @@ def test_errors_over_seeds_and_over_images_are_apart(tmp_path: Path) -> None:
 
 
 def test_a_variant_is_a_row_of_its_own(tmp_path: Path) -> None:
-    table = nll_table(written(tmp_path, [{}, {"variant": "scale-3", "nll": 0.5}]), PUBLISHED)
+    table = nll_table(written(tmp_path, [{}, {"variant": "scale-3", "nll": 0.5}]), PUBLISHED, {})
     assert table[["variant", "seeds", "nll"]].to_numpy().tolist() == [["", 1, 1.0], ["scale-3", 1, 0.5]]
+
+
+def test_a_flow_has_a_row_over_its_seeds_and_its_numbers_are_in_the_tidy_table(tmp_path: Path) -> None:
+    flows = [{"model": "indm", "seed": seed, "log_det": log_det} for seed, log_det in ((0, 0.2), (1, 0.4))]
+    results = written(tmp_path, [{}, *flows])
+    (row,) = records(flow_table(results))
+    assert (row["model"], row["seeds"], row["images"]) == ("indm", 2, 64)
+    assert (row["log_det"], row["log_det_se"], row["log_det_image_se"]) == pytest.approx((0.3, 0.1, 0.25))
+    assert (row["gain_6"], row["gain_6_se"]) == (1.5, 0.0)
+    values = values_table(results)
+    found = values[(values["stage"] == "flow") & (values["seed"] == 1)]
+    assert found["metric"].tolist() == FLOW_METRICS
+    assert records(found)[0] | {"value": 0.4, "se": 0.25} == records(found)[0]
 
 
 def test_floors_are_rows_of_their_own(tmp_path: Path) -> None:
@@ -314,7 +344,7 @@ def test_both_decoders_are_in_every_table_and_validation_images_choose_one(tmp_p
     """By closed form from each image: without the learned decoder's cost, and with -log2 alpha of the run or the snapshot."""
     numbers = {"nll": 2.0, "nelbo": 2.5, "nelbo_no_reconstruction": 1.25, "gap": 0.5}
     results = written(tmp_path, [{"seed": 3, "alpha_eps": 0.25, **numbers}, {"seed": 4, **numbers}], curve=BOTH)
-    (row,) = records(nll_table(results, PUBLISHED))
+    (row,) = records(nll_table(results, PUBLISHED, decoders(values_table(results), "validation")))
     # The second run's file holds no alpha: half of -log2 0.25 and half of -log2 0.5.
     assert (row["nelbo_fixed"], row["nll_fixed"]) == pytest.approx((1.25 + 1.5, 2.0 - 1.25 + 1.5))
     assert (row["nelbo_fixed_se"], row["nll_fixed_image_se"]) == pytest.approx((0.5, 0.5))
@@ -328,26 +358,29 @@ def test_both_decoders_are_in_every_table_and_validation_images_choose_one(tmp_p
     images = images_table(results)
     assert images["nelbo_fixed"].tolist()[:2] == pytest.approx([2.75, 3.75])
     assert images["nll_fixed"].tolist()[-2:] == pytest.approx([2.1, 2.3])
-    for table in (values["metric"], nll_table(results, PUBLISHED), images, curve):
+    for table in (values["metric"], nll_table(results, PUBLISHED, {}), images, curve):
         assert "nelbo_no_reconstruction" not in str([*table])
 
 
-def test_the_last_snapshots_of_all_seeds_choose_a_decoder_on_validation_images_alone() -> None:
+def test_the_last_snapshots_of_all_seeds_choose_a_decoder_unless_the_suite_states_one() -> None:
     rows = [
-        {"seed": seed, "step": step, "split": "valid", "nelbo": nelbo, "nelbo_fixed": fixed} | CELL_OF_DDPMPP
-        for seed, step, nelbo, fixed in ((0, 1, 9.0, 1.0), (0, 2, 2.0, 2.2), (1, 1, 9.0, 1.0), (1, 4, 3.0, 2.9))
+        {"stage": "curve", "seed": seed, "x": step, "metric": metric, "value": value} | CELL_OF_DDPMPP
+        for seed, step, *numbers in ((0, 1, 9.0, 1.0), (0, 2, 2.0, 2.2), (1, 1, 9.0, 1.0), (1, 4, 3.0, 2.9))
+        for metric, value in zip(("nelbo", "nelbo_fixed"), numbers, strict=True)
     ]
-    curve, cell = pd.DataFrame(rows), tuple(CELL_OF_DDPMPP.values())
-    assert chosen_decoders(curve) == {cell: "learned"}
-    assert chosen_decoders(curve[curve["seed"] == 1]) == chosen_decoders(curve[curve["step"] < 2]) == {cell: "fixed"}
-    assert chosen_decoders(curve.assign(split="test")) == chosen_decoders(curve.assign(nelbo_fixed=np.nan)) == {}
+    values, cell = pd.DataFrame(rows), tuple(CELL_OF_DDPMPP.values())
+    assert decoders(values, "validation") == {cell: "learned"}
+    for part in (values[values["seed"] == 1], values[values["x"] < 2]):
+        assert decoders(part, "validation") == {cell: "fixed"}
+    assert decoders(values[values["metric"] == "nelbo"], "validation") == {}
+    assert decoders(values, "fixed") == {cell: "fixed"}
 
 
 def test_a_curve_of_an_earlier_version_has_no_number_of_the_fixed_decoder(tmp_path: Path) -> None:
     results = written(tmp_path, [{}], curve=CURVE)
     assert learning_curve_table(results)["nelbo_fixed"].isna().all()
     assert "nelbo_fixed" not in set(values_table(results).query("stage == 'curve'")["metric"])
-    assert nll_table(results, PUBLISHED)["decoder"].isna().all()
+    assert decoders(values_table(results), "validation") == {}
 
 
 def test_tails_of_likelihoods_are_left_out_and_counted(tmp_path: Path) -> None:

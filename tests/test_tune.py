@@ -36,6 +36,7 @@ from indm.training.batches import Draws
 from indm.training.trainer import Trainer
 from indm.tuning import trial as trial_module
 from indm.tuning.study import STARTUP, Study
+from indm.tuning.trial import MEASURED, over_seeds
 from tests.conftest import REPOSITORY
 from tests.finished import run, work
 
@@ -43,6 +44,7 @@ NLL, FID = "digits-vp-indm-nll-s0", "digits-vp-ddpmpp-fid-s0"
 OUTPUTS = ("tune.csv", "tune.json")
 PROTOCOL: dict[str, Any] = {"batch_size": 64, "time_draws": 50, "tolerance": None, "ode_steps": 2}
 PROTOCOL |= {"log_det_tolerance": None}
+ONE_RATE = {"lr": {"low": 1e-3, "high": 1e-1, "log": True}}
 LOG_RATE = {"lr": (1e-4, 1.0, True)}
 CPU = torch.device("cpu")
 
@@ -188,7 +190,7 @@ def test_a_trial_is_the_training_of_its_run_by_its_hyper_parameters(
     (layout.run(NLL) / "tune.csv").write_bytes(undisturbed["tune.csv"])
     (row,) = pd.read_csv(layout.run(NLL) / "tune.csv").query("trial == 1 and phase == 'short'").to_dict("records")
     changes = {key: row[key] for key in ("lr", "flow_lr", "ema_decay")} | {"steps": 4, "snapshots": []}
-    alone = SUITE.with_trial(NLL, SUITE.tune[NLL].seed, changes)
+    alone = SUITE.with_trial(NLL, SUITE.tune[NLL].seeds[0], changes)
     folder = run(train, alone, layout, NLL).folder
     images = torch.from_numpy(read_array(layout.data("digits") / "valid.npy"))
     evaluation = Evaluation(**SUITE.curve.model_dump(exclude={"images", "log_det"}), uncorrected=False)
@@ -382,7 +384,9 @@ def test_a_search_that_is_asked_to_stop_keeps_its_state(
 
     with monkeypatch.context() as patch:
         patch.setattr(tune, "bar", stop_in_the_second_step)
-        with pytest.raises(StoppedError, match=r"stopped by SIGTERM; the state after step 2 is saved in .*/tune/0-4/"):
+        with pytest.raises(
+            StoppedError, match=r"stopped by SIGTERM; the state after step 2 is saved in .*/tune/0-4-1/"
+        ):
             run(tune, SUITE, layout, NLL)
     assert searched(layout) == undisturbed
     forget(layout)
@@ -401,7 +405,7 @@ def test_a_search_that_is_killed_has_the_same_bytes(layout: Layout, tmp_path: Pa
     command = [sys.executable, "-c", code, str(tmp_path / "smoke.yaml"), str(layout.root)]
     process = subprocess.Popen(command, cwd=REPOSITORY)
     folder = layout.scratch(NLL, "tune")
-    while process.poll() is None and not (folder / "1-30/state.safetensors").is_file():
+    while process.poll() is None and not (folder / "1-30-1/state.safetensors").is_file():
         time.sleep(0.01)
     process.kill()
     assert process.wait() == -signal.SIGKILL
@@ -420,23 +424,64 @@ def _text(found: dict[str, bytes]) -> Any:
 
 
 def rows_of(*targets: float, phase: str = "short") -> list[dict[str, Any]]:
-    return [{"trial": i, "phase": phase, "target": target} for i, target in enumerate(targets)]
+    return [
+        {"trial": i, "phase": phase, "target": target, "target_se": 0.5, "valid_nelbo": -target}
+        for i, target in enumerate(targets)
+    ]
 
 
 def test_trials_trained_again_are_spread_over_the_ranking() -> None:
     rows = rows_of(5.0, 1.0, 4.0, 2.0, 3.0, 6.0, 7.0)
-    assert [row["target"] for row in spread(rows, 3)] == [1.0, 4.0, 7.0]
-    assert [row["target"] for row in spread(rows, 4)] == [1.0, 3.0, 5.0, 7.0]
-    assert [row["target"] for row in spread(rows[:2], 3)] == [1.0, 5.0]
-    assert spread([], 3) == []
+    assert [row["target"] for row in spread(rows, 3, "nll")] == [1.0, 4.0, 7.0]
+    assert [row["target"] for row in spread(rows, 4, "nll")] == [1.0, 3.0, 5.0, 7.0]
+    assert [row["target"] for row in spread(rows[:2], 3, "nll")] == [1.0, 5.0]
+    assert spread([], 3, "nll") == []
 
 
 def test_the_best_at_full_length_is_chosen() -> None:
     short, full = rows_of(3.0, 1.0, 2.0), [{"trial": 2, "phase": "confirm", "target": 0.9}]
-    assert best(short) == short[1]
-    assert best([*short, *rows_of(0.8, 0.7, phase="confirm")[:1], *full])["target"] == 0.8  # type: ignore[index]
-    assert best(rows_of(1.0, 1.0)) == rows_of(1.0)[0]
-    assert best([]) is None
+    assert best(short, "nll") == short[1]
+    assert best([*short, *rows_of(0.8, 0.7, phase="confirm")[:1], *full], "nll")["target"] == 0.8  # type: ignore[index]
+    assert best(rows_of(1.0, 1.0), "nll") == rows_of(1.0)[0]
+    assert best([], "nll") is best([], "fid") is None
+
+
+def test_the_nelbo_decides_between_fids_within_a_standard_error() -> None:
+    """Which is the lower, the higher the FID in these rows."""
+    rows = rows_of(2.0, 1.6, 1.2, 1.1, 1.7)
+    assert best(rows, "fid") == rows[1]
+    assert best(rows, "nll") == rows[3]
+    assert [row["target"] for row in spread(rows, 3, "fid")] == [1.6, 1.2, 2.0]
+    assert best([*rows, *rows_of(2.8, 2.2, phase="confirm")], "fid") == rows_of(2.8, 2.2, phase="confirm")[1]
+
+
+def test_a_trial_with_several_seeds_is_judged_by_their_mean() -> None:
+    """Errors over images by their root mean square; costs add up, and one failure is a failure."""
+    one, other = (
+        dict.fromkeys(MEASURED) | {"target": target, "target_se": error, "reason": "", "flops": 10, "seconds": 1.5}
+        for target, error in ((2.0, 0.3), (3.0, 0.4))
+    )
+    both = over_seeds([one, other])
+    assert (both["target"], both["flops"], both["seconds"], both["reason"]) == (2.5, 20, 3.0, "")
+    assert both["target_se"] == pytest.approx(0.125**0.5)
+    assert both["valid_nelbo_raw_flow"] is None
+    failed = over_seeds([one, other | dict.fromkeys(MEASURED) | {"reason": "it diverged"}])
+    assert (failed["target"], failed["reason"], failed["flops"]) == (None, "it diverged", 20)
+
+
+def test_each_trial_is_trained_with_each_seed(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean of the same trials with one seed each; here suggestions do not depend on the seed."""
+    monkeypatch.setattr(Study, "parameters", lambda _, trial: {"lr": (0.004, 0.02)[trial]})
+    tables = []
+    for seeds in ([1], [5], [1, 5]):
+        forget(layout)
+        searched(layout, suite_of(trials=2, lengths=[], seeds=seeds, space=ONE_RATE))
+        tables.append(pd.read_csv(layout.run(NLL) / "tune.csv"))
+    forget(layout)
+    one, other, both = (table["target"].to_numpy() for table in tables)
+    assert abs(one - other).min() > 1e-4
+    assert both == pytest.approx((one + other) / 2, rel=1e-5)
+    assert tables[2]["flops"].tolist() == pytest.approx((2 * tables[0]["flops"]).tolist(), rel=1e-5)
 
 
 @pytest.mark.parametrize("count", [3, 5, 7])
@@ -516,6 +561,7 @@ def test_two_readings_of_a_search(tmp_path: Path) -> None:
     assert table["flops"].tolist() == [30, 30, 45, 29]
     assert table["lr"].tolist() == [0.02, 0.02, 0.03, 0.01]
     assert table["steps"].tolist() == [4, 4, 8, 8]
+    assert table["at_end"].tolist() == ["", "", "lr", "lr"]
     # The lengths are of trial 2: they say nothing of trial 0.
     assert table["length_rule"].tolist() == ["", "", "8 steps are enough", ""]
     trials = tuning_table(found)
@@ -589,6 +635,8 @@ def test_a_table_that_is_no_search_is_refused(tmp_path: Path, old: str, new: str
 # What a suite may say.
 
 OTHER = "digits-vp-ddpmpp-nll-s0"
+# For the FLOPs of INDM.
+STEPS = 50
 
 
 @pytest.mark.parametrize(
@@ -655,18 +703,36 @@ def test_arms_that_are_compared_are_confirmed_alike(tmp_path: Path) -> None:
     load_suite(tmp_path / "smoke.yaml")
 
 
-@pytest.mark.parametrize("key", ["trials", "steps", "seed"])
+@pytest.mark.parametrize("key", ["trials", "steps", "seeds"])
 def test_arms_that_are_compared_have_the_same_search(tmp_path: Path, key: str) -> None:
     content = parse_yaml((REPOSITORY / "params/smoke.yaml").read_text())
     rate = {"lr": {"low": 0.1, "high": 0.2, "log": True}}
-    content["tune"][OTHER] = content["tune"][NLL] | {"space": rate, key: content["tune"][NLL][key] + 1}
-    found = content["tune"][OTHER][key]
-    message = f"key tune.{OTHER}.{key}: found {found}; allowed: {found - 1}, as for {NLL}, with which it is compared"
-    refused(tmp_path, content, message)
-    content["tune"][FID][key] += 1
-    content["tune"][OTHER][key] -= 1
+    content["tune"][OTHER] = content["tune"][NLL] | {"space": rate}
+    expected = content["tune"][NLL][key]
+    found = content["tune"][OTHER][key] = [1, 2] if key == "seeds" else expected + 1
+    message = f"key tune.{OTHER}.{key}: found {found}; allowed: {expected}, as for {NLL}, with which it is compared"
+    refused(tmp_path, content, message.replace("[", r"\["))
+    content["tune"][FID][key] = found
+    content["tune"][OTHER][key] = expected
     (tmp_path / "smoke.yaml").write_text(yaml_text(content))
     load_suite(tmp_path / "smoke.yaml")
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_same_compute_is_searched_at_its_own_length(tmp_path: Path, first: bool) -> None:
+    """Its trials are longer than its plain model's by the factor by which its training is longer."""
+    content, name = parse_yaml((REPOSITORY / "params/smoke.yaml").read_text()), "digits-vp-ddpmpp-same-compute-nll-s0"
+    content["runs"][name] = content["runs"][OTHER] | {"variant": "same-compute", "train": {"steps": STEPS}}
+    rate = {"lr": {"low": 0.1, "high": 0.2, "log": True}}
+    plain = content["tune"][NLL] | {"space": rate, "lengths": []}
+    longer = plain | {"steps": round(plain["steps"] * STEPS / content["train"]["steps"])}
+    content["tune"] = {name: longer, OTHER: plain} if first else {OTHER: plain, name: longer}
+    (tmp_path / "smoke.yaml").write_text(yaml_text(content))
+    load_suite(tmp_path / "smoke.yaml")
+    content["tune"][name] = longer | {"steps": plain["steps"]}
+    refused(
+        tmp_path, content, f"key tune.{name}.steps: found {plain['steps']}; allowed: {longer['steps']}, as for {OTHER}"
+    )
 
 
 def test_an_arm_is_a_run_with_what_is_searched(tmp_path: Path) -> None:

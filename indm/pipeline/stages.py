@@ -45,6 +45,7 @@ SECTIONS = (
     "fid",
     "nll",
     "curve",
+    "flow",
     "sweep",
     "protocol",
     "toy2d",
@@ -76,6 +77,10 @@ TOY2D = (
 
 def _with_snapshots(suite: "Suite") -> list[str]:
     return [name for name in suite.runs if suite.train_params(name).snapshots]
+
+
+def _described(suite: "Suite") -> list[str]:
+    return [name for name in suite.runs if suite.flow is not None and suite.weights_of(name)["flow"]]
 
 
 def _swept(suite: "Suite") -> list[str]:
@@ -337,6 +342,18 @@ STAGES: dict[str, Stage] = {
         grows=lambda *_: (),
         memory=2000,
     ),
+    "flow": Stage(
+        summary="Measure the effect of a run's flow on images. Gives its log-determinant, its gain by spatial frequency, and its "
+        "distance from an affine map.",
+        subject="run",
+        folder=RUN,
+        inputs=(CHECKPOINT, f"{DATA}/test.npy", DESCRIPTION),
+        metrics=(f"{RUN}/flow.json",),
+        keys=("flow", "nll.batch_size", "nll.log_det", "nll.log_det_tolerance", "weights", *IDENTITY),
+        only=_described,
+        builds=True,
+        memory=2000,
+    ),
     "sweep_shard": _shards(
         "sweep",
         "Generate part of the images of a sweep. The sweep stage gathers the parts.",
@@ -415,6 +432,7 @@ STAGES: dict[str, Stage] = {
                     "train.json",
                     "curve.csv",
                     "curve_images.csv",
+                    "flow.json",
                     "sweep.csv",
                     "tune.csv",
                 )
@@ -425,7 +443,7 @@ STAGES: dict[str, Stage] = {
             "params/published.csv",
         ),
         outputs=_tables("table"),
-        keys=("runs", "failed", "protocol", "toy2d.datasets", "toy2d.grid", "tune"),
+        keys=("runs", "failed", "flow", "protocol", "toy2d.datasets", "toy2d.grid", "tune", "grading.decoder"),
     ),
     # Separate from the other tables, because times differ between executions. They are read from provenance/, which is not an
     # output of a stage.

@@ -6,6 +6,8 @@ The code of its stage computes a table and defines its columns; for the ``table`
 
 from typing import NamedTuple
 
+from indm.measured import FLOW_METRICS
+
 # The keys of a cell: one row of a table, aggregated over seeds; and where models of cells are compared.
 CELL = ["dataset", "sde", "model", "variant", "objective"]
 PLACE = ["dataset", "sde", "objective"]
@@ -83,6 +85,12 @@ CATALOGUE = {
         View(("nelbo", "nelbo_fixed", "nll", "nll_fixed", "decoder", "gap", "nll_median", "nll_beyond", "seeds")),
         Page("likelihood", "Likelihoods, bits/dim"),
         key=(*CELL,),
+    ),
+    "flow": Table(
+        "effects of the trained flows on test images",
+        "table",
+        View((*FLOW_METRICS, "seeds")),
+        Page("flow", "Effects of the flows on test images"),
     ),
     "ablation": Table(
         "variants, and their differences from the plain baseline, paired by seed",

@@ -42,15 +42,14 @@ def fixed_means(images: pd.DataFrame, wanted: pd.DataFrame) -> pd.DataFrame:
     return found.reindex(pd.MultiIndex.from_frame(wanted)).set_axis(wanted.index)
 
 
-def chosen_decoders(curve: pd.DataFrame) -> dict[tuple[str, ...], str]:
-    """Choose the decoder of each cell: ``learned`` or ``fixed``, by the lower NELBO on validation images.
+def decoders(values: pd.DataFrame, rule: str) -> dict[tuple[str, ...], str]:
+    """Return the decoder of each cell: the stated one, or the one with the lower mean validation NELBO at the end of training.
 
-    The NELBO of a cell is the mean over its seeds, each at its last snapshot. Cells without them are left out.
-
-    Arguments:
-        curve: the rows of learning curves.
+    A cell without validation numbers of both decoders is left out.
     """
-    known = curve[curve["split"] == "valid"].dropna(subset=["nelbo_fixed"])
-    last = known[known["step"] == known.groupby([*CELL, "seed"])["step"].transform("max")]
-    means = last.groupby(CELL)[["nelbo", "nelbo_fixed"]].mean()
-    return dict(zip(means.index, np.where(means["nelbo_fixed"] < means["nelbo"], "fixed", "learned"), strict=True))
+    if rule != "validation":
+        return dict.fromkeys(values[CELL].drop_duplicates().itertuples(index=False, name=None), rule)
+    curve = values[(values["stage"] == "curve") & values["metric"].isin(["nelbo", "nelbo_fixed"])]
+    last = curve[curve["x"] == curve.groupby([*CELL, "seed"])["x"].transform("max")]
+    means = last.pivot_table("value", CELL, "metric").reindex(columns=["nelbo", "nelbo_fixed"]).dropna()
+    return {cell: "learned" if learned <= fixed else "fixed" for cell, learned, fixed in means.itertuples(name=None)}

@@ -31,6 +31,7 @@ import numpy as np
 import pandas as pd
 
 from indm.report.catalogue import CELL, PLACE
+from indm.report.decoders import decoders
 from indm.report.intervals import Numbers
 from indm.report.names import REFERENCE
 from indm.report.results import RUN_KEY, records
@@ -148,19 +149,6 @@ def compare(
     trained = values[RUN_KEY].drop_duplicates()
     tables = Tables(values, images, grading, failed_beyond or {}, trained, decoders(values, grading.decoder))
     return [found for claim in claims.claims for place in _places(tables, claim) for found in _at(tables, claim, place)]
-
-
-def decoders(values: pd.DataFrame, rule: str) -> dict[tuple[str, ...], str]:
-    """Return the decoder of each cell: the stated one, or the one with the lower mean validation NELBO at the end of training.
-
-    A cell without validation numbers of both decoders is left out.
-    """
-    if rule != "validation":
-        return dict.fromkeys(values[CELL].drop_duplicates().itertuples(index=False, name=None), rule)
-    curve = values[(values["stage"] == "curve") & values["metric"].isin(["nelbo", f"nelbo{FIXED}"])]
-    last = curve[curve["x"] == curve.groupby(RUN_KEY)["x"].transform("max")]
-    means = last.pivot_table("value", CELL, "metric").reindex(columns=["nelbo", f"nelbo{FIXED}"]).dropna()
-    return {cell: "learned" if learned <= fixed else "fixed" for cell, learned, fixed in means.itertuples(name=None)}
 
 
 def _places(tables: Tables, claim: Claim) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Figures of lines: likelihoods during training, and FID against the steps of a sampler.
+"""Figures of lines: likelihoods during training, FID against the steps of a sampler, and gains of flows against frequency.
 
 A panel shows the plain models in bold colour and a few controls in thin grey, named next to it in the order of their ends. Further
 controls get separate panels, so that a reader distinguishes at most six lines.
@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from indm.measured import FLOW_METRICS
 from indm.report.catalogue import PLACE
 from indm.report.figures_ladder import rung
 from indm.report.intervals import STUDENT, half_widths, named_bars
@@ -35,6 +36,7 @@ APART = 1.03
 SHADE = 1.25
 ON_LOGARITHM = " Means and intervals are those of log FID, exponentiated."
 TOO_FEW = "\nShaded: fewer steps than the sampler needs: its own error may be what is measured, and no claim uses them."
+GAINS = [metric for metric in FLOW_METRICS if metric.startswith("gain")]
 Scale = Literal["linear", "log"]
 
 
@@ -104,6 +106,23 @@ def _learning_curve(table: pd.DataFrame, x: str, x_label: str) -> Figure:
         for value in ("nelbo", "nll", "gap")
     ]
     figure, axes = _draw(rows, x_label)
+    for axis in axes:
+        plain_ticks(axis.xaxis)
+    return note(figure, named_bars({STUDENT: table["seeds"]}))
+
+
+def flow(table: pd.DataFrame) -> Figure:
+    """Draw the gain of each flow against spatial frequency: the middle of each band, relative to the highest frequency."""
+    bands = [
+        table.assign(frequency=(i + 0.5) / len(GAINS), gain=table[gain], gain_se=table[f"{gain}_se"])
+        for i, gain in enumerate(GAINS)
+    ]
+    rows = [
+        [Panel("", f"{cell_name(*group)}\ngain", "frequency", "gain", list(_lines(part, arms)), "log")]
+        for group, part in _groups(pd.concat(bands))
+        for arms in _arms(part)
+    ]
+    figure, axes = _draw(rows, "frequency, relative to the highest")
     for axis in axes:
         plain_ticks(axis.xaxis)
     return note(figure, named_bars({STUDENT: table["seeds"]}))

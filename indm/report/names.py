@@ -28,6 +28,7 @@ HEADINGS = {
     "train_nelbo": "NELBO, training images",
     "valid_nelbo": "NELBO, validation images",
     "valid_nelbo_raw_flow": "NELBO, validation images, raw flow",
+    "at_end": "at the end of the values tried",
     "rank_agreement_p": "rank agreement, p",
     "gain_per_doubling": "gain per doubling",
     "flops": "FLOPs",

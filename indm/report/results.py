@@ -24,7 +24,7 @@ Result = Mapping[str, Any]
 RUN_KEY = [*CELL, "seed"]
 # Columns that hold texts in any table: in result files, and in the tables made from them.
 TEXTS = [name for kind in TABLES.values() for name, value in kind.items() if value is Kind.TEXT]
-TEXTS += ["extractor", "published_source", "reading", "length_rule", "treatment", "against", "to_decide"]
+TEXTS += ["extractor", "published_source", "reading", "length_rule", "at_end", "treatment", "against", "to_decide"]
 # The stages with numbers for each image: the file of a run that holds them, its kind, and the file of their means.
 OF_IMAGES = {
     "nll": ("nll.csv", "nll_images", "nll.json"),
@@ -43,6 +43,7 @@ class Results:
         suite: its name.
         runs: ``run`` and the keys of ``RUN_KEY`` of every run.
         samples, fid, nll, train: the JSON files of every run, by its name.
+        flow: the JSON file of every run whose flow was measured, by its name.
         references: ``reference.json`` of every dataset.
         curve, sweep, tune, toy2d, protocol: the rows of all files of a kind, with ``RUN_KEY`` and ``source``, the file's path;
             sweep and toy2d also have ``grid``, the time grid of their samplers.
@@ -56,6 +57,7 @@ class Results:
     fid: Mapping[str, Result]
     nll: Mapping[str, Result]
     train: Mapping[str, Result]
+    flow: Mapping[str, Result]
     references: Mapping[str, Result]
     curve: pd.DataFrame
     sweep: pd.DataFrame
@@ -72,6 +74,7 @@ def read_results(
     datasets: Iterable[str],
     alpha: Callable[[str], float],
     curve: Iterable[str] = (),
+    flow: Iterable[str] = (),
     sweep: Iterable[str] = (),
     tune: Iterable[str] = (),
     toy2d: Iterable[str] = (),
@@ -98,9 +101,10 @@ def read_results(
     }
     files["toy2d"] = {folder / f"toy2d/{name}.csv": {"dataset": name, "sde": "", "objective": ""} for name in toy2d}
     files["protocol"] = {folder / f"protocol/{name}.csv": runs[run] for name, run in (protocol or {}).items()}
+    objects = dict.fromkeys(("samples", "fid", "nll", "train"), runs) | {"flow": flow}
     read = {
-        kind: {name: read_object(layout.run(name) / f"{kind}.json", kind, name) for name in runs}
-        for kind in ("samples", "fid", "nll", "train")
+        kind: {name: read_object(layout.run(name) / f"{kind}.json", kind, name) for name in names}
+        for kind, names in objects.items()
     }
     rows = {kind: _read_rows(folder, found, kind) for kind, found in files.items()}
     rows["toy2d"] = rows["toy2d"].assign(grid=toy2d_grid)
@@ -122,6 +126,7 @@ def read_results(
             for name, fixed in zip(runs, records(of_runs), strict=True)
         },
         train=read["train"],
+        flow=read["flow"],
         references={name: read_object(layout.data(name) / "reference.json", "reference") for name in datasets},
         curve=rows["curve"].drop(columns=bare, errors="ignore").join(of_curves),
         sweep=rows["sweep"],

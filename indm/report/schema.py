@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from indm.errors import ArtifactError
+from indm.measured import FLOW_METRICS
 from indm.report.catalogue import CELL
 from indm.store.files import AGAIN, read_json
 
@@ -49,6 +50,7 @@ OBJECTS: dict[str, Schema] = {
     "nll": _all(Kind.NUMBER, "images")
     | _all(Kind.OPTIONAL, "nll_uncorrected", "nll_uncorrected_se")
     | _measured(*NUMBERS),
+    "flow": _all(Kind.NUMBER, "images", "log_det_se", *FLOW_METRICS),
     "reference": _all(Kind.TEXT, "extractor"),
 }
 TABLES: dict[str, Schema] = {

@@ -4,7 +4,7 @@ For each number, the column ``v`` is the mean over seeds, ``v_se`` its standard 
 ``v_image_se`` the standard error over images of one run, as the root mean square over the seeds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -12,9 +12,9 @@ import pandas as pd
 from scipy.stats import trim_mean
 
 from indm.errors import ArtifactError
-from indm.measured import CURVE_METRICS, IMAGE_METRICS, LIKELIHOODS, SWEEP_METRICS
+from indm.measured import CURVE_METRICS, FLOW_METRICS, IMAGE_METRICS, LIKELIHOODS, SWEEP_METRICS
 from indm.report.catalogue import FLOORS
-from indm.report.decoders import chosen_decoders
+from indm.report.decoders import decoders
 from indm.report.intervals import log_ends
 from indm.report.names import REFERENCE
 from indm.report.published import PUBLISHED_EXTRACTOR, published_value
@@ -40,6 +40,7 @@ TAILS = [f"{metric}_{name}" for metric in ("nll", "nll_fixed") for name in ("med
 NLL_COLUMNS = [*HEAD, "images", "decoder", *_with_errors(*LIKELIHOODS)]
 NLL_COLUMNS += [*(f"{name}{end}" for name in TAILS for end in ("", "_se")), "nll_beyond"]
 NLL_COLUMNS += ["published_nll", "published_source"]
+FLOW_COLUMNS = [*HEAD, "images", *_with_errors(*FLOW_METRICS)]
 DISCRETIZATION_COLUMNS = [*HEAD, "sampler", "steps", "sound", "nfe", "num_samples", *_with_errors(*SWEEP_METRICS)]
 DISCRETIZATION_COLUMNS += ["fid_low", "fid_high", "skip"]
 LEARNING_CURVE_COLUMNS = [*HEAD, "step", "flops", "images", "split", *_with_errors(*CURVE_METRICS)]
@@ -54,19 +55,24 @@ PROTOCOL_COLUMNS = [*HEAD, "factor", "setting", "fid", "fid_image_se", "differen
 TOY2D_COLUMNS = [*HEAD, "parameters", "train_flops"]
 
 
-def suite_tables(results: Results, published: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Compute the tables of the ``table`` stage, by name; a table that the suite does not ask for has no rows."""
+def suite_tables(results: Results, published: pd.DataFrame, decoder: str) -> dict[str, pd.DataFrame]:
+    """Compute the tables of the ``table`` stage, by name; a table that the suite does not ask for has no rows.
+
+    Arguments:
+        decoder: the rule for the decoder of claims, :func:`indm.report.decoders.decoders`.
+    """
     values = values_table(results)
     return {
         "values": values,
         "images": images_table(results),
         "fid": fid_table(results, published),
-        "nll": nll_table(results, published),
+        "nll": nll_table(results, published, decoders(values, decoder)),
         "discretization": discretization_table(results),
         "learning_curve": learning_curve_table(results),
         "ablation": ablation_table(results, values),
         "protocol": protocol_table(results),
         "toy2d": toy2d_table(results),
+        "flow": flow_table(results),
         "tuning": tuning_table(results),
         "tuned": tuned_table(results),
     }
@@ -91,16 +97,15 @@ def fid_table(results: Results, published: pd.DataFrame) -> pd.DataFrame:
     return _finish(results.suite, table, FID_COLUMNS)
 
 
-def nll_table(results: Results, published: pd.DataFrame) -> pd.DataFrame:
-    """Tabulate the likelihood numbers, in bits/dim, with both decoders; ``decoder`` is the one chosen on validation images."""
+def nll_table(results: Results, published: pd.DataFrame, decoders: Mapping[tuple[str, ...], str]) -> pd.DataFrame:
+    """Tabulate the likelihood numbers, in bits/dim, with both decoders; ``decoder`` is the one that claims use."""
     of_images = results.images[results.images["stage"] == "nll"]
     tails = pd.DataFrame(
         [dict(zip(RUN_KEY, key, strict=True)) | _tails(rows) for key, rows in of_images.groupby(RUN_KEY)]
     )
     rows = pd.DataFrame([{**run, **results.nll[run["run"]]} for run in results.runs]).merge(tails, on=RUN_KEY)
-    chosen = chosen_decoders(results.curve)
     table = [
-        {**cell, "images": group["images"].iloc[0], "decoder": chosen.get(tuple(cell[key] for key in CELL))}
+        {**cell, "images": group["images"].iloc[0], "decoder": decoders.get(tuple(cell[key] for key in CELL))}
         | _means(group, [*LIKELIHOODS, *TAILS, "nll_beyond"])
         | published_value(published, cell, "nll")
         for cell, group in _groups(rows, CELL)
@@ -114,6 +119,16 @@ def _tails(images: pd.DataFrame) -> dict[str, float]:
     for metric in ("nll", "nll_fixed"):
         found |= {f"{metric}_median": images[metric].median(), f"{metric}_trimmed": trim_mean(images[metric], TRIMMED)}
     return found
+
+
+def flow_table(results: Results) -> pd.DataFrame:
+    """Tabulate the effect of each trained flow on test images; see :func:`indm.flows.description.describe`."""
+    rows = [{**run, **results.flow[run["run"]]} for run in results.runs if run["run"] in results.flow]
+    table = [
+        {**cell, "images": group["images"].iloc[0], **_means(group, FLOW_METRICS)}
+        for cell, group in _groups(pd.DataFrame(rows, columns=None if rows else CELL), CELL)
+    ]
+    return _finish(results.suite, table, FLOW_COLUMNS)
 
 
 def discretization_table(results: Results) -> pd.DataFrame:

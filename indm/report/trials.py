@@ -6,20 +6,29 @@ from typing import Any
 Row = Mapping[str, Any]
 
 
-def spread(rows: Sequence[Row], count: int) -> list[Row]:
+def spread(rows: Sequence[Row], count: int, objective: str) -> list[Row]:
     """Choose ``count`` trials (at least two), spread evenly over the ranking from best to worst; all, if there are fewer."""
-    ranked, count = sorted(rows, key=_place), min(count, len(rows))
+    first, count = best(rows, objective), min(count, len(rows))
+    ranked = sorted(rows, key=lambda row: (row != first, *_place(row)))
     return [ranked[round(i * (len(ranked) - 1) / max(count - 1, 1))] for i in range(count)]
 
 
-def best(rows: Sequence[Row]) -> Row | None:
+def best(rows: Sequence[Row], objective: str) -> Row | None:
     """Return the best trial, among the trials confirmed at full length if there are any; ``None`` without trials.
+
+    For the ``nll`` objective, it has the lowest target, the validation NELBO. For the ``fid`` objective, it has the lowest
+    validation NELBO of the trials whose FID is at most one standard error of the lowest FID above it.
 
     Arguments:
         rows: the completed trainings of the ``short`` and ``confirm`` phases.
+        objective: the objective of their training.
     """
-    confirmed = [row for row in rows if row["phase"] == "confirm"]
-    return min(confirmed or rows, key=_place, default=None)
+    rows = [row for row in rows if row["phase"] == "confirm"] or rows
+    lowest = min(rows, key=_place, default=None)
+    if lowest is None or objective != "fid":
+        return lowest
+    tied = [row for row in rows if row["target"] <= lowest["target"] + lowest["target_se"]]
+    return min(tied, key=lambda row: (row["valid_nelbo"], *_place(row)))
 
 
 def _place(row: Row) -> tuple[float, int]:

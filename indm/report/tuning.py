@@ -25,7 +25,17 @@ FEWEST_RANKS = 3
 # The gain, in bits/dim, that makes another doubling of the training worthwhile: the smallest effect of the claims.
 GAIN = 0.01
 MEASURED = [column for column, kind in TABLES["tune"].items() if kind is Kind.OPTIONAL]
-FOUND = ["trial", "steps", "target", "target_image_se", "flops", "rank_agreement", "rank_agreement_p", "length_rule"]
+FOUND = [
+    "at_end",
+    "trial",
+    "steps",
+    "target",
+    "target_image_se",
+    "flops",
+    "rank_agreement",
+    "rank_agreement_p",
+    "length_rule",
+]
 
 
 def tuning_table(results: Results) -> pd.DataFrame:
@@ -114,12 +124,15 @@ def _read(arm: pd.DataFrame, budget: float, parameters: list[str]) -> dict[str, 
     }
     row |= {"rank_agreement": rho, "rank_agreement_p": p}
     lengths = arm[(arm["phase"] == "length") & (arm["state"] == "complete")]
-    first = best(records(complete[complete["phase"] == "short"]))
+    objective = str(arm["objective"].iloc[0])
+    first = best(records(complete[complete["phase"] == "short"]), objective)
     if first is None:
         return row
     decided = first["trial"] in set(arm.loc[arm["phase"] == "confirm", "trial"])
-    winner = (best(records(complete[complete["phase"] == "confirm"])) if decided else None) or first
+    winner = (best(records(complete[complete["phase"] == "confirm"]), objective) if decided else None) or first
     row |= {key: winner[key] for key in ("trial", "steps", "target", *parameters)}
+    # Failed trials count: they are worse.
+    row["at_end"] = ", ".join(key for key in parameters if winner[key] in (short[key].min(), short[key].max()))
     # All lengths use the hyper-parameters of one trial.
     told = length_rule(lengths) if set(lengths["trial"]) == {winner["trial"]} else ""
     return row | {"target_image_se": winner["target_se"], "length_rule": told}

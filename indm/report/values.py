@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from indm.errors import ArtifactError
-from indm.measured import LIKELIHOODS
+from indm.measured import FLOW_METRICS, LIKELIHOODS
 from indm.registry import SAMPLERS
 from indm.report.results import OF_IMAGES, RUN_KEY, Result, Results, records
 from indm.report.schema import TABLES
@@ -101,10 +101,13 @@ def _run_values(results: Results) -> Iterator[dict[str, Any]]:
     for run in results.runs:
         name, identity = run["run"], {key: run[key] for key in RUN_KEY}
         samples, train = results.samples[name], results.train[name]
-        for metric in TRAIN_VALUES:
-            if train.get(metric) is not None:
-                source = f"runs/{name}/train.json"
-                yield {**identity, "stage": "train", "metric": metric, "value": train[metric], "source": source}
+        for stage, result, metrics in (
+            ("train", train, TRAIN_VALUES),
+            ("flow", results.flow.get(name, {}), FLOW_METRICS),
+        ):
+            for metric in (metric for metric in metrics if result.get(metric) is not None):
+                number = {"metric": metric, "value": result[metric], "se": result.get(f"{metric}_se")}
+                yield {**identity, "stage": stage, **number, "source": f"runs/{name}/{stage}.json"}
         drawn = {"sampler": samples["sampler"], "x": samples["steps"]}
         for stage, result, place in (("fid", results.fid[name], drawn), ("nll", results.nll[name], {})):
             identity |= {"stage": stage, "source": f"runs/{name}/{stage}.json"}

@@ -31,6 +31,7 @@ def run(suite: "Suite", layout: Layout) -> Finished:
         suite.datasets,
         partial(_alpha, suite),
         curve=STAGES["curve"].subjects(suite),
+        flow=STAGES["flow"].subjects(suite),
         sweep=STAGES["sweep"].subjects(suite),
         tune=suite.tune,
         toy2d=suite.toy2d.datasets,
@@ -38,7 +39,7 @@ def run(suite: "Suite", layout: Layout) -> Finished:
         toy2d_grid=suite.toy2d.grid,
         failed=failed.values(),
     )
-    for name, table in suite_tables(results, published).items():
+    for name, table in suite_tables(results, published, suite.grading.decoder).items():
         write_published(layout.tables / f"{name}.csv", table)
     return Finished(layout.tables)
 

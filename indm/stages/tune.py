@@ -6,7 +6,6 @@ and ``length``, the best hyper-parameters trained for several numbers of steps.
 
 import shutil
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -22,7 +21,7 @@ from indm.store.layout import Layout
 from indm.store.provenance import Finished
 from indm.store.scratch import Scratch, Work, open_scratch
 from indm.tuning.study import Row, Study
-from indm.tuning.trial import MEASURED, Arm
+from indm.tuning.trial import MEASURED, Arm, over_seeds
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -36,12 +35,12 @@ def run(suite: "Suite", layout: Layout, name: str, *, work: Work) -> Finished:
     Raises:
         DataError: if the dataset lacks validation images, on which hyper-parameters are chosen.
     """
-    arm = _arm(suite, layout, name, set_up(suite.device, suite.threads))
+    arms, objective = _arms(suite, layout, name, set_up(suite.device, suite.threads)), suite.runs[name].objective
     # Kept after a successful search, so that a longer search continues from it and the same search does not train again.
     with open_scratch(work, keep=True) as scratch, sigterm_noted() as stop:
         parameters = suite.tune[name]
         space = {key: (found.low, found.high, found.log) for key, found in parameters.space.items()}
-        study = Study(scratch.folder / "study.journal", work.key, space, (*arm.seed, "tune"))
+        study = Study(scratch.folder / "study.journal", work.key, space, (*arms[0].seed, "tune"))
         earlier = sum(row["seconds"] for row in study.rows.values())
 
         def trial(phase: str, steps: int, number: int) -> Row:
@@ -63,25 +62,32 @@ def run(suite: "Suite", layout: Layout, name: str, *, work: Work) -> Finished:
                 StoppedError: if the process is asked to stop; the training continues from its saved state.
             """
             nonlocal earlier
-            training = Scratch(scratch.folder / f"{number}-{steps}", work.key)
+            trainings = [Scratch(scratch.folder / f"{number}-{steps}-{arm.seed[1]}", work.key) for arm in arms]
             progress = bar(f"{name} trial {number}, {steps} steps")
-            make = partial(arm.run, study.parameters(number), steps, training, stop, progress)
+
+            def make() -> Row:
+                found = study.parameters(number)
+                pairs = zip(arms, trainings, strict=True)
+                return over_seeds([arm.run(found, steps, training, stop, progress) for arm, training in pairs])
+
             row = study.once(number, steps, make)
-            earlier += training.earlier
-            shutil.rmtree(training.folder, ignore_errors=True)
+            for training in trainings:
+                earlier += training.earlier
+                shutil.rmtree(training.folder, ignore_errors=True)
             return row | {"phase": phase}
 
         rows = [trial("short", parameters.steps, number) for number in range(parameters.trials)]
         if confirm := parameters.confirm:
-            chosen = spread(_complete(rows), confirm.trials)
+            chosen = spread(_complete(rows), confirm.trials, objective)
             rows += [trial("confirm", confirm.steps, row["trial"]) for row in chosen]
-        if winner := best(_complete(rows)):
+        if winner := best(_complete(rows), objective):
             rows += [trial("length", steps, winner["trial"]) for steps in parameters.lengths]
-        _write(layout, arm, study, rows, winner)
+        _write(layout, arms[0], study, rows, winner)
     return Finished(layout.run(name), earlier)
 
 
-def _arm(suite: "Suite", layout: Layout, name: str, device: torch.device) -> Arm:
+def _arms(suite: "Suite", layout: Layout, name: str, device: torch.device) -> list[Arm]:
+    """Prepare the searched model, once for each seed."""
     data = layout.data(suite.runs[name].dataset)
     description = read_json(data / "dataset.json")
     if not description["counts"]["valid"]:
@@ -91,7 +97,8 @@ def _arm(suite: "Suite", layout: Layout, name: str, device: torch.device) -> Arm
         )
     train, valid = (torch.from_numpy(read_array(data / f"{split}.npy")) for split in ("train", "valid"))
     valid = first_images(valid, suite.curve.images, "curve.images")
-    return Arm(suite, name, data, description, train, valid, device)
+    seeds = [(suite.runs[name].dataset, seed) for seed in suite.tune[name].seeds]
+    return [Arm(suite, name, seed, data, description, train, valid, device) for seed in seeds]
 
 
 def _complete(rows: list[Row]) -> list[Row]:

@@ -3,14 +3,14 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from indm.measured import METRICS
 from indm.registry import SAMPLERS, goes_with
 from indm.suite.schema.types import ABSENT, PC
-from indm.suite.variants import CONTROLS, variants
+from indm.suite.variants import CONTROLS, SAME_COMPUTE, variants
 
 if TYPE_CHECKING:
     from indm.suite.schema.evaluation import ReferenceParams, SampleParams
@@ -335,7 +335,8 @@ def _tune(suite: "Suite") -> Iterator[str]:
     if suite.tune and suite.weights.score == "raw":
         yield "key tune: found runs; allowed: {}, since weights.score is raw and trials are measured with averaged ones"
     first: dict[tuple[str, str, str], str] = {}
-    for name, search in suite.tune.items():
+    # The lengths of same-compute follow from another model's.
+    for name, search in sorted(suite.tune.items(), key=lambda item: _is_same_compute(suite, item[0])):
         place = f"key tune.{name}"
         if name not in suite.runs:
             yield f"{place}: no such run; allowed: {', '.join(suite.runs)}"
@@ -343,12 +344,25 @@ def _tune(suite: "Suite") -> Iterator[str]:
         yield from (f"{place}.{mistake}" for mistake in _search(suite, name, search))
         run = suite.runs[name]
         model = first.setdefault((run.dataset, run.sde, run.objective), name)
-        first_search = suite.tune[model].model_dump()
-        for key in ("trials", "steps", "seed", "confirm"):
-            found, expected = search.model_dump()[key], first_search[key]
-            if found != expected:
-                found, expected = json.dumps(found), json.dumps(expected)
-                yield f"{place}.{key}: found {found}; allowed: {expected}, as for {model}, with which it is compared"
+        expected = _as_long(suite, name, model)
+        for key in ("trials", "steps", "seeds", "confirm"):
+            if (found := search.model_dump()[key]) != expected[key]:
+                allowed = f"{json.dumps(expected[key])}, as for {model}, with which it is compared"
+                yield f"{place}.{key}: found {json.dumps(found)}; allowed: {allowed}"
+
+
+def _as_long(suite: "Suite", name: str, model: str) -> dict[str, Any]:
+    """Return the search of a model as another run's: trials of same-compute are longer by as much as its trainings are."""
+    found = suite.tune[model].model_dump()
+    if _is_same_compute(suite, name):
+        factor = suite.train_params(name).steps / suite.train_params(model).steps
+        for search in filter(None, (found, found["confirm"])):
+            search["steps"] = round(search["steps"] * factor)
+    return found
+
+
+def _is_same_compute(suite: "Suite", name: str) -> bool:
+    return name in suite.runs and suite.runs[name].variant == SAME_COMPUTE
 
 
 def _search(suite: "Suite", name: str, search: "TuneParams") -> Iterator[str]:

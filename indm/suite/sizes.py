@@ -76,8 +76,12 @@ def _images(suite: "Suite", name: str, counts: Mapping[str, int], few: int, why:
     if suite.nll.images is None:
         yield from shards("nll", suite.shards.nll, counts["test"], suite.nll.batch_size, f"{name}, split test")
     curve = "valid" if counts["valid"] else "test"
-    for key, section, split in (("nll", suite.nll, "test"), ("curve", suite.curve, curve)):
-        if section.images is not None and section.images > counts[split]:
+    for key, section, split in (
+        ("nll", suite.nll, "test"),
+        ("curve", suite.curve, curve),
+        ("flow", suite.flow, "test"),
+    ):
+        if section is not None and section.images is not None and section.images > counts[split]:
             yield (
                 f"key {key}.images: found {section.images}; allowed: null, or up to {counts[split]}, the images of {name}, "
                 f"split {split}"

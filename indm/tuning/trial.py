@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -41,6 +41,7 @@ class Arm:
 
     Arguments:
         name: the run whose hyper-parameters are searched.
+        seed: dataset and seed of all trials; their random numbers do not depend on the model.
         description: content of ``dataset.json``.
         train: training images as levels, uint8, shape (N, C, H, W).
         valid: validation images for the bounds.
@@ -48,6 +49,7 @@ class Arm:
 
     suite: "Suite"
     name: str
+    seed: tuple[str, int]
     data: Path
     description: Mapping[str, Any]
     train: Tensor
@@ -130,7 +132,16 @@ class Arm:
         rng = np.random.default_rng(derive_seed(*seed, "bootstrap"))
         return value, bootstrap_fid(generated, reference, self.suite.fid.bootstrap, rng)
 
-    @property
-    def seed(self) -> tuple[str, int]:
-        """Dataset and seed of all trials; their random numbers do not depend on the model."""
-        return self.suite.runs[self.name].dataset, self.suite.tune[self.name].seed
+
+def over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Combine the trainings of a trial with several seeds, each as of :meth:`Arm.run`: it fails if one of them failed.
+
+    Returns:
+        Means over seeds, and standard errors over images as their root mean square; the first reason; sums of costs.
+    """
+    found: dict[str, Any] = {"reason": next((row["reason"] for row in rows if row["reason"]), "")}
+    for key in MEASURED if not found["reason"] else ():
+        values = [row[key] for row in rows if row[key] is not None]
+        power = 2 if key.endswith("_se") else 1
+        found[key] = (sum(value**power for value in values) / len(values)) ** (1 / power) if values else None
+    return dict.fromkeys(MEASURED) | found | {key: sum(row[key] for row in rows) for key in ("flops", "seconds")}

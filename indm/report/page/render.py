@@ -30,6 +30,7 @@ SECTIONS = {
     "steps": "Few steps",
     "ablation": "Controls",
     "likelihood": "Likelihood",
+    "flow": "Flows",
     "quality": "Image quality",
     "published": "Published numbers",
     "toy": "Two dimensions",

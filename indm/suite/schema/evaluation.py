@@ -134,6 +134,12 @@ class LikelihoodParams(Strict):
     )
 
 
+class FlowStudyParams(Strict):
+    """The effect of each trained flow on test images; log-determinants are computed as for nll."""
+
+    images: int = Field(ge=2, le=10**9, description="images, the first of the test split")
+
+
 class NllParams(LikelihoodParams):
     """How the likelihoods of a trained run are evaluated."""
 

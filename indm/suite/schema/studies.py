@@ -31,8 +31,10 @@ class TuneParams(Strict):
 
     trials: int = Field(ge=2, le=10**6, description="number of trials, the same for all models that are compared")
     steps: Count = Field(description="optimiser steps of a trial, the same for all models that are compared")
-    seed: Seed = Field(
-        description="seed of all trials (images, noise and suggestions), the same for all models that are compared"
+    seeds: Annotated[list[Seed], EachOnce()] = Field(
+        min_length=1,
+        description="seeds of each trial's trainings, whose mean decides; the first one is for suggestions, too; the same for all "
+        "models that are compared",
     )
     space: dict[str, RangeParams] = Field(min_length=1, description="ranges of keys of the train section, by key")
     confirm: ConfirmParams | None = Field(description="trials that are trained again for longer; or null")

@@ -8,6 +8,7 @@ from pydantic import Field, create_model
 from indm.registry import FAMILIES
 from indm.suite.schema.evaluation import (
     FidParams,
+    FlowStudyParams,
     GradingParams,
     LikelihoodParams,
     NllParams,
@@ -174,6 +175,9 @@ class Suite(Strict):
             "and time to compile first"
         ),
     ] = False
+    flow: Annotated[
+        FlowStudyParams | None, Field(description="effect of each trained flow on images; default null: not measured")
+    ] = None
     kept_weights: Annotated[
         KeptWeightsParams | None,
         Field(description="runs whose averaged weights are kept with the results; default null"),
