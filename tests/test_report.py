@@ -389,7 +389,7 @@ def test_tails_of_likelihoods_are_left_out_and_counted(tmp_path: Path) -> None:
     nll = np.array([2.0] * 8 + [1.9, 50.0])
     image = pd.DataFrame({"nll": nll, "nll_fixed": nll + 0.5, "nelbo": 2.0}).assign(stage="nll", **results.runs[0])
     images = pd.concat([image, image.assign(seed=1, nelbo=60.0)])
-    (row,) = records(nll_table(replace(results, images=images), PUBLISHED))
+    (row,) = records(nll_table(replace(results, images=images), PUBLISHED, {}))
     assert (row["nll_median"], row["nll_trimmed"], row["nll_fixed_median"]) == pytest.approx((2.0, 2.0, 2.5))
     assert row["nll_beyond"] == pytest.approx(0.5)
 
@@ -536,7 +536,7 @@ def test_costs_are_absent_where_no_execution_is_known() -> None:
 
 def compared(folder: Path, runs: list[dict[str, Any]]) -> pd.DataFrame:
     results = written(folder, runs)
-    fid, nll = fid_table(results, PUBLISHED), nll_table(results, PUBLISHED)
+    fid, nll = fid_table(results, PUBLISHED), nll_table(results, PUBLISHED, {})
     return comparison_table("s", fid, nll, values_table(results), PUBLISHED)
 
 
@@ -566,7 +566,7 @@ def test_numbers_of_other_models_stand_beside_our_lowest_on_the_same_dataset(tmp
 def test_a_suite_without_one_kind_of_number_is_compared(tmp_path: Path, empty: str) -> None:
     """An empty table has no types, so no number is asked of its columns."""
     results = written(tmp_path, [{"dataset": "fashion-mnist", "nll": 3.4}])
-    tables = {"fid": fid_table(results, PUBLISHED), "nll": nll_table(results, PUBLISHED)}
+    tables = {"fid": fid_table(results, PUBLISHED), "nll": nll_table(results, PUBLISHED, {})}
     tables[empty] = pd.DataFrame(columns=tables[empty].columns)
     table = comparison_table("s", tables["fid"], tables["nll"], values_table(results), PUBLISHED)
     assert (table.loc[table["ours"].notna(), "metric"] == "nll").all()
