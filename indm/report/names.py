@@ -62,7 +62,7 @@ def heading(column: str) -> str:
     if column.endswith("_difference"):
         return f"{heading(column.removesuffix('_difference'))}, difference"
     if "_fixed" in column:
-        return f"{heading(column.replace('_fixed', ''))}, fixed decoder"
+        return f"{heading(column.replace('_fixed', ''))}, fixed"
     if match := re.fullmatch(r"w1_(\d+)(.*)", column):
         return f"W1 × 1000, {match[1]} steps{match[2].replace('_', ' ')}"
     return HEADINGS.get(column, column.replace("_", " "))
