@@ -146,6 +146,17 @@ def test_inverse(bijection: Flow) -> None:
     assert not bijection.inverse(z).requires_grad
 
 
+@pytest.mark.parametrize("options", [{}, {"behind": ["filter"]}, {"affine": {"scale": 0.5, "mean": -0.1, "std": 2.0}}])
+def test_a_flow_with_random_maps_stays_one_map_for_a_batch_behind_others(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    flow = build_flow("wolf", channels_in=CHANNELS, image_size=SIZE, blocks=(2, 1), width=8, **SMALL_WOLF, **options)
+    x = images(3)
+    there, back = flow.double().eval().bijection_at(x, seeded(1))
+    torch.testing.assert_close(there(x), there(x), atol=0, rtol=0)
+    torch.testing.assert_close(there(x), flow(x, "none", seeded(1))[0])
+    torch.testing.assert_close(back(there(x)), x, atol=1e-5, rtol=0)
+
+
 def test_inverse_of_a_sample_does_not_depend_on_its_batch(bijection: Flow) -> None:
     z = images(3) * torch.tensor([0.1, 1.0, 10.0]).view(-1, 1, 1, 1)
     alone = torch.cat([bijection.inverse(sample) for sample in z.split(1)])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from indm.errors import ParamsError
-from indm.flows.base import Flow, LogDet
+from indm.flows.base import Flow, LogDet, Map
 from indm.flows.sources import Source
 from indm.registry import FLOWS
 
@@ -47,6 +47,10 @@ class Affine(Flow):
     ) -> Tensor:
         return self.flow.inverse(z, atol, max_iterations, generator) / self.factor + self.mean
 
+    def bijection_at(self, x: Tensor, generator: Source = None) -> tuple[Map, Map]:
+        there, back = self.flow.bijection_at(self.factor * (x - self.mean), generator)
+        return lambda images: there(self.factor * (images - self.mean)), lambda z: back(z) / self.factor + self.mean
+
     @property
     def mean_terms(self) -> float:
         return self.flow.mean_terms
@@ -83,6 +87,11 @@ class Composed(Flow):
         return self.first.inverse(
             self.second.inverse(z, atol, max_iterations, generator), atol, max_iterations, generator
         )
+
+    def bijection_at(self, x: Tensor, generator: Source = None) -> tuple[Map, Map]:
+        first, back_first = self.first.bijection_at(x, generator)
+        second, back_second = self.second.bijection_at(first(x), generator)
+        return lambda images: second(first(images)), lambda z: back_first(back_second(z))
 
     @property
     def mean_terms(self) -> float:
