@@ -149,7 +149,8 @@ def test_inverse(bijection: Flow) -> None:
 @pytest.mark.parametrize("options", [{}, {"behind": ["filter"]}, {"affine": {"scale": 0.5, "mean": -0.1, "std": 2.0}}])
 def test_a_flow_with_random_maps_stays_one_map_for_a_batch_behind_others(options: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    flow = build_flow("wolf", channels_in=CHANNELS, image_size=SIZE, blocks=(2, 1), width=8, **SMALL_WOLF, **options)
+    options = options | SMALL_WOLF | {"blocks": (2, 1), "width": 8}
+    flow = build_flow("wolf", channels_in=CHANNELS, image_size=SIZE, **options)
     x = images(3)
     there, back = flow.double().eval().bijection_at(x, seeded(1))
     torch.testing.assert_close(there(x), there(x), atol=0, rtol=0)
