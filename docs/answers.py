@@ -80,7 +80,10 @@ def with_answers(page: str, published: Path, suites: Mapping[str, str], place: s
     folders = {
         name: published / suite / "tables" for suite, name in suites.items() if (published / suite / "tables").is_dir()
     }
-    tables = [read_rows(folder / "claims.csv").assign(name=name) for name, folder in folders.items()]
+    tables = [
+        read_rows(folder / "claims.csv", columns=("family", "comparison")).assign(name=name)
+        for name, folder in folders.items()
+    ]
     if not tables:
         return page
     table = pd.concat(tables, ignore_index=True)

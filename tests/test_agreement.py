@@ -150,7 +150,7 @@ def test_a_verdict_that_one_side_lacks_is_a_difference(published: Path, out: Pat
     edit(path, lambda table: table.drop(index=0))
     found = agreement(published, Layout(out, "digits"))
     (missing,) = found.other_verdicts.to_dict("records")
-    assert (missing["published"], missing["borderline"]) == ("-", False)
+    assert (missing["published"], missing["repeatable"]) == ("-", True)
     assert not found.agrees
 
 
@@ -209,7 +209,7 @@ def test_no_folder_is_no_suite(out: Path) -> None:
     [("smallest_effect", 0.02), ("metric", "nll, nll"), ("unit", "nats"), ("protocol", "fixed decoder")],
 )
 def test_a_claim_that_asks_otherwise_is_named(published: Path, out: Path, column: str, value: object) -> None:
-    """Its verdict is the same, or borderline; and the answer to another question."""
+    """Its verdict is the same, or may differ; and the answer to another question."""
     path = published / "tables/claims.csv"
     edit(path, lambda table: table.assign(repeatability=0.5))
     row = pd.read_csv(path).loc[0]
@@ -218,7 +218,7 @@ def test_a_claim_that_asks_otherwise_is_named(published: Path, out: Path, column
     assert done.exit_code == 1
     named, *_ = [line for line in done.output.splitlines() if line.startswith(f"{row['id']} ")]
     text = f"{value:g}" if isinstance(value, float) else value
-    assert re.search(rf" False +{re.escape(f'{column}: published {text}, here {row[column]}')}$", named)
+    assert re.search(rf" True +{re.escape(f'{column}: published {text}, here {row[column]}')}$", named)
     assert done.output.endswith("They differ.\n")
 
 
@@ -236,11 +236,11 @@ def test_another_verdict_counts_unless_another_draw_may_change_it(published: Pat
     edit(path, lambda table: table.assign(verdict=table["verdict"].mask(table.index == row, "another grade")))
     done = compare(published, out)
     assert done.exit_code == 1
-    assert re.search(rf"^{table['id'][row]} .* +another grade +{grade} +False$", done.output, flags=re.MULTILINE)
+    assert re.search(rf"^{table['id'][row]} .* +another grade +{grade} +True$", done.output, flags=re.MULTILINE)
     edit(path, lambda table: table.assign(repeatability=0.5))
     done = compare(published, out)
     assert done.exit_code == 0
-    assert re.search(rf"^{table['id'][row]} .* +another grade +{grade} +True$", done.output, flags=re.MULTILINE)
+    assert re.search(rf"^{table['id'][row]} .* +another grade +{grade} +False$", done.output, flags=re.MULTILINE)
     assert done.output.endswith("They agree.\n")
 
 

@@ -147,7 +147,7 @@ def test_a_claim_is_compared_with_three_models_and_with_its_controls() -> None:
     assert [row["against"] for row in found[2:]] == [
         *("", "ddpmpp standardised", "ddpmpp learned-scale", "indm frozen-flow")
     ]
-    assert (found[2]["verdict"], found[2]["reason"]) == (UNDECIDED, "the suite names none")
+    assert (found[2]["verdict"], found[2]["reason"]) == (UNDECIDED, "the suite does not name one")
 
 
 def test_differences_of_seeds_are_listed() -> None:
@@ -281,7 +281,11 @@ def test_controls_of_2d_claims_are_in_the_2d_studies() -> None:
         ),
         ("grading.images.scale", "", "images.scale: found ''; allowed: null, or a variant in runs"),
         ("grading.toy2d.scale", "scale-7", "toy2d.scale: found 'scale-7'; allowed: null, or a control's name, or of "),
-        ("grading.samplers", {"indm": "ddim"}, "samplers: found none for ddpmpp; allowed: null, or one for each model"),
+        (
+            "grading.samplers",
+            {"indm": "ddim"},
+            "samplers: found no sampler for ddpmpp; allowed: null, or one for each model",
+        ),
         ("sweep.samplers", ["dpm_solver_pp_2m"], "samplers.indm: found ode_heun; allowed: dpm_solver_pp_2m, of sweep"),
         ("datasets.digits.validation", 0, "decoder: found validation; allowed: learned or fixed, since digits has no"),
     ],
@@ -431,7 +435,7 @@ def test_each_side_has_the_sampler_that_was_chosen_for_it_at_steps_where_both_ar
     assert row["protocol"] == "ddim against dpm_solver_pp_2m"
     assert word(values, metric=FEW_STEPS)[0] == WORSE
     verdict, reason = word(values, metric=chosen)
-    assert (verdict, reason.startswith("no sampler was chosen")) == (UNDECIDED, True)
+    assert (verdict, reason.startswith("samplers were not chosen")) == (UNDECIDED, True)
 
 
 LIKELIHOODS = ("nelbo", "nelbo_fixed")
@@ -469,7 +473,10 @@ def test_validation_chooses_the_decoder_of_a_cell_and_not_of_a_seed() -> None:
     assert row["effect"] == pytest.approx(1.0, abs=0.01)
     assert row["protocol"] == "fixed decoder against learned decoder"
     lacks = values[(values["stage"] == "nll") | (values["metric"] == "nelbo")]
-    assert word(lacks, grading=grading, **NELBO) == (UNDECIDED, "no validation numbers tell which decoder to use")
+    assert word(lacks, grading=grading, **NELBO) == (
+        UNDECIDED,
+        "validation numbers, which choose the decoder, are missing",
+    )
     gaps = planted(BOTH, 4, 0.001)
     assert at_steps(gaps, grading=grading)["verdict"] == BETTER
 

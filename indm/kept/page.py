@@ -108,7 +108,7 @@ def verdicts(table: pd.DataFrame, where: tuple[str, ...] = tuple(PLACE)) -> str:
 
     Arguments:
         table: rows of claims.csv.
-        where: the columns that tell rows of a claim apart.
+        where: the columns that distinguish rows of a claim.
     """
     kinds = [kind for kind in (*COMPARISONS, FIXED_NUMBER) if kind in set(table["comparison"])]
     lines = [
@@ -125,7 +125,7 @@ def verdicts(table: pd.DataFrame, where: tuple[str, ...] = tuple(PLACE)) -> str:
 
 
 def _compared(row: Mapping[str, Any]) -> str:
-    """Write a verdict with its effect, or why there is none; the simple control by its name."""
+    """Write a verdict with its effect, or with its reason; the simple control by its name."""
     if pd.isna(row["effect"]):
         return f"{row['verdict']}: {row['reason']}"
     who = f"{comparator(row['against'])}: " if row["comparison"] == SIMPLE else ""

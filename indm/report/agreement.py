@@ -58,7 +58,7 @@ class Agreement:
     Arguments:
         machines: the machines that made the published results, and the machines that made the results here.
         suites: SHA-256 of the full suite when the tables were made, published and here; "" where unknown.
-        verdicts: one row per verdict: ``claim``, ``published``, ``here``, ``borderline``, and ``asked``, how the
+        verdicts: one row per verdict: ``claim``, ``published``, ``here``, ``repeatable``, and ``asked``, how the
             questions differ.
         numbers: one row per number: ``table``, ``row``, ``number``, ``published``, ``here``, ``standard_errors``.
     """
@@ -85,8 +85,8 @@ class Agreement:
 
     @property
     def agrees(self) -> bool:
-        """Whether the suite is the same, all numbers are close enough, and only borderline verdicts differ."""
-        return self.same_suite and self.far_numbers.empty and bool(self.other_verdicts["borderline"].all())
+        """Whether the suite is the same, all numbers are close enough, and no repeatable verdict differs."""
+        return self.same_suite and self.far_numbers.empty and not self.other_verdicts["repeatable"].any()
 
     def lines(self) -> Iterator[str]:
         """Yield the lines that report the comparison and the differences."""
@@ -189,7 +189,7 @@ def _verdicts(table: pd.DataFrame) -> pd.DataFrame:
         )
         for row in records(table)
     ]
-    return pd.DataFrame(rows, columns=["claim", "grade", "borderline", "asked"])
+    return pd.DataFrame(rows, columns=["claim", "grade", "low", "asked"])
 
 
 def _text(value: Any) -> str:
@@ -198,13 +198,13 @@ def _text(value: Any) -> str:
 
 
 def _verdict_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Mark the verdicts that may differ: present on both sides, borderline on one of them, and with the same question."""
+    """Mark the verdicts that may not differ; those may that have the same question and a low repeatability on either side."""
     whole = pairs["grade_published"].notna() & pairs["grade_here"].notna()
     asked = pd.Series([_asked_otherwise(row) for row in records(pairs[whole])], pairs.index[whole], dtype=object)
     asked = asked.reindex(pairs.index, fill_value="")
-    borderline = whole & (asked == "") & (pairs["borderline_published"].eq(True) | pairs["borderline_here"].eq(True))
+    low = whole & (asked == "") & (pairs["low_published"].eq(True) | pairs["low_here"].eq(True))
     grades = {side: pairs[f"grade_{side}"].fillna(ABSENT) for side in ("published", "here")}
-    return pd.DataFrame({"claim": pairs["claim"], **grades, "borderline": borderline, "asked": asked})
+    return pd.DataFrame({"claim": pairs["claim"], **grades, "repeatable": ~low, "asked": asked})
 
 
 def _asked_otherwise(pair: Result) -> str:

@@ -105,7 +105,7 @@ class Comparison(NamedTuple):
         claim: the claim.
         place: dataset, SDE and objective.
         kind: one of :data:`COMPARISONS`, or :data:`FIXED_NUMBER` or :data:`CONTROL`.
-        against: the other model; empty if there is none.
+        against: the other model; empty if it is not named.
         paired: the numbers of both.
         protocol: decoder or sampler of the treatment and, if it differs, of the other model.
         why_absent: why there are no numbers, unless the model was not run.
@@ -173,9 +173,9 @@ def _at(tables: Tables, claim: Claim, place: dict[str, str]) -> Iterator[Compari
         against = "" if arm is None else f"{arm.value:g}" if isinstance(arm, Bound) else name_of(arm)
         found = Comparison(claim, place, kind, against)
         if arm is None:
-            yield found._replace(why_absent="the suite names none")
+            yield found._replace(why_absent="the suite does not name one")
         elif claim.metric.sampler == CHOSEN and tables.grading.samplers is None:
-            yield found._replace(why_absent="no sampler was chosen beforehand, on validation images")
+            yield found._replace(why_absent="samplers were not chosen beforehand, on validation images")
         else:
             yield _paired(tables, found, arm)
 
@@ -206,7 +206,7 @@ class Laid(NamedTuple):
     Arguments:
         numbers: the numbers.
         cells: the columns of all models at this place.
-        protocol: the decoder or sampler behind them; empty if it has none, or if none could be chosen.
+        protocol: the decoder or sampler behind them; empty without one, or if it could not be chosen.
     """
 
     numbers: pd.DataFrame
@@ -230,7 +230,7 @@ def _paired(tables: Tables, found: Comparison, arm: Side | Bound) -> Comparison:
         if claim.metric.stage == "curve":
             other = other._replace(numbers=_at_shares_of(tables, place, claim.treatment, arm, other.numbers))
     if _has_decoder(claim.metric) and not (own.protocol and other.protocol):
-        return found._replace(why_absent="no validation numbers tell which decoder to use")
+        return found._replace(why_absent="validation numbers, which choose the decoder, are missing")
     found = found._replace(protocol=" against ".join(dict.fromkeys(filter(None, (own.protocol, other.protocol)))))
     sides, swept = (own.numbers.columns, other.numbers.columns), claim.metric.stage == "sweep"
     # In a sweep, the numbers of steps at which any model was sampled here, not only these two.

@@ -32,7 +32,7 @@ class Verdict(NamedTuple):
 
 
 def in_words(word: str, smallest: float) -> str:
-    """Write a word for readers: *not better* says which gain there is not."""
+    """Write a word for readers: *not better* with the gain that is excluded."""
     return f"no gain of {smallest:g}" if word == NOT_BETTER and smallest else word
 
 

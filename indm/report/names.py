@@ -84,7 +84,7 @@ def cell_name(*cell: str) -> str:
 
 
 def arm(model: str, variant: str) -> str:
-    """Name a model: a variant of the baseline by what varies alone, such as same compute or learned filter."""
+    """Name a model: a variant of the baseline by its variation alone, such as same compute or learned filter."""
     varied = variant.replace("-", " ")
     return varied if variant and model == REFERENCE else names(model, varied)
 

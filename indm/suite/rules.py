@@ -299,7 +299,7 @@ def _failed_beyond(suite: "Suite") -> Iterator[str]:
 
 
 def _grading(suite: "Suite") -> Iterator[str]:
-    """Check that what the grading names is in the suite, and that test images do not choose a decoder."""
+    """Check that the grading's names are in the suite, and that test images do not choose a decoder."""
     grading, scales = suite.grading, {f"scale-{scale:g}" for scale in suite.toy2d.training.scales}
     known = {
         "images": ({run.variant for run in suite.runs.values() if not run.has_flow} - {""}, "a variant in runs"),
@@ -311,7 +311,7 @@ def _grading(suite: "Suite") -> Iterator[str]:
                 yield f"key grading.{section}.{key}: found {variant!r}; allowed: null, or {allowed}"
     swept = {run.model for run in suite.runs.values() if run.objective in suite.sweep.objectives}
     if grading.samplers is not None and (without := sorted(swept - {*grading.samplers})):
-        yield f"key grading.samplers: found none for {', '.join(without)}; allowed: null, or one for each model of the sweep"
+        yield f"key grading.samplers: found no sampler for {', '.join(without)}; allowed: null, or one for each model of the sweep"
     for model, sampler in (grading.samplers or {}).items():
         if sampler not in suite.sweep.samplers:
             yield f"key grading.samplers.{model}: found {sampler}; allowed: {', '.join(suite.sweep.samplers)}, of sweep.samplers"

@@ -37,6 +37,7 @@ def small() -> dict[str, Any]:
         "weights": full["weights"],
         "sample": {"sampler": full["sample"]["sampler"], "grid": full["sample"]["grid"]},
         "sweep": {"objectives": full["sweep"]["objectives"], "samplers": full["sweep"]["samplers"]},
+        "grading": full["grading"],
         "runs": full["runs"],
     }
 

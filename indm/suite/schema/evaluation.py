@@ -152,10 +152,10 @@ class ControlsParams(Strict):
     """The controls of a comparison that were chosen before the graded runs."""
 
     simple: str | None = Field(
-        description="variant of the simple control: what a simpler model than a flow does; null: none"
+        description="variant of the simple control, a simpler model than a flow; null: the suite does not have one"
     )
     scale: str | None = Field(
-        description="variant of the best scale of the data, such as scale-5; null: none was searched"
+        description="variant of the best scale of the data, such as scale-5; null: it was not searched"
     )
 
 
@@ -172,7 +172,7 @@ class GradingParams(Strict):
         description="decoder of likelihoods in claims; validation: of each cell the one with the lower validation NELBO"
     )
     samplers: dict[FamilyName, SweptName] | None = Field(
-        description="sampler at few steps of each model, chosen on the search's seeds and validation images; null: none"
+        description="sampler at few steps of each model, chosen on the search's seeds and validation images; null: not chosen"
     )
     images: ControlsParams
     toy2d: ControlsParams
