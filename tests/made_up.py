@@ -363,7 +363,15 @@ def write_made_up_runs(
 
 
 def _swept(suite: Suite, run: RunParams, plant: Callable[[RunParams, str], float]) -> list[dict[str, Any]]:
-    head = {"skip": "", "nfe": 10, "num_samples": 40, "fid_se": 0.1, "kid": 0.1, "kid_se": 0.1, "grid": suite.sweep.grid}
+    head = {
+        "skip": "",
+        "nfe": 10,
+        "num_samples": 40,
+        "fid_se": 0.1,
+        "kid": 0.1,
+        "kid_se": 0.1,
+        "grid": suite.sweep.grid,
+    }
     cells = product(suite.sweep.samplers, suite.sweep.steps)
     return [head | {"sampler": sampler, "steps": steps, "fid": plant(run, sampler)} for sampler, steps in cells]
 
