@@ -77,6 +77,8 @@ MINUTE: dict[str, Any] = {
     "protocol": {},
     "toy2d.datasets": {},
     "tune": {},
+    "grading.samplers": None,
+    "grading.images.simple": None,
 }
 # The largest numbers of keys that cost time, memory or processors; beyond them an example would be no minute one.
 LARGEST: dict[str, float] = {
@@ -91,7 +93,7 @@ LARGEST: dict[str, float] = {
 # Likewise the smallest.
 SMALLEST = {"tolerance": 1e-3, "log_det_tolerance": 1e-3}
 # Each has a meaning for the whole, or is tested with engines of its own.
-FIXED = {"suite", "device", "runs", "protocol", "tune", "toy2d", "datasets.digits"}
+FIXED = {"suite", "device", "runs", "protocol", "tune", "toy2d", "grading", "datasets.digits"}
 Key = tuple[str, ...]
 
 

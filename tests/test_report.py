@@ -19,7 +19,7 @@ from indm.report.claims import CLAIM_COLUMNS, DIFFERENCE_COLUMNS
 from indm.report.comparison import COMPARISON_COLUMNS, comparison_table
 from indm.report.compute import COMPUTE_COLUMNS, compute_table
 from indm.report.decoders import decoders
-from indm.report.export import present, write_published
+from indm.report.export import write_published
 from indm.report.figures import FIGURES
 from indm.report.page.remarks import OF
 from indm.report.published import read_published
@@ -751,29 +751,6 @@ def write_published_numbers(folder: Path, rows: list[dict[str, str]]) -> Path:
 def test_a_table_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"sweep\.csv: cannot be read as a table"):
         written(tmp_path, [{}], sweep="")
-
-
-TABLE = pd.DataFrame(
-    {
-        "model": ["a_b", "c|d"],
-        "fid": [1.23456, 2.0],
-        "fid_se": [0.1, None],
-        "fid_image_se": [0.5, 0.5],
-        "kid": [None, 3.0],
-        "x": [None] * 2,
-    }
-)
-
-
-def test_presentation_has_errors_beside_values_and_dashes() -> None:
-    lines = present(TABLE).splitlines()
-    assert lines[0].split() == ["model", "fid", "kid"]
-    assert lines[1].split() == ["a_b", "1.235", "±", "0.100", "(0.500)", "-"]
-    assert lines[2].split() == ["c|d", "2.000", "(0.500)", "3"]
-
-
-def test_an_empty_table_keeps_its_columns() -> None:
-    assert present(TABLE.iloc[:0]).split() == ["model", "fid", "kid", "x"]
 
 
 def test_a_text_that_a_spreadsheet_would_compute_begins_with_an_apostrophe(tmp_path: Path) -> None:

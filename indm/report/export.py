@@ -1,4 +1,4 @@
-"""The published tables of a suite: written, read, and set as plain text."""
+"""The published tables of a suite, written and read."""
 
 import contextlib
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ import pandas as pd
 
 from indm.errors import ArtifactError
 from indm.report.catalogue import SHOWN
-from indm.report.results import read_rows, records
+from indm.report.results import read_rows
 from indm.store.files import file_sha256, write_table
 from indm.store.layout import Layout
 from indm.store.manifest import read_manifest
@@ -96,16 +96,6 @@ def _others(layout: Layout) -> str:
     return f"; suites with tables: {', '.join(suites)} (--suite)" if suites else ""
 
 
-def present(table: pd.DataFrame) -> str:
-    """Format a table as plain text for reading."""
-    # Imported here: a stage that only writes tables does not pay for it.
-    from tabulate import tabulate
-
-    columns = _columns(table)
-    text = tabulate(columns, headers="keys", tablefmt="plain", disable_numparse=True, stralign="left")
-    return "\n".join(line.rstrip() for line in text.splitlines())
-
-
 def effect_with_ends(row: Mapping[str, Any]) -> str:
     """Write an effect from a table of claims, with the ends of its interval if it has one.
 
@@ -114,30 +104,3 @@ def effect_with_ends(row: Mapping[str, Any]) -> str:
     effect, low, high = (row[column] for column in ("effect", "low", "high"))
     form = "z.2f" if row["smallest_effect"] >= TENTH else "z.3f"
     return f"{effect:{form}}" + ("" if pd.isna(low) else f" [{low:{form}}, {high:{form}}]")
-
-
-def _columns(table: pd.DataFrame) -> dict[str, list[str]]:
-    """Write the cells: errors next to their values, absent values as dashes; empty columns are left out.
-
-    A number is followed by ± its standard error over seeds and, in brackets, its standard error over images.
-    """
-    return {
-        str(column): [_cell(row, str(column)) for row in records(table)]
-        for column in table
-        if not str(column).endswith("_se") and not _is_empty(table[column])
-    }
-
-
-def _is_empty(column: pd.Series) -> bool:
-    return len(column) > 0 and bool((column.isna() | (column == "")).all())
-
-
-def _cell(row: dict[str, Any], column: str) -> str:
-    value = row[column]
-    if pd.isna(value) or value == "":
-        return "-"
-    errors = (row.get(f"{column}_se"), row.get(f"{column}_image_se"))
-    seeds, images = (None if error is None or pd.isna(error) else f"{error:.3f}" for error in errors)
-    if not isinstance(value, float) or (seeds, images) == (None, None):
-        return f"{value:.4g}" if isinstance(value, float) else str(value)
-    return f"{value:.3f}" + (f" ± {seeds}" if seeds else "") + (f" ({images})" if images else "")

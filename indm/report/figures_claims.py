@@ -26,8 +26,7 @@ LINEAR = 0.25
 TICKS = [-1000, -100, -10, -1, 0, 1, 10, 100, 1000]
 # For narrow columns.
 FEW_TICKS = TICKS[::2]
-# The interval that decides, by the family of a claim.
-DECIDING = {"primary": "simultaneous interval, over all comparisons of a question,"}
+SIMULTANEOUS = "\nSimultaneous: over all comparisons of primary claims that answer one question."
 MARKS = (
     f"\nRound: over DDPM++ at equal steps; square: over another model. Small dots: single seeds, where at most {MOST_SEEDS}."
     " Shaded: too small to count.\nThe scale is linear from −1 to 1, then logarithmic. “failed 1 | 0”: seeds of INDM | the other."
@@ -58,8 +57,9 @@ def claims(table: pd.DataFrame, differences: pd.DataFrame) -> Figure:
     _frame(axes[0], rows, TICKS if len(datasets) == 1 else FEW_TICKS)
     seeds_by_method = rows[rows["method"] != ""].groupby("method")["n"]
     kinds = {str(kind): found.astype(int) for kind, found in seeds_by_method}
-    family = str(rows["family"].iloc[0])
-    return note(figure, (named_bars(kinds, DECIDING[family]) if family in DECIDING else named_bars(kinds)) + MARKS)
+    if rows["family"].iloc[0] != "primary":
+        return note(figure, named_bars(kinds) + MARKS)
+    return note(figure, named_bars(kinds, "simultaneous interval") + SIMULTANEOUS + MARKS)
 
 
 def _method(row: "pd.Series[Any]") -> str:
