@@ -212,7 +212,7 @@ AFTER: dict[str, Callable[[Path], None]] = {
     "suite": suite_is_a_suite,
     "table": table_is_shown,
 }
-# The stages of other suites whose jobs run again after a page's edit.
+# The stages that import the module of the tables, and the stages of other suites whose jobs run again after a page's edit.
 GATHER = {"claims", "figure", "report", "table"}
 RUN_AGAIN = {
     "metric": {"fid", "reference", "sweep", *GATHER},

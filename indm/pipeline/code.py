@@ -152,8 +152,9 @@ class _Writer:
         if kind is list:
             nodes = _statements(node) if node and isinstance(node[0], ast.stmt) else node
             return f"[{','.join([self.text(each) for each in nodes])}]"
-        if kind is ast.Call and isinstance(node.func, ast.Attribute) and node.func.attr == "literal":
-            self.reads |= {str(each.value) for each in node.args if isinstance(each, ast.Constant)}
+        match node:
+            case ast.Call(func=ast.Attribute(attr="literal"), args=[_, ast.Constant(value=str(name))]):
+                self.reads.add(name)
         return (
             self._special(node) if kind in SPECIAL else self._fields(node) if isinstance(node, ast.AST) else repr(node)
         )
