@@ -1,8 +1,10 @@
 """Output in a terminal: tables at most a hundred columns wide, lists of commands, and one line for each mistake."""
 
 import io
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -114,6 +116,9 @@ class Commands(click.Group):
 def _unwritten(error: OSError) -> str:
     """Describe a file that cannot be read or written; stages report errors of their files themselves."""
     if error.filename is None:
+        # What is left in the buffer would fail once more when Python ends.
+        with suppress(io.UnsupportedOperation):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return f"the output cannot be written: {error.strerror}"
     return f"{error.filename}: {error.strerror}; expected a path that can be read and written"
 

@@ -456,6 +456,8 @@ def test_output_to_a_full_disk_is_one_line(command: list[str], name: str) -> Non
         done = subprocess.run(
             [sys.executable, "-m", "indm", *command],
             cwd=REPOSITORY,
+            # A buffer is written once more when Python ends.
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
