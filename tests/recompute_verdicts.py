@@ -61,13 +61,13 @@ class Numbers:
         return part[part["sound"] == 1] if stage == "sweep" else part[part["sound"] != 0] if stage == "toy2d" else part
 
     def decoder(self, model: Model) -> str:
-        """Return the model's decoder: the suite's, or the one with the lower mean NELBO of its last validation."""
-        if self.grading["decoder"] != "validation":
-            return str(self.grading["decoder"])
-        means = []
+        """Return the model's decoder: the learned one, or the one with the lower mean NELBO at the end of training."""
+        if self.grading["decoder"] == "learned":
+            return "learned"
+        stage, means = {"validation": "curve", "test": "nll"}[self.grading["decoder"]], []
         for name in ("nelbo", "nelbo_fixed"):
-            curve = self.parts.get((*model, "curve", name), self.values[:0])
-            means.append(curve.sort_values("x").groupby("seed")["value"].last().mean())
+            found = self.parts.get((*model, stage, name), self.values[:0])
+            means.append(found.sort_values("x").groupby("seed")["value"].last().mean())
         return "" if np.isnan(means).any() else "learned" if means[0] <= means[1] else "fixed"
 
     def protocol(self, model: Model, metric: Row) -> tuple[str, str, str | None]:

@@ -28,7 +28,7 @@ SAME: dict[str, Any] = {"question": "q", "rows": 5, "images": CONTROLS, "toy2d":
 SUITES: dict[str, dict[str, Any]] = {
     "validation": {"decoder": "validation", "samplers": {"indm": "ddim", "ddpmpp": "dpm_solver_pp_2m"}},
     "learned": {"decoder": "learned", "samplers": {"indm": "euler_maruyama", "ddpmpp": "ode_euler"}},
-    "fixed": {"decoder": "fixed", "samplers": None},
+    "test": {"decoder": "test", "samplers": None},
 }
 
 
@@ -109,7 +109,7 @@ def test_claims_are_recomputed_to_the_last_digit(
     # Some seeds have failed in one model, so that the bound matters.
     table = pd.read_csv(numbers / "claims.csv", keep_default_na=False)
     assert {*table["failed_treatment"]} == {*table["failed_against"]} == {0, 1}
-    assert ("fixed decoder against learned decoder" in {*table["protocol"]}) == (name == "validation")
+    assert ("fixed decoder against learned decoder" in {*table["protocol"]}) == (name != "learned")
     assert ("ddim against dpm_solver_pp_2m" in {*table["protocol"]}) == (name == "validation")
     write_json(tmp_path / "suite.json", suite | {"failed_beyond": {}})
     assert main(str(numbers), str(FILE), str(tmp_path / "suite.json")) == 1

@@ -362,7 +362,7 @@ def test_both_decoders_are_in_every_table_and_validation_images_choose_one(tmp_p
         assert "nelbo_no_reconstruction" not in str([*table])
 
 
-def test_the_last_snapshots_of_all_seeds_choose_a_decoder_unless_the_suite_states_one() -> None:
+def test_the_last_snapshots_of_all_seeds_or_test_images_choose_a_decoder() -> None:
     rows = [
         {"stage": "curve", "seed": seed, "x": step, "metric": metric, "value": value} | CELL_OF_DDPMPP
         for seed, step, *numbers in ((0, 1, 9.0, 1.0), (0, 2, 2.0, 2.2), (1, 1, 9.0, 1.0), (1, 4, 3.0, 2.9))
@@ -373,7 +373,8 @@ def test_the_last_snapshots_of_all_seeds_choose_a_decoder_unless_the_suite_state
     for part in (values[values["seed"] == 1], values[values["x"] < 2]):
         assert decoders(part, "validation") == {cell: "fixed"}
     assert decoders(values[values["metric"] == "nelbo"], "validation") == {}
-    assert decoders(values, "fixed") == {cell: "fixed"}
+    assert decoders(values.assign(stage="nll"), "test") == {cell: "learned"}
+    assert decoders(values[values["seed"] == 1], "learned") == {cell: "learned"}
 
 
 def test_a_curve_of_an_earlier_version_has_no_number_of_the_fixed_decoder(tmp_path: Path) -> None:

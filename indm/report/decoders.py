@@ -43,13 +43,15 @@ def fixed_means(images: pd.DataFrame, wanted: pd.DataFrame) -> pd.DataFrame:
 
 
 def decoders(values: pd.DataFrame, rule: str) -> dict[tuple[str, ...], str]:
-    """Return the decoder of each cell: the stated one, or the one with the lower mean validation NELBO at the end of training.
+    """Return the decoder of each cell: the learned one, or the one with the lower mean NELBO at the end of training.
 
-    A cell without validation numbers of both decoders is left out.
+    The rule names the images: validation images, or the test images of suites whose validation numbers have no fixed decoder.
+    A cell without numbers of both decoders is left out.
     """
-    if rule != "validation":
+    if rule == "learned":
         return dict.fromkeys(values[CELL].drop_duplicates().itertuples(index=False, name=None), rule)
-    curve = values[(values["stage"] == "curve") & values["metric"].isin(["nelbo", "nelbo_fixed"])]
-    last = curve[curve["x"] == curve.groupby([*CELL, "seed"])["x"].transform("max")]
+    stage = {"validation": "curve", "test": "nll"}[rule]
+    found = values[(values["stage"] == stage) & values["metric"].isin(["nelbo", "nelbo_fixed"])].fillna({"x": 0.0})
+    last = found[found["x"] == found.groupby([*CELL, "seed"])["x"].transform("max")]
     means = last.pivot_table("value", CELL, "metric").reindex(columns=["nelbo", "nelbo_fixed"]).dropna()
     return {cell: "learned" if learned <= fixed else "fixed" for cell, learned, fixed in means.itertuples(name=None)}

@@ -230,7 +230,7 @@ def _paired(tables: Tables, found: Comparison, arm: Side | Bound) -> Comparison:
         if claim.metric.stage == "curve":
             other = other._replace(numbers=_at_shares_of(tables, place, claim.treatment, arm, other.numbers))
     if _has_decoder(claim.metric) and not (own.protocol and other.protocol):
-        return found._replace(why_absent="validation numbers, which choose the decoder, are missing")
+        return found._replace(why_absent="numbers of both decoders, which choose one, are missing")
     found = found._replace(protocol=" against ".join(dict.fromkeys(filter(None, (own.protocol, other.protocol)))))
     sides, swept = (own.numbers.columns, other.numbers.columns), claim.metric.stage == "sweep"
     # In a sweep, the numbers of steps at which any model was sampled here, not only these two.

@@ -318,7 +318,7 @@ def _grading(suite: "Suite") -> Iterator[str]:
     without = [key for key, found in suite.datasets.items() if found.validation == 0]
     if grading.decoder == "validation" and without:
         yield (
-            f"key grading.decoder: found validation; allowed: learned or fixed, since {', '.join(without)} has no validation "
+            f"key grading.decoder: found validation; allowed: learned or test, since {', '.join(without)} has no validation "
             "images, and its curve is measured on test images"
         )
 

@@ -168,8 +168,8 @@ class GradingParams(Strict):
     rows: Count = Field(
         description="primary rows of all suites of this question: claims times datasets, SDEs and objectives"
     )
-    decoder: Literal["learned", "fixed", "validation"] = Field(
-        description="decoder of likelihoods in claims; validation: of each cell the one with the lower validation NELBO"
+    decoder: Literal["learned", "validation", "test"] = Field(
+        description="decoder of likelihoods in claims; validation, test: of each cell the one with the lower NELBO on that split"
     )
     samplers: dict[FamilyName, SweptName] | None = Field(
         description="sampler at few steps of each model, chosen on the search's seeds and validation images; null: not chosen"
