@@ -19,19 +19,22 @@ from indm.errors import ArtifactError
 from indm.kept.page import replace_block, verdicts
 from indm.report.differences import COMPARISONS, COMPUTE, SIMPLE, STEPS
 from indm.report.figures_claims import BLOCK, ENDS, LINEAR
-from indm.report.grades import UNDECIDED, in_words
+from indm.report.grades import BETTER, UNDECIDED, WORSE, in_words
 from indm.report.intervals import half_widths
 from indm.report.names import REFERENCE
 from indm.report.palette import GREEN, GRID, INK, PURPLE, SOFT
 from indm.report.plotting import FIRST, PLAIN, SECOND, STYLE, plain_ticks, plot_interval, styled, to_svg
-from indm.report.results import read_rows
+from indm.report.results import read_rows, records
 from indm.suite.variants import SAME_COMPUTE
 
-# The suites that answer, with their datasets; README.md shows the first two, which were registered before their runs.
+# The suites that answer, with their datasets; README.md shows the first two.
 EVIDENCE = {"digits-seeds": "8×8 digits", "fashion-full": "Fashion-MNIST"}
 SUITES = {**EVIDENCE, "fashion-long": "Fashion-MNIST, four times the steps", "digits-ve": "8×8 digits, VE"}
 WEIGHTS_METRICS = ("score_parameters", "flow_parameters", "nll", "fid")
 LABELS = {"better-nelbo": "likelihood (NELBO)", "lower-fid": "images (FID)", "coarse-discretisation": "few steps"}
+# Rows of README's table of means: the claim, the objective, the table and the decimals.
+MEANS = {"NELBO in bits/dim": ("better-nelbo", "nll", "nll", 3), "FID": ("lower-fid", "fid", "fid", 2)}
+COLUMNS = ((REFERENCE, ""), ("indm", ""), (REFERENCE, SAME_COMPUTE))
 # In inches: from the left, a row's label, its strip, its verdict and the end; from above, a row, a title and the margins.
 LABEL, STRIP, VERDICT, WIDTH = 0.08, (1.75, 4.6), 4.7, 6.0
 ROW, TITLE, TOP, BOTTOM = 0.58, 0.45, 1.0, 0.72
@@ -65,20 +68,18 @@ LENGTHS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def with_answers(page: str, published: Path, suites: Mapping[str, str], place: str) -> str:
-    """Return a page with the answers of published suites; unchanged if none of them is published.
+def with_answers(page: str, published: Path) -> str:
+    """Return the page of all results with the answers of published suites; unchanged if none of them is published.
 
     Arguments:
         page: its text.
         published: the folder with one folder per published suite, which has ``tables/``.
-        suites: the suites, with their datasets.
-        place: the page's path, for messages.
 
     Raises:
         ArtifactError: if a file is missing or damaged, or the page has no place for a table.
     """
     folders = {
-        name: published / suite / "tables" for suite, name in suites.items() if (published / suite / "tables").is_dir()
+        name: published / suite / "tables" for suite, name in SUITES.items() if (published / suite / "tables").is_dir()
     }
     tables = [
         read_rows(folder / "claims.csv", columns=("family", "comparison")).assign(name=name)
@@ -87,7 +88,39 @@ def with_answers(page: str, published: Path, suites: Mapping[str, str], place: s
     if not tables:
         return page
     table = pd.concat(tables, ignore_index=True)
-    return replace_block(page, "answers", verdicts(table[table["family"] == "primary"], ("name", "objective")), place)
+    return replace_block(
+        page, "answers", verdicts(table[table["family"] == "primary"], ("name", "objective")), "docs/results/README.md"
+    )
+
+
+def with_means(page: str, published: Path) -> str:
+    """Return README.md with the mean NELBO and FID of both models, and of DDPM++ at INDM's compute; see :func:`with_answers`.
+
+    A bold number is one of INDM that is better at equal steps, or one of DDPM++ that makes INDM worse at equal compute.
+    """
+    folders = {suite: published / suite / "tables" for suite in EVIDENCE}
+    if not all(folder.is_dir() for folder in folders.values()):
+        return page
+    lines = ["| lower is better | DDPM++ | INDM, same steps | DDPM++ at INDM’s compute |", "|---|--:|--:|--:|"]
+    for suite, folder in folders.items():
+        claims = read_rows(folder / "claims.csv")
+        for name, (claim, objective, table, digits) in MEANS.items():
+            numbers = read_rows(folder / f"{table}.csv").query("objective == @objective")
+            won = claims[(claims["id"] == claim) & (claims["objective"] == objective)].set_index("comparison")[
+                "verdict"
+            ]
+            marks = ("", "**" * (won[STEPS] == BETTER), "**" * (won[COMPUTE] == WORSE))
+            cells = [_mean(numbers, model, variant, table, digits) for model, variant in COLUMNS]
+            marked = " | ".join(f"{mark}{cell}{mark}" for mark, cell in zip(marks, cells, strict=True))
+            lines.append(f"| {EVIDENCE[suite]}, {name} | {marked} |")
+    return replace_block(page, "means", "\n".join(lines), "README.md")
+
+
+def _mean(numbers: pd.DataFrame, model: str, variant: str, table: str, digits: int) -> str:
+    """Write a mean over seeds with its standard error; NELBO with the decoder of claims."""
+    (row,) = records(numbers[(numbers["model"] == model) & (numbers["variant"] == variant)])
+    metric = "fid" if table == "fid" else "nelbo_fixed" if row["decoder"] == "fixed" else "nelbo"
+    return f"{row[metric]:.{digits}f} ± {row[f'{metric}_se']:.{digits}f}"
 
 
 def with_weights(page: str, published: Path) -> str:

@@ -18,7 +18,17 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from docs.answers import EVIDENCE, LABELS, LENGTHS, LIMITS, SUITES, draw_answers, weights, with_answers, with_weights
+from docs.answers import (
+    EVIDENCE,
+    LABELS,
+    LENGTHS,
+    LIMITS,
+    draw_answers,
+    weights,
+    with_answers,
+    with_means,
+    with_weights,
+)
 from indm.cli import main
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.errors import ArtifactError
@@ -578,11 +588,11 @@ def test_a_claim_has_a_row_for_each_place_and_a_column_for_each_comparison() -> 
 
 def test_primary_claims_of_several_suites_share_a_table_that_names_their_data(tmp_path: Path) -> None:
     page = "<!-- answers: of -->\n<!-- end of answers -->\n"
-    assert with_answers(page, tmp_path, EVIDENCE, "file") == page
+    assert with_answers(page, tmp_path) == page
     families = np.where(made_up_claims()["id"] == "a", "primary", "exploratory")
     for suite in EVIDENCE:
         write_table(tmp_path / suite / "tables/claims.csv", made_up_claims().assign(family=families))
-    rows = with_answers(page, tmp_path, EVIDENCE, "file").splitlines()[4:-2]
+    rows = with_answers(page, tmp_path).splitlines()[4:-2]
     objectives = ("nll", "fid")
     assert [row.split(" | ")[:2] for row in rows] == [
         ["| A (nats)", f"{name}, {objective}"] for name in EVIDENCE.values() for objective in objectives
@@ -592,9 +602,9 @@ def test_primary_claims_of_several_suites_share_a_table_that_names_their_data(tm
 def test_readme_and_the_page_of_verdicts_say_what_the_published_results_say() -> None:
     """On failure: make generate."""
     published, readme = REPOSITORY / "docs/results", (REPOSITORY / "README.md").read_text()
-    assert readme == with_answers(readme, published, EVIDENCE, "README.md")
+    assert readme == with_means(readme, published)
     page, trained = (published / "README.md").read_text(), (REPOSITORY / "docs/weights.md").read_text()
-    assert page == with_answers(page, published, SUITES, "docs/results/README.md")
+    assert page == with_answers(page, published)
     assert trained == with_weights(trained, published)
 
 

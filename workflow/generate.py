@@ -98,14 +98,14 @@ def readme_text(root: Path) -> dict[Path, str]:
     if not published.is_dir():
         return {}
     # Imported here: pandas and Matplotlib are slow to import.
-    from docs.answers import EVIDENCE, SUITES, draw_answers, with_answers, with_weights
+    from docs.answers import draw_answers, with_answers, with_means, with_weights
 
     for tables in sorted(published.glob("*/tables")):
         check_sums(tables.parent)
     page = published / "README.md"
     return {
-        readme: with_answers(readme.read_text(encoding="utf-8"), published, EVIDENCE, "README.md"),
-        page: with_answers(page.read_text(encoding="utf-8"), published, SUITES, "docs/results/README.md"),
+        readme: with_means(readme.read_text(encoding="utf-8"), published),
+        page: with_answers(page.read_text(encoding="utf-8"), published),
         weights: with_weights(weights.read_text(encoding="utf-8"), published),
         **{root / f"docs/pictures/{name}.svg": svg.decode() for name, svg in draw_answers(published).items()},
     }
