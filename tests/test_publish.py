@@ -599,6 +599,31 @@ def test_primary_claims_of_several_suites_share_a_table_that_names_their_data(tm
     ]
 
 
+def test_a_mean_is_bold_where_its_comparison_is_decided(tmp_path: Path) -> None:
+    page = "<!-- means: of -->\n<!-- end of means -->\n"
+    assert with_means(page, tmp_path) == page
+    words = {"better-nelbo": ("nll", "better", "undecided"), "lower-fid": ("fid", "undecided", "worse")}
+    claims = [
+        {"id": claim, "objective": objective, "comparison": comparison, "verdict": verdict}
+        for claim, (objective, *verdicts) in words.items()
+        for comparison, verdict in zip(COMPARISONS, verdicts, strict=False)
+    ]
+    cells = [("ddpmpp", "", 3.0), ("indm", "", 2.0), ("ddpmpp", "same-compute", 1.0)]
+    numbers = [{"model": model, "variant": variant, "fid": mean, "fid_se": 0.5} for model, variant, mean in cells]
+    likelihoods = pd.DataFrame(numbers).rename(columns={"fid": "nelbo", "fid_se": "nelbo_se"})
+    likelihoods = likelihoods.assign(decoder=["learned", "fixed", "learned"], nelbo_fixed=9.0, nelbo_fixed_se=0.25)
+    for suite in EVIDENCE:
+        folder = tmp_path / suite / "tables"
+        write_table(folder / "claims.csv", pd.DataFrame(claims))
+        write_table(folder / "nll.csv", likelihoods.assign(objective="nll"))
+        write_table(folder / "fid.csv", pd.DataFrame(numbers).assign(objective="fid"))
+    rows = [line.split(" | ", 1)[1] for line in with_means(page, tmp_path).splitlines()[4:6]]
+    assert rows == [
+        "3.000 ± 0.500 | **9.000 ± 0.250** | 1.000 ± 0.500 |",
+        "3.00 ± 0.50 | 2.00 ± 0.50 | **1.00 ± 0.50** |",
+    ]
+
+
 def test_readme_and_the_page_of_verdicts_say_what_the_published_results_say() -> None:
     """On failure: make generate."""
     published, readme = REPOSITORY / "docs/results", (REPOSITORY / "README.md").read_text()
@@ -702,11 +727,11 @@ def test_readme_has_no_figures_where_a_suite_is_not_published(missing: str, tmp_
 
 def test_the_numbers_in_readme_s_text_are_those_of_the_published_claims() -> None:
     readme = (REPOSITORY / "README.md").read_text()
-    text = re.sub(r"<!-- answers: .*<!-- end of answers -->", "", readme, flags=re.DOTALL)
+    text = re.sub(r"<!-- means: .*<!-- end of means -->", "", readme, flags=re.DOTALL)
     claims = [read_rows(path) for path in (REPOSITORY / "docs/results").glob("*/tables/claims.csv")]
     ends = pd.concat(claims)[["effect", "low", "high"]]
     values = [abs(value) for value in ends.to_numpy().ravel() if not np.isnan(value)]
     known = {f"{value:.{digits}f}" for value in values for digits in (2, 3)}
-    found = set(re.findall(r"\b\d+\.\d{2,3}\b", text.split("## The answer")[1].split("## The suites")[0]))
+    found = set(re.findall(r"\b\d+\.\d{2,3}\b", text.split("## The answer")[1].split("## Look at")[0]))
     assert found
     assert found <= known
