@@ -9,7 +9,7 @@ import pytest
 
 from tests.checkout import copy_checkout, run
 
-pytestmark = [pytest.mark.e2e, pytest.mark.long]
+pytestmark = [pytest.mark.e2e, pytest.mark.nightly]
 SAME = ("machine", "threads", "versions")
 
 
