@@ -179,13 +179,16 @@ def _curves(published: Path, suites: Iterable[str]) -> dict[str, pd.DataFrame]:
 
 
 def answer(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw a panel per suite, with a row per primary claim and objective, all in units of the smallest effect.
+    """Draw a panel per suite, with a row per primary claim and objective that has a number, all in units of the smallest effect.
 
     Arguments:
         tables: the table of claims of each suite.
     """
     rows = {
-        suite: [part for _, part in table[table["family"] == "primary"].groupby(BLOCK, sort=False)]
+        suite: [
+            part
+            for _, part in table[(table["family"] == "primary") & table["effect"].notna()].groupby(BLOCK, sort=False)
+        ]
         for suite, table in tables.items()
     }
     height = TOP + sum(TITLE + ROW * len(found) for found in rows.values()) + BOTTOM
