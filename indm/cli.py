@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from indm.kept.keep import Outcome
     from indm.pipeline.identity import Identity
 
+PLACE = click.Path(path_type=Path, exists=True)
 FILE, FOLDER = click.Path(path_type=Path, dir_okay=False), click.Path(path_type=Path, file_okay=False)
 
 
@@ -44,6 +45,10 @@ def _folder(option: str, default: str, text: str, *names: str) -> Callable[..., 
     return click.option(option, *names, type=FOLDER, default=Path(default), show_default=True, help=text)
 
 
+def _page(default: str) -> Callable[..., Any]:
+    return click.option("--page", type=FILE, default=default, show_default=True, help="The report, in Markdown.")
+
+
 SUITE = _suite(required=True)
 # For commands that only read: the suite of the README's first example.
 LOOKED_AT = _suite(default=DEFAULT_SUITE, show_default=True)
@@ -65,6 +70,7 @@ REPLACE = click.option("--replace", is_flag=True, help="Replace files that diffe
 SECTIONS = {
     "Inspect suites and results": ["show", "status", "why", "doctor", "compare"],
     "Prepare a suite": ["init", "validate", "register", "schema"],
+    "Evaluate your own model": ["referee", "measure"],
     "Keep and share results": ["keep", "restore", "publish", "tensorboard"],
     "Stages, which Snakemake and DVC run": [*map(command_name, STAGES), "import-checkpoint"],
 }
@@ -266,6 +272,68 @@ def compare(published: Path, out: Path) -> None:
     found = agreement(published, Layout(out, published.resolve().name))
     click.echo("\n".join(found.lines()))
     sys.exit(not found.agrees)
+
+
+@main.command()
+@click.option("--images", type=PLACE, required=True, help="Test images: a folder of PNG files, or an .npy file of levels.")
+@click.option("--network", required=True, metavar="MODULE:FUNCTION", help="The network, a function of an input and a time.")
+@click.option("--kind", default="noise", show_default=True, help="noise, score, denoiser, velocity or v.")
+@click.option("--sde", type=click.Choice(["vp", "ve"]), required=True, help="The diffusion of its training.")
+@click.option(
+    "--ends",
+    type=(float, float),
+    help="beta_min and beta_max, or sigma_min and sigma_max.  [default: 0.1 20, or 0.01 50]",
+)
+@click.option("--zero-one", is_flag=True, help="Its data were in [0, 1], not in [-1, 1].")
+@click.option("--levels", default=256, show_default=True, help="Levels of a pixel.")
+@click.option("--eps", default=1e-5, show_default=True, help="The truncation time.")
+@click.option("--claimed", type=float, help="Your own number in bits/dim, which the report explains.")
+@click.option("--time-draws", default=80, show_default=True, help="Times of the bound for each image.")
+@click.option("--ode-steps", default=64, show_default=True, help="Steps of the ODE.")
+@click.option("--batch-size", default=100, show_default=True, help="Images evaluated at once.")
+@click.option("--seed", default=0, show_default=True, help="Seed of all random numbers.")
+@click.option("--device", default="cpu", show_default=True, help="The device of the network.")
+@_page("referee.md")
+def referee(images: Path, network: str, sde: str, ends: tuple[float, float] | None, zero_one: bool, page: Path, **given: Any) -> None:
+    """Evaluate the likelihood of a network of your own.
+
+    Prints NELBO and NLL with their errors, their meaning, and the number that each common mistake would give.
+    """
+    from indm.foreign.likelihood import referee as judge
+    from indm.foreign.network import find_network, find_sde
+    from indm.foreign.samples import read_images
+
+    report = judge(find_network(network), find_sde(sde, ends), read_images(images), centered=not zero_one, **given)
+    _write(page, str(report))
+
+
+@main.command()
+@click.option("--samples", type=PLACE, required=True, help="Samples: a folder of PNG files, or an .npy file of levels.")
+@SUBJECTS["dataset"]
+@LOOKED_AT
+@click.option("--levels", default=256, show_default=True, help="Levels of a pixel of the samples.")
+@OUT
+@DATA_ROOT
+@_page("measure.md")
+def measure(suite_file: Path, page: Path, **given: Any) -> None:
+    """Compare samples of your own with a dataset.
+
+    Prints FID, KID, precision and recall by the protocol of the suite, and draws nearest neighbours next to PAGE.
+    """
+    from indm.foreign.samples import measure as compared
+    from indm.foreign.samples import page as written
+
+    picture = page.with_suffix(".png")
+    _write(page, written(compared(suite_file=suite_file, picture=picture, **given), picture))
+
+
+def _write(page: Path, text: str) -> None:
+    """Write a page, and print it."""
+    from indm.store.files import atomic_write
+
+    with atomic_write(page) as file:
+        file.write(text.encode())
+    click.echo(text, nl=False)
 
 
 @main.command()
