@@ -3,6 +3,7 @@
 The code of a command is imported when it is called, so that ``--help`` and ``table`` do not import torch.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -275,8 +276,12 @@ def compare(published: Path, out: Path) -> None:
 
 
 @main.command()
-@click.option("--images", type=PLACE, required=True, help="Test images: a folder of PNG files, or an .npy file of levels.")
-@click.option("--network", required=True, metavar="MODULE:FUNCTION", help="The network, a function of an input and a time.")
+@click.option(
+    "--images", type=PLACE, required=True, help="Test images: a folder of PNG files, or an .npy file of levels."
+)
+@click.option(
+    "--network", required=True, metavar="MODULE:FUNCTION", help="The network: a function of an input and a condition."
+)
 @click.option("--kind", default="noise", show_default=True, help="noise, score, denoiser, velocity or v.")
 @click.option("--sde", type=click.Choice(["vp", "ve"]), required=True, help="The diffusion of its training.")
 @click.option(
@@ -292,18 +297,29 @@ def compare(published: Path, out: Path) -> None:
 @click.option("--ode-steps", default=64, show_default=True, help="Steps of the ODE.")
 @click.option("--batch-size", default=100, show_default=True, help="Images evaluated at once.")
 @click.option("--seed", default=0, show_default=True, help="Seed of all random numbers.")
-@click.option("--device", default="cpu", show_default=True, help="The device of the network.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Its device.")
 @_page("referee.md")
-def referee(images: Path, network: str, sde: str, ends: tuple[float, float] | None, zero_one: bool, page: Path, **given: Any) -> None:
-    """Evaluate the likelihood of a network of your own.
+def referee(
+    images: Path,
+    network: str,
+    sde: str,
+    ends: tuple[float, float] | None,
+    zero_one: bool,
+    device: str,
+    page: Path,
+    **given: Any,
+) -> None:
+    """Evaluate the likelihood of your network.
 
-    Prints NELBO and NLL with their errors, their meaning, and the number that each common mistake would give.
+    Prints NELBO and NLL with their errors and their meaning, and the number that each common mistake would give.
     """
     from indm.foreign.likelihood import referee as judge
     from indm.foreign.network import find_network, find_sde
     from indm.foreign.samples import read_images
+    from indm.process import set_up
 
-    report = judge(find_network(network), find_sde(sde, ends), read_images(images), centered=not zero_one, **given)
+    given |= {"centered": not zero_one, "device": str(set_up(device, os.cpu_count() or 1))}
+    report = judge(find_network(network), find_sde(sde, ends), read_images(images), **given)
     _write(page, str(report))
 
 
@@ -316,7 +332,7 @@ def referee(images: Path, network: str, sde: str, ends: tuple[float, float] | No
 @DATA_ROOT
 @_page("measure.md")
 def measure(suite_file: Path, page: Path, **given: Any) -> None:
-    """Compare samples of your own with a dataset.
+    """Compare your samples with a dataset.
 
     Prints FID, KID, precision and recall by the protocol of the suite, and draws nearest neighbours next to PAGE.
     """

@@ -21,6 +21,7 @@ FLOORS = [
     {"training"},
     {"toy2d", "tuning", "pipeline"},
     {"stages", "doctor", "kept", "register", "watching"},
+    {"foreign"},
     {"cli", "library"},
     {"__main__"},
 ]

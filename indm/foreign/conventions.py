@@ -4,7 +4,8 @@ With :math:`z = \alpha x + \sigma\epsilon`, a convention fixes the network's inp
 
 - ``noise``: :math:`\epsilon_\theta(z, t)`.
 - ``score``: :math:`s_\theta(z, t)`, as in score_sde, so that :math:`\epsilon_\theta = -\sigma s_\theta`.
-- ``denoiser``: :math:`D_\theta(z/\alpha;\, \sigma/\alpha)`, as in EDM, so that :math:`\epsilon_\theta = (z - \alpha D_\theta)/\sigma`.
+- ``denoiser``: :math:`D_\theta(z/\alpha;\, \sigma/\alpha)`, as in EDM, so that
+  :math:`\epsilon_\theta = (z - \alpha D_\theta)/\sigma`.
 - ``velocity``: :math:`u_\theta\big(\tfrac{z}{\alpha + \sigma}, \tau\big)`, an estimate of :math:`\epsilon - x` at
   :math:`\tau = \tfrac{\sigma}{\alpha + \sigma}`, as in rectified flow, where noise is at 1, so that
   :math:`\epsilon_\theta = \tfrac{z + \alpha u_\theta}{\alpha + \sigma}`.
@@ -31,6 +32,8 @@ Network = Callable[[Tensor, Tensor], Tensor]
 """Somebody's network: an input (B, *) and a condition (B,), both of one floating-point type, to an output (B, *)."""
 # Times at which a network is tried: late, because early noise cannot be predicted well.
 TRIED = (0.3, 0.6, 0.9)
+# A right reading has less than this share of the error of an output of 0.
+HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -97,18 +100,17 @@ def check_network(network: Network, sde: SDE, kind: str, x: Tensor, generator: G
         DivergenceError: if its output is not finite.
     """
     noise = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
-    errors: dict[tuple[str, int], list[float]] = {}
+    errors = dict.fromkeys(((name, sign) for name in CONVENTIONS for sign in (1, -1, 0)), 0.0)
     for time in TRIED:
         t = torch.full((len(x),), time, dtype=torch.float64, device=x.device)
         z = perturb(sde, x, t, noise)
         out = _sound_output(network, sde, kind, z, t)
         alpha, sigma = (per_sample(value(t), z) for value in (sde.alpha, sde.sigma))
-        for name, convention in CONVENTIONS.items():
-            for sign in (1, -1):
-                error = (convention.noise(z, sign * out, alpha, sigma) - noise).square().mean().item()
-                errors.setdefault((name, sign), []).append(error / len(TRIED))
+        for name, sign in errors:
+            read = CONVENTIONS[name].noise(z, sign * out, alpha, sigma)
+            errors[name, sign] += (read - noise).square().mean().item() / len(TRIED)
     _check_condition(network, sde, kind, x)
-    _check_reading(kind, {reading: sum(parts) for reading, parts in errors.items()})
+    _check_reading(kind, errors)
 
 
 def _sound_output(network: Network, sde: SDE, kind: str, z: Tensor, t: Tensor) -> Tensor:
@@ -148,12 +150,12 @@ def _check_condition(network: Network, sde: SDE, kind: str, x: Tensor) -> None:
 
 
 def _check_reading(kind: str, errors: dict[tuple[str, int], float]) -> None:
-    """Refuse a network whose noise is worse than no prediction, if another reading of its output predicts the noise."""
-    found, best = errors[kind, 1], min(errors, key=lambda reading: errors[reading])
-    if found > 1 and errors[best] < 0.5:
-        name = f"{'-' if best[1] < 0 else ''}{best[0]}"
+    """Refuse a network whose output is worse than 0, if with another sign or convention it is much better than 0."""
+    shares = {(name, sign): error / errors[name, 0] for (name, sign), error in errors.items()}
+    name, sign = best = min(shares, key=lambda reading: shares[reading])
+    if shares[kind, 1] > 1 and shares[best] < HALF:
         raise ParamsError(
-            f"network: read as {kind}, it predicts the noise with a squared error of {found:.2f} per dimension, where no "
-            f"prediction has 1; read as {name}, with {errors[best]:.2f}; set the kind to {best[0]}"
-            + (", and change the sign of the output" if best[1] < 0 else "")
+            f"network: read as {kind}, it predicts noise {shares[kind, 1]:.2f} times as badly as an output of 0, read as "
+            f"{'-' if sign < 0 else ''}{name}, {shares[best]:.2f} times; set the kind to {name}"
+            + (", and change the sign of the output" if sign < 0 else "")
         )

@@ -16,7 +16,7 @@ from indm.diffusion.evaluation import Evaluation, likelihoods
 from indm.diffusion.likelihood import nelbo_alone
 from indm.diffusion.objectives import NoiseFn
 from indm.diffusion.sde import SDE
-from indm.errors import DataError, memory_errors
+from indm.errors import DataError, ParamsError, memory_errors
 from indm.foreign.conventions import Network, check_network, noise_fn
 from indm.foreign.report import Report
 from indm.process import float32_products
@@ -97,15 +97,22 @@ def referee(
         All numbers, with their errors and their meaning; ``print`` it.
 
     Raises:
-        DataError: if the images are no levels, or fewer than two.
-        ParamsError: if the network does not fit its description; see :func:`~indm.foreign.conventions.check_network`.
+        DataError: if the images are not levels, or fewer than two.
+        ParamsError: if the network does not fit its description (:func:`~indm.foreign.conventions.check_network`), or a number
+            is out of its range.
         DivergenceError: if a number is not finite.
 
     References:
         | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
         | https://arxiv.org/abs/2205.13699, section 3 and theorem 1
     """
+    counts = {"time_draws": time_draws, "ode_steps": ode_steps, "batch_size": batch_size}
+    if low := [name for name, count in counts.items() if count < 1]:
+        raise ParamsError(f"{low[0]}: found {counts[low[0]]}, expected at least 1")
+    if not 0 < eps < 1:
+        raise ParamsError(f"eps: found {eps:g}, expected a time between 0 and 1, such as 1e-5")
     pixels = as_levels(images, levels)
+    _check_count(pixels, levels)
     model = Foreign(noise_fn(network, sde, kind), sde, eps, centered)
     generator = Generator().manual_seed(derive_seed(NAME, seed))
     with torch.no_grad():
@@ -145,9 +152,7 @@ def _undequantised(
     for batch in pixels.split(size):
         x = batch.float().div(levels - 1).to(device)
         x = 2 * x - 1 if model.centered else x
-        nats = nelbo_alone(
-            model.noise, model.sde, model.flow, x, eps=model.eps, time_draws=draws, generator=generator
-        )
+        nats = nelbo_alone(model.noise, model.sde, model.flow, x, eps=model.eps, time_draws=draws, generator=generator)
         found.append(bits_per_dim(nats, x[0].numel(), levels, model.centered))
     return torch.cat(found).numpy()
 
@@ -156,8 +161,7 @@ def as_levels(images: Tensor | ArrayLike, levels: int) -> Tensor:
     """Return images as a tensor of levels, uint8, on the CPU.
 
     Raises:
-        DataError: if they are no whole numbers from 0 to L - 1, have far fewer levels, are fewer than two, or have their
-            channels last.
+        DataError: if they are not whole numbers from 0 to L - 1, are fewer than two, or have their channels last.
     """
     found = np.asarray(images.cpu() if isinstance(images, Tensor) else images)
     if found.dtype.kind not in "ui":
@@ -168,14 +172,19 @@ def as_levels(images: Tensor | ArrayLike, levels: int) -> Tensor:
     channels_last = found.ndim == 4 and found.shape[3] in (1, 3) and found.shape[1] not in (1, 3)
     if found.ndim < 2 or len(found) < 2 or channels_last:
         raise DataError(f"images: found shape {found.shape}, expected (N, C, H, W), N at least 2")
-    low, high, count = int(found.min()), int(found.max()), len(np.unique(found))
+    low, high = int(found.min()), int(found.max())
     if low < 0 or high >= levels or not 2 <= levels <= 256:
         raise DataError(
             f"images: found levels from {low} to {high}, expected 0 to {levels - 1}; give the number of levels, at most 256"
         )
-    if count <= levels // 8 and found.size >= PIXELS_PER_LEVEL * levels:
-        raise DataError(
-            f"images: found {count} different levels from {low} to {high}, expected up to {levels}; give the images' number "
-            "of levels, because bits/dim depend on it"
-        )
     return torch.from_numpy(found.astype(np.uint8))
+
+
+def _check_count(pixels: Tensor, levels: int) -> None:
+    """Refuse images with far fewer levels, on which bits/dim depend."""
+    count = len(pixels.unique())
+    if count <= levels // 8 and pixels.numel() >= PIXELS_PER_LEVEL * levels:
+        raise DataError(
+            f"images: found {count} different levels from {pixels.min()} to {pixels.max()}, expected up to {levels}; give the "
+            "number of levels of the images, because bits/dim depend on it"
+        )

@@ -20,7 +20,7 @@ def read_images(path: Path) -> NDArray[Any]:
     """Read images (N, C, H, W) from a folder of PNG files, in the order of their names, or an array from a .npy file.
 
     Raises:
-        DataError: if the file is no array, or the images are missing, damaged, neither grey nor RGB with 8 bits, or of
+        DataError: if the file is not an array, or the images are missing, damaged, neither grey nor RGB with 8 bits, or of
             several shapes.
     """
     if path.is_dir():
@@ -75,7 +75,10 @@ def measure(
     """
     layout = Layout(out, (suite := load_suite(suite_file)).suite)
     folder = layout.data(dataset)
-    for stage, file, options in (("prepare", "dataset.json", {"data_root": data_root}), ("reference", "reference.json", {})):
+    for stage, file, options in (
+        ("prepare", "dataset.json", {"data_root": data_root}),
+        ("reference", "reference.json", {}),
+    ):
         if not (folder / file).is_file():
             run_stage(stage, suite_file, out, {"dataset": dataset}, **options)
 
@@ -96,9 +99,13 @@ def measure(
     device, description = set_up(suite.device, suite.threads), read_json(folder / "dataset.json")
     images = as_levels(read_images(samples), levels).numpy()
     if list(images.shape[1:]) != description["shape"]:
-        raise DataError(f"{samples}: found shape {images.shape[1:]}, expected {tuple(description['shape'])}, as in {dataset}")
+        raise DataError(
+            f"{samples}: found shape {images.shape[1:]}, expected {tuple(description['shape'])}, as in {dataset}"
+        )
     extractor, _, identity = load_extractors(folder / "extractor.safetensors")
     references, source = load_references(folder)
+    # A folder may be sorted by class, and extrapolation takes parts of the images.
+    images = np.random.default_rng(derive_seed(dataset, "measure", "order")).permutation(images)
     generated, logits = features(extractor, images, levels, device=device)
     settings = suite.fid.model_dump()
     values = compare(generated, logits, references[""], **settings, seed=derive_seed(dataset, "measure"))

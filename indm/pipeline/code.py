@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 from indm.errors import ArtifactError
 
 ROOT = Path(__file__).parents[2]
-OUTSIDE = {"__main__", "cli", "doctor", "errors", "foreign", "kept", "library", "pipeline", "progress", "register", "registry"}
-OUTSIDE |= {"shipped", "store", "suite", "terminal", "watching"}
+OUTSIDE = {"__main__", "cli", "doctor", "errors", "kept", "library", "pipeline", "progress", "register", "registry"}
+OUTSIDE |= {"foreign", "shipped", "store", "suite", "terminal", "watching"}
 # Constants of registered members, and of the package, that only readers see. Where stages read them, they count by their values.
 SHOWN = {"LABEL", "ONLY", "REFERENCE", "SOUND", "STYLE", "__version__"}
 # Results cannot depend on these fields, or newer versions of Python add them.
