@@ -1,5 +1,6 @@
 """Likelihoods of other people's networks against closed forms, the mistakes that are named, and samples against a dataset."""
 
+import importlib
 import json
 import math
 import re
@@ -130,6 +131,7 @@ def test_data_in_0_to_1_have_the_same_number(gaussian: dict[str, Report]) -> Non
     report = judge(of_halves, sde, levels_of(draw(4000)), centered=False)
     for key in ("nelbo", "nelbo_undequantised"):
         assert mean(report, key) == pytest.approx(mean(gaussian["vp"], key), abs=0.005)
+    assert report.offset == 8
     assert any("[0, 1]" in line for line in explained(report, mean(report, "nll") - 1))
 
 
@@ -137,11 +139,16 @@ def test_data_in_0_to_1_have_the_same_number(gaussian: dict[str, Report]) -> Non
 @pytest.mark.parametrize("kind", CONVENTIONS)
 def test_all_conventions_give_the_number_of_a_mixture(name: str, kind: str) -> None:
     sde, x = build_sde(name), draw(1000, means=MEANS)
-    report = judge(network_of(of_mixture, sde, kind), sde, levels_of(x), kind=kind, time_draws=40)
+    report, same = (
+        judge(network_of(of_mixture, sde, name), sde, levels_of(x), kind=name, time_draws=40)
+        for name in (kind, "noise")
+    )
     parts = torch.distributions.Normal(MEANS[:, None], STD).log_prob(x[:, None]).sum(2)
     truth = bits(math.log(2) - parts.logsumexp(1))
     for key in ("nelbo", "nll"):
         assert mean(report, key) == pytest.approx(truth, abs=0.02), key
+        # The same prediction of the noise meets the same draws.
+        assert mean(report, key) == pytest.approx(mean(same, key), abs=1e-3), key
 
 
 def test_a_network_that_is_off_by_5_percent_has_the_numbers_of_theory(gaussian: dict[str, Report]) -> None:
@@ -181,8 +188,8 @@ def test_a_released_checkpoint_has_the_numbers_of_its_own_evaluation() -> None:
     own = likelihoods(model, images, 256, evaluation, once=lambda _, make: make(), **described)  # type: ignore[arg-type]
     # The network gets its times in float32.
     np.testing.assert_allclose(report.images[[*own]], own, rtol=1e-3)
-    # Random weights are worse than uniform noise.
-    assert len(report.remarks()) >= 1
+    # Of random weights.
+    assert any("Uniform noise" in remark for remark in report.remarks())
 
 
 def explained(report: Report, claimed: float) -> list[str]:
@@ -273,7 +280,7 @@ def test_a_score_or_a_sign_in_place_of_noise_is_named(name: str, given: str, rea
 WRONG: dict[str, tuple[Callable[[Tensor, Tensor], Any], type[IndmError], str]] = {
     "shape": (lambda z, t: z[:, :5], ParamsError, r"\(16, 5\).*\(16, 12\)"),
     "tuple": (lambda z, t: (z, t), ParamsError, "tuple"),
-    "nan": (lambda z, t: z / 0 * 0, DivergenceError, "finite"),
+    "nan": (lambda z, t: z / 0 * 0, DivergenceError, "network: .*finite"),
     "time": (lambda z, t: 2 * z, ParamsError, "0.3 and 0.9"),
     "gradient": (lambda z, t: z.detach() * t[:, None], ParamsError, "differentiated"),
     "crash": (lambda z, t: z @ z, ParamsError, "RuntimeError"),
@@ -361,10 +368,17 @@ def test_the_command_writes_its_report(tmp_path: Path, monkeypatch: pytest.Monke
         "--sde",
         "ve",
     ]
-    command += ["--ends", "0.002", "80", "--levels", "17", "--time-draws", "4", "--ode-steps", "8"]
+    command += ["--ends", "0.002", "80", "--levels", "17", "--time-draws", "4", "--ode-steps", "8", "--zero-one"]
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 0, done.output
-    assert (tmp_path / "referee.md").read_text() in done.output
+    text = (tmp_path / "referee.md").read_text()
+    assert text in done.output
+    sde, settings = build_sde("ve", sigma_min=0.002, sigma_max=80.0), {"time_draws": 4, "ode_steps": 8}
+    network = importlib.import_module("somebodys_model").network
+    report = judge(network, sde, digits, kind="denoiser", levels=17, centered=False, batch_size=100, **settings)
+    found = re.search(r"^\| `nelbo` \| (\S+)", text, flags=re.MULTILINE)
+    assert found is not None
+    assert float(found[1]) == pytest.approx(mean(report, "nelbo"), abs=0.002)
     for changes in (["--network", "missing:network"], ["--network", "somebodys_model:net"], ["--ends", "2", "1"]):
         # Of an option with two values, the command names the option.
         given = [*command]
