@@ -55,6 +55,7 @@ def planted_suite() -> Suite:
         "toy2d": study,
         "protocol": {},
         "tune": {},
+        "flow": None,
     }
     changes |= {"sweep": SMOKE.sweep.model_copy(update=sampling), "grading": GradingParams.model_validate(GRADING)}
     return SMOKE.model_copy(update=changes)
