@@ -101,7 +101,7 @@ def make_up_result(path: Path, job: Job) -> None:
         return
     row: dict[str, Any] = {k: "complete" if v is Kind.TEXT else 1.0 for k, v in kinds[kind].items()}
     # One image has no standard error.
-    row |= dict.fromkeys(key for key in row if key.endswith("_se"))
+    row |= dict.fromkeys(key for key in row if key.endswith("_se") and kinds[kind][key] is not Kind.NUMBER)
     if path.suffix == ".json":
         write_json(path, row | {"run": job.subject, "floors": {}})
     else:
@@ -215,7 +215,7 @@ AFTER: dict[str, Callable[[Path], None]] = {
 # The stages that import the module of the tables, and the stages of other suites whose jobs run again after a page's edit.
 GATHER = {"claims", "figure", "report", "table"}
 RUN_AGAIN = {
-    "metric": {"fid", "reference", "sweep", *GATHER},
+    "metric": {"compute", "fid", "reference", "sweep", *GATHER},
     "stage": {"compute", "nearest", *GATHER},
     "table": {"compute", *GATHER},
 }
