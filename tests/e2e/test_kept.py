@@ -87,7 +87,7 @@ def test_only_the_runs_that_were_not_kept_are_trained(lost: Path, tmp_path: Path
     for command in recipe[1].replace("$(SUITE)", "smoke").splitlines():
         do(checkout, *command.split())
     of_run = {job for job in planned(checkout) if job.split()[0] not in COLLECT}
-    assert of_run == {f"{stage} {RUN}" for stage in ("train", "tune", "sample", "fid", "nll", "curve", "sweep")}
+    assert of_run == {f"{stage} {RUN}" for stage in ("train", "tune", "sample", "fid", "nll", "curve", "flow", "sweep")}
     do(checkout, *SNAKEMAKE)
     expected = tables(lost)
     assert {name: text for name, text in tables(checkout).items() if name != "compute"} == {

@@ -302,7 +302,7 @@ def test_another_learning_rate_of_a_run_trains_it_alone(checkouts: dict[str, Pat
     with edited(file, before + line.replace("train: {}", "train: {lr: 1.0e-3}") + after):
         found = jobs(checkouts[engine], engine)
     if engine == "snakemake":
-        later = {f"{stage} {RUN}" for stage in ("sample", "fid", "nll", "curve", "sweep")} | {"protocol digits"}
+        later = {f"{stage} {RUN}" for stage in ("sample", "fid", "nll", "curve", "flow", "sweep")} | {"protocol digits"}
         publish = {f"publish results/table_{name}.csv" for name in SHOWN}
         assert found == {f"train {RUN}", "table", "compute", "claims", "figure", "report"} | publish | later
     else:
