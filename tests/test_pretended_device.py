@@ -231,6 +231,7 @@ SHORTER: dict[str, dict[str, Any]] = {
     "smoke": {
         "train": {"steps": 4, "snapshots": [2, 4], "log_every": 2},
         "sweep": {"steps": [2]},
+        "grading": {"images": {"simple": None, "scale": None}},
         "runs": ["digits-ve-ddpmpp-fid-s0", "digits-vp-indm-fid-s0", "digits-vp-indm-nll-s0"],
         "tune": ["digits-vp-indm-nll-s0"],
     },

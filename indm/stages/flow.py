@@ -25,11 +25,11 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     device = set_up(suite.device, suite.threads)
     run, folder, data = suite.runs[name], layout.run(name), layout.data(suite.runs[name].dataset)
     images = first_images(torch.from_numpy(read_array(data / "test.npy")), suite.flow.images, "flow.images")
-    model = load_model(folder / "checkpoint.safetensors", device, suite.weights.model_dump())
+    model = load_model(folder / "checkpoint.safetensors", torch.device("cpu"), suite.weights.model_dump())
     generator = Generator().manual_seed(derive_seed(run.dataset, run.seed, "flow"))
     x = dequantise(images, read_json(data / "dataset.json")["levels"], generator, model.centered)
     log_det = Evaluation(**suite.nll.model_dump(exclude={"images", "log_det"})).estimator
-    found = describe(model.flow.double(), x.double().to(device), log_det, suite.nll.batch_size, generator)
+    found = describe(model.flow.double().to(device), x.double().to(device), log_det, suite.nll.batch_size, generator)
     settings = {"run": name, "split": "test", "images": len(images), "weights": suite.weights_of(name)}
     write_json(folder / "flow.json", settings | found)
     return Finished(folder)
