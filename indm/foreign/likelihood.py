@@ -32,7 +32,7 @@ NAME = "referee"
 # Images on which a network is tried before it is evaluated.
 TRIED_ON = 16
 # A set of images with so many pixels for each level has more levels than an eighth.
-PIXELS_PER_LEVEL = 16
+PIXELS_PER_LEVEL = 4
 
 
 @dataclass(frozen=True)
