@@ -123,7 +123,7 @@ class Compared(NamedTuple):
 
     Arguments:
         error: errors of the estimated gains.
-        half: half the intervals, by what the rates are of.
+        half: half of each interval, by the kind of the rates.
         shift: what the choices of samplers add to the true gains.
         sound: numbers of seeds that are sound in both models.
         more: 1 where INDM failed on more seeds, -1 where the other model did.
