@@ -60,15 +60,14 @@ SECTIONS = (
 # A row of a sweep does not depend on which other ones there are.
 ROWS = ("sweep.objectives", "sweep.samplers", "sweep.steps")
 TOY2D = (
-    "seeds",
-    "train_points",
-    "valid_points",
+    "lengths",
     "test_points",
     "vp",
     "eps",
     "training",
     "time_draws",
     "tolerance",
+    "importance",
     "sample_steps",
     "grid",
     "samples",
@@ -409,12 +408,12 @@ STAGES: dict[str, Stage] = {
         memory=2000,
     ),
     "toy2d": Stage(
-        summary="Compare the models on a 2-D dataset. Trains INDM, DDPM++ and the controls.",
+        summary="Compare the models on a known density. Trains INDM, DDPM++ and the controls.",
         subject="toy",
         folder=TOY,
         inputs=(),
         outputs=(f"{TOY}.safetensors",),
-        plots={f"{TOY}.csv": {"template": "scatter", "x": "latent_std", "y": "gap"}},
+        plots={f"{TOY}.csv": {"template": "scatter", "x": "train_flops", "y": "nelbo_excess"}},
         keys=("toy2d.datasets.{toy}", *(f"toy2d.{key}" for key in TOY2D)),
     ),
     "table": Stage(

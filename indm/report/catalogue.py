@@ -113,10 +113,10 @@ CATALOGUE = {
         key=(*CELL, "step"),
     ),
     "toy2d": Table(
-        "2-D studies, nats",
+        "distances from known densities, bits/dim",
         "table",
-        View(("nll", "nelbo", "w1_16", "path_ratio", "gap", "w1_32", "seeds")),
-        Page("toy", "Models of data in two dimensions"),
+        View(("nelbo_excess", "nll_excess", "true_gap", "energy_16", "midpoint", "path_ratio", "seeds")),
+        Page("toy", "Models of known densities"),
         key=(*CELL,),
     ),
     "protocol": Table(

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from indm.report.catalogue import PLACE
 from indm.report.figures_claims import claims
-from indm.report.figures_ladder import ablation, ladder
-from indm.report.figures_lines import GAINS, discretization, flow, learning_curve_flops, learning_curve_step
+from indm.report.figures_ladder import ablation
+from indm.report.figures_lines import GAINS, discretization, error_compute, flow, learning_curve_flops, learning_curve_step
 from indm.report.figures_tuning import ARM, tuning
 from indm.report.intervals import OVER_MANY
 from indm.report.palette import INK
@@ -113,7 +113,12 @@ FIGURES = {
     "learning-curve-step": Plot("learning_curve", (*PLACE, "model", "seeds", "step"), "nll", learning_curve_step),
     "flow": Plot("flow", (*PLACE, "model", "seeds", *GAINS, *(f"{gain}_se" for gain in GAINS)), GAINS[0], flow),
     "ablation": Plot("ablation", (*ARM, "pairs"), "nll_difference", ablation, ("claims",)),
-    "ladder": Plot("toy2d", ("dataset", "model", "variant", "seeds"), "nelbo", ladder),
+    "error-compute": Plot(
+        "toy2d",
+        (*PLACE, "model", "variant", "seeds", "train_flops", "nelbo_excess_se"),
+        "nelbo_excess",
+        error_compute,
+    ),
     "tuning": Plot(
         "tuning", (*ARM, "trial", "phase", "steps", "state", "target_image_se"), "target", tuning, ("tuned",)
     ),

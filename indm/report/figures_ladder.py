@@ -1,4 +1,4 @@
-"""Figures of the ladder from DDPM++ up to INDM: the models of the 2-D studies, and the effect of each variant on images."""
+"""The figure of the ladder from DDPM++ up to INDM: the effect of each variant on images."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +20,7 @@ from indm.report.plotting import PLAIN, WIDTH, label_rows, note, plot_interval
 # The lower quartile counts as narrow, because most rows may be wide, and a single one may be narrow by chance.
 WILD = 400.0
 # Prefixes of metrics whose smaller values are better, unlike gaps, which may be below 0.
-LOWER_IS_BETTER = ("nelbo", "nll", "log_fid", "w1_", "path_ratio")
+LOWER_IS_BETTER = ("nelbo", "nll", "log_fid")
 # Variants in order: first the ones that do not adapt the scale of their latent.
 RUNGS = [
     "",
@@ -39,17 +39,6 @@ RUNGS = [
     "learned-curve-filter",
     "frozen-flow",
 ]
-
-
-def ladder(table: pd.DataFrame) -> Figure:
-    """Draw the models of the 2-D studies from DDPM++ up to INDM: one row per dataset, one column per metric."""
-    table = table[table["nelbo"].notna()]
-    distances = [column for column in map(str, table) if re.fullmatch(r"w1_\d+", column)][:1]
-    units = {"nelbo": "nats", "nll": "nats", "gap": "nats", **dict.fromkeys(distances, "data units")}
-    units |= {"path_ratio": "length / displacement", "latent_std": "latent units"}
-    units = {metric: unit for metric, unit in units.items() if metric in table}
-    figure, remarks = _climb(table.groupby(["dataset"], sort=False), units, rung)
-    return note(figure, f"{named_bars({STUDENT: table['seeds']})}{remarks}")
 
 
 def ablation(table: pd.DataFrame, claims: pd.DataFrame) -> Figure:

@@ -1,4 +1,4 @@
-"""Figures of lines: likelihoods during training, FID against the steps of a sampler, and gains of flows against frequency.
+"""Figures of lines: likelihoods during training, errors against compute, FID against sampler steps, gains of flows by frequency.
 
 A panel shows the plain models in bold colour and a few controls in thin grey, named next to it in the order of their ends. Further
 controls get separate panels, so that a reader distinguishes at most six lines.
@@ -126,6 +126,20 @@ def flow(table: pd.DataFrame) -> Figure:
     for axis in axes:
         plain_ticks(axis.xaxis)
     return note(figure, named_bars({STUDENT: table["seeds"]}))
+
+
+def error_compute(table: pd.DataFrame) -> Figure:
+    """Draw the distance of each model's bound from a known density against training FLOPs: a panel per density, a mark per length."""
+    table = table.dropna(subset=["nelbo_excess"]).rename(columns={"train_flops": "flops"})
+    density = table["dataset"].str.rpartition("-")[0]
+    label = f"{heading('nelbo_excess')}, bits/dim"
+    rows = [
+        [Panel(str(name), label, "flops", "nelbo_excess", list(_lines(part, arms)), "log")]
+        for name, part in table.groupby(density, sort=False)
+        for arms in _arms(part)
+    ]
+    figure, _ = _draw(rows, "training FLOPs")
+    return note(figure, f"{named_bars({STUDENT: table['seeds']})} Lower left is better; each line joins two lengths of training.")
 
 
 def _groups(table: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:

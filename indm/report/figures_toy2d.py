@@ -1,4 +1,4 @@
-"""Figures of the two-dimensional data, from the arrays of the ``toy2d`` stage: rows for DDPM++, its learned maps, and INDM."""
+"""Figures of the two-dimensional data, from the arrays of the ``toy2d`` stage: rows for DDPM++, its controls, and INDM."""
 
 from collections.abc import Mapping
 from io import BytesIO
@@ -14,11 +14,11 @@ from indm.report.palette import BLUE, INK, VERMILLION, on_ground
 from indm.report.plotting import styled
 
 Arrays = Mapping[str, NDArray[Any]]
-# Each row learns more of its latent than the row above; (model, variant) as in the toy2d stage.
+# In the order of the rows; (model, variant) as in the toy2d stage.
 MODELS = {
     ("ddpmpp", ""): "DDPM++\n(fixed latent)",
-    ("ddpmpp", "learned-scale"): "DDPM++\nlearned scale",
-    ("ddpmpp", "learned-affine"): "DDPM++\nlearned scales\nand shifts",
+    ("ddpmpp", "same-compute"): "DDPM++\nsame compute",
+    ("ddpmpp", "best-scale"): "DDPM++\nbest scale",
     ("ddpmpp", "learned-linear"): "DDPM++\nlearned\nlinear map",
     ("indm", ""): "INDM\n(nonlinear)",
 }
@@ -45,19 +45,20 @@ def toy2d_figure(arrays: Arrays) -> bytes:
     """Draw a row of panels for each model: data, forward diffusion, drift and volatility, paths of the reverse ODE, density.
 
     Arguments:
-        arrays: the arrays of the ``toy2d`` stage: ``data`` (N, 2), ``times`` (K,), ``limit``, ``arrows`` (A, 2), and for each
-            model of :data:`MODELS`, below ``<model>/<variant>/``, ``clouds`` (K, B, 2), ``paths`` (P, C, 2),
+        arrays: the arrays of the ``toy2d`` stage: ``data`` (N, 2), ``times`` (K,), ``limit``, ``arrows`` (A, 2), and for each of its
+            models of :data:`MODELS`, below ``<model>/<variant>/``, ``clouds`` (K, B, 2), ``paths`` (P, C, 2),
             ``log_density`` (G^2,), ``drift`` (A, 2) and ``volatility`` (A, 2, 2).
 
     Returns:
         The figure as SVG; the same arrays give the same bytes.
     """
     times = arrays["times"]
+    models = {cell: label for cell, label in MODELS.items() if f"{'/'.join(cell)}/paths" in arrays}
     with styled(STYLE):
         columns = 3 + len(times)
-        figure = Figure(figsize=(1.5 * columns, 1.55 * len(MODELS) + 0.1))
-        grid = figure.subplots(len(MODELS), columns, squeeze=False, gridspec_kw={"wspace": 0.06, "hspace": 0.06})
-        for row, ((model, variant), label) in zip(grid, MODELS.items(), strict=True):
+        figure = Figure(figsize=(1.5 * columns, 1.55 * len(models) + 0.1))
+        grid = figure.subplots(len(models), columns, squeeze=False, gridspec_kw={"wspace": 0.06, "hspace": 0.06})
+        for row, ((model, variant), label) in zip(grid, models.items(), strict=True):
             part = {
                 key: arrays[f"{model}/{variant}/{key}"]
                 for key in ("clouds", "paths", "log_density", "drift", "volatility")

@@ -21,7 +21,12 @@ HEADINGS = {
     "nll_beyond": "NLL > NELBO + 0.5",
     "nelbo": "NELBO",
     "gap": "NELBO − NLL",
-    "gap_abs": "|NELBO − NLL|",
+    "nelbo_excess": "NELBO + log p",
+    "nll_excess": "NLL + log p",
+    "true_gap": "variational gap",
+    "true_gap_fewer": "variational gap, a quarter of the paths",
+    "ess": "effective share of paths",
+    "midpoint": "midpoint test",
     "nfe": "NFE",
     "lr": "learning rate",
     "flow_lr": "flow’s learning rate",
@@ -63,8 +68,8 @@ def heading(column: str) -> str:
         return f"{heading(column.removesuffix('_difference'))}, difference"
     if "_fixed" in column:
         return f"{heading(column.replace('_fixed', ''))}, fixed"
-    if match := re.fullmatch(r"w1_(\d+)(.*)", column):
-        return f"W1 × 1000, {match[1]} steps{match[2].replace('_', ' ')}"
+    if match := re.fullmatch(r"energy_(\d+)(.*)", column):
+        return f"energy distance, {match[1]} steps{match[2].replace('_', ' ')}"
     return HEADINGS.get(column, column.replace("_", " "))
 
 

@@ -77,7 +77,7 @@ def read_results(
     flow: Iterable[str] = (),
     sweep: Iterable[str] = (),
     tune: Iterable[str] = (),
-    toy2d: Iterable[str] = (),
+    toy2d: Mapping[str, str] | None = None,
     protocol: Mapping[str, str] | None = None,
     toy2d_grid: str = "",
     failed: Iterable[Result] = (),
@@ -88,7 +88,8 @@ def read_results(
         runs: the keys of ``RUN_KEY`` of every run, by its name.
         alpha: alpha at eps of a run, by its name, for results of earlier versions, which lack it; NaN if it is unknown.
         protocol: the run whose protocol is examined, by dataset.
-        toy2d_grid: the grid of times of the 2-D studies.
+        toy2d: the name of density and length of each job of the study of known densities, by the name of the job.
+        toy2d_grid: the grid of times of its sampler.
         failed: the keys of ``RUN_KEY`` of every run that could not be trained or evaluated.
 
     Raises:
@@ -99,7 +100,9 @@ def read_results(
         kind: {folder / f"runs/{name}/{kind}.csv": runs[name] for name in names}
         for kind, names in (("curve", curve), ("sweep", sweep), ("tune", tune))
     }
-    files["toy2d"] = {folder / f"toy2d/{name}.csv": {"dataset": name, "sde": "", "objective": ""} for name in toy2d}
+    files["toy2d"] = {
+        folder / f"toy2d/{job}.csv": {"dataset": label, "sde": "", "objective": ""} for job, label in (toy2d or {}).items()
+    }
     files["protocol"] = {folder / f"protocol/{name}.csv": runs[run] for name, run in (protocol or {}).items()}
     objects = dict.fromkeys(("samples", "fid", "nll", "train"), runs) | {"flow": flow}
     read = {

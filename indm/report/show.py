@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 BEST = "★"
 LOWER = ("fid", "fid_infinity", "kid", "clean_fid", "legacy_fid", "nelbo", "nelbo_fixed", "nll", "nll_fixed", "target")
+LOWER += ("nelbo_excess", "nll_excess")
 HIGHER = ("is", "precision", "recall")
-# Rows in place of a model: real images and points.
-NO_MODELS = (*FLOORS.values(), "data")
+# Rows in place of a model: real images.
+NO_MODELS = (*FLOORS.values(),)
 # Columns that are written together with the effect.
 INTERVAL = ("low", "high")
 # Spaces between two columns.
@@ -133,7 +134,7 @@ def _across(group: pd.DataFrame, view: View) -> dict[str, list[GridEntry]]:
 
 def _marked(group: pd.DataFrame, column: str) -> list[GridEntry]:
     """Write a column, and mark its best number if a direction is better and there are several models."""
-    best = _best(group, column) if column in LOWER + HIGHER or column.startswith("w1_") else None
+    best = _best(group, column) if column in LOWER + HIGHER or column.startswith("energy_") else None
     return [
         GridEntry(_number(row, column), row.get("model") not in NO_MODELS and row[column] == best)
         for row in records(group)

@@ -172,17 +172,12 @@ def protocol_table(results: Results) -> pd.DataFrame:
 
 
 def toy2d_table(results: Results) -> pd.DataFrame:
-    """Tabulate the 2-D studies, in nats: the mean of every number and of the absolute gap, and the median NLL."""
-    rows = results.toy2d
-    metrics = [str(key) for key in rows if key not in [*RUN_KEY, "source", "parameters", "train_flops"]]
-    metrics = [key for key in metrics if not key.endswith("_se") and pd.api.types.is_numeric_dtype(rows[key])]
-    if "gap" in metrics:
-        rows = rows.assign(gap_abs=rows["gap"].abs())
-        metrics.append("gap_abs")
+    """Tabulate the studies of known densities: the mean of every number over the seeds that have it, likelihoods in bits/dim."""
+    sizes, rows = ["parameters", "train_flops"], results.toy2d
+    metrics = [str(key) for key in rows if key not in [*RUN_KEY, "source", *sizes]]
+    metrics = [key for key in metrics if pd.api.types.is_numeric_dtype(rows[key])]
     table = [
-        {**cell, **{key: group[key].iloc[0] for key in ("parameters", "train_flops") if key in group}}
-        | _means(group, metrics)
-        | {f"{key}_median": group[key].median() for key in metrics if key == "nll"}
+        {**cell, **{key: group[key].iloc[0] for key in sizes if key in group}, **_means(group, metrics)}
         for cell, group in _groups(rows, CELL)
     ]
     found = list(dict.fromkeys(key for row in table for key in row if key not in TOY2D_COLUMNS))

@@ -143,7 +143,7 @@ def with_sound(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _toy2d_values(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Yield every number of the 2-D studies; ``w1_8`` is the ``w1`` metric at 8 steps."""
+    """Yield every number of the studies of known densities; ``energy_8`` is the ``energy`` metric at 8 steps."""
     names = [str(column) for column in rows if column not in [*RUN_KEY, "source"]]
     metrics = [name for name in names if not name.endswith("_se") and pd.api.types.is_numeric_dtype(rows[name])]
     for row in records(rows):

@@ -20,8 +20,10 @@ def run(suite: "Suite", layout: Layout, reports: Path) -> Finished:
         refuse_link(place)
     folder.mkdir(parents=True, exist_ok=True)
     figures = plot_figures(layout.tables)
-    for name in suite.toy2d.datasets:
-        figures[f"toy2d-{name}"] = toy2d_figure(read_arrays(layout.toy2d / f"{name}.safetensors"))
+    for name, job in suite.toy2d.datasets.items():
+        arrays = read_arrays(layout.toy2d / f"{name}.safetensors")
+        if job.is_plane and f"toy2d-{job.label}" not in figures:
+            figures[f"toy2d-{job.label}"] = toy2d_figure(arrays)
     for path in folder.glob("*.svg"):
         if path.stem not in figures:
             path.unlink()

@@ -44,6 +44,7 @@ def contents(suite: "Suite") -> Contents:
         datasets=list(suite.datasets),
         protocol=list(suite.protocol),
         toy2d=list(suite.toy2d.datasets),
+        planes=list(dict.fromkeys(job.label for job in suite.toy2d.datasets.values() if job.is_plane)),
         claims_sha256=claims_sha256(load_claims(Path("params/claims.yaml"))),
         registration=load_registrations(Path("params/registrations.yaml")).suites.get(suite.suite),
     )

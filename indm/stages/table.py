@@ -34,7 +34,7 @@ def run(suite: "Suite", layout: Layout) -> Finished:
         flow=STAGES["flow"].subjects(suite),
         sweep=STAGES["sweep"].subjects(suite),
         tune=suite.tune,
-        toy2d=suite.toy2d.datasets,
+        toy2d={name: job.label for name, job in suite.toy2d.datasets.items()},
         protocol={dataset: section.run for dataset, section in suite.protocol.items()},
         toy2d_grid=suite.toy2d.grid,
         failed=failed.values(),

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from indm.measured import METRICS
 from indm.registry import SAMPLERS, goes_with
-from indm.suite.schema.types import ABSENT, PC
-from indm.suite.variants import CONTROLS, SAME_COMPUTE, variants
+from indm.suite.schema.types import ABSENT, PC, first_repeat
+from indm.suite.variants import SAME_COMPUTE, variants
 
 if TYPE_CHECKING:
     from indm.suite.schema.evaluation import ReferenceParams, SampleParams
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from indm.suite.schema.suite import RunParams, Suite
     from indm.suite.schema.train import FlowParams, TrainParams, VEParams, VPParams
 
-# Largest compute of the flow in the study of two-dimensional data, relative to the score network.
+# Largest compute of the flow in the study of known densities, relative to the score network.
 MOST_COMPUTE = 30
 # Runs that a mistake names.
 SHOWN_RUNS = 3
@@ -237,9 +237,15 @@ def shards(stage: str, found: int, images: int, size: int, why: str, rows: int =
 
 
 def _toy2d(suite: "Suite") -> Iterator[str]:
-    warmup, steps = suite.toy2d.training.flow_warmup_steps, suite.toy2d.training.steps
-    if warmup >= steps:
-        yield f"key toy2d.training.flow_warmup_steps: found {warmup}; allowed: below steps {steps}"
+    lengths = suite.toy2d.lengths
+    for job, found in suite.toy2d.datasets.items():
+        if found.length not in lengths:
+            yield f"key toy2d.datasets.{job}.length: found {found.length!r}; allowed: {', '.join(lengths)}, of toy2d.lengths"
+        elif not {"ddpmpp", "indm"} <= {*lengths[found.length].rates}:
+            yield f"key toy2d.lengths.{found.length}.rates: found no ddpmpp or no indm; allowed: both, with or without controls"
+    measured = [(job.label, seed) for job in suite.toy2d.datasets.values() for seed in job.seeds]
+    if (twice := first_repeat(measured)) is not None:
+        yield f"key toy2d.datasets: found seed {twice[1]} of {twice[0]} in two jobs; allowed: each seed once"
     yield from _ranges("toy2d", {"vp.beta": suite.toy2d.vp})
     training = suite.toy2d.training
     score = training.layers * training.width**2
@@ -300,10 +306,10 @@ def _failed_beyond(suite: "Suite") -> Iterator[str]:
 
 def _grading(suite: "Suite") -> Iterator[str]:
     """Check that the grading's names are in the suite, and that test images do not choose a decoder."""
-    grading, scales = suite.grading, {f"scale-{scale:g}" for scale in suite.toy2d.training.scales}
+    grading, rates = suite.grading, {name for length in suite.toy2d.lengths.values() for name in length.rates}
     known = {
         "images": ({run.variant for run in suite.runs.values() if not run.has_flow} - {""}, "a variant in runs"),
-        "toy2d": ({*CONTROLS, *scales}, f"a control's name, or of toy2d.training.scales: {', '.join(sorted(scales))}"),
+        "toy2d": (rates, f"a model of toy2d.lengths: {', '.join(sorted(rates))}"),
     }
     for section, (names, allowed) in known.items():
         for key, variant in getattr(grading, section).model_dump().items():

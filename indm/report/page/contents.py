@@ -23,7 +23,8 @@ class Contents:
         runs: for every run, the keys of ``RUN_KEY``, and ``steps`` and ``batch_size`` of its training.
         datasets: names of the datasets.
         protocol: names of the datasets whose protocol is examined.
-        toy2d: names of the 2-D datasets.
+        toy2d: names of the jobs on known densities.
+        planes: names of density and length of the two-dimensional ones.
         claims_sha256: SHA-256 of the claims.
         registration: the registration of suite and claims, if any.
     """
@@ -35,6 +36,7 @@ class Contents:
     datasets: Collection[str] = ()
     protocol: Collection[str] = ()
     toy2d: Collection[str] = ()
+    planes: Collection[str] = ()
     claims_sha256: str = ""
     registration: Registration | None = None
 

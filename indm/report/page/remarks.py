@@ -16,8 +16,6 @@ from indm.report.results import CELL, read_rows, records
 Remark = list[str | Entry]
 # A rise by less than this many standard errors of the difference may be due to chance.
 CHANCE = 2.0
-# A mean this many nats above the median is due to one seed or a few.
-OUTLYING = 1.0
 
 
 def remarks(tables: Path) -> dict[str, list[Remark]]:
@@ -110,20 +108,6 @@ def _protocol(table: pd.DataFrame) -> Iterator[Remark]:
             ]
 
 
-def _toys(table: pd.DataFrame) -> Iterator[Remark]:
-    """Explain which mean likelihoods are dominated by outliers."""
-    if "nll_median" not in table:
-        return
-    for row in records(table[table["nll"] - table["nll_median"] > OUTLYING]):
-        yield [
-            f"The mean NLL of {names(str(row['model']), str(row['variant']))} on {row['dataset']} is ",
-            _entry(row, "nll"),
-            ", but the median of its seeds is ",
-            _entry(row, "nll_median"),
-            ": a few outlying seeds dominate the mean.",
-        ]
-
-
 def _entry(row: dict[str, Any], column: str) -> Entry:
     """Format a number of a table, with its error."""
     value, found = repr(float(row[column])), _error(row, column)
@@ -132,4 +116,4 @@ def _entry(row: dict[str, Any], column: str) -> Entry:
     return Entry(text, value, error_text, error)
 
 
-OF = {"discretization": _steps, "nll": _gaps, "fid": _floors, "protocol": _protocol, "toy2d": _toys}
+OF = {"discretization": _steps, "nll": _gaps, "fid": _floors, "protocol": _protocol}

@@ -1,11 +1,11 @@
-"""Sections ``tune`` and ``toy2d``: the search of hyper-parameters, and the study of two-dimensional data."""
+"""Sections ``tune`` and ``toy2d``: the search of hyper-parameters, and the study of known densities."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from indm.suite.schema.train import VPParams
-from indm.suite.schema.types import Count, EachOnce, Fraction, GridPoints, Positive, Rate, Seed, Tolerance, Width
+from indm.suite.schema.types import Count, EachOnce, Fraction, GridPoints, Positive, Rate, RunName, Seed, Tolerance, Width
 from indm.suite.strict_yaml import Strict
 
 
@@ -43,56 +43,83 @@ class TuneParams(Strict):
     )
 
 
+# Names without a number of dimensions have two.
 TOY2D = ("moons", "checkerboard", "eight-gaussians")
-# A pattern instead of Literal, because the stage looks names up as plain text.
-Toy2dName = Annotated[str, Field(pattern=f"^({'|'.join(TOY2D)})$")]
+TOY2D += ("mixture-2d", "mixture-8d", "coupled-2d", "coupled-8d", "swirled-2d", "swirled-8d", "white-8d", "steep-8d")
+MODELS = Literal["ddpmpp", "indm", "same-compute", "best-scale", "learned-linear", "frozen-flow"]
 
 
 class Toy2dDataParams(Strict):
-    """A two-dimensional dataset."""
+    """A known density at one length of training with some of the seeds: a job."""
 
-    noise: float = Field(ge=0, le=1000, description="standard deviation of the noise that blurs it")
+    # A pattern instead of Literal, because the stage looks names up as plain text.
+    density: Annotated[str, Field(pattern=f"^({'|'.join(TOY2D)})$", description="the density")]
+    length: str = Field(pattern="^[a-z0-9]+$", description="a key of toy2d.lengths")
+    scale: Positive = Field(description="constant by which best-scale multiplies the data, chosen beforehand")
+    seeds: Annotated[list[Seed], EachOnce()] = Field(
+        min_length=1, description="seeds of every model, trained in one batch"
+    )
+
+    @property
+    def label(self) -> str:
+        """The name of density and length as a dataset, in tables."""
+        return f"{self.density}-{self.length}"
+
+    @property
+    def is_plane(self) -> bool:
+        """Whether the density has two dimensions."""
+        return not self.density.endswith("-8d")
+
+
+class Toy2dRatesParams(Strict):
+    """Learning rates of a model, at their peaks."""
+
+    lr: Rate = Field(description="rate of the score network")
+    map_lr: float = Field(ge=0, le=1, description="rate of INDM's flow or the learned linear map; 0 without one")
+
+
+class Toy2dLengthParams(Strict):
+    """A length of training, and the models with their rates."""
+
+    steps: Count = Field(description="optimiser steps, except for the control of equal compute")
+    rates: dict[MODELS, Toy2dRatesParams] = Field(description="rates of each model; a model without rates is not trained")
 
 
 class Toy2dTrainingParams(Strict):
-    """Networks and training of the study of two-dimensional data (Adam with betas 0.9 and 0.99, cosine schedules)."""
+    """Networks and training of the study of known densities (Adam with betas 0.9 and 0.99, cosine schedules)."""
 
     width: Width = Field(description="hidden units of a layer of the score network")
     layers: int = Field(ge=1, le=100, description="hidden layers of the score network")
     couplings: int = Field(ge=1, le=100, description="affine couplings of INDM's flow")
     coupling_width: Width = Field(description="hidden units of a coupling's two hidden layers")
-    scales: Annotated[list[Positive], EachOnce()] = Field(
-        description="constants by which DDPM++'s controls multiply the data"
-    )
-    steps: Count = Field(description="optimiser steps, except for the control of equal compute")
-    flow_warmup_steps: int = Field(ge=0, description="first steps, which train only the flow")
-    batch_size: Count = Field(description="points in a batch")
-    lr: Rate = Field(description="peak learning rate of the score network")
-    flow_lr: Rate = Field(description="peak learning rate of the flow")
-    map_lr: Rate = Field(description="peak learning rate of the maps that DDPM++'s controls learn")
+    batch_size: Count = Field(description="points in a batch, fresh in every step")
     ema_decay: Fraction = Field(description="decay of the averaged weights")
 
 
-class Toy2dParams(Strict):
-    """The study of two-dimensional data: INDM, DDPM++ and its controls on each dataset, with the ``nll`` objective."""
+class Toy2dImportanceParams(Strict):
+    """The variational gap of DDPM++ and INDM in two dimensions, by importance weights."""
 
-    datasets: dict[Toy2dName, Toy2dDataParams] = Field(description="two-dimensional datasets; {} for no study")
-    seeds: Annotated[list[Seed], EachOnce()] = Field(
-        min_length=1, description="seeds of every model, trained in one batch"
-    )
-    train_points: Count = Field(description="training points of a seed")
-    valid_points: int = Field(ge=2, le=10**9, description="validation points of a seed, by which a scale is chosen")
-    # A single point has no standard deviation.
+    points: int = Field(ge=2, le=200, description="points, the first of the test points")
+    paths: Count = Field(description="paths of the reverse process for each point, and four times as many")
+    steps: Count = Field(description="steps of a path")
+
+
+class Toy2dParams(Strict):
+    """The study of known densities: INDM, DDPM++ and its controls on each density, with the ``nll`` objective."""
+
+    datasets: dict[RunName, Toy2dDataParams] = Field(description="jobs by name; {} for no study")
+    lengths: dict[str, Toy2dLengthParams] = Field(description="lengths of training by name")
     test_points: int = Field(ge=2, le=10**9, description="test points of a seed")
     vp: VPParams
     eps: float = Field(ge=1e-9, lt=0.1, description="truncation time")
     training: Toy2dTrainingParams
     time_draws: Count = Field(description="draws of time and noise of the bound, for each point")
     tolerance: Tolerance = Field(description="tolerance of the ODE")
+    importance: Toy2dImportanceParams
     sample_steps: Annotated[list[GridPoints], EachOnce()] = Field(
         min_length=1, description="network calls of the DDIM sampler"
     )
     grid: Literal["uniform", "log_snr"] = Field(
         description="steps of the sampler are equidistant in time or in log-SNR"
     )
-    samples: Count = Field(description="samples for each seed, compared with the same number of data points")
+    samples: int = Field(ge=2, le=10**6, description="samples of a seed, compared with the same number of fresh points")

@@ -20,8 +20,8 @@ from torch import Generator, Tensor
 from indm.diffusion.objectives import perturb
 from indm.diffusion.sde import SDE
 from indm.errors import ConvergenceError
-from indm.toy2d.evaluation import exact_ode_nll, trajectories
-from indm.toy2d.models import DIMS, Flow2d, Stack
+from indm.densities.evaluation import exact_ode_nll, trajectories
+from indm.densities.models import Flow, Stack
 
 
 def square_grid(limit: float, points: int) -> Tensor:
@@ -58,15 +58,15 @@ def forward_clouds(stack: Stack, sde: SDE, x: Tensor, times: list[float], genera
 @torch.no_grad()
 def reverse_paths(stack: Stack, sde: SDE, count: int, points: int, eps: float, generator: Generator) -> Tensor:
     """Follow ``count`` samples of the prior to the data, in a stack of one replica: shape (points, count, 2)."""
-    z = sde.prior_std * torch.randn(1, count, DIMS, generator=generator)
+    z = sde.prior_std * torch.randn(1, count, 2, generator=generator)
     return trajectories(stack, sde, z, points, eps)[:, 0]
 
 
-def forward_coefficients(flow: Flow2d, sde: SDE, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+def forward_coefficients(flow: Flow, sde: SDE, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
     """Return drift (B, 2) and volatility matrix (B, 2, 2) of the forward diffusion at points (B, 2), for a flow of one replica."""
 
     def inverse(z: Tensor) -> Tensor:
-        return flow.inverse(z.reshape(1, 1, DIMS)).reshape(DIMS)
+        return flow.inverse(z.reshape(1, 1, 2)).reshape(2)
 
     z = flow(x[None])[0][0].detach()
     jacobian = torch.func.vmap(torch.func.jacrev(inverse))(z)

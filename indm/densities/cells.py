@@ -1,0 +1,94 @@
+r"""The models that the study of known densities compares, each trained as one stack with all seeds.
+
+INDM, whose flow is made of affine couplings, is compared with plain DDPM++, DDPM++ with INDM's training compute, on data times a
+constant, and behind a learned linear map. ``frozen-flow`` is INDM with a score network that is trained anew on the latents of the
+trained flow.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from indm.densities.known import DENSITIES
+from indm.densities.models import CouplingFlow, LinearMap, Scale, ScoreMLP, Stack, parameter_count
+from indm.densities.training import train
+from indm.diffusion.sde import SDE
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A model with all its seeds.
+
+    Arguments:
+        model: ``ddpmpp`` or ``indm``.
+        variant: the control; empty for a plain model.
+        stack: the trained replicas, one per seed.
+        flops: the floating-point operations for training one replica.
+    """
+
+    model: str
+    variant: str
+    stack: Stack
+    flops: int
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters of one replica."""
+        return parameter_count(self.stack)
+
+
+def train_cells(
+    name: str,
+    seeds: list[int],
+    sde: SDE,
+    *,
+    scale: float,
+    rates: Mapping[str, Mapping[str, float]],
+    steps: int,
+    width: int,
+    layers: int,
+    couplings: int,
+    coupling_width: int,
+    **recipe: Any,
+) -> Iterator[Cell]:
+    """Train the models on a density, all seeds at once.
+
+    Arguments:
+        name: name of the density.
+        scale: constant by which ``best-scale`` multiplies the data.
+        rates: ``lr`` and ``map_lr`` of each model to train, ``ddpmpp`` and ``indm`` among them.
+        recipe: the other arguments of :func:`indm.densities.training.train`.
+
+    Yields:
+        The cells: INDM first, DDPM++, and the controls.
+    """
+    density, replicas = DENSITIES[name](), len(seeds)
+    fit: Callable[..., tuple[Stack, int]] = partial(
+        train, sde=sde, density=density, name=name, seeds=seeds, **recipe
+    )
+
+    def network() -> ScoreMLP:
+        return ScoreMLP(replicas, density.dims, width, layers, sde)
+
+    flow = CouplingFlow(replicas, density.dims, couplings, coupling_width)
+    indm, indm_flops = fit(Stack(network(), flow), steps=steps, **rates["indm"])
+    yield Cell("indm", "", indm, indm_flops)
+    identity = Scale(torch.ones(replicas))
+    plain, flops = fit(Stack(network(), identity), steps=steps, **rates["ddpmpp"])
+    yield Cell("ddpmpp", "", plain, flops)
+    controls = {
+        "same-compute": (identity, round(steps * indm_flops / flops)),
+        "best-scale": (Scale(torch.full((replicas,), scale)), steps),
+        "learned-linear": (LinearMap(replicas, density.dims), steps),
+        "frozen-flow": (deepcopy(indm.flow).requires_grad_(False), steps),
+    }
+    for variant, (before, length) in controls.items():
+        if variant in rates:
+            stack, flops = fit(Stack(network(), before), steps=length, **rates[variant])
+            # INDM's training counts as well, whose flow this is.
+            frozen = variant == "frozen-flow"
+            yield Cell("indm" if frozen else "ddpmpp", variant, stack, flops + frozen * indm_flops)
