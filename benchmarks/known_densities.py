@@ -1,111 +1,127 @@
 """Choose rates and scales for the study of known densities, on pilot seeds that no suite has.
 
 For each length, each model has nine candidates of rates; a model that costs half of INDM's operations has two seeds instead of one,
-so that the searches cost about the same. The rates with the lowest NELBO + log p win, averaged over four densities, with a failed
-training as infinite. A scale is chosen for each density and length, at the rates of DDPM++, as well, and then best-scale's rates.
+so that the searches cost about the same. The rates with the lowest NELBO + log p win, averaged over three densities, with a failed
+training as infinite. A scale is chosen for each density and length, at the rates of DDPM++, and then the rates of best-scale.
 
-    python -m benchmarks.known_densities params/densities.yaml
+    python -m benchmarks.known_densities params/densities.yaml [LENGTH]
 
 prints a line for each candidate and the winners.
 """
 
-import itertools
 import math
 import sys
-from functools import cache
+from itertools import product
 from pathlib import Path
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from indm.densities.evaluation import bound
 from indm.densities.known import DENSITIES
-from indm.densities.models import CouplingFlow, Flow, LinearMap, Scale, ScoreMLP, Stack, select
-from indm.densities.training import train
+from indm.densities.models import CouplingFlow, Flow, LinearMap, Scale, ScoreMLP, Stack, initialise, select
+from indm.densities.training import draws, nelbo_loss, train
 from indm.diffusion.sde import build_sde
-from indm.process import limit_threads
 from indm.seeding import derive_seed
 from indm.suite.load import load_suite
+from indm.training.ema import ExponentialMovingAverage
+from indm.training.flat import Flat
+from indm.training.loop import learning_rate
+from indm.training.trainer import BETAS
 
-SEARCHED = ("moons", "mixture-2d", "mixture-8d", "steep-8d")
+SEARCHED = ("moons", "mixture-8d", "steep-8d")
 SEEDS = [900, 901]
 ALONE = [(lr, 0.0) for lr in (0.003, 0.005, 0.0075, 0.012, 0.018, 0.027, 0.04, 0.06, 0.09)]
-SCORE = (0.01, 0.02, 0.04)
+SCORE = (0.02, 0.04, 0.08)
 CANDIDATES = {
     "ddpmpp": ALONE,
     "best-scale": ALONE,
     "same-compute": ALONE,
-    "learned-linear": [*itertools.product(SCORE, (0.02, 0.06, 0.18))],
-    "indm": [*itertools.product(SCORE, (0.01, 0.025, 0.06))],
+    "learned-linear": [*product(SCORE, (0.02, 0.06, 0.18))],
+    "indm": [*product(SCORE, (0.01, 0.03, 0.09))],
 }
-SCALES = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
+SCALES = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0)
 SUITE = load_suite(Path(sys.argv[1] if len(sys.argv) > 1 else "params/densities.yaml")).toy2d
 SDE = build_sde("vp", **SUITE.vp.model_dump())
 
 
-def fitted(density: str, model: str, rates: tuple[float, float], steps: int, scale: float, seeds: list[int]) -> tuple[Stack, int]:
-    """Train a model, and return it with its operations."""
-    dims, sizes = DENSITIES[density]().dims, SUITE.training
+def built(model: str, dims: int, scales: list[float]) -> Stack:
+    """Build a stack with a replica per scale, of which only models without a map make use."""
+    sizes, replicas = SUITE.training, len(scales)
     flows: dict[str, Flow] = {
-        "indm": CouplingFlow(len(seeds), dims, sizes.couplings, sizes.coupling_width),
-        "learned-linear": LinearMap(len(seeds), dims),
+        "indm": CouplingFlow(replicas, dims, sizes.couplings, sizes.coupling_width),
+        "learned-linear": LinearMap(replicas, dims),
     }
-    flow = flows.get(model, Scale(torch.full((len(seeds),), scale)))
-    stack = Stack(ScoreMLP(len(seeds), dims, sizes.width, sizes.layers, SDE), flow)
-    recipe = {"eps": SUITE.eps, "batch_size": sizes.batch_size, "ema_decay": sizes.ema_decay}
-    known = DENSITIES[density]()
-    return train(stack, SDE, known, density, seeds, steps=steps, lr=rates[0], map_lr=rates[1], **recipe)
+    score = ScoreMLP(replicas, dims, sizes.width, sizes.layers, SDE)
+    return Stack(score, flows.get(model, Scale(torch.tensor(scales))))
 
 
-@cache
-def ratio(density: str) -> float:
-    """Return the operations of a step of INDM, relative to DDPM++."""
-    indm, plain = (fitted(density, model, (0.0, 0.0), 1, 1.0, [0])[1] for model in ("indm", "ddpmpp"))
-    return indm / plain
-
-
-@cache
-def excess(density: str, length: str, model: str, rates: tuple[float, float], scale: float = 1.0) -> float:
-    """Return the mean of NELBO + log p over the seeds, in bits/dim, without the reconstruction term."""
-    seeds = SEEDS[:1] if model in ("indm", "same-compute") else SEEDS
-    steps = round(SUITE.lengths[length].steps * (ratio(density) if model == "same-compute" else 1))
-    stack, _ = fitted(density, model, rates, steps, scale, seeds)
-    known, values = DENSITIES[density](), []
+def excess(density: str, model: str, steps: int, rates: list[tuple[float, float]], scales: list[float]) -> list[float]:
+    """Train a replica per pair of rates, scale and seed; return means of NELBO + log p over seeds, without reconstruction, bits/dim."""
+    known, names = DENSITIES[density](), SEEDS[: 1 if model in ("indm", "same-compute") else 2]
+    seeds = names * len(rates)
+    stack = built(model, known.dims, [scale for scale in scales for _ in names])
+    if model == "same-compute":
+        recipe = {"eps": SUITE.eps, "batch_size": SUITE.training.batch_size, "ema_decay": 0.0, "lr": 0.0, "map_lr": 0.0}
+        one, other = (
+            train(built(name, known.dims, [1.0]), SDE, known, density, [0], steps=1, **recipe)[1] for name in ("indm", "ddpmpp")
+        )
+        steps = round(steps * one / other)
+    for part, label in ((stack.noise, "score"), (stack.flow, "flow")):
+        initialise(part, [derive_seed(density, seed, "initialisation", label) for seed in seeds])
+    average, weights = ExponentialMovingAverage(stack, SUITE.training.ema_decay), Flat(stack)
+    peaks = [torch.tensor([pair[i] for pair in rates for _ in names]) for i in (0, 1)]
+    parts = [(p, peak.view(-1, *[1] * (p.dim() - 1))) for part, peak in zip((stack.noise, stack.flow), peaks, strict=True) for p in part.parameters()]
+    state = [(torch.zeros_like(p), torch.zeros_like(p)) for p, _ in parts]
+    for step, draw in enumerate(draws(known, density, seeds, steps, SUITE.training.batch_size)):
+        gradients = torch.autograd.grad(nelbo_loss(stack, SDE, SUITE.eps, draw).sum(), [p for p, _ in parts])
+        share = learning_rate(step, steps, 0, "cosine")
+        for (p, peak), (first, second), gradient in zip(parts, state, gradients, strict=True):
+            adam(p.data, gradient, first, second, share * peak, step + 1)
+        average.update(weights)
+    found = []
     for i, seed in enumerate(seeds):
         generator = Generator().manual_seed(derive_seed(density, seed, "pilot"))
         x = known.sample(SUITE.test_points, generator)
-        nelbo = bound(select(stack, slice(i, i + 1)), SDE, x.float()[None], SUITE.eps, SUITE.time_draws, generator)
-        values.append((nelbo[0] + known.log_prob(x)).mean().item() / known.dims / math.log(2))
-    mean = sum(values) / len(values)
-    return mean if math.isfinite(mean) else math.inf
+        one = select(average.module, slice(i, i + 1))
+        nelbo = bound(one, SDE, x.float()[None], SUITE.eps, SUITE.time_draws, generator)
+        found.append((nelbo[0] + known.log_prob(x)).mean().item() / known.dims / math.log(2))
+    means = [sum(found[i : i + len(names)]) / len(names) for i in range(0, len(found), len(names))]
+    return [mean if math.isfinite(mean) else math.inf for mean in means]
 
 
-def searched(length: str, model: str, scales: dict[str, float]) -> tuple[float, float]:
+def adam(p: Tensor, gradient: Tensor, first: Tensor, second: Tensor, rate: Tensor, step: int) -> None:
+    """Take a step of Adam with a rate for each replica."""
+    first.lerp_(gradient, 1 - BETAS[0])
+    second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+    root = (second / (1 - BETAS[1] ** step)).sqrt_().add_(1e-8)
+    p.sub_(rate * (first / (1 - BETAS[0] ** step)) / root)
+
+
+def searched(name: str, steps: int, model: str, scales: dict[str, float]) -> tuple[float, float]:
     """Return the best rates of a model at a length, and print all."""
-    found = {
-        rates: [excess(density, length, model, rates, scales.get(density, 1.0)) for density in SEARCHED]
-        for rates in CANDIDATES[model]
-    }
-    best = min(found, key=lambda rates: sum(found[rates]))
-    for rates, values in found.items():
-        shown = " ".join(f"{value:.4f}" for value in values)
-        print(length, model, *rates, "mean", f"{sum(values) / len(values):.4f}", "of", shown, "*" * (rates == best), flush=True)
-    return best
+    rates = CANDIDATES[model]
+    found = [excess(density, model, steps, rates, [scales.get(density, 1.0)] * len(rates)) for density in SEARCHED]
+    means = [sum(values) / len(values) for values in zip(*found, strict=True)]
+    for pair, mean, *values in zip(rates, means, *found, strict=True):
+        mark = "*" if mean == min(means) else ""
+        print(name, model, *pair, f"mean {mean:.4f} of", *(f"{value:.4f}" for value in values), mark, flush=True)
+    return rates[means.index(min(means))]
 
 
 def main() -> None:
     """Search each length."""
-    limit_threads(1)
     torch.set_num_threads(1)
-    for length in SUITE.lengths:
-        plain = searched(length, "ddpmpp", {})
-        scales = {}
+    for name, length in SUITE.lengths.items():
+        if sys.argv[2:] and name not in sys.argv[2:]:
+            continue
+        plain, scales = searched(name, length.steps, "ddpmpp", {}), {}
         for density in DENSITIES:
-            found = {scale: excess(density, length, "ddpmpp", plain, scale) for scale in SCALES}
-            scales[density] = min(found, key=lambda scale: found[scale])
-            print(length, density, "scale", scales[density], {scale: round(value, 4) for scale, value in found.items()}, flush=True)
+            found = excess(density, "ddpmpp", length.steps, [plain] * len(SCALES), [*SCALES])
+            scales[density] = SCALES[found.index(min(found))]
+            print(name, density, "scale", scales[density], *(f"{value:.4f}" for value in found), flush=True)
         for model in ("best-scale", "learned-linear", "indm", "same-compute"):
-            searched(length, model, scales if model == "best-scale" else {})
+            searched(name, length.steps, model, scales if model == "best-scale" else {})
 
 
 if __name__ == "__main__":

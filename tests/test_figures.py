@@ -77,7 +77,7 @@ def test_a_missing_or_empty_table_gives_no_figure(tmp_path: Path) -> None:
 
 
 def test_a_table_without_rows_need_not_have_the_columns_of_their_numbers(tmp_path: Path) -> None:
-    """As of a suite without studies of 2-D data."""
+    """As of a suite without known densities."""
     (tmp_path / "toy2d.csv").write_text("suite,dataset,sde,model,variant,objective,seeds,parameters,train_flops\n")
     assert plot_figures(tmp_path) == {}
 
@@ -179,11 +179,13 @@ def rows(figure: str, seeds: int) -> pd.DataFrame:
     if figure == "ablation":
         numbers: dict[str, Any] = {f"nll_difference{key}": value for key, value in ({"": 10.0} | error).items()}
         return pd.DataFrame([CELL | {"seeds": seeds + 1, "pairs": seeds} | numbers])
-    names = {"discretization": ["fid"], "learning-curve-step": ["nelbo", "nll", "gap"], "ladder": ["nelbo"]}[figure]
+    names = {"discretization": ["fid"], "learning-curve-step": ["nelbo", "nll", "gap"], "error-compute": ["nelbo_excess"]}[
+        figure
+    ]
     numbers = {f"{name}{key}": value for name in names for key, value in ({"": 10.0} | error).items()}
     if figure == "discretization":
         numbers |= dict(zip(("fid_low", "fid_high"), (5.0, 20.0) if seeds > 1 else (np.nan, np.nan), strict=True))
-    return pd.DataFrame([CELL | {"seeds": seeds, "sampler": "pc", "steps": 8, "sound": 1, "step": 8} | numbers])
+    return pd.DataFrame([CELL | {"seeds": seeds, "sampler": "pc", "steps": 8, "sound": 1, "step": 8, "train_flops": 1e9} | numbers])
 
 
 def bars(figure: Figure) -> list[tuple[float, float]]:
@@ -214,7 +216,7 @@ def draw(name: str, table: pd.DataFrame) -> Figure:
     return FIGURES[name].draw(table, *([claims] if name == "ablation" else []))
 
 
-@pytest.mark.parametrize("name", ["learning-curve-step", "ablation", "ladder"])
+@pytest.mark.parametrize("name", ["learning-curve-step", "ablation", "error-compute"])
 def test_error_bars_are_students_intervals_over_seeds(name: str) -> None:
     figure = draw(name, rows(name, seeds=3))
     found = bars(figure)
@@ -224,31 +226,29 @@ def test_error_bars_are_students_intervals_over_seeds(name: str) -> None:
     assert figure.get_supxlabel().startswith("Error bars: 95 % interval of the mean over 3 seeds (Student t).")
 
 
-@pytest.mark.parametrize("name", ["discretization", "learning-curve-step", "ablation", "ladder"])
+@pytest.mark.parametrize("name", ["discretization", "learning-curve-step", "ablation", "error-compute"])
 def test_one_seed_has_no_error_bars_and_the_figure_says_so(name: str) -> None:
     figure = draw(name, rows(name, seeds=1))
     assert bars(figure) == []
     assert figure.get_supxlabel().startswith("One seed: no error bars.")
 
 
-def test_the_ladder_rises_from_ddpmpp_to_indm_and_leaves_out_what_has_no_bound() -> None:
-    up = ["DDPM++", "same compute", "scale 5", "scale 10"]
-    up += [f"learned {family}" for family in ("scale", "affine", "linear")] + ["INDM", "INDM, frozen flow"]
-    cells = [
-        ("indm", ""),
-        ("indm", "frozen-flow"),
-        ("ddpmpp", "learned-linear"),
-        ("ddpmpp", "scale-10"),
-        ("ddpmpp", ""),
-    ]
-    cells += [("ddpmpp", variant) for variant in ("scale-5", "learned-affine", "same-compute", "learned-scale")]
-    table = pd.concat([rows("ladder", seeds=3).assign(model=model, variant=variant) for model, variant in cells])
-    table = pd.concat([table, rows("ladder", seeds=3).assign(model="data", nelbo=np.nan)])
-    figure = FIGURES["ladder"].draw(table)
-    figure.draw_without_rendering()
-    (axis,) = figure.axes
-    assert [label.get_text() for label in axis.get_yticklabels()] == up
-    assert axis.yaxis_inverted()
+def test_errors_have_a_panel_for_each_density_and_a_line_for_each_model_over_the_lengths() -> None:
+    cells = [("ddpmpp", ""), ("indm", ""), ("ddpmpp", "best-scale")]
+    places = [(f"{density}-{length}", flops) for density in ("moons", "steep-8d") for length, flops in (("short", 1e9), ("long", 4e9))]
+    table = pd.concat(
+        [
+            rows("error-compute", seeds=3).assign(dataset=dataset, train_flops=flops, model=model, variant=variant)
+            for dataset, flops in places
+            for model, variant in cells
+        ]
+    )
+    figure = FIGURES["error-compute"].draw(table)
+    assert [axis.get_title() for axis in figure.axes if axis.axison] == ["moons", "steep-8d"]
+    for axis in figure.axes[:2]:
+        lines = [line for line in axis.lines if len(np.asarray(line.get_xdata())) == 2]
+        assert len(lines) == 3
+        assert all(np.asarray(line.get_xdata()).tolist() == [1e9, 4e9] for line in lines)
 
 
 def test_the_ablation_climbs_the_ladder_after_indm_within_each_dataset_sde_and_objective() -> None:
@@ -272,12 +272,6 @@ def test_the_ablation_shades_differences_below_the_smallest_effect() -> None:
     (axis,) = draw("ablation", rows("ablation", seeds=3)).axes
     (shade,) = axis.patches
     assert shade.get_path().get_extents(shade.get_patch_transform()).intervalx == pytest.approx((-0.01, 0.01))
-
-
-def test_the_better_side_is_marked_and_a_gap_has_none() -> None:
-    """Which may be below 0."""
-    figure = FIGURES["ladder"].draw(rows("ladder", seeds=3).assign(gap=0.1, gap_se=0.1))
-    assert [axis.get_xlabel() for axis in figure.axes] == ["nats\n← better", "nats"]
 
 
 def test_seeds_that_differ_are_named_as_a_range() -> None:
@@ -388,14 +382,13 @@ def test_every_figure_names_its_error_bars_in_words(drawn: dict[str, bytes]) -> 
     bars = "Error bars: 95 % interval of the mean over 3 seeds (Student t)."
     assert named.pop("ablation").startswith(bars)
     assert named.pop("claims").startswith("Error bars: simultaneous interval")
-    for name in ("claims-exploratory", "claims-2d"):
-        assert named.pop(name).startswith(bars)
+    assert named.pop("claims-exploratory").startswith(bars)
     shaded = (
         "Shaded: fewer steps than the sampler needs: its own error may be what is measured, and no claim uses them."
     )
     on_logarithm = "Means and intervals are those of log FID, exponentiated."
     assert named.pop("discretization") == f"{bars} {on_logarithm}\n{shaded}"
-    assert named.pop("ladder") == f"{bars} Dotted: INDM."
+    assert named.pop("error-compute").startswith(bars)
     assert set(named.values()) == {bars}
     assert description(toy2d_figure(toy2d_arrays())).startswith("One model each, of the first seed: no error bars.")
 
@@ -424,15 +417,15 @@ def test_a_short_logarithmic_axis_has_all_its_ticks() -> None:
 
 def test_an_interval_that_leaves_no_room_for_the_others_is_written() -> None:
     """One seed whose likelihood is off by hundreds: the other rungs keep their axis, and its numbers stand there."""
-    cells = [("ddpmpp", ""), ("ddpmpp", "same-compute"), ("indm", "")]
-    table = pd.concat([rows("ladder", seeds=3).assign(model=model, variant=variant) for model, variant in cells])
-    table.loc[table["variant"] == "same-compute", ["nelbo", "nelbo_se"]] = [1300.0, 500.0]
-    figure = FIGURES["ladder"].draw(table)
-    nelbo = figure.axes[0]
+    cells = [("ddpmpp", "scale-5"), ("ddpmpp", "same-compute"), ("indm", "")]
+    table = pd.concat([rows("ablation", seeds=3).assign(model=model, variant=variant) for model, variant in cells])
+    far = ["nll_difference", "nll_difference_se"]
+    table.loc[table["variant"] == "same-compute", far] = [1300.0, 500.0]
+    figure = draw("ablation", table)
+    (axis,) = figure.axes
     assert "too wide to be drawn" in figure.get_supxlabel()
-    assert [text.get_text().split()[0] for text in nelbo.texts] == ["1.3e+03"]
-    assert [line.get_marker() for line in nelbo.lines if line.get_linestyle() != ":"] == ["o", "s"]
-    assert nelbo.get_xlim()[1] < 20
+    assert [text.get_text().split()[0] for text in axis.texts] == ["1.3e+03"]
+    assert axis.get_xlim()[1] < 20
 
 
 def described(figure: Figure) -> list[dict[str, str]]:
@@ -528,7 +521,7 @@ def test_every_axis_says_what_it_measures(tables: Path) -> None:
     for name, drawing in FIGURES.items():
         figure = drawing.draw(*read(tables, name))
         shown = [axis for axis in figure.axes if axis.axison]
-        if name in ("ladder", "ablation", "tuning"):  # one below each column
+        if name in ("ablation", "tuning"):  # one below each column
             shown = shown[-len({axis.get_subplotspec().colspan.start for axis in shown}) :]  # type: ignore[union-attr]
         assert all(axis.get_xlabel() for axis in shown), name
 
@@ -548,4 +541,4 @@ def test_a_figure_lies_on_a_ground_that_follows_the_theme(drawn: dict[str, bytes
 
 def test_the_answer_has_a_label_for_every_primary_claim() -> None:
     claims = load_claims(REPOSITORY / "params/claims.yaml").claims
-    assert {claim.id for claim in claims if claim.family == "primary" and claim.smallest.effect > 0} == LABELS.keys()
+    assert {claim.id for claim in claims if claim.family == "primary" and claim.smallest.effect > 0 and claim.metric.stage != "toy2d"} == LABELS.keys()

@@ -259,11 +259,6 @@ REMARKS: dict[str, tuple[dict[str, list[Any]], dict[str, list[Any]], str]] = {
         {"setting": ["suite", "200"]},
         "The row “images, 400” of digits is not the suite’s own protocol: it averages over groups of 400 newly sampled images.",
     ),
-    "toy2d": (
-        {"nll": [13.0], "nll_se": [2.0], "nll_median": [0.5]},
-        {"nll": [0.6]},
-        "The mean NLL of DDPM++ on digits is 13.0 ± 2.0, but the median of its seeds is 0.500: a few outlying seeds dominate the",
-    ),
 }
 
 
@@ -361,10 +356,10 @@ def test_what_a_suite_no_longer_has_is_not_on_its_page(tmp_path: Path) -> None:
         shutil.copytree(results / "runs" / kept, results / stale)
     figures = tmp_path / "figures"
     figures.mkdir()
-    for name in ("toy2d-old-toy", "toy2d-moons", "old-figure"):
+    for name in ("toy2d-old-toy", "toy2d-moons-long", "old-figure"):
         (figures / f"{name}.svg").write_text(f'<svg id="{name}"></svg>')
     html = render(CONTENTS, results, figures)
-    assert "toy2d-moons" in html
+    assert "toy2d-moons-long" in html
     assert kept in html
     assert "old-" not in html
 
@@ -388,7 +383,7 @@ CAVEATS = {
         "all other image scores of standin64 are meaningless: Inception does not have the published weights",
     ],
     "digits": [SHORT, OTHER_DATA, OWN_FEATURES],
-    "digits-full": [SHORT, OTHER_DATA, OWN_FEATURES],
+    "densities": [SHORT, OTHER_DATA, OWN_FEATURES],
     "digits-search": [SHORT, OTHER_DATA, OWN_FEATURES],
     "digits-seeds": [SHORT, OTHER_DATA, OWN_FEATURES],
     "digits-seeds-search": [SHORT, OTHER_DATA, OWN_FEATURES],
@@ -491,13 +486,13 @@ def test_figures_on_the_page_have_the_colours_of_its_theme(folder: Path) -> None
 
 def test_the_page_has_the_checksum_that_provenance_has(tmp_path: Path) -> None:
     """Of the suite in full: a suite that builds on another changes with it."""
-    suite = load_suite(REPOSITORY / "params/digits-full.yaml")
+    suite = load_suite(REPOSITORY / "params/digits-seeds.yaml")
     write_json(
         tmp_path / "tables/provenance/table.json", made_up_record(np.random.default_rng(0), suite.suite, "table", "")
     )
     html = render(contents(suite), tmp_path, tmp_path)
     assert f"SHA-256 <code>{suite_sha256(suite)}</code>" in html
-    assert "<code>params/expanded/digits-full.json</code>" in html
+    assert "<code>params/expanded/digits-seeds.json</code>" in html
 
 
 def test_every_verdict_is_explained_in_its_colour(folder: Path, page: Reader) -> None:

@@ -183,7 +183,7 @@ MISTAKES = {
         ["key sample.tolerance: found 1e-30; allowed: number, >= 1e-08, <= 1"],
     ),
     "one test point": (
-        "  test_points: 800",
+        "  test_points: 500",
         "  test_points: 1",
         ["key toy2d.test_points: found 1; allowed: integer, >= 2, <= 1000000000 (test points of a seed)"],
     ),
@@ -286,15 +286,20 @@ MISTAKES = {
         "beta_min: 30.0",
         ["key train.sde.vp.beta_min: found 30.0; allowed: below beta_max 20.0"],
     ),
-    "two-dimensional dataset that nobody draws": (
-        "    moons: {noise",
-        "    moonz: {noise",
-        ["key toy2d.datasets: found the name 'moonz'", "moons|checkerboard|eight-gaussians"],
+    "a density that nobody draws": (
+        "    moons-short: {density: moons,",
+        "    moons-short: {density: moonz,",
+        ["key toy2d.datasets.moons-short.density: found 'moonz'", "checkerboard"],
     ),
-    "warm-up as long as the training": (
-        "    flow_warmup_steps: 0\n    batch_size",
-        "    flow_warmup_steps: 1200\n    batch_size",
-        ["key toy2d.training.flow_warmup_steps: found 1200; allowed: below steps 1200"],
+    "a length that is not there": (
+        "    moons-short: {density: moons, length: short,",
+        "    moons-short: {density: moons, length: shorter,",
+        ["key toy2d.datasets.moons-short.length: found 'shorter'; allowed: short, long, of toy2d.lengths"],
+    ),
+    "a seed in two jobs": (
+        "    moons-long: {density: moons, length: long,",
+        "    moons-long: {density: moons, length: short,",
+        ["key toy2d.datasets: found seed 0 of moons-short in two jobs; allowed: each seed once"],
     ),
     # What no single key shows: before, the first job that met it said so, or a traceback did.
     "fewer samples than the metrics need": (
@@ -345,7 +350,7 @@ MISTAKES = {
         ["key sample.steps: found 1000000000000; allowed: integer, >= 2, <= 1000000"],
     ),
     "samples in steps that no memory holds": (
-        "  sample_steps: [4, 8, 16]",
+        "  sample_steps: [8, 16, 32]",
         "  sample_steps: [4, 1000000000000]",
         ["key toy2d.sample_steps.1: found 1000000000000; allowed: Input should be less than or equal to 1000000"],
     ),
@@ -385,7 +390,7 @@ MISTAKES = {
         ["key datasets.digits.validation: found 5; allowed: absent"],
     ),
     "no steps to sample in": (
-        "  sample_steps: [4, 8, 16]",
+        "  sample_steps: [8, 16, 32]",
         "  sample_steps: []",
         ["key toy2d.sample_steps: found []; allowed: "],
     ),
@@ -471,7 +476,7 @@ MISTAKES = {
     ),
     "a bound of what is no metric of points": (
         "device: cpu",
-        "device: cpu\nfailed_beyond: {toy2d.nll: 8.0, path_ratio: 8.0}",
+        "device: cpu\nfailed_beyond: {toy2d.nll_excess: 8.0, path_ratio: 8.0}",
         ["key failed_beyond: found 'path_ratio'; allowed: fid, fid_infinity"],
     ),
     "a seed that failed and is none": (
@@ -589,7 +594,6 @@ def test_every_list_whose_places_do_not_count_was_repeated() -> None:
         "objectives",
         "sample_steps",
         "samplers",
-        "scales",
         "seeds",
         "sizes",
         "snapshots",
@@ -951,12 +955,12 @@ def test_aliases_of_aliases_are_refused_at_once(tmp_path: Path) -> None:
 def test_a_suite_that_builds_on_another_says_what_differs(tmp_path: Path) -> None:
     (tmp_path / "frozen.yaml").write_text(TEXT)
     (tmp_path / "more.yaml").write_text(
-        "suite: more\nbased_on: frozen\ntrain: {steps: 300}\nprotocol: {}\ntoy2d: {datasets: {}, seeds: [4]}\n"
+        "suite: more\nbased_on: frozen\ntrain: {steps: 300}\nprotocol: {}\ntoy2d: {datasets: {}, time_draws: 4}\n"
     )
     base, more = (load_suite(tmp_path / f"{name}.yaml") for name in ("frozen", "more"))
     # Sections key by key; what is listed by name as a whole.
     assert more.train == base.train.model_copy(update={"steps": 300})
-    assert (more.protocol, more.toy2d.datasets, more.toy2d.seeds) == ({}, {}, [4])
+    assert (more.protocol, more.toy2d.datasets, more.toy2d.time_draws) == ({}, {}, 4)
     assert more.toy2d.training == base.toy2d.training
     assert more.runs == base.runs
 

@@ -106,7 +106,7 @@ def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
     datasets = sorted({identity["dataset"] for identity in named.values()})
     for dataset in datasets:
         write_json(layout.data(dataset) / "reference.json", {"extractor": EXTRACTORS[dataset], "floors": FLOORS})
-    first, toy2d = [next(iter(named))], ["moons"] if "toy2d" in texts else []
+    first, toy2d = [next(iter(named))], {"moons": "moons-long"} if "toy2d" in texts else {}
     curve, sweep = (first if kind in texts else [] for kind in ("curve", "sweep"))
     flows = [name for name, run in zip(named, runs, strict=True) if "log_det" in run]
     return read_results(
@@ -163,8 +163,8 @@ def test_each_table_is_declared_once_for_all_who_read_it(tmp_path: Path) -> None
     template = (REPOSITORY / "indm/report/page/templates/index.html.jinja").read_text()
     sections = {table.page.section for table in CATALOGUE.values() if table.page.section}
     assert sections == {*re.findall(r'show_tables\("(\w+)"\)', template)}
-    # The numbers of a 2-D study have columns where the suite has a study.
-    columns["toy2d"] |= {"nll", "nelbo", "gap", "path_ratio", "w1_16", "w1_32"}
+    # The numbers of a study of known densities have columns where the suite has a study.
+    columns["toy2d"] |= {"nelbo_excess", "nll_excess", "true_gap", "energy_16", "path_ratio", "midpoint"}
     for name, table in CATALOGUE.items():
         named = {*table.page.columns, table.page.dropped, *table.key}
         if view := table.view:
@@ -272,7 +272,7 @@ BOTH_IMAGES = """step,image,nelbo,nelbo_no_reconstruction,nll,gap
 20,0,2.4,1.2,2.3,0.09
 20,1,2.6,1.4,2.5,0.11
 """
-TOY2D = """model,variant,seed,parameters,train_flops,nelbo,nll,gap,w1_8,path_ratio
+TOY2D = """model,variant,seed,parameters,train_flops,nelbo_excess,nll_excess,gap,energy_8,path_ratio
 indm,,0,100,1e6,0.5,0.6,-0.1,40,1.1
 indm,,1,100,1e6,0.7,0.4,0.3,60,1.3
 """
@@ -294,7 +294,7 @@ def test_a_sampler_with_fewer_points_than_it_needs_is_not_sound(tmp_path: Path) 
     assert discretization_table(results)["sound"].tolist() == [0, 1, 1, 1, 0, 1]
     values = values_table(results)
     assert values.query("stage == 'sweep' and metric == 'kid'")["sound"].tolist() == [0, 1, 1, 1, 0, 1]
-    assert values.query("metric == 'w1'")["sound"].tolist() == [0, 0]
+    assert values.query("metric == 'energy'")["sound"].tolist() == [0, 0]
     under_ve = written(tmp_path, [{"sde": "ve"}], sweep=SWEEP.splitlines(keepends=True)[0] + sweep)
     assert discretization_table(under_ve)["sound"].tolist() == [1, 1, 0, 0, 0, 0]
     of_no_grid = written(tmp_path, [{}], sweep=(SWEEP + sweep).replace("grid,", "").replace("uniform,", ""))
@@ -395,10 +395,10 @@ def test_tails_of_likelihoods_are_left_out_and_counted(tmp_path: Path) -> None:
     assert row["nll_beyond"] == pytest.approx(0.5)
 
 
-def test_2d_studies_have_absolute_gaps_and_medians(tmp_path: Path) -> None:
-    (row,) = records(toy2d_table(written(tmp_path, [{}], toy2d=TOY2D)))
-    assert (row["dataset"], row["model"], row["seeds"]) == ("moons", "indm", 2)
-    assert (row["gap"], row["gap_abs"], row["nll_median"], row["w1_8"]) == pytest.approx((0.1, 0.2, 0.5, 50))
+def test_known_densities_have_means_by_density_and_length(tmp_path: Path) -> None:
+    (row,) = records(toy2d_table(written(tmp_path, [{}], toy2d=TOY2D + "indm,,2,100,1e6,,,,,\n")))
+    assert (row["dataset"], row["model"], row["seeds"]) == ("moons-long", "indm", 3)
+    assert (row["gap"], row["nelbo_excess"], row["energy_8"]) == pytest.approx((0.1, 0.6, 50))
 
 
 def test_every_number_is_a_value_with_its_source(tmp_path: Path) -> None:
@@ -410,11 +410,11 @@ def test_every_number_is_a_value_with_its_source(tmp_path: Path) -> None:
     (swept,) = records(values.query("stage == 'sweep' and metric == 'fid'"))
     assert (swept["x"], swept["value"], swept["se"], swept["sampler"]) == (4.0, 20.0, 1.0, "ode_heun")
     assert values["sound"].notna().tolist() == [
-        row["stage"] == "sweep" or row["metric"] == "w1" for row in records(values)
+        row["stage"] == "sweep" or row["metric"] == "energy" for row in records(values)
     ]
     assert swept["source"] == f"runs/{name}/sweep.csv"
     assert values.query("stage == 'curve' and metric == 'gap' and x == 20")["value"].tolist() == [0.1]
-    assert values.query("stage == 'toy2d' and metric == 'w1' and x == 8")["value"].tolist() == [40.0, 60.0]
+    assert values.query("stage == 'toy2d' and metric == 'energy' and x == 8")["value"].tolist() == [40.0, 60.0]
     (drawn,) = records(values.query("stage == 'fid' and metric == 'kid'"))
     assert (drawn["sampler"], drawn["x"], drawn["value"], drawn["se"]) == ("ancestral", 100, 0.1, 0.01)
     assert set(values.loc[values["stage"] == "nll", "metric"]) == set(LIKELIHOODS)

@@ -692,14 +692,14 @@ def test_control_of_equal_compute_trains_for_the_flops_of_indm(name: str, monkey
     ],
 )
 def test_control_of_another_size_than_indm_is_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
-    for name in ("digits", "digits-full"):
+    for name in ("digits", "digits-seeds"):
         text = (REPOSITORY / f"params/{name}.yaml").read_text()
         (tmp_path / f"{name}.yaml").write_text(text.replace(old, new))
-    path = tmp_path / "digits-full.yaml"
+    path = tmp_path / "digits-seeds.yaml"
     with pytest.raises(ParamsError) as caught:
         check_controls(load_suite(path), path)
     (line,) = str(caught.value).splitlines()
-    assert line.startswith(f"{path}: suite digits-full, run digits-vp-ddpmpp-same-")
+    assert line.startswith(f"{path}: suite digits-seeds, run digits-vp-ddpmpp-same-")
     assert f", key train.{words}" in line
 
 

@@ -88,8 +88,8 @@ def _said(path: Path, word: str) -> str:
 
 def _data(suite: Suite) -> str:
     found = [_dataset(dataset) for dataset in suite.datasets]
-    points = ", ".join(dataset.replace("-", " ") for dataset in suite.toy2d.datasets)
-    return "<br>".join([*found, *([f"2-D: {points}"] if points else [])])
+    points = ", ".join(dict.fromkeys(job.density for job in suite.toy2d.datasets.values()))
+    return "<br>".join([*found, *([f"known densities: {points}"] if points else [])])
 
 
 def _dataset(member: str) -> str:
@@ -284,7 +284,7 @@ def pipeline_page() -> str:
     rows = (
         [
             f"`{stage}`",
-            {"toy": "2-D dataset"}.get(description.subject, description.subject) or "suite",
+            {"toy": "known density"}.get(description.subject, description.subject) or "suite",
             _files(description.inputs) or "-",
             _files(description.written),
         ]
@@ -294,7 +294,7 @@ def pipeline_page() -> str:
 
 ![Stages, from the data to the report, each below the stages whose files it reads](../pictures/pipeline.svg)
 
-A stage runs once for each dataset, run, shard of a run, 2-D dataset or suite. Paths start at `results/<suite>/`, except
+A stage runs once for each dataset, run, shard of a run, known density or suite. Paths start at `results/<suite>/`, except
 those in `params/` and `reports/`. Each stage also writes [a manifest and a provenance](../../results/README.md). A
 shard is a part of a run's work, for [several GPUs](../cluster.md#a-runs-evaluation-on-several-gpus); the picture leaves
 shards out.

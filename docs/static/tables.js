@@ -31,7 +31,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   }
   const field = document.createElement("input");
   field.type = "search";
-  field.placeholder = "Filter, for example: digits-full shown";
+  field.placeholder = "Filter, for example: digits-seeds better";
   field.setAttribute("aria-label", "Filter the rows");
   field.addEventListener("input", () => filter(table, field.value));
   table.before(field);

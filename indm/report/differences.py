@@ -17,7 +17,7 @@ mean (the delta method):
 Learning curves are compared at equal shares of each model's training, because two models that train for equal FLOPs in total have
 not spent equal FLOPs at equal steps.
 
-FID and 2-D metrics have no numbers for single images. Each seed samples its own, so the spread of the seeds includes that noise.
+FID and metrics of known densities have no numbers for single images. Each seed samples its own, so the spread of the seeds includes that noise.
 
 A seed of a model has failed if it was trained and one of its numbers is missing, not finite, or above the suite's
 ``failed_beyond``.
@@ -61,7 +61,7 @@ class Tables:
         values: the tidy table.
         images: the table of single images' likelihoods.
         grading: how the suite is graded.
-        failed_beyond: the number above which a run has failed, by metric; of 2-D studies by ``toy2d.<metric>``.
+        failed_beyond: the number above which a run has failed, by metric; of known densities by ``toy2d.<metric>``.
         trained: the runs that have any number, each once.
         decoders: the decoder of each cell.
     """

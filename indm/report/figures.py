@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from indm.report.catalogue import PLACE
-from indm.report.figures_claims import claims
+from indm.report.figures_claims import claims, known_claims
 from indm.report.figures_ladder import ablation
 from indm.report.figures_lines import GAINS, discretization, error_compute, flow, learning_curve_flops, learning_curve_step
 from indm.report.figures_tuning import ARM, tuning
@@ -98,11 +98,11 @@ BESIDE = {
 DRAWN = "treatment == 'indm' and smallest_effect > 0"
 SEEDS = ("differences",)
 FIGURES = {
-    "claims": Plot("claims", CLAIMS, "effect", claims, SEEDS, f"family == 'primary' and {DRAWN}"),
+    "claims": Plot("claims", CLAIMS, "effect", claims, SEEDS, f"family == 'primary' and sde != '' and {DRAWN}"),
     "claims-exploratory": Plot(
         "claims", CLAIMS, "effect", claims, SEEDS, f"family != 'primary' and sde != '' and {DRAWN}"
     ),
-    "claims-2d": Plot("claims", CLAIMS, "effect", claims, SEEDS, f"family != 'primary' and sde == '' and {DRAWN}"),
+    "claims-known": Plot("claims", CLAIMS, "effect", known_claims, SEEDS, f"family == 'primary' and sde == '' and {DRAWN}"),
     "discretization": Plot(
         "discretization",
         (*PLACE, "model", "seeds", "sampler", "steps", "sound", "fid_low", "fid_high"),

@@ -44,16 +44,26 @@ class TuneParams(Strict):
 
 
 # Names without a number of dimensions have two.
-TOY2D = ("moons", "checkerboard", "eight-gaussians")
-TOY2D += ("mixture-2d", "mixture-8d", "coupled-2d", "coupled-8d", "swirled-2d", "swirled-8d", "white-8d", "steep-8d")
+TOY2D = Literal[
+    "moons",
+    "checkerboard",
+    "eight-gaussians",
+    "mixture-2d",
+    "mixture-8d",
+    "coupled-2d",
+    "coupled-8d",
+    "swirled-2d",
+    "swirled-8d",
+    "white-8d",
+    "steep-8d",
+]
 MODELS = Literal["ddpmpp", "indm", "same-compute", "best-scale", "learned-linear", "frozen-flow"]
 
 
 class Toy2dDataParams(Strict):
     """A known density at one length of training with some of the seeds: a job."""
 
-    # A pattern instead of Literal, because the stage looks names up as plain text.
-    density: Annotated[str, Field(pattern=f"^({'|'.join(TOY2D)})$", description="the density")]
+    density: TOY2D = Field(description="the density")
     length: str = Field(pattern="^[a-z0-9]+$", description="a key of toy2d.lengths")
     scale: Positive = Field(description="constant by which best-scale multiplies the data, chosen beforehand")
     seeds: Annotated[list[Seed], EachOnce()] = Field(

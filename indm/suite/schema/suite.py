@@ -188,7 +188,7 @@ class Suite(Strict):
     )
     failed_beyond: dict[str, float] = Field(
         default_factory=dict,
-        description="for each metric, the value above which claims count a run as failed; metrics of 2-D studies as toy2d.nll; "
+        description="for each metric, the value above which claims count a run as failed; metrics of known densities as toy2d.nll_excess; "
         "default {}",
     )
 
