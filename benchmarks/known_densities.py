@@ -13,6 +13,7 @@ import math
 import sys
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -57,21 +58,32 @@ def built(model: str, dims: int, scales: list[float]) -> Stack:
 
 
 def excess(density: str, model: str, steps: int, rates: list[tuple[float, float]], scales: list[float]) -> list[float]:
-    """Train a replica per pair of rates, scale and seed; return means of NELBO + log p over seeds, without reconstruction, bits/dim."""
+    """Train a replica per pair of rates, scale and seed; return means over seeds of NELBO + log p, in bits/dim."""
     known, names = DENSITIES[density](), SEEDS[: 1 if model in ("indm", "same-compute") else 2]
     seeds = names * len(rates)
     stack = built(model, known.dims, [scale for scale in scales for _ in names])
     if model == "same-compute":
-        recipe = {"eps": SUITE.eps, "batch_size": SUITE.training.batch_size, "ema_decay": 0.0, "lr": 0.0, "map_lr": 0.0}
+        recipe: dict[str, Any] = {
+            "eps": SUITE.eps,
+            "batch_size": SUITE.training.batch_size,
+            "ema_decay": 0.0,
+            "lr": 0.0,
+            "map_lr": 0.0,
+        }
         one, other = (
-            train(built(name, known.dims, [1.0]), SDE, known, density, [0], steps=1, **recipe)[1] for name in ("indm", "ddpmpp")
+            train(built(name, known.dims, [1.0]), SDE, known, density, [0], steps=1, **recipe)[1]
+            for name in ("indm", "ddpmpp")
         )
         steps = round(steps * one / other)
     for part, label in ((stack.noise, "score"), (stack.flow, "flow")):
         initialise(part, [derive_seed(density, seed, "initialisation", label) for seed in seeds])
     average, weights = ExponentialMovingAverage(stack, SUITE.training.ema_decay), Flat(stack)
     peaks = [torch.tensor([pair[i] for pair in rates for _ in names]) for i in (0, 1)]
-    parts = [(p, peak.view(-1, *[1] * (p.dim() - 1))) for part, peak in zip((stack.noise, stack.flow), peaks, strict=True) for p in part.parameters()]
+    parts = [
+        (p, peak.view(-1, *[1] * (p.dim() - 1)))
+        for part, peak in zip((stack.noise, stack.flow), peaks, strict=True)
+        for p in part.parameters()
+    ]
     state = [(torch.zeros_like(p), torch.zeros_like(p)) for p, _ in parts]
     for step, draw in enumerate(draws(known, density, seeds, steps, SUITE.training.batch_size)):
         gradients = torch.autograd.grad(nelbo_loss(stack, SDE, SUITE.eps, draw).sum(), [p for p, _ in parts])
@@ -83,8 +95,8 @@ def excess(density: str, model: str, steps: int, rates: list[tuple[float, float]
     for i, seed in enumerate(seeds):
         generator = Generator().manual_seed(derive_seed(density, seed, "pilot"))
         x = known.sample(SUITE.test_points, generator)
-        one = select(average.module, slice(i, i + 1))
-        nelbo = bound(one, SDE, x.float()[None], SUITE.eps, SUITE.time_draws, generator)
+        alone = select(average.module, slice(i, i + 1))
+        nelbo = bound(alone, SDE, x.float()[None], SUITE.eps, SUITE.time_draws, generator)
         found.append((nelbo[0] + known.log_prob(x)).mean().item() / known.dims / math.log(2))
     means = [sum(found[i : i + len(names)]) / len(names) for i in range(0, len(found), len(names))]
     return [mean if math.isfinite(mean) else math.inf for mean in means]

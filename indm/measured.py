@@ -8,7 +8,17 @@ CURVE_METRICS = ["nelbo", "nelbo_fixed", "nll", "nll_fixed", "gap"]
 # The effect of a flow on images; each gain has a band of spatial frequencies, the lowest first.
 BANDS = 6
 FLOW_METRICS = ["log_det", "log_det_spread", "midpoint", *(f"gain_{band}" for band in range(1, BANDS + 1))]
-TOY2D_METRICS = ["nelbo_excess", "nll_excess", "gap", "true_gap", "true_gap_fewer", "ess", "energy", "path_ratio", "midpoint"]
+TOY2D_METRICS = [
+    "nelbo_excess",
+    "nll_excess",
+    "gap",
+    "true_gap",
+    "true_gap_fewer",
+    "ess",
+    "energy",
+    "path_ratio",
+    "midpoint",
+]
 TOY2D_METRICS += ["latent_std", "parameters", "train_flops"]
 # The metrics of each stage to which claims refer.
 METRICS = {

@@ -506,7 +506,7 @@ def test_a_seed_that_failed_in_one_model_is_left_out_and_counted(how: str, model
 
 
 def test_points_have_their_own_bound() -> None:
-    """They are distances from the truth, so the bound on the NLL of images does not count, and vice versa: one published seed has 511."""
+    """They are distances from the truth, so the bound on the NLL of images does not count, and vice versa."""
     values = planted(BOTH, seeds=6, noise=0.005).assign(stage="toy2d", dataset="moons", sound=1, metric="nll_excess")
     values.loc[(values["model"] == "ddpmpp") & (values["seed"] == 2), "value"] = 511.0
     of_points: dict[str, Any] = {"metric": {"stage": "toy2d", "name": "nll_excess"}, "where": {}}
@@ -947,7 +947,7 @@ def test_other_mistakes_in_the_file_are_named(tmp_path: Path) -> None:
 
 
 def test_names_of_metrics_are_those_that_suites_have_measured() -> None:
-    """Those of the published tables; clean_fid and legacy_fid are of images of CIFAR-10 alone, nll_uncorrected of suites without results.
+    """Those of the published tables; clean_fid and legacy_fid are of images of CIFAR-10 alone, nll_uncorrected of none.
 
     Tables of suites that were published before the fixed decoder have the bound without the reconstruction in its place.
     """

@@ -179,13 +179,17 @@ def rows(figure: str, seeds: int) -> pd.DataFrame:
     if figure == "ablation":
         numbers: dict[str, Any] = {f"nll_difference{key}": value for key, value in ({"": 10.0} | error).items()}
         return pd.DataFrame([CELL | {"seeds": seeds + 1, "pairs": seeds} | numbers])
-    names = {"discretization": ["fid"], "learning-curve-step": ["nelbo", "nll", "gap"], "error-compute": ["nelbo_excess"]}[
-        figure
-    ]
+    names = {
+        "discretization": ["fid"],
+        "learning-curve-step": ["nelbo", "nll", "gap"],
+        "error-compute": ["nelbo_excess"],
+    }[figure]
     numbers = {f"{name}{key}": value for name in names for key, value in ({"": 10.0} | error).items()}
     if figure == "discretization":
         numbers |= dict(zip(("fid_low", "fid_high"), (5.0, 20.0) if seeds > 1 else (np.nan, np.nan), strict=True))
-    return pd.DataFrame([CELL | {"seeds": seeds, "sampler": "pc", "steps": 8, "sound": 1, "step": 8, "train_flops": 1e9} | numbers])
+    return pd.DataFrame(
+        [CELL | {"seeds": seeds, "sampler": "pc", "steps": 8, "sound": 1, "step": 8, "train_flops": 1e9} | numbers]
+    )
 
 
 def bars(figure: Figure) -> list[tuple[float, float]]:
@@ -235,7 +239,11 @@ def test_one_seed_has_no_error_bars_and_the_figure_says_so(name: str) -> None:
 
 def test_errors_have_a_panel_for_each_density_and_a_line_for_each_model_over_the_lengths() -> None:
     cells = [("ddpmpp", ""), ("indm", ""), ("ddpmpp", "best-scale")]
-    places = [(f"{density}-{length}", flops) for density in ("moons", "steep-8d") for length, flops in (("short", 1e9), ("long", 4e9))]
+    places = [
+        (f"{density}-{length}", flops)
+        for density in ("moons", "steep-8d")
+        for length, flops in (("short", 1e9), ("long", 4e9))
+    ]
     table = pd.concat(
         [
             rows("error-compute", seeds=3).assign(dataset=dataset, train_flops=flops, model=model, variant=variant)
@@ -381,7 +389,8 @@ def test_every_figure_names_its_error_bars_in_words(drawn: dict[str, bytes]) -> 
     assert named.pop("tuning") == "Error bars: 95 % interval over images, of one training; of FID on its logarithm."
     bars = "Error bars: 95 % interval of the mean over 3 seeds (Student t)."
     assert named.pop("ablation").startswith(bars)
-    assert named.pop("claims").startswith("Error bars: simultaneous interval")
+    for name in ("claims", "claims-known"):
+        assert named.pop(name).startswith("Error bars: simultaneous interval")
     assert named.pop("claims-exploratory").startswith(bars)
     shaded = (
         "Shaded: fewer steps than the sampler needs: its own error may be what is measured, and no claim uses them."
@@ -541,4 +550,8 @@ def test_a_figure_lies_on_a_ground_that_follows_the_theme(drawn: dict[str, bytes
 
 def test_the_answer_has_a_label_for_every_primary_claim() -> None:
     claims = load_claims(REPOSITORY / "params/claims.yaml").claims
-    assert {claim.id for claim in claims if claim.family == "primary" and claim.smallest.effect > 0 and claim.metric.stage != "toy2d"} == LABELS.keys()
+    assert {
+        claim.id
+        for claim in claims
+        if claim.family == "primary" and claim.smallest.effect > 0 and claim.metric.stage != "toy2d"
+    } == LABELS.keys()

@@ -169,12 +169,12 @@ def test_the_first_screen_has_the_verdict_and_the_interval_of_each_comparison(fo
     assert header.count("(not run)") == 1
     anchors = re.findall(r'<a href="#(answer-[^"]+)">', header)
     assert anchors == [answer.anchor for answer in answers]
-    assert len({*anchors}) == 5
+    assert len({*anchors}) == 6
 
 
 def test_verdicts_of_primary_claims_are_counted_by_comparison(folder: Path) -> None:
     assert conclusion(read_answers(folder / "results" / SUITE / "tables/claims.csv")) == {
-        "equal steps": "2 better, 2 worse, 1 undecided",
+        "equal steps": "3 better, 2 worse, 1 undecided",
         "equal compute": "1 not better, 1 undecided",
         "simple control": "1 not better",
     }
@@ -188,7 +188,7 @@ def test_each_claim_has_a_row_with_every_comparison_but_for_controls_that_were_n
     assert re.findall('<th scope="col">([^<]+)', table) == [
         *("claim", "equal steps", "equal compute", "simple control", "learned scale")
     ]
-    assert table.count("<tr id=") == 5
+    assert table.count("<tr id=") == 6
     assert "failed 0 | 1 of 4" in table
     path = folder / "results" / SUITE / "tables/claims.csv"
     rows = pd.read_csv(path, dtype=str)

@@ -1,4 +1,4 @@
-"""Known densities: log-densities by quadrature, models that are the truth or wrong by a known amount, a stack against its replicas."""
+"""Known densities: log-densities by quadrature, models that are the truth or wrong by a known amount, a stack alone."""
 
 import hashlib
 import math
@@ -140,7 +140,9 @@ def test_the_gaussian_pair_differs_in_its_spectrum_alone() -> None:
         density = DENSITIES[name]()
         assert isinstance(density, Mixture)
         spectra[name] = torch.linalg.eigvalsh(density.factors[0] @ density.factors[0].T)
-        torch.testing.assert_close(torch.cov(density.sample(90_000, seeded()).T), density.factors[0] @ density.factors[0].T, rtol=0, atol=0.02)
+        torch.testing.assert_close(
+            torch.cov(density.sample(90_000, seeded()).T), density.factors[0] @ density.factors[0].T, rtol=0, atol=0.02
+        )
     torch.testing.assert_close(spectra["white-8d"], torch.full((8,), 0.25, dtype=torch.float64))
     assert (spectra["steep-8d"].max() / spectra["steep-8d"].min()).item() == pytest.approx(100)
     assert spectra["steep-8d"].mean().item() == pytest.approx(0.25)
@@ -163,7 +165,7 @@ def isotropic(std: float) -> GaussianData:
 
 
 def by_quadrature(std: float, factor: float, points: int = 200_000) -> tuple[float, float, float]:
-    """Return NELBO + log p, the variational gap and NELBO - NLL of the ODE, in nats per dimension, if the score is wrong by a factor.
+    """Return NELBO + log p, the variational gap and NELBO - NLL of the ODE, in nats per dimension, of a score times a factor.
 
     The reverse process and the ODE are linear, so their densities are Gaussian; their variances follow an equation in
     A = -log SNR, which is solved by an integrating factor.
@@ -204,9 +206,7 @@ def test_a_linear_score_that_is_wrong_by_a_twentieth_has_its_gaps() -> None:
 def test_the_importance_weighted_gap_rises_with_the_paths_to_its_limit() -> None:
     expected, x = by_quadrature(0.2, 1.2)[1], isotropic(0.2).draw(200).float()[None]
     stack = exact(isotropic(0.2), 1.2)
-    few, many = (
-        true_gap(stack, VP(), x, eps=EPS, paths=paths, steps=512, generator=seeded()) for paths in (1, 16)
-    )
+    few, many = (true_gap(stack, VP(), x, eps=EPS, paths=paths, steps=512, generator=seeded()) for paths in (1, 16))
     assert few["true_gap_fewer"].item() == pytest.approx(0, abs=1e-9)
     assert few["true_gap"] < many["true_gap_fewer"] < many["true_gap"] + 0.02
     assert many["true_gap"].item() / 2 == pytest.approx(expected, rel=0.08)
@@ -350,7 +350,7 @@ def test_a_replica_that_diverges_leaves_the_others_alone() -> None:
             x = MOONS.sample(count, generator)
             return x * (math.nan if generator.initial_seed() % 2 else 1)
 
-    seeds = [seed for seed in range(6)]
+    seeds = list(range(6))
     found, _ = train(build(6, "none").double(), VP(), Broken(), "moons", seeds, **RECIPE)  # type: ignore[arg-type]
     sound = [all(p[i].isfinite().all() for p in found.parameters()) for i in seeds]
     assert 0 < sum(sound) < 6
@@ -368,7 +368,17 @@ def test_a_linear_map_starts_at_the_identity(dims: int) -> None:
     assert parameter_count(LinearMap(3, dims)) == dims**2 + dims
 
 
-NUMBERS = ["nelbo_excess", "nll_excess", "gap", "energy_8", "energy_16", "energy_32", "path_ratio", "midpoint", "latent_std"]
+NUMBERS = [
+    "nelbo_excess",
+    "nll_excess",
+    "gap",
+    "energy_8",
+    "energy_16",
+    "energy_32",
+    "path_ratio",
+    "midpoint",
+    "latent_std",
+]
 SIZES = {"width": 8, "layers": 2, "couplings": 2, "coupling_width": 4, "scale": 3.0}
 MODELS = ("ddpmpp", "indm", "same-compute", "best-scale", "learned-linear", "frozen-flow")
 
@@ -396,12 +406,17 @@ def test_frozen_flow_is_a_new_score_on_indms_flow() -> None:
     assert all(torch.equal(*pair) for pair in zip(found.stack.flow.parameters(), flow.parameters(), strict=True))
     alone, flops = fit(Stack(ScoreMLP(2, 2, 8, 2, VP()), flow), [0, 1])
     assert found.flops == flops + cells["indm", ""].flops
-    assert all(torch.equal(*pair) for pair in zip(alone.noise.parameters(), found.stack.noise.parameters(), strict=True))
+    assert all(
+        torch.equal(*pair) for pair in zip(alone.noise.parameters(), found.stack.noise.parameters(), strict=True)
+    )
 
 
 def test_each_model_has_its_map_its_rates_and_its_length() -> None:
     cells = study([0, 1])
-    factors = {variant: cells["ddpmpp", variant].stack.flow.factor.unique().tolist() for variant in ("", "same-compute", "best-scale")}
+    factors = {
+        variant: cells["ddpmpp", variant].stack.flow.factor.unique().tolist()
+        for variant in ("", "same-compute", "best-scale")
+    }
     assert factors == {"": [1.0], "same-compute": [1.0], "best-scale": [3.0]}
     ratio = cells["ddpmpp", "same-compute"].flops / cells["indm", ""].flops
     assert ratio == pytest.approx(1, abs=0.5 * cells["ddpmpp", ""].flops / RECIPE["steps"] / cells["indm", ""].flops)
@@ -456,7 +471,9 @@ def test_stage_writes_a_row_for_each_model_variant_and_seed(results: Path) -> No
     assert latents["ddpmpp", "best-scale"] == pytest.approx(3 * latents["ddpmpp", ""], rel=1e-4)
 
 
-def test_a_seed_that_fails_has_a_row_without_numbers_and_changes_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_seed_that_fails_has_a_row_without_numbers_and_changes_no_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     suite, layout = load_suite(REPOSITORY / "params" / "smoke.yaml"), Layout(tmp_path, "smoke")
     measured, spoiled = toy2d._numbers, {1}
 

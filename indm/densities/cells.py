@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from indm.densities.known import DENSITIES
-from indm.densities.models import CouplingFlow, LinearMap, Scale, ScoreMLP, Stack, parameter_count
+from indm.densities.models import CouplingFlow, Flow, LinearMap, Scale, ScoreMLP, Stack, parameter_count
 from indm.densities.training import train
 from indm.diffusion.sde import SDE
 
@@ -67,9 +67,7 @@ def train_cells(
         The cells: INDM first, DDPM++, and the controls.
     """
     density, replicas = DENSITIES[name](), len(seeds)
-    fit: Callable[..., tuple[Stack, int]] = partial(
-        train, sde=sde, density=density, name=name, seeds=seeds, **recipe
-    )
+    fit: Callable[..., tuple[Stack, int]] = partial(train, sde=sde, density=density, name=name, seeds=seeds, **recipe)
 
     def network() -> ScoreMLP:
         return ScoreMLP(replicas, density.dims, width, layers, sde)
@@ -80,7 +78,7 @@ def train_cells(
     identity = Scale(torch.ones(replicas))
     plain, flops = fit(Stack(network(), identity), steps=steps, **rates["ddpmpp"])
     yield Cell("ddpmpp", "", plain, flops)
-    controls = {
+    controls: dict[str, tuple[Flow, int]] = {
         "same-compute": (identity, round(steps * indm_flops / flops)),
         "best-scale": (Scale(torch.full((replicas,), scale)), steps),
         "learned-linear": (LinearMap(replicas, density.dims), steps),

@@ -17,11 +17,11 @@ import math
 import torch
 from torch import Generator, Tensor
 
+from indm.densities.evaluation import exact_ode_nll, trajectories
+from indm.densities.models import Flow, Stack
 from indm.diffusion.objectives import perturb
 from indm.diffusion.sde import SDE
 from indm.errors import ConvergenceError
-from indm.densities.evaluation import exact_ode_nll, trajectories
-from indm.densities.models import Flow, Stack
 
 
 def square_grid(limit: float, points: int) -> Tensor:

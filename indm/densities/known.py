@@ -1,7 +1,7 @@
 r"""Densities whose exact log-density is known, each of which samples fresh points.
 
-The root mean square of a coordinate is near 0.5, as of images scaled to :math:`[-1, 1]`. All numbers that look arbitrary come from a
-generator with a fixed seed, so that every machine has the same densities.
+The root mean square of a coordinate is near 0.5, as of images scaled to :math:`[-1, 1]`. All numbers that look arbitrary come from
+a generator with a fixed seed, so that every machine has the same densities.
 """
 
 import math
@@ -29,7 +29,9 @@ F64 = torch.float64
 class Density(Protocol):
     """A density in D dimensions."""
 
-    dims: int
+    @property
+    def dims(self) -> int:
+        """The number of dimensions."""
 
     def sample(self, count: int, generator: Generator) -> Tensor:
         """Sample independent points, shape (count, D), float64."""
@@ -159,7 +161,9 @@ def coupled(dims: int) -> Density:
     generator, flow = Generator().manual_seed(dims), CouplingFlow(1, dims, 2, 8).double().requires_grad_(False)
     for name, parameter in flow.named_parameters():
         if name.endswith("weight"):
-            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=F64) * GAIN / parameter.shape[1] ** 0.5)
+            parameter.copy_(
+                torch.randn(parameter.shape, generator=generator, dtype=F64) * GAIN / parameter.shape[1] ** 0.5
+            )
     white = Mixture(torch.ones(1, dtype=F64), torch.zeros(1, dims, dtype=F64), STD * torch.eye(dims, dtype=F64)[None])
 
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:

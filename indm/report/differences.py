@@ -17,7 +17,8 @@ mean (the delta method):
 Learning curves are compared at equal shares of each model's training, because two models that train for equal FLOPs in total have
 not spent equal FLOPs at equal steps.
 
-FID and metrics of known densities have no numbers for single images. Each seed samples its own, so the spread of the seeds includes that noise.
+FID and metrics of known densities have no numbers for single images. Each seed samples its own, so the spread of the seeds
+includes that noise.
 
 A seed of a model has failed if it was trained and one of its numbers is missing, not finite, or above the suite's
 ``failed_beyond``.

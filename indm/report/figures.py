@@ -10,7 +10,14 @@ from matplotlib.figure import Figure
 from indm.report.catalogue import PLACE
 from indm.report.figures_claims import claims, known_claims
 from indm.report.figures_ladder import ablation
-from indm.report.figures_lines import GAINS, discretization, error_compute, flow, learning_curve_flops, learning_curve_step
+from indm.report.figures_lines import (
+    GAINS,
+    discretization,
+    error_compute,
+    flow,
+    learning_curve_flops,
+    learning_curve_step,
+)
 from indm.report.figures_tuning import ARM, tuning
 from indm.report.intervals import OVER_MANY
 from indm.report.palette import INK
@@ -102,7 +109,9 @@ FIGURES = {
     "claims-exploratory": Plot(
         "claims", CLAIMS, "effect", claims, SEEDS, f"family != 'primary' and sde != '' and {DRAWN}"
     ),
-    "claims-known": Plot("claims", CLAIMS, "effect", known_claims, SEEDS, f"family == 'primary' and sde == '' and {DRAWN}"),
+    "claims-known": Plot(
+        "claims", CLAIMS, "effect", known_claims, SEEDS, f"family == 'primary' and sde == '' and {DRAWN}"
+    ),
     "discretization": Plot(
         "discretization",
         (*PLACE, "model", "seeds", "sampler", "steps", "sound", "fid_low", "fid_high"),

@@ -129,7 +129,7 @@ def flow(table: pd.DataFrame) -> Figure:
 
 
 def error_compute(table: pd.DataFrame) -> Figure:
-    """Draw the distance of each model's bound from a known density against training FLOPs: a panel per density, a mark per length."""
+    """Draw the distance of each model's bound from a known density against training FLOPs: a panel per density."""
     table = table.dropna(subset=["nelbo_excess"]).rename(columns={"train_flops": "flops"})
     density = table["dataset"].str.rpartition("-")[0]
     label = f"{heading('nelbo_excess')}, bits/dim"
@@ -139,7 +139,10 @@ def error_compute(table: pd.DataFrame) -> Figure:
         for arms in _arms(part)
     ]
     figure, _ = _draw(rows, "training FLOPs")
-    return note(figure, f"{named_bars({STUDENT: table['seeds']})} Lower left is better; each line joins two lengths of training.")
+    return note(
+        figure,
+        f"{named_bars({STUDENT: table['seeds']})} Lower left is better; each line joins two lengths of training.",
+    )
 
 
 def _groups(table: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:

@@ -45,7 +45,7 @@ def toy2d_figure(arrays: Arrays) -> bytes:
     """Draw a row of panels for each model: data, forward diffusion, drift and volatility, paths of the reverse ODE, density.
 
     Arguments:
-        arrays: the arrays of the ``toy2d`` stage: ``data`` (N, 2), ``times`` (K,), ``limit``, ``arrows`` (A, 2), and for each of its
+        arrays: the arrays of the ``toy2d`` stage: ``data`` (N, 2), ``times`` (K,), ``limit``, ``arrows`` (A, 2), and for its
             models of :data:`MODELS`, below ``<model>/<variant>/``, ``clouds`` (K, B, 2), ``paths`` (P, C, 2),
             ``log_density`` (G^2,), ``drift`` (A, 2) and ``volatility`` (A, 2, 2).
 

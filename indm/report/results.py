@@ -101,7 +101,8 @@ def read_results(
         for kind, names in (("curve", curve), ("sweep", sweep), ("tune", tune))
     }
     files["toy2d"] = {
-        folder / f"toy2d/{job}.csv": {"dataset": label, "sde": "", "objective": ""} for job, label in (toy2d or {}).items()
+        folder / f"toy2d/{job}.csv": {"dataset": label, "sde": "", "objective": ""}
+        for job, label in (toy2d or {}).items()
     }
     files["protocol"] = {folder / f"protocol/{name}.csv": runs[run] for name, run in (protocol or {}).items()}
     objects = dict.fromkeys(("samples", "fid", "nll", "train"), runs) | {"flow": flow}

@@ -22,7 +22,18 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 BEST = "★"
-LOWER = ("fid", "fid_infinity", "kid", "clean_fid", "legacy_fid", "nelbo", "nelbo_fixed", "nll", "nll_fixed", "target")
+LOWER: tuple[str, ...] = (
+    "fid",
+    "fid_infinity",
+    "kid",
+    "clean_fid",
+    "legacy_fid",
+    "nelbo",
+    "nelbo_fixed",
+    "nll",
+    "nll_fixed",
+    "target",
+)
 LOWER += ("nelbo_excess", "nll_excess")
 HIGHER = ("is", "precision", "recall")
 # Rows in place of a model: real images.

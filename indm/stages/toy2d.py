@@ -63,14 +63,16 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
             arrays |= {f"{cell.model}/{cell.variant}/{key}": value.float() for key, value in shown.items()}
     table = pd.DataFrame(rows)
     if not table["nelbo_excess"].notna().any():
-        raise DivergenceError(f"toy2d.datasets.{name}: found no seed with finite numbers; lower toy2d.lengths.{job.length}.rates")
+        raise DivergenceError(
+            f"toy2d.datasets.{name}: found no seed with finite numbers; lower toy2d.lengths.{job.length}.rates"
+        )
     write_table(layout.toy2d / f"{name}.csv", table)
     write_arrays(layout.toy2d / f"{name}.safetensors", arrays)
     return Finished(layout.toy2d / name)
 
 
 def _row(cell: Cell, i: int, seed: int, sde: SDE, parameters: "Toy2dParams", name: str) -> dict[str, Any]:
-    """Measure a cell for one seed, alone, so that its numbers do not depend on the other seeds; without numbers if it has failed."""
+    """Measure a cell for one seed, alone, so that other seeds do not matter; without numbers if it has failed."""
     stack = select(cell.stack, slice(i, i + 1))
     try:
         numbers = _numbers(stack, sde, parameters, name, seed, gap=cell.variant == "")
@@ -81,9 +83,7 @@ def _row(cell: Cell, i: int, seed: int, sde: SDE, parameters: "Toy2dParams", nam
     return identity | {"parameters": cell.parameters, "train_flops": cell.flops} | sound
 
 
-def _numbers(
-    stack: Stack, sde: SDE, parameters: "Toy2dParams", name: str, seed: int, *, gap: bool
-) -> dict[str, float]:
+def _numbers(stack: Stack, sde: SDE, parameters: "Toy2dParams", name: str, seed: int, *, gap: bool) -> dict[str, float]:
     """Measure a stack of one replica; all models of a seed are measured on the same draws. Likelihoods are in bits/dim."""
 
     def draws(purpose: str) -> Generator:

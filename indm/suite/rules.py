@@ -307,9 +307,9 @@ def _failed_beyond(suite: "Suite") -> Iterator[str]:
 def _grading(suite: "Suite") -> Iterator[str]:
     """Check that the grading's names are in the suite, and that test images do not choose a decoder."""
     grading, rates = suite.grading, {name for length in suite.toy2d.lengths.values() for name in length.rates}
-    known = {
+    known: dict[str, tuple[set[str], str]] = {
         "images": ({run.variant for run in suite.runs.values() if not run.has_flow} - {""}, "a variant in runs"),
-        "toy2d": (rates, f"a model of toy2d.lengths: {', '.join(sorted(rates))}"),
+        "toy2d": ({*rates}, f"a model of toy2d.lengths: {', '.join(sorted(rates))}"),
     }
     for section, (names, allowed) in known.items():
         for key, variant in getattr(grading, section).model_dump().items():

@@ -155,7 +155,7 @@ class ControlsParams(Strict):
         description="variant of the simple control, a simpler model than a flow; null: the suite does not have one"
     )
     scale: str | None = Field(
-        description="variant of the best scale of the data, such as scale-5; of known densities, best-scale; null: it was not searched"
+        description="variant of the best scale of the data, such as scale-5 (known densities: best-scale); null: not searched"
     )
 
 

@@ -5,7 +5,18 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from indm.suite.schema.train import VPParams
-from indm.suite.schema.types import Count, EachOnce, Fraction, GridPoints, Positive, Rate, RunName, Seed, Tolerance, Width
+from indm.suite.schema.types import (
+    Count,
+    EachOnce,
+    Fraction,
+    GridPoints,
+    Positive,
+    Rate,
+    RunName,
+    Seed,
+    Tolerance,
+    Width,
+)
 from indm.suite.strict_yaml import Strict
 
 
@@ -92,7 +103,9 @@ class Toy2dLengthParams(Strict):
     """A length of training, and the models with their rates."""
 
     steps: Count = Field(description="optimiser steps, except for the control of equal compute")
-    rates: dict[MODELS, Toy2dRatesParams] = Field(description="rates of each model; a model without rates is not trained")
+    rates: dict[MODELS, Toy2dRatesParams] = Field(
+        description="rates of each model; a model without rates is not trained"
+    )
 
 
 class Toy2dTrainingParams(Strict):

@@ -188,8 +188,8 @@ class Suite(Strict):
     )
     failed_beyond: dict[str, float] = Field(
         default_factory=dict,
-        description="for each metric, the value above which claims count a run as failed; metrics of known densities as toy2d.nll_excess; "
-        "default {}",
+        description="for each metric, the value above which claims count a run as failed; metrics of known densities as "
+        "toy2d.nll_excess; default {}",
     )
 
     def train_params(self, run: str) -> TrainParams:
