@@ -62,7 +62,7 @@ def test_python_m_indm() -> None:
         ),
         (
             ["toy2d", "--suite", SMOKE, "--toy", "moonz"],
-            ["no job of stage toy2d for toy 'moonz', expected one of: moons"],
+            ["no job of stage toy2d for toy 'moonz', expected one of: moons-tiny, steep-8d-tiny"],
         ),
         (["train", "--suite", "params/absent.yaml", "--run", RUN], ["params/absent.yaml: no such suite"]),
         (["train", "--suite", SMOKE, "--run", RUN], ["train.npy: missing; run the stage that writes it"]),
@@ -156,7 +156,7 @@ def test_validate_reads_the_claims_beside_a_suite(tmp_path: Path) -> None:
     (tmp_path / "claims.yaml").write_text(claims.replace("family: primary", "family: main", 1))
     done = call("validate", "--suite", str(tmp_path / "smoke.yaml"))
     assert done.exit_code == 1
-    assert "claims.yaml: claim better-nelbo, key family: found 'main'; allowed: " in done.output
+    assert "claims.yaml: claim better-nelbo-known, key family: found 'main'; allowed: " in done.output
 
 
 def test_validate_reads_the_published_numbers_beside_a_suite(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_the_summary_of_a_command_is_a_sentence_that_fits_its_line(name: str) ->
 def test_a_suite_is_named_or_its_file_is(tmp_path: Path, suite: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     assert call("validate", "--suite", suite).exit_code == 0
-    assert call("status", "--suite", suite, "--out", str(tmp_path)).output.endswith("smoke: 10 waiting\n")
+    assert call("status", "--suite", suite, "--out", str(tmp_path)).output.endswith("smoke: 11 waiting\n")
 
 
 def test_a_suite_that_there_is_not_is_one_line_whether_named_or_given_by_its_file() -> None:

@@ -19,7 +19,7 @@ FLOORS = [
     {"diffusion"},
     {"released", "metrics", "report"},
     {"training"},
-    {"toy2d", "tuning", "pipeline"},
+    {"densities", "tuning", "pipeline"},
     {"stages", "doctor", "kept", "register", "watching"},
     {"foreign"},
     {"cli", "library"},

@@ -324,7 +324,7 @@ def test_watching_ends_by_ctrl_c(layout: Layout, monkeypatch: pytest.MonkeyPatch
         raise KeyboardInterrupt
 
     monkeypatch.setattr("indm.watching.status.time.sleep", interrupt)
-    assert "10 waiting" in status(layout, "--watch")
+    assert "11 waiting" in status(layout, "--watch")
 
 
 def test_a_crowded_screen_leaves_out_what_is_done_or_waiting(layout: Layout) -> None:

@@ -103,7 +103,7 @@ def test_an_answer_names_the_file_and_the_key_on_a_line_for_each_cause_of_a_stag
         f"sweep {FIRST} and 3 more: {key}",
         f"protocol digits: {found}",
         f"protocol digits: {key}",
-        f"toy2d moons and 1 more: {found}",
+        f"toy2d moons-short and 1 more: {found}",
         "table: input params/published.csv changed after it was read",
         "compute: follows train, sample",
         "claims: input params/published.csv changed after it was read",
@@ -304,7 +304,7 @@ def test_a_new_seed_is_not_made_yet_and_the_tables_read_it() -> None:
         (["trains"], "found no stage 'trains', expected one of: prepare, reference, train, "),
         (["sample_shard"], "found no stage 'sample_shard', expected one of: "),
         (["--run", "x"], "found no run 'x', expected one of: digits-ve-ddpmpp-fid-s0, "),
-        (["toy2d", "--toy", "x"], "found no toy 'x' of stage toy2d, expected one of: moons, eight-gaussians\n"),
+        (["toy2d", "--toy", "x"], "found no toy 'x' of stage toy2d, expected one of: moons-short, moons-long\n"),
         (["table", "--run", RUN], f"found no run '{RUN}' of stage table, expected one of: none\n"),
     ],
 )

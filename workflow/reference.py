@@ -294,7 +294,7 @@ def pipeline_page() -> str:
 
 ![Stages, from the data to the report, each below the stages whose files it reads](../pictures/pipeline.svg)
 
-A stage runs once for each dataset, run, shard of a run, known density or suite. Paths start at `results/<suite>/`, except
+A stage runs once for each dataset, run, shard, known density or suite. Paths start at `results/<suite>/`, except
 those in `params/` and `reports/`. Each stage also writes [a manifest and a provenance](../../results/README.md). A
 shard is a part of a run's work, for [several GPUs](../cluster.md#a-runs-evaluation-on-several-gpus); the picture leaves
 shards out.
