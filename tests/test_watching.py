@@ -293,7 +293,7 @@ def test_the_table_has_step_loss_pace_time_left_and_last_saving(layout: Layout) 
     # Long lines are folded.
     text = "".join(lines).replace(" ", "")
     assert f"log:{log}" in text
-    assert f"{layout.suite_folder}:1failed,1running,8waiting" in text
+    assert f"{layout.suite_folder}:1failed,1running,9waiting" in text
 
 
 def test_what_failed_is_last_and_stays_on_a_crowded_screen(layout: Layout) -> None:
@@ -316,7 +316,7 @@ def test_watching_ends_when_all_is_done(layout: Layout) -> None:
     for name, stage in STAGES.items():
         for subject in stage.subjects(SUITE):
             finish(layout, Job(name, subject))
-    assert "10 done" in status(layout, "--watch")
+    assert "11 done" in status(layout, "--watch")
 
 
 def test_watching_ends_by_ctrl_c(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,7 +338,7 @@ def test_a_crowded_screen_leaves_out_what_is_done_or_waiting(layout: Layout) -> 
     text = " ".join(capture.get().split())
     assert RUN in text
     assert OTHER not in text
-    assert "not shown: 9 of the others" in text
+    assert "not shown: 10 of the others" in text
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
             shown = _shown(select(cell.stack, slice(1)), sde, arrays, parameters, job.density)
             arrays |= {f"{cell.model}/{cell.variant}/{key}": value.float() for key, value in shown.items()}
     table = pd.DataFrame(rows)
-    if not table["nelbo_excess"].notna().any():
+    if "nelbo_excess" not in table:
         raise DivergenceError(
             f"toy2d.datasets.{name}: found no seed with finite numbers; lower toy2d.lengths.{job.length}.rates"
         )
