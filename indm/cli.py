@@ -63,7 +63,7 @@ SUBJECTS = {
     "dataset": click.option("--dataset", required=True, help="A dataset of the suite."),
     "run": RUN,
     "shard": click.option("--shard", type=int, required=True, help="Which of the run's shards: 1, 2, ..."),
-    "toy": click.option("--toy", required=True, help="A two-dimensional dataset of the suite."),
+    "toy": click.option("--toy", required=True, help="A job on a known density in the suite."),
 }
 KEPT = "docs/results"
 REPLACE = click.option("--replace", is_flag=True, help="Replace files that differ instead of refusing them.")
@@ -227,7 +227,7 @@ def status(suite_file: Path, out: Path, reports: Path, watch: bool) -> None:
 @click.argument("stage", default="")
 @click.option("--run", help="Only jobs of this run.")
 @click.option("--dataset", help="Only jobs of this dataset.")
-@click.option("--toy", help="Only jobs of this two-dimensional dataset.")
+@click.option("--toy", help="Only this job on a known density.")
 @LOOKED_AT
 @OUT
 @REPORTS

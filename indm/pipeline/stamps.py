@@ -35,7 +35,7 @@ def job_stamp(suite: "Suite", stage: str, subject: str = "", code: Sources | Non
     Arguments:
         suite: the suite.
         stage: a stage of :data:`indm.pipeline.stages.STAGES`, or ``import_checkpoint``.
-        subject: the job's dataset, run, shard or two-dimensional dataset, if it has one.
+        subject: the job's dataset, run, shard or job on a known density, if it has one.
         code: the sources; by default the sources of this package.
     """
     code, names = code or sources(), _beginnings(suite, stage, subject)

@@ -47,7 +47,7 @@ def why(identity: Identity, stage: str = "", **names: str | None) -> Answer:
     Arguments:
         identity: the suite and its manifests.
         stage: a stage, to ask about its jobs only.
-        names: a run, a dataset or a two-dimensional dataset (``toy``), to ask about its jobs only.
+        names: a run, a dataset or a job on a known density (``toy``), to ask about its jobs only.
 
     Raises:
         ParamsError: if the suite has no such job.

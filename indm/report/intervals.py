@@ -1,6 +1,6 @@
 r"""Means of paired differences: their variance, their intervals, and the description of error bars in figures.
 
-Differences have one of two shapes. If every seed samples its own images or points (FID, 2-D data), the spread of the seeds includes
+Differences have one of two shapes. If every seed samples its own images (FID) or points, the spread of the seeds includes
 that noise, and there is one number per seed: shape (S,). Likelihoods are measured on the same test images in every run. All seeds
 share the luck of these images, so the spread over seeds does not cover other images. In this case the differences form a table of
 random seeds and random images, shape (S, I):

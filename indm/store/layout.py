@@ -56,7 +56,7 @@ class Layout:
 
     @property
     def toy2d(self) -> Path:
-        """Folder of the study of two-dimensional data."""
+        """Folder of the study of known densities."""
         return self.suite_folder / "toy2d"
 
     @property

@@ -23,7 +23,7 @@ class Manifest:
     Arguments:
         stage: the job's stage.
         suite: name of the suite.
-        subject: the job's dataset, run or two-dimensional dataset; empty for other jobs.
+        subject: the job's dataset, run or job on a known density; empty for other jobs.
         parameters: parameters of the job in the suite, with a run's overrides merged in.
         inputs: SHA-256 of the files that it read, by their paths.
         outputs: SHA-256 of the files that it wrote.

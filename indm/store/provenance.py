@@ -141,7 +141,7 @@ def read_provenance(path: Path, suite: str, subject: str, needed: Iterable[str] 
     Arguments:
         path: the file.
         suite: name of the suite.
-        subject: the job's dataset, run, shard or two-dimensional dataset; empty for other jobs.
+        subject: the job's dataset, run, shard or job on a known density; empty for other jobs.
         needed: keys that it must have; records of earlier versions have fewer.
 
     Raises:

@@ -92,7 +92,7 @@ class Board:
     identity: Identity
 
     def rows(self, now: float) -> list[Row]:
-        """List a row for each dataset, two-dimensional dataset and run, and one for the tables.
+        """List a row for each dataset, job on a known density and run, and one for the tables.
 
         A row shows a job that runs or that has failed, with one row for each if there are several, such as the shards of a run. If
         there is no such job, the row shows the next job.
