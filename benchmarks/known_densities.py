@@ -1,10 +1,10 @@
 """Choose rates and scales for the study of known densities, on pilot seeds that no suite has.
 
-For each length, each model has nine candidates of rates; a model that costs half of INDM's operations has two seeds instead of one,
-so that the searches cost about the same. The rates with the lowest NELBO + log p win, averaged over three densities, with a failed
-training as infinite. A scale is chosen for each density and length, at the rates of DDPM++, and then the rates of best-scale.
+For each length, each model has nine candidates of rates, each trained with two seeds. The rates with the lowest NELBO + log p win,
+averaged over three densities, with a failed training as infinite. A scale is chosen for each density and length, at the rates of
+DDPM++, and then the rates of best-scale.
 
-    python -m benchmarks.known_densities params/densities.yaml [LENGTH]
+    python -m benchmarks.known_densities params/densities.yaml LENGTH [MODEL ...]
 
 prints a line for each candidate and the winners.
 """
@@ -33,16 +33,13 @@ from indm.training.trainer import BETAS
 SEARCHED = ("moons", "mixture-8d", "steep-8d")
 SEEDS = [900, 901]
 ALONE = [(lr, 0.0) for lr in (0.003, 0.005, 0.0075, 0.012, 0.018, 0.027, 0.04, 0.06, 0.09)]
-SCORE = (0.02, 0.04, 0.08)
-CANDIDATES = {
-    "ddpmpp": ALONE,
-    "best-scale": ALONE,
-    "same-compute": ALONE,
-    "learned-linear": [*product(SCORE, (0.02, 0.06, 0.18))],
-    "indm": [*product(SCORE, (0.01, 0.03, 0.09))],
+# Rates of a score network, a linear map and a flow of couplings, whose products are searched.
+GRIDS = {
+    "short": ((0.02, 0.04, 0.08), (0.02, 0.06, 0.18), (0.01, 0.03, 0.09)),
+    "long": ((0.005, 0.01, 0.02), (0.006, 0.02, 0.06), (0.003, 0.01, 0.03)),
 }
 SCALES = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0)
-SUITE = load_suite(Path(sys.argv[1] if len(sys.argv) > 1 else "params/densities.yaml")).toy2d
+SUITE = load_suite(Path(sys.argv[1])).toy2d
 SDE = build_sde("vp", **SUITE.vp.model_dump())
 
 
@@ -59,9 +56,8 @@ def built(model: str, dims: int, scales: list[float]) -> Stack:
 
 def excess(density: str, model: str, steps: int, rates: list[tuple[float, float]], scales: list[float]) -> list[float]:
     """Train a replica per pair of rates, scale and seed; return means over seeds of NELBO + log p, in bits/dim."""
-    known, names = DENSITIES[density](), SEEDS[: 1 if model in ("indm", "same-compute") else 2]
-    seeds = names * len(rates)
-    stack = built(model, known.dims, [scale for scale in scales for _ in names])
+    known, seeds = DENSITIES[density](), SEEDS * len(rates)
+    stack = built(model, known.dims, [scale for scale in scales for _ in SEEDS])
     if model == "same-compute":
         recipe: dict[str, Any] = {
             "eps": SUITE.eps,
@@ -78,7 +74,7 @@ def excess(density: str, model: str, steps: int, rates: list[tuple[float, float]
     for part, label in ((stack.noise, "score"), (stack.flow, "flow")):
         initialise(part, [derive_seed(density, seed, "initialisation", label) for seed in seeds])
     average, weights = ExponentialMovingAverage(stack, SUITE.training.ema_decay), Flat(stack)
-    peaks = [torch.tensor([pair[i] for pair in rates for _ in names]) for i in (0, 1)]
+    peaks = [torch.tensor([pair[i] for pair in rates for _ in SEEDS]) for i in (0, 1)]
     parts = [
         (p, peak.view(-1, *[1] * (p.dim() - 1)))
         for part, peak in zip((stack.noise, stack.flow), peaks, strict=True)
@@ -98,7 +94,7 @@ def excess(density: str, model: str, steps: int, rates: list[tuple[float, float]
         alone = select(average.module, slice(i, i + 1))
         nelbo = bound(alone, SDE, x.float()[None], SUITE.eps, SUITE.time_draws, generator)
         found.append((nelbo[0] + known.log_prob(x)).mean().item() / known.dims / math.log(2))
-    means = [sum(found[i : i + len(names)]) / len(names) for i in range(0, len(found), len(names))]
+    means = [sum(found[i : i + len(SEEDS)]) / len(SEEDS) for i in range(0, len(found), len(SEEDS))]
     return [mean if math.isfinite(mean) else math.inf for mean in means]
 
 
@@ -112,7 +108,8 @@ def adam(p: Tensor, gradient: Tensor, first: Tensor, second: Tensor, rate: Tenso
 
 def searched(name: str, steps: int, model: str, scales: dict[str, float]) -> tuple[float, float]:
     """Return the best rates of a model at a length, and print all."""
-    rates = CANDIDATES[model]
+    score, linear, flow = GRIDS[name]
+    rates = {"learned-linear": [*product(score, linear)], "indm": [*product(score, flow)]}.get(model, ALONE)
     found = [excess(density, model, steps, rates, [scales.get(density, 1.0)] * len(rates)) for density in SEARCHED]
     means = [sum(values) / len(values) for values in zip(*found, strict=True)]
     for pair, mean, *values in zip(rates, means, *found, strict=True):
@@ -122,18 +119,16 @@ def searched(name: str, steps: int, model: str, scales: dict[str, float]) -> tup
 
 
 def main() -> None:
-    """Search each length."""
+    """Search a length: all models, or the named ones."""
     torch.set_num_threads(1)
-    for name, length in SUITE.lengths.items():
-        if sys.argv[2:] and name not in sys.argv[2:]:
-            continue
-        plain, scales = searched(name, length.steps, "ddpmpp", {}), {}
-        for density in DENSITIES:
-            found = excess(density, "ddpmpp", length.steps, [plain] * len(SCALES), [*SCALES])
+    name, *chosen = sys.argv[2:]
+    steps, scales = SUITE.lengths[name].steps, dict[str, float]()
+    for model in chosen or ("ddpmpp", "best-scale", "learned-linear", "indm", "same-compute"):
+        rates = searched(name, steps, model, scales if model == "best-scale" else {})
+        for density in DENSITIES if model == "ddpmpp" else ():
+            found = excess(density, model, steps, [rates] * len(SCALES), [*SCALES])
             scales[density] = SCALES[found.index(min(found))]
             print(name, density, "scale", scales[density], *(f"{value:.4f}" for value in found), flush=True)
-        for model in ("best-scale", "learned-linear", "indm", "same-compute"):
-            searched(name, length.steps, model, scales if model == "best-scale" else {})
 
 
 if __name__ == "__main__":
