@@ -180,6 +180,25 @@ def test_verdicts_of_primary_claims_are_counted_by_comparison(folder: Path) -> N
     }
 
 
+def test_a_published_suite_of_more_seeds_stands_beside_the_claim_and_one_of_fewer_does_not(
+    folder: Path, tmp_path: Path
+) -> None:
+    claims = pd.read_csv(folder / "results" / SUITE / "tables/claims.csv", dtype=str)
+    first = claims[claims["family"] == "primary"].iloc[:1]
+    suites = [
+        first.assign(suite="longer", n="60", effect="-0.125"),
+        first.assign(suite="shorter", n="1"),
+        first.assign(suite="elsewhere", n="60", sde="ve"),
+    ]
+    pd.concat(suites).to_csv(tmp_path / "evidence.csv", index=False)
+    answer, *others = read_answers(folder / "results" / SUITE / "tables/claims.csv", tmp_path / "evidence.csv")
+    assert [*answer.evidence] == ["longer, 60 seeds"]
+    assert answer.evidence["longer, 60 seeds"][0].effect.value == "-0.125"
+    assert not any(other.evidence for other in others)
+    html = render(CONTENTS, folder / "results" / SUITE, folder / "figures", tmp_path / "evidence.csv")
+    assert "-0.125" in [value for value, _ in Reader(html.split("<main")[0]).numbers]
+
+
 def test_each_claim_has_a_row_with_every_comparison_but_for_controls_that_were_not_run(
     folder: Path, tmp_path: Path
 ) -> None:

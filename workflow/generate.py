@@ -1,6 +1,7 @@
 """Write the committed files that are generated from other files.
 
 - ``params/expanded/<suite>.json``: each suite in full, since DVC does not compute;
+- ``params/evidence.csv``: the main claims of all published suites, which pages of shorter suites show beside their own;
 - ``dvc.yaml``: the pipeline of the default suite, from :data:`indm.pipeline.stages.STAGES`;
 - the tables of ``README.md``, ``docs/results`` and ``docs/weights.md`` and README's figures, from ``docs/results/``;
 - ``docs/reference``: the suites, the keys of a suite, the command line and the pipeline;
@@ -93,17 +94,24 @@ def generate(root: Path, wanted: Iterable[str] = ()) -> dict[Path, str]:
 
 
 def readme_text(root: Path) -> dict[Path, str]:
-    """Return README.md with its figures, and the pages of all verdicts and weights; empty if no suite is published."""
+    """Return the evidence, README.md and its figures, and the pages of results and weights; empty if no suite is published."""
     published, readme, weights = root / "docs/results", root / "README.md", root / "docs/weights.md"
     if not published.is_dir():
         return {}
     # Imported here: pandas and Matplotlib are slow to import.
+    import pandas as pd
+
     from docs.answers import draw_answers, with_answers, with_means, with_weights
+    from indm.report.differences import COMPARISONS
+    from indm.report.page.answers import EVIDENCE
 
     for tables in sorted(published.glob("*/tables")):
         check_sums(tables.parent)
+    claims = pd.concat(pd.read_csv(path, dtype=str) for path in sorted(published.glob("*/tables/claims.csv")))
+    evidence = claims[(claims["family"] == "primary") & claims["comparison"].isin(COMPARISONS)]
     page = published / "README.md"
     return {
+        root / "params/evidence.csv": evidence.to_csv(columns=list(EVIDENCE), index=False, lineterminator="\n"),
         readme: with_means(readme.read_text(encoding="utf-8"), published),
         page: with_answers(page.read_text(encoding="utf-8"), published),
         weights: with_weights(weights.read_text(encoding="utf-8"), published),

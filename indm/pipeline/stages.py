@@ -492,6 +492,7 @@ STAGES: dict[str, Stage] = {
             DESCRIPTION,
             f"{DATA}/reference.json",
             "params/claims.yaml",
+            "params/evidence.csv",
             "params/registrations.yaml",
         ),
         outputs=("reports/{suite}/index.html",),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def run(suite: "Suite", layout: Layout, reports: Path) -> Finished:
     """Write ``index.html``."""
     folder = reports / suite.suite
-    page = render(contents(suite), layout.suite_folder, folder / "figures")
+    page = render(contents(suite), layout.suite_folder, folder / "figures", Path("params/evidence.csv"))
     with atomic_write(folder / "index.html") as file:
         file.write(page.encode())
     return Finished(folder)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,13 @@ from indm.report.page.entries import Entry, set_numbers, text_entry
 from indm.report.results import read_texts
 
 KEYS = ("id", *PLACE)
-COLUMNS = (
-    *(*KEYS, "family", "comparison", "against", "verdict", "effect", "low", "high", "smallest_effect", "unit", "n"),
-    *("planned", "failed_treatment", "failed_against", "reason", "question", "statement", "source", "protocol"),
+GRADED = (
+    *(*KEYS, "comparison", "against", "verdict", "effect", "low", "high", "smallest_effect", "n"),
+    *("planned", "failed_treatment", "failed_against", "reason", "protocol"),
 )
+COLUMNS = (*GRADED, "family", "unit", "question", "statement", "source")
+# The columns of params/evidence.csv, which has the main claims of all published suites.
+EVIDENCE = ("suite", *GRADED)
 ENDS = ("effect", "low", "high")
 
 
@@ -60,6 +63,8 @@ class Answer:
     place: str
     unit: str
     compared: Mapping[str, Compared]
+    evidence: Mapping[str, list[Compared]] = field(default_factory=dict)
+    """Published comparisons of the claim in suites with more seeds, by the name of the suite with its number of seeds."""
 
     @property
     def anchor(self) -> str:
@@ -67,13 +72,19 @@ class Answer:
         return "-".join(filter(None, ("answer", self.claim, *self.place.lower().split(", "))))
 
 
-def read_answers(claims: Path) -> list[Answer]:
-    """Read the answers, in the order of the claims, without further controls that were not run; empty without a table."""
+def read_answers(claims: Path, evidence: Path | None = None) -> list[Answer]:
+    """Read the answers, in the order of the claims, without further controls that were not run; empty without a table.
+
+    Arguments:
+        claims: the suite's ``claims.csv``.
+        evidence: ``params/evidence.csv``, the main claims of published suites.
+    """
     if not claims.is_file():
         return []
     rows = read_texts(claims, *COLUMNS)
     rows = rows[(rows["comparison"] != CONTROL) | (rows["planned"] != "0")]
-    return [_answer(part.to_dict("records")) for _, part in rows.groupby([*KEYS], sort=False)]
+    published = read_texts(evidence, *EVIDENCE).to_dict("records") if evidence else []
+    return [_answer(part.to_dict("records"), published) for _, part in rows.groupby([*KEYS], sort=False)]
 
 
 def conclusion(answers: list[Answer]) -> dict[str, str]:
@@ -93,8 +104,13 @@ def kinds_of(answers: list[Answer]) -> dict[str, str]:
     return {key: found[key] for key in dict.fromkeys([*COMPARISONS, *found]) if key in found}
 
 
-def _answer(rows: list[dict[Any, str]]) -> Answer:
+def _answer(rows: list[dict[Any, str]], published: list[dict[Any, str]]) -> Answer:
     first = rows[0]
+    most = max(int(row["n"] or 0) for row in rows)
+    same = [row for row in published if all(row[key] == first[key] for key in KEYS) and int(row["n"] or 0) > most]
+    evidence: dict[str, list[Compared]] = {}
+    for row in same:
+        evidence.setdefault(f"{row['suite']}, {row['n']} seeds", []).append(_compared(row))
     return Answer(
         claim=first["id"],
         question=first["question"],
@@ -106,6 +122,7 @@ def _answer(rows: list[dict[Any, str]]) -> Answer:
         compared={
             row["against"] if row["comparison"] == CONTROL else row["comparison"]: _compared(row) for row in rows
         },
+        evidence=evidence,
     )
 
 

@@ -42,15 +42,20 @@ SECTIONS = {
 }
 
 
-def render(contents: Contents, results: Path, figures: Path) -> str:
+def render(contents: Contents, results: Path, figures: Path, evidence: Path | None = None) -> str:
     """Render the page of a suite.
+
+    Arguments:
+        results: folder of the suite's results.
+        figures: folder of its figures.
+        evidence: ``params/evidence.csv``; ``None`` to show the suite alone.
 
     Returns:
         The HTML document. It names absent files, which do not raise an error.
     """
     tables = {table: read_table(contents.suite, results / "tables" / f"{table}.csv") for table in (*SHOWN, "values")}
     records = read_records(contents, results)
-    answers = read_answers(tables["claims"].path)
+    answers = read_answers(tables["claims"].path, evidence)
     found = caveats(contents, tables, records, results)
     left_out = _left_out(tables) | (set() if found else {"caveats"})
     return (
