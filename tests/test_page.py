@@ -413,7 +413,7 @@ CAVEATS = {
     "cifar10": [SHORT],
     "cifar10-small": [NOTHING + "20 steps of 32 images", "FID and KID of cifar10 use features of cifar10-cnn"],
     "cifar10-check": [NOTHING + "300 steps of 128 images"],
-    "cifar10-search": [SHORT, "FID and KID of cifar10 use features of cifar10-cnn"],
+    "cifar10-search": [NOTHING + "1,000 steps of 32 images", "FID and KID of cifar10 use features of cifar10-cnn"],
     "paper": [],
     "paper-seeds": [],
 }
