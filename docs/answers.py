@@ -30,6 +30,7 @@ from indm.suite.variants import SAME_COMPUTE
 # The suites that answer, with their datasets; README.md shows the first two.
 EVIDENCE = {"digits-seeds": "8×8 digits", "fashion-full": "Fashion-MNIST"}
 SUITES = {**EVIDENCE, "fashion-long": "Fashion-MNIST, four times the steps", "digits-ve": "8×8 digits, VE"}
+DENSITIES = "densities"
 WEIGHTS_METRICS = ("score_parameters", "flow_parameters", "nll", "fid")
 LABELS = {"better-nelbo": "likelihood (NELBO)", "lower-fid": "images (FID)", "coarse-discretisation": "few steps"}
 # Rows of README's table of means: the claim, the objective, the table and the decimals.
@@ -91,6 +92,26 @@ def with_answers(page: str, published: Path) -> str:
     return replace_block(
         page, "answers", verdicts(table[table["family"] == "primary"], ("name", "objective")), "docs/results/README.md"
     )
+
+
+def with_densities(page: str, published: Path) -> str:
+    """Return a page with the number of known densities that have each verdict, by claim and length; see :func:`with_answers`."""
+    path = published / DENSITIES / "tables/claims.csv"
+    if not path.is_file():
+        return page
+    claims = read_rows(path, columns=("family", "comparison")).query("family == 'primary'")
+    length = claims["dataset"].str.rpartition("-")[2]
+    lines = [f"| claim | training | {' | '.join(COMPARISONS)} |", "|---" * (len(COMPARISONS) + 2) + "|"]
+    for (question, steps), part in claims.groupby([claims["question"], length], sort=False):
+        found = {kind: part[part["comparison"] == kind] for kind in COMPARISONS}
+        lines.append(f"| {question} | {steps} | {' | '.join(map(_counted, found.values()))} |")
+    return replace_block(page, "densities", "\n".join(lines), "docs/results/README.md")
+
+
+def _counted(rows: pd.DataFrame) -> str:
+    """Count the verdicts of rows that have numbers."""
+    words = [in_words(row["verdict"], row["smallest_effect"]) for row in records(rows[rows["effect"].notna()])]
+    return ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(sorted(words))) or "not run"
 
 
 def with_means(page: str, published: Path) -> str:

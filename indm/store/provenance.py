@@ -202,11 +202,6 @@ def committed(commit: str, file: Path) -> str | None:
     return _git("show", f"{commit}:{file}")
 
 
-def changes(*files: Path) -> list[str]:
-    """List the commits of the package's checkout that changed some of the files, the latest first."""
-    return (_git("log", "--format=%H", "--", *map(str, files)) or "").split()
-
-
 def computed_on() -> dict[str, str]:
     """Name the machine, with the restrictions of its instructions, and the device on which this process has computed."""
     machine = ", ".join([processor(), f"{os.cpu_count()} CPUs", platform.system(), *restrictions()])
