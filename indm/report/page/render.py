@@ -33,7 +33,7 @@ SECTIONS = {
     "flow": "Flows",
     "quality": "Image quality",
     "published": "Published numbers",
-    "toy": "Two dimensions",
+    "toy": "Known densities",
     "protocol": "Protocol",
     "tuning": "Hyper-parameters",
     "cost": "Cost",
