@@ -24,8 +24,7 @@ table: $(VENV)/.installed ## Regenerate the tables and the page of SUITE (defaul
 	python -m indm show --suite $(SUITE)
 
 report: $(VENV)/.installed ## Regenerate the tables and the page of SUITE, and print where the page is
-	snakemake --cores all --config suite=$(SUITE)
-	@echo "file://$(abspath reports/$(SUITE)/index.html)"
+	python -m indm run $(SUITE)
 
 keep: $(VENV)/.installed ## Copy the finished results of SUITE to docs/results, for git
 	python -m indm keep --suite params/$(SUITE).yaml

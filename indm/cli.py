@@ -4,6 +4,7 @@ The code of a command is imported when it is called, so that ``--help`` and ``ta
 """
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from indm import __version__
+from indm.errors import IndmError
 from indm.pipeline.stages import OPTIONS, STAGES, command_name
 from indm.report.catalogue import SHOWN
 from indm.shipped import DEFAULT_SUITE
-from indm.terminal import Commands, console
+from indm.terminal import Commands, SuiteOption, console
 
 if TYPE_CHECKING:
     from indm.kept.keep import Outcome
@@ -38,8 +40,14 @@ class SuiteFile(click.Path):
 
 
 def _suite(**options: Any) -> Callable[..., Any]:
+    """Declare a suite as an option; with ``cls=SuiteOption``, it may be an argument, too."""
+    kind = SuiteFile(path_type=Path, dir_okay=False)
     options = {"help": "The suite: its name, or its file.", "metavar": "SUITE", **options}
-    return click.option("--suite", "suite_file", type=SuiteFile(path_type=Path, dir_okay=False), **options)
+    option = click.option("-s", "--suite", "suite_file", type=kind, **options)
+    if "cls" not in options:
+        return option
+    argument = click.argument("suite", required=False, type=kind, metavar="[SUITE]")
+    return lambda command: argument(option(command))
 
 
 def _folder(option: str, default: str, text: str, *names: str) -> Callable[..., Any]:
@@ -50,9 +58,11 @@ def _page(default: str) -> Callable[..., Any]:
     return click.option("--page", type=FILE, default=default, show_default=True, help="The report, in Markdown.")
 
 
+# For stages, whose command lines engines write.
 SUITE = _suite(required=True)
+NAMED = _suite(cls=SuiteOption, needed=True)
 # For commands that only read: the suite of the README's first example.
-LOOKED_AT = _suite(default=DEFAULT_SUITE, show_default=True)
+LOOKED_AT = _suite(cls=SuiteOption, default=DEFAULT_SUITE, show_default=True)
 OUT = _folder("--out", "results", "The results folder; files go to <out>/<suite>/.")
 REPORTS = _folder("--reports", "reports", "The reports folder; files go to <reports>/<suite>/.")
 DATA_ROOT = click.option(
@@ -69,8 +79,8 @@ KEPT = "docs/results"
 REPLACE = click.option("--replace", is_flag=True, help="Replace files that differ instead of refusing them.")
 # The most used commands come first.
 SECTIONS = {
+    "Run a suite": ["run", "init", "validate", "register", "schema"],
     "Inspect suites and results": ["show", "status", "why", "doctor", "compare"],
-    "Prepare a suite": ["init", "validate", "register", "schema"],
     "Evaluate your own model": ["referee", "measure"],
     "Keep and share results": ["keep", "restore", "publish", "tensorboard"],
     "Stages, which Snakemake and DVC run": [*map(command_name, STAGES), "import-checkpoint"],
@@ -136,11 +146,27 @@ def init(folder: Path) -> None:
     from indm.shipped import write_checkout
 
     write_checkout(folder)
-    click.echo(f"{folder}: ready; next: cd {folder} && snakemake --cores all")
+    click.echo(f"{folder}: ready; next: cd {folder} && indm run")
+
+
+@main.command("run")
+@LOOKED_AT
+@click.option("--cores", default="all", show_default=True, help="Cores to use at most.")
+def run_suite(suite_file: Path, cores: str) -> None:
+    """Run a suite with Snakemake.
+
+    Continues where an earlier execution has ended, and prints the address of the report.
+    """
+    if not Path("Snakefile").is_file():
+        raise IndmError("Snakefile: missing; run in a checkout, or in a folder that indm init has made")
+    command = [sys.executable, "-m", "snakemake", "--cores", cores, "--config", f"suite={suite_file.stem}"]
+    if code := subprocess.run([*command, "--quiet", "host", "reason"], check=False).returncode:
+        sys.exit(code)
+    click.echo(f"file://{Path('reports', suite_file.stem, 'index.html').absolute()}")
 
 
 @main.command()
-@SUITE
+@NAMED
 @OUT
 @click.option(
     "--track", is_flag=True, help="Also write the files that DVC tracks: the suite in full, and the stamps of the code."
@@ -162,7 +188,7 @@ def validate(suite_file: Path, out: Path, track: bool) -> None:
 
 
 @main.command()
-@_suite(help="The suite; without it, everything is listed, and digits decides the exit status.")
+@_suite(cls=SuiteOption, help="The suite; without it, everything is listed, and digits decides the exit status.")
 @OUT
 @DATA_ROOT
 def doctor(suite_file: Path | None, out: Path, data_root: Path | None) -> None:
@@ -178,10 +204,10 @@ def doctor(suite_file: Path | None, out: Path, data_root: Path | None) -> None:
 
 
 @main.command()
-@click.argument("tables", nargs=-1, type=click.Choice(SHOWN), metavar="[TABLE]...")
-@LOOKED_AT
+@click.argument("words", nargs=-1, metavar="[SUITE] [TABLE]...")
+@_suite(default=DEFAULT_SUITE, show_default=True)
 @OUT
-def show(tables: tuple[str, ...], suite_file: Path, out: Path) -> None:
+def show(words: tuple[str, ...], suite_file: Path, out: Path) -> None:
     """Print the tables of a suite.
 
     With TABLE, only those: fid, nll, claims, ...
@@ -190,6 +216,11 @@ def show(tables: tuple[str, ...], suite_file: Path, out: Path) -> None:
     from indm.store.layout import Layout
     from indm.suite.expand import expand_suite
 
+    tables = words
+    if words and words[0] not in SHOWN and (named := Path(f"params/{words[0]}.yaml")).is_file():
+        suite_file, tables = named, words[1:]
+    if wrong := [word for word in tables if word not in SHOWN]:
+        raise click.UsageError(f"found {wrong[0]!r}, expected a suite in params/ or a table: {', '.join(SHOWN)}")
     layout = Layout(out, suite_file.stem)
     # If there are neither results nor a suite of that name, the error lists the suites.
     if not layout.suite_folder.is_dir() and not suite_file.is_file() and suite_file.parent.is_dir():
@@ -228,7 +259,7 @@ def status(suite_file: Path, out: Path, reports: Path, watch: bool) -> None:
 @click.option("--run", help="Only jobs of this run.")
 @click.option("--dataset", help="Only jobs of this dataset.")
 @click.option("--toy", help="Only this job on a known density.")
-@LOOKED_AT
+@_suite(default=DEFAULT_SUITE, show_default=True)
 @OUT
 @REPORTS
 def why(suite_file: Path, out: Path, reports: Path, stage: str, **names: str | None) -> None:
@@ -353,7 +384,7 @@ def _write(page: Path, text: str) -> None:
 
 
 @main.command()
-@SUITE
+@NAMED
 @OUT
 @_folder("--to", KEPT, "Archives go to <to>/<suite>/kept/.", "root")
 @REPLACE
@@ -369,7 +400,7 @@ def keep(suite_file: Path, out: Path, root: Path, replace: bool) -> None:
 
 
 @main.command()
-@SUITE
+@NAMED
 @OUT
 @_folder("--from", KEPT, "Archives are in <from>/<suite>/kept/.", "root")
 @REPLACE
@@ -397,7 +428,7 @@ def _tell(name: str, outcome: "Outcome") -> NoReturn:
 
 
 @main.command()
-@SUITE
+@NAMED
 @OUT
 @REPORTS
 @_folder("--to", KEPT, "Files go to <to>/<suite>/.", "root")
@@ -422,7 +453,7 @@ def publish(suite_file: Path, out: Path, reports: Path, root: Path, runs: tuple[
 
 
 @main.command()
-@SUITE
+@NAMED
 @click.option("--note", default="", help="A remark on the registration, shown in the report.")
 def register(suite_file: Path, note: str) -> None:
     """Record a suite and the claims before a run.

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from indm.errors import IndmError, memory_errors
 
@@ -46,8 +47,20 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
+class SuiteOption(click.Option):
+    """A suite with ``-s``, which may also be the first bare word of the command.
+
+    Arguments:
+        needed: whether the command cannot do without.
+    """
+
+    def __init__(self, *arguments: Any, needed: bool = False, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.needed = needed
+
+
 class Command(click.Command):
-    """A command that refuses an option with two values instead of ignoring the first one."""
+    """A command that refuses an option with two values instead of ignoring the first one, and takes a suite in two ways."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments.
@@ -61,9 +74,23 @@ class Command(click.Command):
             for option in given
             if isinstance(option, click.Option) and not option.multiple and not option.is_flag
         ]
-        if twice := [option.opts[0] for option in once if once.count(option) > 1]:
+        if twice := [option.opts[-1] for option in once if once.count(option) > 1]:
             raise click.UsageError(f"{twice[0]}: found {twice.count(twice[0])} values, expected one", ctx)
-        return super().parse_args(ctx, args)
+        rest = super().parse_args(ctx, args)
+        for option in self.params:
+            if isinstance(option, SuiteOption):
+                self._choose_suite(ctx, option)
+        return rest
+
+    @staticmethod
+    def _choose_suite(ctx: click.Context, option: SuiteOption) -> None:
+        """Take the suite that is given as an argument or as an option, which the command sees as one."""
+        word, source = ctx.params.pop("suite", None), ctx.get_parameter_source(str(option.name))
+        if word is not None and source is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"found two suites, {word} and --suite, expected one", ctx)
+        ctx.params[str(option.name)] = word or ctx.params[str(option.name)]
+        if option.needed and ctx.params[str(option.name)] is None:
+            raise click.UsageError("Missing argument 'SUITE'.", ctx)
 
 
 class Commands(click.Group):

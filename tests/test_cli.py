@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pandas as pd
@@ -205,7 +206,7 @@ def write_manifest_of(out: Path, suite: str) -> None:
     write_manifest(tables / "manifest/table.json", Manifest("table", suite, "", {}, {}, outputs))
 
 
-@pytest.mark.parametrize("arguments", [[], ["--suite", "digits"], ["--suite", "params/digits.yaml"]])
+@pytest.mark.parametrize("arguments", [[], ["digits"], ["--suite", "params/digits.yaml"]])
 def test_show_prints_every_table_of_one_suite(tmp_path: Path, arguments: list[str]) -> None:
     """Whatever lies at results/table_*.csv: there may be copies of several suites there."""
     write_tables(tmp_path, "digits", fid=1.0)
@@ -273,10 +274,37 @@ def test_show_of_claims_says_what_they_claim_and_nothing_of_other_tables(tmp_pat
     assert "The suite has no such rows." in call("show", "protocol", "--out", str(tmp_path)).output
 
 
+def test_a_suite_is_a_word_or_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    for arguments in (("digits-search",), ("--suite", "digits-search"), ("-s", "params/digits-search.yaml")):
+        assert call("validate", *arguments).exit_code == 0
+    assert "Missing argument 'SUITE'" in call("validate").output
+    assert "found two suites" in call("validate", "smoke", "--suite", "digits").output
+    assert "params/nope.yaml: no such suite" in call("validate", "nope").output
+
+
+def test_run_calls_snakemake_and_prints_where_the_report_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "indm init" in call("run").output
+    (tmp_path / "Snakefile").touch()
+    codes, calls = [0, 1], []
+
+    def run(command: list[str], **_: object) -> SimpleNamespace:
+        calls.append(command)
+        return SimpleNamespace(returncode=codes[len(calls) - 1])
+
+    monkeypatch.setattr(subprocess, "run", run)
+    done = call("run", "smoke", "--cores", "3")
+    assert (done.exit_code, done.output) == (0, f"file://{tmp_path}/reports/smoke/index.html\n")
+    assert calls[0][1:7] == ["-m", "snakemake", "--cores", "3", "--config", "suite=smoke"]
+    assert call("run").exit_code == 1
+
+
 def test_show_refuses_a_table_that_there_is_not(tmp_path: Path) -> None:
     done = call("show", "fids", "--out", str(tmp_path))
     assert done.exit_code == 2
-    assert "'fids' is not one of" in done.output
+    assert "found 'fids'" in done.output
+    assert call("show", "digits", "fids", "--out", str(tmp_path)).exit_code == 2
 
 
 def test_help_lists_every_command_once_in_the_order_of_the_pipeline() -> None:
