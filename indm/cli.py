@@ -206,9 +206,10 @@ def doctor(suite_file: Path | None, out: Path, data_root: Path | None) -> None:
 @main.command()
 @click.argument("words", nargs=-1, metavar="[SUITE] [TABLE]...")
 @_suite(default=DEFAULT_SUITE, show_default=True)
+@click.option("--all", "every", is_flag=True, help="Print all tables that are not too long for a terminal.")
 @OUT
-def show(words: tuple[str, ...], suite_file: Path, out: Path) -> None:
-    """Print the tables of a suite.
+def show(words: tuple[str, ...], suite_file: Path, out: Path, every: bool) -> None:
+    """Print claims and main tables of a suite.
 
     With TABLE, only those: fid, nll, claims, ...
     """
@@ -225,7 +226,7 @@ def show(words: tuple[str, ...], suite_file: Path, out: Path) -> None:
     # If there are neither results nor a suite of that name, the error lists the suites.
     if not layout.suite_folder.is_dir() and not suite_file.is_file() and suite_file.parent.is_dir():
         expand_suite(suite_file)
-    console().print(*shown(layout, tables), sep="\n")
+    console().print(*shown(layout, tables, every), sep="\n")
 
 
 def _identity(suite_file: Path, out: Path, reports: Path = Path("reports")) -> "Identity":

@@ -212,7 +212,7 @@ def test_show_prints_every_table_of_one_suite(tmp_path: Path, arguments: list[st
     write_tables(tmp_path, "digits", fid=1.0)
     write_tables(tmp_path, "smoke", fid=2.0)
     shutil.copy(tmp_path / "digits/tables/fid.csv", tmp_path / "table_fid.csv")
-    done = call("show", "--out", str(tmp_path), *arguments)
+    done = call("show", "--all", "--out", str(tmp_path), *arguments)
     assert done.exit_code == 0
     # Published, digits has neither a search of hyper-parameters nor a description of flows.
     absent = {"protocol"} | {name for name in SHOWN if pd.read_csv(PUBLISHED / f"{name}.csv").empty}
@@ -221,11 +221,14 @@ def test_show_prints_every_table_of_one_suite(tmp_path: Path, arguments: list[st
         assert (f"{name} (0 rows)" in done.output) == (name in absent)
     assert done.output.count("1.000 ± 0.500") == len(pd.read_csv(PUBLISHED / "fid.csv"))
     assert "2.000 ± 0.500" not in done.output
+    shown = re.findall(r"^(\w+): ", call("show", "--out", str(tmp_path), *arguments).output, flags=re.MULTILINE)
+    assert set(shown) >= {"claims", "nll", "fid"}
+    assert "compute" not in shown
 
 
 def test_show_fits_a_terminal_marks_the_best_and_says_what_it_leaves_out(tmp_path: Path) -> None:
     write_tables(tmp_path, "digits", fid=1.0)
-    text = call("show", "--out", str(tmp_path)).output
+    text = call("show", "--all", "--out", str(tmp_path)).output
     assert max(map(len, text.splitlines())) <= 100
     (nll,) = re.findall(r"^nll: .+?\n\n(?=ablation)", text, flags=re.MULTILINE | re.DOTALL)
     rows = nll.partition("digits, VP, nll")[2].splitlines()

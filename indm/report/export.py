@@ -67,7 +67,9 @@ def read_tables(layout: Layout, names: Iterable[str] = SHOWN) -> dict[Path, pd.D
 
 
 def _remedy(layout: Layout) -> str:
-    return f"snakemake --cores all --config suite={layout.suite}"
+    """Return the command that makes a suite's tables, from published results if there are any."""
+    kept = Path("docs/results", layout.suite, "kept").is_dir()
+    return f"{f'make restore SUITE={layout.suite} && ' * kept}snakemake --cores all --config suite={layout.suite}"
 
 
 def _written(layout: Layout) -> dict[str, str]:
@@ -87,7 +89,7 @@ def edited(layout: Layout, names: Iterable[str]) -> list[str]:
 
 def again(layout: Layout) -> str:
     """Return the command that makes a suite's tables again from the current files."""
-    return f"{_remedy(layout)} --forcerun table compute claims"
+    return f"snakemake --cores all --config suite={layout.suite} --forcerun table compute claims"
 
 
 def _others(layout: Layout) -> str:

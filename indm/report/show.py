@@ -40,6 +40,8 @@ HIGHER = ("is", "precision", "recall")
 NO_MODELS = (*FLOORS.values(),)
 # Columns that are written together with the effect.
 INTERVAL = ("low", "high")
+# Shown unless others are asked for.
+FIRST = ("claims", "toy2d", "nll", "fid")
 # Spaces between two columns.
 GAP = 2
 
@@ -58,8 +60,8 @@ class GridEntry(NamedTuple):
         return len(self.text) + 2 * self.best
 
 
-def show(layout: Layout, asked: tuple[str, ...]) -> "Iterator[RenderableType]":
-    """Yield the lines to print: the tables of a suite that are asked for, or else all that have rows.
+def show(layout: Layout, asked: tuple[str, ...], every: bool = False) -> "Iterator[RenderableType]":
+    """Yield the lines to print: the tables of a suite that are asked for, or else those of :data:`FIRST` or all that have rows.
 
     Raises:
         ArtifactError: if a table is missing, differs from its manifest, or has rows of another suite.
@@ -67,7 +69,8 @@ def show(layout: Layout, asked: tuple[str, ...]) -> "Iterator[RenderableType]":
     from rich.text import Text
 
     tables = {path.stem: table for path, table in read_tables(layout, asked or SHOWN).items()}
-    chosen = asked or tuple(name for name, table in tables.items() if len(table) and not VIEWS[name].asked_for)
+    listed = SHOWN if every else FIRST
+    chosen = asked or tuple(name for name in listed if len(tables[name]) and not VIEWS[name].asked_for)
     for name in chosen:
         yield Text(f"{name}: {CATALOGUE[name].title}", style="bold underline")
         yield from _table(tables[name], VIEWS[name]) if len(tables[name]) else [Text("The suite has no such rows.")]
@@ -77,7 +80,7 @@ def show(layout: Layout, asked: tuple[str, ...]) -> "Iterator[RenderableType]":
     rows = {name: f" ({len(table)} rows)" for name, table in tables.items()}
     others = [name + rows.get(name, "") for name in SHOWN if name not in chosen]
     if others:
-        yield Text(f"Not shown: {', '.join(others)}. See one with: indm show NAME --suite {layout.suite}")
+        yield Text(f"Not shown: {', '.join(others)}. See one with: indm show {layout.suite} NAME, all with --all")
     yield Text(
         f"{BEST} best mean of its group, maybe by chance: see indm show claims. ± one standard error over seeds."
     )
