@@ -80,7 +80,7 @@ class Optimisation:
         micro_batches: number of pieces of a batch whose gradients are averaged; several processes share each piece.
         precision: precision of matmuls and convolutions: ``float32``, ``tf32``, or ``bfloat16`` in the score network with
             ``tf32`` in the flow, including its spectral norms. Times, losses, the refresh of the norms and the optimiser keep
-            at least float32. See docs/several-gpus.md for the cost to a flow.
+            at least float32. See docs/cluster.md for the cost to a flow.
         soft_truncation: exponent k of the score's random truncation time, or ``None``. The ``fid`` objective only uses it in
             the score's step, on latents of the updated flow; the released step mixes two losses there (docs/released.md).
         reconstruction: add the reconstruction term at eps to the NELBO.
