@@ -235,7 +235,12 @@ SHORTER: dict[str, dict[str, Any]] = {
         "runs": ["digits-ve-ddpmpp-fid-s0", "digits-vp-indm-fid-s0", "digits-vp-indm-nll-s0"],
         "tune": ["digits-vp-indm-nll-s0"],
     },
-    "smoke-images": {"train": {"steps": 2, "snapshots": [2]}},
+    "smoke-images": {
+        "train": {"steps": 2, "snapshots": [2]},
+        "datasets": ["standin32"],
+        "reference": ["standin32"],
+        "runs": ["standin32-vp-indm-nll-s0", "standin32-ve-ddpmpp-fid-s0"],
+    },
 }
 
 

@@ -653,15 +653,12 @@ def test_operations_do_not_depend_on_the_seed() -> None:
 
 
 # A step of CIFAR-10's networks takes seconds.
-SLOW = ("cifar10", "paper-seeds")
+SLOW = {"cifar10": [pytest.mark.long], "paper-seeds": [pytest.mark.nightly]}
 
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(path.stem, marks=[pytest.mark.long] if path.stem in SLOW else [])
-        for path in suite_files(REPOSITORY / "params")
-    ],
+    [pytest.param(path.stem, marks=SLOW.get(path.stem, [])) for path in suite_files(REPOSITORY / "params")],
 )
 def test_control_of_equal_compute_trains_for_the_flops_of_indm(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """To within half of a step; and the control of equal parameters has its width."""

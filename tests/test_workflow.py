@@ -144,17 +144,8 @@ def in_new_process(function: Callable[..., T], *arguments: object) -> T:
         return pool.submit(function, *arguments).result(timeout=120)
 
 
-# Every kind of stage is in them; the others take a quarter of a minute each, too.
-QUICK = ("smoke", "sharded")
-
-
-@pytest.mark.parametrize(
-    "suite",
-    [
-        pytest.param(name, marks=[] if name in QUICK else pytest.mark.long)
-        for name in (*(path.stem for path in suite_files(REPOSITORY / "params")), "sharded")
-    ],
-)
+# The default suite's dvc.yaml alone has copies of the tables; smoke has every kind of stage, sharded every kind of shard.
+@pytest.mark.parametrize("suite", [pytest.param("digits", marks=pytest.mark.long), "smoke", "sharded"])
 def test_the_engines_run_the_same_stages(checkout: Path, suite: str) -> None:
     snakemake = in_new_process(snakemake_stages, checkout, suite)
     if suite != "digits":
