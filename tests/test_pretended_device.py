@@ -197,7 +197,7 @@ def select_here_by_a_mask_of_the_device() -> None:
     ],
 )
 def test_mistakes_of_place_fail(call: Call, mistake: Callable[[], None]) -> None:
-    with pytest.raises(RuntimeError, match=r"found (tensors|a generator) of .*, expected one"):
+    with pytest.raises(RuntimeError, match=r"tensors|generator"):
         call(mistake)
 
 

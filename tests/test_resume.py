@@ -320,7 +320,7 @@ def test_divergence_before_anything_was_saved_says_so(layout: Layout, scratch: P
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("indm.training.begin.step_flops", lambda *_, **__: 0)
         patch.setattr("indm.training.losses.nelbo", lambda *arguments: math.nan * nelbo(*arguments))
-        with pytest.raises(DivergenceError, match="no state had been saved"):
+        with pytest.raises(DivergenceError, match="no state"):
             run(train, SUITE, layout, RUN)
 
 
@@ -386,9 +386,7 @@ def test_a_link_in_the_place_of_scratch_is_refused_and_what_it_points_to_stays(s
     (foreign / "mine.safetensors").write_bytes(b"another's")
     scratch.parent.mkdir(parents=True)
     scratch.symlink_to(foreign)
-    with pytest.raises(
-        ArtifactError, match=f"^{scratch}: found a link to {foreign}, expected a folder; remove the link$"
-    ):
+    with pytest.raises(ArtifactError, match=f"^{scratch}.*{foreign}"):
         open_scratch(Work(scratch, "key", "")).__enter__()
     assert (foreign / "mine.safetensors").read_bytes() == b"another's"
     scratch.unlink()
@@ -401,7 +399,7 @@ def test_two_at_the_same_work(scratch: Path, monkeypatch: pytest.MonkeyPatch) ->
         first.save("state", {}, {"history": 3})
         with pytest.raises(
             ArtifactError,
-            match=rf"{scratch}: found process {os.getpid()} on .* using this folder, expected no other process",
+            match=rf"{scratch}.*process {os.getpid()}",
         ):
             open_scratch(Work(scratch, "key", "")).__enter__()
         found = first.load("state")
@@ -553,7 +551,7 @@ def test_a_likelihood_that_is_not_finite_is_not_kept(layout: Layout, scratch: Pa
     train_with_cuts(SUITE, layout, [])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "four_numbers", lambda *_, **__: {"nelbo": torch.tensor([1.0, math.inf])})
-        with pytest.raises(DivergenceError, match=r"found a likelihood that is not finite, .*; raise ode_steps"):
+        with pytest.raises(DivergenceError, match=r"likelihood.*ode_steps"):
             run(nll, SUITE, layout, RUN)
     assert [path.name for path in layout.scratch(RUN, "nll").iterdir()] == ["lock"]
 

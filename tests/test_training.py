@@ -123,7 +123,7 @@ def test_draws_repeat_and_differ_from_step_to_step() -> None:
 
 
 def test_too_few_images_are_refused() -> None:
-    with pytest.raises(DataError, match="found 4 training images, expected at least batch_size 8"):
+    with pytest.raises(DataError, match="batch_size 8"):
         draw(images(4), 17, 8, SEED, 0)
 
 
@@ -169,17 +169,13 @@ def test_under_ve_the_joint_step_scales_the_score_gradient_of_the_alternating_on
 def test_weights_that_are_not_finite_are_neither_written_nor_read(tmp_path: Path) -> None:
     trainer, identity = Trainer(model(), Optimisation(objective="nll", **OPTIONS)), {"run": "a", "step": 5}
     nn.init.constant_(next(trainer.model.noise.parameters()), math.nan)
-    with pytest.raises(
-        DivergenceError, match=r"after step 5: \d+ weights are not finite, among them raw\.noise\..*; lower lr"
-    ):
+    with pytest.raises(DivergenceError, match=r"step 5.*raw\.noise\."):
         write_training(tmp_path, trainer, [], identity, {})
     assert not any(tmp_path.iterdir())
     tensors = {f"ema.{key}": value for key, value in trainer.model.state_dict().items()}
     path = tmp_path / "checkpoint.safetensors"
     write_weights(path, tensors, {"model": trainer.model.spec}, CHECKPOINT_FORMAT)
-    with pytest.raises(
-        ArtifactError, match=r"checkpoint\.safetensors: noise\..*: found \d+ numbers that are not finite"
-    ):
+    with pytest.raises(ArtifactError, match=r"checkpoint\.safetensors: noise\."):
         load_model(path, CPU, {"score": "ema", "flow": "ema"})
 
 
@@ -719,7 +715,7 @@ def test_a_loss_that_explodes_stops_with_the_step_and_changes_nothing(factor: fl
     with torch.no_grad():
         trainer.model.noise.get_parameter("network.conv_out.bias").fill_(factor)
     before = weights(trainer.model.noise)
-    with pytest.raises(DivergenceError, match=rf"training stopped at step 0: loss {loss}.*lower lr or flow_lr"):
+    with pytest.raises(DivergenceError, match=rf"step 0.*{loss}.*flow_lr"):
         train(trainer, images(), 17, Plan(steps=3, **PLAN), **LOOP)
     for old, new in zip(before, weights(trainer.model.noise), strict=True):
         torch.testing.assert_close(new, old, rtol=0, atol=0, equal_nan=True)

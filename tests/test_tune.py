@@ -267,9 +267,7 @@ def test_nothing_is_chosen_by_test_images(layout: Layout, monkeypatch: pytest.Mo
     description = read_json(layout.data("digits") / "dataset.json")
     description["counts"]["valid"] = 0
     monkeypatch.setattr(tune, "read_json", lambda _: description)
-    with pytest.raises(
-        DataError, match=r"valid.npy: found no images, expected some, because hyper-parameters are not chosen"
-    ):
+    with pytest.raises(DataError, match=r"valid\.npy"):
         run(tune, SUITE, layout, NLL)
 
 
@@ -384,9 +382,7 @@ def test_a_search_that_is_asked_to_stop_keeps_its_state(
 
     with monkeypatch.context() as patch:
         patch.setattr(tune, "bar", stop_in_the_second_step)
-        with pytest.raises(
-            StoppedError, match=r"stopped by SIGTERM; the state after step 2 is saved in .*/tune/0-4-1/"
-        ):
+        with pytest.raises(StoppedError, match=r"SIGTERM.*step 2 .*/tune/0-4-1/"):
             run(tune, SUITE, layout, NLL)
     assert searched(layout) == undisturbed
     forget(layout)
