@@ -205,8 +205,7 @@ def test_no_folder_is_no_suite(out: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "value"),
-    [("smallest_effect", 0.02), ("metric", "nll, nll"), ("unit", "nats"), ("protocol", "ddim")],
+    ("column", "value"), [("smallest_effect", 0.02), ("metric", "nll, nll"), ("unit", "nats"), ("protocol", "ddim")]
 )
 def test_a_claim_that_asks_otherwise_is_named(published: Path, out: Path, column: str, value: object) -> None:
     """Its verdict is the same, or may differ; and the answer to another question."""

@@ -106,10 +106,7 @@ def test_a_read_only_disk_is_one_line_where_nothing_can_be_cleaned_up_either(
 
 def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("mine")
-    with pytest.raises(
-        ArtifactError,
-        match=r"a\.json.*(File exists|Not a directory).*results",
-    ):
+    with pytest.raises(ArtifactError, match=r"a\.json.*(File exists|Not a directory).*results"):
         write_json(tmp_path / "results/a.json", {})
     assert (tmp_path / "results").read_text() == "mine"
 

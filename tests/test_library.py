@@ -332,8 +332,8 @@ def renamed(spec: dict[str, Any]) -> None:
         (lambda _, spec: spec.pop("model"), "describes no model that this version can build (KeyError('model'))"),
         (lambda _, spec: spec.update(model={}), "describes no model that this version can build"),
         (lambda _, spec: renamed(spec), "describes no model that this version can build"),
-        (lambda _, spec: spec.pop("run"), "found run 'None', expected <dataset>-...-s<seed>"),
-        (lambda _, spec: spec.update(run=5), "found run '5', expected <dataset>-...-s<seed>"),
+        (lambda _, spec: spec.pop("run"), "found run 'None'"),
+        (lambda _, spec: spec.update(run=5), "found run '5'"),
     ],
 )
 def test_published_weights_that_are_damaged_are_named(damage: Any, words: str, tmp_path: Path) -> None:
@@ -432,11 +432,11 @@ def test_what_cannot_be_a_run_is_one_short_line(run: Any, words: str) -> None:
 @pytest.mark.parametrize(
     ("device", "words"),
     [
-        ("gpu", "found 'gpu', expected cpu, or cuda"),
-        ("meta", "found 'meta', expected cpu, or cuda"),
-        (b"cpu", "found b'cpu', expected cpu, or cuda"),
-        (HUGE, "found int of thousands of digits, expected cpu, or cuda"),
-        ("a" * 5000, "found 'a{199}…, expected cpu, or cuda"),
+        ("gpu", "found 'gpu'"),
+        ("meta", "found 'meta'"),
+        (b"cpu", "found b'cpu'"),
+        (HUGE, "found int of thousands of digits"),
+        ("a" * 5000, "found 'a{199}…"),
         ("cuda:1", "cuda:1: torch sees 1 GPU"),
     ],
     ids=type,
@@ -449,7 +449,7 @@ def test_a_device_that_is_not_there_is_named(device: Any, words: str, monkeypatc
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"damaged", "not a safetensors file"), (None, "found format None, expected 'indm-weights-2'")],
+    [(b"damaged", "not a safetensors file"), (None, "found format None")],
 )
 def test_a_damaged_file_is_named(content: bytes | None, words: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"

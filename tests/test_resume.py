@@ -192,18 +192,11 @@ def test_a_later_snapshot_does_not_stand_for_a_damaged_one(
 
 @pytest.mark.parametrize(
     "other",
-    [
-        suite_of(lr=1e-3),
-        suite_of({"runs": {RUN: SUITE.runs[RUN].model_dump(exclude_unset=True) | {"seed": 1}}}),
-    ],
+    [suite_of(lr=1e-3), suite_of({"runs": {RUN: SUITE.runs[RUN].model_dump(exclude_unset=True) | {"seed": 1}}})],
     ids=["learning rate", "seed"],
 )
 def test_the_state_of_something_else_is_ignored(
-    layout: Layout,
-    scratch: Path,
-    undisturbed: dict[str, bytes],
-    other: Suite,
-    capsys: pytest.CaptureFixture[str],
+    layout: Layout, scratch: Path, undisturbed: dict[str, bytes], other: Suite, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cut(other, layout)
     assert {path.name for path in scratch.iterdir()} == {"lock", "snapshot-3.safetensors", "state.safetensors"}
@@ -397,10 +390,7 @@ def test_two_at_the_same_work(scratch: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(resume, "LOCK_SECONDS", 0.1)
     with open_scratch(Work(scratch, "key", "")) as first:
         first.save("state", {}, {"history": 3})
-        with pytest.raises(
-            ArtifactError,
-            match=rf"{scratch}.*process {os.getpid()}",
-        ):
+        with pytest.raises(ArtifactError, match=rf"{scratch}.*process {os.getpid()}"):
             open_scratch(Work(scratch, "key", "")).__enter__()
         found = first.load("state")
         assert found is not None

@@ -70,11 +70,7 @@ def test_a_table_that_is_no_result_is_refused(tmp_path: Path, kind: str, old: st
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [
-        *(("seconds", value) for value in (-5, float("nan"), True, None, "1.5")),
-        ("peak_memory_mib", -1),
-        ("machine", 5),
-    ],
+    [*(("seconds", value) for value in (-5, float("nan"), True, None, "1.5")), ("peak_memory_mib", -1), ("machine", 5)],
 )
 def test_costs_are_not_tabulated_of_what_is_no_cost(tmp_path: Path, key: str, value: object) -> None:
     suite, layout = load_suite(REPOSITORY / "params/smoke.yaml"), Layout(tmp_path, "smoke")
