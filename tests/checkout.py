@@ -30,6 +30,13 @@ def copy_checkout(target: Path, *, tests: bool = False) -> Path:
     return target
 
 
+def commit(checkout: Path, message: str) -> None:
+    """Commit all files of a checkout."""
+    author = ["-c", "user.name=reader", "-c", "user.email=reader@example.org"]
+    for command in (["add", "--all"], [*author, "commit", "--quiet", "--message", message]):
+        subprocess.run(["git", *command], cwd=checkout, check=True)
+
+
 def environment() -> dict[str, str]:
     """This process's environment, with the commands of this Python's first."""
     return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}

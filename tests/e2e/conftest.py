@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkout import commands, copy_checkout, finish, start, traced
+from tests.checkout import commands, commit, copy_checkout, finish, start, traced
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,9 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with checkout.with_name("lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not checkout.with_name("done").exists():
-            done = finish(start(copy_checkout(checkout), commands("smoke")["snakemake"], traced(called)))
+            # Results are published of code that was committed.
+            commit(copy_checkout(checkout), "As it is")
+            done = finish(start(checkout, commands("smoke")["snakemake"], traced(called)))
             assert done.returncode == 0, done.stdout + done.stderr
             checkout.with_name("done").touch()
     return checkout

@@ -3,7 +3,6 @@
 import re
 import shlex
 import shutil
-import subprocess
 import time
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from tests.checkout import REPOSITORY, run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
-GIT = ["git", "-c", "user.name=reader", "-c", "user.email=reader@example.org"]
 COMMANDS = [
     "indm doctor --suite smoke",
     "snakemake -n --config suite=smoke",
@@ -50,8 +48,6 @@ def test_every_command_does_its_work(smoke: Path, tmp_path: Path) -> None:
     assert set(re.findall(r"`([^`]*\bsmoke\b[^`]*)`", page)) - {"make report SUITE=smoke"} <= set(COMMANDS)
     checkout = Path(shutil.copytree(smoke, tmp_path / "checkout", symlinks=True))
     shutil.rmtree(checkout / "results/smoke/tables")
-    for git in (["git", "add", "--all"], [*GIT, "commit", "--quiet", "--message", "As it is"]):
-        subprocess.run(git, cwd=checkout, check=True)
     for command in COMMANDS:
         began = time.monotonic()
         done = run(checkout, *shlex.split(command))

@@ -11,13 +11,12 @@ import pandas as pd
 import pytest
 
 from indm.pipeline.code import OUTSIDE
-from indm.pipeline.jobs import Job, job_names
 from indm.pipeline.stages import STAGES
 from indm.pipeline.stamps import job_modules, job_stamp
 from indm.report.catalogue import SHOWN
 from indm.store.provenance import provenance
 from indm.suite.load import load_suite, suite_sha256
-from tests.checkout import add_dvc_file, commands, run
+from tests.checkout import add_dvc_file, commands, commit, run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
@@ -52,12 +51,15 @@ def checkouts(smoke: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     # DVC adopts what Snakemake made.
     assert jobs(checkout, "dvc") == set()
     suite = load_suite(checkout / "params/smoke.yaml")
-    again = {Job(name, subject) for name, stage in STAGES.items() for subject in AGAIN & {*stage.subjects(suite)}}
-    for job in again:
-        shutil.rmtree(checkout / STAGES[job.stage].folder.format(**job_names(suite, job)), ignore_errors=True)
-    done = run(checkout, DVC[0], DVC[1], "--no-run-cache", DVC[-1])
+    again = [
+        f"{name}@{subject}".removesuffix("@")
+        for name, stage in STAGES.items()
+        for subject in stage.subjects(suite)
+        if subject in AGAIN
+    ]
+    done = run(checkout, *DVC[:2], "--force", "--single-item", "--no-run-cache", *(f"{DVC[-1]}:{job}" for job in again))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert again <= {Job(*job.split(" ")) if " " in job else Job(job, "") for job in running(done.stdout)}
+    assert running(done.stdout) == {job.replace("@", " ") for job in again}
     return copies
 
 
@@ -379,11 +381,10 @@ def test_snakemake_makes_its_own_report_of_page_and_tables(checkouts: dict[str, 
 
 def test_a_clone_pulls_what_was_pushed_and_computes_nothing(checkouts: dict[str, Path], tmp_path: Path) -> None:
     """The commands of docs/share.md."""
-    clone, git = tmp_path / "clone", ["git", "-c", "user.name=reader", "-c", "user.email=reader@example.org"]
+    clone = tmp_path / "clone"
+    assert run(checkouts["dvc"], "dvc", "remote", "add", "--default", "store", str(tmp_path / "store")).returncode == 0
+    commit(checkouts["dvc"], "Results")
     for checkout, command in (
-        (checkouts["dvc"], ["dvc", "remote", "add", "--default", "store", str(tmp_path / "store")]),
-        (checkouts["dvc"], ["git", "add", "--all"]),
-        (checkouts["dvc"], [*git, "commit", "--quiet", "--message", "Results"]),
         (checkouts["dvc"], ["dvc", "push", DVC[-1]]),
         (tmp_path, ["git", "clone", "--quiet", str(checkouts["dvc"]), str(clone)]),
         (clone, ["dvc", "pull", DVC[-1]]),
