@@ -44,7 +44,7 @@ from indm.suite.strict_yaml import parse_yaml
 from tests.conftest import REPOSITORY
 
 RUN = "digits-vp-indm-fid-s0"
-COUNTS = {"train": 5, "test": 3}
+COUNTS = {"train": 6, "test": 4}
 
 
 def suite(extractor: str, published: dict[str, str] | None = None, classifier: dict[str, float] | None = None) -> Suite:
@@ -60,7 +60,7 @@ def suite(extractor: str, published: dict[str, str] | None = None, classifier: d
 
 
 def prepare(layout: Layout) -> None:
-    """Write eight digits as a prepared dataset, and four more as a run's samples."""
+    """Write ten digits as a prepared dataset, and four more as a run's samples."""
     splits = load_digits(0)
     images = {name: np.concatenate(list(split.pieces())) for name, split in splits.items()}
     for name, count in COUNTS.items():
