@@ -30,6 +30,13 @@ def copy_checkout(target: Path, *, tests: bool = False) -> Path:
     return target
 
 
+def commit(checkout: Path, message: str) -> None:
+    """Commit all files of a checkout."""
+    author = ["-c", "user.name=reader", "-c", "user.email=reader@example.org"]
+    for command in (["add", "--all"], [*author, "commit", "--quiet", "--message", message]):
+        subprocess.run(["git", *command], cwd=checkout, check=True)
+
+
 def environment() -> dict[str, str]:
     """This process's environment, with the commands of this Python's first."""
     return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -75,16 +82,23 @@ def traced(folder: Path) -> dict[str, str]:
     return {"INDM_CALLED": str(folder), "PYTHONPATH": str(Path(__file__).parent / "tracing")}
 
 
-def run_suite(checkouts: Mapping[str, Path], suite: str, called: Path | None = None) -> None:
-    """Run a suite by every engine in a checkout of its own, side by side; by Snakemake with a note of what was called."""
-    for engine, checkout in checkouts.items():
-        if engine == "dvc":
-            add_dvc_file(checkout, suite)
-    variables = {"snakemake": traced(called)} if called else {}
-    processes = {
-        engine: start(checkout, commands(suite)[engine], variables.get(engine))
-        for engine, checkout in checkouts.items()
-    }
-    for engine, process in processes.items():
-        done = finish(process)
-        assert done.returncode == 0, f"{engine}:\n{done.stdout}\n{done.stderr}"
+JOBS = """
+import sys
+from pathlib import Path
+from indm.process import start
+start()
+from indm.cli import main
+from indm.pipeline.stages import OPTIONS, STAGES
+from indm.suite.load import load_suite
+suite = load_suite(Path(f"params/{sys.argv[1]}.yaml"))
+for name, stage in STAGES.items():
+    for subject in stage.subjects(suite):
+        command = stage.command(name).format(suite=suite.suite, **dict.fromkeys(OPTIONS[stage.subject], subject))
+        main(command.partition(" -m indm ")[2].split(), standalone_mode=False)
+"""
+
+
+def do_jobs(checkout: Path, suite: str) -> None:
+    """Do all jobs of a suite without shards in one process, without an engine: most of a small job is the import of torch."""
+    done = run(checkout, "python", "-c", JOBS, suite)
+    assert done.returncode == 0, done.stdout + done.stderr

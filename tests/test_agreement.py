@@ -130,7 +130,7 @@ def test_a_training_that_went_astray_does_not_hide_itself(published: Path, out: 
 def test_an_infinite_error_here_is_refused(published: Path, out: Path) -> None:
     edit(out / "digits/tables/nll.csv", lambda table: table.assign(nll_se=np.inf))
     sign(out)
-    with pytest.raises(ArtifactError, match=r"results/digits/tables/nll.csv: row 2, column nll_se: found inf"):
+    with pytest.raises(ArtifactError, match=r"nll\.csv.*row 2, column nll_se.*inf"):
         agreement(published, Layout(out, "digits"))
 
 
@@ -205,8 +205,7 @@ def test_no_folder_is_no_suite(out: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "value"),
-    [("smallest_effect", 0.02), ("metric", "nll, nll"), ("unit", "nats"), ("protocol", "ddim")],
+    ("column", "value"), [("smallest_effect", 0.02), ("metric", "nll, nll"), ("unit", "nats"), ("protocol", "ddim")]
 )
 def test_a_claim_that_asks_otherwise_is_named(published: Path, out: Path, column: str, value: object) -> None:
     """Its verdict is the same, or may differ; and the answer to another question."""

@@ -196,15 +196,11 @@ def fill_memory_in_a_group() -> None:
 
 def test_errors_of_processes() -> None:
     """All stop at the same gradient; of one that was killed, the others are not left behind; too little memory is one line."""
-    with pytest.raises(
-        DivergenceError, match=r"loss nan, gradient norm nan of the score, expected .*; lower lr or flow_lr"
-    ):
+    with pytest.raises(DivergenceError, match="loss nan"):
         launch(2, diverge_in_a_group)
-    with pytest.raises(StoppedError, match="process 1 of 2 was ended by SIGKILL; run it again"):
+    with pytest.raises(StoppedError, match=r"process 1 of 2.*SIGKILL"):
         launch(2, die_in_a_group)
-    with pytest.raises(
-        TooLittleMemoryError, match=r"^found too little memory, expected .*; lower a batch_size or a width$"
-    ):
+    with pytest.raises(TooLittleMemoryError, match=r"^[^\n]*batch_size[^\n]*$"):
         launch(2, fill_memory_in_a_group)
 
 
@@ -358,9 +354,7 @@ def test_more_processes_than_gpus_are_refused(
     suite = load_suite(write_suite(tmp_path, 2)).model_copy(update={"device": device})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(
-        NoGpuError, match=r"processes 2: found 1 GPU, expected one for each process; set processes: 1 or"
-    ):
+    with pytest.raises(NoGpuError, match="processes 2: found 1 GPU"):
         run(train, suite, layout, RUN)
 
 
@@ -371,5 +365,5 @@ def test_another_number_of_processes_than_the_suites_is_refused(
     for name in (*NUMBERS, "MASTER_ADDR"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(ParamsError, match="found 3 processes, expected 2 from the suite's key processes; make"):
+    with pytest.raises(ParamsError, match=r"found 3 .* 2 .*key processes"):
         run(train, suite, layout, RUN)

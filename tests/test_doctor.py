@@ -482,7 +482,7 @@ def test_both_engines_stop_before_the_first_job(engines: Path, monkeypatch: pyte
     assert not list((engines / ".snakemake").glob("locks/*"))
 
 
-@pytest.mark.parametrize("option", ["--dry-run", "--touch", "--unlock", "--summary"])
+@pytest.mark.parametrize("option", ["--dry-run", "--touch"])
 def test_what_runs_no_job_needs_nothing(engines: Path, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INDM_INCEPTION", "absent.pth")
     done = run(engines, *SNAKEMAKE, option, "--", "results/table_fid.csv")

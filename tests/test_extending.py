@@ -237,8 +237,24 @@ def test_page_does_what_it_says(tmp_path: Path, page: str) -> None:
     assert {stage for stage, _ in stamps(checkout) ^ code} == RUN_AGAIN.get(page, set())
 
 
+# What makes the tutorial's suite shorter: its decimals are not compared.
+SHORTER = {
+    "steps: 200": "steps: 20",
+    "steps: 504": "steps: 50",
+    "protocol: {}\n": """protocol: {}
+sample: {steps: 5, num_samples: 80, batch_size: 80}
+fid: {kid_subsets: 5, kid_subset_size: 40, is_splits: 2, prc_images: 40, bootstrap: 5}
+nll: {images: 16, batch_size: 16, time_draws: 5, ode_steps: 4}
+""",
+}
+
+
 def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
-    follow(copy_checkout(tmp_path), "docs/tutorial.md")
+    page = copy_checkout(tmp_path) / "docs/tutorial.md"
+    for old, new in SHORTER.items():
+        assert page.read_text().count(old) == 1
+        page.write_text(page.read_text().replace(old, new))
+    follow(tmp_path, "docs/tutorial.md")
 
 
 def test_every_page_is_in_the_index() -> None:

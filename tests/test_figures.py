@@ -42,17 +42,15 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_made_up_results(tmp_path_factory.mktemp("results")) / "tables"
 
 
-def test_every_figure_is_drawn_with_the_same_bytes_each_time(tables: Path, drawn: dict[str, bytes]) -> None:
-    second = plot_figures(tables)
+def test_every_figure_is_drawn(drawn: dict[str, bytes]) -> None:
     assert drawn.keys() == FIGURES.keys()
     for name, svg in drawn.items():
-        assert svg == second[name], name
         root = ElementTree.fromstring(svg)
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         assert not list(root.iter("{http://www.w3.org/2000/svg}text")), f"{name}: glyphs are outlines"
 
 
-def test_the_last_bits_of_the_layout_change_no_byte(
+def test_a_figure_has_the_same_bytes_each_time_and_the_last_bits_of_the_layout_change_none(
     tables: Path, drawn: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The solver may find others in another process."""
@@ -112,14 +110,14 @@ def test_figures_of_somebody_else_behind_a_link_stay(tmp_path: Path) -> None:
     (tmp_path / "reports/smoke").mkdir(parents=True)
     link = tmp_path / "reports/smoke/figures"
     link.symlink_to(theirs)
-    with pytest.raises(ArtifactError, match=f"^{link}: found a link to {theirs}, expected a folder; remove the link$"):
+    with pytest.raises(ArtifactError, match=f"^{link}.*{theirs}"):
         stage.run(suite, Layout(tmp_path / "results", "smoke"), tmp_path / "reports")
     assert (theirs / "mine.svg").read_text() == "mine"
 
 
 def test_a_foreign_table_is_named(tmp_path: Path) -> None:
     (tmp_path / "protocol.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ArtifactError, match=r"protocol\.csv: found no column dataset, factor, setting, "):
+    with pytest.raises(ArtifactError, match=r"protocol\.csv.*dataset, factor, setting, "):
         plot_figures(tmp_path)
 
 

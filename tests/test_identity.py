@@ -227,20 +227,16 @@ def test_what_was_made_from_something_since_replaced_is_refused(
     checkpoint = tmp_path / f"results/smoke/runs/{run}/checkpoint.safetensors"
     checkpoint.write_text("other weights")
     identity(tmp_path).record(Job("train", run), inputs)
-    with pytest.raises(
-        ArtifactError, match=r"manifest/sample.json: made from another .*checkpoint.safetensors than there is now"
-    ):
+    with pytest.raises(ArtifactError, match=r"manifest/sample\.json.*checkpoint\.safetensors"):
         identity(tmp_path).check(Job("fid", run))
-    with pytest.raises(ArtifactError, match="made from another"):
+    with pytest.raises(ArtifactError, match=r"manifest/\w+\.json"):
         identity(tmp_path).check(Job("table", ""))
 
 
 def test_a_table_of_runs_that_are_swept_no_more_is_refused(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(finished)
     suite = changed(sweep=SMOKE.sweep.model_dump() | {"objectives": []})
-    with pytest.raises(
-        ArtifactError, match=r"manifest/table.json: made from other files than the suite has now: .*sweep"
-    ):
+    with pytest.raises(ArtifactError, match=r"manifest/table\.json.*sweep"):
         identity(finished, suite).check(Job("claims", ""))
 
 
@@ -252,15 +248,13 @@ def test_verdicts_by_claims_that_were_edited_since_are_refused(
     identity(tmp_path).check(Job("report", ""))
     with (tmp_path / "params/claims.yaml").open("a") as file:
         file.write("# edited\n")
-    with pytest.raises(
-        ArtifactError, match=r"manifest/claims.json: made from another params/claims.yaml than there is"
-    ):
+    with pytest.raises(ArtifactError, match=r"manifest/claims\.json.*params/claims\.yaml"):
         identity(tmp_path).check(Job("report", ""))
 
 
 def test_a_stage_outside_of_a_checkout_says_so(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ArtifactError, match=r"params/published.csv: missing; run from the top of a checkout"):
+    with pytest.raises(ArtifactError, match=r"params/published\.csv: missing"):
         identity(finished).check(Job("table", ""))
 
 

@@ -400,7 +400,7 @@ def test_an_archive_with_a_broken_header_is_refused(tmp_path: Path, header: dict
 def test_an_archive_that_expands_a_thousandfold_is_not_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.tar.gz"
     path.write_bytes(gzip.compress(bytes(300 << 20)))
-    with memory_below(200 << 20), pytest.raises(ArtifactError, match=r"a\.tar\.gz: not .* \(it expands to more than 7"):
+    with memory_below(200 << 20), pytest.raises(ArtifactError, match=r"a\.tar\.gz.* more than 7"):
         unpack(path)
 
 

@@ -333,9 +333,10 @@ def test_fid_is_that_of_both_libraries(count: int, dims: int, formula: str) -> N
         assert library(first, second) == pytest.approx(found, rel=1e-6)
 
 
-@pytest.mark.parametrize(("dims", "library"), [(2048, 0), (1024, 1)])
-def test_fid_of_many_features_is_that_of_the_libraries(dims: int, library: int) -> None:
-    """Features as Inception's: positive, correlated, float32. clean-fid's root takes half a minute of 2048 features."""
+@pytest.mark.parametrize("library", [0, 1])
+def test_fid_of_many_features_is_that_of_the_libraries(library: int) -> None:
+    """Features as Inception's: positive, correlated, float32; half as many, since clean-fid's root takes half a minute of 2048."""
+    dims = 1024
     mixing = torch.randn(dims, dims, generator=Generator().manual_seed(2)) / dims**0.5
     first, second = (
         (gaussian_features(dims + 500, dims, seed, shift=shift).float() @ mixing).relu()
@@ -426,18 +427,16 @@ def test_statistics_alone_leave_out_what_needs_features() -> None:
 
 def test_too_few_images_are_named() -> None:
     rows = gaussian_features(50, 8, 0)
-    with pytest.raises(DataError, match=r"found 50 compared images, expected at least 100; lower fid\.kid_subset_size"):
+    with pytest.raises(DataError, match=r"50 compared.*100.*fid\.kid_subset_size"):
         measure(rows, gaussian_features(150, 8, 1))
-    with pytest.raises(DataError, match="found 50 reference images"):
+    with pytest.raises(DataError, match="50 reference"):
         measure(gaussian_features(150, 8, 1), rows)
 
 
 @pytest.mark.parametrize("lr", [1.0, 1e30])
 def test_a_classifier_that_learns_nothing_is_one_line(lr: float) -> None:
     images, labels = torch.randint(0, 256, (16, 3, 8, 8), dtype=torch.uint8), torch.arange(16) % 10
-    with pytest.raises(
-        DivergenceError, match=rf"the classifier learned nothing: .*; lower its lr, {re.escape(f'{lr:g}')}"
-    ):
+    with pytest.raises(DivergenceError, match=rf"classifier.*lr, {re.escape(f'{lr:g}')}"):
         train_classifier(
             SmallClassifier(10), images, labels, steps=3, batch_size=8, lr=lr, seed=("test",), progress=iter
         )

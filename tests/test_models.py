@@ -93,9 +93,7 @@ def test_unknown_network_is_refused_with_the_known_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "parameters", "constants"),
-    [(VP_LIKE, 61_804_419, 0), (VE_LIKE, 62_758_915, 128)],
-    ids=["vp", "ve"],
+    ("options", "parameters", "constants"), [(VP_LIKE, 61_804_419, 0), (VE_LIKE, 62_758_915, 128)], ids=["vp", "ve"]
 )
 def test_parameter_counts_of_the_paper(options: dict[str, Any], parameters: int, constants: int) -> None:
     """The published counts take in the Fourier frequencies, which are not trained."""

@@ -101,7 +101,7 @@ def test_the_inverse_reaches_its_tolerance_in_float32(options: dict[str, Any]) -
 @pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
 def test_the_inverse_does_not_in_shorter_ones_so_evaluation_is_float32(precision: str) -> None:
     flow = at_its_bound(**BOUNDED[1])
-    with RoundedProducts(precision), pytest.raises(ConvergenceError, match="after 100 iterations, tolerance"):
+    with RoundedProducts(precision), pytest.raises(ConvergenceError, match="100 iterations"):
         flow.inverse(torch.rand(4, 3, 8, 8, generator=Generator().manual_seed(0)) * 2 - 1, max_iterations=100)
 
 

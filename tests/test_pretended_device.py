@@ -197,7 +197,7 @@ def select_here_by_a_mask_of_the_device() -> None:
     ],
 )
 def test_mistakes_of_place_fail(call: Call, mistake: Callable[[], None]) -> None:
-    with pytest.raises(RuntimeError, match=r"found (tensors|a generator) of .*, expected one"):
+    with pytest.raises(RuntimeError, match=r"tensors|generator"):
         call(mistake)
 
 
@@ -235,7 +235,12 @@ SHORTER: dict[str, dict[str, Any]] = {
         "runs": ["digits-ve-ddpmpp-fid-s0", "digits-vp-indm-fid-s0", "digits-vp-indm-nll-s0"],
         "tune": ["digits-vp-indm-nll-s0"],
     },
-    "smoke-images": {"train": {"steps": 2, "snapshots": [2]}},
+    "smoke-images": {
+        "train": {"steps": 2, "snapshots": [2]},
+        "datasets": ["standin32"],
+        "reference": ["standin32"],
+        "runs": ["standin32-vp-indm-nll-s0", "standin32-ve-ddpmpp-fid-s0"],
+    },
 }
 
 

@@ -74,35 +74,35 @@ def test_foreign_arrays_are_refused(folder: Path, name: str) -> None:
 def test_arrays_that_would_fill_the_memory_are_refused(folder: Path) -> None:
     path = folder / "a.npz"
     np.savez_compressed(path, pool_3=np.zeros((4 << 20, 6), np.float32))
-    with memory_below(1 << 20), pytest.raises(DataError, match=r"no \.npz of plain arrays \(it expands to 100,663,4"):
+    with memory_below(1 << 20), pytest.raises(DataError, match="100,663,4"):
         read_published_statistics("a.npz", hashlib.sha256(path.read_bytes()).hexdigest(), 6)
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (1 << 50, 6)})
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("pool_3.npy", header.getvalue())
-    with pytest.raises(DataError, match=r"no \.npz of plain arrays \(Unable to allocate"):
+    with pytest.raises(DataError, match="Unable to allocate"):
         read_published_statistics("a.npz", hashlib.sha256(path.read_bytes()).hexdigest(), 6)
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 half of one"])
 def test_files_that_are_no_npz_are_refused(folder: Path, content: bytes) -> None:
     (folder / "a.npz").write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.npz: found no \.npz of plain arrays"):
+    with pytest.raises(DataError, match=r"a\.npz"):
         read_published_statistics("a.npz", hashlib.sha256(content).hexdigest(), 6)
 
 
 def test_array_that_is_no_archive_is_refused(folder: Path) -> None:
     np.save(folder / "a.npy", ROWS)
     sha256 = hashlib.sha256((folder / "a.npy").read_bytes()).hexdigest()
-    with pytest.raises(DataError, match=r"a\.npy: found no \.npz of plain arrays"):
+    with pytest.raises(DataError, match=r"a\.npy"):
         read_published_statistics("a.npy", sha256, 6)
 
 
 def test_missing_or_other_file_is_named(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"a\.npz: cannot be read \(No such file.*published_statistics; put them"):
+    with pytest.raises(DataError, match=r"a\.npz.*No such file.*published_statistics"):
         read_published_statistics("a.npz", "0" * 64, 6)
     sha256 = write(folder / "a.npz", pool_3=ROWS)
-    with pytest.raises(DataError, match=f"found sha256 {sha256}, expected 0000.*; damaged or another file"):
+    with pytest.raises(DataError, match=f"{sha256}.*0000"):
         read_published_statistics("a.npz", "0" * 64, 6)
 
 

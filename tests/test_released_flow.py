@@ -238,7 +238,7 @@ def test_identity() -> None:
     assert isinstance(flow, Identity)
     assert flow.image_shape == (3, 16, 16)
     assert export_flow(flow) == {}
-    with pytest.raises(ArtifactError, match=r"unknown weight, found \(2,\)"):
+    with pytest.raises(ArtifactError, match=r"unknown weight.*\(2,\)"):
         import_flow({"module.weight": torch.zeros(2)}, released_config("identity"))
 
 
@@ -341,7 +341,7 @@ def test_other_wolf_files_are_refused(path: str, value: object) -> None:
 
 
 def test_unknown_flow_and_incomplete_configuration_are_refused() -> None:
-    with pytest.raises(ArtifactError, match=r"flow\.model is 'glow_v2', expected one of identity, resflow, wolf"):
+    with pytest.raises(ArtifactError, match=r"flow\.model.*'glow_v2'"):
         import_flow({}, released_config("glow_v2"))
     config = released_config("resflow")
     del config["flow"]["intermediate_dim"]

@@ -192,18 +192,11 @@ def test_a_later_snapshot_does_not_stand_for_a_damaged_one(
 
 @pytest.mark.parametrize(
     "other",
-    [
-        suite_of(lr=1e-3),
-        suite_of({"runs": {RUN: SUITE.runs[RUN].model_dump(exclude_unset=True) | {"seed": 1}}}),
-    ],
+    [suite_of(lr=1e-3), suite_of({"runs": {RUN: SUITE.runs[RUN].model_dump(exclude_unset=True) | {"seed": 1}}})],
     ids=["learning rate", "seed"],
 )
 def test_the_state_of_something_else_is_ignored(
-    layout: Layout,
-    scratch: Path,
-    undisturbed: dict[str, bytes],
-    other: Suite,
-    capsys: pytest.CaptureFixture[str],
+    layout: Layout, scratch: Path, undisturbed: dict[str, bytes], other: Suite, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cut(other, layout)
     assert {path.name for path in scratch.iterdir()} == {"lock", "snapshot-3.safetensors", "state.safetensors"}
@@ -320,7 +313,7 @@ def test_divergence_before_anything_was_saved_says_so(layout: Layout, scratch: P
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("indm.training.begin.step_flops", lambda *_, **__: 0)
         patch.setattr("indm.training.losses.nelbo", lambda *arguments: math.nan * nelbo(*arguments))
-        with pytest.raises(DivergenceError, match="no state had been saved"):
+        with pytest.raises(DivergenceError, match="no state"):
             run(train, SUITE, layout, RUN)
 
 
@@ -386,9 +379,7 @@ def test_a_link_in_the_place_of_scratch_is_refused_and_what_it_points_to_stays(s
     (foreign / "mine.safetensors").write_bytes(b"another's")
     scratch.parent.mkdir(parents=True)
     scratch.symlink_to(foreign)
-    with pytest.raises(
-        ArtifactError, match=f"^{scratch}: found a link to {foreign}, expected a folder; remove the link$"
-    ):
+    with pytest.raises(ArtifactError, match=f"^{scratch}.*{foreign}"):
         open_scratch(Work(scratch, "key", "")).__enter__()
     assert (foreign / "mine.safetensors").read_bytes() == b"another's"
     scratch.unlink()
@@ -399,10 +390,7 @@ def test_two_at_the_same_work(scratch: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(resume, "LOCK_SECONDS", 0.1)
     with open_scratch(Work(scratch, "key", "")) as first:
         first.save("state", {}, {"history": 3})
-        with pytest.raises(
-            ArtifactError,
-            match=rf"{scratch}: found process {os.getpid()} on .* using this folder, expected no other process",
-        ):
+        with pytest.raises(ArtifactError, match=rf"{scratch}.*process {os.getpid()}"):
             open_scratch(Work(scratch, "key", "")).__enter__()
         found = first.load("state")
         assert found is not None
@@ -553,7 +541,7 @@ def test_a_likelihood_that_is_not_finite_is_not_kept(layout: Layout, scratch: Pa
     train_with_cuts(SUITE, layout, [])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "four_numbers", lambda *_, **__: {"nelbo": torch.tensor([1.0, math.inf])})
-        with pytest.raises(DivergenceError, match=r"found a likelihood that is not finite, .*; raise ode_steps"):
+        with pytest.raises(DivergenceError, match=r"likelihood.*ode_steps"):
             run(nll, SUITE, layout, RUN)
     assert [path.name for path in layout.scratch(RUN, "nll").iterdir()] == ["lock"]
 

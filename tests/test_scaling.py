@@ -10,7 +10,8 @@ from indm.kept.page import LARGE_STEPS
 from tests.conftest import REPOSITORY
 
 
-@pytest.mark.long
+# A step of the paper's networks takes seconds, and is counted for each of them.
+@pytest.mark.nightly
 def test_the_page_has_the_tables_that_are_counted(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

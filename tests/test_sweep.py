@@ -346,7 +346,7 @@ def test_extrapolation_of_a_line_is_its_intercept() -> None:
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="found 30, expected at most 25, the number of features in one of 4 groups"):
+    with pytest.raises(ValueError, match=r"30.*25"):
         fid_by_size(torch.randn(100, 3), Reference({"mu": np.zeros(3), "sigma": np.eye(3)}, None), [10, 30], 4)
 
 

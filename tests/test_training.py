@@ -123,7 +123,7 @@ def test_draws_repeat_and_differ_from_step_to_step() -> None:
 
 
 def test_too_few_images_are_refused() -> None:
-    with pytest.raises(DataError, match="found 4 training images, expected at least batch_size 8"):
+    with pytest.raises(DataError, match="batch_size 8"):
         draw(images(4), 17, 8, SEED, 0)
 
 
@@ -169,17 +169,13 @@ def test_under_ve_the_joint_step_scales_the_score_gradient_of_the_alternating_on
 def test_weights_that_are_not_finite_are_neither_written_nor_read(tmp_path: Path) -> None:
     trainer, identity = Trainer(model(), Optimisation(objective="nll", **OPTIONS)), {"run": "a", "step": 5}
     nn.init.constant_(next(trainer.model.noise.parameters()), math.nan)
-    with pytest.raises(
-        DivergenceError, match=r"after step 5: \d+ weights are not finite, among them raw\.noise\..*; lower lr"
-    ):
+    with pytest.raises(DivergenceError, match=r"step 5.*raw\.noise\."):
         write_training(tmp_path, trainer, [], identity, {})
     assert not any(tmp_path.iterdir())
     tensors = {f"ema.{key}": value for key, value in trainer.model.state_dict().items()}
     path = tmp_path / "checkpoint.safetensors"
     write_weights(path, tensors, {"model": trainer.model.spec}, CHECKPOINT_FORMAT)
-    with pytest.raises(
-        ArtifactError, match=r"checkpoint\.safetensors: noise\..*: found \d+ numbers that are not finite"
-    ):
+    with pytest.raises(ArtifactError, match=r"checkpoint\.safetensors: noise\."):
         load_model(path, CPU, {"score": "ema", "flow": "ema"})
 
 
@@ -653,15 +649,11 @@ def test_operations_do_not_depend_on_the_seed() -> None:
 
 
 # A step of CIFAR-10's networks takes seconds.
-SLOW = ("cifar10", "paper-seeds")
+SLOW = {"cifar10": [pytest.mark.long], "paper-seeds": [pytest.mark.nightly]}
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(path.stem, marks=[pytest.mark.long] if path.stem in SLOW else [])
-        for path in suite_files(REPOSITORY / "params")
-    ],
+    "name", [pytest.param(path.stem, marks=SLOW.get(path.stem, [])) for path in suite_files(REPOSITORY / "params")]
 )
 def test_control_of_equal_compute_trains_for_the_flops_of_indm(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """To within half of a step; and the control of equal parameters has its width."""
@@ -674,21 +666,9 @@ def test_control_of_equal_compute_trains_for_the_flops_of_indm(name: str, monkey
     ("old", "new", "words"),
     [
         # One step more than the plain model; 3 % more than INDM's FLOPs; 62 % more than its parameters.
-        (
-            "{steps: 8070, snapshots: [504, 1009, 2018, 4035, 8070]}",
-            "{steps: 3201}",
-            "steps: found 3201; allowed: 8070 to ",
-        ),
-        (
-            "{steps: 8003, snapshots",
-            "{steps: 8244, snapshots",
-            "steps: found 8244; allowed: 8003 to within 2 %, for as many ",
-        ),
-        (
-            "train: {score: {channels: 20}}",
-            "train: {score: {channels: 24}}",
-            "score: found 169897 parameters; allowed: 104571 ",
-        ),
+        ("8070, snapshots: [504, 1009, 2018, 4035, 8070]", "3201", "steps: found 3201; allowed: 8070 to "),
+        ("{steps: 8003, snapshots", "{steps: 8244, snapshots", "steps: found 8244; allowed: 8003 to "),
+        ("{score: {channels: 20}}", "{score: {channels: 24}}", "score: found 169897 parameters; allowed: 104571 "),
     ],
 )
 def test_control_of_another_size_than_indm_is_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
@@ -722,7 +702,7 @@ def test_a_loss_that_explodes_stops_with_the_step_and_changes_nothing(factor: fl
     with torch.no_grad():
         trainer.model.noise.get_parameter("network.conv_out.bias").fill_(factor)
     before = weights(trainer.model.noise)
-    with pytest.raises(DivergenceError, match=rf"training stopped at step 0: loss {loss}.*lower lr or flow_lr"):
+    with pytest.raises(DivergenceError, match=rf"step 0.*{loss}.*flow_lr"):
         train(trainer, images(), 17, Plan(steps=3, **PLAN), **LOOP)
     for old, new in zip(before, weights(trainer.model.noise), strict=True):
         torch.testing.assert_close(new, old, rtol=0, atol=0, equal_nan=True)

@@ -267,9 +267,7 @@ def test_nothing_is_chosen_by_test_images(layout: Layout, monkeypatch: pytest.Mo
     description = read_json(layout.data("digits") / "dataset.json")
     description["counts"]["valid"] = 0
     monkeypatch.setattr(tune, "read_json", lambda _: description)
-    with pytest.raises(
-        DataError, match=r"valid.npy: found no images, expected some, because hyper-parameters are not chosen"
-    ):
+    with pytest.raises(DataError, match=r"valid\.npy"):
         run(tune, SUITE, layout, NLL)
 
 
@@ -384,9 +382,7 @@ def test_a_search_that_is_asked_to_stop_keeps_its_state(
 
     with monkeypatch.context() as patch:
         patch.setattr(tune, "bar", stop_in_the_second_step)
-        with pytest.raises(
-            StoppedError, match=r"stopped by SIGTERM; the state after step 2 is saved in .*/tune/0-4-1/"
-        ):
+        with pytest.raises(StoppedError, match=r"SIGTERM.*step 2 .*/tune/0-4-1/"):
             run(tune, SUITE, layout, NLL)
     assert searched(layout) == undisturbed
     forget(layout)
@@ -611,16 +607,8 @@ def test_a_suite_without_a_search_has_no_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (
-            "complete,,2.5",
-            "failed,why,2.5",
-            "row 1: found state failed and target 2.5, expected one for comp",
-        ),
-        (
-            "complete,,2.5",
-            "complete,,",
-            "row 1: found state complete and target nan, expected one for comp",
-        ),
+        ("complete,,2.5", "failed,why,2.5", "row 1: found state failed and target 2.5, expected one for comp"),
+        ("complete,,2.5", "complete,,", "row 1: found state complete and target nan, expected one for comp"),
         (",10\n", ",\n", "row 1, column flops: found nan, expected a finite number"),
     ],
 )
@@ -642,38 +630,20 @@ STEPS = 50
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"space": {"lr": {"low": 1.0, "high": 0.1, "log": True}}},
-            f"{NLL}.space.lr.low: found 1.0; allowed: below high 0.1",
-        ),
-        (
-            {"space": {"lr": {"low": 0.0, "high": 0.1, "log": True}}},
-            "found 0.0; allowed: below high 0.1, above 0 where log",
-        ),
-        (
-            {"space": {"lrr": {"low": 0.1, "high": 0.2, "log": True}}},
-            "space.lrr: found 0.1 to 0.2; allowed: numbers that a",
-        ),
-        (
-            {"space": {"steps": {"low": 1.0, "high": 2.0, "log": True}}},
-            "space.steps: found 1.0 to 2.0; allowed: numbers tha",
-        ),
-        (
-            {"space": {"ema_decay": {"low": 0.5, "high": 1.5, "log": True}}},
-            "space.ema_decay: found 0.5 to 1.5; allowed: num",
-        ),
-        (
-            {"space": {}},
-            "key tune.digits-vp-indm-nll-s0.space: found {}; allowed: object (ranges of keys of the train sect",
-        ),
-        ({"trials": 1}, "key tune.digits-vp-indm-nll-s0.trials: found 1; allowed: integer, >= 2, <= 1000000 "),
-        ({"confirm": {"steps": 4, "trials": 3}}, "confirm.steps: found 4; allowed: above steps 4"),
-        ({"confirm": {"steps": 8, "trials": 3}}, "confirm.trials: found 3; allowed: up to trials 2"),
-        ({"confirm": {"steps": 8, "trials": 2}}, "confirm.trials: found 2; allowed: integer, >= 3"),
-        ({"lengths": [8, 4]}, r"lengths: found \[8, 4\]; allowed: increasing"),
-        ({"lengths": [2, 4], "steps": 8}, "lengths: found 2; allowed: above 3, the steps of a training's first part"),
-        ({"lengths": [], "steps": 3}, "steps: found 3; allowed: above 3, the steps of a training's first part"),
-        ({"lengths": [4, 4]}, r"lengths: found 4 twice in \[4, 4\]; allowed: each value once"),
+        ({"space": {"lr": {"low": 1.0, "high": 0.1, "log": True}}}, f"{NLL}.space.lr.low: found 1.0"),
+        ({"space": {"lr": {"low": 0.0, "high": 0.1, "log": True}}}, "found 0.0"),
+        ({"space": {"lrr": {"low": 0.1, "high": 0.2, "log": True}}}, "space.lrr: found 0.1 to 0.2"),
+        ({"space": {"steps": {"low": 1.0, "high": 2.0, "log": True}}}, "space.steps: found 1.0 to 2.0"),
+        ({"space": {"ema_decay": {"low": 0.5, "high": 1.5, "log": True}}}, "space.ema_decay: found 0.5 to 1.5"),
+        ({"space": {}}, "key tune.digits-vp-indm-nll-s0.space: found {}"),
+        ({"trials": 1}, "key tune.digits-vp-indm-nll-s0.trials: found 1"),
+        ({"confirm": {"steps": 4, "trials": 3}}, "confirm.steps: found 4"),
+        ({"confirm": {"steps": 8, "trials": 3}}, "confirm.trials: found 3"),
+        ({"confirm": {"steps": 8, "trials": 2}}, "confirm.trials: found 2"),
+        ({"lengths": [8, 4]}, r"lengths: found \[8, 4\]"),
+        ({"lengths": [2, 4], "steps": 8}, "lengths: found 2"),
+        ({"lengths": [], "steps": 3}, "steps: found 3"),
+        ({"lengths": [4, 4]}, r"lengths: found 4 twice in \[4, 4\]"),
     ],
 )
 def test_a_mistake_in_a_search_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -19,7 +19,8 @@ def test_snakemake_runs_a_suite_of_two_processes(tmp_path: Path) -> None:
     for processes, checkout in checkouts.items():
         path = checkout / "params/smoke.yaml"
         path.write_text(yaml_text(parse_yaml(path.read_text()) | {"processes": processes}))
-        done = run(checkout, "snakemake", "--cores", "2", "--config", "suite=smoke")
+        targets = {1: f"results/smoke/runs/{kill.RUN}/train.json", 2: "results/table_fid.csv"}
+        done = run(checkout, "snakemake", "--cores", "2", "--config", "suite=smoke", "--", targets[processes])
         assert done.returncode == 0, done.stderr
     one, two = (Layout(checkout / "results", "smoke") for checkout in checkouts.values())
     curves = [pd.read_csv(layout.run(kill.RUN) / "train.csv") for layout in (one, two)]
@@ -27,9 +28,7 @@ def test_snakemake_runs_a_suite_of_two_processes(tmp_path: Path) -> None:
     # round differently, and Adam makes that grow.
     assert ((curves[0] - curves[1]).head(1).abs().round(6) <= 1e-5).all(axis=None)
     pd.testing.assert_frame_equal(curves[0], curves[1], rtol=0, atol=1e-2)
-    tables = [pd.read_csv(layout.root / "table_fid.csv") for layout in (one, two)]
-    assert tables[0].shape == tables[1].shape
-    assert tables[1]["fid"].notna().all()
+    assert pd.read_csv(two.root / "table_fid.csv")["fid"].notna().all()
     # One writes, for both.
     assert read_json(two.run(kill.RUN) / "train.json")["steps"] == 80
     assert not two.scratch(kill.RUN, "train").exists()

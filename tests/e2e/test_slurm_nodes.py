@@ -33,12 +33,7 @@ def _missing() -> str:
 
 
 MISSING = _missing()
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.slurm,
-    pytest.mark.long,
-    pytest.mark.skipif(bool(MISSING), reason=MISSING),
-]
+pytestmark = [pytest.mark.e2e, pytest.mark.slurm, pytest.mark.long, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
 
 LIMIT = 420.0
 STEPS = 200

@@ -1,4 +1,4 @@
-"""The suite of stand-in images from nothing, by both engines: the loaders of the paper's datasets, and Inception."""
+"""The suite of stand-in images from nothing: the loaders of the paper's datasets, and Inception."""
 
 import json
 from pathlib import Path
@@ -6,35 +6,29 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.checkout import copy_checkout, run_suite
+from tests.checkout import copy_checkout, do_jobs
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
-ENGINES = ("snakemake", "dvc")
-KINDS = ("fid", "nll")
 # Nothing listens there: a download fails at once instead of hiding that the suite needs one.
 NO_PROXY, PROXIES = "http://127.0.0.1:9", ("http_proxy", "https_proxy", "all_proxy")
 
 
 @pytest.fixture(scope="module")
-def checkouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two copies of the checkout in which the suite has been run, side by side, by an engine each, without internet."""
-    copies = {engine: copy_checkout(tmp_path_factory.mktemp(engine)) for engine in ENGINES}
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of the suite, which was run without internet."""
+    checkout = copy_checkout(tmp_path_factory.mktemp("checkout"))
     with pytest.MonkeyPatch.context() as monkeypatch:
         for variable in PROXIES:
             monkeypatch.setenv(variable, NO_PROXY)
         for variable in ("INDM_DATA", "INDM_INCEPTION", "INDM_INCEPTION_CLEAN"):
             monkeypatch.delenv(variable, raising=False)
-        run_suite(copies, "smoke-images")
-    return copies
+        do_jobs(checkout, "smoke-images")
+    return checkout / "results/smoke-images"
 
 
-def table(checkout: Path, kind: str) -> Path:
-    return checkout / f"results/smoke-images/tables/{kind}.csv"
-
-
-def test_the_tables_are_complete_and_compare_with_nothing(checkouts: dict[str, Path]) -> None:
-    fid, nll = (pd.read_csv(table(checkouts["snakemake"], kind)) for kind in KINDS)
+def test_the_tables_are_complete_and_compare_with_nothing(results: Path) -> None:
+    fid, nll = (pd.read_csv(results / f"tables/{kind}.csv") for kind in ("fid", "nll"))
     floors = fid["model"].str.startswith("real")
     assert (len(fid), floors.sum(), len(nll)) == (8, 4, 4)
     assert set(fid["extractor"]) == {"inception-v3-random"}
@@ -54,15 +48,8 @@ def test_the_tables_are_complete_and_compare_with_nothing(checkouts: dict[str, P
 
 
 @pytest.mark.parametrize(("name", "counts"), [("standin32", [20, 0, 4]), ("standin64", [12, 3, 6])])
-def test_the_data_say_that_they_are_synthetic(checkouts: dict[str, Path], name: str, counts: list[int]) -> None:
-    folder = checkouts["snakemake"] / f"results/smoke-images/data/{name}"
-    description = json.loads((folder / "dataset.json").read_text())
+def test_the_data_say_that_they_are_synthetic(results: Path, name: str, counts: list[int]) -> None:
+    description = json.loads((results / f"data/{name}/dataset.json").read_text())
     assert description["dataset"] == name
     assert description["source"].startswith("synthetic stand-in")
     assert list(description["counts"].values()) == counts
-
-
-def test_both_engines_make_the_same_tables(checkouts: dict[str, Path]) -> None:
-    for kind in KINDS:
-        first, second = (table(checkouts[engine], kind).read_bytes() for engine in ENGINES)
-        assert first == second

@@ -13,7 +13,7 @@ import pytest
 
 from indm.suite.strict_yaml import parse_yaml
 from tests import kill, servers
-from tests.checkout import REPOSITORY, commands, run
+from tests.checkout import REPOSITORY, commands, commit, run
 
 MISSING = [
     name for name in ("moto", "flask_cors", "dvc_s3", "dvc_ssh", "snakemake_storage_plugin_s3") if not find_spec(name)
@@ -106,14 +106,12 @@ def push_and_pull(local: Path, folder: Path, url: str, options: dict[str, str], 
         options: of the remote, for git.
         own: of the remote, for `.dvc/config.local`, which git ignores.
     """
-    git = ["git", "-c", "user.name=reader", "-c", "user.email=reader@example.org"]
     first, second = folder / "first", folder / "second"
     shutil.copytree(local, first, symlinks=True)
     do(first, "dvc", "remote", "add", "--default", "store", url)
     for name, value in options.items():
         do(first, "dvc", "remote", "modify", "store", name, value)
-    do(first, "git", "add", "--all")
-    do(first, *git, "commit", "--quiet", "--message", "Results")
+    commit(first, "Results")
     do(folder, "git", "clone", "--quiet", str(first), str(second))
     for checkout in (first, second):
         for name, value in own.items():
