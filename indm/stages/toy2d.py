@@ -139,7 +139,7 @@ def _shown(
     return {
         "clouds": forward_clouds(stack, sde, arrays["data"], TIMES, generator),
         "paths": reverse_paths(stack, sde, SHOWN_PATHS, PATH_POINTS, eps, generator),
-        "log_density": log_density(stack, sde, square_grid(LIMIT, DENSITY_GRID), eps, parameters.tolerance),
+        "log_density": log_density(stack, sde, square_grid(LIMIT, DENSITY_GRID), eps),
         "drift": drift,
         "volatility": volatility,
     }
