@@ -23,6 +23,7 @@ PACKED = [
     "shipped/checkout/Snakefile",
     "shipped/checkout/params/claims.yaml",
     "shipped/checkout/params/digits.yaml",
+    "shipped/checkout/params/evidence.csv",
     "shipped/checkout/params/published.csv",
     "shipped/checkout/params/registrations.yaml",
     "shipped/checkout/params/schema.json",
