@@ -26,6 +26,7 @@ from docs.answers import (
     draw_answers,
     weights,
     with_answers,
+    with_densities,
     with_means,
     with_weights,
 )
@@ -599,6 +600,23 @@ def test_primary_claims_of_several_suites_share_a_table_that_names_their_data(tm
     ]
 
 
+def test_known_densities_are_counted_by_claim_length_and_verdict(tmp_path: Path) -> None:
+    page = "<!-- densities: of -->\n<!-- end of densities -->\n"
+    assert with_densities(page, tmp_path) == page
+    words = {"a-short": "better", "b-short": "better", "c-short": "not better", "a-long": "undecided", "b-long": ""}
+    rows = [
+        {"dataset": name, "verdict": word, "comparison": comparison, "effect": 0.5 if word else None}
+        for name, word in words.items()
+        for comparison in COMPARISONS[:2]
+    ]
+    claims = pd.DataFrame(rows).assign(family="primary", question="Q", smallest_effect=0.01)
+    write_table(tmp_path / "densities/tables/claims.csv", claims)
+    assert with_densities(page, tmp_path).splitlines()[4:6] == [
+        "| Q | short | 2 better, 1 no gain of 0.01 | 2 better, 1 no gain of 0.01 | not run |",
+        "| Q | long | 1 undecided | 1 undecided | not run |",
+    ]
+
+
 def test_a_mean_is_bold_where_its_comparison_is_decided(tmp_path: Path) -> None:
     page = "<!-- means: of -->\n<!-- end of means -->\n"
     assert with_means(page, tmp_path) == page
@@ -629,7 +647,7 @@ def test_readme_and_the_page_of_verdicts_say_what_the_published_results_say() ->
     published, readme = REPOSITORY / "docs/results", (REPOSITORY / "README.md").read_text()
     assert readme == with_means(readme, published)
     page, trained = (published / "README.md").read_text(), (REPOSITORY / "docs/weights.md").read_text()
-    assert page == with_answers(page, published)
+    assert page == with_densities(with_answers(page, published), published)
     assert trained == with_weights(trained, published)
 
 
