@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 from indm.measured import FLOW_METRICS
 from indm.report.catalogue import PLACE
@@ -138,7 +139,10 @@ def error_compute(table: pd.DataFrame) -> Figure:
         for name, part in table.groupby(density, sort=False)
         for arms in _arms(part)
     ]
-    figure, _ = _draw(rows, "training FLOPs")
+    figure, axes = _draw(rows, "training FLOPs")
+    for axis in axes:
+        # Less than two powers of ten, between which labels would overlap.
+        axis.xaxis.set_minor_formatter(NullFormatter())
     return note(
         figure,
         f"{named_bars({STUDENT: table['seeds']})} Lower left is better; each line joins two lengths of training.",
