@@ -13,14 +13,15 @@ from tests.checkout import REPOSITORY, run
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 COMMANDS = [
-    "indm doctor --suite smoke",
+    "indm doctor smoke",
     "snakemake -n --config suite=smoke",
     "snakemake --cores all --config suite=smoke -- results/table_fid.csv",
-    "indm show fid --suite smoke",
+    "indm show smoke fid",
     "snakemake --cores all --config suite=smoke",
-    "indm show --suite smoke",
+    "indm run smoke",
+    "indm show --all --suite smoke",
     "indm show claims --suite smoke",
-    "indm status --suite smoke",
+    "indm status smoke",
     "indm status --suite smoke --watch",
     "indm why --suite smoke",
     "indm train --suite smoke --run digits-vp-indm-nll-s0",
