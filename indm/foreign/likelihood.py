@@ -120,6 +120,7 @@ def referee(
         check_network(network, sde, kind, x, generator)
 
     def numbers(steps: int, draws: int, seed: int) -> pd.DataFrame:
+        """Return the likelihoods of each image, by so many ODE steps and times of the bound."""
         evaluation = Evaluation(batch_size, draws, None, steps, None, uncorrected=True)
         return likelihoods(
             cast("ImplicitNonlinearDiffusion", model),
