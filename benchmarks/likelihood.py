@@ -109,7 +109,7 @@ def _odes(
 
 def _own_ode(network: Counted, x: Tensor, probe: Tensor, tolerance: float | None, steps: int = 1) -> Tensor:
     model = network.model
-    nats = ode_nll(network, model.sde, x, model.eps, tolerance, probe, steps)
+    nats = ode_nll(network, model.path, x, model.eps, tolerance, probe, steps)
     return nats / (math.log(2) * x[0].numel())
 
 
@@ -133,7 +133,7 @@ def bound(layout: Layout, x: Tensor, checkout: Path) -> None:
 
     def ours() -> Tensor:
         with torch.no_grad():
-            return stratified_nelbo(network, model.sde, x, zeros, model.eps, TIME_DRAWS, generator) / bits
+            return stratified_nelbo(network, model.path, x, zeros, model.eps, TIME_DRAWS, generator) / bits
 
     rows = []
     for name, function in (

@@ -20,6 +20,7 @@ from torch import Generator, Tensor
 from torch.distributions import Normal
 
 from indm.diffusion.likelihood import four_numbers
+from indm.diffusion.path import LinearPath
 from indm.diffusion.sde import build_sde
 
 SDE = build_sde("vp", beta_min=0.1, beta_max=20.0)
@@ -69,7 +70,7 @@ def evaluate(x: Tensor, flow: Flow) -> dict[str, Tensor]:
     """Evaluate data (B, 4) by the package, in nats: (B,) each."""
     return four_numbers(
         noise,
-        SDE,
+        LinearPath(SDE),
         flow,
         x,
         eps=1e-5,

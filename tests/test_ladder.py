@@ -14,7 +14,8 @@ from torch import Tensor
 
 from indm.diffusion.learned_range import LearnedRange
 from indm.diffusion.model import load_model
-from indm.diffusion.objectives import nelbo, noise_error, reconstruction
+from indm.diffusion.objectives import nelbo
+from indm.diffusion.path import LinearPath
 from indm.diffusion.registered.vp import VP
 from indm.diffusion.sde import T, importance_time
 from indm.store.files import CHECKPOINT_FORMAT, SNAPSHOTS_FORMAT, read_weights
@@ -131,9 +132,9 @@ def bound(sde: LearnedRange, x: Tensor, points: int) -> Tensor:
     def one(value: Tensor) -> Tensor:
         z0, noises = value.expand(points, 1), [torch.full((points, 1), sign, dtype=torch.float64) for sign in (-1, 1)]
         noise_fn = lambda z_t, times: exact_noise(sde, z_t, times)  # noqa: E731
-        error = torch.stack([noise_error(noise_fn, sde, z0, t, noise) for noise in noises]).mean()
-        rest = torch.stack([reconstruction(noise_fn, sde, z0[:1], EPS, noise[:1]) for noise in noises]).mean(0)
-        return nelbo(sde, z0[:1], x.new_zeros(1), error, z, EPS) + rest
+        error = torch.stack([LinearPath(sde).error(noise_fn, z0, t, noise) for noise in noises]).mean()
+        rest = torch.stack([LinearPath(sde).decoder(noise_fn, z0[:1], EPS, noise[:1]) for noise in noises]).mean(0)
+        return nelbo(LinearPath(sde), z0[:1], x.new_zeros(1), error, z, EPS) + rest
 
     return torch.cat([one(value) for value in x]).mean()
 

@@ -16,6 +16,7 @@ from indm.diffusion.decoder import alpha_at_eps
 from indm.diffusion.evaluation import Evaluation, bounds, likelihoods
 from indm.diffusion.likelihood import GaussianControl, four_numbers, nelbo_alone, ode_nll, stratified_nelbo
 from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.diffusion.path import LinearPath
 from indm.diffusion.sde import SDE, T, build_sde, importance_time
 from indm.flows.build import build_flow
 from indm.flows.log_det import Series
@@ -42,7 +43,7 @@ def test_four_numbers_of_exact_score(name: str) -> None:
     x = data.draw(20_000)
     numbers = four_numbers(
         lambda z, t: data.noise_fn(sde, z, t),
-        sde,
+        LinearPath(sde),
         lambda images: (images, torch.zeros(len(images), dtype=images.dtype)),
         x,
         eps=EPS,
@@ -67,7 +68,7 @@ def both_decoders(sde: SDE, data: GaussianData, noise_fn: Any, count: int) -> pd
     """Mean likelihoods at LATE, in bits/dim, from the same code as in tables."""
     numbers = four_numbers(
         noise_fn,
-        sde,
+        LinearPath(sde),
         lambda images: (images, torch.zeros(len(images), dtype=images.dtype)),
         data.draw(count),
         eps=LATE,
@@ -78,7 +79,7 @@ def both_decoders(sde: SDE, data: GaussianData, noise_fn: Any, count: int) -> pd
         generator=Generator().manual_seed(0),
     )
     table = pd.DataFrame({key: bits(value, data.dims).numpy() for key, value in numbers.items()})
-    alpha = alpha_at_eps(SimpleNamespace(sde=sde, eps=LATE))  # type: ignore[arg-type]
+    alpha = alpha_at_eps(SimpleNamespace(sde=sde, path=LinearPath(sde), eps=LATE))  # type: ignore[arg-type]
     return with_fixed(table, pd.Series(alpha, table.index)).mean()
 
 
@@ -121,7 +122,7 @@ def test_bound_alone_of_exact_score(name: str) -> None:
     x = data.draw(20_000)
     found = nelbo_alone(
         lambda z, t: data.noise_fn(sde, z, t),
-        sde,
+        LinearPath(sde),
         lambda images: (images / 3, torch.full((len(images),), -8 * math.log(3), dtype=images.dtype)),
         3 * x,
         eps=EPS,
@@ -166,7 +167,7 @@ def test_nll_does_not_depend_on_what_else_is_asked_for(tolerance: float | None) 
     def nll(*, uncorrected: bool) -> Tensor:
         return four_numbers(
             lambda z, t: torch.tanh(data.noise_fn(sde, z, t)),
-            sde,
+            LinearPath(sde),
             lambda images: (images, torch.zeros(len(images), dtype=images.dtype)),
             x,
             eps=EPS,
@@ -193,7 +194,12 @@ def test_probes_of_the_ode_differ_from_batch_to_batch_and_from_image_to_image() 
     found = torch.stack(
         [
             four_numbers(
-                noise_fn, sde, lambda x: (x, 0 * x[:, 0]), x, generator=Generator().manual_seed(batch), **settings
+                noise_fn,
+                LinearPath(sde),
+                lambda x: (x, 0 * x[:, 0]),
+                x,
+                generator=Generator().manual_seed(batch),
+                **settings,
             )["nll_uncorrected"]
             for batch in range(10)
         ]
@@ -221,7 +227,7 @@ def exact_case() -> tuple[Any, SDE, Tensor, Tensor]:
 def test_ode_nll_of_each_image_is_exact_without_probe_noise() -> None:
     """In one dimension the divergence has no estimator noise: every single density is right, not only the mean."""
     noise_fn, sde, z, expected = exact_case()
-    found = ode_nll(noise_fn, sde, z, EPS, 1e-8, torch.ones_like(z))
+    found = ode_nll(noise_fn, LinearPath(sde), z, EPS, 1e-8, torch.ones_like(z))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
@@ -230,7 +236,7 @@ def test_fixed_steps_converge_with_the_fifth_power_at_a_call_each() -> None:
     errors, calls = [], []
     for steps in (128, 256):
         counted = Mock(side_effect=noise_fn)
-        found = ode_nll(counted, sde, z, EPS, None, torch.ones_like(z), steps)
+        found = ode_nll(counted, LinearPath(sde), z, EPS, None, torch.ones_like(z), steps)
         errors.append((found - expected).abs().max().item())
         calls.append(counted.call_count)
     assert errors[0] < 1e-5
@@ -254,7 +260,9 @@ def test_log_det_of_a_flow_enters_every_number() -> None:
 
     scaled = Scaled()
     generator = Generator().manual_seed(0)
-    numbers = four_numbers(lambda z, t: scaled.noise_fn(sde, z, t), sde, flow, x, generator=generator, **arguments)
+    numbers = four_numbers(
+        lambda z, t: scaled.noise_fn(sde, z, t), LinearPath(sde), flow, x, generator=generator, **arguments
+    )
     truth = data.nll(x).mean()
     for key in numbers:
         assert abs(bits(numbers[key].mean() - truth, 4)) < 0.02, key
@@ -279,7 +287,7 @@ def test_affine_map_of_the_latent_leaves_the_likelihood(name: str, affine: str) 
     mapped.mean, mapped.variances = factor * (data.mean - options["mean"]), factor**2 * data.variances
     numbers = four_numbers(
         lambda z, t: mapped.noise_fn(sde, z.flatten(1), t).view(z.shape),
-        sde,
+        LinearPath(sde),
         lambda images: flow(images, "exact"),
         x.view(-1, 1, 2, 2),
         eps=EPS,
@@ -299,7 +307,7 @@ def test_wrong_score_is_seen() -> None:
     x = data.draw(500)
     numbers = four_numbers(
         lambda z, t: 0.9 * data.noise_fn(sde, z, t),
-        sde,
+        LinearPath(sde),
         lambda images: (images, torch.zeros(len(images), dtype=images.dtype)),
         x,
         eps=EPS,
@@ -329,7 +337,13 @@ def test_control_variate_is_unbiased_and_pays(name: str) -> None:
     data = GaussianData(6)
     x = data.draw(2000)
     bound = stratified_nelbo(
-        lambda z, t: data.noise_fn(sde, z, t), sde, x, torch.zeros(len(x)), EPS, 10, Generator().manual_seed(0)
+        lambda z, t: data.noise_fn(sde, z, t),
+        LinearPath(sde),
+        x,
+        torch.zeros(len(x)),
+        EPS,
+        10,
+        Generator().manual_seed(0),
     )
     # Without the control variate the spread of this estimate is above two bits/dim.
     assert bits((bound - data.nll(x)).std(), 6) < 0.7
@@ -352,7 +366,7 @@ def test_bound_of_the_linear_prediction_is_its_integral(name: str) -> None:
         alpha, sigma = sde.alpha(t)[:, None], sde.sigma(t)[:, None]
         return sigma * (z - alpha * mean) / (alpha**2 * variance + sigma**2)
 
-    found = stratified_nelbo(linear, sde, x, torch.zeros(len(x)), EPS, 2, Generator().manual_seed(0))
+    found = stratified_nelbo(linear, LinearPath(sde), x, torch.zeros(len(x)), EPS, 2, Generator().manual_seed(0))
 
     ends = torch.tensor([T, EPS], dtype=torch.float64)
     log_snr = sde.log_snr(ends)
@@ -369,7 +383,13 @@ def test_bound_of_the_linear_prediction_is_its_integral(name: str) -> None:
 def test_a_batch_of_one_image_is_evaluated() -> None:
     sde, data = DIFFUSIONS["vp"](), GaussianData(4)
     bound = stratified_nelbo(
-        lambda z, t: data.noise_fn(sde, z, t), sde, data.draw(1), torch.zeros(1), EPS, 50, Generator().manual_seed(0)
+        lambda z, t: data.noise_fn(sde, z, t),
+        LinearPath(sde),
+        data.draw(1),
+        torch.zeros(1),
+        EPS,
+        50,
+        Generator().manual_seed(0),
     )
     assert torch.isfinite(bound).all()
 
@@ -426,7 +446,7 @@ def test_score_of_zero_under_ve_has_the_likelihoods_of_its_prior() -> None:
     generator = Generator().manual_seed(0)
     nats = four_numbers(
         lambda z, _: 0 * z,
-        build_sde("ve", sigma_min=0.01, sigma_max=50.0),
+        LinearPath(build_sde("ve", sigma_min=0.01, sigma_max=50.0)),
         lambda x: (x, torch.zeros(len(x))),
         dequantise(synthetic_images(20), 256, generator, centered=False),
         eps=EPS,

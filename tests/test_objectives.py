@@ -13,12 +13,10 @@ from indm.diffusion.noise import NoiseModel
 from indm.diffusion.objectives import (
     likelihood_weighted,
     nelbo,
-    noise_error,
-    prior_cross_entropy,
-    reconstruction,
     squared_norm,
     variance_weighted,
 )
+from indm.diffusion.path import LinearPath
 from indm.diffusion.registered.vp import VP
 from indm.diffusion.sde import T, importance_time, soft_truncation_time, uniform_time
 from indm.registry import DIFFUSIONS
@@ -68,14 +66,14 @@ def test_losses_match_released_code(
     with torch.no_grad():
         if importance:
             t, z = float32_importance_time(u, eps)
-            loss = likelihood_weighted(noise_error(released_network, sde, z0, t, noise), z)
+            loss = likelihood_weighted(LinearPath(sde).error(released_network, z0, t, noise), z)
         else:
             t = uniform_time(u, eps)
             weight = (sde.diffusion(t) / sde.sigma(t)) ** 2 if likelihood else torch.ones_like(t)
-            loss = weight * variance_weighted(noise_error(released_network, sde, z0, t, noise))
+            loss = weight * variance_weighted(LinearPath(sde).error(released_network, z0, t, noise))
         if with_term:
             # The released term has -D/2 where ours has -|eps|^2/2, of the same mean.
-            loss = loss + reconstruction(released_network, sde, z0, eps, second) + (squared_norm(second) - dims) / 2
+            loss = loss + LinearPath(sde).decoder(released_network, z0, eps, second) + (squared_norm(second) - dims) / 2
     for mean in (0, 1):
         key = f"rm{mean}_lw{likelihood}_is{importance}_rec{with_term}_st{soft}"
         expected = data[key]
@@ -91,7 +89,7 @@ def test_prior_cross_entropy_is_the_mean_of_draws(name: str) -> None:
     z_end = sde.alpha(end) * z0 + sde.sigma(end) * noise
     log_prob = torch.distributions.Normal(0.0, sde.prior_std).log_prob(z_end).sum(-1)
     standard_error = log_prob.std(0) / math.sqrt(len(noise))
-    assert ((prior_cross_entropy(sde, z0) + log_prob.mean(0)).abs() < 4 * standard_error).all()
+    assert ((LinearPath(sde).prior(z0) + log_prob.mean(0)).abs() < 4 * standard_error).all()
 
 
 @pytest.mark.parametrize("name", sorted(DIFFUSIONS))
@@ -108,8 +106,8 @@ def test_nelbo_of_exact_score_is_the_likelihood(name: str) -> None:
     def exact(z_t: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         return data.noise_fn(sde, z_t, times)
 
-    error = noise_error(exact, sde, x, t, noise)
-    bound = nelbo(sde, x, torch.zeros(count), error, z, EPS) + reconstruction(exact, sde, x, EPS, noise)
+    error = LinearPath(sde).error(exact, x, t, noise)
+    bound = nelbo(LinearPath(sde), x, torch.zeros(count), error, z, EPS) + LinearPath(sde).decoder(exact, x, EPS, noise)
     difference = bound - data.nll(x)
     # VE's prior N(0, sigma_max^2) neglects the data's own mean and covariance: 1e-4 of 2500.
     assert abs(difference.mean()) < 4 * difference.std() / math.sqrt(count) + 1e-3
@@ -124,7 +122,7 @@ def test_reconstruction_is_the_ratio_of_encoder_and_decoder(name: str) -> None:
     z = alpha * z0 + sigma * noise
     decoded = (z - sigma * torch.tanh(z)) / alpha
     encoder, decoder = Normal(alpha * z0, sigma).log_prob(z), Normal(decoded, sigma / alpha).log_prob(z0)
-    found = reconstruction(lambda z, _: torch.tanh(z), sde, z0, eps, noise)
+    found = LinearPath(sde).decoder(lambda z, _: torch.tanh(z), z0, eps, noise)
     torch.testing.assert_close(found, (encoder - decoder).sum(1))
 
 
@@ -132,7 +130,7 @@ def test_residual_of_exact_score_vanishes_with_eps() -> None:
     sde, data = DIFFUSIONS["vp"](), GaussianData(6)
     x, noise = data.draw(5000), torch.randn(5000, 6, dtype=torch.float64)
     costs = [
-        reconstruction(lambda z, t: data.noise_fn(sde, z, t), sde, x, eps, noise).mean().abs().item()
+        LinearPath(sde).decoder(lambda z, t: data.noise_fn(sde, z, t), x, eps, noise).mean().abs().item()
         for eps in (1e-3, 1e-5)
     ]
     assert costs[1] < costs[0] < 0.1

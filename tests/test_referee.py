@@ -24,6 +24,7 @@ from indm.data.levels import dequantise, to_uint8
 from indm.diffusion.evaluation import Evaluation, likelihoods
 from indm.diffusion.likelihood import ode_nll
 from indm.diffusion.noise import NoiseModel
+from indm.diffusion.path import LinearPath
 from indm.diffusion.sde import SDE, T, build_sde
 from indm.errors import DataError, DivergenceError, IndmError, ParamsError
 from indm.foreign.conventions import CONVENTIONS, Network
@@ -255,7 +256,9 @@ def test_one_probe_for_all_images_has_an_error_that_only_the_spread_of_draws_sho
     fixed = []
     for seed in range(20):
         probe = torch.randint(0, 2, (1, 12), generator=Generator().manual_seed(seed)).double() * 2 - 1
-        nats = ode_nll(lambda z, t: of_correlated(sde, z, t), sde, x[:50], EPS, None, probe.expand(50, -1), 16)
+        nats = ode_nll(
+            lambda z, t: of_correlated(sde, z, t), LinearPath(sde), x[:50], EPS, None, probe.expand(50, -1), 16
+        )
         fixed.append(bits(nats))
     spread = float(np.std(fixed))
     assert spread > 3 * float(report.summary()["se"]["nll"])

@@ -18,6 +18,7 @@ from indm.diffusion.generate import CountedNoise, draw_batch, draw_levels
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.diffusion.objectives import perturb
 from indm.diffusion.ode import solve_adaptively
+from indm.diffusion.path import LinearPath
 from indm.diffusion.samplers.draw import draw_latents, prior_draw, time_grid
 from indm.diffusion.samplers.loops import FixedStepOde, PredictorCorrector, Schedule, expand_time
 from indm.diffusion.sde import T
@@ -88,7 +89,7 @@ def draw(
     z, generator = start(name)
     samples = draw_latents(
         noise,
-        sde,
+        LinearPath(sde),
         z,
         generator,
         sampler=sampler,
@@ -106,7 +107,7 @@ def draw(
 def solve(sampler: str, noise: CountedNoise, name: str, z: Tensor, times: list[float], denoise: str = "none") -> Tensor:
     """Step from z on a grid by a sampler that draws nothing."""
     sde = DIFFUSIONS[name]()
-    z = SAMPLERS[sampler](noise, sde, z, Schedule(times), Generator())
+    z = SAMPLERS[sampler](noise, LinearPath(sde), z, Schedule(times), Generator())
     return DENOISERS[denoise](noise, sde, z, expand_time(times[-1], z))
 
 
@@ -134,7 +135,9 @@ def generated(monkeypatch: pytest.MonkeyPatch, sampler: str, name: str, grid: st
     monkeypatch.setattr("torch.randn", draw_of_one)
     settings: dict[str, Any] = {"corrector_snr": None, "corrector_steps": 1, "tolerance": 1e-6, "denoise": "tweedie"}
     z = start.reshape(-1, 1)
-    z0 = draw_latents(exact_noise, sde, z, Generator(), sampler=sampler, steps=points, grid=grid, eps=EPS, **settings)
+    z0 = draw_latents(
+        exact_noise, LinearPath(sde), z, Generator(), sampler=sampler, steps=points, grid=grid, eps=EPS, **settings
+    )
     return z0.reshape(start.shape).norm(dim=1) / deviations
 
 
@@ -241,7 +244,7 @@ def moments(name: str, predictor: str, steps: int, grid: str) -> tuple[float, fl
     for t, s in zip(times[:-1].expand(2, -1).T, times[1:].expand(2, -1).T, strict=True):
         alpha, sigma = sde.alpha(t)[:, None], sde.sigma(t)[:, None]
         noise = sigma * (probe - alpha * mean0) / (alpha**2 * variance0 + sigma**2)
-        moved, scale = PREDICTORS[predictor](sde, probe, noise, t, s)
+        moved, scale = PREDICTORS[predictor](LinearPath(sde), probe, noise, t, s)
         intercept, slope = moved[0].item(), (moved[1] - moved[0]).item()
         mean, variance = slope * mean + intercept, slope**2 * variance + scale[0].item() ** 2
     last = times[-1]
@@ -429,7 +432,7 @@ def test_released_ve_sampling_is_the_released_algorithm(points: int, snr: tuple[
     expected = released_ve_sampler(z, points, snr, Generator().manual_seed(0))
     found = draw_latents(
         noise,
-        sde,
+        LinearPath(sde),
         z,
         Generator().manual_seed(0),
         sampler="reverse_diffusion",

@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model
-from indm.diffusion.objectives import gaussian_nll, nelbo, noise_error
+from indm.diffusion.objectives import gaussian_nll, nelbo
 from indm.diffusion.sde import importance_time, soft_truncation_time
 from indm.errors import ArtifactError, DataError, DivergenceError, ParamsError
 from indm.flows.build import build_flow
@@ -236,8 +236,8 @@ def test_fid_objective_trains_the_flow_on_the_nelbo_alone() -> None:
     twin, own = model(), draw(images(), 17, 8, SEED, 0).fresh()
     z0, log_det = twin.flow(own.x, "train", own.generator)
     t, z = importance_time(twin.sde, own.u, twin.eps)
-    error = noise_error(twin.noise, twin.sde, z0, t, own.noise)
-    (nelbo(twin.sde, z0, log_det, error, z, twin.eps).mean() / 64).backward()
+    error = twin.path.error(twin.noise, z0, t, own.noise)
+    (nelbo(twin.path, z0, log_det, error, z, twin.eps).mean() / 64).backward()
     trainer.step(draws, 1.0)
     for found, expected in zip(followed(trainer, "flow"), twin.flow.parameters(), strict=True):
         torch.testing.assert_close(found, expected.grad)
@@ -252,7 +252,7 @@ def test_fid_objective_trains_the_score_on_latents_of_the_updated_flow() -> None
     twin.flow.load_state_dict(trainer.model.flow.state_dict())
     twin.noise.load_state_dict(score_before)
     t = 1e-5 + draws.u * (1 - 1e-5)
-    expected = noise_error(twin.noise, twin.sde, twin.flow(draws.x, "none")[0], t, draws.noise).mean() / 128
+    expected = twin.path.error(twin.noise, twin.flow(draws.x, "none")[0], t, draws.noise).mean() / 128
     assert loss == pytest.approx(expected.item(), rel=1e-5)
 
 

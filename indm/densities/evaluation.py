@@ -21,7 +21,7 @@ from torch.quasirandom import SobolEngine
 
 from indm.densities.models import Stack
 from indm.diffusion.likelihood import GaussianControl, ode_nll
-from indm.diffusion.objectives import gaussian_nll, nelbo, noise_error, perturb, reconstruction, squared_norm
+from indm.diffusion.objectives import gaussian_nll, nelbo, squared_norm
 from indm.diffusion.samplers.draw import prior_draw, time_grid
 from indm.diffusion.samplers.loops import Schedule, expand_time
 from indm.diffusion.samplers.registered import ddim, ode_heun
@@ -40,7 +40,8 @@ def exact_ode_nll(stack: Stack, sde: SDE, z: Tensor, eps: float, tolerance: floa
     dims = z.shape[-1]
     probes = torch.from_numpy(hadamard(dims)).to(z.dtype)[None, :, None].expand(stack.replicas, -1, z.shape[1], -1)
     each = z[:, None].expand_as(probes)
-    nll = ode_nll(stack.noise_fn(), sde, each.flatten(0, 2), eps, tolerance, probes.flatten(0, 2), steps)
+    path, probes = stack.path(sde), probes.flatten(0, 2)
+    nll = ode_nll(stack.noise_fn(), path, each.flatten(0, 2), eps, tolerance, probes, steps)
     return nll.unflatten(0, (stack.replicas, dims, -1)).mean(1)
 
 
@@ -60,8 +61,9 @@ def likelihood(
     z0, log_det = stack.flow(x)
     flat = z0.flatten(0, 1)
     noise = torch.randn(flat.shape, generator=generator)
-    cost = stack.unflatten(reconstruction(stack.noise_fn(), sde, flat, eps, noise))
-    start = stack.unflatten(perturb(sde, flat, torch.full((len(flat),), eps, dtype=torch.float64), noise))
+    path = stack.path(sde)
+    cost = stack.unflatten(path.decoder(stack.noise_fn(), flat, eps, noise))
+    start = stack.unflatten(path.perturb(flat, torch.full((len(flat),), eps, dtype=torch.float64), noise))
     nll = exact_ode_nll(stack, sde, start, eps, tolerance) - log_det
     return (bound(stack, sde, x, eps, time_draws, generator) + cost).double(), (nll + cost).double()
 
@@ -80,14 +82,14 @@ def bound(stack: Stack, sde: SDE, x: Tensor, eps: float, draws: int, generator: 
     z0, log_det = (values.flatten(0, 1) for values in stack.flow(x))
     control = GaussianControl(sde, z0.mean(0), z0.var(0))
     error = control.expectation(z0, eps)
-    variates = 1 + x.shape[-1]
+    path, variates = stack.path(sde), 1 + x.shape[-1]
     shift = torch.rand(len(z0), variates, generator=generator, dtype=torch.float64)
     for point in SobolEngine(variates).draw(draws, dtype=torch.float64):
         u = (point + shift) % 1
         t, z = importance_time(sde, u[:, 0], eps)
         noise = torch.special.ndtri(u[:, 1:].clamp(TINY, 1 - TINY)).to(z0.dtype)
-        error = error + (noise_error(stack.noise_fn(), sde, z0, t, noise) - control.draw(z0, t, noise)) / draws
-    return stack.unflatten(nelbo(sde, z0, log_det, error, z, eps))
+        error = error + (path.error(stack.noise_fn(), z0, t, noise) - control.draw(z0, t, noise)) / draws
+    return stack.unflatten(nelbo(path, z0, log_det, error, z, eps))
 
 
 @torch.no_grad()
@@ -164,7 +166,7 @@ def _with_jacobian(stack: Stack, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 def sample(stack: Stack, sde: SDE, count: int, steps: int, *, grid: str, eps: float, generator: Generator) -> Tensor:
     """Sample points (R, count, D) by DDIM: the network is called ``steps`` times, the last time to denoise."""
     z = prior_draw(sde, (stack.replicas * count, stack.noise.dims), generator, CPU)
-    z = ddim.SAMPLER(stack.noise_fn(), sde, z, Schedule(time_grid(sde, grid, steps, eps)), generator)
+    z = ddim.SAMPLER(stack.noise_fn(), stack.path(sde), z, Schedule(time_grid(sde, grid, steps, eps)), generator)
     z0 = tweedie(stack.noise_fn(), sde, z, expand_time(eps, z))
     return stack.flow.inverse(stack.unflatten(z0))
 
@@ -203,7 +205,7 @@ def trajectories(stack: Stack, sde: SDE, z: Tensor, points: int, eps: float) -> 
     z = z.flatten(0, 1)
     path = [z]
     for interval in itertools.pairwise(time_grid(sde, "log_snr", points, eps)):
-        z = ode_heun.SAMPLER(stack.noise_fn(), sde, z, Schedule(list(interval)))
+        z = ode_heun.SAMPLER(stack.noise_fn(), stack.path(sde), z, Schedule(list(interval)))
         path.append(z)
     return torch.stack([stack.flow.inverse(stack.unflatten(z_t)) for z_t in path])
 

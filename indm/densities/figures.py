@@ -19,7 +19,6 @@ from torch import Generator, Tensor
 
 from indm.densities.evaluation import exact_ode_nll, trajectories
 from indm.densities.models import Flow, Stack
-from indm.diffusion.objectives import perturb
 from indm.diffusion.sde import SDE
 
 # Steps of the ODE for a picture of a density.
@@ -50,7 +49,7 @@ def forward_clouds(stack: Stack, sde: SDE, x: Tensor, times: list[float], genera
     """Diffuse points (B, 2) to each of K times with the same noise, in a stack of one replica: shape (K, B, 2)."""
     z0 = stack.flow(x[None])[0][0]
     noise = torch.randn(z0.shape, generator=generator)
-    clouds = [perturb(sde, z0, torch.full((len(x),), t, dtype=torch.float64), noise) for t in times]
+    clouds = [stack.path(sde).perturb(z0, torch.full((len(x),), t, dtype=torch.float64), noise) for t in times]
     return torch.stack([stack.flow.inverse(z_t[None])[0] for z_t in clouds])
 
 

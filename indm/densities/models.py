@@ -21,6 +21,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from indm.diffusion.objectives import NoiseFn
+from indm.diffusion.path import ForwardPath, LinearPath
 from indm.diffusion.sde import SDE
 
 FREQUENCIES = 3
@@ -52,6 +53,13 @@ class StackedMLP(nn.Sequential):
         super().__init__(*between[:-1])
 
 
+def waves(log_snr: Tensor) -> Tensor:
+    """Return sines and cosines of the log-SNR, (R, B) to (R, B, 2 FREQUENCIES)."""
+    phase = (log_snr * (math.pi / 2 / LOG_SNR_SCALE))[..., None]
+    phases = phase * 2.0 ** torch.arange(FREQUENCIES, dtype=log_snr.dtype)
+    return torch.cat([phases.sin(), phases.cos()], -1)
+
+
 class ScoreMLP(nn.Module):
     """Noise prediction from the point and sines of the log-SNR.
 
@@ -66,9 +74,7 @@ class ScoreMLP(nn.Module):
 
     def forward(self, z_t: Tensor, t: Tensor) -> Tensor:
         """Predict the noise (R, B, D) in z_t (R, B, D) at the times t (R, B)."""
-        phase = (self.sde.log_snr(t).to(z_t.dtype) * (math.pi / 2 / LOG_SNR_SCALE))[..., None]
-        waves = phase * 2.0 ** torch.arange(FREQUENCIES, dtype=z_t.dtype)
-        return self.mlp(torch.cat([z_t, waves.sin(), waves.cos()], -1))
+        return self.mlp(torch.cat([z_t, waves(self.sde.log_snr(t).to(z_t.dtype))], -1))
 
 
 class Scale(nn.Module):
@@ -175,6 +181,17 @@ class CouplingFlow(nn.Module):
         return LOG_SCALE * torch.tanh(raw / LOG_SCALE), shift
 
 
+class Mover(Scale):
+    """The identity, with a forward process that is trained in a flow's place; see :mod:`indm.densities.movers`."""
+
+    def __init__(self, replicas: int) -> None:
+        super().__init__(torch.ones(replicas))
+
+    def path(self, sde: SDE) -> ForwardPath:
+        """Return the forward process of points (R B, D)."""
+        raise NotImplementedError
+
+
 Flow = Scale | LinearMap | CouplingFlow
 
 
@@ -194,6 +211,10 @@ class Stack(nn.Module):
     def noise_fn(self) -> NoiseFn:
         """Return the noise prediction of latents (R B, D) at times (R B,), for functions of one batch dimension."""
         return lambda z, t: self.noise(self.unflatten(z), self.unflatten(t)).flatten(0, 1)
+
+    def path(self, sde: SDE) -> ForwardPath:
+        """Return the forward process of latents (R B, D)."""
+        return self.flow.path(sde) if isinstance(self.flow, Mover) else LinearPath(sde)
 
     def unflatten(self, values: Tensor) -> Tensor:
         """Reshape (R B, *) to (R, B, *)."""

@@ -12,8 +12,14 @@ numbers from the learned one's and from :math:`\alpha_\epsilon` (:mod:`indm.repo
 import torch
 
 from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.diffusion.path import LinearPath
 
 
-def alpha_at_eps(model: ImplicitNonlinearDiffusion) -> float:
-    r"""Return :math:`\alpha_\epsilon` of the model's diffusion, whose log-SNR may be learned."""
+def alpha_at_eps(model: ImplicitNonlinearDiffusion) -> float | None:
+    r"""Return :math:`\alpha_\epsilon` of the model's diffusion, whose log-SNR may be learned.
+
+    ``None`` for a path with another decoder, whose fixed one has a cost that depends on the latent.
+    """
+    if type(model.path).decoder is not LinearPath.decoder:
+        return None
     return float(model.sde.alpha(torch.tensor(model.eps, dtype=torch.float64)))

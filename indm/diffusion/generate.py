@@ -68,7 +68,7 @@ def draw_batch(
     generator = Generator().manual_seed(derive_seed(*seed, start))
     with torch.no_grad():
         z = prior_draw(model.sde, (count, *model.shape), generator, device, mean)
-        z0 = draw_latents(noise, model.sde, z, generator, eps=model.eps, **settings)
+        z0 = draw_latents(noise, model.path, z, generator, eps=model.eps, **settings)
         x = model.flow.inverse(temperature * z0, generator=generator)
     if not torch.isfinite(x).all():
         wrong = int((~torch.isfinite(x)).sum())

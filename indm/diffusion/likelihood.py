@@ -10,6 +10,7 @@ References:
     | Maximum Likelihood Training of Score-Based Diffusion Models (Song et al., 2021), https://arxiv.org/abs/2101.09258
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,13 +22,11 @@ from indm.diffusion.objectives import (
     NoiseFn,
     gaussian_nll,
     nelbo,
-    noise_error,
     per_sample,
-    perturb,
-    reconstruction,
     squared_norm,
 )
-from indm.diffusion.ode import ode_drift, solve_adaptively
+from indm.diffusion.ode import solve_adaptively
+from indm.diffusion.path import ForwardPath
 from indm.diffusion.sde import SDE, T, importance_time
 
 # torchdiffeq's explicit method has an order one lower, the fifth.
@@ -35,7 +34,7 @@ MAX_ORDER = 6
 
 
 def ode_nll(
-    noise_fn: NoiseFn, sde: SDE, z: Tensor, eps: float, tolerance: float | None, probe: Tensor, steps: int = 1
+    noise_fn: NoiseFn, path: ForwardPath, z: Tensor, eps: float, tolerance: float | None, probe: Tensor, steps: int = 1
 ) -> Tensor:
     r"""Return the negative log-density at time ``eps`` under the probability-flow ODE, in nats.
 
@@ -46,7 +45,7 @@ def ode_nll(
 
     Arguments:
         noise_fn: the noise prediction.
-        sde: the diffusion.
+        path: the forward process, with an ODE.
         z: latents at time ``eps``, shape (B, *).
         eps: truncation time.
         tolerance: relative and absolute tolerance of adaptive Dormand-Prince steps; None for fixed steps.
@@ -70,11 +69,11 @@ def ode_nll(
     def augmented(a: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             z_t = state[0].detach().requires_grad_()
-            drift = ode_drift(noise_fn, sde, z_t, a)
+            drift = path.ode_drift(noise_fn, z_t, a)
             (vjp,) = torch.autograd.grad((drift * probe).sum(), z_t)
         return drift.detach(), (vjp * probe).flatten(1).sum(1)
 
-    first, last = sde.antiderivative(torch.tensor([eps, T], dtype=torch.float64, device=z.device))
+    first, last = path.sde.antiderivative(torch.tensor([eps, T], dtype=torch.float64, device=z.device))
     start = (z, torch.zeros(len(z), dtype=z.dtype, device=z.device))
     if tolerance is None:
         grid = first + torch.arange(steps + 1, dtype=torch.float64, device=z.device) / steps * (last - first)
@@ -82,7 +81,7 @@ def ode_nll(
     else:
         ends = torch.stack([first, last])
         z_path, log_volume = solve_adaptively(augmented, start, ends, tolerance)
-    return gaussian_nll(z_path[-1], sde.prior_std) - log_volume[-1]
+    return gaussian_nll(z_path[-1], path.sde.prior_std) - log_volume[-1]
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ class GaussianControl:
 
 
 def stratified_nelbo(
-    noise_fn: NoiseFn, sde: SDE, z0: Tensor, log_det: Tensor, eps: float, draws: int, generator: Generator
+    noise_fn: NoiseFn, path: ForwardPath, z0: Tensor, log_det: Tensor, eps: float, draws: int, generator: Generator
 ) -> Tensor:
     r"""Average the bound over stratified importance-sampled times, with a Gaussian control variate, in nats.
 
@@ -136,7 +135,7 @@ def stratified_nelbo(
 
     Arguments:
         noise_fn: the noise prediction.
-        sde: the diffusion.
+        path: the forward process of the latent.
         z0: clean latents, shape (B, *): their mean and variance set the control variate.
         log_det: the flow's log-determinant, shape (B,).
         eps: truncation time.
@@ -147,21 +146,21 @@ def stratified_nelbo(
         The bound without the reconstruction term, in nats, shape (B,).
     """
     # One image has no variance; the bound stays unbiased, regardless of the control variate's parameters.
-    control = GaussianControl(sde, z0.mean(0), z0.var(0, correction=min(1, len(z0) - 1)))
+    control = GaussianControl(path.sde, z0.mean(0), z0.var(0, correction=min(1, len(z0) - 1)))
     error = control.expectation(z0, eps)
     for k in range(draws):
         u = (k + torch.rand(len(z0), generator=generator, dtype=torch.float64)) / draws
-        t = importance_time(sde, u.to(z0.device), eps)[0]
+        t = importance_time(path.sde, u.to(z0.device), eps)[0]
         noise = torch.randn(z0.shape, generator=generator, dtype=z0.dtype).to(z0.device)
-        error = error + (noise_error(noise_fn, sde, z0, t, noise) - control.draw(z0, t, noise)) / draws
-    z = importance_time(sde, torch.zeros(1, dtype=torch.float64, device=z0.device), eps)[1]
-    return nelbo(sde, z0, log_det, error, z, eps)
+        error = error + (path.error(noise_fn, z0, t, noise) - control.draw(z0, t, noise)) / draws
+    z = importance_time(path.sde, torch.zeros(1, dtype=torch.float64, device=z0.device), eps)[1]
+    return nelbo(path, z0, log_det, error, z, eps)
 
 
 @torch.no_grad()
 def nelbo_alone(
     noise_fn: NoiseFn,
-    sde: SDE,
+    path: ForwardPath,
     flow: Callable[[Tensor], tuple[Tensor, Tensor]],
     x: Tensor,
     *,
@@ -175,13 +174,13 @@ def nelbo_alone(
     """
     z0, log_det = flow(x)
     noise = torch.randn(z0.shape, generator=generator, dtype=z0.dtype).to(z0.device)
-    bound, cost = _bound_and_cost(noise_fn, sde, z0, log_det, noise, eps, time_draws, generator)
+    bound, cost = _bound_and_cost(noise_fn, path, z0, log_det, noise, eps, time_draws, generator)
     return bound + cost
 
 
 def _bound_and_cost(
     noise_fn: NoiseFn,
-    sde: SDE,
+    path: ForwardPath,
     z0: Tensor,
     log_det: Tensor,
     noise: Tensor,
@@ -190,14 +189,14 @@ def _bound_and_cost(
     generator: Generator,
 ) -> tuple[Tensor, Tensor]:
     """Return the bound without the reconstruction term, and that term from the noise at ``eps``: each (B,), on the CPU."""
-    cost = reconstruction(noise_fn, sde, z0, eps, noise).double().cpu()
-    return stratified_nelbo(noise_fn, sde, z0, log_det, eps, draws, generator).double().cpu(), cost
+    cost = path.decoder(noise_fn, z0, eps, noise).double().cpu()
+    return stratified_nelbo(noise_fn, path, z0, log_det, eps, draws, generator).double().cpu(), cost
 
 
 @torch.no_grad()
 def four_numbers(
     noise_fn: NoiseFn,
-    sde: SDE,
+    path: ForwardPath,
     flow: Callable[[Tensor], tuple[Tensor, Tensor]],
     x: Tensor,
     *,
@@ -214,7 +213,7 @@ def four_numbers(
 
     Arguments:
         noise_fn: the noise prediction.
-        sde: the diffusion.
+        path: the forward process of the latent; without an ODE, the numbers of the ODE are NaN.
         flow: maps dequantised images (B, *) to latents (B, *) and log-determinants (B,).
         x: dequantised images scaled to [-1, 1], shape (B, *).
         eps: truncation time.
@@ -230,15 +229,18 @@ def four_numbers(
     z0, log_det = flow(x)
     noise = torch.randn(z0.shape, generator=generator, dtype=z0.dtype).to(z0.device)
     probe = torch.randint(0, 2, z0.shape, generator=generator).to(z0) * 2 - 1
+    bound, cost = _bound_and_cost(noise_fn, path, z0, log_det, noise, eps, time_draws, generator)
+    numbers = {"nelbo": bound + cost, "nelbo_no_reconstruction": bound}
+    if not path.has_ode:
+        return {"nll": torch.full_like(bound, math.nan)} | numbers
     t = torch.full((len(z0),), eps, dtype=torch.float64, device=z0.device)
-    bound, cost = _bound_and_cost(noise_fn, sde, z0, log_det, noise, eps, time_draws, generator)
-    starts = {"nll": perturb(sde, z0, t, noise)} | ({"nll_uncorrected": z0} if uncorrected else {})
+    starts = {"nll": path.perturb(z0, t, noise)} | ({"nll_uncorrected": z0} if uncorrected else {})
     # Fixed steps solve both in one batch, in less than twice the time; adaptive steps depend on all entries of the batch.
     batches = [[*starts.values()]] if tolerance is None else [[start] for start in starts.values()]
     solutions = [
-        ode_nll(noise_fn, sde, torch.cat(batch), eps, tolerance, torch.cat([probe] * len(batch)), ode_steps)
+        ode_nll(noise_fn, path, torch.cat(batch), eps, tolerance, torch.cat([probe] * len(batch)), ode_steps)
         for batch in batches
     ]
     nlls = torch.cat(solutions).chunk(len(starts))
-    numbers = {name: (nll - log_det).double().cpu() for name, nll in zip(starts, nlls, strict=True)}
-    return numbers | {"nll": numbers["nll"] + cost, "nelbo": bound + cost, "nelbo_no_reconstruction": bound}
+    found = {name: (nll - log_det).double().cpu() for name, nll in zip(starts, nlls, strict=True)}
+    return found | {"nll": found["nll"] + cost} | numbers

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from indm.diffusion.learned_range import LearnedRange
 from indm.diffusion.noise import NoiseModel
+from indm.diffusion.path import ForwardPath, LinearPath
 from indm.diffusion.sde import SDE, build_sde
 from indm.errors import ArtifactError, IndmError
 from indm.flows.build import build_flow
@@ -49,6 +50,11 @@ class ImplicitNonlinearDiffusion(nn.Module):
     def sde(self) -> SDE:
         """The linear diffusion of the latent, which belongs to the score network if its range is learned."""
         return self.noise.sde
+
+    @property
+    def path(self) -> ForwardPath:
+        """The forward process of the latent; families whose process is not linear have their own."""
+        return LinearPath(self.sde)
 
     @property
     def centered(self) -> bool:

@@ -5,34 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
-from indm.diffusion.objectives import Multivariate, NoiseFn
+from indm.diffusion.objectives import NoiseFn
 from indm.diffusion.sde import SDE
 from indm.errors import ConvergenceError
-
-
-def ode_drift(noise_fn: NoiseFn, sde: SDE, z: Tensor, a: Tensor) -> Tensor:
-    r"""Return the drift of the probability-flow ODE in :math:`A = -\log\mathrm{SNR}`, where it is not stiff near :math:`t = 0`.
-
-    .. math:: \frac{\mathrm d z}{\mathrm d A} = \frac{f\sigma^2}{g^2}\, z + \frac{\sigma}{2}\,\epsilon_\theta(z, t(A))
-
-    Arguments:
-        noise_fn: the noise prediction.
-        sde: the diffusion.
-        z: latents, shape (B, *).
-        a: the variable, a scalar tensor.
-
-    Returns:
-        The derivative, shape (B, *).
-
-    References:
-        | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
-        | https://arxiv.org/abs/2011.13456, equation 13
-    """
-    if isinstance(sde, Multivariate):
-        return sde.ode_drift(noise_fn, z, a)
-    t = sde.time(a.double())
-    linear = sde.drift(t) * (sde.sigma(t) / sde.diffusion(t)) ** 2
-    return linear.to(z.dtype) * z + 0.5 * sde.sigma(t).to(z.dtype) * noise_fn(z, t.expand(len(z)))
 
 
 def ode_drift_in_time(noise_fn: NoiseFn, sde: SDE, z: Tensor, t: Tensor) -> Tensor:
@@ -40,7 +15,7 @@ def ode_drift_in_time(noise_fn: NoiseFn, sde: SDE, z: Tensor, t: Tensor) -> Tens
 
     .. math:: \frac{\mathrm d z}{\mathrm d t} = f z + \frac{g^2}{2\sigma}\,\epsilon_\theta(z, t)
 
-    The time t is a scalar tensor and the derivative has shape (B, *); see :func:`ode_drift` for the other arguments.
+    The time t is a scalar tensor; the latents z and the derivative have shape (B, *).
     """
     gain = sde.diffusion(t) ** 2 / (2 * sde.sigma(t))
     return sde.drift(t).to(z.dtype) * z + gain.to(z.dtype) * noise_fn(z, t.expand(len(z)))

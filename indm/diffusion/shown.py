@@ -6,7 +6,6 @@ import torch
 from torch import Generator, Tensor
 
 from indm.diffusion.model import ImplicitNonlinearDiffusion
-from indm.diffusion.objectives import perturb
 from indm.errors import ConvergenceError
 from indm.flows.base import Map
 
@@ -36,7 +35,7 @@ def forward_images(
     z0 = flow(x)
     noise = torch.randn(z0.shape, generator=generator).to(x.device)
     times64 = torch.tensor(times, dtype=torch.float64, device=x.device)
-    latents = [perturb(model.sde, z0, t.expand(len(x)), noise) if t > 0 else z0 for t in times64]
+    latents = [model.path.perturb(z0, t.expand(len(x)), noise) if t > 0 else z0 for t in times64]
     return torch.stack([_inverted(inverse, z_t) for z_t in latents], 1), torch.stack(latents, 1)
 
 

@@ -15,6 +15,7 @@ from indm.diffusion.decoder import alpha_at_eps
 from indm.diffusion.evaluation import Evaluation, likelihoods
 from indm.diffusion.likelihood import nelbo_alone
 from indm.diffusion.objectives import NoiseFn
+from indm.diffusion.path import LinearPath
 from indm.diffusion.sde import SDE
 from indm.errors import DataError, ParamsError, memory_errors
 from indm.foreign.conventions import Network, check_network, noise_fn
@@ -43,6 +44,11 @@ class Foreign:
     sde: SDE
     eps: float
     centered: bool
+
+    @property
+    def path(self) -> LinearPath:
+        """The linear diffusion."""
+        return LinearPath(self.sde)
 
     def flow(self, x: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Return images (B, *) as they are, and log-determinants of 0, shape (B,)."""
@@ -153,7 +159,7 @@ def _undequantised(
     for batch in pixels.split(size):
         x = batch.float().div(levels - 1).to(device)
         x = 2 * x - 1 if model.centered else x
-        nats = nelbo_alone(model.noise, model.sde, model.flow, x, eps=model.eps, time_draws=draws, generator=generator)
+        nats = nelbo_alone(model.noise, model.path, model.flow, x, eps=model.eps, time_draws=draws, generator=generator)
         found.append(bits_per_dim(nats, x[0].numel(), levels, model.centered))
     return torch.cat(found).numpy()
 

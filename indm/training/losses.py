@@ -14,8 +14,6 @@ from indm.diffusion.objectives import (
     gaussian_nll,
     likelihood_weighted,
     nelbo,
-    noise_error,
-    reconstruction,
     variance_weighted,
 )
 from indm.diffusion.sde import importance_time, soft_truncation_time, uniform_time
@@ -77,7 +75,7 @@ def score_loss(model: ImplicitNonlinearDiffusion, how: "Optimisation", draws: Dr
     with torch.no_grad():
         z0, log_det = model.flow(draws.x, "none", draws.generator)
     t = uniform_time(draws.u, _truncation(model, how, draws))
-    error = noise_error(_noise(model, how), model.sde, z0, t, draws.noise)
+    error = model.path.error(_noise(model, how), z0, t, draws.noise)
     loss = variance_weighted(error).mean() / z0[0].numel()
     return Loss(loss, loss, log_det.mean(), z0)
 
@@ -88,10 +86,10 @@ def _nelbo(
     noise_fn = _noise(model, how)
     z0, log_det = model.flow(draws.x, "none" if frozen else "train", draws.generator)
     t, z = importance_time(model.sde, draws.u, eps)
-    error = noise_error(noise_fn, model.sde, z0, t, draws.noise)
-    bound = nelbo(model.sde, z0, log_det, error, z, eps)
+    error = model.path.error(noise_fn, z0, t, draws.noise)
+    bound = nelbo(model.path, z0, log_det, error, z, eps)
     if how.reconstruction:
-        bound = bound + reconstruction(noise_fn, model.sde, z0, eps, draw_probe(z0, "gaussian", draws.generator))
+        bound = bound + model.path.decoder(noise_fn, z0, eps, draw_probe(z0, "gaussian", draws.generator))
     dims = z0[0].numel()
     # In float64 before the division, as if the host had read it.
     score = likelihood_weighted(error, z).mean().double() / dims

@@ -14,7 +14,7 @@ References:
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -99,6 +99,16 @@ class Optimisation:
     precision: str = "float32"
     soft_truncation: float | None = None
     reconstruction: bool = False
+
+
+@contextlib.contextmanager
+def _frozen(network: nn.Module) -> Iterator[None]:
+    """Train a network's weights only outside of this context."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
 
 
 class Trainer:
@@ -246,15 +256,13 @@ class Trainer:
         return [self._descend(batches, partial(joint_loss, frozen=self.frozen), losses, *self.optimisers)]
 
     def _alternating_step(self, batches: list[Draws]) -> list[Descent]:
-        descents = []
-        if "flow" in self.optimisers:
-            # The score is frozen instead of detached, because the flow's gradient passes through it.
-            self.model.noise.requires_grad_(False)
-            try:
-                descents.append(self._descend(batches, flow_loss, ("flow_loss",), "flow"))
-            finally:
-                self.model.noise.requires_grad_(True)
-        return [*descents, self._descend(batches, score_loss, ("score_loss",), "score")]
+        if "flow" not in self.optimisers:
+            return [self._descend(batches, score_loss, ("score_loss",), "score")]
+        # Frozen, not detached: the flow's gradient passes through the score, and a path in the flow's place is in both losses.
+        with _frozen(self.model.noise):
+            descent = self._descend(batches, flow_loss, ("flow_loss",), "flow")
+        with _frozen(self.model.flow):
+            return [descent, self._descend(batches, score_loss, ("score_loss",), "score")]
 
     def _flow_step(self, batches: list[Draws]) -> list[Descent]:
         return [self._descend(batches, normalizing_flow_loss, ("flow_loss",), "flow")]

@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from indm.diffusion.objectives import NoiseFn
+from indm.diffusion.path import ForwardPath
 from indm.diffusion.samplers.loops import Schedule, expand_time
 from indm.diffusion.sde import SDE, T
 from indm.diffusion.steps import DENOISERS, standard_normal
@@ -49,7 +50,7 @@ def prior_draw(
 
 def draw_latents(
     noise: NoiseFn,
-    sde: SDE,
+    path: ForwardPath,
     z: Tensor,
     generator: Generator,
     *,
@@ -66,10 +67,10 @@ def draw_latents(
 
     ``released_ve`` denoises the mean of the last predictor step, without added noise and without a correction.
     """
-    times = time_grid(sde, grid, steps, eps)
+    times = time_grid(path.sde, grid, steps, eps)
     schedule = Schedule(times, corrector_snr, corrector_steps, tolerance, ends_in_mean=denoise == "released_ve")
-    z = SAMPLERS[sampler](noise, sde, z, schedule, generator)
-    return DENOISERS[denoise](noise, sde, z, expand_time(times[-1], z))
+    z = SAMPLERS[sampler](noise, path, z, schedule, generator)
+    return DENOISERS[denoise](noise, path.sde, z, expand_time(times[-1], z))
 
 
 def _alpha_end(sde: SDE) -> float:

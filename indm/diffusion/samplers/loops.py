@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from indm.diffusion.objectives import NoiseFn, per_sample
+from indm.diffusion.objectives import NoiseFn
 from indm.diffusion.ode import ode_drift_in_time
-from indm.diffusion.sde import SDE
+from indm.diffusion.path import ForwardPath
 from indm.diffusion.steps import langevin, standard_normal
 
 
@@ -34,10 +34,10 @@ class Schedule(NamedTuple):
     ends_in_mean: bool = False
 
 
-Sampler = Callable[[NoiseFn, SDE, Tensor, Schedule, Generator], Tensor]
+Sampler = Callable[[NoiseFn, ForwardPath, Tensor, Schedule, Generator], Tensor]
 """Map from a start z_T to a latent at the last time, both (B, *); the generator, on the CPU, is the source of every draw."""
-Predictor = Callable[[SDE, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""One reverse step: (sde, z_t, noise prediction at t, t, s) to the mean (B, *) and the noise scale (B,)."""
+Predictor = Callable[[ForwardPath, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""One reverse step: (path, z_t, noise prediction at t, t, s) to the mean (B, *) and the noise scale, which broadcasts to it."""
 Derivative = Callable[[Tensor, Tensor], Tensor]
 """Right-hand side of the probability-flow ODE: z (B, *) and the time, a scalar, to (B, *)."""
 OdeStep = Callable[[Derivative, Tensor, Tensor, Tensor], Tensor]
@@ -63,18 +63,20 @@ class PredictorCorrector:
     predictor: Predictor
     corrector: bool = True
 
-    def __call__(self, noise_fn: NoiseFn, sde: SDE, z: Tensor, schedule: Schedule, generator: Generator) -> Tensor:
+    def __call__(
+        self, noise_fn: NoiseFn, path: ForwardPath, z: Tensor, schedule: Schedule, generator: Generator
+    ) -> Tensor:
         times, end = schedule.times, len(schedule.times) - 1
         for i, time in enumerate(times):
             t = expand_time(time, z)
             if self.corrector and schedule.corrector_snr is not None and not (schedule.ends_in_mean and i == end):
                 first, last = schedule.corrector_snr
                 for _ in range(schedule.corrector_steps):
-                    z = langevin(noise_fn, sde, z, t, first + (last - first) * i / len(times), generator)
+                    z = langevin(noise_fn, path.sde, z, t, first + (last - first) * i / len(times), generator)
             if i < end:
-                z, scale = self.predictor(sde, z, noise_fn(z, t), t, expand_time(times[i + 1], z))
+                z, scale = self.predictor(path, z, noise_fn(z, t), t, expand_time(times[i + 1], z))
                 if not (schedule.ends_in_mean and i + 1 == end):
-                    z = z + per_sample(scale, z) * standard_normal(z.shape, z, generator)
+                    z = z + scale * standard_normal(z.shape, z, generator)
         return z
 
 
@@ -89,9 +91,9 @@ class FixedStepOde:
     step: OdeStep
 
     def __call__(
-        self, noise_fn: NoiseFn, sde: SDE, z: Tensor, schedule: Schedule, generator: Generator | None = None
+        self, noise_fn: NoiseFn, path: ForwardPath, z: Tensor, schedule: Schedule, generator: Generator | None = None
     ) -> Tensor:
-        derivative = partial(ode_drift_in_time, noise_fn, sde)
+        derivative = partial(ode_drift_in_time, noise_fn, path.sde)
         for t, s in itertools.pairwise(torch.tensor(schedule.times, dtype=torch.float64, device=z.device)):
             z = self.step(derivative, z, t, s)
         return z

@@ -7,5 +7,6 @@ FLOW = False
 REFERENCE = True
 ONLY = None
 STYLE = {"color": "#0072b2", "marker": "o", "linestyle": "-"}
+NO_ODE = ""
 
 FAMILY = ImplicitNonlinearDiffusion

@@ -7,5 +7,6 @@ FLOW = True
 REFERENCE = False
 ONLY = None
 STYLE = {"color": "#d55e00", "marker": "s", "linestyle": "--"}
+NO_ODE = ""
 
 FAMILY = ImplicitNonlinearDiffusion

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from indm.diffusion.objectives import per_sample
+from indm.diffusion.path import ForwardPath
 from indm.diffusion.samplers.loops import PredictorCorrector
-from indm.diffusion.sde import SDE
 
 LABEL = "DDIM"
 CALLS = 1
@@ -14,7 +14,7 @@ ORDER = 1
 SOUND = {("vp", "uniform"): 9, ("vp", "log_snr"): 5, ("ve", "uniform"): 4, ("ve", "log_snr"): 4}
 
 
-def ddim(sde: SDE, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+def ddim(path: ForwardPath, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     r"""Deterministic step of the probability-flow ODE, exact where the noise prediction is constant.
 
     .. math:: z_s = \frac{\alpha_s}{\alpha_t}(z_t - \sigma_t\epsilon_\theta) + \sigma_s\epsilon_\theta
@@ -22,10 +22,11 @@ def ddim(sde: SDE, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tens
     References:
         | Denoising Diffusion Implicit Models (Song et al., 2021), https://arxiv.org/abs/2010.02502, equation 12
     """
+    sde = path.sde
     ratio, sigma_t, sigma_s = (
         per_sample(value, z) for value in (sde.alpha(s) / sde.alpha(t), sde.sigma(t), sde.sigma(s))
     )
-    return ratio * (z - sigma_t * noise) + sigma_s * noise, torch.zeros_like(t)
+    return ratio * (z - sigma_t * noise) + sigma_s * noise, per_sample(torch.zeros_like(t), z)
 
 
 SAMPLER = PredictorCorrector(ddim, corrector=CORRECTOR)

@@ -4,8 +4,8 @@ import torch
 from torch import Generator, Tensor
 
 from indm.diffusion.objectives import NoiseFn
+from indm.diffusion.path import ForwardPath
 from indm.diffusion.samplers.loops import Schedule, expand_time
-from indm.diffusion.sde import SDE
 from indm.diffusion.steps import tweedie
 
 LABEL = "DPM-Solver++ 2M"
@@ -16,7 +16,7 @@ SOUND = {("vp", "uniform"): 8, ("vp", "log_snr"): 5, ("ve", "uniform"): 4, ("ve"
 
 
 def sample_dpm_solver_pp_2m(
-    noise_fn: NoiseFn, sde: SDE, z: Tensor, schedule: Schedule, generator: Generator | None = None
+    noise_fn: NoiseFn, path: ForwardPath, z: Tensor, schedule: Schedule, generator: Generator | None = None
 ) -> Tensor:
     r"""Solve the probability-flow ODE by DPM-Solver++ (2M), a multistep solver of second order; (B, *) to (B, *).
 
@@ -38,6 +38,7 @@ def sample_dpm_solver_pp_2m(
         | DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models (Lu et al., 2022)
         | https://arxiv.org/abs/2211.01095, algorithm 2, and https://github.com/LuChengTH/dpm-solver
     """
+    sde = path.sde
     grid = torch.tensor(schedule.times, dtype=torch.float64)
     alpha, sigma, h = sde.alpha(grid), sde.sigma(grid), sde.log_snr(grid).diff() / 2
     shrink, gain = (sigma[1:] / sigma[:-1]).tolist(), (alpha[1:] * -torch.expm1(-h)).tolist()

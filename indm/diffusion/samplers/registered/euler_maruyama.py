@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from indm.diffusion.objectives import per_sample
+from indm.diffusion.path import ForwardPath
 from indm.diffusion.samplers.loops import PredictorCorrector
-from indm.diffusion.sde import SDE
 
 LABEL = "Euler–Maruyama"
 CALLS = 1
@@ -14,14 +14,15 @@ ORDER = 1
 SOUND = {("vp", "uniform"): 12, ("vp", "log_snr"): 11, ("ve", "uniform"): 12, ("ve", "log_snr"): 12}
 
 
-def euler_maruyama(sde: SDE, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+def euler_maruyama(path: ForwardPath, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     r"""Euler-Maruyama step of the reverse SDE from ``t`` to ``s``.
 
     .. math:: z_s = z_t - \big(f z_t + \tfrac{g^2}{\sigma}\epsilon_\theta\big)(t - s) + g\sqrt{t-s}\,\xi
     """
+    sde = path.sde
     g = sde.diffusion(t)
     drift = per_sample(sde.drift(t), z) * z + per_sample(g**2 / sde.sigma(t), z) * noise
-    return z - per_sample(t - s, z) * drift, g * torch.sqrt(t - s)
+    return z - per_sample(t - s, z) * drift, per_sample(g * torch.sqrt(t - s), z)
 
 
 SAMPLER = PredictorCorrector(euler_maruyama)

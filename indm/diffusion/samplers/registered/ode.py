@@ -4,9 +4,9 @@ import torch
 from torch import Generator, Tensor
 
 from indm.diffusion.objectives import NoiseFn
-from indm.diffusion.ode import ode_drift, solve_adaptively
+from indm.diffusion.ode import solve_adaptively
+from indm.diffusion.path import ForwardPath
 from indm.diffusion.samplers.loops import Schedule
-from indm.diffusion.sde import SDE
 
 LABEL = "ODE"
 CALLS = None
@@ -16,7 +16,7 @@ SOUND = {("vp", "uniform"): 4, ("vp", "log_snr"): 4, ("ve", "uniform"): 4, ("ve"
 
 
 def sample_ode(
-    noise_fn: NoiseFn, sde: SDE, z: Tensor, schedule: Schedule, generator: Generator | None = None
+    noise_fn: NoiseFn, path: ForwardPath, z: Tensor, schedule: Schedule, generator: Generator | None = None
 ) -> Tensor:
     """Solve the probability-flow ODE between the ends of the grid (adaptive Dormand-Prince, on z's device); (B, *) to (B, *).
 
@@ -25,9 +25,9 @@ def sample_ode(
         | https://arxiv.org/abs/2011.13456, section 4.3
     """
     times = [schedule.times[0], schedule.times[-1]]
-    ends = sde.antiderivative(torch.tensor(times, dtype=torch.float64, device=z.device))
-    path: Tensor = solve_adaptively(lambda a, z_t: ode_drift(noise_fn, sde, z_t, a), z, ends, schedule.tolerance)
-    return path[-1]
+    ends = path.sde.antiderivative(torch.tensor(times, dtype=torch.float64, device=z.device))
+    found: Tensor = solve_adaptively(lambda a, z_t: path.ode_drift(noise_fn, z_t, a), z, ends, schedule.tolerance)
+    return found[-1]
 
 
 SAMPLER = sample_ode

@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from indm.diffusion.objectives import per_sample
+from indm.diffusion.path import ForwardPath
 from indm.diffusion.samplers.loops import PredictorCorrector
-from indm.diffusion.sde import SDE
 
 LABEL = "reverse diffusion"
 CALLS = 1
@@ -13,7 +13,7 @@ ORDER = 1
 SOUND = {("vp", "uniform"): 12, ("vp", "log_snr"): 16, ("ve", "uniform"): 13, ("ve", "log_snr"): 13}
 
 
-def reverse_diffusion(sde: SDE, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+def reverse_diffusion(path: ForwardPath, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     r"""Reverse-diffusion step with the exact coefficients of the interval.
 
     .. math:: z_s = \big(2 - \sqrt{1-G^2}\big) z_t - \tfrac{G^2}{\sigma}\epsilon_\theta + G\,\xi \quad (\text{VE: } z_t - \dots)
@@ -22,8 +22,9 @@ def reverse_diffusion(sde: SDE, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) 
         | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
         | https://arxiv.org/abs/2011.13456, equation 46
     """
+    sde = path.sde
     shrink, big_g = sde.interval(t, s)
-    return per_sample(2 - shrink, z) * z - per_sample(big_g**2 / sde.sigma(t), z) * noise, big_g
+    return per_sample(2 - shrink, z) * z - per_sample(big_g**2 / sde.sigma(t), z) * noise, per_sample(big_g, z)
 
 
 SAMPLER = PredictorCorrector(reverse_diffusion)

@@ -1,0 +1,138 @@
+r"""The forward process of a latent, as training, likelihoods and samplers see it: a path from the latent to the prior.
+
+A path has a linear diffusion, whose :math:`A = -\log\mathrm{SNR}` labels the times; its marginals given :math:`z_0` may differ
+from the diffusion's. The model is a reverse SDE with the volatility of the path, so that by Girsanov's theorem
+
+.. math::
+    \mathrm{NELBO} = -\mathbb E\log p_T(z_T) + \tfrac12\int_{A_\epsilon}^{A_T} e(A)\,\mathrm dA + c + R_\epsilon ,
+
+where e is the squared distance between the drifts of the two reverse processes in units of the volatility, and c is the
+change of entropy of :math:`z_t` given :math:`z_0` from T to :math:`\epsilon`. Any prediction gives a bound.
+
+References:
+    | Maximum Likelihood Training of Score-Based Diffusion Models (Song et al., 2021), https://arxiv.org/abs/2101.09258, theorem 3
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from indm.diffusion.objectives import NoiseFn, per_sample, perturb, squared_norm
+from indm.diffusion.sde import SDE, T
+
+
+class ForwardPath(Protocol):
+    """A forward process. Latents and noises have shape (B, *), times and numbers of each sample shape (B,)."""
+
+    @property
+    def sde(self) -> SDE:
+        """The linear diffusion whose times label the path."""
+
+    @property
+    def has_ode(self) -> bool:
+        """Whether the noise prediction gives the score, and with it a probability-flow ODE and its likelihood."""
+
+    def perturb(self, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        r"""Return :math:`z_t` for one draw of the noise."""
+
+    def error(self, noise_fn: NoiseFn, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """Return the error e of the noise prediction for one draw of the noise."""
+
+    def prior(self, z0: Tensor) -> Tensor:
+        r"""Return the expected :math:`-\log p_T(z_T)` given :math:`z_0`, in nats."""
+
+    def entropy(self, z0: Tensor, z: float | Tensor, eps: float) -> float | Tensor:
+        r"""Return c, in nats; ``z`` is :math:`A_T - A_\epsilon`."""
+
+    def decoder(self, noise_fn: NoiseFn, z0: Tensor, eps: float, noise: Tensor) -> Tensor:
+        r"""Return :math:`R_\epsilon = \log q(z_\epsilon|z_0) - \log p(z_0|z_\epsilon)`, in nats.
+
+        A prediction of 0 gives the fixed decoder.
+        """
+
+    def ode_drift(self, noise_fn: NoiseFn, z: Tensor, a: Tensor) -> Tensor:
+        r"""Return :math:`\mathrm dz/\mathrm dA` of the probability-flow ODE at the scalar ``a``, if the path has one."""
+
+    def reverse_step(self, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and scale, which broadcast to (B, *), of a step from t to s < t, given the noise predicted at t."""
+
+
+@dataclass(frozen=True)
+class LinearPath:
+    """The linear diffusion itself.
+
+    Arguments:
+        sde: the diffusion.
+    """
+
+    sde: SDE
+    has_ode: ClassVar[bool] = True
+
+    def perturb(self, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        return perturb(self.sde, z0, t, noise)
+
+    def error(self, noise_fn: NoiseFn, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        r"""Return :math:`\|\epsilon_\theta(z_t, t) - \epsilon\|^2`."""
+        return squared_norm(noise_fn(self.perturb(z0, t, noise), t) - noise)
+
+    def prior(self, z0: Tensor) -> Tensor:
+        r"""Return the cross entropy in closed form, with :math:`p_T = \mathcal N(0, s^2 I)`.
+
+        .. math:: \tfrac D2\log 2\pi s^2 + \frac{\|\alpha_T z_0\|^2 + D\sigma_T^2}{2 s^2}
+        """
+        end = torch.tensor(T, dtype=torch.float64)
+        alpha, sigma, std = self.sde.alpha(end), self.sde.sigma(end), self.sde.prior_std
+        constant = 0.5 * z0[0].numel() * (math.log(2 * math.pi * std**2) + (sigma / std) ** 2)
+        return constant + squared_norm(z0) * (alpha / std) ** 2 / 2
+
+    def entropy(self, z0: Tensor, z: float | Tensor, eps: float) -> float | Tensor:
+        r"""Return :math:`-D\big(\tfrac Z2 + \int_\epsilon^T f\,\mathrm dt\big) = -D\log\frac{\sigma_T}{\sigma_\epsilon}`."""
+        return -z0[0].numel() * (0.5 * z + self.sde.divergence_integral(eps))
+
+    def decoder(self, noise_fn: NoiseFn, z0: Tensor, eps: float, noise: Tensor) -> Tensor:
+        r"""Return the cost of decoding :math:`z_0` from :math:`z_\epsilon`; see :mod:`indm.diffusion.decoder`.
+
+        .. math:: -D\ln\alpha_\epsilon + \tfrac12\big(\|\epsilon_\theta(z_\epsilon, \epsilon)-\epsilon\|^2 - \|\epsilon\|^2\big)
+
+        References:
+            | Soft Truncation (Kim et al., 2022), https://arxiv.org/abs/2106.05527, appendix on the reconstruction term
+        """
+        t = torch.full((len(z0),), eps, dtype=torch.float64, device=z0.device)
+        error = squared_norm(noise_fn(self.perturb(z0, t, noise), t) - noise)
+        return 0.5 * (error - squared_norm(noise)) - self.volume(z0, eps)
+
+    def volume(self, z0: Tensor, eps: float) -> Tensor:
+        r"""Return :math:`D\ln\alpha_\epsilon`, whose negative is the cost of the fixed decoder."""
+        return z0[0].numel() * self.sde.alpha(torch.tensor(eps, dtype=torch.float64, device=z0.device)).log()
+
+    def ode_drift(self, noise_fn: NoiseFn, z: Tensor, a: Tensor) -> Tensor:
+        r"""Return the drift in A, where the ODE is not stiff near :math:`t = 0`.
+
+        .. math:: \frac{\mathrm d z}{\mathrm d A} = \frac{f\sigma^2}{g^2}\, z + \frac{\sigma}{2}\,\epsilon_\theta(z, t(A))
+
+        References:
+            | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
+            | https://arxiv.org/abs/2011.13456, equation 13
+        """
+        t = self.sde.time(a.double())
+        linear = self.sde.drift(t) * (self.sde.sigma(t) / self.sde.diffusion(t)) ** 2
+        return linear.to(z.dtype) * z + 0.5 * self.sde.sigma(t).to(z.dtype) * noise_fn(z, t.expand(len(z)))
+
+    def reverse_step(self, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Ancestral step: the Gaussian posterior :math:`q(z_s \mid z_t, z_0)` at the predicted :math:`z_0`.
+
+        .. math::
+            \mu = \frac1{\alpha_{t|s}}\Big(z_t - \frac{\sigma^2_{t|s}}{\sigma_t}\epsilon_\theta\Big), \quad
+            \text{std} = \frac{\sigma_{t|s}\sigma_s}{\sigma_t}, \quad
+            \alpha_{t|s} = \frac{\alpha_t}{\alpha_s},\; \sigma^2_{t|s} = \sigma_t^2 - \alpha_{t|s}^2\sigma_s^2
+
+        References:
+            | Denoising Diffusion Probabilistic Models (Ho et al., 2020), https://arxiv.org/abs/2006.11239, equations 7 and 11
+        """
+        sigma_t, sigma_s, ratio = self.sde.sigma(t), self.sde.sigma(s), self.sde.alpha(t) / self.sde.alpha(s)
+        variance = sigma_t**2 - ratio**2 * sigma_s**2
+        mean = (z - per_sample(variance / sigma_t, z) * noise) / per_sample(ratio, z)
+        return mean, per_sample(torch.sqrt(variance) * sigma_s / sigma_t, z)
