@@ -102,7 +102,8 @@ def bounds(
     each = [values.repeat(count, *[1] * (values.dim() - 1)) for values in (x, noise)]
     error = path.error(predict(times), each[0], times.repeat_interleave(len(x)), each[1]).view(count, -1).mean(0)
     end = predict(torch.tensor([eps], dtype=torch.float64))
-    return path.prior(x) + z / 2 * error + path.entropy(x, z, eps) + path.decoder(end, x, eps, noise)
+    likelihood: Tensor = path.prior(x) + z / 2 * error + path.entropy(x, z, eps)
+    return likelihood + path.decoder(end, x, eps, noise)
 
 
 def gap(
@@ -124,7 +125,9 @@ def moved(name: str) -> ForwardPath:
     """The forward process of a family, away from its start."""
     model = family(name)
     for parameter in model.flow.parameters():
-        parameter += 0.3 * torch.randn(parameter.shape, generator=Generator().manual_seed(1), dtype=torch.float64)
+        parameter.add_(
+            torch.randn(parameter.shape, generator=Generator().manual_seed(1), dtype=torch.float64), alpha=0.3
+        )
     return model.path
 
 

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 OUTSIDE = {"__main__", "cli", "doctor", "errors", "kept", "library", "pipeline", "progress", "register", "registry"}
 OUTSIDE |= {"foreign", "shipped", "store", "suite", "terminal", "watching"}
 # Constants of registered members, and of the package, that only readers see. Where stages read them, they count by their values.
-SHOWN = {"LABEL", "ONLY", "REFERENCE", "SOUND", "STYLE", "__version__"}
+SHOWN = {"LABEL", "NO_ODE", "ONLY", "REFERENCE", "SOUND", "STYLE", "__version__"}
 # Results cannot depend on these fields, or newer versions of Python add them.
 LEFT_OUT = {"annotation", "ctx", "kind", "returns", "type_comment", "type_params"}
 # Kinds of nodes whose fields do not all count, or that name modules.

@@ -79,7 +79,8 @@ def _with_snapshots(suite: "Suite") -> list[str]:
 
 
 def _described(suite: "Suite") -> list[str]:
-    return [name for name in suite.runs if suite.flow is not None and suite.weights_of(name)["flow"]]
+    mapped = [name for name, run in suite.runs.items() if run.has_flow or suite.train_params(name).latent.learned]
+    return mapped if suite.flow is not None else []
 
 
 def _swept(suite: "Suite") -> list[str]:

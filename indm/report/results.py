@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from indm.errors import ArtifactError
+from indm.registry import FAMILIES
 from indm.report.catalogue import CELL
 from indm.report.decoders import BARE, fixed_means, with_fixed
 from indm.report.schema import TABLES, Kind, check_table, read_object, require
@@ -168,12 +169,14 @@ def _read_images(
     for stage, (file, kind, summary) in OF_IMAGES.items():
         for name, said in means[stage].items():
             table, place = read_rows(layout.run(name) / file, kind), layout.run(name) / summary
+            if not FAMILIES.literal(runs[name]["model"], "NO_ODE") and table["nll"].isna().any():
+                raise ArtifactError(f"{layout.run(name) / file}: found no nll, expected one for each image; {AGAIN}")
             rows = {row.get("step"): row for row in said}
             images: dict[Any, pd.DataFrame] = dict(iter(table.groupby("step"))) if "step" in table else {None: table}
             for step in {**rows, **images}:
                 _check_means(place, rows.get(step, {"images": 0}), file, images.get(step, table[:0]))
             known = {step: row["alpha_eps"] if "alpha_eps" in row else alpha(name) for step, row in rows.items()}
-            alphas = table["step"].map(known) if "step" in table else known[None]
+            alphas = table["step"].map(known) if "step" in table else known[None] or math.nan
             tables.append(table.assign(**{key: runs[name][key] for key in RUN_KEY}, stage=stage, alpha=alphas))
     found = pd.concat(tables, ignore_index=True)
     # Curves of earlier versions lack the bound without the reconstruction.

@@ -116,7 +116,9 @@ def nll_table(results: Results, published: pd.DataFrame, decoders: Mapping[tuple
 
 def _tails(images: pd.DataFrame) -> dict[str, float]:
     """Average the NLLs of a run's images without their tails, and count the images whose NLL lies far above their NELBO."""
-    found = {"nll_beyond": float((images["nll"] - images["nelbo"] > BEYOND).sum())}
+    found = (
+        {"nll_beyond": float((images["nll"] - images["nelbo"] > BEYOND).sum())} if images["nll"].notna().any() else {}
+    )
     for metric in ("nll", "nll_fixed"):
         found |= {f"{metric}_median": images[metric].median(), f"{metric}_trimmed": trim_mean(images[metric], TRIMMED)}
     return found

@@ -1,5 +1,6 @@
 """Stage ``nll``: a run's likelihood numbers on the test split."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -9,6 +10,7 @@ from indm.diffusion.decoder import alpha_at_eps
 from indm.diffusion.evaluation import Evaluation, first_images, likelihood_batches, likelihoods
 from indm.diffusion.model import load_model
 from indm.process import precision_now, set_up
+from indm.registry import FAMILIES
 from indm.store.files import read_array, read_json, write_json, write_table
 from indm.store.layout import Layout
 from indm.store.provenance import Finished
@@ -43,7 +45,11 @@ def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None, *, 
         source = gather(layout, name, "nll", count, work.code) if gathers else scratch
         table = likelihoods(model, images, levels, evaluation, once=source.once, **settings)
         write_table(folder / "nll.csv", table.rename_axis("image").reset_index())
-        of_model = {"log_det_bound": evaluation.log_det_bound(run.has_flow), "alpha_eps": alpha_at_eps(model)}
+        of_model: dict[str, Any] = {
+            "log_det_bound": evaluation.log_det_bound(run.has_flow),
+            "alpha_eps": alpha_at_eps(model),
+        }
+        of_model |= {} if model.path.has_ode else {"no_ode": FAMILIES.literal(run.model, "NO_ODE")}
         write_json(folder / "nll.json", _summary(suite, name, table) | of_model)
     return Finished(folder, source.earlier, source.computed_on)
 
@@ -66,5 +72,10 @@ def _summary(suite: "Suite", name: str, table: pd.DataFrame) -> dict[str, Any]:
         "dtype": precision_now(),
         "seed": run.seed,
     }
-    result |= {str(key): table[key].mean() for key in table}
-    return result | {f"{key}_se": table[key].sem() for key in table}
+    result |= {str(key): _or_nothing(table[key].mean()) for key in table}
+    return result | {f"{key}_se": _or_nothing(table[key].sem()) for key in table}
+
+
+def _or_nothing(number: Any) -> float | None:
+    """Return a number, or nothing for a path that has no ODE."""
+    return None if math.isnan(number) else number

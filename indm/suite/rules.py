@@ -117,6 +117,8 @@ def _family(suite: "Suite", name: str) -> Iterator[str]:
         allowed = goes_with(run.model, "sampler" if "sampler" in key else key)
         if allowed and value not in allowed:
             yield f"key {key}: found {value!r}; allowed: {', '.join(allowed)}, since the model is {run.model}"
+    if (snr := suite.sample_params(name).corrector_snr) is not None and goes_with(run.model, "sampler"):
+        yield f"key sample.corrector_snr: found {snr}; allowed: null, since the model is {run.model}"
 
 
 def _steps(run: "RunParams", train: "TrainParams") -> Iterator[str]:
@@ -134,7 +136,7 @@ def _steps(run: "RunParams", train: "TrainParams") -> Iterator[str]:
 
 def _fresh_score(run: "RunParams", train: "TrainParams", after: int) -> Iterator[str]:
     found = f"key train.fresh_score_after: found {after}"
-    if not run.has_flow and train.latent.learned is None:
+    if not run.has_forward and train.latent.learned is None:
         yield f"{found}; allowed: null, since model {run.model} has no flow"
     if not train.flow_warmup_steps < after < train.steps:
         yield (

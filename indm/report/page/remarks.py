@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from indm.report.names import name, names
+from indm.registry import FAMILIES
+from indm.report.names import heading, name, names
 from indm.report.page.entries import Entry, set_numbers
 from indm.report.results import CELL, read_rows, records
 
@@ -65,8 +66,20 @@ def _error(row: dict[str, Any], column: str = "fid") -> float | None:
     return next((float(error) for error in errors if not pd.isna(error)), None)
 
 
+def _odes(table: pd.DataFrame, column: str) -> Iterator[Remark]:
+    """Explain where there is no NLL."""
+    for model in table["model"].unique():
+        if model in FAMILIES and (reason := FAMILIES.literal(model, "NO_ODE")):
+            yield [f"{name(model)} has no NLL ({heading(column)} is empty): {reason}."]
+
+
+def _known(table: pd.DataFrame) -> Iterator[Remark]:
+    yield from _odes(table, "nll_excess")
+
+
 def _gaps(table: pd.DataFrame) -> Iterator[Remark]:
-    """Explain that a gap may be negative."""
+    """Explain that a gap may be absent or negative."""
+    yield from _odes(table, "nll")
     negative = table[table["gap"] < 0]
     if len(negative):
         yield [
@@ -116,4 +129,4 @@ def _entry(row: dict[str, Any], column: str) -> Entry:
     return Entry(text, value, error_text, error)
 
 
-OF = {"discretization": _steps, "nll": _gaps, "fid": _floors, "protocol": _protocol}
+OF = {"discretization": _steps, "nll": _gaps, "toy2d": _known, "fid": _floors, "protocol": _protocol}

@@ -115,6 +115,11 @@ class RunParams(Strict):
         return bool(FAMILIES.literal(self.model, "FLOW"))
 
     @property
+    def has_forward(self) -> bool:
+        """Whether its family has a forward process to train: a flow, or a path in a flow's place."""
+        return self.has_flow or not FAMILIES.literal(self.model, "REFERENCE")
+
+    @property
     def identity(self) -> str:
         """The name of the run, which is composed of its keys."""
         model = f"{self.model}-{self.variant}" if self.variant else self.model
@@ -223,7 +228,8 @@ class Suite(Strict):
     def weights_of(self, run: str) -> dict[str, str | None]:
         """Name the weights with which ``run`` is evaluated, by network; ``None`` if it does not have a flow."""
         weights = self.weights.model_dump()
-        return weights | {"flow": None} if self.flows_of(run) == [IDENTITY] else weights
+        fixed = self.flows_of(run) == [IDENTITY] and not self.runs[run].has_forward
+        return weights | {"flow": None} if fixed else weights
 
 
 Section = TypeVar("Section", bound=Strict)
