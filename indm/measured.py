@@ -19,7 +19,7 @@ TOY2D_METRICS = [
     "path_ratio",
     "midpoint",
 ]
-TOY2D_METRICS += ["latent_std", "parameters", "train_flops"]
+TOY2D_METRICS += ["latent_std", "parameters", "train_flops", "moved", "step_flops"]
 # The metrics of each stage to which claims refer.
 METRICS = {
     "fid": IMAGE_METRICS,

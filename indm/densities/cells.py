@@ -2,7 +2,8 @@ r"""The models that the study of known densities compares, each trained as one s
 
 INDM, whose flow is made of affine couplings, is compared with plain DDPM++, DDPM++ with INDM's training compute, on data times a
 constant, and behind a learned linear map. ``frozen-flow`` is INDM with a score network that is trained anew on the latents of the
-trained flow.
+trained flow. The rivals of a flow are DDPM++ with learned ends of the log-SNR, MuLAN, and DiffEnc, whose encoder has half
+as many hidden layers as INDM has couplings, of the same width: a step then costs about as much as INDM's.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,7 @@ import torch
 
 from indm.densities.known import DENSITIES
 from indm.densities.models import CouplingFlow, Flow, LinearMap, Scale, ScoreMLP, Stack, parameter_count
+from indm.densities.movers import EncoderMover, RangeMover, SchedulesMover
 from indm.densities.training import train
 from indm.diffusion.sde import SDE
 
@@ -24,16 +26,18 @@ class Cell:
     """A model with all its seeds.
 
     Arguments:
-        model: ``ddpmpp`` or ``indm``.
+        model: the family.
         variant: the control; empty for a plain model.
         stack: the trained replicas, one per seed.
         flops: the floating-point operations for training one replica.
+        step_flops: the floating-point operations of a step of one replica.
     """
 
     model: str
     variant: str
     stack: Stack
     flops: int
+    step_flops: int
 
     @property
     def parameters(self) -> int:
@@ -64,7 +68,7 @@ def train_cells(
         recipe: the other arguments of :func:`indm.densities.training.train`.
 
     Yields:
-        The cells: INDM first, DDPM++, and the controls.
+        The cells: INDM first, DDPM++, the controls, and the rivals.
     """
     density, replicas = DENSITIES[name](), len(seeds)
     fit: Callable[..., tuple[Stack, int]] = partial(train, sde=sde, density=density, name=name, seeds=seeds, **recipe)
@@ -74,19 +78,28 @@ def train_cells(
 
     flow = CouplingFlow(replicas, density.dims, couplings, coupling_width)
     indm, indm_flops = fit(Stack(network(), flow), steps=steps, **rates["indm"])
-    yield Cell("indm", "", indm, indm_flops)
+    yield Cell("indm", "", indm, indm_flops, indm_flops // steps)
     identity = Scale(torch.ones(replicas))
     plain, flops = fit(Stack(network(), identity), steps=steps, **rates["ddpmpp"])
-    yield Cell("ddpmpp", "", plain, flops)
+    yield Cell("ddpmpp", "", plain, flops, flops // steps)
     controls: dict[str, tuple[Flow, int]] = {
         "same-compute": (identity, round(steps * indm_flops / flops)),
         "best-scale": (Scale(torch.full((replicas,), scale)), steps),
         "learned-linear": (LinearMap(replicas, density.dims), steps),
         "frozen-flow": (deepcopy(indm.flow).requires_grad_(False), steps),
     }
+    rivals: dict[str, tuple[str, str, Flow]] = {
+        "learned-range": ("ddpmpp", "learned-range", RangeMover(replicas, recipe["eps"])),
+        "mulan": ("mulan", "", SchedulesMover(replicas, density.dims, recipe["eps"])),
+        "diffenc": ("diffenc", "", EncoderMover(replicas, density.dims, max(1, couplings // 2), coupling_width)),
+    }
     for variant, (before, length) in controls.items():
         if variant in rates:
             stack, flops = fit(Stack(network(), before), steps=length, **rates[variant])
             # INDM's training counts as well, whose flow this is.
             frozen = variant == "frozen-flow"
-            yield Cell("indm" if frozen else "ddpmpp", variant, stack, flops + frozen * indm_flops)
+            yield Cell("indm" if frozen else "ddpmpp", variant, stack, flops + frozen * indm_flops, flops // length)
+    for name, (model, variant, forward) in rivals.items():
+        if name in rates:
+            stack, flops = fit(Stack(network(), forward), steps=steps, **rates[name])
+            yield Cell(model, variant, stack, flops, flops // steps)

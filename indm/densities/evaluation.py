@@ -22,6 +22,7 @@ from torch.quasirandom import SobolEngine
 from indm.densities.models import Stack
 from indm.diffusion.likelihood import GaussianControl, ode_nll
 from indm.diffusion.objectives import gaussian_nll, nelbo, squared_norm
+from indm.diffusion.path import LinearPath
 from indm.diffusion.samplers.draw import prior_draw, time_grid
 from indm.diffusion.samplers.loops import Schedule, expand_time
 from indm.diffusion.samplers.registered import ddim, ode_heun
@@ -49,7 +50,7 @@ def exact_ode_nll(stack: Stack, sde: SDE, z: Tensor, eps: float, tolerance: floa
 def likelihood(
     stack: Stack, sde: SDE, x: Tensor, *, eps: float, time_draws: int, tolerance: float, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Evaluate the NELBO and the NLL of the ODE, both with the same reconstruction term, in nats.
+    """Evaluate the NELBO and the NLL of the ODE, both with the same reconstruction term, in nats; the latter is NaN without an ODE.
 
     Arguments:
         x: the test points of each replica, shape (R, B, D).
@@ -63,9 +64,12 @@ def likelihood(
     noise = torch.randn(flat.shape, generator=generator)
     path = stack.path(sde)
     cost = stack.unflatten(path.decoder(stack.noise_fn(), flat, eps, noise))
+    nelbo = (bound(stack, sde, x, eps, time_draws, generator) + cost).double()
+    if not path.has_ode:
+        return nelbo, torch.full_like(nelbo, math.nan)
     start = stack.unflatten(path.perturb(flat, torch.full((len(flat),), eps, dtype=torch.float64), noise))
     nll = exact_ode_nll(stack, sde, start, eps, tolerance) - log_det
-    return (bound(stack, sde, x, eps, time_draws, generator) + cost).double(), (nll + cost).double()
+    return nelbo, (nll + cost).double()
 
 
 @torch.no_grad()
@@ -194,6 +198,22 @@ def midpoint(stack: Stack, x: Tensor) -> Tensor:
     middle, first, second = (stack.flow(points)[0].double() for points in ((x + y) / 2, x, y))
     bent, apart = middle - (first + second) / 2, (first - second) / 2
     return bent.square().sum((1, 2)) / apart.square().sum((1, 2))
+
+
+@torch.no_grad()
+def moved(stack: Stack, sde: SDE, x: Tensor, eps: float, generator: Generator, draws: int = 64) -> Tensor:
+    r"""Return how far the forward process has moved from DDPM++'s: the root mean square per dimension, shape (R,).
+
+    .. math:: \Big(\tfrac1D\,\mathbb E_{x, A, \epsilon}\big\|z_t - (\alpha x + \sigma\epsilon)\big\|^2\Big)^{1/2}
+
+    over points (R, B, D), A uniform between the ends, and noise.
+    """
+    path, flat, z0 = stack.path(sde), x.flatten(0, 1), stack.flow(x)[0].flatten(0, 1)
+    total = torch.zeros(len(flat), dtype=torch.float64)
+    for t in importance_time(sde, (torch.arange(draws, dtype=torch.float64) + 0.5) / draws, eps)[0]:
+        noise, times = torch.randn(flat.shape, generator=generator), t.expand(len(flat))
+        total += squared_norm(path.perturb(z0, times, noise) - LinearPath(sde).perturb(flat, times, noise)) / draws
+    return (stack.unflatten(total).mean(1) / x.shape[-1]).sqrt()
 
 
 @torch.no_grad()

@@ -115,7 +115,19 @@ CATALOGUE = {
     "toy2d": Table(
         "distances from known densities, bits/dim",
         "table",
-        View(("nelbo_excess", "nll_excess", "true_gap", "energy_16", "midpoint", "path_ratio", "seeds")),
+        View(
+            (
+                "nelbo_excess",
+                "nll_excess",
+                "true_gap",
+                "energy_16",
+                "midpoint",
+                "path_ratio",
+                "moved",
+                "step_flops",
+                "seeds",
+            )
+        ),
         Page("toy", "Models of known densities"),
         key=(*CELL,),
     ),

@@ -27,6 +27,8 @@ HEADINGS = {
     "true_gap_fewer": "variational gap, a quarter of the paths",
     "ess": "effective share of paths",
     "midpoint": "midpoint test",
+    "moved": "moved from DDPM++",
+    "step_flops": "FLOPs of a step",
     "nfe": "NFE",
     "lr": "learning rate",
     "flow_lr": "flow’s learning rate",

@@ -175,7 +175,7 @@ def protocol_table(results: Results) -> pd.DataFrame:
 
 def toy2d_table(results: Results) -> pd.DataFrame:
     """Tabulate the studies of known densities: the mean of every number over the seeds that have it, likelihoods in bits/dim."""
-    sizes, rows = ["parameters", "train_flops"], results.toy2d
+    sizes, rows = ["parameters", "train_flops", "step_flops"], results.toy2d
     metrics = [str(key) for key in rows if key not in [*RUN_KEY, "source", *sizes]]
     metrics = [key for key in metrics if pd.api.types.is_numeric_dtype(rows[key])]
     table = [

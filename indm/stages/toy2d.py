@@ -12,6 +12,7 @@ from indm.densities.evaluation import (
     energy_distance,
     likelihood,
     midpoint,
+    moved,
     path_ratio,
     sample,
     trajectories,
@@ -20,6 +21,7 @@ from indm.densities.evaluation import (
 from indm.densities.figures import forward_clouds, forward_coefficients, log_density, reverse_paths, square_grid
 from indm.densities.known import DENSITIES, Density
 from indm.densities.models import Stack, select
+from indm.diffusion.path import LinearPath
 from indm.diffusion.sde import SDE, T, build_sde
 from indm.errors import ConvergenceError, DivergenceError
 from indm.process import set_up
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from indm.suite.schema.studies import Toy2dParams
     from indm.suite.schema.suite import Suite
 
+# The models with another forward process than a linear diffusion of a latent.
+RIVALS = {"learned-range", "mulan", "diffenc"}
 # For the path ratio: number of paths per seed, and number of points on a path.
 PATHS, PATH_POINTS = 200, 64
 # For the figures: times of the forward diffusion, half the side of the square shown, and sizes.
@@ -55,10 +59,12 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
         **parameters.training.model_dump(),
     )
     rows, arrays = [], _frame(job.density, job.seeds[0])
+    # A study of rivals also has the cost of a step, and how far a forward process has moved.
+    rivals = not RIVALS.isdisjoint(parameters.lengths[job.length].rates)
     for cell in cells:
-        rows += [_row(cell, i, seed, sde, parameters, job.density) for i, seed in enumerate(job.seeds)]
-        # Pictures are of the plane, and of the first seed.
-        if arrays["data"].shape[1] == 2:
+        rows += [_row(cell, i, seed, sde, parameters, job.density, rivals) for i, seed in enumerate(job.seeds)]
+        # Pictures are of the plane, of the first seed, and of linear diffusions of a latent.
+        if arrays["data"].shape[1] == 2 and _is_linear(cell.stack, sde):
             shown = _shown(select(cell.stack, slice(1)), sde, arrays, parameters, job.density)
             arrays |= {f"{cell.model}/{cell.variant}/{key}": value.float() for key, value in shown.items()}
     table = pd.DataFrame(rows)
@@ -71,20 +77,30 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     return Finished(layout.toy2d / name)
 
 
-def _row(cell: Cell, i: int, seed: int, sde: SDE, parameters: "Toy2dParams", name: str) -> dict[str, Any]:
+def _is_linear(stack: Stack, sde: SDE) -> bool:
+    return type(stack.path(sde)) is LinearPath
+
+
+def _row(cell: Cell, i: int, seed: int, sde: SDE, parameters: "Toy2dParams", name: str, rivals: bool) -> dict[str, Any]:
     """Measure a cell for one seed, alone, so that other seeds do not matter; without numbers if it has failed."""
     stack = select(cell.stack, slice(i, i + 1))
     try:
-        numbers = _numbers(stack, sde, parameters, name, seed, gap=cell.variant == "")
+        numbers = _numbers(stack, sde, parameters, name, seed, gap=cell.variant == "", rivals=rivals)
     except ConvergenceError:
         numbers = {}
     sound = numbers if all(math.isfinite(value) for value in numbers.values()) else {}
     identity = {"model": cell.model, "variant": cell.variant, "seed": seed}
-    return identity | {"parameters": cell.parameters, "train_flops": cell.flops} | sound
+    sizes = {"parameters": cell.parameters, "train_flops": cell.flops}
+    return identity | sizes | ({"step_flops": cell.step_flops} if rivals else {}) | sound
 
 
-def _numbers(stack: Stack, sde: SDE, parameters: "Toy2dParams", name: str, seed: int, *, gap: bool) -> dict[str, float]:
-    """Measure a stack of one replica; all models of a seed are measured on the same draws. Likelihoods are in bits/dim."""
+def _numbers(
+    stack: Stack, sde: SDE, parameters: "Toy2dParams", name: str, seed: int, *, gap: bool, rivals: bool
+) -> dict[str, float]:
+    """Measure a stack of one replica; all models of a seed are measured on the same draws. Likelihoods are in bits/dim.
+
+    The variational gap, the samples and their paths are those of a linear diffusion of the latent, and absent for other paths.
+    """
 
     def draws(purpose: str) -> Generator:
         return Generator().manual_seed(derive_seed(name, seed, "toy2d", purpose))
@@ -101,8 +117,14 @@ def _numbers(stack: Stack, sde: SDE, parameters: "Toy2dParams", name: str, seed:
         tolerance=parameters.tolerance,
         generator=draws("likelihood"),
     )
-    found = {"nelbo_excess": bits * (nelbo + log_p).mean(), "nll_excess": bits * (nll + log_p).mean()}
-    found |= {"gap": found["nelbo_excess"] - found["nll_excess"]}
+    found = {"nelbo_excess": bits * (nelbo + log_p).mean()}
+    if stack.path(sde).has_ode:
+        found |= {"nll_excess": bits * (nll + log_p).mean()}
+        found |= {"gap": found["nelbo_excess"] - found["nll_excess"]}
+    if rivals:
+        found["moved"] = moved(stack, sde, x, eps, draws("moved"))
+    if not _is_linear(stack, sde):
+        return {key: float(value) for key, value in found.items()}
     if gap and density.dims == 2:
         importance = parameters.importance
         points = x[:, : importance.points]

@@ -68,7 +68,17 @@ TOY2D = Literal[
     "white-8d",
     "steep-8d",
 ]
-MODELS = Literal["ddpmpp", "indm", "same-compute", "best-scale", "learned-linear", "frozen-flow"]
+MODELS = Literal[
+    "ddpmpp",
+    "indm",
+    "same-compute",
+    "best-scale",
+    "learned-linear",
+    "frozen-flow",
+    "learned-range",
+    "mulan",
+    "diffenc",
+]
 
 
 class Toy2dDataParams(Strict):
@@ -96,7 +106,11 @@ class Toy2dRatesParams(Strict):
     """Learning rates of a model, at their peaks."""
 
     lr: Rate = Field(description="rate of the score network")
-    map_lr: float = Field(ge=0, le=1, description="rate of INDM's flow or the learned linear map; 0 without one")
+    map_lr: float = Field(
+        ge=0,
+        le=1,
+        description="rate of INDM's flow, the learned linear map or a rival's path; 0 without one",
+    )
 
 
 class Toy2dLengthParams(Strict):
