@@ -13,7 +13,9 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from indm.densities.movers import Range
 from indm.diffusion.families.registered.mulan import Schedules
+from indm.diffusion.learned_range import LearnedRange
 from indm.diffusion.likelihood import four_numbers, ode_nll
 from indm.diffusion.model import ImplicitNonlinearDiffusion, build_model
 from indm.diffusion.moved_mean import MovedMean
@@ -305,6 +307,26 @@ def is_tight_whatever_the_schedules(kind: type[Schedules] = Schedules) -> None:
 
 def test_schedules_of_correlated_gaussians_cost_nothing() -> None:
     is_tight_whatever_the_schedules()
+
+
+def test_learned_ends_of_points_are_the_diffusion_with_learned_ends() -> None:
+    """Replicas with other ends, each against the SDE of a single model, and both in one stack."""
+    data, moves = GaussianData(2), torch.tensor([[0.7, -1.5], [-0.4, 0.3]], dtype=torch.float64)
+    (x, noise), t = draws(data, 5), torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
+    errors = []
+    for one in moves:
+        sde, path = LearnedRange(VP(), EPS).double().requires_grad_(False), Range(VP(), one[None, :, None], EPS)
+        sde.moves.copy_(one)
+        each = [
+            bounds(each, EPS, x, noise, lambda times: lambda z, t: torch.tanh(z), 50)
+            for each in (path, LinearPath(sde))
+        ]
+        torch.testing.assert_close(*each, rtol=1e-9, atol=1e-9)
+        assert gap(path, data) == pytest.approx(0, abs=1e-3)
+        errors.append(path.error(lambda z, t: torch.tanh(z), x, t, noise))
+    both = Range(VP(), moves[..., None], EPS)
+    found = both.error(lambda z, t: torch.tanh(z), x.repeat(2, 1), t.repeat(2), noise.repeat(2, 1))
+    torch.testing.assert_close(found, torch.cat(errors))
 
 
 def has_the_likelihood_of_the_ode(kind: type[Schedules] = Schedules) -> None:

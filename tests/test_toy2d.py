@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 
 from indm.cli import main
 from indm.densities.cells import train_cells
-from indm.densities.evaluation import energy_distance, likelihood, midpoint, path_ratio, sample, true_gap
+from indm.densities.evaluation import energy_distance, likelihood, midpoint, moved, path_ratio, sample, true_gap
 from indm.densities.figures import forward_coefficients, log_density
 from indm.densities.known import DENSITIES, Mixture
 from indm.densities.models import (
@@ -27,9 +27,10 @@ from indm.densities.models import (
     parameter_count,
     select,
 )
+from indm.densities.movers import EncoderMover, RangeMover, SchedulesMover
 from indm.densities.training import draws, train
 from indm.diffusion.registered.vp import VP
-from indm.diffusion.sde import SDE, T
+from indm.diffusion.sde import SDE, T, importance_time
 from indm.errors import ArtifactError, DivergenceError
 from indm.report.figures_toy2d import toy2d_figure
 from indm.report.results import read_rows
@@ -303,11 +304,17 @@ def test_path_ratio_of_lines_and_half_circles() -> None:
     assert path_ratio(paths).tolist() == pytest.approx([1, math.pi / 2], rel=1e-4)
 
 
+MOVERS = ["schedules", "range", "encoder"]
+
+
 def build(replicas: int, flow: str) -> Stack:
     flows: dict[str, Flow] = {
         "none": identity(replicas),
         "map": LinearMap(replicas, 2),
         "couplings": CouplingFlow(replicas, 2, 2, 4),
+        "schedules": SchedulesMover(replicas, 2, EPS),
+        "range": RangeMover(replicas, EPS),
+        "encoder": EncoderMover(replicas, 2, 1, 4),
     }
     return Stack(ScoreMLP(replicas, 2, 8, 2, VP()), flows[flow])
 
@@ -316,7 +323,7 @@ def fit(stack: Stack, seeds: list[int], **changes: Any) -> tuple[Stack, int]:
     return train(stack, VP(), MOONS, "moons", seeds, **RECIPE | changes)
 
 
-@pytest.mark.parametrize("flow", ["none", "map", "couplings"])
+@pytest.mark.parametrize("flow", ["none", "map", "couplings", *MOVERS])
 def test_a_replica_of_a_stack_is_trained_as_if_alone(flow: str) -> None:
     """In float64: Adam makes whole steps of a gradient that is nothing but the rounding of a batched product."""
     stacked, stacked_flops = fit(build(3, flow).double(), [0, 1, 2])
@@ -327,7 +334,7 @@ def test_a_replica_of_a_stack_is_trained_as_if_alone(flow: str) -> None:
         torch.testing.assert_close(one[0], many[1], rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("flow", ["map", "couplings"])
+@pytest.mark.parametrize("flow", ["map", "couplings", *MOVERS])
 def test_training_changes_every_parameter(flow: str) -> None:
     stack = build(1, flow)
     fit(stack, [0])
@@ -496,6 +503,34 @@ def test_a_seed_that_fails_has_a_row_without_numbers_and_changes_no_other(
     spoiled.add(0)
     with pytest.raises(DivergenceError, match=r"toy2d\.datasets\.steep-8d-tiny: found no seed"):
         toy2d.run(suite, layout, "steep-8d-tiny")
+
+
+def test_a_study_of_rivals_has_costs_and_moves_and_says_what_a_path_lacks(tmp_path: Path) -> None:
+    suite, layout = load_suite(REPOSITORY / "params" / "smoke.yaml"), Layout(tmp_path, "smoke")
+    job = suite.toy2d.datasets["steep-8d-tiny"]
+    job.seeds[:], length = [0], suite.toy2d.lengths[job.length]
+    models: list[Any] = ["ddpmpp", "indm", "same-compute", "learned-range", "mulan", "diffenc"]
+    length.rates.update(dict.fromkeys(models, length.rates["indm"]))
+    for name in {*length.rates} - {*models}:
+        del length.rates[name]
+    toy2d.run(suite, layout, "steep-8d-tiny")
+    table = read_rows(layout.toy2d / "steep-8d-tiny.csv").set_index(["model", "variant"])
+    assert table["nelbo_excess"].notna().all()
+    assert [*table.index[table["nll_excess"].isna()]] == [("diffenc", "")]
+    linear = [("indm", ""), ("ddpmpp", ""), ("ddpmpp", "same-compute")]
+    assert [*table.index[table["energy_8"].notna()]] == linear
+    still = [("ddpmpp", ""), ("ddpmpp", "same-compute")]
+    assert [*table.index[table["moved"] == 0]] == still
+    assert (table["train_flops"] / table["step_flops"]).drop(still).eq(length.steps).all()
+
+
+def test_points_that_are_scaled_have_moved_by_as_much() -> None:
+    """By hand: alpha |2x - x|, whose mean square over A is E x^2 times the mean of alpha^2."""
+    x, sde = torch.randn(2, 50, 2, generator=seeded()), VP()
+    stack = Stack(ScoreMLP(2, 2, 4, 1, sde), Scale(torch.full((2,), 2.0)))
+    times, _ = importance_time(sde, (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000, EPS)
+    expected = (sde.alpha(times).square().mean() * x.double().square().mean((1, 2))).sqrt()
+    torch.testing.assert_close(moved(stack, sde, x, EPS, seeded()), expected, rtol=1e-2, atol=0)
 
 
 def test_figure_repeats_byte_for_byte(results: Path) -> None:
