@@ -1,4 +1,4 @@
-"""Choose rates and scales for the study of known densities, on pilot seeds that no suite has.
+"""Choose rates and scales for the study of known densities, and for its rivals, on pilot seeds that no suite has.
 
 For each length, each model has nine candidates of rates, each trained with two seeds. The rates with the lowest NELBO + log p win,
 averaged over three densities, with a failed training as infinite. A scale is chosen for each density and length, at the rates of
@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from indm.densities.cells import trained_flow
 from indm.densities.evaluation import bound
 from indm.densities.known import DENSITIES
-from indm.densities.models import CouplingFlow, Flow, LinearMap, Scale, ScoreMLP, Stack, initialise, select
+from indm.densities.models import Scale, ScoreMLP, Stack, initialise, select
 from indm.densities.training import draws, nelbo_loss, train
 from indm.diffusion.sde import build_sde
 from indm.seeding import derive_seed
@@ -33,11 +34,14 @@ from indm.training.trainer import BETAS
 SEARCHED = ("moons", "mixture-8d", "steep-8d")
 SEEDS = [900, 901]
 ALONE = [(lr, 0.0) for lr in (0.003, 0.005, 0.0075, 0.012, 0.018, 0.027, 0.04, 0.06, 0.09)]
-# Rates of a score network, a linear map and a flow of couplings, whose products are searched.
+# Rates of a score network, a linear map or a few numbers, and a flow or an encoder, whose products are searched.
 GRIDS = {
     "short": ((0.02, 0.04, 0.08), (0.02, 0.06, 0.18), (0.01, 0.03, 0.09)),
     "long": ((0.005, 0.01, 0.02), (0.006, 0.02, 0.06), (0.003, 0.01, 0.03)),
 }
+GRIDS |= {"early": GRIDS["short"], "late": ((0.01, 0.02, 0.04), (0.006, 0.02, 0.06), (0.003, 0.01, 0.03))}
+# Models with a second rate, and whether it is that of networks.
+WITH_A_MAP = {"indm": True, "learned-linear": False, "learned-range": False, "mulan": False, "diffenc": True}
 SCALES = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0)
 SUITE = load_suite(Path(sys.argv[1])).toy2d
 SDE = build_sde("vp", **SUITE.vp.model_dump())
@@ -46,12 +50,10 @@ SDE = build_sde("vp", **SUITE.vp.model_dump())
 def built(model: str, dims: int, scales: list[float]) -> Stack:
     """Build a stack with a replica per scale, of which only models without a map make use."""
     sizes, replicas = SUITE.training, len(scales)
-    flows: dict[str, Flow] = {
-        "indm": CouplingFlow(replicas, dims, sizes.couplings, sizes.coupling_width),
-        "learned-linear": LinearMap(replicas, dims),
-    }
-    score = ScoreMLP(replicas, dims, sizes.width, sizes.layers, SDE)
-    return Stack(score, flows.get(model, Scale(torch.tensor(scales))))
+    couplings = {"couplings": sizes.couplings, "coupling_width": sizes.coupling_width}
+    alone = model not in WITH_A_MAP
+    flow = Scale(torch.tensor(scales)) if alone else trained_flow(model, replicas, dims, eps=SUITE.eps, **couplings)
+    return Stack(ScoreMLP(replicas, dims, sizes.width, sizes.layers, SDE), flow)
 
 
 def excess(density: str, model: str, steps: int, rates: list[tuple[float, float]], scales: list[float]) -> list[float]:
@@ -109,7 +111,7 @@ def adam(p: Tensor, gradient: Tensor, first: Tensor, second: Tensor, rate: Tenso
 def searched(name: str, steps: int, model: str, scales: dict[str, float]) -> tuple[float, float]:
     """Return the best rates of a model at a length, and print all."""
     score, linear, flow = GRIDS[name]
-    rates = {"learned-linear": [*product(score, linear)], "indm": [*product(score, flow)]}.get(model, ALONE)
+    rates = ALONE if model not in WITH_A_MAP else [*product(score, flow if WITH_A_MAP[model] else linear)]
     found = [excess(density, model, steps, rates, [scales.get(density, 1.0)] * len(rates)) for density in SEARCHED]
     means = [sum(values) / len(values) for values in zip(*found, strict=True)]
     for pair, mean, *values in zip(rates, means, *found, strict=True):
@@ -122,10 +124,11 @@ def main() -> None:
     """Search a length: all models, or the named ones."""
     torch.set_num_threads(1)
     name, *chosen = sys.argv[2:]
-    steps, scales = SUITE.lengths[name].steps, dict[str, float]()
-    for model in chosen or ("ddpmpp", "best-scale", "learned-linear", "indm", "same-compute"):
+    length, scales = SUITE.lengths[name], dict[str, float]()
+    steps, searching = length.steps, "best-scale" in length.rates
+    for model in chosen or [model for model in length.rates if model != "frozen-flow"]:
         rates = searched(name, steps, model, scales if model == "best-scale" else {})
-        for density in DENSITIES if model == "ddpmpp" else ():
+        for density in DENSITIES if model == "ddpmpp" and searching else ():
             found = excess(density, model, steps, [rates] * len(SCALES), [*SCALES])
             scales[density] = SCALES[found.index(min(found))]
             print(name, density, "scale", scales[density], *(f"{value:.4f}" for value in found), flush=True)

@@ -20,6 +20,9 @@ from indm.densities.movers import EncoderMover, RangeMover, SchedulesMover
 from indm.densities.training import train
 from indm.diffusion.sde import SDE
 
+# The rivals of a flow, with their families and variants.
+RIVALS = {"learned-range": ("ddpmpp", "learned-range"), "mulan": ("mulan", ""), "diffenc": ("diffenc", "")}
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -76,8 +79,11 @@ def train_cells(
     def network() -> ScoreMLP:
         return ScoreMLP(replicas, density.dims, width, layers, sde)
 
-    flow = CouplingFlow(replicas, density.dims, couplings, coupling_width)
-    indm, indm_flops = fit(Stack(network(), flow), steps=steps, **rates["indm"])
+    def trained(model: str) -> Flow:
+        sizes = {"couplings": couplings, "coupling_width": coupling_width}
+        return trained_flow(model, replicas, density.dims, eps=recipe["eps"], **sizes)
+
+    indm, indm_flops = fit(Stack(network(), trained("indm")), steps=steps, **rates["indm"])
     yield Cell("indm", "", indm, indm_flops, indm_flops // steps)
     identity = Scale(torch.ones(replicas))
     plain, flops = fit(Stack(network(), identity), steps=steps, **rates["ddpmpp"])
@@ -85,13 +91,8 @@ def train_cells(
     controls: dict[str, tuple[Flow, int]] = {
         "same-compute": (identity, round(steps * indm_flops / flops)),
         "best-scale": (Scale(torch.full((replicas,), scale)), steps),
-        "learned-linear": (LinearMap(replicas, density.dims), steps),
+        "learned-linear": (trained("learned-linear"), steps),
         "frozen-flow": (deepcopy(indm.flow).requires_grad_(False), steps),
-    }
-    rivals: dict[str, tuple[str, str, Flow]] = {
-        "learned-range": ("ddpmpp", "learned-range", RangeMover(replicas, recipe["eps"])),
-        "mulan": ("mulan", "", SchedulesMover(replicas, density.dims, recipe["eps"])),
-        "diffenc": ("diffenc", "", EncoderMover(replicas, density.dims, max(1, couplings // 2), coupling_width)),
     }
     for variant, (before, length) in controls.items():
         if variant in rates:
@@ -99,7 +100,23 @@ def train_cells(
             # INDM's training counts as well, whose flow this is.
             frozen = variant == "frozen-flow"
             yield Cell("indm" if frozen else "ddpmpp", variant, stack, flops + frozen * indm_flops, flops // length)
-    for name, (model, variant, forward) in rivals.items():
+    for name, (model, variant) in RIVALS.items():
         if name in rates:
-            stack, flops = fit(Stack(network(), forward), steps=steps, **rates[name])
+            stack, flops = fit(Stack(network(), trained(name)), steps=steps, **rates[name])
             yield Cell(model, variant, stack, flops, flops // steps)
+
+
+def trained_flow(name: str, replicas: int, dims: int, *, eps: float, couplings: int, coupling_width: int) -> Flow:
+    """Return the flow of a model with one that is trained, or the forward process in its place, at its start."""
+    match name:
+        case "indm":
+            return CouplingFlow(replicas, dims, couplings, coupling_width)
+        case "learned-linear":
+            return LinearMap(replicas, dims)
+        case "learned-range":
+            return RangeMover(replicas, eps)
+        case "mulan":
+            return SchedulesMover(replicas, dims, eps)
+        case "diffenc":
+            return EncoderMover(replicas, dims, max(1, couplings // 2), coupling_width)
+    raise KeyError(name)

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from torch import Generator, Tensor
 
-from indm.densities.cells import Cell, train_cells
+from indm.densities.cells import RIVALS, Cell, train_cells
 from indm.densities.evaluation import (
     energy_distance,
     likelihood,
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from indm.suite.schema.studies import Toy2dParams
     from indm.suite.schema.suite import Suite
 
-# The models with another forward process than a linear diffusion of a latent.
-RIVALS = {"learned-range", "mulan", "diffenc"}
 # For the path ratio: number of paths per seed, and number of points on a path.
 PATHS, PATH_POINTS = 200, 64
 # For the figures: times of the forward diffusion, half the side of the square shown, and sizes.
@@ -60,7 +58,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     )
     rows, arrays = [], _frame(job.density, job.seeds[0])
     # A study of rivals also has the cost of a step, and how far a forward process has moved.
-    rivals = not RIVALS.isdisjoint(parameters.lengths[job.length].rates)
+    rivals = not RIVALS.keys().isdisjoint(parameters.lengths[job.length].rates)
     for cell in cells:
         rows += [_row(cell, i, seed, sde, parameters, job.density, rivals) for i, seed in enumerate(job.seeds)]
         # Pictures are of the plane, of the first seed, and of linear diffusions of a latent.
