@@ -1,14 +1,20 @@
 """Model families: the contract over every registered family, and the rule of what a family goes with."""
 
-import pytest
+from typing import Any
 
-from indm.diffusion.model import build_model
+import pytest
+import torch
+from torch import Tensor
+
+from indm.diffusion.model import ImplicitNonlinearDiffusion, build_model
 from indm.errors import ParamsError
 from indm.registry import DIFFUSIONS, FAMILIES, SAMPLERS, goes_with
 from indm.report.palette import DARK
 from indm.suite import rules
 from indm.suite.load import load_suite
-from indm.training.spec import model_spec
+from indm.training.batches import step_batch
+from indm.training.losses import Loss, score_loss
+from indm.training.spec import build_trainer, model_spec
 from tests.conftest import REPOSITORY
 
 SMOKE = REPOSITORY / "params/smoke.yaml"
@@ -24,6 +30,31 @@ def test_a_model_is_rebuilt_from_its_specification_as_one_of_its_family(name: st
     assert type(model) is type(again) is FAMILIES[name]
     assert model.state_dict().keys() == again.state_dict().keys()
     assert bool(model.spec["flow"]["name"] == "identity") is not FAMILIES.literal(name, "FLOW")
+
+
+@pytest.mark.parametrize("name", ["diffenc", "mulan"])
+def test_a_path_in_the_flows_place_is_trained_in_turn_and_can_be_frozen(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    suite = load_suite(SMOKE)
+    suite.runs[RUN] = suite.runs[RUN].model_copy(update={"model": name, "objective": "fid"})
+    torch.manual_seed(0)
+    trainer = build_trainer(suite, RUN, [1, 8, 8], torch.device("cpu"))
+    images, needed = torch.randint(0, 17, (16, 1, 8, 8), dtype=torch.uint8), []
+
+    def noting(model: ImplicitNonlinearDiffusion, *others: Any) -> Loss:
+        needed.append(any(parameter.requires_grad for parameter in model.flow.parameters()))
+        return score_loss(model, *others)
+
+    def step_of(number: int) -> Tensor:
+        trainer.step(step_batch(images, 17, 16, ("digits", 0), number, torch.device("cpu")), 1.0)
+        return torch.cat([parameter.detach().flatten() for parameter in trainer.model.flow.parameters()])
+
+    monkeypatch.setattr("indm.training.trainer.score_loss", noting)
+    assert (step_of(1) != step_of(0)).any()
+    trainer.start_afresh(1)
+    assert torch.equal(step_of(2), step_of(3))
+    assert needed == [False] * 4
 
 
 def shown(name: str) -> dict[str, str]:

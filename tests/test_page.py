@@ -403,6 +403,7 @@ CAVEATS = {
     ],
     "digits": [SHORT, OTHER_DATA, OWN_FEATURES],
     "densities": [SHORT, OTHER_DATA, OWN_FEATURES],
+    "rivals": [SHORT, OTHER_DATA, OWN_FEATURES],
     "digits-search": [SHORT, OTHER_DATA, OWN_FEATURES],
     "digits-seeds": [SHORT, OTHER_DATA, OWN_FEATURES],
     "digits-seeds-search": [SHORT, OTHER_DATA, OWN_FEATURES],

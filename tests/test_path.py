@@ -399,6 +399,10 @@ def at_start(kind: type[LinearPath]) -> None:
     starts_as_the_linear_one(kind(VP()))
 
 
+def scaled_at_start(kind: type[LinearPath]) -> None:
+    shift_and_scale_do_not_matter(kind(VP()))
+
+
 def never_below(kind: type[MovedMean]) -> None:
     sde, eps = between((-11.5, 9.2))
     assert gap(kind(sde, MOVES["wave"]), one_dimensional(), eps) > -1e-4
@@ -431,6 +435,12 @@ FAULTS: dict[str, Fault] = {
     "MuLAN: mean weight": (Schedules, "paths", mean_weight, is_tight_whatever_the_schedules),
     "MuLAN: mean weight in the ODE": (Schedules, "paths", mean_weight, has_the_likelihood_of_the_ode),
     "MuLAN: one schedule in the samples": (Schedules, "reverse_step", LinearPath.reverse_step, of_schedules),
+    "all: prior without the noise": (
+        LinearPath,
+        "prior",
+        lambda self, z0: LinearPath.prior(self, z0) - 2,
+        scaled_at_start,
+    ),
     "all: a stray constant": (
         LinearPath,
         "entropy",
