@@ -65,12 +65,17 @@ def comparison_table(
     )
 
 
+def _is_context(number: Result) -> bool:
+    """Return whether a published number is of another model, or of a family as its paper has it, and shown for context only."""
+    return number["model"] not in FAMILIES or str(number["note"]).startswith("context: ")
+
+
 def _could_be(number: Result, ours: Result) -> bool:
     """Return whether a published number could refer to a cell of ours; settings that its source does not state match any cell."""
     # The headline number, from the abstract, belongs to the plain model.
     variant = "" if number["variant"] == "headline" else number["variant"]
     exact = (number["dataset"], number["model"], variant) == tuple(ours[key] for key in ("dataset", "model", "variant"))
-    if not exact or pd.isna(ours.get(number["metric"])):
+    if not exact or _is_context(number) or pd.isna(ours.get(number["metric"])):
         return False
     open_or_same = all(number[key] in ("", ours[key]) for key in ("sde", "objective"))
     return open_or_same and number["sampler"] in ("", sampler_kind(ours.get("sampler", "")))
@@ -78,8 +83,7 @@ def _could_be(number: Result, ours: Result) -> bool:
 
 def _without_match(number: Result, table: pd.DataFrame, datasets: list[str]) -> list[dict[str, Any]]:
     row = _published_side(number)
-    if number["model"] not in FAMILIES:
-        # Published numbers for other models are shown for context.
+    if _is_context(number):
         return [row | best | {"verdict": "context"} for best in _best(number, table)]
     if number["dataset"] in datasets:
         return [row | {"verdict": "not measured"}]
