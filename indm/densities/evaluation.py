@@ -40,9 +40,8 @@ def exact_ode_nll(stack: Stack, sde: SDE, z: Tensor, eps: float, tolerance: floa
     """Return the negative log-density of :func:`indm.likelihood.ode_nll` with the exact divergence: (R, B, D) to (R, B)."""
     dims = z.shape[-1]
     probes = torch.from_numpy(hadamard(dims)).to(z.dtype)[None, :, None].expand(stack.replicas, -1, z.shape[1], -1)
-    each = z[:, None].expand_as(probes)
-    path, probes = stack.path(sde), probes.flatten(0, 2)
-    nll = ode_nll(stack.noise_fn(), path, each.flatten(0, 2), eps, tolerance, probes, steps)
+    each = z[:, None].expand_as(probes).flatten(0, 2)
+    nll = ode_nll(stack.noise_fn(), stack.path(sde), each, eps, tolerance, probes.flatten(0, 2), steps)
     return nll.unflatten(0, (stack.replicas, dims, -1)).mean(1)
 
 

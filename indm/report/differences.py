@@ -184,7 +184,8 @@ def _at(tables: Tables, claim: Claim, place: dict[str, str]) -> Iterator[Compari
 def _arms(grading: GradingParams, claim: Claim) -> Iterator[tuple[str, Side | Bound | None]]:
     """Yield the models with which the treatment is compared, each with the kind of the comparison."""
     if claim.baseline:
-        yield FIXED_NUMBER if isinstance(claim.baseline, Bound) else STEPS, claim.baseline
+        at_compute = isinstance(claim.baseline, Side) and claim.baseline.variant == SAME_COMPUTE
+        yield FIXED_NUMBER if isinstance(claim.baseline, Bound) else COMPUTE if at_compute else STEPS, claim.baseline
         return
     controls = grading.toy2d if claim.metric.stage == "toy2d" else grading.images
     named = {STEPS: "", COMPUTE: SAME_COMPUTE, SIMPLE: controls.simple}
