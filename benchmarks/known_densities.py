@@ -1,8 +1,8 @@
 """Choose rates and scales for the study of known densities, and for its rivals, on pilot seeds that no suite has.
 
-For each length, each model has nine candidates of rates, each trained with two seeds. The rates with the lowest NELBO + log p win,
-averaged over three densities, with a failed training as infinite. A scale is chosen for each density and length, at the rates of
-DDPM++, and then the rates of best-scale.
+For each length, each model has nine candidates of rates, each trained with two seeds, and more where the best of two rates lies
+at an end. The rates with the lowest NELBO + log p win, averaged over three densities, with a failed training as infinite. A
+scale is chosen for each density and length, at the rates of DDPM++, and then the rates of best-scale.
 
     python -m benchmarks.known_densities params/densities.yaml LENGTH [MODEL ...]
 
@@ -11,6 +11,7 @@ prints a line for each candidate and the winners.
 
 import math
 import sys
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -108,15 +109,35 @@ def adam(p: Tensor, gradient: Tensor, first: Tensor, second: Tensor, rate: Tenso
 
 
 def searched(name: str, steps: int, model: str, scales: dict[str, float]) -> tuple[float, float]:
-    """Return the best rates of a model at a length, and print all."""
-    score, linear, flow = GRIDS[name]
-    rates = ALONE if model not in WITH_A_MAP else [*product(score, flow if WITH_A_MAP[model] else linear)]
-    found = [excess(density, model, steps, rates, [scales.get(density, 1.0)] * len(rates)) for density in SEARCHED]
-    means = [sum(values) / len(values) for values in zip(*found, strict=True)]
-    for pair, mean, *values in zip(rates, means, *found, strict=True):
-        mark = "*" if mean == min(means) else ""
-        print(name, model, *pair, f"mean {mean:.4f} of", *(f"{value:.4f}" for value in values), mark, flush=True)
-    return rates[means.index(min(means))]
+    """Return the best rates of a model at a length, and print all.
+
+    While the best of two rates lies at an end, candidates beyond that end follow, at most twice.
+    """
+    _, linear, flow = grids = GRIDS[name]
+    score: Sequence[float] = grids[0]
+    other: Sequence[float] = flow if WITH_A_MAP.get(model) else linear
+    known = dict[tuple[float, float], float]()
+    for _ in range(3):
+        candidates = [*product(score, other)] if model in WITH_A_MAP else ALONE
+        rates = [pair for pair in candidates if pair not in known]
+        scaled = [[scales.get(density, 1.0)] * len(rates) for density in SEARCHED]
+        if not rates:
+            break
+        found = [excess(density, model, steps, rates, scale) for density, scale in zip(SEARCHED, scaled, strict=True)]
+        for pair, *values in zip(rates, *found, strict=True):
+            known[pair] = sum(values) / len(values)
+            print(name, model, *pair, f"mean {known[pair]:.4f} of", *(f"{value:.4f}" for value in values), flush=True)
+        best = min(known, key=known.__getitem__)
+        score, other = centred(score, best[0]), centred(other, best[1])
+    print(name, model, *best, f"mean {known[best]:.4f} *", flush=True)
+    return best
+
+
+def centred(rates: Sequence[float], best: float) -> Sequence[float]:
+    """Move three rates, each a factor apart, by one place if the best is at an end."""
+    factor = rates[1] / rates[0]
+    moves = {rates[0]: 1 / factor, rates[-1]: factor}
+    return [float(f"{rate * moves.get(best, 1.0):.2g}") for rate in rates]
 
 
 def main() -> None:
