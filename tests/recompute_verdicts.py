@@ -261,6 +261,10 @@ def written(value: Any) -> str:
     return value if isinstance(value, str) else "" if value is None or math.isnan(value) else f"{value:.6g}"
 
 
+def close(text: str, number: str) -> bool:
+    return math.isclose(float(text), float(number), rel_tol=1.1e-5)
+
+
 def differences(tables: Path, claims: Path, suite: Row) -> list[str]:
     """List what the table says otherwise, a line each."""
     expected, lines = recompute(tables, claims, suite), []
@@ -273,14 +277,15 @@ def differences(tables: Path, claims: Path, suite: Row) -> list[str]:
             continue
         for column in COMPARED:
             text, number = said[key][column], written(expected[key].get(column))
-            if (text if column in TEXT_COLUMNS or not text else f"{float(text):.6g}") != number:
+            # Numbers of six digits, from numbers that were themselves rounded, may differ by one in the last.
+            if text != number and (column in TEXT_COLUMNS or not (text and number) or not close(text, number)):
                 lines.append(f"{place}, {column}: found {text or 'nothing'}, recomputed {number or 'nothing'}")
     return lines
 
 
 def main(tables: str, claims: str, suite: str) -> int:
     lines = differences(Path(tables), Path(claims), json.loads(Path(suite).read_text(encoding="utf-8")))
-    print("\n".join(lines) or "All verdicts, effects and intervals are recomputed to the last digit.")
+    print("\n".join(lines) or "All verdicts, effects and intervals are recomputed to one in the last digit.")
     return bool(lines)
 
 

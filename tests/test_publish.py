@@ -689,8 +689,8 @@ def shapes(svg: str) -> tuple[str, Any]:
 @pytest.mark.parametrize(
     "suite",
     [
-        # digits is still published with two-dimensional data, which no code draws any more.
         "densities",
+        "digits",
         "digits-search",
         "digits-seeds",
         "digits-seeds-search",
