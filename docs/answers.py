@@ -79,19 +79,14 @@ def with_answers(page: str, published: Path) -> str:
     Raises:
         ArtifactError: if a file is missing or damaged, or the page has no place for a table.
     """
-    folders = {
-        name: published / suite / "tables" for suite, name in SUITES.items() if (published / suite / "tables").is_dir()
-    }
-    tables = [
-        read_rows(folder / "claims.csv", columns=("family", "comparison")).assign(name=name)
-        for name, folder in folders.items()
-    ]
-    if not tables:
-        return page
-    table = pd.concat(tables, ignore_index=True)
-    return replace_block(
-        page, "answers", verdicts(table[table["family"] == "primary"], ("name", "objective")), "docs/results/README.md"
-    )
+    sections = []
+    for suite, name in SUITES.items():
+        if not (path := published / suite / "tables/claims.csv").is_file():
+            continue
+        claims = read_rows(path, columns=("family", "comparison")).query("family == 'primary'")
+        graded = claims[claims.groupby(["id", "objective"])["effect"].transform("count") > 0]
+        sections.append(f"### {name}\n\n{verdicts(graded, ('objective',))}")
+    return replace_block(page, "answers", "\n\n".join(sections), "docs/results/README.md") if sections else page
 
 
 def with_densities(page: str, published: Path) -> str:
