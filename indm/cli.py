@@ -175,12 +175,13 @@ def validate(suite_file: Path, out: Path, track: bool) -> None:
     """Check a suite file.
 
     Checks the claims, published numbers and registrations in its folder too, and counts the FLOPs and parameters of controls.
-    Prints mistakes only.
     """
     from indm.suite.load import load_params
     from indm.training.controls import check_controls
 
-    check_controls(load_params(suite_file, with_data=True), suite_file)
+    suite = load_params(suite_file, with_data=True)
+    check_controls(suite, suite_file)
+    click.echo(f"{suite.suite}: ok, {len(suite.runs)} runs")
     if track:
         from indm.pipeline.track import track as write_tracked
 
@@ -207,12 +208,15 @@ def doctor(suite_file: Path | None, out: Path, data_root: Path | None) -> None:
 @click.argument("words", nargs=-1, metavar="[SUITE] [TABLE]...")
 @_suite(default=DEFAULT_SUITE, show_default=True)
 @click.option("--all", "every", is_flag=True, help="Print all tables that are not too long for a terminal.")
+@click.option("--json", "as_json", is_flag=True, help="Print the rows of the tables as JSON.")
+@click.option("--published", is_flag=True, help="The results in docs/results, which need no run.")
 @OUT
-def show(words: tuple[str, ...], suite_file: Path, out: Path, every: bool) -> None:
+def show(words: tuple[str, ...], suite_file: Path, out: Path, every: bool, as_json: bool, published: bool) -> None:
     """Print claims and main tables of a suite.
 
     With TABLE, only those: fid, nll, claims, ...
     """
+    from indm.report.export import rows_as_json
     from indm.report.show import show as shown
     from indm.store.layout import Layout
     from indm.suite.expand import expand_suite
@@ -222,11 +226,14 @@ def show(words: tuple[str, ...], suite_file: Path, out: Path, every: bool) -> No
         suite_file, tables = named, words[1:]
     if wrong := [word for word in tables if word not in SHOWN]:
         raise click.UsageError(f"found {wrong[0]!r}, expected a suite in params/ or a table: {', '.join(SHOWN)}")
-    layout = Layout(out, suite_file.stem)
+    layout = Layout(Path(KEPT) if published else out, suite_file.stem)
     # If there are neither results nor a suite of that name, the error lists the suites.
     if not layout.suite_folder.is_dir() and not suite_file.is_file() and suite_file.parent.is_dir():
         expand_suite(suite_file)
-    console().print(*shown(layout, tables, every), sep="\n")
+    if as_json:
+        click.echo(rows_as_json(layout, tables or SHOWN))
+    else:
+        console().print(*shown(layout, tables, every), sep="\n")
 
 
 def _identity(suite_file: Path, out: Path, reports: Path = Path("reports")) -> "Identity":

@@ -340,6 +340,20 @@ def test_a_suite_that_there_is_not_is_one_line_whether_named_or_given_by_its_fil
         assert "params/absent.yaml: no such suite" in call("validate", "--suite", suite).output
 
 
+def test_show_reads_published_tables_and_writes_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    assert "--published" in call("show", "digits-seeds", "--out", str(tmp_path)).output
+    found = json.loads(call("show", "digits-seeds", "nll", "--published", "--json").output)
+    table = read_rows(REPOSITORY / "docs/results/digits-seeds/tables/nll.csv")
+    assert [row["nelbo"] for row in found["nll"]] == pytest.approx(table["nelbo"].tolist())
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(REPOSITORY / "docs/results/digits-seeds", "docs/results/digits-seeds")
+    shutil.copytree(REPOSITORY / "params", "params")
+    path = tmp_path / "docs/results/digits-seeds/tables/nll.csv"
+    path.write_text(path.read_text().replace("1.9", "1.8"))
+    assert "tables/nll.csv: found SHA-256" in call("show", "digits-seeds", "--published").output
+
+
 def test_show_refuses_tables_of_another_suite(tmp_path: Path) -> None:
     write_tables(tmp_path, "digits", fid=1.0)
     write_tables(tmp_path, "smoke", fid=2.0)

@@ -1,6 +1,7 @@
 """The published tables of a suite, written and read."""
 
 import contextlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from indm.report.results import read_rows
 from indm.store.files import file_sha256, write_table
 from indm.store.layout import Layout
 from indm.store.manifest import read_manifest
+from indm.store.sums import NAME as SUMS
+from indm.store.sums import check_sums
 
 # A spreadsheet takes texts with these starts for formulas, which it would evaluate, and which may contact another machine.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -38,16 +41,16 @@ def _is_number(text: str) -> bool:
 
 
 def read_tables(layout: Layout, names: Iterable[str] = SHOWN) -> dict[Path, pd.DataFrame]:
-    """Read published tables of a suite, by their paths.
+    """Read tables of a suite, by their paths.
 
     Raises:
-        ArtifactError: if one is missing, differs from its manifest, or has rows of another suite.
+        ArtifactError: if one is missing, differs from its manifest or its published checksum, or has rows of another suite.
     """
     tables, written = {}, _written(layout)
     for name in names:
         path = layout.tables / f"{name}.csv"
         if not path.is_file():
-            raise ArtifactError(f"{path}: missing; make it with: {_remedy(layout)}{_others(layout)}")
+            raise ArtifactError(f"{path}: missing; {_remedy(layout)}{_others(layout)}")
         tables[path] = read_rows(path)
         if "suite" not in tables[path]:
             raise ArtifactError(
@@ -59,17 +62,29 @@ def read_tables(layout: Layout, names: Iterable[str] = SHOWN) -> dict[Path, pd.D
             f"expected tables of suite {layout.suite}, found {'; '.join(foreign)}; "
             f"make them again with: {again(layout)}"
         )
-    if changed := [str(path) for path in tables if written.get(path.name) != file_sha256(path)]:
+    if (layout.suite_folder / SUMS).is_file():
+        check_sums(layout.suite_folder)
+    elif changed := [str(path) for path in tables if written.get(path.name) != file_sha256(path)]:
         raise ArtifactError(
             f"found {', '.join(changed)} not as their stages wrote them; make them again with: {again(layout)}"
         )
     return tables
 
 
+def rows_as_json(layout: Layout, names: Iterable[str]) -> str:
+    """Write the rows of a suite's tables as JSON, by the tables' names; see :func:`read_tables`."""
+    tables = read_tables(layout, names)
+    return json.dumps(
+        {path.stem: json.loads(table.to_json(orient="records")) for path, table in tables.items()}, indent=1
+    )
+
+
 def _remedy(layout: Layout) -> str:
-    """Return the command that makes a suite's tables, from published results if there are any."""
-    kept = Path("docs/results", layout.suite, "kept").is_dir()
-    return f"{f'make restore SUITE={layout.suite} && ' * kept}snakemake --cores all --config suite={layout.suite}"
+    """Return the command that shows published tables, if there are any, or makes them, from kept results if there are any."""
+    folder = Path("docs/results", layout.suite)
+    shown = f"the published one: indm show {layout.suite} --published; " * (folder / "tables").is_dir()
+    restored = f"make restore SUITE={layout.suite} && " * (folder / "kept").is_dir()
+    return f"{shown}make it with: {restored}snakemake --cores all --config suite={layout.suite}"
 
 
 def _written(layout: Layout) -> dict[str, str]:
