@@ -120,7 +120,8 @@ def _models(suite: Suite) -> str:
 
 def _results(root: Path, suite: str) -> str:
     folder = root / "docs/results" / suite
-    return f"[published](../results/{suite}/README.md)" if (folder / "tables").is_dir() else "-"
+    page = f"{suite}/README.md" if (folder / "README.md").is_file() else "searches.md"
+    return f"[published](../results/{page})" if (folder / "tables").is_dir() else "-"
 
 
 # The keys of a suite.
