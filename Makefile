@@ -56,7 +56,6 @@ docs: $(VENV)/.installed ## Build the documentation into site/: README, docs and
 
 bench: $(VENV)/.installed ## Time steps and likelihoods; RELEASED=<checkout> does so for the released code beside them
 	python -m benchmarks.training $(if $(RELEASED),--released $(RELEASED))
-	python -m benchmarks.growth
 	python -m benchmarks.scaling
 	$(if $(RELEASED),python -m benchmarks.likelihood --released $(RELEASED))
 
