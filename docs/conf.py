@@ -30,7 +30,10 @@ extensions = [
     "sphinx.ext.mathjax",
     # MathJax from a package, not from the network.
     "sphinx-mathjax-offline",
+    # For the picture of the pipeline; without a network its script is missing, and the arrows are shown as text.
+    "sphinxcontrib.mermaid",
 ]
+myst_fence_as_directive = ["mermaid"]
 myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
 myst_heading_anchors = 4
 # A folder is a link in a listing of files, and none on a site: a test looks after the links. Two classes may have a shape.
