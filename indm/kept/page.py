@@ -1,12 +1,13 @@
 """The README.md of a suite's published results: a generated block in a hand-written page."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from jinja2 import Environment, StrictUndefined
 
 from indm.errors import ArtifactError
 from indm.kept.accepted import FILE
@@ -34,26 +35,14 @@ STUB = """\
 <!-- results: written by python -m indm publish; text outside of these two lines stays -->
 {end}
 """
-# Descriptions of files, or of all files of a folder, in the order of the page.
-CONTENT = {
-    "tables": "[their columns](../../../results/README.md)",
-    "figures": "of the page",
-    "samples": "the first images that the first seed of each cell drew",
-    "neighbours": "each of the first eight of them, and below it the training image next to it",
-    "diffusion": "training images on their way to noise by those models: each in data space, and below that its latent",
-    "weights": "averaged weights of score and flow, float32",
-    "kept": "files that `indm keep` wrote, for `indm restore`",
-    "provenance.json": "commits, versions, machines, threads and times of all jobs of datasets, runs and studies",
-    "dvc.lock": "which content of each file belongs to these results, for DVC",
-}
+TEMPLATE = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
+    Path(__file__).with_name("results.md.jinja").read_text(encoding="utf-8")
+)
 # From docs/scaling.md, for comparison.
 LARGE_STEPS = (
     "under VP, `cifar10` 1.5 (nll) and 2.2 (fid), `paper` 3.0 and 3.8 on CIFAR-10, 1.7 and 2.5 on CelebA "
     "([counted](../../scaling.md#a-step-of-indm-in-steps-of-ddpm))"
 )
-# Each file of these folders has a link.
-LINKED = ("tables", "weights")
-FOOTNOTE = "INDM’s advantage, with the [interval that decides](../../claims.md); in braces, seeds that would decide it."
 # The last marker of a generated block in a file that people write.
 END = "<!-- end of {name} -->"
 
@@ -78,7 +67,7 @@ def page_text(published: Published) -> str:
     path = published.target / "README.md"
     stub = STUB.format(suite=published.suite.suite, end=END.format(name=BLOCK))
     text = _read(path) if path.is_file() else stub
-    return replace_block(text, BLOCK, "\n".join(_lines(published)), str(path))
+    return replace_block(text, BLOCK, _block(published), str(path))
 
 
 def replace_block(text: str, name: str, content: str, place: str) -> str:
@@ -111,10 +100,7 @@ def verdicts(table: pd.DataFrame, where: tuple[str, ...] = tuple(PLACE)) -> str:
         where: the columns that distinguish rows of a claim.
     """
     kinds = [kind for kind in (*COMPARISONS, FIXED_NUMBER) if kind in set(table["comparison"])]
-    lines = [
-        f"| claim | | {' | '.join(kinds)} |",
-        "|---" * (len(kinds) + 2) + "|",
-    ]
+    lines = [f"| claim | | {' | '.join(kinds)} |", "|---" * (len(kinds) + 2) + "|"]
     keys = list(dict.fromkeys(["id", *PLACE, *where]))
     for _, part in table[table["comparison"] != CONTROL].groupby(keys, sort=False, dropna=False):
         first, found = part.iloc[0], {row["comparison"]: _compared(row) for row in records(part)}
@@ -142,47 +128,42 @@ def _read(path: Path) -> str:
         raise ArtifactError(f"{path}: found bytes that are not UTF-8, expected a text; save it as UTF-8") from None
 
 
-def _lines(published: Published) -> Iterator[str]:
+def _block(published: Published) -> str:
     suite, executions = published.suite, published.executions
-    commits = [execution["commit"] for execution in executions]
+    claims, compute = published.tables["claims"], published.tables["compute"]
     registration = describe_registration(
         suite.suite,
         load_registrations(Path("params/registrations.yaml")).suites.get(suite.suite),
         suite_sha256(suite),
         claims_sha256(load_claims(Path("params/claims.yaml"))),
-        commits,
+        [execution["commit"] for execution in executions],
     )
-    hours = sum(execution["seconds"] for execution in executions) / 3600
-    yield from ("| | |", "|---|---|")
-    yield f"| suite | `params/{suite.suite}.yaml`; its content in full has SHA-256 `{suite_sha256(suite)[:12]}…` |"
-    yield f"| registration | {_cell(registration)} |"
-    yield f"| commits | {'; '.join(dict.fromkeys(map(_commit, executions)))} |"
-    if any(ACCEPTED in execution for execution in executions):
-        yield f"| changed since | parts of the code; [{FILE}]({FILE}) lists them, and which results are still valid |"
-    yield f"| machines | {'; '.join(dict.fromkeys(map(_machine, executions)))} |"
-    # A suite without image models has no rows.
-    memory, steps = _costs(published.tables["compute"]) if len(published.tables["compute"]) else ("", "")
-    yield f"| cost | {hours:.2f} hours, the sum over all jobs{memory} |"
-    if steps:
-        yield f"| FLOPs of a training step, INDM over DDPM++ | {steps}; for comparison: {LARGE_STEPS} |"
-    yield ""
-    claims = published.tables["claims"]
-    if len(claims) and len(primary := claims[claims["family"] == "primary"]):
-        yield from (verdicts(primary), "", FOOTNOTE, "")
-    yield from ("| files | KiB | |", "|---|--:|---|", *_files(published))
+    # A suite without image models, or without claims, has no rows.
+    primary = claims[claims["family"] == "primary"] if len(claims) else claims
+    return TEMPLATE.render(
+        suite=suite,
+        sha256=suite_sha256(suite),
+        registration=_cell(registration),
+        commits=dict.fromkeys(map(_commit, executions)),
+        changed=FILE if any(ACCEPTED in execution for execution in executions) else "",
+        machines=dict.fromkeys(map(_machine, executions)),
+        hours=sum(execution["seconds"] for execution in executions) / 3600,
+        memory=compute["train_peak_memory_mib"].max() if len(compute) else None,
+        steps=_steps(compute) if len(compute) else [],
+        large_steps=LARGE_STEPS,
+        verdicts=verdicts(primary) if len(primary) else "",
+        files=_files(published),
+    )
 
 
-def _costs(compute: pd.DataFrame) -> tuple[str, str]:
-    """Write the peak memory of the largest cell's trainings, and the relative cost of a step wherever both models were trained."""
-    most = compute["train_peak_memory_mib"].max()
-    memory = f"; peak memory of a training: {most:.0f} MiB, the mean over seeds in the largest cell"
+def _steps(compute: pd.DataFrame) -> list[str]:
+    """Write the relative cost of a step wherever both models were trained."""
     plain = compute[compute["variant"] == ""]
     indm, baseline = (plain[plain["model"] == model] for model in ("indm", REFERENCE))
-    ratios = [
+    return [
         f"{row['train_flops_per_step_x'] / row['train_flops_per_step_y']:.2f} ({names(*(row[key] for key in PLACE))})"
         for row in records(indm.merge(baseline, on=PLACE))
     ]
-    return memory, ", ".join(ratios)
 
 
 def _cell(text: str) -> str:
@@ -207,21 +188,11 @@ def _machine(execution: Mapping[str, Any]) -> str:
     )
 
 
-def _files(published: Published) -> Iterator[str]:
-    """Yield a row for each folder and each file outside of them."""
-    sizes = dict(published.sizes)
-    kept = sorted(path for path in (published.target / "kept").rglob("*") if path.is_file())
-    sizes |= {str(path.relative_to(published.target)): path.stat().st_size for path in kept}
-    for folder, content in CONTENT.items():
-        if files := [name for name in sorted(sizes) if name.split("/")[0] == folder]:
-            total = sum(sizes[name] for name in files) / 1024
-            # Without the slash, Sphinx takes a folder for a name in the code.
-            place = folder if files == [folder] else f"{folder}/"
-            yield f"| [{place}]({place}) | {total:.0f} | {content}{_each(folder, files)} |"
-
-
-def _each(folder: str, files: list[str]) -> str:
-    """Write links to the files of a folder, or their number."""
-    if folder in LINKED:
-        return ": " + ", ".join(f"[{Path(name).name.partition('.')[0]}]({name})" for name in files)
-    return "" if files == [folder] else f": {len(files)} files"
+def _files(published: Published) -> dict[str, dict[str, int]]:
+    """Return the sizes of all files by the folder in which they lie, or by their own name."""
+    kept = [path for path in (published.target / "kept").rglob("*") if path.is_file()]
+    sizes = {str(path.relative_to(published.target)): path.stat().st_size for path in kept} | dict(published.sizes)
+    found: dict[str, dict[str, int]] = {}
+    for name in sorted(sizes):
+        found.setdefault(name.split("/")[0], {})[name] = sizes[name]
+    return found
