@@ -189,19 +189,19 @@ def validate(suite_file: Path, out: Path, track: bool) -> None:
 
 
 @main.command()
-@_suite(cls=SuiteOption, help="The suite; without it, everything is listed, and digits decides the exit status.")
+@_suite(cls=SuiteOption, help="The suite.  [default: digits]")
 @OUT
 @DATA_ROOT
 def doctor(suite_file: Path | None, out: Path, data_root: Path | None) -> None:
-    """Check this machine for missing requirements.
+    """Check whether a suite can run here.
 
-    Exits with 1 if the suite cannot run.
+    Lists the archives, weights, disk and GPU that its remaining jobs need, and what is missing. Exits with 1 if it cannot run.
     """
     from indm.doctor.examine import examine
 
-    report = examine(suite_file, out, data_root)
-    click.echo(report.page)
-    sys.exit(not report.can_run)
+    page, can_run = examine(suite_file, out, data_root)
+    click.echo(page)
+    sys.exit(not can_run)
 
 
 @main.command()

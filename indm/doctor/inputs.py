@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from indm.doctor.machine import DOWNLOAD, MISSING, READY, Item, present
+from indm.data.archives import check_root, verify
+from indm.doctor.machine import DOWNLOAD, MISSING, READY, Item
+from indm.errors import DataError
 
 if TYPE_CHECKING:
     from indm.data.archives import Archive
     from indm.metrics.weights import WeightsFile
     from indm.suite.schema.suite import Suite
-
 
 # The one extractor whose weights come in files.
 INCEPTION = "inception-v3-compat"
@@ -27,7 +28,6 @@ PORTS = {"http": 80, "ftp": 21}
 
 def archives(dataset: str, root: Path) -> list[Item]:
     """Look for the archives of a dataset below the data root."""
-    from indm.data.archives import check_root
     from indm.registry import DATASETS
 
     known = DATASETS[dataset].archives
@@ -38,8 +38,6 @@ def archives(dataset: str, root: Path) -> list[Item]:
 
 
 def _archive(dataset: str, archive: "Archive", path: Path) -> Item:
-    from indm.data.archives import verify
-
     if path.exists():
         return _checked(dataset, path, partial(verify, path, archive))
     if archive.lacks_gdown:
@@ -49,13 +47,12 @@ def _archive(dataset: str, archive: "Archive", path: Path) -> Item:
 
 def _checked(name: str, path: Path, check: Callable[[], object]) -> Item:
     """Report whether a file is the one that its reader expects."""
-    from indm.errors import DataError
-
     try:
         check()
     except DataError as error:
         return Item(name, MISSING, f"{path}: damaged, or another file", str(error))
-    return Item(name, READY, present(path))
+    files = path.iterdir() if path.is_dir() else [path]
+    return Item(name, READY, f"{path}, {sum(file.stat().st_size for file in files) / 1e6:,.1f} MB")
 
 
 def extractors(suite: "Suite", measure: Collection[str]) -> list[str]:
