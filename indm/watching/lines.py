@@ -1,22 +1,40 @@
 """Reading the progress lines of a job (:mod:`indm.progress`)."""
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
-Line = dict[str, Any]
-# The keys of a line with text, and the required keys of a line other than its time, by its event.
-TEXTS = {"event", "part", "host", "error"}
-NEEDED = {"begin": {"part", "done", "total"}, "progress": {"part", "done", "total", "seconds_each"}}
-# The keys with whole numbers, and all keys with numbers that cannot be negative.
-COUNTS = {"done", "total"}
-AT_LEAST_0 = {"time", "seconds_each", "saved_at", *COUNTS}
-# The largest number in a line: seconds, steps, MiB, norms.
-LARGEST = 1e15
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 # In bytes, about fifty lines.
 TAIL = 16384
+# Seconds, steps, MiB, norms; larger ones would be mistakes, and too wide for a table.
+Number = Annotated[float, Field(ge=-1e15, le=1e15)]
+Positive = Annotated[float, Field(ge=0, le=1e15)]
+Count = Annotated[int, Field(ge=0, le=10**15)]
+
+
+class Line(BaseModel):
+    """A line, with numbers of its stage beside the keys here, such as losses."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+    __pydantic_extra__: dict[str, Number | str | None]
+
+    time: Positive
+    event: Literal["start", "begin", "progress", "done", "stopped", "failed"]
+    part: str = ""
+    done: Count = 0
+    total: Count = 0
+    seconds_each: Positive | None = None
+    saved_at: Positive | None = None
+    error: str = ""
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The numbers that make curves."""
+        found = {**self.__pydantic_extra__, "seconds_each": self.seconds_each}
+        return {key: float(value) for key, value in sorted(found.items()) if isinstance(value, int | float)}
 
 
 def read_lines(path: Path, tail: int | None = None) -> list[Line]:
@@ -27,7 +45,10 @@ def read_lines(path: Path, tail: int | None = None) -> list[Line]:
         tail: number of bytes to read at its end; ``None`` for all of it.
     """
     try:
-        content = _read_end(path, tail)
+        with path.open("rb") as file:
+            if tail is not None:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - tail))
+            content = file.read()
     except OSError:
         return []
     return [line for text in content.splitlines() if (line := _parse(text))]
@@ -40,45 +61,18 @@ def curves(lines: Iterable[Line]) -> dict[str, list[Line]]:
     """
     found: dict[str, list[Line]] = {}
     for line in lines:
-        if line["event"] not in ("begin", "progress"):
+        if line.event not in ("begin", "progress"):
             continue
-        curve, begins = found.setdefault(line["part"], []), line["event"] == "begin"
-        while curve and curve[-1]["done"] >= line["done"] + begins:
+        curve, begins = found.setdefault(line.part, []), line.event == "begin"
+        while curve and curve[-1].done >= line.done + begins:
             curve.pop()
         if not begins:
             curve.append(line)
     return found
 
 
-def _read_end(path: Path, tail: int | None) -> bytes:
-    with path.open("rb") as file:
-        if tail is not None:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - tail))
-        return file.read()
-
-
 def _parse(text: bytes) -> Line | None:
     try:
-        line = json.loads(text)
-    except (ValueError, RecursionError):
-        # RecursionError: lists in lists in lists.
+        return Line.model_validate_json(text)
+    except ValidationError:
         return None
-    return line if isinstance(line, dict) and _is_whole(line) else None
-
-
-def _is_whole(line: Line) -> bool:
-    """Return whether a line is valid: it has its required keys, with texts or numbers as values."""
-    texts, needed = line.keys() & TEXTS, {"time", "event"} | NEEDED.get(str(line.get("event")), set())
-    numbers = line.keys() - TEXTS
-    return (
-        needed <= line.keys()
-        and all(isinstance(line[key], str) for key in texts)
-        and all(_is_sane(key, line[key]) or (line[key] is None and key not in needed) for key in numbers)
-    )
-
-
-def _is_sane(key: str, value: object) -> bool:
-    """Return whether a value is a valid number for a key, unlike JSON's NaN and Python's ``True``."""
-    if isinstance(value, bool) or not isinstance(value, int if key in COUNTS else int | float):
-        return False
-    return (0 if key in AT_LEAST_0 else -LARGEST) <= value <= LARGEST

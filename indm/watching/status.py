@@ -6,10 +6,9 @@ Therefore it works on a cluster, and on another machine that has the results fol
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 from indm.pipeline.identity import Identity
@@ -19,7 +18,7 @@ from indm.terminal import console, grid
 from indm.watching.lines import TAIL, Line, read_lines
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
 
 State = Literal["failed", "stopped", "no news", "running", "waiting", "done"]
 STYLES = {"failed": "bold red", "stopped": "yellow", "no news": "yellow", "running": "bold green", "done": "dim"}
@@ -27,10 +26,6 @@ ORDER: tuple[State, ...] = ("done", "waiting", "running", "no news", "stopped", 
 # A job counts as running until it is silent for so many seconds and so many times its usual interval between lines.
 PATIENCE, TIMES = 120.0, 5.0
 REFRESH = 2.0
-# The events of a loop.
-LOOP = ("begin", "progress")
-# Stages with a single loop; other stages go on after a loop has ended.
-ONE_LOOP = ("train", "sample_shard", "sample", "nll_shard", "nll")
 COLUMNS = ("run", "stage", "step", "loss", "s/step", "left", "saved", "state")
 
 
@@ -54,31 +49,9 @@ class Row:
         return self.state not in ("waiting", "done")
 
     @property
-    def heard(self) -> float:
-        """Time of its last line, in seconds since 1970."""
-        return float(self.lines[-1]["time"])
-
-    @property
-    def last(self) -> Line:
+    def last(self) -> Line | None:
         """The last line about its loop."""
-        return next((line for line in reversed(self.lines) if line["event"] in LOOP), {})
-
-    @property
-    def in_loop(self) -> bool:
-        """Whether it is inside a loop, where it writes lines; before and after a loop, it may work without writing."""
-        return self.lines[-1]["event"] in LOOP and self.last["done"] < self.last["total"]
-
-    @property
-    def pace(self) -> float | None:
-        """Seconds per step or image: the median of its last lines about this loop."""
-        part = self.last.get("part")
-        found = [line["seconds_each"] for line in self.lines if line["event"] == "progress" and line["part"] == part]
-        return median(found) if found else None
-
-    @property
-    def left(self) -> float | None:
-        """Seconds to the end of its loop."""
-        return None if self.pace is None else self.pace * (self.last["total"] - self.last["done"])
+        return next((line for line in reversed(self.lines) if line.event in ("begin", "progress")), None)
 
 
 @dataclass(frozen=True)
@@ -109,67 +82,44 @@ class Board:
             found += [row for row in known if row.has_news] or waiting[:1] or known[-1:]
         return found
 
-    def page(self, height: int | None = None) -> "RenderableType":
-        """Return the rows as a table, and below it errors and the paths of logs.
-
-        Arguments:
-            height: number of lines on the screen; if they are too few, rows that are done or waiting are left out.
-        """
+    def page(self) -> "RenderableType":
+        """Return the rows as a table, and below it errors and the paths of logs."""
         now = time.time()
-        return self._page(self.rows(now), now, height)
+        return self._page(self.rows(now), now)
 
     def watch(self) -> None:
-        """Show the page, and refresh it until all is done or Ctrl-C.
-
-        A file or a pipe gets one page after another, so that a full disk and a closed pipe are noticed.
-        """
-        from rich.live import Live
-
-        where = console()
+        """Print the page every two seconds, on a terminal in the place of the previous one, until all is done or Ctrl-C."""
+        screen = console()
         with contextlib.suppress(KeyboardInterrupt):
-            if not where.is_terminal:
-                self._refresh(where.print)
-                return
-            with Live(console=where, auto_refresh=False) as live:
-                self._refresh(lambda page: live.update(page, refresh=True), where)
-
-    def _refresh(self, show: "Callable[[RenderableType], None]", screen: "Console | None" = None) -> None:
-        """Show the page anew, as much of it as a screen holds, until all is done."""
-        while True:
-            now = time.time()
-            found = self.rows(now)
-            show(self._page(found, now, None if screen is None else screen.height))
-            if all(row.state == "done" for row in found):
-                return
-            time.sleep(REFRESH)
+            while True:
+                now = time.time()
+                found = self.rows(now)
+                screen.clear()
+                screen.print(self._page(found, now))
+                if all(row.state == "done" for row in found):
+                    return
+                time.sleep(REFRESH)
 
     def _row(self, job: Job, now: float) -> Row:
         lines = read_lines(self.identity.layout.watch(*job), TAIL)
-        starts = [index for index, line in enumerate(lines) if line["event"] == "start"]
+        starts = [index for index, line in enumerate(lines) if line.event == "start"]
         lines = lines[starts[-1] :] if starts else lines
         return Row(job, _state(lines, _written_at(self.identity.manifest(job)), now), lines)
 
-    def _page(self, found: list[Row], now: float, height: int | None) -> "RenderableType":
+    def _page(self, found: list[Row], now: float) -> "RenderableType":
         from rich.console import Group
         from rich.text import Text
 
-        said = list(self._messages(found, now))
-        crowded = height is not None and len(found) + len(said) + 4 > height
-        shown = [row for row in found if row.has_news] if crowded else found
         table = grid(COLUMNS)
         # Runs have long names.
         table.collapse_padding = True
-        # Running and failed jobs come last, because readers look at the end of a long list first.
-        shown = sorted(shown, key=lambda row: ORDER.index(row.state))
-        if height is not None and crowded:
-            shown = shown[-max(1, height - len(said) - 4) :]
-        for row in shown:
+        # Running and failed jobs come last, because the end of a long page stays on the screen.
+        for row in sorted(found, key=lambda row: ORDER.index(row.state)):
             table.add_row(*_entries(row, self.identity.suite.suite, now), style=STYLES.get(row.state))
         counts = Counter(row.state for row in found)
         summary = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-        hidden = f"; not shown: {len(found) - len(shown)} of the others" if len(shown) < len(found) else ""
-        summary = f"{self.identity.layout.suite_folder}: {summary}{hidden}"
-        return Group(table, Text(), *map(Text, said), Text(summary, style="bold"))
+        summary = f"{self.identity.layout.suite_folder}: {summary}"
+        return Group(table, Text(), *map(Text, self._messages(found, now)), Text(summary, style="bold"))
 
     def _messages(self, found: list[Row], now: float) -> Iterator[str]:
         """Yield errors, each with the path of its log."""
@@ -177,11 +127,11 @@ class Board:
             log = self.identity.layout.log(*row.job)
             place, name = f"; log: {log}" if log.is_file() else "", " ".join(filter(None, row.job))
             if row.state in ("failed", "stopped"):
-                yield f"{name} {row.state}: {row.lines[-1].get('error', '')}{place}"
+                yield f"{name} {row.state}: {row.lines[-1].error}{place}"
             elif row.state == "no news":
-                silent = duration(now - row.heard)
-                quiet = "" if row.in_loop else ", or in a part of the stage that does not write lines"
-                yield f"{name}: no news for {silent}: killed, or its machine cannot write here{quiet}{place}"
+                silent = duration(now - row.lines[-1].time)
+                why = "killed, its machine cannot write here, or it works without writing lines"
+                yield f"{name}: no news for {silent}: {why}{place}"
         if (self.identity.layout.suite_folder / "logs").is_dir():
             yield f"Logs: {self.identity.layout.log('STAGE', 'RUN')}"
 
@@ -198,11 +148,11 @@ def _state(lines: list[Line], finished_at: float, now: float) -> State:
 
     A failure after the manifest is the failure of a rerun, and the old results are still valid.
     """
-    event: str = lines[-1]["event"] if lines else "done"
+    event = lines[-1].event if lines else "done"
     at_work = event in ("start", "begin", "progress")
-    if at_work and now - lines[-1]["time"] <= _patience(lines):
+    if at_work and now - lines[-1].time <= _patience(lines):
         return "running"
-    if event in ("failed", "stopped") and lines[-1]["time"] > finished_at:
+    if event in ("failed", "stopped") and lines[-1].time > finished_at:
         return "failed" if event == "failed" else "stopped"
     if finished_at:
         return "done"
@@ -211,25 +161,24 @@ def _state(lines: list[Line], finished_at: float, now: float) -> State:
 
 def _patience(lines: list[Line]) -> float:
     """Return for how many seconds a job may be silent, since a single step may take minutes."""
-    usual = lines[-1]["time"] - lines[-2]["time"] if len(lines) > 1 else 0.0
+    usual = lines[-1].time - lines[-2].time if len(lines) > 1 else 0.0
     return max(PATIENCE, TIMES * usual)
 
 
 def _entries(row: Row, suite: str, now: float) -> list[str]:
     name, last = row.job.subject or f"tables of {suite}", row.last
-    if not row.has_news:
-        return [name, row.job.stage if row.state == "waiting" else "", "", "", "", "", "", row.state]
-    loss = last.get("score_loss", last.get("flow_loss"))
-    more = "" if row.job.stage in ONE_LOOP else "> "
-    saved = last.get("saved_at")
+    if not row.has_news or last is None:
+        return [name, "" if row.state == "done" else row.job.stage, "", "", "", "", "", row.state]
+    loss = last.numbers.get("score_loss", last.numbers.get("flow_loss"))
+    pace = last.seconds_each
     return [
         name,
         row.job.stage,
-        f"{last['done']}/{last['total']}" if last else "",
+        f"{last.done}/{last.total}",
         "" if loss is None else f"{loss:.3f}",
-        "" if row.pace is None else f"{row.pace:.2g}",
-        f"{more}{duration(row.left)}" if row.state == "running" and row.left is not None else "",
-        "" if saved is None else duration(now - saved),
+        "" if pace is None else f"{pace:.2g}",
+        duration(pace * (last.total - last.done)) if pace is not None and row.state == "running" else "",
+        "" if last.saved_at is None else duration(now - last.saved_at),
         row.state,
     ]
 
