@@ -109,10 +109,9 @@ def _keep(identity: Identity, changes: Changes, folder: Folder, path: Path, repl
 
 
 def _keep_weights(identity: Identity, run: str, path: Path, replace: bool) -> State:
-    suite, here = identity.suite, identity.layout.suite_folder
-    expected = trained(suite, identity, run)
+    expected = trained(identity, run)
     difference = _difference(path, "weights", lambda: is_of(path, expected))
-    return _put(difference, lambda: {path: averaged_weights(suite, identity, here, run)}, replace)
+    return _put(difference, lambda: {path: averaged_weights(identity, run)}, replace)
 
 
 def _difference(path: Path, kind: str, is_same: Callable[[], bool]) -> str | None:

@@ -66,8 +66,8 @@ def publish(identity: Identity, target: Path, runs: Sequence[str]) -> Published:
     executions = summarise(suite, here)
     content = {"suite": suite.suite, "suite_sha256": suite_sha256(suite), "executions": executions}
     files["provenance.json"] = (json.dumps(content, indent=2) + "\n").encode()
-    weights = {f"weights/{run}.safetensors": averaged_weights(suite, identity, here, run) for run in runs}
-    weights |= _still_good(suite, identity, target, runs)
+    weights = {f"weights/{run}.safetensors": averaged_weights(identity, run) for run in runs}
+    weights |= _still_good(identity, target, runs)
     _check_size(weights, MOST_WEIGHTS, "weights")
     _check_size(files | weights, MOST, "files")
     sizes = {name: len(content) for name, content in (files | weights).items()}
@@ -150,13 +150,13 @@ def summarise(suite: "Suite", suite_folder: Path) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _still_good(suite: "Suite", identity: Identity, target: Path, runs: Sequence[str]) -> dict[str, bytes]:
+def _still_good(identity: Identity, target: Path, runs: Sequence[str]) -> dict[str, bytes]:
     """Read the weights that were published before and belong to the trainings whose results are published now."""
-    paths = [target / f"weights/{name}.safetensors" for name in suite.runs if name not in set(runs)]
+    paths = [target / f"weights/{name}.safetensors" for name in identity.suite.runs if name not in runs]
     return {
         f"weights/{path.name}": path.read_bytes()
         for path in paths
-        if path.is_file() and is_of(path, trained(suite, identity, path.stem))
+        if path.is_file() and is_of(path, trained(identity, path.stem))
     }
 
 

@@ -16,33 +16,31 @@ from indm.store.manifest import damage
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from indm.suite.schema.suite import Suite
-
 WEIGHTS_FORMAT = "indm-weights-2"
 SIGNATURE = "sha256"
 AVERAGED = "ema."
 
 
-def averaged_weights(suite: "Suite", identity: Identity, suite_folder: Path, run: str) -> bytes:
+def averaged_weights(identity: Identity, run: str) -> bytes:
     """Return the averaged weights of score and flow of a run as safetensors, float32.
 
     Raises:
         ParamsError: if the suite has no such run.
         ArtifactError: if the checkpoint is missing, or does not belong to the run's results.
     """
-    if run not in suite.runs:
-        raise ParamsError(f"--weights: found no run {run!r}; runs of {suite.suite}: {', '.join(suite.runs)}")
-    path = suite_folder / f"runs/{run}/checkpoint.safetensors"
-    expected = trained(suite, identity, run)
+    if run not in identity.suite.runs:
+        known = identity.suite.runs
+        raise ParamsError(f"--weights: found no run {run!r}; runs of {identity.suite.suite}: {', '.join(known)}")
+    path, expected = identity.layout.run(run) / "checkpoint.safetensors", trained(identity, run)
     if words := damage(path, expected, identity.manifest(Job("train", run))):
         raise ArtifactError(words)
     return _averaged(path, expected)
 
 
-def trained(suite: "Suite", identity: Identity, run: str) -> str:
+def trained(identity: Identity, run: str) -> str:
     """Return the SHA-256 of the checkpoint from which a run's results were made; the checkpoint may be missing."""
     job = Job("train", run)
-    return identity.trust(job).outputs[CHECKPOINT.format(**job_names(suite, job))]
+    return identity.trust(job).outputs[CHECKPOINT.format(**job_names(identity.suite, job))]
 
 
 def is_of(path: Path, checkpoint: str) -> bool:
