@@ -21,7 +21,7 @@ from indm.terminal import Commands, SuiteOption, console
 
 if TYPE_CHECKING:
     from indm.kept.keep import Outcome
-    from indm.pipeline.identity import Identity
+    from indm.pipeline.input_check import InputCheck
 
 PLACE = click.Path(path_type=Path, exists=True)
 FILE, FOLDER = click.Path(path_type=Path, dir_okay=False), click.Path(path_type=Path, file_okay=False)
@@ -236,11 +236,11 @@ def show(words: tuple[str, ...], suite_file: Path, out: Path, every: bool, as_js
         console().print(*shown(layout, tables, every), sep="\n")
 
 
-def _identity(suite_file: Path, out: Path, reports: Path = Path("reports")) -> "Identity":
-    from indm.pipeline.identity import Identity
+def _checks(suite_file: Path, out: Path, reports: Path = Path("reports")) -> "InputCheck":
+    from indm.pipeline.input_check import InputCheck
     from indm.suite.load import load_suite
 
-    return Identity(load_suite(suite_file), out, reports)
+    return InputCheck(load_suite(suite_file), out, reports)
 
 
 @main.command()
@@ -255,7 +255,7 @@ def status(suite_file: Path, out: Path, reports: Path, watch: bool) -> None:
     """
     from indm.watching.status import Board
 
-    board = Board(_identity(suite_file, out, reports))
+    board = Board(_checks(suite_file, out, reports))
     if watch:
         board.watch()
     else:
@@ -279,7 +279,7 @@ def why(suite_file: Path, out: Path, reports: Path, stage: str, **names: str | N
     from indm.pipeline.why import lines
     from indm.pipeline.why import why as explain
 
-    click.echo("\n".join(lines(explain(_identity(suite_file, out, reports), stage, **names))))
+    click.echo("\n".join(lines(explain(_checks(suite_file, out, reports), stage, **names))))
 
 
 @main.command()
@@ -292,7 +292,7 @@ def tensorboard(suite_file: Path, out: Path) -> None:
     """
     from indm.watching.events import write_events
 
-    known = _identity(suite_file, out)
+    known = _checks(suite_file, out)
     folder, count = write_events(known.suite, known.layout)
     click.echo(f"{count} curves; see them with: tensorboard --logdir {folder}")
 
@@ -403,8 +403,8 @@ def keep(suite_file: Path, out: Path, root: Path, replace: bool) -> None:
     """
     from indm.kept.keep import keep as pack
 
-    identity = _identity(suite_file, out)
-    _tell("keep", pack(identity, root / identity.suite.suite / "kept", replace))
+    checks = _checks(suite_file, out)
+    _tell("keep", pack(checks, root / checks.suite.suite / "kept", replace))
 
 
 @main.command()
@@ -424,8 +424,8 @@ def restore(suite_file: Path, out: Path, root: Path, replace: bool, accept: str 
     """
     from indm.kept.keep import restore as unpack
 
-    identity = _identity(suite_file, out)
-    _tell("restore", unpack(identity, root / identity.suite.suite / "kept", replace, accept))
+    checks = _checks(suite_file, out)
+    _tell("restore", unpack(checks, root / checks.suite.suite / "kept", replace, accept))
 
 
 def _tell(name: str, outcome: "Outcome") -> NoReturn:
@@ -454,7 +454,7 @@ def publish(suite_file: Path, out: Path, reports: Path, root: Path, runs: tuple[
     from indm.kept.publish import publish as write_folder
     from indm.store.sums import write_sums
 
-    known = _identity(suite_file, out, reports)
+    known = _checks(suite_file, out, reports)
     found = write_folder(known, root / known.suite.suite, runs)
     write_sums(found.target)
     click.echo(f"{found.target}: {len(found.sizes)} files, {sum(found.sizes.values()) / 2**20:.1f} MiB")

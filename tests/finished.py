@@ -3,7 +3,7 @@
 from pathlib import Path
 from types import ModuleType
 
-from indm.pipeline.identity import Identity
+from indm.pipeline.input_check import InputCheck
 from indm.pipeline.jobs import Job, job_names, lasting_inputs
 from indm.pipeline.runner import work_of
 from indm.pipeline.stages import STAGES
@@ -28,8 +28,8 @@ EXECUTION = {
 
 def do(suite: Suite, root: Path, job: Job, content: str = "content of") -> None:
     """Do a job in a checkout that is the working directory, with its manifest and its provenance."""
-    identity = Identity(suite, root / "results", root / "reports")
-    inputs, names = identity.check(job), job_names(suite, job)
+    checks = InputCheck(suite, root / "results", root / "reports")
+    inputs, names = checks.check(job), job_names(suite, job)
     for pattern in STAGES[job.stage].written:
         path = root / pattern.format(**names)
         if not path.suffix:
@@ -38,13 +38,13 @@ def do(suite: Suite, root: Path, job: Job, content: str = "content of") -> None:
         path.write_text(f"{content} {path.relative_to(root)}")
     record = {"suite": suite.suite, "stage": job.stage, "subject": job.subject, "code_stamp": job_stamp(suite, *job)}
     write_json(root / STAGES[job.stage].folder.format(**names) / f"provenance/{job.stage}.json", record | EXECUTION)
-    identity.record(job, inputs)
+    checks.record(job, inputs)
 
 
 def work(stage: ModuleType, suite: Suite, layout: Layout, subject: str) -> Work:
     """Return a job's unfinished work, by its inputs as they are."""
-    job, identity = Job(stage.__name__.rpartition(".")[2], subject), Identity(suite, layout.root, layout.root)
-    inputs = {path: content_sha256(identity.place(path)) for path in lasting_inputs(suite, job)}
+    job, checks = Job(stage.__name__.rpartition(".")[2], subject), InputCheck(suite, layout.root, layout.root)
+    inputs = {path: content_sha256(checks.place(path)) for path in lasting_inputs(suite, job)}
     return work_of(suite, layout, job, job_stamp(suite, *job), inputs)
 
 

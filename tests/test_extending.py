@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from indm.pipeline.identity import Identity
+from indm.pipeline.input_check import InputCheck
 from indm.pipeline.jobs import Job, job_names, lasting_inputs
 from indm.pipeline.stages import STAGES
 from indm.report.schema import OBJECTS, TABLES, Kind
@@ -78,17 +78,17 @@ def make_up_values(checkout: Path) -> None:
         path: "0" * 64 if maker else content_sha256(checkout / path)
         for path, maker in lasting_inputs(suite, job).items()
     }
-    Identity(suite, checkout / "results", checkout / "reports").record(job, made)
+    InputCheck(suite, checkout / "results", checkout / "reports").record(job, made)
 
 
 def make_up_results(checkout: Path) -> None:
     """Write the files of all jobs that the tables of a suite are made of, each number in them 1."""
     suite = load_suite(REPOSITORY / "params/smoke.yaml")
-    identity = Identity(suite, checkout / "results", checkout / "reports")
+    checks = InputCheck(suite, checkout / "results", checkout / "reports")
     for job in (Job(name, subject) for name, stage in STAGES.items() for subject in stage.subjects(suite) if subject):
         for pattern in STAGES[job.stage].written:
             make_up_result(checkout / pattern.format(**job_names(suite, job)), job)
-        identity.record(job, identity.check(job))
+        checks.record(job, checks.check(job))
 
 
 def make_up_result(path: Path, job: Job) -> None:

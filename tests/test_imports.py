@@ -241,7 +241,7 @@ def test_nothing_is_looked_up_where_stamps_cannot_see_it(path: Path) -> None:
         "indm.store.files",
         "indm.data.levels",
         "indm.doctor.examine",
-        "indm.pipeline.identity",
+        "indm.pipeline.input_check",
         "indm.pipeline.runner",
         "indm.pipeline.track",
         "indm.pipeline.why",

@@ -15,7 +15,7 @@ from indm.cli import main
 from indm.errors import ArtifactError
 from indm.kept.folders import archive, kept_folders, pack, unpack
 from indm.pipeline import code, stamps
-from indm.pipeline.identity import Identity
+from indm.pipeline.input_check import InputCheck
 from indm.pipeline.jobs import IMPORTED, MAKERS, Job, job_names, lasting_inputs
 from indm.pipeline.stages import STAGES
 from indm.pipeline.stamps import job_modules, job_stamp
@@ -113,7 +113,7 @@ def test_a_clone_gets_back_what_was_kept_to_the_byte(checkout: Path) -> None:
     }
     # Stages read it.
     for stage in ("table", "compute"):
-        Identity(SMOKE, Path("results"), Path("reports")).check(Job(stage, ""))
+        InputCheck(SMOKE, Path("results"), Path("reports")).check(Job(stage, ""))
     # Nothing is older than what it was made from.
     assert len({path.stat().st_mtime_ns for path in (checkout / "results").rglob("*") if path.is_file()}) == 1
     # What came back can be kept as well as what was made.
@@ -157,14 +157,14 @@ def test_a_damaged_file_is_not_kept(checkout: Path, name: str) -> None:
 
 def test_an_imported_checkpoint_is_known_by_the_code_that_imported_it(checkout: Path) -> None:
     folder = checkout / f"results/smoke/{PLACE}"
-    identity, job = Identity(SMOKE, Path("results"), Path("reports")), Job("train", RUN)
-    made = json.loads(identity.manifest(job).read_text())
+    checks, job = InputCheck(SMOKE, Path("results"), Path("reports")), Job("train", RUN)
+    made = json.loads(checks.manifest(job).read_text())
     inputs = {path: made["inputs"][path] for path in lasting_inputs(SMOKE, job, IMPORTED)}
-    write_json(identity.manifest(job), made | {"inputs": inputs})
-    assert f"{identity.manifest(job)}: made by other code: " in line(call("keep"), "skipped")
+    write_json(checks.manifest(job), made | {"inputs": inputs})
+    assert f"{checks.manifest(job)}: made by other code: " in line(call("keep"), "skipped")
     code = (SMOKE, "import_checkpoint", RUN)
     of_import = {"inputs": inputs, "stamp": job_stamp(*code), "modules": job_modules(*code)}
-    write_json(identity.manifest(job), made | of_import)
+    write_json(checks.manifest(job), made | of_import)
     record = json.loads((folder / "provenance/train.json").read_text()) | {"stage": "import_checkpoint"}
     (folder / "provenance/train.json").unlink()
     write_json(folder / "provenance/import_checkpoint.json", record)
@@ -321,7 +321,7 @@ def test_other_results_that_are_here_stay_and_runs_measured_with_others_too_do_n
     assert f"refused {PLACE}: {packed()}: {PLACE}/manifest/fid.json: made from another " in done.output
     assert not (checkout / "results/smoke/runs").exists()
     assert call("restore", "--replace").exit_code == 0
-    Identity(SMOKE, Path("results"), Path("reports")).check(Job("table", ""))
+    InputCheck(SMOKE, Path("results"), Path("reports")).check(Job("table", ""))
 
 
 def test_missing_files_of_a_folder_are_filled_in(checkout: Path) -> None:
@@ -486,7 +486,7 @@ LIKELIHOOD = "indm/diffusion/likelihood.py"
 
 def is_up_to_date() -> bool:
     """Ask why the likelihoods would be evaluated again."""
-    return not why(Identity(SMOKE, Path("results"), Path("reports")), "nll").again
+    return not why(InputCheck(SMOKE, Path("results"), Path("reports")), "nll").again
 
 
 def test_changed_modules_are_named_and_accepted_once(edit: Callable[[str, str, str], None]) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from indm.cli import main
 from indm.kept.folders import unpack
-from indm.pipeline.identity import Identity
+from indm.pipeline.input_check import InputCheck
 from indm.pipeline.jobs import Job
 from indm.pipeline.stages import STAGES
 from indm.registry import DATASETS
@@ -71,8 +71,8 @@ def really_do(suite: Suite, layout: Layout, job: Job) -> None:
         run(sample, suite, layout, job.subject)
     else:
         return
-    identity = Identity(suite, layout.root, Path("reports"))
-    identity.record(job, identity.check(job))
+    checks = InputCheck(suite, layout.root, Path("reports"))
+    checks.record(job, checks.check(job))
 
 
 def pictures() -> Iterator[bytes]:

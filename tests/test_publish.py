@@ -37,7 +37,7 @@ from indm.kept import publish as module
 from indm.kept.page import replace_block, verdicts
 from indm.kept.weights import read_published
 from indm.library import load_run
-from indm.pipeline.identity import Identity
+from indm.pipeline.input_check import InputCheck
 from indm.pipeline.jobs import Job
 from indm.pipeline.stages import STAGES
 from indm.register import write_registrations
@@ -85,8 +85,8 @@ def train(root: Path, scale: float = 2.0) -> ImplicitNonlinearDiffusion:
     weights |= {f"ema.{name}": tensor for name, tensor in averaged.items()}
     path = root / f"results/smoke/runs/{RUN}/checkpoint.safetensors"
     write_weights(path, weights, {"run": RUN, "step": 20, "model": model.spec}, CHECKPOINT_FORMAT)
-    identity = Identity(SMOKE, root / "results", root / "reports")
-    identity.record(Job("train", RUN), identity.check(Job("train", RUN)))
+    checks = InputCheck(SMOKE, root / "results", root / "reports")
+    checks.record(Job("train", RUN), checks.check(Job("train", RUN)))
     model.load_state_dict(averaged)
     return model
 

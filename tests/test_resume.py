@@ -26,7 +26,7 @@ from indm.cli import main
 from indm.diffusion import evaluation
 from indm.diffusion.objectives import nelbo
 from indm.errors import ArtifactError, DivergenceError
-from indm.pipeline.identity import Identity
+from indm.pipeline.input_check import InputCheck
 from indm.pipeline.jobs import Job
 from indm.pipeline.runner import work_of
 from indm.stages import curve, nll, prepare, reference, sample, sweep, train
@@ -83,8 +83,8 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 def record(layout: Layout, stage: str, subject: str) -> None:
     """Write the manifest of a stage that was not run by the command line."""
-    identity, job = Identity(SUITE, layout.root, layout.root), Job(stage, subject)
-    identity.record(job, identity.check(job))
+    checks, job = InputCheck(SUITE, layout.root, layout.root), Job(stage, subject)
+    checks.record(job, checks.check(job))
 
 
 @pytest.fixture
@@ -404,7 +404,7 @@ def test_a_job_that_is_killed_before_its_manifest_continues(
     """Engines delete the files of a job without a manifest: what it had saved is still there."""
     arguments = ["train", "--suite", write_suite(tmp_path, SUITE), "--out", str(layout.root), "--run", RUN]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Identity, "record", Mock(side_effect=PowerCutError))
+        patch.setattr(InputCheck, "record", Mock(side_effect=PowerCutError))
         assert isinstance(CliRunner().invoke(main, arguments).exception, PowerCutError)
     assert (scratch / "state.safetensors").is_file()
     for name in OUTPUTS:

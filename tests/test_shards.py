@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from indm.cli import main
 from indm.diffusion import generate
 from indm.errors import DivergenceError, ParamsError
-from indm.pipeline.identity import Identity
+from indm.pipeline.input_check import InputCheck
 from indm.pipeline.jobs import Job, job_inputs, job_parameters
 from indm.pipeline.stages import STAGES
 from indm.stages import nll, sample, sweep
@@ -333,7 +333,7 @@ def test_a_run_of_which_no_row_is_drawn_may_have_shards_of_none(tmp_path: Path) 
 def test_status_shows_shards_in_the_rows_of_their_run(folder: Path) -> None:
     assert shard("sample", folder, 1, 2).exit_code == 0
     suite = load_suite(write_suite(folder, shards={"sample": 2}))
-    board = Board(Identity(suite, folder / "results", folder / "reports"))
+    board = Board(InputCheck(suite, folder / "results", folder / "reports"))
 
     def found() -> list[tuple[str, str, str]]:
         rows = [row for row in board.rows(time.time()) if row.job.subject.startswith(RUN)]
@@ -341,7 +341,7 @@ def test_status_shows_shards_in_the_rows_of_their_run(folder: Path) -> None:
 
     assert found() == [("sample_shard", f"{RUN}-2", "waiting")]
     for number in (1, 2):
-        watch = board.identity.layout.watch("sample_shard", f"{RUN}-{number}")
+        watch = board.checks.layout.watch("sample_shard", f"{RUN}-{number}")
         watch.write_text(json.dumps({"time": time.time(), "event": "start"}) + "\n")
     assert found() == [("sample_shard", f"{RUN}-{number}", "running") for number in (1, 2)]
 
@@ -365,7 +365,7 @@ def test_finished_runs_are_kept_and_restored_without_their_shards(
         assert "0 skipped, 0 refused" in result.output
         if command == "keep":
             shutil.rmtree(tmp_path / "results")
-    Identity(suite, Path("results"), Path("reports")).check(Job("table", ""))
+    InputCheck(suite, Path("results"), Path("reports")).check(Job("table", ""))
     assert not list(tmp_path.glob("results/smoke/runs/*/shards"))
 
 

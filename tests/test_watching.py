@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from indm import progress
 from indm.cli import main
 from indm.errors import DivergenceError, StoppedError
-from indm.pipeline.identity import Identity
+from indm.pipeline.input_check import InputCheck
 from indm.pipeline.jobs import Job
 from indm.pipeline.stages import STAGES
 from indm.progress import bar, watched
@@ -51,12 +51,12 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def board(layout: Layout) -> Board:
-    return Board(Identity(SUITE, layout.root, layout.root / "reports"))
+    return Board(InputCheck(SUITE, layout.root, layout.root / "reports"))
 
 
 def finish(layout: Layout, job: Job) -> None:
     """Let a job have a manifest: it has ended well."""
-    path = board(layout).identity.manifest(job)
+    path = board(layout).checks.manifest(job)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("{}")
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from indm.cli import main
 from indm.pipeline import code
-from indm.pipeline.identity import Identity
+from indm.pipeline.input_check import InputCheck
 from indm.pipeline.jobs import IMPORTED, Job
 from indm.pipeline.stages import STAGES
 from indm.suite.load import load_suite
@@ -266,8 +266,8 @@ def test_a_key_that_chooses_another_member_says_so_without_its_modules() -> None
 
 def test_an_imported_checkpoint_is_of_the_code_that_imports() -> None:
     job = Job("train", RUN)
-    identity = Identity(suite(), Path("results"), Path("reports"))
-    identity.record(job, identity.check(job, IMPORTED), "import_checkpoint")
+    checks = InputCheck(suite(), Path("results"), Path("reports"))
+    checks.record(job, checks.check(job, IMPORTED), "import_checkpoint")
     assert causes("train", "--run", RUN) == []
     append("indm/stages/import_checkpoint.py", "\n\nADDED = 1\n")
     assert causes("train", "--run", RUN) == ["indm/stages/import_checkpoint.py changed"]

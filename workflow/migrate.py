@@ -31,7 +31,7 @@ from indm.kept.accepted import FILE  # noqa: E402
 from indm.kept.folders import Folder, archive, kept_folders, pack, unpack  # noqa: E402
 from indm.kept.keep import restore  # noqa: E402
 from indm.pipeline.code import sources_of  # noqa: E402
-from indm.pipeline.identity import Identity  # noqa: E402
+from indm.pipeline.input_check import InputCheck  # noqa: E402
 from indm.pipeline.stamps import job_modules, job_stamp  # noqa: E402
 from indm.store.files import atomic_write  # noqa: E402
 from indm.store.manifest import FORMAT, Manifest  # noqa: E402
@@ -116,8 +116,8 @@ def accept(suite: Suite, why: str) -> str:
     reasons += [] if any(why in each for each in reasons) else [why]
     with tempfile.TemporaryDirectory() as temporary:
         (Path(temporary) / "kept").symlink_to(path.parent / "kept")
-        identity, made = Identity(suite, Path(temporary), Path("reports")), Path(temporary) / FILE
-        outcome = restore(identity, Path(temporary) / "kept", replace=False, accept=" ".join(reasons))
+        checks, made = InputCheck(suite, Path(temporary), Path("reports")), Path(temporary) / FILE
+        outcome = restore(checks, Path(temporary) / "kept", replace=False, accept=" ".join(reasons))
         if outcome.failed:
             sys.exit("\n".join(outcome.lines()))
         after = parse_yaml(made.read_text())["accepted"] if made.is_file() else []

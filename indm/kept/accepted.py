@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from indm.errors import ArtifactError, ParamsError
-from indm.pipeline.identity import Identity
+from indm.pipeline.input_check import InputCheck
 from indm.pipeline.jobs import Job
 from indm.pipeline.stamps import SHORT, Difference, changes
 from indm.store.files import AGAIN, atomic_write
@@ -54,19 +54,19 @@ class Changes:
         if self.why is not None and not self.why:
             raise ParamsError("--accept: found an empty reason, expected one in words, for readers of the results")
 
-    def since(self, identity: Identity, job: Job) -> list[Difference]:
+    def since(self, checks: InputCheck, job: Job) -> list[Difference]:
         """List the modules that have changed since a job was done, by its manifest.
 
         Raises:
             ArtifactError: if the manifest is damaged, belongs to another job, or lists no modules, as earlier versions did not.
         """
-        made = identity.read(job)
+        made = checks.read(job)
         hashes = {"stamp": made.stamp[:SHORT], **made.modules}
         if not made.modules or not all(re.match(LINE, f"{name} {sha256} none") for name, sha256 in hashes.items()):
             words = "found no hashes of modules, expected the modules of the code that did the job"
-            raise ArtifactError(f"{identity.manifest(job)}: {words}; {AGAIN}")
-        stage = "import_checkpoint" if identity.is_imported(job, made) else job.stage
-        return changes(identity.suite, stage, job.subject, made.stamp, made.modules)
+            raise ArtifactError(f"{checks.manifest(job)}: {words}; {AGAIN}")
+        stage = "import_checkpoint" if checks.is_imported(job, made) else job.stage
+        return changes(checks.suite, stage, job.subject, made.stamp, made.modules)
 
     def open(self, found: Iterable[Difference]) -> list[Difference]:
         """Return the changes that are not accepted, each once."""

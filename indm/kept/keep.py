@@ -16,7 +16,7 @@ from indm.errors import ArtifactError
 from indm.kept.accepted import FILE, Changes
 from indm.kept.folders import Folder, archive, kept_folders, pack, unpack
 from indm.kept.weights import averaged_weights, is_of, trained
-from indm.pipeline.identity import Identity
+from indm.pipeline.input_check import InputCheck
 from indm.pipeline.jobs import job_names
 from indm.pipeline.stages import STAGES
 from indm.pipeline.stamps import job_stamp
@@ -72,32 +72,32 @@ def _some(places: list[str]) -> str:
     return f"{places[0]} and {len(places) - 1} more" if len(places) > 1 else places[0]
 
 
-def keep(identity: Identity, root: Path, replace: bool) -> Outcome:
+def keep(checks: InputCheck, root: Path, replace: bool) -> Outcome:
     """Pack every folder whose jobs have all ended, and write the averaged weights that the suite selects.
 
     Arguments:
-        identity: the suite and its manifests.
+        checks: the suite and its manifests.
         root: folder for archives and weights; the file of accepted changes is next to it.
         replace: whether archives of other results and weights of another training are replaced; otherwise they are refused.
     """
-    suite, outcome, changes = identity.suite, Outcome(), Changes(root.parent / FILE)
+    suite, outcome, changes = checks.suite, Outcome(), Changes(root.parent / FILE)
     for folder in kept_folders(suite):
-        outcome.found[folder.place] = _keep(identity, changes, folder, archive(root, folder), replace)
+        outcome.found[folder.place] = _keep(checks, changes, folder, archive(root, folder), replace)
     if kept := suite.kept_weights:
         for run in suite.first_runs(kept.seeds):
             if suite.runs[run].variant in kept.variants and f"runs/{run}" in outcome.came:
                 path = root / f"weights/{run}.safetensors"
-                outcome.found[f"weights/{run}"] = _keep_weights(identity, run, path, replace)
+                outcome.found[f"weights/{run}"] = _keep_weights(checks, run, path, replace)
     return outcome
 
 
-def _keep(identity: Identity, changes: Changes, folder: Folder, path: Path, replace: bool) -> State:
-    here = identity.layout.suite_folder
+def _keep(checks: InputCheck, changes: Changes, folder: Folder, path: Path, replace: bool) -> State:
+    here = checks.layout.suite_folder
     try:
-        records = _check(identity, folder)
+        records = _check(checks, folder)
         for job in folder.jobs:
-            for each in changes.open(changes.since(identity, job)):
-                raise ArtifactError(f"{identity.manifest(job)}: made by other code: {each.what} {each.where}")
+            for each in changes.open(changes.since(checks, job)):
+                raise ArtifactError(f"{checks.manifest(job)}: made by other code: {each.what} {each.where}")
         files = {name: (here / name).read_bytes() for name in (*folder.files, *records)}
     except ArtifactError as error:
         return SKIPPED, str(error)
@@ -108,10 +108,10 @@ def _keep(identity: Identity, changes: Changes, folder: Folder, path: Path, repl
     return _put(difference, lambda: {path: pack(files)}, replace)
 
 
-def _keep_weights(identity: Identity, run: str, path: Path, replace: bool) -> State:
-    expected = trained(identity, run)
+def _keep_weights(checks: InputCheck, run: str, path: Path, replace: bool) -> State:
+    expected = trained(checks, run)
     difference = _difference(path, "weights", lambda: is_of(path, expected))
-    return _put(difference, lambda: {path: averaged_weights(identity, run)}, replace)
+    return _put(difference, lambda: {path: averaged_weights(checks, run)}, replace)
 
 
 def _difference(path: Path, kind: str, is_same: Callable[[], bool]) -> str | None:
@@ -126,13 +126,13 @@ def _difference(path: Path, kind: str, is_same: Callable[[], bool]) -> str | Non
         return str(error)
 
 
-def restore(identity: Identity, root: Path, replace: bool, accept: str | None = None) -> Outcome:
+def restore(checks: InputCheck, root: Path, replace: bool, accept: str | None = None) -> Outcome:
     """Unpack every kept folder that was made by the present suite and the present code, or by code whose changes were accepted.
 
     Archives are first unpacked into a temporary folder, because a run is checked against the dataset on which it was trained.
 
     Arguments:
-        identity: the suite and its manifests.
+        checks: the suite and its manifests.
         root: folder of the archives; the file of accepted changes is next to it.
         replace: whether other results in the results folder are replaced; otherwise they are refused.
         accept: reason to accept the changes of the code, now and later.
@@ -141,7 +141,7 @@ def restore(identity: Identity, root: Path, replace: bool, accept: str | None = 
         ArtifactError: if there are no archives of the suite.
         ParamsError: if the file of accepted changes is invalid, or the reason is empty.
     """
-    suite, here = identity.suite, identity.layout.suite_folder
+    suite, here = checks.suite, checks.layout.suite_folder
     outcome, changes, now = Outcome(), Changes(root.parent / FILE, accept), time.time()
     folders = {folder: archive(root, folder) for folder in kept_folders(suite)}
     if not any(map(os.path.lexists, folders.values())):
@@ -149,7 +149,7 @@ def restore(identity: Identity, root: Path, replace: bool, accept: str | None = 
         raise ArtifactError(f"{words}; python -m indm keep makes them")
     with tempfile.TemporaryDirectory() as temporary:
         for folder, path in folders.items():
-            staged = Identity(suite, Path(temporary), identity.reports)
+            staged = InputCheck(suite, Path(temporary), checks.reports)
             for name in (*folder.files, *folder.records(*folder.jobs)):
                 sweep(here / name)
             state = SKIPPED, "not kept"
@@ -166,7 +166,7 @@ def restore(identity: Identity, root: Path, replace: bool, accept: str | None = 
     return outcome
 
 
-def _unpack(staged: Identity, folder: Folder, path: Path) -> dict[str, bytes]:
+def _unpack(staged: InputCheck, folder: Folder, path: Path) -> dict[str, bytes]:
     """Copy the files of an archive to a temporary folder, and return them, if they are those that would be kept now."""
     files = unpack(path)
     odd = [f"no {name}" for name in sorted(set(folder.files) - files.keys())]
@@ -182,7 +182,7 @@ def _unpack(staged: Identity, folder: Folder, path: Path) -> dict[str, bytes]:
     return files
 
 
-def _marked(staged: Identity, folder: Folder, changes: Changes, outcome: Outcome) -> dict[str, bytes]:
+def _marked(staged: InputCheck, folder: Folder, changes: Changes, outcome: Outcome) -> dict[str, bytes]:
     """Check a folder, and return its records that lack the accepted changes of their code.
 
     Raises:
@@ -237,7 +237,7 @@ def _lacks_marks(path: Path, content: bytes) -> bool:
     return present != kept and _unmarked(present) == _unmarked(kept)
 
 
-def _in_archive(message: str, path: Path, staged: Identity) -> str:
+def _in_archive(message: str, path: Path, staged: InputCheck) -> str:
     """Name an archive, and the remedy for it, in a message about a file in the temporary folder."""
     folder = f"{staged.layout.suite_folder}/"
     return message.replace(AGAIN, REMEDY).replace(folder, f"{path}: ", 1).replace(folder, "")
@@ -274,7 +274,7 @@ def _put(
     return WRITTEN, ""
 
 
-def _check(identity: Identity, folder: Folder) -> dict[str, dict[str, Any]]:
+def _check(checks: InputCheck, folder: Folder) -> dict[str, dict[str, Any]]:
     """Check that the jobs of a folder belong to the suite, and that its files are as their jobs wrote them.
 
     Returns:
@@ -283,17 +283,17 @@ def _check(identity: Identity, folder: Folder) -> dict[str, dict[str, Any]]:
     Raises:
         ArtifactError: if not, if a job has not ended, or if it has no record.
     """
-    here, found = identity.layout.suite_folder, {}
+    here, found = checks.layout.suite_folder, {}
     for job in folder.jobs:
-        outputs, names = identity.trust(job).outputs, job_names(identity.suite, job)
+        outputs, names = checks.trust(job).outputs, job_names(checks.suite, job)
         for path in (pattern.format(**names) for pattern in STAGES[job.stage].written):
-            place, is_kept = identity.place(path), path.removeprefix(f"results/{identity.suite.suite}/") in folder.files
+            place, is_kept = checks.place(path), path.removeprefix(f"results/{checks.suite.suite}/") in folder.files
             expected = outputs.get(path, "none")
-            if (is_kept or place.exists()) and (words := damage(place, expected, identity.manifest(job))):
+            if (is_kept or place.exists()) and (words := damage(place, expected, checks.manifest(job))):
                 raise ArtifactError(words)
         first, *others = folder.records(job)
         name = next((name for name in (first, *others) if (here / name).is_file()), first)
-        found[name] = read_provenance(here / name, identity.suite.suite, job.subject, needed=("commit",))
+        found[name] = read_provenance(here / name, checks.suite.suite, job.subject, needed=("commit",))
     return found
 
 

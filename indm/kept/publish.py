@@ -13,7 +13,7 @@ from indm.kept.folders import SUFFIX, archive, kept_folders, unpack
 from indm.kept.keep import results_alone
 from indm.kept.page import SUMMARISED, Published, page_text
 from indm.kept.weights import averaged_weights, is_of, trained
-from indm.pipeline.identity import Identity
+from indm.pipeline.input_check import InputCheck
 from indm.pipeline.jobs import Job
 from indm.pipeline.stages import STAGES
 from indm.report.catalogue import COMPRESSED, PUBLISHED
@@ -36,11 +36,11 @@ FOLDERS = ("tables", "figures", *PICTURES, "weights")
 ALIKE = ("commit", "uncommitted_changes", "machine", "device", "threads", "versions")
 
 
-def publish(identity: Identity, target: Path, runs: Sequence[str]) -> Published:
+def publish(checks: InputCheck, target: Path, runs: Sequence[str]) -> Published:
     """Write the folder of a suite, and the generated part of its README.md.
 
     Arguments:
-        identity: the suite and its manifests.
+        checks: the suite and its manifests.
         target: the folder of the suite's published results.
         runs: runs whose averaged weights are published; earlier weights stay as long as they belong to the same training.
 
@@ -48,13 +48,13 @@ def publish(identity: Identity, target: Path, runs: Sequence[str]) -> Published:
         ArtifactError: if the results are incomplete, were made by code other than the present code, or are too large for git, or if
             the folder belongs to another suite or program, or contains archives of other results.
     """
-    suite, here = identity.suite, identity.layout.suite_folder
+    suite, here = checks.suite, checks.layout.suite_folder
     _check_target(suite.suite, target)
     # All inputs of the report are valid.
-    identity.check(Job("report", ""))
-    _check_code(identity, Changes(target / FILE))
+    checks.check(Job("report", ""))
+    _check_code(checks, Changes(target / FILE))
     _check_kept(suite, here, target / "kept")
-    figures = identity.reports / suite.suite / "figures"
+    figures = checks.reports / suite.suite / "figures"
     files = {f"tables/{name}.csv": (here / f"tables/{name}.csv").read_bytes() for name in PUBLISHED}
     files |= {f"tables/{name}.csv.gz": _compressed(here / f"tables/{name}.csv") for name in COMPRESSED}
     files |= {f"figures/{path.name}": path.read_bytes() for path in sorted(figures.glob("*.svg"))}
@@ -66,8 +66,8 @@ def publish(identity: Identity, target: Path, runs: Sequence[str]) -> Published:
     executions = summarise(suite, here)
     content = {"suite": suite.suite, "suite_sha256": suite_sha256(suite), "executions": executions}
     files["provenance.json"] = (json.dumps(content, indent=2) + "\n").encode()
-    weights = {f"weights/{run}.safetensors": averaged_weights(identity, run) for run in runs}
-    weights |= _still_good(identity, target, runs)
+    weights = {f"weights/{run}.safetensors": averaged_weights(checks, run) for run in runs}
+    weights |= _still_good(checks, target, runs)
     _check_size(weights, MOST_WEIGHTS, "weights")
     _check_size(files | weights, MOST, "files")
     sizes = {name: len(content) for name, content in (files | weights).items()}
@@ -98,13 +98,13 @@ def _check_target(suite: str, target: Path) -> None:
         )
 
 
-def _check_code(identity: Identity, changes: Changes) -> None:
+def _check_code(checks: InputCheck, changes: Changes) -> None:
     """Refuse results that other code made, unless the changes since were accepted."""
     for name, stage in STAGES.items():
-        for job in (Job(name, subject) for subject in stage.subjects(identity.suite) if stage.subject != "shard"):
-            for each in changes.open(changes.since(identity, job)) if identity.manifest(job).is_file() else ():
+        for job in (Job(name, subject) for subject in stage.subjects(checks.suite) if stage.subject != "shard"):
+            for each in changes.open(changes.since(checks, job)) if checks.manifest(job).is_file() else ():
                 raise ArtifactError(
-                    f"{identity.manifest(job)}: made by other code: {each.what} {each.where}; run the suite again, or check out "
+                    f"{checks.manifest(job)}: made by other code: {each.what} {each.where}; run the suite again, or check out "
                     "the commit that made the results"
                 )
 
@@ -150,13 +150,13 @@ def summarise(suite: "Suite", suite_folder: Path) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _still_good(identity: Identity, target: Path, runs: Sequence[str]) -> dict[str, bytes]:
+def _still_good(checks: InputCheck, target: Path, runs: Sequence[str]) -> dict[str, bytes]:
     """Read the weights that were published before and belong to the trainings whose results are published now."""
-    paths = [target / f"weights/{name}.safetensors" for name in identity.suite.runs if name not in runs]
+    paths = [target / f"weights/{name}.safetensors" for name in checks.suite.runs if name not in runs]
     return {
         f"weights/{path.name}": path.read_bytes()
         for path in paths
-        if path.is_file() and is_of(path, trained(identity, path.stem))
+        if path.is_file() and is_of(path, trained(checks, path.stem))
     }
 
 

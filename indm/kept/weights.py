@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indm.errors import ArtifactError, ParamsError
-from indm.pipeline.identity import Identity
+from indm.pipeline.input_check import InputCheck
 from indm.pipeline.jobs import Job, job_names
 from indm.pipeline.stages import CHECKPOINT
 from indm.store.files import CHECKPOINT_FORMAT, FROM_GIT, from_git, read_weights
@@ -21,26 +21,26 @@ SIGNATURE = "sha256"
 AVERAGED = "ema."
 
 
-def averaged_weights(identity: Identity, run: str) -> bytes:
+def averaged_weights(checks: InputCheck, run: str) -> bytes:
     """Return the averaged weights of score and flow of a run as safetensors, float32.
 
     Raises:
         ParamsError: if the suite has no such run.
         ArtifactError: if the checkpoint is missing, or does not belong to the run's results.
     """
-    if run not in identity.suite.runs:
-        known = identity.suite.runs
-        raise ParamsError(f"--weights: found no run {run!r}; runs of {identity.suite.suite}: {', '.join(known)}")
-    path, expected = identity.layout.run(run) / "checkpoint.safetensors", trained(identity, run)
-    if words := damage(path, expected, identity.manifest(Job("train", run))):
+    if run not in checks.suite.runs:
+        known = checks.suite.runs
+        raise ParamsError(f"--weights: found no run {run!r}; runs of {checks.suite.suite}: {', '.join(known)}")
+    path, expected = checks.layout.run(run) / "checkpoint.safetensors", trained(checks, run)
+    if words := damage(path, expected, checks.manifest(Job("train", run))):
         raise ArtifactError(words)
     return _averaged(path, expected)
 
 
-def trained(identity: Identity, run: str) -> str:
+def trained(checks: InputCheck, run: str) -> str:
     """Return the SHA-256 of the checkpoint from which a run's results were made; the checkpoint may be missing."""
     job = Job("train", run)
-    return identity.trust(job).outputs[CHECKPOINT.format(**job_names(identity.suite, job))]
+    return checks.trust(job).outputs[CHECKPOINT.format(**job_names(checks.suite, job))]
 
 
 def is_of(path: Path, checkpoint: str) -> bool:

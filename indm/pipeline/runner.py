@@ -46,7 +46,7 @@ def run_stage(name: str, suite_file: Path, out: Path, subject: dict[str, Any], *
     unset_fpmath()
 
     # Imported afterwards, because they import NumPy and torch, which read the environment once.
-    from indm.pipeline.identity import Identity
+    from indm.pipeline.input_check import InputCheck
     from indm.pipeline.stamps import job_stamp
     from indm.pipeline.track import check_unedited
     from indm.store.layout import Layout
@@ -54,8 +54,8 @@ def run_stage(name: str, suite_file: Path, out: Path, subject: dict[str, Any], *
 
     layout, stamp = Layout(out, suite.suite), job_stamp(suite, name, job.subject)
     check_unedited(suite, suite_file, layout.code / name / job.subject, stamp)
-    identity = Identity(suite, out, options.get("reports", Path("reports")))
-    inputs = identity.check(job, IMPORTED if imported else None)
+    checks = InputCheck(suite, out, options.get("reports", Path("reports")))
+    inputs = checks.check(job, IMPORTED if imported else None)
     # Before the work, because someone may edit the files while it runs.
     source = {
         "suite": suite.suite,
@@ -76,7 +76,7 @@ def run_stage(name: str, suite_file: Path, out: Path, subject: dict[str, Any], *
             return
         _record_provenance(finished, source, time.monotonic() - started, suite.threads)
         # Results without a manifest do not count.
-        identity.record(job, inputs, name)
+        checks.record(job, inputs, name)
 
 
 def work_of(suite: "Suite", layout: "Layout", job: Job, stamp: str, inputs: dict[str, str]) -> "Work":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from indm.errors import ArtifactError, ParamsError
-from indm.pipeline.identity import Identity
+from indm.pipeline.input_check import InputCheck
 from indm.pipeline.jobs import Job, job_names, lasting_inputs
 from indm.pipeline.stages import STAGES
 from indm.pipeline.stamps import changes, job_stamp, members
@@ -41,11 +41,11 @@ class Answer(NamedTuple):
     again: dict[Job, list[str]]
 
 
-def why(identity: Identity, stage: str = "", **names: str | None) -> Answer:
+def why(checks: InputCheck, stage: str = "", **names: str | None) -> Answer:
     """Find out which jobs would run, and why.
 
     Arguments:
-        identity: the suite and its manifests.
+        checks: the suite and its manifests.
         stage: a stage, to ask about its jobs only.
         names: a run, a dataset or a job on a known density (``toy``), to ask about its jobs only.
 
@@ -53,7 +53,7 @@ def why(identity: Identity, stage: str = "", **names: str | None) -> Answer:
         ParamsError: if the suite has no such job.
     """
     given = {kind: name for kind, name in {"stage": stage, **names}.items() if name}
-    suite, seen = identity.suite, _Seen(identity)
+    suite, seen = checks.suite, _Seen(checks)
     jobs = [
         Job(name, subject)
         for name, each in STAGES.items()
@@ -115,11 +115,11 @@ class _Seen:
     """The files of a suite's jobs, compared with the suite and the code.
 
     Arguments:
-        identity: the suite and its manifests.
+        checks: the suite and its manifests.
     """
 
-    def __init__(self, identity: Identity) -> None:
-        self._identity, self._suite = identity, identity.suite
+    def __init__(self, checks: InputCheck) -> None:
+        self._checks, self._suite = checks, checks.suite
         self._read: dict[Job, Manifest] = {}
 
     def causes(self, job: Job) -> list[str]:
@@ -127,11 +127,11 @@ class _Seen:
         if not self.is_there(job):
             return []
         try:
-            made = self._read[job] = self._identity.read(job)
+            made = self._read[job] = self._checks.read(job)
         except ArtifactError as error:
             # Without the place and the remedy, the text is the same for all jobs.
-            return [str(error).removeprefix(f"{self._identity.manifest(job)}: ").rpartition("; ")[0]]
-        keys = [f"{key}: {was} → {now}" for key, was, now in self._identity.other_parameters(job, made)]
+            return [str(error).removeprefix(f"{self._checks.manifest(job)}: ").rpartition("; ")[0]]
+        keys = [f"{key}: {was} → {now}" for key, was, now in self._checks.other_parameters(job, made)]
         found = [*self._code(job, made, bool(keys)), *keys, *self._inputs(job, made), *self._damage(job, made)]
         return list(dict.fromkeys(found))
 
@@ -147,16 +147,16 @@ class _Seen:
 
     def is_there(self, job: Job, path: str = "") -> bool:
         """Return whether the manifest of a job, and one of its files, are there."""
-        return self._identity.manifest(job).is_file() and (not path or self._identity.place(path).exists())
+        return self._checks.manifest(job).is_file() and (not path or self._checks.place(path).exists())
 
     def _files(self, job: Job) -> dict[str, Path]:
         names = job_names(self._suite, job)
         paths = (pattern.format(**names) for pattern in STAGES[job.stage].written)
-        return {path: self._identity.place(path) for path in paths}
+        return {path: self._checks.place(path) for path in paths}
 
     def _code(self, job: Job, made: Manifest, other_keys: bool) -> Iterator[str]:
         """Yield the modules that differ, if the stamp differs."""
-        stage = "import_checkpoint" if self._identity.is_imported(job, made) else job.stage
+        stage = "import_checkpoint" if self._checks.is_imported(job, made) else job.stage
         found = changes(self._suite, stage, job.subject, made.stamp, made.modules)
         if not found or self._restored_for(job) == job_stamp(self._suite, stage, job.subject):
             return
@@ -175,7 +175,7 @@ class _Seen:
 
     def _restored_for(self, job: Job) -> str:
         """Return the stamp of the code for which a job's results were restored, or an empty text."""
-        folder = self._identity.manifest(job).parent.parent / "provenance"
+        folder = self._checks.manifest(job).parent.parent / "provenance"
         for name in record_names(job.stage):
             with contextlib.suppress(ArtifactError):
                 return str(
@@ -185,7 +185,7 @@ class _Seen:
 
     def _inputs(self, job: Job, made: Manifest) -> Iterator[str]:
         """Yield the inputs of a job that have changed since."""
-        makers = self._identity.sources(job, made)
+        makers = self._checks.sources(job, made)
         yield from (f"input {_name(path, makers[path])} is read now" for path in makers if path not in made.inputs)
         yield from (f"input {Path(path).name} is not read any more" for path in made.inputs if path not in makers)
         for path, sha256 in made.inputs.items():
@@ -195,17 +195,17 @@ class _Seen:
     def _now(self, path: str, maker: Job | None) -> str | None:
         """Return the SHA-256 of an input; ``None`` if its manifest is missing or belongs to another job."""
         if maker is None:
-            return content_sha256(self._identity.place(path))
+            return content_sha256(self._checks.place(path))
         made = self._read.get(maker)
         return made.outputs.get(path) if made else None
 
     def _damage(self, job: Job, made: Manifest) -> Iterator[str]:
         """Yield the files of a job that have changed since it wrote them; files older than the manifest are not read."""
-        written = self._identity.manifest(job).stat().st_mtime_ns
+        written = self._checks.manifest(job).stat().st_mtime_ns
         for path, place in self._files(job).items():
             if not place.is_file() or place.stat().st_mtime_ns < written:
                 continue
-            if words := damage(place, made.outputs.get(path, "none"), self._identity.manifest(job)):
+            if words := damage(place, made.outputs.get(path, "none"), self._checks.manifest(job)):
                 yield f"{words}; delete it"
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from indm.pipeline.identity import Identity
+from indm.pipeline.input_check import InputCheck
 from indm.pipeline.jobs import Job, job_names
 from indm.pipeline.stages import STAGES
 from indm.terminal import console, grid
@@ -59,10 +59,10 @@ class Board:
     """The progress of the runs of a suite.
 
     Arguments:
-        identity: the suite and its manifests.
+        checks: the suite and its manifests.
     """
 
-    identity: Identity
+    checks: InputCheck
 
     def rows(self, now: float) -> list[Row]:
         """List a row for each dataset, job on a known density and run, and one for the tables.
@@ -73,9 +73,9 @@ class Board:
         jobs: dict[tuple[str, str], list[Job]] = {}
         for name, stage in STAGES.items():
             kind = "run" if stage.subject == "shard" else stage.subject
-            for subject in stage.subjects(self.identity.suite):
+            for subject in stage.subjects(self.checks.suite):
                 job = Job(name, subject)
-                jobs.setdefault((kind, job_names(self.identity.suite, job).get(kind, "")), []).append(job)
+                jobs.setdefault((kind, job_names(self.checks.suite, job).get(kind, "")), []).append(job)
         found = []
         for known in ([self._row(job, now) for job in group] for group in jobs.values()):
             waiting = [row for row in known if row.state == "waiting"]
@@ -101,10 +101,10 @@ class Board:
                 time.sleep(REFRESH)
 
     def _row(self, job: Job, now: float) -> Row:
-        lines = read_lines(self.identity.layout.watch(*job), TAIL)
+        lines = read_lines(self.checks.layout.watch(*job), TAIL)
         starts = [index for index, line in enumerate(lines) if line.event == "start"]
         lines = lines[starts[-1] :] if starts else lines
-        return Row(job, _state(lines, _written_at(self.identity.manifest(job)), now), lines)
+        return Row(job, _state(lines, _written_at(self.checks.manifest(job)), now), lines)
 
     def _page(self, found: list[Row], now: float) -> "RenderableType":
         from rich.console import Group
@@ -115,16 +115,16 @@ class Board:
         table.collapse_padding = True
         # Running and failed jobs come last, because the end of a long page stays on the screen.
         for row in sorted(found, key=lambda row: ORDER.index(row.state)):
-            table.add_row(*_entries(row, self.identity.suite.suite, now), style=STYLES.get(row.state))
+            table.add_row(*_entries(row, self.checks.suite.suite, now), style=STYLES.get(row.state))
         counts = Counter(row.state for row in found)
         summary = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-        summary = f"{self.identity.layout.suite_folder}: {summary}"
+        summary = f"{self.checks.layout.suite_folder}: {summary}"
         return Group(table, Text(), *map(Text, self._messages(found, now)), Text(summary, style="bold"))
 
     def _messages(self, found: list[Row], now: float) -> Iterator[str]:
         """Yield errors, each with the path of its log."""
         for row in found:
-            log = self.identity.layout.log(*row.job)
+            log = self.checks.layout.log(*row.job)
             place, name = f"; log: {log}" if log.is_file() else "", " ".join(filter(None, row.job))
             if row.state in ("failed", "stopped"):
                 yield f"{name} {row.state}: {row.lines[-1].error}{place}"
@@ -132,8 +132,8 @@ class Board:
                 silent = duration(now - row.lines[-1].time)
                 why = "killed, its machine cannot write here, or it works without writing lines"
                 yield f"{name}: no news for {silent}: {why}{place}"
-        if (self.identity.layout.suite_folder / "logs").is_dir():
-            yield f"Logs: {self.identity.layout.log('STAGE', 'RUN')}"
+        if (self.checks.layout.suite_folder / "logs").is_dir():
+            yield f"Logs: {self.checks.layout.log('STAGE', 'RUN')}"
 
 
 def _written_at(manifest: Path) -> float:

@@ -27,12 +27,12 @@ SNAKEMAKE, DVC = commands("smoke").values()
 # The jobs of which ``indm why`` says that they would run.
 WHY = """
 from pathlib import Path
-from indm.pipeline.identity import Identity
+from indm.pipeline.input_check import InputCheck
 from indm.pipeline.why import why
 from indm.suite.load import load_suite
 
-identity = Identity(load_suite(Path("params/smoke.yaml")), Path("results"), Path("reports"))
-for job in why(identity).again:
+checks = InputCheck(load_suite(Path("params/smoke.yaml")), Path("results"), Path("reports"))
+for job in why(checks).again:
     print(*filter(None, job))
 """
 RECORD = {"suite", "stage", "subject", "suite_sha256", "code_stamp", "seed", *provenance(0.0, threads=1)}

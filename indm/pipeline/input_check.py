@@ -26,8 +26,8 @@ SHOWN_DIFFERENCES = 3
 ABSENT = object()
 
 
-class Identity:
-    """The identities of a suite's files.
+class InputCheck:
+    """The checks of the files that the jobs of a suite read.
 
     Arguments:
         suite: the suite.

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from indm.cli import main
 from indm.errors import ArtifactError
-from indm.pipeline.identity import Identity
+from indm.pipeline.input_check import InputCheck
 from indm.pipeline.jobs import IMPORTED, MAKERS, Job, job_inputs, job_names, job_parameters, lasting_inputs, manifest
 from indm.pipeline.stages import STAGES
 from indm.suite.load import load_suite
@@ -26,8 +26,8 @@ SMOKE = Suite.model_validate(
 JOBS = [Job(name, subject) for name, stage in STAGES.items() for subject in stage.subjects(SMOKE)]
 
 
-def identity(root: Path, suite: Suite = SMOKE) -> Identity:
-    return Identity(suite, root / "results", root / "reports")
+def checks(root: Path, suite: Suite = SMOKE) -> InputCheck:
+    return InputCheck(suite, root / "results", root / "reports")
 
 
 def test_a_key_that_a_suite_leaves_out_is_no_parameter_of_a_job() -> None:
@@ -45,7 +45,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         for job in JOBS:
-            inputs = identity(root).check(job)
+            inputs = checks(root).check(job)
             for pattern in STAGES[job.stage].written:
                 path = root / pattern.format(**job_names(SMOKE, job))
                 if path.suffix:
@@ -54,7 +54,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 else:
                     path.mkdir(parents=True, exist_ok=True)
                     (path / "figure.svg").write_text("a figure")
-            identity(root).record(job, inputs)
+            checks(root).record(job, inputs)
     return root
 
 
@@ -185,10 +185,10 @@ def test_a_file_that_is_not_what_it_seems_is_refused(
     shutil.copytree(finished, tmp_path, symlinks=True, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     # The fault alone is refused.
-    identity(tmp_path).check(read.reader)
+    checks(tmp_path).check(read.reader)
     fault(tmp_path, read)
     with pytest.raises(ArtifactError, match=message) as error:
-        identity(tmp_path).check(read.reader)
+        checks(tmp_path).check(read.reader)
     # By the file's name, or its manifest's.
     named = (_manifest(tmp_path, read), tmp_path / read.path)
     assert str(error.value).startswith(tuple(map(str, named)))
@@ -211,9 +211,9 @@ def test_what_other_parameters_made_is_refused_with_their_values(
     # By the stage that reads it, and by those that read what was made from it.
     for stage in ("nll", "fid"):
         with pytest.raises(ArtifactError, match=expected):
-            identity(finished, suite).check(Job(stage, run))
+            checks(finished, suite).check(Job(stage, run))
     # What did not depend on it is as good as before.
-    identity(finished, suite).check(Job("reference", "digits"))
+    checks(finished, suite).check(Job("reference", "digits"))
 
 
 def test_what_was_made_from_something_since_replaced_is_refused(
@@ -223,21 +223,21 @@ def test_what_was_made_from_something_since_replaced_is_refused(
     shutil.copytree(finished, tmp_path, symlinks=True, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     run = next(iter(SMOKE.runs))
-    inputs = identity(tmp_path).check(Job("train", run))
+    inputs = checks(tmp_path).check(Job("train", run))
     checkpoint = tmp_path / f"results/smoke/runs/{run}/checkpoint.safetensors"
     checkpoint.write_text("other weights")
-    identity(tmp_path).record(Job("train", run), inputs)
+    checks(tmp_path).record(Job("train", run), inputs)
     with pytest.raises(ArtifactError, match=r"manifest/sample\.json.*checkpoint\.safetensors"):
-        identity(tmp_path).check(Job("fid", run))
+        checks(tmp_path).check(Job("fid", run))
     with pytest.raises(ArtifactError, match=r"manifest/\w+\.json"):
-        identity(tmp_path).check(Job("table", ""))
+        checks(tmp_path).check(Job("table", ""))
 
 
 def test_a_table_of_runs_that_are_swept_no_more_is_refused(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(finished)
     suite = changed(sweep=SMOKE.sweep.model_dump() | {"objectives": []})
     with pytest.raises(ArtifactError, match=r"manifest/table\.json.*sweep"):
-        identity(finished, suite).check(Job("claims", ""))
+        checks(finished, suite).check(Job("claims", ""))
 
 
 def test_verdicts_by_claims_that_were_edited_since_are_refused(
@@ -245,17 +245,17 @@ def test_verdicts_by_claims_that_were_edited_since_are_refused(
 ) -> None:
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    identity(tmp_path).check(Job("report", ""))
+    checks(tmp_path).check(Job("report", ""))
     with (tmp_path / "params/claims.yaml").open("a") as file:
         file.write("# edited\n")
     with pytest.raises(ArtifactError, match=r"manifest/claims\.json.*params/claims\.yaml"):
-        identity(tmp_path).check(Job("report", ""))
+        checks(tmp_path).check(Job("report", ""))
 
 
 def test_a_stage_outside_of_a_checkout_says_so(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ArtifactError, match=r"params/published\.csv: missing"):
-        identity(finished).check(Job("table", ""))
+        checks(finished).check(Job("table", ""))
 
 
 def test_an_imported_checkpoint_is_made_from_the_description_alone(
@@ -264,8 +264,8 @@ def test_an_imported_checkpoint_is_made_from_the_description_alone(
     shutil.copytree(finished, tmp_path, symlinks=True, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     job = Job("train", next(iter(SMOKE.runs)))
-    identity(tmp_path).record(job, identity(tmp_path).check(job, IMPORTED))
-    identity(tmp_path).check(Job("nll", job.subject))
+    checks(tmp_path).record(job, checks(tmp_path).check(job, IMPORTED))
+    checks(tmp_path).check(Job("nll", job.subject))
 
 
 def test_results_that_were_copied_without_what_they_were_made_from_are_read(
@@ -275,7 +275,7 @@ def test_results_that_were_copied_without_what_they_were_made_from_are_read(
     monkeypatch.chdir(tmp_path)
     shutil.rmtree(tmp_path / "results/smoke/data")
     shutil.rmtree(tmp_path / "results/smoke/runs")
-    identity(tmp_path).check(Job("claims", ""))
+    checks(tmp_path).check(Job("claims", ""))
 
 
 def test_every_job_says_what_it_was_made_by(finished: Path) -> None:
