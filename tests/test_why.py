@@ -128,7 +128,7 @@ def test_the_chain_of_a_job_begins_with_the_root_cause() -> None:
 
 
 def import_new() -> list[str]:
-    replace(OBJECTIVES, "\nimport torch\n", "\nimport torch\n\nimport indm.diffusion.other\n")
+    replace(OBJECTIVES, "\nfrom torch import Tensor\n", "\nfrom torch import Tensor\n\nimport indm.diffusion.other\n")
     Path("indm/diffusion/other.py").write_text("OTHER = 1\n")
     return [f"{OBJECTIVES} changed", "indm/diffusion/other.py counts now"]
 
