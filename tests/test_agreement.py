@@ -263,7 +263,7 @@ def test_rows_on_one_side_and_other_settings_are_named(published: Path, out: Pat
             lambda published, _: (published / "provenance.json").unlink(),
             "digits: found no provenance.json with a tables/claims.csv, expected a folder that indm publish wrote for a suite with",
         ),
-        (lambda _, out: (out / "digits/tables/nll.csv").unlink(), "nll.csv: missing; make it with: snakemake"),
+        (lambda _, out: (out / "digits/tables/nll.csv").unlink(), "nll.csv: missing; "),
         (
             lambda published, _: edit(published / "tables/nll.csv", lambda table: table.assign(suite="smoke")),
             "tables/nll.csv: found rows of suite smoke, expected digits, the name of the folder",

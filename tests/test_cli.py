@@ -70,7 +70,7 @@ def test_python_m_indm() -> None:
         (["table", "--suite", SMOKE], ["samples.json: missing; run the stage that writes it"]),
         (["compute", "--suite", SMOKE], ["train.json: missing; run the stage that writes it"]),
         (["claims", "--suite", SMOKE], ["values.csv: missing; run the stage that writes it"]),
-        (["show"], ["digits/tables/fid.csv: missing; make it with: snakemake --cores all --config suite=digits"]),
+        (["show"], ["digits/tables/fid.csv: missing; ", "make it with: snakemake --cores all --config suite=digits"]),
     ],
 )
 def test_error_is_one_line_and_the_exit_code_is_not_zero(
