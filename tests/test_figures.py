@@ -450,7 +450,7 @@ def test_a_panel_has_both_plain_models_and_a_few_controls(name: str) -> None:
     table = pd.concat([of_one.assign(model=model, variant=variant) for model, variant in cells])
     later = table.assign(step=2 * table["step"], steps=2 * table["steps"], flops=2e12)
     panels = described(FIGURES[name].draw(pd.concat([table, later])))
-    metrics = 1 if name == "discretization" else 3
+    metrics = 3 if name == "learning-curve-step" else 1
     assert len(panels) == 3 * metrics
     for panel in panels:
         assert (panel.pop("DDPM++"), panel.pop("INDM")) == (BLUE, VERMILLION)

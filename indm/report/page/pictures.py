@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 from markupsafe import Markup
 
 from indm.errors import ArtifactError
+from indm.report.catalogue import PLACE
 from indm.report.names import names
 from indm.report.page.contents import Contents, Missing, missing
 from indm.report.page.tables import data_uri
@@ -42,8 +43,18 @@ def galleries(contents: Contents, results: Path) -> list[dict[str, Any]]:
         title = names(*(str(run.get(key, "")) for key in ("dataset", "sde", "model", "variant", "objective")))
         first = title not in {item["title"] for item in found}
         pictures = {kind: _picture(contents.suite, results / "runs" / run_name / f"{kind}.png") for kind in PICTURES}
-        found.append({"run": run_name, "title": title, "seed": run["seed"], "first": first, **pictures})
+        cell = {"place": [run[key] for key in PLACE], "model": run["model"], "variant": run["variant"]}
+        found.append({"run": run_name, "title": title, "seed": run["seed"], "first": first, **cell, **pictures})
     return found
+
+
+def side_by_side(found: list[dict[str, Any]], arms: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Choose a gallery of each model in ``arms`` at one place, where INDM has samples: trained for images, if any was."""
+    drawn = [item for item in found if item["first"] and isinstance(item["samples"], str)]
+    places = [item["place"] for item in drawn if item["model"] == "indm"]
+    place = min(places, key=lambda place: place[-1] != "fid", default=None)
+    beside = {(item["model"], item["variant"]): item for item in drawn if item["place"] == place}
+    return [beside[arm] for arm in arms if arm in beside]
 
 
 def _picture(suite: str, path: Path) -> str | Missing | None:
@@ -66,7 +77,9 @@ def _read(path: Path) -> Drawing:
     paper = "" if INK in svg else ' class="paper"'
     svg = svg if paper else themed(svg)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{path.stem}-", svg)
-    opening = f'<svg aria-hidden="true" focusable="false"{paper}'
+    width = re.search(r'<svg[^>]* width="([\d.]+pt)"', svg)
+    own = f' style="--own: {width[1]}"' if width else ""
+    opening = f'<svg aria-hidden="true" focusable="false"{paper}{own}'
     return Drawing(Markup(svg.replace("<svg", opening, 1)), html.unescape(bars[1]) if bars else "")
 
 

@@ -1,8 +1,10 @@
 """The tables of the page, read from their CSV files and formatted."""
 
 import base64
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
@@ -88,6 +90,22 @@ def read_table(suite: str, path: Path) -> Table:
         count - len(table),
         empty=not rows,
     )
+
+
+def executions(records: Sequence[Mapping[str, Any]]) -> Table:
+    """Put the executions of stages into a table, with their time and memory."""
+    rows = [
+        [
+            Entry(record["stage"]),
+            Entry(record["subject"]),
+            Entry(f"{record['seconds']:.1f}", str(record["seconds"])),
+            Entry(f"{record['peak_memory_mib']:,.0f}", str(record["peak_memory_mib"])),
+            Entry((record["commit"] or "unknown")[:10]),
+        ]
+        for record in records
+    ]
+    headings = ["stage", "subject", "seconds", "peak memory, MiB", "commit"]
+    return Table("provenance", Path("provenance"), headings, [False, False, True, True, False], rows)
 
 
 def _is_shown(column: str, table: pd.DataFrame) -> bool:
