@@ -111,9 +111,6 @@ class Agreement:
 def agreement(published: Path, layout: Layout) -> Agreement:
     """Compare a suite's results with published ones.
 
-    Arguments:
-        published: the published folder, with ``tables/`` and ``provenance.json``.
-
     Raises:
         ArtifactError: if a table or the provenance is missing, damaged or from another suite, or a table repeats a row or has no
             numbers.

@@ -39,19 +39,7 @@ SAME_NETWORK = 1e-3
 def comparison_table(
     suite: str, fid: pd.DataFrame, nll: pd.DataFrame, values: pd.DataFrame, published: pd.DataFrame
 ) -> pd.DataFrame:
-    """Compare every published number with ours, where the two are comparable.
-
-    Arguments:
-        suite: name of the suite.
-        fid: the FID table.
-        nll: the likelihood table.
-        values: the tidy table, which has the size of our networks and the length of their training.
-        published: the published numbers.
-
-    Returns:
-        One row for each published number and each cell of ours that it could refer to; our side is absent where there is no such
-        cell. A number for another model is compared with our lowest on the same dataset, or left out if we have no number.
-    """
+    """Compare every published number with ours, where the two are comparable."""
     network = values[values["stage"] == "train"].pivot_table(index=CELL, columns="metric", values="value")
     tables = {metric: nll if metric == "nll" else fid for metric in PUBLISHED_METRICS}
     rows = []

@@ -27,11 +27,7 @@ def compute_table(
     samples: Mapping[str, Result],
     provenance: Mapping[str, Mapping[str, Result]],
 ) -> pd.DataFrame:
-    """Tabulate the cost of the runs; times include starting the process.
-
-    Arguments:
-        provenance: the records of ``train`` and ``sample``, by run; a missing record leaves its numbers empty.
-    """
+    """Tabulate the cost of the runs; times include starting the process."""
     rows = pd.DataFrame(
         [{**cell, **_costs(train[name], samples[name], provenance[name])} for name, cell in runs.items()]
     )

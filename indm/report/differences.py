@@ -135,13 +135,6 @@ def compare(
 ) -> list[Comparison]:
     """Pair the numbers of every claim, once for each dataset, SDE and objective that has data, with each model it names.
 
-    Arguments:
-        values: the tidy table.
-        images: the likelihoods of single images.
-        claims: the claims.
-        grading: the suite's controls, samplers and decoder.
-        failed_beyond: the number above which a run has failed, by metric.
-
     Raises:
         ArtifactError: if the tidy table has a number twice, or the runs of a dataset do not have the same images, each once.
     """

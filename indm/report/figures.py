@@ -61,9 +61,6 @@ class Plot:
 def plot_figures(tables: Path) -> dict[str, bytes]:
     """Draw every figure whose table exists and has a number to show.
 
-    Returns:
-        SVG documents by figure name; a figure without numbers is left out, not drawn empty.
-
     Raises:
         ArtifactError: if a table lacks a column that its figure needs.
     """

@@ -42,12 +42,7 @@ RUNGS = [
 
 
 def ablation(table: pd.DataFrame, claims: pd.DataFrame) -> Figure:
-    """Draw each model's difference from the baseline with its interval, INDM first: one column per metric.
-
-    Arguments:
-        table: the differences.
-        claims: the claims of the suite, which have the smallest effect that counts in each unit.
-    """
+    """Draw each model's difference from the baseline with its interval, INDM first: one column per metric."""
     metrics = [column for column in map(str, table) if column.endswith("_difference")]
     compared = table[table[metrics].notna().any(axis=1)].assign(seeds=lambda rows: rows["pairs"].astype(int))
     units = {metric: "log ratio" if metric == "log_fid_difference" else "bits/dim" for metric in metrics}
@@ -95,11 +90,7 @@ def _ordered(table: pd.DataFrame, order: Callable[[Any], Any]) -> list[int]:
 
 
 def rung(cell: tuple[str, str]) -> tuple[bool, str, int, str, float]:
-    """Place a model and variant on the ladder from DDPM++ up, whose rungs learn more and more of the latent.
-
-    Returns:
-        The sort key.
-    """
+    """Place a model and variant on the ladder from DDPM++ up, whose rungs learn more and more of the latent."""
     model, variant = cell
     fixed = re.fullmatch(r"scale-(\d+(?:\.\d+)?)", variant)
     scale, whole = (float(fixed[1]), "scale") if fixed else (0.0, variant)

@@ -44,11 +44,7 @@ GROUND = (
 
 
 def on_ground(svg: bytes) -> bytes:
-    """Put a figure on a background that follows the reader's light or dark theme.
-
-    Arguments:
-        svg: an SVG document as Matplotlib writes it.
-    """
+    """Put a figure on a background that follows the reader's light or dark theme."""
     head, opening, rest = svg.partition(b"<svg")
     attributes, end, shapes = rest.partition(b">\n")
     return head + opening + attributes + end + f" {GROUND}\n".encode() + shapes

@@ -39,11 +39,7 @@ FOUND = [
 
 
 def tuning_table(results: Results) -> pd.DataFrame:
-    """Tabulate every training of every search, failures included.
-
-    Returns:
-        In the ``length`` phase, ``gain_per_doubling`` is the decrease of the target per doubling since the previous row.
-    """
+    """Tabulate every training of every search, failures included."""
     rows = results.tune.assign(gain_per_doubling=_gains(results.tune), suite=results.suite)
     head = ["suite", *CELL, "trial", "phase", "steps", *_parameters(results.tune), "state", "reason"]
     table = rows[[*head, *MEASURED, "gain_per_doubling", "flops"]]
@@ -92,11 +88,7 @@ def _standardised(values: list[float]) -> Any:
 
 
 def length_rule(arm: pd.DataFrame) -> str:
-    """Describe how long a model needs to be trained: up to the length after which a doubling gains less than ``GAIN``, or loses.
-
-    Arguments:
-        arm: the model's completed rows of the ``length`` phase, with increasing ``steps``, and ``target``.
-    """
+    """Describe how long a model needs to be trained: up to the length after which a doubling gains less than ``GAIN``, or loses."""
     if len(arm) <= 1:
         return ""
     for (_, before), (_, after) in pairwise(arm.iterrows()):

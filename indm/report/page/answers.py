@@ -93,12 +93,7 @@ class Answer:
 
 
 def read_answers(claims: Path, evidence: Path | None = None) -> list[Answer]:
-    """Read the answers, in the order of the claims, without further controls that were not run; empty without a table.
-
-    Arguments:
-        claims: the suite's ``claims.csv``.
-        evidence: ``params/evidence.csv``, the main claims of published suites.
-    """
+    """Read the answers, in the order of the claims, without further controls that were not run; empty without a table."""
     if not claims.is_file():
         return []
     rows = read_texts(claims, *COLUMNS)

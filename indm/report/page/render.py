@@ -43,16 +43,7 @@ SECTIONS = {
 
 
 def render(contents: Contents, results: Path, figures: Path, evidence: Path | None = None) -> str:
-    """Render the page of a suite.
-
-    Arguments:
-        results: folder of the suite's results.
-        figures: folder of its figures.
-        evidence: ``params/evidence.csv``; ``None`` to show the suite alone.
-
-    Returns:
-        The HTML document. It names absent files, which do not raise an error.
-    """
+    """Render the page of a suite."""
     tables = {table: read_table(contents.suite, results / "tables" / f"{table}.csv") for table in (*SHOWN, "values")}
     records = read_records(contents, results)
     found = caveats(contents, tables, records, results)
