@@ -11,26 +11,8 @@ from indm.report.names import names
 from indm.report.published import PUBLISHED_EXTRACTOR, sampler_kind, source_of
 from indm.report.results import CELL, Result, records
 
-COMPARISON_COLUMNS = [
-    "suite",
-    "dataset",
-    "sde",
-    "model",
-    "variant",
-    "objective",
-    "metric",
-    "sampler",
-    "seeds",
-    "ours",
-    "ours_se",
-    "ours_image_se",
-    "published",
-    "published_source",
-    "difference",
-    "verdict",
-    "protocol_differences",
-    "note",
-]
+COMPARISON_COLUMNS = ["suite", *CELL, "metric", "sampler", "seeds", "ours", "ours_se", "ours_image_se", "published"]
+COMPARISON_COLUMNS += ["published_source", "difference", "verdict", "protocol_differences", "note"]
 HIGHER_IS_BETTER = {"is"}
 # The released networks count a few constants as parameters; a relative difference this small is still the same network.
 SAME_NETWORK = 1e-3

@@ -22,19 +22,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 BEST = "★"
-LOWER: tuple[str, ...] = (
-    "fid",
-    "fid_infinity",
-    "kid",
-    "clean_fid",
-    "legacy_fid",
-    "nelbo",
-    "nelbo_fixed",
-    "nll",
-    "nll_fixed",
-    "target",
-)
-LOWER += ("nelbo_excess", "nll_excess")
+LOWER: tuple[str, ...] = ("fid", "fid_infinity", "kid", "clean_fid", "legacy_fid", "nelbo", "nelbo_fixed", "nll")
+LOWER += ("nll_fixed", "target", "nelbo_excess", "nll_excess")
 HIGHER = ("is", "precision", "recall")
 # Rows in place of a model: real images.
 NO_MODELS = (*FLOORS.values(),)

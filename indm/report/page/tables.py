@@ -16,20 +16,8 @@ from indm.report.page.entries import Entry, column_entries
 from indm.report.results import read_texts
 
 # Columns that are written once, in the caption, if all rows agree.
-SHARED = {
-    "dataset",
-    "sde",
-    "objective",
-    "variant",
-    "seeds",
-    "sampler",
-    "nfe",
-    "num_samples",
-    "images",
-    "extractor",
-    "split",
-    "machine",
-}
+SHARED = {"dataset", "sde", "objective", "variant", "seeds", "sampler", "nfe", "num_samples", "images", "extractor"}
+SHARED |= {"split", "machine"}
 FEWEST_ROWS_TO_SHARE = 3
 
 
