@@ -36,7 +36,7 @@ from indm.report.page.means import FEW, OF_IMAGES, read_means
 from indm.report.page.pictures import read_figures
 from indm.report.page.render import render, render_headline
 from indm.report.page.tables import Table, read_table
-from indm.report.palette import DARK, VARIABLES
+from indm.report.palette import DARK, INK, PAPER
 from indm.report.published import PAPER_BATCH, PAPER_DATASETS, PAPER_STEPS, PUBLISHED_WEIGHTS
 from indm.report.show import VIEWS, _table
 from indm.stages.report import contents
@@ -155,8 +155,7 @@ def test_tables_have_captions_and_scopes_and_pictures_have_texts(page: Reader) -
     assert tags.count("table") == tags.count("caption") == 18
     assert all(attributes.get("scope") in ("col", "row") for tag, attributes in page.elements if tag == "th")
     assert all(attributes.get("alt") for tag, attributes in page.elements if tag == "img")
-    assert tags.count("img") == 3 * len(RUNS)
-    assert tags.count("svg") == len(FIGURES)
+    assert tags.count("img") == 3 * len(RUNS) + len(FIGURES)
 
 
 def claims_of(folder: Path) -> Path:
@@ -350,7 +349,7 @@ def test_what_a_suite_no_longer_has_is_not_on_its_page(tmp_path: Path) -> None:
     figures = tmp_path / "figures"
     figures.mkdir()
     for name in ("toy2d-old-toy", "toy2d-moons-long", "old-figure"):
-        (figures / f"{name}.svg").write_text(f'<svg id="{name}"></svg>')
+        (figures / f"{name}.svg").write_text(f'<svg width="1pt" id="{name}"></svg>')
     html = render(CONTENTS, results, figures)
     assert "toy2d-moons-long" in html
     assert kept in html
@@ -468,18 +467,12 @@ def test_figures_on_the_page_name_their_error_bars(folder: Path) -> None:
         assert "Error bars" not in caption
 
 
-def test_figures_on_the_page_have_the_colours_of_its_theme(folder: Path) -> None:
-    """And not the ground that they lie on by themselves, whose rules would hold for the whole page."""
-    html = (folder / "index.html").read_text()
-    assert all(name in html for name in ("stroke: var(--blue)", "stroke: var(--soft)", "fill: currentColor"))
-    assert not [
-        colour for colour in (*DARK, "prefers-color-scheme: dark) {[") if colour in html.partition("</style>")[2]
-    ]
+def test_the_page_has_the_paper_and_the_inks_of_its_figures() -> None:
     style = (REPOSITORY / "indm/report/page/templates/style.css").read_text()
-    dark = style.partition("@media (prefers-color-scheme: dark)")[2].partition("* {")[0]
-    names = {"currentColor": "--ink"}
-    for light, variable in VARIABLES.items():
-        assert f"{names.get(variable, variable[4:-1])}: {DARK[light]};" in dark
+    light, dark = (part.partition("}")[0] for part in style.split(":root {")[1:3])
+    for name, colour in {"paper": PAPER, "ink": INK}.items():
+        assert f"--{name}: {colour};" in light
+        assert f"--{name}: {DARK[colour]};" in dark
 
 
 def test_the_page_has_the_checksum_that_provenance_has(tmp_path: Path) -> None:
@@ -554,26 +547,11 @@ def test_provenance_that_says_nothing_is_refused(tmp_path: Path, content: dict[s
         render(CONTENTS, results, tmp_path / "figures")
 
 
-DRAWINGS = {
-    "": "found no drawing (no element found",
-    "<svg>": "found no drawing (no element found",
-    "<p>no drawing</p>": "found <p> in a drawing, expected only shapes and texts",
-    "<g/>": "found a <g> element, expected <svg>",
-    "<svg><script>alert(1)</script></svg>": "found <script> in a drawing",
-    '<svg xmlns="http://www.w3.org/2000/svg"><foreignObject/></svg>': "found <foreignObject> in a drawing",
-    '<svg><g onload="alert(1)"/></svg>': "found the attribute onload in a drawing",
-    '<svg><use href="javascript:alert(1)"/></svg>': "found a reference to javascript:alert(1) in a drawing",
-    '<svg><image href="https://example.org/a.png"/></svg>': "found a reference to https://example.org/a.png in a drawing",
-}
-
-
-@pytest.mark.parametrize("text", DRAWINGS)
-def test_what_does_more_than_draw_is_no_part_of_the_page(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["", "<svg>", "<p>no drawing</p>"])
+def test_what_is_no_drawing_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "fid.svg").write_text(text)
-    with pytest.raises(ArtifactError) as caught:
+    with pytest.raises(ArtifactError, match=r"fid\.svg: "):
         read_figures(tmp_path)
-    assert str(caught.value).startswith(f"{tmp_path}/fid.svg: {DRAWINGS[text]}")
-    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_several_versions_of_a_package_are_a_limitation(tmp_path: Path) -> None:
@@ -711,7 +689,7 @@ def test_likelihood_and_quality_are_open_and_a_link_unfolds_another_section(view
 @pytest.mark.browser
 def test_every_picture_is_shown(view: Any) -> None:
     assert view.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
-    assert view.locator("figure.plot svg").count() == len(FIGURES)
+    assert view.locator("figure.plot img").count() == len(FIGURES)
 
 
 @NEEDS_CHROMIUM

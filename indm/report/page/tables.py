@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from indm.report.catalogue import CATALOGUE
+from indm.report.catalogue import CATALOGUE, Page
 from indm.report.names import heading
 from indm.report.page.contents import Missing, missing
 from indm.report.page.entries import Entry, column_entries
@@ -19,6 +19,8 @@ from indm.report.results import read_texts
 SHARED = {"dataset", "sde", "objective", "variant", "seeds", "sampler", "nfe", "num_samples", "images", "extractor"}
 SHARED |= {"split", "machine"}
 FEWEST_ROWS_TO_SHARE = 3
+# What an address may have as it is, and HTML, too.
+SAFE = " /:;=,.()-!*~?@$+[]{}^|"
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ def read_table(suite: str, path: Path) -> Table:
     if not path.is_file():
         return Table(path.stem, path, missing=missing(suite, path, path))
     page = CATALOGUE[path.stem].page
+    if page == Page():
+        return Table(path.stem, path, downloads={"CSV": (path.name, data_uri("text/csv", path.read_bytes()))})
     table = read_texts(path, *filter(None, [page.dropped]))
     count = len(table)
     if count == 0:
@@ -123,4 +127,6 @@ def _downloads(path: Path, headings: list[str], rows: list[list[Entry]]) -> dict
 
 def data_uri(kind: str, content: bytes) -> str:
     """Encode a file as a data URI, in the shorter of the two encodings, so that the page contains it."""
-    return min(f"data:{kind},{quote(content)}", f"data:{kind};base64,{base64.b64encode(content).decode()}", key=len)
+    return min(
+        f"data:{kind},{quote(content, SAFE)}", f"data:{kind};base64,{base64.b64encode(content).decode()}", key=len
+    )
