@@ -16,15 +16,11 @@ FLOORS = {"test": "real (test split)", "train-halves": "real (two halves of trai
 
 
 class View(NamedTuple):
-    """How a terminal shows a table.
+    """How a terminal shows a table: the columns, the most important first, of which those that do not fit are left out.
 
-    Arguments:
-        columns: the most important first; columns that do not fit are left out.
-        label: columns that name a row.
-        group: columns whose values head a group of rows.
-        across: the column whose values become columns, for the one number in ``columns``; if not all fit, the last ones are kept.
-        dropped: a column; rows without a value in it are counted but not shown.
-        asked_for: whether it is shown only when asked for by name, because it has hundreds of rows.
+    ``label`` names a row, and ``group`` heads a group of rows. The values of ``across`` become columns, for the one number in
+    ``columns``; if not all fit, the last ones are kept. Rows without a value in ``dropped`` are counted but not shown. A table of
+    hundreds of rows is shown only if it is ``asked_for``.
     """
 
     columns: tuple[str, ...]
@@ -36,13 +32,9 @@ class View(NamedTuple):
 
 
 class Page(NamedTuple):
-    """How a suite's page shows a table.
+    """How a suite's page shows a table: its section, empty if it only has a download, and its heading.
 
-    Arguments:
-        section: the section that contains it, as the template names it; empty for a table that the page does not show.
-        heading: its heading.
-        columns: the columns to show, for a table that is too wide to be read whole; its CSV has them all.
-        dropped: a column; rows without a value in it are counted but not shown.
+    ``columns`` are shown of a table that is too wide to be read whole; ``dropped`` as in :class:`View`.
     """
 
     section: str = ""
@@ -52,14 +44,9 @@ class Page(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table of a suite.
+    """A table of a suite: a description, the stage that writes it, and how a terminal and the page show it.
 
-    Arguments:
-        title: a description of its contents.
-        stage: the stage that writes it.
-        view: how a terminal shows it; a table without a view, such as ``values``, is not shown.
-        page: how the suite's page shows it.
-        key: the columns that identify a row, if the table is compared with a published one.
+    A table without a view, such as ``values``, is not shown. ``key`` identifies a row, for a comparison with published tables.
     """
 
     title: str
