@@ -758,10 +758,10 @@ def test_what_is_folded_is_not_printed_but_the_meaning_of_verdicts_is(view: Any)
 
 
 def test_markdown_escapes_bars_and_tags(tmp_path: Path) -> None:
-    path = tmp_path / "claims.csv"
+    path = tmp_path / "fid.csv"
     path.write_text('suite,id,effect,reason\nmade-up,a,1,"|x| < 1 <script>alert(1)</script>"\n')
     name, address = read_table("made-up", path).downloads["Markdown"]
-    assert name == "claims.md"
+    assert name == "fid.md"
     encoded = address.partition(",")[2]
     text = base64.b64decode(encoded).decode() if ";base64," in address else unquote_to_bytes(encoded).decode()
     assert "\\|x\\| &lt; 1 &lt;script>" in text

@@ -45,10 +45,8 @@ class Compared:
     low: Entry
     high: Entry
     reason: str
-    protocol: str
     failed: str
-    repeatability: Entry
-    to_decide: str
+    notes: str
 
     @property
     def label(self) -> str:
@@ -229,11 +227,15 @@ def _compared(row: Mapping[Any, str]) -> Compared:
         low=low,
         high=high,
         reason=row["reason"],
-        protocol=written("protocol", row["protocol"]),
         failed=f"failed {failed[0]} | {failed[1]} of {row['planned']}" if any(failed) else "",
-        repeatability=_set([row.get("repeatability", "")], "0.02")[0],
-        to_decide=row.get("to_decide", ""),
+        notes="; ".join(filter(None, (row["reason"], written("protocol", row["protocol"]), *_again(row)))),
     )
+
+
+def _again(row: Mapping[Any, str]) -> list[str]:
+    """Write how probably a rerun has the same verdict, and how many seeds decide; published rows lack both."""
+    again, seeds = row.get("repeatability"), row.get("to_decide")
+    return ([f"repeatability {float(again):.2f}"] if again else []) + ([f"to decide: {seeds}"] if seeds else [])
 
 
 def _set(texts: list[str], smallest: str) -> list[Entry]:

@@ -86,8 +86,8 @@ def _left_out(tables: Mapping[str, Table]) -> set[str]:
     """Find the sections whose tables all exist and have no row to show."""
     sections: dict[str, list[bool]] = {}
     for name, entry in CATALOGUE.items():
-        if name in tables and entry.page:
-            sections.setdefault(entry.page.section, []).append(tables[name].empty)
+        if entry.section:
+            sections.setdefault(entry.section, []).append(tables[name].empty)
     return {section for section, empty in sections.items() if all(empty)}
 
 

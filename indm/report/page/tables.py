@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from indm.report.catalogue import CATALOGUE, Page
+from indm.report.catalogue import CATALOGUE
 from indm.report.names import heading
 from indm.report.page.contents import Missing, missing
 from indm.report.page.entries import Entry, column_entries
@@ -55,19 +55,18 @@ def read_table(suite: str, path: Path) -> Table:
     """
     if not path.is_file():
         return Table(path.stem, path, missing=missing(suite, path, path))
-    page = CATALOGUE[path.stem].page
-    if page == Page():
+    entry = CATALOGUE[path.stem]
+    if not entry.section:
         return Table(path.stem, path, downloads={"CSV": (path.name, data_uri("text/csv", path.read_bytes()))})
-    table = read_texts(path, *filter(None, [page.dropped]))
+    dropped = entry.view.dropped if entry.view else ""
+    table = read_texts(path, *filter(None, [dropped]))
     count = len(table)
     if count == 0:
         reason = f"no rows: the suite {suite} does not ask for these numbers"
         return Table(path.stem, path, missing=Missing(path, reason, f"edit params/{suite}.yaml"), empty=True)
-    if page.dropped:
-        table = table[table[page.dropped] != ""].reset_index(drop=True)
-    entries = {
-        column: column_entries(column, table) for column in page.columns or table.columns if _is_shown(column, table)
-    }
+    if dropped:
+        table = table[table[dropped] != ""].reset_index(drop=True)
+    entries = {column: column_entries(column, table) for column in map(str, table) if _is_shown(column, table)}
     shared = {column: entries.pop(column)[0] for column in list(entries) if _is_shared(column, entries[column])}
     headings = [heading(column) for column in entries]
     rows = [list(row) for row in zip(*entries.values(), strict=True)]
