@@ -101,9 +101,9 @@ def read_answers(claims: Path, evidence: Path | None = None) -> list[Answer]:
 
 
 def _longer(rows: pd.DataFrame, published: pd.DataFrame) -> list[dict[Any, str]]:
-    """Return the rows of published suites with more seeds than this suite."""
+    """Return the measured rows of published suites with more seeds than this suite."""
     seeds = published.groupby("suite")["n"].transform(_most)
-    return published[(seeds > _most(rows["n"])) & (published["n"] != "")].to_dict("records")
+    return published[(seeds > _most(rows["n"])) & (published["effect"] != "")].to_dict("records")
 
 
 def _most(seeds: "pd.Series[str]") -> int:
