@@ -53,14 +53,9 @@ UNKNOWN = (
 
 @dataclass(frozen=True)
 class Agreement:
-    """The result of a comparison.
+    """The result of a comparison; pairs are the published side and this one, and a suite's SHA-256 is "" where unknown.
 
-    Arguments:
-        machines: the machines that made the published results, and the machines that made the results here.
-        suites: SHA-256 of the full suite when the tables were made, published and here; "" where unknown.
-        verdicts: one row per verdict: ``claim``, ``published``, ``here``, ``repeatable``, and ``asked``, how the
-            questions differ.
-        numbers: one row per number: ``table``, ``row``, ``number``, ``published``, ``here``, ``standard_errors``.
+    ``verdicts`` has a row per verdict, with ``asked``, how the questions differ, and ``numbers`` one per number.
     """
 
     machines: tuple[str, str]

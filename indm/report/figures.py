@@ -22,7 +22,7 @@ from indm.report.figures_lines import (
 from indm.report.figures_tuning import tuning
 from indm.report.intervals import OVER_MANY
 from indm.report.palette import INK
-from indm.report.plotting import FIRST, STYLE, label_rows, note, plot_interval, stacked, styled, to_svg
+from indm.report.plotting import FIRST, STYLE, WIDTH, label_rows, note, plot_interval, styled, to_svg
 from indm.report.results import read_rows
 from indm.store.files import AGAIN
 
@@ -75,8 +75,11 @@ def plot_figures(tables: Path) -> dict[str, bytes]:
 def protocol(table: pd.DataFrame) -> Figure:
     """Draw the change in FID for each deviation from the suite's protocol, one panel per dataset."""
     panels = list(table[table["factor"] != BASE].dropna(subset=["difference"]).groupby("dataset", sort=False))
-    figure, axes = stacked(panels)
-    for axis, (_, part) in zip(axes, panels, strict=True):
+    heights = [len(part) + 2.8 for _, part in panels]
+    figure = Figure(figsize=(WIDTH, 0.23 * sum(heights) + 0.3))
+    axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
+    for axis, (title, part) in zip(axes, panels, strict=True):
+        axis.set_title(str(title), loc="left", fontweight="bold")
         errors = OVER_MANY * part["difference_image_se"]
         for place, (value, bar) in enumerate(zip(part["difference"], errors, strict=True)):
             plot_interval(axis, place, value, (value - bar, value + bar), FIRST)

@@ -10,7 +10,6 @@ from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -105,16 +104,6 @@ def plain_ticks(axis: Axis) -> None:
     """Write the ticks of a logarithmic axis as plain numbers."""
     axis.set_major_formatter(PlainLogFormatter())
     axis.set_minor_formatter(PlainLogFormatter())
-
-
-def stacked(panels: Sequence[tuple[Any, pd.DataFrame]]) -> tuple[Figure, list[Axes]]:
-    """Stack one panel per title, each as high as its number of rows requires."""
-    heights = [len(part) + 2.8 for _, part in panels]
-    figure = Figure(figsize=(WIDTH, 0.23 * sum(heights) + 0.3))
-    axes = list(figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0])
-    for axis, (title, _) in zip(axes, panels, strict=True):
-        axis.set_title(str(title), loc="left", fontweight="bold")
-    return figure, axes
 
 
 def plot_interval(axis: Axes, place: float, value: float, ends: tuple[float, float], style: Mapping[str, Any]) -> None:
