@@ -21,7 +21,6 @@ from indm.report.compute import COMPUTE_COLUMNS, compute_table
 from indm.report.decoders import decoders
 from indm.report.export import write_published
 from indm.report.figures import FIGURES
-from indm.report.page.remarks import OF
 from indm.report.published import read_published
 from indm.report.results import CELL, RUN_KEY, Results, read_results, read_texts, records
 from indm.report.schema import NUMBERS
@@ -151,10 +150,10 @@ def test_each_table_is_declared_once_for_all_who_read_it(tmp_path: Path) -> None
         declared = {name for name, table in CATALOGUE.items() if table.stage == stage}
         assert {Path(path).stem for path in STAGES[stage].written} == declared
     assert made.keys() == {name for name, table in CATALOGUE.items() if table.stage == "table"}
-    assert {plot.table for plot in FIGURES.values()} | OF.keys() <= set(SHOWN)
+    assert {plot.table for plot in FIGURES.values()} <= set(SHOWN)
     template = (REPOSITORY / "indm/report/page/templates/index.html.jinja").read_text()
-    sections = {table.page.section for table in CATALOGUE.values() if table.page.section}
-    assert sections == {*re.findall(r'show_tables\("(\w+)"\)', template)}
+    sections = {table.section for table in CATALOGUE.values() if table.section}
+    assert sections <= {*re.findall(r'call section\("(\w+)"', template)}
     # The numbers of a study of known densities have columns where the suite has a study.
     columns["toy2d"] |= {
         "nelbo_excess",
@@ -167,7 +166,7 @@ def test_each_table_is_declared_once_for_all_who_read_it(tmp_path: Path) -> None
         "step_flops",
     }
     for name, table in CATALOGUE.items():
-        named = {*table.page.columns, table.page.dropped, *table.key}
+        named = {*table.key}
         if view := table.view:
             named |= {*view.columns, *view.label, *view.group, view.across, view.dropped}
         assert named <= columns[name] | {""}, name

@@ -53,14 +53,9 @@ UNKNOWN = (
 
 @dataclass(frozen=True)
 class Agreement:
-    """The result of a comparison.
+    """The result of a comparison; pairs are the published side and this one, and a suite's SHA-256 is "" where unknown.
 
-    Arguments:
-        machines: the machines that made the published results, and the machines that made the results here.
-        suites: SHA-256 of the full suite when the tables were made, published and here; "" where unknown.
-        verdicts: one row per verdict: ``claim``, ``published``, ``here``, ``repeatable``, and ``asked``, how the
-            questions differ.
-        numbers: one row per number: ``table``, ``row``, ``number``, ``published``, ``here``, ``standard_errors``.
+    ``verdicts`` has a row per verdict, with ``asked``, how the questions differ, and ``numbers`` one per number.
     """
 
     machines: tuple[str, str]
@@ -110,9 +105,6 @@ class Agreement:
 
 def agreement(published: Path, layout: Layout) -> Agreement:
     """Compare a suite's results with published ones.
-
-    Arguments:
-        published: the published folder, with ``tables/`` and ``provenance.json``.
 
     Raises:
         ArtifactError: if a table or the provenance is missing, damaged or from another suite, or a table repeats a row or has no

@@ -16,15 +16,11 @@ FLOORS = {"test": "real (test split)", "train-halves": "real (two halves of trai
 
 
 class View(NamedTuple):
-    """How a terminal shows a table.
+    """How a terminal shows a table: the columns, the most important first, of which those that do not fit are left out.
 
-    Arguments:
-        columns: the most important first; columns that do not fit are left out.
-        label: columns that name a row.
-        group: columns whose values head a group of rows.
-        across: the column whose values become columns, for the one number in ``columns``; if not all fit, the last ones are kept.
-        dropped: a column; rows without a value in it are counted but not shown.
-        asked_for: whether it is shown only when asked for by name, because it has hundreds of rows.
+    ``label`` names a row, and ``group`` heads a group of rows. The values of ``across`` become columns, for the one number in
+    ``columns``; if not all fit, the last ones are kept. Rows without a value in ``dropped`` are counted but not shown. A table of
+    hundreds of rows is shown only if it is ``asked_for``.
     """
 
     columns: tuple[str, ...]
@@ -35,168 +31,88 @@ class View(NamedTuple):
     asked_for: bool = False
 
 
-class Page(NamedTuple):
-    """How a suite's page shows a table.
-
-    Arguments:
-        section: the section that contains it, as the template names it; empty for a table that the page does not show.
-        heading: its heading.
-        columns: the columns to show, for a table that is too wide to be read whole; its CSV has them all.
-        dropped: a column; rows without a value in it are counted but not shown.
-    """
-
-    section: str = ""
-    heading: str = ""
-    columns: tuple[str, ...] = ()
-    dropped: str = ""
-
-
 class Table(NamedTuple):
-    """A table of a suite.
+    """A table of a suite: a title, how a terminal shows it, the section of the page that shows it, and the stage that writes it.
 
-    Arguments:
-        title: a description of its contents.
-        stage: the stage that writes it.
-        view: how a terminal shows it; a table without a view, such as ``values``, is not shown.
-        page: how the suite's page shows it.
-        key: the columns that identify a row, if the table is compared with a published one.
+    A table without a view, such as ``values``, is not shown. ``key`` identifies a row, for a comparison with published tables.
     """
 
     title: str
-    stage: str
     view: View | None = None
-    page: Page = Page()
+    section: str = ""
     key: tuple[str, ...] = ()
+    stage: str = "table"
 
 
 CLAIM = ("id", *PLACE, "comparison", "against")
+OF_DENSITIES = ("nelbo_excess", "nll_excess", "true_gap", "energy_16", "midpoint", "path_ratio", "moved", "step_flops")
 # In the order in which they are shown.
 CATALOGUE = {
     "fid": Table(
         "FID and the other scores of images",
-        "table",
         View(("fid", "kid", "fid_infinity", "is", "precision", "recall", "clean_fid", "seeds")),
-        Page("quality", "FID and KID"),
+        "quality",
         key=(*CELL,),
     ),
     "nll": Table(
         "likelihoods, bits/dim",
-        "table",
         View(("nelbo", "nelbo_fixed", "nll", "nll_fixed", "decoder", "gap", "nll_median", "nll_beyond", "seeds")),
-        Page("likelihood", "Likelihoods, bits/dim"),
+        "likelihood",
         key=(*CELL,),
     ),
-    "flow": Table(
-        "effects of the trained flows on test images",
-        "table",
-        View((*FLOW_METRICS, "seeds")),
-        Page("flow", "Effects of the flows on test images"),
-    ),
+    "flow": Table("effects of the trained flows on test images", View((*FLOW_METRICS, "seeds")), "flow"),
     "ablation": Table(
         "variants, and their differences from the plain baseline, paired by seed",
-        "table",
         View(("nelbo_difference", "nll_difference", "gap_difference", "log_fid_difference", "kid_difference", "pairs")),
-        Page("ablation", "Differences made by the controls"),
+        "ablation",
     ),
     "discretization": Table(
         "FID against sampler steps",
-        "table",
         View(("fid",), group=("dataset", "sde", "objective", "sampler"), across="steps"),
-        Page("steps", "FID and KID by sampler and steps"),
+        "steps",
         key=(*CELL, "sampler", "steps"),
     ),
     "learning_curve": Table(
-        "likelihoods during training, bits/dim",
-        "table",
-        View(("nelbo",), across="step"),
-        Page("learning", "Snapshots, bits/dim"),
-        key=(*CELL, "step"),
+        "likelihoods during training, bits/dim", View(("nelbo",), across="step"), "learning", key=(*CELL, "step")
     ),
-    "toy2d": Table(
-        "distances from known densities, bits/dim",
-        "table",
-        View(
-            (
-                "nelbo_excess",
-                "nll_excess",
-                "true_gap",
-                "energy_16",
-                "midpoint",
-                "path_ratio",
-                "moved",
-                "step_flops",
-                "seeds",
-            )
-        ),
-        Page("toy", "Models of known densities"),
-        key=(*CELL,),
-    ),
-    "protocol": Table(
-        "FID by other protocols",
-        "table",
-        View(("fid", "difference"), label=("factor", "setting")),
-        Page("protocol", "FID under other protocols"),
-    ),
+    "toy2d": Table("distances from known densities, bits/dim", View((*OF_DENSITIES, "seeds")), "toy", key=(*CELL,)),
+    "protocol": Table("FID by other protocols", View(("fid", "difference"), label=("factor", "setting")), "protocol"),
     "tuned": Table(
         "hyper-parameters chosen on the validation split",
-        "table",
         View(("target", "steps", "trials", "failed", "trial"), group=("dataset", "sde", "objective", "reading")),
-        Page("tuning", "Hyper-parameters chosen"),
+        "tuning",
     ),
     "tuning": Table(
         "trials of their search",
-        "table",
         View(("target", "state"), label=("model", "variant", "trial", "phase", "steps"), asked_for=True),
-        Page("tuning", "Trials"),
+        "tuning",
     ),
     "compute": Table(
         "cost of the models",
-        "compute",
         View(("ms_per_step", "train_flops_per_step", "score_parameters", "flow_parameters", "train_peak_memory_mib")),
-        Page("cost", "Size, operations, times"),
+        "cost",
+        stage="compute",
     ),
     "claims": Table(
         "the paper's claims, graded: INDM against DDPM++ and the controls",
-        "claims",
         View(
             ("verdict", "effect", "unit", "n", "repeatability", "protocol"),
             label=("comparison", "against"),
             group=("family", "id", *PLACE),
             dropped="effect",
         ),
-        Page(
-            "claims",
-            "Comparisons and verdicts",
-            (
-                *(
-                    "verdict",
-                    "question",
-                    "comparison",
-                    "against",
-                    "family",
-                    *PLACE,
-                    "effect",
-                    "low",
-                    "high",
-                    "unit",
-                    "n",
-                    "images",
-                ),
-                *("planned", "failed_treatment", "failed_against", "repeatability", "to_decide", "protocol", "reason"),
-            ),
-            dropped="effect",
-        ),
         key=CLAIM,
+        stage="claims",
     ),
-    "differences": Table("the paired difference of each seed; an effect is their mean", "claims"),
+    "differences": Table("the paired difference of each seed; an effect is their mean", stage="claims"),
     "comparison": Table(
         "published numbers next to ours",
-        "claims",
         View(("ours", "published", "verdict"), label=("model", "variant", "metric", "sampler"), dropped="ours"),
-        Page("published", "Our numbers and the published ones", dropped="ours"),
+        "published",
+        stage="claims",
     ),
-    "values": Table("every number, with its run and its source file", "table"),
-    "images": Table("the likelihoods of each image", "table"),
+    "values": Table("every number, with its run and its source file"),
+    "images": Table("the likelihoods of each image"),
 }
 SHOWN = tuple(name for name, table in CATALOGUE.items() if table.view)
 PUBLISHED = (*SHOWN, "differences", "values")

@@ -25,11 +25,6 @@ def claims_table(compared: list[Comparison], suite: str, rows: int) -> pd.DataFr
     The intervals of primary comparisons leave out 0.025/(3m) on either side, with m the number of primary rows of all suites that
     answer one question, so that at most 2.5 of 100 such questions have any interval that ends wrongly on a side.
 
-    Arguments:
-        compared: the paired numbers, from :func:`indm.report.differences.compare`.
-        suite: name of the suite.
-        rows: m, fixed by the suites before they run.
-
     Raises:
         ArtifactError: if the suite alone has more primary rows.
     """

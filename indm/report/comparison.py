@@ -11,26 +11,8 @@ from indm.report.names import names
 from indm.report.published import PUBLISHED_EXTRACTOR, sampler_kind, source_of
 from indm.report.results import CELL, Result, records
 
-COMPARISON_COLUMNS = [
-    "suite",
-    "dataset",
-    "sde",
-    "model",
-    "variant",
-    "objective",
-    "metric",
-    "sampler",
-    "seeds",
-    "ours",
-    "ours_se",
-    "ours_image_se",
-    "published",
-    "published_source",
-    "difference",
-    "verdict",
-    "protocol_differences",
-    "note",
-]
+COMPARISON_COLUMNS = ["suite", *CELL, "metric", "sampler", "seeds", "ours", "ours_se", "ours_image_se", "published"]
+COMPARISON_COLUMNS += ["published_source", "difference", "verdict", "protocol_differences", "note"]
 HIGHER_IS_BETTER = {"is"}
 # The released networks count a few constants as parameters; a relative difference this small is still the same network.
 SAME_NETWORK = 1e-3
@@ -39,19 +21,7 @@ SAME_NETWORK = 1e-3
 def comparison_table(
     suite: str, fid: pd.DataFrame, nll: pd.DataFrame, values: pd.DataFrame, published: pd.DataFrame
 ) -> pd.DataFrame:
-    """Compare every published number with ours, where the two are comparable.
-
-    Arguments:
-        suite: name of the suite.
-        fid: the FID table.
-        nll: the likelihood table.
-        values: the tidy table, which has the size of our networks and the length of their training.
-        published: the published numbers.
-
-    Returns:
-        One row for each published number and each cell of ours that it could refer to; our side is absent where there is no such
-        cell. A number for another model is compared with our lowest on the same dataset, or left out if we have no number.
-    """
+    """Compare every published number with ours, where the two are comparable."""
     network = values[values["stage"] == "train"].pivot_table(index=CELL, columns="metric", values="value")
     tables = {metric: nll if metric == "nll" else fid for metric in PUBLISHED_METRICS}
     rows = []

@@ -9,15 +9,8 @@ from indm.report.results import CELL, Result
 
 COUNTED = ["score_parameters", "flow_parameters", "train_flops_per_step", "nfe"]
 MEASURED = ["ms_per_step", "train_peak_memory_mib", "seconds_per_1000_samples"]
-COMPUTE_COLUMNS = [
-    "suite",
-    *CELL,
-    "seeds",
-    *COUNTED,
-    "precision",
-    *[f"{metric}{suffix}" for metric in MEASURED for suffix in ("", "_se")],
-    "machine",
-]
+MEASURED_COLUMNS = [f"{metric}{suffix}" for metric in MEASURED for suffix in ("", "_se")]
+COMPUTE_COLUMNS = ["suite", *CELL, "seeds", *COUNTED, "precision", *MEASURED_COLUMNS, "machine"]
 
 
 def compute_table(
@@ -27,11 +20,7 @@ def compute_table(
     samples: Mapping[str, Result],
     provenance: Mapping[str, Mapping[str, Result]],
 ) -> pd.DataFrame:
-    """Tabulate the cost of the runs; times include starting the process.
-
-    Arguments:
-        provenance: the records of ``train`` and ``sample``, by run; a missing record leaves its numbers empty.
-    """
+    """Tabulate the cost of the runs; times include starting the process."""
     rows = pd.DataFrame(
         [{**cell, **_costs(train[name], samples[name], provenance[name])} for name, cell in runs.items()]
     )

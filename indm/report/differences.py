@@ -56,15 +56,10 @@ TRANSFORMS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables from which claims are graded.
+    """The tables from which claims are graded: the tidy table, the likelihoods of images, and how the suite is graded.
 
-    Arguments:
-        values: the tidy table.
-        images: the table of single images' likelihoods.
-        grading: how the suite is graded.
-        failed_beyond: the number above which a run has failed, by metric; of known densities by ``toy2d.<metric>``.
-        trained: the runs that have any number, each once.
-        decoders: the decoder of each cell.
+    ``failed_beyond`` is the number above which a run has failed, by metric, of known densities by ``toy2d.<metric>``; ``trained``
+    has the runs with any number, each once.
     """
 
     values: pd.DataFrame
@@ -134,13 +129,6 @@ def compare(
     failed_beyond: Mapping[str, float] | None = None,
 ) -> list[Comparison]:
     """Pair the numbers of every claim, once for each dataset, SDE and objective that has data, with each model it names.
-
-    Arguments:
-        values: the tidy table.
-        images: the likelihoods of single images.
-        claims: the claims.
-        grading: the suite's controls, samplers and decoder.
-        failed_beyond: the number above which a run has failed, by metric.
 
     Raises:
         ArtifactError: if the tidy table has a number twice, or the runs of a dataset do not have the same images, each once.

@@ -1,13 +1,14 @@
 """Figures from the suite's tables, as SVG files whose bytes are reproducible."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
+from pandas.errors import UndefinedVariableError
 
-from indm.report.catalogue import PLACE
+from indm.errors import ArtifactError
 from indm.report.figures_claims import claims, known_claims
 from indm.report.figures_ladder import ablation
 from indm.report.figures_lines import (
@@ -18,12 +19,12 @@ from indm.report.figures_lines import (
     learning_curve_flops,
     learning_curve_step,
 )
-from indm.report.figures_tuning import ARM, tuning
+from indm.report.figures_tuning import tuning
 from indm.report.intervals import OVER_MANY
 from indm.report.palette import INK
-from indm.report.plotting import FIRST, STYLE, label_rows, note, plot_interval, stacked, styled, to_svg
+from indm.report.plotting import FIRST, STYLE, WIDTH, label_rows, note, plot_interval, styled, to_svg
 from indm.report.results import read_rows
-from indm.report.schema import require
+from indm.store.files import AGAIN
 
 # The row from which the others deviate, and the names of deviations.
 BASE = "base"
@@ -39,19 +40,9 @@ DEVIATIONS = {
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure.
-
-    Arguments:
-        table: the table it reads.
-        columns: the columns that it needs.
-        value: the column that it shows.
-        draw: the function that draws it.
-        beside: further tables that it reads.
-        of: a query that selects its rows; empty for all rows.
-    """
+    """A figure: the table and the column that it shows, its function, further tables, and a query that selects its rows."""
 
     table: str
-    columns: tuple[str, ...]
     value: str
     draw: Callable[..., Figure]
     beside: tuple[str, ...] = ()
@@ -59,30 +50,36 @@ class Plot:
 
 
 def plot_figures(tables: Path) -> dict[str, bytes]:
-    """Draw every figure whose table exists and has a number to show.
-
-    Returns:
-        SVG documents by figure name; a figure without numbers is left out, not drawn empty.
+    """Draw every figure whose table exists and has a number to show, as SVG by its name.
 
     Raises:
         ArtifactError: if a table lacks a column that its figure needs.
     """
     figures = {}
     for figure, drawing in FIGURES.items():
-        table = _read(tables / f"{drawing.table}.csv", (*drawing.columns, drawing.value))
-        rows = table.query(drawing.of) if drawing.of and len(table) else table
-        if rows.get(drawing.value, pd.Series()).notna().any():
-            beside = [_read(tables / f"{name}.csv", BESIDE[name]) for name in drawing.beside]
-            with styled(STYLE):
-                figures[figure] = to_svg(drawing.draw(rows, *beside))
+        path = tables / f"{drawing.table}.csv"
+        try:
+            table = _read(path)
+            rows = table.query(drawing.of) if drawing.of and len(table) else table
+            if len(rows) and rows[drawing.value].notna().any():
+                with styled(STYLE):
+                    beside = (_read(tables / f"{name}.csv") for name in drawing.beside)
+                    figures[figure] = to_svg(drawing.draw(rows, *beside))
+        except (KeyError, UndefinedVariableError) as error:
+            raise ArtifactError(
+                f"{path}: found no column {error}, expected what figure {figure} draws; {AGAIN}"
+            ) from None
     return figures
 
 
 def protocol(table: pd.DataFrame) -> Figure:
     """Draw the change in FID for each deviation from the suite's protocol, one panel per dataset."""
     panels = list(table[table["factor"] != BASE].dropna(subset=["difference"]).groupby("dataset", sort=False))
-    figure, axes = stacked(panels)
-    for axis, (_, part) in zip(axes, panels, strict=True):
+    heights = [len(part) + 2.8 for _, part in panels]
+    figure = Figure(figsize=(WIDTH, 0.23 * sum(heights) + 0.3))
+    axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
+    for axis, (title, part) in zip(axes, panels, strict=True):
+        axis.set_title(str(title), loc="left", fontweight="bold")
         errors = OVER_MANY * part["difference_image_se"]
         for place, (value, bar) in enumerate(zip(part["difference"], errors, strict=True)):
             plot_interval(axis, place, value, (value - bar, value + bar), FIRST)
@@ -93,51 +90,24 @@ def protocol(table: pd.DataFrame) -> Figure:
     return note(figure, "Error bars: 95 % interval over images, of one run.")
 
 
-# The columns that the figures of the claims need.
-CLAIMS = (*PLACE, "id", "family", "comparison", "treatment", "against", "question", "verdict", "n", "images")
-CLAIMS += ("low", "high", "smallest_effect", "planned", "failed_treatment", "failed_against")
-BESIDE = {
-    "differences": (*PLACE, "id", "comparison", "against", "seed", "difference"),
-    "claims": ("unit", "smallest_effect"),
-    "tuned": (*ARM, "reading", "trial", "steps"),
-}
 # Claims about INDM whose effects can be divided by a smallest effect.
 DRAWN = "treatment == 'indm' and smallest_effect > 0"
 SEEDS = ("differences",)
 FIGURES = {
-    "claims": Plot("claims", CLAIMS, "effect", claims, SEEDS, f"family == 'primary' and sde != '' and {DRAWN}"),
-    "claims-exploratory": Plot(
-        "claims", CLAIMS, "effect", claims, SEEDS, f"family != 'primary' and sde != '' and {DRAWN}"
-    ),
-    "claims-known": Plot(
-        "claims", CLAIMS, "effect", known_claims, SEEDS, f"family == 'primary' and sde == '' and {DRAWN}"
-    ),
-    "discretization": Plot(
-        "discretization",
-        (*PLACE, "model", "seeds", "sampler", "steps", "sound", "fid_low", "fid_high"),
-        "fid",
-        discretization,
-    ),
-    "learning-curve-flops": Plot("learning_curve", (*PLACE, "model", "seeds", "flops"), "nll", learning_curve_flops),
-    "learning-curve-step": Plot("learning_curve", (*PLACE, "model", "seeds", "step"), "nll", learning_curve_step),
-    "flow": Plot("flow", (*PLACE, "model", "seeds", *GAINS, *(f"{gain}_se" for gain in GAINS)), GAINS[0], flow),
-    "ablation": Plot("ablation", (*ARM, "pairs"), "nll_difference", ablation, ("claims",)),
-    "error-compute": Plot(
-        "toy2d",
-        (*PLACE, "model", "variant", "seeds", "train_flops", "nelbo_excess_se"),
-        "nelbo_excess",
-        error_compute,
-    ),
-    "tuning": Plot(
-        "tuning", (*ARM, "trial", "phase", "steps", "state", "target_image_se"), "target", tuning, ("tuned",)
-    ),
-    "protocol": Plot("protocol", ("dataset", "factor", "setting", "difference_image_se"), "difference", protocol),
+    "claims": Plot("claims", "effect", claims, SEEDS, f"family == 'primary' and sde != '' and {DRAWN}"),
+    "claims-exploratory": Plot("claims", "effect", claims, SEEDS, f"family != 'primary' and sde != '' and {DRAWN}"),
+    "claims-known": Plot("claims", "effect", known_claims, SEEDS, f"family == 'primary' and sde == '' and {DRAWN}"),
+    "discretization": Plot("discretization", "fid", discretization),
+    "learning-curve-flops": Plot("learning_curve", "nelbo", learning_curve_flops),
+    "learning-curve-step": Plot("learning_curve", "nll", learning_curve_step),
+    "flow": Plot("flow", GAINS[0], flow),
+    "ablation": Plot("ablation", "nll_difference", ablation, ("claims",)),
+    "error-compute": Plot("toy2d", "nelbo_excess", error_compute),
+    "tuning": Plot("tuning", "target", tuning, ("tuned",)),
+    "protocol": Plot("protocol", "difference", protocol),
 }
 
 
-def _read(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+def _read(path: Path) -> pd.DataFrame:
     """Read a table; a missing one gives no rows, and the page names it. A table without rows need not have all columns."""
-    table = read_rows(path) if path.is_file() else pd.DataFrame()
-    if len(table):
-        require(path, table, columns)
-    return table
+    return read_rows(path) if path.is_file() else pd.DataFrame()

@@ -34,12 +34,7 @@ MARKS = (
 
 
 def claims(table: pd.DataFrame, differences: pd.DataFrame) -> Figure:
-    """Draw one block per claim, SDE and objective, with a row for each comparison, in one column per dataset.
-
-    Arguments:
-        table: the comparisons to draw.
-        differences: the paired differences of single seeds.
-    """
+    """Draw one block per claim, SDE and objective, with a row for each comparison, in one column per dataset."""
     rows = table.dropna(subset=["effect"])
     datasets = list(rows["dataset"].unique())
     rows = _placed(rows)

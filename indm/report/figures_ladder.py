@@ -1,7 +1,6 @@
 """The figure of the ladder from DDPM++ up to INDM: the effect of each variant on images."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
 from textwrap import fill
 from typing import Any
 
@@ -22,84 +21,54 @@ WILD = 400.0
 # Prefixes of metrics whose smaller values are better, unlike gaps, which may be below 0.
 LOWER_IS_BETTER = ("nelbo", "nll", "log_fid")
 # Variants in order: first the ones that do not adapt the scale of their latent.
-RUNGS = [
-    "",
-    "same-compute",
-    "same-parameters",
-    "reconstruction",
-    "normalised-input",
-    "learned-range",
-    "standardised",
-    "scale",
-    "learned-scale",
-    "learned-affine",
-    "learned-linear",
-    "learned-filter",
-    "learned-curve",
-    "learned-curve-filter",
-    "frozen-flow",
-]
+RUNGS = ["", "same-compute", "same-parameters", "reconstruction", "normalised-input", "learned-range", "standardised"]
+RUNGS += ["scale", "learned-scale", "learned-affine", "learned-linear", "learned-filter", "learned-curve"]
+RUNGS += ["learned-curve-filter", "frozen-flow"]
 
 
 def ablation(table: pd.DataFrame, claims: pd.DataFrame) -> Figure:
     """Draw each model's difference from the baseline with its interval, INDM first: one column per metric.
 
-    Arguments:
-        table: the differences.
-        claims: the claims of the suite, which have the smallest effect that counts in each unit.
+    The claims have the smallest effect that counts in each unit.
     """
     metrics = [column for column in map(str, table) if column.endswith("_difference")]
     compared = table[table[metrics].notna().any(axis=1)].assign(seeds=lambda rows: rows["pairs"].astype(int))
     units = {metric: "log ratio" if metric == "log_fid_difference" else "bits/dim" for metric in metrics}
-    figure, remarks = _climb(
-        compared.groupby(PLACE, sort=False), units, lambda cell: (cell[0] == REFERENCE, rung(cell))
-    )
     smallest = claims.groupby("unit")["smallest_effect"].max()
-    for axis, metric in zip(figure.axes, len(figure.axes) // len(metrics) * metrics, strict=True):
-        axis.axvline(0, color=INK, linewidth=0.8)
-        if units[metric] in smallest:
-            axis.axvspan(-smallest[units[metric]], smallest[units[metric]], color=GRID, alpha=0.35, linewidth=0)
-    bars = named_bars({STUDENT: compared["seeds"]})
-    zero = f"0: the plain {name(REFERENCE)}. Shaded: too small to count."
-    return note(figure, f"{bars} {zero}{remarks}")
-
-
-def _climb(
-    groups: Iterable[tuple[Any, pd.DataFrame]], units: Mapping[str, str], order: Callable[[Any], Any]
-) -> tuple[Figure, str]:
-    """Draw one row of panels per group, with its models in order, and one column per metric; return remarks for the note."""
-    parts = [(group, part.iloc[_ordered(part, order)]) for group, part in groups]
+    parts: list[tuple[Any, pd.DataFrame]] = [
+        (group, part.iloc[_ordered(part)]) for group, part in compared.groupby(PLACE, sort=False)
+    ]
     # The name of a group is rotated and needs this height.
     heights = [max(0.2 * len(part) + 0.5, 1.2) for _, part in parts]
     figure = Figure(figsize=(WIDTH, sum(heights) + 0.7))
     axes = figure.subplots(len(parts), len(units), squeeze=False, sharey="row", height_ratios=heights)
     written = False
     for row, (group, part) in zip(axes, parts, strict=True):
-        for axis, metric in zip(row, units, strict=True):
+        for axis, (metric, unit) in zip(row, units.items(), strict=True):
             written |= _points(axis, part, metric)
             axis.xaxis.set_major_locator(MaxNLocator(3))
             axis.xaxis.set_major_formatter("{x:g}")
             axis.grid(axis="y", visible=False)
+            axis.axvline(0, color=INK, linewidth=0.8)
+            if unit in smallest:
+                axis.axvspan(-smallest[unit], smallest[unit], color=GRID, alpha=0.35, linewidth=0)
         row[0].set_ylabel(fill(cell_name(*group), 20))
         label_rows(row[0], [arm(*cell) for cell in zip(part["model"], part["variant"], strict=True)])
     for top, bottom, (metric, unit) in zip(axes[0], axes[-1], units.items(), strict=True):
         top.set_title(heading(metric.removesuffix("_difference")))
         bottom.set_xlabel(f"{unit}\n← better" if metric.startswith(LOWER_IS_BETTER) else unit)
     wide = " A number with ±: its interval is too wide to be drawn." if written else ""
-    return figure, f" Dotted: INDM.{wide}"
+    zero = f"0: the plain {name(REFERENCE)}. Shaded: too small to count. Dotted: INDM.{wide}"
+    return note(figure, f"{named_bars({STUDENT: compared['seeds']})} {zero}")
 
 
-def _ordered(table: pd.DataFrame, order: Callable[[Any], Any]) -> list[int]:
+def _ordered(table: pd.DataFrame) -> list[int]:
     cells = list(zip(table["model"], table["variant"], strict=True))
-    return sorted(range(len(cells)), key=lambda place: order(cells[place]))
+    return sorted(range(len(cells)), key=lambda place: (cells[place][0] == REFERENCE, rung(cells[place])))
 
 
 def rung(cell: tuple[str, str]) -> tuple[bool, str, int, str, float]:
-    """Place a model and variant on the ladder from DDPM++ up, whose rungs learn more and more of the latent.
-
-    Returns:
-        The sort key.
-    """
+    """Place a model and variant on the ladder from DDPM++ up, whose rungs learn more and more of the latent."""
     model, variant = cell
     fixed = re.fullmatch(r"scale-(\d+(?:\.\d+)?)", variant)
     scale, whole = (float(fixed[1]), "scale") if fixed else (0.0, variant)

@@ -23,7 +23,7 @@ from indm.report.figures_ladder import rung
 from indm.report.intervals import STUDENT, half_widths, named_bars
 from indm.report.names import arm, cell_name, heading, name
 from indm.report.palette import GRID, SOFT
-from indm.report.plotting import PLAIN, WIDTH, note, plain_ticks
+from indm.report.plotting import COLUMN, PLAIN, WIDTH, note, plain_ticks
 
 # Number of panels in a row, and of controls in a panel.
 ABREAST, CONTROLS = 3, 4
@@ -85,17 +85,20 @@ def discretization(table: pd.DataFrame) -> Figure:
 
 def learning_curve_step(table: pd.DataFrame) -> Figure:
     """Draw the bound, the likelihood and their gap against the training step."""
-    return _learning_curve(table, "step", "training steps")
+    return _learning_curve(table, ("nelbo", "nll", "gap"), "step", "training steps")
 
 
 def learning_curve_flops(table: pd.DataFrame) -> Figure:
-    """Draw the bound, the likelihood and their gap against training FLOPs."""
+    """Draw the bound against training FLOPs, in one narrow column of panels, because the page begins with it."""
     digits = 3 * int(math.log10(table["flops"].max()) / 3)
     unit = f"$10^{{{digits}}}$ FLOPs" if digits else "FLOPs"
-    return _learning_curve(table.assign(flops=table["flops"] / 10**digits), "flops", f"training, {unit}")
+    curves = table.assign(flops=table["flops"] / 10**digits)
+    return _learning_curve(curves, ("nelbo",), "flops", f"training, {unit}", abreast=1)
 
 
-def _learning_curve(table: pd.DataFrame, x: str, x_label: str) -> Figure:
+def _learning_curve(
+    table: pd.DataFrame, values: tuple[str, ...], x: str, x_label: str, abreast: int = ABREAST
+) -> Figure:
     # A single step is not a curve; it is only shown if there are no curves at all.
     curves = table[table.groupby(PLACE)["step"].transform("nunique") > 1]
     rows = [
@@ -104,9 +107,9 @@ def _learning_curve(table: pd.DataFrame, x: str, x_label: str) -> Figure:
             for arms in _arms(part)
         ]
         for group, part in _groups(curves if len(curves) else table)
-        for value in ("nelbo", "nll", "gap")
+        for value in values
     ]
-    figure, axes = _draw(rows, x_label)
+    figure, axes = _draw(rows, x_label, abreast)
     for axis in axes:
         plain_ticks(axis.xaxis)
     return note(figure, named_bars({STUDENT: table["seeds"]}))
@@ -173,9 +176,9 @@ def _lines(table: pd.DataFrame, arms: Iterable[tuple[str, str]]) -> Iterator[tup
             yield arm(model, variant), part, PLAIN[model] | BOLD
 
 
-def _draw(rows: list[list[Panel]], x_label: str) -> tuple[Figure, list[Axes]]:
+def _draw(rows: list[list[Panel]], x_label: str, abreast: int = ABREAST) -> tuple[Figure, list[Axes]]:
     """Draw panels in rows; lists of one panel share a row, and panels with the same vertical label share a scale."""
-    figure, placed = _lay_out(rows)
+    figure, placed = _lay_out(rows, abreast)
     for axis, panel in placed:
         _name_lines(axis, _draw_lines(axis, panel))
         axis.set(title=panel.title, xlabel=x_label)
@@ -185,11 +188,11 @@ def _draw(rows: list[list[Panel]], x_label: str) -> tuple[Figure, list[Axes]]:
     return figure, [axis for axis, _ in placed]
 
 
-def _lay_out(rows: list[list[Panel]]) -> tuple[Figure, list[tuple[Axes, Panel]]]:
+def _lay_out(rows: list[list[Panel]], abreast: int) -> tuple[Figure, list[tuple[Axes, Panel]]]:
     if all(len(row) == 1 for row in rows):
         rows = [[row[0] for row in rows]]
-    rows = [row[i : i + ABREAST] for row in rows for i in range(0, len(row), ABREAST)]
-    figure = Figure(figsize=(WIDTH, HEIGHT * len(rows) + 0.4))
+    rows = [row[i : i + abreast] for row in rows for i in range(0, len(row), abreast)]
+    figure = Figure(figsize=(WIDTH if abreast > 1 else COLUMN, HEIGHT * len(rows) + 0.4))
     grid = figure.subplots(len(rows), max(map(len, rows)), squeeze=False)
     for axes, row in zip(grid, rows, strict=True):
         for axis in axes[len(row) :]:

@@ -101,33 +101,13 @@ def _field(axes: Axes, points: NDArray[Any], drift: NDArray[Any], volatility: ND
     left, lengths, _ = np.linalg.svd(volatility)
     angle = np.degrees(np.arctan2(left[:, 1, 0], left[:, 0, 0]))
     size = 0.06 * np.minimum(lengths / np.median(lengths), 2.5)
-    axes.add_collection(
-        EllipseCollection(
-            2 * size[:, 0],
-            2 * size[:, 1],
-            angle,
-            units="xy",
-            offsets=points,
-            offset_transform=axes.transData,
-            facecolors=VERMILLION,
-            alpha=0.4,
-            linewidths=0,
-            rasterized=True,
-        )
-    )
+    style: dict[str, Any] = {"facecolors": VERMILLION, "alpha": 0.4, "linewidths": 0, "rasterized": True}
+    place: dict[str, Any] = {"units": "xy", "offsets": points, "offset_transform": axes.transData}
+    axes.add_collection(EllipseCollection(2 * size[:, 0], 2 * size[:, 1], angle, **place, **style))
     norm = np.linalg.norm(drift, axis=1, keepdims=True)
     arrows = drift / np.maximum(norm, np.finfo(norm.dtype).tiny) * 0.22 * np.tanh(norm / np.median(norm))
-    axes.quiver(
-        *points.T,
-        *arrows.T,
-        color=BLUE,
-        angles="xy",
-        scale_units="xy",
-        scale=1,
-        width=0.009,
-        headwidth=3.5,
-        rasterized=True,
-    )
+    scale: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.009, "headwidth": 3.5}
+    axes.quiver(*points.T, *arrows.T, color=BLUE, rasterized=True, **scale)
 
 
 def _paths(axes: Axes, paths: NDArray[Any]) -> None:

@@ -28,10 +28,6 @@ def tuning(table: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
     """Draw the target against each hyper-parameter: one row per model, one column per hyper-parameter.
 
     Failures are at the top edge. On a linear scale, so are targets so far above the others that these would lie on one line.
-
-    Arguments:
-        table: every training of the search.
-        tuned: the chosen trainings.
     """
     columns = list(map(str, table))
     parameters = columns[columns.index("steps") + 1 : columns.index("state")]

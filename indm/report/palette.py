@@ -1,4 +1,4 @@
-"""The colours of figures in the light and the dark theme, for figures as separate files and on the page.
+"""The colours of figures in the light and the dark theme.
 
 Blue to sky are Okabe and Ito's ("Color Universal Design", 2008, https://jfly.uni-koeln.de/color/), so that no reader depends on
 telling red from green.
@@ -6,7 +6,7 @@ telling red from green.
 
 PAPER, INK, SOFT, GRID = "#fdfdfb", "#1b1b1a", "#6b6b65", "#b9b9b4"
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
-# The colours of the dark theme, which templates/style.css repeats.
+# The colours of the dark theme; templates/style.css has the same paper and inks.
 DARK = {
     PAPER: "#16181a",
     INK: "#e6e4de",
@@ -19,24 +19,12 @@ DARK = {
     ORANGE: "#f0b840",
     SKY: "#8fd0f5",
 }
-# The CSS variables that replace them on the page, whose theme may change, for example in print.
-VARIABLES = {
-    INK: "currentColor",
-    SOFT: "var(--soft)",
-    GRID: "var(--rule)",
-    BLUE: "var(--blue)",
-    VERMILLION: "var(--vermillion)",
-    GREEN: "var(--green)",
-    PURPLE: "var(--purple)",
-    ORANGE: "var(--orange)",
-    SKY: "var(--sky)",
-}
 _RULES = "".join(
     f'[style*="{kind}: {light}"]{{{kind}: {dark} !important}}'
     for light, dark in DARK.items()
     for kind in ("fill", "stroke")
 )
-# The background of a figure in a separate file, as in README.md: without one, its dark lines would vanish on a dark page.
+# The background of a figure: without one, its dark lines would vanish on a dark page, as of README.md.
 GROUND = (
     f'<g id="ground"><style>@media (prefers-color-scheme: dark) {{{_RULES}}}</style>'
     f'<rect width="100%" height="100%" style="fill: {PAPER}"/></g>'
@@ -44,19 +32,7 @@ GROUND = (
 
 
 def on_ground(svg: bytes) -> bytes:
-    """Put a figure on a background that follows the reader's light or dark theme.
-
-    Arguments:
-        svg: an SVG document as Matplotlib writes it.
-    """
+    """Put a figure on a background that follows the reader's light or dark theme."""
     head, opening, rest = svg.partition(b"<svg")
     attributes, end, shapes = rest.partition(b">\n")
     return head + opening + attributes + end + f" {GROUND}\n".encode() + shapes
-
-
-def themed(svg: str) -> str:
-    """Remove a figure's background, and give it the colours of the page's theme."""
-    svg = svg.replace(f" {GROUND}\n", "")
-    for colour, variable in VARIABLES.items():
-        svg = svg.replace(colour, variable)
-    return svg

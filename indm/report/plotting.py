@@ -6,10 +6,10 @@ The plain models keep colour, marker and line in every figure. Markers differ as
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from io import BytesIO
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -18,11 +18,11 @@ from matplotlib.ticker import LogFormatter
 from matplotlib.transforms import Bbox
 
 from indm.registry import FAMILIES
-from indm.report.palette import BLUE, GRID, INK, VERMILLION, on_ground
+from indm.report.palette import BLUE, GRID, INK, SOFT, on_ground
 
 # The styles of the baseline and of the controls of a claim.
 FIRST: dict[str, Any] = {"color": BLUE, "marker": "o", "linestyle": "-"}
-SECOND: dict[str, Any] = {"color": VERMILLION, "marker": "s", "linestyle": "--"}
+SECOND: dict[str, Any] = {"color": SOFT, "marker": "s", "linestyle": "--"}
 PLAIN: dict[str, dict[str, Any]] = {family: FAMILIES.literal(family, "STYLE") for family in FAMILIES}
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "indm",
@@ -43,7 +43,10 @@ STYLE: dict[Any, Any] = {
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
     "grid.color": GRID,
 }
-WIDTH = 10.0
+# In inches: a figure, and a figure that a phone shows whole.
+WIDTH, COLUMN = 10.0, 4.8
+# Letters of a note that fit into a column.
+LETTERS = 75
 # A logarithmic axis that spans less than this factor has hardly any ticks at 1, 2 or 5.
 SHORT = 4.0
 # An axis that spans more than this factor has too many of them.
@@ -103,16 +106,6 @@ def plain_ticks(axis: Axis) -> None:
     axis.set_minor_formatter(PlainLogFormatter())
 
 
-def stacked(panels: Sequence[tuple[Any, pd.DataFrame]]) -> tuple[Figure, list[Axes]]:
-    """Stack one panel per title, each as high as its number of rows requires."""
-    heights = [len(part) + 2.8 for _, part in panels]
-    figure = Figure(figsize=(WIDTH, 0.23 * sum(heights) + 0.3))
-    axes = list(figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0])
-    for axis, (title, _) in zip(axes, panels, strict=True):
-        axis.set_title(str(title), loc="left", fontweight="bold")
-    return figure, axes
-
-
 def plot_interval(axis: Axes, place: float, value: float, ends: tuple[float, float], style: Mapping[str, Any]) -> None:
     """Draw a value and its interval in a row of a panel."""
     axis.hlines(place, *ends, color=style["color"])
@@ -128,5 +121,6 @@ def label_rows(axis: Axes, labels: Sequence[str]) -> None:
 
 def note(figure: Figure, text: str) -> Figure:
     """Write a note below a figure, which describes its error bars."""
-    figure.supxlabel(text, x=0.01, ha="left", fontsize="medium")
+    lines = [text] if figure.get_figwidth() > COLUMN else [fill(line, LETTERS) for line in text.splitlines()]
+    figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize="medium")
     return figure

@@ -38,18 +38,11 @@ ROUNDED = 2e-5
 
 @dataclass(frozen=True)
 class Results:
-    """The result files of a suite.
+    """The result files of a suite: its runs with the keys of ``RUN_KEY``, the JSON files of each by its name, and rows.
 
-    Arguments:
-        suite: its name.
-        runs: ``run`` and the keys of ``RUN_KEY`` of every run.
-        samples, fid, nll, train: the JSON files of every run, by its name.
-        flow: the JSON file of every run whose flow was measured, by its name.
-        references: ``reference.json`` of every dataset.
-        curve, sweep, tune, toy2d, protocol: the rows of all files of a kind, with ``RUN_KEY`` and ``source``, the file's path;
-            sweep and toy2d also have ``grid``, the time grid of their samplers.
-        images: one row of likelihoods per image, with ``RUN_KEY``, ``stage`` and, for a snapshot, ``step``.
-        failed: the keys of ``RUN_KEY`` of every run that could not be trained or evaluated.
+    Rows have ``RUN_KEY`` and ``source``, the file's path; those of sweep and toy2d also ``grid``, the time grid of their samplers.
+    ``images`` has a row of likelihoods per image, with ``stage`` and, for a snapshot, ``step``. ``failed`` could not be trained or
+    evaluated.
     """
 
     suite: str
@@ -86,12 +79,8 @@ def read_results(
     """Read the result files that a suite has, and no others.
 
     Arguments:
-        runs: the keys of ``RUN_KEY`` of every run, by its name.
         alpha: alpha at eps of a run, by its name, for results of earlier versions, which lack it; NaN if it is unknown.
-        protocol: the run whose protocol is examined, by dataset.
         toy2d: the name of density and length of each job of the study of known densities, by the name of the job.
-        toy2d_grid: the grid of times of its sampler.
-        failed: the keys of ``RUN_KEY`` of every run that could not be trained or evaluated.
 
     Raises:
         ArtifactError: if a file is missing or damaged, or a summary disagrees with the numbers of its images.

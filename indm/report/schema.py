@@ -88,10 +88,6 @@ TABLES: dict[str, Schema] = {
 def read_object(path: Path, kind: str, run: str | None = None) -> dict[str, Any]:
     """Read a result that is a JSON object.
 
-    Arguments:
-        kind: a key of :data:`OBJECTS`.
-        run: the run to which the result must belong, if any.
-
     Raises:
         ArtifactError: if it is missing, not JSON, from another run, or lacks a key; or if a number in it is not finite.
     """
@@ -114,10 +110,6 @@ def require(path: Path, table: pd.DataFrame, columns: Iterable[str], remedy: str
 
 def check_table(path: Path, table: pd.DataFrame, kind: str) -> None:
     """Check a table of results.
-
-    Arguments:
-        table: the table, with absent texts as empty texts and absent numbers as NaN.
-        kind: a key of :data:`TABLES`.
 
     Raises:
         ArtifactError: if it has no rows, lacks a column, or has a value of another kind.

@@ -1,6 +1,6 @@
 """The tables of a suite for a terminal, at most a hundred columns wide: rows in groups, the best of each group marked.
 
-The lines below a table list the rows and columns that are only in its file.
+The files have every column; the lines below a table list what was left out to save width.
 """
 
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from indm.report.catalogue import CATALOGUE, CELL, FLOORS, SHOWN, View
+from indm.report.catalogue import CATALOGUE, FLOORS, SHOWN, View
 from indm.report.export import again, edited, effect_with_ends, read_tables
 from indm.report.grades import in_words
 from indm.report.names import heading, names, written
@@ -22,24 +22,11 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 BEST = "★"
-LOWER: tuple[str, ...] = (
-    "fid",
-    "fid_infinity",
-    "kid",
-    "clean_fid",
-    "legacy_fid",
-    "nelbo",
-    "nelbo_fixed",
-    "nll",
-    "nll_fixed",
-    "target",
-)
-LOWER += ("nelbo_excess", "nll_excess")
+LOWER: tuple[str, ...] = ("fid", "fid_infinity", "kid", "clean_fid", "legacy_fid", "nelbo", "nelbo_fixed", "nll")
+LOWER += ("nll_fixed", "target", "nelbo_excess", "nll_excess")
 HIGHER = ("is", "precision", "recall")
 # Rows in place of a model: real images.
 NO_MODELS = (*FLOORS.values(),)
-# Columns that are written together with the effect.
-INTERVAL = ("low", "high")
 # Shown unless others are asked for.
 FIRST = ("claims", "toy2d", "nll", "fid")
 # Spaces between two columns.
@@ -84,7 +71,7 @@ def show(layout: Layout, asked: tuple[str, ...], every: bool = False) -> "Iterat
     yield Text(
         f"{BEST} best mean of its group, maybe by chance: see indm show claims. ± one standard error over seeds."
     )
-    yield Text(f"Files: {layout.tables}/NAME.csv")
+    yield Text(f"Every column: {layout.tables}/NAME.csv")
     for path in edited(layout, chosen):
         yield Text(
             f"{path} was edited after these tables were made; make them again with: {again(layout)}", style="bold"
@@ -104,19 +91,17 @@ def _table(table: pd.DataFrame, view: View) -> "Iterator[RenderableType]":
 
     rows = table[table[view.dropped].notna()] if view.dropped else table
     filled = [column for column in view.columns if column in rows and rows[column].notna().any()]
-    grids: list[RenderableType] = []
-    shown = set(filled)
     narrow: dict[str, None] = {}
     for _, group in rows.groupby(list(view.group), sort=False):
         title = names(*(str(value) for value in group[list(view.group)].iloc[0].fillna("")))
-        columns = _across(group, view) if view.across else _down(group, filled)
+        columns = _across(group, view) if view.across else {column: _marked(group, column) for column in filled}
         labels = [_label(row, view) for row in _rows(group, view)]
         kept = _fitting(labels, columns, last=bool(view.across))
-        narrow |= {} if not view.across else dict.fromkeys(key for key in columns if key not in kept)
-        shown &= set(kept) | (set(filled) if view.across else set())
-        grids += [Text(f"\n{title}", style="italic"), _grid(labels, {key: columns[key] for key in kept})]
-    yield from grids
-    yield from map(Text, _left_out(table, rows, shown, view))
+        narrow |= dict.fromkeys(heading(key) for key in columns if key not in kept)
+        yield Text(f"\n{title}", style="italic")
+        yield _grid(labels, {key: columns[key] for key in kept})
+    if len(rows) < len(table):
+        yield Text(f"Left out: {len(table) - len(rows)} rows without a number here.")
     if narrow:
         yield Text(f"Left out to save width: {', '.join(narrow)}.")
 
@@ -129,11 +114,6 @@ def _label(row: dict[str, Any], view: View) -> str:
 def _rows(group: pd.DataFrame, view: View) -> list[dict[str, Any]]:
     """List the rows of a group, or one row per label if the values of a column go across."""
     return records(group.drop_duplicates(list(view.label)) if view.across else group)
-
-
-def _down(group: pd.DataFrame, columns: list[str]) -> dict[str, list[GridEntry]]:
-    """Write the columns of a group, and mark the best number of each."""
-    return {column: _marked(group, column) for column in columns}
 
 
 def _across(group: pd.DataFrame, view: View) -> dict[str, list[GridEntry]]:
@@ -200,15 +180,3 @@ def _styled(entry: GridEntry) -> "Text":
     from rich.text import Text
 
     return Text(f"{BEST} {entry.text}", style="bold green") if entry.best else Text(entry.text)
-
-
-def _left_out(table: pd.DataFrame, rows: pd.DataFrame, shown: set[str], view: View) -> Iterator[str]:
-    """Yield the lines that list the rows and columns that are not shown."""
-    if len(rows) < len(table):
-        yield f"Left out: {len(table) - len(rows)} rows without a number here."
-    keys = {"suite", "family", *CELL, *view.label, *view.group, view.across, *(INTERVAL if "effect" in shown else ())}
-    columns = [str(column) for column in table if str(column) not in shown | keys and not str(column).endswith("_se")]
-    filled = [heading(column) for column in columns if not (rows[column].isna() | (rows[column] == "")).all()]
-    errors = any(str(column).endswith("_image_se") for column in table)
-    if found := [*filled, *(["standard errors over images"] if errors else [])]:
-        yield f"Left out: {', '.join(found)}."

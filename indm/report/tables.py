@@ -57,11 +57,7 @@ TOY2D_COLUMNS = [*HEAD, "parameters", "train_flops"]
 
 
 def suite_tables(results: Results, published: pd.DataFrame, decoder: str) -> dict[str, pd.DataFrame]:
-    """Compute the tables of the ``table`` stage, by name; a table that the suite does not ask for has no rows.
-
-    Arguments:
-        decoder: the rule for the decoder of claims, :func:`indm.report.decoders.decoders`.
-    """
+    """Compute the tables of the ``table`` stage, by name; a table that the suite does not ask for has no rows."""
     values = values_table(results)
     return {
         "values": values,

@@ -25,25 +25,12 @@ FEWEST_RANKS = 3
 # The gain, in bits/dim, that makes another doubling of the training worthwhile: the smallest effect of the claims.
 GAIN = 0.01
 MEASURED = [column for column, kind in TABLES["tune"].items() if kind is Kind.OPTIONAL]
-FOUND = [
-    "at_end",
-    "trial",
-    "steps",
-    "target",
-    "target_image_se",
-    "flops",
-    "rank_agreement",
-    "rank_agreement_p",
-    "length_rule",
-]
+FOUND = ["at_end", "trial", "steps", "target", "target_image_se", "flops", "rank_agreement", "rank_agreement_p"]
+FOUND += ["length_rule"]
 
 
 def tuning_table(results: Results) -> pd.DataFrame:
-    """Tabulate every training of every search, failures included.
-
-    Returns:
-        In the ``length`` phase, ``gain_per_doubling`` is the decrease of the target per doubling since the previous row.
-    """
+    """Tabulate every training of every search, failures included."""
     rows = results.tune.assign(gain_per_doubling=_gains(results.tune), suite=results.suite)
     head = ["suite", *CELL, "trial", "phase", "steps", *_parameters(results.tune), "state", "reason"]
     table = rows[[*head, *MEASURED, "gain_per_doubling", "flops"]]
@@ -92,11 +79,7 @@ def _standardised(values: list[float]) -> Any:
 
 
 def length_rule(arm: pd.DataFrame) -> str:
-    """Describe how long a model needs to be trained: up to the length after which a doubling gains less than ``GAIN``, or loses.
-
-    Arguments:
-        arm: the model's completed rows of the ``length`` phase, with increasing ``steps``, and ``target``.
-    """
+    """Describe how long a model needs to be trained: up to the length after which a doubling gains less than ``GAIN``, or loses."""
     if len(arm) <= 1:
         return ""
     for (_, before), (_, after) in pairwise(arm.iterrows()):

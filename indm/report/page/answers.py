@@ -1,42 +1,52 @@
-"""The answers of the page: each claim at one place, with INDM's advantage over each model with which it was compared."""
+"""The answers of the page: each claim at one place, with the advantage over each model with which it was compared."""
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from indm.report.catalogue import PLACE
-from indm.report.differences import COMPARISONS, CONTROL, SIMPLE
-from indm.report.grades import MEANINGS, UNDECIDED, in_words
+from indm.report.differences import COMPARISONS, COMPUTE, CONTROL, SIMPLE, STEPS
+from indm.report.grades import BETTER, MEANINGS, NOT_BETTER, UNDECIDED, WORSE, in_words
 from indm.report.names import comparator, names, written
 from indm.report.page.entries import Entry, set_numbers, text_entry
 from indm.report.results import read_texts
 
 KEYS = ("id", *PLACE)
-GRADED = (
-    *(*KEYS, "comparison", "against", "verdict", "effect", "low", "high", "smallest_effect", "n"),
-    *("planned", "failed_treatment", "failed_against", "reason", "protocol"),
-)
-COLUMNS = (*GRADED, "family", "unit", "question", "statement", "source")
+GRADED = (*KEYS, "comparison", "against", "verdict", "effect", "low", "high", "smallest_effect", "n")
+GRADED += ("planned", "failed_treatment", "failed_against", "reason", "protocol")
+COLUMNS = (*GRADED, "family", "treatment", "unit", "question", "statement", "source", "repeatability", "to_decide")
 # The columns of params/evidence.csv, which has the main claims of all published suites.
 EVIDENCE = ("suite", *GRADED)
-ENDS = ("effect", "low", "high")
+TREATMENT = "indm"
+# The beginnings of the sentences that answer.
+OPENINGS = {STEPS: ("At equal training steps", "INDM is"), COMPUTE: ("At equal training compute", "it is")}
+# The subjects of main claims, in a sentence; other claims have their names.
+SUBJECTS = {
+    "better-nelbo-known": "bound",
+    "smaller-gap-known": "variational gap",
+    "coarse-discretisation-known": "few steps",
+}
+SUBJECTS |= {"better-nelbo": "NELBO", "lower-fid": "FID", "coarse-discretisation": "FID in few steps"}
 
 
 @dataclass(frozen=True)
 class Compared:
-    """The advantage over one model: kind, model, verdict, effect and its interval, reason, failed seeds in words."""
+    """The advantage over one model: its kind, model and seeds, the verdict, the effect and its interval, and the reason."""
 
     kind: str
     against: str
+    seeds: int
     verdict: Entry
     effect: Entry
     low: Entry
     high: Entry
     reason: str
-    protocol: str
-    failed: str = ""
+    failed: str
+    notes: str
 
     @property
     def label(self) -> str:
@@ -51,96 +61,181 @@ class Compared:
         return self.reason.partition(":")[0] if self.verdict.value == UNDECIDED else ""
 
 
+# Comparisons by their kind, or by the control's name.
+Cells = Mapping[str, list[Compared]]
+
+
 @dataclass(frozen=True)
 class Answer:
-    """A claim at one dataset, SDE and objective, with its comparisons: by their kind, or by the control's name."""
+    """A claim at one dataset, SDE and objective, or at several densities, with its comparisons, one for each place.
+
+    ``length`` is the length of training on a known density, and ``evidence`` has the comparisons in longer published suites.
+    """
 
     claim: str
     question: str
     statement: str
     source: str
     is_primary: bool
+    is_ours: bool
     place: str
+    length: str
     unit: str
-    compared: Mapping[str, Compared]
-    evidence: Mapping[str, list[Compared]] = field(default_factory=dict)
-    """Published comparisons of the claim in suites with more seeds, by the name of the suite with its number of seeds."""
+    cells: Cells
+    evidence: Mapping[str, Cells] = field(default_factory=dict)
 
     @property
-    def anchor(self) -> str:
-        """Its anchor on the page."""
-        return "-".join(filter(None, ("answer", self.claim, *self.place.lower().split(", "))))
+    def count(self) -> int:
+        """The number of places."""
+        return max(map(len, self.cells.values()))
 
 
 def read_answers(claims: Path, evidence: Path | None = None) -> list[Answer]:
-    """Read the answers, in the order of the claims, without further controls that were not run; empty without a table.
-
-    Arguments:
-        claims: the suite's ``claims.csv``.
-        evidence: ``params/evidence.csv``, the main claims of published suites.
-    """
+    """Read the answers, in the order of the claims, without further controls that were not run; empty without a table."""
     if not claims.is_file():
         return []
     rows = read_texts(claims, *COLUMNS)
     rows = rows[(rows["comparison"] != CONTROL) | (rows["planned"] != "0")]
-    published = read_texts(evidence, *EVIDENCE).to_dict("records") if evidence else []
-    return [_answer(part.to_dict("records"), published) for _, part in rows.groupby([*KEYS], sort=False)]
+    longer = _longer(rows, read_texts(evidence, *EVIDENCE)) if evidence else []
+    return [_answer(part.to_dict("records"), longer) for _, part in rows.groupby([*KEYS], sort=False)]
 
 
-def conclusion(answers: list[Answer]) -> dict[str, str]:
-    """Count the verdicts of the primary claims, by the kind of the comparison, in words."""
-    primary = [answer.compared for answer in answers if answer.is_primary]
-    found = {kind: Counter(it[kind].verdict.value for it in primary if kind in it) for kind in COMPARISONS}
-    return {
-        kind: ", ".join(f"{count[word]} {word}" for word in MEANINGS if count[word])
-        for kind, count in found.items()
-        if count
+def _longer(rows: pd.DataFrame, published: pd.DataFrame) -> list[dict[Any, str]]:
+    """Return the measured rows of published suites with more seeds than this suite."""
+    seeds = published.groupby("suite")["n"].transform(_most)
+    return published[(seeds > _most(rows["n"])) & (published["effect"] != "")].to_dict("records")
+
+
+def _most(seeds: "pd.Series[str]") -> int:
+    return max(int(n or 0) for n in seeds)
+
+
+def counted(answers: Iterable[Answer]) -> list[Answer]:
+    """Join the answers of a claim on known densities of one length of training."""
+    groups: dict[tuple[str, str], list[Answer]] = {}
+    for it in answers:
+        groups.setdefault((it.claim, it.length or it.place), []).append(it)
+    return [_joined(found) if found[1:] else found[0] for found in groups.values()]
+
+
+def _joined(found: list[Answer]) -> Answer:
+    suites = dict.fromkeys(suite for it in found for suite in it.evidence)
+    return replace(
+        found[0],
+        place=f"{len(found)} densities, {found[0].length} training",
+        cells=_merged(it.cells for it in found),
+        evidence={suite: _merged(it.evidence.get(suite, {}) for it in found) for suite in suites},
+    )
+
+
+def _merged(cells: Iterable[Cells]) -> Cells:
+    merged: dict[str, list[Compared]] = {}
+    for kind, ones in (item for each in cells for item in each.items()):
+        merged.setdefault(kind, []).extend(ones)
+    return merged
+
+
+def conclusion(answers: Iterable[Answer]) -> list[str]:
+    """Answer in one sentence for equal steps and one for equal compute: how many main questions have each verdict."""
+    claims: dict[str, list[Cells]] = {}
+    for it in answers:
+        if it.is_primary and it.is_ours:
+            claims.setdefault(SUBJECTS.get(it.claim, it.claim), []).append(it.cells)
+    cells = {claim: _merged(found) for claim, found in claims.items()}
+    counts = {kind: {claim: tally(found.get(kind, [])) for claim, found in cells.items()} for kind in OPENINGS}
+    return [_sentence(*OPENINGS[kind], by_claim) for kind, by_claim in counts.items() if any(by_claim.values())]
+
+
+def _sentence(opening: str, subject: str, by_claim: Mapping[str, Mapping[str, int]]) -> str:
+    count = sum((Counter(found) for found in by_claim.values()), Counter[str]())
+    total, open_ = count.total(), count[UNDECIDED]
+    if total == open_:
+        asked = {1: "the main question is", 2: "both main questions are"}.get(total, f"all {total} main questions are")
+        return f"{opening}, {asked} undecided."
+    decided: list[str] = []
+    for word in (word for word in (BETTER, WORSE, NOT_BETTER) if count[word]):
+        asked = "" if decided else f" of {total} main question{'s' * (total > 1)}"
+        where = [
+            f"{claim} {found[word]} of {sum(found.values())}" for claim, found in by_claim.items() if word in found
+        ]
+        decided.append(f"{word} in {count[word]}{asked}" + f" ({', '.join(where)})" * (word != NOT_BETTER))
+    told = " and ".join(filter(None, [", ".join(decided[:-1]), decided[-1]]))
+    return f"{opening}, {subject} {told}" + f"; {open_} {'are' if open_ > 1 else 'is'} undecided" * (open_ > 0) + "."
+
+
+def tally(compared: Iterable[Compared]) -> dict[str, int]:
+    """Count the verdicts on measured effects, in the order of :data:`MEANINGS`."""
+    found = Counter(one.verdict.value for one in compared if one.effect.value)
+    return {word: found[word] for word in MEANINGS if found[word]}
+
+
+def elsewhere(answers: Iterable[Answer]) -> dict[str, Cells]:
+    """List what longer published suites found on the main questions, by suite."""
+    primary = [it for it in answers if it.is_primary]
+    suites = dict.fromkeys(suite for it in primary for suite in it.evidence)
+    return {suite: _merged(it.evidence.get(suite, {}) for it in primary) for suite in suites}
+
+
+def seeds_of(*answers: Cells) -> str:
+    """Write the numbers of seeds of comparisons as a range."""
+    found = sorted({one.seeds for ones in _merged(answers).values() for one in ones if one.seeds}) or [0]
+    return f"{found[0]} to {found[-1]} seeds" if found[1:] else f"{found[0]} seed{'s' * (found[0] != 1)}"
+
+
+def kinds_of(answers: Iterable[Answer], controls: bool = False) -> dict[str, str]:
+    """List the main comparisons of any of the answers, or the further controls, with their headings."""
+    found = {
+        key: ones[0].against if controls else key
+        for it in answers
+        for key, ones in it.cells.items()
+        if (ones[0].kind == CONTROL) == controls
     }
-
-
-def kinds_of(answers: list[Answer]) -> dict[str, str]:
-    """List the comparisons of any of the answers, with their headings: the three of each claim, then the others."""
-    found = {key: one.against if one.kind == CONTROL else key for it in answers for key, one in it.compared.items()}
     return {key: found[key] for key in dict.fromkeys([*COMPARISONS, *found]) if key in found}
 
 
 def _answer(rows: list[dict[Any, str]], published: list[dict[Any, str]]) -> Answer:
     first = rows[0]
-    most = max(int(row["n"] or 0) for row in rows)
-    same = [row for row in published if all(row[key] == first[key] for key in KEYS) and int(row["n"] or 0) > most]
-    evidence: dict[str, list[Compared]] = {}
-    for row in same:
-        evidence.setdefault(f"{row['suite']}, {row['n']} seeds", []).append(_compared(row))
+    evidence: dict[str, dict[str, list[Compared]]] = {}
+    for row in published:
+        if all(row[key] == first[key] for key in KEYS):
+            evidence.setdefault(row["suite"], {})[row["comparison"]] = [_compared(row)]
     return Answer(
         claim=first["id"],
         question=first["question"],
         statement=first["statement"],
         source=first["source"],
         is_primary=first["family"] == "primary",
+        is_ours=first["treatment"] == TREATMENT,
         place=names(*(first[key] for key in PLACE)),
+        length="" if first["sde"] else first["dataset"].rpartition("-")[2],
         unit=first["unit"],
-        compared={
-            row["against"] if row["comparison"] == CONTROL else row["comparison"]: _compared(row) for row in rows
-        },
+        cells={row["against"] if row["comparison"] == CONTROL else row["comparison"]: [_compared(row)] for row in rows},
         evidence=evidence,
     )
 
 
 def _compared(row: Mapping[Any, str]) -> Compared:
     failed = [int(row[f"failed_{arm}"] or 0) for arm in ("treatment", "against")]
-    effect, low, high = _set([row[end] for end in ENDS], row["smallest_effect"])
+    effect, low, high = _set([row[end] for end in ("effect", "low", "high")], row["smallest_effect"])
     verdict = text_entry("verdict", row["verdict"])
     return Compared(
         kind=row["comparison"],
         against=comparator(row["against"]),
+        seeds=int(row["n"] or 0),
         verdict=Entry(in_words(verdict.text, float(row["smallest_effect"])), verdict.text, symbol=verdict.symbol),
         effect=effect,
         low=low,
         high=high,
         reason=row["reason"],
-        protocol=written("protocol", row["protocol"]),
         failed=f"failed {failed[0]} | {failed[1]} of {row['planned']}" if any(failed) else "",
+        notes="; ".join(filter(None, (row["reason"], written("protocol", row["protocol"]), *_again(row)))),
     )
+
+
+def _again(row: Mapping[Any, str]) -> list[str]:
+    """Write how probably a rerun has the same verdict, and how many seeds decide; published rows lack both."""
+    again, seeds = row.get("repeatability"), row.get("to_decide")
+    return ([f"repeatability {float(again):.2f}"] if again else []) + ([f"to decide: {seeds}"] if seeds else [])
 
 
 def _set(texts: list[str], smallest: str) -> list[Entry]:

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from indm.registry import FAMILIES
+from indm.report.names import name
 from indm.report.page.contents import Contents
 from indm.report.page.tables import Table
 from indm.report.published import PAPER_BATCH, PAPER_DATASETS, PAPER_STEPS, PUBLISHED_EXTRACTOR, PUBLISHED_WEIGHTS
@@ -15,6 +17,7 @@ def caveats(contents: Contents, tables: Mapping[str, Table], records: list[dict[
     return [
         *_trainings(contents, results),
         *(text for name in contents.datasets for text in _dataset(results / "data" / name, name)),
+        *_odes(tables),
         *_seeds(tables),
         *_executions(records),
     ]
@@ -77,6 +80,14 @@ def _dataset(folder: Path, name: str) -> Iterator[str]:
             f"FID and KID of {name} use features of {extractor}{knows}: they are comparable with each other, but not with"
             " published numbers on Inception features."
         )
+
+
+def _odes(tables: Mapping[str, Table]) -> Iterator[str]:
+    """Explain why a model has no NLL."""
+    measured = tables["nll"].texts("model") | tables["toy2d"].texts("model")
+    for model in (model for model in FAMILIES if name(model) in measured):
+        if reason := FAMILIES.literal(model, "NO_ODE"):
+            yield f"{name(model)} has no NLL: {reason}."
 
 
 def _seeds(tables: Mapping[str, Table]) -> Iterator[str]:

@@ -16,17 +16,9 @@ from indm.suite.registrations import Registration
 class Contents:
     """The contents of a suite.
 
-    Arguments:
-        suite: its name.
-        sha256: SHA-256 of the full suite, as in every ``provenance/``.
-        stages: names of its stages, by subject; the subject is "" for stages without one.
-        runs: for every run, the keys of ``RUN_KEY``, and ``steps`` and ``batch_size`` of its training.
-        datasets: names of the datasets.
-        protocol: names of the datasets whose protocol is examined.
-        toy2d: names of the jobs on known densities.
-        planes: names of density and length of the two-dimensional ones.
-        claims_sha256: SHA-256 of the claims.
-        registration: the registration of suite and claims, if any.
+    ``stages`` are by subject, which is "" for stages without one; ``runs`` have the keys of ``RUN_KEY``, and ``steps`` and
+    ``batch_size``. ``protocol`` are the datasets whose protocol is examined, ``toy2d`` the jobs on known densities, and ``planes``
+    names of density and length of the two-dimensional ones. ``sha256`` is of the full suite, as in every ``provenance/``.
     """
 
     suite: str
@@ -67,8 +59,6 @@ def missing_figure(suite: str, folder: Path, figure: str) -> Missing:
     return Missing(folder / f"{figure}.svg", reason, missing(suite, folder, folder).remedy)
 
 
-# Names of modules in a sentence about their changes.
-SHOWN = 3
 NEEDED = ("commit", "uncommitted_changes", "machine", "versions")
 
 
@@ -106,14 +96,8 @@ def _changed_since(records: Sequence[Mapping[str, Any]]) -> list[str]:
             record
         )
     return [
-        f"computed by {commit}; since then {_modules(each['modules'])} changed (accepted on {each['date']}: {each['why']})"
+        f"computed by {commit}; since then {', '.join(dict.fromkeys(line.partition(' ')[0] for line in each['modules']))} changed"
+        f" (accepted on {each['date']}: {each['why']})"
         for commit, these in made.items()
         for each in accepted_since(these)
     ]
-
-
-def _modules(lines: Sequence[str]) -> str:
-    """Name the first modules in lines of accepted.yaml."""
-    names = list(dict.fromkeys(line.partition(" ")[0] for line in lines))
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

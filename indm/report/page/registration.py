@@ -14,18 +14,7 @@ REGISTERED = "Registered"
 def describe_registration(
     suite: str, found: Registration | None, suite_sha256: str, claims_sha256: str, commits: Iterable[str | None]
 ) -> str:
-    """Describe the registration of a suite and the claims: its commit, whether it precedes the run, and later changes.
-
-    Arguments:
-        suite: the suite's name.
-        found: its registration, if any.
-        suite_sha256: SHA-256 of the current suite.
-        claims_sha256: SHA-256 of the current claims.
-        commits: the commits at which its stages ran.
-
-    Returns:
-        HTML that begins with :data:`REGISTERED` only if git confirms the registration; it is valid in Markdown, too.
-    """
+    """Describe the registration of a suite and the claims: its commit, whether it precedes the run, and later changes."""
     if found is None:
         return (
             "Not registered: no record shows that suite and claims were fixed before the results were known"

@@ -12,26 +12,26 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from indm.report.catalogue import CATALOGUE, SHOWN
 from indm.report.grades import MEANINGS
-from indm.report.page.answers import conclusion, kinds_of, read_answers
+from indm.report.page.answers import conclusion, counted, elsewhere, kinds_of, read_answers, seeds_of, tally
 from indm.report.page.caveats import caveats
 from indm.report.page.contents import Contents, missing_figure, origins, read_records
 from indm.report.page.entries import text_entry
-from indm.report.page.pictures import galleries, read_figures
+from indm.report.page.means import ARMS, read_means
+from indm.report.page.pictures import galleries, read_figures, side_by_side
 from indm.report.page.registration import REGISTERED, describe_registration
-from indm.report.page.remarks import remarks
-from indm.report.page.tables import Table, read_table
+from indm.report.page.tables import Table, executions, read_table
 
 # The sections that a page can have, in order, by anchor.
 SECTIONS = {
     "answers": "Results",
     "caveats": "Limitations",
+    "likelihood": "Likelihood",
+    "quality": "Image quality",
     "samples": "Samples",
     "learning": "Learning",
     "steps": "Few steps",
     "ablation": "Controls",
-    "likelihood": "Likelihood",
     "flow": "Flows",
-    "quality": "Image quality",
     "published": "Published numbers",
     "toy": "Known densities",
     "protocol": "Protocol",
@@ -43,20 +43,11 @@ SECTIONS = {
 
 
 def render(contents: Contents, results: Path, figures: Path, evidence: Path | None = None) -> str:
-    """Render the page of a suite.
-
-    Arguments:
-        results: folder of the suite's results.
-        figures: folder of its figures.
-        evidence: ``params/evidence.csv``; ``None`` to show the suite alone.
-
-    Returns:
-        The HTML document. It names absent files, which do not raise an error.
-    """
+    """Render the page of a suite."""
     tables = {table: read_table(contents.suite, results / "tables" / f"{table}.csv") for table in (*SHOWN, "values")}
     records = read_records(contents, results)
-    answers = read_answers(tables["claims"].path, evidence)
     found = caveats(contents, tables, records, results)
+    pictures = galleries(contents, results)
     left_out = _left_out(tables) | (set() if found else {"caveats"})
     return (
         _environment()
@@ -66,15 +57,15 @@ def render(contents: Contents, results: Path, figures: Path, evidence: Path | No
             meanings=MEANINGS,
             catalogue=CATALOGUE,
             tables=tables,
-            answers=answers,
-            outcomes=conclusion(answers),
-            kinds_of=kinds_of,
-            symbols=partial(text_entry, "verdict"),
-            remarks=remarks(results / "tables"),
+            answers=read_answers(tables["claims"].path, evidence),
+            arms=ARMS.values(),
+            means=read_means(results / "tables"),
             figures=read_figures(figures),
             missing_figure=lambda figure: missing_figure(contents.suite, figures, figure),
-            galleries=galleries(contents, results),
+            galleries=pictures,
+            shown=side_by_side(pictures, [*ARMS]),
             records=records,
+            executions=executions(records),
             origins=origins(records),
             registered=REGISTERED,
             registration=describe_registration(
@@ -95,16 +86,15 @@ def _left_out(tables: Mapping[str, Table]) -> set[str]:
     """Find the sections whose tables all exist and have no row to show."""
     sections: dict[str, list[bool]] = {}
     for name, entry in CATALOGUE.items():
-        if name in tables and entry.page:
-            sections.setdefault(entry.page.section, []).append(tables[name].empty)
+        if entry.section:
+            sections.setdefault(entry.section, []).append(tables[name].empty)
     return {section for section, empty in sections.items() if all(empty)}
 
 
 def render_headline(tables: Path) -> str:
-    """Render the verdicts that the page begins with, for another document: HTML without links."""
-    answers = read_answers(tables / "claims.csv")
+    """Render the answer that the page begins with, for another document."""
     template = _environment().get_template("headline.html.jinja")
-    return str(template.make_module().headline(answers, conclusion(answers), linked=False))  # type: ignore[attr-defined]
+    return str(template.module.headline(read_answers(tables / "claims.csv")))  # type: ignore[attr-defined]
 
 
 def _environment() -> Environment:
@@ -116,4 +106,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
+    environment.globals |= {one.__name__: one for one in (conclusion, counted, elsewhere, kinds_of, seeds_of, tally)}
+    environment.globals["symbols"] = partial(text_entry, "verdict")
     return environment

@@ -1,8 +1,10 @@
 """The tables of the page, read from their CSV files and formatted."""
 
 import base64
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
@@ -14,21 +16,11 @@ from indm.report.page.entries import Entry, column_entries
 from indm.report.results import read_texts
 
 # Columns that are written once, in the caption, if all rows agree.
-SHARED = {
-    "dataset",
-    "sde",
-    "objective",
-    "variant",
-    "seeds",
-    "sampler",
-    "nfe",
-    "num_samples",
-    "images",
-    "extractor",
-    "split",
-    "machine",
-}
+SHARED = {"dataset", "sde", "objective", "variant", "seeds", "sampler", "nfe", "num_samples", "images", "extractor"}
+SHARED |= {"split", "machine"}
 FEWEST_ROWS_TO_SHARE = 3
+# What an address may have as it is, and HTML, too.
+SAFE = " /:;=,.()-!*~?@$+[]{}^|"
 
 
 @dataclass(frozen=True)
@@ -63,17 +55,18 @@ def read_table(suite: str, path: Path) -> Table:
     """
     if not path.is_file():
         return Table(path.stem, path, missing=missing(suite, path, path))
-    page = CATALOGUE[path.stem].page
-    table = read_texts(path, *filter(None, [page.dropped]))
+    entry = CATALOGUE[path.stem]
+    if not entry.section:
+        return Table(path.stem, path, downloads={"CSV": (path.name, data_uri("text/csv", path.read_bytes()))})
+    dropped = entry.view.dropped if entry.view else ""
+    table = read_texts(path, *filter(None, [dropped]))
     count = len(table)
     if count == 0:
         reason = f"no rows: the suite {suite} does not ask for these numbers"
         return Table(path.stem, path, missing=Missing(path, reason, f"edit params/{suite}.yaml"), empty=True)
-    if page.dropped:
-        table = table[table[page.dropped] != ""].reset_index(drop=True)
-    entries = {
-        column: column_entries(column, table) for column in page.columns or table.columns if _is_shown(column, table)
-    }
+    if dropped:
+        table = table[table[dropped] != ""].reset_index(drop=True)
+    entries = {column: column_entries(column, table) for column in map(str, table) if _is_shown(column, table)}
     shared = {column: entries.pop(column)[0] for column in list(entries) if _is_shared(column, entries[column])}
     headings = [heading(column) for column in entries]
     rows = [list(row) for row in zip(*entries.values(), strict=True)]
@@ -88,6 +81,22 @@ def read_table(suite: str, path: Path) -> Table:
         count - len(table),
         empty=not rows,
     )
+
+
+def executions(records: Sequence[Mapping[str, Any]]) -> Table:
+    """Put the executions of stages into a table, with their time and memory."""
+    rows = [
+        [
+            Entry(record["stage"]),
+            Entry(record["subject"]),
+            Entry(f"{record['seconds']:.1f}", str(record["seconds"])),
+            Entry(f"{record['peak_memory_mib']:,.0f}", str(record["peak_memory_mib"])),
+            Entry((record["commit"] or "unknown")[:10]),
+        ]
+        for record in records
+    ]
+    headings = ["stage", "subject", "seconds", "peak memory, MiB", "commit"]
+    return Table("provenance", Path("provenance"), headings, [False, False, True, True, False], rows)
 
 
 def _is_shown(column: str, table: pd.DataFrame) -> bool:
@@ -117,4 +126,6 @@ def _downloads(path: Path, headings: list[str], rows: list[list[Entry]]) -> dict
 
 def data_uri(kind: str, content: bytes) -> str:
     """Encode a file as a data URI, in the shorter of the two encodings, so that the page contains it."""
-    return min(f"data:{kind},{quote(content)}", f"data:{kind};base64,{base64.b64encode(content).decode()}", key=len)
+    return min(
+        f"data:{kind},{quote(content, SAFE)}", f"data:{kind};base64,{base64.b64encode(content).decode()}", key=len
+    )
