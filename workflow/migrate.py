@@ -117,7 +117,7 @@ def accept(suite: Suite, why: str) -> str:
     with tempfile.TemporaryDirectory() as temporary:
         (Path(temporary) / "kept").symlink_to(path.parent / "kept")
         checks, made = InputCheck(suite, Path(temporary), Path("reports")), Path(temporary) / FILE
-        outcome = restore(checks, Path(temporary) / "kept", replace=False, accept=" ".join(reasons))
+        outcome = restore(checks, Path(temporary) / "kept", replace=False, accept=". ".join(reasons))
         if outcome.failed:
             sys.exit("\n".join(outcome.lines()))
         after = parse_yaml(made.read_text())["accepted"] if made.is_file() else []
