@@ -137,7 +137,8 @@ def places(numbers: Numbers, claim: Row) -> Iterator[Model]:
 def comparisons(claim: Row, grading: Row) -> Iterator[tuple[str, Row | None]]:
     """List with what a claim's treatment is compared: the kind, and a model or a number, if any."""
     if baseline := claim.get("baseline"):
-        yield "fixed number" if "value" in baseline else "equal steps", baseline
+        longer = baseline.get("variant") == "same-compute"
+        yield "fixed number" if "value" in baseline else "equal compute" if longer else "equal steps", baseline
         return
     chosen = grading["toy2d" if claim["metric"]["stage"] == "toy2d" else "images"]
     three = {"equal steps": "", "equal compute": LONGER, "simple control": chosen["simple"]}

@@ -352,6 +352,12 @@ def test_baseline_of_another_objective_and_direction_higher() -> None:
     assert word(both, **changes, direction="higher")[0] == WORSE
 
 
+def test_a_baseline_of_equal_compute_is_compared_there() -> None:
+    values = planted({("diffenc", ""): 2.0, ("ddpmpp", "same-compute"): 2.5}, 5, 0.001)
+    (row,) = graded(values, treatment=LINEAR | {"model": "diffenc"}, baseline=LINEAR | {"variant": "same-compute"})
+    assert (row["comparison"], row["effect"]) == (COMPUTE, pytest.approx(0.5, abs=0.01))
+
+
 def test_a_treatment_of_one_objective_is_compared_at_its_objective_alone() -> None:
     values = pd.concat(planted(BOTH, seeds=5, noise=0.005).assign(objective=key) for key in ("nll", "fid"))
     found = graded(values, where={"datasets": ["digits"]}, treatment=INDM | {"objective": "fid"})
