@@ -40,7 +40,9 @@ def read_means(tables: Path) -> dict[str, list[Row]]:
     places = ours[PLACE[:2]].drop_duplicates().itertuples(index=False, name=None)
     means = {names(*place): list(_of_images(found, dict(zip(PLACE, place, strict=False)))) for place in places}
     densities = found["toy2d"]["dataset"].nunique()
-    return means or ({f"{densities} trials on known densities": list(_of_densities(found["toy2d"]))} if densities else {})
+    return means or (
+        {f"{densities} trials on known densities": list(_of_densities(found["toy2d"]))} if densities else {}
+    )
 
 
 def _read(path: Path) -> pd.DataFrame:
