@@ -180,7 +180,9 @@ def test_a_released_checkpoint_has_the_numbers_of_its_own_evaluation() -> None:
     images = torch.randint(256, (2, 3, 16, 16), generator=Generator().manual_seed(0)).byte()
     settings: dict[str, Any] = {"time_draws": 2, "ode_steps": 8}
     report = judge(noise, sde, images, **settings)
-    model = SimpleNamespace(noise=noise, sde=sde, eps=EPS, centered=True, flow=lambda x, **_: (x, x.new_zeros(len(x))))
+    model = SimpleNamespace(
+        noise=noise, sde=sde, path=LinearPath(sde), eps=EPS, centered=True, flow=lambda x, **_: (x, x.new_zeros(len(x)))
+    )
     evaluation = Evaluation(batch_size=2, tolerance=None, log_det_tolerance=None, uncorrected=True, **settings)
     described: dict[str, Any] = {"seed": (NAME, 0), "device": torch.device("cpu"), "description": ""}
     own = likelihoods(model, images, 256, evaluation, once=lambda _, make: make(), **described)  # type: ignore[arg-type]
