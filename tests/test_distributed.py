@@ -194,6 +194,7 @@ def fill_memory_in_a_group() -> None:
         all_trained()
 
 
+@pytest.mark.long
 def test_errors_of_processes() -> None:
     """All stop at the same gradient; of one that was killed, the others are not left behind; too little memory is one line."""
     with pytest.raises(DivergenceError, match="loss nan"):

@@ -417,6 +417,7 @@ def test_both_engines_stop_before_the_first_job(engines: Path, monkeypatch: pyte
     assert not list((engines / ".snakemake").glob("locks/*"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("option", ["--dry-run", "--touch"])
 def test_what_runs_no_job_needs_nothing(engines: Path, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INDM_INCEPTION", "absent.pth")

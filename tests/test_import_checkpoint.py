@@ -306,6 +306,7 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
     return content[: rng.randrange(len(content))]
 
 
+@pytest.mark.long
 def test_a_mutated_file_is_imported_with_finite_numbers_or_refused_in_one_line(workplace: Path) -> None:
     released_files(workplace, RUNS["vp"])
     suite, layout, rng = load_suite(workplace / "smoke.yaml"), Layout(workplace / "results", "smoke"), random.Random(0)

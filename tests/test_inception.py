@@ -191,6 +191,7 @@ def test_stage_fid_repeats_to_the_byte(layout: Layout) -> None:
     assert path.read_bytes() == before
 
 
+@pytest.mark.long
 def test_stage_protocol_has_the_other_implementations(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the same images as the stage fid; what it measures of a model is tested on small extractors."""
     samples = torch.from_numpy(read_array(layout.run(RUN) / "samples.npy").copy())

@@ -251,7 +251,7 @@ def test_options_in_the_table_of_released_behaviour_are_keys(paper: Suite) -> No
             section = section[name]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("run", ["cifar10-vp-indm-nll-s0", "cifar10-ve-indm-fid-s0"])
 def test_one_training_step_of_the_papers_size(paper: Suite, run: str) -> None:
     torch.manual_seed(0)

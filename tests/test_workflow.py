@@ -330,6 +330,7 @@ def test_make_makes_the_page_and_what_readme_names_next(checkout: Path) -> None:
     assert "python -m indm show --suite smoke" in table
 
 
+@pytest.mark.long
 def test_touching_adopts_no_table_of_another_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As they are, Snakemake refuses to; as `make restore` does it, they are copied anew."""
     checkout, suite = copy_checkout(tmp_path), load_suite(REPOSITORY / "params/smoke.yaml")
