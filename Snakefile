@@ -119,7 +119,11 @@ onstart:
     # These checks need images or networks. They run in a separate process, since torch would stay in this one.
     suite_file = f"params/{SUITE}.yaml"
     validate = [sys.executable, "-m", "indm", "validate", "--suite", suite_file]
-    if jobs and (code := subprocess.run(validate, check=False, stdout=subprocess.DEVNULL).returncode):
+    if jobs and (
+        code := subprocess.run(
+            validate, check=False, stdout=subprocess.DEVNULL
+        ).returncode
+    ):
         sys.exit(code)
     if gaps := requirements(suite, work, out=Path("results")):
         sys.exit("\n".join(gaps))
