@@ -696,6 +696,7 @@ def shapes(svg: str) -> tuple[str, Any]:
         "fashion-full",
         "fashion-long",
         "fashion-search",
+        "rivals",
     ],
 )
 def test_published_figures_are_drawn_from_the_published_tables(suite: str) -> None:
