@@ -91,7 +91,7 @@ def test_wheel_and_sdist_hold_what_is_needed(built: Path) -> None:
 def test_commands_work_elsewhere(installed: Path, tmp_path: Path) -> None:
     where = call(installed, tmp_path, "python", "-c", "import indm; print(indm.__file__)")
     assert Path(where.stdout.strip()).is_relative_to(installed.parent), where.stderr
-    assert "Prepare a suite:" in call(installed, tmp_path, "indm", "--help").stdout
+    assert "\n  validate " in call(installed, tmp_path, "indm", "--help").stdout
     assert call(installed, tmp_path, "indm", "schema").stdout.startswith("{")
     doctor = call(installed, tmp_path, "indm", "doctor")
     assert "suite digits: " in doctor.stdout, doctor.stderr
