@@ -40,7 +40,7 @@ GRIDS = {
     "short": ((0.02, 0.04, 0.08), (0.02, 0.06, 0.18), (0.01, 0.03, 0.09)),
     "long": ((0.005, 0.01, 0.02), (0.006, 0.02, 0.06), (0.003, 0.01, 0.03)),
 }
-# Models with a second rate, and whether it is that of networks.
+# Models with a second rate, and whether networks have it (a flow or an encoder) or a few numbers do.
 WITH_A_MAP = {"indm": True, "learned-linear": False, "learned-range": False, "mulan": False, "diffenc": True}
 SCALES = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0)
 SUITE = load_suite(Path(sys.argv[1])).toy2d

@@ -263,7 +263,8 @@ def written(value: Any) -> str:
 
 
 def close(text: str, number: str) -> bool:
-    return math.isclose(float(text), float(number), rel_tol=1.1e-5)
+    unit = 10.0 ** (math.floor(math.log10(max(abs(float(text)), 1e-300))) - 5)
+    return abs(float(text) - float(number)) < 1.5 * unit
 
 
 def differences(tables: Path, claims: Path, suite: Row) -> list[str]:

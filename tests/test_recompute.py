@@ -117,9 +117,9 @@ def test_claims_are_recomputed_to_the_last_digit(
 
 
 def bump(table: pd.DataFrame, column: str, among: str = "") -> pd.DataFrame:
-    """Change the first number of a column, among the rows of a stage, by a hundredth."""
+    """Change the first number of a column, among the rows of a stage, by a thousandth."""
     row = (table[table["stage"] == among] if among else table)[column].first_valid_index()
-    return table.assign(**{column: table[column].mask(table.index == row, table[column] * 1.01)})
+    return table.assign(**{column: table[column].mask(table.index == row, table[column] * 1.001)})
 
 
 def swap(table: pd.DataFrame, column: str, old: str, new: str) -> pd.DataFrame:
