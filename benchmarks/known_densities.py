@@ -94,10 +94,19 @@ def excess(density: str, model: str, steps: int, rates: list[tuple[float, float]
         generator = Generator().manual_seed(derive_seed(density, seed, "pilot"))
         x = known.sample(SUITE.test_points, generator)
         alone = select(average.module, slice(i, i + 1))
-        nelbo = bound(alone, SDE, x.float()[None], SUITE.eps, SUITE.time_draws, generator)
+        nelbo = bound(alone, SDE, x.float()[None], SUITE.eps, SUITE.time_draws, generator) + decoder(
+            alone, x, generator
+        )
         found.append((nelbo[0] + known.log_prob(x)).mean().item() / known.dims / math.log(2))
     means = [sum(found[i : i + len(SEEDS)]) / len(SEEDS) for i in range(0, len(found), len(SEEDS))]
     return [mean if math.isfinite(mean) else math.inf for mean in means]
+
+
+@torch.no_grad()
+def decoder(stack: Stack, x: Tensor, generator: Generator) -> Tensor:
+    """Return the reconstruction term of a single replica's points (B, D), shape (1, B); learned ends of the noise move it."""
+    z0 = stack.flow(x.float()[None])[0].flatten(0, 1)
+    return stack.path(SDE).decoder(stack.noise_fn(), z0, SUITE.eps, torch.randn(z0.shape, generator=generator))[None]
 
 
 def adam(p: Tensor, gradient: Tensor, first: Tensor, second: Tensor, rate: Tensor, step: int) -> None:

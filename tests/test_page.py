@@ -547,6 +547,12 @@ def test_provenance_that_says_nothing_is_refused(tmp_path: Path, content: dict[s
         render(CONTENTS, results, tmp_path / "figures")
 
 
+def test_a_table_of_claims_without_rows_has_no_answers(tmp_path: Path) -> None:
+    path = REPOSITORY / "docs/results/digits/tables/claims.csv"
+    (tmp_path / "claims.csv").write_text(path.read_text().splitlines()[0] + "\n")
+    assert read_answers(tmp_path / "claims.csv", REPOSITORY / "params/evidence.csv") == []
+
+
 @pytest.mark.parametrize("text", ["", "<svg>", "<p>no drawing</p>"])
 def test_what_is_no_drawing_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "fid.svg").write_text(text)

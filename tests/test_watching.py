@@ -212,6 +212,7 @@ FOREIGN: dict[str, dict[str, Any]] = {
     "a truth for a step": {"event": "begin", "part": RUN, "done": True, "total": 3},
     "a step and a half": {"event": "begin", "part": RUN, "done": 1.5, "total": 3},
     "a negative step": {"event": "begin", "part": RUN, "done": -1, "total": 3},
+    "a step of nothing": {"event": "progress", "part": RUN, "done": 3},
     "a negative time": {"event": "progress", "part": RUN, "done": 1, "total": 3, "seconds_each": -0.5},
     **{
         f"{key} {str(value)[:5]}": {"event": "progress", "part": RUN, "done": 1, "total": 3, "seconds_each": 1}

@@ -5,7 +5,7 @@ suite without Inception weights and GPU does not need it here.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +69,8 @@ def requirements(suite: "Suite", work: Work, data_root: Path | None = None, out:
         data_root: the folder of the archives; :func:`indm.data.data_root` by default.
         out: the results folder.
     """
+    # An engine asks in its own process, and torch would stay there; a suite that may use a GPU lacks nothing without one.
+    work = replace(work, compute=work.compute and (suite.device == "cuda" or suite.compile))
     return [item.gap for item in _items(suite, work, data_root, out) if item.gap]
 
 

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from indm.errors import ArtifactError
 from indm.report.catalogue import SHOWN
-from indm.report.results import read_rows
+from indm.report.results import read_rows, records
 from indm.store.files import file_sha256, write_table
 from indm.store.layout import Layout
 from indm.store.manifest import read_manifest
@@ -72,11 +73,13 @@ def read_tables(layout: Layout, names: Iterable[str] = SHOWN) -> dict[Path, pd.D
 
 
 def rows_as_json(layout: Layout, names: Iterable[str]) -> str:
-    """Write the rows of a suite's tables as JSON, by the tables' names; see :func:`read_tables`."""
-    tables = read_tables(layout, names)
-    return json.dumps(
-        {path.stem: json.loads(table.to_json(orient="records")) for path, table in tables.items()}, indent=1
-    )
+    """Write the rows of a suite's tables as JSON, by the tables' names; null for what is no finite number.
+
+    See :func:`read_tables`.
+    """
+    tables = {path.stem: table.replace([np.inf, -np.inf], np.nan) for path, table in read_tables(layout, names).items()}
+    rows = {name: records(table.astype(object).where(table.notna(), None)) for name, table in tables.items()}
+    return json.dumps(rows, indent=1, allow_nan=False)
 
 
 def _remedy(layout: Layout) -> str:

@@ -66,8 +66,10 @@ def plot_figures(tables: Path) -> dict[str, bytes]:
                     beside = (_read(tables / f"{name}.csv") for name in drawing.beside)
                     figures[figure] = to_svg(drawing.draw(rows, *beside))
         except (KeyError, UndefinedVariableError) as error:
+            column, names = str(error).split("'")[1::2] or [str(error)], (drawing.table, *drawing.beside)
+            files = " or ".join(f"{tables / name}.csv" for name in names)
             raise ArtifactError(
-                f"{path}: found no column {error}, expected what figure {figure} draws; {AGAIN}"
+                f"{files}: found no column {column[0]!r}, which figure {figure} draws; {AGAIN}"
             ) from None
     return figures
 
@@ -109,5 +111,5 @@ FIGURES = {
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """Read a table; a missing one gives no rows, and the page names it. A table without rows need not have all columns."""
+    """Read a table; a missing one gives no rows, and the page names it."""
     return read_rows(path) if path.is_file() else pd.DataFrame()

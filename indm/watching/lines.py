@@ -3,9 +3,9 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 # In bytes, about fifty lines.
 TAIL = 16384
@@ -29,6 +29,14 @@ class Line(BaseModel):
     seconds_each: Positive | None = None
     saved_at: Positive | None = None
     error: str = ""
+
+    @model_validator(mode="after")
+    def _needs(self) -> Self:
+        """Refuse a line of a loop that does not say where the loop is."""
+        needed = {"begin": ("part", "done", "total"), "progress": ("part", "done", "total", "seconds_each")}
+        if missing := {*needed.get(self.event, ())} - self.model_fields_set:
+            raise ValueError(f"found no {', '.join(sorted(missing))}")
+        return self
 
     @property
     def numbers(self) -> dict[str, float]:

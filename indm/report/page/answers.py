@@ -84,11 +84,6 @@ class Answer:
     cells: Cells
     evidence: Mapping[str, Cells] = field(default_factory=dict)
 
-    @property
-    def count(self) -> int:
-        """The number of places."""
-        return max(map(len, self.cells.values()))
-
 
 def read_answers(claims: Path, evidence: Path | None = None) -> list[Answer]:
     """Read the answers, in the order of the claims, without further controls that were not run; empty without a table."""
@@ -107,7 +102,7 @@ def _longer(rows: pd.DataFrame, published: pd.DataFrame) -> list[dict[Any, str]]
 
 
 def _most(seeds: "pd.Series[str]") -> int:
-    return max(int(n or 0) for n in seeds)
+    return max((int(n or 0) for n in seeds), default=0)
 
 
 def counted(answers: Iterable[Answer]) -> list[Answer]:

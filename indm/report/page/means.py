@@ -40,9 +40,8 @@ def read_means(tables: Path) -> dict[str, list[Row]]:
     places = ours[PLACE[:2]].drop_duplicates().itertuples(index=False, name=None)
     means = {names(*place): list(_of_images(found, dict(zip(PLACE, place, strict=False)))) for place in places}
     densities = found["toy2d"]["dataset"].nunique()
-    return means or (
-        {f"{densities} trials on known densities": list(_of_densities(found["toy2d"]))} if densities else {}
-    )
+    means = means or {f"{densities} trials on known densities": list(_of_densities(found["toy2d"]))}
+    return {title: rows for title, rows in means.items() if rows}
 
 
 def _read(path: Path) -> pd.DataFrame:
