@@ -606,5 +606,7 @@ def test_every_fault_names_tests_that_there_are() -> None:
 def test_kills_at_random_moments(tmp_path: Path) -> None:
     """More of them: python -m tests.kill --help."""
     outcome = kill.train(tmp_path, kills=2, seed=0)
-    assert (outcome.differing, outcome.compared, outcome.kills) == ([], 4, 2)
+    assert (outcome.differing, outcome.compared) == ([], 4)
+    # The last kill may come too late, because moments are of the time that the undisturbed job took.
+    assert outcome.kills >= 1
     assert outcome.left >= 1
