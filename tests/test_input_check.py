@@ -1,6 +1,7 @@
 """Files that are not what they seem: every kind of file that a stage reads, with every fault, stops the stage by its name."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,6 +57,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     (path / "figure.svg").write_text("a figure")
             checks(root).record(job, inputs)
     return root
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, in which the test runs."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 class Read(NamedTuple):
@@ -172,27 +181,38 @@ def test_all_that_stages_write_for_others_is_looked_at() -> None:
     }
 
 
+def refusal(root: Path, read: Read, fault: Callable[[Path, Read], None]) -> str:
+    """Return the words with which a stage refuses a file with a fault, which is undone."""
+    before = {path: path.read_bytes() for path in (_file(root, read), _manifest(root, read))}
+    fault(root, read)
+    try:
+        checks(root).check(read.reader)
+    except ArtifactError as error:
+        return str(error)
+    finally:
+        for path, content in before.items():
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
+    return ""
+
+
 @pytest.mark.parametrize(("fault", "message"), FAULTS, ids=[fault.__name__ for fault, _ in FAULTS])
-@pytest.mark.parametrize("read", list(kinds()), ids=lambda read: f"{read.reader.stage}-{Path(read.path).name}")
 def test_a_file_that_is_not_what_it_seems_is_refused(
-    finished: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    read: Read,
-    fault: Callable[[Path, Read], None],
-    message: str,
+    finished: Path, monkeypatch: pytest.MonkeyPatch, fault: Callable[[Path, Read], None], message: str
 ) -> None:
-    shutil.copytree(finished, tmp_path, symlinks=True, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    # The fault alone is refused.
-    checks(tmp_path).check(read.reader)
-    fault(tmp_path, read)
-    with pytest.raises(ArtifactError, match=message) as error:
-        checks(tmp_path).check(read.reader)
-    # By the file's name, or its manifest's.
-    named = (_manifest(tmp_path, read), tmp_path / read.path)
-    assert str(error.value).startswith(tuple(map(str, named)))
-    assert "again" in str(error.value) or "first" in str(error.value)
+    """A file and a folder with each fault; whatever a stage reads, with another content and with another's manifest."""
+    monkeypatch.chdir(finished)
+    reads = list(kinds())
+    if fault not in (flip, swap_with_manifest):
+        reads = [next(read for read in reads if (finished / read.path).is_dir() == folder) for folder in (False, True)]
+    for read in reads:
+        # The fault alone is refused.
+        checks(finished).check(read.reader)
+        found = refusal(finished, read, fault)
+        assert re.search(message, found), (read, found)
+        # By the file's name, or its manifest's.
+        assert found.startswith((str(_manifest(finished, read)), str(finished / read.path)))
+        assert "again" in found or "first" in found
 
 
 def changed(**sections: object) -> Suite:
@@ -216,21 +236,17 @@ def test_what_other_parameters_made_is_refused_with_their_values(
     checks(finished, suite).check(Job("reference", "digits"))
 
 
-def test_what_was_made_from_something_since_replaced_is_refused(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_made_from_something_since_replaced_is_refused(copied: Path) -> None:
     """Trained again, and not sampled again."""
-    shutil.copytree(finished, tmp_path, symlinks=True, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
     run = next(iter(SMOKE.runs))
-    inputs = checks(tmp_path).check(Job("train", run))
-    checkpoint = tmp_path / f"results/smoke/runs/{run}/checkpoint.safetensors"
+    inputs = checks(copied).check(Job("train", run))
+    checkpoint = copied / f"results/smoke/runs/{run}/checkpoint.safetensors"
     checkpoint.write_text("other weights")
-    checks(tmp_path).record(Job("train", run), inputs)
+    checks(copied).record(Job("train", run), inputs)
     with pytest.raises(ArtifactError, match=r"manifest/sample\.json.*checkpoint\.safetensors"):
-        checks(tmp_path).check(Job("fid", run))
+        checks(copied).check(Job("fid", run))
     with pytest.raises(ArtifactError, match=r"manifest/\w+\.json"):
-        checks(tmp_path).check(Job("table", ""))
+        checks(copied).check(Job("table", ""))
 
 
 def test_a_table_of_runs_that_are_swept_no_more_is_refused(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,16 +256,12 @@ def test_a_table_of_runs_that_are_swept_no_more_is_refused(finished: Path, monke
         checks(finished, suite).check(Job("claims", ""))
 
 
-def test_verdicts_by_claims_that_were_edited_since_are_refused(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    checks(tmp_path).check(Job("report", ""))
-    with (tmp_path / "params/claims.yaml").open("a") as file:
+def test_verdicts_by_claims_that_were_edited_since_are_refused(copied: Path) -> None:
+    checks(copied).check(Job("report", ""))
+    with (copied / "params/claims.yaml").open("a") as file:
         file.write("# edited\n")
     with pytest.raises(ArtifactError, match=r"manifest/claims\.json.*params/claims\.yaml"):
-        checks(tmp_path).check(Job("report", ""))
+        checks(copied).check(Job("report", ""))
 
 
 def test_a_stage_outside_of_a_checkout_says_so(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,24 +270,16 @@ def test_a_stage_outside_of_a_checkout_says_so(finished: Path, tmp_path: Path, m
         checks(finished).check(Job("table", ""))
 
 
-def test_an_imported_checkpoint_is_made_from_the_description_alone(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(finished, tmp_path, symlinks=True, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
+def test_an_imported_checkpoint_is_made_from_the_description_alone(copied: Path) -> None:
     job = Job("train", next(iter(SMOKE.runs)))
-    checks(tmp_path).record(job, checks(tmp_path).check(job, IMPORTED))
-    checks(tmp_path).check(Job("nll", job.subject))
+    checks(copied).record(job, checks(copied).check(job, IMPORTED))
+    checks(copied).check(Job("nll", job.subject))
 
 
-def test_results_that_were_copied_without_what_they_were_made_from_are_read(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(finished, tmp_path, symlinks=True, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    shutil.rmtree(tmp_path / "results/smoke/data")
-    shutil.rmtree(tmp_path / "results/smoke/runs")
-    checks(tmp_path).check(Job("claims", ""))
+def test_results_that_were_copied_without_what_they_were_made_from_are_read(copied: Path) -> None:
+    shutil.rmtree(copied / "results/smoke/data")
+    shutil.rmtree(copied / "results/smoke/runs")
+    checks(copied).check(Job("claims", ""))
 
 
 def test_every_job_says_what_it_was_made_by(finished: Path) -> None:
