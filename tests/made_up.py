@@ -157,13 +157,8 @@ def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
         return {name: scale + error * generator.normal(), f"{name}_se": error * generator.uniform(0.6, 1.4)}
 
     protocol = {"sampler": "ancestral", "nfe": 100, "num_samples": 1000, "extractor": "digits-cnn"}
-    real = {
-        "suite": SUITE,
-        "dataset": "digits",
-        "model": "real (test split)",
-        "num_samples": 360,
-        "extractor": "digits-cnn",
-    }
+    real = {"suite": SUITE, "dataset": "digits", "model": "real (test split)", "num_samples": 360}
+    real["extractor"] = "digits-cnn"
     grid = product(CELLS, ["euler_maruyama", "pc", "ode_heun"], [5, 20, 100])
     variants = [cell for cell in CELLS if cell["variant"]]
     return {
@@ -232,22 +227,9 @@ def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
             for cell in CELLS
         ],
         "protocol": [
-            {
-                "suite": SUITE,
-                "dataset": "digits",
-                "sde": "vp",
-                "model": "ddpmpp",
-                "variant": "",
-                "objective": "fid",
-                "seeds": 1,
-                "factor": factor,
-                "setting": setting,
-                "fid": 0.31,
-                "fid_image_se": 0.02,
-                "difference": 0.1 * generator.normal(),
-                "difference_image_se": 0.03,
-                "note": note,
-            }
+            {"suite": SUITE, "dataset": "digits", "sde": "vp", "model": "ddpmpp", "variant": "", "objective": "fid"}
+            | {"seeds": 1, "factor": factor, "setting": setting, "fid": 0.31, "fid_image_se": 0.02}
+            | {"difference": 0.1 * generator.normal(), "difference_image_se": 0.03, "note": note}
             for factor, setting, note in [
                 ("num_samples", "250", ""),
                 ("num_samples", "infinity", "linear in 1/N"),
@@ -259,17 +241,8 @@ def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
             ]
         ],
         "toy2d": [
-            {
-                "suite": SUITE,
-                "dataset": f"moons-{length}",
-                "sde": "",
-                "model": model,
-                "variant": "",
-                "objective": "",
-                "seeds": 3,
-                "parameters": 4321,
-                "train_flops": flops,
-            }
+            {"suite": SUITE, "dataset": f"moons-{length}", "sde": "", "model": model, "variant": "", "objective": ""}
+            | {"seeds": 3, "parameters": 4321, "train_flops": flops}
             | some(0.2, 0.02, "nelbo_excess")
             | some(0.012, 0.002, "energy_10")
             | some(1.3, 0.05, "path_ratio")

@@ -108,6 +108,17 @@ def page(folder: Path) -> Reader:
     return Reader((folder / "index.html").read_text())
 
 
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Made-up results that a test changes."""
+    return write_made_up_results(tmp_path / "results")
+
+
+def rendered(results: Path) -> str:
+    """The page of results, without figures but for those that a test draws."""
+    return render(CONTENTS, results, results.parents[1] / "figures")
+
+
 def test_every_number_is_in_a_file_of_results_and_rounded_from_it(folder: Path, page: Reader) -> None:
     known = numbers(folder / "results")
     assert len(page.numbers) > 500
@@ -290,24 +301,26 @@ def read_data(address: str) -> bytes:
     return unquote_to_bytes(content)
 
 
-@pytest.mark.parametrize("name", ["claims", "comparison", "fid", "nll", "discretization", "learning_curve", "values"])
-def test_a_missing_table_is_named_with_what_makes_it(folder: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "names", [["claims"], ["comparison", "fid", "nll", "discretization", "learning_curve", "values"]]
+)
+def test_a_missing_table_is_named_with_what_makes_it(folder: Path, tmp_path: Path, names: list[str]) -> None:
     shutil.copytree(folder, tmp_path / "copy")
-    path = tmp_path / "copy" / "results" / SUITE / "tables" / f"{name}.csv"
-    path.unlink()
-    html = render(CONTENTS, path.parent.parent, tmp_path / "copy" / "figures")
-    assert f"{path}</code>: missing." in html
-    assert f"snakemake --cores all --config suite={SUITE} -- {path}" in html
-    assert f'id="table-{name}"' not in html
-    page = Reader(html)
-    assert {float(value) for value, _ in page.numbers} <= numbers(tmp_path / "copy" / "results")
+    tables = tmp_path / "copy/results" / SUITE / "tables"
+    for name in names:
+        (tables / f"{name}.csv").unlink()
+    html = render(CONTENTS, tables.parent, tmp_path / "copy" / "figures")
+    for path in (tables / f"{name}.csv" for name in names):
+        assert f"{path}</code>: missing." in html
+        assert f"snakemake --cores all --config suite={SUITE} -- {path}" in html
+        assert f'id="table-{path.stem}"' not in html
+    assert {float(value) for value, _ in Reader(html).numbers} <= numbers(tmp_path / "copy" / "results")
 
 
-def test_missing_figures_pictures_and_provenance_are_named(tmp_path: Path) -> None:
-    results = write_made_up_results(tmp_path / "results")
+def test_missing_figures_pictures_and_provenance_are_named(results: Path, tmp_path: Path) -> None:
     for path in [*results.glob("runs/*/*.png"), *results.glob("**/provenance/*.json")]:
         path.unlink()
-    html = render(CONTENTS, results, tmp_path / "figures")
+    html = rendered(results)
     assert f"{tmp_path}/figures/discretization.svg</code>: not drawn yet" in html
     assert f"-- {tmp_path}/figures</code>" in html
     for run in RUNS:
@@ -315,13 +328,12 @@ def test_missing_figures_pictures_and_provenance_are_named(tmp_path: Path) -> No
     assert "no stage has left a record" in html
 
 
-def test_pictures_that_are_not_drawn_leave_no_gap(tmp_path: Path) -> None:
+def test_pictures_that_are_not_drawn_leave_no_gap(results: Path) -> None:
     """An empty file stands for one: of a dataset that forbids pictures, or in results that are older than the picture."""
-    results = write_made_up_results(tmp_path / "results")
     for kind in TRAINING_PICTURES:
         for run in RUNS:
             (results / f"runs/{run}/{kind}.png").write_bytes(b"")
-    html = render(CONTENTS, results, tmp_path / "figures")
+    html = rendered(results)
     section = html.partition('id="samples"')[2].partition('class="section"')[0]
     tags = [tag for tag, _ in Reader(section).elements]
     # Three stand on the first screen.
@@ -330,19 +342,17 @@ def test_pictures_that_are_not_drawn_leave_no_gap(tmp_path: Path) -> None:
     assert not [word for word in ("missing", "neighbour", "training") if word in section]
 
 
-def test_a_section_that_the_suite_asks_nothing_of_is_left_out_and_named(tmp_path: Path) -> None:
-    results = write_made_up_results(tmp_path / "results")
+def test_a_section_that_the_suite_asks_nothing_of_is_left_out_and_named(results: Path) -> None:
     header = (results / "tables/protocol.csv").read_text().splitlines()[0]
     (results / "tables/protocol.csv").write_text(f"{header}\n")
-    html = render(CONTENTS, results, tmp_path / "figures")
+    html = rendered(results)
     assert 'id="protocol"' not in html
     assert 'href="#protocol"' not in html
     assert f"The suite {SUITE} does not ask for: Protocol." in html
 
 
-def test_what_a_suite_no_longer_has_is_not_on_its_page(tmp_path: Path) -> None:
+def test_what_a_suite_no_longer_has_is_not_on_its_page(results: Path, tmp_path: Path) -> None:
     """Runs and 2-D datasets of an earlier version of a suite leave their folders, figures and records behind."""
-    results = write_made_up_results(tmp_path / "results")
     kept = next(iter(RUNS))
     for stale in ("runs/old-run-s0", "data/old-data", "protocol/old-data", "toy2d/old-toy"):
         shutil.copytree(results / "runs" / kept, results / stale)
@@ -357,16 +367,13 @@ def test_what_a_suite_no_longer_has_is_not_on_its_page(tmp_path: Path) -> None:
 
 
 # What the page of each suite must say of it; a new suite says here what its numbers are.
-SHORT, OTHER_DATA, OWN_FEATURES = (
-    "Trainings are short: ",
-    "not one of the paper’s datasets",
-    "use features of digits-cnn",
-)
+SHORT, OTHER_DATA = "Trainings are short: ", "not one of the paper’s datasets"
+OF_DIGITS = [SHORT, OTHER_DATA, "use features of digits-cnn"]
 NOTHING = "its numbers mean nothing: models were trained for "
 OTHER_FASHION = "fashion-mnist is not one of the paper’s datasets (28 × 28 pixels"
 OWN_FASHION = "FID and KID of fashion-mnist use features"
 CAVEATS = {
-    "smoke": [NOTHING + "20 steps of 16 images", OTHER_DATA, OWN_FEATURES],
+    "smoke": [NOTHING + "20 steps of 16 images", *OF_DIGITS[1:]],
     "smoke-images": [
         NOTHING + "3 steps of 4 images",
         "standin32 is not one of the paper’s datasets (32 × 32 pixels of 256 levels; synthetic stand-in",
@@ -374,16 +381,9 @@ CAVEATS = {
         "standin64 is not one of the paper’s datasets (64 × 64 pixels of 256 levels; synthetic stand-in",
         "all other image scores of standin64 are meaningless: Inception does not have the published weights",
     ],
-    "digits": [SHORT, OTHER_DATA, OWN_FEATURES],
-    "densities": [SHORT, OTHER_DATA, OWN_FEATURES],
-    "rivals": [SHORT, OTHER_DATA, OWN_FEATURES],
-    "digits-search": [SHORT, OTHER_DATA, OWN_FEATURES],
-    "digits-seeds": [SHORT, OTHER_DATA, OWN_FEATURES],
-    "digits-seeds-search": [SHORT, OTHER_DATA, OWN_FEATURES],
-    "digits-ve": [SHORT, OTHER_DATA, OWN_FEATURES],
-    "fashion-full": [SHORT, OTHER_FASHION, OWN_FASHION],
-    "fashion-long": [SHORT, OTHER_FASHION, OWN_FASHION],
-    "fashion-search": [SHORT, OTHER_FASHION, OWN_FASHION],
+    **dict.fromkeys(("digits", "digits-search", "digits-seeds", "digits-seeds-search", "digits-ve"), OF_DIGITS),
+    **dict.fromkeys(("densities", "rivals"), OF_DIGITS),
+    **{f"fashion-{name}": [SHORT, OTHER_FASHION, OWN_FASHION] for name in ("full", "long", "search")},
     "cifar10": [SHORT],
     "cifar10-small": [NOTHING + "20 steps of 32 images", "FID and KID of cifar10 use features of cifar10-cnn"],
     "cifar10-check": [NOTHING + "300 steps of 128 images"],
@@ -420,34 +420,24 @@ def write_data(folder: Path, name: str, extractor: str) -> None:
     write_json(folder / "reference.json", {"extractor": extractor, "weights_sha256": weights.get(extractor)})
 
 
-def test_how_well_a_classifier_knows_its_classes_is_said(tmp_path: Path) -> None:
-    results = write_made_up_results(tmp_path / "results")
-    reference = {"extractor": "digits-cnn", "test_accuracy": 0.9072}
-    write_json(results / "data/digits/reference.json", reference)
-    html = render(CONTENTS, results, tmp_path / "figures")
-    assert (
-        "use features of digits-cnn, a classifier with an accuracy of 90.7% on the test images: they are comparable"
-        in html
-    )
+SAID_OF_A_REFERENCE = [
+    ({"extractor": "digits-cnn", "test_accuracy": 0.9072}, "a classifier with an accuracy of 90.7% on the test images"),
+    # The weights decide, not the extractor's name.
+    (
+        {"extractor": "inception-v3-compat", "weights_sha256": "12" * 32},
+        "Inception does not have the published weights (inception-v3-compat, sha256 12121212…, published 6726825d…)",
+    ),
+    (None, "The feature extractor of the FIDs of digits is unknown: "),
+]
 
 
-def test_other_weights_under_the_published_name_are_said(tmp_path: Path) -> None:
-    """The weights decide, not the extractor's name."""
-    results = write_made_up_results(tmp_path / "results")
-    reference = {"extractor": "inception-v3-compat", "weights_sha256": "12" * 32}
-    write_json(results / "data/digits/reference.json", reference)
-    html = render(CONTENTS, results, tmp_path / "figures")
-    assert (
-        "Inception does not have the published weights (inception-v3-compat, sha256 12121212…, published 6726825d…)"
-        in html
-    )
-
-
-def test_a_reference_that_is_not_there_is_said(tmp_path: Path) -> None:
-    results = write_made_up_results(tmp_path / "results")
-    (results / "data/digits/reference.json").unlink()
-    html = render(CONTENTS, results, tmp_path / "figures")
-    assert f"The feature extractor of the FIDs of digits is unknown: {results}/data/digits/reference.json" in html
+@pytest.mark.parametrize(("reference", "words"), SAID_OF_A_REFERENCE)
+def test_what_a_reference_is_and_that_there_is_none_is_said(
+    results: Path, reference: dict[str, Any] | None, words: str
+) -> None:
+    path = results / "data/digits/reference.json"
+    path.unlink() if reference is None else write_json(path, reference)
+    assert words in rendered(results)
 
 
 def test_the_page_knows_the_published_weights_and_the_length_of_the_papers_trainings() -> None:
@@ -493,41 +483,37 @@ def test_every_verdict_is_explained_in_its_colour(folder: Path, page: Reader) ->
     assert {*re.findall(r"^\.(grade-[a-z-]+)", style, flags=re.MULTILINE)} == {text.split()[1] for text in found}
 
 
-def test_text_of_results_cannot_become_markup(tmp_path: Path) -> None:
-    results = write_made_up_results(tmp_path / "results")
+def test_text_of_results_cannot_become_markup(results: Path) -> None:
     path = results / "tables" / "protocol.csv"
     path.write_text(path.read_text().replace("clean-fid", "<script>alert(1)</script>"))
-    html = render(CONTENTS, results, tmp_path / "figures")
+    html = rendered(results)
     assert "<script>alert" not in html
     assert "&lt;script&gt;alert" in html
 
 
-def test_what_a_stage_said_that_the_suite_no_longer_has_is_not_told(tmp_path: Path) -> None:
-    results = write_made_up_results(tmp_path / "results")
+def test_what_a_stage_said_that_the_suite_no_longer_has_is_not_told(results: Path) -> None:
     record = next(results.glob("runs/*/provenance/train.json"))
     old = json.loads(record.read_text()) | {"stage": "sweep", "commit": "5" * 40}
     record.with_name("sweep.json").write_text(json.dumps(old))
-    assert "5" * 40 not in render(CONTENTS, results, tmp_path / "figures")
+    assert "5" * 40 not in rendered(results)
     imported = json.loads(record.read_text()) | {"stage": "import_checkpoint", "commit": "6" * 40}
     record.with_name("import_checkpoint.json").write_text(json.dumps(imported))
-    assert "6" * 40 in render(CONTENTS, results, tmp_path / "figures")
+    assert "6" * 40 in rendered(results)
 
 
-def test_provenance_of_another_job_is_refused(tmp_path: Path) -> None:
-    results = write_made_up_results(tmp_path / "results")
+def test_provenance_of_another_job_is_refused(results: Path) -> None:
     first, second = sorted(results.glob("runs/*/provenance/train.json"))[:2]
     second.write_text(first.read_text())
     with pytest.raises(ArtifactError, match=f"{second}: "):
-        render(CONTENTS, results, tmp_path / "figures")
+        rendered(results)
 
 
 @pytest.mark.parametrize("name", ["fid", "claims"])
 @pytest.mark.parametrize("text", ["", "\x00\xff"])
-def test_a_table_that_is_none_is_refused(tmp_path: Path, name: str, text: str) -> None:
-    results = write_made_up_results(tmp_path / "results")
+def test_a_table_that_is_none_is_refused(results: Path, name: str, text: str) -> None:
     (results / f"tables/{name}.csv").write_text(text, encoding="latin-1")
     with pytest.raises(ArtifactError, match=rf"{name}\.csv: "):
-        render(CONTENTS, results, tmp_path / "figures")
+        rendered(results)
 
 
 @pytest.mark.parametrize(
@@ -538,13 +524,12 @@ def test_a_table_that_is_none_is_refused(tmp_path: Path, name: str, text: str) -
         ({"commit": 1}, "key commit: found 1, expected the name of a commit, or null"),
     ],
 )
-def test_provenance_that_says_nothing_is_refused(tmp_path: Path, content: dict[str, Any], words: str) -> None:
-    results = write_made_up_results(tmp_path / "results")
+def test_provenance_that_says_nothing_is_refused(results: Path, content: dict[str, Any], words: str) -> None:
     path = next(results.glob("runs/*/provenance/train.json"))
     known = json.loads(path.read_text())
     write_json(path, content and {key: known[key] for key in ("suite", "stage", "subject")} | content)
     with pytest.raises(ArtifactError, match=f"train.json: {words}"):
-        render(CONTENTS, results, tmp_path / "figures")
+        rendered(results)
 
 
 def test_a_table_of_claims_without_rows_has_no_answers(tmp_path: Path) -> None:
@@ -560,8 +545,7 @@ def test_what_is_no_drawing_is_refused(tmp_path: Path, text: str) -> None:
         read_figures(tmp_path)
 
 
-def test_several_versions_of_a_package_are_a_limitation(tmp_path: Path) -> None:
-    results = write_made_up_results(tmp_path / "results")
+def test_several_versions_of_a_package_are_a_limitation(results: Path, tmp_path: Path) -> None:
     tables = dict.fromkeys(
         ("fid", "nll", "toy2d"), Table("fid", tmp_path, missing=missing("smoke", tmp_path, tmp_path))
     )
@@ -572,13 +556,12 @@ def test_several_versions_of_a_package_are_a_limitation(tmp_path: Path) -> None:
     assert re.findall(r"torch|\d+\.\d+", new) == ["torch", "1.13", "2.13"]
 
 
-def test_one_seed_and_uncommitted_changes_are_said(tmp_path: Path) -> None:
-    results = write_made_up_results(tmp_path / "results")
+def test_one_seed_and_uncommitted_changes_are_said(results: Path) -> None:
     path = results / "tables" / "fid.csv"
     path.write_text(path.read_text().replace(",3,ancestral", ",1,ancestral", 1))
     record = next(results.glob("**/provenance/train.json"))
     record.write_text(json.dumps(json.loads(record.read_text()) | {"uncommitted_changes": True}))
-    html = render(CONTENTS, results, tmp_path / "figures")
+    html = rendered(results)
     assert "trained with one seed" in html
     assert "on a checkout with uncommitted changes" in html
 
