@@ -319,12 +319,12 @@ def test_help_lists_every_command_once_in_the_order_of_the_pipeline() -> None:
     assert [name for name in listed if name in stages] == stages
 
 
-@pytest.mark.parametrize("name", main.commands)
-def test_the_summary_of_a_command_is_a_sentence_that_fits_its_line(name: str) -> None:
-    summary = main.commands[name].get_short_help_str(45)
-    assert summary.endswith(".")
-    assert not summary.endswith("...")
-    assert f" {summary}\n" in call("--help").output
+def test_the_summary_of_a_command_is_a_sentence_that_fits_its_line() -> None:
+    text = call("--help").output
+    for command in main.commands.values():
+        summary = command.get_short_help_str(45)
+        assert re.search(r"[^.]\.$", summary), summary
+        assert f" {summary}\n" in text
 
 
 @pytest.mark.parametrize("suite", ["smoke", "params/smoke.yaml"])

@@ -87,20 +87,9 @@ def draw(
 ) -> tuple[Tensor, int]:
     noise, sde = exact(name), DIFFUSIONS[name]()
     z, generator = start(name)
-    samples = draw_latents(
-        noise,
-        LinearPath(sde),
-        z,
-        generator,
-        sampler=sampler,
-        steps=steps,
-        grid=grid,
-        corrector_snr=snr,
-        corrector_steps=corrector_steps,
-        tolerance=1e-4,
-        denoise=denoise,
-        eps=EPS,
-    )
+    settings: dict[str, Any] = {"corrector_snr": snr, "corrector_steps": corrector_steps, "tolerance": 1e-4, "eps": EPS}
+    settings |= {"sampler": sampler, "steps": steps, "grid": grid, "denoise": denoise}
+    samples = draw_latents(noise, LinearPath(sde), z, generator, **settings)
     return samples, noise.calls
 
 
@@ -430,20 +419,9 @@ def test_released_ve_sampling_is_the_released_algorithm(points: int, snr: tuple[
     noise = CountedNoise(lambda z, t: -sde.sigma(t)[:, None] * toy_score(z, t[0].item()))
     z = 50 * torch.randn(20, 3, generator=Generator().manual_seed(1), dtype=torch.float64)
     expected = released_ve_sampler(z, points, snr, Generator().manual_seed(0))
-    found = draw_latents(
-        noise,
-        LinearPath(sde),
-        z,
-        Generator().manual_seed(0),
-        sampler="reverse_diffusion",
-        steps=points,
-        grid="uniform",
-        corrector_snr=snr,
-        corrector_steps=1,
-        tolerance=0,
-        denoise="released_ve",
-        eps=EPS,
-    )
+    settings: dict[str, Any] = {"corrector_snr": snr, "corrector_steps": 1, "tolerance": 0, "denoise": "released_ve"}
+    settings |= {"sampler": "reverse_diffusion", "steps": points, "grid": "uniform", "eps": EPS}
+    found = draw_latents(noise, LinearPath(sde), z, Generator().manual_seed(0), **settings)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
     assert noise.calls == 2 * (points - 1) + 1
 
