@@ -24,7 +24,9 @@ PUBLISHED = Path(__file__).parents[1] / "docs/results/digits"
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    return Path(shutil.copytree(PUBLISHED, tmp_path / "published/digits"))
+    folder = Path(shutil.copytree(PUBLISHED / "tables", tmp_path / "published/digits/tables")).parent
+    shutil.copy(PUBLISHED / "provenance.json", folder)
+    return folder
 
 
 @pytest.fixture
@@ -257,73 +259,58 @@ def test_rows_on_one_side_and_other_settings_are_named(published: Path, out: Pat
     assert set(far[far["table"] == "fid"]["number"]) == {"num_samples"}
 
 
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda published, _: (published / "tables/nll.csv").unlink(), "nll.csv: cannot be read as a table"),
-        (
-            lambda published, _: (published / "provenance.json").unlink(),
-            "digits: found no provenance.json with a tables/claims.csv, expected a folder that indm publish wrote for a suite with",
-        ),
-        (lambda _, out: (out / "digits/tables/nll.csv").unlink(), "nll.csv: missing; "),
-        (
-            lambda published, _: edit(published / "tables/nll.csv", lambda table: table.assign(suite="smoke")),
-            "tables/nll.csv: found rows of suite smoke, expected digits, the name of the folder",
-        ),
-        (
-            lambda _, out: edit(out / "digits/tables/nll.csv", lambda table: table.assign(nll=1.0)),
-            "nll.csv not as their stages wrote them",
-        ),
-        (
-            lambda published, _: edit(published / "tables/nll.csv", lambda table: table.drop(columns="variant")),
-            "nll.csv: found no column variant, expected it in this table; take it from git",
-        ),
-        (
-            lambda published, _: double_first_row(published / "tables/claims.csv"),
-            "claims.csv: row 3 repeats an earlier row; expected each once; take it from git",
-        ),
-        (
-            lambda published, _: (published / "provenance.json").write_text("{}"),
-            "provenance.json: found no machine, expected one for each execution; take it from git",
-        ),
-        (
-            lambda published, _: (published / "provenance.json").write_text('{"executions": [1]}'),
-            "provenance.json: found no machine, expected one for each execution; take it from git",
-        ),
-        (
-            lambda published, _: edit(published / "tables/nll.csv", lambda table: table.assign(nll_se="low")),
-            "tables/nll.csv: found text in the nll_se column, expected numbers; take it from git",
-        ),
-        (
-            lambda published, _: edit(
-                published / "tables/claims.csv", lambda table: table.assign(repeatability="high")
-            ),
-            "tables/claims.csv: found text in the repeatability column, expected numbers; take it from git",
-        ),
-        *(
-            (
-                lambda published, _, error=error: edit(
-                    published / "tables/nll.csv",
-                    lambda table: table.assign(nll_se=table["nll_se"].mask(table.index == 2, error)),
-                ),
-                f"tables/nll.csv: row 4, column nll_se: found {error}, expected a finite number of at least 0; take it from git",
-            )
-            for error in (np.inf, -1)
-        ),
-        (
-            lambda published, _: (published / "tables/nll.csv").write_bytes(bytes(100)),
-            "tables/nll.csv: found no column suite, dataset",
-        ),
-        (
-            lambda published, _: edit(published / "tables/claims.csv", lambda table: table.drop(columns="metric")),
-            "tables/claims.csv: found no column metric, expected it in this table; take it from git",
-        ),
-        (
-            lambda published, out: empty_all(published, out),
-            "/tables: found no number to compare, expected some in fid, nll",
-        ),
-    ],
-)
+def edited(name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[Path, Path], None]:
+    """Edit a published table."""
+    return lambda published, _: edit(published / f"tables/{name}.csv", change)
+
+
+def written(name: str, text: str) -> Callable[[Path, Path], object]:
+    """Write another text in the place of a published file."""
+    return lambda published, _: (published / name).write_text(text)
+
+
+SPOILT: list[tuple[Callable[[Path, Path], object], str]] = [
+    (lambda published, _: (published / "tables/nll.csv").unlink(), "nll.csv: cannot be read as a table"),
+    (
+        lambda published, _: (published / "provenance.json").unlink(),
+        "digits: found no provenance.json with a tables/cla",
+    ),
+    (lambda _, out: (out / "digits/tables/nll.csv").unlink(), "nll.csv: missing; "),
+    (edited("nll", lambda table: table.assign(suite="smoke")), "nll.csv: found rows of suite smoke, expected digits"),
+    (
+        lambda _, out: edit(out / "digits/tables/nll.csv", lambda table: table.assign(nll=1.0)),
+        "nll.csv not as their st",
+    ),
+    (edited("nll", lambda table: table.drop(columns="variant")), "nll.csv: found no column variant, expected it in "),
+    (
+        lambda published, _: double_first_row(published / "tables/claims.csv"),
+        "claims.csv: row 3 repeats an earlier row;",
+    ),
+    (written("provenance.json", "{}"), "provenance.json: found no machine, expected one for each execution; take it f"),
+    (
+        written("provenance.json", '{"executions": [1]}'),
+        "provenance.json: found no machine, expected one for each exec",
+    ),
+    (edited("nll", lambda table: table.assign(nll_se="low")), "nll.csv: found text in the nll_se column, expected num"),
+    (edited("claims", lambda table: table.assign(repeatability="high")), "claims.csv: found text in the repeatability"),
+    (
+        edited("nll", lambda table: table.assign(nll_se=table["nll_se"].mask(table.index == 2, np.inf))),
+        "tables/nll.csv: row 4, column nll_se: found inf, expected a finite number of at least 0; take it from git",
+    ),
+    (
+        edited("nll", lambda table: table.assign(nll_se=table["nll_se"].mask(table.index == 2, -1))),
+        "tables/nll.csv: row 4, column nll_se: found -1, expected a finite number of at least 0; take it from git",
+    ),
+    (written("tables/nll.csv", 100 * "\0"), "tables/nll.csv: found no column suite, dataset"),
+    (
+        edited("claims", lambda table: table.drop(columns="metric")),
+        "claims.csv: found no column metric, expected it in",
+    ),
+    (empty_all, "/tables: found no number to compare, expected some in fid, nll"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "message"), SPOILT)
 def test_what_cannot_be_compared_is_one_line(
     published: Path, out: Path, spoil: Callable[[Path, Path], object], message: str
 ) -> None:
