@@ -55,6 +55,29 @@ def checkout(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def kept(made: Path) -> Path:
+    """What is kept of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made)
+        assert call("keep").exit_code == 0
+        return Path(shutil.move("docs", made.with_name("kept")))
+
+
+@pytest.fixture
+def archived(kept: Path, checkout: Path) -> Path:
+    """A checkout whose results are kept."""
+    shutil.copytree(kept, checkout / "docs")
+    return checkout
+
+
+@pytest.fixture
+def cloned(archived: Path) -> Path:
+    """A checkout with what was kept alone."""
+    shutil.rmtree("results")
+    return archived
+
+
 def call(*arguments: str) -> Result:
     return CliRunner().invoke(main, [*arguments, "--suite", "params/smoke.yaml"])
 
@@ -121,8 +144,7 @@ def test_a_clone_gets_back_what_was_kept_to_the_byte(checkout: Path) -> None:
     assert f"0 written, {len(FOLDERS)} there already" in call("restore").output
 
 
-def test_archives_are_read_by_tar_and_have_neither_times_nor_users(checkout: Path) -> None:
-    call("keep")
+def test_archives_are_read_by_tar_and_have_neither_times_nor_users(archived: Path) -> None:
     with tarfile.open(packed()) as found:
         members = found.getmembers()
     assert {(member.mtime, member.uid, member.uname, member.mode) for member in members} == {(0, 0, "", 0o644)}
@@ -173,10 +195,9 @@ def test_an_imported_checkpoint_is_known_by_the_code_that_imported_it(checkout: 
     assert call("restore").exit_code == 0
 
 
-def test_of_a_training_and_an_import_the_restored_one_has_the_only_record(checkout: Path) -> None:
+def test_of_a_training_and_an_import_the_restored_one_has_the_only_record(archived: Path) -> None:
     """The page counts jobs by their records."""
-    call("keep")
-    folder = checkout / f"results/smoke/{PLACE}"
+    folder = archived / f"results/smoke/{PLACE}"
     record = json.loads((folder / "provenance/train.json").read_text()) | {"stage": "import_checkpoint"}
     (folder / "provenance/train.json").unlink()
     write_json(folder / "provenance/import_checkpoint.json", record)
@@ -185,15 +206,13 @@ def test_of_a_training_and_an_import_the_restored_one_has_the_only_record(checko
     assert {path.stem for path in (folder / "provenance").iterdir()} & {"train", "import_checkpoint"} == {"train"}
 
 
-def test_a_folder_that_cannot_be_written_is_refused_and_the_others_come_back(checkout: Path) -> None:
-    call("keep")
-    shutil.rmtree(checkout / "results")
+def test_a_folder_that_cannot_be_written_is_refused_and_the_others_come_back(cloned: Path) -> None:
     place = Path(f"results/smoke/{PLACE}/nll.json")
     place.mkdir(parents=True)
     done = call("restore")
     assert done.exit_code == 1
     assert f"found a folder at {place}, expected a file; move it" in line(done, "refused")
-    assert [*Path(f"results/smoke/{PLACE}").rglob("*")] == [place.resolve().relative_to(checkout)]
+    assert [*Path(f"results/smoke/{PLACE}").rglob("*")] == [place.resolve().relative_to(cloned)]
     assert f"{len(FOLDERS) - 1} written, 0 there already, 0 skipped, 1 refused" in done.output
 
 
@@ -204,10 +223,9 @@ def test_keeping_where_nothing_was_run_is_an_error(checkout: Path) -> None:
     assert done.output.endswith(f"0 written, 0 there already, {len(FOLDERS)} skipped, 0 refused\n")
 
 
-def test_other_results_are_refused_until_they_are_asked_for(checkout: Path) -> None:
-    call("keep")
+def test_other_results_are_refused_until_they_are_asked_for(archived: Path) -> None:
     kept = packed().read_bytes()
-    do(SMOKE, checkout, Job("nll", RUN), "another content of")
+    do(SMOKE, archived, Job("nll", RUN), "another content of")
     done = call("keep")
     assert done.exit_code == 1
     assert f"{packed()}: found other results than in the results folder; overwrite with --replace" in line(
@@ -218,10 +236,9 @@ def test_other_results_are_refused_until_they_are_asked_for(checkout: Path) -> N
     assert packed().read_bytes() != kept
 
 
-def test_a_job_that_was_done_again_with_the_same_results_is_left_alone(checkout: Path) -> None:
-    call("keep")
+def test_a_job_that_was_done_again_with_the_same_results_is_left_alone(archived: Path) -> None:
     kept = packed().read_bytes()
-    path = checkout / f"results/smoke/{PLACE}/provenance/nll.json"
+    path = archived / f"results/smoke/{PLACE}/provenance/nll.json"
     path.write_text(path.read_text().replace("1.5", "2.5"))
     assert f"0 written, {len(FOLDERS)} there already" in call("keep").output
     assert packed().read_bytes() == kept
@@ -284,57 +301,50 @@ FAULTS: dict[str, tuple[Callable[[dict[str, bytes]], dict[str, bytes]], str]] = 
 
 @pytest.mark.parametrize(("fault", "message"), FAULTS.values(), ids=FAULTS)
 def test_what_is_not_of_this_suite_and_code_does_not_come_back(
-    checkout: Path, fault: Callable[[dict[str, bytes]], dict[str, bytes]], message: str
+    cloned: Path, fault: Callable[[dict[str, bytes]], dict[str, bytes]], message: str
 ) -> None:
-    call("keep")
-    shutil.rmtree(checkout / "results")
     packed().write_bytes(pack(fault(unpack(packed()))))
     done = call("restore")
     assert done.exit_code == 1
     assert f"refused {PLACE}: {packed()}: {message}" in line(done, "refused")
     assert f"{len(FOLDERS) - 1} written, 0 there already, 0 skipped, 1 refused" in done.output
-    assert str(Path("/tmp")) not in done.output.replace(str(checkout), "")
-    assert not (checkout / f"results/smoke/{PLACE}").exists()
+    assert str(Path("/tmp")) not in done.output.replace(str(cloned), "")
+    assert not (cloned / f"results/smoke/{PLACE}").exists()
 
 
-def test_an_edit_of_the_suite_is_seen(checkout: Path) -> None:
+def test_an_edit_of_the_suite_is_seen(cloned: Path) -> None:
     """Runs are refused with the values; a dataset does not depend on the rate at which models learn."""
-    call("keep")
-    shutil.rmtree(checkout / "results")
-    file = checkout / "params/smoke.yaml"
+    file = cloned / "params/smoke.yaml"
     file.write_text(file.read_text().replace("  lr: 4.0e-3", "  lr: 1.5e-3"))
     done = call("restore")
     assert done.exit_code == 1
     assert done.output.count("train.lr: found 0.004, expected 0.0015") >= len(SMOKE.runs)
-    assert (checkout / "results/smoke/data/digits/dataset.json").is_file()
-    assert not (checkout / "results/smoke/runs").exists()
+    assert (cloned / "results/smoke/data/digits/dataset.json").is_file()
+    assert not (cloned / "results/smoke/runs").exists()
 
 
-def test_other_results_that_are_here_stay_and_runs_measured_with_others_too_do_not_come_back(checkout: Path) -> None:
+def test_other_results_that_are_here_stay_and_runs_measured_with_others_too_do_not_come_back(archived: Path) -> None:
     """A classifier trained on another machine: no run that was measured with the kept one can stand beside it."""
-    call("keep")
-    shutil.rmtree(checkout / "results/smoke/runs")
-    do(SMOKE, checkout, Job("reference", "digits"), "another content of")
+    shutil.rmtree(archived / "results/smoke/runs")
+    do(SMOKE, archived, Job("reference", "digits"), "another content of")
     done = call("restore")
     assert done.exit_code == 1
     assert "data/digits: found other results than the kept ones; overwrite with --replace" in done.output
     assert f"refused {PLACE}: {packed()}: {PLACE}/manifest/fid.json: made from another " in done.output
-    assert not (checkout / "results/smoke/runs").exists()
+    assert not (archived / "results/smoke/runs").exists()
     assert call("restore", "--replace").exit_code == 0
     InputCheck(SMOKE, Path("results"), Path("reports")).check(Job("table", ""))
 
 
-def test_missing_files_of_a_folder_are_filled_in(checkout: Path) -> None:
-    call("keep")
-    (checkout / f"results/smoke/{PLACE}/nll.json").unlink()
+def test_missing_files_of_a_folder_are_filled_in(archived: Path) -> None:
+    (archived / f"results/smoke/{PLACE}/nll.json").unlink()
     assert "1 written" in call("restore").output
-    assert (checkout / f"results/smoke/{PLACE}/nll.json").is_file()
+    assert (archived / f"results/smoke/{PLACE}/nll.json").is_file()
 
 
-def test_what_was_not_kept_is_listed(checkout: Path) -> None:
-    call("keep")
+def test_what_was_not_kept_is_listed(archived: Path) -> None:
     packed().unlink()
-    shutil.rmtree(checkout / "results")
+    shutil.rmtree(archived / "results")
     assert line(call("restore"), "skipped") == f"indm restore: skipped {PLACE}: not kept"
 
 
@@ -366,9 +376,8 @@ def make_dangling(path: Path) -> None:
     ids=["empty", "header", "checksum", "folder", "link"],
 )
 def test_archives_that_are_none_are_refused_and_the_others_restored(
-    checkout: Path, spoil: Callable[[Path], object]
+    archived: Path, spoil: Callable[[Path], object]
 ) -> None:
-    call("keep")
     shutil.move("results", "before")
     spoil(packed())
     done = call("restore")
@@ -415,20 +424,18 @@ def test_a_damaged_byte_is_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../../elsewhere", "/tmp/indm-elsewhere", ".", PLACE, f"runs/{OTHER}/nll.json"])
-def test_an_archive_cannot_write_elsewhere(checkout: Path, name: str) -> None:
-    call("keep")
-    shutil.rmtree(checkout / "results")
-    before = files(checkout)
+def test_an_archive_cannot_write_elsewhere(cloned: Path, name: str) -> None:
+    before = files(cloned)
     packed().write_bytes(pack(unpack(packed()) | {name: b"text"}))
     done = call("restore")
     assert done.exit_code == 1
     assert line(done, "refused").startswith(
         f"indm restore: refused {PLACE}: {packed()}: found {name}, which is not kept; "
     )
-    written = {path for path in set(files(checkout)) - set(before) if path.startswith(f"results/smoke/{PLACE}/")}
+    written = {path for path in set(files(cloned)) - set(before) if path.startswith(f"results/smoke/{PLACE}/")}
     assert not written
     assert not Path("/tmp/indm-elsewhere").exists()
-    assert (checkout / f"results/smoke/runs/{OTHER}/nll.json").read_bytes() != b"text"
+    assert (cloned / f"results/smoke/runs/{OTHER}/nll.json").read_bytes() != b"text"
 
 
 def test_an_archive_has_no_links(tmp_path: Path) -> None:
@@ -442,32 +449,29 @@ def test_an_archive_has_no_links(tmp_path: Path) -> None:
             unpack(path)
 
 
-def test_runs_are_not_restored_beside_a_dataset_that_was_refused(checkout: Path) -> None:
+def test_runs_are_not_restored_beside_a_dataset_that_was_refused(archived: Path) -> None:
     """The dataset that is here is another one, and the one that the runs were trained on is of other code."""
-    call("keep")
-    shutil.rmtree(checkout / "results/smoke/runs")
+    shutil.rmtree(archived / "results/smoke/runs")
     content = unpack(packed("data/digits"))
     packed("data/digits").write_bytes(pack({name: text for name, text in content.items() if "provenance" not in name}))
     for job in FOLDERS["data/digits"].jobs:
-        do(SMOKE, checkout, job, "another content of")
+        do(SMOKE, archived, job, "another content of")
     done = call("restore")
     assert f"refused {PLACE}: " in done.output
-    assert not (checkout / "results/smoke/runs").exists()
+    assert not (archived / "results/smoke/runs").exists()
 
 
 @pytest.fixture
-def edit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], None]:
+def edit(cloned: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], None]:
     """Replace text in a copy of the package, by whose present state results were kept."""
-    call("keep")
-    shutil.rmtree("results")
-    shutil.copytree(REPOSITORY / "indm", checkout / "indm", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(code, "ROOT", checkout)
+    shutil.copytree(REPOSITORY / "indm", cloned / "indm", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code, "ROOT", cloned)
     code.sources.cache_clear()
 
     def replace(path: str, old: str, new: str) -> None:
-        text = (checkout / path).read_text()
+        text = (cloned / path).read_text()
         assert old in text
-        (checkout / path).write_text(text.replace(old, new))
+        (cloned / path).write_text(text.replace(old, new))
         code.sources.cache_clear()
 
     return replace
@@ -532,9 +536,7 @@ def test_changed_modules_are_named_and_accepted_once(edit: Callable[[str, str, s
     assert f"0 written, {len(FOLDERS)} there already" in call("restore").output
 
 
-def test_what_a_stamp_covers_besides_modules_is_seen(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    call("keep")
-    shutil.rmtree("results")
+def test_what_a_stamp_covers_besides_modules_is_seen(cloned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stamps, "FORMATS", ["indm-another-1"])
     assert "indm restore: changed derived values, formats or imports: behind data/digits and " in call("restore").output
     assert call("restore", "--accept", "why").exit_code == 0
@@ -551,8 +553,7 @@ def test_what_a_stamp_covers_besides_modules_is_seen(checkout: Path, monkeypatch
         ("[", "not a YAML file"),
     ],
 )
-def test_what_was_accepted_is_read_strictly(checkout: Path, text: str, message: str) -> None:
-    call("keep")
+def test_what_was_accepted_is_read_strictly(archived: Path, text: str, message: str) -> None:
     ACCEPTED.write_text(text)
     for command in ("keep", "restore"):
         done = call(command)
@@ -560,8 +561,7 @@ def test_what_was_accepted_is_read_strictly(checkout: Path, text: str, message: 
         assert f"{ACCEPTED}: {message}" in done.output
 
 
-def test_changes_are_not_accepted_without_a_reason(checkout: Path) -> None:
-    call("keep")
+def test_changes_are_not_accepted_without_a_reason(archived: Path) -> None:
     done = call("restore", "--accept", " ")
     assert (done.exit_code, ACCEPTED.exists()) == (1, False)
     assert done.output == (
