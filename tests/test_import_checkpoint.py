@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -35,39 +36,26 @@ SCORE_VE = {"embedding": "fourier", "fir": True, "progressive_input": "residual"
 def released_config(sde: str) -> Json:
     """A released configuration, as JSON, of the small networks of this test."""
     ve = sde == "ve"
-    model = {
+    model: Json = {
         "name": "ncsnpp",
         "nf": 8,
         "ch_mult": [1, 2],
         "num_res_blocks": 1,
         "attn_resolutions": [4],
         "dropout": 0.0,
+    }
+    model |= {
         "embedding_type": "fourier" if ve else "positional",
         "fourier_scale": 16,
         "fir": ve,
         "fir_kernel": [1, 3, 3, 1],
-        "progressive": "none",
-        "progressive_input": "residual" if ve else "none",
-        "scale_by_sigma": ve,
-        "nonlinearity": "swish",
-        "conditional": True,
-        "attention": True,
-        "resblock_type": "biggan",
-        "auxiliary_resblock": True,
-        "skip_rescale": True,
-        "fourier_feature": False,
-        "beta_min": 0.1,
-        "beta_max": 20.0,
-        "sigma_min": 0.01,
-        "sigma_max": 50,
     }
-    training = {
-        "sde": f"{sde}sde",
-        "truncation_time": 1e-5,
-        "continuous": True,
-        "ddpm_score": True,
-        "unbounded_parametrization": False,
-    }
+    model |= {"progressive": "none", "progressive_input": "residual" if ve else "none", "scale_by_sigma": ve}
+    model |= {"nonlinearity": "swish", "conditional": True, "attention": True, "resblock_type": "biggan"}
+    model |= {"auxiliary_resblock": True, "skip_rescale": True, "fourier_feature": False}
+    model |= {"beta_min": 0.1, "beta_max": 20.0, "sigma_min": 0.01, "sigma_max": 50}
+    training: Json = {"sde": f"{sde}sde", "truncation_time": 1e-5, "continuous": True, "ddpm_score": True}
+    training |= {"unbounded_parametrization": False}
     flow = {
         "model": "resflow",
         "nblocks": "1-1",
@@ -80,9 +68,10 @@ def released_config(sde: str) -> Json:
     return {"model": model, "training": training, "flow": flow, "data": data}
 
 
-@pytest.fixture
-def workplace(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small suite whose networks are released ones, and its prepared data."""
+    folder = tmp_path_factory.mktemp("prepared")
     suite = parse_yaml((REPOSITORY / "params" / "smoke.yaml").read_text())
     flow = {"activation": "sin", "bound": "linf", "coefficient": 0.98, "blocks": [1, 1], "width": 8}
     suite["train"]["flow"] |= flow | {"init_at_bound": False}
@@ -90,12 +79,30 @@ def workplace(tmp_path: Path) -> Path:
     for run in suite["runs"].values():
         if run["sde"] == "ve":
             run["train"] = {"centered": False, "score": SCORE_VE}
-    (tmp_path / "smoke.yaml").write_text(yaml_text(suite))
+    (folder / "smoke.yaml").write_text(yaml_text(suite))
     for sde in ("vp", "ve"):
-        (tmp_path / f"{sde}.json").write_text(json.dumps(released_config(sde)))
-    prepared = call(tmp_path, "prepare", "--dataset", "digits")
-    assert prepared.exit_code == 0, prepared.output
-    return tmp_path
+        (folder / f"{sde}.json").write_text(json.dumps(released_config(sde)))
+    done = call(folder, "prepare", "--dataset", "digits")
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+@pytest.fixture
+def workplace(prepared: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(prepared, tmp_path, dirs_exist_ok=True))
+
+
+@pytest.fixture(scope="module")
+def exported(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    released_files(folder, RUNS["vp"], prepared / "smoke.yaml")
+    return folder
+
+
+@pytest.fixture
+def released(workplace: Path, exported: Path) -> Path:
+    """Beside it, the released files of a run."""
+    return Path(shutil.copytree(exported, workplace, dirs_exist_ok=True))
 
 
 def call(workplace: Path, command: str, *arguments: str) -> Result:
@@ -103,10 +110,10 @@ def call(workplace: Path, command: str, *arguments: str) -> Result:
     return CliRunner().invoke(main, [command, *common, *arguments])
 
 
-def released_files(workplace: Path, run: str) -> ImplicitNonlinearDiffusion:
+def released_files(workplace: Path, run: str, suite: Path) -> ImplicitNonlinearDiffusion:
     """Save a model with random weights as the released code would; its averaged weights are half of the raw ones."""
     torch.manual_seed(0)
-    model = ImplicitNonlinearDiffusion(model_spec(load_suite(workplace / "smoke.yaml"), run, [1, 8, 8]))
+    model = ImplicitNonlinearDiffusion(model_spec(load_suite(suite), run, [1, 8, 8]))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -137,7 +144,7 @@ def import_run(workplace: Path, sde: str, run: str, *arguments: str) -> Result:
 @pytest.mark.parametrize("sde", ["vp", "ve"])
 def test_round_trip_gives_identical_outputs_and_the_stages_run(workplace: Path, sde: str) -> None:
     run = RUNS[sde]
-    model = released_files(workplace, run).eval()
+    model = released_files(workplace, run, workplace / "smoke.yaml").eval()
     flow = ["--flow", str(workplace / "flow_checkpoint_1.pth")]
     done = import_run(workplace, sde, run, *flow)
     assert done.exit_code == 0, done.output
@@ -165,7 +172,7 @@ def test_round_trip_gives_identical_outputs_and_the_stages_run(workplace: Path, 
 
 
 def test_score_sde_checkpoint_needs_no_flow(workplace: Path) -> None:
-    released_files(workplace, PLAIN)
+    released_files(workplace, PLAIN, workplace / "smoke.yaml")
     config = released_config("vp")
     # What the INDM code added to the configurations of score_sde_pytorch.
     del config["flow"], config["training"]["ddpm_score"], config["training"]["unbounded_parametrization"]
@@ -187,29 +194,26 @@ def refused(workplace: Path, *words: str) -> None:
     assert not Layout(workplace / "results", "smoke").run(RUNS["vp"]).exists()
 
 
-def test_truncated_file_is_refused(workplace: Path) -> None:
-    released_files(workplace, RUNS["vp"])
-    path = workplace / "checkpoint_1.pth"
+def test_truncated_file_is_refused(released: Path) -> None:
+    path = released / "checkpoint_1.pth"
     path.write_bytes(path.read_bytes()[:-1000])
-    refused(workplace, "checkpoint_1.pth: found a file that was refused without executing it (")
+    refused(released, "checkpoint_1.pth: found a file that was refused without executing it (")
 
 
-def test_malicious_file_is_refused_and_executes_nothing(workplace: Path) -> None:
-    released_files(workplace, RUNS["vp"])
+def test_malicious_file_is_refused_and_executes_nothing(released: Path) -> None:
 
     class Bomb:
         def __reduce__(self) -> tuple[object, tuple[str]]:
-            return (Path.touch, (str(workplace / "exploded"),))
+            return (Path.touch, (str(released / "exploded"),))
 
-    torch.save({"model": Bomb(), "ema": {}, "step": 0}, workplace / "checkpoint_1.pth")
-    refused(workplace, "checkpoint_1.pth: found a file that was refused without executing it (")
-    assert not (workplace / "exploded").exists()
+    torch.save({"model": Bomb(), "ema": {}, "step": 0}, released / "checkpoint_1.pth")
+    refused(released, "checkpoint_1.pth: found a file that was refused without executing it (")
+    assert not (released / "exploded").exists()
 
 
-def test_foreign_file_is_refused(workplace: Path) -> None:
-    released_files(workplace, RUNS["vp"])
-    torch.save({"state_dict": {}}, workplace / "checkpoint_1.pth")
-    refused(workplace, "found ['state_dict'], expected the keys model, ema, step")
+def test_foreign_file_is_refused(released: Path) -> None:
+    torch.save({"state_dict": {}}, released / "checkpoint_1.pth")
+    refused(released, "found ['state_dict'], expected the keys model, ema, step")
 
 
 def change(workplace: Path, file: str, **values: object) -> None:
@@ -237,39 +241,35 @@ def change(workplace: Path, file: str, **values: object) -> None:
         ("model", {"a": torch.ones(2).to_sparse()}, "7 and a model of dict"),
     ],
 )
-def test_values_of_another_type_are_refused(workplace: Path, key: str, value: object, shown: str) -> None:
-    released_files(workplace, RUNS["vp"])
-    change(workplace, "checkpoint_1.pth", **{key: value})
-    refused(workplace, f"checkpoint_1.pth: found step {shown}", "expected a number of at least 0 and tensors of real")
+def test_values_of_another_type_are_refused(released: Path, key: str, value: object, shown: str) -> None:
+    change(released, "checkpoint_1.pth", **{key: value})
+    refused(released, f"checkpoint_1.pth: found step {shown}", "expected a number of at least 0 and tensors of real")
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64])
 @pytest.mark.parametrize("kind", ["model", "ema"])
-def test_weights_that_are_no_floating_point_numbers_are_refused(workplace: Path, kind: str, dtype: torch.dtype) -> None:
-    released_files(workplace, RUNS["vp"])
-    content = torch.load(workplace / "checkpoint_1.pth", weights_only=True)
+def test_weights_that_are_no_floating_point_numbers_are_refused(released: Path, kind: str, dtype: torch.dtype) -> None:
+    content = torch.load(released / "checkpoint_1.pth", weights_only=True)
     name = "module.all_modules.0.weight"
     if kind == "model":
         content["model"][name] = content["model"][name].to(dtype)
     else:
         content["ema"]["shadow_params"][0] = content["ema"]["shadow_params"][0].to(dtype)
-    torch.save(content, workplace / "checkpoint_1.pth")
-    refused(workplace, f"all_modules.0.weight is {dtype}, expected torch.float32")
+    torch.save(content, released / "checkpoint_1.pth")
+    refused(released, f"all_modules.0.weight is {dtype}, expected torch.float32")
 
 
-def test_updates_of_averages_that_are_no_number_are_refused(workplace: Path) -> None:
-    released_files(workplace, RUNS["vp"])
-    average = torch.load(workplace / "checkpoint_1.pth", weights_only=True)["ema"]
-    change(workplace, "checkpoint_1.pth", ema=average | {"num_updates": torch.arange(2)})
-    refused(workplace, "checkpoint_1.pth: found step 7, 2 numbers updates of its averages", "expected two files that")
+def test_updates_of_averages_that_are_no_number_are_refused(released: Path) -> None:
+    average = torch.load(released / "checkpoint_1.pth", weights_only=True)["ema"]
+    change(released, "checkpoint_1.pth", ema=average | {"num_updates": torch.arange(2)})
+    refused(released, "checkpoint_1.pth: found step 7, 2 numbers updates of its averages", "expected two files that")
 
 
-def test_a_compressed_file_is_refused_before_it_is_expanded(workplace: Path) -> None:
-    released_files(workplace, RUNS["vp"])
-    path = workplace / "checkpoint_1.pth"
+def test_a_compressed_file_is_refused_before_it_is_expanded(released: Path) -> None:
+    path = released / "checkpoint_1.pth"
     torch.save({"model": {"a": torch.zeros(1_000_000)}, "ema": {}, "step": 0}, path)
     path.write_bytes(zipped(unzipped(path.read_bytes()), zipfile.ZIP_DEFLATED))
-    refused(workplace, "checkpoint_1.pth: found a file that was refused without executing it (it expands to 4,0")
+    refused(released, "checkpoint_1.pth: found a file that was refused without executing it (it expands to 4,0")
 
 
 def unzipped(content: bytes) -> dict[str, bytes]:
@@ -307,11 +307,10 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
 
 
 @pytest.mark.long
-def test_a_mutated_file_is_imported_with_finite_numbers_or_refused_in_one_line(workplace: Path) -> None:
-    released_files(workplace, RUNS["vp"])
-    suite, layout, rng = load_suite(workplace / "smoke.yaml"), Layout(workplace / "results", "smoke"), random.Random(0)
-    files = {name: workplace / f"{name}_1.pth" for name in ("checkpoint", "flow_checkpoint")}
-    arguments: Json = {"config": workplace / "vp.json", "wolf_config": None}
+def test_a_mutated_file_is_imported_with_finite_numbers_or_refused_in_one_line(released: Path) -> None:
+    suite, layout, rng = load_suite(released / "smoke.yaml"), Layout(released / "results", "smoke"), random.Random(0)
+    files = {name: released / f"{name}_1.pth" for name in ("checkpoint", "flow_checkpoint")}
+    arguments: Json = {"config": released / "vp.json", "wolf_config": None}
     arguments |= {"score": files["checkpoint"], "flow": files["flow_checkpoint"]}
     refusals = []
     for path in files.values():
@@ -340,82 +339,75 @@ def test_a_mutated_file_is_imported_with_finite_numbers_or_refused_in_one_line(w
     ],
 )
 def test_a_configuration_of_another_type_is_refused(
-    workplace: Path, section: str, key: str, value: object, message: str
+    released: Path, section: str, key: str, value: object, message: str
 ) -> None:
-    released_files(workplace, RUNS["vp"])
     config = released_config("vp")
     config[section][key] = value
-    (workplace / "vp.json").write_text(json.dumps(config))
-    refused(workplace, message)
+    (released / "vp.json").write_text(json.dumps(config))
+    refused(released, message)
 
 
-def test_a_flow_of_another_moment_of_the_training_is_refused(workplace: Path) -> None:
+def test_a_flow_of_another_moment_of_the_training_is_refused(released: Path) -> None:
     """Whose steps may differ, where the released code has added the flow to a network that was trained already."""
-    released_files(workplace, RUNS["vp"])
-    average = torch.load(workplace / "flow_checkpoint_1.pth", weights_only=True)["ema"]
+    average = torch.load(released / "flow_checkpoint_1.pth", weights_only=True)["ema"]
     for values in ({"step": 8}, {"step": 6, "ema": average | {"num_updates": 6}}):
-        change(workplace, "flow_checkpoint_1.pth", **values)
+        change(released, "flow_checkpoint_1.pth", **values)
         score = "checkpoint_1.pth: found step 7, 7 updates of its averages; "
-        refused(workplace, score, f"flow_checkpoint_1.pth: found step {values['step']}, ", "expected two files that")
-    change(workplace, "flow_checkpoint_1.pth", step=3, ema=average)
-    done = import_run(workplace, "vp", RUNS["vp"], "--flow", str(workplace / "flow_checkpoint_1.pth"))
+        refused(released, score, f"flow_checkpoint_1.pth: found step {values['step']}, ", "expected two files that")
+    change(released, "flow_checkpoint_1.pth", step=3, ema=average)
+    done = import_run(released, "vp", RUNS["vp"], "--flow", str(released / "flow_checkpoint_1.pth"))
     assert done.exit_code == 0, done.output
 
 
 @pytest.mark.parametrize("file", ["checkpoint_1.pth", "flow_checkpoint_1.pth"])
-def test_released_weights_that_are_not_finite_are_refused(workplace: Path, file: str) -> None:
-    released_files(workplace, RUNS["vp"])
-    content = torch.load(workplace / file, weights_only=True)
+def test_released_weights_that_are_not_finite_are_refused(released: Path, file: str) -> None:
+    content = torch.load(released / file, weights_only=True)
     content["ema"]["shadow_params"][1].fill_(torch.nan)
-    torch.save(content, workplace / file)
+    torch.save(content, released / file)
     place = "ema.flow" if file.startswith("flow") else "ema.noise.network"
     refused(
-        workplace,
+        released,
         f"1 of the released weights are not finite, among them {place}.",
         "expected finite ones; take the released",
     )
 
 
 @pytest.mark.parametrize(("key", "value"), [("activation", "elu"), ("bound", "spectral"), ("coefficient", 0.9)])
-def test_a_run_with_another_kind_of_residual_blocks_is_refused(workplace: Path, key: str, value: object) -> None:
+def test_a_run_with_another_kind_of_residual_blocks_is_refused(released: Path, key: str, value: object) -> None:
     """Their weights have the same shapes."""
-    released_files(workplace, RUNS["vp"])
-    suite = parse_yaml((workplace / "smoke.yaml").read_text())
+    suite = parse_yaml((released / "smoke.yaml").read_text())
     suite["train"]["flow"][key] = value
-    (workplace / "smoke.yaml").write_text(yaml_text(suite))
+    (released / "smoke.yaml").write_text(yaml_text(suite))
     built = {"activation": "sin", "bound": "linf", "coefficient": 0.98}[key]
-    refused(workplace, f"train.flow.{key}: released {built!r}, run {value!r}")
+    refused(released, f"train.flow.{key}: released {built!r}, run {value!r}")
 
 
-def test_keys_and_shapes_are_listed(workplace: Path) -> None:
-    released_files(workplace, RUNS["vp"])
-    path = workplace / "checkpoint_1.pth"
+def test_keys_and_shapes_are_listed(released: Path) -> None:
+    path = released / "checkpoint_1.pth"
     content = torch.load(path, weights_only=True)
     content["model"]["module.all_modules.0.weight"] = torch.zeros(1)
     del content["model"]["module.all_modules.1.bias"]
     content["model"]["module.stranger"] = torch.zeros(2)
     torch.save(content, path)
     refused(
-        workplace, "all_modules.0.weight is (1,), expected (32, 8)", "missing all_modules.1.bias", "unknown stranger"
+        released, "all_modules.0.weight is (1,), expected (32, 8)", "missing all_modules.1.bias", "unknown stranger"
     )
 
 
-def test_another_configuration_is_refused_by_its_keys(workplace: Path) -> None:
-    released_files(workplace, RUNS["vp"])
+def test_another_configuration_is_refused_by_its_keys(released: Path) -> None:
     config = released_config("vp")
     config["data"]["centered"] = False
     config["model"]["beta_max"] = 10.0
-    (workplace / "vp.json").write_text(json.dumps(config))
+    (released / "vp.json").write_text(json.dumps(config))
     words = ["train.score.centered: released False, run True", "sde.beta_max: released 10.0, run 20.0"]
-    refused(workplace, *words)
+    refused(released, *words)
 
 
-def test_run_with_another_latent_is_refused(workplace: Path) -> None:
-    released_files(workplace, RUNS["vp"])
-    suite = parse_yaml((workplace / "smoke.yaml").read_text())
+def test_run_with_another_latent_is_refused(released: Path) -> None:
+    suite = parse_yaml((released / "smoke.yaml").read_text())
     suite["train"]["latent"]["scale"] = 2.0
-    (workplace / "smoke.yaml").write_text(yaml_text(suite))
-    refused(workplace, "train.latent: released standardise false and scale 1, run another")
+    (released / "smoke.yaml").write_text(yaml_text(suite))
+    refused(released, "train.latent: released standardise false and scale 1, run another")
 
 
 def test_averaged_weights_that_do_not_fit_are_refused() -> None:
