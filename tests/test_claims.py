@@ -605,7 +605,7 @@ def tables(
     return mean + a + b + generator.normal(0, rest**0.5, (draws, seeds, images))
 
 
-@pytest.mark.parametrize(("seeds", "images"), [(3, 100), (3, 360), (5, 100), (10, 360)])
+@pytest.mark.parametrize(("seeds", "images"), [(3, 100), (10, 360)])
 @pytest.mark.parametrize("vary", VARIANCES)
 def test_crossed_intervals_cover_the_mean_over_other_seeds_and_images(vary: str, seeds: int, images: int) -> None:
     """In 92 to 99 % of the simulations, within their error; seeds alone, which all met the same images, far too seldom."""
@@ -788,7 +788,8 @@ def test_same_compute_has_snapshots_at_the_shares_of_indms() -> None:
 # A rerun, and the seeds that would decide.
 
 # Seeds, mean and deviation of the differences, and the tail of their interval.
-REPEATED = [(3, 0.1, 0.03), (3, -0.05, 0.03), (5, 0.06, 0.05), (9, 0.0, 0.02), (6, 0.012, 0.003)]
+REPEATED = [(3, 0.1, 0.03, TAIL), (3, -0.05, 0.03, TAIL / 12), (5, 0.06, 0.05, TAIL), (9, 0.0, 0.02, TAIL / 12)]
+REPEATED += [(6, 0.012, 0.003, TAIL)]
 
 
 def rates(drawn: NDArray[np.float64], tail: float) -> dict[str, float]:
@@ -797,8 +798,7 @@ def rates(drawn: NDArray[np.float64], tail: float) -> dict[str, float]:
     return {name: words.count(name) / len(words) for name in (BETTER, WORSE, NOT_BETTER, UNDECIDED)}
 
 
-@pytest.mark.parametrize(("n", "mean", "deviation"), REPEATED)
-@pytest.mark.parametrize("tail", [TAIL, TAIL / 12])
+@pytest.mark.parametrize(("n", "mean", "deviation", "tail"), REPEATED)
 def test_repeatability_is_how_often_repetitions_agree(n: int, mean: float, deviation: float, tail: float) -> None:
     """Were what was found the truth: 2,000 repetitions by the same number of other seeds, smallest effect 0.01."""
     expected = rates(np.random.default_rng(0).normal(mean, deviation, (2000, n)), tail)
@@ -807,7 +807,7 @@ def test_repeatability_is_how_often_repetitions_agree(n: int, mean: float, devia
     assert found == pytest.approx(expected, abs=0.05)
 
 
-@pytest.mark.parametrize("mean", [-0.06, 0.02, 0.06, 0.1])
+@pytest.mark.parametrize("mean", [-0.06, 0.06])
 @pytest.mark.parametrize(("of_seeds", "of_images"), [(0.004, 0.001), (0.004, 0.05), (0.002, 0.3)])
 def test_repeatability_of_crossed_intervals(mean: float, of_seeds: float, of_images: float) -> None:
     """Were what was found the truth: 500 repetitions by other seeds and images."""

@@ -36,23 +36,23 @@ def bits(nats: Tensor, dims: int) -> Tensor:
     return nats / (dims * math.log(2))
 
 
+def no_flow(images: Tensor) -> tuple[Tensor, Tensor]:
+    return images, torch.zeros(len(images), dtype=images.dtype)
+
+
+def numbers_of(noise_fn: Any, sde: SDE, x: Tensor, flow: Any = no_flow, **changes: Any) -> dict[str, Tensor]:
+    """Return the four numbers of a prediction."""
+    settings: dict[str, Any] = {"eps": EPS, "time_draws": 20, "tolerance": 1e-5, "ode_steps": 1, "uncorrected": True}
+    settings |= {"generator": Generator().manual_seed(0)}
+    return four_numbers(noise_fn, LinearPath(sde), flow, x, **settings | changes)
+
+
 @pytest.mark.parametrize("name", [*sorted(DIFFUSIONS), LEARNED])
 def test_four_numbers_of_exact_score(name: str) -> None:
     """The acceptance: NLL and NELBO within 0.01 bits/dim of the truth."""
     sde, data = build(name), GaussianData(8)
     x = data.draw(20_000)
-    numbers = four_numbers(
-        lambda z, t: data.noise_fn(sde, z, t),
-        LinearPath(sde),
-        lambda images: (images, torch.zeros(len(images), dtype=images.dtype)),
-        x,
-        eps=EPS,
-        time_draws=20,
-        tolerance=1e-5,
-        ode_steps=1,
-        uncorrected=True,
-        generator=Generator().manual_seed(0),
-    )
+    numbers = numbers_of(partial(data.noise_fn, sde), sde, x)
     assert set(numbers) == {"nll", "nll_uncorrected", "nelbo", "nelbo_no_reconstruction"}
     truth = data.nll(x)
     for key in ("nll", "nelbo"):
@@ -66,18 +66,7 @@ LATE = 0.1
 
 def both_decoders(sde: SDE, data: GaussianData, noise_fn: Any, count: int) -> pd.Series:
     """Mean likelihoods at LATE, in bits/dim, from the same code as in tables."""
-    numbers = four_numbers(
-        noise_fn,
-        LinearPath(sde),
-        lambda images: (images, torch.zeros(len(images), dtype=images.dtype)),
-        data.draw(count),
-        eps=LATE,
-        time_draws=20,
-        tolerance=1e-4,
-        ode_steps=1,
-        uncorrected=False,
-        generator=Generator().manual_seed(0),
-    )
+    numbers = numbers_of(noise_fn, sde, data.draw(count), eps=LATE, tolerance=1e-4, uncorrected=False)
     table = pd.DataFrame({key: bits(value, data.dims).numpy() for key, value in numbers.items()})
     alpha = alpha_at_eps(SimpleNamespace(sde=sde, path=LinearPath(sde), eps=LATE))  # type: ignore[arg-type]
     return with_fixed(table, pd.Series(alpha, table.index)).mean()
@@ -142,14 +131,7 @@ def test_models_of_one_seed_meet_the_same_noise_whatever_their_flow_draws(monkey
         return z0.new_zeros(len(z0)), z0.new_zeros(len(z0))
 
     monkeypatch.setattr("indm.diffusion.likelihood._bound_and_cost", note)
-    series = Evaluation(
-        batch_size=4,
-        time_draws=1,
-        tolerance=None,
-        ode_steps=1,
-        log_det_tolerance=1e-3,
-        uncorrected=False,
-    )
+    series = Evaluation(4, 1, None, 1, 1e-3, uncorrected=False)
     for flow in ("identity", "resflow"):
         met.append([])
         images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
@@ -165,18 +147,8 @@ def test_nll_does_not_depend_on_what_else_is_asked_for(tolerance: float | None) 
     x = data.draw(50)
 
     def nll(*, uncorrected: bool) -> Tensor:
-        return four_numbers(
-            lambda z, t: torch.tanh(data.noise_fn(sde, z, t)),
-            LinearPath(sde),
-            lambda images: (images, torch.zeros(len(images), dtype=images.dtype)),
-            x,
-            eps=EPS,
-            time_draws=1,
-            tolerance=tolerance,
-            ode_steps=4,
-            uncorrected=uncorrected,
-            generator=Generator().manual_seed(0),
-        )["nll"]
+        settings: dict[str, Any] = {"time_draws": 1, "tolerance": tolerance, "ode_steps": 4, "uncorrected": uncorrected}
+        return numbers_of(lambda z, t: torch.tanh(data.noise_fn(sde, z, t)), sde, x, **settings)["nll"]
 
     torch.testing.assert_close(nll(uncorrected=True), nll(uncorrected=False))
 
@@ -189,21 +161,10 @@ def test_probes_of_the_ode_differ_from_batch_to_batch_and_from_image_to_image() 
     with M the Jacobian of the ODE, integrated over its path: on Gaussian data it is the same at all latents.
     """
     sde, data = DIFFUSIONS["vp"](), GaussianData(6)
-    settings: dict[str, Any] = {"eps": EPS, "time_draws": 1, "tolerance": None, "ode_steps": 32, "uncorrected": True}
+    settings: dict[str, Any] = {"time_draws": 1, "tolerance": None, "ode_steps": 32}
     x, noise_fn = data.draw(1).expand(20, -1), partial(data.noise_fn, sde)
-    found = torch.stack(
-        [
-            four_numbers(
-                noise_fn,
-                LinearPath(sde),
-                lambda x: (x, 0 * x[:, 0]),
-                x,
-                generator=Generator().manual_seed(batch),
-                **settings,
-            )["nll_uncorrected"]
-            for batch in range(10)
-        ]
-    )
+    draws = (numbers_of(noise_fn, sde, x, generator=Generator().manual_seed(batch), **settings) for batch in range(10))
+    found = torch.stack([numbers["nll_uncorrected"] for numbers in draws])
     ends = torch.tensor([EPS, T], dtype=torch.float64)[:, None]
     deviations = (sde.alpha(ends) ** 2 * data.variances + sde.sigma(ends) ** 2).sqrt()
     jacobian = data.axes * deviations.log().diff(dim=0) @ data.axes.T
@@ -248,7 +209,6 @@ def test_log_det_of_a_flow_enters_every_number() -> None:
     """Scaling the data by 3 through a "flow" must give the density of the scaled data times the volume."""
     sde, data = DIFFUSIONS["vp"](), GaussianData(4)
     x = data.draw(4000)
-    arguments: dict[str, Any] = {"eps": EPS, "time_draws": 20, "tolerance": 1e-5, "ode_steps": 1, "uncorrected": True}
 
     def flow(images: Tensor) -> tuple[Tensor, Tensor]:
         return 3 * images, torch.full((len(images),), 4 * math.log(3), dtype=images.dtype)
@@ -258,11 +218,7 @@ def test_log_det_of_a_flow_enters_every_number() -> None:
             super().__init__(4)
             self.mean, self.variances = 3 * self.mean, 9 * self.variances
 
-    scaled = Scaled()
-    generator = Generator().manual_seed(0)
-    numbers = four_numbers(
-        lambda z, t: scaled.noise_fn(sde, z, t), LinearPath(sde), flow, x, generator=generator, **arguments
-    )
+    numbers = numbers_of(partial(Scaled().noise_fn, sde), sde, x, flow)
     truth = data.nll(x).mean()
     for key in numbers:
         assert abs(bits(numbers[key].mean() - truth, 4)) < 0.02, key
@@ -285,17 +241,11 @@ def test_affine_map_of_the_latent_leaves_the_likelihood(name: str, affine: str) 
     mapped = GaussianData(4)
     factor = options["scale"] / options["std"]
     mapped.mean, mapped.variances = factor * (data.mean - options["mean"]), factor**2 * data.variances
-    numbers = four_numbers(
+    numbers = numbers_of(
         lambda z, t: mapped.noise_fn(sde, z.flatten(1), t).view(z.shape),
-        LinearPath(sde),
-        lambda images: flow(images, "exact"),
+        sde,
         x.view(-1, 1, 2, 2),
-        eps=EPS,
-        time_draws=20,
-        tolerance=1e-5,
-        ode_steps=1,
-        uncorrected=True,
-        generator=Generator().manual_seed(0),
+        lambda images: flow(images, "exact"),
     )
     for key in ("nll", "nelbo"):
         assert abs(bits((numbers[key] - data.nll(x)).mean(), 4)) < 0.01, key
@@ -305,18 +255,7 @@ def test_wrong_score_is_seen() -> None:
     """The test above can fail: a score of the wrong scale costs likelihood."""
     sde, data = DIFFUSIONS["vp"](), GaussianData(4)
     x = data.draw(500)
-    numbers = four_numbers(
-        lambda z, t: 0.9 * data.noise_fn(sde, z, t),
-        LinearPath(sde),
-        lambda images: (images, torch.zeros(len(images), dtype=images.dtype)),
-        x,
-        eps=EPS,
-        time_draws=20,
-        tolerance=1e-4,
-        ode_steps=1,
-        uncorrected=True,
-        generator=Generator().manual_seed(0),
-    )
+    numbers = numbers_of(lambda z, t: 0.9 * data.noise_fn(sde, z, t), sde, x, tolerance=1e-4)
     assert bits((numbers["nelbo"] - data.nll(x)).mean(), 4) > 0.02
 
 
@@ -336,15 +275,8 @@ def test_control_variate_is_unbiased_and_pays(name: str) -> None:
 
     data = GaussianData(6)
     x = data.draw(2000)
-    bound = stratified_nelbo(
-        lambda z, t: data.noise_fn(sde, z, t),
-        LinearPath(sde),
-        x,
-        torch.zeros(len(x)),
-        EPS,
-        10,
-        Generator().manual_seed(0),
-    )
+    noise_fn, generator = partial(data.noise_fn, sde), Generator().manual_seed(0)
+    bound = stratified_nelbo(noise_fn, LinearPath(sde), x, torch.zeros(len(x)), EPS, 10, generator)
     # Without the control variate the spread of this estimate is above two bits/dim.
     assert bits((bound - data.nll(x)).std(), 6) < 0.7
 
@@ -382,15 +314,8 @@ def test_bound_of_the_linear_prediction_is_its_integral(name: str) -> None:
 
 def test_a_batch_of_one_image_is_evaluated() -> None:
     sde, data = DIFFUSIONS["vp"](), GaussianData(4)
-    bound = stratified_nelbo(
-        lambda z, t: data.noise_fn(sde, z, t),
-        LinearPath(sde),
-        data.draw(1),
-        torch.zeros(1),
-        EPS,
-        50,
-        Generator().manual_seed(0),
-    )
+    noise_fn, generator = partial(data.noise_fn, sde), Generator().manual_seed(0)
+    bound = stratified_nelbo(noise_fn, LinearPath(sde), data.draw(1), torch.zeros(1), EPS, 50, generator)
     assert torch.isfinite(bound).all()
 
 
@@ -401,17 +326,10 @@ def test_a_batch_of_one_image_is_evaluated() -> None:
 # An untrained network's score is nearly zero: the latent stays where it is, under a prior N(0, 50^2 I).
 UNTRAINED_NLL = math.log2(50 * math.sqrt(2 * math.pi)) + 8
 UNTRAINED_NELBO = UNTRAINED_NLL + 1 / (2 * math.log(2))
-RELEASED_NLL, RELEASED_NELBO = (
-    14.977,
-    15.698,
-)  # in the released code's log, of CIFAR-10 and NCSN++ before its first step
-PROTOCOL: dict[str, Any] = {
-    "batch_size": 10,
-    "time_draws": 2,
-    "tolerance": None,
-    "ode_steps": 2,
-    "log_det_tolerance": None,
-}
+# In the released code's log, of CIFAR-10 and NCSN++ before its first step.
+RELEASED_NLL, RELEASED_NELBO = 14.977, 15.698
+PROTOCOL: dict[str, Any] = {"batch_size": 10, "time_draws": 2, "tolerance": None, "ode_steps": 2}
+PROTOCOL |= {"log_det_tolerance": None}
 
 
 def synthetic_images(count: int) -> Tensor:
@@ -424,14 +342,8 @@ def synthetic_images(count: int) -> Tensor:
 def untrained(name: str) -> ImplicitNonlinearDiffusion:
     """A small network of the released VE kind (NCSN++), or what the suites train on digits."""
     torch.manual_seed(0)
-    score: dict[str, Any] = {
-        "name": "unet",
-        "channels": 8,
-        "multipliers": [1, 1],
-        "blocks": 1,
-        "attention_resolutions": [],
-    }
-    score |= {"dropout": 0.0, "fourier_scale": 16.0}
+    score: dict[str, Any] = {"name": "unet", "channels": 8, "multipliers": [1, 1], "blocks": 1, "dropout": 0.0}
+    score |= {"attention_resolutions": [], "fourier_scale": 16.0}
     kind = {"embedding": "fourier", "fir": True, "progressive_input": "residual", "scale_by_sigma": True}
     plain = {"embedding": "log_snr", "fir": False, "progressive_input": "none", "scale_by_sigma": False}
     score |= kind | {"normalise_input": "none"} if name == "ncsnpp" else plain | {"normalise_input": "unit"}
@@ -444,18 +356,12 @@ def untrained(name: str) -> ImplicitNonlinearDiffusion:
 def test_score_of_zero_under_ve_has_the_likelihoods_of_its_prior() -> None:
     """NLL 14.970 and NELBO 15.691 bits/dim, with and without the reconstruction: it does not know z_0 either."""
     generator = Generator().manual_seed(0)
-    nats = four_numbers(
-        lambda z, _: 0 * z,
-        LinearPath(build_sde("ve", sigma_min=0.01, sigma_max=50.0)),
-        lambda x: (x, torch.zeros(len(x))),
-        dequantise(synthetic_images(20), 256, generator, centered=False),
-        eps=EPS,
-        time_draws=500,
-        tolerance=None,
-        ode_steps=2,
-        uncorrected=True,
-        generator=generator,
+    images, sde = (
+        dequantise(synthetic_images(20), 256, generator, False),
+        build_sde("ve", sigma_min=0.01, sigma_max=50.0),
     )
+    settings: dict[str, Any] = {"time_draws": 500, "tolerance": None, "ode_steps": 2, "generator": generator}
+    nats = numbers_of(lambda z, _: 0 * z, sde, images, **settings)
     found = {key: bits_per_dim(value, 3072, 256, False).mean().item() for key, value in nats.items()}
     # As far as the released code's log of an untrained network, too.
     assert found["nll"] == pytest.approx(RELEASED_NLL, abs=0.01)
