@@ -121,23 +121,17 @@ def test_a_foreign_table_is_named(tmp_path: Path) -> None:
 
 def test_rows_without_numbers_and_models_without_variants_are_drawn(tmp_path: Path) -> None:
     """As in a suite of one seed whose sweep has an impossible cell."""
-    rows = [
-        {
-            "dataset": "digits",
-            "sde": "vp",
-            "objective": "fid",
-            "model": "indm",
-            "seeds": 1,
-            "sampler": "pc",
-            "steps": steps,
-            "sound": 0,
-            "fid": fid,
-            "fid_se": None,
-            "fid_low": None,
-            "fid_high": None,
-        }
-        for steps, fid in ((1, None), (2, 0.5))
-    ]
+    same = {
+        "dataset": "digits",
+        "sde": "vp",
+        "objective": "fid",
+        "model": "indm",
+        "seeds": 1,
+        "sampler": "pc",
+        "sound": 0,
+    }
+    same |= dict.fromkeys(("fid_se", "fid_low", "fid_high"))
+    rows = [same | {"steps": steps, "fid": fid} for steps, fid in ((1, None), (2, 0.5))]
     pd.DataFrame(rows).to_csv(tmp_path / "discretization.csv", index=False)
     assert list(plot_figures(tmp_path)) == ["discretization"]
 

@@ -141,17 +141,20 @@ def starts_as_the_linear_one(path: ForwardPath) -> None:
     data, numbers = GaussianData(DIMS), {}
     x = data.draw(4).view(-1, *SHAPE)
     for each in (path, LinearPath(VP())):
+        settings: dict[str, Any] = {
+            "eps": EPS,
+            "time_draws": 3,
+            "tolerance": 1e-6,
+            "ode_steps": 1,
+            "uncorrected": False,
+        }
+        settings["generator"] = Generator().manual_seed(0)
         found = four_numbers(
             lambda z, t: data.noise_fn(VP(), z.flatten(1), t).view_as(z),
             each,
             lambda images: (images, images.new_zeros(len(images))),
             x,
-            eps=EPS,
-            time_draws=3,
-            tolerance=1e-6,
-            ode_steps=1,
-            uncorrected=False,
-            generator=Generator().manual_seed(0),
+            **settings,
         )
         numbers[type(each)] = found
         t = torch.linspace(0.1, 0.9, 4, dtype=torch.float64)

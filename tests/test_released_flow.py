@@ -33,33 +33,13 @@ def released_config(model: str, *, squeeze: bool = False) -> Json:
 
 def released_wolf_config(*, squeeze: bool = False) -> Json:
     """The released file under ``flow.model_config``, with smaller numbers."""
-    return {
-        "generator": {"flow": {"type": "resflow"}},
-        "discriminator": {
-            "type": "gaussian",
-            "encoder": {
-                "type": "global_resnet_bn",
-                "levels": 2,
-                "in_planes": 12 if squeeze else 3,
-                "hidden_planes": [4, 6],
-                "out_planes": 5,
-                "activation": "elu",
-            },
-            "in_dim": 20 if squeeze else 80,
-            "dim": 64,
-            "prior": {
-                "type": "flow",
-                "num_steps": 2,
-                "in_features": 64,
-                "hidden_features": 7,
-                "activation": "elu",
-                "transform": "affine",
-                "alpha": 1.0,
-                "coupling_type": "mlp",
-            },
-        },
-        "dequantizer": {"type": "uniform"},
-    }
+    encoder = {"type": "global_resnet_bn", "levels": 2, "in_planes": 12 if squeeze else 3, "hidden_planes": [4, 6]}
+    encoder |= {"out_planes": 5, "activation": "elu"}
+    prior = {"type": "flow", "num_steps": 2, "in_features": 64, "hidden_features": 7, "activation": "elu"}
+    prior |= {"transform": "affine", "alpha": 1.0, "coupling_type": "mlp"}
+    discriminator = {"type": "gaussian", "encoder": encoder, "in_dim": 20 if squeeze else 80, "dim": 64, "prior": prior}
+    generator = {"flow": {"type": "resflow"}}
+    return {"generator": generator, "discriminator": discriminator, "dequantizer": {"type": "uniform"}}
 
 
 def trained(model: str, *, squeeze: bool = False) -> Flow:

@@ -157,16 +157,8 @@ def test_each_table_is_declared_once_for_all_who_read_it(tmp_path: Path) -> None
     called = {*re.findall(r'call section\("(\w+)"', template)}
     assert sections <= called <= {*SECTIONS}
     # The numbers of a study of known densities have columns where the suite has a study.
-    columns["toy2d"] |= {
-        "nelbo_excess",
-        "nll_excess",
-        "true_gap",
-        "energy_16",
-        "path_ratio",
-        "midpoint",
-        "moved",
-        "step_flops",
-    }
+    columns["toy2d"] |= {"nelbo_excess", "nll_excess", "true_gap", "energy_16", "path_ratio", "midpoint", "moved"}
+    columns["toy2d"].add("step_flops")
     for name, table in CATALOGUE.items():
         named = {*table.key}
         if view := table.view:
