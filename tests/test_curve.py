@@ -93,17 +93,8 @@ def test_last_row_is_the_final_number_of_the_same_split(trained: Path, curve: pd
     call(trained, "nll", "--run", RUN)
     final = json.loads((run_folder(trained) / "nll.json").read_text())
     assert (curve["split"] == "test").all()
-    for key in (
-        "images",
-        "nelbo",
-        "nelbo_se",
-        "nelbo_no_reconstruction",
-        "nll",
-        "nll_se",
-        "gap",
-        "gap_se",
-        "alpha_eps",
-    ):
+    likelihoods = ["nelbo", "nelbo_se", "nelbo_no_reconstruction", "nll", "nll_se", "gap", "gap_se"]
+    for key in ("images", *likelihoods, "alpha_eps"):
         assert curve[key].iloc[-1] == pytest.approx(final[key], rel=1e-5), key
     assert (curve["log_det_bound"] == 1e-3).all()
     assert final["alpha_eps"] == pytest.approx(_alpha(load_suite(trained / "smoke.yaml"), RUN), abs=1e-12)

@@ -218,19 +218,11 @@ def write_suite(folder: Path, processes: int, steps: int = 12) -> Path:
 
 
 def start(suite: Path, out: Path, *prefix: str) -> subprocess.Popen[str]:
-    command = [
-        sys.executable,
-        *(prefix or ("-m", "indm")),
-        "train",
-        "--suite",
-        str(suite),
-        "--out",
-        str(out),
-        "--run",
-        RUN,
-    ]
+    command = [*(prefix or ("-m", "indm")), "train", "--suite", str(suite), "--out", str(out), "--run", RUN]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(
+        [sys.executable, *command], cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, env=environment
+    )
 
 
 def finish(process: subprocess.Popen[str]) -> str:
@@ -248,19 +240,8 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """Where the data lie, made by a job of their own: the processes of a training ask for its manifest."""
     layout = Layout(tmp_path_factory.mktemp("results"), "smoke")
     smoke = str(REPOSITORY / "params/smoke.yaml")
-    command = [
-        sys.executable,
-        "-m",
-        "indm",
-        "prepare",
-        "--suite",
-        smoke,
-        "--dataset",
-        "digits",
-        "--out",
-        str(layout.root),
-    ]
-    subprocess.run(command, cwd=REPOSITORY, check=True)
+    command = ["-m", "indm", "prepare", "--suite", smoke, "--dataset", "digits", "--out", str(layout.root)]
+    subprocess.run([sys.executable, *command], cwd=REPOSITORY, check=True)
     return layout
 
 

@@ -35,14 +35,8 @@ MOST_SECONDS = 60
 NAME = "minute"
 RUN_STAGES = ("prepare", "reference", "train", "sample", "fid", "nll", "curve", "sweep", "table", "compute")
 SCHEMA = Suite.model_json_schema()
-WOLF = {
-    "latent_dim": 2,
-    "encoder_widths": [4],
-    "encoder_channels_out": 2,
-    "prior_steps": 1,
-    "prior_width": 4,
-    "frozen_prior_inverse": False,
-}
+WOLF = {"latent_dim": 2, "encoder_widths": [4], "encoder_channels_out": 2, "prior_steps": 1, "prior_width": 4}
+WOLF |= {"frozen_prior_inverse": False}
 # What makes a suite minute; the rest is that of the suite smoke.
 MINUTE: dict[str, Any] = {
     "suite": NAME,
@@ -223,22 +217,8 @@ def suites(draw: st.DrawFn) -> dict[str, Any]:
 
 # But for those that are words of any message.
 KNOWN = {name for definition in (SCHEMA, *SCHEMA["$defs"].values()) for name in definition.get("properties", {})}
-KNOWN -= {
-    "log",
-    "low",
-    "high",
-    "name",
-    "path",
-    "run",
-    "model",
-    "suite",
-    "reference",
-    "score",
-    "flow",
-    "images",
-    "train",
-    "sample",
-}
+KNOWN -= {"log", "low", "high", "name", "path", "run", "model", "suite", "reference", "score", "flow", "images"}
+KNOWN -= {"train", "sample"}
 
 
 def overrun(_: int, frame: FrameType | None) -> None:

@@ -84,21 +84,9 @@ ALL = sorted(PACKAGE.rglob("*.py"))
 # The command line makes a command of each stage.
 DO_MORE = {"__main__.py", "cli.py"}
 # First words of functions that change something besides what they return.
-VERBS = {
-    "add",
-    "append",
-    "clear",
-    "delattr",
-    "disable",
-    "enable",
-    "exec",
-    "extend",
-    "filterwarnings",
-    "insert",
-    "manual",
-}
-VERBS |= {"patch", "pop", "put", "register", "remove", "seed", "set", "setattr", "setdefault", "seterr", "simplefilter"}
-VERBS |= {"update", "use"}
+VERBS = {"add", "append", "clear", "delattr", "disable", "enable", "exec", "extend", "filterwarnings", "insert"}
+VERBS |= {"manual", "patch", "pop", "put", "register", "remove", "seed", "set", "setattr", "setdefault", "seterr"}
+VERBS |= {"simplefilter", "update", "use"}
 ALIASES = ast.Name | ast.Attribute | ast.Subscript | ast.IfExp | ast.BoolOp
 
 

@@ -220,18 +220,25 @@ def test_an_environment_that_onednn_has_read_is_not_followed(
     assert program()["onednn on"]
 
 
+def numbers_of_a_run() -> list[Tensor]:
+    run = indm.load_run(DDPMPP)
+    found = run.likelihood(digits(1), ode_steps=2, time_draws=1)
+    latents = run.encode(digits(2))
+    return [found.nll, found.nelbo, latents, run.invert(latents), run.sample(1, steps=2)]
+
+
+@pytest.fixture(scope="module")
+def numbers() -> list[Tensor]:
+    """The numbers in a program that has allowed nothing."""
+    return numbers_of_a_run()
+
+
 @pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")
 @pytest.mark.parametrize("around", PROGRAMS)
-def test_a_programs_settings_change_no_number(around: str) -> None:
-    def numbers(run: Run) -> list[Tensor]:
-        found = run.likelihood(digits(1), ode_steps=2, time_draws=1)
-        latents = run.encode(digits(2))
-        return [found.nll, found.nelbo, latents, run.invert(latents), run.sample(1, steps=2)]
-
-    expected = numbers(indm.load_run(DDPMPP))
+def test_a_programs_settings_change_no_number(numbers: list[Tensor], around: str) -> None:
     with PROGRAMS[around]():
-        found = numbers(indm.load_run(DDPMPP))
-    for one, other in zip(found, expected, strict=True):
+        found = numbers_of_a_run()
+    for one, other in zip(found, numbers, strict=True):
         assert torch.equal(one, other)
         assert one.dtype == other.dtype
 
@@ -447,10 +454,7 @@ def test_a_device_that_is_not_there_is_named(device: Any, words: str, monkeypatc
         indm.load_run(INDM, device)
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [(b"damaged", "not a safetensors file"), (None, "found format None")],
-)
+@pytest.mark.parametrize(("content", "words"), [(b"damaged", "not a safetensors file"), (None, "found format None")])
 def test_a_damaged_file_is_named(content: bytes | None, words: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"\x02" + bytes(7) + b"{}" if content is None else content)

@@ -35,21 +35,10 @@ from indm.training.ema import ExponentialMovingAverage
 from indm.training.flat import Flat
 
 SMALL: dict[str, Any] = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention_resolutions": (4,)}
-VP_LIKE: dict[str, Any] = {
-    "channels": 8,
-    "multipliers": (1, 2, 2),
-    "blocks": 2,
-    "attention_resolutions": (8,),
-    "dropout": 0.1,
-    "embedding": "positional",
-}
-VE_LIKE: dict[str, Any] = VP_LIKE | {
-    "embedding": "fourier",
-    "fir": True,
-    "progressive_input": "residual",
-    "scale_by_sigma": True,
-    "centered": False,
-}
+VP_LIKE: dict[str, Any] = {"channels": 8, "multipliers": (1, 2, 2), "blocks": 2, "attention_resolutions": (8,)}
+VP_LIKE |= {"dropout": 0.1, "embedding": "positional"}
+VE_LIKE: dict[str, Any] = VP_LIKE | {"embedding": "fourier", "fir": True, "progressive_input": "residual"}
+VE_LIKE |= {"scale_by_sigma": True, "centered": False}
 PAPER: dict[str, Any] = {"channels": 128, "multipliers": (1, 2, 2, 2), "blocks": 4, "attention_resolutions": (16,)}
 
 # Every registered network, with every option set that its tests run through.

@@ -46,14 +46,8 @@ def content(**changes: Any) -> dict[str, Any]:
     found["train"] |= {"steps": 3, "snapshots": [], "warmup_steps": 0}
     found["sample"] |= {"steps": 3, "batch_size": 16}
     # The last batch is a smaller one.
-    found["nll"] |= {
-        "images": 10,
-        "batch_size": 2,
-        "tolerance": None,
-        "ode_steps": 2,
-        "time_draws": 2,
-        "uncorrected": False,
-    }
+    found["nll"] |= {"images": 10, "batch_size": 2, "tolerance": None, "ode_steps": 2, "time_draws": 2}
+    found["nll"]["uncorrected"] = False
     found["sweep"] |= {"samplers": ["pc", "ancestral", "ode_euler"], "steps": [2, 3], "batch_size": 15}
     found["grading"] |= {"samplers": None, "images": {"simple": None, "scale": None}}
     return found | {"runs": {RUN: found["runs"][RUN]}, "tune": {}} | changes
@@ -214,12 +208,8 @@ def test_the_batches_of_every_row_are_dealt_out_evenly(folder: Path) -> None:
         assert shard("sweep", folder, number, 3).exit_code == 0
     for number in (1, 2, 3):
         names = read_weights(run_of(folder) / f"shards/{number}/sweep.safetensors", FORMAT)[1]["batches"]
-        assert sorted(name.rpartition("-")[0] for name in names) == [
-            "ancestral-2",
-            "ancestral-3",
-            "ode_euler-2",
-            "ode_euler-3",
-        ]
+        rows = ["ancestral-2", "ancestral-3", "ode_euler-2", "ode_euler-3"]
+        assert sorted(name.rpartition("-")[0] for name in names) == rows
     for count in (2, 3, 7):
         dealt = [(row, batch) for row in range(4) for batch in range(3)]
         hands = [

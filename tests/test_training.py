@@ -42,24 +42,11 @@ from tests.conftest import REPOSITORY
 CPU = torch.device("cpu")
 SEED = ("digits", 0, "train")
 RESFLOW = {"name": "resflow", "blocks": [1], "width": 8, "activation": "elu", "bound": "spectral", "coefficient": 0.9}
-WOLF = {
-    **RESFLOW,
-    "name": "wolf",
-    "latent_dim": 4,
-    "encoder_widths": [4, 4],
-    "encoder_channels_out": 4,
-    "prior_steps": 1,
-    "prior_width": 8,
-}
+WOLF = RESFLOW | {"name": "wolf", "latent_dim": 4, "encoder_widths": [4, 4], "encoder_channels_out": 4}
+WOLF |= {"prior_steps": 1, "prior_width": 8}
 FLOWS: dict[str, dict[str, Any]] = {"resflow": RESFLOW, "wolf": WOLF, "identity": {"name": "identity"}}
-OPTIONS: dict[str, Any] = {
-    "lr": 1e-3,
-    "flow_lr": 1e-3,
-    "weight_decay": 0.0,
-    "grad_clip": 1e9,
-    "ema_decay": 0.9,
-    "flow_ema_decay": 0.8,
-}
+OPTIONS: dict[str, Any] = {"lr": 1e-3, "flow_lr": 1e-3, "weight_decay": 0.0, "grad_clip": 1e9, "ema_decay": 0.9}
+OPTIONS |= {"flow_ema_decay": 0.8}
 PLAN: dict[str, Any] = {"batch_size": 8, "warmup_steps": 2, "schedule": "cosine", "log_every": 2}
 LOOP: dict[str, Any] = {"seed": SEED, "device": CPU, "progress": iter}
 
@@ -79,9 +66,8 @@ def model(
         "blocks": 1,
         "attention_resolutions": [],
         "dropout": 0.0,
-        "embedding": "log_snr",
-        "normalise_input": normalise_input,
     }
+    score |= {"embedding": "log_snr", "normalise_input": normalise_input}
     kind = {"name": sde, "learned_range": learned_range}
     spec = {"shape": [1, 8, 8], "sde": kind, "eps": 1e-5, "centered": True, "score": score}
     return ImplicitNonlinearDiffusion(spec | {"flow": FLOWS[flow] | ({"affine": affine} if affine else {})})
