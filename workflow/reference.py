@@ -59,7 +59,7 @@ def suites_page(root: Path, suites: Mapping[Path, Suite]) -> str:
             _said(path, "Purpose"),
             _data(suite),
             _models(suite),
-            " or ".join(map(str, sorted(set(_cells(suite).values())))),
+            " or ".join(map(str, sorted({*_cells(suite).values(), *(len(job.seeds) for job in suite.toy2d.datasets.values())}))),
             _said(path, "Cost"),
             _results(root, suite.suite),
         ]
@@ -112,6 +112,9 @@ def _models(suite: Suite) -> str:
     together: dict[str, list[str]] = {}
     for trained, models in listed.items():
         together.setdefault(", ".join(models), []).append(trained)
+    known = dict.fromkeys(model for length in suite.toy2d.lengths.values() for model in length.rates)
+    if suite.toy2d.datasets:
+        together[", ".join(comparator(model) for model in known)] = ["known densities"]
     return "<br>".join(f"{', '.join(trained)}: {models}" for models, trained in together.items())
 
 
