@@ -88,9 +88,7 @@ SECTIONS = {
 
 
 @click.group(
-    cls=Commands,
-    sections=SECTIONS,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    cls=Commands, sections=SECTIONS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.version_option(__version__, prog_name="indm")
 def main() -> None:

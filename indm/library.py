@@ -38,11 +38,7 @@ AVERAGED = {"score": "ema", "flow": "ema"}
 Values = Tensor | ArrayLike
 # The kinds and the ranges of numbers, as in suites; of a number without an entry, COUNT.
 COUNT = (Integral, 1, 10**9)
-RANGES = {
-    "steps": (Integral, 1, 10**6),
-    "seed": (Integral, 0, 2**32 - 1),
-    "log_det_tolerance": (Real, 1e-6, 1e6),
-}
+RANGES = {"steps": (Integral, 1, 10**6), "seed": (Integral, 0, 2**32 - 1), "log_det_tolerance": (Real, 1e-6, 1e6)}
 # Letters of an argument that a message shows.
 LONGEST = 200
 

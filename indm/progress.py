@@ -34,12 +34,7 @@ Facts = Callable[[], Mapping[str, Any]]
 
 
 def bar(description: str, facts: Facts = dict) -> Callable[[range], Iterable[int]]:
-    """Return a progress bar for a range, rarely redrawn so that logs stay short; it also writes to the file of :func:`watched`.
-
-    Arguments:
-        description: the part of the stage that the loop computes.
-        facts: called for each line, to return further content for it.
-    """
+    """Return a progress bar for a range, rarely redrawn so that logs stay short; it also writes to the file of :func:`watched`."""
     return lambda steps: _written(
         tqdm(steps, desc=description, mininterval=2.0, unit="step"), steps, description, facts
     )
@@ -52,12 +47,7 @@ def say(line: str) -> None:
 
 @contextlib.contextmanager
 def watched(path: Path, *, goes_on: bool) -> Iterator[None]:
-    """Write the progress of the block to a file.
-
-    Arguments:
-        path: the file.
-        goes_on: whether an earlier execution may have left work to continue; else the lines of that execution are removed.
-    """
+    """Write the progress of the block to a file, after the lines of an execution whose work goes on."""
     with _named(path):
         _start(path, goes_on)
         try:

@@ -22,14 +22,7 @@ HEADER = """\
 
 
 def register(suite_file: Path, note: str) -> Registration:
-    """Write the entry of a suite into ``registrations.yaml`` in its folder, for the commit that is checked out.
-
-    Arguments:
-        suite_file: the suite's file.
-        note: a remark, shown in the report.
-
-    Returns:
-        The new entry, or the present one if it has the same suite and claims.
+    """Write the entry of a suite into ``registrations.yaml`` in its folder, for the commit that is checked out, or find it there.
 
     Raises:
         ParamsError: if the note is not valid text, the suite is invalid, a file differs from its commit, or the suite is

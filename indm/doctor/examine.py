@@ -38,15 +38,7 @@ class Work:
 
 
 def examine(suite_file: Path | None, out: Path, data_root: Path | None) -> tuple[str, bool]:
-    """Check the requirements of a suite's remaining work.
-
-    Arguments:
-        suite_file: the suite; if it is None, the default suite.
-        out: the results folder.
-        data_root: the folder of the archives; :func:`indm.data.data_root` by default.
-
-    Returns:
-        The page, verdict first, and whether the suite can run.
+    """Check the requirements of a suite's remaining work; return the page, verdict first, and whether the suite can run.
 
     Raises:
         ParamsError: if the suite has a mistake.
@@ -61,14 +53,7 @@ def examine(suite_file: Path | None, out: Path, data_root: Path | None) -> tuple
 
 
 def requirements(suite: "Suite", work: Work, data_root: Path | None = None, out: Path = Path("results")) -> list[str]:
-    """List the missing requirements for the work on a suite, each on one line with its remedy.
-
-    Arguments:
-        suite: the suite.
-        work: the work to be done.
-        data_root: the folder of the archives; :func:`indm.data.data_root` by default.
-        out: the results folder.
-    """
+    """List the missing requirements for the work on a suite, each on one line with its remedy."""
     # An engine asks in its own process, and torch would stay there; a suite that may use a GPU lacks nothing without one.
     work = replace(work, compute=work.compute and (suite.device == "cuda" or suite.compile))
     return [item.gap for item in _items(suite, work, data_root, out) if item.gap]

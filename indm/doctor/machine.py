@@ -36,11 +36,7 @@ class Item:
 
 
 def disk_item(out: Path) -> Item:
-    """Check free space at the results folder, and write access.
-
-    Arguments:
-        out: the folder of all suites or of one, which may not exist yet.
-    """
+    """Check free space at the results folder, which may not exist yet, and write access."""
     if blocked := obstacle(out / "any"):
         return Item("disk", MISSING, f"{out} cannot be written", f"{out}: cannot be written to: {blocked}")
     folder = next(path for path in (out.absolute(), *out.absolute().parents) if path.is_dir())

@@ -38,11 +38,7 @@ class Accepted(Strict):
 
 
 class Changes:
-    """The changes since jobs were done.
-
-    Arguments:
-        path: the file of accepted changes; it may be missing.
-        why: reason to accept all other changes, too, and to record them.
+    """The changes since jobs were done; with a reason, all that the file does not have are accepted, too, and recorded.
 
     Raises:
         ParamsError: if the file is invalid, or the reason is empty.

@@ -65,12 +65,7 @@ def kept_folders(suite: "Suite") -> list[Folder]:
 
 
 def archive(root: Path, folder: Folder) -> Path:
-    """Return the path of a folder's archive.
-
-    Arguments:
-        root: folder of the suite's archives.
-        folder: the folder.
-    """
+    """Return the path of a folder's archive."""
     return root / f"{folder.place}{SUFFIX}"
 
 

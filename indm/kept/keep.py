@@ -73,13 +73,7 @@ def _some(places: list[str]) -> str:
 
 
 def keep(checks: InputCheck, root: Path, replace: bool) -> Outcome:
-    """Pack every folder whose jobs have all ended, and write the averaged weights that the suite selects.
-
-    Arguments:
-        checks: the suite and its manifests.
-        root: folder for archives and weights; the file of accepted changes is next to it.
-        replace: whether archives of other results and weights of another training are replaced; otherwise they are refused.
-    """
+    """Pack every folder whose jobs have all ended, and write the averaged weights that the suite selects."""
     suite, outcome, changes = checks.suite, Outcome(), Changes(root.parent / FILE)
     for folder in kept_folders(suite):
         outcome.found[folder.place] = _keep(checks, changes, folder, archive(root, folder), replace)

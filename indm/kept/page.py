@@ -71,13 +71,7 @@ def page_text(published: Published) -> str:
 
 
 def replace_block(text: str, name: str, content: str, place: str) -> str:
-    """Put new content between the markers of a block.
-
-    Arguments:
-        text: the file's text.
-        name: the name of the block; its first marker is ``<!-- name: ... -->``, its last ``<!-- end of name -->``.
-        content: the lines between them.
-        place: the path of the file, for the message.
+    """Put new content between the lines ``<!-- name: ... -->`` and ``<!-- end of name -->`` of the file at a place.
 
     Raises:
         ArtifactError: if the file does not have both markers once, in this order.
@@ -93,12 +87,7 @@ def replace_block(text: str, name: str, content: str, place: str) -> str:
 
 
 def verdicts(table: pd.DataFrame, where: tuple[str, ...] = tuple(PLACE)) -> str:
-    """Write a row for each claim and place, and a column for each comparison: verdict, effect, interval, seeds to decide.
-
-    Arguments:
-        table: rows of claims.csv.
-        where: the columns that distinguish rows of a claim.
-    """
+    """Write a row for each claim and place, and a column for each comparison: verdict, effect, interval, seeds to decide."""
     kinds = [kind for kind in (*COMPARISONS, FIXED_NUMBER) if kind in set(table["comparison"])]
     lines = [f"| claim | | {' | '.join(kinds)} |", "|---" * (len(kinds) + 2) + "|"]
     keys = list(dict.fromkeys(["id", *PLACE, *where]))

@@ -37,12 +37,7 @@ ALIKE = ("commit", "uncommitted_changes", "machine", "device", "threads", "versi
 
 
 def publish(checks: InputCheck, target: Path, runs: Sequence[str]) -> Published:
-    """Write the folder of a suite, and the generated part of its README.md.
-
-    Arguments:
-        checks: the suite and its manifests.
-        target: the folder of the suite's published results.
-        runs: runs whose averaged weights are published; earlier weights stay as long as they belong to the same training.
+    """Write the folder of a suite, with the averaged weights of runs, and the generated part of its README.md.
 
     Raises:
         ArtifactError: if the results are incomplete, were made by code other than the present code, or are too large for git, or if

@@ -54,11 +54,7 @@ class Module(NamedTuple):
 
 
 class Sources:
-    """The modules of the package in a tree of files.
-
-    Arguments:
-        files: the content of each file by its path from the top of the checkout.
-    """
+    """The modules of the package in a tree of files, by their paths from the top of the checkout."""
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
         self._files = {_name(path): content for path, content in files.items() if not LITTER.fullmatch(Path(path).name)}

@@ -27,13 +27,7 @@ ABSENT = object()
 
 
 class InputCheck:
-    """The checks of the files that the jobs of a suite read.
-
-    Arguments:
-        suite: the suite.
-        results: the results folder.
-        reports: the reports folder.
-    """
+    """The checks of the files that the jobs of a suite read."""
 
     def __init__(self, suite: "Suite", results: Path, reports: Path) -> None:
         self.suite, self.results, self.reports = suite, results, reports
@@ -41,14 +35,7 @@ class InputCheck:
         self._trusted: dict[Job, Manifest] = {}
 
     def check(self, job: Job, patterns: tuple[str, ...] | None = None) -> dict[str, str]:
-        """Check the files that a job is about to read.
-
-        Arguments:
-            job: the job.
-            patterns: its inputs, if they differ from the inputs of its stage.
-
-        Returns:
-            The SHA-256 of every input that lasts (:func:`~indm.pipeline.jobs.lasting_inputs`), by its path.
+        """Check the files that a job is about to read, and return the SHA-256 of each that lasts (:func:`lasting_inputs`), by path.
 
         Raises:
             ArtifactError: if an input is missing, damaged or made from something else.
@@ -69,13 +56,7 @@ class InputCheck:
         return {path: found[path] for path in lasting_inputs(self.suite, job, patterns)}
 
     def record(self, job: Job, inputs: dict[str, str], made_by: str | None = None) -> None:
-        """Write the manifest of a job that has ended.
-
-        Arguments:
-            job: the job.
-            inputs: the result of :meth:`check`.
-            made_by: the stage that did it, if it is not the job's own stage.
-        """
+        """Write the manifest of a job that has ended; ``made_by`` is the stage that did it, if not its own."""
         names = job_names(self.suite, job)
         outputs = [pattern.format(**names) for pattern in STAGES[job.stage].written]
         parameters = job_parameters(self.suite, job)

@@ -50,13 +50,7 @@ def job_names(suite: "Suite", job: Job) -> dict[str, str]:
 
 
 def job_inputs(suite: "Suite", job: Job, patterns: tuple[str, ...] | None = None) -> Iterator[tuple[str, Job | None]]:
-    """Yield each file that a job reads, with the job that wrote it, or ``None`` for a file of the repository.
-
-    Arguments:
-        suite: the suite.
-        job: the job.
-        patterns: its inputs, if they differ from the inputs of its stage.
-    """
+    """Yield each file that a job reads, with the job that wrote it, or ``None`` for a file of the repository."""
     names = job_names(suite, job)
     for pattern in STAGES[job.stage].inputs if patterns is None else patterns:
         if pattern not in MAKERS:

@@ -24,14 +24,7 @@ if TYPE_CHECKING:
 
 
 def run_stage(name: str, suite_file: Path, out: Path, subject: dict[str, Any], **options: Any) -> None:
-    """Run a stage of a suite, and write manifest and provenance next to its files.
-
-    Arguments:
-        name: the stage, or ``import_checkpoint``.
-        suite_file: the suite's file.
-        out: the results folder.
-        subject: subject of the job, by the options of the command line.
-        options: further arguments of the stage.
+    """Run a stage of a suite, or ``import_checkpoint``, and write manifest and provenance next to its files.
 
     Raises:
         ParamsError: if the suite has a mistake or no such job, or was edited after an engine had started.
@@ -85,13 +78,6 @@ def work_of(suite: "Suite", layout: "Layout", job: Job, stamp: str, inputs: dict
     The key is a hash of the stamp of the job's code, its parameters and inputs (but for those that ``grows`` of its stage names),
     and the settings that may change the order of sums. The precision of products is not one of these, since
     :func:`~indm.process.set_up` fixes it.
-
-    Arguments:
-        suite: the suite.
-        layout: layout of the suite's files.
-        job: the job, of a stage that keeps unfinished work.
-        stamp: stamp of its code.
-        inputs: SHA-256 of each of its inputs, by path.
     """
     import torch
 

@@ -30,14 +30,7 @@ FORMATS = [value for module in (files, manifest) for name, value in vars(module)
 
 
 def job_stamp(suite: "Suite", stage: str, subject: str = "", code: Sources | None = None) -> str:
-    """Hash the code of a job.
-
-    Arguments:
-        suite: the suite.
-        stage: a stage of :data:`indm.pipeline.stages.STAGES`, or ``import_checkpoint``.
-        subject: the job's dataset, run, shard or job on a known density, if it has one.
-        code: the sources; by default the sources of this package.
-    """
+    """Hash the code of a job of a stage, or of ``import_checkpoint``; the sources are by default the sources of this package."""
     code, names = code or sources(), _beginnings(suite, stage, subject)
     # Stages that read all results show names and colours of their models and samplers.
     shown = [] if _builds(stage) else code.shown(_all_members(suite), *names)
@@ -73,12 +66,7 @@ class Difference(NamedTuple):
 
 
 def differences(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Difference]:
-    """Yield the modules that differ between two states of the code behind a job, without those that were only renamed.
-
-    Arguments:
-        then: short hashes of the modules by their names, from :func:`job_modules`.
-        now: the hashes in the other state.
-    """
+    """Yield the modules that differ between two results of :func:`job_modules`, without those that were only renamed."""
     gone = {then[name] for name in then.keys() - now.keys()}
     new = {now[name] for name in now.keys() - then.keys()}
     for name in sorted({**then, **now}):

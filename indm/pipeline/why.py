@@ -42,12 +42,7 @@ class Answer(NamedTuple):
 
 
 def why(checks: InputCheck, stage: str = "", **names: str | None) -> Answer:
-    """Find out which jobs would run, and why.
-
-    Arguments:
-        checks: the suite and its manifests.
-        stage: a stage, to ask about its jobs only.
-        names: a run, a dataset or a job on a known density (``toy``), to ask about its jobs only.
+    """Find out which jobs would run, and why: all, or the jobs of a stage, a run, a dataset or a known density (``toy``).
 
     Raises:
         ParamsError: if the suite has no such job.
@@ -112,11 +107,7 @@ def _follows(inputs: Mapping[str, Job], again: Collection[Job]) -> list[str]:
 
 
 class _Seen:
-    """The files of a suite's jobs, compared with the suite and the code.
-
-    Arguments:
-        checks: the suite and its manifests.
-    """
+    """The files of a suite's jobs, compared with the suite and the code."""
 
     def __init__(self, checks: InputCheck) -> None:
         self._checks, self._suite = checks, checks.suite

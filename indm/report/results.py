@@ -27,10 +27,7 @@ RUN_KEY = [*CELL, "seed"]
 TEXTS = [name for kind in TABLES.values() for name, value in kind.items() if value is Kind.TEXT]
 TEXTS += ["extractor", "published_source", "reading", "length_rule", "at_end", "treatment", "against", "to_decide"]
 # The stages with numbers for each image: the file of a run that holds them, its kind, and the file of their means.
-OF_IMAGES = {
-    "nll": ("nll.csv", "nll_images", "nll.json"),
-    "curve": ("curve_images.csv", "curve_images", "curve.csv"),
-}
+OF_IMAGES = {"nll": ("nll.csv", "nll_images", "nll.json"), "curve": ("curve_images.csv", "curve_images", "curve.csv")}
 # Tables have six digits, so each number is off by at most 5e-6 of its size. The mean over images, and its standard error, are
 # therefore off by at most 7.1e-6 of the images' mean size, and by the same amount again if a table holds them too.
 ROUNDED = 2e-5

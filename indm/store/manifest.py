@@ -69,12 +69,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def damage(place: Path, expected: str, manifest: Path) -> str:
-    """Report that a file or a folder has changed since its job wrote it; empty if it has not.
-
-    Arguments:
-        place: path of the file or folder.
-        expected: its SHA-256 in the job's manifest.
-        manifest: path of the manifest.
+    """Report that a file or a folder has changed since its job, by its manifest, wrote it; empty if it has not.
 
     Raises:
         ArtifactError: if the file is missing.

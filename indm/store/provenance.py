@@ -63,10 +63,6 @@ def provenance(seconds: float, threads: int) -> dict[str, Any]:
     """Describe the execution of a stage: commit, versions, machine, device, allocator, wall time in seconds, peak memory in MiB.
 
     The commit is ``None`` if the package is not in its own checkout.
-
-    Arguments:
-        seconds: wall time.
-        threads: CPU threads of the process.
     """
     packages = (*COMPUTING, "clean-fid", "scikit-learn", "pandas")
     # Asked at once, because each question starts a process.
@@ -136,13 +132,7 @@ VALUES: Mapping[str, tuple[Callable[[object], bool], str]] = {
 
 
 def read_provenance(path: Path, suite: str, subject: str, needed: Iterable[str] = ()) -> dict[str, Any]:
-    """Read the provenance of a job, ``<stage>.json``.
-
-    Arguments:
-        path: the file.
-        suite: name of the suite.
-        subject: the job's dataset, run, shard or job on a known density; empty for other jobs.
-        needed: keys that it must have; records of earlier versions have fewer.
+    """Read the provenance of a job, ``<stage>.json``, with the needed keys: records of earlier versions have fewer.
 
     Raises:
         ArtifactError: if it is damaged, belongs to another job, lacks a key or has an invalid value.
@@ -170,11 +160,7 @@ def accepted_since(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
 
 
 def older_results(folder: Path) -> str:
-    """Report on one line that a suite's results come from a version before manifests; empty if they do not.
-
-    Arguments:
-        folder: folder of the suite's results.
-    """
+    """Report on one line that a suite's results come from a version before manifests; empty if they do not."""
     for path in folder.glob("data/*/provenance/prepare.json"):
         if not (path.parent.parent / "manifest" / path.name).is_file():
             return (

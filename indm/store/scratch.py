@@ -51,12 +51,7 @@ class Work(NamedTuple):
 
 
 class Scratch:
-    """The files of one stage's unfinished work.
-
-    Arguments:
-        folder: their folder, from which files with another key are removed.
-        key: the key of the work.
-    """
+    """The files of one stage's unfinished work; files with another key are removed from their folder."""
 
     def __init__(self, folder: Path, key: str) -> None:
         self.folder, self.key = folder, key
@@ -119,11 +114,7 @@ def below(once: Once, prefix: str) -> Once:
 
 @contextlib.contextmanager
 def open_scratch(work: Work, *, keep: bool = False) -> Iterator[Scratch]:
-    """Lock the folder of unfinished work for one process, and remove it if the block ends without an error.
-
-    Arguments:
-        work: the work.
-        keep: do not remove the folder.
+    """Lock the folder of unfinished work for one process, and remove it, unless to keep, if the block ends without an error.
 
     Raises:
         ArtifactError: if another process has locked it, or it is not writable.

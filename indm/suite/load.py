@@ -26,14 +26,7 @@ LEFT_OUT = {"kept_weights"}
 
 
 def load_suite(path: Path, *, with_data: bool = False) -> Suite:
-    """Read and validate a suite file.
-
-    Arguments:
-        path: the suite's file.
-        with_data: whether to check its requirements on datasets too (:mod:`indm.suite.sizes`), as is done before the first job.
-
-    Returns:
-        The suite.
+    """Read and validate a suite file; before the first job, its requirements on datasets too (:mod:`indm.suite.sizes`).
 
     Raises:
         ParamsError: one line for each mistake: file, suite, run, key, the value found and the values allowed.

@@ -12,14 +12,7 @@ from indm.suite.strict_yaml import Strict
 
 
 def describe(path: Path, suite: object, error: dict[str, Any], cells: Mapping[str, str]) -> str:
-    """Describe an invalid value, and the values that are allowed.
-
-    Arguments:
-        path: the suite's file.
-        suite: name of the suite.
-        error: pydantic's error for the suite in full.
-        cells: the name in the file of every run.
-    """
+    """Describe an invalid value, by pydantic's error for the suite in full, and the values that are allowed."""
     location = [str(part) for part in error["loc"]]
     run, key = (location[1], location[2:]) if location[0] == "runs" and len(location) > 1 else (None, location)
     run = cells.get(run, run) if run else None

@@ -25,13 +25,7 @@ SHOWN_RUNS = 3
 
 
 def mistakes(suite: "Suite", path: Path, cells: Mapping[str, str]) -> list[str]:
-    """List the mistakes of a suite read from a file: the key, the value found and the values allowed.
-
-    Arguments:
-        suite: the suite.
-        path: its file.
-        cells: the name in the file of every run.
-    """
+    """List the mistakes of a suite read from a file, with the name in it of every run: the key, the value found, those allowed."""
     return [
         *_name(suite, path),
         *told_once((cells[name], mistake) for name in suite.runs for mistake in _run(suite, name, cells[name])),
@@ -51,11 +45,7 @@ def mistakes(suite: "Suite", path: Path, cells: Mapping[str, str]) -> list[str]:
 
 
 def told_once(found: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Yield each mistake once, with all runs that have it, since many runs share the values of the suite's sections.
-
-    Arguments:
-        found: the name in the file of a run, and a mistake.
-    """
+    """Yield each mistake once, with all runs that have it, since many runs share the values of the suite's sections."""
     runs: dict[str, dict[str, None]] = {}
     for name, mistake in found:
         runs.setdefault(mistake, {})[name] = None
@@ -221,16 +211,7 @@ def _nll_shards(suite: "Suite") -> Iterator[str]:
 
 
 def shards(stage: str, found: int, images: int, size: int, why: str, rows: int = 1) -> Iterator[str]:
-    """Check that each shard of a stage has a batch.
-
-    Arguments:
-        stage: the stage.
-        found: number of shards.
-        images: number of images of a row.
-        size: number of images in a batch.
-        why: origin of the number of images.
-        rows: number of rows.
-    """
+    """Check that each shard of a stage has a batch of its rows of images."""
     most = rows * -(-images // size)
     if found > max(most, 1):
         times = f"{rows} times " if rows > 1 else ""

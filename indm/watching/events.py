@@ -15,14 +15,7 @@ if TYPE_CHECKING:
 
 
 def write_events(suite: "Suite", layout: Layout) -> tuple[Path, int]:
-    """Write the events of all jobs of a suite, replacing earlier ones.
-
-    Arguments:
-        suite: the suite.
-        layout: layout of its files.
-
-    Returns:
-        The folder to give to ``tensorboard --logdir``, and the number of curves' folders in it.
+    """Write the events of all jobs of a suite, replacing earlier ones; return their folder and the number of curves.
 
     Raises:
         IndmError: if TensorBoard is not installed, or no job has written lines yet.

@@ -46,12 +46,7 @@ class Line(BaseModel):
 
 
 def read_lines(path: Path, tail: int | None = None) -> list[Line]:
-    """Read the lines of a file, oldest first, without lines torn by a power cut; a missing file has no lines.
-
-    Arguments:
-        path: the file.
-        tail: number of bytes to read at its end; ``None`` for all of it.
-    """
+    """Read the lines of a file, oldest first, without torn ones, or of the bytes at its end; a missing file has no lines."""
     try:
         with path.open("rb") as file:
             if tail is not None:

@@ -56,11 +56,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """The progress of the runs of a suite.
-
-    Arguments:
-        checks: the suite and its manifests.
-    """
+    """The progress of the runs of a suite."""
 
     checks: InputCheck
 

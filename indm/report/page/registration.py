@@ -26,10 +26,7 @@ def describe_registration(
             f"Not registered: params/registrations.yaml names commit {found.commit} of {found.date}, "
             f"but {' and '.join(doubts)}.{note}"
         )
-    pairs = {
-        "the suite": (found.suite_sha256, suite_sha256),
-        "the claims": (found.claims_sha256, claims_sha256),
-    }
+    pairs = {"the suite": (found.suite_sha256, suite_sha256), "the claims": (found.claims_sha256, claims_sha256)}
     changes = [
         f"{what} (SHA-256 {then[:12]}… then, {now[:12]}… now)" for what, (then, now) in pairs.items() if then != now
     ]

@@ -69,15 +69,7 @@ TOY2D = Literal[
     "steep-8d",
 ]
 MODELS = Literal[
-    "ddpmpp",
-    "indm",
-    "same-compute",
-    "best-scale",
-    "learned-linear",
-    "frozen-flow",
-    "learned-range",
-    "mulan",
-    "diffenc",
+    "ddpmpp", "indm", "same-compute", "best-scale", "learned-linear", "frozen-flow", "learned-range", "mulan", "diffenc"
 ]
 
 
@@ -107,9 +99,7 @@ class Toy2dRatesParams(Strict):
 
     lr: Rate = Field(description="rate of the score network")
     map_lr: float = Field(
-        ge=0,
-        le=1,
-        description="rate of INDM's flow, the learned linear map or a rival's path; 0 without one",
+        ge=0, le=1, description="rate of INDM's flow, the learned linear map or a rival's path; 0 without one"
     )
 
 

@@ -86,8 +86,7 @@ class RunParams(Strict):
     """One trained model: dataset x SDE x model x variant x objective x seed, and its overrides of the suite's sections."""
 
     dataset: Annotated[
-        DatasetName,
-        Field(description="registered dataset; standin...: synthetic, whose numbers mean nothing"),
+        DatasetName, Field(description="registered dataset; standin...: synthetic, whose numbers mean nothing")
     ]
     sde: Annotated[DiffusionName, Field(description="linear diffusion of the latent")]
     model: Annotated[
@@ -170,8 +169,7 @@ class Suite(Strict):
     grading: GradingParams
     runs: Annotated[dict[RunName, RunParams], Field(min_length=1, description="the trained models, by name")]
     shards: Annotated[
-        ShardsParams,
-        Field(description="how many jobs share the work of a stage on a run; default 1"),
+        ShardsParams, Field(description="how many jobs share the work of a stage on a run; default 1")
     ] = ShardsParams()
     compile: Annotated[
         bool,
