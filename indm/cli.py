@@ -253,11 +253,7 @@ def status(suite_file: Path, out: Path, reports: Path, watch: bool) -> None:
     """
     from indm.watching.status import Board
 
-    board = Board(_checks(suite_file, out, reports))
-    if watch:
-        board.watch()
-    else:
-        console().print(board.page())
+    Board(_checks(suite_file, out, reports)).show(watch)
 
 
 @main.command()

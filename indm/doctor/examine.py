@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from indm.data.archives import data_root as default_root
 from indm.doctor.inputs import archives, extractors, published, weights
 from indm.doctor.machine import DOWNLOAD, Item, device_items, disk_item
-from indm.pipeline.jobs import Job, job_names
+from indm.pipeline.jobs import Job, job_names, job_outputs, jobs_of
 from indm.pipeline.stages import STAGES
 from indm.shipped import DEFAULT_SUITE, default
 from indm.store.layout import Layout
@@ -69,32 +69,24 @@ def _items(suite: "Suite", work: Work, data_root: Path | None, out: Path) -> lis
 
 def unfinished(suite: "Suite", layout: Layout) -> Work:
     """Return the remaining work for a suite, by the files that are there."""
-    kinds = ("dataset", "run")
-    jobs = [
-        Job(name, subject)
-        for name, stage in STAGES.items()
-        if stage.subject in kinds
-        for subject in stage.subjects(suite)
-    ]
-    return work_of(suite, [job for job in jobs if not _made(suite, layout, job)])
-
-
-def _made(suite: "Suite", layout: Layout, job: Job) -> bool:
-    """Return whether a job's files are there; an empty file counts as missing, unless it stands for a picture."""
-    names = job_names(suite, job)
-    paths = [layout.root / pattern.format(**names).removeprefix("results/") for pattern in STAGES[job.stage].written]
-    return all(path.is_file() and (path.suffix == ".png" or path.stat().st_size > 0) for path in paths)
+    left = []
+    for job in jobs_of(suite, "shard", "toy", ""):
+        paths = [layout.root / path.removeprefix("results/") for path in job_outputs(suite, job)]
+        # An empty file counts as missing, unless it stands for a picture.
+        if not all(path.is_file() and (path.suffix == ".png" or path.stat().st_size > 0) for path in paths):
+            left.append(job)
+    return work_of(suite, left)
 
 
 def work_of(suite: "Suite", jobs: Collection[Job]) -> Work:
     """Return the work of some jobs."""
     return Work(
         prepare={job.subject for job in jobs if job.stage == "prepare"},
-        measure={job_names(suite, job)["dataset"] for job in jobs if _measures(suite, job)},
+        # A search for the best likelihood measures no images.
+        measure={
+            job_names(suite, job)["dataset"]
+            for job in jobs
+            if STAGES[job.stage].measures and (job.stage != "tune" or suite.runs[job.subject].objective == "fid")
+        },
         compute=any(STAGES[job.stage].on_device for job in jobs),
     )
-
-
-def _measures(suite: "Suite", job: Job) -> bool:
-    """Return whether a job measures images by the features of its dataset's extractor."""
-    return STAGES[job.stage].measures and (job.stage != "tune" or suite.runs[job.subject].objective == "fid")

@@ -72,6 +72,11 @@ class Changes:
             self._accept(self.why, [" ".join(each) for each in new])
         return [] if self.why else new
 
+    def refuse(self, checks: InputCheck, job: Job, remedy: str = "") -> None:
+        """Refuse the results of a job that other code made, unless the changes since were accepted."""
+        for each in self.open(self.since(checks, job)):
+            raise ArtifactError(f"{checks.manifest(job)}: made by other code: {each.what} {each.where}{remedy}")
+
     def acceptances(self, found: Iterable[Difference]) -> list[dict[str, Any]]:
         """Return the entries of the file, without other changes than these."""
         lines = {" ".join(each) for each in found}

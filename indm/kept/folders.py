@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from indm.data.archives import largest
 from indm.errors import ArtifactError
-from indm.pipeline.jobs import MAKERS, Job, job_names, manifest
+from indm.pipeline.jobs import MAKERS, Job, job_names, jobs_of, manifest
 from indm.pipeline.stages import REFERENCE, STAGES
 from indm.store.provenance import record_names
 
@@ -54,10 +54,8 @@ class Folder:
 def kept_folders(suite: "Suite") -> list[Folder]:
     """List the folders of a suite, in the order of its stages, without shards, which are removed once they are gathered."""
     jobs: dict[str, list[Job]] = {}
-    for name, stage in STAGES.items():
-        for subject in stage.subjects(suite) if stage.subject not in ("", "shard") else ():
-            job = Job(name, subject)
-            jobs.setdefault(_below(stage.folder, suite, job), []).append(job)
+    for job in jobs_of(suite, "", "shard"):
+        jobs.setdefault(_below(STAGES[job.stage].folder, suite, job), []).append(job)
     return [
         Folder(place, tuple(found), tuple(file for job in found for file in _files(suite, job)))
         for place, found in jobs.items()

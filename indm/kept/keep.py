@@ -17,8 +17,7 @@ from indm.kept.accepted import FILE, Changes
 from indm.kept.folders import Folder, archive, kept_folders, pack, unpack
 from indm.kept.weights import averaged_weights, is_of, trained
 from indm.pipeline.input_check import InputCheck
-from indm.pipeline.jobs import job_names
-from indm.pipeline.stages import STAGES
+from indm.pipeline.jobs import job_outputs
 from indm.pipeline.stamps import job_stamp
 from indm.store.files import AGAIN, atomic_write, obstacle, read_json, sweep
 from indm.store.manifest import damage
@@ -80,8 +79,9 @@ def keep(checks: InputCheck, root: Path, replace: bool) -> Outcome:
     if kept := suite.kept_weights:
         for run in suite.first_runs(kept.seeds):
             if suite.runs[run].variant in kept.variants and f"runs/{run}" in outcome.came:
-                path = root / f"weights/{run}.safetensors"
-                outcome.found[f"weights/{run}"] = _keep_weights(checks, run, path, replace)
+                outcome.found[f"weights/{run}"] = _keep_weights(
+                    checks, run, root / f"weights/{run}.safetensors", replace
+                )
     return outcome
 
 
@@ -90,8 +90,7 @@ def _keep(checks: InputCheck, changes: Changes, folder: Folder, path: Path, repl
     try:
         records = _check(checks, folder)
         for job in folder.jobs:
-            for each in changes.open(changes.since(checks, job)):
-                raise ArtifactError(f"{checks.manifest(job)}: made by other code: {each.what} {each.where}")
+            changes.refuse(checks, job)
         files = {name: (here / name).read_bytes() for name in (*folder.files, *records)}
     except ArtifactError as error:
         return SKIPPED, str(error)
@@ -125,12 +124,6 @@ def restore(checks: InputCheck, root: Path, replace: bool, accept: str | None = 
 
     Archives are first unpacked into a temporary folder, because a run is checked against the dataset on which it was trained.
 
-    Arguments:
-        checks: the suite and its manifests.
-        root: folder of the archives; the file of accepted changes is next to it.
-        replace: whether other results in the results folder are replaced; otherwise they are refused.
-        accept: reason to accept the changes of the code, now and later.
-
     Raises:
         ArtifactError: if there are no archives of the suite.
         ParamsError: if the file of accepted changes is invalid, or the reason is empty.
@@ -153,10 +146,17 @@ def restore(checks: InputCheck, root: Path, replace: bool, accept: str | None = 
                     files |= _marked(staged, folder, changes, outcome)
                     state = _copy(here, folder, files, replace, now)
                 except ArtifactError as error:
-                    state = REFUSED, _in_archive(str(error), path, staged)
+                    # Name the archive instead of the temporary folder, and the remedy for it.
+                    place, words = f"{staged.layout.suite_folder}/", str(error).replace(AGAIN, REMEDY)
+                    state = REFUSED, words.replace(place, f"{path}: ", 1).replace(place, "")
             outcome.found[folder.place] = state
             if state[0] in (SKIPPED, REFUSED):
-                _stand_by(here, staged.layout.suite_folder, folder)
+                # Later folders should agree with the results that are and stay here, not with refused ones.
+                there = staged.layout.suite_folder / folder.place
+                shutil.rmtree(there, ignore_errors=True)
+                # Results may be missing.
+                with contextlib.suppress(OSError):
+                    shutil.copytree(here / folder.place / "manifest", there / "manifest")
     return outcome
 
 
@@ -231,20 +231,6 @@ def _lacks_marks(path: Path, content: bytes) -> bool:
     return present != kept and _unmarked(present) == _unmarked(kept)
 
 
-def _in_archive(message: str, path: Path, staged: InputCheck) -> str:
-    """Name an archive, and the remedy for it, in a message about a file in the temporary folder."""
-    folder = f"{staged.layout.suite_folder}/"
-    return message.replace(AGAIN, REMEDY).replace(folder, f"{path}: ", 1).replace(folder, "")
-
-
-def _stand_by(here: Path, staged: Path, folder: Folder) -> None:
-    """Let later folders agree with the results that are and stay here, not with refused ones."""
-    shutil.rmtree(staged / folder.place, ignore_errors=True)
-    # Results may be missing.
-    with contextlib.suppress(OSError):
-        shutil.copytree(here / folder.place / "manifest", staged / folder.place / "manifest")
-
-
 def _put(
     difference: str | None, make: Callable[[], Mapping[Path, bytes]], replace: bool, at: float | None = None
 ) -> State:
@@ -279,8 +265,8 @@ def _check(checks: InputCheck, folder: Folder) -> dict[str, dict[str, Any]]:
     """
     here, found = checks.layout.suite_folder, {}
     for job in folder.jobs:
-        outputs, names = checks.trust(job).outputs, job_names(checks.suite, job)
-        for path in (pattern.format(**names) for pattern in STAGES[job.stage].written):
+        outputs = checks.trust(job).outputs
+        for path in job_outputs(checks.suite, job):
             place, is_kept = checks.place(path), path.removeprefix(f"results/{checks.suite.suite}/") in folder.files
             expected = outputs.get(path, "none")
             if (is_kept or place.exists()) and (words := damage(place, expected, checks.manifest(job))):

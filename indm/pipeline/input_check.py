@@ -12,8 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indm.errors import ArtifactError
-from indm.pipeline.jobs import IMPORTED, Job, job_inputs, job_names, job_parameters, lasting_inputs, manifest
-from indm.pipeline.stages import STAGES
+from indm.pipeline.jobs import (
+    IMPORTED,
+    Job,
+    job_inputs,
+    job_names,
+    job_outputs,
+    job_parameters,
+    lasting_inputs,
+    manifest,
+)
 from indm.pipeline.stamps import job_modules, job_stamp
 from indm.store.files import AGAIN, FIRST
 from indm.store.layout import Layout
@@ -57,10 +65,8 @@ class InputCheck:
 
     def record(self, job: Job, inputs: dict[str, str], made_by: str | None = None) -> None:
         """Write the manifest of a job that has ended; ``made_by`` is the stage that did it, if not its own."""
-        names = job_names(self.suite, job)
-        outputs = [pattern.format(**names) for pattern in STAGES[job.stage].written]
         parameters = job_parameters(self.suite, job)
-        hashes = {path: content_sha256(self.place(path)) for path in outputs}
+        hashes = {path: content_sha256(self.place(path)) for path in job_outputs(self.suite, job)}
         job_of_code = (self.suite, made_by or job.stage, job.subject)
         stamp, modules = job_stamp(*job_of_code), job_modules(*job_of_code)
         made = Manifest(job.stage, self.suite.suite, job.subject, parameters, inputs, hashes, stamp, modules)

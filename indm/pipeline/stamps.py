@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from indm.pipeline.code import Sources, sources
+from indm.pipeline.jobs import jobs_of
 from indm.pipeline.stages import STAGES, gathering, run_of
 from indm.registry import DATASETS, DIFFUSIONS, FAMILIES, FLOWS, NETWORKS, SAMPLERS
 from indm.store import files, manifest
@@ -149,6 +150,5 @@ def _run(suite: "Suite", stage: str, subject: str) -> str:
 
 def suite_stamps(suite: "Suite") -> Iterator[tuple[str, str]]:
     """Yield the path of each job of a suite, ``stage`` or ``stage/subject``, with its stamp."""
-    for name, stage in STAGES.items():
-        for subject in stage.subjects(suite):
-            yield "/".join(filter(None, (name, subject))), job_stamp(suite, name, subject)
+    for job in jobs_of(suite):
+        yield "/".join(filter(None, job)), job_stamp(suite, *job)
