@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from indm.data.archives import data_root as default_root
 from indm.doctor.inputs import archives, extractors, published, weights
-from indm.doctor.machine import DOWNLOAD, Item, device_items, disk_item
+from indm.doctor.machine import DOWNLOAD, Item, compiler_item, disk_item, gpu_item
 from indm.pipeline.jobs import Job, job_names, job_outputs, jobs_of
 from indm.pipeline.stages import STAGES
 from indm.shipped import DEFAULT_SUITE, default
@@ -24,13 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Work:
-    """The work to be done for a suite.
-
-    Arguments:
-        prepare: datasets to be prepared, which need their archives.
-        measure: datasets whose images, or whose runs' images, are to be measured, which need the weights of their extractor.
-        compute: whether this machine has to compute on the suite's device.
-    """
+    """The datasets to prepare, from archives, and to measure, by extractors, and whether to compute on the suite's device."""
 
     prepare: Collection[str]
     measure: Collection[str]
@@ -64,7 +58,8 @@ def _items(suite: "Suite", work: Work, data_root: Path | None, out: Path) -> lis
     items = [item for name in suite.datasets if name in work.prepare for item in archives(name, root)]
     items += [item for name in extractors(suite, work.measure) for item in weights(name)]
     items += [*published(suite, work.measure, root), disk_item(out / suite.suite)]
-    return items + (device_items(suite) if work.compute else [])
+    items += [gpu_item(suite)] if work.compute and suite.device != "cpu" else []
+    return items + ([compiler_item()] if work.compute and suite.compile else [])
 
 
 def unfinished(suite: "Suite", layout: Layout) -> Work:

@@ -38,13 +38,9 @@ LITTER = re.compile(r"[.#].*|.*(~|\.orig|\.rej|\.swp)")
 
 
 class Module(NamedTuple):
-    """A module or a file of data.
+    """A module or a file of data: the hash of its content, empty without statements, and the modules and files that it imports.
 
-    Arguments:
-        sha256: hash of its content; empty if it has no statements.
-        imports: the modules and files that it needs, by their names.
-        reads: constants that it reads from registered members by :meth:`indm.registry.Registry.literal`.
-        constants: the constants of a registered member, as text.
+    ``reads`` are constants of members that it reads by :meth:`indm.registry.Registry.literal`, ``constants`` a member's own.
     """
 
     sha256: str
@@ -110,9 +106,10 @@ class Sources:
         return self._known[name]
 
     def _read(self, name: str) -> Module:
-        path, content, writer = _path(name), self._files[name], _Writer()
-        if path == name:
-            return Module(hashlib.sha256(path.encode() + content).hexdigest())
+        content, writer = self._files[name], _Writer()
+        if "/" in name:
+            return Module(hashlib.sha256(name.encode() + content).hexdigest())
+        path = f"{name.replace('.', '/')}.py"
         try:
             tree = ast.parse(content)
             constants = _constants(tree) if ".registered." in name or name == "indm.__init__" else {}
@@ -212,11 +209,6 @@ def _constants(tree: ast.Module) -> dict[str, ast.Assign]:
 
 def _name(path: str) -> str:
     return path.removesuffix(".py").replace("/", ".") if path.endswith(".py") else path
-
-
-def _path(name: str) -> str:
-    """Return the path of a module or of a file of data."""
-    return name if "/" in name else f"{name.replace('.', '/')}.py"
 
 
 @functools.cache

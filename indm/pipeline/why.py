@@ -28,13 +28,7 @@ Reads = dict[Job, dict[str, Job]]
 
 
 class Answer(NamedTuple):
-    """Which jobs would run, and why.
-
-    Arguments:
-        chosen: the suite, and the stage and the names in the question.
-        total: number of these jobs and of all jobs on which they depend.
-        again: the causes of each job that would run, in the order of the pipeline.
-    """
+    """The causes of each job that would run again, of a total of jobs: the ones in the question, and all behind them."""
 
     chosen: str
     total: int

@@ -18,17 +18,9 @@ FORMAT = "indm-manifest-1"
 
 @dataclass(frozen=True)
 class Manifest:
-    """The manifest of a job's files.
+    """The manifest of a job's files: the job, its parameters with a run's overrides, and the SHA-256 of files by their paths.
 
-    Arguments:
-        stage: the job's stage.
-        suite: name of the suite.
-        subject: the job's dataset, run or job on a known density; empty for other jobs.
-        parameters: parameters of the job in the suite, with a run's overrides merged in.
-        inputs: SHA-256 of the files that it read, by their paths.
-        outputs: SHA-256 of the files that it wrote.
-        stamp: stamp of the code that did the job; empty in older manifests, where only the provenance has it.
-        modules: a short hash of each module of that code, by its name; empty in older manifests.
+    ``stamp`` is of the code that did the job, and ``modules`` has a short hash of each of its modules; older manifests lack both.
     """
 
     stage: str

@@ -85,16 +85,8 @@ def version(package: str) -> str:
     return str(getattr(loaded, "__version__", None) or metadata.version(package))
 
 
-def _is_commit(value: object) -> bool:
-    return value is None or (isinstance(value, str) and re.fullmatch("[0-9a-f]{40,64}", value) is not None)
-
-
-def _is_stamp(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and value.isprintable()
+def _is_text(value: object, expression: str = ".*") -> bool:
+    return isinstance(value, str) and value.isprintable() and re.fullmatch(expression, value) is not None
 
 
 def _is_number(value: object) -> bool:
@@ -105,29 +97,25 @@ def _are_versions(value: object) -> bool:
     return isinstance(value, dict) and {"python", "torch"} <= value.keys() and all(map(_is_text, value.values()))
 
 
-def _are_acceptances(value: object) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(each, dict)
-        and all(_is_text(each.get(key)) for key in ("date", "why"))
-        and isinstance(each.get("modules"), list)
-        and all(map(_is_text, each["modules"]))
-        for each in value
-    )
+def _is_acceptance(value: object) -> bool:
+    match value:
+        case {"date": date, "why": why, "modules": list(modules)}:
+            return all(map(_is_text, (date, why, *modules)))
+    return False
 
 
 # The check of each value in a record, and its description.
-VALUES: Mapping[str, tuple[Callable[[object], bool], str]] = {
-    "code_stamp": (_is_stamp, "64 hexadecimal digits"),
-    "commit": (_is_commit, "the name of a commit, or null"),
+VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "code_stamp": (lambda value: _is_text(value, "[0-9a-f]{64}"), "64 hexadecimal digits"),
+    "commit": (lambda value: value is None or _is_text(value, "[0-9a-f]{40,64}"), "the name of a commit, or null"),
     "uncommitted_changes": (lambda value: value in (True, False, None), "true, false or null"),
     "versions": (_are_versions, "the version of each package, python and torch among them"),
-    "machine": (_is_text, "a text of one line"),
-    "device": (_is_text, "a text of one line"),
-    "threads": (_is_number, "a number of at least 0"),
-    "allocator": (_is_text, "a text of one line"),
-    "seconds": (_is_number, "a number of at least 0"),
-    "peak_memory_mib": (_is_number, "a number of at least 0"),
-    ACCEPTED: (_are_acceptances, "the entries that restore writes"),
+    **dict.fromkeys(("machine", "device", "allocator"), (_is_text, "a text of one line")),
+    **dict.fromkeys(("threads", "seconds", "peak_memory_mib"), (_is_number, "a number of at least 0")),
+    ACCEPTED: (
+        lambda value: isinstance(value, list) and all(map(_is_acceptance, value)),
+        "the entries that restore writes",
+    ),
 }
 
 

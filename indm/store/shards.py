@@ -111,8 +111,11 @@ class Gathered:
             raise ArtifactError(
                 f"{self._paths[0]}: found no batch {name} in this shard or another one, expected it; {AGAIN}"
             )
+        from safetensors import safe_open
+
         path, keys = self._places[name]
-        return _read(path, name, keys)
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(f"{name}/{key}") for key in keys}
 
 
 def gather(layout: Layout, run: str, stage: str, count: int, code: str) -> Gathered:
@@ -122,10 +125,3 @@ def gather(layout: Layout, run: str, stage: str, count: int, code: str) -> Gathe
 
 def _file(layout: Layout, run: str, stage: str, number: int) -> Path:
     return layout.shard(run, number) / f"{stage}.safetensors"
-
-
-def _read(path: Path, name: str, keys: Sequence[str]) -> "Batch":
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        return {key: file.get_tensor(f"{name}/{key}") for key in keys}
