@@ -2,16 +2,15 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
 from indm.errors import ParamsError
 from indm.measured import METRICS
-from indm.registry import FAMILIES
+from indm.registry import DATASETS, FAMILIES
 from indm.suite.expand import variants_of
-from indm.suite.measured import DRAWN_BY, datasets
-from indm.suite.schema.types import DiffusionName, EachOnce, FamilyName, Shown
+from indm.suite.schema.types import DiffusionName, EachOnce, FamilyName, Shown, SweptName
 from indm.suite.strict_yaml import Strict, read_mapping
 from indm.suite.variants import CONTROLS, FROZEN_FLOW, SCALE
 
@@ -50,7 +49,7 @@ class Metric(Strict):
     def _names(self) -> Self:
         _known("name", [self.name], METRICS[self.stage], self.stage)
         sampler = [self.sampler] if self.sampler else []
-        _known("sampler", sampler, [CHOSEN, *DRAWN_BY["sweep"]] if self.stage == "sweep" else [], self.stage)
+        _known("sampler", sampler, [CHOSEN, *get_args(SweptName)] if self.stage == "sweep" else [], self.stage)
         return self
 
     @model_validator(mode="after")
@@ -145,10 +144,11 @@ class Claim(Strict):
 
     @model_validator(mode="after")
     def _places(self) -> Self:
-        _known("where.datasets", self.where.datasets, datasets(self.metric.stage), self.metric.stage)
-        if self.metric.stage == "toy2d":
-            for key in ("sdes", "objectives"):
-                _known(f"where.{key}", getattr(self.where, key), [], "toy2d")
+        # The jobs of the study of known densities are the suite's own.
+        is_toy2d = self.metric.stage == "toy2d"
+        _known("where.datasets", self.where.datasets, [] if is_toy2d else list(DATASETS), self.metric.stage)
+        for key in ("sdes", "objectives") if is_toy2d else ():
+            _known(f"where.{key}", getattr(self.where, key), [], "toy2d")
         return self
 
 

@@ -55,19 +55,8 @@ class TuneParams(Strict):
 
 
 # Names without a number of dimensions have two.
-TOY2D = Literal[
-    "moons",
-    "checkerboard",
-    "eight-gaussians",
-    "mixture-2d",
-    "mixture-8d",
-    "coupled-2d",
-    "coupled-8d",
-    "swirled-2d",
-    "swirled-8d",
-    "white-8d",
-    "steep-8d",
-]
+SHAPES = Literal["moons", "checkerboard", "eight-gaussians", "mixture-2d", "mixture-8d"]
+TOY2D = Literal[SHAPES, "coupled-2d", "coupled-8d", "swirled-2d", "swirled-8d", "white-8d", "steep-8d"]
 MODELS = Literal[
     "ddpmpp", "indm", "same-compute", "best-scale", "learned-linear", "frozen-flow", "learned-range", "mulan", "diffenc"
 ]
