@@ -65,8 +65,12 @@ def page_text(published: Published) -> str:
         ArtifactError: if the page lacks the markers of the block, or is not text.
     """
     path = published.target / "README.md"
-    stub = STUB.format(suite=published.suite.suite, end=END.format(name=BLOCK))
-    text = _read(path) if path.is_file() else stub
+    text = STUB.format(suite=published.suite.suite, end=END.format(name=BLOCK))
+    if path.is_file():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except ValueError:
+            raise ArtifactError(f"{path}: found bytes that are not UTF-8, expected a text; save it as UTF-8") from None
     return replace_block(text, BLOCK, _block(published), str(path))
 
 
@@ -79,10 +83,8 @@ def replace_block(text: str, name: str, content: str, place: str) -> str:
     end = re.escape(END.format(name=name))
     pattern = re.compile(rf"(<!-- {re.escape(name)}: [^\n]* -->\n)(.*?)({end})", flags=re.DOTALL)
     if (found := len(pattern.findall(text))) != 1 or text.count(END.format(name=name)) != 1:
-        raise ArtifactError(
-            f"{place}: found {found} blocks <!-- {name}: ... --> to {END.format(name=name)}, expected one; "
-            "put the two lines where the block should stand"
-        )
+        words = f"found {found} blocks <!-- {name}: ... --> to {END.format(name=name)}, expected one"
+        raise ArtifactError(f"{place}: {words}; put the two lines where the block should stand")
     return pattern.sub(lambda match: f"{match[1]}\n{content.strip()}\n\n{match[3]}", text)
 
 
@@ -110,13 +112,6 @@ def _compared(row: Mapping[str, Any]) -> str:
     )
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except ValueError:
-        raise ArtifactError(f"{path}: found bytes that are not UTF-8, expected a text; save it as UTF-8") from None
-
-
 def _block(published: Published) -> str:
     suite, executions = published.suite, published.executions
     claims, compute = published.tables["claims"], published.tables["compute"]
@@ -132,7 +127,8 @@ def _block(published: Published) -> str:
     return TEMPLATE.render(
         suite=suite,
         sha256=suite_sha256(suite),
-        registration=_cell(registration),
+        # A cell of a table may not contain line breaks and bars.
+        registration=" ".join(registration.split()).replace("|", "\\|"),
         commits=dict.fromkeys(map(_commit, executions)),
         changed=FILE if any(ACCEPTED in execution for execution in executions) else "",
         machines=dict.fromkeys(map(_machine, executions)),
@@ -153,11 +149,6 @@ def _steps(compute: pd.DataFrame) -> list[str]:
         f"{row['train_flops_per_step_x'] / row['train_flops_per_step_y']:.2f} ({names(*(row[key] for key in PLACE))})"
         for row in records(indm.merge(baseline, on=PLACE))
     ]
-
-
-def _cell(text: str) -> str:
-    """Escape line breaks and bars, which a cell of a table may not contain."""
-    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _commit(execution: Mapping[str, Any]) -> str:
