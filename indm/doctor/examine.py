@@ -32,11 +32,7 @@ class Work:
 
 
 def examine(suite_file: Path | None, out: Path, data_root: Path | None) -> tuple[str, bool]:
-    """Check the requirements of a suite's remaining work; return the page, verdict first, and whether the suite can run.
-
-    Raises:
-        ParamsError: if the suite has a mistake.
-    """
+    """Check the requirements of a suite's remaining work; return the page, verdict first, and whether the suite can run."""
     suite = load_suite(suite_file or default(Path(f"params/{DEFAULT_SUITE}.yaml")), with_data=True)
     items = _items(suite, unfinished(suite, Layout(out, suite.suite)), data_root, out)
     gaps = [item.gap for item in items if item.gap]

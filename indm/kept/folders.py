@@ -34,13 +34,7 @@ SUFFIX = ".tar.gz"
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder with the results of a dataset, a run or a study.
-
-    Arguments:
-        place: path below ``results/<suite>/``, such as ``runs/digits-vp-indm-nll-s0``.
-        jobs: jobs with a manifest in it.
-        files: its kept files, manifests included; paths below ``results/<suite>/``.
-    """
+    """A folder below ``results/<suite>/``, the jobs with a manifest in it, and its kept files, manifests included."""
 
     place: str
     jobs: tuple[Job, ...]

@@ -34,12 +34,7 @@ State = tuple[str, str]
 
 @dataclass
 class Outcome:
-    """The outcome for each folder of a suite.
-
-    Arguments:
-        found: whether it was written, there already, skipped or refused, with the reason if there is one.
-        changed: folders whose code has changed, by the change.
-    """
+    """Whether each folder of a suite was written, there already, skipped or refused, why, and which folders' code has changed."""
 
     found: dict[str, State] = field(default_factory=dict)
     changed: dict[str, set[str]] = field(default_factory=dict)
@@ -177,11 +172,7 @@ def _unpack(staged: InputCheck, folder: Folder, path: Path) -> dict[str, bytes]:
 
 
 def _marked(staged: InputCheck, folder: Folder, changes: Changes, outcome: Outcome) -> dict[str, bytes]:
-    """Check a folder, and return its records that lack the accepted changes of their code.
-
-    Raises:
-        ArtifactError: if the folder does not belong to the present suite, or a change was not accepted.
-    """
+    """Check a folder, and return its records that lack the accepted changes of their code; refuse other changes."""
     records = _check(staged, folder)
     found = {name: changes.since(staged, job) for name, job in zip(records, folder.jobs, strict=True)}
     if differing := changes.open(each for these in found.values() for each in these):
@@ -255,14 +246,7 @@ def _put(
 
 
 def _check(checks: InputCheck, folder: Folder) -> dict[str, dict[str, Any]]:
-    """Check that the jobs of a folder belong to the suite, and that its files are as their jobs wrote them.
-
-    Returns:
-        The record of each job, by its name.
-
-    Raises:
-        ArtifactError: if not, if a job has not ended, or if it has no record.
-    """
+    """Check that the ended jobs of a folder belong to the suite and left its files as they are; return their records by name."""
     here, found = checks.layout.suite_folder, {}
     for job in folder.jobs:
         outputs = checks.trust(job).outputs

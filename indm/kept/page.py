@@ -59,11 +59,7 @@ class Published:
 
 
 def page_text(published: Published) -> str:
-    """Return README.md with its generated block; a missing page becomes a stub.
-
-    Raises:
-        ArtifactError: if the page lacks the markers of the block, or is not text.
-    """
+    """Return README.md with its generated block; a missing page becomes a stub, one without the markers is refused."""
     path = published.target / "README.md"
     text = STUB.format(suite=published.suite.suite, end=END.format(name=BLOCK))
     if path.is_file():
@@ -75,11 +71,7 @@ def page_text(published: Published) -> str:
 
 
 def replace_block(text: str, name: str, content: str, place: str) -> str:
-    """Put new content between the lines ``<!-- name: ... -->`` and ``<!-- end of name -->`` of the file at a place.
-
-    Raises:
-        ArtifactError: if the file does not have both markers once, in this order.
-    """
+    """Put new content between the lines ``<!-- name: ... -->`` and ``<!-- end of name -->`` of the file at a place."""
     end = re.escape(END.format(name=name))
     pattern = re.compile(rf"(<!-- {re.escape(name)}: [^\n]* -->\n)(.*?)({end})", flags=re.DOTALL)
     if (found := len(pattern.findall(text))) != 1 or text.count(END.format(name=name)) != 1:

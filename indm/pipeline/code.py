@@ -224,11 +224,7 @@ def sources() -> Sources:
 
 @functools.cache
 def sources_of(commit: str) -> Sources:
-    """Return the sources of a commit.
-
-    Raises:
-        ArtifactError: if git cannot read it.
-    """
+    """Return the sources of a commit that git can read."""
     try:
         command = ["git", "-C", str(ROOT), "archive", commit, "indm"]
         packed = subprocess.run(command, capture_output=True, check=True).stdout

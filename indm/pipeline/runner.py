@@ -59,12 +59,13 @@ def run_stage(name: str, suite_file: Path, out: Path, subject: dict[str, Any], *
         "seed": _seed(suite, **subject),
     }
     started = time.monotonic()
-    with _watched(layout, job), removed_at_the_end():
+    # If torchrun has started several processes, only the first one writes.
+    news = watched(layout.watch(*job), goes_on=layout.scratch(job.subject, job.stage).exists())
+    with news if is_first() else contextlib.nullcontext(), removed_at_the_end():
         stage = importlib.import_module(f"indm.stages.{gathering(name)}")
         if name in STAGES and STAGES[name].grows is not None:
             options["work"] = work_of(suite, layout, job, stamp, inputs)
         finished: Finished = stage.run(suite, layout, *subject.values(), **options)
-        # If torchrun has started several processes, only the first one writes.
         if not is_first():
             return
         _record_provenance(finished, source, time.monotonic() - started, suite.threads)
@@ -122,13 +123,6 @@ def _seed(suite: "Suite", dataset: str | None = None, run: str | None = None, **
     if run is not None:
         return int(suite.runs[run].seed)
     return int(suite.datasets[dataset].split_seed) if dataset is not None else None
-
-
-def _watched(layout: "Layout", job: Job) -> contextlib.AbstractContextManager[None]:
-    """Write the progress of a job to the file that ``indm status`` reads."""
-    if not is_first():
-        return contextlib.nullcontext()
-    return watched(layout.watch(*job), goes_on=layout.scratch(job.subject, job.stage).exists())
 
 
 def _record_provenance(finished: "Finished", source: dict[str, Any], seconds: float, threads: int) -> None:

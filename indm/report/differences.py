@@ -72,14 +72,10 @@ class Tables:
 
 @dataclass(frozen=True)
 class Paired:
-    """The transformed numbers of the treatment and of another model, for the seeds that are sound in both.
+    """The transformed numbers of the treatment and of another model, paired: positive if the treatment is better.
 
-    Arguments:
-        seeds: the sound seeds.
-        differences: the paired differences, positive if the treatment is better, shape (S,) or (S, I).
-        planned: number of seeds with which both models were trained.
-        failed_treatment: number of these seeds that failed in the treatment.
-        failed_against: number of these seeds that failed in the other model.
+    The differences, shape (S,) or (S, I), are of the seeds that are sound in both. Both models were trained with the planned
+    number of seeds, of which these numbers failed.
     """
 
     seeds: tuple[int, ...] = ()
@@ -95,16 +91,10 @@ class Paired:
 
 
 class Comparison(NamedTuple):
-    """A claim at one dataset, SDE and objective, against one model.
+    """A claim at one place, a dataset, SDE and objective, against one model, empty if it is not named.
 
-    Arguments:
-        claim: the claim.
-        place: dataset, SDE and objective.
-        kind: one of :data:`COMPARISONS`, or :data:`FIXED_NUMBER` or :data:`CONTROL`.
-        against: the other model; empty if it is not named.
-        paired: the numbers of both.
-        protocol: decoder or sampler of the treatment and, if it differs, of the other model.
-        why_absent: why there are no numbers, unless the model was not run.
+    ``kind`` is one of :data:`COMPARISONS`, or :data:`FIXED_NUMBER` or :data:`CONTROL`; ``protocol`` the decoder or sampler of the
+    treatment and, if it differs, of the other model; ``why_absent`` why there are no numbers, unless the model was not run.
     """
 
     claim: Claim

@@ -249,11 +249,7 @@ def _published_beside(published: pd.DataFrame, cell: Result, group: pd.DataFrame
 
 
 def _protocol(group: pd.DataFrame) -> dict[str, Any]:
-    """Return the protocol that the seeds of a cell share, and the mean number of network calls.
-
-    Raises:
-        ArtifactError: if the protocols differ, because a mean over them would be meaningless.
-    """
+    """Return the protocol that the seeds of a cell must share, and the mean number of network calls."""
     found = group[["sampler", "num_samples", "extractor"]].drop_duplicates()
     if len(found) > 1:
         words = f"found different protocols, expected one: {found.to_dict('list')}"

@@ -47,11 +47,7 @@ def values_table(results: Results) -> pd.DataFrame:
 
 
 def refuse_repeats(values: pd.DataFrame) -> None:
-    """Refuse a tidy table in which a number occurs twice, because their mean would pass as one number.
-
-    Raises:
-        ArtifactError: if a number occurs twice; the message names the first one and its file.
-    """
+    """Refuse a tidy table in which a number occurs twice, because their mean would pass as one number; name the first one."""
     for row in records(values[values.duplicated(NUMBER)])[:1]:
         cell = ", ".join(str(row[key]) for key in NUMBER if not pd.isna(row[key]) and row[key] != "")
         raise ArtifactError(f"{row['source']}: found a number twice ({cell}), expected each once; {AGAIN}")
@@ -69,11 +65,7 @@ def images_table(results: Results) -> pd.DataFrame:
 
 
 def refuse_other_images(images: pd.DataFrame) -> None:
-    """Refuse a table in which the runs of a dataset do not have the same images, each once, because claims pair them.
-
-    Raises:
-        ArtifactError: if they differ; the message names the first file that has an image twice, or lacks one of another run.
-    """
+    """Refuse a table in which the runs of a dataset do not have the same images, each once, because claims pair them."""
     likelihoods = [*RUN_KEY, "stage", "x"]
     for row in records(images[images.duplicated([*likelihoods, "image"])])[:1]:
         raise ArtifactError(f"{_file_of_images(row)}: found image {row['image']} twice, expected each once; {AGAIN}")

@@ -228,11 +228,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def file_sha256(path: Path) -> str:
-    """Hash a file's content.
-
-    Raises:
-        ArtifactError: if it cannot be read.
-    """
+    """Hash the content of a file that can be read."""
     with _readable(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -61,11 +61,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def damage(place: Path, expected: str, manifest: Path) -> str:
-    """Report that a file or a folder has changed since its job, by its manifest, wrote it; empty if it has not.
-
-    Raises:
-        ArtifactError: if the file is missing.
-    """
+    """Report that a file or a folder has changed since its job, by its manifest, wrote it; empty if it has not."""
     if (found := content_sha256(place)) == expected:
         return ""
     shown = f"found SHA-256 {found[:12]}, expected {expected[:12]} by {manifest}"
@@ -73,11 +69,7 @@ def damage(place: Path, expected: str, manifest: Path) -> str:
 
 
 def content_sha256(path: Path) -> str:
-    """Hash a file's content, or the names and contents of the files in a folder, except hidden files of an engine.
-
-    Raises:
-        ArtifactError: if it is missing.
-    """
+    """Hash a file's content, or the names and contents of the files in a folder, except hidden ones; refuse a missing one."""
     if path.is_dir():
         digest = hashlib.sha256()
         for file in sorted(file for file in path.glob("[!.]*") if file.is_file()):
