@@ -88,9 +88,7 @@ SECTIONS = {
 
 
 @click.group(
-    cls=Commands,
-    sections=SECTIONS,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    cls=Commands, sections=SECTIONS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.version_option(__version__, prog_name="indm")
 def main() -> None:
@@ -255,11 +253,7 @@ def status(suite_file: Path, out: Path, reports: Path, watch: bool) -> None:
     """
     from indm.watching.status import Board
 
-    board = Board(_checks(suite_file, out, reports))
-    if watch:
-        board.watch()
-    else:
-        console().print(board.page())
+    Board(_checks(suite_file, out, reports)).show(watch)
 
 
 @main.command()

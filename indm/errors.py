@@ -18,11 +18,9 @@ class IndmError(Exception):
         """Return the message, with lines that are as long as a user's file shortened in the middle."""
         lines = super().__str__().split("\n")
         more = [f"and {len(lines) - MOST_LINES} more mistakes"] if len(lines) > MOST_LINES else []
-        return "\n".join([*map(_short, lines[:MOST_LINES]), *more])
-
-
-def _short(line: str) -> str:
-    return line if len(line) <= LONGEST else f"{line[: LONGEST * 2 // 3]} … {line[-LONGEST // 3 :]}"
+        begin, end = LONGEST * 2 // 3, -LONGEST // 3
+        shown = (line if len(line) <= LONGEST else f"{line[:begin]} … {line[end:]}" for line in lines[:MOST_LINES])
+        return "\n".join([*shown, *more])
 
 
 class NoGpuError(IndmError):

@@ -38,11 +38,7 @@ AVERAGED = {"score": "ema", "flow": "ema"}
 Values = Tensor | ArrayLike
 # The kinds and the ranges of numbers, as in suites; of a number without an entry, COUNT.
 COUNT = (Integral, 1, 10**9)
-RANGES = {
-    "steps": (Integral, 1, 10**6),
-    "seed": (Integral, 0, 2**32 - 1),
-    "log_det_tolerance": (Real, 1e-6, 1e6),
-}
+RANGES = {"steps": (Integral, 1, 10**6), "seed": (Integral, 0, 2**32 - 1), "log_det_tolerance": (Real, 1e-6, 1e6)}
 # Letters of an argument that a message shows.
 LONGEST = 200
 
@@ -322,9 +318,17 @@ def load_run(run: str | Path, device: str = "cpu") -> Run:
         DataError: if this machine has no such device.
     """
     place, where = _place(run), _device(device)
-    name, model = _trained(place) if place.is_dir() else _published(place)
-    dataset, seed = _dataset_and_seed(place, name)
-    return Run(name, model.to(where).eval().requires_grad_(False), dataset, seed)
+    if place.is_dir():
+        name, model = _trained(place)
+    else:
+        tensors, spec = read_published(place)
+        name, model = str(spec.get("run")), described_model(place, spec, tensors)
+    # A name begins with the dataset and ends with the seed.
+    found = re.fullmatch(rf"({'|'.join(sorted(DATASETS, key=len, reverse=True))})-.+-s(\d+)", name)
+    if found is None:
+        expected = f"<dataset>-...-s<seed>, with a dataset of: {', '.join(DATASETS)}"
+        raise ArtifactError(f"{place}: found run {name!r}, expected {expected}")
+    return Run(name, model.to(where).eval().requires_grad_(False), found[1], int(found[2]))
 
 
 def _device(name: str) -> torch.device:
@@ -365,31 +369,13 @@ def _trained(folder: Path) -> tuple[str, ImplicitNonlinearDiffusion]:
     expected = next((sha256 for file, sha256 in outputs.items() if Path(file).name == CHECKPOINT), "none")
     if words := damage(path, expected, manifest):
         raise ArtifactError(f"{words}; {AGAIN}")
-    return name, load_model(path, torch.device("cpu"), AVERAGED | _drawn_with(folder / "samples.json"))
-
-
-def _drawn_with(path: Path) -> dict[str, str]:
-    """Read which weights the samples come from, if there are samples; a flow without parameters has no entry."""
-    used = read_json(path).get("weights") if path.is_file() else {}
+    samples = folder / "samples.json"
+    used = read_json(samples).get("weights") if samples.is_file() else {}
     if not isinstance(used, dict) or not {str(kind) for kind in used.values()} <= {"ema", "raw", "None"}:
-        raise ArtifactError(f"{path}: found weights {used!r}, expected ema or raw for score and flow; {AGAIN}")
-    return {network: kind for network, kind in used.items() if kind}
-
-
-def _published(path: Path) -> tuple[str, ImplicitNonlinearDiffusion]:
-    """Load the published averaged weights of a run."""
-    tensors, spec = read_published(path)
-    return str(spec.get("run")), described_model(path, spec, tensors)
-
-
-def _dataset_and_seed(path: Path, name: str) -> tuple[str, int]:
-    """Read the dataset and the seed from a run's name, which begins with the one and ends with the other."""
-    found = re.fullmatch(rf"({'|'.join(sorted(DATASETS, key=len, reverse=True))})-.+-s(\d+)", name)
-    if found is None:
-        raise ArtifactError(
-            f"{path}: found run {name!r}, expected <dataset>-...-s<seed>, with a dataset of: {', '.join(DATASETS)}"
-        )
-    return found[1], int(found[2])
+        raise ArtifactError(f"{samples}: found weights {used!r}, expected ema or raw for score and flow; {AGAIN}")
+    # A flow without parameters has no entry.
+    drawn_with = {network: kind for network, kind in used.items() if kind}
+    return name, load_model(path, torch.device("cpu"), AVERAGED | drawn_with)
 
 
 def _check(**numbers: float) -> None:

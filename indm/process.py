@@ -94,12 +94,7 @@ def _whole_number(name: str, default: str = "") -> int:
 
 
 def set_up(device: str, threads: int, processes: int = 1) -> "torch.device":
-    """Choose the device, make torch deterministic, and collect garbage again after :func:`start`.
-
-    Arguments:
-        device: ``cpu``, ``cuda``, or ``auto``: a GPU if there is one.
-        threads: CPU threads of this process.
-        processes: processes on this machine that train together, with one GPU each.
+    """Choose the device (``auto``: a GPU if there is one), make torch deterministic, and collect garbage again after :func:`start`.
 
     Raises:
         NoGpuError: if the suite asks for a GPU and torch sees fewer GPUs than processes on this machine.

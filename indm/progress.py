@@ -36,13 +36,10 @@ Facts = Callable[[], Mapping[str, Any]]
 def bar(description: str, facts: Facts = dict) -> Callable[[range], Iterable[int]]:
     """Return a progress bar for a range, rarely redrawn so that logs stay short; it also writes to the file of :func:`watched`.
 
-    Arguments:
-        description: the part of the stage that the loop computes.
-        facts: called for each line, to return further content for it.
+    The description names the part of the stage that the loop computes, and facts are further content of each line.
     """
-    return lambda steps: _written(
-        tqdm(steps, desc=description, mininterval=2.0, unit="step"), steps, description, facts
-    )
+    options: dict[str, Any] = {"desc": description, "mininterval": 2.0, "unit": "step"}
+    return lambda steps: _written(tqdm(steps, **options), steps, description, facts)
 
 
 def say(line: str) -> None:
@@ -52,20 +49,23 @@ def say(line: str) -> None:
 
 @contextlib.contextmanager
 def watched(path: Path, *, goes_on: bool) -> Iterator[None]:
-    """Write the progress of the block to a file.
-
-    Arguments:
-        path: the file.
-        goes_on: whether an earlier execution may have left work to continue; else the lines of that execution are removed.
-    """
-    with _named(path):
+    """Write the progress of the block to a file, after the lines of an execution whose work goes on."""
+    before = os.environ.get(FILE)
+    # Child processes inherit it.
+    os.environ[FILE] = str(path)
+    try:
         _start(path, goes_on)
-        try:
-            yield
-        except BaseException as error:
-            _write("stopped" if isinstance(error, StoppedError) else "failed", error=_words(error))
-            raise
+        yield
         _write("done")
+    except BaseException as error:
+        # Errors of others are named.
+        words = str(error) if isinstance(error, IndmError) else f"{type(error).__name__}: {error}"
+        _write("stopped" if isinstance(error, StoppedError) else "failed", error=words.strip().partition("\n")[0])
+        raise
+    finally:
+        os.environ.pop(FILE)
+        if before is not None:
+            os.environ[FILE] = before
 
 
 def _written(shown: Iterable[int], steps: range, part: str, facts: Facts) -> Iterator[int]:
@@ -79,27 +79,10 @@ def _written(shown: Iterable[int], steps: range, part: str, facts: Facts) -> Ite
     for step in shown:
         yield step
         done, now = min(step + steps.step, steps.stop), time.monotonic()
-        if done == steps.stop or now - written >= _interval(now - started):
+        if done == steps.stop or now - written >= min(max((now - started) * SHARE, SHORTEST), LONGEST):
             pace = {"seconds_each": (now - written) / (done - before)}
             _write("progress", part=part, done=done, total=steps.stop, **pace, **_memory(), **facts())
             written, before = now, done
-
-
-def _interval(elapsed: float) -> float:
-    return min(max(elapsed * SHARE, SHORTEST), LONGEST)
-
-
-@contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Set the environment variable of the file inside the block, for this process and its child processes."""
-    before = os.environ.get(FILE)
-    os.environ[FILE] = str(path)
-    try:
-        yield
-    finally:
-        os.environ.pop(FILE)
-        if before is not None:
-            os.environ[FILE] = before
 
 
 def _start(path: Path, goes_on: bool) -> None:
@@ -115,17 +98,16 @@ def _start(path: Path, goes_on: bool) -> None:
 
 
 def _write(event: str, **content: Any) -> None:
-    """Append a line, and close the file so that other machines see it. A failed write does not stop the stage."""
-    line = {"time": round(time.time(), 2), "event": event} | {key: _plain(value) for key, value in content.items()}
+    """Append a line, and close the file so that other machines see it. A failed write does not stop the stage.
+
+    Floats have six digits; numbers that are not finite become null, since JSON has none.
+    """
+    line = {"time": round(time.time(), 2), "event": event}
+    for key, value in content.items():
+        number = float(f"{value:.6g}") if isinstance(value, float) and math.isfinite(value) else None
+        line[key] = number if isinstance(value, float) else value
     with contextlib.suppress(OSError), Path(os.environ[FILE]).open("a") as file:
         file.write(f"{json.dumps(line)}\n")
-
-
-def _plain(value: Any) -> Any:
-    """Round a float to six digits; a number that is not finite becomes null, since JSON has none."""
-    if not isinstance(value, float):
-        return value
-    return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 def peak_memory() -> float:
@@ -142,9 +124,3 @@ def _memory() -> dict[str, float]:
     if torch is not None and torch.cuda.is_initialized():
         found["gpu_memory_mib"] = torch.cuda.max_memory_allocated() / 2**20
     return found
-
-
-def _words(error: BaseException) -> str:
-    """Write an error on one line."""
-    words = str(error) if isinstance(error, IndmError) else f"{type(error).__name__}: {error}"
-    return words.strip().partition("\n")[0]

@@ -22,14 +22,7 @@ HEADER = """\
 
 
 def register(suite_file: Path, note: str) -> Registration:
-    """Write the entry of a suite into ``registrations.yaml`` in its folder, for the commit that is checked out.
-
-    Arguments:
-        suite_file: the suite's file.
-        note: a remark, shown in the report.
-
-    Returns:
-        The new entry, or the present one if it has the same suite and claims.
+    """Write the entry of a suite into ``registrations.yaml`` in its folder, for the commit that is checked out, or find it there.
 
     Raises:
         ParamsError: if the note is not valid text, the suite is invalid, a file differs from its commit, or the suite is
@@ -45,39 +38,30 @@ def register(suite_file: Path, note: str) -> Registration:
     path = folder / "registrations.yaml"
     known = load_registrations(path).suites
     for file in (*expand_suite(suite_file).files, folder / "claims.yaml"):
-        _check_committed(file)
+        if file.read_bytes() != _git(file.parent, "show", f"HEAD:./{file.name}", missing=b""):
+            raise ParamsError(f"{file}: found uncommitted changes, expected the content of HEAD; commit the file first")
     commit, date = _git(folder, "show", "--no-patch", "--format=%H %cs", "HEAD").decode().split()
     entry = Registration(
         commit=commit, date=date, suite_sha256=suite_sha256(suite), claims_sha256=claims_sha256(claims), note=note
     )
-    if found := known.get(suite.suite):
-        if (found.suite_sha256, found.claims_sha256) == (entry.suite_sha256, entry.claims_sha256):
-            _check_note(path, suite.suite, found.note, note)
-            return found
+    if (found := known.get(suite.suite)) is None:
+        write_registrations(path, Registrations(suites=known | {suite.suite: entry}))
+        return entry
+    if (found.suite_sha256, found.claims_sha256) != (entry.suite_sha256, entry.claims_sha256):
         raise ParamsError(
             f"{path}: found suite {suite.suite} registered at commit {found.commit[:12]}, expected no change of the suite or "
             "the claims since; to register it again, remove that entry, which the git history will show"
         )
-    write_registrations(path, Registrations(suites=known | {suite.suite: entry}))
-    return entry
-
-
-def _check_note(path: Path, suite: str, found: str, given: str) -> None:
-    if given not in ("", found):
-        raise ParamsError(
-            f"{path}: found the note {given!r}, expected the registered note {found!r} of suite {suite}; omit --note"
-        )
+    if note not in ("", found.note):
+        words = f"found the note {note!r}, expected the registered note {found.note!r} of suite {suite.suite}"
+        raise ParamsError(f"{path}: {words}; omit --note")
+    return found
 
 
 def write_registrations(path: Path, registrations: Registrations) -> None:
     """Write the file."""
     with atomic_write(path) as file:
         file.write((HEADER + "\n" + yaml_text(registrations.model_dump())).encode())
-
-
-def _check_committed(file: Path) -> None:
-    if file.read_bytes() != _git(file.parent, "show", f"HEAD:./{file.name}", missing=b""):
-        raise ParamsError(f"{file}: found uncommitted changes, expected the content of HEAD; commit the file first")
 
 
 def _git(folder: Path, *arguments: str, missing: bytes | None = None) -> bytes:
@@ -89,14 +73,12 @@ def _git(folder: Path, *arguments: str, missing: bytes | None = None) -> bytes:
     try:
         done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, check=False)
     except OSError as error:
-        raise ParamsError(
-            f"git: cannot be run ({error.strerror}); install git, since a registration names a commit"
-        ) from None
+        why = "install git, since a registration names a commit"
+        raise ParamsError(f"git: cannot be run ({error.strerror}); {why}") from None
     if done.returncode == 0:
         return done.stdout
     if missing is not None and _git(folder, "rev-parse", "HEAD"):
         return missing
     found = " ".join(done.stderr.decode(errors="replace").split())
-    raise ParamsError(
-        f"{folder}: expected a git checkout with a commit, which a registration names; git reports: {found}"
-    )
+    expected = "expected a git checkout with a commit, which a registration names"
+    raise ParamsError(f"{folder}: {expected}; git reports: {found}")

@@ -28,10 +28,7 @@ ROOT = Path(__file__).parent.parent
 class Registry(Mapping[str, Member]):
     """The members of a kind, by name; a member's module is imported when the member is first used.
 
-    Arguments:
-        package: the package whose modules are the members.
-        attribute: name that each member's module defines.
-        joint: joins the words of a name; by default the module ``fashion_mnist`` is the member ``fashion-mnist``.
+    Each module of the package defines the attribute, a member; with the joint ``-``, ``fashion_mnist`` is ``fashion-mnist``.
     """
 
     def __init__(self, package: str, attribute: str, joint: str = "-") -> None:

@@ -48,11 +48,7 @@ def printable(text: str) -> str:
 
 
 class SuiteOption(click.Option):
-    """A suite with ``-s``, which may also be the first bare word of the command.
-
-    Arguments:
-        needed: whether the command cannot do without.
-    """
+    """A suite with ``-s``, which may also be the first bare word of the command; if needed, one of them is required."""
 
     def __init__(self, *arguments: Any, needed: bool = False, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -63,42 +59,25 @@ class Command(click.Command):
     """A command that refuses an option with two values instead of ignoring the first one, and takes a suite in two ways."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments.
-
-        Raises:
-            click.UsageError: if an option is given twice.
-        """
+        """Parse the arguments, of which each option may be given once; a suite is an argument or an option."""
         *_, given = self.make_parser(ctx).parse_args(list(args))
-        once = [
-            option
-            for option in given
-            if isinstance(option, click.Option) and not option.multiple and not option.is_flag
-        ]
+        options = [option for option in given if isinstance(option, click.Option)]
+        once = [option for option in options if not option.multiple and not option.is_flag]
         if twice := [option.opts[-1] for option in once if once.count(option) > 1]:
             raise click.UsageError(f"{twice[0]}: found {twice.count(twice[0])} values, expected one", ctx)
         rest = super().parse_args(ctx, args)
-        for option in self.params:
-            if isinstance(option, SuiteOption):
-                self._choose_suite(ctx, option)
+        for option in (option for option in self.params if isinstance(option, SuiteOption)):
+            name, word = str(option.name), ctx.params.pop("suite", None)
+            if word is not None and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                raise click.UsageError(f"found two suites, {word} and --suite, expected one", ctx)
+            ctx.params[name] = word or ctx.params[name]
+            if option.needed and ctx.params[name] is None:
+                raise click.UsageError("Missing argument 'SUITE'.", ctx)
         return rest
-
-    @staticmethod
-    def _choose_suite(ctx: click.Context, option: SuiteOption) -> None:
-        """Take the suite that is given as an argument or as an option, which the command sees as one."""
-        word, source = ctx.params.pop("suite", None), ctx.get_parameter_source(str(option.name))
-        if word is not None and source is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"found two suites, {word} and --suite, expected one", ctx)
-        ctx.params[str(option.name)] = word or ctx.params[str(option.name)]
-        if option.needed and ctx.params[str(option.name)] is None:
-            raise click.UsageError("Missing argument 'SUITE'.", ctx)
 
 
 class Commands(click.Group):
-    """The subcommands, in sections; an error that a user can meet is reported on one line.
-
-    Arguments:
-        sections: the names of the subcommands, by the titles of their sections.
-    """
+    """The subcommands, by the titles of their sections; an error that a user can meet is reported on one line."""
 
     command_class = Command
 

@@ -128,8 +128,9 @@ print(*(type(part).__name__ for part in (model.sde, model.noise.network, model.f
 RUN = "digits-vp-fading-nll-s0"
 SAMPLER = """
 from indm.report.names import name
-from indm.suite.measured import DRAWN_BY
-print(name("ode_midpoint"), all("ode_midpoint" in drawn for drawn in DRAWN_BY.values()), sep="\\n")
+from typing import get_args
+from indm.suite.schema.types import SamplerName, SweptName
+print(name("ode_midpoint"), all("ode_midpoint" in get_args(names) for names in (SamplerName, SweptName)), sep="\\n")
 """
 STAMPS = """
 import json

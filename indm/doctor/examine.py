@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from indm.data.archives import data_root as default_root
 from indm.doctor.inputs import archives, extractors, published, weights
-from indm.doctor.machine import DOWNLOAD, Item, device_items, disk_item
-from indm.pipeline.jobs import Job, job_names
+from indm.doctor.machine import DOWNLOAD, Item, compiler_item, disk_item, gpu_item
+from indm.pipeline.jobs import Job, job_names, job_outputs, jobs_of
 from indm.pipeline.stages import STAGES
 from indm.shipped import DEFAULT_SUITE, default
 from indm.store.layout import Layout
@@ -24,13 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Work:
-    """The work to be done for a suite.
-
-    Arguments:
-        prepare: datasets to be prepared, which need their archives.
-        measure: datasets whose images, or whose runs' images, are to be measured, which need the weights of their extractor.
-        compute: whether this machine has to compute on the suite's device.
-    """
+    """The datasets to prepare, from archives, and to measure, by extractors, and whether to compute on the suite's device."""
 
     prepare: Collection[str]
     measure: Collection[str]
@@ -38,19 +32,7 @@ class Work:
 
 
 def examine(suite_file: Path | None, out: Path, data_root: Path | None) -> tuple[str, bool]:
-    """Check the requirements of a suite's remaining work.
-
-    Arguments:
-        suite_file: the suite; if it is None, the default suite.
-        out: the results folder.
-        data_root: the folder of the archives; :func:`indm.data.data_root` by default.
-
-    Returns:
-        The page, verdict first, and whether the suite can run.
-
-    Raises:
-        ParamsError: if the suite has a mistake.
-    """
+    """Check the requirements of a suite's remaining work; return the page, verdict first, and whether the suite can run."""
     suite = load_suite(suite_file or default(Path(f"params/{DEFAULT_SUITE}.yaml")), with_data=True)
     items = _items(suite, unfinished(suite, Layout(out, suite.suite)), data_root, out)
     gaps = [item.gap for item in items if item.gap]
@@ -61,14 +43,7 @@ def examine(suite_file: Path | None, out: Path, data_root: Path | None) -> tuple
 
 
 def requirements(suite: "Suite", work: Work, data_root: Path | None = None, out: Path = Path("results")) -> list[str]:
-    """List the missing requirements for the work on a suite, each on one line with its remedy.
-
-    Arguments:
-        suite: the suite.
-        work: the work to be done.
-        data_root: the folder of the archives; :func:`indm.data.data_root` by default.
-        out: the results folder.
-    """
+    """List the missing requirements for the work on a suite, each on one line with its remedy."""
     # An engine asks in its own process, and torch would stay there; a suite that may use a GPU lacks nothing without one.
     work = replace(work, compute=work.compute and (suite.device == "cuda" or suite.compile))
     return [item.gap for item in _items(suite, work, data_root, out) if item.gap]
@@ -79,37 +54,30 @@ def _items(suite: "Suite", work: Work, data_root: Path | None, out: Path) -> lis
     items = [item for name in suite.datasets if name in work.prepare for item in archives(name, root)]
     items += [item for name in extractors(suite, work.measure) for item in weights(name)]
     items += [*published(suite, work.measure, root), disk_item(out / suite.suite)]
-    return items + (device_items(suite) if work.compute else [])
+    items += [gpu_item(suite)] if work.compute and suite.device != "cpu" else []
+    return items + ([compiler_item()] if work.compute and suite.compile else [])
 
 
 def unfinished(suite: "Suite", layout: Layout) -> Work:
     """Return the remaining work for a suite, by the files that are there."""
-    kinds = ("dataset", "run")
-    jobs = [
-        Job(name, subject)
-        for name, stage in STAGES.items()
-        if stage.subject in kinds
-        for subject in stage.subjects(suite)
-    ]
-    return work_of(suite, [job for job in jobs if not _made(suite, layout, job)])
-
-
-def _made(suite: "Suite", layout: Layout, job: Job) -> bool:
-    """Return whether a job's files are there; an empty file counts as missing, unless it stands for a picture."""
-    names = job_names(suite, job)
-    paths = [layout.root / pattern.format(**names).removeprefix("results/") for pattern in STAGES[job.stage].written]
-    return all(path.is_file() and (path.suffix == ".png" or path.stat().st_size > 0) for path in paths)
+    left = []
+    for job in jobs_of(suite, "shard", "toy", ""):
+        paths = [layout.root / path.removeprefix("results/") for path in job_outputs(suite, job)]
+        # An empty file counts as missing, unless it stands for a picture.
+        if not all(path.is_file() and (path.suffix == ".png" or path.stat().st_size > 0) for path in paths):
+            left.append(job)
+    return work_of(suite, left)
 
 
 def work_of(suite: "Suite", jobs: Collection[Job]) -> Work:
     """Return the work of some jobs."""
     return Work(
         prepare={job.subject for job in jobs if job.stage == "prepare"},
-        measure={job_names(suite, job)["dataset"] for job in jobs if _measures(suite, job)},
+        # A search for the best likelihood measures no images.
+        measure={
+            job_names(suite, job)["dataset"]
+            for job in jobs
+            if STAGES[job.stage].measures and (job.stage != "tune" or suite.runs[job.subject].objective == "fid")
+        },
         compute=any(STAGES[job.stage].on_device for job in jobs),
     )
-
-
-def _measures(suite: "Suite", job: Job) -> bool:
-    """Return whether a job measures images by the features of its dataset's extractor."""
-    return STAGES[job.stage].measures and (job.stage != "tune" or suite.runs[job.subject].objective == "fid")

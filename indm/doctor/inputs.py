@@ -83,18 +83,17 @@ def _weights_file(name: str, file: "WeightsFile") -> Item:
 
 def published(suite: "Suite", measure: Collection[str], root: Path) -> list[Item]:
     """Look for the published statistics with which a suite compares."""
-    named = {dataset: suite.reference[dataset].published_statistics for dataset in suite.datasets if dataset in measure}
     items = []
-    for dataset, statistics in named.items():
-        if statistics is not None and (path := root / statistics.path).is_file():
+    for dataset in (name for name in suite.datasets if name in measure):
+        if (statistics := suite.reference[dataset].published_statistics) is None:
+            continue
+        path, remedy = root / statistics.path, "copy them there, or set published_statistics: null in the suite"
+        if path.is_file():
             from indm.metrics.published import check_statistics
 
             items.append(_checked(dataset, path, partial(check_statistics, path, statistics.sha256)))
-        elif statistics is not None:
-            gap = (
-                f"{path}: published statistics missing; copy them there, or set published_statistics: null in the suite"
-            )
-            items.append(Item(dataset, MISSING, str(path), gap))
+        else:
+            items.append(Item(dataset, MISSING, str(path), f"{path}: published statistics missing; {remedy}"))
     return items
 
 

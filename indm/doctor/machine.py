@@ -20,14 +20,7 @@ LEAST_FREE = 50_000_000
 
 @dataclass(frozen=True)
 class Item:
-    """A line of the page.
-
-    Arguments:
-        name: name of the requirement.
-        state: ``ready``, ``will download`` or ``missing``.
-        detail: result of the check.
-        gap: the thing found, the thing expected and the remedy on one line, if it is missing.
-    """
+    """A line of the page; a missing requirement has a gap: the thing found, the thing expected and the remedy on one line."""
 
     name: str
     state: str
@@ -36,11 +29,7 @@ class Item:
 
 
 def disk_item(out: Path) -> Item:
-    """Check free space at the results folder, and write access.
-
-    Arguments:
-        out: the folder of all suites or of one, which may not exist yet.
-    """
+    """Check free space at the results folder, which may not exist yet, and write access."""
     if blocked := obstacle(out / "any"):
         return Item("disk", MISSING, f"{out} cannot be written", f"{out}: cannot be written to: {blocked}")
     folder = next(path for path in (out.absolute(), *out.absolute().parents) if path.is_dir())
@@ -53,11 +42,6 @@ def disk_item(out: Path) -> Item:
         gap = f"{folder}: found {free / 1e6:.0f} MB free on its disk, expected at least {LEAST_FREE / 1e6:.0f} MB; free space"
         return Item("disk", MISSING, detail, gap)
     return Item("disk", READY, detail)
-
-
-def device_items(suite: "Suite") -> list[Item]:
-    """Check the requirements of a suite's jobs on the machine that computes them: GPUs, if it may use some, and a compiler."""
-    return ([gpu_item(suite)] if suite.device != "cpu" else []) + ([compiler_item()] if suite.compile else [])
 
 
 def compiler_item() -> Item:

@@ -38,11 +38,7 @@ class Accepted(Strict):
 
 
 class Changes:
-    """The changes since jobs were done.
-
-    Arguments:
-        path: the file of accepted changes; it may be missing.
-        why: reason to accept all other changes, too, and to record them.
+    """The changes since jobs were done; with a reason, all that the file does not have are accepted, too, and recorded.
 
     Raises:
         ParamsError: if the file is invalid, or the reason is empty.
@@ -75,6 +71,11 @@ class Changes:
         if self.why and new:
             self._accept(self.why, [" ".join(each) for each in new])
         return [] if self.why else new
+
+    def refuse(self, checks: InputCheck, job: Job, remedy: str = "") -> None:
+        """Refuse the results of a job that other code made, unless the changes since were accepted."""
+        for each in self.open(self.since(checks, job)):
+            raise ArtifactError(f"{checks.manifest(job)}: made by other code: {each.what} {each.where}{remedy}")
 
     def acceptances(self, found: Iterable[Difference]) -> list[dict[str, Any]]:
         """Return the entries of the file, without other changes than these."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from indm.data.archives import largest
 from indm.errors import ArtifactError
-from indm.pipeline.jobs import MAKERS, Job, job_names, manifest
+from indm.pipeline.jobs import MAKERS, Job, job_names, jobs_of, manifest
 from indm.pipeline.stages import REFERENCE, STAGES
 from indm.store.provenance import record_names
 
@@ -34,13 +34,7 @@ SUFFIX = ".tar.gz"
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder with the results of a dataset, a run or a study.
-
-    Arguments:
-        place: path below ``results/<suite>/``, such as ``runs/digits-vp-indm-nll-s0``.
-        jobs: jobs with a manifest in it.
-        files: its kept files, manifests included; paths below ``results/<suite>/``.
-    """
+    """A folder below ``results/<suite>/``, the jobs with a manifest in it, and its kept files, manifests included."""
 
     place: str
     jobs: tuple[Job, ...]
@@ -54,10 +48,8 @@ class Folder:
 def kept_folders(suite: "Suite") -> list[Folder]:
     """List the folders of a suite, in the order of its stages, without shards, which are removed once they are gathered."""
     jobs: dict[str, list[Job]] = {}
-    for name, stage in STAGES.items():
-        for subject in stage.subjects(suite) if stage.subject not in ("", "shard") else ():
-            job = Job(name, subject)
-            jobs.setdefault(_below(stage.folder, suite, job), []).append(job)
+    for job in jobs_of(suite, "", "shard"):
+        jobs.setdefault(_below(STAGES[job.stage].folder, suite, job), []).append(job)
     return [
         Folder(place, tuple(found), tuple(file for job in found for file in _files(suite, job)))
         for place, found in jobs.items()
@@ -65,12 +57,7 @@ def kept_folders(suite: "Suite") -> list[Folder]:
 
 
 def archive(root: Path, folder: Folder) -> Path:
-    """Return the path of a folder's archive.
-
-    Arguments:
-        root: folder of the suite's archives.
-        folder: the folder.
-    """
+    """Return the path of a folder's archive."""
     return root / f"{folder.place}{SUFFIX}"
 
 

@@ -17,8 +17,7 @@ from indm.kept.accepted import FILE, Changes
 from indm.kept.folders import Folder, archive, kept_folders, pack, unpack
 from indm.kept.weights import averaged_weights, is_of, trained
 from indm.pipeline.input_check import InputCheck
-from indm.pipeline.jobs import job_names
-from indm.pipeline.stages import STAGES
+from indm.pipeline.jobs import job_outputs
 from indm.pipeline.stamps import job_stamp
 from indm.store.files import AGAIN, atomic_write, obstacle, read_json, sweep
 from indm.store.manifest import damage
@@ -35,12 +34,7 @@ State = tuple[str, str]
 
 @dataclass
 class Outcome:
-    """The outcome for each folder of a suite.
-
-    Arguments:
-        found: whether it was written, there already, skipped or refused, with the reason if there is one.
-        changed: folders whose code has changed, by the change.
-    """
+    """Whether each folder of a suite was written, there already, skipped or refused, why, and which folders' code has changed."""
 
     found: dict[str, State] = field(default_factory=dict)
     changed: dict[str, set[str]] = field(default_factory=dict)
@@ -73,21 +67,16 @@ def _some(places: list[str]) -> str:
 
 
 def keep(checks: InputCheck, root: Path, replace: bool) -> Outcome:
-    """Pack every folder whose jobs have all ended, and write the averaged weights that the suite selects.
-
-    Arguments:
-        checks: the suite and its manifests.
-        root: folder for archives and weights; the file of accepted changes is next to it.
-        replace: whether archives of other results and weights of another training are replaced; otherwise they are refused.
-    """
+    """Pack every folder whose jobs have all ended, and write the averaged weights that the suite selects."""
     suite, outcome, changes = checks.suite, Outcome(), Changes(root.parent / FILE)
     for folder in kept_folders(suite):
         outcome.found[folder.place] = _keep(checks, changes, folder, archive(root, folder), replace)
     if kept := suite.kept_weights:
         for run in suite.first_runs(kept.seeds):
             if suite.runs[run].variant in kept.variants and f"runs/{run}" in outcome.came:
-                path = root / f"weights/{run}.safetensors"
-                outcome.found[f"weights/{run}"] = _keep_weights(checks, run, path, replace)
+                outcome.found[f"weights/{run}"] = _keep_weights(
+                    checks, run, root / f"weights/{run}.safetensors", replace
+                )
     return outcome
 
 
@@ -96,8 +85,7 @@ def _keep(checks: InputCheck, changes: Changes, folder: Folder, path: Path, repl
     try:
         records = _check(checks, folder)
         for job in folder.jobs:
-            for each in changes.open(changes.since(checks, job)):
-                raise ArtifactError(f"{checks.manifest(job)}: made by other code: {each.what} {each.where}")
+            changes.refuse(checks, job)
         files = {name: (here / name).read_bytes() for name in (*folder.files, *records)}
     except ArtifactError as error:
         return SKIPPED, str(error)
@@ -131,12 +119,6 @@ def restore(checks: InputCheck, root: Path, replace: bool, accept: str | None = 
 
     Archives are first unpacked into a temporary folder, because a run is checked against the dataset on which it was trained.
 
-    Arguments:
-        checks: the suite and its manifests.
-        root: folder of the archives; the file of accepted changes is next to it.
-        replace: whether other results in the results folder are replaced; otherwise they are refused.
-        accept: reason to accept the changes of the code, now and later.
-
     Raises:
         ArtifactError: if there are no archives of the suite.
         ParamsError: if the file of accepted changes is invalid, or the reason is empty.
@@ -159,10 +141,17 @@ def restore(checks: InputCheck, root: Path, replace: bool, accept: str | None = 
                     files |= _marked(staged, folder, changes, outcome)
                     state = _copy(here, folder, files, replace, now)
                 except ArtifactError as error:
-                    state = REFUSED, _in_archive(str(error), path, staged)
+                    # Name the archive instead of the temporary folder, and the remedy for it.
+                    place, words = f"{staged.layout.suite_folder}/", str(error).replace(AGAIN, REMEDY)
+                    state = REFUSED, words.replace(place, f"{path}: ", 1).replace(place, "")
             outcome.found[folder.place] = state
             if state[0] in (SKIPPED, REFUSED):
-                _stand_by(here, staged.layout.suite_folder, folder)
+                # Later folders should agree with the results that are and stay here, not with refused ones.
+                there = staged.layout.suite_folder / folder.place
+                shutil.rmtree(there, ignore_errors=True)
+                # Results may be missing.
+                with contextlib.suppress(OSError):
+                    shutil.copytree(here / folder.place / "manifest", there / "manifest")
     return outcome
 
 
@@ -183,11 +172,7 @@ def _unpack(staged: InputCheck, folder: Folder, path: Path) -> dict[str, bytes]:
 
 
 def _marked(staged: InputCheck, folder: Folder, changes: Changes, outcome: Outcome) -> dict[str, bytes]:
-    """Check a folder, and return its records that lack the accepted changes of their code.
-
-    Raises:
-        ArtifactError: if the folder does not belong to the present suite, or a change was not accepted.
-    """
+    """Check a folder, and return its records that lack the accepted changes of their code; refuse other changes."""
     records = _check(staged, folder)
     found = {name: changes.since(staged, job) for name, job in zip(records, folder.jobs, strict=True)}
     if differing := changes.open(each for these in found.values() for each in these):
@@ -237,20 +222,6 @@ def _lacks_marks(path: Path, content: bytes) -> bool:
     return present != kept and _unmarked(present) == _unmarked(kept)
 
 
-def _in_archive(message: str, path: Path, staged: InputCheck) -> str:
-    """Name an archive, and the remedy for it, in a message about a file in the temporary folder."""
-    folder = f"{staged.layout.suite_folder}/"
-    return message.replace(AGAIN, REMEDY).replace(folder, f"{path}: ", 1).replace(folder, "")
-
-
-def _stand_by(here: Path, staged: Path, folder: Folder) -> None:
-    """Let later folders agree with the results that are and stay here, not with refused ones."""
-    shutil.rmtree(staged / folder.place, ignore_errors=True)
-    # Results may be missing.
-    with contextlib.suppress(OSError):
-        shutil.copytree(here / folder.place / "manifest", staged / folder.place / "manifest")
-
-
 def _put(
     difference: str | None, make: Callable[[], Mapping[Path, bytes]], replace: bool, at: float | None = None
 ) -> State:
@@ -275,18 +246,11 @@ def _put(
 
 
 def _check(checks: InputCheck, folder: Folder) -> dict[str, dict[str, Any]]:
-    """Check that the jobs of a folder belong to the suite, and that its files are as their jobs wrote them.
-
-    Returns:
-        The record of each job, by its name.
-
-    Raises:
-        ArtifactError: if not, if a job has not ended, or if it has no record.
-    """
+    """Check that the ended jobs of a folder belong to the suite and left its files as they are; return their records by name."""
     here, found = checks.layout.suite_folder, {}
     for job in folder.jobs:
-        outputs, names = checks.trust(job).outputs, job_names(checks.suite, job)
-        for path in (pattern.format(**names) for pattern in STAGES[job.stage].written):
+        outputs = checks.trust(job).outputs
+        for path in job_outputs(checks.suite, job):
             place, is_kept = checks.place(path), path.removeprefix(f"results/{checks.suite.suite}/") in folder.files
             expected = outputs.get(path, "none")
             if (is_kept or place.exists()) and (words := damage(place, expected, checks.manifest(job))):

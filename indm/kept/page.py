@@ -59,46 +59,29 @@ class Published:
 
 
 def page_text(published: Published) -> str:
-    """Return README.md with its generated block; a missing page becomes a stub.
-
-    Raises:
-        ArtifactError: if the page lacks the markers of the block, or is not text.
-    """
+    """Return README.md with its generated block; a missing page becomes a stub, one without the markers is refused."""
     path = published.target / "README.md"
-    stub = STUB.format(suite=published.suite.suite, end=END.format(name=BLOCK))
-    text = _read(path) if path.is_file() else stub
+    text = STUB.format(suite=published.suite.suite, end=END.format(name=BLOCK))
+    if path.is_file():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except ValueError:
+            raise ArtifactError(f"{path}: found bytes that are not UTF-8, expected a text; save it as UTF-8") from None
     return replace_block(text, BLOCK, _block(published), str(path))
 
 
 def replace_block(text: str, name: str, content: str, place: str) -> str:
-    """Put new content between the markers of a block.
-
-    Arguments:
-        text: the file's text.
-        name: the name of the block; its first marker is ``<!-- name: ... -->``, its last ``<!-- end of name -->``.
-        content: the lines between them.
-        place: the path of the file, for the message.
-
-    Raises:
-        ArtifactError: if the file does not have both markers once, in this order.
-    """
+    """Put new content between the lines ``<!-- name: ... -->`` and ``<!-- end of name -->`` of the file at a place."""
     end = re.escape(END.format(name=name))
     pattern = re.compile(rf"(<!-- {re.escape(name)}: [^\n]* -->\n)(.*?)({end})", flags=re.DOTALL)
     if (found := len(pattern.findall(text))) != 1 or text.count(END.format(name=name)) != 1:
-        raise ArtifactError(
-            f"{place}: found {found} blocks <!-- {name}: ... --> to {END.format(name=name)}, expected one; "
-            "put the two lines where the block should stand"
-        )
+        words = f"found {found} blocks <!-- {name}: ... --> to {END.format(name=name)}, expected one"
+        raise ArtifactError(f"{place}: {words}; put the two lines where the block should stand")
     return pattern.sub(lambda match: f"{match[1]}\n{content.strip()}\n\n{match[3]}", text)
 
 
 def verdicts(table: pd.DataFrame, where: tuple[str, ...] = tuple(PLACE)) -> str:
-    """Write a row for each claim and place, and a column for each comparison: verdict, effect, interval, seeds to decide.
-
-    Arguments:
-        table: rows of claims.csv.
-        where: the columns that distinguish rows of a claim.
-    """
+    """Write a row for each claim and place, and a column for each comparison: verdict, effect, interval, seeds to decide."""
     kinds = [kind for kind in (*COMPARISONS, FIXED_NUMBER) if kind in set(table["comparison"])]
     lines = [f"| claim | | {' | '.join(kinds)} |", "|---" * (len(kinds) + 2) + "|"]
     keys = list(dict.fromkeys(["id", *PLACE, *where]))
@@ -121,13 +104,6 @@ def _compared(row: Mapping[str, Any]) -> str:
     )
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except ValueError:
-        raise ArtifactError(f"{path}: found bytes that are not UTF-8, expected a text; save it as UTF-8") from None
-
-
 def _block(published: Published) -> str:
     suite, executions = published.suite, published.executions
     claims, compute = published.tables["claims"], published.tables["compute"]
@@ -143,7 +119,8 @@ def _block(published: Published) -> str:
     return TEMPLATE.render(
         suite=suite,
         sha256=suite_sha256(suite),
-        registration=_cell(registration),
+        # A cell of a table may not contain line breaks and bars.
+        registration=" ".join(registration.split()).replace("|", "\\|"),
         commits=dict.fromkeys(map(_commit, executions)),
         changed=FILE if any(ACCEPTED in execution for execution in executions) else "",
         machines=dict.fromkeys(map(_machine, executions)),
@@ -164,11 +141,6 @@ def _steps(compute: pd.DataFrame) -> list[str]:
         f"{row['train_flops_per_step_x'] / row['train_flops_per_step_y']:.2f} ({names(*(row[key] for key in PLACE))})"
         for row in records(indm.merge(baseline, on=PLACE))
     ]
-
-
-def _cell(text: str) -> str:
-    """Escape line breaks and bars, which a cell of a table may not contain."""
-    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _commit(execution: Mapping[str, Any]) -> str:

@@ -14,8 +14,7 @@ from indm.kept.keep import results_alone
 from indm.kept.page import SUMMARISED, Published, page_text
 from indm.kept.weights import averaged_weights, is_of, trained
 from indm.pipeline.input_check import InputCheck
-from indm.pipeline.jobs import Job
-from indm.pipeline.stages import STAGES
+from indm.pipeline.jobs import Job, jobs_of
 from indm.report.catalogue import COMPRESSED, PUBLISHED
 from indm.report.results import read_rows
 from indm.shipped import DEFAULT_SUITE
@@ -37,12 +36,7 @@ ALIKE = ("commit", "uncommitted_changes", "machine", "device", "threads", "versi
 
 
 def publish(checks: InputCheck, target: Path, runs: Sequence[str]) -> Published:
-    """Write the folder of a suite, and the generated part of its README.md.
-
-    Arguments:
-        checks: the suite and its manifests.
-        target: the folder of the suite's published results.
-        runs: runs whose averaged weights are published; earlier weights stay as long as they belong to the same training.
+    """Write the folder of a suite, with the averaged weights of runs, and the generated part of its README.md.
 
     Raises:
         ArtifactError: if the results are incomplete, were made by code other than the present code, or are too large for git, or if
@@ -52,11 +46,15 @@ def publish(checks: InputCheck, target: Path, runs: Sequence[str]) -> Published:
     _check_target(suite.suite, target)
     # All inputs of the report are valid.
     checks.check(Job("report", ""))
-    _check_code(checks, Changes(target / FILE))
+    changes, remedy = Changes(target / FILE), "; run the suite again, or check out the commit that made the results"
+    for job in filter(lambda job: checks.manifest(job).is_file(), jobs_of(suite, "shard")):
+        changes.refuse(checks, job, remedy)
     _check_kept(suite, here, target / "kept")
     figures = checks.reports / suite.suite / "figures"
     files = {f"tables/{name}.csv": (here / f"tables/{name}.csv").read_bytes() for name in PUBLISHED}
-    files |= {f"tables/{name}.csv.gz": _compressed(here / f"tables/{name}.csv") for name in COMPRESSED}
+    for name in COMPRESSED:
+        # Compressed to bytes that do not depend on the time.
+        files[f"tables/{name}.csv.gz"] = gzip.compress((here / f"tables/{name}.csv").read_bytes(), mtime=0)
     files |= {f"figures/{path.name}": path.read_bytes() for path in sorted(figures.glob("*.svg"))}
     for kind in PICTURES:
         pictures = {f"{kind}/{run}.png": (here / f"runs/{run}/{kind}.png").read_bytes() for run in suite.first_runs(1)}
@@ -77,11 +75,6 @@ def publish(checks: InputCheck, target: Path, runs: Sequence[str]) -> Published:
     return published
 
 
-def _compressed(path: Path) -> bytes:
-    """Compress a file to bytes that do not depend on the time."""
-    return gzip.compress(path.read_bytes(), mtime=0)
-
-
 def _check_target(suite: str, target: Path) -> None:
     """Refuse a folder with files that publishing would remove, unless ``indm publish`` of the same suite wrote it."""
     path = target / "provenance.json"
@@ -96,17 +89,6 @@ def _check_target(suite: str, target: Path) -> None:
             f"{path}: found suite {found!r}, expected {suite!r}, since indm publish removes other files from the folder; name "
             "another folder (--to), or move these files"
         )
-
-
-def _check_code(checks: InputCheck, changes: Changes) -> None:
-    """Refuse results that other code made, unless the changes since were accepted."""
-    for name, stage in STAGES.items():
-        for job in (Job(name, subject) for subject in stage.subjects(checks.suite) if stage.subject != "shard"):
-            for each in changes.open(changes.since(checks, job)) if checks.manifest(job).is_file() else ():
-                raise ArtifactError(
-                    f"{checks.manifest(job)}: made by other code: {each.what} {each.where}; run the suite again, or check out "
-                    "the commit that made the results"
-                )
 
 
 def _check_kept(suite: "Suite", here: Path, root: Path) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 WEIGHTS_FORMAT = "indm-weights-2"
 SIGNATURE = "sha256"
 AVERAGED = "ema."
+# What is kept of the description of a checkpoint.
+KEPT = ("run", "step", "model")
 
 
 def averaged_weights(checks: InputCheck, run: str) -> bytes:
@@ -34,7 +36,18 @@ def averaged_weights(checks: InputCheck, run: str) -> bytes:
     path, expected = checks.layout.run(run) / "checkpoint.safetensors", trained(checks, run)
     if words := damage(path, expected, checks.manifest(Job("train", run))):
         raise ArtifactError(words)
-    return _averaged(path, expected)
+    # Imported here, because torch is only needed to publish weights.
+    from safetensors.torch import save
+
+    tensors, spec = read_weights(path, CHECKPOINT_FORMAT)
+    averaged = {
+        name.removeprefix(AVERAGED): tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+        if name.startswith(AVERAGED)
+    }
+    content = {"format": WEIGHTS_FORMAT, "checkpoint_sha256": expected, **{key: spec[key] for key in KEPT}}
+    content[SIGNATURE] = signature(averaged, content)
+    return save(averaged, metadata={"indm": json.dumps(content)})
 
 
 def trained(checks: InputCheck, run: str) -> str:
@@ -74,19 +87,3 @@ def signature(tensors: Mapping[str, "Tensor"], spec: Mapping[str, Any]) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _averaged(path: Path, sha256: str) -> bytes:
-    # Imported here, because torch is only needed to publish weights.
-    from safetensors.torch import save
-
-    tensors, spec = read_weights(path, CHECKPOINT_FORMAT)
-    averaged = {
-        name.removeprefix(AVERAGED): tensor.float() if tensor.is_floating_point() else tensor
-        for name, tensor in tensors.items()
-        if name.startswith(AVERAGED)
-    }
-    kept: dict[str, Any] = {key: spec[key] for key in ("run", "step", "model")}
-    content = {"format": WEIGHTS_FORMAT, "checkpoint_sha256": sha256, **kept}
-    content[SIGNATURE] = signature(averaged, content)
-    return save(averaged, metadata={"indm": json.dumps(content)})

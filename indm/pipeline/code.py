@@ -38,13 +38,9 @@ LITTER = re.compile(r"[.#].*|.*(~|\.orig|\.rej|\.swp)")
 
 
 class Module(NamedTuple):
-    """A module or a file of data.
+    """A module or a file of data: the hash of its content, empty without statements, and the modules and files that it imports.
 
-    Arguments:
-        sha256: hash of its content; empty if it has no statements.
-        imports: the modules and files that it needs, by their names.
-        reads: constants that it reads from registered members by :meth:`indm.registry.Registry.literal`.
-        constants: the constants of a registered member, as text.
+    ``reads`` are constants of members that it reads by :meth:`indm.registry.Registry.literal`, ``constants`` a member's own.
     """
 
     sha256: str
@@ -54,11 +50,7 @@ class Module(NamedTuple):
 
 
 class Sources:
-    """The modules of the package in a tree of files.
-
-    Arguments:
-        files: the content of each file by its path from the top of the checkout.
-    """
+    """The modules of the package in a tree of files, by their paths from the top of the checkout."""
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
         self._files = {_name(path): content for path, content in files.items() if not LITTER.fullmatch(Path(path).name)}
@@ -114,9 +106,10 @@ class Sources:
         return self._known[name]
 
     def _read(self, name: str) -> Module:
-        path, content, writer = _path(name), self._files[name], _Writer()
-        if path == name:
-            return Module(hashlib.sha256(path.encode() + content).hexdigest())
+        content, writer = self._files[name], _Writer()
+        if "/" in name:
+            return Module(hashlib.sha256(name.encode() + content).hexdigest())
+        path = f"{name.replace('.', '/')}.py"
         try:
             tree = ast.parse(content)
             constants = _constants(tree) if ".registered." in name or name == "indm.__init__" else {}
@@ -218,11 +211,6 @@ def _name(path: str) -> str:
     return path.removesuffix(".py").replace("/", ".") if path.endswith(".py") else path
 
 
-def _path(name: str) -> str:
-    """Return the path of a module or of a file of data."""
-    return name if "/" in name else f"{name.replace('.', '/')}.py"
-
-
 @functools.cache
 def sources() -> Sources:
     """Return the sources of this package, read once per execution, because imported modules do not change either."""
@@ -236,11 +224,7 @@ def sources() -> Sources:
 
 @functools.cache
 def sources_of(commit: str) -> Sources:
-    """Return the sources of a commit.
-
-    Raises:
-        ArtifactError: if git cannot read it.
-    """
+    """Return the sources of a commit that git can read."""
     try:
         command = ["git", "-C", str(ROOT), "archive", commit, "indm"]
         packed = subprocess.run(command, capture_output=True, check=True).stdout

@@ -12,8 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indm.errors import ArtifactError
-from indm.pipeline.jobs import IMPORTED, Job, job_inputs, job_names, job_parameters, lasting_inputs, manifest
-from indm.pipeline.stages import STAGES
+from indm.pipeline.jobs import (
+    IMPORTED,
+    Job,
+    job_inputs,
+    job_names,
+    job_outputs,
+    job_parameters,
+    lasting_inputs,
+    manifest,
+)
 from indm.pipeline.stamps import job_modules, job_stamp
 from indm.store.files import AGAIN, FIRST
 from indm.store.layout import Layout
@@ -27,13 +35,7 @@ ABSENT = object()
 
 
 class InputCheck:
-    """The checks of the files that the jobs of a suite read.
-
-    Arguments:
-        suite: the suite.
-        results: the results folder.
-        reports: the reports folder.
-    """
+    """The checks of the files that the jobs of a suite read."""
 
     def __init__(self, suite: "Suite", results: Path, reports: Path) -> None:
         self.suite, self.results, self.reports = suite, results, reports
@@ -41,14 +43,7 @@ class InputCheck:
         self._trusted: dict[Job, Manifest] = {}
 
     def check(self, job: Job, patterns: tuple[str, ...] | None = None) -> dict[str, str]:
-        """Check the files that a job is about to read.
-
-        Arguments:
-            job: the job.
-            patterns: its inputs, if they differ from the inputs of its stage.
-
-        Returns:
-            The SHA-256 of every input that lasts (:func:`~indm.pipeline.jobs.lasting_inputs`), by its path.
+        """Check the files that a job is about to read, and return the SHA-256 of each that lasts (:func:`lasting_inputs`), by path.
 
         Raises:
             ArtifactError: if an input is missing, damaged or made from something else.
@@ -69,17 +64,9 @@ class InputCheck:
         return {path: found[path] for path in lasting_inputs(self.suite, job, patterns)}
 
     def record(self, job: Job, inputs: dict[str, str], made_by: str | None = None) -> None:
-        """Write the manifest of a job that has ended.
-
-        Arguments:
-            job: the job.
-            inputs: the result of :meth:`check`.
-            made_by: the stage that did it, if it is not the job's own stage.
-        """
-        names = job_names(self.suite, job)
-        outputs = [pattern.format(**names) for pattern in STAGES[job.stage].written]
+        """Write the manifest of a job that has ended; ``made_by`` is the stage that did it, if not its own."""
         parameters = job_parameters(self.suite, job)
-        hashes = {path: content_sha256(self.place(path)) for path in outputs}
+        hashes = {path: content_sha256(self.place(path)) for path in job_outputs(self.suite, job)}
         job_of_code = (self.suite, made_by or job.stage, job.subject)
         stamp, modules = job_stamp(*job_of_code), job_modules(*job_of_code)
         made = Manifest(job.stage, self.suite.suite, job.subject, parameters, inputs, hashes, stamp, modules)

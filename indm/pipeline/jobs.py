@@ -21,6 +21,12 @@ class Job(NamedTuple):
     subject: str
 
 
+def jobs_of(suite: "Suite", *without: str) -> list[Job]:
+    """List the jobs of a suite, in the order of its stages, without the stages of some kinds of subjects."""
+    stages = {name: stage for name, stage in STAGES.items() if stage.subject not in without}
+    return [Job(name, subject) for name, stage in stages.items() for subject in stage.subjects(suite)]
+
+
 def manifest(stage: str) -> str:
     """Return the path of the manifest of a stage's job; see :mod:`indm.store.manifest`.
 
@@ -49,31 +55,26 @@ def job_names(suite: "Suite", job: Job) -> dict[str, str]:
     return names
 
 
-def job_inputs(suite: "Suite", job: Job, patterns: tuple[str, ...] | None = None) -> Iterator[tuple[str, Job | None]]:
-    """Yield each file that a job reads, with the job that wrote it, or ``None`` for a file of the repository.
+def job_outputs(suite: "Suite", job: Job) -> list[str]:
+    """List the files that a job writes, except its manifest."""
+    names = job_names(suite, job)
+    return [pattern.format(**names) for pattern in STAGES[job.stage].written]
 
-    Arguments:
-        suite: the suite.
-        job: the job.
-        patterns: its inputs, if they differ from the inputs of its stage.
-    """
+
+def job_inputs(suite: "Suite", job: Job, patterns: tuple[str, ...] | None = None) -> Iterator[tuple[str, Job | None]]:
+    """Yield each file that a job reads, with the job that wrote it, or ``None`` for a file of the repository."""
     names = job_names(suite, job)
     for pattern in STAGES[job.stage].inputs if patterns is None else patterns:
         if pattern not in MAKERS:
             yield pattern.format(**names), None
             continue
         maker = MAKERS[pattern]
-        for subject in _subjects(suite, maker, names) if job.subject else STAGES[maker].subjects(suite):
-            made = Job(maker, subject)
+        subjects, kind = STAGES[maker].subjects(suite), STAGES[maker].subject
+        if job.subject:
+            own = [subject for subject in subjects if run_of(subject)[0] == names["run"]] if kind == "shard" else []
+            subjects = own if kind == "shard" else [names.get(kind, "")]
+        for made in (Job(maker, subject) for subject in subjects):
             yield pattern.format(**job_names(suite, made)), made
-
-
-def _subjects(suite: "Suite", maker: str, names: dict[str, str]) -> list[str]:
-    """List the subjects of a stage whose files belong to a job, by the names in its paths."""
-    kind = STAGES[maker].subject
-    if kind == "shard":
-        return [subject for subject in STAGES[maker].subjects(suite) if run_of(subject)[0] == names["run"]]
-    return [names.get(kind, "")]
 
 
 def lasting_inputs(suite: "Suite", job: Job, patterns: tuple[str, ...] | None = None) -> dict[str, Job | None]:
@@ -88,10 +89,9 @@ def lasting_inputs(suite: "Suite", job: Job, patterns: tuple[str, ...] | None = 
 def job_parameters(suite: "Suite", job: Job) -> dict[str, Any]:
     """Return the parameters of a job in its suite, by the keys that its stage reads, with a run's overrides merged in."""
     names = job_names(suite, job)
-    keys = [key.format(**names) for key in STAGES[job.stage].keys]
     run = names.get("run", "")
     found: dict[str, Any] = {}
-    for key in keys:
+    for key in (key.format(**names) for key in STAGES[job.stage].keys):
         if key == "runs":
             # From the runs, tables only read the keys that identify them.
             found[key] = {name: run.model_dump(exclude={"train", "sample"}) for name, run in suite.runs.items()}

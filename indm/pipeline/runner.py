@@ -24,14 +24,7 @@ if TYPE_CHECKING:
 
 
 def run_stage(name: str, suite_file: Path, out: Path, subject: dict[str, Any], **options: Any) -> None:
-    """Run a stage of a suite, and write manifest and provenance next to its files.
-
-    Arguments:
-        name: the stage, or ``import_checkpoint``.
-        suite_file: the suite's file.
-        out: the results folder.
-        subject: subject of the job, by the options of the command line.
-        options: further arguments of the stage.
+    """Run a stage of a suite, or ``import_checkpoint``, and write manifest and provenance next to its files.
 
     Raises:
         ParamsError: if the suite has a mistake or no such job, or was edited after an engine had started.
@@ -66,12 +59,13 @@ def run_stage(name: str, suite_file: Path, out: Path, subject: dict[str, Any], *
         "seed": _seed(suite, **subject),
     }
     started = time.monotonic()
-    with _watched(layout, job), removed_at_the_end():
+    # If torchrun has started several processes, only the first one writes.
+    news = watched(layout.watch(*job), goes_on=layout.scratch(job.subject, job.stage).exists())
+    with news if is_first() else contextlib.nullcontext(), removed_at_the_end():
         stage = importlib.import_module(f"indm.stages.{gathering(name)}")
         if name in STAGES and STAGES[name].grows is not None:
             options["work"] = work_of(suite, layout, job, stamp, inputs)
         finished: Finished = stage.run(suite, layout, *subject.values(), **options)
-        # If torchrun has started several processes, only the first one writes.
         if not is_first():
             return
         _record_provenance(finished, source, time.monotonic() - started, suite.threads)
@@ -85,13 +79,6 @@ def work_of(suite: "Suite", layout: "Layout", job: Job, stamp: str, inputs: dict
     The key is a hash of the stamp of the job's code, its parameters and inputs (but for those that ``grows`` of its stage names),
     and the settings that may change the order of sums. The precision of products is not one of these, since
     :func:`~indm.process.set_up` fixes it.
-
-    Arguments:
-        suite: the suite.
-        layout: layout of the suite's files.
-        job: the job, of a stage that keeps unfinished work.
-        stamp: stamp of its code.
-        inputs: SHA-256 of each of its inputs, by path.
     """
     import torch
 
@@ -136,13 +123,6 @@ def _seed(suite: "Suite", dataset: str | None = None, run: str | None = None, **
     if run is not None:
         return int(suite.runs[run].seed)
     return int(suite.datasets[dataset].split_seed) if dataset is not None else None
-
-
-def _watched(layout: "Layout", job: Job) -> contextlib.AbstractContextManager[None]:
-    """Write the progress of a job to the file that ``indm status`` reads."""
-    if not is_first():
-        return contextlib.nullcontext()
-    return watched(layout.watch(*job), goes_on=layout.scratch(job.subject, job.stage).exists())
 
 
 def _record_provenance(finished: "Finished", source: dict[str, Any], seconds: float, threads: int) -> None:

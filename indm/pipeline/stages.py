@@ -4,6 +4,7 @@ The command line, the stamps of code, the rules of Snakemake and every ``dvc.yam
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -31,51 +32,16 @@ IDENTITY = ("runs.{run}.dataset", "runs.{run}.model", "runs.{run}.seed")
 # glibc then asks the system for large pages: a training takes 0.94 to 0.99 of the time. It reads this when a process starts.
 ALLOCATOR = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1"
 # All keys of a suite.
-SECTIONS = (
-    "suite",
-    "device",
-    "threads",
-    "processes",
-    "save_seconds",
-    "datasets",
-    "reference",
-    "train",
-    "sample",
-    "weights",
-    "fid",
-    "nll",
-    "curve",
-    "flow",
-    "sweep",
-    "protocol",
-    "toy2d",
-    "tune",
-    "runs",
-    "shards",
-    "compile",
-    "failed",
-    "failed_beyond",
-    "grading",
-)
+SECTIONS: tuple[str, ...] = ("suite", "device", "threads", "processes", "save_seconds", "datasets", "reference")
+SECTIONS += ("train", "sample", "weights", "fid", "nll", "curve", "flow", "sweep", "protocol", "toy2d", "tune")
+SECTIONS += ("runs", "shards", "compile", "failed", "failed_beyond", "grading")
 # A row of a sweep does not depend on which other ones there are.
 ROWS = ("sweep.objectives", "sweep.samplers", "sweep.steps")
-TOY2D = (
-    "lengths",
-    "test_points",
-    "vp",
-    "eps",
-    "training",
-    "time_draws",
-    "tolerance",
-    "importance",
-    "sample_steps",
-    "grid",
-    "samples",
-)
-
-
-def _with_snapshots(suite: "Suite") -> list[str]:
-    return [name for name in suite.runs if suite.train_params(name).snapshots]
+TOY2D: tuple[str, ...] = ("lengths", "test_points", "vp", "eps", "training", "time_draws", "tolerance", "importance")
+TOY2D += ("sample_steps", "grid", "samples")
+# The results of a run that tables show.
+RESULTS = [f"{RUN}/{name}" for name in ("samples.json", "fid.json", "nll.json", "nll.csv", "train.json", "curve.csv")]
+RESULTS += [f"{RUN}/{name}" for name in ("curve_images.csv", "flow.json", "sweep.csv", "tune.csv")]
 
 
 def _described(suite: "Suite") -> list[str]:
@@ -85,14 +51,6 @@ def _described(suite: "Suite") -> list[str]:
 
 def _swept(suite: "Suite") -> list[str]:
     return [name for name, run in suite.runs.items() if run.objective in suite.sweep.objectives]
-
-
-def _tuned(suite: "Suite") -> list[str]:
-    return list(suite.tune)
-
-
-def _studied(suite: "Suite") -> list[str]:
-    return list(suite.protocol)
 
 
 def _trials(suite: "Suite", run: str) -> tuple[str, ...]:
@@ -105,13 +63,8 @@ def _trials(suite: "Suite", run: str) -> tuple[str, ...]:
 
 
 # The options of the command line that name a subject.
-OPTIONS: dict[Subject, tuple[str, ...]] = {
-    "dataset": ("dataset",),
-    "run": ("run",),
-    "shard": ("run", "shard"),
-    "toy": ("toy",),
-    "": (),
-}
+OPTIONS: dict[Subject, tuple[str, ...]]
+OPTIONS = {"dataset": ("dataset",), "run": ("run",), "shard": ("run", "shard"), "toy": ("toy",), "": ()}
 
 
 class Stage(NamedTuple):
@@ -122,8 +75,8 @@ class Stage(NamedTuple):
 
     Arguments:
         summary: for the command line; the list of commands shows only its first sentence.
-        subject: kind of names with one job for each; empty if there is one job.
         folder: folder of its manifest and its provenance.
+        subject: kind of names with one job for each; empty if there is one job.
         inputs: files that it reads.
         outputs: files that it writes.
         metrics: outputs in JSON that DVC shows as numbers.
@@ -141,9 +94,9 @@ class Stage(NamedTuple):
     """
 
     summary: str
-    subject: Subject
     folder: str
-    inputs: tuple[str, ...]
+    subject: Subject = ""
+    inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     plots: Mapping[str, Mapping[str, str]] = MappingProxyType({})
@@ -222,6 +175,9 @@ def _shards(stage: str, summary: str, inputs: tuple[str, ...], keys: tuple[str, 
     )
 
 
+_of_run = partial(Stage, subject="run", folder=RUN, memory=2000)
+
+
 def _tables(stage: str) -> tuple[str, ...]:
     return tuple(f"{TABLES}/{name}.csv" for name, table in CATALOGUE.items() if table.stage == stage)
 
@@ -239,14 +195,7 @@ STAGES: dict[str, Stage] = {
         summary="Load a dataset and split it. Writes its arrays, its labels and its description.",
         subject="dataset",
         folder=DATA,
-        inputs=(),
-        outputs=(
-            f"{DATA}/train.npy",
-            f"{DATA}/valid.npy",
-            f"{DATA}/test.npy",
-            f"{DATA}/labels.json",
-            DESCRIPTION,
-        ),
+        outputs=(f"{DATA}/train.npy", f"{DATA}/valid.npy", f"{DATA}/test.npy", f"{DATA}/labels.json", DESCRIPTION),
         keys=("datasets.{dataset}",),
     ),
     "reference": Stage(
@@ -254,13 +203,7 @@ STAGES: dict[str, Stage] = {
         "images.",
         subject="dataset",
         folder=DATA,
-        inputs=(
-            f"{DATA}/train.npy",
-            f"{DATA}/valid.npy",
-            f"{DATA}/test.npy",
-            f"{DATA}/labels.json",
-            DESCRIPTION,
-        ),
+        inputs=(f"{DATA}/train.npy", f"{DATA}/valid.npy", f"{DATA}/test.npy", f"{DATA}/labels.json", DESCRIPTION),
         outputs=REFERENCE[:-1],
         metrics=(f"{DATA}/reference.json",),
         keys=("reference.{dataset}", "fid"),
@@ -268,10 +211,8 @@ STAGES: dict[str, Stage] = {
         memory=2000,
         inception=6000,
     ),
-    "train": Stage(
+    "train": _of_run(
         summary="Train a run's model.",
-        subject="run",
-        folder=RUN,
         inputs=(f"{DATA}/train.npy", DESCRIPTION),
         outputs=(CHECKPOINT, f"{RUN}/snapshots.safetensors"),
         metrics=(f"{RUN}/train.json",),
@@ -280,7 +221,6 @@ STAGES: dict[str, Stage] = {
         builds=True,
         grows=lambda *_: (),
         distributed=True,
-        memory=2000,
     ),
     "sample_shard": _shards(
         "sample",
@@ -288,27 +228,21 @@ STAGES: dict[str, Stage] = {
         DRAWING,
         keys=("sample", *DRAWN),
     ),
-    "sample": Stage(
+    "sample": _of_run(
         summary="Generate images from a trained run.",
-        subject="run",
-        folder=RUN,
         inputs=(*DRAWING, shard_file("sample")),
         outputs=(f"{RUN}/samples.npy", f"{RUN}/samples.json", *(f"{RUN}/{picture}.png" for picture in PICTURES)),
         keys=("sample", *DRAWN),
         builds=True,
         grows=lambda *_: (),
-        memory=2000,
     ),
-    "fid": Stage(
+    "fid": _of_run(
         summary="Measure FID and the other image metrics. Compares a run's images with the reference: FID, KID, IS, precision, "
         "recall, clean-FID.",
-        subject="run",
-        folder=RUN,
         inputs=(f"{RUN}/samples.npy", *REFERENCE),
         metrics=(f"{RUN}/fid.json",),
         keys=("fid", "weights", *IDENTITY),
         measures=True,
-        memory=2000,
         inception=4000,
     ),
     "nll_shard": _shards(
@@ -317,42 +251,33 @@ STAGES: dict[str, Stage] = {
         (CHECKPOINT, f"{DATA}/test.npy", DESCRIPTION),
         keys=EVALUATED,
     ),
-    "nll": Stage(
+    "nll": _of_run(
         summary="Evaluate a run's likelihoods. Writes four numbers, measured on the test split.",
-        subject="run",
-        folder=RUN,
         inputs=(CHECKPOINT, f"{DATA}/test.npy", DESCRIPTION, shard_file("nll")),
         outputs=(f"{RUN}/nll.csv",),
         metrics=(f"{RUN}/nll.json",),
         keys=EVALUATED,
         builds=True,
         grows=lambda *_: (),
-        memory=2000,
     ),
-    "curve": Stage(
+    "curve": _of_run(
         summary="Evaluate the likelihoods of all snapshots. Gives the learning curve of a run's training.",
-        subject="run",
-        folder=RUN,
         inputs=(f"{RUN}/snapshots.safetensors", f"{DATA}/valid.npy", f"{DATA}/test.npy", DESCRIPTION),
         outputs=(f"{RUN}/curve_images.csv",),
         plots={f"{RUN}/curve.csv": {"x": "step", "y": "nelbo"}},
         keys=("curve", "weights", *IDENTITY),
-        only=_with_snapshots,
+        only=lambda suite: [name for name in suite.runs if suite.train_params(name).snapshots],
         builds=True,
         grows=lambda *_: (),
-        memory=2000,
     ),
-    "flow": Stage(
+    "flow": _of_run(
         summary="Measure the effect of a run's flow on images. Gives its log-determinant, its gain by spatial frequency, and its "
         "distance from an affine map.",
-        subject="run",
-        folder=RUN,
         inputs=(CHECKPOINT, f"{DATA}/test.npy", DESCRIPTION),
         metrics=(f"{RUN}/flow.json",),
         keys=("flow", "nll.batch_size", "nll.log_det", "nll.log_det_tolerance", "weights", *IDENTITY),
         only=_described,
         builds=True,
-        memory=2000,
     ),
     "sweep_shard": _shards(
         "sweep",
@@ -360,10 +285,8 @@ STAGES: dict[str, Stage] = {
         DRAWING,
         keys=("sweep", "sample", *DRAWN),
     ),
-    "sweep": Stage(
+    "sweep": _of_run(
         summary="Measure FID by sampler and number of steps. Measures KID too.",
-        subject="run",
-        folder=RUN,
         inputs=(CHECKPOINT, f"{DATA}/train.npy", *REFERENCE, shard_file("sweep")),
         # Points instead of a line, because a file has several samplers.
         plots={f"{RUN}/sweep.csv": {"template": "scatter", "x": "nfe", "y": "fid"}},
@@ -372,7 +295,6 @@ STAGES: dict[str, Stage] = {
         builds=True,
         measures=True,
         grows=lambda *_: ROWS,
-        memory=2000,
     ),
     "protocol": Stage(
         summary="Measure how FID depends on its protocol. Changes one part at a time, on one run of a dataset.",
@@ -381,67 +303,37 @@ STAGES: dict[str, Stage] = {
         inputs=(CHECKPOINT, f"{DATA}/train.npy", f"{DATA}/valid.npy", f"{DATA}/test.npy", *REFERENCE),
         outputs=(PROTOCOL,),
         keys=("protocol.{dataset}", "weights", "sample", "fid", *IDENTITY, "runs.{run}.sample"),
-        only=_studied,
+        only=lambda suite: [*suite.protocol],
         builds=True,
         measures=True,
         memory=12000,
     ),
-    "tune": Stage(
+    "tune": _of_run(
         summary="Search a run's hyper-parameters. Compares trials on the validation split.",
-        subject="run",
-        folder=RUN,
         inputs=(f"{DATA}/train.npy", f"{DATA}/valid.npy", f"{DATA}/extractor.safetensors", DESCRIPTION),
         metrics=(f"{RUN}/tune.json",),
         plots={f"{RUN}/tune.csv": {"template": "scatter", "x": "trial", "y": "target"}},
         keys=(
-            "tune.{run}",
-            "train",
-            "curve",
-            "sample",
-            "weights",
-            "fid.bootstrap",
+            *("tune.{run}", "train", "curve", "sample", "weights", "fid.bootstrap"),
             *(f"runs.{{run}}.{key}" for key in ("dataset", "sde", "model", "objective", "train", "sample")),
         ),
-        only=_tuned,
+        only=lambda suite: [*suite.tune],
         builds=True,
         measures=True,
         grows=_trials,
-        memory=2000,
     ),
     "toy2d": Stage(
         summary="Compare the models on a known density. Trains INDM, DDPM++ and the controls.",
         subject="toy",
         folder=TOY,
-        inputs=(),
         outputs=(f"{TOY}.safetensors",),
         plots={f"{TOY}.csv": {"template": "scatter", "x": "train_flops", "y": "nelbo_excess"}},
         keys=("toy2d.datasets.{toy}", *(f"toy2d.{key}" for key in TOY2D)),
     ),
     "table": Stage(
         summary="Collect a suite's results in tables.",
-        subject="",
         folder=TABLES,
-        inputs=(
-            *(
-                f"{RUN}/{file}"
-                for file in (
-                    "samples.json",
-                    "fid.json",
-                    "nll.json",
-                    "nll.csv",
-                    "train.json",
-                    "curve.csv",
-                    "curve_images.csv",
-                    "flow.json",
-                    "sweep.csv",
-                    "tune.csv",
-                )
-            ),
-            f"{DATA}/reference.json",
-            PROTOCOL,
-            f"{TOY}.csv",
-            "params/published.csv",
-        ),
+        inputs=(*RESULTS, f"{DATA}/reference.json", PROTOCOL, f"{TOY}.csv", "params/published.csv"),
         outputs=_tables("table"),
         keys=("runs", "failed", "flow", "protocol", "toy2d.datasets", "toy2d.grid", "tune", "grading.decoder"),
     ),
@@ -449,7 +341,6 @@ STAGES: dict[str, Stage] = {
     # output of a stage.
     "compute": Stage(
         summary="Tabulate the cost of a suite's models.",
-        subject="",
         folder=TABLES,
         inputs=(f"{RUN}/train.json", f"{RUN}/samples.json"),
         outputs=_tables("compute"),
@@ -457,13 +348,9 @@ STAGES: dict[str, Stage] = {
     ),
     "claims": Stage(
         summary="Grade the paper's claims. Estimates how many seeds would decide them, and compares with published numbers.",
-        subject="",
         folder=TABLES,
         inputs=(
-            f"{TABLES}/values.csv",
-            f"{TABLES}/images.csv",
-            f"{TABLES}/fid.csv",
-            f"{TABLES}/nll.csv",
+            *(f"{TABLES}/{table}.csv" for table in ("values", "images", "fid", "nll")),
             "params/claims.yaml",
             "params/published.csv",
         ),
@@ -473,7 +360,6 @@ STAGES: dict[str, Stage] = {
     ),
     "figure": Stage(
         summary="Plot a suite's figures.",
-        subject="",
         folder="reports/{suite}",
         inputs=(*COLLECTED, f"{TOY}.safetensors"),
         # A folder, because the figures depend on the content of the suite's tables.
@@ -483,7 +369,6 @@ STAGES: dict[str, Stage] = {
     # Its bytes differ between executions, because it shows times from provenance/.
     "report": Stage(
         summary="Write a suite's report. Puts tables, figures and pictures on one page.",
-        subject="",
         folder="reports/{suite}",
         inputs=(
             *COLLECTED,
@@ -492,9 +377,7 @@ STAGES: dict[str, Stage] = {
             *(f"{RUN}/{picture}.png" for picture in PICTURES),
             DESCRIPTION,
             f"{DATA}/reference.json",
-            "params/claims.yaml",
-            "params/evidence.csv",
-            "params/registrations.yaml",
+            *(f"params/{file}" for file in ("claims.yaml", "evidence.csv", "registrations.yaml")),
         ),
         outputs=("reports/{suite}/index.html",),
         # It shows the checksum of the whole suite.

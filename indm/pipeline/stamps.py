@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from indm.pipeline.code import Sources, sources
+from indm.pipeline.jobs import jobs_of
 from indm.pipeline.stages import STAGES, gathering, run_of
 from indm.registry import DATASETS, DIFFUSIONS, FAMILIES, FLOWS, NETWORKS, SAMPLERS
 from indm.store import files, manifest
@@ -30,14 +31,7 @@ FORMATS = [value for module in (files, manifest) for name, value in vars(module)
 
 
 def job_stamp(suite: "Suite", stage: str, subject: str = "", code: Sources | None = None) -> str:
-    """Hash the code of a job.
-
-    Arguments:
-        suite: the suite.
-        stage: a stage of :data:`indm.pipeline.stages.STAGES`, or ``import_checkpoint``.
-        subject: the job's dataset, run, shard or job on a known density, if it has one.
-        code: the sources; by default the sources of this package.
-    """
+    """Hash the code of a job of a stage, or of ``import_checkpoint``; the sources are by default the sources of this package."""
     code, names = code or sources(), _beginnings(suite, stage, subject)
     # Stages that read all results show names and colours of their models and samplers.
     shown = [] if _builds(stage) else code.shown(_all_members(suite), *names)
@@ -73,12 +67,7 @@ class Difference(NamedTuple):
 
 
 def differences(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Difference]:
-    """Yield the modules that differ between two states of the code behind a job, without those that were only renamed.
-
-    Arguments:
-        then: short hashes of the modules by their names, from :func:`job_modules`.
-        now: the hashes in the other state.
-    """
+    """Yield the modules that differ between two results of :func:`job_modules`, without those that were only renamed."""
     gone = {then[name] for name in then.keys() - now.keys()}
     new = {now[name] for name in now.keys() - then.keys()}
     for name in sorted({**then, **now}):
@@ -161,6 +150,5 @@ def _run(suite: "Suite", stage: str, subject: str) -> str:
 
 def suite_stamps(suite: "Suite") -> Iterator[tuple[str, str]]:
     """Yield the path of each job of a suite, ``stage`` or ``stage/subject``, with its stamp."""
-    for name, stage in STAGES.items():
-        for subject in stage.subjects(suite):
-            yield "/".join(filter(None, (name, subject))), job_stamp(suite, name, subject)
+    for job in jobs_of(suite):
+        yield "/".join(filter(None, job)), job_stamp(suite, *job)

@@ -59,12 +59,6 @@ def remember_start(suite: Suite) -> None:
 def check_unedited(suite: Suite, suite_file: Path, tracked: Path, stamp: str) -> None:
     """Stop a job whose suite or code was edited after an engine had read them, since the engine would record the earlier ones.
 
-    Arguments:
-        suite: the suite.
-        suite_file: its file.
-        tracked: path of the job's stamp for DVC.
-        stamp: stamp of the job's present code.
-
     Raises:
         ParamsError: if Snakemake or DVC has read another suite or another stamp.
     """

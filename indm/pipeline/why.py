@@ -7,13 +7,13 @@ run with the stage that gathers them.
 """
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from indm.errors import ArtifactError, ParamsError
 from indm.pipeline.input_check import InputCheck
-from indm.pipeline.jobs import Job, job_names, lasting_inputs
+from indm.pipeline.jobs import Job, job_names, job_outputs, jobs_of, lasting_inputs
 from indm.pipeline.stages import STAGES
 from indm.pipeline.stamps import changes, job_stamp, members
 from indm.store.manifest import Manifest, content_sha256, damage
@@ -28,13 +28,7 @@ Reads = dict[Job, dict[str, Job]]
 
 
 class Answer(NamedTuple):
-    """Which jobs would run, and why.
-
-    Arguments:
-        chosen: the suite, and the stage and the names in the question.
-        total: number of these jobs and of all jobs on which they depend.
-        again: the causes of each job that would run, in the order of the pipeline.
-    """
+    """The causes of each job that would run again, of a total of jobs: the ones in the question, and all behind them."""
 
     chosen: str
     total: int
@@ -42,31 +36,28 @@ class Answer(NamedTuple):
 
 
 def why(checks: InputCheck, stage: str = "", **names: str | None) -> Answer:
-    """Find out which jobs would run, and why.
-
-    Arguments:
-        checks: the suite and its manifests.
-        stage: a stage, to ask about its jobs only.
-        names: a run, a dataset or a job on a known density (``toy``), to ask about its jobs only.
+    """Find out which jobs would run, and why: all, or the jobs of a stage, a run, a dataset or a known density (``toy``).
 
     Raises:
         ParamsError: if the suite has no such job.
     """
     given = {kind: name for kind, name in {"stage": stage, **names}.items() if name}
     suite, seen = checks.suite, _Seen(checks)
-    jobs = [
-        Job(name, subject)
-        for name, each in STAGES.items()
-        if each.subject != "shard"
-        for subject in each.subjects(suite)
-    ]
-    reads = {job: {path: maker for path, maker in lasting_inputs(suite, job).items() if maker} for job in jobs}
+    reads: Reads = {}
+    for job in jobs_of(suite, "shard"):
+        reads[job] = {path: maker for path, maker in lasting_inputs(suite, job).items() if maker}
     targets = _targets(suite, reads, given)
-    reads = _behind(targets, reads)
+    needed = set(targets)
+    for job in reversed(reads):
+        needed |= set(reads[job].values()) if job in needed else set()
+    reads = {job: inputs for job, inputs in reads.items() if job in needed}
     causes = {job: seen.causes(job) for job in reads}
     again = _spread({job for job in reads if causes[job] or (job in targets and seen.absent(job))}, reads, seen)
-    follows = {job: _follows(reads[job], again) if seen.is_there(job) else [] for job in again}
-    found = {job: causes[job] or follows[job] or seen.absent(job) for job in reads if job in again}
+    found: dict[Job, list[str]] = {}
+    for job in (job for job in reads if job in again):
+        makers = dict.fromkeys(maker.stage for maker in reads[job].values() if maker in again)
+        follows = [f"follows {', '.join(makers)}"] if makers and seen.is_there(job) else []
+        found[job] = causes[job] or follows or seen.absent(job)
     return Answer(", ".join(filter(None, (suite.suite, " ".join(given.values())))), len(reads), found)
 
 
@@ -86,14 +77,6 @@ def _targets(suite: "Suite", reads: Reads, given: Mapping[str, str]) -> set[Job]
     return set(jobs)
 
 
-def _behind(targets: Collection[Job], reads: Reads) -> Reads:
-    """Return jobs and all on which they depend, in the order of the pipeline."""
-    found = set(targets)
-    for job in reversed(reads):
-        found |= set(reads[job].values()) if job in found else set()
-    return {job: inputs for job, inputs in reads.items() if job in found}
-
-
 def _spread(first: set[Job], reads: Reads, seen: "_Seen") -> set[Job]:
     """Find the jobs that run if some do: readers of files that are made again, and makers of files that are missing then."""
     again: set[Job] = set()
@@ -105,18 +88,8 @@ def _spread(first: set[Job], reads: Reads, seen: "_Seen") -> set[Job]:
     return again
 
 
-def _follows(inputs: Mapping[str, Job], again: Collection[Job]) -> list[str]:
-    """Name the stages that make inputs of a job again."""
-    stages = dict.fromkeys(maker.stage for maker in inputs.values() if maker in again)
-    return [f"follows {', '.join(stages)}"] if stages else []
-
-
 class _Seen:
-    """The files of a suite's jobs, compared with the suite and the code.
-
-    Arguments:
-        checks: the suite and its manifests.
-    """
+    """The files of a suite's jobs, compared with the suite and the code."""
 
     def __init__(self, checks: InputCheck) -> None:
         self._checks, self._suite = checks, checks.suite
@@ -150,9 +123,7 @@ class _Seen:
         return self._checks.manifest(job).is_file() and (not path or self._checks.place(path).exists())
 
     def _files(self, job: Job) -> dict[str, Path]:
-        names = job_names(self._suite, job)
-        paths = (pattern.format(**names) for pattern in STAGES[job.stage].written)
-        return {path: self._checks.place(path) for path in paths}
+        return {path: self._checks.place(path) for path in job_outputs(self._suite, job)}
 
     def _code(self, job: Job, made: Manifest, other_keys: bool) -> Iterator[str]:
         """Yield the modules that differ, if the stamp differs."""

@@ -22,7 +22,7 @@ from tabulate import tabulate
 from indm.errors import ArtifactError
 from indm.report.catalogue import CATALOGUE
 from indm.report.export import read_tables
-from indm.report.results import Result, read_rows, records
+from indm.report.results import read_rows, records
 from indm.report.schema import require
 from indm.store.files import AGAIN, from_git, read_json
 from indm.store.layout import Layout
@@ -122,9 +122,8 @@ def agreement(published: Path, layout: Layout) -> Agreement:
         machines, suite_sha256 = _machines(record), _suite_of(record)
     own = {path.stem: (path, table) for path, table in read_tables(layout, paths).items()}
     here = {name: _checked(name, layout.suite, *own[name]) for name in paths}
-    numbers = pd.concat(
-        [_beside(_numbers(name, published_tables[name]), _numbers(name, here[name]), KEY) for name in NUMBERS]
-    )
+    sides = {name: (_numbers(name, published_tables[name]), _numbers(name, here[name])) for name in NUMBERS}
+    numbers = pd.concat([_beside(*pair, KEY) for pair in sides.values()])
     if numbers.empty:
         raise ArtifactError(f"{published}/tables: found no number to compare, expected some in {', '.join(NUMBERS)}")
     return Agreement(
@@ -150,20 +149,15 @@ def _checked(name: str, suite: str, path: Path, table: pd.DataFrame) -> pd.DataF
 
 def _check_errors(path: Path, table: pd.DataFrame) -> None:
     """Check the numbers that set a tolerance: squaring hides a negative sign, and an infinite error makes everything agree."""
-    for column in filter(_is_error, map(str, table) if len(table) else ()):
+    # Standard errors, repeatabilities, numbers of seeds.
+    columns = [key for key in map(str, table) if key.endswith("_se") or key in ("repeatability", "n")]
+    for column in columns if len(table) else ():
         if not is_numeric_dtype(table[column]):
             raise ArtifactError(f"{path}: found text in the {column} column, expected numbers; {AGAIN}")
         known = table[column].dropna()
         if len(odd := known[~(np.isfinite(known) & (known >= 0))]):
-            raise ArtifactError(
-                f"{path}: row {int(odd.index[0]) + 2}, column {column}: found {odd.iloc[0]:g}, expected a finite number of at "
-                f"least 0; {AGAIN}"
-            )
-
-
-def _is_error(column: str) -> bool:
-    """Return whether a column sets a tolerance: standard errors, repeatabilities, numbers of seeds."""
-    return column.endswith("_se") or column in ("repeatability", "n")
+            words = f"found {odd.iloc[0]:g}, expected a finite number of at least 0"
+            raise ArtifactError(f"{path}: row {int(odd.index[0]) + 2}, column {column}: {words}; {AGAIN}")
 
 
 def _beside(published: pd.DataFrame, here: pd.DataFrame, key: list[str]) -> pd.DataFrame:
@@ -172,15 +166,10 @@ def _beside(published: pd.DataFrame, here: pd.DataFrame, key: list[str]) -> pd.D
 
 def _verdicts(table: pd.DataFrame) -> pd.DataFrame:
     """List the verdicts, each named by its claim, place and comparison."""
-    rows = [
-        (
-            _place("claims", row),
-            row["verdict"],
-            row["repeatability"] < REPEATABLE,
-            {key: _text(row[key]) for key in ASKED},
-        )
-        for row in records(table)
-    ]
+    rows = []
+    for row in records(table):
+        asked = {key: _text(row[key]) for key in ASKED}
+        rows.append((_place("claims", row), row["verdict"], row["repeatability"] < REPEATABLE, asked))
     return pd.DataFrame(rows, columns=["claim", "grade", "low", "asked"])
 
 
@@ -192,19 +181,15 @@ def _text(value: Any) -> str:
 def _verdict_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
     """Mark the verdicts that may not differ; those may that have the same question and a low repeatability on either side."""
     whole = pairs["grade_published"].notna() & pairs["grade_here"].notna()
-    asked = pd.Series([_asked_otherwise(row) for row in records(pairs[whole])], pairs.index[whole], dtype=object)
-    asked = asked.reindex(pairs.index, fill_value="")
+    both = [(row["asked_published"], row["asked_here"]) for row in records(pairs[whole])]
+    texts = [
+        "; ".join(f"{key}: published {then[key]}, here {here[key]}" for key in then if then[key] != here[key])
+        for then, here in both
+    ]
+    asked = pd.Series(texts, pairs.index[whole], dtype=object).reindex(pairs.index, fill_value="")
     low = whole & (asked == "") & (pairs["low_published"].eq(True) | pairs["low_here"].eq(True))
     grades = {side: pairs[f"grade_{side}"].fillna(ABSENT) for side in ("published", "here")}
     return pd.DataFrame({"claim": pairs["claim"], **grades, "repeatable": ~low, "asked": asked})
-
-
-def _asked_otherwise(pair: Result) -> str:
-    """Describe how the question of a claim differs from the published one; empty where they are equal."""
-    published, here = pair["asked_published"], pair["asked_here"]
-    return "; ".join(
-        f"{key}: published {published[key]}, here {here[key]}" for key in published if published[key] != here[key]
-    )
 
 
 def _numbers(name: str, table: pd.DataFrame) -> pd.DataFrame:
@@ -233,22 +218,15 @@ def _distances(pairs: pd.DataFrame) -> pd.DataFrame:
     values = [pd.to_numeric(side, errors="coerce") for side in (published, here)]
     apart: pd.Series[float] = (values[0] - values[1]).abs() / error
     same = (published == here) & ~values[0].isin([np.inf, -np.inf])
-    return pd.DataFrame(
-        {
-            **{key: pairs[key] for key in KEY},
-            "published": published,
-            "here": here,
-            "standard_errors": apart.mask(same, 0.0).fillna(np.inf),
-        }
-    )
+    columns = {"published": published, "here": here, "standard_errors": apart.mask(same, 0.0).fillna(np.inf)}
+    return pd.DataFrame({**{key: pairs[key] for key in KEY}, **columns})
 
 
 def _machines(path: Path) -> str:
     executions = read_json(path).get("executions")
     executions = executions if isinstance(executions, list) else []
-    known = [
-        entry["machine"] for entry in executions if isinstance(entry, dict) and isinstance(entry.get("machine"), str)
-    ]
+    found = [entry.get("machine") for entry in executions if isinstance(entry, dict)]
+    known = [machine for machine in found if isinstance(machine, str)]
     if not known or len(known) < len(executions):
         raise ArtifactError(f"{path}: found no machine, expected one for each execution; {AGAIN}")
     return "; ".join(dict.fromkeys(known))

@@ -72,14 +72,10 @@ class Tables:
 
 @dataclass(frozen=True)
 class Paired:
-    """The transformed numbers of the treatment and of another model, for the seeds that are sound in both.
+    """The transformed numbers of the treatment and of another model, paired: positive if the treatment is better.
 
-    Arguments:
-        seeds: the sound seeds.
-        differences: the paired differences, positive if the treatment is better, shape (S,) or (S, I).
-        planned: number of seeds with which both models were trained.
-        failed_treatment: number of these seeds that failed in the treatment.
-        failed_against: number of these seeds that failed in the other model.
+    The differences, shape (S,) or (S, I), are of the seeds that are sound in both. Both models were trained with the planned
+    number of seeds, of which these numbers failed.
     """
 
     seeds: tuple[int, ...] = ()
@@ -95,16 +91,10 @@ class Paired:
 
 
 class Comparison(NamedTuple):
-    """A claim at one dataset, SDE and objective, against one model.
+    """A claim at one place, a dataset, SDE and objective, against one model, empty if it is not named.
 
-    Arguments:
-        claim: the claim.
-        place: dataset, SDE and objective.
-        kind: one of :data:`COMPARISONS`, or :data:`FIXED_NUMBER` or :data:`CONTROL`.
-        against: the other model; empty if it is not named.
-        paired: the numbers of both.
-        protocol: decoder or sampler of the treatment and, if it differs, of the other model.
-        why_absent: why there are no numbers, unless the model was not run.
+    ``kind`` is one of :data:`COMPARISONS`, or :data:`FIXED_NUMBER` or :data:`CONTROL`; ``protocol`` the decoder or sampler of the
+    treatment and, if it differs, of the other model; ``why_absent`` why there are no numbers, unless the model was not run.
     """
 
     claim: Claim
@@ -145,11 +135,8 @@ def _places(tables: Tables, claim: Claim) -> list[dict[str, Any]]:
     values, metric = tables.values, claim.metric
     names = [metric.name, f"{metric.name}{FIXED}"] if metric.name in WITH_DECODER else [metric.name]
     measured = values[(values["stage"] == metric.stage) & values["metric"].isin(names)][PLACE]
-    places = (
-        _of_arm(tables.trained, {}, claim.treatment)[PLACE]
-        .drop_duplicates()
-        .merge(measured.drop_duplicates(), on=PLACE)
-    )
+    trained = _of_arm(tables.trained, {}, claim.treatment)[PLACE].drop_duplicates()
+    places = trained.merge(measured.drop_duplicates(), on=PLACE)
     where: list[list[str]] = [claim.where.datasets, [*claim.where.sdes], [*claim.where.objectives]]
     for key, allowed in zip(PLACE, where, strict=True):
         places = places[places[key].isin(allowed)] if allowed else places
@@ -191,12 +178,9 @@ def name_of(arm: Side) -> str:
 
 
 class Laid(NamedTuple):
-    """A model's numbers: one row per seed, one column per sampler, x and image.
+    """A model's numbers, a row per seed and a column per sampler, x and image; the columns of all models at this place.
 
-    Arguments:
-        numbers: the numbers.
-        cells: the columns of all models at this place.
-        protocol: the decoder or sampler behind them; empty without one, or if it could not be chosen.
+    ``protocol`` is the decoder or sampler behind them; empty without one, or if it could not be chosen.
     """
 
     numbers: pd.DataFrame
@@ -218,7 +202,12 @@ def _paired(tables: Tables, found: Comparison, arm: Side | Bound) -> Comparison:
     else:
         other = _laid_out(tables, claim, place, arm)
         if claim.metric.stage == "curve":
-            other = other._replace(numbers=_at_shares_of(tables, place, claim.treatment, arm, other.numbers))
+            # A model's snapshots, at the treatment's steps at the same share of its training, to the nearest step.
+            columns = other.numbers.columns.to_frame()
+            columns["x"] = columns["x"] * _steps(tables, place, claim.treatment) / _steps(tables, place, arm)
+            renamed = pd.MultiIndex.from_frame(columns.assign(x=columns["x"].round()))
+            numbers = other.numbers.set_axis(renamed, axis="columns")
+            other = other._replace(numbers=numbers.loc[:, ~renamed.duplicated()])
     if _has_decoder(claim.metric) and not (own.protocol and other.protocol):
         return found._replace(why_absent="numbers of both decoders, which choose one, are missing")
     found = found._replace(protocol=" against ".join(dict.fromkeys(filter(None, (own.protocol, other.protocol)))))
@@ -260,9 +249,13 @@ def _seeds(tables: Tables, place: Mapping[str, str], arm: Side) -> "pd.Index[int
     return pd.Index(sorted(_of_arm(tables.trained, place, arm)["seed"].dropna()))
 
 
+def _cell_of(place: Mapping[str, str], arm: Side) -> dict[str, str]:
+    objective = {"objective": str(arm.objective)} if arm.objective else {}
+    return {**place, "model": arm.model, "variant": arm.variant, **objective}
+
+
 def _of_arm(found: pd.DataFrame, place: Mapping[str, str], arm: Side) -> pd.DataFrame:
-    keys = dict(place) | {"model": arm.model, "variant": arm.variant}
-    return _of_place(found, keys | ({"objective": arm.objective} if arm.objective else {}))
+    return _of_place(found, _cell_of(place, arm))
 
 
 def _of_place(found: pd.DataFrame, place: Mapping[str, str]) -> pd.DataFrame:
@@ -277,11 +270,7 @@ def _laid_out(tables: Tables, claim: Claim, place: Mapping[str, str], arm: Side)
     """Lay out a model's numbers, by the decoder or the sampler that the suite's grading states."""
     metric, samplers, protocol = claim.metric, tables.grading.samplers, ""
     if _has_decoder(metric):
-        cell = {**place} | {
-            "model": arm.model,
-            "variant": arm.variant,
-            **({"objective": arm.objective} if arm.objective else {}),
-        }
+        cell = _cell_of(place, arm)
         decoder = tables.decoders.get(tuple(cell[key] for key in CELL), "")
         metric = metric.model_copy(update={"name": metric.name + (FIXED if decoder == "fixed" else "")})
         protocol = f"{decoder} decoder" if decoder else ""
@@ -302,19 +291,16 @@ def _select(tables: Tables, metric: Metric, sampler: str) -> pd.DataFrame:
         found = found.assign(sampler="", value=found[metric.name])
     else:
         found = values[(values["stage"] == metric.stage) & (values["metric"] == metric.name)].assign(image=0)
-        found = found[_is_sound(found, metric.stage)] if metric.stage in ("sweep", "toy2d") else found
+        if metric.stage in ("sweep", "toy2d"):
+            # Whether the sampler has enough steps; in a sweep, an unmarked number is not sound.
+            sound = pd.to_numeric(found.get("sound", pd.Series(np.nan, found.index)), errors="coerce").astype(float)
+            found = found[sound == 1 if metric.stage == "sweep" else sound != 0]
     # Each side has its own sampler, so that the samplers' names would keep the sides apart.
     found = found[found["sampler"] == sampler].assign(sampler="") if sampler else found
     found = found.assign(x=found["x"].astype(float).fillna(0.0))
     found = found[found["x"].between(metric.x[0], metric.x[1])] if metric.x else found
     key = f"toy2d.{metric.name}" if metric.stage == "toy2d" else metric.name.removesuffix(FIXED)
     return _transformed(found, metric, tables.failed_beyond.get(key, np.inf))
-
-
-def _is_sound(found: pd.DataFrame, stage: str) -> "pd.Series[bool]":
-    """Mark the numbers with enough sampler steps to be sound; in a sweep, an unmarked number is not sound."""
-    sound = pd.to_numeric(found["sound"], errors="coerce") if "sound" in found else pd.Series(np.nan, found.index)
-    return sound.astype(float) == 1 if stage == "sweep" else sound.astype(float) != 0
 
 
 def _transformed(found: pd.DataFrame, metric: Metric, most: float) -> pd.DataFrame:
@@ -328,15 +314,6 @@ def _transformed(found: pd.DataFrame, metric: Metric, most: float) -> pd.DataFra
     mean = mean.where(mean <= most)
     with np.errstate(invalid="ignore", divide="ignore"):
         return found.assign(value=transform(mean) + derivative(mean) * (value - mean) + 0 * mean)
-
-
-def _at_shares_of(
-    tables: Tables, place: Mapping[str, str], treatment: Side, arm: Side, compared: pd.DataFrame
-) -> pd.DataFrame:
-    """Rename a model's snapshots to the treatment's steps at the same share of its training, to the nearest step."""
-    columns = compared.columns.to_frame()
-    columns["x"] = (columns["x"] * _steps(tables, place, treatment) / _steps(tables, place, arm)).round()
-    return compared.set_axis(pd.MultiIndex.from_frame(columns), axis="columns").loc[:, ~columns.duplicated().to_numpy()]
 
 
 def _steps(tables: Tables, place: Mapping[str, str], arm: Side) -> float:

@@ -14,7 +14,7 @@ from indm.report.catalogue import SHOWN
 from indm.report.results import read_rows, records
 from indm.store.files import file_sha256, write_table
 from indm.store.layout import Layout
-from indm.store.manifest import read_manifest
+from indm.store.manifest import Manifest, read_manifest
 from indm.store.sums import NAME as SUMS
 from indm.store.sums import check_sums
 
@@ -30,15 +30,12 @@ def write_published(path: Path, table: pd.DataFrame) -> None:
 
 
 def _plain(value: Any) -> Any:
-    formula = isinstance(value, str) and value.startswith(FORMULA) and not _is_number(value)
-    return f"'{value}" if formula else value
-
-
-def _is_number(text: str) -> bool:
+    if not isinstance(value, str) or not value.startswith(FORMULA):
+        return value
     with contextlib.suppress(ValueError):
-        float(text)
-        return True
-    return False
+        float(value)
+        return value
+    return f"'{value}"
 
 
 def read_tables(layout: Layout, names: Iterable[str] = SHOWN) -> dict[Path, pd.DataFrame]:
@@ -47,28 +44,23 @@ def read_tables(layout: Layout, names: Iterable[str] = SHOWN) -> dict[Path, pd.D
     Raises:
         ArtifactError: if one is missing, differs from its manifest or its published checksum, or has rows of another suite.
     """
-    tables, written = {}, _written(layout)
+    outputs = (item for found in _manifests(layout) for item in found.outputs.items())
+    tables, written = {}, {Path(name).name: sha256 for name, sha256 in outputs}
+    remedy = f"make them again with: {again(layout)}"
     for name in names:
         path = layout.tables / f"{name}.csv"
         if not path.is_file():
-            raise ArtifactError(f"{path}: missing; {_remedy(layout)}{_others(layout)}")
+            raise ArtifactError(f"{path}: missing; {_remedy(layout)}")
         tables[path] = read_rows(path)
         if "suite" not in tables[path]:
-            raise ArtifactError(
-                f"{path}: found no suite column, expected a table of a suite; make it again with: {again(layout)}"
-            )
+            raise ArtifactError(f"{path}: found no suite column, expected tables of a suite; {remedy}")
     found = {path: sorted(set(table["suite"]) - {layout.suite}) for path, table in tables.items()}
     if foreign := [f"{path} of {', '.join(suites)}" for path, suites in found.items() if suites]:
-        raise ArtifactError(
-            f"expected tables of suite {layout.suite}, found {'; '.join(foreign)}; "
-            f"make them again with: {again(layout)}"
-        )
+        raise ArtifactError(f"expected tables of suite {layout.suite}, found {'; '.join(foreign)}; {remedy}")
     if (layout.suite_folder / SUMS).is_file():
         check_sums(layout.suite_folder)
     elif changed := [str(path) for path in tables if written.get(path.name) != file_sha256(path)]:
-        raise ArtifactError(
-            f"found {', '.join(changed)} not as their stages wrote them; make them again with: {again(layout)}"
-        )
+        raise ArtifactError(f"found {', '.join(changed)} not as their stages wrote them; {remedy}")
     return tables
 
 
@@ -83,24 +75,24 @@ def rows_as_json(layout: Layout, names: Iterable[str]) -> str:
 
 
 def _remedy(layout: Layout) -> str:
-    """Return the command that shows published tables, if there are any, or makes them, from kept results if there are any."""
+    """Return the command that shows published tables, or makes them, from kept results if there are any; and other suites."""
     folder = Path("docs/results", layout.suite)
     shown = f"the published one: indm show {layout.suite} --published; " * (folder / "tables").is_dir()
     restored = f"make restore SUITE={layout.suite} && " * (folder / "kept").is_dir()
-    return f"{shown}make it with: {restored}snakemake --cores all --config suite={layout.suite}"
+    others = sorted({path.parent.parent.name for path in layout.root.glob("*/tables/fid.csv")} - {layout.suite})
+    more = f"; suites with tables: {', '.join(others)} (--suite)" if others else ""
+    return f"{shown}make it with: {restored}snakemake --cores all --config suite={layout.suite}{more}"
 
 
-def _written(layout: Layout) -> dict[str, str]:
-    """Read the SHA-256 of a suite's tables from their manifests, by file name."""
-    manifests = [read_manifest(path) for path in sorted((layout.tables / "manifest").glob("*.json"))]
-    return {Path(name).name: sha256 for found in manifests for name, sha256 in found.outputs.items()}
+def _manifests(layout: Layout) -> list[Manifest]:
+    return [read_manifest(path) for path in sorted((layout.tables / "manifest").glob("*.json"))]
 
 
 def edited(layout: Layout, names: Iterable[str]) -> list[str]:
     """List the files of the checkout, such as the claims, that were edited after the named tables were made from them."""
     files = {f"{name}.csv" for name in names}
-    made = [read_manifest(path) for path in sorted((layout.tables / "manifest").glob("*.json"))]
-    inputs = [found.inputs.items() for found in made if files & {Path(output).name for output in found.outputs}]
+    made = (found for found in _manifests(layout) if files & {Path(output).name for output in found.outputs})
+    inputs = [found.inputs.items() for found in made]
     there = {Path(name): sha256 for found in inputs for name, sha256 in found if not name.startswith("results/")}
     return [str(path) for path, sha256 in there.items() if path.is_file() and file_sha256(path) != sha256]
 
@@ -108,12 +100,6 @@ def edited(layout: Layout, names: Iterable[str]) -> list[str]:
 def again(layout: Layout) -> str:
     """Return the command that makes a suite's tables again from the current files."""
     return f"snakemake --cores all --config suite={layout.suite} --forcerun table compute claims"
-
-
-def _others(layout: Layout) -> str:
-    """Name the other suites that have tables."""
-    suites = sorted({path.parent.parent.name for path in layout.root.glob("*/tables/fid.csv")} - {layout.suite})
-    return f"; suites with tables: {', '.join(suites)} (--suite)" if suites else ""
 
 
 def effect_with_ends(row: Mapping[str, Any]) -> str:

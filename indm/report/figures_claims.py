@@ -41,7 +41,9 @@ def claims(table: pd.DataFrame, differences: pd.DataFrame) -> Figure:
     keys = [*BLOCK, "dataset", "comparison", "against"]
     seeds = differences.merge(rows[[*keys, "place", "n", "smallest_effect"]], on=keys)
     seeds = seeds[seeds["n"] <= MOST_SEEDS]
-    rows["method"] = [_method(row) for _, row in rows.iterrows()]
+    ends = rows[[*ENDS, "n", "images"]].astype(object).to_numpy()
+    known = (Interval(row[0], row[1], row[2], row[3], None if pd.isna(row[4]) else row[4]) for row in ends)
+    rows["method"] = [*map(method, known)]
     # An interval over images only would look like the others, although it does not cover other trainings.
     rows.loc[rows["method"] == OVER_IMAGES, ["low", "high"]] = np.nan
     figure = Figure(figsize=(WIDTH, ROW * float(rows["place"].max()) + 1.6))
@@ -62,12 +64,6 @@ def known_claims(table: pd.DataFrame, differences: pd.DataFrame) -> Figure:
     return claims(*(rows.assign(sde=rows["dataset"], dataset="") for rows in (table, differences)))
 
 
-def _method(row: "pd.Series[Any]") -> str:
-    """Name the method of an interval."""
-    effect, low, high = row[ENDS]
-    return method(Interval(effect, low, high, row["n"], None if pd.isna(row["images"]) else row["images"]))
-
-
 def _placed(rows: pd.DataFrame) -> pd.DataFrame:
     """Give each row its place from the top, the same in all columns, with space for the question above each block."""
     cells = rows[[*BLOCK, "comparison", "against"]].drop_duplicates()
@@ -85,9 +81,10 @@ def _draw(axis: Axes, rows: pd.DataFrame, seeds: pd.DataFrame) -> None:
     for _, row in rows.iterrows():
         value, low, high = row[ENDS].astype(float) / row["smallest_effect"]
         plot_interval(axis, row["place"], value, (low, high), FIRST if row["comparison"] == STEPS else SECOND)
-        verdict = in_words(row["verdict"], row["smallest_effect"])
+        verdict, failed = in_words(row["verdict"], row["smallest_effect"]), row[["failed_treatment", "failed_against"]]
+        verdict += f", failed {failed.iloc[0]} | {failed.iloc[1]}" if failed.any() else ""
         place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center"}
-        axis.annotate(verdict + _failures(row), (1.01, row["place"]), **place, fontsize=7)
+        axis.annotate(verdict, (1.01, row["place"]), **place, fontsize=7)
     axis.spines["left"].set_visible(False)
     axis.grid(axis="y", visible=False)
     axis.tick_params(axis="y", length=0)
@@ -97,17 +94,12 @@ def _draw(axis: Axes, rows: pd.DataFrame, seeds: pd.DataFrame) -> None:
     axis.annotate("INDM better →", (1, 1), (0, 3), "axes fraction", "offset points", ha="right", fontsize=7)
 
 
-def _failures(row: "pd.Series[Any]") -> str:
-    """Write how many seeds failed; empty if all are sound."""
-    if not row["failed_treatment"] + row["failed_against"]:
-        return ""
-    return f", failed {row['failed_treatment']} | {row['failed_against']}"
-
-
 def _frame(axis: Axes, rows: pd.DataFrame, ticks: list[int]) -> None:
     """Label the rows, write the questions, and set the scale, which all columns share."""
     named = rows.drop_duplicates("place")
-    axis.set_yticks(named["place"], [_label(row) for _, row in named.iterrows()], fontsize=7.5)
+    simple = named["comparison"] == SIMPLE
+    labels = named["against"].map(comparator) + simple.map({True: " (simple control)", False: ""})
+    axis.set_yticks(named["place"], labels.tolist(), fontsize=7.5)
     axis.set_ylim(float(named["place"].max()) + 0.8, -0.2)
     for _, row in named.drop_duplicates(BLOCK).iterrows():
         question = f"{row['question']}  {cell_name('', str(row['sde']), str(row['objective']))}"
@@ -116,8 +108,3 @@ def _frame(axis: Axes, rows: pd.DataFrame, ticks: list[int]) -> None:
     values = np.append(rows[ENDS].div(rows["smallest_effect"], axis=0).to_numpy(float), [-1.5, 1.5])
     axis.set_xticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks], fontsize=7.5)
     axis.set_xlim(1.2 * np.nanmin(values), 1.2 * np.nanmax(values))
-
-
-def _label(row: "pd.Series[Any]") -> str:
-    against = comparator(row["against"])
-    return f"{against} (simple control)" if row["comparison"] == SIMPLE else against

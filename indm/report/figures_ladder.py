@@ -33,11 +33,12 @@ def ablation(table: pd.DataFrame, claims: pd.DataFrame) -> Figure:
     """
     metrics = [column for column in map(str, table) if column.endswith("_difference")]
     compared = table[table[metrics].notna().any(axis=1)].assign(seeds=lambda rows: rows["pairs"].astype(int))
+    cells = zip(compared["model"], compared["variant"], strict=True)
+    order = pd.Series([(cell[0] == REFERENCE, rung(cell)) for cell in cells], compared.index, dtype=object)
     units = {metric: "log ratio" if metric == "log_fid_difference" else "bits/dim" for metric in metrics}
     smallest = claims.groupby("unit")["smallest_effect"].max()
-    parts: list[tuple[Any, pd.DataFrame]] = [
-        (group, part.iloc[_ordered(part)]) for group, part in compared.groupby(PLACE, sort=False)
-    ]
+    groups = compared.assign(rung=order).groupby(PLACE, sort=False)
+    parts = [(group, part.sort_values("rung", kind="stable")) for group, part in groups]
     # The name of a group is rotated and needs this height.
     heights = [max(0.2 * len(part) + 0.5, 1.2) for _, part in parts]
     figure = Figure(figsize=(WIDTH, sum(heights) + 0.7))
@@ -52,7 +53,7 @@ def ablation(table: pd.DataFrame, claims: pd.DataFrame) -> Figure:
             axis.axvline(0, color=INK, linewidth=0.8)
             if unit in smallest:
                 axis.axvspan(-smallest[unit], smallest[unit], color=GRID, alpha=0.35, linewidth=0)
-        row[0].set_ylabel(fill(cell_name(*group), 20))
+        row[0].set_ylabel(fill(cell_name(*map(str, group)), 20))
         label_rows(row[0], [arm(*cell) for cell in zip(part["model"], part["variant"], strict=True)])
     for top, bottom, (metric, unit) in zip(axes[0], axes[-1], units.items(), strict=True):
         top.set_title(heading(metric.removesuffix("_difference")))
@@ -60,11 +61,6 @@ def ablation(table: pd.DataFrame, claims: pd.DataFrame) -> Figure:
     wide = " A number with ±: its interval is too wide to be drawn." if written else ""
     zero = f"0: the plain {name(REFERENCE)}. Shaded: too small to count. Dotted: INDM.{wide}"
     return note(figure, f"{named_bars({STUDENT: compared['seeds']})} {zero}")
-
-
-def _ordered(table: pd.DataFrame) -> list[int]:
-    cells = list(zip(table["model"], table["variant"], strict=True))
-    return sorted(range(len(cells)), key=lambda place: (cells[place][0] == REFERENCE, rung(cells[place])))
 
 
 def rung(cell: tuple[str, str]) -> tuple[bool, str, int, str, float]:

@@ -56,21 +56,16 @@ class Panel:
 def discretization(table: pd.DataFrame) -> Figure:
     """Draw FID against sampler steps: one panel per sampler for each dataset, SDE and objective."""
     table = table.dropna(subset=["fid"])
-    rows = [
-        [
-            Panel(
-                name(str(sampler)),
-                f"{cell_name(*group)}\nFID, lower is better",
-                "steps",
-                "fid",
-                list(_lines(swept, arms)),
-                "log",
-            )
-            for sampler, swept in part.groupby("sampler", sort=False)
+    rows = []
+    for group, part in _groups(table):
+        label, swept = f"{cell_name(*group)}\nFID, lower is better", [*part.groupby("sampler", sort=False)]
+        rows += [
+            [
+                Panel(name(str(sampler)), label, "steps", "fid", list(_lines(rows, arms)), "log")
+                for sampler, rows in swept
+            ]
+            for arms in _arms(part)
         ]
-        for group, part in _groups(table)
-        for arms in _arms(part)
-    ]
     figure, axes = _draw(rows, "sampler steps")
     steps = sorted(table["steps"].unique())
     for axis, panel in zip(axes, chain(*rows), strict=True):
@@ -78,9 +73,8 @@ def discretization(table: pd.DataFrame) -> Figure:
         axis.xaxis.minorticks_off()
         for step in {step for _, line, _ in panel.lines for step in line.loc[line["sound"] == 0, "steps"]}:
             axis.axvspan(step / SHADE, step * SHADE, facecolor=GRID, alpha=0.4, linewidth=0, zorder=0)
-    return note(
-        figure, named_bars({STUDENT: table["seeds"]}) + ON_LOGARITHM + (TOO_FEW if (table["sound"] == 0).any() else "")
-    )
+    few = TOO_FEW if (table["sound"] == 0).any() else ""
+    return note(figure, named_bars({STUDENT: table["seeds"]}) + ON_LOGARITHM + few)
 
 
 def learning_curve_step(table: pd.DataFrame) -> Figure:
@@ -101,14 +95,11 @@ def _learning_curve(
 ) -> Figure:
     # A single step is not a curve; it is only shown if there are no curves at all.
     curves = table[table.groupby(PLACE)["step"].transform("nunique") > 1]
-    rows = [
-        [
-            Panel("", f"{cell_name(*group)}\n{heading(value)}, bits/dim", x, value, list(_lines(part, arms)))
-            for arms in _arms(part)
-        ]
-        for group, part in _groups(curves if len(curves) else table)
-        for value in values
-    ]
+    rows = []
+    for group, part in _groups(curves if len(curves) else table):
+        labels = {value: f"{cell_name(*group)}\n{heading(value)}, bits/dim" for value in values}
+        lines = [list(_lines(part, arms)) for arms in _arms(part)]
+        rows += [[Panel("", labels[value], x, value, found) for found in lines] for value in values]
     figure, axes = _draw(rows, x_label, abreast)
     for axis in axes:
         plain_ticks(axis.xaxis)
@@ -146,10 +137,8 @@ def error_compute(table: pd.DataFrame) -> Figure:
     for axis in axes:
         # Less than two powers of ten, between which labels would overlap.
         axis.xaxis.set_minor_formatter(NullFormatter())
-    return note(
-        figure,
-        f"{named_bars({STUDENT: table['seeds']})} Lower left is better; each line joins two lengths of training.",
-    )
+    bars = named_bars({STUDENT: table["seeds"]})
+    return note(figure, f"{bars} Lower left is better; each line joins two lengths of training.")
 
 
 def _groups(table: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:

@@ -44,13 +44,9 @@ STYLE: Any = {
 def toy2d_figure(arrays: Arrays) -> bytes:
     """Draw a row of panels for each model: data, forward diffusion, drift and volatility, paths of the reverse ODE, density.
 
-    Arguments:
-        arrays: the arrays of the ``toy2d`` stage: ``data`` (N, 2), ``times`` (K,), ``limit``, ``arrows`` (A, 2), and for its
-            models of :data:`MODELS`, below ``<model>/<variant>/``, ``clouds`` (K, B, 2), ``paths`` (P, C, 2),
-            ``log_density`` (G^2,), ``drift`` (A, 2) and ``volatility`` (A, 2, 2).
-
-    Returns:
-        The figure as SVG; the same arrays give the same bytes.
+    The arrays are ``data`` (N, 2), ``times`` (K,), ``limit``, ``arrows`` (A, 2), and for models of :data:`MODELS`, below
+    ``<model>/<variant>/``, ``clouds`` (K, B, 2), ``paths`` (P, C, 2), ``log_density`` (G^2,), ``drift`` (A, 2) and ``volatility``
+    (A, 2, 2). The same ones give the same bytes of SVG.
     """
     times = arrays["times"]
     models = {cell: label for cell, label in MODELS.items() if f"{'/'.join(cell)}/paths" in arrays}
@@ -59,10 +55,8 @@ def toy2d_figure(arrays: Arrays) -> bytes:
         figure = Figure(figsize=(1.5 * columns, 1.55 * len(models) + 0.1))
         grid = figure.subplots(len(models), columns, squeeze=False, gridspec_kw={"wspace": 0.06, "hspace": 0.06})
         for row, ((model, variant), label) in zip(grid, models.items(), strict=True):
-            part = {
-                key: arrays[f"{model}/{variant}/{key}"]
-                for key in ("clouds", "paths", "log_density", "drift", "volatility")
-            }
+            keys = ("clouds", "paths", "log_density", "drift", "volatility")
+            part = {key: arrays[f"{model}/{variant}/{key}"] for key in keys}
             _clouds(row[: len(times)], part["clouds"], arrays["data"])
             _field(row[-3], arrays["arrows"], part["drift"], part["volatility"])
             _paths(row[-2], part["paths"])

@@ -31,8 +31,15 @@ def tuning(table: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
     """
     columns = list(map(str, table))
     parameters = columns[columns.index("steps") + 1 : columns.index("state")]
-    table = table.merge(_chosen(tuned), "left").fillna({"chosen": ""})
-    table["far"] = _is_far(table)
+    # For each training that was chosen, the readings that chose it.
+    readings = tuned.groupby([*ARM, "trial", "steps"])["reading"].agg(", ".join)
+    table = table.merge(readings.rename("chosen").reset_index(), "left").fillna({"chosen": ""})
+    linear = [objective for objective, (_, scale) in TARGETS.items() if scale == "linear"]
+    targets = table.groupby(PLACE)["target"]
+    lowest, middle = (targets.transform(kind) for kind in ("min", "median"))
+    limit = lowest + FAR * (middle - lowest)
+    # Drawn at the top edge; the chosen ones never are.
+    table["far"] = (table["target"] > limit) & table["objective"].isin(linear) & (table["chosen"] == "")
     arms = list(table.groupby(ARM, sort=False))
     figure = Figure(figsize=(WIDTH, 1.6 * len(arms) + 0.8))
     axes = figure.subplots(len(arms), len(parameters), squeeze=False, sharex="col", sharey="row")
@@ -49,24 +56,11 @@ def tuning(table: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
         if table[parameter].min() > 0 and table[parameter].max() > SHORT * table[parameter].min():
             axis.set_xscale("log")
             plain_ticks(axis.xaxis)
-    _legend(figure, axes)
+    # One legend above all panels, some of which may lack some of its entries.
+    drawn = [axis.get_legend_handles_labels() for axis in axes.flat]
+    handles = {label: handle for found, labels in reversed(drawn) for handle, label in zip(found, labels, strict=True)}
+    figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=len(handles))
     return note(figure, "Error bars: 95 % interval over images, of one training; of FID on its logarithm.")
-
-
-def _chosen(tuned: pd.DataFrame) -> pd.DataFrame:
-    """Name, for each training that was chosen, the readings that chose it."""
-    return tuned.groupby([*ARM, "trial", "steps"])["reading"].agg(", ".join).rename("chosen").reset_index()
-
-
-def _is_far(table: pd.DataFrame) -> "pd.Series[bool]":
-    """Return which trainings are drawn at the top edge; the chosen ones never are."""
-    linear = [objective for objective, (_, scale) in TARGETS.items() if scale == "linear"]
-    limit = table.groupby(PLACE)["target"].transform(_limit)
-    return (table["target"] > limit) & table["objective"].isin(linear) & (table["chosen"] == "")
-
-
-def _limit(targets: "pd.Series[float]") -> float:
-    return float(targets.min() + FAR * (targets.median() - targets.min()))
 
 
 def _scale(axis: Axes, first: Axes, label: str, scale: str) -> None:
@@ -89,10 +83,11 @@ def _trials(axis: Axes, table: pd.DataFrame, parameter: str) -> None:
     for (phase, label), style in zip(PHASES.items(), (FIRST, SECOND), strict=True):
         part = complete[complete["phase"] == phase]
         if len(part):
-            bars = _bars(part, axis.get_yscale())
-            axis.errorbar(
-                part[parameter], part["target"], bars, elinewidth=0.9, label=label, **style | {"linestyle": ""}
-            )
+            target, half = part["target"], OVER_MANY * part["target_image_se"]
+            # On a logarithmic scale, they never reach 0.
+            ends = (-target * np.expm1(-half / target), target * np.expm1(half / target))
+            bars: Any = ends if axis.get_yscale() == "log" else half
+            axis.errorbar(part[parameter], target, bars, elinewidth=0.9, label=label, **style | {"linestyle": ""})
     for reading, (marker, label) in CHOSEN.items():
         part = complete[complete["chosen"].str.contains(reading)]
         axis.plot(part[parameter], part["target"], marker, **RING, label=label)
@@ -104,16 +99,3 @@ def _at_edge(axis: Axes, table: pd.DataFrame, parameter: str, marker: str, label
     if len(table):
         edge: dict[str, Any] = {"transform": axis.get_xaxis_transform(), "clip_on": False}
         axis.plot(table[parameter], [1.0] * len(table), marker, color=INK, label=label, **edge)
-
-
-def _bars(table: pd.DataFrame, scale: str) -> Any:
-    """Return how far the intervals reach below and above their targets; those on a logarithmic scale never reach 0."""
-    target, half = table["target"], OVER_MANY * table["target_image_se"]
-    return (-target * np.expm1(-half / target), target * np.expm1(half / target)) if scale == "log" else half
-
-
-def _legend(figure: Figure, axes: Any) -> None:
-    """Put one legend above all panels; some panels may lack some of its entries."""
-    drawn = [axis.get_legend_handles_labels() for axis in axes.flat]
-    handles = {label: handle for found, labels in reversed(drawn) for handle, label in zip(found, labels, strict=True)}
-    figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=len(handles))

@@ -27,10 +27,7 @@ RUN_KEY = [*CELL, "seed"]
 TEXTS = [name for kind in TABLES.values() for name, value in kind.items() if value is Kind.TEXT]
 TEXTS += ["extractor", "published_source", "reading", "length_rule", "at_end", "treatment", "against", "to_decide"]
 # The stages with numbers for each image: the file of a run that holds them, its kind, and the file of their means.
-OF_IMAGES = {
-    "nll": ("nll.csv", "nll_images", "nll.json"),
-    "curve": ("curve_images.csv", "curve_images", "curve.csv"),
-}
+OF_IMAGES = {"nll": ("nll.csv", "nll_images", "nll.json"), "curve": ("curve_images.csv", "curve_images", "curve.csv")}
 # Tables have six digits, so each number is off by at most 5e-6 of its size. The mean over images, and its standard error, are
 # therefore off by at most 7.1e-6 of the images' mean size, and by the same amount again if a table holds them too.
 ROUNDED = 2e-5
@@ -90,10 +87,8 @@ def read_results(
         kind: {folder / f"runs/{name}/{kind}.csv": runs[name] for name in names}
         for kind, names in (("curve", curve), ("sweep", sweep), ("tune", tune))
     }
-    files["toy2d"] = {
-        folder / f"toy2d/{job}.csv": {"dataset": label, "sde": "", "objective": ""}
-        for job, label in (toy2d or {}).items()
-    }
+    densities = (toy2d or {}).items()
+    files["toy2d"] = {folder / f"toy2d/{job}.csv": {"dataset": it, "sde": "", "objective": ""} for job, it in densities}
     files["protocol"] = {folder / f"protocol/{name}.csv": runs[run] for name, run in (protocol or {}).items()}
     objects = dict.fromkeys(("samples", "fid", "nll", "train"), runs) | {"flow": flow}
     read = {
@@ -110,15 +105,14 @@ def read_results(
     images, bare = _read_images(layout, runs, means, alpha), [BARE, f"{BARE}_se"]
     of_runs = fixed_means(images[images["stage"] == "nll"], pd.DataFrame([*runs.values()], columns=RUN_KEY))
     of_curves = fixed_means(images[images["stage"] == "curve"], rows["curve"][[*RUN_KEY, "step"]])
+    without = ({key: value for key, value in read["nll"][name].items() if key not in bare} for name in runs)
+    nll = [found | fixed for found, fixed in zip(without, records(of_runs), strict=True)]
     return Results(
         suite=layout.suite,
         runs=[{"run": name, **identity} for name, identity in runs.items()],
         samples=read["samples"],
         fid=read["fid"],
-        nll={
-            name: {key: value for key, value in read["nll"][name].items() if key not in bare} | fixed
-            for name, fixed in zip(runs, records(of_runs), strict=True)
-        },
+        nll=dict(zip(runs, nll, strict=True)),
         train=read["train"],
         flow=read["flow"],
         references={name: read_object(layout.data(name) / "reference.json", "reference") for name in datasets},
@@ -188,17 +182,12 @@ def _check_means(place: Path, said: Result, file: str, images: pd.DataFrame) -> 
     for key, (value, tolerance) in expected.items():
         known = math.nan if said.get(key) is None else said[key]
         if not (abs(known - value) <= tolerance or (math.isnan(known) and math.isnan(value))):
-            raise ArtifactError(
-                f"{place}: found {key} {known:.6g}, expected {value:.6g} from the images in {file}; {AGAIN}"
-            )
+            words = f"found {key} {known:.6g}, expected {value:.6g} from the images in {file}"
+            raise ArtifactError(f"{place}: {words}; {AGAIN}")
 
 
 def read_rows(path: Path, kind: str | None = None, columns: Iterable[str] = ()) -> pd.DataFrame:
-    """Read a table: absent texts as empty texts, absent numbers as NaN.
-
-    Arguments:
-        kind: a key of :data:`indm.report.schema.TABLES`, to check the table; ``None`` for a table that is only shown.
-        columns: the columns that it must have.
+    """Read a table: absent texts as empty texts, absent numbers as NaN; check its kind, a key of :data:`TABLES`, if it has one.
 
     Raises:
         ArtifactError: if it is missing, not a table, lacks a column, or is not of this kind.

@@ -18,7 +18,6 @@ from indm.terminal import WIDTH, grid
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
     from rich.text import Text
 
 BEST = "★"
@@ -31,8 +30,6 @@ NO_MODELS = (*FLOORS.values(),)
 FIRST = ("claims", "toy2d", "nll", "fid")
 # Spaces between two columns.
 GAP = 2
-
-
 VIEWS = {name: table.view for name, table in CATALOGUE.items() if table.view}
 
 
@@ -68,14 +65,12 @@ def show(layout: Layout, asked: tuple[str, ...], every: bool = False) -> "Iterat
     others = [name + rows.get(name, "") for name in SHOWN if name not in chosen]
     if others:
         yield Text(f"Not shown: {', '.join(others)}. See one with: indm show {layout.suite} NAME, all with --all")
-    yield Text(
-        f"{BEST} best mean of its group, maybe by chance: see indm show claims. ± one standard error over seeds."
-    )
+    chance = "maybe by chance: see indm show claims"
+    yield Text(f"{BEST} best mean of its group, {chance}. ± one standard error over seeds.")
     yield Text(f"Every column: {layout.tables}/NAME.csv")
     for path in edited(layout, chosen):
-        yield Text(
-            f"{path} was edited after these tables were made; make them again with: {again(layout)}", style="bold"
-        )
+        words = "was edited after these tables were made; make them again with"
+        yield Text(f"{path} {words}: {again(layout)}", style="bold")
 
 
 def _statements(table: pd.DataFrame) -> "Iterator[Text]":
@@ -95,25 +90,23 @@ def _table(table: pd.DataFrame, view: View) -> "Iterator[RenderableType]":
     for _, group in rows.groupby(list(view.group), sort=False):
         title = names(*(str(value) for value in group[list(view.group)].iloc[0].fillna("")))
         columns = _across(group, view) if view.across else {column: _marked(group, column) for column in filled}
-        labels = [_label(row, view) for row in _rows(group, view)]
+        # If the values of a column go across, there is one row per label.
+        labelled = records(group.drop_duplicates(list(view.label)) if view.across else group)
+        texts = ([written(key, str(row[key])) for key in view.label if not pd.isna(row[key])] for row in labelled)
+        labels = [names(*parts) for parts in texts]
         kept = _fitting(labels, columns, last=bool(view.across))
         narrow |= dict.fromkeys(heading(key) for key in columns if key not in kept)
         yield Text(f"\n{title}", style="italic")
-        yield _grid(labels, {key: columns[key] for key in kept})
+        shown = grid(["", *map(heading, kept)])
+        for label, *entries in zip(labels, *(columns[key] for key in kept), strict=True):
+            shown.add_row(
+                label, *(Text(f"{BEST} {one.text}", "bold green") if one.best else one.text for one in entries)
+            )
+        yield shown
     if len(rows) < len(table):
         yield Text(f"Left out: {len(table) - len(rows)} rows without a number here.")
     if narrow:
         yield Text(f"Left out to save width: {', '.join(narrow)}.")
-
-
-def _label(row: dict[str, Any], view: View) -> str:
-    """Name a row."""
-    return names(*(written(key, str(row[key])) for key in view.label if not pd.isna(row[key])))
-
-
-def _rows(group: pd.DataFrame, view: View) -> list[dict[str, Any]]:
-    """List the rows of a group, or one row per label if the values of a column go across."""
-    return records(group.drop_duplicates(list(view.label)) if view.across else group)
 
 
 def _across(group: pd.DataFrame, view: View) -> dict[str, list[GridEntry]]:
@@ -128,20 +121,15 @@ def _across(group: pd.DataFrame, view: View) -> dict[str, list[GridEntry]]:
 
 def _marked(group: pd.DataFrame, column: str) -> list[GridEntry]:
     """Write a column, and mark its best number if a direction is better and there are several models."""
-    best = _best(group, column) if column in LOWER + HIGHER or column.startswith("energy_") else None
+    best = None
+    if column in LOWER + HIGHER or column.startswith("energy_"):
+        models = group[~group["model"].isin(NO_MODELS)] if group["model"].nunique() > 1 else group.iloc[:0]
+        found = models[column].dropna()
+        best = None if len(found) < 2 else found.max() if column in HIGHER else found.min()
     return [
         GridEntry(_number(row, column), row.get("model") not in NO_MODELS and row[column] == best)
         for row in records(group)
     ]
-
-
-def _best(group: pd.DataFrame, column: str) -> float | None:
-    """Find the best number of the models in a group, if there are several."""
-    models = group[~group["model"].isin(NO_MODELS)] if group["model"].nunique() > 1 else group.iloc[:0]
-    found = models[column].dropna()
-    if len(found) < 2:
-        return None
-    return float(found.max() if column in HIGHER else found.min())
 
 
 def _number(row: dict[str, Any], column: str) -> str:
@@ -167,16 +155,3 @@ def _fitting(labels: list[str], columns: dict[str, list[GridEntry]], *, last: bo
             break
         kept.append(key)
     return kept[::-1] if last else kept
-
-
-def _grid(labels: list[str], columns: dict[str, list[GridEntry]]) -> "Table":
-    table = grid(["", *map(heading, columns)])
-    for label, *entries in zip(labels, *columns.values(), strict=True):
-        table.add_row(label, *map(_styled, entries))
-    return table
-
-
-def _styled(entry: GridEntry) -> "Text":
-    from rich.text import Text
-
-    return Text(f"{BEST} {entry.text}", style="bold green") if entry.best else Text(entry.text)

@@ -4,6 +4,7 @@ For each number, the column ``v`` is the mean over seeds, ``v_se`` its standard 
 ``v_image_se`` the standard error over images of one run, as the root mean square over the seeds.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -45,13 +46,8 @@ FLOW_COLUMNS += [f"{metric}{suffix}" for metric in FLOW_METRICS[1:] for suffix i
 DISCRETIZATION_COLUMNS = [*HEAD, "sampler", "steps", "sound", "nfe", "num_samples", *_with_errors(*SWEEP_METRICS)]
 DISCRETIZATION_COLUMNS += ["fid_low", "fid_high", "skip"]
 LEARNING_CURVE_COLUMNS = [*HEAD, "step", "flops", "images", "split", *_with_errors(*CURVE_METRICS)]
-ABLATION_COLUMNS = [*HEAD, "pairs"] + [
-    f"{name}{suffix}"
-    for _, metric, compared in ABLATION
-    for name in (metric, f"{compared}_difference")
-    for suffix in ("", "_se")
-]
-ABLATION_COLUMNS += ["skip"]
+PAIRED = [name for _, metric, compared in ABLATION for name in (metric, f"{compared}_difference")]
+ABLATION_COLUMNS = [*HEAD, "pairs", *(f"{name}{suffix}" for name in PAIRED for suffix in ("", "_se")), "skip"]
 PROTOCOL_COLUMNS = [*HEAD, "factor", "setting", "fid", "fid_image_se", "difference", "difference_image_se", "note"]
 TOY2D_COLUMNS = [*HEAD, "parameters", "train_flops"]
 
@@ -83,24 +79,22 @@ def fid_table(results: Results, published: pd.DataFrame) -> pd.DataFrame:
     """
     rows = pd.DataFrame([{**run, **results.samples[run["run"]], **results.fid[run["run"]]} for run in results.runs])
     table = [
-        {**cell, **_protocol(group), **_means(group, IMAGE_METRICS)}
-        | _published_beside(_comparable(published, group), cell, group["sampler"].iloc[0])
+        {**cell, **_protocol(group), **_means(group, IMAGE_METRICS), **_published_beside(published, cell, group)}
         for cell, group in _groups(rows, CELL)
     ]
     for dataset, reference in results.references.items():
         for floor, values in reference["floors"].items():
             row = {"dataset": dataset, "model": FLOORS[floor], "extractor": reference["extractor"]}
-            table.append(row | {_image_error(str(key)): value for key, value in values.items()})
+            table.append(row | {re.sub("_se$", "_image_se", str(key)): value for key, value in values.items()})
     return _finish(results.suite, table, FID_COLUMNS)
 
 
 def nll_table(results: Results, published: pd.DataFrame, decoders: Mapping[tuple[str, ...], str]) -> pd.DataFrame:
     """Tabulate the likelihood numbers, in bits/dim, with both decoders; ``decoder`` is the one that claims use."""
     of_images = results.images[results.images["stage"] == "nll"]
-    tails = pd.DataFrame(
-        [dict(zip(RUN_KEY, key, strict=True)) | _tails(rows) for key, rows in of_images.groupby(RUN_KEY)]
-    )
-    rows = pd.DataFrame([{**run, **results.nll[run["run"]]} for run in results.runs]).merge(tails, on=RUN_KEY)
+    tails = [dict(zip(RUN_KEY, key, strict=True)) | _tails(rows) for key, rows in of_images.groupby(RUN_KEY)]
+    numbers = pd.DataFrame([{**run, **results.nll[run["run"]]} for run in results.runs])
+    rows = numbers.merge(pd.DataFrame(tails), on=RUN_KEY)
     table = [
         {**cell, "images": group["images"].iloc[0], "decoder": decoders.get(tuple(cell[key] for key in CELL))}
         | _means(group, [*LIKELIHOODS, *TAILS, "nll_beyond"])
@@ -112,9 +106,9 @@ def nll_table(results: Results, published: pd.DataFrame, decoders: Mapping[tuple
 
 def _tails(images: pd.DataFrame) -> dict[str, float]:
     """Average the NLLs of a run's images without their tails, and count the images whose NLL lies far above their NELBO."""
-    found = (
-        {"nll_beyond": float((images["nll"] - images["nelbo"] > BEYOND).sum())} if images["nll"].notna().any() else {}
-    )
+    found = {}
+    if images["nll"].notna().any():
+        found["nll_beyond"] = float((images["nll"] - images["nelbo"] > BEYOND).sum())
     for metric in ("nll", "nll_fixed"):
         found |= {f"{metric}_median": images[metric].median(), f"{metric}_trimmed": trim_mean(images[metric], TRIMMED)}
     return found
@@ -191,10 +185,11 @@ def ablation_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
     logarithms, v = log FID. FIDs from different numbers of images are not comparable, because few images bias FID upwards: the
     difference is left out, and ``skip`` gives the reason.
     """
-    wide = pd.DataFrame(
-        {metric: _series(values, stage, metric) for stage, metric, _ in ABLATION},
-        index=pd.MultiIndex.from_frame(values[RUN_KEY].drop_duplicates()),
-    ).dropna(how="all")
+    series = {}
+    for stage, metric, _ in ABLATION:
+        found = values[(values["stage"] == stage) & (values["metric"] == metric)]
+        series[metric] = found.groupby(RUN_KEY)["value"].mean().astype(float)
+    wide = pd.DataFrame(series, pd.MultiIndex.from_frame(values[RUN_KEY].drop_duplicates())).dropna(how="all")
     drawn = [{**run, "drawn": results.samples[run["run"]]["num_samples"]} for run in results.runs]
     rows = wide.reset_index().merge(pd.DataFrame(drawn)[[*RUN_KEY, "drawn"]], on=RUN_KEY, how="left")
     baseline = rows[(rows["model"] == REFERENCE) & (rows["variant"] == "")]
@@ -224,11 +219,6 @@ def _unlike(group: pd.DataFrame) -> str:
     return "; ".join(f"log_fid_difference: FID is of {words}" for words in found)
 
 
-def _series(values: pd.DataFrame, stage: str, metric: str) -> pd.Series:
-    found = values[(values["stage"] == stage) & (values["metric"] == metric)]
-    return found.groupby(RUN_KEY)["value"].mean().astype(float)
-
-
 def _groups(rows: pd.DataFrame, keys: list[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """Yield the rows of each cell, with its keys and its number of seeds."""
     for key, group in rows.groupby(keys, sort=False):
@@ -249,34 +239,21 @@ def _mean(numbers: pd.Series, name: str) -> dict[str, float]:
     return {name: float(numbers.mean()), f"{name}_se": cast(float, numbers.sem())}
 
 
-def _image_error(key: str) -> str:
-    return f"{key.removesuffix('_se')}_image_se" if key.endswith("_se") else key
-
-
-def _published_beside(published: pd.DataFrame, cell: Result, sampler: str) -> dict[str, Any]:
-    """Look up the published FID and inception score of a cell, and name the source of each once."""
-    found = {metric: published_value(published, cell, metric, sampler) for metric in ("fid", "is")}
+def _published_beside(published: pd.DataFrame, cell: Result, group: pd.DataFrame) -> dict[str, Any]:
+    """Look up the published FID and inception score of a cell, by its or an unstated extractor, and name each source once."""
+    sampler, extractor = group[["sampler", "extractor"]].iloc[0]
+    comparable = published[published["extractor"].isin(["", extractor]) & (extractor == PUBLISHED_EXTRACTOR)]
+    found = {metric: published_value(comparable, cell, metric, sampler) for metric in ("fid", "is")}
     sources = dict.fromkeys(source for row in found.values() if (source := row["published_source"]))
     return found["fid"] | found["is"] | {"published_source": "; ".join(sources) or None}
 
 
-def _comparable(published: pd.DataFrame, group: pd.DataFrame) -> pd.DataFrame:
-    """Keep the published FIDs with the cell's extractor or an unstated one; keep none if the cell uses another extractor."""
-    same = published["extractor"].isin(["", PUBLISHED_EXTRACTOR])
-    return published[same] if group["extractor"].iloc[0] == PUBLISHED_EXTRACTOR else published.iloc[:0]
-
-
 def _protocol(group: pd.DataFrame) -> dict[str, Any]:
-    """Return the protocol that the seeds of a cell share, and the mean number of network calls.
-
-    Raises:
-        ArtifactError: if the protocols differ, because a mean over them would be meaningless.
-    """
+    """Return the protocol that the seeds of a cell must share, and the mean number of network calls."""
     found = group[["sampler", "num_samples", "extractor"]].drop_duplicates()
     if len(found) > 1:
-        raise ArtifactError(
-            f"runs {', '.join(group['run'])}: found different protocols, expected one: {found.to_dict('list')}"
-        )
+        words = f"found different protocols, expected one: {found.to_dict('list')}"
+        raise ArtifactError(f"runs {', '.join(group['run'])}: {words}")
     return {str(key): value for key, value in found.iloc[0].to_dict().items()} | {"nfe": group["nfe"].mean()}
 
 

@@ -25,12 +25,10 @@ TRAIN_VALUES = ["steps", "score_parameters", "flow_parameters", "train_flops_per
 
 
 def values_table(results: Results) -> pd.DataFrame:
-    """Put every number into one table.
+    """Put every number into one table; ``x`` is a sampler's number of steps or the training step, else absent.
 
-    Returns:
-        Columns ``VALUE_COLUMNS``: ``x`` is a sampler's number of steps or the training step, else absent;
-        ``sound``, for numbers at few steps, is 1 if the sampler has enough steps, and 0 if its own error may dominate; ``se`` is
-        the standard error of this number over images, if known.
+    ``sound``, for numbers at few steps, is 1 if the sampler has enough steps, and 0 if its own error may dominate; ``se`` is the
+    standard error of this number over images, if known.
 
     Raises:
         ArtifactError: if a number occurs twice.
@@ -49,11 +47,7 @@ def values_table(results: Results) -> pd.DataFrame:
 
 
 def refuse_repeats(values: pd.DataFrame) -> None:
-    """Refuse a tidy table in which a number occurs twice, because their mean would pass as one number.
-
-    Raises:
-        ArtifactError: if a number occurs twice; the message names the first one and its file.
-    """
+    """Refuse a tidy table in which a number occurs twice, because their mean would pass as one number; name the first one."""
     for row in records(values[values.duplicated(NUMBER)])[:1]:
         cell = ", ".join(str(row[key]) for key in NUMBER if not pd.isna(row[key]) and row[key] != "")
         raise ArtifactError(f"{row['source']}: found a number twice ({cell}), expected each once; {AGAIN}")
@@ -71,21 +65,15 @@ def images_table(results: Results) -> pd.DataFrame:
 
 
 def refuse_other_images(images: pd.DataFrame) -> None:
-    """Refuse a table in which the runs of a dataset do not have the same images, each once, because claims pair them.
-
-    Raises:
-        ArtifactError: if they differ; the message names the first file that has an image twice, or lacks one of another run.
-    """
+    """Refuse a table in which the runs of a dataset do not have the same images, each once, because claims pair them."""
     likelihoods = [*RUN_KEY, "stage", "x"]
     for row in records(images[images.duplicated([*likelihoods, "image"])])[:1]:
         raise ArtifactError(f"{_file_of_images(row)}: found image {row['image']} twice, expected each once; {AGAIN}")
     found = images.groupby(likelihoods, dropna=False)["image"].transform("size")
     expected = images.groupby(["dataset", "stage"])["image"].transform("nunique")
     for row in records(images.assign(found=found, expected=expected)[found < expected])[:1]:
-        raise ArtifactError(
-            f"{_file_of_images(row)}: found {row['found']} images, expected the {row['expected']} that runs of the dataset have; "
-            f"{AGAIN}"
-        )
+        words = f"found {row['found']} images, expected the {row['expected']} that runs of the dataset have"
+        raise ArtifactError(f"{_file_of_images(row)}: {words}; {AGAIN}")
 
 
 def _file_of_images(row: Mapping[str, Any]) -> str:
@@ -100,11 +88,9 @@ def _run_values(results: Results) -> Iterator[dict[str, Any]]:
         yield {**run, "stage": "train", "metric": "failed", "value": 1, "source": source}
     for run in results.runs:
         name, identity = run["run"], {key: run[key] for key in RUN_KEY}
-        samples, train = results.samples[name], results.train[name]
-        for stage, result, metrics in (
-            ("train", train, TRAIN_VALUES),
-            ("flow", results.flow.get(name, {}), FLOW_METRICS),
-        ):
+        samples, flow = results.samples[name], results.flow.get(name, {})
+        facts = ("train", results.train[name], TRAIN_VALUES), ("flow", flow, FLOW_METRICS)
+        for stage, result, metrics in facts:
             for metric in (metric for metric in metrics if result.get(metric) is not None):
                 number = {"metric": metric, "value": result[metric], "se": result.get(f"{metric}_se")}
                 yield {**identity, "stage": stage, **number, "source": f"runs/{name}/{stage}.json"}
@@ -137,9 +123,8 @@ def is_sound(sampler: str, sde: str, grid: str, steps: float) -> bool:
 
 def with_sound(rows: pd.DataFrame) -> pd.DataFrame:
     """Add to rows of sweeps whether the sampler has enough steps: ``sound``, 1 or 0."""
-    return rows.assign(
-        sound=[int(is_sound(row["sampler"], row["sde"], row["grid"], row["steps"])) for row in records(rows)]
-    )
+    keys = ("sampler", "sde", "grid", "steps")
+    return rows.assign(sound=[int(is_sound(*(row[key] for key in keys))) for row in records(rows)])
 
 
 def _toy2d_values(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:

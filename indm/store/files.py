@@ -161,14 +161,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def write_weights(path: Path, tensors: Mapping[str, "Tensor"], spec: Mapping[str, Any], kind: str) -> None:
-    """Write tensors with the JSON that rebuilds their module, as safetensors.
-
-    Arguments:
-        path: the file.
-        tensors: contiguous tensors by name.
-        spec: description that rebuilds the module; JSON-serialisable.
-        kind: the format's name, checked when read.
-    """
+    """Write contiguous tensors, with the description that rebuilds their module, as safetensors of a kind of file."""
     from safetensors.torch import save
 
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -177,14 +170,7 @@ def write_weights(path: Path, tensors: Mapping[str, "Tensor"], spec: Mapping[str
 
 
 def read_weights(path: Path, kind: str) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
-    """Read a file of :func:`write_weights`; safetensors do not contain code, so no code is executed.
-
-    Arguments:
-        path: the file.
-        kind: the format expected.
-
-    Returns:
-        The tensors and the spec.
+    """Read tensors and spec from a file of :func:`write_weights`; safetensors do not contain code, so no code is executed.
 
     Raises:
         ArtifactError: if it is missing, damaged or in another format.
@@ -216,11 +202,7 @@ def read_spec(path: Path, kind: str) -> dict[str, Any]:
 
 
 def refuse_link(folder: Path) -> None:
-    """Refuse a link in the place of a folder in which files are removed, because it may lead to files of another program.
-
-    Raises:
-        ArtifactError: if the folder is a link.
-    """
+    """Refuse a link in the place of a folder in which files are removed, because it may lead to files of another program."""
     if folder.is_symlink():
         raise ArtifactError(f"{folder}: found a link to {folder.readlink()}, expected a folder; remove the link")
 
@@ -246,25 +228,13 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def file_sha256(path: Path) -> str:
-    """Hash a file's content.
-
-    Raises:
-        ArtifactError: if it cannot be read.
-    """
+    """Hash the content of a file that can be read."""
     with _readable(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_finite(path: Path, tensors: Mapping[str, "Tensor"]) -> None:
-    """Check that all numbers of tensors are finite.
-
-    Arguments:
-        path: their file, for the message.
-        tensors: tensors by name; tensors of whole numbers always pass.
-
-    Raises:
-        ArtifactError: if a number is not finite; the message names its tensor.
-    """
+    """Refuse tensors of a file with numbers that are not finite; the message names the tensor."""
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             count = int((~tensor.isfinite()).sum())

@@ -10,12 +10,7 @@ PICTURES = ("samples", *TRAINING_PICTURES)
 
 @dataclass(frozen=True)
 class Layout:
-    """The paths of a suite's files.
-
-    Arguments:
-        root: the results folder.
-        suite: name of the suite.
-    """
+    """The paths of a suite's files below the results folder."""
 
     root: Path
     suite: str

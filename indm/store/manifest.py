@@ -18,17 +18,9 @@ FORMAT = "indm-manifest-1"
 
 @dataclass(frozen=True)
 class Manifest:
-    """The manifest of a job's files.
+    """The manifest of a job's files: the job, its parameters with a run's overrides, and the SHA-256 of files by their paths.
 
-    Arguments:
-        stage: the job's stage.
-        suite: name of the suite.
-        subject: the job's dataset, run or job on a known density; empty for other jobs.
-        parameters: parameters of the job in the suite, with a run's overrides merged in.
-        inputs: SHA-256 of the files that it read, by their paths.
-        outputs: SHA-256 of the files that it wrote.
-        stamp: stamp of the code that did the job; empty in older manifests, where only the provenance has it.
-        modules: a short hash of each module of that code, by its name; empty in older manifests.
+    ``stamp`` is of the code that did the job, and ``modules`` has a short hash of each of its modules; older manifests lack both.
     """
 
     stage: str
@@ -69,16 +61,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def damage(place: Path, expected: str, manifest: Path) -> str:
-    """Report that a file or a folder has changed since its job wrote it; empty if it has not.
-
-    Arguments:
-        place: path of the file or folder.
-        expected: its SHA-256 in the job's manifest.
-        manifest: path of the manifest.
-
-    Raises:
-        ArtifactError: if the file is missing.
-    """
+    """Report that a file or a folder has changed since its job, by its manifest, wrote it; empty if it has not."""
     if (found := content_sha256(place)) == expected:
         return ""
     shown = f"found SHA-256 {found[:12]}, expected {expected[:12]} by {manifest}"
@@ -86,11 +69,7 @@ def damage(place: Path, expected: str, manifest: Path) -> str:
 
 
 def content_sha256(path: Path) -> str:
-    """Hash a file's content, or the names and contents of the files in a folder, except hidden files of an engine.
-
-    Raises:
-        ArtifactError: if it is missing.
-    """
+    """Hash a file's content, or the names and contents of the files in a folder, except hidden ones; refuse a missing one."""
     if path.is_dir():
         digest = hashlib.sha256()
         for file in sorted(file for file in path.glob("[!.]*") if file.is_file()):

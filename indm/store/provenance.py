@@ -63,10 +63,6 @@ def provenance(seconds: float, threads: int) -> dict[str, Any]:
     """Describe the execution of a stage: commit, versions, machine, device, allocator, wall time in seconds, peak memory in MiB.
 
     The commit is ``None`` if the package is not in its own checkout.
-
-    Arguments:
-        seconds: wall time.
-        threads: CPU threads of the process.
     """
     packages = (*COMPUTING, "clean-fid", "scikit-learn", "pandas")
     # Asked at once, because each question starts a process.
@@ -89,16 +85,8 @@ def version(package: str) -> str:
     return str(getattr(loaded, "__version__", None) or metadata.version(package))
 
 
-def _is_commit(value: object) -> bool:
-    return value is None or (isinstance(value, str) and re.fullmatch("[0-9a-f]{40,64}", value) is not None)
-
-
-def _is_stamp(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and value.isprintable()
+def _is_text(value: object, expression: str = ".*") -> bool:
+    return isinstance(value, str) and value.isprintable() and re.fullmatch(expression, value) is not None
 
 
 def _is_number(value: object) -> bool:
@@ -109,40 +97,30 @@ def _are_versions(value: object) -> bool:
     return isinstance(value, dict) and {"python", "torch"} <= value.keys() and all(map(_is_text, value.values()))
 
 
-def _are_acceptances(value: object) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(each, dict)
-        and all(_is_text(each.get(key)) for key in ("date", "why"))
-        and isinstance(each.get("modules"), list)
-        and all(map(_is_text, each["modules"]))
-        for each in value
-    )
+def _is_acceptance(value: object) -> bool:
+    match value:
+        case {"date": date, "why": why, "modules": list(modules)}:
+            return all(map(_is_text, (date, why, *modules)))
+    return False
 
 
 # The check of each value in a record, and its description.
-VALUES: Mapping[str, tuple[Callable[[object], bool], str]] = {
-    "code_stamp": (_is_stamp, "64 hexadecimal digits"),
-    "commit": (_is_commit, "the name of a commit, or null"),
+VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "code_stamp": (lambda value: _is_text(value, "[0-9a-f]{64}"), "64 hexadecimal digits"),
+    "commit": (lambda value: value is None or _is_text(value, "[0-9a-f]{40,64}"), "the name of a commit, or null"),
     "uncommitted_changes": (lambda value: value in (True, False, None), "true, false or null"),
     "versions": (_are_versions, "the version of each package, python and torch among them"),
-    "machine": (_is_text, "a text of one line"),
-    "device": (_is_text, "a text of one line"),
-    "threads": (_is_number, "a number of at least 0"),
-    "allocator": (_is_text, "a text of one line"),
-    "seconds": (_is_number, "a number of at least 0"),
-    "peak_memory_mib": (_is_number, "a number of at least 0"),
-    ACCEPTED: (_are_acceptances, "the entries that restore writes"),
+    **dict.fromkeys(("machine", "device", "allocator"), (_is_text, "a text of one line")),
+    **dict.fromkeys(("threads", "seconds", "peak_memory_mib"), (_is_number, "a number of at least 0")),
+    ACCEPTED: (
+        lambda value: isinstance(value, list) and all(map(_is_acceptance, value)),
+        "the entries that restore writes",
+    ),
 }
 
 
 def read_provenance(path: Path, suite: str, subject: str, needed: Iterable[str] = ()) -> dict[str, Any]:
-    """Read the provenance of a job, ``<stage>.json``.
-
-    Arguments:
-        path: the file.
-        suite: name of the suite.
-        subject: the job's dataset, run, shard or job on a known density; empty for other jobs.
-        needed: keys that it must have; records of earlier versions have fewer.
+    """Read the provenance of a job, ``<stage>.json``, with the needed keys: records of earlier versions have fewer.
 
     Raises:
         ArtifactError: if it is damaged, belongs to another job, lacks a key or has an invalid value.
@@ -170,11 +148,7 @@ def accepted_since(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
 
 
 def older_results(folder: Path) -> str:
-    """Report on one line that a suite's results come from a version before manifests; empty if they do not.
-
-    Arguments:
-        folder: folder of the suite's results.
-    """
+    """Report on one line that a suite's results come from a version before manifests; empty if they do not."""
     for path in folder.glob("data/*/provenance/prepare.json"):
         if not (path.parent.parent / "manifest" / path.name).is_file():
             return (

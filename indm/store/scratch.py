@@ -22,7 +22,6 @@ from indm.progress import say
 from indm.store.files import read_spec, read_weights, refuse_link, write_weights
 
 if TYPE_CHECKING:
-    from filelock import FileLock
     from torch import Tensor
 
 
@@ -37,13 +36,7 @@ NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.E
 
 
 class Work(NamedTuple):
-    """The place of a job's unfinished work, and the key of its maker.
-
-    Arguments:
-        folder: its folder.
-        key: hash of everything on which the work depends.
-        code: stamp of the job's code, one of these things.
-    """
+    """The folder of a job's unfinished work, the hash of everything on which it depends, and the stamp of the job's code."""
 
     folder: Path
     key: str
@@ -51,12 +44,7 @@ class Work(NamedTuple):
 
 
 class Scratch:
-    """The files of one stage's unfinished work.
-
-    Arguments:
-        folder: their folder, from which files with another key are removed.
-        key: the key of the work.
-    """
+    """The files of one stage's unfinished work; files with another key are removed from their folder."""
 
     def __init__(self, folder: Path, key: str) -> None:
         self.folder, self.key = folder, key
@@ -66,7 +54,10 @@ class Scratch:
         self._opened = time.monotonic()
         stale = []
         for path in sorted(folder.glob("*.safetensors")):
-            spec = _spec(path)
+            spec: dict[str, Any] = {}
+            # Damaged and foreign files have no key.
+            with contextlib.suppress(ArtifactError):
+                spec = read_spec(path, FORMAT)
             if spec.get("key") == key:
                 self.earlier = max(self.earlier, spec["seconds"])
             else:
@@ -119,11 +110,7 @@ def below(once: Once, prefix: str) -> Once:
 
 @contextlib.contextmanager
 def open_scratch(work: Work, *, keep: bool = False) -> Iterator[Scratch]:
-    """Lock the folder of unfinished work for one process, and remove it if the block ends without an error.
-
-    Arguments:
-        work: the work.
-        keep: do not remove the folder.
+    """Lock the folder of unfinished work for one process, and remove it, unless to keep, if the block ends without an error.
 
     Raises:
         ArtifactError: if another process has locked it, or it is not writable.
@@ -165,14 +152,6 @@ def _remove(folder: Path) -> None:
         folder.parent.rmdir()
 
 
-def _spec(path: Path) -> dict[str, Any]:
-    """Read the description in a file; empty if the file is damaged or foreign."""
-    try:
-        return read_spec(path, FORMAT)
-    except ArtifactError:
-        return {}
-
-
 @contextlib.contextmanager
 def _lock(folder: Path, seconds: float) -> Iterator[None]:
     """Hold the lock of a folder, after waiting at most some seconds; it is never stale, since the system frees it at the exit."""
@@ -181,9 +160,19 @@ def _lock(folder: Path, seconds: float) -> Iterator[None]:
 
     lock = FileLock(folder / "lock", seconds, poll_interval=0.2, on_acquired=_sign)
     try:
-        _acquire(lock, folder)
+        acquired = False
+        # Another process may end and remove the folder after it was made.
+        while not acquired:
+            folder.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                lock.acquire()
+                acquired = True
     except Timeout as error:
-        found = f"found {_holder(folder)} using this folder, expected no other process"
+        holder = ""
+        # The holder may just have released it.
+        with contextlib.suppress(OSError):
+            holder = (folder / "lock").read_text()
+        found = f"found {holder or 'another process'} using this folder, expected no other process"
         raise ArtifactError(f"{folder}: {found}; wait until it has ended, or stop it") from error
     except OSError as error:
         # A file system without locks is used without them, because files are replaced as a whole in any case.
@@ -196,24 +185,8 @@ def _lock(folder: Path, seconds: float) -> Iterator[None]:
         lock.release()
 
 
-def _acquire(lock: "FileLock", folder: Path) -> None:
-    """Make a folder and lock it; try again if another process ends and removes the folder in between."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            lock.acquire()
-            return
-
-
 def _sign(descriptor: int) -> None:
     """Write the holder of a lock into its file, for processes that wait for it."""
     # Written by the lock's own descriptor, because on NFS, closing another descriptor of the file would free the lock.
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
-
-
-def _holder(folder: Path) -> str:
-    """Read the holder of a lock, which may just have been released."""
-    with contextlib.suppress(OSError):
-        return (folder / "lock").read_text() or "another process"
-    return "another process"

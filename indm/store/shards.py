@@ -25,12 +25,7 @@ FORMAT = "indm-shard-1"
 
 
 class Shard:
-    """The batches that one job makes, until they are written.
-
-    Arguments:
-        folder: folder of the shard.
-        scratch: unfinished work, which holds each batch until then.
-    """
+    """The batches that one job makes; scratch holds each until all are written."""
 
     def __init__(self, folder: Path, scratch: Scratch) -> None:
         self.finished = Finished(folder, scratch.earlier)
@@ -66,15 +61,7 @@ class Shard:
 
 @contextlib.contextmanager
 def open_shard(layout: Layout, run: str, stage: str, number: int, work: Work) -> Iterator[Shard]:
-    """Open a shard of a stage of a run, and write it if the block ends without an error.
-
-    Arguments:
-        layout: layout of the suite's files.
-        run: the run.
-        stage: the stage that gathers it.
-        number: number of the shard, from 1.
-        work: its unfinished work.
-    """
+    """Open a shard of a stage of a run, by its number from 1 on, and write it if the block ends without an error."""
     with open_scratch(work) as scratch:
         shard = Shard(layout.shard(run, number), scratch)
         yield shard
@@ -87,11 +74,7 @@ def share(number: int, count: int, before: int = 0) -> slice:
 
 
 class Gathered:
-    """The batches in several files of shards; each is read when it is needed.
-
-    Arguments:
-        paths: the files.
-        code: stamp of the code that must have made them.
+    """The batches in several files of shards, made by code of a stamp; each is read when it is needed.
 
     Raises:
         ArtifactError: if one is missing, damaged, or made by other code.
@@ -128,8 +111,11 @@ class Gathered:
             raise ArtifactError(
                 f"{self._paths[0]}: found no batch {name} in this shard or another one, expected it; {AGAIN}"
             )
+        from safetensors import safe_open
+
         path, keys = self._places[name]
-        return _read(path, name, keys)
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(f"{name}/{key}") for key in keys}
 
 
 def gather(layout: Layout, run: str, stage: str, count: int, code: str) -> Gathered:
@@ -139,10 +125,3 @@ def gather(layout: Layout, run: str, stage: str, count: int, code: str) -> Gathe
 
 def _file(layout: Layout, run: str, stage: str, number: int) -> Path:
     return layout.shard(run, number) / f"{stage}.safetensors"
-
-
-def _read(path: Path, name: str, keys: Sequence[str]) -> "Batch":
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        return {key: file.get_tensor(f"{name}/{key}") for key in keys}

@@ -20,11 +20,7 @@ def write_sums(folder: Path) -> None:
 
 
 def check_sums(folder: Path) -> None:
-    """Check that a published folder has the files that were published.
-
-    Raises:
-        ArtifactError: if a file is missing, added or edited, or its checksum is missing.
-    """
+    """Refuse a published folder in which a file is missing, added or edited, or whose checksums are missing."""
     path = folder / NAME
     if not path.is_file():
         raise ArtifactError(f"{path}: missing, expected the checksums that indm publish writes; {REMEDY}")

@@ -2,16 +2,15 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
 from indm.errors import ParamsError
 from indm.measured import METRICS
-from indm.registry import FAMILIES
+from indm.registry import DATASETS, FAMILIES
 from indm.suite.expand import variants_of
-from indm.suite.measured import DRAWN_BY, datasets
-from indm.suite.schema.types import DiffusionName, EachOnce, FamilyName, Shown
+from indm.suite.schema.types import DiffusionName, EachOnce, FamilyName, Shown, SweptName
 from indm.suite.strict_yaml import Strict, read_mapping
 from indm.suite.variants import CONTROLS, FROZEN_FLOW, SCALE
 
@@ -31,32 +30,26 @@ def _known(key: str, found: Iterable[str], names: Iterable[str], stage: str) -> 
 class Metric(Strict):
     """A number in the tidy table."""
 
-    stage: Annotated[Literal["fid", "nll", "curve", "sweep", "toy2d"], Field(description="column stage")]
-    name: Annotated[
-        str,
-        Field(
-            description="column metric; nelbo and nll of stage nll: with the decoder that the suite's grading states"
-        ),
-    ]
-    sampler: Annotated[
-        str | None,
-        Field(
-            description="column sampler, of both sides; chosen: of each side its own, which the suite's grading states"
-        ),
-    ] = None
-    x: Annotated[
-        Annotated[list[float], Field(min_length=2, max_length=2)] | None,
-        Field(description="the mean over column x from first to second; null: each with its like"),
-    ] = None
-    transform: Annotated[
-        Literal["signed", "log"], Field(description="of each number; log makes differences relative")
-    ] = "signed"
+    stage: Literal["fid", "nll", "curve", "sweep", "toy2d"] = Field(description="column stage")
+    name: str = Field(
+        description="column metric; nelbo and nll of stage nll: with the decoder that the suite's grading states"
+    )
+    sampler: str | None = Field(
+        default=None,
+        description="column sampler, of both sides; chosen: of each side its own, which the suite's grading states",
+    )
+    x: Annotated[list[float], Field(min_length=2, max_length=2)] | None = Field(
+        default=None, description="the mean over column x from first to second; null: each with its like"
+    )
+    transform: Literal["signed", "log"] = Field(
+        default="signed", description="of each number; log makes differences relative"
+    )
 
     @model_validator(mode="after")
     def _names(self) -> Self:
         _known("name", [self.name], METRICS[self.stage], self.stage)
         sampler = [self.sampler] if self.sampler else []
-        _known("sampler", sampler, [CHOSEN, *DRAWN_BY["sweep"]] if self.stage == "sweep" else [], self.stage)
+        _known("sampler", sampler, [CHOSEN, *get_args(SweptName)] if self.stage == "sweep" else [], self.stage)
         return self
 
     @model_validator(mode="after")
@@ -72,8 +65,8 @@ class Side(Strict):
     """One side of a comparison."""
 
     model: FamilyName
-    variant: Annotated[str, Field(pattern=r"^[a-z0-9-]*$", description="column variant; '': the plain model")] = ""
-    objective: Annotated[Objective | None, Field(description="null: the treatment's")] = None
+    variant: str = Field(default="", pattern=r"^[a-z0-9-]*$", description="column variant; '': the plain model")
+    objective: Objective | None = Field(default=None, description="null: the treatment's")
 
 
 class Bound(Strict):
@@ -93,33 +86,32 @@ class Where(Strict):
 class Smallest(Strict):
     """The smallest difference that counts."""
 
-    effect: Annotated[float, Field(ge=0, description="in the unit of the metric, transformed")]
-    unit: Annotated[Shown, Field(description="of the effect")]
-    why: Annotated[Shown, Field(description="reason of the smallest effect")]
+    effect: float = Field(ge=0, description="in the unit of the metric, transformed")
+    unit: Shown = Field(description="of the effect")
+    why: Shown = Field(description="reason of the smallest effect")
 
 
 class Claim(Strict):
     """One claim of the paper."""
 
     id: Word
-    family: Annotated[
-        Literal["primary", "exploratory"],
-        Field(description="primary: its comparisons share the error rate of their question"),
-    ]
-    question: Annotated[Shown, Field(description="question of a reader that the claim answers")]
-    statement: Annotated[Shown, Field(description="in words")]
-    source: Annotated[Shown, Field(description="its place in the paper")]
+    family: Literal["primary", "exploratory"] = Field(
+        description="primary: its comparisons share the error rate of their question"
+    )
+    question: Shown = Field(description="question of a reader that the claim answers")
+    statement: Shown = Field(description="in words")
+    source: Shown = Field(description="its place in the paper")
     metric: Metric
     treatment: Side = Side(model="indm")
-    baseline: Annotated[
-        Side | Bound | None,
-        Field(description="the only comparison; null: DDPM++ at equal steps, at equal compute, and a simple control"),
-    ] = None
-    controls: Annotated[
-        list[Word], EachOnce(), Field(description="variants with which INDM is also compared, as an exploration")
-    ] = Field(default_factory=list)
+    baseline: Side | Bound | None = Field(
+        default=None,
+        description="the only comparison; null: DDPM++ at equal steps, at equal compute, and a simple control",
+    )
+    controls: Annotated[list[Word], EachOnce()] = Field(
+        default_factory=list, description="variants with which INDM is also compared, as an exploration"
+    )
     where: Where = Where()
-    direction: Annotated[Literal["lower", "higher"], Field(description="of the treatment's number")] = "lower"
+    direction: Literal["lower", "higher"] = Field(default="lower", description="of the treatment's number")
     smallest: Smallest
 
     @model_validator(mode="after")
@@ -152,17 +144,18 @@ class Claim(Strict):
 
     @model_validator(mode="after")
     def _places(self) -> Self:
-        _known("where.datasets", self.where.datasets, datasets(self.metric.stage), self.metric.stage)
-        if self.metric.stage == "toy2d":
-            for key in ("sdes", "objectives"):
-                _known(f"where.{key}", getattr(self.where, key), [], "toy2d")
+        # The jobs of the study of known densities are the suite's own.
+        is_toy2d = self.metric.stage == "toy2d"
+        _known("where.datasets", self.where.datasets, [] if is_toy2d else list(DATASETS), self.metric.stage)
+        for key in ("sdes", "objectives") if is_toy2d else ():
+            _known(f"where.{key}", getattr(self.where, key), [], "toy2d")
         return self
 
 
 class Claims(Strict):
     """The file."""
 
-    claims: Annotated[list[Claim], Field(min_length=1)]
+    claims: list[Claim] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _references(self) -> Self:

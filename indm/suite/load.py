@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from indm.errors import ParamsError
-from indm.suite.expand import BASE, FAILED, Expanded, expand_suite, name_of
+from indm.suite.expand import BASE, FAILED, expand_suite, name_of
 from indm.suite.messages import describe
 from indm.suite.rules import mistakes
 from indm.suite.schema.suite import Suite
@@ -26,14 +26,7 @@ LEFT_OUT = {"kept_weights"}
 
 
 def load_suite(path: Path, *, with_data: bool = False) -> Suite:
-    """Read and validate a suite file.
-
-    Arguments:
-        path: the suite's file.
-        with_data: whether to check its requirements on datasets too (:mod:`indm.suite.sizes`), as is done before the first job.
-
-    Returns:
-        The suite.
+    """Read and validate a suite file; before the first job, its requirements on datasets too (:mod:`indm.suite.sizes`).
 
     Raises:
         ParamsError: one line for each mistake: file, suite, run, key, the value found and the values allowed.
@@ -42,8 +35,11 @@ def load_suite(path: Path, *, with_data: bool = False) -> Suite:
     try:
         suite = Suite.model_validate(expanded.content)
     except ValidationError as error:
-        name = name_of(expanded.content, path)
-        lines = [describe(_file(expanded, dict(item)), name, dict(item), expanded.cells) for item in error.errors()]
+        name, lines = name_of(expanded.content, path), []
+        for item in error.errors():
+            location = [str(part) for part in item["loc"]]
+            cell = [expanded.cells.get(part, part) for part in location[1:2]]
+            lines.append(describe(expanded.file([location[0], *cell, *location[2:]]), name, dict(item), expanded.cells))
         # A mistake in a cell with seeds is a mistake in each of its runs.
         raise ParamsError("\n".join(dict.fromkeys([*expanded.mistakes, *lines]))) from None
     found = mistakes(suite, path, expanded.cells)
@@ -76,12 +72,6 @@ def load_params(path: Path, *, with_data: bool = False) -> Suite:
     return suite
 
 
-def _file(expanded: Expanded, error: dict[str, Any]) -> Path:
-    """Find the file with a value that the schema refuses."""
-    location = [str(part) for part in error["loc"]]
-    return expanded.file([location[0], *(expanded.cells.get(part, part) for part in location[1:2]), *location[2:]])
-
-
 def expanded_path(path: Path) -> Path:
     """Return the path of the expanded file of a suite file."""
     return path.parent / "expanded" / f"{path.stem}.json"
@@ -89,14 +79,10 @@ def expanded_path(path: Path) -> Path:
 
 def expanded_text(suite: Suite) -> str:
     """Return the text of a suite's expanded file: JSON with a section or a run per line, which DVC reads once per job."""
-    lines = [f'  "{key}": {_set(key, value)}' for key, value in suite_content(suite).items()]
-    return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def _set(key: str, value: Any) -> str:
-    if key != "runs":
-        return json.dumps(value)
-    return "{\n" + ",\n".join(f'    "{name}": {json.dumps(run)}' for name, run in value.items()) + "\n  }"
+    content = suite_content(suite)
+    runs = ",\n".join(f'    "{name}": {json.dumps(run)}' for name, run in content["runs"].items())
+    texts = {key: json.dumps(value) for key, value in content.items()} | {"runs": f"{{\n{runs}\n  }}"}
+    return "{\n" + ",\n".join(f'  "{key}": {text}' for key, text in texts.items()) + "\n}\n"
 
 
 def json_schema() -> str:
@@ -105,32 +91,25 @@ def json_schema() -> str:
     All keys are optional, because an editor cannot know which keys come from the suite on which a file is based.
     """
     schema = _without_required(Suite.model_json_schema())
-    schema["properties"][BASE] = {
-        "type": "string",
-        "description": "suite from which this one takes all keys that it does not set",
-    }
+    words = "suite from which this one takes all keys that it does not set"
+    schema["properties"][BASE] = {"type": "string", "description": words}
     runs = schema["$defs"]["RunParams"]["properties"]
-    runs["seeds"] = {
-        "type": "array",
-        "items": runs["seed"],
-        "description": "instead of seed: one run for each seed, whose name ends in -s and the seed",
-    }
+    words = "instead of seed: one run for each seed, whose name ends in -s and the seed"
+    runs["seeds"] = {"type": "array", "items": runs["seed"], "description": words}
     # In a file, a cell lists its failed seeds; the section is made from these lists.
     del schema["properties"][FAILED]
-    runs[FAILED] = runs["seeds"] | {
-        "description": "seeds that cannot be trained or evaluated, which claims count as failed"
-    }
+    words = "seeds that cannot be trained or evaluated, which claims count as failed"
+    runs[FAILED] = runs["seeds"] | {"description": words}
     return json.dumps(schema, indent=2) + "\n"
 
 
 def _without_required(schema: Any) -> Any:
-    if isinstance(schema, dict):
-        return {
-            key: _without_required(value)
-            for key, value in schema.items()
-            if key != "required" or not isinstance(value, list)
-        }
-    return [_without_required(item) for item in schema] if isinstance(schema, list) else schema
+    if isinstance(schema, list):
+        return [_without_required(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: value for key, value in schema.items() if key != "required" or not isinstance(value, list)}
+    return {key: _without_required(value) for key, value in kept.items()}
 
 
 def suite_content(suite: Suite) -> dict[str, Any]:

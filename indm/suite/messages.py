@@ -12,14 +12,7 @@ from indm.suite.strict_yaml import Strict
 
 
 def describe(path: Path, suite: object, error: dict[str, Any], cells: Mapping[str, str]) -> str:
-    """Describe an invalid value, and the values that are allowed.
-
-    Arguments:
-        path: the suite's file.
-        suite: name of the suite.
-        error: pydantic's error for the suite in full.
-        cells: the name in the file of every run.
-    """
+    """Describe an invalid value, by pydantic's error for the suite in full, and the values that are allowed."""
     location = [str(part) for part in error["loc"]]
     run, key = (location[1], location[2:]) if location[0] == "runs" and len(location) > 1 else (None, location)
     run = cells.get(run, run) if run else None
@@ -37,7 +30,10 @@ def describe(path: Path, suite: object, error: dict[str, Any], cells: Mapping[st
         return f"{place}: {found}; allowed: each value once; remove the repeats"
     if error["type"] == "missing":
         return f"{place}: missing; expected {_expected(location)}"
-    allowed = _section(location) if error["type"] in SECTION else _expected(location) or error["msg"]
+    allowed = _expected(location) or error["msg"]
+    if error["type"] in SECTION:
+        model = _model_at(location)
+        allowed = f"a section of the keys {_keys(model)}" if hasattr(model, "model_fields") else "a section of names"
     return f"{place}: found {_FOUND.repr(error['input'])}; allowed: {allowed}"
 
 
@@ -53,11 +49,6 @@ def _model_at(location: list[str]) -> type[Strict]:
     return model
 
 
-def _section(location: list[str]) -> str:
-    model = _model_at(location)
-    return f"a section of the keys {_keys(model)}" if hasattr(model, "model_fields") else "a section of names"
-
-
 def _keys(model: type[Strict], near: str = "") -> str:
     names = list(model.model_fields)
     close = difflib.get_close_matches(near, names, n=1)
@@ -67,13 +58,8 @@ def _keys(model: type[Strict], near: str = "") -> str:
 # Pydantic's errors for a value that should be a section.
 SECTION = ("model_type", "dict_type")
 NAMES = "lower-case letters, digits and hyphens, at most 150"
-_SIGNS = {
-    "minimum": ">=",
-    "exclusiveMinimum": ">",
-    "maximum": "<=",
-    "exclusiveMaximum": "<",
-    "multipleOf": "multiple of",
-}
+_SIGNS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+_SIGNS |= {"multipleOf": "multiple of"}
 # The value found, shortened, because ten nested lists of ten aliases have ten thousand million values in full.
 _FOUND = reprlib.Repr()
 _FOUND.maxlevel = 3

@@ -8,27 +8,11 @@ from pathlib import Path
 from indm.errors import ParamsError
 from indm.measured import PUBLISHED_METRICS
 
-# From extractor on: the protocol of the number, empty if its source does not state it.
-PUBLISHED_COLUMNS = [
-    "dataset",
-    "model",
-    "sde",
-    "objective",
-    "variant",
-    "metric",
-    "sampler",
-    "value",
-    "source",
-    "locator",
-    "note",
-    "extractor",
-    "implementation",
-    "num_samples",
-    "parameters",
-    "steps",
-]
+# The protocol of a number, empty if its source does not state it.
+PROTOCOL = ["extractor", "implementation", "num_samples", "parameters", "steps"]
 # The columns that identify a number; sources may disagree about a number.
-NUMBER = PUBLISHED_COLUMNS[: PUBLISHED_COLUMNS.index("value")]
+NUMBER = ["dataset", "model", "sde", "objective", "variant", "metric", "sampler"]
+PUBLISHED_COLUMNS = [*NUMBER, "value", "source", "locator", "note", *PROTOCOL]
 COUNT = (r"([1-9][0-9]*)?", "a whole number above 0, or an empty cell")
 # Each column's expression, and its meaning.
 ALLOWED = {
@@ -36,9 +20,7 @@ ALLOWED = {
     "metric": ("|".join(PUBLISHED_METRICS), ", ".join(PUBLISHED_METRICS)),
     "sampler": (r"(pc|ode)?", "pc (of the reverse SDE), ode or an empty cell"),
     "value": (r"-?[0-9]+(\.[0-9]+)?", "a number in decimals, such as 2.97"),
-    "num_samples": COUNT,
-    "parameters": COUNT,
-    "steps": COUNT,
+    **dict.fromkeys(("num_samples", "parameters", "steps"), COUNT),
 }
 
 

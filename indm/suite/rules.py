@@ -25,23 +25,19 @@ SHOWN_RUNS = 3
 
 
 def mistakes(suite: "Suite", path: Path, cells: Mapping[str, str]) -> list[str]:
-    """List the mistakes of a suite read from a file: the key, the value found and the values allowed.
-
-    Arguments:
-        suite: the suite.
-        path: its file.
-        cells: the name in the file of every run.
-    """
+    """List the mistakes of a suite read from a file, with the name in it of every run: the key, the value found, those allowed."""
     return [
-        *_name(suite, path),
+        *(
+            []
+            if suite.suite == path.stem
+            else [f"key suite: found {suite.suite!r}; allowed: the file's name, {path.stem!r}"]
+        ),
         *told_once((cells[name], mistake) for name in suite.runs for mistake in _run(suite, name, cells[name])),
         *_alike(suite, cells),
         *told_once((cells[name], mistake) for name, mistake in variants(suite)),
         *_toy2d(suite),
         *(mistake for name, reference in suite.reference.items() for mistake in _reference(name, reference)),
         *_evaluation(suite),
-        *_nll_shards(suite),
-        *_references(suite),
         *_protocol(suite),
         *_tune(suite),
         *_kept_weights(suite),
@@ -51,11 +47,7 @@ def mistakes(suite: "Suite", path: Path, cells: Mapping[str, str]) -> list[str]:
 
 
 def told_once(found: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Yield each mistake once, with all runs that have it, since many runs share the values of the suite's sections.
-
-    Arguments:
-        found: the name in the file of a run, and a mistake.
-    """
+    """Yield each mistake once, with all runs that have it, since many runs share the values of the suite's sections."""
     runs: dict[str, dict[str, None]] = {}
     for name, mistake in found:
         runs.setdefault(mistake, {})[name] = None
@@ -63,11 +55,6 @@ def told_once(found: Iterable[tuple[str, str]]) -> Iterator[str]:
         more = len(names) - SHOWN_RUNS
         shown = ", ".join(list(names)[:SHOWN_RUNS]) + (f" and {more} more" if more > 0 else "")
         yield f"{'runs' if len(names) > 1 else 'run'} {shown}, {mistake}"
-
-
-def _name(suite: "Suite", path: Path) -> Iterator[str]:
-    if suite.suite != path.stem:
-        yield f"key suite: found {suite.suite!r}; allowed: the file's name, {path.stem!r}"
 
 
 def _run(suite: "Suite", name: str, cell: str) -> Iterator[str]:
@@ -82,7 +69,11 @@ def _run(suite: "Suite", name: str, cell: str) -> Iterator[str]:
     if suite.weights.score == "raw" and train.snapshots:
         found = f"key train.snapshots: found {train.snapshots}"
         yield f"{found}; allowed: [], since weights.score is raw and snapshots hold averaged weights only"
-    yield from _processes(suite.processes, train)
+    if suite.processes > max(smallest := train.batch_size // train.micro_batches, 1):
+        yield (
+            f"key processes: found {suite.processes}; allowed: up to {smallest}, "
+            "the images of a batch (train.batch_size) or of its smallest part (train.micro_batches)"
+        )
     if run.objective == "fid" and run.sde == "vp" and not train.alternate:
         yield "key train.alternate: found False; allowed: True where objective is fid and sde is vp"
     yield from _ranges("train.sde", {"vp.beta": train.sde.vp, "ve.sigma": train.sde.ve})
@@ -142,15 +133,6 @@ def _fresh_score(run: "RunParams", train: "TrainParams", after: int) -> Iterator
         yield (
             f"{found}; allowed: null, or above train.flow_warmup_steps {train.flow_warmup_steps} and below train.steps "
             f"{train.steps}"
-        )
-
-
-def _processes(processes: int, train: "TrainParams") -> Iterator[str]:
-    smallest = train.batch_size // train.micro_batches
-    if processes > max(smallest, 1):
-        yield (
-            f"key processes: found {processes}; allowed: up to {smallest}, "
-            "the images of a batch (train.batch_size) or of its smallest part (train.micro_batches)"
         )
 
 
@@ -215,22 +197,8 @@ def _run_shards(suite: "Suite", name: str) -> Iterator[str]:
         yield from shards("sweep", suite.shards.sweep, sweep.num_samples, sweep.batch_size, "sweep.num_samples", rows)
 
 
-def _nll_shards(suite: "Suite") -> Iterator[str]:
-    if suite.nll.images is not None:
-        yield from shards("nll", suite.shards.nll, suite.nll.images, suite.nll.batch_size, "nll.images")
-
-
 def shards(stage: str, found: int, images: int, size: int, why: str, rows: int = 1) -> Iterator[str]:
-    """Check that each shard of a stage has a batch.
-
-    Arguments:
-        stage: the stage.
-        found: number of shards.
-        images: number of images of a row.
-        size: number of images in a batch.
-        why: origin of the number of images.
-        rows: number of rows.
-    """
+    """Check that each shard of a stage has a batch of its rows of images."""
     most = rows * -(-images // size)
     if found > max(most, 1):
         times = f"{rows} times " if rows > 1 else ""
@@ -280,9 +248,8 @@ def _evaluation(suite: "Suite") -> Iterator[str]:
             allowed = "a tolerance" if section.log_det == "series" else "null"
             found = f"log_det_tolerance {section.log_det_tolerance}"
             yield f"key {key}: found {found}; allowed: {allowed}, since log_det is {section.log_det}"
-
-
-def _references(suite: "Suite") -> Iterator[str]:
+    if suite.nll.images is not None:
+        yield from shards("nll", suite.shards.nll, suite.nll.images, suite.nll.batch_size, "nll.images")
     if set(suite.reference) != set(suite.datasets):
         found, allowed = ", ".join(suite.reference), ", ".join(suite.datasets)
         yield f"key reference: found the datasets {found}; allowed: exactly the datasets of key datasets, {allowed}"

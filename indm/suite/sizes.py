@@ -18,12 +18,7 @@ if TYPE_CHECKING:
 
 
 def sizes(suite: "Suite", cells: Mapping[str, str]) -> Iterator[str]:
-    """List the mistakes about numbers and sizes of images.
-
-    Arguments:
-        suite: the suite, without other mistakes.
-        cells: the name in the file of every run.
-    """
+    """List the mistakes about numbers and sizes of images of a suite without other mistakes."""
     datasets: dict[str, Dataset] = {}
     for name, section in suite.datasets.items():
         try:

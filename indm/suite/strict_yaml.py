@@ -139,9 +139,6 @@ def read_valid(path: Path, model: type[Model]) -> Model:
     try:
         return model.model_validate(read_mapping(path, model))
     except ValidationError as error:
-        raise ParamsError(
-            "\n".join(
-                f"{path}: key {'.'.join(map(str, item['loc']))}: found {item['input']!r}; allowed: {item['msg']}"
-                for item in error.errors()
-            )
-        ) from None
+        items = [(".".join(map(str, item["loc"])), item["input"], item["msg"]) for item in error.errors()]
+        lines = (f"{path}: key {key}: found {found!r}; allowed: {words}" for key, found, words in items)
+        raise ParamsError("\n".join(lines)) from None

@@ -106,13 +106,9 @@ def _size(value: "int | list[int]") -> int:
 
 
 def _trained(suite: "Suite", name: str) -> dict[str, Any]:
-    """Return the training of a run by key, except the keys that affect only its records."""
-    return _flat(suite.train_params(name).model_dump(exclude=WRITTEN), "train.")
-
-
-def _flat(section: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Return the values of a section and of its sections by their keys, such as ``train.latent.scale``."""
-    found: dict[str, Any] = {}
-    for key, value in section.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    """Return the training of a run by key, such as ``train.latent.scale``, except the keys that affect only its records."""
+    found: dict[str, Any] = {"train": suite.train_params(name).model_dump(exclude=WRITTEN)}
+    while nested := [key for key, value in found.items() if isinstance(value, dict)]:
+        for key in nested:
+            found |= {f"{key}.{name}": value for name, value in found.pop(key).items()}
     return found

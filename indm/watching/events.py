@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indm.errors import IndmError
-from indm.pipeline.stages import STAGES
+from indm.pipeline.jobs import jobs_of
 from indm.store.files import refuse_link
 from indm.store.layout import Layout
 from indm.watching.lines import Line, curves, read_lines
@@ -15,14 +15,7 @@ if TYPE_CHECKING:
 
 
 def write_events(suite: "Suite", layout: Layout) -> tuple[Path, int]:
-    """Write the events of all jobs of a suite, replacing earlier ones.
-
-    Arguments:
-        suite: the suite.
-        layout: layout of its files.
-
-    Returns:
-        The folder to give to ``tensorboard --logdir``, and the number of curves' folders in it.
+    """Write the events of all jobs of a suite, replacing earlier ones; return their folder and the number of curves.
 
     Raises:
         IndmError: if TensorBoard is not installed, or no job has written lines yet.
@@ -33,9 +26,10 @@ def write_events(suite: "Suite", layout: Layout) -> tuple[Path, int]:
         raise IndmError("TensorBoard is not installed; install it with: pip install '.[tensorboard]'") from None
 
     found: dict[str, list[Line]] = {}
-    for job in ((name, subject) for name, stage in STAGES.items() for subject in stage.subjects(suite)):
-        parts = curves(read_lines(layout.watch(*job)))
-        found |= {_place(*job, part, len(parts)): curve for part, curve in parts.items()}
+    for job in jobs_of(suite):
+        parts, folder = curves(read_lines(layout.watch(*job))), f"{job.subject or 'suite'}/{job.stage}"
+        # TensorBoard shows a folder as a run.
+        found |= {folder if len(parts) == 1 else f"{folder}/{part.replace('/', '-')}": parts[part] for part in parts}
     if not found:
         raise IndmError(
             f"{layout.suite_folder}/watch: found no progress lines of any job, expected some; run the suite first"
@@ -52,9 +46,3 @@ def write_events(suite: "Suite", layout: Layout) -> tuple[Path, int]:
                 for key, value in line.numbers.items():
                     writer.add_scalar(key, value, line.done, line.time)
     return target, len(found)
-
-
-def _place(stage: str, subject: str, part: str, parts: int) -> str:
-    """Name the folder of a job's curve, or of one part of several; TensorBoard shows it as a run."""
-    folder = f"{subject or 'suite'}/{stage}"
-    return folder if parts == 1 else f"{folder}/{part.replace('/', '-')}"

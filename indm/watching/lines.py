@@ -1,5 +1,6 @@
 """Reading the progress lines of a job (:mod:`indm.progress`)."""
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -46,12 +47,7 @@ class Line(BaseModel):
 
 
 def read_lines(path: Path, tail: int | None = None) -> list[Line]:
-    """Read the lines of a file, oldest first, without lines torn by a power cut; a missing file has no lines.
-
-    Arguments:
-        path: the file.
-        tail: number of bytes to read at its end; ``None`` for all of it.
-    """
+    """Read the lines of a file, oldest first, without torn ones, or of the bytes at its end; a missing file has no lines."""
     try:
         with path.open("rb") as file:
             if tail is not None:
@@ -59,7 +55,11 @@ def read_lines(path: Path, tail: int | None = None) -> list[Line]:
             content = file.read()
     except OSError:
         return []
-    return [line for text in content.splitlines() if (line := _parse(text))]
+    found = []
+    for text in content.splitlines():
+        with contextlib.suppress(ValidationError):
+            found.append(Line.model_validate_json(text))
+    return found
 
 
 def curves(lines: Iterable[Line]) -> dict[str, list[Line]]:
@@ -77,10 +77,3 @@ def curves(lines: Iterable[Line]) -> dict[str, list[Line]]:
         if not begins:
             curve.append(line)
     return found
-
-
-def _parse(text: bytes) -> Line | None:
-    try:
-        return Line.model_validate_json(text)
-    except ValidationError:
-        return None

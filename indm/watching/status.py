@@ -8,11 +8,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from indm.pipeline.input_check import InputCheck
-from indm.pipeline.jobs import Job, job_names
+from indm.pipeline.jobs import Job, job_names, jobs_of
 from indm.pipeline.stages import STAGES
 from indm.terminal import console, grid
 from indm.watching.lines import TAIL, Line, read_lines
@@ -31,13 +30,7 @@ COLUMNS = ("run", "stage", "step", "loss", "s/step", "left", "saved", "state")
 
 @dataclass(frozen=True)
 class Row:
-    """The progress of a job.
-
-    Arguments:
-        job: the job.
-        state: its state; ``no news`` means that it may be running, but has not written a line for long.
-        lines: the last lines of its last execution.
-    """
+    """The state of a job, and the last lines of its last execution; with ``no news`` it may be running, silent for long."""
 
     job: Job
     state: State
@@ -56,11 +49,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """The progress of the runs of a suite.
-
-    Arguments:
-        checks: the suite and its manifests.
-    """
+    """The progress of the runs of a suite."""
 
     checks: InputCheck
 
@@ -71,32 +60,26 @@ class Board:
         there is no such job, the row shows the next job.
         """
         jobs: dict[tuple[str, str], list[Job]] = {}
-        for name, stage in STAGES.items():
-            kind = "run" if stage.subject == "shard" else stage.subject
-            for subject in stage.subjects(self.checks.suite):
-                job = Job(name, subject)
-                jobs.setdefault((kind, job_names(self.checks.suite, job).get(kind, "")), []).append(job)
+        for job in jobs_of(self.checks.suite):
+            kind = STAGES[job.stage].subject.replace("shard", "run")
+            jobs.setdefault((kind, job_names(self.checks.suite, job).get(kind, "")), []).append(job)
         found = []
         for known in ([self._row(job, now) for job in group] for group in jobs.values()):
             waiting = [row for row in known if row.state == "waiting"]
             found += [row for row in known if row.has_news] or waiting[:1] or known[-1:]
         return found
 
-    def page(self) -> "RenderableType":
-        """Return the rows as a table, and below it errors and the paths of logs."""
-        now = time.time()
-        return self._page(self.rows(now), now)
-
-    def watch(self) -> None:
-        """Print the page every two seconds, on a terminal in the place of the previous one, until all is done or Ctrl-C."""
+    def show(self, watch: bool) -> None:
+        """Print the page; to watch, every two seconds, on a terminal in the place of the last one, until all is done or Ctrl-C."""
         screen = console()
         with contextlib.suppress(KeyboardInterrupt):
             while True:
                 now = time.time()
                 found = self.rows(now)
-                screen.clear()
+                if watch:
+                    screen.clear()
                 screen.print(self._page(found, now))
-                if all(row.state == "done" for row in found):
+                if not watch or all(row.state == "done" for row in found):
                     return
                 time.sleep(REFRESH)
 
@@ -104,9 +87,13 @@ class Board:
         lines = read_lines(self.checks.layout.watch(*job), TAIL)
         starts = [index for index, line in enumerate(lines) if line.event == "start"]
         lines = lines[starts[-1] :] if starts else lines
-        return Row(job, _state(lines, _written_at(self.checks.manifest(job)), now), lines)
+        written_at = 0.0
+        with contextlib.suppress(OSError):
+            written_at = self.checks.manifest(job).stat().st_mtime
+        return Row(job, _state(lines, written_at, now), lines)
 
     def _page(self, found: list[Row], now: float) -> "RenderableType":
+        """Return the rows as a table, and below it errors and the paths of logs."""
         from rich.console import Group
         from rich.text import Text
 
@@ -136,33 +123,22 @@ class Board:
             yield f"Logs: {self.checks.layout.log('STAGE', 'RUN')}"
 
 
-def _written_at(manifest: Path) -> float:
-    """Return the time of a manifest, in seconds since 1970; 0 if it is missing."""
-    with contextlib.suppress(OSError):
-        return manifest.stat().st_mtime
-    return 0.0
-
-
 def _state(lines: list[Line], finished_at: float, now: float) -> State:
-    """Return a job's state by its last lines and the time of its manifest, without which it has no results.
+    """Return a job's state by its last lines and the time of its manifest, 0 without one: then it has no results.
 
     A failure after the manifest is the failure of a rerun, and the old results are still valid.
     """
     event = lines[-1].event if lines else "done"
     at_work = event in ("start", "begin", "progress")
-    if at_work and now - lines[-1].time <= _patience(lines):
+    # A single step may take minutes.
+    usual = lines[-1].time - lines[-2].time if len(lines) > 1 else 0.0
+    if at_work and now - lines[-1].time <= max(PATIENCE, TIMES * usual):
         return "running"
     if event in ("failed", "stopped") and lines[-1].time > finished_at:
         return "failed" if event == "failed" else "stopped"
     if finished_at:
         return "done"
     return "no news" if at_work else "waiting"
-
-
-def _patience(lines: list[Line]) -> float:
-    """Return for how many seconds a job may be silent, since a single step may take minutes."""
-    usual = lines[-1].time - lines[-2].time if len(lines) > 1 else 0.0
-    return max(PATIENCE, TIMES * usual)
 
 
 def _entries(row: Row, suite: str, now: float) -> list[str]:

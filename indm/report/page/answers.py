@@ -25,12 +25,9 @@ TREATMENT = "indm"
 # The beginnings of the sentences that answer.
 OPENINGS = {STEPS: ("At equal training steps", "INDM is"), COMPUTE: ("At equal training compute", "it is")}
 # The subjects of main claims, in a sentence; other claims have their names.
-SUBJECTS = {
-    "better-nelbo-known": "bound",
-    "smaller-gap-known": "variational gap",
-    "coarse-discretisation-known": "few steps",
-}
-SUBJECTS |= {"better-nelbo": "NELBO", "lower-fid": "FID", "coarse-discretisation": "FID in few steps"}
+SUBJECTS = {"better-nelbo-known": "bound", "smaller-gap-known": "variational gap"}
+SUBJECTS |= {"coarse-discretisation-known": "few steps", "coarse-discretisation": "FID in few steps"}
+SUBJECTS |= {"better-nelbo": "NELBO", "lower-fid": "FID"}
 
 
 @dataclass(frozen=True)
@@ -91,14 +88,12 @@ def read_answers(claims: Path, evidence: Path | None = None) -> list[Answer]:
         return []
     rows = read_texts(claims, *COLUMNS)
     rows = rows[(rows["comparison"] != CONTROL) | (rows["planned"] != "0")]
-    longer = _longer(rows, read_texts(evidence, *EVIDENCE)) if evidence else []
-    return [_answer(part.to_dict("records"), longer) for _, part in rows.groupby([*KEYS], sort=False)]
-
-
-def _longer(rows: pd.DataFrame, published: pd.DataFrame) -> list[dict[Any, str]]:
-    """Return the measured rows of published suites with more seeds than this suite."""
-    seeds = published.groupby("suite")["n"].transform(_most)
-    return published[(seeds > _most(rows["n"])) & (published["effect"] != "")].to_dict("records")
+    # The measured rows of published suites with more seeds than this suite.
+    longer = read_texts(evidence, *EVIDENCE) if evidence else pd.DataFrame(columns=[*EVIDENCE])
+    seeds = longer.groupby("suite")["n"].transform(_most)
+    longer = longer[(seeds > _most(rows["n"])) & (longer["effect"] != "")]
+    published = longer.to_dict("records")
+    return [_answer(part.to_dict("records"), published) for _, part in rows.groupby([*KEYS], sort=False)]
 
 
 def _most(seeds: "pd.Series[str]") -> int:
@@ -150,10 +145,9 @@ def _sentence(opening: str, subject: str, by_claim: Mapping[str, Mapping[str, in
     decided: list[str] = []
     for word in (word for word in (BETTER, WORSE, NOT_BETTER) if count[word]):
         asked = "" if decided else f" of {total} main question{'s' * (total > 1)}"
-        where = [
-            f"{claim} {found[word]} of {sum(found.values())}" for claim, found in by_claim.items() if word in found
-        ]
-        decided.append(f"{word} in {count[word]}{asked}" + f" ({', '.join(where)})" * (word != NOT_BETTER))
+        found = {claim: tallied for claim, tallied in by_claim.items() if word in tallied}
+        where = ", ".join(f"{claim} {tallied[word]} of {sum(tallied.values())}" for claim, tallied in found.items())
+        decided.append(f"{word} in {count[word]}{asked}" + f" ({where})" * (word != NOT_BETTER))
     told = " and ".join(filter(None, [", ".join(decided[:-1]), decided[-1]]))
     return f"{opening}, {subject} {told}" + f"; {open_} {'are' if open_ > 1 else 'is'} undecided" * (open_ > 0) + "."
 
@@ -213,6 +207,9 @@ def _compared(row: Mapping[Any, str]) -> Compared:
     failed = [int(row[f"failed_{arm}"] or 0) for arm in ("treatment", "against")]
     effect, low, high = _set([row[end] for end in ("effect", "low", "high")], row["smallest_effect"])
     verdict = text_entry("verdict", row["verdict"])
+    # Published rows lack these two.
+    again, seeds = row.get("repeatability"), row.get("to_decide")
+    further = (f"repeatability {float(again):.2f}" if again else "", f"to decide: {seeds}" if seeds else "")
     return Compared(
         kind=row["comparison"],
         against=comparator(row["against"]),
@@ -223,14 +220,8 @@ def _compared(row: Mapping[Any, str]) -> Compared:
         high=high,
         reason=row["reason"],
         failed=f"failed {failed[0]} | {failed[1]} of {row['planned']}" if any(failed) else "",
-        notes="; ".join(filter(None, (row["reason"], written("protocol", row["protocol"]), *_again(row)))),
+        notes="; ".join(filter(None, (row["reason"], written("protocol", row["protocol"]), *further))),
     )
-
-
-def _again(row: Mapping[Any, str]) -> list[str]:
-    """Write how probably a rerun has the same verdict, and how many seeds decide; published rows lack both."""
-    again, seeds = row.get("repeatability"), row.get("to_decide")
-    return ([f"repeatability {float(again):.2f}"] if again else []) + ([f"to decide: {seeds}"] if seeds else [])
 
 
 def _set(texts: list[str], smallest: str) -> list[Entry]:

@@ -17,8 +17,7 @@ def caveats(contents: Contents, tables: Mapping[str, Table], records: list[dict[
     return [
         *_trainings(contents, results),
         *(text for name in contents.datasets for text in _dataset(results / "data" / name, name)),
-        *_odes(tables),
-        *_seeds(tables),
+        *_models(tables),
         *_executions(records),
     ]
 
@@ -27,12 +26,8 @@ def _trainings(contents: Contents, results: Path) -> Iterator[str]:
     """Warn if models have seen each training image at most once, or fewer images than the paper's models."""
     seen = {name: run["steps"] * run["batch_size"] for name, run in contents.runs.items()}
     counts = {name: _read(results / "data" / name / "dataset.json").get("counts") for name in contents.datasets}
-    short = [
-        name
-        for name, run in contents.runs.items()
-        if (count := counts.get(run["dataset"])) and seen[name] <= count["train"]
-    ]
-    if short:
+    images = {name: counts.get(run["dataset"]) or {"train": 0} for name, run in contents.runs.items()}
+    if short := [name for name, count in images.items() if seen[name] <= count["train"]]:
         yield (
             "This suite only checks that the pipeline runs, and its numbers mean nothing: models were trained for"
             f" {_of(contents, short)}, at most one pass over the training split."
@@ -57,12 +52,8 @@ def _dataset(folder: Path, name: str) -> Iterator[str]:
     """Warn if the images are not the paper's, or the features differ from the features of published FIDs."""
     description, reference = _read(folder / "dataset.json"), _read(folder / "reference.json")
     if name not in PAPER_DATASETS:
-        told = (
-            "{shape[1]} × {shape[2]} pixels of {levels} levels; {source}".format(**description)
-            if description
-            else "unknown"
-        )
-        paper = " and ".join(PAPER_DATASETS.values())
+        form = "{shape[1]} × {shape[2]} pixels of {levels} levels; {source}"
+        told, paper = form.format(**description) if description else "unknown", " and ".join(PAPER_DATASETS.values())
         yield f"{name} is not one of the paper’s datasets ({told}): its numbers do not carry over to {paper}."
     if not reference:
         yield f"The feature extractor of the FIDs of {name} is unknown: {folder / 'reference.json'} is missing."
@@ -82,20 +73,15 @@ def _dataset(folder: Path, name: str) -> Iterator[str]:
         )
 
 
-def _odes(tables: Mapping[str, Table]) -> Iterator[str]:
-    """Explain why a model has no NLL."""
+def _models(tables: Mapping[str, Table]) -> Iterator[str]:
+    """Explain why a model has no NLL, and warn of models with one seed."""
     measured = tables["nll"].texts("model") | tables["toy2d"].texts("model")
     for model in (model for model in FAMILIES if name(model) in measured):
         if reason := FAMILIES.literal(model, "NO_ODE"):
             yield f"{name(model)} has no NLL: {reason}."
-
-
-def _seeds(tables: Mapping[str, Table]) -> Iterator[str]:
     if "1" in tables["fid"].texts("seeds") | tables["nll"].texts("seeds"):
-        yield (
-            "Some models were trained with one seed: their ± is over images, and does not cover the variation"
-            " between seeds."
-        )
+        over = "their ± is over images, and does not cover the variation between seeds"
+        yield f"Some models were trained with one seed: {over}."
 
 
 def _executions(records: list[dict[str, Any]]) -> Iterator[str]:

@@ -92,12 +92,11 @@ def _changed_since(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a sentence for each commit that computed results, with the changes since that were accepted at the restore."""
     made: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
-        made.setdefault(f"commit {record['commit'][:12]}" if record["commit"] else "an unknown commit", []).append(
-            record
-        )
-    return [
-        f"computed by {commit}; since then {', '.join(dict.fromkeys(line.partition(' ')[0] for line in each['modules']))} changed"
-        f" (accepted on {each['date']}: {each['why']})"
-        for commit, these in made.items()
-        for each in accepted_since(these)
-    ]
+        commit = f"commit {record['commit'][:12]}" if record["commit"] else "an unknown commit"
+        made.setdefault(commit, []).append(record)
+    found = []
+    for commit, each in ((commit, each) for commit, these in made.items() for each in accepted_since(these)):
+        changed = ", ".join(dict.fromkeys(line.partition(" ")[0] for line in each["modules"]))
+        accepted = f"(accepted on {each['date']}: {each['why']})"
+        found.append(f"computed by {commit}; since then {changed} changed {accepted}")
+    return found

@@ -38,7 +38,11 @@ def set_numbers(values: Sequence[str], errors: Sequence[str]) -> list[tuple[str,
     """
     if not any(errors) and all(value.lstrip("-").isdigit() for value in values if value):
         return [(_minus(f"{int(value):,}") if value else "", "") for value in values]
-    form = _format([float(value) for value in values if value], [float(error) for error in errors if error])
+    numbers, spread = ([abs(float(text)) for text in texts if text] for texts in (values, errors))
+    sizes = [size for size in spread or numbers if size]
+    decimals = (1 if spread else 2) - math.floor(math.log10(median(sizes))) if sizes else 0
+    plain = decimals <= MOST_DECIMALS and max(numbers, default=0.0) < LARGEST_PLAIN
+    form = f"z,.{max(decimals, 0)}f" if plain else ".3g"
     return [
         (_minus(format(float(value), form)) if value else "", format(float(error), form) if value and error else "")
         for value, error in zip(values, errors, strict=True)
@@ -54,11 +58,8 @@ def column_entries(column: str, table: pd.DataFrame) -> list[Entry]:
     empty = pd.Series("", index=table.index)
     over = zip(table.get(f"{column}_se", empty), table.get(f"{column}_image_se", empty), strict=True)
     errors = [seeds or images for seeds, images in over]
-    numbers = set_numbers(texts, errors)
-    return [
-        Entry(text, value, error_text, error)
-        for (text, error_text), value, error in zip(numbers, texts, errors, strict=True)
-    ]
+    numbers = zip(set_numbers(texts, errors), texts, errors, strict=True)
+    return [Entry(text, value, error_text, error) for (text, error_text), value, error in numbers]
 
 
 def text_entry(column: str, text: str) -> Entry:
@@ -71,13 +72,6 @@ def text_entry(column: str, text: str) -> Entry:
 def is_number(text: str) -> bool:
     """Return whether a text of a table is a finite number."""
     return re.fullmatch(r"-?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", text, flags=re.IGNORECASE) is not None
-
-
-def _format(values: list[float], errors: list[float]) -> str:
-    sizes = [abs(size) for size in errors or values if size != 0]
-    decimals = (1 if errors else 2) - math.floor(math.log10(median(sizes))) if sizes else 0
-    plain = decimals <= MOST_DECIMALS and max(map(abs, values), default=0.0) < LARGEST_PLAIN
-    return f"z,.{max(decimals, 0)}f" if plain else ".3g"
 
 
 def _minus(text: str) -> str:

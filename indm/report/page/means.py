@@ -92,12 +92,9 @@ def _of_densities(table: pd.DataFrame) -> Iterator[Row]:
         if metric not in table:
             continue
         wide = table.pivot_table(metric, "dataset", ["model", "variant"], "first")
-        wide = wide.reindex(columns=pd.MultiIndex.from_tuples(ARMS)).where(lambda texts: texts.map(_is_finite))
+        wide = wide.reindex(columns=pd.MultiIndex.from_tuples(ARMS)).fillna("")
+        wide = wide.where(wide.map(is_number))
         numbers = wide.astype(float).dropna(thresh=2)
         lowest = numbers.idxmin(axis=1)
         texts = [f"{sum(lowest == arm)} of {len(numbers)}" if numbers[arm].notna().any() else "" for arm in ARMS]
         yield Row(label, remark, [Entry(text) for text in texts])
-
-
-def _is_finite(text: object) -> bool:
-    return isinstance(text, str) and is_number(text)

@@ -15,29 +15,18 @@ def describe_registration(
     suite: str, found: Registration | None, suite_sha256: str, claims_sha256: str, commits: Iterable[str | None]
 ) -> str:
     """Describe the registration of a suite and the claims: its commit, whether it precedes the run, and later changes."""
+    file = "params/registrations.yaml"
     if found is None:
-        return (
-            "Not registered: no record shows that suite and claims were fixed before the results were known"
-            " (params/registrations.yaml has no entry for this suite)."
-        )
+        words = "no record shows that suite and claims were fixed before the results were known"
+        return f"Not registered: {words} ({file} has no entry for this suite)."
     note = f" {html.escape(found.note, quote=False)}" if found.note else ""
-    if doubts := list(_doubts(suite, found, commits)):
-        return (
-            f"Not registered: params/registrations.yaml names commit {found.commit} of {found.date}, "
-            f"but {' and '.join(doubts)}.{note}"
-        )
-    pairs = {
-        "the suite": (found.suite_sha256, suite_sha256),
-        "the claims": (found.claims_sha256, claims_sha256),
-    }
-    changes = [
-        f"{what} (SHA-256 {then[:12]}… then, {now[:12]}… now)" for what, (then, now) in pairs.items() if then != now
-    ]
-    since = (
-        f"changed since: {' and '.join(changes)}; git diff {found.commit[:12]} -- params shows how"
-        if changes
-        else "unchanged since"
-    )
+    if doubts := " and ".join(_doubts(suite, found, commits)):
+        return f"Not registered: {file} names commit {found.commit} of {found.date}, but {doubts}.{note}"
+    pairs = {"the suite": (found.suite_sha256, suite_sha256), "the claims": (found.claims_sha256, claims_sha256)}
+    changed = {what: pair for what, pair in pairs.items() if len(set(pair)) == 2}
+    changes = [f"{what} (SHA-256 {then[:12]}… then, {now[:12]}… now)" for what, (then, now) in changed.items()]
+    since, remedy = "unchanged since", f"git diff {found.commit[:12]} -- params shows how"
+    since = f"changed since: {' and '.join(changes)}; {remedy}" if changes else since
     when = "before the run" if commits else "and no stage has run"
     return f"{REGISTERED} in commit {found.commit} on {found.date}, {when}: {since}.{note}"
 
@@ -57,7 +46,5 @@ def _doubts(suite: str, entry: Registration, commits: Iterable[str | None]) -> I
     if before := [commit[:12] for commit, known in after.items() if known is False]:
         yield f"it is not before the run, which has stages of commit {', '.join(before)}"
     elif unknown := [commit[:12] or "none" for commit, known in after.items() if known is None]:
-        yield (
-            "it is unknown whether it is before the run"
-            f" (commits of stages that are not in this checkout: {', '.join(unknown)})"
-        )
+        absent = f"commits of stages that are not in this checkout: {', '.join(unknown)}"
+        yield f"it is unknown whether it is before the run ({absent})"

@@ -67,7 +67,8 @@ def read_table(suite: str, path: Path) -> Table:
     if dropped:
         table = table[table[dropped] != ""].reset_index(drop=True)
     entries = {column: column_entries(column, table) for column in map(str, table) if _is_shown(column, table)}
-    shared = {column: entries.pop(column)[0] for column in list(entries) if _is_shared(column, entries[column])}
+    enough = SHARED if len(table) >= FEWEST_ROWS_TO_SHARE else set()
+    shared = {key: entries.pop(key)[0] for key in [*entries] if key in enough and len(set(entries[key])) == 1}
     headings = [heading(column) for column in entries]
     rows = [list(row) for row in zip(*entries.values(), strict=True)]
     return Table(
@@ -85,16 +86,12 @@ def read_table(suite: str, path: Path) -> Table:
 
 def executions(records: Sequence[Mapping[str, Any]]) -> Table:
     """Put the executions of stages into a table, with their time and memory."""
-    rows = [
-        [
-            Entry(record["stage"]),
-            Entry(record["subject"]),
-            Entry(f"{record['seconds']:.1f}", str(record["seconds"])),
-            Entry(f"{record['peak_memory_mib']:,.0f}", str(record["peak_memory_mib"])),
-            Entry((record["commit"] or "unknown")[:10]),
-        ]
-        for record in records
-    ]
+    rows = []
+    for record in records:
+        seconds, memory = record["seconds"], record["peak_memory_mib"]
+        numbers = [Entry(f"{seconds:.1f}", str(seconds)), Entry(f"{memory:,.0f}", str(memory))]
+        rows.append([Entry(record["stage"]), Entry(record["subject"]), *numbers])
+        rows[-1].append(Entry((record["commit"] or "unknown")[:10]))
     headings = ["stage", "subject", "seconds", "peak memory, MiB", "commit"]
     return Table("provenance", Path("provenance"), headings, [False, False, True, True, False], rows)
 
@@ -104,10 +101,6 @@ def _is_shown(column: str, table: pd.DataFrame) -> bool:
     value = column.removesuffix("_se").removesuffix("_image")
     beside_its_value = column.endswith("_se") and value in table
     return column in table and column != "suite" and not beside_its_value and bool((table[column] != "").any())
-
-
-def _is_shared(column: str, entries: list[Entry]) -> bool:
-    return column in SHARED and len(entries) >= FEWEST_ROWS_TO_SHARE and len(set(entries)) == 1
 
 
 def _downloads(path: Path, headings: list[str], rows: list[list[Entry]]) -> dict[str, tuple[str, str]]:

@@ -55,29 +55,10 @@ class TuneParams(Strict):
 
 
 # Names without a number of dimensions have two.
-TOY2D = Literal[
-    "moons",
-    "checkerboard",
-    "eight-gaussians",
-    "mixture-2d",
-    "mixture-8d",
-    "coupled-2d",
-    "coupled-8d",
-    "swirled-2d",
-    "swirled-8d",
-    "white-8d",
-    "steep-8d",
-]
+SHAPES = Literal["moons", "checkerboard", "eight-gaussians", "mixture-2d", "mixture-8d"]
+TOY2D = Literal[SHAPES, "coupled-2d", "coupled-8d", "swirled-2d", "swirled-8d", "white-8d", "steep-8d"]
 MODELS = Literal[
-    "ddpmpp",
-    "indm",
-    "same-compute",
-    "best-scale",
-    "learned-linear",
-    "frozen-flow",
-    "learned-range",
-    "mulan",
-    "diffenc",
+    "ddpmpp", "indm", "same-compute", "best-scale", "learned-linear", "frozen-flow", "learned-range", "mulan", "diffenc"
 ]
 
 
@@ -107,9 +88,7 @@ class Toy2dRatesParams(Strict):
 
     lr: Rate = Field(description="rate of the score network")
     map_lr: float = Field(
-        ge=0,
-        le=1,
-        description="rate of INDM's flow, the learned linear map or a rival's path; 0 without one",
+        ge=0, le=1, description="rate of INDM's flow, the learned linear map or a rival's path; 0 without one"
     )
 
 

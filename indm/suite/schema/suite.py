@@ -26,7 +26,7 @@ from indm.suite.strict_yaml import Strict
 class DatasetParams(Strict):
     """How a dataset is split."""
 
-    split_seed: Annotated[Seed, Field(description="seed of the train / validation / test split")]
+    split_seed: Seed = Field(description="seed of the train / validation / test split")
     validation: Annotated[int, Field(ge=0, le=10**9)] | None = Field(
         default=None,
         description="last training images that are for validation instead, in datasets without a validation split; default "
@@ -40,17 +40,15 @@ Kind = Literal["ema", "raw"]
 class WeightsParams(Strict):
     """The weights of each network for images and likelihoods: averaged over the training, or the last ones."""
 
-    score: Annotated[
-        Kind, Field(description="score network; raw needs train.snapshots [], since snapshots hold averages only")
-    ]
-    flow: Annotated[Kind, Field(description="flow; raw: as in the released evaluation")]
+    score: Kind = Field(description="score network; raw needs train.snapshots [], since snapshots hold averages only")
+    flow: Kind = Field(description="flow; raw: as in the released evaluation")
 
 
 class KeptWeightsParams(Strict):
     """The runs whose averaged weights ``indm keep`` also keeps, so that an evaluation can be corrected without a training."""
 
-    variants: Annotated[list[str], Field(min_length=1, description="variants of the models; empty: the plain ones")]
-    seeds: Annotated[Count, Field(description="number of seeds of each cell, the first ones")]
+    variants: list[str] = Field(min_length=1, description="variants of the models; empty: the plain ones")
+    seeds: Count = Field(description="number of seeds of each cell, the first ones")
 
 
 Shards = Annotated[int, Field(ge=1, le=10_000)]
@@ -59,9 +57,9 @@ Shards = Annotated[int, Field(ge=1, le=10_000)]
 class ShardsParams(Strict):
     """How many jobs share the work of a stage on a run; the results are bit-identical."""
 
-    sample: Annotated[Shards, Field(description="jobs that sample a run's images")] = 1
-    sweep: Annotated[Shards, Field(description="jobs that sample the images of a run's sweep")] = 1
-    nll: Annotated[Shards, Field(description="jobs that evaluate a run's likelihoods")] = 1
+    sample: Shards = Field(default=1, description="jobs that sample a run's images")
+    sweep: Shards = Field(default=1, description="jobs that sample the images of a run's sweep")
+    nll: Shards = Field(default=1, description="jobs that evaluate a run's likelihoods")
 
     def numbers(self, stage: str) -> range:
         """Return the numbers of a run's shards in a stage, from 1 on; empty if the stage does the work itself."""
@@ -85,29 +83,20 @@ def override(model: type[Strict]) -> type[Strict]:
 class RunParams(Strict):
     """One trained model: dataset x SDE x model x variant x objective x seed, and its overrides of the suite's sections."""
 
-    dataset: Annotated[
-        DatasetName,
-        Field(description="registered dataset; standin...: synthetic, whose numbers mean nothing"),
-    ]
-    sde: Annotated[DiffusionName, Field(description="linear diffusion of the latent")]
-    model: Annotated[
-        FamilyName,
-        Field(description="model family; ddpmpp: no flow (NCSN++ under VE), or train.latent.learned; indm: a flow"),
-    ]
-    variant: Annotated[
-        str,
-        Field(
-            pattern=r"^([a-z0-9][a-z0-9-]*)?$",
-            description="label of the model with its overrides, in lower-case letters, digits and, not first, hyphens; "
-            "empty: the plain model",
-        ),
-    ]
-    objective: Annotated[
-        Literal["nll", "fid"], Field(description="nll: joint likelihood; fid: variance-weighted score")
-    ]
-    seed: Annotated[Seed, Field(description="seed of the training, the samples and the evaluation")]
-    train: Annotated[override(TrainParams), Field(description="overrides of the suite's train section, or {}")]  # type: ignore[valid-type]
-    sample: Annotated[override(SampleParams), Field(description="overrides of the suite's sample section, or {}")]  # type: ignore[valid-type]
+    dataset: DatasetName = Field(description="registered dataset; standin...: synthetic, whose numbers mean nothing")
+    sde: DiffusionName = Field(description="linear diffusion of the latent")
+    model: FamilyName = Field(
+        description="model family; ddpmpp: no flow (NCSN++ under VE), or train.latent.learned; indm: a flow"
+    )
+    variant: str = Field(
+        pattern=r"^([a-z0-9][a-z0-9-]*)?$",
+        description="label of the model with its overrides, in lower-case letters, digits and, not first, hyphens; "
+        "empty: the plain model",
+    )
+    objective: Literal["nll", "fid"] = Field(description="nll: joint likelihood; fid: variance-weighted score")
+    seed: Seed = Field(description="seed of the training, the samples and the evaluation")
+    train: override(TrainParams) = Field(description="overrides of the suite's train section, or {}")  # type: ignore[valid-type]
+    sample: override(SampleParams) = Field(description="overrides of the suite's sample section, or {}")  # type: ignore[valid-type]
 
     @property
     def has_flow(self) -> bool:
@@ -129,64 +118,50 @@ class RunParams(Strict):
 class Suite(Strict):
     """Everything one reproduction needs."""
 
-    suite: Annotated[
-        str,
-        Field(
-            pattern=r"^[a-z0-9][a-z0-9-]*$",
-            description="name in lower-case letters, digits and hyphens; the file's name without .yaml",
-        ),
-    ]
-    device: Annotated[Literal["cpu", "cuda", "auto"], Field(description="auto: a GPU if there is one")]
-    threads: Annotated[int, Field(ge=1, le=1024, description="CPU threads of one job; another number changes rounding")]
-    processes: Annotated[
-        int, Field(ge=1, le=1024, description="processes of one training, which share each batch; on GPUs, one each")
-    ]
-    save_seconds: Annotated[
-        float,
-        Field(
-            ge=0, description="seconds between two saves of a training; a killed training continues from the last one"
-        ),
-    ]
-    datasets: Annotated[dict[DatasetName, DatasetParams], Field(min_length=1, description="datasets of this suite")]
-    reference: Annotated[dict[DatasetName, ReferenceParams], Field(description="extractor of each dataset")]
+    suite: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9-]*$",
+        description="name in lower-case letters, digits and hyphens; the file's name without .yaml",
+    )
+    device: Literal["cpu", "cuda", "auto"] = Field(description="auto: a GPU if there is one")
+    threads: int = Field(ge=1, le=1024, description="CPU threads of one job; another number changes rounding")
+    processes: int = Field(
+        ge=1, le=1024, description="processes of one training, which share each batch; on GPUs, one each"
+    )
+    save_seconds: float = Field(
+        ge=0, description="seconds between two saves of a training; a killed training continues from the last one"
+    )
+    datasets: dict[DatasetName, DatasetParams] = Field(min_length=1, description="datasets of this suite")
+    reference: dict[DatasetName, ReferenceParams] = Field(description="extractor of each dataset")
     train: TrainParams
     weights: WeightsParams
     sample: SampleParams
     fid: FidParams
-    nll: Annotated[NllParams, Field(description="likelihoods, on the test split")]
-    curve: Annotated[
-        LikelihoodParams,
-        Field(description="likelihoods of every snapshot, on the validation split (the test split if it is empty)"),
-    ]
+    nll: NllParams = Field(description="likelihoods, on the test split")
+    curve: LikelihoodParams = Field(
+        description="likelihoods of every snapshot, on the validation split (the test split if it is empty)"
+    )
     sweep: SweepParams
-    protocol: Annotated[
-        dict[DatasetName, ProtocolParams], Field(description="study of the protocol, by dataset, or {}")
-    ]
+    protocol: dict[DatasetName, ProtocolParams] = Field(description="study of the protocol, by dataset, or {}")
     toy2d: Toy2dParams
-    tune: Annotated[
-        dict[RunName, TuneParams],
-        Field(description="search of hyper-parameters, by the run whose training it searches, or {}"),
-    ]
+    tune: dict[RunName, TuneParams] = Field(
+        description="search of hyper-parameters, by the run whose training it searches, or {}"
+    )
     grading: GradingParams
-    runs: Annotated[dict[RunName, RunParams], Field(min_length=1, description="the trained models, by name")]
-    shards: Annotated[
-        ShardsParams,
-        Field(description="how many jobs share the work of a stage on a run; default 1"),
-    ] = ShardsParams()
-    compile: Annotated[
-        bool,
-        Field(
-            description="compile the score network for training (torch.compile): fewer GPU kernel launches, different rounding, "
-            "and time to compile first"
-        ),
-    ] = False
-    flow: Annotated[
-        FlowStudyParams | None, Field(description="effect of each trained flow on images; default null: not measured")
-    ] = None
-    kept_weights: Annotated[
-        KeptWeightsParams | None,
-        Field(description="runs whose averaged weights are kept with the results; default null"),
-    ] = None
+    runs: dict[RunName, RunParams] = Field(min_length=1, description="the trained models, by name")
+    shards: ShardsParams = Field(
+        default=ShardsParams(), description="how many jobs share the work of a stage on a run; default 1"
+    )
+    compile: bool = Field(
+        default=False,
+        description="compile the score network for training (torch.compile): fewer GPU kernel launches, different rounding, "
+        "and time to compile first",
+    )
+    flow: FlowStudyParams | None = Field(
+        default=None, description="effect of each trained flow on images; default null: not measured"
+    )
+    kept_weights: KeptWeightsParams | None = Field(
+        default=None, description="runs whose averaged weights are kept with the results; default null"
+    )
     failed: dict[RunName, RunParams] = Field(
         default_factory=dict,
         description="runs that cannot be trained or evaluated, by the lists failed of cells: claims count their seeds as failed",
