@@ -386,8 +386,11 @@ CAVEATS = {
     **{f"fashion-{name}": [SHORT, OTHER_FASHION, OWN_FASHION] for name in ("full", "long", "search")},
     "cifar10": [SHORT],
     "cifar10-small": [NOTHING + "20 steps of 32 images", "FID and KID of cifar10 use features of cifar10-cnn"],
-    "cifar10-check": [NOTHING + "300 steps of 128 images"],
-    "cifar10-search": [NOTHING + "1,000 steps of 32 images", "FID and KID of cifar10 use features of cifar10-cnn"],
+    **{
+        f"cifar10-{name}": [SHORT, "FID and KID of cifar10 use features of cifar10-cnn"]
+        for name in (1000, 3000, "search")
+    },
+    "cifar10-check": [SHORT],
     "paper": [],
     "paper-seeds": [],
 }
