@@ -565,12 +565,12 @@ def test_known_densities_are_counted_by_claim_length_and_verdict(tmp_path: Path)
     ]
 
 
-def test_a_mean_is_bold_where_its_comparison_is_decided(tmp_path: Path) -> None:
+def test_a_mean_has_the_verdict_of_its_comparison(tmp_path: Path) -> None:
     page = "<!-- means: of -->\n<!-- end of means -->\n"
     assert with_means(page, tmp_path) == page
     words = {"better-nelbo": ("nll", "better", "undecided"), "lower-fid": ("fid", "undecided", "worse")}
     claims = [
-        {"id": claim, "objective": objective, "comparison": comparison, "verdict": verdict}
+        {"id": claim, "objective": objective, "comparison": comparison, "verdict": verdict, "smallest_effect": 0.1}
         for claim, (objective, *verdicts) in words.items()
         for comparison, verdict in zip(COMPARISONS, verdicts, strict=False)
     ]
@@ -583,10 +583,10 @@ def test_a_mean_is_bold_where_its_comparison_is_decided(tmp_path: Path) -> None:
         write_table(folder / "claims.csv", pd.DataFrame(claims))
         write_table(folder / "nll.csv", likelihoods.assign(objective="nll"))
         write_table(folder / "fid.csv", pd.DataFrame(numbers).assign(objective="fid"))
-    rows = [line.split(" | ", 1)[1] for line in with_means(page, tmp_path).splitlines()[4:6]]
+    rows = [line.split(" | ", 1)[1] for line in with_means(page, tmp_path).splitlines()[5:7]]
     assert rows == [
-        "3.000 ± 0.500 | **9.000 ± 0.250** | 1.000 ± 0.500 |",
-        "3.00 ± 0.50 | 2.00 ± 0.50 | **1.00 ± 0.50** |",
+        "3.000 ± 0.500 | 9.000 ± 0.250<br>better | 1.000 ± 0.500<br>INDM: undecided |",
+        "3.00 ± 0.50 | 2.00 ± 0.50<br>undecided | 1.00 ± 0.50<br>INDM: worse |",
     ]
 
 

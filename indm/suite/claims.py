@@ -12,7 +12,7 @@ from indm.registry import DATASETS, FAMILIES
 from indm.suite.expand import variants_of
 from indm.suite.schema.types import DiffusionName, EachOnce, FamilyName, Shown, SweptName
 from indm.suite.strict_yaml import Strict, read_mapping
-from indm.suite.variants import CONTROLS, FROZEN_FLOW, SCALE
+from indm.suite.variants import CONTROLS, FROZEN_FLOW, SAME_COMPUTE, SAME_PARAMETERS, SCALE
 
 Word = Annotated[Shown, Field(pattern=r"^[a-z0-9-]+$")]
 Objective = Literal["nll", "fid"]
@@ -192,7 +192,7 @@ def _unknown_variants(claims: Claims, folder: Path) -> Iterator[str]:
         }
         arms["key controls"] = "ddpmpp", [name for name in claim.controls if name not in (BEST_SCALE, FROZEN_FLOW)]
         for place, (model, variants) in arms.items():
-            named = {name for name in CONTROLS if (name == FROZEN_FLOW) == (model == "indm")}
+            named = {*CONTROLS} - ({SAME_COMPUTE, SAME_PARAMETERS} if model == "indm" else {FROZEN_FLOW})
             if unknown := [name for name in variants if name and name not in named and not SCALE.fullmatch(name)]:
                 known = sorted(named.union(variants_of(model, folder)))
                 allowed = f"{', '.join(known)}, or scale-2 and the like, which are the variants of model {model} here"
