@@ -59,7 +59,7 @@ def suites_page(root: Path, suites: Mapping[Path, Suite]) -> str:
             _said(path, "Purpose"),
             _data(suite),
             _models(suite),
-            " or ".join(map(str, sorted({*_cells(suite).values(), *(len(job.seeds) for job in suite.toy2d.datasets.values())}))),
+            _seeds(suite),
             _said(path, "Cost"),
             _results(root, suite.suite),
         ]
@@ -102,6 +102,12 @@ def _cells(suite: Suite) -> dict[tuple[str, ...], int]:
         model = comparator(run.variant) if run.variant else name(run.model)
         cells.setdefault((run.dataset, f"{name(run.sde)}-{run.objective}", model), set()).add(run.seed)
     return {cell: len(seeds) for cell, seeds in cells.items()}
+
+
+def _seeds(suite: Suite) -> str:
+    """List the numbers of seeds of runs and known densities."""
+    counts = {*_cells(suite).values(), *(len(job.seeds) for job in suite.toy2d.datasets.values())}
+    return " or ".join(map(str, sorted(counts)))
 
 
 def _models(suite: Suite) -> str:
