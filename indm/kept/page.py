@@ -71,7 +71,7 @@ def page_text(published: Published) -> str:
 
 
 def replace_block(text: str, name: str, content: str, place: str) -> str:
-    """Put new content between the lines ``<!-- name: ... -->`` and ``<!-- end of name -->`` of the file at a place."""
+    """Put new content between the markers of a block, which are comments in the file at a place."""
     end = re.escape(END.format(name=name))
     pattern = re.compile(rf"(<!-- {re.escape(name)}: [^\n]* -->\n)(.*?)({end})", flags=re.DOTALL)
     if (found := len(pattern.findall(text))) != 1 or text.count(END.format(name=name)) != 1:
