@@ -1,6 +1,14 @@
-"""Stage ``train``: one model, with raw and averaged weights in one checkpoint, and snapshots of the weights to evaluate.
+r"""Stage ``train``: one model, with raw and averaged weights in one checkpoint, and snapshots of the weights to evaluate.
 
-With several processes (the suite's key), each computes its part of every batch, and only the first one writes.
+With the ``nll`` objective, a step lowers the mean NELBO per dimension over a batch (:mod:`indm.training.losses`, :mod:`indm.diffusion.objectives`),
+
+.. math::
+    \frac1D\Big(-\log p_T(z_T) + \tfrac Z2\,\|\epsilon_\theta(z_t, t) - \epsilon\|^2
+    - \log\Big|\det\frac{\partial h_\phi}{\partial x}\Big|\Big) + \text{const},
+    \qquad z_0 = h_\phi(x),\quad z_t = \alpha_t z_0 + \sigma_t\epsilon,
+
+over the score network's weights :math:`\theta` and the flow's :math:`\phi`. With several processes (the suite's key), each
+computes its part of every batch, and only the first one writes.
 """
 
 import os
