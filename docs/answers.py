@@ -5,10 +5,11 @@ places and no artist is clipped, because an SVG names its clip paths by a hash o
 processors.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,6 +20,7 @@ from indm.errors import ArtifactError
 from indm.kept.page import replace_block, verdicts
 from indm.report.differences import COMPARISONS, COMPUTE, SIMPLE, STEPS
 from indm.report.figures_claims import BLOCK, ENDS, LINEAR
+from indm.report.figures_lines import GAINS
 from indm.report.grades import UNDECIDED, in_words
 from indm.report.intervals import half_widths
 from indm.report.names import REFERENCE
@@ -57,11 +59,15 @@ UNIT = (
 NARROW = STYLE | {"font.size": 11, "figure.constrained_layout.use": False, "axes.grid": False, "lines.linewidth": 2.2}
 NARROW |= {"lines.markersize": 6, "axes.titlesize": 11}
 # Model, variant, name and style of the curves.
-LINES = (
+Line = tuple[str, str, str, dict[str, Any]]
+LINES: tuple[Line, ...] = (
     (REFERENCE, "", "DDPM++", PLAIN[REFERENCE]),
     (REFERENCE, SAME_COMPUTE, "DDPM++, INDM’s compute", PLAIN[REFERENCE] | {"color": SOFT, "marker": "^"}),
     ("indm", "", "INDM", PLAIN["indm"]),
 )
+MAPS = "learned-curve-filter"
+# The models of the figures on CIFAR-10.
+WITH_MAPS = (*LINES, (REFERENCE, MAPS, "DDPM++ behind curve and filter", FIRST | {"color": GREEN, "marker": "D"}))
 # The highest bound, bits/dim, in the figure of two lengths: above it, points would hide how far apart the trainings end.
 LATE = 3.45
 # The suites whose learning curves share a figure; the second one trains the same models for longer.
@@ -69,6 +75,8 @@ LENGTHS: dict[str, tuple[str, dict[str, Any]]] = {
     "fashion-full": ("2,000 steps of INDM", {"linestyle": ":"}),
     "fashion-long": ("8,000 steps of INDM", {"linestyle": "-", "markerfacecolor": "none"}),
 }
+# The lengths of training on CIFAR-10, each a suite; the first one has the spectrum of the images.
+CIFAR10 = ("cifar10-1000", "cifar10-3000")
 
 
 def with_answers(page: str, published: Path) -> str:
@@ -183,6 +191,10 @@ def draw_answers(published: Path) -> dict[str, bytes]:
         figures = {"answer": answer(rows), "compute": bound_by_compute(_curves(published, EVIDENCE))}
         if all((published / suite / "tables").is_dir() for suite in LENGTHS):
             figures["lengths"] = bound_by_length(_curves(published, LENGTHS))
+        if lengths := [suite for suite in CIFAR10 if (published / suite / "tables").is_dir()]:
+            figures["cifar10"] = bound_on_cifar10(pd.concat(_curves(published, lengths).values()))
+            flows = read_rows(published / lengths[-1] / "tables/flow.csv")
+            figures["gains"] = gains(flows, read_rows(published / CIFAR10[0] / "spectrum.csv"))
         return {name: to_svg(figure) for name, figure in figures.items()}
 
 
@@ -314,10 +326,45 @@ def bound_by_length(curves: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def _draw_curves(axis: Axes, table: pd.DataFrame, change: Mapping[str, Any]) -> None:
+def bound_on_cifar10(table: pd.DataFrame) -> Figure:
+    """Draw the final validation NELBO of each length against its training FLOPs: a line joins the lengths of a model."""
+    figure = Figure(figsize=(WIDTH, 4.0))
+    axis = figure.add_axes(_place(0.75, WIDTH - 0.1, 0.62, 3.3, 4.0))
+    _draw_curves(axis, table, {}, WITH_MAPS)
+    _finish(axis)
+    axis.set_ylabel("validation NELBO, bits/dim")
+    figure.legend(*axis.get_legend_handles_labels(), loc="upper left", ncol=2, fontsize=10, borderaxespad=0.3)
+    return figure
+
+
+def gains(table: pd.DataFrame, spectrum: pd.DataFrame) -> Figure:
+    """Draw the gain of INDM's flow and of the learned maps by spatial frequency, and the gain that would whiten the images.
+
+    Arguments:
+        table: the gains of each model with their standard errors.
+        spectrum: the standard deviation of the images' coefficients in each band.
+    """
+    figure = Figure(figsize=(WIDTH, 3.6))
+    axis = figure.add_axes(_place(0.75, WIDTH - 0.1, 0.62, 2.9, 3.6))
+    frequency = (np.arange(len(GAINS)) + 0.5) / len(GAINS)
+    for model, variant, label, style in WITH_MAPS:
+        part = table[(table["model"] == model) & (table["variant"] == variant)]
+        if len(part):
+            bars = half_widths(part[[f"{gain}_se" for gain in GAINS]].iloc[0], part["seeds"].iloc[0])
+            axis.errorbar(frequency, part[[*GAINS]].iloc[0], bars, label=label, elinewidth=0.8, **style)
+    white = 1 / spectrum["deviation"].to_numpy()
+    axis.plot(frequency, white / white[0], label="whitening: 1 / deviation of the images", color=SOFT, linestyle="--")
+    axis.set_yscale("log")
+    plain_ticks(axis.yaxis)
+    axis.set(xlabel="spatial frequency, relative to the highest", ylabel="gain")
+    figure.legend(*axis.get_legend_handles_labels(), loc="upper left", ncol=2, fontsize=10, borderaxespad=0.3)
+    return figure
+
+
+def _draw_curves(axis: Axes, table: pd.DataFrame, change: Mapping[str, Any], models: Sequence[Line] = LINES) -> None:
     """Draw the bound of each model against its FLOPs, in the model's style with changes."""
     table = table[table["objective"] == "nll"]
-    for model, variant, label, style in LINES:
+    for model, variant, label, style in models:
         part = table[(table["model"] == model) & (table["variant"] == variant)]
         bars = half_widths(part["nelbo_se"], part["seeds"])
         axis.errorbar(part["flops"] / 1e12, part["nelbo"], bars, label=label, elinewidth=0.8, **{**style, **change})

@@ -1,6 +1,7 @@
 r"""Stage ``train``: one model, with raw and averaged weights in one checkpoint, and snapshots of the weights to evaluate.
 
-With the ``nll`` objective, a step lowers the mean NELBO per dimension over a batch (:mod:`indm.training.losses`, :mod:`indm.diffusion.objectives`),
+With the ``nll`` objective, a step lowers the mean NELBO per dimension over a batch (:mod:`indm.training.losses`,
+:mod:`indm.diffusion.objectives`),
 
 .. math::
     \frac1D\Big(-\log p_T(z_T) + \tfrac Z2\,\|\epsilon_\theta(z_t, t) - \epsilon\|^2
