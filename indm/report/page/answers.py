@@ -23,7 +23,7 @@ COLUMNS = (*GRADED, "family", "treatment", "unit", "question", "statement", "sou
 EVIDENCE = ("suite", *GRADED)
 TREATMENT = "indm"
 # The beginnings of the sentences that answer.
-OPENINGS = {STEPS: ("At equal training steps", "INDM is"), COMPUTE: ("At equal training compute", "it is")}
+OPENINGS = {STEPS: ("At equal training steps", "INDM is"), COMPUTE: ("At equal training compute", "INDM is")}
 # The subjects of main claims, in a sentence; other claims have their names.
 SUBJECTS = {"better-nelbo-known": "bound", "smaller-gap-known": "variational gap"}
 SUBJECTS |= {"coarse-discretisation-known": "few steps", "coarse-discretisation": "FID in few steps"}
