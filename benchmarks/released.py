@@ -55,12 +55,6 @@ def flow_step(checkout: Path, model: str, objective: str) -> Callable[[Tensor], 
     return take
 
 
-def likelihood(checkout: Path) -> tuple[Any, Any, ModuleType]:
-    """Return the configuration of VP on CIFAR-10 without a flow, its SDE, and the module of likelihoods."""
-    config, load = _open(checkout, "ddpmpp", "nll")
-    return config, _sde(config, load), load("likelihood")
-
-
 Load = Callable[[str], Any]
 
 
