@@ -273,14 +273,6 @@ MISTAKES = {
     "a dataset that is not there": (
         "datasets:\n  digits:", "datasets:\n  mnist_:", "key datasets: found the name 'mnist_'"
     ),
-    "a whole number of thousands of digits": (
-        "threads: 1", "threads: " + "9" * 5000,
-        "not a YAML file: found a whole number of 5000 digits"
-    ),
-    "one of them in hexadecimal": (
-        "threads: 1", "threads: 0x" + "f" * 5000,
-        "not a YAML file: found a whole number of 5002 digits"
-    ),
     "not YAML": (
         "suite: frozen", "suite: [frozen",
         "in the file, line 3, column 8"
@@ -476,30 +468,6 @@ def test_the_images_of_a_split_are_those_that_the_suite_leaves_it(tmp_path: Path
         load_suite(tmp_path / "cifar10.yaml", with_data=True)
 
 
-LONG = "x" * 30_000
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("suite: frozen", f"suite: {LONG}"),
-        ("suite: frozen", f"suite: frozen\n{LONG}: 1\n{LONG}: 2"),
-        ("suite: frozen", f"suite: frozen\n{LONG}: 1"),
-        ("suite: frozen", "suite: frozen\n" + "".join(f"key-{i}: 1\n" for i in range(3_000))),
-        ("dataset: digits", f"dataset: {LONG}"),
-        ("  digits-vp-indm-nll:", f"  {LONG}:"),
-        ("seeds: [0, 1, 2]", f"seeds: [{'0, ' * 3_000} 0]"),
-    ],
-)
-def test_a_message_is_shorter_than_what_it_is_about(tmp_path: Path, old: str, new: str) -> None:
-    with pytest.raises(ParamsError) as caught:
-        load(tmp_path, TEXT.replace(old, new))
-    lines = str(caught.value).splitlines()
-    assert len(lines) <= 101
-    assert max(map(len, lines)) < 1300
-    assert lines[0].startswith(str(tmp_path))
-
-
 def test_missing_suite_lists_the_others(tmp_path: Path) -> None:
     (tmp_path / "there.yaml").touch()
     with pytest.raises(ParamsError, match="there"):
@@ -547,9 +515,7 @@ def test_suites_are_what_dvc_reads() -> None:
         assert parse_yaml(path.read_text()) == YAML(typ="safe", pure=True).load(path.read_text()), path
 
 
-@pytest.mark.parametrize(
-    "text", ["a: 1\na: 2", "{a: 1, a: 1}", "b: {a: 1, 'a': 2}", "{[1]: 2}", "[1", "!!python/name:os.system"]
-)
+@pytest.mark.parametrize("text", ["a: 1\na: 2", "{a: 1, a: 1}", "b: {a: 1, 'a': 2}", "[1", "!!python/name:os.system"])
 def test_refused_text_is_one_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(ParamsError, match=r"frozen\.yaml.*line \d") as caught:
         load(tmp_path, text)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import YAMLError
 
 from indm.errors import ParamsError
 
@@ -57,13 +57,11 @@ def read_mapping(path: Path, model: type[Strict]) -> dict[str, Any]:
         raise
     except OSError as error:
         raise ParamsError(f"{path}: cannot be read: {error.strerror}; expected a file that you may read") from None
-    except MarkedYAMLError as error:
-        # Without ruamel's note on how to allow repeated keys.
-        place = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise ParamsError(f"{path}: not a YAML file: {place}{error.problem}") from None
     except (YAMLError, ValueError, LookupError, RecursionError) as error:
         # The last three: values of another type than they claim, such as 2020-99-99, invalid UTF-8, lists in lists in lists.
-        raise ParamsError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
+        problem = " ".join(str(error).replace('"<file>"', "the file").split())
+        # Without ruamel.yaml's note on how to allow repeated keys.
+        raise ParamsError(f"{path}: not a YAML file: {problem.partition(' To suppress this check')[0]}") from None
     if not isinstance(raw, dict):
         keys = ", ".join(model.model_fields)
         found = "an empty file" if raw is None else type(raw).__name__
