@@ -1,7 +1,6 @@
 """What is published of a suite: which files, how much of them, and what README.md says of them."""
 
 import gzip
-import hashlib
 import importlib
 import json
 import platform
@@ -270,19 +269,6 @@ def test_a_record_with_something_else_in_the_place_of_a_value_is_refused(checkou
     assert not TARGET.exists()
 
 
-def test_dvcs_notes_are_published_if_they_are_of_these_results(checkout: Path) -> None:
-    lock, published = Path("workflow/dvc/smoke/dvc.lock"), TARGET / "dvc.lock"
-    lock.parent.mkdir(parents=True)
-    names = (f"results/smoke/tables/{name}.csv" for name in PUBLISHED)
-    noted = "".join(f"md5: {hashlib.md5(Path(name).read_bytes()).hexdigest()}\n" for name in names)
-    lock.write_text(noted)
-    publish()
-    assert published.read_text() == noted
-    lock.write_text(noted.replace(noted[5:37], "0" * 32))
-    publish()
-    assert not published.exists()
-
-
 def test_nothing_says_in_which_folder_of_which_machine_it_was(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for function in ("node", "release", "version"):
         monkeypatch.setattr(platform, function, lambda: "secret")
@@ -331,12 +317,6 @@ def test_a_folder_of_another_suite_is_left_alone(checkout: Path, content: str) -
     found = json.loads(content).get("suite")
     assert refused().startswith(f"{TARGET}/provenance.json: found suite {found!r}, expected 'smoke', since")
     assert (TARGET / "samples/mine.png").exists()
-
-
-def test_a_page_that_is_no_text_is_refused(checkout: Path) -> None:
-    TARGET.mkdir(parents=True)
-    (TARGET / "README.md").write_bytes(b"\xff\xfe")
-    assert refused().startswith(f"{TARGET}/README.md: found bytes that are not UTF-8, ")
 
 
 def test_published_weights_are_the_averaged_ones_in_single_precision(checkout: Path) -> None:

@@ -100,17 +100,6 @@ def test_another_note_is_refused(checkout: str) -> None:
     assert FILE.read_text() == before
 
 
-def test_a_note_that_is_no_text_is_refused(checkout: str) -> None:
-    """As a shell passes bytes that are no UTF-8."""
-    before = FILE.read_text()
-    done = register("--note", "gr\udcf6sser")
-    assert done.exit_code == 1
-    assert done.output == (
-        "indm register: --note: found 'gr\\udcf6sser', expected a text in UTF-8, as registrations.yaml is\n"
-    )
-    assert FILE.read_text() == before
-
-
 def test_a_comment_is_no_change(checkout: str) -> None:
     register()
     for name in ("claims.yaml", "digits-search.yaml"):
