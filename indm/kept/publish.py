@@ -75,13 +75,9 @@ def publish(checks: InputCheck, target: Path, runs: Sequence[str]) -> Published:
 def _check_target(suite: str, target: Path) -> None:
     """Refuse a folder with files that publishing would remove, unless ``indm publish`` of the same suite wrote it."""
     path = target / "provenance.json"
-    theirs = sorted(path for folder in FOLDERS for path in (target / folder).glob("*"))
-    if theirs and not path.is_file():
-        raise ArtifactError(
-            f"{target}: found {theirs[0].relative_to(target)} and no provenance.json, expected a folder that indm publish wrote, "
-            "since it removes other files; name another folder (--to), or move these files"
-        )
-    if path.is_file() and (found := read_json(path).get("suite")) != suite:
+    theirs = [file for name in FOLDERS for file in (target / name).glob("*")]
+    found = read_json(path).get("suite") if path.is_file() else None
+    if found != suite and (theirs or path.is_file()):
         raise ArtifactError(
             f"{path}: found suite {found!r}, expected {suite!r}, since indm publish removes other files from the folder; name "
             "another folder (--to), or move these files"
