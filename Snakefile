@@ -39,7 +39,6 @@ from indm.pipeline.stages import OPTIONS, SECTIONS, SHARD, SHOWN, STAGES, shard_
 from indm.pipeline.stamps import job_stamp
 from indm.pipeline.track import remember_start
 from indm.shipped import DEFAULT_SUITE
-from indm.store.provenance import older_results
 from indm.suite.expand import suite_files
 from indm.suite.load import load_params, suite_sha256
 
@@ -114,8 +113,6 @@ onstart:
     work = work_of(suite, named)
     # The GPU of a cluster is on another machine than this.
     work = replace(work, compute=workflow.local_exec and work.compute)
-    if not workflow.touch and (older := older_results(Path("results", SUITE))):
-        print(older, file=sys.stderr)
     # These checks need images or networks. They run in a separate process, since torch would stay in this one.
     suite_file = f"params/{SUITE}.yaml"
     validate = [sys.executable, "-m", "indm", "validate", "--suite", suite_file]

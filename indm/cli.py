@@ -46,7 +46,7 @@ def _suite(**options: Any) -> Callable[..., Any]:
     option = click.option("-s", "--suite", "suite_file", type=kind, **options)
     if "cls" not in options:
         return option
-    argument = click.argument("suite", required=False, type=kind, metavar="[SUITE]")
+    argument = click.argument("suite", required=False, type=kind, metavar="[SUITE]", expose_value=False)
     return lambda command: argument(option(command))
 
 

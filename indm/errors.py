@@ -5,22 +5,12 @@ from collections.abc import Iterator
 
 # Parts of torch's messages when memory runs out.
 LACKING = ("out of memory", "allocate memory")
-# The largest number of lines of a message, and of characters in a line.
-MOST_LINES, LONGEST = 100, 1200
 
 
 class IndmError(Exception):
     """Base of every error this package raises on purpose; the command line prints it as one line and exits with its code."""
 
     exit_code = 1
-
-    def __str__(self) -> str:
-        """Return the message, with lines that are as long as a user's file shortened in the middle."""
-        lines = super().__str__().split("\n")
-        more = [f"and {len(lines) - MOST_LINES} more mistakes"] if len(lines) > MOST_LINES else []
-        begin, end = LONGEST * 2 // 3, -LONGEST // 3
-        shown = (line if len(line) <= LONGEST else f"{line[:begin]} … {line[end:]}" for line in lines[:MOST_LINES])
-        return "\n".join([*shown, *more])
 
 
 class NoGpuError(IndmError):

@@ -4,18 +4,16 @@ Images are levels, as in a prepared dataset: uint8, shape (N, C, H, W), from 0 t
 computed in IEEE float32, on GPUs too, as in every evaluation.
 """
 
-import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Generator, Tensor
 
 from indm.data.levels import dequantise, quantise
@@ -31,7 +29,6 @@ from indm.seeding import derive_seed
 from indm.shipped import WEIGHTS
 from indm.store.files import AGAIN, CHECKPOINT_FORMAT, read_json, read_spec
 from indm.store.manifest import damage, read_manifest
-from indm.terminal import printable
 
 CHECKPOINT = "checkpoint.safetensors"
 AVERAGED = {"score": "ema", "flow": "ema"}
@@ -39,8 +36,6 @@ Values = Tensor | ArrayLike
 # The kinds and the ranges of numbers, as in suites; of a number without an entry, COUNT.
 COUNT = (Integral, 1, 10**9)
 RANGES = {"steps": (Integral, 1, 10**6), "seed": (Integral, 0, 2**32 - 1), "log_det_tolerance": (Real, 1e-6, 1e6)}
-# Letters of an argument that a message shows.
-LONGEST = 200
 
 
 @contextmanager
@@ -281,19 +276,15 @@ class Run:
         """Copy a tensor, an array or lists of numbers to the CPU, if they have this run's shape."""
         try:
             if not isinstance(values, Tensor):
-                # Unlike np.asarray, it keeps masks, also of arrays in a list.
-                array: NDArray[Any] = np.ma.asarray(values)
-                if np.ma.is_masked(array):
-                    raise ValueError("masked elements have no numbers")
                 # Torch needs this machine's byte order, and contiguous elements.
-                values = torch.from_numpy(np.asarray(array).astype(array.dtype.newbyteorder("="), "C"))
-            # Copied, because a tensor made in inference mode cannot be differentiated. Sparse tensors become dense.
-            found = values.to_dense().cpu().clone(memory_format=torch.contiguous_format)
-            shape = tuple(found.shape)
+                array = np.asarray(values)
+                values = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), "C"))
+            # Copied, because a tensor made in inference mode cannot be differentiated.
+            found = values.cpu().clone(memory_format=torch.contiguous_format)
         except (RuntimeError, TypeError, ValueError) as error:
             kind = f"found {type(values).__name__}, which torch cannot read as numbers"
             raise DataError(f"{what}: {kind}; expected a tensor, an array or lists of numbers") from error
-        if shape[1:] != self.model.shape or not shape[0]:
+        if (shape := tuple(found.shape))[1:] != self.model.shape or not shape[0]:
             expected = ", ".join(map(str, self.model.shape))
             raise DataError(f"{what}: found shape {shape}; {self.name} takes (N, {expected}), N at least 1")
         return found
@@ -334,11 +325,11 @@ def load_run(run: str | Path, device: str = "cpu") -> Run:
 def _device(name: str) -> torch.device:
     """Return the device of a name, if this machine has it."""
     try:
-        found = torch.device(name) if isinstance(name, str | torch.device) else None
+        found = torch.device(name)
     except RuntimeError:
         found = None
     if found is None or found.type not in ("cpu", "cuda"):
-        raise DataError(f"device: found {_shown(name)}, expected cpu, or cuda with or without a number")
+        raise DataError(f"device: found {name!r}, expected cpu, or cuda with or without a number")
     if found.type == "cuda" and (last := found.index or 0) >= (count := torch.cuda.device_count()):
         raise DataError(f"device {found}: torch sees {count or 'no'} GPU, expected at least {last + 1}; use cpu")
     return found
@@ -346,17 +337,13 @@ def _device(name: str) -> torch.device:
 
 def _place(run: str | Path) -> Path:
     """Find the folder or the file of a run."""
-    if not isinstance(run, str | Path):
-        raise ArtifactError(f"run: found {_shown(run)}, expected the name of a run, or a path")
     path = Path(run)
     published = {file.stem: file for file in sorted(WEIGHTS.glob("*/*.safetensors"))}
-    # Unlike pathlib, os.path takes a path that is too long for one that does not exist.
-    if os.path.exists(path) or str(run) in published:
-        return path if os.path.exists(path) else published[str(run)]
-    runs = path.parent.glob(f"*/{CHECKPOINT}") if os.path.isdir(path.parent) else ()
-    beside = ", ".join(sorted(file.parent.name for file in runs))
+    if path.exists() or str(run) in published:
+        return path if path.exists() else published[str(run)]
+    beside = ", ".join(sorted(file.parent.name for file in path.parent.glob(f"*/{CHECKPOINT}")))
     there = f"in {path.parent}: {beside}; " if beside else ""
-    raise ArtifactError(f"{_shown(run, str)}: found no such run; {there}this package includes: {', '.join(published)}")
+    raise ArtifactError(f"{run}: found no such run; {there}this package includes: {', '.join(published)}")
 
 
 def _trained(folder: Path) -> tuple[str, ImplicitNonlinearDiffusion]:
@@ -384,16 +371,7 @@ def _check(**numbers: float) -> None:
         kind, least, most = RANGES.get(name, COUNT)
         if isinstance(number, bool) or not isinstance(number, kind) or not least <= number <= most:
             expected = f"a {'whole ' if kind is Integral else ''}number from {least} to {most}"
-            raise ParamsError(f"{name}: found {_shown(number)}, expected {expected}")
-
-
-def _shown(value: object, write: Callable[[Any], str] = repr) -> str:
-    """Write an argument on one short line."""
-    try:
-        text = printable(write(value))
-    except ValueError:  # Python does not write numbers of thousands of digits.
-        text = f"{type(value).__name__} of thousands of digits"
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+            raise ParamsError(f"{name}: found {number!r}, expected {expected}")
 
 
 def _mean(values: Tensor) -> str:

@@ -1,14 +1,11 @@
 """Output in a terminal: tables at most a hundred columns wide, lists of commands, and one line for each mistake."""
 
 import io
-import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from click.core import ParameterSource
 
 from indm.errors import IndmError, memory_errors
 
@@ -54,32 +51,22 @@ class SuiteOption(click.Option):
         super().__init__(*arguments, **options)
         self.needed = needed
 
-
-class Command(click.Command):
-    """A command that refuses an option with two values instead of ignoring the first one, and takes a suite in two ways."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments, of which each option may be given once; a suite is an argument or an option."""
-        *_, given = self.make_parser(ctx).parse_args(list(args))
-        options = [option for option in given if isinstance(option, click.Option)]
-        once = [option for option in options if not option.multiple and not option.is_flag]
-        if twice := [option.opts[-1] for option in once if once.count(option) > 1]:
-            raise click.UsageError(f"{twice[0]}: found {twice.count(twice[0])} values, expected one", ctx)
-        rest = super().parse_args(ctx, args)
-        for option in (option for option in self.params if isinstance(option, SuiteOption)):
-            name, word = str(option.name), ctx.params.pop("suite", None)
-            if word is not None and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-                raise click.UsageError(f"found two suites, {word} and --suite, expected one", ctx)
-            ctx.params[name] = word or ctx.params[name]
-            if option.needed and ctx.params[name] is None:
-                raise click.UsageError("Missing argument 'SUITE'.", ctx)
-        return rest
+    def handle_parse_result(
+        self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
+    ) -> tuple[Any, list[str]]:
+        """Take the bare word, which is the argument ``suite``, if there is no option."""
+        name, word = str(self.name), opts.get("suite")
+        # Releases of click differ in what stands for an absent word.
+        given = {name: word} if isinstance(word, str) else {}
+        if given and name in opts:
+            raise click.UsageError(f"found two suites, {word} and --suite, expected one", ctx)
+        if self.needed and not given and name not in opts:
+            raise click.UsageError("Missing argument 'SUITE'.", ctx)
+        return super().handle_parse_result(ctx, {**opts, **given}, args)
 
 
 class Commands(click.Group):
     """The subcommands, by the titles of their sections; an error that a user can meet is reported on one line."""
-
-    command_class = Command
 
     def __init__(self, *arguments: Any, sections: Mapping[str, Sequence[str]], **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -99,11 +86,7 @@ class Commands(click.Group):
             # If the locale lacks a character, such as ±, its code is printed instead.
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
-        try:
-            return super().main(*arguments, **options)
-        except OSError as error:
-            # Raised by the output of a command's help, for example.
-            sys.exit(f"indm: {_unwritten(error)}")
+        return super().main(*arguments, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; one line for each mistake that it reports."""
@@ -116,17 +99,9 @@ class Commands(click.Group):
             # The reader has closed the pipe: click ends silently.
             raise
         except OSError as error:
-            _exit(ctx, _unwritten(error), 1)
-
-
-def _unwritten(error: OSError) -> str:
-    """Describe a file that cannot be read or written; stages report errors of their files themselves."""
-    if error.filename is None:
-        # What is left in the buffer would fail once more when Python ends.
-        with suppress(io.UnsupportedOperation):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return f"the output cannot be written: {error.strerror}"
-    return f"{error.filename}: {error.strerror}; expected a path that can be read and written"
+            # Stages report errors of their files themselves.
+            place = error.filename or "the output"
+            _exit(ctx, f"{place}: {error.strerror}; expected a path that can be read and written", 1)
 
 
 def _exit(ctx: click.Context, message: str, code: int) -> NoReturn:

@@ -38,7 +38,7 @@ from indm.store.files import (
     write_weights,
 )
 from indm.store.manifest import Manifest, read_manifest, write_manifest
-from indm.store.provenance import older_results, provenance
+from indm.store.provenance import provenance
 
 KIND = "test-1"
 
@@ -293,17 +293,6 @@ def test_what_is_written_to_an_array_that_was_read_stays_in_memory(tmp_path: Pat
     write_array(tmp_path / "train.npy", np.zeros((2, 3), dtype=np.uint8))
     torch.from_numpy(read_array(tmp_path / "train.npy")).fill_(1)
     assert read_array(tmp_path / "train.npy").sum() == 0
-
-
-def test_results_of_a_version_without_manifests_are_named_in_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "smoke/data/digits/provenance/prepare.json"
-    assert older_results(tmp_path / "smoke") == ""
-    write_json(path, {})
-    line = older_results(tmp_path / "smoke")
-    assert line.startswith(f"{tmp_path / 'smoke'}: made by an earlier version of this package, without manifests")
-    assert len(line.splitlines()) == 1
-    write_json(tmp_path / "smoke/data/digits/manifest/prepare.json", {})
-    assert older_results(tmp_path / "smoke") == ""
 
 
 def test_a_file_of_an_older_format_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -892,40 +892,40 @@ LOG = METRIC | {"transform": "log"}
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"family": "secondary"}, "family: found 'secondary'; allowed: "),
-        ({"smallest": SMALLEST | {"unit": None}}, "smallest.unit: found None; allowed: "),
-        ({"smallest": SMALLEST | {"unit": "NA"}}, "smallest.unit: found 'NA'; allowed: another text"),
-        ({"smallest": SMALLEST | {"why": ""}}, "smallest.why: found ''; allowed: another text"),
-        ({"smallest": SMALLEST | {"effect": -1.0}}, "smallest.effect: found -1.0; allowed: "),
-        ({"unitt": "x"}, "unitt: unknown key"),
-        ({"direction": "up"}, "direction: found 'up'; allowed: "),
-        ({"controls": ["scale-2", "best"]}, "controls: found 'best'; allowed: learned-affine, "),
-        ({"controls": ["same-computee"]}, "controls: found 'same-computee'; allowed: "),
-        ({"baseline": LINEAR | {"variant": "mine"}}, "baseline.variant: found 'mine'; allowed: "),
-        ({"metric": METRIC | {"transform": "exp"}}, "metric.transform: found 'exp'"),
-        ({"metric": METRIC | {"x": [3.0, 1.0]}}, "metric: x: found [3.0, 1.0]; allowed: the smaller number first"),
-        ({"metric": UNKNOWN_METRIC}, "metric: name: found 'nlll'; allowed: nelbo, nelbo_fixed, nll, "),
-        ({"metric": METRIC | {"stage": "fid"}}, "metric: name: found 'gap'; allowed: fid, fid_infinity, kid, "),
+        ({"family": "secondary"}, ".family: found 'secondary'; allowed: "),
+        ({"smallest": SMALLEST | {"unit": None}}, ".smallest.unit: found None; allowed: "),
+        ({"smallest": SMALLEST | {"unit": "NA"}}, ".smallest.unit: found 'NA'; allowed: another text"),
+        ({"smallest": SMALLEST | {"why": ""}}, ".smallest.why: found ''; allowed: another text"),
+        ({"smallest": SMALLEST | {"effect": -1.0}}, ".smallest.effect: found -1.0; allowed: "),
+        ({"unitt": "x"}, ".unitt: unknown key"),
+        ({"direction": "up"}, ".direction: found 'up'; allowed: "),
+        ({"controls": ["scale-2", "best"]}, ".controls: found 'best'; allowed: learned-affine, "),
+        ({"controls": ["same-computee"]}, ".controls: found 'same-computee'; allowed: "),
+        ({"baseline": LINEAR | {"variant": "mine"}}, ".baseline.variant: found 'mine'; allowed: "),
+        ({"metric": METRIC | {"transform": "exp"}}, ".metric.transform: found 'exp'"),
+        ({"metric": METRIC | {"x": [3.0, 1.0]}}, ".metric: x: found [3.0, 1.0]; allowed: the smaller number first"),
+        ({"metric": UNKNOWN_METRIC}, ".metric: name: found 'nlll'; allowed: nelbo, nelbo_fixed, nll, "),
+        ({"metric": METRIC | {"stage": "fid"}}, ".metric: name: found 'gap'; allowed: fid, fid_infinity, kid, "),
         (
             {"metric": METRIC | {"sampler": "pc"}},
-            "metric: sampler: found 'pc'; allowed: no name, since stage nll has none",
+            ".metric: sampler: found 'pc'; allowed: no name, since stage nll has none",
         ),
         (
             {"metric": FEW_STEPS | {"sampler": "ode"}},
-            "metric: sampler: found 'ode'; allowed: chosen, ancestral, ddim, ",
+            ".metric: sampler: found 'ode'; allowed: chosen, ancestral, ddim, ",
         ),
-        ({"metric": LOG, "baseline": {"value": 0.0}}, "claims: baseline: found 0; allowed: above 0"),
-        ({"id": "null"}, "id: found 'null'; allowed: another text, since tables would be read without"),
-        ({"where": {"datasets": ["digitz"]}}, "claims: where.datasets: found 'digitz'; allowed: celeba64, cifar10, "),
-        ({"metric": METRIC | {"stage": "toy2d"}}, "claims: where.datasets: found 'digits'; allowed: no name, "),
+        ({"metric": LOG, "baseline": {"value": 0.0}}, ": baseline: found 0; allowed: above 0"),
+        ({"id": "null"}, ".id: found 'null'; allowed: another text, since tables would be read without"),
+        ({"where": {"datasets": ["digitz"]}}, ": where.datasets: found 'digitz'; allowed: celeba64, cifar10, "),
+        ({"metric": METRIC | {"stage": "toy2d"}}, ": where.datasets: found 'digits'; allowed: no name, "),
         (
             {"metric": METRIC | {"stage": "toy2d"}, "where": {"objectives": ["nll"]}},
-            "claims: where.objectives: found 'nll'; allowed: no name, since stage toy2d has none",
+            ": where.objectives: found 'nll'; allowed: no name, since stage toy2d has none",
         ),
-        ({"treatment": LINEAR}, "claims: baseline: found null; allowed: a model or a number"),
-        ({"baseline": LINEAR, "controls": ["scale-2"]}, "claims: controls: found scale-2; allowed: []"),
+        ({"treatment": LINEAR}, ": baseline: found null; allowed: a model or a number"),
+        ({"baseline": LINEAR, "controls": ["scale-2"]}, ": controls: found scale-2; allowed: []"),
         *(
-            ({"baseline": INDM | more}, "claims: claim better: found the same numbers, from indm, for treatment and")
+            ({"baseline": INDM | more}, ": claim better: found the same numbers, from indm, for treatment and")
             for more in ({}, {"objective": "nll"})
         ),
     ],
@@ -936,7 +936,7 @@ def test_a_mistake_in_the_file_is_named(tmp_path: Path, changes: dict[str, Any],
     with pytest.raises(ParamsError) as caught:
         load_claims(path)
     (line,) = str(caught.value).splitlines()
-    assert line.startswith(f"{path}: claim {changes.get('id', 'better')}, key {words}")
+    assert line.startswith(f"{path}: key claims.{changes.get('id', 'better')}{words}")
 
 
 def test_other_mistakes_in_the_file_are_named(tmp_path: Path) -> None:
@@ -948,7 +948,7 @@ def test_other_mistakes_in_the_file_are_named(tmp_path: Path) -> None:
     assert load_claims(path).claims[0].controls == ["another"]
     for content, words in (
         ({"claims": [CLAIM, CLAIM]}, "found the id better twice"),
-        ({"claims": [{"id": "x"}]}, "claim x, key statement: missing"),
+        ({"claims": [{"id": "x"}]}, "key claims.x.statement: missing"),
         ([], "expected a mapping of the keys claims"),
     ):
         path.write_text(yaml_text(content))

@@ -84,15 +84,6 @@ def test_error_is_one_line_and_the_exit_code_is_not_zero(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_option_that_takes_one_value_is_given_once() -> None:
-    done = call("validate", "--suite", "params/absent.yaml", "--suite", SMOKE)
-    assert done.exit_code == 2
-    assert "--suite: found 2 values, expected one" in done.output
-    # An option may be repeated where each value counts, and a flag anywhere.
-    for arguments in (["publish", "--weights", "a", "--weights", "b"], ["keep", "--replace", "--replace"]):
-        assert "params/absent.yaml: no such suite" in call(*arguments, "--suite", "params/absent.yaml").output
-
-
 def test_mistake_in_a_suite_stops_every_stage_before_it_starts(tmp_path: Path) -> None:
     suite = tmp_path / "smoke.yaml"
     suite.write_text(Path(SMOKE).read_text().replace("steps: 20", "steps: -20"))
@@ -485,33 +476,6 @@ def test_show_names_the_suites_that_have_tables(tmp_path: Path) -> None:
     done = call("show", "--out", str(tmp_path))
     assert done.exit_code == 1
     assert done.output.endswith("suite=digits; suites with tables: smoke (--suite)\n")
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full, a disk that is always full")
-@pytest.mark.parametrize(
-    ("command", "name"),
-    [
-        (["--help"], "indm"),
-        (["schema"], "indm schema"),
-        (["doctor", "--help"], "indm doctor"),
-        (["status", "--watch"], "indm status"),
-    ],
-)
-def test_output_to_a_full_disk_is_one_line(command: list[str], name: str) -> None:
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "indm", *command],
-            cwd=REPOSITORY,
-            # A buffer is written once more when Python ends.
-            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-    assert done.returncode == 1
-    assert done.stderr == f"{name}: the output cannot be written: No space left on device\n"
 
 
 def test_watching_ends_where_nobody_reads_any_more(tmp_path: Path) -> None:

@@ -113,12 +113,6 @@ def test_figures_of_somebody_else_behind_a_link_stay(tmp_path: Path) -> None:
     assert (theirs / "mine.svg").read_text() == "mine"
 
 
-def test_a_foreign_table_is_named(tmp_path: Path) -> None:
-    (tmp_path / "protocol.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ArtifactError, match=r"protocol\.csv: found no column 'difference'"):
-        plot_figures(tmp_path)
-
-
 def test_rows_without_numbers_and_models_without_variants_are_drawn(tmp_path: Path) -> None:
     """As in a suite of one seed whose sweep has an impossible cell."""
     same = {

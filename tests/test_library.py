@@ -37,14 +37,6 @@ FIRST = "noise.network.conv_in.weight"
 INDM, DDPMPP = "digits-vp-indm-nll-s4", "digits-vp-ddpmpp-nll-s4"
 
 
-# More digits than Python writes.
-HUGE = 10**5000
-
-
-def shown(value: object) -> str:
-    return "int of thousands of digits" if value is HUGE else re.escape(repr(value))
-
-
 @pytest.fixture(scope="module")
 def run() -> Run:
     return indm.load_run(INDM)
@@ -381,15 +373,15 @@ def test_weights_that_say_nothing_of_themselves_are_named(metadata: str, tmp_pat
 def test_numbers_that_are_none_are_refused(run: Run) -> None:
     images = digits(2)
     wrong: Any
-    for wrong in (0, -1, 1.5, True, 10**13, HUGE):
+    for wrong in (0, -1, 1.5, True, 10**13):
         for name in ("count", "steps", "batch_size"):
-            with pytest.raises(ParamsError, match=f"^{name}: found {shown(wrong)}"):
+            with pytest.raises(ParamsError, match=f"^{name}: found {re.escape(repr(wrong))}"):
                 run.sample(**dict[str, Any]({"count": 1, name: wrong}))
         for name in ("time_draws", "ode_steps", "batch_size"):
-            with pytest.raises(ParamsError, match=f"^{name}: found {shown(wrong)}"):
+            with pytest.raises(ParamsError, match=f"^{name}: found {re.escape(repr(wrong))}"):
                 run.likelihood(images, **dict[str, Any]({name: wrong}))
-    for wrong in (0.0, -1.0, np.nan, np.inf, "a", True, HUGE):
-        with pytest.raises(ParamsError, match=f"^log_det_tolerance: found {shown(wrong)}"):
+    for wrong in (0.0, -1.0, np.nan, np.inf, "a", True):
+        with pytest.raises(ParamsError, match=f"^log_det_tolerance: found {re.escape(repr(wrong))}"):
             run.likelihood(images, **dict[str, Any](log_det_tolerance=wrong))
 
 
@@ -420,30 +412,10 @@ def test_an_unknown_run_is_named_with_those_that_are_there(folder: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("run", "words"),
-    [
-        (None, "run: found None"),
-        (b"digits-vp-indm-nll-s4", "run: found b'digits-vp-indm-nll-s4'"),
-        (["a" * 5000], r"run: found \['a{198}…"),
-        ("a" * 5000, "a{200}…: found no such run"),
-        ("a" * 5000 + "/b", "a{200}…: found no such run"),
-        ("a\nb", r"a\\nb: found no such run"),
-    ],
-    ids=type,
-)
-def test_what_cannot_be_a_run_is_one_short_line(run: Any, words: str) -> None:
-    with pytest.raises(ArtifactError, match=f"^{words}[^\n]{{,600}}$"):
-        indm.load_run(run)
-
-
-@pytest.mark.parametrize(
     ("device", "words"),
     [
         ("gpu", "found 'gpu'"),
         ("meta", "found 'meta'"),
-        (b"cpu", "found b'cpu'"),
-        (HUGE, "found int of thousands of digits"),
-        ("a" * 5000, "found 'a{199}…"),
         ("cuda:1", "cuda:1: torch sees 1 GPU"),
     ],
     ids=type,
@@ -487,7 +459,6 @@ UNUSUAL: dict[str, Callable[[NDArray[Any]], Any]] = {
     "big-endian": lambda values: values.astype(values.dtype.newbyteorder(">")),
     "list of arrays": list,
     "list of tensors": lambda values: list(torch.tensor(values)),
-    "sparse": lambda values: torch.tensor(values).to_sparse(),
 }
 
 
@@ -500,15 +471,9 @@ def test_images_and_latents_of_every_layout_are_taken(run: Run, kind: str) -> No
     assert torch.equal(run.invert(latents.tolist()), images)
 
 
-MASKED = np.ma.masked_equal(np.zeros((2, 1, 8, 8), np.uint8), 0)
-
-
 @pytest.mark.parametrize(
     "values",
-    [
-        *(None, "a", [[1], [2, 3]], torch.zeros(2, 1, 8, 8, device="meta"), np.array([None])),
-        *(MASKED, list(MASKED), MASKED.astype(float)),
-    ],
+    [None, "a", [[1], [2, 3]], torch.zeros(2, 1, 8, 8, device="meta"), np.array([None])],
 )
 def test_what_has_no_numbers_is_refused(run: Run, values: Any) -> None:
     words = f"found {type(values).__name__}, which torch cannot read as numbers; expected a tensor, an array or lists"
@@ -530,7 +495,7 @@ def test_latents_that_are_not_finite_are_refused(run: Run, value: float) -> None
         run.invert(np.full((1, 1, 8, 8), value))
 
 
-@pytest.mark.parametrize("seed", ["a", 1.5, True, torch.tensor(3), -1, 2**32, HUGE], ids=type)
+@pytest.mark.parametrize("seed", ["a", 1.5, True, torch.tensor(3), -1, 2**32], ids=type)
 def test_seeds_that_no_suite_allows_are_refused(run: Run, seed: Any) -> None:
     calls: list[Callable[[], object]] = [
         lambda: run.sample(1, seed=seed),
@@ -539,7 +504,7 @@ def test_seeds_that_no_suite_allows_are_refused(run: Run, seed: Any) -> None:
         lambda: run.likelihood(digits(1), seed=seed),
     ]
     for call in calls:
-        with pytest.raises(ParamsError, match=f"^seed: found {shown(seed)}"):
+        with pytest.raises(ParamsError, match=f"^seed: found {re.escape(repr(seed))}"):
             call()
 
 

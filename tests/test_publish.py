@@ -1,7 +1,6 @@
 """What is published of a suite: which files, how much of them, and what README.md says of them."""
 
 import gzip
-import hashlib
 import importlib
 import json
 import platform
@@ -257,30 +256,17 @@ def test_a_record_with_something_else_in_the_place_of_a_value_is_refused(checkou
     record = json.loads(path.read_text())
     wrong: dict[str, list[Any]] = {
         "seconds": ["abc", None, float("nan"), -1.5, True, 10**400],
-        "versions": [None, {}, {"python": "3.11", "torch": 2}],
+        "versions": [None],
         "commit": [5, "--output=a", ""],
         "machine": [5, "a\nb"],
     }
     wrong |= {"uncommitted_changes": ["no"], "threads": [None], "device": [None]}
     for key, value in ((key, value) for key, values in wrong.items() for value in values):
         path.write_text(json.dumps(record | {key: value}))
-        assert refused().startswith(f"{path}: key {key}: found {value!r}, expected ")
+        assert refused().startswith(f"{path}: key {key}: found {value!r}, expected: ")
     path.write_text(json.dumps({key: value for key, value in record.items() if key != "commit"}))
     assert refused().startswith(f"{path}: found no commit, expected all keys that stage train writes; ")
     assert not TARGET.exists()
-
-
-def test_dvcs_notes_are_published_if_they_are_of_these_results(checkout: Path) -> None:
-    lock, published = Path("workflow/dvc/smoke/dvc.lock"), TARGET / "dvc.lock"
-    lock.parent.mkdir(parents=True)
-    names = (f"results/smoke/tables/{name}.csv" for name in PUBLISHED)
-    noted = "".join(f"md5: {hashlib.md5(Path(name).read_bytes()).hexdigest()}\n" for name in names)
-    lock.write_text(noted)
-    publish()
-    assert published.read_text() == noted
-    lock.write_text(noted.replace(noted[5:37], "0" * 32))
-    publish()
-    assert not published.exists()
 
 
 def test_nothing_says_in_which_folder_of_which_machine_it_was(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,27 +302,15 @@ def test_what_is_published_no_more_is_removed(checkout: Path) -> None:
     assert (TARGET / "notes.md").exists()
 
 
-def test_a_folder_that_no_publishing_wrote_is_left_alone(checkout: Path) -> None:
+@pytest.mark.parametrize("content", [None, "{}", '{"suite": "digits"}'])
+def test_a_folder_that_this_suites_publishing_did_not_write_is_left_alone(checkout: Path, content: str | None) -> None:
     (TARGET / "samples").mkdir(parents=True)
     (TARGET / "samples/mine.png").write_text("mine")
-    assert refused().startswith(f"{TARGET}: found samples/mine.png and no provenance.json, expected")
-    assert files() == {"samples/mine.png": b"mine"}
-
-
-@pytest.mark.parametrize("content", ["{}", '{"suite": "digits"}'])
-def test_a_folder_of_another_suite_is_left_alone(checkout: Path, content: str) -> None:
-    (TARGET / "samples").mkdir(parents=True)
-    (TARGET / "samples/mine.png").write_text("mine")
-    (TARGET / "provenance.json").write_text(content)
-    found = json.loads(content).get("suite")
+    if content:
+        (TARGET / "provenance.json").write_text(content)
+    found = json.loads(content or "{}").get("suite")
     assert refused().startswith(f"{TARGET}/provenance.json: found suite {found!r}, expected 'smoke', since")
     assert (TARGET / "samples/mine.png").exists()
-
-
-def test_a_page_that_is_no_text_is_refused(checkout: Path) -> None:
-    TARGET.mkdir(parents=True)
-    (TARGET / "README.md").write_bytes(b"\xff\xfe")
-    assert refused().startswith(f"{TARGET}/README.md: found bytes that are not UTF-8, ")
 
 
 def test_published_weights_are_the_averaged_ones_in_single_precision(checkout: Path) -> None:

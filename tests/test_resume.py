@@ -476,17 +476,6 @@ def test_a_file_system_without_locks_does_without(number: int, scratch: Path, mo
     assert not scratch.exists()
 
 
-def test_a_lock_that_cannot_be_signed_is_one_line(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fill(*_: Any) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "write", fill)
-    with pytest.raises(ArtifactError) as caught:
-        open_scratch(Work(scratch, "key", "")).__enter__()
-    words = "cannot be written: No space left on device; free disk space or get write access, then run again"
-    assert str(caught.value) == f"{scratch}: {words}"
-
-
 STAGES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "sample": (sample, ("samples.npy", "samples.json", "samples.png", "neighbours.png", "diffusion.png")),
     "nll": (nll, ("nll.csv", "nll.json")),

@@ -1,7 +1,6 @@
 """Publish the results of a suite: tables, figures, pictures, provenance and, if asked for, weights, in a folder for git."""
 
 import gzip
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from indm.pipeline.input_check import InputCheck
 from indm.pipeline.jobs import Job, jobs_of
 from indm.report.catalogue import COMPRESSED, PUBLISHED
 from indm.report.results import read_rows
-from indm.shipped import DEFAULT_SUITE
 from indm.store.files import atomic_write, obstacle, read_json
 from indm.store.layout import PICTURES
 from indm.store.provenance import ACCEPTED, accepted_since, read_provenance
@@ -60,7 +58,6 @@ def publish(checks: InputCheck, target: Path, runs: Sequence[str]) -> Published:
         pictures = {f"{kind}/{run}.png": (here / f"runs/{run}/{kind}.png").read_bytes() for run in suite.first_runs(1)}
         # An empty picture means that it was not drawn.
         files |= {name: content for name, content in pictures.items() if content}
-    files |= _lock(suite.suite, files)
     executions = summarise(suite, here)
     content = {"suite": suite.suite, "suite_sha256": suite_sha256(suite), "executions": executions}
     files["provenance.json"] = (json.dumps(content, indent=2) + "\n").encode()
@@ -78,13 +75,9 @@ def publish(checks: InputCheck, target: Path, runs: Sequence[str]) -> Published:
 def _check_target(suite: str, target: Path) -> None:
     """Refuse a folder with files that publishing would remove, unless ``indm publish`` of the same suite wrote it."""
     path = target / "provenance.json"
-    theirs = sorted(path for folder in FOLDERS for path in (target / folder).glob("*"))
-    if theirs and not path.is_file():
-        raise ArtifactError(
-            f"{target}: found {theirs[0].relative_to(target)} and no provenance.json, expected a folder that indm publish wrote, "
-            "since it removes other files; name another folder (--to), or move these files"
-        )
-    if path.is_file() and (found := read_json(path).get("suite")) != suite:
+    theirs = [file for name in FOLDERS for file in (target / name).glob("*")]
+    found = read_json(path).get("suite") if path.is_file() else None
+    if found != suite and (theirs or path.is_file()):
         raise ArtifactError(
             f"{path}: found suite {found!r}, expected {suite!r}, since indm publish removes other files from the folder; name "
             "another folder (--to), or move these files"
@@ -103,16 +96,6 @@ def _check_kept(suite: "Suite", here: Path, root: Path) -> None:
                 f"{path}: found other results of {known[path].place} than the present results, which would be published; "
                 f"run python -m indm keep --suite {suite.suite} --replace to pack the present results"
             )
-
-
-def _lock(suite: str, tables: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Read DVC's lock file of a suite if it lists these tables; after a run by Snakemake it does not."""
-    path = Path("dvc.lock" if suite == DEFAULT_SUITE else f"workflow/dvc/{suite}/dvc.lock")
-    content = path.read_bytes() if path.is_file() else b""
-    noted = [
-        hashlib.md5(text, usedforsecurity=False).hexdigest() for name, text in tables.items() if name.endswith(".csv")
-    ]
-    return {"dvc.lock": content} if all(md5.encode() in content for md5 in noted) else {}
 
 
 def summarise(suite: "Suite", suite_folder: Path) -> list[dict[str, Any]]:
@@ -164,6 +147,6 @@ def _write(published: Published, files: Mapping[str, bytes]) -> None:
             with atomic_write(path) as file:
                 file.write(content)
     earlier = [path for folder in FOLDERS for path in (target / folder).glob("*")]
-    for path in [*earlier, target / "dvc.lock"]:
+    for path in earlier:
         if path.is_file() and str(path.relative_to(target)) not in files:
             path.unlink()

@@ -12,11 +12,8 @@ From the packages in ``OUTSIDE``, which store, report, check or schedule, only t
 import ast
 import functools
 import hashlib
-import io
 import os
 import re
-import subprocess
-import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -220,20 +217,3 @@ def sources() -> Sources:
         paths = [Path(folder, name) for name in files if not LITTER.fullmatch(name)]
         found |= {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in paths}
     return Sources(found)
-
-
-@functools.cache
-def sources_of(commit: str) -> Sources:
-    """Return the sources of a commit that git can read."""
-    try:
-        command = ["git", "-C", str(ROOT), "archive", commit, "indm"]
-        packed = subprocess.run(command, capture_output=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error).encode()
-        shown = reason.decode(errors="replace").strip().partition("\n")[0]
-        raise ArtifactError(
-            f"commit {commit[:12]}: git cannot read it here ({shown}); fetch it, for example with git fetch --unshallow"
-        ) from None
-    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        files = ((member.name, archive.extractfile(member)) for member in archive if member.isfile())
-        return Sources({name: file.read() for name, file in files if file})

@@ -40,9 +40,9 @@ def job_stamp(suite: "Suite", stage: str, subject: str = "", code: Sources | Non
     ).hexdigest()
 
 
-def job_modules(suite: "Suite", stage: str, subject: str = "", code: Sources | None = None) -> dict[str, str]:
+def job_modules(suite: "Suite", stage: str, subject: str = "") -> dict[str, str]:
     """Return a short hash of each module behind a job, by its name; see :func:`job_stamp`."""
-    found = (code or sources()).modules(*_beginnings(suite, stage, subject))
+    found = sources().modules(*_beginnings(suite, stage, subject))
     return {name: sha256[:SHORT] for name, sha256 in found.items()}
 
 

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
-from pandas.errors import UndefinedVariableError
 
-from indm.errors import ArtifactError
 from indm.report.figures_claims import claims, known_claims
 from indm.report.figures_ladder import ablation
 from indm.report.figures_lines import (
@@ -24,7 +22,6 @@ from indm.report.intervals import OVER_MANY
 from indm.report.palette import INK
 from indm.report.plotting import FIRST, STYLE, WIDTH, label_rows, note, plot_interval, styled, to_svg
 from indm.report.results import read_rows
-from indm.store.files import AGAIN
 
 # The row from which the others deviate, and the names of deviations.
 BASE = "base"
@@ -50,27 +47,15 @@ class Plot:
 
 
 def plot_figures(tables: Path) -> dict[str, bytes]:
-    """Draw every figure whose table exists and has a number to show, as SVG by its name.
-
-    Raises:
-        ArtifactError: if a table lacks a column that its figure needs.
-    """
+    """Draw every figure whose table exists and has a number to show, as SVG by its name."""
     figures = {}
     for figure, drawing in FIGURES.items():
-        path = tables / f"{drawing.table}.csv"
-        try:
-            table = _read(path)
-            rows = table.query(drawing.of) if drawing.of and len(table) else table
-            if len(rows) and rows[drawing.value].notna().any():
-                with styled(STYLE):
-                    beside = (_read(tables / f"{name}.csv") for name in drawing.beside)
-                    figures[figure] = to_svg(drawing.draw(rows, *beside))
-        except (KeyError, UndefinedVariableError) as error:
-            column, names = str(error).split("'")[1::2] or [str(error)], (drawing.table, *drawing.beside)
-            files = " or ".join(f"{tables / name}.csv" for name in names)
-            raise ArtifactError(
-                f"{files}: found no column {column[0]!r}, which figure {figure} draws; {AGAIN}"
-            ) from None
+        table = _read(tables / f"{drawing.table}.csv")
+        rows = table.query(drawing.of) if drawing.of and len(table) else table
+        if len(rows) and rows[drawing.value].notna().any():
+            with styled(STYLE):
+                beside = (_read(tables / f"{name}.csv") for name in drawing.beside)
+                figures[figure] = to_svg(drawing.draw(rows, *beside))
     return figures
 
 

@@ -6,9 +6,11 @@ Because other programs may drop such metadata from arrays and tables, each job w
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from indm.errors import ArtifactError
 from indm.store.files import AGAIN, FIRST, file_sha256, read_json, write_json
@@ -33,6 +35,9 @@ class Manifest:
     modules: Mapping[str, str] = field(default_factory=dict)
 
 
+READER = TypeAdapter(Manifest)
+
+
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write a manifest."""
     write_json(path, {"format": FORMAT, **asdict(manifest)})
@@ -48,16 +53,14 @@ def read_manifest(path: Path) -> Manifest:
         raise ArtifactError(
             f"{path}: missing, so the origin of the files of stage {path.stem} is unknown; run that stage, or the suite, again"
         )
-    content = {"stamp": "", "modules": {}, **read_json(path)}
+    content = read_json(path)
     if (found := content.pop("format", None)) != FORMAT:
         raise ArtifactError(f"{path}: found format {found!r}, expected {FORMAT!r} of this version; {AGAIN}")
-    kinds = {each.name: str if each.type is str else dict for each in fields(Manifest)}
-    if wrong := [key for key, kind in kinds.items() if not isinstance(content.get(key), kind)]:
-        raise ArtifactError(f"{path}: found no {', '.join(wrong)}, expected a manifest; {AGAIN}")
-    hashes = {**content["inputs"], **content["outputs"]}
-    if wrong := [name for name, sha256 in hashes.items() if not isinstance(sha256, str)]:
-        raise ArtifactError(f"{path}: found no SHA-256 of {wrong[0]}, expected a manifest; {AGAIN}")
-    return Manifest(**{key: content[key] for key in kinds})
+    try:
+        return READER.validate_python(content)
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ArtifactError(f"{path}: found no valid {key}, expected a manifest; {AGAIN}") from None
 
 
 def damage(place: Path, expected: str, manifest: Path) -> str:

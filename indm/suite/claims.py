@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from indm.errors import ParamsError
 from indm.measured import METRICS
 from indm.registry import DATASETS, FAMILIES
 from indm.suite.expand import variants_of
 from indm.suite.schema.types import DiffusionName, EachOnce, FamilyName, Shown, SweptName
-from indm.suite.strict_yaml import Strict, read_mapping
+from indm.suite.strict_yaml import Strict, read_valid
 from indm.suite.variants import CONTROLS, FROZEN_FLOW, SAME_COMPUTE, SAME_PARAMETERS, SCALE
 
 Word = Annotated[Shown, Field(pattern=r"^[a-z0-9-]+$")]
@@ -171,13 +171,7 @@ def load_claims(path: Path) -> Claims:
     Raises:
         ParamsError: one line for each mistake: file, claim, key, the value found and the values allowed.
     """
-    try:
-        raw = read_mapping(path, Claims)
-        claims = Claims.model_validate(raw)
-    except FileNotFoundError:
-        raise ParamsError(f"{path}: missing; run from the top of a checkout") from None
-    except ValidationError as error:
-        raise ParamsError("\n".join(_describe(path, raw, dict(item)) for item in error.errors())) from None
+    claims = read_valid(path, Claims)
     if unknown := list(_unknown_variants(claims, path.parent)):
         raise ParamsError("\n".join(f"{path}: {mistake}" for mistake in unknown))
     return claims
@@ -187,34 +181,15 @@ def _unknown_variants(claims: Claims, folder: Path) -> Iterator[str]:
     """List the variants of which no suite in a folder can have numbers, because these would be missing silently."""
     for claim in claims.claims:
         sides = {"treatment": claim.treatment, "baseline": claim.baseline}
-        arms = {
-            f"key {key}.variant": (side.model, [side.variant]) for key, side in sides.items() if isinstance(side, Side)
-        }
-        arms["key controls"] = "ddpmpp", [name for name in claim.controls if name not in (BEST_SCALE, FROZEN_FLOW)]
+        arms = {f"{key}.variant": (side.model, [side.variant]) for key, side in sides.items() if isinstance(side, Side)}
+        arms["controls"] = "ddpmpp", [name for name in claim.controls if name not in (BEST_SCALE, FROZEN_FLOW)]
         for place, (model, variants) in arms.items():
             named = {*CONTROLS} - ({SAME_COMPUTE, SAME_PARAMETERS} if model == "indm" else {FROZEN_FLOW})
             if unknown := [name for name in variants if name and name not in named and not SCALE.fullmatch(name)]:
                 known = sorted(named.union(variants_of(model, folder)))
                 allowed = f"{', '.join(known)}, or scale-2 and the like, which are the variants of model {model} here"
                 yield from (
-                    f"claim {claim.id}, {place}: found {name!r}; allowed: {allowed}"
+                    f"key claims.{claim.id}.{place}: found {name!r}; allowed: {allowed}"
                     for name in unknown
                     if name not in known
                 )
-
-
-def _describe(path: Path, raw: dict[str, Any], error: dict[str, Any]) -> str:
-    location = list(error["loc"])
-    place = f"{path}: "
-    if location[:1] == ["claims"] and len(location) > 1:
-        entry = raw["claims"][location[1]]
-        place += f"claim {entry.get('id', location[1]) if isinstance(entry, dict) else location[1]}, "
-        location = location[2:]
-    place += f"key {'.'.join(map(str, location)) or 'claims'}"
-    if error["type"] == "extra_forbidden":
-        return f"{place}: unknown key"
-    if error["type"] == "missing":
-        return f"{place}: missing"
-    if error["type"] == "value_error":
-        return f"{place}: {error['ctx']['error']}"
-    return f"{place}: found {error['input']!r}; allowed: {error['msg']}"

@@ -4,25 +4,16 @@ It is YAML 1.2 by ruamel.yaml, with which DVC reads the same files: ``1e-3`` is 
 texts, and keys are unique.
 """
 
-import errno
-import stat
+from collections.abc import Iterable
 from io import StringIO
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
 from indm.errors import ParamsError
-
-# No key needs more, and Python refuses to print numbers with some thousands of digits.
-MOST_DIGITS = 100
-# Values in a file with every alias written out; the largest suite has some thousands.
-MOST_VALUES = 100_000
-TAG = "tag:yaml.org,2002:"
 
 
 class Strict(BaseModel):
@@ -34,61 +25,14 @@ class Strict(BaseModel):
 Model = TypeVar("Model", bound=Strict)
 
 
-class _Constructor(SafeConstructor):
-    """Makes the values of a document, unless a key is repeated or is not a text, or there are too many values to print."""
-
-    def construct_document(self, node: Node) -> Any:
-        _count_values(node, {})
-        return super().construct_document(node)
-
-
-def _count_values(node: Node, known: dict[int, int]) -> int:
-    """Count the values of a tree in full; ``known`` holds the counts of its branches, and 0 for a branch that is being counted.
-
-    Ten nested lists of ten aliases have ten thousand million values, too many to print.
-    """
-    if id(node) not in known:
-        known[id(node)] = 0
-        known[id(node)] = 1 + sum(_count_values(part, known) for part in _parts(node))
-    if (size := known[id(node)]) == 0:
-        _refuse(node, "found a value within itself")
-    if size > MOST_VALUES:
-        _refuse(node, f"found {size} values with every alias written out, expected at most {MOST_VALUES}")
-    return size
-
-
-def _parts(node: Node) -> list[Node]:
-    """Return the values of a list, or the keys and values of a mapping, whose keys are checked; empty for a scalar."""
-    if isinstance(node, ScalarNode):
-        if node.tag == f"{TAG}int" and len(node.value) > MOST_DIGITS:
-            _refuse(node, f"found a whole number of {len(node.value)} digits, expected at most {MOST_DIGITS}")
-        return []
-    if not isinstance(node, MappingNode):
-        return list(node.value)
-    seen = set()
-    for key, _ in node.value:
-        if not isinstance(key, ScalarNode) or key.tag not in (f"{TAG}str", f"{TAG}merge"):
-            _refuse(key, f"found a key of the type {key.tag.removeprefix(TAG)}, expected a text")
-        if key.value in seen:
-            _refuse(key, f"key {key.value!r} is given twice")
-        seen.add(key.value)
-    return [part for pair in node.value for part in pair]
-
-
-def _refuse(node: Node, problem: str) -> NoReturn:
-    raise ConstructorError(problem=problem, problem_mark=node.start_mark)
-
-
 def parse_yaml(text: str) -> Any:
     """Parse a text in YAML 1.2.
 
     Raises:
         YAMLError: if it is not YAML, or a key is repeated.
     """
-    yaml = YAML(typ="safe", pure=True)
-    yaml.Constructor = _Constructor
     # As a file, because errors quote lines of a text.
-    return yaml.load(StringIO(text))
+    return YAML(typ="safe", pure=True).load(StringIO(text))
 
 
 def yaml_text(content: Any) -> str:
@@ -108,20 +52,16 @@ def read_mapping(path: Path, model: type[Strict]) -> dict[str, Any]:
         FileNotFoundError: if there is no such file.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
-            # Reading a pipe would wait for its writer.
-            raise OSError(errno.EINVAL, "found a pipe or a device")
         raw = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise
     except OSError as error:
         raise ParamsError(f"{path}: cannot be read: {error.strerror}; expected a file that you may read") from None
-    except RecursionError:
-        raise ParamsError(f"{path}: not a YAML file: found values nested too deeply, expected a few levels") from None
-    except (YAMLError, ValueError, LookupError) as error:
-        # The last two: a value that is not of the type that it claims, such as 2020-99-99 and !!bool maybe, and invalid UTF-8.
+    except (YAMLError, ValueError, LookupError, RecursionError) as error:
+        # The last three: values of another type than they claim, such as 2020-99-99, invalid UTF-8, lists in lists in lists.
         problem = " ".join(str(error).replace('"<file>"', "the file").split())
-        raise ParamsError(f"{path}: not a YAML file: {problem}") from None
+        # Without ruamel.yaml's note on how to allow repeated keys.
+        raise ParamsError(f"{path}: not a YAML file: {problem.partition(' To suppress this check')[0]}") from None
     if not isinstance(raw, dict):
         keys = ", ".join(model.model_fields)
         found = "an empty file" if raw is None else type(raw).__name__
@@ -134,11 +74,32 @@ def read_valid(path: Path, model: type[Model]) -> Model:
 
     Raises:
         ParamsError: one line for each mistake: file, key, the value found and the values allowed.
-        FileNotFoundError: if there is no such file.
     """
     try:
-        return model.model_validate(read_mapping(path, model))
+        return model.model_validate(raw := read_mapping(path, model))
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: missing; run from the top of a checkout") from None
     except ValidationError as error:
-        items = [(".".join(map(str, item["loc"])), item["input"], item["msg"]) for item in error.errors()]
-        lines = (f"{path}: key {key}: found {found!r}; allowed: {words}" for key, found, words in items)
+        lines = (f"{path}: key {_place(raw, item['loc'])}: {_mistake(item)}" for item in error.errors())
         raise ParamsError("\n".join(lines)) from None
+
+
+def _place(found: Any, location: Iterable[str | int]) -> str:
+    """Write where a value is, with the id of an entry of a list in place of its number."""
+    parts = []
+    for part in location:
+        try:
+            found = found[part]
+        except (KeyError, TypeError):
+            # The name of a schema, where several are allowed.
+            found = None
+        parts.append(str(found.get("id", part) if isinstance(part, int) and isinstance(found, dict) else part))
+    return ".".join(parts)
+
+
+def _mistake(error: Any) -> str:
+    """Describe an invalid value by pydantic's error."""
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    short = {"missing": "missing", "extra_forbidden": "unknown key"}
+    return short.get(error["type"], f"found {error['input']!r}; allowed: {error['msg']}")
