@@ -54,9 +54,10 @@ docs: $(VENV)/.installed ## Build the documentation into site/: README, docs and
 	python -m sphinx -b html -W --keep-going -q -c docs . site
 	@echo "file://$(abspath site/index.html)"
 
-bench: $(VENV)/.installed ## Time steps and count operations; RELEASED=<checkout> times the released code's steps beside them
+bench: $(VENV)/.installed ## Time steps and likelihoods; RELEASED=<checkout> does so for the released code beside them
 	python -m benchmarks.training $(if $(RELEASED),--released $(RELEASED))
 	python -m benchmarks.scaling
+	$(if $(RELEASED),python -m benchmarks.likelihood --released $(RELEASED))
 
 lint: $(VENV)/.installed ## Check style, types, the workflow and the Containerfile
 	ruff check .

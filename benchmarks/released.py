@@ -32,6 +32,35 @@ def step(checkout: Path, model: str, objective: str) -> Callable[[Tensor], objec
         return _step(config, load)
 
 
+def flow_step(checkout: Path, model: str, objective: str) -> Callable[[Tensor], object]:
+    """Return a function that trains the flow of :func:`step` alone, on the likelihood under a standard normal latent.
+
+    The released code has no such step: it is made of its flow, its optimiser and its average.
+    """
+    config, load = _open(checkout, model, objective)
+    with contextlib.chdir(checkout):
+        state = _state(config, load, _flow(config, load), config.flow.lr)
+    optimise = load("losses").optimization_manager(config)
+
+    def take(images: Tensor) -> None:
+        state["optimizer"].zero_grad()
+        z, log_det = load("flow_models.flow_model").flow_forward(config, state["model"], images)
+        loss = (z.flatten(1).square().sum(1) / 2 - log_det.flatten()).mean() / z[0].numel()
+        loss.backward()
+        optimise(state["optimizer"], state["model"].parameters(), step=state["step"])
+        load("flow_models.resflow.utils").update_lipschitz(state["model"])
+        state["step"] += 1
+        state["ema"].update(state["model"].parameters())
+
+    return take
+
+
+def likelihood(checkout: Path) -> tuple[Any, Any, ModuleType]:
+    """Return the configuration of VP on CIFAR-10 without a flow, its SDE, and the module of likelihoods."""
+    config, load = _open(checkout, "ddpmpp", "nll")
+    return config, _sde(config, load), load("likelihood")
+
+
 Load = Callable[[str], Any]
 
 

@@ -44,12 +44,15 @@ class Work(NamedTuple):
         batch: images.
         model: name of the same model in the released code, and its objective.
         precision: of the score network's products.
+        flow_alone: whether the flow alone is trained, as a normalizing flow; the released code has no such step, and one is
+            made of its parts.
     """
 
     run: str
     batch: int
     model: tuple[str, str]
     precision: str = "float32"
+    flow_alone: bool = False
 
 
 Build = Callable[[Work, Path | None], Callable[[Draws], object]]
@@ -57,6 +60,7 @@ Build = Callable[[Work, Path | None], Callable[[Draws], object]]
 WORKS = {
     "ddpmpp": Work("cifar10-vp-ddpmpp-nll-s0", 4, ("ddpmpp", "nll")),
     "ddpmpp-bfloat16": Work("cifar10-vp-ddpmpp-nll-s0", 4, ("ddpmpp", "nll"), "bfloat16"),
+    "wolf": Work("cifar10-vp-indm-nll-s0", 2, ("wolf", "nll"), flow_alone=True),
     "indm": Work("cifar10-vp-indm-nll-s0", 2, ("wolf", "nll")),
     "indm-fid": Work("cifar10-vp-indm-fid-s0", 2, ("wolf", "fid")),
 }
@@ -92,13 +96,13 @@ def batches(work: Work) -> Iterator[Draws]:
 def own_step(work: Work, _: Path | None) -> Callable[[Draws], object]:
     """Build this code's step."""
     own = trainer(work)
-    return lambda draws: own.step(draws, 1.0)
+    return lambda draws: own.step(draws, 1.0, flow_alone=work.flow_alone)
 
 
 def released_step(work: Work, checkout: Path | None) -> Callable[[Draws], object]:
     """Build the released code's step."""
     assert checkout
-    step = released.step(checkout, *work.model)
+    step = (released.flow_step if work.flow_alone else released.step)(checkout, *work.model)
     return lambda draws: step(draws.x)
 
 
@@ -141,7 +145,7 @@ def process(build: Build, work: Work, checkout: Path | None) -> Iterator[Callabl
 def measure(name: str, checkout: Path | None, rounds: int) -> str:
     """Measure a step, and return its row of the table."""
     work = WORKS[name]
-    flops = step_flops(trainer(work), next(batches(work)))
+    flops = step_flops(trainer(work), next(batches(work)), flow_alone=work.flow_alone)
     with contextlib.ExitStack() as stack:
         builds = [own_step, *([released_step] if checkout else [])]
         steps = [stack.enter_context(process(build, work, checkout)) for build in builds]

@@ -276,6 +276,8 @@ class Run:
         """Copy a tensor, an array or lists of numbers to the CPU, if they have this run's shape."""
         try:
             if not isinstance(values, Tensor):
+                if np.ma.is_masked(values):
+                    raise ValueError("masked elements have no numbers")
                 # Torch needs this machine's byte order, and contiguous elements.
                 array = np.asarray(values)
                 values = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), "C"))

@@ -1,8 +1,10 @@
 """Output in a terminal: tables at most a hundred columns wide, lists of commands, and one line for each mistake."""
 
 import io
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -86,7 +88,11 @@ class Commands(click.Group):
             # If the locale lacks a character, such as ±, its code is printed instead.
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
-        return super().main(*arguments, **options)
+        try:
+            return super().main(*arguments, **options)
+        except OSError as error:
+            # Raised by the output of a command's help, for example.
+            sys.exit(f"indm: {_unwritten(error)}")
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; one line for each mistake that it reports."""
@@ -99,9 +105,17 @@ class Commands(click.Group):
             # The reader has closed the pipe: click ends silently.
             raise
         except OSError as error:
-            # Stages report errors of their files themselves.
-            place = error.filename or "the output"
-            _exit(ctx, f"{place}: {error.strerror}; expected a path that can be read and written", 1)
+            _exit(ctx, _unwritten(error), 1)
+
+
+def _unwritten(error: OSError) -> str:
+    """Describe a file that cannot be read or written; stages report errors of their files themselves."""
+    if error.filename is None:
+        # What is left in the buffer would fail once more when Python ends.
+        with suppress(io.UnsupportedOperation):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return f"the output cannot be written: {error.strerror}"
+    return f"{error.filename}: {error.strerror}; expected a path that can be read and written"
 
 
 def _exit(ctx: click.Context, message: str, code: int) -> NoReturn:
