@@ -147,6 +147,7 @@ VARIANTS: dict[str, Suite] = {
     "running deviation": suite_of(score=SUITE.train.score.model_dump() | {"normalise_input": "running"}),
     "wolf": suite_of(flow=SUITE.train.flow.model_dump() | {"name": "wolf", "wolf": WOLF}),
     "fresh score": suite_of(fresh_score_after=7, flow_warmup_steps=1),
+    "joint": suite_of({"runs": {RUN: SUITE.runs[RUN].model_dump(exclude_unset=True) | {"objective": "nll"}}}),
 }
 
 
@@ -155,12 +156,6 @@ def test_a_training_that_was_cut_off_anywhere_has_the_same_bytes(layout: Layout,
     undisturbed = train_with_cuts(VARIANTS[variant], layout, [])
     cuts = sorted(random.Random(0).sample(range(1, STEPS), 4))
     assert train_with_cuts(VARIANTS[variant], layout, cuts) == undisturbed
-
-
-def test_a_joint_training_that_was_cut_off_has_the_same_bytes(layout: Layout, scratch: Path) -> None:
-    run = SUITE.runs[RUN].model_dump(exclude_unset=True) | {"objective": "nll"}
-    suite = suite_of({"runs": {RUN: run}})
-    assert train_with_cuts(suite, layout, [2, 9]) == train_with_cuts(suite, layout, [])
 
 
 class SavesAfterFour(train.Saver):
@@ -476,17 +471,6 @@ def test_a_file_system_without_locks_does_without(number: int, scratch: Path, mo
     assert not scratch.exists()
 
 
-def test_a_lock_that_cannot_be_signed_is_one_line(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fill(*_: Any) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "write", fill)
-    with pytest.raises(ArtifactError) as caught:
-        open_scratch(Work(scratch, "key", "")).__enter__()
-    words = "cannot be written: No space left on device; free disk space or get write access, then run again"
-    assert str(caught.value) == f"{scratch}: {words}"
-
-
 STAGES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "sample": (sample, ("samples.npy", "samples.json", "samples.png", "neighbours.png", "diffusion.png")),
     "nll": (nll, ("nll.csv", "nll.json")),
@@ -526,15 +510,6 @@ def test_a_stage_that_was_cut_off_goes_on_by_the_batch(layout: Layout, scratch: 
     assert len(calls) == total + 1
     assert outputs(layout.run(RUN), names) == undisturbed
     assert not layout.scratch(RUN, stage).exists()
-
-
-def test_a_kill_before_the_last_picture_keeps_the_batches(layout: Layout, scratch: Path) -> None:
-    train_with_cuts(SUITE, layout, [])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sample, "_diffused", Mock(side_effect=PowerCutError))
-        with pytest.raises(PowerCutError):
-            run(sample, SUITE, layout, RUN)
-    assert any(layout.scratch(RUN, "sample").glob("*.safetensors"))
 
 
 def test_a_likelihood_that_is_not_finite_is_not_kept(layout: Layout, scratch: Path) -> None:
@@ -604,7 +579,6 @@ def test_every_fault_names_tests_that_there_are() -> None:
 @pytest.mark.e2e
 @pytest.mark.long
 def test_kills_at_random_moments(tmp_path: Path) -> None:
-    """More of them: python -m tests.kill --help."""
     outcome = kill.train(tmp_path, kills=2, seed=0)
     assert (outcome.differing, outcome.compared) == ([], 4)
     # The last kill may come too late, because moments are of the time that the undisturbed job took.
