@@ -258,6 +258,12 @@ def test_a_batch_of_a_split_is_read_and_not_the_split(tmp_path: Path) -> None:
     assert batch.flatten(1).float().mean(1).tolist() == [0, 7, 0]
 
 
+def test_what_is_written_to_an_array_that_was_read_stays_in_memory(tmp_path: Path) -> None:
+    write_array(tmp_path / "train.npy", np.zeros((2, 3), dtype=np.uint8))
+    torch.from_numpy(read_array(tmp_path / "train.npy")).fill_(1)
+    assert read_array(tmp_path / "train.npy").sum() == 0
+
+
 def test_results_of_a_version_without_manifests_are_named_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "smoke/data/digits/provenance/prepare.json"
     assert older_results(tmp_path / "smoke") == ""
