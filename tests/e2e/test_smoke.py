@@ -251,23 +251,12 @@ def test_an_edit_of_a_flow_trains_the_runs_that_have_it(checkouts: dict[str, Pat
     assert trained == {f"train digits-{run}-s0" for run in ("ve-indm-fid", "vp-indm-fid", "vp-indm-nll")}
 
 
-OTHER, VE, LINEAR = "digits-vp-indm-nll-s0", "digits-ve-indm-fid-s0", "digits-vp-ddpmpp-fid-s0"
-CHECKPOINT = "runs/{}/checkpoint.safetensors"
+OTHER = "digits-vp-indm-nll-s0"
 # A file, what is put in its place (another file, or what becomes of its bytes), and a stage that reads it.
 FAULTS: dict[str, tuple[str, str | Callable[[bytes], bytes], str]] = {
     "another run's samples": (f"runs/{RUN}/samples.npy", f"runs/{OTHER}/samples.npy", "fid"),
-    "VE in VP": (CHECKPOINT.format(RUN), CHECKPOINT.format(VE), "nll"),
-    "DDPM++ in INDM": (CHECKPOINT.format(RUN), CHECKPOINT.format(LINEAR), "sample"),
-    "another run's likelihood": (f"runs/{RUN}/nll.json", f"runs/{OTHER}/nll.json", "table"),
     "a flipped byte of the test images": ("data/digits/test.npy", lambda old: old[:-1] + bytes([old[-1] ^ 1]), "nll"),
-    "other levels": ("data/digits/dataset.json", lambda old: old.replace(b'"levels": 17', b'"levels": 16'), "nll"),
     "a table that is cut off": (f"runs/{RUN}/sweep.csv", lambda old: old[: len(old) * 6 // 10], "table"),
-    "an empty likelihood": (f"runs/{RUN}/nll.json", lambda old: b"{}", "table"),
-    "a likelihood of NaN": (
-        f"runs/{RUN}/nll.json",
-        lambda old: re.sub(rb'"nll": [0-9.]+', b'"nll": NaN', old),
-        "table",
-    ),
 }
 
 
@@ -371,11 +360,6 @@ def test_snakemake_makes_its_own_report_of_page_and_tables(checkouts: dict[str, 
     report = (checkouts["snakemake"] / "report.html").read_text()
     assert "index.html" in report
     assert "table_fid.csv" in report
-    # It begins as the page does.
-    page = (checkouts["snakemake"] / "reports/smoke/index.html").read_text()
-    lead = re.search(r'<p class="lead">\s*([^<.]+)', page)
-    assert lead
-    assert lead[1].strip() in report
     assert len(report) < 20e6
 
 
