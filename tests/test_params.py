@@ -519,13 +519,10 @@ def test_a_seed_that_failed_is_no_run_and_stays_known(tmp_path: Path) -> None:
 
 BASED = {
     "mistake in the base": ("  steps: 200\n", "  steps: many\n", "", "frozen", "key train.steps: found 'many'"),
-    "unknown key in the base": ("  steps: 200\n", "  steps: 200\n  lrr: 1\n", "", "frozen", "key train.lrr: unknown key"),
     "missing key": ("  steps: 200\n", "", "train: {lr: 1.0e-3}\n", "frozen", "key train.steps: missing"),
-    "mistake over the base": ("", "", "train: {steps: many}\n", "more", "key train.steps: found 'many'"),
     "over a mistake in the base": (
         "  steps: 200\n", "  steps: many\n", "train: {steps: few}\n", "more", "key train.steps: found 'few'"
     ),
-    "run of the base": ("vp, " + LINE, "vp, " + LINE.replace("train: {}", "train: {lr: -1}"), "", "frozen", f"run {RUN}, key"),
     "seeds of the base": ("vp, " + LINE, "vp, " + LINE.replace("[0, 1, 2]", "[0, 0]"), "", "frozen", f"run {RUN}, key seeds"),
     "run of its own": (
         "", "", "protocol: {}\nruns:\n  digits-vp-indm-nll: {dataset: digits, sde: vp, model: indm, variant: '', objective: nll, "

@@ -27,7 +27,6 @@ from docs.answers import (
     with_answers,
     with_densities,
     with_means,
-    with_weights,
 )
 from indm.cli import main
 from indm.diffusion.model import ImplicitNonlinearDiffusion
@@ -564,15 +563,6 @@ def test_a_mean_has_the_verdict_of_its_comparison(tmp_path: Path) -> None:
         "3.000 ± 0.500 | 9.000 ± 0.250<br>better | 1.000 ± 0.500<br>INDM: undecided |",
         "3.00 ± 0.50 | 2.00 ± 0.50<br>undecided | 1.00 ± 0.50<br>INDM: worse |",
     ]
-
-
-def test_readme_and_the_page_of_verdicts_say_what_the_published_results_say() -> None:
-    """On failure: make generate."""
-    published, readme = REPOSITORY / "docs/results", (REPOSITORY / "README.md").read_text()
-    assert readme == with_means(readme, published)
-    page, trained = (published / "README.md").read_text(), (REPOSITORY / "docs/weights.md").read_text()
-    assert page == with_densities(with_answers(page, published), published)
-    assert trained == with_weights(trained, published)
 
 
 def test_weights_have_the_numbers_of_their_own_run(tmp_path: Path) -> None:

@@ -324,7 +324,3 @@ def test_a_stage_run_by_the_command_line_is_watched(tmp_path: Path) -> None:
     layout = Layout(tmp_path, "smoke")
     assert [line.event for line in read_lines(layout.watch("prepare", "digits"))] == ["start", "done"]
     assert states(layout)["digits"] == [("reference", "waiting")]
-
-
-def test_what_is_written_is_ignored_by_dvc() -> None:
-    assert "/results/*/watch/" in (REPOSITORY / ".dvcignore").read_text().splitlines()

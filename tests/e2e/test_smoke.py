@@ -243,14 +243,6 @@ def test_an_edit_of_the_sampler_samples_again_and_trains_nothing(checkouts: dict
     assert stages(found) == {"sample", "tune", "toy2d"} | later
 
 
-@pytest.mark.parametrize("engine", ["snakemake", "dvc"])
-def test_an_edit_of_a_flow_trains_the_runs_that_have_it(checkouts: dict[str, Path], engine: str) -> None:
-    file = checkouts[engine] / "indm/flows/registered/resflow.py"
-    with edited(file, f"{file.read_text()}\nResidualFlow = ResidualFlow\n"):
-        trained = {job for job in jobs(checkouts[engine], engine) if job.startswith("train ")}
-    assert trained == {f"train digits-{run}-s0" for run in ("ve-indm-fid", "vp-indm-fid", "vp-indm-nll")}
-
-
 OTHER = "digits-vp-indm-nll-s0"
 # A file, what is put in its place (another file, or what becomes of its bytes), and a stage that reads it.
 FAULTS: dict[str, tuple[str, str | Callable[[bytes], bytes], str]] = {
@@ -330,21 +322,6 @@ def test_another_learning_rate_of_a_run_trains_it_alone(checkouts: dict[str, Pat
     else:
         # The page shows the checksum of the suite's file.
         assert found == {f"train {RUN}", "table", "compute", "report"}
-
-
-@pytest.mark.parametrize("engine", ["snakemake", "dvc"])
-def test_other_sampling_settings_train_nothing(checkouts: dict[str, Path], engine: str) -> None:
-    file = checkouts[engine] / "params/smoke.yaml"
-    with edited(file, file.read_text().replace("temperature: 1.0", "temperature: 0.9")):
-        found = jobs(checkouts[engine], engine)
-    assert sum(job.startswith("sample ") for job in found) == 7
-    later = (
-        {"fid", "sweep", "protocol", "table", "compute", "claims", "publish", "figure", "report"}
-        if engine == "snakemake"
-        else {"sweep", "protocol", "report"}
-    )
-    # Objective nll draws none, and goes on from its study.
-    assert stages(found) == {"sample", "tune"} | later
 
 
 @pytest.mark.parametrize("engine", ["snakemake", "dvc"])
