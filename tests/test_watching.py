@@ -189,7 +189,8 @@ FOREIGN: list[dict[str, Any]] = [
     PROGRESS | {"total": None},
     *(PROGRESS | {"done": done} for done in ("0", True, 1.5, -1)),
     PROGRESS | {"seconds_each": -0.5},
-    *(PROGRESS | {key: value} for key in ("time", "score_loss") for value in ("now", float("nan"), 1e308, 10**400)),
+    PROGRESS | {"time": "now"},
+    *(PROGRESS | {key: value} for key in ("time", "score_loss") for value in (float("nan"), 1e308, 10**400)),
 ]
 
 
