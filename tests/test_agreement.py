@@ -186,13 +186,6 @@ def test_a_machine_that_moves_the_cursor_stays_on_its_line(published: Path, out:
     assert compare(published, out).output.splitlines()[0] == "published: a laptop\\x1b[2J\\nThey agree."
 
 
-def test_no_folder_is_no_suite(out: Path) -> None:
-    """The empty path is the present folder, whose name may be that of a suite."""
-    done = CliRunner().invoke(main, ["compare", "", "--out", str(out)])
-    assert done.exit_code == 2
-    assert "Directory '' does not exist" in done.output
-
-
 @pytest.mark.parametrize(
     ("column", "value"), [("smallest_effect", 0.02), ("metric", "nll, nll"), ("unit", "nats"), ("protocol", "ddim")]
 )
