@@ -429,7 +429,7 @@ WRONG: list[tuple[str, Any, str]] = [
     *(("images", np.zeros((2, 1, 8, 8), kind), "found torch.") for kind in ("float32", "uint16", "int64", "bool")),
     ("latents", torch.zeros(2, 64), "found shape (2, 64); "),
     ("latents", ZEROS.to(torch.complex64), "found torch.complex64"),
-    *(("latents", np.full((1, 1, 8, 8), value), "found ") for value in (np.nan, 1e39)),
+    *(("latents", np.eye(8).reshape(1, 1, 8, 8) * value, "found ") for value in (np.nan, 1e39)),
 ]
 
 
