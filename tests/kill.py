@@ -1,18 +1,10 @@
-"""Kill a job at random moments, go on each time, and compare the end with that of a job that nothing disturbed.
+"""Kill a training at random moments, go on each time, and compare the end with that of one that nothing disturbed."""
 
-python -m tests.kill --kills 20                       SIGKILL of `python -m indm train`
-python -m tests.kill --kills 3 --engine snakemake     of the engine and all its jobs, amid a small suite; or --engine dvc
-
-In a temporary copy of the checkout; the exit status is 1 if a byte differs.
-"""
-
-import argparse
 import os
 import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -24,8 +16,6 @@ RUN = "digits-vp-indm-fid-s0"
 LOG = "kill.log"
 TRAIN = [sys.executable, "-m", "indm", "train", "--suite", "params/smoke.yaml", "--run", RUN]
 TABLES = ["values", "fid", "nll", "discretization", "learning_curve", "protocol"]
-# Within which an engine is killed: it needs some of them to come to its first step.
-ENGINE_SECONDS = 12.0
 # What the README says to run after a power cut.
 ENGINES = {
     "snakemake": [
@@ -37,91 +27,42 @@ ENGINES = {
 
 
 class Outcome(NamedTuple):
-    """What a job that was killed and started again came to.
+    """What a training that was killed and started again came to.
 
     Arguments:
-        differing: files that differ from those of a job that nothing disturbed.
+        differing: files that differ from those of a training that nothing disturbed.
         compared: number of files compared.
         kills: how often it was killed.
-        left: how often it left unfinished work from which a stage could go on.
-        seconds: how long the undisturbed job worked.
+        left: how often it left unfinished work from which it could go on.
     """
 
     differing: list[str]
     compared: int
     kills: int
     left: int
-    seconds: float
 
 
 def train(folder: Path, kills: int, seed: int) -> Outcome:
-    """Kill a training."""
+    """Train in two copies of the checkout, undisturbed in one, killed so often in the other, and compare what was made."""
     prepare = [sys.executable, "-m", "indm", "prepare", "--suite", "params/smoke.yaml", "--dataset", "digits"]
-    return _compare(
-        folder, [TRAIN], [prepare], f"results/smoke/runs/{RUN}", ["*.safetensors", "train.*"], kills, seed, 80
-    )
-
-
-def engine(folder: Path, name: str, kills: int, seed: int) -> Outcome:
-    """Kill an engine, and with it all its jobs, amid the smoke suite of one run; so many steps that most kills hit them."""
-    files = [f"{table}.csv" for table in TABLES]
-    return _compare(folder, ENGINES[name], [], "results/smoke/tables", files, kills, seed, 250 * kills, ENGINE_SECONDS)
-
-
-def _compare(
-    folder: Path,
-    commands: list[list[str]],
-    before: list[list[str]],
-    outputs: str,
-    patterns: list[str],
-    kills: int,
-    seed: int,
-    steps: int,
-    longest: float | None = None,
-) -> Outcome:
-    """Do a job in two copies of the checkout, undisturbed in one, and compare what it made.
-
-    Arguments:
-        folder: where the copies go.
-        commands: what the README says to run after a power cut; the last does the job.
-        before: what the job needs, undisturbed in both.
-        outputs: folder of what is compared.
-        patterns: which files of it.
-        kills: how often to kill it.
-        seed: of the moments.
-        steps: of the training.
-        longest: seconds within which it is killed; None: its time undisturbed, shared by the kills.
-    """
-    undisturbed, disturbed = (copy_small(folder, name, steps) for name in ("undisturbed", "disturbed"))
+    undisturbed, disturbed = (copy_small(folder, name) for name in ("undisturbed", "disturbed"))
     for checkout in (undisturbed, disturbed):
-        for command in before:
-            finish(checkout, command)
-    process = start(undisturbed, commands[-1])
+        finish(checkout, prepare)
+    process = start(undisturbed, TRAIN)
     _wait_until_it_works(process, undisturbed)
     started = time.monotonic()
     _check(process, undisturbed)
     seconds = time.monotonic() - started
-    print(f"undisturbed: {seconds:.1f} s of work", flush=True)
     random_generator, done, left = random.Random(seed), 0, 0
     for _ in range(kills):
-        for command in commands[:-1]:
-            finish(disturbed, command)
-        done += _kill(disturbed, commands[-1], random_generator.uniform(0, longest or seconds / kills))
-        work = sorted((disturbed / "results/smoke/scratch").rglob("*.safetensors"))
-        left += bool(work)
-        stages = ", ".join(sorted({path.parent.name for path in work})) or "no stage"
-        print(f"killed {done} times; unfinished work of {stages}", flush=True)
-    for command in commands:
-        finish(disturbed, command)
-    names = sorted(path.name for pattern in patterns for path in (undisturbed / outputs).glob(pattern))
-    found, expected = (
-        {name: _read(checkout / outputs / name) for name in names} for checkout in (disturbed, undisturbed)
-    )
-    return Outcome([name for name in names if found[name] != expected[name]], len(names), done, left, seconds)
-
-
-def _read(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None
+        done += _kill(disturbed, TRAIN, random_generator.uniform(0, seconds / kills))
+        left += any((disturbed / "results/smoke/scratch").rglob("*.safetensors"))
+    finish(disturbed, TRAIN)
+    folders = [checkout / f"results/smoke/runs/{RUN}" for checkout in (undisturbed, disturbed)]
+    names = sorted(path.name for pattern in ("*.safetensors", "train.*") for path in folders[0].glob(pattern))
+    expected, found = ([(folder / name).read_bytes() for name in names] for folder in folders)
+    differing = [name for name, one, other in zip(names, expected, found, strict=True) if one != other]
+    return Outcome(differing, len(names), done, left)
 
 
 def copy_small(folder: Path, name: str, steps: int = 80) -> Path:
@@ -177,28 +118,3 @@ def _kill(checkout: Path, command: list[str], seconds: float) -> bool:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     return running
-
-
-def main() -> None:
-    """Kill, compare, and say how it went."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--engine", choices=ENGINES, help="kill an engine instead of a training")
-    arguments = parser.parse_args()
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        if arguments.engine:
-            outcome = engine(folder, arguments.engine, arguments.kills, arguments.seed)
-        else:
-            outcome = train(folder, arguments.kills, arguments.seed)
-    print(
-        f"{outcome.kills} kills, {outcome.left} of them amid work that is kept; {outcome.compared} files compared, "
-        f"{len(outcome.differing)} differ {outcome.differing or ''}; {time.monotonic() - started:.0f} s in all"
-    )
-    sys.exit(bool(outcome.differing) or not outcome.compared)
-
-
-if __name__ == "__main__":
-    main()

@@ -20,15 +20,8 @@ from indm.suite.schema.suite import RunParams, Suite
 SUITE = "made-up"
 PLACE = ("dataset", "sde", "objective")
 CELLS: list[dict[str, Any]] = [
-    {
-        "suite": SUITE,
-        "dataset": "digits",
-        "sde": sde,
-        "model": model,
-        "variant": variant,
-        "objective": objective,
-        "seeds": 3,
-    }
+    {"suite": SUITE, "dataset": "digits", "sde": sde, "model": model, "variant": variant, "objective": objective}
+    | {"seeds": 3}
     for (sde, objective), (model, variant) in product(
         [("ve", "fid"), ("vp", "fid"), ("vp", "nll")],
         [("ddpmpp", ""), ("indm", ""), ("ddpmpp", "standardised"), ("ddpmpp", "same-compute")],
@@ -64,9 +57,8 @@ def write_made_up_results(root: Path) -> Path:
             noise = generator.integers(0, 256, shape, dtype=np.uint8)
             Image.fromarray(noise).save(folder / "runs" / run / f"{kind}.png")
         for stage in ("train", "sample", "fid", "nll"):
-            write_json(
-                folder / "runs" / run / "provenance" / f"{stage}.json", made_up_record(generator, SUITE, stage, run)
-            )
+            record = made_up_record(generator, SUITE, stage, run)
+            write_json(folder / "runs" / run / "provenance" / f"{stage}.json", record)
     description = {"levels": 17, "shape": [1, 8, 8], "counts": {"train": 1257}, "source": "made up"}
     write_json(folder / "data" / "digits" / "dataset.json", description)
     write_json(folder / "data" / "digits" / "reference.json", {"extractor": "digits-cnn"})
@@ -144,12 +136,8 @@ def _graded(effect: float | None) -> dict[str, Any]:
     words = {"better": low > SMALLEST, "worse": high < -SMALLEST, "not better": high <= SMALLEST, "undecided": True}
     word = next(word for word, applies in words.items() if applies)
     graded = {"verdict": word, "reason": f"made up, {word}", "effect": effect, "low": low, "high": high, "n": 3}
-    return graded | {
-        "images": None,
-        "repeatability": 0.7 if word == "undecided" else 0.95,
-        "to_decide": "17",
-        "test": "Student t",
-    }
+    repeats = 0.7 if word == "undecided" else 0.95
+    return graded | {"images": None, "repeatability": repeats, "to_decide": "17", "test": "Student t"}
 
 
 def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
@@ -172,15 +160,9 @@ def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
         ],
         "comparison": [
             cell
-            | {
-                "metric": "fid",
-                "sampler": "ancestral",
-                **some(0.3, 0.05, "ours"),
-                "published": 2.28,
-                "published_source": "made up",
-                "verdict": "not comparable",
-                "protocol_differences": "another extractor",
-            }
+            | {"metric": "fid", "sampler": "ancestral", **some(0.3, 0.05, "ours"), "published": 2.28}
+            | {"published_source": "made up", "verdict": "not comparable"}
+            | {"protocol_differences": "another extractor"}
             for cell in CELLS[:4]
         ],
         "fid": [
@@ -204,12 +186,8 @@ def _tables(generator: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
         ],
         "learning_curve": [
             cell
-            | {
-                "split": "valid",
-                "step": step,
-                "flops": step * (2.5e9 if cell["model"] == "ddpmpp" else 4.1e9),
-                "images": step * 128,
-            }
+            | {"split": "valid", "step": step, "images": step * 128}
+            | {"flops": step * (2.5e9 if cell["model"] == "ddpmpp" else 4.1e9)}
             | some(2 + 60 / step, 0.02, "nelbo")
             | some(1.95 + 50 / step, 0.02, "nll")
             | some(0.05 + 10 / step, 0.01, "gap")
@@ -346,15 +324,8 @@ def write_made_up_runs(
 
 
 def _swept(suite: Suite, run: RunParams, plant: Callable[[RunParams, str], float]) -> list[dict[str, Any]]:
-    head = {
-        "skip": "",
-        "nfe": 10,
-        "num_samples": 40,
-        "fid_se": 0.1,
-        "kid": 0.1,
-        "kid_se": 0.1,
-        "grid": suite.sweep.grid,
-    }
+    head = {"skip": "", "nfe": 10, "num_samples": 40, "fid_se": 0.1, "kid": 0.1, "kid_se": 0.1}
+    head |= {"grid": suite.sweep.grid}
     cells = product(suite.sweep.samplers, suite.sweep.steps)
     return [head | {"sampler": sampler, "steps": steps, "fid": plant(run, sampler)} for sampler, steps in cells]
 

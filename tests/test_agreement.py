@@ -157,11 +157,6 @@ def test_tables_of_another_state_of_the_suite_are_said(published: Path, out: Pat
     assert f"suite: published {sha256}, here {'b' * 64}: their contents differ" in done.output.splitlines()
 
 
-def test_machines_that_evaluated_are_named_too(published: Path, out: Path) -> None:
-    record(out / "digits/runs/some/provenance/nll.json", machine="a cluster")
-    assert compare(published, out).output.splitlines()[1] == "here: a cluster; a laptop"
-
-
 def test_a_verdict_of_other_seeds_is_named(published: Path, out: Path) -> None:
     edit(published / "tables/claims.csv", lambda table: table.assign(n=table["n"].where(table.index != 0, 2)))
     done = compare(published, out)
@@ -175,13 +170,6 @@ def test_a_machine_that_moves_the_cursor_stays_on_its_line(published: Path, out:
     (published / "provenance.json").write_text(json.dumps(content))
     write_sums(published)
     assert compare(published, out).output.splitlines()[0] == "published: a laptop\\x1b[2J\\nThey agree."
-
-
-def test_no_folder_is_no_suite(out: Path) -> None:
-    """The empty path is the present folder, whose name may be that of a suite."""
-    done = CliRunner().invoke(main, ["compare", "", "--out", str(out)])
-    assert done.exit_code == 2
-    assert "Directory '' does not exist" in done.output
 
 
 @pytest.mark.parametrize(

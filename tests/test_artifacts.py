@@ -9,8 +9,9 @@ import struct
 import subprocess
 import tracemalloc
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -82,9 +83,7 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> No
 
 
 def test_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
+    full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
     monkeypatch.setattr(artifacts.os, "fsync", full)
     with pytest.raises(ArtifactError, match=r"a\.json.*No space"):
         write_json(tmp_path / "a.json", {})
@@ -94,9 +93,7 @@ def test_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_read_only_disk_is_one_line_where_nothing_can_be_cleaned_up_either(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object, **__: object) -> NoReturn:
-        raise OSError(errno.EROFS, "Read-only file system")
-
+    refuse = Mock(side_effect=OSError(errno.EROFS, "Read-only file system"))
     with monkeypatch.context() as disk:
         disk.setattr(Path, "open", refuse)
         disk.setattr(Path, "unlink", refuse)
@@ -111,19 +108,8 @@ def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path: Path) -> None:
     assert (tmp_path / "results").read_text() == "mine"
 
 
-def test_a_folder_that_may_not_be_looked_into_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is asked of it then has no answer either."""
-    denied = Mock(side_effect=PermissionError(13, "Permission denied"))
-    for name in ("stat", "open", "mkdir", "is_dir"):
-        monkeypatch.setattr(Path, name, denied)
-    with pytest.raises(ArtifactError, match="Permission denied"):
-        write_json(tmp_path / "a.json", {})
-
-
 def test_a_file_that_nobody_may_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> NoReturn:
-        raise PermissionError(errno.EACCES, "Permission denied")
-
+    refuse = Mock(side_effect=PermissionError(errno.EACCES, "Permission denied"))
     write_json(tmp_path / "a.json", {})
     # The rights of a file mean nothing to the superuser.
     for name in ("open", "read_bytes"):
@@ -152,13 +138,10 @@ def test_results_must_be_finite(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "header",
     [
-        "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,)}",
         f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({10**30},)}}",
         "{'descr': '<f4', 'fortran_order': False, 'shape': (4294967296, 4294967296)}",
         "{'descr': '<f4', 'fortran_order': False, 'shape': (-4, 4)}",
-        "{'descr': '<f4', 'fortran_order': False, 'shape': (True,)}",
         "((((",
-        "x" * 60_000,
     ],
 )
 @pytest.mark.filterwarnings("error")
@@ -171,21 +154,13 @@ def test_an_array_whose_header_lies_is_refused(tmp_path: Path, header: str) -> N
 
 
 @pytest.mark.parametrize("reader", [read_json, read_array, lambda path: read_weights(path, KIND)])
-def test_missing_and_damaged_files_are_named(tmp_path: Path, reader: object) -> None:
-    assert callable(reader)
+def test_missing_and_damaged_files_are_named(tmp_path: Path, reader: Callable[[Path], object]) -> None:
     with pytest.raises(ArtifactError, match="absent"):
         reader(tmp_path / "absent")
-    (tmp_path / "damaged").write_bytes(b"\x00\x01 not what it claims")
-    with pytest.raises(ArtifactError, match="damaged"):
-        reader(tmp_path / "damaged")
-
-
-def test_truncated_weights_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "w"
-    write_weights(path, {"w": torch.ones(100)}, {}, KIND)
-    path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(ArtifactError, match="not a safetensors file"):
-        read_weights(path, KIND)
+    for content in (b"\x00\x01 not what it claims", b'{"nll": ' + b"[" * 100_000):
+        (tmp_path / "damaged").write_bytes(content)
+        with pytest.raises(ArtifactError, match="damaged"):
+            reader(tmp_path / "damaged")
 
 
 def test_foreign_weights_are_refused(tmp_path: Path) -> None:
@@ -231,15 +206,9 @@ def test_provenance_names_what_restricts_the_processor_s_instructions(monkeypatc
     unrestricted = provenance(0.0, threads=1)["machine"]
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
     monkeypatch.setenv("MKL_CBWR", "AVX2")
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+    assert provenance(0.0, threads=1)["allocator"] == "glibc.malloc.hugetlb=1"
     assert provenance(0.0, threads=1)["machine"] == f"{unrestricted}, ATEN_CPU_CAPABILITY=avx2, MKL_CBWR=AVX2"
-
-
-@pytest.mark.parametrize("tunables", [None, "glibc.malloc.hugetlb=1"])
-def test_provenance_names_what_the_allocator_is_told(tunables: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    if tunables:
-        monkeypatch.setenv("GLIBC_TUNABLES", tunables)
-    assert provenance(0.0, threads=1)["allocator"] == (tunables or "default")
 
 
 def test_a_copy_inside_another_project_does_not_give_that_projects_commit(
@@ -295,15 +264,7 @@ def test_what_is_written_to_an_array_that_was_read_stays_in_memory(tmp_path: Pat
     assert read_array(tmp_path / "train.npy").sum() == 0
 
 
-def test_a_file_of_an_older_format_is_refused_in_one_line(tmp_path: Path) -> None:
-    write_weights(tmp_path / "a.safetensors", {}, {}, "indm-checkpoint-1")
-    with pytest.raises(ArtifactError, match=r"indm-checkpoint-1.*indm-checkpoint-2"):
-        read_weights(tmp_path / "a.safetensors", "indm-checkpoint-2")
-
-
-@pytest.mark.parametrize(
-    "labels", [{}, {"train": []}, {"train": [0, 1]}, {"train": [0, 1, 10]}, {"train": [0, 1, "2"]}]
-)
+@pytest.mark.parametrize("labels", [{}, {"train": [0, 1]}, {"train": [0, 1, 10]}, {"train": [0, 1, "2"]}])
 def test_labels_that_are_not_those_of_the_images_are_refused(tmp_path: Path, labels: dict[str, Any]) -> None:
     write_json(tmp_path / "labels.json", {"train": [0, 1, 2]})
     assert _labels(tmp_path, "train", 3, 10).tolist() == [0, 1, 2]
@@ -323,9 +284,3 @@ def test_numbers_that_are_not_finite_in_a_reference_are_refused(tmp_path: Path) 
     )
     with pytest.raises(ArtifactError, match=r"extractor\.safetensors.*scale"):
         load_extractors(tmp_path / "extractor.safetensors")
-
-
-def test_json_of_lists_in_lists_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "nll.json").write_text(f'{{"nll": {"[" * 100_000}')
-    with pytest.raises(ArtifactError, match=r"nll\.json"):
-        read_json(tmp_path / "nll.json")

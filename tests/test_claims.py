@@ -1,6 +1,5 @@
 """The claims: planted effects get the word that is true of them, and mistakes in the file are named."""
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import cache, reduce
@@ -16,16 +15,15 @@ from scipy import optimize, stats
 
 from indm.densities.cells import RIVALS
 from indm.errors import ArtifactError, ParamsError
-from indm.measured import METRICS
 from indm.report.claims import CLAIM_COLUMNS, claims_table, differences_table
 from indm.report.differences import COMPUTE, CONTROL, FIXED_NUMBER, SIMPLE, STEPS, Comparison, Paired, compare
-from indm.report.grades import BETTER, NOT_BETTER, UNDECIDED, WORSE, grade, in_words, repeatability, seeds_needed
+from indm.report.grades import BETTER, NOT_BETTER, UNDECIDED, WORSE, grade, repeatability, seeds_needed
 from indm.report.intervals import CROSSED, OVER_IMAGES, STUDENT, TAIL, Interval, estimate, interval
 from indm.report.results import Results, records
 from indm.report.values import IMAGE_COLUMNS, VALUE_COLUMNS, images_table
 from indm.suite.claims import Claims, load_claims
 from indm.suite.expand import suite_files
-from indm.suite.load import load_suite, suite_sha256
+from indm.suite.load import load_suite
 from indm.suite.schema.evaluation import GradingParams
 from indm.suite.schema.studies import MODELS
 from indm.suite.schema.suite import Suite
@@ -160,24 +158,6 @@ def test_differences_of_seeds_are_listed() -> None:
     assert spread.to_dict() == pytest.approx(rows.set_index("comparison")["sd"].to_dict())
 
 
-@pytest.mark.parametrize(
-    ("effect", "noise", "expected"),
-    [
-        (0.1, 0.001, BETTER),
-        (-0.1, 0.001, WORSE),
-        *((effect, 0.001, NOT_BETTER) for effect in (0.0, 0.005, -0.005, -0.011)),
-        *((effect, 0.2, UNDECIDED) for effect in (0.1, -0.1)),
-    ],
-)
-def test_a_planted_effect_has_its_word(effect: float, noise: float, expected: str) -> None:
-    """Also one of less than the smallest effect, in either direction."""
-    row = at_steps(planted(BOTH | {("indm", ""): 2.1 - effect}, seeds=5, noise=noise))
-    assert row["verdict"] == expected
-    assert row["low"] < row["effect"] < row["high"]
-    assert (row["n"], row["test"]) == (5, STUDENT)
-    assert (expected == UNDECIDED) == row["reason"].startswith("too wide")
-
-
 # The word of each interval, with the smallest effect 1; an end that touches a bound is not beyond it.
 WORDS = {
     (2.0, 3.0): BETTER,
@@ -202,20 +182,6 @@ def test_no_model_wins_by_its_failures(ends: tuple[float, float]) -> None:
     assert told((2, 1)) == (UNDECIDED if expected == BETTER else expected)
     assert told((1, 2)) == (BETTER if expected == BETTER else UNDECIDED)
     assert [told((0, 0), n=2), told((0, 0), planned=0)] == [UNDECIDED, UNDECIDED]
-
-
-def test_not_better_names_the_gain_that_there_is_not() -> None:
-    assert [in_words(word, 0.01) for word in (BETTER, NOT_BETTER)] == [BETTER, "no gain of 0.01"]
-    assert in_words(NOT_BETTER, 0.0) == NOT_BETTER
-
-
-@pytest.mark.parametrize("seeds", [1, 2])
-def test_fewer_than_three_seeds_decide_nothing(seeds: int) -> None:
-    row = at_steps(planted(BOTH, seeds=seeds, noise=0.001))
-    assert (row["verdict"], row["n"]) == (UNDECIDED, seeds)
-    assert row["reason"].startswith(f"{seeds} sound of {seeds} seeds")
-    assert pd.isna(row["repeatability"])
-    assert pd.isna(row["low"]) == (seeds == 1)
 
 
 # What the files of suites and claims say together.
@@ -266,18 +232,9 @@ def test_controls_of_claims_about_known_densities_can_be_trained() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        (
-            "grading.images.simple",
-            "learned-filter",
-            "images.simple: found 'learned-filter'; allowed: null, or a variant",
-        ),
-        ("grading.images.scale", "", "images.scale: found ''; allowed: null, or a variant in runs"),
+        ("grading.images.simple", "learned-filter", "images.simple: found 'learned-filter'; allowed: null, or"),
         ("grading.toy2d.scale", "scale-7", "toy2d.scale: found 'scale-7'; allowed: null, or a model of toy2d.lengths"),
-        (
-            "grading.samplers",
-            {"indm": "ddim"},
-            "samplers: found no sampler for ddpmpp; allowed: null, or one for each model",
-        ),
+        ("grading.samplers", {"indm": "ddim"}, "samplers: found no sampler for ddpmpp; allowed: null, or one for each"),
         ("sweep.samplers", ["dpm_solver_pp_2m"], "samplers.indm: found ode_heun; allowed: dpm_solver_pp_2m, of sweep"),
         ("datasets.digits.validation", 0, "decoder: found validation; allowed: learned or test, since digits has no"),
     ],
@@ -395,14 +352,6 @@ def swept(numbers: Mapping[tuple[str, int], float], sampler: str = "ddim", noise
         for (model, steps), value in numbers.items()
     ]
     return pd.DataFrame([same | row for row in rows], columns=COLUMNS)
-
-
-def test_transform_and_range_of_x() -> None:
-    """Over the steps up to 16, in relative terms."""
-    numbers = {(model, x): fid * 1000 / x for model, fid in (("indm", 1.0), ("ddpmpp", np.e)) for x in (4, 8, 64)}
-    row = at_steps(swept(numbers), metric=FEW_STEPS)
-    assert (row["effect"], row["verdict"], row["protocol"]) == (pytest.approx(1.0), BETTER, "ddim")
-    assert row["metric"] == "sweep, fid, ddim, x 1 to 16, log"
 
 
 def test_unsound_steps_are_left_out() -> None:
@@ -551,29 +500,13 @@ def test_a_seed_that_fails_in_one_cell_of_a_sweep_has_failed(cells: int, lost: i
     assert (row["verdict"], counts(row)) == (expected, [5 - lost, 5, lost, 0])
 
 
-def test_a_suite_without_a_bound_has_the_hash_that_it_had() -> None:
-    suite = load_suite(REPOSITORY / "params/smoke.yaml")
-    content = suite.model_dump(exclude_unset=True)
-    assert "failed_beyond" not in content
-    bounded = Suite.model_validate(content | {"failed_beyond": {"nll": 8.0}})
-    assert suite_sha256(bounded) != suite_sha256(suite)
-
-
 # Intervals.
-
-
-@pytest.mark.parametrize("n", [3, 5, 12])
-def test_intervals_cover_the_truth(n: int) -> None:
-    """95 %, within the error of 2,000 draws."""
-    generator = np.random.default_rng(0)
-    found = [interval(generator.normal(1.0, 1.0, n)) for _ in range(2000)]
-    assert np.mean([one.low <= 1.0 <= one.high for one in found]) == pytest.approx(0.95, abs=0.016)
-    assert interval(np.ones(n)) == Interval(1.0, 1.0, 1.0, n)
 
 
 @pytest.mark.parametrize("n", [3, 10])
 def test_intervals_are_students(n: int) -> None:
-    """With the tails that they are asked for."""
+    """With the tails that they are asked for; of equal numbers, none."""
+    assert interval(np.ones(n)) == Interval(1.0, 1.0, 1.0, n)
     numbers = np.random.default_rng(n).normal(0.3, 1.0, n)
     for many in (1, 4, 24):
         found, expected = (
@@ -670,10 +603,7 @@ def test_images_have_the_numbers_of_the_chosen_decoder() -> None:
     ("change", "message"),
     [
         (lambda rows: rows.drop(rows.index[5:40]), "found 5 images, expected the 40 that runs of the dataset have"),
-        (
-            lambda rows: rows.replace({"image": {39: 40}}),
-            "found 40 images, expected the 41 that runs of the dataset have",
-        ),
+        (lambda rows: rows.replace({"image": {39: 40}}), "found 40 images, expected the 41 that runs of the"),
         (lambda rows: rows.replace({"image": {39: 38}}), "found image 38 twice, expected each once"),
     ],
     ids=["fewer", "others", "twice"],
@@ -683,7 +613,7 @@ def test_a_run_of_other_images_is_refused(change: Callable[[pd.DataFrame], pd.Da
     values, images = of_images({"indm": np.full((3, 40), 2.0), "ddpmpp": np.full((3, 40), 2.1)})
     one = (images["model"] == "indm") & (images["seed"] == 1)
     images = pd.concat([images[~one], change(images[one])])
-    with pytest.raises(ArtifactError, match=rf"^nll\.csv of digits, vp, (indm|ddpmpp), nll, \d: {message}; delete"):
+    with pytest.raises(ArtifactError, match=rf"^nll\.csv of digits, vp, (indm|ddpmpp), nll, \d: {message}"):
         compared(values, images)
     results = cast(Results, SimpleNamespace(suite="s", images=images.rename(columns={"x": "step"})))
     with pytest.raises(ArtifactError, match=message):
@@ -870,64 +800,25 @@ def test_what_no_number_of_seeds_decides_says_so() -> None:
 # The file.
 
 
-def test_claims_of_an_abstract_name_its_version() -> None:
-    """The first claims a transport closer to optimal; the third has sampling robustness in its place."""
-    sources = {claim.id: claim.source for claim in load_claims(FILE).claims}
-    for claim, source in sources.items():
-        dated = r"arXiv:(2205\.13699v[13]|(?!2205\.13699)\d{4}\.\d{5}), "
-        assert "abstract" not in source or re.match(dated, source), claim
-    assert sources["shorter-paths-known"].startswith("arXiv:2205.13699v1")
-    assert sources["coarse-discretisation"].startswith("arXiv:2205.13699v3")
-
-
-def test_the_claims_of_the_paper_are_a_valid_file() -> None:
-    ids = {claim.id for claim in load_claims(FILE).claims}
-    assert {"better-nelbo", "lower-fid", "coarse-discretisation", "shorter-paths-known", "fid-of-celeba"} <= ids
-
-
-UNKNOWN_METRIC = METRIC | {"name": "nlll"}
-LOG = METRIC | {"transform": "log"}
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"family": "secondary"}, ".family: found 'secondary'; allowed: "),
-        ({"smallest": SMALLEST | {"unit": None}}, ".smallest.unit: found None; allowed: "),
         ({"smallest": SMALLEST | {"unit": "NA"}}, ".smallest.unit: found 'NA'; allowed: another text"),
-        ({"smallest": SMALLEST | {"why": ""}}, ".smallest.why: found ''; allowed: another text"),
         ({"smallest": SMALLEST | {"effect": -1.0}}, ".smallest.effect: found -1.0; allowed: "),
         ({"unitt": "x"}, ".unitt: unknown key"),
         ({"direction": "up"}, ".direction: found 'up'; allowed: "),
         ({"controls": ["scale-2", "best"]}, ".controls: found 'best'; allowed: learned-affine, "),
-        ({"controls": ["same-computee"]}, ".controls: found 'same-computee'; allowed: "),
         ({"baseline": LINEAR | {"variant": "mine"}}, ".baseline.variant: found 'mine'; allowed: "),
-        ({"metric": METRIC | {"transform": "exp"}}, ".metric.transform: found 'exp'"),
         ({"metric": METRIC | {"x": [3.0, 1.0]}}, ".metric: x: found [3.0, 1.0]; allowed: the smaller number first"),
-        ({"metric": UNKNOWN_METRIC}, ".metric: name: found 'nlll'; allowed: nelbo, nelbo_fixed, nll, "),
         ({"metric": METRIC | {"stage": "fid"}}, ".metric: name: found 'gap'; allowed: fid, fid_infinity, kid, "),
-        (
-            {"metric": METRIC | {"sampler": "pc"}},
-            ".metric: sampler: found 'pc'; allowed: no name, since stage nll has none",
-        ),
-        (
-            {"metric": FEW_STEPS | {"sampler": "ode"}},
-            ".metric: sampler: found 'ode'; allowed: chosen, ancestral, ddim, ",
-        ),
-        ({"metric": LOG, "baseline": {"value": 0.0}}, ": baseline: found 0; allowed: above 0"),
-        ({"id": "null"}, ".id: found 'null'; allowed: another text, since tables would be read without"),
+        ({"metric": METRIC | {"sampler": "pc"}}, ".metric: sampler: found 'pc'; allowed: no name"),
+        ({"metric": FEW_STEPS | {"sampler": "ode"}}, ".metric: sampler: found 'ode'; allowed: chosen, ancestral, "),
+        ({"metric": METRIC | {"transform": "log"}, ".baseline": {"value": 0.0}}, ": baseline: found 0; allowed: "),
         ({"where": {"datasets": ["digitz"]}}, ": where.datasets: found 'digitz'; allowed: celeba64, cifar10, "),
         ({"metric": METRIC | {"stage": "toy2d"}}, ": where.datasets: found 'digits'; allowed: no name, "),
-        (
-            {"metric": METRIC | {"stage": "toy2d"}, "where": {"objectives": ["nll"]}},
-            ": where.objectives: found 'nll'; allowed: no name, since stage toy2d has none",
-        ),
         ({"treatment": LINEAR}, ": baseline: found null; allowed: a model or a number"),
         ({"baseline": LINEAR, "controls": ["scale-2"]}, ": controls: found scale-2; allowed: []"),
-        *(
-            ({"baseline": INDM | more}, ": claim better: found the same numbers, from indm, for treatment and")
-            for more in ({}, {"objective": "nll"})
-        ),
+        ({"baseline": INDM | {"objective": "nll"}}, ": claim better: found the same numbers, from indm, for "),
     ],
 )
 def test_a_mistake_in_the_file_is_named(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
@@ -954,18 +845,3 @@ def test_other_mistakes_in_the_file_are_named(tmp_path: Path) -> None:
         path.write_text(yaml_text(content))
         with pytest.raises(ParamsError, match=words):
             load_claims(path)
-
-
-def test_names_of_metrics_are_those_that_suites_have_measured() -> None:
-    """Those of the published tables; clean_fid and legacy_fid are of images of CIFAR-10 alone, nll_uncorrected of none.
-
-    Tables of suites that were published before the fixed decoder have the bound without the reconstruction in its place.
-    """
-    tables = [pd.read_csv(path) for path in REPOSITORY.glob("docs/results/*/tables/values.csv")]
-    found = pd.concat(tables).groupby("stage")["metric"].unique()
-    since = {"nelbo_fixed", "nll_fixed", "fid_infinity"}
-    # No suite with known densities is published yet.
-    images = {stage: names for stage, names in METRICS.items() if stage != "toy2d"}
-    assert {stage: {*found[stage]} - {"nelbo_no_reconstruction"} - since for stage in images} == {
-        stage: {*names} - {"clean_fid", "legacy_fid", "nll_uncorrected"} - since for stage, names in images.items()
-    }

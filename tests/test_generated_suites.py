@@ -7,7 +7,6 @@ import json
 import math
 import re
 import signal
-import warnings
 from collections.abc import Iterator
 from copy import deepcopy
 from functools import partial, reduce
@@ -310,20 +309,18 @@ ONCE = partial(
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("_in_the_checkout")
 @ONCE(max_examples=20, derandomize=True)
 @given(content=suites())
 def test_a_generated_suite_runs_to_its_tables_or_names_a_key(content: dict[str, Any]) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        check(content)
+    check(content)
 
 
 @pytest.mark.nightly
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("_in_the_checkout")
 @ONCE(max_examples=300)
 @given(content=suites())
 def test_many_generated_suites_run_to_their_tables_or_name_a_key(content: dict[str, Any]) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        check(content)
+    check(content)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -60,13 +60,8 @@ def test_import_takes_neither_torch_nor_numpy() -> None:
         _ = indm.load
 
 
-def test_what_a_run_says_of_itself(run: Run) -> None:
-    assert (run.name, run.dataset, run.seed, run.levels) == (INDM, "digits", 4, 17)
-    assert not run.model.training
-    assert not any(parameter.requires_grad for parameter in run.model.parameters())
-
-
 def test_images_come_back_from_their_latents(run: Run) -> None:
+    assert (run.name, run.dataset, run.seed, run.levels) == (INDM, "digits", 4, 17)
     images = digits(20)
     latents = run.encode(images)
     assert latents.shape == images.shape
@@ -212,29 +207,6 @@ def test_an_environment_that_onednn_has_read_is_not_followed(
     assert program()["onednn on"]
 
 
-def numbers_of_a_run() -> list[Tensor]:
-    run = indm.load_run(DDPMPP)
-    found = run.likelihood(digits(1), ode_steps=2, time_draws=1)
-    latents = run.encode(digits(2))
-    return [found.nll, found.nelbo, latents, run.invert(latents), run.sample(1, steps=2)]
-
-
-@pytest.fixture(scope="module")
-def numbers() -> list[Tensor]:
-    """The numbers in a program that has allowed nothing."""
-    return numbers_of_a_run()
-
-
-@pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")
-@pytest.mark.parametrize("around", PROGRAMS)
-def test_a_programs_settings_change_no_number(numbers: list[Tensor], around: str) -> None:
-    with PROGRAMS[around]():
-        found = numbers_of_a_run()
-    for one, other in zip(found, numbers, strict=True):
-        assert torch.equal(one, other)
-        assert one.dtype == other.dtype
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("name", [INDM, DDPMPP])
 def test_published_weights_give_the_published_likelihoods(name: str) -> None:
@@ -329,9 +301,7 @@ def renamed(spec: dict[str, Any]) -> None:
         (lambda tensors, _: tensors.update({FIRST: tensors[FIRST].int()}), "found torch.int32, expected torch.float32"),
         (lambda tensors, _: tensors.pop(FIRST), "weights do not fit the model that the file describes: .*Missing key"),
         (lambda _, spec: spec.pop("model"), "describes no model that this version can build (KeyError('model'))"),
-        (lambda _, spec: spec.update(model={}), "describes no model that this version can build"),
         (lambda _, spec: renamed(spec), "describes no model that this version can build"),
-        (lambda _, spec: spec.pop("run"), "found run 'None'"),
         (lambda _, spec: spec.update(run=5), "found run '5'"),
     ],
 )
@@ -362,12 +332,19 @@ def test_weights_that_changed_since_they_were_published_are_refused(
         indm.load_run(path)
 
 
-@pytest.mark.parametrize("metadata", ["[]", "3", "null"])
-def test_weights_that_say_nothing_of_themselves_are_named(metadata: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"damaged", "not a safetensors file"),
+        (b"\x02" + bytes(7) + b"{}", "found format None"),
+        (save({"a": torch.zeros(1)}, {"indm": "[]"}), "indm-weights-2"),
+    ],
+)
+def test_files_that_are_no_weights_are_named(content: bytes, words: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
-    save_file({"a": torch.zeros(1)}, path, metadata={"indm": metadata})
-    with pytest.raises(ArtifactError, match=f"^{path}.*indm-weights-2"):
-        indm.load_run(path)
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=f"^{path}: .*{re.escape(words)}"):
+        indm.load_run(str(path))
 
 
 def test_numbers_that_are_none_are_refused(run: Run) -> None:
@@ -394,12 +371,6 @@ def test_images_of_256_levels_are_taken() -> None:
     assert torch.equal(run.invert(latents), torch.tensor(images))
 
 
-def test_a_file_of_weights_is_loaded_by_its_path(run: Run, tmp_path: Path) -> None:
-    copy = tmp_path / "weights.safetensors"
-    shutil.copy(WEIGHTS / f"digits/{INDM}.safetensors", copy)
-    assert indm.load_run(str(copy)).name == INDM
-
-
 def test_an_unknown_run_is_named_with_those_that_are_there(folder: Path) -> None:
     brought = ", ".join(path.stem for path in sorted(WEIGHTS.glob("*/*.safetensors")))
     with pytest.raises(ArtifactError) as error:
@@ -415,7 +386,6 @@ def test_an_unknown_run_is_named_with_those_that_are_there(folder: Path) -> None
     ("device", "words"),
     [
         ("gpu", "found 'gpu'"),
-        ("meta", "found 'meta'"),
         ("cuda:1", "cuda:1: torch sees 1 GPU"),
     ],
     ids=type,
@@ -426,38 +396,32 @@ def test_a_device_that_is_not_there_is_named(device: Any, words: str, monkeypatc
         indm.load_run(INDM, device)
 
 
-@pytest.mark.parametrize(("content", "words"), [(b"damaged", "not a safetensors file"), (None, "found format None")])
-def test_a_damaged_file_is_named(content: bytes | None, words: str, tmp_path: Path) -> None:
-    path = tmp_path / "weights.safetensors"
-    path.write_bytes(b"\x02" + bytes(7) + b"{}" if content is None else content)
-    with pytest.raises(ArtifactError, match=f"{path}: {re.escape(words)}"):
-        indm.load_run(path)
+ZEROS = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+# Images or latents, and what is wrong with them.
+WRONG: list[tuple[str, Any, str]] = [
+    ("images", ZEROS[:, 0], "found shape (2, 8, 8); "),
+    ("images", ZEROS[:0], "takes (N, 1, 8, 8), N at least 1"),
+    ("images", ZEROS + 17, f"from 17 to 17; {INDM} takes uint8 from 0 to 16"),
+    *(("images", np.zeros((2, 1, 8, 8), kind), "found torch.") for kind in ("float32", "uint16", "int64", "bool")),
+    ("latents", torch.zeros(2, 64), "found shape (2, 64); "),
+    ("latents", ZEROS.to(torch.complex64), "found torch.complex64"),
+    *(("latents", np.eye(8).reshape(1, 1, 8, 8) * value, "found ") for value in (np.nan, 1e39)),
+]
 
 
-@pytest.mark.parametrize(
-    ("images", "words"),
-    [
-        (torch.zeros(2, 8, 8, dtype=torch.uint8), "images: found shape (2, 8, 8); "),
-        (torch.zeros(0, 1, 8, 8, dtype=torch.uint8), "takes (N, 1, 8, 8), N at least 1"),
-        (torch.zeros(2, 1, 8, 8), "images: found torch.float32; digits-vp-indm-nll-s4 takes uint8 from 0 to 16"),
-        (
-            torch.full((2, 1, 8, 8), 17, dtype=torch.uint8),
-            "from 17 to 17; digits-vp-indm-nll-s4 takes uint8 from 0 to 16",
-        ),
-    ],
-)
-def test_images_of_another_shape_or_range_are_refused(run: Run, images: Tensor, words: str) -> None:
-    for use in (run.encode, run.likelihood):
-        with pytest.raises(DataError, match=re.escape(words)):
-            use(images)
+@pytest.mark.parametrize(("what", "values", "words"), WRONG)
+def test_images_and_latents_that_the_model_does_not_take_are_refused(
+    run: Run, what: str, values: Any, words: str
+) -> None:
+    for use in (run.encode, run.likelihood) if what == "images" else (run.invert,):
+        with pytest.raises(DataError, match=f"^{what}: .*{re.escape(words)}"):
+            use(values)
 
 
 UNUSUAL: dict[str, Callable[[NDArray[Any]], Any]] = {
-    "negative strides": lambda values: values[::-1, :, ::-1][::-1, :, ::-1],
     "other strides": lambda values: torch.tensor(values).transpose(2, 3).contiguous().transpose(2, 3),
     "read-only": lambda values: np.frombuffer(values.tobytes(), values.dtype).reshape(values.shape),
     "big-endian": lambda values: values.astype(values.dtype.newbyteorder(">")),
-    "list of arrays": list,
     "list of tensors": lambda values: list(torch.tensor(values)),
 }
 
@@ -482,19 +446,6 @@ def test_what_has_no_numbers_is_refused(run: Run, values: Any) -> None:
             use(values)
 
 
-@pytest.mark.parametrize("kind", ["uint16", "uint32", "uint64", "int64", "complex64", "bool", ">i2"])
-def test_images_of_another_type_are_refused(run: Run, kind: str) -> None:
-    for use in (run.encode, run.likelihood):
-        with pytest.raises(DataError, match=rf"^images: found torch\.\w+; {INDM}"):
-            use(np.zeros((2, 1, 8, 8), kind))
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, 1e39])
-def test_latents_that_are_not_finite_are_refused(run: Run, value: float) -> None:
-    with pytest.raises(DataError, match=r"^latents: "):
-        run.invert(np.full((1, 1, 8, 8), value))
-
-
 @pytest.mark.parametrize("seed", ["a", 1.5, True, torch.tensor(3), -1, 2**32], ids=type)
 def test_seeds_that_no_suite_allows_are_refused(run: Run, seed: Any) -> None:
     calls: list[Callable[[], object]] = [
@@ -506,10 +457,3 @@ def test_seeds_that_no_suite_allows_are_refused(run: Run, seed: Any) -> None:
     for call in calls:
         with pytest.raises(ParamsError, match=f"^seed: found {re.escape(repr(seed))}"):
             call()
-
-
-def test_latents_of_another_shape_are_refused(run: Run) -> None:
-    with pytest.raises(DataError, match=re.escape("latents: found shape (2, 64); ")):
-        run.invert(torch.zeros(2, 64))
-    with pytest.raises(DataError, match=r"latents: found torch\.complex64"):
-        run.invert(torch.zeros(2, 1, 8, 8, dtype=torch.complex64))

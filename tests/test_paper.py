@@ -132,7 +132,6 @@ SOURCED: list[tuple[str, str, Any, str]] = [
 ]
 OURS = {"train.snapshots", "sample.batch_size", "nll.time_draws", "curve.images", "curve.time_draws", "curve.tolerance"}
 OURS |= {"nll.log_det_tolerance", "curve.log_det_tolerance"}
-ANNOTATED = ("datasets", "train", "sde", "score", "flow", "weights", "sample", "fid", "nll", "curve", "sweep")
 
 
 @pytest.fixture(scope="module")
@@ -173,22 +172,6 @@ def test_values_are_those_of_their_sources(paper: Suite) -> None:
         keys = [key for _, key, _, _ in rows]
         assert len(set(keys)) == len(keys), run
         assert set(keys) | OURS == set(found), run
-
-
-def test_values_of_the_file_say_where_they_come_from() -> None:
-    top, section, suite = "", "", Path(REPOSITORY, "params", "paper.yaml").read_text()
-    for line in suite.partition("\nruns:")[0].splitlines():
-        found = re.match(r"( *)([a-z0-9_]+):( |$)(.*)", line)
-        if found is None:
-            continue
-        if found[1] == "":
-            top = section = found[2]
-        elif found[1] == "  ":
-            section = found[2] if found[2] in ("sde", "score", "flow") and top == "train" else top
-        if section in ANNOTATED and found[4]:
-            source = re.search(r"  # \[(code|readme|json|ours)\]( [\w*./]+)?", line)
-            assert source, line
-            assert source[1] != "code" or re.fullmatch(r" (.*\.py|default_\*|v[ep]/\*)", source[2]), line
 
 
 FAIR = [path for path in suite_files(REPOSITORY / "params") if path.stem != "paper"]

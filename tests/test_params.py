@@ -1,10 +1,9 @@
 """The schema: what it refuses, and in which words."""
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import nullcontext
-from copy import deepcopy
-from functools import reduce
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,6 @@ from typing import Any
 import pandas as pd
 import pytest
 from dvc.utils.serialize import parse_yaml as parse_yaml_for_dvc
-from hypothesis import assume, given, reject
-from hypothesis import strategies as st
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from indm.errors import ParamsError
 from indm.suite.expand import suite_files
@@ -56,22 +51,9 @@ MISTAKES = {
         "  steps: 200", "  stepz: 250", "key train.stepz: unknown key", "did you mean steps?",
         "key train.steps: missing"
     ),
-    "mistyped key of a run": (
-        "vp, " + LINE, "vp, " + LINE.replace("train: {}", "train: {lrr: 1.0}"),
-        f"run {RUN}, key train.lrr: unknown key", "did you mean lr?"
-    ),
     "wrong type": ("  steps: 200", "  steps: many", "key train.steps: found 'many'"),
-    "text in the place of a number": ("  lr: 4.0e-3", "  lr: 1:30", "key train.lr: found '1:30'"),
     "text that YAML 1.1 takes for a boolean": (
         "  centered: true", "  centered: yes", "key train.centered: found 'yes'"
-    ),
-    "out of range": (
-        "vp, " + LINE, "vp, " + LINE.replace("train: {}", "train: {score: {dropout: 1.5}}"),
-        f"run {RUN}, key train.score.dropout: found 1.5"
-    ),
-    "unknown dataset": (
-        "dataset: digits, sde: vp, " + LINE, "dataset: digitz, sde: vp, " + LINE,
-        f"run {RUN}, key dataset: found 'digitz'"
     ),
     "dataset the suite does not list": (
         "dataset: digits, sde: vp, " + LINE, "dataset: patches, sde: vp, " + LINE,
@@ -80,22 +62,13 @@ MISTAKES = {
     "missing key": (
         f"{RUN}: {{dataset: digits, sde: vp, ", f"{RUN}: {{dataset: digits, ", f"run {RUN}, key sde: missing"
     ),
-    "no section": (
-        "latent: {standardise: false, scale: 1.0, learned: null}", "latent: []", "key train.latent: found []"
-    ),
-    "null where a number belongs": ("  lr: 4.0e-3", "  lr: null", "key train.lr: found None"),
     "name that the keys do not spell": (
         f"{RUN}: {{dataset: digits, sde: vp", f"{RUN}: {{dataset: digits, sde: ve", f"run {RUN}, key (the run's name)",
         "allowed: 'digits-ve-indm-nll'"
     ),
-    "name that is no word": (f"  {RUN}:", f"  {RUN}-x.y:", f"key runs: found the name '{RUN}-x.y'"),
     "variant that the name lacks": (
         "vp, " + LINE, "vp, " + LINE.replace('variant: ""', "variant: deep"), f"run {RUN}, key (the run's name)",
         "allowed: 'digits-vp-indm-deep-nll'"
-    ),
-    "variant that is no word": (
-        "vp, " + LINE, "vp, " + LINE.replace('variant: ""', "variant: a_b"), f"run {RUN}, key variant: found 'a_b'",
-        "lower-case letters"
     ),
     "variant that tables lose": (
         f"{RUN}: {{dataset: digits, sde: vp, " + LINE,
@@ -139,22 +112,12 @@ MISTAKES = {
     "a tolerance below the rounding": (
         "  tolerance: 1.0e-4\n  denoise", "  tolerance: 1.0e-30\n  denoise", "key sample.tolerance: found 1e-30"
     ),
-    "one test point": ("  test_points: 500", "  test_points: 1", "key toy2d.test_points: found 1"),
     "a coupling that takes all memory": (
         "    coupling_width: 16", "    coupling_width: 1000000", "key toy2d.training.coupling_width: found 1000000"
     ),
-    "a coupling whose control of equal compute hardly ends": (
-        "    coupling_width: 16", "    coupling_width: 2000", "key toy2d.training.coupling_width: found 2000"
-    ),
-    "a flow without blocks": ("    blocks: [2, 2]", "    blocks: [0, 0]", "key train.flow.blocks: found [0, 0]"),
     "fewer samples than neighbours": (
         "  prc_neighbours: 3", "  prc_neighbours: 398", "key sweep.num_samples: found 200"
     ),
-    "a variant that spreadsheets take for a formula": (
-        "vp, " + LINE, "vp, " + LINE.replace('variant: ""', 'variant: "-1"'), f"run {RUN}, key variant: found '-1'"
-    ),
-    "a name of two lines": ("suite: frozen", 'suite: "fro\\nzen"', "suite frozen, key suite: found 'fro\\nzen'"),
-    "map that nobody learns": ("learned: null", "learned: cubic", "key train.latent.learned: found 'cubic'"),
     "learned map as a flow of indm": ("    name: resflow", "    name: linear", "key train.flow.name: found 'linear'"),
     "learned range without the term that makes it a bound": (
         "learned_range: false", "learned_range: true", "key train.reconstruction: found False"
@@ -165,10 +128,6 @@ MISTAKES = {
     "fresh score where no flow is": (
         "  fresh_score_after: null", "  fresh_score_after: 100",
         "digits-vp-ddpmpp-nll and 1 more, key train.fresh_score_after: found 100"
-    ),
-    "fresh score after the end": (
-        "vp, " + LINE, "vp, " + LINE.replace("train: {}", "train: {fresh_score_after: 200}"),
-        f"run {RUN}, key train.fresh_score_after: found 200"
     ),
     "warm-up of the flow without an end": (
         "vp, " + LINE, "vp, " + LINE.replace("train: {}", "train: {flow_warmup_steps: 200}"),
@@ -183,20 +142,11 @@ MISTAKES = {
         "train: {snapshots: []}, sample: {denoise: released_ve, sampler: ode}}",
         "run digits-ve-indm-fid, key sample.denoise: found 'released_ve'"
     ),
-    "released denoising of DPM-Solver++": (
-        "train: {snapshots: [], flow_lr: 3.0e-4}, sample: {}}",
-        "train: {snapshots: []}, sample: {denoise: released_ve, sampler: dpm_solver_pp_2m}}",
-        "key sample.denoise: found 'released_ve'"
-    ),
     "key given twice": ("threads: 1", "threads: 1\nthreads: 2", 'duplicate key "threads"', "line 6"),
     "range that is empty": ("beta_min: 0.1", "beta_min: 30.0", "key train.sde.vp.beta_min: found 30.0"),
     "a density that nobody draws": (
         "    moons-short: {density: moons,", "    moons-short: {density: moonz,",
         "key toy2d.datasets.moons-short.density: found 'moonz'", "checkerboard"
-    ),
-    "a length that is not there": (
-        "    moons-short: {density: moons, length: short,", "    moons-short: {density: moons, length: shorter,",
-        "key toy2d.datasets.moons-short.length: found 'shorter'"
     ),
     "a seed in two jobs": (
         "    moons-long: {density: moons, length: long,", "    moons-long: {density: moons, length: short,",
@@ -205,14 +155,8 @@ MISTAKES = {
     "fewer samples than the metrics need": (
         "  num_samples: 400", "  num_samples: 20", "digits-vp-ddpmpp-fid and 4 more, key sample.num_samples: found 20"
     ),
-    "fewer samples than splits of the inception score": (
-        "  is_splits: 10", "  is_splits: 1000", "key sample.num_samples: found 400"
-    ),
     "a subset larger than the test split": (
         "  kid_subset_size: 200", "  kid_subset_size: 361", "key fid.kid_subset_size: found 361"
-    ),
-    "a sweep of fewer images than the metrics need": (
-        "  num_samples: 200", "  num_samples: 10", "key sweep.num_samples: found 10"
     ),
     "a batch larger than the training split": (
         "  batch_size: 64\n  micro", "  batch_size: 1258\n  micro", "key train.batch_size: found 1258"
@@ -221,21 +165,8 @@ MISTAKES = {
         "  micro_batches: 1", "  micro_batches: 65", "key train.micro_batches: found 65"
     ),
     "more images than the test split has": ("nll:\n  images: null", "nll:\n  images: 361", "key nll.images: found 361"),
-    "more images than the validation split has": (
-        "curve:\n  images: 40", "curve:\n  images: 181", "key curve.images: found 181"
-    ),
     "a grid of times that no memory holds": (
         "  steps: 50\n  grid", "  steps: 1000000000000\n  grid", "key sample.steps: found 1000000000000"
-    ),
-    "samples in steps that no memory holds": (
-        "  sample_steps: [8, 16, 32]", "  sample_steps: [4, 1000000000000]",
-        "key toy2d.sample_steps.1: found 1000000000000"
-    ),
-    "draws of an error that never end": (
-        "  bootstrap: 50", "  bootstrap: 1000000000000", "key fid.bootstrap: found 1000000000000"
-    ),
-    "subsets that never end": (
-        "  kid_subsets: 100", "  kid_subsets: 1000000000000", "key fid.kid_subsets: found 1000000000000"
     ),
     "more levels of the network than the image can be halved for": (
         "    multipliers: [1, 1]", "    multipliers: [1, 1, 1, 1, 1]", "key train.score.multipliers: found 5 levels"
@@ -247,31 +178,19 @@ MISTAKES = {
     "an output divided by what is not embedded": (
         "    scale_by_sigma: false", "    scale_by_sigma: true", "key train.score.scale_by_sigma: found True"
     ),
-    "a seed that no library takes": (
-        "    split_seed: 0", "    split_seed: 4294967296", "key datasets.digits.split_seed: found 4294967296"
-    ),
     "a validation split for a dataset that has one": (
         "    split_seed: 0", "    split_seed: 0\n    validation: 5", "key datasets.digits.validation: found 5"
     ),
-    "no steps to sample in": ("  sample_steps: [8, 16, 32]", "  sample_steps: []", "key toy2d.sample_steps: found []"),
     "a dataset of another folder": (
         "reference:\n  digits:", "reference:\n  ../../x:", "key reference: found the name '../../x'"
     ),
-    "an infinite number": ("  lr: 4.0e-3", "  lr: .inf", "key train.lr: found inf"),
     "a tolerance that says nothing": (
         "nll:\n  images: null\n  batch_size: 360\n  time_draws: 10\n  tolerance: null",
         "nll:\n  images: null\n  batch_size: 360\n  time_draws: 10\n  tolerance: 1.0e+300",
         "key nll.tolerance: found 1e+300"
     ),
-    "a range of the 2-D study that is empty": (
-        "  vp: {beta_min: 0.1, beta_max: 20.0}\n  eps", "  vp: {beta_min: 30.0, beta_max: 20.0}\n  eps",
-        "key toy2d.vp.beta_min: found 30.0"
-    ),
     "a name too long for a file": (
         f"  {RUN}:", f"  {'a' * 151}:", "key runs: found the name 'aaaa"
-    ),
-    "a dataset that is not there": (
-        "datasets:\n  digits:", "datasets:\n  mnist_:", "key datasets: found the name 'mnist_'"
     ),
     "not YAML": (
         "suite: frozen", "suite: [frozen",
@@ -280,10 +199,6 @@ MISTAKES = {
     "published statistics of a classifier": (
         "published_statistics: null", f"published_statistics: {{path: a.npz, sha256: {'a' * 64}}}",
         "key reference.digits.published_statistics: "
-    ),
-    "sha256 that is none": (
-        "published_statistics: null", "published_statistics: {path: a.npz, sha256: abc}",
-        "key reference.digits.published_statistics.sha256: found 'abc'", "64 hexadecimal digits"
     ),
     "neighbourhood of more images than there are": (
         "prc_images: 400", "prc_images: 3", "key fid.prc_neighbours: found 3"
@@ -296,10 +211,6 @@ MISTAKES = {
     "a bound of what is no metric": (
         "device: cpu", "device: cpu\nfailed_beyond: {NLL: 8.0}", "key failed_beyond: found 'NLL'"
     ),
-    "a bound of what is no metric of points": (
-        "device: cpu", "device: cpu\nfailed_beyond: {toy2d.nll_excess: 8.0, path_ratio: 8.0}",
-        "key failed_beyond: found 'path_ratio'"
-    ),
     "a seed that failed and is none": (
         "seeds: [0, 1, 2], train: {}", "seeds: [0, 1, 2], failed: [3], train: {}", "key failed: found [3]"
     ),
@@ -308,7 +219,6 @@ MISTAKES = {
         "vp, " + LINE, "vp, " + LINE.replace("train: {}", "train: {snapshots: [100, 200, 200]}"),
         f"run {RUN}, key train.snapshots: found 200 twice in [100, 200, 200]"
     ),
-    "a seed below 0": ("seeds: [0, 1, 2], train: {}", "seeds: [-1], train: {}", "key seed: found -1"),
     "seed and seeds": ("seeds: [0, 1, 2], train: {}", "seed: 0, seeds: [1], train: {}", "key seeds: found seed 0 too"),
     "a base that is not there": (
         "suite: frozen", "suite: frozen\nbased_on: thawed", "key based_on: ", "thawed.yaml: ", "/: frozen"
@@ -325,12 +235,7 @@ MISTAKES = {
         "objective: nll, seeds: [0, 1, 0], train: {flow_warmup_steps: 200}", ": found 0 twice in [0, 1, 0]",
         "key train.flow_warmup_steps: found 200"
     ),
-    "a seed twice in a suite with a mistyped key": (
-        "objective: nll, seeds: [0, 1, 2], train: {}", "objective: nll, seeds: [0, 1, 0], train: {lrr: 1.0}",
-        ": found 0 twice in [0, 1, 0]", "key train.lrr: unknown key"
-    ),
     "a base that is no name": ("suite: frozen", "suite: frozen\nbased_on: ../x", "key based_on: found '../x'"),
-    "a base that is nothing": ("suite: frozen", "suite: frozen\nbased_on:", "key based_on: found None"),
     "another suite's name": ("suite: frozen", "suite: other", "key suite: found 'other'", "'frozen'"),
 }  # fmt: skip
 
@@ -350,44 +255,27 @@ def test_mistake_is_named(tmp_path: Path, mistake: str) -> None:
 
 # Lists whose values have their places: levels, scales, the first and the last of a range.
 PLACES = {"multipliers", "blocks", "encoder_widths", "corrector_snr"}
+# Of a cell, whose seeds have a rule of their own, and of kept weights, which are no numbers.
+OTHERS = {"seeds", "failed", "variants"}
 
 
-def lists(content: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
-    """Yield every list of a suite, but for those of its runs, with its key."""
-    for name, value in content.items():
-        if isinstance(value, dict) and name != "runs":
-            yield from lists(value, (*key, name))
-        if isinstance(value, list):
-            yield (*key, name), value
+def lists(schema: Any, name: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every list of a JSON schema with its name."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "array":
+            yield name, schema
+        for key, below in schema.items():
+            yield from lists(below, name if key in ("anyOf", "items") else key)
+    elif isinstance(schema, list):
+        for option in schema:
+            yield from lists(option, name)
 
 
-FULL = suite_content(load_suite(FROZEN))
-LISTS = {".".join(key): (key, value) for key, value in lists(FULL)}
-
-
-@pytest.mark.parametrize("key", LISTS)
-def test_a_value_that_stands_twice_is_refused_but_where_places_count(tmp_path: Path, key: str) -> None:
+def test_a_value_may_not_stand_twice_but_where_places_count() -> None:
     """It would be measured twice, and averaged as if by two seeds."""
-    (*sections, name), value = LISTS[key]
-    repeated = (value or [8]) * 2
-    changed = deepcopy(FULL)
-    reduce(dict.__getitem__, sections, changed)[name] = repeated
-    expected = f"key {key}: found {repeated[0]!r} twice in {repeated}; allowed: each value once; remove the repeats"
-    try:
-        load(tmp_path, yaml_text(changed))
-    except ParamsError as error:
-        found = str(error)
-    else:
-        found = ""
-    assert (expected in found) == (name not in PLACES), found
-
-
-def test_every_list_whose_places_do_not_count_was_repeated() -> None:
-    known = {key.rpartition(".")[2] for key in LISTS} - PLACES
-    names = {"attention_resolutions", "objectives", "sample_steps", "samplers", "seeds", "sizes", "snapshots", "steps"}
-    assert known == names
-    # Those of a run's train section stand there once more; and frozen searches nothing, so that it has no `seeds` and `lengths`.
-    assert json_schema().count('"uniqueItems": true') == len(known) + 4
+    found = [(name, schema.get("uniqueItems", False)) for name, schema in lists(json.loads(json_schema()))]
+    assert {name for name, is_unique in found if not is_unique} == PLACES | OTHERS
+    assert ("sample_steps", True) in found
 
 
 @pytest.mark.parametrize(("model", "variant", "train", "words"), [
@@ -497,36 +385,11 @@ def test_scalars_are_those_of_yaml_1_2() -> None:
         assert parse_yaml_for_dvc(f"key: {text}", path="made-up.yaml")["key"] == found
 
 
-@given(text=st.text("0123456789+-.:_eEboxfruenaltTF~", min_size=1, max_size=6))
-def test_scalars_are_those_that_dvc_reads(text: str) -> None:
-    """A number that only one of the two took for a text would split the engines."""
-    try:
-        expected = YAML(typ="safe", pure=True).load(text)
-    except (YAMLError, ValueError):
-        # ruamel.yaml takes "._" for a number, and fails.
-        reject()
-    # Syntax, not a scalar.
-    assume(not isinstance(expected, dict | list))
-    assert repr(parse_yaml(text)) == repr(expected)
-
-
-def test_suites_are_what_dvc_reads() -> None:
-    for path in (*SUITES, SUITES[0].parent / "expanded/smoke.json"):
-        assert parse_yaml(path.read_text()) == YAML(typ="safe", pure=True).load(path.read_text()), path
-
-
-@pytest.mark.parametrize("text", ["a: 1\na: 2", "{a: 1, a: 1}", "b: {a: 1, 'a': 2}", "[1", "!!python/name:os.system"])
-def test_refused_text_is_one_line(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ParamsError, match=r"frozen\.yaml.*line \d") as caught:
-        load(tmp_path, text)
-    assert len(str(caught.value).splitlines()) == 1
-
-
 UNREADABLE = {
+    "a key twice": ("a: 1\n'a': 2\n", "duplicate key"),
+    "an object of Python": ("a: !!python/name:os.system\n", "python/name"),
     "a date that is none": ("a: 2020-99-99\n", "month must be in 1..12"),
-    "a number that is none": ("a: !!int abc\n", "invalid literal"),
     "a truth that is none": ("a: !!bool perhaps\n", "perhaps"),
-    "a date that only claims to be one": ("a: !!timestamp abc\n", 'timestamp from "abc"'),
     "a list that claims to be a number": ("a: !!int [1]\n", "expected a scalar node, but found sequence"),
     "lists in lists": (f"a: {'[' * 900}{']' * 900}\n", "recursion"),
 }
@@ -574,10 +437,6 @@ def test_merged_keys_may_be_given_anew() -> None:
     assert parse_yaml("x: &x {a: 1, b: 1}\ny: {<<: *x, b: 2}")["y"] == {"a": 1, "b": 2}
 
 
-def test_exponent_needs_no_point(tmp_path: Path) -> None:
-    assert load(tmp_path, TEXT.replace("  lr: 4.0e-3", "  lr: 4e-3", 1)) == load(tmp_path, TEXT)
-
-
 def test_what_is_written_is_read_again() -> None:
     for value in (*SCALARS.values(), *SCALARS, "", "1e-3", "010", "true", 1e-5, [0.5, {"a": "b: c"}], "é"):
         content = {"key": value, "another": 1}
@@ -614,13 +473,10 @@ def test_a_seed_that_failed_is_no_run_and_stays_known(tmp_path: Path) -> None:
 
 BASED = {
     "mistake in the base": ("  steps: 200\n", "  steps: many\n", "", "frozen", "key train.steps: found 'many'"),
-    "unknown key in the base": ("  steps: 200\n", "  steps: 200\n  lrr: 1\n", "", "frozen", "key train.lrr: unknown key"),
     "missing key": ("  steps: 200\n", "", "train: {lr: 1.0e-3}\n", "frozen", "key train.steps: missing"),
-    "mistake over the base": ("", "", "train: {steps: many}\n", "more", "key train.steps: found 'many'"),
     "over a mistake in the base": (
         "  steps: 200\n", "  steps: many\n", "train: {steps: few}\n", "more", "key train.steps: found 'few'"
     ),
-    "run of the base": ("vp, " + LINE, "vp, " + LINE.replace("train: {}", "train: {lr: -1}"), "", "frozen", f"run {RUN}, key"),
     "seeds of the base": ("vp, " + LINE, "vp, " + LINE.replace("[0, 1, 2]", "[0, 0]"), "", "frozen", f"run {RUN}, key seeds"),
     "run of its own": (
         "", "", "protocol: {}\nruns:\n  digits-vp-indm-nll: {dataset: digits, sde: vp, model: indm, variant: '', objective: nll, "

@@ -24,9 +24,7 @@ SEEDS = 3
 NOISE = 2e-4
 MODELS = [
     ("indm", ""),
-    ("ddpmpp", ""),
-    ("ddpmpp", "same-compute"),
-    ("ddpmpp", "learned-scale"),
+    *(("ddpmpp", variant) for variant in ("", "same-compute", "learned-scale")),
     ("indm", "frozen-flow"),
 ]
 SAMPLERS = {"indm": "ddim", "ddpmpp": "dpm_solver_pp_2m"}
@@ -49,15 +47,13 @@ def planted_suite() -> Suite:
     runs = [RunParams.model_validate(same | run) for run in found]
     sampling = {"objectives": ["fid"], "samplers": [*SAMPLERS.values()], "steps": [4, 16, 32]}
     study = SMOKE.toy2d.model_copy(update={"datasets": {"moons": SMOKE.toy2d.datasets["moons-tiny"]}})
-    changes = {
-        "suite": "planted",
-        "runs": {run.identity: run for run in runs},
-        "toy2d": study,
+    changes = {"suite": "planted", "runs": {run.identity: run for run in runs}, "toy2d": study, "flow": None}
+    changes |= {
         "protocol": {},
         "tune": {},
-        "flow": None,
+        "sweep": SMOKE.sweep.model_copy(update=sampling),
+        "grading": GradingParams.model_validate(GRADING),
     }
-    changes |= {"sweep": SMOKE.sweep.model_copy(update=sampling), "grading": GradingParams.model_validate(GRADING)}
     return SMOKE.model_copy(update=changes)
 
 

@@ -180,20 +180,5 @@ def test_another_python_finds_the_same_stamps(version: str) -> None:
     assert done.stdout.split() == [code.sources().stamp(*names)], done.stderr
 
 
-@pytest.mark.parametrize(
-    ("file", "old", "new", "stages"),
-    [
-        ("measured.py", '"nll_uncorrected", "gap"', '"gap"', {"table"}),
-        ("measured.py", '("nll", "fid", "is")', '("nll", "fid")', {"claims"}),
-        ("stages/nll.py", '"test.npy"', '"train.npy"', {"nll"}),
-        ("report/values.py", '"ddim", "vp"', '"ancestral", "vp"', {"table"}),
-    ],
-)
-def test_what_decides_a_number_or_a_column_counts(file: str, old: str, new: str, stages: set[str]) -> None:
-    text = PACKAGE[f"indm/{file}"].decode()
-    assert old in text
-    assert {stage for stage, _ in changed({file: text.replace(old, new)})} >= stages
-
-
 def test_the_format_of_numbers_in_tables_counts() -> None:
     assert TABLE_FORMAT in stamps.FORMATS

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner
@@ -26,23 +27,6 @@ from tests.conftest import REPOSITORY
 SUITE = load_suite(REPOSITORY / "params/smoke.yaml")
 RUN, OTHER = "digits-vp-indm-nll-s0", "digits-vp-ddpmpp-nll-s0"
 TRAIN = Job("train", RUN)
-
-
-class Clock:
-    """A clock that goes on when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(progress.time, "monotonic", clock)
-    return clock
 
 
 @pytest.fixture
@@ -115,31 +99,23 @@ def test_a_loop_says_how_far_it_is_and_its_stage_that_it_has_ended(
 def test_without_a_file_a_loop_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
-    def facts() -> dict[str, float]:
-        raise AssertionError
-
-    assert list(bar("a", facts)(range(3))) == [0, 1, 2]
+    assert list(bar("a", Mock(side_effect=AssertionError))(range(3))) == [0, 1, 2]
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("seconds", "most"), [(50, 50), (2400, 400)])
 def test_lines_are_at_least_a_second_apart_and_facts_are_asked_for_them_alone(
-    tmp_path: Path, clock: Clock, seconds: int, most: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int, most: int
 ) -> None:
     """The cost, counted: of steps of 0.05 s, at most one in twenty does more than look at the clock."""
-    asked = 0
-
-    def facts() -> dict[str, float]:
-        nonlocal asked
-        asked += 1
-        return {}
-
+    now, facts = Mock(return_value=0.0), Mock(return_value={})
+    monkeypatch.setattr(progress.time, "monotonic", now)
     with watched(tmp_path / "a.jsonl", goes_on=False):
         for _ in bar("a", facts)(range(20 * seconds)):
-            clock.now += 0.05
+            now.return_value += 0.05
     lines = [line for line in read_lines(tmp_path / "a.jsonl") if line.event == "progress"]
     assert seconds / 10 <= len(lines) <= most
-    assert asked == len(lines)
+    assert facts.call_count == len(lines)
     assert lines[-1].done == 20 * seconds
     assert all(line.seconds_each == pytest.approx(0.05, rel=1e-3) for line in lines)
 
@@ -202,34 +178,27 @@ def test_what_is_no_line_is_left_out(tmp_path: Path) -> None:
     assert [line.time for line in read_lines(path)] == [1, 2]
     assert [line.time for line in read_lines(path, tail=50)] == [2]
     assert read_lines(tmp_path / "absent") == []
+    path.write_text("[" * 100_000)
+    assert read_lines(path) == []
 
 
-FOREIGN: dict[str, dict[str, Any]] = {
-    "a text for a time": {"event": "start", "time": "now"},
-    "a text for a number": {"event": "begin", "part": RUN, "done": "0", "total": 3},
-    "a list for an event": {"event": ["start"]},
-    "a number for a reason": {"event": "failed", "error": 5},
-    "a truth for a step": {"event": "begin", "part": RUN, "done": True, "total": 3},
-    "a step and a half": {"event": "begin", "part": RUN, "done": 1.5, "total": 3},
-    "a negative step": {"event": "begin", "part": RUN, "done": -1, "total": 3},
-    "a step of nothing": {"event": "progress", "part": RUN, "done": 3},
-    "a negative time": {"event": "progress", "part": RUN, "done": 1, "total": 3, "seconds_each": -0.5},
-    **{
-        f"{key} {str(value)[:5]}": {"event": "progress", "part": RUN, "done": 1, "total": 3, "seconds_each": 1}
-        | {key: value}
-        for key in ("time", "seconds_each", "saved_at", "score_loss")
-        for value in (float("nan"), float("inf"), 1e308, 10**400)
-    },
-}
+PROGRESS: dict[str, Any] = {"event": "progress", "part": RUN, "done": 1, "total": 3, "seconds_each": 1}
+FOREIGN: list[dict[str, Any]] = [
+    {"event": ["start"]},
+    {"event": "failed", "error": 5},
+    PROGRESS | {"total": None},
+    *(PROGRESS | {"done": done} for done in ("0", True, 1.5, -1)),
+    PROGRESS | {"seconds_each": -0.5},
+    PROGRESS | {"time": "now"},
+    *(PROGRESS | {key: value} for key in ("time", "score_loss") for value in (float("nan"), 1e308, 10**400)),
+]
 
 
-@pytest.mark.parametrize("case", FOREIGN)
-def test_a_line_that_no_job_wrote_is_left_out(layout: Layout, case: str) -> None:
-    write(layout.watch(*TRAIN), FOREIGN[case])
+@pytest.mark.parametrize("line", FOREIGN)
+def test_a_line_that_no_job_wrote_is_left_out(layout: Layout, line: dict[str, Any]) -> None:
+    write(layout.watch(*TRAIN), line)
     rows = {row.job.subject: row for row in board(layout).rows(time.time())}
     assert rows[RUN].state == "waiting"
-    layout.watch(*TRAIN).write_text("[" * 100_000)
-    assert read_lines(layout.watch(*TRAIN)) == []
 
 
 def test_a_suite_that_has_not_begun_waits(layout: Layout) -> None:
@@ -300,10 +269,7 @@ def test_watching_ends_when_all_is_done(layout: Layout) -> None:
 
 
 def test_watching_ends_by_ctrl_c(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(seconds: float) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("indm.watching.status.time.sleep", interrupt)
+    monkeypatch.setattr("indm.watching.status.time.sleep", Mock(side_effect=KeyboardInterrupt))
     assert "11 waiting" in status(layout, "--watch")
 
 
@@ -359,7 +325,3 @@ def test_a_stage_run_by_the_command_line_is_watched(tmp_path: Path) -> None:
     layout = Layout(tmp_path, "smoke")
     assert [line.event for line in read_lines(layout.watch("prepare", "digits"))] == ["start", "done"]
     assert states(layout)["digits"] == [("reference", "waiting")]
-
-
-def test_what_is_written_is_ignored_by_dvc() -> None:
-    assert "/results/*/watch/" in (REPOSITORY / ".dvcignore").read_text().splitlines()

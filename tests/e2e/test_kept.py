@@ -68,13 +68,6 @@ def test_tables_and_page_are_made_of_what_was_kept_and_are_the_same(lost: Path, 
     assert not list(checkout.glob("results/smoke/runs/*/checkpoint.safetensors"))
 
 
-def test_stages_by_hand_need_no_engine(lost: Path, tmp_path: Path) -> None:
-    checkout = clone(lost, tmp_path)
-    for stage in ("restore", "table", "compute", "claims"):
-        do(checkout, "python", "-m", "indm", stage, "--suite", "params/smoke.yaml")
-    assert tables(checkout) == tables(lost)
-
-
 def test_only_the_runs_that_were_not_kept_are_trained(lost: Path, tmp_path: Path) -> None:
     """What `make restore` does, and what comes after it; on this machine the run comes out the same."""
     checkout = clone(lost, tmp_path)

@@ -243,31 +243,12 @@ def test_an_edit_of_the_sampler_samples_again_and_trains_nothing(checkouts: dict
     assert stages(found) == {"sample", "tune", "toy2d"} | later
 
 
-@pytest.mark.parametrize("engine", ["snakemake", "dvc"])
-def test_an_edit_of_a_flow_trains_the_runs_that_have_it(checkouts: dict[str, Path], engine: str) -> None:
-    file = checkouts[engine] / "indm/flows/registered/resflow.py"
-    with edited(file, f"{file.read_text()}\nResidualFlow = ResidualFlow\n"):
-        trained = {job for job in jobs(checkouts[engine], engine) if job.startswith("train ")}
-    assert trained == {f"train digits-{run}-s0" for run in ("ve-indm-fid", "vp-indm-fid", "vp-indm-nll")}
-
-
-OTHER, VE, LINEAR = "digits-vp-indm-nll-s0", "digits-ve-indm-fid-s0", "digits-vp-ddpmpp-fid-s0"
-CHECKPOINT = "runs/{}/checkpoint.safetensors"
+OTHER = "digits-vp-indm-nll-s0"
 # A file, what is put in its place (another file, or what becomes of its bytes), and a stage that reads it.
 FAULTS: dict[str, tuple[str, str | Callable[[bytes], bytes], str]] = {
     "another run's samples": (f"runs/{RUN}/samples.npy", f"runs/{OTHER}/samples.npy", "fid"),
-    "VE in VP": (CHECKPOINT.format(RUN), CHECKPOINT.format(VE), "nll"),
-    "DDPM++ in INDM": (CHECKPOINT.format(RUN), CHECKPOINT.format(LINEAR), "sample"),
-    "another run's likelihood": (f"runs/{RUN}/nll.json", f"runs/{OTHER}/nll.json", "table"),
     "a flipped byte of the test images": ("data/digits/test.npy", lambda old: old[:-1] + bytes([old[-1] ^ 1]), "nll"),
-    "other levels": ("data/digits/dataset.json", lambda old: old.replace(b'"levels": 17', b'"levels": 16'), "nll"),
     "a table that is cut off": (f"runs/{RUN}/sweep.csv", lambda old: old[: len(old) * 6 // 10], "table"),
-    "an empty likelihood": (f"runs/{RUN}/nll.json", lambda old: b"{}", "table"),
-    "a likelihood of NaN": (
-        f"runs/{RUN}/nll.json",
-        lambda old: re.sub(rb'"nll": [0-9.]+', b'"nll": NaN', old),
-        "table",
-    ),
 }
 
 
@@ -344,21 +325,6 @@ def test_another_learning_rate_of_a_run_trains_it_alone(checkouts: dict[str, Pat
 
 
 @pytest.mark.parametrize("engine", ["snakemake", "dvc"])
-def test_other_sampling_settings_train_nothing(checkouts: dict[str, Path], engine: str) -> None:
-    file = checkouts[engine] / "params/smoke.yaml"
-    with edited(file, file.read_text().replace("temperature: 1.0", "temperature: 0.9")):
-        found = jobs(checkouts[engine], engine)
-    assert sum(job.startswith("sample ") for job in found) == 7
-    later = (
-        {"fid", "sweep", "protocol", "table", "compute", "claims", "publish", "figure", "report"}
-        if engine == "snakemake"
-        else {"sweep", "protocol", "report"}
-    )
-    # Objective nll draws none, and goes on from its study.
-    assert stages(found) == {"sample", "tune"} | later
-
-
-@pytest.mark.parametrize("engine", ["snakemake", "dvc"])
 def test_the_page_has_the_tables_and_the_pictures(checkouts: dict[str, Path], engine: str) -> None:
     page = (checkouts[engine] / "reports/smoke/index.html").read_text()
     for part in ('id="table-fid"', 'id="table-nll"', "seed 0", "data:image/png", "its numbers mean nothing"):
@@ -371,11 +337,6 @@ def test_snakemake_makes_its_own_report_of_page_and_tables(checkouts: dict[str, 
     report = (checkouts["snakemake"] / "report.html").read_text()
     assert "index.html" in report
     assert "table_fid.csv" in report
-    # It begins as the page does.
-    page = (checkouts["snakemake"] / "reports/smoke/index.html").read_text()
-    lead = re.search(r'<p class="lead">\s*([^<.]+)', page)
-    assert lead
-    assert lead[1].strip() in report
     assert len(report) < 20e6
 
 
