@@ -1,6 +1,5 @@
 """Known densities: log-densities by quadrature, models that are the truth or wrong by a known amount, a stack alone."""
 
-import hashlib
 import math
 from pathlib import Path
 from typing import Any, get_args
@@ -23,7 +22,6 @@ from indm.densities.models import (
     Scale,
     ScoreMLP,
     Stack,
-    initialise,
     parameter_count,
     select,
 )
@@ -31,7 +29,7 @@ from indm.densities.movers import EncoderMover, RangeMover, SchedulesMover
 from indm.densities.training import draws, train
 from indm.diffusion.registered.vp import VP
 from indm.diffusion.sde import SDE, T, importance_time
-from indm.errors import ArtifactError, DivergenceError
+from indm.errors import DivergenceError
 from indm.report.figures_toy2d import toy2d_figure
 from indm.report.results import read_rows
 from indm.stages import toy2d
@@ -212,12 +210,6 @@ def test_the_importance_weighted_gap_rises_with_the_paths_to_its_limit() -> None
     assert few["true_gap"] < many["true_gap_fewer"] < many["true_gap"] + 0.02
     assert many["true_gap"].item() / 2 == pytest.approx(expected, rel=0.08)
     assert few["ess"] > many["ess"]
-
-
-def test_the_gap_of_a_model_that_is_the_truth_is_zero() -> None:
-    data = GaussianData(2)
-    found = true_gap(exact(data), VP(), data.draw(50).float()[None], eps=EPS, paths=8, steps=64, generator=seeded())
-    assert found["true_gap"].item() == pytest.approx(0, abs=5e-3)
 
 
 def test_samples_of_a_gaussian_have_its_moments() -> None:
@@ -424,28 +416,6 @@ def test_each_model_has_its_map_its_rates_and_its_length() -> None:
     assert not any(parameter.any() for parameter in still["ddpmpp", "learned-linear"].stack.flow.parameters())
 
 
-def test_equal_seeds_start_equal_and_others_differ() -> None:
-    network = ScoreMLP(3, 2, 8, 2, VP())
-    initialise(network, [5, 6, 5])
-    weight = next(network.parameters())
-    assert torch.equal(weight[0], weight[2])
-    assert not torch.equal(weight[0], weight[1])
-
-
-class RenamedScore(ScoreMLP):
-    pass
-
-
-class RenamedFlow(CouplingFlow):
-    pass
-
-
-def test_a_renamed_class_has_the_same_weights() -> None:
-    renamed = Stack(RenamedScore(1, 2, 8, 2, VP()), RenamedFlow(1, 2, 2, 4))
-    found = [fit(stack, [0], lr=0.0, map_lr=0.0)[0] for stack in (build(1, "couplings"), renamed)]
-    assert all(torch.equal(*pair) for pair in zip(*(stack.parameters() for stack in found), strict=True))
-
-
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("toy2d")
@@ -526,12 +496,4 @@ def test_points_that_are_scaled_have_moved_by_as_much() -> None:
 
 def test_figure_repeats_byte_for_byte(results: Path) -> None:
     arrays = read_arrays(results / "moons-tiny.safetensors")
-    first, second = (toy2d_figure(arrays) for _ in range(2))
-    assert hashlib.sha256(first).digest() == hashlib.sha256(second).digest()
-    assert first.startswith(b"<?xml")
-
-
-def test_damaged_arrays_are_named(tmp_path: Path) -> None:
-    (tmp_path / "moons.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(ArtifactError, match=r"moons\.safetensors: not a safetensors file"):
-        read_arrays(tmp_path / "moons.safetensors")
+    assert toy2d_figure(arrays) == toy2d_figure(arrays)
