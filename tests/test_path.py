@@ -342,15 +342,6 @@ def test_ancestral_samples_have_the_moments_of_the_data(kind: str) -> None:
     assert (torch.cov(z.T) - data.covariance).abs().max() < 0.08 * scale**2
 
 
-def test_the_slope_of_an_encoder_is_a_central_difference() -> None:
-    path = moved("diffenc")
-    assert isinstance(path, MovedMean)
-    x, a, step = torch.randn(5, *SHAPE).double(), torch.linspace(-9, 9, 5).double(), 1e-5
-    _, slope = path._with_slope(x, a)
-    torch.testing.assert_close(slope, (path.move(x, a + step) - path.move(x, a - step)) / (2 * step), rtol=0, atol=1e-7)
-    assert slope.abs().max() > 1e-3
-
-
 def test_a_sampler_takes_the_paths_step() -> None:
     assert isinstance(ancestral.SAMPLER, PredictorCorrector)
     data, path = GaussianData(2), Schedules(VP(), COEFFICIENTS, EPS)

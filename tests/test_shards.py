@@ -290,8 +290,6 @@ MISTAKES = {
         {"shards": {"sweep": 13}},
         "key shards.sweep: found 13; allowed: up to 12, the batches of 4 times 40 images",
     ),
-    "none": ({"shards": {"sweep": 0}}, "key shards.sweep: found 0; allowed: integer, >= 1"),
-    "unknown": ({"shards": {"fid": 2}}, "key shards.fid: unknown key; allowed: sample, sweep, nll"),
 }
 
 

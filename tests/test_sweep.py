@@ -272,16 +272,10 @@ MISTAKES = {
         "num_samples: 100",
         "key sweep.num_samples: found 100; allowed: at least 200, fid.kid_subset_size",
     ),
-    "a sampler of another name": ("[euler_maruyama,", "[euler,", "key sweep.samplers.0: found 'euler'; allowed: "),
     "a run of no name": (
         "{run: digits-vp-indm-fid-s0",
         "{run: digits-vp-indm-fid-s9",
         "key protocol.digits.run: found 'digits-vp-indm-fid-s9'; allowed: a run of digits: digits-ve-ddpmpp-fid-s0, ",
-    ),
-    "a dataset of no name": (
-        "  digits: {run: ",
-        "  patches: {run: ",
-        "key protocol.patches: no such dataset; allowed: digits",
     ),
     "the same size twice": (
         "sizes: [100, 200, 400]",
