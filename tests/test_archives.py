@@ -349,10 +349,6 @@ def test_missing_archive_without_internet(name: str, tmp_path: Path) -> None:
         f"{tmp_path}/data/{archive.path}: missing, and its download failed (Name or service not known); "
         f"{archive.remedy}"
     )
-    ways = f"{archive.path} or, unpacked, cifar-10-batches-py/" if name == "cifar10" else archive.path
-    assert archive.remedy.endswith(
-        f"get it from {archive.url} and put it there, or set INDM_DATA to the folder below which {ways} lies"
-    )
     assert not (tmp_path / "data").exists()
 
 
@@ -393,7 +389,6 @@ def test_truncated_archive(tmp_path: Path) -> None:
     release = build.write_cifar10(tmp_path, members)
     path = tmp_path / release.archive.path
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert "truncated or altered" in refused(partial(load_cifar10, root=tmp_path, release=release), tmp_path / "out")
     own = build.cifar10_release(path, members)
     text = refused(partial(load_cifar10, root=tmp_path, release=own), tmp_path / "out")
     assert text.startswith(f"{path}: found a truncated or damaged archive (")
@@ -448,12 +443,10 @@ def test_pickle_that_would_execute_code(protocol: int, tmp_path: Path) -> None:
     ("entry", "found"),
     [
         ([1], "found data NoneType"),
-        ({b"data": [1, 2], b"labels": [0]}, "found data list of 2"),
         ({b"data": np.zeros((1, 3071), np.uint8), b"labels": [0]}, r"found data uint8 \(1, 3071\), expected uint8 \(1, 3072\)"),
         ({b"data": np.zeros((1, 3072), np.float32), b"labels": [0]}, "found data float32"),
         ({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 0]}, r"found data uint8 \(2, 3072\)"),
         ({b"data": np.zeros((1, 3072), np.uint8), b"labels": [10]}, "found labels list of 1, expected 1 integers below 10"),
-        ({b"data": np.zeros((1, 3072), np.uint8), b"labels": []}, "found labels list of 0"),
         ({b"data": np.zeros((1, 3072), np.uint8)}, "found labels NoneType"),
     ],
 )  # fmt: skip
@@ -543,12 +536,6 @@ def test_partition_that_does_not_fit(line: str, found: str, tmp_path: Path) -> N
     release = build.write_celeba(tmp_path, members, [*build.partition_lines(members)[:8], line])
     text = refused(partial(load_celeba64, root=tmp_path, release=release), tmp_path / "out")
     assert f"list_eval_partition.txt, line 9: {found}" in text
-
-
-def test_partition_without_test_images(tmp_path: Path) -> None:
-    release = build.write_celeba(tmp_path, partition=["000001.jpg 0"])
-    text = refused(partial(load_celeba64, root=tmp_path, release=release), tmp_path / "out")
-    assert "test: found no images, expected at least one, because only valid may be empty" in text
 
 
 # The stand-ins that come with the package.

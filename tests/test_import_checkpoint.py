@@ -3,6 +3,8 @@
 import json
 import shutil
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -183,10 +185,12 @@ def test_foreign_file_is_refused(released: Path) -> None:
     refused(released, "found ['state_dict'], expected the keys model, ema, step")
 
 
-def change(workplace: Path, file: str, **values: object) -> None:
-    """Put other values into a released file."""
-    content = torch.load(workplace / file, weights_only=True)
-    torch.save(content | values, workplace / file)
+@contextmanager
+def altered(path: Path) -> Iterator[Json]:
+    """Let a test alter the content of a released file."""
+    content = torch.load(path, weights_only=True)
+    yield content
+    torch.save(content, path)
 
 
 @pytest.mark.parametrize(
@@ -204,26 +208,26 @@ def change(workplace: Path, file: str, **values: object) -> None:
     ],
 )
 def test_values_of_another_type_are_refused(released: Path, key: str, value: object, shown: str) -> None:
-    change(released, "checkpoint_1.pth", **{key: value})
+    with altered(released / "checkpoint_1.pth") as content:
+        content[key] = value
     refused(released, f"checkpoint_1.pth: found step {shown}", "expected a number of at least 0 and tensors of real")
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64])
 @pytest.mark.parametrize("kind", ["model", "ema"])
 def test_weights_that_are_no_floating_point_numbers_are_refused(released: Path, kind: str, dtype: torch.dtype) -> None:
-    content = torch.load(released / "checkpoint_1.pth", weights_only=True)
-    name = "module.all_modules.0.weight"
-    if kind == "model":
-        content["model"][name] = content["model"][name].to(dtype)
-    else:
-        content["ema"]["shadow_params"][0] = content["ema"]["shadow_params"][0].to(dtype)
-    torch.save(content, released / "checkpoint_1.pth")
+    with altered(released / "checkpoint_1.pth") as content:
+        weights, name = {
+            "model": (content["model"], "module.all_modules.0.weight"),
+            "ema": (content["ema"]["shadow_params"], 0),
+        }[kind]
+        weights[name] = weights[name].to(dtype)
     refused(released, f"all_modules.0.weight is {dtype}, expected torch.float32")
 
 
 def test_updates_of_averages_that_are_no_number_are_refused(released: Path) -> None:
-    average = torch.load(released / "checkpoint_1.pth", weights_only=True)["ema"]
-    change(released, "checkpoint_1.pth", ema=average | {"num_updates": torch.arange(2)})
+    with altered(released / "checkpoint_1.pth") as content:
+        content["ema"]["num_updates"] = torch.arange(2)
     refused(released, "checkpoint_1.pth: found step 7, 2 numbers updates of its averages", "expected two files that")
 
 
@@ -245,6 +249,8 @@ def test_a_compressed_file_is_refused_before_it_is_expanded(released: Path) -> N
         ("flow", "nblocks", "a-b", "flow.nblocks is 'a-b', expected two numbers such as '16-16'"),
         ("flow", "nblocks", 16, "flow.nblocks is 16, expected two numbers such as '16-16'"),
         ("flow", "intermediate_dim", "wide", "train.flow.width: released 'wide', run 8"),
+        ("data", "centered", False, "train.score.centered: released False, run True"),
+        ("model", "beta_max", 10.0, "sde.beta_max: released 10.0, run 20.0"),
     ],
 )
 def test_a_configuration_of_another_type_is_refused(
@@ -258,21 +264,20 @@ def test_a_configuration_of_another_type_is_refused(
 
 def test_a_flow_of_another_moment_of_the_training_is_refused(released: Path) -> None:
     """Whose steps may differ, where the released code has added the flow to a network that was trained already."""
-    average = torch.load(released / "flow_checkpoint_1.pth", weights_only=True)["ema"]
-    for values in ({"step": 8}, {"step": 6, "ema": average | {"num_updates": 6}}):
-        change(released, "flow_checkpoint_1.pth", **values)
-        score = "checkpoint_1.pth: found step 7, 7 updates of its averages; "
-        refused(released, score, f"flow_checkpoint_1.pth: found step {values['step']}, ", "expected two files that")
-    change(released, "flow_checkpoint_1.pth", step=3, ema=average)
+    for step, updates in ((8, 7), (6, 6), (3, 7)):
+        with altered(released / "flow_checkpoint_1.pth") as content:
+            content["step"], content["ema"]["num_updates"] = step, updates
+        if step != 3:
+            score = "checkpoint_1.pth: found step 7, 7 updates of its averages; "
+            refused(released, score, f"flow_checkpoint_1.pth: found step {step}, ", "expected two files that")
     done = import_run(released, "vp", RUNS["vp"], "--flow", str(released / "flow_checkpoint_1.pth"))
     assert done.exit_code == 0, done.output
 
 
 @pytest.mark.parametrize("file", ["checkpoint_1.pth", "flow_checkpoint_1.pth"])
 def test_released_weights_that_are_not_finite_are_refused(released: Path, file: str) -> None:
-    content = torch.load(released / file, weights_only=True)
-    content["ema"]["shadow_params"][1].fill_(torch.nan)
-    torch.save(content, released / file)
+    with altered(released / file) as content:
+        content["ema"]["shadow_params"][1].fill_(torch.nan)
     place = "ema.flow" if file.startswith("flow") else "ema.noise.network"
     refused(
         released,
@@ -281,42 +286,33 @@ def test_released_weights_that_are_not_finite_are_refused(released: Path, file: 
     )
 
 
-@pytest.mark.parametrize(("key", "value"), [("activation", "elu"), ("bound", "spectral"), ("coefficient", 0.9)])
-def test_a_run_with_another_kind_of_residual_blocks_is_refused(released: Path, key: str, value: object) -> None:
-    """Their weights have the same shapes."""
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("flow", "activation", "elu", "train.flow.activation: released 'sin', run 'elu'"),
+        ("flow", "bound", "spectral", "train.flow.bound: released 'linf', run 'spectral'"),
+        ("flow", "coefficient", 0.9, "train.flow.coefficient: released 0.98, run 0.9"),
+        ("latent", "scale", 2.0, "train.latent: released standardise false and scale 1, run another"),
+    ],
+)
+def test_a_run_with_another_kind_of_flow_is_refused(
+    released: Path, section: str, key: str, value: object, message: str
+) -> None:
+    """Its weights have the same shapes."""
     suite = parse_yaml((released / "smoke.yaml").read_text())
-    suite["train"]["flow"][key] = value
+    suite["train"][section][key] = value
     (released / "smoke.yaml").write_text(yaml_text(suite))
-    built = {"activation": "sin", "bound": "linf", "coefficient": 0.98}[key]
-    refused(released, f"train.flow.{key}: released {built!r}, run {value!r}")
+    refused(released, message)
 
 
 def test_keys_and_shapes_are_listed(released: Path) -> None:
-    path = released / "checkpoint_1.pth"
-    content = torch.load(path, weights_only=True)
-    content["model"]["module.all_modules.0.weight"] = torch.zeros(1)
-    del content["model"]["module.all_modules.1.bias"]
-    content["model"]["module.stranger"] = torch.zeros(2)
-    torch.save(content, path)
+    with altered(released / "checkpoint_1.pth") as content:
+        content["model"]["module.all_modules.0.weight"] = torch.zeros(1)
+        del content["model"]["module.all_modules.1.bias"]
+        content["model"]["module.stranger"] = torch.zeros(2)
     refused(
         released, "all_modules.0.weight is (1,), expected (32, 8)", "missing all_modules.1.bias", "unknown stranger"
     )
-
-
-def test_another_configuration_is_refused_by_its_keys(released: Path) -> None:
-    config = released_config("vp")
-    config["data"]["centered"] = False
-    config["model"]["beta_max"] = 10.0
-    (released / "vp.json").write_text(json.dumps(config))
-    words = ["train.score.centered: released False, run True", "sde.beta_max: released 10.0, run 20.0"]
-    refused(released, *words)
-
-
-def test_run_with_another_latent_is_refused(released: Path) -> None:
-    suite = parse_yaml((released / "smoke.yaml").read_text())
-    suite["train"]["latent"]["scale"] = 2.0
-    (released / "smoke.yaml").write_text(yaml_text(suite))
-    refused(released, "train.latent: released standardise false and scale 1, run another")
 
 
 def test_averaged_weights_that_do_not_fit_are_refused() -> None:

@@ -177,13 +177,9 @@ def colour() -> Report:
     return judge(network_of(of_gaussian, sde, "noise"), sde, levels_of(draw(500, (3, 2, 2)), 16), levels=16)
 
 
-def test_a_missing_bit_of_the_scale_is_named(colour: Report) -> None:
+def test_a_missing_bit_of_the_scale_and_dimensions_without_channels_are_named(colour: Report) -> None:
     nats = (mean(colour, "nll") - 3) * 12 * math.log(2)
     assert any("log₂ L − 1" in line for line in explained(colour, nats / (12 * math.log(2)) + 4))
-
-
-def test_dimensions_without_channels_are_named(colour: Report) -> None:
-    nats = (mean(colour, "nll") - 3) * 12 * math.log(2)
     assert any("D = H W" in line for line in explained(colour, nats / (4 * math.log(2)) + 3))
 
 

@@ -86,17 +86,6 @@ def test_sweep_has_a_row_for_each_cell_and_counts_the_calls(layout: Layout) -> N
     assert skipped[numbers].isna().all(axis=None)
 
 
-def test_kid_of_sweep_and_of_fid_are_one_function(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indm.metrics.compare.kid", lambda *_, **__: (0.25, 0.125))
-    run(sweep, changed(sweep={"samplers": ["ancestral"], "steps": [2]}), layout, VE)
-    run(sample, SMOKE, layout, VE)
-    fid_stage.run(SMOKE, layout, VE)
-    (swept,) = read_sweep(layout, VE).to_dict("records")
-    drawn = read_json(layout.run(VE) / "fid.json")
-    assert (swept["kid"], swept["kid_se"]) == (drawn["kid"], drawn["kid_se"]) == (0.25, 0.125)
-    assert "jackknife of the generated images" in drawn["protocol"]["kid"]
-
-
 def test_sweep_has_the_runs_corrector_under_pc_alone(layout: Layout) -> None:
     suite = changed(
         sample={"corrector_snr": [0.16, 0.16], "corrector_steps": 2},

@@ -62,18 +62,10 @@ def identity(replicas: int) -> Scale:
     return Scale(torch.ones(replicas))
 
 
-def random_flow(replicas: int, couplings: int, dims: int = 2) -> CouplingFlow:
-    flow = CouplingFlow(replicas, dims, couplings, 8)
+def random(flow: Flow) -> Flow:
     for parameter in flow.parameters():
         nn.init.normal_(parameter, std=0.5)
     return flow
-
-
-def random_map(replicas: int, dims: int) -> LinearMap:
-    maps = LinearMap(replicas, dims)
-    for parameter in maps.parameters():
-        nn.init.normal_(parameter, std=0.5)
-    return maps
 
 
 def seeded(seed: int = 0) -> Generator:
@@ -230,18 +222,18 @@ def test_the_energy_distance_of_equal_laws_is_zero_on_average_and_of_points_exac
 
 def test_only_a_nonlinear_flow_is_far_from_affine() -> None:
     x, noise = torch.randn(3, 50, 2), ScoreMLP(3, 2, 4, 1, VP())
-    assert midpoint(Stack(noise, random_map(3, 2)), x).max() < 1e-10
-    assert midpoint(Stack(noise, random_flow(3, 4)), x).min() > 1e-3
+    assert midpoint(Stack(noise, random(LinearMap(3, 2))), x).max() < 1e-10
+    assert midpoint(Stack(noise, random(CouplingFlow(3, 2, 4, 8))), x).min() > 1e-3
 
 
 torch.manual_seed(0)
 FLOWS: dict[str, Flow] = {
-    "odd": random_flow(3, 3),
-    "even": random_flow(3, 4),
+    "odd": random(CouplingFlow(3, 2, 3, 8)),
+    "even": random(CouplingFlow(3, 2, 4, 8)),
     "fixed": Scale(1 + torch.rand(3)),
-    "linear": random_map(3, 2),
+    "linear": random(LinearMap(3, 2)),
 }
-IN_EIGHT: dict[str, Flow] = {"eight": random_flow(3, 3, 8), "linear-8d": random_map(3, 8)}
+IN_EIGHT: dict[str, Flow] = {"eight": random(CouplingFlow(3, 8, 3, 8)), "linear-8d": random(LinearMap(3, 8))}
 EACH_FLOW = pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS)
 
 

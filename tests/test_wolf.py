@@ -118,14 +118,6 @@ def test_frozen_prior_inverse_keeps_the_first_weights() -> None:
     torch.testing.assert_close(wolf(images(3), "exact", seeded(0)), fresh(images(3), "exact", seeded(0)))
 
 
-def test_frozen_prior_inverse_survives_the_state_dict() -> None:
-    wolf, other = make(seed=0, frozen_prior_inverse=True), make(seed=1, frozen_prior_inverse=True)
-    disturb(wolf.prior)
-    other.load_state_dict(wolf.state_dict())
-    assert torch.equal(other.prior.inverse(latents(3)), wolf.prior.inverse(latents(3)))
-    assert set(wolf.state_dict()) - set(make().state_dict()) == {f"prior.steps.{n}.1.frozen_inverse" for n in range(2)}
-
-
 # ----------------------------------------------------------------------------------------------------------------------
 # Encoder, initialisation, sizes
 
