@@ -48,11 +48,8 @@ COUNTS = {"train": 6, "test": 4}
 def suite(extractor: str, published: dict[str, str] | None = None, classifier: dict[str, float] | None = None) -> Suite:
     """Return the smoke suite with an extractor, and counts that suit so few images."""
     content = parse_yaml((REPOSITORY / "params/smoke.yaml").read_text())
-    content["reference"]["digits"] = {
-        "extractor": extractor,
-        "classifier": classifier,
-        "published_statistics": published,
-    }
+    told = {"extractor": extractor, "classifier": classifier, "published_statistics": published}
+    content["reference"]["digits"] = told
     content["fid"] |= {"kid_subsets": 2, "kid_subset_size": 3, "prc_neighbours": 2, "bootstrap": 2}
     return Suite.model_validate(content)
 
@@ -275,15 +272,6 @@ def test_random_weights_are_torch_fidelitys_format_and_repeat(state: weights.Sta
     assert list(network.state_dict()) == list(state)
     assert weights.digest(network.state_dict()) == weights.random_weights()[1] == weights.digest(state)
     assert weights.random_weights(seed=1)[1] != weights.digest(state)
-
-
-def test_missing_weights_leave_no_output(hub: Path, tmp_path: Path) -> None:
-    layout = Layout(tmp_path, "smoke")
-    prepare(layout)
-    before = sorted(tmp_path.rglob("*.*"))
-    with pytest.raises(DataError, match="Inception"):
-        reference.run(suite("inception-v3-compat"), layout, "digits")
-    assert sorted(tmp_path.rglob("*.*")) == before
 
 
 def test_option_precedes_the_cache_and_the_cache_the_download(

@@ -100,10 +100,6 @@ MISTAKES = {
         "found the magic number 2051 (images) and the sizes 12, 28, 28, 9,407 bytes",
     ),
     "too long": (lambda content: content + b"x", "sizes 12, 28, 28, more than 9,408 bytes after it; expected"),
-    "wrong magic number": (
-        lambda content: b"\0\0\x0d\x03" + content[4:],
-        "the magic number 3331 (neither labels nor images)",
-    ),
     "labels": (
         lambda _: build.idx(np.zeros(12, np.uint8)),
         "found the magic number 2049 (labels) and the sizes 12, 0, 0",

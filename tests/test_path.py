@@ -30,22 +30,9 @@ from tests.gaussian import GaussianData
 
 EPS, SHAPE = 1e-5, (1, 2, 2)
 DIMS = math.prod(SHAPE)
-SCORE = {
-    "name": "unet",
-    "channels": 4,
-    "multipliers": [1],
-    "blocks": 1,
-    "attention_resolutions": [2],
-    "normalise_input": "unit",
-}
-SPEC = {
-    "shape": [*SHAPE],
-    "sde": {"name": "vp"},
-    "eps": EPS,
-    "centered": True,
-    "score": SCORE,
-    "flow": {"name": "identity"},
-}
+SCORE: dict[str, Any] = {"name": "unet", "channels": 4, "multipliers": [1], "blocks": 1, "normalise_input": "unit"}
+SPEC: dict[str, Any] = {"shape": [*SHAPE], "sde": {"name": "vp"}, "eps": EPS, "centered": True}
+SPEC |= {"score": SCORE | {"attention_resolutions": [2]}, "flow": {"name": "identity"}}
 
 
 def nodes(data: GaussianData) -> tuple[Tensor, Tensor]:

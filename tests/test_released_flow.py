@@ -264,12 +264,9 @@ def test_other_settings_are_refused(key: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("discriminator.type", "categorical"),
         ("discriminator.dim", 32),
         ("discriminator.in_dim", 128),
-        ("discriminator.encoder.type", "global_resnet_gn"),
         ("discriminator.encoder.in_planes", 12),
-        ("discriminator.encoder.levels", 3),
         ("discriminator.prior.transform", "additive"),
     ],
 )

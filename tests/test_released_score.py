@@ -105,8 +105,6 @@ def test_released_checkpoint_survives_the_round_trip(state: dict[str, Tensor], c
     ("section", "key", "value"),
     [
         ("model", "fourier_feature", True),
-        ("model", "resblock_type", "ddpm"),
-        ("model", "progressive", "output_skip"),
         ("model", "progressive_input", "residual"),
         ("model", "fir_kernel", [1, 2, 1]),
         ("training", "unbounded_parametrization", True),

@@ -17,14 +17,8 @@ CHANNELS, SIZE, LATENT = 2, 8, 6
 
 def make(seed: int = 0, **options: Any) -> Wolf:
     torch.manual_seed(seed)
-    sizes: dict[str, Any] = {
-        "blocks": (2, 2),
-        "width": 16,
-        "latent_dim": LATENT,
-        "encoder_widths": (4, 5),
-        "encoder_channels_out": 3,
-        "prior_width": 8,
-    }
+    sizes: dict[str, Any] = {"blocks": (2, 2), "width": 16, "latent_dim": LATENT, "encoder_widths": (4, 5)}
+    sizes |= {"encoder_channels_out": 3, "prior_width": 8}
     return Wolf(CHANNELS, SIZE, **(sizes | options)).double().eval()
 
 
