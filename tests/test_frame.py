@@ -112,10 +112,6 @@ def test_every_file_of_the_package_that_is_no_module_is_its_data() -> None:
     assert files
 
 
-def test_readme_has_no_gaps() -> None:
-    assert "@" not in re.sub(r"`[^`]*`|```.*?```", "", README, flags=re.DOTALL)
-
-
 def test_snakefile_asks_for_the_oldest_snakemake_that_the_project_allows() -> None:
     (found,) = re.findall(r'^min_version\("(.+)"\)$', (REPOSITORY / "Snakefile").read_text(), flags=re.MULTILINE)
     (snakemake,) = (requirement for requirement in requirements() if requirement.name == "snakemake")

@@ -23,16 +23,14 @@ from indm.registry import DIFFUSIONS
 from indm.released.score import import_score
 from tests.conftest import GOLDEN
 from tests.gaussian import GaussianData
+from tests.released import score_config
 
 EPS = 1e-5
 
 
 @pytest.fixture(scope="module")
 def released_network() -> NoiseModel:
-    import json
-
-    config = json.loads((GOLDEN / "configs.json").read_text())["score_vp_ddpmpp"]
-    network = import_score(load_file(GOLDEN / "score_vp_ddpmpp.state.safetensors"), config)
+    network = import_score(load_file(GOLDEN / "score_vp_ddpmpp.state.safetensors"), score_config("vp"))
     return NoiseModel(network.double(), DIFFUSIONS["vp"]())
 
 

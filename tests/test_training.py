@@ -107,6 +107,9 @@ def test_learning_rate_warms_up_and_falls() -> None:
     assert max(factors) == pytest.approx(1, abs=0.03)
     assert factors[-1] < 1e-3
     assert learning_rate(50, 100, 0, "constant") == 1
+    # And again with a fresh score.
+    assert learning_rate(30, 100, 9, "constant", begin=30) == learning_rate(0, 100, 9, "constant") == 0.1
+    assert learning_rate(60, 100, 9, "cosine", begin=30) == learning_rate(60, 100, 9, "cosine")
 
 
 @pytest.mark.parametrize("objective", ["nll", "fid"])
@@ -382,44 +385,24 @@ def test_a_step_of_the_flow_alone_follows_the_normalizing_flow_and_leaves_the_sc
         torch.testing.assert_close(found, expected.grad)
 
 
-def test_warm_up_of_the_flow_lasts_its_steps() -> None:
+def test_phases_last_their_steps_and_a_row_of_the_curve_averages_steps_of_one() -> None:
     trainer = Trainer(model(), Optimisation(objective="nll", **OPTIONS))
     states: dict[int, tuple[list[Tensor], list[Tensor]]] = {0: (weights(trainer.model.noise), [])}
 
     def keep(history: History) -> None:
         states[history.done] = weights(trainer.model.noise), weights(trainer.model.flow)
 
-    plan = Plan(steps=6, flow_warmup_steps=3, **PLAN)
+    plan = Plan(steps=8, flow_warmup_steps=3, fresh_score_after=5, **PLAN)
     curve = train(trainer, images(), 17, plan, after_step=keep, **LOOP)
-    assert list(states) == [0, 1, 2, 3, 4, 5, 6]
+    assert list(states) == [0, 1, 2, 3, 4, 5, 6, 7, 8]
     assert same(states[0][0], states[3][0])
     assert not same(states[3][0], states[4][0])
     assert not same(states[1][1], states[2][1])
-    # A row averages steps of one phase: the flow's losses before and after its end are different ones.
-    assert [row["step"] for row in curve] == [2, 3, 4, 6]
-    assert [set(row) for row in curve] == 2 * [{"step", "flow_loss"}] + 2 * [{"step", "flow_loss", "score_loss"}]
-
-
-def test_a_row_of_the_curve_ends_with_the_flows_training() -> None:
-    """After it, the loss is that of the latents alone."""
-    rows = {
-        every: train(
-            Trainer(model(), Optimisation(objective="nll", **OPTIONS)),
-            images(),
-            17,
-            Plan(steps=6, fresh_score_after=3, **PLAN | {"log_every": every}),
-            **LOOP,
-        )
-        for every in (1, 2)
-    }
-    assert [row["step"] for row in rows[2]] == [2, 3, 4, 6]
-    assert rows[2][1:3] == rows[1][2:4]
-    assert "flow_loss" not in rows[2][2]
-
-
-def test_learning_rate_warms_up_again_with_the_score() -> None:
-    assert learning_rate(30, 100, 9, "constant", begin=30) == learning_rate(0, 100, 9, "constant") == 0.1
-    assert learning_rate(60, 100, 9, "cosine", begin=30) == learning_rate(60, 100, 9, "cosine")
+    assert not same(states[4][1], states[5][1])
+    assert same(states[5][1], states[8][1])
+    assert [row["step"] for row in curve] == [2, 3, 4, 5, 6, 8]
+    losses = [{"flow_loss"}, {"flow_loss", "score_loss"}, {"score_loss"}]
+    assert [row.keys() - {"step"} for row in curve] == [each for each in losses for _ in range(2)]
 
 
 def trained_afresh(objective: str, steps: int, after: int | None) -> tuple[Trainer, dict[int, dict[str, Tensor]]]:
