@@ -298,19 +298,15 @@ class Probe(nn.Module):
         self.register_buffer("count", torch.tensor(0))
 
 
-def set_probe(module: Probe, step: int) -> None:
-    with torch.no_grad():
-        module.weight.copy_(torch.tensor([1.0, 2.0]) + step)
-        module.frozen.fill_(step)
-        module.count.fill_(step)
-
-
 def test_average_follows_the_hand_computation() -> None:
     module = Probe()
     ema, flat = ExponentialMovingAverage(module, decay=0.3), Flat(module)
     expected = 1.0
     for step, decay in [(1, 2 / 11), (2, 3 / 12), (3, 0.3), (4, 0.3)]:  # 4/13 = 0.31 is above the decay asked for
-        set_probe(module, step)
+        with torch.no_grad():
+            module.weight.copy_(torch.tensor([1.0, 2.0]) + step)
+            module.frozen.fill_(step)
+            module.count.fill_(step)
         ema.update(flat)
         expected = decay * expected + (1 - decay) * (1 + step)
         torch.testing.assert_close(ema.module.weight, torch.tensor([expected, expected + 1]), check_dtype=True)
