@@ -18,7 +18,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pooch
@@ -307,38 +307,7 @@ def test_a_split_with_fewer_images_than_announced_is_refused(tmp_path: Path) -> 
     assert not list(tmp_path.iterdir())
 
 
-def full_after(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    """Simulate a disk on which a file can have ``size`` bytes."""
-    opened = Path.open
-
-    def limited(path: Path, mode: str = "r", **options: Any) -> IO[Any]:
-        file = opened(path, mode, **options)
-        if mode == "wb":
-            write = file.write
-
-            def count(content: bytes) -> int:
-                if file.tell() + len(content) > size:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                return write(content)
-
-            monkeypatch.setattr(file, "write", count, raising=False)
-        return file
-
-    monkeypatch.setattr(Path, "open", limited)
-
-
 # What is refused.
-
-
-def test_command_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load = partial(load_cifar10, release=build.write_cifar10(tmp_path / "data"))
-    monkeypatch.setattr(prepare, "DATASETS", {"cifar10": replace(DATASETS["cifar10"], load=load, counts=None)})
-    full_after(monkeypatch, 1000)
-    line = call_prepare(tmp_path / "out", "--data-root", str(tmp_path / "data"))
-    expected = (
-        "train.npy: cannot be written: No space left on device; free disk space or get write access, then run again"
-    )
-    assert line == f"indm prepare: {tmp_path}/out/paper/data/cifar10/{expected}"
 
 
 @pytest.mark.parametrize("name", ["cifar10", "celeba64"])
