@@ -219,17 +219,6 @@ def test_the_batches_of_every_row_are_dealt_out_evenly(folder: Path) -> None:
         assert max(map(len, hands)) - min(map(len, hands)) <= 1
 
 
-def test_a_shard_that_is_missing_is_one_line(folder: Path) -> None:
-    assert shard("nll", folder, 1, 2).exit_code == 0
-    result = call("nll", folder, shards={"nll": 2})
-    assert result.exit_code == 1
-    (line,) = [line for line in result.output.splitlines() if line.startswith("indm ")]
-    assert (
-        line
-        == f"indm nll: {run_of(folder)}/shards/2/nll.safetensors: missing; run the stage that writes it, or the whole suite, first"
-    )
-
-
 def test_a_shard_of_another_training_is_refused(folder: Path) -> None:
     for number in (1, 2):
         assert shard("nll", folder, number, 2).exit_code == 0
