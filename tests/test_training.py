@@ -399,7 +399,7 @@ def test_phases_last_their_steps_and_a_row_of_the_curve_averages_steps_of_one() 
     assert not same(states[3][0], states[4][0])
     assert not same(states[1][1], states[2][1])
     assert not same(states[4][1], states[5][1])
-    assert same(states[5][1], states[8][1])
+    assert same(states[6][1], states[8][1])
     assert [row["step"] for row in curve] == [2, 3, 4, 5, 6, 8]
     losses = [{"flow_loss"}, {"flow_loss", "score_loss"}, {"score_loss"}]
     assert [row.keys() - {"step"} for row in curve] == [each for each in losses for _ in range(2)]
