@@ -6,6 +6,7 @@
 import gzip
 import hashlib
 import io
+import os
 import pickle
 import struct
 import tarfile
@@ -23,6 +24,8 @@ from numpy.typing import NDArray
 
 from indm.data import celeba64, cifar10, mnist, standins
 from indm.data.archives import Archive
+from indm.data.registered import fashion_mnist
+from indm.data.registered import mnist as mnist_dataset
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -85,6 +88,16 @@ def memory_below(limit: int) -> Iterator[None]:
         assert tracemalloc.get_traced_memory()[1] < limit
     finally:
         tracemalloc.stop()
+
+
+class Hostile:
+    """An object whose pickle makes a folder when it is loaded."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.mark),)
 
 
 def md5(content: bytes) -> str:
@@ -213,11 +226,15 @@ def celeba_release(root: Path) -> celeba64.CelebARelease:
     )
 
 
+LOADS: dict[str, Callable[..., Any]] = {"cifar10": cifar10.load_cifar10, "celeba64": celeba64.load_celeba64}
+MNISTS = {"mnist": mnist_dataset.RELEASE, "fashion-mnist": fashion_mnist.RELEASE}
+
+
 def tiny(name: str, root: Path) -> partial[Any]:
-    """Write tiny archives of CIFAR-10 or CelebA below ``root``, and return what loads them."""
-    if name == "cifar10":
-        return partial(cifar10.load_cifar10, root=root, release=write_cifar10(root))
-    return partial(celeba64.load_celeba64, root=root, release=write_celeba(root))
+    """Write tiny archives of a dataset below ``root``, and return what loads them."""
+    if name in MNISTS:
+        return partial(mnist.load_mnist, root=root, release=write_mnist(root, MNISTS[name]))
+    return partial(LOADS[name], root=root, release=(write_cifar10 if name == "cifar10" else write_celeba)(root))
 
 
 def idx(array: NDArray[np.uint8]) -> bytes:

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +12,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Generator
 
-from indm.data.celeba64 import load_celeba64
-from indm.data.cifar10 import load_cifar10
 from indm.data.dataset import SPLITS, Dataset, Split
 from indm.data.levels import bits_per_dim, dequantise, moments, quantise, to_uint8
-from indm.data.mnist import load_mnist
-from indm.data.registered import fashion_mnist, mnist
 from indm.errors import DataError, ParamsError
 from indm.registry import DATASETS
-from tests.archives import write_celeba, write_cifar10, write_mnist
+from tests.archives import LOADS, MNISTS, tiny
 
-MNISTS = {"mnist": mnist.RELEASE, "fashion-mnist": fashion_mnist.RELEASE}
 EACH = pytest.mark.parametrize("name", sorted(DATASETS))
 
 
@@ -31,20 +25,8 @@ EACH = pytest.mark.parametrize("name", sorted(DATASETS))
 def dataset(name: str, tmp_path: Path) -> Dataset:
     """A registered dataset; one that is read from archives, from tiny ones."""
     registered = DATASETS[name]
-    if name == "cifar10":
-        return replace(
-            registered, load=partial(load_cifar10, root=tmp_path, release=write_cifar10(tmp_path)), counts=None
-        )
-    if name == "celeba64":
-        return replace(
-            registered, load=partial(load_celeba64, root=tmp_path, release=write_celeba(tmp_path)), counts=None
-        )
-    if name in MNISTS:
-        return replace(
-            registered,
-            load=partial(load_mnist, root=tmp_path, release=write_mnist(tmp_path, MNISTS[name])),
-            counts=None,
-        )
+    if name in LOADS or name in MNISTS:
+        return replace(registered, load=tiny(name, tmp_path), counts=None)
     return registered
 
 
@@ -85,13 +67,6 @@ def test_the_last_training_images_are_held_out(name: str, dataset: Dataset) -> N
     assert all(np.array_equal(none[key], whole[key]) for key in whole)
     with pytest.raises(DataError, match="train: found no images"):
         read(replace(dataset, counts=None).holding_out(100))
-
-
-@pytest.mark.parametrize("name", ["cifar10", "fashion-mnist", "mnist"])
-def test_the_source_says_how_many_images_are_held_out(name: str) -> None:
-    assert DATASETS[name].holding_out(0).source.partition(": ")[0].endswith(", official partition")
-    words = ", official partition, the last 5,000 training images for validation"
-    assert DATASETS[name].holding_out(None).source.partition(": ")[0].endswith(words)
 
 
 @EACH
@@ -168,10 +143,6 @@ def test_bits_of_uniform_noise() -> None:
     for levels, dims in ((17, 64), (256, 3072)):
         nats = torch.tensor([dims * math.log(2)], dtype=torch.float64)
         assert bits_per_dim(nats, dims, levels).item() == pytest.approx(math.log2(levels))
-
-
-def test_released_offset_of_256_levels() -> None:
-    assert bits_per_dim(torch.zeros(1), 3072, 256).item() == 7
 
 
 def test_to_uint8_spans_the_range_and_repeats_grey() -> None:

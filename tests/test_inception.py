@@ -1,24 +1,21 @@
 """Extractors in the stages, Inception-v3 as its random stand-in, and weights that are missing, damaged, foreign or hostile."""
 
 import hashlib
-import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
 from cleanfid import inception_pytorch
-from cleanfid.downloads_helper import inception_url
 from cleanfid.features import feature_extractor
 from cleanfid.resize import build_resizer
 from PIL import Image
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import nn
-from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from indm.data.registered.digits import load_digits
 from indm.errors import DataError
@@ -41,6 +38,7 @@ from indm.store.files import (
 from indm.store.layout import Layout
 from indm.suite.schema.suite import Suite
 from indm.suite.strict_yaml import parse_yaml
+from tests.archives import Hostile
 from tests.conftest import REPOSITORY
 
 RUN = "digits-vp-indm-fid-s0"
@@ -50,11 +48,8 @@ COUNTS = {"train": 6, "test": 4}
 def suite(extractor: str, published: dict[str, str] | None = None, classifier: dict[str, float] | None = None) -> Suite:
     """Return the smoke suite with an extractor, and counts that suit so few images."""
     content = parse_yaml((REPOSITORY / "params/smoke.yaml").read_text())
-    content["reference"]["digits"] = {
-        "extractor": extractor,
-        "classifier": classifier,
-        "published_statistics": published,
-    }
+    told = {"extractor": extractor, "classifier": classifier, "published_statistics": published}
+    content["reference"]["digits"] = told
     content["fid"] |= {"kid_subsets": 2, "kid_subset_size": 3, "prc_neighbours": 2, "bootstrap": 2}
     return Suite.model_validate(content)
 
@@ -153,16 +148,15 @@ def test_stage_reference_identifies_the_extractor_and_keeps_no_weights(layout: L
     assert found.std(0).mean() > 1e-3, "the random network tells images apart"
 
 
-def test_stage_fid_names_the_extractor(layout: Layout) -> None:
-    result = read_json(layout.run(RUN) / "fid.json")
-    assert result["extractor"] == "inception-v3-random"
-    assert (result["num_reference"], result["num_samples"]) == (COUNTS["train"], 4)
-    assert (result["reference"], result["reference_sha256"]) == ("train", None)
-
-
 def test_stages_give_every_metric_with_its_error(layout: Layout) -> None:
-    floors = read_json(layout.data("digits") / "reference.json")["floors"]
-    for result in (read_json(layout.run(RUN) / "fid.json"), *floors.values()):
+    floors, found = (
+        read_json(layout.data("digits") / "reference.json")["floors"],
+        read_json(layout.run(RUN) / "fid.json"),
+    )
+    assert found["extractor"] == "inception-v3-random"
+    assert (found["num_reference"], found["num_samples"]) == (COUNTS["train"], 4)
+    assert (found["reference"], found["reference_sha256"]) == ("train", None)
+    for result in (found, *floors.values()):
         for metric in ("fid", "clean_fid", "legacy_fid"):
             assert result[metric] > 0
             assert result[f"{metric}_se"] > 0
@@ -266,27 +260,6 @@ def test_clean_network_is_the_script_once_its_sha256_is_right(
         build_clean(extractor, "0" * 64)
 
 
-def test_missing_script_names_file_places_source_and_option(
-    script: Path, state: weights.StateDict, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script.unlink()
-    extractor = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], weights.as_file(state))
-    with pytest.raises(DataError) as error:
-        build_clean(extractor, "0" * 64)
-    message = str(error.value)
-    assert "\n" not in message
-    for part in ("inception-2015-12-05.pt", "INDM_INCEPTION_CLEAN (not set)", str(script), "no route", inception_url):
-        assert part in message
-    monkeypatch.setenv("INDM_INCEPTION_CLEAN", "/nowhere/script.pt")
-    with pytest.raises(DataError, match=r"INDM_INCEPTION_CLEAN=/nowhere/script\.pt"):
-        build_clean(extractor, "0" * 64)
-
-
-def test_published_sha256_and_place_are_clean_fids() -> None:
-    assert len(weights.CLEAN_FID.sha256) == 64
-    assert weights.CLEAN_FID.cached == Path("/tmp/inception-2015-12-05.pt")
-
-
 def test_stage_fid_refuses_other_weights(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     other = weights.random_weights(seed=1)
     monkeypatch.setitem(extractors.INCEPTION, "inception-v3-random", lambda: other)
@@ -299,45 +272,6 @@ def test_random_weights_are_torch_fidelitys_format_and_repeat(state: weights.Sta
     assert list(network.state_dict()) == list(state)
     assert weights.digest(network.state_dict()) == weights.random_weights()[1] == weights.digest(state)
     assert weights.random_weights(seed=1)[1] != weights.digest(state)
-
-
-def test_prefix_is_that_of_the_files_name() -> None:
-    assert weights.TORCH_FIDELITY.name == "weights-inception-2015-12-05-6726825d.pth"
-    assert weights.TORCH_FIDELITY.sha256 == "6726825d"
-
-
-def test_missing_weights_name_file_places_source_and_option(hub: Path) -> None:
-    with pytest.raises(DataError) as error:
-        build_inception("inception-v3-compat")
-    message = str(error.value)
-    assert "\n" not in message
-    for part in (
-        weights.TORCH_FIDELITY.name,
-        "INDM_INCEPTION (not set)",
-        str(hub),
-        "no route",
-        URL_INCEPTION_V3,
-        "set the environment",
-    ):
-        assert part in message
-    assert not hub.exists()
-
-
-def test_missing_weights_leave_no_output(hub: Path, tmp_path: Path) -> None:
-    layout = Layout(tmp_path, "smoke")
-    prepare(layout)
-    before = sorted(tmp_path.rglob("*.*"))
-    with pytest.raises(DataError, match="Inception"):
-        reference.run(suite("inception-v3-compat"), layout, "digits")
-    assert sorted(tmp_path.rglob("*.*")) == before
-
-
-def test_option_that_names_no_file_is_an_error(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub.parent.mkdir(parents=True)
-    hub.write_bytes(b"")
-    monkeypatch.setenv("INDM_INCEPTION", "/nowhere/weights.pth")
-    with pytest.raises(DataError, match=r"INDM_INCEPTION=/nowhere/weights\.pth"):
-        weights.find_weights(weights.TORCH_FIDELITY)
 
 
 def test_option_precedes_the_cache_and_the_cache_the_download(
@@ -371,14 +305,21 @@ def test_weights_at_the_option_are_used(
         build_inception("inception-v3-compat", "0" * 64)
 
 
-class Hostile:
-    """A pickle that makes a folder when it is loaded."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.path),)
+@pytest.mark.parametrize("file", ["TORCH_FIDELITY", "CLEAN_FID"])
+def test_missing_weights_name_file_places_source_and_option(
+    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    wanted = replace(getattr(weights, file), folder=lambda: tmp_path)
+    with pytest.raises(DataError) as error:
+        weights.find_weights(wanted)
+    message = str(error.value)
+    assert "\n" not in message
+    for part in (wanted.name, f"{wanted.option} (not set)", str(wanted.cached), "no route", wanted.url):
+        assert part in message
+    monkeypatch.setenv(wanted.option, "/nowhere/file")
+    with pytest.raises(DataError, match=f"{wanted.option}=/nowhere/file"):
+        weights.find_weights(wanted)
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -403,20 +344,13 @@ def test_hostile_pickle_executes_nothing(
         ({"a": torch.zeros(1)}, "found the weights of another network"),
         ({"a": 1}, "expected a dict of tensors"),
         ([], "found list"),
+        (b"", "weights only"),
+        (b"not a pickle", "weights only"),
     ],
 )
 def test_foreign_content_is_refused(hub: Path, monkeypatch: pytest.MonkeyPatch, content: object, message: str) -> None:
     hub.parent.mkdir(parents=True)
-    torch.save(content, hub)
+    hub.write_bytes(content) if isinstance(content, bytes) else torch.save(content, hub)
     expect(monkeypatch, hub)
     with pytest.raises(DataError, match=message):
-        build_inception("inception-v3-compat")
-
-
-@pytest.mark.parametrize("content", [b"", b"not a pickle"])
-def test_file_that_is_no_pickle_is_refused(hub: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
-    hub.parent.mkdir(parents=True)
-    hub.write_bytes(content)
-    expect(monkeypatch, hub)
-    with pytest.raises(DataError, match="weights only"):
         build_inception("inception-v3-compat")

@@ -23,16 +23,14 @@ from indm.registry import DIFFUSIONS
 from indm.released.score import import_score
 from tests.conftest import GOLDEN
 from tests.gaussian import GaussianData
+from tests.released import score_config
 
 EPS = 1e-5
 
 
 @pytest.fixture(scope="module")
 def released_network() -> NoiseModel:
-    import json
-
-    config = json.loads((GOLDEN / "configs.json").read_text())["score_vp_ddpmpp"]
-    network = import_score(load_file(GOLDEN / "score_vp_ddpmpp.state.safetensors"), config)
+    network = import_score(load_file(GOLDEN / "score_vp_ddpmpp.state.safetensors"), score_config("vp"))
     return NoiseModel(network.double(), DIFFUSIONS["vp"]())
 
 
@@ -124,13 +122,3 @@ def test_reconstruction_is_the_ratio_of_encoder_and_decoder(name: str) -> None:
     encoder, decoder = Normal(alpha * z0, sigma).log_prob(z), Normal(decoded, sigma / alpha).log_prob(z0)
     found = LinearPath(sde).decoder(lambda z, _: torch.tanh(z), z0, eps, noise)
     torch.testing.assert_close(found, (encoder - decoder).sum(1))
-
-
-def test_residual_of_exact_score_vanishes_with_eps() -> None:
-    sde, data = DIFFUSIONS["vp"](), GaussianData(6)
-    x, noise = data.draw(5000), torch.randn(5000, 6, dtype=torch.float64)
-    costs = [
-        LinearPath(sde).decoder(lambda z, t: data.noise_fn(sde, z, t), x, eps, noise).mean().abs().item()
-        for eps in (1e-3, 1e-5)
-    ]
-    assert costs[1] < costs[0] < 0.1

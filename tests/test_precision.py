@@ -26,7 +26,7 @@ from indm.training.saving import write_training
 from indm.training.trainer import Optimisation, Trainer
 from tests.conftest import REPOSITORY
 from tests.rounded import BITS, RoundedProducts
-from tests.test_training import CPU, OPTIONS, SEED, images, model, same, weights
+from tests.test_training import OPTIONS, SEED, images, model, same, weights
 
 CUDA = torch.device("cuda")
 BOUNDED: list[dict[str, Any]] = [
@@ -189,14 +189,6 @@ def test_tf32_is_on_inside_the_block_where_a_gpu_has_it(
         raise KeyError
     assert allowed() == (False, False)
     assert precision_used(asked, CUDA) == ("float32" if asked == "tf32" and not on else asked)
-
-
-@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
-def test_a_cpu_leaves_its_products_alone(precision: str) -> None:
-    set_up("cpu", 1)
-    with products_in(precision, CPU):
-        assert torch.get_float32_matmul_precision() == "highest"
-        assert set(onednn().values()) == {"ieee"}
 
 
 @pytest.mark.parametrize("objective", ["nll", "fid"])

@@ -20,7 +20,7 @@ from indm.diffusion.objectives import perturb
 from indm.diffusion.ode import solve_adaptively
 from indm.diffusion.path import LinearPath
 from indm.diffusion.samplers.draw import draw_latents, prior_draw, time_grid
-from indm.diffusion.samplers.loops import FixedStepOde, PredictorCorrector, Schedule, expand_time
+from indm.diffusion.samplers.loops import FixedStepOde, Schedule, expand_time
 from indm.diffusion.sde import T
 from indm.diffusion.shown import forward_images
 from indm.diffusion.steps import DENOISERS, tweedie
@@ -36,7 +36,7 @@ CPU = torch.device("cpu")
 EPS = 1e-5
 COUNT = 8000
 DATA = GaussianData(4)
-PREDICTORS = {name: found.predictor for name, found in SAMPLERS.items() if isinstance(found, PredictorCorrector)}
+DRAW_NOTHING = ["dpm_solver_pp_2m", *(name for name, found in SAMPLERS.items() if isinstance(found, FixedStepOde))]
 EACH_SDE = pytest.mark.parametrize("name", sorted(DIFFUSIONS))
 # VE runs over four decades of sigma, so it needs more steps for the same accuracy; of others, nothing is known.
 STEPS = dict.fromkeys(DIFFUSIONS, 1000) | {"vp": 200, "ve": 400}
@@ -188,15 +188,14 @@ def test_sampler_reaches_the_data_in_the_calls_that_it_says(name: str, sampler: 
     """Corrections are counted beside its own calls where it says that it has them, and not made where it does not."""
     calls, corrector = SAMPLERS.literal(sampler, "CALLS"), SAMPLERS.literal(sampler, "CORRECTOR")
     samples, counted = draw(name, sampler, STEPS[name], grid="log_snr")
-    assert error(samples) < 0.1
-    assert calls is None or counted == calls * (STEPS[name] - 1) + 1
+    assert error(samples) < (0.06 if calls is None else 0.1 if sampler in DRAW_NOTHING else 0.08)
+    assert counted > 10 if calls is None else counted == calls * (STEPS[name] - 1) + 1
     assert draw(name, sampler, 5, snr=(0.1, 0.1))[1] - draw(name, sampler, 5)[1] == 5 * corrector
 
 
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ('LABEL = "x"\n', "no CALLS, expected it as a literal, as in the other modules of this folder"),
         ("CALLS = 1 + 1\n", "no CALLS, expected it as a literal, as in the other modules of this folder"),
         ("def (", r"invalid syntax \(<unknown>, line 1\), expected a Python module"),
     ],
@@ -214,93 +213,18 @@ def test_what_a_sampler_does_not_say_is_one_line(
 
 
 @EACH_SDE
-@pytest.mark.parametrize("predictor", sorted(PREDICTORS))
-def test_predictor_reaches_the_data(name: str, predictor: str) -> None:
-    samples, calls = draw(name, predictor, STEPS[name])
-    assert calls == STEPS[name]
-    assert error(samples) < 0.08
-
-
-def moments(name: str, predictor: str, steps: int, grid: str) -> tuple[float, float]:
-    """Errors of mean and variance that a predictor makes on N(0.3, 0.4), exactly: every step is affine in z."""
-    sde, mean0, variance0 = DIFFUSIONS[name](), 0.3, 0.4
-    times = torch.tensor(time_grid(sde, grid, steps, EPS), dtype=torch.float64)
-    probe = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
-    end = times[0]
-    # From the true marginal at T, so that only the steps err.
-    mean = (sde.alpha(end) * mean0).item()
-    variance = (sde.alpha(end) ** 2 * variance0 + sde.sigma(end) ** 2).item()
-    for t, s in zip(times[:-1].expand(2, -1).T, times[1:].expand(2, -1).T, strict=True):
-        alpha, sigma = sde.alpha(t)[:, None], sde.sigma(t)[:, None]
-        noise = sigma * (probe - alpha * mean0) / (alpha**2 * variance0 + sigma**2)
-        moved, scale = PREDICTORS[predictor](LinearPath(sde), probe, noise, t, s)
-        intercept, slope = moved[0].item(), (moved[1] - moved[0]).item()
-        mean, variance = slope * mean + intercept, slope**2 * variance + scale[0].item() ** 2
-    last = times[-1]
-    return mean - (sde.alpha(last) * mean0).item(), variance - (
-        sde.alpha(last) ** 2 * variance0 + sde.sigma(last) ** 2
-    ).item()
-
-
-@EACH_SDE
-@pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("predictor", sorted(PREDICTORS))
-def test_predictors_are_of_weak_order_one(name: str, predictor: str, grid: str) -> None:
-    """Twice the steps halve the error of mean and variance."""
-    coarse, fine = (moments(name, predictor, steps, grid) for steps in (401, 801))
-    for first, second in zip(coarse, fine, strict=True):
-        # Euler-Maruyama under VE does better: its first-order errors of the variance cancel.
-        assert abs(second) < 1e-6 or math.log2(abs(first / second)) > 0.8
-
-
-@EACH_SDE
-@pytest.mark.parametrize("sampler", [name for name, found in SAMPLERS.items() if isinstance(found, FixedStepOde)])
+@pytest.mark.parametrize("sampler", DRAW_NOTHING)
 def test_fixed_step_ode_is_of_its_order(name: str, sampler: str) -> None:
     """Against the exact flow of the ODE, which is affine for Gaussian data."""
-    order = SAMPLERS.literal(sampler, "ORDER")
-    sde, (z, expected), errors = DIFFUSIONS[name](), ends_of_the_ode(name), []
-    for steps in (80, 160):
-        noise = exact(name)
-        times = time_grid(sde, "log_snr", steps + 1, EPS)
-        errors.append((solve(sampler, noise, name, z, times) - expected).norm().item())
-        assert noise.calls == steps * order
-    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.2)
-
-
-@EACH_SDE
-def test_dpm_solver_is_of_second_order_with_one_call_a_step(name: str) -> None:
+    order, calls = SAMPLERS.literal(sampler, "ORDER"), SAMPLERS.literal(sampler, "CALLS")
     sde, (z, expected), errors = DIFFUSIONS[name](), ends_of_the_ode(name), []
     for steps in (80, 160, 320):
         noise = exact(name)
         times = time_grid(sde, "log_snr", steps + 1, EPS)
-        errors.append((solve("dpm_solver_pp_2m", noise, name, z, times) - expected).norm().item())
-        assert noise.calls == steps
+        errors.append((solve(sampler, noise, name, z, times) - expected).norm().item())
+        assert noise.calls == steps * calls
     orders = [math.log2(coarse / fine) for coarse, fine in pairwise(errors)]
-    assert orders == pytest.approx([2, 2], abs=0.15)
-
-
-@EACH_SDE
-@pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("points", [5, 9, 17, 65])
-def test_dpm_solver_errs_less_than_ddim_its_first_order(name: str, grid: str, points: int) -> None:
-    """At equal calls of the network, denoised, against the exact end of the ODE, denoised; ``uniform`` is the harder grid."""
-    sde, noise, (z, end) = DIFFUSIONS[name](), exact(name), ends_of_the_ode(name)
-    times, expected = time_grid(sde, grid, points, EPS), tweedie(noise, sde, end, torch.full((len(end),), EPS).double())
-    solvers = ("dpm_solver_pp_2m", "ddim")
-    errors = [(solve(solver, noise, name, z, times, "tweedie") - expected).norm().item() for solver in solvers]
-    assert errors[0] < errors[1]
-
-
-@EACH_SDE
-@pytest.mark.parametrize("points", [2, 3])
-def test_first_and_last_step_of_dpm_solver_are_those_of_ddim(name: str, points: int) -> None:
-    sde, (z, _) = DIFFUSIONS[name](), ends_of_the_ode(name)
-    times = time_grid(sde, "uniform", points, EPS)
-    found, ddim = (solve(sampler, exact(name), name, z, times) for sampler in ("dpm_solver_pp_2m", "ddim"))
-    torch.testing.assert_close(found, ddim, rtol=1e-10, atol=1e-10)
-    more = time_grid(sde, "uniform", 4, EPS)
-    inner, ddim = (solve(sampler, exact(name), name, z, more) for sampler in ("dpm_solver_pp_2m", "ddim"))
-    assert (inner - ddim).norm() > 1e-3
+    assert orders == pytest.approx([order, order], abs=0.15)
 
 
 def ends_of_the_ode(name: str) -> tuple[Tensor, Tensor]:
@@ -324,31 +248,9 @@ def test_grids_fall_from_the_end_to_eps(name: str, points: int) -> None:
         assert all(a > b for a, b in pairwise(times))
 
 
-@pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("predictor", ["ancestral", "reverse_diffusion"])
-def test_few_steps_stay_finite(predictor: str, grid: str) -> None:
-    samples, calls = draw("vp", predictor, 4, grid=grid)
-    assert calls == 4
-    assert torch.isfinite(samples).all()
-
-
 def test_corrector_is_counted_and_keeps_the_law() -> None:
-    samples, calls = draw("ve", "reverse_diffusion", 100, snr=(0.16, 0.16))
-    assert calls == 200
-    assert error(samples) < 0.15
+    assert error(draw("ve", "reverse_diffusion", 100, snr=(0.16, 0.16))[0]) < 0.15
     assert draw("ve", "reverse_diffusion", 10, snr=(0.16, 0.05), corrector_steps=2)[1] == 30
-
-
-def test_corrector_schedule_changes_the_samples() -> None:
-    constant, falling = (draw("ve", "reverse_diffusion", 10, snr=snr)[0] for snr in ((0.16, 0.16), (0.16, 0.01)))
-    assert not torch.equal(constant, falling)
-
-
-@EACH_SDE
-def test_ode_reaches_the_data(name: str) -> None:
-    samples, calls = draw(name, "ode", 2)
-    assert error(samples) < 0.06
-    assert calls > 10
 
 
 @EACH_SDE
@@ -426,23 +328,6 @@ def test_released_ve_sampling_is_the_released_algorithm(points: int, snr: tuple[
     assert noise.calls == 2 * (points - 1) + 1
 
 
-def test_released_table_of_sigma_is_the_grid_but_for_eps() -> None:
-    """Without ``pc_denoise`` the released steps have the variances of a table from 1 to 0: within 2 ln(5000) eps of ours."""
-    sde = DIFFUSIONS["ve"]()
-    grid = torch.tensor(time_grid(sde, "uniform", 1000, EPS), dtype=torch.float64)
-    ours, table = (sde.interval(grid[:-1], grid[1:])[1] ** 2).tolist(), variances(even(1000, 0))
-    assert max(abs(b / a - 1) for a, b in zip(ours, table, strict=True)) < 2.001 * math.log(5000) * EPS
-
-
-def test_released_ode_denoises_under_vp_alone() -> None:
-    """Its last step, g^2 eps times the score, is Tweedie's within 0.2 % under VP; under VE 99.98 % of the noise stays."""
-    eps = torch.tensor(EPS, dtype=torch.float64)
-    sdes = {name: DIFFUSIONS[name]() for name in ("vp", "ve")}
-    share = {name: (sde.diffusion(eps) ** 2 * eps / sde.sigma(eps) ** 2).item() for name, sde in sdes.items()}
-    assert share["vp"] == pytest.approx(1, abs=2e-3)
-    assert share["ve"] < 2e-4
-
-
 @EACH_SDE
 def test_centred_prior_has_the_mean_of_the_latents_at_the_end(name: str) -> None:
     """Latents N(m, S) have the mean alpha_T m at T; with the same noise, what is left of the difference is S's own."""
@@ -453,10 +338,6 @@ def test_centred_prior_has_the_mean_of_the_latents_at_the_end(name: str) -> None
     end = torch.full((COUNT,), T, dtype=torch.float64)
     difference = (perturb(sde, z0, end, noise) - prior).double().mean(0)
     assert (difference.abs() < 0.005 * sde.alpha(end[0]) * mean.abs()).all()
-
-
-def test_same_seed_same_samples() -> None:
-    assert torch.equal(draw("vp", "ancestral", 10)[0], draw("vp", "ancestral", 10)[0])
 
 
 def untrained_indm(suite_name: str, shape: list[int]) -> ImplicitNonlinearDiffusion:

@@ -1,6 +1,5 @@
 """Known densities: log-densities by quadrature, models that are the truth or wrong by a known amount, a stack alone."""
 
-import hashlib
 import math
 from pathlib import Path
 from typing import Any, get_args
@@ -23,7 +22,6 @@ from indm.densities.models import (
     Scale,
     ScoreMLP,
     Stack,
-    initialise,
     parameter_count,
     select,
 )
@@ -31,7 +29,7 @@ from indm.densities.movers import EncoderMover, RangeMover, SchedulesMover
 from indm.densities.training import draws, train
 from indm.diffusion.registered.vp import VP
 from indm.diffusion.sde import SDE, T, importance_time
-from indm.errors import ArtifactError, DivergenceError
+from indm.errors import DivergenceError
 from indm.report.figures_toy2d import toy2d_figure
 from indm.report.results import read_rows
 from indm.stages import toy2d
@@ -64,18 +62,10 @@ def identity(replicas: int) -> Scale:
     return Scale(torch.ones(replicas))
 
 
-def random_flow(replicas: int, couplings: int, dims: int = 2) -> CouplingFlow:
-    flow = CouplingFlow(replicas, dims, couplings, 8)
+def random(flow: Flow) -> Flow:
     for parameter in flow.parameters():
         nn.init.normal_(parameter, std=0.5)
     return flow
-
-
-def random_map(replicas: int, dims: int) -> LinearMap:
-    maps = LinearMap(replicas, dims)
-    for parameter in maps.parameters():
-        nn.init.normal_(parameter, std=0.5)
-    return maps
 
 
 def seeded(seed: int = 0) -> Generator:
@@ -214,12 +204,6 @@ def test_the_importance_weighted_gap_rises_with_the_paths_to_its_limit() -> None
     assert few["ess"] > many["ess"]
 
 
-def test_the_gap_of_a_model_that_is_the_truth_is_zero() -> None:
-    data = GaussianData(2)
-    found = true_gap(exact(data), VP(), data.draw(50).float()[None], eps=EPS, paths=8, steps=64, generator=seeded())
-    assert found["true_gap"].item() == pytest.approx(0, abs=5e-3)
-
-
 def test_samples_of_a_gaussian_have_its_moments() -> None:
     data = GaussianData(2)
     x = sample(exact(data), VP(), 8000, 100, grid="uniform", eps=EPS, generator=seeded())[0].double()
@@ -238,18 +222,18 @@ def test_the_energy_distance_of_equal_laws_is_zero_on_average_and_of_points_exac
 
 def test_only_a_nonlinear_flow_is_far_from_affine() -> None:
     x, noise = torch.randn(3, 50, 2), ScoreMLP(3, 2, 4, 1, VP())
-    assert midpoint(Stack(noise, random_map(3, 2)), x).max() < 1e-10
-    assert midpoint(Stack(noise, random_flow(3, 4)), x).min() > 1e-3
+    assert midpoint(Stack(noise, random(LinearMap(3, 2))), x).max() < 1e-10
+    assert midpoint(Stack(noise, random(CouplingFlow(3, 2, 4, 8))), x).min() > 1e-3
 
 
 torch.manual_seed(0)
 FLOWS: dict[str, Flow] = {
-    "odd": random_flow(3, 3),
-    "even": random_flow(3, 4),
+    "odd": random(CouplingFlow(3, 2, 3, 8)),
+    "even": random(CouplingFlow(3, 2, 4, 8)),
     "fixed": Scale(1 + torch.rand(3)),
-    "linear": random_map(3, 2),
+    "linear": random(LinearMap(3, 2)),
 }
-IN_EIGHT: dict[str, Flow] = {"eight": random_flow(3, 3, 8), "linear-8d": random_map(3, 8)}
+IN_EIGHT: dict[str, Flow] = {"eight": random(CouplingFlow(3, 8, 3, 8)), "linear-8d": random(LinearMap(3, 8))}
 EACH_FLOW = pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS)
 
 
@@ -424,28 +408,6 @@ def test_each_model_has_its_map_its_rates_and_its_length() -> None:
     assert not any(parameter.any() for parameter in still["ddpmpp", "learned-linear"].stack.flow.parameters())
 
 
-def test_equal_seeds_start_equal_and_others_differ() -> None:
-    network = ScoreMLP(3, 2, 8, 2, VP())
-    initialise(network, [5, 6, 5])
-    weight = next(network.parameters())
-    assert torch.equal(weight[0], weight[2])
-    assert not torch.equal(weight[0], weight[1])
-
-
-class RenamedScore(ScoreMLP):
-    pass
-
-
-class RenamedFlow(CouplingFlow):
-    pass
-
-
-def test_a_renamed_class_has_the_same_weights() -> None:
-    renamed = Stack(RenamedScore(1, 2, 8, 2, VP()), RenamedFlow(1, 2, 2, 4))
-    found = [fit(stack, [0], lr=0.0, map_lr=0.0)[0] for stack in (build(1, "couplings"), renamed)]
-    assert all(torch.equal(*pair) for pair in zip(*(stack.parameters() for stack in found), strict=True))
-
-
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("toy2d")
@@ -526,12 +488,4 @@ def test_points_that_are_scaled_have_moved_by_as_much() -> None:
 
 def test_figure_repeats_byte_for_byte(results: Path) -> None:
     arrays = read_arrays(results / "moons-tiny.safetensors")
-    first, second = (toy2d_figure(arrays) for _ in range(2))
-    assert hashlib.sha256(first).digest() == hashlib.sha256(second).digest()
-    assert first.startswith(b"<?xml")
-
-
-def test_damaged_arrays_are_named(tmp_path: Path) -> None:
-    (tmp_path / "moons.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(ArtifactError, match=r"moons\.safetensors: not a safetensors file"):
-        read_arrays(tmp_path / "moons.safetensors")
+    assert toy2d_figure(arrays) == toy2d_figure(arrays)

@@ -2,13 +2,10 @@
 
 import copy
 import math
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +17,6 @@ from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model
 from indm.diffusion.objectives import gaussian_nll, nelbo
 from indm.diffusion.sde import importance_time, soft_truncation_time
 from indm.errors import ArtifactError, DataError, DivergenceError, ParamsError
-from indm.flows.build import build_flow
 from indm.flows.registered.affine import PixelAffine
 from indm.flows.registered.resflow import ResidualFlow
 from indm.flows.sources import draw_roulette
@@ -30,10 +26,9 @@ from indm.store.files import CHECKPOINT_FORMAT, write_weights
 from indm.suite.expand import suite_files
 from indm.suite.load import load_suite
 from indm.training import controls
-from indm.training.batches import DeviceBatch, Draws, draw
+from indm.training.batches import DeviceBatch, draw
 from indm.training.begin import step_flops
 from indm.training.controls import check_controls
-from indm.training.flat import Flat
 from indm.training.loop import History, Plan, learning_rate, train
 from indm.training.saving import write_training
 from indm.training.trainer import Optimisation, Trainer
@@ -59,15 +54,8 @@ def model(
     flow: str = "resflow", sde: str = "vp", normalise_input: str = "unit", learned_range: bool = False, **affine: float
 ) -> ImplicitNonlinearDiffusion:
     torch.manual_seed(0)
-    score = {
-        "name": "unet",
-        "channels": 8,
-        "multipliers": [1],
-        "blocks": 1,
-        "attention_resolutions": [],
-        "dropout": 0.0,
-    }
-    score |= {"embedding": "log_snr", "normalise_input": normalise_input}
+    score = {"name": "unet", "channels": 8, "multipliers": [1], "blocks": 1, "attention_resolutions": []}
+    score |= {"dropout": 0.0, "embedding": "log_snr", "normalise_input": normalise_input}
     kind = {"name": sde, "learned_range": learned_range}
     spec = {"shape": [1, 8, 8], "sde": kind, "eps": 1e-5, "centered": True, "score": score}
     return ImplicitNonlinearDiffusion(spec | {"flow": FLOWS[flow] | ({"affine": affine} if affine else {})})
@@ -119,6 +107,9 @@ def test_learning_rate_warms_up_and_falls() -> None:
     assert max(factors) == pytest.approx(1, abs=0.03)
     assert factors[-1] < 1e-3
     assert learning_rate(50, 100, 0, "constant") == 1
+    # And again with a fresh score.
+    assert learning_rate(30, 100, 9, "constant", begin=30) == learning_rate(0, 100, 9, "constant") == 0.1
+    assert learning_rate(60, 100, 9, "cosine", begin=30) == learning_rate(60, 100, 9, "cosine")
 
 
 @pytest.mark.parametrize("objective", ["nll", "fid"])
@@ -186,35 +177,6 @@ def test_a_watched_training_is_the_same_and_notes_what_its_steps_know(objective:
     assert 0 < bounds["lipschitz_smallest"] <= bounds["lipschitz_largest"] < 1
 
 
-@pytest.mark.parametrize("objective", ["nll", "fid"])
-def test_a_step_reads_numbers_from_the_device_once(objective: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = Trainer(model(), Optimisation(objective=objective, **OPTIONS))
-    draws = draw(images(), 17, 8, SEED, 0, False, trainer.model.centered)
-    readers: list[str] = []
-
-    def counted(read: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
-        def count(self: Tensor) -> Any:
-            # Who reads: what the flow draws for itself lies on the CPU.
-            readers.append(Path(sys._getframe(1).f_code.co_filename).name)
-            return read(self)
-
-        return count
-
-    for name in ("item", "tolist"):
-        monkeypatch.setattr(Tensor, name, counted(getattr(Tensor, name)))
-    trainer.step(draws, 1.0)
-    assert readers.count("trainer.py") == 1
-
-
-@pytest.mark.parametrize("objective", ["nll", "fid"])
-def test_identity_flow_runs_through_the_same_path(objective: str) -> None:
-    trainer = Trainer(model("identity"), Optimisation(objective=objective, **OPTIONS))
-    before = weights(trainer.model.noise)
-    trainer.step(draw(images(), 17, 8, SEED, 0), 1.0)
-    assert not same(before, weights(trainer.model.noise))
-    assert list(trainer.model.flow.parameters()) == []
-
-
 def test_fid_objective_trains_the_flow_on_the_nelbo_alone() -> None:
     """The flow's gradient is the NELBO's with the score of before the step: variance weighting would be no bound."""
     trainer = Trainer(model(), Optimisation(objective="fid", **OPTIONS))
@@ -240,19 +202,6 @@ def test_fid_objective_trains_the_score_on_latents_of_the_updated_flow() -> None
     t = 1e-5 + draws.u * (1 - 1e-5)
     expected = twin.path.error(twin.noise, twin.flow(draws.x, "none")[0], t, draws.noise).mean() / 128
     assert loss == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_fid_objective_gives_each_network_times_and_noise_of_its_own() -> None:
-    """The score's are those of the step, which a model without a flow sees too."""
-    trainer = Trainer(model(), Optimisation(objective="fid", **OPTIONS))
-    seen: list[Tensor] = []
-    trainer.model.noise.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
-    draws = draw(images(), 17, 8, SEED, 0)
-    trainer.step(draws, 1.0)
-    first, second = seen
-    shared = importance_time(trainer.model.sde, draws.u, 1e-5)[0]
-    assert not torch.isclose(first, shared).any()
-    torch.testing.assert_close(second, 1e-5 + draws.u * (1 - 1e-5))
 
 
 def test_fresh_draws_have_the_same_images_and_independent_times_and_noise() -> None:
@@ -407,35 +356,6 @@ def test_flips_turn_half_of_the_images() -> None:
     assert (draw(data, 17, 200, SEED, 0).x[..., :4].mean((1, 2, 3)) > 0).all()
 
 
-def test_optimiser_state_has_both_moments_of_every_parameter() -> None:
-    trainer = Trainer(model(), Optimisation(objective="nll", **OPTIONS))
-    trainer.step(draw(images(), 17, 8, SEED, 0), 1.0)
-    state = trainer.optimiser_state()
-    for part, module in (("score", trainer.model.noise), ("flow", trainer.model.flow)):
-        for key in ("exp_avg", "exp_avg_sq"):
-            moments = trainer.flats[part].split(state[f"{part}.0.{key}"])
-            assert [moment.shape for moment in moments] == [parameter.shape for parameter in module.parameters()]
-            assert all(moment.any() for moment in moments)
-
-
-def test_flat_parameters_are_parts_of_one_tensor_with_their_own_values_and_names() -> None:
-    module = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm1d(4), nn.Linear(4, 5, bias=False))
-    module[2].requires_grad_(False)
-    before = {name: value.clone() for name, value in module.state_dict().items()}
-    flat = Flat(module)
-    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    assert {id(tensor) for tensor in flat.fixed} == {id(module[2].weight), *(id(buffer) for buffer in module.buffers())}
-    # Each lies where PyTorch would put a tensor of its own.
-    assert all(parameter.data_ptr() % 64 == 0 for parameter in trained)
-    assert all(torch.equal(part, parameter) for part, parameter in zip(flat.split(flat.values), trained, strict=True))
-    assert flat.values.square().sum().item() == pytest.approx(sum(p.square().sum().item() for p in trained))
-    flat.values.mul_(2)
-    assert torch.equal(trained[0], 2 * before["0.weight"])
-    module.load_state_dict(before)
-    assert torch.equal(flat.split(flat.values)[0], before["0.weight"])
-
-
 def test_a_step_with_flat_parameters_is_that_of_each_by_itself() -> None:
     """To the rounding of the norm by which gradients are clipped."""
     trainer = Trainer(model(), Optimisation(objective="nll", **OPTIONS | {"grad_clip": 0.1}))
@@ -465,44 +385,24 @@ def test_a_step_of_the_flow_alone_follows_the_normalizing_flow_and_leaves_the_sc
         torch.testing.assert_close(found, expected.grad)
 
 
-def test_warm_up_of_the_flow_lasts_its_steps() -> None:
+def test_phases_last_their_steps_and_a_row_of_the_curve_averages_steps_of_one() -> None:
     trainer = Trainer(model(), Optimisation(objective="nll", **OPTIONS))
     states: dict[int, tuple[list[Tensor], list[Tensor]]] = {0: (weights(trainer.model.noise), [])}
 
     def keep(history: History) -> None:
         states[history.done] = weights(trainer.model.noise), weights(trainer.model.flow)
 
-    plan = Plan(steps=6, flow_warmup_steps=3, **PLAN)
+    plan = Plan(steps=8, flow_warmup_steps=3, fresh_score_after=5, **PLAN)
     curve = train(trainer, images(), 17, plan, after_step=keep, **LOOP)
-    assert list(states) == [0, 1, 2, 3, 4, 5, 6]
+    assert list(states) == [0, 1, 2, 3, 4, 5, 6, 7, 8]
     assert same(states[0][0], states[3][0])
     assert not same(states[3][0], states[4][0])
     assert not same(states[1][1], states[2][1])
-    # A row averages steps of one phase: the flow's losses before and after its end are different ones.
-    assert [row["step"] for row in curve] == [2, 3, 4, 6]
-    assert [set(row) for row in curve] == 2 * [{"step", "flow_loss"}] + 2 * [{"step", "flow_loss", "score_loss"}]
-
-
-def test_a_row_of_the_curve_ends_with_the_flows_training() -> None:
-    """After it, the loss is that of the latents alone."""
-    rows = {
-        every: train(
-            Trainer(model(), Optimisation(objective="nll", **OPTIONS)),
-            images(),
-            17,
-            Plan(steps=6, fresh_score_after=3, **PLAN | {"log_every": every}),
-            **LOOP,
-        )
-        for every in (1, 2)
-    }
-    assert [row["step"] for row in rows[2]] == [2, 3, 4, 6]
-    assert rows[2][1:3] == rows[1][2:4]
-    assert "flow_loss" not in rows[2][2]
-
-
-def test_learning_rate_warms_up_again_with_the_score() -> None:
-    assert learning_rate(30, 100, 9, "constant", begin=30) == learning_rate(0, 100, 9, "constant") == 0.1
-    assert learning_rate(60, 100, 9, "cosine", begin=30) == learning_rate(60, 100, 9, "cosine")
+    assert not same(states[4][1], states[5][1])
+    assert same(states[6][1], states[8][1])
+    assert [row["step"] for row in curve] == [2, 3, 4, 5, 6, 8]
+    losses = [{"flow_loss"}, {"flow_loss", "score_loss"}, {"score_loss"}]
+    assert [row.keys() - {"step"} for row in curve] == [each for each in losses for _ in range(2)]
 
 
 def trained_afresh(objective: str, steps: int, after: int | None) -> tuple[Trainer, dict[int, dict[str, Tensor]]]:
@@ -551,31 +451,6 @@ def test_scale_of_the_latent_is_that_of_the_data(flow: str) -> None:
     assert same(weights(inside.averaged()), weights(outside.averaged()))
 
 
-class TinyTrainer:
-    """What :func:`step_flops` needs: 5 images through a convolution, attention and a linear layer, and back."""
-
-    def __init__(self) -> None:
-        self.conv = nn.Conv2d(1, 2, 3, padding=1)
-        self.linear = nn.Linear(128, 7)
-        self.model = SimpleNamespace(flow=build_flow("identity", channels_in=1, image_size=8))
-
-    def step(self, draws: Draws, lr_factor: float, *, flow_alone: bool) -> None:
-        h = self.conv(draws.x)
-        tokens = h.flatten(2).transpose(1, 2)[:, None]
-        h = nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
-        self.linear(h.flatten(1)).sum().backward()
-
-
-def test_operations_of_a_tiny_network_counted_by_hand() -> None:
-    batch, pixels, channels = 5, 64, 2
-    conv = 2 * batch * pixels * channels * 9  # and again for the weight's gradient; the image needs none
-    product = 2 * batch * pixels * pixels * channels  # Q K^T, and the weights times V; each has two gradients
-    linear = 2 * batch * 128 * 7  # with two gradients
-    draws = draw(images(), 17, batch, SEED, 0)
-    found = step_flops(cast(Trainer, TinyTrainer()), draws)
-    assert found == 2 * conv + 2 * 3 * product + 3 * linear
-
-
 def test_operations_agree_with_torchs_counter_and_change_nothing() -> None:
     trainer = Trainer(model("identity"), Optimisation(objective="nll", **OPTIONS))
     before = weights(trainer.model)
@@ -587,16 +462,6 @@ def test_operations_agree_with_torchs_counter_and_change_nothing() -> None:
     assert same(before, weights(trainer.model))
     assert trainer.averages["score"].updates == 0
     assert trainer.optimiser_state() == {}
-
-
-def test_operations_of_each_kind_of_step() -> None:
-    """Flow and score in turn cost more than at once, and the flow alone least."""
-    joint, alternating = (
-        Trainer(model(), Optimisation(objective=objective, **OPTIONS)) for objective in ("nll", "fid")
-    )
-    counts = [step_flops(trainer, draw(images(), 17, 8, SEED, 0)) for trainer in (joint, alternating)]
-    alone = step_flops(joint, draw(images(), 17, 8, SEED, 0), flow_alone=True)
-    assert 0 < alone < counts[0] < counts[1]
 
 
 def with_terms(terms: int, mean: float, flow: str = "resflow") -> Trainer:
@@ -684,11 +549,12 @@ def test_training_repeats_to_the_bit_and_learns() -> None:
 
 @pytest.mark.parametrize(("factor", "loss"), [(math.nan, "nan"), (1e4, r"\d+")])
 def test_a_loss_that_explodes_stops_with_the_step_and_changes_nothing(factor: float, loss: str) -> None:
+    """Neither weights nor averages nor moments."""
     trainer = Trainer(model("identity"), Optimisation(objective="nll", **OPTIONS))
+    trainer.step(draw(images(), 17, 8, SEED, 0), 1.0)
     with torch.no_grad():
         trainer.model.noise.get_parameter("network.conv_out.bias").fill_(factor)
-    before = weights(trainer.model.noise)
+    before = {key: value.clone() for key, value in trainer.state().items()}
     with pytest.raises(DivergenceError, match=rf"step 0.*{loss}.*flow_lr"):
         train(trainer, images(), 17, Plan(steps=3, **PLAN), **LOOP)
-    for old, new in zip(before, weights(trainer.model.noise), strict=True):
-        torch.testing.assert_close(new, old, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(trainer.state(), before, rtol=0, atol=0, equal_nan=True)
