@@ -813,7 +813,7 @@ def test_what_no_number_of_seeds_decides_says_so() -> None:
         ({"metric": METRIC | {"stage": "fid"}}, ".metric: name: found 'gap'; allowed: fid, fid_infinity, kid, "),
         ({"metric": METRIC | {"sampler": "pc"}}, ".metric: sampler: found 'pc'; allowed: no name"),
         ({"metric": FEW_STEPS | {"sampler": "ode"}}, ".metric: sampler: found 'ode'; allowed: chosen, ancestral, "),
-        ({"metric": METRIC | {"transform": "log"}, ".baseline": {"value": 0.0}}, ": baseline: found 0; allowed: "),
+        ({"metric": METRIC | {"transform": "log"}, "baseline": {"value": 0.0}}, ": baseline: found 0; allowed: "),
         ({"where": {"datasets": ["digitz"]}}, ": where.datasets: found 'digitz'; allowed: celeba64, cifar10, "),
         ({"metric": METRIC | {"stage": "toy2d"}}, ": where.datasets: found 'digits'; allowed: no name, "),
         ({"treatment": LINEAR}, ": baseline: found null; allowed: a model or a number"),

@@ -140,10 +140,10 @@ def test_the_environment_is_set_before_numpy_and_torch_are_imported() -> None:
             "claims.yaml",
             "family: primary",
             "family: main",
-            "claim better-nelbo-known, key family: found 'main'; allowed: ",
+            "key claims.better-nelbo-known.family: found 'main'; allowed: ",
         ),
         ("published.csv", ",2.54,", ",nan,", "line 3, column value: found 'nan', expected a number in decimals"),
-        ("registrations.yaml", "suites:", "suits:", "key suits: found "),
+        ("registrations.yaml", "suites:", "suits:", "key suits: unknown key"),
     ],
 )
 def test_validate_reads_what_lies_beside_a_suite(tmp_path: Path, name: str, old: str, new: str, words: str) -> None:

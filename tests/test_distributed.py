@@ -141,6 +141,7 @@ def stopped_and_not() -> list[list[list[float]]]:
     return found
 
 
+@pytest.mark.long
 def test_three_processes_that_continue_add_up_in_the_order_of_undisturbed_ones() -> None:
     """Of three numbers the order of the sum decides the last digit."""
     undisturbed, continued = launch(3, stopped_and_not)
@@ -311,6 +312,7 @@ def join_on_a_gpu(*arguments: Any) -> Finished:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_provenance_is_that_of_the_first_process_that_trains(
     layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ from indm.store.files import write_json
 from indm.store.provenance import RESTORED_FOR
 from indm.suite.load import load_suite
 from indm.suite.strict_yaml import parse_yaml
+from tests.archives import memory_below
 from tests.conftest import REPOSITORY
 from tests.finished import do
 
@@ -266,7 +267,7 @@ FAULTS: list[tuple[Callable[[Content], Content], str]] = [
     ),
     (lambda content: content | {f"{PLACE}/nll.json": b"another"}, f"{PLACE}/nll.json: found SHA-256 "),
     (lambda content: with_modules(content, {}), f"{EVALUATED}: found no hashes of modules, "),
-    (lambda content: with_modules(content, {"indm.process": 5}), f"{EVALUATED}: found no hashes of modules, "),
+    (lambda content: with_modules(content, {"indm.process": 5}), f"{EVALUATED}: found no valid modules.indm.process, "),
     (lambda content: nested(content, EVALUATED), f"{EVALUATED}: not JSON ("),
     (lambda content: without(content, RECORD), f"{RECORD}: missing"),
     (lambda content: without(content, f"{PLACE}/nll.json"), f"found no {PLACE}/nll.json; keep it again"),
@@ -364,6 +365,13 @@ def test_archives_that_are_none_are_refused_and_the_others_restored(
     if not packed().is_dir():
         assert call("keep", "--replace").exit_code == 0
         assert call("restore").exit_code == 0
+
+
+def test_an_archive_that_expands_a_thousandfold_is_not_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(bytes(300 << 20)))
+    with memory_below(200 << 20), pytest.raises(ArtifactError, match=r"a\.tar\.gz.* more than 7"):
+        unpack(path)
 
 
 def test_a_damaged_byte_is_seen(tmp_path: Path) -> None:

@@ -435,9 +435,12 @@ def test_images_and_latents_of_every_layout_are_taken(run: Run, kind: str) -> No
     assert torch.equal(run.invert(latents.tolist()), images)
 
 
+MASKED = np.ma.masked_equal(np.zeros((2, 1, 8, 8), np.uint8), 0)
+
+
 @pytest.mark.parametrize(
     "values",
-    [None, "a", [[1], [2, 3]], torch.zeros(2, 1, 8, 8, device="meta"), np.array([None])],
+    [None, "a", [[1], [2, 3]], torch.zeros(2, 1, 8, 8, device="meta"), np.array([None]), MASKED],
 )
 def test_what_has_no_numbers_is_refused(run: Run, values: Any) -> None:
     words = f"found {type(values).__name__}, which torch cannot read as numbers; expected a tensor, an array or lists"

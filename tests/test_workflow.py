@@ -149,7 +149,9 @@ def in_new_process(function: Callable[..., T], *arguments: object) -> T:
 
 
 # The default suite's dvc.yaml alone has copies of the tables; smoke has every kind of stage, sharded every kind of shard.
-@pytest.mark.parametrize("suite", [pytest.param("digits", marks=pytest.mark.long), "smoke", "sharded"])
+@pytest.mark.parametrize(
+    "suite", [*(pytest.param(name, marks=pytest.mark.long) for name in ("digits", "sharded")), "smoke"]
+)
 def test_the_engines_run_the_same_stages(checkout: Path, suite: str) -> None:
     snakemake = in_new_process(snakemake_stages, checkout, suite)
     if suite != "digits":
@@ -246,6 +248,7 @@ def test_a_mistake_in_a_suite_stops_both_engines(tmp_path: Path) -> None:
     assert not (checkout / "results/digits").exists()
 
 
+@pytest.mark.long
 def test_a_control_of_another_size_stops_both_engines_before_the_first_job(tmp_path: Path) -> None:
     checkout = copy_checkout(tmp_path)
     file = checkout / "params/digits.yaml"
@@ -261,6 +264,7 @@ def test_a_control_of_another_size_stops_both_engines_before_the_first_job(tmp_p
     assert not (checkout / "results/digits/data").exists()
 
 
+@pytest.mark.long
 def test_dvc_sees_the_values_of_a_suite_as_snakemake_does(tmp_path: Path) -> None:
     """By way of the expanded file, which its first stage writes, and writes anew where it was edited by hand."""
     checkout = copy_checkout(tmp_path)
@@ -336,10 +340,10 @@ def test_the_page_depends_on_all_that_its_suite_says() -> None:
     assert set(STAGES["report"].keys) == set(Suite.model_fields) - LEFT_OUT
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda", "auto"])
+@pytest.mark.parametrize("device", ["cuda", "auto"])
 def test_jobs_wait_for_a_gpu_where_they_use_one(checkout: Path, device: str) -> None:
     """Without a GPU, a suite that takes one where there is one trains on all cores."""
-    used = {"cpu": 0, "cuda": 1, "auto": int(torch.cuda.is_available())}[device]
+    used = {"cuda": 1, "auto": int(torch.cuda.is_available())}[device]
     gpus = in_new_process(gpus_asked_for, checkout, f"on-{device}")
     assert (gpus["prepare"], gpus["train"], gpus["sample"], gpus["nll"]) == (None, 2 * used, used, used)
 

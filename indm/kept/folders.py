@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from indm.data.archives import largest
 from indm.errors import ArtifactError
 from indm.pipeline.jobs import MAKERS, Job, job_names, jobs_of, manifest
 from indm.pipeline.stages import REFERENCE, STAGES
@@ -98,13 +99,18 @@ def unpack(path: Path) -> dict[str, bytes]:
     """Read the files of an archive by their names, without writing them.
 
     Raises:
-        ArtifactError: if it is damaged, or contains other entries than files.
+        ArtifactError: if it is damaged, expands beyond :func:`largest`, or contains other entries than files.
     """
     try:
-        # Up to gzip's checksum at the end, before which tarfile stops.
-        content = gzip.decompress(path.read_bytes())
+        limit = largest(path)
+        with gzip.open(path) as packed:
+            # Up to gzip's checksum at the end, before which tarfile stops.
+            content = packed.read(limit + 1)
+        if len(content) > limit:
+            raise ValueError(f"it expands to more than {limit:,} bytes")
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
-            if odd := [member.name for member in archive if not member.isfile()]:
+            # A sparse file may claim more zeros than fit into memory.
+            if odd := [member.name for member in archive if not member.isfile() or member.issparse()]:
                 raise ValueError(f"{odd[0]} is not a file")
             return {member.name: file.read() for member in archive if (file := archive.extractfile(member))}
     except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as error:
