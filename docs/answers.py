@@ -194,7 +194,7 @@ def draw_answers(published: Path) -> dict[str, bytes]:
         if lengths := [suite for suite in CIFAR10 if (published / suite / "tables").is_dir()]:
             figures["cifar10"] = bound_on_cifar10(pd.concat(_curves(published, lengths).values()))
             flows = read_rows(published / lengths[-1] / "tables/flow.csv")
-            figures["gains"] = gains(flows, read_rows(published / CIFAR10[0] / "spectrum.csv"))
+            figures["gains"] = gains(flows, read_rows(published / lengths[0] / "spectrum.csv"))
         return {name: to_svg(figure) for name, figure in figures.items()}
 
 

@@ -1,6 +1,6 @@
 """Measure the spectrum of a dataset's training images, in the bands in which gains of flows are measured.
 
-python -m docs.spectrum results/cifar10-3000/data/cifar10/train.npy docs/results/cifar10-3000/spectrum.csv
+python -m docs.spectrum results/cifar10-1000/data/cifar10/train.npy docs/results/cifar10-1000/spectrum.csv
 """
 
 import sys

@@ -10,10 +10,11 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Generator, Tensor
 
 from indm.data.levels import dequantise, quantise
@@ -276,11 +277,12 @@ class Run:
         """Copy a tensor, an array or lists of numbers to the CPU, if they have this run's shape."""
         try:
             if not isinstance(values, Tensor):
-                if np.ma.is_masked(values):
+                # Unlike np.asarray, it keeps masks, also of arrays in a list.
+                array: NDArray[Any] = np.ma.asarray(values)
+                if np.ma.is_masked(array):
                     raise ValueError("masked elements have no numbers")
                 # Torch needs this machine's byte order, and contiguous elements.
-                array = np.asarray(values)
-                values = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), "C"))
+                values = torch.from_numpy(np.asarray(array).astype(array.dtype.newbyteorder("="), "C"))
             # Copied, because a tensor made in inference mode cannot be differentiated.
             found = values.cpu().clone(memory_format=torch.contiguous_format)
         except (RuntimeError, TypeError, ValueError) as error:

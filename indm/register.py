@@ -25,10 +25,14 @@ def register(suite_file: Path, note: str) -> Registration:
     """Write the entry of a suite into ``registrations.yaml`` in its folder, for the commit that is checked out, or find it there.
 
     Raises:
-        ParamsError: if the suite is invalid, a file differs from its commit, or the suite is
+        ParamsError: if the note is not valid text, the suite is invalid, a file differs from its commit, or the suite is
             registered with other content or another note.
     """
     folder = suite_file.parent
+    try:
+        note.encode()
+    except UnicodeEncodeError:
+        raise ParamsError(f"--note: found {note!r}, expected a text in UTF-8, as registrations.yaml is") from None
     suite, claims = load_suite(suite_file, with_data=True), load_claims(folder / "claims.yaml")
     check_controls(suite, suite_file)
     path = folder / "registrations.yaml"

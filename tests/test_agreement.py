@@ -16,7 +16,6 @@ from indm.report.agreement import FAR, NUMBERS, agreement
 from indm.store.files import file_sha256
 from indm.store.layout import Layout
 from indm.store.manifest import Manifest, write_manifest
-from indm.store.sums import write_sums
 
 PUBLISHED = Path(__file__).parents[1] / "docs/results/digits"
 
@@ -26,7 +25,6 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     folder = Path(shutil.copytree(PUBLISHED / "tables", tmp_path / "published/digits/tables")).parent
     shutil.copy(PUBLISHED / "provenance.json", folder)
-    write_sums(folder)
     return folder
 
 
@@ -63,10 +61,12 @@ def compare(published: Path, out: Path) -> Result:
 
 
 def edit(path: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
-    """Edit a table; a published one as if it had been published so."""
     change(pd.read_csv(path)).to_csv(path, index=False)
-    if (path.parents[1] / "SHA256SUMS").is_file():
-        write_sums(path.parents[1])
+
+
+def double_first_row(path: Path) -> None:
+    header, first, *others = path.read_text().splitlines()
+    path.write_text("\n".join([header, first, first, *others]))
 
 
 def empty_all(published: Path, out: Path) -> None:
@@ -74,7 +74,7 @@ def empty_all(published: Path, out: Path) -> None:
     for folder in (published, out / "digits"):
         for name in NUMBERS:
             path = folder / f"tables/{name}.csv"
-            edit(path, lambda table: table[:0])
+            path.write_text(path.read_text().splitlines()[0] + "\n")
     sign(out)
 
 
@@ -131,7 +131,7 @@ def test_a_training_that_went_astray_does_not_hide_itself(published: Path, out: 
 def test_tables_without_rows_are_no_difference(published: Path, out: Path) -> None:
     """As a suite without studies in two dimensions has."""
     for path in (published / "tables/toy2d.csv", out / "digits/tables/toy2d.csv"):
-        edit(path, lambda table: table[:0])
+        path.write_text(path.read_text().splitlines()[0] + "\n")
     sign(out)
     found = agreement(published, Layout(out, "digits"))
     assert found.agrees
@@ -157,6 +157,22 @@ def test_tables_of_another_state_of_the_suite_are_said(published: Path, out: Pat
     assert f"suite: published {sha256}, here {'b' * 64}: their contents differ" in done.output.splitlines()
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("published/digits/provenance.json", "the published provenance.json has no suite_sha256"),
+        ("results/digits/tables/provenance/table.json", "provenance/table.json of the tables here has no suite_sha256"),
+    ],
+)
+def test_a_suite_that_is_not_compared_is_said(published: Path, out: Path, name: str, words: str) -> None:
+    path = published.parents[1] / name
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({key: content[key] for key in content if key != "suite_sha256"}))
+    done = compare(published, out)
+    assert done.exit_code == 0
+    assert f"suite: not compared, because {words}" in done.output.splitlines()
+
+
 def test_a_verdict_of_other_seeds_is_named(published: Path, out: Path) -> None:
     edit(published / "tables/claims.csv", lambda table: table.assign(n=table["n"].where(table.index != 0, 2)))
     done = compare(published, out)
@@ -165,10 +181,8 @@ def test_a_verdict_of_other_seeds_is_named(published: Path, out: Path) -> None:
 
 
 def test_a_machine_that_moves_the_cursor_stays_on_its_line(published: Path, out: Path) -> None:
-    content = json.loads((published / "provenance.json").read_text())
-    content["executions"] = [{"machine": "a laptop\x1b[2J\nThey agree."}]
+    content = {"executions": [{"machine": "a laptop\x1b[2J\nThey agree."}]}
     (published / "provenance.json").write_text(json.dumps(content))
-    write_sums(published)
     assert compare(published, out).output.splitlines()[0] == "published: a laptop\\x1b[2J\\nThey agree."
 
 
@@ -225,26 +239,37 @@ def test_rows_on_one_side_and_other_settings_are_named(published: Path, out: Pat
     assert set(far[far["table"] == "fid"]["number"]) == {"num_samples"}
 
 
+def edited(name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[Path, Path], None]:
+    """Edit a published table."""
+    return lambda published, _: edit(published / f"tables/{name}.csv", change)
+
+
+def written(name: str, text: str) -> Callable[[Path, Path], object]:
+    """Write another text in the place of a published file."""
+    return lambda published, _: (published / name).write_text(text)
+
+
+def of_row(value: float) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Put another standard error into one row."""
+    return lambda table: table.assign(nll_se=table["nll_se"].mask(table.index == 2, value))
+
+
+ROW = "tables/nll.csv: row 4, column nll_se: found {}, expected a finite number of at least 0; take it from git"
 SPOILT: list[tuple[Callable[[Path, Path], object], str]] = [
-    (lambda published, _: (published / "tables/nll.csv").unlink(), "nll.csv: missing; "),
-    (
-        lambda published, _: (published / "provenance.json").unlink(),
-        "digits: found no provenance.json with a tables/cla",
-    ),
+    (lambda published, _: (published / "tables/nll.csv").unlink(), "nll.csv: cannot be read as a table"),
+    (lambda published, _: (published / "provenance.json").unlink(), "digits: found no provenance.json with a tables/"),
     (lambda _, out: (out / "digits/tables/nll.csv").unlink(), "nll.csv: missing; "),
+    (edited("nll", lambda table: table.assign(suite="smoke")), "nll.csv: found rows of suite smoke, expected digits"),
+    (lambda _, out: edit(out / "digits/tables/nll.csv", of_row(1)), "nll.csv not as their st"),
+    (edited("nll", lambda table: table.drop(columns="variant")), "nll.csv: found no column variant, expected it in "),
     (
-        lambda published, _: edit(published / "tables/nll.csv", lambda table: table.assign(suite="smoke")),
-        "nll.csv of smoke; make them again",
+        lambda published, _: double_first_row(published / "tables/claims.csv"),
+        "claims.csv: row 3 repeats an earlier row",
     ),
-    (
-        lambda _, out: edit(out / "digits/tables/nll.csv", lambda table: table.assign(nll=1.0)),
-        "nll.csv not as their st",
-    ),
-    (lambda published, _: (published / "tables/nll.csv").write_text("suite\ndigits\n"), "nll.csv: found SHA-256 "),
-    (
-        lambda published, _: edit(published / "tables/nll.csv", lambda table: table.drop(columns="variant")),
-        "nll.csv: found no column variant, expected it in ",
-    ),
+    (written("provenance.json", '{"executions": [1]}'), "provenance.json: found no machine, expected one for each "),
+    (edited("nll", lambda table: table.assign(nll_se="low")), "nll.csv: found text in the nll_se column, expected num"),
+    *((edited("nll", of_row(value)), ROW.format(value)) for value in (np.inf, -1)),
+    (written("tables/nll.csv", 100 * "\0"), "tables/nll.csv: found no column suite, dataset"),
     (empty_all, "/tables: found no number to compare, expected some in fid, nll"),
 ]
 

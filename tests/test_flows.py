@@ -25,9 +25,10 @@ from indm.flows.convolution import adjoint, convolve
 from indm.flows.lipschitz import BOUNDS, Bound, LinfConv2d, LipschitzConv2d, SpectralConv2d, bounded_weights
 from indm.flows.log_det import Contraction, Series, exact_log_det, neumann_vector, roulette_coefficients, series_log_det
 from indm.flows.registered import resflow as residual
+from indm.flows.registered.filter import SpectralFilter, cosine_basis
 from indm.flows.registered.resflow import ResidualFlow
 from indm.flows.registered.wolf import Wolf
-from indm.flows.sources import Share, Source, draw_probe
+from indm.flows.sources import Probe, Share, Source, draw_probe, draw_roulette
 from indm.registry import FLOWS
 from indm.released.flow import import_flow
 from indm.suite.schema.types import LEARNED
@@ -253,6 +254,21 @@ def test_a_curve_increases_through_zero_and_goes_on_straight() -> None:
     assert curve(torch.zeros(1, CHANNELS, SIZE, SIZE, dtype=torch.float64), "none")[0].abs().max() < 1e-14
     for beyond in (z[line < -1], z[line > 1]):
         torch.testing.assert_close(beyond.diff(), beyond.diff()[:1].expand(len(beyond) - 1))
+
+
+def test_a_filter_amplifies_one_frequency_of_one_channel() -> None:
+    flow, basis = SpectralFilter(CHANNELS, SIZE).double(), cosine_basis(SIZE)
+    torch.testing.assert_close(basis @ basis.T, torch.eye(SIZE, dtype=torch.float64))
+    with torch.no_grad():
+        flow.log_gain[1, 2, 3] = math.log(5.0)
+    waves = torch.einsum("ku,lv->kluv", basis, basis)
+    x = torch.stack([torch.zeros_like(waves), waves], 2).flatten(0, 1)
+    z = flow(x, "none")[0].view(SIZE, SIZE, CHANNELS, SIZE, SIZE)
+    gain = torch.ones(SIZE, SIZE, dtype=torch.float64).index_put(
+        (torch.tensor(2), torch.tensor(3)), torch.tensor(5.0).double()
+    )
+    torch.testing.assert_close(z[:, :, 1], gain[..., None, None] * waves)
+    assert not z[:, :, 0].any()
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -684,3 +700,14 @@ def test_weights_bounded_together_are_those_bounded_alone(
     torch.testing.assert_close(together, alone, atol=0, rtol=1e-15)
     weights, probes = [conv.weight for conv in convs], [torch.randn_like(conv.weight) for conv in convs]
     torch.testing.assert_close(*(torch.autograd.grad(found, weights, probes) for found in (together, alone)))
+
+
+@pytest.mark.parametrize("probe", ["gaussian", "rademacher"])
+def test_parts_of_a_batch_draw_what_the_whole_does(probe: Probe) -> None:
+    x = torch.zeros(5, 3)
+    whole, first, second = seeded(0), Share(seeded(0), slice(0, 2), 5), Share(seeded(0), slice(2, 5), 5)
+    for _ in range(2):
+        numbers = {draw_roulette(2.0, source) for source in (whole, first, second)}
+        assert len(numbers) == 1
+        parts = [draw_probe(x[part.samples], probe, part) for part in (first, second)]
+        assert torch.equal(draw_probe(x, probe, whole), torch.cat(parts))

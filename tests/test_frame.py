@@ -1,17 +1,22 @@
 """The files around the package say the same as it does: environment, lock file, README, Makefile."""
 
 import glob
+import json
 import re
 import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from indm import __version__
+from indm.cli import main
+from indm.pipeline.stages import STAGES
 from indm.suite.expand import suite_files
+from indm.suite.load import load_suite
 from indm.suite.strict_yaml import parse_yaml
 from tests.conftest import REPOSITORY
 
@@ -80,16 +85,68 @@ def test_every_package_of_the_lock_file_with_hashes_has_one_and_no_index() -> No
     assert len(entries) == len(locked("requirements.hashes.lock"))
 
 
+def test_make_lock_has_the_extras_that_are_documented() -> None:
+    makefile, page = (REPOSITORY / "Makefile").read_text(), (REPOSITORY / "docs/install.md").read_text()
+    assert f"$(addprefix --extra ,{' '.join(HASHED_EXTRAS)})" in makefile
+    assert "has the extras `{}`, `{}`, `{}` and `{}`.".format(*HASHED_EXTRAS) in page
+
+
 def test_requirements_give_ranges_and_not_one_version() -> None:
     for requirement in requirements():
         assert requirement.specifier, f"{requirement}: no lower bound"
         assert all(specifier.operator != "==" for specifier in requirement.specifier), str(requirement)
 
 
+def test_readme_names_targets_suites_and_files_that_exist() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+    for suite in re.findall(r"--config suite=([\w-]+)", README):
+        assert (REPOSITORY / "params" / f"{suite}.yaml").is_file(), suite
+    for suite in re.findall(r"workflow/dvc/([\w-]+)/dvc\.yaml", README):
+        assert (REPOSITORY / "params" / f"{suite}.yaml").is_file(), suite
+    for path in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (REPOSITORY / path.partition("#")[0]).exists(), path
+
+
 def test_every_suite_has_a_purpose_and_a_cost() -> None:
     page = (REPOSITORY / "docs/reference/suites.md").read_text()
     rows = re.findall(r"^\| `([\w-]+)` \| \S[^|]* \| .* \| \S[^|]* \| [^|]* \|$", page, flags=re.MULTILINE)
     assert set(rows) == {path.stem for path in suite_files(REPOSITORY / "params")}
+
+
+def test_the_reference_has_every_command_stage_and_key() -> None:
+    folder = REPOSITORY / "docs/reference"
+    schema = json.loads((REPOSITORY / "params/schema.json").read_text())
+    sections = [schema, *(section for name, section in schema["$defs"].items() if not name.endswith("Override"))]
+    pages = {
+        "command-line.md": {f"`indm {command}" for command in main.commands},
+        "pipeline.md": {f"\n| `{stage}` |" for stage in STAGES},
+        "suite-file.md": {f"\n| `{key}` |" for section in sections for key in section.get("properties", ())},
+    }
+    for page, expected in pages.items():
+        text = (folder / page).read_text()
+        assert {line for line in expected if line not in text} == set()
+
+
+# Commands that name runs of a suite: the suite, none for the default one, and the runs.
+COMMANDS = [
+    r"--suite params/([\w-]+)\.yaml --run ([\w-]+)",
+    r"SUITE=([\w-]+) WEIGHTS=\"([\w -]+)\"",
+    r"workflow/dvc/([\w-]+)/dvc\.yaml:\w+@([\w-]+)",
+    r"()[`\s]\w+@([\w-]+-s\d+)",
+    r"results/([\w-]+)/runs/([\w-]+)/",
+]
+
+
+@pytest.mark.parametrize("pattern", COMMANDS)
+def test_commands_of_the_docs_name_runs_that_their_suites_have(pattern: str) -> None:
+    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
+    found = {match for page in pages for match in re.findall(pattern, page.read_text())}
+    assert found
+    for suite, runs in found:
+        known = load_suite(REPOSITORY / f"params/{suite or 'digits'}.yaml").runs.keys()
+        assert set(runs.split()) <= known, (suite, runs)
 
 
 def test_every_file_of_the_package_that_is_no_module_is_its_data() -> None:
@@ -110,6 +167,10 @@ def test_every_file_of_the_package_that_is_no_module_is_its_data() -> None:
         if path.is_file()
     }
     assert files
+
+
+def test_readme_has_no_gaps() -> None:
+    assert "@" not in re.sub(r"`[^`]*`|```.*?```", "", README, flags=re.DOTALL)
 
 
 def test_snakefile_asks_for_the_oldest_snakemake_that_the_project_allows() -> None:

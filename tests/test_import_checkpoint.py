@@ -1,10 +1,10 @@
 """Released checkpoints in the place of a training: the round trip, and what is refused."""
 
+import io
 import json
+import random
 import shutil
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,15 @@ from torch import Tensor
 
 from indm.cli import main
 from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model
-from indm.errors import ArtifactError
+from indm.errors import ArtifactError, IndmError
 from indm.released.checkpoint import averaged_state
+from indm.stages import import_checkpoint
 from indm.store.layout import Layout
 from indm.suite.load import load_suite
 from indm.suite.strict_yaml import parse_yaml, yaml_text
 from indm.training.spec import model_spec
-from tests.archives import Hostile
 from tests.conftest import REPOSITORY
-from tests.released import export_flow, export_score, score_config
+from tests.released import export_flow, export_score
 
 Json = dict[str, Any]
 RUNS = {"vp": "digits-vp-indm-nll-s0", "ve": "digits-ve-indm-fid-s0"}
@@ -35,11 +35,37 @@ SCORE_VE = {"embedding": "fourier", "fir": True, "progressive_input": "residual"
 
 def released_config(sde: str) -> Json:
     """A released configuration, as JSON, of the small networks of this test."""
-    config = score_config(sde)
-    config["model"] |= {"nf": 8, "ch_mult": [1, 2], "attn_resolutions": [4], "dropout": 0.0}
-    config["data"] |= {"num_channels": 1, "image_size": 8}
-    flow = {"model": "resflow", "nblocks": "1-1", "intermediate_dim": 8, "act_fn": "sin"}
-    return config | {"flow": flow | {"squeeze": False, "actnorm": False}}
+    ve = sde == "ve"
+    model: Json = {
+        "name": "ncsnpp",
+        "nf": 8,
+        "ch_mult": [1, 2],
+        "num_res_blocks": 1,
+        "attn_resolutions": [4],
+        "dropout": 0.0,
+    }
+    model |= {
+        "embedding_type": "fourier" if ve else "positional",
+        "fourier_scale": 16,
+        "fir": ve,
+        "fir_kernel": [1, 3, 3, 1],
+    }
+    model |= {"progressive": "none", "progressive_input": "residual" if ve else "none", "scale_by_sigma": ve}
+    model |= {"nonlinearity": "swish", "conditional": True, "attention": True, "resblock_type": "biggan"}
+    model |= {"auxiliary_resblock": True, "skip_rescale": True, "fourier_feature": False}
+    model |= {"beta_min": 0.1, "beta_max": 20.0, "sigma_min": 0.01, "sigma_max": 50}
+    training: Json = {"sde": f"{sde}sde", "truncation_time": 1e-5, "continuous": True, "ddpm_score": True}
+    training |= {"unbounded_parametrization": False}
+    flow = {
+        "model": "resflow",
+        "nblocks": "1-1",
+        "intermediate_dim": 8,
+        "squeeze": False,
+        "actnorm": False,
+        "act_fn": "sin",
+    }
+    data = {"num_channels": 1, "image_size": 8, "centered": not ve}
+    return {"model": model, "training": training, "flow": flow, "data": data}
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +201,12 @@ def test_truncated_file_is_refused(released: Path) -> None:
 
 
 def test_malicious_file_is_refused_and_executes_nothing(released: Path) -> None:
-    torch.save({"model": Hostile(released / "exploded"), "ema": {}, "step": 0}, released / "checkpoint_1.pth")
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (str(released / "exploded"),))
+
+    torch.save({"model": Bomb(), "ema": {}, "step": 0}, released / "checkpoint_1.pth")
     refused(released, "checkpoint_1.pth: found a file that was refused without executing it (")
     assert not (released / "exploded").exists()
 
@@ -185,12 +216,10 @@ def test_foreign_file_is_refused(released: Path) -> None:
     refused(released, "found ['state_dict'], expected the keys model, ema, step")
 
 
-@contextmanager
-def altered(path: Path) -> Iterator[Json]:
-    """Let a test alter the content of a released file."""
-    content = torch.load(path, weights_only=True)
-    yield content
-    torch.save(content, path)
+def change(workplace: Path, file: str, **values: object) -> None:
+    """Put other values into a released file."""
+    content = torch.load(workplace / file, weights_only=True)
+    torch.save(content | values, workplace / file)
 
 
 @pytest.mark.parametrize(
@@ -198,48 +227,106 @@ def altered(path: Path) -> Iterator[Json]:
     [
         ("step", "many", "'many'"),
         ("step", -1, "-1"),
+        ("step", True, "True"),
+        ("step", torch.tensor(-1), "-1"),
         ("step", torch.arange(2), "'2 numbers'"),
         ("model", 5, "7 and a model of int"),
+        ("step", [torch.zeros(2, 2)], "'list'"),
         ("model", {"module.a": 5}, "7 and a model of dict"),
         ("model", {"a\nb": torch.ones(2)}, "7 and a model of dict"),
+        ("model", {"\ud800": torch.ones(2)}, "7 and a model of dict"),
+        ("model", {1: torch.ones(2)}, "7 and a model of dict"),
         ("model", {"a": torch.ones(2, dtype=torch.complex64)}, "7 and a model of dict"),
         ("model", {"a": torch.ones(2, device="meta")}, "7 and a model of dict"),
         ("model", {"a": torch.ones(2).to_sparse()}, "7 and a model of dict"),
     ],
 )
 def test_values_of_another_type_are_refused(released: Path, key: str, value: object, shown: str) -> None:
-    with altered(released / "checkpoint_1.pth") as content:
-        content[key] = value
+    change(released, "checkpoint_1.pth", **{key: value})
     refused(released, f"checkpoint_1.pth: found step {shown}", "expected a number of at least 0 and tensors of real")
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64])
 @pytest.mark.parametrize("kind", ["model", "ema"])
 def test_weights_that_are_no_floating_point_numbers_are_refused(released: Path, kind: str, dtype: torch.dtype) -> None:
-    with altered(released / "checkpoint_1.pth") as content:
-        weights, name = {
-            "model": (content["model"], "module.all_modules.0.weight"),
-            "ema": (content["ema"]["shadow_params"], 0),
-        }[kind]
-        weights[name] = weights[name].to(dtype)
+    content = torch.load(released / "checkpoint_1.pth", weights_only=True)
+    name = "module.all_modules.0.weight"
+    if kind == "model":
+        content["model"][name] = content["model"][name].to(dtype)
+    else:
+        content["ema"]["shadow_params"][0] = content["ema"]["shadow_params"][0].to(dtype)
+    torch.save(content, released / "checkpoint_1.pth")
     refused(released, f"all_modules.0.weight is {dtype}, expected torch.float32")
 
 
 def test_updates_of_averages_that_are_no_number_are_refused(released: Path) -> None:
-    with altered(released / "checkpoint_1.pth") as content:
-        content["ema"]["num_updates"] = torch.arange(2)
+    average = torch.load(released / "checkpoint_1.pth", weights_only=True)["ema"]
+    change(released, "checkpoint_1.pth", ema=average | {"num_updates": torch.arange(2)})
     refused(released, "checkpoint_1.pth: found step 7, 2 numbers updates of its averages", "expected two files that")
 
 
 def test_a_compressed_file_is_refused_before_it_is_expanded(released: Path) -> None:
     path = released / "checkpoint_1.pth"
     torch.save({"model": {"a": torch.zeros(1_000_000)}, "ema": {}, "step": 0}, path)
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    path.write_bytes(zipped(unzipped(path.read_bytes()), zipfile.ZIP_DEFLATED))
+    refused(released, "checkpoint_1.pth: found a file that was refused without executing it (it expands to 4,0")
+
+
+def unzipped(content: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def zipped(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    refused(released, "checkpoint_1.pth: found a file that was refused without executing it (it expands to 4,0")
+    return file.getvalue()
+
+
+def mutated(content: bytes, rng: random.Random) -> bytes:
+    """Alter bytes of the pickle in either of torch's formats, with checksums that are right, or cut the file."""
+
+    def altered(part: bytes, reach: int) -> bytes:
+        found = bytearray(part)
+        for _ in range(rng.choice([1, 2, 4])):
+            found[rng.randrange(min(reach, len(found)))] = rng.randrange(256)
+        return bytes(found)
+
+    match rng.choice(["zip", "zip", "legacy", "cut"]):
+        case "zip":
+            members = unzipped(content)
+            (pickled,) = (name for name in members if name.endswith("data.pkl"))
+            return zipped(members | {pickled: altered(members[pickled], len(members[pickled]))})
+        case "legacy":
+            file = io.BytesIO()
+            torch.save(torch.load(io.BytesIO(content)), file, _use_new_zipfile_serialization=False)
+            return altered(file.getvalue(), 6000)
+    return content[: rng.randrange(len(content))]
+
+
+@pytest.mark.long
+def test_a_mutated_file_is_imported_with_finite_numbers_or_refused_in_one_line(released: Path) -> None:
+    suite, layout, rng = load_suite(released / "smoke.yaml"), Layout(released / "results", "smoke"), random.Random(0)
+    files = {name: released / f"{name}_1.pth" for name in ("checkpoint", "flow_checkpoint")}
+    arguments: Json = {"config": released / "vp.json", "wolf_config": None}
+    arguments |= {"score": files["checkpoint"], "flow": files["flow_checkpoint"]}
+    refusals = []
+    for path in files.values():
+        whole = path.read_bytes()
+        for _ in range(100):
+            path.write_bytes(mutated(whole, rng))
+            try:
+                import_checkpoint.run(suite, layout, RUNS["vp"], **arguments)
+            except IndmError as error:
+                refusals.append(str(error))
+            else:
+                # It refuses weights that are not finite, or not of the model's kind.
+                load_model(layout.run(RUNS["vp"]) / "checkpoint.safetensors", torch.device("cpu"), AVERAGED)
+        path.write_bytes(whole)
+    assert 100 < len(refusals) < 200
+    assert not any("\n" in refusal for refusal in refusals)
 
 
 @pytest.mark.parametrize(
@@ -249,8 +336,6 @@ def test_a_compressed_file_is_refused_before_it_is_expanded(released: Path) -> N
         ("flow", "nblocks", "a-b", "flow.nblocks is 'a-b', expected two numbers such as '16-16'"),
         ("flow", "nblocks", 16, "flow.nblocks is 16, expected two numbers such as '16-16'"),
         ("flow", "intermediate_dim", "wide", "train.flow.width: released 'wide', run 8"),
-        ("data", "centered", False, "train.score.centered: released False, run True"),
-        ("model", "beta_max", 10.0, "sde.beta_max: released 10.0, run 20.0"),
     ],
 )
 def test_a_configuration_of_another_type_is_refused(
@@ -264,20 +349,21 @@ def test_a_configuration_of_another_type_is_refused(
 
 def test_a_flow_of_another_moment_of_the_training_is_refused(released: Path) -> None:
     """Whose steps may differ, where the released code has added the flow to a network that was trained already."""
-    for step, updates in ((8, 7), (6, 6), (3, 7)):
-        with altered(released / "flow_checkpoint_1.pth") as content:
-            content["step"], content["ema"]["num_updates"] = step, updates
-        if step != 3:
-            score = "checkpoint_1.pth: found step 7, 7 updates of its averages; "
-            refused(released, score, f"flow_checkpoint_1.pth: found step {step}, ", "expected two files that")
+    average = torch.load(released / "flow_checkpoint_1.pth", weights_only=True)["ema"]
+    for values in ({"step": 8}, {"step": 6, "ema": average | {"num_updates": 6}}):
+        change(released, "flow_checkpoint_1.pth", **values)
+        score = "checkpoint_1.pth: found step 7, 7 updates of its averages; "
+        refused(released, score, f"flow_checkpoint_1.pth: found step {values['step']}, ", "expected two files that")
+    change(released, "flow_checkpoint_1.pth", step=3, ema=average)
     done = import_run(released, "vp", RUNS["vp"], "--flow", str(released / "flow_checkpoint_1.pth"))
     assert done.exit_code == 0, done.output
 
 
 @pytest.mark.parametrize("file", ["checkpoint_1.pth", "flow_checkpoint_1.pth"])
 def test_released_weights_that_are_not_finite_are_refused(released: Path, file: str) -> None:
-    with altered(released / file) as content:
-        content["ema"]["shadow_params"][1].fill_(torch.nan)
+    content = torch.load(released / file, weights_only=True)
+    content["ema"]["shadow_params"][1].fill_(torch.nan)
+    torch.save(content, released / file)
     place = "ema.flow" if file.startswith("flow") else "ema.noise.network"
     refused(
         released,
@@ -286,33 +372,42 @@ def test_released_weights_that_are_not_finite_are_refused(released: Path, file: 
     )
 
 
-@pytest.mark.parametrize(
-    ("section", "key", "value", "message"),
-    [
-        ("flow", "activation", "elu", "train.flow.activation: released 'sin', run 'elu'"),
-        ("flow", "bound", "spectral", "train.flow.bound: released 'linf', run 'spectral'"),
-        ("flow", "coefficient", 0.9, "train.flow.coefficient: released 0.98, run 0.9"),
-        ("latent", "scale", 2.0, "train.latent: released standardise false and scale 1, run another"),
-    ],
-)
-def test_a_run_with_another_kind_of_flow_is_refused(
-    released: Path, section: str, key: str, value: object, message: str
-) -> None:
-    """Its weights have the same shapes."""
+@pytest.mark.parametrize(("key", "value"), [("activation", "elu"), ("bound", "spectral"), ("coefficient", 0.9)])
+def test_a_run_with_another_kind_of_residual_blocks_is_refused(released: Path, key: str, value: object) -> None:
+    """Their weights have the same shapes."""
     suite = parse_yaml((released / "smoke.yaml").read_text())
-    suite["train"][section][key] = value
+    suite["train"]["flow"][key] = value
     (released / "smoke.yaml").write_text(yaml_text(suite))
-    refused(released, message)
+    built = {"activation": "sin", "bound": "linf", "coefficient": 0.98}[key]
+    refused(released, f"train.flow.{key}: released {built!r}, run {value!r}")
 
 
 def test_keys_and_shapes_are_listed(released: Path) -> None:
-    with altered(released / "checkpoint_1.pth") as content:
-        content["model"]["module.all_modules.0.weight"] = torch.zeros(1)
-        del content["model"]["module.all_modules.1.bias"]
-        content["model"]["module.stranger"] = torch.zeros(2)
+    path = released / "checkpoint_1.pth"
+    content = torch.load(path, weights_only=True)
+    content["model"]["module.all_modules.0.weight"] = torch.zeros(1)
+    del content["model"]["module.all_modules.1.bias"]
+    content["model"]["module.stranger"] = torch.zeros(2)
+    torch.save(content, path)
     refused(
         released, "all_modules.0.weight is (1,), expected (32, 8)", "missing all_modules.1.bias", "unknown stranger"
     )
+
+
+def test_another_configuration_is_refused_by_its_keys(released: Path) -> None:
+    config = released_config("vp")
+    config["data"]["centered"] = False
+    config["model"]["beta_max"] = 10.0
+    (released / "vp.json").write_text(json.dumps(config))
+    words = ["train.score.centered: released False, run True", "sde.beta_max: released 10.0, run 20.0"]
+    refused(released, *words)
+
+
+def test_run_with_another_latent_is_refused(released: Path) -> None:
+    suite = parse_yaml((released / "smoke.yaml").read_text())
+    suite["train"]["latent"]["scale"] = 2.0
+    (released / "smoke.yaml").write_text(yaml_text(suite))
+    refused(released, "train.latent: released standardise false and scale 1, run another")
 
 
 def test_averaged_weights_that_do_not_fit_are_refused() -> None:

@@ -367,6 +367,17 @@ def test_archives_that_are_none_are_refused_and_the_others_restored(
         assert call("restore").exit_code == 0
 
 
+@pytest.mark.parametrize(
+    "header", [{"GNU.sparse.map": "a,b"}, {"GNU.sparse.size": "1000000000000", "GNU.sparse.map": "0,1"}]
+)
+def test_an_archive_with_a_broken_header_is_refused(tmp_path: Path, header: dict[str, str]) -> None:
+    path = tmp_path / "a.tar.gz"
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT, pax_headers=header) as made:
+        made.addfile(tarfile.TarInfo("data/digits/dataset.json"))
+    with pytest.raises(ArtifactError, match=r"a\.tar\.gz: "):
+        unpack(path)
+
+
 def test_an_archive_that_expands_a_thousandfold_is_not_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.tar.gz"
     path.write_bytes(gzip.compress(bytes(300 << 20)))

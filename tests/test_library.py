@@ -440,7 +440,7 @@ MASKED = np.ma.masked_equal(np.zeros((2, 1, 8, 8), np.uint8), 0)
 
 @pytest.mark.parametrize(
     "values",
-    [None, "a", [[1], [2, 3]], torch.zeros(2, 1, 8, 8, device="meta"), np.array([None]), MASKED],
+    [None, "a", [[1], [2, 3]], torch.zeros(2, 1, 8, 8, device="meta"), np.array([None]), MASKED, list(MASKED)],
 )
 def test_what_has_no_numbers_is_refused(run: Run, values: Any) -> None:
     words = f"found {type(values).__name__}, which torch cannot read as numbers; expected a tensor, an array or lists"

@@ -15,12 +15,15 @@ from indm.data.levels import bits_per_dim, dequantise
 from indm.diffusion.decoder import alpha_at_eps
 from indm.diffusion.evaluation import Evaluation, bounds, likelihoods
 from indm.diffusion.likelihood import GaussianControl, four_numbers, nelbo_alone, ode_nll, stratified_nelbo
+from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.diffusion.path import LinearPath
 from indm.diffusion.sde import SDE, T, build_sde, importance_time
 from indm.flows.build import build_flow
 from indm.flows.log_det import Series
 from indm.registry import DIFFUSIONS
 from indm.report.decoders import with_fixed
+from indm.suite.load import load_suite
+from indm.training.spec import model_spec
 from tests.conftest import REPOSITORY
 from tests.gaussian import GaussianData
 from tests.test_sde import LEARNED, build
@@ -202,12 +205,36 @@ def test_fixed_steps_converge_with_the_fifth_power_at_a_call_each() -> None:
     assert calls == [128 + 6, 256 + 6]
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [("vp", {"scale": 3.0, "mean": 0.1, "std": 0.5}), ("ve", {"scale": 0.3, "mean": 0.1, "std": 0.5})],
-)
-def test_affine_map_of_the_latent_leaves_the_likelihood(name: str, options: dict[str, float]) -> None:
-    """With the exact score of the mapped data: every number is that of the data, within 0.01 bits/dim."""
+def test_log_det_of_a_flow_enters_every_number() -> None:
+    """Scaling the data by 3 through a "flow" must give the density of the scaled data times the volume."""
+    sde, data = DIFFUSIONS["vp"](), GaussianData(4)
+    x = data.draw(4000)
+
+    def flow(images: Tensor) -> tuple[Tensor, Tensor]:
+        return 3 * images, torch.full((len(images),), 4 * math.log(3), dtype=images.dtype)
+
+    class Scaled(GaussianData):
+        def __init__(self) -> None:
+            super().__init__(4)
+            self.mean, self.variances = 3 * self.mean, 9 * self.variances
+
+    numbers = numbers_of(partial(Scaled().noise_fn, sde), sde, x, flow)
+    truth = data.nll(x).mean()
+    for key in numbers:
+        assert abs(bits(numbers[key].mean() - truth, 4)) < 0.02, key
+
+
+AFFINES = {
+    "scale": {"scale": 3.0, "mean": 0.0, "std": 1.0},
+    "standardise": {"scale": 1.0, "mean": 0.1, "std": 0.5},
+    "both": {"scale": 0.3, "mean": 0.1, "std": 0.5},
+}
+
+
+@pytest.mark.parametrize(("name", "affine"), [("vp", "scale"), ("vp", "standardise"), ("ve", "both")])
+def test_affine_map_of_the_latent_leaves_the_likelihood(name: str, affine: str) -> None:
+    """With the exact score of the mapped data: NLL and NELBO are those of the data, within 0.01 bits/dim."""
+    options = AFFINES[affine]
     sde, data = DIFFUSIONS[name](), GaussianData(4)
     flow = build_flow("identity", channels_in=1, image_size=2, affine=options)
     x = data.draw(20_000)
@@ -220,12 +247,20 @@ def test_affine_map_of_the_latent_leaves_the_likelihood(name: str, options: dict
         x.view(-1, 1, 2, 2),
         lambda images: flow(images, "exact"),
     )
-    for key in numbers:
+    for key in ("nll", "nelbo"):
         assert abs(bits((numbers[key] - data.nll(x)).mean(), 4)) < 0.01, key
 
 
+def test_wrong_score_is_seen() -> None:
+    """The test above can fail: a score of the wrong scale costs likelihood."""
+    sde, data = DIFFUSIONS["vp"](), GaussianData(4)
+    x = data.draw(500)
+    numbers = numbers_of(lambda z, t: 0.9 * data.noise_fn(sde, z, t), sde, x, tolerance=1e-4)
+    assert bits((numbers["nelbo"] - data.nll(x)).mean(), 4) > 0.02
+
+
 @pytest.mark.parametrize("name", sorted(DIFFUSIONS))
-def test_control_variate_is_unbiased(name: str) -> None:
+def test_control_variate_is_unbiased_and_pays(name: str) -> None:
     """Its expectation is the mean of its draws, even for a mean and variance that are wrong."""
     sde = DIFFUSIONS[name]()
     z0 = GaussianData(6).draw(1).repeat(100_000, 1)
@@ -237,6 +272,13 @@ def test_control_variate_is_unbiased(name: str) -> None:
     draws = control.draw(z0, t, torch.randn(z0.shape, dtype=torch.float64))
     standard_error = draws.std() / len(z0) ** 0.5
     assert abs(draws.mean() - control.expectation(z0[:1], EPS)[0]) < 4 * standard_error
+
+    data = GaussianData(6)
+    x = data.draw(2000)
+    noise_fn, generator = partial(data.noise_fn, sde), Generator().manual_seed(0)
+    bound = stratified_nelbo(noise_fn, LinearPath(sde), x, torch.zeros(len(x)), EPS, 10, generator)
+    # Without the control variate the spread of this estimate is above two bits/dim.
+    assert bits((bound - data.nll(x)).std(), 6) < 0.7
 
 
 @pytest.mark.parametrize("name", sorted(DIFFUSIONS))
@@ -297,6 +339,20 @@ def synthetic_images(count: int) -> Tensor:
     return (256 * (mean[:, None, None] + std[:, None, None] * noise)).clamp(0, 255).byte()
 
 
+def untrained(name: str) -> ImplicitNonlinearDiffusion:
+    """A small network of the released VE kind (NCSN++), or what the suites train on digits."""
+    torch.manual_seed(0)
+    score: dict[str, Any] = {"name": "unet", "channels": 8, "multipliers": [1, 1], "blocks": 1, "dropout": 0.0}
+    score |= {"attention_resolutions": [], "fourier_scale": 16.0}
+    kind = {"embedding": "fourier", "fir": True, "progressive_input": "residual", "scale_by_sigma": True}
+    plain = {"embedding": "log_snr", "fir": False, "progressive_input": "none", "scale_by_sigma": False}
+    score |= kind | {"normalise_input": "none"} if name == "ncsnpp" else plain | {"normalise_input": "unit"}
+    sde = {"name": "ve", "sigma_min": 0.01, "sigma_max": 50.0}
+    flow = {"name": "identity"}
+    spec = {"shape": [3, 32, 32], "sde": sde, "eps": EPS, "score": score, "centered": False, "flow": flow}
+    return ImplicitNonlinearDiffusion(spec).eval().requires_grad_(False)
+
+
 def test_score_of_zero_under_ve_has_the_likelihoods_of_its_prior() -> None:
     """NLL 14.970 and NELBO 15.691 bits/dim, with and without the reconstruction: it does not know z_0 either."""
     generator = Generator().manual_seed(0)
@@ -307,18 +363,47 @@ def test_score_of_zero_under_ve_has_the_likelihoods_of_its_prior() -> None:
     settings: dict[str, Any] = {"time_draws": 500, "tolerance": None, "ode_steps": 2, "generator": generator}
     nats = numbers_of(lambda z, _: 0 * z, sde, images, **settings)
     found = {key: bits_per_dim(value, 3072, 256, False).mean().item() for key, value in nats.items()}
-    nll, nelbo = [UNTRAINED_NLL] * 2, [UNTRAINED_NELBO] * 2
-    assert [found["nll"], found["nll_uncorrected"]] == pytest.approx(nll, abs=0.01)
-    assert [found["nelbo"], found["nelbo_no_reconstruction"]] == pytest.approx(nelbo, abs=0.01)
     # As far as the released code's log of an untrained network, too.
-    assert (found["nll"], found["nelbo"]) == pytest.approx((RELEASED_NLL, RELEASED_NELBO), abs=0.01)
+    assert found["nll"] == pytest.approx(RELEASED_NLL, abs=0.01)
+    assert found["nelbo"] == pytest.approx(RELEASED_NELBO, abs=0.01)
+    assert found["nll"] == pytest.approx(UNTRAINED_NLL, abs=0.01)
+    assert found["nll_uncorrected"] == pytest.approx(UNTRAINED_NLL, abs=0.01)
+    assert found["nelbo"] == pytest.approx(UNTRAINED_NELBO, abs=0.01)
+    assert found["nelbo_no_reconstruction"] == pytest.approx(UNTRAINED_NELBO, abs=0.01)
 
 
-def test_likelihood_of_a_score_of_zero_under_vp_is_that_of_docs_paper() -> None:
-    """The ODE only scales the data: to a normal latent of hardly any signal."""
+@pytest.mark.parametrize("name", ["ncsnpp", "digits"])
+def test_untrained_network_under_ve_has_the_likelihoods_of_a_score_of_zero(name: str) -> None:
+    """On the same images, times and noise."""
+    model, images = untrained(name), synthetic_images(10)
+    zero = untrained(name)
+    zero.noise.forward = lambda z, _: 0 * z  # type: ignore[method-assign, assignment]
+    evaluation = Evaluation(**PROTOCOL, uncorrected=True)
+    options: dict[str, Any] = {"seed": ("synthetic", 0), "device": torch.device("cpu")}
+    found, expected = (
+        likelihoods(each, images, 256, evaluation, once=lambda _, make: make(), description="", **options)
+        for each in (model, zero)
+    )
+    assert ((found - expected).abs() < 0.01).all(axis=None)
+    assert expected["nll"].mean() == pytest.approx(UNTRAINED_NLL, abs=0.01)
+    # From two times alone; of pixels instead of their channels, it would be 31.
+    assert bounds(model, images, 256, evaluation, **options).mean() == pytest.approx(UNTRAINED_NELBO, abs=0.5)
+
+
+def test_untrained_network_under_vp_has_the_likelihood_of_docs_paper() -> None:
+    """It predicts no noise, so the ODE only scales the data: to a normal latent of hardly any signal."""
     text = (REPOSITORY / "docs/paper.md").read_text()
     untrained_nll = (math.log(2 * math.pi) / 2 + 10.05 / 2) / math.log(2)
     assert f"{untrained_nll + math.log2(256 / 2):.2f} bits/dim" in text
+    shape = [1, 8, 8]
+    torch.manual_seed(0)
+    spec = model_spec(load_suite(REPOSITORY / "params/smoke.yaml"), "digits-vp-ddpmpp-nll-s0", shape)
+    network = ImplicitNonlinearDiffusion(spec).eval().requires_grad_(False)
+    images = torch.randint(0, 17, (20, *shape), generator=Generator().manual_seed(0), dtype=torch.uint8)
+    evaluation = Evaluation(20, 5, None, 32, None, uncorrected=False)
+    options: dict[str, Any] = {"seed": ("digits", 0), "device": torch.device("cpu"), "description": ""}
+    found = likelihoods(network, images, 17, evaluation, once=lambda _, make: make(), **options)
+    assert found["nll"].mean() == pytest.approx(untrained_nll + math.log2(17 / 2), abs=0.02)
 
 
 def test_tolerance_of_the_log_determinant_is_in_bits_per_dimension() -> None:

@@ -3,6 +3,7 @@
 import gzip
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,14 @@ from torchvision.datasets import MNIST, FashionMNIST  # type: ignore[import-unty
 
 from indm.data import archives
 from indm.data.archives import Archive, Packaged
-from indm.data.dataset import SPLITS
+from indm.data.dataset import SPLITS, Dataset
 from indm.data.mnist import IdxRelease, load_mnist, read_idx
 from indm.data.registered import mnist
 from indm.doctor.inputs import archives as look
 from indm.doctor.machine import READY
 from indm.errors import DataError
 from indm.registry import DATASETS
+from indm.stages import prepare
 from tests import archives as build
 
 THEIRS = {"mnist": MNIST, "fashion-mnist": FashionMNIST}
@@ -153,3 +155,13 @@ def test_a_truncated_gz_is_named(tmp_path: Path, keep: int) -> None:
     archive = Archive("labels.gz", "", "http://localhost:1/x")
     with pytest.raises(DataError, match=f"^{path}: "):
         read_idx(path, (200,), archive)
+
+
+def test_labels_beyond_ten_are_refused(tmp_path: Path) -> None:
+    release = build.write_mnist(tmp_path, mnist.RELEASE)
+    labels = build.write_idx(tmp_path, release.test.labels, build.idx(np.full(5, 10, np.uint8)))
+    changed = replace(release, test=replace(release.test, labels=labels))
+    dataset: Dataset = replace(DATASETS["mnist"], load=partial(load_mnist, root=tmp_path, release=changed), counts=None)
+    with pytest.raises(DataError, match=r"test.*label 10"):
+        prepare.write_dataset(tmp_path / "out", "mnist", dataset, 0)
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())

@@ -1,4 +1,4 @@
-"""The contract of a forward process, which every registered family passes: closed forms of Gaussian data.
+"""The contract of a forward process, which every registered family passes: closed forms of Gaussian data, and planted faults.
 
 All that is affine is exact here: for a linear prediction of Gaussian data, an error is a quadratic form of data and noise, whose
 mean is the mean over a few nodes with the same moments. The best prediction is found by least squares on these nodes.
@@ -19,7 +19,7 @@ from indm.diffusion.learned_range import LearnedRange
 from indm.diffusion.likelihood import four_numbers, ode_nll
 from indm.diffusion.model import ImplicitNonlinearDiffusion, build_model
 from indm.diffusion.moved_mean import MovedMean
-from indm.diffusion.objectives import NoiseFn
+from indm.diffusion.objectives import NoiseFn, squared_norm
 from indm.diffusion.path import ForwardPath, LinearPath
 from indm.diffusion.registered.vp import VP
 from indm.diffusion.samplers.loops import PredictorCorrector, Schedule
@@ -30,9 +30,22 @@ from tests.gaussian import GaussianData
 
 EPS, SHAPE = 1e-5, (1, 2, 2)
 DIMS = math.prod(SHAPE)
-SCORE: dict[str, Any] = {"name": "unet", "channels": 4, "multipliers": [1], "blocks": 1, "normalise_input": "unit"}
-SPEC: dict[str, Any] = {"shape": [*SHAPE], "sde": {"name": "vp"}, "eps": EPS, "centered": True}
-SPEC |= {"score": SCORE | {"attention_resolutions": [2]}, "flow": {"name": "identity"}}
+SCORE = {
+    "name": "unet",
+    "channels": 4,
+    "multipliers": [1],
+    "blocks": 1,
+    "attention_resolutions": [2],
+    "normalise_input": "unit",
+}
+SPEC = {
+    "shape": [*SHAPE],
+    "sde": {"name": "vp"},
+    "eps": EPS,
+    "centered": True,
+    "score": SCORE,
+    "flow": {"name": "identity"},
+}
 
 
 def nodes(data: GaussianData) -> tuple[Tensor, Tensor]:
@@ -123,11 +136,9 @@ def moved(name: str) -> ForwardPath:
 EACH = pytest.mark.parametrize("name", FAMILIES)
 
 
-@EACH
-def test_a_family_starts_as_ddpmpp(name: str) -> None:
-    path, data, numbers = family(name).path, GaussianData(DIMS), {}
-    assert path.has_ode is (FAMILIES.literal(name, "NO_ODE") == "")
-    assert path.has_ode or not {"ode", "ddim", "ode_heun"} & set(goes_with(name, "sampler") or ["ode"])
+# The checks, each of which raises AssertionError for a path that fails it.
+def starts_as_the_linear_one(path: ForwardPath) -> None:
+    data, numbers = GaussianData(DIMS), {}
     x = data.draw(4).view(-1, *SHAPE)
     for each in (path, LinearPath(VP())):
         settings: dict[str, Any] = {
@@ -155,10 +166,9 @@ def test_a_family_starts_as_ddpmpp(name: str) -> None:
         torch.testing.assert_close(first[key], second[key], rtol=1e-4, atol=1e-4)
 
 
-@EACH
-def test_the_bound_of_a_family_is_never_below_the_truth(name: str) -> None:
+def is_never_below_the_truth(path: ForwardPath) -> None:
     """Against the bound of DDPM++ with the exact score, which is the truth on average, for the same draws."""
-    path, data = moved(name), GaussianData(DIMS)
+    data = GaussianData(DIMS)
     x, noise = (values.view(-1, *SHAPE) for values in draws(data, 1200))
     fitted, held = (x[:600], noise[:600]), (x[600:], noise[600:])
     found = bounds(path, EPS, *held, lambda times: best(path, *fitted, times), 25)
@@ -170,11 +180,28 @@ def test_the_bound_of_a_family_is_never_below_the_truth(name: str) -> None:
     assert difference.mean() > -4 * difference.std() / math.sqrt(len(difference))
 
 
-@EACH
-def test_shift_and_scale_of_the_data_cost_a_family_nothing(name: str) -> None:
+def shift_and_scale_do_not_matter(path: ForwardPath) -> None:
     data = GaussianData(DIMS)
     data.covariance, data.mean = 1.7**2 * data.covariance, 1.7 * data.mean + 0.5
-    assert gap(family(name).path, data, shape=SHAPE, count=300) == pytest.approx(0, abs=3e-4)
+    assert gap(path, data, shape=SHAPE, count=300) == pytest.approx(0, abs=3e-4)
+
+
+@EACH
+def test_a_family_starts_as_ddpmpp(name: str) -> None:
+    path = family(name).path
+    starts_as_the_linear_one(path)
+    assert path.has_ode is (FAMILIES.literal(name, "NO_ODE") == "")
+    assert path.has_ode or not {"ode", "ddim", "ode_heun"} & set(goes_with(name, "sampler") or ["ode"])
+
+
+@EACH
+def test_the_bound_of_a_family_is_never_below_the_truth(name: str) -> None:
+    is_never_below_the_truth(moved(name))
+
+
+@EACH
+def test_shift_and_scale_of_the_data_cost_a_family_nothing(name: str) -> None:
+    shift_and_scale_do_not_matter(family(name).path)
 
 
 class Affine(NamedTuple):
@@ -249,13 +276,17 @@ def by_quadrature(mean: Callable[[Tensor], Affine], ends: tuple[float, float], p
     return (prior + diffusion + decoder).item() - 0.5 * math.log(2 * math.pi * math.e * VARIANCE)
 
 
-@pytest.mark.parametrize("example", EXAMPLES)
-def test_a_moved_mean_has_its_closed_form(example: str) -> None:
+def has_the_closed_form(example: str, kind: type[MovedMean] = MovedMean) -> None:
     mean, ends, known = EXAMPLES[example]
     sde, eps = between(ends)
     expected = by_quadrature(MEANS[mean], ends)
     assert known is None or expected == pytest.approx(known, abs=1e-4)
-    assert gap(MovedMean(sde, MOVES[mean]), one_dimensional(), eps) == pytest.approx(expected, abs=5e-5)
+    assert gap(kind(sde, MOVES[mean]), one_dimensional(), eps) == pytest.approx(expected, abs=5e-5)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_a_moved_mean_has_its_closed_form(example: str) -> None:
+    has_the_closed_form(example)
 
 
 COEFFICIENTS = torch.tensor([[[2.0, 0.5], [-1.5, 1.0]]], dtype=torch.float64)
@@ -273,8 +304,12 @@ def exact_of(path: Schedules, data: GaussianData) -> NoiseFn:
     return predict
 
 
+def is_tight_whatever_the_schedules(kind: type[Schedules] = Schedules) -> None:
+    assert gap(kind(VP(), COEFFICIENTS, EPS), GaussianData(2)) == pytest.approx(0, abs=1e-4)
+
+
 def test_schedules_of_correlated_gaussians_cost_nothing() -> None:
-    assert gap(Schedules(VP(), COEFFICIENTS, EPS), GaussianData(2)) == pytest.approx(0, abs=1e-4)
+    is_tight_whatever_the_schedules()
 
 
 def test_learned_ends_of_points_are_the_diffusion_with_learned_ends() -> None:
@@ -297,22 +332,22 @@ def test_learned_ends_of_points_are_the_diffusion_with_learned_ends() -> None:
     torch.testing.assert_close(found, torch.cat(errors))
 
 
-def test_schedules_have_the_likelihood_of_the_ode() -> None:
-    data, path = GaussianData(2), Schedules(VP(), COEFFICIENTS, EPS)
+def has_the_likelihood_of_the_ode(kind: type[Schedules] = Schedules) -> None:
+    data, path = GaussianData(2), kind(VP(), COEFFICIENTS, EPS)
     z = data.draw(20).repeat(2, 1)
     probes = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64).repeat_interleave(20, 0)
     found = ode_nll(exact_of(path, data), path, z, EPS, 1e-6, probes).view(2, 20).mean(0)
     torch.testing.assert_close(found, data.nll(z[:20]), rtol=0, atol=0.03)
 
 
-@pytest.mark.parametrize("kind", ["schedules", "moved mean"])
-def test_ancestral_samples_have_the_moments_of_the_data(kind: str) -> None:
+def test_schedules_have_the_likelihood_of_the_ode() -> None:
+    has_the_likelihood_of_the_ode()
+
+
+def samples_have_the_moments(
+    path: ForwardPath, data: GaussianData, eps: float, sampler: Any = ancestral.SAMPLER
+) -> None:
     """With the best prediction at each time; DiffEnc's model is off by its gap."""
-    path: ForwardPath
-    path, data, eps = Schedules(VP(), COEFFICIENTS, EPS), GaussianData(2), EPS
-    if kind == "moved mean":
-        sde, eps = between((-11.5, 9.2))
-        path, data = MovedMean(sde, MOVES["wave"]), one_dimensional()
     low, high = path.sde.antiderivative(torch.tensor([eps, T], dtype=torch.float64)).tolist()
     times = path.sde.time(torch.linspace(high, low, 500, dtype=torch.float64))
     fitted = best(path, *nodes(data), times)
@@ -323,10 +358,107 @@ def test_ancestral_samples_have_the_moments_of_the_data(kind: str) -> None:
         return z @ weights[:-1] + weights[-1]
 
     start = torch.randn(8000, data.dims, generator=Generator().manual_seed(2), dtype=torch.float64)
-    z = ancestral.SAMPLER(predict, path, start, Schedule(times.tolist()), Generator().manual_seed(3))
+    z = sampler(predict, path, start, Schedule(times.tolist()), Generator().manual_seed(3))
     scale = data.covariance.diagonal().max().sqrt()
     assert (z.mean(0) - data.mean).abs().max() < 0.08 * scale
     assert (torch.cov(z.T) - data.covariance).abs().max() < 0.08 * scale**2
+
+
+def test_ancestral_samples_of_schedules_have_the_moments_of_the_data() -> None:
+    samples_have_the_moments(Schedules(VP(), COEFFICIENTS, EPS), GaussianData(2), EPS)
+
+
+def test_ancestral_samples_of_a_moved_mean_have_the_moments_of_the_data() -> None:
+    sde, eps = between((-11.5, 9.2))
+    samples_have_the_moments(MovedMean(sde, MOVES["wave"]), one_dimensional(), eps)
+
+
+def test_the_slope_of_an_encoder_is_a_central_difference() -> None:
+    path = moved("diffenc")
+    assert isinstance(path, MovedMean)
+    x, a, step = torch.randn(5, *SHAPE).double(), torch.linspace(-9, 9, 5).double(), 1e-5
+    _, slope = path._with_slope(x, a)
+    torch.testing.assert_close(slope, (path.move(x, a + step) - path.move(x, a - step)) / (2 * step), rtol=0, atol=1e-7)
+    assert slope.abs().max() > 1e-3
+
+
+# Faults of which a check must tell. A fault replaces a method.
+Fault = tuple[type[LinearPath], str, Any, Callable[[Any], None]]
+
+
+def of_wave(kind: type[MovedMean]) -> None:
+    has_the_closed_form("wave", kind)
+
+
+def of_short_wave(kind: type[MovedMean]) -> None:
+    has_the_closed_form("wave, short", kind)
+
+
+def of_schedules(kind: type[Schedules]) -> None:
+    samples_have_the_moments(kind(VP(), COEFFICIENTS, EPS), GaussianData(2), EPS)
+
+
+def at_start(kind: type[LinearPath]) -> None:
+    starts_as_the_linear_one(kind(VP()))
+
+
+def scaled_at_start(kind: type[LinearPath]) -> None:
+    shift_and_scale_do_not_matter(kind(VP()))
+
+
+def never_below(kind: type[MovedMean]) -> None:
+    sde, eps = between((-11.5, 9.2))
+    assert gap(kind(sde, MOVES["wave"]), one_dimensional(), eps) > -1e-4
+
+
+def mean_weight(self: Schedules, t: Tensor) -> tuple[Tensor, Tensor]:
+    a, weights = Schedules.paths(self, t)
+    return a, weights.mean(-1, keepdim=True).expand_as(weights)
+
+
+def with_slope(factor: float) -> Any:
+    def changed(self: MovedMean, z0: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        move, slope = MovedMean._with_slope(self, z0, a)
+        return move, factor * slope
+
+    return changed
+
+
+def no_counterterm(self: MovedMean, noise_fn: NoiseFn, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    return squared_norm(noise_fn(self.perturb(z0, t, noise), t) - noise)
+
+
+FAULTS: dict[str, Fault] = {
+    "DiffEnc: no derivative of the encoder": (MovedMean, "_with_slope", with_slope(0.0), of_wave),
+    "DiffEnc: derivative of the other sign": (MovedMean, "_with_slope", with_slope(-1.0), of_wave),
+    "DiffEnc: no counterterm": (MovedMean, "error", no_counterterm, of_wave),
+    "DiffEnc: no counterterm, below the truth": (MovedMean, "error", no_counterterm, never_below),
+    "DiffEnc: prior of the data": (MovedMean, "prior", LinearPath.prior, of_short_wave),
+    "DiffEnc: decoder of the mean": (MovedMean, "decoder", LinearPath.decoder, of_short_wave),
+    "MuLAN: mean weight": (Schedules, "paths", mean_weight, is_tight_whatever_the_schedules),
+    "MuLAN: mean weight in the ODE": (Schedules, "paths", mean_weight, has_the_likelihood_of_the_ode),
+    "MuLAN: one schedule in the samples": (Schedules, "reverse_step", LinearPath.reverse_step, of_schedules),
+    "all: prior without the noise": (
+        LinearPath,
+        "prior",
+        lambda self, z0: LinearPath.prior(self, z0) - 2,
+        scaled_at_start,
+    ),
+    "all: a stray constant": (
+        LinearPath,
+        "entropy",
+        lambda self, z0, z, eps: 1 + LinearPath.entropy(self, z0, z, eps),
+        at_start,
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_seen(fault: str) -> None:
+    kind, method, replaced, check = FAULTS[fault]
+    check(kind)
+    with pytest.raises(AssertionError):
+        check(type("Faulty", (kind,), {method: replaced}))
 
 
 def test_a_sampler_takes_the_paths_step() -> None:

@@ -82,6 +82,17 @@ def test_an_entry_names_the_commit_and_what_it_says(checkout: str) -> None:
     assert FILE.read_text() == before
 
 
+def test_a_note_that_is_no_text_is_refused(checkout: str) -> None:
+    """As a shell passes bytes that are no UTF-8."""
+    before = FILE.read_text()
+    done = register("--note", "gr\udcf6sser")
+    assert done.exit_code == 1
+    assert done.output == (
+        "indm register: --note: found 'gr\\udcf6sser', expected a text in UTF-8, as registrations.yaml is\n"
+    )
+    assert FILE.read_text() == before
+
+
 def test_a_comment_is_no_change(checkout: str) -> None:
     register()
     for name in ("claims.yaml", "digits-search.yaml"):
@@ -139,8 +150,8 @@ def test_without_git_there_is_no_registration(tmp_path: Path, monkeypatch: pytes
     [
         ("suites: {digits: {commit: abc}}\n", "key suites.digits.commit: found 'abc'; allowed: String should match"),
         (
-            yaml_text({"suites": {"digits": ENTRY.model_dump() | {"date": "yesterday"}}}),
-            "key suites.digits.date: found 'yesterday'; allowed: ",
+            yaml_text({"suites": {"digits": ENTRY.model_dump() | {"date": "1999-99-99"}}}),
+            "key suites.digits.date: found '1999-99-99'; allowed: a day, such as 2026-01-31",
         ),
         ("[]\n", "found list, expected a mapping of the keys suites"),
     ],

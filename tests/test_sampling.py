@@ -20,7 +20,7 @@ from indm.diffusion.objectives import perturb
 from indm.diffusion.ode import solve_adaptively
 from indm.diffusion.path import LinearPath
 from indm.diffusion.samplers.draw import draw_latents, prior_draw, time_grid
-from indm.diffusion.samplers.loops import FixedStepOde, Schedule, expand_time
+from indm.diffusion.samplers.loops import FixedStepOde, PredictorCorrector, Schedule, expand_time
 from indm.diffusion.sde import T
 from indm.diffusion.shown import forward_images
 from indm.diffusion.steps import DENOISERS, tweedie
@@ -36,6 +36,8 @@ CPU = torch.device("cpu")
 EPS = 1e-5
 COUNT = 8000
 DATA = GaussianData(4)
+PREDICTORS = {name: found.predictor for name, found in SAMPLERS.items() if isinstance(found, PredictorCorrector)}
+
 DRAW_NOTHING = ["dpm_solver_pp_2m", *(name for name, found in SAMPLERS.items() if isinstance(found, FixedStepOde))]
 EACH_SDE = pytest.mark.parametrize("name", sorted(DIFFUSIONS))
 # VE runs over four decades of sigma, so it needs more steps for the same accuracy; of others, nothing is known.
@@ -212,6 +214,38 @@ def test_what_a_sampler_does_not_say_is_one_line(
         SAMPLERS.literal("quick_one", "CALLS")
 
 
+def moments(name: str, predictor: str, steps: int, grid: str) -> tuple[float, float]:
+    """Errors of mean and variance that a predictor makes on N(0.3, 0.4), exactly: every step is affine in z."""
+    sde, mean0, variance0 = DIFFUSIONS[name](), 0.3, 0.4
+    times = torch.tensor(time_grid(sde, grid, steps, EPS), dtype=torch.float64)
+    probe = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    end = times[0]
+    # From the true marginal at T, so that only the steps err.
+    mean = (sde.alpha(end) * mean0).item()
+    variance = (sde.alpha(end) ** 2 * variance0 + sde.sigma(end) ** 2).item()
+    for t, s in zip(times[:-1].expand(2, -1).T, times[1:].expand(2, -1).T, strict=True):
+        alpha, sigma = sde.alpha(t)[:, None], sde.sigma(t)[:, None]
+        noise = sigma * (probe - alpha * mean0) / (alpha**2 * variance0 + sigma**2)
+        moved, scale = PREDICTORS[predictor](LinearPath(sde), probe, noise, t, s)
+        intercept, slope = moved[0].item(), (moved[1] - moved[0]).item()
+        mean, variance = slope * mean + intercept, slope**2 * variance + scale[0].item() ** 2
+    last = times[-1]
+    return mean - (sde.alpha(last) * mean0).item(), variance - (
+        sde.alpha(last) ** 2 * variance0 + sde.sigma(last) ** 2
+    ).item()
+
+
+@EACH_SDE
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("predictor", sorted(PREDICTORS))
+def test_predictors_are_of_weak_order_one(name: str, predictor: str, grid: str) -> None:
+    """Twice the steps halve the error of mean and variance."""
+    coarse, fine = (moments(name, predictor, steps, grid) for steps in (401, 801))
+    for first, second in zip(coarse, fine, strict=True):
+        # Euler-Maruyama under VE does better: its first-order errors of the variance cancel.
+        assert abs(second) < 1e-6 or math.log2(abs(first / second)) > 0.8
+
+
 @EACH_SDE
 @pytest.mark.parametrize("sampler", DRAW_NOTHING)
 def test_fixed_step_ode_is_of_its_order(name: str, sampler: str) -> None:
@@ -225,6 +259,18 @@ def test_fixed_step_ode_is_of_its_order(name: str, sampler: str) -> None:
         assert noise.calls == steps * calls
     orders = [math.log2(coarse / fine) for coarse, fine in pairwise(errors)]
     assert orders == pytest.approx([order, order], abs=0.15)
+
+
+@EACH_SDE
+@pytest.mark.parametrize("points", [2, 3])
+def test_first_and_last_step_of_dpm_solver_are_those_of_ddim(name: str, points: int) -> None:
+    sde, (z, _) = DIFFUSIONS[name](), ends_of_the_ode(name)
+    times = time_grid(sde, "uniform", points, EPS)
+    found, ddim = (solve(sampler, exact(name), name, z, times) for sampler in ("dpm_solver_pp_2m", "ddim"))
+    torch.testing.assert_close(found, ddim, rtol=1e-10, atol=1e-10)
+    more = time_grid(sde, "uniform", 4, EPS)
+    inner, ddim = (solve(sampler, exact(name), name, z, more) for sampler in ("dpm_solver_pp_2m", "ddim"))
+    assert (inner - ddim).norm() > 1e-3
 
 
 def ends_of_the_ode(name: str) -> tuple[Tensor, Tensor]:

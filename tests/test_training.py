@@ -464,6 +464,16 @@ def test_operations_agree_with_torchs_counter_and_change_nothing() -> None:
     assert trainer.optimiser_state() == {}
 
 
+def test_operations_of_each_kind_of_step() -> None:
+    """Flow and score in turn cost more than at once, and the flow alone least."""
+    joint, alternating = (
+        Trainer(model(), Optimisation(objective=objective, **OPTIONS)) for objective in ("nll", "fid")
+    )
+    counts = [step_flops(trainer, draw(images(), 17, 8, SEED, 0)) for trainer in (joint, alternating)]
+    alone = step_flops(joint, draw(images(), 17, 8, SEED, 0), flow_alone=True)
+    assert 0 < alone < counts[0] < counts[1]
+
+
 def with_terms(terms: int, mean: float, flow: str = "resflow") -> Trainer:
     """A trainer whose flow has so many terms, and a Poisson number of further ones."""
     trainer = Trainer(model(flow, scale=2.0, mean=0.0, std=1.0), Optimisation(objective="nll", **OPTIONS))

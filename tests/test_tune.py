@@ -1,8 +1,10 @@
 """The search of hyper-parameters: what is suggested, kept and resumed, what a trial is, and what is chosen."""
 
 import math
+import os
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from io import BytesIO
 from itertools import permutations
@@ -18,7 +20,7 @@ from scipy.stats import rankdata, spearmanr
 
 from indm.diffusion.evaluation import Evaluation, bounds, likelihoods
 from indm.diffusion.model import load_model
-from indm.errors import ArtifactError, DataError, ParamsError
+from indm.errors import ArtifactError, DataError, ParamsError, StoppedError
 from indm.report.results import read_results
 from indm.report.trials import best, spread
 from indm.report.tuning import length_rule, rank_agreement, tuned_table, tuning_table
@@ -361,6 +363,26 @@ def test_a_search_that_is_cut_off_anywhere_has_the_same_bytes(layout: Layout, un
         assert not (layout.run(NLL) / "tune.csv").is_file()
     assert searched(layout) == undisturbed
     assert sorted(path.name for path in layout.scratch(NLL, "tune").iterdir()) == ["lock", "study.journal"]
+    forget(layout)
+
+
+def test_a_search_that_is_asked_to_stop_keeps_its_state(
+    layout: Layout, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop_in_the_second_step(label: str) -> Any:
+        def steps(found: Iterable[int]) -> Iterator[int]:
+            for step in found:
+                if step == 1:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield step
+
+        return steps
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tune, "bar", stop_in_the_second_step)
+        with pytest.raises(StoppedError, match=r"SIGTERM.*step 2 .*/tune/0-4-1/"):
+            run(tune, SUITE, layout, NLL)
+    assert searched(layout) == undisturbed
     forget(layout)
 
 

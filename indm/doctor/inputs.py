@@ -1,8 +1,10 @@
 """Archives, weights and published statistics: ready, to be downloaded, or missing."""
 
+import contextlib
 import functools
 import os
 import socket
+import threading
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
@@ -107,8 +109,14 @@ def _download(name: str, path: Path, size: str, url: str, address: str, remedy: 
 @functools.cache
 def reachable(host: str, port: int) -> bool:
     """Try to connect to a host for three seconds, once per execution."""
-    try:
-        with socket.create_connection((host, port), TIMEOUT):
-            return True
-    except OSError:
-        return False
+    connected = threading.Event()
+
+    def connect() -> None:
+        with contextlib.suppress(OSError), socket.create_connection((host, port), TIMEOUT):
+            connected.set()
+
+    # In a thread, because the look-up of a name has no timeout.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(TIMEOUT)
+    return connected.is_set()

@@ -61,8 +61,12 @@ class Published:
 def page_text(published: Published) -> str:
     """Return README.md with its generated block; a missing page becomes a stub, one without the markers is refused."""
     path = published.target / "README.md"
-    stub = STUB.format(suite=published.suite.suite, end=END.format(name=BLOCK))
-    text = path.read_text(encoding="utf-8") if path.is_file() else stub
+    text = STUB.format(suite=published.suite.suite, end=END.format(name=BLOCK))
+    if path.is_file():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except ValueError:
+            raise ArtifactError(f"{path}: found bytes that are not UTF-8, expected a text; save it as UTF-8") from None
     return replace_block(text, BLOCK, _block(published), str(path))
 
 

@@ -14,8 +14,10 @@ from typing import Any
 from indm.errors import ParamsError
 from indm.pipeline.stages import STAGES
 from indm.pipeline.stamps import suite_stamps
+from indm.progress import say
 from indm.store.files import atomic_write, file_sha256
 from indm.store.layout import Layout
+from indm.store.provenance import older_results
 from indm.suite.load import expanded_path, expanded_text, load_suite
 from indm.suite.schema.suite import Suite
 
@@ -39,6 +41,8 @@ def track(suite_file: Path, out: Path) -> None:
         with atomic_write(expanded) as file:
             file.write(text.encode())
     layout = Layout(out, suite.suite)
+    if older := older_results(layout.suite_folder):
+        say(older)
     folder = layout.code
     shutil.rmtree(folder, ignore_errors=True)
     for place, stamp in suite_stamps(suite):

@@ -9,21 +9,22 @@ published :math:`x', s'` if
 The minimum is needed because a single training that goes astray widens :math:`s` as much as it moves :math:`x`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 from tabulate import tabulate
 
 from indm.errors import ArtifactError
 from indm.report.catalogue import CATALOGUE
 from indm.report.export import read_tables
-from indm.report.results import records
+from indm.report.results import read_rows, records
 from indm.report.schema import require
-from indm.store.files import from_git, read_json
+from indm.store.files import AGAIN, from_git, read_json
 from indm.store.layout import Layout
 from indm.terminal import printable
 
@@ -43,11 +44,16 @@ KEY = ["table", "row", "number"]
 FAR = 3.0
 WIDE = 3.0
 ABSENT = "-"
+# The reasons why the SHA-256 of the suite is unknown: of the published suite, and of the suite here.
+UNKNOWN = (
+    "the published provenance.json has no suite_sha256",
+    "provenance/table.json of the tables here has no suite_sha256",
+)
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """The result of a comparison; pairs are the published side and this one; suites are SHA-256.
+    """The result of a comparison; pairs are the published side and this one, and a suite's SHA-256 is "" where unknown.
 
     ``verdicts`` has a row per verdict, with ``asked``, how the questions differ, and ``numbers`` one per number.
     """
@@ -69,8 +75,8 @@ class Agreement:
 
     @property
     def same_suite(self) -> bool:
-        """Whether both sides have the same suite."""
-        return len(set(self.suites)) == 1
+        """Whether both sides have the same suite, as far as is known."""
+        return "" in self.suites or len(set(self.suites)) == 1
 
     @property
     def agrees(self) -> bool:
@@ -83,6 +89,8 @@ class Agreement:
         yield f"here: {printable(self.machines[1])}"
         if not self.same_suite:
             yield f"suite: published {printable(self.suites[0])}, here {printable(self.suites[1])}: their contents differ"
+        if unknown := [why for why, sha256 in zip(UNKNOWN, self.suites, strict=True) if not sha256]:
+            yield f"suite: not compared, because {' and '.join(unknown)}"
         same = int((self.numbers["published"] == self.numbers["here"]).sum())
         other, far = self.other_verdicts, self.far_numbers
         yield f"verdicts: {len(self.verdicts) - len(other)} of {len(self.verdicts)} the same"
@@ -99,36 +107,57 @@ def agreement(published: Path, layout: Layout) -> Agreement:
     """Compare a suite's results with published ones.
 
     Raises:
-        ArtifactError: if a table or the provenance is missing, changed or from another suite, or if no table has numbers.
+        ArtifactError: if a table or the provenance is missing, damaged or from another suite, or a table repeats a row or has no
+            numbers.
     """
+    paths = {name: published / f"tables/{name}.csv" for name in KEYS}
     record = published / "provenance.json"
-    if not (record.is_file() and (published / "tables/claims.csv").is_file()):
+    if not (record.is_file() and paths["claims"].is_file()):
         raise ArtifactError(
             f"{published}: found no provenance.json with a tables/claims.csv, expected a folder that indm publish wrote "
             "for a suite with claims, such as docs/results/digits"
         )
-    then, here = (_tables(side) for side in (Layout(published.parent, published.name), layout))
-    sides = {name: (_numbers(name, then[name]), _numbers(name, here[name])) for name in NUMBERS}
+    with from_git():
+        published_tables = {name: _checked(name, layout.suite, path, read_rows(path)) for name, path in paths.items()}
+        machines, suite_sha256 = _machines(record), _suite_of(record)
+    own = {path.stem: (path, table) for path, table in read_tables(layout, paths).items()}
+    here = {name: _checked(name, layout.suite, *own[name]) for name in paths}
+    sides = {name: (_numbers(name, published_tables[name]), _numbers(name, here[name])) for name in NUMBERS}
     numbers = pd.concat([_beside(*pair, KEY) for pair in sides.values()])
     if numbers.empty:
         raise ArtifactError(f"{published}/tables: found no number to compare, expected some in {', '.join(NUMBERS)}")
-    paths = sorted(layout.suite_folder.rglob("provenance/*.json"))
-    with from_git():
-        origin = read_json(record)
     return Agreement(
-        (_machines(origin.get("executions", ())), _machines(map(read_json, paths))),
-        (origin["suite_sha256"], read_json(layout.tables / "provenance/table.json")["suite_sha256"]),
-        _verdict_pairs(_beside(_verdicts(then["claims"]), _verdicts(here["claims"]), ["claim"])),
+        (machines, _own_machines(layout)),
+        (suite_sha256, _suite_of(layout.tables / "provenance/table.json")),
+        _verdict_pairs(_beside(_verdicts(published_tables["claims"]), _verdicts(here["claims"]), ["claim"])),
         _distances(numbers),
     )
 
 
-def _tables(layout: Layout) -> dict[str, pd.DataFrame]:
-    """Read the tables that are compared, as their stages wrote them, after checking that they have the columns to be compared."""
-    found = read_tables(layout, KEYS)
-    for path, table in found.items():
-        require(path, table, [*KEYS[path.stem], *FURTHER.get(path.stem, [])])
-    return {path.stem: table for path, table in found.items()}
+def _checked(name: str, suite: str, path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table after checking that it has the columns to be compared, only rows of the suite, and each row once."""
+    require(path, table, ["suite", *KEYS[name], *FURTHER.get(name, [])])
+    _check_errors(path, table)
+    if foreign := sorted(set(table["suite"]) - {suite}):
+        raise ArtifactError(
+            f"{path}: found rows of suite {', '.join(foreign)}, expected {suite}, the name of the folder"
+        )
+    if twice := table.index[table.duplicated(KEYS[name])].tolist():
+        raise ArtifactError(f"{path}: row {twice[0] + 2} repeats an earlier row; expected each once; {AGAIN}")
+    return table
+
+
+def _check_errors(path: Path, table: pd.DataFrame) -> None:
+    """Check the numbers that set a tolerance: squaring hides a negative sign, and an infinite error makes everything agree."""
+    # Standard errors, repeatabilities, numbers of seeds.
+    columns = [key for key in map(str, table) if key.endswith("_se") or key in ("repeatability", "n")]
+    for column in columns if len(table) else ():
+        if not is_numeric_dtype(table[column]):
+            raise ArtifactError(f"{path}: found text in the {column} column, expected numbers; {AGAIN}")
+        known = table[column].dropna()
+        if len(odd := known[~(np.isfinite(known) & (known >= 0))]):
+            words = f"found {odd.iloc[0]:g}, expected a finite number of at least 0"
+            raise ArtifactError(f"{path}: row {int(odd.index[0]) + 2}, column {column}: {words}; {AGAIN}")
 
 
 def _beside(published: pd.DataFrame, here: pd.DataFrame, key: list[str]) -> pd.DataFrame:
@@ -193,5 +222,21 @@ def _distances(pairs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({**{key: pairs[key] for key in KEY}, **columns})
 
 
-def _machines(executions: Iterable[Mapping[str, Any]]) -> str:
-    return "; ".join(dict.fromkeys(str(execution.get("machine")) for execution in executions)) or "unknown"
+def _machines(path: Path) -> str:
+    executions = read_json(path).get("executions")
+    executions = executions if isinstance(executions, list) else []
+    found = [entry.get("machine") for entry in executions if isinstance(entry, dict)]
+    known = [machine for machine in found if isinstance(machine, str)]
+    if not known or len(known) < len(executions):
+        raise ArtifactError(f"{path}: found no machine, expected one for each execution; {AGAIN}")
+    return "; ".join(dict.fromkeys(known))
+
+
+def _suite_of(path: Path) -> str:
+    """Read the SHA-256 of the suite from a record; empty where unknown."""
+    return str(read_json(path).get("suite_sha256") or "") if path.is_file() else ""
+
+
+def _own_machines(layout: Layout) -> str:
+    paths = sorted(layout.suite_folder.rglob("provenance/*.json"))
+    return "; ".join(dict.fromkeys(str(read_json(path).get("machine", "unknown")) for path in paths)) or "unknown"

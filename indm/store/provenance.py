@@ -5,15 +5,14 @@ Results do not contain values that differ between executions; such values go to 
 
 import os
 import platform
+import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Any
 
 from indm.errors import ArtifactError
 from indm.progress import peak_memory
@@ -86,33 +85,38 @@ def version(package: str) -> str:
     return str(getattr(loaded, "__version__", None) or metadata.version(package))
 
 
-# A text of one line, which moves no cursor.
-Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
-Number = Annotated[float, Field(ge=0, lt=MOST)]
+def _is_text(value: object, expression: str = ".*") -> bool:
+    return isinstance(value, str) and value.isprintable() and re.fullmatch(expression, value) is not None
 
 
-class _Acceptance(BaseModel):
-    date: Text
-    why: Text
-    modules: list[Text]
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < MOST
 
 
-class _Record(BaseModel):
-    """The values that a record may have; those of earlier versions have fewer."""
+def _are_versions(value: object) -> bool:
+    return isinstance(value, dict) and {"python", "torch"} <= value.keys() and all(map(_is_text, value.values()))
 
-    model_config = ConfigDict(strict=True)
 
-    code_stamp: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] = ""
-    commit: Annotated[str, Field(pattern="^[0-9a-f]{40,64}$")] | None = None
-    uncommitted_changes: bool | None = None
-    versions: dict[str, Text] = {}
-    machine: Text = ""
-    device: Text = ""
-    allocator: Text = ""
-    threads: Number = 0
-    seconds: Number = 0
-    peak_memory_mib: Number = 0
-    accepted: list[_Acceptance] = []
+def _is_acceptance(value: object) -> bool:
+    match value:
+        case {"date": date, "why": why, "modules": list(modules)}:
+            return all(map(_is_text, (date, why, *modules)))
+    return False
+
+
+# The check of each value in a record, and its description.
+VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "code_stamp": (lambda value: _is_text(value, "[0-9a-f]{64}"), "64 hexadecimal digits"),
+    "commit": (lambda value: value is None or _is_text(value, "[0-9a-f]{40,64}"), "the name of a commit, or null"),
+    "uncommitted_changes": (lambda value: value in (True, False, None), "true, false or null"),
+    "versions": (_are_versions, "the version of each package, python and torch among them"),
+    **dict.fromkeys(("machine", "device", "allocator"), (_is_text, "a text of one line")),
+    **dict.fromkeys(("threads", "seconds", "peak_memory_mib"), (_is_number, "a number of at least 0")),
+    ACCEPTED: (
+        lambda value: isinstance(value, list) and all(map(_is_acceptance, value)),
+        "the entries that restore writes",
+    ),
+}
 
 
 def read_provenance(path: Path, suite: str, subject: str, needed: Iterable[str] = ()) -> dict[str, Any]:
@@ -123,14 +127,11 @@ def read_provenance(path: Path, suite: str, subject: str, needed: Iterable[str] 
     """
     found = read_json(path)
     expected = {"suite": suite, "stage": path.stem, "subject": subject}
-    if other := {key: found.get(key) for key, value in expected.items() if found.get(key) != value}:
-        raise ArtifactError(f"{path}: found the record of another job ({other}), expected {expected}; {AGAIN}")
-    try:
-        _Record.model_validate(found)
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        key = ".".join(map(str, wrong["loc"]))
-        raise ArtifactError(f"{path}: key {key}: found {wrong['input']!r}, expected: {wrong['msg']}; {AGAIN}") from None
+    if wrong := {key: found.get(key) for key, value in expected.items() if found.get(key) != value}:
+        raise ArtifactError(f"{path}: found the record of another job ({wrong}), expected {expected}; {AGAIN}")
+    for key, (is_right, words) in VALUES.items():
+        if key in found and not is_right(found[key]):
+            raise ArtifactError(f"{path}: key {key}: found {found[key]!r}, expected {words}; {AGAIN}")
     if missing := [key for key in needed if key not in found]:
         raise ArtifactError(
             f"{path}: found no {', '.join(missing)}, expected all keys that stage {path.stem} writes; {AGAIN}"
@@ -144,6 +145,17 @@ def accepted_since(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
     for each in (each for record in records for each in record.get(ACCEPTED, ())):
         found.setdefault((each["date"], each["why"]), set()).update(each["modules"])
     return [{"date": date, "why": why, "modules": sorted(modules)} for (date, why), modules in found.items()]
+
+
+def older_results(folder: Path) -> str:
+    """Report on one line that a suite's results come from a version before manifests; empty if they do not."""
+    for path in folder.glob("data/*/provenance/prepare.json"):
+        if not (path.parent.parent / "manifest" / path.name).is_file():
+            return (
+                f"{folder}: made by an earlier version of this package, without manifests; all its files are made again, so copy "
+                "the folder first to keep them"
+            )
+    return ""
 
 
 def descends(commit: str, ancestor: str) -> bool | None:

@@ -2,13 +2,12 @@
 
 import difflib
 import functools
-import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 from indm.suite.schema.suite import Suite
-from indm.suite.strict_yaml import Strict
+from indm.suite.strict_yaml import FOUND, Strict
 
 
 def describe(path: Path, suite: object, error: dict[str, Any], cells: Mapping[str, str]) -> str:
@@ -26,7 +25,7 @@ def describe(path: Path, suite: object, error: dict[str, Any], cells: Mapping[st
     if error["type"] == "extra_forbidden":
         return f"{place}: unknown key; allowed: {_keys(_model_at(location[:-1]), near=location[-1])}"
     if error["type"] == "repeated":
-        found = f"found {error['ctx']['value']} twice in {_FOUND.repr(error['input'])}"
+        found = f"found {error['ctx']['value']} twice in {FOUND.repr(error['input'])}"
         return f"{place}: {found}; allowed: each value once; remove the repeats"
     if error["type"] == "missing":
         return f"{place}: missing; expected {_expected(location)}"
@@ -34,7 +33,7 @@ def describe(path: Path, suite: object, error: dict[str, Any], cells: Mapping[st
     if error["type"] in SECTION:
         model = _model_at(location)
         allowed = f"a section of the keys {_keys(model)}" if hasattr(model, "model_fields") else "a section of names"
-    return f"{place}: found {_FOUND.repr(error['input'])}; allowed: {allowed}"
+    return f"{place}: found {FOUND.repr(error['input'])}; allowed: {allowed}"
 
 
 def _model_at(location: list[str]) -> type[Strict]:
@@ -60,11 +59,6 @@ SECTION = ("model_type", "dict_type")
 NAMES = "lower-case letters, digits and hyphens, at most 150"
 _SIGNS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 _SIGNS |= {"multipleOf": "multiple of"}
-# The value found, shortened, because ten nested lists of ten aliases have ten thousand million values in full.
-_FOUND = reprlib.Repr()
-_FOUND.maxlevel = 3
-_FOUND.maxdict = _FOUND.maxlist = 20
-_FOUND.maxstring = _FOUND.maxother = 200
 
 
 def _expected(location: list[str]) -> str:

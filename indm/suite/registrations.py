@@ -1,12 +1,25 @@
 """The schema of ``params/registrations.yaml``: the commits that contained a suite and the claims before the suite was run."""
 
+import datetime
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
+from indm.errors import ParamsError
 from indm.suite.strict_yaml import Strict, read_valid
 
+
+def _day(text: str) -> str:
+    try:
+        datetime.date.fromisoformat(text)
+    except ValueError:
+        raise PydanticCustomError("day", "a day, such as 2026-01-31") from None
+    return text
+
+
+Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$"), AfterValidator(_day)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -14,7 +27,7 @@ class Registration(Strict):
     """A suite and the claims at a commit."""
 
     commit: str = Field(pattern=r"^[0-9a-f]{40}$", description="commit that contains both")
-    date: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="date of the commit")
+    date: Day = Field(description="date of the commit")
     suite_sha256: Sha256 = Field(description="hash of the suite in full")
     claims_sha256: Sha256 = Field(description="hash of claims.yaml in full")
     note: str = Field(description="in words")
@@ -32,4 +45,7 @@ def load_registrations(path: Path) -> Registrations:
     Raises:
         ParamsError: one line for each mistake: file, key, the value found and the values allowed.
     """
-    return read_valid(path, Registrations)
+    try:
+        return read_valid(path, Registrations)
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: missing; run from the top of a checkout") from None

@@ -4,6 +4,7 @@ It is YAML 1.2 by ruamel.yaml, with which DVC reads the same files: ``1e-3`` is 
 texts, and keys are unique.
 """
 
+import reprlib
 from collections.abc import Iterable
 from io import StringIO
 from pathlib import Path
@@ -14,6 +15,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from indm.errors import ParamsError
+
+# Shortens the value that a message shows, because ten nested lists of ten aliases have ten thousand million values in full.
+FOUND = reprlib.Repr()
+FOUND.maxlevel = 3
+FOUND.maxdict = FOUND.maxlist = 20
+FOUND.maxstring = FOUND.maxother = FOUND.maxlong = 200
 
 
 class Strict(BaseModel):
@@ -102,4 +109,4 @@ def _mistake(error: Any) -> str:
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     short = {"missing": "missing", "extra_forbidden": "unknown key"}
-    return short.get(error["type"], f"found {error['input']!r}; allowed: {error['msg']}")
+    return short.get(error["type"], f"found {FOUND.repr(error['input'])}; allowed: {error['msg']}")

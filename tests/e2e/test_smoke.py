@@ -325,6 +325,21 @@ def test_another_learning_rate_of_a_run_trains_it_alone(checkouts: dict[str, Pat
 
 
 @pytest.mark.parametrize("engine", ["snakemake", "dvc"])
+def test_other_sampling_settings_train_nothing(checkouts: dict[str, Path], engine: str) -> None:
+    file = checkouts[engine] / "params/smoke.yaml"
+    with edited(file, file.read_text().replace("temperature: 1.0", "temperature: 0.9")):
+        found = jobs(checkouts[engine], engine)
+    assert sum(job.startswith("sample ") for job in found) == 7
+    later = (
+        {"fid", "sweep", "protocol", "table", "compute", "claims", "publish", "figure", "report"}
+        if engine == "snakemake"
+        else {"sweep", "protocol", "report"}
+    )
+    # Objective nll draws none, and goes on from its study.
+    assert stages(found) == {"sample", "tune"} | later
+
+
+@pytest.mark.parametrize("engine", ["snakemake", "dvc"])
 def test_the_page_has_the_tables_and_the_pictures(checkouts: dict[str, Path], engine: str) -> None:
     page = (checkouts[engine] / "reports/smoke/index.html").read_text()
     for part in ('id="table-fid"', 'id="table-nll"', "seed 0", "data:image/png", "its numbers mean nothing"):
