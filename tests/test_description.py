@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.functional import jacobian, jvp
 
+from docs.spectrum import spectrum
 from indm.data.levels import dequantise
 from indm.errors import DivergenceError
 from indm.flows.base import Flow, LogDet
@@ -164,3 +165,16 @@ def row(path: Path) -> str:
 def test_the_page_has_the_numbers_of_a_published_flow() -> None:
     found = row(REPOSITORY / "docs/results/digits-seeds/weights/digits-vp-indm-nll-s201.safetensors")
     assert found in (REPOSITORY / "docs/controls.md").read_text()
+
+
+def test_the_spectrum_of_two_waves_has_their_deviations_in_their_bands() -> None:
+    """Levels are whole numbers, so that each coefficient also has the deviation of a rounding error, sqrt(1 / 12)."""
+    basis, places = cosine_basis(16), bands(16)
+    signs = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64)
+    waves = torch.stack([400 * torch.outer(basis[2], basis[1]), 80 * torch.outer(basis[13], basis[12])])
+    levels = (128 + torch.einsum("nw,wij->nij", signs, waves)).round().to(torch.uint8)[:, None]
+    found = spectrum(levels)["deviation"]
+    for band in range(BANDS):
+        share = (places == band).sum()
+        expected = {places[2, 1].item(): 400, places[13, 12].item(): 80}.get(band, 0) / share**0.5
+        assert found[band] == pytest.approx(float((expected**2 + 1 / 12) ** 0.5), rel=0.1, abs=0.3)
