@@ -31,14 +31,22 @@ from indm.suite.variants import SAME_COMPUTE
 
 # The suites that answer, with their datasets; README.md shows the first two.
 EVIDENCE = {"digits-seeds": "8×8 digits", "fashion-full": "Fashion-MNIST"}
-SUITES = {**EVIDENCE, "fashion-long": "Fashion-MNIST, four times the steps", "digits-ve": "8×8 digits, VE"}
+SUITES = {
+    "cifar10-1000": "CIFAR-10, 1,000 steps",
+    **EVIDENCE,
+    "fashion-long": "Fashion-MNIST, four times the steps",
+    "digits-ve": "8×8 digits, VE",
+}
 DENSITIES = "densities"
 WEIGHTS_METRICS = ("score_parameters", "flow_parameters", "nll", "fid")
 LABELS = {"better-nelbo": "likelihood (NELBO)", "lower-fid": "images (FID)", "coarse-discretisation": "few steps"}
 # Rows of README's table of means: suite, name, claim, objective, table and decimals. On digits, FID ranks no models: real test
 # images have as much.
 NELBO = ("NELBO in bits/dim", "better-nelbo", "nll", "nll", 3)
-MEANS = (("digits-seeds", *NELBO), ("fashion-full", *NELBO), ("fashion-full", "FID", "lower-fid", "fid", "fid", 2))
+MEANS = (
+    *((suite, *NELBO) for suite in ("cifar10-1000", *EVIDENCE)),
+    ("fashion-full", "FID", "lower-fid", "fid", "fid", 2),
+)
 COLUMNS = ((REFERENCE, ""), ("indm", ""), (REFERENCE, SAME_COMPUTE))
 # In inches: from the left, a row's label, its strip, its verdict and the end; from above, a row, a title and the margins.
 LABEL, STRIP, VERDICT, WIDTH = 0.08, (1.75, 4.6), 4.7, 6.0
@@ -67,7 +75,7 @@ LINES: tuple[Line, ...] = (
 )
 MAPS = "learned-curve-filter"
 # The models of the figures on CIFAR-10.
-WITH_MAPS = (*LINES, (REFERENCE, MAPS, "DDPM++ behind curve and filter", FIRST | {"color": GREEN, "marker": "D"}))
+WITH_MAPS = (*LINES, (REFERENCE, MAPS, "behind curve and filter", FIRST | {"color": GREEN, "marker": "D"}))
 # The highest bound, bits/dim, in the figure of two lengths: above it, points would hide how far apart the trainings end.
 LATE = 3.45
 # The suites whose learning curves share a figure; the second one trains the same models for longer.
@@ -121,7 +129,7 @@ def _counted(rows: pd.DataFrame) -> str:
 
 def with_means(page: str, published: Path) -> str:
     """Return README.md with the mean NELBO and FID of both models, and of DDPM++ at INDM's compute; see :func:`with_answers`."""
-    folders = {suite: published / suite / "tables" for suite in EVIDENCE}
+    folders = {suite: published / suite / "tables" for suite, *_ in MEANS}
     if not all(folder.is_dir() for folder in folders.values()):
         return page
     lines = ["| lower is better | DDPM++ | INDM, same steps | DDPM++ at INDM’s compute |", "|---|--:|--:|--:|"]
@@ -132,7 +140,7 @@ def with_means(page: str, published: Path) -> str:
         steps, compute = (in_words(*rows.loc[kind, ["verdict", "smallest_effect"]]) for kind in (STEPS, COMPUTE))
         cells = [_mean(numbers, model, variant, table, digits) for model, variant in COLUMNS]
         marked = [text + word for text, word in zip(cells, ("", f"<br>{steps}", f"<br>INDM: {compute}"), strict=True)]
-        lines.append(f"| {EVIDENCE[suite]}, {name} | {' | '.join(marked)} |")
+        lines.append(f"| {SUITES[suite]}, {name} | {' | '.join(marked)} |")
     return replace_block(page, "means", "\n".join(lines), "README.md")
 
 
@@ -329,10 +337,14 @@ def bound_by_length(curves: Mapping[str, pd.DataFrame]) -> Figure:
 def bound_on_cifar10(table: pd.DataFrame) -> Figure:
     """Draw the final validation NELBO of each length against its training FLOPs: a line joins the lengths of a model."""
     figure = Figure(figsize=(WIDTH, 4.0))
-    axis = figure.add_axes(_place(0.75, WIDTH - 0.1, 0.62, 3.3, 4.0))
+    axis = figure.add_axes(_place(0.9, WIDTH - 0.1, 0.62, 2.7, 4.0))
     _draw_curves(axis, table, {}, WITH_MAPS)
     _finish(axis)
-    axis.set_ylabel("validation NELBO, bits/dim")
+    # The FLOPs of 1,000 and 3,000 steps of DDPM++ and of INDM, rounded.
+    axis.set(xlim=(12, None), ylabel="validation NELBO, bits/dim")
+    axis.set_xticks([tick for tick in (15, 30, 45, 90) if tick < axis.get_xlim()[1]], minor=False)
+    axis.xaxis.set_major_formatter("{x:.0f}")
+    axis.xaxis.set_tick_params(which="minor", labelbottom=False)
     figure.legend(*axis.get_legend_handles_labels(), loc="upper left", ncol=2, fontsize=10, borderaxespad=0.3)
     return figure
 
@@ -345,15 +357,15 @@ def gains(table: pd.DataFrame, spectrum: pd.DataFrame) -> Figure:
         spectrum: the standard deviation of the images' coefficients in each band.
     """
     figure = Figure(figsize=(WIDTH, 3.6))
-    axis = figure.add_axes(_place(0.75, WIDTH - 0.1, 0.62, 2.9, 3.6))
+    axis = figure.add_axes(_place(0.75, WIDTH - 0.1, 0.62, 2.3, 3.6))
     frequency = (np.arange(len(GAINS)) + 0.5) / len(GAINS)
     for model, variant, label, style in WITH_MAPS:
         part = table[(table["model"] == model) & (table["variant"] == variant)]
         if len(part):
-            bars = half_widths(part[[f"{gain}_se" for gain in GAINS]].iloc[0], part["seeds"].iloc[0])
+            bars = [half_widths(part[f"{gain}_se"], part["seeds"]).iloc[0] for gain in GAINS]
             axis.errorbar(frequency, part[[*GAINS]].iloc[0], bars, label=label, elinewidth=0.8, **style)
     white = 1 / spectrum["deviation"].to_numpy()
-    axis.plot(frequency, white / white[0], label="whitening: 1 / deviation of the images", color=SOFT, linestyle="--")
+    axis.plot(frequency, white / white[0], label="1 / deviation of the images", color=SOFT, linestyle="--")
     axis.set_yscale("log")
     plain_ticks(axis.yaxis)
     axis.set(xlabel="spatial frequency, relative to the highest", ylabel="gain")
