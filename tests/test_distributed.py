@@ -111,6 +111,7 @@ def by_two() -> dict[str, tuple[Curve, Any]]:
     return launch(2, all_trained_in_a_group)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_follow_the_curve_of_one(by_two: dict[str, tuple[Curve, Any]], case: str) -> None:
     curve, averaged = trained(*CASES[case])

@@ -489,7 +489,7 @@ def test_a_table_that_is_none_is_refused(results: Path, name: str, text: str) ->
         ({}, r"found the record of another job \({'suite': None,"),
         ({"subject": "another"}, "found the record of another job "),
         ({"peak_memory_mib": 1.0}, "found no commit, uncommitted_changes, machine, versions"),
-        ({"commit": 1}, "key commit: found 1, expected"),
+        ({"commit": 1}, "key commit: found 1, expected the name of a commit, or null"),
     ],
 )
 def test_provenance_that_says_nothing_is_refused(results: Path, content: dict[str, Any], words: str) -> None:

@@ -158,6 +158,7 @@ def test_older_releases_have_other_switches(monkeypatch: pytest.MonkeyPatch) -> 
     assert (torch.get_float32_matmul_precision(), cudnn.allow_tf32) == ("highest", False)
 
 
+@pytest.mark.long
 def test_the_environment_does_not_reach_onednn() -> None:
     """It reads the variable when torch is imported; it prints what it is told of each convolution."""
     found = {}

@@ -234,14 +234,14 @@ def test_a_record_with_something_else_in_the_place_of_a_value_is_refused(checkou
     record = json.loads(path.read_text())
     wrong: dict[str, list[Any]] = {
         "seconds": ["abc", None, float("nan"), -1.5, True, 10**400],
-        "versions": [None],
+        "versions": [{}, {"python": "3.11", "torch": 2}, None],
         "commit": [5, "--output=a", ""],
         "machine": [5, "a\nb"],
     }
     wrong |= {"uncommitted_changes": ["no"], "threads": [None], "device": [None]}
     for key, value in ((key, value) for key, values in wrong.items() for value in values):
         path.write_text(json.dumps(record | {key: value}))
-        assert refused().startswith(f"{path}: key {key}: found {value!r}, expected: ")
+        assert refused().startswith(f"{path}: key {key}: found {value!r}, expected ")
     path.write_text(json.dumps({key: value for key, value in record.items() if key != "commit"}))
     assert refused().startswith(f"{path}: found no commit, expected all keys that stage train writes; ")
     assert not TARGET.exists()

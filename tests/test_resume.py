@@ -516,6 +516,7 @@ def test_samples_of_another_checkpoint_are_ignored(layout: Layout, scratch: Path
     assert found == outputs(run(sample, SUITE, layout, RUN).folder, ["samples.npy"])
 
 
+@pytest.mark.long
 def test_sigterm_finishes_the_step_saves_and_asks_to_be_run_again(
     layout: Layout, scratch: Path, tmp_path: Path
 ) -> None:

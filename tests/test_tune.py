@@ -366,6 +366,7 @@ def test_a_search_that_is_cut_off_anywhere_has_the_same_bytes(layout: Layout, un
     forget(layout)
 
 
+@pytest.mark.long
 def test_a_search_that_is_asked_to_stop_keeps_its_state(
     layout: Layout, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
