@@ -23,7 +23,7 @@ COLUMNS = (*GRADED, "family", "treatment", "unit", "question", "statement", "sou
 EVIDENCE = ("suite", *GRADED)
 TREATMENT = "indm"
 # The beginnings of the sentences that answer.
-OPENINGS = {STEPS: ("At equal training steps", "INDM is"), COMPUTE: ("At equal training compute", "INDM is")}
+OPENINGS = {STEPS: "At equal training steps", COMPUTE: "At equal training compute"}
 # The subjects of main claims, in a sentence; other claims have their names.
 SUBJECTS = {"better-nelbo-known": "bound", "smaller-gap-known": "variational gap"}
 SUBJECTS |= {"coarse-discretisation-known": "few steps", "coarse-discretisation": "FID in few steps"}
@@ -133,23 +133,25 @@ def conclusion(answers: Iterable[Answer]) -> list[str]:
             claims.setdefault(SUBJECTS.get(it.claim, it.claim), []).append(it.cells)
     cells = {claim: _merged(found) for claim, found in claims.items()}
     counts = {kind: {claim: tally(found.get(kind, [])) for claim, found in cells.items()} for kind in OPENINGS}
-    return [_sentence(*OPENINGS[kind], by_claim) for kind, by_claim in counts.items() if any(by_claim.values())]
+    return [_sentence(OPENINGS[kind], by_claim) for kind, by_claim in counts.items() if any(by_claim.values())]
 
 
-def _sentence(opening: str, subject: str, by_claim: Mapping[str, Mapping[str, int]]) -> str:
+def _sentence(opening: str, by_claim: Mapping[str, Mapping[str, int]]) -> str:
     count = sum((Counter(found) for found in by_claim.values()), Counter[str]())
     total, open_ = count.total(), count[UNDECIDED]
     if total == open_:
         asked = {1: "the main question is", 2: "both main questions are"}.get(total, f"all {total} main questions are")
         return f"{opening}, {asked} undecided."
+    if total == 1:
+        return f"{opening}, INDM is {next(iter(count))} ({next(iter(by_claim))})."
     decided: list[str] = []
     for word in (word for word in (BETTER, WORSE, NOT_BETTER) if count[word]):
-        asked = "" if decided else f" of {total} main question{'s' * (total > 1)}"
+        asked = "" if decided else f" of {total} main questions"
         found = {claim: tallied for claim, tallied in by_claim.items() if word in tallied}
         where = ", ".join(f"{claim} {tallied[word]} of {sum(tallied.values())}" for claim, tallied in found.items())
         decided.append(f"{word} in {count[word]}{asked}" + f" ({where})" * (word != NOT_BETTER))
     told = " and ".join(filter(None, [", ".join(decided[:-1]), decided[-1]]))
-    return f"{opening}, {subject} {told}" + f"; {open_} {'are' if open_ > 1 else 'is'} undecided" * (open_ > 0) + "."
+    return f"{opening}, INDM is {told}" + f"; {open_} {'are' if open_ > 1 else 'is'} undecided" * (open_ > 0) + "."
 
 
 def tally(compared: Iterable[Compared]) -> dict[str, int]:
