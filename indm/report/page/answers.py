@@ -143,7 +143,7 @@ def _sentence(opening: str, by_claim: Mapping[str, Mapping[str, int]]) -> str:
         asked = {1: "the main question is", 2: "both main questions are"}.get(total, f"all {total} main questions are")
         return f"{opening}, {asked} undecided."
     if total == 1:
-        return f"{opening}, INDM is {next(iter(count))} ({next(iter(by_claim))})."
+        return f"{opening}, INDM is {next(iter(count))} ({next(claim for claim, found in by_claim.items() if found)})."
     decided: list[str] = []
     for word in (word for word in (BETTER, WORSE, NOT_BETTER) if count[word]):
         asked = "" if decided else f" of {total} main questions"
