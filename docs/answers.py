@@ -369,6 +369,8 @@ def gains(table: pd.DataFrame, spectrum: pd.DataFrame) -> Figure:
     axis.set_yscale("log")
     plain_ticks(axis.yaxis)
     axis.set(xlabel="spatial frequency, relative to the highest", ylabel="gain")
+    for artist in axis.get_children():
+        artist.set_clip_on(False)
     figure.legend(*axis.get_legend_handles_labels(), loc="upper left", ncol=2, fontsize=10, borderaxespad=0.3)
     return figure
 
