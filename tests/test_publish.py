@@ -21,6 +21,7 @@ from docs.answers import (
     LABELS,
     LENGTHS,
     LIMITS,
+    MEANS,
     draw_answers,
     weights,
     with_answers,
