@@ -355,6 +355,19 @@ def test_a_read_only_results_folder_is_one_line(layout: Layout, scratch: Path) -
     assert str(caught.value) == f"{scratch}: {words}"
 
 
+def test_a_full_disk_at_the_lock_is_one_line(scratch: Path) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resume.os, "write", full)
+        with pytest.raises(ArtifactError) as caught:
+            open_scratch(Work(scratch, "key", "")).__enter__()
+    assert str(caught.value) == (
+        f"{scratch}: cannot be written: No space left on device; free disk space or get write access, then run again"
+    )
+
+
 def test_a_link_in_the_place_of_scratch_is_refused_and_what_it_points_to_stays(scratch: Path, tmp_path: Path) -> None:
     foreign = tmp_path / "foreign"
     foreign.mkdir()
@@ -372,7 +385,7 @@ def test_two_at_the_same_work(scratch: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(resume, "LOCK_SECONDS", 0.1)
     with open_scratch(Work(scratch, "key", "")) as first:
         first.save("state", {}, {"history": 3})
-        with pytest.raises(ArtifactError, match=f"{scratch}: found another process"):
+        with pytest.raises(ArtifactError, match=rf"{scratch}.*process {os.getpid()}"):
             open_scratch(Work(scratch, "key", "")).__enter__()
         found = first.load("state")
         assert found is not None

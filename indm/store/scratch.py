@@ -8,6 +8,8 @@ written, since engines delete the files of a job without one.
 
 import contextlib
 import errno
+import os
+import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -156,7 +158,7 @@ def _lock(folder: Path, seconds: float) -> Iterator[None]:
     # Imported here, because few of the commands that import this module need a lock.
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder / "lock", seconds, poll_interval=0.2)
+    lock = FileLock(folder / "lock", seconds, poll_interval=0.2, on_acquired=_sign)
     try:
         acquired = False
         # Another process may end and remove the folder after it was made.
@@ -166,7 +168,11 @@ def _lock(folder: Path, seconds: float) -> Iterator[None]:
                 lock.acquire()
                 acquired = True
     except Timeout as error:
-        found = "found another process using this folder, expected none"
+        holder = ""
+        # The holder may just have released it.
+        with contextlib.suppress(OSError):
+            holder = (folder / "lock").read_text()
+        found = f"found {holder or 'another process'} using this folder, expected no other process"
         raise ArtifactError(f"{folder}: {found}; wait until it has ended, or stop it") from error
     except OSError as error:
         # A file system without locks is used without them, because files are replaced as a whole in any case.
@@ -177,3 +183,10 @@ def _lock(folder: Path, seconds: float) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _sign(descriptor: int) -> None:
+    """Write the holder of a lock into its file, for processes that wait for it."""
+    # Written by the lock's own descriptor, because on NFS, closing another descriptor of the file would free the lock.
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
