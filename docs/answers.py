@@ -23,7 +23,7 @@ from indm.report.figures_claims import BLOCK, ENDS, LINEAR
 from indm.report.figures_lines import GAINS
 from indm.report.grades import UNDECIDED, in_words
 from indm.report.intervals import half_widths
-from indm.report.names import REFERENCE
+from indm.report.names import REFERENCE, comparator
 from indm.report.palette import GREEN, GRID, INK, PURPLE, SOFT
 from indm.report.plotting import FIRST, PLAIN, SECOND, STYLE, plain_ticks, plot_interval, styled, to_svg
 from indm.report.results import read_rows, records
@@ -47,7 +47,6 @@ MEANS = (
     *((suite, *NELBO) for suite in ("cifar10-1000", *EVIDENCE)),
     ("fashion-full", "FID", "lower-fid", "fid", "fid", 2),
 )
-COLUMNS = ((REFERENCE, ""), ("indm", ""), (REFERENCE, SAME_COMPUTE))
 # In inches: from the left, a row's label, its strip, its verdict and the end; from above, a row, a title and the margins.
 LABEL, STRIP, VERDICT, WIDTH = 0.08, (1.75, 4.6), 4.7, 6.0
 ROW, TITLE, TOP, BOTTOM = 0.58, 0.45, 1.0, 0.72
@@ -128,27 +127,39 @@ def _counted(rows: pd.DataFrame) -> str:
 
 
 def with_means(page: str, published: Path) -> str:
-    """Return README.md with the mean NELBO and FID of both models, and of DDPM++ at INDM's compute; see :func:`with_answers`."""
+    """Return README.md with means of both models, of DDPM++ at INDM's compute and of the control; see :func:`with_answers`."""
     folders = {suite: published / suite / "tables" for suite, *_ in MEANS}
     if not all(folder.is_dir() for folder in folders.values()):
         return page
-    lines = ["| lower is better | DDPM++ | INDM, same steps | DDPM++ at INDM’s compute |", "|---|--:|--:|--:|"]
+    lines = [
+        "| lower is better | DDPM++ | INDM, same steps | DDPM++ at INDM’s compute | simple control |",
+        "|---|--:|--:|--:|--:|",
+    ]
     for suite, name, claim, objective, table, digits in MEANS:
         numbers, graded = (read_rows(folders[suite] / f"{it}.csv") for it in (table, "claims"))
         numbers, graded = (rows[rows["objective"] == objective] for rows in (numbers, graded))
-        rows = graded[graded["id"] == claim].set_index("comparison")
-        steps, compute = (in_words(*rows.loc[kind, ["verdict", "smallest_effect"]]) for kind in (STEPS, COMPUTE))
-        cells = [_mean(numbers, model, variant, table, digits) for model, variant in COLUMNS]
-        marked = [text + word for text, word in zip(cells, ("", f"<br>{steps}", f"<br>INDM: {compute}"), strict=True)]
-        lines.append(f"| {SUITES[suite]}, {name} | {' | '.join(marked)} |")
+        rows = {row["comparison"]: row for row in records(graded[graded["id"] == claim])}
+        cells = [_mean(numbers, model, table, digits) for model in (REFERENCE, "indm")]
+        cells[1] += f"<br>{_word(rows[STEPS])}"
+        for row in (rows[COMPUTE], rows[SIMPLE]):
+            run = not pd.isna(row["effect"])
+            cells.append(f"{_mean(numbers, row['against'], table, digits)}<br>INDM: {_word(row)}" if run else "not run")
+        lines.append(f"| {SUITES[suite]}, {name} | {' | '.join(cells)} |")
     return replace_block(page, "means", "\n".join(lines), "README.md")
 
 
-def _mean(numbers: pd.DataFrame, model: str, variant: str, table: str, digits: int) -> str:
-    """Write a mean over seeds with its standard error; NELBO with the decoder of claims."""
+def _word(row: Mapping[str, Any]) -> str:
+    """Write a verdict; the smallest gain in FID, a log ratio, in percent."""
+    return in_words(row["verdict"], row["smallest_effect"]).replace("of 0.1", "of 10 %")
+
+
+def _mean(numbers: pd.DataFrame, arm: str, table: str, digits: int) -> str:
+    """Write a model's mean over seeds with its standard error, and a control's name; NELBO with the decoder of claims."""
+    model, _, variant = arm.partition(" ")
     (row,) = records(numbers[(numbers["model"] == model) & (numbers["variant"] == variant)])
     metric = "fid" if table == "fid" else "nelbo_fixed" if row["decoder"] == "fixed" else "nelbo"
-    return f"{row[metric]:.{digits}f} ± {row[f'{metric}_se']:.{digits}f}"
+    named = f", {comparator(arm)}" if variant not in ("", SAME_COMPUTE) else ""
+    return f"{row[metric]:.{digits}f} ± {row[f'{metric}_se']:.{digits}f}{named}"
 
 
 def with_weights(page: str, published: Path) -> str:

@@ -11,7 +11,7 @@ sys.path.insert(0, str(ROOT))
 
 import indm  # noqa: E402
 
-project = "INDM, reproduced"
+project = "INDM reproduction suite"
 author = "The INDM reproduction suite's contributors"
 project_copyright = f"{author}, Apache License 2.0"
 release = version = indm.__version__

@@ -40,7 +40,7 @@ from indm.pipeline.jobs import Job
 from indm.pipeline.stages import STAGES
 from indm.register import write_registrations
 from indm.report.catalogue import COMPRESSED, PUBLISHED
-from indm.report.differences import COMPARISONS
+from indm.report.differences import COMPARISONS, COMPUTE, SIMPLE
 from indm.report.figures import plot_figures
 from indm.report.results import read_rows
 from indm.store.files import CHECKPOINT_FORMAT, write_json, write_table, write_weights
@@ -518,25 +518,32 @@ def test_known_densities_are_counted_by_claim_length_and_verdict(tmp_path: Path)
 def test_a_mean_has_the_verdict_of_its_comparison(tmp_path: Path) -> None:
     page = "<!-- means: of -->\n<!-- end of means -->\n"
     assert with_means(page, tmp_path) == page
-    words = {"better-nelbo": ("nll", "better", "undecided"), "lower-fid": ("fid", "undecided", "worse")}
+    words = {
+        "better-nelbo": ("nll", "better", "undecided", "worse"),
+        "lower-fid": ("fid", "undecided", "not better", "undecided"),
+    }
+    against = {COMPUTE: "ddpmpp same-compute", SIMPLE: "ddpmpp learned-affine"}
     claims = [
         {"id": claim, "objective": objective, "comparison": comparison, "verdict": verdict, "smallest_effect": 0.1}
+        | {"effect": np.nan if (objective, comparison) == ("fid", SIMPLE) else 0.5, "against": against.get(comparison)}
         for claim, (objective, *verdicts) in words.items()
-        for comparison, verdict in zip(COMPARISONS, verdicts, strict=False)
+        for comparison, verdict in zip(COMPARISONS, verdicts, strict=True)
     ]
-    cells = [("ddpmpp", "", 3.0), ("indm", "", 2.0), ("ddpmpp", "same-compute", 1.0)]
+    cells = [("ddpmpp", "", 3.0), ("indm", "", 2.0), ("ddpmpp", "same-compute", 1.0), ("ddpmpp", "learned-affine", 4.0)]
     numbers = [{"model": model, "variant": variant, "fid": mean, "fid_se": 0.5} for model, variant, mean in cells]
     likelihoods = pd.DataFrame(numbers).rename(columns={"fid": "nelbo", "fid_se": "nelbo_se"})
-    likelihoods = likelihoods.assign(decoder=["learned", "fixed", "learned"], nelbo_fixed=9.0, nelbo_fixed_se=0.25)
+    likelihoods = likelihoods.assign(
+        decoder=["learned", "fixed", "learned", "learned"], nelbo_fixed=9.0, nelbo_fixed_se=0.25
+    )
     for suite, *_ in MEANS:
         folder = tmp_path / suite / "tables"
         write_table(folder / "claims.csv", pd.DataFrame(claims))
         write_table(folder / "nll.csv", likelihoods.assign(objective="nll"))
         write_table(folder / "fid.csv", pd.DataFrame(numbers).assign(objective="fid"))
-    rows = [line.split(" | ", 1)[1] for line in with_means(page, tmp_path).splitlines()[6:8]]
+    rows = [line.split(" | ", 2)[2] for line in with_means(page, tmp_path).splitlines()[6:8]]
     assert rows == [
-        "3.000 ± 0.500 | 9.000 ± 0.250<br>better | 1.000 ± 0.500<br>INDM: undecided |",
-        "3.00 ± 0.50 | 2.00 ± 0.50<br>undecided | 1.00 ± 0.50<br>INDM: worse |",
+        "9.000 ± 0.250<br>better | 1.000 ± 0.500<br>INDM: undecided | 4.000 ± 0.500, learned affine<br>INDM: worse |",
+        "2.00 ± 0.50<br>undecided | 1.00 ± 0.50<br>INDM: no gain of 10 % | not run |",
     ]
 
 

@@ -99,9 +99,8 @@ def _compared(row: Mapping[str, Any]) -> str:
         return f"{row['verdict']}: {row['reason']}"
     who = f"{comparator(row['against'])}: " if row["comparison"] == SIMPLE else ""
     seeds = f" {{{row['to_decide']}}}" if row["verdict"] == UNDECIDED and row["to_decide"] else ""
-    return f"{who}{in_words(row['verdict'], row['smallest_effect'])}, {effect_with_ends(row)}{seeds}".replace(
-        " [", "\u00a0["
-    )
+    interval = effect_with_ends(row).replace("-", "−").replace(" [", "\u00a0[")
+    return f"{who}{in_words(row['verdict'], row['smallest_effect'])}, {interval}{seeds}"
 
 
 def _block(published: Published) -> str:
