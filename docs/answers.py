@@ -29,10 +29,9 @@ from indm.report.plotting import FIRST, PLAIN, SECOND, STYLE, plain_ticks, plot_
 from indm.report.results import read_rows, records
 from indm.suite.variants import SAME_COMPUTE
 
-# The suites that answer, with their datasets; README.md shows the first two.
-EVIDENCE = {"digits-seeds": "8×8 digits", "fashion-full": "Fashion-MNIST"}
+# The suites whose verdicts and means README.md shows.
+EVIDENCE = {"cifar10-1000": "CIFAR-10, 1,000 steps", "digits-seeds": "8×8 digits", "fashion-full": "Fashion-MNIST"}
 SUITES = {
-    "cifar10-1000": "CIFAR-10, 1,000 steps",
     **EVIDENCE,
     "fashion-long": "Fashion-MNIST, four times the steps",
     "digits-ve": "8×8 digits, VE",
@@ -44,7 +43,7 @@ LABELS = {"better-nelbo": "likelihood (NELBO)", "lower-fid": "images (FID)", "co
 # images have as much.
 NELBO = ("NELBO in bits/dim", "better-nelbo", "nll", "nll", 3)
 MEANS = (
-    *((suite, *NELBO) for suite in ("cifar10-1000", *EVIDENCE)),
+    *((suite, *NELBO) for suite in EVIDENCE),
     ("fashion-full", "FID", "lower-fid", "fid", "fid", 2),
 )
 # In inches: from the left, a row's label, its strip, its verdict and the end; from above, a row, a title and the margins.
@@ -82,6 +81,8 @@ LENGTHS: dict[str, tuple[str, dict[str, Any]]] = {
     "fashion-full": ("2,000 steps of INDM", {"linestyle": ":"}),
     "fashion-long": ("8,000 steps of INDM", {"linestyle": "-", "markerfacecolor": "none"}),
 }
+# The panels of README's figure.
+PANELS = ("cifar10-1000", "fashion-full")
 # The lengths of training on CIFAR-10, each a suite; the first one has the spectrum of the images.
 CIFAR10 = ("cifar10-1000", "cifar10-3000")
 
@@ -207,7 +208,7 @@ def draw_answers(published: Path) -> dict[str, bytes]:
         return {}
     rows = {suite: read_rows(path / "claims.csv") for suite, path in folders.items()}
     with styled(NARROW):
-        figures = {"answer": answer(rows), "compute": bound_by_compute(_curves(published, EVIDENCE))}
+        figures = {"answer": answer(rows), "compute": bound_by_compute(_curves(published, PANELS))}
         if all((published / suite / "tables").is_dir() for suite in LENGTHS):
             figures["lengths"] = bound_by_length(_curves(published, LENGTHS))
         if lengths := [suite for suite in CIFAR10 if (published / suite / "tables").is_dir()]:
@@ -314,14 +315,14 @@ def bound_by_compute(curves: Mapping[str, pd.DataFrame]) -> Figure:
     Arguments:
         curves: the learning curves of each suite.
     """
-    figure = Figure(figsize=(WIDTH, 3.0))
-    axes = [figure.add_axes(_place(left, left + 2.35, 0.62, 1.75, 3.0)) for left in (0.62, 3.6)]
+    figure = Figure(figsize=(WIDTH, 3.3))
+    axes = [figure.add_axes(_place(left, left + 2.2, 0.62, 1.75, 3.3)) for left in (0.75, 3.65)]
     for axis, (suite, table) in zip(axes, curves.items(), strict=True):
-        _draw_curves(axis, table, {})
-        axis.set_title(EVIDENCE[suite], loc="left", fontweight="bold")
+        _draw_curves(axis, table, {}, WITH_MAPS)
+        axis.set_title(SUITES[suite], loc="left", fontweight="bold")
         _finish(axis)
     axes[0].set_ylabel("NELBO, bits/dim")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="upper left", ncol=3, fontsize=10, borderaxespad=0.3)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="upper left", ncol=2, fontsize=10, borderaxespad=0.3)
     return figure
 
 

@@ -611,7 +611,7 @@ def test_both_lengths_share_a_figure_once_the_longer_suite_is_published(tmp_path
     for suite, source in {**{suite: suite for suite in (*EVIDENCE, short)}, longer: short}.items():
         (tmp_path / suite).symlink_to(published / source)
     drawn = draw_answers(tmp_path)
-    assert [*drawn] == ["answer", "compute", "lengths"]
+    assert [*drawn] == ["answer", "compute", "lengths", "cifar10", "gains"]
     assert b"clipPath" not in drawn["lengths"]
 
 
