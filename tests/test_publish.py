@@ -456,7 +456,7 @@ def test_a_block_has_its_markers_once() -> None:
 def made_up_claims() -> pd.DataFrame:
     """Made-up comparisons of two claims, at two objectives and against a fixed number."""
     same = {"dataset": "digits", "sde": "vp", "unit": "nats", "smallest_effect": 0.01, "to_decide": "30"}
-    same |= {"reason": "not run"}
+    same |= {"reason": "not run", "planned": 0}
     ends = {"effect": 0.02, "low": 0.01, "high": 0.034}
     rows = [
         ("a", "nll", "equal steps", "ddpmpp", "better", ends),
@@ -465,6 +465,7 @@ def made_up_claims() -> pd.DataFrame:
         ("a", "nll", "control", "ddpmpp learned-scale", "better", ends),
         ("a", "fid", "equal steps", "ddpmpp", "not better", ends),
         ("b", "fid", "fixed number", "1.85", "worse", ends),
+        ("b", "fid", "equal steps", "ddpmpp", "undecided", {"reason": "0 sound of 8 seeds", "planned": 8}),
     ]
     names = ("id", "objective", "comparison", "against", "verdict")
     return pd.DataFrame(
@@ -480,9 +481,9 @@ def test_a_claim_has_a_row_for_each_place_and_a_column_for_each_comparison() -> 
     assert text.replace("\u00a0", " ").splitlines() == [
         "| claim | | equal steps | equal compute | simple control | fixed number |",
         "|---|---|---|---|---|---|",
-        f"| A (nats) | digits, VP, nll | better, {value} | undecided: not run | learned filter: undecided, {value} {{30}} | – |",
+        f"| A (nats) | digits, VP, nll | better, {value} | not run | learned filter: undecided, {value} {{30}} | – |",
         f"| A (nats) | digits, VP, fid | no gain of 0.01, {value} | – | – | – |",
-        f"| B (nats) | digits, VP, fid | – | – | – | worse, {value} |",
+        f"| B (nats) | digits, VP, fid | undecided: 0 sound of 8 seeds | – | – | worse, {value} |",
     ]
 
 

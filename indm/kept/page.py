@@ -96,7 +96,7 @@ def verdicts(table: pd.DataFrame, where: tuple[str, ...] = tuple(PLACE)) -> str:
 def _compared(row: Mapping[str, Any]) -> str:
     """Write a verdict with its effect, or with its reason; the simple control by its name."""
     if pd.isna(row["effect"]):
-        return f"{row['verdict']}: {row['reason']}"
+        return f"{row['verdict']}: {row['reason']}" if row["planned"] else row["reason"]
     who = f"{comparator(row['against'])}: " if row["comparison"] == SIMPLE else ""
     seeds = f" {{{row['to_decide']}}}" if row["verdict"] == UNDECIDED and row["to_decide"] else ""
     interval = effect_with_ends(row).replace("-", "−").replace(" [", "\u00a0[")
