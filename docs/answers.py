@@ -150,8 +150,9 @@ def with_means(page: str, published: Path) -> str:
 
 
 def _word(row: Mapping[str, Any]) -> str:
-    """Write a verdict; the smallest gain in FID, a log ratio, in percent."""
-    return in_words(row["verdict"], row["smallest_effect"]).replace("of 0.1", "of 10 %")
+    """Write a verdict; the smallest gain in FID, a tenth as a log ratio, in percent."""
+    word = in_words(row["verdict"], row["smallest_effect"])
+    return word.replace("0.1", "10 %") if row["unit"] == "log ratio" else word
 
 
 def _mean(numbers: pd.DataFrame, arm: str, table: str, digits: int) -> str:
@@ -211,10 +212,10 @@ def draw_answers(published: Path) -> dict[str, bytes]:
         figures = {"answer": answer(rows), "compute": bound_by_compute(_curves(published, PANELS))}
         if all((published / suite / "tables").is_dir() for suite in LENGTHS):
             figures["lengths"] = bound_by_length(_curves(published, LENGTHS))
-        if lengths := [suite for suite in CIFAR10 if (published / suite / "tables").is_dir()]:
-            figures["cifar10"] = bound_on_cifar10(pd.concat(_curves(published, lengths).values()))
-            flows = read_rows(published / lengths[-1] / "tables/flow.csv")
-            figures["gains"] = gains(flows, read_rows(published / lengths[0] / "spectrum.csv"))
+        lengths = [suite for suite in CIFAR10 if (published / suite / "tables").is_dir()]
+        figures["cifar10"] = bound_on_cifar10(pd.concat(_curves(published, lengths).values()))
+        flows = read_rows(published / lengths[-1] / "tables/flow.csv")
+        figures["gains"] = gains(flows, read_rows(published / lengths[0] / "spectrum.csv"))
         return {name: to_svg(figure) for name, figure in figures.items()}
 
 

@@ -526,6 +526,7 @@ def test_a_mean_has_the_verdict_of_its_comparison(tmp_path: Path) -> None:
     against = {COMPUTE: "ddpmpp same-compute", SIMPLE: "ddpmpp learned-affine"}
     claims = [
         {"id": claim, "objective": objective, "comparison": comparison, "verdict": verdict, "smallest_effect": 0.1}
+        | {"unit": "bits/dim" if objective == "nll" else "log ratio"}
         | {"effect": np.nan if (objective, comparison) == ("fid", SIMPLE) else 0.5, "against": against.get(comparison)}
         for claim, (objective, *verdicts) in words.items()
         for comparison, verdict in zip(COMPARISONS, verdicts, strict=True)
