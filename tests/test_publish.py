@@ -455,10 +455,16 @@ def test_a_block_has_its_markers_once() -> None:
 
 def made_up_claims() -> pd.DataFrame:
     """Made-up comparisons of two claims, at two objectives and against a fixed number."""
-    same = {"dataset": "digits", "sde": "vp", "unit": "nats", "smallest_effect": 0.01, "to_decide": "30"}
+    same: dict[str, Any] = {
+        "dataset": "digits",
+        "sde": "vp",
+        "unit": "nats",
+        "smallest_effect": 0.01,
+        "to_decide": "30",
+    }
     same |= {"reason": "not run", "planned": 0}
     ends = {"effect": 0.02, "low": 0.01, "high": 0.034}
-    rows = [
+    rows: list[tuple[Any, ...]] = [
         ("a", "nll", "equal steps", "ddpmpp", "better", ends),
         ("a", "nll", "equal compute", "ddpmpp same-compute", "undecided", {}),
         ("a", "nll", "simple control", "ddpmpp learned-filter", "undecided", ends),
