@@ -92,7 +92,7 @@ def _of_densities(table: pd.DataFrame) -> Iterator[Row]:
         if metric not in table:
             continue
         wide = table.pivot_table(metric, "dataset", ["model", "variant"], "first")
-        wide = wide.reindex(columns=pd.MultiIndex.from_tuples(ARMS)).fillna("")
+        wide = wide.reindex(columns=pd.MultiIndex.from_tuples(ARMS)).astype(object).fillna("")
         wide = wide.where(wide.map(is_number))
         numbers = wide.astype(float).dropna(thresh=2)
         lowest = numbers.idxmin(axis=1)
