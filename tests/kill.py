@@ -16,7 +16,7 @@ RUN = "digits-vp-indm-fid-s0"
 LOG = "kill.log"
 TRAIN = [sys.executable, "-m", "indm", "train", "--suite", "params/smoke.yaml", "--run", RUN]
 TABLES = ["values", "fid", "nll", "discretization", "learning_curve", "protocol"]
-# What the README says to run after a power cut.
+# What docs/commands.md says to run after a power cut.
 ENGINES = {
     "snakemake": [
         ["snakemake", "--unlock", "--config", "suite=smoke"],
