@@ -97,18 +97,6 @@ def test_requirements_give_ranges_and_not_one_version() -> None:
         assert all(specifier.operator != "==" for specifier in requirement.specifier), str(requirement)
 
 
-def test_readme_names_targets_suites_and_files_that_exist() -> None:
-    makefile = (REPOSITORY / "Makefile").read_text()
-    for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
-        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
-    for suite in re.findall(r"--config suite=([\w-]+)", README):
-        assert (REPOSITORY / "params" / f"{suite}.yaml").is_file(), suite
-    for suite in re.findall(r"workflow/dvc/([\w-]+)/dvc\.yaml", README):
-        assert (REPOSITORY / "params" / f"{suite}.yaml").is_file(), suite
-    for path in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (REPOSITORY / path.partition("#")[0]).exists(), path
-
-
 def test_every_suite_has_a_purpose_and_a_cost() -> None:
     page = (REPOSITORY / "docs/reference/suites.md").read_text()
     rows = re.findall(r"^\| `([\w-]+)` \| \S[^|]* \| .* \| \S[^|]* \| [^|]* \|$", page, flags=re.MULTILINE)

@@ -128,16 +128,6 @@ def test_weight_norm_is_that_of_torch() -> None:
     torch.testing.assert_close(layer(x), reference(x))
 
 
-@pytest.mark.parametrize(
-    ("image_size", "blocks", "released"), [(32, (16, 16), 13_164_376), (64, (0, 16, 16), 19_804_936)]
-)
-def test_released_size(image_size: int, blocks: tuple[int, ...], released: int) -> None:
-    """The released count includes two scalars per block that this flow does not have (geom_p and lamb)."""
-    with torch.device("meta"):
-        wolf = Wolf(3, image_size, blocks=blocks, width=512)
-    assert sum(p.numel() for p in wolf.parameters()) + 2 * 32 == released
-
-
 def test_odd_latent_is_refused() -> None:
     with pytest.raises(ParamsError, match="latent_dim 7"):
         make(latent_dim=7)

@@ -14,10 +14,8 @@ from typing import Any
 from indm.errors import ParamsError
 from indm.pipeline.stages import STAGES
 from indm.pipeline.stamps import suite_stamps
-from indm.progress import say
 from indm.store.files import atomic_write, file_sha256
 from indm.store.layout import Layout
-from indm.store.provenance import older_results
 from indm.suite.load import expanded_path, expanded_text, load_suite
 from indm.suite.schema.suite import Suite
 
@@ -40,10 +38,7 @@ def track(suite_file: Path, out: Path) -> None:
             raise ParamsError(f"{suite_file}: found other runs or datasets than in dvc.yaml; {REMEDY}")
         with atomic_write(expanded) as file:
             file.write(text.encode())
-    layout = Layout(out, suite.suite)
-    if older := older_results(layout.suite_folder):
-        say(older)
-    folder = layout.code
+    folder = Layout(out, suite.suite).code
     shutil.rmtree(folder, ignore_errors=True)
     for place, stamp in suite_stamps(suite):
         with atomic_write(folder / place) as file:

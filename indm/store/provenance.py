@@ -147,17 +147,6 @@ def accepted_since(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
     return [{"date": date, "why": why, "modules": sorted(modules)} for (date, why), modules in found.items()]
 
 
-def older_results(folder: Path) -> str:
-    """Report on one line that a suite's results come from a version before manifests; empty if they do not."""
-    for path in folder.glob("data/*/provenance/prepare.json"):
-        if not (path.parent.parent / "manifest" / path.name).is_file():
-            return (
-                f"{folder}: made by an earlier version of this package, without manifests; all its files are made again, so copy "
-                "the folder first to keep them"
-            )
-    return ""
-
-
 def descends(commit: str, ancestor: str) -> bool | None:
     """Return whether a commit is another one or a descendant of it; ``None`` if the package's checkout lacks one of them."""
     if not commit or _git("cat-file", "-e", f"{commit}^{{commit}}") is None:
