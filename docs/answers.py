@@ -29,13 +29,16 @@ from indm.report.plotting import FIRST, PLAIN, SECOND, STYLE, plain_ticks, plot_
 from indm.report.results import read_rows, records
 from indm.suite.variants import SAME_COMPUTE
 
-# The suites whose verdicts and means README.md shows.
-EVIDENCE = {"cifar10-1000": "CIFAR-10, 1,000 steps", "digits-seeds": "8×8 digits", "fashion-full": "Fashion-MNIST"}
 SUITES = {
-    **EVIDENCE,
+    "cifar10-3000": "CIFAR-10, 3,000 steps",
+    "cifar10-1000": "CIFAR-10, 1,000 steps",
+    "digits-seeds": "8×8 digits",
+    "fashion-full": "Fashion-MNIST",
     "fashion-long": "Fashion-MNIST, four times the steps",
     "digits-ve": "8×8 digits, VE",
 }
+# The suites whose verdicts and means README.md shows.
+EVIDENCE = {suite: SUITES[suite] for suite in ("cifar10-3000", "digits-seeds", "fashion-full")}
 DENSITIES = "densities"
 WEIGHTS_METRICS = ("score_parameters", "flow_parameters", "nll", "fid")
 LABELS = {"better-nelbo": "likelihood (NELBO)", "lower-fid": "images (FID)", "coarse-discretisation": "few steps"}
@@ -72,8 +75,9 @@ LINES: tuple[Line, ...] = (
     ("indm", "", "INDM", PLAIN["indm"]),
 )
 MAPS = "learned-curve-filter"
-# The models of the figures on CIFAR-10.
-WITH_MAPS = (*LINES, (REFERENCE, MAPS, "behind curve and filter", FIRST | {"color": GREEN, "marker": "D"}))
+# The models of README's figure, and of the figures on CIFAR-10.
+WITH_MAPS = (*LINES, (REFERENCE, MAPS, "DDPM++ behind curve and filter", FIRST | {"color": GREEN, "marker": "D"}))
+ON_CIFAR10 = (*WITH_MAPS, ("indm", MAPS, "INDM behind curve and filter", SECOND | {"color": PURPLE, "marker": "v"}))
 # The highest bound, bits/dim, in the figure of two lengths: above it, points would hide how far apart the trainings end.
 LATE = 3.45
 # The suites whose learning curves share a figure; the second one trains the same models for longer.
@@ -81,10 +85,10 @@ LENGTHS: dict[str, tuple[str, dict[str, Any]]] = {
     "fashion-full": ("2,000 steps of INDM", {"linestyle": ":"}),
     "fashion-long": ("8,000 steps of INDM", {"linestyle": "-", "markerfacecolor": "none"}),
 }
-# The panels of README's figure.
-PANELS = ("cifar10-1000", "fashion-full")
 # The lengths of training on CIFAR-10, each a suite; the first one has the spectrum of the images.
 CIFAR10 = ("cifar10-1000", "cifar10-3000")
+# The panels of README's figure, with the suites of each.
+PANELS = {"CIFAR-10": CIFAR10, "Fashion-MNIST": ("fashion-full",)}
 
 
 def with_answers(page: str, published: Path) -> str:
@@ -204,18 +208,18 @@ def draw_answers(published: Path) -> dict[str, bytes]:
     Raises:
         ArtifactError: if a table is missing or damaged.
     """
-    folders = {suite: published / suite / "tables" for suite in EVIDENCE}
+    folders = {suite: published / suite / "tables" for suite in (*EVIDENCE, *CIFAR10)}
     if not all(folder.is_dir() for folder in folders.values()):
         return {}
-    rows = {suite: read_rows(path / "claims.csv") for suite, path in folders.items()}
+    rows = {suite: read_rows(folders[suite] / "claims.csv") for suite in EVIDENCE}
+    panels = {title: pd.concat(_curves(published, suites).values()) for title, suites in PANELS.items()}
     with styled(NARROW):
-        figures = {"answer": answer(rows), "compute": bound_by_compute(_curves(published, PANELS))}
+        figures = {"answer": answer(rows), "compute": bound_by_compute(panels)}
         if all((published / suite / "tables").is_dir() for suite in LENGTHS):
             figures["lengths"] = bound_by_length(_curves(published, LENGTHS))
-        lengths = [suite for suite in CIFAR10 if (published / suite / "tables").is_dir()]
-        figures["cifar10"] = bound_on_cifar10(pd.concat(_curves(published, lengths).values()))
-        flows = read_rows(published / lengths[-1] / "tables/flow.csv")
-        figures["gains"] = gains(flows, read_rows(published / lengths[0] / "spectrum.csv"))
+        figures["cifar10"] = bound_on_cifar10(panels["CIFAR-10"])
+        short, longest = (published / suite for suite in CIFAR10)
+        figures["gains"] = gains(read_rows(longest / "tables/flow.csv"), read_rows(short / "spectrum.csv"))
         return {name: to_svg(figure) for name, figure in figures.items()}
 
 
@@ -310,17 +314,17 @@ def _legend(figure: Figure, height: float) -> None:
         figure.text(x / WIDTH, 1 - TOP / height, text, ha=side, va="center", color=SOFT)
 
 
-def bound_by_compute(curves: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw NELBO against training FLOPs, with the nll objective, one panel per suite.
+def bound_by_compute(panels: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw NELBO against training FLOPs, with the nll objective.
 
     Arguments:
-        curves: the learning curves of each suite.
+        panels: the learning curves of each panel, by its title.
     """
     figure = Figure(figsize=(WIDTH, 3.3))
     axes = [figure.add_axes(_place(left, left + 2.2, 0.62, 1.75, 3.3)) for left in (0.75, 3.65)]
-    for axis, (suite, table) in zip(axes, curves.items(), strict=True):
+    for axis, (title, table) in zip(axes, panels.items(), strict=True):
         _draw_curves(axis, table, {}, WITH_MAPS)
-        axis.set_title(SUITES[suite], loc="left", fontweight="bold")
+        axis.set_title(title, loc="left", fontweight="bold")
         _finish(axis)
     axes[0].set_ylabel("NELBO, bits/dim")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="upper left", ncol=2, fontsize=10, borderaxespad=0.3)
@@ -349,13 +353,13 @@ def bound_by_length(curves: Mapping[str, pd.DataFrame]) -> Figure:
 
 def bound_on_cifar10(table: pd.DataFrame) -> Figure:
     """Draw the final validation NELBO of each length against its training FLOPs: a line joins the lengths of a model."""
-    figure = Figure(figsize=(WIDTH, 4.0))
-    axis = figure.add_axes(_place(0.9, WIDTH - 0.1, 0.62, 2.7, 4.0))
-    _draw_curves(axis, table, {}, WITH_MAPS)
+    figure = Figure(figsize=(WIDTH, 4.2))
+    axis = figure.add_axes(_place(0.9, WIDTH - 0.1, 0.62, 2.7, 4.2))
+    _draw_curves(axis, table, {}, ON_CIFAR10)
     _finish(axis)
     # The FLOPs of 1,000 and 3,000 steps of DDPM++ and of INDM, rounded.
-    axis.set(xlim=(12, None), ylabel="validation NELBO, bits/dim")
-    axis.set_xticks([tick for tick in (15, 30, 45, 90) if tick < axis.get_xlim()[1]], minor=False)
+    axis.set(xlim=(12, 110), ylabel="validation NELBO, bits/dim")
+    axis.set_xticks([15, 30, 45, 90], minor=False)
     axis.xaxis.set_major_formatter("{x:.0f}")
     axis.xaxis.set_tick_params(which="minor", labelbottom=False)
     figure.legend(*axis.get_legend_handles_labels(), loc="upper left", ncol=2, fontsize=10, borderaxespad=0.3)
@@ -372,7 +376,7 @@ def gains(table: pd.DataFrame, spectrum: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(WIDTH, 3.6))
     axis = figure.add_axes(_place(0.75, WIDTH - 0.1, 0.62, 2.3, 3.6))
     frequency = (np.arange(len(GAINS)) + 0.5) / len(GAINS)
-    for model, variant, label, style in WITH_MAPS:
+    for model, variant, label, style in ON_CIFAR10:
         part = table[(table["model"] == model) & (table["variant"] == variant)]
         if len(part):
             bars = [half_widths(part[f"{gain}_se"], part["seeds"]).iloc[0] for gain in GAINS]

@@ -17,6 +17,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from docs.answers import (
+    CIFAR10,
     EVIDENCE,
     LABELS,
     LENGTHS,
@@ -616,7 +617,7 @@ def test_readme_s_figures_are_the_same_from_run_to_run_and_have_no_clip_paths() 
 def test_both_lengths_share_a_figure_once_the_longer_suite_is_published(tmp_path: Path) -> None:
     short, longer = LENGTHS
     published = REPOSITORY / "docs/results"
-    for suite, source in {**{suite: suite for suite in (*EVIDENCE, short)}, longer: short}.items():
+    for suite, source in {**{suite: suite for suite in (*EVIDENCE, *CIFAR10, short)}, longer: short}.items():
         (tmp_path / suite).symlink_to(published / source)
     drawn = draw_answers(tmp_path)
     assert [*drawn] == ["answer", "compute", "lengths", "cifar10", "gains"]
