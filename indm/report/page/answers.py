@@ -23,7 +23,7 @@ COLUMNS = (*GRADED, "family", "treatment", "unit", "question", "statement", "sou
 EVIDENCE = ("suite", *GRADED)
 TREATMENT = "indm"
 # The beginnings of the sentences that answer.
-OPENINGS = {STEPS: "At equal training steps", COMPUTE: "At equal training compute"}
+OPENINGS = {STEPS: "At equal training steps", COMPUTE: "At equal training compute", SIMPLE: "Over the simple control"}
 # The subjects of main claims, in a sentence; other claims have their names.
 SUBJECTS = {"better-nelbo-known": "bound", "smaller-gap-known": "variational gap"}
 SUBJECTS |= {"coarse-discretisation-known": "few steps", "coarse-discretisation": "FID in few steps"}
@@ -126,7 +126,7 @@ def _merged(cells: Iterable[Cells]) -> Cells:
 
 
 def conclusion(answers: Iterable[Answer]) -> list[str]:
-    """Answer in one sentence for equal steps and one for equal compute: how many main questions have each verdict."""
+    """Answer in one sentence for each of the main comparisons: how many main questions have each verdict."""
     claims: dict[str, list[Cells]] = {}
     for it in answers:
         if it.is_primary and it.is_ours:
