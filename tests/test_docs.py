@@ -71,6 +71,11 @@ def test_lines_of_prose_have_at_most_120_characters() -> None:
     assert [(path, line) for path in pages for line in prose(path.read_text()) if len(line) > 120] == []
 
 
+def test_the_site_takes_no_line_of_prose_for_a_comment() -> None:
+    commented = [(path, line) for path in documents() for line in prose(path.read_text()) if re.match(r"\s*%", line)]
+    assert commented == []
+
+
 def test_code_tables_and_generated_blocks_are_no_prose() -> None:
     text = "a\n```sh\ncode\n```\n| table |\n<!-- answers: written -->\nb\n<!-- end of answers -->\n$$\nx\n$$\nc"
     assert [line for line in prose(text) if line] == ["a", "c"]
