@@ -319,7 +319,9 @@ def test_a_fixed_filter_does_not_depend_on_how_images_are_batched() -> None:
 
 
 def test_a_fixed_filter_behind_a_curve_sees_the_curves_images() -> None:
-    flow = build_flow("identity", channels_in=CHANNELS, image_size=SIZE, fixed={"curve": True, "exponent": 0.0}).double()
+    flow = build_flow(
+        "identity", channels_in=CHANNELS, image_size=SIZE, fixed={"curve": True, "exponent": 0.0}
+    ).double()
     x = steep(5000).tanh()
     flow.fit(lambda: x.split(1000))
     assert flow(x, "none")[0].var(0).mean().item() == pytest.approx(1, rel=1e-3)
@@ -329,7 +331,9 @@ def test_a_fixed_curve_is_the_integral_of_its_slope() -> None:
     curve = FixedCurve(1, 8).double()
     x = torch.linspace(-1, 1, 64, dtype=torch.float64).reshape(1, 1, 8, 8)
     exact = [quad(lambda v: (1 - v * v) ** -0.25, 0, value)[0] for value in (-1, -0.5, 0, 0.5, 1)]
-    ends = curve(torch.tensor([-1, -0.5, 0, 0.5, 1], dtype=torch.float64).repeat(13)[:64].reshape(1, 1, 8, 8), "none")[0]
+    ends = curve(torch.tensor([-1, -0.5, 0, 0.5, 1], dtype=torch.float64).repeat(13)[:64].reshape(1, 1, 8, 8), "none")[
+        0
+    ]
     torch.testing.assert_close(ends.flatten()[:5], torch.tensor(exact, dtype=torch.float64), rtol=1e-5, atol=1e-6)
     assert (curve(x, "none")[0].flatten().diff() > 0).all()
     assert 2.5 < curve.log_slope.exp().max() < 3

@@ -454,7 +454,13 @@ def test_scale_of_the_latent_is_that_of_the_data(flow: str) -> None:
 
 
 def suite_with_a_fixed_filter(model: str) -> tuple[Suite, str]:
-    run: dict[str, Any] = {"dataset": "digits", "sde": "vp", "model": model, "variant": "fixed-filter", "objective": "nll"}
+    run: dict[str, Any] = {
+        "dataset": "digits",
+        "sde": "vp",
+        "model": model,
+        "variant": "fixed-filter",
+        "objective": "nll",
+    }
     run |= {"seed": 0, "train": {"latent": {"fixed": {"curve": False, "exponent": 0.2}}}, "sample": {}}
     name = f"digits-vp-{model}-fixed-filter-nll-s0"
     content = parse_yaml(FROZEN.read_text()) | {"runs": {name: run}, "protocol": {}, "tune": {}}

@@ -25,10 +25,10 @@ class ImplicitNonlinearDiffusion(nn.Module):
 
     Arguments:
         spec: the specification that rebuilds the model: ``sde`` (name and parameters, and ``learned_range`` if the ends of
-            its log-SNR are trained), ``eps``, ``shape`` (C, H, W), ``score`` (name and keyword arguments of the network,,
-            ``normalise_input``, and ``predict`` if it is not the noise), ``centered`` (whether data lies in [-1, 1]; otherwise it lies in [0, 1] and the network
-            maps it to [-1, 1] itself), ``flow`` (name and keyword arguments, among them ``affine`` and ``fixed`` for fixed maps), and
-            ``family`` (if it has its own class).
+            its log-SNR are trained), ``eps``, ``shape`` (C, H, W), ``score`` (name and keyword arguments of the network,
+            ``normalise_input``, and ``predict`` if it is not the noise), ``centered`` (whether data lies in [-1, 1]; otherwise
+            it lies in [0, 1] and the network maps it to [-1, 1] itself), ``flow`` (name and keyword arguments, among them
+            ``affine`` and ``fixed`` for fixed maps), and ``family`` (if it has its own class).
 
     References:
         | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)

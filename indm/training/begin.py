@@ -76,9 +76,7 @@ def begin_training(
     return Training(trainer, partial(train, trainer, images, levels, plan, seed=seed, device=device), phases)
 
 
-def dequantised(
-    images: Tensor, levels: int, centered: bool, seed: int, device: torch.device
-) -> Iterator[Tensor]:
+def dequantised(images: Tensor, levels: int, centered: bool, seed: int, device: torch.device) -> Iterator[Tensor]:
     """Yield images, as levels in uint8 (N, C, H, W), in batches in model space, with the noise of the seed."""
     generator = torch.Generator().manual_seed(seed)
     for batch in images.split(FITTED):
