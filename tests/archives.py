@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from indm.data import celeba64, cifar10, mnist, standins
+from indm.data import celeba64, celeba64_6000, cifar10, mnist, standins
 from indm.data.archives import Archive
 from indm.data.registered import fashion_mnist
 from indm.data.registered import mnist as mnist_dataset
@@ -226,12 +226,32 @@ def celeba_release(root: Path) -> celeba64.CelebARelease:
     )
 
 
-LOADS: dict[str, Callable[..., Any]] = {"cifar10": cifar10.load_cifar10, "celeba64": celeba64.load_celeba64}
+def write_celeba_6000(root: Path, members: Mapping[str, bytes] | None = None) -> Path:
+    """Write the published archive with twelve listed images of three people and others, and the list of those; return the list."""
+    members = celeba_members(15) if members is None else members
+    write_celeba(root, members)
+    lines = ["number,split,identity,sha256"]
+    for i, split in enumerate(["train"] * 6 + ["valid"] * 2 + ["test"] * 4):
+        name, identity = f"{i + 1:06d}", {"train": 0, "valid": 2, "test": 4}[split] + i % 2
+        sha256 = hashlib.sha256(members[f"{celeba64.FOLDER}/{name}.jpg"]).hexdigest()
+        lines.append(f"{name},{split},{identity},{sha256}")
+    listed = root / "listed.csv"
+    listed.write_text("\n".join(lines) + "\n")
+    return listed
+
+
+LOADS: dict[str, Callable[..., Any]] = {
+    "celeba64-6000": celeba64_6000.load_celeba64_6000,
+    "cifar10": cifar10.load_cifar10,
+    "celeba64": celeba64.load_celeba64,
+}
 MNISTS = {"mnist": mnist_dataset.RELEASE, "fashion-mnist": fashion_mnist.RELEASE}
 
 
 def tiny(name: str, root: Path) -> partial[Any]:
     """Write tiny archives of a dataset below ``root``, and return what loads them."""
+    if name == "celeba64-6000":
+        return partial(LOADS[name], root=root, listed=write_celeba_6000(root))
     if name in MNISTS:
         return partial(mnist.load_mnist, root=root, release=write_mnist(root, MNISTS[name]))
     return partial(LOADS[name], root=root, release=(write_cifar10 if name == "cifar10" else write_celeba)(root))

@@ -31,11 +31,13 @@ from PIL import Image
 from torchvision.datasets import CIFAR10, CelebA  # type: ignore[import-untyped]
 
 from indm.cli import main
-from indm.data import archives, celeba64, cifar10, standins
+from indm.data import archives, celeba64, celeba64_6000, cifar10, standins
 from indm.data.celeba64 import load_celeba64
+from indm.data.celeba64_6000 import load_celeba64_6000
 from indm.data.cifar10 import load_cifar10, parse_batch
 from indm.data.dataset import SPLITS, Dataset, Split
 from indm.doctor import inputs
+from indm.doctor.machine import MISSING
 from indm.errors import DataError
 from indm.registry import DATASETS
 from indm.stages import prepare
@@ -545,3 +547,76 @@ def test_standin_that_is_missing_or_altered(name: str, tmp_path: Path, monkeypat
     path.write_bytes(b"altered")
     with pytest.raises(DataError, match=f"{archive.md5}.*{remedy}"):
         DATASETS[name].load(0)
+
+
+# ---- A part of CelebA ---------------------------------------------------------------------------------------------
+
+
+def part_of_celeba(root: Path) -> tuple[Path, dict[str, bytes]]:
+    """Write the published archive below ``root``; return the list of the part, and the files by their names."""
+    listed = build.write_celeba_6000(root)
+    with zipfile.ZipFile(root / celeba64.RELEASE.images.path) as archive:
+        files = {name.rpartition("/")[2]: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
+    return listed, files
+
+
+@pytest.mark.parametrize("place", celeba64_6000.PLACES)
+def test_a_part_of_celeba_is_the_same_from_a_folder_and_from_any_archive(place: str, tmp_path: Path) -> None:
+    listed, files = part_of_celeba(tmp_path / "published")
+    whole = load_celeba64_6000(0, tmp_path / "published", listed)
+    path = tmp_path / "other" / place
+    path.parent.mkdir(parents=True)
+    if path.suffix:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in reversed(files.items()):
+                archive.writestr(f"faces/{name}", content)
+    else:
+        path.mkdir()
+        for name, content in files.items():
+            (path / name).write_bytes(content)
+    found = load_celeba64_6000(0, tmp_path / "other", listed)
+    for split, count in {"train": 6, "valid": 2, "test": 4}.items():
+        assert found[split].count == count
+        assert np.array_equal(np.concatenate(list(found[split].pieces())), np.concatenate(list(whole[split].pieces())))
+    assert found["test"].clusters is not None
+    assert found["test"].clusters.tolist() == [4, 5, 4, 5]
+
+
+def test_a_part_of_celeba_that_is_missing_altered_or_incomplete_is_refused_in_one_line(tmp_path: Path) -> None:
+    listed, files = part_of_celeba(tmp_path / "published")
+    text = refused(partial(load_celeba64_6000, root=tmp_path / "nothing", listed=listed), tmp_path / "out")
+    assert all(place in text for place in celeba64_6000.PLACES)
+    folder = tmp_path / "data" / celeba64_6000.PLACES[0]
+    folder.mkdir(parents=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    (folder / "000007.jpg").write_bytes(files["000008.jpg"])
+    text = refused(partial(load_celeba64_6000, root=tmp_path / "data", listed=listed), tmp_path / "out")
+    assert f"{folder}, 000007.jpg: found SHA-256" in text
+    (folder / "000007.jpg").unlink()
+    text = refused(partial(load_celeba64_6000, root=tmp_path / "data", listed=listed), tmp_path / "out")
+    assert f"{folder}: found 11 of the 12 images of celeba64-6000, without 000007.jpg" in text
+    assert "\n" not in text.strip()
+
+
+def test_the_people_of_the_part_of_celeba_take_turns_and_keep_to_one_split() -> None:
+    images = celeba64_6000.read_list()
+    people: dict[str, list[int]] = {}
+    for image in images:
+        people.setdefault(image.split, []).append(image.identity)
+    assert {split: (len(found), len(set(found))) for split, found in people.items()} == {
+        "train": (4560, 152),
+        "valid": (780, 26),
+        "test": (660, 22),
+    }
+    assert not set(people["train"]) & set(people["test"])
+    rounds = [people["test"][start : start + 22] for start in range(0, 660, 22)]
+    assert all(sorted(turn) == sorted(set(people["test"])) for turn in rounds)
+    # CelebA has one picture of a person in the test split twice, as 186574 and 197961.
+    assert len({image.sha256 for image in images}) == len({image.name for image in images}) - 1 == 5999
+
+
+def test_the_doctor_names_the_part_of_celeba_that_is_missing(tmp_path: Path) -> None:
+    (item,) = inputs.archives("celeba64-6000", tmp_path)
+    assert item.state == MISSING
+    assert "img_align_celeba" in item.gap

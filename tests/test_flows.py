@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from scipy.integrate import quad
 from scipy.stats import poisson
 from torch import Tensor
 
@@ -22,10 +23,11 @@ from indm.flows.base import Flow, LogDet
 from indm.flows.block import ResidualBlock, solve_block
 from indm.flows.build import build_flow
 from indm.flows.convolution import adjoint, convolve
+from indm.flows.fixed import FixedCurve, FixedFilter
 from indm.flows.lipschitz import BOUNDS, Bound, LinfConv2d, LipschitzConv2d, SpectralConv2d, bounded_weights
 from indm.flows.log_det import Contraction, Series, exact_log_det, neumann_vector, roulette_coefficients, series_log_det
 from indm.flows.registered import resflow as residual
-from indm.flows.registered.filter import SpectralFilter, cosine_basis
+from indm.flows.registered.filter import SpectralFilter, cosine_basis, filtered
 from indm.flows.registered.resflow import ResidualFlow
 from indm.flows.registered.wolf import Wolf
 from indm.flows.sources import Probe, Share, Source, draw_probe, draw_roulette
@@ -57,6 +59,12 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "filter": ("filter", {}),
     "curve": ("curve", {}),
     "curve-filter": ("filter", {"behind": ["curve"]}),
+    "fixed-scale": ("identity", {"fixed": {"curve": False, "exponent": 0.0}}),
+    "fixed-curve-filter": ("identity", {"fixed": {"curve": True, "exponent": 0.2}}),
+    "fixed-filter-curve-resflow": (
+        "resflow",
+        {"blocks": (1, 1), "width": 8, "behind": ["curve"], "fixed": {"curve": False, "exponent": 0.25}},
+    ),
     "filter-resflow-affine": (
         "resflow",
         {"blocks": (1, 1), "width": 8, "behind": ["filter"], "affine": {"scale": 0.5, "mean": -0.1, "std": 2.0}},
@@ -98,6 +106,7 @@ def make(variant: str, seed: int = 0) -> Flow:
     torch.manual_seed(seed)
     name, options = VARIANTS[variant]
     flow = build_flow(name, channels_in=CHANNELS, image_size=SIZE, **options).double()
+    flow.fit(lambda: images(64, seed=5).split(20))
     learned = tuple(FLOWS[name] for name in LEARNED)
     # They start at the identity.
     with torch.no_grad():
@@ -273,6 +282,61 @@ def test_a_filter_amplifies_one_frequency_of_one_channel() -> None:
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Errors
+
+
+def steep(count: int, seed: int = 3) -> Tensor:
+    """Gaussian images whose coefficients have the variances of :func:`spectrum`, and a mean that is not zero."""
+    noise = torch.randn((count, CHANNELS, SIZE, SIZE), dtype=torch.float64, generator=seeded(seed))
+    return filtered(noise, spectrum().log() / 2) + 0.3
+
+
+def spectrum() -> Tensor:
+    frequency = torch.arange(SIZE, dtype=torch.float64)
+    return 1 / (1 + frequency + frequency[:, None]) ** 2 * torch.tensor([1.0, 0.1], dtype=torch.float64)[:, None, None]
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.25, 0.5])
+def test_a_fixed_filter_multiplies_by_a_power_of_the_spectrum_and_scales_to_variance_one(exponent: float) -> None:
+    flow = build_flow(
+        "identity", channels_in=CHANNELS, image_size=SIZE, fixed={"curve": False, "exponent": exponent}
+    ).double()
+    x = steep(20_000)
+    flow.fit(lambda: x.split(3000))
+    z = flow(x, "none")[0]
+    assert z.var(0).mean().item() == pytest.approx(1, rel=1e-3)
+    basis = cosine_basis(SIZE)
+    spread = (basis @ z @ basis.T).var(0)
+    expected = spectrum() ** (1 - 2 * exponent)
+    torch.testing.assert_close(spread / spread.mean(), expected / expected.mean(), rtol=0.06, atol=0)
+
+
+def test_a_fixed_filter_does_not_depend_on_how_images_are_batched() -> None:
+    flows = [FixedFilter(CHANNELS, SIZE, 0.2).double() for _ in range(2)]
+    x = steep(100)
+    for flow, size in zip(flows, (100, 7), strict=True):
+        flow.fit(lambda size=size: x.split(size))
+    torch.testing.assert_close(flows[0].log_gain, flows[1].log_gain, rtol=1e-9, atol=1e-9)
+
+
+def test_a_fixed_filter_behind_a_curve_sees_the_curves_images() -> None:
+    flow = build_flow(
+        "identity", channels_in=CHANNELS, image_size=SIZE, fixed={"curve": True, "exponent": 0.0}
+    ).double()
+    x = steep(5000).tanh()
+    flow.fit(lambda: x.split(1000))
+    assert flow(x, "none")[0].var(0).mean().item() == pytest.approx(1, rel=1e-3)
+
+
+def test_a_fixed_curve_is_the_integral_of_its_slope() -> None:
+    curve = FixedCurve(1, 8).double()
+    x = torch.linspace(-1, 1, 64, dtype=torch.float64).reshape(1, 1, 8, 8)
+    exact = [quad(lambda v: (1 - v * v) ** -0.25, 0, value)[0] for value in (-1, -0.5, 0, 0.5, 1)]
+    ends = curve(torch.tensor([-1, -0.5, 0, 0.5, 1], dtype=torch.float64).repeat(13)[:64].reshape(1, 1, 8, 8), "none")[
+        0
+    ]
+    torch.testing.assert_close(ends.flatten()[:5], torch.tensor(exact, dtype=torch.float64), rtol=1e-5, atol=1e-6)
+    assert (curve(x, "none")[0].flatten().diff() > 0).all()
+    assert 2.5 < curve.log_slope.exp().max() < 3
 
 
 def test_misconfiguration_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 import math
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,13 @@ from scipy.signal import upfirdn
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from indm.diffusion.model import build_model
 from indm.diffusion.noise import NoiseModel
+from indm.diffusion.objectives import NoiseFn
+from indm.diffusion.path import LinearPath
 from indm.diffusion.registered.ve import VE
 from indm.diffusion.registered.vp import VP
+from indm.diffusion.samplers.loops import Schedule
 from indm.errors import ParamsError
 from indm.networks.build import build_network
 from indm.networks.layers import (
@@ -28,9 +33,10 @@ from indm.networks.layers import (
     PositionalFeatures,
 )
 from indm.networks.registered.unet import ScoreUNet
-from indm.registry import NETWORKS
+from indm.registry import NETWORKS, SAMPLERS
 from indm.training.ema import ExponentialMovingAverage
 from indm.training.flat import Flat
+from tests.gaussian import GaussianData
 
 SMALL: dict[str, Any] = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention_resolutions": (4,)}
 VP_LIKE: dict[str, Any] = {"channels": 8, "multipliers": (1, 2, 2), "blocks": 2, "attention_resolutions": (8,)}
@@ -281,6 +287,59 @@ def test_input_is_divided_by_the_running_deviation_of_z_t(sde: VP | VE) -> None:
     model.batches.fill_(1000)
     model.follow(torch.tensor(106.0))
     assert model.variance.item() == pytest.approx(7)
+
+
+class ExactV(nn.Module):
+    """A network whose output is the exact v of Gaussian data, read from the condition, the log-SNR."""
+
+    scale_by_sigma, embedding = False, "log_snr"
+
+    def __init__(self, data: GaussianData, sde: VP | VE) -> None:
+        super().__init__()
+        self.data, self.sde = data, sde
+
+    def forward(self, z: Tensor, log_snr: Tensor) -> Tensor:
+        t = self.sde.time(-log_snr)
+        noise = self.data.noise_fn(self.sde, z, t)
+        alpha, sigma = self.sde.alpha(t)[:, None], self.sde.sigma(t)[:, None]
+        clean = (z - sigma * noise) / alpha
+        return (alpha * noise - sigma * clean) / (alpha**2 + sigma**2).sqrt()
+
+
+@pytest.mark.parametrize("sde", [VP(), VE()], ids=["vp", "ve"])
+def test_a_prediction_of_v_is_read_as_the_noise_that_it_stands_for(sde: VP | VE) -> None:
+    data = GaussianData(4)
+    model = NoiseModel(ExactV(data, sde), sde, predict="v")  # type: ignore[arg-type]
+    t = torch.linspace(0.01, 1, 7, dtype=torch.float64)
+    z = torch.randn(7, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(model(z, t), data.noise_fn(sde, z, t), rtol=1e-7, atol=1e-7)
+
+
+def test_bound_and_samples_are_those_of_the_same_function_as_a_prediction_of_the_noise() -> None:
+    sde, data = VP(), GaussianData(4)
+    as_v = NoiseModel(ExactV(data, sde), sde, predict="v")  # type: ignore[arg-type]
+    as_noise: NoiseFn = partial(data.noise_fn, sde)
+    t, z0 = torch.linspace(0.01, 1, 9, dtype=torch.float64), data.draw(9)
+    noise = torch.randn(z0.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    path = LinearPath(sde)
+    for number in (
+        lambda predict: path.error(predict, z0, t, noise),
+        lambda predict: path.decoder(predict, z0, 1e-5, noise),
+        lambda predict: path.ode_drift(predict, z0, torch.tensor(0.5)),
+        lambda predict: SAMPLERS["ddim"](predict, path, noise, Schedule([1.0, 0.6, 0.2, 0.01]), torch.Generator()),
+    ):
+        torch.testing.assert_close(number(as_v), number(as_noise), rtol=1e-6, atol=1e-6)
+
+
+def test_a_v_prediction_is_part_of_a_models_specification() -> None:
+    score = {"name": "unet", "channels": 8, "multipliers": [1], "blocks": 1, "attention_resolutions": []}
+    score |= {"dropout": 0.0, "embedding": "log_snr", "normalise_input": "unit"}
+    spec = {"shape": [1, 8, 8], "sde": {"name": "vp"}, "eps": 1e-5, "centered": True, "flow": {"name": "identity"}}
+    models = [build_model(spec | {"score": score | {"predict": kind}}) for kind in ("noise", "v")]
+    models[1].load_state_dict(models[0].state_dict())
+    z, t = torch.randn(2, 1, 8, 8), torch.tensor([0.2, 0.9], dtype=torch.float64)
+    alpha, sigma = (value(t).float()[:, None, None, None] for value in (VP().alpha, VP().sigma))
+    torch.testing.assert_close(models[1].noise(z, t), alpha * models[0].noise(z, t) + sigma * z)
 
 
 # ---- Moving average ---------------------------------------------------------------------------------------------

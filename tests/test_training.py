@@ -25,14 +25,16 @@ from indm.seeding import derive_seed
 from indm.store.files import CHECKPOINT_FORMAT, write_weights
 from indm.suite.expand import suite_files
 from indm.suite.load import load_suite
+from indm.suite.schema.suite import Suite
+from indm.suite.strict_yaml import parse_yaml
 from indm.training import controls
 from indm.training.batches import DeviceBatch, draw
-from indm.training.begin import step_flops
+from indm.training.begin import begin_training, step_flops
 from indm.training.controls import check_controls
 from indm.training.loop import History, Plan, learning_rate, train
 from indm.training.saving import write_training
 from indm.training.trainer import Optimisation, Trainer
-from tests.conftest import REPOSITORY
+from tests.conftest import FROZEN, REPOSITORY
 
 CPU = torch.device("cpu")
 SEED = ("digits", 0, "train")
@@ -449,6 +451,41 @@ def test_scale_of_the_latent_is_that_of_the_data(flow: str) -> None:
         assert losses["score_loss"] == others["score_loss"]
         assert losses["flow_loss"] == pytest.approx(others["flow_loss"] - math.log(4), abs=1e-5)
     assert same(weights(inside.averaged()), weights(outside.averaged()))
+
+
+def suite_with_a_fixed_filter(model: str) -> tuple[Suite, str]:
+    run: dict[str, Any] = {
+        "dataset": "digits",
+        "sde": "vp",
+        "model": model,
+        "variant": "fixed-filter",
+        "objective": "nll",
+    }
+    run |= {"seed": 0, "train": {"latent": {"fixed": {"curve": False, "exponent": 0.2}}}, "sample": {}}
+    name = f"digits-vp-{model}-fixed-filter-nll-s0"
+    content = parse_yaml(FROZEN.read_text()) | {"runs": {name: run}, "protocol": {}, "tune": {}}
+    content["train"] |= {"steps": 2, "snapshots": [2], "warmup_steps": 0, "batch_size": 8}
+    return Suite.model_validate(content), name
+
+
+@pytest.mark.parametrize("family", ["ddpmpp", "indm"])
+def test_a_fixed_map_is_fitted_before_the_training_and_does_not_move(family: str) -> None:
+    """It is also in the averaged weights, the snapshots and the state of a killed training."""
+    suite, run = suite_with_a_fixed_filter(family)
+    training = begin_training(suite, run, images(200), {"levels": 17, "shape": [1, 8, 8]}, CPU)
+    trainer = training.trainer
+    fitted = trainer.model.flow.first.log_gain.clone()
+    assert not torch.equal(fitted, torch.zeros_like(fitted))
+    training.train(history=History(), after_step=lambda _: None, progress=iter)
+    for found in (trainer.model.flow, trainer.averaged().flow, trainer.averaged(raw_flow=True).flow):
+        assert torch.equal(found.first.log_gain, fitted)
+    for key in ("ema.flow.first.log_gain", "raw.flow.first.log_gain"):
+        assert torch.equal(trainer.evaluated()[key], fitted)
+    again = begin_training(suite, run, images(200), {"levels": 17, "shape": [1, 8, 8]}, CPU).trainer
+    assert torch.equal(again.model.flow.first.log_gain, fitted)
+    again.model.flow.first.log_gain.zero_()
+    again.load_state(trainer.state())
+    assert torch.equal(again.model.flow.first.log_gain, fitted)
 
 
 def test_operations_agree_with_torchs_counter_and_change_nothing() -> None:

@@ -4,7 +4,7 @@ import hashlib
 import importlib.util
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -104,6 +104,49 @@ class Archive:
     def lacks_gdown(self) -> bool:
         """Whether its download needs gdown, which answers Google Drive's confirmation pages, and gdown is missing."""
         return self.drive_id is not None and importlib.util.find_spec("gdown") is None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Files that are known by their own sums, and that lie in a folder or in any archive of them.
+
+    Arguments:
+        places: paths of the folders and archives below the data root; the first that is there is read.
+        url: the page that offers the files.
+        check: checks that a folder or an archive has the files.
+    """
+
+    places: tuple[str, ...]
+    url: str
+    check: Callable[[Path], None] = field(hash=False)
+
+    @property
+    def remedy(self) -> str:
+        """The action for a user who does not have the files."""
+        return f"get it from {self.url} and put it there, or set {VARIABLE} to the folder below which it lies"
+
+    def find(self, root: Path) -> Path:
+        """Return the first place that is there; else the last, that of the published archive."""
+        paths = [root / place for place in self.places]
+        return next((path for path in paths if path.exists()), paths[-1])
+
+    def obtain(self, root: Path | None = None) -> Path:
+        """Return the first place that is there, with all files.
+
+        Raises:
+            DataError: if none is there, or it lacks a file; if the data root is a file.
+        """
+        root = root or data_root()
+        check_root(root)
+        place = self.find(root)
+        if not place.exists():
+            raise DataError(f"{self.lack(root)}; {self.remedy}")
+        self.check(place)
+        return place
+
+    def lack(self, root: Path) -> str:
+        """Say that none of the places is there."""
+        return f"found none of {', '.join(str(root / place) for place in self.places)}, expected one of them"
 
 
 def data_root() -> Path:

@@ -132,19 +132,38 @@ def read_image(archive: zipfile.ZipFile, member: str) -> NDArray[np.uint8]:
     Raises:
         DataError: if it cannot be decoded, or is not a colour JPEG of 178x218 pixels.
     """
+    return decode(read_member(archive, member), f"{archive.filename}, member {member}")
+
+
+def read_member(archive: zipfile.ZipFile, member: str) -> bytes:
+    """Read a member of an archive of images.
+
+    Raises:
+        DataError: if it is damaged, or larger than any image of CelebA.
+    """
+    try:
+        return _read(archive, member)
+    except (OSError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise _no_jpeg(f"{archive.filename}, member {member}", error) from error
+
+
+def decode(content: bytes, place: str) -> NDArray[np.uint8]:
+    """Decode, crop and resize the content of a file: uint8 with shape (3, 64, 64).
+
+    Raises:
+        DataError: if it cannot be decoded, or is not a colour JPEG of 178x218 pixels.
+    """
     # Imported here because only the `prepare` stage needs it.
     from PIL import Image, UnidentifiedImageError
 
-    place = f"{archive.filename}, member {member}"
     try:
         with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
-            image = Image.open(io.BytesIO(_read(archive, member)), formats=["JPEG"])
+            image = Image.open(io.BytesIO(content), formats=["JPEG"])
         if image.size == (WIDTH, HEIGHT) and image.mode == "RGB":
             return crop_and_resize(image)
-    except (OSError, SyntaxError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         # Pillow's message contains the address of an object in memory.
-        reason = "cannot be identified" if isinstance(error, UnidentifiedImageError) else error
-        raise DataError(f"{place}: found no whole JPEG ({reason}); get the archive again from {PAGE}") from error
+        raise _no_jpeg(place, "cannot be identified" if isinstance(error, UnidentifiedImageError) else error) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
             f"{place}: found an image that is too large ({error}), expected {WIDTH}x{HEIGHT} RGB; "
@@ -152,6 +171,10 @@ def read_image(archive: zipfile.ZipFile, member: str) -> NDArray[np.uint8]:
         ) from error
     found = f"{image.width}x{image.height} {image.mode}"
     raise DataError(f"{place}: found {found}, expected {WIDTH}x{HEIGHT} RGB; get the archive again from {PAGE}")
+
+
+def _no_jpeg(place: str, reason: object) -> DataError:
+    return DataError(f"{place}: found no whole JPEG ({reason}); get the archive again from {PAGE}")
 
 
 def _read(archive: zipfile.ZipFile, member: str) -> bytes:

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from indm.data.archives import Archive
+from indm.data.archives import Archive, Selection
 from indm.errors import DataError, ParamsError
 
 SPLITS = ("train", "valid", "test")
@@ -21,11 +21,14 @@ class Split:
         count: number of images N.
         labels: labels with shape (N,); (0,) if the dataset does not have labels.
         pieces: returns an iterator over the images, in order: levels, uint8, each piece with shape (n, C, H, W).
+        clusters: number of the cluster of each image, such as the person, shape (N,), where images of a cluster resemble each
+            other more than others, so that errors are resampled by cluster; ``None`` where each image counts by itself.
     """
 
     count: int
     labels: NDArray[np.uint8]
     pieces: Callable[[], Iterator[NDArray[np.uint8]]]
+    clusters: NDArray[np.integer] | None = None
 
     @classmethod
     def whole(cls, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> "Split":
@@ -83,7 +86,7 @@ class Dataset:
     source: str
     licence: str
     official_partition: bool = False
-    archives: tuple[Archive, ...] = ()
+    archives: tuple[Archive | Selection, ...] = ()
     validation: int | None = None
     counts: Mapping[str, int] | None = field(default=None, hash=False)
     pictures: bool = True

@@ -25,10 +25,10 @@ class ImplicitNonlinearDiffusion(nn.Module):
 
     Arguments:
         spec: the specification that rebuilds the model: ``sde`` (name and parameters, and ``learned_range`` if the ends of
-            its log-SNR are trained), ``eps``, ``shape`` (C, H, W), ``score`` (name and keyword arguments of the network, and
-            ``normalise_input``), ``centered`` (whether data lies in [-1, 1]; otherwise it lies in [0, 1] and the network
-            maps it to [-1, 1] itself), ``flow`` (name and keyword arguments, among them ``affine`` for a fixed map), and
-            ``family`` (if it has its own class).
+            its log-SNR are trained), ``eps``, ``shape`` (C, H, W), ``score`` (name and keyword arguments of the network,
+            ``normalise_input``, and ``predict`` if it is not the noise), ``centered`` (whether data lies in [-1, 1]; otherwise
+            it lies in [0, 1] and the network maps it to [-1, 1] itself), ``flow`` (name and keyword arguments, among them
+            ``affine`` and ``fixed`` for fixed maps), and ``family`` (if it has its own class).
 
     References:
         | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
@@ -40,10 +40,10 @@ class ImplicitNonlinearDiffusion(nn.Module):
         self.spec = dict(spec)
         channels, size, _ = spec["shape"]
         score = dict(spec["score"])
-        normalise_input = score.pop("normalise_input")
+        normalise_input, predict = score.pop("normalise_input"), score.pop("predict", "noise")
         self.eps: float = spec["eps"]
         network = build_network(channels_in=channels, image_size=size, centered=spec["centered"], **score)
-        self.noise = NoiseModel(network, _diffusion(self.eps, **spec["sde"]), normalise_input=normalise_input)
+        self.noise = NoiseModel(network, _diffusion(self.eps, **spec["sde"]), normalise_input, predict)
         self.flow = build_flow(channels_in=channels, image_size=size, **spec["flow"])
 
     @property

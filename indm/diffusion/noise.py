@@ -21,7 +21,13 @@ class NoiseModel(nn.Module):
     .. math:: \epsilon_\theta(z_t, t) = -\sigma_t s_\theta(z_t, t)
 
     The network's raw output r is the noise itself, :math:`\epsilon_\theta = r`, or, where the network divides by
-    sigma (``scale_by_sigma``, the released VE network), the score, :math:`\epsilon_\theta = -\sigma_t r`.
+    sigma (``scale_by_sigma``, the released VE network), the score, :math:`\epsilon_\theta = -\sigma_t r`, or, with ``predict``
+    v, an estimate of :math:`v = (\alpha_t\epsilon - \sigma_t z_0) / \sqrt{\alpha_t^2 + \sigma_t^2}`, which is what makes z_t
+    a rotation of :math:`z_0` and :math:`\epsilon`, so that
+
+    .. math:: \epsilon_\theta = \frac{\alpha_t}{\sqrt{\alpha_t^2 + \sigma_t^2}}\, r + \frac{\sigma_t}{\alpha_t^2 + \sigma_t^2}\, z_t
+
+    Under VP, the root is 1.
 
     Arguments:
         network: maps an image (B, C, H, W) and a condition (B,) to the raw output (B, C, H, W).
@@ -29,22 +35,30 @@ class NoiseModel(nn.Module):
         normalise_input: divide z_t by :math:`\sqrt{\alpha_t^2 s^2 + \sigma_t^2}`, so that a network that does not normalise
             its input sees values of order one at every noise level: with s = 1 (``unit``), with s the running deviation of
             the latent (``running``), a buffer that :meth:`follow` updates, or not at all (``none``).
+        predict: ``noise`` or ``v``; v needs a network that does not divide by sigma.
 
     Source: "Score-Based Generative Modeling through Stochastic Differential Equations" (Song et al., 2021,
     https://arxiv.org/abs/2011.13456, appendix C); for the normalised input "Elucidating the Design Space of
-    Diffusion-Based Generative Models" (Karras et al., 2022, https://arxiv.org/abs/2206.00364, table 1: c_in).
+    Diffusion-Based Generative Models" (Karras et al., 2022, https://arxiv.org/abs/2206.00364, table 1: c_in); for v
+    "Progressive Distillation for Fast Sampling of Diffusion Models" (Salimans & Ho, 2022, https://arxiv.org/abs/2202.00512,
+    section 4).
     """
 
     variance: Tensor
     batches: Tensor
 
     def __init__(
-        self, network: "ScoreUNet", sde: SDE, normalise_input: Literal["none", "unit", "running"] = "none"
+        self,
+        network: "ScoreUNet",
+        sde: SDE,
+        normalise_input: Literal["none", "unit", "running"] = "none",
+        predict: Literal["noise", "v"] = "noise",
     ) -> None:
         super().__init__()
         self.network = network
         self.sde = sde
         self.normalise_input = normalise_input
+        self.predict = predict
         if normalise_input == "running":
             self.register_buffer("variance", torch.ones(()))
             self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
@@ -70,7 +84,14 @@ class NoiseModel(nn.Module):
         t = t.expand(len(z_t))
         x = z_t if self.normalise_input == "none" else z_t / per_sample(self._deviation(t), z_t)
         raw = self.network(x, self._condition(t).to(z_t.dtype))
+        if self.predict == "v":
+            return self._noise_of_v(raw, z_t, t)
         return -per_sample(self.sde.sigma(t), z_t) * raw if self.network.scale_by_sigma else raw
+
+    def _noise_of_v(self, v: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
+        total = alpha**2 + sigma**2
+        return per_sample(alpha / total.sqrt(), z_t) * v + per_sample(sigma / total, z_t) * z_t
 
     def _deviation(self, t: Tensor) -> Tensor:
         """Return the standard deviation, shape (B,), by which z_t is divided."""

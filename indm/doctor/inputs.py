@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from indm.data.archives import check_root, verify
+from indm.data.archives import Selection, check_root, verify
 from indm.doctor.machine import DOWNLOAD, MISSING, READY, Item
 from indm.errors import DataError
 
@@ -33,8 +33,18 @@ def archives(dataset: str, root: Path) -> list[Item]:
     known = DATASETS[dataset].archives
     if known and root.is_file():
         return [_checked(dataset, root, partial(check_root, root))]
-    found = [_archive(dataset, archive, archive.find(root)) for archive in known]
+    found = [
+        _selection(dataset, files, root) if isinstance(files, Selection) else _archive(dataset, files, files.find(root))
+        for files in known
+    ]
     return found or [Item(dataset, READY, "in an installed package")]
+
+
+def _selection(dataset: str, files: Selection, root: Path) -> Item:
+    place = files.find(root)
+    if place.exists():
+        return _checked(dataset, place, partial(files.check, place))
+    return Item(dataset, MISSING, str(place), f"{dataset}: {files.lack(root)}; {files.remedy}")
 
 
 def _archive(dataset: str, archive: "Archive", path: Path) -> Item:

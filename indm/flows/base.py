@@ -3,7 +3,7 @@
 If the latent has density p_z, the data has the density log p(x) = log p_z(h(x)) + log|det dh(x)/dx|.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import torch
@@ -22,6 +22,8 @@ LogDet = Literal["none", "train", "exact"] | Series
 """
 
 Map = Callable[[Tensor], Tensor]
+Batches = Callable[[], Iterable[Tensor]]
+"""Passes over the training images in model space: each call gives all of them once, in batches (B, C, S, S)."""
 
 
 class Flow(nn.Module):
@@ -86,6 +88,9 @@ class Flow(nn.Module):
             ConvergenceError as :meth:`inverse` does.
         """
         return lambda images: self(images, "none")[0], self.inverse
+
+    def fit(self, batches: Batches) -> None:
+        """Set what a fixed map takes from the training images, before the training; other flows take nothing."""
 
     @property
     def mean_terms(self) -> float:

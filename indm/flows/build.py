@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from indm.errors import ParamsError
-from indm.flows.base import Flow, LogDet, Map
+from indm.flows.base import Batches, Flow, LogDet, Map
+from indm.flows.fixed import FixedCurve, FixedFilter
 from indm.flows.sources import Source
 from indm.registry import FLOWS
 
@@ -50,6 +51,9 @@ class Affine(Flow):
     def bijection_at(self, x: Tensor, generator: Source = None) -> tuple[Map, Map]:
         there, back = self.flow.bijection_at(self.factor * (x - self.mean), generator)
         return lambda images: there(self.factor * (images - self.mean)), lambda z: back(z) / self.factor + self.mean
+
+    def fit(self, batches: Batches) -> None:
+        self.flow.fit(lambda: (self.factor * (x - self.mean) for x in batches()))
 
     @property
     def mean_terms(self) -> float:
@@ -93,6 +97,11 @@ class Composed(Flow):
         second, back_second = self.second.bijection_at(first(x), generator)
         return lambda images: second(first(images)), lambda z: back_first(back_second(z))
 
+    @torch.no_grad()
+    def fit(self, batches: Batches) -> None:
+        self.first.fit(batches)
+        self.second.fit(lambda: (self.first(x, "none")[0] for x in batches()))
+
     @property
     def mean_terms(self) -> float:
         return self.first.mean_terms + self.second.mean_terms
@@ -113,6 +122,7 @@ def build_flow(
     image_size: int,
     behind: Sequence[str] = (),
     affine: Mapping[str, float] | None = None,
+    fixed: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Flow:
     """Build the flow registered under ``name`` for images of shape (channels_in, image_size, image_size).
@@ -120,6 +130,8 @@ def build_flow(
     Arguments:
         behind: registered names of flows without options in front of it, the one of the data first.
         affine: scale, mean and std of an :class:`Affine` map in front of all, or ``None``.
+        fixed: the maps between these and the affine map that come from the training images, by :meth:`Flow.fit`: ``curve``,
+            whether there is a fixed curve, and ``exponent`` of the fixed filter; or ``None``.
 
     Raises:
         ParamsError: if the name is not registered.
@@ -129,4 +141,7 @@ def build_flow(
     flow = FLOWS[name](channels_in, image_size, **options)
     for each in reversed(behind):
         flow = Composed(FLOWS[each](channels_in, image_size), flow)
+    if fixed is not None:
+        flow = Composed(FixedFilter(channels_in, image_size, fixed["exponent"]), flow)
+        flow = Composed(FixedCurve(channels_in, image_size), flow) if fixed["curve"] else flow
     return flow if affine is None else Affine(flow, **affine)

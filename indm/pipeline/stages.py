@@ -45,8 +45,7 @@ RESULTS += [f"{RUN}/{name}" for name in ("curve_images.csv", "flow.json", "sweep
 
 
 def _described(suite: "Suite") -> list[str]:
-    mapped = [name for name, run in suite.runs.items() if run.has_flow or suite.train_params(name).latent.learned]
-    return mapped if suite.flow is not None else []
+    return [name for name in suite.runs if suite.has_map(name)] if suite.flow is not None else []
 
 
 def _swept(suite: "Suite") -> list[str]:

@@ -54,6 +54,7 @@ def write_dataset(folder: Path, name: str, dataset: Dataset, seed: int) -> None:
         "licence": dataset.licence,
         # Only if they are forbidden, so that the descriptions of other datasets keep their bytes.
         **({} if dataset.pictures else {"pictures": False}),
+        **({} if (clusters := splits["test"].clusters) is None else {"test_clusters": clusters.tolist()}),
     }
     write_json(folder / "dataset.json", description)
 

@@ -78,6 +78,7 @@ def _run(suite: "Suite", name: str, cell: str) -> Iterator[str]:
         yield "key train.alternate: found False; allowed: True where objective is fid and sde is vp"
     yield from _ranges("train.sde", {"vp.beta": train.sde.vp, "ve.sigma": train.sde.ve})
     yield from _learned_range(run, train)
+    yield from _fixed_map(train)
     yield from _flow(train.flow)
     if run.has_flow:
         yield from _blocks(suite.processes, train)
@@ -158,6 +159,20 @@ def _learned_range(run: "RunParams", train: "TrainParams") -> Iterator[str]:
             "key train.reconstruction: found False; allowed: True where train.sde.vp.learned_range is True, because otherwise the "
             "bound is on noisy latents, and the learned end at eps would choose their noise"
         )
+
+
+def _fixed_map(train: "TrainParams") -> Iterator[str]:
+    """Check that a fixed curve sees pixels in [-1, 1]."""
+    latent = train.latent
+    if latent.fixed is None or not latent.fixed.curve:
+        return
+    for key, found, allowed in (
+        ("centered", train.centered, True),
+        ("latent.standardise", latent.standardise, False),
+        ("latent.scale", latent.scale, 1.0),
+    ):
+        if found != allowed:
+            yield f"key train.{key}: found {found}; allowed: {allowed}, because train.latent.fixed.curve maps [-1, 1]"
 
 
 def _flow(flow: "FlowParams") -> Iterator[str]:

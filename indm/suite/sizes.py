@@ -90,6 +90,8 @@ def _network(train: "TrainParams", dataset: "Dataset") -> Iterator[str]:
     wrong = [size for size in train.score.attention_resolutions if size not in occurring]
     if wrong and not halved:
         yield f"key train.score.attention_resolutions: found {wrong}; allowed: [] or some of {occurring}, which occur"
+    if train.score.scale_by_sigma and train.score.predict != "noise":
+        yield "key train.score.predict: found v; allowed: noise, because train.score.scale_by_sigma is True"
     if train.score.scale_by_sigma and train.score.embedding != "fourier":
         yield "key train.score.scale_by_sigma: found True; allowed: False, or embedding fourier"
 

@@ -19,11 +19,18 @@ class Control(NamedTuple):
 
 # A map is trained as INDM's flow is, and a search finds rates for each model that has one.
 OF_MAPS = ("train.lr", "train.flow_lr", "train.flow_ema_decay", "train.flow_warmup_steps")
+# The exponent of a fixed filter is chosen for each dataset.
+EXPONENT = "train.latent.fixed.exponent"
 SIZE = ("train.score.channels", "train.score.multipliers", "train.score.blocks", "train.score.attention_resolutions")
 SAME_COMPUTE, SAME_PARAMETERS, FROZEN_FLOW = "same-compute", "same-parameters", "frozen-flow"
 CONTROLS = {
     **{f"learned-{name}": Control({"train.latent.learned": name}, OF_MAPS) for name in (*LEARNED, "curve-filter")},
     "standardised": Control({"train.latent.standardise": True}),
+    "fixed-scale": Control({"train.latent.fixed.curve": False, "train.latent.fixed.exponent": 0.0}, OF_MAPS[:1]),
+    "fixed-curve": Control({"train.latent.fixed.curve": True, "train.latent.fixed.exponent": 0.0}, OF_MAPS[:1]),
+    "fixed-filter": Control({"train.latent.fixed.curve": False}, (EXPONENT, *OF_MAPS[:1])),
+    "fixed-curve-filter": Control({"train.latent.fixed.curve": True}, (EXPONENT, *OF_MAPS[:1])),
+    "v-prediction": Control({"train.score.predict": "v"}, OF_MAPS[:1]),
     "learned-range": Control({"train.sde.vp.learned_range": True}, ("train.reconstruction",)),
     "normalised-input": Control({"train.score.normalise_input": "running"}),
     SAME_COMPUTE: Control(others=("train.steps",)),
@@ -78,8 +85,8 @@ def _variant(suite: "Suite", name: str, plain: str | None) -> Iterator[str]:
 def _own(variant: str, named: Control, own: Mapping[str, Any]) -> Iterator[str]:
     """Check the keys on which a control depends, by their own values."""
     for key, value in named.values.items():
-        if own[key] != value:
-            yield f"{key}: found {own[key]!r}; allowed: {value!r}"
+        if own.get(key) != value:
+            yield f"{key}: found {own.get(key)!r}; allowed: {value!r}"
     after, steps = own["train.fresh_score_after"], own["train.steps"]
     if variant == FROZEN_FLOW and (after is None or 2 * after != steps):
         yield f"train.fresh_score_after: found {after}; allowed: half of train.steps {steps}"

@@ -1,7 +1,7 @@
 """A run's training before its first step: its model, its plan, its draws and its operations."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from indm.data.levels import moments
+from indm.data.levels import dequantise, moments
 from indm.seeding import derive_seed
 from indm.training.batches import Batch, step_batch
 from indm.training.distributed import sum_over_processes
@@ -24,6 +24,8 @@ from indm.training.trainer import Trainer
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
+# Images that a fixed map sees at once.
+FITTED = 1000
 # Phases of a training: both networks; before that, only the flow; after that, only a new score.
 PHASES = ("train", "flow_warmup", "fresh_score")
 
@@ -62,13 +64,23 @@ def begin_training(
     # It does not contain the model, so that DDPM++ and INDM with one seed see the same batches, times and noise.
     seed = (run.dataset, run.seed, "train")
     torch.manual_seed(derive_seed(*seed, "initialisation"))
-    trainer, plan = build_trainer(suite, name, description["shape"], device, data_moments), build_plan(parameters)
+    # Nor does it contain the run's seed: a fixed map is the same in all runs of a dataset.
+    fitted = partial(dequantised, images, levels, parameters.centered, derive_seed(run.dataset, "fixed map"), device)
+    trainer = build_trainer(suite, name, description["shape"], device, data_moments, fitted)
+    plan = build_plan(parameters)
     begin = partial(step_batch, images, levels, plan.batch_size, seed, 0, device, centered=parameters.centered)
     phases = _phases(trainer, plan, begin)
     if suite.compile:
         # Only now, because compiled matmuls are not counted; in place, so that names in checkpoints do not change.
         trainer.model.noise.compile()
     return Training(trainer, partial(train, trainer, images, levels, plan, seed=seed, device=device), phases)
+
+
+def dequantised(images: Tensor, levels: int, centered: bool, seed: int, device: torch.device) -> Iterator[Tensor]:
+    """Yield images, as levels in uint8 (N, C, H, W), in batches in model space, with the noise of the seed."""
+    generator = torch.Generator().manual_seed(seed)
+    for batch in images.split(FITTED):
+        yield dequantise(batch, levels, generator, centered).to(device)
 
 
 def _phases(trainer: Trainer, plan: Plan, begin: Callable[[], Batch]) -> dict[str, tuple[int, int]]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from indm.diffusion.model import ImplicitNonlinearDiffusion, build_model
+from indm.flows.base import Batches
 from indm.registry import DIFFUSIONS, FAMILIES
 from indm.training.distributed import copy_from_first
 from indm.training.loop import Plan
@@ -13,7 +14,7 @@ from indm.training.trainer import Optimisation, Trainer
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
-    from indm.suite.schema.train import FlowParams, LatentParams, TrainedVPParams, TrainParams, VEParams
+    from indm.suite.schema.train import FlowParams, LatentParams, ScoreParams, TrainedVPParams, TrainParams, VEParams
 
 
 STANDARD = (0.0, 1.0)
@@ -37,16 +38,22 @@ def model_spec(
         "sde": {"name": run.sde} | _sde_spec(getattr(parameters.sde, DIFFUSIONS[run.sde].section)),
         "eps": parameters.sde.eps,
         "centered": parameters.centered,
-        "score": parameters.score.model_dump(),
+        "score": _score_spec(parameters.score),
         "flow": (_flow_spec(parameters.flow) if run.has_flow else {"name": last})
         | ({"behind": behind} if behind else {})
-        | _affine_spec(parameters.latent, data_moments),
+        | _affine_spec(parameters.latent, data_moments)
+        | ({} if parameters.latent.fixed is None else {"fixed": parameters.latent.fixed.model_dump()}),
     } | ({} if FAMILIES[run.model] is ImplicitNonlinearDiffusion else {"family": run.model})
 
 
 def _sde_spec(section: "TrainedVPParams | VEParams") -> dict[str, Any]:
     """Return a diffusion's specification, with ``learned_range`` only if it is true, because diffusions do not take it."""
     return {key: value for key, value in section.model_dump().items() if key != "learned_range" or value}
+
+
+def _score_spec(score: "ScoreParams") -> dict[str, Any]:
+    """Return the network's specification, with ``predict`` only if it is not the noise, as in earlier checkpoints."""
+    return score.model_dump(exclude={"predict"}) | ({} if score.predict == "noise" else {"predict": score.predict})
 
 
 def _flow_spec(flow: "FlowParams") -> dict[str, Any]:
@@ -62,11 +69,21 @@ def _affine_spec(latent: "LatentParams", data_moments: tuple[float, float]) -> d
 
 
 def build_trainer(
-    suite: "Suite", name: str, shape: list[int], device: torch.device, data_moments: tuple[float, float] = STANDARD
+    suite: "Suite",
+    name: str,
+    shape: list[int],
+    device: torch.device,
+    data_moments: tuple[float, float] = STANDARD,
+    batches: Batches = tuple,
 ) -> Trainer:
-    """Build the trainer of a run, with weights drawn from torch's generator; see :func:`model_spec`."""
+    """Build the trainer of a run, with weights drawn from torch's generator; see :func:`model_spec`.
+
+    Arguments:
+        batches: the training images in model space, from which fixed maps are fitted; by default there are none.
+    """
     parameters = suite.train_params(name)
     model = build_model(model_spec(suite, name, shape, data_moments)).to(device)
+    model.flow.fit(batches)
     copy_from_first(model.state_dict().values())
     return Trainer(model, Optimisation(objective=suite.runs[name].objective, **_shared(parameters, Optimisation)))
 

@@ -199,6 +199,9 @@ class Trainer:
             # The norms of a frozen flow are up to date, and refreshing them would move them a little.
             if not self.frozen:
                 model.flow.update_norms()
+        else:
+            # A map without parameters may have numbers from the training images.
+            model.flow.load_state_dict(self.model.flow.state_dict())
         return model.eval().requires_grad_(False)
 
     def evaluated(self) -> dict[str, Tensor]:

@@ -23,6 +23,8 @@ class Curve(Flow):
         | https://arxiv.org/abs/1808.03856
     """
 
+    log_slope: Tensor
+
     def __init__(self, channels_in: int, image_size: int) -> None:
         super().__init__(channels_in, image_size)
         self.log_slope = nn.Parameter(torch.zeros(INTERVALS))

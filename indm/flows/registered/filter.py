@@ -33,11 +33,11 @@ class SpectralFilter(ClosedFormFlow):
 
     def map(self, x: Tensor) -> Tensor:
         lower, upper = self._factors()
-        return self._filtered(torch.einsum("ij,jk,bkhw->bihw", lower, upper, x), self.log_gain) + self.shift
+        return filtered(torch.einsum("ij,jk,bkhw->bihw", lower, upper, x), self.log_gain) + self.shift
 
     def unmap(self, z: Tensor) -> Tensor:
         lower, upper = self._factors()
-        columns = self._filtered(z - self.shift, -self.log_gain).flatten(2)
+        columns = filtered(z - self.shift, -self.log_gain).flatten(2)
         columns = torch.linalg.solve_triangular(lower, columns, upper=False, unitriangular=True)
         return torch.linalg.solve_triangular(upper, columns, upper=True, unitriangular=True).unflatten(2, z.shape[2:])
 
@@ -49,9 +49,11 @@ class SpectralFilter(ClosedFormFlow):
         entries = torch.zeros_like(ones).masked_scatter(ones == 0, self.mix)
         return entries.tril(-1) + ones, entries.triu(1) + ones
 
-    def _filtered(self, images: Tensor, log_gain: Tensor) -> Tensor:
-        basis = cosine_basis(self.image_shape[-1]).to(images)
-        return basis.T @ (log_gain.exp() * (basis @ images @ basis.T)) @ basis
+
+def filtered(images: Tensor, log_gain: Tensor) -> Tensor:
+    """Multiply each coefficient of the cosine transform of images (B, C, S, S) by its gain, of logarithm (C, S, S)."""
+    basis = cosine_basis(images.shape[-1]).to(images)
+    return basis.T @ (log_gain.exp() * (basis @ images @ basis.T)) @ basis
 
 
 def cosine_basis(size: int) -> Tensor:

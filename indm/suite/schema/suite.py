@@ -200,6 +200,11 @@ class Suite(Strict):
         maps = parameters.latent.learned.split("-") if parameters.latent.learned else []
         return [*maps, *([parameters.flow.name] if self.runs[run].has_flow else [])] or [IDENTITY]
 
+    def has_map(self, run: str) -> bool:
+        """Return whether the model of ``run`` has a map in front of its diffusion that is fixed, learned, or a flow."""
+        latent = self.train_params(run).latent
+        return self.runs[run].has_flow or latent.learned is not None or latent.fixed is not None
+
     def weights_of(self, run: str) -> dict[str, str | None]:
         """Name the weights with which ``run`` is evaluated, by network; ``None`` if it does not have a flow."""
         weights = self.weights.model_dump()
@@ -211,12 +216,13 @@ Section = TypeVar("Section", bound=Strict)
 
 
 def _merge(section: Section, override: Strict) -> Section:
-    merged = _deep_update(section.model_dump(), override.model_dump(exclude_unset=True))
+    # Keys that are set nowhere stay unset, so that a new key with a default does not change what is recorded of earlier runs.
+    merged = _deep_update(section.model_dump(exclude_unset=True), override.model_dump(exclude_unset=True))
     return type(section).model_validate(merged)
 
 
 def _deep_update(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in changes.items():
-        nested = isinstance(value, dict) and isinstance(base[key], dict)
+        nested = isinstance(value, dict) and isinstance(base.get(key), dict)
         base[key] = _deep_update(base[key], value) if nested else value
     return base

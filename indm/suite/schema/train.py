@@ -41,13 +41,29 @@ class FlowParams(Strict):
     wolf: WolfParams | None = Field(description="encoder and prior of the wolf flow; null for resflow")
 
 
+class FixedMapParams(Strict):
+    """A map from the training images alone: a curve of a pixel's value if asked, then a filter, whose scale gives variance 1."""
+
+    curve: bool = Field(
+        description="an increasing curve of a pixel's value with the slope (1 - v^2)^(-1/4), v in [-1, 1]; needs train.centered, "
+        "and neither standardise nor scale"
+    )
+    exponent: float = Field(
+        ge=0,
+        le=0.5,
+        description="a: each coefficient of the cosine transform of a channel is multiplied by S^-a, where S is its variance over "
+        "the training split, and all by one factor, so that the latent's variance is 1; 0: only the factor",
+    )
+
+
 class LatentParams(Strict):
-    """A fixed affine map of the data in front of the flow, z = scale (x - mean) / std or scale x, and a learned one behind it."""
+    """Maps in front of the flow, in this order: an affine one, z = scale (x - mean) / std or scale x, a fixed and a learned one."""
 
     standardise: bool = Field(
         description="subtract the mean of the training split's pixels and divide by their deviation"
     )
     scale: Positive = Field(description="factor of the data after that")
+    fixed: FixedMapParams | None = Field(default=None, description="a map from the training images; default null: none")
     learned: Literal["scale", "affine", "linear", "filter", "curve", "curve-filter"] | None = Field(
         description="a map that is trained like INDM's flow, in front of it or instead of it; scale: one factor; affine: a factor "
         "and a shift for each pixel and channel; linear: an invertible matrix and a shift; filter: a gain for each frequency and "
@@ -71,6 +87,13 @@ class ScoreParams(Strict):
     dropout: Fraction = Field(description="dropout rate in the residual blocks")
     embedding: Literal["positional", "fourier", "log_snr"] = Field(description="input of the time to the network")
     fourier_scale: Positive = Field(description="standard deviation of the Fourier frequencies")
+    predict: Literal["noise", "v"] = Field(
+        default="noise",
+        description="what the network's output predicts: the noise (default), or v = alpha noise - sigma x over "
+        "sqrt(alpha^2 + sigma^2) (arXiv:2202.00512), with the same weighting, so that the bound is the same function of the noise "
+        "prediction. A prediction of the clean image, for which arXiv:2605.27102 argues, is not offered: this weighting divides "
+        "its error by sigma, which is 0.001 at the smallest time, so that its loss explodes at the first step",
+    )
     fir: bool = Field(description="resample with the filter (1, 3, 3, 1)")
     progressive_input: Literal["none", "residual"] = Field(description="feed the downsampled input to every resolution")
     scale_by_sigma: bool = Field(description="the network divides its output by sigma: it predicts the score")

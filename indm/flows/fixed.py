@@ -1,0 +1,93 @@
+"""Fixed maps: a curve of an entry's value and a filter from the spectrum of the training images. Nothing in them is trained."""
+
+import torch
+from torch import Tensor
+
+from indm.flows.base import Batches, Flow
+from indm.flows.learned import ClosedFormFlow
+from indm.flows.registered.curve import INTERVALS, Curve
+from indm.flows.registered.filter import cosine_basis, filtered
+
+# The slope of the curve is (1 - v^2) to this power.
+SLOPE = -0.25
+
+
+class FixedCurve(Curve):
+    r"""An increasing curve whose slope grows towards both ends of [-1, 1]; see :class:`Flow` for the shapes.
+
+    .. math:: f(0) = 0, \qquad f'(v) \propto (1 - v^2)^{-1/4}
+
+    On each of 64 intervals, the slope is the mean of this function, which is finite at the ends, too: there it is 2.7, and 1 in
+    the middle. It stretches the values near black and white.
+    """
+
+    def __init__(self, channels_in: int, image_size: int) -> None:
+        Flow.__init__(self, channels_in, image_size)
+        self.register_buffer("log_slope", _log_slopes())
+
+
+def _log_slopes(points: int = 10_000) -> Tensor:
+    r"""Return the logarithm of the mean of :math:`(1 - v^2)^{-1/4}` on each interval, shape (64,).
+
+    With :math:`v = \sin\varphi`, the integral is one of :math:`\cos^{1/2}\varphi`, without a pole, by the midpoint rule.
+    """
+    ends = torch.linspace(-1, 1, INTERVALS + 1, dtype=torch.float64).asin()
+    places = (torch.arange(points, dtype=torch.float64) + 0.5) / points
+    widths = ends.diff()
+    angles = ends[:-1, None] + widths[:, None] * places
+    integrals = widths * angles.cos().pow(1 + 2 * SLOPE).mean(1)
+    return (integrals * (INTERVALS / 2)).log().float()
+
+
+class FixedFilter(ClosedFormFlow):
+    r"""A gain for each channel and frequency from the variances S of the training images; see :class:`Flow` for the shapes.
+
+    .. math::
+        z = C^\top g\, C x, \qquad g_{ckl} = s\, S_{ckl}^{-a}, \qquad s^{-2} = \frac1D\sum_{c,k,l} S_{ckl}^{1 - 2a}, \qquad
+        \log\Big|\det\frac{\partial z}{\partial x}\Big| = \sum_{c,k,l} \log g_{ckl}
+
+    C is the orthonormal cosine transform of both axes of a channel, and S is the variance of a coefficient. The scale s makes the
+    mean variance of the D entries of a latent 1. With a = 0 the map is only that scale, with a = 1/2 all coefficients of a latent
+    have the same variance, and a = 1/4 is halfway.
+
+    Arguments:
+        exponent: a.
+
+    References:
+        | Discrete Cosine Transform (Ahmed, Natarajan & Rao, 1974), https://doi.org/10.1109/T-C.1974.223784
+    """
+
+    log_gain: Tensor
+
+    def __init__(self, channels_in: int, image_size: int, exponent: float) -> None:
+        super().__init__(channels_in, image_size)
+        self.exponent = exponent
+        self.register_buffer("log_gain", torch.zeros(self.image_shape))
+
+    @torch.no_grad()
+    def fit(self, batches: Batches) -> None:
+        """Set the gains from the training images; the variances are added up in float64."""
+        variances = coefficient_variances(batches)
+        scale = variances.pow(1 - 2 * self.exponent).mean().rsqrt()
+        self.log_gain.copy_((scale * variances.pow(-self.exponent)).log())
+
+    def map(self, x: Tensor) -> Tensor:
+        return filtered(x, self.log_gain)
+
+    def unmap(self, z: Tensor) -> Tensor:
+        return filtered(z, -self.log_gain)
+
+    def volume(self) -> Tensor:
+        return self.log_gain.sum()
+
+
+def coefficient_variances(batches: Batches) -> Tensor:
+    """Return the variance of each coefficient of the cosine transform over images, float64, shape (C, S, S)."""
+    count, total, squares = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for x in batches():
+        basis = cosine_basis(x.shape[-1]).to(x.device)
+        coefficients = basis @ x.double() @ basis.T
+        count += len(x)
+        total = total.to(x.device) + coefficients.sum(0)
+        squares = squares.to(x.device) + coefficients.square().sum(0)
+    return squares / count - (total / count).square()
