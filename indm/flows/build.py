@@ -51,6 +51,10 @@ class Affine(Flow):
         there, back = self.flow.bijection_at(self.factor * (x - self.mean), generator)
         return lambda images: there(self.factor * (images - self.mean)), lambda z: back(z) / self.factor + self.mean
 
+    def log_gains(self) -> Tensor | None:
+        found = self.flow.log_gains()
+        return None if found is None else found + math.log(self.factor)
+
     @property
     def mean_terms(self) -> float:
         return self.flow.mean_terms
@@ -92,6 +96,10 @@ class Composed(Flow):
         first, back_first = self.first.bijection_at(x, generator)
         second, back_second = self.second.bijection_at(first(x), generator)
         return lambda images: second(first(images)), lambda z: back_first(back_second(z))
+
+    def log_gains(self) -> Tensor | None:
+        first, second = self.first.log_gains(), self.second.log_gains()
+        return None if first is None or second is None else first + second
 
     @property
     def mean_terms(self) -> float:
