@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -210,8 +210,10 @@ class Run:
         ode_steps: int = 32,
         log_det_tolerance: float | None = None,
         batch_size: int = 360,
+        draws: Literal["image", "batch"] = "image",
+        training: Values | None = None,
     ) -> Likelihood:
-        r"""Evaluate the likelihood of images, as the ``nll`` stage does; the defaults are the settings of the ``digits`` suite.
+        r"""Evaluate the likelihood of images, as the ``nll`` stage does.
 
         .. math:: \mathrm{NLL} = -\log_2 p(\xi) / D, \qquad
             -\log p(x) = -\log p_{\text{ODE}}(h_\phi(x)) - \log\Big|\det\frac{\partial h_\phi}{\partial x}\Big|
@@ -224,7 +226,12 @@ class Run:
             ode_steps: steps of the ODE.
             log_det_tolerance: bound on the rest of the power series of the flow's log-determinant, in bits/dim; by default
                 the log-determinant is exact, from the whole Jacobian, which is feasible for small images only.
-            batch_size: images evaluated at once; the random numbers depend on it.
+            batch_size: images evaluated at once.
+            draws: ``image``: the random numbers of an image come from its place among the images and the seed, so that likelihoods
+                do not depend on ``batch_size``; ``batch``: they also depend on ``batch_size``, as in suites without the key
+                ``draws``. With ``batch`` and the other defaults, likelihoods are those of the ``digits`` suite.
+            training: levels, uint8, shape (N, C, H, W), to whose latents the control variate of the bound is fitted, as the ``nll``
+                stage fits it to the training images; by default the images themselves. It moves the errors of single draws only.
 
         Returns:
             NLL and NELBO of each image, in bits/dim.
@@ -242,6 +249,9 @@ class Run:
         _check(time_draws=time_draws, ode_steps=ode_steps, batch_size=batch_size, seed=seed)
         if log_det_tolerance is not None:
             _check(log_det_tolerance=log_det_tolerance)
+        if draws not in ("image", "batch"):
+            raise ParamsError(f"draws: found {draws!r}, expected image or batch")
+        fitted_to = images if training is None else training
         evaluation = Evaluation(
             batch_size=batch_size,
             time_draws=time_draws,
@@ -249,6 +259,8 @@ class Run:
             ode_steps=ode_steps,
             log_det_tolerance=log_det_tolerance,
             uncorrected=False,
+            draws=draws,
+            control="cosine" if draws == "image" else "pixels",
         )
         table = likelihoods(
             self.model,
@@ -259,18 +271,19 @@ class Run:
             device=self.device,
             description=self.name,
             once=lambda name, make: make(),
+            training=lambda: self._checked(fitted_to, "training"),
         )
         nll, nelbo = (torch.tensor(table[key].to_numpy()) for key in ("nll", "nelbo"))
         return Likelihood(nll, nelbo, seed)
 
-    def _checked(self, images: Values) -> Tensor:
+    def _checked(self, images: Values, what: str = "images") -> Tensor:
         """Return images as a tensor on the CPU, if they are levels of this run's shape."""
-        found, takes = self._tensor("images", images), f"{self.name} takes uint8 from 0 to {self.levels - 1}"
+        found, takes = self._tensor(what, images), f"{self.name} takes uint8 from 0 to {self.levels - 1}"
         if found.dtype != torch.uint8:
-            raise DataError(f"images: found {found.dtype}; {takes}")
+            raise DataError(f"{what}: found {found.dtype}; {takes}")
         # Compared as a tensor of bytes, 256 would wrap to 0.
         if int(found.max()) >= self.levels:
-            raise DataError(f"images: found {found.dtype} from {found.min()} to {found.max()}; {takes}")
+            raise DataError(f"{what}: found {found.dtype} from {found.min()} to {found.max()}; {takes}")
         return found
 
     def _tensor(self, what: str, values: Values) -> Tensor:

@@ -8,6 +8,8 @@ CURVE_METRICS = ["nelbo", "nelbo_fixed", "nll", "nll_fixed", "gap"]
 # The effect of a flow on images; each gain has a band of spatial frequencies, the lowest first.
 BANDS = 6
 FLOW_METRICS = ["log_det", "log_det_spread", "midpoint", *(f"gain_{band}" for band in range(1, BANDS + 1))]
+# The share of each band in the bound, of flows that act on each frequency alone.
+BAND_METRICS = [f"nelbo_band_{band}" for band in range(1, BANDS + 1)]
 TOY2D_METRICS = [
     "nelbo_excess",
     "nll_excess",

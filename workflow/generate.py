@@ -161,7 +161,7 @@ def _stage(name: str, stage: Stage, suite: Suite) -> dict[str, Any]:
     names = _names(name, stage)
     code = "/".join(filter(None, ("results/${suite}/code", name, "${key}" if stage.subject else "")))
     definition: dict[str, Any] = {"cmd": stage.command(name).format(**names)}
-    inputs = [file for pattern in stage.inputs for file in _files(pattern, stage, suite, names)]
+    inputs = [file for pattern in stage.reads(suite) for file in _files(pattern, stage, suite, names)]
     definition["deps"] = [code, *inputs]
     # A section that a suite omits is not in its expanded file.
     if keys := [key.format(**names) for key in stage.keys if key.partition(".")[0] in suite_content(suite)]:

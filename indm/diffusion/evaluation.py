@@ -1,23 +1,36 @@
 """Likelihoods of images as levels, in bits per dimension, a batch at a time."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Literal
 
 import pandas as pd
 import torch
 from torch import Generator, Tensor
 
-from indm.data.levels import bits_per_dim, dequantise
-from indm.diffusion.likelihood import four_numbers, nelbo_alone
+from indm.data.levels import bits_per_dim, dequantise_by
+from indm.diffusion.draws import Draws, beside, of_images, uniform
+from indm.diffusion.likelihood import GaussianControl, four_numbers, nelbo_alone
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.errors import DataError, DivergenceError
 from indm.flows.base import LogDet
 from indm.flows.log_det import Series
 from indm.progress import bar
 from indm.seeding import derive_seed
+from indm.store.files import read_array
 from indm.store.scratch import Once
+
+# Training images, the first ones, from whose latents a control variate takes its moments, and how many are mapped at once. It is
+# unbiased for any moments; those of so few images remove as much variance as those of all.
+CONTROL_IMAGES, CONTROL_BATCH = 1000, 100
+
+
+def split_images(data: Path, split: str) -> Tensor:
+    """Read the images of a split of a prepared dataset as levels, uint8, shape (N, C, H, W)."""
+    return torch.from_numpy(read_array(data / f"{split}.npy"))
 
 
 def first_images(images: Tensor, count: int | None, key: str) -> Tensor:
@@ -43,6 +56,11 @@ class Evaluation:
         log_det_tolerance: bound on the truncation error of each image's log-determinant series, in bits/dim; ``None`` for
             exact log-determinants.
         uncorrected: whether to evaluate ``nll_uncorrected`` too.
+        draws: ``batch``: one generator draws for all images of a batch, from which the control variate takes its moments too;
+            ``image``: each image has its own, and the moments are of training images, so that numbers do not depend on the
+            batch size.
+        control: the basis of the control variate: ``pixels``, or ``cosine`` for draws by image.
+        ode_images: images, the first ones, whose ODE is solved; ``None`` for all of them.
     """
 
     batch_size: int
@@ -51,6 +69,15 @@ class Evaluation:
     ode_steps: int | None
     log_det_tolerance: float | None
     uncorrected: bool
+    draws: Literal["batch", "image"] = "batch"
+    control: Literal["pixels", "cosine"] = "pixels"
+    ode_images: int | None = None
+
+    def draws_of(self, start: int, count: int, *identity: str | int) -> Draws:
+        """Return the draws of a batch of images, by the number of the first one."""
+        if self.draws == "image":
+            return of_images(range(start, start + count), *identity)
+        return Generator().manual_seed(derive_seed(*identity, start))
 
     @property
     def estimator(self) -> LogDet:
@@ -90,6 +117,7 @@ def likelihood_batches(
     description: str,
     once: Once,
     share: slice = slice(None),
+    training: Callable[[], Tensor] | None = None,
 ) -> list[dict[str, Tensor]]:
     """Evaluate the four numbers for batches of B images as levels (N, C, H, W), in bits/dim, shape (B,) each, on the CPU.
 
@@ -104,17 +132,44 @@ def likelihood_batches(
         description: label of the progress bar.
         once: computes the batch of a name (its first image), or returns the result of an earlier execution.
         share: the batches to evaluate.
+        training: returns the training images as levels (N, C, H, W) whose moments the control variate of draws by image takes; by
+            default, they are the images that are evaluated.
 
     Raises:
         DivergenceError: if a number is not finite.
     """
+    # Batches that an earlier execution has evaluated do not need it.
+    control = cache(lambda: control_of(model, training() if training else images, levels, evaluation, device))
     batches = []
     for start in bar(description)(range(0, len(images), evaluation.batch_size)[share]):
-        generator = Generator().manual_seed(derive_seed(*seed, "nll", start))
         batch = images[start : start + evaluation.batch_size]
-        evaluate = partial(_evaluate, model, batch, levels, evaluation, generator, device)
+        evaluate = partial(_evaluate, model, batch, levels, evaluation, start, seed, device, control)
         batches.append(once(str(start), evaluate))
     return batches
+
+
+@torch.no_grad()
+def control_of(
+    model: ImplicitNonlinearDiffusion, images: Tensor, levels: int, evaluation: Evaluation, device: torch.device
+) -> GaussianControl | None:
+    """Fit the control variate to the latents of images as levels (N, C, H, W), of the first :data:`CONTROL_IMAGES`.
+
+    ``None`` for draws by batch, whose control variate is fitted to each batch.
+    """
+    if evaluation.draws == "batch":
+        return None
+    latents = []
+    for start in range(0, len(images[:CONTROL_IMAGES]), CONTROL_BATCH):
+        batch = images[start : min(start + CONTROL_BATCH, CONTROL_IMAGES)]
+        draws = evaluation.draws_of(start, len(batch), "control")
+        x = dequantised(batch, levels, draws, model.centered, device)
+        latents.append(model.flow(x, "none", beside(draws))[0])
+    return GaussianControl.fitted(model.sde, torch.cat(latents), cosine=evaluation.control == "cosine")
+
+
+def dequantised(batch: Tensor, levels: int, draws: Draws, centered: bool, device: torch.device) -> Tensor:
+    """Dequantise levels (B, C, H, W); see :func:`indm.data.levels.dequantise`."""
+    return dequantise_by(batch, uniform(draws, batch.shape, torch.float32), levels, centered).to(device)
 
 
 def bounds(
@@ -125,6 +180,7 @@ def bounds(
     *,
     seed: tuple[str, int],
     device: torch.device,
+    training: Callable[[], Tensor] | None = None,
 ) -> Tensor:
     """Evaluate the NELBO of images as levels (N, C, H, W) without an ODE, in bits/dim, shape (N,), float64, on the CPU.
 
@@ -133,18 +189,20 @@ def bounds(
     Raises:
         DivergenceError: if a number is not finite.
     """
+    control = control_of(model, training() if training else images, levels, evaluation, device)
     found = []
     for start in range(0, len(images), evaluation.batch_size):
-        generator = Generator().manual_seed(derive_seed(*seed, "bounds", start))
         batch = images[start : start + evaluation.batch_size]
+        draws = evaluation.draws_of(start, len(batch), *seed, "bounds")
         nats = nelbo_alone(
             model.noise,
             model.path,
-            partial(model.flow, log_det=evaluation.estimator, generator=_beside(generator)),
-            dequantise(batch, levels, generator, model.centered).to(device),
+            partial(model.flow, log_det=evaluation.estimator, generator=beside(draws)),
+            dequantised(batch, levels, draws, model.centered, device),
             eps=model.eps,
             time_draws=evaluation.time_draws,
-            generator=generator,
+            generator=draws,
+            control=control,
         )
         found.append(bits_per_dim(nats, batch[0].numel(), levels, model.centered))
     values = torch.cat(found)
@@ -155,36 +213,42 @@ def bounds(
     return values
 
 
-def _beside(generator: Generator) -> Generator:
-    """Make a separate generator for a flow's draws, so that the noise of a batch is the same with every flow."""
-    return Generator().manual_seed(derive_seed(generator.initial_seed(), "flow"))
-
-
 def _evaluate(
     model: ImplicitNonlinearDiffusion,
     batch: Tensor,
     levels: int,
     evaluation: Evaluation,
-    generator: Generator,
+    start: int,
+    seed: tuple[str, int],
     device: torch.device,
+    control: Callable[[], GaussianControl | None],
 ) -> dict[str, Tensor]:
-    """Evaluate the four numbers for a batch of images as levels (B, C, H, W), in bits/dim, shape (B,) each, on the CPU."""
+    """Evaluate the four numbers for a batch of images as levels (B, C, H, W), in bits/dim, shape (B,) each, on the CPU.
+
+    ``start`` is the number of the first image.
+    """
+    draws = evaluation.draws_of(start, len(batch), *seed, "nll")
+    rest = None if evaluation.ode_images is None else max(0, evaluation.ode_images - start)
     nats = four_numbers(
         model.noise,
         model.path,
-        partial(model.flow, log_det=evaluation.estimator, generator=_beside(generator)),
-        dequantise(batch, levels, generator, model.centered).to(device),
+        partial(model.flow, log_det=evaluation.estimator, generator=beside(draws)),
+        dequantised(batch, levels, draws, model.centered, device),
         eps=model.eps,
         time_draws=evaluation.time_draws,
         tolerance=evaluation.tolerance,
         ode_steps=evaluation.ode_steps or 1,
         uncorrected=evaluation.uncorrected,
-        generator=generator,
+        generator=draws,
+        control=control(),
+        ode_images=rest,
     )
     dims = batch[0].numel()
     numbers = {key: bits_per_dim(value, dims, levels, model.centered) for key, value in nats.items()}
-    # Only a path without an ODE has no NLL.
-    if not all(value.isfinite().all() for key, value in numbers.items() if key != "nll" or model.path.has_ode):
+    solved = len(batch) if model.path.has_ode else 0
+    solved = solved if rest is None else min(solved, rest)
+    expected = {key: value[:solved] if key.startswith("nll") else value for key, value in numbers.items()}
+    if not all(value.isfinite().all() for value in expected.values()):
         raise DivergenceError(
             "found a likelihood that is not finite, expected finite ones; raise ode_steps, set tolerance instead of ode_steps, "
             "or train with a lower lr or flow_lr"

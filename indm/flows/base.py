@@ -92,6 +92,15 @@ class Flow(nn.Module):
     def fit(self, batches: Batches) -> None:
         """Set what a fixed map takes from the training images, before the training; other flows take nothing."""
 
+    def log_gains(self) -> Tensor | None:
+        """Return the share of each frequency in log|det dh/dx|, if the flow acts on each spatial frequency alone.
+
+        Returns:
+            The logarithms of the gains of the orthonormal cosine transform of each channel, in nats, shape (C, S, S); a frequency's
+            gains of all channels add up to its share, also if the flow mixes channels. ``None`` for flows that mix frequencies.
+        """
+        return None
+
     @property
     def mean_terms(self) -> float:
         """The expected number of terms in each series of ``"train"``; 0 for a flow without series."""

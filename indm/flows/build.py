@@ -55,6 +55,10 @@ class Affine(Flow):
     def fit(self, batches: Batches) -> None:
         self.flow.fit(lambda: (self.factor * (x - self.mean) for x in batches()))
 
+    def log_gains(self) -> Tensor | None:
+        found = self.flow.log_gains()
+        return None if found is None else found + math.log(self.factor)
+
     @property
     def mean_terms(self) -> float:
         return self.flow.mean_terms
@@ -101,6 +105,10 @@ class Composed(Flow):
     def fit(self, batches: Batches) -> None:
         self.first.fit(batches)
         self.second.fit(lambda: (self.first(x, "none")[0] for x in batches()))
+
+    def log_gains(self) -> Tensor | None:
+        first, second = self.first.log_gains(), self.second.log_gains()
+        return None if first is None or second is None else first + second
 
     @property
     def mean_terms(self) -> float:

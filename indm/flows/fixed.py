@@ -80,6 +80,9 @@ class FixedFilter(ClosedFormFlow):
     def volume(self) -> Tensor:
         return self.log_gain.sum()
 
+    def log_gains(self) -> Tensor:
+        return self.log_gain
+
 
 def coefficient_variances(batches: Batches) -> Tensor:
     """Return the variance of each coefficient of the cosine transform over images, float64, shape (C, S, S)."""

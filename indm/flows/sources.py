@@ -78,7 +78,7 @@ def draw_probe(x: Tensor, probe: Probe, generator: Source) -> Tensor:
         whole = x.new_empty(1).expand(generator.size, *x.shape[1:])
         return draw_probe(whole, probe, generator.generator)[generator.samples]
     if isinstance(generator, PerImage):
-        v = generator.normal(x.shape[1:], x.dtype)
+        v = generator.normal(x.shape[1:], x.dtype).to(x.device)
         return v if probe == "gaussian" else (v < 0).to(x.dtype) * 2 - 1
     device = x.device if generator is None else generator.device
     if probe == "gaussian":

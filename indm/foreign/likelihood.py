@@ -2,7 +2,7 @@
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from indm.data.levels import bits_per_dim, dequantise
 from indm.diffusion.decoder import alpha_at_eps
-from indm.diffusion.evaluation import Evaluation, likelihoods
+from indm.diffusion.evaluation import Evaluation, control_of, likelihoods
 from indm.diffusion.likelihood import nelbo_alone
 from indm.diffusion.objectives import NoiseFn
 from indm.diffusion.path import LinearPath
@@ -95,8 +95,8 @@ def referee(
         claimed: its owner's number, bits/dim, which the report explains.
         time_draws: times of the bound, for each image.
         ode_steps: steps of the ODE; half of them are tried too.
-        batch_size: images evaluated at once.
-        seed: seed of dequantisation, noise, times and probes.
+        batch_size: images evaluated at once; no number depends on it.
+        seed: seed of dequantisation, noise, times and probes, which each image draws by its place among the images.
         device: torch's name of the device on which the network works.
 
     Returns:
@@ -125,14 +125,18 @@ def referee(
         x = dequantise(pixels[:TRIED_ON], levels, generator, centered).to(device)
         check_network(network, sde, kind, x, generator)
 
+    basis: Literal["cosine", "pixels"] = "cosine" if _are_square(pixels) else "pixels"
+
+    def evaluation(steps: int, draws: int) -> Evaluation:
+        return Evaluation(batch_size, draws, None, steps, None, uncorrected=True, draws="image", control=basis)
+
     def numbers(steps: int, draws: int, seed: int) -> pd.DataFrame:
         """Return the likelihoods of each image, by so many ODE steps and times of the bound."""
-        evaluation = Evaluation(batch_size, draws, None, steps, None, uncorrected=True)
         return likelihoods(
             cast("ImplicitNonlinearDiffusion", model),
             pixels,
             levels,
-            evaluation,
+            evaluation(steps, draws),
             seed=(NAME, seed),
             device=torch.device(device),
             description=NAME,
@@ -146,20 +150,36 @@ def referee(
         # Same draws, half the steps; then other draws, same steps.
         nll_half_steps=numbers(max(1, ode_steps // 2), 1, seed)["nll"],
         nll_other_draws=numbers(ode_steps, 1, seed + 1)["nll"],
-        nelbo_undequantised=_undequantised(model, pixels, levels, time_draws, batch_size, generator, device),
+        nelbo_undequantised=_undequantised(model, pixels, levels, evaluation(1, time_draws), seed, device),
     )
     return Report(table, tuple(pixels.shape[1:]), levels, centered, eps, kind, ode_steps, claimed)
 
 
+def _are_square(pixels: Tensor) -> bool:
+    """Return whether images have the shape (N, C, S, S)."""
+    return pixels.dim() == 4 and pixels.shape[2] == pixels.shape[3]
+
+
 def _undequantised(
-    model: Foreign, pixels: Tensor, levels: int, draws: int, size: int, generator: Generator, device: str
+    model: Foreign, pixels: Tensor, levels: int, evaluation: Evaluation, seed: int, device: str
 ) -> "np.ndarray[Any, Any]":
     """Return the bound for levels that are only scaled, 0 to the lower and L - 1 to the upper end, in bits/dim, (N,)."""
-    found = []
-    for batch in pixels.split(size):
+    like = cast("ImplicitNonlinearDiffusion", model)
+    control, found = control_of(like, pixels, levels, evaluation, torch.device(device)), []
+    for start in range(0, len(pixels), evaluation.batch_size):
+        batch = pixels[start : start + evaluation.batch_size]
         x = batch.float().div(levels - 1).to(device)
         x = 2 * x - 1 if model.centered else x
-        nats = nelbo_alone(model.noise, model.path, model.flow, x, eps=model.eps, time_draws=draws, generator=generator)
+        nats = nelbo_alone(
+            model.noise,
+            model.path,
+            model.flow,
+            x,
+            eps=model.eps,
+            time_draws=evaluation.time_draws,
+            generator=evaluation.draws_of(start, len(batch), NAME, seed, "undequantised"),
+            control=control,
+        )
         found.append(bits_per_dim(nats, x[0].numel(), levels, model.centered))
     return torch.cat(found).numpy()
 

@@ -64,7 +64,7 @@ def job_outputs(suite: "Suite", job: Job) -> list[str]:
 def job_inputs(suite: "Suite", job: Job, patterns: tuple[str, ...] | None = None) -> Iterator[tuple[str, Job | None]]:
     """Yield each file that a job reads, with the job that wrote it, or ``None`` for a file of the repository."""
     names = job_names(suite, job)
-    for pattern in STAGES[job.stage].inputs if patterns is None else patterns:
+    for pattern in STAGES[job.stage].reads(suite) if patterns is None else patterns:
         if pattern not in MAKERS:
             yield pattern.format(**names), None
             continue

@@ -45,7 +45,9 @@ RESULTS += [f"{RUN}/{name}" for name in ("curve_images.csv", "flow.json", "sweep
 
 
 def _described(suite: "Suite") -> list[str]:
-    return [name for name in suite.runs if suite.has_map(name)] if suite.flow is not None else []
+    if suite.flow is None:
+        return []
+    return [name for name in suite.runs if suite.flow.bands is not None or suite.has_map(name)]
 
 
 def _swept(suite: "Suite") -> list[str]:
@@ -77,6 +79,7 @@ class Stage(NamedTuple):
         folder: folder of its manifest and its provenance.
         subject: kind of names with one job for each; empty if there is one job.
         inputs: files that it reads.
+        further: files that it reads in suites that ask for what needs them.
         outputs: files that it writes.
         metrics: outputs in JSON that DVC shows as numbers.
         plots: outputs that DVC plots, tables, with the options of the plot.
@@ -96,6 +99,7 @@ class Stage(NamedTuple):
     folder: str
     subject: Subject = ""
     inputs: tuple[str, ...] = ()
+    further: Mapping[str, Callable[["Suite"], bool]] = MappingProxyType({})
     outputs: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     plots: Mapping[str, Mapping[str, str]] = MappingProxyType({})
@@ -118,6 +122,10 @@ class Stage(NamedTuple):
     def on_device(self) -> bool:
         """Whether it computes on the suite's device; if it has shards and does not measure, only the shards do."""
         return self.builds or self.measures
+
+    def reads(self, suite: "Suite") -> tuple[str, ...]:
+        """List the files that it reads in a suite."""
+        return (*self.inputs, *(pattern for pattern, is_read in self.further.items() if is_read(suite)))
 
     def subjects(self, suite: "Suite") -> list[str]:
         """List the names of its jobs in a suite; one empty name if there is one job."""
@@ -153,7 +161,13 @@ def run_of(shard: str) -> tuple[str, int]:
     return run, int(number)
 
 
-def _shards(stage: str, summary: str, inputs: tuple[str, ...], keys: tuple[str, ...]) -> Stage:
+def _shards(
+    stage: str,
+    summary: str,
+    inputs: tuple[str, ...],
+    keys: tuple[str, ...],
+    further: Mapping[str, Callable[["Suite"], bool]] = MappingProxyType({}),
+) -> Stage:
     """Describe a stage of shards, each of which computes some batches for another stage that gathers them."""
 
     def listed(suite: "Suite") -> list[str]:
@@ -164,6 +178,7 @@ def _shards(stage: str, summary: str, inputs: tuple[str, ...], keys: tuple[str, 
         subject="shard",
         folder=SHARD,
         inputs=inputs,
+        further=further,
         outputs=(shard_file(stage),),
         keys=(*keys, f"shards.{stage}"),
         only=listed,
@@ -188,6 +203,8 @@ def shard_file(stage: str) -> str:
 
 DRAWING = (CHECKPOINT, f"{DATA}/train.npy", DESCRIPTION)
 DRAWN = ("weights", *IDENTITY, "runs.{run}.sample")
+# The moments of the control variate are of training images.
+FITTED: Mapping[str, Callable[["Suite"], bool]] = {f"{DATA}/train.npy": lambda suite: suite.nll.draws == "image"}
 EVALUATED = ("nll", "weights", "runs.{run}.dataset", "runs.{run}.model", "runs.{run}.seed")
 STAGES: dict[str, Stage] = {
     "prepare": Stage(
@@ -249,10 +266,12 @@ STAGES: dict[str, Stage] = {
         "Evaluate part of a run's likelihoods. The nll stage gathers the parts.",
         (CHECKPOINT, f"{DATA}/test.npy", DESCRIPTION),
         keys=EVALUATED,
+        further=FITTED,
     ),
     "nll": _of_run(
         summary="Evaluate a run's likelihoods. Writes four numbers, measured on the test split.",
         inputs=(CHECKPOINT, f"{DATA}/test.npy", DESCRIPTION, shard_file("nll")),
+        further=FITTED,
         outputs=(f"{RUN}/nll.csv",),
         metrics=(f"{RUN}/nll.json",),
         keys=EVALUATED,
@@ -262,6 +281,7 @@ STAGES: dict[str, Stage] = {
     "curve": _of_run(
         summary="Evaluate the likelihoods of all snapshots. Gives the learning curve of a run's training.",
         inputs=(f"{RUN}/snapshots.safetensors", f"{DATA}/valid.npy", f"{DATA}/test.npy", DESCRIPTION),
+        further={f"{DATA}/train.npy": lambda suite: suite.curve.draws == "image"},
         outputs=(f"{RUN}/curve_images.csv",),
         plots={f"{RUN}/curve.csv": {"x": "step", "y": "nelbo"}},
         keys=("curve", "weights", *IDENTITY),
@@ -271,8 +291,9 @@ STAGES: dict[str, Stage] = {
     ),
     "flow": _of_run(
         summary="Measure the effect of a run's flow on images. Gives its log-determinant, its gain by spatial frequency, and its "
-        "distance from an affine map.",
+        "distance from an affine map; if asked for, the share of each band of frequencies in the bound.",
         inputs=(CHECKPOINT, f"{DATA}/test.npy", DESCRIPTION),
+        further={f"{DATA}/train.npy": lambda suite: suite.flow is not None and suite.flow.bands is not None},
         metrics=(f"{RUN}/flow.json",),
         keys=("flow", "nll.batch_size", "nll.log_det", "nll.log_det_tolerance", "weights", *IDENTITY),
         only=_described,

@@ -6,7 +6,7 @@ The code of its stage computes a table and defines its columns; for the ``table`
 
 from typing import NamedTuple
 
-from indm.measured import FLOW_METRICS
+from indm.measured import BAND_METRICS, FLOW_METRICS
 
 # The keys of a cell: one row of a table, aggregated over seeds; and where models of cells are compared.
 CELL = ["dataset", "sde", "model", "variant", "objective"]
@@ -60,7 +60,7 @@ CATALOGUE = {
         "likelihood",
         key=(*CELL,),
     ),
-    "flow": Table("effects of the trained flows on test images", View((*FLOW_METRICS, "seeds")), "flow"),
+    "flow": Table("effects of the trained flows on test images", View((*FLOW_METRICS, *BAND_METRICS, "seeds")), "flow"),
     "ablation": Table(
         "variants, and their differences from the plain baseline, paired by seed",
         View(("nelbo_difference", "nll_difference", "gap_difference", "log_fid_difference", "kid_difference", "pairs")),

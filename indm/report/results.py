@@ -152,12 +152,13 @@ def _read_images(
     for stage, (file, kind, summary) in OF_IMAGES.items():
         for name, said in means[stage].items():
             table, place = read_rows(layout.run(name) / file, kind), layout.run(name) / summary
-            if not FAMILIES.literal(runs[name]["model"], "NO_ODE") and table["nll"].isna().any():
-                raise ArtifactError(f"{layout.run(name) / file}: found no nll, expected one for each image; {AGAIN}")
             rows = {row.get("step"): row for row in said}
             images: dict[Any, pd.DataFrame] = dict(iter(table.groupby("step"))) if "step" in table else {None: table}
             for step in {**rows, **images}:
-                _check_means(place, rows.get(step, {"images": 0}), file, images.get(step, table[:0]))
+                row, of_step = rows.get(step, {"images": 0}), images.get(step, table[:0])
+                _check_means(place, row, file, of_step)
+                if not FAMILIES.literal(runs[name]["model"], "NO_ODE"):
+                    _check_solved(layout.run(name) / file, row.get("ode_images"), of_step)
             known = {step: row["alpha_eps"] if "alpha_eps" in row else alpha(name) for step, row in rows.items()}
             alphas = table["step"].map(known) if "step" in table else known[None] or math.nan
             tables.append(table.assign(**{key: runs[name][key] for key in RUN_KEY}, stage=stage, alpha=alphas))
@@ -165,6 +166,14 @@ def _read_images(
     # Curves of earlier versions lack the bound without the reconstruction.
     found = pd.DataFrame({"step": np.nan, BARE: np.nan, **found}, found.index)
     return with_fixed(found, found.pop("alpha"))
+
+
+def _check_solved(place: Path, expected: float | None, images: pd.DataFrame) -> None:
+    """Check that each image has an NLL, or so many as the result of a stage says that it solved the ODE for."""
+    found, expected = int(images["nll"].notna().sum()), len(images) if expected is None else int(expected)
+    if found != expected:
+        counts = "no nll, expected one for each image" if found < expected else f"{found} nll, expected {expected}"
+        raise ArtifactError(f"{place}: found {counts}; {AGAIN}")
 
 
 def _check_means(place: Path, said: Result, file: str, images: pd.DataFrame) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.stats import trim_mean
 
 from indm.errors import ArtifactError
-from indm.measured import CURVE_METRICS, FLOW_METRICS, IMAGE_METRICS, LIKELIHOODS, SWEEP_METRICS
+from indm.measured import BAND_METRICS, CURVE_METRICS, FLOW_METRICS, IMAGE_METRICS, LIKELIHOODS, SWEEP_METRICS
 from indm.report.catalogue import FLOORS
 from indm.report.decoders import decoders
 from indm.report.intervals import log_ends
@@ -99,9 +99,12 @@ def nll_table(results: Results, published: pd.DataFrame, decoders: Mapping[tuple
         {**cell, "images": group["images"].iloc[0], "decoder": decoders.get(tuple(cell[key] for key in CELL))}
         | _means(group, [*LIKELIHOODS, *TAILS, "nll_beyond"])
         | published_value(published, cell, "nll")
+        | ({"ode_images": group["ode_images"].iloc[0]} if "ode_images" in group else {})
         for cell, group in _groups(rows, CELL)
     ]
-    return _finish(results.suite, table, NLL_COLUMNS)
+    # Only where a suite limits them, so that tables of other suites keep their bytes.
+    limited = ["ode_images"] if "ode_images" in rows else []
+    return _finish(results.suite, table, [*NLL_COLUMNS, *limited])
 
 
 def _tails(images: pd.DataFrame) -> dict[str, float]:
@@ -110,18 +113,24 @@ def _tails(images: pd.DataFrame) -> dict[str, float]:
     if images["nll"].notna().any():
         found["nll_beyond"] = float((images["nll"] - images["nelbo"] > BEYOND).sum())
     for metric in ("nll", "nll_fixed"):
-        found |= {f"{metric}_median": images[metric].median(), f"{metric}_trimmed": trim_mean(images[metric], TRIMMED)}
+        known = images[metric].dropna()
+        found |= {f"{metric}_median": known.median(), f"{metric}_trimmed": trim_mean(known, TRIMMED)}
     return found
 
 
 def flow_table(results: Results) -> pd.DataFrame:
-    """Tabulate the effect of each trained flow on test images; see :func:`indm.flows.description.describe`."""
+    """Tabulate the effect of each trained flow on test images; see :func:`indm.flows.description.describe`.
+
+    If the suite asks for it, also the share of each frequency band in the bound; see :mod:`indm.diffusion.bands`.
+    """
     rows = [{**run, **results.flow[run["run"]]} for run in results.runs if run["run"] in results.flow]
     table = [
-        {**cell, "images": group["images"].iloc[0], **_means(group, FLOW_METRICS)}
+        {**cell, "images": group["images"].iloc[0], **_means(group, [*FLOW_METRICS, *BAND_METRICS])}
         for cell, group in _groups(pd.DataFrame(rows, columns=None if rows else CELL), CELL)
     ]
-    return _finish(results.suite, table, FLOW_COLUMNS)
+    # Only where a suite asks for bands, so that tables of other suites keep their bytes.
+    has_bands = any(BAND_METRICS[0] in row for row in rows)
+    return _finish(results.suite, table, [*FLOW_COLUMNS, *(_with_errors(*BAND_METRICS) if has_bands else [])])
 
 
 def discretization_table(results: Results) -> pd.DataFrame:
@@ -259,5 +268,6 @@ def _protocol(group: pd.DataFrame) -> dict[str, Any]:
 
 def _finish(suite: str, rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
     table = pd.DataFrame([{"suite": suite, **row} for row in rows], columns=columns)
-    integers = [column for column in ("seeds", "pairs", "num_samples", "images", "steps", "step") if column in columns]
+    counts = ("seeds", "pairs", "num_samples", "images", "ode_images", "steps", "step")
+    integers = [column for column in counts if column in columns]
     return table.astype(dict.fromkeys(integers, "Int64"))

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from indm.errors import ArtifactError
-from indm.measured import FLOW_METRICS, LIKELIHOODS
+from indm.measured import BAND_METRICS, FLOW_METRICS, LIKELIHOODS
 from indm.registry import SAMPLERS
 from indm.report.results import OF_IMAGES, RUN_KEY, Result, Results, records
 from indm.report.schema import TABLES
@@ -89,7 +89,7 @@ def _run_values(results: Results) -> Iterator[dict[str, Any]]:
     for run in results.runs:
         name, identity = run["run"], {key: run[key] for key in RUN_KEY}
         samples, flow = results.samples[name], results.flow.get(name, {})
-        facts = ("train", results.train[name], TRAIN_VALUES), ("flow", flow, FLOW_METRICS)
+        facts = ("train", results.train[name], TRAIN_VALUES), ("flow", flow, [*FLOW_METRICS, *BAND_METRICS])
         for stage, result, metrics in facts:
             for metric in (metric for metric in metrics if result.get(metric) is not None):
                 number = {"metric": metric, "value": result[metric], "se": result.get(f"{metric}_se")}

@@ -1,17 +1,17 @@
 """Stage ``nll``: a run's likelihood numbers on the test split."""
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 
 from indm.diffusion.decoder import alpha_at_eps
-from indm.diffusion.evaluation import Evaluation, first_images, likelihood_batches, likelihoods
+from indm.diffusion.evaluation import Evaluation, first_images, likelihood_batches, likelihoods, split_images
 from indm.diffusion.model import load_model
 from indm.process import precision_now, set_up
 from indm.registry import FAMILIES
-from indm.store.files import read_array, read_json, write_json, write_table
+from indm.store.files import read_json, write_json, write_table
 from indm.store.layout import Layout
 from indm.store.provenance import Finished
 from indm.store.scratch import Work, open_scratch
@@ -32,11 +32,11 @@ def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None, *, 
     device = set_up("cpu" if gathers else suite.device, suite.threads)
     run, parameters, folder = suite.runs[name], suite.nll, layout.run(name)
     levels = read_json(layout.data(run.dataset) / "dataset.json")["levels"]
-    images = torch.from_numpy(read_array(layout.data(run.dataset) / "test.npy"))
-    images = first_images(images, parameters.images, "nll.images")
+    images = first_images(split_images(layout.data(run.dataset), "test"), parameters.images, "nll.images")
     model = load_model(folder / "checkpoint.safetensors", device, suite.weights.model_dump())
     evaluation = Evaluation(**parameters.model_dump(exclude={"images", "log_det"}))
     settings: dict[str, Any] = {"seed": (run.dataset, run.seed), "device": device, "description": name}
+    settings |= {"training": partial(split_images, layout.data(run.dataset), "train")}
     if shard is not None:
         with open_shard(layout, name, "nll", shard, work) as part:
             likelihood_batches(model, images, levels, evaluation, once=part.once, share=share(shard, count), **settings)
@@ -72,10 +72,15 @@ def _summary(suite: "Suite", name: str, table: pd.DataFrame) -> dict[str, Any]:
         "dtype": precision_now(),
         "seed": run.seed,
     }
+    # Results of draws by batch, and of all images, do not say so, because those of earlier versions do not.
+    if parameters.draws == "image":
+        result |= {"draws": parameters.draws, "control": parameters.control}
+    if parameters.ode_images is not None:
+        result |= {"ode_images": min(parameters.ode_images, len(table))}
     result |= {str(key): _or_nothing(table[key].mean()) for key in table}
     return result | {f"{key}_se": _or_nothing(table[key].sem()) for key in table}
 
 
 def _or_nothing(number: Any) -> float | None:
-    """Return a number, or nothing for a path that has no ODE."""
+    """Return a number, or nothing where no ODE was solved."""
     return None if math.isnan(number) else number

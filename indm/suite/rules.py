@@ -256,13 +256,23 @@ def _evaluation(suite: "Suite") -> Iterator[str]:
     if neighbours >= images:
         yield f"key fid.prc_neighbours: found {neighbours}; allowed: below prc_images {images}"
     for key, section in (("nll", suite.nll), ("curve", suite.curve)):
-        if (section.tolerance is None) == (section.ode_steps is None):
+        # Without an ODE, neither is needed.
+        is_bare = section.ode_images == 0 and section.tolerance is None
+        if (section.tolerance is None) == (section.ode_steps is None) and not is_bare:
             found = f"tolerance {section.tolerance} and ode_steps {section.ode_steps}"
             yield f"key {key}: found {found}; allowed: one of the two, the other null"
         if (section.log_det == "series") != (section.log_det_tolerance is not None):
             allowed = "a tolerance" if section.log_det == "series" else "null"
             found = f"log_det_tolerance {section.log_det_tolerance}"
             yield f"key {key}: found {found}; allowed: {allowed}, since log_det is {section.log_det}"
+        if section.draws == "image" and section.tolerance is not None:
+            found = f"tolerance {section.tolerance:g} with draws image"
+            yield f"key {key}: found {found}; allowed: ode_steps, because the images of a batch share adaptive steps"
+        if section.draws == "batch" and section.control == "cosine":
+            yield f"key {key}: found control cosine with draws batch; allowed: pixels, or draws image"
+    if suite.curve.draws == "image" and suite.curve.ode_images != 0:
+        found = "null" if suite.curve.ode_images is None else suite.curve.ode_images
+        yield f"key curve.ode_images: found {found}; allowed: 0 with draws image, because the bound chooses the decoder"
     if suite.nll.images is not None:
         yield from shards("nll", suite.shards.nll, suite.nll.images, suite.nll.batch_size, "nll.images")
     if set(suite.reference) != set(suite.datasets):

@@ -111,7 +111,8 @@ class Arm:
     def _bound(self, model: ImplicitNonlinearDiffusion, images: Tensor) -> tuple[float, float]:
         """Return the mean NELBO of images, in bits/dim, and its standard error."""
         evaluation = Evaluation(**self.suite.curve.model_dump(exclude={"images", "log_det"}), uncorrected=False)
-        values = bounds(model, images, self.description["levels"], evaluation, seed=self.seed, device=self.device)
+        settings: dict[str, Any] = {"seed": self.seed, "device": self.device, "training": lambda: self.train}
+        values = bounds(model, images, self.description["levels"], evaluation, **settings)
         return values.mean().item(), (values.std() / math.sqrt(len(values))).item()
 
     def _fid(self, model: ImplicitNonlinearDiffusion) -> tuple[float, float]:

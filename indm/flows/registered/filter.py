@@ -44,6 +44,9 @@ class SpectralFilter(ClosedFormFlow):
     def volume(self) -> Tensor:
         return self.log_gain.sum()
 
+    def log_gains(self) -> Tensor:
+        return self.log_gain
+
     def _factors(self) -> tuple[Tensor, Tensor]:
         ones = torch.eye(self.image_shape[0], dtype=self.mix.dtype, device=self.mix.device)
         entries = torch.zeros_like(ones).masked_scatter(ones == 0, self.mix)

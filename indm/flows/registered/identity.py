@@ -14,6 +14,9 @@ class Identity(Flow):
         self._check_shape(x)
         return x, x.new_zeros(x.shape[0])
 
+    def log_gains(self) -> Tensor:
+        return torch.zeros(self.image_shape)
+
     def inverse(
         self, z: Tensor, atol: float = 1e-6, max_iterations: int = 1000, generator: torch.Generator | None = None
     ) -> Tensor:

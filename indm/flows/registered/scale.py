@@ -21,6 +21,9 @@ class Scale(ClosedFormFlow):
     def unmap(self, z: Tensor) -> Tensor:
         return z / self.log_scale.exp()
 
+    def log_gains(self) -> Tensor:
+        return self.log_scale.expand(self.image_shape)
+
     def volume(self) -> Tensor:
         return math.prod(self.image_shape) * self.log_scale
 

@@ -132,12 +132,36 @@ class LikelihoodParams(Strict):
     log_det_tolerance: Positive | None = Field(
         description="bound on the rest of the series that is left out, in bits/dim for each image; null for exact"
     )
+    draws: Literal["batch", "image"] = Field(
+        default="batch",
+        description="image: noise, times, probes and dequantisation of an image come from its number and the seed, so that its "
+        "likelihoods do not depend on batch_size; batch, the default: they also depend on batch_size, as in older suites",
+    )
+    control: Literal["pixels", "cosine"] = Field(
+        default="pixels",
+        description="basis of the bound's Gaussian control variate; cosine: of each channel's cosine transform, for draws image; "
+        "default pixels",
+    )
+    ode_images: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="images, the first ones, whose nll the ODE evaluates, which takes most of the time; the others have bounds "
+        "alone; default null: all of them",
+    )
+
+
+class BandParams(Strict):
+    """The bound by frequency band, of all runs whose map from data to latent acts on each spatial frequency alone."""
+
+    time_draws: Count = Field(description="stratified times of the bound, for each image")
 
 
 class FlowStudyParams(Strict):
     """The effect of each trained flow on test images; log-determinants are computed as for nll."""
 
     images: int = Field(ge=2, le=10**9, description="images, the first of the test split")
+    bands: BandParams | None = Field(
+        default=None, description="share of each frequency band in the bound, of runs without a map too; default null"
+    )
 
 
 class NllParams(LikelihoodParams):
