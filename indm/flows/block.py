@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from indm.errors import ConvergenceError
 from indm.flows.activations import ACTIVATIONS, ActivationName
 from indm.flows.convolution import adjoint, convolve
-from indm.flows.kernels import Layers, branch_and_estimate
+from indm.flows.kernels import KEPT, Layers, branch_and_estimate
 from indm.flows.lipschitz import BOUNDS, Bound, LipschitzConv2d, bounded_weights
 from indm.flows.log_det import Contraction, VectorJacobian
 
@@ -76,6 +76,8 @@ class ResidualBlock(nn.Module):
         self.activation = ACTIVATIONS[activation]
         self.leading_activation = leading_activation
         self.condition = nn.Linear(condition_features, width) if condition_features else None
+        # See kernels.branch_and_estimate.
+        self.kept_elements = KEPT
 
     @property
     def convs(self) -> tuple[LipschitzConv2d, LipschitzConv2d, LipschitzConv2d]:
@@ -120,20 +122,30 @@ class ResidualBlock(nn.Module):
     def branch_and_estimate(
         self, x: Tensor, h: Tensor | None, probe: Tensor, coefficients: list[float], bounded: Bounded = None
     ) -> tuple[Tensor, Tensor]:
-        """Return g(x) and the Neumann estimate; see :func:`indm.flows.kernels.branch_and_estimate`."""
+        """Return g(x) and the Neumann estimate, of the first images as many as there are probes.
+
+        See :func:`indm.flows.kernels.branch_and_estimate`.
+        """
         (w1, w2, w3), shift = self._weights(h, bounded)
-        b2 = self.conv2.bias[:, None].expand(-1, len(x))
+        factor = self.activation.factor
+        b2 = (factor * self.conv2.bias)[:, None].expand(-1, len(x))
         layers = Layers(
-            W1=w1.flatten(1),
-            b1=self.conv1.bias,
+            W1=factor * w1.flatten(1),
+            b1=factor * self.conv1.bias,
             W2=w2.flatten(1),
-            b2=b2 if shift is None else b2 + shift.flatten(1).t(),
+            b2=b2 if shift is None else b2 + factor * shift.flatten(1).t(),
             # The kernel is mirrored, because the patches that are added up lie around their pixels.
-            R=w3.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2),
+            R=w3.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2) / factor,
             b3=self.conv3.bias,
         )
         return branch_and_estimate(
-            layers, self.activation, leading=self.leading_activation, x=x, probe=probe, coefficients=coefficients
+            layers,
+            self.activation,
+            leading=self.leading_activation,
+            x=x,
+            probe=probe,
+            coefficients=coefficients,
+            kept_elements=self.kept_elements,
         )
 
     def _weights(self, h: Tensor | None, bounded: Bounded) -> tuple[Sequence[Tensor], Tensor | None]:

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from indm.data.levels import dequantise, moments
+from indm.flows.block import ResidualBlock
 from indm.seeding import derive_seed
 from indm.training.batches import Batch, step_batch
 from indm.training.distributed import sum_over_processes
@@ -128,6 +129,10 @@ def _count(trainer: Trainer, draws: Batch, terms: int, flow_alone: bool) -> int:
     """Count the operations of a step with ``terms`` terms in each series of the flow."""
     trainer = deepcopy(trainer)
     trainer.model.flow.fix_terms(terms)
+    for module in trainer.model.flow.modules():
+        if isinstance(module, ResidualBlock):
+            # Products that large batches compute again count for small ones too, so that a count for two images holds.
+            module.kept_elements = 0
     with sdpa_kernel(SDPBackend.MATH), _FlopCounter() as counter:
         trainer.step(draws, 0.0, flow_alone=flow_alone)
     return counter.total
