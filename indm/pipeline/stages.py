@@ -353,6 +353,7 @@ STAGES: dict[str, Stage] = {
             *(f"{TABLES}/{table}.csv" for table in ("values", "images", "fid", "nll")),
             "params/claims.yaml",
             "params/published.csv",
+            "params/registrations.yaml",
         ),
         outputs=tuple(path for path in _tables("claims") if path != VERDICTS),
         keys=("failed_beyond", "grading"),

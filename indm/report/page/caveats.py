@@ -18,11 +18,20 @@ FEW = 1000
 def caveats(contents: Contents, tables: Mapping[str, Table], records: list[dict[str, Any]], results: Path) -> list[str]:
     """List the limitations of a suite's page; those that make its numbers meaningless come first."""
     return [
+        *([_registered(contents)] if contents.changed_seeds else []),
         *_trainings(contents, results),
         *(text for name in contents.datasets for text in _dataset(results / "data" / name, name)),
         *_models(tables),
         *_executions(records),
     ]
+
+
+def _registered(contents: Contents) -> str:
+    """Warn that seeds were chosen after the suite had been registered."""
+    return (
+        f"Seeds have changed since the suite was registered: {contents.changed_seeds}. Seeds that are missing count as failed, and"
+        " no verdict rests on other seeds than the registered ones."
+    )
 
 
 def _trainings(contents: Contents, results: Path) -> Iterator[str]:
