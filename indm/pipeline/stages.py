@@ -49,8 +49,13 @@ def _described(suite: "Suite") -> list[str]:
     return mapped if suite.flow is not None else []
 
 
+def _measured(suite: "Suite") -> list[str]:
+    """List the runs whose dataset has an extractor; the images of other datasets are drawn, but not measured."""
+    return [name for name, run in suite.runs.items() if run.dataset in suite.reference]
+
+
 def _swept(suite: "Suite") -> list[str]:
-    return [name for name, run in suite.runs.items() if run.objective in suite.sweep.objectives]
+    return [name for name in _measured(suite) if suite.runs[name].objective in suite.sweep.objectives]
 
 
 def _trials(suite: "Suite", run: str) -> tuple[str, ...]:
@@ -207,6 +212,7 @@ STAGES: dict[str, Stage] = {
         outputs=REFERENCE[:-1],
         metrics=(f"{DATA}/reference.json",),
         keys=("reference.{dataset}", "fid"),
+        only=lambda suite: [*suite.reference],
         measures=True,
         memory=2000,
         inception=6000,
@@ -242,6 +248,7 @@ STAGES: dict[str, Stage] = {
         inputs=(f"{RUN}/samples.npy", *REFERENCE),
         metrics=(f"{RUN}/fid.json",),
         keys=("fid", "weights", *IDENTITY),
+        only=_measured,
         measures=True,
         inception=4000,
     ),

@@ -79,7 +79,7 @@ def _row(one: Comparison, suite: str, tail: float) -> dict[str, Any]:
 
 
 def _verdict(one: Comparison, found: Interval) -> Verdict:
-    """Grade a comparison, but withhold a verdict whose seeds are not the registered ones, since they may have been chosen for it."""
+    """Grade a comparison, but withhold a verdict on other seeds than the registered ones, which may have been chosen to suit it."""
     if one.why_absent:
         return Verdict(UNDECIDED, one.why_absent)
     verdict = grade(one.paired, found, one.claim.smallest.effect)

@@ -140,7 +140,9 @@ class Suite(Strict):
         ge=0, description="seconds between two saves of a training; a killed training continues from the last one"
     )
     datasets: dict[DatasetName, DatasetParams] = Field(min_length=1, description="datasets of this suite")
-    reference: dict[DatasetName, ReferenceParams] = Field(description="extractor of each dataset")
+    reference: dict[DatasetName, ReferenceParams] = Field(
+        description="extractor of each dataset; images of a dataset without one are drawn, but have no FID"
+    )
     train: TrainParams
     weights: WeightsParams
     sample: SampleParams
