@@ -175,11 +175,17 @@ def validate(suite_file: Path, out: Path, track: bool) -> None:
     Checks the claims, published numbers and registrations in its folder too, and counts the FLOPs and parameters of controls.
     """
     from indm.suite.load import load_params
+    from indm.suite.registrations import changed_seeds, load_registrations
     from indm.training.controls import check_controls
 
     suite = load_params(suite_file, with_data=True)
     check_controls(suite, suite_file)
     click.echo(f"{suite.suite}: ok, {len(suite.runs)} runs")
+    registrations = load_registrations(suite_file.parent / "registrations.yaml").suites
+    if changes := changed_seeds(registrations.get(suite.suite), suite):
+        click.echo(
+            f"{suite.suite}: changed since registration: {changes}; verdicts on these seeds will be withheld", err=True
+        )
     if track:
         from indm.pipeline.track import track as write_tracked
 

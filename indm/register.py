@@ -11,7 +11,7 @@ from indm.store.files import atomic_write
 from indm.suite.claims import load_claims
 from indm.suite.expand import expand_suite
 from indm.suite.load import claims_sha256, load_suite, suite_sha256
-from indm.suite.registrations import Registration, Registrations, load_registrations
+from indm.suite.registrations import Registration, Registrations, load_registrations, planned_seeds
 from indm.suite.strict_yaml import yaml_text
 from indm.training.controls import check_controls
 
@@ -42,7 +42,12 @@ def register(suite_file: Path, note: str) -> Registration:
             raise ParamsError(f"{file}: found uncommitted changes, expected the content of HEAD; commit the file first")
     commit, date = _git(folder, "show", "--no-patch", "--format=%H %cs", "HEAD").decode().split()
     entry = Registration(
-        commit=commit, date=date, suite_sha256=suite_sha256(suite), claims_sha256=claims_sha256(claims), note=note
+        commit=commit,
+        date=date,
+        suite_sha256=suite_sha256(suite),
+        claims_sha256=claims_sha256(claims),
+        note=note,
+        seeds=planned_seeds(suite),
     )
     if (found := known.get(suite.suite)) is None:
         write_registrations(path, Registrations(suites=known | {suite.suite: entry}))
@@ -61,7 +66,7 @@ def register(suite_file: Path, note: str) -> Registration:
 def write_registrations(path: Path, registrations: Registrations) -> None:
     """Write the file."""
     with atomic_write(path) as file:
-        file.write((HEADER + "\n" + yaml_text(registrations.model_dump())).encode())
+        file.write((HEADER + "\n" + yaml_text(registrations.model_dump(), lists_in_line=True)).encode())
 
 
 def _git(folder: Path, *arguments: str, missing: bytes | None = None) -> bytes:

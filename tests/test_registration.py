@@ -1,27 +1,40 @@
 """Registration: what a commit said before the run, and what the page says of it."""
 
+import io
 import shutil
 import subprocess
+import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
 from indm.cli import main
 from indm.errors import ParamsError
+from indm.register import write_registrations
+from indm.report.claims import claims_table
+from indm.report.differences import COMPARISONS, compare
 from indm.report.page.registration import describe_registration
 from indm.report.page.render import render
+from indm.report.results import records
+from indm.report.values import IMAGE_COLUMNS
+from indm.stages.claims import run as grade_claims
 from indm.stages.report import contents
 from indm.store import provenance
+from indm.store.layout import Layout
 from indm.store.provenance import descends
 from indm.suite.claims import load_claims
-from indm.suite.expand import suite_files
+from indm.suite.expand import expand_suite, suite_files
 from indm.suite.load import claims_sha256, load_suite, suite_sha256
-from indm.suite.registrations import Registration, load_registrations
-from indm.suite.strict_yaml import yaml_text
+from indm.suite.registrations import Registration, Registrations, changed_seeds, load_registrations, planned_seeds
+from indm.suite.schema.evaluation import GradingParams
+from indm.suite.strict_yaml import parse_yaml, yaml_text
 from tests.conftest import REPOSITORY
 from tests.made_up import CONTENTS
+from tests.test_claims import GRADING, NO_IMAGES, claims, planted
 
 # It has no control whose FLOPs are counted, which takes seconds.
 SUITE = "params/digits-search.yaml"
@@ -210,6 +223,7 @@ def entry_of(commit: str) -> Registration:
         suite_sha256=suite_sha256(load_suite(Path(SUITE))),
         claims_sha256=claims_sha256(load_claims(Path("params/claims.yaml"))),
         note="Five seeds.",
+        seeds=planned_seeds(load_suite(Path(SUITE))),
     )
 
 
@@ -278,3 +292,149 @@ def test_the_stage_reads_the_entry_of_its_suite(checkout: str) -> None:
     assert found.registration is not None
     assert found.registration.commit == checkout
     assert (found.registration.suite_sha256, found.registration.claims_sha256) == (found.sha256, found.claims_sha256)
+
+
+# Seeds that have changed since.
+
+
+def test_seeds_that_were_struck_count_as_missing_and_no_verdict_rests_on_what_is_left(checkout: str) -> None:
+    """INDM is better by the seeds that were left to DDPM++, but 24 were registered."""
+    suite = Path("params/digits-seeds.yaml")
+    shutil.copy(REPOSITORY / FILE, FILE)
+    variants = {"": 24, "same-compute": 8, "learned-affine": 6}
+    means = {("indm", ""): 0.2, **{("ddpmpp", variant): 0.3 for variant in variants}}
+    values = planted(means, seeds=24, noise=0.001, shared=0.01)
+    values = values[values["seed"] < values["variant"].map(variants)].assign(seed=values["seed"] + 201)
+    before = of_gap(values, suite)
+    assert before["verdict"].tolist() == ["better", "better", "better"]
+    assert not before["reason"].str.contains("registration").any()
+
+    left, content = list(range(201, 210)), parse_yaml(suite.read_text())
+    content["runs"]["digits-vp-ddpmpp-nll"]["seeds"] = left
+    suite.write_text(yaml_text(content))
+    is_struck = (values["model"] == "ddpmpp") & (values["variant"] == "") & ~values["seed"].isin(left)
+    after = of_gap(values[~is_struck], suite)
+    struck = "changed since registration: 15 of 24 seeds of digits-vp-ddpmpp-nll struck; "
+    assert after["reason"].str.startswith(struck).all()
+    # The other models have all of their seeds.
+    assert after["verdict"].tolist() == ["undecided", "better", "better"]
+    assert after["planned"].tolist() == [24, 8, 6]
+    assert after["failed_against"].tolist() == [15, 0, 0]
+    assert after["n"].tolist() == [9, 8, 6]
+
+
+def of_gap(values: pd.DataFrame, suite: Path) -> pd.DataFrame:
+    """Grade the gap at the suite's claims, from a tidy table alone."""
+    layout = Layout(Path("results"), suite.stem)
+    layout.tables.mkdir(parents=True, exist_ok=True)
+    published = REPOSITORY / "docs/results/digits-seeds/tables"
+    for name in ("fid", "nll"):
+        shutil.copy(published / f"{name}.csv", layout.tables)
+    values.assign(suite=suite.stem).to_csv(layout.tables / "values.csv", index=False)
+    # Tables have rows, here of a stage that no gap is of.
+    images = values.head(1).assign(stage="curve", image=0, nelbo=2.0).reindex(columns=IMAGE_COLUMNS)
+    images.to_csv(layout.tables / "images.csv", index=False)
+    grade_claims(load_suite(suite), layout)
+    rows = pd.read_csv(layout.tables / "claims.csv", keep_default_na=False, na_values={"n": [""]})
+    return rows[(rows["id"] == "smaller-gap") & rows["comparison"].isin(COMPARISONS)]
+
+
+@pytest.mark.parametrize(
+    ("registered", "counts", "verdict"),
+    [
+        # Both models, as registered; another model's registration does not matter.
+        ({"indm-nll": range(8), "ddpmpp-nll": range(8)}, (8, 0, 0), "better"),
+        ({"ddpmpp-scale-9-nll": range(20)}, (8, 0, 0), "better"),
+        # Unequal arms by registration.
+        ({"indm-nll": range(30), "ddpmpp-nll": range(8)}, (8, 0, 0), "better"),
+        # Struck from both, added to both, and exchanged.
+        ({"indm-nll": range(10), "ddpmpp-nll": range(10)}, (10, 2, 2), "undecided"),
+        ({"indm-nll": range(5), "ddpmpp-nll": range(5)}, (8, 0, 0), "undecided"),
+        ({"indm-nll": range(2, 10), "ddpmpp-nll": range(2, 10)}, (10, 2, 2), "undecided"),
+    ],
+)
+def test_a_verdict_rests_on_registered_seeds(
+    registered: dict[str, range], counts: tuple[int, ...], verdict: str
+) -> None:
+    of_cells = {f"digits-vp-{cell}": [*seeds] for cell, seeds in registered.items()}
+    row = first_row({("indm", ""): 2.0, ("ddpmpp", ""): 2.1}, of_cells)
+    assert (row["planned"], row["failed_treatment"], row["failed_against"]) == counts
+    assert row["verdict"] == verdict
+
+
+def test_a_model_that_was_struck_has_failed(checkout: str) -> None:
+    both = {"digits-vp-indm-nll": [*range(8)], "digits-vp-ddpmpp-nll": [*range(8)]}
+    row = first_row({("indm", ""): 2.0, ("ddpmpp", "scale-9"): 2.1}, both)
+    assert (row["planned"], row["n"], row["failed_against"], row["verdict"]) == (8, 0, 8, "undecided")
+
+
+def first_row(means: dict[tuple[str, str], float], registered: dict[str, list[int]]) -> dict[str, Any]:
+    """Grade INDM at equal steps on eight planted seeds."""
+    values, grading = planted(means, seeds=8, noise=0.001), GradingParams.model_validate(GRADING)
+    found = compare(values, NO_IMAGES, claims(), grading, registered=registered)
+    return records(claims_table(found, "s", GRADING["rows"]))[0]
+
+
+def test_known_densities_have_the_seeds_of_their_jobs(checkout: str) -> None:
+    """A model that a length does not train has not lost its seeds."""
+    suite = load_suite(Path("params/densities.yaml"))
+    seeds = planned_seeds(suite)
+    assert seeds["moons-short"] == sorted(
+        seed for job in suite.toy2d.datasets.values() if job.label == "moons-short" for seed in job.seeds
+    )
+    values = planted({("indm", ""): 2.0, ("ddpmpp", ""): 2.1}, seeds=8, noise=0.001)
+    values = values.assign(dataset="moons-short", sde="", objective="", stage="toy2d", metric="gap")
+    asked = claims(metric={"stage": "toy2d", "name": "gap"}, where={})
+    grading = GradingParams.model_validate(GRADING | {"toy2d": {"simple": "standardised", "scale": None}})
+    found = compare(values, NO_IMAGES, asked, grading, registered={"moons-short": [*range(10)]})
+    rows = records(claims_table(found, "s", GRADING["rows"]))
+    assert [(row["comparison"], row["planned"], row["failed_against"]) for row in rows] == [
+        ("equal steps", 10, 2),
+        ("equal compute", 0, 0),
+        ("simple control", 0, 0),
+    ]
+
+
+def test_changed_seeds_are_told_before_the_run_and_on_the_page(history: dict[str, str]) -> None:
+    """Also where an entry, of an earlier version, lacks its seeds, and so cannot say which have changed."""
+    register()
+    suite = load_suite(Path(SUITE))
+    entry = load_registrations(FILE).suites["digits-search"]
+    assert changed_seeds(entry, suite) == changed_seeds(None, suite) == contents(suite).changed_seeds == ""
+    name, run = next(iter(suite.runs.items()))
+    other = suite.model_copy(update={"runs": {**suite.runs, name: run.model_copy(update={"seed": 7})}})
+    assert changed_seeds(entry, other) == f"1 of 1 seeds of {run.cell} struck, 1 added to {run.cell}"
+    without = entry.model_copy(update={"seeds": {}})
+    assert changed_seeds(without, suite) == ""
+    assert changed_seeds(without, other) == "the suite, whose seeds the registration does not record"
+    said = describe_registration("digits-search", entry, entry.suite_sha256, entry.claims_sha256, (), "1 struck")
+    assert "changed since: its seeds (1 struck)" in said
+
+    write_registrations(
+        FILE, Registrations(suites={"digits-search": entry.model_copy(update={"seeds": {run.cell: [9]}})})
+    )
+    done = CliRunner().invoke(main, ["validate", SUITE])
+    assert (done.exit_code, f"1 of 1 seeds of {run.cell} struck" in done.stderr) == (0, True)
+    shown = replace(CONTENTS, changed_seeds=contents(suite).changed_seeds)
+    assert f"1 of 1 seeds of {run.cell} struck" in render(shown, Path("none"), Path("none"))
+
+
+def test_entries_have_the_seeds_of_their_commits(tmp_path: Path) -> None:
+    """Of this repository, as far as git has its commits."""
+    for suite, entry in load_registrations(REPOSITORY / FILE).suites.items():
+        packed = subprocess.run(
+            ["git", "-C", REPOSITORY, "archive", entry.commit, "params"], capture_output=True, check=False
+        )
+        if packed.returncode:
+            pytest.skip("a checkout without the registered commits")
+        folder = tmp_path / suite
+        with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
+            archive.extractall(folder, filter="data")
+        content = expand_suite(folder / f"params/{suite}.yaml").content
+        found: dict[str, list[int]] = {}
+        for name, run in content["runs"].items():
+            found.setdefault(name.removesuffix(f"-s{run['seed']}"), []).append(run["seed"])
+        for job in content["toy2d"]["datasets"].values():
+            if "length" in job:
+                found.setdefault(f"{job['density']}-{job['length']}", []).extend(job["seeds"])
+        assert {cell: sorted(seeds) for cell, seeds in found.items()} == entry.seeds, suite

@@ -134,7 +134,10 @@ class Dataset:
         for name in SPLITS:
             count, labels = splits[name].count, splits[name].labels
             if count == 0 and name != "valid":
-                raise DataError(f"{name}: found no images, expected at least one, because only valid may be empty")
+                raise DataError(
+                    f"{name}: found no images, expected at least one, because only valid may be empty; add images, or hold out "
+                    "fewer for validation, by the dataset's key validation in the suite"
+                )
             if self.counts is not None and count != self.counts[name]:
                 raise DataError(f"{name}: found {count} images, expected {self.counts[name]}")
             if len(labels) != (count if self.classes else 0):

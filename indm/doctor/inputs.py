@@ -17,6 +17,7 @@ from indm.errors import DataError
 
 if TYPE_CHECKING:
     from indm.data.archives import Archive
+    from indm.data.folders import PngFolders
     from indm.metrics.weights import WeightsFile
     from indm.suite.schema.suite import Suite
 
@@ -28,8 +29,11 @@ PORTS = {"http": 80, "ftp": 21}
 
 def archives(dataset: str, root: Path) -> list[Item]:
     """Look for the archives of a dataset below the data root."""
+    from indm.data.folders import PngFolders
     from indm.registry import DATASETS
 
+    if isinstance(load := DATASETS[dataset].load, PngFolders):
+        return [_folders(dataset, load)]
     known = DATASETS[dataset].archives
     if known and root.is_file():
         return [_checked(dataset, root, partial(check_root, root))]
@@ -45,6 +49,15 @@ def _selection(dataset: str, files: Selection, root: Path) -> Item:
     if place.exists():
         return _checked(dataset, place, partial(files.check, place))
     return Item(dataset, MISSING, str(place), f"{dataset}: {files.lack(root)}; {files.remedy}")
+
+
+def _folders(dataset: str, images: "PngFolders") -> Item:
+    try:
+        images.check()
+    except DataError as error:
+        return Item(dataset, MISSING, str(images.folder), str(error))
+    counts = " and ".join(f"{len(images.files(name)):,} {name}" for name in ("train", "test"))
+    return Item(dataset, READY, f"{images.folder}, {counts} images")
 
 
 def _archive(dataset: str, archive: "Archive", path: Path) -> Item:

@@ -21,7 +21,7 @@ from indm.report.results import records
 from indm.store.provenance import ACCEPTED, commit_date
 from indm.suite.claims import load_claims
 from indm.suite.load import claims_sha256, suite_sha256
-from indm.suite.registrations import load_registrations
+from indm.suite.registrations import changed_seeds, load_registrations
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -106,12 +106,14 @@ def _compared(row: Mapping[str, Any]) -> str:
 def _block(published: Published) -> str:
     suite, executions = published.suite, published.executions
     claims, compute = published.tables["claims"], published.tables["compute"]
+    entry = load_registrations(Path("params/registrations.yaml")).suites.get(suite.suite)
     registration = describe_registration(
         suite.suite,
-        load_registrations(Path("params/registrations.yaml")).suites.get(suite.suite),
+        entry,
         suite_sha256(suite),
         claims_sha256(load_claims(Path("params/claims.yaml"))),
         [execution["commit"] for execution in executions],
+        changed_seeds(entry, suite),
     )
     # A suite without image models, or without claims, has no rows.
     primary = claims[claims["family"] == "primary"] if len(claims) else claims

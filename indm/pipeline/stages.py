@@ -50,8 +50,13 @@ def _described(suite: "Suite") -> list[str]:
     return [name for name in suite.runs if suite.flow.bands is not None or suite.has_map(name)]
 
 
+def _measured(suite: "Suite") -> list[str]:
+    """List the runs whose dataset has an extractor; the images of other datasets are drawn, but not measured."""
+    return [name for name, run in suite.runs.items() if run.dataset in suite.reference]
+
+
 def _swept(suite: "Suite") -> list[str]:
-    return [name for name, run in suite.runs.items() if run.objective in suite.sweep.objectives]
+    return [name for name in _measured(suite) if suite.runs[name].objective in suite.sweep.objectives]
 
 
 def _trials(suite: "Suite", run: str) -> tuple[str, ...]:
@@ -223,6 +228,7 @@ STAGES: dict[str, Stage] = {
         outputs=REFERENCE[:-1],
         metrics=(f"{DATA}/reference.json",),
         keys=("reference.{dataset}", "fid"),
+        only=lambda suite: [*suite.reference],
         measures=True,
         memory=2000,
         inception=6000,
@@ -258,6 +264,7 @@ STAGES: dict[str, Stage] = {
         inputs=(f"{RUN}/samples.npy", *REFERENCE),
         metrics=(f"{RUN}/fid.json",),
         keys=("fid", "weights", *IDENTITY),
+        only=_measured,
         measures=True,
         inception=4000,
     ),
@@ -373,6 +380,7 @@ STAGES: dict[str, Stage] = {
             *(f"{TABLES}/{table}.csv" for table in ("values", "images", "fid", "nll")),
             "params/claims.yaml",
             "params/published.csv",
+            "params/registrations.yaml",
         ),
         outputs=tuple(path for path in _tables("claims") if path != VERDICTS),
         keys=("failed_beyond", "grading"),

@@ -9,8 +9,10 @@ from indm.errors import ArtifactError
 from indm.report.catalogue import PLACE
 from indm.report.differences import COMPARISONS, Comparison, name_of
 from indm.report.grades import UNDECIDED, Verdict, grade, repeatability, seeds_needed
-from indm.report.intervals import FEWEST_SEEDS, TAIL, estimate, interval, method
+from indm.report.intervals import FEWEST_SEEDS, TAIL, Interval, estimate, interval, method
 
+# The reason of every row begins with it if the seeds of the suite have changed since it was registered.
+CHANGED = "changed since registration"
 FAILED = ["planned", "failed_treatment", "failed_against"]
 CLAIM_COLUMNS = ["suite", "id", "family", *PLACE, "comparison", "treatment", "against", "verdict"]
 CLAIM_COLUMNS += ["effect", "low", "high", "smallest_effect", "unit", "n", "images", *FAILED, "reason"]
@@ -19,8 +21,8 @@ CLAIM_COLUMNS += ["metric", "why"]
 DIFFERENCE_COLUMNS = ["suite", "id", *PLACE, "comparison", "against", "seed", "difference"]
 
 
-def claims_table(compared: list[Comparison], suite: str, rows: int) -> pd.DataFrame:
-    """Grade every comparison.
+def claims_table(compared: list[Comparison], suite: str, rows: int, changes: str = "") -> pd.DataFrame:
+    """Grade every comparison; ``changes`` describes how the seeds of the suite have changed since it was registered.
 
     The intervals of primary comparisons leave out 0.025/(3m) on either side, with m the number of primary rows of all suites that
     answer one question, so that at most 2.5 of 100 such questions have any interval that ends wrongly on a side.
@@ -35,6 +37,8 @@ def claims_table(compared: list[Comparison], suite: str, rows: int) -> pd.DataFr
         )
     tail = TAIL / (len(COMPARISONS) * rows)
     table = [_row(one, suite, tail if one.is_primary else TAIL) for one in compared]
+    if changes:
+        table = [row | {"reason": f"{CHANGED}: {changes}; {row['reason']}"} for row in table]
     counts = ["n", "images", *FAILED]
     return pd.DataFrame(table, columns=CLAIM_COLUMNS).astype(dict.fromkeys(counts, "Int64"))
 
@@ -54,7 +58,7 @@ def _row(one: Comparison, suite: str, tail: float) -> dict[str, Any]:
     """Grade a comparison whose interval leaves out ``tail`` on either side."""
     claim, paired = one.claim, one.paired
     smallest, found = claim.smallest.effect, interval(paired.differences, tail)
-    verdict = Verdict(UNDECIDED, one.why_absent) if one.why_absent else grade(paired, found, smallest)
+    verdict = _verdict(one, found)
     row: dict[str, Any] = {
         "suite": suite,
         "id": claim.id,
@@ -68,9 +72,22 @@ def _row(one: Comparison, suite: str, tail: float) -> dict[str, Any]:
     measured = estimate(paired.differences)
     row["sd"] = float(np.sqrt(measured.of_seeds * measured.seeds))
     row["to_decide"] = seeds_needed(paired.differences, smallest, tail)
-    return row | (
-        {"repeatability": repeatability(paired, smallest, tail)[verdict.word]} if found.n >= FEWEST_SEEDS else {}
-    )
+    # New seeds would not give back what was withheld.
+    if found.n < FEWEST_SEEDS or one.struck or one.added:
+        return row
+    return row | {"repeatability": repeatability(paired, smallest, tail)[verdict.word]}
+
+
+def _verdict(one: Comparison, found: Interval) -> Verdict:
+    """Grade a comparison, but withhold a verdict on other seeds than the registered ones, which may have been chosen to suit it."""
+    if one.why_absent:
+        return Verdict(UNDECIDED, one.why_absent)
+    verdict = grade(one.paired, found, one.claim.smallest.effect)
+    if not (one.struck or one.added) or verdict.word == UNDECIDED:
+        return verdict
+    counts = ((one.struck, "struck"), (one.added, "added"))
+    seeds = " and ".join(f"{count} {word}" for count, word in counts if count)
+    return Verdict(UNDECIDED, f"not {verdict.word!r}, because its seeds are not the registered ones ({seeds})")
 
 
 def _described(one: Comparison) -> dict[str, Any]:

@@ -21,11 +21,12 @@ FID and metrics of known densities have no numbers for single images. Each seed 
 includes that noise.
 
 A seed of a model has failed if it was trained and one of its numbers is missing, not finite, or above the suite's
-``failed_beyond``.
+``failed_beyond``. A seed that was registered but not trained counts as failed, too, because its number is missing.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,7 +39,9 @@ from indm.report.names import REFERENCE
 from indm.report.results import RUN_KEY, records
 from indm.report.values import refuse_other_images, refuse_repeats
 from indm.suite.claims import BEST_SCALE, CHOSEN, Bound, Claim, Claims, Metric, Side
+from indm.suite.registrations import Seeds
 from indm.suite.schema.evaluation import GradingParams
+from indm.suite.schema.suite import cell_name
 from indm.suite.variants import FROZEN_FLOW, SAME_COMPUTE
 
 # The three comparisons of each claim; a comparison with a fixed number; and an exploratory one, with a further control.
@@ -59,7 +62,7 @@ class Tables:
     """The tables from which claims are graded: the tidy table, the likelihoods of images, and how the suite is graded.
 
     ``failed_beyond`` is the number above which a run has failed, by metric, of known densities by ``toy2d.<metric>``; ``trained``
-    has the runs with any number, each once.
+    has the runs with any number, each once; ``registered`` has the registered seeds of cells.
     """
 
     values: pd.DataFrame
@@ -68,14 +71,15 @@ class Tables:
     failed_beyond: Mapping[str, float]
     trained: pd.DataFrame
     decoders: Mapping[tuple[str, ...], str]
+    registered: Seeds
 
 
 @dataclass(frozen=True)
 class Paired:
     """The transformed numbers of the treatment and of another model, paired: positive if the treatment is better.
 
-    The differences, shape (S,) or (S, I), are of the seeds that are sound in both. Both models were trained with the planned
-    number of seeds, of which these numbers failed.
+    The differences, shape (S,) or (S, I), are of the seeds that are sound in both. Both models were trained or registered with the
+    planned number of seeds, of which these numbers failed.
     """
 
     seeds: tuple[int, ...] = ()
@@ -95,6 +99,7 @@ class Comparison(NamedTuple):
 
     ``kind`` is one of :data:`COMPARISONS`, or :data:`FIXED_NUMBER` or :data:`CONTROL`; ``protocol`` the decoder or sampler of the
     treatment and, if it differs, of the other model; ``why_absent`` why there are no numbers, unless the model was not run.
+    ``struck`` counts the seeds that both models were registered with but not trained with, and ``added`` the reverse.
     """
 
     claim: Claim
@@ -104,6 +109,8 @@ class Comparison(NamedTuple):
     paired: Paired = Paired()
     protocol: str = ""
     why_absent: str = ""
+    struck: int = 0
+    added: int = 0
 
     @property
     def is_primary(self) -> bool:
@@ -117,8 +124,17 @@ def compare(
     claims: Claims,
     grading: GradingParams,
     failed_beyond: Mapping[str, float] | None = None,
+    registered: Seeds | None = None,
 ) -> list[Comparison]:
     """Pair the numbers of every claim, once for each dataset, SDE and objective that has data, with each model it names.
+
+    Arguments:
+        values: the tidy table of a suite.
+        images: its likelihoods of images.
+        claims: the claims.
+        grading: how the suite is graded.
+        failed_beyond: the number above which a run has failed, by metric.
+        registered: the seeds of the cells that were registered; other cells have the seeds with which they were trained.
 
     Raises:
         ArtifactError: if the tidy table has a number twice, or the runs of a dataset do not have the same images, each once.
@@ -126,7 +142,8 @@ def compare(
     refuse_repeats(values)
     refuse_other_images(images)
     trained = values[RUN_KEY].drop_duplicates()
-    tables = Tables(values, images, grading, failed_beyond or {}, trained, decoders(values, grading.decoder))
+    chosen = decoders(values, grading.decoder)
+    tables = Tables(values, images, grading, failed_beyond or {}, trained, chosen, registered or {})
     return [found for claim in claims.claims for place in _places(tables, claim) for found in _at(tables, claim, place)]
 
 
@@ -191,10 +208,18 @@ class Laid(NamedTuple):
 def _paired(tables: Tables, found: Comparison, arm: Side | Bound) -> Comparison:
     """Pair the treatment's numbers with the numbers of another model."""
     claim, place = found.claim, found.place
-    seeds = _seeds(tables, place, claim.treatment)
-    seeds = seeds if isinstance(arm, Bound) else seeds.intersection(_seeds(tables, place, arm))
+    arms = [claim.treatment] if isinstance(arm, Bound) else [claim.treatment, arm]
+    trained_of = [_seeds(tables, place, one) for one in arms]
+    registered_of = [_registered(tables, place, one) for one in arms]
+    trained, registered = (reduce(pd.Index.intersection, each) for each in (trained_of, registered_of))
+    seeds = trained.union(registered)
     if not len(seeds):
         return found
+    found = found._replace(struck=len(registered.difference(trained)), added=len(trained.difference(registered)))
+    if not all(map(len, trained_of)):
+        # A model whose registered seeds were all struck has no decoder and no steps.
+        missing = [len(seeds.difference(each)) for each in trained_of]
+        return found._replace(paired=Paired((), np.empty(0), len(seeds), *missing))
     own = _laid_out(tables, claim, place, claim.treatment)
     if isinstance(arm, Bound):
         number = TRANSFORMS[claim.metric.transform][0](arm.value)
@@ -247,6 +272,14 @@ def _of_seeds(laid_out: pd.DataFrame) -> Numbers:
 def _seeds(tables: Tables, place: Mapping[str, str], arm: Side) -> "pd.Index[int]":
     """List the seeds with which a model was trained: the seeds that have any number."""
     return pd.Index(sorted(_of_arm(tables.trained, place, arm)["seed"].dropna()))
+
+
+def _registered(tables: Tables, place: Mapping[str, str], arm: Side) -> "pd.Index[int]":
+    """List the seeds with which a model was registered; without a registration, those with which it was trained."""
+    trained = _seeds(tables, place, arm)
+    # All models of a known density have its seeds, but a suite does not train each model.
+    name = cell_name(**_cell_of(place, arm)) if place["sde"] else place["dataset"] if len(trained) else ""
+    return pd.Index(tables.registered.get(name, trained))
 
 
 def _cell_of(place: Mapping[str, str], arm: Side) -> dict[str, str]:

@@ -1,11 +1,11 @@
 """The input of the tables: the result files of a suite, read once.
 
-Every run has files for its training, sampling, FID and likelihood. The suite defines which runs have a learning curve or a sweep,
-and which datasets have a study.
+Every run has files for its training, sampling and likelihood, and for FID if its dataset is measured. The suite defines which runs
+have a learning curve or a sweep, and which datasets have a study.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ class Results:
 def read_results(
     layout: Layout,
     runs: Mapping[str, Result],
-    datasets: Iterable[str],
+    datasets: Collection[str],
     alpha: Callable[[str], float],
     curve: Iterable[str] = (),
     flow: Iterable[str] = (),
@@ -76,6 +76,7 @@ def read_results(
     """Read the result files that a suite has, and no others.
 
     Arguments:
+        datasets: the datasets whose images are measured.
         alpha: alpha at eps of a run, by its name, for results of earlier versions, which lack it; NaN if it is unknown.
         toy2d: the name of density and length of each job of the study of known densities, by the name of the job.
 
@@ -90,7 +91,8 @@ def read_results(
     densities = (toy2d or {}).items()
     files["toy2d"] = {folder / f"toy2d/{job}.csv": {"dataset": it, "sde": "", "objective": ""} for job, it in densities}
     files["protocol"] = {folder / f"protocol/{name}.csv": runs[run] for name, run in (protocol or {}).items()}
-    objects = dict.fromkeys(("samples", "fid", "nll", "train"), runs) | {"flow": flow}
+    measured = [name for name, run in runs.items() if run["dataset"] in datasets]
+    objects = dict.fromkeys(("samples", "nll", "train"), runs) | {"fid": measured, "flow": flow}
     read = {
         kind: {name: read_object(layout.run(name) / f"{kind}.json", kind, name) for name in names}
         for kind, names in objects.items()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from indm.report.catalogue import CATALOGUE, FLOORS, SHOWN, View
+from indm.report.claims import CHANGED
 from indm.report.export import again, edited, effect_with_ends, read_tables
 from indm.report.grades import in_words
 from indm.report.names import heading, names, written
@@ -58,8 +59,9 @@ def show(layout: Layout, asked: tuple[str, ...], every: bool = False) -> "Iterat
     for name in chosen:
         yield Text(f"{name}: {CATALOGUE[name].title}", style="bold underline")
         yield from _table(tables[name], VIEWS[name]) if len(tables[name]) else [Text("The suite has no such rows.")]
-        if name == "claims" and asked:
-            yield from _statements(tables[name])
+        if name == "claims":
+            yield from _changes(tables[name])
+            yield from _statements(tables[name]) if asked else []
         yield Text()
     rows = {name: f" ({len(table)} rows)" for name, table in tables.items()}
     others = [name + rows.get(name, "") for name in SHOWN if name not in chosen]
@@ -71,6 +73,15 @@ def show(layout: Layout, asked: tuple[str, ...], every: bool = False) -> "Iterat
     for path in edited(layout, chosen):
         words = "was edited after these tables were made; make them again with"
         yield Text(f"{path} {words}: {again(layout)}", style="bold")
+
+
+def _changes(table: pd.DataFrame) -> "Iterator[Text]":
+    """Yield how the seeds have changed since the suite was registered, as every row of the claims says."""
+    from rich.text import Text
+
+    reasons = (str(reason) for reason in table["reason"])
+    found = dict.fromkeys(reason.partition("; ")[0] for reason in reasons if reason.startswith(CHANGED))
+    yield from (Text(f"All rows: {text}.", "bold") for text in found)
 
 
 def _statements(table: pd.DataFrame) -> "Iterator[Text]":

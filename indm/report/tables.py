@@ -77,10 +77,11 @@ def fid_table(results: Results, published: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ArtifactError: if the seeds of a cell do not share a protocol.
     """
-    rows = pd.DataFrame([{**run, **results.samples[run["run"]], **results.fid[run["run"]]} for run in results.runs])
+    measured = [run for run in results.runs if run["run"] in results.fid]
+    rows = [{**run, **results.samples[run["run"]], **results.fid[run["run"]]} for run in measured]
     table = [
         {**cell, **_protocol(group), **_means(group, IMAGE_METRICS), **_published_beside(published, cell, group)}
-        for cell, group in _groups(rows, CELL)
+        for cell, group in _groups(pd.DataFrame(rows, columns=None if rows else CELL), CELL)
     ]
     for dataset, reference in results.references.items():
         for floor, values in reference["floors"].items():

@@ -41,7 +41,8 @@ def values_table(results: Results) -> pd.DataFrame:
         *_protocol_values(results.protocol),
     ]
     table = pd.DataFrame([{"suite": results.suite, **row} for row in rows], columns=VALUE_COLUMNS)
-    values = table.fillna({"sampler": ""})
+    # As objects, because without a sampler in any row they would be numbers.
+    values = table.astype({"sampler": object}).fillna({"sampler": ""})
     refuse_repeats(values)
     return values.astype({"seed": "Int64", "x": "Float64", "sound": "Int64", "value": "Float64", "se": "Float64"})
 
@@ -95,7 +96,7 @@ def _run_values(results: Results) -> Iterator[dict[str, Any]]:
                 number = {"metric": metric, "value": result[metric], "se": result.get(f"{metric}_se")}
                 yield {**identity, "stage": stage, **number, "source": f"runs/{name}/{stage}.json"}
         drawn = {"sampler": samples["sampler"], "x": samples["steps"]}
-        for stage, result, place in (("fid", results.fid[name], drawn), ("nll", results.nll[name], {})):
+        for stage, result, place in (("fid", results.fid.get(name, {}), drawn), ("nll", results.nll[name], {})):
             identity |= {"stage": stage, "source": f"runs/{name}/{stage}.json"}
             yield from ({**identity, **place, **number} for number in _numbers(result))
 

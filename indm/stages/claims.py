@@ -12,6 +12,7 @@ from indm.report.results import read_rows
 from indm.store.layout import Layout
 from indm.store.provenance import Finished
 from indm.suite.claims import load_claims
+from indm.suite.registrations import changed_seeds, load_registrations
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -23,8 +24,11 @@ def run(suite: "Suite", layout: Layout) -> Finished:
     published = read_published(Path("params/published.csv"))
     values, images = (read_rows(layout.tables / f"{name}.csv", name) for name in ("values", "images"))
     fid, nll = (read_rows(layout.tables / f"{name}.csv") for name in ("fid", "nll"))
-    compared = compare(values, images, claims, suite.grading, suite.failed_beyond)
-    write_published(layout.tables / "claims.csv", claims_table(compared, suite.suite, suite.grading.rows))
+    registration = load_registrations(Path("params/registrations.yaml")).suites.get(suite.suite)
+    registered = registration.seeds if registration else {}
+    compared = compare(values, images, claims, suite.grading, suite.failed_beyond, registered)
+    graded = claims_table(compared, suite.suite, suite.grading.rows, changed_seeds(registration, suite))
+    write_published(layout.tables / "claims.csv", graded)
     write_published(layout.tables / "differences.csv", differences_table(compared, suite.suite))
     write_published(layout.tables / "comparison.csv", comparison_table(suite.suite, fid, nll, values, published))
     return Finished(layout.tables)

@@ -11,7 +11,7 @@ from indm.store.layout import Layout
 from indm.store.provenance import Finished
 from indm.suite.claims import load_claims
 from indm.suite.load import claims_sha256, suite_sha256
-from indm.suite.registrations import load_registrations
+from indm.suite.registrations import changed_seeds, load_registrations
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -33,6 +33,7 @@ def contents(suite: "Suite") -> Contents:
     for name, stage in STAGES.items():
         for subject in stage.subjects(suite):
             stages.setdefault(subject, []).append(name)
+    registration = load_registrations(Path("params/registrations.yaml")).suites.get(suite.suite)
     return Contents(
         suite=suite.suite,
         sha256=suite_sha256(suite),
@@ -46,5 +47,6 @@ def contents(suite: "Suite") -> Contents:
         toy2d=list(suite.toy2d.datasets),
         planes=list(dict.fromkeys(job.label for job in suite.toy2d.datasets.values() if job.is_plane)),
         claims_sha256=claims_sha256(load_claims(Path("params/claims.yaml"))),
-        registration=load_registrations(Path("params/registrations.yaml")).suites.get(suite.suite),
+        registration=registration,
+        changed_seeds=changed_seeds(registration, suite),
     )

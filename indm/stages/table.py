@@ -28,7 +28,7 @@ def run(suite: "Suite", layout: Layout) -> Finished:
     results = read_results(
         layout,
         runs,
-        suite.datasets,
+        suite.reference,
         partial(_alpha, suite),
         curve=STAGES["curve"].subjects(suite),
         flow=STAGES["flow"].subjects(suite),

@@ -1,14 +1,24 @@
 """The schema of ``params/registrations.yaml``: the commits that contained a suite and the claims before the suite was run."""
 
 import datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from indm.errors import ParamsError
+from indm.suite.load import suite_sha256
 from indm.suite.strict_yaml import Strict, read_valid
+
+if TYPE_CHECKING:
+    from indm.suite.schema.suite import Suite
+
+# Seeds by cell, and by the name of a known density and length, all of whose models have the same seeds.
+Seeds = Mapping[str, Sequence[int]]
+# A text names so many cells whose seeds have changed, and counts the others.
+NAMED = 2
 
 
 def _day(text: str) -> str:
@@ -31,6 +41,10 @@ class Registration(Strict):
     suite_sha256: Sha256 = Field(description="hash of the suite in full")
     claims_sha256: Sha256 = Field(description="hash of claims.yaml in full")
     note: str = Field(description="in words")
+    seeds: dict[str, list[int]] = Field(
+        default_factory=dict,
+        description="seeds of each cell, and of each known density and length; empty: not recorded",
+    )
 
 
 class Registrations(Strict):
@@ -49,3 +63,32 @@ def load_registrations(path: Path) -> Registrations:
         return read_valid(path, Registrations)
     except FileNotFoundError:
         raise ParamsError(f"{path}: missing; run from the top of a checkout") from None
+
+
+def planned_seeds(suite: "Suite") -> dict[str, list[int]]:
+    """List the seeds of each cell of a suite, with those that failed, and of each known density and length, in their order."""
+    found: dict[str, list[int]] = {}
+    for run in (*suite.runs.values(), *suite.failed.values()):
+        found.setdefault(run.cell, []).append(run.seed)
+    for job in suite.toy2d.datasets.values():
+        found.setdefault(job.label, []).extend(job.seeds)
+    return {name: sorted(seeds) for name, seeds in found.items()}
+
+
+def changed_seeds(registration: Registration | None, suite: "Suite") -> str:
+    """Describe how the seeds of a suite's registered cells have changed since; empty if they have not, or were not registered."""
+    if registration is None:
+        return ""
+    if not registration.seeds:
+        same = registration.suite_sha256 == suite_sha256(suite)
+        return "" if same else "the suite, whose seeds the registration does not record"
+    planned, changes = planned_seeds(suite), []
+    for cell, registered in registration.seeds.items():
+        now = planned.get(cell, [])
+        struck, added = set(registered) - set(now), set(now) - set(registered)
+        if struck:
+            changes.append(f"{len(struck)} of {len(registered)} seeds of {cell} struck")
+        if added:
+            changes.append(f"{len(added)} added to {cell}")
+    more = [f"and {len(changes) - NAMED} more such changes"] if len(changes) > NAMED else []
+    return ", ".join(changes[:NAMED] + more)

@@ -33,7 +33,7 @@ def sizes(suite: "Suite", cells: Mapping[str, str]) -> Iterator[str]:
         for mistake in _run(suite, name, datasets[run.dataset])
     )
     few, why = _fewest(suite)
-    if suite.sweep.objectives and suite.sweep.num_samples < few:
+    if suite.reference and suite.sweep.objectives and suite.sweep.num_samples < few:
         yield f"key sweep.num_samples: found {suite.sweep.num_samples}; allowed: at least {few}, {why}"
     for name, dataset in datasets.items():
         if dataset.counts is not None:
@@ -42,7 +42,8 @@ def sizes(suite: "Suite", cells: Mapping[str, str]) -> Iterator[str]:
 
 def _run(suite: "Suite", name: str, dataset: "Dataset") -> Iterator[str]:
     train, (few, why) = suite.train_params(name), _fewest(suite)
-    if (found := suite.sample_params(name).num_samples) < few:
+    found = suite.sample_params(name).num_samples
+    if suite.runs[name].dataset in suite.reference and found < few:
         yield f"key sample.num_samples: found {found}; allowed: at least {few}, {why}"
     if dataset.counts is not None and train.batch_size > dataset.counts["train"]:
         yield f"key train.batch_size: found {train.batch_size}; allowed: up to {dataset.counts['train']}, the training images"
@@ -66,7 +67,7 @@ def _fewest(suite: "Suite") -> tuple[int, str]:
 def _images(suite: "Suite", name: str, counts: Mapping[str, int], few: int, why: str) -> Iterator[str]:
     # The score of real images: the test split, and one half of the training split against the other.
     smallest = min(counts["test"], counts["train"] // 2)
-    if smallest < few:
+    if name in suite.reference and smallest < few:
         yield f"key {why}: found {few}; allowed: up to {smallest}, the real images of {name} that are compared"
     if suite.nll.images is None:
         yield from shards("nll", suite.shards.nll, counts["test"], suite.nll.batch_size, f"{name}, split test")

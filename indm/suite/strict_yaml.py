@@ -42,10 +42,10 @@ def parse_yaml(text: str) -> Any:
     return YAML(typ="safe", pure=True).load(StringIO(text))
 
 
-def yaml_text(content: Any) -> str:
-    """Return mappings, lists and scalars as YAML, keys in their order, long lines unbroken."""
+def yaml_text(content: Any, *, lists_in_line: bool = False) -> str:
+    """Return mappings, lists and scalars as YAML, keys in their order, long lines unbroken; lists of scalars in a line if asked."""
     yaml, text = YAML(typ="safe", pure=True), StringIO()
-    yaml.default_flow_style, yaml.width = False, 1000
+    yaml.default_flow_style, yaml.width = None if lists_in_line else False, 1000
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.dump(content, text)
     return text.getvalue()

@@ -18,11 +18,20 @@ FEW = 1000
 def caveats(contents: Contents, tables: Mapping[str, Table], records: list[dict[str, Any]], results: Path) -> list[str]:
     """List the limitations of a suite's page; those that make its numbers meaningless come first."""
     return [
+        *([_registered(contents)] if contents.changed_seeds else []),
         *_trainings(contents, results),
-        *(text for name in contents.datasets for text in _dataset(results / "data" / name, name)),
+        *(text for name in contents.datasets for text in _dataset(contents, results / "data" / name, name)),
         *_models(tables),
         *_executions(records),
     ]
+
+
+def _registered(contents: Contents) -> str:
+    """Warn that seeds were chosen after the suite had been registered."""
+    return (
+        f"Seeds have changed since the suite was registered: {contents.changed_seeds}. Seeds that are missing count as failed, and"
+        " no verdict rests on other seeds than the registered ones."
+    )
 
 
 def _trainings(contents: Contents, results: Path) -> Iterator[str]:
@@ -51,13 +60,16 @@ def _of(contents: Contents, runs: list[str]) -> str:
     return f"{texts[0]} steps of {texts[1]} images"
 
 
-def _dataset(folder: Path, name: str) -> Iterator[str]:
+def _dataset(contents: Contents, folder: Path, name: str) -> Iterator[str]:
     """Warn if the images are not the paper's, or the features differ from the features of published FIDs."""
     description, reference = _read(folder / "dataset.json"), _read(folder / "reference.json")
     if name not in PAPER_DATASETS:
         form = "{shape[1]} × {shape[2]} pixels of {levels} levels; {source}"
         told, paper = form.format(**description) if description else "unknown", " and ".join(PAPER_DATASETS.values())
         yield f"{name} is not one of the paper’s datasets ({told}): its numbers do not carry over to {paper}."
+    if "reference" not in contents.stages.get(name, ()):
+        yield f"Samples of {name} are not measured, so there is no FID: the suite names no feature extractor."
+        return
     if not reference:
         yield f"The feature extractor of the FIDs of {name} is unknown: {folder / 'reference.json'} is missing."
         return

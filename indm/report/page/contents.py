@@ -18,7 +18,8 @@ class Contents:
 
     ``stages`` are by subject, which is "" for stages without one; ``runs`` have the keys of ``RUN_KEY``, and ``steps`` and
     ``batch_size``. ``protocol`` are the datasets whose protocol is examined, ``toy2d`` the jobs on known densities, and ``planes``
-    names of density and length of the two-dimensional ones. ``sha256`` is of the full suite, as in every ``provenance/``.
+    names of density and length of the two-dimensional ones. ``sha256`` is of the full suite, as in every ``provenance/``, and
+    ``changed_seeds`` describes how its seeds have changed since its registration.
     """
 
     suite: str
@@ -31,6 +32,7 @@ class Contents:
     planes: Collection[str] = ()
     claims_sha256: str = ""
     registration: Registration | None = None
+    changed_seeds: str = ""
 
     @property
     def folders(self) -> dict[str, str]:

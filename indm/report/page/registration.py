@@ -12,9 +12,17 @@ REGISTERED = "Registered"
 
 
 def describe_registration(
-    suite: str, found: Registration | None, suite_sha256: str, claims_sha256: str, commits: Iterable[str | None]
+    suite: str,
+    found: Registration | None,
+    suite_sha256: str,
+    claims_sha256: str,
+    commits: Iterable[str | None],
+    seeds: str = "",
 ) -> str:
-    """Describe the registration of a suite and the claims: its commit, whether it precedes the run, and later changes."""
+    """Describe the registration of a suite and the claims: its commit, whether it precedes the run, and later changes.
+
+    ``seeds`` describes changes of the seeds, by :func:`indm.suite.registrations.changed_seeds`.
+    """
     file = "params/registrations.yaml"
     if found is None:
         words = "no record shows that suite and claims were fixed before the results were known"
@@ -25,6 +33,7 @@ def describe_registration(
     pairs = {"the suite": (found.suite_sha256, suite_sha256), "the claims": (found.claims_sha256, claims_sha256)}
     changed = {what: pair for what, pair in pairs.items() if len(set(pair)) == 2}
     changes = [f"{what} (SHA-256 {then[:12]}… then, {now[:12]}… now)" for what, (then, now) in changed.items()]
+    changes += [f"its seeds ({seeds})"] if seeds else []
     since, remedy = "unchanged since", f"git diff {found.commit[:12]} -- params shows how"
     since = f"changed since: {' and '.join(changes)}; {remedy}" if changes else since
     when = "before the run" if commits else "and no stage has run"

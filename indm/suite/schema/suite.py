@@ -80,6 +80,11 @@ def override(model: type[Strict]) -> type[Strict]:
     return create_model(f"{model.__name__}Override", __base__=Strict, __doc__=f"{model.__doc__} Overrides.", **fields)
 
 
+def cell_name(dataset: str, sde: str, model: str, variant: str, objective: str) -> str:
+    """Name a cell, whose runs differ in their seeds alone."""
+    return "-".join(filter(None, (dataset, sde, model, variant, objective)))
+
+
 class RunParams(Strict):
     """One trained model: dataset x SDE x model x variant x objective x seed, and its overrides of the suite's sections."""
 
@@ -109,10 +114,14 @@ class RunParams(Strict):
         return self.has_flow or not FAMILIES.literal(self.model, "REFERENCE")
 
     @property
+    def cell(self) -> str:
+        """The name of the run without its seed."""
+        return cell_name(self.dataset, self.sde, self.model, self.variant, self.objective)
+
+    @property
     def identity(self) -> str:
         """The name of the run, which is composed of its keys."""
-        model = f"{self.model}-{self.variant}" if self.variant else self.model
-        return f"{self.dataset}-{self.sde}-{model}-{self.objective}-s{self.seed}"
+        return f"{self.cell}-s{self.seed}"
 
 
 class Suite(Strict):
@@ -131,7 +140,9 @@ class Suite(Strict):
         ge=0, description="seconds between two saves of a training; a killed training continues from the last one"
     )
     datasets: dict[DatasetName, DatasetParams] = Field(min_length=1, description="datasets of this suite")
-    reference: dict[DatasetName, ReferenceParams] = Field(description="extractor of each dataset")
+    reference: dict[DatasetName, ReferenceParams] = Field(
+        description="extractor of each dataset; images of a dataset without one are drawn, but have no FID"
+    )
     train: TrainParams
     weights: WeightsParams
     sample: SampleParams
