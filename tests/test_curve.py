@@ -101,6 +101,24 @@ def test_last_row_is_the_final_number_of_the_same_split(trained: Path, curve: pd
     assert (final["log_det"], final["log_det_bound"]) == ("series", 1e-3)
 
 
+def test_rows_of_the_validation_split_are_of_its_images(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    met: list[torch.Tensor] = []
+
+    def note(_: object, images: torch.Tensor, *__: object, **___: object) -> pd.DataFrame:
+        met.append(images)
+        return pd.DataFrame(dict.fromkeys(stage.NUMBERS, [0.0] * len(images)))
+
+    monkeypatch.setattr(stage, "likelihoods", note)
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    layout = Layout(tmp_path / "results", "smoke")
+    run(stage, load_suite(tmp_path / "smoke.yaml"), layout, RUN)
+    assert (pd.read_csv(run_folder(tmp_path) / "curve.csv")["split"] == "valid").all()
+    images = torch.from_numpy(np.load(layout.data("digits") / "valid.npy"))
+    assert [torch.equal(found, images[:4]) for found in met] == [True] * 3
+
+
 def test_alpha_of_an_earlier_result_is_calculated_from_the_suite_where_that_fixes_it() -> None:
     suite = load_suite(FROZEN)
     name = next(run for run in suite.runs if run.startswith("digits-vp-ddpmpp"))

@@ -141,6 +141,14 @@ def test_models_of_one_seed_meet_the_same_noise_whatever_their_flow_draws(monkey
     assert all(torch.equal(*pair) for pair in zip(*met, strict=True))
 
 
+def test_noise_of_the_bound_differs_from_batch_to_batch_and_from_image_to_image() -> None:
+    """Four equal images have four bounds, although the model and the times of a batch are the same."""
+    evaluation = Evaluation(2, 1, None, 1, None, uncorrected=False)
+    images = torch.full((4, 1, 8, 8), 7, dtype=torch.uint8)
+    found = bounds(model("identity").eval(), images, 17, evaluation, seed=("digits", 0), device=torch.device("cpu"))
+    assert len(set(found.tolist())) == 4
+
+
 @pytest.mark.parametrize("tolerance", [None, 1e-2])
 def test_nll_does_not_depend_on_what_else_is_asked_for(tolerance: float | None) -> None:
     sde, data = DIFFUSIONS["vp"](), GaussianData(8)

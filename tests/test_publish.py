@@ -44,7 +44,7 @@ from indm.report.catalogue import COMPRESSED, PUBLISHED
 from indm.report.differences import COMPARISONS, COMPUTE, SIMPLE
 from indm.report.figures import plot_figures
 from indm.report.results import read_rows
-from indm.store.files import CHECKPOINT_FORMAT, write_json, write_table, write_weights
+from indm.store.files import CHECKPOINT_FORMAT, file_sha256, write_json, write_table, write_weights
 from indm.store.layout import PICTURES
 from indm.store.provenance import provenance
 from indm.store.sums import check_sums
@@ -151,6 +151,25 @@ def test_the_folder_has_tables_figures_samples_and_provenance(checkout: Path) ->
     before = files()
     publish()
     assert files() == before
+
+
+def test_keeping_later_results_keeps_the_checksums_of_a_published_folder_right(checkout: Path) -> None:
+    keep()
+    publish()
+    path = TARGET / f"kept/runs/{RUN}.tar.gz"
+    before = (TARGET / "SHA256SUMS").read_text()
+    assert f"{file_sha256(path)}  kept/runs/{RUN}.tar.gz\n" in before
+    do(SMOKE, checkout, Job("nll", RUN), "another content of")
+    # What is refused is not listed as if it had been kept.
+    assert keep().exit_code == 1
+    assert (TARGET / "SHA256SUMS").read_text() == before
+    keep("--replace")
+    assert f"{file_sha256(path)}  kept/runs/{RUN}.tar.gz\n" in (TARGET / "SHA256SUMS").read_text()
+    check_sums(TARGET)
+    path.unlink()
+    shutil.rmtree(f"results/smoke/runs/{RUN}")
+    keep()
+    check_sums(TARGET)
 
 
 def test_one_seed_of_each_cell_has_its_samples_published() -> None:
@@ -343,6 +362,8 @@ def test_the_weights_that_a_suite_names_are_kept_in_the_published_format(keeping
     assert json.loads((TARGET / "provenance.json").read_text())["suite_sha256"] == suite_sha256(SMOKE)
     # They stay where no checkpoint is, and are no results.
     shutil.rmtree("results")
+    # In place of numbers, made-up tables hold their own names.
+    shutil.rmtree(TARGET / "tables")
     assert CliRunner().invoke(main, ["restore", "--suite", "params/smoke.yaml"]).exit_code == 0
     assert not list(Path("results").rglob("weights"))
     assert f"weights/{RUN}:" not in keep().output

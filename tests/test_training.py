@@ -581,6 +581,15 @@ def test_control_of_another_size_than_indm_is_refused(tmp_path: Path, old: str, 
     assert f", key train.{words}" in line
 
 
+def test_control_of_equal_compute_trains_longer_where_indm_has_more_images_in_each_step() -> None:
+    path = REPOSITORY / "params/digits-seeds.yaml"
+    suite = load_suite(path)
+    indm = suite.with_trial("digits-vp-indm-fid-s201", 201, {"batch_size": 2 * suite.train.batch_size})
+    doubled = suite.model_copy(update={"runs": suite.runs | indm.runs})
+    with pytest.raises(ParamsError, match=r"-same-compute-fid-s201, key train\.steps: found 8003; allowed: 1600\d to "):
+        check_controls(doubled, path)
+
+
 def test_training_repeats_to_the_bit_and_learns() -> None:
     def run() -> tuple[list[dict[str, float]], list[Tensor]]:
         trainer = Trainer(model(), Optimisation(objective="nll", **OPTIONS | {"lr": 4e-3}))

@@ -14,7 +14,8 @@ from typing import Any
 
 from indm.errors import ArtifactError
 from indm.kept.accepted import FILE, Changes
-from indm.kept.folders import Folder, archive, kept_folders, pack, unpack
+from indm.kept.folders import SUFFIX, Folder, archive, kept_folders, pack, unpack
+from indm.kept.numbers import PublishedNumbers
 from indm.kept.weights import averaged_weights, is_of, trained
 from indm.pipeline.input_check import InputCheck
 from indm.pipeline.jobs import job_outputs
@@ -22,6 +23,7 @@ from indm.pipeline.stamps import job_stamp
 from indm.store.files import AGAIN, atomic_write, obstacle, read_json, sweep
 from indm.store.manifest import damage
 from indm.store.provenance import ACCEPTED, RESTORED_FOR, read_provenance
+from indm.store.sums import check_kept, update_sums
 
 STATES = WRITTEN, SAME, SKIPPED, REFUSED = "written", "there already", "skipped", "refused"
 REMEDY = "keep it again, from a run of the present suite"
@@ -74,10 +76,15 @@ def keep(checks: InputCheck, root: Path, replace: bool) -> Outcome:
     if kept := suite.kept_weights:
         for run in suite.first_runs(kept.seeds):
             if suite.runs[run].variant in kept.variants and f"runs/{run}" in outcome.came:
-                outcome.found[f"weights/{run}"] = _keep_weights(
-                    checks, run, root / f"weights/{run}.safetensors", replace
-                )
+                place = f"weights/{run}"
+                outcome.found[place] = _keep_weights(checks, run, root / _file(place), replace)
+    update_sums(root.parent, [f"{root.name}/{_file(place)}" for place in sorted(outcome.came)])
     return outcome
+
+
+def _file(place: str) -> str:
+    """Name the kept file of a place below ``kept/``."""
+    return f"{place}.safetensors" if place.startswith("weights/") else f"{place}{SUFFIX}"
 
 
 def _keep(checks: InputCheck, changes: Changes, folder: Folder, path: Path, replace: bool) -> State:
@@ -125,6 +132,7 @@ def restore(checks: InputCheck, root: Path, replace: bool, accept: str | None = 
     """
     suite, here = checks.suite, checks.layout.suite_folder
     outcome, changes, now = Outcome(), Changes(root.parent / FILE, accept), time.time()
+    published = PublishedNumbers(root.parent)
     folders = {folder: archive(root, folder) for folder in kept_folders(suite)}
     if not any(map(os.path.lexists, folders.values())):
         words = f"{root}: found no archive of suite {suite.suite}, expected some"
@@ -139,6 +147,8 @@ def restore(checks: InputCheck, root: Path, replace: bool, accept: str | None = 
                 try:
                     files = _unpack(staged, folder, path)
                     files |= _marked(staged, folder, changes, outcome)
+                    published.refuse_others(staged.layout.suite_folder, files)
+                    check_kept(root.parent, path)
                     state = _copy(here, folder, files, replace, now)
                 except ArtifactError as error:
                     # Name the archive instead of the temporary folder, and the remedy for it.
