@@ -1,18 +1,11 @@
-r"""Compare a suite's results with published ones: verdicts must be the same, numbers equal within their standard errors.
+"""Compare a suite's results with published ones: verdicts must be the same, and chance must explain the distances of numbers.
 
-Numbers are means over seeds, the same seeds on both sides. Another processor adds floats in another order, and training amplifies
-the difference, at most to the effect of another seed. A number :math:`x` with the standard error :math:`s` agrees with the
-published :math:`x', s'` if
-
-.. math:: |x - x'| \le 3 \sqrt{s'^2 + \min(s, 3 s')^2} .
-
-The minimum is needed because a single training that goes astray widens :math:`s` as much as it moves :math:`x`.
+:mod:`indm.report.comparable` lists what is compared, and :mod:`indm.report.chance` judges the numbers.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,29 +13,27 @@ from pandas.api.types import is_numeric_dtype
 from tabulate import tabulate
 
 from indm.errors import ArtifactError
-from indm.report.catalogue import CATALOGUE
+from indm.report.chance import APART, BOUND, FAR, NONE, counts, distances
+from indm.report.comparable import KEYS, entries, left_out, text
 from indm.report.export import read_tables
 from indm.report.results import read_rows, records
 from indm.report.schema import require
 from indm.store.files import AGAIN, from_git, read_json
 from indm.store.layout import Layout
+from indm.store.sums import NAME as SUMS
+from indm.store.sums import check_sums
 from indm.terminal import printable
 
-# Settings: columns that must be equal on both sides.
-SETTINGS = ["seeds", "nfe", "num_samples", "images", "parameters", "train_flops", "flops"]
-SETTINGS += ["sampler", "extractor", "split"]
-# The columns that identify a row, for each table that is compared.
-KEYS = {name: list(table.key) for name, table in CATALOGUE.items() if table.key}
 # The question that a verdict answers, including its numbers of seeds and images.
-ASKED = ["family", "smallest_effect", "unit", "metric", "protocol", "n", "images"]
-FURTHER = {"claims": [*ASKED, "verdict", "repeatability"]}
+ASKED = ["family", "treatment", "smallest_effect", "unit", "metric", "protocol", "test", "n", "images", "planned"]
+FURTHER = {
+    "claims": [*ASKED, "verdict", "repeatability", "effect", "low", "high"],
+    "differences": ["difference"],
+    "values": ["value", "se", "sound"],
+}
 # A verdict with a lower repeatability may differ between processors.
 REPEATABLE = 0.9
-NUMBERS = [name for name in KEYS if name not in FURTHER]
-KEY = ["table", "row", "number"]
-# Numbers agree within FAR standard errors of their difference; our own error counts up to WIDE times the published one.
-FAR = 3.0
-WIDE = 3.0
+KEY = ["table", "model", "row", "number"]
 ABSENT = "-"
 # The reasons why the SHA-256 of the suite is unknown: of the published suite, and of the suite here.
 UNKNOWN = (
@@ -55,13 +46,15 @@ UNKNOWN = (
 class Agreement:
     """The result of a comparison; pairs are the published side and this one, and a suite's SHA-256 is "" where unknown.
 
-    ``verdicts`` has a row per verdict, with ``asked``, how the questions differ, and ``numbers`` one per number.
+    ``verdicts`` has a row per verdict, with ``asked``, how the questions differ; ``numbers`` one per number or setting, with the
+    columns of :func:`indm.report.chance.distances`; ``left_out`` a line per reason why something is not compared.
     """
 
     machines: tuple[str, str]
     suites: tuple[str, str]
     verdicts: pd.DataFrame
     numbers: pd.DataFrame
+    left_out: tuple[str, ...]
 
     @property
     def other_verdicts(self) -> pd.DataFrame:
@@ -70,8 +63,13 @@ class Agreement:
 
     @property
     def far_numbers(self) -> pd.DataFrame:
-        """The numbers that lie too far apart, are not finite, or are missing on one side."""
-        return self.numbers[~(self.numbers["standard_errors"] <= FAR)]
+        """The numbers that are named: too far apart, not finite, missing on one side, or unequal settings."""
+        return self.numbers[self.numbers["why"] != NONE]
+
+    @property
+    def counts(self) -> pd.DataFrame:
+        """The numbers of each table: how many lie far apart, and how many chance lets one expect."""
+        return counts(self.numbers, KEYS)
 
     @property
     def same_suite(self) -> bool:
@@ -80,8 +78,9 @@ class Agreement:
 
     @property
     def agrees(self) -> bool:
-        """Whether the suite is the same, all numbers are close enough, and no repeatable verdict differs."""
-        return self.same_suite and self.far_numbers.empty and not self.other_verdicts["repeatable"].any()
+        """Whether the suite is the same, chance explains all distances and their count, and no repeatable verdict differs."""
+        numbers = set(self.numbers["why"]) <= {NONE, APART} and not self.counts["too_many"].any()
+        return self.same_suite and numbers and not self.other_verdicts["repeatable"].any()
 
     def lines(self) -> Iterator[str]:
         """Yield the lines that report the comparison and the differences."""
@@ -91,24 +90,39 @@ class Agreement:
             yield f"suite: published {printable(self.suites[0])}, here {printable(self.suites[1])}: their contents differ"
         if unknown := [why for why, sha256 in zip(UNKNOWN, self.suites, strict=True) if not sha256]:
             yield f"suite: not compared, because {' and '.join(unknown)}"
-        same = int((self.numbers["published"] == self.numbers["here"]).sum())
         other, far = self.other_verdicts, self.far_numbers
         yield f"verdicts: {len(self.verdicts) - len(other)} of {len(self.verdicts)} the same"
-        within = f"{len(self.numbers) - len(far)} of {len(self.numbers)} within {FAR:g} standard errors"
-        yield f"numbers: {within}, {same} the same to the last digit"
-        for table in (other, far):
+        yield f"numbers: {len(self.numbers) - len(far)} of {len(self.numbers)} agree, those without an error within {BOUND:.0%}"
+        yield "\n" + _tabulated(self.counts.rename(columns=SHOWN))
+        yield "\nnot compared:"
+        yield from (f"  {line}" for line in self.left_out)
+        for table in (other, far.drop(columns=["model", "expected"])):
             if len(table):
-                shown = table.fillna(ABSENT).map(lambda value: printable(value) if isinstance(value, str) else value)
-                yield "\n" + tabulate(shown, headers="keys", tablefmt="plain", showindex=False, floatfmt=".4g")
+                yield "\n" + _tabulated(table)
         yield f"\n{'They agree.' if self.agrees else 'They differ.'}"
+
+
+# The heads of the table of counts.
+SHOWN = {
+    "same": "the same to the last digit",
+    "judged": "with an error",
+    "far": f"beyond {FAR:g} errors",
+    "expected": "expected by chance at most",
+    "too_many": "too many",
+}
+
+
+def _tabulated(table: pd.DataFrame) -> str:
+    shown = table.astype(object).fillna(ABSENT).map(lambda value: printable(value) if isinstance(value, str) else value)
+    return tabulate(shown, headers="keys", tablefmt="plain", showindex=False, floatfmt=".4g")
 
 
 def agreement(published: Path, layout: Layout) -> Agreement:
     """Compare a suite's results with published ones.
 
     Raises:
-        ArtifactError: if a table or the provenance is missing, damaged or from another suite, or a table repeats a row or has no
-            numbers.
+        ArtifactError: if a table or the provenance is missing, damaged or from another suite, a published file is not the one in
+            its ``SHA256SUMS``, or a table repeats a row or has no numbers.
     """
     paths = {name: published / f"tables/{name}.csv" for name in KEYS}
     record = published / "provenance.json"
@@ -117,20 +131,22 @@ def agreement(published: Path, layout: Layout) -> Agreement:
             f"{published}: found no provenance.json with a tables/claims.csv, expected a folder that indm publish wrote "
             "for a suite with claims, such as docs/results/digits"
         )
+    if (published / SUMS).is_file():
+        check_sums(published)
     with from_git():
-        published_tables = {name: _checked(name, layout.suite, path, read_rows(path)) for name, path in paths.items()}
+        theirs = {name: _checked(name, layout.suite, path, read_rows(path)) for name, path in paths.items()}
         machines, suite_sha256 = _machines(record), _suite_of(record)
     own = {path.stem: (path, table) for path, table in read_tables(layout, paths).items()}
     here = {name: _checked(name, layout.suite, *own[name]) for name in paths}
-    sides = {name: (_numbers(name, published_tables[name]), _numbers(name, here[name])) for name in NUMBERS}
-    numbers = pd.concat([_beside(*pair, KEY) for pair in sides.values()])
+    numbers = _beside(entries(theirs), entries(here), KEY)
     if numbers.empty:
-        raise ArtifactError(f"{published}/tables: found no number to compare, expected some in {', '.join(NUMBERS)}")
+        raise ArtifactError(f"{published}/tables: found no number to compare, expected some in {', '.join(KEYS)}")
     return Agreement(
         (machines, _own_machines(layout)),
         (suite_sha256, _suite_of(layout.tables / "provenance/table.json")),
-        _verdict_pairs(_beside(_verdicts(published_tables["claims"]), _verdicts(here["claims"]), ["claim"])),
-        _distances(numbers),
+        _verdict_pairs(_beside(_verdicts(theirs["claims"]), _verdicts(here["claims"]), ["claim"])),
+        _judged(numbers),
+        tuple(left_out(here)),
     )
 
 
@@ -168,14 +184,10 @@ def _verdicts(table: pd.DataFrame) -> pd.DataFrame:
     """List the verdicts, each named by its claim, place and comparison."""
     rows = []
     for row in records(table):
-        asked = {key: _text(row[key]) for key in ASKED}
-        rows.append((_place("claims", row), row["verdict"], row["repeatability"] < REPEATABLE, asked))
+        asked = {key: text(row[key]) for key in ASKED}
+        place = " ".join(filter(None, (text(row[key]) for key in KEYS["claims"])))
+        rows.append((place, row["verdict"], row["repeatability"] < REPEATABLE, asked))
     return pd.DataFrame(rows, columns=["claim", "grade", "low", "asked"])
-
-
-def _text(value: Any) -> str:
-    """Write a value as text, because a column of numbers and texts may be read as either."""
-    return "" if pd.isna(value) else str(value) if isinstance(value, str) else f"{value:g}"
 
 
 def _verdict_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -192,34 +204,11 @@ def _verdict_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"claim": pairs["claim"], **grades, "repeatable": ~low, "asked": asked})
 
 
-def _numbers(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """List the numbers of a table, each with its standard error over seeds, or else over images; for settings the error is 0."""
-    rows = [(name, _place(name, row), *number) for row in records(table) for number in _row_numbers(name, row)]
-    return pd.DataFrame(rows, columns=[*KEY, "value", "se"]).astype({"value": object, "se": float})
-
-
-def _place(name: str, row: Mapping[str, Any]) -> str:
-    return " ".join(text for text in (_text(row[key]) for key in KEYS[name]) if text)
-
-
-def _row_numbers(name: str, row: Mapping[str, Any]) -> Iterator[tuple[str, Any, float]]:
-    """Yield name, value and standard error of each number in a row, and of each setting that is not part of its key."""
-    for column, value in row.items():
-        errors = [row[end] for end in (f"{column}_se", f"{column}_image_se") if end in row]
-        if pd.isna(value) or value == "" or column in KEYS[name] or not (errors or column in SETTINGS):
-            continue
-        yield column, value, float(next((error for error in errors if not pd.isna(error)), 0.0))
-
-
-def _distances(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Measure the distance of the two sides in standard errors: 0 where they are equal, infinite where they cannot be compared."""
-    published, here = pairs["value_published"], pairs["value_here"]
-    error = np.hypot(pairs["se_published"], np.minimum(pairs["se_here"], WIDE * pairs["se_published"]))
-    values = [pd.to_numeric(side, errors="coerce") for side in (published, here)]
-    apart: pd.Series[float] = (values[0] - values[1]).abs() / error
-    same = (published == here) & ~values[0].isin([np.inf, -np.inf])
-    columns = {"published": published, "here": here, "standard_errors": apart.mask(same, 0.0).fillna(np.inf)}
-    return pd.DataFrame({**{key: pairs[key] for key in KEY}, **columns})
+def _judged(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Judge the distances of numbers, and sort them by table."""
+    sides = {"published": pairs["value_published"], "here": pairs["value_here"]}
+    found = pd.concat([pairs[KEY].assign(**sides), distances(pairs)], axis="columns")
+    return found.sort_values("table", key=lambda names: names.map([*KEYS].index), kind="stable", ignore_index=True)
 
 
 def _machines(path: Path) -> str:

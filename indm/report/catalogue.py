@@ -60,11 +60,17 @@ CATALOGUE = {
         "likelihood",
         key=(*CELL,),
     ),
-    "flow": Table("effects of the trained flows on test images", View((*FLOW_METRICS, *BAND_METRICS, "seeds")), "flow"),
+    "flow": Table(
+        "effects of the trained flows on test images",
+        View((*FLOW_METRICS, *BAND_METRICS, "seeds")),
+        "flow",
+        key=(*CELL,),
+    ),
     "ablation": Table(
         "variants, and their differences from the plain baseline, paired by seed",
         View(("nelbo_difference", "nll_difference", "gap_difference", "log_fid_difference", "kid_difference", "pairs")),
         "ablation",
+        key=(*CELL,),
     ),
     "discretization": Table(
         "FID against sampler steps",
@@ -76,11 +82,17 @@ CATALOGUE = {
         "likelihoods during training, bits/dim", View(("nelbo",), across="step"), "learning", key=(*CELL, "step")
     ),
     "toy2d": Table("distances from known densities, bits/dim", View((*OF_DENSITIES, "seeds")), "toy", key=(*CELL,)),
-    "protocol": Table("FID by other protocols", View(("fid", "difference"), label=("factor", "setting")), "protocol"),
+    "protocol": Table(
+        "FID by other protocols",
+        View(("fid", "difference"), label=("factor", "setting")),
+        "protocol",
+        key=(*CELL, "factor", "setting"),
+    ),
     "tuned": Table(
         "hyper-parameters chosen on the validation split",
         View(("target", "steps", "trials", "failed", "trial"), group=("dataset", "sde", "objective", "reading")),
         "tuning",
+        key=(*CELL, "reading"),
     ),
     "tuning": Table(
         "trials of their search",
@@ -91,6 +103,7 @@ CATALOGUE = {
         "cost of the models",
         View(("ms_per_step", "train_flops_per_step", "score_parameters", "flow_parameters", "train_peak_memory_mib")),
         "cost",
+        key=(*CELL,),
         stage="compute",
     ),
     "claims": Table(
@@ -104,14 +117,20 @@ CATALOGUE = {
         key=CLAIM,
         stage="claims",
     ),
-    "differences": Table("the paired difference of each seed; an effect is their mean", stage="claims"),
+    "differences": Table(
+        "the paired difference of each seed; an effect is their mean", key=(*CLAIM, "seed"), stage="claims"
+    ),
     "comparison": Table(
         "published numbers next to ours",
         View(("ours", "published", "verdict"), label=("model", "variant", "metric", "sampler"), dropped="ours"),
         "published",
+        key=(*CELL, "metric", "sampler"),
         stage="claims",
     ),
-    "values": Table("every number, with its run and its source file"),
+    "values": Table(
+        "every number, with its run and its source file",
+        key=(*CELL, "seed", "stage", "metric", "sampler", "x"),
+    ),
     "images": Table("the likelihoods of each image"),
 }
 SHOWN = tuple(name for name, table in CATALOGUE.items() if table.view)
