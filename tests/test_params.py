@@ -112,6 +112,18 @@ MISTAKES = {
     "a tolerance below the rounding": (
         "  tolerance: 1.0e-4\n  denoise", "  tolerance: 1.0e-30\n  denoise", "key sample.tolerance: found 1e-30"
     ),
+    "a control on known densities that hardly learns": (
+        "        learned-linear: {lr: 3.0e-2,", "        learned-linear: {lr: 1.0e-9,",
+        "key toy2d.lengths.short.rates.learned-linear.lr: found 1e-09; allowed: within a factor of 10 of 0.03, the rate of ddpmpp"
+    ),
+    "a frozen flow on known densities that hardly learns": (
+        "        frozen-flow: {lr: 3.0e-2,", "        frozen-flow: {lr: 2.0e-3,",
+        "key toy2d.lengths.short.rates.frozen-flow.lr: found 0.002; allowed: within a factor of 10 of 0.03, the rate of indm"
+    ),
+    "a rival whose forward process hardly moves": (
+        "        learned-linear: {lr: 3.0e-2, map_lr: 3.0e-2}", "        mulan: {lr: 3.0e-2, map_lr: 1.0e-9}",
+        "key toy2d.lengths.short.rates.mulan.map_lr: found 1e-09; allowed: within a factor of 100 of 0.03, the rate of INDM's flow"
+    ),
     "a coupling that takes all memory": (
         "    coupling_width: 16", "    coupling_width: 1000000", "key toy2d.training.coupling_width: found 1000000"
     ),

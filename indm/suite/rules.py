@@ -10,16 +10,19 @@ from pydantic import ValidationError
 from indm.measured import METRICS
 from indm.registry import SAMPLERS, goes_with
 from indm.suite.schema.types import ABSENT, PC, first_repeat
-from indm.suite.variants import SAME_COMPUTE, variants
+from indm.suite.variants import FROZEN_FLOW, RATES, SAME_COMPUTE, variants, within
 
 if TYPE_CHECKING:
     from indm.suite.schema.evaluation import ReferenceParams, SampleParams
-    from indm.suite.schema.studies import RangeParams, TuneParams
+    from indm.suite.schema.studies import MODELS, RangeParams, Toy2dRatesParams, TuneParams
     from indm.suite.schema.suite import RunParams, Suite
     from indm.suite.schema.train import FlowParams, TrainParams, VEParams, VPParams
 
 # Largest compute of the flow in the study of known densities, relative to the score network.
 MOST_COMPUTE = 30
+# In that study, the models with a learned map or forward process, and the largest factor between its rate and the rate of
+# INDM's flow: maps of other kinds have other scales, but a map that hardly moves is not a control.
+MAPS, MAP_RATES = ("learned-linear", "learned-range", "mulan", "diffenc"), 100
 # Runs that a mistake names.
 SHOWN_RUNS = 3
 
@@ -228,6 +231,8 @@ def _toy2d(suite: "Suite") -> Iterator[str]:
             yield f"key toy2d.datasets.{job}.length: found {found.length!r}; allowed: {', '.join(lengths)}, of toy2d.lengths"
         elif not {"ddpmpp", "indm"} <= {*lengths[found.length].rates}:
             yield f"key toy2d.lengths.{found.length}.rates: found no ddpmpp or no indm; allowed: both, with or without controls"
+    for name, length in lengths.items():
+        yield from _toy2d_rates(f"key toy2d.lengths.{name}.rates", length.rates)
     measured = [(job.label, seed) for job in suite.toy2d.datasets.values() for seed in job.seeds]
     if (twice := first_repeat(measured)) is not None:
         yield f"key toy2d.datasets: found seed {twice[1]} of {twice[0]} in two jobs; allowed: each seed once"
@@ -240,6 +245,18 @@ def _toy2d(suite: "Suite") -> Iterator[str]:
             f"key toy2d.training.coupling_width: found {training.coupling_width}; allowed: up to {widest}, because with a flow of "
             f"more than {MOST_COMPUTE} times the score network's compute, the same-compute control would hardly end"
         )
+
+
+def _toy2d_rates(place: str, rates: "Mapping[MODELS, Toy2dRatesParams]") -> Iterator[str]:
+    """Check that no model is held back by its rates, by the rule for the rates of images' variants."""
+    for model, own in rates.items():
+        plain: MODELS = "indm" if model == FROZEN_FLOW else "ddpmpp"
+        if plain in rates and not within(own.lr, rates[plain].lr, RATES):
+            allowed = f"within a factor of {RATES} of {rates[plain].lr}, the rate of {plain}"
+            yield f"{place}.{model}.lr: found {own.lr}; allowed: {allowed}"
+        if model in MAPS and "indm" in rates and not within(own.map_lr, rates["indm"].map_lr, MAP_RATES):
+            allowed = f"within a factor of {MAP_RATES} of {rates['indm'].map_lr}, the rate of INDM's flow"
+            yield f"{place}.{model}.map_lr: found {own.map_lr}; allowed: {allowed}"
 
 
 def _reference(dataset: str, reference: "ReferenceParams") -> Iterator[str]:

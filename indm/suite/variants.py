@@ -98,7 +98,7 @@ def _beside(variant: str, named: Control, own: Mapping[str, Any], plain: Mapping
         if key not in {*named.values, *named.others} and own.get(key) != plain.get(key):
             yield f"{key}: found {own.get(key)!r}; allowed: {plain.get(key)!r}, the value"
     key, lr, steps = "train.lr", plain["train.lr"], plain["train.steps"]
-    if key in named.others and not lr / RATES <= own[key] <= lr * RATES:
+    if key in named.others and not within(own[key], lr, RATES):
         yield f"{key}: found {own[key]}; allowed: within a factor of {RATES} of {lr}, the rate"
     if variant == SAME_COMPUTE and own["train.steps"] <= steps:
         yield f"train.steps: found {own['train.steps']}; allowed: more than the {steps} steps"
@@ -106,6 +106,11 @@ def _beside(variant: str, named: Control, own: Mapping[str, Any], plain: Mapping
         yield f"{SIZE[0]}: found {own[SIZE[0]]}; allowed: a larger network than the network"
     if variant == FROZEN_FLOW and own["train.fresh_score_after"] != steps:
         yield f"train.fresh_score_after: found {own['train.fresh_score_after']}; allowed: {steps}, the steps"
+
+
+def within(found: float, plain: float, factor: float) -> bool:
+    """Return whether a rate is within a factor of another one."""
+    return plain / factor <= found <= plain * factor
 
 
 def _size(value: "int | list[int]") -> int:
