@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Generator, Tensor
 
+from indm.arguments import COUNT, SEED, Range, check_number, find_device, shown
 from indm.data.levels import dequantise, quantise
 from indm.diffusion.evaluation import Evaluation, likelihoods
 from indm.diffusion.generate import draw_levels
@@ -32,11 +33,12 @@ from indm.store.files import AGAIN, CHECKPOINT_FORMAT, read_json, read_spec
 from indm.store.manifest import damage, read_manifest
 
 CHECKPOINT = "checkpoint.safetensors"
+# Letters of a name in an error.
+LONGEST = 300
 AVERAGED = {"score": "ema", "flow": "ema"}
 Values = Tensor | ArrayLike
-# The kinds and the ranges of numbers, as in suites; of a number without an entry, COUNT.
-COUNT = (Integral, 1, 10**9)
-RANGES = {"steps": (Integral, 1, 10**6), "seed": (Integral, 0, 2**32 - 1), "log_det_tolerance": (Real, 1e-6, 1e6)}
+# The ranges of numbers, as in suites; of a number without an entry, COUNT.
+RANGES = {"steps": COUNT._replace(most=10**6), "seed": SEED, "log_det_tolerance": Range(Real, 1e-6, 1e6)}
 
 
 @contextmanager
@@ -324,8 +326,9 @@ def load_run(run: str | Path, device: str = "cpu") -> Run:
         ArtifactError: if there is no such run (the message lists the known runs), or its file is damaged, or the manifest of
             its training is missing.
         DataError: if this machine has no such device.
+        ParamsError: if ``run`` is neither a string nor a path.
     """
-    place, where = _place(run), _device(device)
+    place, where = _place(run), find_device(device)
     if place.is_dir():
         name, model = _trained(place)
     else:
@@ -339,28 +342,29 @@ def load_run(run: str | Path, device: str = "cpu") -> Run:
     return Run(name, model.to(where).eval().requires_grad_(False), found[1], int(found[2]))
 
 
-def _device(name: str) -> torch.device:
-    """Return the device of a name, if this machine has it."""
-    try:
-        found = torch.device(name)
-    except RuntimeError:
-        found = None
-    if found is None or found.type not in ("cpu", "cuda"):
-        raise DataError(f"device: found {name!r}, expected cpu, or cuda with or without a number")
-    if found.type == "cuda" and (last := found.index or 0) >= (count := torch.cuda.device_count()):
-        raise DataError(f"device {found}: torch sees {count or 'no'} GPU, expected at least {last + 1}; use cpu")
-    return found
-
-
 def _place(run: str | Path) -> Path:
     """Find the folder or the file of a run."""
+    if not isinstance(run, str | Path) or not str(run):
+        raise ParamsError(f"run: found {shown(run)}, expected the name of a run, a file of weights or a run's folder")
     path = Path(run)
     published = {file.stem: file for file in sorted(WEIGHTS.glob("*/*.safetensors"))}
-    if path.exists() or str(run) in published:
-        return path if path.exists() else published[str(run)]
-    beside = ", ".join(sorted(file.parent.name for file in path.parent.glob(f"*/{CHECKPOINT}")))
+    if _exists(path):
+        return path
+    if str(run) in published:
+        return published[str(run)]
+    neighbours = path.parent.glob(f"*/{CHECKPOINT}") if _exists(path.parent) else ()
+    beside = ", ".join(sorted(file.parent.name for file in neighbours))
     there = f"in {path.parent}: {beside}; " if beside else ""
-    raise ArtifactError(f"{run}: found no such run; {there}this package includes: {', '.join(published)}")
+    name = str(run) if len(str(run)) <= LONGEST else shown(str(run))
+    raise ArtifactError(f"{name}: found no such run; {there}this package includes: {', '.join(published)}")
+
+
+def _exists(path: Path) -> bool:
+    """Return whether there is a file or a folder; there is none with a name that the system does not allow."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _trained(folder: Path) -> tuple[str, ImplicitNonlinearDiffusion]:
@@ -385,10 +389,7 @@ def _trained(folder: Path) -> tuple[str, ImplicitNonlinearDiffusion]:
 def _check(**numbers: float) -> None:
     """Check that a suite allows these numbers."""
     for name, number in numbers.items():
-        kind, least, most = RANGES.get(name, COUNT)
-        if isinstance(number, bool) or not isinstance(number, kind) or not least <= number <= most:
-            expected = f"a {'whole ' if kind is Integral else ''}number from {least} to {most}"
-            raise ParamsError(f"{name}: found {number!r}, expected {expected}")
+        check_number(name, number, RANGES.get(name, COUNT))
 
 
 def _mean(values: Tensor) -> str:

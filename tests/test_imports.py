@@ -15,7 +15,7 @@ PACKAGE = REPOSITORY / "indm"
 # From the ground up; a room imports rooms of lower floors, and itself.
 FLOORS = [
     {"errors", "measured", "seeding"},
-    {"process", "progress", "registry", "shipped", "terminal"},
+    {"arguments", "process", "progress", "registry", "shipped", "terminal"},
     {"store", "suite", "data", "networks", "flows"},
     {"diffusion"},
     {"released", "metrics", "report"},

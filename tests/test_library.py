@@ -383,10 +383,34 @@ def test_an_unknown_run_is_named_with_those_that_are_there(folder: Path) -> None
 
 
 @pytest.mark.parametrize(
+    ("named", "error", "words"),
+    [
+        (5, ParamsError, "run: found 5, expected the name of a run"),
+        (None, ParamsError, "run: found None, "),
+        (b"digits", ParamsError, "run: found b'digits', "),
+        (["digits"], ParamsError, "run: found ['digits'], "),
+        ("", ParamsError, "run: found '', "),
+        ("a" * 5000, ArtifactError, "'" + "a" * 59 + "...: found no such run; this package includes: "),
+        ("a" * 5000 + "/b", ArtifactError, "...: found no such run; "),
+        ("a\0b", ArtifactError, "a\0b: found no such run; "),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_what_is_not_the_name_of_a_run_is_refused_on_one_line(named: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=re.escape(words)) as caught:
+        indm.load_run(named)
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
     ("device", "words"),
     [
         ("gpu", "found 'gpu'"),
         ("cuda:1", "cuda:1: torch sees 1 GPU"),
+        (5, "found 5, expected cpu"),
+        (None, "found None, expected cpu"),
+        ("meta", "found 'meta', expected cpu"),
     ],
     ids=type,
 )
