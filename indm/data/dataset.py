@@ -73,6 +73,7 @@ class Dataset:
         licence: the terms under which the images may be used, as shown to users.
         official_partition: whether the publisher has split training and test images, so that the split seed has no effect.
         archives: the files it is read from, unless another package provides it.
+        selection: the files it is read from, if they are some files of an archive.
         validation: for a dataset without a validation split, the default number of last training images that become it.
         counts: number of images in each split; ``None`` if it is known only after reading them.
         pictures: whether pictures of its images may be made and published.
@@ -86,7 +87,8 @@ class Dataset:
     source: str
     licence: str
     official_partition: bool = False
-    archives: tuple[Archive | Selection, ...] = ()
+    archives: tuple[Archive, ...] = ()
+    selection: Selection | None = None
     validation: int | None = None
     counts: Mapping[str, int] | None = field(default=None, hash=False)
     pictures: bool = True

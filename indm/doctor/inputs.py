@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from indm.data.archives import Selection, check_root, verify
+from indm.data.archives import check_root, verify
 from indm.doctor.machine import DOWNLOAD, MISSING, READY, Item
 from indm.errors import DataError
 
 if TYPE_CHECKING:
-    from indm.data.archives import Archive
+    from indm.data.archives import Archive, Selection
     from indm.data.folders import PngFolders
     from indm.metrics.weights import WeightsFile
     from indm.suite.schema.suite import Suite
@@ -34,17 +34,16 @@ def archives(dataset: str, root: Path) -> list[Item]:
 
     if isinstance(load := DATASETS[dataset].load, PngFolders):
         return [_folders(dataset, load)]
-    known = DATASETS[dataset].archives
-    if known and root.is_file():
+    known, selection = DATASETS[dataset].archives, DATASETS[dataset].selection
+    if (known or selection) and root.is_file():
         return [_checked(dataset, root, partial(check_root, root))]
-    found = [
-        _selection(dataset, files, root) if isinstance(files, Selection) else _archive(dataset, files, files.find(root))
-        for files in known
-    ]
+    if selection is not None:
+        return [_selection(dataset, selection, root)]
+    found = [_archive(dataset, archive, archive.find(root)) for archive in known]
     return found or [Item(dataset, READY, "in an installed package")]
 
 
-def _selection(dataset: str, files: Selection, root: Path) -> Item:
+def _selection(dataset: str, files: "Selection", root: Path) -> Item:
     place = files.find(root)
     if place.exists():
         return _checked(dataset, place, partial(files.check, place))

@@ -26,7 +26,7 @@ def run(suite: "Suite", layout: Layout, name: str, *, data_root: Path | None) ->
     Archives are looked for below ``data_root``, or below :func:`indm.data.data_root` if it is None.
     """
     folder, dataset, parameters = layout.data(name), DATASETS[name], suite.datasets[name]
-    if dataset.archives:
+    if dataset.archives or dataset.selection:
         dataset = replace(dataset, load=partial(dataset.load, root=data_root))
     write_dataset(folder, name, dataset.holding_out(parameters.validation), parameters.split_seed)
     return Finished(folder)

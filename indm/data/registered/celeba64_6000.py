@@ -14,7 +14,7 @@ DATASET = Dataset(
     "Wild (Liu et al., 2015), https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
     licence="for non-commercial research only, not to be copied or distributed: the terms on the dataset's page",
     official_partition=True,
-    archives=(celeba64_6000.FILES,),
+    selection=celeba64_6000.FILES,
     counts={"train": 4_560, "valid": 780, "test": 660},
     pictures=False,
 )
