@@ -91,7 +91,8 @@ def test_a_number_does_not_depend_on_the_other_images_and_is_of_the_seed() -> No
 
 
 def test_the_numbers_of_a_run_in_python_do_not_depend_on_the_batch_size() -> None:
-    run, settings = load_run("digits-vp-indm-nll-s4"), {"ode_steps": 4, "time_draws": 2, "log_det_tolerance": 1e-3}
+    run = load_run("digits-vp-indm-nll-s4")
+    settings: dict[str, Any] = {"ode_steps": 4, "time_draws": 2, "log_det_tolerance": 1e-3}
     found = [run.likelihood(digits(9), batch_size=size, **settings) for size in SIZES]
     for other in found[1:]:
         torch.testing.assert_close(other.nelbo, found[0].nelbo, rtol=0, atol=ROUNDING)
