@@ -10,10 +10,11 @@ from torch import Generator, Tensor
 from indm.data.levels import bits_per_dim
 from indm.diffusion.bands import bounds_by_band, in_bands
 from indm.diffusion.evaluation import Evaluation, likelihoods
-from indm.diffusion.likelihood import GaussianControl, to_cosine
+from indm.diffusion.likelihood import GaussianControl
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.flows.base import Flow
 from indm.flows.build import build_flow
+from indm.flows.cosine import to_cosine
 from indm.flows.description import bands
 from indm.measured import BANDS
 from indm.registry import FLOWS

@@ -14,11 +14,11 @@ from torch import Generator, Tensor
 import indm
 from indm.diffusion.draws import of_images
 from indm.diffusion.evaluation import Evaluation, bounds, control_of, likelihoods
-from indm.diffusion.likelihood import GaussianControl, nelbo_alone, strata, stratified_nelbo, to_cosine
+from indm.diffusion.likelihood import GaussianControl, nelbo_alone, strata, stratified_nelbo
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.diffusion.path import LinearPath
 from indm.diffusion.sde import T, build_sde, importance_time
-from indm.flows.registered.filter import cosine_basis
+from indm.flows.cosine import cosine_basis, to_cosine
 from indm.library import load_run
 from tests.conftest import GOLDEN
 from tests.test_library import digits

@@ -12,16 +12,17 @@ import pytest
 from indm.errors import ArtifactError, ParamsError
 from indm.measured import BAND_METRICS
 from indm.pipeline.jobs import Job, job_parameters, lasting_inputs
-from indm.report.figures import plot_figures
+from indm.report.figures import FIGURES, plot_figures
 from indm.stages import claims, table
 from indm.store.files import read_json, write_json, write_table
 from indm.store.layout import Layout
 from indm.suite.load import load_suite, suite_content
+from indm.suite.schema.suite import Suite
 from indm.suite.strict_yaml import parse_yaml, yaml_text
 from tests.conftest import REPOSITORY
 from tests.made_up import write_made_up_runs
 from tests.test_curve import call
-from tests.test_planted import plant, planted_suite, rows_known
+from tests.test_planted import plant, planted_suite
 
 PLAIN, FILTER = "digits-vp-ddpmpp-nll-s0", "digits-vp-ddpmpp-learned-filter-nll-s0"
 BY_IMAGE: dict[str, Any] = {"images": 6, "batch_size": 4, "time_draws": 3, "tolerance": None, "ode_steps": 2}
@@ -159,13 +160,20 @@ def leave_out(layout: Layout, runs: Any, stage: str, count: int) -> None:
             write_table(layout.run(run) / "curve.csv", curve)
 
 
+def short_suite() -> Suite:
+    """The planted suite's models of objective nll under VP."""
+    suite = planted_suite()
+    runs = {name: run for name, run in suite.runs.items() if (run.objective, run.sde) == ("nll", "vp")}
+    study = suite.toy2d.model_copy(update={"datasets": {}})
+    return suite.model_copy(update={"runs": runs, "toy2d": study})
+
+
 @pytest.mark.parametrize("count", [0, 8])
 def test_tables_have_empty_cells_where_no_ode_was_solved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    layout, suite = Layout(tmp_path / "results", "planted"), planted_suite()
+    layout, suite = Layout(tmp_path / "results", "planted"), short_suite()
     write_made_up_runs(layout, suite, plant)
-    write_table(layout.suite_folder / "toy2d/moons.csv", rows_known())
     shutil.copytree(REPOSITORY / "params", tmp_path / "params")
     monkeypatch.chdir(tmp_path)
     leave_out(layout, suite.runs, "nll", count)
@@ -182,15 +190,22 @@ def test_tables_have_empty_cells_where_no_ode_was_solved(
     graded = verdicts[(verdicts["objective"] == "nll") & (verdicts["sde"] == "vp")].groupby("id")["effect"].count()
     assert graded["better-nelbo"] >= 3
     assert (graded.get("better-nll", 0) >= 3) == (count > 0)
-    figures = plot_figures(layout.tables)
-    assert "learning-curve-step" in figures
-    assert b"nan" not in figures["learning-curve-step"].lower()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "indm.report.figures.FIGURES", {name: FIGURES[name] for name in ("learning-curve-step", "ablation")}
+        )
+        figures = plot_figures(layout.tables)
+    assert set(figures) == {"learning-curve-step", "ablation"}
+    # Its metrics head the columns of a figure, or label its panels.
+    drawn = {name: svg.decode() for name, svg in figures.items()}
+    assert "NELBO, bits/dim" in drawn["learning-curve-step"]
+    assert "NLL, bits/dim" not in drawn["learning-curve-step"]
+    assert ("<!-- NLL -->" in drawn["ablation"]) == (count > 0)
 
 
 def test_an_nll_that_is_missing_without_a_reason_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layout, suite = Layout(tmp_path / "results", "planted"), planted_suite()
+    layout, suite = Layout(tmp_path / "results", "planted"), short_suite()
     write_made_up_runs(layout, suite, plant)
-    write_table(layout.suite_folder / "toy2d/moons.csv", rows_known())
     shutil.copytree(REPOSITORY / "params", tmp_path / "params")
     monkeypatch.chdir(tmp_path)
     run = next(iter(suite.runs))

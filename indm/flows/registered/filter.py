@@ -1,10 +1,9 @@
 """A learned gain for each spatial frequency of an image: a linear filter, diagonal in the cosine basis."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
+from indm.flows.cosine import cosine_basis
 from indm.flows.learned import ClosedFormFlow
 
 
@@ -55,16 +54,6 @@ class SpectralFilter(ClosedFormFlow):
     def _filtered(self, images: Tensor, log_gain: Tensor) -> Tensor:
         basis = cosine_basis(self.image_shape[-1]).to(images)
         return basis.T @ (log_gain.exp() * (basis @ images @ basis.T)) @ basis
-
-
-def cosine_basis(size: int) -> Tensor:
-    r"""Return the orthonormal cosine transform of S values, float64, shape (S, S); row k has frequency k.
-
-    .. math:: C_{kn} = \sqrt{\tfrac{2 - \delta_{k0}}{S}} \cos\frac{\pi k (n + 1/2)}{S}
-    """
-    places = torch.arange(size, dtype=torch.float64)
-    rows = torch.cos(math.pi * (places + 0.5) * places[:, None] / size) * math.sqrt(2 / size)
-    return torch.cat([rows[:1] / math.sqrt(2), rows[1:]])
 
 
 FLOW = SpectralFilter
