@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from indm.flows.cosine import cosine_basis
 from indm.flows.description import bands
-from indm.flows.registered.filter import cosine_basis
 from indm.measured import BANDS
 from indm.store.files import read_array, write_table
 

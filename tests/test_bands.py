@@ -5,14 +5,16 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from indm.data.levels import bits_per_dim
 from indm.diffusion.bands import bounds_by_band, in_bands
 from indm.diffusion.evaluation import Evaluation, likelihoods
-from indm.diffusion.likelihood import GaussianControl, to_cosine
+from indm.diffusion.likelihood import GaussianControl
 from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.flows.base import Flow
 from indm.flows.build import build_flow
+from indm.flows.cosine import to_cosine
 from indm.flows.description import bands
 from indm.measured import BANDS
 from indm.registry import FLOWS
@@ -28,7 +30,7 @@ def evaluation(time_draws: int = 2, batch_size: int = 4) -> Evaluation:
     return Evaluation(batch_size, time_draws, None, None, None, False, "image", "cosine", ode_images=0)
 
 
-def moved(flow: nn.Module) -> nn.Module:
+def moved(flow: Flow) -> Flow:
     """Move the weights of a map away from the identity."""
     generator = Generator().manual_seed(0)
     for parameter in flow.parameters():
@@ -63,7 +65,7 @@ def test_gains_of_a_map_are_those_of_its_jacobian(name: str) -> None:
     """In the cosine basis, the Jacobian has no entries between frequencies, and a block of the channels for each."""
     channels, size = 3, 4
     flow = moved(build_flow(name.partition(" ")[0], channels_in=channels, image_size=size, behind=DIAGONAL[name]))
-    flow = flow.double()
+    flow.double()
     x = torch.rand(1, channels, size, size, dtype=torch.float64)
     basis = torch.linalg.inv(
         to_cosine(torch.eye(channels * size**2, dtype=torch.float64).unflatten(1, x.shape[1:])).flatten(1)
@@ -96,12 +98,13 @@ def test_shares_of_independent_frequencies_are_their_cross_entropies(monkeypatch
     r"""With an exact prediction, a coefficient of variance v and mean m has :math:`\tfrac12\log 2\pi v + (y - m)^2/2v`, whatever
     the gain of the map in front of the diffusion."""
     data, network = CosineGaussian(channels=1, size=8), behind("filter")
-    gains = network.flow.log_gains()
+    gains, flow = network.flow.log_gains(), network.flow
     assert gains is not None
+    assert isinstance(flow.shift, Tensor)
     latent = CosineGaussian(channels=1, size=8)
-    shift = to_cosine(network.flow.shift.double()[None])[0]
+    shift = to_cosine(flow.shift.double()[None])[0]
     latent.mean, latent.variance = gains.double().exp() * data.mean + shift, (2 * gains.double()).exp() * data.variance
-    network.noise.forward = lambda z, t: latent.noise_fn(network.sde, z.double(), t).float()  # type: ignore[method-assign]
+    network.noise.forward = lambda z, t: latent.noise_fn(network.sde, z.double(), t).float()  # type: ignore[method-assign, assignment]
     x = data.draw(200)
     monkeypatch.setattr("indm.diffusion.bands.dequantised", lambda batch, *_: x[batch[:, 0, 0, 0].long()].float())
     exact = GaussianControl(network.sde, latent.mean.float(), latent.variance.float(), cosine=True)

@@ -15,9 +15,9 @@ from indm.data.levels import dequantise
 from indm.errors import DivergenceError
 from indm.flows.base import Flow, LogDet
 from indm.flows.build import build_flow
+from indm.flows.cosine import cosine_basis
 from indm.flows.description import STEP, bands, describe, squared_gains
 from indm.flows.log_det import Series
-from indm.flows.registered.filter import cosine_basis
 from indm.flows.sources import Source, draw_probe
 from indm.library import load_run
 from indm.measured import BANDS

@@ -14,11 +14,11 @@ from torch import Generator, Tensor
 import indm
 from indm.diffusion.draws import of_images
 from indm.diffusion.evaluation import Evaluation, bounds, control_of, likelihoods
-from indm.diffusion.likelihood import GaussianControl, nelbo_alone, strata, stratified_nelbo, to_cosine
+from indm.diffusion.likelihood import GaussianControl, nelbo_alone, strata, stratified_nelbo
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.diffusion.path import LinearPath
 from indm.diffusion.sde import T, build_sde, importance_time
-from indm.flows.registered.filter import cosine_basis
+from indm.flows.cosine import cosine_basis, to_cosine
 from indm.library import load_run
 from tests.conftest import GOLDEN
 from tests.test_library import digits
@@ -91,7 +91,8 @@ def test_a_number_does_not_depend_on_the_other_images_and_is_of_the_seed() -> No
 
 
 def test_the_numbers_of_a_run_in_python_do_not_depend_on_the_batch_size() -> None:
-    run, settings = load_run("digits-vp-indm-nll-s4"), {"ode_steps": 4, "time_draws": 2, "log_det_tolerance": 1e-3}
+    run = load_run("digits-vp-indm-nll-s4")
+    settings: dict[str, Any] = {"ode_steps": 4, "time_draws": 2, "log_det_tolerance": 1e-3}
     found = [run.likelihood(digits(9), batch_size=size, **settings) for size in SIZES]
     for other in found[1:]:
         torch.testing.assert_close(other.nelbo, found[0].nelbo, rtol=0, atol=ROUNDING)

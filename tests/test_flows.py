@@ -23,11 +23,12 @@ from indm.flows.base import Flow, LogDet
 from indm.flows.block import ResidualBlock, solve_block
 from indm.flows.build import build_flow
 from indm.flows.convolution import adjoint, convolve
+from indm.flows.cosine import cosine_basis, filtered
 from indm.flows.fixed import FixedCurve, FixedFilter
 from indm.flows.lipschitz import BOUNDS, Bound, LinfConv2d, LipschitzConv2d, SpectralConv2d, bounded_weights
 from indm.flows.log_det import Contraction, Series, exact_log_det, neumann_vector, roulette_coefficients, series_log_det
 from indm.flows.registered import resflow as residual
-from indm.flows.registered.filter import SpectralFilter, cosine_basis, filtered
+from indm.flows.registered.filter import SpectralFilter
 from indm.flows.registered.resflow import ResidualFlow
 from indm.flows.registered.wolf import Wolf
 from indm.flows.sources import Probe, Share, Source, draw_probe, draw_roulette

@@ -213,7 +213,7 @@ def test_published_weights_give_the_published_likelihoods(name: str) -> None:
     """As many digits as the tables' numbers are of. On another processor, the last of these digits may differ."""
     values = pd.read_csv(PUBLISHED / "tables/values.csv")
     rows = values[(values["source"] == f"runs/{name}/nll.json")].set_index("metric")["value"]
-    found = indm.load_run(name).likelihood(digits(360))
+    found = indm.load_run(name).likelihood(digits(360), draws="batch")
     assert found.nll.mean().item() == pytest.approx(rows["nll"], abs=1e-4)
     assert found.nelbo.mean().item() == pytest.approx(rows["nelbo"], abs=1e-4)
 

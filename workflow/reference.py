@@ -306,7 +306,8 @@ def pipeline_page() -> str:
 A stage runs once for each dataset, run, shard, known density or suite. Paths start at `results/<suite>/`, except
 those in `params/` and `reports/`. Each stage also writes [a manifest and a provenance](../../results/README.md). A
 shard is a part of a run's work, for [several GPUs](../cluster.md#a-runs-evaluation-on-several-gpus). `nll`, `curve`
-and `flow` read `train.npy` only in suites with `draws: image` or `bands`. In the picture, an arrow leads to a stage from each whose files it reads, unless a way leads over others; shards are left out.
+and `flow` read `train.npy` only in suites with `draws: image` or `bands`. In the picture, an arrow leads to a stage
+from each whose files it reads, unless a way leads over others; shards are left out.
 
 {_table(["stage", "for each", "reads", "writes"], rows)}
 """

@@ -20,12 +20,13 @@ from torch import Tensor
 from indm.data.levels import bits_per_dim
 from indm.diffusion.draws import Draws, normal, signs
 from indm.diffusion.evaluation import Evaluation, control_of, dequantised
-from indm.diffusion.likelihood import GaussianControl, strata, to_cosine
+from indm.diffusion.likelihood import GaussianControl, strata
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.diffusion.objectives import NoiseFn
 from indm.diffusion.path import LinearPath
 from indm.diffusion.sde import T, importance_time
 from indm.errors import DivergenceError
+from indm.flows.cosine import to_cosine
 from indm.flows.description import bands
 from indm.measured import BANDS
 

@@ -29,7 +29,7 @@ from indm.diffusion.objectives import (
 from indm.diffusion.ode import solve_adaptively
 from indm.diffusion.path import ForwardPath
 from indm.diffusion.sde import SDE, T, importance_time
-from indm.flows.registered.filter import cosine_basis
+from indm.flows.cosine import to_cosine
 
 # torchdiffeq's explicit method has an order one lower, the fifth.
 MAX_ORDER = 6
@@ -122,10 +122,9 @@ class GaussianControl:
         with :math:`s_i^2` the sample variance in a dimension and :math:`\bar v` the variance of all entries, because a variance
         near 0 in a few latents would give another latent errors of any size.
         """
-        z0 = (to_cosine(z0) if cosine else z0).double()
-        count = len(z0)
-        variance = z0.var(0, correction=0) + z0.var(correction=0) / count**2
-        return cls(sde, z0.mean(0).float(), variance.float(), cosine)
+        values, count = (to_cosine(z0) if cosine else z0).double(), len(z0)
+        variance = values.var(0, correction=0) + values.var(correction=0) / count**2
+        return cls(sde, values.mean(0).to(z0.dtype), variance.to(z0.dtype), cosine)
 
     def turned(self, z: Tensor) -> Tensor:
         """Return latents or noise in the basis of the control variate, (B, *) to (B, *)."""
@@ -157,12 +156,6 @@ class GaussianControl:
         midpoints = (torch.arange(points, dtype=torch.float64, device=self.mean.device) + 0.5) / points
         a, b = self.coefficients(importance_time(self.sde, midpoints, eps)[0])
         return a.square().mean(0), b.square().mean(0)
-
-
-def to_cosine(images: Tensor) -> Tensor:
-    """Return the orthonormal cosine transform of each channel, (B, C, S, S) to (B, C, S, S)."""
-    basis = cosine_basis(images.shape[-1]).to(images)
-    return basis @ images @ basis.T
 
 
 def stratified_nelbo(

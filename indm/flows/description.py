@@ -7,7 +7,7 @@ from torch import Tensor
 
 from indm.errors import DivergenceError
 from indm.flows.base import Flow, LogDet, Map
-from indm.flows.registered.filter import cosine_basis
+from indm.flows.cosine import cosine_basis
 from indm.flows.sources import Source, draw_probe
 from indm.measured import BANDS, FLOW_METRICS
 

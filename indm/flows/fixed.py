@@ -3,16 +3,16 @@
 import torch
 from torch import Tensor
 
-from indm.flows.base import Batches, Flow
+from indm.flows.base import Batches
+from indm.flows.cosine import filtered, to_cosine
 from indm.flows.learned import ClosedFormFlow
-from indm.flows.registered.curve import INTERVALS, Curve
-from indm.flows.registered.filter import cosine_basis, filtered
+from indm.flows.piecewise import INTERVALS, PiecewiseCurve
 
 # The slope of the curve is (1 - v^2) to this power.
 SLOPE = -0.25
 
 
-class FixedCurve(Curve):
+class FixedCurve(PiecewiseCurve):
     r"""An increasing curve whose slope grows towards both ends of [-1, 1]; see :class:`Flow` for the shapes.
 
     .. math:: f(0) = 0, \qquad f'(v) \propto (1 - v^2)^{-1/4}
@@ -22,7 +22,7 @@ class FixedCurve(Curve):
     """
 
     def __init__(self, channels_in: int, image_size: int) -> None:
-        Flow.__init__(self, channels_in, image_size)
+        super().__init__(channels_in, image_size)
         self.register_buffer("log_slope", _log_slopes())
 
 
@@ -88,8 +88,7 @@ def coefficient_variances(batches: Batches) -> Tensor:
     """Return the variance of each coefficient of the cosine transform over images, float64, shape (C, S, S)."""
     count, total, squares = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     for x in batches():
-        basis = cosine_basis(x.shape[-1]).to(x.device)
-        coefficients = basis @ x.double() @ basis.T
+        coefficients = to_cosine(x.double())
         count += len(x)
         total = total.to(x.device) + coefficients.sum(0)
         squares = squares.to(x.device) + coefficients.square().sum(0)

@@ -19,6 +19,8 @@ from indm.report.plotting import PLAIN, WIDTH, label_rows, note, plot_interval
 # The lower quartile counts as narrow, because most rows may be wide, and a single one may be narrow by chance.
 WILD = 400.0
 # Prefixes of metrics whose smaller values are better, unlike gaps, which may be below 0.
+# Absent if the suite leaves the ODE out.
+OF_ODE = ("nll_difference", "gap_difference")
 LOWER_IS_BETTER = ("nelbo", "nll", "log_fid")
 # Variants in order: first the ones that do not adapt the scale of their latent.
 RUNGS = ["", "same-compute", "same-parameters", "reconstruction", "normalised-input", "learned-range", "standardised"]
@@ -31,7 +33,8 @@ def ablation(table: pd.DataFrame, claims: pd.DataFrame) -> Figure:
 
     The claims have the smallest effect that counts in each unit.
     """
-    metrics = [column for column in map(str, table) if column.endswith("_difference")]
+    absent = [column for column in OF_ODE if table[column].isna().all()]
+    metrics = [column for column in map(str, table) if column.endswith("_difference") and column not in absent]
     compared = table[table[metrics].notna().any(axis=1)].assign(seeds=lambda rows: rows["pairs"].astype(int))
     cells = zip(compared["model"], compared["variant"], strict=True)
     order = pd.Series([(cell[0] == REFERENCE, rung(cell)) for cell in cells], compared.index, dtype=object)

@@ -115,7 +115,8 @@ def _tails(images: pd.DataFrame) -> dict[str, float]:
         found["nll_beyond"] = float((images["nll"] - images["nelbo"] > BEYOND).sum())
     for metric in ("nll", "nll_fixed"):
         known = images[metric].dropna()
-        found |= {f"{metric}_median": known.median(), f"{metric}_trimmed": trim_mean(known, TRIMMED)}
+        trimmed = trim_mean(known, TRIMMED) if len(known) else np.nan
+        found |= {f"{metric}_median": known.median(), f"{metric}_trimmed": trimmed}
     return found
 
 

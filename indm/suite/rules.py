@@ -288,8 +288,8 @@ def _evaluation(suite: "Suite") -> Iterator[str]:
         if section.draws == "batch" and section.control == "cosine":
             yield f"key {key}: found control cosine with draws batch; allowed: pixels, or draws image"
     if suite.curve.draws == "image" and suite.curve.ode_images != 0:
-        found = "null" if suite.curve.ode_images is None else suite.curve.ode_images
-        yield f"key curve.ode_images: found {found}; allowed: 0 with draws image, because the bound chooses the decoder"
+        count = "null" if suite.curve.ode_images is None else str(suite.curve.ode_images)
+        yield f"key curve.ode_images: found {count}; allowed: 0 with draws image, because the bound chooses the decoder"
     if suite.nll.images is not None:
         yield from shards("nll", suite.shards.nll, suite.nll.images, suite.nll.batch_size, "nll.images")
     if not set(suite.reference) <= set(suite.datasets):

@@ -1,60 +1,17 @@
 """A learned increasing curve of an entry's value, the same for every pixel and channel."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from indm.flows.base import Flow, LogDet
-from indm.flows.sources import Source
-
-INTERVALS = 64
+from indm.flows.piecewise import INTERVALS, PiecewiseCurve
 
 
-class Curve(Flow):
-    r"""A piecewise linear curve with slopes :math:`e^{a_k}` on 64 equal intervals of [-1, 1]; see :class:`Flow` for the shapes.
-
-    .. math::
-        z_i = f(x_i), \qquad f(0) = 0, \qquad f' = e^{a_k} \text{ on interval } k, \qquad
-        \log\Big|\det\frac{\partial z}{\partial x}\Big| = \sum_i a_{k(x_i)}
-
-    The first and the last slope continue beyond the ends.
-
-    References:
-        | Neural Importance Sampling (Müller et al., 2019), section 4.2: piecewise linear maps as flows
-        | https://arxiv.org/abs/1808.03856
-    """
-
-    log_slope: Tensor
+class Curve(PiecewiseCurve):
+    """A curve whose slopes are trained, and which starts at the identity."""
 
     def __init__(self, channels_in: int, image_size: int) -> None:
         super().__init__(channels_in, image_size)
         self.log_slope = nn.Parameter(torch.zeros(INTERVALS))
-
-    def forward(self, x: Tensor, log_det: LogDet, generator: Source = None) -> tuple[Tensor, Tensor]:
-        self._check_shape(x)
-        slopes, starts = self._intervals()
-        k = ((x + 1) * (INTERVALS / 2)).floor().clamp(0, INTERVALS - 1).long()
-        z = starts[k] + slopes[k] * (x - self._places(x)[k])
-        return z, x.new_zeros(len(x)) if log_det == "none" else self.log_slope[k].flatten(1).sum(1)
-
-    @torch.no_grad()
-    def inverse(
-        self, z: Tensor, atol: float = 1e-6, max_iterations: int = 1000, generator: torch.Generator | None = None
-    ) -> Tensor:
-        self._check_shape(z)
-        slopes, starts = self._intervals()
-        k = (torch.searchsorted(starts, z.contiguous(), right=True) - 1).clamp(0, INTERVALS - 1)
-        return self._places(z)[k] + (z - starts[k]) / slopes[k]
-
-    def _intervals(self) -> tuple[Tensor, Tensor]:
-        """Return the slope of each interval and the curve's value at its lower end, (64,) each."""
-        slopes = self.log_slope.exp()
-        steps = slopes * (2 / INTERVALS)
-        ends = steps.cumsum(0)
-        return slopes, ends - steps - ends[INTERVALS // 2 - 1]
-
-    def _places(self, like: Tensor) -> Tensor:
-        """Return the lower end of each interval, (64,)."""
-        return torch.arange(INTERVALS, dtype=like.dtype, device=like.device) * (2 / INTERVALS) - 1
 
 
 FLOW = Curve

@@ -1,10 +1,9 @@
 """A learned gain for each spatial frequency of an image: a linear filter, diagonal in the cosine basis."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
+from indm.flows.cosine import filtered
 from indm.flows.learned import ClosedFormFlow
 
 
@@ -51,22 +50,6 @@ class SpectralFilter(ClosedFormFlow):
         ones = torch.eye(self.image_shape[0], dtype=self.mix.dtype, device=self.mix.device)
         entries = torch.zeros_like(ones).masked_scatter(ones == 0, self.mix)
         return entries.tril(-1) + ones, entries.triu(1) + ones
-
-
-def filtered(images: Tensor, log_gain: Tensor) -> Tensor:
-    """Multiply each coefficient of the cosine transform of images (B, C, S, S) by its gain, of logarithm (C, S, S)."""
-    basis = cosine_basis(images.shape[-1]).to(images)
-    return basis.T @ (log_gain.exp() * (basis @ images @ basis.T)) @ basis
-
-
-def cosine_basis(size: int) -> Tensor:
-    r"""Return the orthonormal cosine transform of S values, float64, shape (S, S); row k has frequency k.
-
-    .. math:: C_{kn} = \sqrt{\tfrac{2 - \delta_{k0}}{S}} \cos\frac{\pi k (n + 1/2)}{S}
-    """
-    places = torch.arange(size, dtype=torch.float64)
-    rows = torch.cos(math.pi * (places + 0.5) * places[:, None] / size) * math.sqrt(2 / size)
-    return torch.cat([rows[:1] / math.sqrt(2), rows[1:]])
 
 
 FLOW = SpectralFilter

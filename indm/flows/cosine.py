@@ -1,0 +1,31 @@
+"""The orthonormal cosine transform of images, in which a filter with a gain for each frequency is diagonal."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def cosine_basis(size: int) -> Tensor:
+    r"""Return the orthonormal cosine transform of S values, float64, shape (S, S); row k has frequency k.
+
+    .. math:: C_{kn} = \sqrt{\tfrac{2 - \delta_{k0}}{S}} \cos\frac{\pi k (n + 1/2)}{S}
+
+    References:
+        | Discrete Cosine Transform (Ahmed, Natarajan & Rao, 1974), https://doi.org/10.1109/T-C.1974.223784
+    """
+    places = torch.arange(size, dtype=torch.float64)
+    rows = torch.cos(math.pi * (places + 0.5) * places[:, None] / size) * math.sqrt(2 / size)
+    return torch.cat([rows[:1] / math.sqrt(2), rows[1:]])
+
+
+def to_cosine(images: Tensor) -> Tensor:
+    """Return the cosine transform of both axes of each channel, (B, C, S, S) to (B, C, S, S)."""
+    basis = cosine_basis(images.shape[-1]).to(images)
+    return basis @ images @ basis.T
+
+
+def filtered(images: Tensor, log_gain: Tensor) -> Tensor:
+    """Multiply each coefficient of the cosine transform of images (B, C, S, S) by its gain, of logarithm (C, S, S)."""
+    basis = cosine_basis(images.shape[-1]).to(images)
+    return basis.T @ (log_gain.exp() * (basis @ images @ basis.T)) @ basis
