@@ -96,7 +96,7 @@ def job_parameters(suite: "Suite", job: Job) -> dict[str, Any]:
             # From the runs, tables only read the keys that identify them.
             found[key] = {name: run.model_dump(exclude={"train", "sample"}) for name, run in suite.runs.items()}
         elif key in ("train", "sample") and run:
-            found[key] = getattr(suite, f"{key}_params")(run).model_dump()
+            found[key] = getattr(suite, f"{key}_params")(run).model_dump(exclude_unset=True)
         elif key not in (f"runs.{run}.train", f"runs.{run}.sample"):
             found[key] = _look_up(suite, key.split("."))
     return found

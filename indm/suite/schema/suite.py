@@ -211,7 +211,8 @@ Section = TypeVar("Section", bound=Strict)
 
 
 def _merge(section: Section, override: Strict) -> Section:
-    merged = _deep_update(section.model_dump(), override.model_dump(exclude_unset=True))
+    # Without defaults that are not set, so that a new key with a default does not change the settings of earlier results.
+    merged = _deep_update(section.model_dump(exclude_unset=True), override.model_dump(exclude_unset=True))
     return type(section).model_validate(merged)
 
 
