@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Steps in which memory is still being taken.
@@ -80,7 +80,7 @@ def serve(suite: str, run: str, batch: int, share: float) -> None:
     torch.manual_seed(0)
     trainer = build_trainer(settings, run, list(dataset.shape), torch.device("cpu"))
     images = torch.randint(dataset.levels, (IMAGES, *dataset.shape), dtype=torch.uint8)
-    options = {} if share == 1 else {"log_det_share": share}
+    options: dict[str, Any] = {} if share == 1 else {"log_det_share": share}
     print(step_flops(trainer, draw(images, dataset.levels, batch, ("bench",), 0, **options)), flush=True)
     for step, _ in enumerate(sys.stdin):
         draws = draw(images, dataset.levels, batch, ("bench",), step, **options)
@@ -134,21 +134,28 @@ def measure(name: str, before: Path | None, shares: list[float], rounds: int) ->
         ratios = [row[index] / row[0] for row in rows]
         seconds = statistics.median(row[index] for row in rows)
         cells = [name, str(size.batch), step.name, f"{flops[index] / 1e9:.3g}", f"{flops[index] / flops[0]:.3f}"]
-        cells += [f"{1000 * seconds:.1f}", f"{statistics.median(ratios):.3f}", f"{min(ratios):.3f} to {max(ratios):.3f}"]
+        cells += [
+            f"{1000 * seconds:.1f}",
+            f"{statistics.median(ratios):.3f}",
+            f"{min(ratios):.3f} to {max(ratios):.3f}",
+        ]
         yield f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
     """Print the table, or serve one of its steps."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sizes", nargs="*", choices=[*SIZES, []], metavar="SIZE", help=f"of {', '.join(SIZES)}; default: all")
+    parser.add_argument(
+        "sizes", nargs="*", choices=[*SIZES, []], metavar="SIZE", help=f"of {', '.join(SIZES)}; default: all"
+    )
     parser.add_argument("--before", type=Path, help="another checkout of this code")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--shares", type=float, nargs="+", default=[1.0, 0.125])
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
-        return serve(*json.loads(arguments.serve))
+        serve(*json.loads(arguments.serve))
+        return
     columns = ["size", "batch", "step", "GFLOP", "ratio", "ms", "ratio, median", "smallest to largest"]
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for name in arguments.sizes or SIZES:

@@ -67,6 +67,11 @@ CASES: dict[str, tuple[dict[str, Any], int]] = {
     "nll, wolf, float64": ({"objective": "nll", "flow": "wolf", "dtype": torch.float64}, 7),
     "nll, learned range": ({"objective": "nll", "learned_range": True, "reconstruction": True}, 7),
     "nll, fresh score": ({"objective": "nll", "fresh_score_after": 3}, 7),
+    "nll, share": ({"objective": "nll", "log_det_share": 1 / 7}, 7),
+    "fid, wolf, micro-batches, share": (
+        {"objective": "fid", "flow": "wolf", "micro_batches": 2, "log_det_share": 0.25},
+        8,
+    ),
     "nll, wolf": ({"objective": "nll", "flow": "wolf"}, 8),
     "fid, wolf, micro-batches": ({"objective": "fid", "flow": "wolf", "micro_batches": 2}, 8),
 }
@@ -78,11 +83,15 @@ def trained(options: dict[str, Any], batch_size: int) -> tuple[Curve, list[Tenso
     """Take a few steps with a clipped gradient; return the losses and the averaged weights."""
     options = {"grad_clip": 1.0, **options}
     dtype, kind = options.pop("dtype", torch.float32), {"flow": options.pop("flow", "resflow")}
-    fresh = options.pop("fresh_score_after", None)
+    fresh, share = options.pop("fresh_score_after", None), options.pop("log_det_share", 1.0)
     kind |= {key: options.pop(key) for key in ("normalise_input", "learned_range") if key in options}
     trainer = Trainer(model(**kind).to(dtype), Optimisation(**OPTIONS | options))
     plan = Plan(
-        steps=6, flow_warmup_steps=1, fresh_score_after=fresh, **PLAN | {"batch_size": batch_size, "log_every": 1}
+        steps=6,
+        flow_warmup_steps=1,
+        fresh_score_after=fresh,
+        log_det_share=share,
+        **PLAN | {"batch_size": batch_size, "log_every": 1},
     )
     torch.set_default_dtype(dtype)  # of the draws
     try:

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from torch import Tensor
 from indm.errors import ConvergenceError, ParamsError
 from indm.flows import kernels, lipschitz, sources
 from indm.flows.activations import ACTIVATIONS, ActivationName
-from indm.flows.base import Flow, LogDet
+from indm.flows.base import Flow, LogDet, Subset
 from indm.flows.block import ResidualBlock, solve_block
 from indm.flows.build import build_flow
 from indm.flows.convolution import adjoint, convolve
@@ -577,18 +578,23 @@ def test_float32_moves_the_written_out_gradients_by_rounding_only(kept: int, cha
     block = ResidualBlock(channels, 16, 64, **kind)
     block.kept_elements = kept
     x, probe, above = torch.randn(3, 4, channels, 16, 16)
-    found, right = [], []
-    for gradients_of, estimate, dtype in (
-        (found, block.branch_and_estimate, torch.float32),
-        (right, functools.partial(branch_and_estimate_reference, block), torch.float64),
+    results: list[tuple[Tensor, ...]] = []
+    for estimate, dtype in (
+        (block.branch_and_estimate, torch.float32),
+        (functools.partial(branch_and_estimate_reference, block), torch.float64),
     ):
         block.to(dtype)
         images = x.to(dtype).requires_grad_()
         values = estimate(images, None, probe.to(dtype), [1.0, 1.0, 1.2, 1.7])
         inputs = [images, *block.parameters()]
-        gradients_of += torch.autograd.grad(values, inputs, (above.to(dtype), torch.ones(4, dtype=dtype)))
-    for ours, expected in zip(found, right, strict=True):
+        results.append(torch.autograd.grad(values, inputs, (above.to(dtype), torch.ones(4, dtype=dtype))))
+    for ours, expected in zip(*results, strict=True):
         assert (ours - expected).norm() < 1e-6 * expected.norm()
+
+
+def noted(shapes: list[torch.Size], tensor: Tensor) -> Tensor:
+    shapes.append(tensor.shape)
+    return tensor
 
 
 def test_a_large_batch_keeps_two_fifths_of_the_hidden_values() -> None:
@@ -599,13 +605,48 @@ def test_a_large_batch_keeps_two_fifths_of_the_hidden_values() -> None:
     x, probe = torch.randn(2, 8, 1, 4, 4)
     kept: list[int] = []
     for block.kept_elements in (16 * x.numel() - 1, 16 * x.numel()):
-        saved: list[Tensor] = []
-        with torch.autograd.graph.saved_tensors_hooks(
-            lambda tensor, to=saved: to.append(tensor) or tensor, lambda t: t
-        ):
+        shapes: list[torch.Size] = []
+        with torch.autograd.graph.saved_tensors_hooks(functools.partial(noted, shapes), torch.clone):
             block.branch_and_estimate(x.requires_grad_(), None, probe, [1.0])
-        kept.append(sum(tensor.shape == (16, x.numel()) for tensor in saved))
+        kept.append(shapes.count(torch.Size([16, x.numel()])))
     assert kept == [2, 5]
+
+
+@pytest.mark.parametrize("kind", ["resflow", "wolf", "resflow behind maps"])
+def test_the_mean_over_all_subsets_is_the_gradient_of_the_batch(kind: str) -> None:
+    """With one image of three, and with two; latents are the same, and only the estimated log-determinant is of the subset."""
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"blocks": (1, 1), "width": 6}
+    options |= SMALL_WOLF if kind == "wolf" else {"behind": ["curve", "filter"]} if "behind" in kind else {}
+    flow = build_flow(kind.split()[0], channels_in=CHANNELS, image_size=SIZE, **options).double().eval()
+    for parameter in flow.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    x = torch.rand(3, CHANNELS, SIZE, SIZE, dtype=torch.float64) - 0.5
+
+    def gradient(log_det: LogDet) -> tuple[Tensor, Tensor]:
+        z, value = flow(x, log_det, torch.Generator().manual_seed(0))
+        found = torch.autograd.grad((z.square().sum() + value.sum()), list(flow.parameters()), materialize_grads=True)
+        return z, torch.cat([part.flatten() for part in found])
+
+    z, whole = gradient("train")
+    for count in (1, 2):
+        orders = torch.tensor(list(itertools.permutations(range(3))))
+        subsets = [gradient(Subset(order, count, 3 / count)) for order in orders]
+        for latents, part in subsets:
+            torch.testing.assert_close(latents, z)
+            assert (part - whole).norm() > 1e-3 * whole.norm()
+        torch.testing.assert_close(torch.stack([part for _, part in subsets]).mean(0), whole, rtol=1e-12, atol=1e-12)
+    _, closed = gradient(Subset(torch.arange(3), 0, 3.0))
+    assert closed.isfinite().all()
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_closed_form_takes_all_images_of_a_subset(name: str) -> None:
+    flow = build_flow(name, channels_in=CHANNELS, image_size=SIZE).double()
+    for parameter in flow.parameters():
+        parameter.data += 0.1
+    for found, whole in zip(flow(images(3), Subset(torch.arange(3), 1, 3.0)), flow(images(3), "train"), strict=True):
+        assert torch.equal(found, whole)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import pytest
 from dvc.utils.serialize import parse_yaml as parse_yaml_for_dvc
 
 from indm.errors import ParamsError
+from indm.pipeline.jobs import Job, job_parameters
 from indm.suite.expand import suite_files
 from indm.suite.load import expanded_text, json_schema, load_suite, suite_content, suite_sha256
 from indm.suite.schema.suite import Suite
@@ -246,6 +247,20 @@ MISTAKES = {
         "objective: nll, seeds: [0, 1, 2], train: {}",
         "objective: nll, seeds: [0, 1, 0], train: {flow_warmup_steps: 200}", ": found 0 twice in [0, 1, 0]",
         "key train.flow_warmup_steps: found 200"
+    ),
+    "a share of the log-determinant that is no whole number of images": (
+        "\n  batch_size: 64", "\n  batch_size: 64\n  log_det_share: 0.1",
+        "key train.log_det_share: found 0.1, 6.4 images of train.batch_size 64; allowed: a whole number of images"
+    ),
+    "a share of the log-determinant below one image": (
+        "\n  batch_size: 64", "\n  batch_size: 64\n  log_det_share: 1.0e-8", "key train.log_det_share: found 1e-08, 6.4e-07 images"
+    ),
+    "a share of the log-determinant of more than the batch": (
+        "\n  batch_size: 64", "\n  batch_size: 64\n  log_det_share: 1.5", "key train.log_det_share: found 1.5"
+    ),
+    "a share of a log-determinant that is not estimated": (
+        "train: {latent: {standardise: true}}", "train: {latent: {standardise: true}, log_det_share: 0.5}",
+        "key train.log_det_share: found 0.5; allowed: no value of its own, since model ddpmpp"
     ),
     "a base that is no name": ("suite: frozen", "suite: frozen\nbased_on: ../x", "key based_on: found '../x'"),
     "another suite's name": ("suite: frozen", "suite: other", "key suite: found 'other'", "'frozen'"),
@@ -527,6 +542,17 @@ def test_no_result_depends_on_whose_weights_are_kept(tmp_path: Path) -> None:
     assert other.kept_weights != suite.kept_weights
     assert suite_content(other) == suite_content(suite)
     assert expanded_text(other) == expanded_text(suite)
+
+
+def test_a_share_that_is_not_set_is_no_setting_of_earlier_results(tmp_path: Path) -> None:
+    """The hash of a suite and the settings of its jobs are those from before the key."""
+    suite = load(tmp_path, TEXT)
+    assert "log_det_share" not in expanded_text(suite)
+    assert "log_det_share" not in job_parameters(suite, Job("train", f"{RUN}-s0"))["train"]
+    other = load(tmp_path, TEXT.replace("\n  batch_size: 64", "\n  batch_size: 64\n  log_det_share: 0.125", 1))
+    assert suite_sha256(other) != suite_sha256(suite)
+    assert job_parameters(other, Job("train", f"{RUN}-s0"))["train"]["log_det_share"] == 0.125
+    assert (suite.train_params(f"{RUN}-s0").log_det_share, other.train_params(f"{RUN}-s0").log_det_share) == (1, 0.125)
 
 
 def test_a_cell_with_seeds_is_a_run_for_each(tmp_path: Path) -> None:

@@ -147,6 +147,7 @@ VARIANTS: dict[str, Suite] = {
     "running deviation": suite_of(score=SUITE.train.score.model_dump() | {"normalise_input": "running"}),
     "wolf": suite_of(flow=SUITE.train.flow.model_dump() | {"name": "wolf", "wolf": WOLF}),
     "fresh score": suite_of(fresh_score_after=7, flow_warmup_steps=1),
+    "share of the log-determinant": suite_of(log_det_share=0.125, micro_batches=2, flow_warmup_steps=3),
     "joint": suite_of({"runs": {RUN: SUITE.runs[RUN].model_dump(exclude_unset=True) | {"objective": "nll"}}}),
 }
 

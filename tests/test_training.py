@@ -17,9 +17,10 @@ from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model
 from indm.diffusion.objectives import gaussian_nll, nelbo
 from indm.diffusion.sde import importance_time, soft_truncation_time
 from indm.errors import ArtifactError, DataError, DivergenceError, ParamsError
+from indm.flows.base import Subset
 from indm.flows.registered.affine import PixelAffine
 from indm.flows.registered.resflow import ResidualFlow
-from indm.flows.sources import draw_roulette
+from indm.flows.sources import draw_probe, draw_roulette
 from indm.progress import bar, watched
 from indm.seeding import derive_seed
 from indm.store.files import CHECKPOINT_FORMAT, write_weights
@@ -33,6 +34,7 @@ from indm.training.begin import begin_training, step_flops
 from indm.training.controls import check_controls
 from indm.training.loop import History, Plan, learning_rate, train
 from indm.training.saving import write_training
+from indm.training.spec import build_trainer
 from indm.training.trainer import Optimisation, Trainer
 from tests.conftest import FROZEN, REPOSITORY
 
@@ -42,6 +44,7 @@ RESFLOW = {"name": "resflow", "blocks": [1], "width": 8, "activation": "elu", "b
 WOLF = RESFLOW | {"name": "wolf", "latent_dim": 4, "encoder_widths": [4, 4], "encoder_channels_out": 4}
 WOLF |= {"prior_steps": 1, "prior_width": 8}
 FLOWS: dict[str, dict[str, Any]] = {"resflow": RESFLOW, "wolf": WOLF, "identity": {"name": "identity"}}
+FLOWS["affine"] = {"name": "affine"}
 OPTIONS: dict[str, Any] = {"lr": 1e-3, "flow_lr": 1e-3, "weight_decay": 0.0, "grad_clip": 1e9, "ema_decay": 0.9}
 OPTIONS |= {"flow_ema_decay": 0.8}
 PLAN: dict[str, Any] = {"batch_size": 8, "warmup_steps": 2, "schedule": "cosine", "log_every": 2}
@@ -231,6 +234,94 @@ def test_micro_batches_average_to_the_gradient_of_the_whole(objective: str, flow
         gradients.append(followed(trainer, "score"))
     for whole, averaged in zip(*gradients, strict=True):
         torch.testing.assert_close(averaged, whole, rtol=1e-3, atol=1e-5)
+
+
+SHARE: dict[str, Any] = {"log_det_share": 0.25}
+
+
+def test_a_share_is_chosen_with_a_seed_of_its_own() -> None:
+    """Images, times, noise and probes are those of the whole, and every image has the same chance."""
+    whole, *parts = [
+        draw(images(), 17, 8, SEED, 0),
+        *(draw(images(), 17, 8, SEED, step, **SHARE) for step in range(400)),
+    ]
+    part, again = parts[0], draw(images(), 17, 8, SEED, 0, **SHARE)
+    assert whole.log_det == "train"
+    for name in ("x", "u", "noise"):
+        assert torch.equal(getattr(part, name), getattr(whole, name))
+    assert torch.equal(draw_probe(part.x, "gaussian", part.generator), draw_probe(whole.x, "gaussian", whole.generator))
+    chosen = torch.stack([found.chosen for found in parts if found.chosen is not None])
+    assert again.chosen is not None
+    assert torch.equal(again.chosen, chosen[0])
+    assert chosen.sum(1).tolist() == [2] * 400
+    assert {found.factor for found in parts} == {4.0}
+    # 100 +- 8.7 expected of each image.
+    assert (chosen.sum(0) - 100).abs().max() < 4 * 8.7
+
+
+def test_a_share_below_one_image_is_one_image() -> None:
+    """A suite with such a share is refused; a trial with a smaller batch has the gradient of one image."""
+    draws = draw(images(), 17, 8, SEED, 0, log_det_share=0.01)
+    assert draws.chosen is not None
+    assert (int(draws.chosen.sum()), draws.factor) == (1, 8.0)
+
+
+@pytest.mark.parametrize("device", [False, True])
+def test_the_parts_of_a_batch_share_its_chosen_images(device: bool) -> None:
+    """Two of eight images, in three micro-batches of two processes each: some parts have none of them."""
+    whole = draw(images(), 17, 8, SEED, 0, **SHARE)
+    batch = DeviceBatch(images(8), 17, 0, CPU, False, True, whole.chosen, 4.0) if device else whole
+    parts = [part for place in range(2) for part in batch.shares(3, place, 2)]
+    order = [part for number in range(3) for part in (parts[number], parts[3 + number])]
+    masks = [part.chosen for part in order if part.chosen is not None]
+    assert whole.chosen is not None
+    assert torch.equal(torch.cat(masks), whole.chosen)
+    assert not all(mask.any() for mask in masks)
+    for part, mask in zip(order, masks, strict=True):
+        subset = part.log_det
+        assert isinstance(subset, Subset)
+        assert (subset.count, subset.factor) == (int(mask.sum()), 4)
+        assert mask[subset.order[: subset.count]].all()
+        assert sorted(subset.order.tolist()) == list(range(len(part.x)))
+
+
+@pytest.mark.parametrize("objective", ["nll", "fid"])
+def test_a_step_follows_the_log_determinant_of_its_share(objective: str) -> None:
+    """Scaled; and a flow that is exact at no cost takes the whole batch."""
+    gradients: dict[tuple[str, float], list[Tensor]] = {}
+    for flow in ("resflow", "affine"):
+        for share in (1.0, 0.25):
+            trainer = Trainer(model(flow), Optimisation(objective=objective, **OPTIONS))
+            trainer.step(draw(images(), 17, 8, SEED, 0, log_det_share=share), 1.0)
+            gradients[flow, share] = followed(trainer, "flow")
+            assert (trainer.noted["log_det_term"] == 0) == (flow == "affine")
+    assert not same(gradients["resflow", 1.0], gradients["resflow", 0.25])
+    assert same(gradients["affine", 1.0], gradients["affine", 0.25])
+
+
+@pytest.mark.parametrize("flow", ["resflow", "wolf"])
+def test_operations_are_counted_of_the_share(flow: str) -> None:
+    """They are affine in the number of chosen images, of which DDPM++ has none."""
+    trainer = Trainer(model(flow), Optimisation(objective="nll", **OPTIONS))
+    counts = [step_flops(trainer, draw(images(), 17, 8, SEED, 0, log_det_share=k / 8)) for k in (1, 2, 4, 8)]
+    one = counts[1] - counts[0]
+    assert one > 0
+    assert [count - counts[0] for count in counts] == [0, one, 3 * one, 7 * one]
+    ddpmpp = Trainer(model("identity"), Optimisation(objective="nll", **OPTIONS))
+    assert step_flops(ddpmpp, draw(images(), 17, 8, SEED, 0, **SHARE)) == step_flops(
+        ddpmpp, draw(images(), 17, 8, SEED, 0)
+    )
+
+
+def test_a_control_of_equal_compute_is_checked_against_the_share() -> None:
+    """A small batch counts as the whole batch does."""
+    suite = load_suite(REPOSITORY / "params/digits.yaml")
+    name = next(name for name, run in suite.runs.items() if run.has_flow)
+    for share in (1.0, 0.125, 3 / 64):
+        changed = suite.with_trial(name, 0, {"log_det_share": share, "steps": 1})
+        trainer = build_trainer(changed, name, [1, 8, 8], CPU)
+        draws = draw(images(64), 17, 64, SEED, 0, log_det_share=share)
+        assert controls._flops(changed, name) == step_flops(trainer, draws)
 
 
 def _gradients(objective: str, **options: Any) -> tuple[list[Tensor], dict[str, float]]:

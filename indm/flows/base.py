@@ -4,6 +4,7 @@ If the latent has density p_z, the data has the density log p(x) = log p_z(h(x))
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -12,11 +13,32 @@ from torch import Tensor, nn
 from indm.flows.log_det import Series
 from indm.flows.sources import Source
 
-LogDet = Literal["none", "train", "exact"] | Series
+
+@dataclass(frozen=True, eq=False)
+class Subset:
+    r"""The method ``"train"`` on b of B images, for flows that estimate their log-determinant; other flows take all images.
+
+    The sum over the images, and with it the gradient, has the mean of ``"train"`` over random subsets:
+
+    .. math:: E\Big[\frac Bb \sum_{i \in \text{subset}} \nabla \ell_i\Big] = \sum_{i=1}^B \nabla \ell_i
+
+    Arguments:
+        order: places of the images in the batch, the subset's first, shape (B,).
+        count: b, which may be 0 in a part of a batch.
+        factor: number of images over number of chosen images, B / b in the whole batch.
+    """
+
+    order: Tensor
+    count: int
+    factor: float
+
+
+LogDet = Literal["none", "train", "exact"] | Series | Subset
 """How ``Flow.forward`` computes log|det dh/dx|:
 
 - ``"none"``: not at all (zeros, at no cost);
 - ``"train"``: an unbiased *gradient* at the lowest cost; the returned value is **not** log|det dh/dx|;
+- :class:`Subset`: the same gradient, estimated on some of the images; the value of the others is 0;
 - ``"exact"``: the exact value, from the Jacobian of each block; only for small D;
 - :class:`Series`: a value whose mean over probes is exact to the given tolerance; for any D.
 """

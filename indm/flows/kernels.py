@@ -206,7 +206,7 @@ class _BranchAndEstimate(torch.autograd.Function):
                 torch.mm(layers.W1.t(), hidden.s1 * w_a1, out=all_w_a0[:, part.columns])
         sums.b3.copy_(grad_g.sum((0, 2, 3)))
         grad_x = _times(fold(all_grad_a0, size), s0)
-        if leading:
+        if s0 is not None:
             w_f0 = fold(all_w_a0, size) if w_f0 is None else w_f0
             grad_x[:count] += activation.curvature(f0_x[:count], s0[:count]) * v * w_f0
         return None, None, None, None, grad_x, None, *sums

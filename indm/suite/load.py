@@ -2,8 +2,8 @@
 
 Both engines track a suite in full, so it has to state everything on which a result depends. Therefore fields of the schema do not
 have defaults, except ``shards`` and ``kept_weights``, which do not affect results, ``failed`` and ``failed_beyond``, without which
-no seed has failed, ``compile``, which affects only rounding, ``validation``, whose default the code of the dataset states, and
-``draws``, ``control``, ``ode_images`` and ``bands``, without which likelihoods are evaluated as in suites that are older.
+no seed has failed, ``compile``, which affects only rounding, ``validation``, whose default the code of the dataset states, and keys
+that are newer than results, such as ``train.log_det_share``, whose default is what those results did.
 """
 
 import hashlib

@@ -23,6 +23,8 @@ MOST_COMPUTE = 30
 # In that study, the models with a learned map or forward process, and the largest factor between its rate and the rate of
 # INDM's flow: maps of other kinds have other scales, but a map that hardly moves is not a control.
 MAPS, MAP_RATES = ("learned-linear", "learned-range", "mulan", "diffenc"), 100
+# Rounding of a share of a batch, in images.
+WHOLE = 1e-6
 # Runs that a mistake names.
 SHOWN_RUNS = 3
 
@@ -83,6 +85,7 @@ def _run(suite: "Suite", name: str, cell: str) -> Iterator[str]:
     yield from _learned_range(run, train)
     yield from _fixed_map(train)
     yield from _flow(train.flow)
+    yield from _log_det_share(run, train)
     if run.has_flow:
         yield from _blocks(suite.processes, train)
     yield from _family(suite, name)
@@ -183,6 +186,17 @@ def _flow(flow: "FlowParams") -> Iterator[str]:
         expected = "encoder and prior" if flow.name == "wolf" else "null"
         found = "null" if flow.wolf is None else "encoder and prior"
         yield f"key train.flow.wolf: found {found}; allowed: {expected}, since the flow is {flow.name}"
+
+
+def _log_det_share(run: "RunParams", train: "TrainParams") -> Iterator[str]:
+    """Check that the share of the log-determinant is a whole number of images, and that a run that sets it estimates it."""
+    found, images = f"key train.log_det_share: found {train.log_det_share:g}", train.log_det_share * train.batch_size
+    if round(images) < 1 or abs(images - round(images)) > WHOLE:
+        yield (
+            f"{found}, {images:g} images of train.batch_size {train.batch_size}; allowed: a whole number of images, at least one"
+        )
+    if not run.has_flow and run.train.log_det_share is not None:
+        yield f"{found}; allowed: no value of its own, since model {run.model} has no flow whose log-determinant is estimated"
 
 
 def _blocks(processes: int, train: "TrainParams") -> Iterator[str]:
@@ -398,6 +412,9 @@ def _search(suite: "Suite", name: str, search: "TuneParams") -> Iterator[str]:
         if key in search.space and suite.weights_of(name)["flow"] is None:
             yield f"space: found {key}; allowed: keys that affect its training, since the run has neither a flow nor a learned map"
     train = suite.train_params(name)
+    for key in ("batch_size", "log_det_share"):
+        if key in search.space and (train.log_det_share < 1 or key == "log_det_share"):
+            yield f"space: found {key}; allowed: other keys, because train.log_det_share of a batch is a whole number of images"
     longest = max(train.flow_warmup_steps, train.fresh_score_after or 0)
     for key, shortest in (("steps", search.steps), ("lengths", min(search.lengths, default=search.steps))):
         if shortest <= longest:

@@ -9,6 +9,7 @@ differs from the CPU's: on both, a seed gives the same batches but different tim
 for how several processes share the draws.
 """
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -18,6 +19,7 @@ from torch import Generator, Tensor
 
 from indm.data.levels import dequantise, dequantise_by
 from indm.errors import DataError
+from indm.flows.base import LogDet, Subset
 from indm.flows.sources import PerImage, Share, Source, draw_probe
 from indm.seeding import derive_seed
 
@@ -40,6 +42,8 @@ class Draws:
         truncation: uniform draw for the truncation time of the batch.
         generator: source of the flow's draws.
         size: number of images in the whole batch, of which these may be a part.
+        chosen: images whose log-determinant enters the gradient, bool, shape (B,), on the CPU; None: all.
+        factor: number of images over number of chosen images, in the whole batch.
     """
 
     x: Tensor
@@ -48,6 +52,16 @@ class Draws:
     truncation: float
     generator: Source
     size: int
+    chosen: Tensor | None = None
+    factor: float = 1.0
+
+    @property
+    def log_det(self) -> LogDet:
+        """The method by which the flow computes the log-determinant in a step that trains it."""
+        if self.chosen is None:
+            return "train"
+        order = self.chosen.int().argsort(descending=True, stable=True)
+        return Subset(order.to(self.x.device, non_blocking=True), int(self.chosen.sum()), self.factor)
 
     def fresh(self) -> "Draws":
         """Return the same images with new times and noise, drawn from the generator."""
@@ -56,23 +70,52 @@ class Draws:
 
     def split(self, pieces: int) -> list["Draws"]:
         """Split the batch into micro-batches of nearly equal size."""
-        chunks = zip(*(value.tensor_split(pieces) for value in (self.x, self.u, self.noise)), strict=True)
-        return [replace(self, x=x, u=u, noise=noise) for x, u, noise in chunks]
+        return [self._part(part, self.generator) for part in _slices(len(self.x), pieces)]
 
     def share(self, number: int, processes: int) -> "Draws":
         """Return the part of the batch for process ``number``, which is the whole batch for a single process."""
         if processes == 1:
             return self
         samples = _part(len(self.x), number, processes)
-        generator = Share(self.generator, samples, len(self.x))
-        return replace(self, x=self.x[samples], u=self.u[samples], noise=self.noise[samples], generator=generator)
+        return self._part(samples, Share(self.generator, samples, len(self.x)))
 
     def shares(self, pieces: int, number: int, processes: int) -> list["Draws"]:
         return [piece.share(number, processes) for piece in self.split(pieces)]
 
+    def _part(self, samples: slice, generator: Source) -> "Draws":
+        chosen = None if self.chosen is None else self.chosen[samples]
+        x, u, noise = self.x[samples], self.u[samples], self.noise[samples]
+        return replace(self, x=x, u=u, noise=noise, generator=generator, chosen=chosen)
+
 
 def _part(size: int, number: int, processes: int) -> slice:
     return slice(size * number // processes, size * (number + 1) // processes)
+
+
+def _slices(size: int, pieces: int) -> list[slice]:
+    """Split a batch as ``tensor_split`` does."""
+    ends = [0, *itertools.accumulate(len(piece) for piece in torch.empty(size).tensor_split(pieces))]
+    return list(itertools.starmap(slice, itertools.pairwise(ends)))
+
+
+def choose(size: int, share: float, seed: tuple[str | int, ...], step: int) -> tuple[Tensor | None, float]:
+    """Choose the images of a whole batch whose log-determinant enters the gradient of a step, with a seed of their own.
+
+    Arguments:
+        size: number of images B.
+        share: share of the images; the nearest number of images counts, but at least one.
+        seed: identity from which the seed is derived.
+        step: number of the step.
+
+    Returns:
+        ``chosen`` and ``factor`` of :class:`Draws`.
+    """
+    if share == 1:
+        return None, 1.0
+    order = torch.randperm(size, generator=Generator().manual_seed(derive_seed(*seed, "log-determinant", step)))
+    count = max(1, round(share * size))
+    # The place of each image in a random order.
+    return order < count, size / count
 
 
 @dataclass(frozen=True)
@@ -86,6 +129,8 @@ class DeviceBatch:
         device: where to draw.
         random_flip: flip half of the images left to right.
         centered: see :func:`~indm.data.levels.dequantise`.
+        chosen: see :class:`Draws`.
+        factor: see :class:`Draws`.
     """
 
     images: Tensor
@@ -94,6 +139,8 @@ class DeviceBatch:
     device: torch.device
     random_flip: bool
     centered: bool
+    chosen: Tensor | None = None
+    factor: float = 1.0
 
     def shares(self, pieces: int, number: int, processes: int) -> list[Draws]:
         numbers = Generator().manual_seed(derive_seed(self.seed, "host"))
@@ -112,7 +159,8 @@ class DeviceBatch:
         if self.random_flip:
             x = torch.where(uniform[:, 0, None, None, None] < 0.5, x.flip(-1), x)
         noise = draw_probe(x, "gaussian", source)
-        return Draws(x, uniform[:, 1], noise, truncation, source, len(self.images))
+        chosen = None if self.chosen is None else self.chosen[index]
+        return Draws(x, uniform[:, 1], noise, truncation, source, len(self.images), chosen, self.factor)
 
 
 def draw(
@@ -123,6 +171,7 @@ def draw(
     step: int,
     random_flip: bool = False,
     centered: bool = True,
+    log_det_share: float = 1.0,
 ) -> Draws:
     """Draw the batch, the times and the noise of ``step`` on the CPU, with a new permutation of the images in every epoch.
 
@@ -134,6 +183,7 @@ def draw(
         step: number of the step, from 0.
         random_flip: flip half of the images left to right.
         centered: see :func:`~indm.data.levels.dequantise`.
+        log_det_share: share of the images whose log-determinant enters the gradient; see :func:`choose`.
 
     Raises:
         DataError: if there are fewer images than a batch needs.
@@ -146,7 +196,7 @@ def draw(
     if random_flip:
         flipped = torch.rand(batch_size, generator=generator) < 0.5
         x = torch.where(flipped[:, None, None, None], x.flip(-1), x)
-    return Draws(x, u, noise, truncation, generator, batch_size)
+    return Draws(x, u, noise, truncation, generator, batch_size, *choose(batch_size, log_det_share, seed, step))
 
 
 def step_batch(
@@ -158,12 +208,14 @@ def step_batch(
     device: torch.device,
     random_flip: bool = False,
     centered: bool = True,
+    log_det_share: float = 1.0,
 ) -> Batch:
     """Return the batch of a step, on any device; see :func:`draw`."""
     if device.type == "cpu":
-        return draw(images, levels, batch_size, seed, step, random_flip, centered)
+        return draw(images, levels, batch_size, seed, step, random_flip, centered, log_det_share)
     batch, step_seed = _batch(images, batch_size, seed, step), derive_seed(*seed, "step", step)
-    return DeviceBatch(batch, levels, step_seed, device, random_flip, centered)
+    chosen, factor = choose(batch_size, log_det_share, seed, step)
+    return DeviceBatch(batch, levels, step_seed, device, random_flip, centered, chosen, factor)
 
 
 def _batch(images: Tensor, batch_size: int, seed: tuple[str | int, ...], step: int) -> Tensor:

@@ -69,7 +69,8 @@ def begin_training(
     fitted = partial(dequantised, images, levels, parameters.centered, derive_seed(run.dataset, "fixed map"), device)
     trainer = build_trainer(suite, name, description["shape"], device, data_moments, fitted)
     plan = build_plan(parameters)
-    begin = partial(step_batch, images, levels, plan.batch_size, seed, 0, device, centered=parameters.centered)
+    first = partial(step_batch, images, levels, plan.batch_size, seed, 0, device)
+    begin = partial(first, centered=parameters.centered, log_det_share=plan.log_det_share)
     phases = _phases(trainer, plan, begin)
     if suite.compile:
         # Only now, because compiled matmuls are not counted; in place, so that names in checkpoints do not change.

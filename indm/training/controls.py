@@ -1,9 +1,10 @@
 """Controls of equal size, counted: ``same-compute`` trains for INDM's FLOPs, and ``same-parameters`` has INDM's parameters.
 
-Networks are built, and take a step on two random images, so the check is done before the first job and not by every stage.
+Networks are built, and take a step on a few random images, so the check is done before the first job and not by every stage.
 """
 
 import gc
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +16,11 @@ from indm.suite.variants import SAME_COMPUTE, SAME_PARAMETERS, cells
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
+    from indm.suite.schema.train import TrainParams
 
 # The largest relative differences from INDM.
 FLOPS, PARAMETERS = 0.02, 0.05
-# The batch norms of the wolf flow need two images. Operations are proportional to the number of images.
+# The batch norms of the wolf flow need two images.
 IMAGES = 2
 # The smallest number of channels in the schema, and its step.
 NARROWEST, STEP = 8, 4
@@ -70,14 +72,22 @@ def _flops(suite: "Suite", name: str) -> float:
     from indm.training.begin import begin_training
 
     train, dataset = suite.train_params(name), DATASETS[suite.runs[name].dataset]
-    small = suite.with_trial(name, 0, {"batch_size": IMAGES, "micro_batches": 1, "precision": "float32"})
-    images = torch.randint(dataset.levels, (IMAGES, *dataset.shape), dtype=torch.uint8)
+    batch = _small_batch(train)
+    small = suite.with_trial(name, 0, {"batch_size": batch, "micro_batches": 1, "precision": "float32"})
+    images = torch.randint(dataset.levels, (batch, *dataset.shape), dtype=torch.uint8)
     description = {"levels": dataset.levels, "shape": list(dataset.shape)}
     # The trainers of the last count refer to themselves, and a large one takes a gigabyte.
     gc.collect()
     device = torch.device("cpu")
     training = begin_training(small.model_copy(update={"compile": False}), name, images, description, device)
-    return training.cumulative_flops(train.steps) * train.batch_size / IMAGES
+    return training.cumulative_flops(train.steps) * train.batch_size / batch
+
+
+def _small_batch(train: "TrainParams") -> int:
+    """Return the size of a small batch, to which operations are proportional: it has the same share of chosen images."""
+    chosen = round(train.log_det_share * train.batch_size)
+    whole = train.batch_size // math.gcd(train.batch_size, chosen)
+    return max(whole, IMAGES)
 
 
 def _count(suite: "Suite", name: str, score: dict[str, int]) -> int:

@@ -50,6 +50,8 @@ class Plan:
             them, together with the score.
         fresh_score_after: number of steps after which a new score is trained on the latents of the frozen flow; the two
             parts have separate learning-rate schedules, as two trainings of their lengths would. ``None``: one part.
+        log_det_share: share of a batch whose log-determinant enters the gradient; see
+            :func:`indm.training.batches.choose`.
     """
 
     steps: int
@@ -60,6 +62,7 @@ class Plan:
     random_flip: bool = False
     flow_warmup_steps: int = 0
     fresh_score_after: int | None = None
+    log_det_share: float = 1.0
 
     @property
     def ends(self) -> set[int | None]:
@@ -107,7 +110,15 @@ def train(
         if step == plan.fresh_score_after:
             trainer.start_afresh(derive_seed(*seed, "fresh score"))
         draws = step_batch(
-            images, levels, plan.batch_size, seed, step, device, plan.random_flip, trainer.model.centered
+            images,
+            levels,
+            plan.batch_size,
+            seed,
+            step,
+            device,
+            random_flip=plan.random_flip,
+            centered=trainer.model.centered,
+            log_det_share=plan.log_det_share,
         )
         # Dropout draws from the global generator, which every process seeds differently for its images.
         torch.manual_seed(derive_seed(*seed, "dropout", step, *([rank()] if rank() else [])))

@@ -35,7 +35,7 @@ class Loss(NamedTuple):
         value: the loss that is differentiated.
         score: the score's part of the loss; for a loss of only the flow, the value.
         log_det: the mean log-determinant, over all dimensions, in nats. The Neumann estimator only has the gradient of the
-            log-determinant, not its value; see :data:`indm.flows.base.LogDet`.
+            log-determinant, not its value, and may have it from a share of the images; see :data:`indm.flows.base.LogDet`.
         latents: the latents that train the score, shape (B, C, H, W), without their graph; ``None`` if they do not train it.
     """
 
@@ -51,7 +51,7 @@ class Loss(NamedTuple):
 
 def normalizing_flow_loss(model: ImplicitNonlinearDiffusion, how: "Optimisation", draws: Draws) -> Loss:
     """Return the negative log-likelihood of the flow as a normalizing flow with a standard normal latent."""
-    z, log_det = model.flow(draws.x, "train", draws.generator)
+    z, log_det = model.flow(draws.x, draws.log_det, draws.generator)
     loss = (gaussian_nll(z, 1.0) - log_det).mean() / z[0].numel()
     return Loss(loss, loss, log_det.mean())
 
@@ -84,7 +84,7 @@ def _nelbo(
     model: ImplicitNonlinearDiffusion, how: "Optimisation", draws: Draws, eps: float, *, frozen: bool = False
 ) -> Loss:
     noise_fn = _noise(model, how)
-    z0, log_det = model.flow(draws.x, "none" if frozen else "train", draws.generator)
+    z0, log_det = model.flow(draws.x, "none" if frozen else draws.log_det, draws.generator)
     t, z = importance_time(model.sde, draws.u, eps)
     error = model.path.error(noise_fn, z0, t, draws.noise)
     bound = nelbo(model.path, z0, log_det, error, z, eps)

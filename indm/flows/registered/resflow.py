@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from indm.errors import ParamsError
 from indm.flows.activations import ActivationName
-from indm.flows.base import Flow, LogDet
+from indm.flows.base import Flow, LogDet, Subset
 from indm.flows.block import ResidualBlock, solve_block
 from indm.flows.lipschitz import Bound, bounded_weights
 from indm.flows.log_det import Series, exact_log_det, roulette_coefficients, series_log_det
@@ -137,8 +137,11 @@ class ResidualFlow(Flow):
                 of the weights.
         """
         self._check_shape(x)
-        if not (isinstance(log_det, Series) or log_det in ESTIMATORS):
-            raise ValueError(f"log_det: found {log_det!r}, expected one of {ESTIMATORS} or a Series")
+        if not (isinstance(log_det, Series | Subset) or log_det in ESTIMATORS):
+            raise ValueError(f"log_det: found {log_det!r}, expected one of {ESTIMATORS}, a Series or a Subset")
+        if isinstance(log_det, Subset):
+            # A block takes the images with a probe first.
+            x, h = x[log_det.order], None if h is None else h[log_det.order]
         total = x.new_zeros(x.shape[0])
         series = draw_series(x, sum(self.blocks), self.roulette_mean, self.probe, generator)
         for (_, scale, block), bounded in self._bounded_blocks():
@@ -148,6 +151,9 @@ class ResidualFlow(Flow):
             else:
                 g, block_log_det = self._branch(block, bounded, x, h, log_det, generator, series)
                 x, total = x + g, total + block_log_det
+        if isinstance(log_det, Subset):
+            places = log_det.order.argsort()
+            x, total = x[places], log_det.factor * total[places]
         return self.to_scale(x, 0), total
 
     @torch.no_grad()
@@ -220,11 +226,16 @@ class ResidualFlow(Flow):
         generator: Source,
         series: Iterator[tuple[int, Tensor]],
     ) -> tuple[Tensor, Tensor]:
-        """Return g(x) and log|det(I + J)|; ``series`` has the draws of ``"train"``."""
-        if log_det == "train":
+        """Return g(x) and log|det(I + J)|; ``series`` has the draws of ``"train"`` for the images in their own order."""
+        if log_det == "train" or isinstance(log_det, Subset):
             draw, probe = next(series)
+            probe = probe.view(x.shape)
+            if isinstance(log_det, Subset):
+                # Each image has the probe that it has without a subset.
+                probe = probe[log_det.order[: log_det.count]]
             coefficients = roulette_coefficients(draw, self.exact_terms_train, self.roulette_mean)
-            return block.branch_and_estimate(x, h, probe.view(x.shape), coefficients, bounded)
+            g, estimate = block.branch_and_estimate(x, h, probe, coefficients, bounded)
+            return g, F.pad(estimate, (0, len(x) - len(estimate)))
         g, vjp = block.linearise(x, h, bounded)
         if isinstance(log_det, Series):
             tolerance = log_det.tolerance * x[0].numel() / sum(self.blocks)

@@ -227,7 +227,7 @@ Section = TypeVar("Section", bound=Strict)
 
 
 def _merge(section: Section, override: Strict) -> Section:
-    # Keys that are set nowhere stay unset, so that a new key with a default does not change what is recorded of earlier runs.
+    # Without defaults that are not set, so that a new key with a default does not change the settings of earlier results.
     merged = _deep_update(section.model_dump(exclude_unset=True), override.model_dump(exclude_unset=True))
     return type(section).model_validate(merged)
 

@@ -183,3 +183,11 @@ class TrainParams(Strict):
     ema_decay: Fraction = Field(description="decay of the score network's averaged weights")
     flow_ema_decay: Fraction = Field(description="decay of the flow's averaged weights")
     log_every: Count = Field(description="steps averaged in a row of the learning curve")
+    log_det_share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of a batch whose log-determinant enters the gradient, scaled by one over the share, so that the "
+        "gradient stays unbiased; a whole number of images, chosen at random at each step; default 1, as in the paper. It is "
+        "for residual flows, whose log-determinant is estimated; other runs ignore it, as theirs is exact at no cost",
+    )
