@@ -183,13 +183,16 @@ def _name_in_params(suite_file: Path) -> str:
 def validate(suite_file: Path, out: Path, track: bool) -> None:
     """Check a suite file.
 
-    Checks the claims, published numbers and registrations in its folder too, and counts the FLOPs and parameters of controls.
+    Checks the claims, published numbers and registrations in its folder too, counts the FLOPs and parameters of controls,
+    and builds models of parts that do not come with this package.
     """
     from indm.suite.load import load_params
     from indm.suite.registrations import changed_seeds, load_registrations
+    from indm.training.buildable import check_models
     from indm.training.controls import check_controls
 
     suite = load_params(suite_file, with_data=True)
+    check_models(suite, suite_file)
     check_controls(suite, suite_file)
     click.echo(f"{suite.suite}: ok, {len(suite.runs)} runs")
     registrations = load_registrations(suite_file.parent / "registrations.yaml").suites
