@@ -8,6 +8,7 @@
 ##### Suite #####
 
 import gc
+import os
 import re
 import subprocess
 import sys
@@ -27,6 +28,7 @@ gc.disable()
 sys.path.insert(0, str(workflow.basedir))
 
 from indm.errors import IndmError
+from indm.pipeline.interpreter import put_first
 from indm.pipeline.jobs import (
     MAKERS,
     Job,
@@ -41,6 +43,9 @@ from indm.pipeline.track import remember_start
 from indm.shipped import DEFAULT_SUITE
 from indm.suite.expand import suite_files
 from indm.suite.load import load_params, suite_sha256
+
+# The Python of this Snakemake runs the jobs, too.
+put_first(os.environ)
 
 SUITE = str(config.get("suite", DEFAULT_SUITE))
 suites = ", ".join(path.stem for path in suite_files(Path("params")))

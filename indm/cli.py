@@ -157,10 +157,21 @@ def run_suite(suite_file: Path, cores: str) -> None:
     """
     if not Path("Snakefile").is_file():
         raise IndmError("Snakefile: missing; run in a checkout, or in a folder that indm init has made")
-    command = [sys.executable, "-m", "snakemake", "--cores", cores, "--config", f"suite={suite_file.stem}"]
+    suite = _name_in_params(suite_file)
+    command = [sys.executable, "-m", "snakemake", "--cores", cores, "--config", f"suite={suite}"]
     if code := subprocess.run([*command, "--quiet", "host", "reason"], check=False).returncode:
         sys.exit(code)
-    click.echo(f"file://{Path('reports', suite_file.stem, 'index.html').absolute()}")
+    click.echo(f"file://{Path('reports', suite, 'index.html').absolute()}")
+
+
+def _name_in_params(suite_file: Path) -> str:
+    """Return the name by which ``params/`` has a suite; a file elsewhere would pass for the one of its name there."""
+    if suite_file.suffix == ".yaml" and suite_file.parent.resolve() == Path("params").resolve():
+        return suite_file.stem
+    raise IndmError(
+        f"{suite_file}: found a file that is no params/<suite>.yaml, expected a suite in params/ of this folder; copy it there, "
+        "under a name of its own"
+    )
 
 
 @main.command()
@@ -172,13 +183,16 @@ def run_suite(suite_file: Path, cores: str) -> None:
 def validate(suite_file: Path, out: Path, track: bool) -> None:
     """Check a suite file.
 
-    Checks the claims, published numbers and registrations in its folder too, and counts the FLOPs and parameters of controls.
+    Checks the claims, published numbers and registrations in its folder too, counts the FLOPs and parameters of controls,
+    and builds models of parts that do not come with this package.
     """
     from indm.suite.load import load_params
     from indm.suite.registrations import changed_seeds, load_registrations
+    from indm.training.buildable import check_models
     from indm.training.controls import check_controls
 
     suite = load_params(suite_file, with_data=True)
+    check_models(suite, suite_file)
     check_controls(suite, suite_file)
     click.echo(f"{suite.suite}: ok, {len(suite.runs)} runs")
     registrations = load_registrations(suite_file.parent / "registrations.yaml").suites
@@ -230,7 +244,7 @@ def show(words: tuple[str, ...], suite_file: Path, out: Path, every: bool, as_js
         suite_file, tables = named, words[1:]
     if wrong := [word for word in tables if word not in SHOWN]:
         raise click.UsageError(f"found {wrong[0]!r}, expected a suite in params/ or a table: {', '.join(SHOWN)}")
-    layout = Layout(Path(KEPT) if published else out, suite_file.stem)
+    layout = Layout(Path(KEPT) if published else out, _name_in_params(suite_file))
     # If there are neither results nor a suite of that name, the error lists the suites.
     if not layout.suite_folder.is_dir() and not suite_file.is_file() and suite_file.parent.is_dir():
         expand_suite(suite_file)

@@ -13,6 +13,7 @@ from indm.suite.expand import expand_suite
 from indm.suite.load import claims_sha256, load_suite, suite_sha256
 from indm.suite.registrations import Registration, Registrations, load_registrations, planned_seeds
 from indm.suite.strict_yaml import yaml_text
+from indm.training.buildable import check_models
 from indm.training.controls import check_controls
 
 HEADER = """\
@@ -34,6 +35,7 @@ def register(suite_file: Path, note: str) -> Registration:
     except UnicodeEncodeError:
         raise ParamsError(f"--note: found {note!r}, expected a text in UTF-8, as registrations.yaml is") from None
     suite, claims = load_suite(suite_file, with_data=True), load_claims(folder / "claims.yaml")
+    check_models(suite, suite_file)
     check_controls(suite, suite_file)
     path = folder / "registrations.yaml"
     known = load_registrations(path).suites

@@ -279,6 +279,30 @@ def test_run_calls_snakemake_and_prints_where_the_report_is(tmp_path: Path, monk
     assert call("run").exit_code == 1
 
 
+@pytest.mark.parametrize("name", ["mine/smoke.yaml", "mine/smoke", "smoke.yaml", "params/smoke"])
+@pytest.mark.parametrize("command", ["run", "show"])
+def test_a_suite_elsewhere_does_not_pass_for_the_one_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, name: str
+) -> None:
+    """Otherwise its name in params/ would be run, and the results of that one shown."""
+    monkeypatch.chdir(tmp_path)
+    Path("Snakefile").touch()
+    for path in (Path("params/smoke.yaml"), Path("mine/smoke.yaml"), Path("smoke.yaml")):
+        path.parent.mkdir(exist_ok=True)
+        shutil.copy(REPOSITORY / "params/smoke.yaml", path)
+    started: list[list[str]] = []
+
+    def run(words: list[str], **_: object) -> SimpleNamespace:
+        started.append(words)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    done = call(command, "--suite", name)
+    assert (done.exit_code, started) == (1, [])
+    assert f"{name}: found a file that is no params/<suite>.yaml" in done.output
+    assert command == "show" or call("run", "--suite", str(tmp_path / "params/smoke.yaml")).exit_code == 0
+
+
 def test_help_lists_every_command_once_in_the_order_of_the_pipeline() -> None:
     listed = [name for names in SECTIONS.values() for name in names]
     assert sorted(listed) == sorted(main.commands)

@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 
+from indm.pipeline.interpreter import put_first
 from indm.pipeline.jobs import Job
 from indm.pipeline.stages import STAGES
 from indm.pipeline.stamps import suite_stamps
@@ -162,7 +163,7 @@ def test_the_engines_run_the_same_stages(checkout: Path, suite: str) -> None:
     code = f"results/{suite}/code"
     validate = dvc.pop(frozenset({code}))
     assert validate.inputs == {"params", "indm"}
-    assert validate.command == (
+    assert validate.command.partition("  # ")[0] == (
         f"python -m indm validate --suite params/{suite}.yaml --out results --track && "
         f"python -m indm doctor --suite params/{suite}.yaml --out results"
     )
@@ -367,3 +368,60 @@ def test_profiles_are_of_options_and_rules_that_exist(
     assert done.returncode == 0, done.stdout + done.stderr
     resources = yaml.safe_load((checkout / f"workflow/profiles/{profile}/config.yaml").read_text())["set-resources"]
     assert set(resources) == on_device
+
+
+# Other commands.
+
+
+@pytest.mark.long
+def test_a_dry_run_of_dvc_in_a_new_clone_says_which_command_lists_the_jobs(tmp_path: Path) -> None:
+    checkout = copy_checkout(tmp_path)
+    done = run(checkout, "dvc", "repro", "--dry")
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("> python -m indm validate"))
+    listed = run(checkout, "python", "-m", *line.rpartition(": ")[2].split())
+    assert listed.returncode == 0, listed.stderr
+    assert "not made yet" in listed.stdout
+
+
+# The Python that runs the jobs.
+
+
+@pytest.fixture
+def another(tmp_path: Path) -> dict[str, str]:
+    """An environment whose ``python`` is another program."""
+    (tmp_path / "python").write_text("#!/bin/sh\necho another\n")
+    (tmp_path / "python").chmod(0o755)
+    return {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.defpath}"}
+
+
+def prefix_of_python(environment: dict[str, str]) -> str:
+    command = ["/bin/sh", "-c", 'python -c "import sys; print(sys.prefix)"']
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.parametrize("name", ["python", "python-of-mine"])
+def test_this_python_comes_first(
+    another: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Also one of another name, as some systems have; the environment of a virtual one stays its own."""
+    assert prefix_of_python(another) == "another"
+    if name != "python":
+        own = tmp_path / "own folder" / name
+        own.parent.mkdir()
+        own.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        own.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(own))
+    put_first(another)
+    assert prefix_of_python(another) == sys.prefix
+
+
+@pytest.mark.long
+def test_jobs_run_with_the_python_of_snakemake(another: dict[str, str], tmp_path: Path) -> None:
+    (folder := tmp_path / "jobs").mkdir()
+    checkout = copy_checkout(folder)
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--config", "suite=smoke", "--"]
+    done = subprocess.run(
+        [*command, "results/smoke/data/digits/dataset.json"], cwd=checkout, env=another, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (checkout / "results/smoke/data/digits/manifest/prepare.json").is_file()

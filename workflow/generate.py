@@ -47,6 +47,10 @@ HEADER = """\
 FOREACH = {"dataset": "datasets", "run": "runs", "toy": "toy2d.datasets"}
 
 
+# What the first command says in a dry run, which needs the files of the stages before each stage.
+DRY = "dvc repro --dry ends at the first missing file; all jobs: indm why"
+
+
 def main() -> None:
     """Write the files, or compare them and exit with the names of the files that are out of date."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -150,7 +154,8 @@ def _validate(suite: Suite) -> dict[str, Any]:
     """
     name = f"--suite params/{suite.suite}.yaml --out results"
     return {
-        "cmd": f"python -m indm validate {name} --track && python -m indm doctor {name}",
+        # DVC prints it, and then ends with "[Errno 2]" in a new clone: its dry run hashes inputs that no stage has made yet.
+        "cmd": f"python -m indm validate {name} --track && python -m indm doctor {name}  # {DRY}",
         "deps": ["params", "indm"],
         "outs": ["results/${suite}/code"],
     }
