@@ -766,7 +766,7 @@ def test_a_rerun_withholds_what_failures_withhold() -> None:
 @pytest.mark.parametrize("noise", [0.0, 1e-12])
 def test_seeds_without_any_spread_are_no_evidence(noise: float) -> None:
     """As if the results of one seed had been copied to the others; two seeds decide nothing anyway."""
-    with pytest.raises(ArtifactError, match="found the same difference, .*, for all 3 seeds"):
+    with pytest.raises(ArtifactError, match=r"found the same difference, .*, for all 3 seeds"):
         graded(planted(BOTH, seeds=3, noise=noise))
     assert at_steps(planted(BOTH, seeds=2, noise=noise))["verdict"] == UNDECIDED
     assert at_steps(planted(BOTH, seeds=3, noise=1e-5))["verdict"] == BETTER
