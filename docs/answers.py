@@ -19,6 +19,7 @@ from matplotlib.patches import Patch
 from indm.errors import ArtifactError
 from indm.kept.page import replace_block, verdicts
 from indm.report.differences import COMPARISONS, COMPUTE, SIMPLE, STEPS
+from indm.report.export import LOG_RATIO, ratio
 from indm.report.figures_claims import BLOCK, ENDS, LINEAR
 from indm.report.figures_lines import GAINS
 from indm.report.grades import UNDECIDED, in_words
@@ -154,9 +155,10 @@ def with_means(page: str, published: Path) -> str:
 
 
 def _word(row: Mapping[str, Any]) -> str:
-    """Write a verdict; the smallest gain in FID, a tenth as a log ratio, in percent."""
+    """Write a verdict; the smallest gain in FID, a tenth as a log ratio, in percent, with the ratio that was found."""
     word = in_words(row["verdict"], row["smallest_effect"])
-    return word.replace("0.1", "10 %") if row["unit"] == "log ratio" else word
+    word = word.replace("0.1", "10 %") if row["unit"] == LOG_RATIO else word
+    return ", ".join(filter(None, (word, ratio(row))))
 
 
 def _mean(numbers: pd.DataFrame, arm: str, table: str, digits: int) -> str:

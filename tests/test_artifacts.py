@@ -7,6 +7,8 @@ import platform
 import resource
 import struct
 import subprocess
+import sys
+import time
 import tracemalloc
 import warnings
 from collections.abc import Callable
@@ -183,10 +185,21 @@ def test_pickled_array_is_not_unpickled(tmp_path: Path) -> None:
 def test_provenance_is_json_and_complete() -> None:
     found = json.loads(json.dumps(provenance(1.5, threads=1)))
     about = {"commit", "uncommitted_changes", "versions", "machine", "threads", "allocator", "device", "seconds"}
-    assert about | {"peak_memory_mib"} == set(found)
+    assert about | {"peak_memory_mib", "processor_seconds"} == set(found)
     assert found["versions"]["torch"] == torch.__version__
     assert found["device"] == "cpu"
     assert found["threads"] == 1
+
+
+def test_processor_time_grows_by_computing_and_not_by_waiting() -> None:
+    """Also the time of child processes."""
+    before = provenance(0.0, threads=1)["processor_seconds"]
+    time.sleep(0.5)
+    waited = provenance(0.0, threads=1)["processor_seconds"] - before
+    subprocess.run([sys.executable, "-c", "sum(range(20_000_000))"], check=True)
+    computed = provenance(0.0, threads=1)["processor_seconds"] - before - waited
+    assert waited < 0.3
+    assert computed > 0.1
 
 
 def test_provenance_names_the_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

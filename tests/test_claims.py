@@ -75,6 +75,11 @@ def planted(means: Mapping[tuple[str, str], float], seeds: int, noise: float, sh
     return pd.DataFrame([same | row for row in rows], columns=COLUMNS).astype({"x": float, "sound": float})
 
 
+def with_spread(table: pd.DataFrame, column: str = "value") -> pd.DataFrame:
+    """Move numbers by as little as lets the differences of seeds differ, which would otherwise be refused."""
+    return table.assign(**{column: table[column] + np.random.default_rng(2).normal(0, 1e-8, len(table))})
+
+
 def trained(values: pd.DataFrame, steps: float = 9.0) -> pd.DataFrame:
     """Add that every run was trained, whether or not it has numbers."""
     runs = values.drop_duplicates([*PLACE, "model", "variant", "seed"])
@@ -307,6 +312,7 @@ def test_baseline_of_another_objective_and_direction_higher() -> None:
     values = planted({("ddpmpp", ""): 2.0}, 5, 0.001)
     both = pd.concat([values, planted({("ddpmpp", ""): 2.5}, 5, 0.001).assign(objective="fid")])
     changes: dict[str, Any] = {"treatment": LINEAR, "baseline": LINEAR | {"objective": "fid"}}
+    both = with_spread(both)
     (row,) = graded(both, **changes)
     assert (row["comparison"], row["against"], row["effect"]) == (STEPS, "ddpmpp fid", pytest.approx(0.5, abs=0.01))
     assert word(both, **changes, direction="higher")[0] == WORSE
@@ -351,7 +357,7 @@ def swept(numbers: Mapping[tuple[str, int], float], sampler: str = "ddim", noise
         for seed in range(5)
         for (model, steps), value in numbers.items()
     ]
-    return pd.DataFrame([same | row for row in rows], columns=COLUMNS)
+    return with_spread(pd.DataFrame([same | row for row in rows], columns=COLUMNS))
 
 
 def test_unsound_steps_are_left_out() -> None:
@@ -395,7 +401,7 @@ def decoded(numbers: Mapping[str, tuple[float, float]], stage: str = "nll", x: f
         for model, means in numbers.items()
         for metric, mean in zip(LIKELIHOODS, means, strict=True)
     ]
-    return pd.concat(found, ignore_index=True)
+    return with_spread(pd.concat(found, ignore_index=True))
 
 
 NELBO: dict[str, Any] = {"metric": {"stage": "nll", "name": "nelbo"}}
@@ -569,7 +575,7 @@ def of_images(numbers: Mapping[str, NDArray[np.float64]], **more: Any) -> tuple[
             run = same | {"model": model, "seed": seed} | more
             values.append(run | {"metric": "gap", "sampler": "", "value": of_seed.mean()})
             rows += [run | {"image": image, "gap": value} for image, value in enumerate(of_seed)]
-    return pd.DataFrame(values, columns=COLUMNS), pd.DataFrame(rows, columns=IMAGES)
+    return with_spread(pd.DataFrame(values, columns=COLUMNS)), with_spread(pd.DataFrame(rows, columns=IMAGES), "gap")
 
 
 def test_a_claim_about_likelihoods_crosses_seeds_and_images() -> None:
@@ -680,7 +686,7 @@ def curves(lengths: Mapping[str, float], numbers: Mapping[str, Mapping[float, fl
         for model, found in numbers.items()
         for x, value in found.items()
     ]
-    values = pd.DataFrame(rows, columns=COLUMNS)
+    values = with_spread(pd.DataFrame(rows, columns=COLUMNS))
     return pd.concat([values, *(trained(values[values["model"] == name], steps) for name, steps in lengths.items())])
 
 
@@ -755,6 +761,15 @@ def test_a_rerun_withholds_what_failures_withhold() -> None:
         withheld = repeatability(paired(sure, failed), 0.01)
         assert (withheld[won], withheld[UNDECIDED]) == (0, pytest.approx(1))
         assert repeatability(paired(sure, failed[::-1]), 0.01)[won] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-12])
+def test_seeds_without_any_spread_are_no_evidence(noise: float) -> None:
+    """As if the results of one seed had been copied to the others; two seeds decide nothing anyway."""
+    with pytest.raises(ArtifactError, match=r"found the same difference, .*, for all 3 seeds"):
+        graded(planted(BOTH, seeds=3, noise=noise))
+    assert at_steps(planted(BOTH, seeds=2, noise=noise))["verdict"] == UNDECIDED
+    assert at_steps(planted(BOTH, seeds=3, noise=1e-5))["verdict"] == BETTER
 
 
 def test_seeds_that_agree_to_the_last_digit_repeat() -> None:

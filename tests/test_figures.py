@@ -213,6 +213,14 @@ def test_the_ablation_shades_differences_below_the_smallest_effect() -> None:
     assert shade.get_path().get_extents(shade.get_patch_transform()).intervalx == pytest.approx((-0.01, 0.01))
 
 
+def test_the_ablation_neither_labels_nor_shades_kid_as_a_likelihood() -> None:
+    table = rows("ablation", seeds=3).assign(kid_difference=0.001, kid_difference_se=0.0005)
+    axes = {axis.get_title(): axis for axis in draw("ablation", table).axes}
+    (kid,) = [axis for title, axis in axes.items() if "KID" in title]
+    assert len(kid.patches) == 0
+    assert kid.get_xlabel() == "KID\n← better"
+
+
 def test_seeds_that_differ_are_named_as_a_range() -> None:
     table = pd.concat([rows("discretization", seeds=n).assign(steps=n) for n in (1, 3, 5)])
     note = FIGURES["discretization"].draw(table).get_supxlabel()

@@ -518,6 +518,15 @@ def test_a_claim_has_a_row_for_each_place_and_a_column_for_each_comparison() -> 
     ]
 
 
+def test_a_gain_in_fid_that_is_excluded_has_the_ratio_that_was_found() -> None:
+    """INDM's FID is twice the other one's where the log ratio is -log 2."""
+    row = made_up_claims()[:1].assign(unit="log ratio", smallest_effect=0.1, verdict="not better", effect=-np.log(2.0))
+    (line,) = verdicts(row.assign(low=-0.9, high=0.05)).splitlines()[2:]
+    assert line.endswith(", FID 2.00 times as high |")
+    assert "times as high" not in verdicts(row.assign(low=-0.9, high=-0.5, verdict="worse"))
+    assert "times as high" not in verdicts(row.assign(low=-0.9, high=0.05, unit="nats"))
+
+
 def test_primary_claims_of_several_suites_have_a_table_for_each(tmp_path: Path) -> None:
     page = "<!-- answers: of -->\n<!-- end of answers -->\n"
     assert with_answers(page, tmp_path) == page
@@ -576,7 +585,7 @@ def test_a_mean_has_the_verdict_of_its_comparison(tmp_path: Path) -> None:
     rows = [line.split(" | ", 2)[2] for line in with_means(page, tmp_path).splitlines()[6:8]]
     assert rows == [
         "9.000 ± 0.250<br>better | 1.000 ± 0.500<br>INDM: undecided | 4.000 ± 0.500, learned affine<br>INDM: worse |",
-        "2.00 ± 0.50<br>undecided | 1.00 ± 0.50<br>INDM: no gain of 10 % | not run |",
+        "2.00 ± 0.50<br>undecided | 1.00 ± 0.50<br>INDM: no gain of 10 %, FID 0.61 times as high | not run |",
     ]
 
 

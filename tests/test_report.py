@@ -444,13 +444,35 @@ def test_costs_are_absent_where_no_execution_is_known() -> None:
     cell = dict.fromkeys(CELL, "") | {"dataset": "digits"}
     train = {"steps": 100, "score_parameters": 10, "flow_parameters": 0}
     samples = {"nfe": 50, "num_samples": 500}
-    known = {"seconds": 2.0, "peak_memory_mib": 300.0, "machine": "m"}
+    known = {"processor_seconds": 2.0, "seconds": 9.0, "peak_memory_mib": 300.0, "machine": "m"}
     (row,) = records(
         compute_table("s", {"a": cell}, {"a": train}, {"a": samples}, {"a": {"train": known, "sample": {}}})
     )
     assert (row["ms_per_step"], row["train_peak_memory_mib"], row["machine"]) == (20.0, 300.0, "m")
     assert (row["score_parameters"], row["flow_parameters"], row["nfe"]) == (10, 0, 50)
     assert np.isnan([row["seconds_per_1000_samples"], row["train_flops_per_step"]]).all()
+
+
+@pytest.mark.parametrize(
+    ("records_of_jobs", "expected"),
+    [
+        # A training whose machine was suspended for hours, and one that was continued.
+        ([{"processor_seconds": value, "seconds": 9.0} for value in (2.0, 2.2, 2.4, None)], 22.0),
+        ([{"processor_seconds": 2.0, "seconds": value} for value in (2.0, 9000.0, 3.0)], 20.0),
+        ([{"processor_seconds": 1.0, "seconds": value, "device": "cuda (GPU)"} for value in (2.0, 3.0, 70.0)], 30.0),
+        # A record of an earlier version: its wall time may be the cost of other work.
+        ([{"seconds": 2.0}], np.nan),
+    ],
+)
+def test_times_are_medians_of_processor_time(records_of_jobs: list[dict[str, Any]], expected: float) -> None:
+    names = [str(seed) for seed in range(len(records_of_jobs))]
+    cell = dict.fromkeys(CELL, "") | {"dataset": "digits"}
+    train = {"steps": 100, "score_parameters": 10, "flow_parameters": 0}
+    jobs = {name: {"train": record, "sample": record} for name, record in zip(names, records_of_jobs, strict=True)}
+    runs, samples = dict.fromkeys(names, cell), {name: {"nfe": 50, "num_samples": 1000} for name in names}
+    (row,) = records(compute_table("s", runs, dict.fromkeys(names, train), samples, jobs))
+    assert row["ms_per_step"] == pytest.approx(expected, nan_ok=True)
+    assert row["seconds_per_1000_samples"] == pytest.approx(expected / 10, nan_ok=True)
 
 
 def compared(folder: Path, runs: list[dict[str, Any]]) -> pd.DataFrame:

@@ -16,7 +16,7 @@ class PiecewiseCurve(Flow):
         z_i = f(x_i), \qquad f(0) = 0, \qquad f' = e^{a_k} \text{ on interval } k, \qquad
         \log\Big|\det\frac{\partial z}{\partial x}\Big| = \sum_i a_{k(x_i)}
 
-    The first and the last slope continue beyond the ends. Subclasses set ``log_slope``, the logarithms a of the slopes, shape (64,).
+    The first and the last slope continue beyond the ends. Subclasses set ``log_slope``, the logarithms a, shape (64,).
 
     References:
         | Neural Importance Sampling (Müller et al., 2019), section 4.2: piecewise linear maps as flows

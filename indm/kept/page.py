@@ -13,7 +13,7 @@ from indm.errors import ArtifactError
 from indm.kept.accepted import FILE
 from indm.report.catalogue import PLACE
 from indm.report.differences import COMPARISONS, CONTROL, FIXED_NUMBER, SIMPLE
-from indm.report.export import effect_with_ends
+from indm.report.export import effect_with_ends, ratio
 from indm.report.grades import UNDECIDED, in_words
 from indm.report.names import REFERENCE, comparator, names
 from indm.report.page.registration import describe_registration
@@ -100,7 +100,9 @@ def _compared(row: Mapping[str, Any]) -> str:
     who = f"{comparator(row['against'])}: " if row["comparison"] == SIMPLE else ""
     seeds = f" {{{row['to_decide']}}}" if row["verdict"] == UNDECIDED and row["to_decide"] else ""
     interval = effect_with_ends(row).replace("-", "−").replace(" [", "\u00a0[")
-    return f"{who}{in_words(row['verdict'], row['smallest_effect'])}, {interval}{seeds}"
+    return ", ".join(
+        filter(None, (who + in_words(row["verdict"], row["smallest_effect"]), interval + seeds, ratio(row)))
+    )
 
 
 def _block(published: Published) -> str:

@@ -134,4 +134,7 @@ def _record_provenance(finished: "Finished", source: dict[str, Any], seconds: fl
     for other in record_names(STANDS_FOR.get(name, name)):
         (folder / f"{other}.json").unlink(missing_ok=True)
     record = source | provenance(seconds + finished.earlier, threads) | dict(finished.computed_on)
+    if finished.earlier:
+        # The processor time of the executions that did the other part of the work is unknown.
+        record["processor_seconds"] = None
     write_json(folder / f"{name}.json", record)

@@ -18,6 +18,8 @@ CLAIM_COLUMNS = ["suite", "id", "family", *PLACE, "comparison", "treatment", "ag
 CLAIM_COLUMNS += ["effect", "low", "high", "smallest_effect", "unit", "n", "images", *FAILED, "reason"]
 CLAIM_COLUMNS += ["repeatability", "sd", "to_decide", "protocol", "test", "question", "statement", "source"]
 CLAIM_COLUMNS += ["metric", "why"]
+# Differences whose range is at most this share of their size are equal up to rounding.
+SAME = 1e-9
 DIFFERENCE_COLUMNS = ["suite", "id", *PLACE, "comparison", "against", "seed", "difference"]
 
 
@@ -28,7 +30,8 @@ def claims_table(compared: list[Comparison], suite: str, rows: int, changes: str
     answer one question, so that at most 2.5 of 100 such questions have any interval that ends wrongly on a side.
 
     Raises:
-        ArtifactError: if the suite alone has more primary rows.
+        ArtifactError: if the suite alone has more primary rows, or the seeds of a comparison, at least three, all have the same
+            difference.
     """
     primary = {(one.claim.id, *one.place.values()) for one in compared if one.is_primary}
     if len(primary) > rows:
@@ -57,6 +60,7 @@ def differences_table(compared: list[Comparison], suite: str) -> pd.DataFrame:
 def _row(one: Comparison, suite: str, tail: float) -> dict[str, Any]:
     """Grade a comparison whose interval leaves out ``tail`` on either side."""
     claim, paired = one.claim, one.paired
+    _refuse_no_spread(one)
     smallest, found = claim.smallest.effect, interval(paired.differences, tail)
     verdict = _verdict(one, found)
     row: dict[str, Any] = {
@@ -88,6 +92,17 @@ def _verdict(one: Comparison, found: Interval) -> Verdict:
     counts = ((one.struck, "struck"), (one.added, "added"))
     seeds = " and ".join(f"{count} {word}" for count, word in counts if count)
     return Verdict(UNDECIDED, f"not {verdict.word!r}, because its seeds are not the registered ones ({seeds})")
+
+
+def _refuse_no_spread(one: Comparison) -> None:
+    """Refuse equal differences of all seeds, up to rounding: they are no evidence, because their interval would have no length."""
+    found, n = one.paired.of_seeds, len(one.paired.seeds)
+    if n >= FEWEST_SEEDS and np.ptp(found) <= SAME * np.abs(found).max():
+        place = " ".join(filter(None, (*one.place.values(), one.kind, one.against)))
+        raise ArtifactError(
+            f"claim {one.claim.id}, {place}: found the same difference, {found[0]:.6g}, for all {n} seeds, expected one that "
+            "varies with the seed; check that no results were copied from one seed to another, and run their stages again"
+        )
 
 
 def _described(one: Comparison) -> dict[str, Any]:

@@ -8,9 +8,20 @@ import pandas as pd
 from indm.report.results import CELL, Result
 
 COUNTED = ["score_parameters", "flow_parameters", "train_flops_per_step", "nfe"]
-MEASURED = ["ms_per_step", "train_peak_memory_mib", "seconds_per_1000_samples"]
-MEASURED_COLUMNS = [f"{metric}{suffix}" for metric in MEASURED for suffix in ("", "_se")]
-COMPUTE_COLUMNS = ["suite", *CELL, "seeds", *COUNTED, "precision", *MEASURED_COLUMNS, "machine"]
+TIMES = ["ms_per_step", "seconds_per_1000_samples"]
+MEMORY = "train_peak_memory_mib"
+COMPUTE_COLUMNS = [
+    "suite",
+    *CELL,
+    "seeds",
+    *COUNTED,
+    "precision",
+    TIMES[0],
+    MEMORY,
+    f"{MEMORY}_se",
+    TIMES[1],
+    "machine",
+]
 
 
 def compute_table(
@@ -20,15 +31,19 @@ def compute_table(
     samples: Mapping[str, Result],
     provenance: Mapping[str, Mapping[str, Result]],
 ) -> pd.DataFrame:
-    """Tabulate the cost of the runs; times include starting the process."""
+    """Tabulate the cost of the runs: the median of times over the runs, and the mean of the memory with its standard error.
+
+    Times include starting the process. They are absent where no run's record has the time that :func:`_seconds` reads, because
+    the wall time of a job beside other work would be the cost of that work, too.
+    """
     rows = pd.DataFrame(
         [{**cell, **_costs(train[name], samples[name], provenance[name])} for name, cell in runs.items()]
     )
     table = []
     for key, group in rows.groupby(CELL, sort=False):
         row: dict[str, Any] = dict(zip(CELL, key, strict=True)) | {"suite": suite, "seeds": len(group)}
-        row |= {metric: group[metric].mean() for metric in [*COUNTED, *MEASURED]}
-        row |= {f"{metric}_se": group[metric].sem() for metric in MEASURED}
+        row |= {metric: group[metric].mean() for metric in [*COUNTED, MEMORY]}
+        row |= {metric: group[metric].median() for metric in TIMES} | {f"{MEMORY}_se": group[MEMORY].sem()}
         row["precision"] = "; ".join(sorted(set(group["precision"].dropna())))
         table.append(row | {"machine": "; ".join(sorted(set(group["machine"].dropna())))})
     return pd.DataFrame(table, columns=COMPUTE_COLUMNS).astype({"seeds": "Int64"})
@@ -38,7 +53,7 @@ def _costs(train: Result, samples: Result, provenance: Mapping[str, Result]) -> 
     known = {**train, **samples}
     # For an imported checkpoint, the FLOPs per step are unknown.
     counted = {key: float("nan" if known.get(key) is None else known[key]) for key in COUNTED}
-    seconds = {stage: provenance[stage].get("seconds", float("nan")) for stage in ("train", "sample")}
+    seconds = {stage: _seconds(provenance[stage]) for stage in ("train", "sample")}
     return counted | {
         "ms_per_step": 1000 * seconds["train"] / train["steps"],
         "train_peak_memory_mib": provenance["train"].get("peak_memory_mib", float("nan")),
@@ -46,3 +61,9 @@ def _costs(train: Result, samples: Result, provenance: Mapping[str, Result]) -> 
         "precision": train.get("precision"),
         "machine": provenance["train"].get("machine"),
     }
+
+
+def _seconds(record: Result) -> float:
+    """Return the time of a job: on a CPU the processor time, and on a GPU the wall time, since the processor waits for the GPU."""
+    found = record.get("processor_seconds" if record.get("device", "cpu") == "cpu" else "seconds")
+    return float("nan" if found is None else found)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 
 from indm.errors import ArtifactError
 from indm.report.catalogue import SHOWN
+from indm.report.grades import NOT_BETTER
 from indm.report.results import read_rows, records
 from indm.store.files import file_sha256, write_table
 from indm.store.layout import Layout
@@ -22,6 +24,7 @@ from indm.store.sums import check_sums
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 # If the smallest effect is at least this large, effects are written with two decimals.
 TENTH = 0.05
+LOG_RATIO = "log ratio"
 
 
 def write_published(path: Path, table: pd.DataFrame) -> None:
@@ -100,6 +103,18 @@ def edited(layout: Layout, names: Iterable[str]) -> list[str]:
 def again(layout: Layout) -> str:
     """Return the command that makes a suite's tables again from the current files."""
     return f"snakemake --cores all --config suite={layout.suite} --forcerun table compute claims"
+
+
+def ratio(row: Mapping[str, Any]) -> str:
+    r"""Write what the log ratio behind *not better* means: how many times as high INDM's FID is; empty for other rows.
+
+    .. math:: \frac{\mathrm{FID}(a)}{\mathrm{FID}(b)} = e^{-\hat d}, \qquad \hat d = \log \mathrm{FID}(b) - \log \mathrm{FID}(a),
+
+    with geometric means over the seeds, for the treatment a and the other model b.
+    """
+    if row["unit"] != LOG_RATIO or row["verdict"] != NOT_BETTER:
+        return ""
+    return f"FID {math.exp(-row['effect']):.2f} times as high"
 
 
 def effect_with_ends(row: Mapping[str, Any]) -> str:

@@ -19,26 +19,40 @@ from indm.report.plotting import PLAIN, WIDTH, label_rows, note, plot_interval
 # The lower quartile counts as narrow, because most rows may be wide, and a single one may be narrow by chance.
 WILD = 400.0
 # Prefixes of metrics whose smaller values are better, unlike gaps, which may be below 0.
+LOWER_IS_BETTER = ("nelbo", "nll", "log_fid", "kid")
+# The units of differences; those of the other metrics are bits/dim.
+UNITS = {"log_fid_difference": "log ratio", "kid_difference": "KID"}
 # Absent if the suite leaves the ODE out.
 OF_ODE = ("nll_difference", "gap_difference")
-LOWER_IS_BETTER = ("nelbo", "nll", "log_fid")
 # Variants in order: first the ones that do not adapt the scale of their latent.
 RUNGS = ["", "same-compute", "same-parameters", "reconstruction", "normalised-input", "learned-range", "standardised"]
-RUNGS += ["scale", "learned-scale", "learned-affine", "learned-linear", "learned-filter", "learned-curve"]
+RUNGS += [
+    "v-prediction",
+    "scale",
+    "fixed-scale",
+    "fixed-curve",
+    "fixed-filter",
+    "fixed-curve-filter",
+    "learned-scale",
+    "learned-affine",
+    "learned-linear",
+    "learned-filter",
+    "learned-curve",
+]
 RUNGS += ["learned-curve-filter", "frozen-flow"]
 
 
 def ablation(table: pd.DataFrame, claims: pd.DataFrame) -> Figure:
     """Draw each model's difference from the baseline with its interval, INDM first: one column per metric.
 
-    The claims have the smallest effect that counts in each unit.
+    The claims have the smallest effect that counts in each unit; a unit without claims, such as KID, is not shaded.
     """
     absent = [column for column in OF_ODE if table[column].isna().all()]
     metrics = [column for column in map(str, table) if column.endswith("_difference") and column not in absent]
     compared = table[table[metrics].notna().any(axis=1)].assign(seeds=lambda rows: rows["pairs"].astype(int))
     cells = zip(compared["model"], compared["variant"], strict=True)
     order = pd.Series([(cell[0] == REFERENCE, rung(cell)) for cell in cells], compared.index, dtype=object)
-    units = {metric: "log ratio" if metric == "log_fid_difference" else "bits/dim" for metric in metrics}
+    units = {metric: UNITS.get(metric, "bits/dim") for metric in metrics}
     smallest = claims.groupby("unit")["smallest_effect"].max()
     groups = compared.assign(rung=order).groupby(PLACE, sort=False)
     parts = [(group, part.sort_values("rung", kind="stable")) for group, part in groups]

@@ -60,8 +60,10 @@ def record_names(stage: str) -> tuple[str, ...]:
 
 
 def provenance(seconds: float, threads: int) -> dict[str, Any]:
-    """Describe the execution of a stage: commit, versions, machine, device, allocator, wall time in seconds, peak memory in MiB.
+    """Describe the execution of a stage: commit, versions, machine, device, allocator, times in seconds, peak memory in MiB.
 
+    ``seconds`` is the given wall time, and ``processor_seconds`` what this process and its finished children have computed, which
+    does not grow while other work has the processor, or while the machine is suspended.
     The commit is ``None`` if the package is not in its own checkout.
     """
     packages = (*COMPUTING, "clean-fid", "scikit-learn", "pandas")
@@ -76,6 +78,7 @@ def provenance(seconds: float, threads: int) -> dict[str, Any]:
         "allocator": os.environ.get("GLIBC_TUNABLES", "default"),
         **this_process(),
         "seconds": round(seconds, 3),
+        "processor_seconds": round(sum(os.times()[:4]), 3),
     }
 
 
@@ -112,6 +115,7 @@ VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "versions": (_are_versions, "the version of each package, python and torch among them"),
     **dict.fromkeys(("machine", "device", "allocator"), (_is_text, "a text of one line")),
     **dict.fromkeys(("threads", "seconds", "peak_memory_mib"), (_is_number, "a number of at least 0")),
+    "processor_seconds": (lambda value: value is None or _is_number(value), "a number of at least 0, or null"),
     ACCEPTED: (
         lambda value: isinstance(value, list) and all(map(_is_acceptance, value)),
         "the entries that restore writes",
