@@ -13,7 +13,6 @@ from torch import Tensor
 
 from indm.densities.movers import Range
 from indm.diffusion import contract
-from indm.diffusion.families.registered import diffenc
 from indm.diffusion.families.registered.mulan import Schedules
 from indm.diffusion.moved_mean import MovedMean
 from indm.diffusion.objectives import NoiseFn, per_sample, squared_norm
@@ -138,3 +137,127 @@ def test_a_fault_is_found(fault: str) -> None:
     found = contract.check_family(FAULTS[fault]())
     assert found
     assert all("\n" not in line for line in found)
+
+
+def wave(x: Tensor, a: Tensor) -> Tensor:
+    return (0.3 * torch.sin(a / 2)[:, None] - 0.5) * x + 0.2
+
+
+def bend(x: Tensor, a: Tensor) -> Tensor:
+    return torch.tanh(2 * x + a[:, None] / 3)
+
+
+@dataclass(frozen=True)
+class Correlated(LinearPath):
+    r"""The noise :math:`L\epsilon`, correlated between dimensions, with the volatility of the linear VP diffusion."""
+
+    factor: Tensor
+    told: float = 1.0
+
+    def perturb(self, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        return super().perturb(z0, t, noise @ self.factor.T)
+
+    def error(self, noise_fn: NoiseFn, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        return squared_norm((noise_fn(self.perturb(z0, t, noise), t) - noise) @ self._drift(self.told).T)
+
+    def prior(self, z0: Tensor) -> Tensor:
+        end = torch.tensor(1.0, dtype=torch.float64)
+        return (
+            LinearPath.prior(self, z0) + self.sde.sigma(end) ** 2 * (self.factor.square().sum() - len(self.factor)) / 2
+        )
+
+    def ode_drift(self, noise_fn: NoiseFn, z: Tensor, a: Tensor) -> Tensor:
+        return super().ode_drift(lambda z, t: noise_fn(z, t) @ self.factor.T, z, a)
+
+    def reverse_step(self, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        length = (self.sde.antiderivative(t) - self.sde.antiderivative(s))[:, None]
+        sigma = self.sde.sigma(t)[:, None]
+        slope = sigma * (noise @ self._drift(1.0).T) - sigma**2 * z / 2
+        return z - length * slope, sigma * length.sqrt()
+
+    def _drift(self, told: float) -> Tensor:
+        """The two halves of the drift: of the noise as it is, and of the score."""
+        return (self.factor + told * torch.linalg.inv(self.factor).T) / 2
+
+
+FACTOR = torch.tensor([[1.2, 0.0], [0.5, 0.8]], dtype=torch.float64)
+MOVED = torch.tensor([[[0.7, -0.4], [1.5, 0.3]]], dtype=torch.float64)
+SOUND = {
+    "learned ends": lambda: Range(VP(), torch.tensor([[[0.7], [-1.5]]], dtype=torch.float64), contract.EPS),
+    "schedules": lambda: Schedules(VP(), MOVED, contract.EPS),
+    "a moved mean": lambda: MovedMean(VP(), wave),
+    "a mean that is not affine": lambda: MovedMean(VP(), bend),
+    "a moved mean of a short range": lambda: MovedMean(VP(0.1, 3.0), wave),
+    "correlated noise": lambda: Correlated(VP(), FACTOR),
+    "VE": lambda: LinearPath(VE()),
+}
+
+
+@pytest.mark.parametrize("kind", SOUND)
+def test_a_sound_path_keeps_the_contract(kind: str) -> None:
+    assert contract.check_path(SOUND[kind](), (2,)) == []
+
+
+def test_correlated_noise_whose_error_forgets_it_is_found() -> None:
+    assert any(line.startswith("error: ") for line in contract.check_path(Correlated(VP(), FACTOR, told=0.0), (2,)))
+
+
+@dataclass(frozen=True)
+class Squared(LinearPath):
+    """A noise that enters squared, too."""
+
+    def perturb(self, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        return super().perturb(z0, t, noise + 0.1 * noise**2)
+
+
+def test_a_noise_that_is_not_linear_is_refused() -> None:
+    (line,) = contract.check_path(Squared(VP()), (2,))
+    assert line.startswith("perturb: found a noise that enters otherwise than linearly")
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("shape", [(1,), (2,), (3, 2, 2)])
+def test_the_bound_of_gaussian_data_is_their_entropy_where_the_process_is_markov(
+    shape: tuple[int, ...], seed: int
+) -> None:
+    """Any schedules of the dimensions, with the exact prediction; a number of nats per dimension."""
+    moves = torch.randn(1, 2, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    data = contract.gaussian(math.prod(shape), seed)
+    for path in (LinearPath(VP()), Schedules(VP(), moves, contract.EPS)):
+        # Where a weight is nearly 0, the sum over times has an error.
+        assert contract.gap(path, shape, data, count=600) == pytest.approx(0, abs=1e-3)
+        assert contract.gap(path, shape, data, count=600) > -1e-3
+
+
+def test_a_moved_mean_has_a_positive_gap_and_the_fault_a_negative_one() -> None:
+    data = contract.gaussian(2, 0)
+    assert contract.gap(MovedMean(VP(), wave), (2,), data) > 1e-3
+    faulty: Any = type("Faulty", (MovedMean,), {"error": of_noise})
+    assert contract.gap(faulty(VP(), wave), (2,), data) < -1e-3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "found no such file, expected a family's file or one of ddpmpp, diffenc, indm, mulan"),
+        ("FAMILY = 1\nONLY = None\n", "found no NO_ODE, expected FAMILY, ONLY, NO_ODE"),
+        ("import not_there\n", "cannot be imported (ModuleNotFoundError"),
+    ],
+)
+def test_a_file_that_is_no_family_is_one_line(tmp_path: Path, text: str | None, message: str) -> None:
+    file = tmp_path / "mine.py"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ArtifactError) as raised:
+        contract.member(str(file))
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_family_that_raises_is_one_line() -> None:
+    def error(self: Any, *values: Any) -> Tensor:
+        raise ValueError("not\nyet")
+
+    assert contract.check_family(planted("mulan", {"error": error}))[0].endswith(
+        "found ValueError (not yet), expected numbers"
+    )
