@@ -1,0 +1,263 @@
+"""The contract of a forward process: what it accepts, and faults that it finds."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from indm.densities.movers import Range
+from indm.diffusion import contract
+from indm.diffusion.families.registered.mulan import Schedules
+from indm.diffusion.moved_mean import MovedMean
+from indm.diffusion.objectives import NoiseFn, per_sample, squared_norm
+from indm.diffusion.path import LinearPath
+from indm.diffusion.registered.ve import VE
+from indm.diffusion.registered.vp import VP
+from indm.errors import ArtifactError
+from indm.registry import FAMILIES
+from tests.conftest import REPOSITORY
+
+FADING = str(REPOSITORY / "docs/extending/code/fading.py")
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, FADING], ids=lambda name: Path(name).stem)
+def test_a_family_keeps_the_contract(name: str) -> None:
+    assert contract.check_family(contract.member(name)) == []
+
+
+def planted(name: str, methods: dict[str, Any], **literals: Any) -> ModuleType:
+    """Return the module of a family whose path has other methods."""
+    module = contract.member(name)
+
+    class Faulty(module.FAMILY):  # type: ignore[misc, name-defined]
+        @property
+        def path(self) -> Any:
+            right = super().path
+            values = {field.name: getattr(right, field.name) for field in fields(right)}
+            return type("Faulty", (type(right),), methods)(**values)
+
+    return cast(ModuleType, SimpleNamespace(FAMILY=Faulty, ONLY=module.ONLY, NO_ODE=module.NO_ODE, **literals))
+
+
+def with_slope(factor: float) -> dict[str, Any]:
+    def changed(self: MovedMean, z0: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        move, slope = MovedMean._with_slope(self, z0, a)
+        return move, factor * slope
+
+    return {"_with_slope": changed}
+
+
+def of_noise(self: LinearPath, noise_fn: NoiseFn, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    return squared_norm(noise_fn(self.perturb(z0, t, noise), t) - noise)
+
+
+def weighted(change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """MuLAN's error with other weights; the rest is right."""
+
+    def error(self: Schedules, noise_fn: NoiseFn, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        weights = change(self.paths(t)[1])
+        return (weights * (noise_fn(self.perturb(z0, t, noise), t) - noise) ** 2).flatten(1).sum(1)
+
+    return {"error": error}
+
+
+def smaller_error(self: Schedules, *values: Any) -> Tensor:
+    return (0.98 if self.coefficients.any() else 1.0) * Schedules.error(self, *values)
+
+
+def half_noise(self: Schedules, *values: Tensor) -> tuple[Tensor, Tensor]:
+    mean, scale = Schedules.reverse_step(self, *values)
+    return mean, (0.5 if self.coefficients.any() else 1.0) * scale
+
+
+def drift(weight: float, own: float) -> dict[str, Any]:
+    """MuLAN's drift without weights (0), and with another share of the noise (of 1/2)."""
+
+    def ode_drift(self: Schedules, noise_fn: NoiseFn, z: Tensor, a: Tensor) -> Tensor:
+        t = self.sde.time(a.double()).expand(len(z))
+        weights, sigma = self.paths(t)[1] ** weight, self._scales(t)[1]
+        return weights * sigma * (own * noise_fn(z, t) - sigma * z / 2)
+
+    return {"ode_drift": ode_drift}
+
+
+def forward_step(self: Schedules, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = self._scales(t), self._scales(s)
+    variance = sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2
+    return Schedules.reverse_step(self, z, noise, t, s)[0], variance.sqrt()
+
+
+def first_time(self: MovedMean, z0: Tensor, t: Tensor) -> Tensor:
+    return z0 + per_sample(self.sde.sigma(t) ** 2, z0) * self.move(z0, self.sde.antiderivative(t)[:1].expand(len(t)))
+
+
+def more_entropy(self: Schedules, z0: Tensor, z: Any, eps: float) -> Any:
+    return LinearPath.entropy(self, z0, z, eps) + 0.1 * self.coefficients.mean()
+
+
+def no_volume(self: LinearPath, noise_fn: NoiseFn, z0: Tensor, eps: float, noise: Tensor) -> Tensor:
+    return LinearPath.decoder(self, noise_fn, z0, eps, noise) + 2 * self.volume(z0, eps)
+
+
+def quieter(self: Schedules, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    return Schedules.perturb(self, z0, t, (1 - 0.1 * self.coefficients.std()) * noise)
+
+
+FAULTS: dict[str, Callable[[], ModuleType]] = {
+    "fading: no derivative in time": lambda: planted(FADING, with_slope(0.0)),
+    "fading: derivative of the other sign": lambda: planted(FADING, with_slope(-1.0)),
+    "fading: error of the linear diffusion": lambda: planted(FADING, {"error": of_noise}),
+    "fading: an ODE of a network that gives no score": lambda: planted(FADING, {"has_ode": True}),
+    "DiffEnc: prior of the data": lambda: planted("diffenc", {"prior": LinearPath.prior}),
+    "DiffEnc: decoder of the mean": lambda: planted("diffenc", {"decoder": LinearPath.decoder}),
+    "DiffEnc: the first image's time in the whole batch": lambda: planted("diffenc", {"_mean": first_time}),
+    "MuLAN: no weights": lambda: planted("mulan", {"error": of_noise}),
+    "MuLAN: mean weight": lambda: planted("mulan", weighted(lambda w: w.mean((1, 2, 3), keepdim=True))),
+    "MuLAN: weights of other dimensions": lambda: planted("mulan", weighted(lambda w: w.flip(3))),
+    "MuLAN: error times 0.98 where it has moved": lambda: planted("mulan", {"error": smaller_error}),
+    "MuLAN: half of the samplers' noise where it has moved": lambda: planted("mulan", {"reverse_step": half_noise}),
+    "MuLAN: drift without weights": lambda: planted("mulan", drift(0.0, 0.5)),
+    "MuLAN: drift with all of the noise": lambda: planted("mulan", drift(1.0, 1.0)),
+    "MuLAN: one schedule in the step": lambda: planted("mulan", {"reverse_step": LinearPath.reverse_step}),
+    "MuLAN: deviation of the forward step": lambda: planted("mulan", {"reverse_step": forward_step}),
+    "MuLAN: a stray entropy": lambda: planted("mulan", {"entropy": more_entropy}),
+    "MuLAN: less noise than it counts": lambda: planted("mulan", {"perturb": quieter}),
+    "MuLAN: a decoder with its volume added": lambda: planted("mulan", {"decoder": no_volume}),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_found(fault: str) -> None:
+    found = contract.check_family(FAULTS[fault]())
+    assert found
+    assert all("\n" not in line for line in found)
+
+
+def wave(x: Tensor, a: Tensor) -> Tensor:
+    return (0.3 * torch.sin(a / 2)[:, None] - 0.5) * x + 0.2
+
+
+def bend(x: Tensor, a: Tensor) -> Tensor:
+    return torch.tanh(2 * x + a[:, None] / 3)
+
+
+@dataclass(frozen=True)
+class Correlated(LinearPath):
+    r"""The noise :math:`L\epsilon`, correlated between dimensions, with the volatility of the linear VP diffusion."""
+
+    factor: Tensor
+    told: float = 1.0
+
+    def perturb(self, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        return super().perturb(z0, t, noise @ self.factor.T)
+
+    def error(self, noise_fn: NoiseFn, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        return squared_norm((noise_fn(self.perturb(z0, t, noise), t) - noise) @ self._drift(self.told).T)
+
+    def prior(self, z0: Tensor) -> Tensor:
+        end = torch.tensor(1.0, dtype=torch.float64)
+        return (
+            LinearPath.prior(self, z0) + self.sde.sigma(end) ** 2 * (self.factor.square().sum() - len(self.factor)) / 2
+        )
+
+    def ode_drift(self, noise_fn: NoiseFn, z: Tensor, a: Tensor) -> Tensor:
+        return super().ode_drift(lambda z, t: noise_fn(z, t) @ self.factor.T, z, a)
+
+    def reverse_step(self, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        length = (self.sde.antiderivative(t) - self.sde.antiderivative(s))[:, None]
+        sigma = self.sde.sigma(t)[:, None]
+        slope = sigma * (noise @ self._drift(1.0).T) - sigma**2 * z / 2
+        return z - length * slope, sigma * length.sqrt()
+
+    def _drift(self, told: float) -> Tensor:
+        """The two halves of the drift: of the noise as it is, and of the score."""
+        return (self.factor + told * torch.linalg.inv(self.factor).T) / 2
+
+
+FACTOR = torch.tensor([[1.2, 0.0], [0.5, 0.8]], dtype=torch.float64)
+MOVED = torch.tensor([[[0.7, -0.4], [1.5, 0.3]]], dtype=torch.float64)
+SOUND = {
+    "learned ends": lambda: Range(VP(), torch.tensor([[[0.7], [-1.5]]], dtype=torch.float64), contract.EPS),
+    "schedules": lambda: Schedules(VP(), MOVED, contract.EPS),
+    "a moved mean": lambda: MovedMean(VP(), wave),
+    "a mean that is not affine": lambda: MovedMean(VP(), bend),
+    "a moved mean of a short range": lambda: MovedMean(VP(0.1, 3.0), wave),
+    "correlated noise": lambda: Correlated(VP(), FACTOR),
+    "VE": lambda: LinearPath(VE()),
+}
+
+
+@pytest.mark.parametrize("kind", SOUND)
+def test_a_sound_path_keeps_the_contract(kind: str) -> None:
+    assert contract.check_path(SOUND[kind](), (2,)) == []
+
+
+def test_correlated_noise_whose_error_forgets_it_is_found() -> None:
+    assert any(line.startswith("error: ") for line in contract.check_path(Correlated(VP(), FACTOR, told=0.0), (2,)))
+
+
+@dataclass(frozen=True)
+class Squared(LinearPath):
+    """A noise that enters squared, too."""
+
+    def perturb(self, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        return super().perturb(z0, t, noise + 0.1 * noise**2)
+
+
+def test_a_noise_that_is_not_linear_is_refused() -> None:
+    (line,) = contract.check_path(Squared(VP()), (2,))
+    assert line.startswith("perturb: found a noise that enters otherwise than linearly")
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("shape", [(1,), (2,), (3, 2, 2)])
+def test_the_bound_of_gaussian_data_is_their_entropy_where_the_process_is_markov(
+    shape: tuple[int, ...], seed: int
+) -> None:
+    """Any schedules of the dimensions, with the exact prediction; a number of nats per dimension."""
+    moves = torch.randn(1, 2, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    data = contract.gaussian(math.prod(shape), seed)
+    for path in (LinearPath(VP()), Schedules(VP(), moves, contract.EPS)):
+        # Where a weight is nearly 0, the sum over times has an error.
+        assert contract.gap(path, shape, data, count=600) == pytest.approx(0, abs=1e-3)
+        assert contract.gap(path, shape, data, count=600) > -1e-3
+
+
+def test_a_moved_mean_has_a_positive_gap_and_the_fault_a_negative_one() -> None:
+    data = contract.gaussian(2, 0)
+    assert contract.gap(MovedMean(VP(), wave), (2,), data) > 1e-3
+    faulty: Any = type("Faulty", (MovedMean,), {"error": of_noise})
+    assert contract.gap(faulty(VP(), wave), (2,), data) < -1e-3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "found no such file, expected a family's file or one of ddpmpp, diffenc, indm, mulan"),
+        ("FAMILY = 1\nONLY = None\n", "found no NO_ODE, expected FAMILY, ONLY, NO_ODE"),
+        ("import not_there\n", "cannot be imported (ModuleNotFoundError"),
+    ],
+)
+def test_a_file_that_is_no_family_is_one_line(tmp_path: Path, text: str | None, message: str) -> None:
+    file = tmp_path / "mine.py"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ArtifactError) as raised:
+        contract.member(str(file))
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_family_that_raises_is_one_line() -> None:
+    def error(self: Any, *values: Any) -> Tensor:
+        raise ValueError("not\nyet")
+
+    assert contract.check_family(planted("mulan", {"error": error}))[0].endswith(
+        "found ValueError (not yet), expected numbers"
+    )
