@@ -1,52 +1,29 @@
-"""Images from files, and somebody's samples against a dataset, by the protocol of a suite."""
+"""Somebody's samples against a dataset, by the protocol of a suite."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from indm.errors import DataError
+from indm.errors import DataError, ParamsError
+from indm.foreign.files import Images, read_images
 from indm.pipeline.runner import run_stage
+from indm.pipeline.stages import DATA, REFERENCE
+from indm.process import limit_threads, unset_fpmath
+from indm.registry import DATASETS
 from indm.store.layout import Layout
 from indm.suite.load import load_suite
 
-Images = NDArray[np.uint8]
+if TYPE_CHECKING:
+    from indm.data.dataset import Dataset
+    from indm.suite.schema.suite import Suite
+
 SHOWN = ("fid", "fid_infinity", "kid", "precision", "recall")
-
-
-def read_images(path: Path) -> NDArray[Any]:
-    """Read images (N, C, H, W) from a folder of PNG files, in the order of their names, or an array from a .npy file.
-
-    Raises:
-        DataError: if the file is not an array, or the images are missing, damaged, neither grey nor RGB with 8 bits, or of
-            several shapes.
-    """
-    if path.is_dir():
-        images = [_read_png(file) for file in sorted(path.glob("*.png"))]
-        if len(shapes := {image.shape for image in images}) != 1:
-            found = " and ".join(map(str, sorted(shapes)[:2])) or "no *.png"
-            raise DataError(f"{path}: found {found}, expected PNG files of one shape (C, H, W)")
-        return np.stack(images)
-    try:
-        found = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{path}: found {error}, expected an array in a .npy file, or a folder of PNG files") from None
-    if not isinstance(found, np.ndarray):
-        raise DataError(f"{path}: found several arrays, expected one in a .npy file")
-    return found
-
-
-def _read_png(file: Path) -> Images:
-    try:
-        with Image.open(file) as image:
-            if image.mode not in ("L", "RGB"):
-                raise DataError(f"{file}: found mode {image.mode}, expected grey (L) or RGB with 8 bits; convert it")
-            found = np.asarray(image)
-    except (OSError, SyntaxError) as error:
-        raise DataError(f"{file}: found {error}, expected a PNG file") from None
-    return found[None] if found.ndim == 2 else found.transpose(2, 0, 1)
+# The results of stages that are read.
+READ = (f"{DATA}/train.npy", f"{DATA}/test.npy", *REFERENCE)
+# Levels of images in files.
+FULL = 256
 
 
 def measure(
@@ -71,20 +48,22 @@ def measure(
         (``distance``, ``distance_test``), and the number of samples that equal a training image (``copies``).
 
     Raises:
-        DataError: if the samples do not fit the dataset, or are too few.
+        DataError: if the samples do not have the shape or the levels of the dataset, or are too few.
+        ParamsError: if the suite has no such dataset.
+        ArtifactError: if results of the stages are damaged, or were made with other parameters than the suite has now.
     """
-    layout = Layout(out, (suite := load_suite(suite_file)).suite)
-    folder = layout.data(dataset)
-    for stage, file, options in (
-        ("prepare", "dataset.json", {"data_root": data_root}),
-        ("reference", "reference.json", {}),
-    ):
-        if not (folder / file).is_file():
-            run_stage(stage, suite_file, out, {"dataset": dataset}, **options)
+    suite = load_suite(suite_file)
+    if dataset not in suite.datasets:
+        raise ParamsError(f"{suite_file}: found no dataset {dataset!r}, expected one of: {', '.join(suite.datasets)}")
+    # As stages do, before torch is imported.
+    limit_threads(suite.threads)
+    unset_fpmath()
+    images = _samples(samples, levels, dataset)
+    folder = Layout(out, suite.suite).data(dataset)
+    _run_stages(suite, suite_file, dataset, out, data_root)
 
-    # Imported afterwards, because stages set up torch before it is imported.
+    # Imported afterwards, because they import torch.
     from indm.data.levels import to_uint8
-    from indm.foreign.likelihood import as_levels
     from indm.metrics.compare import compare, protocol
     from indm.metrics.features import features
     from indm.metrics.infinity import fid_infinity
@@ -97,11 +76,6 @@ def measure(
     from indm.store.files import read_array, read_json
 
     device, description = set_up(suite.device, suite.threads), read_json(folder / "dataset.json")
-    images = as_levels(read_images(samples), levels).numpy()
-    if list(images.shape[1:]) != description["shape"]:
-        raise DataError(
-            f"{samples}: found shape {images.shape[1:]}, expected {tuple(description['shape'])}, as in {dataset}"
-        )
     extractor, _, identity = load_extractors(folder / "extractor.safetensors")
     references, source = load_references(folder)
     # A folder may be sorted by class, and extrapolation takes parts of the images.
@@ -118,6 +92,57 @@ def measure(
     values |= {"distance": apart.mean(), "distance_test": apart_test.mean(), "copies": int((apart == 0).sum())}
     about = {"dataset": dataset, "num_samples": len(images), "reference": source["reference"]}
     return about | identity | values | {"protocol": protocol(**settings)}
+
+
+def _samples(path: Path, levels: int, name: str) -> Images:
+    """Read samples, levels (N, C, H, W), which must have the shape and the levels of a dataset."""
+    # Imported here, because it imports torch.
+    from indm.foreign.levels import as_levels
+
+    dataset = DATASETS[name]
+    if levels not in (dataset.levels, FULL):
+        raise ParamsError(f"levels: found {levels}, expected {dataset.levels}, as in {name}, or {FULL} in files")
+    images = as_levels(read_images(path), levels).numpy()
+    if images.shape[1:] != dataset.shape:
+        raise DataError(f"{path}: found shape {images.shape[1:]}, expected {dataset.shape}, as in {name}")
+    if levels != dataset.levels:
+        _check_levels(path, images, name, dataset)
+    return images
+
+
+def _check_levels(path: Path, images: Images, name: str, dataset: "Dataset") -> None:
+    """Refuse samples of 256 levels that a dataset of fewer levels cannot have."""
+    from indm.data.levels import to_uint8
+
+    every = np.arange(dataset.levels, dtype=np.uint8).reshape(-1, 1, 1, 1)
+    known, found = np.unique(to_uint8(every, dataset.levels)), np.unique(images)
+    if not (odd := np.setdiff1d(found, known)).size:
+        return
+    remedy = f"round the samples to the {dataset.levels} levels of {name}"
+    if found.max() < dataset.levels:
+        remedy = f"give the number of levels: --levels {dataset.levels}"
+    raise DataError(
+        f"{path}: found {len(odd)} values from {odd.min()} to {odd.max()} that {name} does not have among {FULL} levels, expected "
+        f"{known[0]}, {known[1]}, {known[2]}, ..., {known[-1]}; {remedy}"
+    )
+
+
+def _run_stages(suite: "Suite", suite_file: Path, dataset: str, out: Path, data_root: Path | None) -> None:
+    """Run the stages whose results are missing, and check results as stages do.
+
+    Raises:
+        ArtifactError: if a result is damaged, or was made with other parameters than the suite has now.
+    """
+    # Imported here, because they import NumPy.
+    from indm.pipeline.input_check import InputCheck
+    from indm.pipeline.jobs import Job
+
+    folder = Layout(out, suite.suite).data(dataset)
+    if not (folder / "dataset.json").is_file():
+        run_stage("prepare", suite_file, out, {"dataset": dataset}, data_root=data_root)
+    if not (folder / "reference.json").is_file():
+        run_stage("reference", suite_file, out, {"dataset": dataset})
+    InputCheck(suite, out, Path("reports")).check(Job("reference", dataset), READ)
 
 
 def _distances(images: Images, train: Images) -> NDArray[np.float64]:
