@@ -115,9 +115,10 @@ class Report:
         """Describe in words why the numbers may belong to another network than the owner's: the report begins with them."""
         found, compared = [], self.comparison
         if compared.best is not None and compared.is_better:
+            read_as = compared.best.words(compared.described)
             found.append(
                 f"The network is probably described wrongly: its bound is lower by at least {compared.gain:.3f} ± "
-                f"{compared.se:.3f} bits/dim if it is read as {compared.best.words(compared.described)} instead of {self.kind}. To read it so, "
+                f"{compared.se:.3f} bits/dim if it is read as {read_as} instead of {self.kind}. To read it so, "
                 f"{compared.best.remedy(compared.described)}."
             )
         if words := self.variation.words():
