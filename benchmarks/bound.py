@@ -44,6 +44,7 @@ from indm.registry import DATASETS
 from indm.suite.load import load_suite
 from indm.training.begin import begin_training
 from indm.training.loop import History
+from indm.trials import with_trial
 from tests.checkout import REPOSITORY
 
 CPU = torch.device("cpu")
@@ -114,7 +115,7 @@ def _read(path: Path) -> ImplicitNonlinearDiffusion:
 def trained(run: str, steps: int, train: Tensor) -> ImplicitNonlinearDiffusion:
     """Train a run of suite cifar10-1000 for fewer steps, and return its averaged model."""
     short = {"steps": steps, "snapshots": [], "warmup_steps": steps // 10, "ema_decay": DECAY, "flow_ema_decay": DECAY}
-    suite = load_suite(REPOSITORY / "params/cifar10-1000.yaml").with_trial(run, 311, short)
+    suite = with_trial(load_suite(REPOSITORY / "params/cifar10-1000.yaml"), run, 311, short)
     training = begin_training(suite, run, train, {"levels": 256, "shape": list(train.shape[1:])}, CPU)
     training.train(history=History(), after_step=lambda *_: None, progress=iter)
     return training.trainer.averaged()

@@ -73,10 +73,18 @@ def serve(suite: str, run: str, batch: int, share: float) -> None:
     from indm.training.begin import step_flops
     from indm.training.spec import build_trainer
 
+    try:
+        from indm.trials import with_trial
+    except ImportError:
+        # Of earlier checkouts.
+        from indm.suite.schema.suite import Suite
+
+        with_trial = Suite.with_trial  # type: ignore[attr-defined]
+
     # Checkouts before the key do not have it.
     changes = {"batch_size": batch} | ({} if share == 1 else {"log_det_share": share})
     loaded = load_suite(Path(f"params/{suite}.yaml"))
-    dataset, settings = DATASETS[loaded.runs[run].dataset], loaded.with_trial(run, 0, changes)
+    dataset, settings = DATASETS[loaded.runs[run].dataset], with_trial(loaded, run, 0, changes)
     torch.manual_seed(0)
     trainer = build_trainer(settings, run, list(dataset.shape), torch.device("cpu"))
     images = torch.randint(dataset.levels, (IMAGES, *dataset.shape), dtype=torch.uint8)

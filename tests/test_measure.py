@@ -11,12 +11,12 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from PIL import Image
 
+from indm.arrays import read_array, write_array
 from indm.cli import main
 from indm.data.levels import to_uint8
 from indm.errors import DataError
 from indm.foreign.files import read_images
 from indm.registry import DATASETS
-from indm.store.files import read_array, write_array
 from tests.conftest import REPOSITORY
 
 

@@ -36,6 +36,7 @@ from indm.training.loop import History, Plan, learning_rate, train
 from indm.training.saving import write_training
 from indm.training.spec import build_trainer
 from indm.training.trainer import Optimisation, Trainer
+from indm.trials import with_trial
 from tests.conftest import FROZEN, REPOSITORY
 
 CPU = torch.device("cpu")
@@ -318,7 +319,7 @@ def test_a_control_of_equal_compute_is_checked_against_the_share() -> None:
     suite = load_suite(REPOSITORY / "params/digits.yaml")
     name = next(name for name, run in suite.runs.items() if run.has_flow)
     for share in (1.0, 0.125, 3 / 64):
-        changed = suite.with_trial(name, 0, {"log_det_share": share, "steps": 1})
+        changed = with_trial(suite, name, 0, {"log_det_share": share, "steps": 1})
         trainer = build_trainer(changed, name, [1, 8, 8], CPU)
         draws = draw(images(64), 17, 64, SEED, 0, log_det_share=share)
         assert controls._flops(changed, name) == step_flops(trainer, draws)
@@ -679,7 +680,7 @@ def test_control_of_another_size_than_indm_is_refused(tmp_path: Path, old: str, 
 def test_control_of_equal_compute_trains_longer_where_indm_has_more_images_in_each_step() -> None:
     path = REPOSITORY / "params/digits-seeds.yaml"
     suite = load_suite(path)
-    indm = suite.with_trial("digits-vp-indm-fid-s201", 201, {"batch_size": 2 * suite.train.batch_size})
+    indm = with_trial(suite, "digits-vp-indm-fid-s201", 201, {"batch_size": 2 * suite.train.batch_size})
     doubled = suite.model_copy(update={"runs": suite.runs | indm.runs})
     with pytest.raises(ParamsError, match=r"-same-compute-fid-s201, key train\.steps: found 8003; allowed: 1600\d to "):
         check_controls(doubled, path)

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Generator, Tensor
 
+from indm.arrays import read_array
 from indm.data.levels import bits_per_dim, dequantise_by
 from indm.diffusion.draws import Draws, beside, of_images, uniform
 from indm.diffusion.likelihood import GaussianControl, four_numbers, nelbo_alone
@@ -20,7 +21,6 @@ from indm.flows.base import LogDet
 from indm.flows.log_det import Series
 from indm.progress import bar
 from indm.seeding import derive_seed
-from indm.store.files import read_array
 from indm.store.scratch import Once
 
 # Training images, the first ones, from whose latents a control variate takes its moments, and how many are mapped at once. It is

@@ -63,6 +63,7 @@ def measure(
     _run_stages(suite, suite_file, dataset, out, data_root)
 
     # Imported afterwards, because they import torch.
+    from indm.arrays import read_array
     from indm.data.levels import to_uint8
     from indm.metrics.compare import compare, protocol
     from indm.metrics.features import features
@@ -73,7 +74,7 @@ def measure(
 
     # Private, because an edit of a stage would run all its jobs again.
     from indm.stages.sample import GRID, _beside, _write_grid
-    from indm.store.files import read_array, read_json
+    from indm.store.files import read_json
 
     device, description = set_up(suite.device, suite.threads), read_json(folder / "dataset.json")
     extractor, _, identity = load_extractors(folder / "extractor.safetensors")

@@ -42,7 +42,7 @@ from indm.suite.claims import BEST_SCALE, CHOSEN, Bound, Claim, Claims, Metric, 
 from indm.suite.registrations import Seeds
 from indm.suite.schema.evaluation import GradingParams
 from indm.suite.schema.suite import cell_name
-from indm.suite.variants import FROZEN_FLOW, SAME_COMPUTE
+from indm.variants import FROZEN_FLOW, SAME_COMPUTE
 
 # The three comparisons of each claim; a comparison with a fixed number; and an exploratory one, with a further control.
 STEPS, COMPUTE, SIMPLE = "equal steps", "equal compute", "simple control"

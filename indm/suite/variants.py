@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from indm.suite.schema.types import LEARNED
+from indm.variants import FROZEN_FLOW, SAME_COMPUTE, SAME_PARAMETERS
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -22,7 +23,6 @@ OF_MAPS = ("train.lr", "train.flow_lr", "train.flow_ema_decay", "train.flow_warm
 # The exponent of a fixed filter is chosen for each dataset.
 EXPONENT = "train.latent.fixed.exponent"
 SIZE = ("train.score.channels", "train.score.multipliers", "train.score.blocks", "train.score.attention_resolutions")
-SAME_COMPUTE, SAME_PARAMETERS, FROZEN_FLOW = "same-compute", "same-parameters", "frozen-flow"
 CONTROLS = {
     **{f"learned-{name}": Control({"train.latent.learned": name}, OF_MAPS) for name in (*LEARNED, "curve-filter")},
     "standardised": Control({"train.latent.standardise": True}),
