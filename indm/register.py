@@ -17,6 +17,7 @@ from indm.training.controls import check_controls
 
 HEADER = """\
 # Suites that were committed, with the claims, before they were run: written by `python -m indm register`, shown in the report.
+# A variant that a suite got later has an entry under `added`, written by hand.
 # docs/reproducibility.md explains registrations.
 """
 
@@ -36,7 +37,8 @@ def register(suite_file: Path, note: str) -> Registration:
     suite, claims = load_suite(suite_file, with_data=True), load_claims(folder / "claims.yaml")
     check_controls(suite, suite_file)
     path = folder / "registrations.yaml"
-    known = load_registrations(path).suites
+    registrations = load_registrations(path)
+    known = registrations.suites
     for file in (*expand_suite(suite_file).files, folder / "claims.yaml"):
         if file.read_bytes() != _git(file.parent, "show", f"HEAD:./{file.name}", missing=b""):
             raise ParamsError(f"{file}: found uncommitted changes, expected the content of HEAD; commit the file first")
@@ -45,7 +47,7 @@ def register(suite_file: Path, note: str) -> Registration:
         commit=commit, date=date, suite_sha256=suite_sha256(suite), claims_sha256=claims_sha256(claims), note=note
     )
     if (found := known.get(suite.suite)) is None:
-        write_registrations(path, Registrations(suites=known | {suite.suite: entry}))
+        write_registrations(path, registrations.model_copy(update={"suites": known | {suite.suite: entry}}))
         return entry
     if (found.suite_sha256, found.claims_sha256) != (entry.suite_sha256, entry.claims_sha256):
         raise ParamsError(
@@ -61,7 +63,7 @@ def register(suite_file: Path, note: str) -> Registration:
 def write_registrations(path: Path, registrations: Registrations) -> None:
     """Write the file."""
     with atomic_write(path) as file:
-        file.write((HEADER + "\n" + yaml_text(registrations.model_dump())).encode())
+        file.write((HEADER + "\n" + yaml_text(registrations.model_dump(exclude_defaults=True))).encode())
 
 
 def _git(folder: Path, *arguments: str, missing: bytes | None = None) -> bytes:

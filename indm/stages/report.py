@@ -28,6 +28,7 @@ def run(suite: "Suite", layout: Layout, reports: Path) -> Finished:
 
 def contents(suite: "Suite") -> Contents:
     """Collect the contents of a suite for its report."""
+    registrations = load_registrations(Path("params/registrations.yaml"))
     keys = {"dataset", "sde", "model", "variant", "objective", "seed"}
     stages: dict[str, list[str]] = {}
     for name, stage in STAGES.items():
@@ -46,5 +47,6 @@ def contents(suite: "Suite") -> Contents:
         toy2d=list(suite.toy2d.datasets),
         planes=list(dict.fromkeys(job.label for job in suite.toy2d.datasets.values() if job.is_plane)),
         claims_sha256=claims_sha256(load_claims(Path("params/claims.yaml"))),
-        registration=load_registrations(Path("params/registrations.yaml")).suites.get(suite.suite),
+        registration=registrations.suites.get(suite.suite),
+        added=registrations.added_to(suite.suite),
     )

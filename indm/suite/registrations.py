@@ -33,10 +33,22 @@ class Registration(Strict):
     note: str = Field(description="in words")
 
 
+class Addition(Registration):
+    """A suite and the claims at the commit that had a variant before its runs, after the suite's own registration."""
+
+    suite: str = Field(description="the suite's name")
+    variant: str = Field(description="the variant that was added")
+
+
 class Registrations(Strict):
     """The file."""
 
     suites: dict[str, Registration] = Field(description="by the suite's name")
+    added: list[Addition] = Field(default=[], description="variants that were added to registered suites")
+
+    def added_to(self, suite: str) -> list[Addition]:
+        """Return the variants that were added to a suite, in the file's order."""
+        return [each for each in self.added if each.suite == suite]
 
 
 def load_registrations(path: Path) -> Registrations:
