@@ -104,6 +104,7 @@ def readme_text(root: Path) -> dict[Path, str]:
     import pandas as pd
 
     from docs.answers import draw_answers, with_answers, with_densities, with_means, with_weights
+    from docs.forecast import with_forecast
     from indm.kept.page import with_registration
     from indm.report.differences import COMPARISONS
     from indm.report.page.answers import EVIDENCE
@@ -123,7 +124,9 @@ def readme_text(root: Path) -> dict[Path, str]:
         },
         root / "params/evidence.csv": evidence.to_csv(columns=list(EVIDENCE), index=False, lineterminator="\n"),
         readme: with_means(readme.read_text(encoding="utf-8"), published),
-        page: with_densities(with_answers(page.read_text(encoding="utf-8"), published), published),
+        page: with_forecast(
+            with_densities(with_answers(page.read_text(encoding="utf-8"), published), published), published
+        ),
         weights: with_weights(weights.read_text(encoding="utf-8"), published),
         **{root / f"docs/pictures/{name}.svg": svg.decode() for name, svg in draw_answers(published).items()},
     }
