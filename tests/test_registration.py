@@ -292,16 +292,18 @@ def test_a_variant_that_was_added_has_a_registration_of_its_own(history: dict[st
     found, added = entry_of(history["before"]), addition_of(history["registered"])
     hashes = (found.suite_sha256, found.claims_sha256)
     commits = [history["before"], history["after"]]
-    first, _, text = describe_registration("digits-search", found, *hashes, commits, [added]).partition(" Added ")
+    first, _, text = describe_registration("digits-search", found, *hashes, commits, added=[added]).partition(" Added ")
     assert first.startswith(f"Registered in commit {history['before']}")
     words = (
         f"later: learned-curve, registered in commit {history['registered']} on {added.date}, before the runs of commit"
     )
     assert text == f"{words} {history['after'][:12]}: unchanged since. Five seeds."
-    text = describe_registration("digits-search", found, hashes[0], "0" * 64, commits, [added]).partition(" Added ")[2]
+    text = describe_registration("digits-search", found, hashes[0], "0" * 64, commits, added=[added]).partition(
+        " Added "
+    )[2]
     assert ": changed since: the claims (SHA-256 " in text
     for wrong, ran in ((added, commits[:1]), (added.model_copy(update={"commit": "a" * 40}), commits)):
-        text = describe_registration("digits-search", found, *hashes, ran, [wrong]).partition(" Added ")[2]
+        text = describe_registration("digits-search", found, *hashes, ran, added=[wrong]).partition(" Added ")[2]
         assert text.startswith(
             f"without a registration: learned-curve (named: commit {wrong.commit} on {added.date}, but "
         )

@@ -133,7 +133,7 @@ def _registration(suite: "Suite", executions: Iterable[Mapping[str, Any]]) -> st
         suite_sha256(suite),
         claims_sha256(load_claims(Path("params/claims.yaml"))),
         [execution["commit"] for execution in executions],
-        registrations.added_to(suite.suite),
+        added=registrations.added_to(suite.suite),
     )
     # A cell may not contain line breaks and bars.
     return " ".join(text.split()).replace("|", "\\|")

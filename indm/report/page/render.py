@@ -74,7 +74,7 @@ def render(contents: Contents, results: Path, figures: Path, evidence: Path | No
                 contents.sha256,
                 contents.claims_sha256,
                 [record["commit"] for record in records],
-                contents.added,
+                added=contents.added,
             ),
             caveats=found,
             sections={anchor: title for anchor, title in SECTIONS.items() if anchor not in left_out},
