@@ -713,7 +713,7 @@ def test_the_numbers_in_readme_s_text_are_those_of_the_published_tables() -> Non
 def bullet(heading: str) -> str:
     """Return the item of README's list that begins with these words."""
     items = (REPOSITORY / "README.md").read_text().split("\n- **")
-    (found,) = (" ".join(item.split()) for item in items if item.startswith(heading))
+    (found,) = (" ".join(item.split("\n\n")[0].split()) for item in items if item.startswith(heading))
     return re.sub(r"\]\([^)]*\)", "]", found)
 
 
