@@ -18,6 +18,7 @@ from indm.training.controls import check_controls
 
 HEADER = """\
 # Suites that were committed, with the claims, before they were run: written by `python -m indm register`, shown in the report.
+# A variant that a suite got later has an entry under `added`, written by hand.
 # docs/reproducibility.md explains registrations.
 """
 
@@ -38,7 +39,8 @@ def register(suite_file: Path, note: str) -> Registration:
     check_models(suite, suite_file)
     check_controls(suite, suite_file)
     path = folder / "registrations.yaml"
-    known = load_registrations(path).suites
+    registrations = load_registrations(path)
+    known = registrations.suites
     for file in (*expand_suite(suite_file).files, folder / "claims.yaml"):
         if file.read_bytes() != _git(file.parent, "show", f"HEAD:./{file.name}", missing=b""):
             raise ParamsError(f"{file}: found uncommitted changes, expected the content of HEAD; commit the file first")
@@ -52,7 +54,7 @@ def register(suite_file: Path, note: str) -> Registration:
         seeds=planned_seeds(suite),
     )
     if (found := known.get(suite.suite)) is None:
-        write_registrations(path, Registrations(suites=known | {suite.suite: entry}))
+        write_registrations(path, registrations.model_copy(update={"suites": known | {suite.suite: entry}}))
         return entry
     if (found.suite_sha256, found.claims_sha256) != (entry.suite_sha256, entry.claims_sha256):
         raise ParamsError(
@@ -68,7 +70,8 @@ def register(suite_file: Path, note: str) -> Registration:
 def write_registrations(path: Path, registrations: Registrations) -> None:
     """Write the file."""
     with atomic_write(path) as file:
-        file.write((HEADER + "\n" + yaml_text(registrations.model_dump(), lists_in_line=True)).encode())
+        content = registrations.model_dump(exclude_defaults=True)
+        file.write((HEADER + "\n" + yaml_text(content, lists_in_line=True)).encode())
 
 
 def _git(folder: Path, *arguments: str, missing: bytes | None = None) -> bytes:

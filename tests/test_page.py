@@ -26,7 +26,7 @@ from indm.registry import DATASETS
 from indm.report.differences import CONTROL
 from indm.report.figures import FIGURES, plot_figures
 from indm.report.grades import MEANINGS
-from indm.report.page.answers import counted, elsewhere, kinds_of, read_answers, tally
+from indm.report.page.answers import OPENINGS, SUBJECT, conclusion, counted, elsewhere, kinds_of, read_answers, tally
 from indm.report.page.caveats import caveats
 from indm.report.page.contents import missing, read_records
 from indm.report.page.entries import set_numbers
@@ -200,6 +200,22 @@ def test_densities_of_a_claim_and_length_are_counted_by_verdict(folder: Path, tm
     assert [len(long.cells["equal steps"]), len(short.cells["equal steps"])] == [3, 1]
     # One was not measured.
     assert tally(long.cells["equal steps"]) == {known["verdict"].iloc[0]: 1, "undecided": 1}
+
+
+def test_the_headline_counts_the_verdicts_of_indm_s_flow_over_each_kind_of_model(folder: Path) -> None:
+    """The subject is the map, because a model behind a cheaper map is an INDM, too."""
+    claims = pd.read_csv(claims_of(folder), dtype=str)
+    claims = claims[(claims["family"] == "primary") & claims["comparison"].isin(OPENINGS)]
+    ours = claims[claims["effect"].notna() & claims["treatment"].eq("indm")]
+    sentences = conclusion(read_answers(claims_of(folder)))
+    asked = [ours[ours["comparison"] == kind] for kind in OPENINGS]
+    assert [sentence.partition(",")[0] for sentence in sentences] == [
+        opening for opening, part in zip(OPENINGS.values(), asked, strict=True) if len(part)
+    ]
+    for sentence, part in zip(sentences, filter(len, asked), strict=True):
+        undecided = int((part["verdict"] == "undecided").sum())
+        assert (SUBJECT in sentence) == (undecided < len(part))
+        assert f"{len(part)} main questions" in sentence or len(part) <= 2
 
 
 def test_a_longer_published_suite_stands_beside_the_claim_and_a_shorter_one_does_not(

@@ -18,10 +18,12 @@ from click.testing import CliRunner, Result
 
 from docs.answers import (
     CIFAR10,
+    COUNTED,
     EVIDENCE,
     LABELS,
     LENGTHS,
     LIMITS,
+    MAPS,
     MEANS,
     draw_answers,
     weights,
@@ -29,6 +31,7 @@ from docs.answers import (
     with_densities,
     with_means,
 )
+from docs.forecast import CLAIM, OBJECTIVE, PAIRS, forecast, with_forecast
 from indm.cli import main
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.errors import ArtifactError
@@ -41,7 +44,7 @@ from indm.pipeline.jobs import Job
 from indm.pipeline.stages import STAGES
 from indm.register import write_registrations
 from indm.report.catalogue import COMPRESSED, PUBLISHED
-from indm.report.differences import COMPARISONS, COMPUTE, SIMPLE
+from indm.report.differences import COMPARISONS, COMPUTE, SIMPLE, STEPS
 from indm.report.figures import plot_figures
 from indm.report.results import read_rows
 from indm.store.files import CHECKPOINT_FORMAT, file_sha256, write_json, write_table, write_weights
@@ -548,12 +551,50 @@ def test_known_densities_are_counted_by_claim_length_and_verdict(tmp_path: Path)
         for name, word in words.items()
         for comparison in COMPARISONS[:2]
     ]
-    claims = pd.DataFrame(rows).assign(family="primary", question="Q", smallest_effect=0.01)
-    write_table(tmp_path / "densities/tables/claims.csv", claims)
-    assert with_densities(page, tmp_path).splitlines()[4:6] == [
+    claims = pd.DataFrame(rows).assign(id="q", family="primary", question="Q", smallest_effect=0.01)
+    counted = claims[:1].assign(id=COUNTED[0], family="exploratory", question="R")
+    table = pd.concat([claims, counted, counted.assign(id="another", question="S")])
+    write_table(tmp_path / "densities/tables/claims.csv", table)
+    assert with_densities(page, tmp_path).splitlines()[4:8] == [
         "| Q | short | 2 better, 1 no gain of 0.01 | 2 better, 1 no gain of 0.01 | not run |",
         "| Q | long | 1 undecided | 1 undecided | not run |",
+        "| R (Exploratory.) | short | 1 better | not run | not run |",
+        "",
     ]
+
+
+def published_pair(root: Path, lead: tuple[float, float], compute: tuple[float, float]) -> Path:
+    """Publish both lengths of every dataset, 100 and 400 steps, with these leads at equal steps and at equal compute."""
+    for suite, place, steps in (
+        (suite, place, (100, 400)[place]) for pair in PAIRS.values() for place, suite in enumerate(pair)
+    ):
+        means = {STEPS: lead[place], COMPUTE: compute[place], SIMPLE: -0.1}
+        rows = [
+            {"id": CLAIM, "objective": OBJECTIVE, "comparison": kind, "seed": seed, "difference": mean + 1e-6 * seed}
+            for kind, mean in means.items()
+            for seed in (-1, 0, 1)
+        ]
+        write_table(root / suite / "tables/differences.csv", pd.DataFrame(rows))
+        curve = [{"model": "indm", "variant": "", "objective": OBJECTIVE, "step": step} for step in (steps // 2, steps)]
+        write_table(root / suite / "tables/learning_curve.csv", pd.DataFrame(curve))
+    return root
+
+
+def test_the_end_of_a_lead_at_equal_compute_is_forecast_from_two_lengths(tmp_path: Path) -> None:
+    """A constant lead of 0.1, and a gain of 0.8 that halves whenever the steps double, are equal after 800 steps."""
+    found = forecast(published_pair(tmp_path, (0.1, 0.1), (-0.7, -0.1)), PAIRS["CIFAR-10"])
+    assert found.steps == (100, 400)
+    assert (found.powers["lead"].exponent, found.powers["gain"].exponent) == pytest.approx((0, -1))
+    assert found.crossing == pytest.approx(800)
+    assert np.quantile(found.crossings, [0.1, 0.9]) == pytest.approx([800, 800], rel=1e-3)
+    page = with_forecast("<!-- forecast: of -->\n<!-- end of forecast -->\n", tmp_path)
+    assert "after | 800 steps; 5 % of the draws: before 800 steps |" in page
+
+
+def test_a_gain_that_falls_no_faster_than_the_lead_has_no_end(tmp_path: Path) -> None:
+    """And neither has a lead that is not positive."""
+    for lead, compute in (((0.1, 0.05), (-0.7, -0.65)), ((0.1, -0.1), (-0.7, -0.3))):
+        assert forecast(published_pair(tmp_path, lead, compute), PAIRS["CIFAR-10"]).crossing == np.inf
 
 
 def test_a_mean_has_the_verdict_of_its_comparison(tmp_path: Path) -> None:
@@ -584,8 +625,8 @@ def test_a_mean_has_the_verdict_of_its_comparison(tmp_path: Path) -> None:
         write_table(folder / "fid.csv", pd.DataFrame(numbers).assign(objective="fid"))
     rows = [line.split(" | ", 2)[2] for line in with_means(page, tmp_path).splitlines()[6:8]]
     assert rows == [
-        "9.000 ± 0.250<br>better | 1.000 ± 0.500<br>INDM: undecided | 4.000 ± 0.500, learned affine<br>INDM: worse |",
-        "2.00 ± 0.50<br>undecided | 1.00 ± 0.50<br>INDM: no gain of 10 %, FID 0.61 times as high | not run |",
+        "9.000 ± 0.250<br>better | 1.000 ± 0.500<br>flow: undecided | 4.000 ± 0.500, affine map<br>flow: worse |",
+        "2.00 ± 0.50<br>undecided | 1.00 ± 0.50<br>flow: no gain of 10 %, FID 0.61 times as high | not run |",
     ]
 
 
@@ -673,13 +714,72 @@ def test_readme_has_no_figures_where_a_suite_is_not_published(missing: str, tmp_
     assert draw_answers(tmp_path) == {}
 
 
-def test_the_numbers_in_readme_s_text_are_those_of_the_published_claims() -> None:
+LONGEST = ("cifar10-3000", "fashion-full", "fashion-long")
+
+
+def costs(suite: str) -> list[float]:
+    """FLOPs and time of a step of INDM in those of DDPM++, with the nll objective; size of the network in millions."""
+    table = read_rows(REPOSITORY / f"docs/results/{suite}/tables/compute.csv").query(
+        "objective == 'nll' and variant == ''"
+    )
+    flow, plain = (table[table["model"] == model].iloc[0] for model in ("indm", "ddpmpp"))
+    ratios = [float(flow[key] / plain[key]) for key in ("train_flops_per_step", "ms_per_step")]
+    return [*ratios, plain["score_parameters"] / 1e6]
+
+
+def test_the_numbers_in_readme_s_text_are_those_of_the_published_tables() -> None:
+    """Effects and their ends have two or three decimals, the relative costs of a step one or two; a share is in percent."""
     readme = (REPOSITORY / "README.md").read_text()
     text = re.sub(r"<!-- means: .*<!-- end of means -->", "", readme, flags=re.DOTALL)
+    found = set(re.findall(r"\b\d+\.\d+\b", text.split("## The answer")[1].split("## Try it")[0]))
     claims = [read_rows(path) for path in (REPOSITORY / "docs/results").glob("*/tables/claims.csv")]
     ends = pd.concat(claims)[["effect", "low", "high"]]
-    values = [abs(value) for value in ends.to_numpy().ravel() if not np.isnan(value)]
-    known = {f"{value:.{digits}f}" for value in values for digits in (2, 3)}
-    found = set(re.findall(r"\b\d+\.\d{2,3}\b", text.split("## The answer")[1].split("## Look at")[0]))
+    known = {f"{abs(value):.{digits}f}" for value in ends.to_numpy().ravel() for digits in (2, 3)}
+    known |= {f"{value:.{digits}f}" for suite in LONGEST for value in costs(suite) for digits in (1, 2)}
+    flow = read_rows(REPOSITORY / "docs/results/cifar10-3000/tables/flow.csv")
+    maps = flow[(flow["model"] == "ddpmpp") & (flow["variant"] == MAPS)]
+    known |= {f"{100 * (1 - value):.1f}" for value in maps["midpoint"]}
     assert found
     assert found <= known
+
+
+def bullet(heading: str) -> str:
+    """Return the item of README's list that begins with these words."""
+    items = (REPOSITORY / "README.md").read_text().split("\n- **")
+    (found,) = (" ".join(item.split("\n\n")[0].split()) for item in items if item.startswith(heading))
+    return re.sub(r"\]\([^)]*\)", "]", found)
+
+
+def test_readme_counts_known_densities_as_their_table_does() -> None:
+    claims = read_rows(REPOSITORY / "docs/results/densities/tables/claims.csv")
+    rows = {
+        (claim, kind): part["verdict"]
+        for (claim, kind), part in claims[claims["id"].isin(["better-nelbo-known", COUNTED[0]])].groupby(
+            ["id", "comparison"]
+        )
+    }
+    better = [
+        int((rows[claim, kind] == "better").sum())
+        for claim in ("better-nelbo-known", COUNTED[0])
+        for kind in (STEPS, COMPUTE)
+    ]
+    assert {*map(int, re.findall(r"\b\d+\b", bullet("Where the truth is known")))} == {
+        *better,
+        len(rows["better-nelbo-known", STEPS]),
+    }
+    assert (rows["better-nelbo-known", SIMPLE] == "better").sum() == 3
+    assert "three of 22 cases" in bullet("Whether nonlinearity")
+
+
+def test_readme_s_forecast_is_the_one_of_the_tables() -> None:
+    found = forecast(REPOSITORY / "docs/results", PAIRS["CIFAR-10"])
+    (steps,) = re.findall(r"near ([\d,]+) steps", bullet("At equal compute"))
+    assert steps == f"{float(f'{found.crossing:.0e}'):,.0f}"
+    # The page of all results says that a third of the draws have no tie before 33 million images, in batches of 32.
+    assert (found.crossings > 33e6 / 32).mean() == pytest.approx(1 / 3, abs=0.05)
+
+
+def test_readme_s_ratio_of_fids_is_the_one_of_the_table() -> None:
+    claims = read_rows(REPOSITORY / "docs/results/fashion-full/tables/claims.csv")
+    row = claims.query("id == 'lower-fid' and objective == 'fid' and comparison == @COMPUTE").iloc[0]
+    assert re.findall(r"(\d+) %", bullet("Images.")) == [f"{100 * (np.exp(-row['effect']) - 1):.0f}"]

@@ -29,7 +29,14 @@ from indm.store.provenance import descends
 from indm.suite.claims import load_claims
 from indm.suite.expand import expand_suite, suite_files
 from indm.suite.load import claims_sha256, load_suite, suite_sha256
-from indm.suite.registrations import Registration, Registrations, changed_seeds, load_registrations, planned_seeds
+from indm.suite.registrations import (
+    Addition,
+    Registration,
+    Registrations,
+    changed_seeds,
+    load_registrations,
+    planned_seeds,
+)
 from indm.suite.schema.evaluation import GradingParams
 from indm.suite.strict_yaml import parse_yaml, yaml_text
 from tests.conftest import REPOSITORY
@@ -267,6 +274,71 @@ def test_the_page_says_what_has_changed(history: dict[str, str], edited: list[st
     )
     assert words in text
     assert f"… now); git diff {history['registered'][:12]} -- params shows how" in text
+
+
+def test_the_page_names_the_claims_that_have_changed(history: dict[str, str]) -> None:
+    found = entry_of(history["registered"])
+    edit("claims.yaml", "id: smaller-gap-known", "id: renamed")
+    edit("claims.yaml", "Is INDM's likelihood (NELBO) better?", "Is it?")
+    now = entry_of(history["registered"])
+    text = describe_registration("digits-search", found, now.suite_sha256, now.claims_sha256, [history["after"]])
+    names = "added: renamed; removed: smaller-gap-known; edited: better-nelbo; the others are as they were. Five seeds."
+    assert text.endswith(f"Claims {names}")
+
+
+PAGES = sorted((REPOSITORY / "docs/results").glob("*/provenance.json"))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.parent.name)
+def test_published_pages_say_whether_suite_and_claims_have_changed(path: Path) -> None:
+    """On failure: make generate."""
+    name = path.parent.name
+    entry = load_registrations(REPOSITORY / FILE).suites[name]
+    page = (path.parent / "README.md").read_text()
+    (row,) = (line for line in page.splitlines() if line.startswith("| registration | "))
+    own = row.partition(" Added later: ")[0]
+    for what, then, now in (
+        ("the suite", entry.suite_sha256, suite_sha256(load_suite(REPOSITORY / f"params/{name}.yaml"))),
+        ("the claims", entry.claims_sha256, claims_sha256(load_claims(REPOSITORY / "params/claims.yaml"))),
+    ):
+        assert (f"{what} (SHA-256 {then[:12]}… then, {now[:12]}… now)" in own) == (then != now)
+
+
+def addition_of(commit: str) -> Addition:
+    return Addition(**entry_of(commit).model_dump() | {"suite": "digits-search", "variant": "learned-curve"})
+
+
+def test_a_variant_that_was_added_has_a_registration_of_its_own(history: dict[str, str]) -> None:
+    """The other stages of its suite ran before it."""
+    found, added = entry_of(history["before"]), addition_of(history["registered"])
+    hashes = (found.suite_sha256, found.claims_sha256)
+    commits = [history["before"], history["after"]]
+    first, _, text = describe_registration("digits-search", found, *hashes, commits, added=[added]).partition(" Added ")
+    assert first.startswith(f"Registered in commit {history['before']}")
+    words = (
+        f"later: learned-curve, registered in commit {history['registered']} on {added.date}, before the runs of commit"
+    )
+    assert text == f"{words} {history['after'][:12]}: unchanged since. Five seeds."
+    text = describe_registration("digits-search", found, hashes[0], "0" * 64, commits, added=[added]).partition(
+        " Added "
+    )[2]
+    assert ": changed since: the claims (SHA-256 " in text
+    for wrong, ran in ((added, commits[:1]), (added.model_copy(update={"commit": "a" * 40}), commits)):
+        text = describe_registration("digits-search", found, *hashes, ran, added=[wrong]).partition(" Added ")[2]
+        assert text.startswith(
+            f"without a registration: learned-curve (named: commit {wrong.commit} on {added.date}, but "
+        )
+
+
+def test_registering_a_suite_leaves_additions_as_they_are(checkout: str) -> None:
+    added = addition_of(checkout)
+    FILE.write_text(yaml_text({"suites": {}, "added": [added.model_dump()]}))
+    commit()
+    assert register().exit_code == 0
+    registrations = load_registrations(FILE)
+    assert registrations.added_to("digits-search") == registrations.added == [added]
+    assert [*registrations.suites] == ["digits-search"]
+    assert registrations.added_to("digits") == []
 
 
 def test_the_page_shows_it(history: dict[str, str], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 - ``params/evidence.csv``: the main claims of all published suites, which pages of shorter suites show beside their own;
 - ``dvc.yaml``: the pipeline of the default suite, from :data:`indm.pipeline.stages.STAGES`;
 - the tables of ``README.md``, ``docs/results`` and ``docs/weights.md`` and README's figures, from ``docs/results/``;
+- what has changed since the registration of each published suite, on its page, where git has the registered commit;
 - ``docs/reference``: the suites, the keys of a suite, the command line and the pipeline;
 - ``workflow/dvc/<suite>/dvc.yaml``: the pipeline of another suite, if the file exists or is asked for. Each command of DVC reads
   every dvc.yaml that it finds, so other suites do not have one.
@@ -30,6 +31,7 @@ from indm.pipeline.jobs import MAKERS, Job, expand, job_names, tracked_outputs  
 from indm.pipeline.stages import STAGES, Stage, gathering  # noqa: E402
 from indm.report.catalogue import SHOWN  # noqa: E402
 from indm.shipped import DEFAULT_SUITE  # noqa: E402
+from indm.store.files import read_json  # noqa: E402
 from indm.store.sums import check_sums  # noqa: E402
 from indm.suite.expand import suite_files  # noqa: E402
 from indm.suite.load import expanded_path, expanded_text, load_suite, suite_content  # noqa: E402
@@ -106,6 +108,8 @@ def readme_text(root: Path) -> dict[Path, str]:
     import pandas as pd
 
     from docs.answers import draw_answers, with_answers, with_densities, with_means, with_weights
+    from docs.forecast import with_forecast
+    from indm.kept.page import with_registration
     from indm.report.differences import COMPARISONS
     from indm.report.page.answers import EVIDENCE
 
@@ -114,10 +118,19 @@ def readme_text(root: Path) -> dict[Path, str]:
     claims = pd.concat(pd.read_csv(path, dtype=str) for path in sorted(published.glob("*/tables/claims.csv")))
     evidence = claims[(claims["family"] == "primary") & claims["comparison"].isin(COMPARISONS)]
     page = published / "README.md"
+    pages = {path.parent / "README.md": read_json(path) for path in sorted(published.glob("*/provenance.json"))}
     return {
+        **{
+            path: with_registration(
+                path.read_text(encoding="utf-8"), load_suite(root / f"params/{it['suite']}.yaml"), it["executions"]
+            )
+            for path, it in pages.items()
+        },
         root / "params/evidence.csv": evidence.to_csv(columns=list(EVIDENCE), index=False, lineterminator="\n"),
         readme: with_means(readme.read_text(encoding="utf-8"), published),
-        page: with_densities(with_answers(page.read_text(encoding="utf-8"), published), published),
+        page: with_forecast(
+            with_densities(with_answers(page.read_text(encoding="utf-8"), published), published), published
+        ),
         weights: with_weights(weights.read_text(encoding="utf-8"), published),
         **{root / f"docs/pictures/{name}.svg": svg.decode() for name, svg in draw_answers(published).items()},
     }

@@ -1,7 +1,7 @@
 """The README.md of a suite's published results: a generated block in a hand-written page."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,22 +108,12 @@ def _compared(row: Mapping[str, Any]) -> str:
 def _block(published: Published) -> str:
     suite, executions = published.suite, published.executions
     claims, compute = published.tables["claims"], published.tables["compute"]
-    entry = load_registrations(Path("params/registrations.yaml")).suites.get(suite.suite)
-    registration = describe_registration(
-        suite.suite,
-        entry,
-        suite_sha256(suite),
-        claims_sha256(load_claims(Path("params/claims.yaml"))),
-        [execution["commit"] for execution in executions],
-        changed_seeds(entry, suite),
-    )
     # A suite without image models, or without claims, has no rows.
     primary = claims[claims["family"] == "primary"] if len(claims) else claims
     return TEMPLATE.render(
         suite=suite,
         sha256=suite_sha256(suite),
-        # A cell of a table may not contain line breaks and bars.
-        registration=" ".join(registration.split()).replace("|", "\\|"),
+        registration=_registration(suite, executions),
         commits=dict.fromkeys(map(_commit, executions)),
         changed=FILE if any(ACCEPTED in execution for execution in executions) else "",
         machines=dict.fromkeys(map(_machine, executions)),
@@ -134,6 +124,38 @@ def _block(published: Published) -> str:
         verdicts=verdicts(primary) if len(primary) else "",
         files=_files(published),
     )
+
+
+def _registration(suite: "Suite", executions: Iterable[Mapping[str, Any]]) -> str:
+    """Describe a suite's registration and the changes since, in a cell of a table."""
+    registrations = load_registrations(Path("params/registrations.yaml"))
+    entry = registrations.of(suite.suite)
+    text = describe_registration(
+        suite.suite,
+        entry,
+        suite_sha256(suite),
+        claims_sha256(load_claims(Path("params/claims.yaml"))),
+        [execution["commit"] for execution in executions],
+        changed_seeds(entry, suite),
+        added=registrations.added_to(suite.suite),
+    )
+    # A cell may not contain line breaks and bars.
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def with_registration(page: str, suite: "Suite", executions: Iterable[Mapping[str, Any]]) -> str:
+    """Return a page of results that says what has changed by now since the registration; unchanged where git lacks the commit.
+
+    Arguments:
+        page: its text.
+        suite: its suite.
+        executions: the executions behind the results, which ``provenance.json`` lists.
+    """
+    entry = load_registrations(Path("params/registrations.yaml")).suites.get(suite.suite)
+    if entry is None or commit_date(entry.commit) is None:
+        return page
+    row = f"| registration | {_registration(suite, executions)} |"
+    return re.sub(r"^\| registration \| .*$", lambda _: row, page, count=1, flags=re.MULTILINE)
 
 
 def _steps(compute: pd.DataFrame) -> list[str]:

@@ -24,7 +24,7 @@ def run(suite: "Suite", layout: Layout) -> Finished:
     published = read_published(Path("params/published.csv"))
     values, images = (read_rows(layout.tables / f"{name}.csv", name) for name in ("values", "images"))
     fid, nll = (read_rows(layout.tables / f"{name}.csv") for name in ("fid", "nll"))
-    registration = load_registrations(Path("params/registrations.yaml")).suites.get(suite.suite)
+    registration = load_registrations(Path("params/registrations.yaml")).of(suite.suite)
     registered = registration.seeds if registration else {}
     compared = compare(values, images, claims, suite.grading, suite.failed_beyond, registered)
     graded = claims_table(compared, suite.suite, suite.grading.rows, changed_seeds(registration, suite))

@@ -28,12 +28,13 @@ def run(suite: "Suite", layout: Layout, reports: Path) -> Finished:
 
 def contents(suite: "Suite") -> Contents:
     """Collect the contents of a suite for its report."""
+    registrations = load_registrations(Path("params/registrations.yaml"))
     keys = {"dataset", "sde", "model", "variant", "objective", "seed"}
     stages: dict[str, list[str]] = {}
     for name, stage in STAGES.items():
         for subject in stage.subjects(suite):
             stages.setdefault(subject, []).append(name)
-    registration = load_registrations(Path("params/registrations.yaml")).suites.get(suite.suite)
+    registration = registrations.of(suite.suite)
     return Contents(
         suite=suite.suite,
         sha256=suite_sha256(suite),
@@ -49,4 +50,5 @@ def contents(suite: "Suite") -> Contents:
         claims_sha256=claims_sha256(load_claims(Path("params/claims.yaml"))),
         registration=registration,
         changed_seeds=changed_seeds(registration, suite),
+        added=registrations.added_to(suite.suite),
     )

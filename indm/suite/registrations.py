@@ -47,10 +47,30 @@ class Registration(Strict):
     )
 
 
+class Addition(Registration):
+    """A suite and the claims at the commit that had a variant before its runs, after the suite's own registration."""
+
+    suite: str = Field(description="the suite's name")
+    variant: str = Field(description="the variant that was added")
+
+
 class Registrations(Strict):
     """The file."""
 
     suites: dict[str, Registration] = Field(description="by the suite's name")
+    added: list[Addition] = Field(default=[], description="variants that were added to registered suites")
+
+    def of(self, suite: str) -> Registration | None:
+        """Return the entry of a suite, with the seeds of the variants that were added to it; ``None`` without an entry."""
+        entry = self.suites.get(suite)
+        if entry is None:
+            return None
+        added = {cell: seeds for each in self.added_to(suite) for cell, seeds in each.seeds.items()}
+        return entry.model_copy(update={"seeds": entry.seeds | added})
+
+    def added_to(self, suite: str) -> list[Addition]:
+        """Return the variants that were added to a suite, in the file's order."""
+        return [each for each in self.added if each.suite == suite]
 
 
 def load_registrations(path: Path) -> Registrations:

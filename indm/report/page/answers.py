@@ -22,8 +22,10 @@ COLUMNS = (*GRADED, "family", "treatment", "unit", "question", "statement", "sou
 # The columns of params/evidence.csv, which has the main claims of all published suites.
 EVIDENCE = ("suite", *GRADED)
 TREATMENT = "indm"
-# The beginnings of the sentences that answer.
-OPENINGS = {STEPS: "At equal training steps", COMPUTE: "At equal training compute", SIMPLE: "Over the simple control"}
+# The beginnings of the sentences that answer, and their subject: the treatment by the map that stands in front of its diffusion.
+OPENINGS = {STEPS: "Over no map (DDPM++) at equal training steps", COMPUTE: "Over no map at equal training compute"}
+OPENINGS |= {SIMPLE: "Over the simple control"}
+SUBJECT = "INDM’s flow"
 # The subjects of main claims, in a sentence; other claims have their names.
 SUBJECTS = {"better-nelbo-known": "bound", "smaller-gap-known": "variational gap"}
 SUBJECTS |= {"coarse-discretisation-known": "few steps", "coarse-discretisation": "FID in few steps"}
@@ -143,7 +145,7 @@ def _sentence(opening: str, by_claim: Mapping[str, Mapping[str, int]]) -> str:
         asked = {1: "the main question is", 2: "both main questions are"}.get(total, f"all {total} main questions are")
         return f"{opening}, {asked} undecided."
     if total == 1:
-        return f"{opening}, INDM is {next(iter(count))} ({next(claim for claim, found in by_claim.items() if found)})."
+        return f"{opening}, {SUBJECT} is {next(iter(count))} ({next(claim for claim, found in by_claim.items() if found)})."
     decided: list[str] = []
     for word in (word for word in (BETTER, WORSE, NOT_BETTER) if count[word]):
         asked = "" if decided else f" of {total} main questions"
@@ -151,7 +153,7 @@ def _sentence(opening: str, by_claim: Mapping[str, Mapping[str, int]]) -> str:
         where = ", ".join(f"{claim} {tallied[word]} of {sum(tallied.values())}" for claim, tallied in found.items())
         decided.append(f"{word} in {count[word]}{asked}" + f" ({where})" * (word != NOT_BETTER))
     told = " and ".join(filter(None, [", ".join(decided[:-1]), decided[-1]]))
-    return f"{opening}, INDM is {told}" + f"; {open_} {'are' if open_ > 1 else 'is'} undecided" * (open_ > 0) + "."
+    return f"{opening}, {SUBJECT} is {told}" + f"; {open_} {'are' if open_ > 1 else 'is'} undecided" * (open_ > 0) + "."
 
 
 def tally(compared: Iterable[Compared]) -> dict[str, int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from indm.store.provenance import STANDS_FOR, accepted_since, read_provenance
-from indm.suite.registrations import Registration
+from indm.suite.registrations import Addition, Registration
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Contents:
     claims_sha256: str = ""
     registration: Registration | None = None
     changed_seeds: str = ""
+    added: Sequence[Addition] = ()
 
     @property
     def folders(self) -> dict[str, str]:

@@ -3,10 +3,13 @@
 import html
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from indm.store.provenance import commit_date, committed, descends
-from indm.suite.registrations import Registration
+from indm.suite.registrations import Addition, Registration
+from indm.suite.strict_yaml import parse_yaml
 
+CLAIMS = Path("params/claims.yaml")
 # The first word of a description that git confirms.
 REGISTERED = "Registered"
 
@@ -18,26 +21,80 @@ def describe_registration(
     claims_sha256: str,
     commits: Iterable[str | None],
     seeds: str = "",
+    added: Iterable[Addition] = (),
 ) -> str:
     """Describe the registration of a suite and the claims: its commit, whether it precedes the run, and later changes.
 
-    ``seeds`` describes changes of the seeds, by :func:`indm.suite.registrations.changed_seeds`.
+    Arguments:
+        suite: the suite's name.
+        found: its entry.
+        suite_sha256: the present hash of the suite.
+        claims_sha256: the present hash of the claims.
+        commits: the commits of its stages.
+        seeds: changes of the seeds, by :func:`indm.suite.registrations.changed_seeds`.
+        added: the entries of variants that were added to it.
     """
     file = "params/registrations.yaml"
+    commits = list(commits)
     if found is None:
         words = "no record shows that suite and claims were fixed before the results were known"
         return f"Not registered: {words} ({file} has no entry for this suite)."
-    note = f" {html.escape(found.note, quote=False)}" if found.note else ""
+    note = _note(found)
     if doubts := " and ".join(_doubts(suite, found, commits)):
         return f"Not registered: {file} names commit {found.commit} of {found.date}, but {doubts}.{note}"
+    when = "before the run" if commits else "and no stage has run"
+    since = _since(found, suite_sha256, claims_sha256, seeds)
+    text = f"{REGISTERED} in commit {found.commit} on {found.date}, {when}: {since}.{note}"
+    return " ".join([text, *(_describe_addition(each, suite_sha256, claims_sha256, commits) for each in added)])
+
+
+def _describe_addition(entry: Addition, suite_sha256: str, claims_sha256: str, commits: Iterable[str | None]) -> str:
+    """Describe the registration of a variant, whose stages ran at the entry's commit or later."""
+    after = [commit for commit in dict.fromkeys(commits) if commit and descends(commit, entry.commit)]
+    doubts = [*_doubts(entry.suite, entry, after), *([] if after else ["no stage ran at that commit or later"])]
+    when = f"commit {entry.commit} on {entry.date}"
+    if doubts:
+        return (
+            f"Added without a registration: {entry.variant} (named: {when}, but {' and '.join(doubts)}).{_note(entry)}"
+        )
+    runs = f"before the runs of commit {' and '.join(commit[:12] for commit in after)}"
+    since = _since(entry, suite_sha256, claims_sha256)
+    return f"Added later: {entry.variant}, registered in {when}, {runs}: {since}.{_note(entry)}"
+
+
+def _note(entry: Registration) -> str:
+    return f" {html.escape(entry.note, quote=False)}" if entry.note else ""
+
+
+def _since(found: Registration, suite_sha256: str, claims_sha256: str, seeds: str = "") -> str:
+    """Describe what has changed since an entry's commit, by its hashes and the present ones, and by the changes of seeds."""
     pairs = {"the suite": (found.suite_sha256, suite_sha256), "the claims": (found.claims_sha256, claims_sha256)}
     changed = {what: pair for what, pair in pairs.items() if len(set(pair)) == 2}
+    if not changed and not seeds:
+        return "unchanged since"
     changes = [f"{what} (SHA-256 {then[:12]}… then, {now[:12]}… now)" for what, (then, now) in changed.items()]
     changes += [f"its seeds ({seeds})"] if seeds else []
-    since, remedy = "unchanged since", f"git diff {found.commit[:12]} -- params shows how"
-    since = f"changed since: {' and '.join(changes)}; {remedy}" if changes else since
-    when = "before the run" if commits else "and no stage has run"
-    return f"{REGISTERED} in commit {found.commit} on {found.date}, {when}: {since}.{note}"
+    names = _changed_claims(found) if "the claims" in changed else ""
+    return f"changed since: {' and '.join(changes)}; git diff {found.commit[:12]} -- params shows how{names}"
+
+
+def _changed_claims(found: Registration) -> str:
+    """Name the claims that were added, removed and edited since an entry's commit; empty if git does not have them."""
+    text = committed(found.commit, CLAIMS)
+    if text is None:
+        return ""
+    then, now = (_by_id(it) for it in (text, CLAIMS.read_text(encoding="utf-8")))
+    changed = {
+        "added": [name for name in now if name not in then],
+        "removed": [name for name in then if name not in now],
+        "edited": [name for name in now if name in then and now[name] != then[name]],
+    }
+    named = "; ".join(f"{word}: {', '.join(names)}" for word, names in changed.items() if names)
+    return f". Claims {named}; the others are as they were" if named else ""
+
+
+def _by_id(claims: str) -> dict[str, Any]:
+    return {claim["id"]: claim for claim in parse_yaml(claims)["claims"]}
 
 
 def _doubts(suite: str, entry: Registration, commits: Iterable[str | None]) -> Iterator[str]:

@@ -75,6 +75,7 @@ def render(contents: Contents, results: Path, figures: Path, evidence: Path | No
                 contents.claims_sha256,
                 [record["commit"] for record in records],
                 contents.changed_seeds,
+                added=contents.added,
             ),
             caveats=found,
             sections={anchor: title for anchor, title in SECTIONS.items() if anchor not in left_out},
