@@ -4,8 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -31,18 +30,18 @@ def test_a_family_keeps_the_contract(name: str) -> None:
     assert contract.check_family(contract.member(name)) == []
 
 
-def planted(name: str, methods: dict[str, Any], **literals: Any) -> ModuleType:
+def planted(name: str, methods: dict[str, Any]) -> contract.Member:
     """Return the module of a family whose path has other methods."""
     module = contract.member(name)
 
-    class Faulty(module.FAMILY):  # type: ignore[misc, name-defined]
+    class Faulty(module.family):  # type: ignore[name-defined]
         @property
         def path(self) -> Any:
             right = super().path
             values = {field.name: getattr(right, field.name) for field in fields(right)}
             return type("Faulty", (type(right),), methods)(**values)
 
-    return cast(ModuleType, SimpleNamespace(FAMILY=Faulty, ONLY=module.ONLY, NO_ODE=module.NO_ODE, **literals))
+    return module._replace(family=Faulty)
 
 
 def with_slope(factor: float) -> dict[str, Any]:
@@ -109,7 +108,7 @@ def quieter(self: Schedules, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
     return Schedules.perturb(self, z0, t, (1 - 0.1 * self.coefficients.std()) * noise)
 
 
-FAULTS: dict[str, Callable[[], ModuleType]] = {
+FAULTS: dict[str, Callable[[], contract.Member]] = {
     "fading: no derivative in time": lambda: planted(FADING, with_slope(0.0)),
     "fading: derivative of the other sign": lambda: planted(FADING, with_slope(-1.0)),
     "fading: error of the linear diffusion": lambda: planted(FADING, {"error": of_noise}),
@@ -239,7 +238,7 @@ def test_a_moved_mean_has_a_positive_gap_and_the_fault_a_negative_one() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "found no such file, expected a family's file or one of ddpmpp, diffenc, indm, mulan"),
+        (None, "found no such file, expected a family's .py file or one of ddpmpp, diffenc, indm, mulan"),
         ("FAMILY = 1\nONLY = None\n", "found no NO_ODE, expected FAMILY, ONLY, NO_ODE"),
         ("import not_there\n", "cannot be imported (ModuleNotFoundError"),
     ],
@@ -261,3 +260,86 @@ def test_a_family_that_raises_is_one_line() -> None:
     assert contract.check_family(planted("mulan", {"error": error}))[0].endswith(
         "found ValueError (not yet), expected numbers"
     )
+
+
+def detached(self: Schedules, t: Tensor) -> tuple[Tensor, Tensor]:
+    a, weights = Schedules.paths(self, t)
+    return a, weights.detach()
+
+
+def seeing(self: Schedules, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """A schedule that depends on the image, without a latent that the steps know."""
+    bent = (1 + 0.1 * self.coefficients.std() * z0.flatten(1).mean(1)) * t
+    return Schedules.perturb(self, z0, bent.clamp(max=1.0), noise)
+
+
+def later_decoder(self: Schedules, noise_fn: NoiseFn, z0: Tensor, eps: float, noise: Tensor) -> Tensor:
+    return LinearPath.decoder(self, noise_fn, z0, 2 * eps if self.coefficients.any() else eps, noise)
+
+
+def other_time(self: Schedules, noise_fn: NoiseFn, z: Tensor, a: Tensor) -> Tensor:
+    return Schedules.ode_drift(self, lambda z, t: noise_fn(z, 0.9 * t), z, a)
+
+
+def in_float32(self: MovedMean, z0: Tensor, t: Tensor) -> Tensor:
+    a = self.sde.antiderivative(t).float().to(z0.dtype)
+    return z0 + per_sample(self.sde.sigma(t) ** 2, z0) * self.move(z0, a)
+
+
+def clamped(self: MovedMean, z0: Tensor, t: Tensor) -> Tensor:
+    return z0 + per_sample(self.sde.sigma(t) ** 2, z0) * self.move(z0, self.sde.antiderivative(t).clamp(max=8.0))
+
+
+def first_channel(self: Schedules, noise_fn: NoiseFn, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    weights = self.paths(t)[1]
+    weights = weights[:, :1] if self.coefficients.any() else weights
+    return (weights * (noise_fn(self.perturb(z0, t, noise), t) - noise) ** 2).flatten(1).sum(1)
+
+
+def far_away(self: Schedules, noise_fn: NoiseFn, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    kind = LinearPath if self.coefficients.abs().max() > 5 else Schedules
+    return kind.error(self, noise_fn, z0, t, noise)
+
+
+def outside_the_flow() -> contract.Member:
+    module = planted(FADING, {})
+
+    class Outside(module.family):  # type: ignore[name-defined]
+        def __init__(self, spec: Any) -> None:
+            super().__init__(spec)
+            self.outside = self.flow.depths
+            del self.flow.depths
+
+        def _move(self, x: Tensor, a: Tensor) -> Tensor:
+            return per_sample(torch.sigmoid(-a), x) * self.outside * x
+
+    return module._replace(family=Outside)
+
+
+def any_sampler() -> contract.Member:
+    return planted("mulan", {})._replace(only={"sde": ["vp"]})
+
+
+MORE_FAULTS: dict[str, Callable[[], contract.Member]] = {
+    "MuLAN: weights without a gradient": lambda: planted("mulan", {"paths": detached}),
+    "MuLAN: a schedule that sees the image": lambda: planted("mulan", {"perturb": seeing}),
+    "MuLAN: decoder at another time": lambda: planted("mulan", {"decoder": later_decoder}),
+    "MuLAN: the network's time in the ODE": lambda: planted("mulan", {"ode_drift": other_time}),
+    "MuLAN: weights of the first channel": lambda: planted("mulan", {"error": first_channel}),
+    "MuLAN: samplers of the linear diffusion": any_sampler,
+    "MuLAN: no weights far from the start": lambda: planted("mulan", {"error": far_away}),
+    "DiffEnc: the encoder's time in float32": lambda: planted("diffenc", {"_mean": in_float32}),
+    "fading: a mean that stops late": lambda: planted(FADING, {"_mean": clamped}),
+    "fading: parameters outside the flow": outside_the_flow,
+}
+
+
+# The parameters that the contract tries are not that large.
+NOT_FOUND = {"MuLAN: no weights far from the start"}
+
+
+@pytest.mark.parametrize("fault", MORE_FAULTS)
+def test_more_faults_are_found_but_for_one(fault: str) -> None:
+    found = contract.check_family(MORE_FAULTS[fault]())
+    assert bool(found) is (fault not in NOT_FOUND)
+    assert not any("Error" in line for line in found)

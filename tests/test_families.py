@@ -1,6 +1,6 @@
 """Model families: the contract over every registered family, and the rule of what a family goes with."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -55,6 +55,20 @@ def test_a_path_in_the_flows_place_is_trained_in_turn_and_can_be_frozen(
     trainer.start_afresh(1)
     assert torch.equal(step_of(2), step_of(3))
     assert needed == [False] * 4
+
+
+def test_diffencs_encoder_sees_the_time_of_each_image() -> None:
+    suite = load_suite(SMOKE)
+    suite.runs[RUN] = suite.runs[RUN].model_copy(update={"model": "diffenc"})
+    torch.manual_seed(0)
+    model = build_model(model_spec(suite, RUN, [1, 8, 8])).double()
+    for parameter in model.flow.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x, a = torch.randn(3, 1, 8, 8).double(), torch.tensor([-5.0, 0.0, 4.0]).double()
+    encoder = cast(torch.nn.Module, model.flow.encoder)
+    together, apart = encoder(x, a), torch.cat([encoder(*one) for one in zip(x.split(1), a.split(1), strict=True)])
+    torch.testing.assert_close(together, apart)
+    assert not torch.allclose(encoder(x, a[:1].expand(3))[1:], together[1:])
 
 
 def shown(name: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The contract of a forward process, which every registered family passes: closed forms of Gaussian data, and planted faults.
+"""Closed forms of forward processes on Gaussian data, and planted faults; the contract of all families is in test_contract.py.
 
 All that is affine is exact here: for a linear prediction of Gaussian data, an error is a quadratic form of data and noise, whose
 mean is the mean over a few nodes with the same moments. The best prediction is found by least squares on these nodes.
@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from indm.densities.movers import Range
 from indm.diffusion.families.registered.mulan import Schedules
 from indm.diffusion.learned_range import LearnedRange
-from indm.diffusion.likelihood import four_numbers, ode_nll
+from indm.diffusion.likelihood import ode_nll
 from indm.diffusion.model import ImplicitNonlinearDiffusion, build_model
 from indm.diffusion.moved_mean import MovedMean
 from indm.diffusion.objectives import NoiseFn, squared_norm
@@ -25,7 +25,6 @@ from indm.diffusion.registered.vp import VP
 from indm.diffusion.samplers.loops import PredictorCorrector, Schedule
 from indm.diffusion.samplers.registered import ancestral, ode
 from indm.diffusion.sde import SDE, T, importance_time
-from indm.registry import FAMILIES, goes_with
 from tests.gaussian import GaussianData
 
 EPS, SHAPE = 1e-5, (1, 2, 2)
@@ -131,77 +130,6 @@ def moved(name: str) -> ForwardPath:
             torch.randn(parameter.shape, generator=Generator().manual_seed(1), dtype=torch.float64), alpha=0.3
         )
     return model.path
-
-
-EACH = pytest.mark.parametrize("name", FAMILIES)
-
-
-# The checks, each of which raises AssertionError for a path that fails it.
-def starts_as_the_linear_one(path: ForwardPath) -> None:
-    data, numbers = GaussianData(DIMS), {}
-    x = data.draw(4).view(-1, *SHAPE)
-    for each in (path, LinearPath(VP())):
-        settings: dict[str, Any] = {
-            "eps": EPS,
-            "time_draws": 3,
-            "tolerance": 1e-6,
-            "ode_steps": 1,
-            "uncorrected": False,
-        }
-        settings["generator"] = Generator().manual_seed(0)
-        found = four_numbers(
-            lambda z, t: data.noise_fn(VP(), z.flatten(1), t).view_as(z),
-            each,
-            lambda images: (images, images.new_zeros(len(images))),
-            x,
-            **settings,
-        )
-        numbers[type(each)] = found
-        t = torch.linspace(0.1, 0.9, 4, dtype=torch.float64)
-        found |= dict(zip(("mean", "scale"), each.reverse_step(x, x.flip(0), t, t - 0.05), strict=True))
-        found["perturbed"] = each.perturb(x, t, x.flip(0))
-        found["scale"] = found["scale"].expand_as(x)
-    first, second = numbers.get(type(path), {}), numbers[LinearPath]
-    for key in second if path.has_ode else second.keys() - {"nll"}:
-        torch.testing.assert_close(first[key], second[key], rtol=1e-4, atol=1e-4)
-
-
-def is_never_below_the_truth(path: ForwardPath) -> None:
-    """Against the bound of DDPM++ with the exact score, which is the truth on average, for the same draws."""
-    data = GaussianData(DIMS)
-    x, noise = (values.view(-1, *SHAPE) for values in draws(data, 1200))
-    fitted, held = (x[:600], noise[:600]), (x[600:], noise[600:])
-    found = bounds(path, EPS, *held, lambda times: best(path, *fitted, times), 25)
-
-    def exact(z: Tensor, t: Tensor) -> Tensor:
-        return data.noise_fn(VP(), z.flatten(1), t).view_as(z)
-
-    difference = found - bounds(LinearPath(VP()), EPS, *held, lambda times: exact, 25)
-    assert difference.mean() > -4 * difference.std() / math.sqrt(len(difference))
-
-
-def shift_and_scale_do_not_matter(path: ForwardPath) -> None:
-    data = GaussianData(DIMS)
-    data.covariance, data.mean = 1.7**2 * data.covariance, 1.7 * data.mean + 0.5
-    assert gap(path, data, shape=SHAPE, count=300) == pytest.approx(0, abs=3e-4)
-
-
-@EACH
-def test_a_family_starts_as_ddpmpp(name: str) -> None:
-    path = family(name).path
-    starts_as_the_linear_one(path)
-    assert path.has_ode is (FAMILIES.literal(name, "NO_ODE") == "")
-    assert path.has_ode or not {"ode", "ddim", "ode_heun"} & set(goes_with(name, "sampler") or ["ode"])
-
-
-@EACH
-def test_the_bound_of_a_family_is_never_below_the_truth(name: str) -> None:
-    is_never_below_the_truth(moved(name))
-
-
-@EACH
-def test_shift_and_scale_of_the_data_cost_a_family_nothing(name: str) -> None:
-    shift_and_scale_do_not_matter(family(name).path)
 
 
 class Affine(NamedTuple):
@@ -368,6 +296,20 @@ def test_ancestral_samples_of_schedules_have_the_moments_of_the_data() -> None:
     samples_have_the_moments(Schedules(VP(), COEFFICIENTS, EPS), GaussianData(2), EPS)
 
 
+def test_a_step_of_schedules_with_the_exact_noise_has_the_posteriors_moments() -> None:
+    """Of one latent, over any length: the mean of z_s given z_0, and its variance, from those of z_t."""
+    path, z0 = Schedules(VP(), COEFFICIENTS, EPS), torch.full((1, 2), 0.7, dtype=torch.float64)
+    t, s = torch.tensor([0.6], dtype=torch.float64), torch.tensor([0.2], dtype=torch.float64)
+
+    def mean(x: Tensor, noise: Tensor) -> Tensor:
+        return path.reverse_step(path.perturb(x, t, noise), noise, t, s)[0]
+
+    zero, one = torch.zeros_like(z0), torch.ones_like(z0)
+    slope, scale = mean(z0, one) - mean(z0, zero), path.reverse_step(z0, zero, t, s)[1]
+    torch.testing.assert_close(mean(z0, zero), path.perturb(z0, s, zero))
+    torch.testing.assert_close(slope**2 + scale**2, path.perturb(zero, s, one) ** 2)
+
+
 def test_ancestral_samples_of_a_moved_mean_have_the_moments_of_the_data() -> None:
     sde, eps = between((-11.5, 9.2))
     samples_have_the_moments(MovedMean(sde, MOVES["wave"]), one_dimensional(), eps)
@@ -396,14 +338,6 @@ def of_short_wave(kind: type[MovedMean]) -> None:
 
 def of_schedules(kind: type[Schedules]) -> None:
     samples_have_the_moments(kind(VP(), COEFFICIENTS, EPS), GaussianData(2), EPS)
-
-
-def at_start(kind: type[LinearPath]) -> None:
-    starts_as_the_linear_one(kind(VP()))
-
-
-def scaled_at_start(kind: type[LinearPath]) -> None:
-    shift_and_scale_do_not_matter(kind(VP()))
 
 
 def never_below(kind: type[MovedMean]) -> None:
@@ -438,18 +372,6 @@ FAULTS: dict[str, Fault] = {
     "MuLAN: mean weight": (Schedules, "paths", mean_weight, is_tight_whatever_the_schedules),
     "MuLAN: mean weight in the ODE": (Schedules, "paths", mean_weight, has_the_likelihood_of_the_ode),
     "MuLAN: one schedule in the samples": (Schedules, "reverse_step", LinearPath.reverse_step, of_schedules),
-    "all: prior without the noise": (
-        LinearPath,
-        "prior",
-        lambda self, z0: LinearPath.prior(self, z0) - 2,
-        scaled_at_start,
-    ),
-    "all: a stray constant": (
-        LinearPath,
-        "entropy",
-        lambda self, z0, z, eps: 1 + LinearPath.entropy(self, z0, z, eps),
-        at_start,
-    ),
 }
 
 

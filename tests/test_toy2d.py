@@ -26,7 +26,7 @@ from indm.densities.models import (
     select,
 )
 from indm.densities.movers import EncoderMover, RangeMover, SchedulesMover
-from indm.densities.training import draws, train
+from indm.densities.training import draws, nelbo_loss, train
 from indm.diffusion.registered.vp import VP
 from indm.diffusion.sde import SDE, T, importance_time
 from indm.errors import DivergenceError
@@ -432,6 +432,22 @@ def test_stage_writes_a_row_for_each_model_variant_and_seed(results: Path) -> No
     assert latents["ddpmpp", "best-scale"] == pytest.approx(3 * latents["ddpmpp", ""], rel=1e-4)
 
 
+def test_test_points_are_not_those_of_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The points on which a seed is measured, next to all points of its first steps."""
+    suite = load_suite(REPOSITORY / "params" / "smoke.yaml")
+    parameters, measured = suite.toy2d, []
+
+    def note(stack: Stack, sde: SDE, x: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+        measured.append(x[0])
+        return x[0].sum(1), x[0].sum(1)
+
+    monkeypatch.setattr(toy2d, "likelihood", note)
+    stack = Stack(ScoreMLP(1, 8, 4, 1, VP()), SchedulesMover(1, 8, EPS))
+    toy2d._numbers(stack, VP(), parameters, "steep-8d", 3, gap=False, rivals=False)
+    trained = [x[0] for x, _, _ in draws(DENSITIES["steep-8d"](), "steep-8d", [3], 3, parameters.test_points)]
+    assert torch.cdist(measured[0], torch.cat(trained)).min() > 1e-4
+
+
 def test_a_seed_that_fails_has_a_row_without_numbers_and_changes_no_other(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -475,6 +491,24 @@ def test_a_study_of_rivals_has_costs_and_moves_and_says_what_a_path_lacks(tmp_pa
     still = [("ddpmpp", ""), ("ddpmpp", "same-compute")]
     assert [*table.index[table["moved"] == 0]] == still
     assert (table["train_flops"] / table["step_flops"]).drop(still).eq(length.steps).all()
+
+
+def test_the_loss_of_learned_ends_has_the_volume_of_the_fixed_decoder() -> None:
+    """By hand: the mean of prior, error, entropy and decoder of the prediction 0, with ends that have moved."""
+    dims, sde = 2, VP()
+    stack = Stack(ScoreMLP(1, dims, 4, 1, sde), RangeMover(1, EPS)).double()
+    assert isinstance(stack.flow, RangeMover)
+    stack.flow.moves.data[:, 0] = 6.0
+    x, u, noise = next(draws(MOONS, "moons", [0], 1, 64))
+    path, z0 = stack.path(sde), x[:, :].flatten(0, 1).double()
+    t, length = importance_time(sde, u.flatten(), EPS)
+    error = path.error(stack.noise_fn(), z0, t, noise.flatten(0, 1).double())
+    # The fixed decoder costs the same for every noise.
+    fixed = path.decoder(lambda z, t: torch.zeros_like(z), z0, EPS, torch.zeros_like(z0))
+    expected = (path.prior(z0) + length / 2 * error + path.entropy(z0, length, EPS) + fixed).mean()
+    found = nelbo_loss(stack, sde, EPS, (x, u, noise))
+    assert fixed.mean() > 1e-4
+    torch.testing.assert_close(found, expected[None])
 
 
 def test_points_that_are_scaled_have_moved_by_as_much() -> None:

@@ -17,14 +17,13 @@ References:
     | Reverse-time diffusion equation models (Anderson, 1982), https://doi.org/10.1016/0304-4149(82)90051-5
 """
 
-import importlib
 import importlib.util
 import itertools
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -179,17 +178,25 @@ def error_of(at: Points, prediction: Tensor) -> Tensor:
     return at.path.error(lambda z, t: prediction, at.x, at.t, at.noise)
 
 
+class Member(NamedTuple):
+    """What the contract reads of a family's module: the class of its models, what it goes with, and why it has no ODE."""
+
+    family: type[ImplicitNonlinearDiffusion]
+    only: Mapping[str, list[str]] | None
+    no_ode: str
+
+
 # The checks of a family.
-def check_family(member: ModuleType) -> list[str]:
+def check_family(member: Member) -> list[str]:
     """List what breaks the contract of a family, at its start and with moved parameters.
 
     Arguments:
-        member: the family's module, with ``FAMILY``, ``ONLY`` and ``NO_ODE``; :func:`member` reads it.
+        member: the family; :func:`member` reads it from a file.
 
     Returns:
         What was found and expected, a line each, of the first size at which something was found; empty if the contract holds.
     """
-    for sde in (member.ONLY or {}).get("sde", DIFFUSIONS):
+    for sde in (member.only or {}).get("sde", DIFFUSIONS):
         for case in CASES:
             try:
                 found = list(_family(member, sde, case))
@@ -201,20 +208,22 @@ def check_family(member: ModuleType) -> list[str]:
     return []
 
 
-def member(source: str) -> ModuleType:
-    """Import the module of a family, by the name of a registered one or by its file.
+def member(source: str) -> Member:
+    """Return what the contract reads of a family, by the name of a registered one or by its file.
 
     Raises:
         ArtifactError: if there is no such family or file, or it cannot be imported or lacks a name.
     """
     if source in FAMILIES:
-        return importlib.import_module(FAMILIES.module(source))
-    if not Path(source).is_file():
-        raise ArtifactError(f"{source}: found no such file, expected a family's file or one of {', '.join(FAMILIES)}")
-    found = importlib.util.spec_from_file_location(Path(source).stem, source)
-    if found is None or found.loader is None:
-        raise ArtifactError(f"{source}: found no Python module, expected a file that ends in .py")
-    module = importlib.util.module_from_spec(found)
+        return Member(FAMILIES[source], *(FAMILIES.literal(source, name) for name in DEFINED[1:]))
+    name = f"family_{Path(source).stem}"
+    found = importlib.util.spec_from_file_location(name, source)
+    if not Path(source).is_file() or found is None or found.loader is None:
+        raise ArtifactError(
+            f"{source}: found no such file, expected a family's .py file or one of {', '.join(FAMILIES)}"
+        )
+    # Dataclasses look their module up.
+    module = sys.modules[name] = importlib.util.module_from_spec(found)
     try:
         found.loader.exec_module(module)
     except Exception as error:
@@ -223,10 +232,10 @@ def member(source: str) -> ModuleType:
         raise ArtifactError(
             f"{source}: found no {missing[0]}, expected {', '.join(DEFINED)}, as in docs/extending/family.md"
         )
-    return module
+    return Member(module.FAMILY, module.ONLY, module.NO_ODE)
 
 
-def _family(member: ModuleType, sde: str, case: Case) -> Iterator[str]:
+def _family(member: Member, sde: str, case: Case) -> Iterator[str]:
     model = _model(member, sde, case)
     if found := [*_starts_linear(model, case), *_literals(member, model.path)]:
         yield from found
@@ -237,12 +246,12 @@ def _family(member: ModuleType, sde: str, case: Case) -> Iterator[str]:
         parameter.data.add_(move, alpha=case.deviation)
     yield from check_path(model.path, case.shape, case.eps)
     if type(model.path) is not LinearPath:
-        yield from _moves(member, points(model.path, case.shape, case.eps))
-        yield from _gradient_of_bound(model, case)
+        moved = list(_moves(member, points(model.path, case.shape, case.eps)))
+        yield from moved or _gradient_of_bound(model, case)
     yield from _in_float32(model, case)
 
 
-def _model(member: ModuleType, sde: str, case: Case) -> ImplicitNonlinearDiffusion:
+def _model(member: Member, sde: str, case: Case) -> ImplicitNonlinearDiffusion:
     """Return a family's model at its start, in float64."""
     spec = {
         "shape": [*case.shape],
@@ -254,7 +263,7 @@ def _model(member: ModuleType, sde: str, case: Case) -> ImplicitNonlinearDiffusi
     }
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model: ImplicitNonlinearDiffusion = member.FAMILY(spec)
+        model: ImplicitNonlinearDiffusion = member.family(spec)
     return model.double().eval()
 
 
@@ -268,19 +277,19 @@ def _starts_linear(model: ImplicitNonlinearDiffusion, case: Case) -> Iterator[st
             yield _line(name, found[name], f"before training, expected DDPM++'s {_first(expected, off)}", at, off)
 
 
-def _literals(member: ModuleType, path: ForwardPath) -> Iterator[str]:
-    if path.has_ode is not (member.NO_ODE == ""):
-        yield f"NO_ODE: found {member.NO_ODE!r} where has_ode is {path.has_ode}, expected a reason exactly where has_ode is false"
+def _literals(member: Member, path: ForwardPath) -> Iterator[str]:
+    if path.has_ode is not (member.no_ode == ""):
+        yield f"NO_ODE: found {member.no_ode!r} where has_ode is {path.has_ode}, expected a reason exactly where has_ode is false"
 
 
-def _moves(member: ModuleType, at: Points) -> Iterator[str]:
+def _moves(member: Member, at: Points) -> Iterator[str]:
     """Parameters in the flow's place move the path, which only its own samplers follow."""
     linear = LinearPath(at.path.sde).perturb(at.x, at.t, at.noise)
     if not _differ(at.z, linear, 1e-9).any():
         yield "perturb: found DDPM++'s numbers with moved parameters, expected others; put the trained parameters in model.flow"
         return
     allowed = ON_THE_PATH if at.path.has_ode else WITHOUT_ODE
-    samplers = set((member.ONLY or {}).get("sampler", ()))
+    samplers = set((member.only or {}).get("sampler", ()))
     if not samplers or samplers - allowed:
         yield (
             f"ONLY: found the samplers {sorted(samplers) or 'all'}, expected some of {sorted(allowed)}, since the others take "
@@ -404,17 +413,28 @@ def _values(at: Points, eps: float) -> dict[str, Tensor]:
     }
 
 
+class Asked:
+    """A network with a fixed answer, which notes what it is asked."""
+
+    def __init__(self, prediction: Tensor) -> None:
+        self.prediction = prediction
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, z: Tensor, t: Tensor) -> Tensor:
+        self.seen.append((z, t))
+        return self.prediction
+
+    def otherwise(self, name: str, z: Tensor, t: Tensor) -> Iterator[str]:
+        """Find calls with another latent or time."""
+        if any(_differ(found, z, 1e-7).any() or _differ(time, t, 1e-9).any() for found, time in self.seen):
+            yield f"{name}: found another latent or time in its call of the network; expected the latent of perturb, at its time"
+
+
 def _error(at: Points) -> Iterator[str]:
     """The error is the distance of the drifts, of the network's answer to the latent that perturb returns."""
-    seen: list[tuple[Tensor, Tensor]] = []
-
-    def predict(z: Tensor, t: Tensor) -> Tensor:
-        seen.append((z, t))
-        return at.prediction
-
-    found, expected = at.path.error(predict, at.x, at.t, at.noise), expected_error(at)
-    if any(_differ(z, at.z, 1e-7).any() or _differ(t, at.t, 1e-9).any() for z, t in seen):
-        yield "error: found another latent or time in its call of the network; expected the latent of perturb, at its time"
+    asked = Asked(at.prediction)
+    found, expected = at.path.error(asked, at.x, at.t, at.noise), expected_error(at)
+    yield from asked.otherwise("error", at.z, at.t)
     dims = at.x[0].numel()
     if (off := ~((found - expected).abs() <= CLOSE * (dims + expected))).any():
         yield (
@@ -456,6 +476,9 @@ def _both_ways(x: Tensor) -> Tensor:
 
 def _decoder(at: Points, eps: float) -> Iterator[str]:
     """The decoder is a density of the latent, whatever the prediction, in up to four dimensions."""
+    asked, end = Asked(at.prediction), torch.full_like(at.t, eps)
+    at.path.decoder(asked, at.x, eps, at.noise)
+    yield from asked.otherwise("decoder", at.path.perturb(at.x, end, at.noise), end)
     x = at.x[:1]
     for prediction in (0 * x, 0.3 * at.prediction[:1]):
         if x[0].numel() <= 4 and not abs((found := decoded_mass(at.path, x, prediction, eps)) - 1) < 1e-4:
@@ -498,7 +521,11 @@ def _ode(at: Points) -> Iterator[str]:
     for i in range(len(at.x)):
         one, wanted = at.alone(i), expected[i : i + 1]
         given = [one.prediction, exact[i : i + 1], (one.prediction + exact[i : i + 1]) / 2]
-        first, found, middle = (_drift(one, prediction) for prediction in given)
+        networks = [Asked(prediction) for prediction in given]
+        first, found, middle = (at.path.ode_drift(network, one.z, one.a[0]) for network in networks)
+        if wrong := list(networks[0].otherwise("ode_drift", one.z, one.t)):
+            yield from wrong
+            return
         if (off := _differ(found, wanted, 1e-5)).any():
             yield (
                 f"ode_drift: found {_first(found, off)}, expected {_first(wanted, off)} by perturb for data of one latent, "
@@ -508,10 +535,6 @@ def _ode(at: Points) -> Iterator[str]:
         if (off := _differ(middle, (first + found) / 2, 1e-7)).any():
             yield f"ode_drift: found a drift that is not affine in the prediction, {_at(one, off)}; expected an affine one"
             return
-
-
-def _drift(at: Points, prediction: Tensor) -> Tensor:
-    return at.path.ode_drift(lambda z, t: prediction, at.z, at.a[0])
 
 
 # Gaussian data, whose bound and moments are integrals that quadrature finds.
