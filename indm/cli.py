@@ -14,6 +14,7 @@ import click
 
 from indm import __version__
 from indm.errors import IndmError
+from indm.foreign.kinds import KINDS
 from indm.pipeline.stages import OPTIONS, STAGES, command_name
 from indm.report.catalogue import SHOWN
 from indm.shipped import DEFAULT_SUITE
@@ -315,7 +316,7 @@ def compare(published: Path, out: Path) -> None:
 @click.option(
     "--network", required=True, metavar="MODULE:FUNCTION", help="The network: a function of an input and a condition."
 )
-@click.option("--kind", default="noise", show_default=True, help="noise, score, denoiser, velocity or v.")
+@click.option("--kind", type=click.Choice([*KINDS]), default="noise", show_default=True, help="What it estimates.")
 @click.option("--sde", type=click.Choice(["vp", "ve"]), required=True, help="The diffusion of its training.")
 @click.option(
     "--ends",
@@ -331,6 +332,9 @@ def compare(published: Path, out: Path) -> None:
 @click.option("--batch-size", default=100, show_default=True, help="Images evaluated at once.")
 @click.option("--seed", default=0, show_default=True, help="Seed of all random numbers.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Its device.")
+@click.option(
+    "--allow-varying", is_flag=True, help="Accept a network whose output varies between calls or with the batch."
+)
 @_page("referee.md")
 def referee(
     images: Path,
@@ -346,9 +350,9 @@ def referee(
 
     Prints NELBO and NLL with their errors and their meaning, and the number that each common mistake would give.
     """
+    from indm.foreign.files import read_images
     from indm.foreign.likelihood import referee as judge
     from indm.foreign.network import find_network, find_sde
-    from indm.foreign.samples import read_images
     from indm.process import set_up
 
     given |= {"centered": not zero_one, "device": str(set_up(device, os.cpu_count() or 1))}

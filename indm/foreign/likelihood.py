@@ -17,9 +17,14 @@ from indm.diffusion.likelihood import nelbo_alone
 from indm.diffusion.objectives import NoiseFn
 from indm.diffusion.path import LinearPath
 from indm.diffusion.sde import SDE
-from indm.errors import DataError, ParamsError, memory_errors
-from indm.foreign.conventions import Network, check_network, noise_fn
+from indm.errors import DivergenceError, ParamsError, memory_errors
+from indm.foreign.comparison import Comparison, compare_readings
+from indm.foreign.conventions import Network, noise_fn
+from indm.foreign.levels import as_levels, check_count
+from indm.foreign.readings import Reading
 from indm.foreign.report import Report
+from indm.foreign.settings import Settings, check_function, check_sde, checked
+from indm.foreign.sound import EVAL, Variation, check_network
 from indm.process import float32_products
 from indm.report.decoders import BARE, with_fixed
 from indm.seeding import derive_seed
@@ -30,10 +35,8 @@ if TYPE_CHECKING:
     from indm.diffusion.model import ImplicitNonlinearDiffusion
 
 NAME = "referee"
-# Images on which a network is tried before it is evaluated.
-TRIED_ON = 16
-# A set of images with so many pixels for each level has more levels than an eighth.
-PIXELS_PER_LEVEL = 4
+# Images on which a network is tried before it is evaluated: all its readings, and its soundness.
+TRIED_ON, SOUND_ON = 32, 16
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ def referee(
     ode_steps: int = 64,
     batch_size: int = 100,
     seed: int = 0,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
+    allow_varying: bool = False,
 ) -> Report:
     r"""Evaluate the likelihood of images under a network that somebody else trained.
 
@@ -88,7 +92,7 @@ def referee(
             :mod:`indm.foreign.conventions`.
         sde: the diffusion for which it was trained, from :func:`indm.diffusion.sde.build_sde`.
         images: levels :math:`\xi`, whole numbers from 0 to L - 1, shape (N, *), N at least 2.
-        kind: the convention of its output: ``noise``, ``score``, ``denoiser``, ``velocity`` or ``v``.
+        kind: the convention of its output, one of :data:`indm.foreign.kinds.KINDS`.
         levels: number L of levels of a pixel.
         centered: whether it was trained on data in [-1, 1]; otherwise in [0, 1], where the -1 of the equation is dropped.
         eps: truncation time.
@@ -98,100 +102,109 @@ def referee(
         batch_size: images evaluated at once.
         seed: seed of dequantisation, noise, times and probes.
         device: torch's name of the device on which the network works.
+        allow_varying: evaluate a network whose output varies from call to call, or with the other images of a batch.
 
     Returns:
-        All numbers, with their errors and their meaning; ``print`` it.
+        All numbers, with their errors and their meaning; ``print`` it. If another reading of the network explains its outputs
+        better than its description, the report begins with it (:mod:`indm.foreign.comparison`).
 
     Raises:
-        DataError: if the images are not levels, or fewer than two.
-        ParamsError: if the network does not fit its description (:func:`~indm.foreign.conventions.check_network`), or a number
-            is out of its range.
+        DataError: if the images are not levels, or fewer than two, or this machine has no such device.
+        ParamsError: if the network does not fit its description, its output varies (:mod:`indm.foreign.sound`), or an argument
+            is not what it should be.
         DivergenceError: if a number is not finite.
 
     References:
         | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
         | https://arxiv.org/abs/2205.13699, section 3 and theorem 1
     """
-    counts = {"time_draws": time_draws, "ode_steps": ode_steps, "batch_size": batch_size}
-    if low := [name for name, count in counts.items() if count < 1]:
-        raise ParamsError(f"{low[0]}: found {counts[low[0]]}, expected at least 1")
-    if not 0 < eps < 1:
-        raise ParamsError(f"eps: found {eps:g}, expected a time between 0 and 1, such as 1e-5")
-    pixels = as_levels(images, levels)
-    _check_count(pixels, levels)
-    model = Foreign(noise_fn(network, sde, kind), sde, eps, centered)
-    generator = Generator().manual_seed(derive_seed(NAME, seed))
-    with torch.no_grad():
-        x = dequantise(pixels[:TRIED_ON], levels, generator, centered).to(device)
-        check_network(network, sde, kind, x, generator)
+    given = Settings(
+        kind, levels, centered, eps, claimed, time_draws, ode_steps, batch_size, seed, device, allow_varying
+    )
+    settings = checked(given)
+    check_function(network)
+    check_sde(sde, settings.eps)
+    pixels = as_levels(images, settings.levels)
+    check_count(pixels, settings.levels)
+    variation, comparison = _tried(network, sde, pixels, settings)
+    table = _numbers(network, sde, pixels, settings)
+    return Report(
+        table,
+        tuple(pixels.shape[1:]),
+        settings.levels,
+        settings.centered,
+        settings.eps,
+        settings.kind,
+        settings.ode_steps,
+        settings.claimed,
+        comparison,
+        variation,
+    )
+
+
+@torch.no_grad()
+def _tried(network: Network, sde: SDE, pixels: Tensor, settings: Settings) -> tuple[Variation, Comparison]:
+    """Try a network and all its readings on a few images, and refuse one that cannot be evaluated as it is described."""
+    generator = Generator().manual_seed(derive_seed(NAME, settings.seed))
+    centered = dequantise(pixels[:TRIED_ON], settings.levels, generator).to(settings.device)
+    x = centered if settings.centered else (centered + 1) / 2
+    described = Reading(settings.kind, sde, settings.centered)
+
+    def compared() -> Comparison:
+        return compare_readings(network, described, settings.eps, centered, settings.batch_size, generator)
+
+    try:
+        variation = check_network(network, sde, settings.kind, x[:SOUND_ON], generator)
+    except (ParamsError, DivergenceError) as error:
+        # The reason may be the description.
+        if (found := compared()).is_refused:
+            raise ParamsError(f"{error}; {found.refusal()}") from error
+        raise
+    if variation.words() and not settings.allow_varying:
+        raise ParamsError(f"network: {variation.words()}; {EVAL}, or allow it by allow_varying")
+    if (found := compared()).is_refused:
+        raise ParamsError(f"network: {found.refusal()}")
+    return variation, found
+
+
+def _numbers(network: Network, sde: SDE, pixels: Tensor, settings: Settings) -> pd.DataFrame:
+    """Return all numbers of the report for each image, in bits/dim."""
+    model = Foreign(noise_fn(network, sde, settings.kind), sde, settings.eps, settings.centered)
 
     def numbers(steps: int, draws: int, seed: int) -> pd.DataFrame:
         """Return the likelihoods of each image, by so many ODE steps and times of the bound."""
-        evaluation = Evaluation(batch_size, draws, None, steps, None, uncorrected=True)
+        evaluation = Evaluation(settings.batch_size, draws, None, steps, None, uncorrected=True)
         return likelihoods(
             cast("ImplicitNonlinearDiffusion", model),
             pixels,
-            levels,
+            settings.levels,
             evaluation,
             seed=(NAME, seed),
-            device=torch.device(device),
+            device=torch.device(settings.device),
             description=NAME,
             once=lambda name, make: make(),
         )
 
-    found = numbers(ode_steps, time_draws, seed)
+    found = numbers(settings.ode_steps, settings.time_draws, settings.seed)
     alpha = alpha_at_eps(cast("ImplicitNonlinearDiffusion", model))
-    table = with_fixed(found, pd.Series(alpha, found.index)).assign(
+    return with_fixed(found, pd.Series(alpha, found.index)).assign(
         **{BARE: found[BARE]},
         # Same draws, half the steps; then other draws, same steps.
-        nll_half_steps=numbers(max(1, ode_steps // 2), 1, seed)["nll"],
-        nll_other_draws=numbers(ode_steps, 1, seed + 1)["nll"],
-        nelbo_undequantised=_undequantised(model, pixels, levels, time_draws, batch_size, generator, device),
+        nll_half_steps=numbers(max(1, settings.ode_steps // 2), 1, settings.seed)["nll"],
+        nll_other_draws=numbers(settings.ode_steps, 1, settings.seed + 1)["nll"],
+        nelbo_undequantised=_undequantised(model, pixels, settings),
     )
-    return Report(table, tuple(pixels.shape[1:]), levels, centered, eps, kind, ode_steps, claimed)
 
 
-def _undequantised(
-    model: Foreign, pixels: Tensor, levels: int, draws: int, size: int, generator: Generator, device: str
-) -> "np.ndarray[Any, Any]":
+@torch.no_grad()
+def _undequantised(model: Foreign, pixels: Tensor, settings: Settings) -> "np.ndarray[Any, Any]":
     """Return the bound for levels that are only scaled, 0 to the lower and L - 1 to the upper end, in bits/dim, (N,)."""
+    generator = Generator().manual_seed(derive_seed(NAME, settings.seed, "undequantised"))
     found = []
-    for batch in pixels.split(size):
-        x = batch.float().div(levels - 1).to(device)
+    for batch in pixels.split(settings.batch_size):
+        x = batch.float().div(settings.levels - 1).to(settings.device)
         x = 2 * x - 1 if model.centered else x
-        nats = nelbo_alone(model.noise, model.path, model.flow, x, eps=model.eps, time_draws=draws, generator=generator)
-        found.append(bits_per_dim(nats, x[0].numel(), levels, model.centered))
+        draws, flow = settings.time_draws, model.flow
+        nats = nelbo_alone(model.noise, model.path, flow, x, eps=model.eps, time_draws=draws, generator=generator)
+        found.append(bits_per_dim(nats, x[0].numel(), settings.levels, model.centered))
     return torch.cat(found).numpy()
-
-
-def as_levels(images: Tensor | ArrayLike, levels: int) -> Tensor:
-    """Return images as a tensor of levels, uint8, on the CPU.
-
-    Raises:
-        DataError: if they are not whole numbers from 0 to L - 1, are fewer than two, or have their channels last.
-    """
-    found = np.asarray(images.cpu() if isinstance(images, Tensor) else images)
-    if found.dtype.kind not in "ui":
-        raise DataError(
-            f"images: found {found.dtype} from {found.min():g} to {found.max():g}, expected levels, whole numbers from 0 to "
-            f"{levels - 1}; leave scaling and dequantisation to the referee"
-        )
-    channels_last = found.ndim == 4 and found.shape[3] in (1, 3) and found.shape[1] not in (1, 3)
-    if found.ndim < 2 or len(found) < 2 or channels_last:
-        raise DataError(f"images: found shape {found.shape}, expected (N, C, H, W), N at least 2")
-    low, high = int(found.min()), int(found.max())
-    if low < 0 or high >= levels or not 2 <= levels <= 256:
-        raise DataError(
-            f"images: found levels from {low} to {high}, expected 0 to {levels - 1}; give the number of levels, at most 256"
-        )
-    return torch.from_numpy(found.astype(np.uint8))
-
-
-def _check_count(pixels: Tensor, levels: int) -> None:
-    """Refuse images with far fewer levels, on which bits/dim depend."""
-    count = len(pixels.unique())
-    if count <= levels // 8 and pixels.numel() >= PIXELS_PER_LEVEL * levels:
-        raise DataError(
-            f"images: found {count} different levels from {pixels.min()} to {pixels.max()}, expected up to {levels}; give the "
-            "number of levels of the images, because bits/dim depend on it"
-        )

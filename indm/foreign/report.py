@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from indm.foreign.comparison import Comparison
+from indm.foreign.sound import EVAL, Variation
+
 # Numbers by their columns: how each is made, and with which published numbers it is comparable.
 MEANING = {
     "nelbo": "bound, learned decoder; comparable with bounds of INDM, Soft Truncation and ScoreFlow under uniform dequantisation",
@@ -47,6 +50,8 @@ class Report:
         kind: convention of the network.
         ode_steps: steps of the ODE.
         claimed: the owner's number.
+        comparison: the network's description against other readings of the network.
+        variation: how much the network's output varies.
     """
 
     images: pd.DataFrame
@@ -57,6 +62,8 @@ class Report:
     kind: str
     ode_steps: int
     claimed: float | None
+    comparison: Comparison
+    variation: Variation
 
     @property
     def dims(self) -> int:
@@ -104,6 +111,20 @@ class Report:
         }
         return pd.DataFrame({name: pd.Series(value, [*right.index]) for name, value in found.items()}).T
 
+    def warnings(self) -> list[str]:
+        """Describe in words why the numbers may belong to another network than the owner's: the report begins with them."""
+        found, compared = [], self.comparison
+        if compared.best is not None and compared.is_better:
+            found.append(
+                f"The network is probably described wrongly: its bound is lower by at least {compared.gain:.3f} ± "
+                f"{compared.se:.3f} bits/dim if it is read as {compared.best.words(compared.described)} instead of "
+                f"{self.kind}. To read it so, "
+                f"{compared.best.remedy(compared.described)}."
+            )
+        if words := self.variation.words():
+            found.append(f"The numbers change from call to call, because the network varies: {words}; {EVAL}.")
+        return found
+
     def remarks(self) -> list[str]:
         """Describe in words which numbers cannot be trusted."""
         mean, found = self.images.mean(), []
@@ -149,6 +170,7 @@ class Report:
         lines = [
             "# Likelihood of images, bits/dim",
             "",
+            *(line for warning in self.warnings() for line in (f"**{warning}**", "")),
             f"{len(self.images)} images, D = {size} = {self.dims:,}, {self.levels} levels, scaled to "
             f"[{-1 if self.centered else 0}, 1], uniform dequantisation, eps = {self.eps:g}, network read as {self.kind}.",
             f"bits/dim = nats / (D ln 2) + {self.offset:g}. ± is one standard error over images.",
@@ -166,6 +188,7 @@ class Report:
             f"- Draws: another dequantisation, noise and probe move an image's NLL by {self.draw_spread:.3f}. Independent draws "
             f"move the mean by {self.draw_spread / share:.4f}; one probe for all images by up to {self.draw_spread:.3f}, which "
             "no error over images shows.",
+            *([] if self.comparison.is_better else [f"- {self.comparison.words()}"]),
             *(f"- **{remark}**" for remark in self.remarks()),
             *(f"- {line}" for line in (*PROTOCOL, *((IMAGENET,) if self.shape == (3, 32, 32) else ()))),
             "",

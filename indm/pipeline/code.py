@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 from indm.errors import ArtifactError
 
 ROOT = Path(__file__).parents[2]
-OUTSIDE = {"__main__", "arguments", "cli", "doctor", "errors", "kept", "library", "pipeline", "progress", "register", "registry"}
-OUTSIDE |= {"foreign", "shipped", "store", "suite", "terminal", "watching"}
+OUTSIDE = {"__main__", "cli", "doctor", "errors", "kept", "library", "pipeline", "progress", "register", "registry"}
+OUTSIDE |= {"arguments", "foreign", "shipped", "store", "suite", "terminal", "watching"}
 # Constants of registered members, and of the package, that only readers see. Where stages read them, they count by their values.
 SHOWN = {"LABEL", "NO_ODE", "ONLY", "REFERENCE", "SOUND", "STYLE", "__version__"}
 # Results cannot depend on these fields, or newer versions of Python add them.

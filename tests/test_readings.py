@@ -1,0 +1,161 @@
+"""Networks that are described wrongly: the report begins with the right reading; networks described rightly are let through."""
+
+import itertools
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import Generator, Tensor
+
+import indm
+from indm.data.levels import dequantise
+from indm.diffusion.sde import SDE, build_sde
+from indm.errors import ParamsError
+from indm.foreign.comparison import Comparison, compare_readings
+from indm.foreign.conventions import CONVENTIONS, Network
+from indm.foreign.likelihood import referee
+from indm.foreign.readings import SCHEDULES, Reading
+from indm.library import Run
+from indm.registry import DATASETS
+from tests.test_referee import EPS, MEANS, STD, draw, levels_of, mean, network_of, of_mixture
+
+VP, SHORT, VE, EDM = SCHEDULES[0], SCHEDULES[1], SCHEDULES[2], SCHEDULES[5]
+RANGES = {True: "[-1, 1]", False: "[0, 1]"}
+# Kinds that get the time, which depends on the diffusion.
+TIMED = ("noise", "score", "clean", "v")
+IMAGES = levels_of(draw(32, (48,), MEANS))
+
+
+def exact(reading: Reading) -> Network:
+    """The best network for the mixture of which the images are, as a reading describes it."""
+    scale, shift = (1.0, 0.0) if reading.centered else (0.5, 0.5)
+    return network_of(partial(of_mixture, means=MEANS * scale + shift, std=STD * scale), reading.sde, reading.kind)
+
+
+def compared(network: Network, described: Reading, seed: int = 0) -> Comparison:
+    generator = Generator().manual_seed(seed)
+    x = dequantise(IMAGES, 256, generator)
+    with torch.no_grad():
+        return compare_readings(network, described, EPS, x, 1000, generator)
+
+
+@pytest.mark.parametrize("kind", CONVENTIONS)
+def test_a_network_that_is_described_rightly_is_let_through(kind: str) -> None:
+    for sde, centered in itertools.product((VP, SHORT, VE, EDM), RANGES):
+        found = compared(exact(right := Reading(kind, sde, centered)), right)
+        assert found.best is not None
+        assert found.gain < 0, (sde, centered, found)
+        assert not found.is_better
+
+
+@pytest.mark.parametrize(("given", "said"), [*itertools.permutations(CONVENTIONS, 2)])
+def test_another_kind_is_named(given: str, said: str) -> None:
+    right = Reading(given, VP, True)
+    found = compared(exact(right), Reading(said, VP, True))
+    assert found.is_better
+    assert found.best == right
+
+
+@pytest.mark.parametrize("kind", CONVENTIONS)
+@pytest.mark.parametrize("centered", RANGES)
+def test_another_range_is_named(kind: str, centered: bool) -> None:
+    right = Reading(kind, VP, centered)
+    found = compared(exact(right), Reading(kind, VP, not centered))
+    assert found.is_better
+    assert found.best == right
+    assert RANGES[centered] in found.best.words(found.described)
+
+
+@pytest.mark.parametrize("kind", TIMED)
+@pytest.mark.parametrize(("given", "said"), [*itertools.permutations((VP, SHORT, VE, EDM), 2)], ids=str)
+def test_another_diffusion_is_named(kind: str, given: SDE, said: SDE) -> None:
+    right = Reading(kind, given, True)
+    found = compared(exact(right), Reading(kind, said, True))
+    assert found.is_better
+    assert found.best is not None
+    # Those that have the same times where there is data are as good.
+    assert found.best == right or (found.best.kind, type(found.best.sde)) == (kind, type(given))
+
+
+def test_the_diffusion_is_no_part_of_networks_that_get_the_noise() -> None:
+    for kind in ("denoiser", "velocity"):
+        assert not compared(exact(Reading(kind, VP, True)), Reading(kind, VE, True)).is_better
+
+
+def test_two_mistakes_at_once_are_named() -> None:
+    right = Reading("v", VP, False)
+    found = compared(exact(right), Reading("noise", VP, True))
+    assert found.is_better
+    assert found.best == right
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    return indm.load_run("digits-vp-ddpmpp-nll-s4")
+
+
+def digits(count: int) -> Tensor:
+    return torch.from_numpy(next(DATASETS["digits"].load(split_seed=0)["test"].pieces())[:count])
+
+
+def judged(run: Run, network: Network, **changes: object) -> str:
+    settings = {"levels": run.levels, "time_draws": 4, "ode_steps": 8} | changes
+    return str(referee(network, settings.pop("sde", run.model.sde), digits(16), **settings))  # type: ignore[arg-type]
+
+
+def test_a_trained_network_is_let_through(run: Run) -> None:
+    text = judged(run, run.model.noise)
+    assert "described wrongly" not in text
+    assert "Readings: none of 103 other" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        ({"kind": "v"}, "set the kind to noise"),
+        ({"centered": False}, "set centered to True"),
+        ({"sde": SHORT}, "set the sde to VP(beta_min=0.1, beta_max=20.0)"),
+    ],
+    ids=str,
+)
+def test_the_report_of_a_trained_network_begins_with_a_wrong_description(
+    run: Run, changes: dict[str, object], remedy: str
+) -> None:
+    text = judged(run, run.model.noise, **changes)
+    assert text.index(remedy) < text.index("16 images, D = ")
+
+
+def test_the_gain_is_the_difference_of_the_bounds() -> None:
+    """To within its error, for a kind, whose ratios are all those of the diffusion."""
+    network = exact(Reading("noise", VP, True))
+    wrong, right = (referee(network, VP, IMAGES, kind=kind, time_draws=40, ode_steps=8) for kind in ("v", "noise"))
+    difference = mean(wrong, "nelbo_no_reconstruction") - mean(right, "nelbo_no_reconstruction")
+    assert wrong.comparison.gain == pytest.approx(difference, abs=4 * wrong.comparison.se)
+    assert wrong.comparison.se < 0.1 * difference
+
+
+def of_a_table(z: Tensor, t: Tensor) -> Tensor:
+    """A network that looks its condition up in a table of a thousand times."""
+    times = torch.linspace(0, 1, 1000)
+    return exact(Reading("noise", VP, True))(z, times[(999 * t).round().long()])
+
+
+@pytest.mark.parametrize(("network", "said"), [(exact(Reading("score", VP, True)), "noise"), (of_a_table, "denoiser")])
+def test_a_description_that_is_worse_than_no_network_is_refused_with_the_right_one(network: Network, said: str) -> None:
+    """Also if the network raises an error when it is called as it is described."""
+    with pytest.raises(ParamsError, match=r"read as (score|noise), 0\.\d\d times; set the kind to "):
+        referee(network, VP, IMAGES, kind=said)
+
+
+def test_a_diffusion_without_a_hash_is_taken() -> None:
+    class Own(type(VP)):  # type: ignore[misc]
+        __hash__ = None  # type: ignore[assignment]
+
+    own = Own()
+    assert not compared(exact(Reading("noise", VP, True)), Reading("noise", own, True)).is_better
+
+
+def test_the_words_of_a_diffusion_build_it() -> None:
+    assert {str(build_sde("ve", sigma_max=90.0)), str(VP)} <= set(map(str, SCHEDULES))
+    assert np.all([sde.log_snr(torch.tensor(1.0, dtype=torch.float64)) < 0 for sde in SCHEDULES])
