@@ -170,7 +170,6 @@ def _tried(network: Network, sde: SDE, pixels: Tensor, settings: Settings) -> tu
 def _numbers(network: Network, sde: SDE, pixels: Tensor, settings: Settings) -> pd.DataFrame:
     """Return all numbers of the report for each image, in bits/dim."""
     model = Foreign(noise_fn(network, sde, settings.kind), sde, settings.eps, settings.centered)
-
     basis: Literal["cosine", "pixels"] = "cosine" if _are_square(pixels) else "pixels"
 
     def evaluation(steps: int, draws: int) -> Evaluation:

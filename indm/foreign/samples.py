@@ -10,7 +10,7 @@ from indm.errors import DataError, ParamsError
 from indm.foreign.files import Images, read_images
 from indm.pipeline.runner import run_stage
 from indm.pipeline.stages import DATA, REFERENCE
-from indm.process import limit_threads, unset_fpmath
+from indm.process import set_environment
 from indm.registry import DATASETS
 from indm.store.layout import Layout
 from indm.suite.load import load_suite
@@ -56,8 +56,7 @@ def measure(
     if dataset not in suite.datasets:
         raise ParamsError(f"{suite_file}: found no dataset {dataset!r}, expected one of: {', '.join(suite.datasets)}")
     # As stages do, before torch is imported.
-    limit_threads(suite.threads)
-    unset_fpmath()
+    set_environment(suite.threads)
     images = _samples(samples, levels, dataset)
     folder = Layout(out, suite.suite).data(dataset)
     _run_stages(suite, suite_file, dataset, out, data_root)

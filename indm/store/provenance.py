@@ -217,7 +217,8 @@ def _git(*arguments: str) -> str | None:
 def _ask_git(*arguments: str) -> str | None:
     command = ["git", "-C", str(CHECKOUT), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        # Long enough for a machine that is busy: a question without an answer would be read as a commit that is not there.
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indm.errors import ParamsError
-from indm.process import limit_threads
+from indm.process import set_environment
 from indm.registry import DATASETS
 from indm.suite.schema.types import IDENTITY
 from indm.suite.variants import cells
@@ -57,7 +57,7 @@ def _own_parts(suite: "Suite", name: str) -> dict[str, str]:
 def _failure(suite: "Suite", name: str) -> str:
     """Build the model of a run; return the error and its place, or an empty text if there is none."""
     # Imported here, because only suites with parts of someone's own need torch, and threads are limited before it is imported.
-    limit_threads(suite.threads)
+    set_environment(suite.threads)
     import torch
 
     from indm.diffusion.model import build_model
