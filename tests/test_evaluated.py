@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from indm.errors import ArtifactError, ParamsError
 from indm.measured import BAND_METRICS
@@ -151,8 +152,9 @@ def leave_out(layout: Layout, runs: Any, stage: str, count: int) -> None:
         write_table(layout.run(run) / file, images)
         if stage == "nll":
             numbers = {key: images[key].to_numpy(float) for key in of_ode}
-            means = {key: float(pd.Series(found).mean()) for key, found in numbers.items()}
-            means |= {f"{key}_se": float(pd.Series(found).sem()) for key, found in numbers.items()}
+            sound = {key: found[~np.isnan(found)] for key, found in numbers.items()}
+            means = {key: float(found.mean()) if len(found) else np.nan for key, found in sound.items()}
+            means |= {f"{key}_se": float(stats.sem(found)) if len(found) else np.nan for key, found in sound.items()}
             known = {key: None if np.isnan(value) else value for key, value in means.items()}
             content = json.loads((layout.run(run) / "nll.json").read_text())
             write_json(layout.run(run) / "nll.json", content | known | {"ode_images": count})
