@@ -18,6 +18,7 @@ from indm.diffusion.likelihood import GaussianControl, nelbo_alone, strata, stra
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.diffusion.path import LinearPath
 from indm.diffusion.sde import T, build_sde, importance_time
+from indm.errors import ParamsError
 from indm.flows.cosine import cosine_basis, to_cosine
 from indm.library import load_run
 from tests.conftest import GOLDEN
@@ -102,10 +103,10 @@ def test_the_numbers_of_a_run_in_python_do_not_depend_on_the_batch_size() -> Non
     torch.testing.assert_close(fitted.nll, found[0].nll, rtol=0, atol=ROUNDING)
 
 
-@pytest.mark.parametrize("shape", [(1, 4, 4), (12,)])
-def test_the_numbers_of_the_referee_do_not_depend_on_the_batch_size(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("shape", "control"), [((1, 4, 4), "cosine"), ((12,), "pixels")])
+def test_the_numbers_of_the_referee_do_not_depend_on_the_batch_size(shape: tuple[int, ...], control: str) -> None:
     pixels = torch.randint(0, 256, (9, *shape), generator=Generator().manual_seed(0), dtype=torch.uint8)
-    options: dict[str, Any] = {"time_draws": 2, "ode_steps": 2}
+    options: dict[str, Any] = {"time_draws": 2, "ode_steps": 2, "control": control}
     found = [
         indm.referee(
             lambda x, t: torch.tanh(x) * t.view(-1, *[1] * (x.dim() - 1)),
@@ -118,6 +119,20 @@ def test_the_numbers_of_the_referee_do_not_depend_on_the_batch_size(shape: tuple
     ]
     for other in found[1:]:
         pd.testing.assert_frame_equal(other, found[0], rtol=0, atol=ROUNDING)
+
+
+def test_bases_that_do_not_fit_are_refused_by_library_and_referee() -> None:
+    run, pixels = load_run("digits-vp-ddpmpp-nll-s4"), torch.zeros(2, 12, dtype=torch.uint8)
+    wrong: list[tuple[dict[str, Any], str]] = [({"draws": "pixel"}, "draws: found 'pixel'")]
+    wrong += [({"control": "wavelet"}, "control: found 'wavelet'")]
+    wrong += [
+        ({"draws": "batch", "control": "cosine"}, "control: found 'cosine', expected pixels, or cosine with draws")
+    ]
+    for options, words in wrong:
+        with pytest.raises(ParamsError, match=words):
+            run.likelihood(digits(1), **options)
+    with pytest.raises(ParamsError, match=r"control: found 'cosine' for images \(2, 12\)"):
+        indm.referee(lambda x, t: x, build_sde("vp"), pixels, control="cosine")
 
 
 def test_times_of_an_image_are_stratified() -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from numbers import Real
+from typing import Literal
 
 import torch
 
@@ -12,6 +13,8 @@ from indm.errors import ParamsError
 from indm.foreign.kinds import KINDS
 from indm.foreign.levels import LEVELS
 
+# Bases of the control variate.
+CONTROLS = ("pixels", "cosine")
 # As in suites.
 EPS = Range(Real, 1e-9, 0.1)
 # What the evaluation calls of a diffusion.
@@ -33,6 +36,7 @@ class Settings:
     seed: int
     device: str | torch.device
     allow_varying: bool
+    control: Literal["pixels", "cosine"]
 
 
 def checked(given: Settings) -> Settings:
@@ -44,6 +48,8 @@ def checked(given: Settings) -> Settings:
     """
     if not isinstance(given.kind, str) or given.kind not in KINDS:
         raise ParamsError(f"kind: found {shown(given.kind)}, expected one of: {', '.join(KINDS)}")
+    if given.control not in CONTROLS:
+        raise ParamsError(f"control: found {shown(given.control)}, expected one of: {', '.join(CONTROLS)}")
     for name in ("centered", "allow_varying"):
         if not isinstance(value := getattr(given, name), bool):
             raise ParamsError(f"{name}: found {shown(value)}, expected True or False")
