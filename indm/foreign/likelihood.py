@@ -77,7 +77,7 @@ def referee(
     batch_size: int = 100,
     seed: int = 0,
     device: str = "cpu",
-    control: Literal["pixels", "cosine"] = "pixels",
+    control: Literal["pixels", "cosine"] | None = None,
 ) -> Report:
     r"""Evaluate the likelihood of images under a network that somebody else trained.
 
@@ -99,8 +99,8 @@ def referee(
         batch_size: images evaluated at once; no number depends on it.
         seed: seed of dequantisation, noise, times and probes, which each image draws by its place among the images.
         device: torch's name of the device on which the network works.
-        control: basis of the bound's control variate, which is fitted to the images; ``cosine``, for images of shape (N, C, S, S),
-            has smaller errors on photographs.
+        control: basis of the bound's control variate, which is fitted to the images: ``cosine``, which has smaller errors on
+            photographs and is the default for images of shape (N, C, S, S), or ``pixels``.
 
     Returns:
         All numbers, with their errors and their meaning; ``print`` it.
@@ -122,6 +122,7 @@ def referee(
         raise ParamsError(f"eps: found {eps:g}, expected a time between 0 and 1, such as 1e-5")
     pixels = as_levels(images, levels)
     _check_count(pixels, levels)
+    control = control or ("cosine" if _are_square(pixels) else "pixels")
     if control != "pixels" and not (control == "cosine" and _are_square(pixels)):
         shape = tuple(pixels.shape)
         raise ParamsError(f"control: found {control!r} for images {shape}, expected pixels, or cosine for (N, C, S, S)")
