@@ -149,10 +149,10 @@ def bounds(
     errors = {name: control.expectation(z0, model.eps) for name, control in controls.items()}
     errors["none"] = torch.zeros(len(z0))
     for t, noise in strata(model.sde, z0, model.eps, draws, of_images(numbers, study.dataset, "bound", draws, repeat)):
-        error = clock("none", lambda t=t, noise=noise: model.path.error(model.noise, z0, t, noise))
+        error = clock("none", partial(model.path.error, model.noise, z0, t, noise))
         errors["none"] = errors["none"] + error / draws
         for name, control in controls.items():
-            drawn = clock(name, lambda t=t, noise=noise, control=control: control.draw(z0, t, noise))
+            drawn = clock(name, partial(control.draw, z0, t, noise))
             errors[name] = errors[name] + (error - drawn) / draws
     scale = importance_time(model.sde, torch.zeros(1, dtype=torch.float64), model.eps)[1].item() / 2
     return {name: scale * error.double() / (dims * math.log(2)) for name, error in errors.items()}
@@ -274,6 +274,7 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", default=["digits", "cifar10"], choices=["digits", "cifar10"])
     arguments = parser.parse_args()
     set_up("cpu", 1)
+    make: dict[str, Callable[[], Study]]
     make = {"digits": digits, "cifar10": partial(cifar10, arguments.data_root, arguments.steps, arguments.models)}
     for dataset in arguments.datasets:
         try:

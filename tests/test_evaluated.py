@@ -150,8 +150,10 @@ def leave_out(layout: Layout, runs: Any, stage: str, count: int) -> None:
         images.loc[images["image"] >= count, of_ode] = np.nan
         write_table(layout.run(run) / file, images)
         if stage == "nll":
-            means = {key: images[key].mean() for key in of_ode} | {f"{key}_se": images[key].sem() for key in of_ode}
-            known = {key: None if np.isnan(value) else float(value) for key, value in means.items()}
+            values = {key: images[key].to_numpy(dtype=float)[: count or None] for key in of_ode}
+            means = {key: float(np.mean(found)) for key, found in values.items()}
+            means |= {f"{key}_se": float(np.std(found, ddof=1) / len(found) ** 0.5) for key, found in values.items()}
+            known = {key: None if np.isnan(value) else value for key, value in means.items()}
             content = json.loads((layout.run(run) / "nll.json").read_text())
             write_json(layout.run(run) / "nll.json", content | known | {"ode_images": count})
         else:
