@@ -275,10 +275,8 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", default=["digits", "cifar10"], choices=["digits", "cifar10"])
     arguments = parser.parse_args()
     set_up("cpu", 1)
-    make: dict[str, Callable[[], Any]] = {
-        "digits": digits,
-        "cifar10": partial(cifar10, arguments.data_root, arguments.steps, arguments.models),
-    }
+    make: dict[str, Callable[[], Study]]
+    make = {"digits": digits, "cifar10": partial(cifar10, arguments.data_root, arguments.steps, arguments.models)}
     for dataset in arguments.datasets:
         try:
             study = make[dataset]()

@@ -103,8 +103,10 @@ def test_the_numbers_of_a_run_in_python_do_not_depend_on_the_batch_size() -> Non
     torch.testing.assert_close(fitted.nll, found[0].nll, rtol=0, atol=ROUNDING)
 
 
-@pytest.mark.parametrize(("shape", "control"), [((1, 4, 4), "cosine"), ((12,), "pixels")])
-def test_the_numbers_of_the_referee_do_not_depend_on_the_batch_size(shape: tuple[int, ...], control: str) -> None:
+@pytest.mark.parametrize(("shape", "control"), [((1, 4, 4), None), ((12,), "pixels")])
+def test_the_numbers_of_the_referee_do_not_depend_on_the_batch_size(
+    shape: tuple[int, ...], control: str | None
+) -> None:
     pixels = torch.randint(0, 256, (9, *shape), generator=Generator().manual_seed(0), dtype=torch.uint8)
     options: dict[str, Any] = {"time_draws": 2, "ode_steps": 2, "control": control}
     found = [

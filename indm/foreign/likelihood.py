@@ -81,7 +81,7 @@ def referee(
     seed: int = 0,
     device: str | torch.device = "cpu",
     allow_varying: bool = False,
-    control: Literal["pixels", "cosine"] = "pixels",
+    control: Literal["pixels", "cosine"] | None = None,
 ) -> Report:
     r"""Evaluate the likelihood of images under a network that somebody else trained.
 
@@ -104,8 +104,8 @@ def referee(
         seed: seed of dequantisation, noise, times and probes, which each image draws by its place among the images.
         device: torch's name of the device on which the network works.
         allow_varying: evaluate a network whose output varies from call to call, or with the other images of a batch.
-        control: basis of the bound's control variate, which is fitted to the images; ``cosine``, for images of shape (N, C, S, S),
-            has smaller errors on photographs.
+        control: basis of the bound's control variate, which is fitted to the images: ``cosine``, which has smaller errors on
+            photographs and is the default for images of shape (N, C, S, S), or ``pixels``.
 
     Returns:
         All numbers, with their errors and their meaning; ``print`` it. If another reading of the network explains its outputs
@@ -177,11 +177,10 @@ def _tried(network: Network, sde: SDE, pixels: Tensor, settings: Settings) -> tu
 def _numbers(network: Network, sde: SDE, pixels: Tensor, settings: Settings) -> pd.DataFrame:
     """Return all numbers of the report for each image, in bits/dim."""
     model = Foreign(noise_fn(network, sde, settings.kind), sde, settings.eps, settings.centered)
+    basis = settings.control or ("cosine" if _are_square(pixels) else "pixels")
 
     def evaluation(steps: int, draws: int) -> Evaluation:
-        return Evaluation(
-            settings.batch_size, draws, None, steps, None, uncorrected=True, draws="image", control=settings.control
-        )
+        return Evaluation(settings.batch_size, draws, None, steps, None, uncorrected=True, draws="image", control=basis)
 
     def numbers(steps: int, draws: int, seed: int) -> pd.DataFrame:
         """Return the likelihoods of each image, by so many ODE steps and times of the bound."""

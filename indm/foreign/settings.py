@@ -36,7 +36,7 @@ class Settings:
     seed: int
     device: str | torch.device
     allow_varying: bool
-    control: Literal["pixels", "cosine"]
+    control: Literal["pixels", "cosine"] | None
 
 
 def checked(given: Settings) -> Settings:
@@ -48,7 +48,7 @@ def checked(given: Settings) -> Settings:
     """
     if not isinstance(given.kind, str) or given.kind not in KINDS:
         raise ParamsError(f"kind: found {shown(given.kind)}, expected one of: {', '.join(KINDS)}")
-    if given.control not in CONTROLS:
+    if given.control is not None and given.control not in CONTROLS:
         raise ParamsError(f"control: found {shown(given.control)}, expected one of: {', '.join(CONTROLS)}")
     for name in ("centered", "allow_varying"):
         if not isinstance(value := getattr(given, name), bool):
