@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -18,6 +19,7 @@ from indm.pipeline.track import STARTED, check_unedited, remember_start
 from indm.store.files import TABLE_FORMAT
 from indm.suite.claims import Claim
 from indm.suite.load import load_suite
+from indm.suite.schema import suite as module
 from indm.suite.schema.suite import Suite
 from tests.conftest import REPOSITORY
 
@@ -44,6 +46,22 @@ def test_every_job_has_a_stamp() -> None:
     named = {"/".join(filter(None, job)): stamp for job, stamp in present().items()}
     assert dict(suite_stamps(SUITE)) == named
     assert changed({}) == set()
+
+
+def merges(seeds: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Count how often the settings of a run are merged for the stamps of a suite with many seeds of a run."""
+    seen = Mock(side_effect=module._merge)
+    monkeypatch.setattr(module, "_merge", seen)
+    run = SUITE.runs[RUN]
+    runs = {RUN.replace("-s0", f"-s{seed}"): run.model_copy(update={"seed": seed}) for seed in range(seeds)}
+    stamped = dict(suite_stamps(SUITE.model_copy(update={"runs": runs, "tune": {}, "protocol": {}})))
+    assert len(stamped) > 5 * seeds
+    return seen.call_count
+
+
+def test_stamps_of_twice_as_many_runs_merge_twice_as_many_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (merges(seeds, monkeypatch) for seeds in (40, 80))
+    assert second < 2.2 * first
 
 
 def test_docstrings_comments_and_new_members_change_no_stamp() -> None:

@@ -53,6 +53,7 @@ class Sources:
         self._files = {_name(path): content for path, content in files.items() if not LITTER.fullmatch(Path(path).name)}
         self._known: dict[str, Module] = {}
         self._stamps: dict[tuple[str, ...], str] = {}
+        self._reads: dict[tuple[str, ...], list[str]] = {}
 
     def modules(self, *names: str) -> dict[str, str]:
         """Return the hash of each module, and of each file of data, behind modules of these names, by its name."""
@@ -73,9 +74,16 @@ class Sources:
         ]
         return hashlib.sha256(repr((begun, graph)).encode()).hexdigest()
 
+    def reads(self, *names: str) -> list[str]:
+        """List the constants of registered members that are read behind modules of these names."""
+        if names not in self._reads:
+            found = {constant for module in self._behind(names).values() for constant in module.reads}
+            self._reads[names] = sorted(found)
+        return self._reads[names]
+
     def shown(self, members: Iterable[str], *names: str) -> list[tuple[str, str, str]]:
         """List the constants of registered members that are read behind modules of these names: module, constant, value."""
-        reads = sorted({constant for module in self._behind(names).values() for constant in module.reads})
+        reads = self.reads(*names)
         constants = {member: self._module(member).constants for member in members if member in self._files}
         return [(member, key, known[key]) for member, known in constants.items() for key in reads if key in known]
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from indm.pipeline.stages import DESCRIPTION, STAGES, run_of
+from indm.pipeline.stages import DESCRIPTION, STAGES, gathering, run_of
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -69,12 +69,19 @@ def job_inputs(suite: "Suite", job: Job, patterns: tuple[str, ...] | None = None
             yield pattern.format(**names), None
             continue
         maker = MAKERS[pattern]
-        subjects, kind = STAGES[maker].subjects(suite), STAGES[maker].subject
-        if job.subject:
-            own = [subject for subject in subjects if run_of(subject)[0] == names["run"]] if kind == "shard" else []
-            subjects = own if kind == "shard" else [names.get(kind, "")]
-        for made in (Job(maker, subject) for subject in subjects):
+        for subject in _subjects_read(suite, job, maker, names):
+            made = Job(maker, subject)
             yield pattern.format(**job_names(suite, made)), made
+
+
+def _subjects_read(suite: "Suite", job: Job, maker: str, names: dict[str, str]) -> list[str]:
+    """List the subjects of a stage whose files a job reads: its own, or if the job collects results, all."""
+    kind = STAGES[maker].subject
+    if not job.subject:
+        return STAGES[maker].subjects(suite)
+    if kind == "shard":
+        return [f"{names['run']}-{shard}" for shard in suite.shards.numbers(gathering(maker))]
+    return [names.get(kind, "")]
 
 
 def lasting_inputs(suite: "Suite", job: Job, patterns: tuple[str, ...] | None = None) -> dict[str, Job | None]:

@@ -33,8 +33,9 @@ FORMATS = [value for module in (files, manifest) for name, value in vars(module)
 def job_stamp(suite: "Suite", stage: str, subject: str = "", code: Sources | None = None) -> str:
     """Hash the code of a job of a stage, or of ``import_checkpoint``; the sources are by default the sources of this package."""
     code, names = code or sources(), _beginnings(suite, stage, subject)
-    # Stages that read all results show names and colours of their models and samplers.
-    shown = [] if _builds(stage) else code.shown(_all_members(suite), *names)
+    # Stages that read all results show names and colours of their models and samplers. Other stages do not read such constants, so
+    # that the time for a job does not grow with the number of runs.
+    shown = code.shown(_all_members(suite), *names) if code.reads(*names) and not _builds(stage) else []
     return hashlib.sha256(
         repr((code.stamp(*names), FORMATS, shown, _derived(suite, stage, subject))).encode()
     ).hexdigest()
